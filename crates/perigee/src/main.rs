@@ -1,0 +1,2 @@
+//! perigee
+fn main() {}
