@@ -1,0 +1,287 @@
+"""The measuring rig of all benches: processes, ports, CPU time, memory, load and tables.
+
+It starts servers on free loopback ports, reads what they cost from /proc, and ends them by their own pid.
+It judges nothing: each bench decides what to compare. Linux only, standard library only.
+"""
+import contextlib
+import hashlib
+import http.client
+import os
+import re
+import resource
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+CORES = sorted(os.sched_getaffinity(0))
+# The server under measurement has one core to itself, and the load generator another where there is one.
+SERVER_CORE = CORES[0]
+LOAD_CORE = CORES[-1]
+FILES_MAX = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+
+
+class CannotMeasure(Exception):
+    """The bench could not do its measurement. The text says why; the script exits with 1."""
+
+
+# --- Processes ---
+
+
+class Server:
+    """One started server: its pid, its address, and what its whole process tree costs."""
+
+    def __init__(self, name, process, port, log_path):
+        self.name = name
+        self.process = process
+        self.port = port
+        self.log_path = log_path
+
+    def url(self, path):
+        return f"http://127.0.0.1:{self.port}{path}"
+
+    def pids(self):
+        """The server's pid and those of its descendants."""
+        children = {}
+        for entry in os.listdir("/proc"):
+            if entry.isdigit():
+                with contextlib.suppress(OSError):
+                    children.setdefault(int(stat_fields(entry)[1]), []).append(int(entry))
+        found = [self.process.pid]
+        for pid in found:
+            found.extend(children.get(pid, []))
+        return found
+
+    def cpu_us(self):
+        """User and system time in µs of all its processes and threads, ended children included."""
+        ticks = 0
+        for pid in self.pids():
+            with contextlib.suppress(OSError):
+                ticks += sum(int(field) for field in stat_fields(pid)[11:15])
+        return ticks * 1e6 / TICKS_PER_SECOND
+
+    def memory_bytes(self):
+        """Proportional set size of all its processes: user memory, with shared pages counted once."""
+        total = 0
+        for pid in self.pids():
+            with contextlib.suppress(OSError), open(f"/proc/{pid}/smaps_rollup") as rollup:
+                total += sum(int(line.split()[1]) for line in rollup if line.startswith("Pss:"))
+        return total * 1024
+
+    def log_tail(self):
+        with open(self.log_path, errors="replace") as log:
+            return "".join(log.readlines()[-20:])
+
+
+def stat_fields(pid):
+    """The fields of /proc/PID/stat from the third on (state, ppid, …); the name before them may hold spaces."""
+    with open(f"/proc/{pid}/stat") as stat:
+        return stat.read().rpartition(")")[2].split()
+
+
+class Rig:
+    """A temporary directory and the servers started in it; leaving the `with` block ends and removes all."""
+
+    def __enter__(self):
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+        self.dir = tempfile.mkdtemp(prefix="perigee-bench-")
+        # Workers that drop their privileges must still reach their files.
+        os.chmod(self.dir, 0o755)
+        self.servers = []
+        self.ports = set()
+        return self
+
+    def __exit__(self, *_):
+        for server in reversed(self.servers):
+            self.stop(server)
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+    def port(self):
+        """A loopback port that is free now and was not handed out before."""
+        while True:
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                port = probe.getsockname()[1]
+            if port not in self.ports:
+                self.ports.add(port)
+                return port
+
+    def path(self, *names):
+        return os.path.join(self.dir, *names)
+
+    def write(self, name, text):
+        """Writes a file below the rig's directory and returns its path."""
+        path = self.path(name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w" if isinstance(text, str) else "wb") as file:
+            file.write(text)
+        return path
+
+    def start(self, name, argv, port, cores=None, cwd=None):
+        """Starts a server on the given cores and waits until its port answers."""
+        log_path = self.path(f"{name.replace(' ', '-')}-{port}.log")
+        cores = set(cores or CORES)
+
+        def prepare():
+            os.sched_setaffinity(0, cores)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (FILES_MAX, FILES_MAX))
+
+        with open(log_path, "wb") as log:
+            process = subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=prepare, cwd=cwd or self.dir
+            )
+        server = Server(name, process, port, log_path)
+        self.servers.append(server)
+        deadline = time.monotonic() + 20
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                return server
+            if process.poll() is not None:
+                raise CannotMeasure(f"{name} ended at its start with {process.returncode}:\n{server.log_tail()}")
+            if time.monotonic() > deadline:
+                raise CannotMeasure(f"{name} does not listen on port {port}:\n{server.log_tail()}")
+            time.sleep(0.05)
+
+    def stop(self, server):
+        """Ends a server by its own pid, and by their pids those of its children that outlive it."""
+        if server not in self.servers:
+            return
+        self.servers.remove(server)
+        pids = server.pids() if server.process.poll() is None else []
+        with contextlib.suppress(ProcessLookupError):
+            server.process.terminate()
+        try:
+            server.process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            server.process.kill()
+            server.process.wait()
+        for pid in pids[1:]:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+
+
+# --- Asking and checking ---
+
+
+def fetch(server, path, headers=None):
+    """One GET on a fresh connection: (status, header fields, body)."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    try:
+        connection.request("GET", path, headers=headers or {})
+        response = connection.getresponse()
+        return response.status, response.headers, response.read()
+    finally:
+        connection.close()
+
+
+def check_body(server, path, body):
+    """Refuses to measure a server that does not answer `path` with exactly `body`."""
+    status, _, got = fetch(server, path)
+    if status != 200 or got != body:
+        raise CannotMeasure(
+            f"{server.name} answers {path} with {status} and {len(got)} bytes "
+            f"(sha256 {hashlib.sha256(got).hexdigest()[:12]}), wanted 200 and {len(body)} bytes"
+        )
+
+
+# --- Load ---
+
+
+class Load:
+    """What one run of wrk did: requests, seconds and the bytes that it read."""
+
+    def __init__(self, text, server):
+        found = re.search(r"(\d+) requests in ([\d.]+)(us|ms|s|m|h), ([\d.]+)(B|KB|MB|GB|TB) read", text)
+        if not found:
+            raise CannotMeasure(f"wrk printed no result:\n{text}")
+        self.requests = int(found[1])
+        self.seconds = float(found[2]) * {"us": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}[found[3]]
+        self.bytes = float(found[4]) * 1024 ** ("B", "KB", "MB", "GB", "TB").index(found[5])
+        if self.requests == 0:
+            raise CannotMeasure(f"{server.name} answered nothing under load:\n{text}")
+        bad = re.search(r"Non-2xx or 3xx responses: (\d+)", text)
+        if bad:
+            raise CannotMeasure(f"{server.name}: {bad[1]} of {self.requests} answers had the wrong status")
+        errors = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+)", text)
+        if errors and any(int(count) for count in errors.groups()):
+            raise CannotMeasure(f"{server.name}: {errors[0]}")
+
+
+def wrk(server, path, seconds, connections, threads=1, cores=None, script=None, arguments=()):
+    """Loads `server` from the load core (or `cores`) and returns a `Load`; any bad answer is an error."""
+    argv = ["wrk", f"-t{threads}", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s"]
+    if script:
+        argv += ["-s", os.path.join(os.path.dirname(os.path.abspath(__file__)), script)]
+    argv += [server.url(path), "--", *map(str, arguments)]
+    cores = set(cores or {LOAD_CORE})
+    done = subprocess.run(
+        argv, capture_output=True, text=True, stdin=subprocess.DEVNULL, preexec_fn=lambda: os.sched_setaffinity(0, cores)
+    )
+    if done.returncode != 0:
+        raise CannotMeasure(f"wrk failed: {done.stdout}{done.stderr}")
+    return Load(done.stdout, server)
+
+
+def cost(server, path, seconds, connections, body_bytes=0, **options):
+    """CPU µs per request of `server` under load, with the load itself: (µs, Load).
+
+    Requests are keep-alive; the bytes that arrived must hold `body_bytes` for each request that was counted.
+    """
+    before = server.cpu_us()
+    load = wrk(server, path, seconds, connections, **options)
+    spent = server.cpu_us() - before
+    if load.bytes < 0.98 * load.requests * body_bytes:
+        raise CannotMeasure(f"{server.name}: {load.bytes:.0f} bytes for {load.requests} answers of {body_bytes}")
+    return spent / load.requests, load
+
+
+# --- Figures ---
+
+
+def median(values):
+    return statistics.median(values)
+
+
+def spread(values, digits=2):
+    """`median (lowest–highest)` of the rounds."""
+    return f"{median(values):.{digits}f} ({min(values):.{digits}f}–{max(values):.{digits}f})"
+
+
+def table(head, rows):
+    """Prints aligned columns: the first to the left, the others to the right."""
+    rows = [head] + [[str(cell) for cell in row] for row in rows]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    for number, row in enumerate(rows):
+        cells = [cell.ljust(width) if column == 0 else cell.rjust(width)
+                 for column, (cell, width) in enumerate(zip(row, widths))]
+        print("  ".join(cells).rstrip(), flush=True)
+        if number == 0:
+            print("  ".join("-" * width for width in widths), flush=True)
+
+
+def say(text):
+    """A progress line, kept apart from the figures."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def result(**figures):
+    """The last line of a bench: plain decimal numbers."""
+    print("RESULT " + " ".join(f"{key}={value}" for key, value in figures.items()), flush=True)
+
+
+def run(bench):
+    """Runs `bench(rig)`; exits with 1 and says why when it could not measure."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (FILES_MAX, FILES_MAX))
+    try:
+        with Rig() as rig:
+            bench(rig)
+    except CannotMeasure as reason:
+        say(f"Cannot measure: {reason}")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

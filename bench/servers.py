@@ -1,0 +1,183 @@
+"""The servers that the benches start: Perigee, its rivals from Debian's packages, and fast origins.
+
+Every rival is set up as its users would tune it for hits: one worker, keep-alive without a request limit,
+open-file caching, a buffered access log and a status page (the features that Perigee measures itself with too).
+"""
+import os
+import shutil
+
+from rig import CORES, SERVER_CORE, CannotMeasure
+
+SIZES = {"1k": 1024, "10k": 10 * 1024, "100k": 100 * 1024, "1m": 1024 * 1024}
+
+
+def body_of(size, seed=1):
+    """`size` bytes that no compression or shortcut makes cheap: a small linear congruential generator."""
+    words = bytearray()
+    state = seed
+    while len(words) < size:
+        state = (state * 6364136223846793005 + 1442695040888963407) % 2**64
+        words += state.to_bytes(8, "little")
+    return bytes(words[:size])
+
+
+def installed(command):
+    return shutil.which(command) is not None
+
+
+# --- nginx ---
+
+
+def nginx(rig, name, http, cores=None, workers=1, sendfile=True):
+    """Starts nginx with the given `http` block; `{port}` in it is the port and `{dir}` its own directory.
+
+    `tcp_nopush`, which Debian's own file turns on, stays off: with it nginx waits for delayed acknowledgements
+    at 100 KiB, at a tenth of the throughput and twice the CPU time.
+    """
+    port = rig.port()
+    folder = f"{name.replace(' ', '-')}-{port}"
+    root = rig.path(folder)
+    os.makedirs(root)
+    user = "user root;" if os.geteuid() == 0 else ""
+    http = http.replace("{port}", str(port)).replace("{dir}", root)
+    config = rig.write(f"{folder}/nginx.conf", f"""
+{user} daemon off; pid {root}/pid; error_log stderr warn;
+worker_processes {workers}; worker_rlimit_nofile 20000;
+events {{ worker_connections 19000; multi_accept on; }}
+http {{
+  sendfile {"on" if sendfile else "off"}; output_buffers 1 128k;
+  keepalive_timeout 3600s; keepalive_requests 1000000000;
+  client_body_temp_path {root}/body; proxy_temp_path {root}/proxy; fastcgi_temp_path {root}/fastcgi;
+  uwsgi_temp_path {root}/uwsgi; scgi_temp_path {root}/scgi;
+  types {{ }} default_type application/octet-stream;
+{http}
+}}
+""")
+    return rig.start(name, ["nginx", "-p", root, "-c", config, "-e", "stderr"], port, cores)
+
+
+NGINX_LOG = "access_log {dir}/access.log combined buffer=64k flush=1s;"
+
+
+def nginx_files(rig, root, name="origin", log="access_log off;", cores=None):
+    """nginx static with an open-file cache: the origin that fills the caches, and a rival of its own."""
+    return nginx(rig, name, f"""
+  {log}
+  open_file_cache max=20000 inactive=1h; open_file_cache_valid 1h;
+  server {{
+    listen 127.0.0.1:{{port}} backlog=16384;
+    root {root};
+    location / {{ add_header Cache-Control "public, max-age=86400"; }}
+    location = /status {{ stub_status; }}
+  }}""", cores)
+
+
+def nginx_static(rig, root):
+    return nginx_files(rig, root, "nginx static", NGINX_LOG, {SERVER_CORE})
+
+
+def nginx_words(rig, body):
+    """An origin that answers every path with the same short text, cacheable for a day, as fast as nginx can."""
+    return nginx(rig, "origin", f"""
+  access_log off;
+  server {{
+    listen 127.0.0.1:{{port}} backlog=16384;
+    location / {{ add_header Cache-Control "public, max-age=86400"; return 200 "{body}"; }}
+    location = /status {{ stub_status; }}
+  }}""")
+
+
+def nginx_cache(rig, origin, cores=None, workers=1, sendfile=True):
+    """nginx `proxy_cache` in front of `origin`, with the lock that its users turn on against stampedes.
+
+    Without sendfile it answers small objects with one system call instead of two, and large ones with a copy.
+    """
+    name = "nginx proxy_cache" if sendfile else "nginx without sendfile"
+    return nginx(rig, name, f"""
+  {NGINX_LOG}
+  proxy_cache_path {{dir}}/cache levels=1:2 keys_zone=hits:64m max_size=4g inactive=1d use_temp_path=off;
+  open_file_cache max=20000 inactive=1h; open_file_cache_valid 1h;
+  upstream origin {{ server 127.0.0.1:{origin.port}; keepalive 64; }}
+  server {{
+    listen 127.0.0.1:{{port}} backlog=16384;
+    location / {{
+      proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Connection "";
+      proxy_cache hits; proxy_cache_lock on; proxy_cache_lock_timeout 60s; proxy_cache_lock_age 60s;
+      add_header X-Cache $upstream_cache_status;
+    }}
+    location = /status {{ stub_status; }}
+  }}""", cores or {SERVER_CORE}, workers, sendfile)
+
+
+# --- Varnish, HAProxy ---
+
+
+def varnish(rig, origin, cores=None):
+    """Varnish with its memory storage; its log stays in shared memory, as by default."""
+    port = rig.port()
+    root = rig.path(f"varnish-{port}")
+    argv = ["varnishd", "-F", "-n", root, "-a", f"127.0.0.1:{port}", "-b", f"127.0.0.1:{origin.port}",
+            "-s", "malloc,4g", "-T", "none", "-p", "thread_pools=1", "-p", "thread_pool_max=5000",
+            "-p", "timeout_idle=3600", "-p", "listen_depth=16384"]
+    return rig.start("varnish", argv, port, cores or {SERVER_CORE})
+
+
+def haproxy(rig, origin, cores=None):
+    """HAProxy with its small-object cache, raised so that the largest size fits."""
+    port = rig.port()
+    config = rig.write(f"haproxy-{port}.cfg", f"""
+global
+  nbthread 1
+  maxconn 9000
+defaults
+  mode http
+  timeout connect 5s
+  timeout client 1h
+  timeout server 1h
+cache hits
+  total-max-size 512
+  max-object-size 2097152
+  max-age 86400
+frontend edge
+  bind 127.0.0.1:{port} backlog 16384
+  default_backend origin
+backend origin
+  http-request cache-use hits
+  http-response cache-store hits
+  server origin 127.0.0.1:{origin.port}
+""")
+    return rig.start("haproxy", ["haproxy", "-db", "-f", config], port, cores or {SERVER_CORE})
+
+
+# --- Perigee ---
+
+
+def perigee(rig, origin, cores=None, memory="1GiB", log=True):
+    """Perigee as it comes, with its JSON access log to a file; `memory` is the store's budget."""
+    binary = os.environ.get("PERIGEE", "")
+    if not os.access(binary, os.X_OK):
+        raise CannotMeasure(f"PERIGEE names no executable: {binary!r}")
+    port, admin = rig.port(), rig.port()
+    root = rig.path(f"perigee-{port}")
+    os.makedirs(root)
+    access_log = f'access_log = "{root}/access.log"' if log else ""
+    config = rig.write(f"perigee-{port}/perigee.toml", f"""
+[edge]
+memory = "{memory}"
+{access_log}
+
+[[site]]
+name = "bench"
+domains = ["*"]
+origin = "http://127.0.0.1:{origin.port}"
+""")
+    argv = [binary, "serve", "--listen", f"127.0.0.1:{port}", "--admin", f"127.0.0.1:{admin}",
+            "--state", root, "--config", config]
+    server = rig.start("perigee", argv, port, cores or {SERVER_CORE})
+    server.admin = admin
+    return server
+
+
+def both_cores():
+    """The cores of a run that uses two: the server's, and the next."""
+    return set(CORES[:2])
