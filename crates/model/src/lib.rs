@@ -1,1 +1,5 @@
 //! model
+pub mod breaker;
+pub mod health;
+pub mod purge;
+pub mod retry;
