@@ -3,10 +3,17 @@
 //!
 //! Plain values in, decisions out: no sockets, files, clock, chance, logging, threads or `async`. Each module cites its RFC.
 
+pub mod cache_status;
 pub mod fields;
+pub mod hop;
+pub mod key;
+mod list;
 pub mod time;
+pub mod vary;
 pub mod why;
 
 pub use fields::Fields;
+pub use key::{Key, KeyRecipe, KeySeed};
 pub use time::Wall;
+pub use vary::{Normalise, Vary, VarySpec};
 pub use why::{Outcome, Why};

@@ -1,0 +1,279 @@
+//! What belongs to one connection and must not pass through: hop-by-hop fields (RFC 9110 §7.6.1), and the fields by
+//! which messages record their way: Via (§7.6.3), Max-Forwards (§7.6.2), CDN-Loop (RFC 8586).
+//!
+//! Order matters. A caller strips a request before it looks at any other field (a client may list `Authorization` in
+//! Connection, and the decision to store must see the request that the origin sees), and strips a response before it
+//! decides to store it. Who needs `Upgrade` or `TE` reads them before.
+
+use crate::Fields;
+use crate::fields::trim;
+use crate::list::tokens;
+
+/// Most hops that a CDN-Loop may record before the request is taken for one that runs in circles through others.
+pub const CDN_HOPS_MAX: usize = 16;
+
+/// Fields that concern one connection whether or not Connection lists them.
+///
+/// The three Proxy- fields of authentication are meant for us and nobody behind us; RFC 9111 §3.1 forbids to store
+/// them. `Trailer` announces trailers, which are not forwarded (RFC 9110 §6.5.1 lets a recipient discard them).
+/// `Keep-Alive` and `Proxy-Connection` are old habits; `HTTP2-Settings` goes with the withdrawn upgrade to h2c.
+const HOP_BY_HOP: [&str; 11] = [
+    "connection",
+    "http2-settings",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authentication-info",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Fields that Connection cannot remove although it lists them.
+///
+/// RFC 9110 §7.6.1 forbids to list a field that is meant for all recipients. A message that does so anyway must not
+/// make a private response look public, a body look decoded, or a loop look like a first visit.
+const END_TO_END: [&str; 20] = [
+    "age",
+    "authorization",
+    "cache-control",
+    "cdn-cache-control",
+    "cdn-loop",
+    "content-encoding",
+    "content-length",
+    "content-range",
+    "content-type",
+    "cookie",
+    "date",
+    "etag",
+    "expires",
+    "host",
+    "last-modified",
+    "pragma",
+    "range",
+    "set-cookie",
+    "vary",
+    "via",
+];
+
+/// What Max-Forwards says to a TRACE or OPTIONS request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forwarding {
+    /// Forward; the field, if any, has been counted down.
+    Onward,
+    /// It was zero: this hop answers, as the final recipient.
+    EndsHere,
+}
+
+// --- Hop-by-hop ---
+
+/// Removes every hop-by-hop field, from a request or a response, before it is forwarded or stored: the known ones and
+/// those that Connection lists, except those that are never hop-by-hop (Host, Content-Length, Cache-Control, Vary,
+/// Set-Cookie, Authorization, CDN-Loop and their like).
+///
+/// Afterwards nothing says how the body was framed: that the caller knows by then. Rebuilds the block only when there
+/// is something to remove.
+pub fn strip_hop_by_hop(fields: &mut Fields) {
+    if !HOP_BY_HOP.iter().any(|name| fields.contains(name)) {
+        return;
+    }
+    let listed: Vec<Vec<u8>> = fields
+        .get_all("connection")
+        .flat_map(tokens)
+        .filter(|option| !among(&END_TO_END, option))
+        .map(<[u8]>::to_vec)
+        .collect();
+    fields.retain(|name, _| {
+        !among(&HOP_BY_HOP, name) && !listed.iter().any(|option| option.eq_ignore_ascii_case(name))
+    });
+}
+
+/// Whether Connection lists `option` (`close`, `keep-alive`, `upgrade`), in any case, on any line.
+pub fn connection_lists(fields: &Fields, option: &str) -> bool {
+    fields.get_all("connection").flat_map(tokens).any(|listed| listed.eq_ignore_ascii_case(option.as_bytes()))
+}
+
+// --- Via ---
+
+/// Records this hop in Via, behind those before it. RFC 9110 §7.6.3.
+///
+/// - `version`: protocol version in which the message was *received*, without the name: `1.1`, `1.0`, `2`, `3`.
+/// - `pseudonym`: a token for this hop; anything else is left out, because it would break the list.
+pub fn append_via(fields: &mut Fields, version: &str, pseudonym: &str) {
+    if is_token(version) && is_token(pseudonym) {
+        fields.append_unchecked(b"Via", format!("{version} {pseudonym}").as_bytes());
+    }
+}
+
+/// How often `pseudonym` has recorded itself in Via, in any case.
+pub fn via_passes(fields: &Fields, pseudonym: &str) -> usize {
+    fields
+        .get_all("via")
+        .flat_map(tokens)
+        .filter(|hop| {
+            let mut words = hop.split(|byte| matches!(byte, b' ' | b'\t')).filter(|word| !word.is_empty());
+            words.nth(1).is_some_and(|by| by.eq_ignore_ascii_case(pseudonym.as_bytes()))
+        })
+        .count()
+}
+
+// --- CDN-Loop ---
+
+/// How often the CDN `id` has forwarded this request already: 0 for one from outside. RFC 8586 §2.
+///
+/// Ids compare without case, parameters are passed over. The caller refuses above the number of its own tiers (508, or
+/// 403 as the RFC leaves it open), and above [`CDN_HOPS_MAX`] of [`cdn_hops`].
+pub fn cdn_passes(request: &Fields, id: &str) -> usize {
+    cdn_infos(request).filter(|info| info.eq_ignore_ascii_case(id.as_bytes())).count()
+}
+
+/// How many hops CDN-Loop records, of whichever CDN.
+pub fn cdn_hops(request: &Fields) -> usize {
+    cdn_infos(request).count()
+}
+
+/// Whether a request must be refused because it runs in circles: `id` is recorded more than `passes_max` times, or
+/// more than [`CDN_HOPS_MAX`] hops are. A single tier has `passes_max` 0.
+pub fn is_loop(request: &Fields, id: &str, passes_max: usize) -> bool {
+    request.contains("cdn-loop") && (cdn_passes(request, id) > passes_max || cdn_hops(request) > CDN_HOPS_MAX)
+}
+
+/// Records this CDN in CDN-Loop, behind those before it. An `id` that is neither token nor `host[:port]` is left out.
+pub fn append_cdn_loop(request: &mut Fields, id: &str) {
+    let sound = |byte: u8| crate::fields::is_tchar(byte) || matches!(byte, b':' | b'[' | b']');
+    if !id.is_empty() && id.bytes().all(sound) {
+        request.append_unchecked(b"CDN-Loop", id.as_bytes());
+    }
+}
+
+fn cdn_infos(request: &Fields) -> impl Iterator<Item = &[u8]> {
+    request
+        .get_all("cdn-loop")
+        .flat_map(crate::list::members)
+        .map(|info| trim(info.split(|&byte| byte == b';').next().unwrap_or_default()))
+}
+
+// --- Max-Forwards ---
+
+/// Counts Max-Forwards down for a request that is about to be forwarded. Only TRACE and OPTIONS have it; for other
+/// methods, and for a value that is no number, nothing happens. RFC 9110 §7.6.2.
+pub fn count_forward(method: &[u8], request: &mut Fields) -> Forwarding {
+    if !matches!(method, b"TRACE" | b"OPTIONS") {
+        return Forwarding::Onward;
+    }
+    let count =
+        request.get("max-forwards").and_then(|value| std::str::from_utf8(value).ok()?.parse::<u32>().ok());
+    match count {
+        None => Forwarding::Onward,
+        Some(0) => Forwarding::EndsHere,
+        Some(count) => {
+            request.remove("max-forwards");
+            request.append_unchecked(b"Max-Forwards", (count - 1).to_string().as_bytes());
+            Forwarding::Onward
+        }
+    }
+}
+
+// --- Pieces ---
+
+fn among(names: &[&str], name: &[u8]) -> bool {
+    names.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(name))
+}
+
+fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(crate::fields::is_tchar)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(block: &str) -> Fields {
+        block.lines().filter_map(|line| line.split_once(':')).collect()
+    }
+
+    #[test]
+    fn hop_by_hop_fields_and_those_that_connection_lists_are_removed() {
+        let check = |before: &str, after: &str| {
+            let mut stripped = fields(before);
+            strip_hop_by_hop(&mut stripped);
+            assert_eq!(stripped, fields(after), "{before}");
+        };
+        check("Connection: a, b\na: 1\nB: 2\nc: 3", "c: 3");
+        check("Connection: close\nConnection: , x\nX: 1\ny: 2", "y: 2");
+        check("Connection:\na: 1", "a: 1");
+        check("a: 1\nb: 2", "a: 1\nb: 2");
+        check(
+            "Connection: Cache-Control, Set-Cookie, Vary\nCache-Control: private\nVary: x",
+            "Cache-Control: private\nVary: x",
+        );
+        check("Connection: CDN-Loop, Host\nHost: a\nCDN-Loop: perigee", "Host: a\nCDN-Loop: perigee");
+        for name in [
+            "Keep-Alive",
+            "Proxy-Authenticate",
+            "Proxy-Authentication-Info",
+            "Proxy-Authorization",
+            "Proxy-Connection",
+            "TE",
+            "Trailer",
+            "Transfer-Encoding",
+            "Upgrade",
+            "HTTP2-Settings",
+        ] {
+            check(&format!("{name}: x\nTest-Header: y"), "Test-Header: y");
+        }
+        let kept = "Content-Length: 10\nContent-MD5: x\nContent-Range: x\nSet-Cookie2: a=c\nPublic-Key-Pins: x\n\
+                    Clear-Site-Data: cookies\nX-XSS-Protection: 1; mode=block\nWWW-Authenticate: Basic\nLink: </a>";
+        check(kept, kept);
+    }
+
+    #[test]
+    fn via_names_each_hop_in_order() {
+        let mut fields = fields("Via: 1.0 fred, 1.1 Perigee (comment), HTTP/2 other");
+        assert_eq!(via_passes(&fields, "perigee"), 1);
+        append_via(&mut fields, "1.1", "perigee");
+        assert_eq!(via_passes(&fields, "perigee"), 2);
+        assert_eq!(fields.get_all("via").last(), Some(&b"1.1 perigee"[..]));
+        append_via(&mut fields, "1.1", "no token");
+        append_via(&mut fields, "1.1", "a,b");
+        assert_eq!(fields.len(), 2);
+    }
+
+    #[test]
+    fn a_request_that_came_through_here_before_is_a_loop() {
+        let check = |value: &str, passes_max, expected| {
+            let request: Fields = [("CDN-Loop", value)].into_iter().collect();
+            assert_eq!(is_loop(&request, "perigee", passes_max), expected, "{value}");
+        };
+        check("", 0, false);
+        check("other", 0, false);
+        check("perigee", 0, true);
+        check("other, Perigee ; v=1", 0, true);
+        check("perigee", 1, false);
+        check("perigee, perigee", 1, true);
+        check(r#"other; note="perigee, perigee""#, 0, false);
+        check("not-perigee, perigee.example", 0, false);
+        check(&"x,".repeat(CDN_HOPS_MAX), 0, false);
+        check(&"x,".repeat(CDN_HOPS_MAX + 1), 0, true);
+        let mut request = fields("CDN-Loop: a");
+        append_cdn_loop(&mut request, "perigee");
+        append_cdn_loop(&mut request, "bad id");
+        assert_eq!((cdn_passes(&request, "perigee"), cdn_hops(&request)), (1, 2));
+    }
+
+    #[test]
+    fn max_forwards_counts_down_for_trace_and_options_only() {
+        let check = |method: &str, value: &str, expected, left: &str| {
+            let mut request: Fields = [("Max-Forwards", value)].into_iter().collect();
+            assert_eq!(count_forward(method.as_bytes(), &mut request), expected, "{method} {value}");
+            assert_eq!(request.get("max-forwards"), Some(left.as_bytes()), "{method} {value}");
+        };
+        check("TRACE", "2", Forwarding::Onward, "1");
+        check("OPTIONS", "0", Forwarding::EndsHere, "0");
+        check("GET", "0", Forwarding::Onward, "0");
+        check("TRACE", "x", Forwarding::Onward, "x");
+        assert_eq!(count_forward(b"TRACE", &mut Fields::new()), Forwarding::Onward);
+    }
+}
