@@ -1,1 +1,36 @@
-//! observe
+//! Typed events in; metrics and access log out. The edge hands over what happened, this crate alone decides what
+//! becomes a counter and what becomes a log line.
+//!
+//! ```text
+//!   worker ── Observer::emit(&Event) ──► its own counters ◄── Registry::render() ── GET /metrics
+//!                     │
+//!                     └─► its own 64 KiB buffer ──(full, or 1 s old)──► bounded queue ──► log thread ──► file | stdout
+//! ```
+//!
+//! A worker writes only memory that it owns: each counter has one writer, so it is a relaxed load and a relaxed
+//! store, and a line is formatted into the worker's own buffer. Nothing here waits: when the queue to the log thread is
+//! full, lines are dropped and counted. Label values come from closed enums and from the configuration, never from a
+//! request, and the number of sites and origins with series of their own is bounded.
+//!
+//! Not here: error messages for people (the binary prints them), traces, and sending anything over the network.
+
+pub mod catalogue;
+mod cells;
+mod escape;
+mod event;
+mod exposition;
+mod histogram;
+mod line;
+mod log;
+mod observer;
+mod readings;
+mod registry;
+mod render;
+
+pub use event::{
+    ConnectionUse, Event, Fetch, FetchEnd, FetchEvent, Limit, OriginFailure, PurgeForm, PurgeScope, Slot,
+};
+pub use log::{AccessLog, Format, LogOptions, Sink};
+pub use observer::Observer;
+pub use readings::{BreakerReading, OriginReading, Readings, TierReading};
+pub use registry::{BuildInfo, ORIGINS_MAX, Registry, SITES_MAX, Totals};

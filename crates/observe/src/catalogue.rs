@@ -1,0 +1,143 @@
+//! Every metric family, declared once: name, kind, unit, prose and labels. The exposition and the reference are made
+//! from this table; a family that is not here cannot be rendered.
+
+/// One metric family.
+#[derive(Debug)]
+pub struct Family {
+    /// The full name: `perigee_<noun>_<unit>[_total]`.
+    pub name: &'static str,
+    /// Counter, gauge or histogram.
+    pub kind: Kind,
+    /// The unit of the value, in words.
+    pub unit: &'static str,
+    /// The names of its labels, in the order of the values given to each sample.
+    pub labels: &'static [&'static str],
+    /// A sentence for people: what is counted.
+    pub help: &'static str,
+}
+
+/// The kinds of the text format that are used here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Never goes back while the process lives.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Cumulative buckets with `le`, a sum and a count.
+    Histogram,
+}
+
+impl Kind {
+    /// The word after `# TYPE`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        }
+    }
+}
+
+macro_rules! families {
+    ($($id:ident = $kind:ident $name:literal [$($label:literal),*] in $unit:literal: $help:literal;)*) => {
+        $(#[doc = $help] pub static $id: Family = Family {
+            name: $name, kind: Kind::$kind, unit: $unit, labels: &[$($label),*], help: $help,
+        };)*
+
+        /// All families, in the order in which they are rendered.
+        pub static FAMILIES: &[&Family] = &[$(&$id),*];
+    };
+}
+
+families! {
+    BUILD_INFO = Gauge "perigee_build_info" ["version", "commit"] in "1":
+        "Which build runs; the value is always 1.";
+    REQUESTS = Counter "perigee_requests_total" ["site", "outcome", "why"] in "requests":
+        "Finished requests by outcome and reason.";
+    RESPONSES = Counter "perigee_responses_total" ["site", "class"] in "responses":
+        "Finished requests by class of the status sent; none means that the client got no response.";
+    SENT_BODY_BYTES = Counter "perigee_sent_body_bytes_total" ["site", "outcome"] in "bytes":
+        "Bytes of response bodies sent to clients, with framing.";
+    SENT_HEAD_BYTES = Counter "perigee_sent_head_bytes_total" ["site"] in "bytes":
+        "Bytes of response heads sent to clients.";
+    RECEIVED_BYTES = Counter "perigee_received_bytes_total" ["site"] in "bytes":
+        "Bytes of requests received from clients, heads and bodies.";
+    COLLAPSED = Counter "perigee_collapsed_requests_total" ["site"] in "requests":
+        "Requests that joined a fill which another request had started.";
+    STORED = Counter "perigee_stored_responses_total" ["site"] in "responses":
+        "Origin responses that were stored.";
+    DURATION = Histogram "perigee_request_duration_seconds" ["site", "outcome"] in "seconds":
+        "Time from the complete request head to the last byte sent.";
+    FIRST_BYTE = Histogram "perigee_request_first_byte_seconds" ["site", "outcome"] in "seconds":
+        "Time from the complete request head to the first byte sent; requests without a response are not in it.";
+    CONNECTIONS_ACCEPTED = Counter "perigee_connections_accepted_total" [] in "connections":
+        "Client connections accepted.";
+    CONNECTIONS_OPEN = Gauge "perigee_connections_open" [] in "connections":
+        "Client connections open now, idle ones included.";
+    LIMITS = Counter "perigee_limits_reached_total" ["limit"] in "events":
+        "Times that a limit was reached and something was refused, closed or cut because of it.";
+    ORIGIN_RESPONSES = Counter "perigee_origin_responses_total" ["origin", "class"] in "responses":
+        "Responses from origins by class of their status.";
+    ORIGIN_FAILURES = Counter "perigee_origin_failures_total" ["origin", "failure"] in "attempts":
+        "Attempts at origins that gave no useful response, by kind of failure.";
+    ORIGIN_RETRIES = Counter "perigee_origin_retries_total" ["origin"] in "attempts":
+        "Attempts at origins that were not the first of their request.";
+    ORIGIN_CONNECTIONS_OPENED = Counter "perigee_origin_connections_opened_total" ["origin"] in "connections":
+        "Attempts for which a new connection to the origin was made.";
+    ORIGIN_CONNECTIONS_REUSED = Counter "perigee_origin_connections_reused_total" ["origin"] in "attempts":
+        "Attempts that were carried by a connection from the pool.";
+    ORIGIN_SENT_BYTES = Counter "perigee_origin_sent_bytes_total" ["origin"] in "bytes":
+        "Bytes sent to origins.";
+    ORIGIN_RECEIVED_BYTES = Counter "perigee_origin_received_bytes_total" ["origin"] in "bytes":
+        "Bytes received from origins.";
+    ORIGIN_CONNECT = Histogram "perigee_origin_connect_seconds" ["origin"] in "seconds":
+        "Time to make a connection to an origin, name resolution and TLS included.";
+    ORIGIN_FIRST_BYTE = Histogram "perigee_origin_first_byte_seconds" ["origin"] in "seconds":
+        "Time from sending a request to an origin to the first byte of its answer.";
+    ORIGIN_HEALTHY = Gauge "perigee_origin_healthy" ["origin"] in "bool":
+        "Whether the origin passes its health checks: 1 or 0.";
+    ORIGIN_BREAKER = Gauge "perigee_origin_breaker_state" ["origin"] in "state":
+        "The origin's breaker: 0 closed, 1 half open, 2 open.";
+    ORIGIN_CONNECTIONS = Gauge "perigee_origin_connections" ["origin", "state"] in "connections":
+        "Connections to the origin now, busy or idle.";
+    STORE_BYTES = Gauge "perigee_store_bytes" ["tier"] in "bytes":
+        "Bytes charged to the tier's budget: bodies, heads and index.";
+    STORE_BYTES_MAX = Gauge "perigee_store_max_bytes" ["tier"] in "bytes":
+        "The tier's budget.";
+    STORE_OBJECTS = Gauge "perigee_store_objects" ["tier"] in "objects":
+        "Objects held.";
+    STORE_LOOKUPS = Counter "perigee_store_lookups_total" ["tier", "result"] in "lookups":
+        "Lookups that found or did not find an object, whatever became of it.";
+    STORE_INSERTED = Counter "perigee_store_inserted_objects_total" ["tier"] in "objects":
+        "Objects taken in.";
+    STORE_REFUSED = Counter "perigee_store_refused_objects_total" ["tier"] in "objects":
+        "Objects that the tier refused to take.";
+    STORE_EVICTED = Counter "perigee_store_evicted_objects_total" ["tier"] in "objects":
+        "Objects evicted to make room.";
+    STORE_REMOVED = Counter "perigee_store_removed_objects_total" ["tier"] in "objects":
+        "Objects removed or replaced by name.";
+    FILLS = Gauge "perigee_fills_in_flight" [] in "fills":
+        "Fetches being written into the cache now.";
+    FILL_READERS = Gauge "perigee_fill_readers" [] in "requests":
+        "Requests that wait for or follow a fill which another request started.";
+    PURGES = Counter "perigee_purges_total" ["scope", "form"] in "purges":
+        "Purges in force, by what they name and what they do.";
+    PURGE_POSITION = Gauge "perigee_purge_position" [] in "position":
+        "The last purge position in force on all workers.";
+    PURGES_REMEMBERED = Gauge "perigee_purges_remembered" [] in "purges":
+        "Purges that the purge clock remembers one by one.";
+    RELOADS = Counter "perigee_config_reloads_total" ["result"] in "reloads":
+        "Configurations that were taken or refused, the first one at start included.";
+    CONFIG_LOADED = Gauge "perigee_config_loaded_timestamp_seconds" [] in "seconds":
+        "When the running configuration was taken, in seconds since the Unix epoch.";
+    WORKERS = Gauge "perigee_workers" [] in "workers":
+        "Workers that answer requests.";
+    LOG_LINES = Counter "perigee_log_lines_total" [] in "lines":
+        "Access log lines made, dropped ones included.";
+    LOG_LINES_DROPPED = Counter "perigee_log_lines_dropped_total" ["reason"] in "lines":
+        "Access log lines that never reached the log: because the queue to the log thread was full, or because writing failed.";
+    LOG_WRITE_ERRORS = Counter "perigee_log_write_errors_total" [] in "errors":
+        "Failed writes to the access log.";
+    LOG_REOPENS = Counter "perigee_log_reopens_total" [] in "reopens":
+        "Times that the access log was reopened.";
+}

@@ -1,0 +1,250 @@
+//! What the edge reports: one [`Event`] per finished request, one [`FetchEvent`] per finished attempt at an origin,
+//! and the closed enums that become label values. Only borrowed values and numbers; building one allocates nothing.
+
+use std::net::IpAddr;
+
+use semantics::{Wall, Why};
+
+/// One finished request, as log and metrics see it. Emitted once, after the last byte to the client or when the
+/// client is given up.
+#[derive(Clone, Debug)]
+pub struct Event<'a> {
+    /// Wall time at which the request ended: the time of the log line.
+    pub wall: Wall,
+    /// From the complete request head to the last byte of the response, in µs.
+    pub duration_us: u64,
+    /// From the complete request head to the first byte of the response, in µs; 0 when nothing was sent.
+    pub first_byte_us: u64,
+    /// The visitor's address, after PROXY protocol and trusted forwarding fields.
+    pub client: IpAddr,
+    /// The method as sent. Any bytes; escaped in the log.
+    pub method: &'a [u8],
+    /// The host asked for. Any bytes.
+    pub host: &'a [u8],
+    /// Path and query as sent. Any bytes.
+    pub target: &'a [u8],
+    /// The protocol between visitor and edge, as `HTTP/1.1`. Must hold no quote, backslash or control byte.
+    pub protocol: &'static str,
+    /// The status sent; 0 when no response was sent.
+    pub status: u16,
+    /// Bytes of response head sent.
+    pub head_bytes_sent: u64,
+    /// Bytes of response body sent, with framing.
+    pub body_bytes_sent: u64,
+    /// Bytes of request received, head and body.
+    pub bytes_received: u64,
+    /// Why it ended so.
+    pub why: Why,
+    /// Whether this request joined a fill that another one had started.
+    pub collapsed: bool,
+    /// Whether the origin's answer was stored.
+    pub stored: bool,
+    /// Seconds of age of the stored response that answered.
+    pub age: Option<u32>,
+    /// Seconds of freshness left; negative when stale. Absent when nothing stored was involved.
+    pub ttl: Option<i64>,
+    /// The site, [`Slot::NONE`] when no site has the host.
+    pub site: Slot,
+    /// Position of the matched rule in its site, from 0.
+    pub rule: Option<u32>,
+    /// The origin's part, when one was asked on behalf of this request.
+    pub fetch: Option<Fetch>,
+    /// The request's id; 16 hex digits in the log.
+    pub request_id: u64,
+    /// The Referer field. Any bytes.
+    pub referer: Option<&'a [u8]>,
+    /// The User-Agent field. Any bytes.
+    pub user_agent: Option<&'a [u8]>,
+}
+
+/// The origin's part in one request.
+#[derive(Clone, Copy, Debug)]
+pub struct Fetch {
+    /// The origin that gave the answer, or the last one tried.
+    pub origin: Slot,
+    /// Its status; 0 when it gave none.
+    pub status: u16,
+    /// From the first attempt's start to the answer's head, or to giving up, in µs.
+    pub duration_us: u64,
+    /// Attempts made, the first included.
+    pub attempts: u32,
+}
+
+/// One finished attempt at an origin: a retried or failed-over request emits several.
+#[derive(Clone, Copy, Debug)]
+pub struct FetchEvent {
+    /// The origin asked.
+    pub origin: Slot,
+    /// Whether its connection was opened for this attempt.
+    pub connection: ConnectionUse,
+    /// From sending the request to the first byte of the answer, in µs; absent when none came.
+    pub first_byte_us: Option<u64>,
+    /// How it ended.
+    pub end: FetchEnd,
+    /// Bytes sent to the origin.
+    pub bytes_sent: u64,
+    /// Bytes received from the origin.
+    pub bytes_received: u64,
+    /// Whether this was not the request's first attempt.
+    pub retry: bool,
+}
+
+/// The connection of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectionUse {
+    /// A new connection was made, name resolution and TLS included, in so many µs.
+    Opened {
+        /// µs until the connection could carry a request.
+        connect_us: u64,
+    },
+    /// One from the pool carried the request.
+    Reused,
+    /// There was none: connecting failed or was not tried.
+    Missing,
+}
+
+/// How an attempt ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FetchEnd {
+    /// A whole response with this status.
+    Answered(u16),
+    /// No useful response.
+    Failed(OriginFailure),
+}
+
+/// A number that stands for a site or an origin in counters: from [`crate::Registry::site`] and
+/// [`crate::Registry::origin`], valid for the registry's life, over reloads too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Slot(pub(crate) u32);
+
+impl Slot {
+    /// No site or origin known: label value `-`.
+    pub const NONE: Slot = Slot(0);
+    /// Shared by all that came after the bound was reached: label value `(others)`.
+    pub const OTHERS: Slot = Slot(1);
+}
+
+macro_rules! labels {
+    ($(#[doc = $about:literal])* $name:ident { $(#[doc = $doc:literal] $variant:ident = $text:literal,)* }) => {
+        $(#[doc = $about])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum $name { $(#[doc = $doc] $variant,)* }
+
+        impl $name {
+            /// All values, in declaration order; the index of each is `value as usize`.
+            pub const ALL: &'static [$name] = &[$($name::$variant),*];
+
+            /// The stable text form: the label value.
+            pub const fn as_str(self) -> &'static str { match self { $($name::$variant => $text,)* } }
+        }
+    };
+}
+
+labels! {
+    /// A limit that a visitor or an origin can run into. Reaching one is counted, always.
+    Limit {
+        /// Open connections of the whole edge.
+        Connections = "connections",
+        /// Open connections of one client address.
+        ConnectionsPerClient = "connections-per-client",
+        /// Time for a complete request head.
+        HeadTime = "head-time",
+        /// Bytes of a request head.
+        HeadBytes = "head-bytes",
+        /// Field lines of a request head.
+        HeadLines = "head-lines",
+        /// Bytes of a request target.
+        TargetBytes = "target-bytes",
+        /// Bytes of a request body.
+        BodyBytes = "body-bytes",
+        /// Slowest allowed pace of a request body.
+        BodyTime = "body-time",
+        /// Time for which a client may take no bytes.
+        SendTime = "send-time",
+        /// Time for which a kept-alive connection may be idle. Normal; counted so that its effect can be seen.
+        IdleTime = "idle-time",
+        /// Requests on one connection.
+        RequestsPerConnection = "requests-per-connection",
+        /// Fills in flight.
+        Fills = "fills",
+        /// Requests that wait for one fill.
+        Waiters = "waiters",
+        /// Bytes of a response that the edge will buffer.
+        BufferBytes = "buffer-bytes",
+        /// Bytes of a stored object.
+        ObjectBytes = "object-bytes",
+        /// Connections to one origin.
+        OriginConnections = "origin-connections",
+        /// Bytes of an origin's response head.
+        OriginHeadBytes = "origin-head-bytes",
+        /// The retry budget.
+        Retries = "retries",
+        /// Upgraded connections.
+        Upgrades = "upgrades",
+        /// Ranges in one request.
+        Ranges = "ranges",
+        /// Variants under one key.
+        Variants = "variants",
+        /// Proxies in a Via or CDN-Loop field.
+        Hops = "hops",
+    }
+}
+
+labels! {
+    /// Why an attempt at an origin gave no useful answer.
+    OriginFailure {
+        /// The origin's name could not be resolved.
+        Resolve = "resolve",
+        /// The connection was refused or unreachable.
+        Connect = "connect",
+        /// No connection within the connect time-out.
+        ConnectTimeout = "connect-timeout",
+        /// The TLS handshake failed, verification included.
+        Tls = "tls",
+        /// No first byte in time.
+        FirstByteTimeout = "first-byte-timeout",
+        /// No byte for longer than the idle time-out.
+        IdleTimeout = "idle-timeout",
+        /// The whole exchange took longer than allowed.
+        TotalTimeout = "total-timeout",
+        /// The connection ended before the answer was complete.
+        Cut = "cut",
+        /// The answer broke HTTP's rules.
+        Protocol = "protocol",
+        /// The answer was over a limit.
+        TooLarge = "too-large",
+        /// The breaker was open; the origin was not asked.
+        Breaker = "breaker",
+        /// All connections were in use for too long.
+        Busy = "busy",
+        /// The visitor went away, and nobody else wanted the answer.
+        Abandoned = "abandoned",
+    }
+}
+
+labels! {
+    /// What a purge names.
+    PurgeScope {
+        /// One URL.
+        Url = "url",
+        /// All paths with a prefix.
+        Prefix = "prefix",
+        /// All objects with a surrogate key.
+        Tag = "tag",
+        /// One site.
+        Site = "site",
+        /// All that is stored.
+        Everything = "everything",
+    }
+}
+
+labels! {
+    /// What a purge does to what it matches.
+    PurgeForm {
+        /// Gone: the next request is a miss.
+        Hard = "hard",
+        /// Stale: revalidated, and served stale meanwhile where that is allowed.
+        Soft = "soft",
+    }
+}

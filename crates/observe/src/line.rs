@@ -1,0 +1,232 @@
+//! One finished request as one line of text: a JSON object, or the combined format of web servers. Formats straight
+//! into the worker's buffer; allocates only when that buffer grows.
+//!
+//! JSON keys, in this order, absent ones left out: `time` (RFC 3339, UTC, ms), `id`, `client`, `method`, `host`, `target`,
+//! `protocol`, `status`, `body_bytes`, `head_bytes`, `received_bytes`, `duration_us`, `first_byte_us`, `outcome`, `why`,
+//! `site`, `rule`, `age`, `ttl`, `collapsed`, `stored`, `origin`, `origin_status`, `origin_us`, `attempts`, `referer`,
+//! `user_agent`.
+
+use std::io::Write;
+use std::net::IpAddr;
+
+use semantics::Wall;
+
+use crate::escape;
+use crate::event::{Event, Fetch};
+
+/// The names that go with an event's slots, already escaped for JSON.
+pub(crate) struct LineNames<'a> {
+    pub(crate) site: &'a [u8],
+    pub(crate) origin: &'a [u8],
+}
+
+/// Appends one JSON line, line end included.
+pub(crate) fn write_json(out: &mut Vec<u8>, stamp: &mut Stamp, event: &Event<'_>, names: LineNames<'_>) {
+    out.extend_from_slice(b"{\"time\":\"");
+    stamp.write_rfc3339(out, event.wall);
+    out.extend_from_slice(b"\",\"id\":\"");
+    write_hex(out, event.request_id);
+    out.extend_from_slice(b"\",\"client\":\"");
+    write_address(out, event.client);
+    text(out, b"\",\"method\":\"", event.method);
+    text(out, b"\",\"host\":\"", event.host);
+    text(out, b"\",\"target\":\"", event.target);
+    out.extend_from_slice(b"\",\"protocol\":\"");
+    out.extend_from_slice(event.protocol.as_bytes());
+    number(out, b"\",\"status\":", u64::from(event.status));
+    number(out, b",\"body_bytes\":", event.body_bytes_sent);
+    number(out, b",\"head_bytes\":", event.head_bytes_sent);
+    number(out, b",\"received_bytes\":", event.bytes_received);
+    number(out, b",\"duration_us\":", event.duration_us);
+    number(out, b",\"first_byte_us\":", event.first_byte_us);
+    out.extend_from_slice(b",\"outcome\":\"");
+    out.extend_from_slice(event.why.outcome().as_str().as_bytes());
+    out.extend_from_slice(b"\",\"why\":\"");
+    out.extend_from_slice(event.why.as_str().as_bytes());
+    out.extend_from_slice(b"\",\"site\":\"");
+    out.extend_from_slice(names.site);
+    out.push(b'"');
+    if let Some(rule) = event.rule {
+        number(out, b",\"rule\":", u64::from(rule));
+    }
+    if let Some(age) = event.age {
+        number(out, b",\"age\":", u64::from(age));
+    }
+    if let Some(ttl) = event.ttl {
+        out.extend_from_slice(if ttl < 0 { b",\"ttl\":-" } else { b",\"ttl\":" });
+        write_number(out, ttl.unsigned_abs());
+    }
+    if event.collapsed {
+        out.extend_from_slice(b",\"collapsed\":true");
+    }
+    if event.stored {
+        out.extend_from_slice(b",\"stored\":true");
+    }
+    if let Some(fetch) = &event.fetch {
+        write_fetch(out, fetch, names.origin);
+    }
+    if let Some(referer) = event.referer {
+        text(out, b",\"referer\":\"", referer);
+        out.push(b'"');
+    }
+    if let Some(user_agent) = event.user_agent {
+        text(out, b",\"user_agent\":\"", user_agent);
+        out.push(b'"');
+    }
+    out.extend_from_slice(b"}\n");
+}
+
+fn write_fetch(out: &mut Vec<u8>, fetch: &Fetch, origin: &[u8]) {
+    out.extend_from_slice(b",\"origin\":\"");
+    out.extend_from_slice(origin);
+    number(out, b"\",\"origin_status\":", u64::from(fetch.status));
+    number(out, b",\"origin_us\":", fetch.duration_us);
+    number(out, b",\"attempts\":", u64::from(fetch.attempts));
+}
+
+/// Appends one line in the combined format: client, two dashes, time in brackets, request line, status, body bytes,
+/// referer, user agent.
+pub(crate) fn write_combined(out: &mut Vec<u8>, stamp: &mut Stamp, event: &Event<'_>) {
+    write_address(out, event.client);
+    out.extend_from_slice(b" - - [");
+    stamp.write_combined(out, event.wall);
+    out.extend_from_slice(b"] \"");
+    escape::quoted(out, or_dash(Some(event.method)));
+    out.push(b' ');
+    escape::quoted(out, or_dash(Some(event.target)));
+    out.push(b' ');
+    out.extend_from_slice(event.protocol.as_bytes());
+    number(out, b"\" ", u64::from(event.status));
+    number(out, b" ", event.body_bytes_sent);
+    out.extend_from_slice(b" \"");
+    escape::quoted(out, or_dash(event.referer));
+    out.extend_from_slice(b"\" \"");
+    escape::quoted(out, or_dash(event.user_agent));
+    out.extend_from_slice(b"\"\n");
+}
+
+fn or_dash(value: Option<&[u8]>) -> &[u8] {
+    value.filter(|value| !value.is_empty()).unwrap_or(b"-")
+}
+
+fn text(out: &mut Vec<u8>, before: &[u8], value: &[u8]) {
+    out.extend_from_slice(before);
+    escape::json(out, value);
+}
+
+fn number(out: &mut Vec<u8>, before: &[u8], value: u64) {
+    out.extend_from_slice(before);
+    write_number(out, value);
+}
+
+/// Appends `value` in decimal. Faster than `core::fmt`, which a line would enter a dozen times.
+fn write_number(out: &mut Vec<u8>, mut value: u64) {
+    let mut digits = [0; 20];
+    let mut start = digits.len();
+    loop {
+        start -= 1;
+        digits[start] = b'0' + (value % 10) as u8;
+        value /= 10;
+        if value == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[start..]);
+}
+
+fn write_hex(out: &mut Vec<u8>, value: u64) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let text: [u8; 16] = std::array::from_fn(|place| DIGITS[(value >> (60 - 4 * place)) as usize & 15]);
+    out.extend_from_slice(&text);
+}
+
+fn write_address(out: &mut Vec<u8>, address: IpAddr) {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => {
+            for (index, octet) in v4.octets().into_iter().enumerate() {
+                if index > 0 {
+                    out.push(b'.');
+                }
+                write_number(out, u64::from(octet));
+            }
+        }
+        // Writing into memory cannot fail.
+        IpAddr::V6(v6) => drop(write!(out, "{v6}")),
+    }
+}
+
+// --- Time ---
+
+/// Formats wall time, keeping the text of the last second: a busy worker needs a new one once in thousands of lines.
+#[derive(Debug)]
+pub(crate) struct Stamp {
+    secs: i64,
+    /// `2026-11-23T20:44:33.`
+    rfc3339: Vec<u8>,
+    /// `23/Nov/2026:20:44:33 +0000`
+    combined: Vec<u8>,
+}
+
+/// 0001-01-01 and 9999-12-31, in seconds since the epoch: what four digits of year can say.
+const SECS_MIN: i64 = -62_135_596_800;
+const SECS_MAX: i64 = 253_402_300_799;
+
+impl Stamp {
+    pub(crate) fn new() -> Self {
+        Stamp { secs: i64::MIN, rfc3339: Vec::new(), combined: Vec::new() }
+    }
+
+    fn write_rfc3339(&mut self, out: &mut Vec<u8>, wall: Wall) {
+        self.renew(wall);
+        out.extend_from_slice(&self.rfc3339);
+        let ms = wall.0.rem_euclid(1000) as u16;
+        let digits = [ms / 100, ms / 10 % 10, ms % 10].map(|digit| b'0' + digit as u8);
+        out.extend_from_slice(&digits);
+        out.push(b'Z');
+    }
+
+    fn write_combined(&mut self, out: &mut Vec<u8>, wall: Wall) {
+        self.renew(wall);
+        out.extend_from_slice(&self.combined);
+    }
+
+    fn renew(&mut self, wall: Wall) {
+        if wall.secs() == self.secs {
+            return;
+        }
+        self.secs = wall.secs();
+        const MONTHS: [&str; 12] =
+            ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+        let secs = self.secs.clamp(SECS_MIN, SECS_MAX);
+        let (year, month, day) = civil_date(secs.div_euclid(86_400));
+        let time = secs.rem_euclid(86_400);
+        let (hour, minute, second) = (time / 3600, time / 60 % 60, time % 60);
+        self.rfc3339.clear();
+        self.combined.clear();
+        // Writing into memory cannot fail.
+        let _ = write!(self.rfc3339, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.");
+        let name = MONTHS[month as usize - 1];
+        let _ = write!(self.combined, "{day:02}/{name}/{year:04}:{hour:02}:{minute:02}:{second:02} +0000");
+    }
+}
+
+/// Year, month (1 to 12) and day of a day number since 1970-01-01, in the proleptic Gregorian calendar.
+///
+/// Counts in years that begin in March, so that the leap day is a year's last day and the months before it follow one
+/// pattern of 153 days in five months.
+fn civil_date(days: i64) -> (i64, i64, i64) {
+    const DAYS_PER_ERA: i64 = 146_097;
+    const DAYS_TO_MARCH_OF_YEAR_ZERO: i64 = 719_468;
+    let days = days + DAYS_TO_MARCH_OF_YEAR_ZERO;
+    let era = days.div_euclid(DAYS_PER_ERA);
+    let day_of_era = days.rem_euclid(DAYS_PER_ERA);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    (era * 400 + year_of_era + i64::from(month <= 2), month, day)
+}
+
+#[cfg(test)]
+mod tests;

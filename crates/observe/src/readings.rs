@@ -1,0 +1,75 @@
+//! Values that are read when metrics are rendered, because somebody else keeps them: the store's tiers, the origins'
+//! health, the purge clock. Plain numbers, so that this crate knows neither store nor edge.
+
+use crate::event::Slot;
+
+/// What the edge knows at the moment of a render. Handed in by the callback of [`crate::Registry::read_from`].
+#[derive(Clone, Debug, Default)]
+pub struct Readings {
+    /// The store's tiers; at most a handful.
+    pub tiers: Vec<TierReading>,
+    /// The origins of the running snapshot.
+    pub origins: Vec<OriginReading>,
+    /// The last purge position in force on all workers.
+    pub purge_position: u64,
+    /// Purges that the clock remembers one by one.
+    pub purges_remembered: u64,
+    /// Fills in flight.
+    pub fills_in_flight: u64,
+    /// Requests that wait for or follow a fill that another request started.
+    pub fill_readers: u64,
+    /// Workers that answer requests.
+    pub workers: u64,
+}
+
+/// One tier of the store. All but the bytes and objects held are totals since start.
+#[derive(Clone, Debug, Default)]
+pub struct TierReading {
+    /// Which tier: `memory`.
+    pub tier: &'static str,
+    /// Bytes charged to the budget: bodies, heads and index.
+    pub bytes: u64,
+    /// The budget in bytes.
+    pub bytes_max: u64,
+    /// Objects held.
+    pub objects: u64,
+    /// Lookups that found something.
+    pub found: u64,
+    /// Lookups that found nothing.
+    pub absent: u64,
+    /// Objects taken in.
+    pub inserted: u64,
+    /// Objects refused, as too large or over the budget.
+    pub refused: u64,
+    /// Objects evicted to make room.
+    pub evicted: u64,
+    /// Objects removed or replaced by name.
+    pub removed: u64,
+}
+
+/// One origin's state.
+#[derive(Clone, Copy, Debug)]
+pub struct OriginReading {
+    /// Which origin.
+    pub origin: Slot,
+    /// Whether it is asked at all: passing its health checks.
+    pub healthy: bool,
+    /// Its breaker.
+    pub breaker: BreakerReading,
+    /// Connections open now, idle ones included.
+    pub connections: u64,
+    /// Connections idle in the pools.
+    pub idle_connections: u64,
+}
+
+/// A breaker's state. The metric's value is the position in this list: 0, 1, 2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum BreakerReading {
+    /// Requests pass.
+    Closed,
+    /// A few requests pass, to see whether the origin is back.
+    HalfOpen,
+    /// No request passes.
+    Open,
+}

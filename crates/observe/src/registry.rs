@@ -1,0 +1,203 @@
+//! What all workers share: the names behind the slots, the list of workers' counters, and the few counters of events
+//! so rare that they may be counted by anybody. Made once by the binary; read by the admin API.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+use semantics::{Outcome, Wall, Why};
+
+use crate::cells::{OUTCOMES, WorkerCells};
+use crate::event::{PurgeForm, PurgeScope, Slot};
+use crate::histogram::Merged;
+use crate::readings::Readings;
+
+/// Sites with series of their own, the two reserved slots included; later ones share [`Slot::OTHERS`]. Bounds memory
+/// (9 KiB per site and worker that has seen it) and the length of `/metrics`.
+pub const SITES_MAX: usize = 1024;
+/// Origins with series of their own, the two reserved slots included.
+pub const ORIGINS_MAX: usize = 1024;
+
+/// Names this build in `perigee_build_info`.
+#[derive(Clone, Copy, Debug)]
+pub struct BuildInfo {
+    /// The version, as `0.1.0`.
+    pub version: &'static str,
+    /// The commit it was built from; empty when unknown.
+    pub commit: &'static str,
+}
+
+/// All metrics of one process. Shared by `Arc`.
+pub struct Registry {
+    pub(crate) build: BuildInfo,
+    pub(crate) sites: RwLock<Names>,
+    pub(crate) origins: RwLock<Names>,
+    pub(crate) workers: Mutex<Vec<Arc<WorkerCells>>>,
+    pub(crate) shared: Shared,
+    pub(crate) readings: Mutex<Option<Box<dyn Fn() -> Readings + Send>>>,
+}
+
+/// Counters that more than one thread may add to: rare events only.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    pub(crate) purges: [[AtomicU64; PurgeForm::ALL.len()]; PurgeScope::ALL.len()],
+    pub(crate) reloads_ok: AtomicU64,
+    pub(crate) reloads_failed: AtomicU64,
+    pub(crate) config_loaded_ms: AtomicU64,
+    pub(crate) log_lines_lost: AtomicU64,
+    pub(crate) log_write_errors: AtomicU64,
+    pub(crate) log_reopens: AtomicU64,
+}
+
+/// Names by slot, and slots by name.
+pub(crate) struct Names {
+    slots: HashMap<String, Slot>,
+    names: Vec<String>,
+    names_max: usize,
+}
+
+impl Names {
+    fn new(names_max: usize) -> Self {
+        Names { slots: HashMap::new(), names: vec!["-".into(), "(others)".into()], names_max }
+    }
+
+    pub(crate) fn name(&self, slot: Slot) -> &str {
+        self.names.get(slot.0 as usize).map_or("-", String::as_str)
+    }
+
+    pub(crate) fn slots(&self) -> impl Iterator<Item = (Slot, &str)> {
+        self.names.iter().enumerate().map(|(index, name)| (Slot(index as u32), name.as_str()))
+    }
+}
+
+fn slot_for(names: &RwLock<Names>, name: &str) -> Slot {
+    let mut names = names.write();
+    if let Some(slot) = names.slots.get(name) {
+        return *slot;
+    }
+    if names.names.len() >= names.names_max {
+        return Slot::OTHERS;
+    }
+    let slot = Slot(names.names.len() as u32);
+    names.names.push(name.to_owned());
+    names.slots.insert(name.to_owned(), slot);
+    slot
+}
+
+impl Registry {
+    /// An empty registry.
+    pub fn new(build: BuildInfo) -> Arc<Self> {
+        Arc::new(Registry {
+            build,
+            sites: RwLock::new(Names::new(SITES_MAX)),
+            origins: RwLock::new(Names::new(ORIGINS_MAX)),
+            workers: Mutex::default(),
+            shared: Shared::default(),
+            readings: Mutex::new(None),
+        })
+    }
+
+    /// The slot of a site, by its name in the configuration: the same name has the same slot for ever, so counters go
+    /// on over reloads. Any text. From the 1023rd name on, [`Slot::OTHERS`]. Takes a lock: call when a snapshot is
+    /// installed, not per request.
+    pub fn site(&self, name: &str) -> Slot {
+        slot_for(&self.sites, name)
+    }
+
+    /// The slot of an origin, by its name or URL in the configuration. As [`Registry::site`].
+    pub fn origin(&self, name: &str) -> Slot {
+        slot_for(&self.origins, name)
+    }
+
+    /// Says where to read what others keep. Called once per render, on the rendering thread; it must not call the
+    /// registry's `render` itself. Replaces an earlier callback.
+    pub fn read_from(&self, readings: impl Fn() -> Readings + Send + 'static) {
+        *self.readings.lock() = Some(Box::new(readings));
+    }
+
+    /// Counts a purge that is in force.
+    pub fn count_purge(&self, scope: PurgeScope, form: PurgeForm) {
+        self.shared.purges[scope as usize][form as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a configuration that is in force, the first included.
+    pub fn count_reload(&self, now: Wall) {
+        self.shared.reloads_ok.fetch_add(1, Ordering::Relaxed);
+        self.shared.config_loaded_ms.store(now.0.max(0) as u64, Ordering::Relaxed);
+    }
+
+    /// Counts a configuration that was refused; the running one stays.
+    pub fn count_failed_reload(&self) {
+        self.shared.reloads_failed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// All metrics in Prometheus' text format 0.0.4 (`text/plain; version=0.0.4`), each family with HELP and TYPE.
+    /// Series that never counted anything are left out where a label has many values. Allocates the text; takes no
+    /// lock that a worker needs for counting.
+    pub fn render(&self) -> String {
+        crate::render::render(self)
+    }
+
+    /// The sums that a status page shows first.
+    pub fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        let mut durations = Merged::default();
+        for worker in self.workers() {
+            let accepted = worker.connections_accepted.read();
+            totals.open_connections += accepted.saturating_sub(worker.connections_closed.read());
+            totals.log_lines_dropped += worker.log_lines_dropped.read();
+            for site in worker.sites.lock().iter().flatten() {
+                for (why, count) in Why::ALL.iter().zip(&site.whys.0) {
+                    totals.requests_by_outcome[why.outcome() as usize] += count.read();
+                }
+                totals.body_bytes_sent += site.body_bytes_sent.0.iter().map(|cell| cell.read()).sum::<u64>();
+                site.durations.iter().for_each(|histogram| durations.add(histogram));
+            }
+        }
+        totals.log_lines_dropped += self.shared.log_lines_lost.load(Ordering::Relaxed);
+        totals.duration_p50_us = durations.quantile_us(500);
+        totals.duration_p99_us = durations.quantile_us(990);
+        totals
+    }
+
+    pub(crate) fn workers(&self) -> Vec<Arc<WorkerCells>> {
+        self.workers.lock().clone()
+    }
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry").field("build", &self.build).finish_non_exhaustive()
+    }
+}
+
+/// Sums over all workers and sites since start.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Totals {
+    /// Finished requests by outcome, in the order of [`Outcome::ALL`].
+    pub requests_by_outcome: [u64; OUTCOMES],
+    /// Bytes of response bodies sent.
+    pub body_bytes_sent: u64,
+    /// Visitors' connections open now.
+    pub open_connections: u64,
+    /// Log lines that never reached the log.
+    pub log_lines_dropped: u64,
+    /// Half of all requests took at most so many µs (within 25 %).
+    pub duration_p50_us: u64,
+    /// 99 % of all requests took at most so many µs (within 25 %).
+    pub duration_p99_us: u64,
+}
+
+impl Totals {
+    /// All finished requests.
+    pub fn requests(&self) -> u64 {
+        self.requests_by_outcome.iter().sum()
+    }
+
+    /// Finished requests of one outcome.
+    pub fn requests_of(&self, outcome: Outcome) -> u64 {
+        self.requests_by_outcome[outcome as usize]
+    }
+}

@@ -1,0 +1,239 @@
+//! Reads all counters, sums them over the workers and writes each family of the catalogue. Runs on the admin thread.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use semantics::{Outcome, Why};
+
+use crate::catalogue::*;
+use crate::cells::{BySlot, CLASS_NAMES, Counter, OriginCells, SiteCells, WorkerCells};
+use crate::event::{Limit, OriginFailure, PurgeForm, PurgeScope, Slot};
+use crate::exposition::Exposition;
+use crate::histogram::{Histogram, Merged};
+use crate::readings::Readings;
+use crate::registry::{Names, Registry};
+
+pub(crate) fn render(registry: &Registry) -> String {
+    let workers = registry.workers();
+    let readings = registry.readings.lock().as_ref().map(|read| read());
+    let mut out = Exposition::new();
+    out.sample(&BUILD_INFO, &[registry.build.version, registry.build.commit], 1);
+    let sites: Vec<BySlot<SiteCells>> = workers.iter().map(|worker| worker.sites.lock().clone()).collect();
+    render_sites(&mut out, &groups(&registry.sites.read(), &sites));
+    render_connections(&mut out, &workers);
+    let origins: Vec<BySlot<OriginCells>> =
+        workers.iter().map(|worker| worker.origins.lock().clone()).collect();
+    let names = registry.origins.read();
+    render_origins(&mut out, &groups(&names, &origins));
+    if let Some(readings) = &readings {
+        render_origin_states(&mut out, &names, readings);
+        render_store(&mut out, readings);
+    }
+    drop(names);
+    render_control(&mut out, registry, readings.as_ref());
+    render_log(&mut out, registry, &workers);
+    out.into_text()
+}
+
+/// One site's or origin's cells in all workers that have met it.
+struct Group<T> {
+    name: String,
+    cells: Vec<Arc<T>>,
+}
+
+impl<T> Group<T> {
+    fn sum(&self, counter: impl Fn(&T) -> &Counter) -> u64 {
+        self.cells.iter().fold(0, |sum, cells| sum.wrapping_add(counter(cells).read()))
+    }
+
+    fn merge(&self, histogram: impl Fn(&T) -> &Histogram) -> Merged {
+        let mut merged = Merged::default();
+        self.cells.iter().for_each(|cells| merged.add(histogram(cells)));
+        merged
+    }
+}
+
+fn groups<T>(names: &Names, workers: &[BySlot<T>]) -> Vec<Group<T>> {
+    let cells_of = |slot: Slot| {
+        workers
+            .iter()
+            .filter_map(move |cells| cells.get(slot.0 as usize).cloned().flatten())
+            .collect::<Vec<_>>()
+    };
+    names
+        .slots()
+        .map(|(slot, name)| Group { name: name.to_owned(), cells: cells_of(slot) })
+        .filter(|group| !group.cells.is_empty())
+        .collect()
+}
+
+fn render_sites(out: &mut Exposition, sites: &[Group<SiteCells>]) {
+    for site in sites {
+        for &why in Why::ALL {
+            let count = site.sum(|cells| &cells.whys.0[why as usize]);
+            if count > 0 {
+                out.sample(&REQUESTS, &[&site.name, why.outcome().as_str(), why.as_str()], count);
+            }
+        }
+    }
+    for site in sites {
+        for (index, class) in CLASS_NAMES.iter().enumerate() {
+            let count = site.sum(|cells| &cells.classes.0[index]);
+            if count > 0 {
+                out.sample(&RESPONSES, &[&site.name, class], count);
+            }
+        }
+    }
+    for site in sites {
+        for &outcome in Outcome::ALL {
+            let count = site.sum(|cells| &cells.body_bytes_sent.0[outcome as usize]);
+            if count > 0 {
+                out.sample(&SENT_BODY_BYTES, &[&site.name, outcome.as_str()], count);
+            }
+        }
+    }
+    for_each(out, &SENT_HEAD_BYTES, sites, |cells| &cells.head_bytes_sent);
+    for_each(out, &RECEIVED_BYTES, sites, |cells| &cells.bytes_received);
+    for_each(out, &COLLAPSED, sites, |cells| &cells.collapsed);
+    for_each(out, &STORED, sites, |cells| &cells.stored);
+    render_latencies(out, &DURATION, sites, |cells| &cells.durations);
+    render_latencies(out, &FIRST_BYTE, sites, |cells| &cells.first_bytes);
+}
+
+fn render_latencies(
+    out: &mut Exposition,
+    family: &'static Family,
+    sites: &[Group<SiteCells>],
+    histograms: impl Fn(&SiteCells) -> &[Histogram; Outcome::ALL.len()],
+) {
+    for site in sites {
+        for &outcome in Outcome::ALL {
+            let merged = site.merge(|cells| &histograms(cells)[outcome as usize]);
+            if merged.count() > 0 {
+                out.histogram(family, &[&site.name, outcome.as_str()], &merged);
+            }
+        }
+    }
+}
+
+fn for_each<T>(
+    out: &mut Exposition,
+    family: &'static Family,
+    groups: &[Group<T>],
+    counter: impl Fn(&T) -> &Counter,
+) {
+    for group in groups {
+        out.sample(family, &[&group.name], group.sum(&counter));
+    }
+}
+
+fn render_connections(out: &mut Exposition, workers: &[Arc<WorkerCells>]) {
+    let accepted = sum(workers, |worker| &worker.connections_accepted);
+    let closed = sum(workers, |worker| &worker.connections_closed);
+    out.sample(&CONNECTIONS_ACCEPTED, &[], accepted);
+    out.sample(&CONNECTIONS_OPEN, &[], accepted.saturating_sub(closed));
+    for &limit in Limit::ALL {
+        out.sample(&LIMITS, &[limit.as_str()], sum(workers, |worker| &worker.limits.0[limit as usize]));
+    }
+}
+
+fn render_origins(out: &mut Exposition, origins: &[Group<OriginCells>]) {
+    for origin in origins {
+        for (index, class) in CLASS_NAMES.iter().enumerate().skip(1) {
+            let count = origin.sum(|cells| &cells.classes.0[index]);
+            if count > 0 {
+                out.sample(&ORIGIN_RESPONSES, &[&origin.name, class], count);
+            }
+        }
+    }
+    for origin in origins {
+        for &failure in OriginFailure::ALL {
+            let count = origin.sum(|cells| &cells.failures.0[failure as usize]);
+            if count > 0 {
+                out.sample(&ORIGIN_FAILURES, &[&origin.name, failure.as_str()], count);
+            }
+        }
+    }
+    for_each(out, &ORIGIN_RETRIES, origins, |cells| &cells.retries);
+    for_each(out, &ORIGIN_CONNECTIONS_OPENED, origins, |cells| &cells.connections_opened);
+    for_each(out, &ORIGIN_CONNECTIONS_REUSED, origins, |cells| &cells.connections_reused);
+    for_each(out, &ORIGIN_SENT_BYTES, origins, |cells| &cells.bytes_sent);
+    for_each(out, &ORIGIN_RECEIVED_BYTES, origins, |cells| &cells.bytes_received);
+    for origin in origins {
+        out.histogram(&ORIGIN_CONNECT, &[&origin.name], &origin.merge(|cells| &cells.connects));
+    }
+    for origin in origins {
+        out.histogram(&ORIGIN_FIRST_BYTE, &[&origin.name], &origin.merge(|cells| &cells.first_bytes));
+    }
+}
+
+fn render_origin_states(out: &mut Exposition, names: &Names, readings: &Readings) {
+    // Several sites may name the same origin: a series may be written once only, so the first reading of a slot counts.
+    let mut seen = std::collections::HashSet::new();
+    let states: Vec<_> = readings.origins.iter().filter(|state| seen.insert(state.origin)).collect();
+    for state in &states {
+        out.sample(&ORIGIN_HEALTHY, &[names.name(state.origin)], u64::from(state.healthy));
+    }
+    for state in &states {
+        out.sample(&ORIGIN_BREAKER, &[names.name(state.origin)], state.breaker as u64);
+    }
+    for state in &states {
+        let busy = state.connections.saturating_sub(state.idle_connections);
+        out.sample(&ORIGIN_CONNECTIONS, &[names.name(state.origin), "busy"], busy);
+        out.sample(&ORIGIN_CONNECTIONS, &[names.name(state.origin), "idle"], state.idle_connections);
+    }
+}
+
+fn render_store(out: &mut Exposition, readings: &Readings) {
+    let tiers = &readings.tiers;
+    tiers.iter().for_each(|tier| out.sample(&STORE_BYTES, &[tier.tier], tier.bytes));
+    tiers.iter().for_each(|tier| out.sample(&STORE_BYTES_MAX, &[tier.tier], tier.bytes_max));
+    tiers.iter().for_each(|tier| out.sample(&STORE_OBJECTS, &[tier.tier], tier.objects));
+    for tier in tiers {
+        out.sample(&STORE_LOOKUPS, &[tier.tier, "found"], tier.found);
+        out.sample(&STORE_LOOKUPS, &[tier.tier, "absent"], tier.absent);
+    }
+    tiers.iter().for_each(|tier| out.sample(&STORE_INSERTED, &[tier.tier], tier.inserted));
+    tiers.iter().for_each(|tier| out.sample(&STORE_REFUSED, &[tier.tier], tier.refused));
+    tiers.iter().for_each(|tier| out.sample(&STORE_EVICTED, &[tier.tier], tier.evicted));
+    tiers.iter().for_each(|tier| out.sample(&STORE_REMOVED, &[tier.tier], tier.removed));
+    out.sample(&FILLS, &[], readings.fills_in_flight);
+    out.sample(&FILL_READERS, &[], readings.fill_readers);
+}
+
+fn render_control(out: &mut Exposition, registry: &Registry, readings: Option<&Readings>) {
+    let shared = &registry.shared;
+    for &scope in PurgeScope::ALL {
+        for &form in PurgeForm::ALL {
+            let count = load(&shared.purges[scope as usize][form as usize]);
+            out.sample(&PURGES, &[scope.as_str(), form.as_str()], count);
+        }
+    }
+    if let Some(readings) = readings {
+        out.sample(&PURGE_POSITION, &[], readings.purge_position);
+        out.sample(&PURGES_REMEMBERED, &[], readings.purges_remembered);
+    }
+    out.sample(&RELOADS, &["ok"], load(&shared.reloads_ok));
+    out.sample(&RELOADS, &["failed"], load(&shared.reloads_failed));
+    out.seconds(&CONFIG_LOADED, &[], load(&shared.config_loaded_ms));
+    if let Some(readings) = readings {
+        out.sample(&WORKERS, &[], readings.workers);
+    }
+}
+
+fn render_log(out: &mut Exposition, registry: &Registry, workers: &[Arc<WorkerCells>]) {
+    let shared = &registry.shared;
+    out.sample(&LOG_LINES, &[], sum(workers, |worker| &worker.log_lines));
+    out.sample(&LOG_LINES_DROPPED, &["queue-full"], sum(workers, |worker| &worker.log_lines_dropped));
+    out.sample(&LOG_LINES_DROPPED, &["write-failed"], load(&shared.log_lines_lost));
+    out.sample(&LOG_WRITE_ERRORS, &[], load(&shared.log_write_errors));
+    out.sample(&LOG_REOPENS, &[], load(&shared.log_reopens));
+}
+
+fn sum(workers: &[Arc<WorkerCells>], counter: impl Fn(&WorkerCells) -> &Counter) -> u64 {
+    workers.iter().fold(0, |sum, worker| sum.wrapping_add(counter(worker).read()))
+}
+
+fn load(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
