@@ -226,4 +226,4 @@ impl Lines {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -237,3 +237,6 @@ fn sum(workers: &[Arc<WorkerCells>], counter: impl Fn(&WorkerCells) -> &Counter)
 fn load(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
 }
+
+#[cfg(test)]
+mod tests;

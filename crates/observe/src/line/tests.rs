@@ -1,1 +1,172 @@
-//! x
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use semantics::Why;
+
+use super::*;
+use crate::event::Slot;
+
+/// 2026-11-23T20:44:33.007Z.
+const WALL: Wall = Wall(1_795_466_673_007);
+
+fn event() -> Event<'static> {
+    Event {
+        wall: WALL,
+        duration_us: 412,
+        first_byte_us: 97,
+        client: IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9)),
+        method: b"GET",
+        host: b"shop.example",
+        target: b"/a.css?v=1",
+        protocol: "HTTP/1.1",
+        status: 200,
+        head_bytes_sent: 310,
+        body_bytes_sent: 10240,
+        bytes_received: 145,
+        why: Why::Fresh,
+        collapsed: false,
+        stored: false,
+        age: Some(12),
+        ttl: Some(48),
+        site: Slot::NONE,
+        rule: Some(2),
+        fetch: None,
+        request_id: 0x00ab_cdef_0123_4567,
+        referer: None,
+        user_agent: Some(b"curl/8.5.0"),
+    }
+}
+
+fn json(event: &Event<'_>) -> String {
+    let mut out = Vec::new();
+    write_json(&mut out, &mut Stamp::new(), event, LineNames { site: b"shop", origin: b"main" });
+    String::from_utf8(out).unwrap()
+}
+
+fn combined(event: &Event<'_>) -> String {
+    let mut out = Vec::new();
+    write_combined(&mut out, &mut Stamp::new(), event);
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn a_hit_is_one_json_object_without_what_is_absent() {
+    let wanted = concat!(
+        r#"{"time":"2026-11-23T20:44:33.007Z","id":"00abcdef01234567","client":"203.0.113.9","method":"GET","#,
+        r#""host":"shop.example","target":"/a.css?v=1","protocol":"HTTP/1.1","status":200,"body_bytes":10240,"#,
+        r#""head_bytes":310,"received_bytes":145,"duration_us":412,"first_byte_us":97,"outcome":"hit","#,
+        r#""why":"fresh","site":"shop","rule":2,"age":12,"ttl":48,"user_agent":"curl/8.5.0"}"#,
+        "\n"
+    );
+    assert_eq!(json(&event()), wanted);
+}
+
+#[test]
+fn a_miss_names_its_origin() {
+    let fetch = Fetch { origin: Slot::NONE, status: 503, duration_us: 90_000, attempts: 2 };
+    let line = json(&Event {
+        fetch: Some(fetch),
+        why: Why::Expired,
+        collapsed: true,
+        stored: true,
+        ttl: Some(-3),
+        referer: Some(b"https://a.example/"),
+        ..event()
+    });
+    let wanted = concat!(
+        r#""outcome":"miss","why":"expired","site":"shop","rule":2,"age":12,"ttl":-3,"collapsed":true,"stored":true,"#,
+        r#""origin":"main","origin_status":503,"origin_us":90000,"attempts":2,"referer":"https://a.example/","#,
+        r#""user_agent":"curl/8.5.0"}"#,
+        "\n"
+    );
+    assert!(line.ends_with(wanted), "{line}");
+}
+
+#[test]
+fn the_combined_format_is_what_log_tools_read() {
+    assert_eq!(
+        combined(&event()),
+        "203.0.113.9 - - [23/Nov/2026:20:44:33 +0000] \"GET /a.css?v=1 HTTP/1.1\" 200 10240 \"-\" \"curl/8.5.0\"\n"
+    );
+    let empty = Event { method: b"", target: b"", status: 0, user_agent: Some(b""), ..event() };
+    assert!(combined(&empty).contains("\"- - HTTP/1.1\" 0 10240 \"-\" \"-\""), "{}", combined(&empty));
+}
+
+#[test]
+fn no_field_can_end_its_line() {
+    let evil: &[u8] = b"x\" 200 1 \"-\"\r\n{\"forged\":true}\n\x1b[2J\xff\\";
+    let with = |value: &'static [u8]| Event {
+        method: value,
+        host: value,
+        target: value,
+        referer: Some(value),
+        user_agent: Some(value),
+        ..event()
+    };
+    for line in [json(&with(evil)), combined(&with(evil))] {
+        assert_eq!(line.matches('\n').count(), 1);
+        assert!(line.ends_with('\n'));
+        assert!(line.trim_end().bytes().all(|byte| byte >= 0x20), "{line}");
+    }
+    let strings = |line: String| line.matches("\",\"").count();
+    assert_eq!(
+        strings(json(&with(evil))),
+        strings(json(&with(b"x"))),
+        "no quote of the client's ends a string"
+    );
+}
+
+#[test]
+fn addresses_are_written_in_their_shortest_form() {
+    let mapped = Ipv4Addr::new(10, 0, 0, 1).to_ipv6_mapped();
+    for (address, wanted) in [
+        (IpAddr::V4(Ipv4Addr::new(255, 0, 10, 1)), "255.0.10.1"),
+        (IpAddr::V6(mapped), "10.0.0.1"),
+        (IpAddr::V6(Ipv6Addr::LOCALHOST), "::1"),
+        (IpAddr::V6("2001:db8::a:0:1".parse().unwrap()), "2001:db8::a:0:1"),
+    ] {
+        let mut out = Vec::new();
+        write_address(&mut out, address);
+        assert_eq!(String::from_utf8(out).unwrap(), wanted);
+    }
+}
+
+#[test]
+fn times_are_right_on_leap_days_and_outside_of_four_digit_years() {
+    for (ms, wanted) in [
+        (0, "1970-01-01T00:00:00.000Z"),
+        (-1, "1969-12-31T23:59:59.999Z"),
+        (951_782_400_000, "2000-02-29T00:00:00.000Z"),
+        (4_107_542_399_999, "2100-02-28T23:59:59.999Z"),
+        (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
+        (1_709_251_199_000, "2024-02-29T23:59:59.000Z"),
+        (1_735_689_599_500, "2024-12-31T23:59:59.500Z"),
+        (253_402_300_799_000, "9999-12-31T23:59:59.000Z"),
+        (i64::MAX, "9999-12-31T23:59:59.807Z"),
+        (i64::MIN, "0001-01-01T00:00:00.192Z"),
+    ] {
+        let mut out = Vec::new();
+        Stamp::new().write_rfc3339(&mut out, Wall(ms));
+        assert_eq!(String::from_utf8(out).unwrap(), wanted, "{ms}");
+    }
+}
+
+#[test]
+fn a_new_second_gets_a_new_text() {
+    let mut stamp = Stamp::new();
+    let mut out = Vec::new();
+    for ms in [999, 1000, 1999, 500] {
+        stamp.write_rfc3339(&mut out, Wall(ms));
+    }
+    let wanted =
+        "1970-01-01T00:00:00.999Z1970-01-01T00:00:01.000Z1970-01-01T00:00:01.999Z1970-01-01T00:00:00.500Z";
+    assert_eq!(String::from_utf8(out).unwrap(), wanted);
+}
+
+#[test]
+fn numbers_are_written_in_full() {
+    for value in [0, 9, 10, 4096, u64::MAX] {
+        let mut out = Vec::new();
+        write_number(&mut out, value);
+        assert_eq!(String::from_utf8(out).unwrap(), value.to_string());
+    }
+}

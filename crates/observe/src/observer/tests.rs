@@ -1,1 +1,128 @@
-//! x
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use semantics::Why;
+
+use super::*;
+use crate::event::Fetch;
+use crate::log::tests::{BUFFERS_TO_OVERFLOW, gated_log};
+use crate::log::{LogOptions, Sink};
+use crate::registry::BuildInfo;
+
+fn registry() -> Arc<Registry> {
+    Registry::new(BuildInfo { version: "0.0.0", commit: "" })
+}
+
+pub(crate) fn event(site: Slot) -> Event<'static> {
+    Event {
+        wall: Wall(1_795_466_673_007),
+        duration_us: 412,
+        first_byte_us: 97,
+        client: IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9)),
+        method: b"GET",
+        host: b"www.shop.example",
+        target: b"/static/css/site.4f9a31c0.css?v=20261123",
+        protocol: "HTTP/1.1",
+        status: 200,
+        head_bytes_sent: 310,
+        body_bytes_sent: 10_240,
+        bytes_received: 545,
+        why: Why::Fresh,
+        collapsed: false,
+        stored: false,
+        age: Some(12),
+        ttl: Some(48),
+        site,
+        rule: Some(2),
+        fetch: None,
+        request_id: 0x00ab_cdef_0123_4567,
+        referer: Some(b"https://www.shop.example/catalogue/shoes?page=2"),
+        user_agent: Some(
+            b"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36",
+        ),
+    }
+}
+
+#[test]
+fn all_lines_of_all_workers_are_in_the_file_after_shutdown() {
+    const WORKERS: u64 = 3;
+    const LINES: u64 = 2_000;
+    let path = std::env::temp_dir().join(format!("perigee-shutdown-{}.log", std::process::id()));
+    let registry = registry();
+    let site = registry.site("shop");
+    let options = LogOptions { sink: Sink::File(path.clone()), format: Format::Json };
+    let log = AccessLog::start(options, &registry).unwrap();
+    std::thread::scope(|scope| {
+        for worker in 0..WORKERS {
+            let observer = Observer::new(&registry, Some(&log));
+            scope.spawn(move || {
+                for number in 0..LINES {
+                    observer.emit(&Event { request_id: worker << 32 | number, ..event(site) });
+                }
+            });
+        }
+    });
+    assert!(log.stop(Duration::from_secs(30)));
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let ids: std::collections::HashSet<_> = text.lines().map(|line| &line[40..60]).collect();
+    assert_eq!(text.lines().count() as u64, WORKERS * LINES);
+    assert_eq!(ids.len() as u64, WORKERS * LINES, "each line is there once");
+    assert!(text.lines().all(|line| line.starts_with("{\"time\"") && line.ends_with("\"}")));
+    assert_eq!(registry.totals().log_lines_dropped, 0);
+    assert_eq!(registry.totals().requests(), WORKERS * LINES);
+}
+
+#[test]
+fn a_blocked_sink_costs_lines_and_never_time() {
+    let registry = registry();
+    let (log, gate, written) = gated_log(&registry);
+    let observer = Observer::new(&registry, Some(&log));
+    let site = registry.site("shop");
+    let mut made = 0;
+    // The age of the buffer makes each line a buffer of its own.
+    for buffer in 0..BUFFERS_TO_OVERFLOW as i64 + 5 {
+        for ms in [0, 1000] {
+            observer.emit(&Event { wall: Wall(buffer * 10_000 + ms), ..event(site) });
+            made += 1;
+        }
+    }
+    let dropped = registry.totals().log_lines_dropped;
+    assert!(dropped >= 10, "{dropped}");
+    assert!(registry.render().contains(&format!("reason=\"queue-full\"}} {dropped}\n")));
+    drop(gate);
+    drop(observer);
+    assert!(log.stop(Duration::from_secs(30)));
+    let lines = written.lock().iter().filter(|&&byte| byte == b'\n').count() as u64;
+    assert_eq!(lines + dropped, made, "each line is written or counted as dropped");
+}
+
+#[test]
+fn lines_of_a_quiet_worker_are_handed_over_within_a_second_or_when_the_clock_jumps_back() {
+    for (now, kept) in [(999, true), (1000, false), (-1, false)] {
+        let registry = registry();
+        let (log, gate, written) = gated_log(&registry);
+        drop(gate);
+        let observer = Observer::new(&registry, Some(&log));
+        observer.emit(&Event { wall: Wall(0), ..event(Slot::NONE) });
+        observer.tick(Wall(now));
+        assert!(log.stop(Duration::from_secs(30)));
+        assert_eq!(written.lock().is_empty(), kept, "tick at {now} ms");
+    }
+}
+
+#[test]
+fn names_in_the_log_follow_the_slots() {
+    let registry = registry();
+    let (log, gate, written) = gated_log(&registry);
+    drop(gate);
+    let observer = Observer::new(&registry, Some(&log));
+    let fetch =
+        Fetch { origin: registry.origin("http://o.example"), status: 200, duration_us: 1, attempts: 1 };
+    observer.emit(&Event { fetch: Some(fetch), ..event(registry.site("a \"b\"\n")) });
+    drop(observer);
+    assert!(log.stop(Duration::from_secs(30)));
+    let text = String::from_utf8(written.lock().clone()).unwrap();
+    assert!(text.contains(r#""site":"a \"b\"\u000a""#), "{text}");
+    assert!(text.contains(r#""origin":"http://o.example""#), "{text}");
+}
