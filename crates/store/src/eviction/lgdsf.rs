@@ -127,6 +127,7 @@ impl<V> Eviction<V> for Lgdsf {
         let queue = usize::from(slots.at(id).queue);
         self.queues[queue].list.unlink(slots, id);
         self.look(slots, queue);
+        self.ghost.fit(slots.len());
     }
 
     fn mend(&mut self, slots: &mut Slots<V>, _from: u32, to: u32) {

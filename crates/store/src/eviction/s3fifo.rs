@@ -80,6 +80,7 @@ impl<V> Eviction<V> for S3Fifo {
         let queue = usize::from(slot.queue);
         self.bytes[queue] -= u64::from(slot.bytes);
         self.queues[queue].unlink(slots, id);
+        self.ghost.fit(slots.len());
     }
 
     fn mend(&mut self, slots: &mut Slots<V>, _from: u32, to: u32) {
