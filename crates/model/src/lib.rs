@@ -1,5 +1,26 @@
-//! model
+//! What a CDN is, as values: sites, rules, origins, limits; one TOML text → [`Snapshot`] + every diagnostic at once;
+//! matching a request to its site and rule; and the pure state machines that the edge steps.
+//!
+//! Plain values in, values out: no sockets, files, clock, chance, logging, threads or `async`. The shell reads the
+//! file and hands its text to [`Snapshot::parse`]; the edge keeps the snapshot in an `Arc` and takes one per request.
+
 pub mod breaker;
+pub mod cors;
+pub mod diagnostic;
+pub mod glob;
 pub mod health;
+pub mod origin;
 pub mod purge;
+pub mod redirect;
 pub mod retry;
+pub mod rule;
+pub mod settings;
+pub mod snapshot;
+pub mod units;
+
+pub use diagnostic::{Diagnostic, Severity};
+pub use origin::{Origin, OriginGroup, Scheme};
+pub use rule::{Cache, Matched, RequestView, Rule};
+pub use settings::{EdgeSettings, Limits};
+pub use snapshot::{Parsed, Site, Snapshot};
+pub use units::{ByteSize, Ttl};

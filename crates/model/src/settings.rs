@@ -1,0 +1,249 @@
+//! What one node of the edge is told about itself: where it listens, what it may use, and every limit. Each limit
+//! has a default, a range and the reason for its default, here and nowhere else; the configuration reader, the
+//! reference and the JSON Schema are made from these constants.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::units::ByteSize;
+
+/// Default, least and most of one setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bound<T> {
+    /// Used when the configuration says nothing.
+    pub default: T,
+    /// The least that it may say.
+    pub min: T,
+    /// The most that it may say.
+    pub max: T,
+}
+
+const fn bound<T>(default: T, min: T, max: T) -> Bound<T> {
+    Bound { default, min, max }
+}
+
+const fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+/// Bytes of all field lines of a request. Apache's and nginx's usual 4 × 8 KiB.
+pub const HEADER_BYTES: Bound<ByteSize> =
+    bound(ByteSize::from_kib(32), ByteSize::from_kib(1), ByteSize::from_kib(1024));
+/// Field lines of a request: hyper's and Apache's default; below `semantics::fields::LINES_MAX` by what the edge adds.
+pub const HEADER_COUNT: Bound<u32> = bound(100, 8, 112);
+/// Bytes of the request line. nginx's and Apache's 8 KiB, and what RFC 9112 §3 recommends at least.
+pub const REQUEST_LINE: Bound<ByteSize> = bound(ByteSize::from_kib(8), ByteSize(512), ByteSize::from_kib(64));
+/// Bytes of a request body. CloudFront's largest; nginx's 1 MiB breaks uploads.
+pub const BODY_BYTES: Bound<ByteSize> =
+    bound(ByteSize::from_mib(20 * 1024), ByteSize(0), ByteSize(u64::MAX >> 1));
+/// Time for a whole request head, from its first byte. Against slow senders; Apache's `reqtimeout` lets 20 to 40 s pass.
+pub const HEADER_TIMEOUT: Bound<Duration> = bound(secs(15), secs(1), secs(300));
+/// Time for which a connection may wait for its next request. nginx's keepalive_timeout.
+pub const IDLE_TIMEOUT: Bound<Duration> = bound(secs(75), secs(1), secs(3600));
+/// Time without a byte of request body arriving. nginx's client_body_timeout.
+pub const BODY_STALL: Bound<Duration> = bound(secs(60), secs(1), secs(3600));
+/// Time without a byte of response leaving. nginx's send_timeout.
+pub const WRITE_STALL: Bound<Duration> = bound(secs(60), secs(1), secs(3600));
+/// Open connections of all workers.
+pub const CONNECTIONS: Bound<u32> = bound(100_000, 16, 10_000_000);
+/// Requests on one connection before it is closed: frees what leaks and spreads load. nginx's 1,000 shows in p99.
+pub const REQUESTS_PER_CONNECTION: Bound<u32> = bound(100_000, 1, u32::MAX);
+/// Time that running requests get to end when the node stops.
+pub const DRAIN: Bound<Duration> = bound(secs(30), secs(0), secs(3600));
+/// Memory of the cache: bodies, heads and index.
+pub const MEMORY: Bound<ByteSize> = bound(ByteSize::from_mib(512), ByteSize::from_mib(1), ByteSize(1 << 50));
+/// Worker threads; the default is one per core.
+pub const WORKERS: Bound<u32> = bound(0, 1, 1024);
+
+/// One node's settings.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EdgeSettings {
+    /// Addresses for visitors. Default `127.0.0.1:8080`.
+    pub listen: Vec<SocketAddr>,
+    /// Address of the admin API and of `/metrics`; loopback unless told otherwise. `None` is off.
+    pub admin: Option<SocketAddr>,
+    /// Worker threads; `None` is one per core.
+    pub workers: Option<u32>,
+    /// Memory of the cache.
+    pub memory: ByteSize,
+    /// How the cache chooses what to keep.
+    pub eviction: Eviction,
+    /// Name of this node in Via, CDN-Loop and Cache-Status: a token.
+    pub node: String,
+    /// Where the access log goes.
+    pub access_log: AccessLog,
+    /// How a line of it looks.
+    pub access_log_format: AccessLogFormat,
+    /// Whether responses carry Server-Timing.
+    pub server_timing: bool,
+    /// Whose X-Forwarded-For, X-Forwarded-Proto and PROXY lines are believed.
+    pub trusted_proxies: Vec<Network>,
+    /// Whether connections begin with a PROXY protocol header (version 1 or 2).
+    pub proxy_protocol: bool,
+    /// Limits against what visitors may use up.
+    pub limits: Limits,
+}
+
+/// How the cache chooses what to keep.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Eviction {
+    /// Size-aware and lazily promoted: best by objects.
+    #[default]
+    Lgdsf,
+    /// Least recently used.
+    Lru,
+    /// SIEVE.
+    Sieve,
+    /// S3-FIFO.
+    S3Fifo,
+}
+
+/// Where the access log goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub enum AccessLog {
+    /// Nowhere.
+    #[default]
+    Off,
+    /// To standard output.
+    Stdout,
+    /// Appended to a file.
+    File(PathBuf),
+}
+
+/// How a line of the access log looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum AccessLogFormat {
+    /// One JSON object per line.
+    #[default]
+    Json,
+    /// Apache's combined format.
+    Combined,
+}
+
+/// Every limit for visitors; see the constants of the same names for ranges and reasons.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// [`HEADER_BYTES`]; more is answered with 431.
+    pub header_bytes_max: ByteSize,
+    /// [`HEADER_COUNT`]; more is answered with 431.
+    pub header_count_max: u32,
+    /// [`REQUEST_LINE`]; more is answered with 414.
+    pub request_line_max: ByteSize,
+    /// [`BODY_BYTES`]; more is answered with 413.
+    pub body_bytes_max: ByteSize,
+    /// [`HEADER_TIMEOUT`]; then 408.
+    pub header_timeout: Duration,
+    /// [`IDLE_TIMEOUT`]; then the connection is closed.
+    pub idle_timeout: Duration,
+    /// [`BODY_STALL`]; then the connection is closed.
+    pub body_stall_timeout: Duration,
+    /// [`WRITE_STALL`]; then the connection is closed.
+    pub write_stall_timeout: Duration,
+    /// [`CONNECTIONS`]; more are closed at once.
+    pub connections_max: u32,
+    /// [`REQUESTS_PER_CONNECTION`]; the last response says `Connection: close`.
+    pub requests_per_connection_max: u32,
+    /// [`DRAIN`]; then connections are cut.
+    pub drain_timeout: Duration,
+}
+
+/// Addresses that begin with the same bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Network {
+    address: IpAddr,
+    prefix_len: u8,
+}
+
+impl Network {
+    /// Reads `203.0.113.0/24`, `2001:db8::/32` or one address. The error is a sentence part that follows the text.
+    pub fn parse(text: &str) -> Result<Network, String> {
+        let (address, prefix) = match text.split_once('/') {
+            Some((address, prefix)) => (address, Some(prefix)),
+            None => (text, None),
+        };
+        let address: IpAddr = address
+            .parse()
+            .map_err(|_| "is not an address or a network such as 203.0.113.0/24".to_owned())?;
+        let bits = if address.is_ipv4() { 32 } else { 128 };
+        let prefix_len = match prefix {
+            None => bits,
+            Some(prefix) => prefix
+                .parse::<u8>()
+                .ok()
+                .filter(|len| *len <= bits)
+                .ok_or_else(|| format!("has the prefix length {prefix:?}; it may be 0 to {bits}"))?,
+        };
+        let network = Network { address, prefix_len };
+        let first = network.first_address();
+        if first != address {
+            return Err(format!("has bits set behind its prefix; the network is {first}/{prefix_len}"));
+        }
+        Ok(network)
+    }
+
+    /// Whether `address` is in the network. An IPv4 address mapped into IPv6 counts as IPv4.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match (self.address, address.to_canonical()) {
+            (IpAddr::V4(network), IpAddr::V4(address)) => {
+                let shift = 32 - u32::from(self.prefix_len);
+                shift == 32 || u32::from(network) >> shift == u32::from(address) >> shift
+            }
+            (IpAddr::V6(network), IpAddr::V6(address)) => {
+                let shift = 128 - u32::from(self.prefix_len);
+                shift == 128 || u128::from(network) >> shift == u128::from(address) >> shift
+            }
+            _ => false,
+        }
+    }
+
+    fn first_address(&self) -> IpAddr {
+        match self.address {
+            IpAddr::V4(address) => {
+                let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix_len)).unwrap_or(0);
+                IpAddr::V4((u32::from(address) & mask).into())
+            }
+            IpAddr::V6(address) => {
+                let mask = u128::MAX.checked_shl(128 - u32::from(self.prefix_len)).unwrap_or(0);
+                IpAddr::V6((u128::from(address) & mask).into())
+            }
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            header_bytes_max: HEADER_BYTES.default,
+            header_count_max: HEADER_COUNT.default,
+            request_line_max: REQUEST_LINE.default,
+            body_bytes_max: BODY_BYTES.default,
+            header_timeout: HEADER_TIMEOUT.default,
+            idle_timeout: IDLE_TIMEOUT.default,
+            body_stall_timeout: BODY_STALL.default,
+            write_stall_timeout: WRITE_STALL.default,
+            connections_max: CONNECTIONS.default,
+            requests_per_connection_max: REQUESTS_PER_CONNECTION.default,
+            drain_timeout: DRAIN.default,
+        }
+    }
+}
+
+impl Default for EdgeSettings {
+    fn default() -> Self {
+        EdgeSettings {
+            listen: vec![SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080)],
+            admin: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9090)),
+            workers: None,
+            memory: MEMORY.default,
+            eviction: Eviction::default(),
+            node: "perigee".to_owned(),
+            access_log: AccessLog::default(),
+            access_log_format: AccessLogFormat::default(),
+            server_timing: false,
+            trusted_proxies: Vec::new(),
+            proxy_protocol: false,
+            limits: Limits::default(),
+        }
+    }
+}
