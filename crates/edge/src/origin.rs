@@ -1,0 +1,361 @@
+//! Fetching from origins: one call in, one answer or one [`FetchError`] out. Chooses among a group's origins (health,
+//! breaker, fail-over), gets a connection (kept or new), has the exchange, and decides about another try.
+//!
+//! ```text
+//! fetch ─► order of origins ─► breaker ─► slot ─► connection ─► exchange ─► OriginResponse { body: OriginBody }
+//!             ▲                                       ▲             │
+//!             │                                       └─ stale kept ┤  once, safe requests or nothing sent
+//!             └── next origin: nothing sent, or safe and in budget ─┘
+//! ```
+//!
+//! What it doesn't do: it knows nothing of caching, strips no hop-by-hop fields (its callers do, both ways), and never
+//! looks at a URL that a visitor sent to find out whom to ask: it connects to what the configuration names and to
+//! nothing else. Callers are the flow (for visitors and background revalidation) and the prober.
+
+mod body;
+mod connect;
+mod error;
+mod exchange;
+mod pool;
+mod probe;
+mod shared;
+mod tls;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use hyper_util::rt::TokioIo;
+use model::OriginGroup;
+use model::breaker::Permit;
+use semantics::{Fields, Wall};
+use tokio::time::{Instant, timeout};
+
+use body::Upload;
+use connect::Names;
+use exchange::{Failed, body_length, exchange, response_fields};
+use pool::{Pool, Wanted};
+use shared::{Attempt, OriginState};
+
+pub(crate) use body::{BodyPart, OriginBody, RequestBody};
+pub(crate) use error::{Fault, FetchError, FetchErrorKind, Phase, Sent};
+pub(crate) use probe::probe_origins;
+pub(crate) use shared::{Counts, OriginReport, OriginsShared};
+
+use crate::request::Method;
+
+/// One worker's way to the origins: its pools and its resolved names, and what it shares with the other workers.
+/// Must live on a runtime on which `spawn_local` works.
+pub(crate) struct Origins {
+    shared: Arc<OriginsShared>,
+    pools: RefCell<HashMap<u64, Rc<Pool>>>,
+    names: Names,
+}
+
+/// What to ask an origin.
+#[derive(Debug)]
+pub(crate) struct OriginRequest {
+    /// Any token.
+    pub(crate) method: Method,
+    /// Path and query, or `*`. The origin's path prefix goes before it.
+    pub(crate) target: Box<str>,
+    /// The visitor's Host with port, as sent; goes on unless the origin has its own.
+    pub(crate) host: Box<str>,
+    /// Field lines without hop-by-hop fields. Host and framing fields in here are ignored: both are made new.
+    pub(crate) fields: Fields,
+    /// The body.
+    pub(crate) body: RequestBody,
+    /// Whether the request may be sent twice: safe methods. With a body it never is.
+    pub(crate) retry_safe: bool,
+    /// Protocol to upgrade to (`websocket`); the exchange then has a connection of its own (RFC 9110 §7.8).
+    pub(crate) upgrade: Option<Box<str>>,
+}
+
+/// An origin's answer, as soon as its head is here.
+#[derive(Debug)]
+pub(crate) struct OriginResponse {
+    /// From 200 to 999; 101 only together with `tunnel`.
+    pub(crate) status: u16,
+    /// The field lines, hop-by-hop fields included. At most one Content-Length, none beside Transfer-Encoding; it is
+    /// what the origin said, and for HEAD, 204 and 304 not the length of what follows.
+    pub(crate) fields: Fields,
+    /// Length of the body to come; `None` until its end is seen.
+    pub(crate) length: Option<u64>,
+    /// The body.
+    pub(crate) body: OriginBody,
+    /// The connection, after 101.
+    pub(crate) tunnel: Option<Tunnel>,
+    /// How it was got.
+    pub(crate) info: FetchInfo,
+    /// When the request that got this answer was sent (RFC 9111 §4.2.3).
+    pub(crate) request_time: Wall,
+    /// When its head was complete.
+    pub(crate) response_time: Wall,
+}
+
+/// An upgraded connection; reads and writes bytes of the other protocol.
+pub(crate) struct Tunnel {
+    /// The bytes.
+    pub(crate) io: TokioIo<hyper::upgrade::Upgraded>,
+    _attempt: Attempt,
+}
+
+impl std::fmt::Debug for Tunnel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Tunnel")
+    }
+}
+
+/// How an answer was got, for log and metrics.
+#[derive(Clone, Debug)]
+pub(crate) struct FetchInfo {
+    /// The origin's URL.
+    pub(crate) origin: Arc<str>,
+    /// Time to get a connection in µs: waiting for a slot, resolving, connecting and TLS; near 0 for a kept one.
+    pub(crate) connect_us: u64,
+    /// Time from the start of the fetch, failed attempts included, to the complete head, in µs.
+    pub(crate) first_byte_us: u64,
+    /// Whether the connection had served another request before.
+    pub(crate) reused: bool,
+    /// Whether HTTP/2 was spoken.
+    pub(crate) http2: bool,
+    /// Origins asked, this one included. A stale kept connection is no attempt.
+    pub(crate) attempts: u32,
+}
+
+impl Origins {
+    /// A worker's own, without connections.
+    pub(crate) fn new(shared: Arc<OriginsShared>) -> Self {
+        Origins { shared, pools: RefCell::default(), names: Names::default() }
+    }
+
+    /// Asks the origins of `group`, in order, until one answers.
+    ///
+    /// - `group`'s header changes are applied here.
+    /// - `on_informational` gets status and fields of each interim (1xx) response of HTTP/1.1 origins while it waits.
+    ///
+    /// Bounded by the origins' time-outs; dropping the future ends the exchange. Errors: see [`FetchErrorKind`]; with
+    /// all breakers open it fails at once, without waiting for anything.
+    pub(crate) async fn fetch(
+        &self,
+        group: &OriginGroup,
+        mut request: OriginRequest,
+        on_informational: impl Fn(u16, Fields),
+    ) -> Result<OriginResponse, FetchError> {
+        group.prepare(&mut request.fields);
+        let started = Instant::now();
+        let states = self.shared.group(group);
+        let Some(first) = states.first() else {
+            return Err(FetchError::new(FetchErrorKind::NoOrigin, Sent::Nothing, "the group is empty"));
+        };
+        let total = first.settings.timeouts.total.map(|total| started + total);
+        let now = self.shared.now();
+        first.budget_request(now);
+        let body = std::mem::replace(&mut request.body, RequestBody::Empty);
+        let mut upload = Upload::new(body);
+        let retry_safe = request.retry_safe && upload.is_empty();
+
+        let order = shared::order(&states, now);
+        let mut attempts = 0;
+        let mut answer: Option<OriginResponse> = None;
+        let mut error: Option<FetchError> = None;
+        for (place, state) in order.iter().map(|&index| &states[index]).enumerate() {
+            let now = self.shared.now();
+            let Some(permit) = state.admit(now) else {
+                state.counters.breaker_refusals.add();
+                continue;
+            };
+            if attempts > 0 {
+                // Where no origin has seen the request, another try adds no load and needs no budget.
+                let unseen = answer.is_none() && error.as_ref().is_some_and(FetchError::sent_nothing);
+                if !unseen && !first.budget_take(now) {
+                    first.counters.budget_refusals.add();
+                    break;
+                }
+                state.counters.fail_overs.add();
+            }
+            attempts += 1;
+            let tries = Tries { started, total, attempts, on_informational: &on_informational };
+            match self.attempt(state, permit, group, &request, upload, tries).await {
+                Ok(response) => {
+                    let more = place + 1 < order.len();
+                    if !(more && retry_safe && group.fails_over(response.status)) {
+                        return Ok(response);
+                    }
+                    // Kept in case that the others cannot even connect.
+                    answer.get_or_insert(response);
+                    upload = Upload::new(RequestBody::Empty);
+                }
+                Err(failed) => {
+                    let go_on = failed.error.may_retry(retry_safe);
+                    error = Some(failed.error.at(&state.name));
+                    match failed.upload {
+                        Some(unsent) if go_on => upload = unsent,
+                        _ => break,
+                    }
+                }
+            }
+        }
+        match (answer, error) {
+            (Some(answer), _) => Ok(answer),
+            (None, Some(error)) => Err(error),
+            (None, None) => {
+                let detail = "every origin is failing and is left alone for a while";
+                Err(FetchError::new(FetchErrorKind::BreakerOpen, Sent::Nothing, detail))
+            }
+        }
+    }
+
+    /// One origin: a slot, a connection, an exchange; once more on a new connection when the kept one was stale.
+    async fn attempt(
+        &self,
+        state: &Arc<OriginState>,
+        permit: Permit,
+        group: &OriginGroup,
+        request: &OriginRequest,
+        mut upload: Upload,
+        tries: Tries<'_>,
+    ) -> Result<OriginResponse, Failed> {
+        state.counters.attempts.add();
+        let pool = self.pool(state);
+        let asked = Instant::now();
+        let slot = match pool.slot().await {
+            Ok(slot) => slot,
+            Err(error) => return Err(Failed::before(error, upload)),
+        };
+        let attempt = Attempt::new(&self.shared, state, permit, slot);
+        let mut wanted = if request.upgrade.is_some() { Wanted::NewHttp1 } else { Wanted::Any };
+        let timeouts = &state.settings.timeouts;
+        loop {
+            let leasing = pool.lease(&self.names, wanted);
+            let patience = match tries.total {
+                Some(total) => timeouts.connect.min(total.saturating_duration_since(Instant::now())),
+                None => timeouts.connect,
+            };
+            let mut lease = match timeout(patience, leasing).await {
+                Ok(Ok(lease)) => lease,
+                Ok(Err(error)) => {
+                    attempt.failed(&error);
+                    return Err(Failed::before(error, upload));
+                }
+                Err(_) => {
+                    let detail = format_args!("no connection within {patience:?}");
+                    let error =
+                        FetchError::new(FetchErrorKind::Timeout(Phase::Connect), Sent::Nothing, detail);
+                    attempt.failed(&error);
+                    return Err(Failed::before(error, upload));
+                }
+            };
+            let connect_us = micros_since(asked);
+            let request_time = self.shared.wall();
+            let settings = &state.settings;
+            let progress = upload.progress();
+            let exchanged =
+                exchange(settings, request, upload, &mut lease, tries.total, tries.on_informational).await;
+            let mut response = match exchanged {
+                Ok(response) => response,
+                Err(Failed { stale: true, upload: Some(unsent), error })
+                    if wanted == Wanted::Any && error.may_retry(request.retry_safe) =>
+                {
+                    state.counters.stale.add();
+                    upload = unsent;
+                    wanted = Wanted::New;
+                    continue;
+                }
+                Err(failed) => {
+                    attempt.failed(&failed.error);
+                    return Err(failed);
+                }
+            };
+            if lease.is_reused() {
+                state.counters.reused.add();
+            }
+            let info = FetchInfo {
+                origin: state.name.clone(),
+                connect_us,
+                first_byte_us: micros_since(tries.started),
+                reused: lease.is_reused(),
+                http2: lease.is_http2(),
+                attempts: tries.attempts,
+            };
+            let status = response.status().as_u16();
+            // An origin that answers is not helped by silence, so a status counts against it only where the group
+            // has another one to turn to.
+            attempt.answered(group.origins.len() < 2 || !group.fails_over(status));
+            if status == 101 {
+                return self.upgraded(attempt, request, response, info, request_time).await;
+            }
+            let (fields, keep) = response_fields(response.headers_mut());
+            if !keep {
+                lease.forget();
+            }
+            let incoming = response.into_body();
+            let length = body_length(request.method == Method::Head, status, &incoming);
+            let body = OriginBody::new(incoming, lease, attempt, progress, timeouts.idle, tries.total);
+            return Ok(OriginResponse {
+                status,
+                fields,
+                length,
+                body,
+                tunnel: None,
+                info,
+                request_time,
+                response_time: self.shared.wall(),
+            });
+        }
+    }
+
+    /// Takes over the connection after 101 (RFC 9110 §15.2.2).
+    async fn upgraded(
+        &self,
+        attempt: Attempt,
+        request: &OriginRequest,
+        mut response: http::Response<hyper::body::Incoming>,
+        info: FetchInfo,
+        request_time: Wall,
+    ) -> Result<OriginResponse, Failed> {
+        let upgraded = match request.upgrade {
+            Some(_) => hyper::upgrade::on(&mut response).await.map_err(|error| error.to_string()),
+            None => Err("an upgrade that nobody asked for".to_owned()),
+        };
+        match upgraded {
+            Ok(upgraded) => Ok(OriginResponse {
+                status: 101,
+                fields: exchange::fields_of(response.headers()),
+                length: Some(0),
+                body: OriginBody::empty(),
+                tunnel: Some(Tunnel { io: TokioIo::new(upgraded), _attempt: attempt }),
+                info,
+                request_time,
+                response_time: self.shared.wall(),
+            }),
+            Err(detail) => {
+                let error = FetchError::new(FetchErrorKind::Protocol, Sent::Answer, detail);
+                attempt.failed(&error);
+                Err(Failed { error, upload: None, stale: false })
+            }
+        }
+    }
+
+    fn pool(&self, state: &Arc<OriginState>) -> Rc<Pool> {
+        if let Some(pool) = self.pools.borrow().get(&state.id) {
+            return pool.clone();
+        }
+        let mut pools = self.pools.borrow_mut();
+        pools.retain(|_, pool| !pool.origin.is_retired());
+        pools.entry(state.id).or_insert_with(|| Rc::new(Pool::new(state.clone()))).clone()
+    }
+}
+
+/// What the attempts of one fetch share.
+struct Tries<'a> {
+    started: Instant,
+    total: Option<Instant>,
+    attempts: u32,
+    on_informational: &'a dyn Fn(u16, Fields),
+}
+
+fn micros_since(start: Instant) -> u64 {
+    start.elapsed().as_micros() as u64
+}

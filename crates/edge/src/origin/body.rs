@@ -1,0 +1,312 @@
+//! The two bodies of a fetch: what the visitor sends on its way to the origin ([`RequestBody`], [`Upload`]) and what
+//! the origin sends back ([`OriginBody`]). Both end in one of two ways that cannot be confused: at their end, or with
+//! an error. A sender that goes away in the middle is an error too.
+
+use std::cell::Cell;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use semantics::Fields;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
+
+use super::error::{FetchError, FetchErrorKind, Phase, Sent};
+use super::exchange::{body_failure, fields_of, header_map};
+use super::pool::Lease;
+use super::shared::Attempt;
+
+// --- Towards the origin ---
+
+/// The body of a request.
+#[derive(Debug)]
+pub(crate) enum RequestBody {
+    /// None. POST, PUT and PATCH say so with `Content-Length: 0`.
+    Empty,
+    /// Parts as the visitor sends them.
+    Stream {
+        /// The visitor's Content-Length. Without it the origin gets chunked coding (HTTP/1.1) or DATA frames.
+        length: Option<u64>,
+        /// The parts, the last one [`BodyPart::End`]. Dropping the sender before it, or sending `Err`, resets the
+        /// exchange with the origin, so that a body cut short never looks whole there. The receiver is dropped when
+        /// the origin wants no more of the body: then the sender's `send` fails and the rest is to be discarded.
+        parts: mpsc::Receiver<io::Result<BodyPart>>,
+    },
+}
+
+/// A part of a request's body.
+#[derive(Debug)]
+pub(crate) enum BodyPart {
+    /// Bytes; an empty one is skipped.
+    Data(Bytes),
+    /// The body is whole; with its trailer fields, mostly none.
+    End(Fields),
+}
+
+/// [`RequestBody`] in the shape that hyper polls.
+pub(super) struct Upload {
+    parts: Option<mpsc::Receiver<io::Result<BodyPart>>>,
+    left: Option<u64>,
+    progress: Rc<UploadProgress>,
+}
+
+/// How far an upload is; read by the exchange for its time-outs and for who is to blame.
+pub(super) struct UploadProgress {
+    flow: Cell<Flow>,
+    touched: Cell<Instant>,
+    started: Cell<bool>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Flow {
+    /// The origin is to take what it was given, or to answer.
+    Origin,
+    /// The visitor is to send more: the origin cannot be late.
+    Visitor,
+    /// All was sent.
+    Done,
+    /// The visitor's side broke off.
+    Broken,
+}
+
+impl Upload {
+    pub(super) fn new(body: RequestBody) -> Self {
+        let (parts, left) = match body {
+            RequestBody::Empty => (None, Some(0)),
+            RequestBody::Stream { length: Some(0), .. } => (None, Some(0)),
+            RequestBody::Stream { length, parts } => (Some(parts), length),
+        };
+        let flow = if parts.is_some() { Flow::Origin } else { Flow::Done };
+        let progress = UploadProgress {
+            flow: Cell::new(flow),
+            touched: Cell::new(Instant::now()),
+            started: Cell::new(false),
+        };
+        Upload { parts, left, progress: Rc::new(progress) }
+    }
+
+    /// Whether there is nothing to send, so that the request can be sent any number of times.
+    pub(super) fn is_empty(&self) -> bool {
+        self.left == Some(0) && self.parts.is_none() && !self.progress.started.get()
+    }
+
+    /// Length to announce; `None` is chunked.
+    pub(super) fn length(&self) -> Option<u64> {
+        self.left
+    }
+
+    pub(super) fn progress(&self) -> Rc<UploadProgress> {
+        self.progress.clone()
+    }
+
+    fn end(&mut self, flow: Flow) {
+        self.parts = None;
+        self.progress.set(flow);
+    }
+
+    fn broken(&mut self, error: io::Error) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        self.end(Flow::Broken);
+        Poll::Ready(Some(Err(error)))
+    }
+}
+
+impl UploadProgress {
+    fn set(&self, flow: Flow) {
+        self.flow.set(flow);
+        self.touched.set(Instant::now());
+    }
+
+    /// Starts the origin's time anew: the request is about to be sent, or the origin has shown a sign of life.
+    pub(super) fn touch(&self) {
+        self.touched.set(Instant::now());
+    }
+
+    /// When the origin is late, if nothing happens until then. While the visitor is to send, it cannot be.
+    pub(super) fn late_at(&self, patience: Duration) -> Instant {
+        let since = if self.flow.get() == Flow::Visitor { Instant::now() } else { self.touched.get() };
+        since + patience
+    }
+
+    pub(super) fn is_late(&self, patience: Duration) -> bool {
+        self.flow.get() != Flow::Visitor && self.touched.get().elapsed() >= patience
+    }
+
+    /// Whether the visitor's side broke off.
+    pub(super) fn is_broken(&self) -> bool {
+        self.flow.get() == Flow::Broken
+    }
+
+    /// Whether all of the body was handed to the connection.
+    pub(super) fn is_done(&self) -> bool {
+        self.flow.get() == Flow::Done
+    }
+}
+
+impl Body for Upload {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        let this = &mut *self;
+        loop {
+            let Some(parts) = &mut this.parts else { return Poll::Ready(None) };
+            this.progress.started.set(true);
+            let Poll::Ready(part) = parts.poll_recv(context) else {
+                this.progress.set(Flow::Visitor);
+                return Poll::Pending;
+            };
+            this.progress.set(Flow::Origin);
+            match part {
+                Some(Ok(BodyPart::Data(data))) if data.is_empty() => continue,
+                Some(Ok(BodyPart::Data(data))) => {
+                    if let Some(left) = &mut this.left {
+                        let Some(rest) = left.checked_sub(data.len() as u64) else {
+                            return this
+                                .broken(io::Error::other("the body is longer than its Content-Length"));
+                        };
+                        *left = rest;
+                        if rest == 0 {
+                            this.end(Flow::Done);
+                        }
+                    }
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+                Some(Ok(BodyPart::End(trailers))) => {
+                    if this.left.is_some_and(|left| left > 0) {
+                        return this.broken(io::Error::other("the body is shorter than its Content-Length"));
+                    }
+                    this.end(Flow::Done);
+                    if trailers.is_empty() {
+                        return Poll::Ready(None);
+                    }
+                    return Poll::Ready(Some(Ok(Frame::trailers(header_map(&trailers)))));
+                }
+                Some(Err(error)) => return this.broken(error),
+                None => return this.broken(io::ErrorKind::UnexpectedEof.into()),
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.parts.is_none() && !self.progress.is_broken()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+// --- From the origin ---
+
+/// The body of a response, read as it comes. Dropping it before its end closes the connection (HTTP/1.1) or resets
+/// the stream (HTTP/2).
+pub(crate) struct OriginBody {
+    live: Option<Live>,
+    trailers: Fields,
+}
+
+struct Live {
+    incoming: Incoming,
+    lease: Lease,
+    attempt: Attempt,
+    upload: Rc<UploadProgress>,
+    idle: Duration,
+    total: Option<Instant>,
+}
+
+impl OriginBody {
+    pub(super) fn new(
+        incoming: Incoming,
+        lease: Lease,
+        attempt: Attempt,
+        upload: Rc<UploadProgress>,
+        idle: Duration,
+        total: Option<Instant>,
+    ) -> Self {
+        let live = Live { incoming, lease, attempt, upload, idle, total };
+        let mut body = OriginBody { live: Some(live), trailers: Fields::new() };
+        let ended = body.live.as_ref().is_some_and(|live| live.incoming.is_end_stream());
+        if ended {
+            body.finish();
+        }
+        body
+    }
+
+    /// A body without bytes.
+    pub(super) fn empty() -> Self {
+        OriginBody { live: None, trailers: Fields::new() }
+    }
+
+    /// The next bytes, never empty; `None` at the clean end and ever after; `Some(Err)` once when the body broke off,
+    /// then `None`. A caller that has seen the error must not treat the `None` after it as the end.
+    ///
+    /// The idle time-out counts from the call, the total one from the start of the fetch. Dropping the future loses
+    /// nothing.
+    pub(crate) async fn chunk(&mut self) -> Option<Result<Bytes, FetchError>> {
+        loop {
+            let live = self.live.as_mut()?;
+            let patience = live.idle;
+            let idle = Instant::now() + patience;
+            let (deadline, phase) = match live.total {
+                Some(total) if total < idle => (total, Phase::Total),
+                _ => (idle, Phase::Idle),
+            };
+            match timeout_at(deadline, live.incoming.frame()).await {
+                Ok(None) => {
+                    self.finish();
+                    return None;
+                }
+                Ok(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(data) if data.is_empty() => {}
+                    Ok(data) => return Some(Ok(data)),
+                    Err(frame) => {
+                        if let Ok(trailers) = frame.into_trailers() {
+                            self.trailers = fields_of(&trailers);
+                        }
+                    }
+                },
+                Ok(Some(Err(error))) => return self.fail(body_failure(&error)),
+                Err(_) => {
+                    let detail = format_args!("no more of the body within {patience:?}");
+                    return self.fail(FetchError::new(FetchErrorKind::Timeout(phase), Sent::Answer, detail));
+                }
+            }
+        }
+    }
+
+    /// The trailer fields; complete once [`OriginBody::chunk`] has returned `None`.
+    pub(crate) fn trailers(&self) -> &Fields {
+        &self.trailers
+    }
+
+    fn finish(&mut self) {
+        // A connection that answered before it had taken the whole request cannot carry another one yet.
+        if let Some(live) = self.live.take()
+            && live.upload.is_done()
+        {
+            live.lease.give_back();
+        }
+    }
+
+    fn fail(&mut self, error: FetchError) -> Option<Result<Bytes, FetchError>> {
+        let live = self.live.take()?;
+        let error = error.at(live.attempt.origin());
+        live.attempt.failed(&error);
+        Some(Err(error))
+    }
+}
+
+impl std::fmt::Debug for OriginBody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OriginBody").field("live", &self.live.is_some()).finish()
+    }
+}

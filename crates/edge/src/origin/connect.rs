@@ -1,0 +1,235 @@
+//! From an origin's name to a byte stream: resolve, connect to the first address that answers, TLS. Called by
+//! [`super::pool`] when no kept connection fits, and by the prober.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::Mutex;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::error::{FetchError, FetchErrorKind, Sent};
+
+/// How long the addresses of a name are believed. The system's resolver does not tell a record's own TTL.
+const FOUND_TTL: Duration = Duration::from_secs(30);
+
+/// How long a failed look-up is believed when there are no earlier addresses.
+const FAILED_TTL: Duration = Duration::from_secs(2);
+
+/// For how long addresses are still used when the resolver fails: an outage of DNS must not become one of the site.
+const STALE_MAX: Duration = Duration::from_secs(600);
+
+/// Most addresses of a name that are tried.
+const ADDRESSES_MAX: usize = 8;
+
+/// A further address is tried when the one before has not answered for this long (RFC 8305 §5).
+const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
+
+// --- Names ---
+
+/// The resolved names of one worker. Bounded by the names in the configuration.
+#[derive(Default)]
+pub(super) struct Names {
+    known: RefCell<HashMap<(Box<str>, u16), Rc<Mutex<Known>>>>,
+}
+
+#[derive(Default)]
+struct Known {
+    addresses: Rc<[SocketAddr]>,
+    error: Option<String>,
+    found_at: Option<Instant>,
+    good_until: Option<Instant>,
+}
+
+impl Names {
+    /// The addresses of `host`, in the resolver's order (RFC 6724). Concurrent callers wait for one look-up.
+    async fn resolve(&self, host: &str, port: u16) -> Result<Rc<[SocketAddr]>, FetchError> {
+        if let Ok(address) = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
+            return Ok([SocketAddr::new(address, port)].into());
+        }
+        let known = self.known.borrow_mut().entry((host.into(), port)).or_default().clone();
+        let mut known = known.lock().await;
+        let now = Instant::now();
+        if known.good_until.is_none_or(|until| until <= now) {
+            known.refresh(tokio::net::lookup_host((host, port)).await, now);
+        }
+        match &known.error {
+            None => Ok(known.addresses.clone()),
+            Some(error) => Err(FetchError::new(FetchErrorKind::Connect, Sent::Nothing, error)),
+        }
+    }
+}
+
+impl Known {
+    fn refresh(&mut self, found: io::Result<impl Iterator<Item = SocketAddr>>, now: Instant) {
+        let error = match found.map(|found| found.take(ADDRESSES_MAX).collect::<Rc<[_]>>()) {
+            Ok(addresses) if !addresses.is_empty() => {
+                let good_until = Some(now + FOUND_TTL);
+                *self = Known { addresses, error: None, found_at: Some(now), good_until };
+                return;
+            }
+            Ok(_) => "the name has no address".to_string(),
+            Err(error) => format!("the name does not resolve: {error}"),
+        };
+        self.good_until = Some(now + FAILED_TTL);
+        if self.found_at.is_none_or(|at| now.duration_since(at) > STALE_MAX) {
+            self.error = Some(error);
+        }
+    }
+}
+
+// --- Connections ---
+
+/// Where to connect to, and how.
+pub(super) struct Endpoint<'a> {
+    pub(super) host: &'a str,
+    pub(super) port: u16,
+    pub(super) tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+}
+
+/// Resolves, connects, shakes hands. The caller bounds the time.
+pub(super) async fn connect(names: &Names, endpoint: Endpoint<'_>) -> Result<Wire, FetchError> {
+    let addresses = names.resolve(endpoint.host, endpoint.port).await?;
+    let tcp = dial(&addresses)
+        .await
+        .map_err(|error| FetchError::new(FetchErrorKind::Connect, Sent::Nothing, error))?;
+    // Latency matters more than a few packets; the writers above hand over whole heads and chunks.
+    let _ = tcp.set_nodelay(true);
+    let stream = match endpoint.tls {
+        None => Stream::Plain(tcp),
+        Some((config, name)) => {
+            let stream = TlsConnector::from(config)
+                .connect(name, tcp)
+                .await
+                .map_err(|error| FetchError::new(FetchErrorKind::Tls, Sent::Nothing, error))?;
+            Stream::Tls(Box::new(stream))
+        }
+    };
+    Ok(Wire { stream, bytes_read: Arc::default() })
+}
+
+/// Connects to the first of `addresses` that answers: the next one starts when the one before failed or took longer
+/// than [`NEXT_ADDRESS_AFTER`]. The others are dropped.
+async fn dial(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
+    if let [address] = addresses {
+        return TcpStream::connect(address).await;
+    }
+    let mut rest = addresses.iter().copied().peekable();
+    let mut tries = JoinSet::new();
+    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    loop {
+        if let Some(address) = rest.next() {
+            tries.spawn(TcpStream::connect(address));
+        }
+        let next = match rest.peek() {
+            Some(_) => match timeout(NEXT_ADDRESS_AFTER, tries.join_next()).await {
+                Ok(next) => next,
+                Err(_) => continue,
+            },
+            None => tries.join_next().await,
+        };
+        match next {
+            Some(Ok(Ok(stream))) => return Ok(stream),
+            Some(Ok(Err(error))) => last = error,
+            Some(Err(error)) => last = io::Error::other(error),
+            None => return Err(last),
+        }
+    }
+}
+
+/// A connection's bytes, counted: whether the origin has sent anything decides whether a request may be sent again.
+pub(super) struct Wire {
+    stream: Stream,
+    bytes_read: Arc<AtomicU64>,
+}
+
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Wire {
+    /// Bytes read so far, shared with the counter's owner.
+    pub(super) fn bytes_read(&self) -> Arc<AtomicU64> {
+        self.bytes_read.clone()
+    }
+
+    /// Whether TLS agreed on HTTP/2 (ALPN, RFC 7301).
+    pub(super) fn agreed_http2(&self) -> bool {
+        match &self.stream {
+            Stream::Plain(_) => false,
+            Stream::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(b"h2"),
+        }
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let polled = match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        };
+        self.bytes_read.fetch_add((buf.filled().len() - before) as u64, Ordering::Relaxed);
+        polled
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Stream::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.stream {
+            Stream::Plain(stream) => stream.is_write_vectored(),
+            Stream::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Stream::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}

@@ -1,0 +1,385 @@
+//! The kept connections of one worker to one origin: HTTP/1.1 connections wait here between exchanges, last in, first
+//! out; one HTTP/2 connection is shared by all exchanges. How many exchanges may run at once is bounded here, and so is the
+//! queue of those that wait.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use semantics::fields::LINES_MAX;
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::body::Upload;
+use super::connect::{Names, Wire, connect};
+use super::error::{FetchError, FetchErrorKind, Phase, Sent};
+use super::shared::OriginState;
+
+/// Most bytes of a response's head.
+pub(super) const HEAD_BYTES_MAX: usize = 64 * 1024;
+
+/// Read buffer of an HTTP/1.1 connection, and so the largest chunk of a body; it grows to this with the traffic.
+const READ_BUFFER_MAX: usize = 128 * 1024;
+
+/// HTTP/2 flow-control windows: what a slow reader can make us hold, per stream and per connection.
+const STREAM_WINDOW: u32 = 512 * 1024;
+const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
+
+/// An HTTP/2 connection in use that is silent for this long is pinged, and given up when the answer takes longer than
+/// the second.
+const PING_AFTER: Duration = Duration::from_secs(15);
+const PING_ANSWER: Duration = Duration::from_secs(10);
+
+/// Exchanges that may wait for a connection, per connection that the origin may have. More are refused at once: what
+/// waits behind four others on each connection is late anyway.
+const QUEUED_PER_CONNECTION: usize = 4;
+
+/// Longest wait for a kept connection to finish the exchange before: it is only a matter of polling it once more.
+const SETTLE: Duration = Duration::from_millis(100);
+
+/// The kept connections to one origin.
+pub(super) struct Pool {
+    pub(super) origin: Arc<OriginState>,
+    /// One permit per exchange that may run at once: the origin's `connections_max`.
+    slots: Arc<Semaphore>,
+    /// Exchanges that wait for one.
+    waiting: Cell<usize>,
+    idle: RefCell<Vec<Idle>>,
+    http2: RefCell<Option<Multiplexed>>,
+    /// Held while connecting to an origin that may turn out to speak HTTP/2: the others wait and share.
+    connecting: Mutex<()>,
+    /// The last connection was HTTP/1.1 although HTTP/2 was offered.
+    declined_http2: Cell<bool>,
+    sweeping: Cell<bool>,
+}
+
+struct Idle {
+    sender: http1::SendRequest<Upload>,
+    bytes_read: Arc<AtomicU64>,
+    since: Instant,
+}
+
+#[derive(Clone)]
+struct Multiplexed {
+    sender: http2::SendRequest<Upload>,
+    bytes_read: Arc<AtomicU64>,
+    last_used: Rc<Cell<Instant>>,
+}
+
+/// Which connections will do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// Any.
+    Any,
+    /// A new one.
+    New,
+    /// A new one that speaks HTTP/1.1 and is not kept: it will be upgraded.
+    NewHttp1,
+}
+
+/// A connection on loan for one exchange. Dropped without [`Lease::give_back`], an HTTP/1.1 connection closes.
+pub(super) struct Lease {
+    sender: Sender,
+    bytes_read: Arc<AtomicU64>,
+    reused: bool,
+    pool: Option<Rc<Pool>>,
+}
+
+enum Sender {
+    Http1(http1::SendRequest<Upload>),
+    Http2(Multiplexed),
+}
+
+impl Pool {
+    pub(super) fn new(origin: Arc<OriginState>) -> Self {
+        let slots = Arc::new(Semaphore::new(origin.settings.connections_max.max(1) as usize));
+        Pool {
+            origin,
+            slots,
+            waiting: Cell::new(0),
+            idle: RefCell::default(),
+            http2: RefCell::default(),
+            connecting: Mutex::new(()),
+            declined_http2: Cell::new(false),
+            sweeping: Cell::new(false),
+        }
+    }
+
+    /// Leave to have one exchange with the origin, until the permit is dropped. Waits in a bounded queue, for as long
+    /// as for a connection.
+    pub(super) async fn slot(&self) -> Result<OwnedSemaphorePermit, FetchError> {
+        if let Ok(slot) = self.slots.clone().try_acquire_owned() {
+            return Ok(slot);
+        }
+        let settings = &self.origin.settings;
+        let queue_max = settings.connections_max as usize * QUEUED_PER_CONNECTION;
+        if self.waiting.get() >= queue_max {
+            self.origin.counters.queue_full.add();
+            let detail = format_args!("{queue_max} requests are waiting for a connection");
+            return Err(FetchError::new(FetchErrorKind::QueueFull, Sent::Nothing, detail));
+        }
+        self.origin.counters.queued.add();
+        let _place = Place::take(&self.waiting);
+        match timeout(settings.timeouts.connect, self.slots.clone().acquire_owned()).await {
+            Ok(Ok(slot)) => Ok(slot),
+            _ => {
+                let detail = format_args!("all {} connections are in use", settings.connections_max);
+                Err(FetchError::new(FetchErrorKind::Timeout(Phase::Queue), Sent::Nothing, detail))
+            }
+        }
+    }
+
+    /// A connection, kept or new. The caller bounds the time; dropping the future gives up the attempt.
+    pub(super) async fn lease(self: &Rc<Self>, names: &Names, wanted: Wanted) -> Result<Lease, FetchError> {
+        if wanted == Wanted::NewHttp1 {
+            return self.open(names, false).await;
+        }
+        if wanted == Wanted::Any
+            && let Some(lease) = self.kept().await
+        {
+            return Ok(lease);
+        }
+        if !self.origin.settings.http2 || self.declined_http2.get() {
+            return self.open(names, true).await;
+        }
+        let connecting = self.connecting.lock().await;
+        if wanted == Wanted::Any
+            && let Some(lease) = self.multiplexed()
+        {
+            return Ok(lease);
+        }
+        let lease = self.open(names, true).await;
+        drop(connecting);
+        lease
+    }
+
+    /// A kept connection that is still open.
+    async fn kept(self: &Rc<Self>) -> Option<Lease> {
+        if let Some(lease) = self.multiplexed() {
+            return Some(lease);
+        }
+        loop {
+            let mut idle = self.idle.borrow_mut().pop()?;
+            if idle.is_over(self.origin.settings.timeouts.keep_alive) {
+                continue;
+            }
+            if idle.sender.is_ready() || matches!(timeout(SETTLE, idle.sender.ready()).await, Ok(Ok(()))) {
+                return Some(Lease {
+                    sender: Sender::Http1(idle.sender),
+                    bytes_read: idle.bytes_read,
+                    reused: true,
+                    pool: Some(self.clone()),
+                });
+            }
+        }
+    }
+
+    fn multiplexed(self: &Rc<Self>) -> Option<Lease> {
+        let mut http2 = self.http2.borrow_mut();
+        if http2.as_ref().is_some_and(|connection| connection.sender.is_closed()) {
+            *http2 = None;
+        }
+        let connection = http2.clone()?;
+        let bytes_read = connection.bytes_read.clone();
+        connection.last_used.set(Instant::now());
+        Some(Lease { sender: Sender::Http2(connection), bytes_read, reused: true, pool: Some(self.clone()) })
+    }
+
+    /// A new connection.
+    async fn open(self: &Rc<Self>, names: &Names, keep: bool) -> Result<Lease, FetchError> {
+        self.make_room();
+        let settings = &self.origin.settings;
+        let wire = connect(names, self.origin.endpoint(keep)?).await?;
+        self.origin.counters.connections.add();
+        let bytes_read = wire.bytes_read();
+        let http2 = keep && (wire.agreed_http2() || settings.http2 && settings.scheme == model::Scheme::Http);
+        self.declined_http2.set(keep && !http2);
+        let pool = keep.then(|| self.clone());
+        if !http2 {
+            let sender = Sender::Http1(handshake_http1(wire).await?);
+            return Ok(Lease { sender, bytes_read, reused: false, pool });
+        }
+        let sender = handshake_http2(wire).await?;
+        let last_used = Rc::new(Cell::new(Instant::now()));
+        let connection = Multiplexed { sender, bytes_read: bytes_read.clone(), last_used };
+        *self.http2.borrow_mut() = Some(connection.clone());
+        self.sweep();
+        Ok(Lease { sender: Sender::Http2(connection), bytes_read, reused: false, pool })
+    }
+
+    fn keep(self: &Rc<Self>, idle: Idle) {
+        self.idle.borrow_mut().push(idle);
+        self.sweep();
+    }
+
+    /// Closes the connections that have waited longest, so that idle ones and those in use stay within the limit.
+    fn make_room(&self) {
+        let mut idle = self.idle.borrow_mut();
+        let excess = idle.len().saturating_sub(self.slots.available_permits());
+        let gone: Vec<Idle> = idle.drain(..excess).collect();
+        drop(idle);
+        drop(gone);
+    }
+
+    /// Lets a task close what has been idle for too long; it ends when nothing is kept.
+    fn sweep(self: &Rc<Self>) {
+        if !self.sweeping.replace(true) {
+            tokio::task::spawn_local(sweep(Rc::downgrade(self), self.origin.settings.timeouts.keep_alive));
+        }
+    }
+
+    /// Closes what is over; says whether anything is left.
+    fn close_idle(&self, keep_alive: Duration) -> bool {
+        let gone: Vec<Idle> =
+            self.idle.borrow_mut().extract_if(.., |idle| idle.is_over(keep_alive)).collect();
+        drop(gone);
+        let over = |connection: &Multiplexed| {
+            connection.sender.is_closed()
+                // The pool's own clone and none of an exchange.
+                || Rc::strong_count(&connection.last_used) == 1 && connection.last_used.get().elapsed() >= keep_alive
+        };
+        let mut http2 = self.http2.borrow_mut();
+        if http2.as_ref().is_some_and(over) {
+            *http2 = None;
+        }
+        http2.is_some() || !self.idle.borrow().is_empty()
+    }
+
+    /// How many HTTP/1.1 connections wait here.
+    #[cfg(test)]
+    pub(super) fn idle_count(&self) -> usize {
+        self.idle.borrow().iter().filter(|idle| !idle.sender.is_closed()).count()
+    }
+}
+
+/// A place in a pool's queue; left when dropped.
+struct Place<'a>(&'a Cell<usize>);
+
+impl<'a> Place<'a> {
+    fn take(waiting: &'a Cell<usize>) -> Self {
+        waiting.set(waiting.get() + 1);
+        Place(waiting)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+async fn sweep(pool: Weak<Pool>, keep_alive: Duration) {
+    loop {
+        sleep((keep_alive / 2).max(Duration::from_millis(10))).await;
+        let Some(pool) = pool.upgrade() else { return };
+        if !pool.close_idle(keep_alive) {
+            pool.sweeping.set(false);
+            return;
+        }
+    }
+}
+
+impl Idle {
+    fn is_over(&self, keep_alive: Duration) -> bool {
+        self.sender.is_closed() || self.since.elapsed() >= keep_alive
+    }
+}
+
+impl Lease {
+    pub(super) fn is_http2(&self) -> bool {
+        matches!(self.sender, Sender::Http2(_))
+    }
+
+    /// Whether the connection had served an exchange before.
+    pub(super) fn is_reused(&self) -> bool {
+        self.reused
+    }
+
+    /// Bytes that the connection has read so far.
+    pub(super) fn bytes_read(&self) -> u64 {
+        self.bytes_read.load(Ordering::Relaxed)
+    }
+
+    /// Never kept from now on.
+    pub(super) fn forget(&mut self) {
+        self.pool = None;
+    }
+
+    /// Sends the message; its body comes back when not a byte of the message was sent.
+    pub(super) fn send(
+        &mut self,
+        message: http::Request<Upload>,
+    ) -> impl Future<Output = Result<http::Response<Incoming>, (hyper::Error, Option<Upload>)>> + use<> {
+        let (http1, http2) = match &mut self.sender {
+            Sender::Http1(sender) => (Some(sender.try_send_request(message)), None),
+            Sender::Http2(connection) => (None, Some(connection.sender.try_send_request(message))),
+        };
+        async move {
+            let result = match (http1, http2) {
+                (Some(sending), _) => sending.await,
+                (_, Some(sending)) => sending.await,
+                (None, None) => std::future::pending().await,
+            };
+            result.map_err(|mut error| {
+                let upload = error.take_message().map(http::Request::into_body);
+                (error.into_error(), upload)
+            })
+        }
+    }
+
+    /// The exchange is over, body and all: an HTTP/1.1 connection is kept for the next one.
+    pub(super) fn give_back(self) {
+        if let (Sender::Http1(sender), Some(pool)) = (self.sender, self.pool) {
+            pool.keep(Idle { sender, bytes_read: self.bytes_read, since: Instant::now() });
+        }
+    }
+}
+
+async fn handshake_http1(wire: Wire) -> Result<http1::SendRequest<Upload>, FetchError> {
+    let (sender, connection) = http1::Builder::new()
+        .title_case_headers(true)
+        .max_headers(LINES_MAX)
+        .max_header_size(HEAD_BYTES_MAX)
+        .max_buf_size(READ_BUFFER_MAX)
+        .handshake(TokioIo::new(wire))
+        .await
+        .map_err(handshake_failure)?;
+    // Its errors come to the exchange as well; it ends when sender and body are gone.
+    tokio::task::spawn_local(connection.with_upgrades());
+    Ok(sender)
+}
+
+async fn handshake_http2(wire: Wire) -> Result<http2::SendRequest<Upload>, FetchError> {
+    let (sender, connection) = http2::Builder::new(Local)
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(HEAD_BYTES_MAX as u32)
+        .keep_alive_interval(PING_AFTER)
+        .keep_alive_timeout(PING_ANSWER)
+        .handshake(TokioIo::new(wire))
+        .await
+        .map_err(handshake_failure)?;
+    tokio::task::spawn_local(connection);
+    Ok(sender)
+}
+
+fn handshake_failure(error: hyper::Error) -> FetchError {
+    FetchError::new(FetchErrorKind::Connect, Sent::Nothing, error)
+}
+
+/// Runs hyper's tasks on the worker's own thread.
+#[derive(Clone)]
+struct Local;
+
+impl<F: Future + 'static> hyper::rt::Executor<F> for Local {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(future);
+    }
+}

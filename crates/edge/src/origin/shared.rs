@@ -1,0 +1,394 @@
+//! What all workers know about the origins: health, breaker, retry budget, TLS settings, counters. One
+//! [`OriginState`] per origin and policies; it lives as long as a configuration names it. Clocks come in through
+//! [`Clock`], decisions from `model`'s state machines.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use model::breaker::{self, Breaker, BreakerPolicy, Verdict};
+use model::health::{self, Health, HealthPolicy};
+use model::origin::Probe;
+use model::retry::{RetryBudget, RetryPolicy};
+use model::{Origin, OriginGroup, Scheme};
+use parking_lot::{Mutex, RwLock};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use semantics::Wall;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
+
+use super::connect::Endpoint;
+use super::error::{FetchError, FetchErrorKind, Sent};
+use super::tls::{Trust, client_config};
+use crate::clock::Clock;
+
+/// The origins' state, shared by all workers.
+pub(crate) struct OriginsShared {
+    clock: Clock,
+    states: RwLock<HashMap<Arc<Origin>, Vec<Arc<OriginState>>>>,
+    next_id: AtomicU64,
+    /// Tells the prober that the set has changed.
+    pub(super) changed: Notify,
+}
+
+impl OriginsShared {
+    /// No origins yet; `clock` is the edge's.
+    pub(crate) fn new(clock: Clock) -> Self {
+        OriginsShared { clock, states: RwLock::default(), next_id: AtomicU64::new(0), changed: Notify::new() }
+    }
+
+    /// Takes note of the origins of a new configuration and forgets those that are no longer in it. What is known
+    /// about the others stays. Reads CA files and the system's roots: call it off the workers.
+    ///
+    /// Returns one message per origin whose TLS settings cannot be used (an unreadable CA file, a bad server name);
+    /// fetches from it fail with [`FetchErrorKind::Tls`].
+    pub(crate) fn configure<'a>(&self, groups: impl IntoIterator<Item = &'a OriginGroup>) -> Vec<String> {
+        let mut named = Vec::new();
+        for group in groups {
+            named.extend(self.group(group));
+        }
+        let mut gone = Vec::new();
+        self.states.write().retain(|_, states| {
+            states.retain(|state| {
+                let keep = named.iter().any(|named| named.id == state.id);
+                if !keep {
+                    gone.push(state.clone());
+                }
+                keep
+            });
+            !states.is_empty()
+        });
+        for state in gone {
+            state.retired.store(true, Ordering::Relaxed);
+        }
+        self.changed.notify_waiters();
+        let trouble = named.iter().filter_map(|state| state.tls.as_ref().err());
+        let mut trouble: Vec<String> = trouble.cloned().collect();
+        trouble.dedup();
+        trouble
+    }
+
+    /// What is known about each origin, for metrics and for people; in no order.
+    pub(crate) fn report(&self) -> Vec<OriginReport> {
+        let now = self.now();
+        self.all().iter().map(|state| state.report(now)).collect()
+    }
+
+    /// The states of a group's origins, in the group's order.
+    pub(super) fn group(&self, group: &OriginGroup) -> Vec<Arc<OriginState>> {
+        group.origins.iter().map(|origin| self.state(origin, group)).collect()
+    }
+
+    /// All states.
+    pub(super) fn all(&self) -> Vec<Arc<OriginState>> {
+        self.states.read().values().flatten().cloned().collect()
+    }
+
+    /// Monotonic milliseconds.
+    pub(super) fn now(&self) -> u64 {
+        self.clock.monotonic_ms()
+    }
+
+    pub(super) fn wall(&self) -> Wall {
+        self.clock.wall()
+    }
+
+    fn state(&self, origin: &Arc<Origin>, group: &OriginGroup) -> Arc<OriginState> {
+        if let Some(state) = find(self.states.read().get(origin), group) {
+            return state;
+        }
+        // Reads files, so it is made outside the lock; another worker's may win.
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let made = Arc::new(OriginState::new(id, origin, group));
+        let mut states = self.states.write();
+        let of_origin = states.entry(origin.clone()).or_default();
+        find(Some(of_origin), group).unwrap_or_else(|| {
+            of_origin.push(made.clone());
+            made
+        })
+    }
+}
+
+fn find(states: Option<&Vec<Arc<OriginState>>>, group: &OriginGroup) -> Option<Arc<OriginState>> {
+    states?.iter().find(|state| state.policies.are_of(group)).cloned()
+}
+
+/// One origin as all workers know it.
+pub(super) struct OriginState {
+    /// Unique in the process; pools are kept by it.
+    pub(super) id: u64,
+    /// The origin's URL, for logs and reports.
+    pub(super) name: Arc<str>,
+    pub(super) settings: Arc<Origin>,
+    pub(super) probe: Option<Probe>,
+    pub(super) counters: Counters,
+    policies: Policies,
+    tls: Result<Option<Tls>, String>,
+    condition: Mutex<Condition>,
+    budget: Mutex<RetryBudget>,
+    retired: AtomicBool,
+}
+
+#[derive(PartialEq)]
+struct Policies {
+    breaker: BreakerPolicy,
+    health: HealthPolicy,
+    retry: RetryPolicy,
+    probe: Option<Probe>,
+}
+
+impl Policies {
+    fn are_of(&self, group: &OriginGroup) -> bool {
+        self.breaker == group.breaker
+            && self.health == group.health
+            && self.retry == group.retry
+            && self.probe == group.probe
+    }
+}
+
+struct Tls {
+    name: ServerName<'static>,
+    /// Offers what the origin's settings say.
+    config: Arc<ClientConfig>,
+    /// Offers HTTP/1.1 alone, for connections that are to be upgraded.
+    http1: Arc<ClientConfig>,
+}
+
+struct Condition {
+    health: Health,
+    breaker: Breaker,
+}
+
+impl OriginState {
+    fn new(id: u64, origin: &Arc<Origin>, group: &OriginGroup) -> Self {
+        OriginState {
+            id,
+            name: origin.url().into(),
+            settings: origin.clone(),
+            probe: group.probe.clone(),
+            counters: Counters::default(),
+            policies: Policies {
+                breaker: group.breaker,
+                health: group.health,
+                retry: group.retry,
+                probe: group.probe.clone(),
+            },
+            tls: tls_of(origin),
+            condition: Mutex::new(Condition {
+                health: Health::new(group.health),
+                breaker: Breaker::new(group.breaker),
+            }),
+            budget: Mutex::new(RetryBudget::new(group.retry)),
+            retired: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether no configuration names it any more.
+    pub(super) fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Relaxed)
+    }
+
+    /// How to connect; `http2` whether HTTP/2 may be offered.
+    pub(super) fn endpoint(&self, http2: bool) -> Result<Endpoint<'_>, FetchError> {
+        let tls = match &self.tls {
+            Ok(None) => None,
+            Ok(Some(tls)) => {
+                let config = if http2 { &tls.config } else { &tls.http1 };
+                Some((config.clone(), tls.name.clone()))
+            }
+            Err(trouble) => return Err(FetchError::new(FetchErrorKind::Tls, Sent::Nothing, trouble)),
+        };
+        Ok(Endpoint { host: &self.settings.host, port: self.settings.port, tls })
+    }
+
+    /// Asks the breaker for leave to make an attempt.
+    pub(super) fn admit(&self, now: u64) -> Option<breaker::Permit> {
+        match self.condition.lock().breaker.allow(now) {
+            Verdict::Allow(permit) | Verdict::Probe(permit) => Some(permit),
+            Verdict::Refuse { .. } => None,
+        }
+    }
+
+    /// Counts a first attempt of the budget that this origin's group draws on.
+    pub(super) fn budget_request(&self, now: u64) {
+        self.budget.lock().request(now);
+    }
+
+    /// Takes a retry out of that budget.
+    pub(super) fn budget_take(&self, now: u64) -> bool {
+        self.budget.lock().take(now)
+    }
+
+    /// Takes the end of a probe.
+    pub(super) fn probed(&self, succeeded: bool, now: u64) {
+        let event = if succeeded { health::Event::ProbeSucceeded } else { health::Event::ProbeFailed };
+        if succeeded {
+            self.counters.probes.add()
+        } else {
+            self.counters.probe_failures.add()
+        }
+        self.condition.lock().health.step(event, now);
+    }
+
+    fn step(&self, succeeded: bool, permit: breaker::Permit, now: u64) {
+        let (breaker_event, health_event) = match succeeded {
+            true => (breaker::Event::Succeeded, health::Event::RequestSucceeded),
+            false => (breaker::Event::Failed, health::Event::RequestFailed),
+        };
+        let mut condition = self.condition.lock();
+        let turned = condition.breaker.step(breaker_event, permit, now);
+        condition.health.step(health_event, now);
+        drop(condition);
+        if turned == Some(breaker::State::Open) {
+            self.counters.breaker_openings.add();
+        }
+    }
+
+    fn report(&self, now: u64) -> OriginReport {
+        let condition = self.condition.lock();
+        let (health, breaker) = (condition.health.state(now), condition.breaker.state());
+        drop(condition);
+        OriginReport { name: self.name.clone(), health, breaker, counts: self.counters.read() }
+    }
+}
+
+/// The order in which to try a group's origins now: those that are up, or all when none is.
+pub(super) fn order(states: &[Arc<OriginState>], now: u64) -> Vec<usize> {
+    if states.len() == 1 {
+        return vec![0];
+    }
+    let health: Vec<Health> = states.iter().map(|state| state.condition.lock().health.clone()).collect();
+    health::choose(&(0..states.len()).collect::<Vec<_>>(), &health, now).origins
+}
+
+fn tls_of(origin: &Origin) -> Result<Option<Tls>, String> {
+    if origin.scheme == Scheme::Http {
+        return Ok(None);
+    }
+    let name = origin.tls.server_name.as_deref().unwrap_or(&origin.host);
+    let name = ServerName::try_from(name.to_owned())
+        .map_err(|_| format!("{}: {name:?} is no name that a certificate can have", origin.url()))?;
+    let mut trust = Trust {
+        ca_file: origin.tls.ca.as_deref().map(std::path::Path::new),
+        verify: origin.tls.verify,
+        http2: origin.http2,
+    };
+    let describe = |trouble| format!("{}: {trouble}", origin.url());
+    let config = Arc::new(client_config(&trust).map_err(describe)?);
+    let http1 = if origin.http2 {
+        trust.http2 = false;
+        Arc::new(client_config(&trust).map_err(describe)?)
+    } else {
+        config.clone()
+    };
+    Ok(Some(Tls { name, config, http1 }))
+}
+
+// --- Attempts ---
+
+/// One attempt that the breaker let through: holds its place among the origin's connections until it is dropped, and
+/// tells breaker and health how it ended. Dropped without a word (the visitor left) it tells them nothing.
+pub(super) struct Attempt {
+    shared: Arc<OriginsShared>,
+    state: Arc<OriginState>,
+    permit: breaker::Permit,
+    _slot: OwnedSemaphorePermit,
+}
+
+impl Attempt {
+    pub(super) fn new(
+        shared: &Arc<OriginsShared>,
+        state: &Arc<OriginState>,
+        permit: breaker::Permit,
+        slot: OwnedSemaphorePermit,
+    ) -> Self {
+        Attempt { shared: shared.clone(), state: state.clone(), permit, _slot: slot }
+    }
+
+    pub(super) fn origin(&self) -> &Arc<str> {
+        &self.state.name
+    }
+
+    /// A head came; `well` is false when its status is one that the group calls a failure.
+    pub(super) fn answered(&self, well: bool) {
+        self.state.step(well, self.permit, self.shared.now());
+    }
+
+    /// No head came, or the body broke off.
+    pub(super) fn failed(&self, error: &FetchError) {
+        self.state.counters.failures.add();
+        if error.blames_origin() {
+            self.state.step(false, self.permit, self.shared.now());
+        }
+    }
+}
+
+// --- Counters ---
+
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])+ $name:ident;)*) => {
+        #[derive(Default)]
+        pub(super) struct Counters { $(pub(super) $name: Counter,)* }
+
+        /// An origin's counters since it was first configured.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub(crate) struct Counts { $($(#[doc = $doc])+ pub(crate) $name: u64,)* }
+
+        impl Counters {
+            fn read(&self) -> Counts {
+                Counts { $($name: self.$name.0.load(Ordering::Relaxed),)* }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Attempts to get an answer, retries included.
+    attempts;
+    /// Attempts that ended without a complete head or body.
+    failures;
+    /// Connections opened.
+    connections;
+    /// Attempts that went over a kept connection.
+    reused;
+    /// Kept connections that turned out to be closed, so that the request was sent again on a new one.
+    stale;
+    /// Requests that came here because another origin of the group had failed them.
+    fail_overs;
+    /// Further attempts that the retry budget did not grant.
+    budget_refusals;
+    /// Attempts that the breaker refused.
+    breaker_refusals;
+    /// Times that the breaker opened.
+    breaker_openings;
+    /// Requests that had to wait for a connection.
+    queued;
+    /// Requests that were refused because too many waited.
+    queue_full;
+    /// Probes that got the expected answer.
+    probes;
+    /// Probes that did not.
+    probe_failures;
+}
+
+#[derive(Default)]
+pub(super) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(super) fn add(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// One origin, for metrics and for people.
+#[derive(Clone, Debug)]
+pub(crate) struct OriginReport {
+    /// The origin's URL.
+    pub(crate) name: Arc<str>,
+    /// What probes and requests say about it.
+    pub(crate) health: health::State,
+    /// Whether it is asked at all.
+    pub(crate) breaker: breaker::State,
+    /// Its counters.
+    pub(crate) counts: Counts,
+}
