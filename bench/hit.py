@@ -24,7 +24,7 @@ def main(options):
         theirs, ours = servers.nginx_cache(rig, origin), servers.perigee(rig, origin)
         rows, ratios = [], {}
         for name, size in SIZES.items():
-            costs = alternate(name, [theirs, ours], bodies, rounds, seconds)
+            costs = alternate(name, origin, [theirs, ours], bodies, rounds, seconds)
             rows += [row(name, server, *costs[server]) for server in (theirs, ours)]
             ratios[name] = bench.median(costs[ours][0]) / bench.median(costs[theirs][0])
         rig.stop(theirs)
@@ -32,7 +32,7 @@ def main(options):
         for start in others(rig, origin, root):
             server = start()
             for name in SIZES:
-                costs = alternate(name, [server], bodies, min(rounds, 2), seconds)
+                costs = alternate(name, origin, [server], bodies, min(rounds, 2), seconds)
                 rows.append(row(name, server, *costs[server]))
             rig.stop(server)
         print(f"CPU µs per hit, {rounds} rounds of {seconds} s, {CONNECTIONS} connections, "
@@ -45,13 +45,14 @@ def main(options):
     bench.run(measure)
 
 
-def alternate(name, rivals, bodies, rounds, seconds):
+def alternate(name, origin, rivals, bodies, rounds, seconds):
     """Loads each rival in turn, round after round: rival → (µs per hit, hits per second), one each per round."""
     path = f"/{name}"
     costs = {server: ([], []) for server in rivals}
     for server in rivals:
         bench.check_body(server, path, bodies[path])
         bench.wrk(server, path, 1, CONNECTIONS)
+    asked = servers.requests_of(origin)
     for turn in range(rounds):
         for server in rivals:
             cost, load = bench.cost(server, path, seconds, CONNECTIONS, SIZES[name])
@@ -60,6 +61,8 @@ def alternate(name, rivals, bodies, rounds, seconds):
             bench.say(f"{name} round {turn + 1}: {server.name} {cost:.2f} µs")
     for server in rivals:
         bench.check_body(server, path, bodies[path])
+    if (misses := servers.requests_of(origin) - asked - 1) > 0:
+        raise bench.CannotMeasure(f"{misses} of the requests for {path} were no hits: the origin got them")
     return costs
 
 

@@ -214,6 +214,11 @@ class Load:
 
 def wrk(server, path, seconds, connections, threads=1, cores=None, script=None, arguments=()):
     """Loads `server` from the load core (or `cores`) and returns a `Load`; any bad answer is an error."""
+    return Load(run_wrk(server, path, seconds, connections, threads, cores, script, arguments), server)
+
+
+def run_wrk(server, path, seconds, connections, threads=1, cores=None, script=None, arguments=()):
+    """Runs wrk and returns what it printed: nothing when its script ended it before its time."""
     argv = ["wrk", f"-t{threads}", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s"]
     if script:
         argv += ["-s", os.path.join(os.path.dirname(os.path.abspath(__file__)), script)]
@@ -224,7 +229,7 @@ def wrk(server, path, seconds, connections, threads=1, cores=None, script=None, 
     )
     if done.returncode != 0:
         raise CannotMeasure(f"wrk failed: {done.stdout}{done.stderr}")
-    return Load(done.stdout, server)
+    return done.stdout
 
 
 def cost(server, path, seconds, connections, body_bytes=0, **options):

@@ -6,7 +6,7 @@ open-file caching, a buffered access log and a status page (the features that Pe
 import os
 import shutil
 
-from rig import CORES, SERVER_CORE, CannotMeasure
+from rig import CORES, SERVER_CORE, CannotMeasure, cost, fetch, run_wrk
 
 SIZES = {"1k": 1024, "10k": 10 * 1024, "100k": 100 * 1024, "1m": 1024 * 1024}
 
@@ -54,6 +54,12 @@ http {{
 }}
 """)
     return rig.start(name, ["nginx", "-p", root, "-c", config, "-e", "stderr"], port, cores)
+
+
+def requests_of(origin):
+    """How many requests an nginx of ours has had, this question not counted."""
+    _, _, page = fetch(origin, "/status")
+    return int(page.split()[9]) - 1
 
 
 NGINX_LOG = "access_log {dir}/access.log combined buffer=64k flush=1s;"
@@ -181,3 +187,19 @@ origin = "http://127.0.0.1:{origin.port}"
 def both_cores():
     """The cores of a run that uses two: the server's, and the next."""
     return set(CORES[:2])
+
+
+# --- Many objects ---
+
+# The bound of a fill, which ends itself when all is stored.
+HOURS_2 = 7200
+
+
+def store_objects(server, prefix, count):
+    """Has `server` fetch /prefix/1 … /prefix/count from its origin, each once."""
+    run_wrk(server, "/", HOURS_2, 64, script="spread.lua", arguments=[prefix, count, "fill", 0], cores=set(CORES))
+
+
+def ask_objects(server, prefix, count, seconds, seed=0):
+    """Hits on /prefix/1 … /prefix/count at random: (CPU µs per hit, Load)."""
+    return cost(server, "/", seconds, 32, script="spread.lua", arguments=[prefix, count, "ask", seed])
