@@ -343,7 +343,7 @@ fn cookies<'a>(fields: &'a Fields, name: &'a str) -> impl Iterator<Item = &'a [u
 }
 
 fn without_default_port(host: &str) -> &str {
-    host.strip_suffix(":80").or_else(|| host.strip_suffix(":443")).unwrap_or(host)
+    [":80", ":443", ":"].iter().find_map(|port| host.strip_suffix(port)).unwrap_or(host)
 }
 
 fn write_normalised_path(out: &mut Vec<u8>, path: &[u8]) {

@@ -8,6 +8,8 @@ pub mod fields;
 pub mod hop;
 pub mod key;
 mod list;
+pub mod request_rules;
+pub mod tags;
 pub mod time;
 pub mod vary;
 pub mod why;

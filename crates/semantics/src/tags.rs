@@ -1,0 +1,165 @@
+//! Surrogate keys: the names under which a response can be purged together with others.
+//!
+//! Read from four response fields: `Surrogate-Key` and `xkey` (separated by white space), `Cache-Tag` (by commas) and
+//! `Cache-Groups` (RFC 9875 §2, a list of strings). A store keeps the 64-bit hashes only; a purge hashes the name it
+//! is given and compares. The names are for us: [`FIELDS_FOR_US`] are removed before a response leaves the edge,
+//! except Cache-Groups, which is for every cache on the way.
+//!
+//! A Cache-Groups group is, by its RFC, one of its origin; here the name alone counts, within the site.
+
+use crate::Fields;
+use crate::fields::trim;
+use siphasher::sip::SipHasher13;
+use std::borrow::Cow;
+
+/// Most surrogate keys that one response may have; further ones are dropped. Fastly and Varnish's xkey see tens.
+pub const COUNT_MAX: usize = 256;
+
+/// Most bytes of one surrogate key; a longer one is dropped. 1024 is what CDNs accept for one key.
+pub const BYTES_MAX: usize = 1024;
+
+/// Fields that carry surrogate keys and are of no use to clients.
+pub const FIELDS_FOR_US: [&str; 3] = ["surrogate-key", "cache-tag", "xkey"];
+
+/// The limits of one site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TagLimits {
+    /// Most keys per response.
+    pub count_max: usize,
+    /// Most bytes per key.
+    pub bytes_max: usize,
+}
+
+impl Default for TagLimits {
+    fn default() -> Self {
+        TagLimits { count_max: COUNT_MAX, bytes_max: BYTES_MAX }
+    }
+}
+
+/// The secret of tag hashes, 16 bytes of chance, the same for storing and purging.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct TagSeed(pub [u8; 16]);
+
+impl std::fmt::Debug for TagSeed {
+    /// Does not print the secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TagSeed")
+    }
+}
+
+/// The hashes of a response's surrogate keys, and how many keys were over a limit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tags {
+    /// Sorted, each once.
+    pub hashes: Vec<u64>,
+    /// How many keys were dropped because there were too many or they were too long. A purge by a dropped key misses
+    /// this response, so a caller that counts some should not store it, or say so loudly.
+    pub dropped: usize,
+}
+
+/// SipHash-1-3 of one surrogate key, byte by byte: case matters.
+pub fn tag_hash(seed: &TagSeed, tag: &[u8]) -> u64 {
+    SipHasher13::new_with_key(&seed.0).hash(tag)
+}
+
+/// The surrogate keys of a response, in order, with repetitions and without regard to limits. Allocates only for a
+/// Cache-Groups string with an escape in it.
+pub fn surrogate_keys(response: &Fields) -> impl Iterator<Item = Cow<'_, [u8]>> {
+    let spaced = ["surrogate-key", "xkey"]
+        .into_iter()
+        .flat_map(|name| response.get_all(name))
+        .flat_map(|line| line.split(|byte| matches!(byte, b' ' | b'\t')));
+    let listed = response.get_all("cache-tag").flat_map(|line| line.split(|&byte| byte == b','));
+    let groups = response.get_all("cache-groups").flat_map(group_names);
+    spaced.chain(listed).map(trim).filter(|tag| !tag.is_empty()).map(Cow::Borrowed).chain(groups)
+}
+
+/// The hashes of a response's surrogate keys, within `limits`. Allocates nothing for a response without any.
+pub fn tags_of(response: &Fields, seed: &TagSeed, limits: TagLimits) -> Tags {
+    let mut tags = Tags::default();
+    for tag in surrogate_keys(response) {
+        let hash = tag_hash(seed, &tag);
+        match tags.hashes.binary_search(&hash) {
+            Ok(_) => {}
+            Err(_) if tag.len() > limits.bytes_max || tags.hashes.len() >= limits.count_max => {
+                tags.dropped += 1
+            }
+            Err(place) => tags.hashes.insert(place, hash),
+        }
+    }
+    tags
+}
+
+/// The strings of a Cache-Groups line, without quotes and escapes (RFC 8941 §3.3.3). Parameters and members that are
+/// not strings are passed over; a broken string ends the line.
+fn group_names(line: &[u8]) -> impl Iterator<Item = Cow<'_, [u8]>> {
+    crate::list::members(line).filter_map(string_inside).filter(|name| !name.is_empty())
+}
+
+/// The string at the start of a list member.
+fn string_inside(member: &[u8]) -> Option<Cow<'_, [u8]>> {
+    let text = member.strip_prefix(b"\"")?;
+    let mut end = 0;
+    loop {
+        match *text.get(end)? {
+            b'"' => break,
+            b'\\' if matches!(text.get(end + 1), Some(b'"' | b'\\')) => end += 2,
+            b' '..=b'[' | b']'..=b'~' => end += 1,
+            _ => return None,
+        }
+    }
+    let text = &text[..end];
+    if !text.contains(&b'\\') {
+        return Some(text.into());
+    }
+    let mut unescaped = Vec::with_capacity(text.len());
+    let mut bytes = text.iter();
+    while let Some(&byte) = bytes.next() {
+        unescaped.push(if byte == b'\\' { *bytes.next()? } else { byte });
+    }
+    Some(unescaped.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SEED: TagSeed = TagSeed([7; 16]);
+
+    fn keys(lines: &[(&str, &str)]) -> Vec<String> {
+        let response: Fields = lines.iter().copied().collect();
+        surrogate_keys(&response).map(|key| String::from_utf8(key.into_owned()).unwrap()).collect()
+    }
+
+    #[test]
+    fn each_field_has_its_own_separator() {
+        assert_eq!(keys(&[("Surrogate-Key", "a  b\tc,d"), ("surrogate-key", "e")]), ["a", "b", "c,d", "e"]);
+        assert_eq!(keys(&[("Cache-Tag", " a b,, c ,")]), ["a b", "c"]);
+        assert_eq!(keys(&[("xkey", "a b")]), ["a", "b"]);
+        assert_eq!(keys(&[("Cache-Groups", r#""a", "b, c";p=1, d, "e\"\\f""#)]), ["a", "b, c", r#"e"\f"#]);
+        assert_eq!(keys(&[("Cache-Groups", r#""", "\x", "never ends"#)]), [""; 0]);
+        assert_eq!(keys(&[("Content-Type", "a")]), [""; 0]);
+    }
+
+    #[test]
+    fn hashes_are_sorted_unique_and_within_limits() {
+        let response: Fields = [("Surrogate-Key", "b a b"), ("Cache-Tag", "a")].into_iter().collect();
+        let tags = tags_of(&response, &SEED, TagLimits::default());
+        let mut expected = [tag_hash(&SEED, b"a"), tag_hash(&SEED, b"b")];
+        expected.sort_unstable();
+        assert_eq!((&tags.hashes[..], tags.dropped), (&expected[..], 0));
+        assert_ne!(tag_hash(&SEED, b"a"), tag_hash(&TagSeed([8; 16]), b"a"));
+        assert_ne!(tag_hash(&SEED, b"a"), tag_hash(&SEED, b"A"));
+    }
+
+    #[test]
+    fn keys_over_a_limit_are_dropped_and_counted() {
+        let response: Fields =
+            [("xkey", format!("{} {} a b c", "l".repeat(9), "m".repeat(8)))].into_iter().collect();
+        let tags = tags_of(&response, &SEED, TagLimits { count_max: 3, bytes_max: 8 });
+        assert_eq!((tags.hashes.len(), tags.dropped), (3, 2));
+        let repeated: Fields = [("xkey", "a ".repeat(1000))].into_iter().collect();
+        let tags = tags_of(&repeated, &SEED, TagLimits { count_max: 1, bytes_max: 8 });
+        assert_eq!((tags.hashes.len(), tags.dropped), (1, 0));
+    }
+}
