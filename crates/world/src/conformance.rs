@@ -9,7 +9,6 @@
 //! In one place they are stricter: a hop-by-hop field that must not be stored is looked for, where the harness forgets to.
 //! The definitions are not part of this repository; without them the run says so and is skipped.
 
-mod dates;
 mod definition;
 mod origin;
 mod player;

@@ -1,9 +1,14 @@
 //! Tests only: what stands around an edge, so that its behaviour can be watched from outside over real sockets.
 //!
 //! - [`wire`]: HTTP/1.1 as bytes, for clients and origins that must be able to say what no library would say.
+//! - [`mod@play`]: the scenario language, in which a test reads like a play.
 //! - [`conformance`]: runs the public HTTP cache-tests definitions against a proxy (binary `conformance`).
 //!
 //! Nothing of Perigee depends on this crate.
 
 pub mod conformance;
+mod dates;
+pub mod play;
 pub mod wire;
+
+pub use play::{Gate, play};

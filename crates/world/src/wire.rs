@@ -254,21 +254,38 @@ impl Wire {
         }
     }
 
+    /// What was received and not yet used.
+    pub fn unread(&self) -> &[u8] {
+        &self.buffer
+    }
+
+    /// Reads one chunk; an empty one is the last, after which its trailer section has been read too.
+    pub async fn read_chunk(&mut self) -> io::Result<Vec<u8>> {
+        let mut chunk = Vec::new();
+        self.chunk_onto(&mut chunk).await?;
+        Ok(chunk)
+    }
+
     async fn read_chunks(&mut self, into: &mut Vec<u8>) -> io::Result<()> {
-        loop {
-            let line = self.read_line().await?;
-            let digits = line.split(|&byte| byte == b';').next().unwrap_or(b"");
-            let size =
-                std::str::from_utf8(digits).ok().and_then(|text| usize::from_str_radix(text.trim(), 16).ok());
-            let size = size.ok_or_else(|| io::Error::other("a chunk size that is no number"))?;
-            if size == 0 {
-                while !self.read_line().await?.is_empty() {}
-                return Ok(());
-            }
-            self.take(size, into).await?;
-            if !self.read_line().await?.is_empty() {
-                return Err(io::Error::other("a chunk longer than its size"));
-            }
+        while self.chunk_onto(into).await? {}
+        Ok(())
+    }
+
+    /// Says whether more chunks follow. What came of a chunk is kept on an error.
+    async fn chunk_onto(&mut self, into: &mut Vec<u8>) -> io::Result<bool> {
+        let line = self.read_line().await?;
+        let digits = line.split(|&byte| byte == b';').next().unwrap_or(b"");
+        let size =
+            std::str::from_utf8(digits).ok().and_then(|text| usize::from_str_radix(text.trim(), 16).ok());
+        let size = size.ok_or_else(|| io::Error::other("a chunk size that is no number"))?;
+        if size == 0 {
+            while !self.read_line().await?.is_empty() {}
+            return Ok(false);
+        }
+        self.take(size, into).await?;
+        match self.read_line().await?.is_empty() {
+            true => Ok(true),
+            false => Err(io::Error::other("a chunk longer than its size")),
         }
     }
 

@@ -13,8 +13,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
 
-use super::dates;
 use super::definition::{Line, Source, Step};
+use crate::dates;
 use crate::wire::{Framing, Head, Wire};
 
 /// How long a connection may be idle; what Node does and says in `Keep-Alive`.

@@ -1,4 +1,4 @@
-//! HTTP dates for the conformance scripts: the fixed format of RFC 9110 §5.6.7 and the obsolete one of RFC 850.
+//! HTTP dates for scripts: the fixed format of RFC 9110 §5.6.7 and the obsolete one of RFC 850.
 //! Writes only. Written apart from `semantics`, so that a mistake there cannot hide here.
 
 const DAYS: [&str; 7] = ["Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday"];
@@ -6,13 +6,13 @@ const MONTHS: [&str; 12] =
     ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
 /// `Sun, 06 Nov 1994 08:49:37 GMT` for seconds since the epoch; times before it are not needed and come out as the epoch.
-pub(super) fn imf_fixdate(secs: i64) -> String {
+pub(crate) fn imf_fixdate(secs: i64) -> String {
     let (year, month, day, rest, weekday) = civil(secs);
     format!("{}, {day:02} {} {year:04} {} GMT", &DAYS[weekday][..3], MONTHS[month], clock(rest))
 }
 
 /// `Sunday, 06-Nov-94 08:49:37 GMT`.
-pub(super) fn rfc850(secs: i64) -> String {
+pub(crate) fn rfc850(secs: i64) -> String {
     let (year, month, day, rest, weekday) = civil(secs);
     format!("{}, {day:02}-{}-{:02} {} GMT", DAYS[weekday], MONTHS[month], year % 100, clock(rest))
 }

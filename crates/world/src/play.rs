@@ -1,0 +1,234 @@
+//! The scenario language: a test reads like a play. The origin does, a client asks, time passes, expect.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! world::play()
+//!     .origin(|o| o.get("/a").reply(200).header("Cache-Control", "max-age=60").body("one"))
+//!     .client(|c| drop(c.get("/a").expect(200).body("one").why("absent")))
+//!     .client(|c| drop(c.get("/a").expect(200).body("one").why("fresh").age(0)))
+//!     .pass(Duration::from_secs(61))
+//!     .origin(|o| o.get("/a").reply(200).body("two"))
+//!     .client(|c| drop(c.get("/a").expect(200).body("two").why("expired")));
+//! ```
+//!
+//! The edge runs in this process on real sockets with a clock that only [`Play::pass`] moves. The origin answers only
+//! what was scripted, each reply once and in order: a request that nobody foresaw and a reply that nobody asked for
+//! both fail the test when the play ends. So "this came from the cache" needs no words. Nothing sleeps to let
+//! something happen: waits are for states ([`Gate::wait_reached`], [`Play::origin_is_asked`]) and bounded by [`PATIENCE`].
+
+mod answer;
+mod client;
+mod gate;
+mod origin;
+mod stage;
+#[cfg(test)]
+mod tests;
+
+use std::panic::Location;
+use std::time::{Duration, Instant};
+
+pub use answer::Answer;
+pub use client::{Asking, Client, Talk};
+pub use gate::Gate;
+pub use origin::{Origin, Reply, Seen};
+use stage::Stage;
+
+/// Longest wait for any state. Far above what a loaded machine needs, and a failure says what it waited for.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Wall time at which every play begins: seconds since the epoch, 2027-01-15 08:00:00 GMT.
+pub const BEGIN_SECS: i64 = 1_800_000_000;
+
+/// Begins a play with one site that answers every host from the scripted origin.
+pub fn play() -> Play {
+    Play::new()
+}
+
+/// One play: origins, an edge that starts when a client first asks, and the clock.
+pub struct Play {
+    config: String,
+    stage: Option<Stage>,
+    origin: Origin,
+    backup: Origin,
+    runtime: tokio::runtime::Runtime,
+    direct: bool,
+}
+
+impl Play {
+    fn new() -> Play {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.expect("a runtime starts");
+        let clock = origin::OriginClock::new(BEGIN_SECS);
+        Play {
+            config: "[[site]]\nname = \"site\"\ndomains = [\"*\"]\norigin = \"{origin}\"\n".to_owned(),
+            stage: None,
+            origin: Origin::start(&runtime, "origin", clock.clone()),
+            backup: Origin::start(&runtime, "backup", clock),
+            runtime,
+            direct: false,
+        }
+    }
+
+    /// Clients talk to the origin itself: for tests of the language.
+    pub fn without_edge(&mut self) -> &mut Self {
+        self.direct = true;
+        self
+    }
+
+    /// Replaces the configuration before the edge starts. `{origin}`, `{backup}` and `{nowhere}` stand for URLs: two
+    /// scripted origins, and a port where nobody listens.
+    pub fn config(&mut self, toml: &str) -> &mut Self {
+        assert!(self.stage.is_none(), "the edge runs already: use `reconfigure`");
+        self.config = toml.to_owned();
+        self
+    }
+
+    /// The default site with further lines of its own, before the edge starts; the lines may end in rules.
+    pub fn site(&mut self, lines: &str) -> &mut Self {
+        let config = format!("{}{lines}\n", self.config);
+        self.config(&config)
+    }
+
+    /// Replaces the configuration of the running edge.
+    pub fn reconfigure(&mut self, toml: &str) -> &mut Self {
+        let text = self.fill_in(toml);
+        self.stage().replace(&text);
+        self
+    }
+
+    /// Scripts the origin.
+    pub fn origin<T>(&mut self, script: impl FnOnce(&Origin) -> T) -> &mut Self {
+        script(&self.origin);
+        self
+    }
+
+    /// Scripts the second origin.
+    pub fn backup<T>(&mut self, script: impl FnOnce(&Origin) -> T) -> &mut Self {
+        script(&self.backup);
+        self
+    }
+
+    /// Lets clients ask.
+    pub fn client<T>(&mut self, scene: impl FnOnce(&Client) -> T) -> &mut Self {
+        scene(&self.visitor());
+        self
+    }
+
+    /// A client to keep: for requests that stay open over several scenes.
+    pub fn visitor(&mut self) -> Client {
+        let address = if self.direct { self.origin.address().to_owned() } else { self.stage().address() };
+        Client::new(self.runtime.handle().clone(), address)
+    }
+
+    /// Moves time on, for the edge and for the origin's `Date`.
+    pub fn pass(&mut self, time: Duration) -> &mut Self {
+        if !self.direct {
+            self.stage().advance(time);
+        }
+        self.origin.clock().advance(time);
+        self
+    }
+
+    /// [`Play::pass`] in seconds.
+    pub fn pass_secs(&mut self, secs: u64) -> &mut Self {
+        self.pass(Duration::from_secs(secs))
+    }
+
+    /// Purges, hard or soft, on the running edge, and returns when the edge has acknowledged it.
+    /// - `what`: `url http://host/path`, `prefix http://host/path`, `tag NAME`, `site` or `everything`.
+    pub fn purge(&mut self, what: &str) -> &mut Self {
+        self.stage().purge(what, false);
+        self
+    }
+
+    /// [`Play::purge`], soft: what matches becomes stale.
+    pub fn soft_purge(&mut self, what: &str) -> &mut Self {
+        self.stage().purge(what, true);
+        self
+    }
+
+    /// Waits until the origin has been asked `count` requests in all.
+    #[track_caller]
+    pub fn origin_is_asked(&mut self, count: usize) -> &mut Self {
+        let origin = self.origin.clone();
+        wait_until(&format!("{count} requests at the origin"), move || origin.seen().len() >= count);
+        self
+    }
+
+    /// Checks that the origin has received exactly `count` requests so far.
+    #[track_caller]
+    pub fn origin_saw(&mut self, count: usize) -> &mut Self {
+        let seen = self.origin.seen();
+        let lines: Vec<&str> = seen.iter().map(|seen| seen.head.line.as_str()).collect();
+        assert_eq!(lines.len(), count, "requests at the origin: {lines:?}");
+        self
+    }
+
+    /// Checks that not one byte has reached the origin.
+    #[track_caller]
+    pub fn origin_saw_nothing(&mut self) -> &mut Self {
+        let bytes = self.origin.received();
+        assert!(bytes.is_empty(), "the origin received {:?}", String::from_utf8_lossy(&bytes));
+        self
+    }
+
+    /// Checks the last request that the origin received.
+    pub fn origin_last_saw(&mut self, check: impl FnOnce(&Seen)) -> &mut Self {
+        let seen = self.origin.seen();
+        check(seen.last().expect("the origin was asked"));
+        self
+    }
+
+    fn stage(&mut self) -> &mut Stage {
+        if self.stage.is_none() {
+            let config = self.fill_in(&self.config);
+            self.stage = Some(Stage::start(&config, BEGIN_SECS));
+        }
+        self.stage.as_mut().expect("it was just started")
+    }
+
+    fn fill_in(&self, toml: &str) -> String {
+        let mut text = toml
+            .replace("{origin}", &format!("http://{}", self.origin.address()))
+            .replace("{backup}", &format!("http://{}", self.backup.address()));
+        if text.contains("{nowhere}") {
+            let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+            text = text.replace("{nowhere}", &format!("http://{}", free.expect("a free port")));
+        }
+        text
+    }
+}
+
+impl Drop for Play {
+    /// The end of the play: whatever was not foreseen, or did not happen, fails the test.
+    fn drop(&mut self) {
+        if let Some(stage) = self.stage.take() {
+            stage.stop();
+        }
+        let mut complaints = self.origin.complaints();
+        complaints.extend(self.backup.complaints());
+        if !std::thread::panicking() {
+            assert!(
+                complaints.is_empty(),
+                "the play did not go by its script:\n  {}",
+                complaints.join("\n  ")
+            );
+        } else {
+            complaints.iter().for_each(|complaint| eprintln!("also: {complaint}"));
+        }
+    }
+}
+
+/// Waits until `holds`, for at most [`PATIENCE`].
+#[track_caller]
+pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !holds() {
+        assert!(
+            begin.elapsed() < PATIENCE,
+            "waited {PATIENCE:?} in vain for {what} ({})",
+            Location::caller()
+        );
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
