@@ -168,6 +168,11 @@ class Rig:
 # --- Asking and checking ---
 
 
+def beside(name):
+    """The path of a file that lies beside this one."""
+    return os.path.join(os.path.dirname(os.path.abspath(__file__)), name)
+
+
 def fetch(server, path, headers=None):
     """One GET on a fresh connection: (status, header fields, body)."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
@@ -221,7 +226,7 @@ def run_wrk(server, path, seconds, connections, threads=1, cores=None, script=No
     """Runs wrk and returns what it printed: nothing when its script ended it before its time."""
     argv = ["wrk", f"-t{threads}", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s"]
     if script:
-        argv += ["-s", os.path.join(os.path.dirname(os.path.abspath(__file__)), script)]
+        argv += ["-s", beside(script)]
     argv += [server.url(path), "--", *map(str, arguments)]
     cores = set(cores or {LOAD_CORE})
     done = subprocess.run(

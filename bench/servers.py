@@ -108,7 +108,7 @@ def nginx_cache(rig, origin, cores=None, workers=1, sendfile=True):
     listen 127.0.0.1:{{port}} backlog=16384;
     location / {{
       proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Connection "";
-      proxy_cache hits; proxy_cache_lock on; proxy_cache_lock_timeout 60s; proxy_cache_lock_age 60s;
+      proxy_cache hits; proxy_cache_lock on;
       add_header X-Cache $upstream_cache_status;
     }}
     location = /status {{ stub_status; }}
