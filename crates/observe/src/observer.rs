@@ -112,7 +112,7 @@ impl Observer {
     }
 
     /// Counts a limit that was reached.
-    pub fn count_limit(&self, limit: Limit) {
+    pub fn limit_reached(&self, limit: Limit) {
         self.cells.limits.0[limit as usize].add(1);
     }
 

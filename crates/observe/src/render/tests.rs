@@ -195,7 +195,7 @@ fn counts_are_summed_over_workers_and_outlive_them() {
             worker.connection_opened();
         }
         worker.connection_closed();
-        worker.count_limit(Limit::HeadBytes);
+        worker.limit_reached(Limit::HeadBytes);
     }
     drop(workers);
     let samples = read_exposition(&registry.render());
