@@ -1,0 +1,38 @@
+//! Any Range and Content-Range: no answer has bytes that do not exist or are not held, or more parts than allowed.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use semantics::range::{ContentRange, Multipart, Part, RANGES_MAX, Requested, SpanSet, parse_range};
+
+fuzz_target!(|input: (u64, u64, &[u8], &[u8], &[u8])| {
+    let (complete_len, body_len, range, asked, content_range) = input;
+    match parse_range(range, complete_len) {
+        Requested::One(span) => assert!(span.end() < complete_len),
+        Requested::Several(spans) => {
+            assert!((2..=RANGES_MAX).contains(&spans.len()));
+            assert!(spans.iter().all(|span| span.end() < complete_len));
+            let multipart = Multipart { boundary: "b", content_type: None, complete_len, spans: &spans };
+            assert!(multipart.content_len() > spans.iter().map(|span| span.len()).sum());
+            let mut held = SpanSet::new();
+            for &span in &spans {
+                assert!(!held.covers(span));
+                held.insert(span).expect("there are fewer ranges than spans allowed");
+                assert!(held.covers(span) && held.missing(span).is_empty());
+            }
+            assert_eq!(held.spans().len(), spans.len());
+        }
+        Requested::Ignore | Requested::Unsatisfiable => {}
+    }
+    if let Some(content_range) = ContentRange::parse(content_range) {
+        assert_eq!(ContentRange::parse(content_range.to_string().as_bytes()), Some(content_range));
+    }
+    if let Some(part) = Part::of(Some(asked), content_range, body_len) {
+        assert!(part.held().is_none_or(|held| held.len() == body_len));
+        if let Some(slice) = part.answer(range) {
+            assert!(slice.offset.checked_add(slice.len).is_some_and(|end| end <= body_len));
+            let ContentRange::Span { span, complete } = slice.content_range else { panic!("{slice:?}") };
+            assert!(span.len() == slice.len && complete.is_none_or(|complete| span.end() < complete));
+        }
+    }
+});
