@@ -12,6 +12,7 @@ pub mod hop;
 pub mod key;
 mod list;
 pub mod policy;
+pub mod range;
 pub mod request_rules;
 pub mod reuse;
 pub mod storing;
