@@ -21,6 +21,9 @@ mod probe;
 mod shared;
 mod tls;
 
+#[cfg(test)]
+mod tests;
+
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -43,8 +46,6 @@ pub(crate) use error::{Fault, FetchError, FetchErrorKind, Phase, Sent};
 pub(crate) use probe::probe_origins;
 pub(crate) use shared::{Counts, OriginReport, OriginsShared};
 
-use crate::request::Method;
-
 /// One worker's way to the origins: its pools and its resolved names, and what it shares with the other workers.
 /// Must live on a runtime on which `spawn_local` works.
 pub(crate) struct Origins {
@@ -56,8 +57,8 @@ pub(crate) struct Origins {
 /// What to ask an origin.
 #[derive(Debug)]
 pub(crate) struct OriginRequest {
-    /// Any token.
-    pub(crate) method: Method,
+    /// Any token (RFC 9110 §9.1).
+    pub(crate) method: Box<str>,
     /// Path and query, or `*`. The origin's path prefix goes before it.
     pub(crate) target: Box<str>,
     /// The visitor's Host with port, as sent; goes on unless the origin has its own.
@@ -291,7 +292,7 @@ impl Origins {
                 lease.forget();
             }
             let incoming = response.into_body();
-            let length = body_length(request.method == Method::Head, status, &incoming);
+            let length = body_length(&*request.method == "HEAD", status, &incoming);
             let body = OriginBody::new(incoming, lease, attempt, progress, timeouts.idle, tries.total);
             return Ok(OriginResponse {
                 status,

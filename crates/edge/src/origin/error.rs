@@ -110,6 +110,11 @@ impl FetchError {
         }
     }
 
+    /// Whether the failure is everybody's who wants the same thing, and not of this one visitor's request.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.fault() != Fault::Client
+    }
+
     /// Whether no origin has seen anything of the request.
     pub(super) fn sent_nothing(&self) -> bool {
         self.sent == Sent::Nothing

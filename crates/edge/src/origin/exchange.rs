@@ -144,8 +144,7 @@ fn message(
     http2: bool,
 ) -> Result<http::Request<Upload>, (FetchError, Upload)> {
     let head = (|| {
-        let method =
-            http::Method::from_bytes(request.method.as_str().as_bytes()).map_err(|_| "the method")?;
+        let method = http::Method::from_bytes(request.method.as_bytes()).map_err(|_| "the method")?;
         let host = origin.host_override.as_deref().unwrap_or(&request.host);
         let mut headers = HeaderMap::with_capacity(request.fields.len() + 4);
         let mut uri = http::uri::Parts::default();
@@ -185,7 +184,7 @@ fn message(
 /// Says how long the body is. Only here.
 fn frame(headers: &mut HeaderMap, request: &OriginRequest, upload: &Upload, http2: bool) {
     match upload.length() {
-        Some(0) if matches!(request.method.as_str(), "POST" | "PUT" | "PATCH") => {
+        Some(0) if matches!(&*request.method, "POST" | "PUT" | "PATCH") => {
             headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
         Some(0) => {}

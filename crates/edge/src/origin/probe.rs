@@ -10,12 +10,12 @@ use semantics::Fields;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
+use super::OriginRequest;
 use super::body::{RequestBody, Upload};
 use super::connect::Names;
 use super::exchange::exchange;
 use super::pool::{Pool, Wanted};
 use super::shared::{OriginState, OriginsShared};
-use super::{Method, OriginRequest};
 
 /// Probes all origins that the configuration names, now and after each [`OriginsShared::configure`]; never ends. Run
 /// it once in the process, on a runtime on which `spawn_local` works. Dropping it stops all probes.
@@ -62,7 +62,7 @@ async fn is_well(names: &Names, state: &Arc<OriginState>, probe: &Probe) -> bool
     let deadline = Instant::now() + probe.timeout;
     let settings = &state.settings;
     let request = OriginRequest {
-        method: Method::Get,
+        method: "GET".into(),
         target: probe.path.clone(),
         host: settings.authority().into(),
         fields: Fields::from_iter([("User-Agent", "Perigee")]),

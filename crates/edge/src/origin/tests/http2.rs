@@ -1,0 +1,204 @@
+//! HTTP/2 to origins, over TLS by ALPN and over plain TCP by configuration.
+
+use bytes::Bytes;
+use h2::Reason;
+use h2::server::SendResponse;
+use tokio::sync::mpsc;
+
+use super::secure::Authority;
+use super::*;
+
+/// What an HTTP/2 origin saw, and how often it was connected to.
+#[derive(Clone, Default)]
+struct Seen {
+    requests: Rc<RefCell<Vec<String>>>,
+    connections: Rc<Cell<usize>>,
+}
+
+/// An HTTP/2 origin over TLS that answers by path.
+async fn start(authority: &Authority) -> (Origin, Seen) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let acceptor = authority.server("origin.shop.example", &[b"h2", b"http/1.1"]);
+    let seen = Seen::default();
+    let noted = seen.clone();
+    tokio::task::spawn_local(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            noted.connections.set(noted.connections.get() + 1);
+            let (acceptor, noted) = (acceptor.clone(), noted.clone());
+            tokio::task::spawn_local(
+                async move { serve(acceptor.accept(stream).await.unwrap(), noted).await },
+            );
+        }
+    });
+    let mut origin = authority.origin(port, "origin.shop.example");
+    origin.http2 = true;
+    (origin, seen)
+}
+
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, seen: Seen) {
+    let mut connection = h2::server::handshake(stream).await.unwrap();
+    while let Some(Ok((request, respond))) = connection.accept().await {
+        let (head, mut body) = request.into_parts();
+        let authority = head.uri.authority().map_or("", |authority| authority.as_str());
+        let line = format!("{} {authority} {} {:?}", head.method, head.uri.path(), head.headers.get("host"));
+        seen.requests.borrow_mut().push(line);
+        let first = seen.requests.borrow().len() == 1;
+        if head.uri.path() == "/go-away" && first {
+            connection.abrupt_shutdown(Reason::NO_ERROR);
+            continue;
+        }
+        let path = head.uri.path().to_owned();
+        tokio::task::spawn_local(async move {
+            let mut sent = Vec::new();
+            while let Some(Ok(data)) = body.data().await {
+                sent.extend_from_slice(&data);
+            }
+            answer(&path, first, sent, respond);
+        });
+    }
+}
+
+fn answer(path: &str, first: bool, sent: Vec<u8>, mut respond: SendResponse<Bytes>) {
+    let head = |length: Option<&str>| {
+        let mut head = http::Response::builder().status(200);
+        if let Some(length) = length {
+            head = head.header("content-length", length);
+        }
+        head.body(()).unwrap()
+    };
+    match path {
+        "/refuse-first" if first => respond.send_reset(Reason::REFUSED_STREAM),
+        "/reset" => respond.send_reset(Reason::INTERNAL_ERROR),
+        "/cut" => {
+            let mut body = respond.send_response(head(None), false).unwrap();
+            body.send_data("hel".into(), false).unwrap();
+            body.send_reset(Reason::INTERNAL_ERROR);
+        }
+        "/short" => {
+            let mut body = respond.send_response(head(Some("5")), false).unwrap();
+            body.send_data("hel".into(), true).unwrap();
+        }
+        "/trailers" => {
+            let mut body = respond.send_response(head(None), false).unwrap();
+            body.send_data("ok".into(), false).unwrap();
+            body.send_trailers(http::HeaderMap::from_iter([(
+                http::HeaderName::from_static("x-sum"),
+                http::HeaderValue::from_static("7"),
+            )]))
+            .unwrap();
+        }
+        _ => {
+            let body = if sent.is_empty() { b"ok".to_vec() } else { sent };
+            let head = head(Some(&body.len().to_string()));
+            respond.send_response(head, false).unwrap().send_data(body.into(), true).unwrap();
+        }
+    }
+}
+
+/// One fetch of `path`, and the lines that the origin saw.
+fn check(path: &str, expected: &str, requests: usize) {
+    play(async {
+        let authority = Authority::new(&format!("h2{}", path.replace('/', "-")));
+        let (origin, seen) = start(&authority).await;
+        let (origins, _) = origins();
+        let line = fetch_line(&origins, &OriginGroup::of(origin), get(path)).await;
+        assert_eq!(line, expected, "{path}");
+        assert_eq!(seen.requests.borrow().len(), requests, "{:?}", seen.requests);
+    });
+}
+
+#[test]
+fn streams_that_end_badly_never_end_cleanly() {
+    check("/cut", "200 \"hel\" then truncated", 1);
+    check("/reset", "reset", 1);
+    check("/trailers", "200 \"ok\"", 1);
+}
+
+#[test]
+fn a_body_shorter_than_its_length_is_an_error() {
+    play(async {
+        let authority = Authority::new("h2-short");
+        let (origin, _) = start(&authority).await;
+        let (origins, _) = origins();
+        let line = fetch_line(&origins, &OriginGroup::of(origin), get("/short")).await;
+        assert!(line.ends_with("then protocol") || line.ends_with("then truncated"), "{line}");
+    });
+}
+
+#[test]
+fn concurrent_requests_share_one_connection() {
+    play(async {
+        let authority = Authority::new("h2-shared");
+        let (origin, seen) = start(&authority).await;
+        let group = OriginGroup::of(origin);
+        let (origins, _) = origins();
+        let origins = Rc::new(origins);
+        let fetches: Vec<_> = (0..10)
+            .map(|_| {
+                let (origins, group) = (origins.clone(), group.clone());
+                tokio::task::spawn_local(async move { fetch_line(&origins, &group, get("/a")).await })
+            })
+            .collect();
+        for fetch in fetches {
+            assert_eq!(fetch.await.unwrap(), "200 [2] \"ok\"");
+        }
+        assert_eq!(seen.connections.get(), 1);
+        assert_eq!(seen.requests.borrow()[0], "GET www.shop.example /a None");
+    });
+}
+
+#[test]
+fn a_body_goes_up_and_its_answer_comes_down() {
+    play(async {
+        let authority = Authority::new("h2-upload");
+        let (origin, _) = start(&authority).await;
+        let (origins, _) = origins();
+        let (parts, receiver) = mpsc::channel(2);
+        parts.try_send(Ok(BodyPart::Data("hello".into()))).unwrap();
+        parts.try_send(Ok(BodyPart::End(Fields::new()))).unwrap();
+        let mut upload = request("POST", "/");
+        upload.body = RequestBody::Stream { length: Some(5), parts: receiver };
+        let group = OriginGroup::of(origin);
+        let mut response = origins.fetch(&group, upload, |_, _| {}).await.unwrap();
+        assert!(response.info.http2);
+        assert_eq!(read_body(&mut response).await, ("hello".into(), Ok(())));
+    });
+}
+
+#[test]
+fn a_kept_connection_that_goes_away_is_replaced_for_safe_requests() {
+    play(async {
+        let authority = Authority::new("h2-away");
+        let (origin, seen) = start(&authority).await;
+        let group = OriginGroup::of(origin);
+        let (origins, _) = origins();
+        assert_eq!(fetch_line(&origins, &group, get("/go-away")).await, "reset");
+        for _ in 0..2 {
+            assert_eq!(fetch_line(&origins, &group, get("/a")).await, "200 [2] \"ok\"");
+        }
+        assert_eq!(seen.connections.get(), 2);
+    });
+}
+
+#[test]
+fn http2_over_plain_tcp_is_spoken_when_the_configuration_says_so() {
+    play(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut origin = Origin::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+        origin.http2 = true;
+        let seen = Seen::default();
+        let noted = seen.clone();
+        tokio::task::spawn_local(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::task::spawn_local(serve(stream, noted.clone()));
+            }
+        });
+        let (origins, _) = origins();
+        let group = OriginGroup::of(origin);
+        for _ in 0..2 {
+            assert_eq!(fetch_line(&origins, &group, get("/a")).await, "200 [2] \"ok\"");
+        }
+        assert_eq!(seen.requests.borrow().len(), 2);
+    });
+}
