@@ -2,11 +2,11 @@
 //! the origin sends back ([`OriginBody`]). Both end in one of two ways that cannot be confused: at their end, or with
 //! an error. A sender that goes away in the middle is an error too.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -61,6 +61,8 @@ pub(super) struct UploadProgress {
     flow: Cell<Flow>,
     touched: Cell<Instant>,
     started: Cell<bool>,
+    /// Whom to wake when the upload is to stop.
+    waker: RefCell<Option<Waker>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -73,6 +75,8 @@ enum Flow {
     Done,
     /// The visitor's side broke off.
     Broken,
+    /// The answer is over, and nobody wants the rest.
+    Stopped,
 }
 
 impl Upload {
@@ -87,6 +91,7 @@ impl Upload {
             flow: Cell::new(flow),
             touched: Cell::new(Instant::now()),
             started: Cell::new(false),
+            waker: RefCell::default(),
         };
         Upload { parts, left, progress: Rc::new(progress) }
     }
@@ -143,8 +148,27 @@ impl UploadProgress {
     }
 
     /// Whether all of the body was handed to the connection.
-    pub(super) fn is_done(&self) -> bool {
+    fn is_done(&self) -> bool {
         self.flow.get() == Flow::Done
+    }
+
+    /// Ends an upload that is still going on: the connection would carry it to its end for nobody.
+    fn stop(&self) {
+        if matches!(self.flow.get(), Flow::Origin | Flow::Visitor) {
+            self.set(Flow::Stopped);
+            if let Some(waker) = self.waker.take() {
+                waker.wake();
+            }
+        }
+    }
+}
+
+/// Stops an upload when the answer is over or dropped.
+struct StopsUpload(Rc<UploadProgress>);
+
+impl Drop for StopsUpload {
+    fn drop(&mut self) {
+        self.0.stop();
     }
 }
 
@@ -160,8 +184,15 @@ impl Body for Upload {
         loop {
             let Some(parts) = &mut this.parts else { return Poll::Ready(None) };
             this.progress.started.set(true);
+            if this.progress.flow.get() == Flow::Stopped {
+                this.parts = None;
+                return Poll::Ready(Some(Err(io::Error::other(
+                    "the answer came before the end of the body",
+                ))));
+            }
             let Poll::Ready(part) = parts.poll_recv(context) else {
                 this.progress.set(Flow::Visitor);
+                this.progress.waker.replace(Some(context.waker().clone()));
                 return Poll::Pending;
             };
             this.progress.set(Flow::Origin);
@@ -197,7 +228,7 @@ impl Body for Upload {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.parts.is_none() && !self.progress.is_broken()
+        self.parts.is_none() && matches!(self.progress.flow.get(), Flow::Done)
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -218,7 +249,7 @@ struct Live {
     incoming: Incoming,
     lease: Lease,
     attempt: Attempt,
-    upload: Rc<UploadProgress>,
+    upload: StopsUpload,
     idle: Duration,
     total: Option<Instant>,
 }
@@ -232,7 +263,7 @@ impl OriginBody {
         idle: Duration,
         total: Option<Instant>,
     ) -> Self {
-        let live = Live { incoming, lease, attempt, upload, idle, total };
+        let live = Live { incoming, lease, attempt, upload: StopsUpload(upload), idle, total };
         let mut body = OriginBody { live: Some(live), trailers: Fields::new() };
         let ended = body.live.as_ref().is_some_and(|live| live.incoming.is_end_stream());
         if ended {
@@ -291,7 +322,7 @@ impl OriginBody {
     fn finish(&mut self) {
         // A connection that answered before it had taken the whole request cannot carry another one yet.
         if let Some(live) = self.live.take()
-            && live.upload.is_done()
+            && live.upload.0.is_done()
         {
             live.lease.give_back();
         }

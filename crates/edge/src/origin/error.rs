@@ -142,6 +142,17 @@ impl FetchError {
             )
     }
 
+    /// Whether the failure holds for every request that wanted the same: it says nothing about this one request.
+    pub(crate) fn is_about_the_origin(&self) -> bool {
+        matches!(
+            self.kind,
+            FetchErrorKind::Connect
+                | FetchErrorKind::Tls
+                | FetchErrorKind::Timeout(_)
+                | FetchErrorKind::BreakerOpen
+        )
+    }
+
     /// The reason that the visitor and the statistics get.
     pub(crate) fn why(&self) -> Why {
         match self.kind {

@@ -124,7 +124,7 @@ fn a_refused_connection_goes_to_the_next_origin_for_any_method() {
 #[test]
 fn a_listed_status_goes_to_the_next_origin_for_safe_requests_alone() {
     play(async {
-        let first = Scripted::start(vec![vec![Read, send(BUSY), Read, send(BUSY)]]).await;
+        let first = Scripted::start(vec![vec![Read, send(BUSY)], vec![Read, send(BUSY)]]).await;
         let second = Scripted::start(vec![vec![Read, send(OK), Read, send(OK)]]).await;
         let group = group_of([first.origin(), second.origin()]);
         let (origins, _) = origins();
@@ -303,9 +303,8 @@ fn probes_turn_requests_away_from_an_origin_and_back() {
         script.push(vec![Read, Wait(gate.clone()), send(good)]);
         script.extend(vec![vec![Read, send(good)]; 1000]);
         let first = Scripted::start(script).await;
-        let mut second = Scripted::start(vec![vec![Read, send(OK)]]).await.origin();
-        second.timeouts.connect = Duration::from_secs(10);
-        let mut group = group_of([first.origin(), second]);
+        let second = Scripted::start(vec![vec![Read, send(OK)]; 1000]).await;
+        let mut group = group_of([first.origin(), second.origin()]);
         group.probe = Some(Probe {
             path: "/healthy".into(),
             interval: Duration::from_millis(5),

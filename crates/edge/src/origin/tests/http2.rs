@@ -13,6 +13,8 @@ use super::*;
 struct Seen {
     requests: Rc<RefCell<Vec<String>>>,
     connections: Rc<Cell<usize>>,
+    /// Lets `/cut` go on to its reset.
+    gate: Rc<Notify>,
 }
 
 /// An HTTP/2 origin over TLS that answers by path.
@@ -43,23 +45,24 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, seen: Seen) {
         let authority = head.uri.authority().map_or("", |authority| authority.as_str());
         let line = format!("{} {authority} {} {:?}", head.method, head.uri.path(), head.headers.get("host"));
         seen.requests.borrow_mut().push(line);
-        let first = seen.requests.borrow().len() == 1;
-        if head.uri.path() == "/go-away" && first {
+        let asked = seen.requests.borrow().len();
+        if head.uri.path() == "/go-away" && asked == 1 {
             connection.abrupt_shutdown(Reason::NO_ERROR);
             continue;
         }
         let path = head.uri.path().to_owned();
+        let gate = seen.gate.clone();
         tokio::task::spawn_local(async move {
             let mut sent = Vec::new();
             while let Some(Ok(data)) = body.data().await {
                 sent.extend_from_slice(&data);
             }
-            answer(&path, first, sent, respond);
+            answer(&path, asked, sent, respond, &gate).await;
         });
     }
 }
 
-fn answer(path: &str, first: bool, sent: Vec<u8>, mut respond: SendResponse<Bytes>) {
+async fn answer(path: &str, asked: usize, sent: Vec<u8>, mut respond: SendResponse<Bytes>, gate: &Notify) {
     let head = |length: Option<&str>| {
         let mut head = http::Response::builder().status(200);
         if let Some(length) = length {
@@ -68,11 +71,12 @@ fn answer(path: &str, first: bool, sent: Vec<u8>, mut respond: SendResponse<Byte
         head.body(()).unwrap()
     };
     match path {
-        "/refuse-first" if first => respond.send_reset(Reason::REFUSED_STREAM),
+        "/refuse" if asked == 3 => respond.send_reset(Reason::REFUSED_STREAM),
         "/reset" => respond.send_reset(Reason::INTERNAL_ERROR),
         "/cut" => {
             let mut body = respond.send_response(head(None), false).unwrap();
             body.send_data("hel".into(), false).unwrap();
+            gate.notified().await;
             body.send_reset(Reason::INTERNAL_ERROR);
         }
         "/short" => {
@@ -109,10 +113,38 @@ fn check(path: &str, expected: &str, requests: usize) {
 }
 
 #[test]
-fn streams_that_end_badly_never_end_cleanly() {
-    check("/cut", "200 \"hel\" then truncated", 1);
+fn a_stream_that_is_reset_never_ends_cleanly() {
+    play(async {
+        let authority = Authority::new("h2-cut");
+        let (origin, seen) = start(&authority).await;
+        let (origins, _) = origins();
+        let mut response = origins.fetch(&OriginGroup::of(origin), get("/cut"), |_, _| {}).await.unwrap();
+        assert_eq!(response.body.chunk().await.unwrap().unwrap(), "hel");
+        seen.gate.notify_one();
+        assert_eq!(read_body(&mut response).await, (String::new(), Err(FetchErrorKind::Truncated)));
+    });
     check("/reset", "reset", 1);
+}
+
+#[test]
+fn trailers_end_a_stream() {
     check("/trailers", "200 \"ok\"", 1);
+}
+
+#[test]
+fn a_stream_that_the_origin_refused_is_asked_for_again_on_a_kept_connection() {
+    play(async {
+        let authority = Authority::new("h2-refused");
+        let (origin, seen) = start(&authority).await;
+        let group = OriginGroup::of(origin);
+        let (origins, _) = origins();
+        assert_eq!(fetch_line(&origins, &group, get("/a")).await, "200 [2] \"ok\"");
+        // A reset of one stream says nothing about its connection, a refusal does.
+        assert_eq!(fetch_line(&origins, &group, get("/reset")).await, "reset");
+        assert_eq!(fetch_line(&origins, &group, get("/refuse")).await, "200 [2] \"ok\"");
+        assert_eq!(seen.connections.get(), 2);
+        assert_eq!(seen.requests.borrow().len(), 4);
+    });
 }
 
 #[test]

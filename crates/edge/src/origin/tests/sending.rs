@@ -141,9 +141,41 @@ fn an_early_answer_does_not_wait_for_the_upload_and_its_connection_is_not_kept()
         let mut upload = request("POST", "/");
         upload.body = RequestBody::Stream { length: Some(1_000_000), parts: receiver };
         assert_eq!(fetch_line(&origins, &origin.group(), upload).await, "200 [2] \"ok\"");
+        until("the sender is told to stop", || parts.is_closed()).await;
         assert_eq!(fetch_line(&origins, &origin.group(), get("/")).await, "200 [2] \"ok\"");
         assert_eq!(origin.connections.get(), 2);
-        drop(parts);
+    });
+}
+
+#[test]
+fn an_answer_that_is_dropped_ends_its_upload() {
+    play(async {
+        let part = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhel";
+        let origin = Scripted::start(vec![vec![ReadHead, send(part), ReadHead]]).await;
+        let (origins, _) = origins();
+        let (parts, receiver) = mpsc::channel(1);
+        let mut upload = request("POST", "/");
+        upload.body = RequestBody::Stream { length: Some(1_000_000), parts: receiver };
+        drop(origins.fetch(&origin.group(), upload, |_, _| {}).await.unwrap());
+        until("the sender is told to stop", || parts.is_closed()).await;
+        until("the origin sees the end", || origin.ended.get() == 1).await;
+    });
+}
+
+#[test]
+fn a_fetch_that_is_dropped_ends_its_upload() {
+    play(async {
+        let origin = Scripted::start(vec![vec![ReadHead, ReadHead]]).await;
+        let (origins, _) = origins();
+        let (parts, receiver) = mpsc::channel(1);
+        let mut upload = request("POST", "/");
+        upload.body = RequestBody::Stream { length: Some(1_000_000), parts: receiver };
+        let group = origin.group();
+        let fetch = tokio::task::spawn_local(async move { fetch_line(&origins, &group, upload).await });
+        until("the origin has the head", || origin.seen().len() == 1).await;
+        fetch.abort();
+        until("the sender is told to stop", || parts.is_closed()).await;
+        until("the origin sees the end", || origin.ended.get() == 1).await;
     });
 }
 
