@@ -4,11 +4,13 @@
 //! Plain values in, decisions out: no sockets, files, clock, chance, logging, threads or `async`. Each module cites its RFC.
 
 pub mod cache_status;
+pub mod conditional;
 pub mod date;
 pub mod directives;
 pub mod fields;
 pub mod freshness;
 pub mod hop;
+pub mod invalidation;
 pub mod key;
 mod list;
 pub mod policy;
@@ -20,6 +22,7 @@ mod structured;
 pub mod tags;
 pub mod target;
 pub mod time;
+pub mod update;
 pub mod vary;
 pub mod why;
 
