@@ -5,8 +5,15 @@
 use libfuzzer_sys::fuzz_target;
 use semantics::range::{ContentRange, Multipart, Part, RANGES_MAX, Requested, SpanSet, parse_range};
 
-fuzz_target!(|input: (u64, u64, &[u8], &[u8], &[u8])| {
-    let (complete_len, body_len, range, asked, content_range) = input;
+// The unit is put before each value, for the fuzzer does not guess a word of six letters; lengths are small as a rule,
+// so that ranges meet them.
+fuzz_target!(|input: (u64, u8, u8, &[u8], &[u8], &[u8])| {
+    let (large, complete_len, body_len, range, asked, content_range) = input;
+    let range = &[b"bytes=", range].concat()[..];
+    let asked = &[b"bytes=", asked].concat()[..];
+    let content_range = &[b"bytes ", content_range].concat()[..];
+    let complete_len = if large % 4 == 0 { large } else { u64::from(complete_len) * 16 };
+    let body_len = u64::from(body_len);
     match parse_range(range, complete_len) {
         Requested::One(span) => assert!(span.end() < complete_len),
         Requested::Several(spans) => {

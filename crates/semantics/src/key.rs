@@ -8,8 +8,9 @@
 //! host 16:www.shop.example
 //! path 6:/a%2Fb              RFC 3986 §6.2.2 equivalents written one way
 //! query 3:w=1                no such line when there is no `?`
-//! header accept 9:text/html  one line per header of the recipe; "absent" instead of a value
-//! cookie theme 4:dark
+//! header 6:accept 9:text/html
+//! header 6:x-lang absent     one line per header of the recipe
+//! cookie 5:theme 4:dark
 //! device mobile
 //! ```
 //!
