@@ -5,6 +5,7 @@
 //! file and hands its text to [`Snapshot::parse`]; the edge keeps the snapshot in an `Arc` and takes one per request.
 
 pub mod breaker;
+pub mod config;
 pub mod cors;
 pub mod diagnostic;
 pub mod glob;
@@ -15,9 +16,11 @@ pub mod redirect;
 pub mod retry;
 pub mod rule;
 pub mod settings;
+pub mod site_test;
 pub mod snapshot;
 pub mod units;
 
+pub use config::{json_schema, reference};
 pub use diagnostic::{Diagnostic, Severity};
 pub use origin::{Origin, OriginGroup, Scheme};
 pub use rule::{Cache, Matched, RequestView, Rule};

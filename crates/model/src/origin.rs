@@ -125,24 +125,32 @@ pub struct OriginGroup {
     pub probe: Option<Probe>,
 }
 
-/// An origin's limits and time-outs, with default and the range that the configuration may choose from.
+/// Limits and time-outs of origins: default, least and most, each with its reason.
 pub mod bounds {
     use std::time::Duration;
 
+    use crate::settings::{Bound, bound};
+
+    const MS_10: Duration = Duration::from_millis(10);
+    const HOUR: Duration = Duration::from_secs(3600);
+
     /// nginx's `proxy_connect_timeout` is 60 s, CloudFront's 10 s; 3 s leaves time to try the next origin.
-    pub const CONNECT: (Duration, Duration, Duration) =
-        (Duration::from_secs(3), Duration::from_millis(10), Duration::from_secs(60));
+    pub const CONNECT: Bound<Duration> = bound(Duration::from_secs(3), MS_10, Duration::from_secs(60));
     /// CloudFront's origin response timeout: 30 s.
-    pub const FIRST_BYTE: (Duration, Duration, Duration) =
-        (Duration::from_secs(30), Duration::from_millis(10), Duration::from_secs(3600));
+    pub const FIRST_BYTE: Bound<Duration> = bound(Duration::from_secs(30), MS_10, HOUR);
     /// CloudFront's wait between packets of one response: 30 s.
-    pub const IDLE: (Duration, Duration, Duration) =
-        (Duration::from_secs(30), Duration::from_millis(10), Duration::from_secs(3600));
+    pub const IDLE: Bound<Duration> = bound(Duration::from_secs(30), MS_10, HOUR);
+    /// No end by default: a large download on a slow line is no fault. The default here stands for "none".
+    pub const TOTAL: Bound<Duration> = bound(Duration::ZERO, MS_10, Duration::from_secs(86_400));
     /// Below the 75 s after which nginx and the 60 s after which many load balancers close.
-    pub const KEEP_ALIVE: (Duration, Duration, Duration) =
-        (Duration::from_secs(50), Duration::from_secs(0), Duration::from_secs(3600));
+    pub const KEEP_ALIVE: Bound<Duration> = bound(Duration::from_secs(50), Duration::ZERO, HOUR);
     /// Connections per worker: enough for an origin of 100 ms to answer 2,560 requests per second and worker.
-    pub const CONNECTIONS: (u32, u32, u32) = (256, 1, 65_535);
+    pub const CONNECTIONS: Bound<u32> = bound(256, 1, 65_535);
+    /// Time between two probes.
+    pub const PROBE_INTERVAL: Bound<Duration> =
+        bound(Duration::from_secs(5), Duration::from_millis(100), HOUR);
+    /// Time for one probe.
+    pub const PROBE_TIMEOUT: Bound<Duration> = bound(Duration::from_secs(2), MS_10, Duration::from_secs(60));
     /// Most origins in one group.
     pub const ORIGINS_MAX: usize = 16;
 }
@@ -161,11 +169,11 @@ impl Default for Tls {
 impl Default for Timeouts {
     fn default() -> Self {
         Timeouts {
-            connect: bounds::CONNECT.0,
-            first_byte: bounds::FIRST_BYTE.0,
-            idle: bounds::IDLE.0,
+            connect: bounds::CONNECT.default,
+            first_byte: bounds::FIRST_BYTE.default,
+            idle: bounds::IDLE.default,
             total: None,
-            keep_alive: bounds::KEEP_ALIVE.0,
+            keep_alive: bounds::KEEP_ALIVE.default,
         }
     }
 }
@@ -232,7 +240,7 @@ impl Origin {
             http2: false,
             tls: Tls::default(),
             timeouts: Timeouts::default(),
-            connections_max: bounds::CONNECTIONS.0,
+            connections_max: bounds::CONNECTIONS.default,
         })
     }
 

@@ -250,7 +250,7 @@ impl Conditions {
 }
 
 impl ValueTest {
-    fn holds<'v>(&self, mut values: impl Iterator<Item = &'v [u8]>) -> bool {
+    pub(crate) fn holds<'v>(&self, mut values: impl Iterator<Item = &'v [u8]>) -> bool {
         match self {
             ValueTest::Present => values.next().is_some(),
             ValueTest::Absent => values.next().is_none(),

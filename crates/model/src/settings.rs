@@ -19,7 +19,8 @@ pub struct Bound<T> {
     pub max: T,
 }
 
-const fn bound<T>(default: T, min: T, max: T) -> Bound<T> {
+/// `default`, between `min` and `max`.
+pub(crate) const fn bound<T: Copy>(default: T, min: T, max: T) -> Bound<T> {
     Bound { default, min, max }
 }
 

@@ -13,6 +13,7 @@ use crate::diagnostic::{Diagnostic, Severity};
 use crate::origin::{Origin, OriginGroup};
 use crate::rule::{Matched, RequestView, Rule};
 use crate::settings::EdgeSettings;
+use crate::site_test::SiteTest;
 
 /// A whole configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,6 +47,8 @@ pub struct Site {
     pub rules: Vec<Rule>,
     /// What applies when no rule matches.
     pub defaults: Rule,
+    /// Its tests, in order.
+    pub tests: Vec<SiteTest>,
     /// Line of the configuration where it begins; 0 when there is no configuration.
     pub line: u32,
     /// Whether any rule waits for the response's status.
@@ -55,6 +58,7 @@ pub struct Site {
 impl Snapshot {
     /// A configuration of one site, `default`, that serves every host from the origin at `url`, with every choice at
     /// its default. The error points into `url`.
+    #[expect(clippy::result_large_err, reason = "called once, at the start")]
     pub fn for_origin(url: &str) -> Result<Snapshot, Diagnostic> {
         let origin = Origin::parse(url).map_err(|bad| {
             let message = format!("the origin {url:?} {}", bad.reason);
@@ -67,6 +71,7 @@ impl Snapshot {
             domains: vec!["*".into()],
             rules: Vec::new(),
             defaults,
+            tests: Vec::new(),
             line: 0,
             has_response_rules: false,
         };

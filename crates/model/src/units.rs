@@ -98,7 +98,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, BadAmount> {
         let (number, unit, after) = split_amount(rest).ok_or_else(|| bad("is not a duration", "90s"))?;
         rest = after;
         let Some(&(_, unit_ms)) = TIME_UNITS.iter().find(|(name, _)| *name == unit) else {
-            return Err(unknown_time_unit(number, unit));
+            return Err(unknown_time_unit(number, unit, rest));
         };
         if unit_ms >= smallest {
             return Err(bad("does not go from the largest unit to the smallest, each once", "1h30m"));
@@ -220,9 +220,12 @@ impl fmt::Display for BadAmount {
     }
 }
 
-fn unknown_time_unit(number: &str, unit: &str) -> BadAmount {
-    if unit.is_empty() {
+fn unknown_time_unit(number: &str, unit: &str, rest: &str) -> BadAmount {
+    if unit.is_empty() && rest.is_empty() {
         return bad("has no unit", &format!("{number}s"));
+    }
+    if unit.is_empty() {
+        return bad("is not a duration", "90s");
     }
     let word = TIME_WORDS.iter().find(|(_, words)| words.contains(&unit)).map(|(short, _)| short);
     let reason = format!("has the unit {unit:?}, which is none of ms, s, m, h, d, w, y");

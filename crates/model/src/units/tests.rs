@@ -28,7 +28,7 @@ fn durations_are_numbers_with_units() {
 #[test]
 fn a_bad_duration_says_what_to_write_instead() {
     check_ttl("", Err(r#"is empty; write e.g. "90s""#));
-    check_ttl("5 parsecs", Err(r#"has no unit; write e.g. "5s""#));
+    check_ttl("5 parsecs", Err(r#"is not a duration; write e.g. "90s""#));
     check_ttl("90", Err(r#"has no unit; write e.g. "90s""#));
     check_ttl("5min", Err(r#"has the unit "min", which is none of ms, s, m, h, d, w, y; write e.g. "5m""#));
     check_ttl("5days", Err(r#"has the unit "days", which is none of ms, s, m, h, d, w, y; write e.g. "5d""#));

@@ -1,0 +1,162 @@
+//! One TOML text → [`Snapshot`] and every diagnostic at once.
+//!
+//! Three steps, each of which goes on after an error: the `toml` crate parses and recovers; `check` holds every table
+//! against the tables of `keys`; `edge`, `site` and `origins` build the model's types and judge what needs more than
+//! one key (domains that collide, rules that can never match). Findings come out in the order of the text.
+//!
+//! ```
+//! let parsed = model::Snapshot::parse(
+//!     r#"
+//!     [[site]]
+//!     name = "shop"
+//!     domains = ["www.shop.example"]
+//!     origin = "https://origin.shop.example"
+//!
+//!     [[site.rule]]
+//!     path = "/static/*"
+//!     ttl = "30 d"
+//!     "#,
+//!     "perigee.toml",
+//! );
+//! assert!(parsed.snapshot.is_none());
+//! assert_eq!(parsed.diagnostics[0].message, r#"ttl: "30 d" is not a duration"#);
+//! ```
+
+mod check;
+mod edge;
+mod keys;
+mod origins;
+mod reference;
+mod schema;
+mod site;
+mod tests_of_site;
+
+use std::collections::HashMap;
+
+use toml::de::DeTable;
+
+use crate::diagnostic::{Diagnostic, Severity};
+use crate::snapshot::{Parsed, Site, Snapshot};
+use check::{Findings, Section, Span};
+
+pub use reference::reference;
+pub use schema::json_schema;
+
+/// Longest text that is read. A configuration of 1,000 sites with ten rules each has about 2 MiB.
+pub const TEXT_BYTES_MAX: usize = 16 << 20;
+
+impl Snapshot {
+    /// Reads a configuration. `source` is what messages call the text, usually the file's path.
+    ///
+    /// There is a snapshot exactly when no diagnostic is an error; warnings don't prevent it. Never panics, reads no
+    /// file, and doesn't run the tests in the text ([`Snapshot::run_tests`] does).
+    pub fn parse(text: &str, source: &str) -> Parsed {
+        let mut findings = Findings { source, text, list: Vec::new() };
+        if text.len() > TEXT_BYTES_MAX {
+            findings.error(&(0..0), "the configuration is over 16 MiB long", "split it over several nodes");
+            return Parsed { snapshot: None, diagnostics: findings.list };
+        }
+        let (document, syntax_errors) = DeTable::parse_recoverable(text);
+        let syntax: Vec<Diagnostic> = syntax_errors
+            .iter()
+            .map(|error| {
+                let span = error.span().unwrap_or(text.len()..text.len());
+                findings.at(Severity::Error, &span, format!("not TOML: {}", error.message()), "")
+            })
+            .collect();
+        let root = findings.section(&keys::ROOT, 0..0, document.get_ref());
+        let snapshot = build(&mut findings, &root);
+        let mut diagnostics = findings.list;
+        if let Some(first) = syntax.iter().map(|error| error.line).min() {
+            // What the parser made of the text behind a syntax error may not be what was meant: only findings before
+            // the first one are worth reading.
+            diagnostics.retain(|diagnostic| diagnostic.line < first && diagnostic.span.end > 0);
+            diagnostics.extend(syntax);
+        }
+        diagnostics.sort_by_key(|diagnostic| (diagnostic.span.start, diagnostic.severity));
+        diagnostics.dedup();
+        let sound = !diagnostics.iter().any(Diagnostic::is_error);
+        Parsed { snapshot: sound.then_some(snapshot).flatten(), diagnostics }
+    }
+}
+
+fn build(findings: &mut Findings<'_>, root: &Section) -> Option<Snapshot> {
+    let edge = edge::build(findings, root.table("edge"));
+    let mut sites: Vec<Site> = Vec::new();
+    let sections: Vec<&Section> = root.list("site").iter().filter_map(|item| item.table()).collect();
+    if root.has("site") && sections.is_empty() && findings.list.is_empty() {
+        findings.error(&root.span, "the file has no site", "begin one with [[site]]");
+    }
+    let mut names: HashMap<String, u32> = HashMap::new();
+    let mut domains: HashMap<String, (String, u32)> = HashMap::new();
+    for (index, section) in sections.iter().enumerate() {
+        refuse_duplicates(findings, section, &mut names, &mut domains);
+        if let Some(site) = site::build(findings, section, index) {
+            sites.push(site);
+        }
+    }
+    root.finish();
+    (sites.len() == sections.len()).then(|| Snapshot::of(edge, sites))
+}
+
+/// Each name and each domain belongs to one site.
+fn refuse_duplicates(
+    findings: &mut Findings<'_>,
+    site: &Section,
+    names: &mut HashMap<String, u32>,
+    domains: &mut HashMap<String, (String, u32)>,
+) {
+    let name = site.text("name").map(|(name, span)| (name.to_owned(), span.clone()));
+    if let Some((name, span)) = &name {
+        let line = findings.line(span);
+        if let Some(first) = names.get(name) {
+            let message = format!("two sites have the name {name:?}; the first is in line {first}");
+            findings.error(span, message, "give each site its own name");
+        } else {
+            names.insert(name.clone(), line);
+        }
+    }
+    for (domain, span) in site.list("domains").iter().filter_map(|item| item.text()) {
+        let domain = domain.to_ascii_lowercase();
+        let line = findings.line(span);
+        let this = name.as_ref().map_or_else(String::new, |(name, _)| name.clone());
+        match domains.get(&domain) {
+            Some((other, first)) if *other == this => {
+                let message =
+                    format!("the domain {domain:?} stands twice in this site, first in line {first}");
+                findings.warn(span, message, "leave one out");
+            }
+            Some((other, first)) => {
+                let message =
+                    format!("the domain {domain:?} belongs to the site {other:?} already, in line {first}");
+                findings.error(span, message, "each domain belongs to one site");
+            }
+            None => _ = domains.insert(domain, (this, line)),
+        }
+    }
+}
+
+/// Whether `name` can name a node or a site: letters, digits, `-`, `_` and `.`, 1 to 64 of them.
+fn is_name(name: &str) -> bool {
+    (1..=64).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+}
+
+/// Refuses what is no name.
+fn check_name(findings: &mut Findings<'_>, what: &str, name: &str, span: &Span) {
+    if is_name(name) {
+        return;
+    }
+    let cleaned: String = name
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '-' })
+        .take(64)
+        .collect();
+    let help =
+        if is_name(&cleaned) { format!("write e.g. {cleaned:?}") } else { "write e.g. \"shop\"".to_owned() };
+    let message = format!("{what} {name:?} may have 1 to 64 letters, digits, \"-\", \"_\" and \".\"");
+    findings.error(span, message, help);
+}
+
+#[cfg(test)]
+mod tests;

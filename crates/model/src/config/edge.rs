@@ -1,0 +1,126 @@
+//! `[edge]` → [`EdgeSettings`].
+
+use std::net::SocketAddr;
+
+use super::check::{Findings, Section, Span};
+use super::check_name;
+use crate::settings::{AccessLog, AccessLogFormat, EdgeSettings, Eviction, Limits, Network};
+
+/// Settings from the section; defaults where it says nothing.
+pub(super) fn build(findings: &mut Findings<'_>, section: Option<&Section>) -> EdgeSettings {
+    let mut settings = EdgeSettings::default();
+    let Some(section) = section else { return settings };
+    let listen: Vec<SocketAddr> = section
+        .list("listen")
+        .iter()
+        .filter_map(|item| item.text())
+        .filter_map(|(text, span)| address(findings, "listen", text, span))
+        .collect();
+    if section.has("listen") && section.item("listen").is_some_and(|item| item.list().is_empty()) {
+        let span = section.item("listen").map_or(0..0, |item| item.span.clone());
+        findings.error(
+            &span,
+            "listen is an empty list; a node needs an address",
+            "write e.g. listen = [\"0.0.0.0:8080\"]",
+        );
+    }
+    if !listen.is_empty() {
+        settings.listen = listen;
+    }
+    if let Some((text, span)) = section.text("admin") {
+        settings.admin = if text == "off" { None } else { address(findings, "admin", text, span) };
+        if settings.admin.is_some_and(|address| !address.ip().is_loopback()) {
+            findings.warn(
+                span,
+                format!("the admin API would listen on {text}, beyond this machine"),
+                "the token is then all that protects it; 127.0.0.1 is the safe choice",
+            );
+        }
+    }
+    settings.workers = section.number("workers");
+    settings.memory = section.size("memory").unwrap_or(settings.memory);
+    settings.eviction = match section.text("eviction").map(|(word, _)| word) {
+        Some("lru") => Eviction::Lru,
+        Some("sieve") => Eviction::Sieve,
+        Some("s3-fifo") => Eviction::S3Fifo,
+        _ => Eviction::Lgdsf,
+    };
+    if let Some((name, span)) = section.text("node") {
+        check_name(findings, "the node name", name, span);
+        settings.node = name.to_owned();
+    }
+    settings.access_log = match section.text("access_log") {
+        None | Some(("off", _)) => AccessLog::Off,
+        Some(("stdout" | "-", _)) => AccessLog::Stdout,
+        Some(("", span)) => {
+            findings.error(span, "access_log is empty", "write a file, \"stdout\" or \"off\"");
+            AccessLog::Off
+        }
+        Some((path, _)) => AccessLog::File(path.into()),
+    };
+    if section.text("access_log_format").map(|(word, _)| word) == Some("combined") {
+        settings.access_log_format = AccessLogFormat::Combined;
+    }
+    settings.server_timing = section.bool("server_timing").unwrap_or(false);
+    settings.proxy_protocol = section.bool("proxy_protocol").unwrap_or(false);
+    for (text, span) in section.list("trusted_proxies").iter().filter_map(|item| item.text()) {
+        match Network::parse(text) {
+            Ok(network) => settings.trusted_proxies.push(network),
+            Err(reason) => findings.error(span, format!("trusted_proxies: {text:?} {reason}"), ""),
+        }
+    }
+    if settings.proxy_protocol && settings.trusted_proxies.is_empty() {
+        let span = section.item("proxy_protocol").map_or(0..0, |item| item.span.clone());
+        findings.error(
+            &span,
+            "proxy_protocol = true without trusted_proxies: every visitor could claim any address",
+            "add trusted_proxies = [\"203.0.113.0/24\"] with your load balancer's addresses",
+        );
+    }
+    if let Some(limits) = section.table("limits") {
+        settings.limits = build_limits(limits);
+    }
+    section.finish();
+    settings
+}
+
+fn build_limits(section: &Section) -> Limits {
+    let default = Limits::default();
+    let limits = Limits {
+        header_bytes_max: section.size("header_bytes_max").unwrap_or(default.header_bytes_max),
+        header_count_max: section.number("header_count_max").unwrap_or(default.header_count_max),
+        request_line_max: section.size("request_line_max").unwrap_or(default.request_line_max),
+        body_bytes_max: section.size("body_bytes_max").unwrap_or(default.body_bytes_max),
+        header_timeout: section.time("header_timeout").unwrap_or(default.header_timeout),
+        idle_timeout: section.time("idle_timeout").unwrap_or(default.idle_timeout),
+        body_stall_timeout: section.time("body_stall_timeout").unwrap_or(default.body_stall_timeout),
+        write_stall_timeout: section.time("write_stall_timeout").unwrap_or(default.write_stall_timeout),
+        connections_max: section.number("connections_max").unwrap_or(default.connections_max),
+        requests_per_connection_max: section
+            .number("requests_per_connection_max")
+            .unwrap_or(default.requests_per_connection_max),
+        drain_timeout: section.time("drain_timeout").unwrap_or(default.drain_timeout),
+    };
+    section.finish();
+    limits
+}
+
+fn address(findings: &mut Findings<'_>, key: &str, text: &str, span: &Span) -> Option<SocketAddr> {
+    if let Ok(address) = text.parse() {
+        return Some(address);
+    }
+    let help = if text.parse::<u16>().is_ok()
+        || text.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok())
+    {
+        let port = text.trim_start_matches(':');
+        format!("write \"0.0.0.0:{port}\" for every interface or \"127.0.0.1:{port}\" for this machine")
+    } else if text.parse::<std::net::Ipv4Addr>().is_ok() {
+        format!("add a port: \"{text}:8080\"")
+    } else if text.parse::<std::net::Ipv6Addr>().is_ok() {
+        format!("add a port: \"[{text}]:8080\"")
+    } else {
+        "write e.g. \"0.0.0.0:8080\" or \"[::]:8080\"; names are not resolved here".to_owned()
+    };
+    findings.error(span, format!("{key}: {text:?} is not an address with port"), help);
+    None
+}

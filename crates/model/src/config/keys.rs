@@ -1,0 +1,695 @@
+//! Every key that the configuration file knows: its kind, range, default and one sentence. The reader, the JSON Schema
+//! and the reference are made from these tables, so that none can know a key that the others don't.
+
+use std::time::Duration;
+
+use crate::breaker::BreakerPolicy;
+use crate::origin::bounds;
+use crate::settings::{self, Bound};
+use crate::units::ByteSize;
+
+/// A table of the file: what may stand in it.
+#[derive(Debug)]
+pub(crate) struct Table {
+    /// As messages call it: `[edge]`, `[[site]]`, `query`.
+    pub(crate) title: &'static str,
+    /// Groups of keys; a group may stand in several tables.
+    pub(crate) groups: &'static [&'static [Key]],
+}
+
+/// One key.
+#[derive(Debug)]
+pub(crate) struct Key {
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) required: bool,
+    pub(crate) default: Shown,
+    pub(crate) doc: &'static str,
+}
+
+/// What a value may be.
+#[derive(Debug)]
+pub(crate) enum Kind {
+    Bool,
+    /// Text of a form that the builder reads; `what` names the form, as in "a URL".
+    Text {
+        what: &'static str,
+        example: &'static str,
+    },
+    OneOf(&'static [&'static str]),
+    Number {
+        min: i64,
+        max: i64,
+    },
+    Time {
+        min: Duration,
+        max: Duration,
+    },
+    Size {
+        min: ByteSize,
+        max: ByteSize,
+    },
+    /// An array, or one value alone.
+    List(&'static Kind),
+    /// A table with names that the file chooses; `what` says of what.
+    Map {
+        what: &'static str,
+        of: &'static Kind,
+    },
+    Table(&'static Table),
+    /// An array of tables.
+    Tables(&'static Table),
+    /// The first whose TOML type fits.
+    Either(&'static [Kind]),
+}
+
+/// A default as documentation shows it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Shown {
+    None,
+    Text(&'static str),
+    Time(Duration),
+    Size(ByteSize),
+    Number(i64),
+}
+
+impl Table {
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &'static Key> + use<> {
+        self.groups.iter().flat_map(|group| group.iter())
+    }
+
+    pub(crate) fn key(&self, name: &str) -> Option<&'static Key> {
+        self.keys().find(|key| key.name == name)
+    }
+}
+
+const fn key(name: &'static str, kind: Kind, doc: &'static str) -> Key {
+    Key { name, kind, required: false, default: Shown::None, doc }
+}
+
+const fn time(name: &'static str, bound: Bound<Duration>, doc: &'static str) -> Key {
+    let kind = Kind::Time { min: bound.min, max: bound.max };
+    Key { name, kind, required: false, default: Shown::Time(bound.default), doc }
+}
+
+const fn size(name: &'static str, bound: Bound<ByteSize>, doc: &'static str) -> Key {
+    let kind = Kind::Size { min: bound.min, max: bound.max };
+    Key { name, kind, required: false, default: Shown::Size(bound.default), doc }
+}
+
+const fn number(name: &'static str, bound: Bound<u32>, doc: &'static str) -> Key {
+    let kind = Kind::Number { min: bound.min as i64, max: bound.max as i64 };
+    Key { name, kind, required: false, default: Shown::Number(bound.default as i64), doc }
+}
+
+const fn bound(default: u32, min: u32, max: u32) -> Bound<u32> {
+    Bound { default, min, max }
+}
+
+impl Key {
+    const fn required(self) -> Key {
+        Key { required: true, ..self }
+    }
+
+    const fn or(self, default: &'static str) -> Key {
+        Key { default: Shown::Text(default), ..self }
+    }
+}
+
+const fn text(what: &'static str, example: &'static str) -> Kind {
+    Kind::Text { what, example }
+}
+
+/// A TTL: whole seconds, at most [`crate::Ttl::MAX`].
+const TTL: Kind = Kind::Time { min: Duration::ZERO, max: Duration::from_secs(1 << 31) };
+const HEADER_NAME: Kind = text("a header name", "X-Device");
+const HEADER_VALUE: Kind = text("a header value", "nosniff");
+const COOKIE_NAME: Kind = text("a cookie name", "session");
+const PATTERN: Kind = text("a text with \"*\" for any part", "*mobile*");
+const URL: Kind = text("a URL", "https://origin.shop.example");
+const STATUS: Kind =
+    Kind::Either(&[Kind::Number { min: 100, max: 599 }, text("a status, a class or a range", "5xx")]);
+
+pub(crate) static ROOT: Table = Table {
+    title: "the file",
+    groups: &[&[
+        key("edge", Kind::Table(&EDGE), "What this node is told about itself."),
+        key("site", Kind::Tables(&SITE), "One site: domains, origins and rules.").required(),
+    ]],
+};
+
+static EDGE: Table = Table {
+    title: "[edge]",
+    groups: &[&[
+        key("listen", Kind::List(&text("an address with port", "0.0.0.0:8080")), "Addresses for visitors.")
+            .or("\"127.0.0.1:8080\""),
+        key(
+            "admin",
+            text("an address with port, or \"off\"", "127.0.0.1:9090"),
+            "Address of the admin API and of /metrics.",
+        )
+        .or("\"127.0.0.1:9090\""),
+        Key {
+            default: Shown::Text("one per core"),
+            ..number("workers", settings::WORKERS, "Worker threads.")
+        },
+        size("memory", settings::MEMORY, "Memory of the cache: bodies, heads and index."),
+        key(
+            "eviction",
+            Kind::OneOf(&["lgdsf", "lru", "sieve", "s3-fifo"]),
+            "How the cache chooses what to keep.",
+        )
+        .or("\"lgdsf\""),
+        key(
+            "node",
+            text("a name of letters, digits, \"-\", \"_\" and \".\"", "fra-1"),
+            "Name of this node in Via, CDN-Loop and Cache-Status.",
+        )
+        .or("\"perigee\""),
+        key(
+            "access_log",
+            text("a file, \"stdout\" or \"off\"", "/var/log/perigee/access.log"),
+            "Where the access log goes.",
+        )
+        .or("\"off\""),
+        key("access_log_format", Kind::OneOf(&["json", "combined"]), "How a line of the access log looks.")
+            .or("\"json\""),
+        key("server_timing", Kind::Bool, "Whether responses carry Server-Timing.").or("false"),
+        key(
+            "trusted_proxies",
+            Kind::List(&text("an address or a network", "203.0.113.0/24")),
+            "Whose X-Forwarded-For, X-Forwarded-Proto and PROXY lines are believed.",
+        )
+        .or("none"),
+        key(
+            "proxy_protocol",
+            Kind::Bool,
+            "Whether connections begin with a PROXY protocol header (version 1 or 2).",
+        )
+        .or("false"),
+        key("limits", Kind::Table(&LIMITS), "Limits against what visitors may use up."),
+    ]],
+};
+
+static LIMITS: Table = Table {
+    title: "limits",
+    groups: &[&[
+        size(
+            "header_bytes_max",
+            settings::HEADER_BYTES,
+            "Bytes of all field lines of a request; more gets 431.",
+        ),
+        number("header_count_max", settings::HEADER_COUNT, "Field lines of a request; more gets 431."),
+        size("request_line_max", settings::REQUEST_LINE, "Bytes of the request line; more gets 414."),
+        size("body_bytes_max", settings::BODY_BYTES, "Bytes of a request body; more gets 413."),
+        time("header_timeout", settings::HEADER_TIMEOUT, "Time for a whole request head; then 408."),
+        time("idle_timeout", settings::IDLE_TIMEOUT, "How long a connection may wait for its next request."),
+        time("body_stall_timeout", settings::BODY_STALL, "Time without a byte of request body arriving."),
+        time("write_stall_timeout", settings::WRITE_STALL, "Time without a byte of response leaving."),
+        number("connections_max", settings::CONNECTIONS, "Open connections of all workers."),
+        number(
+            "requests_per_connection_max",
+            settings::REQUESTS_PER_CONNECTION,
+            "Requests on one connection before it is closed.",
+        ),
+        time("drain_timeout", settings::DRAIN, "Time that running requests get to end when the node stops."),
+    ]],
+};
+
+pub(crate) static SITE: Table = Table {
+    title: "[[site]]",
+    groups: &[
+        &[
+            key(
+                "name",
+                text("a name of letters, digits, \"-\", \"_\" and \".\"", "shop"),
+                "Name of the site: part of each cache key, of logs and of metrics.",
+            )
+            .required(),
+            key(
+                "domains",
+                Kind::List(&text("a domain, \"*.\" and a domain, or \"*\"", "www.shop.example")),
+                "Hosts that the site answers for. An exact domain wins over a wildcard, a longer wildcard over a shorter one.",
+            )
+            .required(),
+            key(
+                "origin",
+                ORIGIN,
+                "Where the content comes from; of a list, the first that is well. A path in the URL is put in front of every path.",
+            )
+            .required(),
+        ],
+        ORIGIN_KEYS,
+        CHOICES,
+        &[
+            key("rule", Kind::Tables(&RULE), "One rule; the first that matches decides. What it doesn't say, the site's own keys say."),
+            key("test", Kind::Tables(&TEST), "One test of the rules, run by `perigee check`."),
+        ],
+    ],
+};
+
+const ORIGIN: Kind = Kind::List(&URL);
+
+const ORIGIN_KEYS: &[Key] =
+    &[key("origin_options", Kind::Table(&ORIGIN_OPTIONS), "How the edge talks to the origin or origins.")];
+
+static RULE: Table = Table {
+    title: "[[site.rule]]",
+    groups: &[
+        &[
+            key("name", text("a name", "images"), "What messages, logs and tests call the rule.")
+                .or("rule and its number"),
+            key(
+                "path",
+                Kind::List(&text("a path with \"*\" for any part", "/static/*")),
+                "Paths that the rule is for. \"*\" stands for any text, also none, also across \"/\"; nothing else is special. The query is not part of the path.",
+            ),
+            key(
+                "methods",
+                Kind::List(&text("a method", "GET")),
+                "Methods that the rule is for; GET includes HEAD.",
+            ),
+            key(
+                "hosts",
+                Kind::List(&text("a host with \"*\" for any part", "cdn.shop.example")),
+                "Hosts that the rule is for.",
+            ),
+            key("scheme", Kind::OneOf(&["http", "https"]), "What the visitor speaks."),
+            key(
+                "with_header",
+                Kind::Map { what: "a header name", of: &TEST_OF_VALUE },
+                "Headers that the request must have: a text with \"*\", true for any value, false for none.",
+            ),
+            key(
+                "with_cookie",
+                Kind::Map { what: "a cookie name", of: &TEST_OF_VALUE },
+                "Cookies that the request must have, written like with_header.",
+            ),
+            key(
+                "status",
+                Kind::List(&STATUS),
+                "Makes it a response rule: used once the response's status is known, for response_headers and browser_ttl only.",
+            ),
+            key("origin", ORIGIN, "Other origins than the site's."),
+        ],
+        ORIGIN_KEYS,
+        CHOICES,
+    ],
+};
+
+const TEST_OF_VALUE: Kind = Kind::Either(&[Kind::Bool, PATTERN]);
+
+static QUERY_VALUES: [Kind; 2] = [Kind::OneOf(&["all", "ignore"]), Kind::Table(&QUERY)];
+
+static COOKIES_VALUES: [Kind; 2] = [Kind::OneOf(&["all", "none"]), Kind::Table(&COOKIES)];
+
+static CORS_VALUES: [Kind; 2] = [Kind::OneOf(&["static", "off", "all"]), Kind::Table(&CORS)];
+
+/// What a site says for all its rules, and a rule for itself.
+const CHOICES: &[Key] = &[
+    key("cache", Kind::Bool, "Whether the cache is used. false: every request goes to the origin.").or("true"),
+    key("ttl", TTL, "How long a good answer (200, 203, 204, 206, 300, 301, 308) is fresh, whatever its headers say. Doesn't lift private, no-store or Set-Cookie.")
+        .or("HTTP decides"),
+    key(
+        "ttl_by_status",
+        Kind::Map { what: "a status (404), a class (5xx) or a range (500-503)", of: &TTL },
+        "The same by status, errors among them: { \"404\" = \"10s\", \"5xx\" = \"1s\" }.",
+    )
+    .or("HTTP decides"),
+    key("browser_ttl", TTL, "The max-age that visitors are told.").or("the origin's"),
+    key("stale_while_revalidate", TTL, "How long past its freshness a response may answer while it is fetched anew.")
+        .or("the origin's"),
+    key("stale_if_error", TTL, "How long past its freshness a response may answer because the origin fails.")
+        .or("the origin's; 1d when no connection can be had"),
+    key(
+        "set_cookie",
+        Kind::OneOf(&["refuse", "rfc9111", "strip"]),
+        "Responses with Set-Cookie: not stored unless the origin says they are for all; stored as RFC 9111 allows; stored without the cookie.",
+    )
+    .or("\"refuse\""),
+    key(
+        "targeted",
+        Kind::List(&HEADER_NAME),
+        "Response fields that speak to this cache before Cache-Control does, most important first (RFC 9213).",
+    )
+    .or("[\"Perigee-Cache-Control\", \"CDN-Cache-Control\"]"),
+    key("heuristic", Kind::Table(&HEURISTIC), "Freshness by guess, when the origin says nothing."),
+    key(
+        "request_cache_control",
+        Kind::OneOf(&["ignore", "honour"]),
+        "Whether visitors' Cache-Control can make the edge ask the origin.",
+    )
+    .or("\"ignore\""),
+    key(
+        "share_authorized",
+        Kind::Bool,
+        "Whether answers to requests with Authorization may be shared although the origin doesn't say so.",
+    )
+    .or("false"),
+    key(
+        "query",
+        Kind::Either(&QUERY_VALUES),
+        "Which parameters of the query tell two requests apart. What is left out of the key is not sent to the origin either.",
+    )
+    .or("\"all\""),
+    key("key", Kind::Table(&CACHE_KEY), "What else tells two requests apart."),
+    key(
+        "vary",
+        Kind::Map {
+            what: "a header name",
+            of: &Kind::Either(&[
+                Kind::OneOf(&["lowercase", "sorted", "presence"]),
+                Kind::List(&text("a value", "de")),
+            ]),
+        },
+        "How spellings of a request header are made equal before keying and forwarding: \"lowercase\", \"sorted\" (a list), \"presence\", or the list of values that count.",
+    ),
+    key("request_headers", Kind::Table(&HEADER_CHANGES), "Changes to the request before it goes to the origin. A site's come before its rule's."),
+    key(
+        "request_cookies",
+        Kind::Either(&COOKIES_VALUES),
+        "Which cookies the origin sees.",
+    )
+    .or("\"all\""),
+    key("response_headers", Kind::Table(&HEADER_CHANGES), "Changes to the response before it goes to the visitor. A site's come before its rule's."),
+    key(
+        "surrogate_keys",
+        Kind::List(&text("a surrogate key", "static")),
+        "Keys for purging that each stored response gets besides the origin's own.",
+    )
+    .or("none"),
+    key("redirect", Kind::Table(&REDIRECT), "Answer at once with a redirect."),
+    key(
+        "cors",
+        Kind::Either(&CORS_VALUES),
+        "Cross-origin reading: opened to all for static types (CSS, JavaScript, fonts, images, media, WebAssembly) and else the origin's affair; the origin's affair; opened to all; or a table.",
+    )
+    .or("\"static\""),
+    key("websocket", Kind::Bool, "Whether a request to switch to WebSocket is passed on.").or("true"),
+];
+
+static HEURISTIC: Table = Table {
+    title: "heuristic",
+    groups: &[&[
+        number("percent", bound(10, 0, 100), "Share of the time since Last-Modified; 0 turns guessing off."),
+        Key {
+            default: Shown::Time(Duration::from_secs(semantics::policy::HEURISTIC_SECS_MAX)),
+            ..key("max", TTL, "Longest guess.")
+        },
+    ]],
+};
+
+static QUERY: Table = Table {
+    title: "query",
+    groups: &[&[
+        key(
+            "keep",
+            Kind::List(&text("a parameter", "w")),
+            "Only these count. A \"*\" at the end stands for any ending.",
+        ),
+        key("drop", Kind::List(&text("a parameter", "utm_*")), "All but these count."),
+        key("sort", Kind::Bool, "Whether the order of parameters doesn't matter.").or("false"),
+    ]],
+};
+
+static CACHE_KEY: Table = Table {
+    title: "key",
+    groups: &[&[
+        key("headers", Kind::List(&HEADER_NAME), "Request headers whose values count."),
+        key("cookies", Kind::List(&COOKIE_NAME), "Cookies whose values count."),
+        key("device", Kind::Bool, "Whether mobile, tablet and desktop are told apart.").or("false"),
+    ]],
+};
+
+static HEADER_CHANGES: Table = Table {
+    title: "header changes",
+    groups: &[&[
+        key("remove", Kind::List(&HEADER_NAME), "Headers to drop; done first."),
+        key("set", Kind::Map { what: "a header name", of: &HEADER_VALUE }, "Headers to replace."),
+        key(
+            "add",
+            Kind::Map { what: "a header name", of: &Kind::List(&HEADER_VALUE) },
+            "Header lines to add beside those that are there.",
+        ),
+    ]],
+};
+
+static COOKIES: Table = Table {
+    title: "request_cookies",
+    groups: &[&[
+        key("keep", Kind::List(&COOKIE_NAME), "Only these; \"*\" stands for any part of a name."),
+        key("drop", Kind::List(&COOKIE_NAME), "All but these."),
+    ]],
+};
+
+static REDIRECT: Table = Table {
+    title: "redirect",
+    groups: &[&[
+        key(
+            "to",
+            text("a URL or a path", "https://{host}{path}{query}"),
+            "Where to. {scheme}, {host}, {path}, {query} (with its \"?\") and {1} to {9} (what a \"*\" of the path stands for) are filled in; {{ and }} are braces.",
+        )
+        .required(),
+        key("status", Kind::Number { min: 301, max: 308 }, "301, 302, 303, 307 or 308.").or("308"),
+    ]],
+};
+
+static CORS: Table = Table {
+    title: "cors",
+    groups: &[&[
+        key(
+            "origins",
+            Kind::List(&text("\"*\" or an origin", "https://shop.example")),
+            "Whose scripts may read.",
+        )
+        .required(),
+        key(
+            "methods",
+            Kind::List(&text("a method", "PUT")),
+            "Methods besides GET, HEAD and POST that are allowed.",
+        ),
+        key("headers", Kind::List(&HEADER_NAME), "Request headers that are allowed."),
+        key("expose", Kind::List(&HEADER_NAME), "Response headers that scripts may read."),
+        key("credentials", Kind::Bool, "Whether requests may carry cookies; needs a list of origins.")
+            .or("false"),
+        Key {
+            default: Shown::Time(CORS_MAX_AGE),
+            ..key("max_age", TTL, "How long a browser may remember the answer to a preflight.")
+        },
+    ]],
+};
+
+/// Chromium's longest.
+pub(crate) const CORS_MAX_AGE: Duration = Duration::from_secs(7200);
+
+static ORIGIN_OPTIONS: Table = Table {
+    title: "origin_options",
+    groups: &[&[
+        key("host", text("a host", "shop.internal.example"), "Host that origins are asked for.")
+            .or("what the visitor asked for"),
+        key("http2", Kind::Bool, "Whether HTTP/2 is spoken: by ALPN over TLS, with prior knowledge over plain TCP.")
+            .or("false"),
+        key("tls", Kind::Table(&TLS), "How origins prove who they are."),
+        key("request_headers", Kind::Table(&HEADER_CHANGES), "Changes to each request that goes to these origins, after the rule's own."),
+        number("connections_max", bounds::CONNECTIONS, "Connections to one origin per worker."),
+        key("timeouts", Kind::Table(&TIMEOUTS), "How long the edge waits."),
+        key(
+            "fail_over",
+            Kind::List(&STATUS),
+            "Statuses upon which a safe request goes to the next origin. A failed connection always does; [] is no status.",
+        )
+        .or("[500, \"502-504\"]"),
+        key("retry", Kind::Table(&RETRY), "How many retries are granted."),
+        key("breaker", Kind::Table(&BREAKER), "When a failing origin is no longer asked for a while."),
+        key("health", Kind::Table(&HEALTH), "How origins are asked whether they are well."),
+    ]],
+};
+
+static TLS: Table = Table {
+    title: "tls",
+    groups: &[&[
+        key(
+            "ca",
+            text("a PEM file", "/etc/perigee/origin-ca.pem"),
+            "Certificates to trust instead of the system's.",
+        ),
+        key(
+            "server_name",
+            text("a host", "origin.shop.example"),
+            "Name asked for and expected in the certificate.",
+        )
+        .or("the origin's host"),
+        key("verify", Kind::Bool, "Whether the certificate is checked.").or("true"),
+    ]],
+};
+
+static TIMEOUTS: Table = Table {
+    title: "timeouts",
+    groups: &[&[
+        time("connect", bounds::CONNECT, "For a connection, TLS included."),
+        time("first_byte", bounds::FIRST_BYTE, "From the request's end to the response's head."),
+        time("idle", bounds::IDLE, "Between two pieces of a body."),
+        Key {
+            default: Shown::Text("no end"),
+            ..time("total", bounds::TOTAL, "From the request's start to the body's end.")
+        },
+        time("keep_alive", bounds::KEEP_ALIVE, "How long an unused connection is kept."),
+    ]],
+};
+
+static RETRY: Table = Table {
+    title: "retry",
+    groups: &[&[
+        number("percent", bound(20, 0, 100), "Retries per hundred requests."),
+        number("floor_per_second", bound(1, 0, 1000), "Retries per second that are always granted."),
+    ]],
+};
+
+const fn ms(default_ms: u64, min_ms: u64, max_ms: u64) -> Bound<Duration> {
+    Bound {
+        default: Duration::from_millis(default_ms),
+        min: Duration::from_millis(min_ms),
+        max: Duration::from_millis(max_ms),
+    }
+}
+
+const BREAKER_DEFAULT: BreakerPolicy = BreakerPolicy {
+    consecutive_failures: 5,
+    failure_percent: 50,
+    attempts_min: 20,
+    window_ms: 5_000,
+    probe_interval_ms: 1_000,
+    probes_to_close: 1,
+};
+
+static BREAKER: Table = Table {
+    title: "breaker",
+    groups: &[&[
+        number(
+            "consecutive_failures",
+            bound(BREAKER_DEFAULT.consecutive_failures, 1, 1000),
+            "Opens after this many failures in a row.",
+        ),
+        number(
+            "failure_percent",
+            bound(BREAKER_DEFAULT.failure_percent as u32, 1, 101),
+            "Opens when this share of the window's attempts failed; 101 is never.",
+        ),
+        number(
+            "attempts_min",
+            bound(BREAKER_DEFAULT.attempts_min, 1, 100_000),
+            "The share counts only with this many attempts.",
+        ),
+        time("window", ms(BREAKER_DEFAULT.window_ms, 100, 600_000), "Length of the window."),
+        time(
+            "probe_interval",
+            ms(BREAKER_DEFAULT.probe_interval_ms, 10, 600_000),
+            "While open, one attempt goes through per this time.",
+        ),
+        number(
+            "probes_to_close",
+            bound(BREAKER_DEFAULT.probes_to_close, 1, 100),
+            "Closes after this many good attempts in a row.",
+        ),
+    ]],
+};
+
+static HEALTH: Table = Table {
+    title: "health",
+    groups: &[&[
+        key(
+            "path",
+            text("a path", "/healthz"),
+            "Asked with GET on each origin; without it there are no probes.",
+        )
+        .or("none"),
+        time("interval", bounds::PROBE_INTERVAL, "Time between two probes."),
+        time("timeout", bounds::PROBE_TIMEOUT, "A probe without an answer after this time has failed."),
+        key("statuses", Kind::List(&STATUS), "Statuses that mean \"well\".").or("\"2xx\", \"3xx\""),
+        number("down_after", bound(3, 1, 100), "Failed probes in a row after which an origin is down."),
+        number("up_after", bound(2, 1, 100), "Good probes in a row after which it is up again."),
+        number(
+            "aside_after",
+            bound(5, 0, 1000),
+            "Failed requests in a row after which it is set aside; 0 is never.",
+        ),
+        time("aside", ms(5_000, 100, 3_600_000), "For how long it is set aside."),
+    ]],
+};
+
+static TEST: Table = Table {
+    title: "[[site.test]]",
+    groups: &[&[
+        key("get", text("a path, with query", "/static/a.css?v=1"), "What is asked for.").required(),
+        key("method", text("a method", "POST"), "The request's method.").or("\"GET\""),
+        key("host", text("a host", "www.shop.example"), "The request's host.").or("the site's first domain"),
+        key("scheme", Kind::OneOf(&["http", "https"]), "What the visitor speaks.").or("\"https\""),
+        key("headers", Kind::Map { what: "a header name", of: &HEADER_VALUE }, "The request's headers."),
+        key("status", Kind::Number { min: 100, max: 599 }, "The status that the origin answers with.")
+            .or("200"),
+        key(
+            "response_headers",
+            Kind::Map { what: "a header name", of: &HEADER_VALUE },
+            "The headers that the origin answers with.",
+        ),
+        key("expect", Kind::Table(&EXPECT), "What must come of it.").required(),
+    ]],
+};
+
+static EXPECT: Table = Table {
+    title: "expect",
+    groups: &[&[
+        key(
+            "rule",
+            Kind::Either(&[Kind::Number { min: 0, max: 100_000 }, text("a rule's name", "images")]),
+            "The rule that decides: its number from 1, 0 for the site's own keys, or its name.",
+        ),
+        key("cache", Kind::Bool, "Whether the cache is used."),
+        key("stored", Kind::Bool, "Whether the answer is stored."),
+        key("ttl", TTL, "How long the answer is fresh."),
+        key("browser_ttl", TTL, "The max-age that the visitor is told by rule."),
+        key(
+            "redirect",
+            text("a URL or a path", "https://www.shop.example/"),
+            "Where the visitor is redirected to.",
+        ),
+        key("origin", URL, "The origin that is asked first."),
+        key(
+            "request_headers",
+            Kind::Map { what: "a header name", of: &TEST_OF_VALUE },
+            "Headers that the origin gets, by rule.",
+        ),
+        key(
+            "response_headers",
+            Kind::Map { what: "a header name", of: &TEST_OF_VALUE },
+            "Headers that the visitor gets, by rule.",
+        ),
+    ]],
+};
+
+/// Keys that people write from habit, with what stands for them here.
+pub(crate) const HABITS: &[(&str, &str)] = &[
+    ("path_prefix", "put the prefix into the origin's URL: origin = \"https://origin.example/prefix\""),
+    ("paths", "the key is path, also for a list"),
+    ("domain", "the key is domains, also for one"),
+    ("max_age", "for the edge write ttl, for browsers browser_ttl"),
+    ("s_maxage", "write ttl"),
+    ("edge_ttl", "write ttl"),
+    ("grace", "write stale_while_revalidate, and stale_if_error"),
+    ("bypass", "write cache = false"),
+    ("pass", "write cache = false"),
+    ("rules", "each rule begins with [[site.rule]]"),
+    ("sites", "each site begins with [[site]]"),
+    ("tests", "each test begins with [[site.test]]"),
+    ("backend", "write origin"),
+    ("upstream", "write origin"),
+    ("proxy_pass", "write origin"),
+    ("headers", "write request_headers or response_headers"),
+    ("policy", "write eviction"),
+    ("method", "the key is methods, also for one"),
+    (
+        "host",
+        "the key is hosts; for the Host that origins are asked for write origin_options = { host = \"…\" }",
+    ),
+];
