@@ -11,7 +11,7 @@ mod sieve;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::slots::Slots;
+use crate::slots::{Moves, Slots};
 use crate::tier::Policy;
 
 /// The rank of a shard that has nothing to evict.
@@ -70,6 +70,9 @@ pub(crate) trait Eviction<V>: Send + Sync {
 
     /// Takes note that the entry `from` is now `to`.
     fn mend(&mut self, slots: &mut Slots<V>, from: u32, to: u32);
+
+    /// Takes note that the table was rebuilt.
+    fn follow(&mut self, moves: &Moves);
 
     /// The rank of the entry that `step` would look at; [`NOTHING`] without entries.
     fn rank(&self, slots: &Slots<V>) -> u64;

@@ -42,7 +42,7 @@ impl Ghost {
     /// Remembers an evicted key, as the newest.
     pub(crate) fn remember(&mut self, key: u128, frequency: u8) {
         // A cell is never 0 because the frequency is stored plus one.
-        self.push(print(key) << 6 | u32::from(frequency.min(FREQUENCY_MAX)) + 1);
+        self.push((print(key) << 6) | (u32::from(frequency.min(FREQUENCY_MAX)) + 1));
     }
 
     /// Takes a key out and returns its frequency, when it is known.

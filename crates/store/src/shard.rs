@@ -1,8 +1,7 @@
-//! One shard: entries, their table and their eviction queues behind one lock, and counters beside it.
+//! One shard: the table of entries and their eviction queues behind one lock, and counters beside it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use hashbrown::HashTable;
 use parking_lot::{RwLock, RwLockWriteGuard};
 
 use crate::eviction::{self, Clock, Eviction, Step};
@@ -41,8 +40,6 @@ pub(crate) fn count(counter: &AtomicU64) {
 
 /// What is under the lock.
 pub(crate) struct Entries<V> {
-    /// Indices into `slots`, by the low half of the key.
-    table: HashTable<u32>,
     slots: Slots<V>,
     eviction: Box<dyn Eviction<V>>,
 }
@@ -61,9 +58,8 @@ pub(crate) enum Evicted<V> {
 }
 
 impl<V> Shard<V> {
-    /// Most bytes that the table and the policy take per entry. The table holds an index and a tag of one byte per
-    /// cell and is kept at least 3/8 · 7/8 full.
-    pub(crate) const ENTRY_BYTES: usize = size_of::<Slot<V>>() + 16 + eviction::ENTRY_BYTES;
+    /// Most bytes that the table and the policy take per entry.
+    pub(crate) const ENTRY_BYTES: usize = Slots::<V>::ENTRY_BYTES + eviction::ENTRY_BYTES;
 
     /// Most bytes that a shard takes whatever it holds.
     pub(crate) const FIXED_BYTES: usize =
@@ -71,11 +67,7 @@ impl<V> Shard<V> {
 
     pub(crate) fn new(policy: Policy) -> Self {
         Shard {
-            entries: RwLock::new(Entries {
-                table: HashTable::new(),
-                slots: Slots::new(),
-                eviction: eviction::new(policy),
-            }),
+            entries: RwLock::new(Entries { slots: Slots::new(), eviction: eviction::new(policy) }),
             counts: Counts::default(),
         }
     }
@@ -134,10 +126,8 @@ impl<V> Shard<V> {
     /// Number of entries and bytes allocated for the index.
     pub(crate) fn size(&self) -> (u64, usize) {
         let entries = self.entries.read();
-        let bytes = size_of::<Shard<V>>()
-            + entries.slots.allocated_bytes()
-            + entries.table.allocation_size()
-            + entries.eviction.allocated_bytes();
+        let bytes =
+            size_of::<Shard<V>>() + entries.slots.allocated_bytes() + entries.eviction.allocated_bytes();
         (u64::from(entries.slots.len()), bytes)
     }
 
@@ -154,7 +144,7 @@ impl<V> Shard<V> {
 impl<V> Entries<V> {
     /// The index of a key's entry.
     pub(crate) fn find(&self, key: u128) -> Option<u32> {
-        self.table.find(key as u64, |id| self.slots.at(*id).key() == key).copied()
+        self.slots.find(key)
     }
 
     /// The entry at an index from [`Entries::find`].
@@ -164,9 +154,8 @@ impl<V> Entries<V> {
 
     /// Adds an entry for a key that has none. Returns whether the key was evicted not long ago.
     pub(crate) fn add(&mut self, key: u128, value: V, bytes: u32, clock: &Clock) -> bool {
-        let id = self.slots.push(Slot::new(key, value, bytes));
-        let slots = &self.slots;
-        self.table.insert_unique(key as u64, id, |id| slots.at(*id).key() as u64);
+        self.fit();
+        let id = self.slots.insert(Slot::new(key, value, bytes));
         self.eviction.admit(&mut self.slots, id, clock)
     }
 
@@ -192,30 +181,26 @@ impl<V> Entries<V> {
 
     /// Empties the shard and returns what was in it, to be dropped outside the lock.
     pub(crate) fn drain(&mut self, policy: Policy) -> Slots<V> {
-        self.table = HashTable::new();
         self.eviction = eviction::new(policy);
         std::mem::replace(&mut self.slots, Slots::new())
     }
 
-    /// Takes an entry that is in no queue out of table and slots.
+    /// Takes an entry out of the table that is in no queue.
     fn take(&mut self, id: u32) -> Slot<V> {
-        let key = self.slots.at(id).key();
-        if let Ok(cell) = self.table.find_entry(key as u64, |cell| *cell == id) {
-            cell.remove();
+        let slot = self.slots.take(id);
+        let mut gap = id;
+        while let Some(left) = self.slots.close(gap) {
+            self.eviction.mend(&mut self.slots, left, gap);
+            gap = left;
         }
-        let last = self.slots.len() - 1;
-        let slot = self.slots.swap_remove(id);
-        if id != last {
-            let moved = self.slots.at(id).key();
-            if let Some(cell) = self.table.find_mut(moved as u64, |cell| *cell == last) {
-                *cell = id;
-            }
-            self.eviction.mend(&mut self.slots, last, id);
-        }
-        if self.table.len() * 8 < self.table.capacity() * 3 {
-            let slots = &self.slots;
-            self.table.shrink_to(self.table.len(), |id| slots.at(*id).key() as u64);
-        }
+        self.fit();
         slot
+    }
+
+    /// Rebuilds the table when its size no longer suits the number of entries.
+    fn fit(&mut self) {
+        if let Some(moves) = self.slots.fit() {
+            self.eviction.follow(&moves);
+        }
     }
 }

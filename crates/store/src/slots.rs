@@ -1,8 +1,13 @@
-//! The entries of a shard, in a dense array of blocks, and the lists that run through them.
+//! The entries of a shard, in one open-addressed table, and the lists that run through them.
 //!
-//! Entries are always `0..len`: removing one moves the last into its place. So memory follows the number of entries
-//! down as well as up, there is no free list, and links and table cells are 32-bit indices. Blocks, not one vector,
-//! so that growing never copies a shard's entries under its lock.
+//! An entry lies in its table cell: finding one costs one miss of the processor's cache where a table of indices would
+//! cost two or three, which is what a lookup among millions of entries takes. The home of a key is its share of the
+//! table's length; the cells from there to the first empty one are searched. Removing closes the gap: entries whose way
+//! from home led across it move up. The table is kept between [`FULL_MIN`] and [`FULL_MAX`] percent full, so memory
+//! follows the number of entries down as well as up; it is rebuilt in one sweep, since a longer table has its keys in the
+//! same order.
+//!
+//! Links are cell numbers. Whoever moves entries tells the policy: see [`Slots::close`] and [`Slots::fit`].
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -12,24 +17,29 @@ pub(crate) const NONE: u32 = u32::MAX;
 /// Most hits that are remembered between two looks of the evictor: three bits.
 pub(crate) const HITS_MAX: u8 = 7;
 
-/// Entries per block.
-const BLOCK: usize = 256;
+/// Percent of the cells in use below which the table is rebuilt, above which it is, and after it was.
+const FULL_MIN: usize = 64;
+const FULL_MAX: usize = 86;
+const FULL: usize = 74;
 
-/// One entry. Key and value first: what a hit reads lies together.
+/// Cells of the smallest table that is not empty.
+const CELLS_MIN: usize = 16;
+
+/// One entry. First what a hit touches.
 #[repr(C)]
 pub(crate) struct Slot<V> {
     key: [u64; 2],
     pub(crate) value: V,
-    /// Orders evictions across shards; what it means is the policy's.
-    pub(crate) rank: u64,
-    /// What the entry takes of the budget: its value and its share of the index.
-    pub(crate) bytes: u32,
-    next: u32,
-    prev: u32,
     hits: AtomicU8,
     pub(crate) frequency: u8,
     /// Which of the policy's lists it is in.
     pub(crate) queue: u8,
+    /// What the entry takes of the budget: its value and its share of the index.
+    pub(crate) bytes: u32,
+    /// Orders evictions across shards; what it means is the policy's.
+    pub(crate) rank: u64,
+    next: u32,
+    prev: u32,
 }
 
 impl<V> Slot<V> {
@@ -37,13 +47,13 @@ impl<V> Slot<V> {
         Slot {
             key: [(key >> 64) as u64, key as u64],
             value,
-            rank: 0,
-            bytes,
-            next: NONE,
-            prev: NONE,
             hits: AtomicU8::new(0),
             frequency: 1,
             queue: 0,
+            bytes,
+            rank: 0,
+            next: NONE,
+            prev: NONE,
         }
     }
 
@@ -70,72 +80,141 @@ impl<V> Slot<V> {
 
 /// All entries of a shard.
 pub(crate) struct Slots<V> {
-    /// All full but the last ones: at most one partly filled and one empty block, kept against thrashing.
-    blocks: Vec<Vec<Slot<V>>>,
+    cells: Vec<Option<Slot<V>>>,
     len: u32,
 }
 
+/// Where each entry went when the table was rebuilt.
+pub(crate) struct Moves(Vec<u32>);
+
 impl<V> Slots<V> {
-    /// Most bytes that are allocated beyond `len` entries.
-    pub(crate) const SLACK_BYTES: usize = 2 * BLOCK * size_of::<Slot<V>>();
+    /// Most bytes that the table takes per entry.
+    pub(crate) const ENTRY_BYTES: usize = (size_of::<Option<Slot<V>>>() * 100).div_ceil(FULL_MIN);
+
+    /// Most bytes that it takes beyond that, for the smallest tables and for rounding.
+    pub(crate) const SLACK_BYTES: usize = 2 * CELLS_MIN * size_of::<Option<Slot<V>>>();
 
     pub(crate) fn new() -> Self {
-        Slots { blocks: Vec::new(), len: 0 }
+        Slots { cells: Vec::new(), len: 0 }
     }
 
     pub(crate) fn len(&self) -> u32 {
         self.len
     }
 
-    pub(crate) fn at(&self, id: u32) -> &Slot<V> {
-        &self.blocks[id as usize / BLOCK][id as usize % BLOCK]
-    }
-
-    pub(crate) fn at_mut(&mut self, id: u32) -> &mut Slot<V> {
-        &mut self.blocks[id as usize / BLOCK][id as usize % BLOCK]
-    }
-
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Slot<V>> {
-        self.blocks.iter().flatten()
+        self.cells.iter().flatten()
     }
 
-    /// Appends an entry and returns its index. The caller keeps the number of entries below [`NONE`].
-    pub(crate) fn push(&mut self, slot: Slot<V>) -> u32 {
-        let (id, block) = (self.len, self.len as usize / BLOCK);
-        if block == self.blocks.len() {
-            self.blocks.push(Vec::with_capacity(BLOCK));
+    /// The number of a key's cell.
+    pub(crate) fn find(&self, key: u128) -> Option<u32> {
+        if self.cells.is_empty() {
+            return None;
         }
-        self.blocks[block].push(slot);
+        let wanted = [(key >> 64) as u64, key as u64];
+        let mut cell = self.home(wanted);
+        while let Some(slot) = &self.cells[cell] {
+            if slot.key == wanted {
+                return Some(cell as u32);
+            }
+            cell = self.following(cell);
+        }
+        None
+    }
+
+    /// The entry in a cell that has one.
+    pub(crate) fn at(&self, cell: u32) -> &Slot<V> {
+        self.cells[cell as usize].as_ref().expect("links and lookups lead to cells in use")
+    }
+
+    /// The entry in a cell that has one.
+    pub(crate) fn at_mut(&mut self, cell: u32) -> &mut Slot<V> {
+        self.cells[cell as usize].as_mut().expect("links and lookups lead to cells in use")
+    }
+
+    /// Adds an entry, in no list, whose key has none. There must be room: [`Slots::fit`].
+    pub(crate) fn insert(&mut self, slot: Slot<V>) -> u32 {
         self.len += 1;
-        id
+        self.place(slot)
     }
 
-    /// Takes an entry that is in no list. The last entry, if it is another one, moves to `id`: the caller mends what
-    /// points to it ([`Slots::mend`] and the table).
-    pub(crate) fn swap_remove(&mut self, id: u32) -> Slot<V> {
-        let last = self.len - 1;
-        let block = last as usize / BLOCK;
-        let mut slot = self.blocks[block].pop().expect("the block of the last entry is not empty");
-        self.len = last;
-        if self.blocks[block].is_empty() {
-            self.blocks.truncate(block + 1);
-        }
-        if id != last {
-            std::mem::swap(&mut slot, self.at_mut(id));
-        }
-        slot
+    /// Takes an entry out that is in no list. Then the gap must be closed.
+    pub(crate) fn take(&mut self, cell: u32) -> Slot<V> {
+        self.len -= 1;
+        self.cells[cell as usize].take().expect("only cells in use are emptied")
     }
 
-    /// Points the neighbours of the entry that moved to `id`, and the ends of its list, to it.
-    pub(crate) fn mend(&mut self, id: u32, list: &mut List) {
-        let (prev, next) = (self.at(id).prev, self.at(id).next);
-        self.join(list, prev, id);
-        self.join(list, id, next);
+    /// Moves one entry into the gap, if one must, and returns the cell that it left: the next gap. After each, the
+    /// policy must mend what pointed there.
+    pub(crate) fn close(&mut self, gap: u32) -> Option<u32> {
+        let gap = gap as usize;
+        let mut cell = self.following(gap);
+        while let Some(slot) = &self.cells[cell] {
+            if self.way(self.home(slot.key), cell) >= self.way(gap, cell) {
+                self.cells.swap(gap, cell);
+                return Some(cell as u32);
+            }
+            cell = self.following(cell);
+        }
+        None
+    }
+
+    /// Rebuilds the table if it is too small for one entry more or too large. The policy must follow the moves.
+    pub(crate) fn fit(&mut self) -> Option<Moves> {
+        let (cells, wanted) = (self.cells.len(), self.len as usize + 1);
+        if wanted * 100 <= cells * FULL_MAX && (wanted * 100 >= cells * FULL_MIN || cells <= CELLS_MIN) {
+            return None;
+        }
+        let cells = (wanted * 100 / FULL).max(CELLS_MIN);
+        let mut old = Vec::with_capacity(cells);
+        old.resize_with(cells, || None);
+        std::mem::swap(&mut old, &mut self.cells);
+        let mut moves = Moves(vec![NONE; old.len()]);
+        for (from, cell) in old.into_iter().enumerate() {
+            if let Some(slot) = cell {
+                moves.0[from] = self.place(slot);
+            }
+        }
+        for slot in self.cells.iter_mut().flatten() {
+            slot.next = moves.of(slot.next);
+            slot.prev = moves.of(slot.prev);
+        }
+        Some(moves)
+    }
+
+    /// Points the neighbours of the entry that moved to `cell`, and the ends of its list, to it.
+    pub(crate) fn mend(&mut self, cell: u32, list: &mut List) {
+        let (prev, next) = (self.at(cell).prev, self.at(cell).next);
+        self.join(list, prev, cell);
+        self.join(list, cell, next);
     }
 
     /// Bytes allocated.
     pub(crate) fn allocated_bytes(&self) -> usize {
-        self.blocks.capacity() * size_of::<Vec<Slot<V>>>() + self.blocks.len() * BLOCK * size_of::<Slot<V>>()
+        self.cells.capacity() * size_of::<Option<Slot<V>>>()
+    }
+
+    fn place(&mut self, slot: Slot<V>) -> u32 {
+        let mut cell = self.home(slot.key);
+        while self.cells[cell].is_some() {
+            cell = self.following(cell);
+        }
+        self.cells[cell] = Some(slot);
+        cell as u32
+    }
+
+    fn home(&self, key: [u64; 2]) -> usize {
+        // The key as a fraction of all keys, of the length: any length will do.
+        ((u128::from(key[1]) * self.cells.len() as u128) >> 64) as usize
+    }
+
+    fn following(&self, cell: usize) -> usize {
+        if cell + 1 == self.cells.len() { 0 } else { cell + 1 }
+    }
+
+    /// Cells from one to another, around the end.
+    fn way(&self, from: usize, to: usize) -> usize {
+        if to >= from { to - from } else { to + self.cells.len() - from }
     }
 
     fn join(&mut self, list: &mut List, before: u32, after: u32) {
@@ -147,6 +226,13 @@ impl<V> Slots<V> {
             NONE => list.last = before,
             _ => self.at_mut(after).prev = before,
         }
+    }
+}
+
+impl Moves {
+    /// The new number of a cell.
+    pub(crate) fn of(&self, cell: u32) -> u32 {
+        if cell == NONE { NONE } else { self.0[cell as usize] }
     }
 }
 
@@ -166,21 +252,27 @@ impl List {
     }
 
     /// Appends an entry that is in no list.
-    pub(crate) fn push<V>(&mut self, slots: &mut Slots<V>, id: u32) {
+    pub(crate) fn push<V>(&mut self, slots: &mut Slots<V>, cell: u32) {
         let last = self.last;
-        slots.join(self, last, id);
-        slots.join(self, id, NONE);
+        slots.join(self, last, cell);
+        slots.join(self, cell, NONE);
     }
 
     /// Takes an entry out and returns the one after it, or [`NONE`].
-    pub(crate) fn unlink<V>(&mut self, slots: &mut Slots<V>, id: u32) -> u32 {
-        let (prev, next) = (slots.at(id).prev, slots.at(id).next);
+    pub(crate) fn unlink<V>(&mut self, slots: &mut Slots<V>, cell: u32) -> u32 {
+        let (prev, next) = (slots.at(cell).prev, slots.at(cell).next);
         slots.join(self, prev, next);
         next
     }
 
-    /// The entry after `id`, or [`NONE`].
-    pub(crate) fn after<V>(&self, slots: &Slots<V>, id: u32) -> u32 {
-        slots.at(id).next
+    /// The entry after `cell`, or [`NONE`].
+    pub(crate) fn after<V>(&self, slots: &Slots<V>, cell: u32) -> u32 {
+        slots.at(cell).next
+    }
+
+    /// Follows a rebuilt table.
+    pub(crate) fn follow(&mut self, moves: &Moves) {
+        self.first = moves.of(self.first);
+        self.last = moves.of(self.last);
     }
 }

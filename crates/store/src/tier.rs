@@ -1,7 +1,7 @@
 //! The memory tier: shards that keep one budget together.
 //!
 //! ```text
-//! key ─► shard (8 bits of the high half) ─► table (low half) ─► slot ─► value
+//! key ─► shard (low bits of the high half) ─► table cell (low half) ─► value
 //! ```
 //!
 //! The budget is one number for all shards. An insertion first reserves its bytes; while they are not there, the entry
@@ -65,7 +65,7 @@ impl Default for Policy {
 /// How a tier is made.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TierConfig {
-    /// Bytes for everything: values, entries, tables, queues. Default 256 MiB. A part of about 30 KiB per shard is
+    /// Bytes for everything: values, tables, queues. Default 256 MiB. A part of about 6 KiB per shard is
     /// taken whatever is stored; a tier of less than that stores nothing.
     pub bytes_max: usize,
     /// Which entry leaves.
@@ -120,7 +120,7 @@ pub struct TierStats {
     pub bytes: u64,
     /// The budget.
     pub bytes_max: u64,
-    /// Bytes really allocated for slots, tables and queues; `bytes` counts an upper bound of them.
+    /// Bytes really allocated for tables and queues; `bytes` counts an upper bound of them.
     pub index_bytes: u64,
     /// Lookups that found a value.
     pub hits: u64,
@@ -161,8 +161,8 @@ pub struct Tier<V> {
 }
 
 impl<V: Weigh + Clone> Tier<V> {
-    /// Bytes of the budget that an entry takes beside what its value weighs: slot with the value itself, table cell and
-    /// memory of evicted keys. An upper bound; the average is about a fifth lower.
+    /// Bytes of the budget that an entry takes beside what its value weighs: its table cell, with the
+    /// value itself, and what is remembered of evicted keys. An upper bound: 87 for a pointer; the average is a fifth lower.
     pub const ENTRY_BYTES: usize = Shard::<V>::ENTRY_BYTES;
 
     /// An empty tier.

@@ -10,7 +10,7 @@
 
 use super::{Clock, ENTRY_BYTES, Eviction, FIXED_BYTES, NOTHING, Step};
 use crate::ghost::Ghost;
-use crate::slots::{List, Slots};
+use crate::slots::{List, Moves, NONE, Slots};
 
 /// Steps of utility: from 1 / 2^32 (a 4 GiB object asked for once, e = 1) to 2^8 (frequency 255, e = 0).
 const QUEUES: usize = 4 * (32 + 8);
@@ -61,7 +61,7 @@ impl Lgdsf {
     fn look<V>(&mut self, slots: &Slots<V>, queue: usize) {
         let first = self.queues[queue].list.first();
         let bit = 1 << (queue % 64);
-        if first == crate::slots::NONE {
+        if first == NONE {
             self.occupied[queue / 64] &= !bit;
             self.queues[queue].rank = NOTHING;
         } else {
@@ -133,6 +133,10 @@ impl<V> Eviction<V> for Lgdsf {
     fn mend(&mut self, slots: &mut Slots<V>, _from: u32, to: u32) {
         let queue = usize::from(slots.at(to).queue);
         slots.mend(to, &mut self.queues[queue].list);
+    }
+
+    fn follow(&mut self, moves: &Moves) {
+        self.queues.iter_mut().for_each(|queue| queue.list.follow(moves));
     }
 
     fn rank(&self, _slots: &Slots<V>) -> u64 {

@@ -1,7 +1,7 @@
 //! Least recently used: one list, a hit moves the entry to its end. For comparison: every hit takes the write lock.
 
 use super::{Clock, Eviction, NOTHING, Step};
-use crate::slots::{List, NONE, Slots};
+use crate::slots::{List, Moves, NONE, Slots};
 
 pub(super) struct Lru {
     list: List,
@@ -50,6 +50,10 @@ impl<V> Eviction<V> for Lru {
 
     fn mend(&mut self, slots: &mut Slots<V>, _from: u32, to: u32) {
         slots.mend(to, &mut self.list);
+    }
+
+    fn follow(&mut self, moves: &Moves) {
+        self.list.follow(moves);
     }
 
     fn rank(&self, slots: &Slots<V>) -> u64 {

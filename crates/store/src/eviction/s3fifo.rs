@@ -5,7 +5,7 @@
 
 use super::{Clock, Eviction, NOTHING, Step};
 use crate::ghost::Ghost;
-use crate::slots::{List, NONE, Slots};
+use crate::slots::{List, Moves, NONE, Slots};
 
 const SMALL: u8 = 0;
 const MAIN: u8 = 1;
@@ -86,6 +86,10 @@ impl<V> Eviction<V> for S3Fifo {
     fn mend(&mut self, slots: &mut Slots<V>, _from: u32, to: u32) {
         let queue = usize::from(slots.at(to).queue);
         slots.mend(to, &mut self.queues[queue]);
+    }
+
+    fn follow(&mut self, moves: &Moves) {
+        self.queues.iter_mut().for_each(|queue| queue.follow(moves));
     }
 
     /// The age of the probation queue sets the pace between shards; within a shard the tenth does.

@@ -2,7 +2,7 @@
 //! and begins again. What the hand finds hit loses its mark and stays in place; what it finds without goes.
 
 use super::{Clock, Eviction, NOTHING, Step};
-use crate::slots::{List, NONE, Slots};
+use crate::slots::{List, Moves, NONE, Slots};
 
 /// Bits of a rank for the order of insertion; the rest counts the hand's laps.
 const STAMP_BITS: u32 = 40;
@@ -67,6 +67,11 @@ impl<V> Eviction<V> for Sieve {
         if self.hand == from {
             self.hand = to;
         }
+    }
+
+    fn follow(&mut self, moves: &Moves) {
+        self.list.follow(moves);
+        self.hand = moves.of(self.hand);
     }
 
     fn rank(&self, slots: &Slots<V>) -> u64 {
