@@ -66,7 +66,8 @@ impl Default for Policy {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TierConfig {
     /// Bytes for everything: values, tables, queues. Default 256 MiB. A part of about 6 KiB per shard is
-    /// taken whatever is stored; a tier of less than that stores nothing.
+    /// taken whatever is stored; a tier of less than that stores nothing. Not counted: while a shard's table
+    /// is rebuilt, for some milliseconds, both of its tables exist.
     pub bytes_max: usize,
     /// Which entry leaves.
     pub policy: Policy,
