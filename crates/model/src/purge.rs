@@ -19,7 +19,8 @@
 //! keeps one `PurgeClock` behind a reader-writer lock and its [`PurgeClock::newest`] in an atomic beside it, written
 //! after `record` and before the purge is acknowledged: a hit whose object is not older than that atomic needs no
 //! lock. After `check` answered `None` the edge may raise the object's position to the clock's `newest`, because no
-//! purge up to there matches it; so each object takes the longer way at most once per purge.
+//! purge up to there matches it; so each object takes the longer way at most once per purge. (That holds where purges
+//! are recorded in the order of their positions, as a journal's follower does.)
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
