@@ -12,6 +12,7 @@
 //! looks at a URL that a visitor sent to find out whom to ask: it connects to what the configuration names and to
 //! nothing else. Callers are the flow (for visitors and background revalidation) and the prober.
 
+mod attempt;
 mod body;
 mod connect;
 mod error;
@@ -32,14 +33,16 @@ use std::sync::Arc;
 use hyper_util::rt::TokioIo;
 use model::OriginGroup;
 use model::breaker::Permit;
+use observe::{FetchEvent, Registry, Slot};
 use semantics::{Fields, Wall};
 use tokio::time::{Instant, timeout};
 
+use attempt::{Attempt, Ledger, Sink};
 use body::Upload;
 use connect::Names;
 use exchange::{Failed, body_length, exchange, response_fields};
 use pool::{Pool, Wanted};
-use shared::{Attempt, OriginState};
+use shared::OriginState;
 
 pub(crate) use body::{BodyPart, OriginBody, RequestBody};
 pub(crate) use error::{Fault, FetchError, FetchErrorKind, Phase, Sent};
@@ -52,6 +55,7 @@ pub(crate) struct Origins {
     shared: Arc<OriginsShared>,
     pools: RefCell<HashMap<u64, Rc<Pool>>>,
     names: Names,
+    observer: RefCell<Option<(Arc<Registry>, Sink)>>,
 }
 
 /// What to ask an origin.
@@ -128,7 +132,12 @@ pub(crate) struct FetchInfo {
 impl Origins {
     /// A worker's own, without connections.
     pub(crate) fn new(shared: Arc<OriginsShared>) -> Self {
-        Origins { shared, pools: RefCell::default(), names: Names::default() }
+        Origins { shared, pools: RefCell::default(), names: Names::default(), observer: RefCell::default() }
+    }
+
+    /// From now on, `emit` gets one event for each attempt at an origin, when the attempt is over, body and all.
+    pub(crate) fn report_to(&self, registry: &Arc<Registry>, emit: impl Fn(&FetchEvent) + 'static) {
+        *self.observer.borrow_mut() = Some((registry.clone(), Rc::new(emit)));
     }
 
     /// Asks the origins of `group`, in order, until one answers.
@@ -165,6 +174,7 @@ impl Origins {
             let now = self.shared.now();
             let Some(permit) = state.admit(now) else {
                 state.counters.breaker_refusals.add();
+                self.ledger(&self.pool(state), attempts > 0).fail(FetchErrorKind::BreakerOpen);
                 continue;
             };
             if attempts > 0 {
@@ -179,13 +189,19 @@ impl Origins {
             attempts += 1;
             let tries = Tries { started, total, attempts, on_informational: &on_informational };
             match self.attempt(state, permit, group, &request, upload, tries).await {
-                Ok(response) => {
+                Ok(mut response) => {
                     let more = place + 1 < order.len();
                     if !(more && retry_safe && group.fails_over(response.status)) {
+                        if let Some(worse) = &mut answer {
+                            worse.body.close();
+                        }
                         return Ok(response);
                     }
                     // Kept in case that the others cannot even connect.
-                    answer.get_or_insert(response);
+                    match &answer {
+                        None => answer = Some(response),
+                        Some(_) => response.body.close(),
+                    }
                     upload = Upload::new(RequestBody::Empty);
                 }
                 Err(failed) => {
@@ -220,12 +236,16 @@ impl Origins {
     ) -> Result<OriginResponse, Failed> {
         state.counters.attempts.add();
         let pool = self.pool(state);
+        let mut ledger = self.ledger(&pool, tries.attempts > 1);
         let asked = Instant::now();
         let slot = match pool.slot().await {
             Ok(slot) => slot,
-            Err(error) => return Err(Failed::before(error, upload)),
+            Err(error) => {
+                ledger.fail(error.kind());
+                return Err(Failed::before(error, upload));
+            }
         };
-        let attempt = Attempt::new(&self.shared, state, permit, slot);
+        let mut attempt = Attempt::new(&self.shared, state, permit, ledger, slot);
         let mut wanted = if request.upgrade.is_some() { Wanted::NewHttp1 } else { Wanted::Any };
         let timeouts = &state.settings.timeouts;
         loop {
@@ -249,6 +269,8 @@ impl Origins {
                 }
             };
             let connect_us = micros_since(asked);
+            attempt.connected(&lease, connect_us);
+            let sent_at = Instant::now();
             let request_time = self.shared.wall();
             let settings = &state.settings;
             let progress = upload.progress();
@@ -283,7 +305,8 @@ impl Origins {
             let status = response.status().as_u16();
             // An origin that answers is not helped by silence, so a status counts against it only where the group
             // has another one to turn to.
-            attempt.answered(group.origins.len() < 2 || !group.fails_over(status));
+            let well = group.origins.len() < 2 || !group.fails_over(status);
+            attempt.answered(status, well, micros_since(sent_at));
             if status == 101 {
                 return self.upgraded(attempt, request, response, info, request_time).await;
             }
@@ -310,7 +333,7 @@ impl Origins {
     /// Takes over the connection after 101 (RFC 9110 §15.2.2).
     async fn upgraded(
         &self,
-        attempt: Attempt,
+        mut attempt: Attempt,
         request: &OriginRequest,
         mut response: http::Response<hyper::body::Incoming>,
         info: FetchInfo,
@@ -321,22 +344,34 @@ impl Origins {
             None => Err("an upgrade that nobody asked for".to_owned()),
         };
         match upgraded {
-            Ok(upgraded) => Ok(OriginResponse {
-                status: 101,
-                fields: exchange::fields_of(response.headers()),
-                length: Some(0),
-                body: OriginBody::empty(),
-                tunnel: Some(Tunnel { io: TokioIo::new(upgraded), _attempt: attempt }),
-                info,
-                request_time,
-                response_time: self.shared.wall(),
-            }),
+            Ok(upgraded) => {
+                attempt.finished(0);
+                Ok(OriginResponse {
+                    status: 101,
+                    fields: exchange::fields_of(response.headers()),
+                    length: Some(0),
+                    body: OriginBody::empty(),
+                    tunnel: Some(Tunnel { io: TokioIo::new(upgraded), _attempt: attempt }),
+                    info,
+                    request_time,
+                    response_time: self.shared.wall(),
+                })
+            }
             Err(detail) => {
                 let error = FetchError::new(FetchErrorKind::Protocol, Sent::Answer, detail);
                 attempt.failed(&error);
                 Err(Failed { error, upload: None, stale: false })
             }
         }
+    }
+
+    /// What will be told of an attempt that begins now.
+    fn ledger(&self, pool: &Pool, retry: bool) -> Ledger {
+        let observer = self.observer.borrow();
+        let Some((registry, sink)) = &*observer else { return Ledger::new(None, Slot::NONE, retry) };
+        let slot = pool.metric.get().unwrap_or_else(|| registry.origin(&pool.origin.name));
+        pool.metric.set(Some(slot));
+        Ledger::new(Some(sink.clone()), slot, retry)
     }
 
     fn pool(&self, state: &Arc<OriginState>) -> Rc<Pool> {

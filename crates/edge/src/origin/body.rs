@@ -17,10 +17,10 @@ use semantics::Fields;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
+use super::attempt::Attempt;
 use super::error::{FetchError, FetchErrorKind, Phase, Sent};
 use super::exchange::{body_failure, fields_of, header_map};
 use super::pool::Lease;
-use super::shared::Attempt;
 
 // --- Towards the origin ---
 
@@ -61,6 +61,8 @@ pub(super) struct UploadProgress {
     flow: Cell<Flow>,
     touched: Cell<Instant>,
     started: Cell<bool>,
+    /// Bytes handed to the connection.
+    sent: Cell<u64>,
     /// Whom to wake when the upload is to stop.
     waker: RefCell<Option<Waker>>,
 }
@@ -91,6 +93,7 @@ impl Upload {
             flow: Cell::new(flow),
             touched: Cell::new(Instant::now()),
             started: Cell::new(false),
+            sent: Cell::new(0),
             waker: RefCell::default(),
         };
         Upload { parts, left, progress: Rc::new(progress) }
@@ -209,6 +212,7 @@ impl Body for Upload {
                             this.end(Flow::Done);
                         }
                     }
+                    this.progress.sent.set(this.progress.sent.get() + data.len() as u64);
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
                 Some(Ok(BodyPart::End(trailers))) => {
@@ -298,7 +302,10 @@ impl OriginBody {
                 }
                 Ok(Some(Ok(frame))) => match frame.into_data() {
                     Ok(data) if data.is_empty() => {}
-                    Ok(data) => return Some(Ok(data)),
+                    Ok(data) => {
+                        live.attempt.received(data.len());
+                        return Some(Ok(data));
+                    }
                     Err(frame) => {
                         if let Ok(trailers) = frame.into_trailers() {
                             self.trailers = fields_of(&trailers);
@@ -319,17 +326,25 @@ impl OriginBody {
         &self.trailers
     }
 
+    /// Closes the connection; the head was all that was wanted.
+    pub(super) fn close(&mut self) {
+        if let Some(mut live) = self.live.take() {
+            live.attempt.finished(live.upload.0.sent.get());
+        }
+    }
+
     fn finish(&mut self) {
         // A connection that answered before it had taken the whole request cannot carry another one yet.
-        if let Some(live) = self.live.take()
-            && live.upload.0.is_done()
-        {
-            live.lease.give_back();
+        if let Some(mut live) = self.live.take() {
+            live.attempt.finished(live.upload.0.sent.get());
+            if live.upload.0.is_done() {
+                live.lease.give_back();
+            }
         }
     }
 
     fn fail(&mut self, error: FetchError) -> Option<Result<Bytes, FetchError>> {
-        let live = self.live.take()?;
+        let mut live = self.live.take()?;
         let error = error.at(live.attempt.origin());
         live.attempt.failed(&error);
         Some(Err(error))

@@ -23,6 +23,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::error::{FetchError, FetchErrorKind, Sent};
+use super::shared::{Counted, Gauge};
 
 /// How long the addresses of a name are believed. The system's resolver does not tell a record's own TTL.
 const FOUND_TTL: Duration = Duration::from_secs(30);
@@ -69,7 +70,7 @@ impl Names {
         }
         match &known.error {
             None => Ok(known.addresses.clone()),
-            Some(error) => Err(FetchError::new(FetchErrorKind::Connect, Sent::Nothing, error)),
+            Some(error) => Err(FetchError::new(FetchErrorKind::Resolve, Sent::Nothing, error)),
         }
     }
 }
@@ -101,8 +102,8 @@ pub(super) struct Endpoint<'a> {
     pub(super) tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
 }
 
-/// Resolves, connects, shakes hands. The caller bounds the time.
-pub(super) async fn connect(names: &Names, endpoint: Endpoint<'_>) -> Result<Wire, FetchError> {
+/// Resolves, connects, shakes hands; counted in `open` until it is closed. The caller bounds the time.
+pub(super) async fn connect(names: &Names, endpoint: Endpoint<'_>, open: &Gauge) -> Result<Wire, FetchError> {
     let addresses = names.resolve(endpoint.host, endpoint.port).await?;
     let tcp = dial(&addresses)
         .await
@@ -119,7 +120,7 @@ pub(super) async fn connect(names: &Names, endpoint: Endpoint<'_>) -> Result<Wir
             Stream::Tls(Box::new(stream))
         }
     };
-    Ok(Wire { stream, bytes_read: Arc::default() })
+    Ok(Wire { stream, meter: Arc::default(), _open: open.count() })
 }
 
 /// Connects to the first of `addresses` that answers: the next one starts when the one before failed or took longer
@@ -154,7 +155,31 @@ async fn dial(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
 /// A connection's bytes, counted: whether the origin has sent anything decides whether a request may be sent again.
 pub(super) struct Wire {
     stream: Stream,
-    bytes_read: Arc<AtomicU64>,
+    meter: Arc<Meter>,
+    _open: Counted,
+}
+
+/// Bytes that a connection has carried, TLS not counted.
+#[derive(Default)]
+pub(super) struct Meter {
+    read: AtomicU64,
+    written: AtomicU64,
+}
+
+impl Meter {
+    pub(super) fn read(&self) -> u64 {
+        self.read.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
+    }
+
+    fn wrote(&self, polled: &Poll<io::Result<usize>>) {
+        if let Poll::Ready(Ok(bytes)) = polled {
+            self.written.fetch_add(*bytes as u64, Ordering::Relaxed);
+        }
+    }
 }
 
 enum Stream {
@@ -163,9 +188,8 @@ enum Stream {
 }
 
 impl Wire {
-    /// Bytes read so far, shared with the counter's owner.
-    pub(super) fn bytes_read(&self) -> Arc<AtomicU64> {
-        self.bytes_read.clone()
+    pub(super) fn meter(&self) -> Arc<Meter> {
+        self.meter.clone()
     }
 
     /// Whether TLS agreed on HTTP/2 (ALPN, RFC 7301).
@@ -188,17 +212,19 @@ impl AsyncRead for Wire {
             Stream::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
         };
-        self.bytes_read.fetch_add((buf.filled().len() - before) as u64, Ordering::Relaxed);
+        self.meter.read.fetch_add((buf.filled().len() - before) as u64, Ordering::Relaxed);
         polled
     }
 }
 
 impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.stream {
+        let polled = match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
             Stream::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
-        }
+        };
+        self.meter.wrote(&polled);
+        polled
     }
 
     fn poll_write_vectored(
@@ -206,10 +232,12 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.stream {
+        let polled = match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-        }
+        };
+        self.meter.wrote(&polled);
+        polled
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -231,5 +259,45 @@ impl AsyncWrite for Wire {
             Stream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn addresses_outlive_a_failing_resolver_for_a_while() {
+        let start = Instant::now();
+        let none = || Err::<std::vec::IntoIter<SocketAddr>, _>(io::Error::other("no resolver"));
+        let mut known = Known::default();
+        known.refresh(none(), start);
+        assert_eq!(known.error.as_deref(), Some("the name does not resolve: no resolver"));
+        assert_eq!(known.good_until, Some(start + FAILED_TTL));
+
+        known.refresh(Ok(vec![address("192.0.2.1:80")].into_iter()), start);
+        assert_eq!((known.error.as_deref(), known.good_until), (None, Some(start + FOUND_TTL)));
+
+        known.refresh(none(), start + FOUND_TTL);
+        assert_eq!((known.error.as_deref(), &*known.addresses), (None, &[address("192.0.2.1:80")][..]));
+
+        known.refresh(Ok(Vec::new().into_iter()), start + STALE_MAX + FOUND_TTL);
+        assert_eq!(known.error.as_deref(), Some("the name has no address"));
+    }
+
+    #[tokio::test]
+    async fn the_next_address_is_tried_when_one_refuses() {
+        let listen = || tokio::net::TcpListener::bind("127.0.0.1:0");
+        let refusing = listen().await.unwrap().local_addr().unwrap();
+        let listening = listen().await.unwrap();
+        let address = listening.local_addr().unwrap();
+        let stream = dial(&[refusing, refusing, address]).await.unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), address);
+        assert_eq!(dial(&[refusing, refusing]).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        assert!(dial(&[]).await.is_err());
     }
 }

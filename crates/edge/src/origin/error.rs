@@ -18,7 +18,9 @@ pub(crate) struct FetchError {
 /// What failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FetchErrorKind {
-    /// The name does not resolve, or no address takes a connection.
+    /// The origin's name does not resolve.
+    Resolve,
+    /// No address of the origin takes a connection.
     Connect,
     /// The TLS handshake failed, or the certificate is not to be trusted.
     Tls,
@@ -142,21 +144,10 @@ impl FetchError {
             )
     }
 
-    /// Whether the failure holds for every request that wanted the same: it says nothing about this one request.
-    pub(crate) fn is_about_the_origin(&self) -> bool {
-        matches!(
-            self.kind,
-            FetchErrorKind::Connect
-                | FetchErrorKind::Tls
-                | FetchErrorKind::Timeout(_)
-                | FetchErrorKind::BreakerOpen
-        )
-    }
-
     /// The reason that the visitor and the statistics get.
     pub(crate) fn why(&self) -> Why {
         match self.kind {
-            FetchErrorKind::Connect | FetchErrorKind::Tls => Why::OriginConnect,
+            FetchErrorKind::Resolve | FetchErrorKind::Connect | FetchErrorKind::Tls => Why::OriginConnect,
             FetchErrorKind::Timeout(Phase::Connect) => Why::OriginConnect,
             FetchErrorKind::Timeout(_) => Why::OriginTimeout,
             FetchErrorKind::Protocol | FetchErrorKind::Truncated | FetchErrorKind::Reset => {
@@ -174,6 +165,7 @@ impl FetchErrorKind {
     /// The stable text form, for logs and labels.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
+            FetchErrorKind::Resolve => "resolve",
             FetchErrorKind::Connect => "connect",
             FetchErrorKind::Tls => "tls",
             FetchErrorKind::Timeout(Phase::Connect) => "timeout-connect",

@@ -70,7 +70,7 @@ pub(super) async fn exchange(
         let _ = notes.try_send((seen, response.status().as_u16(), fields_of(response.headers())));
     });
 
-    let read_before = lease.bytes_read();
+    let read_before = lease.meter().read();
     let reused = lease.is_reused();
     progress.touch();
     let fail = |error: FetchError| Failed {
@@ -126,7 +126,7 @@ pub(super) async fn exchange(
                 let error = FetchError::new(FetchErrorKind::Reset, Sent::Nothing, chain(&error));
                 return Err(Failed { error, upload: Some(upload), stale: reused });
             }
-            let silent = lease.is_http2() || lease.bytes_read() == read_before;
+            let silent = lease.is_http2() || lease.meter().read() == read_before;
             let mut failed = fail(head_failure(&error, silent, progress.is_broken()));
             failed.stale = reused && silent && connection_ended(&error, &failed.error);
             Err(failed)

@@ -6,20 +6,20 @@ use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use observe::Slot;
 use semantics::fields::LINES_MAX;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::body::Upload;
-use super::connect::{Names, Wire, connect};
+use super::connect::{Meter, Names, Wire, connect};
 use super::error::{FetchError, FetchErrorKind, Phase, Sent};
-use super::shared::OriginState;
+use super::shared::{Counted, OriginState};
 
 /// Most bytes of a response's head.
 pub(super) const HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -57,18 +57,21 @@ pub(super) struct Pool {
     /// The last connection was HTTP/1.1 although HTTP/2 was offered.
     declined_http2: Cell<bool>,
     sweeping: Cell<bool>,
+    /// The origin's number in the metrics, once it is known.
+    pub(super) metric: Cell<Option<Slot>>,
 }
 
 struct Idle {
     sender: http1::SendRequest<Upload>,
-    bytes_read: Arc<AtomicU64>,
+    meter: Arc<Meter>,
     since: Instant,
+    _idle: Counted,
 }
 
 #[derive(Clone)]
 struct Multiplexed {
     sender: http2::SendRequest<Upload>,
-    bytes_read: Arc<AtomicU64>,
+    meter: Arc<Meter>,
     last_used: Rc<Cell<Instant>>,
 }
 
@@ -86,7 +89,7 @@ pub(super) enum Wanted {
 /// A connection on loan for one exchange. Dropped without [`Lease::give_back`], an HTTP/1.1 connection closes.
 pub(super) struct Lease {
     sender: Sender,
-    bytes_read: Arc<AtomicU64>,
+    meter: Arc<Meter>,
     reused: bool,
     pool: Option<Rc<Pool>>,
 }
@@ -108,6 +111,7 @@ impl Pool {
             connecting: Mutex::new(()),
             declined_http2: Cell::new(false),
             sweeping: Cell::new(false),
+            metric: Cell::new(None),
         }
     }
 
@@ -172,7 +176,7 @@ impl Pool {
             if idle.sender.is_ready() || matches!(timeout(SETTLE, idle.sender.ready()).await, Ok(Ok(()))) {
                 return Some(Lease {
                     sender: Sender::Http1(idle.sender),
-                    bytes_read: idle.bytes_read,
+                    meter: idle.meter,
                     reused: true,
                     pool: Some(self.clone()),
                 });
@@ -186,31 +190,31 @@ impl Pool {
             *http2 = None;
         }
         let connection = http2.clone()?;
-        let bytes_read = connection.bytes_read.clone();
+        let meter = connection.meter.clone();
         connection.last_used.set(Instant::now());
-        Some(Lease { sender: Sender::Http2(connection), bytes_read, reused: true, pool: Some(self.clone()) })
+        Some(Lease { sender: Sender::Http2(connection), meter, reused: true, pool: Some(self.clone()) })
     }
 
     /// A new connection.
     async fn open(self: &Rc<Self>, names: &Names, keep: bool) -> Result<Lease, FetchError> {
         self.make_room();
         let settings = &self.origin.settings;
-        let wire = connect(names, self.origin.endpoint(keep)?).await?;
+        let wire = connect(names, self.origin.endpoint(keep)?, &self.origin.open).await?;
         self.origin.counters.connections.add();
-        let bytes_read = wire.bytes_read();
+        let meter = wire.meter();
         let http2 = keep && (wire.agreed_http2() || settings.http2 && settings.scheme == model::Scheme::Http);
         self.declined_http2.set(keep && !http2);
         let pool = keep.then(|| self.clone());
         if !http2 {
             let sender = Sender::Http1(handshake_http1(wire).await?);
-            return Ok(Lease { sender, bytes_read, reused: false, pool });
+            return Ok(Lease { sender, meter, reused: false, pool });
         }
         let sender = handshake_http2(wire).await?;
         let last_used = Rc::new(Cell::new(Instant::now()));
-        let connection = Multiplexed { sender, bytes_read: bytes_read.clone(), last_used };
+        let connection = Multiplexed { sender, meter: meter.clone(), last_used };
         *self.http2.borrow_mut() = Some(connection.clone());
         self.sweep();
-        Ok(Lease { sender: Sender::Http2(connection), bytes_read, reused: false, pool })
+        Ok(Lease { sender: Sender::Http2(connection), meter, reused: false, pool })
     }
 
     fn keep(self: &Rc<Self>, idle: Idle) {
@@ -301,9 +305,9 @@ impl Lease {
         self.reused
     }
 
-    /// Bytes that the connection has read so far.
-    pub(super) fn bytes_read(&self) -> u64 {
-        self.bytes_read.load(Ordering::Relaxed)
+    /// Bytes that the connection has carried so far, for this exchange and others.
+    pub(super) fn meter(&self) -> &Arc<Meter> {
+        &self.meter
     }
 
     /// Never kept from now on.
@@ -336,7 +340,8 @@ impl Lease {
     /// The exchange is over, body and all: an HTTP/1.1 connection is kept for the next one.
     pub(super) fn give_back(self) {
         if let (Sender::Http1(sender), Some(pool)) = (self.sender, self.pool) {
-            pool.keep(Idle { sender, bytes_read: self.bytes_read, since: Instant::now() });
+            let counted = pool.origin.idle.count();
+            pool.keep(Idle { sender, meter: self.meter, since: Instant::now(), _idle: counted });
         }
     }
 }

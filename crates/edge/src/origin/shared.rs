@@ -15,7 +15,7 @@ use parking_lot::{Mutex, RwLock};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use semantics::Wall;
-use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::sync::Notify;
 
 use super::connect::Endpoint;
 use super::error::{FetchError, FetchErrorKind, Sent};
@@ -122,6 +122,10 @@ pub(super) struct OriginState {
     pub(super) settings: Arc<Origin>,
     pub(super) probe: Option<Probe>,
     pub(super) counters: Counters,
+    /// Connections that are open, idle ones included.
+    pub(super) open: Gauge,
+    /// Connections that are idle.
+    pub(super) idle: Gauge,
     policies: Policies,
     tls: Result<Option<Tls>, String>,
     condition: Mutex<Condition>,
@@ -167,6 +171,8 @@ impl OriginState {
             settings: origin.clone(),
             probe: group.probe.clone(),
             counters: Counters::default(),
+            open: Gauge::default(),
+            idle: Gauge::default(),
             policies: Policies {
                 breaker: group.breaker,
                 health: group.health,
@@ -230,7 +236,7 @@ impl OriginState {
         self.condition.lock().health.step(event, now);
     }
 
-    fn step(&self, succeeded: bool, permit: breaker::Permit, now: u64) {
+    pub(super) fn step(&self, succeeded: bool, permit: breaker::Permit, now: u64) {
         let (breaker_event, health_event) = match succeeded {
             true => (breaker::Event::Succeeded, health::Event::RequestSucceeded),
             false => (breaker::Event::Failed, health::Event::RequestFailed),
@@ -248,7 +254,16 @@ impl OriginState {
         let condition = self.condition.lock();
         let (health, breaker) = (condition.health.state(now), condition.breaker.state());
         drop(condition);
-        OriginReport { name: self.name.clone(), health, breaker, counts: self.counters.read() }
+        let open = self.open.read();
+        OriginReport {
+            name: self.name.clone(),
+            health,
+            breaker,
+            open,
+            // A kept connection that the origin has closed waits for the sweep.
+            idle: self.idle.read().min(open),
+            counts: self.counters.read(),
+        }
     }
 }
 
@@ -282,45 +297,6 @@ fn tls_of(origin: &Origin) -> Result<Option<Tls>, String> {
         config.clone()
     };
     Ok(Some(Tls { name, config, http1 }))
-}
-
-// --- Attempts ---
-
-/// One attempt that the breaker let through: holds its place among the origin's connections until it is dropped, and
-/// tells breaker and health how it ended. Dropped without a word (the visitor left) it tells them nothing.
-pub(super) struct Attempt {
-    shared: Arc<OriginsShared>,
-    state: Arc<OriginState>,
-    permit: breaker::Permit,
-    _slot: OwnedSemaphorePermit,
-}
-
-impl Attempt {
-    pub(super) fn new(
-        shared: &Arc<OriginsShared>,
-        state: &Arc<OriginState>,
-        permit: breaker::Permit,
-        slot: OwnedSemaphorePermit,
-    ) -> Self {
-        Attempt { shared: shared.clone(), state: state.clone(), permit, _slot: slot }
-    }
-
-    pub(super) fn origin(&self) -> &Arc<str> {
-        &self.state.name
-    }
-
-    /// A head came; `well` is false when its status is one that the group calls a failure.
-    pub(super) fn answered(&self, well: bool) {
-        self.state.step(well, self.permit, self.shared.now());
-    }
-
-    /// No head came, or the body broke off.
-    pub(super) fn failed(&self, error: &FetchError) {
-        self.state.counters.failures.add();
-        if error.blames_origin() {
-            self.state.step(false, self.permit, self.shared.now());
-        }
-    }
 }
 
 // --- Counters ---
@@ -380,6 +356,30 @@ impl Counter {
     }
 }
 
+/// A number of things that exist now.
+#[derive(Clone, Default)]
+pub(super) struct Gauge(Arc<AtomicU64>);
+
+/// One of the things that a [`Gauge`] counts, until it is dropped.
+pub(super) struct Counted(Gauge);
+
+impl Gauge {
+    pub(super) fn count(&self) -> Counted {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Counted(self.clone())
+    }
+
+    fn read(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// One origin, for metrics and for people.
 #[derive(Clone, Debug)]
 pub(crate) struct OriginReport {
@@ -389,6 +389,10 @@ pub(crate) struct OriginReport {
     pub(crate) health: health::State,
     /// Whether it is asked at all.
     pub(crate) breaker: breaker::State,
+    /// Connections open now, idle ones included.
+    pub(crate) open: u64,
+    /// Connections idle now; a shared HTTP/2 connection never counts as idle.
+    pub(crate) idle: u64,
     /// Its counters.
     pub(crate) counts: Counts,
 }

@@ -1,6 +1,7 @@
 //! The origin side against real sockets on loopback. An origin is a script: what it does on its first connection, on
 //! its second, and so on. Nothing sleeps: tests wait for states, each with a bound; time-outs under test are small.
 
+mod events;
 mod failing;
 mod framing;
 mod http2;

@@ -335,7 +335,7 @@ fn probes_turn_requests_away_from_an_origin_and_back() {
 // --- Names ---
 
 #[test]
-fn a_name_is_resolved_and_an_unknown_one_is_a_connect_error() {
+fn a_name_is_resolved_and_an_unknown_one_is_an_error() {
     play(async {
         let origin = Scripted::start(vec![vec![Read, send(OK)]]).await;
         let mut settings = origin.origin();
@@ -348,6 +348,6 @@ fn a_name_is_resolved_and_an_unknown_one_is_a_connect_error() {
         settings.host = "does-not-exist.invalid".into();
         settings.timeouts.connect = Duration::from_secs(10);
         let line = fetch_line(&origins, &OriginGroup::of(settings), get("/")).await;
-        assert!(["connect", "timeout-connect"].contains(&&*line), "{line}");
+        assert!(["resolve", "timeout-connect"].contains(&&*line), "{line}");
     });
 }
