@@ -1,1 +1,38 @@
-//! edge
+//! The data plane: accepts visitors, answers from the cache, collapses what is missing into one fetch, and delivers.
+//!
+//! ```text
+//! listen ─► connection ─► flow ◄─► lookup ─► flight (collapse) ─► fetch ─► origin
+//!    (worker per core)      │                                       └─► store
+//!                           └─► serve ─► deliver
+//! ```
+//!
+//! [`Edge::start`] takes a validated configuration and gives a [`Handle`], by which the configuration is replaced,
+//! things are purged and the edge is stopped. The edge boots and serves from what it is given; it asks nobody else.
+
+mod answer;
+mod clock;
+mod connection;
+mod deliver;
+mod fetch;
+mod flight;
+mod flow;
+mod forwarded;
+mod h1;
+mod handle;
+mod intake;
+mod interim;
+mod listen;
+mod loaded;
+mod lookup;
+mod object;
+mod origin;
+mod proxy_protocol;
+mod purging;
+mod refusal;
+mod request;
+mod serve;
+mod worker;
+
+pub use clock::Clock;
+pub use handle::{Edge, Handle, Options, StartError, Status};
+pub use purging::{PurgeError, PurgeRequest, PurgeTarget, Receipt};

@@ -112,9 +112,11 @@ impl FetchError {
         }
     }
 
-    /// Whether the failure is everybody's who wants the same thing, and not of this one visitor's request.
+    /// Whether the failure is everybody's who wants the same thing. An answer that broke off or broke HTTP's rules is
+    /// not: some field of this one visitor's request may have caused it.
     pub(crate) fn is_shared(&self) -> bool {
-        self.fault() != Fault::Client
+        use FetchErrorKind::{BreakerOpen, Connect, NoOrigin, QueueFull, Timeout, Tls};
+        matches!(self.kind, Connect | Tls | Timeout(_) | BreakerOpen | QueueFull | NoOrigin)
     }
 
     /// Whether no origin has seen anything of the request.

@@ -1,0 +1,194 @@
+//! The admin API: metrics, status, purge, explain, check and reload, as JSON over HTTP/1.1 on a loopback address and a
+//! thread of its own, so that neither a slow scrape nor a big configuration takes time from visitors.
+//!
+//! | request | answer | token |
+//! |---|---|---|
+//! | `GET /healthz` | `ok` while the process answers | no |
+//! | `GET /metrics` | Prometheus text format 0.0.4 | no |
+//! | `GET /v1/status` | version, configuration, purge position, store, origins | yes |
+//! | `POST /v1/purge` | the position at which the purge is in force on all workers | yes |
+//! | `GET /v1/explain?url=&method=&header=` | site, rule, key, what is stored, freshness, why | yes |
+//! | `POST /v1/check` | every diagnostic of the configuration text in the body | yes |
+//! | `POST /v1/reload` | reads the configuration again and puts it into force | yes |
+//! | `GET /v1/config/schema` | JSON Schema of the configuration file | yes |
+//!
+//! `/metrics` needs no token: it holds numbers and the names of sites and origins, no address, URL or visitor, and
+//! scrapers on the same machine should not need the right to purge. Whoever binds the API beyond loopback shows it to
+//! those who can reach it.
+//!
+//! Every error is `{"error", "found", "wanted", "next"}`. Against web pages in an operator's browser: a request with a
+//! foreign `Origin` or `Sec-Fetch-Site` is refused, and on loopback a `Host` that is a name other than `localhost` is,
+//! which ends DNS rebinding. No CORS field is ever sent.
+//!
+//! One request per connection, a bounded number of connections, a bounded time for each.
+
+mod api;
+mod explain;
+mod guard;
+mod purge;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use model::Diagnostic;
+use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, oneshot};
+
+use crate::Handle;
+
+/// Connections at once; more wait in the listen queue. A scraper, some commands and a dashboard are a handful.
+const CONNECTIONS_MAX: usize = 64;
+/// Time for a whole exchange, from the accepted connection to the last byte of the answer.
+const EXCHANGE_TIME_MAX: Duration = Duration::from_secs(30);
+/// Time for a complete request head.
+const HEAD_TIME_MAX: Duration = Duration::from_secs(5);
+/// Bytes of a request body: the largest is a configuration text.
+const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// How the admin API is run.
+#[derive(Clone)]
+pub struct AdminOptions {
+    /// Where to listen. Port 0 chooses one.
+    pub address: SocketAddr,
+    /// Whether an address that other machines can reach is allowed.
+    pub allow_remote: bool,
+    /// The bearer token; at least 32 characters.
+    pub token: String,
+}
+
+/// Where the configuration comes from: the admin API shows and reloads it, the binary knows the file.
+pub trait Configuration: Send + Sync {
+    /// Reads the configuration again and puts it into force. On any error the running one stays.
+    fn reload(&self) -> Reload;
+
+    /// What is in force, and how the last attempt went.
+    fn status(&self) -> ConfigurationStatus;
+}
+
+/// What came of a reload.
+#[derive(Clone, Debug)]
+pub struct Reload {
+    /// Whether the new configuration is in force.
+    pub in_force: bool,
+    /// Why not, in a sentence; what needs a new start, when it is.
+    pub message: String,
+    /// Everything that is wrong or doubtful in the text.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// What configuration runs.
+#[derive(Clone, Debug, Default)]
+pub struct ConfigurationStatus {
+    /// The file, or the flags.
+    pub source: String,
+    /// Names the text in force: 32 hex digits, the same for the same text.
+    pub hash: String,
+    /// When it was put into force, in ms since the Unix epoch.
+    pub loaded_ms: i64,
+    /// Configurations refused since.
+    pub refused: u64,
+    /// What was wrong with the last one refused, if that was after the one in force.
+    pub last_error: Option<String>,
+}
+
+/// The running admin API. Dropping it ends the thread without waiting for exchanges under way.
+pub struct Admin {
+    address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+}
+
+impl Admin {
+    /// Binds the address and starts the thread.
+    ///
+    /// # Errors
+    /// `InvalidInput` for an address beyond loopback that was not allowed, and for a short token; else what binding or
+    /// starting the thread said.
+    pub fn start(
+        handle: Arc<Handle>,
+        configuration: Arc<dyn Configuration>,
+        options: AdminOptions,
+    ) -> io::Result<Self> {
+        let AdminOptions { address, allow_remote, token } = options;
+        if !address.ip().to_canonical().is_loopback() && !allow_remote {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("{address} can be reached from other machines; wanted a loopback address such as 127.0.0.1"),
+            ));
+        }
+        if token.len() < 32 {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the admin token is shorter than 32 characters"));
+        }
+        let listener = TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        let guard = guard::Guard::new(token, address.ip().to_canonical().is_loopback());
+        let router = api::router(handle, configuration, guard, BODY_BYTES_MAX);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (stop, stopped) = oneshot::channel();
+        thread::Builder::new().name("admin".into()).spawn(move || {
+            runtime.block_on(async move {
+                tokio::select! {
+                    biased;
+                    // The sender is gone or has said so: exchanges under way are cut when the runtime goes.
+                    _ = stopped => {}
+                    () = serve(listener, router) => {}
+                }
+            });
+        })?;
+        Ok(Admin { address, stop: Some(stop) })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for Admin {
+    fn drop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            // An error means that the thread has ended already.
+            let _ = stop.send(());
+        }
+    }
+}
+
+async fn serve(listener: TcpListener, router: axum::Router) {
+    let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
+    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let exchange = exchange(stream, router.clone());
+                tokio::spawn(async move {
+                    // Late, or broken by the peer: nobody is left to tell.
+                    let _ = tokio::time::timeout(EXCHANGE_TIME_MAX, exchange).await;
+                    drop(permit);
+                });
+            }
+            // Out of descriptors, mostly: try again when some may have been closed.
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
+}
+
+async fn exchange(stream: TcpStream, router: axum::Router) {
+    let service = TowerToHyperService::new(router);
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIME_MAX)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service);
+    // A client that goes away is its own affair.
+    let _ = connection.await;
+}
+
+#[cfg(test)]
+mod tests;

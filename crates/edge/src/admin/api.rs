@@ -1,0 +1,324 @@
+//! The admin API's paths: from a request to JSON and back. Holds no state beside what it is given.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, RawQuery, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use model::{Diagnostic, Snapshot};
+use observe::Totals;
+use semantics::{Fields, Outcome};
+use serde_json::{Value, json};
+
+use super::explain::{self, Question};
+use super::guard::Guard;
+use super::purge::{PurgeBody, describe};
+use super::{Configuration, ConfigurationStatus};
+use crate::{Handle, Status};
+
+/// Header lines that `explain` takes.
+const EXPLAIN_HEADERS_MAX: usize = 64;
+
+type Shared = Arc<Api>;
+
+struct Api {
+    handle: Arc<Handle>,
+    configuration: Arc<dyn Configuration>,
+    guard: Guard,
+}
+
+pub(super) fn router(
+    handle: Arc<Handle>,
+    configuration: Arc<dyn Configuration>,
+    guard: Guard,
+    body_bytes_max: usize,
+) -> Router {
+    let api = Arc::new(Api { handle, configuration, guard });
+    let guarded = Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/purge", post(purge))
+        .route("/v1/explain", get(explain))
+        .route("/v1/check", post(check))
+        .route("/v1/reload", post(reload))
+        .route("/v1/config/schema", get(schema))
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn_with_state(Arc::clone(&api), want_token));
+    Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/metrics", get(metrics))
+        .method_not_allowed_fallback(wrong_method)
+        .merge(guarded)
+        .layer(DefaultBodyLimit::max(body_bytes_max))
+        .layer(middleware::from_fn_with_state(Arc::clone(&api), refuse_pages))
+        .with_state(api)
+}
+
+// --- Errors ---
+
+/// An error as the API answers it.
+#[derive(Debug)]
+pub(super) struct Problem {
+    status: StatusCode,
+    error: String,
+    found: Option<String>,
+    wanted: Option<String>,
+    next: Option<String>,
+}
+
+impl Problem {
+    pub(super) fn new(status: StatusCode, error: impl Into<String>) -> Self {
+        Problem { status, error: error.into(), found: None, wanted: None, next: None }
+    }
+
+    pub(super) fn found(mut self, found: impl Into<String>) -> Self {
+        self.found = Some(found.into());
+        self
+    }
+
+    pub(super) fn wanted(mut self, wanted: impl Into<String>) -> Self {
+        self.wanted = Some(wanted.into());
+        self
+    }
+
+    pub(super) fn next(mut self, next: impl Into<String>) -> Self {
+        self.next = Some(next.into());
+        self
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let body = json!({
+            "error": self.error, "found": self.found, "wanted": self.wanted, "next": self.next,
+        });
+        let mut response = (self.status, Json(body)).into_response();
+        if self.status == StatusCode::UNAUTHORIZED {
+            let challenge = header::HeaderValue::from_static("Bearer realm=\"perigee admin\"");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        response
+    }
+}
+
+async fn unknown_path(request: Request) -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "the admin API has no such path")
+        .found(request.uri().path())
+        .wanted("/healthz, /metrics, /v1/status, /v1/purge, /v1/explain, /v1/check, /v1/reload or /v1/config/schema")
+}
+
+async fn wrong_method(request: Request) -> Problem {
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "the path does not take this method")
+        .found(format!("{} {}", request.method(), request.uri().path()))
+        .wanted("GET to read, POST to purge, check and reload")
+}
+
+// --- Before any handler ---
+
+async fn refuse_pages(State(api): State<Shared>, request: Request, next: Next) -> Response {
+    match api.guard.check_browser(request.headers()) {
+        Ok(()) => {
+            let mut response = next.run(request).await;
+            response.headers_mut().insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
+            let nosniff = header::HeaderValue::from_static("nosniff");
+            response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+            response
+        }
+        Err(problem) => problem.into_response(),
+    }
+}
+
+async fn want_token(State(api): State<Shared>, request: Request, next: Next) -> Response {
+    match api.guard.check_token(request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(problem) => problem.into_response(),
+    }
+}
+
+// --- Paths ---
+
+async fn metrics(State(api): State<Shared>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], api.handle.registry().render())
+}
+
+async fn status(State(api): State<Shared>) -> Json<Value> {
+    let (status, totals) = (api.handle.status(), api.handle.registry().totals());
+    Json(status_json(&status, &totals, &api.configuration.status()))
+}
+
+fn status_json(status: &Status, totals: &Totals, configuration: &ConfigurationStatus) -> Value {
+    let requests = Outcome::ALL.iter().map(|&outcome| (outcome.as_str(), totals.requests_of(outcome)));
+    let origins = status.origins.iter().map(|origin| {
+        json!({
+            "origin": origin.origin,
+            "health": origin.health,
+            "breaker": origin.breaker,
+            "attempts": origin.attempts,
+            "failures": origin.failures,
+        })
+    });
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "uptime_s": status.uptime.as_secs(),
+        "configuration": {
+            "source": configuration.source,
+            "hash": configuration.hash,
+            "loaded_ms": configuration.loaded_ms,
+            "refused": configuration.refused,
+            "last_error": configuration.last_error,
+        },
+        "purge_position": status.purge_position,
+        "workers": status.workers,
+        "connections": status.connections,
+        "fills_in_flight": status.flights,
+        "requests": requests.collect::<std::collections::BTreeMap<_, _>>(),
+        "requests_total": totals.requests(),
+        "body_bytes_sent": totals.body_bytes_sent,
+        "duration_p50_us": totals.duration_p50_us,
+        "duration_p99_us": totals.duration_p99_us,
+        "log_lines_dropped": totals.log_lines_dropped,
+        "store": [{
+            "tier": "memory",
+            "bytes": status.memory.bytes,
+            "bytes_max": status.memory.bytes_max,
+            "objects": status.memory.entries,
+            "found": status.memory.hits,
+            "absent": status.memory.misses,
+            "evicted": status.memory.evictions,
+        }],
+        "origins": origins.collect::<Vec<_>>(),
+    })
+}
+
+async fn purge(State(api): State<Shared>, headers: HeaderMap, body: Bytes) -> Result<Json<Value>, Problem> {
+    want_json(&headers)?;
+    let body: PurgeBody = serde_json::from_slice(&body).map_err(|error| {
+        Problem::new(StatusCode::BAD_REQUEST, "the body is not a purge")
+            .found(error.to_string())
+            .wanted(r#"e.g. {"url": "https://www.shop.example/a.css"} or {"tags": ["shoes"], "soft": true}"#)
+    })?;
+    let requests = body.requests()?;
+    let form = if requests.iter().all(|request| request.soft) { "soft" } else { "hard" };
+    let mut purged = Vec::with_capacity(requests.len());
+    let mut position = 0;
+    for request in &requests {
+        // A refusal after the first would leave half a purge: the parts differ in their tag only, which was checked,
+        // and what else can be refused is refused by the first.
+        let receipt = api.handle.purge(request)?;
+        position = receipt.position;
+        purged.push(json!({ "matches": describe(&request.target), "position": receipt.position, "sites": receipt.sites }));
+    }
+    Ok(Json(json!({ "position": position, "form": form, "in_force": true, "purged": purged })))
+}
+
+/// A form of another site can post text, never `application/json` without being asked first (CORS preflight).
+fn want_json(headers: &HeaderMap) -> Result<(), Problem> {
+    let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = media_type.split(';').next().unwrap_or_default().trim();
+    match essence.eq_ignore_ascii_case("application/json") {
+        true => Ok(()),
+        false => Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body is not said to be JSON")
+            .found(media_type)
+            .wanted("Content-Type: application/json")),
+    }
+}
+
+async fn explain(State(api): State<Shared>, RawQuery(query): RawQuery) -> Result<Json<Value>, Problem> {
+    let question = question(query.as_deref().unwrap_or_default())?;
+    explain::explain(&api.handle, &question).map(Json)
+}
+
+fn question(query: &str) -> Result<Question, Problem> {
+    let mut question = Question { url: String::new(), method: "GET".into(), fields: Fields::new() };
+    let wrong = |error: &str| Problem::new(StatusCode::BAD_REQUEST, error);
+    for (name, value) in query.split('&').filter(|pair| !pair.is_empty()).map(|pair| pair.split_once('=').unwrap_or((pair, ""))) {
+        let value = decode(value).ok_or_else(|| wrong("a parameter is not percent-encoded UTF-8").found(value))?;
+        match name {
+            "url" => question.url = value,
+            "method" => question.method = value,
+            "header" if question.fields.len() >= EXPLAIN_HEADERS_MAX => {
+                return Err(wrong("too many header lines").wanted(format!("at most {EXPLAIN_HEADERS_MAX}")));
+            }
+            "header" => {
+                let line = value.split_once(':').map(|(name, text)| question.fields.append(name.trim(), text.trim()));
+                if !matches!(line, Some(Ok(()))) {
+                    return Err(wrong("this is not a header line").found(value).wanted("Name: value"));
+                }
+            }
+            _ => return Err(wrong("unknown parameter").found(name).wanted("url, method or header")),
+        }
+    }
+    match question.url.is_empty() {
+        true => Err(wrong("no URL to explain").wanted("?url=https%3A%2F%2Fwww.shop.example%2Fa.css")),
+        false => Ok(question),
+    }
+}
+
+/// Percent-decodes; `+` is a space, as query builders write it.
+fn decode(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'+' => b' ',
+            b'%' => {
+                let mut digit = || rest.next().and_then(|digit| (digit as char).to_digit(16));
+                (digit()? << 4 | digit()?) as u8
+            }
+            other => other,
+        });
+    }
+    String::from_utf8(bytes).ok()
+}
+
+async fn check(body: Bytes) -> Result<Json<Value>, Problem> {
+    let text = std::str::from_utf8(&body).map_err(|error| {
+        Problem::new(StatusCode::BAD_REQUEST, "the configuration is not UTF-8").found(error.to_string())
+    })?;
+    let parsed = Snapshot::parse(text, "request");
+    Ok(Json(json!({ "ok": parsed.snapshot.is_some(), "diagnostics": diagnostics(&parsed.diagnostics) })))
+}
+
+async fn reload(State(api): State<Shared>) -> Response {
+    let reload = api.configuration.reload();
+    let status = if reload.in_force { StatusCode::OK } else { StatusCode::CONFLICT };
+    let next = "the running configuration stays; correct the file and reload again";
+    let body = match reload.in_force {
+        true => json!({
+            "in_force": true,
+            "message": reload.message,
+            "hash": api.configuration.status().hash,
+            "diagnostics": diagnostics(&reload.diagnostics),
+        }),
+        false => json!({
+            "in_force": false,
+            "error": reload.message,
+            "next": next,
+            "diagnostics": diagnostics(&reload.diagnostics),
+        }),
+    };
+    (status, Json(body)).into_response()
+}
+
+fn diagnostics(diagnostics: &[Diagnostic]) -> Value {
+    let one = |diagnostic: &Diagnostic| {
+        json!({
+            "severity": diagnostic.severity.as_str(),
+            "source": diagnostic.source,
+            "line": diagnostic.line,
+            "column": diagnostic.column,
+            "found": diagnostic.found,
+            "message": diagnostic.message,
+            "help": diagnostic.help,
+        })
+    };
+    diagnostics.iter().map(one).collect()
+}
+
+async fn schema() -> Response {
+    ([(header::CONTENT_TYPE, "application/schema+json")], model::schema()).into_response()
+}

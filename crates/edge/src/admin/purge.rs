@@ -1,0 +1,140 @@
+//! The JSON of a purge: what is asked, checked for being one clear thing, and what is answered. Carrying it out is
+//! [`crate::Handle::purge`]'s.
+
+use axum::http::StatusCode;
+use serde::Deserialize;
+
+use super::api::Problem;
+use crate::{PurgeError, PurgeRequest, PurgeTarget};
+
+/// Surrogate keys in one request.
+const TAGS_MAX: usize = 256;
+
+/// The body of `POST /v1/purge`. Exactly one of `url`, `prefix`, `tag` or `tags`, `everything`, or `site` alone; beside
+/// tags, `site` narrows them to one site.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct PurgeBody {
+    url: Option<String>,
+    prefix: Option<String>,
+    tag: Option<String>,
+    tags: Vec<String>,
+    site: Option<String>,
+    everything: bool,
+    soft: bool,
+}
+
+impl PurgeBody {
+    /// The purges to carry out, in order; several only for several surrogate keys. Never none.
+    pub(super) fn requests(self) -> Result<Vec<PurgeRequest>, Problem> {
+        let PurgeBody { url, prefix, tag, mut tags, site, everything, soft } = self;
+        tags.extend(tag);
+        let kinds = [url.is_some(), prefix.is_some(), !tags.is_empty(), everything];
+        let count = kinds.iter().filter(|&&is_named| is_named).count();
+        let may_have_site = !tags.is_empty() || count == 0;
+        if count > 1 || (count == 0 && site.is_none()) || (site.is_some() && !may_have_site) {
+            return Err(Problem::new(StatusCode::BAD_REQUEST, "a purge names exactly one kind of thing")
+                .found(if count > 1 { "several" } else { "none, or a site beside something else than tags" })
+                .wanted("one of url, prefix, tag or tags, site, everything; tags may have a site")
+                .next("purge in several requests"));
+        }
+        let request = |target| PurgeRequest { target, soft };
+        let target = match (url, prefix, site) {
+            (Some(url), ..) => PurgeTarget::Url(url),
+            (_, Some(prefix), _) => PurgeTarget::Prefix(prefix),
+            (.., site) if !tags.is_empty() => {
+                check_tags(&tags)?;
+                let target = |tag| PurgeTarget::Tag { tag, site: site.clone() };
+                return Ok(tags.into_iter().map(|tag| request(target(tag))).collect());
+            }
+            (.., Some(site)) => PurgeTarget::Site(site),
+            (.., None) => PurgeTarget::Everything,
+        };
+        Ok(vec![request(target)])
+    }
+}
+
+fn check_tags(tags: &[String]) -> Result<(), Problem> {
+    if tags.len() > TAGS_MAX {
+        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too many surrogate keys for one purge")
+            .found(tags.len().to_string())
+            .wanted(format!("at most {TAGS_MAX}"))
+            .next("purge in parts"));
+    }
+    let bad = tags.iter().find(|tag| tag.is_empty() || tag.contains([' ', '\t', ',', '\r', '\n']));
+    bad.map_or(Ok(()), |bad| {
+        Err(Problem::new(StatusCode::BAD_REQUEST, "this is not one surrogate key")
+            .found(format!("{bad:?}"))
+            .wanted("one key, without spaces and commas, as the origin sends it")
+            .next("give several keys one by one: --tag A --tag B"))
+    })
+}
+
+/// What a target matches, for people.
+pub(super) fn describe(target: &PurgeTarget) -> String {
+    match target {
+        PurgeTarget::Url(url) => format!("{url} with all its variants"),
+        PurgeTarget::Prefix(prefix) => format!("every URL that begins with {prefix}"),
+        PurgeTarget::Tag { tag, site: None } => format!("every object with the surrogate key {tag:?}"),
+        PurgeTarget::Tag { tag, site: Some(site) } => {
+            format!("every object of site {site:?} with the surrogate key {tag:?}")
+        }
+        PurgeTarget::Site(site) => format!("every object of site {site:?}"),
+        PurgeTarget::Everything => "every object".to_owned(),
+    }
+}
+
+impl From<PurgeError> for Problem {
+    fn from(error: PurgeError) -> Self {
+        let status = match &error {
+            PurgeError::UnknownHost(_) | PurgeError::UnknownSite(_) => StatusCode::NOT_FOUND,
+            PurgeError::NotAUrl(_) | PurgeError::QueryInPrefix(_) | PurgeError::EmptyTag => StatusCode::BAD_REQUEST,
+        };
+        Problem::new(status, error.to_string()).next("nothing was purged; correct it and purge again")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn requests(body: &str) -> Result<Vec<PurgeRequest>, Problem> {
+        serde_json::from_str::<PurgeBody>(body).unwrap().requests()
+    }
+
+    #[test]
+    fn each_kind_becomes_its_target() {
+        let check = |body: &str, targets: &[PurgeTarget], soft: bool| {
+            let wanted: Vec<_> = targets.iter().map(|target| PurgeRequest { target: target.clone(), soft }).collect();
+            assert_eq!(requests(body).unwrap(), wanted, "{body}");
+        };
+        let tag = |tag: &str, site: Option<&str>| PurgeTarget::Tag { tag: tag.into(), site: site.map(str::to_owned) };
+        check(r#"{"everything":true}"#, &[PurgeTarget::Everything], false);
+        check(r#"{"everything":true,"soft":true}"#, &[PurgeTarget::Everything], true);
+        check(r#"{"site":"shop"}"#, &[PurgeTarget::Site("shop".into())], false);
+        check(r#"{"url":"http://a/"}"#, &[PurgeTarget::Url("http://a/".into())], false);
+        check(r#"{"prefix":"http://a/b"}"#, &[PurgeTarget::Prefix("http://a/b".into())], false);
+        check(r#"{"tag":"a"}"#, &[tag("a", None)], false);
+        check(r#"{"tags":["a","b"],"site":"shop"}"#, &[tag("a", Some("shop")), tag("b", Some("shop"))], false);
+    }
+
+    #[test]
+    fn what_is_not_one_clear_purge_is_refused() {
+        for body in [
+            "{}",
+            r#"{"soft":true}"#,
+            r#"{"everything":false}"#,
+            r#"{"tags":[]}"#,
+            r#"{"url":"http://a/","everything":true}"#,
+            r#"{"url":"http://a/","site":"shop"}"#,
+            r#"{"everything":true,"site":"shop"}"#,
+            r#"{"tag":"a","prefix":"http://a/x"}"#,
+            r#"{"tag":""}"#,
+            r#"{"tag":"a b"}"#,
+            r#"{"tags":["a","b,c"]}"#,
+        ] {
+            assert!(requests(body).is_err(), "{body}");
+        }
+        assert!(serde_json::from_str::<PurgeBody>(r#"{"everthing":true}"#).is_err(), "a typo is not everything");
+    }
+}

@@ -1,0 +1,204 @@
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use model::Snapshot;
+use observe::{BuildInfo, Registry};
+
+use super::*;
+use crate::{Clock, Edge, Options};
+
+const TOKEN: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+#[derive(Default)]
+struct Paper(AtomicU64);
+
+impl Configuration for Paper {
+    fn reload(&self) -> Reload {
+        let in_force = self.0.fetch_add(1, Ordering::Relaxed) == 0;
+        Reload { in_force, message: "as the test says".into(), diagnostics: Vec::new() }
+    }
+
+    fn status(&self) -> ConfigurationStatus {
+        ConfigurationStatus { source: "a test".into(), hash: "0f".into(), ..ConfigurationStatus::default() }
+    }
+}
+
+struct World {
+    handle: Arc<Handle>,
+    admin: Admin,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.handle.stop(Duration::from_secs(1));
+    }
+}
+
+fn any_port() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 0))
+}
+
+fn world() -> World {
+    let mut snapshot = Snapshot::for_origin("http://127.0.0.1:9").unwrap();
+    snapshot.edge.workers = Some(1);
+    let options = Options {
+        listen: Some(vec![any_port()]),
+        clock: Clock::system(),
+        key_seed: [7; 16],
+        registry: Registry::new(BuildInfo { version: "0.0.0", commit: "" }),
+        access_log: None,
+    };
+    let handle = Arc::new(Edge::start(snapshot, options).unwrap());
+    let options = AdminOptions { address: any_port(), allow_remote: false, token: TOKEN.into() };
+    let admin = Admin::start(Arc::clone(&handle), Arc::new(Paper::default()), options).unwrap();
+    World { handle, admin }
+}
+
+impl World {
+    /// Sends a head line and fields as they are; status and body.
+    fn send(&self, start: &str, fields: &str, body: &str) -> (u16, String) {
+        let mut stream = std::net::TcpStream::connect(self.admin.address()).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let length = body.len();
+        let request = format!("{start} HTTP/1.1\r\n{fields}Content-Length: {length}\r\n\r\n{body}");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(!head.to_ascii_lowercase().contains("access-control-"), "{head}");
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+
+    fn ask(&self, start: &str, body: &str) -> (u16, serde_json::Value) {
+        let fields = format!("Host: localhost\r\nAuthorization: Bearer {TOKEN}\r\nContent-Type: application/json\r\n");
+        let (status, body) = self.send(start, &fields, body);
+        (status, serde_json::from_str(&body).unwrap_or_else(|_| panic!("{start}: {body}")))
+    }
+}
+
+const PATHS: [&str; 6] = [
+    "GET /v1/status",
+    "POST /v1/purge",
+    "GET /v1/explain?url=http://a/",
+    "POST /v1/check",
+    "POST /v1/reload",
+    "GET /v1/config/schema",
+];
+
+#[test]
+fn everything_but_health_and_metrics_wants_the_token() {
+    let world = world();
+    for start in PATHS.into_iter().chain(["GET /v1/nosuch", "GET /", "DELETE /v1/purge"]) {
+        for fields in [
+            "Host: localhost\r\n".to_owned(),
+            format!("Host: localhost\r\nAuthorization: Bearer {}\r\n", TOKEN.replace('0', "1")),
+            format!("Host: localhost\r\nAuthorization: Bearer {}\r\n", &TOKEN[..63]),
+            "Host: localhost\r\nAuthorization: Basic eDp5\r\n".to_owned(),
+        ] {
+            assert_eq!(world.send(start, &fields, "{\"everything\":true}").0, 401, "{start} {fields}");
+        }
+    }
+    assert_eq!(world.handle.status().purge_position, 0, "nothing was purged");
+    for start in ["GET /healthz", "GET /metrics"] {
+        assert_eq!(world.send(start, "Host: localhost\r\n", "").0, 200, "{start}");
+    }
+}
+
+#[test]
+fn web_pages_are_refused_even_with_the_token() {
+    let world = world();
+    for start in PATHS.into_iter().chain(["GET /metrics", "GET /healthz"]) {
+        for page in [
+            "Host: localhost\r\nOrigin: https://evil.example\r\n",
+            "Host: localhost\r\nSec-Fetch-Site: cross-site\r\n",
+            "Host: rebound.example\r\n",
+        ] {
+            let fields = format!("{page}Authorization: Bearer {TOKEN}\r\nContent-Type: application/json\r\n");
+            assert_eq!(world.send(start, &fields, "{\"everything\":true}").0, 403, "{start} {page}");
+        }
+    }
+    assert_eq!(world.handle.status().purge_position, 0, "nothing was purged");
+}
+
+#[test]
+fn a_purge_answers_the_position_that_is_in_force() {
+    let world = world();
+    for (position, body) in [
+        (1, r#"{"everything":true}"#),
+        (2, r#"{"url":"http://shop.example/a?b=1","soft":true}"#),
+        (3, r#"{"prefix":"http://shop.example/a/"}"#),
+        (4, r#"{"site":"default"}"#),
+        (6, r#"{"tags":["a","b"]}"#),
+    ] {
+        let (status, answer) = world.ask("POST /v1/purge", body);
+        assert_eq!((status, answer["position"].as_u64(), answer["in_force"].as_bool()), (200, Some(position), Some(true)));
+        assert_eq!(world.handle.status().purge_position, position, "{body}");
+    }
+}
+
+#[test]
+fn errors_are_json_with_what_was_wanted() {
+    let world = world();
+    for (start, body, wanted) in [
+        ("POST /v1/purge", "{}", 400),
+        ("POST /v1/purge", "not json", 400),
+        ("POST /v1/purge", r#"{"everything":true,"x":1}"#, 400),
+        ("POST /v1/purge", r#"{"site":"nosuch"}"#, 404),
+        ("POST /v1/purge", r#"{"url":"/path"}"#, 400),
+        ("GET /v1/purge", "", 405),
+        ("POST /v1/status", "", 405),
+        ("GET /v1/nosuch", "", 404),
+        ("GET /v1/explain", "", 400),
+        ("GET /v1/explain?url=%zz", "", 400),
+        ("GET /v1/explain?url=http://a/&header=broken", "", 400),
+        ("GET /v1/explain?uri=http://a/", "", 400),
+    ] {
+        let (status, answer) = world.ask(start, body);
+        assert_eq!(status, wanted, "{start} {body}: {answer}");
+        assert!(answer["error"].is_string(), "{start} {body}: {answer}");
+    }
+    let fields = format!("Host: localhost\r\nAuthorization: Bearer {TOKEN}\r\nContent-Type: text/plain\r\n");
+    assert_eq!(world.send("POST /v1/purge", &fields, "{\"everything\":true}").0, 415);
+    assert_eq!(world.handle.status().purge_position, 0);
+}
+
+#[test]
+fn explain_shows_site_rule_key_and_why() {
+    let world = world();
+    let (status, answer) = world.ask("GET /v1/explain?url=http%3A%2F%2FShop.example%2Fa%3Fx%3D1&header=Accept%3A+*/*", "");
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(answer["site"]["name"], "default");
+    assert_eq!(answer["rule"]["name"], "defaults");
+    assert_eq!(answer["decision"]["why"], "absent");
+    assert_eq!(answer["key"][1], "host 12:shop.example");
+    let (_, answer) = world.ask("GET /v1/explain?url=http://a/&method=POST", "");
+    assert_eq!(answer["decision"]["why"], "method");
+}
+
+#[test]
+fn status_check_schema_and_reload_answer() {
+    let world = world();
+    let (status, answer) = world.ask("GET /v1/status", "");
+    assert_eq!((status, &answer["configuration"]["hash"]), (200, &serde_json::json!("0f")));
+    assert_eq!(answer["workers"], 1);
+    let (status, answer) = world.ask("POST /v1/check", "nonsense = ");
+    assert_eq!((status, answer["ok"].as_bool()), (200, Some(false)));
+    assert!(!answer["diagnostics"].as_array().unwrap().is_empty());
+    assert!(world.ask("GET /v1/config/schema", "").1.is_object());
+    assert_eq!(world.ask("POST /v1/reload", "").0, 200);
+    assert_eq!(world.ask("POST /v1/reload", "").0, 409, "a refused reload is no success");
+}
+
+#[test]
+fn an_address_beyond_loopback_must_be_allowed_by_name() {
+    let world = world();
+    let start = |address: &str, allow_remote, token: &str| {
+        let options = AdminOptions { address: address.parse().unwrap(), allow_remote, token: token.into() };
+        Admin::start(Arc::clone(&world.handle), Arc::new(Paper::default()), options).map(drop)
+    };
+    let refused = start("0.0.0.0:0", false, TOKEN).unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::InvalidInput);
+    assert!(start("0.0.0.0:0", true, TOKEN).is_ok());
+    assert!(start("127.0.0.1:0", false, "short").is_err());
+}

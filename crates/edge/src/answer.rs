@@ -1,0 +1,119 @@
+//! What the flow decided to send, before any protocol has written it: the seam between the request machine and the
+//! protocols. HTTP/1.1 renders it in [`crate::connection`].
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use semantics::cache_status::Fwd;
+use semantics::{Fields, Why};
+
+use crate::flight::FillReader;
+use crate::loaded::RuleAt;
+use crate::object::Stored;
+use crate::origin::{FetchError, OriginBody, OriginResponse};
+
+/// One final response.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: Head,
+    /// Age in seconds, for what comes from the cache (RFC 9111 §5.1).
+    pub(crate) age: Option<u64>,
+    pub(crate) note: Note,
+    /// What Content-Length says; `None` leaves the framing to the protocol.
+    pub(crate) length: Option<u64>,
+    pub(crate) content_range: Option<ContentRange>,
+    /// Replaces the stored Content-Type: a multipart boundary.
+    pub(crate) content_type: Option<String>,
+    pub(crate) body: Body,
+    /// The rule whose response header operations apply; `None` for the edge's own words.
+    pub(crate) rule: Option<RuleAt>,
+    /// The origin's part in it, for the log.
+    pub(crate) origin: Option<Box<OriginNote>>,
+}
+
+/// Where the field lines come from.
+pub(crate) enum Head {
+    /// A stored response's block, sent as it lies there.
+    Stored(Arc<Stored>),
+    /// Lines made for this answer.
+    Own(Fields),
+}
+
+/// What Cache-Status says (RFC 9211).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Note {
+    pub(crate) why: Why,
+    /// Seconds of freshness left, negative when stale.
+    pub(crate) ttl: Option<i64>,
+    /// Why the request went on, where the outcome does not tell: a stale response that the origin replaced.
+    pub(crate) forwarded: Option<Fwd>,
+    /// The status that the origin answered with, where the visitor gets another.
+    pub(crate) forwarded_status: Option<u16>,
+    pub(crate) stored: bool,
+    pub(crate) collapsed: bool,
+}
+
+impl Note {
+    pub(crate) fn of(why: Why) -> Self {
+        Note { why, ttl: None, forwarded: None, forwarded_status: None, stored: false, collapsed: false }
+    }
+}
+
+/// Content-Range of a 206 or 416.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum ContentRange {
+    /// First and last byte, and the complete length if known.
+    Bytes(u64, u64, Option<u64>),
+    /// `bytes */N`.
+    Unsatisfied(u64),
+}
+
+/// Where the content comes from.
+pub(crate) enum Body {
+    /// None at all.
+    Empty,
+    /// These bytes.
+    Bytes(Bytes),
+    /// Bytes `start..end` of a stored body.
+    Stored(Arc<Stored>, u64, u64),
+    /// Several ranges of a stored body, each with its part head, and the closing delimiter.
+    Multipart(Arc<Stored>, Vec<Part>, Bytes),
+    /// A fill that streams in, from the reader's offset to `end` (exclusive), or to its end.
+    Fill(FillReader, Option<u64>),
+    /// The origin's answer to this request alone.
+    Origin(OriginBody),
+}
+
+/// One part of a multipart/byteranges body.
+pub(crate) struct Part {
+    pub(crate) head: Bytes,
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+}
+
+/// What the log says of the origin.
+#[derive(Clone, Debug)]
+pub(crate) struct OriginNote {
+    pub(crate) name: Arc<str>,
+    pub(crate) status: u16,
+    pub(crate) first_byte_us: u64,
+    pub(crate) attempts: u32,
+}
+
+impl OriginNote {
+    /// Of an answer.
+    pub(crate) fn of(response: &OriginResponse) -> Self {
+        OriginNote {
+            name: response.info.origin.clone(),
+            status: response.status,
+            first_byte_us: response.info.first_byte_us,
+            attempts: response.info.attempts,
+        }
+    }
+
+    /// Of a failure.
+    pub(crate) fn of_error(error: &FetchError) -> Self {
+        let name = error.origin().unwrap_or("-").into();
+        OriginNote { name, status: 0, first_byte_us: 0, attempts: 1 }
+    }
+}

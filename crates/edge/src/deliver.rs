@@ -1,0 +1,229 @@
+//! From an [`Answer`] to an HTTP/1.1 response head and an access-log event. The stored block goes out as it lies; a
+//! copy is edited only where a rule, the visitor's Origin or a multipart answer asks for it.
+
+use std::time::Duration;
+
+use observe::{Event, Fetch, Slot};
+use semantics::cache_status::{CacheStatus, Handling, write_cache_status};
+use semantics::directives::{ResponseDirectives, Scope};
+use semantics::{Fields, Why};
+
+use crate::answer::{Answer, Body, ContentRange, Head, Note, OriginNote};
+use crate::h1;
+use crate::loaded::{RuleAt, view};
+use crate::request::{Method, Protocol, Request};
+use crate::worker::Worker;
+
+/// How the end of a response is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Framing {
+    /// The head is all there is: HEAD, 1xx, 204, 304.
+    NoBody,
+    /// Content-Length.
+    Length,
+    /// Chunked coding.
+    Chunked,
+    /// The end of the connection (HTTP/1.0).
+    Close,
+}
+
+/// How the content of `answer` is framed towards `request`'s sender. RFC 9112 §6.3.
+fn framing(request: &Request, answer: &Answer) -> Framing {
+    let has_no_content = request.method == Method::Head || matches!(answer.status, 204 | 304);
+    match answer.length {
+        _ if has_no_content => Framing::NoBody,
+        Some(_) => Framing::Length,
+        None if request.protocol == Protocol::Http11 => Framing::Chunked,
+        None => Framing::Close,
+    }
+}
+
+/// Appends the whole head, with the empty line, and says how the body is framed.
+pub(crate) fn write_head(
+    out: &mut Vec<u8>,
+    worker: &Worker,
+    request: &Request,
+    answer: &Answer,
+    close: bool,
+) -> Framing {
+    let framing = framing(request, answer);
+    h1::write_status_line(out, answer.status);
+    match (edited_fields(request, answer), &answer.head) {
+        (Some(fields), _) => out.extend_from_slice(fields.as_block()),
+        (None, Head::Stored(stored)) => out.extend_from_slice(stored.head()),
+        (None, Head::Own(fields)) => out.extend_from_slice(fields.as_block()),
+    }
+    if let Some(age) = answer.age {
+        h1::write_number(out, "Age", age);
+    }
+    match answer.content_range {
+        Some(ContentRange::Bytes(first, last, complete)) => {
+            let complete = complete.map_or("*".to_owned(), |complete| complete.to_string());
+            out.extend_from_slice(format!("Content-Range: bytes {first}-{last}/{complete}\r\n").as_bytes());
+        }
+        Some(ContentRange::Unsatisfied(complete)) => {
+            out.extend_from_slice(format!("Content-Range: bytes */{complete}\r\n").as_bytes());
+        }
+        None => {}
+    }
+    out.extend_from_slice(b"Cache-Status: ");
+    let status = CacheStatus {
+        node: &worker.shared.node,
+        why: answer.note.why,
+        handling: handling(&answer.note),
+        ttl: answer.note.ttl,
+        key: None,
+    };
+    write_cache_status(out, &status);
+    out.extend_from_slice(b"\r\nX-Request-Id: ");
+    out.extend_from_slice(&request.id.text());
+    out.extend_from_slice(b"\r\n");
+    if let Some(length) = answer.length
+        && !matches!(answer.status, 204 | 304)
+    {
+        h1::write_number(out, "Content-Length", length);
+    }
+    if framing == Framing::Chunked {
+        out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+    }
+    if answer.rule.as_ref().is_some_and(|at| at.loaded.snapshot.edge.server_timing) {
+        write_server_timing(out, request, answer);
+    }
+    match request.protocol {
+        _ if close || framing == Framing::Close => out.extend_from_slice(b"Connection: close\r\n"),
+        Protocol::Http10 => out.extend_from_slice(b"Connection: keep-alive\r\n"),
+        Protocol::Http11 => {}
+    }
+    out.extend_from_slice(b"\r\n");
+    framing
+}
+
+/// The field lines of the answer where they differ from those of its head; `None` where they don't.
+fn edited_fields(request: &Request, answer: &Answer) -> Option<Fields> {
+    let at = answer.rule.as_ref()?;
+    let (site, rule) = (at.site(), at.rule());
+    let by_status = site.match_response(&view(request), answer.status).map(|matched| matched.rule);
+    let browser_ttl = by_status.and_then(|rule| rule.browser_ttl).or(rule.browser_ttl);
+    let cors = rule.cors.depends_on_origin();
+    let is_needed = by_status.is_some()
+        || browser_ttl.is_some()
+        || cors
+        || answer.content_type.is_some()
+        || !rule.response_headers.is_empty();
+    if !is_needed {
+        return None;
+    }
+    let mut fields = match &answer.head {
+        Head::Stored(stored) => stored.fields(),
+        Head::Own(fields) => fields.clone(),
+    };
+    if let Some(content_type) = &answer.content_type {
+        let _ = fields.set("Content-Type", content_type);
+    }
+    if let Some(ttl) = browser_ttl.filter(|_| is_for_browsers(answer.status, &fields)) {
+        fields.remove("expires");
+        let _ = fields.set("Cache-Control", format!("max-age={}", ttl.secs()));
+    }
+    if cors {
+        rule.cors.on_deliver(&request.fields, &mut fields);
+    }
+    rule.response_headers.apply(&mut fields);
+    if let Some(rule) = by_status {
+        rule.response_headers.apply(&mut fields);
+    }
+    Some(fields)
+}
+
+/// Whether a rule's browser TTL may replace what a response says: not for errors, nor for what the origin wants kept
+/// from caches.
+fn is_for_browsers(status: u16, fields: &Fields) -> bool {
+    let directives = ResponseDirectives::of(fields, &[]);
+    status < 400 && !directives.no_store && directives.private == Scope::default()
+}
+
+fn handling(note: &Note) -> Handling {
+    if note.why == Why::StaleIfError && note.forwarded_status.is_none() {
+        return Handling::Hit;
+    }
+    match Handling::of(note.why, note.forwarded_status, note.stored) {
+        Handling::Forwarded { because, status, stored, collapsed } => Handling::Forwarded {
+            because: note.forwarded.unwrap_or(because),
+            status,
+            stored,
+            collapsed: collapsed || note.collapsed,
+        },
+        other => other,
+    }
+}
+
+/// Server-Timing (W3C): what the edge took in all, and the origin's part.
+fn write_server_timing(out: &mut Vec<u8>, request: &Request, answer: &Answer) {
+    let edge_ms = request.started.elapsed().as_secs_f64() * 1000.0;
+    let _ = std::io::Write::write_fmt(out, format_args!("Server-Timing: edge;dur={edge_ms:.3}"));
+    if let Some(origin) = &answer.origin {
+        let origin_ms = origin.first_byte_us as f64 / 1000.0;
+        let _ = std::io::Write::write_fmt(out, format_args!(", origin;dur={origin_ms:.3}"));
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// What is left of an answer when its body is gone: what the log tells.
+pub(crate) struct Told {
+    pub(crate) status: u16,
+    pub(crate) note: Note,
+    pub(crate) age: Option<u64>,
+    pub(crate) rule: Option<RuleAt>,
+    pub(crate) origin: Option<Box<OriginNote>>,
+}
+
+impl Answer {
+    /// Parts the body from what is told of it.
+    pub(crate) fn split(self) -> (Body, Told) {
+        let Answer { status, age, note, body, rule, origin, .. } = self;
+        (body, Told { status, note, age, rule, origin })
+    }
+}
+
+/// How many bytes went where.
+pub(crate) struct Sent {
+    pub(crate) head_bytes: u64,
+    pub(crate) body_bytes: u64,
+    pub(crate) received_bytes: u64,
+    pub(crate) first_byte: Duration,
+}
+
+/// Tells the observer of a finished request.
+pub(crate) fn emit(worker: &Worker, request: &Request, told: &Told, why: Why, sent: &Sent) {
+    let duration = request.started.elapsed();
+    let fetch = told.origin.as_deref().map(|origin| Fetch {
+        origin: worker.shared.registry.origin(&origin.name),
+        status: origin.status,
+        duration_us: origin.first_byte_us,
+        attempts: origin.attempts,
+    });
+    worker.observer.emit(&Event {
+        wall: semantics::Wall(request.now.0.saturating_add(duration.as_millis() as i64)),
+        duration_us: duration.as_micros() as u64,
+        first_byte_us: sent.first_byte.as_micros() as u64,
+        client: request.client,
+        method: request.method.as_str().as_bytes(),
+        host: request.host.as_bytes(),
+        target: request.target.as_bytes(),
+        protocol: request.protocol.as_str(),
+        status: told.status,
+        head_bytes_sent: sent.head_bytes,
+        body_bytes_sent: sent.body_bytes,
+        bytes_received: sent.received_bytes,
+        why,
+        collapsed: told.note.collapsed,
+        stored: told.note.stored,
+        age: told.age.map(|age| age.min(u64::from(u32::MAX)) as u32),
+        ttl: told.note.ttl,
+        site: told.rule.as_ref().map_or(Slot::NONE, RuleAt::slot),
+        rule: told.rule.as_ref().map(|at| at.rule as u32),
+        fetch,
+        request_id: request.id.0,
+        referer: request.fields.get("referer"),
+        user_agent: request.fields.get("user-agent"),
+    });
+}

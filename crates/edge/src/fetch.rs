@@ -1,0 +1,584 @@
+//! One fetch on behalf of everybody who wants the same thing: ask the origin, decide whether its answer may be kept,
+//! stream it to whoever follows, store it. Runs as a task of its own, so that no visitor's departure ends it.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use semantics::key::{Device, normalise_host, normalise_path};
+use semantics::range::{self, ContentRange, Part};
+use semantics::reuse::may_serve_on_error;
+use semantics::tags::{TagLimits, tag_hash, tags_of};
+use semantics::vary::normalise_request;
+use semantics::{Facts, Fields, StoreRequest, Target, Wall, Why, hop};
+use tokio::sync::oneshot;
+
+use crate::answer::{ContentRange as Described, OriginNote};
+use crate::flight::{End, FAILURE_HOLD_MS, Fill, Landing, Pilot};
+use crate::interim::Interim;
+use crate::loaded::RuleAt;
+use crate::lookup::{self, Place};
+use crate::object::{Entry, Parts, Stored, WholeBody};
+use crate::origin::{FetchError, OriginRequest, OriginResponse, RequestBody};
+use crate::request::{Protocol, Request};
+use crate::worker::Worker;
+
+/// For how long an uncacheable answer makes others not queue for the same key. Varnish's default for hit-for-miss.
+const PASS_HOLD_MS: u64 = 120_000;
+
+/// Fields that frameworks take for the real URL, host, method or visitor, and that no key of ours holds: from a
+/// stranger they would change what others get.
+const OVERRIDES: &[&str] = &[
+    "cf-connecting-ip",
+    "fastly-client-ip",
+    "forwarded",
+    "front-end-https",
+    "proxy",
+    "true-client-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-forwarded",
+    "x-forwarded-path",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "x-forwarded-protocol",
+    "x-forwarded-scheme",
+    "x-forwarded-server",
+    "x-forwarded-ssl",
+    "x-forwarded-uri",
+    "x-host",
+    "x-http-host-override",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "x-original-host",
+    "x-original-url",
+    "x-real-ip",
+    "x-rewrite-url",
+    "x-script-name",
+    "x-url-scheme",
+];
+
+/// Fields that this edge says itself.
+const OURS: &[&str] = &[
+    "host",
+    "content-length",
+    "expect",
+    "x-device-class",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-request-id",
+];
+
+/// Request fields that make the answer depend on what this visitor has already.
+const CONDITIONS: &[&str] =
+    &["if-none-match", "if-modified-since", "if-match", "if-unmodified-since", "if-range", "range"];
+
+/// What a fetch is for.
+pub(crate) struct Job {
+    pub(crate) worker: Rc<Worker>,
+    pub(crate) request: Rc<Request>,
+    pub(crate) at: RuleAt,
+    /// The key text of the request.
+    pub(crate) text: Vec<u8>,
+    /// The key that the flight is under.
+    pub(crate) key: u128,
+    /// The purge position when the fetch started.
+    pub(crate) position: u64,
+    /// What is stored and stale: to be validated.
+    pub(crate) stale: Option<Arc<Stored>>,
+    /// Ask for this only.
+    pub(crate) range: Option<RangeWanted>,
+}
+
+/// A range that is fetched instead of the whole.
+#[derive(Clone)]
+pub(crate) struct RangeWanted {
+    /// The value of Range.
+    pub(crate) value: Vec<u8>,
+    /// The value of If-Range.
+    pub(crate) if_range: Option<Vec<u8>>,
+    /// The parts that it completes, from the first byte on; `None` when the range itself was asked for.
+    pub(crate) completes: Option<Arc<Stored>>,
+}
+
+/// Why an answer is not kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotKept {
+    /// HTTP or the policy forbids it.
+    Semantics(semantics::Refusal),
+    /// It is larger than the store takes.
+    TooLarge,
+    /// It has more surrogate keys than are remembered, so that a purge could miss it.
+    TooManyTags,
+}
+
+impl NotKept {
+    /// Whether the next request under the same key is likely to meet the same refusal.
+    fn is_of_the_response(self) -> bool {
+        use semantics::Refusal;
+        !matches!(
+            self,
+            NotKept::Semantics(
+                Refusal::Method
+                    | Refusal::RequestNoStore
+                    | Refusal::Authorization
+                    | Refusal::Status
+                    | Refusal::Part
+            )
+        )
+    }
+}
+
+/// How the one who asked for a fetch learns how it ended.
+pub(crate) enum Outcome {
+    /// Look at the flight.
+    Landed,
+    /// The answer is not to be shared; here it is.
+    Private(Box<OriginResponse>),
+    /// There is none.
+    Failed(Why),
+}
+
+/// What the asker gets besides the landing.
+pub(crate) struct Report {
+    pub(crate) outcome: Outcome,
+    pub(crate) origin: Box<OriginNote>,
+}
+
+/// Flies: everything from the request to the origin to the object in the store.
+pub(crate) async fn fly(mut job: Job, pilot: Pilot, interim: Interim, report: oneshot::Sender<Report>) {
+    loop {
+        let fetched =
+            job.worker.origins.fetch(&job.at.rule().origin, job.origin_request(), |status, fields| {
+                interim.push(status, fields);
+            });
+        let response = match fetched.await {
+            Ok(response) => response,
+            Err(error) => return job.fail(&pilot, &error, report),
+        };
+        let origin = Box::new(OriginNote::of(&response));
+        let judged = job.judge(response);
+        if matches!(judged, Judged::Whole) {
+            // What was to be completed is no more: ask for everything.
+            job.range = None;
+            continue;
+        }
+        let tell = |outcome| {
+            let _ = report.send(Report { outcome, origin });
+        };
+        match judged {
+            Judged::Whole => {}
+            Judged::Confirmed(stored) => {
+                job.land_stored(&pilot, stored);
+                tell(Outcome::Landed);
+            }
+            Judged::Keep { facts, fields, response, shape } => {
+                let fill = job.start_fill(&pilot, facts, fields, &shape);
+                tell(Outcome::Landed);
+                job.fill(&pilot, &fill, shape, response).await;
+            }
+            Judged::Troubled => {
+                pilot.flight().land(Landing::Failed { why: Why::OriginProtocol, shared: true });
+                job.finish(&pilot, true);
+                tell(Outcome::Landed);
+            }
+            Judged::Private { response, reason } => {
+                if reason.is_of_the_response() {
+                    let until_ms = job.worker.shared.clock.monotonic_ms() + PASS_HOLD_MS;
+                    job.worker.insert(job.key, Entry::Pass { until_ms });
+                }
+                pilot.flight().land(Landing::Private);
+                job.finish(&pilot, false);
+                tell(Outcome::Private(response));
+            }
+        }
+        return;
+    }
+}
+
+/// What to do with an answer.
+enum Judged {
+    /// The stored response is confirmed (304), under a new head.
+    Confirmed(Arc<Stored>),
+    /// It may be kept.
+    Keep { facts: Facts, fields: Fields, response: Box<OriginResponse>, shape: Shape },
+    /// The origin is in trouble and there is something stale that may answer instead.
+    Troubled,
+    /// A part that does not fit what it was to complete: the whole is needed.
+    Whole,
+    /// For the asker alone.
+    Private { response: Box<OriginResponse>, reason: NotKept },
+}
+
+/// What an answer that is kept is of its representation.
+pub(crate) enum Shape {
+    /// All of it; so many bytes, if that is known.
+    Whole { length: Option<u64> },
+    /// The rest of it: these bytes go before.
+    Rest { held: Vec<Bytes>, length: Option<u64> },
+    /// A part.
+    Part { length: u64, range: ContentRange },
+}
+
+impl Job {
+    /// The request as the origin gets it: whole and unconditional unless something stored is to be validated or
+    /// completed, in the spelling that is keyed, without what would let one visitor speak for others.
+    fn origin_request(&self) -> OriginRequest {
+        let mut fields = forwarded_fields(&self.worker, &self.at, &self.request);
+        fields.retain(|name, _| !is_one_of(name, CONDITIONS));
+        normalise_request(&mut fields, &self.at.rule().policy.vary_normalise);
+        if let Some(stale) = &self.stale {
+            semantics::conditional::add_validators(&stale.fields(), &mut fields);
+        }
+        if let Some(range) = &self.range {
+            fields.append_unchecked(b"Range", &range.value);
+            if let Some(if_range) = &range.if_range {
+                fields.append_unchecked(b"If-Range", if_range);
+            }
+        }
+        OriginRequest {
+            method: self.request.method.as_str().into(),
+            target: sent_target(&self.at, &self.request).into(),
+            host: normalise_host(&self.request.authority).into(),
+            fields,
+            body: RequestBody::Empty,
+            retry_safe: self.request.method.is_safe(),
+            upgrade: None,
+        }
+    }
+
+    fn judge(&self, mut response: OriginResponse) -> Judged {
+        let policy = &self.at.rule().policy;
+        let now = response.response_time;
+        if let Some(stale) = &self.stale {
+            if response.status == 304 {
+                return Judged::Confirmed(Arc::new(self.confirm(stale, &response)));
+            }
+            if matches!(response.status, 500 | 502..=504) && may_serve_on_error(&stale.facts, policy, now) {
+                return Judged::Troubled;
+            }
+        }
+        let completes = self.range.as_ref().and_then(|range| range.completes.as_ref());
+        if completes.is_some() && response.status == 416 {
+            return Judged::Whole;
+        }
+        self.at.rule().cors.on_receive(&mut response.fields);
+        let response = Box::new(response);
+        let decided = self.facts(response.status, &response.fields, response.request_time, now);
+        let facts = match decided {
+            Ok(facts) => facts,
+            Err(reason) => return Judged::Private { response, reason: NotKept::Semantics(reason) },
+        };
+        let mut shape = Shape::Whole { length: response.length };
+        if response.status == 206 {
+            match (completes, self.shape_of_part(&response)) {
+                (Some(held), Some((range, length))) => match rest_of(held, &response.fields, range, length) {
+                    Some(rest) => shape = rest,
+                    None => return Judged::Whole,
+                },
+                (Some(_), None) => return Judged::Whole,
+                (None, Some((range, length))) => shape = Shape::Part { length, range },
+                (None, None) => {
+                    let reason = NotKept::Semantics(semantics::Refusal::Part);
+                    return Judged::Private { response, reason };
+                }
+            }
+        }
+        if shape.length().is_some_and(|length| length > self.worker.shared.store.object_bytes_max() as u64) {
+            self.worker.count_limit(observe::Limit::ObjectBytes);
+            return Judged::Private { response, reason: NotKept::TooLarge };
+        }
+        let Some(_) = self.tags(&response.fields) else {
+            return Judged::Private { response, reason: NotKept::TooManyTags };
+        };
+        let mut fields = response.fields.clone();
+        self.clean_for_storing(&mut fields, now);
+        let facts = match &shape {
+            Shape::Rest { .. } => Facts { status: 200, ..facts },
+            Shape::Whole { .. } | Shape::Part { .. } => facts,
+        };
+        Judged::Keep { facts, fields, response, shape }
+    }
+
+    /// Whether an answer to something other than GET may be kept as what GET would get, and as what.
+    #[expect(clippy::type_complexity, reason = "taken apart at once by its one caller")]
+    pub(crate) fn keep(
+        &self,
+        response: OriginResponse,
+    ) -> Result<(Facts, Fields, Box<OriginResponse>, Shape), OriginResponse> {
+        match self.judge(response) {
+            Judged::Keep { facts, fields, response, shape } => Ok((facts, fields, response, shape)),
+            Judged::Private { response, .. } => Err(*response),
+            Judged::Confirmed(_) | Judged::Troubled | Judged::Whole => {
+                unreachable!("nothing stored was asked about")
+            }
+        }
+    }
+
+    /// Content-Range and length of a 206 that may be kept: known both, and not more than it says.
+    fn shape_of_part(&self, response: &OriginResponse) -> Option<(ContentRange, u64)> {
+        let range = ContentRange::parse(response.fields.get("content-range")?)?;
+        Some((range, response.length?))
+    }
+
+    /// The stored response under the head that a 304 has updated (RFC 9111 §4.3.4).
+    fn confirm(&self, stale: &Stored, response: &OriginResponse) -> Stored {
+        let mut fields = semantics::update::merge_304(&stale.fields(), &response.fields);
+        let status = stale.facts.status;
+        let facts = self.facts(status, &fields, response.request_time, response.response_time);
+        // What may no longer be kept is still right for those who waited for it.
+        let facts = facts.unwrap_or_else(|_| stale.facts.confirmed(response.response_time));
+        self.clean_for_storing(&mut fields, response.response_time);
+        let tags = self.tags(&fields).unwrap_or_else(|| stale.tags.to_vec());
+        stale.with_head(facts, self.position, tags, &fields)
+    }
+
+    fn facts(
+        &self,
+        status: u16,
+        fields: &Fields,
+        asked: Wall,
+        answered: Wall,
+    ) -> Result<Facts, semantics::Refusal> {
+        let request = StoreRequest {
+            method: self.request.method.as_str(),
+            fields: &self.request.fields,
+            target: target_of(&self.at, &self.request),
+        };
+        semantics::decide_store(&request, status, fields, &self.at.rule().policy, asked, answered)
+    }
+
+    /// Takes off what must not be stored and adds what every response of ours says.
+    fn clean_for_storing(&self, fields: &mut Fields, response_time: Wall) {
+        semantics::storing::strip_unstorable(fields, &self.at.rule().policy);
+        finish_head(&self.worker, fields, response_time);
+        fields.remove("age");
+        fields.remove("content-range");
+    }
+
+    /// Hashes of the surrogate keys, the rule's too; `None` when there are more than can be remembered.
+    fn tags(&self, fields: &Fields) -> Option<Vec<u64>> {
+        let seed = self.worker.shared.tag_seed();
+        let tags = tags_of(fields, &seed, TagLimits::default());
+        let of_rule = self.at.rule().surrogate_keys.iter().map(|tag| tag_hash(&seed, tag.as_bytes()));
+        (tags.dropped == 0).then(|| tags.hashes.into_iter().chain(of_rule).collect())
+    }
+}
+
+impl Shape {
+    fn length(&self) -> Option<u64> {
+        match self {
+            Shape::Whole { length } | Shape::Rest { length, .. } => *length,
+            Shape::Part { length, .. } => Some(*length),
+        }
+    }
+}
+
+/// The parts that are held and what a 206 adds to them, if that makes the whole.
+fn rest_of(held: &Stored, fields: &Fields, content_range: ContentRange, length: u64) -> Option<Shape> {
+    let parts = held.parts()?;
+    let ContentRange::Span { span, complete } = content_range else { return None };
+    let complete = complete?;
+    let fits = range::may_combine(&held.fields(), parts.complete_len, fields, Some(complete))
+        && span.len() == length
+        && span.end() + 1 == complete
+        && parts.held_from(0) >= span.start();
+    fits.then(|| Shape::Rest { held: parts.prefix(span.start()), length: Some(complete) })
+}
+
+// --- Landing ---
+
+impl Job {
+    /// Stores a confirmed response and tells who waits.
+    fn land_stored(&self, pilot: &Pilot, stored: Arc<Stored>) {
+        self.store(pilot, &stored.fields(), stored.clone());
+        pilot.flight().land(Landing::Stored(stored));
+        self.finish(pilot, false);
+    }
+
+    /// Opens a fill under the key where it will be stored, and lets everybody in.
+    pub(crate) fn start_fill(&self, pilot: &Pilot, facts: Facts, head: Fields, shape: &Shape) -> Arc<Fill> {
+        let key = self.place(&head).key;
+        let tags = self.tags(&head).unwrap_or_default();
+        let content_range = match shape {
+            Shape::Part { range: ContentRange::Span { span, complete }, .. } => {
+                Some(Described::Bytes(span.start(), span.end(), *complete))
+            }
+            _ => None,
+        };
+        let (position, length) = (self.position, shape.length());
+        let fill = Arc::new(Fill::new(facts, head, position, tags, length, content_range, key));
+        pilot.flight().land(Landing::Fill(fill.clone()));
+        fill
+    }
+
+    /// Streams the body into the fill and, if it came whole, into the store.
+    pub(crate) async fn fill(
+        &self,
+        pilot: &Pilot,
+        fill: &Arc<Fill>,
+        shape: Shape,
+        mut response: Box<OriginResponse>,
+    ) {
+        let largest = self.worker.shared.store.object_bytes_max() as u64;
+        let mut kept = true;
+        if let Shape::Rest { held, .. } = &shape {
+            for piece in held {
+                fill.push(piece.clone()).await;
+            }
+        }
+        while let Some(piece) = response.body.chunk().await {
+            let Ok(piece) = piece else {
+                fill.end(End::Broken);
+                return self.finish(pilot, false);
+            };
+            if kept && fill.progress().bytes + piece.len() as u64 > largest {
+                // Too large to keep: nobody new may follow, those who do get a window that moves on.
+                kept = false;
+                fill.abandon();
+                self.finish(pilot, false);
+                self.worker.count_limit(observe::Limit::ObjectBytes);
+            }
+            if !fill.push(piece).await {
+                return fill.end(End::Broken);
+            }
+        }
+        fill.end(End::Complete);
+        if let Some(stored) = self.finished(fill, &shape) {
+            self.store(pilot, &fill.head, Arc::new(stored));
+        }
+        self.finish(pilot, false);
+    }
+
+    /// What a fill that is complete leaves in the store.
+    fn finished(&self, fill: &Fill, shape: &Shape) -> Option<Stored> {
+        let body = fill.whole_body()?;
+        let Shape::Part { length, range } = shape else {
+            return Some(Stored::whole(fill.facts, fill.position, fill.tags.clone(), &fill.head, body));
+        };
+        let content = match body {
+            WholeBody::Contiguous(pieces) => pieces.concat(),
+            WholeBody::Blocks(blocks, _) => blocks.concat(),
+        };
+        let asked = self.range.as_ref().map(|range| range.value.as_slice());
+        let part = Part::of(asked, range.to_string().as_bytes(), *length)?;
+        let mut parts = Parts { complete_len: part.complete_len(), runs: Vec::new(), lone: None };
+        match part.held() {
+            None => {
+                parts.lone = Some(part);
+                parts.runs.push((0, content.into()));
+            }
+            Some(span) => {
+                // What is held already of the same representation stays; of another one it goes.
+                if let Some(Entry::Object(other)) = self.worker.shared.store.peek(fill.key) {
+                    let same =
+                        |known| range::may_combine(&other.fields(), known, &fill.head, parts.complete_len);
+                    match other.parts() {
+                        Some(held) if held.lone.is_none() && same(held.complete_len) => {
+                            parts.runs.clone_from(&held.runs);
+                        }
+                        None if same(other.body_len()) => return None,
+                        _ => {}
+                    }
+                }
+                parts.insert(span.start(), content.into());
+            }
+        }
+        Some(Stored::partial(fill.facts, fill.position, fill.tags.clone(), &fill.head, parts))
+    }
+
+    /// Puts an object where it belongs, unless it has been invalidated meanwhile.
+    fn store(&self, pilot: &Pilot, head: &Fields, stored: Arc<Stored>) {
+        if pilot.flight().is_revoked() {
+            return;
+        }
+        let place = self.place(head);
+        if let Some(language_key) = place.language_key {
+            self.worker.insert(language_key, Entry::Object(stored.clone()));
+        }
+        self.worker.insert(place.key, Entry::Object(stored));
+    }
+
+    fn place(&self, response: &Fields) -> Place {
+        let mut text = self.text.clone();
+        lookup::place(&self.worker.shared, &self.at, &self.request.fields, response, &mut text)
+    }
+
+    fn finish(&self, pilot: &Pilot, failed: bool) {
+        let shared = &self.worker.shared;
+        let until = failed.then(|| shared.clock.monotonic_ms() + FAILURE_HOLD_MS);
+        shared.flights.finish(self.key, pilot.flight(), until);
+    }
+
+    fn fail(&self, pilot: &Pilot, error: &FetchError, report: oneshot::Sender<Report>) {
+        let shared = error.is_shared();
+        pilot.flight().land(Landing::Failed { why: error.why(), shared });
+        self.finish(pilot, shared);
+        self.worker.log_failure(&self.request, error);
+        let origin = Box::new(OriginNote::of_error(error));
+        let _ = report.send(Report { outcome: Outcome::Failed(error.why()), origin });
+    }
+}
+
+// --- Requests to the origin ---
+
+/// The fields that go to the origin: the visitor's, without what concerns this hop or speaks for others, with what
+/// names the visitor and this edge, and as the rule changes them.
+pub(crate) fn forwarded_fields(worker: &Worker, at: &RuleAt, request: &Request) -> Fields {
+    let rule = at.rule();
+    let mut fields = request.fields.clone();
+    hop::strip_hop_by_hop(&mut fields);
+    fields.retain(|name, _| !is_one_of(name, OURS) && !is_one_of(name, OVERRIDES));
+    rule.request_cookies.apply(&mut fields);
+    let received = match request.protocol {
+        Protocol::Http10 => "1.0",
+        Protocol::Http11 => "1.1",
+    };
+    hop::append_via(&mut fields, received, &worker.shared.node);
+    hop::append_cdn_loop(&mut fields, &worker.shared.node);
+    fields.append_unchecked(b"X-Forwarded-For", request.client.to_string().as_bytes());
+    fields.append_unchecked(b"X-Forwarded-Proto", if request.secure { b"https" } else { b"http" });
+    fields.append_unchecked(b"X-Forwarded-Host", normalise_host(&request.authority).as_bytes());
+    if rule.key.device_class {
+        fields.append_unchecked(b"X-Device-Class", Device::of(&request.fields).as_str().as_bytes());
+    }
+    fields.append_unchecked(b"X-Request-Id", &request.id.text());
+    rule.request_headers.apply(&mut fields);
+    fields
+}
+
+fn is_one_of(name: &[u8], names: &[&str]) -> bool {
+    names.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
+}
+
+/// Path and query as the origin gets them: spelled as they are keyed, so that no spelling of a visitor's gets an answer
+/// stored for others.
+pub(crate) fn sent_target(at: &RuleAt, request: &Request) -> String {
+    let path = normalise_path(request.path().as_bytes());
+    let path = String::from_utf8_lossy(&path);
+    match at.rule().key.query_sent(request.query().map(str::as_bytes)) {
+        Some(query) => format!("{path}?{}", String::from_utf8_lossy(&query)),
+        None => path.into_owned(),
+    }
+}
+
+/// The target of a request as its response may refer to it.
+pub(crate) fn target_of<'a>(at: &'a RuleAt, request: &'a Request) -> Target<'a> {
+    let origin_authority = at.rule().origin.origins.iter().find_map(|origin| origin.host_override.as_deref());
+    Target { authority: &request.authority, origin_authority, path_and_query: &request.target }
+}
+
+// --- Answers from the origin ---
+
+/// What every response that comes through gets and loses, stored or passed: no field of the hop behind us, a Date
+/// (RFC 9110 §6.6.1), this edge in Via. The framing is made anew for each visitor.
+pub(crate) fn finish_head(worker: &Worker, fields: &mut Fields, response_time: Wall) {
+    hop::strip_hop_by_hop(fields);
+    fields.remove("content-length");
+    if !fields.contains("date") {
+        fields.append_unchecked(b"Date", semantics::date::format(response_time).as_str().as_bytes());
+    }
+    hop::append_via(fields, "1.1", &worker.shared.node);
+}

@@ -1,0 +1,459 @@
+//! Collapsing: at most one fetch per key is in flight, and everybody who wants the same thing follows it.
+//!
+//! A [`Flight`] is one fetch that others may wait for. It ends in one of the outcomes of [`Landing`]; when the origin's
+//! answer may be stored that is a [`Fill`], which readers follow while it streams. Flights and fills are shared between
+//! workers; the task that feeds them belongs to the worker that began it and not to any visitor, so a visitor who
+//! leaves stops nothing, and a task that dies (drops its end) wakes all who wait.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
+use semantics::{Facts, Fields, Why};
+use tokio::sync::watch;
+
+use crate::answer::ContentRange;
+use crate::object::{BLOCK_BYTES, Stored, WholeBody};
+
+/// How long a failed fetch speaks for its key to those who hold a stale response: one attempt a second.
+pub(crate) const FAILURE_HOLD_MS: u64 = 1_000;
+
+/// How far a fill that is no longer kept may run ahead of its slowest reader.
+const WINDOW_BYTES: u64 = 4 * 1024 * 1024;
+
+/// How a fetch ended for those who wait for it.
+#[derive(Clone)]
+pub(crate) enum Landing {
+    /// Not yet.
+    Pending,
+    /// A storable answer is streaming in.
+    Fill(Arc<Fill>),
+    /// A stored response was confirmed or made whole.
+    Stored(Arc<Stored>),
+    /// The answer was for the one who asked alone; everybody else fetches for themselves.
+    Private,
+    /// There is no answer. `shared`: the reason had nothing to do with this request, so it holds for all who waited.
+    Failed { why: Why, shared: bool },
+}
+
+/// One fetch that others may wait for.
+pub(crate) struct Flight {
+    /// The purge position when the fetch started.
+    pub(crate) position: u64,
+    landing: watch::Sender<Landing>,
+    /// Monotonic milliseconds until which a failure holds; 0 while there is none.
+    failed_until_ms: AtomicU64,
+    /// Set by an invalidation: what comes must not be stored and nobody may join.
+    revoked: AtomicBool,
+}
+
+impl Flight {
+    /// A flight that is on no board: nobody else can follow it.
+    pub(crate) fn solitary(position: u64) -> Arc<Self> {
+        Arc::new(Flight {
+            position,
+            landing: watch::Sender::new(Landing::Pending),
+            failed_until_ms: AtomicU64::new(0),
+            revoked: AtomicBool::new(false),
+        })
+    }
+
+    /// Waits until the fetch has landed.
+    pub(crate) async fn landed(&self) -> Landing {
+        let mut receiver = self.landing.subscribe();
+        let landing = receiver.wait_for(|landing| !matches!(landing, Landing::Pending)).await;
+        match landing {
+            Ok(landing) => landing.clone(),
+            Err(_) => Landing::Failed { why: Why::Internal, shared: false },
+        }
+    }
+
+    /// What it is now, without waiting.
+    pub(crate) fn landing(&self) -> Landing {
+        self.landing.borrow().clone()
+    }
+
+    /// Tells everybody who waits.
+    pub(crate) fn land(&self, landing: Landing) {
+        self.landing.send_replace(landing);
+    }
+
+    /// Whether an invalidation has come meanwhile.
+    pub(crate) fn is_revoked(&self) -> bool {
+        self.revoked.load(Ordering::Acquire)
+    }
+}
+
+/// The flights of an edge, by key.
+pub(crate) struct Flights {
+    shards: Box<[Mutex<HashMap<u128, Arc<Flight>>>]>,
+}
+
+/// What [`Flights::board`] found.
+pub(crate) enum Boarding {
+    /// This request starts the fetch.
+    Lead(Arc<Flight>),
+    /// Another one has; follow it.
+    Follow(Arc<Flight>),
+    /// The last fetch failed less than [`FAILURE_HOLD_MS`] ago.
+    Failing(Why),
+}
+
+impl Flights {
+    pub(crate) fn new() -> Self {
+        Flights { shards: (0..64).map(|_| Mutex::default()).collect() }
+    }
+
+    fn shard(&self, key: u128) -> &Mutex<HashMap<u128, Arc<Flight>>> {
+        &self.shards[(key >> 64) as usize % self.shards.len()]
+    }
+
+    /// Joins the flight under `key`, or starts one. `may_follow` refuses a flight that started too long ago for this
+    /// request (before a purge); such a flight is replaced, and goes on for those who follow it already.
+    pub(crate) fn board(
+        &self,
+        key: u128,
+        position: u64,
+        now_ms: u64,
+        may_follow: impl FnOnce(&Flight) -> bool,
+    ) -> Boarding {
+        let mut shard = self.shard(key).lock();
+        if let Some(flight) = shard.get(&key) {
+            match flight.landing() {
+                Landing::Failed { why, .. } if now_ms < flight.failed_until_ms.load(Ordering::Relaxed) => {
+                    return Boarding::Failing(why);
+                }
+                Landing::Failed { .. } | Landing::Private => {}
+                Landing::Pending | Landing::Fill(_) | Landing::Stored(_) => {
+                    if !flight.is_revoked() && may_follow(flight) {
+                        return Boarding::Follow(flight.clone());
+                    }
+                }
+            }
+        }
+        let flight = Flight::solitary(position);
+        shard.insert(key, flight.clone());
+        Boarding::Lead(flight)
+    }
+
+    /// Takes a finished flight off the board; a failed one stays until `failed_until_ms` has passed and is taken off
+    /// by the next request or by [`Flights::sweep`].
+    pub(crate) fn finish(&self, key: u128, flight: &Arc<Flight>, failed_until_ms: Option<u64>) {
+        if let Some(until) = failed_until_ms {
+            flight.failed_until_ms.store(until, Ordering::Relaxed);
+            return;
+        }
+        let mut shard = self.shard(key).lock();
+        if shard.get(&key).is_some_and(|current| Arc::ptr_eq(current, flight)) {
+            shard.remove(&key);
+        }
+    }
+
+    /// Makes what is in flight under `key` unusable for anybody who comes from now on.
+    pub(crate) fn revoke(&self, key: u128) {
+        if let Some(flight) = self.shard(key).lock().remove(&key) {
+            flight.revoked.store(true, Ordering::Release);
+        }
+    }
+
+    /// Drops failures that hold no longer.
+    pub(crate) fn sweep(&self, now_ms: u64) {
+        for shard in &self.shards {
+            shard.lock().retain(|_, flight| {
+                !matches!(*flight.landing.borrow(), Landing::Failed { .. })
+                    || now_ms < flight.failed_until_ms.load(Ordering::Relaxed)
+            });
+        }
+    }
+
+    /// How many fetches are in flight.
+    pub(crate) fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().len()).sum()
+    }
+}
+
+/// A response that is being written into the cache while readers follow it.
+pub(crate) struct Fill {
+    /// What is known of the response for as long as it is stored.
+    pub(crate) facts: Facts,
+    /// The head as it will be stored.
+    pub(crate) head: Fields,
+    /// The purge position when its fetch started.
+    pub(crate) position: u64,
+    /// Hashes of its surrogate keys.
+    pub(crate) tags: Vec<u64>,
+    /// Length of the body, when the origin told it.
+    pub(crate) length: Option<u64>,
+    /// Which part of the representation it is, when it is not the whole.
+    pub(crate) content_range: Option<ContentRange>,
+    /// The key it will be stored under: that of its variant.
+    pub(crate) key: u128,
+    progress: watch::Sender<Progress>,
+    data: Mutex<FillData>,
+}
+
+/// How far a fill has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Progress {
+    /// Bytes that have arrived.
+    pub(crate) bytes: u64,
+    /// How it ended, when it has.
+    pub(crate) end: Option<End>,
+}
+
+/// How a fill ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Every byte is there.
+    Complete,
+    /// The origin broke off: no reader may end cleanly.
+    Broken,
+}
+
+#[derive(Default)]
+struct FillData {
+    /// Sealed blocks of [`BLOCK_BYTES`]; emptied from the front once the copy is abandoned.
+    blocks: Vec<Bytes>,
+    /// Pieces after the last block.
+    tail: Vec<Bytes>,
+    tail_bytes: usize,
+    /// The copy is too large to be kept: only a window for the readers remains.
+    abandoned: bool,
+    /// First byte that is still held.
+    held_from: u64,
+    /// Where each reader is: an abandoned copy must not run away from the slowest.
+    readers: HashMap<u64, u64>,
+    next_reader: u64,
+}
+
+impl Fill {
+    pub(crate) fn new(
+        facts: Facts,
+        head: Fields,
+        position: u64,
+        tags: Vec<u64>,
+        length: Option<u64>,
+        content_range: Option<ContentRange>,
+        key: u128,
+    ) -> Self {
+        let progress = watch::Sender::new(Progress { bytes: 0, end: None });
+        Fill { facts, head, position, tags, length, content_range, key, progress, data: Mutex::default() }
+    }
+
+    /// Adds a piece. While the copy is kept this never waits; an abandoned one waits for its slowest reader, and
+    /// says `false` when nobody is left to read.
+    pub(crate) async fn push(&self, piece: Bytes) -> bool {
+        let mut receiver = self.progress.subscribe();
+        loop {
+            {
+                let mut data = self.data.lock();
+                if !data.abandoned {
+                    break;
+                }
+                if data.readers.is_empty() {
+                    return false;
+                }
+                let slowest = data.readers.values().copied().min().unwrap_or(0);
+                data.drop_before(slowest);
+                if self.progress.borrow().bytes - slowest < WINDOW_BYTES {
+                    break;
+                }
+                receiver.mark_unchanged();
+            }
+            // A reader that moves or leaves marks the channel as changed.
+            if receiver.changed().await.is_err() {
+                return false;
+            }
+        }
+        let bytes = piece.len() as u64;
+        self.data.lock().push(piece);
+        self.progress.send_modify(|progress| progress.bytes += bytes);
+        true
+    }
+
+    /// Stops keeping the bytes: the object turned out larger than the cache takes.
+    pub(crate) fn abandon(&self) {
+        self.data.lock().abandoned = true;
+    }
+
+    /// Ends the fill. `Complete` must be told only after everything has been pushed.
+    pub(crate) fn end(&self, end: End) {
+        self.progress.send_modify(|progress| progress.end = Some(end));
+    }
+
+    /// Bytes that have arrived and whether it has ended.
+    pub(crate) fn progress(&self) -> Progress {
+        *self.progress.borrow()
+    }
+
+    /// The body for storing; `None` when it was abandoned.
+    pub(crate) fn whole_body(&self) -> Option<WholeBody> {
+        let data = self.data.lock();
+        if data.abandoned {
+            return None;
+        }
+        let total = (data.blocks.len() * BLOCK_BYTES + data.tail_bytes) as u64;
+        if data.blocks.is_empty() {
+            return Some(WholeBody::Contiguous(data.tail.clone()));
+        }
+        let mut blocks = data.blocks.clone();
+        if data.tail_bytes > 0 {
+            blocks.push(concatenate(&data.tail, data.tail_bytes));
+        }
+        if let [only] = blocks.as_slice() {
+            return Some(WholeBody::Contiguous(vec![only.clone()]));
+        }
+        Some(WholeBody::Blocks(blocks, total))
+    }
+
+    /// Starts reading at `offset`; `None` when those bytes are gone already.
+    pub(crate) fn read_from(self: &Arc<Self>, offset: u64) -> Option<FillReader> {
+        let mut data = self.data.lock();
+        if offset < data.held_from {
+            return None;
+        }
+        let id = data.next_reader;
+        data.next_reader += 1;
+        data.readers.insert(id, offset);
+        Some(FillReader { fill: self.clone(), receiver: self.progress.subscribe(), id, offset })
+    }
+}
+
+impl FillData {
+    fn push(&mut self, piece: Bytes) {
+        self.tail_bytes += piece.len();
+        self.tail.push(piece);
+        while self.tail_bytes >= BLOCK_BYTES {
+            let all = concatenate(&self.tail, self.tail_bytes);
+            self.blocks.push(Bytes::copy_from_slice(&all[..BLOCK_BYTES]));
+            self.tail.clear();
+            self.tail_bytes = all.len() - BLOCK_BYTES;
+            if self.tail_bytes > 0 {
+                self.tail.push(Bytes::copy_from_slice(&all[BLOCK_BYTES..]));
+            }
+        }
+    }
+
+    /// Gives up whole blocks before `offset`, in place, so that block numbers keep their meaning.
+    fn drop_before(&mut self, offset: u64) {
+        let block_count = (offset as usize / BLOCK_BYTES).min(self.blocks.len());
+        let first_held = self.held_from as usize / BLOCK_BYTES;
+        for block in &mut self.blocks[first_held.min(block_count)..block_count] {
+            *block = Bytes::new();
+        }
+        self.held_from = self.held_from.max((block_count * BLOCK_BYTES) as u64);
+    }
+
+    fn at(&self, offset: u64) -> Bytes {
+        let index = offset as usize / BLOCK_BYTES;
+        if let Some(block) = self.blocks.get(index) {
+            return block.slice(offset as usize % BLOCK_BYTES..);
+        }
+        let mut start = (self.blocks.len() * BLOCK_BYTES) as u64;
+        for piece in &self.tail {
+            let end = start + piece.len() as u64;
+            if offset < end {
+                return piece.slice((offset - start) as usize..);
+            }
+            start = end;
+        }
+        Bytes::new()
+    }
+}
+
+fn concatenate(pieces: &[Bytes], total: usize) -> Bytes {
+    let mut all = BytesMut::with_capacity(total);
+    pieces.iter().for_each(|piece| all.extend_from_slice(piece));
+    all.freeze()
+}
+
+/// The writing end of a flight: whoever holds it owes an outcome, and dropping it without one tells the waiters that
+/// there will be none.
+pub(crate) struct Pilot {
+    flight: Arc<Flight>,
+}
+
+impl Pilot {
+    pub(crate) fn new(flight: Arc<Flight>) -> Self {
+        Pilot { flight }
+    }
+
+    pub(crate) fn flight(&self) -> &Arc<Flight> {
+        &self.flight
+    }
+}
+
+impl Drop for Pilot {
+    fn drop(&mut self) {
+        match self.flight.landing() {
+            Landing::Pending => self.flight.land(Landing::Failed { why: Why::Internal, shared: false }),
+            Landing::Fill(fill) if fill.progress().end.is_none() => fill.end(End::Broken),
+            _ => {}
+        }
+    }
+}
+
+/// One reader of a fill.
+pub(crate) struct FillReader {
+    fill: Arc<Fill>,
+    receiver: watch::Receiver<Progress>,
+    id: u64,
+    offset: u64,
+}
+
+impl FillReader {
+    /// The next bytes as soon as there are any; `Ok(None)` at the clean end; `Err` when the origin broke off.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Broken> {
+        loop {
+            let progress = *self.receiver.borrow_and_update();
+            if progress.bytes > self.offset {
+                let (piece, abandoned) = {
+                    let mut data = self.fill.data.lock();
+                    let piece = data.at(self.offset);
+                    self.offset += piece.len() as u64;
+                    data.readers.insert(self.id, self.offset);
+                    (piece, data.abandoned)
+                };
+                if abandoned {
+                    self.fill.progress.send_modify(|_| {});
+                }
+                if piece.is_empty() {
+                    return Err(Broken);
+                }
+                return Ok(Some(piece));
+            }
+            match progress.end {
+                Some(End::Complete) => return Ok(None),
+                Some(End::Broken) => return Err(Broken),
+                None => {}
+            }
+            if self.receiver.changed().await.is_err() {
+                return Err(Broken);
+            }
+        }
+    }
+
+    /// Position of the next byte.
+    pub(crate) fn offset(&self) -> u64 {
+        self.offset
+    }
+}
+
+impl Drop for FillReader {
+    fn drop(&mut self) {
+        let abandoned = {
+            let mut data = self.fill.data.lock();
+            data.readers.remove(&self.id);
+            data.abandoned
+        };
+        if abandoned {
+            self.fill.progress.send_modify(|_| {});
+        }
+    }
+}
+
+/// The origin broke off in the middle of a body.
+#[derive(Debug)]
+pub(crate) struct Broken;

@@ -1,0 +1,504 @@
+//! The request machine: everything that decides how a request is answered, in one place. Each step returns the next
+//! step and calls no other; helpers compute, the machine decides; each way out carries one [`Why`].
+//!
+//! ```text
+//! begin ─► match ─┬─ redirect, preflight, refusal ──────────────────────────────► answer
+//!                 ├─ method or rule says pass ─► Pass ─────────► origin ────────► answer
+//!                 └─ look up ─┬─ fresh ─────────────────────────────────────────► answer   (no waiting, no task)
+//!                             ├─ stale, may be served ─► answer, and a fetch in the background
+//!                             └─ stale or missing ─► Board ─┬─ lead ──► fetch ─┐
+//!                                                           ├─ follow ─────────┼─► landed ─► answer
+//!                                                           └─ failing ────────┘
+//! ```
+//!
+//! [`Flow::begin`] runs without waiting and answers every hit. What has to wait becomes a [`Flow`], which
+//! [`Flow::finish`] drives.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use model::Cache;
+use semantics::cache_status::Fwd;
+use semantics::key::normalise_host;
+use semantics::{Assessment, RequestDirectives, Reuse, StaleOn, Why, decide_reuse, hop};
+use tokio::sync::oneshot;
+
+use crate::answer::{Answer, Note, OriginNote};
+use crate::fetch::{self, Job, Outcome, RangeWanted, Report};
+use crate::flight::{Boarding, Fill, Flight, Landing, Pilot};
+use crate::interim::Interim;
+use crate::loaded::RuleAt;
+use crate::lookup::{self, Found, Purged};
+use crate::object::Stored;
+use crate::origin::{OriginRequest, OriginResponse, RequestBody};
+use crate::refusal::Refusal;
+use crate::request::{Method, Request};
+use crate::serve;
+use crate::worker::Worker;
+
+/// How often one request may board again because what it followed was not for it.
+const BOARDINGS_MAX: u32 = 3;
+
+/// What [`Flow::begin`] came to.
+pub(crate) enum Begun {
+    /// The answer, without having waited.
+    Answer(Answer),
+    /// Something has to be waited for.
+    Waiting(Box<Flow>),
+}
+
+/// A request that waits for an origin or for another request's fetch.
+pub(crate) struct Flow {
+    worker: Rc<Worker>,
+    request: Rc<Request>,
+    at: RuleAt,
+    directives: RequestDirectives,
+    /// The cache key's text; empty for a request that passes.
+    text: Vec<u8>,
+    step: Step,
+    interim: Interim,
+    boardings: u32,
+    origin: Option<Box<OriginNote>>,
+}
+
+/// Where a waiting request stands.
+enum Step {
+    /// Ask the origin for this request alone.
+    Pass { why: Why },
+    /// Join a fetch or begin one.
+    Board(Want),
+    /// Look again: what was followed was for other requests' headers.
+    Again,
+    /// Wait for the fetch of another request.
+    Follow { want: Want, flight: Arc<Flight> },
+    /// Wait for the fetch that this request began.
+    Lead { want: Want, flight: Arc<Flight>, report: oneshot::Receiver<Report> },
+    /// The fetch has landed; `own` if this request began it.
+    Landed { want: Want, landing: Landing, own: bool },
+    /// The origin's answer is for this request alone.
+    Private { why: Why, response: Box<OriginResponse> },
+    /// There is no answer from the origin.
+    Failed { want: Want, why: Why },
+    /// Done.
+    Done(Answer),
+}
+
+/// What a request that could not be answered from the cache wants fetched.
+struct Want {
+    /// Where it would be stored.
+    key: u128,
+    /// Why the cache could not answer.
+    why: Why,
+    /// What is stored and stale, and whether it may answer if the origin fails.
+    stale: Option<(Arc<Stored>, Assessment)>,
+    /// Only this range.
+    range: Option<RangeWanted>,
+    /// Whether the fetch may be shared with others at all.
+    alone: bool,
+}
+
+/// What the cache says about a request.
+enum Looked {
+    Answer(Answer),
+    /// Serve this and validate it in the background.
+    Refresh(Answer, Want),
+    Wait(Step),
+}
+
+impl Flow {
+    /// Everything that can be decided without waiting.
+    pub(crate) fn begin(worker: &Rc<Worker>, request: &Rc<Request>) -> Begun {
+        let Some(at) = RuleAt::of(worker.loaded(), request) else {
+            return Begun::Answer(Refusal::UnknownSite.answer(request));
+        };
+        if hop::is_loop(&request.fields, &worker.shared.node, 0) {
+            return Begun::Answer(Refusal::Loop.answer(request));
+        }
+        if let Some(answer) = serve::locally(&at, request) {
+            return Begun::Answer(answer);
+        }
+        let wait = |step, text: Vec<u8>, directives, at| {
+            Begun::Waiting(Box::new(Flow {
+                worker: worker.clone(),
+                request: request.clone(),
+                at,
+                directives,
+                text,
+                step,
+                interim: Interim::default(),
+                boardings: 0,
+                origin: None,
+            }))
+        };
+        let directives = RequestDirectives::default();
+        if !request.method.is_cacheable() {
+            return wait(Step::Pass { why: Why::Method }, Vec::new(), directives, at);
+        }
+        if at.rule().cache == Cache::Pass || semantics::key::has_dot_segment(request.path().as_bytes()) {
+            return wait(Step::Pass { why: Why::Rule }, Vec::new(), directives, at);
+        }
+        let directives = RequestDirectives::parse(&request.fields);
+        let mut text = worker.key_text.take();
+        text.clear();
+        lookup::write_request_key(&mut text, &at, request);
+        let begun = match look(worker, &at, request, &directives, &mut text) {
+            Looked::Answer(answer) => Begun::Answer(answer),
+            Looked::Refresh(answer, want) => {
+                refresh(worker, request, &at, text.clone(), want);
+                Begun::Answer(answer)
+            }
+            Looked::Wait(step) => wait(step, text.clone(), directives, at),
+        };
+        worker.key_text.replace(text);
+        begun
+    }
+
+    /// Interim responses that come while the flow waits.
+    pub(crate) fn interim(&self) -> Interim {
+        self.interim.clone()
+    }
+
+    /// Drives the flow to its answer. Always ends: the origin's time-outs bound each fetch, and a fetch that dies
+    /// tells those who follow.
+    pub(crate) async fn finish(mut self: Box<Self>, body: RequestBody) -> Answer {
+        let mut step = std::mem::replace(&mut self.step, Step::Again);
+        let mut body = Some(body);
+        loop {
+            step = match step {
+                Step::Pass { why } => self.pass(why, body.take().unwrap_or(RequestBody::Empty)).await,
+                Step::Again => self.again(),
+                Step::Board(want) => self.board(want),
+                Step::Follow { want, flight } => {
+                    let landing = flight.landed().await;
+                    Step::Landed { want, landing, own: false }
+                }
+                Step::Lead { want, flight, report } => self.lead(want, &flight, report).await,
+                Step::Landed { want, landing, own } => self.landed(want, landing, own),
+                Step::Private { why, response } => Step::Done(self.passed(*response, Note::of(why))),
+                Step::Failed { want, why } => Step::Done(self.failed(want, why)),
+                Step::Done(mut answer) => {
+                    answer.origin = self.origin.take();
+                    return answer;
+                }
+            };
+        }
+    }
+
+    // --- Steps ---
+
+    /// Looks again, for a request that has followed something that was not for it.
+    fn again(&mut self) -> Step {
+        let mut text = std::mem::take(&mut self.text);
+        let looked = look(&self.worker, &self.at, &self.request, &self.directives, &mut text);
+        self.text = text;
+        match looked {
+            Looked::Answer(answer) => Step::Done(answer),
+            Looked::Refresh(answer, want) => {
+                refresh(&self.worker, &self.request, &self.at, self.text.clone(), want);
+                Step::Done(answer)
+            }
+            Looked::Wait(step) => step,
+        }
+    }
+
+    fn board(&mut self, mut want: Want) -> Step {
+        let shared = self.worker.shared.clone();
+        self.boardings += 1;
+        want.alone |= self.boardings > BOARDINGS_MAX;
+        let position = shared.purge_position.load(Ordering::Acquire);
+        if want.alone {
+            let flight = Flight::solitary(position);
+            return self.take_off(want, flight);
+        }
+        let boarding = shared.flights.board(want.key, position, shared.clock.monotonic_ms(), |flight| {
+            let tags = match flight.landing() {
+                Landing::Fill(fill) => fill.tags.clone(),
+                _ => Vec::new(),
+            };
+            matches!(
+                lookup::purged(&self.worker.shared, &self.at, &self.request, &tags, flight.position),
+                Purged::No { .. }
+            )
+        });
+        match boarding {
+            Boarding::Follow(flight) => Step::Follow { want, flight },
+            Boarding::Failing(why) if want.may_serve_stale() => Step::Failed { want, why },
+            Boarding::Failing(_) => {
+                // Nobody gets another request's failure for an answer: whoever has nothing stale asks again.
+                let flight = Flight::solitary(position);
+                self.take_off(want, flight)
+            }
+            Boarding::Lead(flight) => self.take_off(want, flight),
+        }
+    }
+
+    /// Begins the fetch as a task of its own.
+    fn take_off(&mut self, want: Want, flight: Arc<Flight>) -> Step {
+        let (sender, report) = oneshot::channel();
+        let job = want.job(&self.worker, &self.request, &self.at, self.text.clone(), &flight);
+        tokio::task::spawn_local(fetch::fly(job, Pilot::new(flight.clone()), self.interim.clone(), sender));
+        Step::Lead { want, flight, report }
+    }
+
+    async fn lead(&mut self, want: Want, flight: &Flight, report: oneshot::Receiver<Report>) -> Step {
+        let Ok(report) = report.await else {
+            return Step::Failed { want, why: Why::Internal };
+        };
+        self.origin = Some(report.origin);
+        match report.outcome {
+            Outcome::Landed => Step::Landed { want, landing: flight.landing(), own: true },
+            Outcome::Private(response) => Step::Private { why: Why::Uncacheable, response },
+            Outcome::Failed(why) => Step::Failed { want, why },
+        }
+    }
+
+    fn landed(&mut self, want: Want, landing: Landing, own: bool) -> Step {
+        match landing {
+            Landing::Stored(stored) => {
+                let assessment = self.assess(&stored);
+                if !own && !matches!(assessment.reuse, Reuse::Fresh) {
+                    return Step::Board(Want { alone: true, ..want });
+                }
+                let why = if own { Why::Revalidated } else { Why::Collapsed };
+                let mut note = Note::of(why);
+                (note.stored, note.collapsed) = (own, !own);
+                note.forwarded = Some(Fwd::Stale);
+                note.forwarded_status = Some(304);
+                Step::Done(serve::stored(&self.worker, &self.at, &self.request, stored, &assessment, note))
+            }
+            Landing::Fill(fill) => self.follow_fill(want, &fill, own),
+            Landing::Private => Step::Pass { why: Why::Uncacheable },
+            Landing::Failed { why, shared } if own || shared || want.may_serve_stale() => {
+                Step::Failed { want, why }
+            }
+            Landing::Failed { .. } | Landing::Pending => Step::Again,
+        }
+    }
+
+    /// Answers from a response that streams in.
+    fn follow_fill(&mut self, want: Want, fill: &Arc<Fill>, own: bool) -> Step {
+        let assessment = self.assess_facts(&fill.facts);
+        if !own {
+            if !matches!(assessment.reuse, Reuse::Fresh) {
+                return Step::Board(Want { alone: true, ..want });
+            }
+            let mut text = std::mem::take(&mut self.text);
+            let found = lookup::find(&self.worker.shared, &self.at, &self.request, &mut text);
+            self.text = text;
+            let wanted = match found {
+                Found::Object { key, .. } | Found::Nothing { key, .. } => Some(key),
+                Found::Pass => None,
+            };
+            if wanted != Some(fill.key) {
+                return Step::Again;
+            }
+        }
+        let mut note = Note::of(if own { want.why } else { Why::Collapsed });
+        (note.stored, note.collapsed) = (own, !own);
+        note.forwarded = Fwd::of(want.why);
+        match serve::fill(&self.at, &self.request, fill, &assessment, note) {
+            Some(answer) => Step::Done(answer),
+            None => Step::Board(Want { alone: true, ..want }),
+        }
+    }
+
+    /// Asks the origin for this request alone.
+    async fn pass(&mut self, why: Why, body: RequestBody) -> Step {
+        let request = OriginRequest {
+            method: self.request.method.as_str().into(),
+            target: fetch::sent_target(&self.at, &self.request).into(),
+            host: normalise_host(&self.request.authority).into(),
+            fields: fetch::forwarded_fields(&self.worker, &self.at, &self.request),
+            retry_safe: self.request.method.is_safe() && matches!(body, RequestBody::Empty),
+            body,
+            upgrade: None,
+        };
+        let interim = self.interim.clone();
+        let fetched = self.worker.origins.fetch(&self.at.rule().origin, request, move |status, fields| {
+            interim.push(status, fields);
+        });
+        match fetched.await {
+            Ok(response) => {
+                self.origin = Some(Box::new(OriginNote::of(&response)));
+                if !self.request.method.is_safe() {
+                    invalidate(&self.worker, &self.at, &self.request, &response);
+                }
+                match self.own_content(response) {
+                    Ok(step) => step,
+                    Err(response) => Step::Done(self.passed(response, Note::of(why))),
+                }
+            }
+            Err(error) => {
+                self.worker.log_failure(&self.request, &error);
+                self.origin = Some(Box::new(OriginNote::of_error(&error)));
+                Step::Done(Refusal::Origin(error.why()).answer(&self.request))
+            }
+        }
+    }
+
+    /// An answer to POST that says that it is what GET would get (Content-Location, RFC 9110 §9.3.3) is stored as that.
+    fn own_content(&mut self, response: OriginResponse) -> Result<Step, OriginResponse> {
+        if self.request.method != Method::Post || self.at.rule().cache == Cache::Pass {
+            return Err(response);
+        }
+        let flight = Flight::solitary(self.worker.shared.purge_position.load(Ordering::Acquire));
+        let mut want = Want { key: 0, why: Why::Method, stale: None, range: None, alone: true };
+        lookup::write_request_key(&mut self.text, &self.at, &self.request);
+        want.key = semantics::key::hash(&self.worker.shared.seed, &self.text).0;
+        let job = want.job(&self.worker, &self.request, &self.at, self.text.clone(), &flight);
+        let (facts, head, response, shape) = job.keep(response)?;
+        let pilot = Pilot::new(flight);
+        let fill = job.start_fill(&pilot, facts, head, &shape);
+        let landing = Landing::Fill(fill.clone());
+        tokio::task::spawn_local(async move { job.fill(&pilot, &fill, shape, response).await });
+        Ok(Step::Landed { want, landing, own: true })
+    }
+
+    fn passed(&self, response: OriginResponse, note: Note) -> Answer {
+        serve::passed(&self.worker, &self.at, response, note)
+    }
+
+    /// Serves something stale if that is allowed, or says that there is nothing.
+    fn failed(&mut self, want: Want, why: Why) -> Answer {
+        match want.stale {
+            Some((stored, assessment)) if stale_on(&assessment) >= StaleOn::Unreachable => {
+                let mut note = Note::of(Why::StaleIfError);
+                note.forwarded_status =
+                    self.origin.as_ref().map(|origin| origin.status).filter(|status| *status > 0);
+                serve::stored(&self.worker, &self.at, &self.request, stored, &assessment, note)
+            }
+            _ => Refusal::Origin(why).answer(&self.request),
+        }
+    }
+
+    fn assess(&self, stored: &Stored) -> Assessment {
+        self.assess_facts(&stored.facts)
+    }
+
+    fn assess_facts(&self, facts: &semantics::Facts) -> Assessment {
+        decide_reuse(facts, &self.directives, &self.at.rule().policy, self.worker.shared.clock.wall())
+    }
+}
+
+impl Want {
+    fn may_serve_stale(&self) -> bool {
+        self.stale.as_ref().is_some_and(|(_, assessment)| stale_on(assessment) >= StaleOn::Unreachable)
+    }
+
+    fn job(
+        &self,
+        worker: &Rc<Worker>,
+        request: &Rc<Request>,
+        at: &RuleAt,
+        text: Vec<u8>,
+        flight: &Arc<Flight>,
+    ) -> Job {
+        Job {
+            worker: worker.clone(),
+            request: request.clone(),
+            at: at.clone(),
+            text,
+            key: self.key,
+            position: flight.position,
+            stale: self.stale.as_ref().map(|(stored, _)| stored.clone()),
+            range: self.range.clone(),
+        }
+    }
+}
+
+/// Which failures of the origin a stored response may hide.
+fn stale_on(assessment: &Assessment) -> StaleOn {
+    match assessment.reuse {
+        Reuse::Revalidate { stale_on } => stale_on,
+        Reuse::Fresh | Reuse::StaleWhileRevalidate => StaleOn::Error,
+    }
+}
+
+/// What the cache says: the hit path, and the first half of every miss.
+fn look(
+    worker: &Rc<Worker>,
+    at: &RuleAt,
+    request: &Rc<Request>,
+    directives: &RequestDirectives,
+    text: &mut Vec<u8>,
+) -> Looked {
+    let alone = request.fields.contains("authorization") || request.method == Method::Head;
+    let (key, stored, soft) = match lookup::find(&worker.shared, at, request, text) {
+        Found::Object { key, stored, soft } => (key, stored, soft),
+        Found::Pass => return Looked::Wait(Step::Pass { why: Why::HitForMiss }),
+        Found::Nothing { .. } if directives.only_if_cached => {
+            return Looked::Answer(Refusal::OnlyIfCached.answer(request));
+        }
+        Found::Nothing { key, why } => {
+            let range = serve::range_to_fetch(request);
+            let key = serve::flight_key(worker, text, key, range.as_ref());
+            return Looked::Wait(Step::Board(Want { key, why, stale: None, range, alone }));
+        }
+    };
+    let mut assessment = decide_reuse(&stored.facts, directives, &at.rule().policy, request.now);
+    if soft && assessment.reuse == Reuse::Fresh {
+        // Stale from now on, whatever the windows say: a soft purge allows itself what it is there for.
+        assessment.reuse = Reuse::StaleWhileRevalidate;
+    }
+    if stored.parts().is_some() && !serve::parts_answer(request, &stored) {
+        if directives.only_if_cached {
+            return Looked::Answer(Refusal::OnlyIfCached.answer(request));
+        }
+        let fresh = matches!(assessment.reuse, Reuse::Fresh);
+        let range = serve::range_to_complete(request, fresh.then_some(&stored));
+        let key = serve::flight_key(worker, text, key, range.as_ref());
+        return Looked::Wait(Step::Board(Want { key, why: Why::Partial, stale: None, range, alone }));
+    }
+    match assessment.reuse {
+        Reuse::Fresh => {
+            Looked::Answer(serve::stored(worker, at, request, stored, &assessment, Note::of(Why::Fresh)))
+        }
+        Reuse::StaleWhileRevalidate => {
+            let note = Note::of(Why::StaleWhileRevalidate);
+            let answer = serve::stored(worker, at, request, stored.clone(), &assessment, note);
+            let want =
+                Want { key, why: Why::Expired, stale: Some((stored, assessment)), range: None, alone: false };
+            Looked::Refresh(answer, want)
+        }
+        Reuse::Revalidate { .. } if directives.only_if_cached => {
+            Looked::Answer(Refusal::OnlyIfCached.answer(request))
+        }
+        Reuse::Revalidate { .. } => {
+            // A stored part has no head of its own to be validated with: it is asked for again.
+            let is_part = stored.parts().is_some();
+            let range = if is_part { serve::range_to_fetch(request) } else { None };
+            let key = serve::flight_key(worker, text, key, range.as_ref());
+            let why = assessment.why;
+            let stale = (!is_part).then_some((stored, assessment));
+            Looked::Wait(Step::Board(Want { key, why, stale, range, alone }))
+        }
+    }
+}
+
+/// Validates something stale in the background, unless that is happening already or has just failed.
+fn refresh(worker: &Rc<Worker>, request: &Rc<Request>, at: &RuleAt, text: Vec<u8>, want: Want) {
+    let shared = &worker.shared;
+    let position = shared.purge_position.load(Ordering::Acquire);
+    let boarding = shared.flights.board(want.key, position, shared.clock.monotonic_ms(), |_| true);
+    if let Boarding::Lead(flight) = boarding {
+        let (sender, _) = oneshot::channel();
+        let job = want.job(worker, request, at, text, &flight);
+        tokio::task::spawn_local(fetch::fly(job, Pilot::new(flight), Interim::default(), sender));
+    }
+}
+
+/// Makes unreachable what an unsafe request has outdated: the target, and what Location, Content-Location and
+/// Cache-Group-Invalidation name on the same site (RFC 9111 §4.4, RFC 9875).
+fn invalidate(worker: &Worker, at: &RuleAt, request: &Request, response: &OriginResponse) {
+    let method = request.method.as_str();
+    let target = fetch::target_of(at, request);
+    let outdated =
+        semantics::invalidation::invalidated_by(method, response.status, &target, &response.fields);
+    for url in &outdated.targets {
+        crate::purging::invalidate_url(&worker.shared, at, request, url);
+    }
+    for group in &outdated.groups {
+        crate::purging::invalidate_group(&worker.shared, at, group);
+    }
+}

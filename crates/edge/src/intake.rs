@@ -1,0 +1,121 @@
+//! From a parsed head to a [`Request`] that the flow can trust: one host, one body length, a known target form, the
+//! visitor's real address.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use semantics::Fields;
+use semantics::request_rules::{Body, Form, Version, check_request};
+
+use crate::connection::Visitor;
+use crate::forwarded;
+use crate::h1::Head;
+use crate::h1::body::Framing;
+use crate::refusal::Refusal;
+use crate::request::{Method, Protocol, Request};
+use crate::worker::Worker;
+
+/// A request and how its connection goes on.
+pub(crate) struct Intake {
+    pub(crate) request: Request,
+    pub(crate) framing: Framing,
+    pub(crate) keep_alive: bool,
+    pub(crate) expects_continue: bool,
+}
+
+/// Checks a head by [`semantics::request_rules`] and the limits, and takes it apart.
+pub(crate) fn request(
+    worker: &Worker,
+    head: Head<'_>,
+    visitor: &Visitor,
+    head_len: u64,
+    started: Instant,
+) -> Result<Intake, Refusal> {
+    let loaded = worker.loaded();
+    let edge = &loaded.snapshot.edge;
+    if head.target.len() as u64 > edge.limits.request_line_max.0 {
+        return Err(Refusal::TargetTooLong(edge.limits.request_line_max.0));
+    }
+    if head.fields.len() > edge.limits.header_count_max as usize {
+        return Err(Refusal::TooManyLines(edge.limits.header_count_max as usize));
+    }
+    let Head { method, target, protocol, mut fields } = head;
+    let version = match protocol {
+        Protocol::Http10 => Version::Http10,
+        Protocol::Http11 => Version::Http11,
+    };
+    let checked = check_request(method.as_bytes(), target.as_bytes(), version, &fields);
+    let checked = checked.map_err(|refused| Refusal::Rule(refused.status(), refused.sentence()))?;
+    let framing = match checked.body {
+        Body::None | Body::Length(0) => Framing::None,
+        Body::Length(length) => Framing::Length(length),
+        Body::Chunked => Framing::Chunked,
+    };
+    let (keep_alive, expects_continue) = (checked.keeps_alive, checked.expects_continue);
+    // The path and query lie at the end of the target in each form but one: `http://host` without a path.
+    let path_len = checked.path.len();
+    let target: Box<str> = match checked.form {
+        Form::Origin => target.into(),
+        Form::Absolute | Form::Asterisk => {
+            let mut target = String::from_utf8_lossy(checked.path).into_owned();
+            if let Some(query) = checked.query {
+                target.push('?');
+                target.push_str(&String::from_utf8_lossy(query));
+            }
+            target.into()
+        }
+    };
+    let authority: Box<str> = checked.host.into();
+    if checked.form == Form::Absolute {
+        // RFC 9112 §3.2.2: Host is replaced by what the target says, before anything reads it.
+        let _ = fields.set("host", authority.as_bytes());
+    }
+    let (mut client, mut secure) = (visitor.client, visitor.secure);
+    if !edge.trusted_proxies.is_empty() && forwarded::is_trusted(&edge.trusted_proxies, visitor.peer) {
+        client = forwarded::client(&edge.trusted_proxies, &fields, client);
+        secure = forwarded::secure(&fields).unwrap_or(secure);
+    }
+    let request = Request {
+        method: Method::of(method),
+        target,
+        path_len,
+        host: without_port(&authority).to_ascii_lowercase().into(),
+        authority,
+        fields,
+        protocol,
+        secure,
+        client,
+        started,
+        now: worker.shared.clock.wall(),
+        id: worker.request_id(),
+        received_bytes: head_len.into(),
+    };
+    Ok(Intake { request, framing, keep_alive, expects_continue })
+}
+
+/// What is known of a request whose head could not be read: for the log and the error page.
+pub(crate) fn unreadable(worker: &Worker, client: IpAddr) -> Request {
+    Request {
+        method: Method::Other("-".into()),
+        target: "-".into(),
+        path_len: 1,
+        host: "-".into(),
+        authority: "-".into(),
+        fields: Fields::new(),
+        protocol: Protocol::Http11,
+        secure: false,
+        client,
+        started: Instant::now(),
+        now: worker.shared.clock.wall(),
+        id: worker.request_id(),
+        received_bytes: 0.into(),
+    }
+}
+
+/// `host:port` without `:port`; an IPv6 literal keeps its brackets.
+pub(crate) fn without_port(authority: &str) -> &str {
+    match authority.rfind([':', ']']) {
+        Some(colon) if authority.as_bytes()[colon] == b':' => &authority[..colon],
+        _ => authority,
+    }
+}

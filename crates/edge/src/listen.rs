@@ -1,0 +1,84 @@
+//! Sockets and worker threads: each worker has its own listening socket on the same address (SO_REUSEPORT), so the
+//! kernel spreads connections and no lock is shared between accept loops.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use observe::Limit;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::connection;
+use crate::worker::Worker;
+
+/// Connections that the kernel holds until a worker takes them; the kernel caps it at `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// How long a worker stops taking connections when it has run out of file descriptors.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
+
+/// Opens `count` sockets on one address. Port 0 becomes one free port for all of them.
+pub(crate) fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
+    let mut address = address;
+    let mut listeners = Vec::with_capacity(count);
+    for _ in 0..count {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(true)?;
+        socket.set_nonblocking(true)?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        let listener = TcpListener::from(socket);
+        address = listener.local_addr()?;
+        listeners.push(listener);
+    }
+    Ok(listeners)
+}
+
+/// Takes connections until the edge stops.
+pub(crate) async fn accept(worker: Rc<Worker>, listener: tokio::net::TcpListener) {
+    while !worker.is_draining() {
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // EMFILE and ENFILE stay until something closes; the others are one visitor's trouble.
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
+                ) {
+                    worker.count_limit(Limit::Connections);
+                    tokio::time::sleep(EXHAUSTED_PAUSE).await;
+                }
+                continue;
+            }
+        };
+        let shared = &worker.shared;
+        let open = shared.connections.fetch_add(1, Ordering::Relaxed);
+        if open >= worker.limits().connections_max as usize {
+            shared.connections.fetch_sub(1, Ordering::Relaxed);
+            worker.count_limit(Limit::Connections);
+            continue;
+        }
+        let _ = stream.set_nodelay(true);
+        tokio::task::spawn_local(hold(worker.clone(), stream, peer));
+    }
+}
+
+/// Serves a connection and counts it while it is open, also if serving it panics.
+async fn hold(worker: Rc<Worker>, stream: tokio::net::TcpStream, peer: SocketAddr) {
+    struct Open(Rc<Worker>);
+    impl Drop for Open {
+        fn drop(&mut self) {
+            self.0.shared.connections.fetch_sub(1, Ordering::Relaxed);
+            self.0.observer.connection_closed();
+        }
+    }
+    worker.observer.connection_opened();
+    let open = Open(worker);
+    connection::serve(open.0.clone(), stream, peer).await;
+}

@@ -1,0 +1,218 @@
+//! From a request to what is stored for it: key, variant, purge. Synchronous, and without an allocation on a hit.
+//!
+//! ```text
+//! key text ─hash─► primary key ─► Object                      the one response
+//!                              └► Variants ─ per Vary list ─► key text + request's values ─hash─► Object
+//! ```
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use model::purge::{Kind, Subject};
+use model::{Rule, Site};
+use semantics::key::{hash, write_key, write_url_key};
+use semantics::vary::{Vary, VarySpec, normalise_request, preferred_language, single_language};
+use semantics::{Fields, Why};
+
+use crate::loaded::RuleAt;
+use crate::object::{Entry, SPECS_MAX, Stored, Variants};
+use crate::request::Request;
+use crate::worker::Shared;
+
+/// What is stored for a request.
+pub(crate) enum Found {
+    /// A response for this URL and this request's headers. `soft`: a soft purge has made it stale.
+    Object { key: u128, stored: Arc<Stored>, soft: bool },
+    /// The last answer could not be stored: don't queue.
+    Pass,
+    /// Nothing usable. `key` is the best guess at where the answer will be stored.
+    Nothing { key: u128, why: Why },
+}
+
+/// Appends the key text of `request` to `text`, which is empty.
+///
+/// Headers and cookies are keyed as the origin gets to see them; a recipe without any copies nothing.
+pub(crate) fn write_request_key(text: &mut Vec<u8>, at: &RuleAt, request: &Request) {
+    let (path, query) = (request.path().as_bytes(), request.query().map(str::as_bytes));
+    let rule = at.rule();
+    let mut write = |fields: &Fields| {
+        write_key(text, &rule.key, &at.site().name, &request.authority, path, query, fields);
+        write_scheme(text, request.secure);
+    };
+    if rule.key.headers.is_empty() && rule.key.cookies.is_empty() {
+        return write(&request.fields);
+    }
+    let mut fields = request.fields.clone();
+    rule.request_cookies.apply(&mut fields);
+    normalise_request(&mut fields, &rule.policy.vary_normalise);
+    write(&fields);
+}
+
+/// What is served over TLS has keys of its own: origins redirect by X-Forwarded-Proto, and that redirect must not reach
+/// those who followed it.
+pub(crate) fn write_scheme(text: &mut Vec<u8>, secure: bool) {
+    if secure {
+        text.extend_from_slice(b"scheme https\n");
+    }
+}
+
+/// Looks for a stored response. `text` holds the key text; what is appended to it is taken off again.
+pub(crate) fn find(shared: &Shared, at: &RuleAt, request: &Request, text: &mut Vec<u8>) -> Found {
+    let primary = hash(&shared.seed, text).0;
+    match shared.store.lookup(primary) {
+        None => Found::Nothing { key: primary, why: Why::Absent },
+        Some(Entry::Object(stored)) => usable(shared, at, request, primary, stored),
+        Some(Entry::Pass { until_ms }) if shared.clock.monotonic_ms() < until_ms => Found::Pass,
+        Some(Entry::Pass { .. }) => Found::Nothing { key: primary, why: Why::Absent },
+        Some(Entry::Variants(variants)) => find_variant(shared, at, request, text, &variants),
+    }
+}
+
+fn find_variant(
+    shared: &Shared,
+    at: &RuleAt,
+    request: &Request,
+    text: &mut Vec<u8>,
+    variants: &Variants,
+) -> Found {
+    let rules = &at.rule().policy.vary_normalise;
+    let mut newest = None;
+    for spec in &variants.specs {
+        let key = variant_key(shared, text, variants.generation, |text| {
+            spec.write_variant(text, &request.fields, rules);
+        });
+        newest.get_or_insert(key);
+        match shared.store.lookup(key) {
+            Some(Entry::Object(stored)) => return usable(shared, at, request, key, stored),
+            Some(Entry::Pass { until_ms }) if shared.clock.monotonic_ms() < until_ms => return Found::Pass,
+            _ => {}
+        }
+    }
+    if let Some(language) = preferred_language(&request.fields) {
+        for spec in variants.specs.iter().filter(|spec| spec.names_header("accept-language")) {
+            let key = variant_key(shared, text, variants.generation, |text| {
+                spec.write_language_variant(text, &request.fields, rules, &language);
+            });
+            if let Some(Entry::Object(stored)) = shared.store.lookup(key)
+                && let found @ Found::Object { .. } = usable(shared, at, request, key, stored)
+            {
+                return found;
+            }
+        }
+    }
+    Found::Nothing { key: newest.unwrap_or(0), why: Why::Variant }
+}
+
+fn variant_key(
+    shared: &Shared,
+    text: &mut Vec<u8>,
+    generation: u64,
+    write: impl FnOnce(&mut Vec<u8>),
+) -> u128 {
+    let length = text.len();
+    text.extend_from_slice(b"generation ");
+    text.extend_from_slice(&generation.to_be_bytes());
+    write(text);
+    let key = hash(&shared.seed, text).0;
+    text.truncate(length);
+    key
+}
+
+fn usable(shared: &Shared, at: &RuleAt, request: &Request, key: u128, stored: Arc<Stored>) -> Found {
+    match purged(shared, at, request, &stored.tags, stored.position()) {
+        Purged::No { newest } => {
+            if newest > stored.position() {
+                stored.outlived(newest);
+            }
+            Found::Object { key, stored, soft: false }
+        }
+        Purged::Yes(Kind::Soft) => Found::Object { key, stored, soft: true },
+        Purged::Yes(Kind::Hard) => {
+            shared.store.remove(key);
+            Found::Nothing { key, why: Why::Purged }
+        }
+    }
+}
+
+/// What the purge clock says of something that was fetched at a position.
+pub(crate) enum Purged {
+    /// No purge up to `newest` matches.
+    No { newest: u64 },
+    /// One does.
+    Yes(Kind),
+}
+
+/// Asks the purge clock; one atomic load when nothing has been purged since.
+pub(crate) fn purged(shared: &Shared, at: &RuleAt, request: &Request, tags: &[u64], position: u64) -> Purged {
+    let newest = shared.purge_position.load(Ordering::Acquire);
+    if position >= newest {
+        return Purged::No { newest: position };
+    }
+    let url = url_hash(shared, at.site(), at.rule(), &request.authority, request.path(), request.query());
+    let subject =
+        Subject { site: at.site_number(), url, host: &request.host, path: request.path(), tags, position };
+    match shared.purges.read().check(&subject) {
+        None => Purged::No { newest },
+        Some((kind, _)) => Purged::Yes(kind),
+    }
+}
+
+/// The hash under which a URL is purged: its key text without what makes variants.
+pub(crate) fn url_hash(
+    shared: &Shared,
+    site: &Site,
+    rule: &Rule,
+    authority: &str,
+    path: &str,
+    query: Option<&str>,
+) -> u128 {
+    let mut text = Vec::with_capacity(128);
+    write_url_key(&mut text, &rule.key, &site.name, authority, path.as_bytes(), query.map(str::as_bytes));
+    hash(&shared.seed, &text).0
+}
+
+/// Where a response goes: its key, and the key that also leads to it by its language.
+pub(crate) struct Place {
+    pub(crate) key: u128,
+    pub(crate) language_key: Option<u128>,
+}
+
+/// Decides where a response to `request` is stored and writes the variant index, if it varies. `text` is the key
+/// text. The caller has refused `Vary: *` before.
+pub(crate) fn place(
+    shared: &Shared,
+    at: &RuleAt,
+    request: &Fields,
+    response: &Fields,
+    text: &mut Vec<u8>,
+) -> Place {
+    let primary = hash(&shared.seed, text).0;
+    let Vary::Spec(spec) = VarySpec::of(response) else { return Place { key: primary, language_key: None } };
+    let generation = index(shared, primary, &spec);
+    let rules = &at.rule().policy.vary_normalise;
+    let key = variant_key(shared, text, generation, |text| spec.write_variant(text, request, rules));
+    let language = response.get("content-language").and_then(single_language);
+    let language_key = language.filter(|_| spec.names_header("accept-language")).map(|language| {
+        variant_key(shared, text, generation, |text| {
+            spec.write_language_variant(text, request, rules, language)
+        })
+    });
+    Place { key, language_key }
+}
+
+/// Puts `spec` first into the index under `primary`; the index's generation.
+fn index(shared: &Shared, primary: u128, spec: &VarySpec) -> u64 {
+    let store = &shared.store;
+    let (generation, mut specs) = match store.lookup(primary) {
+        Some(Entry::Variants(variants)) if variants.specs.first() == Some(spec) => {
+            return variants.generation;
+        }
+        Some(Entry::Variants(variants)) => (variants.generation, variants.specs.clone()),
+        _ => (shared.next_generation.fetch_add(1, Ordering::Relaxed), Vec::new()),
+    };
+    specs.retain(|known| known != spec);
+    specs.insert(0, spec.clone());
+    specs.truncate(SPECS_MAX);
+    let _counted = store.insert(primary, Entry::Variants(Arc::new(Variants { generation, specs })));
+    generation
+}

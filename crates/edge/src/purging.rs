@@ -1,0 +1,254 @@
+//! Purges as people ask for them, turned into the purge clock's targets; and their receipts.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use model::purge::{Kind, Purge, Target};
+use model::rule::RequestView;
+use model::{Scheme, Site};
+use observe::{PurgeForm, PurgeScope};
+use semantics::Fields;
+use semantics::key::{hash, write_url_key};
+use semantics::tags::tag_hash;
+
+use crate::loaded::{Loaded, RuleAt};
+use crate::lookup;
+use crate::request::Request;
+use crate::worker::Shared;
+
+/// What to purge, as an operator says it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PurgeTarget {
+    /// One URL with all its variants: `https://www.shop.example/a.css?v=2`.
+    Url(String),
+    /// All URLs that start so: `https://www.shop.example/media/`. The path alone counts, a query is refused.
+    Prefix(String),
+    /// All responses that carry a surrogate key, of one site or of all.
+    Tag {
+        /// The key, as in Surrogate-Key or Cache-Tag.
+        tag: String,
+        /// The site's name; `None` for every site.
+        site: Option<String>,
+    },
+    /// Everything of one site.
+    Site(String),
+    /// Everything.
+    Everything,
+}
+
+/// A purge to carry out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PurgeRequest {
+    /// What.
+    pub target: PurgeTarget,
+    /// Whether what it matches may still be served while it is validated. A hard purge makes a miss.
+    pub soft: bool,
+}
+
+/// Proof of a purge: from `position` on, no worker of this node serves what it matches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// Its place in the order of purges; each object remembers the place at which its fetch began.
+    pub position: u64,
+    /// How many sites it concerns.
+    pub sites: usize,
+}
+
+/// Why a purge was not carried out. Nothing has been purged then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PurgeError {
+    /// Not an absolute http or https URL.
+    NotAUrl(String),
+    /// No site of the configuration has the URL's host.
+    UnknownHost(String),
+    /// No site of the configuration has this name.
+    UnknownSite(String),
+    /// A prefix with a query.
+    QueryInPrefix(String),
+    /// An empty surrogate key.
+    EmptyTag,
+}
+
+impl std::fmt::Display for PurgeError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            PurgeError::NotAUrl(url) => {
+                write!(f, "{url:?} is not an absolute URL; write e.g. \"https://www.shop.example/a.css\"")
+            }
+            PurgeError::UnknownHost(host) => {
+                write!(
+                    f,
+                    "no site of the configuration serves the host {host:?}; `perigee check` lists the domains"
+                )
+            }
+            PurgeError::UnknownSite(site) => write!(f, "no site of the configuration is called {site:?}"),
+            PurgeError::QueryInPrefix(url) => {
+                write!(
+                    f,
+                    "the prefix {url:?} has a query; prefixes match paths, leave out \"?\" and what follows"
+                )
+            }
+            PurgeError::EmptyTag => write!(f, "the surrogate key is empty"),
+        }
+    }
+}
+
+impl std::error::Error for PurgeError {}
+
+/// Puts a purge in force: after this returns, no request that starts later is answered with what it matches.
+pub(crate) fn purge(shared: &Shared, request: &PurgeRequest) -> Result<Receipt, PurgeError> {
+    let loaded = shared.loaded.read().clone();
+    let targets = targets(shared, &loaded, &request.target)?;
+    let kind = if request.soft { Kind::Soft } else { Kind::Hard };
+    let sites =
+        if request.target == PurgeTarget::Everything { loaded.snapshot.sites.len() } else { targets.len() };
+    let position = record(shared, targets, kind);
+    let scope = match request.target {
+        PurgeTarget::Url(_) => PurgeScope::Url,
+        PurgeTarget::Prefix(_) => PurgeScope::Prefix,
+        PurgeTarget::Tag { .. } => PurgeScope::Tag,
+        PurgeTarget::Site(_) => PurgeScope::Site,
+        PurgeTarget::Everything => PurgeScope::Everything,
+    };
+    shared.registry.count_purge(scope, if request.soft { PurgeForm::Soft } else { PurgeForm::Hard });
+    Ok(Receipt { position, sites })
+}
+
+/// Makes what is stored under a URL of the same host unreachable, because an unsafe request has changed it. `url` is
+/// path and query. What is in flight for it is not stored either.
+pub(crate) fn invalidate_url(shared: &Shared, at: &RuleAt, request: &Request, url: &str) {
+    let (path, query) = match url.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (url, None),
+    };
+    let view = RequestView { method: "GET", path, query, ..crate::loaded::view(request) };
+    let (site, rule) = (at.site(), at.site().match_rule(&view).rule);
+    let recipe = &rule.key;
+    if recipe.headers.is_empty() && recipe.cookies.is_empty() && !recipe.device_class {
+        // The URL has one key: taking it away costs nothing later, unlike a purge that each hit would have to check.
+        for secure in [false, true] {
+            let mut text = Vec::with_capacity(128);
+            write_url_key(
+                &mut text,
+                recipe,
+                &site.name,
+                &request.authority,
+                path.as_bytes(),
+                query.map(str::as_bytes),
+            );
+            lookup::write_scheme(&mut text, secure);
+            let key = hash(&shared.seed, &text).0;
+            drop(shared.store.remove(key));
+            shared.flights.revoke(key);
+        }
+        return;
+    }
+    let url = lookup::url_hash(shared, site, rule, &request.authority, path, query);
+    record(shared, vec![Target::Url { site: at.site_number(), url }], Kind::Hard);
+}
+
+/// Makes what carries a cache group stale (RFC 9875 §3: invalidation, as by an unsafe method).
+pub(crate) fn invalidate_group(shared: &Shared, at: &RuleAt, group: &[u8]) {
+    let tag = tag_hash(&shared.tag_seed(), group);
+    record(shared, vec![Target::Tag { site: at.site_number(), tag }], Kind::Hard);
+}
+
+fn record(shared: &Shared, targets: Vec<Target>, kind: Kind) -> u64 {
+    let mut purges = shared.purges.write();
+    let position = shared.purge_position.load(Ordering::Relaxed) + 1;
+    targets.into_iter().for_each(|target| purges.record(Purge { target, kind }, position));
+    shared.purge_position.store(position, Ordering::Release);
+    position
+}
+
+fn targets(shared: &Shared, loaded: &Arc<Loaded>, target: &PurgeTarget) -> Result<Vec<Target>, PurgeError> {
+    let number = |site: &Site| shared.site_numbers.of(&site.name);
+    let named =
+        |name: &String| loaded.snapshot.site_named(name).ok_or_else(|| PurgeError::UnknownSite(name.clone()));
+    Ok(match target {
+        PurgeTarget::Everything => vec![Target::Everything],
+        PurgeTarget::Site(name) => vec![Target::Site(number(named(name)?))],
+        PurgeTarget::Tag { tag, .. } if tag.is_empty() => return Err(PurgeError::EmptyTag),
+        PurgeTarget::Tag { tag, site } => {
+            let sites = match site {
+                Some(name) => vec![named(name)?],
+                None => loaded.snapshot.sites.iter().collect(),
+            };
+            let tag = tag_hash(&shared.tag_seed(), tag.as_bytes());
+            sites.into_iter().map(|site| Target::Tag { site: number(site), tag }).collect()
+        }
+        PurgeTarget::Url(url) => {
+            let url = Url::parse(url)?;
+            let site = url.site(loaded)?;
+            let hash = lookup::url_hash(shared, site, url.rule(site), url.authority, url.path, url.query);
+            vec![Target::Url { site: number(site), url: hash }]
+        }
+        PurgeTarget::Prefix(text) => {
+            let url = Url::parse(text)?;
+            if url.query.is_some() {
+                return Err(PurgeError::QueryInPrefix(text.clone()));
+            }
+            let site = url.site(loaded)?;
+            vec![Target::Prefix { site: number(site), host: Some(url.host()), path: url.path.to_owned() }]
+        }
+    })
+}
+
+/// An absolute URL, taken apart.
+pub(crate) struct Url<'a> {
+    pub(crate) scheme: Scheme,
+    pub(crate) authority: &'a str,
+    pub(crate) path: &'a str,
+    pub(crate) query: Option<&'a str>,
+}
+
+impl<'a> Url<'a> {
+    pub(crate) fn parse(text: &'a str) -> Result<Self, PurgeError> {
+        let not_a_url = || PurgeError::NotAUrl(text.to_owned());
+        let (scheme, rest) = text.split_once("://").ok_or_else(not_a_url)?;
+        let scheme = match scheme.to_ascii_lowercase().as_str() {
+            "http" => Scheme::Http,
+            "https" => Scheme::Https,
+            _ => return Err(not_a_url()),
+        };
+        let rest = rest.split('#').next().unwrap_or_default();
+        let end = rest.find(['/', '?']).unwrap_or(rest.len());
+        let (authority, tail) = rest.split_at(end);
+        if !semantics::request_rules::is_host(authority)
+            || tail.bytes().any(|byte| byte <= b' ' || byte == 0x7f)
+        {
+            return Err(not_a_url());
+        }
+        let (path, query) = match tail.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (tail, None),
+        };
+        Ok(Url { scheme, authority, path: if path.is_empty() { "/" } else { path }, query })
+    }
+
+    /// The host, lower case, without port.
+    pub(crate) fn host(&self) -> String {
+        crate::intake::without_port(self.authority).to_ascii_lowercase()
+    }
+
+    pub(crate) fn site<'l>(&self, loaded: &'l Loaded) -> Result<&'l Site, PurgeError> {
+        let host = self.host();
+        loaded.snapshot.site_for(&host).ok_or(PurgeError::UnknownHost(host))
+    }
+
+    /// The rule that decides about a GET of this URL.
+    fn rule<'l>(&self, site: &'l Site) -> &'l model::Rule {
+        let fields = Fields::new();
+        let host = self.host();
+        let (path, query) = (self.path, self.query);
+        site.match_rule(&RequestView {
+            method: "GET",
+            scheme: self.scheme,
+            host: &host,
+            path,
+            query,
+            fields: &fields,
+        })
+        .rule
+    }
+}

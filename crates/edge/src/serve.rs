@@ -1,0 +1,333 @@
+//! From something stored, streaming or passed to an [`Answer`]: preconditions, ranges and what the answer says of
+//! itself. Pure on its inputs; control flow stays in [`crate::flow`].
+
+use std::sync::Arc;
+
+use semantics::conditional::{
+    Precondition, Validators, evaluate_preconditions, is_conditional, is_left_out_of_304,
+};
+use semantics::range::{self, Completion, Multipart, RangeSpec, Requested, Span, SpanSet};
+use semantics::{Assessment, Fields, Why, key};
+
+use crate::answer::{Answer, Body, ContentRange, Head, Note, Part};
+use crate::fetch::{RangeWanted, finish_head};
+use crate::flight::Fill;
+use crate::loaded::{RuleAt, view};
+use crate::object::Stored;
+use crate::origin::OriginResponse;
+use crate::request::{Method, Request};
+use crate::worker::Worker;
+
+/// Answers from a stored response.
+pub(crate) fn stored(
+    worker: &Worker,
+    at: &RuleAt,
+    request: &Request,
+    stored: Arc<Stored>,
+    assessment: &Assessment,
+    note: Note,
+) -> Answer {
+    let note = Note { ttl: Some(assessment.ttl), ..note };
+    let age = Some(u64::from(assessment.age));
+    if is_conditional(&request.fields) {
+        let validators = Validators::of_block(stored.head());
+        match evaluate_preconditions(
+            &request.fields,
+            request.method.as_str(),
+            &validators,
+            &stored.facts,
+            request.now,
+        ) {
+            Precondition::Proceed => {}
+            Precondition::NotModified => return not_modified(at, stored.fields(), age, note),
+            Precondition::Failed => return precondition_failed(at, note),
+        }
+    }
+    let Some(length) = stored.body_len() else { return from_parts(at, request, stored, age, note) };
+    let mut answer = Answer {
+        status: stored.facts.status,
+        head: Head::Stored(stored.clone()),
+        age,
+        note,
+        length: Some(length),
+        content_range: None,
+        content_type: None,
+        body: Body::Empty,
+        rule: Some(at.clone()),
+        origin: None,
+    };
+    if answer.status == 200 && request.fields.contains("range") {
+        let selected =
+            range::select(request.method.as_str().as_bytes(), &request.fields, &stored.fields(), length);
+        match selected {
+            Requested::Ignore => {}
+            Requested::Unsatisfiable => return unsatisfiable(answer, length),
+            Requested::One(span) => {
+                answer.status = 206;
+                answer.length = Some(span.len());
+                answer.content_range = Some(ContentRange::Bytes(span.start(), span.end(), Some(length)));
+                answer.body = Body::Stored(stored, span.start(), span.end() + 1);
+                return answer;
+            }
+            Requested::Several(spans) => return several(worker, answer, stored, &spans, length),
+        }
+    }
+    answer.body = Body::Stored(stored, 0, length);
+    answer
+}
+
+fn not_modified(at: &RuleAt, mut fields: Fields, age: Option<u64>, note: Note) -> Answer {
+    fields.retain(|name, _| !is_left_out_of_304(name));
+    Answer {
+        status: 304,
+        head: Head::Own(fields),
+        age,
+        note,
+        length: None,
+        content_range: None,
+        content_type: None,
+        body: Body::Empty,
+        rule: Some(at.clone()),
+        origin: None,
+    }
+}
+
+fn precondition_failed(at: &RuleAt, note: Note) -> Answer {
+    Answer {
+        status: 412,
+        head: Head::Own(Fields::new()),
+        age: None,
+        note,
+        length: Some(0),
+        content_range: None,
+        content_type: None,
+        body: Body::Empty,
+        rule: Some(at.clone()),
+        origin: None,
+    }
+}
+
+fn unsatisfiable(answer: Answer, length: u64) -> Answer {
+    Answer {
+        status: 416,
+        length: Some(0),
+        content_range: Some(ContentRange::Unsatisfied(length)),
+        body: Body::Empty,
+        ..answer
+    }
+}
+
+fn several(worker: &Worker, mut answer: Answer, stored: Arc<Stored>, spans: &[Span], length: u64) -> Answer {
+    let boundary = worker.request_id().text();
+    let boundary = String::from_utf8_lossy(&boundary);
+    let multipart = Multipart {
+        boundary: &boundary,
+        content_type: stored.field("content-type"),
+        complete_len: length,
+        spans,
+    };
+    let parts = spans.iter().enumerate().map(|(index, span)| {
+        let mut head = Vec::with_capacity(128);
+        multipart.write_part_head(&mut head, index);
+        Part { head: head.into(), start: span.start(), end: span.end() + 1 }
+    });
+    let parts = parts.collect();
+    let mut closing = Vec::with_capacity(32);
+    multipart.write_end(&mut closing);
+    answer.status = 206;
+    answer.length = Some(multipart.content_len());
+    answer.content_type = Some(multipart.media_type());
+    answer.body = Body::Multipart(stored.clone(), parts, closing.into());
+    answer
+}
+
+// --- Parts of a representation ---
+
+/// Whether the parts held of a representation answer this request.
+pub(crate) fn parts_answer(request: &Request, stored: &Stored) -> bool {
+    part_of(request, stored).is_some()
+}
+
+/// Where the bytes asked for lie among the held parts: offset and length there, and what Content-Range says.
+fn part_of(request: &Request, stored: &Stored) -> Option<(u64, u64, range::ContentRange)> {
+    let parts = stored.parts()?;
+    let asked = request.fields.get("range").filter(|_| request.method == Method::Get)?;
+    if request.fields.contains("if-range") && !range::if_range_matches(&request.fields, &stored.fields()) {
+        return None;
+    }
+    if let Some(lone) = &parts.lone {
+        let slice = lone.answer(asked)?;
+        return Some((slice.offset, slice.len, slice.content_range));
+    }
+    let wanted = match (range::single_spec(asked)?, parts.complete_len) {
+        (spec, Some(complete)) => spec.resolve(complete)?,
+        (RangeSpec::From { first, last: Some(last) }, None) => Span::new(first, last)?,
+        _ => return None,
+    };
+    let content_range = range::ContentRange::Span { span: wanted, complete: parts.complete_len };
+    (parts.held_from(wanted.start()) >= wanted.len()).then_some((wanted.start(), wanted.len(), content_range))
+}
+
+fn from_parts(at: &RuleAt, request: &Request, stored: Arc<Stored>, age: Option<u64>, note: Note) -> Answer {
+    let mut answer = Answer {
+        status: 206,
+        head: Head::Stored(stored.clone()),
+        age,
+        note,
+        length: Some(0),
+        content_range: None,
+        content_type: None,
+        body: Body::Empty,
+        rule: Some(at.clone()),
+        origin: None,
+    };
+    if let Some((offset, length, content_range)) = part_of(request, &stored) {
+        answer.length = Some(length);
+        answer.content_range = match content_range {
+            range::ContentRange::Span { span, complete } => {
+                Some(ContentRange::Bytes(span.start(), span.end(), complete))
+            }
+            range::ContentRange::Unsatisfied { complete } => Some(ContentRange::Unsatisfied(complete)),
+        };
+        answer.body = Body::Stored(stored, offset, offset + length);
+    }
+    answer
+}
+
+/// The Range to send on when nothing usable is stored: the visitor's own, if it is one plain range without If-Range.
+pub(crate) fn range_to_fetch(request: &Request) -> Option<RangeWanted> {
+    if request.method != Method::Get || request.fields.contains("if-range") {
+        return None;
+    }
+    let mut lines = request.fields.get_all("range");
+    let (Some(asked), None) = (lines.next(), lines.next()) else { return None };
+    range::single_spec(asked)?;
+    Some(RangeWanted { value: asked.to_vec(), if_range: None, completes: None })
+}
+
+/// The Range to send when some parts are held: the visitor's, or, for the whole, what is missing of it.
+pub(crate) fn range_to_complete(request: &Request, held: Option<&Arc<Stored>>) -> Option<RangeWanted> {
+    if request.fields.contains("range") {
+        return range_to_fetch(request);
+    }
+    let held = held.filter(|_| request.method == Method::Get)?;
+    let parts = held.parts().filter(|parts| parts.lone.is_none())?;
+    let mut spans = SpanSet::default();
+    let prefix = Span::with_len(0, parts.held_from(0))?;
+    spans.insert(prefix).ok()?;
+    let Completion { range, if_range } = range::completion(&spans, parts.complete_len, None, &held.fields())?;
+    Some(RangeWanted { value: range.into_bytes(), if_range, completes: Some(held.clone()) })
+}
+
+/// The key of a fetch: that of the object, or of this range of it.
+pub(crate) fn flight_key(
+    worker: &Worker,
+    text: &mut Vec<u8>,
+    key: u128,
+    range: Option<&RangeWanted>,
+) -> u128 {
+    let Some(range) = range else { return key };
+    let length = text.len();
+    text.extend_from_slice(&key.to_be_bytes());
+    text.extend_from_slice(b" range ");
+    text.extend_from_slice(&range.value);
+    let key = key::hash(&worker.shared.seed, text).0;
+    text.truncate(length);
+    key
+}
+
+// --- What streams ---
+
+/// Answers from a fill; `None` when the bytes it needs have passed already.
+pub(crate) fn fill(
+    at: &RuleAt,
+    request: &Request,
+    fill: &Arc<Fill>,
+    assessment: &Assessment,
+    note: Note,
+) -> Option<Answer> {
+    let note = Note { ttl: Some(assessment.ttl), ..note };
+    let age = Some(u64::from(assessment.age)).filter(|age| *age > 0);
+    let status = fill.facts.status;
+    if is_conditional(&request.fields) {
+        let (method, validators) = (request.method.as_str(), Validators::of(&fill.head));
+        match evaluate_preconditions(&request.fields, method, &validators, &fill.facts, request.now) {
+            Precondition::Proceed => {}
+            Precondition::NotModified => return Some(not_modified(at, fill.head.clone(), age, note)),
+            Precondition::Failed => return Some(precondition_failed(at, note)),
+        }
+    }
+    let mut answer = Answer {
+        status,
+        head: Head::Own(fill.head.clone()),
+        age,
+        note,
+        length: fill.length,
+        content_range: fill.content_range,
+        content_type: None,
+        body: Body::Empty,
+        rule: Some(at.clone()),
+        origin: None,
+    };
+    let (mut start, mut end) = (0, None);
+    if let (200, Some(length)) = (status, fill.length) {
+        match range::select(request.method.as_str().as_bytes(), &request.fields, &fill.head, length) {
+            Requested::Ignore | Requested::Several(_) => {}
+            Requested::Unsatisfiable => return Some(unsatisfiable(answer, length)),
+            Requested::One(span) => {
+                (start, end) = (span.start(), Some(span.end() + 1));
+                answer.status = 206;
+                answer.length = Some(span.len());
+                answer.content_range = Some(ContentRange::Bytes(span.start(), span.end(), Some(length)));
+            }
+        }
+    }
+    answer.body = Body::Fill(fill.read_from(start)?, end);
+    Some(answer)
+}
+
+/// What the edge answers by itself, by rule: a redirect, a preflight.
+pub(crate) fn locally(at: &RuleAt, request: &Request) -> Option<Answer> {
+    let view = view(request);
+    if let Some((status, location)) = at.rule().location(&view) {
+        let mut fields = Fields::new();
+        fields.append("Location", location).ok()?;
+        return Some(own(at, status, fields, Why::Redirect));
+    }
+    let fields = at.rule().cors.preflight(&view)?;
+    Some(own(at, 204, fields, Why::Preflight))
+}
+
+/// Answers with what the origin said to this request alone.
+pub(crate) fn passed(worker: &Worker, at: &RuleAt, response: OriginResponse, note: Note) -> Answer {
+    let mut fields = response.fields;
+    finish_head(worker, &mut fields, response.response_time);
+    Answer {
+        status: response.status,
+        head: Head::Own(fields),
+        age: None,
+        note,
+        length: response.length,
+        content_range: None,
+        content_type: None,
+        body: Body::Origin(response.body),
+        rule: Some(at.clone()),
+        origin: None,
+    }
+}
+
+/// An answer of the edge's own, without content.
+fn own(at: &RuleAt, status: u16, fields: Fields, why: Why) -> Answer {
+    Answer {
+        status,
+        head: Head::Own(fields),
+        age: None,
+        note: Note::of(why),
+        length: (status != 204).then_some(0),
+        content_range: None,
+        content_type: None,
+        body: Body::Empty,
+        rule: Some(at.clone()),
+        origin: None,
+    }
+}

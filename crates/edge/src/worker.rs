@@ -1,0 +1,249 @@
+//! What one worker thread owns and what all of them share. A worker is a current-thread runtime on its own core; what
+//! is in [`Worker`] is touched by no other thread, what is in [`Shared`] by all.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use model::purge::PurgeClock;
+use model::settings::Limits;
+use parking_lot::RwLock;
+use semantics::key::KeySeed;
+use semantics::tags::TagSeed;
+use store::Tier;
+
+use crate::clock::Clock;
+use crate::flight::Flights;
+use crate::loaded::{Loaded, SiteNumbers};
+use crate::object::Entry;
+use crate::origin::{FetchError, Origins};
+use crate::request::{Request, RequestId};
+
+/// What all workers of an edge share.
+pub(crate) struct Shared {
+    /// This node's name in Cache-Status, Via and CDN-Loop.
+    pub(crate) node: String,
+    pub(crate) clock: Clock,
+    pub(crate) seed: KeySeed,
+    pub(crate) store: Tier<Entry>,
+    pub(crate) flights: Flights,
+    pub(crate) loaded: RwLock<Arc<Loaded>>,
+    /// Counts replacements of `loaded`, so that workers notice with one load.
+    pub(crate) loaded_version: AtomicU64,
+    pub(crate) site_numbers: SiteNumbers,
+    pub(crate) purges: RwLock<PurgeClock>,
+    /// The newest purge position: an object fetched at or after it needs no look at `purges`.
+    pub(crate) purge_position: AtomicU64,
+    pub(crate) registry: Arc<observe::Registry>,
+    pub(crate) connections: AtomicUsize,
+    /// No connection takes another request; idle ones close within a tick.
+    pub(crate) draining: AtomicBool,
+    /// What has not ended by now is cut.
+    pub(crate) cut: AtomicBool,
+    /// Tells one variant index from another.
+    pub(crate) next_generation: AtomicU64,
+}
+
+impl Shared {
+    /// The secret under which surrogate keys are hashed.
+    pub(crate) fn tag_seed(&self) -> TagSeed {
+        TagSeed(self.seed.0)
+    }
+}
+
+/// What one worker owns.
+pub(crate) struct Worker {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) origins: Origins,
+    pub(crate) observer: observe::Observer,
+    loaded: RefCell<(u64, Rc<Arc<Loaded>>)>,
+    buffers: RefCell<Vec<Vec<u8>>>,
+    watches: RefCell<Vec<Rc<Watch>>>,
+    tick: Cell<u32>,
+    next_id: Cell<u64>,
+    /// Reused by each request for its cache key.
+    pub(crate) key_text: RefCell<Vec<u8>>,
+}
+
+/// How often deadlines are looked at. A deadline fires at most this much late.
+pub(crate) const TICK: Duration = Duration::from_millis(250);
+
+/// Capacity of a connection's buffers, and how many a worker keeps for the next request.
+const BUFFER_BYTES: usize = 16 * 1024;
+const BUFFERS_KEPT: usize = 256;
+
+impl Worker {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        origins: Origins,
+        observer: observe::Observer,
+        id_seed: u64,
+    ) -> Self {
+        let loaded = shared.loaded.read().clone();
+        let version = shared.loaded_version.load(Ordering::Acquire);
+        Worker {
+            origins,
+            observer,
+            loaded: RefCell::new((version, Rc::new(loaded))),
+            buffers: RefCell::default(),
+            watches: RefCell::default(),
+            tick: Cell::new(0),
+            next_id: Cell::new(id_seed),
+            key_text: RefCell::default(),
+            shared,
+        }
+    }
+
+    /// The configuration that a request which starts now keeps to its end.
+    /// Behind an `Rc` of the worker's own, so that workers don't fight over one reference count.
+    pub(crate) fn loaded(&self) -> Rc<Arc<Loaded>> {
+        let version = self.shared.loaded_version.load(Ordering::Acquire);
+        let mut cached = self.loaded.borrow_mut();
+        if cached.0 != version {
+            *cached = (version, Rc::new(self.shared.loaded.read().clone()));
+        }
+        cached.1.clone()
+    }
+
+    /// The next request's id: a Weyl sequence through a bijective mixer (SplitMix64), so that no two are the same.
+    pub(crate) fn request_id(&self) -> RequestId {
+        let state = self.next_id.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.next_id.set(state);
+        let mut mixed = state;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        RequestId(mixed ^ (mixed >> 31))
+    }
+
+    /// An empty buffer of [`BUFFER_BYTES`] capacity.
+    pub(crate) fn take_buffer(&self) -> Vec<u8> {
+        self.buffers.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES))
+    }
+
+    /// Takes a buffer back. One that has grown or was given away is dropped.
+    pub(crate) fn return_buffer(&self, mut buffer: Vec<u8>) {
+        let mut buffers = self.buffers.borrow_mut();
+        if buffer.capacity() == BUFFER_BYTES && buffers.len() < BUFFERS_KEPT {
+            buffer.clear();
+            buffers.push(buffer);
+        }
+    }
+
+    /// A deadline watch for a connection; forgotten when the connection drops its end.
+    pub(crate) fn watch(&self) -> Rc<Watch> {
+        let watch = Rc::new(Watch {
+            deadline: Cell::new(u32::MAX),
+            idle: Cell::new(false),
+            expired: Cell::new(false),
+            waker: Cell::new(None),
+        });
+        self.watches.borrow_mut().push(watch.clone());
+        watch
+    }
+
+    /// The tick at which a wait of `timeout` that starts now is over.
+    pub(crate) fn tick_after(&self, timeout: Duration) -> u32 {
+        let ticks = timeout.as_millis().div_ceil(TICK.as_millis()) as u32;
+        self.tick.get().saturating_add(ticks).saturating_add(1)
+    }
+
+    /// Whether the edge is stopping.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.shared.draining.load(Ordering::Relaxed)
+    }
+
+    /// Whether any connection is open.
+    pub(crate) fn has_connections(&self) -> bool {
+        !self.watches.borrow().is_empty()
+    }
+
+    /// The limits of the running configuration.
+    pub(crate) fn limits(&self) -> Limits {
+        self.loaded().snapshot.edge.limits
+    }
+
+    /// Puts something into the store; a refusal is counted there.
+    pub(crate) fn insert(&self, key: u128, entry: Entry) {
+        let _counted = self.shared.store.insert(key, entry);
+    }
+
+    /// Tells the operator why an origin gave no answer; visitors see less.
+    pub(crate) fn log_failure(&self, request: &Request, error: &FetchError) {
+        let id = request.id.text();
+        eprintln!("request {}: {error}", String::from_utf8_lossy(&id));
+    }
+
+    /// Counts that a limit was reached.
+    pub(crate) fn count_limit(&self, limit: observe::Limit) {
+        self.observer.limit_reached(limit);
+    }
+
+    /// Runs as long as the worker: expires deadlines, and lets the observer hand over what it has buffered.
+    pub(crate) async fn sweep(self: Rc<Self>) {
+        let mut interval = tokio::time::interval(TICK);
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            interval.tick().await;
+            let tick = self.tick.get().wrapping_add(1);
+            self.tick.set(tick);
+            let draining = self.is_draining();
+            self.watches.borrow_mut().retain(|watch| {
+                let is_over = tick >= watch.deadline.get() || (draining && watch.idle.get());
+                if is_over && !watch.expired.get() {
+                    watch.expired.set(true);
+                    if let Some(waker) = watch.waker.take() {
+                        waker.wake();
+                    }
+                }
+                Rc::strong_count(watch) > 1
+            });
+            self.observer.tick(self.shared.clock.wall());
+            self.shared.flights.sweep(self.shared.clock.monotonic_ms());
+        }
+    }
+}
+
+/// One connection's current deadline. Setting it is one store: the sweep compares, nobody arms a timer.
+pub(crate) struct Watch {
+    deadline: Cell<u32>,
+    /// Between two requests: closing harms nobody.
+    idle: Cell<bool>,
+    expired: Cell<bool>,
+    waker: Cell<Option<Waker>>,
+}
+
+impl Watch {
+    /// Sets the tick ([`Worker::tick_after`]) at which the wait that begins now is over.
+    pub(crate) fn set(&self, deadline: u32) {
+        self.deadline.set(deadline);
+        self.idle.set(false);
+    }
+
+    /// The same for the wait between two requests.
+    pub(crate) fn set_idle(&self, deadline: u32) {
+        self.deadline.set(deadline);
+        self.idle.set(true);
+    }
+
+    /// No deadline: something else bounds the wait.
+    pub(crate) fn clear(&self) {
+        self.deadline.set(u32::MAX);
+    }
+
+    /// Whether the deadline has passed.
+    pub(crate) fn is_expired(&self) -> bool {
+        self.expired.get()
+    }
+
+    /// Whom to wake when it passes.
+    pub(crate) fn register(&self, context: &Context<'_>) {
+        let waker = match self.waker.take() {
+            Some(waker) if waker.will_wake(context.waker()) => waker,
+            _ => context.waker().clone(),
+        };
+        self.waker.set(Some(waker));
+    }
+}
