@@ -107,6 +107,12 @@ impl Asking {
         talk
     }
 
+    /// Sends the request and reads the answer, whatever its status.
+    #[track_caller]
+    pub fn expect_any(self) -> Answer {
+        self.begin().answer()
+    }
+
     /// Sends the request, reads the answer and checks its status.
     #[track_caller]
     pub fn expect(self, status: u16) -> Answer {
@@ -199,6 +205,13 @@ impl Talk {
     pub fn rest(&mut self) -> Vec<u8> {
         block(&self.runtime, "the connection to close", async { Ok(self.wire.read_rest().await) })
             .unwrap_or_default()
+    }
+
+    /// Reads one response, or `None` when the edge closed instead of giving one.
+    #[track_caller]
+    pub fn rest_or_response(&mut self) -> Option<Answer> {
+        let response = block(&self.runtime, "a response or a close", self.wire.read_response(&self.method));
+        response.ok().map(|response| Answer::new(&self.said, response))
     }
 
     /// Sends FIN and keeps reading.

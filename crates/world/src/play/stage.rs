@@ -1,18 +1,73 @@
-//! The edge of a play.
+//! The edge of a play: started in this process on a free port, with a clock that only the play moves.
 
 use std::time::Duration;
 
-pub(super) struct Stage {}
+use edge::{Clock, Edge, Handle, Options, PurgeRequest, PurgeTarget};
+use model::Snapshot;
+use observe::{BuildInfo, Registry};
+use semantics::Wall;
+
+/// A play's key seed: any, and the same each time.
+const KEY_SEED: [u8; 16] = *b"a play's own key";
+
+pub(super) struct Stage(Handle);
 
 impl Stage {
-    pub(super) fn start(config: &str, _begin_secs: i64) -> Stage {
-        panic!("no edge yet for {config}")
+    /// Starts an edge with this configuration; every diagnostic of a bad one fails the test.
+    pub(super) fn start(config: &str, begin_secs: i64) -> Stage {
+        let options = Options {
+            listen: Some(vec![([127, 0, 0, 1], 0).into()]),
+            clock: Clock::manual(Wall::from_secs(begin_secs)),
+            key_seed: KEY_SEED,
+            registry: Registry::new(BuildInfo { version: "play", commit: "" }),
+            access_log: None,
+        };
+        let handle = Edge::start(snapshot(config), options);
+        Stage(handle.unwrap_or_else(|error| panic!("the edge does not start: {error}")))
     }
+
+    /// `host:port` for visitors.
     pub(super) fn address(&self) -> String {
-        String::new()
+        self.0.addresses().first().expect("an edge listens").to_string()
     }
-    pub(super) fn advance(&self, _time: Duration) {}
-    pub(super) fn replace(&mut self, _config: &str) {}
-    pub(super) fn purge(&mut self, _what: &str, _soft: bool) {}
-    pub(super) fn stop(self) {}
+
+    pub(super) fn advance(&self, time: Duration) {
+        assert!(self.0.clock().advance(time), "a play's clock is manual");
+    }
+
+    pub(super) fn replace(&self, config: &str) {
+        self.0.replace(snapshot(config));
+    }
+
+    /// See [`super::Play::purge`].
+    pub(super) fn purge(&self, what: &str, soft: bool) {
+        let (form, name) = what.split_once(' ').unwrap_or((what, ""));
+        let target = match form {
+            "url" => PurgeTarget::Url(name.to_owned()),
+            "prefix" => PurgeTarget::Prefix(name.to_owned()),
+            "tag" => PurgeTarget::Tag { tag: name.to_owned(), site: None },
+            "site" => PurgeTarget::Site(name.to_owned()),
+            "everything" => PurgeTarget::Everything,
+            _ => panic!("{what:?} is no purge: write url, prefix, tag, site or everything"),
+        };
+        self.0.purge(&PurgeRequest { target, soft }).unwrap_or_else(|error| panic!("purge {what}: {error}"));
+    }
+
+    /// The metrics page.
+    pub(super) fn metrics(&self) -> String {
+        self.0.registry().render()
+    }
+
+    /// Cuts what still runs: the play is over.
+    pub(super) fn stop(self) {
+        self.0.stop(Duration::ZERO);
+    }
+}
+
+fn snapshot(config: &str) -> Snapshot {
+    let parsed = Snapshot::parse(config, "play.toml");
+    let diagnostics: Vec<String> = parsed.diagnostics.iter().map(ToString::to_string).collect();
+    parsed
+        .snapshot
+        .unwrap_or_else(|| panic!("the play's configuration is wrong:\n{config}\n{}", diagnostics.join("\n")))
 }

@@ -1,0 +1,275 @@
+//! Purges by URL, prefix, surrogate key, site and everything, hard and soft, and while a fill is under way: what was
+//! fetched before a purge is never served after it (invariant 2).
+
+use world::play::Play;
+use world::{Gate, play};
+
+const FRESH: &str = "max-age=3600";
+
+/// Stores each target's own text, under these extra header lines.
+fn stored(targets: &[&str], lines: &[(&str, &str)]) -> Play {
+    let mut play = play();
+    store(&mut play, targets, lines);
+    play
+}
+
+fn store(play: &mut Play, targets: &[&str], lines: &[(&str, &str)]) {
+    play.origin(|o| {
+        for target in targets {
+            let mut reply = o.get(target).header("Cache-Control", FRESH).header("ETag", "\"1\"");
+            for (name, value) in lines {
+                reply = reply.header(name, value);
+            }
+            reply.body(format!("old {target}"));
+        }
+    });
+    play.client(|c| {
+        for target in targets {
+            c.get(target).expect(200).body(format!("old {target}"));
+        }
+    });
+}
+
+/// Checks that `gone` are fetched anew, because they were purged, and `kept` are not.
+#[track_caller]
+fn check(play: &mut Play, gone: &[&str], kept: &[&str]) {
+    play.origin(|o| {
+        for target in gone {
+            o.get(target).header("Cache-Control", FRESH).body(format!("new {target}"));
+        }
+    });
+    play.client(|c| {
+        for target in gone {
+            c.get(target).expect(200).body(format!("new {target}")).why("purged");
+            c.get(target).expect(200).body(format!("new {target}")).why("fresh");
+        }
+        for target in kept {
+            c.get(target).expect(200).body(format!("old {target}")).why("fresh");
+        }
+    });
+}
+
+#[test]
+fn a_url_is_purged_and_nothing_beside_it() {
+    let mut play = stored(&["/a", "/a/b", "/a?x", "/ab"], &[]);
+    play.purge("url http://site.example/a");
+    check(&mut play, &["/a"], &["/a/b", "/a?x", "/ab"]);
+    play.purge("url http://site.example/a?x");
+    check(&mut play, &["/a?x"], &["/a/b", "/ab"]);
+}
+
+#[test]
+fn a_url_is_purged_on_its_host_only() {
+    let mut play = play();
+    play.origin(|o| {
+        for text in ["one", "two", "new one"] {
+            o.get("/a").header("Cache-Control", FRESH).body(text);
+        }
+    });
+    play.client(|c| {
+        c.get("/a").host("one.example").expect(200).body("one");
+        c.get("/a").host("two.example").expect(200).body("two");
+    });
+    play.purge("url http://ONE.example/a");
+    play.client(|c| {
+        c.get("/a").host("two.example").expect(200).body("two").why("fresh");
+        c.get("/a").host("one.example").expect(200).body("new one").why("purged");
+    });
+}
+
+#[test]
+fn all_variants_of_a_url_go_together() {
+    let mut play = play();
+    let variants = |text: &str, o: &world::play::Origin| {
+        for language in ["de", "fr"] {
+            let reply = o.get("/a").expecting("Accept-Language", language).header("Cache-Control", FRESH);
+            reply.header("Vary", "Accept-Language").body(format!("{text} {language}"));
+        }
+    };
+    play.origin(|o| variants("old", o));
+    play.client(|c| {
+        for language in ["de", "fr"] {
+            c.get("/a").header("Accept-Language", language).expect(200).body(format!("old {language}"));
+        }
+    });
+    play.purge("url http://site.example/a");
+    play.origin(|o| variants("new", o));
+    play.client(|c| {
+        for language in ["de", "fr"] {
+            c.get("/a").header("Accept-Language", language).expect(200).body(format!("new {language}"));
+        }
+    });
+}
+
+#[test]
+fn a_prefix_is_purged_and_nothing_beside_it() {
+    let mut play = stored(&["/media/1", "/media/2?x", "/media/deep/3", "/medias", "/"], &[]);
+    play.purge("prefix http://site.example/media/");
+    check(&mut play, &["/media/1", "/media/2?x", "/media/deep/3"], &["/medias", "/"]);
+}
+
+#[test]
+fn a_surrogate_key_is_purged_by_each_of_its_headers() {
+    for (name, value) in [
+        ("Surrogate-Key", "product-1 product-2"),
+        ("Cache-Tag", "product-1,product-2"),
+        ("xkey", "product-1 product-2"),
+    ] {
+        let mut play = stored(&["/a"], &[(name, value)]);
+        store(&mut play, &["/b"], &[(name, "product-22")]);
+        store(&mut play, &["/c"], &[]);
+        play.purge("tag product-2");
+        check(&mut play, &["/a"], &["/b", "/c"]);
+    }
+}
+
+#[test]
+fn a_rules_surrogate_key_purges_too() {
+    let mut play = play();
+    play.site("[[site.rule]]\npath = \"/static/*\"\nsurrogate_keys = [\"static\"]\n");
+    store(&mut play, &["/static/a", "/b"], &[]);
+    play.purge("tag static");
+    check(&mut play, &["/static/a"], &["/b"]);
+}
+
+#[test]
+fn a_site_is_purged_and_its_neighbour_is_not() {
+    let mut play = play();
+    play.config(
+        "[[site]]\nname = \"one\"\ndomains = [\"one.example\"]\norigin = \"{origin}\"\n\
+         [[site]]\nname = \"two\"\ndomains = [\"two.example\"]\norigin = \"{origin}\"\n",
+    );
+    play.origin(|o| {
+        for text in ["one", "two", "new one"] {
+            o.get("/a").header("Cache-Control", FRESH).body(text);
+        }
+    });
+    play.client(|c| {
+        c.get("/a").host("one.example").expect(200).body("one");
+        c.get("/a").host("two.example").expect(200).body("two");
+    });
+    play.purge("site one");
+    play.client(|c| {
+        c.get("/a").host("two.example").expect(200).body("two").why("fresh");
+        c.get("/a").host("one.example").expect(200).body("new one").why("purged");
+    });
+}
+
+#[test]
+fn everything_goes() {
+    let mut play = stored(&["/a", "/b"], &[]);
+    play.purge("everything");
+    check(&mut play, &["/a", "/b"], &[]);
+}
+
+#[test]
+fn a_purge_of_what_is_not_there_harms_nothing() {
+    let mut play = stored(&["/a"], &[]);
+    play.purge("url http://site.example/none").purge("tag none").purge("prefix http://site.example/none/");
+    check(&mut play, &[], &["/a"]);
+}
+
+#[test]
+fn what_is_fetched_after_a_purge_is_not_purged_by_it() {
+    let mut play = stored(&["/a"], &[]);
+    play.purge("everything").purge("url http://site.example/a");
+    check(&mut play, &["/a"], &[]);
+    play.pass_secs(1800);
+    play.client(|c| c.get("/a").expect(200).body("new /a").why("fresh"));
+}
+
+#[test]
+fn a_soft_purge_makes_stale_and_the_origin_may_confirm_it() {
+    let mut play = stored(&["/a", "/b"], &[]);
+    play.soft_purge("url http://site.example/a");
+    play.origin(|o| {
+        o.get("/a").expecting("If-None-Match", "\"1\"").reply(304).header("Cache-Control", FRESH)
+    });
+    play.client(|c| {
+        c.get("/a").expect(200).body("old /a").why("revalidated");
+        c.get("/a").expect(200).body("old /a").why("fresh");
+        c.get("/b").expect(200).body("old /b").why("fresh");
+    });
+}
+
+#[test]
+fn after_a_soft_purge_a_stale_response_may_bridge_the_origins_failure() {
+    let mut play = play();
+    play.origin(|o| o.get("/a").header("Cache-Control", "max-age=3600, stale-if-error=3600").body("old"));
+    play.client(|c| c.get("/a").expect(200).body("old"));
+    play.soft_purge("everything");
+    play.origin(|o| o.get("/a").always().reply(503).body("broken"));
+    play.client(|c| c.get("/a").expect(200).body("old").why("stale-if-error"));
+}
+
+#[test]
+fn after_a_hard_purge_nothing_old_answers_even_when_the_origin_fails() {
+    let mut play = play();
+    play.origin(|o| {
+        let lived = "max-age=10, stale-while-revalidate=3600, stale-if-error=3600";
+        o.get("/a").header("Cache-Control", lived).header("ETag", "\"1\"").body("old");
+    });
+    play.client(|c| c.get("/a").expect(200).body("old"));
+    play.purge("url http://site.example/a");
+    play.origin(|o| o.get("/a").always().expecting_no("If-None-Match").reply(503).body("broken"));
+    play.client(|c| c.get("/a").expect(503).body("broken"));
+}
+
+#[test]
+fn a_fill_that_was_under_way_at_a_purge_is_not_stored_as_fresh() {
+    for what in
+        ["url http://site.example/a", "prefix http://site.example/", "tag t", "site site", "everything"]
+    {
+        let gate = Gate::new();
+        let mut play = play();
+        play.origin(|o| {
+            let reply = o.get("/a").header("Cache-Control", FRESH).header("Surrogate-Key", "t");
+            reply.part("old, ").hold(&gate).part("end");
+        });
+        let mut talk = play.visitor().get("/a").begin();
+        let head = talk.expect_head(200);
+        talk.expect_part(&head, "old, ");
+        play.purge(what);
+        gate.open();
+        talk.finish(&head).body("end");
+        check(&mut play, &["/a"], &[]);
+    }
+}
+
+#[test]
+fn a_client_that_asks_after_a_purge_does_not_join_the_fill_from_before_it() {
+    let gate = Gate::new();
+    let mut play = play();
+    play.origin(|o| {
+        o.get("/a").header("Cache-Control", FRESH).part("old, ").hold(&gate).part("end");
+    });
+    let mut old = play.visitor().get("/a").begin();
+    let head = old.expect_head(200);
+    old.expect_part(&head, "old, ");
+    play.purge("url http://site.example/a");
+    play.origin(|o| o.get("/a").header("Cache-Control", FRESH).body("new"));
+    play.client(|c| c.get("/a").expect(200).body("new"));
+    gate.open();
+    old.finish(&head).body("end");
+    play.client(|c| c.get("/a").expect(200).body("new").why("fresh"));
+}
+
+#[test]
+fn a_revalidation_that_was_under_way_at_a_purge_does_not_bring_the_old_body_back() {
+    let gate = Gate::new();
+    let mut play = play();
+    play.origin(|o| o.get("/a").header("Cache-Control", "max-age=10").header("ETag", "\"1\"").body("old"));
+    play.client(|c| c.get("/a").expect(200).body("old"));
+    play.pass_secs(11);
+    play.origin(|o| {
+        o.get("/a").expecting("If-None-Match", "\"1\"").hold(&gate).reply(304).header("Cache-Control", FRESH)
+    });
+    let mut waiting = play.visitor().get("/a").begin();
+    gate.wait_reached();
+    play.purge("url http://site.example/a");
+    gate.open();
+    // This one asked before the purge and may still be told the old body.
+    waiting.expect(200).body("old");
+    play.origin(|o| o.get("/a").header("Cache-Control", FRESH).body("new"));
+    play.client(|c| c.get("/a").expect(200).body("new"));
+}
