@@ -105,9 +105,9 @@ impl SiteTest {
     /// `None` when it is as wanted, else what is so instead and where it comes from.
     fn judge(&self, wanted: &Wanted, site: &Site, matched: &Matched<'_>) -> Option<(String, String)> {
         let rule = matched.rule;
-        let by = format!("{} decides about {}{}", described(rule), self.host, self.path);
+        let by = format!("{}{} is decided by {}", self.host, self.path, described(rule));
         let differs = |what: &str, wanted: &str, found: &str| {
-            Some((format!("test failed: {what} is {found}, expected {wanted}"), by.clone()))
+            Some((format!("test failed: {what} should be {wanted}, but is {found}"), by.clone()))
         };
         match wanted {
             Wanted::RuleNumber(number) if rule.number == *number => None,
@@ -125,14 +125,12 @@ impl SiteTest {
             Wanted::Stored(stored) => match (self.stored(rule), stored) {
                 (Ok(_), true) | (Err(_), false) => None,
                 (Ok((ttl, _)), false) => differs("the answer", "not stored", &format!("stored for {ttl}")),
-                (Err(reason), true) => differs("the answer", "stored", &format!("not stored: {reason}")),
+                (Err(reason), true) => differs("the answer", "stored", &format!("not: {reason}")),
             },
             Wanted::Ttl(ttl) => match self.stored(rule) {
                 Ok((found, _)) if found == *ttl => None,
                 Ok((found, from)) => differs("ttl", &ttl.to_string(), &format!("{found} ({from})")),
-                Err(reason) => {
-                    differs("the answer", &format!("a ttl of {ttl}"), &format!("not stored: {reason}"))
-                }
+                Err(reason) => differs("the answer", &format!("stored for {ttl}"), &format!("not: {reason}")),
             },
             Wanted::BrowserTtl(ttl) => {
                 let response_rule = site.match_response(&self.request(), self.status);
@@ -194,7 +192,7 @@ impl SiteTest {
             Target { authority: &self.host, origin_authority: None, path_and_query: &path_and_query };
         let request = StoreRequest { method: &self.method, fields: &self.fields, target };
         let facts = decide_store(&request, self.status, &response, &rule.policy, NOW, NOW)
-            .map_err(|refusal| refusal.sentence().trim_end_matches('.').to_owned())?;
+            .map_err(|refusal| lower_first(refusal.sentence().trim_end_matches('.')))?;
         let from = match facts.source {
             LifetimeSource::Rule | LifetimeSource::RuleForStatus => "by rule",
             LifetimeSource::Heuristic => "by guess",
@@ -232,4 +230,9 @@ fn described(rule: &Rule) -> String {
         (Some(title), number) => format!("rule {number} ({title}, line {})", rule.line),
         (None, number) => format!("rule {number} (line {})", rule.line),
     }
+}
+
+fn lower_first(sentence: &str) -> String {
+    let mut chars = sentence.chars();
+    chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
 }

@@ -1,0 +1,200 @@
+//! `perigee check`: reads a configuration as the edge would, prints every finding, and runs the tests in the file.
+//! Opens no socket and changes nothing. Called by `main`.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use model::{Diagnostic, Snapshot};
+use serde_json::json;
+
+const EXAMPLES: &str = "\
+Examples:
+  perigee check perigee.toml             every finding with its place; exit code 1 if one is an error
+  perigee check --json perigee.toml      the same as one JSON object, for editors and pipelines
+  perigee check --schema > perigee.schema.json
+  perigee check --reference              every key with its default, as Markdown
+  perigee check -                        reads standard input";
+
+/// Check a configuration file and run the tests in it.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct CheckArgs {
+    /// The configuration; "-" is standard input.
+    #[arg(required_unless_present_any = ["schema", "reference"])]
+    file: Option<PathBuf>,
+    /// Print findings as JSON.
+    #[arg(long)]
+    json: bool,
+    /// Print the JSON Schema of the configuration, for editors, and stop.
+    #[arg(long, conflicts_with_all = ["file", "json", "reference"])]
+    schema: bool,
+    /// Print the reference of all keys as Markdown, and stop.
+    #[arg(long, conflicts_with_all = ["file", "json"])]
+    reference: bool,
+}
+
+/// What a check found.
+struct Outcome {
+    diagnostics: Vec<Diagnostic>,
+    site_count: usize,
+    rule_count: usize,
+    test_count: usize,
+}
+
+/// Runs the command. Exit code 0: usable, and all tests hold (there may be warnings). 1: an error. 2: no such file.
+pub(crate) fn run(args: CheckArgs) -> ExitCode {
+    if args.schema {
+        return print(&model::json_schema(), ExitCode::SUCCESS);
+    }
+    if args.reference {
+        return print(&model::reference(), ExitCode::SUCCESS);
+    }
+    let Some(file) = &args.file else { return ExitCode::from(2) };
+    let (text, source) = match read(file) {
+        Ok(read) => read,
+        Err(message) => {
+            eprintln!("perigee check: {message}");
+            return ExitCode::from(2);
+        }
+    };
+    let outcome = check(&text, &source);
+    let failed = outcome.diagnostics.iter().any(Diagnostic::is_error);
+    let code = if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+    print(&if args.json { as_json(&outcome, &source) } else { as_text(&outcome, &source) }, code)
+}
+
+fn read(file: &Path) -> Result<(String, String), String> {
+    if file == Path::new("-") {
+        let text = std::io::read_to_string(std::io::stdin())
+            .map_err(|error| format!("standard input cannot be read: {error}"))?;
+        return Ok((text, "standard input".to_owned()));
+    }
+    let source = file.display().to_string();
+    std::fs::read_to_string(file)
+        .map(|text| (text, source.clone()))
+        .map_err(|error| format!("{source} cannot be read: {error}"))
+}
+
+/// Parses, and runs the tests when that went well.
+fn check(text: &str, source: &str) -> Outcome {
+    let parsed = Snapshot::parse(text, source);
+    let mut outcome =
+        Outcome { diagnostics: parsed.diagnostics, site_count: 0, rule_count: 0, test_count: 0 };
+    if let Some(snapshot) = parsed.snapshot {
+        outcome.diagnostics.extend(snapshot.run_tests());
+        outcome.diagnostics.sort_by_key(|diagnostic| diagnostic.span.start);
+        outcome.site_count = snapshot.sites.len();
+        outcome.rule_count = snapshot.sites.iter().map(|site| site.rules.len()).sum();
+        outcome.test_count = snapshot.test_count();
+    }
+    outcome
+}
+
+fn as_text(outcome: &Outcome, source: &str) -> String {
+    let mut text = String::new();
+    for diagnostic in &outcome.diagnostics {
+        text.push_str(&format!("{diagnostic}\n"));
+    }
+    let errors = outcome.diagnostics.iter().filter(|diagnostic| diagnostic.is_error()).count();
+    let warnings = outcome.diagnostics.len() - errors;
+    let mut findings = Vec::new();
+    for (number, word) in [(errors, "error"), (warnings, "warning")] {
+        if number > 0 {
+            findings.push(counted(number, word));
+        }
+    }
+    let findings = if findings.is_empty() { String::new() } else { format!(" ({})", findings.join(" and ")) };
+    let verdict = if errors > 0 { "cannot be used" } else { "is good" };
+    let inside = if outcome.site_count > 0 {
+        format!(
+            ": {}, {}, {}",
+            counted(outcome.site_count, "site"),
+            counted(outcome.rule_count, "rule"),
+            counted(outcome.test_count, "test")
+        )
+    } else {
+        String::new()
+    };
+    text.push_str(&format!("{source} {verdict}{findings}{inside}\n"));
+    text
+}
+
+fn as_json(outcome: &Outcome, source: &str) -> String {
+    let diagnostics: Vec<serde_json::Value> = outcome
+        .diagnostics
+        .iter()
+        .map(|diagnostic| {
+            json!({
+                "severity": diagnostic.severity.as_str(),
+                "line": diagnostic.line,
+                "column": diagnostic.column,
+                "start": diagnostic.span.start,
+                "end": diagnostic.span.end,
+                "found": diagnostic.found,
+                "message": diagnostic.message,
+                "help": diagnostic.help,
+            })
+        })
+        .collect();
+    let object = json!({
+        "source": source,
+        "usable": !outcome.diagnostics.iter().any(Diagnostic::is_error),
+        "sites": outcome.site_count,
+        "rules": outcome.rule_count,
+        "tests": outcome.test_count,
+        "diagnostics": diagnostics,
+    });
+    format!("{object:#}\n")
+}
+
+fn counted(number: usize, word: &str) -> String {
+    format!("{number} {word}{}", if number == 1 { "" } else { "s" })
+}
+
+/// Prints and keeps the exit code, unless the reader of our output has gone away.
+fn print(text: &str, code: ExitCode) -> ExitCode {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Ok(()) => code,
+        Err(_) => ExitCode::from(2),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SITE: &str = "[[site]]\nname = \"shop\"\ndomains = \"*\"\norigin = \"http://127.0.0.1:8000\"\n";
+
+    #[test]
+    fn a_good_file_is_called_good_and_counted() {
+        let outcome = check(SITE, "perigee.toml");
+        assert_eq!(as_text(&outcome, "perigee.toml"), "perigee.toml is good: 1 site, 0 rules, 0 tests\n");
+    }
+
+    #[test]
+    fn a_failing_test_makes_the_file_unusable_and_points_at_the_expectation() {
+        let text = format!("{SITE}[[site.test]]\nget = \"/a\"\nexpect = {{ ttl = \"30d\" }}\n");
+        let expected = "\
+error: test failed: the answer should be stored for 30d, but is not: neither origin nor rule gives it a lifetime, nor is there a validator
+ --> perigee.toml:7:18
+  |
+7 | expect = { ttl = \"30d\" }
+  |                  ^^^^^
+  = any.example/a is decided by the site's own keys
+
+perigee.toml cannot be used (1 error): 1 site, 0 rules, 1 test
+";
+        assert_eq!(as_text(&check(&text, "perigee.toml"), "perigee.toml"), expected);
+    }
+
+    #[test]
+    fn json_has_place_and_text_of_each_finding() {
+        let outcome = check("[edg]", "perigee.toml");
+        let json: serde_json::Value = serde_json::from_str(&as_json(&outcome, "perigee.toml")).unwrap();
+        assert_eq!(json["usable"], false);
+        assert_eq!(json["diagnostics"][0]["message"], "the file has no site");
+        assert_eq!(json["diagnostics"][1]["help"], "did you mean \"edge\"?");
+        assert_eq!(json["diagnostics"][1]["line"], 1);
+    }
+}
