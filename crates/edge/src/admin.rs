@@ -118,11 +118,16 @@ impl Admin {
         if !address.ip().to_canonical().is_loopback() && !allow_remote {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                format!("{address} can be reached from other machines; wanted a loopback address such as 127.0.0.1"),
+                format!(
+                    "{address} can be reached from other machines; wanted a loopback address such as 127.0.0.1"
+                ),
             ));
         }
         if token.len() < 32 {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the admin token is shorter than 32 characters"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "the admin token is shorter than 32 characters",
+            ));
         }
         let listener = TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;

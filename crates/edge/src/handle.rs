@@ -71,7 +71,7 @@ pub struct Edge;
 
 /// A running edge. Dropping it does not stop it; [`Handle::stop`] does.
 pub struct Handle {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     origins: Arc<OriginsShared>,
     addresses: Vec<SocketAddr>,
     workers: Mutex<Vec<JoinHandle<()>>>,

@@ -9,6 +9,7 @@
 //! [`Edge::start`] takes a validated configuration and gives a [`Handle`], by which the configuration is replaced,
 //! things are purged and the edge is stopped. The edge boots and serves from what it is given; it asks nobody else.
 
+pub mod admin;
 mod answer;
 mod clock;
 mod connection;

@@ -1,2 +1,77 @@
-//! perigee
-fn main() {}
+//! The `perigee` binary: flags, exit codes and messages for people. Each subcommand is one file; what they do is in the
+//! crates below.
+//!
+//! Exit codes: 0 when it was done, 1 when it could not be (one message on standard error says why), 2 when the command
+//! line makes no sense.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod check;
+mod client;
+mod configuration;
+mod explain;
+mod failure;
+mod purge;
+mod serve;
+mod state;
+
+/// Small allocations of many threads are what an edge does all day; the system's allocator is not made for that.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// A content delivery network that you run yourself.
+#[derive(Debug, Parser)]
+#[command(name = "perigee", version, after_help = EXAMPLES, disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  perigee serve --origin http://127.0.0.1:8000      put a cache in front of a website
+  perigee check perigee.toml                        find every mistake in a configuration
+  perigee explain http://127.0.0.1:8080/            say how a request would be answered, and why
+  perigee purge --url http://127.0.0.1:8080/        drop what is stored for a URL";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve websites from the cache, in front of their origins
+    Serve(serve::Serve),
+    /// Find every mistake in a configuration file
+    Check(check::CheckArgs),
+    /// Drop what is stored: by URL, prefix, surrogate key, site, or all of it
+    Purge(purge::Purge),
+    /// Say how a running edge would answer a request, and why
+    Explain(explain::Explain),
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Command::Serve(serve) => serve.run(),
+        Command::Check(check) => return check::run(check),
+        Command::Purge(purge) => purge.run(),
+        Command::Explain(explain) => explain.run(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints to standard output. A reader that has gone away (`| head`) is no error.
+fn print(text: &str) -> Result<(), failure::Failure> {
+    use std::io::{ErrorKind, Write};
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(failure::Failure::new(format!("standard output cannot be written: {error}"), ""))
+        }
+        _ => Ok(()),
+    }
+}

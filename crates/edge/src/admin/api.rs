@@ -106,9 +106,9 @@ impl IntoResponse for Problem {
 }
 
 async fn unknown_path(request: Request) -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, "the admin API has no such path")
-        .found(request.uri().path())
-        .wanted("/healthz, /metrics, /v1/status, /v1/purge, /v1/explain, /v1/check, /v1/reload or /v1/config/schema")
+    Problem::new(StatusCode::NOT_FOUND, "the admin API has no such path").found(request.uri().path()).wanted(
+        "/healthz, /metrics, /v1/status, /v1/purge, /v1/explain, /v1/check, /v1/reload or /v1/config/schema",
+    )
 }
 
 async fn wrong_method(request: Request) -> Problem {
@@ -123,7 +123,9 @@ async fn refuse_pages(State(api): State<Shared>, request: Request, next: Next) -
     match api.guard.check_browser(request.headers()) {
         Ok(()) => {
             let mut response = next.run(request).await;
-            response.headers_mut().insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
+            response
+                .headers_mut()
+                .insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
             let nosniff = header::HeaderValue::from_static("nosniff");
             response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
             response
@@ -217,7 +219,8 @@ async fn purge(State(api): State<Shared>, headers: HeaderMap, body: Bytes) -> Re
 
 /// A form of another site can post text, never `application/json` without being asked first (CORS preflight).
 fn want_json(headers: &HeaderMap) -> Result<(), Problem> {
-    let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let media_type =
+        headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = media_type.split(';').next().unwrap_or_default().trim();
     match essence.eq_ignore_ascii_case("application/json") {
         true => Ok(()),
@@ -235,8 +238,13 @@ async fn explain(State(api): State<Shared>, RawQuery(query): RawQuery) -> Result
 fn question(query: &str) -> Result<Question, Problem> {
     let mut question = Question { url: String::new(), method: "GET".into(), fields: Fields::new() };
     let wrong = |error: &str| Problem::new(StatusCode::BAD_REQUEST, error);
-    for (name, value) in query.split('&').filter(|pair| !pair.is_empty()).map(|pair| pair.split_once('=').unwrap_or((pair, ""))) {
-        let value = decode(value).ok_or_else(|| wrong("a parameter is not percent-encoded UTF-8").found(value))?;
+    for (name, value) in query
+        .split('&')
+        .filter(|pair| !pair.is_empty())
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+    {
+        let value =
+            decode(value).ok_or_else(|| wrong("a parameter is not percent-encoded UTF-8").found(value))?;
         match name {
             "url" => question.url = value,
             "method" => question.method = value,
@@ -244,7 +252,9 @@ fn question(query: &str) -> Result<Question, Problem> {
                 return Err(wrong("too many header lines").wanted(format!("at most {EXPLAIN_HEADERS_MAX}")));
             }
             "header" => {
-                let line = value.split_once(':').map(|(name, text)| question.fields.append(name.trim(), text.trim()));
+                let line = value
+                    .split_once(':')
+                    .map(|(name, text)| question.fields.append(name.trim(), text.trim()));
                 if !matches!(line, Some(Ok(()))) {
                     return Err(wrong("this is not a header line").found(value).wanted("Name: value"));
                 }
@@ -320,5 +330,5 @@ fn diagnostics(diagnostics: &[Diagnostic]) -> Value {
 }
 
 async fn schema() -> Response {
-    ([(header::CONTENT_TYPE, "application/schema+json")], model::schema()).into_response()
+    ([(header::CONTENT_TYPE, "application/schema+json")], model::json_schema()).into_response()
 }

@@ -13,7 +13,7 @@ use model::rule::Cache;
 use model::{Rule, Scheme, Site};
 use semantics::freshness::{Flags, LifetimeSource};
 use semantics::key::has_dot_segment;
-use semantics::reuse::{Assessment, stale_if_error_secs, stale_while_revalidate_secs};
+use semantics::reuse::{Assessment, Reuse, stale_if_error_secs, stale_while_revalidate_secs};
 use semantics::{Facts, Fields, Policy, RequestDirectives, Wall, Why, decide_reuse};
 use serde_json::{Value, json};
 
@@ -72,8 +72,10 @@ pub(super) fn explain(handle: &Handle, question: &Question) -> Result<Value, Pro
         Found::Nothing { why, .. } => why,
         Found::Object { key, stored, soft } => {
             let mut assessment = decide_reuse(&stored.facts, &directives, &rule.policy, request.now);
-            if soft {
-                assessment = assessment.softly_purged();
+            if soft && assessment.reuse == Reuse::Fresh {
+                // As the request machine treats a soft purge.
+                assessment.reuse = Reuse::StaleWhileRevalidate;
+                assessment.why = Why::StaleWhileRevalidate;
             }
             explanation["stored"] = stored_json(key, &stored, soft);
             explanation["freshness"] = freshness_json(&stored.facts, &rule.policy, request.now, &assessment);
@@ -81,7 +83,7 @@ pub(super) fn explain(handle: &Handle, question: &Question) -> Result<Value, Pro
         }
     };
     let asks_origin = !matches!(why, Why::Fresh | Why::StaleWhileRevalidate);
-    Ok(decided(explanation, if asks_origin && directives.only_if_cached() { Why::OnlyIfCached } else { why }))
+    Ok(decided(explanation, if asks_origin && directives.only_if_cached { Why::OnlyIfCached } else { why }))
 }
 
 fn request(question: &Question, now: Wall) -> Result<Request, Problem> {
@@ -175,7 +177,8 @@ fn freshness_json(facts: &Facts, policy: &Policy, now: Wall, assessment: &Assess
 }
 
 fn source_text(source: LifetimeSource, policy: &Policy) -> String {
-    let targeted = |index: u8| policy.targeted.get(usize::from(index)).map_or("a targeted field", |name| name);
+    let targeted =
+        |index: u8| policy.targeted.get(usize::from(index)).map_or("a targeted field", |name| name);
     match source {
         LifetimeSource::Rule => "the rule's ttl".into(),
         LifetimeSource::RuleForStatus => "the rule's ttl for this status".into(),

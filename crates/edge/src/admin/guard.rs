@@ -19,7 +19,8 @@ impl Guard {
     /// Refuses what comes from a web page: DNS rebinding by `Host`, cross-site requests by `Origin` and
     /// `Sec-Fetch-Site`. Holds for the paths without a token too.
     pub(super) fn check_browser(&self, headers: &HeaderMap) -> Result<(), Problem> {
-        let text = |name| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+        let text =
+            |name| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
         let host = text(header::HOST).unwrap_or_default();
         if self.is_loopback && !is_literal_or_localhost(&host) {
             return Err(Problem::new(StatusCode::FORBIDDEN, "the Host field names another machine")
@@ -47,9 +48,9 @@ impl Guard {
     pub(super) fn check_token(&self, headers: &HeaderMap) -> Result<(), Problem> {
         let mut fields = headers.get_all(header::AUTHORIZATION).iter();
         let refused = |error: &str| {
-            Problem::new(StatusCode::UNAUTHORIZED, error)
-                .wanted("Authorization: Bearer TOKEN")
-                .next("the token is in the file admin-token of the state directory; `perigee serve` prints where")
+            Problem::new(StatusCode::UNAUTHORIZED, error).wanted("Authorization: Bearer TOKEN").next(
+                "the token is in the file admin-token of the state directory; `perigee serve` prints where",
+            )
         };
         let (Some(field), None) = (fields.next(), fields.next()) else {
             return Err(refused("the request carries no token"));
@@ -78,7 +79,8 @@ fn is_literal_or_localhost(host: &str) -> bool {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,
     };
-    let address = without_port.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(without_port);
+    let address =
+        without_port.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(without_port);
     without_port.eq_ignore_ascii_case("localhost") || address.parse::<std::net::IpAddr>().is_ok()
 }
 

@@ -88,7 +88,9 @@ impl From<PurgeError> for Problem {
     fn from(error: PurgeError) -> Self {
         let status = match &error {
             PurgeError::UnknownHost(_) | PurgeError::UnknownSite(_) => StatusCode::NOT_FOUND,
-            PurgeError::NotAUrl(_) | PurgeError::QueryInPrefix(_) | PurgeError::EmptyTag => StatusCode::BAD_REQUEST,
+            PurgeError::NotAUrl(_) | PurgeError::QueryInPrefix(_) | PurgeError::EmptyTag => {
+                StatusCode::BAD_REQUEST
+            }
         };
         Problem::new(status, error.to_string()).next("nothing was purged; correct it and purge again")
     }
@@ -105,17 +107,25 @@ mod tests {
     #[test]
     fn each_kind_becomes_its_target() {
         let check = |body: &str, targets: &[PurgeTarget], soft: bool| {
-            let wanted: Vec<_> = targets.iter().map(|target| PurgeRequest { target: target.clone(), soft }).collect();
+            let wanted: Vec<_> =
+                targets.iter().map(|target| PurgeRequest { target: target.clone(), soft }).collect();
             assert_eq!(requests(body).unwrap(), wanted, "{body}");
         };
-        let tag = |tag: &str, site: Option<&str>| PurgeTarget::Tag { tag: tag.into(), site: site.map(str::to_owned) };
+        let tag = |tag: &str, site: Option<&str>| PurgeTarget::Tag {
+            tag: tag.into(),
+            site: site.map(str::to_owned),
+        };
         check(r#"{"everything":true}"#, &[PurgeTarget::Everything], false);
         check(r#"{"everything":true,"soft":true}"#, &[PurgeTarget::Everything], true);
         check(r#"{"site":"shop"}"#, &[PurgeTarget::Site("shop".into())], false);
         check(r#"{"url":"http://a/"}"#, &[PurgeTarget::Url("http://a/".into())], false);
         check(r#"{"prefix":"http://a/b"}"#, &[PurgeTarget::Prefix("http://a/b".into())], false);
         check(r#"{"tag":"a"}"#, &[tag("a", None)], false);
-        check(r#"{"tags":["a","b"],"site":"shop"}"#, &[tag("a", Some("shop")), tag("b", Some("shop"))], false);
+        check(
+            r#"{"tags":["a","b"],"site":"shop"}"#,
+            &[tag("a", Some("shop")), tag("b", Some("shop"))],
+            false,
+        );
     }
 
     #[test]
@@ -135,6 +145,9 @@ mod tests {
         ] {
             assert!(requests(body).is_err(), "{body}");
         }
-        assert!(serde_json::from_str::<PurgeBody>(r#"{"everthing":true}"#).is_err(), "a typo is not everything");
+        assert!(
+            serde_json::from_str::<PurgeBody>(r#"{"everthing":true}"#).is_err(),
+            "a typo is not everything"
+        );
     }
 }

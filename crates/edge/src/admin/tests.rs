@@ -71,7 +71,8 @@ impl World {
     }
 
     fn ask(&self, start: &str, body: &str) -> (u16, serde_json::Value) {
-        let fields = format!("Host: localhost\r\nAuthorization: Bearer {TOKEN}\r\nContent-Type: application/json\r\n");
+        let fields =
+            format!("Host: localhost\r\nAuthorization: Bearer {TOKEN}\r\nContent-Type: application/json\r\n");
         let (status, body) = self.send(start, &fields, body);
         (status, serde_json::from_str(&body).unwrap_or_else(|_| panic!("{start}: {body}")))
     }
@@ -132,7 +133,10 @@ fn a_purge_answers_the_position_that_is_in_force() {
         (6, r#"{"tags":["a","b"]}"#),
     ] {
         let (status, answer) = world.ask("POST /v1/purge", body);
-        assert_eq!((status, answer["position"].as_u64(), answer["in_force"].as_bool()), (200, Some(position), Some(true)));
+        assert_eq!(
+            (status, answer["position"].as_u64(), answer["in_force"].as_bool()),
+            (200, Some(position), Some(true))
+        );
         assert_eq!(world.handle.status().purge_position, position, "{body}");
     }
 }
@@ -166,7 +170,8 @@ fn errors_are_json_with_what_was_wanted() {
 #[test]
 fn explain_shows_site_rule_key_and_why() {
     let world = world();
-    let (status, answer) = world.ask("GET /v1/explain?url=http%3A%2F%2FShop.example%2Fa%3Fx%3D1&header=Accept%3A+*/*", "");
+    let (status, answer) =
+        world.ask("GET /v1/explain?url=http%3A%2F%2FShop.example%2Fa%3Fx%3D1&header=Accept%3A+*/*", "");
     assert_eq!(status, 200, "{answer}");
     assert_eq!(answer["site"]["name"], "default");
     assert_eq!(answer["rule"]["name"], "defaults");

@@ -1,0 +1,296 @@
+//! Where `serve` has its configuration from, and how a changed one gets into force: read, validate, replace, or keep
+//! the running one and say why. Called by the main thread (signal, changed file) and by the admin API, one at a time.
+
+use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
+
+use edge::Handle;
+use edge::admin::{Configuration, ConfigurationStatus, Reload};
+use model::settings::EdgeSettings;
+use model::{Diagnostic, Snapshot};
+use parking_lot::Mutex;
+use semantics::key::{KeySeed, hash};
+
+use crate::failure::Failure;
+
+/// Bytes of a configuration file that are read; a larger one is a mistake.
+const FILE_BYTES_MAX: u64 = 8 * 1024 * 1024;
+
+/// Where the configuration is written.
+#[derive(Clone, Debug)]
+pub(crate) enum Source {
+    /// `--origin URL`: one site, all choices at their default.
+    Origin(String),
+    /// `--config FILE`.
+    File(PathBuf),
+}
+
+/// A configuration that was read.
+pub(crate) struct Read {
+    pub(crate) snapshot: Snapshot,
+    pub(crate) warnings: Vec<Diagnostic>,
+    hash: String,
+}
+
+/// Why one could not be used.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    message: String,
+    diagnostics: Vec<Diagnostic>,
+}
+
+impl Source {
+    /// Reads and validates. Touches nothing that runs.
+    pub(crate) fn read(&self) -> Result<Read, Refused> {
+        match self {
+            Source::Origin(url) => match Snapshot::for_origin(url) {
+                Ok(snapshot) => Ok(Read { snapshot, warnings: Vec::new(), hash: hash_of(url) }),
+                Err(diagnostic) => Err(Refused {
+                    message: format!("--origin {url:?} cannot be used"),
+                    diagnostics: vec![diagnostic],
+                }),
+            },
+            Source::File(path) => {
+                let text = read_text(path).map_err(|message| Refused { message, diagnostics: Vec::new() })?;
+                let parsed = Snapshot::parse(&text, &path.display().to_string());
+                match parsed.snapshot {
+                    Some(snapshot) => {
+                        Ok(Read { snapshot, warnings: parsed.diagnostics, hash: hash_of(&text) })
+                    }
+                    None => {
+                        let errors =
+                            parsed.diagnostics.iter().filter(|diagnostic| diagnostic.is_error()).count();
+                        let message = format!("{} has {errors} error(s)", path.display());
+                        Err(Refused { message, diagnostics: parsed.diagnostics })
+                    }
+                }
+            }
+        }
+    }
+
+    /// In words.
+    fn name(&self) -> String {
+        match self {
+            Source::Origin(url) => format!("--origin {url}"),
+            Source::File(path) => path.display().to_string(),
+        }
+    }
+}
+
+impl Refused {
+    /// As the message of a start that fails. Prints the diagnostics before.
+    pub(crate) fn into_failure(self) -> Failure {
+        self.diagnostics.iter().for_each(|diagnostic| eprintln!("{diagnostic}"));
+        Failure::new(
+            self.message,
+            "correct it and start again; `perigee check FILE` shows everything at once",
+        )
+    }
+}
+
+fn read_text(path: &Path) -> Result<String, String> {
+    let wrong = |what: String| format!("{}: {what}", path.display());
+    let metadata = fs::metadata(path).map_err(|error| wrong(format!("cannot be read: {error}")))?;
+    if metadata.len() > FILE_BYTES_MAX {
+        return Err(wrong(format!("has {} bytes; wanted at most {FILE_BYTES_MAX}", metadata.len())));
+    }
+    fs::read_to_string(path).map_err(|error| wrong(format!("cannot be read: {error}")))
+}
+
+/// Names a text. Not secret and not against forgery: it tells an operator whether two nodes run the same.
+fn hash_of(text: &str) -> String {
+    format!("{:032x}", hash(&KeySeed([0; 16]), text.as_bytes()).0)
+}
+
+// --- In force ---
+
+/// The configuration of a running edge.
+pub(crate) struct Live {
+    source: Source,
+    handle: OnceLock<Arc<Handle>>,
+    /// Held for a whole reload: two at once could put the older text into force last.
+    state: Mutex<State>,
+}
+
+struct State {
+    status: ConfigurationStatus,
+    /// Settings that the running process began with.
+    started_with: EdgeSettings,
+    /// The file as it was last read, whatever came of it.
+    read: Option<Signature>,
+    /// The file as it was last seen.
+    seen: Option<Signature>,
+}
+
+/// What changes when somebody writes a file: also when it is replaced within one tick of its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Signature {
+    modified: Option<SystemTime>,
+    length: u64,
+    inode: u64,
+}
+
+impl From<Metadata> for Signature {
+    fn from(metadata: Metadata) -> Self {
+        Signature { modified: metadata.modified().ok(), length: metadata.len(), inode: metadata.ino() }
+    }
+}
+
+impl Live {
+    /// For an edge that is about to start with `read`.
+    pub(crate) fn new(source: Source, read: &Read) -> Self {
+        let status = ConfigurationStatus {
+            source: source.name(),
+            hash: read.hash.clone(),
+            loaded_ms: now_ms(),
+            ..ConfigurationStatus::default()
+        };
+        let signature = signature(&source);
+        let started_with = read.snapshot.edge.clone();
+        let state = State { status, started_with, read: signature, seen: signature };
+        Live { source, handle: OnceLock::new(), state: Mutex::new(state) }
+    }
+
+    /// Says which edge it is that runs.
+    pub(crate) fn attach(&self, handle: Arc<Handle>) {
+        // It is attached once, when it has started.
+        let _ = self.handle.set(handle);
+    }
+
+    /// Whether the file is another than the one last read, and has been so for two looks: not in the middle of being
+    /// written. A file that is missing has not changed: editors take it away for a moment.
+    pub(crate) fn has_changed(&self) -> bool {
+        let Some(now) = signature(&self.source) else { return false };
+        let mut state = self.state.lock();
+        let is_settled = state.seen.replace(now) == Some(now);
+        is_settled && state.read != Some(now)
+    }
+
+    /// Reloads and tells the operator on standard error.
+    pub(crate) fn reload_loudly(&self) {
+        let reload = self.reload();
+        reload.diagnostics.iter().for_each(|diagnostic| eprintln!("{diagnostic}"));
+        match reload.in_force {
+            true => eprintln!("perigee: {}", reload.message),
+            false => eprintln!("perigee: {}; the running configuration stays", reload.message),
+        }
+    }
+}
+
+impl Configuration for Live {
+    fn reload(&self) -> Reload {
+        let mut state = self.state.lock();
+        let Some(handle) = self.handle.get() else {
+            let message = "the edge has not started yet".to_owned();
+            return Reload { in_force: false, message, diagnostics: Vec::new() };
+        };
+        state.read = signature(&self.source);
+        match self.source.read() {
+            Ok(read) => {
+                let late = needs_new_start(&state.started_with, &read.snapshot.edge);
+                let troubles = handle.replace(read.snapshot);
+                state.status.hash = read.hash;
+                state.status.loaded_ms = now_ms();
+                state.status.last_error = None;
+                let mut message = format!("{} is in force", self.source.name());
+                if !late.is_empty() {
+                    message.push_str(&format!("; changes of {} need a new start", late.join(", ")));
+                }
+                troubles.iter().for_each(|trouble| message.push_str(&format!("; {trouble}")));
+                Reload { in_force: true, message, diagnostics: read.warnings }
+            }
+            Err(Refused { message, diagnostics }) => {
+                handle.registry().count_failed_reload();
+                let first = diagnostics.iter().find(|diagnostic| diagnostic.is_error());
+                let detail = first.map(|first| {
+                    format!("{}:{}:{}: {}", first.source, first.line, first.column, first.message)
+                });
+                state.status.refused += 1;
+                state.status.last_error = Some(detail.unwrap_or_else(|| message.clone()));
+                Reload { in_force: false, message, diagnostics }
+            }
+        }
+    }
+
+    fn status(&self) -> ConfigurationStatus {
+        self.state.lock().status.clone()
+    }
+}
+
+fn signature(source: &Source) -> Option<Signature> {
+    match source {
+        Source::Origin(_) => None,
+        Source::File(path) => fs::metadata(path).ok().map(Signature::from),
+    }
+}
+
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+}
+
+/// Settings that a running process cannot change.
+fn needs_new_start(running: &EdgeSettings, wanted: &EdgeSettings) -> Vec<&'static str> {
+    [
+        ("listen", running.listen != wanted.listen),
+        ("admin", running.admin != wanted.admin),
+        ("workers", running.workers != wanted.workers),
+        ("eviction", running.eviction != wanted.eviction),
+        ("node", running.node != wanted.node),
+        ("access_log", running.access_log != wanted.access_log),
+        ("access_log_format", running.access_log_format != wanted.access_log_format),
+    ]
+    .into_iter()
+    .filter_map(|(name, has_changed)| has_changed.then_some(name))
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_changed_file_counts_once_it_has_settled() {
+        let path = std::env::temp_dir().join(format!("perigee-changed-{}.toml", std::process::id()));
+        fs::write(&path, "a").unwrap();
+        let source = Source::File(path.clone());
+        let read = Source::Origin("http://127.0.0.1:1".into()).read().unwrap();
+        let live = Live::new(source, &read);
+        let looks = |count: usize| (0..count).map(|_| live.has_changed()).collect::<Vec<_>>();
+        assert_eq!(looks(2), [false, false], "as it was read");
+        fs::write(&path, "longer").unwrap();
+        assert_eq!(looks(2), [false, true], "another, seen twice");
+        fs::remove_file(&path).unwrap();
+        assert_eq!(looks(2), [false, false], "gone for a moment");
+    }
+
+    #[test]
+    fn a_refusal_names_the_flag_and_the_value() {
+        let refused = Source::Origin("no url".into()).read().map(drop).unwrap_err();
+        assert!(refused.message.contains("--origin \"no url\""), "{}", refused.message);
+        assert_eq!(refused.diagnostics.len(), 1);
+        let missing = Source::File("/nonexistent/perigee.toml".into()).read().map(drop).unwrap_err();
+        assert!(
+            missing.message.starts_with("/nonexistent/perigee.toml: cannot be read"),
+            "{}",
+            missing.message
+        );
+    }
+
+    #[test]
+    fn the_hash_names_the_text() {
+        let hash = |url: &str| Source::Origin(url.into()).read().map(|read| read.hash).ok().unwrap();
+        assert_eq!(hash("http://127.0.0.1:1"), hash("http://127.0.0.1:1"));
+        assert_ne!(hash("http://127.0.0.1:1"), hash("http://127.0.0.1:2"));
+    }
+
+    #[test]
+    fn settings_that_need_a_new_start_are_named() {
+        let running = EdgeSettings::default();
+        let wanted = EdgeSettings { node: "other".into(), workers: Some(3), ..EdgeSettings::default() };
+        assert_eq!(needs_new_start(&running, &wanted), ["workers", "node"]);
+        assert!(needs_new_start(&running, &running).is_empty());
+    }
+}

@@ -1,0 +1,143 @@
+//! `perigee explain`: how a running edge would answer a request now, in the order in which it decides.
+
+use std::fmt::Write;
+
+use clap::Args;
+use serde_json::Value;
+
+use crate::client::push_query;
+use crate::failure::Failure;
+use crate::purge::Edge;
+
+const EXAMPLES: &str = "\
+Examples:
+  perigee explain http://127.0.0.1:8080/
+  perigee explain https://www.shop.example/a.css --header 'Accept-Encoding: br'
+  perigee explain https://www.shop.example/cart --method POST --json";
+
+/// `perigee explain`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Explain {
+    /// The URL as a visitor would ask for it
+    url: String,
+    /// A header line of the request; may be given several times
+    #[arg(long, value_name = "NAME: VALUE")]
+    header: Vec<String>,
+    /// The request's method
+    #[arg(long, default_value = "GET")]
+    method: String,
+    #[command(flatten)]
+    edge: Edge,
+    /// Print the edge's answer as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Explain {
+    /// Asks and prints.
+    pub(crate) fn run(self) -> Result<(), Failure> {
+        let mut target = "/v1/explain".to_owned();
+        push_query(&mut target, "url", &self.url);
+        push_query(&mut target, "method", &self.method);
+        self.header.iter().for_each(|line| push_query(&mut target, "header", line));
+        let answer = self.edge.client()?.fetch(&target)?;
+        crate::print(&if self.json { format!("{answer:#}\n") } else { describe(&answer) })
+    }
+}
+
+fn describe(answer: &Value) -> String {
+    let mut out = String::new();
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let mut line = |label: &str, value: String| {
+        // Writing into memory cannot fail.
+        let _ = writeln!(out, "{label:<12}{}", visible(&value));
+    };
+    line("request", format!("{} {}", text(&answer["method"]), text(&answer["url"])));
+    line("site", format!("{}{}", text(&answer["site"]["name"]), at_line(&answer["site"])));
+    let rule = &answer["rule"];
+    line("rule", format!("{}{}", text(&rule["name"]), at_line(rule)));
+    let origins: Vec<String> = answer["origins"].as_array().into_iter().flatten().map(text).collect();
+    line("origin", origins.join(", then "));
+    if let Some(redirect) = answer.get("redirect") {
+        line("redirect", format!("{} to {}", redirect["status"], text(&redirect["location"])));
+    }
+    for (index, part) in answer["key"].as_array().into_iter().flatten().enumerate() {
+        line(if index == 0 { "key" } else { "" }, text(part));
+    }
+    match answer.get("stored") {
+        None => line("stored", "nothing that may answer this request".into()),
+        Some(stored) => {
+            let bytes =
+                stored["body_bytes"].as_u64().map_or("parts only".into(), |bytes| format!("{bytes} bytes"));
+            line(
+                "stored",
+                format!("status {}, {bytes}, key {}", stored["status"], text(&stored["key_hash"])),
+            );
+            for (name, value) in stored["fields"].as_object().into_iter().flatten() {
+                line("", format!("{name}: {}", text(value)));
+            }
+        }
+    }
+    if let Some(freshness) = answer.get("freshness") {
+        line("freshness", text(&freshness["sum"]));
+        let (revalidate, error) = (&freshness["stale_while_revalidate"], &freshness["stale_if_error"]);
+        line("", format!("stale-while-revalidate {revalidate} s, stale-if-error {error} s"));
+    }
+    let decision = &answer["decision"];
+    line(
+        "why",
+        format!(
+            "{} ({}): {}",
+            text(&decision["why"]),
+            text(&decision["outcome"]),
+            text(&decision["sentence"])
+        ),
+    );
+    out
+}
+
+fn at_line(place: &Value) -> String {
+    match place["line"].as_u64() {
+        None | Some(0) => String::new(),
+        Some(line) => format!(" (line {line} of the configuration)"),
+    }
+}
+
+/// Without what could move a terminal's cursor: stored fields are the origin's words.
+fn visible(text: &str) -> String {
+    text.chars().map(|char| if char.is_control() { '\u{fffd}' } else { char }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_explanation_reads_from_request_to_why() {
+        let answer = json!({
+            "method": "GET", "url": "http://a/x",
+            "site": { "name": "shop", "line": 3 }, "rule": { "name": "rule 1", "line": 9 },
+            "origins": ["http://o1", "http://o2"], "key": ["site 4:shop", "host 1:a"],
+            "stored": { "status": 200, "body_bytes": 12, "key_hash": "0f", "fields": { "etag": "\"x\u{1b}[2J\"" } },
+            "freshness": { "sum": "lifetime 60 s - age 12 s = 48 s", "stale_while_revalidate": 5, "stale_if_error": 7 },
+            "decision": { "why": "fresh", "outcome": "hit", "sentence": "A fresh stored response answered." },
+        });
+        let wanted = "\
+request     GET http://a/x
+site        shop (line 3 of the configuration)
+rule        rule 1 (line 9 of the configuration)
+origin      http://o1, then http://o2
+key         site 4:shop
+            host 1:a
+stored      status 200, 12 bytes, key 0f
+            etag: \"x\u{fffd}[2J\"
+freshness   lifetime 60 s - age 12 s = 48 s
+            stale-while-revalidate 5 s, stale-if-error 7 s
+why         fresh (hit): A fresh stored response answered.
+";
+        assert_eq!(describe(&answer), wanted);
+    }
+}

@@ -1,0 +1,27 @@
+//! What a command says when it cannot do what it was asked: the place, the value, what was wanted, the next step.
+
+use std::fmt;
+
+/// One sentence about what went wrong, and one about what to do. Printed to standard error; the exit code is 1.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    message: String,
+    next: String,
+}
+
+impl Failure {
+    /// `message` names place, value and what was wanted; `next` is the step to take, or empty.
+    pub(crate) fn new(message: impl Into<String>, next: impl Into<String>) -> Self {
+        Failure { message: message.into(), next: next.into() }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "error: {}", self.message)?;
+        if !self.next.is_empty() {
+            write!(f, "\n  next: {}", self.next)?;
+        }
+        Ok(())
+    }
+}

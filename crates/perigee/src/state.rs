@@ -1,0 +1,202 @@
+//! The state directory: what one edge keeps between starts beside its cache, and how the other commands find a running
+//! edge. `serve` creates it; `purge` and `explain` read it.
+//!
+//! ```text
+//! DIR/               0700
+//!   admin-token      0600   64 hex digits; whoever can read it may purge and reload
+//!   key-seed         0600   32 hex digits; seeds the hash of cache keys, so that nobody can aim at collisions
+//!   admin-address    0600   host:port of the admin API of the edge that started last
+//! ```
+//!
+//! Secrets come from the operating system's random source, once; a damaged file is an error, never replaced silently.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::failure::Failure;
+
+const TOKEN_BYTES: usize = 32;
+const SEED_BYTES: usize = 16;
+const TOKEN_FILE: &str = "admin-token";
+const SEED_FILE: &str = "key-seed";
+const ADDRESS_FILE: &str = "admin-address";
+
+/// A state directory; nothing is read or created before a method asks for it.
+#[derive(Clone, Debug)]
+pub(crate) struct StateDir(PathBuf);
+
+impl StateDir {
+    /// `chosen`, else `$XDG_STATE_HOME/perigee`, else `$HOME/.local/state/perigee`. `environment` looks a variable up.
+    /// A relative `XDG_STATE_HOME` does not count (XDG Base Directory Specification).
+    pub(crate) fn find(
+        chosen: Option<PathBuf>,
+        environment: impl Fn(&str) -> Option<PathBuf>,
+    ) -> Result<Self, Failure> {
+        let xdg = || {
+            environment("XDG_STATE_HOME").filter(|path| path.is_absolute()).map(|base| base.join("perigee"))
+        };
+        let home = || {
+            environment("HOME")
+                .filter(|path| path.is_absolute())
+                .map(|home| home.join(".local/state/perigee"))
+        };
+        chosen.or_else(xdg).or_else(home).map(StateDir).ok_or_else(|| {
+            Failure::new(
+                "no state directory: neither XDG_STATE_HOME nor HOME names an absolute path",
+                "give one, e.g. --state /var/lib/perigee",
+            )
+        })
+    }
+
+    /// As [`StateDir::find`], from this process's environment.
+    pub(crate) fn find_here(chosen: Option<PathBuf>) -> Result<Self, Failure> {
+        Self::find(chosen, |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from))
+    }
+
+    /// Makes the directory with mode 0700, with its parents, unless it exists.
+    pub(crate) fn create(&self) -> Result<(), Failure> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.0).map_err(|error| {
+            Failure::new(
+                format!("{}: the state directory cannot be created: {error}", self.0.display()),
+                "choose a place that this user may write to with --state DIR",
+            )
+        })
+    }
+
+    /// Where the token is.
+    pub(crate) fn token_path(&self) -> PathBuf {
+        self.0.join(TOKEN_FILE)
+    }
+
+    /// The admin token, made on first use.
+    pub(crate) fn token(&self) -> Result<String, Failure> {
+        self.secret(TOKEN_FILE, TOKEN_BYTES)
+    }
+
+    /// The seed of the cache keys, made on first use.
+    pub(crate) fn key_seed(&self) -> Result<[u8; SEED_BYTES], Failure> {
+        let text = self.secret(SEED_FILE, SEED_BYTES)?;
+        let mut seed = [0; SEED_BYTES];
+        for (byte, pair) in seed.iter_mut().zip(text.as_bytes().chunks(2)) {
+            let digit = |index: usize| (pair[index] as char).to_digit(16).unwrap_or(0) as u8;
+            *byte = digit(0) << 4 | digit(1);
+        }
+        Ok(seed)
+    }
+
+    /// The admin token of an edge that has started before.
+    pub(crate) fn existing_token(&self) -> Result<String, Failure> {
+        match fs::metadata(self.token_path()) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Err(Failure::new(
+                format!("{}: there is no admin token", self.token_path().display()),
+                "start `perigee serve` first, or give the state directory that it uses with --state DIR",
+            )),
+            _ => self.read_secret(&self.token_path(), TOKEN_BYTES),
+        }
+    }
+
+    /// Notes where the admin API listens, for the other commands.
+    pub(crate) fn note_admin_address(&self, address: SocketAddr) -> Result<(), Failure> {
+        let path = self.0.join(ADDRESS_FILE);
+        let temporary = self.temporary(ADDRESS_FILE)?;
+        let written =
+            write_new(&temporary, &format!("{address}\n")).and_then(|()| fs::rename(&temporary, &path));
+        written.map_err(|error| cannot_write(&path, &error))
+    }
+
+    /// Where the admin API of the edge that started last listens; `None` when it was never noted or can't be read.
+    pub(crate) fn admin_address(&self) -> Option<SocketAddr> {
+        fs::read_to_string(self.0.join(ADDRESS_FILE)).ok()?.trim().parse().ok()
+    }
+
+    fn secret(&self, name: &str, bytes: usize) -> Result<String, Failure> {
+        let path = self.0.join(name);
+        if !path.exists() {
+            self.make_secret(&path, name, bytes)?;
+        }
+        self.read_secret(&path, bytes)
+    }
+
+    /// Writes beside and links into place: another process that starts now never reads half a secret, and of two that
+    /// make one, one wins.
+    fn make_secret(&self, path: &Path, name: &str, bytes: usize) -> Result<(), Failure> {
+        let temporary = self.temporary(name)?;
+        let text = format!("{}\n", random_hex(bytes)?);
+        let linked = write_new(&temporary, &text).and_then(|()| fs::hard_link(&temporary, path));
+        // Its content is under its real name now, or useless.
+        let _ = fs::remove_file(&temporary);
+        match linked {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(cannot_write(path, &error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn temporary(&self, name: &str) -> Result<PathBuf, Failure> {
+        Ok(self.0.join(format!("{name}.{}.new", random_hex(8)?)))
+    }
+
+    fn read_secret(&self, path: &Path, bytes: usize) -> Result<String, Failure> {
+        let unreadable = |error: io::Error| {
+            Failure::new(
+                format!("{}: cannot be read: {error}", path.display()),
+                "run as the user that runs `perigee serve`",
+            )
+        };
+        let mut file = File::open(path).map_err(unreadable)?;
+        let mode = file.metadata().map_err(unreadable)?.permissions().mode() & 0o777;
+        if mode & 0o077 != 0 {
+            return Err(Failure::new(
+                format!("{}: has mode {mode:04o}, so others may read it; wanted 0600", path.display()),
+                format!(
+                    "if nobody else has read it: chmod 600 {path}; else delete it, and the next start makes a new one",
+                    path = path.display()
+                ),
+            ));
+        }
+        let mut text = String::new();
+        file.read_to_string(&mut text).map_err(unreadable)?;
+        let text = text.trim_end();
+        if text.len() != 2 * bytes || !text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+            return Err(Failure::new(
+                format!(
+                    "{}: holds {} characters; wanted {} hex digits",
+                    path.display(),
+                    text.len(),
+                    2 * bytes
+                ),
+                "delete the file; the next start of `perigee serve` makes a new one",
+            ));
+        }
+        Ok(text.to_owned())
+    }
+}
+
+fn write_new(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+fn cannot_write(path: &Path, error: &io::Error) -> Failure {
+    Failure::new(
+        format!("{}: cannot be written: {error}", path.display()),
+        "choose a place that this user may write to with --state DIR",
+    )
+}
+
+fn random_hex(bytes: usize) -> Result<String, Failure> {
+    let mut random = vec![0; bytes];
+    File::open("/dev/urandom").and_then(|mut source| source.read_exact(&mut random)).map_err(|error| {
+        Failure::new(
+            format!("/dev/urandom: no random bytes: {error}"),
+            "mount /dev in the container or chroot that perigee runs in",
+        )
+    })?;
+    Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests;
