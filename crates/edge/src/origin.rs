@@ -45,9 +45,9 @@ use pool::{Pool, Wanted};
 use shared::OriginState;
 
 pub(crate) use body::{BodyPart, OriginBody, RequestBody};
-pub(crate) use error::{Fault, FetchError, FetchErrorKind, Phase, Sent};
+pub(crate) use error::{FetchError, FetchErrorKind, Phase, Sent};
 pub(crate) use probe::probe_origins;
-pub(crate) use shared::{Counts, OriginReport, OriginsShared};
+pub(crate) use shared::OriginsShared;
 
 /// One worker's way to the origins: its pools and its resolved names, and what it shares with the other workers.
 /// Must live on a runtime on which `spawn_local` works.
@@ -112,19 +112,13 @@ impl std::fmt::Debug for Tunnel {
     }
 }
 
-/// How an answer was got, for log and metrics.
+/// How an answer was got, for the log. The observer hears of each attempt by itself ([`Origins::report_to`]).
 #[derive(Clone, Debug)]
 pub(crate) struct FetchInfo {
     /// The origin's URL.
     pub(crate) origin: Arc<str>,
-    /// Time to get a connection in µs: waiting for a slot, resolving, connecting and TLS; near 0 for a kept one.
-    pub(crate) connect_us: u64,
     /// Time from the start of the fetch, failed attempts included, to the complete head, in µs.
     pub(crate) first_byte_us: u64,
-    /// Whether the connection had served another request before.
-    pub(crate) reused: bool,
-    /// Whether HTTP/2 was spoken.
-    pub(crate) http2: bool,
     /// Origins asked, this one included. A stale kept connection is no attempt.
     pub(crate) attempts: u32,
 }
@@ -261,9 +255,10 @@ impl Origins {
                     return Err(Failed::before(error, upload));
                 }
                 Err(_) => {
+                    let over = tries.total.is_some_and(|total| total <= Instant::now());
+                    let phase = if over { Phase::Total } else { Phase::Connect };
                     let detail = format_args!("no connection within {patience:?}");
-                    let error =
-                        FetchError::new(FetchErrorKind::Timeout(Phase::Connect), Sent::Nothing, detail);
+                    let error = FetchError::new(FetchErrorKind::Timeout(phase), Sent::Nothing, detail);
                     attempt.failed(&error);
                     return Err(Failed::before(error, upload));
                 }
@@ -296,10 +291,7 @@ impl Origins {
             }
             let info = FetchInfo {
                 origin: state.name.clone(),
-                connect_us,
                 first_byte_us: micros_since(tries.started),
-                reused: lease.is_reused(),
-                http2: lease.is_http2(),
                 attempts: tries.attempts,
             };
             let status = response.status().as_u16();

@@ -45,8 +45,11 @@ const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
 /// The resolved names of one worker. Bounded by the names in the configuration.
 #[derive(Default)]
 pub(super) struct Names {
-    known: RefCell<HashMap<(Box<str>, u16), Rc<Mutex<Known>>>>,
+    known: RefCell<HashMap<(Box<str>, u16), OneAtATime>>,
 }
+
+/// A name's addresses, locked by whoever looks them up.
+type OneAtATime = Rc<Mutex<Known>>;
 
 #[derive(Default)]
 struct Known {
