@@ -171,7 +171,7 @@ async function editAndPurge(browser, editor) {
   if (WALK === "rules") {
     check("and still does while the edge keeps it", kept.title === EDITED.title && isHit(kept.cacheStatus), kept);
     const [program, ...words] = PURGE.split(" ");
-    execFileSync(program, [...words, `${EDGE}/${EDITED.slug}/`], { stdio: "inherit" });
+    execFileSync(program, [...words, "--url", `${EDGE}/${EDITED.slug}/`], { stdio: "inherit" });
   }
   const after = await strangersTitle(browser);
   check("the new title is there after the purge", after.title === `${EDITED.title}, renewed`, after);
