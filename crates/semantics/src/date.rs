@@ -144,7 +144,7 @@ fn civil(days: i64) -> (i64, i64, i64) {
     (era * 400 + year_of_era + i64::from(month <= 2), month, day)
 }
 
-/// The text of a moment as IMF-fixdate, on the stack. Made by [`format`].
+/// The text of a moment as IMF-fixdate, on the stack. Made by [`format()`].
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct DateText([u8; 29]);
 

@@ -11,7 +11,7 @@
 
 use crate::Fields;
 use crate::fields::{is_tchar, trim};
-use crate::list::members;
+use crate::list::{members, tokens};
 use crate::structured::{Item, dictionary};
 
 /// The largest number of seconds that is told apart, about 68 years (RFC 9111 §1.2.2): what overflows becomes this.
@@ -72,11 +72,30 @@ impl ResponseDirectives {
             }
         }
         let mut directives = ResponseDirectives::default();
-        for member in response.get_all("cache-control").flat_map(members) {
-            let (name, argument) = directive(member);
-            directives.add(name, argument);
+        for line in response.get_all("cache-control") {
+            for member in members(line) {
+                let (name, argument) = directive(member);
+                directives.add(name, argument);
+            }
+            if ends_in_quotes(line) {
+                directives.add_restrictions(line);
+            }
         }
         directives
+    }
+
+    /// For a line with a quote too many, which would hide what comes after it: every restriction that stands between
+    /// commas counts, quoted or not.
+    fn add_restrictions(&mut self, line: &[u8]) {
+        const RESTRICTIONS: [&str; 5] =
+            ["no-store", "private", "no-cache", "must-revalidate", "proxy-revalidate"];
+        for member in tokens(line) {
+            let (name, _) = directive(member);
+            let name = name.strip_suffix(b"\"").unwrap_or(name);
+            if RESTRICTIONS.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(name)) {
+                self.add(name, Argument::None);
+            }
+        }
     }
 
     fn add(&mut self, name: &[u8], argument: Argument<'_>) {
@@ -138,7 +157,7 @@ impl Scope {
 
     fn add(&mut self, argument: Argument<'_>) {
         let names: Vec<&[u8]> = match argument {
-            Argument::Text(text) => crate::list::tokens(text).collect(),
+            Argument::Text(text) => tokens(text).collect(),
             _ => Vec::new(),
         };
         let usable = |name: &&[u8]| {
@@ -263,6 +282,20 @@ pub(crate) fn delta_seconds(digits: &[u8]) -> Option<u32> {
         let digit = u32::from(digit.checked_sub(b'0').filter(|digit| *digit < 10)?);
         Some(secs.saturating_mul(10).saturating_add(digit).min(SECS_MAX))
     })
+}
+
+/// Whether a quoted string in the line never ends.
+fn ends_in_quotes(line: &[u8]) -> bool {
+    let (mut quoted, mut escaped) = (false, false);
+    for &byte in line {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = quoted,
+            b'"' => quoted = !quoted,
+            _ => {}
+        }
+    }
+    quoted
 }
 
 /// A list member as name and argument: `max-age=60`, `private="a, b"`, `no-store`.

@@ -82,6 +82,19 @@ fn private_and_no_cache_are_about_all_or_about_fields() {
 }
 
 #[test]
+fn a_quote_too_many_hides_no_restriction() {
+    for open in ["x=\"a", "x=\"a\\\"", "max-age=\"60", "x=\"\"\""] {
+        let found = cache_control(&format!("{open}, No-Store, private, no-cache"));
+        assert!(found.no_store, "{open}");
+        assert_eq!((found.private, found.no_cache), (Scope::Whole, Scope::Whole), "{open}");
+        assert!(!cache_control(&format!("{open}, max-age=60")).no_store, "{open}");
+    }
+    assert!(!cache_control("x=\"a, no-store, b\"").no_store);
+    assert!(cache_control("x=\"a, no-store\", \"").no_store);
+    assert!(cache_control("max-age=\"60, \"no-store\"").no_store);
+}
+
+#[test]
 fn the_first_sound_targeted_field_replaces_cache_control() {
     let check = |lines: &[(&str, &str)], targeted: Option<u8>, max_age: Option<u32>, no_store: bool| {
         let found = response(lines);
