@@ -91,6 +91,7 @@ impl ResponseDirectives {
             ["no-store", "private", "no-cache", "must-revalidate", "proxy-revalidate"];
         for member in tokens(line) {
             let (name, _) = directive(member);
+            let name = name.strip_prefix(b"\"").unwrap_or(name);
             let name = name.strip_suffix(b"\"").unwrap_or(name);
             if RESTRICTIONS.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(name)) {
                 self.add(name, Argument::None);
