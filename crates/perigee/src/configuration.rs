@@ -63,7 +63,8 @@ impl Source {
                     None => {
                         let errors =
                             parsed.diagnostics.iter().filter(|diagnostic| diagnostic.is_error()).count();
-                        let message = format!("{} has {errors} error(s)", path.display());
+                        let plural = if errors == 1 { "" } else { "s" };
+                        let message = format!("{} cannot be used ({errors} error{plural})", path.display());
                         Err(Refused { message, diagnostics: parsed.diagnostics })
                     }
                 }

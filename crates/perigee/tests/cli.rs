@@ -1,0 +1,282 @@
+//! The built binary from outside: help, wrong command lines, and the life of an edge that needs no origin. Each test has
+//! its own directory and ports that the system chooses.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+const GOOD: &str = "[[site]]\nname = \"shop\"\ndomains = \"*\"\norigin = \"http://127.0.0.1:9\"\n";
+
+/// Longest wait for a state that must come.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("perigee-cli-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).unwrap();
+        Scratch(path)
+    }
+
+    fn file(&self, name: &str, text: &str) -> PathBuf {
+        fs::write(self.0.join(name), text).unwrap();
+        self.0.join(name)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn perigee(arguments: &[&str]) -> Output {
+    command(arguments).output().unwrap()
+}
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_perigee"));
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Runs and wants this exit code and all of these words in what it prints.
+fn check(arguments: &[&str], code: i32, words: &[&str]) {
+    let output = perigee(arguments);
+    let said = text(&output.stdout) + &text(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
+    for word in words {
+        assert!(said.contains(word), "{arguments:?} does not say {word:?}: {said}");
+    }
+}
+
+// --- Command lines ---
+
+#[test]
+fn every_command_has_help_with_examples() {
+    check(&["--help"], 0, &["serve", "check", "purge", "explain", "Examples:", "perigee serve --origin"]);
+    check(&["serve", "--help"], 0, &["--origin", "--listen", "--admin", "--state", "--config", "Examples:"]);
+    check(
+        &["purge", "--help"],
+        0,
+        &["--url", "--prefix", "--tag", "--site", "--everything", "--soft", "Examples:"],
+    );
+    check(&["explain", "--help"], 0, &["--header", "--json", "Examples:"]);
+    check(&["check", "--help"], 0, &["--json", "Examples:"]);
+    check(&["--version"], 0, &["perigee 0."]);
+}
+
+#[test]
+fn a_command_line_without_sense_exits_with_2_and_names_what_is_wrong() {
+    check(&[], 2, &["Usage"]);
+    check(&["nosuch"], 2, &["nosuch"]);
+    check(&["serve"], 2, &["--origin"]);
+    check(&["serve", "--origin", "http://a", "--config", "b"], 2, &["cannot be used with"]);
+    check(&["serve", "--origin", "http://a", "--listen", "here"], 2, &["here", "--listen"]);
+    check(&["purge"], 2, &["--url", "--everything"]);
+    check(&["purge", "--everything", "--site", "a"], 2, &["cannot be used with"]);
+    check(&["purge", "--url", "http://a/", "--tag", "b"], 2, &["cannot be used with"]);
+    check(&["explain"], 2, &["URL"]);
+}
+
+#[test]
+fn a_configuration_is_checked_without_an_edge() {
+    let scratch = Scratch::new("check");
+    check(&["check", scratch.file("good.toml", GOOD).to_str().unwrap()], 0, &["is good"]);
+    let bad = scratch.file("bad.toml", &format!("{GOOD}ttl = \"5 parsecs\"\n"));
+    check(&["check", bad.to_str().unwrap()], 1, &["5 parsecs", "bad.toml:5:7"]);
+}
+
+#[test]
+fn commands_for_a_running_edge_say_how_to_get_one() {
+    let scratch = Scratch::new("none");
+    let state = scratch.0.to_str().unwrap();
+    check(&["purge", "--everything", "--state", state], 1, &["admin-token", "perigee serve"]);
+    check(&["explain", "http://a/", "--state", state], 1, &["admin-token", "--state DIR"]);
+    fs::write(scratch.0.join("admin-token"), "0".repeat(64)).unwrap();
+    fs::set_permissions(scratch.0.join("admin-token"), PermissionsExt::from_mode(0o600)).unwrap();
+    check(
+        &["purge", "--everything", "--state", state, "--admin", "127.0.0.1:1"],
+        1,
+        &["127.0.0.1:1", "--admin"],
+    );
+}
+
+#[test]
+fn an_edge_that_cannot_start_says_why_and_what_to_do() {
+    let scratch = Scratch::new("refused");
+    let state = scratch.0.join("state");
+    let serve = |arguments: &[&str], words: &[&str]| {
+        let common = ["serve", "--state", state.to_str().unwrap()];
+        check(&[&common, arguments].concat(), 1, words);
+    };
+    serve(&["--config", "/nonexistent/perigee.toml"], &["/nonexistent/perigee.toml", "cannot be read"]);
+    let bad = scratch.file("bad.toml", "[[site]]\nnam = \"x\"\n");
+    serve(&["--config", bad.to_str().unwrap()], &["bad.toml:2:1", "did you mean", "next:"]);
+    serve(&["--origin", "127.0.0.1:8000"], &["127.0.0.1:8000", "next:"]);
+    assert!(!state.exists(), "nothing was made for an edge that could not start");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    serve(&["--origin", "http://127.0.0.1:9", "--listen", &address], &[&address, "--listen"]);
+    let free = ["--origin", "http://127.0.0.1:9", "--listen", "127.0.0.1:0"];
+    serve(&[&free[..], &["--admin", &address]].concat(), &[&address, "--admin"]);
+    serve(&[&free[..], &["--admin", "0.0.0.0:0"]].concat(), &["0.0.0.0:0", "--admin-remote"]);
+}
+
+// --- A running edge ---
+
+/// An edge on ports of its own; killed when dropped.
+struct Running {
+    child: Child,
+    state: PathBuf,
+    errors: PathBuf,
+}
+
+impl Running {
+    fn start(scratch: &Scratch, source: &[&str]) -> Self {
+        let (state, errors) = (scratch.0.join("state"), scratch.0.join("stderr"));
+        let common = [
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--admin",
+            "127.0.0.1:0",
+            "--state",
+            state.to_str().unwrap(),
+        ];
+        let child = command(&[&common, source].concat())
+            .stdout(Stdio::null())
+            .stderr(fs::File::create(&errors).unwrap())
+            .spawn()
+            .unwrap();
+        let running = Running { child, state, errors };
+        running.wait_for("Ctrl-C");
+        running
+    }
+
+    fn said(&self) -> String {
+        fs::read_to_string(&self.errors).unwrap()
+    }
+
+    fn wait_for(&self, words: &str) {
+        wait(words, || self.said().contains(words));
+    }
+
+    fn run(&self, arguments: &[&str], code: i32, words: &[&str]) {
+        check(&[arguments, &["--state", self.state.to_str().unwrap()]].concat(), code, words);
+    }
+
+    fn signal(&self, name: &str) {
+        let done =
+            Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status().unwrap();
+        assert!(done.success());
+    }
+
+    /// GET on the admin API, with the token.
+    fn admin(&self, path: &str) -> String {
+        let address = fs::read_to_string(self.state.join("admin-address")).unwrap();
+        let token = fs::read_to_string(self.state.join("admin-token")).unwrap();
+        let mut stream = TcpStream::connect(address.trim()).unwrap();
+        let request = format!(
+            "GET {path} HTTP/1.0\r\nHost: localhost\r\nAuthorization: Bearer {}\r\n\r\n",
+            token.trim()
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    fn exit_code(&mut self) -> Option<i32> {
+        let mut code = None;
+        wait("the end of the process", || {
+            code = self.child.try_wait().unwrap();
+            code.is_some()
+        });
+        code.and_then(|status| status.code())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn wait(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[test]
+fn an_edge_greets_obeys_its_commands_and_stops() {
+    let scratch = Scratch::new("life");
+    let mut edge = Running::start(&scratch, &["--origin", "http://127.0.0.1:9"]);
+    let said = edge.said();
+    for words in ["http://127.0.0.1:9", "visitors  http://", "/metrics", "admin-token", "curl -sI"] {
+        assert!(said.contains(words), "{said}");
+    }
+    let token = fs::read_to_string(edge.state.join("admin-token")).unwrap();
+    assert!(!said.contains(token.trim()), "the token is never printed");
+    assert_eq!((mode(&edge.state), mode(&edge.state.join("admin-token"))), (0o700, 0o600));
+    edge.run(&["purge", "--everything"], 0, &["Purged (hard)", "position 1", "every object"]);
+    edge.run(&["purge", "--tag", "a", "--tag", "b", "--soft"], 0, &["Purged (soft)", "position 3", "\"b\""]);
+    edge.run(&["purge", "--site", "default", "--json"], 0, &["\"position\": 4"]);
+    edge.run(&["purge", "--site", "nosuch"], 1, &["nosuch", "next:"]);
+    edge.run(&["purge", "--url", "/a"], 1, &["/a", "https://"]);
+    edge.run(
+        &["explain", "http://shop.example/a"],
+        0,
+        &["defaults", "host 12:shop.example", "absent (miss)"],
+    );
+    edge.run(&["explain", "http://shop.example/a", "--header", "broken"], 1, &["broken", "Name: value"]);
+    edge.run(
+        &["explain", "http://shop.example/a", "--method", "POST", "--json"],
+        0,
+        &["\"why\": \"method\""],
+    );
+    assert!(edge.admin("/metrics").contains("perigee_purges_total{scope=\"tag\",form=\"soft\"} 2\n"));
+    edge.signal("TERM");
+    assert_eq!(edge.exit_code(), Some(0), "{}", edge.said());
+}
+
+#[test]
+fn a_changed_file_comes_into_force_and_a_broken_one_does_not() {
+    let scratch = Scratch::new("reload");
+    let file = scratch.file("perigee.toml", GOOD);
+    let mut edge = Running::start(&scratch, &["--config", file.to_str().unwrap()]);
+    edge.run(&["purge", "--site", "second"], 1, &["second"]);
+    scratch.file("perigee.toml", &format!("{GOOD}ttl = \"5 parsecs\"\n"));
+    edge.wait_for("the running configuration stays");
+    assert!(edge.said().contains("perigee.toml:5:7"), "{}", edge.said());
+    let status = edge.admin("/v1/status");
+    assert!(status.contains("5 parsecs") && status.contains("\"refused\":1"), "{status}");
+    assert!(edge.admin("/metrics").contains("perigee_config_reloads_total{result=\"failed\"} 1\n"));
+    edge.run(&["purge", "--site", "shop"], 0, &["Purged"]);
+    let second = GOOD.replace("shop", "second").replace('*', "second.example");
+    scratch.file("perigee.toml", &format!("{GOOD}{second}"));
+    edge.signal("HUP");
+    edge.wait_for("is in force");
+    edge.run(&["purge", "--site", "second"], 0, &["Purged"]);
+    assert!(edge.admin("/v1/status").contains("\"last_error\":null"));
+    edge.signal("INT");
+    assert_eq!(edge.exit_code(), Some(0));
+}
