@@ -88,9 +88,9 @@ fn build(findings: &mut Findings<'_>, root: &Section) -> Option<Snapshot> {
         findings.error(&root.span, "the file has no site", "begin one with [[site]]");
     }
     let mut names: HashMap<String, u32> = HashMap::new();
-    let mut domains: HashMap<String, (String, u32)> = HashMap::new();
+    let mut domains: HashMap<String, (usize, u32)> = HashMap::new();
     for (index, section) in sections.iter().enumerate() {
-        refuse_duplicates(findings, section, &mut names, &mut domains);
+        refuse_duplicates(findings, &sections, index, &mut names, &mut domains);
         if let Some(site) = site::build(findings, section, index) {
             sites.push(site);
         }
@@ -100,38 +100,41 @@ fn build(findings: &mut Findings<'_>, root: &Section) -> Option<Snapshot> {
 }
 
 /// Each name and each domain belongs to one site.
+///
+/// - `names`: names of earlier sites, with their lines.
+/// - `domains`: domains of earlier sites, with the index of the site and the line.
 fn refuse_duplicates(
     findings: &mut Findings<'_>,
-    site: &Section,
+    sites: &[&Section],
+    index: usize,
     names: &mut HashMap<String, u32>,
-    domains: &mut HashMap<String, (String, u32)>,
+    domains: &mut HashMap<String, (usize, u32)>,
 ) {
-    let name = site.text("name").map(|(name, span)| (name.to_owned(), span.clone()));
-    if let Some((name, span)) = &name {
+    let site = sites[index];
+    if let Some((name, span)) = site.text("name") {
         let line = findings.line(span);
-        if let Some(first) = names.get(name) {
+        let first = *names.entry(name.to_owned()).or_insert(line);
+        if first != line {
             let message = format!("two sites have the name {name:?}; the first is in line {first}");
             findings.error(span, message, "give each site its own name");
-        } else {
-            names.insert(name.clone(), line);
         }
     }
     for (domain, span) in site.list("domains").iter().filter_map(|item| item.text()) {
         let domain = domain.to_ascii_lowercase();
         let line = findings.line(span);
-        let this = name.as_ref().map_or_else(String::new, |(name, _)| name.clone());
         match domains.get(&domain) {
-            Some((other, first)) if *other == this => {
+            Some((other, first)) if *other == index => {
                 let message =
                     format!("the domain {domain:?} stands twice in this site, first in line {first}");
                 findings.warn(span, message, "leave one out");
             }
             Some((other, first)) => {
+                let owner = sites[*other].text("name").map_or("", |(name, _)| name);
                 let message =
-                    format!("the domain {domain:?} belongs to the site {other:?} already, in line {first}");
+                    format!("the domain {domain:?} belongs to the site {owner:?} already, in line {first}");
                 findings.error(span, message, "each domain belongs to one site");
             }
-            None => _ = domains.insert(domain, (this, line)),
+            None => _ = domains.insert(domain, (index, line)),
         }
     }
 }

@@ -219,7 +219,10 @@ impl Origin {
         }
         let (host, port) = match split_port(authority) {
             Ok(parts) => parts,
-            Err(reason) => return bad(reason, "a port is a number from 1 to 65535"),
+            Err(reason) if reason.ends_with("port") => {
+                return bad(reason, "a port is a number from 1 to 65535");
+            }
+            Err(reason) => return bad(reason, "write e.g. \"http://[2001:db8::1]:8080\""),
         };
         if host.is_empty() {
             return bad("has no host", "write e.g. \"https://origin.shop.example\"");

@@ -168,3 +168,6 @@ impl DomainIndex {
         self.any
     }
 }
+
+#[cfg(test)]
+mod tests;

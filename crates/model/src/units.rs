@@ -95,10 +95,14 @@ pub fn parse_duration(text: &str) -> Result<Duration, BadAmount> {
     let mut total_ms: u64 = 0;
     let mut smallest = u64::MAX;
     while !rest.is_empty() {
-        let (number, unit, after) = split_amount(rest).ok_or_else(|| bad("is not a duration", "90s"))?;
+        let (number, unit, after) = split_amount(rest).ok_or_else(|| no_duration(text))?;
         rest = after;
         let Some(&(_, unit_ms)) = TIME_UNITS.iter().find(|(name, _)| *name == unit) else {
-            return Err(unknown_time_unit(number, unit, rest));
+            return Err(if unit.is_empty() && !rest.is_empty() {
+                no_duration(text)
+            } else {
+                unknown_time_unit(number, unit)
+            });
         };
         if unit_ms >= smallest {
             return Err(bad("does not go from the largest unit to the smallest, each once", "1h30m"));
@@ -220,12 +224,23 @@ impl fmt::Display for BadAmount {
     }
 }
 
-fn unknown_time_unit(number: &str, unit: &str, rest: &str) -> BadAmount {
-    if unit.is_empty() && rest.is_empty() {
-        return bad("has no unit", &format!("{number}s"));
-    }
+/// For what has blanks, signs or points in it; the text without blanks is suggested where that helps.
+fn no_duration(text: &str) -> BadAmount {
+    let joined: String = text.split_whitespace().collect();
+    let suggestion = if joined == text {
+        "90s".to_owned()
+    } else {
+        match parse_duration(&joined) {
+            Ok(_) => joined,
+            Err(bad) => bad.suggestion,
+        }
+    };
+    bad("is not a duration", &suggestion)
+}
+
+fn unknown_time_unit(number: &str, unit: &str) -> BadAmount {
     if unit.is_empty() {
-        return bad("is not a duration", "90s");
+        return bad("has no unit", &format!("{number}s"));
     }
     let word = TIME_WORDS.iter().find(|(_, words)| words.contains(&unit)).map(|(short, _)| short);
     let reason = format!("has the unit {unit:?}, which is none of ms, s, m, h, d, w, y");

@@ -554,7 +554,7 @@ const fn ms(default_ms: u64, min_ms: u64, max_ms: u64) -> Bound<Duration> {
     }
 }
 
-const BREAKER_DEFAULT: BreakerPolicy = BreakerPolicy {
+pub(super) const BREAKER_DEFAULT: BreakerPolicy = BreakerPolicy {
     consecutive_failures: 5,
     failure_percent: 50,
     attempts_min: 20,

@@ -367,6 +367,9 @@ fn apply_choices(findings: &mut Findings<'_>, section: &Section, rule: &mut Rule
         rule.cors = build_cors(findings, item);
     }
     rule.websocket = section.bool("websocket").unwrap_or(rule.websocket);
+    if rule.is_response_rule() {
+        return;
+    }
     if rule.cache == Cache::Pass && section.bool("cache") == Some(false) {
         warn_of_useless(
             findings,
