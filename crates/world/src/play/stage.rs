@@ -53,11 +53,6 @@ impl Stage {
         self.0.purge(&PurgeRequest { target, soft }).unwrap_or_else(|error| panic!("purge {what}: {error}"));
     }
 
-    /// The metrics page.
-    pub(super) fn metrics(&self) -> String {
-        self.0.registry().render()
-    }
-
     /// Cuts what still runs: the play is over.
     pub(super) fn stop(self) {
         self.0.stop(Duration::ZERO);
