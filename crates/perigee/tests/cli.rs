@@ -1,6 +1,8 @@
 //! The built binary from outside: help, wrong command lines, and the life of an edge that needs no origin. Each test has
 //! its own directory and ports that the system chooses.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
