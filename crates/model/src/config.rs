@@ -35,7 +35,7 @@ use std::collections::HashMap;
 
 use toml::de::DeTable;
 
-use crate::diagnostic::{Diagnostic, Severity};
+use crate::diagnostic::{Diagnostic, Lines, Severity};
 use crate::snapshot::{Parsed, Site, Snapshot};
 use check::{Findings, Section, Span};
 
@@ -51,7 +51,7 @@ impl Snapshot {
     /// There is a snapshot exactly when no diagnostic is an error; warnings don't prevent it. Never panics, reads no
     /// file, and doesn't run the tests in the text ([`Snapshot::run_tests`] does).
     pub fn parse(text: &str, source: &str) -> Parsed {
-        let mut findings = Findings { source, text, list: Vec::new() };
+        let mut findings = Findings { source, text, lines: Lines::of(text), list: Vec::new() };
         if text.len() > TEXT_BYTES_MAX {
             findings.error(&(0..0), "the configuration is over 16 MiB long", "split it over several nodes");
             return Parsed { snapshot: None, diagnostics: findings.list };

@@ -33,6 +33,24 @@ impl Severity {
     }
 }
 
+/// Where the lines of a text begin, so that a line number costs no walk through the text.
+#[derive(Clone, Debug)]
+pub struct Lines {
+    newlines: Vec<usize>,
+}
+
+impl Lines {
+    /// The lines of `text`; one walk through it.
+    pub fn of(text: &str) -> Lines {
+        Lines { newlines: text.match_indices('\n').map(|(index, _)| index).collect() }
+    }
+
+    /// The line that holds the byte at `index`, from 1.
+    pub fn line_of(&self, index: usize) -> u32 {
+        self.newlines.partition_point(|newline| *newline < index) as u32 + 1
+    }
+}
+
 /// One finding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
@@ -57,11 +75,12 @@ pub struct Diagnostic {
 }
 
 impl Diagnostic {
-    /// A finding at `span` of `text`. A span beyond the text is cut to it.
+    /// A finding at `span` of `text`, whose lines are `lines`. A span beyond the text is cut to it.
     pub fn at(
         severity: Severity,
         source: &str,
         text: &str,
+        lines: &Lines,
         span: Range<usize>,
         message: impl Into<String>,
         help: impl Into<String>,
@@ -70,12 +89,11 @@ impl Diagnostic {
         let end = floor_char_boundary(text, span.end).max(start);
         let line_start = text[..start].rfind('\n').map_or(0, |newline| newline + 1);
         let line_end = text[start..].find('\n').map_or(text.len(), |newline| start + newline);
-        let line = text[..line_start].matches('\n').count() + 1;
         let column = text[line_start..start].chars().count() + 1;
         Diagnostic {
             severity,
             source: source.to_owned(),
-            line: line as u32,
+            line: lines.line_of(start),
             column: column as u32,
             span: start..end,
             found: text[start..end.min(line_end)].to_owned(),

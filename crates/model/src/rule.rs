@@ -129,7 +129,7 @@ pub struct HeaderOps {
     pub ops: Vec<HeaderOp>,
 }
 
-/// One change. Names are lower-case; name and value are valid for [`Fields::append`].
+/// One change. Names are as the configuration writes them; name and value are valid for [`Fields::append`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HeaderOp {
     /// Drop every line of the name.

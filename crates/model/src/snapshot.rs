@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use semantics::key::normalise_path;
 
-use crate::diagnostic::{Diagnostic, Severity};
+use crate::diagnostic::{Diagnostic, Lines, Severity};
 use crate::origin::{Origin, OriginGroup};
 use crate::rule::{Matched, RequestView, Rule};
 use crate::settings::EdgeSettings;
@@ -62,7 +62,7 @@ impl Snapshot {
     pub fn for_origin(url: &str) -> Result<Snapshot, Diagnostic> {
         let origin = Origin::parse(url).map_err(|bad| {
             let message = format!("the origin {url:?} {}", bad.reason);
-            Diagnostic::at(Severity::Error, "--origin", url, 0..url.len(), message, bad.help)
+            Diagnostic::at(Severity::Error, "--origin", url, &Lines::of(url), 0..url.len(), message, bad.help)
         })?;
         let defaults = Rule::defaults(Arc::new(OriginGroup::of(origin)), 0);
         let site = Site {

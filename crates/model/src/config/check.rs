@@ -10,7 +10,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::keys::{HABITS, Key, Kind, Table};
-use crate::diagnostic::{Diagnostic, Severity, did_you_mean};
+use crate::diagnostic::{Diagnostic, Lines, Severity, did_you_mean};
 use crate::units::{BadAmount, ByteSize, parse_duration, write_duration};
 
 /// Bytes of the text.
@@ -20,6 +20,7 @@ pub(crate) type Span = Range<usize>;
 pub(crate) struct Findings<'t> {
     pub(crate) source: &'t str,
     pub(crate) text: &'t str,
+    pub(crate) lines: Lines,
     pub(crate) list: Vec<Diagnostic>,
 }
 
@@ -84,12 +85,12 @@ impl Findings<'_> {
         message: impl Into<String>,
         help: impl Into<String>,
     ) -> Diagnostic {
-        Diagnostic::at(severity, self.source, self.text, span.clone(), message, help)
+        Diagnostic::at(severity, self.source, self.text, &self.lines, span.clone(), message, help)
     }
 
     /// The line of `span`'s start, from 1.
     pub(crate) fn line(&self, span: &Span) -> u32 {
-        self.text.get(..span.start).map_or(0, |before| before.matches('\n').count() as u32 + 1)
+        self.lines.line_of(span.start)
     }
 
     /// Checks a table of the file; `span` is its header, or the whole inline table.

@@ -628,16 +628,24 @@ pub(super) fn header_ops(findings: &mut Findings<'_>, section: &Section) -> Head
     let mut ops = Vec::new();
     for (name, span) in section.list("remove").iter().filter_map(Item::text) {
         let name = Name { span: span.clone(), text: name.to_owned() };
-        ops.extend(check_header_name(findings, &name, true).map(HeaderOp::Remove));
+        if check_header_name(findings, &name, true).is_some() {
+            ops.push(HeaderOp::Remove(name.text.into()));
+        }
     }
     for (name, item) in section.map("set") {
-        let Some(header) = check_header_name(findings, name, true) else { continue };
+        if check_header_name(findings, name, true).is_none() {
+            continue;
+        }
+        let header: Box<str> = name.text.as_str().into();
         if let Some(value) = item.text().and_then(|(value, span)| check_header_value(findings, value, span)) {
             ops.push(HeaderOp::Set(header, value));
         }
     }
     for (name, item) in section.map("add") {
-        let Some(header) = check_header_name(findings, name, true) else { continue };
+        if check_header_name(findings, name, true).is_none() {
+            continue;
+        }
+        let header: Box<str> = name.text.as_str().into();
         for (value, span) in item.list().iter().filter_map(Item::text) {
             ops.extend(
                 check_header_value(findings, value, span).map(|value| HeaderOp::Add(header.clone(), value)),

@@ -66,7 +66,7 @@ fn a_rule_says_what_the_site_says_unless_it_says_otherwise() {
     assert_eq!(first.origin.origins[0].url(), "http://other.example:81/sub");
     let mut fields = semantics::Fields::new();
     first.response_headers.apply(&mut fields);
-    assert_eq!(fields.as_block(), b"x-a: site\r\nx-b: rule\r\n");
+    assert_eq!(fields.as_block(), b"X-A: site\r\nX-B: rule\r\n");
     assert_eq!(second.policy.ttl, Some(3600));
     assert_eq!(second.origin.origins[0].timeouts.connect.as_secs(), 1);
     assert_eq!(site.defaults.origin.origins[0].timeouts.connect.as_secs(), 3);
