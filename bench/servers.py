@@ -176,6 +176,8 @@ memory = "{memory}"
 name = "bench"
 domains = ["*"]
 origin = "http://127.0.0.1:{origin.port}"
+# The rivals have no limit here; a thousand requests of a second each need a thousand connections.
+origin_options = {{ connections_max = 10000 }}
 """)
     argv = [binary, "serve", "--listen", f"127.0.0.1:{port}", "--admin", f"127.0.0.1:{admin}",
             "--state", root, "--config", config]
