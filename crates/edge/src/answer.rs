@@ -39,6 +39,16 @@ pub(crate) enum Head {
     Own(Fields),
 }
 
+impl Head {
+    /// The first value of a field.
+    pub(crate) fn field(&self, name: &str) -> Option<&[u8]> {
+        match self {
+            Head::Stored(stored) => stored.field(name),
+            Head::Own(fields) => fields.get(name),
+        }
+    }
+}
+
 /// What Cache-Status says (RFC 9211).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Note {
@@ -98,6 +108,17 @@ pub(crate) struct OriginNote {
     pub(crate) status: u16,
     pub(crate) first_byte_us: u64,
     pub(crate) attempts: u32,
+}
+
+impl Answer {
+    /// Adds Set-Cookie lines that the head lacks.
+    pub(crate) fn add_cookies(&mut self, cookies: &Fields) {
+        if let Head::Own(fields) = &mut self.head
+            && !fields.contains("set-cookie")
+        {
+            cookies.iter().for_each(|(name, value)| fields.append_unchecked(name, value));
+        }
+    }
 }
 
 impl OriginNote {

@@ -109,6 +109,7 @@ fn edited_fields(request: &Request, answer: &Answer) -> Option<Fields> {
         || browser_ttl.is_some()
         || cors
         || answer.content_type.is_some()
+        || (answer.content_range.is_some() && answer.head.field("content-range").is_some())
         || !rule.response_headers.is_empty();
     if !is_needed {
         return None;
@@ -117,6 +118,9 @@ fn edited_fields(request: &Request, answer: &Answer) -> Option<Fields> {
         Head::Stored(stored) => stored.fields(),
         Head::Own(fields) => fields.clone(),
     };
+    if answer.content_range.is_some() {
+        fields.remove("content-range");
+    }
     if let Some(content_type) = &answer.content_type {
         let _ = fields.set("Content-Type", content_type);
     }

@@ -135,6 +135,8 @@ impl NotKept {
 pub(crate) enum Outcome {
     /// Look at the flight.
     Landed,
+    /// Look at the flight, whose copy may lack these Set-Cookie lines: they are for the asker.
+    Filling(Fields),
     /// The answer is not to be shared; here it is.
     Private(Box<OriginResponse>),
     /// There is none.
@@ -161,8 +163,8 @@ pub(crate) async fn fly(mut job: Job, pilot: Pilot, interim: Interim, report: on
         let origin = Box::new(OriginNote::of(&response));
         let judged = job.judge(response);
         if matches!(judged, Judged::Whole) {
-            // What was to be completed is no more: ask for everything.
-            job.range = None;
+            // What was to be confirmed or completed is no more: ask for everything, without conditions.
+            (job.range, job.stale) = (None, None);
             continue;
         }
         let tell = |outcome| {
@@ -176,7 +178,7 @@ pub(crate) async fn fly(mut job: Job, pilot: Pilot, interim: Interim, report: on
             }
             Judged::Keep { facts, fields, response, shape } => {
                 let fill = job.start_fill(&pilot, facts, fields, &shape);
-                tell(Outcome::Landed);
+                tell(Outcome::Filling(cookies_of(&response.fields)));
                 job.fill(&pilot, &fill, shape, response).await;
             }
             Judged::Troubled => {
@@ -206,7 +208,7 @@ enum Judged {
     Keep { facts: Facts, fields: Fields, response: Box<OriginResponse>, shape: Shape },
     /// The origin is in trouble and there is something stale that may answer instead.
     Troubled,
-    /// A part that does not fit what it was to complete: the whole is needed.
+    /// A part that does not fit what it was to complete, or a 304 about something else: the whole is needed.
     Whole,
     /// For the asker alone.
     Private { response: Box<OriginResponse>, reason: NotKept },
@@ -253,6 +255,9 @@ impl Job {
         let policy = &self.at.rule().policy;
         let now = response.response_time;
         if let Some(stale) = &self.stale {
+            if response.status == 304 && !semantics::update::confirms(&stale.fields(), &response.fields) {
+                return Judged::Whole;
+            }
             if response.status == 304 {
                 return Judged::Confirmed(Arc::new(self.confirm(stale, &response)));
             }
@@ -299,6 +304,10 @@ impl Job {
             Shape::Rest { .. } => Facts { status: 200, ..facts },
             Shape::Whole { .. } | Shape::Part { .. } => facts,
         };
+        if !matches!(shape, Shape::Whole { .. }) {
+            // Made anew for each answer; in a 200 it means nothing and is kept as it came.
+            fields.remove("content-range");
+        }
         Judged::Keep { facts, fields, response, shape }
     }
 
@@ -326,6 +335,7 @@ impl Job {
     /// The stored response under the head that a 304 has updated (RFC 9111 §4.3.4).
     fn confirm(&self, stale: &Stored, response: &OriginResponse) -> Stored {
         let mut fields = semantics::update::merge_304(&stale.fields(), &response.fields);
+        semantics::storing::strip_unstorable(&mut fields, &self.at.rule().policy);
         let status = stale.facts.status;
         let facts = self.facts(status, &fields, response.request_time, response.response_time);
         // What may no longer be kept is still right for those who waited for it.
@@ -355,7 +365,6 @@ impl Job {
         semantics::storing::strip_unstorable(fields, &self.at.rule().policy);
         finish_head(&self.worker, fields, response_time);
         fields.remove("age");
-        fields.remove("content-range");
     }
 
     /// Hashes of the surrogate keys, the rule's too; `None` when there are more than can be remembered.
@@ -520,6 +529,11 @@ impl Job {
         let origin = Box::new(OriginNote::of_error(error));
         let _ = report.send(Report { outcome: Outcome::Failed(error.why()), origin });
     }
+}
+
+/// The Set-Cookie lines of an answer.
+fn cookies_of(answer: &Fields) -> Fields {
+    answer.get_all("set-cookie").map(|cookie| ("Set-Cookie", cookie)).collect()
 }
 
 // --- Requests to the origin ---

@@ -21,7 +21,7 @@ use std::sync::atomic::Ordering;
 use model::Cache;
 use semantics::cache_status::Fwd;
 use semantics::key::normalise_host;
-use semantics::{Assessment, RequestDirectives, Reuse, StaleOn, Why, decide_reuse, hop};
+use semantics::{Assessment, Fields, RequestDirectives, Reuse, StaleOn, Why, decide_reuse, hop};
 use tokio::sync::oneshot;
 
 use crate::answer::{Answer, Note, OriginNote};
@@ -60,6 +60,8 @@ pub(crate) struct Flow {
     interim: Interim,
     boardings: u32,
     origin: Option<Box<OriginNote>>,
+    /// Set-Cookie lines of the origin's answer that the stored copy may lack.
+    cookies: Fields,
 }
 
 /// Where a waiting request stands.
@@ -129,6 +131,7 @@ impl Flow {
                 interim: Interim::default(),
                 boardings: 0,
                 origin: None,
+                cookies: Fields::new(),
             }))
         };
         let directives = RequestDirectives::default();
@@ -248,6 +251,10 @@ impl Flow {
         self.origin = Some(report.origin);
         match report.outcome {
             Outcome::Landed => Step::Landed { want, landing: flight.landing(), own: true },
+            Outcome::Filling(cookies) => {
+                self.cookies = cookies;
+                Step::Landed { want, landing: flight.landing(), own: true }
+            }
             Outcome::Private(response) => Step::Private { why: Why::Uncacheable, response },
             Outcome::Failed(why) => Step::Failed { want, why },
         }
@@ -298,7 +305,10 @@ impl Flow {
         (note.stored, note.collapsed) = (own, !own);
         note.forwarded = Fwd::of(want.why);
         match serve::fill(&self.at, &self.request, fill, &assessment, note) {
-            Some(answer) => Step::Done(answer),
+            Some(mut answer) => {
+                answer.add_cookies(&self.cookies);
+                Step::Done(answer)
+            }
             None => Step::Board(Want { alone: true, ..want }),
         }
     }

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 
 use model::purge::{Kind, Subject};
 use model::{Rule, Site};
-use semantics::key::{hash, write_key, write_url_key};
+use semantics::key::{hash, normalise_path, write_key, write_url_key};
 use semantics::vary::{Vary, VarySpec, normalise_request, preferred_language, single_language};
 use semantics::{Fields, Why};
 
@@ -149,8 +149,11 @@ pub(crate) fn purged(shared: &Shared, at: &RuleAt, request: &Request, tags: &[u6
         return Purged::No { newest: position };
     }
     let url = url_hash(shared, at.site(), at.rule(), &request.authority, request.path(), request.query());
-    let subject =
-        Subject { site: at.site_number(), url, host: &request.host, path: request.path(), tags, position };
+    // As keys are: no spelling of a path may slip under a purge.
+    let path = normalise_path(request.path().as_bytes());
+    let path = String::from_utf8_lossy(&path);
+    let site = at.site_number();
+    let subject = Subject { site, url, host: &request.host, path: &path, tags, position };
     match shared.purges.read().check(&subject) {
         None => Purged::No { newest },
         Some((kind, _)) => Purged::Yes(kind),

@@ -7,8 +7,7 @@ use model::purge::{Kind, Purge, Target};
 use model::rule::RequestView;
 use model::{Scheme, Site};
 use observe::{PurgeForm, PurgeScope};
-use semantics::Fields;
-use semantics::key::{hash, write_url_key};
+use semantics::key::{hash, normalise_path, write_url_key};
 use semantics::tags::tag_hash;
 
 use crate::loaded::{Loaded, RuleAt};
@@ -180,8 +179,16 @@ fn targets(shared: &Shared, loaded: &Arc<Loaded>, target: &PurgeTarget) -> Resul
         PurgeTarget::Url(url) => {
             let url = Url::parse(url)?;
             let site = url.site(loaded)?;
-            let hash = lookup::url_hash(shared, site, url.rule(site), url.authority, url.path, url.query);
-            vec![Target::Url { site: number(site), url: hash }]
+            // Which rule stored it may have depended on more than the URL: each way to key the query is purged.
+            let mut hashes: Vec<u128> = site
+                .rules
+                .iter()
+                .chain([&site.defaults])
+                .map(|rule| lookup::url_hash(shared, site, rule, url.authority, url.path, url.query))
+                .collect();
+            hashes.sort_unstable();
+            hashes.dedup();
+            hashes.into_iter().map(|url| Target::Url { site: number(site), url }).collect()
         }
         PurgeTarget::Prefix(text) => {
             let url = Url::parse(text)?;
@@ -189,7 +196,9 @@ fn targets(shared: &Shared, loaded: &Arc<Loaded>, target: &PurgeTarget) -> Resul
                 return Err(PurgeError::QueryInPrefix(text.clone()));
             }
             let site = url.site(loaded)?;
-            vec![Target::Prefix { site: number(site), host: Some(url.host()), path: url.path.to_owned() }]
+            let path = normalise_path(url.path.as_bytes());
+            let path = String::from_utf8_lossy(&path).into_owned();
+            vec![Target::Prefix { site: number(site), host: Some(url.host()), path }]
         }
     })
 }
@@ -234,21 +243,5 @@ impl<'a> Url<'a> {
     pub(crate) fn site<'l>(&self, loaded: &'l Loaded) -> Result<&'l Site, PurgeError> {
         let host = self.host();
         loaded.snapshot.site_for(&host).ok_or(PurgeError::UnknownHost(host))
-    }
-
-    /// The rule that decides about a GET of this URL.
-    fn rule<'l>(&self, site: &'l Site) -> &'l model::Rule {
-        let fields = Fields::new();
-        let host = self.host();
-        let (path, query) = (self.path, self.query);
-        site.match_rule(&RequestView {
-            method: "GET",
-            scheme: self.scheme,
-            host: &host,
-            path,
-            query,
-            fields: &fields,
-        })
-        .rule
     }
 }
