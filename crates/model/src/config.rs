@@ -1,7 +1,7 @@
 //! One TOML text → [`Snapshot`] and every diagnostic at once.
 //!
 //! Three steps, each of which goes on after an error: the `toml` crate parses and recovers; `check` holds every table
-//! against the tables of `keys`; `edge`, `site` and `origins` build the model's types and judge what needs more than
+//! against the tables of `keys`; `edge`, `site` (with `choices` and `pieces`), `origins` and `tests_of_site` build the model's types and judge what needs more than
 //! one key (domains that collide, rules that can never match). Findings come out in the order of the text.
 //!
 //! ```
@@ -23,9 +23,11 @@
 //! ```
 
 mod check;
+mod choices;
 mod edge;
 mod keys;
 mod origins;
+mod pieces;
 mod reference;
 mod schema;
 mod site;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::check::{Findings, Item, Section, Span};
-use super::site::{header_ops, statuses};
+use super::pieces::{header_ops, statuses};
 use crate::origin::{Origin, OriginGroup, Probe, bounds, is_host_name};
 
 /// The group of a site or rule. Without `origin`, `inherited` is what the site has; options alone change a copy of it.

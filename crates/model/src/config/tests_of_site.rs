@@ -3,7 +3,7 @@
 use semantics::Fields;
 
 use super::check::{Findings, Item, Section, Value};
-use super::site::{check_header_name, check_method, value_test};
+use super::pieces::{check_header_name, check_method, value_test};
 use crate::Ttl;
 use crate::diagnostic::{Severity, did_you_mean};
 use crate::glob::Glob;
