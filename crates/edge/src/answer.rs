@@ -9,7 +9,7 @@ use semantics::{Fields, Why};
 
 use crate::flight::FillReader;
 use crate::loaded::RuleAt;
-use crate::object::Stored;
+use crate::object::Object;
 use crate::origin::{FetchError, OriginBody, OriginResponse};
 
 /// One final response.
@@ -34,7 +34,7 @@ pub(crate) struct Answer {
 /// Where the field lines come from.
 pub(crate) enum Head {
     /// A stored response's block, sent as it lies there.
-    Stored(Arc<Stored>),
+    Stored(Object),
     /// Lines made for this answer.
     Own(Fields),
 }
@@ -85,9 +85,9 @@ pub(crate) enum Body {
     /// These bytes.
     Bytes(Bytes),
     /// Bytes `start..end` of a stored body.
-    Stored(Arc<Stored>, u64, u64),
+    Stored(Object, u64, u64),
     /// Several ranges of a stored body, each with its part head, and the closing delimiter.
-    Multipart(Arc<Stored>, Vec<Part>, Bytes),
+    Multipart(Object, Vec<Part>, Bytes),
     /// A fill that streams in, from the reader's offset to `end` (exclusive), or to its end.
     Fill(FillReader, Option<u64>),
     /// The origin's answer to this request alone.

@@ -9,6 +9,7 @@
 //!                       └─► wait (boxed): pump the body ─► write ─► idle or close
 //! ```
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
@@ -202,7 +203,9 @@ impl Connection<'_> {
                 Begun::Waiting(flow) => {
                     self.reader.watch.clear();
                     let (writer, worker) = (&mut self.writer, &*self.worker);
-                    Box::pin(answer_later(writer, worker, &request, flow, RequestBody::Empty, after)).await
+                    let fault = Cell::new(None);
+                    Box::pin(answer_later(writer, worker, &request, flow, RequestBody::Empty, &fault, after))
+                        .await
                 }
             };
         }
@@ -238,13 +241,13 @@ impl Connection<'_> {
         if expects_continue && request.protocol == Protocol::Http11 {
             self.writer.write(&self.worker, b"HTTP/1.1 100 Continue\r\n\r\n", &[]).await?;
         }
+        let fault = Cell::new(None);
         let (sender, parts) = mpsc::channel(UPLOAD_PIECES);
-        let body_bytes_max = limits.body_bytes_max.0;
         let (reader, writer, worker) = (&mut self.reader, &mut self.writer, &*self.worker);
         let uploaded = {
-            let mut uploading = pin!(upload(reader, framing, sender, worker, request, body_bytes_max));
+            let mut uploading = pin!(upload(reader, framing, sender, worker, request, &fault));
             let body = RequestBody::Stream { parts, length };
-            let mut answering = pin!(answer_later(writer, worker, request, flow, body, after));
+            let mut answering = pin!(answer_later(writer, worker, request, flow, body, &fault, after));
             let mut uploaded = None;
             let answered = poll_fn(|context| {
                 if uploaded.is_none()
@@ -339,6 +342,7 @@ async fn answer_later(
     request: &Rc<Request>,
     flow: Box<Flow>,
     body: RequestBody,
+    fault: &Cell<Option<Refusal>>,
     after: After,
 ) -> Result<After, Gone> {
     let interim = flow.interim();
@@ -353,6 +357,10 @@ async fn answer_later(
             writer.write_interim(worker, interim.take()).await?;
         }
         if let Some(answer) = next {
+            // An upload that broke off is the visitor's fault, whatever the origin made of it.
+            if let (Why::ClientGone, Some(refusal)) = (answer.note.why, fault.take()) {
+                return respond(writer, worker, request, refusal.answer(request), After::Close).await;
+            }
             return respond(writer, worker, request, answer, after).await;
         }
     }
@@ -365,9 +373,10 @@ async fn upload(
     sender: mpsc::Sender<io::Result<BodyPart>>,
     worker: &Worker,
     request: &Request,
-    body_bytes_max: u64,
+    fault: &Cell<Option<Refusal>>,
 ) -> Result<(), Gone> {
     let limits = worker.limits();
+    let body_bytes_max = limits.body_bytes_max.0;
     let mut decoder = BodyDecoder::new(framing);
     let mut total = 0;
     loop {
@@ -381,6 +390,7 @@ async fn upload(
                 request.received_bytes.set(request.received_bytes.get() + piece.len() as u64);
                 if total > body_bytes_max {
                     worker.count_limit(observe::Limit::BodyBytes);
+                    fault.set(Some(Refusal::BodyTooLarge(body_bytes_max)));
                     let _ = sender.send(Err(io::ErrorKind::FileTooLarge.into())).await;
                     return Err(Gone);
                 }
@@ -392,6 +402,7 @@ async fn upload(
             }
             Ok(Decoded::More) => {}
             Err(bad) => {
+                fault.set(Some(Refusal::Syntax(bad.0)));
                 let _ = sender.send(Err(io::Error::new(io::ErrorKind::InvalidData, bad.0))).await;
                 return Err(Gone);
             }
@@ -399,7 +410,11 @@ async fn upload(
         reader.watch.set(worker.tick_after(limits.body_stall_timeout));
         match reader.read().await {
             Ok(count) if count > 0 => {}
-            _ => {
+            ended => {
+                if ended.is_err_and(|error| error.kind() == io::ErrorKind::TimedOut) {
+                    worker.count_limit(observe::Limit::BodyTime);
+                    fault.set(Some(Refusal::BodyTimeout));
+                }
                 let _ = sender.send(Err(io::ErrorKind::UnexpectedEof.into())).await;
                 return Err(Gone);
             }

@@ -5,10 +5,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use model::purge::Kind;
 use semantics::key::{Device, normalise_host, normalise_path};
 use semantics::range::{self, ContentRange, Part};
 use semantics::reuse::may_serve_on_error;
 use semantics::tags::{TagLimits, tag_hash, tags_of};
+use semantics::update::{HeadUpdate, update_from_head};
 use semantics::vary::normalise_request;
 use semantics::{Facts, Fields, StoreRequest, Target, Wall, Why, hop};
 use tokio::sync::oneshot;
@@ -17,10 +19,10 @@ use crate::answer::{ContentRange as Described, OriginNote};
 use crate::flight::{End, FAILURE_HOLD_MS, Fill, Landing, Pilot};
 use crate::interim::Interim;
 use crate::loaded::RuleAt;
-use crate::lookup::{self, Place};
-use crate::object::{Entry, Parts, Stored, WholeBody};
+use crate::lookup::{self, Place, Purged};
+use crate::object::{Item, Object, Parts, Stored, WholeBody};
 use crate::origin::{FetchError, OriginRequest, OriginResponse, RequestBody};
-use crate::request::{Protocol, Request};
+use crate::request::{Method, Protocol, Request};
 use crate::worker::Worker;
 
 /// For how long an uncacheable answer makes others not queue for the same key. Varnish's default for hit-for-miss.
@@ -87,7 +89,7 @@ pub(crate) struct Job {
     /// The purge position when the fetch started.
     pub(crate) position: u64,
     /// What is stored and stale: to be validated.
-    pub(crate) stale: Option<Arc<Stored>>,
+    pub(crate) stale: Option<Object>,
     /// Ask for this only.
     pub(crate) range: Option<RangeWanted>,
 }
@@ -100,7 +102,7 @@ pub(crate) struct RangeWanted {
     /// The value of If-Range.
     pub(crate) if_range: Option<Vec<u8>>,
     /// The parts that it completes, from the first byte on; `None` when the range itself was asked for.
-    pub(crate) completes: Option<Arc<Stored>>,
+    pub(crate) completes: Option<Object>,
 }
 
 /// Why an answer is not kept.
@@ -187,9 +189,10 @@ pub(crate) async fn fly(mut job: Job, pilot: Pilot, interim: Interim, report: on
                 tell(Outcome::Landed);
             }
             Judged::Private { response, reason } => {
+                job.learn_from_head(&pilot, &response);
                 if reason.is_of_the_response() {
                     let until_ms = job.worker.shared.clock.monotonic_ms() + PASS_HOLD_MS;
-                    job.worker.insert(job.key, Entry::Pass { until_ms });
+                    job.worker.insert(job.key, Arc::new(Item::Pass { until_ms }));
                 }
                 pilot.flight().land(Landing::Private);
                 job.finish(&pilot, false);
@@ -203,7 +206,7 @@ pub(crate) async fn fly(mut job: Job, pilot: Pilot, interim: Interim, report: on
 /// What to do with an answer.
 enum Judged {
     /// The stored response is confirmed (304), under a new head.
-    Confirmed(Arc<Stored>),
+    Confirmed(Object),
     /// It may be kept.
     Keep { facts: Facts, fields: Fields, response: Box<OriginResponse>, shape: Shape },
     /// The origin is in trouble and there is something stale that may answer instead.
@@ -259,7 +262,7 @@ impl Job {
                 return Judged::Whole;
             }
             if response.status == 304 {
-                return Judged::Confirmed(Arc::new(self.confirm(stale, &response)));
+                return Judged::Confirmed(Object::new(self.confirm(stale, &response)));
             }
             if matches!(response.status, 500 | 502..=504) && may_serve_on_error(&stale.facts, policy, now) {
                 return Judged::Troubled;
@@ -271,7 +274,8 @@ impl Job {
         }
         self.at.rule().cors.on_receive(&mut response.fields);
         let response = Box::new(response);
-        let decided = self.facts(response.status, &response.fields, response.request_time, now);
+        let method = self.request.method.as_str();
+        let decided = self.facts(method, response.status, &response.fields, response.request_time, now);
         let facts = match decided {
             Ok(facts) => facts,
             Err(reason) => return Judged::Private { response, reason: NotKept::Semantics(reason) },
@@ -337,26 +341,24 @@ impl Job {
         let mut fields = semantics::update::merge_304(&stale.fields(), &response.fields);
         semantics::storing::strip_unstorable(&mut fields, &self.at.rule().policy);
         let status = stale.facts.status;
-        let facts = self.facts(status, &fields, response.request_time, response.response_time);
+        let facts = self.facts("GET", status, &fields, response.request_time, response.response_time);
         // What may no longer be kept is still right for those who waited for it.
         let facts = facts.unwrap_or_else(|_| stale.facts.confirmed(response.response_time));
         self.clean_for_storing(&mut fields, response.response_time);
-        let tags = self.tags(&fields).unwrap_or_else(|| stale.tags.to_vec());
+        let tags = self.tags(&fields).unwrap_or_else(|| stale.tags().to_vec());
         stale.with_head(facts, self.position, tags, &fields)
     }
 
     fn facts(
         &self,
+        method: &str,
         status: u16,
         fields: &Fields,
         asked: Wall,
         answered: Wall,
     ) -> Result<Facts, semantics::Refusal> {
-        let request = StoreRequest {
-            method: self.request.method.as_str(),
-            fields: &self.request.fields,
-            target: target_of(&self.at, &self.request),
-        };
+        let request =
+            StoreRequest { method, fields: &self.request.fields, target: target_of(&self.at, &self.request) };
         semantics::decide_store(&request, status, fields, &self.at.rule().policy, asked, answered)
     }
 
@@ -401,8 +403,8 @@ fn rest_of(held: &Stored, fields: &Fields, content_range: ContentRange, length: 
 
 impl Job {
     /// Stores a confirmed response and tells who waits.
-    fn land_stored(&self, pilot: &Pilot, stored: Arc<Stored>) {
-        self.store(pilot, &stored.fields(), stored.clone());
+    fn land_stored(&self, pilot: &Pilot, stored: Object) {
+        self.store(pilot, &stored.fields(), &stored);
         pilot.flight().land(Landing::Stored(stored));
         self.finish(pilot, false);
     }
@@ -456,7 +458,7 @@ impl Job {
         }
         fill.end(End::Complete);
         if let Some(stored) = self.finished(fill, &shape) {
-            self.store(pilot, &fill.head, Arc::new(stored));
+            self.store(pilot, &fill.head, &Object::new(stored));
         }
         self.finish(pilot, false);
     }
@@ -481,7 +483,7 @@ impl Job {
             }
             Some(span) => {
                 // What is held already of the same representation stays; of another one it goes.
-                if let Some(Entry::Object(other)) = self.worker.shared.store.peek(fill.key) {
+                if let Some(other) = self.worker.shared.store.peek(fill.key).and_then(Object::of) {
                     let same =
                         |known| range::may_combine(&other.fields(), known, &fill.head, parts.complete_len);
                     match other.parts() {
@@ -499,20 +501,44 @@ impl Job {
     }
 
     /// Puts an object where it belongs, unless it has been invalidated meanwhile.
-    fn store(&self, pilot: &Pilot, head: &Fields, stored: Arc<Stored>) {
-        if pilot.flight().is_revoked() {
+    fn store(&self, pilot: &Pilot, head: &Fields, stored: &Object) {
+        let (shared, position) = (&self.worker.shared, stored.position());
+        let purged = lookup::purged(shared, &self.at, &self.request, stored.tags(), position);
+        if pilot.flight().is_revoked() || matches!(purged, Purged::Yes(Kind::Hard)) {
+            // What has come since must not be overwritten by what is older than an invalidation.
             return;
         }
         let place = self.place(head);
         if let Some(language_key) = place.language_key {
-            self.worker.insert(language_key, Entry::Object(stored.clone()));
+            self.worker.insert(language_key, stored.entry());
         }
-        self.worker.insert(place.key, Entry::Object(stored));
+        self.worker.insert(place.key, stored.entry());
     }
 
     fn place(&self, response: &Fields) -> Place {
         let mut text = self.text.clone();
         lookup::place(&self.worker.shared, &self.at, &self.request.fields, response, &mut text)
+    }
+
+    /// What an answer to HEAD says about a stored answer to GET (RFC 9111 §4.3.5).
+    fn learn_from_head(&self, pilot: &Pilot, response: &OriginResponse) {
+        let Some(stale) = self.stale.as_ref().filter(|_| self.request.method == Method::Head) else { return };
+        if stale.facts.status != 200 {
+            return;
+        }
+        let (asked, answered) = (response.request_time, response.response_time);
+        match update_from_head(&stale.fields(), stale.body_len(), response.status, &response.fields) {
+            HeadUpdate::Freshened(mut fields) => {
+                semantics::storing::strip_unstorable(&mut fields, &self.at.rule().policy);
+                let Ok(facts) = self.facts("GET", 200, &fields, asked, answered) else { return };
+                self.clean_for_storing(&mut fields, answered);
+                let tags = self.tags(&fields).unwrap_or_else(|| stale.tags().to_vec());
+                let stored = stale.with_head(facts, self.position, tags, &fields);
+                self.store(pilot, &fields, &Object::new(stored));
+            }
+            HeadUpdate::Outdated => drop(self.worker.shared.store.remove(self.key)),
+            HeadUpdate::Untouched => {}
+        }
     }
 
     fn finish(&self, pilot: &Pilot, failed: bool) {

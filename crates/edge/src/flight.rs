@@ -15,7 +15,7 @@ use semantics::{Facts, Fields, Why};
 use tokio::sync::watch;
 
 use crate::answer::ContentRange;
-use crate::object::{BLOCK_BYTES, Stored, WholeBody};
+use crate::object::{BLOCK_BYTES, Object, WholeBody};
 
 /// How long a failed fetch speaks for its key to those who hold a stale response: one attempt a second.
 pub(crate) const FAILURE_HOLD_MS: u64 = 1_000;
@@ -31,7 +31,7 @@ pub(crate) enum Landing {
     /// A storable answer is streaming in.
     Fill(Arc<Fill>),
     /// A stored response was confirmed or made whole.
-    Stored(Arc<Stored>),
+    Stored(Object),
     /// The answer was for the one who asked alone; everybody else fetches for themselves.
     Private,
     /// There is no answer. `shared`: the reason had nothing to do with this request, so it holds for all who waited.

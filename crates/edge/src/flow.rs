@@ -21,7 +21,7 @@ use std::sync::atomic::Ordering;
 use model::Cache;
 use semantics::cache_status::Fwd;
 use semantics::key::normalise_host;
-use semantics::{Assessment, Fields, RequestDirectives, Reuse, StaleOn, Why, decide_reuse, hop};
+use semantics::{Assessment, Fields, Flags, RequestDirectives, Reuse, StaleOn, Why, decide_reuse, hop};
 use tokio::sync::oneshot;
 
 use crate::answer::{Answer, Note, OriginNote};
@@ -30,7 +30,7 @@ use crate::flight::{Boarding, Fill, Flight, Landing, Pilot};
 use crate::interim::Interim;
 use crate::loaded::RuleAt;
 use crate::lookup::{self, Found, Purged};
-use crate::object::Stored;
+use crate::object::Object;
 use crate::origin::{OriginRequest, OriginResponse, RequestBody};
 use crate::refusal::Refusal;
 use crate::request::{Method, Request};
@@ -93,7 +93,7 @@ struct Want {
     /// Why the cache could not answer.
     why: Why,
     /// What is stored and stale, and whether it may answer if the origin fails.
-    stale: Option<(Arc<Stored>, Assessment)>,
+    stale: Option<(Object, Assessment)>,
     /// Only this range.
     range: Option<RangeWanted>,
     /// Whether the fetch may be shared with others at all.
@@ -135,7 +135,7 @@ impl Flow {
             }))
         };
         let directives = RequestDirectives::default();
-        if !request.method.is_cacheable() {
+        if !request.method.is_cacheable() || request.has_body {
             return wait(Step::Pass { why: Why::Method }, Vec::new(), directives, at);
         }
         if at.rule().cache == Cache::Pass || semantics::key::has_dot_segment(request.path().as_bytes()) {
@@ -255,7 +255,10 @@ impl Flow {
                 self.cookies = cookies;
                 Step::Landed { want, landing: flight.landing(), own: true }
             }
-            Outcome::Private(response) => Step::Private { why: Why::Uncacheable, response },
+            Outcome::Private(response) => {
+                let why = if want.why == Why::HitForMiss { want.why } else { Why::Uncacheable };
+                Step::Private { why, response }
+            }
             Outcome::Failed(why) => Step::Failed { want, why },
         }
     }
@@ -295,7 +298,7 @@ impl Flow {
             self.text = text;
             let wanted = match found {
                 Found::Object { key, .. } | Found::Nothing { key, .. } => Some(key),
-                Found::Pass => None,
+                Found::Pass { .. } => None,
             };
             if wanted != Some(fill.key) {
                 return Step::Again;
@@ -366,7 +369,7 @@ impl Flow {
     }
 
     fn passed(&self, response: OriginResponse, note: Note) -> Answer {
-        serve::passed(&self.worker, &self.at, response, note)
+        serve::passed(&self.worker, &self.at, &self.request, response, note)
     }
 
     /// Serves something stale if that is allowed, or says that there is nothing.
@@ -382,7 +385,7 @@ impl Flow {
         }
     }
 
-    fn assess(&self, stored: &Stored) -> Assessment {
+    fn assess(&self, stored: &Object) -> Assessment {
         self.assess_facts(&stored.facts)
     }
 
@@ -436,7 +439,14 @@ fn look(
     let alone = request.fields.contains("authorization") || request.method == Method::Head;
     let (key, stored, soft) = match lookup::find(&worker.shared, at, request, text) {
         Found::Object { key, stored, soft } => (key, stored, soft),
-        Found::Pass => return Looked::Wait(Step::Pass { why: Why::HitForMiss }),
+        Found::Pass { .. } if directives.only_if_cached => {
+            return Looked::Answer(Refusal::OnlyIfCached.answer(request));
+        }
+        Found::Pass { key } => {
+            // Nobody waits for anybody, but an answer that may be kept by now is.
+            let why = Why::HitForMiss;
+            return Looked::Wait(Step::Board(Want { key, why, stale: None, range: None, alone: true }));
+        }
         Found::Nothing { .. } if directives.only_if_cached => {
             return Looked::Answer(Refusal::OnlyIfCached.answer(request));
         }
@@ -448,8 +458,14 @@ fn look(
     };
     let mut assessment = decide_reuse(&stored.facts, directives, &at.rule().policy, request.now);
     if soft && assessment.reuse == Reuse::Fresh {
-        // Stale from now on, whatever the windows say: a soft purge allows itself what it is there for.
-        assessment.reuse = Reuse::StaleWhileRevalidate;
+        // Stale from now on. A soft purge allows by itself that the stale one answers meanwhile, unless the origin has
+        // forbidden stale answers altogether.
+        assessment.ttl = 0;
+        assessment.why = Why::Expired;
+        assessment.reuse = match stored.facts.flags.has(Flags::NEVER_STALE) {
+            true => Reuse::Revalidate { stale_on: StaleOn::Nothing },
+            false => Reuse::StaleWhileRevalidate,
+        };
     }
     if stored.parts().is_some() && !serve::parts_answer(request, &stored) {
         if directives.only_if_cached {

@@ -33,7 +33,8 @@ pub(crate) fn request(
 ) -> Result<Intake, Refusal> {
     let loaded = worker.loaded();
     let edge = &loaded.snapshot.edge;
-    if head.target.len() as u64 > edge.limits.request_line_max.0 {
+    let request_line = head.method.len() + head.target.len() + " HTTP/1.1 ".len();
+    if request_line as u64 > edge.limits.request_line_max.0 {
         return Err(Refusal::TargetTooLong(edge.limits.request_line_max.0));
     }
     if head.fields.len() > edge.limits.header_count_max as usize {
@@ -46,6 +47,10 @@ pub(crate) fn request(
     };
     let checked = check_request(method.as_bytes(), target.as_bytes(), version, &fields);
     let checked = checked.map_err(|refused| Refusal::Rule(refused.status(), refused.sentence()))?;
+    if method == "TRACE" {
+        // It would show the visitor what proxies on the way have added (RFC 9110 §9.3.8).
+        return Err(Refusal::Rule(405, "TRACE is not answered here."));
+    }
     let framing = match checked.body {
         Body::None | Body::Length(0) => Framing::None,
         Body::Length(length) => Framing::Length(length),
@@ -88,6 +93,7 @@ pub(crate) fn request(
         started,
         now: worker.shared.clock.wall(),
         id: worker.request_id(),
+        has_body: framing != Framing::None,
         received_bytes: head_len.into(),
     };
     Ok(Intake { request, framing, keep_alive, expects_continue })
@@ -108,6 +114,7 @@ pub(crate) fn unreadable(worker: &Worker, client: IpAddr) -> Request {
         started: Instant::now(),
         now: worker.shared.clock.wall(),
         id: worker.request_id(),
+        has_body: false,
         received_bytes: 0.into(),
     }
 }

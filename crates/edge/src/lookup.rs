@@ -15,16 +15,16 @@ use semantics::vary::{Vary, VarySpec, normalise_request, preferred_language, sin
 use semantics::{Fields, Why};
 
 use crate::loaded::RuleAt;
-use crate::object::{Entry, SPECS_MAX, Stored, Variants};
+use crate::object::{Entry, Item, Object, SPECS_MAX, Variants};
 use crate::request::Request;
 use crate::worker::Shared;
 
 /// What is stored for a request.
 pub(crate) enum Found {
     /// A response for this URL and this request's headers. `soft`: a soft purge has made it stale.
-    Object { key: u128, stored: Arc<Stored>, soft: bool },
+    Object { key: u128, stored: Object, soft: bool },
     /// The last answer could not be stored: don't queue.
-    Pass,
+    Pass { key: u128 },
     /// Nothing usable. `key` is the best guess at where the answer will be stored.
     Nothing { key: u128, why: Why },
 }
@@ -59,13 +59,22 @@ pub(crate) fn write_scheme(text: &mut Vec<u8>, secure: bool) {
 /// Looks for a stored response. `text` holds the key text; what is appended to it is taken off again.
 pub(crate) fn find(shared: &Shared, at: &RuleAt, request: &Request, text: &mut Vec<u8>) -> Found {
     let primary = hash(&shared.seed, text).0;
-    match shared.store.lookup(primary) {
-        None => Found::Nothing { key: primary, why: Why::Absent },
-        Some(Entry::Object(stored)) => usable(shared, at, request, primary, stored),
-        Some(Entry::Pass { until_ms }) if shared.clock.monotonic_ms() < until_ms => Found::Pass,
-        Some(Entry::Pass { .. }) => Found::Nothing { key: primary, why: Why::Absent },
-        Some(Entry::Variants(variants)) => find_variant(shared, at, request, text, &variants),
+    let Some(entry) = shared.store.lookup(primary) else {
+        return Found::Nothing { key: primary, why: Why::Absent };
+    };
+    match &*entry {
+        Item::Variants(variants) => find_variant(shared, at, request, text, variants),
+        _ => found(shared, at, request, primary, entry)
+            .unwrap_or(Found::Nothing { key: primary, why: Why::Absent }),
     }
+}
+
+/// What an entry that is no index is good for; `None` for a mark that holds no longer.
+fn found(shared: &Shared, at: &RuleAt, request: &Request, key: u128, entry: Entry) -> Option<Found> {
+    if let Item::Pass { until_ms } = *entry {
+        return (shared.clock.monotonic_ms() < until_ms).then_some(Found::Pass { key });
+    }
+    Object::of(entry).map(|stored| usable(shared, at, request, key, stored))
 }
 
 fn find_variant(
@@ -82,10 +91,9 @@ fn find_variant(
             spec.write_variant(text, &request.fields, rules);
         });
         newest.get_or_insert(key);
-        match shared.store.lookup(key) {
-            Some(Entry::Object(stored)) => return usable(shared, at, request, key, stored),
-            Some(Entry::Pass { until_ms }) if shared.clock.monotonic_ms() < until_ms => return Found::Pass,
-            _ => {}
+        let entry = shared.store.lookup(key);
+        if let Some(found) = entry.and_then(|entry| found(shared, at, request, key, entry)) {
+            return found;
         }
     }
     if let Some(language) = preferred_language(&request.fields) {
@@ -93,9 +101,9 @@ fn find_variant(
             let key = variant_key(shared, text, variants.generation, |text| {
                 spec.write_language_variant(text, &request.fields, rules, &language);
             });
-            if let Some(Entry::Object(stored)) = shared.store.lookup(key)
-                && let found @ Found::Object { .. } = usable(shared, at, request, key, stored)
-            {
+            let entry = shared.store.lookup(key);
+            let found = entry.and_then(|entry| found(shared, at, request, key, entry));
+            if let Some(found @ Found::Object { .. }) = found {
                 return found;
             }
         }
@@ -118,8 +126,8 @@ fn variant_key(
     key
 }
 
-fn usable(shared: &Shared, at: &RuleAt, request: &Request, key: u128, stored: Arc<Stored>) -> Found {
-    match purged(shared, at, request, &stored.tags, stored.position()) {
+fn usable(shared: &Shared, at: &RuleAt, request: &Request, key: u128, stored: Object) -> Found {
+    match purged(shared, at, request, stored.tags(), stored.position()) {
         Purged::No { newest } => {
             if newest > stored.position() {
                 stored.outlived(newest);
@@ -206,16 +214,15 @@ pub(crate) fn place(
 /// Puts `spec` first into the index under `primary`; the index's generation.
 fn index(shared: &Shared, primary: u128, spec: &VarySpec) -> u64 {
     let store = &shared.store;
-    let (generation, mut specs) = match store.lookup(primary) {
-        Some(Entry::Variants(variants)) if variants.specs.first() == Some(spec) => {
-            return variants.generation;
-        }
-        Some(Entry::Variants(variants)) => (variants.generation, variants.specs.clone()),
+    let entry = store.lookup(primary);
+    let (generation, mut specs) = match entry.as_deref() {
+        Some(Item::Variants(variants)) if variants.specs.first() == Some(spec) => return variants.generation,
+        Some(Item::Variants(variants)) => (variants.generation, variants.specs.clone()),
         _ => (shared.next_generation.fetch_add(1, Ordering::Relaxed), Vec::new()),
     };
     specs.retain(|known| known != spec);
     specs.insert(0, spec.clone());
     specs.truncate(SPECS_MAX);
-    let _counted = store.insert(primary, Entry::Variants(Arc::new(Variants { generation, specs })));
+    let _counted = store.insert(primary, Arc::new(Item::Variants(Variants { generation, specs })));
     generation
 }

@@ -4,7 +4,7 @@
 //! keeps its body in blocks of [`BLOCK_BYTES`], a partial one (RFC 9111 §3.3) the parts that came.
 //!
 //! ```text
-//! Stored { facts, position, tags ─► [u64], bytes ─► head block │ whole body, rest ─► Blocks │ Parts }
+//! Entry ─► Item::Object(Stored { facts, position, bytes ─► head block │ small body,  more ─► tags, blocks │ parts })
 //! ```
 
 use std::sync::Arc;
@@ -20,15 +20,48 @@ use store::Weigh;
 /// Size of one block of a large body; bodies up to this are contiguous.
 pub(crate) const BLOCK_BYTES: usize = 1024 * 1024;
 
-/// What a key leads to.
-#[derive(Clone)]
-pub(crate) enum Entry {
+/// What a key leads to: one pointer, because the tier holds millions of them.
+pub(crate) type Entry = Arc<Item>;
+
+/// What an [`Entry`] points to.
+pub(crate) enum Item {
     /// A stored response.
-    Object(Arc<Stored>),
+    Object(Stored),
     /// The responses to this key vary; each is stored under a key of its own.
-    Variants(Arc<Variants>),
+    Variants(Variants),
     /// The last answer could not be stored: until then (monotonic) nobody queues behind another's fetch.
     Pass { until_ms: u64 },
+}
+
+/// An [`Entry`] that is a stored response.
+#[derive(Clone)]
+pub(crate) struct Object(Entry);
+
+impl Object {
+    pub(crate) fn new(stored: Stored) -> Self {
+        Object(Arc::new(Item::Object(stored)))
+    }
+
+    /// `entry` as what it is, if that is a stored response.
+    pub(crate) fn of(entry: Entry) -> Option<Self> {
+        matches!(*entry, Item::Object(_)).then_some(Object(entry))
+    }
+
+    /// What goes into the store.
+    pub(crate) fn entry(&self) -> Entry {
+        self.0.clone()
+    }
+}
+
+impl std::ops::Deref for Object {
+    type Target = Stored;
+
+    fn deref(&self) -> &Stored {
+        match &*self.0 {
+            Item::Object(stored) => stored,
+            Item::Variants(_) | Item::Pass { .. } => unreachable!("made of a stored response only"),
+        }
+    }
 }
 
 /// A stored response: immutable, shared by whoever serves it.
@@ -37,22 +70,29 @@ pub(crate) struct Stored {
     pub(crate) facts: Facts,
     /// The purge position known when its fetch started, raised to each later one that left it alone.
     position: AtomicU64,
-    /// Hashes of its surrogate keys.
-    pub(crate) tags: Box<[u64]>,
+    /// The head block, and behind it the whole body if that is small.
     bytes: Box<[u8]>,
     head_len: u32,
-    rest: Option<Box<Rest>>,
+    more: Option<Box<More>>,
 }
 
-/// A body that does not lie behind the head.
+/// What most small responses don't have.
+#[derive(Clone)]
+struct More {
+    /// Hashes of the surrogate keys.
+    tags: Box<[u64]>,
+    rest: Rest,
+}
+
+/// Where the body is.
+#[derive(Clone)]
 enum Rest {
-    Blocks(Blocks),
+    /// Behind the head.
+    Nothing,
+    /// In blocks of [`BLOCK_BYTES`], the last one shorter; so many bytes in all.
+    Blocks(Box<[Bytes]>, u64),
+    /// Only these parts of it are held.
     Parts(Parts),
-}
-
-struct Blocks {
-    blocks: Box<[Bytes]>,
-    len: u64,
 }
 
 /// The parts of a representation that are held.
@@ -81,62 +121,51 @@ pub(crate) const SPECS_MAX: usize = 4;
 impl Stored {
     /// A complete response. `head` holds no Content-Length and no hop-by-hop field: both are made on delivery.
     pub(crate) fn whole(facts: Facts, position: u64, tags: Vec<u64>, head: &Fields, body: WholeBody) -> Self {
-        let head = head.as_block();
-        let mut bytes = Vec::with_capacity(head.len() + body.contiguous_len());
-        bytes.extend_from_slice(head);
-        let rest = match body {
-            WholeBody::Contiguous(pieces) => {
-                pieces.iter().for_each(|piece| bytes.extend_from_slice(piece));
-                None
-            }
+        match body {
+            WholeBody::Contiguous(pieces) => Stored::new(facts, position, tags, head, &pieces, Rest::Nothing),
             WholeBody::Blocks(blocks, len) => {
-                Some(Box::new(Rest::Blocks(Blocks { blocks: blocks.into(), len })))
+                Stored::new(facts, position, tags, head, &[[]; 0], Rest::Blocks(blocks.into(), len))
             }
-        };
-        Stored {
-            facts,
-            position: position.into(),
-            tags: tags.into(),
-            bytes: bytes.into(),
-            head_len: head.len() as u32,
-            rest,
         }
     }
 
     /// A response of which only parts are held.
     pub(crate) fn partial(facts: Facts, position: u64, tags: Vec<u64>, head: &Fields, parts: Parts) -> Self {
-        Stored {
-            facts,
-            position: position.into(),
-            tags: tags.into(),
-            bytes: head.as_block().into(),
-            head_len: head.as_block().len() as u32,
-            rest: Some(Box::new(Rest::Parts(parts))),
-        }
+        Stored::new(facts, position, tags, head, &[[]; 0], Rest::Parts(parts))
     }
 
     /// The same body under a head that a 304 has updated.
     pub(crate) fn with_head(&self, facts: Facts, position: u64, tags: Vec<u64>, head: &Fields) -> Self {
+        let behind = &self.bytes[self.head_len as usize..];
+        let rest = self.more.as_deref().map_or(Rest::Nothing, |more| more.rest.clone());
+        Stored::new(facts, position, tags, head, &[behind], rest)
+    }
+
+    fn new(
+        facts: Facts,
+        position: u64,
+        tags: Vec<u64>,
+        head: &Fields,
+        behind: &[impl AsRef<[u8]>],
+        rest: Rest,
+    ) -> Self {
         let head = head.as_block();
-        let mut bytes = Vec::with_capacity(head.len() + self.bytes.len() - self.head_len as usize);
+        let length = head.len() + behind.iter().map(|piece| piece.as_ref().len()).sum::<usize>();
+        let mut bytes = Vec::with_capacity(length);
         bytes.extend_from_slice(head);
-        bytes.extend_from_slice(&self.bytes[self.head_len as usize..]);
-        let rest = self.rest.as_deref().map(|rest| {
-            Box::new(match rest {
-                Rest::Blocks(blocks) => {
-                    Rest::Blocks(Blocks { blocks: blocks.blocks.clone(), len: blocks.len })
-                }
-                Rest::Parts(parts) => Rest::Parts(parts.clone()),
-            })
-        });
-        Stored {
-            facts,
-            position: position.into(),
-            tags: tags.into(),
-            bytes: bytes.into(),
-            head_len: head.len() as u32,
-            rest,
-        }
+        behind.iter().for_each(|piece| bytes.extend_from_slice(piece.as_ref()));
+        let has_more = !tags.is_empty() || !matches!(rest, Rest::Nothing);
+        let more = has_more.then(|| Box::new(More { tags: tags.into(), rest }));
+        Stored { facts, position: position.into(), bytes: bytes.into(), head_len: head.len() as u32, more }
+    }
+
+    /// Hashes of its surrogate keys.
+    pub(crate) fn tags(&self) -> &[u64] {
+        self.more.as_deref().map_or(&[], |more| &more.tags)
+    }
+
+    fn rest(&self) -> &Rest {
+        self.more.as_deref().map_or(&Rest::Nothing, |more| &more.rest)
     }
 
     /// The newest purge position that is known not to touch it.
@@ -166,33 +195,33 @@ impl Stored {
 
     /// Length of the whole body; `None` when only parts are held.
     pub(crate) fn body_len(&self) -> Option<u64> {
-        match self.rest.as_deref() {
-            None => Some((self.bytes.len() - self.head_len as usize) as u64),
-            Some(Rest::Blocks(blocks)) => Some(blocks.len),
-            Some(Rest::Parts(_)) => None,
+        match self.rest() {
+            Rest::Nothing => Some((self.bytes.len() - self.head_len as usize) as u64),
+            Rest::Blocks(_, len) => Some(*len),
+            Rest::Parts(_) => None,
         }
     }
 
     /// The held parts, when that is all there is.
     pub(crate) fn parts(&self) -> Option<&Parts> {
-        match self.rest.as_deref() {
-            Some(Rest::Parts(parts)) => Some(parts),
-            _ => None,
+        match self.rest() {
+            Rest::Parts(parts) => Some(parts),
+            Rest::Nothing | Rest::Blocks(..) => None,
         }
     }
 
     /// The longest contiguous slice of a whole body from `offset` on; empty at the end.
     pub(crate) fn body_at(&self, offset: u64) -> &[u8] {
-        match self.rest.as_deref() {
-            None => {
+        match self.rest() {
+            Rest::Nothing => {
                 let body = &self.bytes[self.head_len as usize..];
                 body.get(offset as usize..).unwrap_or(&[])
             }
-            Some(Rest::Blocks(blocks)) => {
-                let block = blocks.blocks.get(offset as usize / BLOCK_BYTES);
+            Rest::Blocks(blocks, _) => {
+                let block = blocks.get(offset as usize / BLOCK_BYTES);
                 block.and_then(|block| block.get(offset as usize % BLOCK_BYTES..)).unwrap_or(&[])
             }
-            Some(Rest::Parts(parts)) => parts.at(offset),
+            Rest::Parts(parts) => parts.at(offset),
         }
     }
 }
@@ -257,47 +286,57 @@ pub(crate) enum WholeBody {
     Blocks(Vec<Bytes>, u64),
 }
 
-impl WholeBody {
-    fn contiguous_len(&self) -> usize {
-        match self {
-            WholeBody::Contiguous(pieces) => pieces.iter().map(Bytes::len).sum(),
-            WholeBody::Blocks(..) => 0,
-        }
-    }
-}
-
 /// What one run of a partial object costs beside its bytes: the pair and the allocation behind `Bytes`.
 const RUN_OVERHEAD: usize = 40 + 48;
 
 /// What an allocation costs beside its size: the mean rounding of a size-class allocator, measured with mimalloc.
 const ALLOCATION_SLACK: usize = 16;
 
-impl Weigh for Entry {
+impl Weigh for Item {
     fn bytes(&self) -> usize {
         match self {
-            Entry::Object(stored) => {
-                let rest = match stored.rest.as_deref() {
-                    None => 0,
-                    Some(Rest::Blocks(blocks)) => blocks.len as usize + blocks.blocks.len() * RUN_OVERHEAD,
-                    Some(Rest::Parts(parts)) => parts.bytes() + size_of::<Rest>(),
-                };
-                size_of::<Stored>()
-                    + 16
-                    + stored.bytes.len()
-                    + stored.tags.len() * 8
-                    + rest
-                    + 2 * ALLOCATION_SLACK
+            Item::Object(stored) => {
+                let more = stored.more.as_deref().map_or(0, |more| {
+                    let rest = match &more.rest {
+                        Rest::Nothing => 0,
+                        Rest::Blocks(blocks, len) => *len as usize + blocks.len() * RUN_OVERHEAD,
+                        Rest::Parts(parts) => parts.bytes(),
+                    };
+                    size_of::<More>() + more.tags.len() * 8 + rest + ALLOCATION_SLACK
+                });
+                stored.bytes.len() + more + ALLOCATION_SLACK
             }
-            Entry::Variants(variants) => {
-                size_of::<Variants>()
-                    + variants
-                        .specs
-                        .iter()
-                        .map(|spec| size_of::<VarySpec>() + spec.as_bytes().len() + ALLOCATION_SLACK)
-                        .sum::<usize>()
-                    + 2 * ALLOCATION_SLACK
+            Item::Variants(variants) => {
+                let specs = variants.specs.iter();
+                specs.map(|spec| size_of::<VarySpec>() + spec.as_bytes().len() + ALLOCATION_SLACK).sum()
             }
-            Entry::Pass { .. } => 0,
+            Item::Pass { .. } => 0,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_object_costs_few_bytes_beside_its_head_and_body() {
+        // With the tier's entry this stays under 200 bytes; `bench/idle.sh` measures it whole.
+        assert!(size_of::<Item>() + 16 <= 112, "{}", size_of::<Item>());
+        assert_eq!(size_of::<Entry>(), 8);
+    }
+
+    #[test]
+    fn parts_that_overlap_are_kept_once_and_in_order() {
+        let mut parts = Parts::default();
+        parts.insert(10, Bytes::from_static(b"klmno"));
+        parts.insert(0, Bytes::from_static(b"abc"));
+        parts.insert(2, Bytes::from_static(b"CdefghijKL"));
+        let runs: Vec<_> = parts.runs.iter().map(|(start, run)| (*start, run.as_ref())).collect();
+        assert_eq!(runs, [(0, &b"abc"[..]), (3, b"defghij"), (10, b"klmno")]);
+        assert_eq!(parts.held_from(1), 14);
+        assert_eq!(parts.at(4), b"efghij");
+        assert_eq!(parts.at(15), b"");
+        assert_eq!(parts.prefix(12).concat(), b"abcdefghijkl");
     }
 }

@@ -52,8 +52,12 @@ fn parse_line(bytes: &[u8]) -> Result<Parsed, BadHeader> {
         Some("TCP6") => Some(IpAddr::V6(words.next().and_then(|word| word.parse().ok()).ok_or(BadHeader)?)),
         _ => return Err(BadHeader),
     };
-    if client.is_some() && words.count() != 3 {
-        return Err(BadHeader);
+    if client.is_some() {
+        let is_address = words.next().is_some_and(|word| word.parse::<IpAddr>().is_ok());
+        let ports = words.by_ref().take(2).filter(|word| word.parse::<u16>().is_ok()).count();
+        if !is_address || ports != 2 || words.next().is_some() {
+            return Err(BadHeader);
+        }
     }
     Ok(Parsed::Header { length: lf + 1, client })
 }
@@ -119,6 +123,8 @@ mod tests {
             &b"GET / HTTP/1.1\r\n"[..],
             b"PROXY TCP4 nonsense 10.0.0.1 1 2\r\n",
             b"PROXY TCP4 192.0.2.1 10.0.0.1 8080\r\n",
+            b"PROXY TCP4 192.0.2.1 10.0.0.1 99999 80\r\n",
+            b"PROXY TCP4 192.0.2.1 nonsense 8080 80\r\n",
             b"PROXY TCP4 192.0.2.1 10.0.0.1 1 2\n",
             &binary(0x11, 0x11, &[0; 12]),
             &binary(0x21, 0x11, &[0; 4]),

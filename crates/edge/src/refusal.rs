@@ -24,6 +24,8 @@ pub(crate) enum Refusal {
     TargetTooLong(u64),
     /// The head did not come in time.
     HeadTimeout,
+    /// The body stopped coming.
+    BodyTimeout,
     /// The body is over so many bytes.
     BodyTooLarge(u64),
     /// No site has the host.
@@ -53,7 +55,7 @@ impl Refusal {
             Refusal::Version => 505,
             Refusal::HeadTooLarge(_) | Refusal::TooManyLines(_) => 431,
             Refusal::TargetTooLong(_) => 414,
-            Refusal::HeadTimeout => 408,
+            Refusal::HeadTimeout | Refusal::BodyTimeout => 408,
             Refusal::BodyTooLarge(_) => 413,
             Refusal::UnknownSite => 421,
             Refusal::Loop => 508,
@@ -72,6 +74,7 @@ impl Refusal {
             | Refusal::TooManyLines(_)
             | Refusal::TargetTooLong(_)
             | Refusal::HeadTimeout
+            | Refusal::BodyTimeout
             | Refusal::BodyTooLarge(_) => Why::Limit,
             Refusal::UnknownSite => Why::UnknownSite,
             Refusal::Loop => Why::Loop,
@@ -101,6 +104,7 @@ impl Refusal {
             Refusal::TooManyLines(max) => format!("The request has more than {max} header lines."),
             Refusal::TargetTooLong(max) => format!("The request line is longer than {max} bytes."),
             Refusal::HeadTimeout => "The request head did not arrive in time.".into(),
+            Refusal::BodyTimeout => "The request body did not arrive in time.".into(),
             Refusal::BodyTooLarge(max) => format!("The request body is larger than {max} bytes."),
             Refusal::UnknownSite => "No site of this name is served here.".into(),
             Refusal::Loop => "The request came back to a node that had already passed it on.".into(),

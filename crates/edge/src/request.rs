@@ -34,6 +34,8 @@ pub(crate) struct Request {
     pub(crate) now: Wall,
     /// Identifies the request in the log, on error pages and towards the origin.
     pub(crate) id: RequestId,
+    /// Whether content follows the head.
+    pub(crate) has_body: bool,
     /// Bytes of head and body that have been read.
     pub(crate) received_bytes: Cell<u64>,
 }

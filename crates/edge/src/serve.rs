@@ -13,7 +13,7 @@ use crate::answer::{Answer, Body, ContentRange, Head, Note, Part};
 use crate::fetch::{RangeWanted, finish_head};
 use crate::flight::Fill;
 use crate::loaded::{RuleAt, view};
-use crate::object::Stored;
+use crate::object::Object;
 use crate::origin::OriginResponse;
 use crate::request::{Method, Request};
 use crate::worker::Worker;
@@ -23,7 +23,7 @@ pub(crate) fn stored(
     worker: &Worker,
     at: &RuleAt,
     request: &Request,
-    stored: Arc<Stored>,
+    stored: Object,
     assessment: &Assessment,
     note: Note,
 ) -> Answer {
@@ -117,7 +117,7 @@ fn unsatisfiable(answer: Answer, length: u64) -> Answer {
     }
 }
 
-fn several(worker: &Worker, mut answer: Answer, stored: Arc<Stored>, spans: &[Span], length: u64) -> Answer {
+fn several(worker: &Worker, mut answer: Answer, stored: Object, spans: &[Span], length: u64) -> Answer {
     let boundary = worker.request_id().text();
     let boundary = String::from_utf8_lossy(&boundary);
     let multipart = Multipart {
@@ -144,12 +144,12 @@ fn several(worker: &Worker, mut answer: Answer, stored: Arc<Stored>, spans: &[Sp
 // --- Parts of a representation ---
 
 /// Whether the parts held of a representation answer this request.
-pub(crate) fn parts_answer(request: &Request, stored: &Stored) -> bool {
+pub(crate) fn parts_answer(request: &Request, stored: &Object) -> bool {
     part_of(request, stored).is_some()
 }
 
 /// Where the bytes asked for lie among the held parts: offset and length there, and what Content-Range says.
-fn part_of(request: &Request, stored: &Stored) -> Option<(u64, u64, range::ContentRange)> {
+fn part_of(request: &Request, stored: &Object) -> Option<(u64, u64, range::ContentRange)> {
     let parts = stored.parts()?;
     let asked = request.fields.get("range").filter(|_| request.method == Method::Get)?;
     if request.fields.contains("if-range") && !range::if_range_matches(&request.fields, &stored.fields()) {
@@ -168,7 +168,7 @@ fn part_of(request: &Request, stored: &Stored) -> Option<(u64, u64, range::Conte
     (parts.held_from(wanted.start()) >= wanted.len()).then_some((wanted.start(), wanted.len(), content_range))
 }
 
-fn from_parts(at: &RuleAt, request: &Request, stored: Arc<Stored>, age: Option<u64>, note: Note) -> Answer {
+fn from_parts(at: &RuleAt, request: &Request, stored: Object, age: Option<u64>, note: Note) -> Answer {
     let mut answer = Answer {
         status: 206,
         head: Head::Stored(stored.clone()),
@@ -206,7 +206,7 @@ pub(crate) fn range_to_fetch(request: &Request) -> Option<RangeWanted> {
 }
 
 /// The Range to send when some parts are held: the visitor's, or, for the whole, what is missing of it.
-pub(crate) fn range_to_complete(request: &Request, held: Option<&Arc<Stored>>) -> Option<RangeWanted> {
+pub(crate) fn range_to_complete(request: &Request, held: Option<&Object>) -> Option<RangeWanted> {
     if request.fields.contains("range") {
         return range_to_fetch(request);
     }
@@ -299,15 +299,23 @@ pub(crate) fn locally(at: &RuleAt, request: &Request) -> Option<Answer> {
 }
 
 /// Answers with what the origin said to this request alone.
-pub(crate) fn passed(worker: &Worker, at: &RuleAt, response: OriginResponse, note: Note) -> Answer {
+pub(crate) fn passed(
+    worker: &Worker,
+    at: &RuleAt,
+    request: &Request,
+    response: OriginResponse,
+    note: Note,
+) -> Answer {
     let mut fields = response.fields;
+    let told = fields.get("content-length").and_then(|length| std::str::from_utf8(length).ok()?.parse().ok());
+    let length = if request.method == Method::Head { told } else { response.length };
     finish_head(worker, &mut fields, response.response_time);
     Answer {
         status: response.status,
         head: Head::Own(fields),
         age: None,
         note,
-        length: response.length,
+        length,
         content_range: None,
         content_type: None,
         body: Body::Origin(response.body),

@@ -268,7 +268,9 @@ fn a_fill_that_was_under_way_at_a_purge_is_not_stored_as_fresh() {
         play.purge(what);
         gate.open();
         talk.finish(&head).body("end");
-        check(&mut play, &["/a"], &[]);
+        play.origin(|o| o.get("/a").header("Cache-Control", FRESH).body("new"));
+        play.client(|c| c.get("/a").expect(200).body("new").why("absent"));
+        play.client(|c| c.get("/a").expect(200).body("new").why("fresh"));
     }
 }
 

@@ -88,7 +88,9 @@ fn an_answer_to_credentials_is_shared_only_when_the_origin_or_a_rule_says_so() {
         ("", &[("Cache-Control", "public, max-age=60")], true),
         ("", &[("Cache-Control", "s-maxage=60")], true),
         ("", &[("Cache-Control", "must-revalidate, max-age=60")], true),
-        ("", &[("CDN-Cache-Control", "max-age=60")], true),
+        // A targeted field means what it says, and a bare max-age is no permission (RFC 9111 §3.5, RFC 9213 §2.2).
+        ("", &[("CDN-Cache-Control", "max-age=60")], false),
+        ("", &[("CDN-Cache-Control", "public, max-age=60")], true),
         ("share_authorized = true", &[("Cache-Control", "max-age=60")], true),
         ("share_authorized = true", &[("Cache-Control", "private, max-age=60")], false),
     ] {

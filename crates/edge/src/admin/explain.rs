@@ -68,7 +68,7 @@ pub(super) fn explain(handle: &Handle, question: &Question) -> Result<Value, Pro
     explanation["key"] = String::from_utf8_lossy(&text).lines().collect();
     let directives = RequestDirectives::parse(&request.fields);
     let why = match lookup::find(shared, &at, &request, &mut text) {
-        Found::Pass => Why::HitForMiss,
+        Found::Pass { .. } => Why::HitForMiss,
         Found::Nothing { why, .. } => why,
         Found::Object { key, stored, soft } => {
             let mut assessment = decide_reuse(&stored.facts, &directives, &rule.policy, request.now);
@@ -105,6 +105,7 @@ fn request(question: &Question, now: Wall) -> Result<Request, Problem> {
         started: Instant::now(),
         now,
         id: RequestId(0),
+        has_body: false,
         received_bytes: Cell::new(0),
     })
 }
@@ -147,7 +148,7 @@ fn stored_json(key: u128, stored: &Stored, soft: bool) -> Value {
         "body_bytes": stored.body_len(),
         "is_part": stored.parts().is_some(),
         "position": stored.position(),
-        "surrogate_keys": stored.tags.len(),
+        "surrogate_keys": stored.tags().len(),
         "softly_purged": soft,
         "fields": SHOWN.iter().filter_map(shown).collect::<std::collections::BTreeMap<_, _>>(),
     })
