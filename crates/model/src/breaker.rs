@@ -18,6 +18,9 @@
 pub struct BreakerPolicy {
     /// Opens after this many failures without a success between them. Default 5, at least 1.
     pub consecutive_failures: u32,
+    /// The first and the last of those failures must lie at least this many ms apart. Default 1,000: what fails in one
+    /// moment, as when a proxy in between drops its connections, is one event and not a row.
+    pub row_ms: u64,
     /// Opens when at least this share of the window's attempts failed, in percent. Default 50; above 100 is never.
     pub failure_percent: u8,
     /// The share counts only with at least this many attempts in the window. Default 20.
@@ -36,6 +39,7 @@ impl Default for BreakerPolicy {
     fn default() -> Self {
         BreakerPolicy {
             consecutive_failures: 5,
+            row_ms: 1_000,
             failure_percent: 50,
             attempts_min: 20,
             window_ms: 5_000,
@@ -95,6 +99,7 @@ pub struct Breaker {
     epoch: u64,
     state: State,
     failures_in_row: u32,
+    row_started_ms: u64,
     probes_succeeded: u32,
     next_probe_ms: u64,
     window: Window,
@@ -116,6 +121,7 @@ impl Breaker {
             epoch: 0,
             state: State::Closed,
             failures_in_row: 0,
+            row_started_ms: 0,
             probes_succeeded: 0,
             next_probe_ms: 0,
             window: Window::default(),
@@ -149,9 +155,13 @@ impl Breaker {
                 None
             }
             (State::Closed, Event::Failed) => {
+                if self.failures_in_row == 0 {
+                    self.row_started_ms = now;
+                }
                 self.failures_in_row += 1;
                 let (attempts, failures) = self.window.add(now, self.policy.window_ms, true);
-                let in_row = self.failures_in_row >= self.policy.consecutive_failures;
+                let in_row = self.failures_in_row >= self.policy.consecutive_failures
+                    && now.saturating_sub(self.row_started_ms) >= self.policy.row_ms;
                 let in_share = attempts >= u64::from(self.policy.attempts_min)
                     && failures * 100 >= attempts * u64::from(self.policy.failure_percent);
                 (in_row || in_share).then(|| self.turn(State::Open, now))

@@ -189,6 +189,21 @@ async fn read_request(stream: &mut (impl AsyncRead + Unpin), body: bool) -> io::
     }
 }
 
+/// An origin that takes no connection, for as long as the socket lives: bound, so that nobody else gets the port, and
+/// not listening.
+fn refusing() -> (socket2::Socket, Origin) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    (socket, Origin::parse(&format!("http://{address}")).unwrap())
+}
+
+/// A group whose breaker opens after failures in a row, also in one moment.
+fn hasty(mut group: OriginGroup) -> OriginGroup {
+    group.breaker.row_ms = 0;
+    group
+}
+
 /// A worker's origins on a clock that the test moves.
 fn origins() -> (Origins, Clock) {
     let clock = Clock::manual(Wall::from_secs(1_000_000));

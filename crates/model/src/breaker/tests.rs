@@ -24,7 +24,11 @@ impl Play {
     }
 
     fn open(mut self) -> Self {
-        (0..5).for_each(|_| assert!(self.attempt(Event::Failed).is_some()));
+        for _ in 0..4 {
+            assert!(self.attempt(Event::Failed).is_some());
+        }
+        self.now += 1_000;
+        assert!(self.attempt(Event::Failed).is_some());
         assert_eq!(self.breaker.state(), State::Open);
         self
     }
@@ -36,8 +40,20 @@ fn opens_after_failures_in_a_row() {
     for _ in 0..4 {
         assert_eq!(play.attempt(Event::Failed), Some(None));
     }
+    play.now += 1_000;
     assert_eq!(play.attempt(Event::Failed), Some(Some(State::Open)));
     assert_eq!(play.attempt(Event::Failed), None);
+}
+
+#[test]
+fn what_fails_in_one_moment_is_no_row() {
+    let mut play = play();
+    for _ in 0..12 {
+        assert_eq!(play.attempt(Event::Failed), Some(None));
+    }
+    assert_eq!(play.attempt(Event::Succeeded), Some(None));
+    play.now += 1_000;
+    assert_eq!(play.attempt(Event::Failed), Some(None));
 }
 
 #[test]

@@ -556,6 +556,7 @@ const fn ms(default_ms: u64, min_ms: u64, max_ms: u64) -> Bound<Duration> {
 
 pub(super) const BREAKER_DEFAULT: BreakerPolicy = BreakerPolicy {
     consecutive_failures: 5,
+    row_ms: 1_000,
     failure_percent: 50,
     attempts_min: 20,
     window_ms: 5_000,
@@ -571,6 +572,7 @@ static BREAKER: Table = Table {
             bound(BREAKER_DEFAULT.consecutive_failures, 1, 1000),
             "Opens after this many failures in a row.",
         ),
+        time("row", ms(BREAKER_DEFAULT.row_ms, 0, 600_000), "The row must last at least this long."),
         number(
             "failure_percent",
             bound(BREAKER_DEFAULT.failure_percent as u32, 1, 101),

@@ -146,6 +146,7 @@ fn apply_tls(findings: &mut Findings<'_>, section: &Section, group: &mut OriginG
 fn apply_breaker(section: &Section, group: &mut OriginGroup) {
     let to = &mut group.breaker;
     to.consecutive_failures = section.number("consecutive_failures").unwrap_or(to.consecutive_failures);
+    to.row_ms = section.time("row").map_or(to.row_ms, millis);
     to.failure_percent = section
         .number("failure_percent")
         .and_then(|percent| u8::try_from(percent).ok())

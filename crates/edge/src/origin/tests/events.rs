@@ -58,7 +58,8 @@ fn failed_attempts_and_their_successors_are_told() {
         assert!(seen[0].starts_with("opened 503 ") && seen[1].starts_with("opened 200 "), "{seen:?}");
         assert!(seen[1].ends_with(" retry") && !seen[0].ends_with(" retry"), "{seen:?}");
 
-        let nobody = OriginGroup::of(Origin::parse("http://127.0.0.1:1").unwrap());
+        let (_socket, nobody) = refusing();
+        let nobody = hasty(OriginGroup::of(nobody));
         let seen = events(async |origins| {
             for _ in 0..6 {
                 fetch_line(origins, &nobody, get("/")).await;

@@ -18,12 +18,6 @@ fn group_of(origins: impl IntoIterator<Item = Origin>) -> OriginGroup {
     group
 }
 
-/// An origin where nobody listens.
-async fn refusing() -> Origin {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    Origin::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap()
-}
-
 const BUSY: &str = "HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy";
 
 // --- Time-outs ---
@@ -114,7 +108,8 @@ fn a_refused_connection_goes_to_the_next_origin_for_any_method() {
         parts.try_send(Ok(BodyPart::End(Fields::new()))).unwrap();
         let mut upload = request("POST", "/");
         upload.body = RequestBody::Stream { length: Some(5), parts: receiver };
-        let group = group_of([refusing().await, second.origin()]);
+        let (_socket, nobody) = refusing();
+        let group = group_of([nobody, second.origin()]);
         let response = origins.fetch(&group, upload, |_, _| {}).await.unwrap();
         assert_eq!((response.status, response.info.attempts), (200, 2));
         assert!(second.seen()[0].ends_with("\r\n\r\nhello"), "{:?}", second.seen());
@@ -152,7 +147,8 @@ fn when_the_next_origin_is_no_better_the_first_answer_stands() {
     play(async {
         let first = Scripted::start(vec![vec![Read, send(BUSY)]]).await;
         let (origins, _) = origins();
-        let group = group_of([first.origin(), refusing().await]);
+        let (_socket, nobody) = refusing();
+        let group = group_of([first.origin(), nobody]);
         assert_eq!(fetch_line(&origins, &group, get("/")).await, "503 [4] \"busy\"");
     });
 }
@@ -208,7 +204,7 @@ fn a_failing_origin_is_left_alone_until_a_probe_succeeds() {
         script.push(vec![Read, send(OK), Read, send(OK)]);
         let origin = Scripted::start(script).await;
         let (origins, clock) = origins();
-        let group = origin.group();
+        let group = hasty(origin.group());
         for _ in 0..5 {
             assert_eq!(fetch_line(&origins, &group, get("/")).await, "reset");
         }
@@ -233,7 +229,8 @@ fn the_breaker_of_one_worker_is_the_breaker_of_all() {
     play(async {
         let clock = Clock::manual(Wall::default());
         let shared = Arc::new(OriginsShared::new(clock));
-        let group = OriginGroup::of(refusing().await);
+        let (_socket, nobody) = refusing();
+        let group = hasty(OriginGroup::of(nobody));
         let (one, other) = (Origins::new(shared.clone()), Origins::new(shared));
         for _ in 0..5 {
             assert_eq!(fetch_line(&one, &group, get("/")).await, "connect");
@@ -285,7 +282,8 @@ fn what_the_visitor_breaks_off_does_not_count_against_the_origin() {
 #[test]
 fn an_empty_group_is_an_error_of_the_configuration() {
     play(async {
-        let mut group = OriginGroup::of(refusing().await);
+        let (_socket, nobody) = refusing();
+        let mut group = OriginGroup::of(nobody);
         group.origins.clear();
         let (origins, _) = origins();
         assert_eq!(fetch_line(&origins, &group, get("/")).await, "no-origin");
