@@ -10,7 +10,7 @@ use semantics::{Fields, Why};
 use crate::flight::FillReader;
 use crate::loaded::RuleAt;
 use crate::object::Object;
-use crate::origin::{FetchError, OriginBody, OriginResponse};
+use crate::origin::{FetchError, OriginBody, OriginResponse, Tunnel};
 
 /// One final response.
 pub(crate) struct Answer {
@@ -92,6 +92,8 @@ pub(crate) enum Body {
     Fill(FillReader, Option<u64>),
     /// The origin's answer to this request alone.
     Origin(OriginBody),
+    /// After 101: the connection to the origin, which speaks another protocol now.
+    Tunnel(Box<Tunnel>),
 }
 
 /// One part of a multipart/byteranges body.

@@ -15,12 +15,14 @@ use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use model::settings::Limits;
+use rustix::net::{SendFlags, send};
 use semantics::{Fields, Why};
-use tokio::io::{AsyncReadExt, AsyncWrite};
+use store::Run;
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
@@ -44,6 +46,9 @@ const UPLOAD_PIECE_BYTES: usize = 16 * 1024;
 
 /// Most slices of a stored body that one write names.
 const WRITE_SLICES: usize = 16;
+
+/// How long an upgraded connection may be silent in both directions.
+const TUNNEL_IDLE: Duration = Duration::from_secs(3600);
 
 /// After a refusal or an early answer: how much of what the visitor still sends is read and dropped, so that the answer
 /// is not lost to a reset (RFC 9112 §9.6), and for how long.
@@ -200,6 +205,10 @@ impl Connection<'_> {
         if framing == Framing::None {
             return match Flow::begin(&self.worker, &request) {
                 Begun::Answer(answer) => self.respond(&request, answer, after).await,
+                Begun::Waiting(flow) if flow.is_upgrade() => {
+                    self.reader.watch.clear();
+                    Box::pin(self.upgrade(&request, flow, after)).await
+                }
                 Begun::Waiting(flow) => {
                     self.reader.watch.clear();
                     let (writer, worker) = (&mut self.writer, &*self.worker);
@@ -210,6 +219,52 @@ impl Connection<'_> {
             };
         }
         Box::pin(self.respond_with_upload(&request, framing, expects_continue, after)).await
+    }
+
+    /// Hands the connection to the origin, if that agrees to change the protocol; else answers with what it said.
+    async fn upgrade(&mut self, request: &Rc<Request>, flow: Box<Flow>, after: After) -> Result<After, Gone> {
+        let mut answer = flow.finish(RequestBody::Empty).await;
+        let tunnel = match std::mem::replace(&mut answer.body, Body::Empty) {
+            Body::Tunnel(tunnel) => tunnel,
+            body => {
+                answer.body = body;
+                return self.respond(request, answer, after).await;
+            }
+        };
+        self.respond(request, answer, After::KeepAlive).await?;
+        let (mut from_origin, mut to_origin) = tokio::io::split(tunnel.io);
+        let (reader, writer, worker) = (&mut self.reader, &mut self.writer, &*self.worker);
+        let watch = reader.watch.clone();
+        let up = async {
+            loop {
+                if !reader.buffer.is_empty() {
+                    to_origin.write_all(&reader.buffer).await?;
+                    reader.buffer.clear();
+                }
+                watch.set(worker.tick_after(TUNNEL_IDLE));
+                if reader.read().await? == 0 {
+                    return Ok::<_, Gone>(());
+                }
+            }
+        };
+        let down = async {
+            let mut buffer = vec![0; UPLOAD_PIECE_BYTES];
+            loop {
+                let count = from_origin.read(&mut buffer).await?;
+                if count == 0 {
+                    return Ok::<_, Gone>(());
+                }
+                writer.write(worker, &buffer[..count], &[]).await?;
+                watch.set(worker.tick_after(TUNNEL_IDLE));
+            }
+        };
+        // Either side's end is the end of both: protocols that are tunnelled say goodbye in their own words before.
+        tokio::select! {
+            biased;
+            ended = down => ended?,
+            ended = up => ended?,
+        }
+        Ok(After::Close)
     }
 
     /// Pumps the request's body to the flow while it works, and answers.
@@ -382,6 +437,7 @@ async fn upload(
     loop {
         match decoder.decode(&mut reader.buffer, UPLOAD_PIECE_BYTES) {
             Ok(Decoded::End) => {
+                reader.watch.clear();
                 let _ = sender.send(Ok(BodyPart::End(Fields::new()))).await;
                 return Ok(());
             }
@@ -565,6 +621,9 @@ impl Writer<'_> {
         start: u64,
         end: u64,
     ) -> Result<(), Unwritten> {
+        if let Some(run) = stored.pages() {
+            return self.write_pages(worker, head, run, start, end).await;
+        }
         let (mut head_done, mut offset) = (0, start);
         while head_done < head.len() || offset < end {
             let mut slices = [IoSlice::new(&[]); WRITE_SLICES];
@@ -588,6 +647,28 @@ impl Writer<'_> {
             let of_head = written.min(head.len() - head_done);
             head_done += of_head;
             offset += (written - of_head) as u64;
+        }
+        Ok(())
+    }
+
+    /// Writes `head` and then bytes `start..end` of a body that the kernel sends from where it lies.
+    async fn write_pages(
+        &mut self,
+        worker: &Worker,
+        head: &[u8],
+        run: &Run,
+        start: u64,
+        end: u64,
+    ) -> Result<(), Unwritten> {
+        let mut head_done = 0;
+        while head_done < head.len() {
+            // MSG_MORE: the head waits for the body, so that both share packets.
+            let more = if start < end { SendFlags::MORE } else { SendFlags::empty() };
+            head_done += self.write_by(worker, |socket| Ok(send(socket, &head[head_done..], more)?)).await?;
+        }
+        let mut at = start;
+        while at < end {
+            at += self.write_by(worker, |socket| run.send(socket, at, end)).await? as u64;
         }
         Ok(())
     }
@@ -634,7 +715,7 @@ impl Writer<'_> {
                 }
                 self.finish(worker, out, chunked).await
             }
-            Body::Empty | Body::Bytes(_) | Body::Stored(..) => Ok(()),
+            Body::Empty | Body::Bytes(_) | Body::Stored(..) | Body::Tunnel(_) => Ok(()),
         }
     }
 
@@ -689,14 +770,43 @@ impl Writer<'_> {
         result
     }
 
-    /// One write of at least a byte. Waiting for the socket arms the stall deadline.
+    /// One vectored write of at least a byte.
     async fn write_some(&mut self, worker: &Worker, slices: &[IoSlice<'_>]) -> Result<usize, Unwritten> {
+        self.wait_to_write(worker, |half, context| Pin::new(half).poll_write_vectored(context, slices)).await
+    }
+
+    /// One system call of ours that writes at least a byte.
+    async fn write_by(
+        &mut self,
+        worker: &Worker,
+        mut call: impl FnMut(&TcpStream) -> io::Result<usize>,
+    ) -> Result<usize, Unwritten> {
+        let attempt = |half: &mut WriteHalf<'_>, context: &mut Context<'_>| {
+            let socket: &TcpStream = (*half).as_ref();
+            loop {
+                ready!(socket.poll_write_ready(context))?;
+                match socket.try_io(Interest::WRITABLE, || call(socket)) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    done => return Poll::Ready(done),
+                }
+            }
+        };
+        self.wait_to_write(worker, attempt).await
+    }
+
+    /// Waits for a write. Only a socket that does not take anything at once arms the stall deadline.
+    async fn wait_to_write(
+        &mut self,
+        worker: &Worker,
+        mut attempt: impl FnMut(&mut WriteHalf<'_>, &mut Context<'_>) -> Poll<io::Result<usize>>,
+    ) -> Result<usize, Unwritten> {
         let mut waited = false;
         let written = poll_fn(|context| {
             if waited && self.watch.is_expired() {
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
-            let written = Pin::new(&mut self.half).poll_write_vectored(context, slices);
+            let written = attempt(&mut self.half, context);
             if written.is_pending() {
                 if !waited {
                     self.watch.set(worker.tick_after(worker.limits().write_stall_timeout));

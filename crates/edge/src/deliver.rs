@@ -29,7 +29,7 @@ pub(crate) enum Framing {
 
 /// How the content of `answer` is framed towards `request`'s sender. RFC 9112 §6.3.
 fn framing(request: &Request, answer: &Answer) -> Framing {
-    let has_no_content = request.method == Method::Head || matches!(answer.status, 204 | 304);
+    let has_no_content = request.method == Method::Head || matches!(answer.status, 101 | 204 | 304);
     match answer.length {
         _ if has_no_content => Framing::NoBody,
         Some(_) => Framing::Length,
@@ -79,7 +79,7 @@ pub(crate) fn write_head(
     out.extend_from_slice(&request.id.text());
     out.extend_from_slice(b"\r\n");
     if let Some(length) = answer.length
-        && !matches!(answer.status, 204 | 304)
+        && !matches!(answer.status, 101 | 204 | 304)
     {
         h1::write_number(out, "Content-Length", length);
     }
@@ -90,6 +90,7 @@ pub(crate) fn write_head(
         write_server_timing(out, request, answer);
     }
     match request.protocol {
+        _ if answer.status == 101 => out.extend_from_slice(b"Connection: Upgrade\r\nUpgrade: websocket\r\n"),
         _ if close || framing == Framing::Close => out.extend_from_slice(b"Connection: close\r\n"),
         Protocol::Http10 => out.extend_from_slice(b"Connection: keep-alive\r\n"),
         Protocol::Http11 => {}

@@ -467,7 +467,15 @@ impl Job {
     fn finished(&self, fill: &Fill, shape: &Shape) -> Option<Stored> {
         let body = fill.whole_body()?;
         let Shape::Part { length, range } = shape else {
-            return Some(Stored::whole(fill.facts, fill.position, fill.tags.clone(), &fill.head, body));
+            let pages = self.worker.shared.pages.as_ref();
+            return Some(Stored::whole(
+                fill.facts,
+                fill.position,
+                fill.tags.clone(),
+                &fill.head,
+                body,
+                pages,
+            ));
         };
         let content = match body {
             WholeBody::Contiguous(pieces) => pieces.concat(),

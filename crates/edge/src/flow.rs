@@ -33,7 +33,7 @@ use crate::lookup::{self, Found, Purged};
 use crate::object::Object;
 use crate::origin::{OriginRequest, OriginResponse, RequestBody};
 use crate::refusal::Refusal;
-use crate::request::{Method, Request};
+use crate::request::{Method, Protocol, Request};
 use crate::serve;
 use crate::worker::Worker;
 
@@ -135,6 +135,9 @@ impl Flow {
             }))
         };
         let directives = RequestDirectives::default();
+        if at.rule().websocket && asks_for_websocket(request) {
+            return wait(Step::Pass { why: Why::Upgrade }, Vec::new(), directives, at);
+        }
         if !request.method.is_cacheable() || request.has_body {
             return wait(Step::Pass { why: Why::Method }, Vec::new(), directives, at);
         }
@@ -155,6 +158,11 @@ impl Flow {
         };
         worker.key_text.replace(text);
         begun
+    }
+
+    /// Whether the connection may become the origin's.
+    pub(crate) fn is_upgrade(&self) -> bool {
+        matches!(self.step, Step::Pass { why: Why::Upgrade })
     }
 
     /// Interim responses that come while the flow waits.
@@ -325,7 +333,7 @@ impl Flow {
             fields: fetch::forwarded_fields(&self.worker, &self.at, &self.request),
             retry_safe: self.request.method.is_safe() && matches!(body, RequestBody::Empty),
             body,
-            upgrade: None,
+            upgrade: (why == Why::Upgrade).then(|| "websocket".into()),
         };
         let interim = self.interim.clone();
         let fetched = self.worker.origins.fetch(&self.at.rule().origin, request, move |status, fields| {
@@ -418,6 +426,14 @@ impl Want {
             range: self.range.clone(),
         }
     }
+}
+
+/// Whether a request wants to switch to WebSocket (RFC 6455 §4.1).
+fn asks_for_websocket(request: &Request) -> bool {
+    request.method == Method::Get
+        && request.protocol == Protocol::Http11
+        && request.fields.get("upgrade").is_some_and(|protocol| protocol.eq_ignore_ascii_case(b"websocket"))
+        && hop::connection_lists(&request.fields, "upgrade")
 }
 
 /// Which failures of the origin a stored response may hide.

@@ -14,7 +14,7 @@ use model::{Snapshot, breaker, health};
 use observe::{AccessLog, BreakerReading, Observer, OriginReading, Readings, Registry, TierReading};
 use parking_lot::{Mutex, RwLock};
 use semantics::key::KeySeed;
-use store::{Policy, Tier, TierConfig, TierStats};
+use store::{Pages, Policy, Tier, TierConfig, TierStats};
 use tokio::runtime::Builder;
 use tokio::task::LocalSet;
 
@@ -145,6 +145,7 @@ impl Edge {
             clock,
             seed: KeySeed(key_seed),
             store,
+            pages: Pages::new().ok(),
             flights: Flights::new(),
             loaded: RwLock::new(loaded),
             loaded_version: AtomicU64::new(0),

@@ -15,10 +15,14 @@ use semantics::fields::value_in;
 use semantics::range::Part;
 use semantics::vary::VarySpec;
 use semantics::{Facts, Fields};
-use store::Weigh;
+use store::{Pages, Run, Weigh};
 
 /// Size of one block of a large body; bodies up to this are contiguous.
 pub(crate) const BLOCK_BYTES: usize = 1024 * 1024;
+
+/// Bodies from this size on are put into [`Pages`]: below it, copying the bytes costs less than a second system call and
+/// the references to their pages. Measured with `bench/hit.sh`.
+pub(crate) const PAGED_BYTES_MIN: u64 = 48 * 1024;
 
 /// What a key leads to: one pointer, because the tier holds millions of them.
 pub(crate) type Entry = Arc<Item>;
@@ -89,6 +93,8 @@ struct More {
 enum Rest {
     /// Behind the head.
     Nothing,
+    /// In pages that a socket takes without a copy.
+    Pages(Arc<Run>),
     /// In blocks of [`BLOCK_BYTES`], the last one shorter; so many bytes in all.
     Blocks(Box<[Bytes]>, u64),
     /// Only these parts of it are held.
@@ -120,7 +126,20 @@ pub(crate) const SPECS_MAX: usize = 4;
 
 impl Stored {
     /// A complete response. `head` holds no Content-Length and no hop-by-hop field: both are made on delivery.
-    pub(crate) fn whole(facts: Facts, position: u64, tags: Vec<u64>, head: &Fields, body: WholeBody) -> Self {
+    pub(crate) fn whole(
+        facts: Facts,
+        position: u64,
+        tags: Vec<u64>,
+        head: &Fields,
+        body: WholeBody,
+        pages: Option<&Pages>,
+    ) -> Self {
+        let (pieces, len) = body.pieces();
+        if len >= PAGED_BYTES_MIN
+            && let Some(run) = pages.and_then(|pages| pages.store(pieces).ok())
+        {
+            return Stored::new(facts, position, tags, head, &[[]; 0], Rest::Pages(Arc::new(run)));
+        }
         match body {
             WholeBody::Contiguous(pieces) => Stored::new(facts, position, tags, head, &pieces, Rest::Nothing),
             WholeBody::Blocks(blocks, len) => {
@@ -197,6 +216,7 @@ impl Stored {
     pub(crate) fn body_len(&self) -> Option<u64> {
         match self.rest() {
             Rest::Nothing => Some((self.bytes.len() - self.head_len as usize) as u64),
+            Rest::Pages(run) => Some(run.len()),
             Rest::Blocks(_, len) => Some(*len),
             Rest::Parts(_) => None,
         }
@@ -206,11 +226,20 @@ impl Stored {
     pub(crate) fn parts(&self) -> Option<&Parts> {
         match self.rest() {
             Rest::Parts(parts) => Some(parts),
-            Rest::Nothing | Rest::Blocks(..) => None,
+            Rest::Nothing | Rest::Pages(_) | Rest::Blocks(..) => None,
         }
     }
 
-    /// The longest contiguous slice of a whole body from `offset` on; empty at the end.
+    /// The pages of a body that lies in some.
+    pub(crate) fn pages(&self) -> Option<&Run> {
+        match self.rest() {
+            Rest::Pages(run) => Some(run),
+            Rest::Nothing | Rest::Blocks(..) | Rest::Parts(_) => None,
+        }
+    }
+
+    /// The longest slice of the body from `offset` on; empty at the end, where a part is missing, and for a body in
+    /// [`Stored::pages`].
     pub(crate) fn body_at(&self, offset: u64) -> &[u8] {
         match self.rest() {
             Rest::Nothing => {
@@ -222,6 +251,7 @@ impl Stored {
                 block.and_then(|block| block.get(offset as usize % BLOCK_BYTES..)).unwrap_or(&[])
             }
             Rest::Parts(parts) => parts.at(offset),
+            Rest::Pages(_) => &[],
         }
     }
 }
@@ -286,6 +316,16 @@ pub(crate) enum WholeBody {
     Blocks(Vec<Bytes>, u64),
 }
 
+impl WholeBody {
+    /// The pieces in order, and their total.
+    fn pieces(&self) -> (&[Bytes], u64) {
+        match self {
+            WholeBody::Contiguous(pieces) => (pieces, pieces.iter().map(|piece| piece.len() as u64).sum()),
+            WholeBody::Blocks(blocks, len) => (blocks, *len),
+        }
+    }
+}
+
 /// What one run of a partial object costs beside its bytes: the pair and the allocation behind `Bytes`.
 const RUN_OVERHEAD: usize = 40 + 48;
 
@@ -301,6 +341,9 @@ impl Weigh for Item {
                         Rest::Nothing => 0,
                         Rest::Blocks(blocks, len) => *len as usize + blocks.len() * RUN_OVERHEAD,
                         Rest::Parts(parts) => parts.bytes(),
+                        Rest::Pages(run) => {
+                            run.memory_bytes() as usize + size_of::<Run>() + 2 * ALLOCATION_SLACK
+                        }
                     };
                     size_of::<More>() + more.tags.len() * 8 + rest + ALLOCATION_SLACK
                 });

@@ -318,7 +318,10 @@ pub(crate) fn passed(
         length,
         content_range: None,
         content_type: None,
-        body: Body::Origin(response.body),
+        body: match response.tunnel {
+            Some(tunnel) => Body::Tunnel(Box::new(tunnel)),
+            None => Body::Origin(response.body),
+        },
         rule: Some(at.clone()),
         origin: None,
     }

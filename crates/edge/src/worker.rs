@@ -13,7 +13,7 @@ use model::settings::Limits;
 use parking_lot::RwLock;
 use semantics::key::KeySeed;
 use semantics::tags::TagSeed;
-use store::Tier;
+use store::{Pages, Tier};
 
 use crate::clock::Clock;
 use crate::flight::Flights;
@@ -29,6 +29,8 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) seed: KeySeed,
     pub(crate) store: Tier<Entry>,
+    /// Where large bodies lie; `None` where the system has no such files.
+    pub(crate) pages: Option<Pages>,
     pub(crate) flights: Flights,
     pub(crate) loaded: RwLock<Arc<Loaded>>,
     /// Counts replacements of `loaded`, so that workers notice with one load.
@@ -230,7 +232,7 @@ impl Watch {
 
     /// No deadline: something else bounds the wait.
     pub(crate) fn clear(&self) {
-        self.deadline.set(u32::MAX);
+        self.set(u32::MAX);
     }
 
     /// Whether the deadline has passed.

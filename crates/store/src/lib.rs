@@ -1,7 +1,9 @@
-//! Bytes by key in memory: admission, eviction and a budget that is kept. Knows no HTTP, no clock and no IO.
+//! Bytes by key in memory: admission, eviction and a budget that is kept. Knows no HTTP and no clock.
 //!
 //! [`Tier`] maps uniformly hashed 128-bit keys to values that are cheap to clone (an `Arc`), and decides what stays
 //! when the budget is full. The edge keeps its stored responses in one and shares it between its workers.
+//!
+//! [`Pages`] holds the bytes of large values where the kernel can send them from without a copy.
 //!
 //! What it doesn't do: freshness, purges, variants and collapsing are the caller's. A value is opaque but for its
 //! weight.
@@ -27,10 +29,12 @@
 
 mod eviction;
 mod ghost;
+mod pages;
 mod shard;
 mod slots;
 mod tier;
 
+pub use pages::{PAGE_BYTES, Pages, Run};
 pub use tier::{Insertion, Policy, Refusal, Tier, TierConfig, TierStats, Weigh};
 
 /// A key for tests: uniform and reproducible.

@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::attempt::Attempt;
 use super::error::{FetchError, FetchErrorKind, Phase, Sent};
-use super::exchange::{body_failure, fields_of, header_map};
+use super::exchange::{body_failure, header_map};
 use super::pool::Lease;
 
 // --- Towards the origin ---
@@ -246,7 +246,6 @@ impl Body for Upload {
 /// the stream (HTTP/2).
 pub(crate) struct OriginBody {
     live: Option<Live>,
-    trailers: Fields,
 }
 
 struct Live {
@@ -268,7 +267,7 @@ impl OriginBody {
         total: Option<Instant>,
     ) -> Self {
         let live = Live { incoming, lease, attempt, upload: StopsUpload(upload), idle, total };
-        let mut body = OriginBody { live: Some(live), trailers: Fields::new() };
+        let mut body = OriginBody { live: Some(live) };
         let ended = body.live.as_ref().is_some_and(|live| live.incoming.is_end_stream());
         if ended {
             body.finish();
@@ -278,7 +277,7 @@ impl OriginBody {
 
     /// A body without bytes.
     pub(super) fn empty() -> Self {
-        OriginBody { live: None, trailers: Fields::new() }
+        OriginBody { live: None }
     }
 
     /// The next bytes, never empty; `None` at the clean end and ever after; `Some(Err)` once when the body broke off,
@@ -300,17 +299,13 @@ impl OriginBody {
                     self.finish();
                     return None;
                 }
+                // Trailers are dropped, as RFC 9110 §6.5.1 lets every recipient do.
                 Ok(Some(Ok(frame))) => match frame.into_data() {
-                    Ok(data) if data.is_empty() => {}
-                    Ok(data) => {
+                    Ok(data) if !data.is_empty() => {
                         live.attempt.received(data.len());
                         return Some(Ok(data));
                     }
-                    Err(frame) => {
-                        if let Ok(trailers) = frame.into_trailers() {
-                            self.trailers = fields_of(&trailers);
-                        }
-                    }
+                    _ => {}
                 },
                 Ok(Some(Err(error))) => return self.fail(body_failure(&error)),
                 Err(_) => {
@@ -319,11 +314,6 @@ impl OriginBody {
                 }
             }
         }
-    }
-
-    /// The trailer fields; complete once [`OriginBody::chunk`] has returned `None`.
-    pub(crate) fn trailers(&self) -> &Fields {
-        &self.trailers
     }
 
     /// Closes the connection; the head was all that was wanted.

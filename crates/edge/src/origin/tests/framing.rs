@@ -192,13 +192,14 @@ fn an_origin_that_sends_interim_responses_for_ever_is_given_up() {
 }
 
 #[test]
-fn trailers_come_after_the_body() {
+fn trailers_after_the_body_are_dropped() {
     play(async {
         let answer = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-Sum: 7\r\n\r\n";
         let origin = Scripted::start(vec![vec![Read, send(answer)]]).await;
         let (origins, _) = origins();
         let mut response = origins.fetch(&origin.group(), get("/"), |_, _| {}).await.unwrap();
-        read_body(&mut response).await.1.unwrap();
-        assert_eq!(response.body.trailers().get("x-sum"), Some(&b"7"[..]));
+        let (body, ended) = read_body(&mut response).await;
+        ended.unwrap();
+        assert_eq!(body, "ok");
     });
 }
