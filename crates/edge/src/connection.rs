@@ -41,6 +41,9 @@ use crate::{forwarded, proxy_protocol};
 /// Pieces of a request body that may wait between visitor and origin.
 const UPLOAD_PIECES: usize = 4;
 
+/// Most empty lines before a request line.
+const EMPTY_LINES_MAX: usize = 8;
+
 /// Largest piece of a request body.
 const UPLOAD_PIECE_BYTES: usize = 16 * 1024;
 
@@ -57,11 +60,11 @@ const LINGER: Duration = Duration::from_secs(2);
 
 /// Serves one connection until either side has had enough.
 pub(crate) async fn serve(worker: Rc<Worker>, mut stream: TcpStream, peer: SocketAddr) {
-    let watch = worker.watch();
+    let (watch, stall) = (worker.watch(), worker.watch());
     let (read, write) = stream.split();
     let mut connection = Connection {
-        reader: Reader { half: read, buffer: Vec::new(), watch: watch.clone() },
-        writer: Writer { half: write, watch, sent: 0 },
+        reader: Reader { half: read, buffer: Vec::new(), watch },
+        writer: Writer { half: write, watch: stall, sent: 0 },
         visitor: Visitor { client: peer.ip(), peer: peer.ip(), secure: false },
         worker,
     };
@@ -117,6 +120,9 @@ impl Connection<'_> {
             served += 1;
             let last = served >= limits.requests_per_connection_max || self.worker.is_draining();
             if self.serve_request(end, last).await? == After::Close {
+                if self.reader.has_unread() {
+                    self.linger().await;
+                }
                 return Ok(());
             }
         }
@@ -149,8 +155,17 @@ impl Connection<'_> {
         }
         let mut scan = HeadScan::default();
         let mut first = true;
+        let mut empty_lines = 0;
         loop {
-            skip_empty_lines(&mut self.reader.buffer);
+            while self.reader.buffer.starts_with(b"\r\n") {
+                // RFC 9112 §2.2: at least one empty line before the request line is to be ignored.
+                self.reader.buffer.drain(..2);
+                scan = HeadScan::default();
+                empty_lines += 1;
+            }
+            if empty_lines > EMPTY_LINES_MAX {
+                return self.refuse(Refusal::Syntax("the request begins with too many empty lines")).await;
+            }
             match scan.scan(&self.reader.buffer) {
                 Scanned::Head { end } if end as u64 > limits.header_bytes_max.0 => {
                     return self.refuse(Refusal::HeadTooLarge(limits.header_bytes_max.0)).await;
@@ -205,7 +220,7 @@ impl Connection<'_> {
         if framing == Framing::None {
             return match Flow::begin(&self.worker, &request) {
                 Begun::Answer(answer) => self.respond(&request, answer, after).await,
-                Begun::Waiting(flow) if flow.is_upgrade() => {
+                Begun::Waiting(flow) if request.wants_websocket && flow.is_upgrade() => {
                     self.reader.watch.clear();
                     Box::pin(self.upgrade(&request, flow, after)).await
                 }
@@ -383,13 +398,6 @@ impl Connection<'_> {
     }
 }
 
-/// RFC 9112 §2.2: a server should ignore at least one empty line before the request line.
-fn skip_empty_lines(buffer: &mut Vec<u8>) {
-    if buffer.starts_with(b"\r\n") {
-        buffer.drain(..2);
-    }
-}
-
 /// Waits for the flow's answer, passing interim responses on, and writes it.
 async fn answer_later(
     writer: &mut Writer<'_>,
@@ -408,8 +416,9 @@ async fn answer_later(
             Poll::Pending => interim.poll_some(context).map(|()| None),
         });
         let next = next.await;
+        let responses = interim.take();
         if request.protocol == Protocol::Http11 {
-            writer.write_interim(worker, interim.take()).await?;
+            writer.write_interim(worker, responses).await?;
         }
         if let Some(answer) = next {
             // An upload that broke off is the visitor's fault, whatever the origin made of it.
@@ -498,6 +507,7 @@ async fn respond(
         Body::Stored(stored, start, end) => writer.write_stored(worker, &out, stored, *start, *end).await,
         _ => Ok(()),
     };
+    let promised = answer.length.filter(|_| framing == deliver::Framing::Length);
     let (body, told) = answer.split();
     let streams = matches!(body, Body::Fill(..) | Body::Origin(_) | Body::Multipart(..));
     let written = match written {
@@ -508,6 +518,11 @@ async fn respond(
         written => written,
     };
     worker.return_buffer(out);
+    // The last guard of what was promised: whatever went wrong below, a short body never ends cleanly.
+    let written = match (written, promised) {
+        (Ok(()), Some(length)) if writer.sent != head_bytes + length => Err(Unwritten::Origin),
+        (written, _) => written,
+    };
     let why = match &written {
         Ok(()) => told.note.why,
         Err(Unwritten::Visitor) => Why::ClientGone,
@@ -550,6 +565,11 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
+    /// Whether the visitor has sent more than was read: closing now would reset what it has yet to receive.
+    fn has_unread(&self) -> bool {
+        !self.buffer.is_empty() || matches!(self.half.try_read(&mut [0]), Ok(1))
+    }
+
     /// Reads what there is behind what the buffer holds; 0 at the end. `TimedOut` when the watch expires.
     async fn read(&mut self) -> io::Result<usize> {
         if self.buffer.capacity() - self.buffer.len() < 1024 {
@@ -694,7 +714,7 @@ impl Writer<'_> {
                 let mut left = end.map(|end| end.saturating_sub(reader.offset()));
                 while left != Some(0) {
                     // The head goes out with the first piece, or alone if that is not there yet.
-                    let next = self.next_piece(worker, out, chunked, reader.next()).await?;
+                    let next = self.next_piece(worker, out, reader.next()).await?;
                     let Some(mut piece) = next.map_err(|_| Unwritten::Origin)? else { break };
                     if let Some(left) = &mut left {
                         piece.truncate((*left).min(piece.len() as u64) as usize);
@@ -706,7 +726,7 @@ impl Writer<'_> {
             }
             Body::Origin(mut body) => {
                 loop {
-                    let next = self.next_piece(worker, out, chunked, body.chunk()).await?;
+                    let next = self.next_piece(worker, out, body.chunk()).await?;
                     match next {
                         Some(Ok(piece)) => self.write_piece(worker, out, &piece, chunked).await?,
                         Some(Err(_)) => return Err(Unwritten::Origin),
@@ -724,7 +744,6 @@ impl Writer<'_> {
         &mut self,
         worker: &Worker,
         out: &mut Vec<u8>,
-        _chunked: bool,
         next: impl Future<Output = T>,
     ) -> Result<T, Unwritten> {
         let mut next = pin!(next);

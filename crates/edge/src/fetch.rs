@@ -3,12 +3,12 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use model::purge::Kind;
-use semantics::key::{Device, normalise_host, normalise_path};
+use semantics::key::{Device, hash, normalise_host, normalise_path};
 use semantics::range::{self, ContentRange, Part};
-use semantics::reuse::may_serve_on_error;
 use semantics::tags::{TagLimits, tag_hash, tags_of};
 use semantics::update::{HeadUpdate, update_from_head};
 use semantics::vary::normalise_request;
@@ -16,7 +16,7 @@ use semantics::{Facts, Fields, StoreRequest, Target, Wall, Why, hop};
 use tokio::sync::oneshot;
 
 use crate::answer::{ContentRange as Described, OriginNote};
-use crate::flight::{End, FAILURE_HOLD_MS, Fill, Landing, Pilot};
+use crate::flight::{End, FAILURE_HOLD_MS, Fill, FillReader, Landing, Pilot};
 use crate::interim::Interim;
 use crate::loaded::RuleAt;
 use crate::lookup::{self, Place, Purged};
@@ -27,6 +27,10 @@ use crate::worker::Worker;
 
 /// For how long an uncacheable answer makes others not queue for the same key. Varnish's default for hit-for-miss.
 const PASS_HOLD_MS: u64 = 120_000;
+
+/// What fills in flight may take in memory beside the tier, in objects of the largest size: with the default of 2 % each
+/// about a quarter of the tier. What comes above it streams through without being kept.
+const FILLS_KEPT_MAX: u64 = 12;
 
 /// Fields that frameworks take for the real URL, host, method or visitor, and that no key of ours holds: from a
 /// stranger they would change what others get.
@@ -86,8 +90,14 @@ pub(crate) struct Job {
     pub(crate) text: Vec<u8>,
     /// The key that the flight is under.
     pub(crate) key: u128,
+    /// The key that the object will be under, as far as is known.
+    pub(crate) object_key: u128,
     /// The purge position when the fetch started.
     pub(crate) position: u64,
+    /// The epoch of the primary key when the fetch started.
+    pub(crate) epoch: u64,
+    /// Whether the stale response may answer in place of a 5xx.
+    pub(crate) hides_errors: bool,
     /// What is stored and stale: to be validated.
     pub(crate) stale: Option<Object>,
     /// Ask for this only.
@@ -137,8 +147,10 @@ impl NotKept {
 pub(crate) enum Outcome {
     /// Look at the flight.
     Landed,
-    /// Look at the flight, whose copy may lack these Set-Cookie lines: they are for the asker.
-    Filling(Fields),
+    /// Look at the flight. Its copy may lack these Set-Cookie lines: they are for the asker, and so is the reader.
+    Filling { cookies: Fields, reader: Option<FillReader> },
+    /// A confirmed response that may no longer be kept: for the asker alone.
+    Own(Object),
     /// The answer is not to be shared; here it is.
     Private(Box<OriginResponse>),
     /// There is none.
@@ -174,13 +186,22 @@ pub(crate) async fn fly(mut job: Job, pilot: Pilot, interim: Interim, report: on
         };
         match judged {
             Judged::Whole => {}
-            Judged::Confirmed(stored) => {
+            Judged::Confirmed(stored, None) => {
                 job.land_stored(&pilot, stored);
                 tell(Outcome::Landed);
             }
+            Judged::Confirmed(stored, Some(reason)) => {
+                if reason.is_of_the_response() {
+                    drop(job.worker.shared.store.remove(job.object_key));
+                }
+                pilot.flight().land(Landing::Private);
+                job.finish(&pilot, false);
+                tell(Outcome::Own(stored));
+            }
             Judged::Keep { facts, fields, response, shape } => {
                 let fill = job.start_fill(&pilot, facts, fields, &shape);
-                tell(Outcome::Filling(cookies_of(&response.fields)));
+                let (cookies, reader) = (cookies_of(&response.fields), fill.read_from(0));
+                tell(Outcome::Filling { cookies, reader });
                 job.fill(&pilot, &fill, shape, response).await;
             }
             Judged::Troubled => {
@@ -189,10 +210,10 @@ pub(crate) async fn fly(mut job: Job, pilot: Pilot, interim: Interim, report: on
                 tell(Outcome::Landed);
             }
             Judged::Private { response, reason } => {
-                job.learn_from_head(&pilot, &response);
+                job.learn_from_head(&response);
                 if reason.is_of_the_response() {
                     let until_ms = job.worker.shared.clock.monotonic_ms() + PASS_HOLD_MS;
-                    job.worker.insert(job.key, Arc::new(Item::Pass { until_ms }));
+                    job.worker.insert(job.object_key, Arc::new(Item::Pass { until_ms }));
                 }
                 pilot.flight().land(Landing::Private);
                 job.finish(&pilot, false);
@@ -205,8 +226,8 @@ pub(crate) async fn fly(mut job: Job, pilot: Pilot, interim: Interim, report: on
 
 /// What to do with an answer.
 enum Judged {
-    /// The stored response is confirmed (304), under a new head.
-    Confirmed(Object),
+    /// The stored response is confirmed (304), under a new head; why that may not be kept, if it may not.
+    Confirmed(Object, Option<NotKept>),
     /// It may be kept.
     Keep { facts: Facts, fields: Fields, response: Box<OriginResponse>, shape: Shape },
     /// The origin is in trouble and there is something stale that may answer instead.
@@ -255,16 +276,16 @@ impl Job {
     }
 
     fn judge(&self, mut response: OriginResponse) -> Judged {
-        let policy = &self.at.rule().policy;
         let now = response.response_time;
         if let Some(stale) = &self.stale {
             if response.status == 304 && !semantics::update::confirms(&stale.fields(), &response.fields) {
                 return Judged::Whole;
             }
             if response.status == 304 {
-                return Judged::Confirmed(Object::new(self.confirm(stale, &response)));
+                let (stored, reason) = self.confirm(stale, &response);
+                return Judged::Confirmed(Object::new(stored), reason);
             }
-            if matches!(response.status, 500 | 502..=504) && may_serve_on_error(&stale.facts, policy, now) {
+            if matches!(response.status, 500 | 502..=504) && self.hides_errors {
                 return Judged::Troubled;
             }
         }
@@ -324,7 +345,7 @@ impl Job {
         match self.judge(response) {
             Judged::Keep { facts, fields, response, shape } => Ok((facts, fields, response, shape)),
             Judged::Private { response, .. } => Err(*response),
-            Judged::Confirmed(_) | Judged::Troubled | Judged::Whole => {
+            Judged::Confirmed(..) | Judged::Troubled | Judged::Whole => {
                 unreachable!("nothing stored was asked about")
             }
         }
@@ -337,16 +358,20 @@ impl Job {
     }
 
     /// The stored response under the head that a 304 has updated (RFC 9111 §4.3.4).
-    fn confirm(&self, stale: &Stored, response: &OriginResponse) -> Stored {
+    fn confirm(&self, stale: &Stored, response: &OriginResponse) -> (Stored, Option<NotKept>) {
         let mut fields = semantics::update::merge_304(&stale.fields(), &response.fields);
         semantics::storing::strip_unstorable(&mut fields, &self.at.rule().policy);
-        let status = stale.facts.status;
-        let facts = self.facts("GET", status, &fields, response.request_time, response.response_time);
-        // What may no longer be kept is still right for those who waited for it.
-        let facts = facts.unwrap_or_else(|_| stale.facts.confirmed(response.response_time));
+        // A part has no Content-Range in its stored head; it is as storable as the whole.
+        let status = if stale.facts.status == 206 { 200 } else { stale.facts.status };
+        let decided = self.facts("GET", status, &fields, response.request_time, response.response_time);
+        let reason = decided.err().map(NotKept::Semantics);
+        let facts = Facts {
+            status: stale.facts.status,
+            ..decided.unwrap_or_else(|_| stale.facts.confirmed(response.response_time))
+        };
         self.clean_for_storing(&mut fields, response.response_time);
         let tags = self.tags(&fields).unwrap_or_else(|| stale.tags().to_vec());
-        stale.with_head(facts, self.position, tags, &fields)
+        (stale.with_head(facts, self.position, tags, &fields), reason)
     }
 
     fn facts(
@@ -404,7 +429,7 @@ fn rest_of(held: &Stored, fields: &Fields, content_range: ContentRange, length: 
 impl Job {
     /// Stores a confirmed response and tells who waits.
     fn land_stored(&self, pilot: &Pilot, stored: Object) {
-        self.store(pilot, &stored.fields(), &stored);
+        self.store(&stored.fields(), &stored);
         pilot.flight().land(Landing::Stored(stored));
         self.finish(pilot, false);
     }
@@ -433,24 +458,23 @@ impl Job {
         shape: Shape,
         mut response: Box<OriginResponse>,
     ) {
-        let largest = self.worker.shared.store.object_bytes_max() as u64;
-        let mut kept = true;
+        let mut kept = KeptBytes { worker: &self.worker, bytes: 0 };
         if let Shape::Rest { held, .. } = &shape {
             for piece in held {
                 fill.push(piece.clone()).await;
             }
         }
+        let mut keeps = true;
         while let Some(piece) = response.body.chunk().await {
             let Ok(piece) = piece else {
-                fill.end(End::Broken);
-                return self.finish(pilot, false);
+                self.finish(pilot, false);
+                return fill.end(End::Broken);
             };
-            if kept && fill.progress().bytes + piece.len() as u64 > largest {
+            if keeps && !kept.takes(piece.len()) {
                 // Too large to keep: nobody new may follow, those who do get a window that moves on.
-                kept = false;
+                keeps = false;
                 fill.abandon();
                 self.finish(pilot, false);
-                self.worker.count_limit(observe::Limit::ObjectBytes);
             }
             if !fill.push(piece).await {
                 return fill.end(End::Broken);
@@ -458,7 +482,7 @@ impl Job {
         }
         fill.end(End::Complete);
         if let Some(stored) = self.finished(fill, &shape) {
-            self.store(pilot, &fill.head, &Object::new(stored));
+            self.store(&fill.head, &Object::new(stored));
         }
         self.finish(pilot, false);
     }
@@ -509,18 +533,22 @@ impl Job {
     }
 
     /// Puts an object where it belongs, unless it has been invalidated meanwhile.
-    fn store(&self, pilot: &Pilot, head: &Fields, stored: &Object) {
+    fn store(&self, head: &Fields, stored: &Object) {
         let (shared, position) = (&self.worker.shared, stored.position());
         let purged = lookup::purged(shared, &self.at, &self.request, stored.tags(), position);
-        if pilot.flight().is_revoked() || matches!(purged, Purged::Yes(Kind::Hard)) {
+        let primary = hash(&shared.seed, &self.text).0;
+        let is_outdated = || shared.epochs.of(primary) != self.epoch;
+        if is_outdated() || matches!(purged, Purged::Yes(Kind::Hard)) {
             // What has come since must not be overwritten by what is older than an invalidation.
             return;
         }
         let place = self.place(head);
-        if let Some(language_key) = place.language_key {
-            self.worker.insert(language_key, stored.entry());
+        let keys = [Some(place.key), place.language_key];
+        keys.into_iter().flatten().for_each(|key| self.worker.insert(key, stored.entry()));
+        if is_outdated() {
+            // An invalidation came in between and has found nothing to take away.
+            keys.into_iter().flatten().for_each(|key| drop(shared.store.remove(key)));
         }
-        self.worker.insert(place.key, stored.entry());
     }
 
     fn place(&self, response: &Fields) -> Place {
@@ -529,7 +557,7 @@ impl Job {
     }
 
     /// What an answer to HEAD says about a stored answer to GET (RFC 9111 §4.3.5).
-    fn learn_from_head(&self, pilot: &Pilot, response: &OriginResponse) {
+    fn learn_from_head(&self, response: &OriginResponse) {
         let Some(stale) = self.stale.as_ref().filter(|_| self.request.method == Method::Head) else { return };
         if stale.facts.status != 200 {
             return;
@@ -542,9 +570,9 @@ impl Job {
                 self.clean_for_storing(&mut fields, answered);
                 let tags = self.tags(&fields).unwrap_or_else(|| stale.tags().to_vec());
                 let stored = stale.with_head(facts, self.position, tags, &fields);
-                self.store(pilot, &fields, &Object::new(stored));
+                self.store(&fields, &Object::new(stored));
             }
-            HeadUpdate::Outdated => drop(self.worker.shared.store.remove(self.key)),
+            HeadUpdate::Outdated => drop(self.worker.shared.store.remove(self.object_key)),
             HeadUpdate::Untouched => {}
         }
     }
@@ -565,8 +593,39 @@ impl Job {
     }
 }
 
+/// Bytes of one fill that is being kept, counted among those of all until it ends.
+struct KeptBytes<'a> {
+    worker: &'a Worker,
+    bytes: u64,
+}
+
+impl KeptBytes<'_> {
+    /// Whether `more` bytes are still within what one object and all fills together may take.
+    fn takes(&mut self, more: usize) -> bool {
+        let shared = &self.worker.shared;
+        let all = shared.fill_bytes.fetch_add(more as u64, Ordering::Relaxed) + more as u64;
+        self.bytes += more as u64;
+        let largest = shared.store.object_bytes_max() as u64;
+        if self.bytes > largest {
+            self.worker.count_limit(observe::Limit::ObjectBytes);
+            return false;
+        }
+        if all > largest * FILLS_KEPT_MAX {
+            self.worker.count_limit(observe::Limit::BufferBytes);
+            return false;
+        }
+        true
+    }
+}
+
+impl Drop for KeptBytes<'_> {
+    fn drop(&mut self) {
+        self.worker.shared.fill_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
 /// The Set-Cookie lines of an answer.
-fn cookies_of(answer: &Fields) -> Fields {
+pub(crate) fn cookies_of(answer: &Fields) -> Fields {
     answer.get_all("set-cookie").map(|cookie| ("Set-Cookie", cookie)).collect()
 }
 
@@ -628,5 +687,8 @@ pub(crate) fn finish_head(worker: &Worker, fields: &mut Fields, response_time: W
     if !fields.contains("date") {
         fields.append_unchecked(b"Date", semantics::date::format(response_time).as_str().as_bytes());
     }
-    hop::append_via(fields, "1.1", &worker.shared.node);
+    if hop::via_passes(fields, &worker.shared.node) == 0 {
+        // A stored head that a 304 updates has it already.
+        hop::append_via(fields, "1.1", &worker.shared.node);
+    }
 }

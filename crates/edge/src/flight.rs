@@ -7,7 +7,8 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
@@ -19,6 +20,9 @@ use crate::object::{BLOCK_BYTES, Object, WholeBody};
 
 /// How long a failed fetch speaks for its key to those who hold a stale response: one attempt a second.
 pub(crate) const FAILURE_HOLD_MS: u64 = 1_000;
+
+/// How long a fill that is no longer kept waits for its slowest reader before it goes on without it.
+const SLOWEST_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How far a fill that is no longer kept may run ahead of its slowest reader.
 const WINDOW_BYTES: u64 = 4 * 1024 * 1024;
@@ -38,26 +42,60 @@ pub(crate) enum Landing {
     Failed { why: Why, shared: bool },
 }
 
+impl Landing {
+    /// Hashes of the surrogate keys, as far as they are known by now.
+    pub(crate) fn tags(&self) -> &[u64] {
+        match self {
+            Landing::Fill(fill) => &fill.tags,
+            Landing::Stored(stored) => stored.tags(),
+            Landing::Pending | Landing::Private | Landing::Failed { .. } => &[],
+        }
+    }
+}
+
 /// One fetch that others may wait for.
 pub(crate) struct Flight {
     /// The purge position when the fetch started.
     pub(crate) position: u64,
+    /// The epoch of its primary key when the fetch started.
+    pub(crate) epoch: u64,
     landing: watch::Sender<Landing>,
-    /// Monotonic milliseconds until which a failure holds; 0 while there is none.
+    /// Monotonic milliseconds until which a failure, of this fetch or of the one before, speaks for the key.
     failed_until_ms: AtomicU64,
-    /// Set by an invalidation: what comes must not be stored and nobody may join.
-    revoked: AtomicBool,
+    /// Why it failed, as [`Why`]'s index.
+    failed_why: AtomicU8,
 }
 
 impl Flight {
     /// A flight that is on no board: nobody else can follow it.
-    pub(crate) fn solitary(position: u64) -> Arc<Self> {
+    pub(crate) fn solitary(position: u64, epoch: u64) -> Arc<Self> {
         Arc::new(Flight {
             position,
+            epoch,
             landing: watch::Sender::new(Landing::Pending),
             failed_until_ms: AtomicU64::new(0),
-            revoked: AtomicBool::new(false),
+            failed_why: AtomicU8::new(Why::Internal as u8),
         })
+    }
+
+    fn fail_until(&self, why: Why, until_ms: u64) {
+        self.failed_why.store(why as u8, Ordering::Relaxed);
+        self.failed_until_ms.store(until_ms, Ordering::Relaxed);
+    }
+
+    /// The failure that speaks for the key at `now_ms`.
+    fn failing(&self, now_ms: u64) -> Option<Why> {
+        let why = Why::ALL.get(usize::from(self.failed_why.load(Ordering::Relaxed)));
+        (now_ms < self.failed_until_ms.load(Ordering::Relaxed)).then_some(why).flatten().copied()
+    }
+
+    /// Whether there is anything to follow: it goes on, or has come to something that others may have.
+    fn is_alive(&self) -> bool {
+        match &*self.landing.borrow() {
+            Landing::Pending | Landing::Stored(_) => true,
+            Landing::Fill(fill) => fill.progress().end != Some(End::Broken),
+            Landing::Private | Landing::Failed { .. } => false,
+        }
     }
 
     /// Waits until the fetch has landed.
@@ -79,11 +117,16 @@ impl Flight {
     pub(crate) fn land(&self, landing: Landing) {
         self.landing.send_replace(landing);
     }
+}
 
-    /// Whether an invalidation has come meanwhile.
-    pub(crate) fn is_revoked(&self) -> bool {
-        self.revoked.load(Ordering::Acquire)
-    }
+/// What is known when a fetch starts.
+pub(crate) struct Start {
+    /// The newest purge position.
+    pub(crate) position: u64,
+    /// The epoch of the primary key.
+    pub(crate) epoch: u64,
+    /// Monotonic milliseconds.
+    pub(crate) now_ms: u64,
 }
 
 /// The flights of an edge, by key.
@@ -112,28 +155,29 @@ impl Flights {
 
     /// Joins the flight under `key`, or starts one. `may_follow` refuses a flight that started too long ago for this
     /// request (before a purge); such a flight is replaced, and goes on for those who follow it already.
+    ///
+    /// `has_stale`: the request has something to fall back on, so a failure that still holds is an answer. Others ask
+    /// again, one for all.
     pub(crate) fn board(
         &self,
         key: u128,
-        position: u64,
-        now_ms: u64,
+        start: &Start,
+        has_stale: bool,
         may_follow: impl FnOnce(&Flight) -> bool,
     ) -> Boarding {
         let mut shard = self.shard(key).lock();
-        if let Some(flight) = shard.get(&key) {
-            match flight.landing() {
-                Landing::Failed { why, .. } if now_ms < flight.failed_until_ms.load(Ordering::Relaxed) => {
+        let flight = Flight::solitary(start.position, start.epoch);
+        if let Some(current) = shard.get(&key) {
+            if let Some(why) = current.failing(start.now_ms) {
+                if has_stale {
                     return Boarding::Failing(why);
                 }
-                Landing::Failed { .. } | Landing::Private => {}
-                Landing::Pending | Landing::Fill(_) | Landing::Stored(_) => {
-                    if !flight.is_revoked() && may_follow(flight) {
-                        return Boarding::Follow(flight.clone());
-                    }
-                }
+                flight.fail_until(why, current.failed_until_ms.load(Ordering::Relaxed));
+            }
+            if current.is_alive() && current.epoch == start.epoch && may_follow(current) {
+                return Boarding::Follow(current.clone());
             }
         }
-        let flight = Flight::solitary(position);
         shard.insert(key, flight.clone());
         Boarding::Lead(flight)
     }
@@ -141,9 +185,8 @@ impl Flights {
     /// Takes a finished flight off the board; a failed one stays until `failed_until_ms` has passed and is taken off
     /// by the next request or by [`Flights::sweep`].
     pub(crate) fn finish(&self, key: u128, flight: &Arc<Flight>, failed_until_ms: Option<u64>) {
-        if let Some(until) = failed_until_ms {
-            flight.failed_until_ms.store(until, Ordering::Relaxed);
-            return;
+        if let (Some(until), Landing::Failed { why, .. }) = (failed_until_ms, flight.landing()) {
+            return flight.fail_until(why, until);
         }
         let mut shard = self.shard(key).lock();
         if shard.get(&key).is_some_and(|current| Arc::ptr_eq(current, flight)) {
@@ -151,20 +194,10 @@ impl Flights {
         }
     }
 
-    /// Makes what is in flight under `key` unusable for anybody who comes from now on.
-    pub(crate) fn revoke(&self, key: u128) {
-        if let Some(flight) = self.shard(key).lock().remove(&key) {
-            flight.revoked.store(true, Ordering::Release);
-        }
-    }
-
-    /// Drops failures that hold no longer.
+    /// Drops failures that hold no longer, and what a task that died has left.
     pub(crate) fn sweep(&self, now_ms: u64) {
         for shard in &self.shards {
-            shard.lock().retain(|_, flight| {
-                !matches!(*flight.landing.borrow(), Landing::Failed { .. })
-                    || now_ms < flight.failed_until_ms.load(Ordering::Relaxed)
-            });
+            shard.lock().retain(|_, flight| flight.is_alive() || flight.failing(now_ms).is_some());
         }
     }
 
@@ -246,6 +279,7 @@ impl Fill {
     /// says `false` when nobody is left to read.
     pub(crate) async fn push(&self, piece: Bytes) -> bool {
         let mut receiver = self.progress.subscribe();
+        let mut slowest;
         loop {
             {
                 let mut data = self.data.lock();
@@ -255,16 +289,17 @@ impl Fill {
                 if data.readers.is_empty() {
                     return false;
                 }
-                let slowest = data.readers.values().copied().min().unwrap_or(0);
+                slowest = data.readers.values().copied().min().unwrap_or(0);
                 data.drop_before(slowest);
-                if self.progress.borrow().bytes - slowest < WINDOW_BYTES {
+                if self.progress.borrow().bytes.saturating_sub(slowest) < WINDOW_BYTES {
                     break;
                 }
                 receiver.mark_unchanged();
             }
-            // A reader that moves or leaves marks the channel as changed.
-            if receiver.changed().await.is_err() {
-                return false;
+            // A reader that moves or leaves marks the channel as changed. One that does neither must not hold the others.
+            if tokio::time::timeout(SLOWEST_PATIENCE, receiver.changed()).await.is_err() {
+                self.data.lock().readers.retain(|_, at| *at > slowest);
+                self.progress.send_modify(|_| {});
             }
         }
         let bytes = piece.len() as u64;
@@ -413,7 +448,11 @@ impl FillReader {
                     let mut data = self.fill.data.lock();
                     let piece = data.at(self.offset);
                     self.offset += piece.len() as u64;
-                    data.readers.insert(self.id, self.offset);
+                    match data.readers.get_mut(&self.id) {
+                        Some(at) => *at = self.offset,
+                        // It was too slow, and the others have gone on.
+                        None => return Err(Broken),
+                    }
                     (piece, data.abandoned)
                 };
                 if abandoned {

@@ -20,20 +20,23 @@ use std::sync::atomic::Ordering;
 
 use model::Cache;
 use semantics::cache_status::Fwd;
-use semantics::key::normalise_host;
-use semantics::{Assessment, Fields, Flags, RequestDirectives, Reuse, StaleOn, Why, decide_reuse, hop};
+use semantics::conditional::is_conditional;
+use semantics::key::{has_dot_segment, hash, normalise_host};
+use semantics::{
+    Assessment, Fields, Flags, RequestCacheControl, RequestDirectives, Reuse, StaleOn, Why, decide_reuse, hop,
+};
 use tokio::sync::oneshot;
 
 use crate::answer::{Answer, Note, OriginNote};
 use crate::fetch::{self, Job, Outcome, RangeWanted, Report};
-use crate::flight::{Boarding, Fill, Flight, Landing, Pilot};
+use crate::flight::{Boarding, Fill, FillReader, Flight, Landing, Pilot, Start};
 use crate::interim::Interim;
 use crate::loaded::RuleAt;
 use crate::lookup::{self, Found, Purged};
 use crate::object::Object;
 use crate::origin::{OriginRequest, OriginResponse, RequestBody};
 use crate::refusal::Refusal;
-use crate::request::{Method, Protocol, Request};
+use crate::request::{Method, Request};
 use crate::serve;
 use crate::worker::Worker;
 
@@ -62,6 +65,8 @@ pub(crate) struct Flow {
     origin: Option<Box<OriginNote>>,
     /// Set-Cookie lines of the origin's answer that the stored copy may lack.
     cookies: Fields,
+    /// This request's reader of the fill that it began: it must not be without one for a moment.
+    reader: Option<FillReader>,
 }
 
 /// Where a waiting request stands.
@@ -88,8 +93,10 @@ enum Step {
 
 /// What a request that could not be answered from the cache wants fetched.
 struct Want {
-    /// Where it would be stored.
+    /// What the fetch is known by: the key of the object, or of one range of it.
     key: u128,
+    /// Where it would be stored.
+    object_key: u128,
     /// Why the cache could not answer.
     why: Why,
     /// What is stored and stale, and whether it may answer if the origin fails.
@@ -132,16 +139,17 @@ impl Flow {
                 boardings: 0,
                 origin: None,
                 cookies: Fields::new(),
+                reader: None,
             }))
         };
         let directives = RequestDirectives::default();
-        if at.rule().websocket && asks_for_websocket(request) {
+        if at.rule().websocket && request.wants_websocket {
             return wait(Step::Pass { why: Why::Upgrade }, Vec::new(), directives, at);
         }
         if !request.method.is_cacheable() || request.has_body {
             return wait(Step::Pass { why: Why::Method }, Vec::new(), directives, at);
         }
-        if at.rule().cache == Cache::Pass || semantics::key::has_dot_segment(request.path().as_bytes()) {
+        if at.rule().cache == Cache::Pass || has_dot_segment(request.path().as_bytes()) {
             return wait(Step::Pass { why: Why::Rule }, Vec::new(), directives, at);
         }
         let directives = RequestDirectives::parse(&request.fields);
@@ -214,32 +222,18 @@ impl Flow {
     }
 
     fn board(&mut self, mut want: Want) -> Step {
-        let shared = self.worker.shared.clone();
         self.boardings += 1;
         want.alone |= self.boardings > BOARDINGS_MAX;
-        let position = shared.purge_position.load(Ordering::Acquire);
+        let start = start(&self.worker, &self.text);
         if want.alone {
-            let flight = Flight::solitary(position);
-            return self.take_off(want, flight);
+            return self.take_off(want, Flight::solitary(start.position, start.epoch));
         }
-        let boarding = shared.flights.board(want.key, position, shared.clock.monotonic_ms(), |flight| {
-            let tags = match flight.landing() {
-                Landing::Fill(fill) => fill.tags.clone(),
-                _ => Vec::new(),
-            };
-            matches!(
-                lookup::purged(&self.worker.shared, &self.at, &self.request, &tags, flight.position),
-                Purged::No { .. }
-            )
+        let boarding = self.worker.shared.flights.board(want.key, &start, want.may_serve_stale(), |flight| {
+            self.is_current(flight.landing().tags(), flight.position)
         });
         match boarding {
             Boarding::Follow(flight) => Step::Follow { want, flight },
-            Boarding::Failing(why) if want.may_serve_stale() => Step::Failed { want, why },
-            Boarding::Failing(_) => {
-                // Nobody gets another request's failure for an answer: whoever has nothing stale asks again.
-                let flight = Flight::solitary(position);
-                self.take_off(want, flight)
-            }
+            Boarding::Failing(why) => Step::Failed { want, why },
             Boarding::Lead(flight) => self.take_off(want, flight),
         }
     }
@@ -259,10 +253,11 @@ impl Flow {
         self.origin = Some(report.origin);
         match report.outcome {
             Outcome::Landed => Step::Landed { want, landing: flight.landing(), own: true },
-            Outcome::Filling(cookies) => {
-                self.cookies = cookies;
+            Outcome::Filling { cookies, reader } => {
+                (self.cookies, self.reader) = (cookies, reader);
                 Step::Landed { want, landing: flight.landing(), own: true }
             }
+            Outcome::Own(object) => Step::Landed { want, landing: Landing::Stored(object), own: true },
             Outcome::Private(response) => {
                 let why = if want.why == Why::HitForMiss { want.why } else { Why::Uncacheable };
                 Step::Private { why, response }
@@ -275,8 +270,12 @@ impl Flow {
         match landing {
             Landing::Stored(stored) => {
                 let assessment = self.assess(&stored);
-                if !own && !matches!(assessment.reuse, Reuse::Fresh) {
-                    return Step::Board(Want { alone: true, ..want });
+                let is_for_us = own
+                    || (assessment.reuse == Reuse::Fresh
+                        && self.is_current(stored.tags(), stored.position()));
+                let is_enough = stored.parts().is_none() || serve::parts_answer(&self.request, &stored);
+                if !is_for_us || !is_enough {
+                    return Step::Board(Want { alone: true, stale: None, ..want });
                 }
                 let why = if own { Why::Revalidated } else { Why::Collapsed };
                 let mut note = Note::of(why);
@@ -298,7 +297,7 @@ impl Flow {
     fn follow_fill(&mut self, want: Want, fill: &Arc<Fill>, own: bool) -> Step {
         let assessment = self.assess_facts(&fill.facts);
         if !own {
-            if !matches!(assessment.reuse, Reuse::Fresh) {
+            if assessment.reuse != Reuse::Fresh || !self.is_current(&fill.tags, fill.position) {
                 return Step::Board(Want { alone: true, ..want });
             }
             let mut text = std::mem::take(&mut self.text);
@@ -315,7 +314,7 @@ impl Flow {
         let mut note = Note::of(if own { want.why } else { Why::Collapsed });
         (note.stored, note.collapsed) = (own, !own);
         note.forwarded = Fwd::of(want.why);
-        match serve::fill(&self.at, &self.request, fill, &assessment, note) {
+        match serve::fill(&self.at, &self.request, fill, self.reader.take(), &assessment, note) {
             Some(mut answer) => {
                 answer.add_cookies(&self.cookies);
                 Step::Done(answer)
@@ -326,6 +325,10 @@ impl Flow {
 
     /// Asks the origin for this request alone.
     async fn pass(&mut self, why: Why, body: RequestBody) -> Step {
+        if self.request.method == Method::Post {
+            lookup::write_request_key(&mut self.text, &self.at, &self.request);
+        }
+        let start = start(&self.worker, &self.text);
         let request = OriginRequest {
             method: self.request.method.as_str().into(),
             target: fetch::sent_target(&self.at, &self.request).into(),
@@ -345,7 +348,7 @@ impl Flow {
                 if !self.request.method.is_safe() {
                     invalidate(&self.worker, &self.at, &self.request, &response);
                 }
-                match self.own_content(response) {
+                match self.own_content(response, &start) {
                     Ok(step) => step,
                     Err(response) => Step::Done(self.passed(response, Note::of(why))),
                 }
@@ -359,18 +362,21 @@ impl Flow {
     }
 
     /// An answer to POST that says that it is what GET would get (Content-Location, RFC 9110 §9.3.3) is stored as that.
-    fn own_content(&mut self, response: OriginResponse) -> Result<Step, OriginResponse> {
-        if self.request.method != Method::Post || self.at.rule().cache == Cache::Pass {
+    fn own_content(&mut self, response: OriginResponse, start: &Start) -> Result<Step, OriginResponse> {
+        let is_pass = self.at.rule().cache == Cache::Pass || has_dot_segment(self.request.path().as_bytes());
+        if self.request.method != Method::Post || is_pass {
             return Err(response);
         }
-        let flight = Flight::solitary(self.worker.shared.purge_position.load(Ordering::Acquire));
-        let mut want = Want { key: 0, why: Why::Method, stale: None, range: None, alone: true };
-        lookup::write_request_key(&mut self.text, &self.at, &self.request);
-        want.key = semantics::key::hash(&self.worker.shared.seed, &self.text).0;
+        // What this very request has outdated does not concern its own answer.
+        let key = hash(&self.worker.shared.seed, &self.text).0;
+        let flight = Flight::solitary(start.position, self.worker.shared.epochs.of(key));
+        let want = Want { key, object_key: key, why: Why::Method, stale: None, range: None, alone: true };
         let job = want.job(&self.worker, &self.request, &self.at, self.text.clone(), &flight);
         let (facts, head, response, shape) = job.keep(response)?;
         let pilot = Pilot::new(flight);
+        self.cookies = fetch::cookies_of(&response.fields);
         let fill = job.start_fill(&pilot, facts, head, &shape);
+        self.reader = fill.read_from(0);
         let landing = Landing::Fill(fill.clone());
         tokio::task::spawn_local(async move { job.fill(&pilot, &fill, shape, response).await });
         Ok(Step::Landed { want, landing, own: true })
@@ -391,6 +397,12 @@ impl Flow {
             }
             _ => Refusal::Origin(why).answer(&self.request),
         }
+    }
+
+    /// Whether no purge since `position` matches this request's URL or these tags.
+    fn is_current(&self, tags: &[u64], position: u64) -> bool {
+        let purged = lookup::purged(&self.worker.shared, &self.at, &self.request, tags, position);
+        matches!(purged, Purged::No { .. })
     }
 
     fn assess(&self, stored: &Object) -> Assessment {
@@ -421,19 +433,24 @@ impl Want {
             at: at.clone(),
             text,
             key: self.key,
+            object_key: self.object_key,
             position: flight.position,
+            epoch: flight.epoch,
+            hides_errors: self.stale.as_ref().is_some_and(|(_, stale)| stale_on(stale) == StaleOn::Error),
             stale: self.stale.as_ref().map(|(stored, _)| stored.clone()),
             range: self.range.clone(),
         }
     }
 }
 
-/// Whether a request wants to switch to WebSocket (RFC 6455 §4.1).
-fn asks_for_websocket(request: &Request) -> bool {
-    request.method == Method::Get
-        && request.protocol == Protocol::Http11
-        && request.fields.get("upgrade").is_some_and(|protocol| protocol.eq_ignore_ascii_case(b"websocket"))
-        && hop::connection_lists(&request.fields, "upgrade")
+/// What is known when a fetch for the key text `text` starts.
+fn start(worker: &Worker, text: &[u8]) -> Start {
+    let shared = &worker.shared;
+    Start {
+        position: shared.purge_position.load(Ordering::Acquire),
+        epoch: shared.epochs.of(hash(&shared.seed, text).0),
+        now_ms: shared.clock.monotonic_ms(),
+    }
 }
 
 /// Which failures of the origin a stored response may hide.
@@ -452,24 +469,40 @@ fn look(
     directives: &RequestDirectives,
     text: &mut Vec<u8>,
 ) -> Looked {
-    let alone = request.fields.contains("authorization") || request.method == Method::Head;
+    // What may come out differently for this one request is not for others to wait for.
+    let honours = at.rule().policy.request_cache_control == RequestCacheControl::Honour;
+    let alone = request.fields.contains("authorization")
+        || request.method == Method::Head
+        || (honours && directives.no_store);
     let (key, stored, soft) = match lookup::find(&worker.shared, at, request, text) {
         Found::Object { key, stored, soft } => (key, stored, soft),
         Found::Pass { .. } if directives.only_if_cached => {
             return Looked::Answer(Refusal::OnlyIfCached.answer(request));
         }
+        Found::Pass { .. } if is_conditional(&request.fields) || request.fields.contains("range") => {
+            // What is not kept is asked for as the visitor asks: a part, or only if it has changed.
+            return Looked::Wait(Step::Pass { why: Why::HitForMiss });
+        }
         Found::Pass { key } => {
             // Nobody waits for anybody, but an answer that may be kept by now is.
             let why = Why::HitForMiss;
-            return Looked::Wait(Step::Board(Want { key, why, stale: None, range: None, alone: true }));
+            return Looked::Wait(Step::Board(Want {
+                key,
+                object_key: key,
+                why,
+                stale: None,
+                range: None,
+                alone: true,
+            }));
         }
         Found::Nothing { .. } if directives.only_if_cached => {
             return Looked::Answer(Refusal::OnlyIfCached.answer(request));
         }
         Found::Nothing { key, why } => {
             let range = serve::range_to_fetch(request);
+            let object_key = key;
             let key = serve::flight_key(worker, text, key, range.as_ref());
-            return Looked::Wait(Step::Board(Want { key, why, stale: None, range, alone }));
+            return Looked::Wait(Step::Board(Want { key, object_key, why, stale: None, range, alone }));
         }
     };
     let mut assessment = decide_reuse(&stored.facts, directives, &at.rule().policy, request.now);
@@ -489,8 +522,10 @@ fn look(
         }
         let fresh = matches!(assessment.reuse, Reuse::Fresh);
         let range = serve::range_to_complete(request, fresh.then_some(&stored));
+        let object_key = key;
         let key = serve::flight_key(worker, text, key, range.as_ref());
-        return Looked::Wait(Step::Board(Want { key, why: Why::Partial, stale: None, range, alone }));
+        let why = Why::Partial;
+        return Looked::Wait(Step::Board(Want { key, object_key, why, stale: None, range, alone }));
     }
     match assessment.reuse {
         Reuse::Fresh => {
@@ -499,8 +534,8 @@ fn look(
         Reuse::StaleWhileRevalidate => {
             let note = Note::of(Why::StaleWhileRevalidate);
             let answer = serve::stored(worker, at, request, stored.clone(), &assessment, note);
-            let want =
-                Want { key, why: Why::Expired, stale: Some((stored, assessment)), range: None, alone: false };
+            let (why, stale) = (Why::Expired, Some((stored, assessment)));
+            let want = Want { key, object_key: key, why, stale, range: None, alone };
             Looked::Refresh(answer, want)
         }
         Reuse::Revalidate { .. } if directives.only_if_cached => {
@@ -510,20 +545,22 @@ fn look(
             // A stored part has no head of its own to be validated with: it is asked for again.
             let is_part = stored.parts().is_some();
             let range = if is_part { serve::range_to_fetch(request) } else { None };
+            let object_key = key;
             let key = serve::flight_key(worker, text, key, range.as_ref());
             let why = assessment.why;
             let stale = (!is_part).then_some((stored, assessment));
-            Looked::Wait(Step::Board(Want { key, why, stale, range, alone }))
+            Looked::Wait(Step::Board(Want { key, object_key, why, stale, range, alone }))
         }
     }
 }
 
 /// Validates something stale in the background, unless that is happening already or has just failed.
 fn refresh(worker: &Rc<Worker>, request: &Rc<Request>, at: &RuleAt, text: Vec<u8>, want: Want) {
-    let shared = &worker.shared;
-    let position = shared.purge_position.load(Ordering::Acquire);
-    let boarding = shared.flights.board(want.key, position, shared.clock.monotonic_ms(), |_| true);
-    if let Boarding::Lead(flight) = boarding {
+    if want.alone {
+        return;
+    }
+    let start = start(worker, &text);
+    if let Boarding::Lead(flight) = worker.shared.flights.board(want.key, &start, true, |_| true) {
         let (sender, _) = oneshot::channel();
         let job = want.job(worker, request, at, text, &flight);
         tokio::task::spawn_local(fetch::fly(job, Pilot::new(flight), Interim::default(), sender));

@@ -24,7 +24,7 @@ use crate::listen;
 use crate::loaded::{Loaded, SiteNumbers};
 use crate::origin::{Origins, OriginsShared, probe_origins};
 use crate::purging::{self, PurgeError, PurgeRequest, Receipt};
-use crate::worker::{Shared, TICK, Worker};
+use crate::worker::{Epochs, Shared, TICK, Worker};
 
 /// What an edge is given besides its configuration.
 pub struct Options {
@@ -150,6 +150,8 @@ impl Edge {
             loaded: RwLock::new(loaded),
             loaded_version: AtomicU64::new(0),
             site_numbers,
+            epochs: Epochs::new(),
+            fill_bytes: AtomicU64::new(0),
             purges: RwLock::new(PurgeClock::new(PurgeLimits::default())),
             purge_position: AtomicU64::new(0),
             registry: registry.clone(),
@@ -224,7 +226,7 @@ async fn work(
         tokio::time::sleep(TICK).await;
     }
     accepting.iter().for_each(tokio::task::JoinHandle::abort);
-    while worker.has_connections() && !shared.cut.load(Ordering::Relaxed) {
+    while shared.connections.load(Ordering::Relaxed) > 0 && !shared.cut.load(Ordering::Relaxed) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     sweep.abort();

@@ -4,8 +4,8 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
-use semantics::Fields;
 use semantics::request_rules::{Body, Form, Version, check_request};
+use semantics::{Fields, hop};
 
 use crate::connection::Visitor;
 use crate::forwarded;
@@ -75,11 +75,14 @@ pub(crate) fn request(
         // RFC 9112 §3.2.2: Host is replaced by what the target says, before anything reads it.
         let _ = fields.set("host", authority.as_bytes());
     }
+    let wants_websocket = asks_for_websocket(method, protocol, &fields);
     let (mut client, mut secure) = (visitor.client, visitor.secure);
     if !edge.trusted_proxies.is_empty() && forwarded::is_trusted(&edge.trusted_proxies, visitor.peer) {
         client = forwarded::client(&edge.trusted_proxies, &fields, client);
         secure = forwarded::secure(&fields).unwrap_or(secure);
     }
+    // From here on nobody sees what concerns this hop alone: neither key nor variant nor origin.
+    hop::strip_hop_by_hop(&mut fields);
     let request = Request {
         method: Method::of(method),
         target,
@@ -94,9 +97,18 @@ pub(crate) fn request(
         now: worker.shared.clock.wall(),
         id: worker.request_id(),
         has_body: framing != Framing::None,
+        wants_websocket,
         received_bytes: head_len.into(),
     };
     Ok(Intake { request, framing, keep_alive, expects_continue })
+}
+
+/// Whether a request wants to switch to WebSocket (RFC 6455 §4.1).
+fn asks_for_websocket(method: &str, protocol: Protocol, fields: &Fields) -> bool {
+    method == "GET"
+        && protocol == Protocol::Http11
+        && fields.get("upgrade").is_some_and(|protocol| protocol.eq_ignore_ascii_case(b"websocket"))
+        && hop::connection_lists(fields, "upgrade")
 }
 
 /// What is known of a request whose head could not be read: for the log and the error page.
@@ -115,6 +127,7 @@ pub(crate) fn unreadable(worker: &Worker, client: IpAddr) -> Request {
         now: worker.shared.clock.wall(),
         id: worker.request_id(),
         has_body: false,
+        wants_websocket: false,
         received_bytes: 0.into(),
     }
 }

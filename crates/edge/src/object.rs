@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use semantics::fields::value_in;
-use semantics::range::Part;
+use semantics::range::{Part, SPANS_MAX};
 use semantics::vary::VarySpec;
 use semantics::{Facts, Fields};
 use store::{Pages, Run, Weigh};
@@ -264,7 +264,7 @@ impl Parts {
         run.get((offset - start) as usize..).unwrap_or(&[])
     }
 
-    /// Adds a run; bytes that are already held win.
+    /// Adds a run; bytes that are already held win. More than [`SPANS_MAX`] runs become the new one alone.
     pub(crate) fn insert(&mut self, start: u64, content: Bytes) {
         let end = start + content.len() as u64;
         let mut at = start;
@@ -281,6 +281,11 @@ impl Parts {
         }
         if at < end {
             fresh.push((at, content.slice((at - start) as usize..)));
+        }
+        if self.runs.len() + fresh.len() > SPANS_MAX {
+            // Scattered on purpose, or not worth the bookkeeping.
+            self.runs = vec![(start, content)];
+            return;
         }
         self.runs.extend(fresh);
         self.runs.sort_unstable_by_key(|(start, _)| *start);

@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use model::purge::{Kind, Purge, Target};
-use model::rule::RequestView;
 use model::{Scheme, Site};
 use observe::{PurgeForm, PurgeScope};
-use semantics::key::{hash, normalise_path, write_url_key};
+use semantics::key::{KeyRecipe, hash, normalise_path, write_url_key};
 use semantics::tags::tag_hash;
 
 use crate::loaded::{Loaded, RuleAt};
@@ -120,30 +119,34 @@ pub(crate) fn invalidate_url(shared: &Shared, at: &RuleAt, request: &Request, ur
         Some((path, query)) => (path, Some(query)),
         None => (url, None),
     };
-    let view = RequestView { method: "GET", path, query, ..crate::loaded::view(request) };
-    let (site, rule) = (at.site(), at.site().match_rule(&view).rule);
-    let recipe = &rule.key;
-    if recipe.headers.is_empty() && recipe.cookies.is_empty() && !recipe.device_class {
-        // The URL has one key: taking it away costs nothing later, unlike a purge that each hit would have to check.
-        for secure in [false, true] {
-            let mut text = Vec::with_capacity(128);
-            write_url_key(
-                &mut text,
-                recipe,
-                &site.name,
-                &request.authority,
-                path.as_bytes(),
-                query.map(str::as_bytes),
-            );
-            lookup::write_scheme(&mut text, secure);
-            let key = hash(&shared.seed, &text).0;
-            drop(shared.store.remove(key));
-            shared.flights.revoke(key);
+    let site = at.site();
+    let mut seen: Vec<&KeyRecipe> = Vec::new();
+    for rule in site.rules.iter().chain([&site.defaults]).filter(|rule| !rule.is_response_rule()) {
+        let recipe = &rule.key;
+        if seen.contains(&recipe) {
+            continue;
         }
-        return;
+        seen.push(recipe);
+        let mut text = Vec::with_capacity(128);
+        let query = query.map(str::as_bytes);
+        write_url_key(&mut text, recipe, &site.name, &request.authority, path.as_bytes(), query);
+        if recipe.headers.is_empty() && recipe.cookies.is_empty() && !recipe.device_class {
+            // The URL has one key in this rule: taking it away costs nothing later, unlike a purge that each hit would
+            // have to check.
+            for secure in [false, true] {
+                let length = text.len();
+                lookup::write_scheme(&mut text, secure);
+                let key = hash(&shared.seed, &text).0;
+                text.truncate(length);
+                // The epoch first: what is in flight must not be stored after the removal.
+                shared.epochs.advance(key);
+                drop(shared.store.remove(key));
+            }
+        } else {
+            let url = hash(&shared.seed, &text).0;
+            record(shared, vec![Target::Url { site: at.site_number(), url }], Kind::Hard);
+        }
     }
-    let url = lookup::url_hash(shared, site, rule, &request.authority, path, query);
-    record(shared, vec![Target::Url { site: at.site_number(), url }], Kind::Hard);
 }
 
 /// Makes what carries a cache group stale (RFC 9875 §3: invalidation, as by an unsafe method).

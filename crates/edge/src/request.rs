@@ -34,6 +34,8 @@ pub(crate) struct Request {
     pub(crate) now: Wall,
     /// Identifies the request in the log, on error pages and towards the origin.
     pub(crate) id: RequestId,
+    /// Whether it asks to switch to WebSocket.
+    pub(crate) wants_websocket: bool,
     /// Whether content follows the head.
     pub(crate) has_body: bool,
     /// Bytes of head and body that have been read.

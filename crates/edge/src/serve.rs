@@ -11,7 +11,7 @@ use semantics::{Assessment, Fields, Why, key};
 
 use crate::answer::{Answer, Body, ContentRange, Head, Note, Part};
 use crate::fetch::{RangeWanted, finish_head};
-use crate::flight::Fill;
+use crate::flight::{Fill, FillReader};
 use crate::loaded::{RuleAt, view};
 use crate::object::Object;
 use crate::origin::OriginResponse;
@@ -243,13 +243,14 @@ pub(crate) fn fill(
     at: &RuleAt,
     request: &Request,
     fill: &Arc<Fill>,
+    reader: Option<FillReader>,
     assessment: &Assessment,
     note: Note,
 ) -> Option<Answer> {
     let note = Note { ttl: Some(assessment.ttl), ..note };
     let age = Some(u64::from(assessment.age)).filter(|age| *age > 0);
     let status = fill.facts.status;
-    if is_conditional(&request.fields) {
+    if request.method.is_cacheable() && is_conditional(&request.fields) {
         let (method, validators) = (request.method.as_str(), Validators::of(&fill.head));
         match evaluate_preconditions(&request.fields, method, &validators, &fill.facts, request.now) {
             Precondition::Proceed => {}
@@ -282,7 +283,11 @@ pub(crate) fn fill(
             }
         }
     }
-    answer.body = Body::Fill(fill.read_from(start)?, end);
+    let reader = match reader {
+        Some(reader) if reader.offset() == start => reader,
+        _ => fill.read_from(start)?,
+    };
+    answer.body = Body::Fill(reader, end);
     Some(answer)
 }
 

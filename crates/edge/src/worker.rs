@@ -36,6 +36,10 @@ pub(crate) struct Shared {
     /// Counts replacements of `loaded`, so that workers notice with one load.
     pub(crate) loaded_version: AtomicU64,
     pub(crate) site_numbers: SiteNumbers,
+    /// Counts invalidations by unsafe requests, by primary key: what was fetched before one is not stored after it.
+    pub(crate) epochs: Epochs,
+    /// Bytes of fills that are being kept, of all workers.
+    pub(crate) fill_bytes: AtomicU64,
     pub(crate) purges: RwLock<PurgeClock>,
     /// The newest purge position: an object fetched at or after it needs no look at `purges`.
     pub(crate) purge_position: AtomicU64,
@@ -47,6 +51,25 @@ pub(crate) struct Shared {
     pub(crate) cut: AtomicBool,
     /// Tells one variant index from another.
     pub(crate) next_generation: AtomicU64,
+}
+
+/// Counters of invalidations by key. Two keys that share one cost each other nothing but an object that is not kept.
+pub(crate) struct Epochs(Box<[AtomicU64]>);
+
+impl Epochs {
+    pub(crate) fn new() -> Self {
+        Epochs((0..EPOCHS).map(|_| AtomicU64::new(0)).collect())
+    }
+
+    /// The epoch of a primary key now.
+    pub(crate) fn of(&self, primary: u128) -> u64 {
+        self.0[primary as usize % EPOCHS].load(Ordering::Acquire)
+    }
+
+    /// Begins a new one: what is in flight under the key is outdated.
+    pub(crate) fn advance(&self, primary: u128) {
+        self.0[primary as usize % EPOCHS].fetch_add(1, Ordering::AcqRel);
+    }
 }
 
 impl Shared {
@@ -66,12 +89,19 @@ pub(crate) struct Worker {
     watches: RefCell<Vec<Rc<Watch>>>,
     tick: Cell<u32>,
     next_id: Cell<u64>,
+    failures_told: Cell<(u32, u32)>,
     /// Reused by each request for its cache key.
     pub(crate) key_text: RefCell<Vec<u8>>,
 }
 
 /// How often deadlines are looked at. A deadline fires at most this much late.
 pub(crate) const TICK: Duration = Duration::from_millis(250);
+
+/// Most failures of origins that one worker writes to standard error per [`TICK`].
+const FAILURES_TOLD_MAX: u32 = 3;
+
+/// Counters of invalidations; keys share them by their low bits.
+const EPOCHS: usize = 4096;
 
 /// Capacity of a connection's buffers, and how many a worker keeps for the next request.
 const BUFFER_BYTES: usize = 16 * 1024;
@@ -94,6 +124,7 @@ impl Worker {
             watches: RefCell::default(),
             tick: Cell::new(0),
             next_id: Cell::new(id_seed),
+            failures_told: Cell::new((0, 0)),
             key_text: RefCell::default(),
             shared,
         }
@@ -157,11 +188,6 @@ impl Worker {
         self.shared.draining.load(Ordering::Relaxed)
     }
 
-    /// Whether any connection is open.
-    pub(crate) fn has_connections(&self) -> bool {
-        !self.watches.borrow().is_empty()
-    }
-
     /// The limits of the running configuration.
     pub(crate) fn limits(&self) -> Limits {
         self.loaded().snapshot.edge.limits
@@ -172,10 +198,16 @@ impl Worker {
         let _counted = self.shared.store.insert(key, entry);
     }
 
-    /// Tells the operator why an origin gave no answer; visitors see less.
+    /// Tells the operator why an origin gave no answer; visitors see less. At most [`FAILURES_TOLD_MAX`] lines a tick:
+    /// an outage is told, not recited. The metrics count them all.
     pub(crate) fn log_failure(&self, request: &Request, error: &FetchError) {
-        let id = request.id.text();
-        eprintln!("request {}: {error}", String::from_utf8_lossy(&id));
+        let (tick, told) = self.failures_told.get();
+        let told = if tick == self.tick.get() { told } else { 0 };
+        self.failures_told.set((self.tick.get(), told + 1));
+        if told < FAILURES_TOLD_MAX {
+            let id = request.id.text();
+            eprintln!("request {}: {error}", String::from_utf8_lossy(&id));
+        }
     }
 
     /// Counts that a limit was reached.
@@ -221,12 +253,14 @@ impl Watch {
     /// Sets the tick ([`Worker::tick_after`]) at which the wait that begins now is over.
     pub(crate) fn set(&self, deadline: u32) {
         self.deadline.set(deadline);
+        self.expired.set(false);
         self.idle.set(false);
     }
 
     /// The same for the wait between two requests.
     pub(crate) fn set_idle(&self, deadline: u32) {
         self.deadline.set(deadline);
+        self.expired.set(false);
         self.idle.set(true);
     }
 

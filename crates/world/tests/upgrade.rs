@@ -45,7 +45,10 @@ fn play<T>(serve: impl FnOnce(TcpStream) + Send + 'static, visit: impl FnOnce(Tc
 fn after_101_both_ends_speak_through_the_edge() {
     let serve = |mut stream: TcpStream| {
         let asked = read_head(&mut stream).to_ascii_lowercase();
-        assert!(asked.contains("upgrade: websocket\r\n") && asked.contains("connection: upgrade\r\n"), "{asked}");
+        assert!(
+            asked.contains("upgrade: websocket\r\n") && asked.contains("connection: upgrade\r\n"),
+            "{asked}"
+        );
         assert!(asked.contains("sec-websocket-key: x3jjhmbdl1ezlkh9gbhxdw==\r\n"), "{asked}");
         let agreed = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                       Sec-WebSocket-Accept: HSmrc0sMlYUkAGmm5OPpG2HaGWk=\r\n\r\nfirst";

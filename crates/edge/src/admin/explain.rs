@@ -106,6 +106,7 @@ fn request(question: &Question, now: Wall) -> Result<Request, Problem> {
         now,
         id: RequestId(0),
         has_body: false,
+        wants_websocket: false,
         received_bytes: Cell::new(0),
     })
 }

@@ -1,0 +1,423 @@
+//! Races: orders of events that once broke an invariant, each played out to its end.
+
+use std::time::Duration;
+use world::play::Talk;
+use world::{Gate, play};
+
+const FRESH: &str = "max-age=3600";
+
+/// Blank lines before a request, cut by the network: `HeadScan::scan` slices behind the end of the buffer.
+#[test]
+fn blank_lines_in_pieces_do_not_kill_the_connection() {
+    let mut play = play();
+    play.origin(|o| {
+        o.get("/a").header("Cache-Control", FRESH).body("one");
+        o.get("/b").header("Cache-Control", FRESH).body("b");
+    });
+    let client = play.visitor();
+    let mut talk = client.connect();
+    talk.say("\r\n\r\n");
+    // Other visitors' answers: by then the edge has read the piece before.
+    play.client(|c| c.get("/b").expect(200).body("b"));
+    talk.say("G");
+    play.client(|c| c.get("/b").expect(200).body("b"));
+    talk.say("ET /a HTTP/1.1\r\nHost: site.example\r\n\r\n");
+    talk.expect(200).body("one");
+}
+
+/// Who asks after a purge by tag must not follow a fetch that began before it.
+#[test]
+fn after_a_tag_purge_nobody_follows_an_older_fetch() {
+    let gate = Gate::new();
+    let mut play = play();
+    play.origin(|o| {
+        o.get("/a").hold(&gate).header("Cache-Control", FRESH).header("Surrogate-Key", "t").body("old");
+        o.get("/a").header("Cache-Control", FRESH).header("Surrogate-Key", "t").body("new").always();
+    });
+    let client = play.visitor();
+    let mut first = client.get("/a").begin();
+    gate.wait_reached();
+    play.purge("tag t");
+    let mut second = client.get("/a").begin();
+    std::thread::sleep(Duration::from_millis(300));
+    gate.open();
+    first.expect(200);
+    second.expect(200).body("new");
+}
+
+/// A whole is asked for while a stale part is validated: the part must not be its answer.
+#[test]
+fn a_validated_part_is_no_answer_to_who_wants_the_whole() {
+    let gate = Gate::new();
+    let mut play = play();
+    play.origin(|o| {
+        o.get("/a")
+            .reply(206)
+            .header("Cache-Control", "max-age=10, stale-while-revalidate=100")
+            .header("ETag", "\"1\"")
+            .header("Content-Range", "bytes 5-9/10")
+            .body("56789");
+    });
+    play.client(|c| c.get("/a").header("Range", "bytes=5-9").expect(206).body("56789"));
+    play.pass_secs(20);
+    play.origin(|o| {
+        o.get("/a").hold(&gate).reply(304).header("Cache-Control", "max-age=10").header("ETag", "\"1\"");
+        o.get("/a").header("Cache-Control", "max-age=10").header("ETag", "\"1\"").body("0123456789").always();
+    });
+    let client = play.visitor();
+    client.get("/a").header("Range", "bytes=5-9").expect(206).body("56789");
+    gate.wait_reached();
+    let mut second = client.get("/a").begin();
+    std::thread::sleep(Duration::from_millis(300));
+    gate.open();
+    second.expect(200).body("0123456789");
+}
+
+/// A part that a 304 has confirmed is fresh again.
+#[test]
+fn a_confirmed_part_is_fresh() {
+    let gate = Gate::new();
+    gate.open();
+    let mut play = play();
+    play.origin(|o| {
+        o.get("/a")
+            .reply(206)
+            .header("Cache-Control", "max-age=10, stale-while-revalidate=100")
+            .header("ETag", "\"1\"")
+            .header("Content-Range", "bytes 5-9/10")
+            .body("56789");
+    });
+    play.client(|c| c.get("/a").header("Range", "bytes=5-9").expect(206).body("56789"));
+    play.pass_secs(20);
+    play.origin(|o| {
+        o.get("/a").hold(&gate).reply(304).header("ETag", "\"1\"");
+    });
+    play.client(|c| c.get("/a").header("Range", "bytes=5-9").expect(206).body("56789"));
+    gate.wait_reached();
+    std::thread::sleep(Duration::from_millis(300));
+    play.client(|c| c.get("/a").header("Range", "bytes=5-9").expect(206).body("56789").why("fresh"));
+}
+
+/// A 304 that says `private` is about one visitor: its fields do not go into what others get.
+#[test]
+fn what_a_private_304_says_is_not_kept() {
+    let mut play = play();
+    play.origin(|o| {
+        o.get("/a").header("Cache-Control", "max-age=10").header("ETag", "\"1\"").body("one");
+    });
+    play.client(|c| c.get("/a").expect(200).body("one"));
+    play.pass_secs(20);
+    play.origin(|o| {
+        let reply = o.get("/a").reply(304).header("ETag", "\"1\"");
+        reply.header("Cache-Control", "private").header("X-User", "alice");
+        o.get("/a").header("Cache-Control", "max-age=10").body("two");
+    });
+    play.client(|c| {
+        c.get("/a").header("Cookie", "user=alice").expect(200).body("one");
+        c.get("/a").expect(200).no_header("X-User").body("two");
+    });
+}
+
+/// An object of a rule that sees cookies is outdated by a POST that matches another rule.
+#[test]
+fn a_post_outdates_what_other_rules_stored() {
+    let mut play = play();
+    play.site(
+        "[[site.rule]]\npath = \"/*\"\nwith_header = { X-App = \"1\" }\nkey = { headers = [\"X-App\"] }",
+    );
+    play.origin(|o| {
+        o.get("/a").header("Cache-Control", FRESH).body("old");
+        o.post("/a").body("done");
+        o.get("/a").header("Cache-Control", FRESH).body("new").always();
+    });
+    play.client(|c| {
+        c.get("/a").header("X-App", "1").expect(200).body("old");
+        c.post("/a").with_body("x").expect(200);
+        c.get("/a").header("X-App", "1").expect(200).body("new");
+    });
+}
+
+/// The conditions of a POST were the origin's to judge.
+#[test]
+fn a_post_with_if_match_gets_the_answer_of_the_origin() {
+    let mut play = play();
+    play.origin(|o| {
+        o.post("/a")
+            .header("Cache-Control", FRESH)
+            .header("Content-Location", "/a")
+            .header("ETag", "\"2\"")
+            .body("two");
+    });
+    play.client(|c| c.post("/a").header("If-Match", "\"1\"").with_body("x").expect(200).body("two"));
+}
+
+/// A purge while a POST is under way.
+#[test]
+fn the_answer_to_a_post_is_as_old_as_its_request() {
+    let gate = Gate::new();
+    let mut play = play();
+    play.origin(|o| {
+        o.post("/a").hold(&gate).header("Cache-Control", FRESH).header("Content-Location", "/a").body("old");
+        o.get("/a").header("Cache-Control", FRESH).body("new");
+    });
+    let client = play.visitor();
+    let mut post = client.post("/a").with_body("x").begin();
+    gate.wait_reached();
+    play.purge("url http://site.example/a");
+    gate.open();
+    post.expect(200).body("old");
+    client.get("/a").expect(200).body("new");
+}
+
+/// A fetch of a variant, overtaken by a POST: what it brings is outdated.
+#[test]
+fn a_post_outdates_the_variant_that_is_in_flight() {
+    let gate = Gate::new();
+    let mut play = play();
+    let vary = ("Vary", "X-Kind");
+    play.origin(|o| {
+        o.get("/a").header("Cache-Control", FRESH).header(vary.0, vary.1).body("first kind");
+        o.get("/a").hold(&gate).header("Cache-Control", FRESH).header(vary.0, vary.1).body("old");
+        o.post("/a").body("done");
+        o.get("/a").header("Cache-Control", FRESH).header(vary.0, vary.1).body("new").always();
+    });
+    let client = play.visitor();
+    client.get("/a").header("X-Kind", "1").expect(200);
+    let mut slow = client.get("/a").header("X-Kind", "2").begin();
+    gate.wait_reached();
+    client.post("/a").with_body("x").expect(200);
+    gate.open();
+    slow.expect(200).body("old");
+    client.get("/a").header("X-Kind", "2").expect(200).body("new");
+}
+
+/// The same for a range that is in flight.
+#[test]
+fn a_post_outdates_the_range_that_is_in_flight() {
+    let gate = Gate::new();
+    let mut play = play();
+    play.origin(|o| {
+        let part = |reply: world::play::Reply, body: &str| {
+            reply.reply(206).header("Cache-Control", FRESH).header("Content-Range", "bytes 0-2/10").body(body)
+        };
+        part(o.get("/a").hold(&gate), "old");
+        o.post("/a").body("done");
+        part(o.get("/a"), "new").always();
+    });
+    let client = play.visitor();
+    let mut slow = client.get("/a").header("Range", "bytes=0-2").begin();
+    gate.wait_reached();
+    client.post("/a").with_body("x").expect(200);
+    gate.open();
+    slow.expect(206).body("old");
+    client.get("/a").header("Range", "bytes=0-2").expect(206).body("new");
+}
+
+/// What Connection takes away before the origin must not choose the variant.
+#[test]
+fn connection_cannot_hide_what_chooses_the_variant() {
+    let mut play = play();
+    play.origin(|o| {
+        o.get("/a").header("Cache-Control", FRESH).header("Vary", "X-Kind").body("no kind");
+        o.get("/a").header("Cache-Control", FRESH).header("Vary", "X-Kind").body("kind 1").always();
+    });
+    play.client(|c| {
+        c.get("/a").header("X-Kind", "1").header("Connection", "x-kind").expect(200).body("no kind");
+        c.get("/a").header("X-Kind", "1").expect(200).body("kind 1");
+    });
+}
+
+/// The same for a header in the key.
+#[test]
+fn connection_cannot_hide_what_is_keyed() {
+    let mut play = play();
+    play.site("key = { headers = [\"X-Kind\"] }").origin(|o| {
+        o.get("/a").header("Cache-Control", FRESH).body("no kind");
+        o.get("/a").header("Cache-Control", FRESH).body("kind 1").always();
+    });
+    play.client(|c| {
+        c.get("/a").header("X-Kind", "1").header("Connection", "x-kind").expect(200).body("no kind");
+        c.get("/a").header("X-Kind", "1").expect(200).body("kind 1");
+    });
+}
+
+/// Within a second of a failure a missing key is still fetched once.
+#[test]
+fn after_a_failure_a_missing_key_still_costs_one_fetch() {
+    let gate = Gate::new();
+    let mut play = play();
+    play.origin(|o| {
+        o.get("/a").close();
+        o.get("/a").hold(&gate).header("Cache-Control", FRESH).body("one").always();
+    });
+    let client = play.visitor();
+    client.get("/a").expect_any();
+    let before = {
+        let mut n = 0;
+        play.origin(|o| n = o.seen().len());
+        n
+    };
+    let mut talks: Vec<Talk> = (0..10).map(|_| client.get("/a").begin()).collect();
+    gate.wait_reached();
+    std::thread::sleep(Duration::from_millis(400));
+    gate.open();
+    for talk in &mut talks {
+        talk.expect(200).body("one");
+    }
+    play.origin_saw(before + 1);
+}
+
+/// Ranges and conditions of what is passed reach the origin.
+#[test]
+fn a_range_of_what_is_not_kept_stays_a_range() {
+    let mut play = play();
+    play.origin(|o| {
+        o.get("/a").header("Cache-Control", "no-store").body("0123456789");
+        o.get("/a")
+            .expecting("Range", "bytes=0-2")
+            .reply(206)
+            .header("Cache-Control", "no-store")
+            .header("Content-Range", "bytes 0-2/10")
+            .body("012");
+    });
+    play.client(|c| {
+        c.get("/a").expect(200);
+        c.get("/a").header("Range", "bytes=0-2").expect(206).body("012");
+    });
+}
+
+/// A condition on what is passed.
+#[test]
+fn a_condition_on_what_is_not_kept_reaches_the_origin() {
+    let mut play = play();
+    play.origin(|o| {
+        o.get("/a").header("Cache-Control", "no-store").header("ETag", "\"1\"").body("0123456789");
+        o.get("/a").expecting("If-None-Match", "\"1\"").reply(304).header("ETag", "\"1\"");
+    });
+    play.client(|c| {
+        c.get("/a").expect(200);
+        c.get("/a").header("If-None-Match", "\"1\"").expect(304);
+    });
+}
+
+/// A first piece larger than the cache takes: nobody reads yet, but somebody will.
+#[test]
+fn an_answer_too_large_to_keep_reaches_the_one_who_asked() {
+    let body = vec![b'x'; 400_000];
+    let mut play = play();
+    let config =
+        "[edge]\nmemory = \"1MiB\"\n\n[[site]]\nname = \"site\"\ndomains = [\"*\"]\norigin = \"{origin}\"\n";
+    play.config(config);
+    play.origin(|o| {
+        for n in 0..20 {
+            o.get(&format!("/{n}")).header("Cache-Control", FRESH).part(&body);
+        }
+    });
+    let client = play.visitor();
+    for n in 0..20 {
+        client.get(&format!("/{n}")).expect(200).whole().body(&body);
+    }
+}
+
+/// One request with `Cache-Control: no-store` must not undo collapsing for the others.
+#[test]
+fn a_request_with_no_store_does_not_undo_collapsing() {
+    let gate = Gate::new();
+    let mut play = play();
+    play.site("request_cache_control = \"honour\"");
+    play.origin(|o| {
+        o.get("/a").hold(&gate).header("Cache-Control", FRESH).body("one").always();
+    });
+    let client = play.visitor();
+    let mut first = client.get("/a").header("Cache-Control", "no-store").begin();
+    gate.wait_reached();
+    let mut talks: Vec<Talk> = (0..10).map(|_| client.get("/a").begin()).collect();
+    std::thread::sleep(Duration::from_millis(400));
+    gate.open();
+    first.expect(200);
+    for talk in &mut talks {
+        talk.expect(200).body("one");
+    }
+    let mut n = 0;
+    play.origin(|o| n = o.seen().len());
+    assert!(n <= 2, "{n} fetches");
+}
+
+/// The last chunk comes alone, the origin takes its time: no deadline may cut the answer.
+#[test]
+fn an_upload_that_is_over_has_no_deadline() {
+    let gate = Gate::new();
+    let body = vec![b'x'; 48 << 20];
+    let mut play = play();
+    let config = "[edge]\nlimits = { body_stall_timeout = \"1s\", write_stall_timeout = \"20s\" }\n\n[[site]]\nname = \"site\"\ndomains = [\"*\"]\norigin = \"{origin}\"\n";
+    play.config(config);
+    play.origin(|o| o.post("/a").hold(&gate).body(&body));
+    let client = play.visitor();
+    let mut talk = client.connect();
+    talk.say("POST /a HTTP/1.1\r\nHost: site.example\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n");
+    std::thread::sleep(Duration::from_millis(200));
+    talk.say("0\r\n\r\n");
+    gate.wait_reached();
+    std::thread::sleep(Duration::from_millis(2500));
+    gate.open();
+    std::thread::sleep(Duration::from_millis(500));
+    talk.expect(200).whole().body(&body);
+}
+
+/// Each 304 must not add a Via line to the stored head.
+#[test]
+fn a_head_does_not_grow_with_each_304() {
+    let mut play = play();
+    let head = ("Cache-Control", "max-age=10");
+    play.origin(|o| {
+        o.get("/a").header(head.0, head.1).header("ETag", "\"1\"").body("one");
+        o.get("/a").reply(304).header(head.0, head.1).header("ETag", "\"1\"").always();
+    });
+    for _ in 0..5 {
+        play.client(|c| c.get("/a").expect(200).body("one").header("Via", "1.1 perigee"));
+        play.pass_secs(20);
+    }
+}
+
+/// A long answer to a pipelining client that is told to close comes whole.
+#[test]
+fn the_last_answer_of_a_connection_comes_whole() {
+    let body = vec![b'x'; 3 << 20];
+    let mut play = play();
+    play.origin(|o| o.get("/a").header("Cache-Control", FRESH).body(&body));
+    let client = play.visitor();
+    client.get("/a").expect(200);
+    for _ in 0..10 {
+        let mut talk = client.connect();
+        let mut text = String::from("GET /a HTTP/1.1\r\nHost: site.example\r\nConnection: close\r\n\r\n");
+        for _ in 0..2000 {
+            text.push_str("GET /a HTTP/1.1\r\nHost: site.example\r\n\r\n");
+        }
+        talk.say(&text);
+        std::thread::sleep(Duration::from_millis(100));
+        talk.expect(200).whole().body(&body);
+    }
+}
+
+/// An interim response that HTTP/1.0 does not get must be taken from the queue all the same.
+#[test]
+fn an_interim_response_does_not_hang_the_worker_of_an_http_1_0_client() {
+    let gate = Gate::new();
+    let mut play = play();
+    play.origin(|o| {
+        o.get("/a")
+            .interim(103, "Link: </a.css>; rel=preload\r\n")
+            .hold(&gate)
+            .header("Cache-Control", "max-age=60")
+            .body("one");
+        o.get("/b").body("b");
+    });
+    let client = play.visitor();
+    let mut talk = client.connect();
+    talk.say("GET /a HTTP/1.0\r\nHost: site.example\r\n\r\n");
+    gate.wait_reached();
+    // Another visitor's answer: by then the edge has had the interim response.
+    play.client(|c| c.get("/b").expect(200).body("b"));
+    gate.open();
+    talk.expect(200).body("one");
+}
