@@ -91,7 +91,7 @@ pub(crate) enum Body {
     /// A fill that streams in, from the reader's offset to `end` (exclusive), or to its end.
     Fill(FillReader, Option<u64>),
     /// The origin's answer to this request alone.
-    Origin(OriginBody),
+    Origin(Box<OriginBody>),
     /// After 101: the connection to the origin, which speaks another protocol now.
     Tunnel(Box<Tunnel>),
 }

@@ -337,14 +337,13 @@ impl Job {
     }
 
     /// Whether an answer to something other than GET may be kept as what GET would get, and as what.
-    #[expect(clippy::type_complexity, reason = "taken apart at once by its one caller")]
     pub(crate) fn keep(
         &self,
         response: OriginResponse,
-    ) -> Result<(Facts, Fields, Box<OriginResponse>, Shape), OriginResponse> {
+    ) -> Result<(Facts, Fields, Box<OriginResponse>, Shape), Box<OriginResponse>> {
         match self.judge(response) {
             Judged::Keep { facts, fields, response, shape } => Ok((facts, fields, response, shape)),
-            Judged::Private { response, .. } => Err(*response),
+            Judged::Private { response, .. } => Err(response),
             Judged::Confirmed(..) | Judged::Troubled | Judged::Whole => {
                 unreachable!("nothing stored was asked about")
             }

@@ -119,6 +119,8 @@ impl Flight {
     }
 }
 
+type Shard = Mutex<HashMap<u128, Arc<Flight>>>;
+
 /// What is known when a fetch starts.
 pub(crate) struct Start {
     /// The newest purge position.
@@ -131,7 +133,7 @@ pub(crate) struct Start {
 
 /// The flights of an edge, by key.
 pub(crate) struct Flights {
-    shards: Box<[Mutex<HashMap<u128, Arc<Flight>>>]>,
+    shards: Box<[Shard]>,
 }
 
 /// What [`Flights::board`] found.
@@ -149,7 +151,7 @@ impl Flights {
         Flights { shards: (0..64).map(|_| Mutex::default()).collect() }
     }
 
-    fn shard(&self, key: u128) -> &Mutex<HashMap<u128, Arc<Flight>>> {
+    fn shard(&self, key: u128) -> &Shard {
         &self.shards[(key >> 64) as usize % self.shards.len()]
     }
 

@@ -44,6 +44,7 @@ use crate::worker::Worker;
 const BOARDINGS_MAX: u32 = 3;
 
 /// What [`Flow::begin`] came to.
+#[expect(clippy::large_enum_variant, reason = "a hit is passed on at once and must not cost an allocation")]
 pub(crate) enum Begun {
     /// The answer, without having waited.
     Answer(Answer),
@@ -350,7 +351,7 @@ impl Flow {
                 }
                 match self.own_content(response, &start) {
                     Ok(step) => step,
-                    Err(response) => Step::Done(self.passed(response, Note::of(why))),
+                    Err(response) => Step::Done(self.passed(*response, Note::of(why))),
                 }
             }
             Err(error) => {
@@ -362,10 +363,10 @@ impl Flow {
     }
 
     /// An answer to POST that says that it is what GET would get (Content-Location, RFC 9110 §9.3.3) is stored as that.
-    fn own_content(&mut self, response: OriginResponse, start: &Start) -> Result<Step, OriginResponse> {
+    fn own_content(&mut self, response: OriginResponse, start: &Start) -> Result<Step, Box<OriginResponse>> {
         let is_pass = self.at.rule().cache == Cache::Pass || has_dot_segment(self.request.path().as_bytes());
         if self.request.method != Method::Post || is_pass {
-            return Err(response);
+            return Err(Box::new(response));
         }
         // What this very request has outdated does not concern its own answer.
         let key = hash(&self.worker.shared.seed, &self.text).0;

@@ -19,6 +19,10 @@ pub(crate) struct Loaded {
     sites: Vec<(u32, Slot)>,
 }
 
+/// A configuration as the requests of one worker hold it: counted by the worker alone, so that workers don't fight over
+/// one reference count with each request.
+pub(crate) type Held = Rc<Arc<Loaded>>;
+
 /// Gives each site name one number for the life of the edge.
 #[derive(Default)]
 pub(crate) struct SiteNumbers {
@@ -52,7 +56,7 @@ impl Loaded {
 /// Which rule of which site decides about a request, in the configuration that the request holds to its end.
 #[derive(Clone)]
 pub(crate) struct RuleAt {
-    pub(crate) loaded: Rc<Arc<Loaded>>,
+    pub(crate) loaded: Held,
     site: usize,
     /// The rule's index in the site's list; one past its end for the defaults.
     pub(crate) rule: usize,
@@ -60,7 +64,7 @@ pub(crate) struct RuleAt {
 
 impl RuleAt {
     /// The rule for `request`; `None` when no site has its host.
-    pub(crate) fn of(loaded: Rc<Arc<Loaded>>, request: &Request) -> Option<Self> {
+    pub(crate) fn of(loaded: Held, request: &Request) -> Option<Self> {
         let site = loaded.snapshot.site_for(&request.host)?;
         let (site, rule) = (site.index, site.match_rule(&view(request)).index);
         Some(RuleAt { loaded, site, rule })

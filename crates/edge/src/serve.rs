@@ -325,7 +325,7 @@ pub(crate) fn passed(
         content_type: None,
         body: match response.tunnel {
             Some(tunnel) => Body::Tunnel(Box::new(tunnel)),
-            None => Body::Origin(response.body),
+            None => Body::Origin(Box::new(response.body)),
         },
         rule: Some(at.clone()),
         origin: None,

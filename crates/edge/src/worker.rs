@@ -17,7 +17,7 @@ use store::{Pages, Tier};
 
 use crate::clock::Clock;
 use crate::flight::Flights;
-use crate::loaded::{Loaded, SiteNumbers};
+use crate::loaded::{Held, Loaded, SiteNumbers};
 use crate::object::Entry;
 use crate::origin::{FetchError, Origins};
 use crate::request::{Request, RequestId};
@@ -84,7 +84,7 @@ pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     pub(crate) origins: Origins,
     pub(crate) observer: observe::Observer,
-    loaded: RefCell<(u64, Rc<Arc<Loaded>>)>,
+    loaded: RefCell<(u64, Held)>,
     buffers: RefCell<Vec<Vec<u8>>>,
     watches: RefCell<Vec<Rc<Watch>>>,
     tick: Cell<u32>,
@@ -132,7 +132,7 @@ impl Worker {
 
     /// The configuration that a request which starts now keeps to its end.
     /// Behind an `Rc` of the worker's own, so that workers don't fight over one reference count.
-    pub(crate) fn loaded(&self) -> Rc<Arc<Loaded>> {
+    pub(crate) fn loaded(&self) -> Held {
         let version = self.shared.loaded_version.load(Ordering::Acquire);
         let mut cached = self.loaded.borrow_mut();
         if cached.0 != version {

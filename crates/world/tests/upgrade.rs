@@ -1,5 +1,7 @@
 //! WebSocket through the edge: after 101 the connection belongs to the two ends, byte for byte.
 
+#![expect(clippy::unwrap_used, reason = "a socket that fails fails the test")]
+
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::thread;

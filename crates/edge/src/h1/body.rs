@@ -176,8 +176,11 @@ fn chunk_size(line: &[u8]) -> Result<u64, BadBody> {
 mod tests {
     use super::*;
 
-    /// Decodes `bytes` fed in pieces of `step`; the content and what is left over.
-    fn decode(framing: Framing, bytes: &[u8], step: usize) -> Result<Option<(Vec<u8>, Vec<u8>)>, BadBody> {
+    /// The content and what is left over.
+    type Taken = (Vec<u8>, Vec<u8>);
+
+    /// Decodes `bytes` fed in pieces of `step`.
+    fn decode(framing: Framing, bytes: &[u8], step: usize) -> Result<Option<Taken>, BadBody> {
         let mut decoder = BodyDecoder::new(framing);
         let (mut buffer, mut content, mut fed) = (Vec::new(), Vec::new(), 0);
         loop {
