@@ -8,7 +8,7 @@
 //! | `GET /v1/status` | version, configuration, purge position, store, origins | yes |
 //! | `POST /v1/purge` | the position at which the purge is in force on all workers | yes |
 //! | `GET /v1/explain?url=&method=&header=` | site, rule, key, what is stored, freshness, why | yes |
-//! | `POST /v1/check` | every diagnostic of the configuration text in the body | yes |
+//! | `POST /v1/check` | every diagnostic of the configuration text in the body, and of the tests in it | yes |
 //! | `POST /v1/reload` | reads the configuration again and puts it into force | yes |
 //! | `GET /v1/config/schema` | JSON Schema of the configuration file | yes |
 //!

@@ -43,7 +43,8 @@ pub(crate) struct Refused {
 }
 
 impl Source {
-    /// Reads and validates. Touches nothing that runs.
+    /// Reads, validates and runs the tests in the file: one that fails is an error like any other. Touches nothing that
+    /// runs.
     pub(crate) fn read(&self) -> Result<Read, Refused> {
         match self {
             Source::Origin(url) => match Snapshot::for_origin(url) {
@@ -56,16 +57,17 @@ impl Source {
             Source::File(path) => {
                 let text = read_text(path).map_err(|message| Refused { message, diagnostics: Vec::new() })?;
                 let parsed = Snapshot::parse(&text, &path.display().to_string());
-                match parsed.snapshot {
-                    Some(snapshot) => {
-                        Ok(Read { snapshot, warnings: parsed.diagnostics, hash: hash_of(&text) })
-                    }
+                let mut diagnostics = parsed.diagnostics;
+                let failed_tests = parsed.snapshot.iter().flat_map(Snapshot::run_tests);
+                diagnostics.extend(failed_tests);
+                diagnostics.sort_by_key(|diagnostic| diagnostic.span.start);
+                let errors = diagnostics.iter().filter(|diagnostic| diagnostic.is_error()).count();
+                match parsed.snapshot.filter(|_| errors == 0) {
+                    Some(snapshot) => Ok(Read { snapshot, warnings: diagnostics, hash: hash_of(&text) }),
                     None => {
-                        let errors =
-                            parsed.diagnostics.iter().filter(|diagnostic| diagnostic.is_error()).count();
                         let plural = if errors == 1 { "" } else { "s" };
                         let message = format!("{} cannot be used ({errors} error{plural})", path.display());
-                        Err(Refused { message, diagnostics: parsed.diagnostics })
+                        Err(Refused { message, diagnostics })
                     }
                 }
             }

@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 const GOOD: &str = "[[site]]\nname = \"shop\"\ndomains = \"*\"\norigin = \"http://127.0.0.1:9\"\n";
 
+const FAILING_TEST: &str = "[[site.test]]\nget = \"/a\"\nexpect = { ttl = \"30d\" }\n";
+
 /// Longest wait for a state that must come.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -125,6 +127,8 @@ fn an_edge_that_cannot_start_says_why_and_what_to_do() {
     serve(&["--config", "/nonexistent/perigee.toml"], &["/nonexistent/perigee.toml", "cannot be read"]);
     let bad = scratch.file("bad.toml", "[[site]]\nnam = \"x\"\n");
     serve(&["--config", bad.to_str().unwrap()], &["bad.toml:2:1", "did you mean", "next:"]);
+    let failing = scratch.file("failing.toml", &format!("{GOOD}{FAILING_TEST}"));
+    serve(&["--config", failing.to_str().unwrap()], &["test failed", "failing.toml:7:18", "1 error"]);
     serve(&["--origin", "127.0.0.1:8000"], &["127.0.0.1:8000", "next:"]);
     assert!(!state.exists(), "nothing was made for an edge that could not start");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -274,6 +278,11 @@ fn a_changed_file_comes_into_force_and_a_broken_one_does_not() {
     assert!(edge.admin("/metrics").contains("perigee_config_reloads_total{result=\"failed\"} 1\n"));
     edge.run(&["purge", "--site", "shop"], 0, &["Purged"]);
     let second = GOOD.replace("shop", "second").replace('*', "second.example");
+    scratch.file("perigee.toml", &format!("{GOOD}{FAILING_TEST}{second}"));
+    edge.wait_for("perigee.toml:7:18");
+    wait("the refusal to be counted", || edge.admin("/v1/status").contains("\"refused\":2"));
+    assert!(edge.admin("/v1/status").contains("test failed"), "a failed test is a refusal's reason");
+    edge.run(&["purge", "--site", "second"], 1, &["second"]);
     scratch.file("perigee.toml", &format!("{GOOD}{second}"));
     edge.signal("HUP");
     edge.wait_for("is in force");

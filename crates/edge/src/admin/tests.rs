@@ -190,6 +190,11 @@ fn status_check_schema_and_reload_answer() {
     let (status, answer) = world.ask("POST /v1/check", "nonsense = ");
     assert_eq!((status, answer["ok"].as_bool()), (200, Some(false)));
     assert!(!answer["diagnostics"].as_array().unwrap().is_empty());
+    let site = "[[site]]\nname = \"a\"\ndomains = \"*\"\norigin = \"http://127.0.0.1:9\"\n";
+    assert_eq!(world.ask("POST /v1/check", site).1["ok"], true);
+    let failing = format!("{site}[[site.test]]\nget = \"/a\"\nexpect = {{ ttl = \"30d\" }}\n");
+    let (_, answer) = world.ask("POST /v1/check", &failing);
+    assert_eq!((&answer["ok"], &answer["diagnostics"][0]["line"]), (&false.into(), &7.into()), "{answer}");
     assert!(world.ask("GET /v1/config/schema", "").1.is_object());
     assert_eq!(world.ask("POST /v1/reload", "").0, 200);
     assert_eq!(world.ask("POST /v1/reload", "").0, 409, "a refused reload is no success");
