@@ -118,7 +118,7 @@ impl Connection<'_> {
             }
             let Some(end) = self.read_head(&limits).await? else { return Ok(()) };
             served += 1;
-            let last = served >= limits.requests_per_connection_max || self.worker.is_draining();
+            let last = served >= limits.requests_per_connection_max;
             if self.serve_request(end, last).await? == After::Close {
                 if self.reader.has_unread() {
                     self.linger().await;
@@ -131,9 +131,6 @@ impl Connection<'_> {
     /// Waits, without a buffer, until there is something to read.
     async fn wait_for_request(&mut self, limits: &Limits) -> Result<(), Gone> {
         self.reader.watch.set_idle(self.worker.tick_after(limits.idle_timeout));
-        if self.worker.is_draining() {
-            return Err(Gone);
-        }
         let reader = &mut self.reader;
         let ready = poll_fn(|context| {
             if reader.watch.is_expired() {
@@ -496,6 +493,8 @@ async fn respond(
     after: After,
 ) -> Result<After, Gone> {
     let mut out = worker.take_buffer();
+    // A node that stops says so with each answer, also to requests that came before.
+    let after = if worker.is_draining() && answer.status != 101 { After::Close } else { after };
     let framing = deliver::write_head(&mut out, worker, request, &answer, after == After::Close);
     let head_bytes = out.len() as u64;
     writer.sent = 0;

@@ -125,7 +125,8 @@ fn edited_fields(request: &Request, answer: &Answer) -> Option<Fields> {
     if let Some(content_type) = &answer.content_type {
         let _ = fields.set("Content-Type", content_type);
     }
-    if let Some(ttl) = browser_ttl.filter(|_| is_for_browsers(answer.status, &fields)) {
+    let is_by_status = by_status.is_some_and(|rule| rule.browser_ttl.is_some());
+    if let Some(ttl) = browser_ttl.filter(|_| is_for_browsers(is_by_status, answer.status, &fields)) {
         fields.remove("expires");
         let _ = fields.set("Cache-Control", format!("max-age={}", ttl.secs()));
     }
@@ -139,11 +140,11 @@ fn edited_fields(request: &Request, answer: &Answer) -> Option<Fields> {
     Some(fields)
 }
 
-/// Whether a rule's browser TTL may replace what a response says: not for errors, nor for what the origin wants kept
-/// from caches.
-fn is_for_browsers(status: u16, fields: &Fields) -> bool {
+/// Whether a rule's browser TTL may replace what a response says: not for errors, unless the rule is about that status, nor
+/// for what the origin wants kept from caches.
+fn is_for_browsers(is_by_status: bool, status: u16, fields: &Fields) -> bool {
     let directives = ResponseDirectives::of(fields, &[]);
-    status < 400 && !directives.no_store && directives.private == Scope::default()
+    (is_by_status || status < 400) && !directives.no_store && directives.private == Scope::default()
 }
 
 fn handling(note: &Note) -> Handling {
@@ -225,7 +226,7 @@ pub(crate) fn emit(worker: &Worker, request: &Request, told: &Told, why: Why, se
         age: told.age.map(|age| age.min(u64::from(u32::MAX)) as u32),
         ttl: told.note.ttl,
         site: told.rule.as_ref().map_or(Slot::NONE, RuleAt::slot),
-        rule: told.rule.as_ref().map(|at| at.rule as u32),
+        rule: told.rule.as_ref().map(|at| at.rule().number),
         fetch,
         request_id: request.id.0,
         referer: request.fields.get("referer"),

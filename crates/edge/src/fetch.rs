@@ -152,7 +152,7 @@ pub(crate) enum Outcome {
     /// A confirmed response that may no longer be kept: for the asker alone.
     Own(Object),
     /// The answer is not to be shared; here it is.
-    Private(Box<OriginResponse>),
+    Private(Box<OriginResponse>, Why),
     /// There is none.
     Failed(Why),
 }
@@ -217,7 +217,8 @@ pub(crate) async fn fly(mut job: Job, pilot: Pilot, interim: Interim, report: on
                 }
                 pilot.flight().land(Landing::Private);
                 job.finish(&pilot, false);
-                tell(Outcome::Private(response));
+                let why = if reason == NotKept::TooLarge { Why::TooLarge } else { Why::Uncacheable };
+                tell(Outcome::Private(response, why));
             }
         }
         return;

@@ -33,7 +33,7 @@ use crate::flight::{Boarding, Fill, FillReader, Flight, Landing, Pilot, Start};
 use crate::interim::Interim;
 use crate::loaded::RuleAt;
 use crate::lookup::{self, Found, Purged};
-use crate::object::Object;
+use crate::object::{Item, Object};
 use crate::origin::{OriginRequest, OriginResponse, RequestBody};
 use crate::refusal::Refusal;
 use crate::request::{Method, Request};
@@ -235,7 +235,10 @@ impl Flow {
         match boarding {
             Boarding::Follow(flight) => Step::Follow { want, flight },
             Boarding::Failing(why) => Step::Failed { want, why },
-            Boarding::Lead(flight) => self.take_off(want, flight),
+            Boarding::Lead(flight) => match want.came_meanwhile(&self.worker, &flight) {
+                true => Step::Again,
+                false => self.take_off(want, flight),
+            },
         }
     }
 
@@ -259,8 +262,8 @@ impl Flow {
                 Step::Landed { want, landing: flight.landing(), own: true }
             }
             Outcome::Own(object) => Step::Landed { want, landing: Landing::Stored(object), own: true },
-            Outcome::Private(response) => {
-                let why = if want.why == Why::HitForMiss { want.why } else { Why::Uncacheable };
+            Outcome::Private(response, why) => {
+                let why = if want.why == Why::HitForMiss { want.why } else { why };
                 Step::Private { why, response }
             }
             Outcome::Failed(why) => Step::Failed { want, why },
@@ -357,7 +360,7 @@ impl Flow {
             Err(error) => {
                 self.worker.log_failure(&self.request, &error);
                 self.origin = Some(Box::new(OriginNote::of_error(&error)));
-                Step::Done(Refusal::Origin(error.why()).answer(&self.request))
+                Step::Done(self.no_answer(error.why()))
             }
         }
     }
@@ -396,8 +399,15 @@ impl Flow {
                     self.origin.as_ref().map(|origin| origin.status).filter(|status| *status > 0);
                 serve::stored(&self.worker, &self.at, &self.request, stored, &assessment, note)
             }
-            _ => Refusal::Origin(why).answer(&self.request),
+            _ => self.no_answer(why),
         }
+    }
+
+    /// The error page, counted for its site.
+    fn no_answer(&self, why: Why) -> Answer {
+        let mut answer = Refusal::Origin(why).answer(&self.request);
+        answer.rule = Some(self.at.clone());
+        answer
     }
 
     /// Whether no purge since `position` matches this request's URL or these tags.
@@ -418,6 +428,27 @@ impl Flow {
 impl Want {
     fn may_serve_stale(&self) -> bool {
         self.stale.as_ref().is_some_and(|(_, assessment)| stale_on(assessment) >= StaleOn::Unreachable)
+    }
+
+    /// Whether another fetch has stored what is wanted since this request looked: then there is nothing to fetch, and
+    /// `flight`, just begun, lands on that. Between looking and boarding a whole fetch can end on another core.
+    fn came_meanwhile(&self, worker: &Worker, flight: &Arc<Flight>) -> bool {
+        let shared = &worker.shared;
+        let landing = match shared.store.peek(self.object_key) {
+            _ if self.range.is_some() => return false,
+            None => return false,
+            Some(entry) => match (&*entry, Object::of(entry.clone()), &self.stale) {
+                (_, Some(object), Some((stale, _))) if object.is(stale) => return false,
+                (_, Some(object), _) if object.parts().is_none() => Landing::Stored(object),
+                (Item::Variants(_), _, _) if self.why == Why::Absent => {
+                    Landing::Failed { why: Why::Internal, shared: false }
+                }
+                _ => return false,
+            },
+        };
+        flight.land(landing);
+        shared.flights.finish(self.key, flight, None);
+        true
     }
 
     fn job(
@@ -561,7 +592,9 @@ fn refresh(worker: &Rc<Worker>, request: &Rc<Request>, at: &RuleAt, text: Vec<u8
         return;
     }
     let start = start(worker, &text);
-    if let Boarding::Lead(flight) = worker.shared.flights.board(want.key, &start, true, |_| true) {
+    if let Boarding::Lead(flight) = worker.shared.flights.board(want.key, &start, true, |_| true)
+        && !want.came_meanwhile(worker, &flight)
+    {
         let (sender, _) = oneshot::channel();
         let job = want.job(worker, request, at, text, &flight);
         tokio::task::spawn_local(fetch::fly(job, Pilot::new(flight), Interim::default(), sender));

@@ -77,7 +77,7 @@ pub(crate) fn request(
     }
     let wants_websocket = asks_for_websocket(method, protocol, &fields);
     let (mut client, mut secure) = (visitor.client, visitor.secure);
-    if !edge.trusted_proxies.is_empty() && forwarded::is_trusted(&edge.trusted_proxies, visitor.peer) {
+    if !edge.trusted_proxies.is_empty() && forwarded::is_trusted(&edge.trusted_proxies, visitor.client) {
         client = forwarded::client(&edge.trusted_proxies, &fields, client);
         secure = forwarded::secure(&fields).unwrap_or(secure);
     }

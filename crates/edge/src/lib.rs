@@ -18,6 +18,8 @@ mod fetch;
 mod flight;
 mod flow;
 mod forwarded;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod h1;
 mod handle;
 mod intake;

@@ -21,6 +21,14 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 
 /// Opens `count` sockets on one address. Port 0 becomes one free port for all of them.
 pub(crate) fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
+    // Sharing a port between our workers must not share it with another process: visitors would be split over two
+    // caches. A socket that does not share tells whether somebody is there.
+    if address.port() != 0 {
+        let alone = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        alone.set_reuse_address(true)?;
+        alone.bind(&address.into())?;
+        alone.listen(1)?;
+    }
     let mut address = address;
     let mut listeners = Vec::with_capacity(count);
     for _ in 0..count {

@@ -38,6 +38,9 @@ pub(crate) fn write_request_key(text: &mut Vec<u8>, at: &RuleAt, request: &Reque
     let mut write = |fields: &Fields| {
         write_key(text, &rule.key, &at.site().name, &request.authority, path, query, fields);
         write_scheme(text, request.secure);
+        if is_chosen_by_fields(rule) {
+            text.extend_from_slice(format!("rule {}\n", rule.number).as_bytes());
+        }
     };
     if rule.key.headers.is_empty() && rule.key.cookies.is_empty() {
         return write(&request.fields);
@@ -46,6 +49,12 @@ pub(crate) fn write_request_key(text: &mut Vec<u8>, at: &RuleAt, request: &Reque
     rule.request_cookies.apply(&mut fields);
     normalise_request(&mut fields, &rule.policy.vary_normalise);
     write(&fields);
+}
+
+/// Whether the rule applies because of the request's headers or cookies: what it stores is then not for those whose
+/// requests lack them, so its number belongs to the key.
+pub(crate) fn is_chosen_by_fields(rule: &Rule) -> bool {
+    !rule.conditions.headers.is_empty() || !rule.conditions.cookies.is_empty()
 }
 
 /// What is served over TLS has keys of its own: origins redirect by X-Forwarded-Proto, and that redirect must not reach

@@ -120,17 +120,19 @@ pub(crate) fn invalidate_url(shared: &Shared, at: &RuleAt, request: &Request, ur
         None => (url, None),
     };
     let site = at.site();
-    let mut seen: Vec<&KeyRecipe> = Vec::new();
+    let mut seen: Vec<(&KeyRecipe, bool)> = Vec::new();
     for rule in site.rules.iter().chain([&site.defaults]).filter(|rule| !rule.is_response_rule()) {
         let recipe = &rule.key;
-        if seen.contains(&recipe) {
+        let way = (recipe, lookup::is_chosen_by_fields(rule));
+        if seen.contains(&way) {
             continue;
         }
-        seen.push(recipe);
+        seen.push(way);
         let mut text = Vec::with_capacity(128);
         let query = query.map(str::as_bytes);
         write_url_key(&mut text, recipe, &site.name, &request.authority, path.as_bytes(), query);
-        if recipe.headers.is_empty() && recipe.cookies.is_empty() && !recipe.device_class {
+        let is_plain = recipe.headers.is_empty() && recipe.cookies.is_empty() && !recipe.device_class;
+        if is_plain && !lookup::is_chosen_by_fields(rule) {
             // The URL has one key in this rule: taking it away costs nothing later, unlike a purge that each hit would
             // have to check.
             for secure in [false, true] {

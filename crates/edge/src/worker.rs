@@ -97,6 +97,10 @@ pub(crate) struct Worker {
 /// How often deadlines are looked at. A deadline fires at most this much late.
 pub(crate) const TICK: Duration = Duration::from_millis(250);
 
+/// For how many ticks a node that stops keeps idle connections open: a request on its way is answered and told
+/// `Connection: close`, instead of meeting a closed socket.
+const IDLE_GRACE_TICKS: u32 = 6;
+
 /// Most failures of origins that one worker writes to standard error per [`TICK`].
 const FAILURES_TOLD_MAX: u32 = 3;
 
@@ -218,14 +222,17 @@ impl Worker {
     /// Runs as long as the worker: expires deadlines, and lets the observer hand over what it has buffered.
     pub(crate) async fn sweep(self: Rc<Self>) {
         let mut interval = tokio::time::interval(TICK);
+        let mut drained_ticks = 0;
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             interval.tick().await;
             let tick = self.tick.get().wrapping_add(1);
             self.tick.set(tick);
-            let draining = self.is_draining();
+            // Visitors who are just about to send get an answer that says goodbye; only then idle connections are closed.
+            drained_ticks += u32::from(self.is_draining());
+            let closes_idle = drained_ticks >= IDLE_GRACE_TICKS;
             self.watches.borrow_mut().retain(|watch| {
-                let is_over = tick >= watch.deadline.get() || (draining && watch.idle.get());
+                let is_over = tick >= watch.deadline.get() || (closes_idle && watch.idle.get());
                 if is_over && !watch.expired.get() {
                     watch.expired.set(true);
                     if let Some(waker) = watch.waker.take() {

@@ -93,7 +93,7 @@ impl Fwd {
             Why::Variant => Fwd::VaryMiss,
             Why::RequestDirective => Fwd::Request,
             Why::Partial => Fwd::Partial,
-            Why::Uncacheable | Why::HitForMiss => Fwd::Miss,
+            Why::Uncacheable | Why::TooLarge | Why::HitForMiss => Fwd::Miss,
             Why::Method => Fwd::Method,
             Why::Rule | Why::Upgrade => Fwd::Bypass,
             Why::OriginConnect | Why::OriginTimeout | Why::OriginProtocol => Fwd::Miss,

@@ -82,6 +82,8 @@ whys! {
     Partial = "partial", Miss;
     /// The origin was asked and its answer may not be stored.
     Uncacheable = "uncacheable", Pass;
+    /// The origin's answer is larger than the cache keeps.
+    TooLarge = "too-large", Pass;
     /// An earlier answer under this key could not be stored, so nobody queues behind it.
     HitForMiss = "hit-for-miss", Pass;
     /// The method is never answered from the cache.

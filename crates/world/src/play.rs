@@ -134,6 +134,11 @@ impl Play {
         self.pass(Duration::from_secs(secs))
     }
 
+    /// Begins to stop the edge; the thread that is returned says whether all requests ended within the time.
+    pub fn stop_edge(&mut self, within: Duration) -> std::thread::JoinHandle<bool> {
+        self.stage.take().expect("the edge runs").begin_stop(within)
+    }
+
     /// Purges, hard or soft, on the running edge, and returns when the edge has acknowledged it.
     /// - `what`: `url http://host/path`, `prefix http://host/path`, `tag NAME`, `site` or `everything`.
     pub fn purge(&mut self, what: &str) -> &mut Self {

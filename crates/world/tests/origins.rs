@@ -172,6 +172,19 @@ fn a_visitors_address_comes_from_the_proxy_header() {
 }
 
 #[test]
+fn a_visitor_behind_a_proxy_header_cannot_claim_another_address() {
+    let mut play = behind_proxy();
+    play.origin(|o| o.get("/a").header("Cache-Control", "no-store").body("x"));
+    let forged = "PROXY TCP4 203.0.113.9 127.0.0.1 12345 80\r\nGET /a HTTP/1.1\r\nHost: site.example\r\n\
+                  X-Forwarded-For: 198.51.100.1\r\nX-Forwarded-Proto: https\r\n\r\n";
+    play.client(|c| c.raw(forged).status(200).body("x"));
+    play.origin_last_saw(|seen| {
+        assert_eq!(seen.head.field("x-forwarded-for").as_deref(), Some("203.0.113.9"));
+        assert_eq!(seen.head.field("x-forwarded-proto").as_deref(), Some("http"));
+    });
+}
+
+#[test]
 fn a_health_check_of_the_proxy_itself_keeps_the_sockets_address() {
     let mut play = behind_proxy();
     play.origin(|o| o.get("/a").header("Cache-Control", "no-store").body("x"));

@@ -317,3 +317,20 @@ fn the_error_page_does_not_repeat_the_request() {
     });
     play.origin_saw_nothing();
 }
+
+#[test]
+fn what_a_rule_for_some_headers_stored_is_not_for_those_who_lack_them() {
+    let mut play = play();
+    play.site(
+        "[[site.rule]]\npath = \"/*\"\nwith_header = { X-Beta = true }\norigin = \"{backup}\"\nttl = \"1m\"\n\
+         [[site.rule]]\npath = \"/*\"\nttl = \"1m\"",
+    );
+    play.origin(|o| o.get("/a").body("everybody's"));
+    play.backup(|o| o.get("/a").body("beta"));
+    play.client(|c| {
+        c.get("/a").header("X-Beta", "1").expect(200).body("beta");
+        c.get("/a").expect(200).body("everybody's").why("absent");
+        c.get("/a").header("X-Beta", "1").expect(200).body("beta").why("fresh");
+        c.get("/a").expect(200).body("everybody's").why("fresh");
+    });
+}

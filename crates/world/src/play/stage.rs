@@ -39,6 +39,11 @@ impl Stage {
         self.0.replace(snapshot(config));
     }
 
+    /// See [`super::Play::stop_edge`].
+    pub(super) fn begin_stop(self, within: Duration) -> std::thread::JoinHandle<bool> {
+        std::thread::spawn(move || self.0.stop(within))
+    }
+
     /// See [`super::Play::purge`].
     pub(super) fn purge(&self, what: &str, soft: bool) {
         let (form, name) = what.split_once(' ').unwrap_or((what, ""));

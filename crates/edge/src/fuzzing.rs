@@ -1,0 +1,148 @@
+//! What must hold for any bytes that the internet sends to the edge's own parsers, as functions that panic when it does
+//! not. Compiled for fuzzing only (`--cfg fuzzing`); the targets in `fuzz/` call it. What heads and bodies mean is not
+//! judged here: `semantics` has targets of its own.
+
+use crate::h1::body::{BadBody, BodyDecoder, Decoded, Framing};
+use crate::h1::{HeadScan, Scanned, parse_head};
+use crate::proxy_protocol::{self, Parsed};
+
+/// A request head: found at the same place however the network cuts it, and well formed once it is accepted.
+pub fn h1_head(bytes: &[u8], cuts: &[u8]) {
+    let at_once = HeadScan::default().scan(bytes);
+    let mut scan = HeadScan::default();
+    let mut in_pieces = Scanned::More;
+    for end in ends(bytes.len(), cuts) {
+        in_pieces = scan.scan(&bytes[..end]);
+        if in_pieces != Scanned::More {
+            break;
+        }
+    }
+    assert_eq!(in_pieces, at_once);
+    let Scanned::Head { end } = at_once else { return };
+    assert!(bytes[..end].ends_with(b"\r\n\r\n"));
+    let Ok(head) = parse_head(&bytes[..end]) else { return };
+    assert!(!head.method.is_empty() && head.method.bytes().all(semantics::fields::is_tchar), "{head:?}");
+    assert!(
+        !head.target.is_empty() && !head.target.bytes().any(|byte| byte <= b' ' || byte == 0x7f),
+        "{head:?}"
+    );
+    let mut again = format!("{} {} {}\r\n", head.method, head.target, head.protocol.as_str()).into_bytes();
+    for (name, value) in head.fields.iter() {
+        assert!(!name.is_empty() && name.iter().all(|&byte| semantics::fields::is_tchar(byte)), "{head:?}");
+        assert!(!value.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)), "{head:?}");
+        assert_eq!(semantics::fields::trim(value), value, "{head:?}");
+        for part in [name, b": ", value, b"\r\n"] {
+            again.extend_from_slice(part);
+        }
+    }
+    again.extend_from_slice(b"\r\n");
+    // Whoever gets what was understood understands the same.
+    let Ok(read) = parse_head(&again) else { panic!("{head:?} is refused when written again") };
+    assert_eq!((read.method, read.target, read.protocol), (head.method, head.target, head.protocol));
+    assert_eq!(read.fields, head.fields);
+}
+
+/// A request body: the same content, end and error however it is cut and however little is taken at a time.
+/// - `counted`: the Content-Length; `None` is the chunked coding.
+pub fn h1_body(counted: Option<u16>, bytes: &[u8], cuts: &[u8], data_max: u8) {
+    let framing = match counted {
+        None => Framing::Chunked,
+        Some(0) => Framing::None,
+        Some(length) => Framing::Length(u64::from(length)),
+    };
+    let at_once = decode(framing, bytes, &[], usize::MAX);
+    let in_pieces = decode(framing, bytes, cuts, usize::from(data_max).max(1));
+    assert_eq!(in_pieces, at_once);
+    if let Some(length) = counted {
+        let held = bytes.len().min(usize::from(length));
+        assert_eq!(at_once.content, bytes[..held]);
+        assert_eq!(at_once.rest, bytes[held..]);
+        assert_eq!(at_once.end, Ok(held == usize::from(length)));
+    }
+    assert!(bytes.ends_with(&at_once.rest));
+    assert!(at_once.content.len() + at_once.rest.len() <= bytes.len());
+
+    // What is well coded, cut into chunks at the same places, is read as what it was made of.
+    let mut coded = Vec::new();
+    let mut begin = 0;
+    for end in ends(bytes.len(), cuts) {
+        if end > begin {
+            crate::h1::write_chunk_size(&mut coded, end - begin);
+            coded.extend_from_slice(&bytes[begin..end]);
+            coded.extend_from_slice(b"\r\n");
+        }
+        begin = end;
+    }
+    coded.extend_from_slice(b"0\r\n\r\nnext");
+    let read = decode(Framing::Chunked, &coded, cuts, usize::from(data_max).max(1));
+    assert_eq!(read, Read { content: bytes.to_vec(), rest: b"next".to_vec(), end: Ok(true) });
+}
+
+/// A PROXY header: decided as soon as it is complete, and not otherwise by what follows it.
+pub fn proxy_protocol(bytes: &[u8]) {
+    let whole = proxy_protocol::parse(bytes);
+    let mut decided = Ok(Parsed::More);
+    for end in 0..bytes.len() {
+        let part = proxy_protocol::parse(&bytes[..end]);
+        if decided == Ok(Parsed::More) {
+            if let Ok(Parsed::Header { length, .. }) = &part {
+                assert_eq!(*length, end);
+            }
+            decided = part;
+        } else {
+            assert_eq!(part, decided);
+        }
+    }
+    if decided != Ok(Parsed::More) {
+        assert_eq!(whole, decided);
+    } else if let Ok(Parsed::Header { length, .. }) = whole {
+        assert_eq!(length, bytes.len());
+    }
+}
+
+/// What came of decoding.
+#[derive(Debug, PartialEq, Eq)]
+struct Read {
+    content: Vec<u8>,
+    /// What was not taken: of the next request, of a line that is not complete, or from the fault on.
+    rest: Vec<u8>,
+    /// Whether the body was complete.
+    end: Result<bool, BadBody>,
+}
+
+fn decode(framing: Framing, bytes: &[u8], cuts: &[u8], data_max: usize) -> Read {
+    let mut decoder = BodyDecoder::new(framing);
+    let (mut content, mut buffer, mut fed) = (Vec::new(), Vec::new(), 0);
+    let mut ends = ends(bytes.len(), cuts);
+    let end = loop {
+        match decoder.decode(&mut buffer, data_max) {
+            Ok(Decoded::Data(data)) => {
+                assert!(!data.is_empty() && data.len() <= data_max);
+                content.extend_from_slice(&data);
+            }
+            Ok(Decoded::End) => break Ok(true),
+            Ok(Decoded::More) => match ends.next() {
+                Some(end) => {
+                    buffer.extend_from_slice(&bytes[fed..end]);
+                    fed = end;
+                }
+                None => break Ok(false),
+            },
+            Err(bad) => break Err(bad),
+        }
+    };
+    assert_eq!(decoder.is_done(), end == Ok(true));
+    buffer.extend_from_slice(&bytes[fed..]);
+    Read { content, rest: buffer, end }
+}
+
+/// Where pieces of something `length` bytes long end: after as many bytes each as `cuts` says (at least one), the rest
+/// as a last piece.
+fn ends(length: usize, cuts: &[u8]) -> impl Iterator<Item = usize> {
+    let mut at = 0;
+    let cuts = cuts.iter().map(move |&cut| {
+        at = (at + usize::from(cut).max(1)).min(length);
+        at
+    });
+    cuts.take_while(move |&end| end < length).chain((length > 0).then_some(length))
+}
