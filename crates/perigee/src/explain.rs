@@ -65,6 +65,16 @@ fn describe(answer: &Value) -> String {
     for (index, part) in answer["key"].as_array().into_iter().flatten().enumerate() {
         line(if index == 0 { "key" } else { "" }, text(part));
     }
+    if let Some(variant) = answer.get("variant") {
+        let lists = variant["vary"].as_array().into_iter().flatten();
+        for (index, list) in lists.enumerate() {
+            let names: Vec<String> = list["names"].as_array().into_iter().flatten().map(text).collect();
+            let before = if index == 0 { "Vary names" } else { "before, Vary named" };
+            line(if index == 0 { "variant" } else { "" }, format!("{before} {}", names.join(", ")));
+            list["values"].as_array().into_iter().flatten().for_each(|value| line("", text(value)));
+        }
+        line("", format!("key {}", text(&variant["key_hash"])));
+    }
     match answer.get("stored") {
         None => line("stored", "nothing that may answer this request".into()),
         Some(stored) => {
@@ -81,8 +91,16 @@ fn describe(answer: &Value) -> String {
     }
     if let Some(freshness) = answer.get("freshness") {
         line("freshness", text(&freshness["sum"]));
-        let (revalidate, error) = (&freshness["stale_while_revalidate"], &freshness["stale_if_error"]);
-        line("", format!("stale-while-revalidate {revalidate} s, stale-if-error {error} s"));
+        let number = |name: &str| freshness[name].as_u64().unwrap_or(0);
+        let on_failure = match (number("stale_if_error"), number("stale_if_unreachable")) {
+            (0, 0) => "never in place of an error".to_owned(),
+            (0, secs) => {
+                format!("{secs} s while no connection to the origin can be had, not for its error answers")
+            }
+            (secs, _) => format!("stale-if-error {secs} s"),
+        };
+        let revalidate = number("stale_while_revalidate");
+        line("then stale", format!("stale-while-revalidate {revalidate} s; {on_failure}"));
     }
     let decision = &answer["decision"];
     line(
@@ -121,6 +139,10 @@ mod tests {
             "method": "GET", "url": "http://a/x",
             "site": { "name": "shop", "line": 3 }, "rule": { "name": "rule 1", "line": 9 },
             "origins": ["http://o1", "http://o2"], "key": ["site 4:shop", "host 1:a"],
+            "variant": { "key_hash": "0f", "vary": [
+                { "names": ["accept-encoding", "x"], "values": ["vary accept-encoding 2:br", "vary x -"] },
+                { "names": ["y"], "values": ["vary y 1:1"] },
+            ] },
             "stored": { "status": 200, "body_bytes": 12, "key_hash": "0f", "fields": { "etag": "\"x\u{1b}[2J\"" } },
             "freshness": { "sum": "lifetime 60 s - age 12 s = 48 s", "stale_while_revalidate": 5, "stale_if_error": 7 },
             "decision": { "why": "fresh", "outcome": "hit", "sentence": "A fresh stored response answered." },
@@ -132,10 +154,16 @@ rule        rule 1 (line 9 of the configuration)
 origin      http://o1, then http://o2
 key         site 4:shop
             host 1:a
+variant     Vary names accept-encoding, x
+            vary accept-encoding 2:br
+            vary x -
+            before, Vary named y
+            vary y 1:1
+            key 0f
 stored      status 200, 12 bytes, key 0f
             etag: \"x\u{fffd}[2J\"
 freshness   lifetime 60 s - age 12 s = 48 s
-            stale-while-revalidate 5 s, stale-if-error 7 s
+then stale  stale-while-revalidate 5 s; stale-if-error 7 s
 why         fresh (hit): A fresh stored response answered.
 ";
         assert_eq!(describe(&answer), wanted);

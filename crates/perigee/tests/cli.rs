@@ -254,6 +254,9 @@ fn an_edge_greets_obeys_its_commands_and_stops() {
         &["defaults", "host 12:shop.example", "absent (miss)"],
     );
     edge.run(&["explain", "http://shop.example/a", "--header", "broken"], 1, &["broken", "Name: value"]);
+    edge.run(&["explain", "foo"], 1, &["foo", "absolute URL", "browser"]);
+    edge.run(&["explain", "http://shop.example/a", "--method", "G E"], 1, &["G E", "not a method"]);
+    edge.run(&["purge", "--tag", "a", "--tag", "b c"], 1, &["b c", "next:"]);
     edge.run(
         &["explain", "http://shop.example/a", "--method", "POST", "--json"],
         0,

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::explain::{self, Question};
 use super::guard::Guard;
-use super::purge::{PurgeBody, describe};
+use super::purge::{PurgeBody, describe, refused};
 use super::{Configuration, ConfigurationStatus};
 use crate::{Handle, Status};
 
@@ -149,10 +149,16 @@ async fn metrics(State(api): State<Shared>) -> impl IntoResponse {
 
 async fn status(State(api): State<Shared>) -> Json<Value> {
     let (status, totals) = (api.handle.status(), api.handle.registry().totals());
-    Json(status_json(&status, &totals, &api.configuration.status()))
+    let connections_max = api.handle.with_snapshot(|snapshot| snapshot.edge.limits.connections_max);
+    Json(status_json(&status, &totals, &api.configuration.status(), connections_max))
 }
 
-fn status_json(status: &Status, totals: &Totals, configuration: &ConfigurationStatus) -> Value {
+fn status_json(
+    status: &Status,
+    totals: &Totals,
+    configuration: &ConfigurationStatus,
+    connections_max: u32,
+) -> Value {
     let requests = Outcome::ALL.iter().map(|&outcome| (outcome.as_str(), totals.requests_of(outcome)));
     let origins = status.origins.iter().map(|origin| {
         json!({
@@ -176,6 +182,7 @@ fn status_json(status: &Status, totals: &Totals, configuration: &ConfigurationSt
         "purge_position": status.purge_position,
         "workers": status.workers,
         "connections": status.connections,
+        "connections_max": connections_max,
         "fills_in_flight": status.flights,
         "requests": requests.collect::<std::collections::BTreeMap<_, _>>(),
         "requests_total": totals.requests(),
@@ -210,7 +217,10 @@ async fn purge(State(api): State<Shared>, headers: HeaderMap, body: Bytes) -> Re
     for request in &requests {
         // A refusal after the first would leave half a purge: the parts differ in their tag only, which was checked,
         // and what else can be refused is refused by the first.
-        let receipt = api.handle.purge(request)?;
+        let receipt = api
+            .handle
+            .purge(request)
+            .map_err(|error| api.handle.with_snapshot(|snapshot| refused(&error, snapshot)))?;
         position = receipt.position;
         purged.push(json!({ "matches": describe(&request.target), "position": receipt.position, "sites": receipt.sites }));
     }

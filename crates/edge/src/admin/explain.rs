@@ -1,6 +1,6 @@
-//! Why a request would be answered as it would be, now: its site, rule and key, what is stored under it, the freshness
-//! sum, the decision. Looks at the same functions that the request machine uses and asks no origin; the look-up counts
-//! in the store's statistics like any other.
+//! Why a request would be answered as it would be, now: its site, rule, key and variant, what is stored under it, the
+//! freshness sum, the decision. Looks with the same functions that the request machine uses and asks no origin; so the
+//! look-up counts in the store's statistics like any other, and what a hard purge matches is taken out.
 
 use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr};
@@ -9,21 +9,27 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use axum::http::StatusCode;
+use model::purge::Subject;
 use model::rule::Cache;
 use model::{Rule, Scheme, Site};
+use semantics::fields::is_tchar;
 use semantics::freshness::{Flags, LifetimeSource};
-use semantics::key::has_dot_segment;
-use semantics::reuse::{Assessment, Reuse, stale_if_error_secs, stale_while_revalidate_secs};
-use semantics::{Facts, Fields, Policy, RequestDirectives, Wall, Why, decide_reuse};
+use semantics::key::{has_dot_segment, hash, normalise_path};
+use semantics::policy::UNREACHABLE_SECS;
+use semantics::reuse::{Assessment, stale_if_error_secs, stale_on, stale_while_revalidate_secs};
+use semantics::{Facts, Fields, Policy, RequestDirectives, Reuse, StaleOn, Wall, Why, decide_reuse};
 use serde_json::{Value, json};
 
 use super::api::Problem;
+use super::purge::hosts_served;
 use crate::Handle;
 use crate::loaded::{RuleAt, view};
 use crate::lookup::{self, Found};
-use crate::object::Stored;
+use crate::object::{Item, Stored, Variants};
 use crate::purging::Url;
 use crate::request::{Method, Protocol, Request, RequestId};
+use crate::serve::parts_answer;
+use crate::worker::Shared;
 
 /// The request to explain.
 #[derive(Debug)]
@@ -41,7 +47,7 @@ pub(super) fn explain(handle: &Handle, question: &Question) -> Result<Value, Pro
     let at = RuleAt::of(loaded, &request).ok_or_else(|| {
         Problem::new(StatusCode::NOT_FOUND, "no site of the configuration has this host")
             .found(&*request.host)
-            .wanted("the host of a site")
+            .wanted(handle.with_snapshot(hosts_served))
             .next("add it to the domains of a site: the edge answers it with unknown-site and asks no origin")
     })?;
     let (site, rule) = (at.site(), at.rule());
@@ -66,28 +72,112 @@ pub(super) fn explain(handle: &Handle, question: &Question) -> Result<Value, Pro
     let mut text = Vec::with_capacity(256);
     lookup::write_request_key(&mut text, &at, &request);
     explanation["key"] = String::from_utf8_lossy(&text).lines().collect();
+    // Before the look-up, which may take out what has been purged.
+    let entry = shared.store.peek(hash(&shared.seed, &text).0);
+    let found = lookup::find(shared, &at, &request, &mut text);
+    if let Some(Item::Variants(variants)) = entry.as_deref() {
+        explanation["variant"] = variant_json(variants, &found, &request, &rule.policy);
+    }
     let directives = RequestDirectives::parse(&request.fields);
-    let why = match lookup::find(shared, &at, &request, &mut text) {
-        Found::Pass { .. } => Why::HitForMiss,
-        Found::Nothing { why, .. } => why,
+    let (why, sentence) = match found {
+        Found::Pass { .. } => (Why::HitForMiss, None),
+        Found::Nothing { why, .. } => (why, None),
         Found::Object { key, stored, soft } => {
+            let soft_at = soft.then(|| soft_position(shared, &at, &request, &stored)).flatten();
             let mut assessment = decide_reuse(&stored.facts, &directives, &rule.policy, request.now);
             if soft && assessment.reuse == Reuse::Fresh {
                 // As the request machine treats a soft purge.
-                assessment.reuse = Reuse::StaleWhileRevalidate;
-                assessment.why = Why::StaleWhileRevalidate;
+                let may_answer = !stored.facts.flags.has(Flags::NEVER_STALE);
+                (assessment.reuse, assessment.why) = match may_answer {
+                    true => (Reuse::StaleWhileRevalidate, Why::StaleWhileRevalidate),
+                    false => (Reuse::Revalidate { stale_on: StaleOn::Nothing }, Why::Expired),
+                };
             }
             explanation["stored"] = stored_json(key, &stored, soft);
-            explanation["freshness"] = freshness_json(&stored.facts, &rule.policy, request.now, &assessment);
-            assessment.why
+            explanation["freshness"] =
+                freshness_json(&stored.facts, &rule.policy, request.now, &assessment, soft_at);
+            match stored.parts().is_some() && !parts_answer(&request, &stored) {
+                true => (Why::Partial, None),
+                false => (assessment.why, stale_sentence(&stored.facts, &assessment)),
+            }
         }
     };
     let asks_origin = !matches!(why, Why::Fresh | Why::StaleWhileRevalidate);
-    Ok(decided(explanation, if asks_origin && directives.only_if_cached { Why::OnlyIfCached } else { why }))
+    if asks_origin && directives.only_if_cached {
+        return Ok(decided(explanation, Why::OnlyIfCached));
+    }
+    let mut explanation = decided(explanation, why);
+    if let Some(sentence) = sentence {
+        explanation["decision"]["sentence"] = sentence.into();
+    }
+    Ok(explanation)
+}
+
+/// What happens to a stale response at the next request: the sentence of its [`Why`] tells what has happened after it.
+fn stale_sentence(facts: &Facts, assessment: &Assessment) -> Option<&'static str> {
+    Some(match (assessment.why, facts.flags.has(Flags::NO_CACHE), facts.has_validator()) {
+        (Why::StaleWhileRevalidate, ..) => {
+            "Stale; the next request is answered with it, and the origin is asked behind that answer."
+        }
+        (Why::Expired, true, true) => {
+            "Never used unasked (no-cache); the next request asks the origin: has it changed?"
+        }
+        (Why::Expired, true, false) => {
+            "Never used unasked (no-cache); the next request asks the origin: for a new one, as it has no validator."
+        }
+        (Why::Expired, false, true) => "Stale; the next request asks the origin: has it changed?",
+        (Why::Expired, false, false) => {
+            "Stale; the next request asks the origin: for a new one, as it has no validator."
+        }
+        _ => return None,
+    })
+}
+
+/// The place of the newest soft purge that matches a stored response.
+fn soft_position(shared: &Shared, at: &RuleAt, request: &Request, stored: &Stored) -> Option<u64> {
+    let (path, query) = (request.path(), request.query());
+    let spelling = normalise_path(path.as_bytes());
+    let subject = Subject {
+        site: at.site_number(),
+        url: lookup::url_hash(shared, at.site(), at.rule(), &request.authority, path, query),
+        host: &request.host,
+        path: &String::from_utf8_lossy(&spelling),
+        tags: stored.tags(),
+        position: stored.position(),
+    };
+    shared.purges.read().check(&subject).map(|(_, position)| position)
+}
+
+/// Which headers choose, what this request has in them, and where that leads. Several lists when the origin's Vary
+/// has changed, the newest first.
+fn variant_json(variants: &Variants, found: &Found, request: &Request, policy: &Policy) -> Value {
+    let key = match found {
+        Found::Object { key, .. } | Found::Pass { key } | Found::Nothing { key, .. } => key,
+    };
+    let lists = variants.specs.iter().map(|spec| {
+        let mut lines = Vec::new();
+        spec.write_variant(&mut lines, &request.fields, &policy.vary_normalise);
+        json!({
+            "names": spec.names().collect::<Vec<_>>(),
+            "values": String::from_utf8_lossy(&lines).lines().collect::<Vec<_>>(),
+        })
+    });
+    json!({ "key_hash": format!("{key:032x}"), "vary": lists.collect::<Vec<_>>() })
 }
 
 fn request(question: &Question, now: Wall) -> Result<Request, Problem> {
-    let url = Url::parse(&question.url)?;
+    if question.method.is_empty() || !question.method.bytes().all(is_tchar) {
+        return Err(Problem::new(StatusCode::BAD_REQUEST, "this is not a method")
+            .found(format!("{:?}", question.method))
+            .wanted("a word such as GET")
+            .next("give one method, without spaces"));
+    }
+    let url = Url::parse(&question.url).map_err(|_| {
+        Problem::new(StatusCode::BAD_REQUEST, "this is not an absolute URL")
+            .found(format!("{:?}", question.url))
+            .wanted("a URL such as https://www.shop.example/a.css")
+            .next("give it as a visitor's browser has it, percent-encoded, with http:// or https://")
+    })?;
     let target = match url.query {
         Some(query) => format!("{}?{query}", url.path),
         None => url.path.to_owned(),
@@ -155,9 +245,17 @@ fn stored_json(key: u128, stored: &Stored, soft: bool) -> Value {
     })
 }
 
-fn freshness_json(facts: &Facts, policy: &Policy, now: Wall, assessment: &Assessment) -> Value {
+fn freshness_json(
+    facts: &Facts,
+    policy: &Policy,
+    now: Wall,
+    assessment: &Assessment,
+    soft_at: Option<u64>,
+) -> Value {
     let source = source_text(facts.source, policy);
     let has = |flag| facts.flags.has(flag);
+    let purged = soft_at.map_or(String::new(), |at| format!("; softly purged at position {at}, so stale"));
+    let (on_error, on_unreachable) = failure_windows(facts, policy);
     json!({
         "lifetime": facts.lifetime,
         "lifetime_from": source,
@@ -165,17 +263,32 @@ fn freshness_json(facts: &Facts, policy: &Policy, now: Wall, assessment: &Assess
         "age_on_arrival": facts.initial_age_ms / 1000,
         "ttl": assessment.ttl,
         "sum": format!(
-            "lifetime {} s ({source}) - age {} s ({} s on arrival) = {} s",
+            "lifetime {} s ({source}) - age {} s ({} s on arrival) = {} s{purged}",
             facts.lifetime, assessment.age, facts.initial_age_ms / 1000, assessment.ttl
         ),
         "stale_while_revalidate": stale_while_revalidate_secs(facts, policy),
-        "stale_if_error": stale_if_error_secs(facts, policy),
+        "stale_if_error": on_error,
+        "stale_if_unreachable": on_unreachable,
+        "softly_purged_at": soft_at,
         "stored_at_ms": now.0.min(facts.response_time.0),
         "no_cache": has(Flags::NO_CACHE),
         "never_stale": has(Flags::NEVER_STALE),
         "immutable": has(Flags::IMMUTABLE),
         "has_validator": facts.has_validator(),
     })
+}
+
+/// Seconds after freshness for which the response may answer instead of an error of the origin, and while no
+/// connection to it can be had.
+fn failure_windows(facts: &Facts, policy: &Policy) -> (u64, u64) {
+    let end = i64::from(facts.lifetime) * 1000 - i64::try_from(facts.initial_age_ms).unwrap_or(i64::MAX);
+    let end = Wall(facts.response_time.0.saturating_add(end));
+    let secs = stale_if_error_secs(facts, policy);
+    match stale_on(facts, &RequestDirectives::default(), policy, end) {
+        StaleOn::Error => (secs, secs),
+        StaleOn::Unreachable => (0, UNREACHABLE_SECS),
+        StaleOn::Nothing => (0, 0),
+    }
 }
 
 fn source_text(source: LifetimeSource, policy: &Policy) -> String {

@@ -2,6 +2,7 @@
 //! [`crate::Handle::purge`]'s.
 
 use axum::http::StatusCode;
+use model::Snapshot;
 use serde::Deserialize;
 
 use super::api::Problem;
@@ -9,6 +10,8 @@ use crate::{PurgeError, PurgeRequest, PurgeTarget};
 
 /// Surrogate keys in one request.
 const TAGS_MAX: usize = 256;
+/// Names of sites or domains that a refusal lists.
+const NAMES_SHOWN: usize = 5;
 
 /// The body of `POST /v1/purge`. Exactly one of `url`, `prefix`, `tag` or `tags`, `everything`, or `site` alone; beside
 /// tags, `site` narrows them to one site.
@@ -84,15 +87,38 @@ pub(super) fn describe(target: &PurgeTarget) -> String {
     }
 }
 
-impl From<PurgeError> for Problem {
-    fn from(error: PurgeError) -> Self {
-        let status = match &error {
-            PurgeError::UnknownHost(_) | PurgeError::UnknownSite(_) => StatusCode::NOT_FOUND,
-            PurgeError::NotAUrl(_) | PurgeError::QueryInPrefix(_) | PurgeError::EmptyTag => {
-                StatusCode::BAD_REQUEST
-            }
-        };
-        Problem::new(status, error.to_string()).next("nothing was purged; correct it and purge again")
+/// A purge that was refused, with what could have been meant.
+pub(super) fn refused(error: &PurgeError, snapshot: &Snapshot) -> Problem {
+    let problem = match error {
+        PurgeError::UnknownHost(host) => {
+            Problem::new(StatusCode::NOT_FOUND, "no site of the configuration serves this host")
+                .found(format!("{host:?}"))
+                .wanted(hosts_served(snapshot))
+        }
+        PurgeError::UnknownSite(site) => {
+            let names = few(snapshot.sites.iter().map(|site| &*site.name));
+            Problem::new(StatusCode::NOT_FOUND, "no site of the configuration is called so")
+                .found(format!("{site:?}"))
+                .wanted(names)
+        }
+        PurgeError::NotAUrl(_) | PurgeError::QueryInPrefix(_) | PurgeError::EmptyTag => {
+            Problem::new(StatusCode::BAD_REQUEST, error.to_string())
+        }
+    };
+    problem.next("nothing was purged; correct it and purge again")
+}
+
+/// The domains that the configuration names, for people who have asked for another.
+pub(super) fn hosts_served(snapshot: &Snapshot) -> String {
+    few(snapshot.sites.iter().flat_map(|site| &site.domains).map(|domain| &**domain))
+}
+
+/// The first names, and how many more there are.
+fn few<'a>(mut names: impl Iterator<Item = &'a str>) -> String {
+    let first: Vec<&str> = names.by_ref().take(NAMES_SHOWN).collect();
+    match names.count() {
+        0 => first.join(" or "),
+        more => format!("{} or one of {more} more in the configuration file", first.join(", ")),
     }
 }
 
@@ -126,6 +152,13 @@ mod tests {
             &[tag("a", Some("shop")), tag("b", Some("shop"))],
             false,
         );
+    }
+
+    #[test]
+    fn a_refusal_names_a_few_of_what_there_is() {
+        let names = ["a", "b", "c", "d", "e", "f", "g"];
+        assert_eq!(few(names.into_iter().take(2)), "a or b");
+        assert_eq!(few(names.into_iter()), "a, b, c, d, e or one of 2 more in the configuration file");
     }
 
     #[test]

@@ -40,7 +40,11 @@ fn any_port() -> SocketAddr {
 }
 
 fn world() -> World {
-    let mut snapshot = Snapshot::for_origin("http://127.0.0.1:9").unwrap();
+    world_before("http://127.0.0.1:9")
+}
+
+fn world_before(origin: &str) -> World {
+    let mut snapshot = Snapshot::for_origin(origin).unwrap();
     snapshot.edge.workers = Some(1);
     let options = Options {
         listen: Some(vec![any_port()]),
@@ -179,6 +183,110 @@ fn explain_shows_site_rule_key_and_why() {
     assert_eq!(answer["key"][1], "host 12:shop.example");
     let (_, answer) = world.ask("GET /v1/explain?url=http://a/&method=POST", "");
     assert_eq!(answer["decision"]["why"], "method");
+}
+
+/// An origin that answers every request with these fields and an empty body.
+fn origin(fields: &'static str) -> String {
+    let listener = std::net::TcpListener::bind(any_port()).unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                if stream.read(&mut byte).unwrap() == 0 {
+                    break;
+                }
+                head.push(byte[0]);
+            }
+            let answer =
+                format!("HTTP/1.1 200 OK\r\n{fields}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            stream.write_all(answer.as_bytes()).unwrap();
+        }
+    });
+    url
+}
+
+impl World {
+    /// As a visitor: GET of `/a` at `shop.example`.
+    fn visit(&self, fields: &str) {
+        let mut stream = std::net::TcpStream::connect(self.handle.addresses()[0]).unwrap();
+        let request = format!("GET /a HTTP/1.1\r\nHost: shop.example\r\n{fields}Connection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+
+    /// What `explain` says of `/a` with these further parameters.
+    fn explain(&self, more: &str) -> serde_json::Value {
+        let (status, answer) = self.ask(&format!("GET /v1/explain?url=http://shop.example/a{more}"), "");
+        assert_eq!(status, 200, "{answer}");
+        answer
+    }
+}
+
+#[test]
+fn explain_shows_the_variant_that_answers_or_would() {
+    let world = world_before(&origin("Cache-Control: max-age=60\r\nVary: Accept-Encoding, X-Kind"));
+    assert!(world.explain("").get("variant").is_none(), "nothing is known of a URL that was never asked for");
+    world.visit("Accept-Encoding: gzip, br\r\nX-Kind: a\r\n");
+    let hit = world.explain("&header=Accept-Encoding:+br,gzip;q=0.5&header=X-Kind:+a");
+    assert_eq!(hit["variant"]["vary"][0]["names"], serde_json::json!(["accept-encoding", "x-kind"]));
+    let values = hit["variant"]["vary"][0]["values"].to_string();
+    assert!(values.contains("vary accept-encoding") && values.contains("1:a"), "{values}");
+    assert_eq!(hit["variant"]["key_hash"], hit["stored"]["key_hash"]);
+    assert_eq!(hit["decision"]["why"], "fresh");
+    let miss = world.explain("&header=X-Kind:+b");
+    assert_eq!(miss["decision"]["why"], "variant");
+    assert_ne!(miss["variant"]["key_hash"], hit["variant"]["key_hash"]);
+}
+
+#[test]
+fn explain_tells_what_comes_of_a_stale_response() {
+    let world = world_before(&origin("Cache-Control: max-age=60\r\nETag: \"1\""));
+    world.visit("");
+    let fresh = world.explain("");
+    assert_eq!(fresh["freshness"]["stale_if_error"], 0);
+    assert_eq!(fresh["freshness"]["stale_if_unreachable"], 86_400);
+    world.ask("POST /v1/purge", r#"{"everything":true,"soft":true}"#);
+    let purged = world.explain("");
+    assert_eq!(purged["decision"]["why"], "stale-while-revalidate");
+    let sum = purged["freshness"]["sum"].as_str().unwrap();
+    assert!(sum.ends_with("; softly purged at position 1, so stale"), "{sum}");
+
+    let world = world_before(&origin("Cache-Control: max-age=0, must-revalidate\r\nETag: \"1\""));
+    world.visit("");
+    let stale = world.explain("");
+    assert_eq!(stale["decision"]["why"], "expired");
+    assert_eq!(stale["decision"]["sentence"], "Stale; the next request asks the origin: has it changed?");
+    assert_eq!(stale["freshness"]["stale_if_unreachable"], 0);
+}
+
+#[test]
+fn explain_refuses_what_is_no_request_in_its_own_words() {
+    let world = world();
+    let (status, answer) = world.ask("GET /v1/explain?url=foo", "");
+    assert_eq!((status, &answer["error"]), (400, &"this is not an absolute URL".into()));
+    assert!(!answer.to_string().contains("purge"), "{answer}");
+    for method in ["G%20E", "", "G%0AE"] {
+        let (status, answer) = world.ask(&format!("GET /v1/explain?url=http://a/&method={method}"), "");
+        assert_eq!((status, &answer["error"]), (400, &"this is not a method".into()), "{method}");
+    }
+}
+
+#[test]
+fn several_surrogate_keys_are_purged_all_or_none() {
+    let world = world();
+    for body in
+        [r#"{"tags":["good","bad key"]}"#, r#"{"tags":["good",""]}"#, r#"{"tags":["a","b"],"site":"no"}"#]
+    {
+        assert!(world.ask("POST /v1/purge", body).0 >= 400, "{body}");
+        assert_eq!(world.handle.status().purge_position, 0, "{body}");
+    }
+    let (status, answer) = world.ask("POST /v1/purge", r#"{"site":"no"}"#);
+    assert_eq!((status, answer["wanted"].as_str()), (404, Some("default")));
 }
 
 #[test]
