@@ -47,7 +47,7 @@ fn blank_lines_in_pieces_do_not_kill_the_connection() {
 #[test]
 fn after_a_tag_purge_nobody_follows_an_older_fetch() {
     let gate = Gate::new();
-    let mut play = play();
+    let mut play = one_worker("");
     play.origin(|o| {
         o.get("/a").hold(&gate).header("Cache-Control", FRESH).header("Surrogate-Key", "t").body("old");
         o.get("/a").header("Cache-Control", FRESH).header("Surrogate-Key", "t").body("new").always();
@@ -56,10 +56,12 @@ fn after_a_tag_purge_nobody_follows_an_older_fetch() {
     let mut first = client.get("/a").begin();
     gate.wait_reached();
     play.purge("tag t");
-    // The first is still under way.
-    client.get("/a").expect(200).body("new");
+    // Which tags the answer under way will have nobody knows yet: the second waits for it, and must not take it.
+    let mut second = client.get("/a").begin();
+    let_it_read(&client);
     gate.open();
     first.expect(200).body("old");
+    second.expect(200).body("new");
 }
 
 /// A whole is asked for while a stale part is validated: the part must not be its answer.
@@ -388,10 +390,9 @@ fn an_upload_that_is_over_has_no_deadline() {
 fn a_head_does_not_grow_with_each_304() {
     let mut play = play();
     play.origin(|o| {
-        let reply = o.get("/a").header("Cache-Control", "max-age=10").header("ETag", "\"1\"");
-        reply.header("Via", "1.1 before").body("one");
+        o.get("/a").header("Cache-Control", "max-age=10").header("ETag", "\"1\"").body("one");
         let reply = o.get("/a").reply(304).header("Cache-Control", "max-age=10").header("ETag", "\"1\"");
-        reply.header("Via", "1.1 before").header("X-Seen", "yes").always();
+        reply.header("X-Seen", "yes").always();
     });
     let client = play.visitor();
     client.get("/a").expect(200).body("one").why("absent");
