@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use edge::Handle;
 use edge::admin::{Configuration, ConfigurationStatus, Reload};
-use model::settings::EdgeSettings;
+use model::settings::{EdgeSettings, Limits};
 use model::{Diagnostic, Snapshot};
 use parking_lot::Mutex;
 use semantics::key::{KeySeed, hash};
@@ -108,11 +108,28 @@ fn hash_of(text: &str) -> String {
     format!("{:032x}", hash(&KeySeed([0; 16]), text.as_bytes()).0)
 }
 
+/// Lowers `connections_max` to the connections that fit into the process's file descriptors: what is over them would be
+/// accepted and then find no descriptor for its origin. The answer is for the operator who asked for more by name.
+pub(crate) fn fit_connections(limits: &mut Limits, fit: Option<u32>) -> Option<String> {
+    let wanted = limits.connections_max;
+    let fit = fit.filter(|fit| *fit < wanted)?;
+    limits.connections_max = fit;
+    let is_asked_for = wanted != Limits::default().connections_max;
+    is_asked_for.then(|| {
+        format!(
+            "connections_max = {wanted} is more than this process may open files for; {fit} are served at once. \
+             Raise the hard limit (ulimit -Hn, LimitNOFILE=) or lower connections_max"
+        )
+    })
+}
+
 // --- In force ---
 
 /// The configuration of a running edge.
 pub(crate) struct Live {
     source: Source,
+    /// Connections of visitors that the process has file descriptors for.
+    connections_fit: Option<u32>,
     handle: OnceLock<Arc<Handle>>,
     /// Held for a whole reload: two at once could put the older text into force last.
     state: Mutex<State>,
@@ -143,8 +160,8 @@ impl From<Metadata> for Signature {
 }
 
 impl Live {
-    /// For an edge that is about to start with `read`.
-    pub(crate) fn new(source: Source, read: &Read) -> Self {
+    /// For an edge that is about to start with `read`. `connections_fit` bounds every later configuration too.
+    pub(crate) fn new(source: Source, read: &Read, connections_fit: Option<u32>) -> Self {
         let status = ConfigurationStatus {
             source: source.name(),
             hash: read.hash.clone(),
@@ -154,7 +171,7 @@ impl Live {
         let signature = signature(&source);
         let started_with = read.snapshot.edge.clone();
         let state = State { status, started_with, read: signature, seen: signature };
-        Live { source, handle: OnceLock::new(), state: Mutex::new(state) }
+        Live { source, connections_fit, handle: OnceLock::new(), state: Mutex::new(state) }
     }
 
     /// Says which edge it is that runs.
@@ -192,7 +209,9 @@ impl Configuration for Live {
         };
         state.read = signature(&self.source);
         match self.source.read() {
-            Ok(read) => {
+            Ok(mut read) => {
+                let limits = &mut read.snapshot.edge.limits;
+                let lowered = fit_connections(limits, self.connections_fit);
                 let late = needs_new_start(&state.started_with, &read.snapshot.edge);
                 let troubles = handle.replace(read.snapshot);
                 state.status.hash = read.hash;
@@ -202,7 +221,7 @@ impl Configuration for Live {
                 if !late.is_empty() {
                     message.push_str(&format!("; changes of {} need a new start", late.join(", ")));
                 }
-                troubles.iter().for_each(|trouble| message.push_str(&format!("; {trouble}")));
+                troubles.iter().chain(&lowered).for_each(|trouble| message.push_str(&format!("; {trouble}")));
                 Reload { in_force: true, message, diagnostics: read.warnings }
             }
             Err(Refused { message, diagnostics }) => {
@@ -260,7 +279,7 @@ mod tests {
         fs::write(&path, "a").unwrap();
         let source = Source::File(path.clone());
         let read = Source::Origin("http://127.0.0.1:1".into()).read().unwrap();
-        let live = Live::new(source, &read);
+        let live = Live::new(source, &read, None);
         let looks = |count: usize| (0..count).map(|_| live.has_changed()).collect::<Vec<_>>();
         assert_eq!(looks(2), [false, false], "as it was read");
         fs::write(&path, "longer").unwrap();
@@ -287,6 +306,21 @@ mod tests {
         let hash = |url: &str| Source::Origin(url.into()).read().map(|read| read.hash).ok().unwrap();
         assert_eq!(hash("http://127.0.0.1:1"), hash("http://127.0.0.1:1"));
         assert_ne!(hash("http://127.0.0.1:1"), hash("http://127.0.0.1:2"));
+    }
+
+    #[test]
+    fn connections_are_lowered_to_what_fits_and_said_when_asked_for() {
+        let check = |wanted: u32, fit: Option<u32>, left: u32, is_said: bool| {
+            let mut limits = Limits { connections_max: wanted, ..Limits::default() };
+            let said = fit_connections(&mut limits, fit);
+            assert_eq!((limits.connections_max, said.is_some()), (left, is_said), "{wanted} {fit:?}");
+        };
+        let default = Limits::default().connections_max;
+        check(default, None, default, false);
+        check(default, Some(default), default, false);
+        check(default, Some(100), 100, false);
+        check(500, Some(100), 100, true);
+        check(50, Some(100), 50, false);
     }
 
     #[test]

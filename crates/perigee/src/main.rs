@@ -6,8 +6,10 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand};
 
+mod address;
 mod check;
 mod client;
 mod configuration;
@@ -62,6 +64,18 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Ends the process as the command line's own errors do: message, usage of `serve`, exit code 2.
+fn refuse_serve(message: &str) -> ! {
+    let mut arguments = Arguments::command();
+    // So that the usage begins with the name of the binary.
+    arguments.build();
+    let command = match arguments.find_subcommand_mut("serve") {
+        Some(serve) => serve,
+        None => &mut arguments,
+    };
+    command.error(ErrorKind::MissingRequiredArgument, message).exit()
 }
 
 /// Prints to standard output. A reader that has gone away (`| head`) is no error.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args};
 use serde_json::{Value, json};
 
+use crate::address::parse_address;
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::state::StateDir;
@@ -56,7 +57,7 @@ pub(crate) struct Purge {
 #[derive(Debug, Args)]
 pub(crate) struct Edge {
     /// Address of the admin API [default: where the edge of this state directory listens, else 127.0.0.1:9090]
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "HOST:PORT", value_parser = parse_address)]
     admin: Option<SocketAddr>,
     /// State directory of the edge, where its token is [default: $XDG_STATE_HOME/perigee or ~/.local/state/perigee]
     #[arg(long, value_name = "DIR")]

@@ -20,7 +20,8 @@ use observe::{BuildInfo, LogOptions, Registry};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::configuration::{Live, Read, Source};
+use crate::address::{AdminAt, parse_address, parse_admin};
+use crate::configuration::{Live, Read, Source, fit_connections};
 use crate::failure::Failure;
 use crate::state::StateDir;
 
@@ -43,17 +44,17 @@ errors, they are printed and the running configuration stays.";
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Serve {
     /// The website to cache: one site that answers every host, all choices at their default
-    #[arg(long, value_name = "URL", required_unless_present = "config", conflicts_with = "config")]
+    #[arg(long, value_name = "URL", conflicts_with = "config")]
     origin: Option<String>,
     /// Configuration file
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Address for visitors; may be given several times [default: the configuration's, else 127.0.0.1:8080]
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "HOST:PORT", value_parser = parse_address)]
     listen: Vec<SocketAddr>,
-    /// Address of the admin API and of /metrics [default: the configuration's, else 127.0.0.1:9090]
-    #[arg(long, value_name = "HOST:PORT")]
-    admin: Option<SocketAddr>,
+    /// Address of the admin API and of /metrics, or off [default: the configuration's, else 127.0.0.1:9090]
+    #[arg(long, value_name = "HOST:PORT", value_parser = parse_admin)]
+    admin: Option<AdminAt>,
     /// Allow an admin address that other machines can reach; they see /metrics without a token
     #[arg(long)]
     admin_remote: bool,
@@ -65,18 +66,22 @@ pub(crate) struct Serve {
 impl Serve {
     /// Serves until a signal says stop.
     pub(crate) fn run(self) -> Result<(), Failure> {
-        let state = StateDir::find_here(self.state.clone())?;
         let source = match (&self.config, &self.origin) {
             (Some(path), _) => Source::File(path.clone()),
             (None, Some(url)) => Source::Origin(url.clone()),
-            (None, None) => return Err(Failure::new("no --origin and no --config", "give one of the two")),
+            (None, None) => crate::refuse_serve("give --origin URL or --config FILE"),
         };
-        let read = source.read().map_err(|refused| refused.into_failure())?;
+        let state = StateDir::find_here(self.state.clone())?;
+        let mut read = source.read().map_err(|refused| refused.into_failure())?;
         read.warnings.iter().for_each(|warning| eprintln!("{warning}"));
         state.create()?;
+        let _until_the_end = state.lock()?;
+        let connections_fit = raise_descriptor_limit();
+        if let Some(lowered) = fit_connections(&mut read.snapshot.edge.limits, connections_fit) {
+            eprintln!("perigee: {lowered}");
+        }
         let settings = read.snapshot.edge.clone();
-        raise_descriptor_limit(&settings);
-        let live = Arc::new(Live::new(source, &read));
+        let live = Arc::new(Live::new(source, &read, connections_fit));
         let handle = Arc::new(self.start_edge(read, &state, &settings)?);
         live.attach(Arc::clone(&handle));
         let admin = match self.start_admin(&handle, &live, &state, &settings) {
@@ -120,7 +125,12 @@ impl Serve {
         state: &StateDir,
         settings: &EdgeSettings,
     ) -> Result<Option<Admin>, Failure> {
-        let Some(address) = self.admin.or(settings.admin) else { return Ok(None) };
+        let address = match self.admin {
+            Some(AdminAt::Off) => None,
+            Some(AdminAt::Address(address)) => Some(address),
+            None => settings.admin,
+        };
+        let Some(address) = address else { return Ok(None) };
         let options = AdminOptions { address, allow_remote: self.admin_remote, token: state.token()? };
         let admin = Admin::start(Arc::clone(handle), Arc::<Live>::clone(live), options).map_err(|error| {
             let next = match error.kind() {
@@ -192,20 +202,14 @@ fn start_access_log(
     })
 }
 
-/// As many file descriptors as the system lets this process have: each visitor is one. No failure: fewer visitors fit.
-fn raise_descriptor_limit(settings: &EdgeSettings) {
+/// As many file descriptors as the system lets this process have: each visitor is one. Says how many visitors that is;
+/// `None` when there is no limit.
+fn raise_descriptor_limit() -> Option<u32> {
     let limit = getrlimit(Resource::Nofile);
     let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
-    let allowed = if raised.is_ok() { limit.maximum } else { limit.current };
-    let wanted = u64::from(settings.limits.connections_max) + OTHER_DESCRIPTORS;
-    if allowed.is_some_and(|allowed| allowed < wanted) {
-        eprintln!(
-            "perigee: this process may open {} files; wanted {wanted} for connections_max = {}. \
-             Raise the hard limit (ulimit -Hn, LimitNOFILE=) or lower connections_max.",
-            allowed.unwrap_or_default(),
-            settings.limits.connections_max
-        );
-    }
+    let allowed = if raised.is_ok() { limit.maximum } else { limit.current }?;
+    let visitors = allowed - OTHER_DESCRIPTORS.min(allowed / 2);
+    Some(u32::try_from(visitors).unwrap_or(u32::MAX).max(1))
 }
 
 // --- Signals ---

@@ -6,6 +6,7 @@
 //!   admin-token      0600   64 hex digits; whoever can read it may purge and reload
 //!   key-seed         0600   32 hex digits; seeds the hash of cache keys, so that nobody can aim at collisions
 //!   admin-address    0600   host:port of the admin API of the edge that started last
+//!   lock             0600   empty; locked (flock) by the edge that runs
 //! ```
 //!
 //! Secrets come from the operating system's random source, once; a damaged file is an error, never replaced silently.
@@ -16,6 +17,9 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+
 use crate::failure::Failure;
 
 const TOKEN_BYTES: usize = 32;
@@ -23,10 +27,18 @@ const SEED_BYTES: usize = 16;
 const TOKEN_FILE: &str = "admin-token";
 const SEED_FILE: &str = "key-seed";
 const ADDRESS_FILE: &str = "admin-address";
+const LOCK_FILE: &str = "lock";
 
 /// A state directory; nothing is read or created before a method asks for it.
 #[derive(Clone, Debug)]
 pub(crate) struct StateDir(PathBuf);
+
+/// A state directory that no other edge may use meanwhile.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    /// The lock is the open file's.
+    _file: File,
+}
 
 impl StateDir {
     /// `chosen`, else `$XDG_STATE_HOME/perigee`, else `$HOME/.local/state/perigee`. `environment` looks a variable up.
@@ -64,6 +76,25 @@ impl StateDir {
                 "choose a place that this user may write to with --state DIR",
             )
         })
+    }
+
+    /// Takes the directory for this process, until the lock is dropped or the process ends, however it ends. Two edges
+    /// with one directory would each send the commands to the other.
+    pub(crate) fn lock(&self) -> Result<Lock, Failure> {
+        let path = self.0.join(LOCK_FILE);
+        let opened = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let file = opened.map_err(|error| cannot_write(&path, &error))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Lock { _file: file }),
+            Err(Errno::WOULDBLOCK) => Err(Failure::new(
+                format!("{}: another `perigee serve` runs with this state directory", self.0.display()),
+                "stop that one, or give this one a directory of its own with --state DIR",
+            )),
+            Err(error) => Err(Failure::new(
+                format!("{}: cannot be locked: {error}", path.display()),
+                "choose a place on a local file system with --state DIR",
+            )),
+        }
     }
 
     /// Where the token is.

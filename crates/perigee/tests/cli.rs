@@ -84,7 +84,13 @@ fn every_command_has_help_with_examples() {
 fn a_command_line_without_sense_exits_with_2_and_names_what_is_wrong() {
     check(&[], 2, &["Usage"]);
     check(&["nosuch"], 2, &["nosuch"]);
-    check(&["serve"], 2, &["--origin"]);
+    check(&["serve"], 2, &["--origin URL or --config FILE", "Usage: perigee serve"]);
+    check(
+        &["serve", "--origin", "http://a", "--listen", "8080"],
+        2,
+        &["--listen", "127.0.0.1:8080 for this machine"],
+    );
+    check(&["serve", "--origin", "http://a", "--admin", "on"], 2, &["--admin", "address with port"]);
     check(&["serve", "--origin", "http://a", "--config", "b"], 2, &["cannot be used with"]);
     check(&["serve", "--origin", "http://a", "--listen", "here"], 2, &["here", "--listen"]);
     check(&["purge"], 2, &["--url", "--everything"]);
@@ -149,17 +155,10 @@ struct Running {
 }
 
 impl Running {
-    fn start(scratch: &Scratch, source: &[&str]) -> Self {
+    fn start(scratch: &Scratch, source: &[&str], admin: &str) -> Self {
         let (state, errors) = (scratch.0.join("state"), scratch.0.join("stderr"));
-        let common = [
-            "serve",
-            "--listen",
-            "127.0.0.1:0",
-            "--admin",
-            "127.0.0.1:0",
-            "--state",
-            state.to_str().unwrap(),
-        ];
+        let common =
+            ["serve", "--listen", "127.0.0.1:0", "--admin", admin, "--state", state.to_str().unwrap()];
         let child = command(&[&common, source].concat())
             .stdout(Stdio::null())
             .stderr(fs::File::create(&errors).unwrap())
@@ -228,6 +227,16 @@ fn wait(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
+#[test]
+fn an_edge_without_an_admin_api_serves() {
+    let scratch = Scratch::new("off");
+    let mut edge = Running::start(&scratch, &["--origin", "http://127.0.0.1:9"], "off");
+    assert!(!edge.said().contains("admin"), "{}", edge.said());
+    assert!(edge.said().contains("visitors  http://"), "{}", edge.said());
+    edge.signal("TERM");
+    assert_eq!(edge.exit_code(), Some(0));
+}
+
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
@@ -235,11 +244,24 @@ fn mode(path: &Path) -> u32 {
 #[test]
 fn an_edge_greets_obeys_its_commands_and_stops() {
     let scratch = Scratch::new("life");
-    let mut edge = Running::start(&scratch, &["--origin", "http://127.0.0.1:9"]);
+    let mut edge = Running::start(&scratch, &["--origin", "http://127.0.0.1:9"], "127.0.0.1:0");
     let said = edge.said();
     for words in ["http://127.0.0.1:9", "visitors  http://", "/metrics", "admin-token", "curl -sI"] {
         assert!(said.contains(words), "{said}");
     }
+    check(
+        &[
+            "serve",
+            "--origin",
+            "http://127.0.0.1:9",
+            "--admin",
+            "off",
+            "--state",
+            edge.state.to_str().unwrap(),
+        ],
+        1,
+        &[edge.state.to_str().unwrap(), "--state DIR"],
+    );
     let token = fs::read_to_string(edge.state.join("admin-token")).unwrap();
     assert!(!said.contains(token.trim()), "the token is never printed");
     assert_eq!((mode(&edge.state), mode(&edge.state.join("admin-token"))), (0o700, 0o600));
@@ -256,7 +278,7 @@ fn an_edge_greets_obeys_its_commands_and_stops() {
     edge.run(&["explain", "http://shop.example/a", "--header", "broken"], 1, &["broken", "Name: value"]);
     edge.run(&["explain", "foo"], 1, &["foo", "absolute URL", "browser"]);
     edge.run(&["explain", "http://shop.example/a", "--method", "G E"], 1, &["G E", "not a method"]);
-    edge.run(&["purge", "--tag", "a", "--tag", "b c"], 1, &["b c", "next:"]);
+    edge.run(&["purge", "--tag", "a", "--tag", "b c"], 1, &["b c", "nothing was purged"]);
     edge.run(
         &["explain", "http://shop.example/a", "--method", "POST", "--json"],
         0,
@@ -271,7 +293,7 @@ fn an_edge_greets_obeys_its_commands_and_stops() {
 fn a_changed_file_comes_into_force_and_a_broken_one_does_not() {
     let scratch = Scratch::new("reload");
     let file = scratch.file("perigee.toml", GOOD);
-    let mut edge = Running::start(&scratch, &["--config", file.to_str().unwrap()]);
+    let mut edge = Running::start(&scratch, &["--config", file.to_str().unwrap()], "127.0.0.1:0");
     edge.run(&["purge", "--site", "second"], 1, &["second"]);
     scratch.file("perigee.toml", &format!("{GOOD}ttl = \"5 parsecs\"\n"));
     edge.wait_for("the running configuration stays");

@@ -62,14 +62,14 @@ fn check_tags(tags: &[String]) -> Result<(), Problem> {
         return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too many surrogate keys for one purge")
             .found(tags.len().to_string())
             .wanted(format!("at most {TAGS_MAX}"))
-            .next("purge in parts"));
+            .next("nothing was purged; purge in parts"));
     }
     let bad = tags.iter().find(|tag| tag.is_empty() || tag.contains([' ', '\t', ',', '\r', '\n']));
     bad.map_or(Ok(()), |bad| {
         Err(Problem::new(StatusCode::BAD_REQUEST, "this is not one surrogate key")
             .found(format!("{bad:?}"))
             .wanted("one key, without spaces and commas, as the origin sends it")
-            .next("give several keys one by one: --tag A --tag B"))
+            .next("nothing was purged; give several keys one by one: --tag A --tag B"))
     })
 }
 

@@ -101,3 +101,15 @@ fn the_admin_address_is_found_again() {
         assert_eq!(dir.admin_address(), Some(address));
     }
 }
+
+#[test]
+fn a_directory_serves_one_edge_at_a_time() {
+    let Scratch(dir) = &Scratch::new("lock");
+    dir.create().unwrap();
+    let lock = dir.lock().unwrap();
+    let refused = dir.lock().unwrap_err().to_string();
+    assert!(refused.contains(&dir.0.display().to_string()) && refused.contains("--state DIR"), "{refused}");
+    drop(lock);
+    assert!(dir.lock().is_ok(), "the next start takes it, though the file is there");
+    assert_eq!(mode(&dir.0.join(LOCK_FILE)), 0o600);
+}
