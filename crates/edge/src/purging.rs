@@ -74,10 +74,7 @@ impl std::fmt::Display for PurgeError {
                 write!(f, "{url:?} is not an absolute URL; write e.g. \"https://www.shop.example/a.css\"")
             }
             PurgeError::UnknownHost(host) => {
-                write!(
-                    f,
-                    "no site of the configuration serves the host {host:?}; `perigee check` lists the domains"
-                )
+                write!(f, "no site of the configuration serves the host {host:?}; write one of its domains")
             }
             PurgeError::UnknownSite(site) => write!(f, "no site of the configuration is called {site:?}"),
             PurgeError::QueryInPrefix(url) => {

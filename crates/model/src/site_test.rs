@@ -1,5 +1,6 @@
 //! Tests of rules that stand beside the rules: a request, what the origin would answer, and what must come of it.
-//! Run by `perigee check`, which reports each expectation that fails at its place in the file. Pure: no request is
+//! Run by `perigee check` and before a configuration comes into force; each expectation that fails is reported at its
+//! place in the file. Pure: no request is
 //! made and no clock is read.
 
 use semantics::{Fields, LifetimeSource, StoreRequest, Target, Wall, decide_store};

@@ -243,7 +243,7 @@ pub(crate) static SITE: Table = Table {
         CHOICES,
         &[
             key("rule", Kind::Tables(&RULE), "One rule; the first that matches decides. What it doesn't say, the site's own keys say."),
-            key("test", Kind::Tables(&TEST), "One test of the rules, run by `perigee check`."),
+            key("test", Kind::Tables(&TEST), "One test of the rules, run by `perigee check` and before the file comes into force."),
         ],
     ],
 };
