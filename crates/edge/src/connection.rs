@@ -509,7 +509,7 @@ async fn respond(
         _ => Ok(()),
     };
     let promised = answer.length.filter(|_| framing == deliver::Framing::Length);
-    let (body, told) = answer.split();
+    let (body, mut told) = answer.split();
     let streams = matches!(body, Body::Fill(..) | Body::Origin(_) | Body::Multipart(..));
     let written = match written {
         Ok(()) if streams && framing != deliver::Framing::NoBody => {
@@ -524,6 +524,8 @@ async fn respond(
         (Ok(()), Some(length)) if writer.sent != head_bytes + length => Err(Unwritten::Origin),
         (written, _) => written,
     };
+    // What the origin broke off has not been stored, whatever was meant to be.
+    told.note.stored &= !matches!(written, Err(Unwritten::Origin));
     let why = match &written {
         Ok(()) => told.note.why,
         Err(Unwritten::Visitor) => Why::ClientGone,
