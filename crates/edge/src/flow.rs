@@ -531,6 +531,10 @@ fn look(
             return Looked::Answer(Refusal::OnlyIfCached.answer(request));
         }
         Found::Nothing { key, why } => {
+            if why == Why::Purged {
+                // Dead weight from now on.
+                drop(worker.shared.store.remove(key));
+            }
             let range = serve::range_to_fetch(request);
             let object_key = key;
             let key = serve::flight_key(worker, text, key, range.as_ref());

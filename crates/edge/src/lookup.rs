@@ -144,10 +144,7 @@ fn usable(shared: &Shared, at: &RuleAt, request: &Request, key: u128, stored: Ob
             Found::Object { key, stored, soft: false }
         }
         Purged::Yes(Kind::Soft) => Found::Object { key, stored, soft: true },
-        Purged::Yes(Kind::Hard) => {
-            shared.store.remove(key);
-            Found::Nothing { key, why: Why::Purged }
-        }
+        Purged::Yes(Kind::Hard) => Found::Nothing { key, why: Why::Purged },
     }
 }
 

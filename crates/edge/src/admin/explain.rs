@@ -1,6 +1,6 @@
 //! Why a request would be answered as it would be, now: its site, rule, key and variant, what is stored under it, the
-//! freshness sum, the decision. Looks with the same functions that the request machine uses and asks no origin; so the
-//! look-up counts in the store's statistics like any other, and what a hard purge matches is taken out.
+//! freshness sum, the decision. Looks with the same functions that the request machine uses, changes nothing and asks no
+//! origin; the look-up counts in the store's statistics like any other.
 
 use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr};
