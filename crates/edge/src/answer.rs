@@ -113,6 +113,22 @@ pub(crate) struct OriginNote {
 }
 
 impl Answer {
+    /// An answer without content; what differs is set by its maker.
+    pub(crate) fn new(status: u16, head: Head, note: Note) -> Self {
+        Answer {
+            status,
+            head,
+            age: None,
+            note,
+            length: None,
+            content_range: None,
+            content_type: None,
+            body: Body::Empty,
+            rule: None,
+            origin: None,
+        }
+    }
+
     /// Adds Set-Cookie lines that the head lacks.
     pub(crate) fn add_cookies(&mut self, cookies: &Fields) {
         if let Head::Own(fields) = &mut self.head

@@ -374,7 +374,6 @@ impl Handle {
                     (purges.urls + purges.tags + purges.prefixes + purges.sites) as u64
                 },
                 fills_in_flight: shared.flights.len() as u64,
-                fill_readers: 0,
                 workers,
             }
         });

@@ -21,7 +21,7 @@ use store::{Pages, Run, Weigh};
 pub(crate) const BLOCK_BYTES: usize = 1024 * 1024;
 
 /// Bodies from this size on are put into [`Pages`]: below it, copying the bytes costs no more than a second system call and
-/// the references to their pages (100 KiB: 26 µs against 27; 256 KiB: 55 against 46; 1 MiB: 268 against 150).
+/// the references to their pages: see `docs/decisions/0002`.
 pub(crate) const PAGED_BYTES_MIN: u64 = 192 * 1024;
 
 /// What a key leads to: one pointer, because the tier holds millions of them.

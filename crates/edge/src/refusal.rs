@@ -140,16 +140,9 @@ impl Refusal {
             fields.append_unchecked(b"Retry-After", b"5");
         }
         Answer {
-            status,
-            head: Head::Own(fields),
-            age: None,
-            note: Note::of(self.why()),
             length: Some(page.len() as u64),
-            content_range: None,
-            content_type: None,
             body: Body::Bytes(Bytes::from(page)),
-            rule: None,
-            origin: None,
+            ..Answer::new(status, Head::Own(fields), Note::of(self.why()))
         }
     }
 }

@@ -45,16 +45,10 @@ pub(crate) fn stored(
     }
     let Some(length) = stored.body_len() else { return from_parts(at, request, stored, age, note) };
     let mut answer = Answer {
-        status: stored.facts.status,
-        head: Head::Stored(stored.clone()),
         age,
-        note,
         length: Some(length),
-        content_range: None,
-        content_type: None,
-        body: Body::Empty,
         rule: Some(at.clone()),
-        origin: None,
+        ..Answer::new(stored.facts.status, Head::Stored(stored.clone()), note)
     };
     if answer.status == 200 && request.fields.contains("range") {
         let selected =
@@ -78,33 +72,11 @@ pub(crate) fn stored(
 
 fn not_modified(at: &RuleAt, mut fields: Fields, age: Option<u64>, note: Note) -> Answer {
     fields.retain(|name, _| !is_left_out_of_304(name));
-    Answer {
-        status: 304,
-        head: Head::Own(fields),
-        age,
-        note,
-        length: None,
-        content_range: None,
-        content_type: None,
-        body: Body::Empty,
-        rule: Some(at.clone()),
-        origin: None,
-    }
+    Answer { age, rule: Some(at.clone()), ..Answer::new(304, Head::Own(fields), note) }
 }
 
 fn precondition_failed(at: &RuleAt, note: Note) -> Answer {
-    Answer {
-        status: 412,
-        head: Head::Own(Fields::new()),
-        age: None,
-        note,
-        length: Some(0),
-        content_range: None,
-        content_type: None,
-        body: Body::Empty,
-        rule: Some(at.clone()),
-        origin: None,
-    }
+    Answer { length: Some(0), rule: Some(at.clone()), ..Answer::new(412, Head::Own(Fields::new()), note) }
 }
 
 fn unsatisfiable(answer: Answer, length: u64) -> Answer {
@@ -170,16 +142,10 @@ fn part_of(request: &Request, stored: &Object) -> Option<(u64, u64, range::Conte
 
 fn from_parts(at: &RuleAt, request: &Request, stored: Object, age: Option<u64>, note: Note) -> Answer {
     let mut answer = Answer {
-        status: 206,
-        head: Head::Stored(stored.clone()),
         age,
-        note,
         length: Some(0),
-        content_range: None,
-        content_type: None,
-        body: Body::Empty,
         rule: Some(at.clone()),
-        origin: None,
+        ..Answer::new(206, Head::Stored(stored.clone()), note)
     };
     if let Some((offset, length, content_range)) = part_of(request, &stored) {
         answer.length = Some(length);
@@ -259,16 +225,11 @@ pub(crate) fn fill(
         }
     }
     let mut answer = Answer {
-        status,
-        head: Head::Own(fill.head.clone()),
         age,
-        note,
         length: fill.length,
         content_range: fill.content_range,
-        content_type: None,
-        body: Body::Empty,
         rule: Some(at.clone()),
-        origin: None,
+        ..Answer::new(status, Head::Own(fill.head.clone()), note)
     };
     let (mut start, mut end) = (0, None);
     if let (200, Some(length)) = (status, fill.length) {
@@ -316,34 +277,21 @@ pub(crate) fn passed(
     let length = if request.method == Method::Head { told } else { response.length };
     finish_head(worker, &mut fields, response.response_time);
     Answer {
-        status: response.status,
-        head: Head::Own(fields),
-        age: None,
-        note,
         length,
-        content_range: None,
-        content_type: None,
         body: match response.tunnel {
             Some(tunnel) => Body::Tunnel(Box::new(tunnel)),
             None => Body::Origin(Box::new(response.body)),
         },
         rule: Some(at.clone()),
-        origin: None,
+        ..Answer::new(response.status, Head::Own(fields), note)
     }
 }
 
 /// An answer of the edge's own, without content.
 fn own(at: &RuleAt, status: u16, fields: Fields, why: Why) -> Answer {
     Answer {
-        status,
-        head: Head::Own(fields),
-        age: None,
-        note: Note::of(why),
         length: (status != 204).then_some(0),
-        content_range: None,
-        content_type: None,
-        body: Body::Empty,
         rule: Some(at.clone()),
-        origin: None,
+        ..Answer::new(status, Head::Own(fields), Note::of(why))
     }
 }

@@ -118,8 +118,6 @@ families! {
         "Objects removed or replaced by name.";
     FILLS = Gauge "perigee_fills_in_flight" [] in "fills":
         "Fetches being written into the cache now.";
-    FILL_READERS = Gauge "perigee_fill_readers" [] in "requests":
-        "Requests that wait for or follow a fill which another request started.";
     PURGES = Counter "perigee_purges_total" ["scope", "form"] in "purges":
         "Purges in force, by what they name and what they do.";
     PURGE_POSITION = Gauge "perigee_purge_position" [] in "position":

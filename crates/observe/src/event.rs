@@ -146,8 +146,6 @@ labels! {
     Limit {
         /// Open connections of the whole edge.
         Connections = "connections",
-        /// Open connections of one client address.
-        ConnectionsPerClient = "connections-per-client",
         /// Time for a complete request head.
         HeadTime = "head-time",
         /// Bytes of a request head.
@@ -166,28 +164,10 @@ labels! {
         IdleTime = "idle-time",
         /// Requests on one connection.
         RequestsPerConnection = "requests-per-connection",
-        /// Fills in flight.
-        Fills = "fills",
-        /// Requests that wait for one fill.
-        Waiters = "waiters",
         /// Bytes of a response that the edge will buffer.
         BufferBytes = "buffer-bytes",
         /// Bytes of a stored object.
         ObjectBytes = "object-bytes",
-        /// Connections to one origin.
-        OriginConnections = "origin-connections",
-        /// Bytes of an origin's response head.
-        OriginHeadBytes = "origin-head-bytes",
-        /// The retry budget.
-        Retries = "retries",
-        /// Upgraded connections.
-        Upgrades = "upgrades",
-        /// Ranges in one request.
-        Ranges = "ranges",
-        /// Variants under one key.
-        Variants = "variants",
-        /// Proxies in a Via or CDN-Loop field.
-        Hops = "hops",
     }
 }
 

@@ -16,8 +16,6 @@ pub struct Readings {
     pub purges_remembered: u64,
     /// Fills in flight.
     pub fills_in_flight: u64,
-    /// Requests that wait for or follow a fill that another request started.
-    pub fill_readers: u64,
     /// Workers that answer requests.
     pub workers: u64,
 }

@@ -198,7 +198,6 @@ fn render_store(out: &mut Exposition, readings: &Readings) {
     tiers.iter().for_each(|tier| out.sample(&STORE_EVICTED, &[tier.tier], tier.evicted));
     tiers.iter().for_each(|tier| out.sample(&STORE_REMOVED, &[tier.tier], tier.removed));
     out.sample(&FILLS, &[], readings.fills_in_flight);
-    out.sample(&FILL_READERS, &[], readings.fill_readers);
 }
 
 fn render_control(out: &mut Exposition, registry: &Registry, readings: Option<&Readings>) {

@@ -100,7 +100,6 @@ impl Fwd {
             Why::Redirect
             | Why::Preflight
             | Why::OnlyIfCached
-            | Why::Itself
             | Why::BadRequest
             | Why::Limit
             | Why::UnknownSite

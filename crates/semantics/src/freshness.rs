@@ -132,15 +132,6 @@ impl Facts {
         self.flags.has(Flags::STRONG_ETAG.with(Flags::WEAK_ETAG).with(Flags::LAST_MODIFIED))
     }
 
-    /// The same response with its freshness ended at `moment`, for soft purges: from then on it is stale, and the stale
-    /// windows count from then. Nothing changes when it had ended before.
-    #[must_use]
-    pub fn ended_at(mut self, moment: Wall) -> Facts {
-        let age = u32::try_from(self.age(moment)).unwrap_or(u32::MAX);
-        self.lifetime = self.lifetime.min(age);
-        self
-    }
-
     /// The same response as just confirmed by its origin, but for this one use: stale at once and never used stale.
     /// For those who waited for a validation whose 304 says that the response may no longer be kept.
     #[must_use]
@@ -242,25 +233,6 @@ fn clamp(secs: u64) -> u32 {
 }
 
 // --- For people ---
-
-/// The freshness of a stored response as a sum that a person can check, for `explain`:
-/// `fresh for 48 s more: lifetime 60 s (max-age=60 in Cache-Control) - age 12 s (3 s on arrival + 9 s here)`.
-pub fn freshness_sum(facts: &Facts, policy: &Policy, now: Wall) -> String {
-    let age = facts.age(now);
-    let on_arrival = facts.initial_age_ms / 1000;
-    let ttl = facts.ttl(now);
-    let outcome = match ttl {
-        _ if facts.flags.has(Flags::NO_CACHE) => "to be validated on every use (no-cache)".to_owned(),
-        1.. => format!("fresh for {ttl} s more"),
-        _ => format!("stale for {} s", -ttl),
-    };
-    format!(
-        "{outcome}: lifetime {} s ({}) - age {age} s ({on_arrival} s on arrival + {} s here)",
-        facts.lifetime,
-        lifetime_origin(facts, policy),
-        age - on_arrival,
-    )
-}
 
 /// Where the lifetime came from, in words: `s-maxage=60 in CDN-Cache-Control`, `the rule's ttl of 60 s`,
 /// `10 % of Date - Last-Modified, at most 86400 s`, `nothing says how long`.

@@ -1,7 +1,7 @@
 //! May a stored response answer this request now? (RFC 9111 §4, §4.2.4, §5.2.1; RFC 5861.)
 //!
 //! Called on every hit: plain arithmetic on [`Facts`], no allocation, no look at the stored head. Whether the stored
-//! response is the right one (key, Vary) is decided before, purges are applied before ([`Facts::ended_at`]), and
+//! response is the right one (key, Vary) is decided before, purges are applied by the caller, and
 //! `only-if-cached` is the caller's: it turns every outcome that would wait for the origin into 504.
 
 use crate::freshness::{Facts, Flags};
@@ -84,17 +84,6 @@ pub fn decide_reuse(facts: &Facts, request: &RequestDirectives, policy: &Policy,
     Assessment { reuse, age: u32::try_from(age).unwrap_or(u32::MAX), ttl, why }
 }
 
-/// Whether a stale response may stand in for an origin that answers 500, 502, 503 or 504. The request's own
-/// `stale-if-error` is not considered; see [`stale_on`].
-pub fn may_serve_on_error(facts: &Facts, policy: &Policy, now: Wall) -> bool {
-    stale_on(facts, &RequestDirectives::default(), policy, now) == StaleOn::Error
-}
-
-/// Whether a stale response may stand in for an origin that cannot be reached.
-pub fn may_serve_on_unreachable(facts: &Facts, policy: &Policy, now: Wall) -> bool {
-    stale_on(facts, &RequestDirectives::default(), policy, now) >= StaleOn::Unreachable
-}
-
 /// Which failures of the origin the stored response may hide at this moment.
 ///
 /// An unreachable origin is hidden for [`UNREACHABLE_SECS`] when neither rule nor response says how long (RFC 9111
@@ -124,18 +113,6 @@ pub fn stale_while_revalidate_secs(facts: &Facts, policy: &Policy) -> u64 {
 /// Seconds after freshness for which the response may answer in place of an error.
 pub fn stale_if_error_secs(facts: &Facts, policy: &Policy) -> u64 {
     window(facts, policy.stale_if_error, facts.stale_if_error)
-}
-
-/// The last moment at which this response may be of any use without validation: the end of freshness and of all stale
-/// windows. A store may drop it after that when it has no validator.
-pub fn useful_until(facts: &Facts, policy: &Policy) -> Wall {
-    let named = policy.stale_if_error.is_some() || facts.flags.has(Flags::STALE_IF_ERROR);
-    let unnamed = if named || forbids_unnamed(facts) { 0 } else { UNREACHABLE_SECS };
-    let windows =
-        stale_while_revalidate_secs(facts, policy).max(stale_if_error_secs(facts, policy)).max(unnamed);
-    let left = (u64::from(facts.lifetime) + windows.min(u64::from(u32::MAX))) as i64 * 1000;
-    let left = left.saturating_sub(i64::try_from(facts.initial_age_ms).unwrap_or(i64::MAX)).max(0);
-    Wall(facts.response_time.0.saturating_add(left))
 }
 
 /// The rule's window beats the response's; what forbids stale answers beats both, unless the rule has also replaced the

@@ -98,8 +98,6 @@ whys! {
     Preflight = "preflight", Local;
     /// The client wanted only a stored response and there was none (only-if-cached, RFC 9111 §5.2.1.7).
     OnlyIfCached = "only-if-cached", Local;
-    /// The edge answered about itself (OPTIONS *, TRACE with Max-Forwards).
-    Itself = "itself", Local;
     /// The request broke HTTP's rules and was refused.
     BadRequest = "bad-request", Error;
     /// The request was over a limit and was refused.

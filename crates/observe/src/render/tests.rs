@@ -128,7 +128,6 @@ fn full_readings(origin: Slot) -> Readings {
         purge_position: 41,
         purges_remembered: 3,
         fills_in_flight: 2,
-        fill_readers: 8,
         workers: 2,
     }
 }

@@ -137,34 +137,9 @@ fn a_rule_beats_the_headers_and_counts_from_arrival() {
 }
 
 #[test]
-fn a_soft_purge_ends_freshness_once() {
-    let facts = facts(60);
-    let purged = facts.ended_at(NOW.plus_secs(10));
-    assert_eq!(facts.ttl(NOW.plus_secs(10)), 50);
-    assert_eq!(purged.ttl(NOW.plus_secs(10)), 0);
-    assert_eq!(purged.ttl(NOW.plus_secs(15)), -5);
-    assert_eq!(facts.ended_at(NOW.plus_secs(90)), facts);
-}
-
-#[test]
-fn the_sum_is_for_people() {
+fn the_origin_of_a_lifetime_is_told_in_words() {
     let policy = Policy::default();
-    let mut facts = facts(60);
-    facts.initial_age_ms = 3000;
-    let check = |facts: &Facts, now: i64, expected: &str| {
-        assert_eq!(freshness_sum(facts, &policy, NOW.plus_secs(now)), expected);
-    };
-    check(
-        &facts,
-        9,
-        "fresh for 48 s more: lifetime 60 s (max-age=60 in Cache-Control) - age 12 s (3 s on arrival + 9 s here)",
-    );
-    facts.source = LifetimeSource::TargetedSMaxage(1);
-    check(
-        &facts,
-        70,
-        "stale for 13 s: lifetime 60 s (s-maxage=60 in CDN-Cache-Control) - age 73 s (3 s on arrival + 70 s here)",
-    );
+    let facts = Facts { initial_age_ms: 3000, ..facts(60) };
     let check = |source: LifetimeSource, expected: &str| {
         assert_eq!(lifetime_origin(&Facts { source, ..facts }, &policy), expected);
     };

@@ -94,10 +94,6 @@ fn an_error_is_hidden_when_named_and_an_outage_unless_forbidden() {
             let policy = Policy { stale_if_error: rule, ..Policy::default() };
             let now = NOW.plus_secs(secs);
             assert_eq!(stale_on(&facts, &request, &policy, now), expected, "{facts:?} {rule:?} {secs}");
-            if request == NONE {
-                assert_eq!(may_serve_on_error(&facts, &policy, now), expected == StaleOn::Error);
-                assert_eq!(may_serve_on_unreachable(&facts, &policy, now), expected != StaleOn::Nothing);
-            }
         };
     let (day, named) =
         (UNREACHABLE_SECS as i64, Facts { stale_if_error: 60, flags: Flags::STALE_IF_ERROR, ..FACTS });
@@ -173,16 +169,4 @@ fn max_stale_spares_the_origin_and_is_always_honoured() {
     check(u32::MAX, Flags::NEVER_STALE, 100, false);
     check(u32::MAX, Flags::STALE_IF_NAMED, 100, false);
     check(u32::MAX, Flags::NO_CACHE, 100, false);
-}
-
-#[test]
-fn usefulness_ends_with_the_last_window() {
-    let check = |facts: Facts, policy: Policy, expected: i64| {
-        assert_eq!(useful_until(&facts, &policy), NOW.plus_secs(expected), "{facts:?}");
-    };
-    check(FACTS, Policy::default(), 100 + UNREACHABLE_SECS as i64);
-    check(FACTS, Policy { stale_if_error: Some(5), ..Policy::default() }, 105);
-    check(Facts { flags: Flags::NEVER_STALE, ..FACTS }, Policy::default(), 100);
-    check(Facts { flags: Flags::NEVER_STALE, initial_age_ms: 30_000, ..FACTS }, Policy::default(), 70);
-    check(Facts { flags: Flags::NEVER_STALE, initial_age_ms: 300_000, ..FACTS }, Policy::default(), 0);
 }
