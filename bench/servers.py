@@ -168,8 +168,10 @@ def perigee(rig, origin, cores=None, memory="1GiB", log=True):
     os.makedirs(root)
     access_log = f'access_log = "{root}/access.log"' if log else ""
     config = rig.write(f"perigee-{port}/perigee.toml", f"""
-[edge]
+[store]
 memory = "{memory}"
+
+[edge]
 {access_log}
 
 [[site]]

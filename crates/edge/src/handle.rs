@@ -130,8 +130,8 @@ impl Edge {
             eprintln!("perigee: {trouble}");
         }
         let store = Tier::new(TierConfig {
-            bytes_max: edge.memory.0 as usize,
-            policy: match edge.eviction {
+            bytes_max: edge.store.memory.0 as usize,
+            policy: match edge.store.eviction {
                 Eviction::Lgdsf => Policy::default(),
                 Eviction::Lru => Policy::Lru,
                 Eviction::Sieve => Policy::Sieve,
@@ -259,7 +259,7 @@ impl Handle {
     /// one they began with. Listening addresses, workers, memory policy, node name and access log need a restart;
     /// memory may change. Returns what is doubtful about the origins (an unreadable CA file), for the operator.
     pub fn replace(&self, snapshot: Snapshot) -> Vec<String> {
-        self.shared.store.resize(snapshot.edge.memory.0 as usize);
+        self.shared.store.resize(snapshot.edge.store.memory.0 as usize);
         let loaded = Arc::new(Loaded::new(snapshot, &self.shared.site_numbers, &self.shared.registry));
         let troubles = self.origins.configure(loaded.origin_groups());
         *self.shared.loaded.write() = loaded;

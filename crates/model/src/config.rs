@@ -1,8 +1,9 @@
 //! One TOML text → [`Snapshot`] and every diagnostic at once.
 //!
 //! Three steps, each of which goes on after an error: the `toml` crate parses and recovers; `check` holds every table
-//! against the tables of `keys`; `edge`, `site` (with `choices` and `pieces`), `origins` and `tests_of_site` build the model's types and judge what needs more than
-//! one key (domains that collide, rules that can never match). Findings come out in the order of the text.
+//! against the tables of `keys`; `edge`, `store`, `site` (with `choices` and `pieces`), `origins` and `tests_of_site`
+//! build the model's types and judge what needs more than one key (domains that collide, rules that can never match).
+//! Findings come out in the order of the text.
 //!
 //! ```
 //! let parsed = model::Snapshot::parse(
@@ -31,6 +32,7 @@ mod pieces;
 mod reference;
 mod schema;
 mod site;
+mod store;
 mod tests_of_site;
 
 use std::collections::HashMap;
@@ -83,7 +85,8 @@ impl Snapshot {
 }
 
 fn build(findings: &mut Findings<'_>, root: &Section) -> Option<Snapshot> {
-    let edge = edge::build(findings, root.table("edge"));
+    let mut edge = edge::build(findings, root.table("edge"));
+    edge.store = store::build(findings, root.table("store"));
     let mut sites: Vec<Site> = Vec::new();
     let sections: Vec<&Section> = root.list("site").iter().filter_map(|item| item.table()).collect();
     if root.has("site") && sections.is_empty() && findings.list.is_empty() {

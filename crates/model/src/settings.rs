@@ -54,6 +54,18 @@ pub const REQUESTS_PER_CONNECTION: Bound<u32> = bound(100_000, 1, u32::MAX);
 pub const DRAIN: Bound<Duration> = bound(secs(30), secs(0), secs(3600));
 /// Memory of the cache: bodies, heads and index.
 pub const MEMORY: Bound<ByteSize> = bound(ByteSize::from_mib(512), ByteSize::from_mib(1), ByteSize(1 << 50));
+/// Disks of one node. More are put together below us, by RAID or LVM.
+pub const DISKS_MAX: usize = 16;
+/// The least that a disk may be given: less is a slip of the unit, as memory alone holds more.
+pub const DISK_SIZE_MIN: ByteSize = ByteSize::from_mib(64);
+/// The most that a disk may be given: what 32 bits can number in blocks of 4 KiB.
+pub const DISK_SIZE_MAX: ByteSize = ByteSize(16 << 40);
+/// Bytes that may be written to a disk per day, on average, as a multiple of its size. SSD makers rate drives in this
+/// unit (DWPD), today's at 1 to 3 over five years. The default lies above: most caches are read far more than written
+/// and stay below any budget by themselves, and where content changes fast a worn drive serves better than an empty one;
+/// who disagrees writes the drive's rating. An average with a burst of one whole size, so that a new cache fills at full
+/// speed.
+pub const WRITES_PER_DAY: Bound<u32> = bound(10, 1, 1000);
 /// Worker threads; the default is one per core.
 pub const WORKERS: Bound<u32> = bound(0, 1, 1024);
 
@@ -66,10 +78,8 @@ pub struct EdgeSettings {
     pub admin: Option<SocketAddr>,
     /// Worker threads; `None` is one per core.
     pub workers: Option<u32>,
-    /// Memory of the cache.
-    pub memory: ByteSize,
-    /// How the cache chooses what to keep.
-    pub eviction: Eviction,
+    /// What the cache may use: `[store]` of the file.
+    pub store: StoreSettings,
     /// Name of this node in Via, CDN-Loop and Cache-Status: a token.
     pub node: String,
     /// Where the access log goes.
@@ -84,6 +94,29 @@ pub struct EdgeSettings {
     pub proxy_protocol: bool,
     /// Limits against what visitors may use up.
     pub limits: Limits,
+}
+
+/// What the cache may use of this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreSettings {
+    /// Memory of the cache: [`MEMORY`].
+    pub memory: ByteSize,
+    /// How the cache chooses what to keep in memory.
+    pub eviction: Eviction,
+    /// Where it keeps objects beside memory, in the order of the file: at most [`DISKS_MAX`], all with different
+    /// paths. None: memory is all.
+    pub disks: Vec<DiskSettings>,
+}
+
+/// One place on a disk where the cache keeps objects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskSettings {
+    /// Its directory, absolute; `None` is `store` in the state directory.
+    pub path: Option<PathBuf>,
+    /// Bytes that it may take there: [`DISK_SIZE_MIN`] to [`DISK_SIZE_MAX`].
+    pub size: ByteSize,
+    /// [`WRITES_PER_DAY`], in multiples of `size`.
+    pub writes_per_day: u32,
 }
 
 /// How the cache chooses what to keep.
@@ -212,6 +245,19 @@ impl Network {
     }
 }
 
+impl DiskSettings {
+    /// A disk of `size` in the state directory, with every other choice at its default.
+    pub fn of(size: ByteSize) -> DiskSettings {
+        DiskSettings { path: None, size, writes_per_day: WRITES_PER_DAY.default }
+    }
+}
+
+impl Default for StoreSettings {
+    fn default() -> Self {
+        StoreSettings { memory: MEMORY.default, eviction: Eviction::default(), disks: Vec::new() }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Limits {
@@ -236,8 +282,7 @@ impl Default for EdgeSettings {
             listen: vec![SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080)],
             admin: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9090)),
             workers: None,
-            memory: MEMORY.default,
-            eviction: Eviction::default(),
+            store: StoreSettings::default(),
             node: "perigee".to_owned(),
             access_log: AccessLog::default(),
             access_log_format: AccessLogFormat::default(),

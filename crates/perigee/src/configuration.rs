@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use edge::Handle;
 use edge::admin::{Configuration, ConfigurationStatus, Reload};
 use model::settings::{EdgeSettings, Limits};
-use model::{Diagnostic, Snapshot};
+use model::{ByteSize, Diagnostic, DiskSettings, Snapshot};
 use parking_lot::Mutex;
 use semantics::key::{KeySeed, hash};
 
@@ -22,8 +22,8 @@ const FILE_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// Where the configuration is written.
 #[derive(Clone, Debug)]
 pub(crate) enum Source {
-    /// `--origin URL`: one site, all choices at their default.
-    Origin(String),
+    /// `--origin URL`: one site, all choices at their default; with `--disk SIZE`, a disk in the state directory.
+    Origin { url: String, disk: Option<ByteSize> },
     /// `--config FILE`.
     File(PathBuf),
 }
@@ -47,8 +47,11 @@ impl Source {
     /// runs.
     pub(crate) fn read(&self) -> Result<Read, Refused> {
         match self {
-            Source::Origin(url) => match Snapshot::for_origin(url) {
-                Ok(snapshot) => Ok(Read { snapshot, warnings: Vec::new(), hash: hash_of(url) }),
+            Source::Origin { url, disk } => match Snapshot::for_origin(url) {
+                Ok(mut snapshot) => {
+                    snapshot.edge.store.disks.extend(disk.map(DiskSettings::of));
+                    Ok(Read { snapshot, warnings: Vec::new(), hash: hash_of(&self.name()) })
+                }
                 Err(diagnostic) => Err(Refused {
                     message: format!("--origin {url:?} cannot be used"),
                     diagnostics: vec![diagnostic],
@@ -77,7 +80,8 @@ impl Source {
     /// In words.
     fn name(&self) -> String {
         match self {
-            Source::Origin(url) => format!("--origin {url}"),
+            Source::Origin { url, disk: None } => format!("--origin {url}"),
+            Source::Origin { url, disk: Some(size) } => format!("--origin {url} --disk {size}"),
             Source::File(path) => path.display().to_string(),
         }
     }
@@ -244,7 +248,7 @@ impl Configuration for Live {
 
 fn signature(source: &Source) -> Option<Signature> {
     match source {
-        Source::Origin(_) => None,
+        Source::Origin { .. } => None,
         Source::File(path) => fs::metadata(path).ok().map(Signature::from),
     }
 }
@@ -259,7 +263,8 @@ fn needs_new_start(running: &EdgeSettings, wanted: &EdgeSettings) -> Vec<&'stati
         ("listen", running.listen != wanted.listen),
         ("admin", running.admin != wanted.admin),
         ("workers", running.workers != wanted.workers),
-        ("eviction", running.eviction != wanted.eviction),
+        ("eviction", running.store.eviction != wanted.store.eviction),
+        ("[[store.disk]]", running.store.disks != wanted.store.disks),
         ("node", running.node != wanted.node),
         ("access_log", running.access_log != wanted.access_log),
         ("access_log_format", running.access_log_format != wanted.access_log_format),
@@ -271,14 +276,21 @@ fn needs_new_start(running: &EdgeSettings, wanted: &EdgeSettings) -> Vec<&'stati
 
 #[cfg(test)]
 mod tests {
+    use model::StoreSettings;
+    use model::settings::Eviction;
+
     use super::*;
+
+    fn origin(url: &str, disk: Option<ByteSize>) -> Source {
+        Source::Origin { url: url.into(), disk }
+    }
 
     #[test]
     fn a_changed_file_counts_once_it_has_settled() {
         let path = std::env::temp_dir().join(format!("perigee-changed-{}.toml", std::process::id()));
         fs::write(&path, "a").unwrap();
         let source = Source::File(path.clone());
-        let read = Source::Origin("http://127.0.0.1:1".into()).read().unwrap();
+        let read = origin("http://127.0.0.1:1", None).read().unwrap();
         let live = Live::new(source, &read, None);
         let looks = |count: usize| (0..count).map(|_| live.has_changed()).collect::<Vec<_>>();
         assert_eq!(looks(2), [false, false], "as it was read");
@@ -290,7 +302,7 @@ mod tests {
 
     #[test]
     fn a_refusal_names_the_flag_and_the_value() {
-        let refused = Source::Origin("no url".into()).read().map(drop).unwrap_err();
+        let refused = origin("no url", None).read().map(drop).unwrap_err();
         assert!(refused.message.contains("--origin \"no url\""), "{}", refused.message);
         assert_eq!(refused.diagnostics.len(), 1);
         let missing = Source::File("/nonexistent/perigee.toml".into()).read().map(drop).unwrap_err();
@@ -303,9 +315,20 @@ mod tests {
 
     #[test]
     fn the_hash_names_the_text() {
-        let hash = |url: &str| Source::Origin(url.into()).read().map(|read| read.hash).ok().unwrap();
-        assert_eq!(hash("http://127.0.0.1:1"), hash("http://127.0.0.1:1"));
-        assert_ne!(hash("http://127.0.0.1:1"), hash("http://127.0.0.1:2"));
+        let hash = |url: &str, disk| origin(url, disk).read().map(|read| read.hash).ok().unwrap();
+        assert_eq!(hash("http://127.0.0.1:1", None), hash("http://127.0.0.1:1", None));
+        assert_ne!(hash("http://127.0.0.1:1", None), hash("http://127.0.0.1:2", None));
+        let disk = Some(ByteSize::from_mib(64));
+        assert_ne!(hash("http://127.0.0.1:1", None), hash("http://127.0.0.1:1", disk));
+    }
+
+    #[test]
+    fn a_disk_of_the_command_line_lies_in_the_state_directory() {
+        let disks = |disk| origin("http://127.0.0.1:1", disk).read().unwrap().snapshot.edge.store.disks;
+        assert_eq!(disks(None), []);
+        let size = ByteSize::from_mib(1024);
+        assert_eq!(disks(Some(size)), [DiskSettings::of(size)]);
+        assert_eq!(DiskSettings::of(size).path, None);
     }
 
     #[test]
@@ -328,6 +351,13 @@ mod tests {
         let running = EdgeSettings::default();
         let wanted = EdgeSettings { node: "other".into(), workers: Some(3), ..EdgeSettings::default() };
         assert_eq!(needs_new_start(&running, &wanted), ["workers", "node"]);
+        let store = StoreSettings {
+            memory: ByteSize::from_mib(1),
+            eviction: Eviction::Lru,
+            disks: vec![DiskSettings::of(ByteSize::from_mib(64))],
+        };
+        let wanted = EdgeSettings { store, ..EdgeSettings::default() };
+        assert_eq!(needs_new_start(&running, &wanted), ["eviction", "[[store.disk]]"], "memory may change");
         assert!(needs_new_start(&running, &running).is_empty());
     }
 }

@@ -14,8 +14,8 @@ use std::time::Duration;
 use clap::Args;
 use edge::admin::{Admin, AdminOptions};
 use edge::{Clock, Handle, Options, StartError};
-use model::EdgeSettings;
-use model::settings::{AccessLog, AccessLogFormat};
+use model::settings::{AccessLog, AccessLogFormat, DISK_SIZE_MAX, DISK_SIZE_MIN};
+use model::{ByteSize, EdgeSettings};
 use observe::{BuildInfo, LogOptions, Registry};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -46,6 +46,9 @@ pub(crate) struct Serve {
     /// The website to cache: one site that answers every host, all choices at their default
     #[arg(long, value_name = "URL", conflicts_with = "config")]
     origin: Option<String>,
+    /// Keep the cache on disk too: so many bytes in the state directory (in a file: [[store.disk]])
+    #[arg(long, value_name = "SIZE", conflicts_with = "config", value_parser = parse_disk_size)]
+    disk: Option<ByteSize>,
     /// Configuration file
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -68,7 +71,7 @@ impl Serve {
     pub(crate) fn run(self) -> Result<(), Failure> {
         let source = match (&self.config, &self.origin) {
             (Some(path), _) => Source::File(path.clone()),
-            (None, Some(url)) => Source::Origin(url.clone()),
+            (None, Some(url)) => Source::Origin { url: url.clone(), disk: self.disk },
             (None, None) => crate::refuse_serve("give --origin URL or --config FILE"),
         };
         let state = StateDir::find_here(self.state.clone())?;
@@ -168,6 +171,16 @@ impl Serve {
         }
         eprintln!("  stop      Ctrl-C");
     }
+}
+
+/// Reads the size of a disk, within the bounds of the configuration. The error says what to write instead.
+fn parse_disk_size(text: &str) -> Result<ByteSize, String> {
+    let size =
+        ByteSize::parse(text).map_err(|bad| format!("{}; write e.g. {}", bad.reason, bad.suggestion))?;
+    if size < DISK_SIZE_MIN || size > DISK_SIZE_MAX {
+        return Err(format!("it may be {DISK_SIZE_MIN} to {DISK_SIZE_MAX}"));
+    }
+    Ok(size)
 }
 
 /// An address that a browser on this machine can open.

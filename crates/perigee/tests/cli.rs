@@ -69,7 +69,11 @@ fn check(arguments: &[&str], code: i32, words: &[&str]) {
 #[test]
 fn every_command_has_help_with_examples() {
     check(&["--help"], 0, &["serve", "check", "purge", "explain", "Examples:", "perigee serve --origin"]);
-    check(&["serve", "--help"], 0, &["--origin", "--listen", "--admin", "--state", "--config", "Examples:"]);
+    check(
+        &["serve", "--help"],
+        0,
+        &["--origin", "--disk", "--listen", "--admin", "--state", "--config", "Examples:"],
+    );
     check(
         &["purge", "--help"],
         0,
@@ -93,6 +97,10 @@ fn a_command_line_without_sense_exits_with_2_and_names_what_is_wrong() {
     check(&["serve", "--origin", "http://a", "--admin", "on"], 2, &["--admin", "address with port"]);
     check(&["serve", "--origin", "http://a", "--config", "b"], 2, &["cannot be used with"]);
     check(&["serve", "--origin", "http://a", "--listen", "here"], 2, &["here", "--listen"]);
+    check(&["serve", "--config", "b", "--disk", "1GiB"], 2, &["cannot be used with"]);
+    check(&["serve", "--disk", "1GiB"], 2, &["--origin URL or --config FILE"]);
+    check(&["serve", "--origin", "http://a", "--disk", "20"], 2, &["--disk", "no unit", "20MiB"]);
+    check(&["serve", "--origin", "http://a", "--disk", "1MiB"], 2, &["--disk", "64MiB to 16TiB"]);
     check(&["purge"], 2, &["--url", "--everything"]);
     check(&["purge", "--everything", "--site", "a"], 2, &["cannot be used with"]);
     check(&["purge", "--url", "http://a/", "--tag", "b"], 2, &["cannot be used with"]);

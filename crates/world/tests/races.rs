@@ -322,7 +322,7 @@ fn an_answer_too_large_to_keep_reaches_the_one_who_asked() {
     let body = vec![b'x'; 400_000];
     let mut play = play();
     let config =
-        "[edge]\nmemory = \"1MiB\"\n\n[[site]]\nname = \"site\"\ndomains = [\"*\"]\norigin = \"{origin}\"\n";
+        "[store]\nmemory = \"1MiB\"\n\n[[site]]\nname = \"site\"\ndomains = [\"*\"]\norigin = \"{origin}\"\n";
     play.config(config);
     play.origin(|o| {
         for n in 0..20 {

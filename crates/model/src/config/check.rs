@@ -199,9 +199,14 @@ impl Findings<'_> {
                 Value::Map(map)
             }
             (Kind::Table(of), DeValue::Table(table)) => Value::Table(self.section(of, span.clone(), table)),
-            (Kind::Tables(of), DeValue::Array(values))
+            (Kind::Tables { of, max }, DeValue::Array(values))
                 if values.iter().all(|value| value.get_ref().is_table()) =>
             {
+                if let Some((max, first_over)) = max.and_then(|max| Some((max, values.get(max)?))) {
+                    let message = format!("{name} has {} tables; wanted is {}", values.len(), describe(kind));
+                    let help = format!("leave out {} of them", values.len() - max);
+                    self.error(&first_over.span(), message, help);
+                }
                 let mut sections = Vec::new();
                 for value in values.iter() {
                     if let DeValue::Table(table) = value.get_ref() {
@@ -260,7 +265,7 @@ impl Findings<'_> {
             (Kind::Number { .. }, DeValue::String(text)) if text.parse::<i64>().is_ok() => {
                 format!("write {name} = {text}, without quotes")
             }
-            (Kind::Tables(table), _) => format!("begin each with a line {}", table.title),
+            (Kind::Tables { of: table, .. }, _) => format!("begin each with a line {}", table.title),
             (Kind::Either(_) | Kind::OneOf(_), _) => String::new(),
             _ => format!("write e.g. {name} = {}", example(kind)),
         };
@@ -381,7 +386,7 @@ fn fits(kind: &Kind, value: &DeValue<'_>) -> bool {
         Kind::Number { .. } => value.is_integer(),
         Kind::List(of) => value.is_array() || fits(of, value),
         Kind::Map { .. } | Kind::Table(_) => value.is_table(),
-        Kind::Tables(_) => value.is_array(),
+        Kind::Tables { .. } => value.is_array(),
         Kind::Either(kinds) => kinds.iter().any(|kind| fits(kind, value)),
     }
 }
@@ -401,7 +406,8 @@ pub(crate) fn describe(kind: &Kind) -> String {
             let names: Vec<&str> = table.keys().map(|key| key.name).collect();
             format!("a table with {}", names.join(", "))
         }
-        Kind::Tables(table) => format!("any number of {}", table.title),
+        Kind::Tables { of: table, max: None } => format!("any number of {}", table.title),
+        Kind::Tables { of: table, max: Some(max) } => format!("at most {max} of {}", table.title),
         Kind::Either(kinds) => kinds.iter().map(describe).collect::<Vec<_>>().join(", or "),
     }
 }
@@ -426,7 +432,7 @@ pub(crate) fn example(kind: &Kind) -> String {
             };
             format!("{{ \"{name}\" = {} }}", example(of))
         }
-        Kind::Table(table) | Kind::Tables(table) => table
+        Kind::Table(table) | Kind::Tables { of: table, .. } => table
             .keys()
             .find(|key| key.required)
             .or_else(|| table.keys().next())
@@ -437,7 +443,7 @@ pub(crate) fn example(kind: &Kind) -> String {
 
 fn example_line(key: &Key) -> String {
     match &key.kind {
-        Kind::Tables(table) => format!("a table that begins with {}", table.title),
+        Kind::Tables { of: table, .. } => format!("a table that begins with {}", table.title),
         Kind::List(of) => format!("{} = {}", key.name, example(of)),
         kind => format!("{} = {}", key.name, example(kind)),
     }

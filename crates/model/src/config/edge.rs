@@ -1,10 +1,10 @@
-//! `[edge]` → [`EdgeSettings`].
+//! `[edge]` → [`EdgeSettings`], but for its `store`, which has a table of its own.
 
 use std::net::SocketAddr;
 
 use super::check::{Findings, Section, Span};
 use super::check_name;
-use crate::settings::{AccessLog, AccessLogFormat, EdgeSettings, Eviction, Limits, Network};
+use crate::settings::{AccessLog, AccessLogFormat, EdgeSettings, Limits, Network};
 
 /// Settings from the section; defaults where it says nothing.
 pub(super) fn build(findings: &mut Findings<'_>, section: Option<&Section>) -> EdgeSettings {
@@ -38,13 +38,6 @@ pub(super) fn build(findings: &mut Findings<'_>, section: Option<&Section>) -> E
         }
     }
     settings.workers = section.number("workers");
-    settings.memory = section.size("memory").unwrap_or(settings.memory);
-    settings.eviction = match section.text("eviction").map(|(word, _)| word) {
-        Some("lru") => Eviction::Lru,
-        Some("sieve") => Eviction::Sieve,
-        Some("s3-fifo") => Eviction::S3Fifo,
-        _ => Eviction::Lgdsf,
-    };
     if let Some((name, span)) = section.text("node") {
         check_name(findings, "the node name", name, span);
         settings.node = name.to_owned();

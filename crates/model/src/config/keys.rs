@@ -57,8 +57,11 @@ pub(crate) enum Kind {
         of: &'static Kind,
     },
     Table(&'static Table),
-    /// An array of tables.
-    Tables(&'static Table),
+    /// An array of tables; `max` is how many it may have.
+    Tables {
+        of: &'static Table,
+        max: Option<usize>,
+    },
     /// The first whose TOML type fits.
     Either(&'static [Kind]),
 }
@@ -120,6 +123,10 @@ const fn text(what: &'static str, example: &'static str) -> Kind {
     Kind::Text { what, example }
 }
 
+const fn tables(of: &'static Table) -> Kind {
+    Kind::Tables { of, max: None }
+}
+
 /// A TTL: whole seconds, at most [`crate::Ttl::MAX`].
 const TTL: Kind = Kind::Time { min: Duration::ZERO, max: Duration::from_secs(1 << 31) };
 const HEADER_NAME: Kind = text("a header name", "X-Device");
@@ -134,7 +141,8 @@ pub(crate) static ROOT: Table = Table {
     title: "the file",
     groups: &[&[
         key("edge", Kind::Table(&EDGE), "What this node is told about itself."),
-        key("site", Kind::Tables(&SITE), "One site: domains, origins and rules.").required(),
+        key("store", Kind::Table(&STORE), "What the cache may use of this node."),
+        key("site", tables(&SITE), "One site: domains, origins and rules.").required(),
     ]],
 };
 
@@ -153,13 +161,6 @@ static EDGE: Table = Table {
             default: Shown::Text("one per core"),
             ..number("workers", settings::WORKERS, "Worker threads.")
         },
-        size("memory", settings::MEMORY, "Memory of the cache: bodies, heads and index."),
-        key(
-            "eviction",
-            Kind::OneOf(&["lgdsf", "lru", "sieve", "s3-fifo"]),
-            "How the cache chooses what to keep.",
-        )
-        .or("\"lgdsf\""),
         key(
             "node",
             text("a name of letters, digits, \"-\", \"_\" and \".\"", "fra-1"),
@@ -216,6 +217,47 @@ static LIMITS: Table = Table {
     ]],
 };
 
+static STORE: Table = Table {
+    title: "[store]",
+    groups: &[&[
+        size("memory", settings::MEMORY, "Memory of the cache: bodies, heads and index."),
+        key(
+            "eviction",
+            Kind::OneOf(&["lgdsf", "lru", "sieve", "s3-fifo"]),
+            "How the cache chooses what to keep in memory.",
+        )
+        .or("\"lgdsf\""),
+        key(
+            "disk",
+            Kind::Tables { of: &DISK, max: Some(settings::DISKS_MAX) },
+            "One disk where the cache is kept too, beside memory.",
+        ),
+    ]],
+};
+
+static DISK: Table = Table {
+    title: "[[store.disk]]",
+    groups: &[&[
+        key(
+            "path",
+            text("a directory", "/var/cache/perigee"),
+            "Its directory, as an absolute path. One disk may leave it out.",
+        )
+        .or("`store` in the state directory"),
+        key(
+            "size",
+            Kind::Size { min: settings::DISK_SIZE_MIN, max: settings::DISK_SIZE_MAX },
+            "Bytes that the cache may take there.",
+        )
+        .required(),
+        number(
+            "writes_per_day",
+            settings::WRITES_PER_DAY,
+            "Bytes written to it per day, on average, as a multiple of its size (DWPD). Below it everything is written at first sight, above it only what is small or asked for a second time.",
+        ),
+    ]],
+};
+
 pub(crate) static SITE: Table = Table {
     title: "[[site]]",
     groups: &[
@@ -242,8 +284,8 @@ pub(crate) static SITE: Table = Table {
         ORIGIN_KEYS,
         CHOICES,
         &[
-            key("rule", Kind::Tables(&RULE), "One rule; the first that matches decides. What it doesn't say, the site's own keys say."),
-            key("test", Kind::Tables(&TEST), "One test of the rules, run by `perigee check` and before the file comes into force."),
+            key("rule", tables(&RULE), "One rule; the first that matches decides. What it doesn't say, the site's own keys say."),
+            key("test", tables(&TEST), "One test of the rules, run by `perigee check` and before the file comes into force."),
         ],
     ],
 };
@@ -688,7 +730,11 @@ pub(crate) const HABITS: &[(&str, &str)] = &[
     ("upstream", "write origin"),
     ("proxy_pass", "write origin"),
     ("headers", "write request_headers or response_headers"),
-    ("policy", "write eviction"),
+    ("memory", "it stands in [store]"),
+    ("eviction", "it stands in [store]"),
+    ("policy", "write eviction, in [store]"),
+    ("disk", "each disk begins with [[store.disk]]"),
+    ("disks", "each disk begins with [[store.disk]]"),
     ("method", "the key is methods, also for one"),
     (
         "host",

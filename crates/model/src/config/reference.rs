@@ -41,7 +41,7 @@ fn write_table(text: &mut String, table: &'static Table, done: &mut Vec<*const T
 
 fn tables_of(kind: &Kind) -> Vec<&'static Table> {
     match kind {
-        Kind::Table(table) | Kind::Tables(table) => vec![table],
+        Kind::Table(table) | Kind::Tables { of: table, .. } => vec![table],
         Kind::Either(kinds) => kinds.iter().flat_map(tables_of).collect(),
         Kind::List(of) | Kind::Map { of, .. } => tables_of(of),
         _ => Vec::new(),
@@ -65,7 +65,8 @@ fn shape(kind: &Kind) -> String {
         Kind::List(of) => format!("{}, or a list", shape(of)),
         Kind::Map { what, of } => format!("table: {what} = {}", shape(of)),
         Kind::Table(table) => format!("table *{}*", table.title),
-        Kind::Tables(table) => format!("any number of *{}*", table.title),
+        Kind::Tables { of: table, max: None } => format!("any number of *{}*", table.title),
+        Kind::Tables { of: table, max: Some(max) } => format!("at most {max} of *{}*", table.title),
         Kind::Either(kinds) => kinds.iter().map(shape).collect::<Vec<_>>().join("; or "),
     };
     escape(&text)

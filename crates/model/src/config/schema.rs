@@ -64,7 +64,10 @@ fn kind_schema(kind: &Kind) -> Value {
         }
         Kind::Map { of, .. } => json!({ "type": "object", "additionalProperties": kind_schema(of) }),
         Kind::Table(table) => table_schema(table),
-        Kind::Tables(table) => json!({ "type": "array", "items": table_schema(table) }),
+        Kind::Tables { of, max: None } => json!({ "type": "array", "items": table_schema(of) }),
+        Kind::Tables { of, max: Some(max) } => {
+            json!({ "type": "array", "items": table_schema(of), "maxItems": max })
+        }
         Kind::Either(kinds) => json!({ "anyOf": kinds.iter().map(kind_schema).collect::<Vec<_>>() }),
     }
 }

@@ -7,7 +7,7 @@ use super::keys::{Kind, ROOT, Table};
 use super::*;
 use crate::cors::Cors;
 use crate::rule::Cache;
-use crate::{ByteSize, Scheme};
+use crate::{ByteSize, DiskSettings, Scheme};
 
 mod diagnostics;
 
@@ -25,7 +25,9 @@ fn the_documented_example_is_read_as_it_says() {
     let snapshot = parsed.snapshot.unwrap();
     assert_eq!(snapshot.run_tests(), []);
     assert!(snapshot.test_count() >= 4);
-    assert_eq!(snapshot.edge.memory, ByteSize::from_mib(2048));
+    assert_eq!(snapshot.edge.store.memory, ByteSize::from_mib(2048));
+    let disk = DiskSettings::of(ByteSize::from_mib(200 << 10));
+    assert_eq!(snapshot.edge.store.disks, [DiskSettings { path: Some("/var/cache/perigee".into()), ..disk }]);
     assert_eq!(snapshot.edge.limits.header_count_max, 64);
     let shop = snapshot.site_named("shop").unwrap();
     assert_eq!(shop.domains.len(), 2);
@@ -164,7 +166,7 @@ fn the_schema_knows_exactly_the_keys_that_the_reader_knows() {
     fn descend(kind: &Kind, schema: &Value) {
         match kind {
             Kind::Table(table) => compare(table, schema),
-            Kind::Tables(table) => compare(table, &schema["items"]),
+            Kind::Tables { of, .. } => compare(of, &schema["items"]),
             Kind::List(of) => descend(of, &schema["anyOf"][0]),
             Kind::Map { of, .. } => descend(of, &schema["additionalProperties"]),
             Kind::Either(kinds) => {
@@ -182,6 +184,9 @@ fn every_key_of_the_tables_is_read_by_a_builder() {
     let text = r#"
         [edge]
         limits = {}
+        [store]
+        [[store.disk]]
+        size = "1GiB"
         [[site]]
         name = "a"
         domains = "*"

@@ -116,7 +116,7 @@ origin = "https://o.example"
         ],
     );
     check(
-        r#"[edge]
+        r#"[store]
 eviction = "fifo"
 [[site]]
 name = "shop"
@@ -133,7 +133,7 @@ name = "shop"
 domains = ["shop.example"]
 origin = "https://o.example"
 "#,
-        &[r#"2:1 error: unknown key "policy" in [edge] | write eviction"#],
+        &[r#"2:1 error: unknown key "policy" in [edge] | write eviction, in [store]"#],
     );
     check(
         r#"[edge]
@@ -144,11 +144,11 @@ domains = ["shop.example"]
 origin = "https://o.example"
 "#,
         &[
-            r#"2:1 error: unknown key "nginx" in [edge] | allowed here: listen, admin, workers, memory, eviction, node, access_log, access_log_format, server_timing, trusted_proxies, proxy_protocol, limits"#,
+            r#"2:1 error: unknown key "nginx" in [edge] | allowed here: listen, admin, workers, node, access_log, access_log_format, server_timing, trusted_proxies, proxy_protocol, limits"#,
         ],
     );
     check(
-        r#"[edge]
+        r#"[store]
 memory = 512
 [[site]]
 name = "shop"
@@ -160,7 +160,7 @@ origin = "https://o.example"
         ],
     );
     check(
-        r#"[edge]
+        r#"[store]
 memory = "512M"
 [[site]]
 name = "shop"
@@ -172,7 +172,7 @@ origin = "https://o.example"
         ],
     );
     check(
-        r#"[edge]
+        r#"[store]
 memory = "1KiB"
 [[site]]
 name = "shop"
@@ -308,6 +308,177 @@ origin = "https://o.example"
         &[
             r#"2:18 error: proxy_protocol = true without trusted_proxies: every visitor could claim any address | add trusted_proxies = ["203.0.113.0/24"] with your load balancer's addresses"#,
         ],
+    );
+}
+
+#[test]
+fn disks_are_checked() {
+    check(
+        r#"[store]
+[[store.disk]]
+[[site]]
+name = "shop"
+domains = ["shop.example"]
+origin = "https://o.example"
+"#,
+        &[r#"2:1 error: [[store.disk]] has no size | add size = "512MiB""#],
+    );
+    check(
+        r#"[[store.disk]]
+size = "63MiB"
+[[store.disk]]
+path = "/b"
+size = "17TiB"
+[[store.disk]]
+path = "/c"
+size = 64
+[[site]]
+name = "shop"
+domains = ["shop.example"]
+origin = "https://o.example"
+"#,
+        &[
+            r#"2:8 error: size is "63MiB"; it may be "64MiB" to "16TiB""#,
+            r#"5:8 error: size is "17TiB"; it may be "64MiB" to "16TiB""#,
+            r#"8:8 error: size is the number 64; wanted is a size such as "512MiB" | write "64B" or "64MiB""#,
+        ],
+    );
+    check(
+        r#"[[store.disk]]
+size = "1GiB"
+writes_per_day = 0
+[[site]]
+name = "shop"
+domains = ["shop.example"]
+origin = "https://o.example"
+"#,
+        &[r#"3:18 error: writes_per_day is 0; it may be 1 to 1000"#],
+    );
+    check(
+        r#"[[store.disk]]
+path = "/a"
+size = "1GiB"
+[[store.disk]]
+path = "/b"
+size = "1GiB"
+[[store.disk]]
+path = "/a/"
+size = "1GiB"
+[[site]]
+name = "shop"
+domains = ["shop.example"]
+origin = "https://o.example"
+"#,
+        &[
+            r#"8:8 error: two disks have the path "/a/"; the first is in line 2 | give each disk its own directory"#,
+        ],
+    );
+    check(
+        r#"[[store.disk]]
+size = "1GiB"
+[[store.disk]]
+size = "1GiB"
+[[site]]
+name = "shop"
+domains = ["shop.example"]
+origin = "https://o.example"
+"#,
+        &[
+            r#"3:1 error: two disks have no path; the first is in line 1 | add path = "/var/cache/perigee" to one of them"#,
+        ],
+    );
+    check(
+        r#"[[store.disk]]
+path = "cache"
+size = "1GiB"
+[[store.disk]]
+path = ""
+size = "1GiB"
+[[store.disk]]
+path = 1
+size = "1GiB"
+[[store.disk]]
+size = "1GiB"
+[[site]]
+name = "shop"
+domains = ["shop.example"]
+origin = "https://o.example"
+"#,
+        &[
+            r#"2:8 error: path: "cache" is not absolute | write an absolute path, e.g. "/var/cache/perigee""#,
+            r#"5:8 error: path is empty | write a directory, or leave path out for "store" in the state directory"#,
+            r#"8:8 error: path is the number 1; wanted is a directory | write e.g. path = "/var/cache/perigee""#,
+        ],
+    );
+    check(
+        r#"[[store.disk]]
+size = "1GiB"
+directory = "/a"
+[[site]]
+name = "shop"
+domains = ["shop.example"]
+origin = "https://o.example"
+"#,
+        &[
+            r#"3:1 error: unknown key "directory" in [[store.disk]] | allowed here: path, size, writes_per_day"#,
+        ],
+    );
+    check(
+        r#"[store]
+disk = "/var/cache/perigee"
+[[site]]
+name = "shop"
+domains = ["shop.example"]
+origin = "https://o.example"
+"#,
+        &[
+            r#"2:8 error: disk is the text "/var/cache/perigee"; wanted is at most 16 of [[store.disk]] | begin each with a line [[store.disk]]"#,
+        ],
+    );
+}
+
+#[test]
+fn a_node_has_a_bounded_count_of_disks() {
+    let disks = |count: usize| -> String {
+        let disk = |n: usize| format!("[[store.disk]]\npath = \"/disk/{n}\"\nsize = \"1GiB\"\n");
+        let site = "[[site]]\nname = \"shop\"\ndomains = \"*\"\norigin = \"https://o.example\"\n";
+        (1..=count).map(disk).chain([site.to_owned()]).collect()
+    };
+    check(&disks(16), &[]);
+    check(
+        &disks(18),
+        &["49:1 error: disk has 18 tables; wanted is at most 16 of [[store.disk]] | leave out 2 of them"],
+    );
+}
+
+#[test]
+fn a_key_that_stands_in_another_table_is_shown_the_way() {
+    check(
+        r#"[edge]
+memory = "2GiB"
+eviction = "lru"
+[[disk]]
+size = "1GiB"
+[[site]]
+name = "shop"
+domains = ["shop.example"]
+origin = "https://o.example"
+"#,
+        &[
+            r#"2:1 error: unknown key "memory" in [edge] | it stands in [store]"#,
+            r#"3:1 error: unknown key "eviction" in [edge] | it stands in [store]"#,
+            r#"4:3 error: unknown key "disk" in the file | each disk begins with [[store.disk]]"#,
+        ],
+    );
+    check(
+        r#"[stor]
+memory = "2GiB"
+[[site]]
+name = "shop"
+domains = ["shop.example"]
+origin = "https://o.example"
+"#,
+        &[r#"1:2 error: unknown key "stor" in the file | did you mean "store"?"#],
     );
 }
 
