@@ -27,6 +27,7 @@
 //! # let _ = Policy::Lru;
 //! ```
 
+pub mod disk;
 mod eviction;
 mod ghost;
 mod pages;

@@ -1,0 +1,546 @@
+//! The disk tier: values by key on one or several disks, which survive restarts, crashes and bad disks.
+//!
+//! ```text
+//!            put ─► admission ─► queue ─► writer thread ─► segments on the disk ─► index
+//!   lookup ─► index (memory only) ─► Spot ─► Reader (io_uring or threads) ─► verified bytes
+//! ```
+//!
+//! A value is some **meta**, whose meaning is the caller's, and a body of at most [`BODY_BYTES_MAX`]; what is longer is cut
+//! into slices under keys of their own. Looking up touches memory only, 17 bytes for each value; reading is asynchronous;
+//! writing never makes anybody wait and never fails towards the caller: a copy that cannot be written is given up and
+//! counted. Every byte is verified before it is given out; what is not what was written is a miss and a count.
+//!
+//! Each disk is a volume of its own: one file, one index, one writer. A key has its home on one of them, by rendezvous
+//! weighted with their sizes; a disk that fails is passed over until the next start, and its keys find another home. The
+//! layout is drawn in `disk/format.rs`, the writing side in `disk/log.rs`, opening in `disk/recovery.rs`.
+//!
+//! What it doesn't do: it knows no HTTP, no freshness beyond an expiry, and no purges. Whoever reads a value compares its
+//! position, which is in the meta.
+
+mod admission;
+mod buffers;
+mod engine;
+mod format;
+mod index;
+mod log;
+mod media;
+mod recovery;
+mod ring;
+mod snapshot;
+mod volume;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use admission::{Admission, Unwanted};
+use buffers::{Buffer, Buffers};
+pub use engine::EngineKind;
+use engine::{Engine, Pool, Reading};
+use format::{BLOCK, RecordHead, round_up};
+pub use format::{BODY_BYTES_MAX, CHUNK_BYTES, META_BYTES_MAX};
+use index::Place;
+pub use log::Draft;
+pub use media::{Directory, Media, Shelf};
+use recovery::Wanted;
+pub use recovery::{OpenError, Opened};
+use ring::Ring;
+pub use volume::{DiskStats, Health};
+use volume::{Volume, count};
+use writer::Queue;
+
+/// How a disk is used.
+pub struct DiskConfig {
+    /// Where its files are.
+    pub shelf: Arc<dyn Shelf>,
+    /// Bytes of its volume; a volume of another size is begun anew.
+    pub bytes: u64,
+    /// How many times `bytes` may be written per day, on average.
+    pub writes_per_day: u32,
+}
+
+/// What all disks need to be told.
+pub struct DisksConfig {
+    /// Names whoever made the keys and positions that are stored: what another owner stored is dropped.
+    pub owner: u128,
+    /// Chance, for the ids of volumes that are begun anew.
+    pub chance: u128,
+    /// Minutes since 1970.
+    pub minutes: Arc<dyn Fn() -> u32 + Send + Sync>,
+    /// How disks are read.
+    pub engine: EngineKind,
+}
+
+/// All disks of a node. Shared between threads; dropping it does not end the writers: [`Disks::close`] does.
+pub struct Disks {
+    disks: Vec<Disk>,
+    buffers: Buffers,
+    engine: EngineKind,
+    pool: Option<Arc<Pool>>,
+    started: Instant,
+}
+
+struct Disk {
+    volume: Arc<Volume>,
+    queue: Arc<Queue>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+    reading: AtomicU64,
+    /// For the rendezvous: chance of this disk, and its size.
+    weight: f64,
+    seed: u64,
+}
+
+/// Where a value is, as far as the index knows; it may have gone by the time it is read.
+#[derive(Clone, Copy, Debug)]
+pub struct Spot {
+    disk: usize,
+    place: Place,
+    sequence: u64,
+}
+
+impl Spot {
+    /// Look-ups that found it since it was written, up to 7.
+    pub fn heat(&self) -> u8 {
+        self.place.heat
+    }
+
+    /// Bytes of its record on the disk.
+    pub fn bytes(&self) -> u32 {
+        self.place.bytes
+    }
+}
+
+/// Why a value cannot be had. Either way it is a miss.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unread {
+    /// It was evicted or replaced meanwhile, or the index had mistaken another for it.
+    Gone,
+    /// It was not what was written; counted.
+    Damaged,
+    /// The disk gave an error; counted.
+    Failed,
+}
+
+/// A value as it was read: its meta, and as much of its body as was asked for.
+pub struct Record {
+    /// What the caller wrote with it.
+    pub meta: Bytes,
+    /// Bytes of the whole body.
+    pub body_len: u32,
+    /// The first bytes of the body.
+    start: Bytes,
+    head: RecordHead,
+    sums: Bytes,
+    spot: Spot,
+}
+
+impl Record {
+    /// The whole body, if it was asked for: see [`Reader::read`].
+    pub fn body(&self) -> Option<&Bytes> {
+        (self.start.len() == self.body_len as usize).then_some(&self.start)
+    }
+}
+
+impl Disks {
+    /// Opens disks and starts their writers. Each is told of apart: one that cannot be opened is left out.
+    pub fn open(
+        configs: Vec<DiskConfig>,
+        common: &DisksConfig,
+    ) -> (Self, Vec<(String, Result<Opened, OpenError>)>) {
+        let (mut engine, mut pool) = (common.engine, None);
+        if engine == EngineKind::Pool {
+            pool = Pool::start().ok().map(Arc::new);
+            if pool.is_none() {
+                engine = EngineKind::Ring;
+            }
+        }
+        let mut this =
+            Disks { disks: Vec::new(), buffers: Buffers::default(), engine, pool, started: Instant::now() };
+        let mut reports = Vec::new();
+        for config in configs {
+            let name = config.shelf.name();
+            let opened = this.open_one(config, common);
+            reports.push((name, opened));
+        }
+        (this, reports)
+    }
+
+    fn open_one(&mut self, config: DiskConfig, common: &DisksConfig) -> Result<Opened, OpenError> {
+        let seed = format::sum(config.shelf.name().as_bytes(), 0);
+        let wanted =
+            Wanted { bytes: config.bytes, owner: common.owner, chance: common.chance ^ u128::from(seed) };
+        let admission = Admission::new(config.bytes, config.writes_per_day, Duration::ZERO);
+        let (volume, recovered, opened) = recovery::open(&*config.shelf, &wanted, admission, &self.buffers)?;
+        let generation = recovered.snapshot_generation;
+        let log = log::Log::new(volume.clone(), self.buffers.clone(), recovered);
+        let queue = Arc::<Queue>::default();
+        let writer = writer::start(log, queue.clone(), config.shelf, common.minutes.clone(), generation)?;
+        self.disks.push(Disk {
+            volume,
+            queue,
+            writer: Mutex::new(Some(writer)),
+            reading: AtomicU64::new(0),
+            weight: config.bytes as f64,
+            seed,
+        });
+        Ok(opened)
+    }
+
+    /// Whether there is any disk.
+    pub fn is_empty(&self) -> bool {
+        self.disks.is_empty()
+    }
+
+    /// Where the value of a key is, and a hit for it. Cost: one or two cache lines of memory per disk; never waits.
+    pub fn lookup(&self, key: u128) -> Option<Spot> {
+        let found = self.find(key);
+        match found {
+            Some(spot) => {
+                let volume = &self.disks[spot.disk].volume;
+                volume.index.warm(key);
+                count(&volume.counts.found, 1);
+            }
+            None => {
+                if let Some(home) = self.home(key) {
+                    count(&self.disks[home].volume.counts.absent, 1);
+                }
+            }
+        }
+        found
+    }
+
+    /// Where the value of a key is, without counting: for whoever only wants to know.
+    pub fn find(&self, key: u128) -> Option<Spot> {
+        let healthy =
+            self.disks.iter().enumerate().filter(|(_, disk)| disk.volume.health() != Health::Failed);
+        healthy.into_iter().find_map(|(number, disk)| {
+            let place = disk.volume.index.get(key)?;
+            let sequence = disk.volume.sequence(place.segment);
+            (sequence > 0).then_some(Spot { disk: number, place, sequence })
+        })
+    }
+
+    /// Asks for a value to be written, in place of the key's former one. Whether it will be, as far as is known: the budget
+    /// allows it and the queue has room. What is refused, and what was under the key before, is gone.
+    ///
+    /// A meta or body that is too long is refused.
+    pub fn put(&self, draft: Draft) -> bool {
+        let key = draft.key;
+        let is_taken = self.take(draft);
+        if !is_taken {
+            self.remove(key);
+        }
+        is_taken
+    }
+
+    fn take(&self, draft: Draft) -> bool {
+        let Some(home) = self.home(draft.key) else { return false };
+        let (volume, queue) = (&self.disks[home].volume, &self.disks[home].queue);
+        let body_len = draft.body_len();
+        if body_len > BODY_BYTES_MAX || draft.meta.len() > META_BYTES_MAX {
+            return false;
+        }
+        let now = self.started.elapsed();
+        let admitted = volume.admission.lock().admit(draft.key, body_len as u64, now);
+        match admitted {
+            Ok(()) => {}
+            Err(Unwanted::FirstSight) => {
+                count(&volume.counts.refused_first_sight, 1);
+                return false;
+            }
+            Err(Unwanted::OverBudget) => {
+                count(&volume.counts.refused_over_budget, 1);
+                return false;
+            }
+        }
+        // Where else it may lie: its home was another while a disk was missing.
+        for (number, disk) in self.disks.iter().enumerate() {
+            if number != home {
+                writer::remove(&disk.volume, &disk.queue, draft.key);
+            }
+        }
+        writer::put(volume, queue, draft)
+    }
+
+    /// Takes a key out: no look-up that starts after this finds it, also after a restart, unless a crash comes before the
+    /// next write, a tenth of a second. Cost: nothing where it isn't there, which is known from memory.
+    pub fn remove(&self, key: u128) {
+        for disk in &self.disks {
+            writer::remove(&disk.volume, &disk.queue, key);
+        }
+    }
+
+    /// A way to read, for the calling thread: see [`Reader`]. Where a ring cannot be had, reads are made on the spot by the
+    /// pool.
+    pub fn reader(self: &Arc<Self>) -> Reader {
+        let engine = match (&self.pool, self.engine) {
+            (Some(pool), _) => Ok(Engine::Pool(pool.clone())),
+            (None, _) => Ring::start().map(Engine::Ring),
+        };
+        let engine = engine.or_else(|_| Pool::start().map(|pool| Engine::Pool(Arc::new(pool))));
+        Reader { disks: self.clone(), engine: engine.ok() }
+    }
+
+    /// What each disk holds and did.
+    pub fn stats(&self) -> Vec<DiskStats> {
+        let stats = self.disks.iter().map(|disk| DiskStats {
+            queued_bytes: disk.queue.bytes(),
+            reading: disk.reading.load(Ordering::Relaxed),
+            oldest_segment_secs: disk.queue.oldest_secs(),
+            ..disk.volume.stats()
+        });
+        stats.collect()
+    }
+
+    /// Writes what waits, and the index, and ends the writers. What is put afterwards is never written.
+    pub fn close(&self) {
+        self.disks.iter().for_each(|disk| disk.queue.stop());
+        for disk in &self.disks {
+            if let Some(writer) = disk.writer.lock().take() {
+                let _ = writer.join();
+            }
+        }
+    }
+
+    /// The disk on which a key is at home: weighted rendezvous among those that are well.
+    fn home(&self, key: u128) -> Option<usize> {
+        if let [only] = self.disks.as_slice() {
+            return (only.volume.health() != Health::Failed).then_some(0);
+        }
+        let score = |disk: &Disk| {
+            let hash = format::sum(&key.to_le_bytes(), disk.seed);
+            // A uniform number in (0, 1); -weight / ln of it orders disks so that each wins in proportion to its weight.
+            let uniform = (hash >> 11) as f64 / (1u64 << 53) as f64 + f64::EPSILON;
+            -disk.weight / uniform.ln()
+        };
+        let healthy =
+            self.disks.iter().enumerate().filter(|(_, disk)| disk.volume.health() != Health::Failed);
+        healthy
+            .map(|(number, disk)| (number, score(disk)))
+            .max_by(|a, b| a.1.total_cmp(&b.1))
+            .map(|best| best.0)
+    }
+}
+
+/// One thread's way to read the disks. Its futures belong to that thread's `LocalSet`.
+pub struct Reader {
+    disks: Arc<Disks>,
+    engine: Option<Engine>,
+}
+
+impl Reader {
+    /// Reads the value at `spot` with the first `body_bytes` of its body, or all of it (`usize::MAX`), in one read.
+    ///
+    /// # Errors
+    /// See [`Unread`]: all of them are misses.
+    pub async fn read(&self, key: u128, spot: &Spot, body_bytes: usize) -> Result<Record, Unread> {
+        // Up to the end of the last chunk that is wanted; what comes before the body is at most this much, or is asked
+        // for again below.
+        let before = RecordHead::before_body_guess(spot.place.bytes);
+        let wanted = body_bytes.saturating_add(CHUNK_BYTES - 1) / CHUNK_BYTES;
+        let wanted = wanted.saturating_mul(CHUNK_BYTES).saturating_add(before).min(spot.place.bytes as usize);
+        let (mut bytes, mut skip) = self.fetch(key, spot, 0, wanted).await?;
+        let head = RecordHead::peek(&bytes[skip..]).ok_or_else(|| self.damaged(key, spot))?;
+        let needed = head.body_at()
+            + round_up(body_bytes.min(head.body_len as usize) as u64, CHUNK_BYTES as u64) as usize;
+        let needed = needed.min(head.body_at() + head.body_len as usize).min(spot.place.bytes as usize);
+        if bytes.len() - skip < needed {
+            (bytes, skip) = self.fetch(key, spot, 0, needed).await?;
+        }
+        let bytes = Bytes::from_owner(bytes);
+        let record = bytes.slice(skip..);
+        let (head, before) = RecordHead::parse(&record).ok_or_else(|| self.damaged(key, spot))?;
+        if head.sequence != spot.sequence || head.kind != format::Kind::Value {
+            return Err(self.damaged(key, spot));
+        }
+        if head.key != key {
+            return Err(Unread::Gone);
+        }
+        // Whole chunks, or what there is of the last.
+        let held = (record.len() - head.body_at()).min(head.body_len as usize);
+        let held = if held == head.body_len as usize { held } else { held / CHUNK_BYTES * CHUNK_BYTES };
+        let held = held.min(round_up(body_bytes.min(held) as u64, CHUNK_BYTES as u64) as usize);
+        let start = record.slice(head.body_at()..head.body_at() + held);
+        if !head.verifies(before.sums, 0, &start) {
+            return Err(self.damaged(key, spot));
+        }
+        Ok(Record {
+            meta: record.slice_ref(before.meta),
+            sums: record.slice_ref(before.sums),
+            body_len: head.body_len,
+            start,
+            head,
+            spot: *spot,
+        })
+    }
+
+    /// Bytes `range` of the body of a record that was read before, in one more read where they were not in that one.
+    ///
+    /// # Errors
+    /// See [`Unread`]. A range outside of the body counts as [`Unread::Gone`].
+    pub async fn part(&self, record: &Record, range: Range<usize>) -> Result<Bytes, Unread> {
+        if range.start > range.end || range.end > record.body_len as usize {
+            return Err(Unread::Gone);
+        }
+        if range.end <= record.start.len() {
+            return Ok(record.start.slice(range));
+        }
+        let (head, spot) = (&record.head, &record.spot);
+        let first = range.start / CHUNK_BYTES;
+        let from = first * CHUNK_BYTES;
+        let to = (round_up(range.end as u64, CHUNK_BYTES as u64) as usize).min(head.body_len as usize);
+        let (bytes, skip) = self.fetch(head.key, spot, head.body_at() + from, to - from).await?;
+        let bytes = Bytes::from_owner(bytes).slice(skip..);
+        let chunks = bytes.slice(..(to - from).min(bytes.len()));
+        if chunks.len() < to - from || !head.verifies(&record.sums, first, &chunks) {
+            return Err(self.damaged(head.key, spot));
+        }
+        Ok(chunks.slice(range.start - from..range.end - from))
+    }
+
+    /// Reads `len` bytes of a record, from `offset` in it on: a buffer, and where in it they begin.
+    async fn fetch(
+        &self,
+        key: u128,
+        spot: &Spot,
+        offset: usize,
+        len: usize,
+    ) -> Result<(Buffer, usize), Unread> {
+        let Some(disk) = self.disks.disks.get(spot.disk) else { return Err(Unread::Gone) };
+        let volume = &disk.volume;
+        let Some(engine) = &self.engine else { return Err(Unread::Failed) };
+        let at = volume.at(&spot.place) + offset as u64;
+        let base = at / BLOCK * BLOCK;
+        let skip = (at - base) as usize;
+        let aligned = round_up((skip + len) as u64, BLOCK) as usize;
+        let reading = Reading::begin(&disk.reading);
+        let read = engine.read(&self.disks.buffers, &volume.media, base, aligned).await;
+        drop(reading);
+        match read {
+            Ok(buffer) => {
+                count(&volume.counts.read_bytes, buffer.len() as u64);
+                if buffer.len() < skip + len {
+                    // The file is shorter than it was made.
+                    return Err(self.damaged(key, spot));
+                }
+                Ok((buffer, skip))
+            }
+            Err(error) => {
+                volume.read_failed(&error);
+                Err(Unread::Failed)
+            }
+        }
+    }
+
+    fn damaged(&self, key: u128, spot: &Spot) -> Unread {
+        let volume = &self.disks.disks[spot.disk].volume;
+        if volume.sequence(spot.place.segment) != spot.sequence {
+            return Unread::Gone;
+        }
+        volume.damaged(key, &spot.place, spot.sequence);
+        Unread::Damaged
+    }
+}
+
+// --- Looking at a volume from outside ---
+
+/// A volume that is only looked at, also while an edge uses it.
+pub struct Inspection {
+    volume: Arc<Volume>,
+    buffers: Buffers,
+    opened: Opened,
+}
+
+/// One record, as an inspection finds it.
+pub struct Inspected {
+    /// Its key.
+    pub key: u128,
+    /// Its segment, and its offset and bytes there.
+    pub segment: u32,
+    /// Bytes from the segment's beginning.
+    pub offset: u32,
+    /// Bytes of the record.
+    pub bytes: u32,
+    /// Minutes since 1970 after which it is of no use.
+    pub expiry: u32,
+    /// Whether it is a part of an object.
+    pub is_slice: bool,
+    /// Its meta and the length of its body; an error when it is not what was written.
+    pub content: Result<(Bytes, u32), Unread>,
+}
+
+impl Inspection {
+    /// Opens the volume on `shelf` for reading.
+    ///
+    /// # Errors
+    /// Those of opening; nothing is ever made or written.
+    pub fn open(shelf: &dyn Shelf) -> Result<Self, OpenError> {
+        let buffers = Buffers::default();
+        let (volume, opened) = recovery::open_read_only(shelf, &buffers)?;
+        Ok(Inspection { volume, buffers, opened })
+    }
+
+    /// What was found.
+    pub fn stats(&self) -> (Opened, DiskStats) {
+        (self.opened, self.volume.stats())
+    }
+
+    /// Reads every record that the index knows, segment by segment, and verifies it whole. `look` returns whether to go on.
+    ///
+    /// # Errors
+    /// A segment whose list of records cannot be read is passed over; only an error of the whole medium ends it.
+    pub fn for_each(&self, mut look: impl FnMut(Inspected) -> bool) -> io::Result<()> {
+        for segment in 0..self.volume.layout.segments {
+            let sequence = self.volume.sequence(segment);
+            if sequence == 0 {
+                continue;
+            }
+            for entry in recovery::entries(&self.volume, &self.buffers, segment, sequence)? {
+                let is_it = |place: &Place| (place.segment, place.offset) == (segment, entry.offset);
+                if entry.kind != format::Kind::Value
+                    || !self.volume.index.get(entry.key).is_some_and(|at| is_it(&at))
+                {
+                    continue;
+                }
+                let inspected = Inspected {
+                    key: entry.key,
+                    segment,
+                    offset: entry.offset,
+                    bytes: entry.bytes,
+                    expiry: entry.expiry,
+                    is_slice: entry.is_slice,
+                    content: self.content(segment, sequence, &entry),
+                };
+                if !look(inspected) {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn content(&self, segment: u32, sequence: u64, entry: &format::Entry) -> Result<(Bytes, u32), Unread> {
+        let at = self.volume.layout.segment_at(segment) + u64::from(entry.offset);
+        let base = at / BLOCK * BLOCK;
+        let skip = (at - base) as usize;
+        let mut buffer = self.buffers.take(round_up(skip as u64 + u64::from(entry.bytes), BLOCK) as usize);
+        let read = self.volume.media.read_at(&mut buffer, base).map_err(|_| Unread::Failed)?;
+        let bytes = buffer.get(skip..read.min(skip + entry.bytes as usize)).ok_or(Unread::Damaged)?;
+        let (head, before) = RecordHead::parse(bytes).ok_or(Unread::Damaged)?;
+        let body =
+            bytes.get(head.body_at()..head.body_at() + head.body_len as usize).ok_or(Unread::Damaged)?;
+        let is_whole = (head.key, head.sequence, head.lsn) == (entry.key, sequence, entry.lsn)
+            && head.verifies(before.sums, 0, body);
+        if is_whole { Ok((Bytes::copy_from_slice(before.meta), head.body_len)) } else { Err(Unread::Damaged) }
+    }
+}

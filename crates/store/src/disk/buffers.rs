@@ -1,0 +1,117 @@
+//! Memory for reads and writes that go past the page cache: aligned, and used again.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::format::BLOCK;
+
+/// Smallest and largest buffer that is kept for the next use: 2^13 to 2^22 bytes.
+const CLASS_MIN: u32 = 13;
+const CLASS_MAX: u32 = 22;
+
+/// Bytes of buffers kept for the next use.
+const KEPT_BYTES_MAX: usize = 32 << 20;
+
+/// Buffers that wait for their next use. Cheap to clone; all clones are one.
+#[derive(Clone, Default)]
+pub(crate) struct Buffers(Arc<Mutex<Kept>>);
+
+#[derive(Default)]
+struct Kept {
+    by_class: [Vec<Vec<u8>>; (CLASS_MAX - CLASS_MIN + 1) as usize],
+    bytes: usize,
+}
+
+/// Bytes at an address that is a multiple of [`BLOCK`]. Gives its memory back when dropped.
+pub(crate) struct Buffer {
+    memory: Vec<u8>,
+    start: usize,
+    len: usize,
+    home: Buffers,
+}
+
+impl Buffers {
+    /// A buffer of `len` bytes of any content.
+    pub(crate) fn take(&self, len: usize) -> Buffer {
+        let class = (len + BLOCK as usize).next_power_of_two().trailing_zeros().max(CLASS_MIN);
+        let kept = self.0.lock().take(class);
+        let memory = kept.unwrap_or_else(|| vec![0; 1 << class]);
+        let start = memory.as_ptr().align_offset(BLOCK as usize);
+        Buffer { memory, start, len, home: self.clone() }
+    }
+}
+
+impl Kept {
+    fn take(&mut self, class: u32) -> Option<Vec<u8>> {
+        let memory = self.by_class.get_mut((class - CLASS_MIN) as usize)?.pop()?;
+        self.bytes -= memory.len();
+        Some(memory)
+    }
+
+    fn keep(&mut self, memory: Vec<u8>) {
+        let class = memory.len().trailing_zeros() - CLASS_MIN;
+        if let Some(kept) = self.by_class.get_mut(class as usize)
+            && self.bytes + memory.len() <= KEPT_BYTES_MAX
+        {
+            self.bytes += memory.len();
+            kept.push(memory);
+        }
+    }
+}
+
+impl Buffer {
+    /// Makes it shorter.
+    pub(crate) fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.memory[self.start..self.start + self.len]
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.memory[self.start..self.start + self.len]
+    }
+}
+
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        if !self.memory.is_empty() {
+            let memory = std::mem::take(&mut self.memory);
+            self.home.0.lock().keep(memory);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_are_aligned_and_used_again() {
+        let buffers = Buffers::default();
+        for len in [1, 4096, 5000, 1 << 20, 5 << 20] {
+            let mut buffer = buffers.take(len);
+            assert_eq!((buffer.len(), buffer.as_ptr().align_offset(4096)), (len, 0));
+            buffer[len - 1] = 7;
+            let address = buffer.as_ptr();
+            drop(buffer);
+            let again = buffers.take(len);
+            assert!(len > 1 << 22 || again.as_ptr() == address);
+        }
+    }
+}

@@ -1,0 +1,661 @@
+//! The writing side of one volume: records are appended to open segments, published in the index once they are on the
+//! disk, and evicted segment by segment, the oldest first.
+//!
+//! ```text
+//!            ┌ small ─► open segment ┐   full: footer, sealed            free < FREE_MIN: the oldest is evicted
+//! append ────┼ large ─► open segment ┼──────────────────────► in use ──────────────────────────────────┐
+//!            └ kept  ─► open segment ┘   (in order of use)        ▲                                    │
+//!                        ▲                                        └── header ◄─ free ◄─────────────────┤
+//!                        └────────────── hit twice, not expired, within the rewrite budget ◄───────────┘
+//! ```
+//!
+//! Invariants:
+//! - The index names only what has been written.
+//! - Segments are evicted strictly in the order in which their use began; one still open is sealed before. So a removal
+//!   outlives every older record of its key.
+//! - LSNs rise along each segment. After a start they go on 2^32 above the highest that was found, so that what a crash
+//!   has hidden behind a hole is older than whatever is written over it.
+//!
+//! It runs on one thread and takes its time as an argument; [`super::writer`] is that thread.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::buffers::{Buffer, Buffers};
+use super::format::{
+    BLOCK, CHUNK_BYTES, Entry, Kind, RecordHead, SegmentHeader, decode_footer, encode_footer, footer_bytes,
+    footer_count, round_up,
+};
+use super::index::Place;
+use super::snapshot::{OPEN, Snapshot};
+use super::volume::{Health, Volume, count};
+
+/// What is to be written.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    /// Uniform over all 128 bits, and not to be chosen by outsiders.
+    pub key: u128,
+    /// What the caller wants to know of the body: at most [`super::META_BYTES_MAX`] bytes.
+    pub meta: Bytes,
+    /// The body in pieces: at most [`super::BODY_BYTES_MAX`] bytes in all.
+    pub body: Vec<Bytes>,
+    /// Minutes since 1970 after which it is of no use and not copied forward.
+    pub expiry: u32,
+    /// A part of an object: listed apart.
+    pub is_slice: bool,
+}
+
+impl Draft {
+    /// Bytes of the body.
+    pub fn body_len(&self) -> usize {
+        self.body.iter().map(Bytes::len).sum()
+    }
+
+    /// Bytes of the record that it will be, about.
+    pub(crate) fn bytes(&self) -> u64 {
+        (self.body_len() + self.meta.len() + 128) as u64
+    }
+}
+
+/// The time, for those who are told it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Now {
+    /// Minutes since 1970.
+    pub(crate) minutes: u32,
+    /// Since any moment, never back.
+    pub(crate) monotonic: Duration,
+}
+
+/// Which open segment something goes to: what lives about equally long lies together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Class {
+    Small,
+    Large,
+    Kept,
+}
+
+impl Class {
+    pub(crate) const ALL: [Class; 3] = [Class::Small, Class::Large, Class::Kept];
+}
+
+/// Bytes that are gathered before they are written, unless nothing else is to be done.
+const WRITE_BYTES: usize = 1 << 20;
+
+/// Fewest free segments: below it the oldest is evicted.
+const FREE_MIN: usize = 2;
+
+/// Hits that a value needs for being copied forward: one more hit than most ever get.
+const KEEP_HEAT_MIN: u8 = 2;
+
+/// Records that one step of eviction looks at.
+const EVICT_STEP: usize = 256;
+
+/// Bytes that eviction reads at a time.
+const WINDOW_BYTES: usize = 1 << 20;
+
+pub(crate) struct Log {
+    volume: Arc<Volume>,
+    buffers: Buffers,
+    open: [Option<Open>; 3],
+    /// Segments in use, in the order in which their use began.
+    order: VecDeque<u32>,
+    /// When each of them began, in the same order; [`Duration::ZERO`] for those found at the start.
+    began: VecDeque<Duration>,
+    free: VecDeque<u32>,
+    evicting: Option<Evicting>,
+    next_sequence: u64,
+    next_lsn: u64,
+    dirty: bool,
+    lost_removals: Vec<(u128, u64)>,
+}
+
+/// A segment that is being written.
+pub(crate) struct Open {
+    pub(crate) segment: u32,
+    pub(crate) sequence: u64,
+    /// All its records that are on the disk.
+    pub(crate) entries: Vec<Entry>,
+    /// Bytes from `base` on that are not written or share a block with what is to be.
+    pub(crate) buffer: Vec<u8>,
+    /// Where `buffer` belongs: a multiple of [`BLOCK`] from the segment's beginning.
+    pub(crate) base: u64,
+    /// What the end of `buffer` holds and the index doesn't know yet.
+    pending: Vec<Pending>,
+}
+
+struct Pending {
+    entry: Entry,
+    reason: PendingFor,
+}
+
+/// Why a record is written.
+#[derive(Clone, Copy)]
+struct PendingFor {
+    ticket: u64,
+    /// An older value under the key is on the disk.
+    replaces: bool,
+    /// It is a copy of what lies there, and how warm that was.
+    copy_of: Option<Place>,
+}
+
+/// A value that was asked to be written.
+pub(crate) struct Asked {
+    pub(crate) draft: Draft,
+    pub(crate) ticket: u64,
+    /// An older value under the key is on the disk: not in the index any more, and not to come back.
+    pub(crate) replaces: bool,
+}
+
+struct Evicting {
+    segment: u32,
+    entries: Vec<Entry>,
+    next: usize,
+    window: Option<(u64, Buffer)>,
+}
+
+/// What a recovery hands over.
+pub(crate) struct Recovered {
+    /// To be written on.
+    pub(crate) open: Vec<(Class, Open)>,
+    /// Not to be written on: to get their footers.
+    pub(crate) left_open: Vec<Open>,
+    pub(crate) order: VecDeque<u32>,
+    pub(crate) free: VecDeque<u32>,
+    pub(crate) next_sequence: u64,
+    pub(crate) next_lsn: u64,
+    pub(crate) snapshot_generation: u64,
+}
+
+impl Open {
+    pub(crate) fn new(segment: u32, sequence: u64) -> Self {
+        Open { segment, sequence, entries: Vec::new(), buffer: Vec::new(), base: BLOCK, pending: Vec::new() }
+    }
+
+    fn end(&self) -> u64 {
+        self.base + self.buffer.len() as u64
+    }
+
+    /// Whether a record of so many bytes fits before the footer.
+    fn fits(&self, bytes: u64, segment_bytes: u64) -> bool {
+        let footer = footer_bytes(self.entries.len() + self.pending.len() + 1);
+        round_up(self.end() + bytes, BLOCK) + footer <= segment_bytes
+    }
+
+    /// Takes back what has not been written.
+    fn forget_pending(&mut self) -> Vec<Pending> {
+        if let Some(first) = self.pending.first() {
+            self.buffer.truncate((u64::from(first.entry.offset) - self.base) as usize);
+        }
+        std::mem::take(&mut self.pending)
+    }
+}
+
+impl Log {
+    pub(crate) fn new(volume: Arc<Volume>, buffers: Buffers, recovered: Recovered) -> Self {
+        let mut open = [None, None, None];
+        for (class, segment) in recovered.open {
+            open[class as usize] = Some(segment);
+        }
+        let log = Log {
+            volume,
+            buffers,
+            open,
+            began: recovered.order.iter().map(|_| Duration::ZERO).collect(),
+            order: recovered.order,
+            free: recovered.free,
+            evicting: None,
+            next_sequence: recovered.next_sequence,
+            next_lsn: recovered.next_lsn,
+            dirty: false,
+            lost_removals: Vec::new(),
+        };
+        for left in recovered.left_open {
+            // Without one, the segment is read record by record again at the next start.
+            let _counted = log.write_footer(left.segment, left.sequence, &left.entries);
+        }
+        log
+    }
+
+    pub(crate) fn volume(&self) -> &Arc<Volume> {
+        &self.volume
+    }
+
+    /// Since when the oldest segment has been in use, if eviction has come that far.
+    pub(crate) fn oldest_began(&self) -> Option<Duration> {
+        (self.free.len() <= FREE_MIN).then(|| self.began.front().copied()).flatten()
+    }
+
+    // --- Appending ---
+
+    /// Appends a value. It is in force once it has been flushed, which a full buffer does by itself.
+    ///
+    /// # Errors
+    /// Those of making room for it; the value is not appended then, and still counts as waiting.
+    pub(crate) fn append(&mut self, asked: &Asked, now: Now) -> io::Result<()> {
+        let Asked { draft, ticket, replaces } = asked;
+        let class = if draft.body_len() < CHUNK_BYTES { Class::Small } else { Class::Large };
+        let head = RecordHead {
+            kind: Kind::Value,
+            is_slice: draft.is_slice,
+            key: draft.key,
+            lsn: 0,
+            sequence: 0,
+            meta_len: draft.meta.len() as u32,
+            body_len: draft.body_len() as u32,
+            expiry: draft.expiry,
+        };
+        let pending = PendingFor { ticket: *ticket, replaces: *replaces, copy_of: None };
+        self.add(class, head, &draft.meta, &draft.body, pending, now)?;
+        count(&self.volume.counts.filled, 1);
+        count(&self.volume.counts.payload_bytes, (draft.body_len() + draft.meta.len()) as u64);
+        count(&self.volume.counts.filled_bytes, head.bytes());
+        self.volume.admission.lock().filled(head.bytes());
+        Ok(())
+    }
+
+    /// Appends the word that there is nothing under a key any more.
+    ///
+    /// # Errors
+    /// As [`Log::append`]; the caller must come again.
+    pub(crate) fn append_removal(&mut self, key: u128, ticket: u64, now: Now) -> io::Result<()> {
+        let head = RecordHead {
+            kind: Kind::Removal,
+            is_slice: false,
+            key,
+            lsn: 0,
+            sequence: 0,
+            meta_len: 0,
+            body_len: 0,
+            expiry: 0,
+        };
+        count(&self.volume.counts.filled_bytes, head.bytes());
+        let pending = PendingFor { ticket, replaces: false, copy_of: None };
+        self.add(Class::Small, head, &[], &[[]; 0], pending, now)
+    }
+
+    fn add(
+        &mut self,
+        class: Class,
+        mut head: RecordHead,
+        meta: &[u8],
+        body: &[impl AsRef<[u8]>],
+        reason: PendingFor,
+        now: Now,
+    ) -> io::Result<()> {
+        let bytes = head.bytes();
+        let segment_bytes = self.volume.layout.segment_bytes;
+        if self.open[class as usize].as_ref().is_some_and(|open| !open.fits(bytes, segment_bytes)) {
+            self.flush()?;
+            self.seal(class);
+        }
+        if self.open[class as usize].is_none() {
+            self.begin_segment(class, now)?;
+        }
+        let Some(open) = &mut self.open[class as usize] else {
+            return Err(io::ErrorKind::StorageFull.into());
+        };
+        let offset = open.end() as u32;
+        head.sequence = open.sequence;
+        head.lsn = self.next_lsn;
+        self.next_lsn += 1;
+        head.write(&mut open.buffer, meta, body);
+        let entry = Entry {
+            key: head.key,
+            lsn: head.lsn,
+            offset,
+            bytes: bytes as u32,
+            expiry: head.expiry,
+            kind: head.kind,
+            is_slice: head.is_slice,
+        };
+        open.pending.push(Pending { entry, reason });
+        if open.buffer.len() >= WRITE_BYTES {
+            // What it could not write has been given up and counted, this record with it.
+            let _counted = self.flush();
+        }
+        Ok(())
+    }
+
+    fn begin_segment(&mut self, class: Class, now: Now) -> io::Result<()> {
+        while self.free.is_empty() {
+            // Nobody evicted ahead: the oldest goes at once, and nothing of it is kept.
+            if class == Class::Kept || !self.evict_step(now, false)? {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+        }
+        let Some(&segment) = self.free.front() else { return Err(io::ErrorKind::StorageFull.into()) };
+        let (volume, sequence) = (&self.volume, self.next_sequence);
+        let header = SegmentHeader { volume: volume.layout.id, segment, class: class as u8, sequence };
+        self.write(volume.layout.segment_at(segment), &header.encode())?;
+        self.free.pop_front();
+        self.next_sequence += 1;
+        count(&self.volume.counts.overhead_bytes, BLOCK);
+        self.volume.sequences[segment as usize].store(sequence, Ordering::Release);
+        self.order.push_back(segment);
+        self.began.push_back(now.monotonic);
+        self.open[class as usize] = Some(Open::new(segment, sequence));
+        Ok(())
+    }
+
+    fn write(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        let mut buffer = self.buffers.take(round_up(bytes.len() as u64, BLOCK) as usize);
+        buffer[..bytes.len()].copy_from_slice(bytes);
+        buffer[bytes.len()..].fill(0);
+        let written = self.volume.media.write_at(&buffer, at);
+        match &written {
+            Ok(()) => self.volume.set_full(false),
+            Err(error) => self.volume.write_failed(error),
+        }
+        written
+    }
+
+    // --- Flushing ---
+
+    /// Whether anything has been appended that is not on the disk.
+    pub(crate) fn has_pending(&self) -> bool {
+        self.open.iter().flatten().any(|open| !open.pending.is_empty())
+    }
+
+    /// Writes what has been appended and publishes it in the index.
+    ///
+    /// # Errors
+    /// Those of writing. What was not written is given up, but for removals: see [`Log::take_lost_removals`].
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
+        let mut published = Vec::new();
+        let mut result = Ok(());
+        for class in Class::ALL {
+            let Some(open) = &self.open[class as usize] else { continue };
+            if open.pending.is_empty() {
+                continue;
+            }
+            let new_bytes: u64 = open.pending.iter().map(|pending| u64::from(pending.entry.bytes)).sum();
+            let padded = round_up(open.buffer.len() as u64, BLOCK);
+            let written = self.write(self.volume.layout.segment_at(open.segment) + open.base, &open.buffer);
+            let Some(open) = &mut self.open[class as usize] else { continue };
+            match written {
+                Ok(()) => {
+                    self.dirty = true;
+                    count(&self.volume.counts.overhead_bytes, padded - new_bytes);
+                    let segment = open.segment;
+                    let written = open.pending.drain(..).map(|pending| {
+                        open.entries.push(pending.entry);
+                        (segment, pending)
+                    });
+                    published.extend(written);
+                    let kept = open.buffer.len() / BLOCK as usize * BLOCK as usize;
+                    open.base += kept as u64;
+                    open.buffer.drain(..kept);
+                }
+                Err(error) => {
+                    let lost = open.forget_pending();
+                    self.give_up(&lost);
+                    result = Err(error);
+                }
+            }
+        }
+        published.sort_unstable_by_key(|(_, pending)| pending.entry.lsn);
+        self.publish(&published);
+        result
+    }
+
+    fn publish(&self, written: &[(u32, Pending)]) {
+        let mut ledger = self.volume.ledger.lock();
+        let index = &self.volume.index;
+        for (segment, Pending { entry, reason: PendingFor { ticket, copy_of, .. } }) in written {
+            let place = Place {
+                segment: *segment,
+                offset: entry.offset,
+                bytes: entry.bytes,
+                expiry: entry.expiry,
+                heat: copy_of.map_or(0, |old| old.heat / 2),
+                is_slice: entry.is_slice,
+            };
+            match (entry.kind, copy_of) {
+                (Kind::Value, Some(old)) => drop(index.replace(entry.key, old, &place)),
+                (Kind::Value, None) => {
+                    ledger.written(entry.key);
+                    let is_removed = ledger.removed.get(&entry.key).is_some_and(|removal| removal > ticket);
+                    if !is_removed && index.put(entry.key, &place).is_some() {
+                        count(&self.volume.counts.removed, 1);
+                    }
+                }
+                (Kind::Removal, _) => {
+                    if ledger.removed.get(&entry.key) == Some(ticket) {
+                        ledger.removed.remove(&entry.key);
+                    }
+                }
+            }
+        }
+    }
+
+    /// What could not be written: an older value under the same key is no longer the key's either.
+    fn give_up(&mut self, lost: &[Pending]) {
+        let removals = lost.iter().filter(|pending| pending.entry.kind == Kind::Removal);
+        self.lost_removals.extend(removals.map(|pending| (pending.entry.key, pending.reason.ticket)));
+        let mut ledger = self.volume.ledger.lock();
+        let values =
+            lost.iter().filter(|lost| lost.entry.kind == Kind::Value && lost.reason.copy_of.is_none());
+        for Pending { entry, reason } in values {
+            ledger.written(entry.key);
+            if reason.replaces {
+                self.lost_removals.push((entry.key, reason.ticket));
+            }
+            count(&self.volume.counts.refused_write_failed, 1);
+        }
+    }
+
+    /// Removals that could not be written, with their tickets: to be asked for again.
+    pub(crate) fn take_lost_removals(&mut self) -> Vec<(u128, u64)> {
+        std::mem::take(&mut self.lost_removals)
+    }
+
+    /// Takes note that a value which waits will never be written.
+    pub(crate) fn give_up_waiting(&mut self, asked: &Asked) {
+        self.volume.ledger.lock().written(asked.draft.key);
+        if asked.replaces {
+            self.lost_removals.push((asked.draft.key, asked.ticket));
+        }
+        count(&self.volume.counts.refused_write_failed, 1);
+    }
+
+    /// Returns when all that was flushed is safe from a loss of power.
+    pub(crate) fn sync(&mut self) -> io::Result<()> {
+        if !self.dirty {
+            return Ok(());
+        }
+        let synced = self.volume.media.sync();
+        match &synced {
+            Ok(()) => self.dirty = false,
+            Err(error) => self.volume.write_failed(error),
+        }
+        synced
+    }
+
+    /// Ends a segment that has been flushed: with its footer it need not be read record by record at the next start. One
+    /// whose footer cannot be written is read so.
+    pub(crate) fn seal(&mut self, class: Class) {
+        let Some(open) = self.open[class as usize].take() else { return };
+        debug_assert!(open.pending.is_empty());
+        let _counted = self.write_footer(open.segment, open.sequence, &open.entries);
+    }
+
+    fn write_footer(&self, segment: u32, sequence: u64, entries: &[Entry]) -> io::Result<()> {
+        let footer = encode_footer(entries, sequence);
+        let layout = &self.volume.layout;
+        count(&self.volume.counts.overhead_bytes, footer.len() as u64);
+        self.write(layout.segment_at(segment) + layout.segment_bytes - footer.len() as u64, &footer)
+    }
+
+    /// What a snapshot of the index begins with. All that was appended before must have been flushed.
+    pub(crate) fn snapshot(&self, generation: u64) -> Snapshot {
+        let sequence = |number: &std::sync::atomic::AtomicU64| number.load(Ordering::Acquire);
+        let mut sequences: Vec<u64> = self.volume.sequences.iter().map(sequence).collect();
+        for open in self.open.iter().flatten() {
+            sequences[open.segment as usize] |= OPEN;
+        }
+        Snapshot { generation, lsn: self.next_lsn, sequences }
+    }
+
+    // --- Eviction ---
+
+    /// Evicts a little, if there are too few free segments. Says whether there is more to do.
+    pub(crate) fn make_room(&mut self, now: Now) -> io::Result<bool> {
+        let wanted = self.evicting.is_some() || self.free.len() < FREE_MIN;
+        Ok(wanted && self.evict_step(now, true)?)
+    }
+
+    /// One step of evicting the oldest segment; `false` when there is none.
+    fn evict_step(&mut self, now: Now, keeps: bool) -> io::Result<bool> {
+        let mut evicting = match self.evicting.take() {
+            Some(evicting) => evicting,
+            None => {
+                let Some(&segment) = self.order.front() else { return Ok(false) };
+                let is_open = |class: &Class| {
+                    self.open[*class as usize].as_ref().is_some_and(|open| open.segment == segment)
+                };
+                if let Some(class) = Class::ALL.into_iter().find(is_open) {
+                    self.flush()?;
+                    self.seal(class);
+                }
+                Evicting { segment, entries: self.entries_of(segment), next: 0, window: None }
+            }
+        };
+        let until = evicting.entries.len().min(evicting.next + EVICT_STEP);
+        while evicting.next < until {
+            let entry = evicting.entries[evicting.next];
+            evicting.next += 1;
+            self.evict_record(&mut evicting, &entry, now, keeps);
+        }
+        if evicting.next < evicting.entries.len() {
+            self.evicting = Some(evicting);
+            return Ok(true);
+        }
+        // What is copied must be in the index before its old place can be written over.
+        let flushed = self.flush();
+        let segment = evicting.segment;
+        if flushed.is_err() {
+            self.volume.index.retain(|place| place.segment != segment);
+        }
+        self.volume.sequences[segment as usize].store(0, Ordering::Release);
+        self.order.pop_front();
+        self.began.pop_front();
+        self.free.push_back(segment);
+        Ok(true)
+    }
+
+    fn evict_record(&mut self, evicting: &mut Evicting, entry: &Entry, now: Now, keeps: bool) {
+        let segment = evicting.segment;
+        let is_here = |place: &Place| (place.segment, place.offset) == (segment, entry.offset);
+        if entry.kind == Kind::Removal {
+            return;
+        }
+        let Some(place) = self.volume.index.get(entry.key).filter(|place| is_here(place)) else { return };
+        let is_wanted = keeps
+            && place.heat >= KEEP_HEAT_MIN
+            && place.expiry > now.minutes
+            && self.volume.health() == Health::Well
+            && self.volume.admission.lock().rewrite(u64::from(place.bytes));
+        if is_wanted && self.copy_forward(evicting, entry, place, now).is_ok() {
+            return;
+        }
+        if self.volume.index.remove_if(entry.key, is_here).is_some() {
+            count(&self.volume.counts.evicted, 1);
+        }
+    }
+
+    fn copy_forward(
+        &mut self,
+        evicting: &mut Evicting,
+        entry: &Entry,
+        place: Place,
+        now: Now,
+    ) -> Result<(), NotCopied> {
+        let from = u64::from(entry.offset);
+        let to = from + u64::from(entry.bytes);
+        let holds = |window: &(u64, Buffer)| window.0 <= from && to <= window.0 + window.1.len() as u64;
+        if !evicting.window.as_ref().is_some_and(holds) {
+            let base = from / BLOCK * BLOCK;
+            let len = round_up(to - base, BLOCK).max(WINDOW_BYTES as u64);
+            let len = len.min(self.volume.layout.segment_bytes - base);
+            let mut buffer = self.buffers.take(len as usize);
+            let at = self.volume.layout.segment_at(evicting.segment) + base;
+            let read = self.volume.media.read_at(&mut buffer, at).map_err(|error| {
+                self.volume.read_failed(&error);
+                NotCopied
+            })?;
+            buffer.truncate(read);
+            evicting.window = Some((base, buffer));
+        }
+        let Some((base, window)) = &evicting.window else { return Err(NotCopied) };
+        let bytes = window.get((from - base) as usize..(to - base) as usize).ok_or(NotCopied)?;
+        let sequence = self.volume.sequence(evicting.segment);
+        let whole =
+            RecordHead::parse(bytes).filter(|(head, _)| head.key == entry.key && head.sequence == sequence);
+        let whole = whole.and_then(|(head, before)| {
+            let body = bytes.get(head.body_at()..head.body_at() + head.body_len as usize)?;
+            head.verifies(before.sums, 0, body).then_some((head, before.meta, body))
+        });
+        let Some((head, meta, body)) = whole else {
+            self.volume.damaged(entry.key, &place, sequence);
+            return Err(NotCopied);
+        };
+        let reason = PendingFor { ticket: 0, replaces: false, copy_of: Some(place) };
+        self.add(Class::Kept, head, meta, &[body], reason, now).map_err(|_counted| NotCopied)?;
+        count(&self.volume.counts.rewritten, 1);
+        count(&self.volume.counts.rewritten_bytes, head.bytes());
+        Ok(())
+    }
+
+    /// The records of a sealed segment. Where its footer cannot be read, all of it is taken from the index at once.
+    fn entries_of(&self, segment: u32) -> Vec<Entry> {
+        let sequence = self.volume.sequence(segment);
+        read_footer(&self.volume, &self.buffers, segment, sequence).ok().flatten().unwrap_or_else(|| {
+            self.volume.index.retain(|place| place.segment != segment);
+            Vec::new()
+        })
+    }
+}
+
+impl super::volume::Ledger {
+    /// One value of a key waits no longer.
+    fn written(&mut self, key: u128) {
+        if let std::collections::hash_map::Entry::Occupied(mut waiting) = self.waiting.entry(key) {
+            match waiting.get() {
+                0 | 1 => drop(waiting.remove()),
+                _ => *waiting.get_mut() -= 1,
+            }
+        }
+    }
+}
+
+/// A record that stays behind when its segment is evicted; counted where it was found out.
+struct NotCopied;
+
+/// The footer of a segment; `None` when this use of it was not sealed, or the footer is damaged.
+pub(crate) fn read_footer(
+    volume: &Volume,
+    buffers: &Buffers,
+    segment: u32,
+    sequence: u64,
+) -> io::Result<Option<Vec<Entry>>> {
+    let end = volume.layout.segment_at(segment) + volume.layout.segment_bytes;
+    let read = |len: u64| {
+        let mut buffer = buffers.take(len as usize);
+        let read = volume.media.read_at(&mut buffer, end - len)?;
+        buffer.truncate(read);
+        io::Result::Ok(buffer)
+    };
+    let last = read(BLOCK)?;
+    let Some(count) = footer_count(&last, sequence) else { return Ok(None) };
+    let len = footer_bytes(count);
+    if len > volume.layout.segment_bytes - BLOCK {
+        return Ok(None);
+    }
+    let whole = if len == BLOCK { last } else { read(len)? };
+    Ok(decode_footer(&whole, sequence))
+}

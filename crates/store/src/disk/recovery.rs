@@ -1,0 +1,372 @@
+//! Opening a volume: what is on the disk becomes an index again, whatever ended the last run.
+//!
+//! ```text
+//! superblock ─► segment headers ─► index snapshot ─► footers of what was sealed since ─► scan of what was open
+//!  or begin       which use each     most of it          in the order of their LSNs        record by record, to the
+//!  anew           segment is in                                                            first that is not whole
+//! ```
+//!
+//! Bodies are not read: each is verified when it is asked for.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::admission::Admission;
+use super::buffers::{Buffer, Buffers};
+use super::format::{
+    BLOCK, Entry, Found, Kind, META_BYTES_MAX, RECORD_HEAD, RecordHead, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN,
+    SEGMENTS_AT, SEGMENTS_MIN, SegmentHeader, Superblock,
+};
+use super::index::Place;
+use super::log::{Class, Open, Recovered, read_footer};
+use super::media::{Media, Shelf};
+use super::snapshot::{self, OPEN};
+use super::volume::Volume;
+
+/// The volume's file.
+const VOLUME: &str = "volume";
+
+/// By how much LSNs go on above the highest that was found: more than any run hands out.
+const LSN_GAP: u64 = 1 << 32;
+
+/// Threads that read segment headers.
+const READERS: usize = 8;
+
+/// Bytes that a scan reads at a time: more than any record.
+const WINDOW_BYTES: usize = 2 << 20;
+
+/// Why a volume cannot be opened.
+#[derive(Debug)]
+pub enum OpenError {
+    /// The file cannot be made, read or written.
+    Io(io::Error),
+    /// The file is in use by another process.
+    InUse,
+    /// The file is not ours and not empty: it is not touched.
+    Foreign,
+    /// It is to be read only, and there is no volume.
+    Nothing,
+    /// Too small for a volume.
+    TooSmall,
+}
+
+impl std::fmt::Display for OpenError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            OpenError::Io(_) => "the file `volume` cannot be opened",
+            OpenError::InUse => "another process uses it",
+            OpenError::Foreign => "its file `volume` is not a cache of ours and is left as it is",
+            OpenError::Nothing => "there is no cache in it",
+            OpenError::TooSmall => "the size is too small",
+        })
+    }
+}
+
+impl std::error::Error for OpenError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            OpenError::Io(error) => Some(error),
+            OpenError::InUse | OpenError::Foreign | OpenError::Nothing | OpenError::TooSmall => None,
+        }
+    }
+}
+
+impl From<io::Error> for OpenError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::WouldBlock => OpenError::InUse,
+            _ => OpenError::Io(error),
+        }
+    }
+}
+
+/// How a volume was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Opened {
+    /// It was begun anew: it was empty, damaged, of another size, version or owner.
+    pub is_new: bool,
+    /// Records found.
+    pub records: u64,
+    /// Whether an index snapshot spared reading all footers.
+    pub had_snapshot: bool,
+    /// Segments whose footers were read.
+    pub footers: usize,
+    /// Segments that were read record by record.
+    pub scanned: usize,
+    /// The file system could not promise room for the whole size.
+    pub is_sparse: bool,
+}
+
+/// What a volume should be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) bytes: u64,
+    pub(crate) owner: u128,
+    /// For the id of a volume that is begun anew.
+    pub(crate) chance: u128,
+}
+
+/// Splits a size into segments: 64 MiB each, or less where there would be fewer than 64.
+pub(crate) fn layout(wanted: &Wanted) -> Option<Superblock> {
+    let room = wanted.bytes.checked_sub(SEGMENTS_AT)?;
+    let segment_bytes = (room / 64).next_power_of_two().clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX);
+    let segments = u32::try_from(room / segment_bytes).ok()?.min(super::format::SEGMENTS_MAX);
+    let layout = Superblock { id: wanted.chance, owner: wanted.owner, segment_bytes, segments };
+    (segments >= SEGMENTS_MIN).then_some(layout)
+}
+
+/// Opens a volume for writing, or begins it.
+pub(crate) fn open(
+    shelf: &dyn Shelf,
+    wanted: &Wanted,
+    admission: Admission,
+    buffers: &Buffers,
+) -> Result<(Arc<Volume>, Recovered, Opened), OpenError> {
+    let media = shelf.open(VOLUME, true)?;
+    let new = layout(wanted).ok_or(OpenError::TooSmall)?;
+    let found = match read_superblock(&*media, buffers)? {
+        Found::Foreign => return Err(OpenError::Foreign),
+        // The layout follows from the size: another one means another size.
+        Found::Volume(found) if Superblock { id: new.id, ..found } == new => Some(found),
+        Found::Volume(_) | Found::Nothing => None,
+    };
+    let mut opened = Opened { is_new: found.is_none(), ..Opened::default() };
+    let layout = found.unwrap_or(new);
+    opened.is_sparse = media.allocate(layout.file_bytes()).is_err();
+    if found.is_none() {
+        let mut block = buffers.take(BLOCK as usize);
+        block.copy_from_slice(&layout.encode());
+        media.write_at(&block, 0)?;
+        media.sync()?;
+    }
+    let volume = Volume::new(shelf.name(), media, layout, admission);
+    let recovered = recover(&volume, shelf, buffers, &mut opened)?;
+    Ok((Arc::new(volume), recovered, opened))
+}
+
+/// Opens a volume to be looked at: nothing is written.
+pub(crate) fn open_read_only(
+    shelf: &dyn Shelf,
+    buffers: &Buffers,
+) -> Result<(Arc<Volume>, Opened), OpenError> {
+    let media = shelf.open(VOLUME, true)?;
+    let layout = match read_superblock(&*media, buffers)? {
+        Found::Foreign => return Err(OpenError::Foreign),
+        Found::Nothing => return Err(OpenError::Nothing),
+        Found::Volume(layout) => layout,
+    };
+    let admission = Admission::new(layout.file_bytes(), 1, std::time::Duration::ZERO);
+    let volume = Volume::new(shelf.name(), media, layout, admission);
+    let mut opened = Opened::default();
+    recover(&volume, shelf, buffers, &mut opened)?;
+    Ok((Arc::new(volume), opened))
+}
+
+fn read_superblock(media: &dyn Media, buffers: &Buffers) -> io::Result<Found> {
+    let mut block = buffers.take(BLOCK as usize);
+    let read = media.read_at(&mut block, 0)?;
+    block.truncate(read);
+    Ok(Superblock::decode(&block))
+}
+
+/// A segment that was in use.
+struct Used {
+    segment: u32,
+    sequence: u64,
+    class: u8,
+}
+
+fn recover(
+    volume: &Volume,
+    shelf: &dyn Shelf,
+    buffers: &Buffers,
+    opened: &mut Opened,
+) -> Result<Recovered, OpenError> {
+    let mut used = if opened.is_new { Vec::new() } else { read_headers(volume, buffers)? };
+    used.sort_unstable_by_key(|used| used.sequence);
+    let mut current = vec![0; volume.layout.segments as usize];
+    for used in &used {
+        current[used.segment as usize] = used.sequence;
+        volume.sequences[used.segment as usize].store(used.sequence, Ordering::Release);
+    }
+    let snapshot = if opened.is_new { None } else { snapshot::read(volume, shelf, &current) };
+    opened.had_snapshot = snapshot.is_some();
+    let snapshot_lsn = snapshot.as_ref().map_or(0, |snapshot| snapshot.lsn);
+
+    let mut highest_lsn = snapshot_lsn;
+    let mut replay: Vec<(u32, Entry)> = Vec::new();
+    let mut open: [Option<Open>; 3] = [None, None, None];
+    let mut left_open = Vec::new();
+    for used in &used {
+        let then =
+            snapshot.as_ref().and_then(|snapshot| snapshot.sequences.get(used.segment as usize).copied());
+        if then == Some(used.sequence) {
+            // Sealed before the snapshot, so all of it is in there.
+            continue;
+        }
+        let is_known = then == Some(used.sequence | OPEN);
+        match read_footer(volume, buffers, used.segment, used.sequence) {
+            Ok(Some(entries)) => {
+                opened.footers += 1;
+                highest_lsn = entries.iter().map(|entry| entry.lsn).fold(highest_lsn, u64::max);
+                let later = entries.into_iter().filter(|entry| !is_known || entry.lsn >= snapshot_lsn);
+                replay.extend(later.map(|entry| (used.segment, entry)));
+            }
+            // A segment that cannot be read is no reason not to start: its records fail one by one when they are asked
+            // for.
+            Err(error) => volume.read_failed(&error),
+            Ok(None) => {
+                opened.scanned += 1;
+                let found = scan(volume, buffers, used);
+                highest_lsn = found.open.entries.iter().map(|entry| entry.lsn).fold(highest_lsn, u64::max);
+                let later = found.open.entries.iter().filter(|entry| !is_known || entry.lsn >= snapshot_lsn);
+                replay.extend(later.map(|entry| (used.segment, *entry)));
+                let place = &mut open[usize::from(used.class) % 3];
+                match found.goes_on {
+                    true => left_open.extend(place.replace(found.open)),
+                    false => left_open.push(found.open),
+                }
+            }
+        }
+    }
+    replay.sort_unstable_by_key(|(_, entry)| entry.lsn);
+    for (segment, entry) in &replay {
+        apply(volume, *segment, entry);
+    }
+    opened.records = volume.index.len();
+    let in_use: Vec<u32> = used.iter().map(|used| used.segment).collect();
+    let free = (0..volume.layout.segments).filter(|segment| current[*segment as usize] == 0).collect();
+    Ok(Recovered {
+        open: Class::ALL.into_iter().zip(open).filter_map(|(class, open)| Some((class, open?))).collect(),
+        left_open,
+        next_sequence: used.last().map_or(1, |used| used.sequence + 1),
+        next_lsn: highest_lsn + LSN_GAP,
+        snapshot_generation: snapshot.map_or(0, |snapshot| snapshot.generation),
+        order: in_use.into(),
+        free,
+    })
+}
+
+fn apply(volume: &Volume, segment: u32, entry: &Entry) {
+    let place = Place {
+        segment,
+        offset: entry.offset,
+        bytes: entry.bytes,
+        expiry: entry.expiry,
+        heat: 0,
+        is_slice: entry.is_slice,
+    };
+    match entry.kind {
+        Kind::Removal => drop(volume.index.remove_if(entry.key, |_| true)),
+        Kind::Value => {
+            // A snapshot that knew it already knows how warm it is.
+            let heat =
+                volume.index.get(entry.key).filter(|found| found.is(&place)).map_or(0, |found| found.heat);
+            volume.index.put(entry.key, &Place { heat, ..place });
+        }
+    }
+}
+
+fn read_headers(volume: &Volume, buffers: &Buffers) -> io::Result<Vec<Used>> {
+    let next = AtomicUsize::new(0);
+    let read_some = || {
+        let mut used = Vec::new();
+        let mut block = buffers.take(BLOCK as usize);
+        loop {
+            let segment = next.fetch_add(1, Ordering::Relaxed) as u32;
+            if segment >= volume.layout.segments {
+                return used;
+            }
+            // What cannot be read is as good as unused; the error shows again when it is written.
+            let header = volume.media.read_at(&mut block, volume.layout.segment_at(segment)).ok();
+            let header =
+                header.and_then(|read| SegmentHeader::decode(&block[..read], volume.layout.id, segment));
+            used.extend(header.map(|header| Used {
+                segment,
+                sequence: header.sequence,
+                class: header.class,
+            }));
+        }
+    };
+    let readers = READERS.min(volume.layout.segments as usize / 64 + 1);
+    let joined = std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..readers).map(|_| scope.spawn(read_some)).collect();
+        readers.into_iter().map(std::thread::ScopedJoinHandle::join).collect::<Vec<_>>()
+    });
+    let all: Result<Vec<_>, _> = joined.into_iter().collect();
+    Ok(all
+        .map_err(|_| io::Error::other("a thread that reads segment headers died"))?
+        .into_iter()
+        .flatten()
+        .collect())
+}
+
+/// The records of a segment, sealed or not.
+pub(crate) fn entries(
+    volume: &Volume,
+    buffers: &Buffers,
+    segment: u32,
+    sequence: u64,
+) -> io::Result<Vec<Entry>> {
+    let sealed = read_footer(volume, buffers, segment, sequence)?;
+    Ok(sealed.unwrap_or_else(|| scan(volume, buffers, &Used { segment, sequence, class: 0 }).open.entries))
+}
+
+/// What a scan has found.
+struct Scanned {
+    open: Open,
+    /// Whether writing can go on behind it.
+    goes_on: bool,
+}
+
+/// Reads an open segment record by record, up to the first that is not whole.
+fn scan(volume: &Volume, buffers: &Buffers, used: &Used) -> Scanned {
+    let mut open = Open::new(used.segment, used.sequence);
+    let start = volume.layout.segment_at(used.segment);
+    let mut end = BLOCK;
+    let mut window: Option<(u64, Buffer)> = None;
+    let mut last_lsn = 0;
+    loop {
+        // All that stands before a body must be in the window.
+        let wanted = (end + (RECORD_HEAD + 8 * 16 + META_BYTES_MAX) as u64).min(volume.layout.segment_bytes);
+        if !window.as_ref().is_some_and(|(base, bytes)| *base <= end && wanted <= base + bytes.len() as u64) {
+            let base = end / BLOCK * BLOCK;
+            let len = (WINDOW_BYTES as u64).min(volume.layout.segment_bytes - base);
+            let mut bytes = buffers.take(len as usize);
+            match volume.media.read_at(&mut bytes, start + base) {
+                Ok(read) => bytes.truncate(read),
+                Err(error) => {
+                    volume.read_failed(&error);
+                    break;
+                }
+            }
+            window = Some((base, bytes));
+        }
+        let Some((base, bytes)) = &window else { break };
+        let Some(rest) = bytes.get((end - base) as usize..) else { break };
+        let Some((head, _)) = RecordHead::parse(rest) else { break };
+        let fits = end + head.bytes() <= volume.layout.segment_bytes;
+        if head.sequence != used.sequence || head.lsn <= last_lsn || !fits {
+            break;
+        }
+        last_lsn = head.lsn;
+        open.entries.push(Entry {
+            key: head.key,
+            lsn: head.lsn,
+            offset: end as u32,
+            bytes: head.bytes() as u32,
+            expiry: head.expiry,
+            kind: head.kind,
+            is_slice: head.is_slice,
+        });
+        end += head.bytes();
+    }
+    // Writing goes on in the middle of the last block, so its beginning must be written again.
+    open.base = end / BLOCK * BLOCK;
+    let rest = (end - open.base) as usize;
+    let mut block = buffers.take(BLOCK as usize);
+    let goes_on = matches!(volume.media.read_at(&mut block, start + open.base), Ok(read) if read >= rest);
+    open.buffer.extend_from_slice(&block[..rest]);
+    Scanned { open, goes_on }
+}

@@ -1,0 +1,239 @@
+//! What readers and the writer of one disk share: the file, where everything is in it, and how it fares.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use super::admission::Admission;
+use super::format::Superblock;
+use super::index::{Index, Place};
+use super::media::Media;
+
+/// Errors of a disk, but for a full one, after which it is dropped until the next start. A medium that fails now and then
+/// fails for good before long, and each error costs a visitor a wait.
+pub(crate) const ERRORS_MAX: u32 = 16;
+
+/// One disk.
+pub(crate) struct Volume {
+    /// What people call it: its directory.
+    pub(crate) name: String,
+    pub(crate) media: Arc<dyn Media>,
+    pub(crate) layout: Superblock,
+    pub(crate) index: Index,
+    /// By segment: which use it is in; 0 for none.
+    pub(crate) sequences: Box<[AtomicU64]>,
+    pub(crate) counts: Counts,
+    pub(crate) admission: Mutex<Admission>,
+    pub(crate) ledger: Mutex<Ledger>,
+    failed: AtomicBool,
+    full: AtomicBool,
+    errors: AtomicU32,
+}
+
+/// What was asked of the writer and is not in the index yet.
+#[derive(Default)]
+pub(crate) struct Ledger {
+    /// Order of what is asked.
+    pub(crate) tickets: u64,
+    /// How many values of a key wait to be written.
+    pub(crate) waiting: HashMap<u128, u32>,
+    /// Keys removed, and by which ticket: a value asked for earlier must not come into the index any more.
+    pub(crate) removed: HashMap<u128, u64>,
+}
+
+macro_rules! counts {
+    ($($(#[doc = $doc:literal])* $name:ident,)*) => {
+        /// Events of one disk since its start. Relaxed: for display, not for decisions.
+        #[derive(Default)]
+        pub(crate) struct Counts { $(pub(crate) $name: AtomicU64,)* }
+
+        /// What a disk holds and did: totals since its start unless said otherwise.
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        pub struct DiskStats {
+            /// The disk's directory.
+            pub name: String,
+            /// How it fares now.
+            pub health: Health,
+            /// Records that the index knows of: objects and slices.
+            pub records: u64,
+            /// Bytes of memory that the index takes.
+            pub index_bytes: u64,
+            /// Bytes of its segments, used or not.
+            pub bytes_max: u64,
+            /// Bytes of the segments that are in use.
+            pub bytes: u64,
+            /// Bytes that wait to be written.
+            pub queued_bytes: u64,
+            /// Reads under way.
+            pub reading: u64,
+            /// Seconds for which the oldest segment has been in use; 0 before the disk was filled once.
+            pub oldest_segment_secs: u64,
+            $($(#[doc = $doc])* pub $name: u64,)*
+        }
+
+        impl Counts {
+            fn into_stats(&self) -> DiskStats {
+                DiskStats { $($name: self.$name.load(Ordering::Relaxed),)* ..DiskStats::default() }
+            }
+        }
+    };
+}
+
+counts! {
+    /// Look-ups that found a record.
+    found,
+    /// Look-ups that found none.
+    absent,
+    /// Values written at first.
+    filled,
+    /// Values copied forward when their segment was evicted.
+    rewritten,
+    /// Bytes written for values and removals.
+    filled_bytes,
+    /// Bytes written to copy values forward.
+    rewritten_bytes,
+    /// Bytes written beside these: padding, segment headers and footers, index snapshots.
+    overhead_bytes,
+    /// Bytes of the bodies and metas in what was filled.
+    payload_bytes,
+    /// Values evicted.
+    evicted,
+    /// Values removed or replaced.
+    removed,
+    /// Values not written because they were asked for once and the write budget is low.
+    refused_first_sight,
+    /// Values not written because the write budget is used up.
+    refused_over_budget,
+    /// Values given up because the disk is slow: its queue was full.
+    refused_queue_full,
+    /// Values given up because the disk is full, or a write failed.
+    refused_write_failed,
+    /// Records that were not what was written.
+    damaged,
+    /// Reads that failed.
+    read_errors,
+    /// Writes that failed.
+    write_errors,
+    /// Bytes read.
+    read_bytes,
+}
+
+/// How a disk fares.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Health {
+    /// It is read and written.
+    #[default]
+    Well,
+    /// It is read; a write found no room.
+    Full,
+    /// It had too many errors and is out of use until the next start.
+    Failed,
+}
+
+pub(crate) fn count(counter: &AtomicU64, by: u64) {
+    counter.fetch_add(by, Ordering::Relaxed);
+}
+
+impl Volume {
+    pub(crate) fn new(name: String, media: Arc<dyn Media>, layout: Superblock, admission: Admission) -> Self {
+        Volume {
+            name,
+            media,
+            layout,
+            index: Index::new(),
+            sequences: (0..layout.segments).map(|_| AtomicU64::new(0)).collect(),
+            counts: Counts::default(),
+            admission: Mutex::new(admission),
+            ledger: Mutex::default(),
+            failed: AtomicBool::new(false),
+            full: AtomicBool::new(false),
+            errors: AtomicU32::new(0),
+        }
+    }
+
+    pub(crate) fn sequence(&self, segment: u32) -> u64 {
+        self.sequences.get(segment as usize).map_or(0, |sequence| sequence.load(Ordering::Acquire))
+    }
+
+    /// Where a place begins in the file.
+    pub(crate) fn at(&self, place: &Place) -> u64 {
+        self.layout.segment_at(place.segment) + u64::from(place.offset)
+    }
+
+    pub(crate) fn health(&self) -> Health {
+        match (self.failed.load(Ordering::Relaxed), self.full.load(Ordering::Relaxed)) {
+            (true, _) => Health::Failed,
+            (false, true) => Health::Full,
+            (false, false) => Health::Well,
+        }
+    }
+
+    pub(crate) fn set_full(&self, full: bool) {
+        if self.full.swap(full, Ordering::Relaxed) != full {
+            match full {
+                true => eprintln!(
+                    "perigee: {}: the disk is full; what is stored is still served, and writing is tried again",
+                    self.name
+                ),
+                false => eprintln!("perigee: {}: there is room again", self.name),
+            }
+        }
+    }
+
+    /// Takes note of a failed read.
+    pub(crate) fn read_failed(&self, error: &io::Error) {
+        count(&self.counts.read_errors, 1);
+        self.error("read", error);
+    }
+
+    /// Takes note of a failed write.
+    pub(crate) fn write_failed(&self, error: &io::Error) {
+        count(&self.counts.write_errors, 1);
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => self.set_full(true),
+            _ => self.error("write", error),
+        }
+    }
+
+    fn error(&self, what: &str, error: &io::Error) {
+        let errors = self.errors.fetch_add(1, Ordering::Relaxed) + 1;
+        if errors == 1 {
+            eprintln!(
+                "perigee: {}: cannot {what}: {error}; after {ERRORS_MAX} errors the disk is dropped",
+                self.name
+            );
+        }
+        if errors >= ERRORS_MAX && !self.failed.swap(true, Ordering::Relaxed) {
+            eprintln!(
+                "perigee: {}: dropped after {errors} errors, the last one: {error}; look at the disk, then start anew",
+                self.name
+            );
+        }
+    }
+
+    /// A record was not what was written: it is forgotten, unless something else has come to its place meanwhile.
+    pub(crate) fn damaged(&self, key: u128, place: &Place, sequence: u64) {
+        if self.sequence(place.segment) == sequence
+            && self.index.remove_if(key, |found| found.is(place)).is_some()
+        {
+            count(&self.counts.damaged, 1);
+        }
+    }
+
+    /// What the disk holds and did.
+    pub(crate) fn stats(&self) -> DiskStats {
+        let in_use = self.sequences.iter().filter(|sequence| sequence.load(Ordering::Relaxed) > 0).count();
+        DiskStats {
+            name: self.name.clone(),
+            health: self.health(),
+            records: self.index.len(),
+            index_bytes: self.index.memory_bytes(),
+            bytes: in_use as u64 * self.layout.segment_bytes,
+            bytes_max: u64::from(self.layout.segments) * self.layout.segment_bytes,
+            ..self.counts.into_stats()
+        }
+    }
+}
