@@ -11,6 +11,7 @@ use crate::flight::FillReader;
 use crate::loaded::RuleAt;
 use crate::object::Object;
 use crate::origin::{FetchError, OriginBody, OriginResponse, Tunnel};
+use crate::slices::SliceReader;
 
 /// One final response.
 pub(crate) struct Answer {
@@ -86,8 +87,11 @@ pub(crate) enum Body {
     Bytes(Bytes),
     /// Bytes `start..end` of a stored body.
     Stored(Object, u64, u64),
-    /// Several ranges of a stored body, each with its part head, and the closing delimiter.
-    Multipart(Object, Vec<Part>, Bytes),
+    /// Bytes of a stored body that lies on disk.
+    Sliced(Box<SliceReader>),
+    /// Several ranges of a stored body, each with its part head, and the closing delimiter; with the reader of a body that
+    /// lies on disk.
+    Multipart(Object, Option<Box<SliceReader>>, Vec<Part>, Bytes),
     /// A fill that streams in, from the reader's offset to `end` (exclusive), or to its end.
     Fill(FillReader, Option<u64>),
     /// The origin's answer to this request alone.
@@ -127,6 +131,11 @@ impl Answer {
             rule: None,
             origin: None,
         }
+    }
+
+    /// Whether its body has to be read from disk.
+    pub(crate) fn is_from_slices(&self) -> bool {
+        matches!(self.body, Body::Sliced(_))
     }
 
     /// Adds Set-Cookie lines that the head lacks.

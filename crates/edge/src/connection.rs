@@ -510,7 +510,7 @@ async fn respond(
     };
     let promised = answer.length.filter(|_| framing == deliver::Framing::Length);
     let (body, mut told) = answer.split();
-    let streams = matches!(body, Body::Fill(..) | Body::Origin(_) | Body::Multipart(..));
+    let streams = matches!(body, Body::Fill(..) | Body::Origin(_) | Body::Multipart(..) | Body::Sliced(_));
     let written = match written {
         Ok(()) if streams && framing != deliver::Framing::NoBody => {
             let chunked = framing == deliver::Framing::Chunked;

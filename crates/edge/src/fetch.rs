@@ -16,13 +16,14 @@ use semantics::{Facts, Fields, StoreRequest, Target, Wall, Why, hop};
 use tokio::sync::oneshot;
 
 use crate::answer::{ContentRange as Described, OriginNote};
-use crate::flight::{End, FAILURE_HOLD_MS, Fill, FillReader, Landing, Pilot};
+use crate::flight::{End, FAILURE_HOLD_MS, Fill, FillParts, FillReader, Landing, Pilot};
 use crate::interim::Interim;
 use crate::loaded::RuleAt;
 use crate::lookup::{self, Place, Purged};
-use crate::object::{Item, Object, Parts, Stored, WholeBody};
+use crate::object::{Item, Object, Parts, Sliced, Stored, WholeBody};
 use crate::origin::{FetchError, OriginRequest, OriginResponse, RequestBody};
 use crate::request::{Method, Protocol, Request};
+use crate::tiering::{self, Cutter, SLICE_BYTES};
 use crate::worker::Worker;
 
 /// For how long an uncacheable answer makes others not queue for the same key. Varnish's default for hit-for-miss.
@@ -109,6 +110,8 @@ pub(crate) struct Job {
 pub(crate) struct RangeWanted {
     /// The value of Range.
     pub(crate) value: Vec<u8>,
+    /// The visitor's own value, where whole slices around it are asked for instead.
+    pub(crate) asked: Option<Vec<u8>>,
     /// The value of If-Range.
     pub(crate) if_range: Option<Vec<u8>>,
     /// The parts that it completes, from the first byte on; `None` when the range itself was asked for.
@@ -176,23 +179,30 @@ pub(crate) async fn fly(mut job: Job, pilot: Pilot, interim: Interim, report: on
         };
         let origin = Box::new(OriginNote::of(&response));
         let judged = job.judge(response);
-        if matches!(judged, Judged::Whole) {
+        match judged {
             // What was to be confirmed or completed is no more: ask for everything, without conditions.
-            (job.range, job.stale) = (None, None);
-            continue;
+            Judged::Whole => {
+                (job.range, job.stale) = (None, None);
+                continue;
+            }
+            Judged::Exact(range) => {
+                job.range = Some(range);
+                continue;
+            }
+            _ => {}
         }
         let tell = |outcome| {
             let _ = report.send(Report { outcome, origin });
         };
         match judged {
-            Judged::Whole => {}
+            Judged::Whole | Judged::Exact(_) => {}
             Judged::Confirmed(stored, None) => {
                 job.land_stored(&pilot, stored);
                 tell(Outcome::Landed);
             }
             Judged::Confirmed(stored, Some(reason)) => {
                 if reason.is_of_the_response() {
-                    drop(job.worker.shared.store.remove(job.object_key));
+                    job.worker.shared.forget(job.object_key);
                 }
                 pilot.flight().land(Landing::Private);
                 job.finish(&pilot, false);
@@ -213,6 +223,7 @@ pub(crate) async fn fly(mut job: Job, pilot: Pilot, interim: Interim, report: on
                 job.learn_from_head(&response);
                 if reason.is_of_the_response() {
                     let until_ms = job.worker.shared.clock.monotonic_ms() + PASS_HOLD_MS;
+                    job.worker.shared.disks.remove(job.object_key);
                     job.worker.insert(job.object_key, Arc::new(Item::Pass { until_ms }));
                 }
                 pilot.flight().land(Landing::Private);
@@ -235,6 +246,8 @@ enum Judged {
     Troubled,
     /// A part that does not fit what it was to complete, or a 304 about something else: the whole is needed.
     Whole,
+    /// More than the visitor's range was asked for, and the answer cannot be kept: ask for just that.
+    Exact(RangeWanted),
     /// For the asker alone.
     Private { response: Box<OriginResponse>, reason: NotKept },
 }
@@ -245,14 +258,14 @@ pub(crate) enum Shape {
     Whole { length: Option<u64> },
     /// The rest of it: these bytes go before.
     Rest { held: Vec<Bytes>, length: Option<u64> },
-    /// A part.
-    Part { length: u64, range: ContentRange },
+    /// A part, which goes to disk in slices if it can be put together with others.
+    Part { length: u64, range: ContentRange, in_slices: bool },
 }
 
 impl Job {
     /// The request as the origin gets it: whole and unconditional unless something stored is to be validated or
     /// completed, in the spelling that is keyed, without what would let one visitor speak for others.
-    fn origin_request(&self) -> OriginRequest {
+    pub(crate) fn origin_request(&self) -> OriginRequest {
         let mut fields = forwarded_fields(&self.worker, &self.at, &self.request);
         fields.retain(|name, _| !is_one_of(name, CONDITIONS));
         normalise_request(&mut fields, &self.at.rule().policy.vary_normalise);
@@ -276,7 +289,23 @@ impl Job {
         }
     }
 
-    fn judge(&self, mut response: OriginResponse) -> Judged {
+    fn judge(&self, response: OriginResponse) -> Judged {
+        match self.judge_as_asked(response) {
+            Judged::Private { response, reason } if response.status == 206 => match self.exact_range() {
+                Some(range) => Judged::Exact(range),
+                None => Judged::Private { response, reason },
+            },
+            judged => judged,
+        }
+    }
+
+    /// The visitor's own range, if another was sent.
+    fn exact_range(&self) -> Option<RangeWanted> {
+        let asked = self.range.as_ref()?.asked.clone()?;
+        Some(RangeWanted { value: asked, asked: None, if_range: None, completes: None })
+    }
+
+    fn judge_as_asked(&self, mut response: OriginResponse) -> Judged {
         let now = response.response_time;
         if let Some(stale) = &self.stale {
             if response.status == 304 && !semantics::update::confirms(&stale.fields(), &response.fields) {
@@ -310,14 +339,15 @@ impl Job {
                     None => return Judged::Whole,
                 },
                 (Some(_), None) => return Judged::Whole,
-                (None, Some((range, length))) => shape = Shape::Part { length, range },
+                (None, Some((range, length))) => shape = self.shape_of_range(range, length, &response.fields),
                 (None, None) => {
                     let reason = NotKept::Semantics(semantics::Refusal::Part);
                     return Judged::Private { response, reason };
                 }
             }
         }
-        if shape.length().is_some_and(|length| length > self.worker.shared.store.object_bytes_max() as u64) {
+        let is_too_large = |length| length > self.worker.shared.store.object_bytes_max() as u64;
+        if shape.length().is_some_and(is_too_large) && !self.goes_in_slices(&shape) {
             self.worker.count_limit(observe::Limit::ObjectBytes);
             return Judged::Private { response, reason: NotKept::TooLarge };
         }
@@ -345,7 +375,7 @@ impl Job {
         match self.judge(response) {
             Judged::Keep { facts, fields, response, shape } => Ok((facts, fields, response, shape)),
             Judged::Private { response, .. } => Err(response),
-            Judged::Confirmed(..) | Judged::Troubled | Judged::Whole => {
+            Judged::Confirmed(..) | Judged::Troubled | Judged::Whole | Judged::Exact(_) => {
                 unreachable!("nothing stored was asked about")
             }
         }
@@ -355,6 +385,36 @@ impl Job {
     fn shape_of_part(&self, response: &OriginResponse) -> Option<(ContentRange, u64)> {
         let range = ContentRange::parse(response.fields.get("content-range")?)?;
         Some((range, response.length?))
+    }
+
+    /// What a 206 is that was not asked for to complete anything: whole slices of a representation that others can be put
+    /// to, all of it, or a part by itself.
+    fn shape_of_range(&self, range: ContentRange, length: u64, fields: &Fields) -> Shape {
+        let alone = Shape::Part { length, range, in_slices: false };
+        let is_aligned = self.range.as_ref().is_some_and(|range| range.asked.is_some());
+        let ContentRange::Span { span, complete: Some(complete) } = range else { return alone };
+        let reaches_end = span.end() + 1 == complete;
+        if !is_aligned || span.len() != length {
+            return alone;
+        }
+        if span.start() == 0 && reaches_end {
+            return Shape::Rest { held: Vec::new(), length: Some(complete) };
+        }
+        let is_whole_slices =
+            span.start().is_multiple_of(SLICE_BYTES) && (reaches_end || length.is_multiple_of(SLICE_BYTES));
+        let in_slices = is_whole_slices && tiering::has_strong_validator(fields);
+        Shape::Part { length, range, in_slices }
+    }
+
+    /// Whether a body is cut into slices on its way to disk.
+    fn goes_in_slices(&self, shape: &Shape) -> bool {
+        let is_long = match shape {
+            Shape::Part { in_slices, .. } => *in_slices,
+            Shape::Whole { length } | Shape::Rest { length, .. } => {
+                length.is_some_and(|length| length > SLICE_BYTES)
+            }
+        };
+        is_long && !self.worker.shared.disks.is_empty()
     }
 
     /// The stored response under the head that a 304 has updated (RFC 9111 §4.3.4).
@@ -410,6 +470,23 @@ impl Shape {
             Shape::Part { length, .. } => Some(*length),
         }
     }
+
+    /// Bytes of the whole representation, if known.
+    fn complete_len(&self) -> Option<u64> {
+        match self {
+            Shape::Part { range: ContentRange::Span { complete, .. }, .. } => *complete,
+            Shape::Part { .. } => None,
+            Shape::Whole { length } | Shape::Rest { length, .. } => *length,
+        }
+    }
+
+    /// Where it begins in the representation.
+    fn start(&self) -> u64 {
+        match self {
+            Shape::Part { range: ContentRange::Span { span, .. }, .. } => span.start(),
+            Shape::Part { .. } | Shape::Whole { .. } | Shape::Rest { .. } => 0,
+        }
+    }
 }
 
 /// The parts that are held and what a 206 adds to them, if that makes the whole.
@@ -429,28 +506,51 @@ fn rest_of(held: &Stored, fields: &Fields, content_range: ContentRange, length: 
 impl Job {
     /// Stores a confirmed response and tells who waits.
     fn land_stored(&self, pilot: &Pilot, stored: Object) {
-        self.store(&stored.fields(), &stored);
+        self.store(&stored.fields(), &stored, DiskCopy::of_confirmed(&stored));
         pilot.flight().land(Landing::Stored(stored));
         self.finish(pilot, false);
     }
 
     /// Opens a fill under the key where it will be stored, and lets everybody in.
     pub(crate) fn start_fill(&self, pilot: &Pilot, facts: Facts, head: Fields, shape: &Shape) -> Arc<Fill> {
+        let shared = &self.worker.shared;
         let key = self.place(&head).key;
-        let tags = self.tags(&head).unwrap_or_default();
-        let content_range = match shape {
-            Shape::Part { range: ContentRange::Span { span, complete }, .. } => {
-                Some(Described::Bytes(span.start(), span.end(), *complete))
-            }
-            _ => None,
-        };
-        let (position, length) = (self.position, shape.length());
-        let fill = Arc::new(Fill::new(facts, head, position, tags, length, content_range, key));
+        let sliced = shape.complete_len().filter(|_| self.goes_in_slices(shape)).map(|len| {
+            let id = tiering::slices_id(shared, &self.at, key, &head, len, self.position);
+            Sliced { id, key, len }
+        });
+        let fill = Arc::new(Fill::new(FillParts {
+            facts,
+            position: self.position,
+            tags: self.tags(&head).unwrap_or_default(),
+            length: shape.length(),
+            content_range: match shape {
+                Shape::Part { range: ContentRange::Span { span, complete }, .. } => {
+                    Some(Described::Bytes(span.start(), span.end(), *complete))
+                }
+                _ => None,
+            },
+            key,
+            sliced: sliced.map(|sliced| (shared.clone(), sliced)),
+            head,
+        }));
+        if self.is_only_on_disk(&fill) {
+            // Nobody new follows it: who comes later finds the head and reads what is there, on disk or in this fill.
+            fill.abandon();
+        }
         pilot.flight().land(Landing::Fill(fill.clone()));
         fill
     }
 
-    /// Streams the body into the fill and, if it came whole, into the store.
+    /// Whether memory will hold no more of it than what passes by.
+    fn is_only_on_disk(&self, fill: &Fill) -> bool {
+        let is_part = fill.content_range.is_some();
+        let is_large =
+            fill.length.is_some_and(|length| length > self.worker.shared.store.object_bytes_max() as u64);
+        fill.sliced.is_some() && (is_part || is_large)
+    }
+
+    /// Streams the body into the fill, to disk and, if it came whole, into the store.
     pub(crate) async fn fill(
         &self,
         pilot: &Pilot,
@@ -458,39 +558,110 @@ impl Job {
         shape: Shape,
         mut response: Box<OriginResponse>,
     ) {
+        let shared = &self.worker.shared;
         let mut kept = KeptBytes { worker: &self.worker, bytes: 0 };
+        let only_on_disk = self.is_only_on_disk(fill);
+        let sliced = fill.sliced.as_ref().map(|(_, sliced)| *sliced);
+        let _run = sliced.map(|sliced| shared.runs.register(sliced.id, shape.start(), fill));
+        if only_on_disk {
+            if tiering::has_strong_validator(&fill.head) {
+                self.store_in_slices(fill);
+            }
+            self.finish(pilot, false);
+        }
+        // What has no known length may still turn out to be long.
+        let id = match sliced {
+            Some(sliced) => Some(sliced.id),
+            None if shape.length().is_none() && !shared.disks.is_empty() => {
+                Some(tiering::slices_id(shared, &self.at, fill.key, &fill.head, 0, self.position))
+            }
+            None => None,
+        };
+        let mut cutter = id.map(|id| Cutter::new(shared, id, fill.facts, shape.start()));
         if let Shape::Rest { held, .. } = &shape {
             for piece in held {
-                fill.push(piece.clone()).await;
+                cutter.iter_mut().for_each(|cutter| cutter.push(piece));
+                fill.push(piece.clone(), true).await;
             }
         }
-        let mut keeps = true;
+        let mut keeps = !only_on_disk;
+        let mut left = shape.length().unwrap_or(u64::MAX);
         while let Some(piece) = response.body.chunk().await {
-            let Ok(piece) = piece else {
-                self.finish(pilot, false);
-                return fill.end(End::Broken);
-            };
+            let Ok(piece) = piece else { return self.break_off(pilot, fill, cutter) };
             if keeps && !kept.takes(piece.len()) {
                 // Too large to keep: nobody new may follow, those who do get a window that moves on.
                 keeps = false;
                 fill.abandon();
                 self.finish(pilot, false);
             }
-            if !fill.push(piece).await {
-                return fill.end(End::Broken);
+            left = left.saturating_sub(piece.len() as u64);
+            if !fill.push(piece.clone(), sliced.is_some() && left <= UNREAD_BYTES_MAX).await {
+                return self.break_off(pilot, fill, cutter);
             }
+            cutter.iter_mut().for_each(|cutter| cutter.push(&piece));
         }
         fill.end(End::Complete);
-        if let Some(stored) = self.finished(fill, &shape) {
-            self.store(&fill.head, &Object::new(stored));
+        let has_cut = sliced.is_some() || cutter.as_ref().is_some_and(Cutter::has_cut);
+        let is_intact = match cutter {
+            Some(cutter) if has_cut => cutter.finish(),
+            _ => false,
+        };
+        let on_disk = has_cut && (is_intact || tiering::has_strong_validator(&fill.head));
+        let in_slices =
+            id.filter(|_| on_disk).map(|id| Sliced { id, key: fill.key, len: fill.progress().bytes });
+        match self.finished(fill, &shape) {
+            Some(stored) => {
+                let copy = match (in_slices, stored.parts(), fill.whole_body()) {
+                    (Some(sliced), ..) => DiskCopy::Slices(sliced),
+                    (None, None, Some(body)) if !has_cut => DiskCopy::Body(tiering::pieces_of(&body)),
+                    (None, Some(_), _) => DiskCopy::AsItIs,
+                    (None, ..) => DiskCopy::Nothing,
+                };
+                self.store(&fill.head, &Object::new(stored), copy);
+            }
+            None if !only_on_disk || sliced.is_some_and(|_| !tiering::has_strong_validator(&fill.head)) => {
+                if let Some(sliced) = in_slices.filter(|_| fill.content_range.is_none()) {
+                    let stored =
+                        Stored::sliced(fill.facts, fill.position, fill.tags.clone(), &fill.head, sliced);
+                    self.store(&fill.head, &Object::new(stored), DiskCopy::Slices(sliced));
+                }
+            }
+            None => {}
         }
         self.finish(pilot, false);
+    }
+
+    /// The origin broke off, or nobody is left who reads and too much is yet to come. What came is kept where the rest can
+    /// be put to it.
+    fn break_off(&self, pilot: &Pilot, fill: &Arc<Fill>, cutter: Option<Cutter<'_>>) {
+        self.finish(pilot, false);
+        fill.end(End::Broken);
+        if let Some(cutter) = cutter {
+            let has_cut = cutter.has_cut();
+            cutter.finish_early();
+            if has_cut && fill.sliced.is_some() && tiering::has_strong_validator(&fill.head) {
+                self.store_in_slices(fill);
+            }
+        }
+    }
+
+    /// Stores the head of a fill whose body is on disk as far as it has come.
+    fn store_in_slices(&self, fill: &Fill) {
+        if let Some((_, sliced)) = &fill.sliced {
+            // The head is that of the whole, whichever part of it came first.
+            let facts = Facts {
+                status: if fill.facts.status == 206 { 200 } else { fill.facts.status },
+                ..fill.facts
+            };
+            let stored = Stored::sliced(facts, fill.position, fill.tags.clone(), &fill.head, *sliced);
+            self.store(&fill.head, &Object::new(stored), DiskCopy::Slices(*sliced));
+        }
     }
 
     /// What a fill that is complete leaves in the store.
     fn finished(&self, fill: &Fill, shape: &Shape) -> Option<Stored> {
         let body = fill.whole_body()?;
-        let Shape::Part { length, range } = shape else {
+        let Shape::Part { length, range, .. } = shape else {
             let pages = self.worker.shared.pages.as_ref();
             return Some(Stored::whole(
                 fill.facts,
@@ -533,7 +704,7 @@ impl Job {
     }
 
     /// Puts an object where it belongs, unless it has been invalidated meanwhile.
-    fn store(&self, head: &Fields, stored: &Object) {
+    fn store(&self, head: &Fields, stored: &Object, copy: DiskCopy) {
         let (shared, position) = (&self.worker.shared, stored.position());
         let purged = lookup::purged(shared, &self.at, &self.request, stored.tags(), position);
         let primary = hash(&shared.seed, &self.text).0;
@@ -545,15 +716,27 @@ impl Job {
         let place = self.place(head);
         let keys = [Some(place.key), place.language_key];
         keys.into_iter().flatten().for_each(|key| self.worker.insert(key, stored.entry()));
+        let url = || tiering::url_of(&self.request);
+        match copy {
+            DiskCopy::AsItIs => {}
+            DiskCopy::Nothing => shared.disks.remove(place.key),
+            DiskCopy::Body(body) => shared.put_response(place.key, stored, url(), body),
+            DiskCopy::Slices(sliced) => {
+                let tags = stored.tags().to_vec();
+                let stored =
+                    Stored::sliced(stored.facts, position, tags, head, Sliced { key: place.key, ..sliced });
+                shared.put_response(place.key, &stored, url(), Vec::new());
+            }
+        }
         if is_outdated() {
             // An invalidation came in between and has found nothing to take away.
-            keys.into_iter().flatten().for_each(|key| drop(shared.store.remove(key)));
+            keys.into_iter().flatten().for_each(|key| shared.forget(key));
         }
     }
 
     fn place(&self, response: &Fields) -> Place {
         let mut text = self.text.clone();
-        lookup::place(&self.worker.shared, &self.at, &self.request.fields, response, &mut text)
+        lookup::place(&self.worker.shared, &self.at, &self.request, response, &mut text)
     }
 
     /// What an answer to HEAD says about a stored answer to GET (RFC 9111 §4.3.5).
@@ -570,9 +753,10 @@ impl Job {
                 self.clean_for_storing(&mut fields, answered);
                 let tags = self.tags(&fields).unwrap_or_else(|| stale.tags().to_vec());
                 let stored = stale.with_head(facts, self.position, tags, &fields);
-                self.store(&fields, &Object::new(stored));
+                let stored = Object::new(stored);
+                self.store(&fields, &stored, DiskCopy::of_confirmed(&stored));
             }
-            HeadUpdate::Outdated => drop(self.worker.shared.store.remove(self.object_key)),
+            HeadUpdate::Outdated => self.worker.shared.forget(self.object_key),
             HeadUpdate::Untouched => {}
         }
     }
@@ -592,6 +776,41 @@ impl Job {
         let _ = report.send(Report { outcome: Outcome::Failed(error.why()), origin });
     }
 }
+
+/// What a disk is to hold of a response that memory has got.
+enum DiskCopy {
+    /// What it has.
+    AsItIs,
+    /// Nothing.
+    Nothing,
+    /// The response with this body: at most one slice.
+    Body(Vec<Bytes>),
+    /// The head; the body lies in slices.
+    Slices(Sliced),
+}
+
+impl DiskCopy {
+    /// A new head over a body that disk and memory hold already. Writing a long body again for it would cost more than what is
+    /// lost without: after a restart, the response is validated once more.
+    fn of_confirmed(stored: &Stored) -> Self {
+        match (stored.slices(), stored.body_len()) {
+            (Some(sliced), _) => DiskCopy::Slices(*sliced),
+            (None, Some(0)) => DiskCopy::Body(Vec::new()),
+            (None, Some(length))
+                if length <= REWRITTEN_BYTES_MAX && stored.body_at(0).len() as u64 == length =>
+            {
+                DiskCopy::Body(vec![Bytes::copy_from_slice(stored.body_at(0))])
+            }
+            _ => DiskCopy::AsItIs,
+        }
+    }
+}
+
+/// Longest body that is written again because its head has changed.
+const REWRITTEN_BYTES_MAX: u64 = 16 * 1024;
+
+/// How much of a body may be fetched for the disk alone, after all who wanted it have left.
+const UNREAD_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// Bytes of one fill that is being kept, counted among those of all until it ends.
 struct KeptBytes<'a> {

@@ -16,7 +16,8 @@ use semantics::{Facts, Fields, Why};
 use tokio::sync::watch;
 
 use crate::answer::ContentRange;
-use crate::object::{BLOCK_BYTES, Object, WholeBody};
+use crate::object::{BLOCK_BYTES, Object, Sliced, WholeBody};
+use crate::worker::Shared;
 
 /// How long a failed fetch speaks for its key to those who hold a stale response: one attempt a second.
 pub(crate) const FAILURE_HOLD_MS: u64 = 1_000;
@@ -225,8 +226,22 @@ pub(crate) struct Fill {
     pub(crate) content_range: Option<ContentRange>,
     /// The key it will be stored under: that of its variant.
     pub(crate) key: u128,
+    /// Where its bytes go on disk while they pass by. It begins at a slice's beginning then.
+    pub(crate) sliced: Option<(Arc<Shared>, Sliced)>,
     progress: watch::Sender<Progress>,
     data: Mutex<FillData>,
+}
+
+/// What a [`Fill`] is made of.
+pub(crate) struct FillParts {
+    pub(crate) facts: Facts,
+    pub(crate) head: Fields,
+    pub(crate) position: u64,
+    pub(crate) tags: Vec<u64>,
+    pub(crate) length: Option<u64>,
+    pub(crate) content_range: Option<ContentRange>,
+    pub(crate) key: u128,
+    pub(crate) sliced: Option<(Arc<Shared>, Sliced)>,
 }
 
 /// How far a fill has come.
@@ -264,22 +279,26 @@ struct FillData {
 }
 
 impl Fill {
-    pub(crate) fn new(
-        facts: Facts,
-        head: Fields,
-        position: u64,
-        tags: Vec<u64>,
-        length: Option<u64>,
-        content_range: Option<ContentRange>,
-        key: u128,
-    ) -> Self {
+    pub(crate) fn new(parts: FillParts) -> Self {
+        let FillParts { facts, head, position, tags, length, content_range, key, sliced } = parts;
         let progress = watch::Sender::new(Progress { bytes: 0, end: None });
-        Fill { facts, head, position, tags, length, content_range, key, progress, data: Mutex::default() }
+        Fill {
+            facts,
+            head,
+            position,
+            tags,
+            length,
+            content_range,
+            key,
+            sliced,
+            progress,
+            data: Mutex::default(),
+        }
     }
 
-    /// Adds a piece. While the copy is kept this never waits; an abandoned one waits for its slowest reader, and
-    /// says `false` when nobody is left to read.
-    pub(crate) async fn push(&self, piece: Bytes) -> bool {
+    /// Adds a piece. While the copy is kept this never waits; an abandoned one waits for its slowest reader. When nobody is
+    /// left to read and it does not go on `unread`, the piece is not added: `false`.
+    pub(crate) async fn push(&self, piece: Bytes, unread: bool) -> bool {
         let mut receiver = self.progress.subscribe();
         let mut slowest;
         loop {
@@ -288,12 +307,13 @@ impl Fill {
                 if !data.abandoned {
                     break;
                 }
-                if data.readers.is_empty() {
+                if data.readers.is_empty() && !unread {
                     return false;
                 }
-                slowest = data.readers.values().copied().min().unwrap_or(0);
-                data.drop_before(slowest);
-                if self.progress.borrow().bytes.saturating_sub(slowest) < WINDOW_BYTES {
+                let arrived = self.progress.borrow().bytes;
+                slowest = data.readers.values().copied().min().unwrap_or(arrived);
+                data.drop_before(slowest, |block| self.is_waiting(block));
+                if arrived.saturating_sub(slowest) < WINDOW_BYTES {
                     break;
                 }
                 receiver.mark_unchanged();
@@ -308,6 +328,16 @@ impl Fill {
         self.data.lock().push(piece);
         self.progress.send_modify(|progress| progress.bytes += bytes);
         true
+    }
+
+    /// Whether a block is on its way to disk, where nobody can read it yet.
+    fn is_waiting(&self, block: usize) -> bool {
+        let Some((shared, sliced)) = &self.sliced else { return false };
+        let first = match self.content_range {
+            Some(ContentRange::Bytes(first, ..)) => first / BLOCK_BYTES as u64,
+            _ => 0,
+        };
+        shared.disks.is_waiting(shared.slice_key(sliced.id, first + block as u64))
     }
 
     /// Stops keeping the bytes: the object turned out larger than the cache takes.
@@ -374,9 +404,10 @@ impl FillData {
     }
 
     /// Gives up whole blocks before `offset`, in place, so that block numbers keep their meaning.
-    fn drop_before(&mut self, offset: u64) {
-        let block_count = (offset as usize / BLOCK_BYTES).min(self.blocks.len());
+    fn drop_before(&mut self, offset: u64, is_needed: impl Fn(usize) -> bool) {
+        let passed = (offset as usize / BLOCK_BYTES).min(self.blocks.len());
         let first_held = self.held_from as usize / BLOCK_BYTES;
+        let block_count = (first_held..passed).find(|block| is_needed(*block)).unwrap_or(passed);
         for block in &mut self.blocks[first_held.min(block_count)..block_count] {
             *block = Bytes::new();
         }

@@ -4,7 +4,8 @@
 //! ```text
 //! begin ─► match ─┬─ redirect, preflight, refusal ──────────────────────────────► answer
 //!                 ├─ method or rule says pass ─► Pass ─────────► origin ────────► answer
-//!                 └─ look up ─┬─ fresh ─────────────────────────────────────────► answer   (no waiting, no task)
+//!                 └─ look up ─┬─ on disk ─► Read ─► look up
+//!                             ├─ fresh ─────────────────────────────────────────► answer   (no waiting, no task)
 //!                             ├─ stale, may be served ─► answer, and a fetch in the background
 //!                             └─ stale or missing ─► Board ─┬─ lead ──► fetch ─┐
 //!                                                           ├─ follow ─────────┼─► landed ─► answer
@@ -25,19 +26,22 @@ use semantics::key::{has_dot_segment, hash, normalise_host};
 use semantics::{
     Assessment, Fields, Flags, RequestCacheControl, RequestDirectives, Reuse, StaleOn, Why, decide_reuse, hop,
 };
+use store::disk::Spot;
 use tokio::sync::oneshot;
 
-use crate::answer::{Answer, Note, OriginNote};
+use crate::answer::{Answer, Body, Note, OriginNote};
 use crate::fetch::{self, Job, Outcome, RangeWanted, Report};
 use crate::flight::{Boarding, Fill, FillReader, Flight, Landing, Pilot, Start};
 use crate::interim::Interim;
 use crate::loaded::RuleAt;
-use crate::lookup::{self, Found, Purged};
-use crate::object::{Item, Object};
+use crate::lookup::{self, Found, FromDisk, Purged};
+use crate::object::{Entry, Item, Object};
 use crate::origin::{OriginRequest, OriginResponse, RequestBody};
 use crate::refusal::Refusal;
 use crate::request::{Method, Request};
 use crate::serve;
+use crate::slices::Trouble;
+use crate::tiering;
 use crate::worker::Worker;
 
 /// How often one request may board again because what it followed was not for it.
@@ -63,6 +67,8 @@ pub(crate) struct Flow {
     step: Step,
     interim: Interim,
     boardings: u32,
+    /// What has been read from disk for this request.
+    from_disk: Vec<(u128, Option<Entry>)>,
     origin: Option<Box<OriginNote>>,
     /// Set-Cookie lines of the origin's answer that the stored copy may lack.
     cookies: Fields,
@@ -76,8 +82,12 @@ enum Step {
     Pass { why: Why },
     /// Join a fetch or begin one.
     Board(Want),
-    /// Look again: what was followed was for other requests' headers.
+    /// Look again: what was followed was for other requests' headers, or something has been read from disk.
     Again,
+    /// Read what is stored from disk.
+    Read { key: u128, spot: Spot },
+    /// There is an answer whose body is on disk: make sure of its first bytes before it is promised.
+    Prime(Answer),
     /// Wait for the fetch of another request.
     Follow { want: Want, flight: Arc<Flight> },
     /// Wait for the fetch that this request began.
@@ -138,6 +148,7 @@ impl Flow {
                 step,
                 interim: Interim::default(),
                 boardings: 0,
+                from_disk: Vec::new(),
                 origin: None,
                 cookies: Fields::new(),
                 reader: None,
@@ -157,11 +168,17 @@ impl Flow {
         let mut text = worker.key_text.take();
         text.clear();
         lookup::write_request_key(&mut text, &at, request);
-        let begun = match look(worker, &at, request, &directives, &mut text) {
+        let begun = match look(worker, &at, request, &directives, &mut text, &[]) {
+            Looked::Answer(answer) if answer.is_from_slices() => {
+                wait(Step::Prime(answer), text.clone(), directives, at)
+            }
             Looked::Answer(answer) => Begun::Answer(answer),
             Looked::Refresh(answer, want) => {
                 refresh(worker, request, &at, text.clone(), want);
-                Begun::Answer(answer)
+                match answer.is_from_slices() {
+                    true => wait(Step::Prime(answer), text.clone(), directives, at),
+                    false => Begun::Answer(answer),
+                }
             }
             Looked::Wait(step) => wait(step, text.clone(), directives, at),
         };
@@ -188,6 +205,8 @@ impl Flow {
             step = match step {
                 Step::Pass { why } => self.pass(why, body.take().unwrap_or(RequestBody::Empty)).await,
                 Step::Again => self.again(),
+                Step::Read { key, spot } => self.read(key, &spot).await,
+                Step::Prime(answer) => self.prime(answer).await,
                 Step::Board(want) => self.board(want),
                 Step::Follow { want, flight } => {
                     let landing = flight.landed().await;
@@ -196,7 +215,7 @@ impl Flow {
                 Step::Lead { want, flight, report } => self.lead(want, &flight, report).await,
                 Step::Landed { want, landing, own } => self.landed(want, landing, own),
                 Step::Private { why, response } => Step::Done(self.passed(*response, Note::of(why))),
-                Step::Failed { want, why } => Step::Done(self.failed(want, why)),
+                Step::Failed { want, why } => Step::of_answer(self.failed(want, why)),
                 Step::Done(mut answer) => {
                     answer.origin = self.origin.take();
                     return answer;
@@ -210,15 +229,38 @@ impl Flow {
     /// Looks again, for a request that has followed something that was not for it.
     fn again(&mut self) -> Step {
         let mut text = std::mem::take(&mut self.text);
-        let looked = look(&self.worker, &self.at, &self.request, &self.directives, &mut text);
+        let looked =
+            look(&self.worker, &self.at, &self.request, &self.directives, &mut text, &self.from_disk);
         self.text = text;
         match looked {
-            Looked::Answer(answer) => Step::Done(answer),
+            Looked::Answer(answer) => Step::of_answer(answer),
             Looked::Refresh(answer, want) => {
                 refresh(&self.worker, &self.request, &self.at, self.text.clone(), want);
-                Step::Done(answer)
+                Step::of_answer(answer)
             }
             Looked::Wait(step) => step,
+        }
+    }
+
+    /// Has something read from disk, and looks again with it. Each key is read once, so this ends.
+    async fn read(&mut self, key: u128, spot: &Spot) -> Step {
+        let entry = tiering::read(&self.worker, key, spot).await;
+        self.from_disk.push((key, entry));
+        Step::Again
+    }
+
+    async fn prime(&mut self, mut answer: Answer) -> Step {
+        let Body::Sliced(reader) = &mut answer.body else { return Step::Done(answer) };
+        match reader.prime().await {
+            Ok(()) => Step::Done(answer),
+            Err(Trouble::Outdated) if self.boardings <= BOARDINGS_MAX => {
+                self.boardings += 1;
+                self.worker.shared.forget(reader.key());
+                self.from_disk.clear();
+                Step::Again
+            }
+            Err(Trouble::Outdated) => Step::Done(self.no_answer(Why::OriginProtocol)),
+            Err(Trouble::Origin(why)) => Step::Done(self.no_answer(why)),
         }
     }
 
@@ -286,7 +328,14 @@ impl Flow {
                 (note.stored, note.collapsed) = (own, !own);
                 note.forwarded = Some(Fwd::Stale);
                 note.forwarded_status = Some(304);
-                Step::Done(serve::stored(&self.worker, &self.at, &self.request, stored, &assessment, note))
+                Step::of_answer(serve::stored(
+                    &self.worker,
+                    &self.at,
+                    &self.request,
+                    stored,
+                    &assessment,
+                    note,
+                ))
             }
             Landing::Fill(fill) => self.follow_fill(want, &fill, own),
             Landing::Private => Step::Pass { why: Why::Uncacheable },
@@ -305,10 +354,13 @@ impl Flow {
                 return Step::Board(Want { alone: true, ..want });
             }
             let mut text = std::mem::take(&mut self.text);
-            let found = lookup::find(&self.worker.shared, &self.at, &self.request, &mut text);
+            let found =
+                lookup::find(&self.worker.shared, &self.at, &self.request, &mut text, &self.from_disk);
             self.text = text;
             let wanted = match found {
-                Found::Object { key, .. } | Found::Nothing { key, .. } => Some(key),
+                Found::Object { key, .. } | Found::Nothing { key, .. } | Found::OnDisk { key, .. } => {
+                    Some(key)
+                }
                 Found::Pass { .. } => None,
             };
             if wanted != Some(fill.key) {
@@ -318,7 +370,8 @@ impl Flow {
         let mut note = Note::of(if own { want.why } else { Why::Collapsed });
         (note.stored, note.collapsed) = (own, !own);
         note.forwarded = Fwd::of(want.why);
-        match serve::fill(&self.at, &self.request, fill, self.reader.take(), &assessment, note) {
+        match serve::fill(&self.worker, &self.at, &self.request, fill, self.reader.take(), &assessment, note)
+        {
             Some(mut answer) => {
                 answer.add_cookies(&self.cookies);
                 Step::Done(answer)
@@ -425,6 +478,12 @@ impl Flow {
     }
 }
 
+impl Step {
+    fn of_answer(answer: Answer) -> Step {
+        if answer.is_from_slices() { Step::Prime(answer) } else { Step::Done(answer) }
+    }
+}
+
 impl Want {
     fn may_serve_stale(&self) -> bool {
         self.stale.as_ref().is_some_and(|(_, assessment)| stale_on(assessment) >= StaleOn::Unreachable)
@@ -500,14 +559,16 @@ fn look(
     request: &Rc<Request>,
     directives: &RequestDirectives,
     text: &mut Vec<u8>,
+    from_disk: &FromDisk,
 ) -> Looked {
     // What may come out differently for this one request is not for others to wait for.
     let honours = at.rule().policy.request_cache_control == RequestCacheControl::Honour;
     let alone = request.fields.contains("authorization")
         || request.method == Method::Head
         || (honours && directives.no_store);
-    let (key, stored, soft) = match lookup::find(&worker.shared, at, request, text) {
+    let (key, stored, soft) = match lookup::find(&worker.shared, at, request, text, from_disk) {
         Found::Object { key, stored, soft } => (key, stored, soft),
+        Found::OnDisk { key, spot } => return Looked::Wait(Step::Read { key, spot }),
         Found::Pass { .. } if directives.only_if_cached => {
             return Looked::Answer(Refusal::OnlyIfCached.answer(request));
         }
@@ -533,9 +594,9 @@ fn look(
         Found::Nothing { key, why } => {
             if why == Why::Purged {
                 // Dead weight from now on.
-                drop(worker.shared.store.remove(key));
+                worker.shared.forget(key);
             }
-            let range = serve::range_to_fetch(request);
+            let range = serve::range_to_fetch(worker, request);
             let object_key = key;
             let key = serve::flight_key(worker, text, key, range.as_ref());
             return Looked::Wait(Step::Board(Want { key, object_key, why, stale: None, range, alone }));
@@ -557,7 +618,7 @@ fn look(
             return Looked::Answer(Refusal::OnlyIfCached.answer(request));
         }
         let fresh = matches!(assessment.reuse, Reuse::Fresh);
-        let range = serve::range_to_complete(request, fresh.then_some(&stored));
+        let range = serve::range_to_complete(worker, request, fresh.then_some(&stored));
         let object_key = key;
         let key = serve::flight_key(worker, text, key, range.as_ref());
         let why = Why::Partial;
@@ -580,7 +641,7 @@ fn look(
         Reuse::Revalidate { .. } => {
             // A stored part has no head of its own to be validated with: it is asked for again.
             let is_part = stored.parts().is_some();
-            let range = if is_part { serve::range_to_fetch(request) } else { None };
+            let range = if is_part { serve::range_to_fetch(worker, request) } else { None };
             let object_key = key;
             let key = serve::flight_key(worker, text, key, range.as_ref());
             let why = assessment.why;

@@ -2,18 +2,21 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use model::purge::{Limits as PurgeLimits, PurgeClock};
 use model::settings::Eviction;
 use model::{Snapshot, breaker, health};
-use observe::{AccessLog, BreakerReading, Observer, OriginReading, Readings, Registry, TierReading};
+use observe::{
+    AccessLog, BreakerReading, DiskReading, Observer, OriginReading, Readings, Registry, TierReading,
+};
 use parking_lot::{Mutex, RwLock};
 use semantics::key::KeySeed;
+use store::disk::{DiskStats, EngineKind, Health};
 use store::{Pages, Policy, Tier, TierConfig, TierStats};
 use tokio::runtime::Builder;
 use tokio::task::LocalSet;
@@ -24,6 +27,9 @@ use crate::listen;
 use crate::loaded::{Loaded, SiteNumbers};
 use crate::origin::{Origins, OriginsShared, probe_origins};
 use crate::purging::{self, PurgeError, PurgeRequest, Receipt};
+use crate::slices::Runs;
+use crate::storage::{self, Storage};
+use crate::tiering::Reads;
 use crate::worker::{Epochs, Shared, TICK, Worker};
 
 /// What an edge is given besides its configuration.
@@ -34,6 +40,10 @@ pub struct Options {
     pub clock: Clock,
     /// The secret of the cache keys: 16 bytes of chance.
     pub key_seed: [u8; 16],
+    /// Where the purge log is kept, and what is stored on disks that name no directory; needed as soon as there are disks.
+    pub state: Option<PathBuf>,
+    /// How disks are read; `None` takes the best that the system allows.
+    pub disk_engine: Option<EngineKind>,
     /// Where events are counted.
     pub registry: Arc<Registry>,
     /// Where requests are logged; nowhere by default.
@@ -47,6 +57,10 @@ pub enum StartError {
     Listen(SocketAddr, io::Error),
     /// A thread or its runtime could not be made.
     Thread(io::Error),
+    /// The purge log could not be opened: without it, a disk's contents cannot be trusted.
+    PurgeLog(PathBuf, io::Error),
+    /// None of the disks could be opened. Which, and why, is the sentence.
+    Disks(String),
 }
 
 impl std::fmt::Display for StartError {
@@ -54,6 +68,8 @@ impl std::fmt::Display for StartError {
         match self {
             StartError::Listen(address, _) => write!(f, "cannot listen on {address}"),
             StartError::Thread(_) => f.write_str("cannot start a worker thread"),
+            StartError::PurgeLog(path, _) => write!(f, "cannot open the purge log {}", path.display()),
+            StartError::Disks(reasons) => write!(f, "cannot open any disk: {reasons}"),
         }
     }
 }
@@ -61,7 +77,10 @@ impl std::fmt::Display for StartError {
 impl std::error::Error for StartError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            StartError::Listen(_, error) | StartError::Thread(error) => Some(error),
+            StartError::Listen(_, error) | StartError::Thread(error) | StartError::PurgeLog(_, error) => {
+                Some(error)
+            }
+            StartError::Disks(_) => None,
         }
     }
 }
@@ -94,6 +113,8 @@ pub struct Status {
     pub purge_position: u64,
     /// What the memory tier holds and did.
     pub memory: TierStats,
+    /// What each disk holds and did.
+    pub disks: Vec<DiskStats>,
     /// The origins and how they are.
     pub origins: Vec<OriginStatus>,
 }
@@ -121,7 +142,7 @@ impl Edge {
     /// starts while its origins are down.
     pub fn start(snapshot: Snapshot, options: Options) -> Result<Handle, StartError> {
         let edge = snapshot.edge.clone();
-        let Options { listen, clock, key_seed, registry, access_log } = options;
+        let Options { listen, clock, key_seed, state, disk_engine, registry, access_log } = options;
         let workers = edge.workers.map_or_else(cores, |workers| workers as usize).max(1);
         let site_numbers = SiteNumbers::default();
         let loaded = Arc::new(Loaded::new(snapshot, &site_numbers, &registry));
@@ -129,6 +150,8 @@ impl Edge {
         for trouble in origins.configure(loaded.origin_groups()) {
             eprintln!("perigee: {trouble}");
         }
+        let Storage { disks, purge_log, purges, newest } =
+            Storage::open(&edge.store, state.as_deref(), &key_seed, &clock, &site_numbers, disk_engine)?;
         let store = Tier::new(TierConfig {
             bytes_max: edge.store.memory.0 as usize,
             policy: match edge.store.eviction {
@@ -145,6 +168,9 @@ impl Edge {
             clock,
             seed: KeySeed(key_seed),
             store,
+            disks: Arc::new(disks),
+            reads: Reads::new(),
+            runs: Runs::default(),
             pages: Pages::new().ok(),
             flights: Flights::new(),
             loaded: RwLock::new(loaded),
@@ -152,13 +178,14 @@ impl Edge {
             site_numbers,
             epochs: Epochs::new(),
             fill_bytes: AtomicU64::new(0),
-            purges: RwLock::new(PurgeClock::new(PurgeLimits::default())),
-            purge_position: AtomicU64::new(0),
+            purges: RwLock::new(purges),
+            purge_log: Mutex::new(purge_log),
+            purge_position: AtomicU64::new(newest),
             registry: registry.clone(),
             connections: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
             cut: AtomicBool::new(false),
-            next_generation: AtomicU64::new(1),
+            next_generation: AtomicU64::new(storage::chance() as u64),
         });
         let mut by_worker: Vec<Vec<std::net::TcpListener>> = (0..workers).map(|_| Vec::new()).collect();
         let mut addresses = Vec::new();
@@ -256,7 +283,7 @@ impl Handle {
     }
 
     /// Puts another configuration in force: requests that start from now on see it whole, those under way keep the
-    /// one they began with. Listening addresses, workers, memory policy, node name and access log need a restart;
+    /// one they began with. Listening addresses, workers, memory policy, disks, node name and access log need a restart;
     /// memory may change. Returns what is doubtful about the origins (an unreadable CA file), for the operator.
     pub fn replace(&self, snapshot: Snapshot) -> Vec<String> {
         self.shared.store.resize(snapshot.edge.store.memory.0 as usize);
@@ -310,6 +337,7 @@ impl Handle {
             workers: self.workers.lock().len(),
             purge_position: self.shared.purge_position.load(Ordering::Acquire),
             memory: self.shared.store.stats(),
+            disks: self.shared.disks.stats(),
             origins: origins.collect(),
         }
     }
@@ -328,6 +356,7 @@ impl Handle {
         for thread in threads {
             let _ = thread.join();
         }
+        self.shared.disks.close();
         if let Some(log) = &self.access_log {
             log.stop(Duration::from_secs(5));
         }
@@ -340,8 +369,10 @@ impl Handle {
         let workers = self.workers.lock().len() as u64;
         self.shared.registry.read_from(move || {
             let stats = shared.store.stats();
+            let disks = shared.disks.stats();
             Readings {
-                tiers: vec![TierReading {
+                disks: disks.iter().map(disk_reading).collect(),
+                tiers: std::iter::once(TierReading {
                     tier: "memory",
                     bytes: stats.bytes,
                     bytes_max: stats.bytes_max,
@@ -352,7 +383,9 @@ impl Handle {
                     refused: stats.refused_too_large + stats.refused_no_room,
                     evicted: stats.evictions,
                     removed: stats.removals + stats.replacements,
-                }],
+                })
+                .chain(disk_tier(&disks))
+                .collect(),
                 origins: origins
                     .report()
                     .iter()
@@ -377,5 +410,49 @@ impl Handle {
                 workers,
             }
         });
+    }
+}
+
+/// All disks together, as one tier; `None` without any.
+fn disk_tier(disks: &[DiskStats]) -> Option<TierReading> {
+    let sum = |value: fn(&DiskStats) -> u64| disks.iter().map(value).sum();
+    let tier = TierReading {
+        tier: "disk",
+        bytes: sum(|disk| disk.bytes),
+        bytes_max: sum(|disk| disk.bytes_max),
+        objects: sum(|disk| disk.records),
+        found: sum(|disk| disk.found),
+        absent: sum(|disk| disk.absent),
+        inserted: sum(|disk| disk.filled),
+        refused: sum(|disk| refused(disk).iter().sum()),
+        evicted: sum(|disk| disk.evicted),
+        removed: sum(|disk| disk.removed),
+    };
+    (!disks.is_empty()).then_some(tier)
+}
+
+fn refused(disk: &DiskStats) -> [u64; 4] {
+    [disk.refused_first_sight, disk.refused_over_budget, disk.refused_queue_full, disk.refused_write_failed]
+}
+
+fn disk_reading(disk: &DiskStats) -> DiskReading {
+    DiskReading {
+        disk: disk.name.clone(),
+        health: match disk.health {
+            Health::Well => 0,
+            Health::Full => 1,
+            Health::Failed => 2,
+        },
+        written_bytes: [disk.filled_bytes, disk.rewritten_bytes, disk.overhead_bytes],
+        payload_bytes: disk.payload_bytes,
+        read_bytes: disk.read_bytes,
+        refused: refused(disk),
+        rewritten: disk.rewritten,
+        damaged: disk.damaged,
+        errors: [disk.read_errors, disk.write_errors],
+        queued_bytes: disk.queued_bytes,
+        reading: disk.reading,
+        oldest_segment_secs: disk.oldest_segment_secs,
+        index_bytes: disk.index_bytes,
     }
 }

@@ -36,6 +36,13 @@ impl SiteNumbers {
         let next = numbers.len() as u32;
         *numbers.entry(name.into()).or_insert(next)
     }
+
+    /// The name that a number was given to.
+    pub(crate) fn name(&self, number: u32) -> String {
+        let numbers = self.numbers.lock();
+        let found = numbers.iter().find(|(_, known)| **known == number);
+        found.map(|(name, _)| name.to_string()).unwrap_or_default()
+    }
 }
 
 impl Loaded {

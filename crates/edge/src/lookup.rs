@@ -1,5 +1,7 @@
 //! From a request to what is stored for it: key, variant, purge. Synchronous, and without an allocation on a hit.
 //!
+//! What memory lacks and a disk has is [`Found::OnDisk`]: the caller has it read and looks again, with what was read beside it.
+//!
 //! ```text
 //! key text ─hash─► primary key ─► Object                      the one response
 //!                              └► Variants ─ per Vary list ─► key text + request's values ─hash─► Object
@@ -13,10 +15,12 @@ use model::{Rule, Site};
 use semantics::key::{hash, normalise_path, write_key, write_url_key};
 use semantics::vary::{Vary, VarySpec, normalise_request, preferred_language, single_language};
 use semantics::{Fields, Why};
+use store::disk::Spot;
 
 use crate::loaded::RuleAt;
 use crate::object::{Entry, Item, Object, SPECS_MAX, Variants};
 use crate::request::Request;
+use crate::tiering::url_of;
 use crate::worker::Shared;
 
 /// What is stored for a request.
@@ -25,6 +29,8 @@ pub(crate) enum Found {
     Object { key: u128, stored: Object, soft: bool },
     /// The last answer could not be stored: don't queue.
     Pass { key: u128 },
+    /// Something under this key is on disk and must be read first.
+    OnDisk { key: u128, spot: Spot },
     /// Nothing usable. `key` is the best guess at where the answer will be stored.
     Nothing { key: u128, why: Why },
 }
@@ -65,14 +71,46 @@ pub(crate) fn write_scheme(text: &mut Vec<u8>, secure: bool) {
     }
 }
 
+/// What a request has had read from disk: by key, and `None` where that came to nothing. It answers the request also where
+/// memory did not take it.
+pub(crate) type FromDisk = [(u128, Option<Entry>)];
+
+/// What is under a key.
+enum Held {
+    Entry(Entry),
+    OnDisk(Spot),
+    Nothing,
+}
+
+fn held(shared: &Shared, from_disk: &FromDisk, key: u128) -> Held {
+    if let Some(entry) = shared.store.lookup(key) {
+        return Held::Entry(entry);
+    }
+    if shared.disks.is_empty() {
+        return Held::Nothing;
+    }
+    match from_disk.iter().find(|(read, _)| *read == key) {
+        Some((_, entry)) => entry.clone().map_or(Held::Nothing, Held::Entry),
+        None => shared.disks.lookup(key).map_or(Held::Nothing, Held::OnDisk),
+    }
+}
+
 /// Looks for a stored response. `text` holds the key text; what is appended to it is taken off again.
-pub(crate) fn find(shared: &Shared, at: &RuleAt, request: &Request, text: &mut Vec<u8>) -> Found {
+pub(crate) fn find(
+    shared: &Shared,
+    at: &RuleAt,
+    request: &Request,
+    text: &mut Vec<u8>,
+    from_disk: &FromDisk,
+) -> Found {
     let primary = hash(&shared.seed, text).0;
-    let Some(entry) = shared.store.lookup(primary) else {
-        return Found::Nothing { key: primary, why: Why::Absent };
+    let entry = match held(shared, from_disk, primary) {
+        Held::Entry(entry) => entry,
+        Held::OnDisk(spot) => return Found::OnDisk { key: primary, spot },
+        Held::Nothing => return Found::Nothing { key: primary, why: Why::Absent },
     };
     match &*entry {
-        Item::Variants(variants) => find_variant(shared, at, request, text, variants),
+        Item::Variants(variants) => find_variant(shared, at, request, text, variants, from_disk),
         _ => found(shared, at, request, primary, entry)
             .unwrap_or(Found::Nothing { key: primary, why: Why::Absent }),
     }
@@ -92,6 +130,7 @@ fn find_variant(
     request: &Request,
     text: &mut Vec<u8>,
     variants: &Variants,
+    from_disk: &FromDisk,
 ) -> Found {
     let rules = &at.rule().policy.vary_normalise;
     let mut newest = None;
@@ -100,9 +139,14 @@ fn find_variant(
             spec.write_variant(text, &request.fields, rules);
         });
         newest.get_or_insert(key);
-        let entry = shared.store.lookup(key);
-        if let Some(found) = entry.and_then(|entry| found(shared, at, request, key, entry)) {
-            return found;
+        match held(shared, from_disk, key) {
+            Held::Entry(entry) => {
+                if let Some(found) = found(shared, at, request, key, entry) {
+                    return found;
+                }
+            }
+            Held::OnDisk(spot) => return Found::OnDisk { key, spot },
+            Held::Nothing => {}
         }
     }
     if let Some(language) = preferred_language(&request.fields) {
@@ -199,26 +243,26 @@ pub(crate) struct Place {
 pub(crate) fn place(
     shared: &Shared,
     at: &RuleAt,
-    request: &Fields,
+    request: &Request,
     response: &Fields,
     text: &mut Vec<u8>,
 ) -> Place {
     let primary = hash(&shared.seed, text).0;
     let Vary::Spec(spec) = VarySpec::of(response) else { return Place { key: primary, language_key: None } };
-    let generation = index(shared, primary, &spec);
+    let generation = index(shared, primary, &spec, request);
     let rules = &at.rule().policy.vary_normalise;
-    let key = variant_key(shared, text, generation, |text| spec.write_variant(text, request, rules));
+    let key = variant_key(shared, text, generation, |text| spec.write_variant(text, &request.fields, rules));
     let language = response.get("content-language").and_then(single_language);
     let language_key = language.filter(|_| spec.names_header("accept-language")).map(|language| {
         variant_key(shared, text, generation, |text| {
-            spec.write_language_variant(text, request, rules, language)
+            spec.write_language_variant(text, &request.fields, rules, language)
         })
     });
     Place { key, language_key }
 }
 
 /// Puts `spec` first into the index under `primary`; the index's generation.
-fn index(shared: &Shared, primary: u128, spec: &VarySpec) -> u64 {
+fn index(shared: &Shared, primary: u128, spec: &VarySpec, request: &Request) -> u64 {
     let store = &shared.store;
     let entry = store.lookup(primary);
     let (generation, mut specs) = match entry.as_deref() {
@@ -229,6 +273,8 @@ fn index(shared: &Shared, primary: u128, spec: &VarySpec) -> u64 {
     specs.retain(|known| known != spec);
     specs.insert(0, spec.clone());
     specs.truncate(SPECS_MAX);
-    let _counted = store.insert(primary, Arc::new(Item::Variants(Variants { generation, specs })));
+    let variants = Variants { generation, specs };
+    shared.put_variants(primary, &variants, &url_of(request));
+    let _counted = store.insert(primary, Arc::new(Item::Variants(variants)));
     generation
 }

@@ -104,6 +104,19 @@ enum Rest {
     Blocks(Box<[Bytes]>, u64),
     /// Only these parts of it are held.
     Parts(Parts),
+    /// On disk, in slices, as far as they are there.
+    Sliced(Sliced),
+}
+
+/// A body that lies in slices on disk. Each is found by itself; one that is missing is fetched when it is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sliced {
+    /// What the slices' keys are made of.
+    pub(crate) id: u128,
+    /// The key of the response itself.
+    pub(crate) key: u128,
+    /// Bytes of the whole body.
+    pub(crate) len: u64,
 }
 
 /// The parts of a representation that are held.
@@ -156,6 +169,26 @@ impl Stored {
     /// A response of which only parts are held.
     pub(crate) fn partial(facts: Facts, position: u64, tags: Vec<u64>, head: &Fields, parts: Parts) -> Self {
         Stored::new(facts, position, tags, head, &[[]; 0], Rest::Parts(parts))
+    }
+
+    /// A response whose body is on disk.
+    pub(crate) fn sliced(facts: Facts, position: u64, tags: Vec<u64>, head: &Fields, sliced: Sliced) -> Self {
+        Stored::new(facts, position, tags, head, &[[]; 0], Rest::Sliced(sliced))
+    }
+
+    /// A response as it was read from disk, with its body where it was read to.
+    pub(crate) fn read(facts: Facts, position: u64, tags: Vec<u64>, head: &Fields, body: Bytes) -> Self {
+        let length = body.len() as u64;
+        Stored::new(facts, position, tags, head, &[[]; 0], Rest::Blocks(vec![body].into(), length))
+    }
+
+    /// The same, with its body where memory holds it best.
+    pub(crate) fn compact(&self, pages: Option<&Pages>) -> Self {
+        let body = match self.rest() {
+            Rest::Blocks(blocks, _) => WholeBody::Contiguous(blocks.to_vec()),
+            _ => WholeBody::Contiguous(Vec::new()),
+        };
+        Stored::whole(self.facts, self.position(), self.tags().to_vec(), &self.fields(), body, pages)
     }
 
     /// The same body under a head that a 304 has updated.
@@ -223,7 +256,16 @@ impl Stored {
             Rest::Nothing => Some((self.bytes.len() - self.head_len as usize) as u64),
             Rest::Pages(run) => Some(run.len()),
             Rest::Blocks(_, len) => Some(*len),
+            Rest::Sliced(sliced) => Some(sliced.len),
             Rest::Parts(_) => None,
+        }
+    }
+
+    /// Where the body is, if it is on disk.
+    pub(crate) fn slices(&self) -> Option<&Sliced> {
+        match self.rest() {
+            Rest::Sliced(sliced) => Some(sliced),
+            Rest::Nothing | Rest::Pages(_) | Rest::Blocks(..) | Rest::Parts(_) => None,
         }
     }
 
@@ -231,7 +273,7 @@ impl Stored {
     pub(crate) fn parts(&self) -> Option<&Parts> {
         match self.rest() {
             Rest::Parts(parts) => Some(parts),
-            Rest::Nothing | Rest::Pages(_) | Rest::Blocks(..) => None,
+            Rest::Nothing | Rest::Pages(_) | Rest::Blocks(..) | Rest::Sliced(_) => None,
         }
     }
 
@@ -239,12 +281,12 @@ impl Stored {
     pub(crate) fn pages(&self) -> Option<&Run> {
         match self.rest() {
             Rest::Pages(run) => Some(run),
-            Rest::Nothing | Rest::Blocks(..) | Rest::Parts(_) => None,
+            Rest::Nothing | Rest::Blocks(..) | Rest::Parts(_) | Rest::Sliced(_) => None,
         }
     }
 
     /// The longest slice of the body from `offset` on; empty at the end, where a part is missing, and for a body in
-    /// [`Stored::pages`].
+    /// [`Stored::pages`] or [`Stored::slices`].
     pub(crate) fn body_at(&self, offset: u64) -> &[u8] {
         match self.rest() {
             Rest::Nothing => {
@@ -256,7 +298,7 @@ impl Stored {
                 block.and_then(|block| block.get(offset as usize % BLOCK_BYTES..)).unwrap_or(&[])
             }
             Rest::Parts(parts) => parts.at(offset),
-            Rest::Pages(_) => &[],
+            Rest::Pages(_) | Rest::Sliced(_) => &[],
         }
     }
 }
@@ -348,7 +390,7 @@ impl Weigh for Item {
             Item::Object(stored) => {
                 let more = stored.more.as_deref().map_or(0, |more| {
                     let rest = match &more.rest {
-                        Rest::Nothing => 0,
+                        Rest::Nothing | Rest::Sliced(_) => 0,
                         Rest::Blocks(blocks, len) => *len as usize + blocks.len() * RUN_OVERHEAD,
                         Rest::Parts(parts) => parts.bytes(),
                         Rest::Pages(run) => {

@@ -65,6 +65,8 @@ pub enum PurgeError {
     QueryInPrefix(String),
     /// An empty surrogate key.
     EmptyTag,
+    /// The purge could not be written down, so a restart would forget it.
+    NotLogged(String),
 }
 
 impl std::fmt::Display for PurgeError {
@@ -84,6 +86,9 @@ impl std::fmt::Display for PurgeError {
                 )
             }
             PurgeError::EmptyTag => write!(f, "the surrogate key is empty"),
+            PurgeError::NotLogged(error) => {
+                write!(f, "the purge log cannot be written, so nothing was purged: {error}")
+            }
         }
     }
 }
@@ -97,7 +102,7 @@ pub(crate) fn purge(shared: &Shared, request: &PurgeRequest) -> Result<Receipt, 
     let kind = if request.soft { Kind::Soft } else { Kind::Hard };
     let sites =
         if request.target == PurgeTarget::Everything { loaded.snapshot.sites.len() } else { targets.len() };
-    let position = record(shared, targets, kind);
+    let position = record(shared, targets, kind, Durability::Required)?;
     let scope = match request.target {
         PurgeTarget::Url(_) => PurgeScope::Url,
         PurgeTarget::Prefix(_) => PurgeScope::Prefix,
@@ -139,11 +144,11 @@ pub(crate) fn invalidate_url(shared: &Shared, at: &RuleAt, request: &Request, ur
                 text.truncate(length);
                 // The epoch first: what is in flight must not be stored after the removal.
                 shared.epochs.advance(key);
-                drop(shared.store.remove(key));
+                shared.forget(key);
             }
         } else {
             let url = hash(&shared.seed, &text).0;
-            record(shared, vec![Target::Url { site: at.site_number(), url }], Kind::Hard);
+            record_at_once(shared, Target::Url { site: at.site_number(), url });
         }
     }
 }
@@ -151,15 +156,45 @@ pub(crate) fn invalidate_url(shared: &Shared, at: &RuleAt, request: &Request, ur
 /// Makes what carries a cache group stale (RFC 9875 §3: invalidation, as by an unsafe method).
 pub(crate) fn invalidate_group(shared: &Shared, at: &RuleAt, group: &[u8]) {
     let tag = tag_hash(&shared.tag_seed(), group);
-    record(shared, vec![Target::Tag { site: at.site_number(), tag }], Kind::Hard);
+    record_at_once(shared, Target::Tag { site: at.site_number(), tag });
 }
 
-fn record(shared: &Shared, targets: Vec<Target>, kind: Kind) -> u64 {
-    let mut purges = shared.purges.write();
+/// What has to be true of a purge before it is in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Durability {
+    /// It is safe from a loss of power. Whoever asked for it is told so.
+    Required,
+    /// It comes from a visitor's request, which must not wait for a disk: safe from the end of the process, if that can be.
+    Wanted,
+}
+
+/// Puts a hard purge of one target in force that nobody is told of.
+fn record_at_once(shared: &Shared, target: Target) {
+    let _always = record(shared, vec![target], Kind::Hard, Durability::Wanted);
+}
+
+fn record(
+    shared: &Shared,
+    targets: Vec<Target>,
+    kind: Kind,
+    durability: Durability,
+) -> Result<u64, PurgeError> {
+    // Held to the end, so that positions come into force in their order; look-ups never take it.
+    let mut log = shared.purge_log.lock();
     let position = shared.purge_position.load(Ordering::Relaxed) + 1;
+    if let Some(log) = &mut *log {
+        let sync = durability == Durability::Required;
+        match log.append(position, kind, &targets, &shared.site_numbers, sync) {
+            Ok(()) => {}
+            Err(error) if sync => return Err(PurgeError::NotLogged(error.to_string())),
+            // What is stored from now on has a position that the log may not know, and is dropped by a restart.
+            Err(error) => eprintln!("perigee: the purge log cannot be written: {error}"),
+        }
+    }
+    let mut purges = shared.purges.write();
     targets.into_iter().for_each(|target| purges.record(Purge { target, kind }, position));
     shared.purge_position.store(position, Ordering::Release);
-    position
+    Ok(position)
 }
 
 fn targets(shared: &Shared, loaded: &Arc<Loaded>, target: &PurgeTarget) -> Result<Vec<Target>, PurgeError> {

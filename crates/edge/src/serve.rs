@@ -1,6 +1,7 @@
 //! From something stored, streaming or passed to an [`Answer`]: preconditions, ranges and what the answer says of
 //! itself. Pure on its inputs; control flow stays in [`crate::flow`].
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use semantics::conditional::{
@@ -13,16 +14,18 @@ use crate::answer::{Answer, Body, ContentRange, Head, Note, Part};
 use crate::fetch::{RangeWanted, finish_head};
 use crate::flight::{Fill, FillReader};
 use crate::loaded::{RuleAt, view};
-use crate::object::Object;
+use crate::object::{Object, Stored};
 use crate::origin::OriginResponse;
 use crate::request::{Method, Request};
+use crate::slices::SliceReader;
+use crate::tiering::{self, SLICE_BYTES};
 use crate::worker::Worker;
 
 /// Answers from a stored response.
 pub(crate) fn stored(
-    worker: &Worker,
+    worker: &Rc<Worker>,
     at: &RuleAt,
-    request: &Request,
+    request: &Rc<Request>,
     stored: Object,
     assessment: &Assessment,
     note: Note,
@@ -60,14 +63,35 @@ pub(crate) fn stored(
                 answer.status = 206;
                 answer.length = Some(span.len());
                 answer.content_range = Some(ContentRange::Bytes(span.start(), span.end(), Some(length)));
-                answer.body = Body::Stored(stored, span.start(), span.end() + 1);
+                answer.body = body_of(worker, at, request, stored, span.start(), span.end() + 1);
                 return answer;
             }
-            Requested::Several(spans) => return several(worker, answer, stored, &spans, length),
+            Requested::Several(spans) => {
+                let reader = SliceReader::new(worker, request, at, &stored, 0, 0).map(Box::new);
+                return several(worker, answer, stored, reader, &spans, length);
+            }
         }
     }
-    answer.body = Body::Stored(stored, 0, length);
+    answer.body = body_of(worker, at, request, stored, 0, length);
     answer
+}
+
+/// Bytes `start..end` of a stored body, wherever it lies. What is not sent is not read either.
+fn body_of(
+    worker: &Rc<Worker>,
+    at: &RuleAt,
+    request: &Rc<Request>,
+    stored: Object,
+    start: u64,
+    end: u64,
+) -> Body {
+    if stored.slices().is_some() && request.method == Method::Head {
+        return Body::Empty;
+    }
+    match SliceReader::new(worker, request, at, &stored, start, end) {
+        Some(reader) => Body::Sliced(Box::new(reader)),
+        None => Body::Stored(stored, start, end),
+    }
 }
 
 fn not_modified(at: &RuleAt, mut fields: Fields, age: Option<u64>, note: Note) -> Answer {
@@ -89,7 +113,14 @@ fn unsatisfiable(answer: Answer, length: u64) -> Answer {
     }
 }
 
-fn several(worker: &Worker, mut answer: Answer, stored: Object, spans: &[Span], length: u64) -> Answer {
+fn several(
+    worker: &Worker,
+    mut answer: Answer,
+    stored: Object,
+    reader: Option<Box<SliceReader>>,
+    spans: &[Span],
+    length: u64,
+) -> Answer {
     let boundary = worker.request_id().text();
     let boundary = String::from_utf8_lossy(&boundary);
     let multipart = Multipart {
@@ -109,7 +140,7 @@ fn several(worker: &Worker, mut answer: Answer, stored: Object, spans: &[Span], 
     answer.status = 206;
     answer.length = Some(multipart.content_len());
     answer.content_type = Some(multipart.media_type());
-    answer.body = Body::Multipart(stored.clone(), parts, closing.into());
+    answer.body = Body::Multipart(stored.clone(), reader, parts, closing.into());
     answer
 }
 
@@ -160,21 +191,43 @@ fn from_parts(at: &RuleAt, request: &Request, stored: Object, age: Option<u64>, 
     answer
 }
 
-/// The Range to send on when nothing usable is stored: the visitor's own, if it is one plain range without If-Range.
-pub(crate) fn range_to_fetch(request: &Request) -> Option<RangeWanted> {
+/// The Range to send on when nothing usable is stored: the visitor's own, if it is one plain range without If-Range. With
+/// disks, the whole slices around it: they serve others too.
+pub(crate) fn range_to_fetch(worker: &Worker, request: &Request) -> Option<RangeWanted> {
     if request.method != Method::Get || request.fields.contains("if-range") {
         return None;
     }
     let mut lines = request.fields.get_all("range");
     let (Some(asked), None) = (lines.next(), lines.next()) else { return None };
-    range::single_spec(asked)?;
-    Some(RangeWanted { value: asked.to_vec(), if_range: None, completes: None })
+    let whole_slices = match range::single_spec(asked)? {
+        RangeSpec::From { first, last } if !worker.shared.disks.is_empty() => {
+            let start = first / SLICE_BYTES * SLICE_BYTES;
+            Some(match last {
+                Some(last) => {
+                    format!("bytes={start}-{}", last / SLICE_BYTES * SLICE_BYTES + (SLICE_BYTES - 1))
+                }
+                None => format!("bytes={start}-"),
+            })
+        }
+        _ => None,
+    };
+    let asked = asked.to_vec();
+    Some(match whole_slices {
+        Some(value) => {
+            RangeWanted { value: value.into(), asked: Some(asked), if_range: None, completes: None }
+        }
+        None => RangeWanted { value: asked, asked: None, if_range: None, completes: None },
+    })
 }
 
 /// The Range to send when some parts are held: the visitor's, or, for the whole, what is missing of it.
-pub(crate) fn range_to_complete(request: &Request, held: Option<&Object>) -> Option<RangeWanted> {
+pub(crate) fn range_to_complete(
+    worker: &Worker,
+    request: &Request,
+    held: Option<&Object>,
+) -> Option<RangeWanted> {
     if request.fields.contains("range") {
-        return range_to_fetch(request);
+        return range_to_fetch(worker, request);
     }
     let held = held.filter(|_| request.method == Method::Get)?;
     let parts = held.parts().filter(|parts| parts.lone.is_none())?;
@@ -182,7 +235,7 @@ pub(crate) fn range_to_complete(request: &Request, held: Option<&Object>) -> Opt
     let prefix = Span::with_len(0, parts.held_from(0))?;
     spans.insert(prefix).ok()?;
     let Completion { range, if_range } = range::completion(&spans, parts.complete_len, None, &held.fields())?;
-    Some(RangeWanted { value: range.into_bytes(), if_range, completes: Some(held.clone()) })
+    Some(RangeWanted { value: range.into_bytes(), asked: None, if_range, completes: Some(held.clone()) })
 }
 
 /// The key of a fetch: that of the object, or of this range of it.
@@ -206,8 +259,9 @@ pub(crate) fn flight_key(
 
 /// Answers from a fill; `None` when the bytes it needs have passed already.
 pub(crate) fn fill(
+    worker: &Rc<Worker>,
     at: &RuleAt,
-    request: &Request,
+    request: &Rc<Request>,
     fill: &Arc<Fill>,
     reader: Option<FillReader>,
     assessment: &Assessment,
@@ -244,12 +298,52 @@ pub(crate) fn fill(
             }
         }
     }
-    let reader = match reader {
-        Some(reader) if reader.offset() == start => reader,
-        _ => fill.read_from(start)?,
+    if let Some(ContentRange::Bytes(first, last, complete)) = fill.content_range {
+        let wanted = part_of_fill(request, first, last, complete)?;
+        answer.length = Some(wanted.len());
+        answer.content_range = Some(ContentRange::Bytes(wanted.start(), wanted.end(), complete));
+        (start, end) = (wanted.start() - first, Some(wanted.end() + 1 - first));
+    }
+    let reader = reader.filter(|reader| reader.offset() == start).or_else(|| fill.read_from(start));
+    let Some((_, sliced)) = &fill.sliced else {
+        answer.body = Body::Fill(reader?, end);
+        return Some(answer);
     };
-    answer.body = Body::Fill(reader, end);
+    if request.method == Method::Head {
+        return Some(answer);
+    }
+    // Whoever cannot keep up with the fill goes on from disk, if what is there can be told from another version.
+    let can_go_on = tiering::has_strong_validator(&fill.head);
+    let fill_start = match fill.content_range {
+        Some(ContentRange::Bytes(first, ..)) => first,
+        _ => 0,
+    };
+    answer.body = match (reader, can_go_on) {
+        (Some(reader), false) => Body::Fill(reader, end),
+        (None, false) => return None,
+        (reader, true) => {
+            let object = Stored::sliced(fill.facts, fill.position, fill.tags.clone(), &fill.head, *sliced);
+            let (from, to) = (fill_start + start, end.map_or(sliced.len, |end| fill_start + end));
+            let mut slices = SliceReader::new(worker, request, at, &Object::new(object), from, to)?;
+            if let Some(reader) = reader {
+                slices.follow(reader, fill, fill_start);
+            }
+            Body::Sliced(Box::new(slices))
+        }
+    };
     Some(answer)
+}
+
+/// What a request gets of a fill that is bytes `first..=last` of a representation; `None` when that is not in there.
+fn part_of_fill(request: &Request, first: u64, last: u64, complete: Option<u64>) -> Option<Span> {
+    let held = Span::new(first, last)?;
+    let asked = request.fields.get("range").and_then(range::single_spec);
+    let wanted = match (asked, complete) {
+        (Some(spec), Some(complete)) => spec.resolve(complete)?,
+        (Some(RangeSpec::From { first, last: Some(end) }), None) => Span::new(first, end.min(last))?,
+        _ => held,
+    };
+    held.covers(wanted).then_some(wanted)
 }
 
 /// What the edge answers by itself, by rule: a redirect, a preflight.

@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use model::purge::PurgeClock;
 use model::settings::Limits;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use semantics::key::KeySeed;
 use semantics::tags::TagSeed;
+use store::disk::Disks;
 use store::{Pages, Tier};
 
 use crate::clock::Clock;
@@ -20,7 +21,10 @@ use crate::flight::Flights;
 use crate::loaded::{Held, Loaded, SiteNumbers};
 use crate::object::Entry;
 use crate::origin::{FetchError, Origins};
+use crate::purge_log::PurgeLog;
 use crate::request::{Request, RequestId};
+use crate::slices::Runs;
+use crate::tiering::Reads;
 
 /// What all workers of an edge share.
 pub(crate) struct Shared {
@@ -29,6 +33,12 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) seed: KeySeed,
     pub(crate) store: Tier<Entry>,
+    /// What outlives memory and the process; none by default.
+    pub(crate) disks: Arc<Disks>,
+    /// Reads from disk that others may follow.
+    pub(crate) reads: Reads,
+    /// Fetches of parts of bodies that lie on disk.
+    pub(crate) runs: Runs,
     /// Where large bodies lie; `None` where the system has no such files.
     pub(crate) pages: Option<Pages>,
     pub(crate) flights: Flights,
@@ -41,6 +51,8 @@ pub(crate) struct Shared {
     /// Bytes of fills that are being kept, of all workers.
     pub(crate) fill_bytes: AtomicU64,
     pub(crate) purges: RwLock<PurgeClock>,
+    /// Where purges are written down; `None` while nothing outlives the process.
+    pub(crate) purge_log: Mutex<Option<PurgeLog>>,
     /// The newest purge position: an object fetched at or after it needs no look at `purges`.
     pub(crate) purge_position: AtomicU64,
     pub(crate) registry: Arc<observe::Registry>,
@@ -84,6 +96,7 @@ pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     pub(crate) origins: Origins,
     pub(crate) observer: observe::Observer,
+    pub(crate) disk_reader: store::disk::Reader,
     loaded: RefCell<(u64, Held)>,
     buffers: RefCell<Vec<Vec<u8>>>,
     watches: RefCell<Vec<Rc<Watch>>>,
@@ -123,6 +136,7 @@ impl Worker {
         Worker {
             origins,
             observer,
+            disk_reader: shared.disks.reader(),
             loaded: RefCell::new((version, Rc::new(loaded))),
             buffers: RefCell::default(),
             watches: RefCell::default(),

@@ -116,6 +116,30 @@ families! {
         "Objects evicted to make room.";
     STORE_REMOVED = Counter "perigee_store_removed_objects_total" ["tier"] in "objects":
         "Objects removed or replaced by name.";
+    DISK_HEALTH = Gauge "perigee_disk_health_state" ["disk"] in "state":
+        "How the disk fares: 0 well, 1 full, 2 failed and out of use until the next start.";
+    DISK_WRITTEN = Counter "perigee_disk_written_bytes_total" ["disk", "kind"] in "bytes":
+        "Bytes written to the disk: for fills, for rewriting what is in use, and beside these (padding, footers, index).";
+    DISK_PAYLOAD = Counter "perigee_disk_payload_bytes_total" ["disk"] in "bytes":
+        "Bytes of bodies and heads in the fills; written bytes divided by these is the write amplification.";
+    DISK_READ = Counter "perigee_disk_read_bytes_total" ["disk"] in "bytes":
+        "Bytes read from the disk to answer visitors.";
+    DISK_REFUSED = Counter "perigee_disk_refused_objects_total" ["disk", "reason"] in "objects":
+        "Objects and slices that were not written: asked for once while the write budget is low, over the budget, the queue full, or a failed write.";
+    DISK_REWRITTEN = Counter "perigee_disk_rewritten_objects_total" ["disk"] in "objects":
+        "Objects and slices copied forward because they were in use when their segment was evicted.";
+    DISK_DAMAGED = Counter "perigee_disk_damaged_records_total" ["disk"] in "records":
+        "Records that were not what was written; each was a miss.";
+    DISK_ERRORS = Counter "perigee_disk_errors_total" ["disk", "operation"] in "errors":
+        "Reads and writes that failed.";
+    DISK_QUEUED = Gauge "perigee_disk_queued_bytes" ["disk"] in "bytes":
+        "Bytes that wait to be written.";
+    DISK_READING = Gauge "perigee_disk_reads_in_flight" ["disk"] in "reads":
+        "Reads under way.";
+    DISK_OLDEST = Gauge "perigee_disk_oldest_segment_seconds" ["disk"] in "seconds":
+        "Age of the segment that is evicted next, since the start; 0 until the disk was filled once.";
+    DISK_INDEX = Gauge "perigee_disk_index_bytes" ["disk"] in "bytes":
+        "Memory that the disk's index takes.";
     FILLS = Gauge "perigee_fills_in_flight" [] in "fills":
         "Fetches being written into the cache now.";
     PURGES = Counter "perigee_purges_total" ["scope", "form"] in "purges":

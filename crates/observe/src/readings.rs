@@ -8,6 +8,8 @@ use crate::event::Slot;
 pub struct Readings {
     /// The store's tiers; at most a handful.
     pub tiers: Vec<TierReading>,
+    /// The disks; a handful.
+    pub disks: Vec<DiskReading>,
     /// The origins of the running snapshot.
     pub origins: Vec<OriginReading>,
     /// The last purge position in force on all workers.
@@ -23,7 +25,7 @@ pub struct Readings {
 /// One tier of the store. All but the bytes and objects held are totals since start.
 #[derive(Clone, Debug, Default)]
 pub struct TierReading {
-    /// Which tier: `memory`.
+    /// Which tier: `memory`, or `disk` for all disks together.
     pub tier: &'static str,
     /// Bytes charged to the budget: bodies, heads and index.
     pub bytes: u64,
@@ -43,6 +45,37 @@ pub struct TierReading {
     pub evicted: u64,
     /// Objects removed or replaced by name.
     pub removed: u64,
+}
+
+/// One disk. Totals since start, but for what is said to be now.
+#[derive(Clone, Debug, Default)]
+pub struct DiskReading {
+    /// Its directory.
+    pub disk: String,
+    /// Now: 0 well, 1 full, 2 failed.
+    pub health: u64,
+    /// Bytes written for fills, for rewriting, and beside these.
+    pub written_bytes: [u64; 3],
+    /// Bytes of bodies and heads in the fills.
+    pub payload_bytes: u64,
+    /// Bytes read.
+    pub read_bytes: u64,
+    /// Objects not written: first sight, over budget, queue full, write failed.
+    pub refused: [u64; 4],
+    /// Objects copied forward.
+    pub rewritten: u64,
+    /// Records that were not what was written.
+    pub damaged: u64,
+    /// Failed reads and writes.
+    pub errors: [u64; 2],
+    /// Bytes waiting to be written now.
+    pub queued_bytes: u64,
+    /// Reads under way now.
+    pub reading: u64,
+    /// Age of the oldest segment now.
+    pub oldest_segment_secs: u64,
+    /// Memory of the index now.
+    pub index_bytes: u64,
 }
 
 /// One origin's state.

@@ -10,7 +10,7 @@ use crate::cells::{BySlot, CLASS_NAMES, Counter, OriginCells, SiteCells, WorkerC
 use crate::event::{Limit, OriginFailure, PurgeForm, PurgeScope, Slot};
 use crate::exposition::Exposition;
 use crate::histogram::{Histogram, Merged};
-use crate::readings::Readings;
+use crate::readings::{DiskReading, Readings};
 use crate::registry::{Names, Registry};
 
 pub(crate) fn render(registry: &Registry) -> String {
@@ -197,7 +197,46 @@ fn render_store(out: &mut Exposition, readings: &Readings) {
     tiers.iter().for_each(|tier| out.sample(&STORE_REFUSED, &[tier.tier], tier.refused));
     tiers.iter().for_each(|tier| out.sample(&STORE_EVICTED, &[tier.tier], tier.evicted));
     tiers.iter().for_each(|tier| out.sample(&STORE_REMOVED, &[tier.tier], tier.removed));
+    render_disks(out, readings);
     out.sample(&FILLS, &[], readings.fills_in_flight);
+}
+
+fn render_disks(out: &mut Exposition, readings: &Readings) {
+    let disks = &readings.disks;
+    for_each_disk(out, &DISK_HEALTH, disks, |disk| disk.health);
+    for disk in disks {
+        for (kind, bytes) in ["fill", "rewrite", "overhead"].into_iter().zip(disk.written_bytes) {
+            out.sample(&DISK_WRITTEN, &[&disk.disk, kind], bytes);
+        }
+    }
+    for_each_disk(out, &DISK_PAYLOAD, disks, |disk| disk.payload_bytes);
+    for_each_disk(out, &DISK_READ, disks, |disk| disk.read_bytes);
+    for disk in disks {
+        let reasons = ["first-sight", "over-budget", "queue-full", "write-failed"];
+        for (reason, count) in reasons.into_iter().zip(disk.refused) {
+            out.sample(&DISK_REFUSED, &[&disk.disk, reason], count);
+        }
+    }
+    for_each_disk(out, &DISK_REWRITTEN, disks, |disk| disk.rewritten);
+    for_each_disk(out, &DISK_DAMAGED, disks, |disk| disk.damaged);
+    for disk in disks {
+        for (operation, count) in ["read", "write"].into_iter().zip(disk.errors) {
+            out.sample(&DISK_ERRORS, &[&disk.disk, operation], count);
+        }
+    }
+    for_each_disk(out, &DISK_QUEUED, disks, |disk| disk.queued_bytes);
+    for_each_disk(out, &DISK_READING, disks, |disk| disk.reading);
+    for_each_disk(out, &DISK_OLDEST, disks, |disk| disk.oldest_segment_secs);
+    for_each_disk(out, &DISK_INDEX, disks, |disk| disk.index_bytes);
+}
+
+fn for_each_disk(
+    out: &mut Exposition,
+    family: &'static Family,
+    disks: &[DiskReading],
+    value: fn(&DiskReading) -> u64,
+) {
+    disks.iter().for_each(|disk| out.sample(family, &[&disk.disk], value(disk)));
 }
 
 fn render_control(out: &mut Exposition, registry: &Registry, readings: Option<&Readings>) {

@@ -107,6 +107,8 @@ impl Serve {
             listen: (!self.listen.is_empty()).then(|| self.listen.clone()),
             clock: Clock::system(),
             key_seed: state.key_seed()?,
+            state: Some(state.path().to_owned()),
+            disk_engine: None,
             access_log: start_access_log(settings, &registry)?,
             registry,
         };
@@ -118,6 +120,14 @@ impl Serve {
             StartError::Thread(cause) => {
                 Failure::new(format!("{error}: {cause}"), "look at the limits of this user")
             }
+            StartError::PurgeLog(_, cause) => Failure::new(
+                format!("{error}: {cause}"),
+                "it must be readable and writable by this user; without it, what is on disk could not be trusted",
+            ),
+            StartError::Disks(_) => Failure::new(
+                error.to_string(),
+                "correct path and size of [[store.disk]], or take it out to run from memory alone",
+            ),
         })
     }
 

@@ -6,6 +6,8 @@
 //!   admin-token      0600   64 hex digits; whoever can read it may purge and reload
 //!   key-seed         0600   32 hex digits; seeds the hash of cache keys, so that nobody can aim at collisions
 //!   admin-address    0600   host:port of the admin API of the edge that started last
+//!   purges           0600   purges that what is on disk must not outlive; only with disks
+//!   store/           0700   the disk that names no directory of its own
 //!   lock             0600   empty; locked (flock) by the edge that runs
 //! ```
 //!
@@ -66,6 +68,11 @@ impl StateDir {
     /// As [`StateDir::find`], from this process's environment.
     pub(crate) fn find_here(chosen: Option<PathBuf>) -> Result<Self, Failure> {
         Self::find(chosen, |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from))
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
     }
 
     /// Makes the directory with mode 0700, with its parents, unless it exists.

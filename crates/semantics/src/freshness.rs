@@ -68,6 +68,35 @@ impl LifetimeSource {
         matches!(self, LifetimeSource::Rule | LifetimeSource::RuleForStatus)
     }
 
+    fn to_bytes(self) -> [u8; 2] {
+        match self {
+            LifetimeSource::Rule => [0, 0],
+            LifetimeSource::RuleForStatus => [1, 0],
+            LifetimeSource::TargetedSMaxage(place) => [2, place],
+            LifetimeSource::TargetedMaxAge(place) => [3, place],
+            LifetimeSource::SMaxage => [4, 0],
+            LifetimeSource::MaxAge => [5, 0],
+            LifetimeSource::Expires => [6, 0],
+            LifetimeSource::Heuristic => [7, 0],
+            LifetimeSource::Nothing => [8, 0],
+        }
+    }
+
+    fn from_bytes(bytes: [u8; 2]) -> Option<Self> {
+        Some(match bytes {
+            [0, 0] => LifetimeSource::Rule,
+            [1, 0] => LifetimeSource::RuleForStatus,
+            [2, place] => LifetimeSource::TargetedSMaxage(place),
+            [3, place] => LifetimeSource::TargetedMaxAge(place),
+            [4, 0] => LifetimeSource::SMaxage,
+            [5, 0] => LifetimeSource::MaxAge,
+            [6, 0] => LifetimeSource::Expires,
+            [7, 0] => LifetimeSource::Heuristic,
+            [8, 0] => LifetimeSource::Nothing,
+            _ => return None,
+        })
+    }
+
     /// Whether the origin set the lifetime by name.
     pub const fn is_explicit(self) -> bool {
         !self.is_rule() && !matches!(self, LifetimeSource::Heuristic | LifetimeSource::Nothing)
@@ -130,6 +159,38 @@ impl Facts {
     /// Whether the origin can be asked "has it changed?".
     pub const fn has_validator(&self) -> bool {
         self.flags.has(Flags::STRONG_ETAG.with(Flags::WEAK_ETAG).with(Flags::LAST_MODIFIED))
+    }
+
+    /// The facts as 40 bytes, for storing: numbers little-endian, in the order of the fields.
+    pub fn to_bytes(&self) -> [u8; 40] {
+        let mut bytes = [0; 40];
+        bytes[..8].copy_from_slice(&self.response_time.0.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.initial_age_ms.to_le_bytes());
+        bytes[16..20].copy_from_slice(&self.lifetime.to_le_bytes());
+        bytes[20..24].copy_from_slice(&self.stale_while_revalidate.to_le_bytes());
+        bytes[24..28].copy_from_slice(&self.stale_if_error.to_le_bytes());
+        bytes[28..30].copy_from_slice(&self.status.to_le_bytes());
+        bytes[30..32].copy_from_slice(&self.source.to_bytes());
+        bytes[32..34].copy_from_slice(&self.flags.0.to_le_bytes());
+        bytes
+    }
+
+    /// Reads back what [`Facts::to_bytes`] has made; `None` for anything that it cannot have made.
+    pub fn from_bytes(bytes: &[u8; 40]) -> Option<Facts> {
+        let half = |at: usize| [bytes[at], bytes[at + 1]];
+        let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        let double = |at: usize| u64::from(word(at)) | u64::from(word(at + 4)) << 32;
+        let is_clean = bytes[34..].iter().all(|byte| *byte == 0);
+        is_clean.then_some(Facts {
+            response_time: Wall(double(0).cast_signed()),
+            initial_age_ms: double(8),
+            lifetime: word(16),
+            stale_while_revalidate: word(20),
+            stale_if_error: word(24),
+            status: u16::from_le_bytes(half(28)),
+            source: LifetimeSource::from_bytes(half(30))?,
+            flags: Flags(u16::from_le_bytes(half(32))),
+        })
     }
 
     /// The same response as just confirmed by its origin, but for this one use: stale at once and never used stale.

@@ -37,6 +37,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -114,6 +115,11 @@ impl Spot {
         self.place.heat
     }
 
+    /// Whether both are the same record.
+    pub fn is(&self, other: &Spot) -> bool {
+        (self.disk, self.sequence) == (other.disk, other.sequence) && self.place.is(&other.place)
+    }
+
     /// Bytes of its record on the disk.
     pub fn bytes(&self) -> u32 {
         self.place.bytes
@@ -158,7 +164,7 @@ impl Disks {
         common: &DisksConfig,
     ) -> (Self, Vec<(String, Result<Opened, OpenError>)>) {
         let (mut engine, mut pool) = (common.engine, None);
-        if engine == EngineKind::Pool {
+        if engine == EngineKind::Pool && !configs.is_empty() {
             pool = Pool::start().ok().map(Arc::new);
             if pool.is_none() {
                 engine = EngineKind::Ring;
@@ -230,6 +236,11 @@ impl Disks {
         })
     }
 
+    /// Whether a value of the key has been put and is not in the index yet.
+    pub fn is_waiting(&self, key: u128) -> bool {
+        self.disks.iter().any(|disk| disk.volume.ledger.lock().waiting.contains_key(&key))
+    }
+
     /// Asks for a value to be written, in place of the key's former one. Whether it will be, as far as is known: the budget
     /// allows it and the queue has room. What is refused, and what was under the key before, is gone.
     ///
@@ -283,12 +294,28 @@ impl Disks {
     /// A way to read, for the calling thread: see [`Reader`]. Where a ring cannot be had, reads are made on the spot by the
     /// pool.
     pub fn reader(self: &Arc<Self>) -> Reader {
+        if self.disks.is_empty() {
+            return Reader { disks: self.clone(), engine: None };
+        }
         let engine = match (&self.pool, self.engine) {
             (Some(pool), _) => Ok(Engine::Pool(pool.clone())),
             (None, _) => Ring::start().map(Engine::Ring),
         };
         let engine = engine.or_else(|_| Pool::start().map(|pool| Engine::Pool(Arc::new(pool))));
         Reader { disks: self.clone(), engine: engine.ok() }
+    }
+
+    /// [`Reader::read`] of a whole value on the spot: waits for the disk. For whoever looks, not for whoever serves.
+    ///
+    /// # Errors
+    /// See [`Unread`].
+    pub fn read_now(self: &Arc<Self>, key: u128, spot: &Spot) -> Result<Record, Unread> {
+        let reader = Reader { disks: self.clone(), engine: Some(Engine::Now) };
+        let mut reading = std::pin::pin!(reader.read(key, spot, usize::MAX));
+        match reading.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(read) => read,
+            Poll::Pending => Err(Unread::Failed),
+        }
     }
 
     /// What each disk holds and did.

@@ -202,13 +202,28 @@ impl<V: Weigh + Clone> Tier<V> {
 
     /// Stores a value in place of the key's former one. Evicts what is needed; drops outside any lock.
     pub fn insert(&self, key: u128, value: V) -> Insertion {
+        self.insert_if(key, value, |_| true).unwrap_or(Insertion::Refused(Refusal::NoRoom))
+    }
+
+    /// Stores a value that was read from elsewhere, unless the key has one by now or `still` says that it no longer holds.
+    /// Whoever makes it not hold and then calls [`Tier::remove`] can be sure that the key is empty: `still` runs under the
+    /// shard's lock. It must be short and must not use the tier.
+    pub fn restore(&self, key: u128, value: V, still: impl Fn() -> bool) -> bool {
+        let inserted = self.insert_if(key, value, |is_empty| is_empty && still());
+        matches!(inserted, Some(Insertion::Inserted | Insertion::Replaced))
+    }
+
+    /// `condition` is told whether the key is empty, under the shard's lock; `None` when it refused.
+    fn insert_if(&self, key: u128, value: V, condition: impl Fn(bool) -> bool) -> Option<Insertion> {
         let index = self.shard_of(key);
         let shard = &self.shards[index];
         let bytes = value.bytes().saturating_add(Self::ENTRY_BYTES);
         let Some(bytes) = u32::try_from(bytes).ok().filter(|_| bytes <= self.object_bytes_max()) else {
-            drop(self.take(index, key, |_| true));
+            if condition(false) {
+                drop(self.take(index, key, |_| true));
+            }
             count(&shard.counts.refused_too_large);
-            return Insertion::Refused(Refusal::TooLarge);
+            return Some(Insertion::Refused(Refusal::TooLarge));
         };
         let mut reserved = 0;
         loop {
@@ -220,9 +235,11 @@ impl<V: Weigh + Clone> Tier<V> {
                 drop(entries);
                 if !self.reserve(needed - reserved) {
                     self.release(reserved);
-                    drop(self.take(index, key, |_| true));
+                    if condition(false) {
+                        drop(self.take(index, key, |_| true));
+                    }
                     count(&shard.counts.refused_no_room);
-                    return Insertion::Refused(Refusal::NoRoom);
+                    return Some(Insertion::Refused(Refusal::NoRoom));
                 }
                 // The former value may have changed or left while the lock was open: look again. What is reserved
                 // only grows and never beyond `bytes`, so this ends.
@@ -230,6 +247,11 @@ impl<V: Weigh + Clone> Tier<V> {
                 continue;
             }
             reserved = reserved.max(needed);
+            if !condition(former.is_none()) {
+                drop(entries);
+                self.release(reserved);
+                return None;
+            }
             let old = match former {
                 Some(id) => Some(entries.replace(id, value, bytes, &self.clock)),
                 None => {
@@ -242,7 +264,7 @@ impl<V: Weigh + Clone> Tier<V> {
             entries.publish(&self.ranks[index]);
             drop(entries);
             self.release(reserved + former_bytes - bytes as usize);
-            return match old {
+            return Some(match old {
                 Some(old) => {
                     drop(old);
                     count(&shard.counts.replacements);
@@ -252,7 +274,7 @@ impl<V: Weigh + Clone> Tier<V> {
                     count(&shard.counts.insertions);
                     Insertion::Inserted
                 }
-            };
+            });
         }
     }
 

@@ -13,6 +13,7 @@ use model::{Diagnostic, Snapshot};
 use observe::Totals;
 use semantics::{Fields, Outcome};
 use serde_json::{Value, json};
+use store::disk::Health;
 
 use super::explain::{self, Question};
 use super::guard::Guard;
@@ -190,17 +191,47 @@ fn status_json(
         "duration_p50_us": totals.duration_p50_us,
         "duration_p99_us": totals.duration_p99_us,
         "log_lines_dropped": totals.log_lines_dropped,
-        "store": [{
-            "tier": "memory",
-            "bytes": status.memory.bytes,
-            "bytes_max": status.memory.bytes_max,
-            "objects": status.memory.entries,
-            "found": status.memory.hits,
-            "absent": status.memory.misses,
-            "evicted": status.memory.evictions,
-        }],
+        "store": tiers_json(status),
         "origins": origins.collect::<Vec<_>>(),
     })
+}
+
+/// The memory tier, and each disk.
+fn tiers_json(status: &Status) -> Vec<Value> {
+    let memory = json!({
+        "tier": "memory",
+        "bytes": status.memory.bytes,
+        "bytes_max": status.memory.bytes_max,
+        "objects": status.memory.entries,
+        "found": status.memory.hits,
+        "absent": status.memory.misses,
+        "evicted": status.memory.evictions,
+    });
+    let disks = status.disks.iter().map(|disk| {
+        json!({
+            "tier": "disk",
+            "directory": disk.name,
+            "health": match disk.health {
+                Health::Well => "well",
+                Health::Full => "full",
+                Health::Failed => "failed",
+            },
+            "bytes": disk.bytes,
+            "bytes_max": disk.bytes_max,
+            "objects": disk.records,
+            "index_bytes": disk.index_bytes,
+            "found": disk.found,
+            "absent": disk.absent,
+            "evicted": disk.evicted,
+            "rewritten": disk.rewritten,
+            "damaged": disk.damaged,
+            "read_errors": disk.read_errors,
+            "write_errors": disk.write_errors,
+            "queued_bytes": disk.queued_bytes,
+            "oldest_segment_s": disk.oldest_segment_secs,
+        })
+    });
+    std::iter::once(memory).chain(disks).collect()
 }
 
 async fn purge(State(api): State<Shared>, headers: HeaderMap, body: Bytes) -> Result<Json<Value>, Problem> {

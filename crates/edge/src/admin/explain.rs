@@ -1,6 +1,6 @@
 //! Why a request would be answered as it would be, now: its site, rule, key and variant, what is stored under it, the
 //! freshness sum, the decision. Looks with the same functions that the request machine uses, changes nothing and asks no
-//! origin; the look-up counts in the store's statistics like any other.
+//! origin; the look-up counts in the store's statistics like any other, and what is on disk is read for it.
 
 use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr};
@@ -25,10 +25,11 @@ use super::purge::hosts_served;
 use crate::Handle;
 use crate::loaded::{RuleAt, view};
 use crate::lookup::{self, Found};
-use crate::object::{Item, Stored, Variants};
+use crate::object::{Item, Sliced, Stored, Variants};
 use crate::purging::Url;
 use crate::request::{Method, Protocol, Request, RequestId};
 use crate::serve::parts_answer;
+use crate::tiering::{self, SLICE_BYTES};
 use crate::worker::Shared;
 
 /// The request to explain.
@@ -73,15 +74,24 @@ pub(super) fn explain(handle: &Handle, question: &Question) -> Result<Value, Pro
     lookup::write_request_key(&mut text, &at, &request);
     explanation["key"] = String::from_utf8_lossy(&text).lines().collect();
     // Before the look-up, which may take out what has been purged.
-    let entry = shared.store.peek(hash(&shared.seed, &text).0);
-    let found = lookup::find(shared, &at, &request, &mut text);
-    if let Some(Item::Variants(variants)) = entry.as_deref() {
+    let primary = hash(&shared.seed, &text).0;
+    let entry = shared.store.peek(primary);
+    let mut from_disk = Vec::new();
+    let found = loop {
+        match lookup::find(shared, &at, &request, &mut text, &from_disk) {
+            Found::OnDisk { key, spot } => from_disk.push((key, tiering::peek(shared, key, &spot))),
+            found => break found,
+        }
+    };
+    let read = from_disk.iter().find(|(key, _)| *key == primary).and_then(|(_, entry)| entry.clone());
+    if let Some(Item::Variants(variants)) = entry.or(read).as_deref() {
         explanation["variant"] = variant_json(variants, &found, &request, &rule.policy);
     }
     let directives = RequestDirectives::parse(&request.fields);
     let (why, sentence) = match found {
         Found::Pass { .. } => (Why::HitForMiss, None),
         Found::Nothing { why, .. } => (why, None),
+        Found::OnDisk { .. } => unreachable!("read above"),
         Found::Object { key, stored, soft } => {
             let soft_at = soft.then(|| soft_position(shared, &at, &request, &stored)).flatten();
             let mut assessment = decide_reuse(&stored.facts, &directives, &rule.policy, request.now);
@@ -94,6 +104,13 @@ pub(super) fn explain(handle: &Handle, question: &Question) -> Result<Value, Pro
                 };
             }
             explanation["stored"] = stored_json(key, &stored, soft);
+            explanation["stored"]["head_in"] = match from_disk.iter().any(|(read, _)| *read == key) {
+                true => "disk".into(),
+                false => "memory".into(),
+            };
+            if let Some(sliced) = stored.slices() {
+                explanation["stored"]["slices"] = slices_json(shared, sliced);
+            }
             explanation["freshness"] =
                 freshness_json(&stored.facts, &rule.policy, request.now, &assessment, soft_at);
             match stored.parts().is_some() && !parts_answer(&request, &stored) {
@@ -152,7 +169,10 @@ fn soft_position(shared: &Shared, at: &RuleAt, request: &Request, stored: &Store
 /// has changed, the newest first.
 fn variant_json(variants: &Variants, found: &Found, request: &Request, policy: &Policy) -> Value {
     let key = match found {
-        Found::Object { key, .. } | Found::Pass { key } | Found::Nothing { key, .. } => key,
+        Found::Object { key, .. }
+        | Found::Pass { key }
+        | Found::Nothing { key, .. }
+        | Found::OnDisk { key, .. } => key,
     };
     let lists = variants.specs.iter().map(|spec| {
         let mut lines = Vec::new();
@@ -243,6 +263,13 @@ fn stored_json(key: u128, stored: &Stored, soft: bool) -> Value {
         "softly_purged": soft,
         "fields": SHOWN.iter().filter_map(shown).collect::<std::collections::BTreeMap<_, _>>(),
     })
+}
+
+/// How much of a body in slices is there.
+fn slices_json(shared: &Shared, sliced: &Sliced) -> Value {
+    let count = sliced.len.div_ceil(SLICE_BYTES);
+    let is_there = |number: &u64| shared.disks.find(shared.slice_key(sliced.id, *number)).is_some();
+    json!({ "on_disk": (0..count).filter(is_there).count(), "of": count })
 }
 
 fn freshness_json(

@@ -104,6 +104,10 @@ pub(super) fn refused(error: &PurgeError, snapshot: &Snapshot) -> Problem {
         PurgeError::NotAUrl(_) | PurgeError::QueryInPrefix(_) | PurgeError::EmptyTag => {
             Problem::new(StatusCode::BAD_REQUEST, error.to_string())
         }
+        PurgeError::NotLogged(_) => {
+            return Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+                .next("make room on the disk of the state directory, or look why it fails, and purge again");
+        }
     };
     problem.next("nothing was purged; correct it and purge again")
 }

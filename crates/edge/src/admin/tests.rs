@@ -50,6 +50,8 @@ fn world_before(origin: &str) -> World {
         listen: Some(vec![any_port()]),
         clock: Clock::system(),
         key_seed: [7; 16],
+        state: None,
+        disk_engine: None,
         registry: Registry::new(BuildInfo { version: "0.0.0", commit: "" }),
         access_log: None,
     };

@@ -18,6 +18,7 @@ use tokio::net::tcp::{ReadHalf, WriteHalf};
 use crate::answer::Body;
 use crate::h1;
 use crate::object::Stored;
+use crate::slices::SliceReader;
 use crate::worker::{Watch, Worker};
 
 use super::Gone;
@@ -186,7 +187,7 @@ impl Writer<'_> {
         chunked: bool,
     ) -> Result<(), Unwritten> {
         match body {
-            Body::Multipart(stored, parts, closing) => {
+            Body::Multipart(stored, None, parts, closing) => {
                 for part in parts {
                     out.extend_from_slice(&part.head);
                     self.write_stored(worker, out, &stored, part.start, part.end).await?;
@@ -194,6 +195,15 @@ impl Writer<'_> {
                 }
                 self.write(worker, &closing, &[]).await
             }
+            Body::Multipart(_, Some(mut reader), parts, closing) => {
+                for part in parts {
+                    out.extend_from_slice(&part.head);
+                    reader.seek(part.start, part.end);
+                    self.write_slices(worker, out, &mut reader).await?;
+                }
+                self.write(worker, &closing, &[]).await
+            }
+            Body::Sliced(mut reader) => self.write_slices(worker, out, &mut reader).await,
             Body::Fill(mut reader, end) => {
                 let mut left = end.map(|end| end.saturating_sub(reader.offset()));
                 while left != Some(0) {
@@ -221,6 +231,24 @@ impl Writer<'_> {
             }
             Body::Empty | Body::Bytes(_) | Body::Stored(..) | Body::Tunnel(_) => Ok(()),
         }
+    }
+
+    /// Writes what `out` holds and then bytes that are read from disk.
+    async fn write_slices(
+        &mut self,
+        worker: &Worker,
+        out: &mut Vec<u8>,
+        reader: &mut SliceReader,
+    ) -> Result<(), Unwritten> {
+        loop {
+            let next = self.next_piece(worker, out, reader.next()).await?;
+            let Some(piece) = next.map_err(|_| Unwritten::Origin)? else { break };
+            self.write(worker, out, &[&piece]).await?;
+            out.clear();
+        }
+        self.write(worker, out, &[]).await?;
+        out.clear();
+        Ok(())
     }
 
     /// Waits for a piece; if it takes a moment, what `out` holds is sent before.

@@ -109,6 +109,11 @@ fn full_readings(origin: Slot) -> Readings {
             absent: 2,
             ..TierReading::default()
         }],
+        disks: vec![DiskReading {
+            disk: "/cache".into(),
+            written_bytes: [5, 6, 7],
+            ..DiskReading::default()
+        }],
         origins: vec![
             OriginReading {
                 origin,
@@ -169,6 +174,7 @@ fn a_full_registry_renders_each_family_of_the_catalogue_once_and_in_order() {
         ("perigee_origin_breaker_state{origin=\"http://o.example\"}", 2.0),
         ("perigee_origin_connect_seconds_sum{origin=\"http://o.example\"}", 0.0016),
         ("perigee_store_lookups_total{tier=\"memory\",result=\"found\"}", 5.0),
+        ("perigee_disk_written_bytes_total{disk=\"/cache\",kind=\"rewrite\"}", 6.0),
         ("perigee_purge_position", 41.0),
         ("perigee_config_loaded_timestamp_seconds", 1.5),
         ("perigee_config_reloads_total{result=\"ok\"}", 1.0),

@@ -170,3 +170,37 @@ fn facts(lifetime: u32) -> Facts {
         flags: Flags::NONE,
     }
 }
+
+#[test]
+fn facts_come_back_from_their_bytes_and_nothing_else_does() {
+    let sources = [
+        LifetimeSource::Rule,
+        LifetimeSource::RuleForStatus,
+        LifetimeSource::TargetedSMaxage(1),
+        LifetimeSource::TargetedMaxAge(200),
+        LifetimeSource::SMaxage,
+        LifetimeSource::MaxAge,
+        LifetimeSource::Expires,
+        LifetimeSource::Heuristic,
+        LifetimeSource::Nothing,
+    ];
+    for source in sources {
+        let facts = Facts {
+            response_time: Wall(-1_234_567_890_123),
+            initial_age_ms: u64::MAX - 5,
+            lifetime: 0x0102_0304,
+            stale_while_revalidate: 7,
+            stale_if_error: u32::MAX,
+            status: 404,
+            source,
+            flags: Flags::NEVER_STALE.with(Flags::LAST_MODIFIED),
+        };
+        let bytes = facts.to_bytes();
+        assert_eq!(Facts::from_bytes(&bytes), Some(facts));
+        for (at, wrong) in [(30, 9), (39, 1)] {
+            let mut bytes = bytes;
+            bytes[at] = wrong;
+            assert_eq!(Facts::from_bytes(&bytes), None);
+        }
+    }
+}

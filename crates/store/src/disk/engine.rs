@@ -49,6 +49,8 @@ impl EngineKind {
 pub(crate) enum Engine {
     Ring(Rc<Ring>),
     Pool(Arc<Pool>),
+    /// The calling thread reads, and waits for it.
+    Now,
 }
 
 impl Engine {
@@ -63,7 +65,7 @@ impl Engine {
         let buffer = buffers.take(len);
         match (self, media.file()) {
             (Engine::Ring(ring), Some(_)) => ring.read(media.clone(), buffer, offset).await,
-            (Engine::Ring(_), None) => read_now(&**media, buffer, offset),
+            (Engine::Ring(_), None) | (Engine::Now, _) => read_now(&**media, buffer, offset),
             (Engine::Pool(pool), _) => pool.read(media.clone(), buffer, offset).await,
         }
     }

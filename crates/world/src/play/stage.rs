@@ -19,6 +19,8 @@ impl Stage {
             listen: Some(vec![([127, 0, 0, 1], 0).into()]),
             clock: Clock::manual(Wall::from_secs(begin_secs)),
             key_seed: KEY_SEED,
+            state: None,
+            disk_engine: None,
             registry: Registry::new(BuildInfo { version: "play", commit: "" }),
             access_log: None,
         };

@@ -1,0 +1,415 @@
+//! Purges on disk: what a restart must not forget while there are disks whose contents outlive it.
+//!
+//! ```text
+//! <sum> {"log":"5f0c…","version":1}
+//! <sum> {"position":7,"kind":"hard","targets":[{"tag":{"site":"shop","tag":"9a3e…"}}]}
+//! ```
+//!
+//! One line for each purge, each with a sum over the rest of it; in force only once it is safe from a loss of power. A line
+//! that was cut short at the end was never acknowledged, and is dropped. Sites stand there by name: numbers are given
+//! anew at each start. The log has an id: what is stored on a disk under the positions of another log is of no use, so a log
+//! that is lost or damaged costs the disks' contents, and never lets anything come back.
+//!
+//! It grows by about 100 bytes for each purge. Beyond [`LOG_BYTES_MAX`] it is written anew with the newest purge of each target,
+//! and of more than [`TARGETS_MAX`] the older half becomes one purge of everything.
+
+use std::collections::HashMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use model::purge::{Kind, Target};
+use semantics::key::{KeySeed, hash};
+use serde::{Deserialize, Serialize};
+
+use crate::loaded::SiteNumbers;
+
+const VERSION: u32 = 1;
+
+/// Length of a log above which it is written anew.
+const LOG_BYTES_MAX: u64 = 64 << 20;
+
+/// Targets that a log remembers one by one: about what a purge clock does.
+const TARGETS_MAX: usize = 400_000;
+
+/// A log of purges, open for appending.
+pub(crate) struct PurgeLog {
+    path: PathBuf,
+    file: File,
+    id: u128,
+    bytes: u64,
+    bytes_max: u64,
+    /// Set by a failed append: what the file ends with is not known.
+    is_torn: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct First {
+    log: String,
+    version: u32,
+}
+
+/// One purge as it stands in the log.
+#[derive(Clone, Serialize, Deserialize, PartialEq, Eq, Hash)]
+struct Line {
+    position: u64,
+    kind: LoggedKind,
+    targets: Vec<Logged>,
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize, PartialEq, Eq, Hash)]
+#[serde(rename_all = "lowercase")]
+enum LoggedKind {
+    Soft,
+    Hard,
+}
+
+#[derive(Clone, Serialize, Deserialize, PartialEq, Eq, Hash)]
+#[serde(rename_all = "lowercase")]
+enum Logged {
+    Everything,
+    Site { site: String },
+    Prefix { site: String, host: Option<String>, path: String },
+    Tag { site: String, tag: String },
+    Url { site: String, url: String },
+}
+
+/// What a log has told at its opening.
+pub(crate) struct Replayed {
+    pub(crate) purges: Vec<(u64, Kind, Target)>,
+    pub(crate) newest: u64,
+    /// Why an old log could not be gone on with, if there was one.
+    pub(crate) begun_anew: Option<String>,
+}
+
+impl PurgeLog {
+    /// Opens the log at `path`, or begins one. `chance` becomes the id of a new one.
+    ///
+    /// # Errors
+    /// Those of the file system. A damaged log is no error: it is set aside.
+    pub(crate) fn open(path: &Path, chance: u128, sites: &SiteNumbers) -> io::Result<(Self, Replayed)> {
+        Self::open_with(path, chance, sites, LOG_BYTES_MAX)
+    }
+
+    fn open_with(
+        path: &Path,
+        chance: u128,
+        sites: &SiteNumbers,
+        bytes_max: u64,
+    ) -> io::Result<(Self, Replayed)> {
+        let mut begun_anew = None;
+        let read = match fs::read(path) {
+            Ok(bytes) if bytes.is_empty() => None,
+            Ok(bytes) => match parse(&bytes) {
+                Ok(read) => Some(read),
+                Err(reason) => {
+                    let aside = path.with_extension("damaged");
+                    fs::rename(path, &aside)?;
+                    begun_anew = Some(format!("{reason}; the file was kept as {}", aside.display()));
+                    None
+                }
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        let (id, lines, bytes) = match read {
+            Some(Read { id, lines, whole_bytes }) => (id, lines, whole_bytes),
+            None => {
+                let first = first_line(chance);
+                write_anew(path, &first)?;
+                (chance, Vec::new(), first.len() as u64)
+            }
+        };
+        let file = OpenOptions::new().append(true).mode(0o600).open(path)?;
+        // What was cut short has no place before what comes next.
+        file.set_len(bytes)?;
+        let newest = lines.iter().map(|line| line.position).max().unwrap_or(0);
+        let purges = lines.iter().flat_map(|line| {
+            let kind = if line.kind == LoggedKind::Hard { Kind::Hard } else { Kind::Soft };
+            line.targets
+                .iter()
+                .filter_map(move |target| Some((line.position, kind, target.to_target(sites)?)))
+        });
+        let replayed = Replayed { purges: purges.collect(), newest, begun_anew };
+        let mut log = PurgeLog { path: path.to_owned(), file, id, bytes, bytes_max, is_torn: false };
+        if log.bytes > bytes_max {
+            log.write_anew()?;
+        }
+        Ok((log, replayed))
+    }
+
+    /// Names the log: positions of another one mean nothing.
+    pub(crate) fn id(&self) -> u128 {
+        self.id
+    }
+
+    /// Appends one purge. With `sync` it is safe from a loss of power on return, else from the end of the process.
+    ///
+    /// # Errors
+    /// Those of writing: the purge is not in the log then, and must not be acknowledged.
+    pub(crate) fn append(
+        &mut self,
+        position: u64,
+        kind: Kind,
+        targets: &[Target],
+        sites: &SiteNumbers,
+        sync: bool,
+    ) -> io::Result<()> {
+        let kind = if kind == Kind::Hard { LoggedKind::Hard } else { LoggedKind::Soft };
+        let targets = targets.iter().map(|target| Logged::of(target, sites)).collect();
+        let line = line_of(&Line { position, kind, targets });
+        if self.is_torn {
+            self.file.set_len(self.bytes)?;
+            self.is_torn = false;
+        }
+        let written =
+            self.file.write_all(&line).and_then(|()| if sync { self.file.sync_data() } else { Ok(()) });
+        if let Err(error) = written {
+            self.is_torn = true;
+            return Err(error);
+        }
+        self.bytes += line.len() as u64;
+        if self.bytes > self.bytes_max {
+            // The purge is in the log either way.
+            if let Err(error) = self.write_anew() {
+                eprintln!("perigee: {}: cannot be made shorter: {error}", self.path.display());
+                self.bytes_max = self.bytes * 2;
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves out what later purges have made needless.
+    fn write_anew(&mut self) -> io::Result<()> {
+        let read = parse(&fs::read(&self.path)?).map_err(io::Error::other)?;
+        let mut newest: HashMap<(LoggedKind, Logged), u64> = HashMap::new();
+        for line in read.lines {
+            for target in line.targets {
+                let position = newest.entry((line.kind, target)).or_insert(0);
+                *position = line.position.max(*position);
+            }
+        }
+        let mut kept: Vec<(u64, LoggedKind, Logged)> =
+            newest.into_iter().map(|((kind, target), position)| (position, kind, target)).collect();
+        kept.sort_unstable_by_key(|(position, ..)| *position);
+        if kept.len() > TARGETS_MAX {
+            let rest = kept.split_off(kept.len() - TARGETS_MAX / 2);
+            let position = kept.last().map_or(0, |(position, ..)| *position);
+            kept = vec![(position, LoggedKind::Hard, Logged::Everything)];
+            kept.extend(rest);
+        }
+        let mut bytes = first_line(self.id);
+        for (position, kind, target) in kept {
+            bytes.extend(line_of(&Line { position, kind, targets: vec![target] }));
+        }
+        write_anew(&self.path, &bytes)?;
+        self.file = OpenOptions::new().append(true).open(&self.path)?;
+        self.bytes = bytes.len() as u64;
+        self.bytes_max = self.bytes_max.max(self.bytes * 2);
+        Ok(())
+    }
+}
+
+fn write_anew(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
+}
+
+fn sum(text: &[u8]) -> String {
+    format!("{:016x}", hash(&KeySeed([0; 16]), text).0 as u64)
+}
+
+fn with_sum(text: &str) -> Vec<u8> {
+    format!("{} {text}\n", sum(text.as_bytes())).into_bytes()
+}
+
+fn first_line(id: u128) -> Vec<u8> {
+    let first = First { log: format!("{id:032x}"), version: VERSION };
+    with_sum(&serde_json::to_string(&first).unwrap_or_default())
+}
+
+fn line_of(line: &Line) -> Vec<u8> {
+    with_sum(&serde_json::to_string(line).unwrap_or_default())
+}
+
+struct Read {
+    id: u128,
+    lines: Vec<Line>,
+    /// Bytes up to the end of the last whole line.
+    whole_bytes: u64,
+}
+
+fn parse(bytes: &[u8]) -> Result<Read, String> {
+    let text = |line: &[u8]| {
+        let (check, rest) = line.split_at_checked(17)?;
+        (check[..16] == *sum(rest).as_bytes() && check[16] == b' ').then(|| rest.to_vec())
+    };
+    let mut lines = Vec::new();
+    let mut id = None;
+    let mut at = 0;
+    for (number, line) in (1..).zip(bytes.split_inclusive(|byte| *byte == b'\n')) {
+        let is_last = at + line.len() == bytes.len();
+        let whole = line.strip_suffix(b"\n").and_then(text);
+        let read = match (&id, whole) {
+            (None, Some(text)) => serde_json::from_slice::<First>(&text).ok().and_then(|first| {
+                id = Some(u128::from_str_radix(&first.log, 16).ok()?);
+                (first.version == VERSION).then_some(())
+            }),
+            (Some(_), Some(text)) => serde_json::from_slice(&text).ok().map(|line| lines.push(line)),
+            (_, None) => None,
+        };
+        match read {
+            Some(()) => at += line.len(),
+            None if is_last && number > 1 => break,
+            None => return Err(format!("line {number} is not what was written")),
+        }
+    }
+    let id = id.ok_or("it has no first line")?;
+    Ok(Read { id, lines, whole_bytes: at as u64 })
+}
+
+impl Logged {
+    fn of(target: &Target, sites: &SiteNumbers) -> Self {
+        let name = |site: &u32| sites.name(*site);
+        match target {
+            Target::Everything => Logged::Everything,
+            Target::Site(site) => Logged::Site { site: name(site) },
+            Target::Prefix { site, host, path } => {
+                Logged::Prefix { site: name(site), host: host.clone(), path: path.clone() }
+            }
+            Target::Tag { site, tag } => Logged::Tag { site: name(site), tag: format!("{tag:016x}") },
+            Target::Url { site, url } => Logged::Url { site: name(site), url: format!("{url:032x}") },
+        }
+    }
+
+    /// `None` for a number that is none: the line's sum was right, so it was written by another version, and more is
+    /// purged instead of less by whoever reads this.
+    fn to_target(&self, sites: &SiteNumbers) -> Option<Target> {
+        Some(match self {
+            Logged::Everything => Target::Everything,
+            Logged::Site { site } => Target::Site(sites.of(site)),
+            Logged::Prefix { site, host, path } => {
+                Target::Prefix { site: sites.of(site), host: host.clone(), path: path.clone() }
+            }
+            Logged::Tag { site, tag } => {
+                let (site, tag) = (sites.of(site), u64::from_str_radix(tag, 16));
+                tag.map_or(Target::Site(site), |tag| Target::Tag { site, tag })
+            }
+            Logged::Url { site, url } => {
+                let (site, url) = (sites.of(site), u128::from_str_radix(url, 16));
+                url.map_or(Target::Site(site), |url| Target::Url { site, url })
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("perigee-purges-{name}-{}", std::process::id()));
+            let _ = fs::remove_dir_all(&path);
+            fs::create_dir_all(&path).unwrap();
+            Scratch(path)
+        }
+
+        fn log(&self) -> PathBuf {
+            self.0.join("purges")
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn targets(sites: &SiteNumbers) -> Vec<Target> {
+        let site = sites.of("shop \"quoted\"");
+        vec![
+            Target::Everything,
+            Target::Site(site),
+            Target::Prefix { site, host: Some("a.example".into()), path: "/ü/".into() },
+            Target::Tag { site, tag: u64::MAX - 1 },
+            Target::Url { site, url: u128::MAX / 3 },
+        ]
+    }
+
+    #[test]
+    fn purges_come_back_after_a_restart_under_the_names_of_their_sites() {
+        let scratch = Scratch::new("back");
+        let sites = SiteNumbers::default();
+        let (mut log, replayed) = PurgeLog::open(&scratch.log(), 7, &sites).unwrap();
+        assert!(replayed.purges.is_empty() && replayed.begun_anew.is_none() && log.id() == 7);
+        for (position, target) in (1..).zip(targets(&sites)) {
+            log.append(position, Kind::Soft, &[target], &sites, true).unwrap();
+        }
+        // Numbers are others after a restart.
+        let sites = SiteNumbers::default();
+        sites.of("another");
+        let (log, replayed) = PurgeLog::open(&scratch.log(), 8, &sites).unwrap();
+        assert_eq!((log.id(), replayed.newest), (7, 5));
+        let wanted: Vec<_> =
+            (1..).zip(targets(&sites)).map(|(position, target)| (position, Kind::Soft, target)).collect();
+        assert_eq!(replayed.purges, wanted);
+    }
+
+    #[test]
+    fn a_line_that_was_cut_short_is_dropped_and_anything_else_that_is_wrong_ends_the_log() {
+        let scratch = Scratch::new("cut");
+        let sites = SiteNumbers::default();
+        let (mut log, _) = PurgeLog::open(&scratch.log(), 7, &sites).unwrap();
+        log.append(1, Kind::Hard, &[Target::Everything], &sites, true).unwrap();
+        let one = fs::read(scratch.log()).unwrap();
+        log.append(2, Kind::Hard, &targets(&sites), &sites, true).unwrap();
+        let two = fs::read(scratch.log()).unwrap();
+        for end in one.len()..two.len() {
+            fs::write(scratch.log(), &two[..end]).unwrap();
+            let (mut log, replayed) = PurgeLog::open(&scratch.log(), 8, &sites).unwrap();
+            assert_eq!((log.id(), replayed.newest), (7, 1), "cut at {end}");
+            log.append(2, Kind::Hard, &[Target::Site(0)], &sites, false).unwrap();
+            let (_, replayed) = PurgeLog::open(&scratch.log(), 8, &sites).unwrap();
+            assert_eq!(replayed.purges.len(), 2);
+        }
+        let first = one.iter().position(|byte| *byte == b'\n').unwrap();
+        for at in [0, 20, first + 3, one.len() - 5] {
+            let mut damaged = two.clone();
+            damaged[at] ^= 1;
+            fs::write(scratch.log(), damaged).unwrap();
+            let (log, replayed) = PurgeLog::open(&scratch.log(), 9, &sites).unwrap();
+            assert_eq!((log.id(), replayed.newest), (9, 0), "flipped at {at}");
+            assert!(replayed.begun_anew.unwrap().contains("line"));
+        }
+    }
+
+    #[test]
+    fn a_long_log_is_written_anew_with_what_still_matters() {
+        let scratch = Scratch::new("long");
+        let sites = SiteNumbers::default();
+        let site = sites.of("shop");
+        let (mut log, _) = PurgeLog::open_with(&scratch.log(), 7, &sites, 20_000).unwrap();
+        for position in 1..=2000 {
+            let target = Target::Tag { site, tag: position % 10 };
+            log.append(position, Kind::Hard, &[target], &sites, false).unwrap();
+        }
+        assert!(fs::metadata(scratch.log()).unwrap().len() < 30_000);
+        let (_, replayed) = PurgeLog::open_with(&scratch.log(), 8, &sites, 20_000).unwrap();
+        assert_eq!(replayed.newest, 2000);
+        for tag in 0..10 {
+            let newest = replayed.purges.iter().filter(|(_, _, target)| *target == Target::Tag { site, tag });
+            assert_eq!(
+                newest.map(|(position, ..)| position).max(),
+                Some(&(if tag == 0 { 2000 } else { 1990 + tag }))
+            );
+        }
+    }
+}

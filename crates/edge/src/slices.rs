@@ -1,0 +1,453 @@
+//! Reading a body that lies in slices on disk: each is read where it is there, followed where it is being fetched, and
+//! fetched where it is missing, whole slices at a time and once for all who want them.
+//!
+//! ```text
+//! next slice ─► on disk? ─► read, verified
+//!           ├─► in a run? ─► follow the fill           (a run is one fetch of consecutive slices, or of the whole body)
+//!           └─► neither   ─► begin a run: Range, If-Range ─► 206 of the same representation, or the object is outdated
+//! ```
+//!
+//! Only bytes of one representation ever come together: same strong validator, same length, else nothing.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use semantics::Why;
+use semantics::range::{self, ContentRange, Span};
+use store::disk::Record;
+
+use crate::answer::ContentRange as Described;
+use crate::fetch::{Job, RangeWanted};
+use crate::flight::{End, Fill, FillParts, FillReader, Flight};
+use crate::loaded::RuleAt;
+use crate::object::{Object, Sliced};
+use crate::request::Request;
+use crate::tiering::{Cutter, SLICE_BYTES, has_strong_validator};
+use crate::worker::Worker;
+
+/// Bytes that are read from disk at a time: what one slow visitor holds of memory.
+const PIECE_BYTES: u64 = 256 * 1024;
+
+/// Most slices that one run fetches, so that a run fits in memory while it is followed.
+const RUN_SLICES_MAX: u64 = 16;
+
+/// How far behind a run's progress a slice may lie that is waited for instead of being fetched.
+const AHEAD_BYTES_MAX: u64 = 4 * SLICE_BYTES;
+
+/// How often one reader tries again after something went wrong on its way.
+const TROUBLES_MAX: u32 = 3;
+
+/// How long a slice that is being written is waited for, and how often it is looked for.
+const WRITTEN_PATIENCE: Duration = Duration::from_secs(1);
+const WRITTEN_INTERVAL: Duration = Duration::from_millis(5);
+
+/// Fetches under way of bodies that lie in slices, by the id of those.
+#[derive(Default)]
+pub(crate) struct Runs(Mutex<HashMap<u128, Vec<Run>>>);
+
+#[derive(Clone)]
+struct Run {
+    /// First byte, and how many.
+    start: u64,
+    len: u64,
+    fill: Arc<Fill>,
+    /// Why it broke off.
+    trouble: Arc<OnceLock<Trouble>>,
+}
+
+/// Why a slice cannot be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// The origin has another representation by now: what is stored is of no use.
+    Outdated,
+    /// The origin gives nothing.
+    Origin(Why),
+}
+
+/// A run for as long as it goes on.
+pub(crate) struct Registered<'a> {
+    runs: &'a Runs,
+    id: u128,
+    fill: Arc<Fill>,
+}
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        let mut runs = self.runs.0.lock();
+        if let Some(of_body) = runs.get_mut(&self.id) {
+            of_body.retain(|run| !Arc::ptr_eq(&run.fill, &self.fill));
+            if of_body.is_empty() {
+                runs.remove(&self.id);
+            }
+        }
+    }
+}
+
+impl Runs {
+    /// Lets readers find a fill whose bytes begin at `start` of the body.
+    pub(crate) fn register(&self, id: u128, start: u64, fill: &Arc<Fill>) -> Registered<'_> {
+        let len = fill.length.unwrap_or(u64::MAX);
+        let run = Run { start, len, fill: fill.clone(), trouble: Arc::default() };
+        self.0.lock().entry(id).or_default().push(run);
+        Registered { runs: self, id, fill: fill.clone() }
+    }
+
+    /// A reader at `offset` of the body, if a run has that byte or will have it soon.
+    fn follow(&self, id: u128, offset: u64) -> Option<(FillReader, Run)> {
+        let runs = self.0.lock();
+        runs.get(&id)?.iter().find_map(|run| run.reader_at(offset).map(|reader| (reader, run.clone())))
+    }
+
+    /// [`Runs::follow`], or the run that `begin` makes: decided at once for all workers.
+    fn follow_or_begin(
+        &self,
+        id: u128,
+        offset: u64,
+        begin: impl FnOnce() -> Run,
+    ) -> (Option<FillReader>, Run, IsNew) {
+        let mut runs = self.0.lock();
+        let of_body = runs.entry(id).or_default();
+        if let Some((reader, run)) = of_body.iter().find_map(|run| Some((run.reader_at(offset)?, run))) {
+            return (Some(reader), run.clone(), IsNew::Followed);
+        }
+        let run = begin();
+        of_body.push(run.clone());
+        (run.reader_at(offset), run, IsNew::Begun)
+    }
+}
+
+enum IsNew {
+    Followed,
+    Begun,
+}
+
+impl Run {
+    fn reader_at(&self, offset: u64) -> Option<FillReader> {
+        let progress = self.fill.progress();
+        let within = offset.checked_sub(self.start).filter(|within| *within < self.len)?;
+        let is_near = within <= progress.bytes.saturating_add(AHEAD_BYTES_MAX);
+        let is_broken = progress.end == Some(End::Broken) && within >= progress.bytes;
+        (is_near && !is_broken).then(|| self.fill.read_from(within)).flatten()
+    }
+}
+
+/// One answer's reader of a body in slices.
+pub(crate) struct SliceReader {
+    worker: Rc<Worker>,
+    request: Rc<Request>,
+    at: RuleAt,
+    object: Object,
+    sliced: Sliced,
+    offset: u64,
+    end: u64,
+    source: Source,
+    /// Read before it was asked for.
+    primed: Option<Bytes>,
+    troubles: u32,
+    /// A slice that could not be read: not to be read again.
+    unreadable: Option<u64>,
+}
+
+enum Source {
+    None,
+    Slice(Box<Record>, u64),
+    Run(FillReader, Run),
+}
+
+impl SliceReader {
+    /// Reads bytes `start..end` of `object`; `None` when its body is not in slices.
+    pub(crate) fn new(
+        worker: &Rc<Worker>,
+        request: &Rc<Request>,
+        at: &RuleAt,
+        object: &Object,
+        start: u64,
+        end: u64,
+    ) -> Option<Self> {
+        Some(SliceReader {
+            worker: worker.clone(),
+            request: request.clone(),
+            at: at.clone(),
+            sliced: *object.slices()?,
+            object: object.clone(),
+            offset: start,
+            end,
+            source: Source::None,
+            primed: None,
+            troubles: 0,
+            unreadable: None,
+        })
+    }
+
+    /// Goes on at other bytes.
+    pub(crate) fn seek(&mut self, start: u64, end: u64) {
+        (self.offset, self.end, self.source, self.primed) = (start, end, Source::None, None);
+    }
+
+    /// Follows a fill that has byte [`SliceReader::new`]'s `start` next, for as long as it can.
+    pub(crate) fn follow(&mut self, reader: FillReader, fill: &Arc<Fill>, fill_start: u64) {
+        let len = fill.length.unwrap_or(u64::MAX);
+        let run = Run { start: fill_start, len, fill: fill.clone(), trouble: Arc::default() };
+        self.source = Source::Run(reader, run);
+    }
+
+    /// Makes sure that there is a first piece, before anything is promised to the visitor.
+    pub(crate) async fn prime(&mut self) -> Result<(), Trouble> {
+        if self.primed.is_none() {
+            self.primed = self.advance().await?;
+        }
+        Ok(())
+    }
+
+    /// The next bytes; `None` after the last.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Trouble> {
+        match self.primed.take() {
+            Some(piece) => Ok(Some(piece)),
+            None => self.advance().await,
+        }
+    }
+
+    /// What the stored response is known by.
+    pub(crate) fn key(&self) -> u128 {
+        self.sliced.key
+    }
+
+    async fn advance(&mut self) -> Result<Option<Bytes>, Trouble> {
+        while self.offset < self.end {
+            match &mut self.source {
+                Source::None => self.find_source().await?,
+                Source::Slice(record, number) => {
+                    let (number, within) = (*number, self.offset % SLICE_BYTES);
+                    // Up to a multiple of a piece, so that each byte is read and verified once.
+                    let until = (within / PIECE_BYTES + 1) * PIECE_BYTES;
+                    let until = until.min(u64::from(record.body_len)).min(within + (self.end - self.offset));
+                    let read = self.worker.disk_reader.part(record, within as usize..until as usize).await;
+                    let is_last = until == u64::from(record.body_len);
+                    match read {
+                        Ok(piece) => {
+                            self.offset += piece.len() as u64;
+                            if is_last {
+                                self.source = Source::None;
+                            }
+                            return Ok(Some(piece));
+                        }
+                        Err(_counted) => {
+                            self.unreadable = Some(number);
+                            self.source = Source::None;
+                        }
+                    }
+                }
+                Source::Run(reader, run) => match reader.next().await {
+                    Ok(Some(mut piece)) => {
+                        piece.truncate((self.end - self.offset).min(piece.len() as u64) as usize);
+                        self.offset += piece.len() as u64;
+                        return Ok(Some(piece));
+                    }
+                    Ok(None) => self.source = Source::None,
+                    Err(_) => {
+                        let trouble = run.trouble.get().copied();
+                        self.source = Source::None;
+                        self.trouble(trouble)?;
+                    }
+                },
+            }
+        }
+        Ok(None)
+    }
+
+    /// Counts something that went wrong and can be tried in another way, or says that it cannot.
+    fn trouble(&mut self, trouble: Option<Trouble>) -> Result<(), Trouble> {
+        self.troubles += 1;
+        match trouble {
+            Some(Trouble::Outdated) => Err(Trouble::Outdated),
+            trouble if self.troubles > TROUBLES_MAX => {
+                Err(trouble.unwrap_or(Trouble::Origin(Why::OriginProtocol)))
+            }
+            // The origin has been asked and gives nothing: asking again at once helps nobody.
+            Some(Trouble::Origin(why)) => Err(Trouble::Origin(why)),
+            None => Ok(()),
+        }
+    }
+
+    async fn find_source(&mut self) -> Result<(), Trouble> {
+        let (shared, number) = (self.worker.shared.clone(), self.offset / SLICE_BYTES);
+        let key = shared.slice_key(self.sliced.id, number);
+        let mut waited = Duration::ZERO;
+        loop {
+            if self.unreadable != Some(number)
+                && let Some(spot) = shared.disks.lookup(key)
+            {
+                let first = if self.offset.is_multiple_of(SLICE_BYTES) { PIECE_BYTES as usize } else { 0 };
+                match self.worker.disk_reader.read(key, &spot, first).await {
+                    Ok(record) if u64::from(record.body_len) == self.slice_len(number) => {
+                        self.source = Source::Slice(Box::new(record), number);
+                        return Ok(());
+                    }
+                    // A slice of the wrong length was not written for this body.
+                    Ok(_) => shared.disks.remove(key),
+                    Err(_counted) => {}
+                }
+                self.unreadable = Some(number);
+            }
+            if let Some((reader, run)) = shared.runs.follow(self.sliced.id, self.offset) {
+                self.source = Source::Run(reader, run);
+                return Ok(());
+            }
+            if waited >= WRITTEN_PATIENCE || !shared.disks.is_waiting(key) {
+                // It may have come to the disk since the look above.
+                if self.unreadable != Some(number) && shared.disks.find(key).is_some() {
+                    continue;
+                }
+                break;
+            }
+            tokio::time::sleep(WRITTEN_INTERVAL).await;
+            waited += WRITTEN_INTERVAL;
+        }
+        self.fetch(number)
+    }
+
+    fn slice_len(&self, number: u64) -> u64 {
+        (self.sliced.len - number * SLICE_BYTES).min(SLICE_BYTES)
+    }
+
+    /// Begins a run at slice `number`, or follows one that somebody else has begun just now.
+    fn fetch(&mut self, number: u64) -> Result<(), Trouble> {
+        let shared = self.worker.shared.clone();
+        let head = self.object.fields();
+        if !has_strong_validator(&head) {
+            // Nothing that is fetched now could be put to what is there.
+            shared.forget(self.sliced.key);
+            return Err(Trouble::Outdated);
+        }
+        let last_wanted = (self.end - 1) / SLICE_BYTES;
+        let is_missing =
+            |number: &u64| shared.disks.find(shared.slice_key(self.sliced.id, *number)).is_none();
+        let more =
+            (number + 1..=last_wanted).take(RUN_SLICES_MAX as usize - 1).take_while(is_missing).count();
+        let start = number * SLICE_BYTES;
+        let end = ((number + 1 + more as u64) * SLICE_BYTES).min(self.sliced.len);
+        let Some(span) = Span::new(start, end - 1) else { return Err(Trouble::Outdated) };
+        let begin = || Run {
+            start,
+            len: end - start,
+            fill: Arc::new(Fill::new(FillParts {
+                facts: self.object.facts,
+                position: self.object.position(),
+                tags: self.object.tags().to_vec(),
+                length: Some(end - start),
+                content_range: Some(Described::Bytes(start, end - 1, Some(self.sliced.len))),
+                key: self.sliced.key,
+                sliced: Some((shared.clone(), self.sliced)),
+                head: head.clone(),
+            })),
+            trouble: Arc::default(),
+        };
+        let (reader, run, is_new) = shared.runs.follow_or_begin(self.sliced.id, self.offset, begin);
+        if let IsNew::Begun = is_new {
+            let work = Gap {
+                job: self.job(&run, span),
+                object: self.object.clone(),
+                sliced: self.sliced,
+                span,
+                run: run.clone(),
+            };
+            tokio::task::spawn_local(work.fetch());
+        }
+        match reader {
+            Some(reader) => {
+                self.source = Source::Run(reader, run);
+                Ok(())
+            }
+            None => self.trouble(None),
+        }
+    }
+
+    fn job(&self, run: &Run, span: Span) -> Job {
+        let validator = self.object.field("etag").or_else(|| self.object.field("last-modified"));
+        let flight = Flight::solitary(run.fill.position, 0);
+        Job {
+            worker: self.worker.clone(),
+            request: self.request.clone(),
+            at: self.at.clone(),
+            text: Vec::new(),
+            key: 0,
+            object_key: self.sliced.key,
+            position: flight.position,
+            epoch: flight.epoch,
+            hides_errors: false,
+            stale: None,
+            range: Some(RangeWanted {
+                value: format!("bytes={}-{}", span.start(), span.end()).into_bytes(),
+                asked: None,
+                if_range: validator.map(<[u8]>::to_vec),
+                completes: None,
+            }),
+        }
+    }
+}
+
+/// The fetch of one run.
+struct Gap {
+    job: Job,
+    object: Object,
+    sliced: Sliced,
+    span: Span,
+    run: Run,
+}
+
+impl Gap {
+    async fn fetch(self) {
+        let shared = self.job.worker.shared.clone();
+        let fill = self.run.fill.clone();
+        let _registered = Registered { runs: &shared.runs, id: self.sliced.id, fill: fill.clone() };
+        let ended = self.pump(&fill).await;
+        if let Err(trouble) = ended {
+            let _ = self.run.trouble.set(trouble);
+            if trouble == Trouble::Outdated {
+                shared.forget(self.sliced.key);
+            }
+        }
+        fill.end(if ended.is_ok() { End::Complete } else { End::Broken });
+    }
+
+    async fn pump(&self, fill: &Arc<Fill>) -> Result<(), Trouble> {
+        let Job { worker, at, request, .. } = &self.job;
+        let fetched = worker.origins.fetch(&at.rule().origin, self.job.origin_request(), |_, _| {}).await;
+        let mut response = fetched.map_err(|error| {
+            worker.log_failure(request, &error);
+            Trouble::Origin(error.why())
+        })?;
+        if matches!(response.status, 500..) {
+            return Err(Trouble::Origin(Why::OriginProtocol));
+        }
+        let stored = self.object.fields();
+        let is_it = response.status == 206
+            && response.fields.get("content-range").and_then(ContentRange::parse)
+                == Some(ContentRange::Span { span: self.span, complete: Some(self.sliced.len) })
+            && range::may_combine(&stored, Some(self.sliced.len), &response.fields, Some(self.sliced.len));
+        if !is_it {
+            return Err(Trouble::Outdated);
+        }
+        let mut cutter = Cutter::new(&worker.shared, self.sliced.id, self.object.facts, self.span.start());
+        let mut left = self.span.len();
+        while let Some(piece) = response.body.chunk().await {
+            let Some(piece) = piece.ok().filter(|piece| piece.len() as u64 <= left) else {
+                cutter.finish_early();
+                return Err(Trouble::Origin(Why::OriginProtocol));
+            };
+            left -= piece.len() as u64;
+            fill.push(piece.clone(), true).await;
+            cutter.push(&piece);
+        }
+        if left > 0 {
+            cutter.finish_early();
+            return Err(Trouble::Origin(Why::OriginProtocol));
+        }
+        cutter.finish();
+        Ok(())
+    }
+}

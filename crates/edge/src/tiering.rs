@@ -1,0 +1,320 @@
+//! Between the memory tier and the disks: what is stored goes to both, what memory has lost is read back, and what is
+//! forgotten is forgotten in both.
+//!
+//! ```text
+//! fill ─► memory: the whole, if it fits          ─► disk: one record up to 1 MiB, else a head and slices of 1 MiB
+//! miss in memory ─► index ─► read, verified ─► answer;  small, or hit before ─► memory again
+//! ```
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use semantics::key::hash;
+use semantics::policy::UNREACHABLE_SECS;
+use semantics::{Facts, Fields};
+use store::disk::{Draft, Spot};
+use tokio::sync::watch;
+
+use crate::loaded::RuleAt;
+use crate::meta::{Meta, ResponseMeta};
+use crate::object::{BLOCK_BYTES, Entry, Item, Object, Sliced, Stored, Variants, WholeBody};
+use crate::request::Request;
+use crate::worker::{Shared, Worker};
+
+/// Bytes of a slice. Also the size of the blocks that a fill gathers.
+pub(crate) const SLICE_BYTES: u64 = BLOCK_BYTES as u64;
+
+/// Bodies up to this go back to memory when they are read once; larger ones when they have been hit on disk before.
+const PROMOTE_BYTES: usize = 64 * 1024;
+
+/// Minutes for which a variant index is worth keeping: as long as anything it leads to may be.
+const VARIANTS_MINUTES: u32 = 366 * 24 * 60;
+
+/// Reads that others may follow.
+pub(crate) struct Reads {
+    shards: Box<[Mutex<HashMap<u128, watch::Receiver<Progress>>>]>,
+}
+
+#[derive(Clone)]
+enum Progress {
+    Reading,
+    Done(Option<Entry>),
+}
+
+impl Reads {
+    pub(crate) fn new() -> Self {
+        Reads { shards: (0..64).map(|_| Mutex::default()).collect() }
+    }
+
+    fn shard(&self, key: u128) -> &Mutex<HashMap<u128, watch::Receiver<Progress>>> {
+        &self.shards[(key >> 64) as usize % self.shards.len()]
+    }
+}
+
+/// Takes a read off the list however it ends.
+struct Leading<'a> {
+    reads: &'a Reads,
+    key: u128,
+}
+
+impl Drop for Leading<'_> {
+    fn drop(&mut self) {
+        self.reads.shard(self.key).lock().remove(&self.key);
+    }
+}
+
+/// Reads what is stored under a key. Who asks for the same at the same time, on any worker, gets it from the same read.
+/// `None` is a miss.
+pub(crate) async fn read(worker: &Worker, key: u128, spot: &Spot) -> Option<Entry> {
+    let reads = &worker.shared.reads;
+    let (sender, receiver) = watch::channel(Progress::Reading);
+    let followed = {
+        let mut shard = reads.shard(key).lock();
+        let followed = shard.get(&key).cloned();
+        if followed.is_none() {
+            shard.insert(key, receiver);
+        }
+        followed
+    };
+    if let Some(mut followed) = followed {
+        let done = followed.wait_for(|progress| matches!(progress, Progress::Done(_))).await;
+        return match done.as_deref() {
+            Ok(Progress::Done(entry)) => entry.clone(),
+            // Whoever read has left; at worst several read the same.
+            _ => read_alone(worker, key, spot).await,
+        };
+    }
+    let leading = Leading { reads, key };
+    let entry = read_alone(worker, key, spot).await;
+    drop(leading);
+    sender.send_replace(Progress::Done(entry.clone()));
+    entry
+}
+
+/// [`read`], on the spot and without leaving a trace: for whoever only wants to know.
+pub(crate) fn peek(shared: &Shared, key: u128, spot: &Spot) -> Option<Entry> {
+    let record = shared.disks.read_now(key, spot).ok()?;
+    entry_of(shared, key, &record.meta, record.body()?.clone()).map(|(entry, _)| entry)
+}
+
+async fn read_alone(worker: &Worker, key: u128, spot: &Spot) -> Option<Entry> {
+    let shared = &worker.shared;
+    let record = worker.disk_reader.read(key, spot, usize::MAX).await.ok()?;
+    let body = record.body()?.clone();
+    let small = body.len() <= PROMOTE_BYTES;
+    let Some((entry, is_light)) = entry_of(shared, key, &record.meta, body) else {
+        // Written by something else than this program, or for another key.
+        shared.disks.remove(key);
+        return None;
+    };
+    if is_light || small || spot.heat() > 0 {
+        let in_memory = match &*entry {
+            Item::Object(stored) if !is_light => {
+                Arc::new(Item::Object(stored.compact(shared.pages.as_ref())))
+            }
+            _ => entry.clone(),
+        };
+        // What has been purged is found out at the next look-up; what has been forgotten is no longer there.
+        shared.store.restore(key, in_memory, || shared.disks.find(key).is_some_and(|now| now.is(spot)));
+    }
+    Some(entry)
+}
+
+/// What a record says, and whether it is little beside a head.
+fn entry_of(shared: &Shared, key: u128, meta: &[u8], body: Bytes) -> Option<(Entry, bool)> {
+    match Meta::parse(meta)? {
+        Meta::Slice => None,
+        Meta::Variants(variants, _) => Some((Arc::new(Item::Variants(variants)), true)),
+        Meta::Response(ResponseMeta { facts, position, tags, head, slices, .. }) => {
+            // A position of the future is that of a purge log which is no more.
+            let known = shared.purge_position.load(std::sync::atomic::Ordering::Acquire);
+            if position > known {
+                return None;
+            }
+            let stored = match slices {
+                Some((id, len)) => Stored::sliced(facts, position, tags, &head, Sliced { id, key, len }),
+                None => Stored::read(facts, position, tags, &head, body),
+            };
+            Some((Object::new(stored).entry(), slices.is_some()))
+        }
+    }
+}
+
+impl Shared {
+    /// Takes away what is stored under a key: no request that starts after this finds it.
+    pub(crate) fn forget(&self, key: u128) {
+        // The disks first: what is being read from them must find out that it is gone. See `Tier::restore`.
+        self.disks.remove(key);
+        drop(self.store.remove(key));
+    }
+
+    /// The key of one slice of a body.
+    pub(crate) fn slice_key(&self, id: u128, number: u64) -> u128 {
+        let mut text = [0; 30];
+        text[..6].copy_from_slice(b"slice ");
+        text[6..22].copy_from_slice(&id.to_le_bytes());
+        text[22..].copy_from_slice(&number.to_le_bytes());
+        hash(&self.seed, &text).0
+    }
+
+    /// Asks for a slice to be written.
+    pub(crate) fn put_slice(&self, id: u128, number: u64, facts: &Facts, body: Vec<Bytes>) -> bool {
+        let key = self.slice_key(id, number);
+        let expiry = useful_until(facts);
+        self.disks.put(Draft { key, meta: Bytes::from_static(Meta::SLICE), body, expiry, is_slice: true })
+    }
+
+    /// Asks for a response to be written whose body lies in slices, or is `body`.
+    pub(crate) fn put_response(&self, key: u128, stored: &Stored, url: String, body: Vec<Bytes>) {
+        if self.disks.is_empty() {
+            return;
+        }
+        let meta = ResponseMeta {
+            facts: stored.facts,
+            position: stored.position(),
+            tags: stored.tags().to_vec(),
+            head: stored.fields(),
+            url,
+            slices: stored.slices().map(|sliced| (sliced.id, sliced.len)),
+        };
+        let (meta, expiry) = (meta.write().into(), useful_until(&stored.facts));
+        self.disks.put(Draft { key, meta, body, expiry, is_slice: false });
+    }
+
+    /// Asks for a variant index to be written.
+    pub(crate) fn put_variants(&self, key: u128, variants: &Variants, url: &str) {
+        if self.disks.is_empty() {
+            return;
+        }
+        let expiry = minutes(self.clock.wall().secs()) + VARIANTS_MINUTES;
+        let meta = variants.write(url).into();
+        self.disks.put(Draft { key, meta, body: Vec::new(), expiry, is_slice: false });
+    }
+}
+
+/// The minute after which a response is of no use, not even stale.
+fn useful_until(facts: &Facts) -> u32 {
+    let fresh = i64::from(facts.lifetime) - (facts.initial_age_ms / 1000).min(i64::MAX as u64) as i64;
+    let stale = u64::from(facts.stale_while_revalidate.max(facts.stale_if_error)).max(UNREACHABLE_SECS);
+    minutes(facts.response_time.secs().saturating_add(fresh.max(0)).saturating_add(stale as i64))
+}
+
+/// Minutes since 1970.
+pub(crate) fn minutes(secs: i64) -> u32 {
+    u32::try_from(secs / 60).unwrap_or(if secs < 0 { 0 } else { u32::MAX })
+}
+
+/// The URL as people know it, for those who look at a disk.
+pub(crate) fn url_of(request: &Request) -> String {
+    let scheme = if request.secure { "https" } else { "http" };
+    format!("{scheme}://{}{}", request.authority, request.target)
+}
+
+// --- Cutting ---
+
+/// Cuts a body that streams by into slices and has them written.
+pub(crate) struct Cutter<'a> {
+    shared: &'a Shared,
+    id: u128,
+    facts: Facts,
+    /// Position of `held`'s first byte in the whole body: a multiple of [`SLICE_BYTES`].
+    at: u64,
+    held: Vec<Bytes>,
+    held_bytes: u64,
+    /// Whether every slice so far is to be written.
+    is_intact: bool,
+}
+
+impl<'a> Cutter<'a> {
+    /// From byte `at` of the body on.
+    pub(crate) fn new(shared: &'a Shared, id: u128, facts: Facts, at: u64) -> Self {
+        Cutter { shared, id, facts, at, held: Vec::new(), held_bytes: 0, is_intact: true }
+    }
+
+    /// The next bytes.
+    pub(crate) fn push(&mut self, piece: &Bytes) {
+        let mut piece = piece.clone();
+        while self.held_bytes + piece.len() as u64 > SLICE_BYTES {
+            let rest = piece.split_off((SLICE_BYTES - self.held_bytes) as usize);
+            self.hold(piece);
+            self.cut();
+            piece = rest;
+        }
+        self.hold(piece);
+    }
+
+    fn hold(&mut self, piece: Bytes) {
+        self.held_bytes += piece.len() as u64;
+        if !piece.is_empty() {
+            self.held.push(piece);
+        }
+    }
+
+    fn cut(&mut self) {
+        let number = self.at / SLICE_BYTES;
+        self.at += self.held_bytes;
+        self.held_bytes = 0;
+        let body = std::mem::take(&mut self.held);
+        let is_there = self.shared.disks.find(self.shared.slice_key(self.id, number)).is_some();
+        self.is_intact &= is_there || self.shared.put_slice(self.id, number, &self.facts, body);
+    }
+
+    /// Whether anything was cut off yet: until then the body may be one record.
+    pub(crate) fn has_cut(&self) -> bool {
+        self.at > 0
+    }
+
+    /// After the last byte of the body: the last slice. Whether all are to be written.
+    pub(crate) fn finish(mut self) -> bool {
+        if self.held_bytes > 0 {
+            self.cut();
+        }
+        self.is_intact
+    }
+
+    /// After the last byte that came, which was not the body's last: a slice that came whole is kept.
+    pub(crate) fn finish_early(mut self) {
+        if self.held_bytes == SLICE_BYTES {
+            self.cut();
+        }
+    }
+}
+
+/// The pieces of a body that is no longer than one slice.
+pub(crate) fn pieces_of(body: &WholeBody) -> Vec<Bytes> {
+    match body {
+        WholeBody::Contiguous(pieces) | WholeBody::Blocks(pieces, _) => pieces.clone(),
+    }
+}
+
+/// Whether parts of this representation, fetched at different times, belong together.
+pub(crate) fn has_strong_validator(head: &Fields) -> bool {
+    semantics::range::may_combine(head, None, head, None)
+}
+
+/// What the slices of a representation are known by. With a strong validator, whoever fetches a part of it names it alike;
+/// not after a purge, which may be the only way to get rid of a wrong copy under the same validator.
+pub(crate) fn slices_id(
+    shared: &Shared,
+    at: &RuleAt,
+    key: u128,
+    head: &Fields,
+    len: u64,
+    position: u64,
+) -> u128 {
+    let mut text = Vec::with_capacity(160);
+    text.extend_from_slice(b"slices ");
+    text.extend_from_slice(&key.to_le_bytes());
+    text.extend_from_slice(&len.to_le_bytes());
+    text.extend_from_slice(&position.to_le_bytes());
+    text.extend_from_slice(at.site().name.as_bytes());
+    if has_strong_validator(head) {
+        text.extend_from_slice(head.get("etag").or_else(|| head.get("last-modified")).unwrap_or_default());
+    } else {
+        let unique = shared.next_generation.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        text.extend_from_slice(&unique.to_le_bytes());
+    }
+    hash(&shared.seed, &text).0
+}
