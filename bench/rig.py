@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import http.client
 import os
+import random
 import re
 import resource
 import shutil
@@ -24,6 +25,8 @@ CORES = sorted(os.sched_getaffinity(0))
 SERVER_CORE = CORES[0]
 LOAD_CORE = CORES[-1]
 FILES_MAX = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+# Ports come from here up to where the kernel takes those of outgoing connections.
+PORT_MIN = 10_000
 
 
 class CannotMeasure(Exception):
@@ -34,13 +37,14 @@ class CannotMeasure(Exception):
 
 
 class Server:
-    """One started server: its pid, its address, and what its whole process tree costs."""
+    """One started server: its pid, its address, how it was started, and what its whole process tree costs."""
 
-    def __init__(self, name, process, port, log_path):
+    def __init__(self, name, process, port, log_path, argv):
         self.name = name
         self.process = process
         self.port = port
         self.log_path = log_path
+        self.argv = argv
 
     def url(self, path):
         return f"http://127.0.0.1:{self.port}{path}"
@@ -73,6 +77,11 @@ class Server:
                 total += sum(int(line.split()[1]) for line in rollup if line.startswith("Pss:"))
         return total * 1024
 
+    def written_bytes(self):
+        """Bytes that its main process has had written to block devices, as the kernel counts them."""
+        with open(f"/proc/{self.process.pid}/io") as counts:
+            return next(int(line.split()[1]) for line in counts if line.startswith("write_bytes:"))
+
     def log_tail(self):
         with open(self.log_path, errors="replace") as log:
             return "".join(log.readlines()[-20:])
@@ -102,14 +111,20 @@ class Rig:
         shutil.rmtree(self.dir, ignore_errors=True)
 
     def port(self):
-        """A loopback port that is free now and was not handed out before."""
+        """A loopback port that is free now and was not handed out before.
+
+        It lies below the ports of outgoing connections where there is room: a server that is started again finds its
+        port free, and who asks for it meanwhile cannot be connected to itself.
+        """
+        with open("/proc/sys/net/ipv4/ip_local_port_range") as limits:
+            end = int(limits.read().split()[0])
         while True:
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
+            with socket.socket() as probe, contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", random.randrange(PORT_MIN, end) if end > PORT_MIN + 1000 else 0))
                 port = probe.getsockname()[1]
-            if port not in self.ports:
-                self.ports.add(port)
-                return port
+                if port not in self.ports:
+                    self.ports.add(port)
+                    return port
 
     def path(self, *names):
         return os.path.join(self.dir, *names)
@@ -124,6 +139,21 @@ class Rig:
 
     def start(self, name, argv, port, cores=None, cwd=None):
         """Starts a server on the given cores and waits until its port answers."""
+        return self.await_port(self.launch(name, argv, port, cores, cwd))
+
+    def await_port(self, server):
+        """Waits until the port of `server` answers, and returns the server."""
+        deadline = time.monotonic() + 20
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", server.port), timeout=1):
+                return server
+            self.must_run(server)
+            if time.monotonic() > deadline:
+                raise CannotMeasure(f"{server.name} does not listen on port {server.port}:\n{server.log_tail()}")
+            time.sleep(0.05)
+
+    def launch(self, name, argv, port, cores=None, cwd=None):
+        """Starts a server on the given cores and waits for nothing; a log of its name and port is added to."""
         log_path = self.path(f"{name.replace(' ', '-')}-{port}.log")
         cores = set(cores or CORES)
 
@@ -131,21 +161,26 @@ class Rig:
             os.sched_setaffinity(0, cores)
             resource.setrlimit(resource.RLIMIT_NOFILE, (FILES_MAX, FILES_MAX))
 
-        with open(log_path, "wb") as log:
+        with open(log_path, "ab") as log:
             process = subprocess.Popen(
                 argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=prepare, cwd=cwd or self.dir
             )
-        server = Server(name, process, port, log_path)
+        server = Server(name, process, port, log_path, argv)
         self.servers.append(server)
-        deadline = time.monotonic() + 20
-        while True:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-                return server
-            if process.poll() is not None:
-                raise CannotMeasure(f"{name} ended at its start with {process.returncode}:\n{server.log_tail()}")
-            if time.monotonic() > deadline:
-                raise CannotMeasure(f"{name} does not listen on port {port}:\n{server.log_tail()}")
-            time.sleep(0.05)
+        return server
+
+    def must_run(self, server):
+        """Refuses to go on without a server that ended by itself."""
+        if (status := server.process.poll()) is not None:
+            raise CannotMeasure(f"{server.name} ended by itself with {status}:\n{server.log_tail()}")
+
+    def kill(self, server):
+        """Ends a server as a crash would: SIGKILL, nothing written, nothing said. Returns the moment before it."""
+        self.servers.remove(server)
+        moment = time.monotonic()
+        server.process.kill()
+        server.process.wait()
+        return moment
 
     def stop(self, server):
         """Ends a server by its own pid, and by their pids those of its children that outlive it."""
@@ -192,6 +227,38 @@ def check_body(server, path, body):
             f"{server.name} answers {path} with {status} and {len(got)} bytes "
             f"(sha256 {hashlib.sha256(got).hexdigest()[:12]}), wanted 200 and {len(body)} bytes"
         )
+
+
+# --- The page cache ---
+
+
+def drop_page_cache(*directories):
+    """Makes the next reads of the files below `directories` reach the disk, and returns the way that was used.
+
+    Where root may, the whole machine's page cache is dropped; else the pages of these files are.
+    """
+    os.sync()
+    with contextlib.suppress(OSError), open("/proc/sys/vm/drop_caches", "w") as drop:
+        drop.write("1")
+        return "drop_caches"
+    for directory in directories:
+        for folder, _, names in os.walk(directory):
+            for name in names:
+                with contextlib.suppress(OSError), open(os.path.join(folder, name), "rb") as file:
+                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    return "posix_fadvise"
+
+
+def need_disk(directory, size):
+    """Refuses to measure disks where there is no disk, or less room than `size` bytes."""
+    with open("/proc/self/mounts") as mounts:
+        points = [line.split()[1:3] for line in mounts]
+    held = [(point, kind) for point, kind in points if (directory + "/").startswith(point.rstrip("/") + "/")]
+    if max(held, key=lambda each: len(each[0]))[1] in ("tmpfs", "ramfs"):
+        raise CannotMeasure(f"{directory} is in memory; name a directory on a disk with TMPDIR=DIRECTORY")
+    if (free := shutil.disk_usage(directory).free) < size:
+        raise CannotMeasure(f"{directory} has {free / 2**30:.1f} GiB free, and {size / 2**30:.1f} are needed; "
+                            "name another directory with TMPDIR=DIRECTORY")
 
 
 # --- Load ---

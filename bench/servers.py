@@ -3,6 +3,7 @@
 Every rival is set up as its users would tune it for hits: one worker, keep-alive without a request limit,
 open-file caching, a buffered access log and a status page (the features that Perigee measures itself with too).
 """
+import http.client
 import os
 import shutil
 
@@ -93,15 +94,37 @@ def nginx_words(rig, body):
   }}""")
 
 
-def nginx_cache(rig, origin, cores=None, workers=1, sendfile=True):
-    """nginx `proxy_cache` in front of `origin`, with the lock that its users turn on against stampedes.
+def nginx_bodies(rig, folder, bodies, pattern):
+    """An origin of many paths and few bodies, each cacheable for a day.
+
+    `bodies` maps names to bytes; in a path, the group of `pattern` is the name. Each line of `origin.access_log` is the
+    number of bytes of one body that was sent.
+    """
+    for name, body in bodies.items():
+        rig.write(f"{folder}/{name}", body)
+    origin = nginx(rig, "origin", f"""
+  log_format bytes "$body_bytes_sent";
+  access_log {{dir}}/access.log bytes buffer=64k flush=1s;
+  open_file_cache max=1000 inactive=1h; open_file_cache_valid 1h;
+  server {{
+    listen 127.0.0.1:{{port}} backlog=16384;
+    root {rig.path(folder)};
+    location / {{ rewrite {pattern} /$1 break; add_header Cache-Control "public, max-age=86400"; }}
+    location = /status {{ stub_status; access_log off; }}
+  }}""")
+    origin.access_log = rig.path(f"origin-{origin.port}", "access.log")
+    return origin
+
+
+def nginx_cache(rig, origin, cores=None, workers=1, sendfile=True, size="4g"):
+    """nginx `proxy_cache` of `size` in front of `origin`, with the lock that its users turn on against stampedes.
 
     Without sendfile it answers small objects with one system call instead of two, and large ones with a copy.
     """
     name = "nginx proxy_cache" if sendfile else "nginx without sendfile"
     return nginx(rig, name, f"""
   {NGINX_LOG}
-  proxy_cache_path {{dir}}/cache levels=1:2 keys_zone=hits:64m max_size=4g inactive=1d use_temp_path=off;
+  proxy_cache_path {{dir}}/cache levels=1:2 keys_zone=hits:64m max_size={size} inactive=1d use_temp_path=off;
   open_file_cache max=20000 inactive=1h; open_file_cache_valid 1h;
   upstream origin {{ server 127.0.0.1:{origin.port}; keepalive 64; }}
   server {{
@@ -158,22 +181,30 @@ backend origin
 # --- Perigee ---
 
 
-def perigee(rig, origin, cores=None, memory="1GiB", log=True):
-    """Perigee as it comes, with its JSON access log to a file; `memory` is the store's budget."""
+def perigee(rig, origin, cores=None, memory="1GiB", disk=None, log=True):
+    """Perigee as it comes, with its JSON access log to a file; `memory` and `disk` are the sizes of the store.
+
+    Its files stand in `server.root`, those of its disk tier in `server.root`/disk.
+    """
     binary = os.environ.get("PERIGEE", "")
     if not os.access(binary, os.X_OK):
         raise CannotMeasure(f"PERIGEE names no executable: {binary!r}")
     port, admin = rig.port(), rig.port()
     root = rig.path(f"perigee-{port}")
-    os.makedirs(root)
+    os.makedirs(f"{root}/disk")
     access_log = f'access_log = "{root}/access.log"' if log else ""
+    disks = f"""
+[[store.disk]]
+path = "{root}/disk"
+size = "{disk}"
+""" if disk else ""
     config = rig.write(f"perigee-{port}/perigee.toml", f"""
-[store]
-memory = "{memory}"
-
 [edge]
 {access_log}
 
+[store]
+memory = "{memory}"
+{disks}
 [[site]]
 name = "bench"
 domains = ["*"]
@@ -184,8 +215,36 @@ origin_options = {{ connections_max = 10000 }}
     argv = [binary, "serve", "--listen", f"127.0.0.1:{port}", "--admin", f"127.0.0.1:{admin}",
             "--state", root, "--config", config]
     server = rig.start("perigee", argv, port, cores or {SERVER_CORE})
-    server.admin = admin
+    server.admin, server.root = admin, root
     return server
+
+
+def launch_again(rig, server, cores=None):
+    """Starts a Perigee that has ended on the same state, disk and ports, and waits for nothing."""
+    again = rig.launch(server.name, server.argv, server.port, cores or {SERVER_CORE})
+    again.admin, again.root = server.admin, server.root
+    return again
+
+
+def metric(server, name, **labels):
+    """The sum of the series of `name` that have these labels, from /metrics; 0 when there are none."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.admin, timeout=30)
+    try:
+        connection.request("GET", "/metrics")
+        lines = connection.getresponse().read().decode().splitlines()
+    except (OSError, http.client.HTTPException) as reason:
+        raise CannotMeasure(f"{server.name} does not tell its metrics: {reason}") from reason
+    finally:
+        connection.close()
+    wanted = [f'{key}="{value}"' for key, value in labels.items()]
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines
+               if line.startswith((name + "{", name + " ")) and all(label in line for label in wanted))
+
+
+def is_hit(fields):
+    """Whether Perigee says that it answered from its cache, and asked nobody."""
+    own = [part.strip() for part in fields.get("Cache-Status", "").rsplit(",", 1)[-1].split(";")]
+    return "hit" in own and not any(part.startswith("fwd") for part in own)
 
 
 def both_cores():
