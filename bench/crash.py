@@ -112,7 +112,7 @@ class Crashes:
 
     def kill(self):
         self.rig.must_run(self.server)
-        self.damage += servers.metric(self.server, "perigee_store_damage_total")
+        self.damage += servers.metric(self.server, "perigee_disk_damaged_records_total")
         self.evicted += servers.metric(self.server, "perigee_store_evicted_objects_total", tier="disk")
         moment = self.rig.kill(self.server)
         self.kills += 1

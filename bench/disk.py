@@ -235,7 +235,7 @@ class Written:
     """What has been written since the start, and what was stored for it."""
 
     def __init__(self, server, origin):
-        self.kinds = {kind: servers.metric(server, "perigee_store_written_bytes_total", tier="disk", kind=kind)
+        self.kinds = {kind: servers.metric(server, "perigee_disk_written_bytes_total", kind=kind)
                       for kind in KINDS}
         self.kernel = server.written_bytes()
         with open(origin.access_log) as log:

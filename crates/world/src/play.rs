@@ -25,6 +25,8 @@ mod stage;
 mod tests;
 
 use std::panic::Location;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 pub use answer::Answer;
@@ -52,6 +54,26 @@ pub struct Play {
     backup: Origin,
     runtime: tokio::runtime::Runtime,
     direct: bool,
+    state: Option<State>,
+}
+
+/// A directory for what outlives an edge, removed with the play.
+struct State(PathBuf);
+
+impl State {
+    fn new() -> State {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let name = format!("perigee-play-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&path).expect("a temporary directory can be made");
+        State(path)
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 impl Play {
@@ -66,6 +88,7 @@ impl Play {
             backup: Origin::start(&runtime, "backup", clock),
             runtime,
             direct: false,
+            state: None,
         }
     }
 
@@ -87,6 +110,41 @@ impl Play {
     pub fn site(&mut self, lines: &str) -> &mut Self {
         let config = format!("{}{lines}\n", self.config);
         self.config(&config)
+    }
+
+    /// Gives the edge a disk of 128 MiB, which outlives [`Play::restart`], and `memory` (`"1MiB"`), before it starts.
+    pub fn disk(&mut self, memory: &str) -> &mut Self {
+        let store = format!("[store]\nmemory = \"{memory}\"\n\n[[store.disk]]\nsize = \"128MiB\"\n\n");
+        let config = format!("{store}{}", self.config);
+        self.state = Some(State::new());
+        self.config(&config)
+    }
+
+    /// Where the edge keeps what outlives it: `store/volume` is the file of its disk.
+    pub fn state(&self) -> &Path {
+        &self.state.as_ref().expect("the edge has a disk").0
+    }
+
+    /// Waits until all that was stored is on disk.
+    #[track_caller]
+    pub fn written(&mut self) -> &mut Self {
+        let handle = self.stage().handle();
+        wait_until("the disk to be written", || handle.status().disks.iter().all(|disk| disk.waiting == 0));
+        self
+    }
+
+    /// Stops the edge and starts it again, later by nothing, with what it keeps on disk and an empty memory.
+    pub fn restart(&mut self) -> &mut Self {
+        let stage = self.stage.take().expect("the edge runs");
+        let now_ms = stage.now_ms();
+        stage.stop();
+        self.start(now_ms);
+        self
+    }
+
+    /// What the edge's disk holds and did.
+    pub fn disk_stats(&mut self) -> store::disk::DiskStats {
+        self.stage().handle().status().disks.remove(0)
     }
 
     /// Replaces the configuration of the running edge.
@@ -186,10 +244,14 @@ impl Play {
 
     fn stage(&mut self) -> &mut Stage {
         if self.stage.is_none() {
-            let config = self.fill_in(&self.config);
-            self.stage = Some(Stage::start(&config, BEGIN_SECS));
+            self.start(BEGIN_SECS * 1000);
         }
         self.stage.as_mut().expect("it was just started")
+    }
+
+    fn start(&mut self, now_ms: i64) {
+        let config = self.fill_in(&self.config);
+        self.stage = Some(Stage::start(&config, now_ms, self.state.as_ref().map(|state| &*state.0)));
     }
 
     fn fill_in(&self, toml: &str) -> String {

@@ -19,6 +19,8 @@ pub trait Media: Send + Sync + 'static {
     fn sync(&self) -> io::Result<()>;
     /// Makes the file at least `len` bytes long, with room on the disk where the file system can promise it.
     fn allocate(&self, len: u64) -> io::Result<()>;
+    /// Lets others write it from now on.
+    fn release(&self) {}
     /// The file, for engines that read it themselves.
     fn file(&self) -> Option<&File> {
         None
@@ -33,7 +35,7 @@ pub trait Shelf: Send + Sync + 'static {
     fn name(&self) -> String;
 }
 
-/// A directory of the file system. Its files are locked for as long as they are open.
+/// A directory of the file system. Its files are locked until they are released or closed.
 pub struct Directory {
     path: PathBuf,
     write: bool,
@@ -120,6 +122,10 @@ impl Media for OnDisk {
             self.file.set_len(len)?;
         }
         Ok(fallocate(&self.file, FallocateFlags::empty(), 0, len)?)
+    }
+
+    fn release(&self) {
+        let _ = flock(&self.file, FlockOperation::Unlock);
     }
 
     fn file(&self) -> Option<&File> {

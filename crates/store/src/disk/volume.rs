@@ -67,6 +67,8 @@ macro_rules! counts {
             pub bytes: u64,
             /// Bytes that wait to be written.
             pub queued_bytes: u64,
+            /// Values that were put and cannot be looked up yet.
+            pub waiting: u64,
             /// Reads under way.
             pub reading: u64,
             /// Seconds for which the oldest segment has been in use; 0 before the disk was filled once.
@@ -231,6 +233,7 @@ impl Volume {
             health: self.health(),
             records: self.index.len(),
             index_bytes: self.index.memory_bytes(),
+            waiting: self.ledger.lock().waiting.len() as u64,
             bytes: in_use as u64 * self.layout.segment_bytes,
             bytes_max: u64::from(self.layout.segments) * self.layout.segment_bytes,
             ..self.counts.into_stats()

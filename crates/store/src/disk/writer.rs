@@ -282,6 +282,8 @@ impl Writer {
             let snapshot = self.log.snapshot(self.snapshot.generation + 1);
             write_snapshot(&self.volume, &*self.shelf, &snapshot);
         }
+        // What is still read from it is verified, whoever writes it now.
+        self.volume.media.release();
     }
 
     fn now(&self) -> Now {

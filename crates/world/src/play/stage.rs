@@ -1,5 +1,6 @@
 //! The edge of a play: started in this process on a free port, with a clock that only the play moves.
 
+use std::path::Path;
 use std::time::Duration;
 
 use edge::{Clock, Edge, Handle, Options, PurgeRequest, PurgeTarget};
@@ -13,13 +14,14 @@ const KEY_SEED: [u8; 16] = *b"a play's own key";
 pub(super) struct Stage(Handle);
 
 impl Stage {
-    /// Starts an edge with this configuration; every diagnostic of a bad one fails the test.
-    pub(super) fn start(config: &str, begin_secs: i64) -> Stage {
+    /// Starts an edge with this configuration at a moment, in milliseconds since the epoch; every diagnostic of a bad
+    /// one fails the test. `state` is where it keeps what outlives it.
+    pub(super) fn start(config: &str, now_ms: i64, state: Option<&Path>) -> Stage {
         let options = Options {
             listen: Some(vec![([127, 0, 0, 1], 0).into()]),
-            clock: Clock::manual(Wall::from_secs(begin_secs)),
+            clock: Clock::manual(Wall(now_ms)),
             key_seed: KEY_SEED,
-            state: None,
+            state: state.map(Path::to_owned),
             disk_engine: None,
             registry: Registry::new(BuildInfo { version: "play", commit: "" }),
             access_log: None,
@@ -58,6 +60,16 @@ impl Stage {
             _ => panic!("{what:?} is no purge: write url, prefix, tag, site or everything"),
         };
         self.0.purge(&PurgeRequest { target, soft }).unwrap_or_else(|error| panic!("purge {what}: {error}"));
+    }
+
+    /// The edge itself, for what has no word in the language.
+    pub(super) fn handle(&self) -> &Handle {
+        &self.0
+    }
+
+    /// The edge's time.
+    pub(super) fn now_ms(&self) -> i64 {
+        self.0.clock().wall().0
     }
 
     /// Cuts what still runs: the play is over.
