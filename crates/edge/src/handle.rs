@@ -169,7 +169,7 @@ impl Edge {
             seed: KeySeed(key_seed),
             store,
             disks: Arc::new(disks),
-            reads: Reads::new(),
+            reads: Reads::new(edge.store.memory.0 as usize),
             runs: Runs::default(),
             pages: Pages::new().ok(),
             flights: Flights::new(),
