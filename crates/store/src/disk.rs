@@ -47,17 +47,18 @@ use admission::{Admission, Unwanted};
 use buffers::{Buffer, Buffers};
 pub use engine::EngineKind;
 use engine::{Engine, Pool, Reading};
-use format::{BLOCK, RecordHead, round_up};
+use format::{BLOCK, RecordHead, Run, round_up};
 pub use format::{BODY_BYTES_MAX, CHUNK_BYTES, META_BYTES_MAX};
 use index::Place;
 pub use log::Draft;
+use log::{Log, Recovered};
 pub use media::{Directory, Media, Shelf};
 use recovery::Wanted;
 pub use recovery::{OpenError, Opened};
 use ring::Ring;
 pub use volume::{DiskStats, Health};
-use volume::{Volume, count};
-use writer::Queue;
+use volume::{Fleet, Volume, count};
+use writer::{Queue, Writer};
 
 /// How a disk is used.
 pub struct DiskConfig {
@@ -80,6 +81,9 @@ pub struct DisksConfig {
     /// How disks are read.
     pub engine: EngineKind,
 }
+
+/// What came of opening each disk, by name.
+pub type OpenReports = Vec<(String, Result<Opened, OpenError>)>;
 
 /// All disks of a node. Shared between threads; dropping it does not end the writers: [`Disks::close`] does.
 pub struct Disks {
@@ -153,10 +157,7 @@ impl Record {
 
 impl Disks {
     /// Opens disks and starts their writers. Each is told of apart: one that cannot be opened is left out.
-    pub fn open(
-        configs: Vec<DiskConfig>,
-        common: &DisksConfig,
-    ) -> (Self, Vec<(String, Result<Opened, OpenError>)>) {
+    pub fn open(configs: Vec<DiskConfig>, common: &DisksConfig) -> (Self, OpenReports) {
         let (mut engine, mut pool) = (common.engine, None);
         if engine == EngineKind::Pool {
             pool = Pool::start().ok().map(Arc::new);
@@ -167,33 +168,65 @@ impl Disks {
         let mut this =
             Disks { disks: Vec::new(), buffers: Buffers::default(), engine, pool, started: Instant::now() };
         let mut reports = Vec::new();
-        for config in configs {
+        let looked: Vec<_> = configs
+            .into_iter()
+            .map(|config| {
+                let seed = format::sum(config.shelf.name().as_bytes(), 0);
+                let chance = common.chance ^ u128::from(seed);
+                let wanted = Wanted { bytes: config.bytes, owner: common.owner, chance };
+                let looked = recovery::look(&*config.shelf, &wanted, &this.buffers);
+                (config, looked)
+            })
+            .collect();
+        let runs = looked.iter().filter_map(|(_, looked)| looked.as_ref().ok());
+        let latest = runs.map(recovery::Looked::run).max().unwrap_or_default();
+        // Once in millions of starts all begins anew.
+        let run = Some(latest.next()).filter(|run| run.is_possible()).unwrap_or(Run(1));
+        let fleet = Arc::<Fleet>::default();
+        let opened: Vec<_> = looked
+            .into_iter()
+            .map(|(config, looked)| {
+                let admission = Admission::new(config.bytes, config.writes_per_day, Duration::ZERO);
+                let opened = looked.and_then(|looked| {
+                    recovery::open(&*config.shelf, looked, (latest, run), admission, &fleet, &this.buffers)
+                });
+                (config, opened)
+            })
+            .collect();
+        // All at once, so that hardly any stop in between leaves one behind.
+        for (config, opened) in opened {
             let name = config.shelf.name();
-            let opened = this.open_one(config, common);
-            reports.push((name, opened));
+            let started = opened.and_then(|(volume, recovered, opened)| {
+                this.start(config, volume, recovered, common)?;
+                Ok(opened)
+            });
+            reports.push((name, started));
         }
         (this, reports)
     }
 
-    fn open_one(&mut self, config: DiskConfig, common: &DisksConfig) -> Result<Opened, OpenError> {
+    fn start(
+        &mut self,
+        config: DiskConfig,
+        volume: Arc<Volume>,
+        recovered: Recovered,
+        common: &DisksConfig,
+    ) -> Result<(), OpenError> {
         let seed = format::sum(config.shelf.name().as_bytes(), 0);
-        let wanted =
-            Wanted { bytes: config.bytes, owner: common.owner, chance: common.chance ^ u128::from(seed) };
-        let admission = Admission::new(config.bytes, config.writes_per_day, Duration::ZERO);
-        let (volume, recovered, opened) = recovery::open(&*config.shelf, &wanted, admission, &self.buffers)?;
-        let generation = recovered.snapshot_generation;
-        let log = log::Log::new(volume.clone(), self.buffers.clone(), recovered);
+        let (run, generation) = (recovered.run, recovered.snapshot_generation);
+        let log = Log::new(volume.clone(), self.buffers.clone(), recovered)?;
         let queue = Arc::<Queue>::default();
-        let writer = writer::start(log, queue.clone(), config.shelf, common.minutes.clone(), generation)?;
+        let minutes = common.minutes.clone();
+        let writer = Writer::new(log, queue.clone(), config.shelf, minutes, run, generation);
         self.disks.push(Disk {
             volume,
             queue,
-            writer: Mutex::new(Some(writer)),
+            writer: Mutex::new(Some(writer::start(writer)?)),
             reading: AtomicU64::new(0),
             weight: config.bytes as f64,
             seed,
         });
-        Ok(opened)
+        Ok(())
     }
 
     /// Whether there is any disk.
@@ -221,13 +254,16 @@ impl Disks {
 
     /// Where the value of a key is, without counting: for whoever only wants to know.
     pub fn find(&self, key: u128) -> Option<Spot> {
-        let healthy =
-            self.disks.iter().enumerate().filter(|(_, disk)| disk.volume.health() != Health::Failed);
-        healthy.into_iter().find_map(|(number, disk)| {
-            let place = disk.volume.index.get(key)?;
-            let sequence = disk.volume.sequence(place.segment);
+        let on = |number: usize| {
+            let volume =
+                &self.disks.get(number).filter(|disk| disk.volume.health() != Health::Failed)?.volume;
+            let place = volume.index.get(key)?;
+            let sequence = volume.sequence(place.segment);
             (sequence > 0).then_some(Spot { disk: number, place, sequence })
-        })
+        };
+        // At home first: elsewhere it may be older.
+        let home = self.home(key)?;
+        on(home).or_else(|| (0..self.disks.len()).filter(|number| *number != home).find_map(on))
     }
 
     /// Asks for a value to be written, in place of the key's former one. Whether it will be, as far as is known: the budget
@@ -359,7 +395,8 @@ impl Reader {
         }
         let bytes = Bytes::from_owner(bytes);
         let record = bytes.slice(skip..);
-        let (head, before) = RecordHead::parse(&record).ok_or_else(|| self.damaged(key, spot))?;
+        let salt = self.disks.disks[spot.disk].volume.layout.salt();
+        let (head, before) = RecordHead::parse(&record, salt).ok_or_else(|| self.damaged(key, spot))?;
         if head.sequence != spot.sequence || head.kind != format::Kind::Value {
             return Err(self.damaged(key, spot));
         }
@@ -443,11 +480,11 @@ impl Reader {
     }
 
     fn damaged(&self, key: u128, spot: &Spot) -> Unread {
-        let volume = &self.disks.disks[spot.disk].volume;
+        let Disk { volume, queue, .. } = &self.disks.disks[spot.disk];
         if volume.sequence(spot.place.segment) != spot.sequence {
             return Unread::Gone;
         }
-        volume.damaged(key, &spot.place, spot.sequence);
+        writer::forget_damaged(volume, queue, key, &spot.place);
         Unread::Damaged
     }
 }
@@ -536,7 +573,7 @@ impl Inspection {
         let mut buffer = self.buffers.take(round_up(skip as u64 + u64::from(entry.bytes), BLOCK) as usize);
         let read = self.volume.media.read_at(&mut buffer, base).map_err(|_| Unread::Failed)?;
         let bytes = buffer.get(skip..read.min(skip + entry.bytes as usize)).ok_or(Unread::Damaged)?;
-        let (head, before) = RecordHead::parse(bytes).ok_or(Unread::Damaged)?;
+        let (head, before) = RecordHead::parse(bytes, self.volume.layout.salt()).ok_or(Unread::Damaged)?;
         let body =
             bytes.get(head.body_at()..head.body_at() + head.body_len as usize).ok_or(Unread::Damaged)?;
         let is_whole = (head.key, head.sequence, head.lsn) == (entry.key, sequence, entry.lsn)

@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+mod crash;
+mod memory;
+
 use super::*;
 use crate::slots_test_key as key;
 
