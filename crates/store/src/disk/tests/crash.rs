@@ -259,10 +259,12 @@ impl Driver {
                 self.oracle.lock().add(number, None);
                 writer::remove(&self.volume, &self.queue, key(number));
             }
-            70..75 => self.volume.index.warm(key(number)),
-            75..85 => {
-                self.volume.index.warm(key(number));
-                self.volume.index.warm(key(number));
+            70..85 => {
+                for _ in 0..6 {
+                    let number = self.chance.below(KEYS);
+                    self.volume.index.warm(key(number));
+                    self.volume.index.warm(key(number));
+                }
             }
             85..90 => self.now += Duration::from_millis(self.chance.below(300)),
             90..93 => {
@@ -274,6 +276,14 @@ impl Driver {
         }
         if self.chance.percent(60) {
             self.pump();
+        }
+        let reader = Reader { disks: self.disks.clone(), engine: Some(Engine::Here) };
+        if let Ok(Some((version, _))) = read(&self.disks, &reader, number) {
+            assert_eq!(
+                version,
+                self.oracle.lock().0[number as usize].current,
+                "key {number} is not the newest"
+            );
         }
     }
 
@@ -302,8 +312,8 @@ impl Driver {
         let Ok(this) = Arc::try_unwrap(this) else { panic!("somebody keeps the driver") };
         let mut this = this.into_inner();
         this.writer.take_prepared(prepared);
-        this.act();
-        this.settle();
+        this.writer.step(Next::Nothing, this.now());
+        (0..20).for_each(|_| this.act());
         this
     }
 
