@@ -11,8 +11,17 @@
 //! counted. Every byte is verified before it is given out; what is not what was written is a miss and a count.
 //!
 //! Each disk is a volume of its own: one file, one index, one writer. A key has its home on one of them, by rendezvous
-//! weighted with their sizes; a disk that fails is passed over until the next start, and its keys find another home. The
-//! layout is drawn in `disk/format.rs`, the writing side in `disk/log.rs`, opening in `disk/recovery.rs`.
+//! weighted with their sizes; a disk that fails is passed over until the next start, and its keys find another home. What is
+//! removed or replaced meanwhile it cannot be told of, so a disk that was dropped, or missing for a whole run, is begun
+//! anew: the others have come to a later run than it has. The layout is drawn in `disk/format.rs`, the writing side in `disk/log.rs`, opening in `disk/recovery.rs`.
+//!
+//! What can come back after a restart although it was removed or replaced, all else having been closed off:
+//! - what was removed within a tenth of a second before a `kill -9`, or two seconds before a loss of power;
+//! - what was removed while the disk was full, if the process ended before there was room, unless the index could still be
+//!   written at the end;
+//! - what was removed while the only disk that was left had been dropped, if nothing at all could be written to it from
+//!   then on to the end, and it works again later;
+//! - what was replaced or removed by a record that rots on the disk, once the index is lost as well.
 //!
 //! What it doesn't do: it knows no HTTP, no freshness beyond an expiry, and no purges. Whoever reads a value compares its
 //! position, which is in the meta.
@@ -338,7 +347,8 @@ impl Disks {
         stats.collect()
     }
 
-    /// Writes what waits, and the index, and ends the writers. What is put afterwards is never written.
+    /// Writes what waits, and the index, and ends the writers. What is put afterwards is never written, and what is removed
+    /// afterwards may be back at the next start.
     pub fn close(&self) {
         self.disks.iter().for_each(|disk| disk.queue.stop());
         for disk in &self.disks {

@@ -9,9 +9,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::memory::{Chance, Files, Memory};
+use super::{now_or_never, read, reader_here, versioned};
 use crate::disk::admission::Admission;
 use crate::disk::buffers::Buffers;
-use crate::disk::engine::Engine;
 use crate::disk::format::SEGMENTS_AT;
 use crate::disk::index::Place;
 use crate::disk::log::{Log, Now};
@@ -19,7 +19,7 @@ use crate::disk::media::{Media, Shelf};
 use crate::disk::recovery::{self, Opened, Wanted};
 use crate::disk::volume::Volume;
 use crate::disk::writer::{self, Next, Queue, Writer};
-use crate::disk::{Disk, Disks, Draft, Reader, Spot, Unread, snapshot};
+use crate::disk::{Disk, Disks, snapshot};
 use crate::slots_test_key as key;
 
 const MINUTES: u32 = 29_700_000;
@@ -84,23 +84,6 @@ impl Oracle {
     }
 }
 
-fn draft(number: u64, version: usize, len: usize) -> Draft {
-    let body = pattern(number, version, len);
-    Draft {
-        key: key(number),
-        meta: format!("{number} {version:06}").into(),
-        body: vec![body.into()],
-        expiry: MINUTES + if version.is_multiple_of(7) { 0 } else { 1000 },
-        is_slice: number.is_multiple_of(3),
-    }
-}
-
-fn pattern(number: u64, version: usize, len: usize) -> Vec<u8> {
-    let mut bytes = (number << 40 | version as u64).to_le_bytes().repeat(len / 8 + 1);
-    bytes.truncate(len);
-    bytes
-}
-
 /// Lengths by the dozen: alike, so that records of one life end where those of another begin, or of all kinds.
 fn length(chance: &mut Chance, mix: u64) -> usize {
     let lengths: &[usize] = match mix {
@@ -110,15 +93,6 @@ fn length(chance: &mut Chance, mix: u64) -> usize {
         _ => &[40, 70_000, 300, 8000, 65_535, 65_536, 200_000, 20_000],
     };
     lengths[chance.below(lengths.len() as u64) as usize]
-}
-
-/// A future that never waits.
-fn now_or_never<T>(future: impl Future<Output = T>) -> T {
-    let mut future = std::pin::pin!(future);
-    match future.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop())) {
-        std::task::Poll::Ready(value) => value,
-        std::task::Poll::Pending => panic!("it waits"),
-    }
 }
 
 /// A volume with its writer, driven by hand.
@@ -176,10 +150,10 @@ impl Driver {
 
     /// What is read under every key is what it may be; notes what was found.
     fn check(&self, context: &str) {
-        let reader = Reader { disks: self.disks.clone(), engine: Some(Engine::Here) };
+        let reader = reader_here(&self.disks);
         let mut oracle = self.oracle.lock();
         for number in 0..KEYS {
-            let found = read(&self.disks, &reader, number);
+            let found = now_or_never(read(&self.disks, &reader, number));
             let history = &mut oracle.0[number as usize];
             let context = || {
                 let History { versions, synced, safe, .. } = &*history;
@@ -253,7 +227,7 @@ impl Driver {
                 let _ = self.volume.admission.lock().admit(key(number), 1, self.now);
                 let len = length(&mut self.chance, self.mix);
                 let version = self.oracle.lock().add(number, Some(len));
-                assert!(writer::put(&self.volume, &self.queue, draft(number, version, len)));
+                assert!(writer::put(&self.volume, &self.queue, versioned(number, version, len)));
             }
             60..70 => {
                 self.oracle.lock().add(number, None);
@@ -277,8 +251,8 @@ impl Driver {
         if self.chance.percent(60) {
             self.pump();
         }
-        let reader = Reader { disks: self.disks.clone(), engine: Some(Engine::Here) };
-        if let Ok(Some((version, _))) = read(&self.disks, &reader, number) {
+        let reader = reader_here(&self.disks);
+        if let Ok(Some((version, _))) = now_or_never(read(&self.disks, &reader, number)) {
             assert_eq!(
                 version,
                 self.oracle.lock().0[number as usize].current,
@@ -387,19 +361,6 @@ impl Media for BusyMedia {
     fn allocate(&self, len: u64) -> std::io::Result<()> {
         self.media.allocate(len)
     }
-}
-
-/// The version and length under a key, checked byte by byte.
-fn read(disks: &Arc<Disks>, reader: &Reader, number: u64) -> Result<Option<(usize, usize)>, Unread> {
-    let Some(spot): Option<Spot> = disks.find(key(number)) else { return Ok(None) };
-    let record = now_or_never(reader.read(key(number), &spot, usize::MAX))?;
-    let meta = std::str::from_utf8(&record.meta).unwrap();
-    let (whose, version) = meta.split_once(' ').unwrap();
-    assert_eq!(whose, number.to_string());
-    let version = version.parse().unwrap();
-    let body = record.body().unwrap();
-    assert!(*body == pattern(number, version, body.len()), "wrong bytes under key {number}");
-    Ok(Some((version, body.len())))
 }
 
 /// An image of the files, and what was known then.

@@ -158,14 +158,17 @@ struct State {
 
 /// A shelf in memory. All clones are one.
 #[derive(Clone, Default)]
-pub(super) struct Memory(Arc<Mutex<State>>);
+pub(super) struct Memory(Arc<Mutex<State>>, &'static str);
 
 impl Memory {
     pub(super) fn new(files: Files) -> Self {
-        Memory(Arc::new(Mutex::new(State { files, ..State::default() })))
+        Memory(Arc::new(Mutex::new(State { files, ..State::default() })), "memory")
     }
 
-    #[expect(dead_code, reason = "for the next tests")]
+    pub(super) fn named(name: &'static str) -> Self {
+        Memory(Arc::default(), name)
+    }
+
     pub(super) fn set_faults(&self, faults: Faults) {
         self.0.lock().faults = faults;
     }
@@ -199,7 +202,7 @@ impl Shelf for Memory {
     }
 
     fn name(&self) -> String {
-        "memory".into()
+        self.1.into()
     }
 }
 
