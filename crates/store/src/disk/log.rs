@@ -97,6 +97,9 @@ const KEEP_HEAT_MIN: u8 = 2;
 /// Records that one step of eviction looks at; few in tests, so that much comes in between.
 const EVICT_STEP: usize = if cfg!(test) { 3 } else { 256 };
 
+/// Records that become known under one lock.
+const PUBLISHED_AT_ONCE: usize = 64;
+
 /// Bytes that eviction reads at a time.
 const WINDOW_BYTES: usize = 1 << 20;
 
@@ -465,6 +468,11 @@ impl Log {
     }
 
     fn publish(&self, written: &[(u32, Pending)]) {
+        // Few at a time, so that nobody who puts waits for long.
+        written.chunks(PUBLISHED_AT_ONCE).for_each(|some| self.publish_some(some));
+    }
+
+    fn publish_some(&self, written: &[(u32, Pending)]) {
         let mut ledger = self.volume.ledger.lock();
         let index = &self.volume.index;
         for (segment, Pending { entry, reason: PendingFor { ticket, copy_of, .. } }) in written {
