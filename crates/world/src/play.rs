@@ -141,10 +141,7 @@ impl Play {
     pub fn disks(&mut self, memory: &str, paths: &[&Path]) -> &mut Self {
         let mut store = format!("[store]\nmemory = \"{memory}\"\n\n");
         for path in paths {
-            store.push_str(&format!(
-                "[[store.disk]]\npath = \"{}\"\nsize = \"64MiB\"\n\n",
-                path.display()
-            ));
+            store.push_str(&format!("[[store.disk]]\npath = \"{}\"\nsize = \"64MiB\"\n\n", path.display()));
         }
         let config = format!("{store}{}", self.config);
         self.state.get_or_insert_with(State::new);
@@ -162,6 +159,14 @@ impl Play {
         let handle = self.stage().handle();
         wait_until("the disk to be written", || handle.status().disks.iter().all(|disk| disk.waiting == 0));
         self
+    }
+
+    /// Waits until what was taken away until now is so on disk too: something stored after it is.
+    #[track_caller]
+    pub fn removals_are_written(&mut self) -> &mut Self {
+        self.origin(|o| o.get("/removals-are-written").header("Cache-Control", "max-age=3600").body("yes"));
+        self.client(|c| drop(c.get("/removals-are-written").expect(200)));
+        self.written()
     }
 
     /// Stops the edge and starts it again, later by nothing, with what it keeps on disk and an empty memory.
@@ -349,6 +354,17 @@ impl Drop for Play {
             complaints.iter().for_each(|complaint| eprintln!("also: {complaint}"));
         }
     }
+}
+
+/// A body that differs from place to place, and from that of another `seed`.
+pub fn content(seed: u64, len: usize) -> Vec<u8> {
+    let word = |at: u64| {
+        let mixed = (at ^ seed.rotate_left(32)).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) | 1
+    };
+    let mut bytes: Vec<u8> = (0..len.div_ceil(8) as u64).flat_map(|at| word(at).to_le_bytes()).collect();
+    bytes.truncate(len);
+    bytes
 }
 
 /// Waits until `holds`, for at most [`PATIENCE`].

@@ -305,7 +305,8 @@ impl Origin {
     /// Answers as RFC 9110 §13 and §14 say: the whole, a part, or that nothing has changed.
     async fn send_file(&self, wire: &mut Wire, request: &Head, file: &Served) -> After {
         let mut lines = file.lines.clone();
-        let etag = lines.iter().find(|(name, _)| name.eq_ignore_ascii_case("etag")).map(|(_, etag)| etag.clone());
+        let etag =
+            lines.iter().find(|(name, _)| name.eq_ignore_ascii_case("etag")).map(|(_, etag)| etag.clone());
         let len = file.content.len();
         let is_part = request.field("if-range").is_none_or(|wanted| Some(wanted) == etag);
         let spec = request.fields.get("range").filter(|_| is_part).and_then(range::single_spec);
@@ -325,7 +326,8 @@ impl Origin {
             return After::Close;
         }
         let mut at = from;
-        let mut stops: Vec<(usize, Option<&Gate>)> = file.holds.iter().map(|(at, gate)| (*at, Some(gate))).collect();
+        let mut stops: Vec<(usize, Option<&Gate>)> =
+            file.holds.iter().map(|(at, gate)| (*at, Some(gate))).collect();
         stops.extend(file.breaks_at.map(|at| (at, None)));
         stops.sort_by_key(|(at, _)| *at);
         for (stop, gate) in stops.into_iter().filter(|(stop, _)| (from..to).contains(stop)) {
