@@ -406,12 +406,14 @@ impl Job {
         Shape::Part { length, range, in_slices }
     }
 
-    /// Whether a body is cut into slices on its way to disk.
+    /// Whether a body is cut into slices on its way to disk: one that is long, and one that memory does not take. Its head stays
+    /// in memory, so it is found also while its bytes are on their way to the disk.
     fn goes_in_slices(&self, shape: &Shape) -> bool {
+        let length_max = SLICE_BYTES.min(self.worker.shared.store.object_bytes_max() as u64);
         let is_long = match shape {
             Shape::Part { in_slices, .. } => *in_slices,
             Shape::Whole { length } | Shape::Rest { length, .. } => {
-                length.is_some_and(|length| length > SLICE_BYTES)
+                length.is_some_and(|length| length > length_max)
             }
         };
         is_long && !self.worker.shared.disks.is_empty()
@@ -601,7 +603,7 @@ impl Job {
             cutter.iter_mut().for_each(|cutter| cutter.push(&piece));
         }
         fill.end(End::Complete);
-        let has_cut = sliced.is_some() || cutter.as_ref().is_some_and(Cutter::has_cut);
+        let has_cut = sliced.is_some() || !keeps || cutter.as_ref().is_some_and(Cutter::has_cut);
         let is_intact = match cutter {
             Some(cutter) if has_cut => cutter.finish(),
             _ => false,

@@ -41,6 +41,10 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 /// Wall time at which every play begins: seconds since the epoch, 2027-01-15 08:00:00 GMT.
 pub const BEGIN_SECS: i64 = 1_800_000_000;
 
+/// Set to the bytes of memory (`256MiB`, or little as `1MiB`), each play has a disk: what is true without one must be so with
+/// one. The plays of `tests/disk*.rs` say for themselves what they have.
+pub const DISK_EVERYWHERE: &str = "PERIGEE_PLAY_DISK";
+
 /// Begins a play with one site that answers every host from the scripted origin.
 pub fn play() -> Play {
     Play::new()
@@ -73,6 +77,19 @@ impl State {
 impl Drop for State {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Copies the files of a directory, and of those in it.
+fn copy(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).expect("a directory can be read").flatten() {
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        if from.is_dir() {
+            std::fs::create_dir_all(&to).expect("a directory can be made");
+            copy(&from, &to);
+        } else {
+            std::fs::copy(&from, &to).expect("a file can be copied");
+        }
     }
 }
 
@@ -120,9 +137,20 @@ impl Play {
         self.config(&config)
     }
 
+    /// [`Play::disk`] on several directories, each of 64 MiB, and what the edge keeps beside them.
+    pub fn disks(&mut self, memory: &str, paths: &[&Path]) -> &mut Self {
+        let mut store = format!("[store]\nmemory = \"{memory}\"\n\n");
+        for path in paths {
+            store.push_str(&format!("[[store.disk]]\npath = \"{}\"\nsize = \"64MiB\"\n\n", path.display()));
+        }
+        let config = format!("{store}{}", self.config);
+        self.state.get_or_insert_with(State::new);
+        self.config(&config)
+    }
+
     /// Where the edge keeps what outlives it: `store/volume` is the file of its disk.
-    pub fn state(&self) -> &Path {
-        &self.state.as_ref().expect("the edge has a disk").0
+    pub fn state(&mut self) -> &Path {
+        &self.state.get_or_insert_with(State::new).0
     }
 
     /// Waits until all that was stored is on disk.
@@ -133,11 +161,32 @@ impl Play {
         self
     }
 
+    /// Waits until what was taken away until now is so on disk too: something stored after it is.
+    #[track_caller]
+    pub fn removals_are_written(&mut self) -> &mut Self {
+        self.origin(|o| o.get("/removals-are-written").header("Cache-Control", "max-age=3600").body("yes"));
+        self.client(|c| drop(c.get("/removals-are-written").expect(200)));
+        self.written()
+    }
+
     /// Stops the edge and starts it again, later by nothing, with what it keeps on disk and an empty memory.
     pub fn restart(&mut self) -> &mut Self {
         let stage = self.stage.take().expect("the edge runs");
         let now_ms = stage.now_ms();
         stage.stop();
+        self.start(now_ms);
+        self
+    }
+
+    /// Ends the edge as a crash does, and starts another with what it left on disk: nothing is written or closed any more.
+    pub fn crash(&mut self) -> &mut Self {
+        let stage = self.stage.take().expect("the edge runs");
+        let now_ms = stage.now_ms();
+        // A thread cannot be killed. What it writes from now on goes to files that nobody reads again.
+        let (left, found) = (self.state.take().expect("the edge has a disk"), State::new());
+        copy(&left.0, &found.0);
+        stage.stop();
+        self.state = Some(found);
         self.start(now_ms);
         self
     }
@@ -190,6 +239,18 @@ impl Play {
     /// [`Play::pass`] in seconds.
     pub fn pass_secs(&mut self, secs: u64) -> &mut Self {
         self.pass(Duration::from_secs(secs))
+    }
+
+    /// [`Play::purge`] that the edge must refuse; why it did.
+    #[track_caller]
+    pub fn refused_purge(&mut self, what: &str) -> String {
+        let purged = self.stage().try_purge(what, false);
+        purged.expect_err("the purge is refused").to_string()
+    }
+
+    /// The edge itself, for what has no word here.
+    pub fn handle(&mut self) -> &edge::Handle {
+        self.stage().handle()
     }
 
     /// Begins to stop the edge; the thread that is returned says whether all requests ended within the time.
@@ -250,7 +311,16 @@ impl Play {
     }
 
     fn start(&mut self, now_ms: i64) {
-        let config = self.fill_in(&self.config);
+        let mut config = self.fill_in(&self.config);
+        if let Some(memory) = std::env::var_os(DISK_EVERYWHERE)
+            && !config.contains("[[store.disk]]")
+        {
+            if !config.contains("[store]") {
+                config.push_str(&format!("\n[store]\nmemory = \"{}\"\n", memory.display()));
+            }
+            config.push_str("\n[[store.disk]]\nsize = \"64MiB\"\n");
+            self.state.get_or_insert_with(State::new);
+        }
         self.stage = Some(Stage::start(&config, now_ms, self.state.as_ref().map(|state| &*state.0)));
     }
 
@@ -284,6 +354,17 @@ impl Drop for Play {
             complaints.iter().for_each(|complaint| eprintln!("also: {complaint}"));
         }
     }
+}
+
+/// A body that differs from place to place, and from that of another `seed`.
+pub fn content(seed: u64, len: usize) -> Vec<u8> {
+    let word = |at: u64| {
+        let mixed = (at ^ seed.rotate_left(32)).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) | 1
+    };
+    let mut bytes: Vec<u8> = (0..len.div_ceil(8) as u64).flat_map(|at| word(at).to_le_bytes()).collect();
+    bytes.truncate(len);
+    bytes
 }
 
 /// Waits until `holds`, for at most [`PATIENCE`].

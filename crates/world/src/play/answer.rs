@@ -2,6 +2,9 @@
 
 use crate::wire::{End, Response};
 
+/// Longest body that is shown when it is not what was expected; of longer ones the first wrong byte is told.
+const SHOWN_BYTES_MAX: usize = 4096;
+
 /// A response that was read to its end.
 #[derive(Clone, Debug)]
 pub struct Answer {
@@ -32,10 +35,29 @@ impl Answer {
     /// The body byte for byte, ended as its framing says.
     #[track_caller]
     pub fn body(self, body: impl AsRef<[u8]>) -> Self {
-        let (got, body) =
-            (String::from_utf8_lossy(&self.response.body.bytes), String::from_utf8_lossy(body.as_ref()));
-        assert_eq!(got, body, "body of\n{}", self.exchange());
+        let (got, body) = (self.response.body.bytes.as_slice(), body.as_ref());
+        if got.len().max(body.len()) <= SHOWN_BYTES_MAX {
+            let (got, body) = (String::from_utf8_lossy(got), String::from_utf8_lossy(body));
+            assert_eq!(got, body, "body of\n{}", self.exchange());
+        }
+        self.begins(body);
+        assert_eq!(got.len(), body.len(), "length of the body of\n{}", self.exchange());
         self.whole()
+    }
+
+    /// What came of the body is a beginning of `body`, or more.
+    #[track_caller]
+    fn begins(&self, body: &[u8]) {
+        let got = &self.response.body.bytes;
+        let wrong = got.iter().zip(body).position(|(got, wanted)| got != wanted);
+        assert_eq!(wrong, None, "first wrong byte of the body of\n{}", self.exchange());
+    }
+
+    /// The body broke off, and what came is the beginning of `body`.
+    #[track_caller]
+    pub fn cut_from(self, body: impl AsRef<[u8]>) -> Self {
+        self.begins(body.as_ref());
+        self.cut()
     }
 
     /// The body ended as its framing says.

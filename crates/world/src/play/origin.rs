@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 
+use semantics::range;
+
 use super::gate::Gate;
 use crate::dates;
 use crate::wire::{Body, Framing, Head, Wire};
@@ -99,6 +101,17 @@ enum Act {
     Hold(Gate),
     Close,
     Reset,
+    File(Arc<Served>),
+}
+
+/// What a file server answers from.
+struct Served {
+    lines: Vec<(String, String)>,
+    content: Vec<u8>,
+    /// Where it stops in the content, and until when.
+    holds: Vec<(usize, Gate)>,
+    /// Where it closes the connection.
+    breaks_at: Option<usize>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -155,6 +168,8 @@ impl Origin {
             lines: Vec::new(),
             framing: None,
             open_ended: false,
+            holds: Vec::new(),
+            breaks_at: None,
         }
     }
 
@@ -273,6 +288,10 @@ impl Origin {
                     gate.pass().await;
                     Ok(())
                 }
+                Act::File(file) => match self.send_file(wire, request, &file).await {
+                    After::KeepAlive => Ok(()),
+                    after => return after,
+                },
                 Act::Close => return After::Close,
                 Act::Reset => return After::Reset,
             };
@@ -281,6 +300,50 @@ impl Origin {
             }
         }
         After::KeepAlive
+    }
+
+    /// Answers as RFC 9110 §13 and §14 say: the whole, a part, or that nothing has changed.
+    async fn send_file(&self, wire: &mut Wire, request: &Head, file: &Served) -> After {
+        let mut lines = file.lines.clone();
+        let etag =
+            lines.iter().find(|(name, _)| name.eq_ignore_ascii_case("etag")).map(|(_, etag)| etag.clone());
+        let len = file.content.len();
+        let is_part = request.field("if-range").is_none_or(|wanted| Some(wanted) == etag);
+        let spec = request.fields.get("range").filter(|_| is_part).and_then(range::single_spec);
+        let (status, (from, to)) = match spec.map(|spec| spec.resolve(len as u64)) {
+            _ if etag.is_some() && request.field("if-none-match") == etag => (304, (0, 0)),
+            None => (200, (0, len)),
+            Some(Some(span)) => (206, (span.start() as usize, span.end() as usize + 1)),
+            Some(None) => (416, (0, 0)),
+        };
+        match status {
+            206 => lines.push(("Content-Range".to_owned(), format!("bytes {from}-{}/{len}", to - 1))),
+            416 => lines.push(("Content-Range".to_owned(), format!("bytes */{len}"))),
+            _ => {}
+        }
+        let framing = if status == 304 { Frame::AsScripted } else { Frame::Length(to - from) };
+        if wire.write(&self.head_bytes(status, &lines, framing)).await.is_err() {
+            return After::Close;
+        }
+        let mut at = from;
+        let mut stops: Vec<(usize, Option<&Gate>)> =
+            file.holds.iter().map(|(at, gate)| (*at, Some(gate))).collect();
+        stops.extend(file.breaks_at.map(|at| (at, None)));
+        stops.sort_by_key(|(at, _)| *at);
+        for (stop, gate) in stops.into_iter().filter(|(stop, _)| (from..to).contains(stop)) {
+            if wire.write(&file.content[at..stop]).await.is_err() {
+                return After::Close;
+            }
+            at = stop;
+            match gate {
+                Some(gate) => gate.pass().await,
+                None => return After::Close,
+            }
+        }
+        match wire.write(&file.content[at..to]).await {
+            Ok(()) => After::KeepAlive,
+            Err(_) => After::Close,
+        }
     }
 
     fn head_bytes(&self, status: u16, lines: &[(String, String)], framing: Frame) -> Vec<u8> {
@@ -330,6 +393,8 @@ pub struct Reply {
     lines: Vec<(String, String)>,
     framing: Option<Frame>,
     open_ended: bool,
+    holds: Vec<(usize, Gate)>,
+    breaks_at: Option<usize>,
 }
 
 impl Reply {
@@ -374,6 +439,29 @@ impl Reply {
         let body = body.as_ref();
         self.begin(Frame::Length(body.len()));
         self.entry.acts.push(Act::Piece(body.to_vec()));
+        self
+    }
+
+    /// Answers as a file server does whose file is `content`: with the whole, with what Range and If-Range ask for, with 304
+    /// or with 416, under the headers that were said before.
+    pub fn file(mut self, content: impl AsRef<[u8]>) -> Self {
+        self.framing = Some(Frame::AsScripted);
+        self.open_ended = true;
+        let (content, lines) = (content.as_ref().to_vec(), self.lines.clone());
+        let (holds, breaks_at) = (std::mem::take(&mut self.holds), self.breaks_at);
+        self.entry.acts.push(Act::File(Arc::new(Served { lines, content, holds, breaks_at })));
+        self
+    }
+
+    /// Said before [`Reply::file`]: before it sends this byte of the file, the origin waits until the test opens the gate.
+    pub fn hold_at(mut self, byte: usize, gate: &Gate) -> Self {
+        self.holds.push((byte, gate.clone()));
+        self
+    }
+
+    /// Said before [`Reply::file`]: instead of sending this byte of the file, the origin closes the connection.
+    pub fn break_at(mut self, byte: usize) -> Self {
+        self.breaks_at = Some(byte);
         self
     }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use edge::{Clock, Edge, Handle, Options, PurgeRequest, PurgeTarget};
+use edge::{Clock, Edge, Handle, Options, PurgeError, PurgeRequest, PurgeTarget, Receipt};
 use model::Snapshot;
 use observe::{BuildInfo, Registry};
 use semantics::Wall;
@@ -50,6 +50,11 @@ impl Stage {
 
     /// See [`super::Play::purge`].
     pub(super) fn purge(&self, what: &str, soft: bool) {
+        self.try_purge(what, soft).unwrap_or_else(|error| panic!("purge {what}: {error}"));
+    }
+
+    /// See [`super::Play::refused_purge`].
+    pub(super) fn try_purge(&self, what: &str, soft: bool) -> Result<Receipt, PurgeError> {
         let (form, name) = what.split_once(' ').unwrap_or((what, ""));
         let target = match form {
             "url" => PurgeTarget::Url(name.to_owned()),
@@ -59,7 +64,7 @@ impl Stage {
             "everything" => PurgeTarget::Everything,
             _ => panic!("{what:?} is no purge: write url, prefix, tag, site or everything"),
         };
-        self.0.purge(&PurgeRequest { target, soft }).unwrap_or_else(|error| panic!("purge {what}: {error}"));
+        self.0.purge(&PurgeRequest { target, soft })
     }
 
     /// The edge itself, for what has no word in the language.

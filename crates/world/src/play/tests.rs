@@ -115,3 +115,28 @@ fn the_origin_remembers_every_byte_it_received() {
     play.origin_last_saw(|seen| assert_eq!(seen.body.bytes, b"abc"));
     play.origin(|o| assert!(o.received().starts_with(b"POST /a HTTP/1.1\r\nHost: x\r\n")));
 }
+
+#[test]
+fn a_file_is_served_whole_in_parts_and_not_at_all() {
+    let gate = Gate::new();
+    let mut play = play();
+    play.without_edge().origin(|o| {
+        o.get("/file").always().header("ETag", "\"1\"").file("0123456789");
+        o.get("/held").header("ETag", "\"1\"").hold_at(5, &gate).break_at(7).file("0123456789");
+    });
+    play.client(|c| {
+        c.get("/file").expect(200).body("0123456789");
+        let part = || c.get("/file").header("Range", "bytes=3-4");
+        part().expect(206).body("34").header("Content-Range", "bytes 3-4/10");
+        part().header("If-Range", "\"1\"").expect(206).body("34");
+        part().header("If-Range", "\"2\"").expect(200).body("0123456789");
+        c.get("/file").header("Range", "bytes=10-").expect(416).header("Content-Range", "bytes */10");
+        c.get("/file").header("If-None-Match", "\"1\"").expect(304).body("");
+    });
+    let mut talk = play.visitor().get("/held").header("Range", "bytes=2-").begin();
+    let head = talk.expect_head(206);
+    talk.expect_part(&head, "234");
+    gate.wait_reached();
+    gate.open();
+    talk.expect_part(&head, "56").expect_closed();
+}
