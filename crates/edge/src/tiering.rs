@@ -37,9 +37,11 @@ const RECENT_BYTES: usize = 128 * 1024;
 /// Minutes for which a variant index is worth keeping: as long as anything it leads to may be.
 const VARIANTS_MINUTES: u32 = 366 * 24 * 60;
 
+type ReadsShard = Mutex<HashMap<u128, watch::Receiver<Progress>>>;
+
 /// Reads that others may follow.
 pub(crate) struct Reads {
-    shards: Box<[Mutex<HashMap<u128, watch::Receiver<Progress>>>]>,
+    shards: Box<[ReadsShard]>,
     /// Fingerprints of larger bodies that were read lately; each place holds the last of its keys.
     recent: Box<[AtomicU32]>,
 }
@@ -67,7 +69,7 @@ impl Reads {
         place.swap(print, Ordering::Relaxed) == print
     }
 
-    fn shard(&self, key: u128) -> &Mutex<HashMap<u128, watch::Receiver<Progress>>> {
+    fn shard(&self, key: u128) -> &ReadsShard {
         &self.shards[(key >> 64) as usize % self.shards.len()]
     }
 }
