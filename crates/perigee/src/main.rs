@@ -89,3 +89,8 @@ fn print(text: &str) -> Result<(), failure::Failure> {
         _ => Ok(()),
     }
 }
+
+/// Without what could move a terminal's cursor: URLs are the visitors' words, stored fields the origin's.
+fn visible(text: &str) -> String {
+    text.chars().map(|char| if char.is_control() { '\u{fffd}' } else { char }).collect()
+}
