@@ -1,5 +1,5 @@
-//! The `perigee` binary: flags, exit codes and messages for people. Each subcommand is one file; what they do is in the
-//! crates below.
+//! The `perigee` binary: flags, exit codes and messages for people. Each subcommand is one module; what they do is in
+//! the crates below.
 //!
 //! Exit codes: 0 when it was done, 1 when it could not be (one message on standard error says why), 2 when the command
 //! line makes no sense.
