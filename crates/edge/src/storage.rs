@@ -9,7 +9,7 @@ use std::time::Instant;
 use model::purge::{Limits, Purge, PurgeClock};
 use model::settings::StoreSettings;
 use semantics::key::{KeySeed, hash};
-use store::disk::{Directory, DiskConfig, Disks, DisksConfig, EngineKind, Inspection, OpenError, Opened};
+use store::disk::{Directory, DiskConfig, Disks, DisksConfig, EngineKind, OpenError, Opened};
 
 use crate::clock::Clock;
 use crate::handle::StartError;
@@ -141,6 +141,8 @@ pub(crate) fn chance() -> u128 {
 
 /// What can be told of a directory that holds a disk of the cache.
 pub mod inspect {
+    pub use store::disk::{Inspection, OpenError};
+
     use super::*;
 
     /// One record, in words.
