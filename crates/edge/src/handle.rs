@@ -150,7 +150,7 @@ impl Edge {
         for trouble in origins.configure(loaded.origin_groups()) {
             eprintln!("perigee: {trouble}");
         }
-        let Storage { disks, purge_log, purges, newest } =
+        let Storage { disks, purge_log, positions, purges, newest } =
             Storage::open(&edge.store, state.as_deref(), &key_seed, &clock, &site_numbers, disk_engine)?;
         let store = Tier::new(TierConfig {
             bytes_max: edge.store.memory.0 as usize,
@@ -179,6 +179,7 @@ impl Edge {
             epochs: Epochs::new(),
             fill_bytes: AtomicU64::new(0),
             purges: RwLock::new(purges),
+            positions,
             purge_log: Mutex::new(purge_log),
             purge_position: AtomicU64::new(newest),
             registry: registry.clone(),

@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::handle::StartError;
 use crate::loaded::SiteNumbers;
 use crate::meta::{Meta, ResponseMeta};
-use crate::purge_log::PurgeLog;
+use crate::purge_log::{Positions, PurgeLog};
 use crate::tiering::minutes;
 
 /// Directory of a disk that names none, in the state directory.
@@ -27,8 +27,10 @@ const PURGE_LOG: &str = "purges";
 /// What outlives the process, opened.
 pub(crate) struct Storage {
     pub(crate) disks: Disks,
-    /// `None` without disks: then nothing outlives the process that a purge could be about.
+    /// `None` where there have never been disks: then nothing outlives the process that a purge could be about.
     pub(crate) purge_log: Option<PurgeLog>,
+    /// Which positions the log knows.
+    pub(crate) positions: Positions,
     pub(crate) purges: PurgeClock,
     /// The newest purge's position.
     pub(crate) newest: u64,
@@ -58,14 +60,16 @@ impl Storage {
                 engine: engine.unwrap_or_else(EngineKind::probe),
             }
         };
-        if settings.disks.is_empty() {
+        let path = state.map(|state| state.join(PURGE_LOG));
+        // Purges of a time without disks count for the disks of an earlier and a later one.
+        if settings.disks.is_empty() && !path.as_ref().is_some_and(|path| path.exists()) {
             let (disks, _) = Disks::open(Vec::new(), &common(0));
-            return Ok(Storage { disks, purge_log: None, purges, newest: 0 });
+            let positions = Positions::default();
+            return Ok(Storage { disks, purge_log: None, positions, purges, newest: 0 });
         }
-        let Some(state) = state else {
+        let (Some(state), Some(path)) = (state, path) else {
             return Err(StartError::Disks("there is no state directory".to_owned()));
         };
-        let path = state.join(PURGE_LOG);
         let (log, replayed) = PurgeLog::open(&path, chance(), sites)
             .map_err(|error| StartError::PurgeLog(path.clone(), error))?;
         if let Some(reason) = &replayed.begun_anew {
@@ -100,6 +104,10 @@ impl Storage {
                 Err(error) => failed.push(format!("{name}: {}", told(&error))),
             }
         }
+        let positions = replayed.positions;
+        if settings.disks.is_empty() {
+            return Ok(Storage { disks, purge_log: Some(log), positions, purges, newest: replayed.newest });
+        }
         if disks.is_empty() {
             return Err(StartError::Disks(failed.join("; ")));
         }
@@ -109,7 +117,7 @@ impl Storage {
             started.elapsed().as_millis(),
             common.engine.as_str()
         );
-        Ok(Storage { disks, purge_log: Some(log), purges, newest: replayed.newest })
+        Ok(Storage { disks, purge_log: Some(log), positions, purges, newest: replayed.newest })
     }
 }
 
@@ -124,9 +132,9 @@ fn sentence(opened: &Opened) -> String {
     let sparse = if opened.is_sparse { "; the file system promises no room for all of it" } else { "" };
     match (opened.is_new, opened.scanned) {
         (true, _) => format!("begun anew{sparse}"),
-        (false, 0) => format!("{} records{sparse}", opened.records),
+        (false, 0) => format!("records: {}{sparse}", opened.records),
         (false, scanned) => {
-            format!("{} records, of which {scanned} segments were read one by one{sparse}", opened.records)
+            format!("records: {}; segments read record by record: {scanned}{sparse}", opened.records)
         }
     }
 }

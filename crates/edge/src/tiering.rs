@@ -149,11 +149,8 @@ fn entry_of(shared: &Shared, key: u128, meta: &[u8], body: Bytes) -> Option<(Ent
         Meta::Slice => None,
         Meta::Variants(variants, _) => Some((Arc::new(Item::Variants(variants)), true)),
         Meta::Response(ResponseMeta { facts, position, tags, head, slices, .. }) => {
-            // A position of the future is that of a purge log which is no more.
-            let known = shared.purge_position.load(Ordering::Acquire);
-            if position > known {
-                return None;
-            }
+            // At a position that the log doesn't know, purges may have been lost.
+            shared.positions.know(position).then_some(())?;
             let stored = match slices {
                 Some((id, len)) => Stored::sliced(facts, position, tags, &head, Sliced { id, key, len }),
                 None => Stored::read(facts, position, tags, &head, body),

@@ -21,7 +21,7 @@ use crate::flight::Flights;
 use crate::loaded::{Held, Loaded, SiteNumbers};
 use crate::object::Entry;
 use crate::origin::{FetchError, Origins};
-use crate::purge_log::PurgeLog;
+use crate::purge_log::{Positions, PurgeLog};
 use crate::request::{Request, RequestId};
 use crate::slices::Runs;
 use crate::tiering::Reads;
@@ -51,6 +51,8 @@ pub(crate) struct Shared {
     /// Bytes of fills that are being kept, of all workers.
     pub(crate) fill_bytes: AtomicU64,
     pub(crate) purges: RwLock<PurgeClock>,
+    /// Which positions of what is on disk mean anything.
+    pub(crate) positions: Positions,
     /// Where purges are written down; `None` while nothing outlives the process.
     pub(crate) purge_log: Mutex<Option<PurgeLog>>,
     /// The newest purge position: an object fetched at or after it needs no look at `purges`.

@@ -263,8 +263,8 @@ fn a_hard_purge_stays_in_force_after_the_end_of_the_edge() {
         let mut play = purgeable();
         play.restart();
         for (purge, ..) in &narrow {
-        play.purge(purge);
-    }
+            play.purge(purge);
+        }
         ending.of(&mut play);
         for (purge, path, len) in narrow {
             play.origin(|o| {
