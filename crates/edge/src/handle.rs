@@ -188,6 +188,9 @@ impl Edge {
             cut: AtomicBool::new(false),
             next_generation: AtomicU64::new(storage::chance() as u64),
         });
+        let memory = Arc::downgrade(&shared);
+        // What memory answers for is what a restart must find on disk.
+        shared.disks.keep(move |key| memory.upgrade().is_some_and(|shared| shared.store.peek(key).is_some()));
         let mut by_worker: Vec<Vec<std::net::TcpListener>> = (0..workers).map(|_| Vec::new()).collect();
         let mut addresses = Vec::new();
         for address in listen.unwrap_or(edge.listen) {

@@ -98,6 +98,7 @@ pub type OpenReports = Vec<(String, Result<Opened, OpenError>)>;
 /// All disks of a node. Shared between threads; dropping it does not end the writers: [`Disks::close`] does.
 pub struct Disks {
     disks: Vec<Disk>,
+    fleet: Arc<Fleet>,
     buffers: Buffers,
     engine: EngineKind,
     pool: Option<Arc<Pool>>,
@@ -180,8 +181,14 @@ impl Disks {
                 engine = EngineKind::Ring;
             }
         }
-        let mut this =
-            Disks { disks: Vec::new(), buffers: Buffers::default(), engine, pool, started: Instant::now() };
+        let mut this = Disks {
+            disks: Vec::new(),
+            fleet: Arc::default(),
+            buffers: Buffers::default(),
+            engine,
+            pool,
+            started: Instant::now(),
+        };
         let mut reports = Vec::new();
         let looked: Vec<_> = configs
             .into_iter()
@@ -197,7 +204,7 @@ impl Disks {
         let latest = runs.map(recovery::Looked::run).max().unwrap_or_default();
         // Once in millions of starts all begins anew.
         let run = Some(latest.next()).filter(|run| run.is_possible()).unwrap_or(Run(1));
-        let fleet = Arc::<Fleet>::default();
+        let fleet = this.fleet.clone();
         let opened: Vec<_> = looked
             .into_iter()
             .map(|(config, looked)| {
@@ -247,6 +254,12 @@ impl Disks {
     /// Whether there is any disk.
     pub fn is_empty(&self) -> bool {
         self.disks.is_empty()
+    }
+
+    /// Says which keys are in use although nobody looks them up here, because memory answers for them: those are kept as if
+    /// they had been hit. Asked by the writers, for each value that would be evicted; the first call counts.
+    pub fn keep(&self, in_use: impl Fn(u128) -> bool + Send + Sync + 'static) {
+        let _first = self.fleet.in_use.set(Box::new(in_use));
     }
 
     /// Where the value of a key is, and a hit for it. Cost: one or two cache lines of memory per disk; never waits.

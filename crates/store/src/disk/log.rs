@@ -6,7 +6,7 @@
 //! append ────┼ large ─► open segment ┼──────────────────────► in use ──────────────────────────────────┐
 //!            └ kept  ─► open segment ┘   (in order of use)        ▲                                    │
 //!                        ▲                                        └── header ◄─ free ◄─────────────────┤
-//!                        └────────────── hit twice, not expired, within the rewrite budget ◄───────────┘
+//!                        └────────────── hit twice or held in memory, not expired, within the rewrite budget ◄───────────┘
 //! ```
 //!
 //! Invariants:
@@ -661,7 +661,7 @@ impl Log {
             return;
         }
         let Some(place) = self.volume.index.get(entry.key).filter(is_here) else { return };
-        let is_wanted = place.heat >= KEEP_HEAT_MIN
+        let is_wanted = (place.heat >= KEEP_HEAT_MIN || self.volume.is_in_use(entry.key))
             && place.expiry > now.minutes
             && self.volume.health() == Health::Well
             && self.volume.admission.lock().rewrite(u64::from(place.bytes));

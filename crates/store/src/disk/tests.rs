@@ -186,3 +186,21 @@ fn what_is_put_is_read_back_by_either_engine_and_after_a_restart() {
         disks.close();
     }
 }
+
+#[test]
+fn what_memory_answers_for_is_still_on_disk_after_it_was_written_over_twice() {
+    let scratch = Scratch::new("keep");
+    let (disks, _) = scratch.open(EngineKind::Pool);
+    let [in_memory, cold] = [key(1), key(2)];
+    disks.keep(move |key| key == in_memory);
+    assert!(disks.put(draft(1, 5000)) && disks.put(draft(2, 5000)));
+    for number in 10..160 {
+        wait_until(20, "the queue to have room", || disks.put(draft(number, 1 << 20)));
+        if number % 20 == 0 {
+            wait_written(&disks);
+        }
+    }
+    wait_written(&disks);
+    assert!(disks.find(in_memory).is_some() && disks.find(cold).is_none());
+    disks.close();
+}

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
@@ -39,7 +39,11 @@ pub(crate) struct Volume {
 pub(crate) struct Fleet {
     /// Disks dropped since the start.
     pub(crate) dropped: AtomicU64,
+    /// Whether a key is in use where the disks cannot see it: see [`super::Disks::keep`].
+    pub(crate) in_use: OnceLock<InUse>,
 }
+
+pub(crate) type InUse = Box<dyn Fn(u128) -> bool + Send + Sync>;
 
 /// What was asked of the writer and is not in the index yet.
 #[derive(Default)]
@@ -169,6 +173,11 @@ impl Volume {
             errors: AtomicU32::new(0),
             fleet,
         }
+    }
+
+    /// Whether a key is held in memory, so that its look-ups never come here.
+    pub(crate) fn is_in_use(&self, key: u128) -> bool {
+        self.fleet.in_use.get().is_some_and(|in_use| in_use(key))
     }
 
     pub(crate) fn sequence(&self, segment: u32) -> u64 {
