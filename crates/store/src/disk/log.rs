@@ -89,7 +89,7 @@ impl Class {
 const WRITE_BYTES: usize = 1 << 20;
 
 /// Fewest free segments: below it the oldest is evicted.
-const FREE_MIN: usize = 2;
+const FREE_MIN: usize = 3;
 
 /// Hits that a value needs for being copied forward: one more hit than most ever get.
 const KEEP_HEAT_MIN: u8 = 2;

@@ -201,6 +201,8 @@ fn what_memory_answers_for_is_still_on_disk_after_it_was_written_over_twice() {
         }
     }
     wait_written(&disks);
-    assert!(disks.find(in_memory).is_some() && disks.find(cold).is_none());
+    let stats = disks.stats();
+    assert!(disks.find(in_memory).is_some(), "{stats:?}");
+    assert!(disks.find(cold).is_none(), "{stats:?}");
     disks.close();
 }

@@ -26,6 +26,9 @@ const LINGER: Duration = Duration::from_millis(100);
 /// How often what was written is made safe from a loss of power.
 const SYNC_INTERVAL: Duration = Duration::from_secs(2);
 
+/// Steps of eviction for each thing that is written: what is copied forward needs segments too.
+const ROOM_STEPS: u32 = 4;
+
 /// How long a failed write keeps the next one waiting.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -280,9 +283,9 @@ impl Writer {
                 return self.pause_after_failure(now);
             }
         }
-        loop {
+        for step in 1.. {
             match self.log.make_room(now) {
-                Ok(true) if is_idle => {}
+                Ok(true) if is_idle || step < ROOM_STEPS => {}
                 Ok(_) => break,
                 Err(_counted) => return self.pause_after_failure(now),
             }
