@@ -19,6 +19,9 @@ use super::volume::{Health, Ledger, Volume, count};
 /// Bytes that may wait to be written: about half a second of a fast disk's work.
 const QUEUE_BYTES_MAX: u64 = 64 << 20;
 
+/// Things for which a queue keeps room when it is empty: a full one of small values takes tens of megabytes.
+pub(crate) const ROOM_KEPT: usize = 1024;
+
 /// How long what was appended waits for company before it is written: small values share blocks, and `kill -9` takes no more
 /// than this.
 const LINGER: Duration = Duration::from_millis(100);
@@ -80,6 +83,9 @@ impl Queue {
     pub(crate) fn pop(&self, patience: Duration) -> Next {
         let mut waiting = self.waiting.lock();
         if waiting.items.is_empty() && !waiting.stop {
+            if waiting.items.capacity() > ROOM_KEPT {
+                waiting.items = VecDeque::new();
+            }
             self.wake.wait_for(&mut waiting, patience);
         }
         match waiting.items.pop_front() {
