@@ -93,8 +93,8 @@ impl Shelf for Directory {
 }
 
 /// How long a lock is waited for, and how often it is tried. A process that was killed with reads under way in an io_uring
-/// holds its files for some milliseconds after its death.
-const LOCK_PATIENCE: Duration = Duration::from_secs(3);
+/// holds its files for a while after its death: mostly milliseconds, once in 200 kills three seconds.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 const LOCK_INTERVAL: Duration = Duration::from_millis(10);
 
 fn lock(file: &File) -> io::Result<()> {
