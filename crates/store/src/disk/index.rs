@@ -315,7 +315,7 @@ impl Index {
     }
 
     /// Takes out all whose place does not meet `keep`. Cost: a walk over everything, shard by shard.
-    pub(crate) fn retain(&self, keep: impl Fn(&Place) -> bool) {
+    pub(crate) fn retain(&self, mut keep: impl FnMut(&Place) -> bool) {
         for shard in &self.shards {
             let mut shard = shard.write();
             let mut gone = 0;
