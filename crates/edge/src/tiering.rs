@@ -34,7 +34,14 @@ const VARIANTS_MINUTES: u32 = 366 * 24 * 60;
 
 /// Reads that others may follow.
 pub(crate) struct Reads {
-    shards: Box<[Mutex<HashMap<u128, watch::Receiver<Progress>>>]>,
+    shards: Box<[Mutex<HashMap<u128, Read>>]>,
+}
+
+/// One of them. What has come under the key since it began is another record, which is not what it reads.
+#[derive(Clone)]
+struct Read {
+    spot: Spot,
+    progress: watch::Receiver<Progress>,
 }
 
 #[derive(Clone)]
@@ -48,7 +55,7 @@ impl Reads {
         Reads { shards: (0..64).map(|_| Mutex::default()).collect() }
     }
 
-    fn shard(&self, key: u128) -> &Mutex<HashMap<u128, watch::Receiver<Progress>>> {
+    fn shard(&self, key: u128) -> &Mutex<HashMap<u128, Read>> {
         &self.shards[(key >> 64) as usize % self.shards.len()]
     }
 }
@@ -57,11 +64,15 @@ impl Reads {
 struct Leading<'a> {
     reads: &'a Reads,
     key: u128,
+    spot: Spot,
 }
 
 impl Drop for Leading<'_> {
     fn drop(&mut self) {
-        self.reads.shard(self.key).lock().remove(&self.key);
+        let mut shard = self.reads.shard(self.key).lock();
+        if shard.get(&self.key).is_some_and(|read| read.spot.is(&self.spot)) {
+            shard.remove(&self.key);
+        }
     }
 }
 
@@ -72,21 +83,21 @@ pub(crate) async fn read(worker: &Worker, key: u128, spot: &Spot) -> Option<Entr
     let (sender, receiver) = watch::channel(Progress::Reading);
     let followed = {
         let mut shard = reads.shard(key).lock();
-        let followed = shard.get(&key).cloned();
+        let followed = shard.get(&key).filter(|read| read.spot.is(spot)).cloned();
         if followed.is_none() {
-            shard.insert(key, receiver);
+            shard.insert(key, Read { spot: *spot, progress: receiver });
         }
         followed
     };
     if let Some(mut followed) = followed {
-        let done = followed.wait_for(|progress| matches!(progress, Progress::Done(_))).await;
+        let done = followed.progress.wait_for(|progress| matches!(progress, Progress::Done(_))).await;
         return match done.as_deref() {
             Ok(Progress::Done(entry)) => entry.clone(),
             // Whoever read has left; at worst several read the same.
             _ => read_alone(worker, key, spot).await,
         };
     }
-    let leading = Leading { reads, key };
+    let leading = Leading { reads, key, spot: *spot };
     let entry = read_alone(worker, key, spot).await;
     drop(leading);
     sender.send_replace(Progress::Done(entry.clone()));
