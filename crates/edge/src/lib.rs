@@ -35,6 +35,7 @@ mod purge_log;
 mod purging;
 mod refusal;
 mod request;
+mod roster;
 mod serve;
 mod slices;
 mod storage;

@@ -211,7 +211,8 @@ impl PurgeLog {
     }
 }
 
-fn write_anew(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Puts a file in place of another, whole or not at all, safe from a loss of power.
+pub(crate) fn write_anew(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let new = path.with_extension("new");
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
     file.write_all(bytes)?;

@@ -16,6 +16,7 @@ use crate::handle::StartError;
 use crate::loaded::SiteNumbers;
 use crate::meta::{Meta, ResponseMeta};
 use crate::purge_log::PurgeLog;
+use crate::roster::{Known, Roster};
 use crate::tiering::minutes;
 
 /// Directory of a disk that names none, in the state directory.
@@ -29,6 +30,8 @@ pub(crate) struct Storage {
     pub(crate) disks: Disks,
     /// `None` without disks: then nothing outlives the process that a purge could be about.
     pub(crate) purge_log: Option<PurgeLog>,
+    /// `None` without disks.
+    pub(crate) roster: Option<Roster>,
     pub(crate) purges: PurgeClock,
     /// The newest purge's position.
     pub(crate) newest: u64,
@@ -59,8 +62,14 @@ impl Storage {
             }
         };
         if settings.disks.is_empty() {
+            if let Some(state) = state
+                && let Known::Disks(_) = Roster::read(state).map_err(unreadable)?
+            {
+                // What happens from now on is not written down for the disks that there were.
+                Roster::begin(state, &[]).map_err(unreadable)?;
+            }
             let (disks, _) = Disks::open(Vec::new(), &common(0));
-            return Ok(Storage { disks, purge_log: None, purges, newest: 0 });
+            return Ok(Storage { disks, purge_log: None, roster: None, purges, newest: 0 });
         }
         let Some(state) = state else {
             return Err(StartError::Disks("there is no state directory".to_owned()));
@@ -81,36 +90,61 @@ impl Storage {
         let common = common(owner);
         let mut configs = Vec::new();
         let mut failed = Vec::new();
+        let known = Roster::read(state).map_err(unreadable)?;
         for disk in &settings.disks {
             let path = disk.path.clone().unwrap_or_else(|| state.join(DEFAULT_DIRECTORY));
             match Directory::create(&path) {
-                Ok(shelf) => configs.push(DiskConfig {
-                    shelf: Arc::new(shelf),
-                    bytes: disk.size.0,
-                    writes_per_day: disk.writes_per_day,
-                }),
+                Ok(shelf) => {
+                    let config = DiskConfig {
+                        shelf: Arc::new(shelf),
+                        bytes: disk.size.0,
+                        writes_per_day: disk.writes_per_day,
+                    };
+                    if !known.trusts(state, &config.shelf.name()) {
+                        forget_contents(&config, &common);
+                    }
+                    configs.push(config);
+                }
                 Err(error) => failed.push(format!("{}: {error}", path.display())),
             }
         }
         let started = Instant::now();
         let (disks, reports) = Disks::open(configs, &common);
+        let mut in_use = Vec::new();
         for (name, opened) in reports {
             match opened {
-                Ok(opened) => eprintln!("perigee: {name}: {}", sentence(&opened)),
+                Ok(opened) => {
+                    eprintln!("perigee: {name}: {}", sentence(&opened));
+                    in_use.push(name);
+                }
                 Err(error) => failed.push(format!("{name}: {}", told(&error))),
             }
         }
         if disks.is_empty() {
             return Err(StartError::Disks(failed.join("; ")));
         }
+        let roster = Roster::begin(state, &in_use).map_err(unreadable)?;
         failed.iter().for_each(|reason| eprintln!("perigee: {reason}; this disk is not used"));
         eprintln!(
             "perigee: disks are open after {} ms, read by {}",
             started.elapsed().as_millis(),
             common.engine.as_str()
         );
-        Ok(Storage { disks, purge_log: Some(log), purges, newest: replayed.newest })
+        Ok(Storage { disks, purge_log: Some(log), roster: Some(roster), purges, newest: replayed.newest })
     }
+}
+
+fn unreadable(error: io::Error) -> StartError {
+    StartError::Disks(format!("which of them were in use cannot be read or written down: {error}"))
+}
+
+/// Begins a disk anew that was not in use all the time: another owner's contents are dropped. What goes wrong here goes wrong
+/// at its opening too, and is told then.
+fn forget_contents(config: &DiskConfig, common: &DisksConfig) {
+    let config = DiskConfig { shelf: config.shelf.clone(), ..*config };
+    let nobody = DisksConfig { owner: !common.owner, minutes: common.minutes.clone(), ..*common };
+    let (disks, _) = Disks::open(vec![config], &nobody);
+    disks.close();
 }
 
 fn told(error: &OpenError) -> String {

@@ -123,6 +123,11 @@ impl Play {
         self
     }
 
+    /// The configuration, for changing it and coming back.
+    pub fn config_text(&self) -> String {
+        self.config.clone()
+    }
+
     /// The default site with further lines of its own, before the edge starts; the lines may end in rules.
     pub fn site(&mut self, lines: &str) -> &mut Self {
         let config = format!("{}{lines}\n", self.config);
@@ -241,11 +246,24 @@ impl Play {
         self.pass(Duration::from_secs(secs))
     }
 
+    /// Starts the edge, if it may have reasons not to: those.
+    pub fn try_start(&mut self) -> Result<(), String> {
+        assert!(self.stage.is_none(), "the edge runs already");
+        let config = self.config_in_force();
+        let state = self.state.as_ref().map(|state| &*state.0);
+        self.stage = Some(Stage::try_start(&config, BEGIN_SECS * 1000, state)?);
+        Ok(())
+    }
+
+    /// [`Play::purge`] that the edge may refuse; why it did.
+    pub fn try_purge(&mut self, what: &str) -> Result<(), String> {
+        self.stage().try_purge(what, false).map(drop).map_err(|error| error.to_string())
+    }
+
     /// [`Play::purge`] that the edge must refuse; why it did.
     #[track_caller]
     pub fn refused_purge(&mut self, what: &str) -> String {
-        let purged = self.stage().try_purge(what, false);
-        purged.expect_err("the purge is refused").to_string()
+        self.try_purge(what).expect_err("the purge is refused")
     }
 
     /// The edge itself, for what has no word here.
@@ -311,6 +329,12 @@ impl Play {
     }
 
     fn start(&mut self, now_ms: i64) {
+        let config = self.config_in_force();
+        self.stage = Some(Stage::start(&config, now_ms, self.state.as_ref().map(|state| &*state.0)));
+    }
+
+    /// The configuration with what stands for something filled in, and a disk if each play has one.
+    fn config_in_force(&mut self) -> String {
         let mut config = self.fill_in(&self.config);
         if let Some(memory) = std::env::var_os(DISK_EVERYWHERE)
             && !config.contains("[[store.disk]]")
@@ -321,7 +345,7 @@ impl Play {
             config.push_str("\n[[store.disk]]\nsize = \"64MiB\"\n");
             self.state.get_or_insert_with(State::new);
         }
-        self.stage = Some(Stage::start(&config, now_ms, self.state.as_ref().map(|state| &*state.0)));
+        config
     }
 
     fn fill_in(&self, toml: &str) -> String {
