@@ -45,6 +45,11 @@ pub const BEGIN_SECS: i64 = 1_800_000_000;
 /// one. The plays of `tests/disk*.rs` say for themselves what they have.
 pub const DISK_EVERYWHERE: &str = "PERIGEE_PLAY_DISK";
 
+/// The Range that the origin gets to see for a visitor's of bytes of the first slice: with disks, all of that slice is fetched.
+pub fn range_sent(range: &str) -> &str {
+    if std::env::var_os(DISK_EVERYWHERE).is_some() { "bytes=0-1048575" } else { range }
+}
+
 /// Begins a play with one site that answers every host from the scripted origin.
 pub fn play() -> Play {
     Play::new()
