@@ -503,8 +503,14 @@ impl Want {
     fn came_meanwhile(&self, worker: &Worker, flight: &Arc<Flight>) -> bool {
         let shared = &worker.shared;
         let landing = match shared.store.peek(self.object_key) {
-            _ if self.range.is_some() => return false,
             None => return false,
+            // A fetch for another part of it: what is wanted is there, or on its way.
+            Some(entry) if self.range.is_some() => match Object::of(entry) {
+                Some(object) if object.slices().is_some() => {
+                    Landing::Failed { why: Why::Internal, shared: false }
+                }
+                _ => return false,
+            },
             Some(entry) => match (&*entry, Object::of(entry.clone()), &self.stale) {
                 (_, Some(object), Some((stale, _))) if object.is(stale) => return false,
                 (_, Some(object), _) if object.parts().is_none() => Landing::Stored(object),

@@ -150,7 +150,7 @@ impl Edge {
         for trouble in origins.configure(loaded.origin_groups()) {
             eprintln!("perigee: {trouble}");
         }
-        let Storage { disks, purge_log, roster, purges, newest } =
+        let Storage { disks, purge_log, roster, positions, purges, newest } =
             Storage::open(&edge.store, state.as_deref(), &key_seed, &clock, &site_numbers, disk_engine)?;
         let store = Tier::new(TierConfig {
             bytes_max: edge.store.memory.0 as usize,
@@ -169,7 +169,7 @@ impl Edge {
             seed: KeySeed(key_seed),
             store,
             disks: Arc::new(disks),
-            reads: Reads::new(),
+            reads: Reads::new(edge.store.memory.0 as usize),
             runs: Runs::default(),
             pages: Pages::new().ok(),
             flights: Flights::new(),
@@ -179,6 +179,7 @@ impl Edge {
             epochs: Epochs::new(),
             fill_bytes: AtomicU64::new(0),
             purges: RwLock::new(purges),
+            positions,
             purge_log: Mutex::new(purge_log),
             roster: Mutex::new(roster),
             purge_position: AtomicU64::new(newest),
@@ -188,6 +189,9 @@ impl Edge {
             cut: AtomicBool::new(false),
             next_generation: AtomicU64::new(storage::chance() as u64),
         });
+        let memory = Arc::downgrade(&shared);
+        // What memory answers for is what a restart must find on disk.
+        shared.disks.keep(move |key| memory.upgrade().is_some_and(|shared| shared.store.peek(key).is_some()));
         let mut by_worker: Vec<Vec<std::net::TcpListener>> = (0..workers).map(|_| Vec::new()).collect();
         let mut addresses = Vec::new();
         for address in listen.unwrap_or(edge.listen) {

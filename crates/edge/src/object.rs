@@ -33,6 +33,8 @@ pub(crate) enum Item {
     Object(Stored),
     /// The responses to this key vary; each is stored under a key of its own.
     Variants(Variants),
+    /// One slice of a body that lies on disk: memory holds those that are read often.
+    Slice(Arc<Run>),
     /// The last answer could not be stored: until then (monotonic) nobody queues behind another's fetch.
     Pass { until_ms: u64 },
 }
@@ -68,7 +70,9 @@ impl std::ops::Deref for Object {
     fn deref(&self) -> &Stored {
         match &*self.0 {
             Item::Object(stored) => stored,
-            Item::Variants(_) | Item::Pass { .. } => unreachable!("made of a stored response only"),
+            Item::Variants(_) | Item::Slice(_) | Item::Pass { .. } => {
+                unreachable!("made of a stored response only")
+            }
         }
     }
 }
@@ -393,9 +397,7 @@ impl Weigh for Item {
                         Rest::Nothing | Rest::Sliced(_) => 0,
                         Rest::Blocks(blocks, len) => *len as usize + blocks.len() * RUN_OVERHEAD,
                         Rest::Parts(parts) => parts.bytes(),
-                        Rest::Pages(run) => {
-                            run.memory_bytes() as usize + size_of::<Run>() + 2 * ALLOCATION_SLACK
-                        }
+                        Rest::Pages(run) => pages_bytes(run),
                     };
                     size_of::<More>() + more.tags.len() * 8 + rest + ALLOCATION_SLACK
                 });
@@ -405,9 +407,15 @@ impl Weigh for Item {
                 let specs = variants.specs.iter();
                 specs.map(|spec| size_of::<VarySpec>() + spec.as_bytes().len() + ALLOCATION_SLACK).sum()
             }
+            Item::Slice(run) => pages_bytes(run),
             Item::Pass { .. } => 0,
         }
     }
+}
+
+/// What a body in pages weighs.
+fn pages_bytes(run: &Run) -> usize {
+    run.memory_bytes() as usize + size_of::<Run>() + 2 * ALLOCATION_SLACK
 }
 
 #[cfg(test)]

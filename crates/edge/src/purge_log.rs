@@ -2,13 +2,19 @@
 //!
 //! ```text
 //! <sum> {"log":"5f0c…","version":1}
-//! <sum> {"position":7,"kind":"hard","targets":[{"tag":{"site":"shop","tag":"9a3e…"}}]}
+//! <sum> {"start":1000000,"after":0}
+//! <sum> {"position":1000001,"kind":"hard","targets":[{"tag":{"site":"shop","tag":"9a3e…"}}]}
+//! <sum> {"start":2000001,"after":1000001}
 //! ```
 //!
-//! One line for each purge, each with a sum over the rest of it; in force only once it is safe from a loss of power. A line
-//! that was cut short at the end was never acknowledged, and is dropped. Sites stand there by name: numbers are given
-//! anew at each start. The log has an id: what is stored on a disk under the positions of another log is of no use, so a log
-//! that is lost or damaged costs the disks' contents, and never lets anything come back.
+//! One line for each purge, each with a sum over the rest of it, and acknowledged only once it is safe from a loss of power. A
+//! line that was cut short at the end was never acknowledged, and is dropped. Sites stand there by name: numbers are
+//! given anew at each start. The log has an id: what is stored on a disk under the positions of another log is of no use, so a
+//! log that is lost or damaged costs the disks' contents, and never lets anything come back.
+//!
+//! Invalidations by visitors' requests are not synced one by one, so a loss of power can take the newest of them; what was
+//! stored after them has positions that the log does not know. Those are never given out again: each start goes on
+//! [`START_GAP`] above the last position that it found, and what was stored in between is of no use.
 //!
 //! It grows by about 100 bytes for each purge. Beyond [`LOG_BYTES_MAX`] it is written anew with the newest purge of each target,
 //! and of more than [`TARGETS_MAX`] the older half becomes one purge of everything.
@@ -18,6 +24,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use model::purge::{Kind, Target};
 use semantics::key::{KeySeed, hash};
@@ -30,14 +37,22 @@ const VERSION: u32 = 1;
 /// Length of a log above which it is written anew.
 const LOG_BYTES_MAX: u64 = 64 << 20;
 
+/// By how much positions jump with each start: more than can have been lost at the end of the log.
+const START_GAP: u64 = 1_000_000;
+
+/// Unsynced purges after which one is synced: far fewer than the gap.
+const UNSYNCED_MAX: u64 = START_GAP / 10;
+
 /// Targets that a log remembers one by one: about what a purge clock does.
 const TARGETS_MAX: usize = 400_000;
 
 /// A log of purges, open for appending.
 pub(crate) struct PurgeLog {
     path: PathBuf,
-    file: File,
+    file: Arc<File>,
     id: u128,
+    /// Appended since the last sync that was asked for.
+    unsynced: u64,
     bytes: u64,
     bytes_max: u64,
     /// Set by a failed append: what the file ends with is not known.
@@ -50,9 +65,24 @@ struct First {
     version: u32,
 }
 
+/// A line after the first.
+#[derive(Clone, Serialize, Deserialize, PartialEq, Eq, Hash)]
+#[serde(untagged)]
+enum Line {
+    Purge(LoggedPurge),
+    Start(Start),
+}
+
+/// A start of the edge: positions above `after` and below `start` were never given out, or were lost.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq, Hash)]
+struct Start {
+    start: u64,
+    after: u64,
+}
+
 /// One purge as it stands in the log.
 #[derive(Clone, Serialize, Deserialize, PartialEq, Eq, Hash)]
-struct Line {
+struct LoggedPurge {
     position: u64,
     kind: LoggedKind,
     targets: Vec<Logged>,
@@ -78,9 +108,27 @@ enum Logged {
 /// What a log has told at its opening.
 pub(crate) struct Replayed {
     pub(crate) purges: Vec<(u64, Kind, Target)>,
+    /// The position from which this start goes on.
     pub(crate) newest: u64,
+    /// Which positions mean anything.
+    pub(crate) positions: Positions,
     /// Why an old log could not be gone on with, if there was one.
     pub(crate) begun_anew: Option<String>,
+}
+
+/// The positions that a log knows. Something stored at another one may have been fetched before a purge that was lost.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Positions {
+    /// Gaps, in ascending order.
+    starts: Vec<Start>,
+}
+
+impl Positions {
+    /// Whether what was stored at `position` can be told from what was purged.
+    pub(crate) fn know(&self, position: u64) -> bool {
+        let next = self.starts.partition_point(|start| start.start <= position);
+        self.starts.get(next).is_none_or(|start| position <= start.after)
+    }
 }
 
 impl PurgeLog {
@@ -121,18 +169,32 @@ impl PurgeLog {
                 (chance, Vec::new(), first.len() as u64)
             }
         };
-        let file = OpenOptions::new().append(true).mode(0o600).open(path)?;
+        let file = Arc::new(OpenOptions::new().append(true).mode(0o600).open(path)?);
         // What was cut short has no place before what comes next.
         file.set_len(bytes)?;
-        let newest = lines.iter().map(|line| line.position).max().unwrap_or(0);
-        let purges = lines.iter().flat_map(|line| {
-            let kind = if line.kind == LoggedKind::Hard { Kind::Hard } else { Kind::Soft };
-            line.targets
-                .iter()
-                .filter_map(move |target| Some((line.position, kind, target.to_target(sites)?)))
-        });
-        let replayed = Replayed { purges: purges.collect(), newest, begun_anew };
-        let mut log = PurgeLog { path: path.to_owned(), file, id, bytes, bytes_max, is_torn: false };
+        let mut replayed =
+            Replayed { purges: Vec::new(), newest: 0, positions: Positions::default(), begun_anew };
+        for line in lines {
+            match line {
+                Line::Start(start) => {
+                    replayed.newest = replayed.newest.max(start.start);
+                    replayed.positions.starts.push(start);
+                }
+                Line::Purge(LoggedPurge { position, kind, targets }) => {
+                    let kind = if kind == LoggedKind::Hard { Kind::Hard } else { Kind::Soft };
+                    replayed.newest = replayed.newest.max(position);
+                    let targets = targets.iter().map(|target| (position, kind, target.to_target(sites)));
+                    replayed.purges.extend(targets);
+                }
+            }
+        }
+        let path = path.to_owned();
+        let mut log = PurgeLog { path, file, id, unsynced: 0, bytes, bytes_max, is_torn: false };
+        let start = Start { start: replayed.newest + START_GAP, after: replayed.newest };
+        log.write(&Line::Start(start))?;
+        log.file.sync_data()?;
+        replayed.newest = start.start;
+        replayed.positions.starts.push(start);
         if log.bytes > bytes_max {
             log.write_anew()?;
         }
@@ -144,32 +206,22 @@ impl PurgeLog {
         self.id
     }
 
-    /// Appends one purge. With `sync` it is safe from a loss of power on return, else from the end of the process.
+    /// Appends one purge: safe from the end of the process. The file is to be synced by whoever acknowledges it, and by
+    /// anybody whom it is given to.
     ///
     /// # Errors
-    /// Those of writing: the purge is not in the log then, and must not be acknowledged.
+    /// Those of writing: the purge is not in the log then.
     pub(crate) fn append(
         &mut self,
         position: u64,
         kind: Kind,
         targets: &[Target],
         sites: &SiteNumbers,
-        sync: bool,
-    ) -> io::Result<()> {
+        acknowledged: bool,
+    ) -> io::Result<Option<Arc<File>>> {
         let kind = if kind == Kind::Hard { LoggedKind::Hard } else { LoggedKind::Soft };
         let targets = targets.iter().map(|target| Logged::of(target, sites)).collect();
-        let line = line_of(&Line { position, kind, targets });
-        if self.is_torn {
-            self.file.set_len(self.bytes)?;
-            self.is_torn = false;
-        }
-        let written =
-            self.file.write_all(&line).and_then(|()| if sync { self.file.sync_data() } else { Ok(()) });
-        if let Err(error) = written {
-            self.is_torn = true;
-            return Err(error);
-        }
-        self.bytes += line.len() as u64;
+        self.write(&Line::Purge(LoggedPurge { position, kind, targets }))?;
         if self.bytes > self.bytes_max {
             // The purge is in the log either way.
             if let Err(error) = self.write_anew() {
@@ -177,6 +229,25 @@ impl PurgeLog {
                 self.bytes_max = self.bytes * 2;
             }
         }
+        self.unsynced += 1;
+        let is_due = acknowledged || self.unsynced >= UNSYNCED_MAX;
+        if is_due {
+            self.unsynced = 0;
+        }
+        Ok(is_due.then(|| self.file.clone()))
+    }
+
+    fn write(&mut self, line: &Line) -> io::Result<()> {
+        let line = line_of(line);
+        if self.is_torn {
+            self.file.set_len(self.bytes)?;
+            self.is_torn = false;
+        }
+        if let Err(error) = (&*self.file).write_all(&line) {
+            self.is_torn = true;
+            return Err(error);
+        }
+        self.bytes += line.len() as u64;
         Ok(())
     }
 
@@ -184,10 +255,16 @@ impl PurgeLog {
     fn write_anew(&mut self) -> io::Result<()> {
         let read = parse(&fs::read(&self.path)?).map_err(io::Error::other)?;
         let mut newest: HashMap<(LoggedKind, Logged), u64> = HashMap::new();
+        let mut starts = Vec::new();
         for line in read.lines {
-            for target in line.targets {
-                let position = newest.entry((line.kind, target)).or_insert(0);
-                *position = line.position.max(*position);
+            match line {
+                Line::Start(start) => starts.push(start),
+                Line::Purge(purge) => {
+                    for target in purge.targets {
+                        let position = newest.entry((purge.kind, target)).or_insert(0);
+                        *position = purge.position.max(*position);
+                    }
+                }
             }
         }
         let mut kept: Vec<(u64, LoggedKind, Logged)> =
@@ -200,11 +277,12 @@ impl PurgeLog {
             kept.extend(rest);
         }
         let mut bytes = first_line(self.id);
+        starts.into_iter().for_each(|start| bytes.extend(line_of(&Line::Start(start))));
         for (position, kind, target) in kept {
-            bytes.extend(line_of(&Line { position, kind, targets: vec![target] }));
+            bytes.extend(line_of(&Line::Purge(LoggedPurge { position, kind, targets: vec![target] })));
         }
         write_anew(&self.path, &bytes)?;
-        self.file = OpenOptions::new().append(true).open(&self.path)?;
+        self.file = Arc::new(OpenOptions::new().append(true).open(&self.path)?);
         self.bytes = bytes.len() as u64;
         self.bytes_max = self.bytes_max.max(self.bytes * 2);
         Ok(())
@@ -266,7 +344,8 @@ fn parse(bytes: &[u8]) -> Result<Read, String> {
         };
         match read {
             Some(()) => at += line.len(),
-            None if is_last && number > 1 => break,
+            // Without its end it was cut short; with it, it may have been acknowledged.
+            None if is_last && number > 1 && !line.ends_with(b"\n") => break,
             None => return Err(format!("line {number} is not what was written")),
         }
     }
@@ -288,10 +367,9 @@ impl Logged {
         }
     }
 
-    /// `None` for a number that is none: the line's sum was right, so it was written by another version, and more is
-    /// purged instead of less by whoever reads this.
-    fn to_target(&self, sites: &SiteNumbers) -> Option<Target> {
-        Some(match self {
+    /// A number that is none was written by something else, since the sum was right: more is purged then, not less.
+    fn to_target(&self, sites: &SiteNumbers) -> Target {
+        match self {
             Logged::Everything => Target::Everything,
             Logged::Site { site } => Target::Site(sites.of(site)),
             Logged::Prefix { site, host, path } => {
@@ -305,7 +383,7 @@ impl Logged {
                 let (site, url) = (sites.of(site), u128::from_str_radix(url, 16));
                 url.map_or(Target::Site(site), |url| Target::Url { site, url })
             }
-        })
+        }
     }
 }
 
@@ -358,7 +436,7 @@ mod tests {
         let sites = SiteNumbers::default();
         sites.of("another");
         let (log, replayed) = PurgeLog::open(&scratch.log(), 8, &sites).unwrap();
-        assert_eq!((log.id(), replayed.newest), (7, 5));
+        assert_eq!((log.id(), replayed.newest), (7, 2 * START_GAP));
         let wanted: Vec<_> =
             (1..).zip(targets(&sites)).map(|(position, target)| (position, Kind::Soft, target)).collect();
         assert_eq!(replayed.purges, wanted);
@@ -376,20 +454,43 @@ mod tests {
         for end in one.len()..two.len() {
             fs::write(scratch.log(), &two[..end]).unwrap();
             let (mut log, replayed) = PurgeLog::open(&scratch.log(), 8, &sites).unwrap();
-            assert_eq!((log.id(), replayed.newest), (7, 1), "cut at {end}");
-            log.append(2, Kind::Hard, &[Target::Site(0)], &sites, false).unwrap();
+            assert_eq!(log.id(), 7, "cut at {end}");
+            assert_eq!(replayed.purges.len(), 1, "cut at {end}");
+            log.append(replayed.newest + 1, Kind::Hard, &[Target::Site(0)], &sites, false).unwrap();
             let (_, replayed) = PurgeLog::open(&scratch.log(), 8, &sites).unwrap();
             assert_eq!(replayed.purges.len(), 2);
         }
         let first = one.iter().position(|byte| *byte == b'\n').unwrap();
-        for at in [0, 20, first + 3, one.len() - 5] {
+        for at in [0, 20, first + 3, one.len() - 5, two.len() - 5] {
             let mut damaged = two.clone();
             damaged[at] ^= 1;
             fs::write(scratch.log(), damaged).unwrap();
             let (log, replayed) = PurgeLog::open(&scratch.log(), 9, &sites).unwrap();
-            assert_eq!((log.id(), replayed.newest), (9, 0), "flipped at {at}");
+            assert_eq!((log.id(), replayed.purges.len()), (9, 0), "flipped at {at}");
             assert!(replayed.begun_anew.unwrap().contains("line"));
         }
+    }
+
+    #[test]
+    fn a_position_that_was_lost_is_not_given_out_again_and_not_known() {
+        let scratch = Scratch::new("lost");
+        let sites = SiteNumbers::default();
+        let (mut log, first) = PurgeLog::open(&scratch.log(), 7, &sites).unwrap();
+        log.append(first.newest + 1, Kind::Hard, &[Target::Everything], &sites, true).unwrap();
+        let kept = fs::read(scratch.log()).unwrap();
+        log.append(first.newest + 2, Kind::Hard, &[Target::Everything], &sites, false).unwrap();
+        drop(log);
+        fs::write(scratch.log(), kept).unwrap();
+        let (mut log, second) = PurgeLog::open(&scratch.log(), 8, &sites).unwrap();
+        assert!(second.newest > first.newest + 2);
+        log.append(second.newest + 1, Kind::Hard, &[Target::Everything], &sites, true).unwrap();
+        let (_, third) = PurgeLog::open(&scratch.log(), 8, &sites).unwrap();
+        for positions in [&second.positions, &third.positions] {
+            assert!(positions.know(first.newest) && positions.know(first.newest + 1));
+            assert!(!positions.know(first.newest + 2) && !positions.know(second.newest - 1));
+            assert!(positions.know(second.newest) && positions.know(second.newest + 1));
+        }
+        assert!(!third.positions.know(second.newest + 2) && third.positions.know(third.newest));
     }
 
     #[test]
@@ -404,7 +505,7 @@ mod tests {
         }
         assert!(fs::metadata(scratch.log()).unwrap().len() < 30_000);
         let (_, replayed) = PurgeLog::open_with(&scratch.log(), 8, &sites, 20_000).unwrap();
-        assert_eq!(replayed.newest, 2000);
+        assert_eq!(replayed.newest, 2 * START_GAP);
         for tag in 0..10 {
             let newest = replayed.purges.iter().filter(|(_, _, target)| *target == Target::Tag { site, tag });
             assert_eq!(

@@ -65,8 +65,10 @@ pub enum PurgeError {
     QueryInPrefix(String),
     /// An empty surrogate key.
     EmptyTag,
-    /// The purge could not be written down, so a restart would forget it.
+    /// The purge could not be written down, so a restart would forget it. Nothing was purged.
     NotLogged(String),
+    /// The purge is in force, but not safe: a loss of power could make this node forget it.
+    NotSafe(String),
 }
 
 impl std::fmt::Display for PurgeError {
@@ -88,6 +90,9 @@ impl std::fmt::Display for PurgeError {
             PurgeError::EmptyTag => write!(f, "the surrogate key is empty"),
             PurgeError::NotLogged(error) => {
                 write!(f, "the purge log cannot be written, so nothing was purged: {error}")
+            }
+            PurgeError::NotSafe(error) => {
+                write!(f, "the purge is in force, but a loss of power could undo it: {error}")
             }
         }
     }
@@ -179,22 +184,33 @@ fn record(
     kind: Kind,
     durability: Durability,
 ) -> Result<u64, PurgeError> {
-    // Held to the end, so that positions come into force in their order; look-ups never take it.
+    // Held until the purge is in force, so that positions come into force in their order; look-ups never take it.
     let mut log = shared.purge_log.lock();
     let position = shared.purge_position.load(Ordering::Relaxed) + 1;
-    if let Some(log) = &mut *log {
-        let sync = durability == Durability::Required;
-        match log.append(position, kind, &targets, &shared.site_numbers, sync) {
-            Ok(()) => {}
-            Err(error) if sync => return Err(PurgeError::NotLogged(error.to_string())),
-            // What is stored from now on has a position that the log may not know, and is dropped by a restart.
-            Err(error) => eprintln!("perigee: the purge log cannot be written: {error}"),
+    let is_required = durability == Durability::Required;
+    let appended =
+        log.as_mut().map(|log| log.append(position, kind, &targets, &shared.site_numbers, is_required));
+    let to_sync = match appended {
+        None => None,
+        Some(Ok(file)) => file,
+        Some(Err(error)) if is_required => return Err(PurgeError::NotLogged(error.to_string())),
+        Some(Err(error)) => {
+            // What is stored from now on has a position that the log does not know, and is of no use after a restart.
+            eprintln!("perigee: the purge log cannot be written: {error}");
+            None
         }
+    };
+    {
+        let mut purges = shared.purges.write();
+        targets.into_iter().for_each(|target| purges.record(Purge { target, kind }, position));
+        shared.purge_position.store(position, Ordering::Release);
     }
-    let mut purges = shared.purges.write();
-    targets.into_iter().for_each(|target| purges.record(Purge { target, kind }, position));
-    shared.purge_position.store(position, Ordering::Release);
-    Ok(position)
+    drop(log);
+    // Nobody else has to wait for the disk; what is purged earlier than it is safe is purged all the same.
+    match to_sync.map(|file| file.sync_data()) {
+        Some(Err(error)) if is_required => Err(PurgeError::NotSafe(error.to_string())),
+        _ => Ok(position),
+    }
 }
 
 fn targets(shared: &Shared, loaded: &Arc<Loaded>, target: &PurgeTarget) -> Result<Vec<Target>, PurgeError> {

@@ -2,9 +2,10 @@
 //! fetched where it is missing, whole slices at a time and once for all who want them.
 //!
 //! ```text
-//! next slice ─► on disk? ─► read, verified
-//!           ├─► in a run? ─► follow the fill           (a run is one fetch of consecutive slices, or of the whole body)
-//!           └─► neither   ─► begin a run: Range, If-Range ─► 206 of the same representation, or the object is outdated
+//! next slice ─► in memory? ─► its pages
+//!           ├─► on disk?   ─► read, verified;  read again soon ─► memory
+//!           ├─► in a run?  ─► follow the fill           (a run is one fetch of consecutive slices, or of the whole body)
+//!           └─► nowhere    ─► begin a run: Range, If-Range ─► 206 of the same representation, or the object is outdated
 //! ```
 //!
 //! Only bytes of one representation ever come together: same strong validator, same length, else nothing.
@@ -18,17 +19,18 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use semantics::Why;
 use semantics::range::{self, ContentRange, Span};
+use store::Run;
 use store::disk::Record;
 
 use crate::answer::ContentRange as Described;
 use crate::fetch::{Job, RangeWanted};
 use crate::flight::{End, Fill, FillParts, FillReader, Flight, Unread};
 use crate::loaded::RuleAt;
-use crate::object::{Object, Sliced};
+use crate::object::{Item, Object, Sliced};
 use crate::origin::OriginResponse;
 use crate::request::Request;
 use crate::tiering::{Cutter, SLICE_BYTES, has_strong_validator};
-use crate::worker::Worker;
+use crate::worker::{Shared, Worker};
 
 /// Bytes that are read from disk at a time: what one slow visitor holds of memory.
 const PIECE_BYTES: u64 = 256 * 1024;
@@ -51,10 +53,10 @@ const WRITTEN_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Fetches under way of bodies that lie in slices, by the id of those.
 #[derive(Default)]
-pub(crate) struct Runs(Mutex<HashMap<u128, Vec<Run>>>);
+pub(crate) struct Runs(Mutex<HashMap<u128, Vec<Fetching>>>);
 
 #[derive(Clone)]
-struct Run {
+struct Fetching {
     /// First byte, and how many.
     start: u64,
     len: u64,
@@ -95,13 +97,13 @@ impl Runs {
     /// Lets readers find a fill whose bytes begin at `start` of the body.
     pub(crate) fn register(&self, id: u128, start: u64, fill: &Arc<Fill>) -> Registered<'_> {
         let len = fill.length.unwrap_or(u64::MAX);
-        let run = Run { start, len, fill: fill.clone(), trouble: Arc::default() };
+        let run = Fetching { start, len, fill: fill.clone(), trouble: Arc::default() };
         self.0.lock().entry(id).or_default().push(run);
         Registered { runs: self, id, fill: fill.clone() }
     }
 
     /// A reader at `offset` of the body, if a run has that byte or will have it soon.
-    fn follow(&self, id: u128, offset: u64) -> Option<(FillReader, Run)> {
+    fn follow(&self, id: u128, offset: u64) -> Option<(FillReader, Fetching)> {
         let runs = self.0.lock();
         runs.get(&id)?.iter().find_map(|run| run.reader_at(offset).map(|reader| (reader, run.clone())))
     }
@@ -111,8 +113,8 @@ impl Runs {
         &self,
         id: u128,
         offset: u64,
-        begin: impl FnOnce() -> Run,
-    ) -> (Option<FillReader>, Run, IsNew) {
+        begin: impl FnOnce() -> Fetching,
+    ) -> (Option<FillReader>, Fetching, IsNew) {
         let mut runs = self.0.lock();
         let of_body = runs.entry(id).or_default();
         if let Some((reader, run)) = of_body.iter().find_map(|run| Some((run.reader_at(offset)?, run))) {
@@ -129,7 +131,7 @@ enum IsNew {
     Begun,
 }
 
-impl Run {
+impl Fetching {
     fn reader_at(&self, offset: u64) -> Option<FillReader> {
         let progress = self.fill.progress();
         let within = offset.checked_sub(self.start).filter(|within| *within < self.len)?;
@@ -150,16 +152,33 @@ pub(crate) struct SliceReader {
     end: u64,
     source: Source,
     /// Read before it was asked for.
-    primed: Option<Bytes>,
+    primed: Option<Piece>,
     troubles: u32,
     /// A slice that could not be read: not to be read again.
     unreadable: Option<u64>,
 }
 
+/// Bytes to be sent next.
+pub(crate) enum Piece {
+    Bytes(Bytes),
+    /// Bytes `.1..(.2)` of pages that a socket takes without a copy.
+    Pages(Arc<Run>, u64, u64),
+}
+
+impl Piece {
+    fn len(&self) -> u64 {
+        match self {
+            Piece::Bytes(bytes) => bytes.len() as u64,
+            Piece::Pages(_, start, end) => end - start,
+        }
+    }
+}
+
 enum Source {
     None,
+    Memory(Arc<Run>),
     Slice(Box<Record>, u64),
-    Run(FillReader, Run),
+    Fetch(FillReader, Fetching),
 }
 
 impl SliceReader {
@@ -189,9 +208,7 @@ impl SliceReader {
 
     /// Goes on at other bytes, unless it is about to.
     pub(crate) fn seek(&mut self, start: u64, end: u64) {
-        if (self.offset - self.primed.as_ref().map_or(0, |piece| piece.len() as u64), self.end)
-            == (start, end)
-        {
+        if (self.offset - self.primed.as_ref().map_or(0, Piece::len), self.end) == (start, end) {
             return;
         }
         (self.offset, self.end, self.source, self.primed) = (start, end, Source::None, None);
@@ -200,8 +217,8 @@ impl SliceReader {
     /// Follows a fill that has byte [`SliceReader::new`]'s `start` next, for as long as it can.
     pub(crate) fn follow(&mut self, reader: FillReader, fill: &Arc<Fill>, fill_start: u64) {
         let len = fill.length.unwrap_or(u64::MAX);
-        let run = Run { start: fill_start, len, fill: fill.clone(), trouble: Arc::default() };
-        self.source = Source::Run(reader, run);
+        let run = Fetching { start: fill_start, len, fill: fill.clone(), trouble: Arc::default() };
+        self.source = Source::Fetch(reader, run);
     }
 
     /// Makes sure that there is a first piece, before anything is promised to the visitor.
@@ -213,7 +230,7 @@ impl SliceReader {
     }
 
     /// The next bytes; `None` after the last.
-    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Trouble> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Piece>, Trouble> {
         match self.primed.take() {
             Some(piece) => Ok(Some(piece)),
             None => self.advance().await,
@@ -225,10 +242,17 @@ impl SliceReader {
         self.sliced.key
     }
 
-    async fn advance(&mut self) -> Result<Option<Bytes>, Trouble> {
+    async fn advance(&mut self) -> Result<Option<Piece>, Trouble> {
         while self.offset < self.end {
             match &mut self.source {
                 Source::None => self.find_source().await?,
+                Source::Memory(run) => {
+                    let (run, within) = (run.clone(), self.offset % SLICE_BYTES);
+                    let until = run.len().min(within + (self.end - self.offset));
+                    self.offset += until - within;
+                    self.source = Source::None;
+                    return Ok(Some(Piece::Pages(run, within, until)));
+                }
                 Source::Slice(record, number) => {
                     let (number, within) = (*number, self.offset % SLICE_BYTES);
                     // Up to a multiple of a piece, so that each byte is read and verified once.
@@ -242,7 +266,7 @@ impl SliceReader {
                             if is_last {
                                 self.source = Source::None;
                             }
-                            return Ok(Some(piece));
+                            return Ok(Some(Piece::Bytes(piece)));
                         }
                         Err(_counted) => {
                             self.unreadable = Some(number);
@@ -250,11 +274,11 @@ impl SliceReader {
                         }
                     }
                 }
-                Source::Run(reader, run) => match reader.next().await {
+                Source::Fetch(reader, run) => match reader.next().await {
                     Ok(Some(mut piece)) => {
                         piece.truncate((self.end - self.offset).min(piece.len() as u64) as usize);
                         self.offset += piece.len() as u64;
-                        return Ok(Some(piece));
+                        return Ok(Some(Piece::Bytes(piece)));
                     }
                     Ok(None) => self.source = Source::None,
                     // What it missed is on disk by now, or is fetched again.
@@ -287,15 +311,29 @@ impl SliceReader {
     async fn find_source(&mut self) -> Result<(), Trouble> {
         let (shared, number) = (self.worker.shared.clone(), self.offset / SLICE_BYTES);
         let key = shared.slice_key(self.sliced.id, number);
+        if let Some(entry) = shared.store.lookup(key)
+            && let Item::Slice(run) = &*entry
+        {
+            self.source = Source::Memory(run.clone());
+            return Ok(());
+        }
         let mut waited = Duration::ZERO;
         loop {
             if self.unreadable != Some(number)
                 && let Some(spot) = shared.disks.lookup(key)
             {
-                let first = if self.offset.is_multiple_of(SLICE_BYTES) { PIECE_BYTES as usize } else { 0 };
+                let is_hot = shared.reads.is_again(key);
+                let first = match self.offset % SLICE_BYTES {
+                    _ if is_hot => usize::MAX,
+                    0 => PIECE_BYTES as usize,
+                    _ => 0,
+                };
                 match self.worker.disk_reader.read(key, &spot, first).await {
                     Ok(record) if u64::from(record.body_len) == self.slice_len(number) => {
-                        self.source = Source::Slice(Box::new(record), number);
+                        self.source = match is_hot.then(|| promoted(&shared, key, &record)).flatten() {
+                            Some(run) => Source::Memory(run),
+                            None => Source::Slice(Box::new(record), number),
+                        };
                         return Ok(());
                     }
                     // A slice of the wrong length was not written for this body.
@@ -305,7 +343,7 @@ impl SliceReader {
                 self.unreadable = Some(number);
             }
             if let Some((reader, run)) = shared.runs.follow(self.sliced.id, self.offset) {
-                self.source = Source::Run(reader, run);
+                self.source = Source::Fetch(reader, run);
                 return Ok(());
             }
             if waited >= WRITTEN_PATIENCE || !shared.disks.is_waiting(key) {
@@ -335,8 +373,12 @@ impl SliceReader {
             return Err(Trouble::Outdated);
         }
         let last_wanted = (self.end - 1) / SLICE_BYTES;
-        let is_missing =
-            |number: &u64| shared.disks.find(shared.slice_key(self.sliced.id, *number)).is_none();
+        let is_missing = |number: &u64| {
+            let key = shared.slice_key(self.sliced.id, *number);
+            shared.disks.find(key).is_none()
+                && !shared.disks.is_waiting(key)
+                && shared.store.peek(key).is_none()
+        };
         let more =
             (number + 1..=last_wanted).take(RUN_SLICES_MAX as usize - 1).take_while(is_missing).count();
         let start = number * SLICE_BYTES;
@@ -355,7 +397,7 @@ impl SliceReader {
             });
             // Whoever is slow goes on from disk, and does not keep all of it in memory meanwhile.
             fill.abandon();
-            Run { start, len: end - start, fill: Arc::new(fill), trouble: Arc::default() }
+            Fetching { start, len: end - start, fill: Arc::new(fill), trouble: Arc::default() }
         };
         let (reader, run, is_new) = shared.runs.follow_or_begin(self.sliced.id, self.offset, begin);
         if let IsNew::Begun = is_new {
@@ -370,14 +412,14 @@ impl SliceReader {
         }
         match reader {
             Some(reader) => {
-                self.source = Source::Run(reader, run);
+                self.source = Source::Fetch(reader, run);
                 Ok(())
             }
             None => self.trouble(None),
         }
     }
 
-    fn job(&self, run: &Run, span: Span) -> Job {
+    fn job(&self, run: &Fetching, span: Span) -> Job {
         let validator = self.object.field("etag").or_else(|| self.object.field("last-modified"));
         let flight = Flight::solitary(run.fill.position, 0);
         Job {
@@ -401,13 +443,21 @@ impl SliceReader {
     }
 }
 
+/// Puts a slice that was read whole into memory as well.
+fn promoted(shared: &Shared, key: u128, record: &Record) -> Option<Arc<Run>> {
+    let run = Arc::new(shared.pages.as_ref()?.store(&[record.body()?]).ok()?);
+    // Slices are never invalidated: what leads to them is.
+    shared.store.restore(key, Arc::new(Item::Slice(run.clone())), || true);
+    Some(run)
+}
+
 /// The fetch of one run.
 struct Gap {
     job: Job,
     object: Object,
     sliced: Sliced,
     span: Span,
-    run: Run,
+    run: Fetching,
 }
 
 impl Gap {

@@ -9,13 +9,13 @@ use std::time::Instant;
 use model::purge::{Limits, Purge, PurgeClock};
 use model::settings::StoreSettings;
 use semantics::key::{KeySeed, hash};
-use store::disk::{Directory, DiskConfig, Disks, DisksConfig, EngineKind, Inspection, OpenError, Opened};
+use store::disk::{Directory, DiskConfig, Disks, DisksConfig, EngineKind, OpenError, Opened};
 
 use crate::clock::Clock;
 use crate::handle::StartError;
 use crate::loaded::SiteNumbers;
 use crate::meta::{Meta, ResponseMeta};
-use crate::purge_log::PurgeLog;
+use crate::purge_log::{Positions, PurgeLog};
 use crate::roster::{Known, Roster};
 use crate::tiering::minutes;
 
@@ -28,8 +28,10 @@ const PURGE_LOG: &str = "purges";
 /// What outlives the process, opened.
 pub(crate) struct Storage {
     pub(crate) disks: Disks,
-    /// `None` without disks: then nothing outlives the process that a purge could be about.
+    /// `None` where there have never been disks: then nothing outlives the process that a purge could be about.
     pub(crate) purge_log: Option<PurgeLog>,
+    /// Which positions the log knows.
+    pub(crate) positions: Positions,
     /// `None` without disks.
     pub(crate) roster: Option<Roster>,
     pub(crate) purges: PurgeClock,
@@ -61,20 +63,23 @@ impl Storage {
                 engine: engine.unwrap_or_else(EngineKind::probe),
             }
         };
-        if settings.disks.is_empty() {
-            if let Some(state) = state
-                && let Known::Disks(_) = Roster::read(state).map_err(unreadable)?
-            {
-                // What happens from now on is not written down for the disks that there were.
-                Roster::begin(state, &[]).map_err(unreadable)?;
-            }
-            let (disks, _) = Disks::open(Vec::new(), &common(0));
-            return Ok(Storage { disks, purge_log: None, roster: None, purges, newest: 0 });
+        if settings.disks.is_empty()
+            && let Some(state) = state
+            && let Known::Disks(_) = Roster::read(state).map_err(unreadable)?
+        {
+            // What is taken away from now on cannot be taken away from the disks that there were.
+            Roster::begin(state, &[]).map_err(unreadable)?;
         }
-        let Some(state) = state else {
+        let path = state.map(|state| state.join(PURGE_LOG));
+        // Purges of a time without disks count for the disks of an earlier and a later one.
+        if settings.disks.is_empty() && !path.as_ref().is_some_and(|path| path.exists()) {
+            let (disks, _) = Disks::open(Vec::new(), &common(0));
+            let positions = Positions::default();
+            return Ok(Storage { disks, purge_log: None, positions, roster: None, purges, newest: 0 });
+        }
+        let (Some(state), Some(path)) = (state, path) else {
             return Err(StartError::Disks("there is no state directory".to_owned()));
         };
-        let path = state.join(PURGE_LOG);
         let (log, replayed) = PurgeLog::open(&path, chance(), sites)
             .map_err(|error| StartError::PurgeLog(path.clone(), error))?;
         if let Some(reason) = &replayed.begun_anew {
@@ -120,6 +125,17 @@ impl Storage {
                 Err(error) => failed.push(format!("{name}: {}", told(&error))),
             }
         }
+        let positions = replayed.positions;
+        if settings.disks.is_empty() {
+            return Ok(Storage {
+                disks,
+                purge_log: Some(log),
+                positions,
+                roster: None,
+                purges,
+                newest: replayed.newest,
+            });
+        }
         if disks.is_empty() {
             return Err(StartError::Disks(failed.join("; ")));
         }
@@ -130,7 +146,14 @@ impl Storage {
             started.elapsed().as_millis(),
             common.engine.as_str()
         );
-        Ok(Storage { disks, purge_log: Some(log), roster: Some(roster), purges, newest: replayed.newest })
+        Ok(Storage {
+            disks,
+            purge_log: Some(log),
+            positions,
+            roster: Some(roster),
+            purges,
+            newest: replayed.newest,
+        })
     }
 }
 
@@ -158,9 +181,9 @@ fn sentence(opened: &Opened) -> String {
     let sparse = if opened.is_sparse { "; the file system promises no room for all of it" } else { "" };
     match (opened.is_new, opened.scanned) {
         (true, _) => format!("begun anew{sparse}"),
-        (false, 0) => format!("{} records{sparse}", opened.records),
+        (false, 0) => format!("records: {}{sparse}", opened.records),
         (false, scanned) => {
-            format!("{} records, of which {scanned} segments were read one by one{sparse}", opened.records)
+            format!("records: {}; segments read record by record: {scanned}{sparse}", opened.records)
         }
     }
 }
@@ -175,6 +198,8 @@ pub(crate) fn chance() -> u128 {
 
 /// What can be told of a directory that holds a disk of the cache.
 pub mod inspect {
+    pub use store::disk::{Inspection, OpenError};
+
     use super::*;
 
     /// One record, in words.

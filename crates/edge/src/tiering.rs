@@ -3,11 +3,12 @@
 //!
 //! ```text
 //! fill ─► memory: the whole, if it fits          ─► disk: one record up to 1 MiB, else a head and slices of 1 MiB
-//! miss in memory ─► index ─► read, verified ─► answer;  small, or hit before ─► memory again
+//! miss in memory ─► index ─► read, verified ─► answer;  small, or read again soon ─► memory
 //! ```
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -26,15 +27,23 @@ use crate::worker::{Shared, Worker};
 /// Bytes of a slice. Also the size of the blocks that a fill gathers.
 pub(crate) const SLICE_BYTES: u64 = BLOCK_BYTES as u64;
 
-/// Bodies up to this go back to memory when they are read once; larger ones when they have been hit on disk before.
+/// Bodies up to this go back to memory when they are read once; larger ones when they are read a second time soon.
 const PROMOTE_BYTES: usize = 64 * 1024;
+
+/// What one of the last reads of a larger body stands for in memory: they are remembered for about as long as memory
+/// would have kept what they have read.
+const RECENT_BYTES: usize = 128 * 1024;
 
 /// Minutes for which a variant index is worth keeping: as long as anything it leads to may be.
 const VARIANTS_MINUTES: u32 = 366 * 24 * 60;
 
+type ReadsShard = Mutex<HashMap<u128, Read>>;
+
 /// Reads that others may follow.
 pub(crate) struct Reads {
-    shards: Box<[Mutex<HashMap<u128, Read>>]>,
+    shards: Box<[ReadsShard]>,
+    /// Fingerprints of larger bodies that were read lately; each place holds the last of its keys.
+    recent: Box<[AtomicU32]>,
 }
 
 /// One of them. What has come under the key since it began is another record, which is not what it reads.
@@ -51,11 +60,23 @@ enum Progress {
 }
 
 impl Reads {
-    pub(crate) fn new() -> Self {
-        Reads { shards: (0..64).map(|_| Mutex::default()).collect() }
+    /// For a memory tier of so many bytes.
+    pub(crate) fn new(memory_bytes: usize) -> Self {
+        let recent = (memory_bytes / RECENT_BYTES).max(1);
+        Reads {
+            shards: (0..64).map(|_| Mutex::default()).collect(),
+            recent: (0..recent).map(|_| AtomicU32::new(0)).collect(),
+        }
     }
 
-    fn shard(&self, key: u128) -> &Mutex<HashMap<u128, Read>> {
+    /// Whether a key was read lately; it has been from now on.
+    pub(crate) fn is_again(&self, key: u128) -> bool {
+        let print = (key >> 96) as u32 | 1;
+        let place = &self.recent[key as usize % self.recent.len()];
+        place.swap(print, Ordering::Relaxed) == print
+    }
+
+    fn shard(&self, key: u128) -> &ReadsShard {
         &self.shards[(key >> 64) as usize % self.shards.len()]
     }
 }
@@ -120,7 +141,7 @@ async fn read_alone(worker: &Worker, key: u128, spot: &Spot) -> Option<Entry> {
         shared.disks.remove(key);
         return None;
     };
-    if is_light || small || spot.heat() > 0 {
+    if is_light || small || shared.reads.is_again(key) {
         let in_memory = match &*entry {
             Item::Object(stored) if !is_light => {
                 Arc::new(Item::Object(stored.compact(shared.pages.as_ref())))
@@ -139,11 +160,8 @@ fn entry_of(shared: &Shared, key: u128, meta: &[u8], body: Bytes) -> Option<(Ent
         Meta::Slice => None,
         Meta::Variants(variants, _) => Some((Arc::new(Item::Variants(variants)), true)),
         Meta::Response(ResponseMeta { facts, position, tags, head, slices, .. }) => {
-            // A position of the future is that of a purge log which is no more.
-            let known = shared.purge_position.load(std::sync::atomic::Ordering::Acquire);
-            if position > known {
-                return None;
-            }
+            // At a position that the log doesn't know, purges may have been lost.
+            shared.positions.know(position).then_some(())?;
             let stored = match slices {
                 Some((id, len)) => Stored::sliced(facts, position, tags, &head, Sliced { id, key, len }),
                 None => Stored::read(facts, position, tags, &head, body),
@@ -324,7 +342,7 @@ pub(crate) fn slices_id(
     if has_strong_validator(head) {
         text.extend_from_slice(head.get("etag").or_else(|| head.get("last-modified")).unwrap_or_default());
     } else {
-        let unique = shared.next_generation.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let unique = shared.next_generation.fetch_add(1, Ordering::Relaxed);
         text.extend_from_slice(&unique.to_le_bytes());
     }
     hash(&shared.seed, &text).0

@@ -21,7 +21,7 @@ use crate::flight::Flights;
 use crate::loaded::{Held, Loaded, SiteNumbers};
 use crate::object::Entry;
 use crate::origin::{FetchError, Origins};
-use crate::purge_log::PurgeLog;
+use crate::purge_log::{Positions, PurgeLog};
 use crate::request::{Request, RequestId};
 use crate::roster::Roster;
 use crate::slices::Runs;
@@ -52,6 +52,8 @@ pub(crate) struct Shared {
     /// Bytes of fills that are being kept, of all workers.
     pub(crate) fill_bytes: AtomicU64,
     pub(crate) purges: RwLock<PurgeClock>,
+    /// Which positions of what is on disk mean anything.
+    pub(crate) positions: Positions,
     /// Where purges are written down; `None` while nothing outlives the process.
     pub(crate) purge_log: Mutex<Option<PurgeLog>>,
     /// Which disks are in use; `None` without any.

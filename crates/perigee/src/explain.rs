@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::client::push_query;
 use crate::failure::Failure;
 use crate::purge::Edge;
+use crate::visible;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -80,10 +81,19 @@ fn describe(answer: &Value) -> String {
         Some(stored) => {
             let bytes =
                 stored["body_bytes"].as_u64().map_or("parts only".into(), |bytes| format!("{bytes} bytes"));
-            line(
-                "stored",
-                format!("status {}, {bytes}, key {}", stored["status"], text(&stored["key_hash"])),
-            );
+            let slices = &stored["slices"];
+            let place = match (stored["head_in"].as_str(), slices.is_object()) {
+                (Some("disk"), true) => ", head on disk",
+                (Some(_), true) => ", head in memory",
+                (Some("disk"), false) => ", on disk",
+                (Some(_), false) => ", in memory",
+                (None, _) => "",
+            };
+            let (status, key) = (&stored["status"], text(&stored["key_hash"]));
+            line("stored", format!("status {status}, {bytes}{place}, key {key}"));
+            if slices.is_object() {
+                line("", format!("slices on disk: {} of {}", slices["on_disk"], slices["of"]));
+            }
             for (name, value) in stored["fields"].as_object().into_iter().flatten() {
                 line("", format!("{name}: {}", text(value)));
             }
@@ -120,11 +130,6 @@ fn at_line(place: &Value) -> String {
         None | Some(0) => String::new(),
         Some(line) => format!(" (line {line} of the configuration)"),
     }
-}
-
-/// Without what could move a terminal's cursor: stored fields are the origin's words.
-fn visible(text: &str) -> String {
-    text.chars().map(|char| if char.is_control() { '\u{fffd}' } else { char }).collect()
 }
 
 #[cfg(test)]
@@ -167,5 +172,24 @@ then stale  stale-while-revalidate 5 s; stale-if-error 7 s
 why         fresh (hit): A fresh stored response answered.
 ";
         assert_eq!(describe(&answer), wanted);
+    }
+
+    #[test]
+    fn where_a_stored_response_lies_is_said_as_far_as_the_edge_says_it() {
+        let check = |place: Value, wanted: &str| {
+            let mut answer = json!({ "stored": { "status": 200, "body_bytes": 9, "key_hash": "0f" } });
+            answer["stored"].as_object_mut().unwrap().extend(place.as_object().unwrap().clone());
+            let said = describe(&answer);
+            assert!(said.contains(wanted), "{said}");
+        };
+        check(json!({}), "9 bytes, key 0f\n");
+        check(json!({ "head_in": "memory" }), "9 bytes, in memory, key 0f\n");
+        check(json!({ "head_in": "disk" }), "9 bytes, on disk, key 0f\n");
+        let slices = json!({ "on_disk": 3, "of": 10 });
+        check(
+            json!({ "head_in": "disk", "slices": slices }),
+            "9 bytes, head on disk, key 0f\n            slices on disk: 3 of 10\n",
+        );
+        check(json!({ "head_in": "memory", "slices": slices }), "9 bytes, head in memory, key 0f\n");
     }
 }

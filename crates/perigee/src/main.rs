@@ -1,5 +1,5 @@
-//! The `perigee` binary: flags, exit codes and messages for people. Each subcommand is one file; what they do is in the
-//! crates below.
+//! The `perigee` binary: flags, exit codes and messages for people. Each subcommand is one module; what they do is in
+//! the crates below.
 //!
 //! Exit codes: 0 when it was done, 1 when it could not be (one message on standard error says why), 2 when the command
 //! line makes no sense.
@@ -18,6 +18,7 @@ mod failure;
 mod purge;
 mod serve;
 mod state;
+mod store;
 
 /// Small allocations of many threads are what an edge does all day; the system's allocator is not made for that.
 #[global_allocator]
@@ -36,7 +37,8 @@ Examples:
   perigee serve --origin http://127.0.0.1:8000      put a cache in front of a website
   perigee check perigee.toml                        find every mistake in a configuration
   perigee explain http://127.0.0.1:8080/            say how a request would be answered, and why
-  perigee purge --url http://127.0.0.1:8080/        drop what is stored for a URL";
+  perigee purge --url http://127.0.0.1:8080/        drop what is stored for a URL
+  perigee store stat                                say what the cache holds on disk";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -48,6 +50,8 @@ enum Command {
     Purge(purge::Purge),
     /// Say how a running edge would answer a request, and why
     Explain(explain::Explain),
+    /// Look at the cache on a disk: what it holds, and whether it is sound
+    Store(store::Store),
 }
 
 fn main() -> ExitCode {
@@ -56,6 +60,7 @@ fn main() -> ExitCode {
         Command::Check(check) => return check::run(check),
         Command::Purge(purge) => purge.run(),
         Command::Explain(explain) => explain.run(),
+        Command::Store(store) => return store.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -88,4 +93,9 @@ fn print(text: &str) -> Result<(), failure::Failure> {
         }
         _ => Ok(()),
     }
+}
+
+/// Without what could move a terminal's cursor: URLs are the visitors' words, stored fields the origin's.
+fn visible(text: &str) -> String {
+    text.chars().map(|char| if char.is_control() { '\u{fffd}' } else { char }).collect()
 }

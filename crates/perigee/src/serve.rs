@@ -34,6 +34,7 @@ const EXAMPLES: &str = "\
 Examples:
   perigee serve --origin http://127.0.0.1:8000
   perigee serve --origin https://www.shop.example --listen 0.0.0.0:8080
+  perigee serve --origin https://www.shop.example --disk 20GiB
   perigee serve --config /etc/perigee.toml --state /var/lib/perigee
 
 A changed configuration file comes into force by itself within two seconds, or at once on SIGHUP. If it has
@@ -61,7 +62,8 @@ pub(crate) struct Serve {
     /// Allow an admin address that other machines can reach; they see /metrics without a token
     #[arg(long)]
     admin_remote: bool,
-    /// Where the token and the key seed are kept [default: $XDG_STATE_HOME/perigee or ~/.local/state/perigee]
+    /// Where the token, the key seed and the purge log are kept, and the disk that names no directory
+    /// [default: $XDG_STATE_HOME/perigee or ~/.local/state/perigee]
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
 }

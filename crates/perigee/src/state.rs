@@ -1,5 +1,5 @@
 //! The state directory: what one edge keeps between starts beside its cache, and how the other commands find a running
-//! edge. `serve` creates it; `purge` and `explain` read it.
+//! edge. `serve` creates it; `purge` and `explain` read it, and `store` finds the disk in it.
 //!
 //! ```text
 //! DIR/               0700

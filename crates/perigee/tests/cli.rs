@@ -1,5 +1,5 @@
-//! The built binary from outside: help, wrong command lines, and the life of an edge that needs no origin. Each test has
-//! its own directory and ports that the system chooses.
+//! The built binary from outside: help, wrong command lines, the life of an edge that needs no origin, and the disk of one
+//! that has a small one. Each test has its own directory and ports that the system chooses.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
@@ -81,6 +81,10 @@ fn every_command_has_help_with_examples() {
     );
     check(&["explain", "--help"], 0, &["--header", "--json", "Examples:"]);
     check(&["check", "--help"], 0, &["--json", "Examples:"]);
+    check(&["store", "--help"], 0, &["stat", "verify", "dump", "Examples:"]);
+    for command in ["stat", "verify", "dump"] {
+        check(&["store", command, "--help"], 0, &["--path", "--config", "--state", "--json", "Examples:"]);
+    }
     check(&["--version"], 0, &["perigee 0."]);
 }
 
@@ -105,6 +109,8 @@ fn a_command_line_without_sense_exits_with_2_and_names_what_is_wrong() {
     check(&["purge", "--everything", "--site", "a"], 2, &["cannot be used with"]);
     check(&["purge", "--url", "http://a/", "--tag", "b"], 2, &["cannot be used with"]);
     check(&["explain"], 2, &["URL"]);
+    check(&["store"], 2, &["Usage: perigee store"]);
+    check(&["store", "stat", "--path", "a", "--config", "b"], 2, &["cannot be used with"]);
 }
 
 #[test]
@@ -323,4 +329,130 @@ fn a_changed_file_comes_into_force_and_a_broken_one_does_not() {
     assert!(edge.admin("/v1/status").contains("\"last_error\":null"));
     edge.signal("INT");
     assert_eq!(edge.exit_code(), Some(0));
+}
+
+// --- A disk ---
+
+const MIB: usize = 1 << 20;
+
+/// An origin whose bodies are as long as the path says (`/NAME/LENGTH`) and begin with the path. Lives as long as the process.
+fn start_origin() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                match stream.read(&mut byte) {
+                    Ok(1) => head.push(byte[0]),
+                    _ => break,
+                }
+            }
+            let head = text(&head);
+            let Some(path) = head.split(' ').nth(1) else { continue };
+            let length: usize = path.rsplit('/').next().unwrap().parse().unwrap();
+            let mut body = path.as_bytes().to_vec();
+            body.resize(length, b'.');
+            let head = format!(
+                "HTTP/1.1 200 OK\r\nCache-Control: max-age=3600\r\nETag: \"1\"\r\nContent-Length: {length}\r\n\
+                 Connection: close\r\n\r\n"
+            );
+            let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body));
+        }
+    });
+    url
+}
+
+/// GET as a visitor of the edge.
+fn visit(edge: &Running, path: &str) -> String {
+    let said = edge.said();
+    let address = said.split("visitors  http://").nth(1).and_then(|rest| rest.split('/').next()).unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: shop.example\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    text(&answer)
+}
+
+/// Standard output of `perigee store COMMAND` for this directory.
+fn looked(command: &str, directory: &Path, more: &[&str]) -> (Option<i32>, String) {
+    let output = perigee(&[&["store", command, "--path", directory.to_str().unwrap()], more].concat());
+    (output.status.code(), text(&output.stdout))
+}
+
+#[test]
+fn a_disk_can_be_looked_at_and_what_is_damaged_is_found() {
+    let scratch = Scratch::new("disk");
+    let origin = start_origin();
+    let mut edge = Running::start(&scratch, &["--origin", &origin, "--disk", "64MiB"], "127.0.0.1:0");
+    let store = edge.state.join("store");
+    // More than memory takes of its 512 MiB.
+    let long = format!("/long/{}", 11 * MIB);
+    for path in ["/small/1000", "/other/2000", &long] {
+        assert!(visit(&edge, path).contains("detail=absent"));
+    }
+    wait("all to be written", || looked("dump", &store, &[]).1.lines().count() == 14);
+
+    let (code, lines) = looked("dump", &store, &[]);
+    assert_eq!(code, Some(0));
+    let columns: Vec<Vec<&str>> = lines.lines().map(|line| line.split('\t').collect()).collect();
+    let row = |url: &str| columns.iter().find(|columns| columns[6].ends_with(url)).unwrap();
+    // The position from which the first start goes on.
+    assert_eq!(row("/small/1000")[..4], ["response", "200", "1000", "1000000"]);
+    assert_eq!(row(&long)[..4], ["response in slices", "200", "11534336", "1000000"]);
+    assert_eq!(columns.iter().filter(|columns| columns[0] == "slice").count(), 11);
+    let (_, lines) = looked("dump", &store, &["--grep", "/small/", "--json"]);
+    assert!(lines.contains("http://shop.example/small/1000") && lines.lines().count() == 1, "{lines}");
+
+    edge.run(&["explain", "http://shop.example/small/1000"], 0, &["1000 bytes, in memory, key"]);
+    edge.run(&["explain", &format!("http://shop.example{long}")], 0, &["slices on disk: 11 of 11"]);
+    edge.run(&["store", "stat"], 0, &["62.0 MiB", "records  14", "one uses it now"]);
+    edge.run(&["store", "stat", "--json"], 0, &["\"records\":14", "\"in_use\":true"]);
+    edge.run(
+        &["store", "verify"],
+        0,
+        &["14 records", "none damaged", "response in slices  1", "slice               11"],
+    );
+    let words = format!("[[store.disk]]\nsize = \"64MiB\"\npath = {store:?}\n");
+    let file = scratch.file("perigee.toml", &format!("{GOOD}{words}"));
+    check(&["store", "verify", "--config", file.to_str().unwrap()], 0, &["none damaged"]);
+    edge.signal("TERM");
+    assert_eq!(edge.exit_code(), Some(0));
+    check(&["store", "verify", "--path", store.to_str().unwrap()], 0, &["14 records", "none damaged"]);
+
+    let volume = store.join("volume");
+    let mut bytes = fs::read(&volume).unwrap();
+    let place = bytes.windows(12).position(|window| window == b"/other/2000.").unwrap();
+    bytes[place + 1500] ^= 1;
+    fs::write(&volume, bytes).unwrap();
+    let (code, said) = looked("verify", &store, &[]);
+    assert_eq!(code, Some(1), "{said}");
+    for words in ["14 records", "1 DAMAGED", "damaged: segment 0, offset ", "a miss for visitors"] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    let (code, said) = looked("verify", &store, &["--json"]);
+    assert!(code == Some(1) && said.contains("\"damaged\":1") && said.contains("\"sound\":false"), "{said}");
+    let (code, said) = looked("dump", &store, &[]);
+    assert!(code == Some(0) && said.lines().any(|line| line.starts_with("damaged\t-\t-\t")), "{said}");
+}
+
+#[test]
+fn a_directory_without_a_cache_says_so_and_what_to_do() {
+    let scratch = Scratch::new("nodisk");
+    let directory = scratch.0.to_str().unwrap();
+    for command in ["stat", "verify", "dump"] {
+        check(&["store", command, "--path", directory], 1, &[directory, "no cache in it", "--config FILE"]);
+    }
+    check(&["store", "stat", "--state", directory], 1, &["/store: there is no cache"]);
+    scratch.file("volume", "");
+    check(&["store", "stat", "--path", directory], 1, &["is empty", "begins it anew"]);
+    scratch.file("volume", &"somebody's diary ".repeat(1000));
+    check(&["store", "stat", "--path", directory], 1, &["not a cache of Perigee's"]);
+    assert_eq!(fs::metadata(scratch.0.join("volume")).unwrap().len(), 17_000, "it was left as it is");
+    let file = scratch.file("perigee.toml", GOOD);
+    check(&["store", "stat", "--config", file.to_str().unwrap()], 1, &["names no disk", "[[store.disk]]"]);
+    check(&["store", "stat", "--config", "/nonexistent"], 1, &["/nonexistent: cannot be read"]);
 }

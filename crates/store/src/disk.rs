@@ -11,8 +11,17 @@
 //! counted. Every byte is verified before it is given out; what is not what was written is a miss and a count.
 //!
 //! Each disk is a volume of its own: one file, one index, one writer. A key has its home on one of them, by rendezvous
-//! weighted with their sizes; a disk that fails is passed over until the next start, and its keys find another home. The
-//! layout is drawn in `disk/format.rs`, the writing side in `disk/log.rs`, opening in `disk/recovery.rs`.
+//! weighted with their sizes; a disk that fails is passed over until the next start, and its keys find another home. What is
+//! removed or replaced meanwhile it cannot be told of, so a disk that was dropped, or missing for a whole run, is begun
+//! anew: the others have come to a later run than it has. The layout is drawn in `disk/format.rs`, the writing side in `disk/log.rs`, opening in `disk/recovery.rs`.
+//!
+//! What can come back after a restart although it was removed or replaced, all else having been closed off:
+//! - what was removed within a tenth of a second before a `kill -9`, or two seconds before a loss of power;
+//! - what was removed while the disk was full, if the process ended before there was room, unless the index could still be
+//!   written at the end;
+//! - what was removed while the only disk that was left had been dropped, if nothing at all could be written to it from
+//!   then on to the end, and it works again later;
+//! - what was replaced or removed by a record that rots on the disk, once the index is lost as well.
 //!
 //! What it doesn't do: it knows no HTTP, no freshness beyond an expiry, and no purges. Whoever reads a value compares its
 //! position, which is in the meta.
@@ -48,17 +57,18 @@ use admission::{Admission, Unwanted};
 use buffers::{Buffer, Buffers};
 pub use engine::EngineKind;
 use engine::{Engine, Pool, Reading};
-use format::{BLOCK, RecordHead, round_up};
+use format::{BLOCK, RecordHead, Run, round_up};
 pub use format::{BODY_BYTES_MAX, CHUNK_BYTES, META_BYTES_MAX};
 use index::Place;
 pub use log::Draft;
+use log::{Log, Recovered};
 pub use media::{Directory, Media, Shelf};
 use recovery::Wanted;
 pub use recovery::{OpenError, Opened};
 use ring::Ring;
 pub use volume::{DiskStats, Health};
-use volume::{Volume, count};
-use writer::Queue;
+use volume::{Fleet, Volume, count};
+use writer::{Queue, Writer};
 
 /// How a disk is used.
 pub struct DiskConfig {
@@ -82,9 +92,13 @@ pub struct DisksConfig {
     pub engine: EngineKind,
 }
 
+/// What came of opening each disk, by name.
+pub type OpenReports = Vec<(String, Result<Opened, OpenError>)>;
+
 /// All disks of a node. Shared between threads; dropping it does not end the writers: [`Disks::close`] does.
 pub struct Disks {
     disks: Vec<Disk>,
+    fleet: Arc<Fleet>,
     buffers: Buffers,
     engine: EngineKind,
     pool: Option<Arc<Pool>>,
@@ -159,10 +173,7 @@ impl Record {
 
 impl Disks {
     /// Opens disks and starts their writers. Each is told of apart: one that cannot be opened is left out.
-    pub fn open(
-        configs: Vec<DiskConfig>,
-        common: &DisksConfig,
-    ) -> (Self, Vec<(String, Result<Opened, OpenError>)>) {
+    pub fn open(configs: Vec<DiskConfig>, common: &DisksConfig) -> (Self, OpenReports) {
         let (mut engine, mut pool) = (common.engine, None);
         if engine == EngineKind::Pool && !configs.is_empty() {
             pool = Pool::start().ok().map(Arc::new);
@@ -170,41 +181,85 @@ impl Disks {
                 engine = EngineKind::Ring;
             }
         }
-        let mut this =
-            Disks { disks: Vec::new(), buffers: Buffers::default(), engine, pool, started: Instant::now() };
+        let mut this = Disks {
+            disks: Vec::new(),
+            fleet: Arc::default(),
+            buffers: Buffers::default(),
+            engine,
+            pool,
+            started: Instant::now(),
+        };
         let mut reports = Vec::new();
-        for config in configs {
+        let looked: Vec<_> = configs
+            .into_iter()
+            .map(|config| {
+                let seed = format::sum(config.shelf.name().as_bytes(), 0);
+                let chance = common.chance ^ u128::from(seed);
+                let wanted = Wanted { bytes: config.bytes, owner: common.owner, chance };
+                let looked = recovery::look(&*config.shelf, &wanted, &this.buffers);
+                (config, looked)
+            })
+            .collect();
+        let runs = looked.iter().filter_map(|(_, looked)| looked.as_ref().ok());
+        let latest = runs.map(recovery::Looked::run).max().unwrap_or_default();
+        // Once in millions of starts all begins anew.
+        let run = Some(latest.next()).filter(|run| run.is_possible()).unwrap_or(Run(1));
+        let fleet = this.fleet.clone();
+        let opened: Vec<_> = looked
+            .into_iter()
+            .map(|(config, looked)| {
+                let admission = Admission::new(config.bytes, config.writes_per_day, Duration::ZERO);
+                let opened = looked.and_then(|looked| {
+                    recovery::open(&*config.shelf, looked, (latest, run), admission, &fleet, &this.buffers)
+                });
+                (config, opened)
+            })
+            .collect();
+        // All at once, so that hardly any stop in between leaves one behind.
+        for (config, opened) in opened {
             let name = config.shelf.name();
-            let opened = this.open_one(config, common);
-            reports.push((name, opened));
+            let started = opened.and_then(|(volume, recovered, opened)| {
+                this.start(config, volume, recovered, common)?;
+                Ok(opened)
+            });
+            reports.push((name, started));
         }
         (this, reports)
     }
 
-    fn open_one(&mut self, config: DiskConfig, common: &DisksConfig) -> Result<Opened, OpenError> {
+    fn start(
+        &mut self,
+        config: DiskConfig,
+        volume: Arc<Volume>,
+        recovered: Recovered,
+        common: &DisksConfig,
+    ) -> Result<(), OpenError> {
         let seed = format::sum(config.shelf.name().as_bytes(), 0);
-        let wanted =
-            Wanted { bytes: config.bytes, owner: common.owner, chance: common.chance ^ u128::from(seed) };
-        let admission = Admission::new(config.bytes, config.writes_per_day, Duration::ZERO);
-        let (volume, recovered, opened) = recovery::open(&*config.shelf, &wanted, admission, &self.buffers)?;
-        let generation = recovered.snapshot_generation;
-        let log = log::Log::new(volume.clone(), self.buffers.clone(), recovered);
+        let (run, generation) = (recovered.run, recovered.snapshot_generation);
+        let log = Log::new(volume.clone(), self.buffers.clone(), recovered)?;
         let queue = Arc::<Queue>::default();
-        let writer = writer::start(log, queue.clone(), config.shelf, common.minutes.clone(), generation)?;
+        let minutes = common.minutes.clone();
+        let writer = Writer::new(log, queue.clone(), config.shelf, minutes, run, generation);
         self.disks.push(Disk {
             volume,
             queue,
-            writer: Mutex::new(Some(writer)),
+            writer: Mutex::new(Some(writer::start(writer)?)),
             reading: AtomicU64::new(0),
             weight: config.bytes as f64,
             seed,
         });
-        Ok(opened)
+        Ok(())
     }
 
     /// Whether there is any disk.
     pub fn is_empty(&self) -> bool {
         self.disks.is_empty()
+    }
+
+    /// Says which keys are in use although nobody looks them up here, because memory answers for them: those are kept as if
+    /// they had been hit. Asked by the writers, for each value that would be evicted; the first call counts.
+    pub fn keep(&self, in_use: impl Fn(u128) -> bool + Send + Sync + 'static) {
+        let _first = self.fleet.in_use.set(Box::new(in_use));
     }
 
     /// Where the value of a key is, and a hit for it. Cost: one or two cache lines of memory per disk; never waits.
@@ -227,13 +282,16 @@ impl Disks {
 
     /// Where the value of a key is, without counting: for whoever only wants to know.
     pub fn find(&self, key: u128) -> Option<Spot> {
-        let healthy =
-            self.disks.iter().enumerate().filter(|(_, disk)| disk.volume.health() != Health::Failed);
-        healthy.into_iter().find_map(|(number, disk)| {
-            let place = disk.volume.index.get(key)?;
-            let sequence = disk.volume.sequence(place.segment);
+        let on = |number: usize| {
+            let volume =
+                &self.disks.get(number).filter(|disk| disk.volume.health() != Health::Failed)?.volume;
+            let place = volume.index.get(key)?;
+            let sequence = volume.sequence(place.segment);
             (sequence > 0).then_some(Spot { disk: number, place, sequence })
-        })
+        };
+        // At home first: elsewhere it may be older.
+        let home = self.home(key)?;
+        on(home).or_else(|| (0..self.disks.len()).filter(|number| *number != home).find_map(on))
     }
 
     /// Whether a value of the key has been put and is not in the index yet.
@@ -329,7 +387,8 @@ impl Disks {
         stats.collect()
     }
 
-    /// Writes what waits, and the index, and ends the writers. What is put afterwards is never written.
+    /// Writes what waits, and the index, and ends the writers. What is put afterwards is never written, and what is removed
+    /// afterwards may be back at the next start.
     pub fn close(&self) {
         self.disks.iter().for_each(|disk| disk.queue.stop());
         for disk in &self.disks {
@@ -386,7 +445,8 @@ impl Reader {
         }
         let bytes = Bytes::from_owner(bytes);
         let record = bytes.slice(skip..);
-        let (head, before) = RecordHead::parse(&record).ok_or_else(|| self.damaged(key, spot))?;
+        let salt = self.disks.disks[spot.disk].volume.layout.salt();
+        let (head, before) = RecordHead::parse(&record, salt).ok_or_else(|| self.damaged(key, spot))?;
         if head.sequence != spot.sequence || head.kind != format::Kind::Value {
             return Err(self.damaged(key, spot));
         }
@@ -470,11 +530,11 @@ impl Reader {
     }
 
     fn damaged(&self, key: u128, spot: &Spot) -> Unread {
-        let volume = &self.disks.disks[spot.disk].volume;
+        let Disk { volume, queue, .. } = &self.disks.disks[spot.disk];
         if volume.sequence(spot.place.segment) != spot.sequence {
             return Unread::Gone;
         }
-        volume.damaged(key, &spot.place, spot.sequence);
+        writer::forget_damaged(volume, queue, key, &spot.place);
         Unread::Damaged
     }
 }
@@ -563,7 +623,7 @@ impl Inspection {
         let mut buffer = self.buffers.take(round_up(skip as u64 + u64::from(entry.bytes), BLOCK) as usize);
         let read = self.volume.media.read_at(&mut buffer, base).map_err(|_| Unread::Failed)?;
         let bytes = buffer.get(skip..read.min(skip + entry.bytes as usize)).ok_or(Unread::Damaged)?;
-        let (head, before) = RecordHead::parse(bytes).ok_or(Unread::Damaged)?;
+        let (head, before) = RecordHead::parse(bytes, self.volume.layout.salt()).ok_or(Unread::Damaged)?;
         let body =
             bytes.get(head.body_at()..head.body_at() + head.body_len as usize).ok_or(Unread::Damaged)?;
         let is_whole = (head.key, head.sequence, head.lsn) == (entry.key, sequence, entry.lsn)

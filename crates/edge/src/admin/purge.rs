@@ -108,6 +108,10 @@ pub(super) fn refused(error: &PurgeError, snapshot: &Snapshot) -> Problem {
             return Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
                 .next("make room on the disk of the state directory, or look why it fails, and purge again");
         }
+        PurgeError::NotSafe(_) => {
+            return Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+                .next("look why the disk of the state directory fails, and purge again");
+        }
     };
     problem.next("nothing was purged; correct it and purge again")
 }

@@ -18,7 +18,7 @@ use tokio::net::tcp::{ReadHalf, WriteHalf};
 use crate::answer::Body;
 use crate::h1;
 use crate::object::Stored;
-use crate::slices::SliceReader;
+use crate::slices::{Piece, SliceReader};
 use crate::worker::{Watch, Worker};
 
 use super::Gone;
@@ -242,8 +242,13 @@ impl Writer<'_> {
     ) -> Result<(), Unwritten> {
         loop {
             let next = self.next_piece(worker, out, reader.next()).await?;
-            let Some(piece) = next.map_err(|_| Unwritten::Origin)? else { break };
-            self.write(worker, out, &[&piece]).await?;
+            match next.map_err(|_| Unwritten::Origin)? {
+                Some(Piece::Bytes(piece)) => self.write(worker, out, &[&piece]).await?,
+                Some(Piece::Pages(run, start, end)) => {
+                    self.write_pages(worker, out, &run, start, end).await?
+                }
+                None => break,
+            }
             out.clear();
         }
         self.write(worker, out, &[]).await?;

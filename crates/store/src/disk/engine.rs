@@ -64,7 +64,14 @@ impl Engine {
     ) -> io::Result<Buffer> {
         let buffer = buffers.take(len);
         match (self, media.file()) {
-            (Engine::Ring(ring), Some(_)) => ring.read(media.clone(), buffer, offset).await,
+            (Engine::Ring(ring), Some(_)) => {
+                let read = ring.read(media.clone(), buffer, offset).await?;
+                if read.len() == len {
+                    return Ok(read);
+                }
+                // The kernel may stop short of the end of a file; the end is where it stops twice.
+                ring.read(media.clone(), buffers.take(len), offset).await
+            }
             (Engine::Ring(_), None) | (Engine::Now, _) => read_now(&**media, buffer, offset),
             (Engine::Pool(pool), _) => pool.read(media.clone(), buffer, offset).await,
         }

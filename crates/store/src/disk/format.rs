@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! 0        superblock (4 KiB)
+//! 4 KiB    run (4 KiB), and the same again: rises with each start, before anything else is written
 //! 1 MiB    segment 0 ├ segment 1 ├ … ├ segment n-1          each `segment_bytes` long
 //! ```
 //!
@@ -11,7 +12,7 @@
 //! what an earlier use has left is never taken for its own:
 //!
 //! ```text
-//! 0              header (64 bytes in a block of 4 KiB)
+//! 0              header (64 bytes in a block of 4 KiB); zeros when the segment has been evicted
 //! 4 KiB          record │ record │ …                         back to back, each from a multiple of 16 bytes on
 //! …              unused
 //! end-footer     entry × count │ 0 … │ trailer (64 bytes)    once sealed; a multiple of 4 KiB
@@ -30,9 +31,13 @@
 //!  …     meta, then body, then zeros up to a multiple of 16
 //! ```
 //!
-//! Sums are XXH3-64. A chunk's is seeded with key, LSN and number, so that the right bytes in the wrong place are wrong.
+//! Sums are XXH3-64. Those of records and footers are seeded with the volume's id, which is chance: so nothing that an earlier
+//! volume has left in the same file passes, nor a body that was made up to look like records. A chunk's is seeded with key, LSN and number, so that the right bytes in the wrong place are wrong.
 //! A footer **entry** is what the index needs of a record: key 16, LSN 8, offset / 16 4, length / 16 4, expiry 4, kind and
 //! flags 4; 40 bytes.
+//!
+//! Sequences and LSNs have the run in their upper bits. So what a loss of power has hidden behind a hole, whose numbers
+//! nobody knows any more, is older than all that later runs write.
 //!
 //! What it doesn't do: it keeps no versions apart. A volume of another [`VERSION`] is begun anew: a cache can be refilled.
 
@@ -64,6 +69,7 @@ pub(crate) const ENTRY_BYTES: usize = 40;
 const TRAILER_BYTES: usize = 64;
 
 const VOLUME_MAGIC: [u8; 8] = *b"perigeeV";
+const RUN_MAGIC: [u8; 8] = *b"perigeeR";
 const SEGMENT_MAGIC: [u8; 8] = *b"perigeeS";
 const FOOTER_MAGIC: [u8; 8] = *b"perigeeF";
 const RECORD_MAGIC: u32 = 0x7c1d_5eb9;
@@ -151,9 +157,68 @@ impl Superblock {
         SEGMENTS_AT + u64::from(self.segments) * self.segment_bytes
     }
 
+    /// What the sums of this volume's records and footers are seeded with.
+    pub(crate) fn salt(&self) -> u64 {
+        self.id as u64 ^ (self.id >> 64) as u64
+    }
+
     /// Where a segment begins in the file.
     pub(crate) fn segment_at(&self, segment: u32) -> u64 {
         SEGMENTS_AT + u64::from(segment) * self.segment_bytes
+    }
+}
+
+// --- Run ---
+
+/// Where the run stands, twice.
+pub(crate) const RUN_AT: [u64; 2] = [BLOCK, 2 * BLOCK];
+
+/// Bits of a segment's sequence and of an LSN below those of the run.
+const SEQUENCE_BITS: u32 = 32;
+const LSN_BITS: u32 = 40;
+
+/// Highest run: a start every second for half a year.
+const RUN_MAX: u64 = (1 << (64 - LSN_BITS)) - 1;
+
+/// How many times the volumes of a node have been started together: see `recovery.rs`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Run(pub(crate) u64);
+
+impl Run {
+    pub(crate) fn next(self) -> Self {
+        Run(self.0 + 1)
+    }
+
+    /// Whether there are numbers left for it.
+    pub(crate) fn is_possible(self) -> bool {
+        self.0 <= RUN_MAX
+    }
+
+    pub(crate) fn first_sequence(self) -> u64 {
+        self.0 << SEQUENCE_BITS | 1
+    }
+
+    pub(crate) fn first_lsn(self) -> u64 {
+        self.0 << LSN_BITS | 1
+    }
+
+    pub(crate) fn encode(self, volume: u128) -> Vec<u8> {
+        let mut block = vec![0; BLOCK as usize];
+        block[..8].copy_from_slice(&RUN_MAGIC);
+        block[8..24].copy_from_slice(&volume.to_le_bytes());
+        block[24..32].copy_from_slice(&self.0.to_le_bytes());
+        let check = sum(&block[..32], 0);
+        block[32..40].copy_from_slice(&check.to_le_bytes());
+        block
+    }
+
+    /// `None` when it is another volume's, or damaged.
+    pub(crate) fn decode(block: &[u8], volume: u128) -> Option<Self> {
+        let is_ours = block.len() >= 40
+            && block[..8] == RUN_MAGIC
+            && u128_at(block, 8) == volume
+            && u64_at(block, 32) == sum(&block[..32], 0);
+        is_ours.then(|| Run(u64_at(block, 24))).filter(|run| run.is_possible())
     }
 }
 
@@ -251,8 +316,8 @@ impl RecordHead {
         (self.key as u64) ^ self.lsn.rotate_left(20) ^ (chunk as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
 
-    /// Appends the whole record. `meta` and the pieces of `body` are as long as the head says.
-    pub(crate) fn write(&self, out: &mut Vec<u8>, meta: &[u8], body: &[impl AsRef<[u8]>]) {
+    /// Appends the whole record. `meta` and the pieces of `body` are as long as the head says; `salt` is the volume's.
+    pub(crate) fn write(&self, out: &mut Vec<u8>, meta: &[u8], body: &[impl AsRef<[u8]>], salt: u64) {
         let start = out.len();
         out.extend_from_slice(&[0; 8]);
         out.extend_from_slice(&RECORD_MAGIC.to_le_bytes());
@@ -277,7 +342,7 @@ impl RecordHead {
             let check = sum(&out[from..out.len().min(from + CHUNK_BYTES)], self.chunk_seed(chunk));
             out[sums + 8 * chunk..][..8].copy_from_slice(&check.to_le_bytes());
         }
-        let check = sum(&out[start + 8..body_at], 0);
+        let check = sum(&out[start + 8..body_at], salt);
         out[start..start + 8].copy_from_slice(&check.to_le_bytes());
         out.resize(start + self.bytes() as usize, 0);
     }
@@ -309,10 +374,10 @@ impl RecordHead {
     }
 
     /// Reads a record's head and everything before the body, verified. `None` when it is damaged, cut short, or none.
-    pub(crate) fn parse(bytes: &[u8]) -> Option<(Self, Before<'_>)> {
+    pub(crate) fn parse(bytes: &[u8], salt: u64) -> Option<(Self, Before<'_>)> {
         let this = Self::peek(bytes)?;
         let before = bytes.get(..this.body_at())?;
-        if u64_at(before, 0) != sum(&before[8..], 0) {
+        if u64_at(before, 0) != sum(&before[8..], salt) {
             return None;
         }
         let meta = RECORD_HEAD + 8 * this.chunks();
@@ -358,7 +423,7 @@ pub(crate) fn footer_bytes(count: usize) -> u64 {
     round_up((count * ENTRY_BYTES + TRAILER_BYTES) as u64, BLOCK)
 }
 
-pub(crate) fn encode_footer(entries: &[Entry], sequence: u64) -> Vec<u8> {
+pub(crate) fn encode_footer(entries: &[Entry], sequence: u64, salt: u64) -> Vec<u8> {
     let mut out = Vec::with_capacity(footer_bytes(entries.len()) as usize);
     for entry in entries {
         out.extend_from_slice(&entry.key.to_le_bytes());
@@ -369,7 +434,7 @@ pub(crate) fn encode_footer(entries: &[Entry], sequence: u64) -> Vec<u8> {
         let kind = u32::from(entry.kind == Kind::Removal);
         out.extend_from_slice(&(kind | u32::from(entry.is_slice) << 1).to_le_bytes());
     }
-    let entries_sum = sum(&out, sequence);
+    let entries_sum = sum(&out, salt);
     out.resize(footer_bytes(entries.len()) as usize, 0);
     let trailer = out.len() - TRAILER_BYTES;
     let place = &mut out[trailer..];
@@ -377,26 +442,26 @@ pub(crate) fn encode_footer(entries: &[Entry], sequence: u64) -> Vec<u8> {
     place[8..16].copy_from_slice(&sequence.to_le_bytes());
     place[16..20].copy_from_slice(&(entries.len() as u32).to_le_bytes());
     place[24..32].copy_from_slice(&entries_sum.to_le_bytes());
-    let check = sum(&place[..56], 0);
+    let check = sum(&place[..56], salt);
     place[56..64].copy_from_slice(&check.to_le_bytes());
     out
 }
 
 /// How many entries the footer has whose trailer ends `bytes`; `None` unless this use of the segment was sealed.
-pub(crate) fn footer_count(bytes: &[u8], sequence: u64) -> Option<usize> {
+pub(crate) fn footer_count(bytes: &[u8], sequence: u64, salt: u64) -> Option<usize> {
     let trailer = bytes.get(bytes.len().checked_sub(TRAILER_BYTES)?..)?;
     let is_ours = trailer[..8] == FOOTER_MAGIC
-        && u64_at(trailer, 56) == sum(&trailer[..56], 0)
+        && u64_at(trailer, 56) == sum(&trailer[..56], salt)
         && u64_at(trailer, 8) == sequence;
     is_ours.then(|| u32_at(trailer, 16) as usize)
 }
 
 /// The entries of a whole footer; `None` when it is damaged.
-pub(crate) fn decode_footer(bytes: &[u8], sequence: u64) -> Option<Vec<Entry>> {
-    let count = footer_count(bytes, sequence)?;
+pub(crate) fn decode_footer(bytes: &[u8], sequence: u64, salt: u64) -> Option<Vec<Entry>> {
+    let count = footer_count(bytes, sequence, salt)?;
     let listed = bytes.get(..count.checked_mul(ENTRY_BYTES)?)?;
     let trailer = &bytes[bytes.len() - TRAILER_BYTES..];
-    if bytes.len() as u64 != footer_bytes(count) || u64_at(trailer, 24) != sum(listed, sequence) {
+    if bytes.len() as u64 != footer_bytes(count) || u64_at(trailer, 24) != sum(listed, salt) {
         return None;
     }
     let entries = listed.chunks_exact(ENTRY_BYTES).map(|entry| {
@@ -434,12 +499,12 @@ mod tests {
     #[test]
     fn a_record_comes_back_as_it_was_written() {
         for len in [0, 1, 100, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, BODY_BYTES_MAX] {
-            let body: Vec<u8> = (0..len).map(|at| (at * 31 >> 3) as u8).collect();
+            let body: Vec<u8> = (0..len).map(|at| ((at * 31) >> 3) as u8).collect();
             let head = head(b"meta", &body);
             let mut out = Vec::new();
-            head.write(&mut out, b"meta", &body.chunks(1000).collect::<Vec<_>>());
+            head.write(&mut out, b"meta", &body.chunks(1000).collect::<Vec<_>>(), 3);
             assert_eq!(out.len() as u64, head.bytes());
-            let (read, before) = RecordHead::parse(&out).unwrap();
+            let (read, before) = RecordHead::parse(&out, 3).unwrap();
             assert_eq!((read, before.meta), (head, &b"meta"[..]));
             let stored = &out[read.body_at()..read.body_at() + len];
             assert_eq!(stored, body);
@@ -452,11 +517,11 @@ mod tests {
         let body: Vec<u8> = (0..200).collect();
         let head = head(b"meta", &body);
         let mut out = Vec::new();
-        head.write(&mut out, b"meta", &[&body]);
+        head.write(&mut out, b"meta", &[&body], 3);
         for bit in 0..(head.body_at() + body.len()) * 8 {
             let mut bytes = out.clone();
             bytes[bit / 8] ^= 1 << (bit % 8);
-            let is_whole = RecordHead::parse(&bytes).is_some_and(|(head, before)| {
+            let is_whole = RecordHead::parse(&bytes, 3).is_some_and(|(head, before)| {
                 head.verifies(before.sums, 0, &bytes[head.body_at()..head.body_at() + head.body_len as usize])
             });
             assert!(!is_whole, "bit {bit}");
@@ -468,8 +533,8 @@ mod tests {
         let body = vec![3; 2 * CHUNK_BYTES];
         let head = head(b"", &body);
         let mut out = Vec::new();
-        head.write(&mut out, b"", &[&body]);
-        let (head, before) = RecordHead::parse(&out).unwrap();
+        head.write(&mut out, b"", &[&body], 3);
+        let (head, before) = RecordHead::parse(&out, 3).unwrap();
         assert!(head.verifies(before.sums, 1, &body[CHUNK_BYTES..]));
         let swapped: Vec<u8> = [&before.sums[8..], &before.sums[..8]].concat();
         assert!(!head.verifies(&swapped, 0, &body));
@@ -484,18 +549,34 @@ mod tests {
                 offset: 4096 + number * 160,
                 bytes: 160,
                 expiry: number,
-                kind: if number % 3 == 0 { Kind::Removal } else { Kind::Value },
-                is_slice: number % 2 == 0,
+                kind: if number.is_multiple_of(3) { Kind::Removal } else { Kind::Value },
+                is_slice: number.is_multiple_of(2),
             };
             let entries: Vec<Entry> = (0..count).map(entry).collect();
-            let bytes = encode_footer(&entries, 8);
+            let bytes = encode_footer(&entries, 8, 3);
             assert_eq!(bytes.len() as u64, footer_bytes(entries.len()));
-            assert_eq!(decode_footer(&bytes, 8).unwrap(), entries);
-            assert!(decode_footer(&bytes, 9).is_none());
+            assert_eq!(decode_footer(&bytes, 8, 3).unwrap(), entries);
+            assert!(decode_footer(&bytes, 9, 3).is_none() && decode_footer(&bytes, 8, 4).is_none());
             let mut damaged = bytes.clone();
             damaged[0] ^= 1;
-            assert!(count == 0 || decode_footer(&damaged, 8).is_none());
+            assert!(count == 0 || decode_footer(&damaged, 8, 3).is_none());
         }
+    }
+
+    #[test]
+    fn a_record_of_another_volume_is_none() {
+        let mut out = Vec::new();
+        head(b"", b"body").write(&mut out, b"", &[b"body"], 3);
+        assert!(RecordHead::parse(&out, 3).is_some() && RecordHead::parse(&out, 4).is_none());
+    }
+
+    #[test]
+    fn a_run_comes_back_only_for_its_volume_and_numbers_rise_with_it() {
+        let block = Run(7).encode(5);
+        assert_eq!((Run::decode(&block, 5), Run::decode(&block, 6)), (Some(Run(7)), None));
+        assert_eq!(Run::decode(&[&block[..24], &[9], &block[25..]].concat(), 5), None);
+        assert!(Run(8).first_lsn() > Run(7).first_lsn() && Run(8).first_sequence() > Run(7).first_sequence());
+        assert!(!Run(RUN_MAX).next().is_possible());
     }
 
     #[test]

@@ -6,15 +6,17 @@
 //! append ────┼ large ─► open segment ┼──────────────────────► in use ──────────────────────────────────┐
 //!            └ kept  ─► open segment ┘   (in order of use)        ▲                                    │
 //!                        ▲                                        └── header ◄─ free ◄─────────────────┤
-//!                        └────────────── hit twice, not expired, within the rewrite budget ◄───────────┘
+//!                        └────────────── hit twice or held in memory, not expired, within the rewrite budget ◄───────────┘
 //! ```
 //!
 //! Invariants:
 //! - The index names only what has been written.
-//! - Segments are evicted strictly in the order in which their use began; one still open is sealed before. So a removal
-//!   outlives every older record of its key.
-//! - LSNs rise along each segment. After a start they go on 2^32 above the highest that was found, so that what a crash
-//!   has hidden behind a hole is older than whatever is written over it.
+//! - Segments are evicted strictly in the order in which their use began, and what stands in place of an older value (a
+//!   newer one, a removal) never goes to a segment whose use began before that of the older value's. So the newer
+//!   outlives the older, and no restart finds an old value whose end has been forgotten. See [`Log::room_for`].
+//! - A segment is evicted by writing zeros over its header and syncing; only then do its values leave the index, and only
+//!   then is it free. So what a restart could find again is in the index, where a removal sees it.
+//! - LSNs rise along each segment, and from run to run.
 //!
 //! It runs on one thread and takes its time as an argument; [`super::writer`] is that thread.
 
@@ -28,8 +30,8 @@ use bytes::Bytes;
 
 use super::buffers::{Buffer, Buffers};
 use super::format::{
-    BLOCK, CHUNK_BYTES, Entry, Kind, RecordHead, SegmentHeader, decode_footer, encode_footer, footer_bytes,
-    footer_count, round_up,
+    BLOCK, CHUNK_BYTES, Entry, Kind, RUN_AT, RecordHead, Run, SegmentHeader, decode_footer, encode_footer,
+    footer_bytes, footer_count, round_up,
 };
 use super::index::Place;
 use super::snapshot::{OPEN, Snapshot};
@@ -92,8 +94,11 @@ const FREE_MIN: usize = 2;
 /// Hits that a value needs for being copied forward: one more hit than most ever get.
 const KEEP_HEAT_MIN: u8 = 2;
 
-/// Records that one step of eviction looks at.
-const EVICT_STEP: usize = 256;
+/// Records that one step of eviction looks at; few in tests, so that much comes in between.
+const EVICT_STEP: usize = if cfg!(test) { 3 } else { 256 };
+
+/// Records that become known under one lock.
+const PUBLISHED_AT_ONCE: usize = 64;
 
 /// Bytes that eviction reads at a time.
 const WINDOW_BYTES: usize = 1 << 20;
@@ -108,6 +113,8 @@ pub(crate) struct Log {
     began: VecDeque<Duration>,
     free: VecDeque<u32>,
     evicting: Option<Evicting>,
+    /// The sequence of the last segment whose eviction has begun.
+    evicted_through: u64,
     next_sequence: u64,
     next_lsn: u64,
     dirty: bool,
@@ -137,8 +144,6 @@ struct Pending {
 #[derive(Clone, Copy)]
 struct PendingFor {
     ticket: u64,
-    /// An older value under the key is on the disk.
-    replaces: bool,
     /// It is a copy of what lies there, and how warm that was.
     copy_of: Option<Place>,
 }
@@ -147,13 +152,23 @@ struct PendingFor {
 pub(crate) struct Asked {
     pub(crate) draft: Draft,
     pub(crate) ticket: u64,
-    /// An older value under the key is on the disk: not in the index any more, and not to come back.
-    pub(crate) replaces: bool,
+    /// An older value under the key is on the disk, not in the index any more, and not to come back.
+    pub(crate) replaces: Option<Older>,
+}
+
+/// Where the older value is that something stands in place of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Older {
+    /// In the segment whose use has this sequence.
+    In(u64),
+    /// Anywhere: it waited to be written itself when this was asked for.
+    Anywhere,
 }
 
 struct Evicting {
     segment: u32,
-    entries: Vec<Entry>,
+    /// `None` when its footer cannot be read.
+    entries: Option<Vec<Entry>>,
     next: usize,
     window: Option<(u64, Buffer)>,
 }
@@ -169,6 +184,7 @@ pub(crate) struct Recovered {
     pub(crate) next_sequence: u64,
     pub(crate) next_lsn: u64,
     pub(crate) snapshot_generation: u64,
+    pub(crate) run: Run,
 }
 
 impl Open {
@@ -196,12 +212,16 @@ impl Open {
 }
 
 impl Log {
-    pub(crate) fn new(volume: Arc<Volume>, buffers: Buffers, recovered: Recovered) -> Self {
+    /// Takes over a volume that has been recovered, and begins the run on it.
+    ///
+    /// # Errors
+    /// Those of writing the run: without it nothing else may be written.
+    pub(crate) fn new(volume: Arc<Volume>, buffers: Buffers, recovered: Recovered) -> io::Result<Self> {
         let mut open = [None, None, None];
         for (class, segment) in recovered.open {
             open[class as usize] = Some(segment);
         }
-        let log = Log {
+        let mut log = Log {
             volume,
             buffers,
             open,
@@ -209,16 +229,19 @@ impl Log {
             order: recovered.order,
             free: recovered.free,
             evicting: None,
+            evicted_through: 0,
             next_sequence: recovered.next_sequence,
             next_lsn: recovered.next_lsn,
             dirty: false,
             lost_removals: Vec::new(),
         };
+        log.begin_run(recovered.run)?;
         for left in recovered.left_open {
             // Without one, the segment is read record by record again at the next start.
             let _counted = log.write_footer(left.segment, left.sequence, &left.entries);
+            log.dirty = true;
         }
-        log
+        Ok(log)
     }
 
     pub(crate) fn volume(&self) -> &Arc<Volume> {
@@ -249,8 +272,9 @@ impl Log {
             body_len: draft.body_len() as u32,
             expiry: draft.expiry,
         };
-        let pending = PendingFor { ticket: *ticket, replaces: *replaces, copy_of: None };
-        self.add(class, head, &draft.meta, &draft.body, pending, now)?;
+        let pending = PendingFor { ticket: *ticket, copy_of: None };
+        let class = self.room_for(class, *replaces, head.bytes(), now)?;
+        self.add(class, head, &draft.meta, &draft.body, pending);
         count(&self.volume.counts.filled, 1);
         count(&self.volume.counts.payload_bytes, (draft.body_len() + draft.meta.len()) as u64);
         count(&self.volume.counts.filled_bytes, head.bytes());
@@ -273,11 +297,44 @@ impl Log {
             body_len: 0,
             expiry: 0,
         };
+        let class = self.room_for(Class::Small, Some(Older::Anywhere), head.bytes(), now)?;
+        self.add(class, head, &[], &[[]; 0], PendingFor { ticket, copy_of: None });
         count(&self.volume.counts.filled_bytes, head.bytes());
-        let pending = PendingFor { ticket, replaces: false, copy_of: None };
-        self.add(Class::Small, head, &[], &[[]; 0], pending, now)
+        Ok(())
     }
 
+    /// Finds an open segment with room for so many bytes, or begins one: that of `class`, unless its use began before that
+    /// of the segment with the older value, which would then outlive what stands in its place. The newest segment of all
+    /// takes it instead.
+    fn room_for(&mut self, class: Class, replaces: Option<Older>, bytes: u64, now: Now) -> io::Result<Class> {
+        let newest = self.order.back().map_or(0, |segment| self.volume.sequence(*segment));
+        let above = match replaces {
+            None => 0,
+            // A copy of it may have been appended behind it before it was replaced.
+            Some(Older::In(sequence)) if sequence > self.evicted_through => sequence.min(newest),
+            Some(_) => newest,
+        };
+        let takes = |class: &Class| {
+            let open = self.open[*class as usize].as_ref();
+            open.is_some_and(|open| {
+                open.sequence >= above && open.fits(bytes, self.volume.layout.segment_bytes)
+            })
+        };
+        let choices = [class].into_iter().chain(Class::ALL.into_iter().filter(|_| above > 0));
+        if self.open[class as usize].is_some()
+            && let Some(class) = choices.into_iter().find(takes)
+        {
+            return Ok(class);
+        }
+        if self.open[class as usize].is_some() {
+            self.flush()?;
+            self.seal(class);
+        }
+        self.begin_segment(class, now)?;
+        Ok(class)
+    }
+
+    /// Appends a record to the open segment of `class`, which has room for it.
     fn add(
         &mut self,
         class: Class,
@@ -285,30 +342,19 @@ impl Log {
         meta: &[u8],
         body: &[impl AsRef<[u8]>],
         reason: PendingFor,
-        now: Now,
-    ) -> io::Result<()> {
-        let bytes = head.bytes();
-        let segment_bytes = self.volume.layout.segment_bytes;
-        if self.open[class as usize].as_ref().is_some_and(|open| !open.fits(bytes, segment_bytes)) {
-            self.flush()?;
-            self.seal(class);
-        }
-        if self.open[class as usize].is_none() {
-            self.begin_segment(class, now)?;
-        }
-        let Some(open) = &mut self.open[class as usize] else {
-            return Err(io::ErrorKind::StorageFull.into());
-        };
+    ) {
+        let salt = self.volume.layout.salt();
+        let Some(open) = &mut self.open[class as usize] else { return };
         let offset = open.end() as u32;
         head.sequence = open.sequence;
         head.lsn = self.next_lsn;
         self.next_lsn += 1;
-        head.write(&mut open.buffer, meta, body);
+        head.write(&mut open.buffer, meta, body, salt);
         let entry = Entry {
             key: head.key,
             lsn: head.lsn,
             offset,
-            bytes: bytes as u32,
+            bytes: head.bytes() as u32,
             expiry: head.expiry,
             kind: head.kind,
             is_slice: head.is_slice,
@@ -318,7 +364,6 @@ impl Log {
             // What it could not write has been given up and counted, this record with it.
             let _counted = self.flush();
         }
-        Ok(())
     }
 
     fn begin_segment(&mut self, class: Class, now: Now) -> io::Result<()> {
@@ -329,9 +374,11 @@ impl Log {
             }
         }
         let Some(&segment) = self.free.front() else { return Err(io::ErrorKind::StorageFull.into()) };
+        // That it is free has been synced: see `end_eviction`.
         let (volume, sequence) = (&self.volume, self.next_sequence);
         let header = SegmentHeader { volume: volume.layout.id, segment, class: class as u8, sequence };
         self.write(volume.layout.segment_at(segment), &header.encode())?;
+        self.dirty = true;
         self.free.pop_front();
         self.next_sequence += 1;
         count(&self.volume.counts.overhead_bytes, BLOCK);
@@ -352,6 +399,23 @@ impl Log {
             Err(error) => self.volume.write_failed(error),
         }
         written
+    }
+
+    /// Makes it known that all volumes have come to another run, which volumes that are out of use have missed.
+    pub(crate) fn begin_run(&self, run: Run) -> io::Result<()> {
+        for at in RUN_AT {
+            self.write(at, &run.encode(self.volume.layout.id))?;
+            self.volume.media.sync()?;
+        }
+        Ok(())
+    }
+
+    /// Makes the next start begin the volume anew, if it still can be written.
+    pub(crate) fn void(&self) -> io::Result<()> {
+        let mut zeros = self.buffers.take(BLOCK as usize);
+        zeros.fill(0);
+        self.volume.media.write_at(&zeros, 0)?;
+        self.volume.media.sync()
     }
 
     // --- Flushing ---
@@ -404,6 +468,11 @@ impl Log {
     }
 
     fn publish(&self, written: &[(u32, Pending)]) {
+        // Few at a time, so that nobody who puts waits for long.
+        written.chunks(PUBLISHED_AT_ONCE).for_each(|some| self.publish_some(some));
+    }
+
+    fn publish_some(&self, written: &[(u32, Pending)]) {
         let mut ledger = self.volume.ledger.lock();
         let index = &self.volume.index;
         for (segment, Pending { entry, reason: PendingFor { ticket, copy_of, .. } }) in written {
@@ -418,9 +487,10 @@ impl Log {
             match (entry.kind, copy_of) {
                 (Kind::Value, Some(old)) => drop(index.replace(entry.key, old, &place)),
                 (Kind::Value, None) => {
-                    ledger.written(entry.key);
+                    // What still waits was asked for later.
+                    let is_last = ledger.written(entry.key);
                     let is_removed = ledger.removed.get(&entry.key).is_some_and(|removal| removal > ticket);
-                    if !is_removed && index.put(entry.key, &place).is_some() {
+                    if is_last && !is_removed && index.put(entry.key, &place).is_some() {
                         count(&self.volume.counts.removed, 1);
                     }
                 }
@@ -433,18 +503,15 @@ impl Log {
         }
     }
 
-    /// What could not be written: an older value under the same key is no longer the key's either.
+    /// What could not be written: an older value under the same key is no longer the key's either. And a write that failed
+    /// may have arrived all the same, so whatever it was must not be found by the next start.
     fn give_up(&mut self, lost: &[Pending]) {
-        let removals = lost.iter().filter(|pending| pending.entry.kind == Kind::Removal);
-        self.lost_removals.extend(removals.map(|pending| (pending.entry.key, pending.reason.ticket)));
+        self.lost_removals.extend(lost.iter().map(|pending| (pending.entry.key, pending.reason.ticket)));
         let mut ledger = self.volume.ledger.lock();
         let values =
             lost.iter().filter(|lost| lost.entry.kind == Kind::Value && lost.reason.copy_of.is_none());
         for Pending { entry, reason } in values {
-            ledger.written(entry.key);
-            if reason.replaces {
-                self.lost_removals.push((entry.key, reason.ticket));
-            }
+            ledger.given_up(entry.key, reason.ticket);
             count(&self.volume.counts.refused_write_failed, 1);
         }
     }
@@ -456,9 +523,12 @@ impl Log {
 
     /// Takes note that a value which waits will never be written.
     pub(crate) fn give_up_waiting(&mut self, asked: &Asked) {
-        self.volume.ledger.lock().written(asked.draft.key);
-        if asked.replaces {
+        let mut ledger = self.volume.ledger.lock();
+        if asked.replaces.is_some() {
+            ledger.given_up(asked.draft.key, asked.ticket);
             self.lost_removals.push((asked.draft.key, asked.ticket));
+        } else {
+            ledger.written(asked.draft.key);
         }
         count(&self.volume.counts.refused_write_failed, 1);
     }
@@ -482,11 +552,12 @@ impl Log {
         let Some(open) = self.open[class as usize].take() else { return };
         debug_assert!(open.pending.is_empty());
         let _counted = self.write_footer(open.segment, open.sequence, &open.entries);
+        self.dirty = true;
     }
 
     fn write_footer(&self, segment: u32, sequence: u64, entries: &[Entry]) -> io::Result<()> {
-        let footer = encode_footer(entries, sequence);
         let layout = &self.volume.layout;
+        let footer = encode_footer(entries, sequence, layout.salt());
         count(&self.volume.counts.overhead_bytes, footer.len() as u64);
         self.write(layout.segment_at(segment) + layout.segment_bytes - footer.len() as u64, &footer)
     }
@@ -510,61 +581,92 @@ impl Log {
     }
 
     /// One step of evicting the oldest segment; `false` when there is none.
+    ///
+    /// # Errors
+    /// Those of writing. It goes on where it was the next time.
     fn evict_step(&mut self, now: Now, keeps: bool) -> io::Result<bool> {
-        let mut evicting = match self.evicting.take() {
-            Some(evicting) => evicting,
+        let Some(mut evicting) = self.evicting.take().or_else(|| self.begin_eviction()) else {
+            return Ok(false);
+        };
+        let len = evicting.entries.as_ref().map_or(0, Vec::len);
+        let until = if keeps { len.min(evicting.next + EVICT_STEP) } else { len };
+        while keeps && evicting.next < until {
+            let entry = evicting.entries.as_ref().and_then(|entries| entries.get(evicting.next)).copied();
+            evicting.next += 1;
+            if let Some(entry) = entry {
+                self.keep_record(&mut evicting, &entry, now);
+            }
+        }
+        let ended = if until < len { Ok(()) } else { self.end_eviction(&evicting) };
+        if until < len || ended.is_err() {
+            self.evicting = Some(evicting);
+        }
+        ended.map(|()| true)
+    }
+
+    fn begin_eviction(&mut self) -> Option<Evicting> {
+        let segment = *self.order.front()?;
+        self.evicted_through = self.volume.sequence(segment);
+        let is_open =
+            |class: &Class| self.open[*class as usize].as_ref().is_some_and(|open| open.segment == segment);
+        let entries = match Class::ALL.into_iter().find(is_open) {
+            Some(class) => {
+                // What could not be written has been given up and counted.
+                let _counted = self.flush();
+                // It gets no footer: a start that comes before its end reads it record by record.
+                self.open[class as usize].take().map(|open| open.entries)
+            }
             None => {
-                let Some(&segment) = self.order.front() else { return Ok(false) };
-                let is_open = |class: &Class| {
-                    self.open[*class as usize].as_ref().is_some_and(|open| open.segment == segment)
-                };
-                if let Some(class) = Class::ALL.into_iter().find(is_open) {
-                    self.flush()?;
-                    self.seal(class);
-                }
-                Evicting { segment, entries: self.entries_of(segment), next: 0, window: None }
+                let sequence = self.volume.sequence(segment);
+                let footer = read_footer(&self.volume, &self.buffers, segment, sequence);
+                footer.inspect_err(|error| self.volume.read_failed(error)).ok().flatten()
             }
         };
-        let until = evicting.entries.len().min(evicting.next + EVICT_STEP);
-        while evicting.next < until {
-            let entry = evicting.entries[evicting.next];
-            evicting.next += 1;
-            self.evict_record(&mut evicting, &entry, now, keeps);
-        }
-        if evicting.next < evicting.entries.len() {
-            self.evicting = Some(evicting);
-            return Ok(true);
-        }
-        // What is copied must be in the index before its old place can be written over.
-        let flushed = self.flush();
+        Some(Evicting { segment, entries, next: 0, window: None })
+    }
+
+    /// Frees a segment of which all that is wanted has been copied.
+    fn end_eviction(&mut self, evicting: &Evicting) -> io::Result<()> {
+        // What is copied must be in the index before its old place leaves it. What could not be written has been given up.
+        let _counted = self.flush();
         let segment = evicting.segment;
-        if flushed.is_err() {
-            self.volume.index.retain(|place| place.segment != segment);
+        self.write(self.volume.layout.segment_at(segment), &[0; 64])?;
+        self.dirty = true;
+        count(&self.volume.counts.overhead_bytes, BLOCK);
+        // Segments must be empty in the order of their use also after a loss of power, and a free one must stay free.
+        self.sync()?;
+        let index = &self.volume.index;
+        let mut evicted = 0;
+        match &evicting.entries {
+            Some(entries) => {
+                for entry in entries.iter().filter(|entry| entry.kind == Kind::Value) {
+                    let is_here = |place: &Place| (place.segment, place.offset) == (segment, entry.offset);
+                    evicted += u64::from(index.remove_if(entry.key, is_here).is_some());
+                }
+            }
+            None => index.retain(|place| place.segment != segment),
         }
+        count(&self.volume.counts.evicted, evicted);
         self.volume.sequences[segment as usize].store(0, Ordering::Release);
         self.order.pop_front();
         self.began.pop_front();
         self.free.push_back(segment);
-        Ok(true)
+        Ok(())
     }
 
-    fn evict_record(&mut self, evicting: &mut Evicting, entry: &Entry, now: Now, keeps: bool) {
-        let segment = evicting.segment;
-        let is_here = |place: &Place| (place.segment, place.offset) == (segment, entry.offset);
+    /// Copies a record forward, if it is wanted.
+    fn keep_record(&mut self, evicting: &mut Evicting, entry: &Entry, now: Now) {
+        let is_here = |place: &Place| (place.segment, place.offset) == (evicting.segment, entry.offset);
         if entry.kind == Kind::Removal {
             return;
         }
-        let Some(place) = self.volume.index.get(entry.key).filter(|place| is_here(place)) else { return };
-        let is_wanted = keeps
-            && place.heat >= KEEP_HEAT_MIN
+        let Some(place) = self.volume.index.get(entry.key).filter(is_here) else { return };
+        let is_wanted = (place.heat >= KEEP_HEAT_MIN || self.volume.is_in_use(entry.key))
             && place.expiry > now.minutes
             && self.volume.health() == Health::Well
             && self.volume.admission.lock().rewrite(u64::from(place.bytes));
-        if is_wanted && self.copy_forward(evicting, entry, place, now).is_ok() {
-            return;
-        }
-        if self.volume.index.remove_if(entry.key, is_here).is_some() {
-            count(&self.volume.counts.evicted, 1);
+        if is_wanted {
+            let _stays_behind = self.copy_forward(evicting, entry, place, now);
         }
     }
 
@@ -594,42 +696,46 @@ impl Log {
         let Some((base, window)) = &evicting.window else { return Err(NotCopied) };
         let bytes = window.get((from - base) as usize..(to - base) as usize).ok_or(NotCopied)?;
         let sequence = self.volume.sequence(evicting.segment);
-        let whole =
-            RecordHead::parse(bytes).filter(|(head, _)| head.key == entry.key && head.sequence == sequence);
+        let whole = RecordHead::parse(bytes, self.volume.layout.salt())
+            .filter(|(head, _)| head.key == entry.key && head.sequence == sequence);
         let whole = whole.and_then(|(head, before)| {
             let body = bytes.get(head.body_at()..head.body_at() + head.body_len as usize)?;
             head.verifies(before.sums, 0, body).then_some((head, before.meta, body))
         });
         let Some((head, meta, body)) = whole else {
-            self.volume.damaged(entry.key, &place, sequence);
+            // It stays in the index until its segment is free: a removal that comes meanwhile must see it.
+            count(&self.volume.counts.damaged, 1);
             return Err(NotCopied);
         };
-        let reason = PendingFor { ticket: 0, replaces: false, copy_of: Some(place) };
-        self.add(Class::Kept, head, meta, &[body], reason, now).map_err(|_counted| NotCopied)?;
+        let class = self.room_for(Class::Kept, None, head.bytes(), now).map_err(|_counted| NotCopied)?;
+        self.add(class, head, meta, &[body], PendingFor { ticket: 0, copy_of: Some(place) });
         count(&self.volume.counts.rewritten, 1);
         count(&self.volume.counts.rewritten_bytes, head.bytes());
         Ok(())
     }
-
-    /// The records of a sealed segment. Where its footer cannot be read, all of it is taken from the index at once.
-    fn entries_of(&self, segment: u32) -> Vec<Entry> {
-        let sequence = self.volume.sequence(segment);
-        read_footer(&self.volume, &self.buffers, segment, sequence).ok().flatten().unwrap_or_else(|| {
-            self.volume.index.retain(|place| place.segment != segment);
-            Vec::new()
-        })
-    }
 }
 
 impl super::volume::Ledger {
-    /// One value of a key waits no longer.
-    fn written(&mut self, key: u128) {
-        if let std::collections::hash_map::Entry::Occupied(mut waiting) = self.waiting.entry(key) {
-            match waiting.get() {
-                0 | 1 => drop(waiting.remove()),
-                _ => *waiting.get_mut() -= 1,
+    /// One value of a key waits no longer; whether it was the last.
+    fn written(&mut self, key: u128) -> bool {
+        match self.waiting.get_mut(&key) {
+            Some(waiting) if *waiting > 1 => {
+                *waiting -= 1;
+                false
+            }
+            _ => {
+                self.waiting.remove(&key);
+                true
             }
         }
+    }
+
+    /// A value will never be written; what was asked for before it is superseded all the same, until a removal says so on
+    /// the disk.
+    fn given_up(&mut self, key: u128, ticket: u64) {
+        self.written(key);
+        let removed = self.removed.entry(key).or_insert(0);
+        *removed = ticket.max(*removed);
     }
 }
 
@@ -651,11 +757,11 @@ pub(crate) fn read_footer(
         io::Result::Ok(buffer)
     };
     let last = read(BLOCK)?;
-    let Some(count) = footer_count(&last, sequence) else { return Ok(None) };
+    let Some(count) = footer_count(&last, sequence, volume.layout.salt()) else { return Ok(None) };
     let len = footer_bytes(count);
     if len > volume.layout.segment_bytes - BLOCK {
         return Ok(None);
     }
     let whole = if len == BLOCK { last } else { read(len)? };
-    Ok(decode_footer(&whole, sequence))
+    Ok(decode_footer(&whole, sequence, volume.layout.salt()))
 }

@@ -7,6 +7,10 @@
 //! ```
 //!
 //! Bodies are not read: each is verified when it is asked for.
+//!
+//! Volumes of one node are started together, and each start is a **run**, numbered on all of them before anything else is
+//! written. A volume whose number is behind the others' has missed a run, or was dropped during one: keys have been removed
+//! and replaced without it, so it is begun anew.
 
 use std::io;
 use std::sync::Arc;
@@ -15,20 +19,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::admission::Admission;
 use super::buffers::{Buffer, Buffers};
 use super::format::{
-    BLOCK, Entry, Found, Kind, META_BYTES_MAX, RECORD_HEAD, RecordHead, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN,
-    SEGMENTS_AT, SEGMENTS_MIN, SegmentHeader, Superblock,
+    BLOCK, Entry, Found, Kind, META_BYTES_MAX, RECORD_HEAD, RUN_AT, RecordHead, Run, SEGMENT_BYTES_MAX,
+    SEGMENT_BYTES_MIN, SEGMENTS_AT, SEGMENTS_MIN, SegmentHeader, Superblock,
 };
 use super::index::Place;
 use super::log::{Class, Open, Recovered, read_footer};
 use super::media::{Media, Shelf};
 use super::snapshot::{self, OPEN};
-use super::volume::Volume;
+use super::volume::{Fleet, Volume};
 
 /// The volume's file.
 const VOLUME: &str = "volume";
-
-/// By how much LSNs go on above the highest that was found: more than any run hands out.
-const LSN_GAP: u64 = 1 << 32;
 
 /// Threads that read segment headers.
 const READERS: usize = 8;
@@ -84,7 +85,8 @@ impl From<io::Error> for OpenError {
 /// How a volume was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Opened {
-    /// It was begun anew: it was empty, damaged, of another size, version or owner.
+    /// It was begun anew: it was empty, damaged, of another size, version or owner, or was dropped or missing while other
+    /// disks were in use.
     pub is_new: bool,
     /// Records found.
     pub records: u64,
@@ -116,21 +118,61 @@ pub(crate) fn layout(wanted: &Wanted) -> Option<Superblock> {
     (segments >= SEGMENTS_MIN).then_some(layout)
 }
 
-/// Opens a volume for writing, or begins it.
-pub(crate) fn open(
-    shelf: &dyn Shelf,
-    wanted: &Wanted,
-    admission: Admission,
-    buffers: &Buffers,
-) -> Result<(Arc<Volume>, Recovered, Opened), OpenError> {
+/// A volume's file that is open and has been looked at.
+pub(crate) struct Looked {
+    media: Arc<dyn Media>,
+    found: Option<(Superblock, Run)>,
+    new: Superblock,
+}
+
+impl Looked {
+    /// The last run that the volume took part in.
+    pub(crate) fn run(&self) -> Run {
+        self.found.map(|(_, run)| run).unwrap_or_default()
+    }
+}
+
+/// Opens a volume's file for writing and sees what is in it.
+pub(crate) fn look(shelf: &dyn Shelf, wanted: &Wanted, buffers: &Buffers) -> Result<Looked, OpenError> {
     let media = shelf.open(VOLUME, true)?;
-    let new = layout(wanted).ok_or(OpenError::TooSmall)?;
+    let mut new = layout(wanted).ok_or(OpenError::TooSmall)?;
     let found = match read_superblock(&*media, buffers)? {
         Found::Foreign => return Err(OpenError::Foreign),
-        // The layout follows from the size: another one means another size.
-        Found::Volume(found) if Superblock { id: new.id, ..found } == new => Some(found),
-        Found::Volume(_) | Found::Nothing => None,
+        Found::Volume(found) => {
+            if found.id == new.id {
+                // Chance that isn't: nothing that lies there may pass for the new volume's.
+                new.id = new.id.wrapping_add(1);
+            }
+            // The layout follows from the size: another one means another size.
+            (Superblock { id: new.id, ..found } == new).then_some(found)
+        }
+        Found::Nothing => None,
     };
+    let found = found.and_then(|found| {
+        let runs = RUN_AT.map(|at| {
+            let block = read_block(&*media, at, buffers).ok()?;
+            Run::decode(&block, found.id)
+        });
+        Some((found, runs.into_iter().flatten().max()?))
+    });
+    Ok(Looked { media, found, new })
+}
+
+/// Takes back what is in a volume, or begins it; it may be written once [`Log::begin_run`] has been called for all.
+///
+/// - `latest`: the highest run of all volumes of the node; `run` the one that is being begun.
+///
+/// [`Log::begin_run`]: super::log::Log::begin_run
+pub(crate) fn open(
+    shelf: &dyn Shelf,
+    looked: Looked,
+    (latest, run): (Run, Run),
+    admission: Admission,
+    fleet: &Arc<Fleet>,
+    buffers: &Buffers,
+) -> Result<(Arc<Volume>, Recovered, Opened), OpenError> {
+    let Looked { media, found, new } = looked;
+    let found = found.filter(|(_, last)| *last == latest && *last < run).map(|(found, _)| found);
     let mut opened = Opened { is_new: found.is_none(), ..Opened::default() };
     let layout = found.unwrap_or(new);
     opened.is_sparse = media.allocate(layout.file_bytes()).is_err();
@@ -140,8 +182,8 @@ pub(crate) fn open(
         media.write_at(&block, 0)?;
         media.sync()?;
     }
-    let volume = Volume::new(shelf.name(), media, layout, admission);
-    let recovered = recover(&volume, shelf, buffers, &mut opened)?;
+    let volume = Volume::new(shelf.name(), media, layout, admission, fleet.clone());
+    let recovered = recover(&volume, shelf, buffers, run, &mut opened)?;
     Ok((Arc::new(volume), recovered, opened))
 }
 
@@ -157,17 +199,21 @@ pub(crate) fn open_read_only(
         Found::Volume(layout) => layout,
     };
     let admission = Admission::new(layout.file_bytes(), 1, std::time::Duration::ZERO);
-    let volume = Volume::new(shelf.name(), media, layout, admission);
+    let volume = Volume::new(shelf.name(), media, layout, admission, Arc::default());
     let mut opened = Opened::default();
-    recover(&volume, shelf, buffers, &mut opened)?;
+    recover(&volume, shelf, buffers, Run::default(), &mut opened)?;
     Ok((Arc::new(volume), opened))
 }
 
 fn read_superblock(media: &dyn Media, buffers: &Buffers) -> io::Result<Found> {
+    Ok(Superblock::decode(&read_block(media, 0, buffers)?))
+}
+
+fn read_block(media: &dyn Media, at: u64, buffers: &Buffers) -> io::Result<Buffer> {
     let mut block = buffers.take(BLOCK as usize);
-    let read = media.read_at(&mut block, 0)?;
+    let read = media.read_at(&mut block, at)?;
     block.truncate(read);
-    Ok(Superblock::decode(&block))
+    Ok(block)
 }
 
 /// A segment that was in use.
@@ -181,6 +227,7 @@ fn recover(
     volume: &Volume,
     shelf: &dyn Shelf,
     buffers: &Buffers,
+    run: Run,
     opened: &mut Opened,
 ) -> Result<Recovered, OpenError> {
     let mut used = if opened.is_new { Vec::new() } else { read_headers(volume, buffers)? };
@@ -194,7 +241,6 @@ fn recover(
     opened.had_snapshot = snapshot.is_some();
     let snapshot_lsn = snapshot.as_ref().map_or(0, |snapshot| snapshot.lsn);
 
-    let mut highest_lsn = snapshot_lsn;
     let mut replay: Vec<(u32, Entry)> = Vec::new();
     let mut open: [Option<Open>; 3] = [None, None, None];
     let mut left_open = Vec::new();
@@ -209,7 +255,6 @@ fn recover(
         match read_footer(volume, buffers, used.segment, used.sequence) {
             Ok(Some(entries)) => {
                 opened.footers += 1;
-                highest_lsn = entries.iter().map(|entry| entry.lsn).fold(highest_lsn, u64::max);
                 let later = entries.into_iter().filter(|entry| !is_known || entry.lsn >= snapshot_lsn);
                 replay.extend(later.map(|entry| (used.segment, entry)));
             }
@@ -219,7 +264,6 @@ fn recover(
             Ok(None) => {
                 opened.scanned += 1;
                 let found = scan(volume, buffers, used);
-                highest_lsn = found.open.entries.iter().map(|entry| entry.lsn).fold(highest_lsn, u64::max);
                 let later = found.open.entries.iter().filter(|entry| !is_known || entry.lsn >= snapshot_lsn);
                 replay.extend(later.map(|entry| (used.segment, *entry)));
                 let place = &mut open[usize::from(used.class) % 3];
@@ -240,8 +284,9 @@ fn recover(
     Ok(Recovered {
         open: Class::ALL.into_iter().zip(open).filter_map(|(class, open)| Some((class, open?))).collect(),
         left_open,
-        next_sequence: used.last().map_or(1, |used| used.sequence + 1),
-        next_lsn: highest_lsn + LSN_GAP,
+        next_sequence: run.first_sequence(),
+        next_lsn: run.first_lsn(),
+        run,
         snapshot_generation: snapshot.map_or(0, |snapshot| snapshot.generation),
         order: in_use.into(),
         free,
@@ -345,7 +390,7 @@ fn scan(volume: &Volume, buffers: &Buffers, used: &Used) -> Scanned {
         }
         let Some((base, bytes)) = &window else { break };
         let Some(rest) = bytes.get((end - base) as usize..) else { break };
-        let Some((head, _)) = RecordHead::parse(rest) else { break };
+        let Some((head, _)) = RecordHead::parse(rest, volume.layout.salt()) else { break };
         let fits = end + head.bytes() <= volume.layout.segment_bytes;
         if head.sequence != used.sequence || head.lsn <= last_lsn || !fits {
             break;

@@ -16,6 +16,7 @@ use std::task::{Poll, Waker};
 
 use io_uring::{IoUring, opcode, types};
 use tokio::io::unix::AsyncFd;
+use tokio::sync::Semaphore;
 
 use super::buffers::Buffer;
 use super::media::Media;
@@ -24,14 +25,17 @@ use super::media::Media;
 const READS_MAX: u32 = 128;
 
 /// Reads under way and the ring that they are in.
-pub(crate) struct Ring(RefCell<State>);
+pub(crate) struct Ring {
+    state: RefCell<State>,
+    /// As many permits as there are places. Fair, and a waiter who leaves passes his turn on.
+    places: Rc<Semaphore>,
+}
 
 struct State {
     ring: IoUring,
     reads: Vec<Option<Read>>,
     free: Vec<usize>,
-    /// Who waits for a place.
-    queue: Vec<Waker>,
+    places: Rc<Semaphore>,
 }
 
 struct Read {
@@ -63,8 +67,14 @@ impl Ring {
         let fd = unsafe { BorrowedFd::borrow_raw(ring.as_raw_fd()) }.try_clone_to_owned()?;
         // SAFETY: an `OwnedFd` is the only one to close its descriptor, and does so after `AsyncFd` has deregistered it.
         let fd = unsafe { AsyncFd::register(fd) }.map_err(io::Error::from)?;
-        let state = State { ring, reads: Vec::new(), free: Vec::new(), queue: Vec::new() };
-        let this = Rc::new(Ring(RefCell::new(state)));
+        let places = Rc::new(Semaphore::new(READS_MAX as usize));
+        let state = State {
+            ring,
+            reads: (0..READS_MAX).map(|_| None).collect(),
+            free: (0..READS_MAX as usize).collect(),
+            places: places.clone(),
+        };
+        let this = Rc::new(Ring { state: RefCell::new(state), places });
         tokio::task::spawn_local(reap(Rc::downgrade(&this), fd));
         Ok(this)
     }
@@ -79,25 +89,30 @@ impl Ring {
         let Some(fd) = media.file().map(AsRawFd::as_raw_fd) else {
             return Err(io::ErrorKind::Unsupported.into());
         };
-        let place = self.place().await;
-        // From here on, dropping this future leaves the read to the ring.
+        let permit = self.places.acquire().await.map_err(io::Error::other)?;
+        let place = self.state.borrow_mut().submit(fd, media, buffer, offset)?;
+        // The place is the read's, which gives it back when it has completed, whatever becomes of this future: from here
+        // on, dropping that leaves the read to the ring.
+        permit.forget();
         let mut wanted = Wanted { ring: self, place, is_taken: false };
-        self.0.borrow_mut().submit(place, fd, media, buffer, offset)?;
         poll_fn(|context| {
-            let mut state = self.0.borrow_mut();
-            if state.reads[place].as_ref().is_some_and(|read| read.done.is_none()) {
+            let mut state = self.state.borrow_mut();
+            if state.is_under_way(place) {
                 // What the page cache or a fast disk had at once needs no round through the reactor.
                 state.reap_all();
             }
-            let Some(read) = &mut state.reads[place] else {
-                return Poll::Ready(Err(io::Error::other("a read was lost")));
-            };
-            let Some(result) = read.done else {
+            if state.is_under_way(place)
+                && let Some(read) = &mut state.reads[place]
+            {
                 read.waker = Some(context.waker().clone());
+                if !state.submit_all() {
+                    // Nothing may be under way whose completion would give the next occasion.
+                    context.waker().wake_by_ref();
+                }
                 return Poll::Pending;
-            };
+            }
             wanted.is_taken = true;
-            let Some(mut read) = state.release(place) else {
+            let Some((mut read, result)) = state.release(place) else {
                 return Poll::Ready(Err(io::Error::other("a read was lost")));
             };
             if result < 0 {
@@ -105,23 +120,6 @@ impl Ring {
             }
             read.buffer.truncate(result as usize);
             Poll::Ready(Ok(read.buffer))
-        })
-        .await
-    }
-
-    /// Waits for a place among the reads under way.
-    async fn place(&self) -> usize {
-        poll_fn(|context| {
-            let mut state = self.0.borrow_mut();
-            if let Some(place) = state.free.pop() {
-                return Poll::Ready(place);
-            }
-            if state.reads.len() < READS_MAX as usize {
-                state.reads.push(None);
-                return Poll::Ready(state.reads.len() - 1);
-            }
-            state.queue.push(context.waker().clone());
-            Poll::Pending
         })
         .await
     }
@@ -139,7 +137,7 @@ impl Drop for Wanted<'_> {
         if self.is_taken {
             return;
         }
-        let mut state = self.ring.0.borrow_mut();
+        let mut state = self.ring.state.borrow_mut();
         match &mut state.reads[self.place] {
             Some(Read { done: None, is_wanted, .. }) => *is_wanted = false,
             _ => drop(state.release(self.place)),
@@ -148,15 +146,16 @@ impl Drop for Wanted<'_> {
 }
 
 impl State {
+    /// Begins a read; whoever calls has a permit for its place, which is returned.
     fn submit(
         &mut self,
-        place: usize,
         fd: RawFd,
         media: Arc<dyn Media>,
         mut buffer: Buffer,
         offset: u64,
-    ) -> io::Result<()> {
+    ) -> io::Result<usize> {
         let length = u32::try_from(buffer.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let place = self.free.pop().ok_or_else(|| io::Error::other("no place for a read"))?;
         let entry = opcode::Read::new(types::Fd(fd), buffer.as_mut_ptr(), length)
             .offset(offset)
             .build()
@@ -165,24 +164,37 @@ impl State {
         // SAFETY: the memory that the entry points to is the heap block of a `Buffer`, which does not move when the buffer
         // does, and which `self.reads` owns until `reap_all` has seen the completion; so does the open file behind `fd`.
         let pushed = unsafe { self.ring.submission().push(&entry) };
-        // There are no more reads than places in the submission queue, and each is submitted at once.
-        let submitted = pushed.map_err(io::Error::other).and_then(|()| self.ring.submit());
-        match submitted {
-            Ok(_) => Ok(()),
-            // Not taken now (EBUSY, EAGAIN, EINTR): the entry stays in the queue and goes with the next submission, which
-            // `reap` makes.
-            Err(error) if matches!(error.raw_os_error(), Some(4 | 11 | 16)) => Ok(()),
-            // The entry may still be in the queue: its memory stays lent.
-            Err(error) => Err(error),
+        if let Err(error) = pushed {
+            // The kernel will never see it: there are no more places than the submission queue has, so this is a bug.
+            self.reads[place] = None;
+            self.free.push(place);
+            return Err(io::Error::other(error));
         }
+        // What is not taken now stays in the queue, its memory lent, and goes with a later submission.
+        self.submit_all();
+        Ok(place)
     }
 
-    fn release(&mut self, place: usize) -> Option<Read> {
-        let read = self.reads[place].take();
+    /// Hands what is in the submission queue to the kernel; whether it took all.
+    fn submit_all(&mut self) -> bool {
+        if self.ring.submission().is_empty() {
+            return true;
+        }
+        let _busy_or_out_of_memory = self.ring.submit();
+        self.ring.submission().is_empty()
+    }
+
+    fn is_under_way(&self, place: usize) -> bool {
+        self.reads[place].as_ref().is_some_and(|read| read.done.is_none())
+    }
+
+    /// Takes a read that has completed out, with its result, and gives its place to the next.
+    fn release(&mut self, place: usize) -> Option<(Read, i32)> {
+        let read = self.reads[place].take_if(|read| read.done.is_some())?;
         self.free.push(place);
-        // All of them: one who has left would keep the place from the others.
-        self.queue.drain(..).for_each(Waker::wake);
-        read
+        self.places.add_permits(1);
+        let result = read.done?;
+        Some((read, result))
     }
 
     /// Notes what has completed and wakes who waits for it.
@@ -229,11 +241,112 @@ async fn reap(ring: Weak<Ring>, fd: AsyncFd<OwnedFd>) {
         let Some(ring) = ring.upgrade() else { return };
         // Cleared before the look: what completes meanwhile makes it ready again.
         ready.clear_ready();
-        let mut state = ring.0.borrow_mut();
+        let mut state = ring.state.borrow_mut();
         state.reap_all();
-        if !state.ring.submission().is_empty() {
-            let _again_later = state.ring.submit();
-            state.reap_all();
+        state.submit_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+    use crate::disk::buffers::Buffers;
+    use crate::disk::{Directory, Shelf};
+
+    const PAGES: u64 = 64;
+
+    /// A file of pages that are full of their own number.
+    fn numbered(name: &str) -> (std::path::PathBuf, Arc<dyn Media>) {
+        let path = std::env::temp_dir().join(format!("perigee-ring-{name}-{}", std::process::id()));
+        let media = Directory::create(&path).unwrap().open("pages", false).unwrap();
+        let file = media.file().unwrap();
+        (0..PAGES).for_each(|page| file.write_all_at(&[page as u8; 4096], page * 4096).unwrap());
+        (path, media)
+    }
+
+    fn run<T>(future: impl Future<Output = T>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime, future)
+    }
+
+    async fn read(ring: Rc<Ring>, buffers: Buffers, media: Arc<dyn Media>, page: u64) {
+        let buffer = ring.read(media, buffers.take(4096), page * 4096).await.unwrap();
+        assert!(buffer.len() == 4096 && buffer.iter().all(|byte| *byte == page as u8));
+    }
+
+    #[test]
+    fn reads_that_nobody_wants_any_more_take_nothing_from_the_others() {
+        if !Ring::is_allowed() {
+            eprintln!("io_uring is not allowed here, so this is not tested");
+            return;
         }
+        let (path, media) = numbered("dropped");
+        let buffers = Buffers::default();
+        run(async {
+            let ring = Ring::start().unwrap();
+            let ended = Rc::new(Cell::new(0));
+            let mut chance = 1u64;
+            for round in 0..40 {
+                // More than there are places; every second is dropped sooner or later: before it has a place, while it is
+                // read, or with its answer there.
+                let tasks: Vec<_> = (0..400)
+                    .map(|number| {
+                        let read = read(ring.clone(), buffers.clone(), media.clone(), number % PAGES);
+                        let ended = ended.clone();
+                        tokio::task::spawn_local(async move {
+                            read.await;
+                            ended.set(ended.get() + 1);
+                        })
+                    })
+                    .collect();
+                for (number, task) in tasks.into_iter().enumerate() {
+                    chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(round | 1);
+                    match (number % 2, chance >> 62) {
+                        (0, _) => tokio::time::timeout(std::time::Duration::from_secs(20), task)
+                            .await
+                            .expect("a read hangs")
+                            .unwrap(),
+                        (_, 0) => tokio::task::yield_now().await,
+                        _ => task.abort(),
+                    }
+                }
+            }
+            assert!(ended.get() >= 40 * 200);
+            while ring.state.borrow().under_way() > 0 {
+                tokio::task::yield_now().await;
+                ring.state.borrow_mut().reap_all();
+            }
+            let state = ring.state.borrow();
+            assert_eq!(state.free.len(), READS_MAX as usize);
+            assert_eq!(state.places.available_permits(), READS_MAX as usize);
+        });
+        let _ = std::fs::remove_dir_all(path);
+    }
+
+    #[test]
+    fn a_ring_that_is_dropped_waits_for_what_is_under_way() {
+        if !Ring::is_allowed() {
+            eprintln!("io_uring is not allowed here, so this is not tested");
+            return;
+        }
+        let (path, media) = numbered("ended");
+        let buffers = Buffers::default();
+        for _ in 0..50 {
+            run(async {
+                let ring = Ring::start().unwrap();
+                for page in 0..PAGES {
+                    let mut reading = Box::pin(ring.read(media.clone(), buffers.take(4096), page * 4096));
+                    let mut context = std::task::Context::from_waker(Waker::noop());
+                    let _ = reading.as_mut().poll(&mut context);
+                }
+            });
+        }
+        // Only what the ring has given back can be taken from here: whole, and alone.
+        let taken: Vec<Buffer> = (0..PAGES * 2).map(|_| buffers.take(4096)).collect();
+        assert!(taken.iter().all(|buffer| buffer.len() == 4096));
+        let _ = std::fs::remove_dir_all(path);
     }
 }

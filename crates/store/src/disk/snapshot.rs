@@ -8,9 +8,12 @@
 //! ```
 //!
 //! A snapshot knows every record below its LSN. It is taken shard by shard while the writer goes on, so it may know later
-//! ones as well: those are said again by the segments, and saying them in their order makes the same of both.
+//! ones as well: those are said again by the segments, and saying them in their order makes the same of both. It may also
+//! miss what has been removed or replaced meanwhile, so its header goes last, when the segments say so too: else a value
+//! would be missing here, hence never be removed again, and come back should the snapshot be lost.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::format::{BLOCK, VERSION, sum};
@@ -36,14 +39,23 @@ pub(crate) struct Snapshot {
 /// Marks the sequence of a segment that was being written.
 pub(crate) const OPEN: u64 = 1 << 63;
 
-/// Writes a snapshot; `lsn` and `sequences` are those from before it is begun, with everything below `lsn` published and
-/// synced.
+/// A snapshot that lacks its header.
+pub(crate) struct Prepared {
+    file: Arc<dyn Media>,
+    snapshot: Snapshot,
+    bytes: u64,
+    /// What was asked for up to here may be in it.
+    pub(crate) through_ticket: u64,
+}
+
+/// Writes a snapshot but for its header; `lsn` and `sequences` are those from before it is begun, with everything below
+/// `lsn` published and synced.
 ///
 /// # Errors
 /// Those of writing. The other file is as it was.
-pub(crate) fn write(volume: &Volume, shelf: &dyn Shelf, snapshot: &Snapshot) -> io::Result<u64> {
+pub(crate) fn prepare(volume: &Volume, shelf: &dyn Shelf, snapshot: Snapshot) -> io::Result<Prepared> {
     let file = shelf.open(NAMES[(snapshot.generation % 2) as usize], false)?;
-    // The header goes last: until then the file is no snapshot.
+    // Until it has a header again the file is no snapshot.
     file.write_at(&[0; BLOCK as usize], 0)?;
     file.sync()?;
     let mut at = BLOCK;
@@ -62,6 +74,16 @@ pub(crate) fn write(volume: &Volume, shelf: &dyn Shelf, snapshot: &Snapshot) -> 
         put(&mut bytes)?;
     }
     file.sync()?;
+    let through_ticket = volume.ledger.lock().tickets;
+    Ok(Prepared { file, snapshot, bytes: at, through_ticket })
+}
+
+/// Makes a snapshot of what was prepared. All that was asked for up to its ticket has been written and synced.
+///
+/// # Errors
+/// Those of writing. The other file is as it was.
+pub(crate) fn finish(volume: &Volume, prepared: &Prepared) -> io::Result<()> {
+    let Prepared { file, snapshot, bytes, .. } = prepared;
     let mut header = vec![0; BLOCK as usize];
     header[..8].copy_from_slice(&MAGIC);
     header[8..12].copy_from_slice(&VERSION.to_le_bytes());
@@ -73,8 +95,8 @@ pub(crate) fn write(volume: &Volume, shelf: &dyn Shelf, snapshot: &Snapshot) -> 
     header[48..56].copy_from_slice(&check.to_le_bytes());
     file.write_at(&header, 0)?;
     file.sync()?;
-    count(&volume.counts.overhead_bytes, at);
-    Ok(at)
+    count(&volume.counts.overhead_bytes, *bytes);
+    Ok(())
 }
 
 /// Reads the newest snapshot that is whole into the index, but for places in segments whose use has changed since:

@@ -2,6 +2,13 @@
 
 use std::sync::Arc;
 
+mod crash;
+mod damage;
+mod faults;
+mod memory;
+mod model;
+
+use super::format::SEGMENTS_AT;
 use super::*;
 use crate::slots_test_key as key;
 
@@ -18,11 +25,81 @@ impl Scratch {
 
     fn open(&self, engine: EngineKind) -> (Arc<Disks>, Opened) {
         let shelf = Arc::new(Directory::create(&self.0).unwrap());
-        let config = DiskConfig { shelf, bytes: 65 * MIB, writes_per_day: 1000 };
-        let common = DisksConfig { owner: 1, chance: 2, minutes: Arc::new(|| 29_700_000), engine };
-        let (disks, mut reports) = Disks::open(vec![config], &common);
-        (Arc::new(disks), reports.remove(0).1.unwrap())
+        let (disks, mut reports) = open_all(vec![(shelf, 65 * MIB)], engine);
+        (disks, reports.remove(0).unwrap())
     }
+}
+
+type Reports = Vec<Result<Opened, OpenError>>;
+
+fn open_all(shelves: Vec<(Arc<dyn Shelf>, u64)>, engine: EngineKind) -> (Arc<Disks>, Reports) {
+    let config = |(shelf, bytes)| DiskConfig { shelf, bytes, writes_per_day: 100_000 };
+    let common = DisksConfig { owner: 1, chance: 2, minutes: Arc::new(|| 29_700_000), engine };
+    let (disks, reports) = Disks::open(shelves.into_iter().map(config).collect(), &common);
+    (Arc::new(disks), reports.into_iter().map(|report| report.1).collect())
+}
+
+fn engines() -> Vec<EngineKind> {
+    if EngineKind::probe() == EngineKind::Pool {
+        eprintln!("io_uring is not allowed here, so only the pool of threads is tested");
+        return vec![EngineKind::Pool];
+    }
+    vec![EngineKind::Pool, EngineKind::Ring]
+}
+
+/// A value that says whose it is and which version, in its meta and all over its body.
+fn versioned(number: u64, version: usize, len: usize) -> Draft {
+    let body = pattern(number, version, len);
+    Draft {
+        key: key(number),
+        meta: format!("{number} {version:06}").into(),
+        body: vec![body.into()],
+        expiry: 29_700_000 + if version.is_multiple_of(7) { 0 } else { 1000 },
+        is_slice: number.is_multiple_of(3),
+    }
+}
+
+fn pattern(number: u64, version: usize, len: usize) -> Vec<u8> {
+    let mut bytes = (number << 40 | version as u64).to_le_bytes().repeat(len / 8 + 1);
+    bytes.truncate(len);
+    bytes
+}
+
+/// The version and length under a key, checked byte by byte.
+async fn read(disks: &Arc<Disks>, reader: &Reader, number: u64) -> Result<Option<(usize, usize)>, Unread> {
+    let Some(spot) = disks.find(key(number)) else { return Ok(None) };
+    let record = reader.read(key(number), &spot, usize::MAX).await?;
+    let meta = std::str::from_utf8(&record.meta).unwrap();
+    let (whose, version) = meta.split_once(' ').unwrap();
+    assert_eq!(whose, number.to_string());
+    let version = version.parse().unwrap();
+    let body = record.body().unwrap();
+    assert!(*body == pattern(number, version, body.len()), "wrong bytes under key {number}");
+    Ok(Some((version, body.len())))
+}
+
+/// A reader that reads on the spot.
+fn reader_here(disks: &Arc<Disks>) -> Reader {
+    Reader { disks: disks.clone(), engine: Some(Engine::Now) }
+}
+
+/// A future that never waits.
+fn now_or_never<T>(future: impl Future<Output = T>) -> T {
+    let mut future = std::pin::pin!(future);
+    match future.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop())) {
+        std::task::Poll::Ready(value) => value,
+        std::task::Poll::Pending => panic!("it waits"),
+    }
+}
+
+/// Waits until something is so, at most for some seconds; how long it took.
+fn wait_until(seconds: u64, what: &str, mut is_so: impl FnMut() -> bool) -> Duration {
+    let begin = Instant::now();
+    while !is_so() {
+        assert!(begin.elapsed() < Duration::from_secs(seconds), "{what}: not within {seconds} s");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    begin.elapsed()
 }
 
 impl Drop for Scratch {
@@ -32,7 +109,10 @@ impl Drop for Scratch {
 }
 
 fn body(number: u64, len: usize) -> Bytes {
-    (0..len).map(|at| (key(number + at as u64 / 16) >> (at % 16 * 8)) as u8).collect::<Vec<u8>>().into()
+    let words = (0..len.div_ceil(16) as u64).map(|at| key(number + at).to_le_bytes());
+    let mut bytes: Vec<u8> = words.flatten().collect();
+    bytes.truncate(len);
+    bytes.into()
 }
 
 fn draft(number: u64, len: usize) -> Draft {
@@ -71,20 +151,17 @@ async fn check(reader: &Reader, disks: &Disks, number: u64) -> bool {
 }
 
 fn wait_written(disks: &Disks) {
-    let begin = Instant::now();
-    while disks.disks.iter().any(|disk| !disk.volume.ledger.lock().waiting.is_empty()) {
-        assert!(begin.elapsed() < Duration::from_secs(20), "the writer does not come to an end");
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    wait_until(20, "everything is written", || {
+        disks.disks.iter().all(|disk| {
+            let ledger = disk.volume.ledger.lock();
+            ledger.waiting.is_empty() && ledger.removed.is_empty()
+        })
+    });
 }
 
 #[test]
 fn what_is_put_is_read_back_by_either_engine_and_after_a_restart() {
-    for engine in [EngineKind::Pool, EngineKind::Ring] {
-        if engine == EngineKind::Ring && EngineKind::probe() != engine {
-            eprintln!("skipped: io_uring is not allowed here");
-            continue;
-        }
+    for engine in engines() {
         let scratch = Scratch::new(&format!("back-{engine:?}"));
         let (disks, opened) = scratch.open(engine);
         assert!(opened.is_new);
@@ -108,4 +185,22 @@ fn what_is_put_is_read_back_by_either_engine_and_after_a_restart() {
         check_all(&disks);
         disks.close();
     }
+}
+
+#[test]
+fn what_memory_answers_for_is_still_on_disk_after_it_was_written_over_twice() {
+    let scratch = Scratch::new("keep");
+    let (disks, _) = scratch.open(EngineKind::Pool);
+    let [in_memory, cold] = [key(1), key(2)];
+    disks.keep(move |key| key == in_memory);
+    assert!(disks.put(draft(1, 5000)) && disks.put(draft(2, 5000)));
+    for number in 10..160 {
+        wait_until(20, "the queue to have room", || disks.put(draft(number, 1 << 20)));
+        if number % 20 == 0 {
+            wait_written(&disks);
+        }
+    }
+    wait_written(&disks);
+    assert!(disks.find(in_memory).is_some() && disks.find(cold).is_none());
+    disks.close();
 }

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
@@ -31,7 +31,19 @@ pub(crate) struct Volume {
     failed: AtomicBool,
     full: AtomicBool,
     errors: AtomicU32,
+    fleet: Arc<Fleet>,
 }
+
+/// What all disks of a node know of one another.
+#[derive(Default)]
+pub(crate) struct Fleet {
+    /// Disks dropped since the start.
+    pub(crate) dropped: AtomicU64,
+    /// Whether a key is in use where the disks cannot see it: see [`super::Disks::keep`].
+    pub(crate) in_use: OnceLock<InUse>,
+}
+
+pub(crate) type InUse = Box<dyn Fn(u128) -> bool + Send + Sync>;
 
 /// What was asked of the writer and is not in the index yet.
 #[derive(Default)]
@@ -77,7 +89,7 @@ macro_rules! counts {
         }
 
         impl Counts {
-            fn into_stats(&self) -> DiskStats {
+            fn stats(&self) -> DiskStats {
                 DiskStats { $($name: self.$name.load(Ordering::Relaxed),)* ..DiskStats::default() }
             }
         }
@@ -140,7 +152,13 @@ pub(crate) fn count(counter: &AtomicU64, by: u64) {
 }
 
 impl Volume {
-    pub(crate) fn new(name: String, media: Arc<dyn Media>, layout: Superblock, admission: Admission) -> Self {
+    pub(crate) fn new(
+        name: String,
+        media: Arc<dyn Media>,
+        layout: Superblock,
+        admission: Admission,
+        fleet: Arc<Fleet>,
+    ) -> Self {
         Volume {
             name,
             media,
@@ -153,7 +171,13 @@ impl Volume {
             failed: AtomicBool::new(false),
             full: AtomicBool::new(false),
             errors: AtomicU32::new(0),
+            fleet,
         }
+    }
+
+    /// Whether a key is held in memory, so that its look-ups never come here.
+    pub(crate) fn is_in_use(&self, key: u128) -> bool {
+        self.fleet.in_use.get().is_some_and(|in_use| in_use(key))
     }
 
     pub(crate) fn sequence(&self, segment: u32) -> u64 {
@@ -209,6 +233,7 @@ impl Volume {
             );
         }
         if errors >= ERRORS_MAX && !self.failed.swap(true, Ordering::Relaxed) {
+            self.fleet.dropped.fetch_add(1, Ordering::Relaxed);
             eprintln!(
                 "perigee: {}: dropped after {errors} errors, the last one: {error}; look at the disk, then start anew",
                 self.name
@@ -216,13 +241,9 @@ impl Volume {
         }
     }
 
-    /// A record was not what was written: it is forgotten, unless something else has come to its place meanwhile.
-    pub(crate) fn damaged(&self, key: u128, place: &Place, sequence: u64) {
-        if self.sequence(place.segment) == sequence
-            && self.index.remove_if(key, |found| found.is(place)).is_some()
-        {
-            count(&self.counts.damaged, 1);
-        }
+    /// Disks dropped since the start, this one among them if it was.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.fleet.dropped.load(Ordering::Relaxed)
     }
 
     /// What the disk holds and did.
@@ -236,7 +257,7 @@ impl Volume {
             waiting: self.ledger.lock().waiting.len() as u64,
             bytes: in_use as u64 * self.layout.segment_bytes,
             bytes_max: u64::from(self.layout.segments) * self.layout.segment_bytes,
-            ..self.counts.into_stats()
+            ..self.counts.stats()
         }
     }
 }

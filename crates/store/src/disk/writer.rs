@@ -9,10 +9,12 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::log::{Asked, Draft, Log, Now};
+use super::format::Run;
+use super::index::Place;
+use super::log::{Asked, Draft, Log, Now, Older};
 use super::media::Shelf;
-use super::snapshot;
-use super::volume::{Health, Volume, count};
+use super::snapshot::{self, Prepared, Snapshot};
+use super::volume::{Health, Ledger, Volume, count};
 
 /// Bytes that may wait to be written: about half a second of a fast disk's work.
 const QUEUE_BYTES_MAX: u64 = 64 << 20;
@@ -34,7 +36,8 @@ const SNAPSHOT_FILL_TIMES: u64 = 16;
 /// Minutes since 1970, from wherever the owner takes its time.
 pub(crate) type Minutes = Arc<dyn Fn() -> u32 + Send + Sync>;
 
-enum Item {
+/// What is asked of a writer.
+pub(crate) enum Item {
     Value(Asked),
     Removal { key: u128, ticket: u64 },
 }
@@ -70,7 +73,8 @@ impl Queue {
         self.wake.notify_one();
     }
 
-    fn pop(&self, patience: Duration) -> Next {
+    /// The next thing to do; waits for it if there is none.
+    pub(crate) fn pop(&self, patience: Duration) -> Next {
         let mut waiting = self.waiting.lock();
         if waiting.items.is_empty() && !waiting.stop {
             self.wake.wait_for(&mut waiting, patience);
@@ -93,7 +97,8 @@ impl Queue {
     }
 }
 
-enum Next {
+/// What a writer is to do.
+pub(crate) enum Next {
     Item(Item),
     Nothing,
     Stop,
@@ -109,9 +114,14 @@ pub(crate) fn put(volume: &Volume, queue: &Queue, draft: Draft) -> bool {
     }
     ledger.tickets += 1;
     let ticket = ledger.tickets;
+    let old = volume.index.remove_if(draft.key, |_| true);
     let waiting = ledger.waiting.entry(draft.key).or_insert(0);
-    let replaces = volume.index.remove_if(draft.key, |_| true).is_some() || *waiting > 0;
     *waiting += 1;
+    let replaces = match old.map(|place| volume.sequence(place.segment)) {
+        Some(sequence) if *waiting == 1 && sequence > 0 => Some(Older::In(sequence)),
+        None if *waiting == 1 => None,
+        _ => Some(Older::Anywhere),
+    };
     queue.bytes.fetch_add(bytes, Ordering::Relaxed);
     queue.push(Item::Value(Asked { draft, ticket, replaces }));
     true
@@ -120,45 +130,37 @@ pub(crate) fn put(volume: &Volume, queue: &Queue, draft: Draft) -> bool {
 /// Takes a key out, at once and for good. `false` when the disk has nothing under it.
 pub(crate) fn remove(volume: &Volume, queue: &Queue, key: u128) -> bool {
     let mut ledger = volume.ledger.lock();
-    if volume.index.remove_if(key, |_| true).is_none() && !ledger.waiting.contains_key(&key) {
-        return false;
+    let is_removed = volume.index.remove_if(key, |_| true).is_some() || ledger.waiting.contains_key(&key);
+    if is_removed {
+        count(&volume.counts.removed, 1);
+        ask_removal(&mut ledger, queue, key);
     }
-    count(&volume.counts.removed, 1);
+    is_removed
+}
+
+/// Forgets a record that is not what was written, for good, unless something else has come to its place meanwhile.
+pub(crate) fn forget_damaged(volume: &Volume, queue: &Queue, key: u128, place: &Place) {
+    let mut ledger = volume.ledger.lock();
+    if volume.index.remove_if(key, |found| found.is(place)).is_some() {
+        count(&volume.counts.damaged, 1);
+        ask_removal(&mut ledger, queue, key);
+    }
+}
+
+fn ask_removal(ledger: &mut Ledger, queue: &Queue, key: u128) {
     ledger.tickets += 1;
     let ticket = ledger.tickets;
     ledger.removed.insert(key, ticket);
     queue.push(Item::Removal { key, ticket });
-    true
 }
 
 /// Starts the thread.
-pub(crate) fn start(
-    log: Log,
-    queue: Arc<Queue>,
-    shelf: Arc<dyn Shelf>,
-    minutes: Minutes,
-    generation: u64,
-) -> std::io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name("disk-writer".into()).spawn(move || {
-        let started = Instant::now();
-        let mut writer = Writer {
-            volume: log.volume().clone(),
-            log,
-            queue,
-            shelf,
-            minutes,
-            started,
-            removals: VecDeque::new(),
-            paused_until: Duration::ZERO,
-            flushed: Duration::ZERO,
-            synced: Duration::ZERO,
-            snapshot: Snapshots { generation, taken: Duration::ZERO, filled_bytes: 0, running: None },
-        };
-        writer.run();
-    })
+pub(crate) fn start(mut writer: Writer) -> std::io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name("disk-writer".into()).spawn(move || writer.run())
 }
 
-struct Writer {
+/// What the thread does, step by step.
+pub(crate) struct Writer {
     volume: Arc<Volume>,
     log: Log,
     queue: Arc<Queue>,
@@ -167,6 +169,12 @@ struct Writer {
     started: Instant,
     /// Removals that could not be written yet.
     removals: VecDeque<(u128, u64)>,
+    /// The last ticket that came out of the queue.
+    popped: u64,
+    /// The run that was begun with this start, and the one that the volume has come to: one more for each disk dropped since.
+    first_run: Run,
+    run: Run,
+    is_void: bool,
     paused_until: Duration,
     flushed: Duration,
     synced: Duration,
@@ -175,47 +183,94 @@ struct Writer {
 
 struct Snapshots {
     generation: u64,
+    /// When it was last looked whether one is due.
+    looked: Duration,
     taken: Duration,
     filled_bytes: u64,
-    running: Option<JoinHandle<()>>,
+    running: Option<JoinHandle<Option<Prepared>>>,
+    prepared: Option<Prepared>,
 }
 
 impl Writer {
+    /// - `run`: which was begun for this start.
+    /// - `generation`: of the newest index snapshot.
+    pub(crate) fn new(
+        log: Log,
+        queue: Arc<Queue>,
+        shelf: Arc<dyn Shelf>,
+        minutes: Minutes,
+        run: Run,
+        generation: u64,
+    ) -> Self {
+        Writer {
+            volume: log.volume().clone(),
+            log,
+            queue,
+            shelf,
+            minutes,
+            started: Instant::now(),
+            removals: VecDeque::new(),
+            popped: 0,
+            first_run: run,
+            run,
+            is_void: false,
+            paused_until: Duration::ZERO,
+            flushed: Duration::ZERO,
+            synced: Duration::ZERO,
+            snapshot: Snapshots {
+                generation,
+                looked: Duration::ZERO,
+                taken: Duration::ZERO,
+                filled_bytes: 0,
+                running: None,
+                prepared: None,
+            },
+        }
+    }
+
     fn run(&mut self) {
         loop {
+            let next = self.queue.pop(LINGER);
+            // Taken after the wait, which may have been long.
             let now = self.now();
-            let is_idle = match self.queue.pop(LINGER) {
-                Next::Item(Item::Value(asked)) => {
-                    if self.is_paused(now) || self.log.append(&asked, now).is_err() {
-                        self.pause_after_failure(now);
-                        self.log.give_up_waiting(&asked);
-                    }
-                    false
-                }
-                Next::Item(Item::Removal { key, ticket }) => {
-                    self.removals.push_back((key, ticket));
-                    false
-                }
-                Next::Nothing => true,
-                Next::Stop => break,
-            };
-            self.tend(is_idle);
+            if matches!(next, Next::Stop) {
+                return self.end(now);
+            }
+            self.step(next, now);
+            self.snapshot_if_due(now);
         }
-        self.end();
+    }
+
+    /// Does what is next, and what is due beside it.
+    pub(crate) fn step(&mut self, next: Next, now: Now) {
+        let is_idle = match next {
+            Next::Item(Item::Value(asked)) => {
+                self.popped = asked.ticket;
+                // What could not be removed before goes first, so that it doesn't take the new value with it.
+                let may_write = self.write_removals(now);
+                if !may_write || self.log.append(&asked, now).is_err() {
+                    self.pause_after_failure(now);
+                    self.log.give_up_waiting(&asked);
+                }
+                false
+            }
+            Next::Item(Item::Removal { key, ticket }) => {
+                self.popped = ticket;
+                self.removals.push_back((key, ticket));
+                false
+            }
+            Next::Nothing | Next::Stop => true,
+        };
+        self.tend(is_idle, now);
     }
 
     /// What is to be done beside appending.
-    fn tend(&mut self, is_idle: bool) {
-        let now = self.now();
-        self.removals.extend(self.log.take_lost_removals());
-        if self.is_paused(now) {
-            return;
+    fn tend(&mut self, is_idle: bool, now: Now) {
+        if self.volume.health() == Health::Failed {
+            return self.retire(now);
         }
-        while let Some((key, ticket)) = self.removals.pop_front() {
-            if self.log.append_removal(key, ticket, now).is_err() {
-                self.removals.push_front((key, ticket));
-                return self.pause_after_failure(now);
-            }
+        if !self.write_removals(now) {
+            return;
         }
         if !self.log.has_pending() {
             self.flushed = now.monotonic;
@@ -225,9 +280,11 @@ impl Writer {
                 return self.pause_after_failure(now);
             }
         }
-        while let Ok(true) = self.log.make_room(now) {
-            if !is_idle {
-                break;
+        loop {
+            match self.log.make_room(now) {
+                Ok(true) if is_idle => {}
+                Ok(_) => break,
+                Err(_counted) => return self.pause_after_failure(now),
             }
         }
         if now.monotonic.saturating_sub(self.synced) >= SYNC_INTERVAL {
@@ -237,7 +294,47 @@ impl Writer {
                 self.log.oldest_began().map_or(0, |began| now.monotonic.saturating_sub(began).as_secs());
             self.queue.oldest_secs.store(oldest, Ordering::Relaxed);
         }
-        self.snapshot_if_due(now);
+        self.outlive_dropped(now);
+        self.finish_snapshot();
+    }
+
+    /// Appends the removals that wait; whether all are, and writing may go on.
+    fn write_removals(&mut self, now: Now) -> bool {
+        self.removals.extend(self.log.take_lost_removals());
+        if self.is_paused(now) {
+            return false;
+        }
+        while let Some((key, ticket)) = self.removals.pop_front() {
+            if self.log.append_removal(key, ticket, now).is_err() {
+                self.removals.push_front((key, ticket));
+                self.pause_after_failure(now);
+                return false;
+            }
+        }
+        true
+    }
+
+    /// This disk was dropped: what is removed or replaced from now on would be found on it by the next start. So it is to be
+    /// begun anew then. Here it says so itself, as far as it can still be written.
+    fn retire(&mut self, now: Now) {
+        let _nobody_asks = (self.log.take_lost_removals(), std::mem::take(&mut self.removals));
+        let ledger = std::mem::take(&mut self.volume.ledger.lock().removed);
+        drop(ledger);
+        if !self.is_void && now.monotonic >= self.paused_until {
+            self.paused_until = now.monotonic + PAUSE;
+            self.is_void = self.log.void().is_ok();
+        }
+    }
+
+    /// Other disks were dropped: this one comes to another run, which they have missed.
+    fn outlive_dropped(&mut self, now: Now) {
+        let run = Run(self.first_run.0 + self.volume.dropped());
+        if run > self.run {
+            match self.log.begin_run(run) {
+                Ok(()) => self.run = run,
+                Err(_counted) => self.pause_after_failure(now),
+            }
+        }
     }
 
     fn is_paused(&self, now: Now) -> bool {
@@ -245,7 +342,7 @@ impl Writer {
     }
 
     fn pause_after_failure(&mut self, now: Now) {
-        if !self.is_paused(now) {
+        if now.monotonic >= self.paused_until {
             self.paused_until = now.monotonic + PAUSE;
         }
     }
@@ -254,33 +351,74 @@ impl Writer {
         if self.snapshot.running.as_ref().is_some_and(JoinHandle::is_finished)
             && let Some(ended) = self.snapshot.running.take()
         {
-            let _ = ended.join();
+            self.snapshot.prepared = ended.join().ok().flatten();
         }
+        if self.snapshot.running.is_some() || self.snapshot.prepared.is_some() {
+            return;
+        }
+        if let Some(snapshot) = self.due_snapshot(now) {
+            let (volume, shelf) = (self.volume.clone(), self.shelf.clone());
+            let thread = std::thread::Builder::new().name("disk-snapshot".into());
+            let prepare = move || {
+                let prepared = snapshot::prepare(&volume, &*shelf, snapshot);
+                prepared.inspect_err(|error| report(&volume, error)).ok()
+            };
+            // Without it the next start reads more footers.
+            self.snapshot.running = thread.spawn(prepare).ok();
+        }
+    }
+
+    /// Takes a snapshot that has been prepared, to finish it when the time has come.
+    #[cfg(test)]
+    pub(crate) fn take_prepared(&mut self, prepared: Prepared) {
+        self.snapshot.prepared = Some(prepared);
+    }
+
+    /// Finishes the snapshot, once all is on the disk that it may miss.
+    fn finish_snapshot(&mut self) {
+        let is_due = |prepared: &mut Prepared| prepared.through_ticket <= self.popped;
+        let Some(prepared) = self.snapshot.prepared.take_if(is_due) else { return };
+        if self.log.flush().is_ok()
+            && self.removals.is_empty()
+            && self.log.sync().is_ok()
+            && let Err(error) = snapshot::finish(&self.volume, &prepared)
+        {
+            report(&self.volume, &error);
+        }
+    }
+
+    /// Begins a snapshot of the index, if it is time for one.
+    pub(crate) fn due_snapshot(&mut self, now: Now) -> Option<Snapshot> {
+        if now.monotonic.saturating_sub(self.snapshot.looked) < SYNC_INTERVAL {
+            return None;
+        }
+        self.snapshot.looked = now.monotonic;
         let filled = self.volume.counts.filled_bytes.load(Ordering::Relaxed);
         let is_due = now.monotonic.saturating_sub(self.snapshot.taken) >= SNAPSHOT_INTERVAL
+            && self.removals.is_empty()
+            && !self.is_paused(now)
             && filled - self.snapshot.filled_bytes >= SNAPSHOT_FILL_TIMES * self.volume.index.memory_bytes();
-        if !is_due || self.snapshot.running.is_some() || self.log.flush().is_err() || self.log.sync().is_err()
-        {
-            return;
+        if !is_due || self.log.flush().is_err() || self.log.sync().is_err() {
+            return None;
         }
         (self.snapshot.taken, self.snapshot.filled_bytes) = (now.monotonic, filled);
         self.snapshot.generation += 1;
-        let snapshot = self.log.snapshot(self.snapshot.generation);
-        let (volume, shelf) = (self.volume.clone(), self.shelf.clone());
-        let thread = std::thread::Builder::new().name("disk-snapshot".into());
-        // Without it the next start reads more footers.
-        self.snapshot.running = thread.spawn(move || write_snapshot(&volume, &*shelf, &snapshot)).ok();
+        Some(self.log.snapshot(self.snapshot.generation))
     }
 
     /// Everything to the disk, and the index with it.
-    fn end(&mut self) {
-        self.tend(true);
+    pub(crate) fn end(&mut self, now: Now) {
+        self.tend(true, now);
         if let Some(running) = self.snapshot.running.take() {
             let _ = running.join();
         }
-        if self.volume.health() == Health::Well && self.log.flush().is_ok() && self.log.sync().is_ok() {
+        // Also when the disk is full: what is removed and cannot be written is missing in the index as it is written here.
+        let is_failed = self.volume.health() == Health::Failed;
+        if !is_failed && self.log.flush().is_ok() && self.log.sync().is_ok() {
             let snapshot = self.log.snapshot(self.snapshot.generation + 1);
-            write_snapshot(&self.volume, &*self.shelf, &snapshot);
+            let prepared = snapshot::prepare(&self.volume, &*self.shelf, snapshot);
+            let written = prepared.and_then(|prepared| snapshot::finish(&self.volume, &prepared));
+            let _ = written.inspect_err(|error| report(&self.volume, error));
         }
         // What is still read from it is verified, whoever writes it now.
         self.volume.media.release();
@@ -291,11 +429,9 @@ impl Writer {
     }
 }
 
-fn write_snapshot(volume: &Volume, shelf: &dyn Shelf, snapshot: &snapshot::Snapshot) {
-    if let Err(error) = snapshot::write(volume, shelf, snapshot) {
-        eprintln!(
-            "perigee: {}: the index cannot be written, so the next start takes longer: {error}",
-            volume.name
-        );
-    }
+fn report(volume: &Volume, error: &std::io::Error) {
+    eprintln!(
+        "perigee: {}: the index cannot be written, so the next start takes longer: {error}",
+        volume.name
+    );
 }
