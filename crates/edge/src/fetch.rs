@@ -340,7 +340,7 @@ impl Job {
                     None => return Judged::Whole,
                 },
                 (Some(_), None) => return Judged::Whole,
-                (None, Some((range, length))) if self.is_for_asker(range) => {
+                (None, Some((range, length))) if self.is_for_asker(range, length) => {
                     shape = self.shape_of_range(range, length, &response.fields);
                 }
                 (None, _) => {
@@ -390,10 +390,17 @@ impl Job {
         Some((range, response.length?))
     }
 
-    /// Whether a part answers the request: an origin may send another than it was asked for.
-    fn is_for_asker(&self, range: ContentRange) -> bool {
-        let ContentRange::Span { span, complete } = range else { return false };
-        !matches!(serve::part_of(&self.request, span, complete), Wanted::Elsewhere)
+    /// Whether a part has what the visitor asked for, where more than that was asked of the origin: it may send another. Where
+    /// it was asked for just that, what it sends is its answer, whatever that is.
+    fn is_for_asker(&self, range: ContentRange, length: u64) -> bool {
+        match range {
+            _ if self.exact_range().is_none() => true,
+            ContentRange::Span { span, complete } => {
+                span.len() == length
+                    && !matches!(serve::part_of(&self.request, span, complete), Wanted::Elsewhere)
+            }
+            ContentRange::Unsatisfied { .. } => false,
+        }
     }
 
     /// What a 206 is that was not asked for to complete anything: whole slices of a representation that others can be put
@@ -554,6 +561,7 @@ impl Job {
                 _ => None,
             },
             key,
+            is_wider: self.exact_range().is_some(),
             sliced: sliced.map(|sliced| (shared.clone(), sliced)),
             head,
         }));

@@ -227,6 +227,8 @@ pub(crate) struct Fill {
     pub(crate) content_range: Option<ContentRange>,
     /// The key it will be stored under: that of its variant.
     pub(crate) key: u128,
+    /// Whether more was asked for than the visitor's range: what each gets is cut from it.
+    pub(crate) is_wider: bool,
     /// Where its bytes go on disk while they pass by. It begins at a slice's beginning then.
     pub(crate) sliced: Option<(Arc<Shared>, Sliced)>,
     progress: watch::Sender<Progress>,
@@ -242,6 +244,7 @@ pub(crate) struct FillParts {
     pub(crate) length: Option<u64>,
     pub(crate) content_range: Option<ContentRange>,
     pub(crate) key: u128,
+    pub(crate) is_wider: bool,
     pub(crate) sliced: Option<(Arc<Shared>, Sliced)>,
 }
 
@@ -281,7 +284,7 @@ struct FillData {
 
 impl Fill {
     pub(crate) fn new(parts: FillParts) -> Self {
-        let FillParts { facts, head, position, tags, length, content_range, key, sliced } = parts;
+        let FillParts { facts, head, position, tags, length, content_range, key, is_wider, sliced } = parts;
         let progress = watch::Sender::new(Progress { bytes: 0, end: None });
         Fill {
             facts,
@@ -291,6 +294,7 @@ impl Fill {
             length,
             content_range,
             key,
+            is_wider,
             sliced,
             progress,
             data: Mutex::default(),

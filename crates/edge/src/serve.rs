@@ -298,7 +298,7 @@ pub(crate) fn fill(
             }
         }
     }
-    if let Some(ContentRange::Bytes(first, last, complete)) = fill.content_range {
+    if let Some(ContentRange::Bytes(first, last, complete)) = fill.content_range.filter(|_| fill.is_wider) {
         let wanted = match part_of(request, Span::new(first, last)?, complete) {
             Wanted::Held(wanted) => wanted,
             Wanted::Nothing(complete) => return Some(unsatisfiable(answer, complete)),

@@ -392,6 +392,7 @@ impl SliceReader {
                 length: Some(end - start),
                 content_range: Some(Described::Bytes(start, end - 1, Some(self.sliced.len))),
                 key: self.sliced.key,
+                is_wider: true,
                 sliced: Some((shared.clone(), self.sliced)),
                 head: head.clone(),
             });
