@@ -135,7 +135,7 @@ impl Answer {
 
     /// Whether its body has to be read from disk.
     pub(crate) fn is_from_slices(&self) -> bool {
-        matches!(self.body, Body::Sliced(_))
+        matches!(self.body, Body::Sliced(_) | Body::Multipart(_, Some(_), ..))
     }
 
     /// Adds Set-Cookie lines that the head lacks.

@@ -23,6 +23,7 @@ use crate::lookup::{self, Place, Purged};
 use crate::object::{Item, Object, Parts, Sliced, Stored, WholeBody};
 use crate::origin::{FetchError, OriginRequest, OriginResponse, RequestBody};
 use crate::request::{Method, Protocol, Request};
+use crate::serve::{self, Wanted};
 use crate::tiering::{self, Cutter, SLICE_BYTES};
 use crate::worker::Worker;
 
@@ -339,8 +340,10 @@ impl Job {
                     None => return Judged::Whole,
                 },
                 (Some(_), None) => return Judged::Whole,
-                (None, Some((range, length))) => shape = self.shape_of_range(range, length, &response.fields),
-                (None, None) => {
+                (None, Some((range, length))) if self.is_for_asker(range, length) => {
+                    shape = self.shape_of_range(range, length, &response.fields);
+                }
+                (None, _) => {
                     let reason = NotKept::Semantics(semantics::Refusal::Part);
                     return Judged::Private { response, reason };
                 }
@@ -385,6 +388,19 @@ impl Job {
     fn shape_of_part(&self, response: &OriginResponse) -> Option<(ContentRange, u64)> {
         let range = ContentRange::parse(response.fields.get("content-range")?)?;
         Some((range, response.length?))
+    }
+
+    /// Whether a part has what the visitor asked for, where more than that was asked of the origin: it may send another. Where
+    /// it was asked for just that, what it sends is its answer, whatever that is.
+    fn is_for_asker(&self, range: ContentRange, length: u64) -> bool {
+        match range {
+            _ if self.exact_range().is_none() => true,
+            ContentRange::Span { span, complete } => {
+                span.len() == length
+                    && !matches!(serve::part_of(&self.request, span, complete), Wanted::Elsewhere)
+            }
+            ContentRange::Unsatisfied { .. } => false,
+        }
     }
 
     /// What a 206 is that was not asked for to complete anything: whole slices of a representation that others can be put
@@ -447,6 +463,18 @@ impl Job {
         let request =
             StoreRequest { method, fields: &self.request.fields, target: target_of(&self.at, &self.request) };
         semantics::decide_store(&request, status, fields, &self.at.rule().policy, asked, answered)
+    }
+
+    /// Whether an answer that adds to what is stored may be kept as that was: a part need not say again how long it is fresh.
+    pub(crate) fn may_be_kept(&self, response: &OriginResponse) -> bool {
+        let (asked, answered) = (response.request_time, response.response_time);
+        match self.facts("GET", response.status, &response.fields, asked, answered) {
+            Ok(_) | Err(semantics::Refusal::NoFreshness) => true,
+            Err(reason) => {
+                !NotKept::Semantics(reason).is_of_the_response()
+                    && reason != semantics::Refusal::Authorization
+            }
+        }
     }
 
     /// Takes off what must not be stored and adds what every response of ours says.
@@ -533,6 +561,7 @@ impl Job {
                 _ => None,
             },
             key,
+            is_wider: self.exact_range().is_some(),
             sliced: sliced.map(|sliced| (shared.clone(), sliced)),
             head,
         }));
@@ -597,10 +626,11 @@ impl Job {
                 self.finish(pilot, false);
             }
             left = left.saturating_sub(piece.len() as u64);
-            if !fill.push(piece.clone(), sliced.is_some() && left <= UNREAD_BYTES_MAX).await {
+            // To the disk first: what the fill then gives up is on its way there.
+            cutter.iter_mut().for_each(|cutter| cutter.push(&piece));
+            if !fill.push(piece, sliced.is_some() && left <= UNREAD_BYTES_MAX).await {
                 return self.break_off(pilot, fill, cutter);
             }
-            cutter.iter_mut().for_each(|cutter| cutter.push(&piece));
         }
         fill.end(End::Complete);
         let has_cut = sliced.is_some() || !keeps || cutter.as_ref().is_some_and(Cutter::has_cut);

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 
 use crate::answer::ContentRange;
 use crate::object::{BLOCK_BYTES, Object, Sliced, WholeBody};
+use crate::tiering::has_strong_validator;
 use crate::worker::Shared;
 
 /// How long a failed fetch speaks for its key to those who hold a stale response: one attempt a second.
@@ -226,6 +227,8 @@ pub(crate) struct Fill {
     pub(crate) content_range: Option<ContentRange>,
     /// The key it will be stored under: that of its variant.
     pub(crate) key: u128,
+    /// Whether more was asked for than the visitor's range: what each gets is cut from it.
+    pub(crate) is_wider: bool,
     /// Where its bytes go on disk while they pass by. It begins at a slice's beginning then.
     pub(crate) sliced: Option<(Arc<Shared>, Sliced)>,
     progress: watch::Sender<Progress>,
@@ -241,6 +244,7 @@ pub(crate) struct FillParts {
     pub(crate) length: Option<u64>,
     pub(crate) content_range: Option<ContentRange>,
     pub(crate) key: u128,
+    pub(crate) is_wider: bool,
     pub(crate) sliced: Option<(Arc<Shared>, Sliced)>,
 }
 
@@ -280,7 +284,7 @@ struct FillData {
 
 impl Fill {
     pub(crate) fn new(parts: FillParts) -> Self {
-        let FillParts { facts, head, position, tags, length, content_range, key, sliced } = parts;
+        let FillParts { facts, head, position, tags, length, content_range, key, is_wider, sliced } = parts;
         let progress = watch::Sender::new(Progress { bytes: 0, end: None });
         Fill {
             facts,
@@ -290,6 +294,7 @@ impl Fill {
             length,
             content_range,
             key,
+            is_wider,
             sliced,
             progress,
             data: Mutex::default(),
@@ -318,9 +323,14 @@ impl Fill {
                 }
                 receiver.mark_unchanged();
             }
-            // A reader that moves or leaves marks the channel as changed. One that does neither must not hold the others.
+            // A reader that moves or leaves marks the channel as changed. One that does neither must not hold the others, nor
+            // the origin if it can go on from disk.
             if tokio::time::timeout(SLOWEST_PATIENCE, receiver.changed()).await.is_err() {
-                self.data.lock().readers.retain(|_, at| *at > slowest);
+                let mut data = self.data.lock();
+                if self.leads_to_disk() || data.readers.values().any(|at| *at > slowest) {
+                    data.readers.retain(|_, at| *at > slowest);
+                }
+                drop(data);
                 self.progress.send_modify(|_| {});
             }
         }
@@ -328,6 +338,11 @@ impl Fill {
         self.data.lock().push(piece);
         self.progress.send_modify(|progress| progress.bytes += bytes);
         true
+    }
+
+    /// Whether its readers find on disk, or get from the origin once more, what they miss here.
+    fn leads_to_disk(&self) -> bool {
+        self.sliced.is_some() && has_strong_validator(&self.head)
     }
 
     /// Whether a block is on its way to disk, where nobody can read it yet.
@@ -472,37 +487,37 @@ pub(crate) struct FillReader {
 }
 
 impl FillReader {
-    /// The next bytes as soon as there are any; `Ok(None)` at the clean end; `Err` when the origin broke off.
-    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Broken> {
+    /// The next bytes as soon as there are any; `Ok(None)` at the clean end.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Unread> {
         loop {
             let progress = *self.receiver.borrow_and_update();
             if progress.bytes > self.offset {
                 let (piece, abandoned) = {
                     let mut data = self.fill.data.lock();
+                    if !data.readers.contains_key(&self.id) {
+                        // The others have gone on, and what it would read next may be gone.
+                        return Err(Unread::Behind);
+                    }
                     let piece = data.at(self.offset);
                     self.offset += piece.len() as u64;
-                    match data.readers.get_mut(&self.id) {
-                        Some(at) => *at = self.offset,
-                        // It was too slow, and the others have gone on.
-                        None => return Err(Broken),
-                    }
+                    data.readers.insert(self.id, self.offset);
                     (piece, data.abandoned)
                 };
                 if abandoned {
                     self.fill.progress.send_modify(|_| {});
                 }
                 if piece.is_empty() {
-                    return Err(Broken);
+                    return Err(Unread::Broken);
                 }
                 return Ok(Some(piece));
             }
             match progress.end {
                 Some(End::Complete) => return Ok(None),
-                Some(End::Broken) => return Err(Broken),
+                Some(End::Broken) => return Err(Unread::Broken),
                 None => {}
             }
             if self.receiver.changed().await.is_err() {
-                return Err(Broken);
+                return Err(Unread::Broken);
             }
         }
     }
@@ -526,6 +541,11 @@ impl Drop for FillReader {
     }
 }
 
-/// The origin broke off in the middle of a body.
-#[derive(Debug)]
-pub(crate) struct Broken;
+/// Why a fill has no more for a reader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unread {
+    /// The origin broke off in the middle of the body.
+    Broken,
+    /// The reader was too slow, and is no longer waited for.
+    Behind,
+}

@@ -250,7 +250,14 @@ impl Flow {
     }
 
     async fn prime(&mut self, mut answer: Answer) -> Step {
-        let Body::Sliced(reader) = &mut answer.body else { return Step::Done(answer) };
+        let reader = match &mut answer.body {
+            Body::Sliced(reader) => reader,
+            Body::Multipart(_, Some(reader), parts, _) => {
+                parts.first().into_iter().for_each(|part| reader.seek(part.start, part.end));
+                reader
+            }
+            _ => return Step::Done(answer),
+        };
         match reader.prime().await {
             Ok(()) => Step::Done(answer),
             Err(Trouble::Outdated) if self.boardings <= BOARDINGS_MAX => {
@@ -376,6 +383,8 @@ impl Flow {
                 answer.add_cookies(&self.cookies);
                 Step::Done(answer)
             }
+            // What it fetched itself and is not for it would not be so the next time either.
+            None if own => Step::Done(self.no_answer(Why::OriginProtocol)),
             None => Step::Board(Want { alone: true, ..want }),
         }
     }
@@ -494,8 +503,14 @@ impl Want {
     fn came_meanwhile(&self, worker: &Worker, flight: &Arc<Flight>) -> bool {
         let shared = &worker.shared;
         let landing = match shared.store.peek(self.object_key) {
-            _ if self.range.is_some() => return false,
             None => return false,
+            // A fetch for another part of it: what is wanted is there, or on its way.
+            Some(entry) if self.range.is_some() => match Object::of(entry) {
+                Some(object) if object.slices().is_some() => {
+                    Landing::Failed { why: Why::Internal, shared: false }
+                }
+                _ => return false,
+            },
             Some(entry) => match (&*entry, Object::of(entry.clone()), &self.stale) {
                 (_, Some(object), Some((stale, _))) if object.is(stale) => return false,
                 (_, Some(object), _) if object.parts().is_none() => Landing::Stored(object),

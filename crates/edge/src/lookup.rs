@@ -20,7 +20,7 @@ use store::disk::Spot;
 use crate::loaded::RuleAt;
 use crate::object::{Entry, Item, Object, SPECS_MAX, Variants};
 use crate::request::Request;
-use crate::tiering::url_of;
+use crate::tiering::{self, url_of};
 use crate::worker::Shared;
 
 /// What is stored for a request.
@@ -264,7 +264,9 @@ pub(crate) fn place(
 /// Puts `spec` first into the index under `primary`; the index's generation.
 fn index(shared: &Shared, primary: u128, spec: &VarySpec, request: &Request) -> u64 {
     let store = &shared.store;
-    let entry = store.lookup(primary);
+    // Memory may have lost it since the request looked. Waiting for the disk here is rare, and costs less than all variants.
+    let on_disk = || shared.disks.find(primary).and_then(|spot| tiering::peek(shared, primary, &spot));
+    let entry = store.lookup(primary).or_else(on_disk);
     let (generation, mut specs) = match entry.as_deref() {
         Some(Item::Variants(variants)) if variants.specs.first() == Some(spec) => return variants.generation,
         Some(Item::Variants(variants)) => (variants.generation, variants.specs.clone()),

@@ -208,6 +208,23 @@ impl PurgeLog {
         Ok((log, replayed))
     }
 
+    /// Takes the log away: what is on disk was stored under a log that is no more, and is dropped by the next start that finds
+    /// it. For a time in which what is taken away cannot be taken away from the disks.
+    ///
+    /// # Errors
+    /// Those of removing the file; that there is none is fine.
+    pub(crate) fn revoke(path: &Path) -> io::Result<()> {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => sync_directory(path),
+        }
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Names the log: positions of another one mean nothing.
     pub(crate) fn id(&self) -> u128 {
         self.id

@@ -148,11 +148,11 @@ fn several(
 
 /// Whether the parts held of a representation answer this request.
 pub(crate) fn parts_answer(request: &Request, stored: &Object) -> bool {
-    part_of(request, stored).is_some()
+    held_part(request, stored).is_some()
 }
 
 /// Where the bytes asked for lie among the held parts: offset and length there, and what Content-Range says.
-fn part_of(request: &Request, stored: &Object) -> Option<(u64, u64, range::ContentRange)> {
+fn held_part(request: &Request, stored: &Object) -> Option<(u64, u64, range::ContentRange)> {
     let parts = stored.parts()?;
     let asked = request.fields.get("range").filter(|_| request.method == Method::Get)?;
     if request.fields.contains("if-range") && !range::if_range_matches(&request.fields, &stored.fields()) {
@@ -178,7 +178,7 @@ fn from_parts(at: &RuleAt, request: &Request, stored: Object, age: Option<u64>, 
         rule: Some(at.clone()),
         ..Answer::new(206, Head::Stored(stored.clone()), note)
     };
-    if let Some((offset, length, content_range)) = part_of(request, &stored) {
+    if let Some((offset, length, content_range)) = held_part(request, &stored) {
         answer.length = Some(length);
         answer.content_range = match content_range {
             range::ContentRange::Span { span, complete } => {
@@ -298,8 +298,12 @@ pub(crate) fn fill(
             }
         }
     }
-    if let Some(ContentRange::Bytes(first, last, complete)) = fill.content_range {
-        let wanted = part_of_fill(request, first, last, complete)?;
+    if let Some(ContentRange::Bytes(first, last, complete)) = fill.content_range.filter(|_| fill.is_wider) {
+        let wanted = match part_of(request, Span::new(first, last)?, complete) {
+            Wanted::Held(wanted) => wanted,
+            Wanted::Nothing(complete) => return Some(unsatisfiable(answer, complete)),
+            Wanted::Elsewhere => return None,
+        };
         answer.length = Some(wanted.len());
         answer.content_range = Some(ContentRange::Bytes(wanted.start(), wanted.end(), complete));
         (start, end) = (wanted.start() - first, Some(wanted.end() + 1 - first));
@@ -312,8 +316,9 @@ pub(crate) fn fill(
     if request.method == Method::Head {
         return Some(answer);
     }
-    // Whoever cannot keep up with the fill goes on from disk, if what is there can be told from another version.
-    let can_go_on = tiering::has_strong_validator(&fill.head);
+    // Whoever cannot keep up with the fill goes on from disk, if what is there can be told from another version. What is
+    // missing there is asked for again, which only a GET may be.
+    let can_go_on = request.method == Method::Get && tiering::has_strong_validator(&fill.head);
     let fill_start = match fill.content_range {
         Some(ContentRange::Bytes(first, ..)) => first,
         _ => 0,
@@ -334,16 +339,28 @@ pub(crate) fn fill(
     Some(answer)
 }
 
-/// What a request gets of a fill that is bytes `first..=last` of a representation; `None` when that is not in there.
-fn part_of_fill(request: &Request, first: u64, last: u64, complete: Option<u64>) -> Option<Span> {
-    let held = Span::new(first, last)?;
+/// What a request wants of a representation of which a part is at hand.
+pub(crate) enum Wanted {
+    /// These bytes, which are in it.
+    Held(Span),
+    /// Bytes that a representation of this length has not.
+    Nothing(u64),
+    /// Bytes that are not in it.
+    Elsewhere,
+}
+
+/// What a request wants of the part `held` of a representation, whose length may be known.
+pub(crate) fn part_of(request: &Request, held: Span, complete: Option<u64>) -> Wanted {
     let asked = request.fields.get("range").and_then(range::single_spec);
     let wanted = match (asked, complete) {
-        (Some(spec), Some(complete)) => spec.resolve(complete)?,
-        (Some(RangeSpec::From { first, last: Some(end) }), None) => Span::new(first, end.min(last))?,
-        _ => held,
+        (Some(spec), Some(complete)) => match spec.resolve(complete) {
+            Some(wanted) => Some(wanted),
+            None => return Wanted::Nothing(complete),
+        },
+        (Some(RangeSpec::From { first, last: Some(last) }), None) => Span::new(first, last.min(held.end())),
+        _ => Some(held),
     };
-    held.covers(wanted).then_some(wanted)
+    wanted.filter(|wanted| held.covers(*wanted)).map_or(Wanted::Elsewhere, Wanted::Held)
 }
 
 /// What the edge answers by itself, by rule: a redirect, a preflight.

@@ -24,9 +24,10 @@ use store::disk::Record;
 
 use crate::answer::ContentRange as Described;
 use crate::fetch::{Job, RangeWanted};
-use crate::flight::{End, Fill, FillParts, FillReader, Flight};
+use crate::flight::{End, Fill, FillParts, FillReader, Flight, Unread};
 use crate::loaded::RuleAt;
 use crate::object::{Item, Object, Sliced};
+use crate::origin::OriginResponse;
 use crate::request::Request;
 use crate::tiering::{Cutter, SLICE_BYTES, has_strong_validator};
 use crate::worker::{Shared, Worker};
@@ -39,6 +40,9 @@ const RUN_SLICES_MAX: u64 = 16;
 
 /// How far behind a run's progress a slice may lie that is waited for instead of being fetched.
 const AHEAD_BYTES_MAX: u64 = 4 * SLICE_BYTES;
+
+/// How much of a body is read in vain from an origin that knows no ranges, for the sake of what comes behind it.
+const SKIPPED_BYTES_MAX: u64 = 64 * SLICE_BYTES;
 
 /// How often one reader tries again after something went wrong on its way.
 const TROUBLES_MAX: u32 = 3;
@@ -161,6 +165,15 @@ pub(crate) enum Piece {
     Pages(Arc<Run>, u64, u64),
 }
 
+impl Piece {
+    fn len(&self) -> u64 {
+        match self {
+            Piece::Bytes(bytes) => bytes.len() as u64,
+            Piece::Pages(_, start, end) => end - start,
+        }
+    }
+}
+
 enum Source {
     None,
     Memory(Arc<Run>),
@@ -193,8 +206,11 @@ impl SliceReader {
         })
     }
 
-    /// Goes on at other bytes.
+    /// Goes on at other bytes, unless it is about to.
     pub(crate) fn seek(&mut self, start: u64, end: u64) {
+        if (self.offset - self.primed.as_ref().map_or(0, Piece::len), self.end) == (start, end) {
+            return;
+        }
         (self.offset, self.end, self.source, self.primed) = (start, end, Source::None, None);
     }
 
@@ -265,7 +281,9 @@ impl SliceReader {
                         return Ok(Some(Piece::Bytes(piece)));
                     }
                     Ok(None) => self.source = Source::None,
-                    Err(_) => {
+                    // What it missed is on disk by now, or is fetched again.
+                    Err(Unread::Behind) => self.source = Source::None,
+                    Err(Unread::Broken) => {
                         let trouble = run.trouble.get().copied();
                         self.source = Source::None;
                         self.trouble(trouble)?;
@@ -355,27 +373,32 @@ impl SliceReader {
             return Err(Trouble::Outdated);
         }
         let last_wanted = (self.end - 1) / SLICE_BYTES;
-        let is_missing =
-            |number: &u64| shared.disks.find(shared.slice_key(self.sliced.id, *number)).is_none();
+        let is_missing = |number: &u64| {
+            let key = shared.slice_key(self.sliced.id, *number);
+            shared.disks.find(key).is_none()
+                && !shared.disks.is_waiting(key)
+                && shared.store.peek(key).is_none()
+        };
         let more =
             (number + 1..=last_wanted).take(RUN_SLICES_MAX as usize - 1).take_while(is_missing).count();
         let start = number * SLICE_BYTES;
         let end = ((number + 1 + more as u64) * SLICE_BYTES).min(self.sliced.len);
         let Some(span) = Span::new(start, end - 1) else { return Err(Trouble::Outdated) };
-        let begin = || Fetching {
-            start,
-            len: end - start,
-            fill: Arc::new(Fill::new(FillParts {
+        let begin = || {
+            let fill = Fill::new(FillParts {
                 facts: self.object.facts,
                 position: self.object.position(),
                 tags: self.object.tags().to_vec(),
                 length: Some(end - start),
                 content_range: Some(Described::Bytes(start, end - 1, Some(self.sliced.len))),
                 key: self.sliced.key,
+                is_wider: true,
                 sliced: Some((shared.clone(), self.sliced)),
                 head: head.clone(),
-            })),
-            trouble: Arc::default(),
+            });
+            // Whoever is slow goes on from disk, and does not keep all of it in memory meanwhile.
+            fill.abandon();
+            Fetching { start, len: end - start, fill: Arc::new(fill), trouble: Arc::default() }
         };
         let (reader, run, is_new) = shared.runs.follow_or_begin(self.sliced.id, self.offset, begin);
         if let IsNew::Begun = is_new {
@@ -463,30 +486,51 @@ impl Gap {
         if matches!(response.status, 500..) {
             return Err(Trouble::Origin(Why::OriginProtocol));
         }
-        let stored = self.object.fields();
-        let is_it = response.status == 206
-            && response.fields.get("content-range").and_then(ContentRange::parse)
-                == Some(ContentRange::Span { span: self.span, complete: Some(self.sliced.len) })
-            && range::may_combine(&stored, Some(self.sliced.len), &response.fields, Some(self.sliced.len));
-        if !is_it {
+        let Some(mut skipped) = self.bytes_before(&response).filter(|_| self.job.may_be_kept(&response))
+        else {
             return Err(Trouble::Outdated);
-        }
+        };
         let mut cutter = Cutter::new(&worker.shared, self.sliced.id, self.object.facts, self.span.start());
         let mut left = self.span.len();
-        while let Some(piece) = response.body.chunk().await {
-            let Some(piece) = piece.ok().filter(|piece| piece.len() as u64 <= left) else {
-                cutter.finish_early();
-                return Err(Trouble::Origin(Why::OriginProtocol));
-            };
+        while left > 0
+            && let Some(Ok(mut piece)) = response.body.chunk().await
+        {
+            let before = skipped.min(piece.len() as u64);
+            skipped -= before;
+            drop(piece.split_to(before as usize));
+            piece.truncate(left.min(piece.len() as u64) as usize);
             left -= piece.len() as u64;
-            fill.push(piece.clone(), true).await;
+            // To the disk first: what the fill then gives up is on its way there.
             cutter.push(&piece);
+            fill.push(piece, true).await;
         }
         if left > 0 {
             cutter.finish_early();
             return Err(Trouble::Origin(Why::OriginProtocol));
         }
         cutter.finish();
+        if response.status == 206 {
+            // The end of the message, so that the connection can be used again.
+            let _nothing = response.body.chunk().await;
+        }
         Ok(())
+    }
+
+    /// How many bytes of an answer come before those of the run; `None` when it is none of the same representation.
+    fn bytes_before(&self, response: &OriginResponse) -> Option<u64> {
+        let complete = Some(self.sliced.len);
+        if !range::may_combine(&self.object.fields(), complete, &response.fields, complete) {
+            return None;
+        }
+        let range = response.fields.get("content-range").and_then(ContentRange::parse);
+        match response.status {
+            206 => (range == Some(ContentRange::Span { span: self.span, complete })
+                && response.length.is_none_or(|length| length == self.span.len()))
+            .then_some(0),
+            // The origin knows no ranges. What comes before is there already, or not wanted.
+            200 => (response.length == complete && self.span.start() <= SKIPPED_BYTES_MAX)
+                .then_some(self.span.start()),
+            _ => None,
+        }
     }
 }

@@ -61,8 +61,14 @@ impl Storage {
             }
         };
         let path = state.map(|state| state.join(PURGE_LOG));
-        // Purges of a time without disks count for the disks of an earlier and a later one.
-        if settings.disks.is_empty() && !path.as_ref().is_some_and(|path| path.exists()) {
+        if settings.disks.is_empty() {
+            // What is purged or outdated from now on cannot be taken away from the disks that there were.
+            if let Some(path) = path.filter(|path| path.exists()) {
+                PurgeLog::revoke(&path).map_err(|error| StartError::PurgeLog(path, error))?;
+                eprintln!(
+                    "perigee: there are no disks now; what earlier ones hold is dropped when they come back"
+                );
+            }
             let (disks, _) = Disks::open(Vec::new(), &common(0));
             let positions = Positions::default();
             return Ok(Storage { disks, purge_log: None, positions, purges, newest: 0 });
@@ -104,10 +110,6 @@ impl Storage {
                 Err(error) => failed.push(format!("{name}: {}", told(&error))),
             }
         }
-        let positions = replayed.positions;
-        if settings.disks.is_empty() {
-            return Ok(Storage { disks, purge_log: Some(log), positions, purges, newest: replayed.newest });
-        }
         if disks.is_empty() {
             return Err(StartError::Disks(failed.join("; ")));
         }
@@ -117,6 +119,7 @@ impl Storage {
             started.elapsed().as_millis(),
             common.engine.as_str()
         );
+        let positions = replayed.positions;
         Ok(Storage { disks, purge_log: Some(log), positions, purges, newest: replayed.newest })
     }
 }

@@ -37,13 +37,20 @@ const RECENT_BYTES: usize = 128 * 1024;
 /// Minutes for which a variant index is worth keeping: as long as anything it leads to may be.
 const VARIANTS_MINUTES: u32 = 366 * 24 * 60;
 
-type ReadsShard = Mutex<HashMap<u128, watch::Receiver<Progress>>>;
+type ReadsShard = Mutex<HashMap<u128, Read>>;
 
 /// Reads that others may follow.
 pub(crate) struct Reads {
     shards: Box<[ReadsShard]>,
     /// Fingerprints of larger bodies that were read lately; each place holds the last of its keys.
     recent: Box<[AtomicU32]>,
+}
+
+/// One of them. What has come under the key since it began is another record, which is not what it reads.
+#[derive(Clone)]
+struct Read {
+    spot: Spot,
+    progress: watch::Receiver<Progress>,
 }
 
 #[derive(Clone)]
@@ -78,11 +85,15 @@ impl Reads {
 struct Leading<'a> {
     reads: &'a Reads,
     key: u128,
+    spot: Spot,
 }
 
 impl Drop for Leading<'_> {
     fn drop(&mut self) {
-        self.reads.shard(self.key).lock().remove(&self.key);
+        let mut shard = self.reads.shard(self.key).lock();
+        if shard.get(&self.key).is_some_and(|read| read.spot.is(&self.spot)) {
+            shard.remove(&self.key);
+        }
     }
 }
 
@@ -93,21 +104,21 @@ pub(crate) async fn read(worker: &Worker, key: u128, spot: &Spot) -> Option<Entr
     let (sender, receiver) = watch::channel(Progress::Reading);
     let followed = {
         let mut shard = reads.shard(key).lock();
-        let followed = shard.get(&key).cloned();
+        let followed = shard.get(&key).filter(|read| read.spot.is(spot)).cloned();
         if followed.is_none() {
-            shard.insert(key, receiver);
+            shard.insert(key, Read { spot: *spot, progress: receiver });
         }
         followed
     };
     if let Some(mut followed) = followed {
-        let done = followed.wait_for(|progress| matches!(progress, Progress::Done(_))).await;
+        let done = followed.progress.wait_for(|progress| matches!(progress, Progress::Done(_))).await;
         return match done.as_deref() {
             Ok(Progress::Done(entry)) => entry.clone(),
             // Whoever read has left; at worst several read the same.
             _ => read_alone(worker, key, spot).await,
         };
     }
-    let leading = Leading { reads, key };
+    let leading = Leading { reads, key, spot: *spot };
     let entry = read_alone(worker, key, spot).await;
     drop(leading);
     sender.send_replace(Progress::Done(entry.clone()));

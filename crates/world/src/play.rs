@@ -45,6 +45,11 @@ pub const BEGIN_SECS: i64 = 1_800_000_000;
 /// one. The plays of `tests/disk*.rs` say for themselves what they have.
 pub const DISK_EVERYWHERE: &str = "PERIGEE_PLAY_DISK";
 
+/// The Range that the origin gets to see for a visitor's of bytes of the first slice: with disks, all of that slice is fetched.
+pub fn range_sent(range: &str) -> &str {
+    if std::env::var_os(DISK_EVERYWHERE).is_some() { "bytes=0-1048575" } else { range }
+}
+
 /// Begins a play with one site that answers every host from the scripted origin.
 pub fn play() -> Play {
     Play::new()
@@ -121,6 +126,11 @@ impl Play {
         assert!(self.stage.is_none(), "the edge runs already: use `reconfigure`");
         self.config = toml.to_owned();
         self
+    }
+
+    /// The configuration, for changing it and coming back.
+    pub fn config_text(&self) -> String {
+        self.config.clone()
     }
 
     /// The default site with further lines of its own, before the edge starts; the lines may end in rules.
@@ -241,11 +251,24 @@ impl Play {
         self.pass(Duration::from_secs(secs))
     }
 
+    /// Starts the edge, if it may have reasons not to: those.
+    pub fn try_start(&mut self) -> Result<(), String> {
+        assert!(self.stage.is_none(), "the edge runs already");
+        let config = self.config_in_force();
+        let state = self.state.as_ref().map(|state| &*state.0);
+        self.stage = Some(Stage::try_start(&config, BEGIN_SECS * 1000, state)?);
+        Ok(())
+    }
+
+    /// [`Play::purge`] that the edge may refuse; why it did.
+    pub fn try_purge(&mut self, what: &str) -> Result<(), String> {
+        self.stage().try_purge(what, false).map(drop).map_err(|error| error.to_string())
+    }
+
     /// [`Play::purge`] that the edge must refuse; why it did.
     #[track_caller]
     pub fn refused_purge(&mut self, what: &str) -> String {
-        let purged = self.stage().try_purge(what, false);
-        purged.expect_err("the purge is refused").to_string()
+        self.try_purge(what).expect_err("the purge is refused")
     }
 
     /// The edge itself, for what has no word here.
@@ -311,6 +334,12 @@ impl Play {
     }
 
     fn start(&mut self, now_ms: i64) {
+        let config = self.config_in_force();
+        self.stage = Some(Stage::start(&config, now_ms, self.state.as_ref().map(|state| &*state.0)));
+    }
+
+    /// The configuration with what stands for something filled in, and a disk if each play has one.
+    fn config_in_force(&mut self) -> String {
         let mut config = self.fill_in(&self.config);
         if let Some(memory) = std::env::var_os(DISK_EVERYWHERE)
             && !config.contains("[[store.disk]]")
@@ -321,7 +350,7 @@ impl Play {
             config.push_str("\n[[store.disk]]\nsize = \"64MiB\"\n");
             self.state.get_or_insert_with(State::new);
         }
-        self.stage = Some(Stage::start(&config, now_ms, self.state.as_ref().map(|state| &*state.0)));
+        config
     }
 
     fn fill_in(&self, toml: &str) -> String {

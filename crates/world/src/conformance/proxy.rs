@@ -17,6 +17,8 @@ pub(super) enum Mode {
     Rfc9111,
     /// No configuration.
     Default,
+    /// [`Mode::Rfc9111`] with a disk, and a memory so small that most is read from it.
+    Disk,
 }
 
 impl Mode {
@@ -25,6 +27,7 @@ impl Mode {
         match self {
             Mode::Rfc9111 => "rfc9111",
             Mode::Default => "default",
+            Mode::Disk => "disk",
         }
     }
 }
@@ -54,10 +57,14 @@ impl Proxy {
             .arg(directory.join("state"));
         match mode {
             Mode::Default => drop(command.args(["--origin", &format!("http://{origin}")])),
-            Mode::Rfc9111 => {
+            Mode::Rfc9111 | Mode::Disk => {
                 let file = directory.join("perigee.toml");
+                let store = match mode {
+                    Mode::Disk => "[store]\nmemory = \"1MiB\"\n\n[[store.disk]]\nsize = \"64MiB\"\n\n",
+                    Mode::Rfc9111 | Mode::Default => "",
+                };
                 let text = format!(
-                    "[[site]]\nname = \"conformance\"\ndomains = [\"*\"]\norigin = \"http://{origin}\"\nset_cookie = \"rfc9111\"\n"
+                    "{store}[[site]]\nname = \"conformance\"\ndomains = [\"*\"]\norigin = \"http://{origin}\"\nset_cookie = \"rfc9111\"\n"
                 );
                 std::fs::write(&file, text).map_err(|error| fail("configuration", error))?;
                 command.arg("--config").arg(file);

@@ -17,6 +17,12 @@ impl Stage {
     /// Starts an edge with this configuration at a moment, in milliseconds since the epoch; every diagnostic of a bad
     /// one fails the test. `state` is where it keeps what outlives it.
     pub(super) fn start(config: &str, now_ms: i64, state: Option<&Path>) -> Stage {
+        Stage::try_start(config, now_ms, state)
+            .unwrap_or_else(|error| panic!("the edge does not start: {error}"))
+    }
+
+    /// See [`super::Play::try_start`].
+    pub(super) fn try_start(config: &str, now_ms: i64, state: Option<&Path>) -> Result<Stage, String> {
         let options = Options {
             listen: Some(vec![([127, 0, 0, 1], 0).into()]),
             clock: Clock::manual(Wall(now_ms)),
@@ -26,8 +32,7 @@ impl Stage {
             registry: Registry::new(BuildInfo { version: "play", commit: "" }),
             access_log: None,
         };
-        let handle = Edge::start(snapshot(config), options);
-        Stage(handle.unwrap_or_else(|error| panic!("the edge does not start: {error}")))
+        Edge::start(snapshot(config), options).map(Stage).map_err(|error| error.to_string())
     }
 
     /// `host:port` for visitors.
