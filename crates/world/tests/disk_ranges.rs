@@ -725,3 +725,64 @@ fn a_part_that_is_not_the_one_asked_for_is_no_answer() {
         assert!(asked(&mut play).len() <= 4, "{:?}", asked(&mut play));
     }
 }
+
+// --- What concerns others ---
+
+#[test]
+fn an_answer_about_one_visitor_takes_nothing_away_from_the_others() {
+    for status in [401, 403, 429] {
+        let body = content(1, 8 * MIB);
+        let mut play = play_with_disk("64MiB");
+        play.origin(|o| {
+            o.get("/file").header(FRESH.0, FRESH.1).header("ETag", "\"1\"").file(&body);
+            // For the one who asks first for what is missing, as often as the edge tries.
+            (0..4).for_each(|_| drop(o.get("/file").expecting("Cookie", "bad").reply(status).body("no")));
+        });
+        serve(&mut play, "\"1\"", &body);
+        play.client(|c| get(c, &body, 0, 10));
+        play.client(|c| {
+            let answer = c.get("/file").header("Range", "bytes=5000000-5000010").header("Cookie", "bad");
+            answer.expect(502);
+        });
+        let before = asked(&mut play).len();
+        play.client(|c| get(c, &body, 0, 10).why("fresh"));
+        assert_eq!(asked(&mut play).len(), before, "status {status}");
+        play.client(|c| get(c, &body, 5_000_000, 5_000_010));
+    }
+}
+
+#[test]
+fn only_if_cached_never_asks_the_origin_for_a_gap() {
+    let body = content(1, 8 * MIB);
+    let mut play = play_with_file(&body);
+    play.client(|c| get(c, &body, 0, 10));
+    play.written();
+    let before = asked(&mut play).len();
+    play.client(|c| {
+        let only =
+            |range: &str| c.get("/file").header("Cache-Control", "only-if-cached").header("Range", range);
+        only("bytes=20-29").expect(206).body(&body[20..30]);
+        only("bytes=5000000-5000010").expect(504).why("only-if-cached");
+    });
+    assert_eq!(asked(&mut play).len(), before);
+}
+
+#[test]
+fn a_body_of_unknown_length_that_broke_off_is_never_joined_with_the_next() {
+    let (first, second) = (content(1, 4 * MIB), content(2, 5 * MIB + 3));
+    let mut play = play_with_disk("16MiB");
+    let chunked = |o: &Origin, body: &[u8]| {
+        let reply = o.get("/file").header(FRESH.0, FRESH.1).header("ETag", "\"1\"");
+        body.chunks(MIB / 2).fold(reply, |reply, part| reply.part(part))
+    };
+    play.origin(|o| drop(chunked(o, &first).reset()));
+    let client = play.visitor();
+    let _broken = client.get("/file").begin().rest_or_response();
+    play.written();
+    play.origin(|o| drop(chunked(o, &second)));
+    play.client(|c| c.get("/file").expect(200).body(&second));
+    play.written();
+    play.client(|c| c.get("/file").expect(200).body(&second).why("fresh"));
+    play.restart();
+    play.client(|c| c.get("/file").expect(200).body(&second).why("fresh"));
+}
