@@ -83,13 +83,16 @@ def nginx_static(rig, root):
     return nginx_files(rig, root, "nginx static", NGINX_LOG, {SERVER_CORE})
 
 
-def nginx_words(rig, body):
-    """An origin that answers every path with the same short text, cacheable for a day, as fast as nginx can."""
+def nginx_words(rig, body, line=None):
+    """An origin that answers every path with the same short text, cacheable for a day, as fast as nginx can; with one
+    more header line, if there is one."""
+    name, _, value = (line or "").partition(": ")
+    more = f'add_header {name} "{value}"; ' if line else ""
     return nginx(rig, "origin", f"""
   access_log off;
   server {{
     listen 127.0.0.1:{{port}} backlog=16384;
-    location / {{ add_header Cache-Control "public, max-age=86400"; return 200 "{body}"; }}
+    location / {{ add_header Cache-Control "public, max-age=86400"; {more}return 200 "{body}"; }}
     location = /status {{ stub_status; }}
   }}""")
 

@@ -26,6 +26,7 @@ use crate::flight::Flights;
 use crate::listen;
 use crate::loaded::{Loaded, SiteNumbers};
 use crate::origin::{Origins, OriginsShared, probe_origins};
+use crate::purge_log::PurgeLog;
 use crate::purging::{self, PurgeError, PurgeRequest, Receipt};
 use crate::slices::Runs;
 use crate::storage::{self, Storage};
@@ -360,6 +361,11 @@ impl Handle {
         self.shared.cut.store(true, Ordering::SeqCst);
         for thread in threads {
             let _ = thread.join();
+        }
+        if let Some(Err(error)) = self.shared.purge_log.lock().as_mut().map(PurgeLog::write_missed) {
+            eprintln!(
+                "perigee: the purge log cannot be written: {error}; the last invalidations are forgotten"
+            );
         }
         self.shared.disks.close();
         // A disk that could not be written to the end may lack what was taken away.

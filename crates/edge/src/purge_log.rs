@@ -43,6 +43,9 @@ const START_GAP: u64 = 1_000_000;
 /// Unsynced purges after which one is synced: far fewer than the gap.
 const UNSYNCED_MAX: u64 = START_GAP / 10;
 
+/// Purges that could not be written and are remembered one by one.
+const MISSED_MAX: usize = 1_000;
+
 /// Targets that a log remembers one by one: about what a purge clock does.
 const TARGETS_MAX: usize = 400_000;
 
@@ -53,6 +56,8 @@ pub(crate) struct PurgeLog {
     id: u128,
     /// Appended since the last sync that was asked for.
     unsynced: u64,
+    /// In force and not in the log, because it could not be written: to go before whatever is written next.
+    missed: Vec<LoggedPurge>,
     bytes: u64,
     bytes_max: u64,
     /// Set by a failed append: what the file ends with is not known.
@@ -95,7 +100,7 @@ enum LoggedKind {
     Hard,
 }
 
-#[derive(Clone, Serialize, Deserialize, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq, Hash)]
 #[serde(rename_all = "lowercase")]
 enum Logged {
     Everything,
@@ -165,7 +170,7 @@ impl PurgeLog {
             Some(Read { id, lines, whole_bytes }) => (id, lines, whole_bytes),
             None => {
                 let first = first_line(chance);
-                write_anew(path, &first)?;
+                replace(path, &first)?;
                 (chance, Vec::new(), first.len() as u64)
             }
         };
@@ -189,10 +194,12 @@ impl PurgeLog {
             }
         }
         let path = path.to_owned();
-        let mut log = PurgeLog { path, file, id, unsynced: 0, bytes, bytes_max, is_torn: false };
+        let mut log =
+            PurgeLog { path, file, id, unsynced: 0, missed: Vec::new(), bytes, bytes_max, is_torn: false };
         let start = Start { start: replayed.newest + START_GAP, after: replayed.newest };
         log.write(&Line::Start(start))?;
         log.file.sync_data()?;
+        sync_directory(&log.path)?;
         replayed.newest = start.start;
         replayed.positions.starts.push(start);
         if log.bytes > bytes_max {
@@ -206,11 +213,11 @@ impl PurgeLog {
         self.id
     }
 
-    /// Appends one purge: safe from the end of the process. The file is to be synced by whoever acknowledges it, and by
-    /// anybody whom it is given to.
+    /// Appends one purge: safe from the end of the process. What is returned is to be synced by whoever acknowledges it.
     ///
     /// # Errors
-    /// Those of writing: the purge is not in the log then.
+    /// Those of writing: an acknowledged purge is not in the log then and must not be carried out; any other is kept, and
+    /// written before the next one.
     pub(crate) fn append(
         &mut self,
         position: u64,
@@ -221,8 +228,17 @@ impl PurgeLog {
     ) -> io::Result<Option<Arc<File>>> {
         let kind = if kind == Kind::Hard { LoggedKind::Hard } else { LoggedKind::Soft };
         let targets = targets.iter().map(|target| Logged::of(target, sites)).collect();
-        self.write(&Line::Purge(LoggedPurge { position, kind, targets }))?;
-        if self.bytes > self.bytes_max {
+        let purge = LoggedPurge { position, kind, targets };
+        let written = self.write_missed().and_then(|()| self.write(&Line::Purge(purge.clone())));
+        if let Err(error) = written {
+            if !acknowledged {
+                self.miss(purge);
+            }
+            return Err(error);
+        }
+        // Reading and writing all of it takes a while, and a visitor's request should not be the one that waits.
+        let bytes_max = if acknowledged { self.bytes_max } else { 4 * self.bytes_max };
+        if self.bytes > bytes_max {
             // The purge is in the log either way.
             if let Err(error) = self.write_anew() {
                 eprintln!("perigee: {}: cannot be made shorter: {error}", self.path.display());
@@ -235,6 +251,31 @@ impl PurgeLog {
             self.unsynced = 0;
         }
         Ok(is_due.then(|| self.file.clone()))
+    }
+
+    /// Writes what could not be written before.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub(crate) fn write_missed(&mut self) -> io::Result<()> {
+        while let Some(purge) = self.missed.first().cloned() {
+            self.write(&Line::Purge(purge))?;
+            self.missed.remove(0);
+        }
+        Ok(())
+    }
+
+    fn miss(&mut self, purge: LoggedPurge) {
+        if self.missed.len() < MISSED_MAX {
+            return self.missed.push(purge);
+        }
+        // More than can be remembered: then all of it is purged after a restart.
+        let everything = LoggedPurge {
+            position: purge.position,
+            kind: LoggedKind::Hard,
+            targets: vec![Logged::Everything],
+        };
+        self.missed = vec![everything];
     }
 
     fn write(&mut self, line: &Line) -> io::Result<()> {
@@ -281,21 +322,28 @@ impl PurgeLog {
         for (position, kind, target) in kept {
             bytes.extend(line_of(&Line::Purge(LoggedPurge { position, kind, targets: vec![target] })));
         }
-        write_anew(&self.path, &bytes)?;
-        self.file = Arc::new(OpenOptions::new().append(true).open(&self.path)?);
+        self.file = Arc::new(replace(&self.path, &bytes)?);
         self.bytes = bytes.len() as u64;
         self.bytes_max = self.bytes_max.max(self.bytes * 2);
-        Ok(())
+        // Until the name is safe, the old file is what a loss of power would leave: all but what is appended from now on.
+        sync_directory(&self.path)
     }
 }
 
-/// Puts a file in place of another, whole or not at all, safe from a loss of power.
-pub(crate) fn write_anew(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Puts a file in place of another, safe from a loss of power but for its name, and opens it for appending. Nothing can fail
+/// once it has the name.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<File> {
     let new = path.with_extension("new");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    let mut file = OpenOptions::new().append(true).open(&new)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&new, path)?;
+    Ok(file)
+}
+
+/// Makes a new name of a file in the directory safe from a loss of power.
+pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
     path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
 }
 
@@ -494,6 +542,30 @@ mod tests {
     }
 
     #[test]
+    fn what_could_not_be_written_is_written_before_what_comes_next() {
+        let scratch = Scratch::new("missed");
+        let sites = SiteNumbers::default();
+        let site = sites.of("shop");
+        let (mut log, _) = PurgeLog::open(&scratch.log(), 7, &sites).unwrap();
+        let good = std::mem::replace(&mut log.file, Arc::new(File::open(scratch.log()).unwrap()));
+        let append = |log: &mut PurgeLog, position, acknowledged| {
+            let target = Target::Tag { site, tag: position };
+            log.append(position, Kind::Hard, &[target], &sites, acknowledged).map(drop)
+        };
+        assert!(append(&mut log, 1, false).is_err() && append(&mut log, 2, true).is_err());
+        assert!(append(&mut log, 3, false).is_err());
+        log.file = good;
+        append(&mut log, 4, true).unwrap();
+        let (_, replayed) = PurgeLog::open(&scratch.log(), 8, &sites).unwrap();
+        let positions: Vec<u64> = replayed.purges.iter().map(|(position, ..)| *position).collect();
+        assert_eq!(positions, [1, 3, 4]);
+        log.file = Arc::new(File::open(scratch.log()).unwrap());
+        (10..10 + MISSED_MAX as u64 + 1)
+            .for_each(|position| assert!(append(&mut log, position, false).is_err()));
+        assert!(log.missed.len() == 1 && log.missed[0].targets == [Logged::Everything]);
+    }
+
+    #[test]
     fn a_long_log_is_written_anew_with_what_still_matters() {
         let scratch = Scratch::new("long");
         let sites = SiteNumbers::default();
@@ -501,7 +573,7 @@ mod tests {
         let (mut log, _) = PurgeLog::open_with(&scratch.log(), 7, &sites, 20_000).unwrap();
         for position in 1..=2000 {
             let target = Target::Tag { site, tag: position % 10 };
-            log.append(position, Kind::Hard, &[target], &sites, false).unwrap();
+            log.append(position, Kind::Hard, &[target], &sites, true).unwrap();
         }
         assert!(fs::metadata(scratch.log()).unwrap().len() < 30_000);
         let (_, replayed) = PurgeLog::open_with(&scratch.log(), 8, &sites, 20_000).unwrap();

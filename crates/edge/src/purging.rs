@@ -52,7 +52,7 @@ pub struct Receipt {
     pub sites: usize,
 }
 
-/// Why a purge was not carried out. Nothing has been purged then.
+/// Why a purge was not carried out. Nothing has been purged then, unless the variant says otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PurgeError {
     /// Not an absolute http or https URL.
@@ -195,7 +195,7 @@ fn record(
         Some(Ok(file)) => file,
         Some(Err(error)) if is_required => return Err(PurgeError::NotLogged(error.to_string())),
         Some(Err(error)) => {
-            // What is stored from now on has a position that the log does not know, and is of no use after a restart.
+            // The log has kept it, to be written with the next one.
             eprintln!("perigee: the purge log cannot be written: {error}");
             None
         }
@@ -207,9 +207,16 @@ fn record(
     }
     drop(log);
     // Nobody else has to wait for the disk; what is purged earlier than it is safe is purged all the same.
-    match to_sync.map(|file| file.sync_data()) {
-        Some(Err(error)) if is_required => Err(PurgeError::NotSafe(error.to_string())),
-        _ => Ok(position),
+    match to_sync {
+        Some(file) if is_required => {
+            file.sync_data().map_err(|error| PurgeError::NotSafe(error.to_string())).map(|()| position)
+        }
+        Some(file) => {
+            // Once in many; whoever has asked doesn't wait for it.
+            let _ = std::thread::Builder::new().name("purge-log".into()).spawn(move || file.sync_data());
+            Ok(position)
+        }
+        None => Ok(position),
     }
 }
 

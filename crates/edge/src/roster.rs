@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::purge_log::write_anew;
+use crate::purge_log::{replace, sync_directory};
 
 const VERSION: u32 = 1;
 
@@ -84,7 +84,9 @@ impl Roster {
 
     fn write(&self) -> io::Result<()> {
         let written = Written { version: VERSION, in_use: self.in_use.clone() };
-        write_anew(&self.state.join(FILE), &serde_json::to_vec(&written)?)
+        let path = self.state.join(FILE);
+        replace(&path, &serde_json::to_vec(&written)?)?;
+        sync_directory(&path)
     }
 }
 

@@ -30,6 +30,8 @@ mod admission;
 mod buffers;
 mod engine;
 mod format;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod index;
 mod log;
 mod media;

@@ -404,8 +404,9 @@ pub(crate) struct Before<'a> {
 
 // --- Footer ---
 
-/// What the index needs of a record.
+/// What the index needs of a record. Packed, because those of a whole segment are kept in memory until it is sealed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(Rust, packed(8))]
 pub(crate) struct Entry {
     pub(crate) key: u128,
     pub(crate) lsn: u64,
@@ -418,6 +419,8 @@ pub(crate) struct Entry {
     pub(crate) is_slice: bool,
 }
 
+const _: () = assert!(size_of::<Entry>() == ENTRY_BYTES);
+
 /// Bytes that the footer of `count` records takes.
 pub(crate) fn footer_bytes(count: usize) -> u64 {
     round_up((count * ENTRY_BYTES + TRAILER_BYTES) as u64, BLOCK)
@@ -426,7 +429,7 @@ pub(crate) fn footer_bytes(count: usize) -> u64 {
 pub(crate) fn encode_footer(entries: &[Entry], sequence: u64, salt: u64) -> Vec<u8> {
     let mut out = Vec::with_capacity(footer_bytes(entries.len()) as usize);
     for entry in entries {
-        out.extend_from_slice(&entry.key.to_le_bytes());
+        out.extend_from_slice(&{ entry.key }.to_le_bytes());
         out.extend_from_slice(&entry.lsn.to_le_bytes());
         out.extend_from_slice(&(entry.offset / UNIT as u32).to_le_bytes());
         out.extend_from_slice(&(entry.bytes / UNIT as u32).to_le_bytes());

@@ -20,7 +20,7 @@
 //!
 //! It runs on one thread and takes its time as an argument; [`super::writer`] is that thread.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -36,6 +36,7 @@ use super::format::{
 use super::index::Place;
 use super::snapshot::{OPEN, Snapshot};
 use super::volume::{Health, Volume, count};
+use super::writer::ROOM_KEPT;
 
 /// What is to be written.
 #[derive(Clone, Debug)]
@@ -88,8 +89,11 @@ impl Class {
 /// Bytes that are gathered before they are written, unless nothing else is to be done.
 const WRITE_BYTES: usize = 1 << 20;
 
+/// Bytes that a buffer of them keeps when they have been written.
+const ROOM_KEPT_BYTES: usize = 64 << 10;
+
 /// Fewest free segments: below it the oldest is evicted.
-const FREE_MIN: usize = 2;
+const FREE_MIN: usize = 3;
 
 /// Hits that a value needs for being copied forward: one more hit than most ever get.
 const KEEP_HEAT_MIN: u8 = 2;
@@ -446,14 +450,17 @@ impl Log {
                     self.dirty = true;
                     count(&self.volume.counts.overhead_bytes, padded - new_bytes);
                     let segment = open.segment;
-                    let written = open.pending.drain(..).map(|pending| {
-                        open.entries.push(pending.entry);
-                        (segment, pending)
-                    });
-                    published.extend(written);
+                    let more = open.pending.len();
+                    if open.entries.capacity() - open.entries.len() < more {
+                        // By an eighth and not by half: there may be a million of them.
+                        open.entries.reserve_exact(more.max(open.entries.len() / 8));
+                    }
+                    open.entries.extend(open.pending.iter().map(|pending| pending.entry));
+                    published.extend(open.pending.drain(..).map(|pending| (segment, pending)));
                     let kept = open.buffer.len() / BLOCK as usize * BLOCK as usize;
                     open.base += kept as u64;
                     open.buffer.drain(..kept);
+                    open.buffer.shrink_to(ROOM_KEPT_BYTES);
                 }
                 Err(error) => {
                     let lost = open.forget_pending();
@@ -476,6 +483,7 @@ impl Log {
         let mut ledger = self.volume.ledger.lock();
         let index = &self.volume.index;
         for (segment, Pending { entry, reason: PendingFor { ticket, copy_of, .. } }) in written {
+            let key = entry.key;
             let place = Place {
                 segment: *segment,
                 offset: entry.offset,
@@ -485,18 +493,21 @@ impl Log {
                 is_slice: entry.is_slice,
             };
             match (entry.kind, copy_of) {
-                (Kind::Value, Some(old)) => drop(index.replace(entry.key, old, &place)),
+                (Kind::Value, Some(old)) => drop(index.replace(key, old, &place)),
                 (Kind::Value, None) => {
                     // What still waits was asked for later.
-                    let is_last = ledger.written(entry.key);
-                    let is_removed = ledger.removed.get(&entry.key).is_some_and(|removal| removal > ticket);
-                    if is_last && !is_removed && index.put(entry.key, &place).is_some() {
+                    let is_last = ledger.written(key);
+                    let is_removed = ledger.removed.get(&key).is_some_and(|removal| removal > ticket);
+                    if is_last && !is_removed && index.put(key, &place).is_some() {
                         count(&self.volume.counts.removed, 1);
                     }
                 }
                 (Kind::Removal, _) => {
-                    if ledger.removed.get(&entry.key) == Some(ticket) {
-                        ledger.removed.remove(&entry.key);
+                    if ledger.removed.get(&key) == Some(ticket) {
+                        ledger.removed.remove(&key);
+                        if ledger.removed.is_empty() && ledger.removed.capacity() > 2 * ROOM_KEPT {
+                            ledger.removed = HashMap::new();
+                        }
                     }
                 }
             }
@@ -725,6 +736,9 @@ impl super::volume::Ledger {
             }
             _ => {
                 self.waiting.remove(&key);
+                if self.waiting.is_empty() && self.waiting.capacity() > 2 * ROOM_KEPT {
+                    self.waiting = HashMap::new();
+                }
                 true
             }
         }

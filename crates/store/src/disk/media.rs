@@ -6,8 +6,10 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FallocateFlags, FlockOperation, OFlags, fallocate, flock};
+use rustix::io::Errno;
 
 /// One file. Offsets, lengths and addresses of a volume's reads and writes are multiples of 4 KiB.
 pub trait Media: Send + Sync + 'static {
@@ -80,13 +82,28 @@ impl Shelf for Directory {
             false => open(OFlags::empty()),
         }?;
         if self.write {
-            flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+            lock(&file)?;
         }
         Ok(Arc::new(OnDisk { file }))
     }
 
     fn name(&self) -> String {
         self.path.display().to_string()
+    }
+}
+
+/// How long a lock is waited for, and how often it is tried. A process that was killed with reads under way in an io_uring
+/// holds its files for a while after its death: mostly milliseconds, once in 200 kills three seconds.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+const LOCK_INTERVAL: Duration = Duration::from_millis(10);
+
+fn lock(file: &File) -> io::Result<()> {
+    let begin = Instant::now();
+    loop {
+        match flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) if begin.elapsed() < LOCK_PATIENCE => std::thread::sleep(LOCK_INTERVAL),
+            locked => return Ok(locked?),
+        }
     }
 }
 

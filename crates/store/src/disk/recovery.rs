@@ -31,8 +31,15 @@ use super::volume::{Fleet, Volume};
 /// The volume's file.
 const VOLUME: &str = "volume";
 
-/// Threads that read segment headers.
+/// Threads that read headers and footers and fill the index.
 const READERS: usize = 8;
+
+/// Parts of the keys in which what segments say is applied.
+const PARTS_BITS: u32 = 4;
+const PARTS: usize = 1 << PARTS_BITS;
+
+/// Fewest records that are worth threads.
+const SIDE_BY_SIDE_MIN: u64 = 100_000;
 
 /// Bytes that a scan reads at a time: more than any record.
 const WINDOW_BYTES: usize = 2 << 20;
@@ -109,10 +116,11 @@ pub(crate) struct Wanted {
     pub(crate) chance: u128,
 }
 
-/// Splits a size into segments: 64 MiB each, or less where there would be fewer than 64.
+/// Splits a size into segments: 64 MiB each, or less where there would be fewer than 256. What is kept in memory of an open
+/// segment is then little against the index.
 pub(crate) fn layout(wanted: &Wanted) -> Option<Superblock> {
     let room = wanted.bytes.checked_sub(SEGMENTS_AT)?;
-    let segment_bytes = (room / 64).next_power_of_two().clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX);
+    let segment_bytes = (room / 256).next_power_of_two().clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX);
     let segments = u32::try_from(room / segment_bytes).ok()?.min(super::format::SEGMENTS_MAX);
     let layout = Superblock { id: wanted.chance, owner: wanted.owner, segment_bytes, segments };
     (segments >= SEGMENTS_MIN).then_some(layout)
@@ -241,7 +249,7 @@ fn recover(
     opened.had_snapshot = snapshot.is_some();
     let snapshot_lsn = snapshot.as_ref().map_or(0, |snapshot| snapshot.lsn);
 
-    let mut replay: Vec<(u32, Entry)> = Vec::new();
+    let mut replay: Vec<(u32, Vec<Entry>)> = Vec::new();
     let mut open: [Option<Open>; 3] = [None, None, None];
     let mut left_open = Vec::new();
     for used in &used {
@@ -255,8 +263,9 @@ fn recover(
         match read_footer(volume, buffers, used.segment, used.sequence) {
             Ok(Some(entries)) => {
                 opened.footers += 1;
-                let later = entries.into_iter().filter(|entry| !is_known || entry.lsn >= snapshot_lsn);
-                replay.extend(later.map(|entry| (used.segment, entry)));
+                let mut later = entries;
+                later.retain(|entry| !is_known || entry.lsn >= snapshot_lsn);
+                replay.push((used.segment, later));
             }
             // A segment that cannot be read is no reason not to start: its records fail one by one when they are asked
             // for.
@@ -264,8 +273,9 @@ fn recover(
             Ok(None) => {
                 opened.scanned += 1;
                 let found = scan(volume, buffers, used);
-                let later = found.open.entries.iter().filter(|entry| !is_known || entry.lsn >= snapshot_lsn);
-                replay.extend(later.map(|entry| (used.segment, *entry)));
+                let mut later = found.open.entries.clone();
+                later.retain(|entry| !is_known || entry.lsn >= snapshot_lsn);
+                replay.push((used.segment, later));
                 let place = &mut open[usize::from(used.class) % 3];
                 match found.goes_on {
                     true => left_open.extend(place.replace(found.open)),
@@ -274,10 +284,8 @@ fn recover(
             }
         }
     }
-    replay.sort_unstable_by_key(|(_, entry)| entry.lsn);
-    for (segment, entry) in &replay {
-        apply(volume, *segment, entry);
-    }
+    apply_all(volume, &replay);
+    drop(replay);
     opened.records = volume.index.len();
     let in_use: Vec<u32> = used.iter().map(|used| used.segment).collect();
     let free = (0..volume.layout.segments).filter(|segment| current[*segment as usize] == 0).collect();
@@ -291,6 +299,39 @@ fn recover(
         order: in_use.into(),
         free,
     })
+}
+
+/// Applies what segments say, in the order of their LSNs: a part of the keys at a time, on several threads.
+fn apply_all(volume: &Volume, replay: &[(u32, Vec<Entry>)]) {
+    let entries: u64 = replay.iter().map(|(_, entries)| entries.len() as u64).sum();
+    volume.index.reserve(entries.saturating_sub(volume.index.len()));
+    let next = AtomicUsize::new(0);
+    let apply_some = || {
+        let mut some = Vec::new();
+        loop {
+            let part = next.fetch_add(1, Ordering::Relaxed);
+            if part >= PARTS {
+                return;
+            }
+            some.clear();
+            for (segment, entries) in replay {
+                let in_part =
+                    entries.iter().filter(|entry| (entry.key >> (128 - PARTS_BITS)) as usize == part);
+                some.extend(in_part.map(|entry| (*segment, *entry)));
+            }
+            some.sort_unstable_by_key(|(_, entry)| entry.lsn);
+            some.iter().for_each(|(segment, entry)| apply(volume, *segment, entry));
+        }
+    };
+    if entries < SIDE_BY_SIDE_MIN {
+        return apply_some();
+    }
+    std::thread::scope(|scope| {
+        for _ in 1..READERS {
+            scope.spawn(apply_some);
+        }
+        apply_some();
+    });
 }
 
 fn apply(volume: &Volume, segment: u32, entry: &Entry) {

@@ -201,6 +201,25 @@ fn what_memory_answers_for_is_still_on_disk_after_it_was_written_over_twice() {
         }
     }
     wait_written(&disks);
-    assert!(disks.find(in_memory).is_some() && disks.find(cold).is_none());
+    let stats = disks.stats();
+    assert!(disks.find(in_memory).is_some(), "{stats:?}");
+    assert!(disks.find(cold).is_none(), "{stats:?}");
     disks.close();
+}
+
+#[test]
+fn a_disk_whose_last_user_is_about_to_end_is_waited_for() {
+    let scratch = Scratch::new("lock");
+    let (disks, _) = scratch.open(EngineKind::Pool);
+    let wait = std::thread::spawn({
+        let disks = disks.clone();
+        move || {
+            std::thread::sleep(Duration::from_millis(200));
+            disks.close();
+        }
+    });
+    let (again, opened) = scratch.open(EngineKind::Pool);
+    assert!(!opened.is_new);
+    wait.join().unwrap();
+    again.close();
 }

@@ -19,12 +19,18 @@ use super::volume::{Health, Ledger, Volume, count};
 /// Bytes that may wait to be written: about half a second of a fast disk's work.
 const QUEUE_BYTES_MAX: u64 = 64 << 20;
 
+/// Things for which a queue keeps room when it is empty: a full one of small values takes tens of megabytes.
+pub(crate) const ROOM_KEPT: usize = 1024;
+
 /// How long what was appended waits for company before it is written: small values share blocks, and `kill -9` takes no more
 /// than this.
 const LINGER: Duration = Duration::from_millis(100);
 
 /// How often what was written is made safe from a loss of power.
 const SYNC_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Steps of eviction for each thing that is written: what is copied forward needs segments too.
+const ROOM_STEPS: u32 = 4;
 
 /// How long a failed write keeps the next one waiting.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -77,6 +83,9 @@ impl Queue {
     pub(crate) fn pop(&self, patience: Duration) -> Next {
         let mut waiting = self.waiting.lock();
         if waiting.items.is_empty() && !waiting.stop {
+            if waiting.items.capacity() > ROOM_KEPT {
+                waiting.items = VecDeque::new();
+            }
             self.wake.wait_for(&mut waiting, patience);
         }
         match waiting.items.pop_front() {
@@ -280,9 +289,9 @@ impl Writer {
                 return self.pause_after_failure(now);
             }
         }
-        loop {
+        for step in 1.. {
             match self.log.make_room(now) {
-                Ok(true) if is_idle => {}
+                Ok(true) if is_idle || step < ROOM_STEPS => {}
                 Ok(_) => break,
                 Err(_counted) => return self.pause_after_failure(now),
             }

@@ -135,6 +135,7 @@ impl Driver {
             seed: 0,
         };
         let disks = Arc::new(Disks {
+            fleet: Arc::default(),
             disks: vec![disk],
             buffers,
             engine: super::EngineKind::Pool,
