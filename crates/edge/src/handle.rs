@@ -151,7 +151,7 @@ impl Edge {
         for trouble in origins.configure(loaded.origin_groups()) {
             eprintln!("perigee: {trouble}");
         }
-        let Storage { disks, purge_log, roster, positions, purges, newest } =
+        let Storage { disks, purge_log, positions, purges, newest } =
             Storage::open(&edge.store, state.as_deref(), &key_seed, &clock, &site_numbers, disk_engine)?;
         let store = Tier::new(TierConfig {
             bytes_max: edge.store.memory.0 as usize,
@@ -182,7 +182,6 @@ impl Edge {
             purges: RwLock::new(purges),
             positions,
             purge_log: Mutex::new(purge_log),
-            roster: Mutex::new(roster),
             purge_position: AtomicU64::new(newest),
             registry: registry.clone(),
             connections: AtomicUsize::new(0),
@@ -368,8 +367,6 @@ impl Handle {
             );
         }
         self.shared.disks.close();
-        // A disk that could not be written to the end may lack what was taken away.
-        self.shared.strike_disks(|health| health != Health::Well);
         if let Some(log) = &self.access_log {
             log.stop(Duration::from_secs(5));
         }

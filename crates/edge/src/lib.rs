@@ -35,7 +35,6 @@ mod purge_log;
 mod purging;
 mod refusal;
 mod request;
-mod roster;
 mod serve;
 mod slices;
 mod storage;

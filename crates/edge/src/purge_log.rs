@@ -208,6 +208,23 @@ impl PurgeLog {
         Ok((log, replayed))
     }
 
+    /// Takes the log away: what is on disk was stored under a log that is no more, and is dropped by the next start that finds
+    /// it. For a time in which what is taken away cannot be taken away from the disks.
+    ///
+    /// # Errors
+    /// Those of removing the file; that there is none is fine.
+    pub(crate) fn revoke(path: &Path) -> io::Result<()> {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => sync_directory(path),
+        }
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Names the log: positions of another one mean nothing.
     pub(crate) fn id(&self) -> u128 {
         self.id
@@ -332,7 +349,7 @@ impl PurgeLog {
 
 /// Puts a file in place of another, safe from a loss of power but for its name, and opens it for appending. Nothing can fail
 /// once it has the name.
-pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<File> {
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<File> {
     let new = path.with_extension("new");
     OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
     let mut file = OpenOptions::new().append(true).open(&new)?;
@@ -343,7 +360,7 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<File> {
 }
 
 /// Makes a new name of a file in the directory safe from a loss of power.
-pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
+fn sync_directory(path: &Path) -> io::Result<()> {
     path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
 }
 

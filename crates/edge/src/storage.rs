@@ -16,7 +16,6 @@ use crate::handle::StartError;
 use crate::loaded::SiteNumbers;
 use crate::meta::{Meta, ResponseMeta};
 use crate::purge_log::{Positions, PurgeLog};
-use crate::roster::{Known, Roster};
 use crate::tiering::minutes;
 
 /// Directory of a disk that names none, in the state directory.
@@ -32,8 +31,6 @@ pub(crate) struct Storage {
     pub(crate) purge_log: Option<PurgeLog>,
     /// Which positions the log knows.
     pub(crate) positions: Positions,
-    /// `None` without disks.
-    pub(crate) roster: Option<Roster>,
     pub(crate) purges: PurgeClock,
     /// The newest purge's position.
     pub(crate) newest: u64,
@@ -63,19 +60,18 @@ impl Storage {
                 engine: engine.unwrap_or_else(EngineKind::probe),
             }
         };
-        if settings.disks.is_empty()
-            && let Some(state) = state
-            && let Known::Disks(_) = Roster::read(state).map_err(unreadable)?
-        {
-            // What is taken away from now on cannot be taken away from the disks that there were.
-            Roster::begin(state, &[]).map_err(unreadable)?;
-        }
         let path = state.map(|state| state.join(PURGE_LOG));
-        // Purges of a time without disks count for the disks of an earlier and a later one.
-        if settings.disks.is_empty() && !path.as_ref().is_some_and(|path| path.exists()) {
+        if settings.disks.is_empty() {
+            // What is purged or outdated from now on cannot be taken away from the disks that there were.
+            if let Some(path) = path.filter(|path| path.exists()) {
+                PurgeLog::revoke(&path).map_err(|error| StartError::PurgeLog(path, error))?;
+                eprintln!(
+                    "perigee: there are no disks now; what earlier ones hold is dropped when they come back"
+                );
+            }
             let (disks, _) = Disks::open(Vec::new(), &common(0));
             let positions = Positions::default();
-            return Ok(Storage { disks, purge_log: None, positions, roster: None, purges, newest: 0 });
+            return Ok(Storage { disks, purge_log: None, positions, purges, newest: 0 });
         }
         let (Some(state), Some(path)) = (state, path) else {
             return Err(StartError::Disks("there is no state directory".to_owned()));
@@ -95,79 +91,37 @@ impl Storage {
         let common = common(owner);
         let mut configs = Vec::new();
         let mut failed = Vec::new();
-        let known = Roster::read(state).map_err(unreadable)?;
         for disk in &settings.disks {
             let path = disk.path.clone().unwrap_or_else(|| state.join(DEFAULT_DIRECTORY));
             match Directory::create(&path) {
-                Ok(shelf) => {
-                    let config = DiskConfig {
-                        shelf: Arc::new(shelf),
-                        bytes: disk.size.0,
-                        writes_per_day: disk.writes_per_day,
-                    };
-                    if !known.trusts(state, &config.shelf.name()) {
-                        forget_contents(&config, &common);
-                    }
-                    configs.push(config);
-                }
+                Ok(shelf) => configs.push(DiskConfig {
+                    shelf: Arc::new(shelf),
+                    bytes: disk.size.0,
+                    writes_per_day: disk.writes_per_day,
+                }),
                 Err(error) => failed.push(format!("{}: {error}", path.display())),
             }
         }
         let started = Instant::now();
         let (disks, reports) = Disks::open(configs, &common);
-        let mut in_use = Vec::new();
         for (name, opened) in reports {
             match opened {
-                Ok(opened) => {
-                    eprintln!("perigee: {name}: {}", sentence(&opened));
-                    in_use.push(name);
-                }
+                Ok(opened) => eprintln!("perigee: {name}: {}", sentence(&opened)),
                 Err(error) => failed.push(format!("{name}: {}", told(&error))),
             }
-        }
-        let positions = replayed.positions;
-        if settings.disks.is_empty() {
-            return Ok(Storage {
-                disks,
-                purge_log: Some(log),
-                positions,
-                roster: None,
-                purges,
-                newest: replayed.newest,
-            });
         }
         if disks.is_empty() {
             return Err(StartError::Disks(failed.join("; ")));
         }
-        let roster = Roster::begin(state, &in_use).map_err(unreadable)?;
         failed.iter().for_each(|reason| eprintln!("perigee: {reason}; this disk is not used"));
         eprintln!(
             "perigee: disks are open after {} ms, read by {}",
             started.elapsed().as_millis(),
             common.engine.as_str()
         );
-        Ok(Storage {
-            disks,
-            purge_log: Some(log),
-            positions,
-            roster: Some(roster),
-            purges,
-            newest: replayed.newest,
-        })
+        let positions = replayed.positions;
+        Ok(Storage { disks, purge_log: Some(log), positions, purges, newest: replayed.newest })
     }
-}
-
-fn unreadable(error: io::Error) -> StartError {
-    StartError::Disks(format!("which of them were in use cannot be read or written down: {error}"))
-}
-
-/// Begins a disk anew that was not in use all the time: another owner's contents are dropped. What goes wrong here goes wrong
-/// at its opening too, and is told then.
-fn forget_contents(config: &DiskConfig, common: &DisksConfig) {
-    let config = DiskConfig { shelf: config.shelf.clone(), ..*config };
-    let nobody = DisksConfig { owner: !common.owner, minutes: common.minutes.clone(), ..*common };
-    let (disks, _) = Disks::open(vec![config], &nobody);
-    disks.close();
 }
 
 fn told(error: &OpenError) -> String {

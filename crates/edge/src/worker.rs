@@ -13,7 +13,7 @@ use model::settings::Limits;
 use parking_lot::{Mutex, RwLock};
 use semantics::key::KeySeed;
 use semantics::tags::TagSeed;
-use store::disk::{Disks, Health};
+use store::disk::Disks;
 use store::{Pages, Tier};
 
 use crate::clock::Clock;
@@ -23,7 +23,6 @@ use crate::object::Entry;
 use crate::origin::{FetchError, Origins};
 use crate::purge_log::{Positions, PurgeLog};
 use crate::request::{Request, RequestId};
-use crate::roster::Roster;
 use crate::slices::Runs;
 use crate::tiering::Reads;
 
@@ -56,8 +55,6 @@ pub(crate) struct Shared {
     pub(crate) positions: Positions,
     /// Where purges are written down; `None` while nothing outlives the process.
     pub(crate) purge_log: Mutex<Option<PurgeLog>>,
-    /// Which disks are in use; `None` without any.
-    pub(crate) roster: Mutex<Option<Roster>>,
     /// The newest purge position: an object fetched at or after it needs no look at `purges`.
     pub(crate) purge_position: AtomicU64,
     pub(crate) registry: Arc<observe::Registry>,
@@ -94,16 +91,6 @@ impl Shared {
     pub(crate) fn tag_seed(&self) -> TagSeed {
         TagSeed(self.seed.0)
     }
-
-    /// Notes the disks of such a health as not in use: what they hold is not to be trusted at the next start.
-    pub(crate) fn strike_disks(&self, is_out: impl Fn(Health) -> bool) {
-        if let Some(mut roster) = self.roster.try_lock()
-            && let Some(roster) = &mut *roster
-        {
-            let disks = self.disks.stats().into_iter().filter(|disk| is_out(disk.health));
-            disks.for_each(|disk| roster.strike(&disk.name));
-        }
-    }
 }
 
 /// What one worker owns.
@@ -124,9 +111,6 @@ pub(crate) struct Worker {
 
 /// How often deadlines are looked at. A deadline fires at most this much late.
 pub(crate) const TICK: Duration = Duration::from_millis(250);
-
-/// How often it is looked whether a disk has failed.
-const DISKS_LOOKED_AT_TICKS: u32 = 4;
 
 /// For how many ticks a node that stops keeps idle connections open: a request on its way is answered and told
 /// `Connection: close`, instead of meeting a closed socket.
@@ -273,9 +257,6 @@ impl Worker {
                 }
                 Rc::strong_count(watch) > 1
             });
-            if tick.is_multiple_of(DISKS_LOOKED_AT_TICKS) {
-                self.shared.strike_disks(|health| health == Health::Failed);
-            }
             self.observer.tick(self.shared.clock.wall());
             self.shared.flights.sweep(self.shared.clock.monotonic_ms());
         }
