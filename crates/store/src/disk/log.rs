@@ -156,7 +156,7 @@ struct PendingFor {
 pub(crate) struct Asked {
     pub(crate) draft: Draft,
     pub(crate) ticket: u64,
-    /// An older value under the key is on the disk, not in the index any more, and not to come back.
+    /// An older value under the key is or may be on the disk, not in the index any more, and not to come back.
     pub(crate) replaces: Option<Older>,
 }
 
@@ -165,7 +165,8 @@ pub(crate) struct Asked {
 pub(crate) enum Older {
     /// In the segment whose use has this sequence.
     In(u64),
-    /// Anywhere: it waited to be written itself when this was asked for.
+    /// Anywhere: it waited to be written itself when this was asked for, or a removal stands between them that a loss of power
+    /// may take.
     Anywhere,
 }
 
@@ -503,6 +504,7 @@ impl Log {
                     }
                 }
                 (Kind::Removal, _) => {
+                    ledger.unsynced.insert(key);
                     if ledger.removed.get(&key) == Some(ticket) {
                         ledger.removed.remove(&key);
                         if ledger.removed.is_empty() && ledger.removed.capacity() > 2 * ROOM_KEPT {
@@ -551,7 +553,11 @@ impl Log {
         }
         let synced = self.volume.media.sync();
         match &synced {
-            Ok(()) => self.dirty = false,
+            Ok(()) => {
+                self.dirty = false;
+                let safe = std::mem::take(&mut self.volume.ledger.lock().unsynced);
+                drop(safe);
+            }
             Err(error) => self.volume.write_failed(error),
         }
         synced

@@ -1,6 +1,6 @@
 //! What readers and the writer of one disk share: the file, where everything is in it, and how it fares.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -54,6 +54,9 @@ pub(crate) struct Ledger {
     pub(crate) waiting: HashMap<u128, u32>,
     /// Keys removed, and by which ticket: a value asked for earlier must not come into the index any more.
     pub(crate) removed: HashMap<u128, u64>,
+    /// Keys whose removal has been written but may not outlast a loss of power yet. A value that comes after it must not be
+    /// forgotten before the removed one either, should the removal alone be lost: see `Log::room_for`.
+    pub(crate) unsynced: HashSet<u128>,
 }
 
 macro_rules! counts {

@@ -126,9 +126,11 @@ pub(crate) fn put(volume: &Volume, queue: &Queue, draft: Draft) -> bool {
     let old = volume.index.remove_if(draft.key, |_| true);
     let waiting = ledger.waiting.entry(draft.key).or_insert(0);
     *waiting += 1;
+    let is_first = *waiting == 1;
+    let may_return = ledger.removed.contains_key(&draft.key) || ledger.unsynced.contains(&draft.key);
     let replaces = match old.map(|place| volume.sequence(place.segment)) {
-        Some(sequence) if *waiting == 1 && sequence > 0 => Some(Older::In(sequence)),
-        None if *waiting == 1 => None,
+        Some(sequence) if is_first && sequence > 0 => Some(Older::In(sequence)),
+        None if is_first && !may_return => None,
         _ => Some(Older::Anywhere),
     };
     queue.bytes.fetch_add(bytes, Ordering::Relaxed);
