@@ -24,6 +24,7 @@ use crate::object::{Item, Object, Parts, Sliced, Stored, WholeBody};
 use crate::origin::{FetchError, OriginRequest, OriginResponse, RequestBody};
 use crate::request::{Method, Protocol, Request};
 use crate::serve::{self, Wanted};
+use crate::slices;
 use crate::tiering::{self, Cutter, SLICE_BYTES};
 use crate::worker::Worker;
 
@@ -449,7 +450,19 @@ impl Job {
         };
         self.clean_for_storing(&mut fields, response.response_time);
         let tags = self.tags(&fields).unwrap_or_else(|| stale.tags().to_vec());
-        (stale.with_head(facts, self.position, tags, &fields), reason)
+        (self.under(stale, facts, tags, &fields), reason)
+    }
+
+    /// A stored response under another head, as memory is to hold it: what was read from disk lies in a buffer of the
+    /// reader's.
+    fn under(&self, stored: &Stored, facts: Facts, tags: Vec<u64>, head: &Fields) -> Stored {
+        match stored.is_as_read() {
+            true => {
+                let held = stored.compact(self.worker.shared.pages.as_ref());
+                held.with_head(facts, self.position, tags, head)
+            }
+            false => stored.with_head(facts, self.position, tags, head),
+        }
     }
 
     fn facts(
@@ -546,7 +559,7 @@ impl Job {
         let shared = &self.worker.shared;
         let key = self.place(&head).key;
         let sliced = shape.complete_len().filter(|_| self.goes_in_slices(shape)).map(|len| {
-            let id = tiering::slices_id(shared, &self.at, key, &head, len, self.position);
+            let id = tiering::slices_id(shared, &self.at, key, &head, Some(len), self.position);
             Sliced { id, key, len }
         });
         let fill = Arc::new(Fill::new(FillParts {
@@ -593,7 +606,7 @@ impl Job {
         let mut kept = KeptBytes { worker: &self.worker, bytes: 0 };
         let only_on_disk = self.is_only_on_disk(fill);
         let sliced = fill.sliced.as_ref().map(|(_, sliced)| *sliced);
-        let _run = sliced.map(|sliced| shared.runs.register(sliced.id, shape.start(), fill));
+        let _run = sliced.map(|sliced| slices::register(shared, sliced.id, shape.start(), fill));
         if only_on_disk {
             if tiering::has_strong_validator(&fill.head) {
                 self.store_in_slices(fill);
@@ -604,10 +617,14 @@ impl Job {
         let id = match sliced {
             Some(sliced) => Some(sliced.id),
             None if shape.length().is_none() && !shared.disks.is_empty() => {
-                Some(tiering::slices_id(shared, &self.at, fill.key, &fill.head, 0, self.position))
+                Some(tiering::slices_id(shared, &self.at, fill.key, &fill.head, None, self.position))
             }
             None => None,
         };
+        // What nothing can be put to is written by one of those who fetch it at the same time.
+        let can_be_joined = sliced.is_some() && tiering::has_strong_validator(&fill.head);
+        let alone = id.filter(|_| !can_be_joined).and_then(|_| slices::alone(shared, fill.key));
+        let id = id.filter(|_| can_be_joined || alone.is_some());
         let mut cutter = id.map(|id| Cutter::new(shared, id, fill.facts, shape.start()));
         if let Shape::Rest { held, .. } = &shape {
             for piece in held {
@@ -762,7 +779,8 @@ impl Job {
         }
         if is_outdated() {
             // An invalidation came in between and has found nothing to take away.
-            keys.into_iter().flatten().for_each(|key| shared.forget(key));
+            // The index of variants too, which may have been put back meanwhile.
+            keys.into_iter().flatten().chain([primary]).for_each(|key| shared.forget(key));
         }
     }
 
@@ -784,7 +802,7 @@ impl Job {
                 let Ok(facts) = self.facts("GET", 200, &fields, asked, answered) else { return };
                 self.clean_for_storing(&mut fields, answered);
                 let tags = self.tags(&fields).unwrap_or_else(|| stale.tags().to_vec());
-                let stored = stale.with_head(facts, self.position, tags, &fields);
+                let stored = self.under(stale, facts, tags, &fields);
                 let stored = Object::new(stored);
                 self.store(&fields, &stored, DiskCopy::of_confirmed(&stored));
             }

@@ -26,6 +26,9 @@ pub(crate) const FAILURE_HOLD_MS: u64 = 1_000;
 /// How long a fill that is no longer kept waits for its slowest reader before it goes on without it.
 const SLOWEST_PATIENCE: Duration = Duration::from_secs(5);
 
+/// Blocks that all readers have passed and that are held until they are on disk.
+const WAITING_BLOCKS_MAX: usize = 16;
+
 /// How far a fill that is no longer kept may run ahead of its slowest reader.
 const WINDOW_BYTES: u64 = 4 * 1024 * 1024;
 
@@ -422,7 +425,9 @@ impl FillData {
     fn drop_before(&mut self, offset: u64, is_needed: impl Fn(usize) -> bool) {
         let passed = (offset as usize / BLOCK_BYTES).min(self.blocks.len());
         let first_held = self.held_from as usize / BLOCK_BYTES;
-        let block_count = (first_held..passed).find(|block| is_needed(*block)).unwrap_or(passed);
+        let first_needed = (first_held..passed).find(|block| is_needed(*block)).unwrap_or(passed);
+        // A disk that hangs must not have all of it held.
+        let block_count = first_needed.max(passed.saturating_sub(WAITING_BLOCKS_MAX));
         for block in &mut self.blocks[first_held.min(block_count)..block_count] {
             *block = Bytes::new();
         }

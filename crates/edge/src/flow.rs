@@ -258,11 +258,14 @@ impl Flow {
             }
             _ => return Step::Done(answer),
         };
+        if self.directives.only_if_cached && !reader.is_all_here() {
+            return Step::Done(Refusal::OnlyIfCached.answer(&self.request));
+        }
         match reader.prime().await {
             Ok(()) => Step::Done(answer),
             Err(Trouble::Outdated) if self.boardings <= BOARDINGS_MAX => {
                 self.boardings += 1;
-                self.worker.shared.forget(reader.key());
+                self.worker.shared.forget_slices(reader.sliced());
                 self.from_disk.clear();
                 Step::Again
             }
@@ -381,7 +384,11 @@ impl Flow {
         {
             Some(mut answer) => {
                 answer.add_cookies(&self.cookies);
-                Step::Done(answer)
+                match &answer.body {
+                    // What streams in is sent as it comes.
+                    Body::Sliced(reader) if reader.is_following() => Step::Done(answer),
+                    _ => Step::of_answer(answer),
+                }
             }
             // What it fetched itself and is not for it would not be so the next time either.
             None if own => Step::Done(self.no_answer(Why::OriginProtocol)),

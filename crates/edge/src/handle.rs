@@ -367,6 +367,8 @@ impl Handle {
             );
         }
         self.shared.disks.close();
+        // What was taken away and could not be written down as such would be back after the next start.
+        self.shared.distrust_disks(|disks| disks.iter().any(|disk| disk.unwritten_removals > 0));
         if let Some(log) = &self.access_log {
             log.stop(Duration::from_secs(5));
         }

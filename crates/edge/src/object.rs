@@ -186,6 +186,11 @@ impl Stored {
         Stored::new(facts, position, tags, head, &[[]; 0], Rest::Blocks(vec![body].into(), length))
     }
 
+    /// Whether its body lies where it was read to from disk: no fill leaves so short a body in blocks.
+    pub(crate) fn is_as_read(&self) -> bool {
+        matches!(self.rest(), Rest::Blocks(_, len) if *len <= BLOCK_BYTES as u64)
+    }
+
     /// The same, with its body where memory holds it best.
     pub(crate) fn compact(&self, pages: Option<&Pages>) -> Self {
         let body = match self.rest() {

@@ -298,7 +298,9 @@ pub(crate) fn fill(
             }
         }
     }
-    if let Some(ContentRange::Bytes(first, last, complete)) = fill.content_range.filter(|_| fill.is_wider) {
+    // With disks, those who follow may have asked for another range within the same slices.
+    let may_differ = fill.is_wider || (note.collapsed && !worker.shared.disks.is_empty());
+    if let Some(ContentRange::Bytes(first, last, complete)) = fill.content_range.filter(|_| may_differ) {
         let wanted = match part_of(request, Span::new(first, last)?, complete) {
             Wanted::Held(wanted) => wanted,
             Wanted::Nothing(complete) => return Some(unsatisfiable(answer, complete)),

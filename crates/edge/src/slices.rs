@@ -10,7 +10,7 @@
 //!
 //! Only bytes of one representation ever come together: same strong validator, same length, else nothing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -32,10 +32,10 @@ use crate::request::Request;
 use crate::tiering::{Cutter, SLICE_BYTES, has_strong_validator};
 use crate::worker::{Shared, Worker};
 
-/// Bytes that are read from disk at a time: what one slow visitor holds of memory.
+/// Bytes that are read from disk at a time: a slow visitor holds the first and the last of a slice in memory.
 const PIECE_BYTES: u64 = 256 * 1024;
 
-/// Most slices that one run fetches, so that a run fits in memory while it is followed.
+/// Most slices that one run fetches: a visitor who leaves leaves no more than this to be fetched for nobody.
 const RUN_SLICES_MAX: u64 = 16;
 
 /// How far behind a run's progress a slice may lie that is waited for instead of being fetched.
@@ -53,7 +53,23 @@ const WRITTEN_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Fetches under way of bodies that lie in slices, by the id of those.
 #[derive(Default)]
-pub(crate) struct Runs(Mutex<HashMap<u128, Vec<Fetching>>>);
+pub(crate) struct Runs {
+    by_body: Mutex<HashMap<u128, Vec<Fetching>>>,
+    /// Keys of responses that are being cut and that nothing else can be put to: a second copy would be of no use.
+    alone: Mutex<HashSet<u128>>,
+}
+
+/// The only one to cut a response, for as long as it lives.
+pub(crate) struct Alone {
+    shared: Arc<Shared>,
+    key: u128,
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        self.shared.runs.alone.lock().remove(&self.key);
+    }
+}
 
 #[derive(Clone)]
 struct Fetching {
@@ -74,16 +90,19 @@ pub(crate) enum Trouble {
     Origin(Why),
 }
 
-/// A run for as long as it goes on.
-pub(crate) struct Registered<'a> {
-    runs: &'a Runs,
+/// A run for as long as it goes on. However it ends, those who follow it learn of it.
+pub(crate) struct Registered {
+    shared: Arc<Shared>,
     id: u128,
     fill: Arc<Fill>,
 }
 
-impl Drop for Registered<'_> {
+impl Drop for Registered {
     fn drop(&mut self) {
-        let mut runs = self.runs.0.lock();
+        if self.fill.progress().end.is_none() {
+            self.fill.end(End::Broken);
+        }
+        let mut runs = self.shared.runs.by_body.lock();
         if let Some(of_body) = runs.get_mut(&self.id) {
             of_body.retain(|run| !Arc::ptr_eq(&run.fill, &self.fill));
             if of_body.is_empty() {
@@ -93,18 +112,24 @@ impl Drop for Registered<'_> {
     }
 }
 
-impl Runs {
-    /// Lets readers find a fill whose bytes begin at `start` of the body.
-    pub(crate) fn register(&self, id: u128, start: u64, fill: &Arc<Fill>) -> Registered<'_> {
-        let len = fill.length.unwrap_or(u64::MAX);
-        let run = Fetching { start, len, fill: fill.clone(), trouble: Arc::default() };
-        self.0.lock().entry(id).or_default().push(run);
-        Registered { runs: self, id, fill: fill.clone() }
-    }
+/// Lets readers find a fill whose bytes begin at `start` of the body.
+pub(crate) fn register(shared: &Arc<Shared>, id: u128, start: u64, fill: &Arc<Fill>) -> Registered {
+    let len = fill.length.unwrap_or(u64::MAX);
+    let run = Fetching { start, len, fill: fill.clone(), trouble: Arc::default() };
+    shared.runs.by_body.lock().entry(id).or_default().push(run);
+    Registered { shared: shared.clone(), id, fill: fill.clone() }
+}
 
+/// Makes the caller the only one to cut the response under a key; `None` when somebody is.
+pub(crate) fn alone(shared: &Arc<Shared>, key: u128) -> Option<Alone> {
+    let is_first = shared.runs.alone.lock().insert(key);
+    is_first.then(|| Alone { shared: shared.clone(), key })
+}
+
+impl Runs {
     /// A reader at `offset` of the body, if a run has that byte or will have it soon.
     fn follow(&self, id: u128, offset: u64) -> Option<(FillReader, Fetching)> {
-        let runs = self.0.lock();
+        let runs = self.by_body.lock();
         runs.get(&id)?.iter().find_map(|run| run.reader_at(offset).map(|reader| (reader, run.clone())))
     }
 
@@ -115,7 +140,7 @@ impl Runs {
         offset: u64,
         begin: impl FnOnce() -> Fetching,
     ) -> (Option<FillReader>, Fetching, IsNew) {
-        let mut runs = self.0.lock();
+        let mut runs = self.by_body.lock();
         let of_body = runs.entry(id).or_default();
         if let Some((reader, run)) = of_body.iter().find_map(|run| Some((run.reader_at(offset)?, run))) {
             return (Some(reader), run.clone(), IsNew::Followed);
@@ -223,10 +248,27 @@ impl SliceReader {
 
     /// Makes sure that there is a first piece, before anything is promised to the visitor.
     pub(crate) async fn prime(&mut self) -> Result<(), Trouble> {
+        if !has_strong_validator(&self.object.fields()) && !self.is_all_here() {
+            // What is missing could not be put to the rest, which would show only in the middle of the answer.
+            self.worker.shared.forget_slices(&self.sliced);
+            return Err(Trouble::Outdated);
+        }
         if self.primed.is_none() {
             self.primed = self.advance().await?;
         }
         Ok(())
+    }
+
+    /// Whether all that is wanted is there, as far as the index knows: the origin need not be asked.
+    pub(crate) fn is_all_here(&self) -> bool {
+        let shared = &self.worker.shared;
+        let mut wanted = self.offset / SLICE_BYTES..self.end.div_ceil(SLICE_BYTES);
+        wanted.all(|number| shared.has_slice(shared.slice_key(self.sliced.id, number)))
+    }
+
+    /// Whether it reads what is being fetched already.
+    pub(crate) fn is_following(&self) -> bool {
+        matches!(self.source, Source::Fetch(..))
     }
 
     /// The next bytes; `None` after the last.
@@ -237,9 +279,9 @@ impl SliceReader {
         }
     }
 
-    /// What the stored response is known by.
-    pub(crate) fn key(&self) -> u128 {
-        self.sliced.key
+    /// What it reads.
+    pub(crate) fn sliced(&self) -> &Sliced {
+        &self.sliced
     }
 
     async fn advance(&mut self) -> Result<Option<Piece>, Trouble> {
@@ -313,6 +355,7 @@ impl SliceReader {
         let key = shared.slice_key(self.sliced.id, number);
         if let Some(entry) = shared.store.lookup(key)
             && let Item::Slice(run) = &*entry
+            && run.len() == self.slice_len(number)
         {
             self.source = Source::Memory(run.clone());
             return Ok(());
@@ -369,16 +412,11 @@ impl SliceReader {
         let head = self.object.fields();
         if !has_strong_validator(&head) {
             // Nothing that is fetched now could be put to what is there.
-            shared.forget(self.sliced.key);
+            shared.forget_slices(&self.sliced);
             return Err(Trouble::Outdated);
         }
         let last_wanted = (self.end - 1) / SLICE_BYTES;
-        let is_missing = |number: &u64| {
-            let key = shared.slice_key(self.sliced.id, *number);
-            shared.disks.find(key).is_none()
-                && !shared.disks.is_waiting(key)
-                && shared.store.peek(key).is_none()
-        };
+        let is_missing = |number: &u64| !shared.has_slice(shared.slice_key(self.sliced.id, *number));
         let more =
             (number + 1..=last_wanted).take(RUN_SLICES_MAX as usize - 1).take_while(is_missing).count();
         let start = number * SLICE_BYTES;
@@ -408,6 +446,7 @@ impl SliceReader {
                 sliced: self.sliced,
                 span,
                 run: run.clone(),
+                registered: Registered { shared, id: self.sliced.id, fill: run.fill.clone() },
             };
             tokio::task::spawn_local(work.fetch());
         }
@@ -459,37 +498,54 @@ struct Gap {
     sliced: Sliced,
     span: Span,
     run: Fetching,
+    registered: Registered,
+}
+
+/// Why a run came to nothing.
+enum Failed {
+    /// For all who want these slices.
+    Shared(Trouble),
+    /// For who asked, perhaps for no other: the answer was about the asker.
+    OfAsker,
 }
 
 impl Gap {
     async fn fetch(self) {
-        let shared = self.job.worker.shared.clone();
-        let fill = self.run.fill.clone();
-        let _registered = Registered { runs: &shared.runs, id: self.sliced.id, fill: fill.clone() };
-        let ended = self.pump(&fill).await;
-        if let Err(trouble) = ended {
-            let _ = self.run.trouble.set(trouble);
-            if trouble == Trouble::Outdated {
-                shared.forget(self.sliced.key);
+        match self.pump(&self.run.fill).await {
+            Ok(()) => {}
+            Err(Failed::OfAsker) => self.run.fill.end(End::Broken),
+            Err(Failed::Shared(trouble)) => {
+                let _first = self.run.trouble.set(trouble);
+                if trouble == Trouble::Outdated {
+                    self.registered.shared.forget_slices(&self.sliced);
+                }
+                self.run.fill.end(End::Broken);
             }
         }
-        fill.end(if ended.is_ok() { End::Complete } else { End::Broken });
     }
 
-    async fn pump(&self, fill: &Arc<Fill>) -> Result<(), Trouble> {
+    async fn pump(&self, fill: &Arc<Fill>) -> Result<(), Failed> {
         let Job { worker, at, request, .. } = &self.job;
         let fetched = worker.origins.fetch(&at.rule().origin, self.job.origin_request(), |_, _| {}).await;
         let mut response = fetched.map_err(|error| {
             worker.log_failure(request, &error);
-            Trouble::Origin(error.why())
+            Failed::Shared(Trouble::Origin(error.why()))
         })?;
-        if matches!(response.status, 500..) {
-            return Err(Trouble::Origin(Why::OriginProtocol));
+        match response.status {
+            200 | 206 | 404 | 410 | 412 | 416 => {}
+            500.. => return Err(Failed::Shared(Trouble::Origin(Why::OriginProtocol))),
+            // Not allowed, too many requests, a redirect: no word about what is stored.
+            _ => return Err(Failed::OfAsker),
         }
-        let Some(mut skipped) = self.bytes_before(&response).filter(|_| self.job.may_be_kept(&response))
-        else {
-            return Err(Trouble::Outdated);
+        let Some(mut skipped) = self.bytes_before(&response) else {
+            return Err(Failed::Shared(Trouble::Outdated));
         };
+        if !self.job.may_be_kept(&response) {
+            return Err(match request.fields.contains("authorization") {
+                true => Failed::OfAsker,
+                false => Failed::Shared(Trouble::Outdated),
+            });
+        }
         let mut cutter = Cutter::new(&worker.shared, self.sliced.id, self.object.facts, self.span.start());
         let mut left = self.span.len();
         while left > 0
@@ -506,9 +562,10 @@ impl Gap {
         }
         if left > 0 {
             cutter.finish_early();
-            return Err(Trouble::Origin(Why::OriginProtocol));
+            return Err(Failed::Shared(Trouble::Origin(Why::OriginProtocol)));
         }
         cutter.finish();
+        fill.end(End::Complete);
         if response.status == 206 {
             // The end of the message, so that the connection can be used again.
             let _nothing = response.body.chunk().await;

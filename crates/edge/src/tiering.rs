@@ -179,6 +179,19 @@ impl Shared {
         drop(self.store.remove(key));
     }
 
+    /// Takes away a response whose body lies in these slices, and no other that has come in its place.
+    pub(crate) fn forget_slices(&self, sliced: &Sliced) {
+        let held = self.store.peek(sliced.key).and_then(Object::of);
+        if held.is_none_or(|held| held.slices().is_some_and(|slices| slices.id == sliced.id)) {
+            self.forget(sliced.key);
+        }
+    }
+
+    /// Whether a slice can be had without asking the origin.
+    pub(crate) fn has_slice(&self, key: u128) -> bool {
+        self.store.peek(key).is_some() || self.disks.find(key).is_some() || self.disks.is_waiting(key)
+    }
+
     /// The key of one slice of a body.
     pub(crate) fn slice_key(&self, id: u128, number: u64) -> u128 {
         let mut text = [0; 30];
@@ -323,27 +336,33 @@ pub(crate) fn has_strong_validator(head: &Fields) -> bool {
     semantics::range::may_combine(head, None, head, None)
 }
 
-/// What the slices of a representation are known by. With a strong validator, whoever fetches a part of it names it alike;
-/// not after a purge, which may be the only way to get rid of a wrong copy under the same validator.
+/// What the slices of a representation are known by. With a strong validator and a known length, whoever fetches a part of it
+/// names it alike; not after a purge, which may be the only way to get rid of a wrong copy under the same validator. All
+/// else is a representation of its own.
 pub(crate) fn slices_id(
     shared: &Shared,
     at: &RuleAt,
     key: u128,
     head: &Fields,
-    len: u64,
+    len: Option<u64>,
     position: u64,
 ) -> u128 {
     let mut text = Vec::with_capacity(160);
     text.extend_from_slice(b"slices ");
     text.extend_from_slice(&key.to_le_bytes());
-    text.extend_from_slice(&len.to_le_bytes());
     text.extend_from_slice(&position.to_le_bytes());
     text.extend_from_slice(at.site().name.as_bytes());
-    if has_strong_validator(head) {
-        text.extend_from_slice(head.get("etag").or_else(|| head.get("last-modified")).unwrap_or_default());
-    } else {
-        let unique = shared.next_generation.fetch_add(1, Ordering::Relaxed);
-        text.extend_from_slice(&unique.to_le_bytes());
+    match len.filter(|_| has_strong_validator(head)) {
+        Some(len) => {
+            text.extend_from_slice(&len.to_le_bytes());
+            let validator = head.get("etag").or_else(|| head.get("last-modified"));
+            text.extend_from_slice(validator.unwrap_or_default());
+        }
+        None => {
+            let unique = shared.next_generation.fetch_add(1, Ordering::Relaxed);
+            text.extend_from_slice(b" alone ");
+            text.extend_from_slice(&unique.to_le_bytes());
+        }
     }
     hash(&shared.seed, &text).0
 }

@@ -13,7 +13,7 @@ use model::settings::Limits;
 use parking_lot::{Mutex, RwLock};
 use semantics::key::KeySeed;
 use semantics::tags::TagSeed;
-use store::disk::Disks;
+use store::disk::{DiskStats, Disks, Health};
 use store::{Pages, Tier};
 
 use crate::clock::Clock;
@@ -91,6 +91,25 @@ impl Shared {
     pub(crate) fn tag_seed(&self) -> TagSeed {
         TagSeed(self.seed.0)
     }
+
+    /// Makes the next start drop what the disks hold, if `is_out` says that all or some of them can't be told what is
+    /// taken away.
+    pub(crate) fn distrust_disks(&self, is_out: impl Fn(&[DiskStats]) -> bool) {
+        if !is_out(&self.disks.stats()) {
+            return;
+        }
+        let mut log = self.purge_log.lock();
+        let Some(path) = log.as_ref().map(|log| log.path().to_owned()) else { return };
+        match PurgeLog::revoke(&path) {
+            Ok(()) => *log = None,
+            Err(error) => {
+                eprintln!(
+                    "perigee: {}: cannot be removed: {error}; remove it before the next start",
+                    path.display()
+                )
+            }
+        }
+    }
 }
 
 /// What one worker owns.
@@ -111,6 +130,9 @@ pub(crate) struct Worker {
 
 /// How often deadlines are looked at. A deadline fires at most this much late.
 pub(crate) const TICK: Duration = Duration::from_millis(250);
+
+/// How often it is looked whether a disk has failed.
+const DISKS_LOOKED_AT_TICKS: u32 = 4;
 
 /// For how many ticks a node that stops keeps idle connections open: a request on its way is answered and told
 /// `Connection: close`, instead of meeting a closed socket.
@@ -257,6 +279,10 @@ impl Worker {
                 }
                 Rc::strong_count(watch) > 1
             });
+            if tick.is_multiple_of(DISKS_LOOKED_AT_TICKS) {
+                let is_failed = |disk: &DiskStats| disk.health == Health::Failed;
+                self.shared.distrust_disks(|disks| disks.iter().all(is_failed));
+            }
             self.observer.tick(self.shared.clock.wall());
             self.shared.flights.sweep(self.shared.clock.monotonic_ms());
         }

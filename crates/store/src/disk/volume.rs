@@ -81,6 +81,8 @@ macro_rules! counts {
             pub queued_bytes: u64,
             /// Values that were put and cannot be looked up yet.
             pub waiting: u64,
+            /// Removals that are in force and not on the disk yet.
+            pub unwritten_removals: u64,
             /// Reads under way.
             pub reading: u64,
             /// Seconds for which the oldest segment has been in use; 0 before the disk was filled once.
@@ -248,13 +250,18 @@ impl Volume {
 
     /// What the disk holds and did.
     pub(crate) fn stats(&self) -> DiskStats {
+        let (waiting, unwritten_removals) = {
+            let ledger = self.ledger.lock();
+            (ledger.waiting.len() as u64, ledger.removed.len() as u64)
+        };
         let in_use = self.sequences.iter().filter(|sequence| sequence.load(Ordering::Relaxed) > 0).count();
         DiskStats {
             name: self.name.clone(),
             health: self.health(),
             records: self.index.len(),
             index_bytes: self.index.memory_bytes(),
-            waiting: self.ledger.lock().waiting.len() as u64,
+            waiting,
+            unwritten_removals,
             bytes: in_use as u64 * self.layout.segment_bytes,
             bytes_max: u64::from(self.layout.segments) * self.layout.segment_bytes,
             ..self.counts.stats()
