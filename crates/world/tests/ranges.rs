@@ -221,10 +221,15 @@ fn a_part_with_another_validator_is_refused_as_completion() {
 #[test]
 fn a_part_whose_length_belies_its_content_range_is_not_stored() {
     let mut play = play();
-    play.origin(|o| {
-        let reply = o.get("/a").reply(206).header("Cache-Control", "max-age=3600").header("ETag", "\"1\"");
-        reply.header("Content-Range", "bytes 0-8/10").body("01234");
-    });
+    // With a disk the slice around it is asked for first, and when that makes no sense, the range itself.
+    let asked = if range_sent("bytes=0-8") == "bytes=0-8" { 1 } else { 2 };
+    for _ in 0..asked {
+        play.origin(|o| {
+            let reply =
+                o.get("/a").reply(206).header("Cache-Control", "max-age=3600").header("ETag", "\"1\"");
+            reply.header("Content-Range", "bytes 0-8/10").body("01234");
+        });
+    }
     play.client(|c| c.get("/a").header("Range", "bytes=0-8").expect_any());
     play.origin(|o| {
         o.get("/a").always().header("Cache-Control", "max-age=3600").header("ETag", "\"1\"").body(BODY)
