@@ -20,8 +20,15 @@ pub(crate) struct Buffers(Arc<Mutex<Kept>>);
 
 #[derive(Default)]
 struct Kept {
-    by_class: [Vec<Vec<u8>>; (CLASS_MAX - CLASS_MIN + 1) as usize],
+    by_class: [Class; (CLASS_MAX - CLASS_MIN + 1) as usize],
     bytes: usize,
+}
+
+#[derive(Default)]
+struct Class {
+    memory: Vec<Vec<u8>>,
+    /// How many were never taken since the last [`Buffers::trim`].
+    unused: usize,
 }
 
 /// Bytes at an address that is a multiple of [`BLOCK`]. Gives its memory back when dropped.
@@ -41,11 +48,27 @@ impl Buffers {
         let start = memory.as_ptr().align_offset(BLOCK as usize);
         Buffer { memory, start, len, home: self.clone() }
     }
+
+    /// Gives back to the system what was not used since the last call.
+    pub(crate) fn trim(&self) {
+        let mut kept = self.0.lock();
+        let mut unused = Vec::new();
+        for class in &mut kept.by_class {
+            unused.extend(class.memory.drain(..class.unused.min(class.memory.len())));
+            class.unused = class.memory.len();
+        }
+        kept.bytes -= unused.iter().map(Vec::len).sum::<usize>();
+        drop(kept);
+        // Outside of the lock.
+        drop(unused);
+    }
 }
 
 impl Kept {
     fn take(&mut self, class: u32) -> Option<Vec<u8>> {
-        let memory = self.by_class.get_mut((class - CLASS_MIN) as usize)?.pop()?;
+        let class = self.by_class.get_mut((class - CLASS_MIN) as usize)?;
+        let memory = class.memory.pop()?;
+        class.unused = class.unused.min(class.memory.len());
         self.bytes -= memory.len();
         Some(memory)
     }
@@ -56,7 +79,7 @@ impl Kept {
             && self.bytes + memory.len() <= KEPT_BYTES_MAX
         {
             self.bytes += memory.len();
-            kept.push(memory);
+            kept.memory.push(memory);
         }
     }
 }
@@ -100,6 +123,20 @@ impl Drop for Buffer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_not_used_for_a_while_is_given_back() {
+        let buffers = Buffers::default();
+        let both = [buffers.take(5000), buffers.take(5000)];
+        drop(both);
+        buffers.trim();
+        assert_eq!(buffers.0.lock().bytes, 2 << 14);
+        drop(buffers.take(5000));
+        buffers.trim();
+        assert_eq!(buffers.0.lock().bytes, 1 << 14);
+        buffers.trim();
+        assert_eq!(buffers.0.lock().bytes, 0);
+    }
 
     #[test]
     fn buffers_are_aligned_and_used_again() {

@@ -132,11 +132,14 @@ impl Superblock {
     }
 
     pub(crate) fn decode(block: &[u8]) -> Found {
-        if block.len() < BLOCK as usize || block.iter().all(|byte| *byte == 0) {
+        if block.iter().all(|byte| *byte == 0) {
             return Found::Nothing;
         }
-        if block[..8] != VOLUME_MAGIC {
+        if !block.starts_with(&VOLUME_MAGIC) {
             return Found::Foreign;
+        }
+        if block.len() < BLOCK as usize {
+            return Found::Nothing;
         }
         let this = Superblock {
             id: u128_at(block, 16),
@@ -593,5 +596,7 @@ mod tests {
         damaged[33] ^= 1;
         assert_eq!(Superblock::decode(&damaged), Found::Nothing);
         assert_eq!(Superblock::decode(&[b'x'; 4096]), Found::Foreign);
+        assert_eq!(Superblock::decode(b"notes"), Found::Foreign);
+        assert_eq!(Superblock::decode(&block[..100]), Found::Nothing);
     }
 }

@@ -546,6 +546,11 @@ impl Log {
         count(&self.volume.counts.refused_write_failed, 1);
     }
 
+    /// Where it takes its buffers from.
+    pub(crate) fn buffers(&self) -> &Buffers {
+        &self.buffers
+    }
+
     /// Returns when all that was flushed is safe from a loss of power.
     pub(crate) fn sync(&mut self) -> io::Result<()> {
         if !self.dirty {

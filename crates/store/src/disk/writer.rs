@@ -301,6 +301,7 @@ impl Writer {
         if now.monotonic.saturating_sub(self.synced) >= SYNC_INTERVAL {
             self.synced = now.monotonic;
             let _counted = self.log.sync();
+            self.log.buffers().trim();
             let oldest =
                 self.log.oldest_began().map_or(0, |began| now.monotonic.saturating_sub(began).as_secs());
             self.queue.oldest_secs.store(oldest, Ordering::Relaxed);
