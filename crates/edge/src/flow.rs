@@ -18,6 +18,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use model::Cache;
 use semantics::cache_status::Fwd;
@@ -47,6 +48,11 @@ use crate::worker::Worker;
 /// How often one request may board again because what it followed was not for it.
 const BOARDINGS_MAX: u32 = 3;
 
+/// How often, and how many times at most, it is looked whether a record has come to the disk: twice as long as the writer
+/// lets small ones wait for company.
+const WRITTEN_INTERVAL: Duration = Duration::from_millis(5);
+const WRITTEN_LOOKS_MAX: u32 = 40;
+
 /// What [`Flow::begin`] came to.
 #[expect(clippy::large_enum_variant, reason = "a hit is passed on at once and must not cost an allocation")]
 pub(crate) enum Begun {
@@ -69,6 +75,8 @@ pub(crate) struct Flow {
     boardings: u32,
     /// What has been read from disk for this request.
     from_disk: Vec<(u128, Option<Entry>)>,
+    /// Whether it has waited for something to be written.
+    has_waited: bool,
     origin: Option<Box<OriginNote>>,
     /// Set-Cookie lines of the origin's answer that the stored copy may lack.
     cookies: Fields,
@@ -86,6 +94,8 @@ enum Step {
     Again,
     /// Read what is stored from disk.
     Read { key: u128, spot: Spot },
+    /// What is stored has left memory and is not on disk yet: wait for that.
+    Written { key: u128 },
     /// There is an answer whose body is on disk: make sure of its first bytes before it is promised.
     Prime(Answer),
     /// Wait for the fetch of another request.
@@ -149,6 +159,7 @@ impl Flow {
                 interim: Interim::default(),
                 boardings: 0,
                 from_disk: Vec::new(),
+                has_waited: false,
                 origin: None,
                 cookies: Fields::new(),
                 reader: None,
@@ -168,7 +179,7 @@ impl Flow {
         let mut text = worker.key_text.take();
         text.clear();
         lookup::write_request_key(&mut text, &at, request);
-        let begun = match look(worker, &at, request, &directives, &mut text, &[]) {
+        let begun = match look(worker, &at, request, &directives, &mut text, &[], false) {
             Looked::Answer(answer) if answer.is_from_slices() => {
                 wait(Step::Prime(answer), text.clone(), directives, at)
             }
@@ -206,6 +217,7 @@ impl Flow {
                 Step::Pass { why } => self.pass(why, body.take().unwrap_or(RequestBody::Empty)).await,
                 Step::Again => self.again(),
                 Step::Read { key, spot } => self.read(key, &spot).await,
+                Step::Written { key } => self.written(key).await,
                 Step::Prime(answer) => self.prime(answer).await,
                 Step::Board(want) => self.board(want),
                 Step::Follow { want, flight } => {
@@ -229,8 +241,15 @@ impl Flow {
     /// Looks again, for a request that has followed something that was not for it.
     fn again(&mut self) -> Step {
         let mut text = std::mem::take(&mut self.text);
-        let looked =
-            look(&self.worker, &self.at, &self.request, &self.directives, &mut text, &self.from_disk);
+        let looked = look(
+            &self.worker,
+            &self.at,
+            &self.request,
+            &self.directives,
+            &mut text,
+            &self.from_disk,
+            self.has_waited,
+        );
         self.text = text;
         match looked {
             Looked::Answer(answer) => Step::of_answer(answer),
@@ -246,6 +265,18 @@ impl Flow {
     async fn read(&mut self, key: u128, spot: &Spot) -> Step {
         let entry = tiering::read(&self.worker, key, spot).await;
         self.from_disk.push((key, entry));
+        Step::Again
+    }
+
+    /// Waits, once and not for long, for a record to come to the disk: asking the origin again would take longer.
+    async fn written(&mut self, key: u128) -> Step {
+        self.has_waited = true;
+        for _ in 0..WRITTEN_LOOKS_MAX {
+            if !self.worker.shared.disks.is_waiting(key) {
+                break;
+            }
+            tokio::time::sleep(WRITTEN_INTERVAL).await;
+        }
         Step::Again
     }
 
@@ -582,6 +613,7 @@ fn look(
     directives: &RequestDirectives,
     text: &mut Vec<u8>,
     from_disk: &FromDisk,
+    has_waited: bool,
 ) -> Looked {
     // What may come out differently for this one request is not for others to wait for.
     let honours = at.rule().policy.request_cache_control == RequestCacheControl::Honour;
@@ -609,6 +641,11 @@ fn look(
                 range: None,
                 alone: true,
             }));
+        }
+        Found::Nothing { key, why: Why::Absent | Why::Variant }
+            if !has_waited && worker.shared.disks.is_waiting(key) =>
+        {
+            return Looked::Wait(Step::Written { key });
         }
         Found::Nothing { .. } if directives.only_if_cached => {
             return Looked::Answer(Refusal::OnlyIfCached.answer(request));

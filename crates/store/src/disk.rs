@@ -298,7 +298,10 @@ impl Disks {
 
     /// Whether a value of the key has been put and is not in the index yet.
     pub fn is_waiting(&self, key: u128) -> bool {
-        self.disks.iter().any(|disk| disk.volume.ledger.lock().waiting.contains_key(&key))
+        self.disks.iter().any(|disk| {
+            let ledger = disk.volume.ledger.lock();
+            ledger.waiting.contains_key(&key) && !ledger.removed.contains_key(&key)
+        })
     }
 
     /// Asks for a value to be written, in place of the key's former one. Whether it will be, as far as is known: the budget
