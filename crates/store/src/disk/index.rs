@@ -30,11 +30,11 @@ const SHARD_BITS: u32 = 10;
 
 const WAYS: usize = 4;
 
-/// Percent of the slots in use above which a shard grows. Two choices of four slots hold up to 97.
-const FULL_PERCENT: usize = 96;
+/// Percent of the slots in use above which a shard grows. Two choices of four slots hold up to 98.
+const FULL_PERCENT: usize = 97;
 
-/// Entries that one insertion may move out of its way.
-const MOVES_MAX: usize = 256;
+/// Entries that one insertion may move out of its way, eight being looked at for each.
+const MOVES_MAX: usize = 64;
 
 /// Highest heat.
 pub(crate) const HEAT_MAX: u8 = 7;
@@ -211,6 +211,19 @@ impl Shard {
                     return Ok(());
                 }
             }
+            // Who is in the way and has room in its other bucket? Nearly always one of the eight has.
+            for bucket in choices {
+                for way in 0..WAYS {
+                    let moved = self.bucket(bucket)[way].words();
+                    let [one, other] = self.choices(moved[0] & PRINT_MASK);
+                    let other = if one == bucket { other } else { one };
+                    if let Some(slot) = self.bucket_mut(other).iter_mut().find(|slot| slot.is_free()) {
+                        slot.set(moved);
+                        self.bucket_mut(bucket)[way].set(words);
+                        return Ok(());
+                    }
+                }
+            }
             // Not back to where the last one came from, and a way that differs from step to step.
             let bucket = if choices[0] == avoid { choices[1] } else { choices[0] };
             let way = (words[0] as usize ^ step) % WAYS;
@@ -230,14 +243,35 @@ impl Shard {
     }
 
     /// Makes it so many pieces, or more if need be.
+    ///
+    /// Buckets keep their order, so most slots find a place in what their bucket has become; only the others are looked for
+    /// a place as if they were new, which is what costs when a shard is nearly full.
     fn resize(&mut self, pieces: usize) {
         let mut wanted = pieces.max(self.pieces.len());
-        let used: Vec<Words> = self.slots().filter(|slot| !slot.is_free()).map(Slot::words).collect();
+        let used: Vec<(Words, usize)> = self
+            .slots()
+            .enumerate()
+            .filter(|(_, slot)| !slot.is_free())
+            .map(|(at, slot)| {
+                let words = slot.words();
+                let is_second = self.choices(words[0] & PRINT_MASK)[0] != at / WAYS;
+                (words, usize::from(is_second))
+            })
+            .collect();
+        let mut crowded = Vec::new();
         loop {
             self.pieces.reserve_exact(wanted - self.pieces.len());
             self.pieces.resize_with(wanted, Piece::default);
             self.slots_mut().for_each(|slot| slot.set([0, 0]));
-            if used.iter().all(|words| self.place(*words).is_ok()) {
+            crowded.clear();
+            for (words, choice) in &used {
+                let bucket = self.choices(words[0] & PRINT_MASK)[*choice];
+                match self.bucket_mut(bucket).iter_mut().find(|slot| slot.is_free()) {
+                    Some(slot) => slot.set(*words),
+                    None => crowded.push(*words),
+                }
+            }
+            if crowded.iter().all(|words| self.place(*words).is_ok()) {
                 return;
             }
             wanted += 1 + wanted / 50;
