@@ -33,7 +33,7 @@ impl Scratch {
 type Reports = Vec<Result<Opened, OpenError>>;
 
 fn open_all(shelves: Vec<(Arc<dyn Shelf>, u64)>, engine: EngineKind) -> (Arc<Disks>, Reports) {
-    let config = |(shelf, bytes)| DiskConfig { shelf, bytes, writes_per_day: 100_000 };
+    let config = |(shelf, bytes)| DiskConfig { shelf, bytes, writes_per_day: 10_000_000 };
     let common = DisksConfig { owner: 1, chance: 2, minutes: Arc::new(|| 29_700_000), engine };
     let (disks, reports) = Disks::open(shelves.into_iter().map(config).collect(), &common);
     (Arc::new(disks), reports.into_iter().map(|report| report.1).collect())
