@@ -84,8 +84,10 @@ pub(crate) fn response_head(
     let headers = response.headers_mut();
     for (name, value) in lines_of(&block) {
         if let Ok(name) = HeaderName::from_bytes(name)
-            && let Ok(value) = HeaderValue::from_maybe_shared(block.slice_ref(value))
+            && let Ok(mut value) = HeaderValue::from_maybe_shared(block.slice_ref(value))
         {
+            // No two are alike: in the visitor's table it would only push out what is worth keeping (RFC 7541 §6.2).
+            value.set_sensitive(name == "x-request-id");
             headers.append(name, value);
         }
     }
