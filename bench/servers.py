@@ -184,8 +184,9 @@ backend origin
 # --- Perigee ---
 
 
-def perigee(rig, origin, cores=None, memory="1GiB", disk=None, log=True):
-    """Perigee as it comes, with its JSON access log to a file; `memory` and `disk` are the sizes of the store.
+def perigee(rig, origin, cores=None, memory="1GiB", disk=None, log=True, writes_per_day=None):
+    """Perigee as it comes, with its JSON access log to a file; `memory` and `disk` are the sizes of the store,
+    `writes_per_day` the write budget of its disk if not the default.
 
     Its files stand in `server.root`, those of its disk tier in `server.root`/disk.
     """
@@ -200,6 +201,7 @@ def perigee(rig, origin, cores=None, memory="1GiB", disk=None, log=True):
 [[store.disk]]
 path = "{root}/disk"
 size = "{disk}"
+{f"writes_per_day = {writes_per_day}" if writes_per_day else ""}
 """ if disk else ""
     config = rig.write(f"perigee-{port}/perigee.toml", f"""
 [edge]
