@@ -16,7 +16,7 @@ use semantics::{Facts, Fields, StoreRequest, Target, Wall, Why, hop};
 use tokio::sync::oneshot;
 
 use crate::answer::{ContentRange as Described, OriginNote};
-use crate::flight::{End, FAILURE_HOLD_MS, Fill, FillParts, FillReader, Landing, Pilot};
+use crate::flight::{Arriving, End, FAILURE_HOLD_MS, Fill, FillReader, Landing, Pilot};
 use crate::interim::Interim;
 use crate::loaded::RuleAt;
 use crate::lookup::{self, Place, Purged};
@@ -562,7 +562,7 @@ impl Job {
             let id = tiering::slices_id(shared, &self.at, key, &head, Some(len), self.position);
             Sliced { id, key, len }
         });
-        let fill = Arc::new(Fill::new(FillParts {
+        let fill = Arc::new(Fill {
             facts,
             position: self.position,
             tags: self.tags(&head).unwrap_or_default(),
@@ -577,7 +577,8 @@ impl Job {
             is_wider: self.exact_range().is_some(),
             sliced: sliced.map(|sliced| (shared.clone(), sliced)),
             head,
-        }));
+            body: Arriving::default(),
+        });
         if self.is_only_on_disk(&fill) {
             // Nobody new follows it: who comes later finds the head and reads what is there, on disk or in this fill.
             fill.abandon();

@@ -24,7 +24,7 @@ use store::disk::Record;
 
 use crate::answer::ContentRange as Described;
 use crate::fetch::{Job, RangeWanted};
-use crate::flight::{End, Fill, FillParts, FillReader, Flight, Unread};
+use crate::flight::{Arriving, End, Fill, FillReader, Flight, Unread};
 use crate::loaded::RuleAt;
 use crate::object::{Item, Object, Sliced};
 use crate::origin::OriginResponse;
@@ -423,7 +423,7 @@ impl SliceReader {
         let end = ((number + 1 + more as u64) * SLICE_BYTES).min(self.sliced.len);
         let Some(span) = Span::new(start, end - 1) else { return Err(Trouble::Outdated) };
         let begin = || {
-            let fill = Fill::new(FillParts {
+            let fill = Fill {
                 facts: self.object.facts,
                 position: self.object.position(),
                 tags: self.object.tags().to_vec(),
@@ -433,7 +433,8 @@ impl SliceReader {
                 is_wider: true,
                 sliced: Some((shared.clone(), self.sliced)),
                 head: head.clone(),
-            });
+                body: Arriving::default(),
+            };
             // Whoever is slow goes on from disk, and does not keep all of it in memory meanwhile.
             fill.abandon();
             Fetching { start, len: end - start, fill: Arc::new(fill), trouble: Arc::default() }
