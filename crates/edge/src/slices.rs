@@ -78,7 +78,7 @@ struct Fetching {
     len: u64,
     fill: Arc<Fill>,
     /// Why it broke off.
-    trouble: Arc<OnceLock<Trouble>>,
+    failed: Arc<OnceLock<Failed>>,
 }
 
 /// Why a slice cannot be had.
@@ -115,7 +115,7 @@ impl Drop for Registered {
 /// Lets readers find a fill whose bytes begin at `start` of the body.
 pub(crate) fn register(shared: &Arc<Shared>, id: u128, start: u64, fill: &Arc<Fill>) -> Registered {
     let len = fill.length.unwrap_or(u64::MAX);
-    let run = Fetching { start, len, fill: fill.clone(), trouble: Arc::default() };
+    let run = Fetching { start, len, fill: fill.clone(), failed: Arc::default() };
     shared.runs.by_body.lock().entry(id).or_default().push(run);
     Registered { shared: shared.clone(), id, fill: fill.clone() }
 }
@@ -151,8 +151,12 @@ impl Runs {
     }
 }
 
+/// How a reader came to a run.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum IsNew {
+    /// Somebody else has begun it.
     Followed,
+    /// It has, with its visitor's request.
     Begun,
 }
 
@@ -203,7 +207,7 @@ enum Source {
     None,
     Memory(Arc<Run>),
     Slice(Box<Record>, u64),
-    Fetch(FillReader, Fetching),
+    Fetch(FillReader, Fetching, IsNew),
 }
 
 impl SliceReader {
@@ -242,8 +246,8 @@ impl SliceReader {
     /// Follows a fill that has byte [`SliceReader::new`]'s `start` next, for as long as it can.
     pub(crate) fn follow(&mut self, reader: FillReader, fill: &Arc<Fill>, fill_start: u64) {
         let len = fill.length.unwrap_or(u64::MAX);
-        let run = Fetching { start: fill_start, len, fill: fill.clone(), trouble: Arc::default() };
-        self.source = Source::Fetch(reader, run);
+        let run = Fetching { start: fill_start, len, fill: fill.clone(), failed: Arc::default() };
+        self.source = Source::Fetch(reader, run, IsNew::Followed);
     }
 
     /// Makes sure that there is a first piece, before anything is promised to the visitor.
@@ -316,7 +320,7 @@ impl SliceReader {
                         }
                     }
                 }
-                Source::Fetch(reader, run) => match reader.next().await {
+                Source::Fetch(reader, run, is_new) => match reader.next().await {
                     Ok(Some(mut piece)) => {
                         piece.truncate((self.end - self.offset).min(piece.len() as u64) as usize);
                         self.offset += piece.len() as u64;
@@ -326,7 +330,14 @@ impl SliceReader {
                     // What it missed is on disk by now, or is fetched again.
                     Err(Unread::Behind) => self.source = Source::None,
                     Err(Unread::Broken) => {
-                        let trouble = run.trouble.get().copied();
+                        let trouble = match run.failed.get() {
+                            Some(Failed::Shared(trouble)) => Some(*trouble),
+                            // To ask again in the same words brings the same answer.
+                            Some(Failed::OfAsker) if *is_new == IsNew::Begun => {
+                                Some(Trouble::Origin(Why::OriginProtocol))
+                            }
+                            Some(Failed::OfAsker) | None => None,
+                        };
                         self.source = Source::None;
                         self.trouble(trouble)?;
                     }
@@ -386,7 +397,7 @@ impl SliceReader {
                 self.unreadable = Some(number);
             }
             if let Some((reader, run)) = shared.runs.follow(self.sliced.id, self.offset) {
-                self.source = Source::Fetch(reader, run);
+                self.source = Source::Fetch(reader, run, IsNew::Followed);
                 return Ok(());
             }
             if waited >= WRITTEN_PATIENCE || !shared.disks.is_waiting(key) {
@@ -437,7 +448,7 @@ impl SliceReader {
             };
             // Whoever is slow goes on from disk, and does not keep all of it in memory meanwhile.
             fill.abandon();
-            Fetching { start, len: end - start, fill: Arc::new(fill), trouble: Arc::default() }
+            Fetching { start, len: end - start, fill: Arc::new(fill), failed: Arc::default() }
         };
         let (reader, run, is_new) = shared.runs.follow_or_begin(self.sliced.id, self.offset, begin);
         if let IsNew::Begun = is_new {
@@ -453,7 +464,7 @@ impl SliceReader {
         }
         match reader {
             Some(reader) => {
-                self.source = Source::Fetch(reader, run);
+                self.source = Source::Fetch(reader, run, is_new);
                 Ok(())
             }
             None => self.trouble(None),
@@ -503,6 +514,7 @@ struct Gap {
 }
 
 /// Why a run came to nothing.
+#[derive(Clone, Copy)]
 enum Failed {
     /// For all who want these slices.
     Shared(Trouble),
@@ -512,17 +524,12 @@ enum Failed {
 
 impl Gap {
     async fn fetch(self) {
-        match self.pump(&self.run.fill).await {
-            Ok(()) => {}
-            Err(Failed::OfAsker) => self.run.fill.end(End::Broken),
-            Err(Failed::Shared(trouble)) => {
-                let _first = self.run.trouble.set(trouble);
-                if trouble == Trouble::Outdated {
-                    self.registered.shared.forget_slices(&self.sliced);
-                }
-                self.run.fill.end(End::Broken);
-            }
+        let Err(failed) = self.pump(&self.run.fill).await else { return };
+        let _first = self.run.failed.set(failed);
+        if let Failed::Shared(Trouble::Outdated) = failed {
+            self.registered.shared.forget_slices(&self.sliced);
         }
+        self.run.fill.end(End::Broken);
     }
 
     async fn pump(&self, fill: &Arc<Fill>) -> Result<(), Failed> {
