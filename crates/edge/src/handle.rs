@@ -28,7 +28,7 @@ use crate::loaded::{Loaded, SiteNumbers};
 use crate::origin::{Origins, OriginsShared, probe_origins};
 use crate::purge_log::PurgeLog;
 use crate::purging::{self, PurgeError, PurgeRequest, Receipt};
-use crate::slices::Runs;
+use crate::slices::Stretches;
 use crate::storage::{self, Storage};
 use crate::tiering::Reads;
 use crate::worker::{Epochs, Shared, TICK, Worker};
@@ -171,7 +171,7 @@ impl Edge {
             store,
             disks: Arc::new(disks),
             reads: Reads::new(edge.store.memory.0 as usize),
-            runs: Runs::default(),
+            stretches: Stretches::default(),
             pages: Pages::new().ok(),
             flights: Flights::new(),
             loaded: RwLock::new(loaded),

@@ -23,7 +23,7 @@ use crate::object::Entry;
 use crate::origin::{FetchError, Origins};
 use crate::purge_log::{Positions, PurgeLog};
 use crate::request::{Request, RequestId};
-use crate::slices::Runs;
+use crate::slices::Stretches;
 use crate::tiering::Reads;
 
 /// What all workers of an edge share.
@@ -38,7 +38,7 @@ pub(crate) struct Shared {
     /// Reads from disk that others may follow.
     pub(crate) reads: Reads,
     /// Fetches of parts of bodies that lie on disk.
-    pub(crate) runs: Runs,
+    pub(crate) stretches: Stretches,
     /// Where large bodies lie; `None` where the system has no such files.
     pub(crate) pages: Option<Pages>,
     pub(crate) flights: Flights,
