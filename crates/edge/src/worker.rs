@@ -26,7 +26,7 @@ use crate::origin::{FetchError, Origins};
 use crate::published::{Held, Hold, Published};
 use crate::purge_log::{Positions, PurgeLog};
 use crate::request::{Request, RequestId};
-use crate::slices::Runs;
+use crate::slices::Stretches;
 use crate::tiering::Reads;
 use crate::tls::Tls;
 
@@ -42,7 +42,7 @@ pub(crate) struct Shared {
     /// Reads from disk that others may follow.
     pub(crate) reads: Reads,
     /// Fetches of parts of bodies that lie on disk.
-    pub(crate) runs: Runs,
+    pub(crate) stretches: Stretches,
     /// Where large bodies lie; `None` where the system has no such files.
     pub(crate) pages: Option<Pages>,
     pub(crate) flights: Flights,
