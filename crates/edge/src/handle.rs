@@ -22,6 +22,7 @@ use tokio::runtime::Builder;
 use tokio::task::LocalSet;
 
 use crate::clock::Clock;
+use crate::compress::encoder::Encoder;
 use crate::flight::Flights;
 use crate::listen;
 use crate::loaded::{Loaded, SiteNumbers};
@@ -172,6 +173,7 @@ impl Edge {
             disks: Arc::new(disks),
             reads: Reads::new(edge.store.memory.0 as usize),
             runs: Runs::default(),
+            encoder: Encoder::new(),
             pages: Pages::new().ok(),
             flights: Flights::new(),
             loaded: RwLock::new(loaded),
@@ -192,6 +194,7 @@ impl Edge {
         let memory = Arc::downgrade(&shared);
         // What memory answers for is what a restart must find on disk.
         shared.disks.keep(move |key| memory.upgrade().is_some_and(|shared| shared.store.peek(key).is_some()));
+        Encoder::start(&shared).map_err(StartError::Thread)?;
         let mut by_worker: Vec<Vec<std::net::TcpListener>> = (0..workers).map(|_| Vec::new()).collect();
         let mut addresses = Vec::new();
         for address in listen.unwrap_or(edge.listen) {
@@ -366,6 +369,7 @@ impl Handle {
                 "perigee: the purge log cannot be written: {error}; the last invalidations are forgotten"
             );
         }
+        self.shared.encoder.stop();
         self.shared.disks.close();
         // What was taken away and could not be written down as such would be back after the next start.
         self.shared.distrust_disks(|disks| disks.iter().any(|disk| disk.unwritten_removals > 0));

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use model::rule::RequestView;
 use model::{OriginGroup, Rule, Scheme, Site, Snapshot};
@@ -15,6 +16,8 @@ use crate::request::Request;
 /// A snapshot in force.
 pub(crate) struct Loaded {
     pub(crate) snapshot: Snapshot,
+    /// Tells it from those before it; begins anew after 65,535.
+    pub(crate) version: u16,
     /// By site index: its number for purges, its slot in the metrics.
     sites: Vec<(u32, Slot)>,
 }
@@ -27,6 +30,7 @@ pub(crate) type Held = Rc<Arc<Loaded>>;
 #[derive(Default)]
 pub(crate) struct SiteNumbers {
     numbers: Mutex<HashMap<Box<str>, u32>>,
+    loads: AtomicU16,
 }
 
 impl SiteNumbers {
@@ -49,7 +53,9 @@ impl Loaded {
     pub(crate) fn new(snapshot: Snapshot, numbers: &SiteNumbers, registry: &Registry) -> Self {
         let sites =
             snapshot.sites.iter().map(|site| (numbers.of(&site.name), registry.site(&site.name))).collect();
-        Loaded { snapshot, sites }
+        // Never 0, which is what an object begins with that has not been looked at.
+        let version = numbers.loads.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        Loaded { snapshot, version, sites }
     }
 
     /// Every origin group that the configuration names.

@@ -17,6 +17,7 @@ use store::disk::{DiskStats, Disks, Health};
 use store::{Pages, Tier};
 
 use crate::clock::Clock;
+use crate::compress::encoder::Encoder;
 use crate::flight::Flights;
 use crate::loaded::{Held, Loaded, SiteNumbers};
 use crate::object::Entry;
@@ -39,6 +40,8 @@ pub(crate) struct Shared {
     pub(crate) reads: Reads,
     /// Fetches of parts of bodies that lie on disk.
     pub(crate) runs: Runs,
+    /// Makes encoded copies.
+    pub(crate) encoder: Encoder,
     /// Where large bodies lie; `None` where the system has no such files.
     pub(crate) pages: Option<Pages>,
     pub(crate) flights: Flights,

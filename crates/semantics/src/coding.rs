@@ -287,10 +287,9 @@ fn origin_tag(tag: &[u8]) -> Option<(Vec<u8>, Form)> {
     })
 }
 
-/// Whether preconditions may hold tags of copies: else [`translate`] need not be called.
-pub fn names_copies(request: &Fields) -> bool {
-    let has_suffix = |name| request.get_all(name).any(|value| memchr::memmem::find(value, b"--").is_some());
-    has_suffix("if-none-match") || has_suffix("if-match")
+/// Whether a request compares entity tags: else [`translate`] and [`restore_tags`] need not be called.
+pub fn compares_tags(request: &Fields) -> bool {
+    request.contains("if-none-match") || request.contains("if-match")
 }
 
 /// The request with the tags of copies that its preconditions list turned into the tag of the response that they were made

@@ -115,7 +115,7 @@ fn judged(
     selected: Option<Form>,
 ) -> (Precondition, Option<Form>) {
     let request: Fields = request.iter().copied().collect();
-    assert!(names_copies(&request));
+    assert!(compares_tags(&request));
     let (translated, form) = translate(&request, etag.as_bytes(), &accept(accepted), selected);
     let validators = Validators { etag: Some(etag.as_bytes()), ..Validators::default() };
     let facts = Facts {
