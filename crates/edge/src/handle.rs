@@ -24,20 +24,26 @@ use tokio::task::LocalSet;
 use crate::clock::Clock;
 use crate::compress::encoder::Encoder;
 use crate::flight::Flights;
-use crate::listen;
+use crate::listen::{self, Secure};
 use crate::loaded::{Loaded, SiteNumbers};
 use crate::origin::{Origins, OriginsShared, probe_origins};
+use crate::published::Published;
 use crate::purge_log::PurgeLog;
 use crate::purging::{self, PurgeError, PurgeRequest, Receipt};
 use crate::slices::Runs;
 use crate::storage::{self, Storage};
 use crate::tiering::Reads;
+use crate::tls::{Certificate, Tls, TlsBase};
 use crate::worker::{Epochs, Shared, TICK, Worker};
 
 /// What an edge is given besides its configuration.
 pub struct Options {
     /// Addresses for visitors instead of the configuration's. Port 0 takes a free one: see [`Handle::addresses`].
     pub listen: Option<Vec<SocketAddr>>,
+    /// The same for those who speak TLS.
+    pub listen_tls: Option<Vec<SocketAddr>>,
+    /// The certificates of the configuration's files: [`crate::tls::read_certificates`].
+    pub certificates: Vec<Certificate>,
     /// Where the time comes from.
     pub clock: Clock,
     /// The secret of the cache keys: 16 bytes of chance.
@@ -57,6 +63,8 @@ pub struct Options {
 pub enum StartError {
     /// An address could not be listened on.
     Listen(SocketAddr, io::Error),
+    /// The TLS library refuses.
+    Tls(rustls::Error),
     /// A thread or its runtime could not be made.
     Thread(io::Error),
     /// The purge log could not be opened: without it, a disk's contents cannot be trusted.
@@ -69,6 +77,7 @@ impl std::fmt::Display for StartError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             StartError::Listen(address, _) => write!(f, "cannot listen on {address}"),
+            StartError::Tls(_) => f.write_str("cannot set TLS up"),
             StartError::Thread(_) => f.write_str("cannot start a worker thread"),
             StartError::PurgeLog(path, _) => write!(f, "cannot open the purge log {}", path.display()),
             StartError::Disks(reasons) => write!(f, "cannot open any disk: {reasons}"),
@@ -82,6 +91,7 @@ impl std::error::Error for StartError {
             StartError::Listen(_, error) | StartError::Thread(error) | StartError::PurgeLog(_, error) => {
                 Some(error)
             }
+            StartError::Tls(error) => Some(error),
             StartError::Disks(_) => None,
         }
     }
@@ -95,6 +105,8 @@ pub struct Handle {
     pub(crate) shared: Arc<Shared>,
     origins: Arc<OriginsShared>,
     addresses: Vec<SocketAddr>,
+    addresses_tls: Vec<SocketAddr>,
+    tls_base: TlsBase,
     workers: Mutex<Vec<JoinHandle<()>>>,
     access_log: Option<AccessLog>,
     started: Instant,
@@ -144,7 +156,19 @@ impl Edge {
     /// starts while its origins are down.
     pub fn start(snapshot: Snapshot, options: Options) -> Result<Handle, StartError> {
         let edge = snapshot.edge.clone();
-        let Options { listen, clock, key_seed, state, disk_engine, registry, access_log } = options;
+        let Options {
+            listen,
+            listen_tls,
+            certificates,
+            clock,
+            key_seed,
+            state,
+            disk_engine,
+            registry,
+            access_log,
+        } = options;
+        let tls_base = TlsBase::new().map_err(StartError::Tls)?;
+        let tls = Tls::new(&tls_base, &certificates).map_err(StartError::Tls)?;
         let workers = edge.workers.map_or_else(cores, |workers| workers as usize).max(1);
         let site_numbers = SiteNumbers::default();
         let loaded = Arc::new(Loaded::new(snapshot, &site_numbers, &registry));
@@ -176,8 +200,8 @@ impl Edge {
             encoder: Encoder::new(),
             pages: Pages::new().ok(),
             flights: Flights::new(),
-            loaded: RwLock::new(loaded),
-            loaded_version: AtomicU64::new(0),
+            loaded: Published::new(loaded),
+            tls: Published::new(Arc::new(tls)),
             site_numbers,
             epochs: Epochs::new(),
             fill_bytes: AtomicU64::new(0),
@@ -194,15 +218,21 @@ impl Edge {
         let memory = Arc::downgrade(&shared);
         // What memory answers for is what a restart must find on disk.
         shared.disks.keep(move |key| memory.upgrade().is_some_and(|shared| shared.store.peek(key).is_some()));
+        let mut by_worker: Vec<Vec<(std::net::TcpListener, Secure)>> =
+            (0..workers).map(|_| Vec::new()).collect();
+        let mut bind = |addresses: Vec<SocketAddr>, secure| {
+            let bound = addresses.into_iter().map(|address| {
+                let sockets =
+                    listen::bind(address, workers).map_err(|error| StartError::Listen(address, error))?;
+                let bound = sockets.first().and_then(|socket| socket.local_addr().ok());
+                by_worker.iter_mut().zip(sockets).for_each(|(worker, socket)| worker.push((socket, secure)));
+                Ok(bound.unwrap_or(address))
+            });
+            bound.collect::<Result<Vec<_>, _>>()
+        };
+        let addresses = bind(listen.unwrap_or(edge.listen), Secure::Plain)?;
+        let addresses_tls = bind(listen_tls.unwrap_or(edge.listen_tls), Secure::Tls)?;
         Encoder::start(&shared).map_err(StartError::Thread)?;
-        let mut by_worker: Vec<Vec<std::net::TcpListener>> = (0..workers).map(|_| Vec::new()).collect();
-        let mut addresses = Vec::new();
-        for address in listen.unwrap_or(edge.listen) {
-            let sockets =
-                listen::bind(address, workers).map_err(|error| StartError::Listen(address, error))?;
-            addresses.extend(sockets.first().and_then(|socket| socket.local_addr().ok()));
-            by_worker.iter_mut().zip(sockets).for_each(|(worker, socket)| worker.push(socket));
-        }
         let cores = core_affinity::get_core_ids().filter(|cores| workers > 1 && cores.len() >= workers);
         let mut threads = Vec::with_capacity(workers);
         for (index, listeners) in by_worker.into_iter().enumerate() {
@@ -223,6 +253,8 @@ impl Edge {
             shared,
             origins,
             addresses,
+            addresses_tls,
+            tls_base,
             workers: Mutex::new(threads),
             access_log,
             started: Instant::now(),
@@ -237,7 +269,7 @@ async fn work(
     shared: Arc<Shared>,
     origins: Arc<OriginsShared>,
     observer: Observer,
-    listeners: Vec<std::net::TcpListener>,
+    listeners: Vec<(std::net::TcpListener, Secure)>,
     index: usize,
 ) {
     let id_seed = u64::from_le_bytes(shared.seed.0[..8].try_into().unwrap_or_default())
@@ -254,8 +286,8 @@ async fn work(
     let prober = (index == 0).then(|| tokio::task::spawn_local(probe_origins(origins)));
     let accepting: Vec<_> = listeners
         .into_iter()
-        .filter_map(|listener| tokio::net::TcpListener::from_std(listener).ok())
-        .map(|listener| tokio::task::spawn_local(listen::accept(worker.clone(), listener)))
+        .filter_map(|(listener, secure)| Some((tokio::net::TcpListener::from_std(listener).ok()?, secure)))
+        .map(|(listener, secure)| tokio::task::spawn_local(listen::accept(worker.clone(), listener, secure)))
         .collect();
     while !worker.is_draining() {
         tokio::time::sleep(TICK).await;
@@ -280,6 +312,22 @@ impl Handle {
         &self.addresses
     }
 
+    /// The addresses that visitors connect to by TLS.
+    pub fn addresses_tls(&self) -> &[SocketAddr] {
+        &self.addresses_tls
+    }
+
+    /// Puts other certificates in force: handshakes that start from now on see them; connections that stand are not
+    /// touched.
+    ///
+    /// # Errors
+    /// Those of the TLS library; the old ones stay in force.
+    pub fn replace_certificates(&self, certificates: &[Certificate]) -> Result<(), rustls::Error> {
+        let tls = Tls::new(&self.tls_base, certificates)?;
+        self.shared.tls.replace(Arc::new(tls));
+        Ok(())
+    }
+
     /// The edge's clock: a manual one can be moved by it.
     pub fn clock(&self) -> &Clock {
         &self.shared.clock
@@ -297,15 +345,14 @@ impl Handle {
         self.shared.store.resize(snapshot.edge.store.memory.0 as usize);
         let loaded = Arc::new(Loaded::new(snapshot, &self.shared.site_numbers, &self.shared.registry));
         let troubles = self.origins.configure(loaded.origin_groups());
-        *self.shared.loaded.write() = loaded;
-        self.shared.loaded_version.fetch_add(1, Ordering::Release);
+        self.shared.loaded.replace(loaded);
         self.shared.registry.count_reload(self.shared.clock.wall());
         troubles
     }
 
     /// The configuration in force.
     pub fn with_snapshot<T>(&self, look: impl FnOnce(&Snapshot) -> T) -> T {
-        look(&self.shared.loaded.read().clone().snapshot)
+        look(&self.shared.loaded.get().snapshot)
     }
 
     /// Purges. When this returns, no request that starts later is answered with what the purge matches, by any worker.

@@ -31,7 +31,9 @@ mod lookup;
 mod meta;
 mod object;
 mod origin;
+mod pieces;
 mod proxy_protocol;
+mod published;
 mod purge_log;
 mod purging;
 mod refusal;
@@ -40,6 +42,7 @@ mod serve;
 mod slices;
 mod storage;
 mod tiering;
+pub mod tls;
 mod worker;
 
 pub use clock::Clock;

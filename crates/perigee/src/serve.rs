@@ -56,6 +56,9 @@ pub(crate) struct Serve {
     /// Address for visitors; may be given several times [default: the configuration's, else 127.0.0.1:8080]
     #[arg(long, value_name = "HOST:PORT", value_parser = parse_address)]
     listen: Vec<SocketAddr>,
+    /// Address for visitors who speak TLS; may be given several times [default: the configuration's]
+    #[arg(long, value_name = "HOST:PORT", value_parser = parse_address, requires = "config")]
+    listen_tls: Vec<SocketAddr>,
     /// Address of the admin API and of /metrics, or off [default: the configuration's, else 127.0.0.1:9090]
     #[arg(long, value_name = "HOST:PORT", value_parser = parse_admin)]
     admin: Option<AdminAt>,
@@ -107,6 +110,8 @@ impl Serve {
         let registry = Registry::new(BuildInfo { version: env!("CARGO_PKG_VERSION"), commit });
         let options = Options {
             listen: (!self.listen.is_empty()).then(|| self.listen.clone()),
+            listen_tls: (!self.listen_tls.is_empty()).then(|| self.listen_tls.clone()),
+            certificates: read.certificates,
             clock: Clock::system(),
             key_seed: state.key_seed()?,
             state: Some(state.path().to_owned()),
@@ -119,6 +124,7 @@ impl Serve {
                 format!("{error}: {cause}"),
                 "is it in use? Choose another address with --listen HOST:PORT",
             ),
+            StartError::Tls(cause) => Failure::new(format!("{error}: {cause}"), "report it: it should not happen"),
             StartError::Thread(cause) => {
                 Failure::new(format!("{error}: {cause}"), "look at the limits of this user")
             }
@@ -168,6 +174,9 @@ impl Serve {
         eprintln!("perigee {} is serving, {before}", env!("CARGO_PKG_VERSION"));
         for address in handle.addresses() {
             eprintln!("  visitors  http://{}/", reachable(*address));
+        }
+        for address in handle.addresses_tls() {
+            eprintln!("  visitors  https://{}/", reachable(*address));
         }
         if let Some(admin) = admin {
             let address = admin.address();

@@ -48,6 +48,8 @@ fn world_before(origin: &str) -> World {
     snapshot.edge.workers = Some(1);
     let options = Options {
         listen: Some(vec![any_port()]),
+        listen_tls: None,
+        certificates: Vec::new(),
         clock: Clock::system(),
         key_seed: [7; 16],
         state: None,
