@@ -22,6 +22,7 @@ use tokio::runtime::Builder;
 use tokio::task::LocalSet;
 
 use crate::clock::Clock;
+use crate::compress::encoder::Encoder;
 use crate::flight::Flights;
 use crate::listen::{self, Secure};
 use crate::loaded::{Loaded, SiteNumbers};
@@ -196,6 +197,7 @@ impl Edge {
             disks: Arc::new(disks),
             reads: Reads::new(edge.store.memory.0 as usize),
             stretches: Stretches::default(),
+            encoder: Encoder::new(),
             pages: Pages::new().ok(),
             flights: Flights::new(),
             loaded: Published::new(loaded),
@@ -230,6 +232,7 @@ impl Edge {
         };
         let addresses = bind(listen.unwrap_or(edge.listen), Secure::Plain)?;
         let addresses_tls = bind(listen_tls.unwrap_or(edge.listen_tls), Secure::Tls)?;
+        Encoder::start(&shared).map_err(StartError::Thread)?;
         let cores = core_affinity::get_core_ids().filter(|cores| workers > 1 && cores.len() >= workers);
         let mut threads = Vec::with_capacity(workers);
         for (index, listeners) in by_worker.into_iter().enumerate() {
@@ -413,6 +416,7 @@ impl Handle {
                 "perigee: the purge log cannot be written: {error}; the last invalidations are forgotten"
             );
         }
+        self.shared.encoder.stop();
         self.shared.disks.close();
         // What was taken away and could not be written down as such would be back after the next start.
         self.shared.distrust_disks(|disks| disks.iter().any(|disk| disk.unwritten_removals > 0));

@@ -19,6 +19,7 @@ use store::disk::{DiskStats, Disks, Health};
 use store::{Pages, Tier};
 
 use crate::clock::Clock;
+use crate::compress::encoder::Encoder;
 use crate::flight::Flights;
 use crate::loaded::{Loaded, SiteNumbers};
 use crate::object::Entry;
@@ -43,6 +44,8 @@ pub(crate) struct Shared {
     pub(crate) reads: Reads,
     /// Fetches of parts of bodies that lie on disk.
     pub(crate) stretches: Stretches,
+    /// Makes encoded copies.
+    pub(crate) encoder: Encoder,
     /// Where large bodies lie; `None` where the system has no such files.
     pub(crate) pages: Option<Pages>,
     pub(crate) flights: Flights,
