@@ -328,11 +328,6 @@ impl Watch {
         self.expired.get()
     }
 
-    /// Whether the wait is one between two requests.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.idle.get()
-    }
-
     /// Waits for `future`, but not past the deadline: `None` then.
     pub(crate) async fn within<T>(&self, future: impl Future<Output = T>) -> Option<T> {
         let mut future = pin!(future);

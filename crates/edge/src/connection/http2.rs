@@ -161,7 +161,9 @@ impl Streams {
                 (None, Some(Phase::Busy)) => {
                     self.worker.count_limit(Limit::SendTime);
                     connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
-                    return poll_fn(|context| Poll::Ready(drop(connection.poll_accept(context)))).await;
+                    // Once more, so that the reason is said.
+                    poll_fn(|context| Poll::Ready(connection.poll_accept(context).is_ready())).await;
+                    return;
                 }
                 (None, Some(Phase::Idle) | None) => {
                     if !self.worker.is_draining() {
