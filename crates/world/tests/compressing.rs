@@ -427,6 +427,13 @@ fn long_bodies_are_encoded_whole_wherever_they_lie() {
     }
 }
 
+/// The value of a series of the metrics.
+fn metric(play: &mut Play, series: &str) -> f64 {
+    let text = play.handle().registry().render();
+    let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    line.map_or(0.0, |value| value.parse().expect("a number"))
+}
+
 #[test]
 fn copies_outlive_a_restart_with_a_disk() {
     let body = css(16, 200);
@@ -437,9 +444,35 @@ fn copies_outlive_a_restart_with_a_disk() {
     });
     let client = play.visitor();
     ask_for_tag(&client, "/a.css", "br", "\"abc--br\"");
+    let made = "perigee_copies_made_total{coding=\"br\",effort=\"quick\"}";
+    assert_eq!(metric(&mut play, made), 1.0);
     play.written().restart();
     let client = play.visitor();
     let answer = ask_for_tag(&client, "/a.css", "br", "\"abc--br\"");
     assert_eq!(decoded(&answer), body.as_bytes());
     play.origin_saw(1);
+    assert_eq!(metric(&mut play, made), 0.0, "it was read from disk");
+}
+
+#[test]
+fn the_same_content_under_several_keys_is_encoded_once() {
+    let body = css(17, 200);
+    let mut play = play();
+    play.origin(|o| {
+        for target in ["/a.css", "/a.css?v=2"] {
+            let reply = o.get(target).header("Content-Type", "text/css").header("ETag", "\"abc\"");
+            reply.header("Cache-Control", "max-age=600").body(&body);
+        }
+    });
+    let client = play.visitor();
+    for target in ["/a.css", "/a.css?v=2"] {
+        let answer = ask_for_tag(&client, target, "br", "\"abc--br\"");
+        assert_eq!(decoded(&answer), body.as_bytes());
+    }
+    assert_eq!(metric(&mut play, "perigee_copies_made_total{coding=\"br\",effort=\"quick\"}"), 1.0);
+    wait_until("both to be counted", || {
+        metric(&mut play, "perigee_encoded_responses_total{site=\"site\",coding=\"br\"}") == 2.0
+    });
+    let saved = metric(&mut play, "perigee_saved_body_bytes_total{site=\"site\"}");
+    assert!(saved > body.len() as f64, "{saved}");
 }
