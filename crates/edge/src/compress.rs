@@ -65,7 +65,11 @@ impl Copies {
         Copies {
             verdict: AtomicU16::new(0),
             state: AtomicU16::new(state & !0x1f | ready),
-            digest: self.digest.each_ref().map(|quarter| quarter.load(Ordering::Relaxed).into()),
+            digest: self.digest.each_ref().map(|quarter| match ready {
+                // It may be half written.
+                0 => AtomicU32::new(0),
+                _ => quarter.load(Ordering::Relaxed).into(),
+            }),
         }
     }
 
@@ -217,7 +221,8 @@ pub(crate) fn held(shared: &Shared, at: &RuleAt, stored: &Stored) -> Option<Vec<
 
 /// [`is_encoded`], looked up.
 fn is_stored_encoded(at: &RuleAt, stored: &Stored) -> bool {
-    let version = at.loaded.version & ((1 << VERSION_BITS) - 1);
+    // Never 0, with which every object begins.
+    let version = at.loaded.version % ((1 << VERSION_BITS) - 1) + 1;
     if let Some(verdict) = stored.copies.verdict(version) {
         return verdict;
     }
@@ -233,7 +238,8 @@ fn is_allowed(compress: &Compress, form: Form) -> bool {
 }
 
 fn ask(worker: &Worker, at: &RuleAt, request: &Request, stored: &Object, form: Form) {
-    if !stored.copies.ask(form) {
+    // What was just read from disk is not what the next request finds.
+    if stored.is_as_read() || !stored.copies.ask(form) {
         return;
     }
     let asked =

@@ -2,6 +2,8 @@
 //! content that has been replaced. RFC 9110 §8.8.3, §12.5.3, §13, §14; RFC 9111 §4.1, §5.2.2.6.
 
 use std::io::Read;
+use std::sync::RwLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use world::play;
 use world::play::{Answer, Client, DISK_EVERYWHERE, Play, content, wait_until};
@@ -256,6 +258,59 @@ fn no_copy_of_what_was_purged_is_ever_sent() {
         }
     }
     play.origin_saw(40);
+}
+
+#[test]
+fn what_is_being_encoded_while_it_is_purged_reaches_no_visitor() {
+    const VERSIONS: u64 = 25;
+    let body = |version: u64| format!("/* {version} */\n{}", css(version, 60));
+    let mut play = play();
+    let client = play.visitor();
+    // What visitors may get: a purge that overtakes a fetch would make the origin be asked once more than it foresaw.
+    let (current, is_over) = (RwLock::new(0), AtomicBool::new(false));
+    let script = |play: &mut Play, version: u64| {
+        play.origin(|o| {
+            let reply = o.get("/a.css").header("Content-Type", "text/css").header("ETag", "\"same\"");
+            reply.header("Cache-Control", "max-age=600").body(body(version));
+        });
+    };
+    let ask = |accept: &str| {
+        let current = current.read().expect("no visitor fails");
+        let answer = client.get("/a.css").header("Accept-Encoding", accept).expect(200);
+        let text = String::from_utf8(decoded(&answer)).expect("text");
+        let version = text[3..].split(' ').next().and_then(|number| number.parse().ok()).expect("a number");
+        assert!(text == body(version) && version == *current, "{version} instead of {current}, {accept}");
+        (version, field(&answer, "content-encoding").is_some())
+    };
+    script(&mut play, 0);
+    ask("identity");
+    std::thread::scope(|scope| {
+        for accept in ["gzip", "br", BROWSER] {
+            let (ask, is_over) = (&ask, &is_over);
+            scope.spawn(move || {
+                while !is_over.load(Ordering::SeqCst) {
+                    ask(accept);
+                }
+            });
+        }
+        // Whatever fails must end the others.
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            for version in 1..=VERSIONS {
+                // Every other time, not before there is a copy to be forgotten.
+                wait_until("the version, or its copy", || {
+                    let (seen, is_copy) = ask("br");
+                    seen == version - 1 && (is_copy || version % 2 == 1)
+                });
+                let mut current = current.write().expect("no visitor fails");
+                script(&mut play, version);
+                play.purge("url http://site.example/a.css");
+                *current = version;
+            }
+        }));
+        is_over.store(true, Ordering::SeqCst);
+        done.expect("all versions come");
+    });
+    play.origin_is_asked(VERSIONS as usize + 1);
 }
 
 #[test]
