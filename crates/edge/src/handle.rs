@@ -32,7 +32,7 @@ use crate::origin::{Origins, OriginsShared, probe_origins};
 use crate::published::Published;
 use crate::purge_log::PurgeLog;
 use crate::purging::{self, PurgeError, PurgeRequest, Receipt};
-use crate::slices::Runs;
+use crate::slices::Stretches;
 use crate::storage::{self, Storage};
 use crate::tiering::Reads;
 use crate::tls::{Certificate, Tls, TlsBase};
@@ -198,7 +198,7 @@ impl Edge {
             store,
             disks: Arc::new(disks),
             reads: Reads::new(edge.store.memory.0 as usize),
-            runs: Runs::default(),
+            stretches: Stretches::default(),
             encoder: Encoder::new(),
             pages: Pages::new().ok(),
             flights: Flights::new(),
