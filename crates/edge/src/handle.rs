@@ -12,9 +12,11 @@ use std::time::{Duration, Instant};
 use model::settings::Eviction;
 use model::{Snapshot, breaker, health};
 use observe::{
-    AccessLog, BreakerReading, DiskReading, Observer, OriginReading, Readings, Registry, TierReading,
+    AccessLog, BreakerReading, CopiesReading, DiskReading, Observer, OriginReading, Readings, Registry,
+    TierReading,
 };
 use parking_lot::{Mutex, RwLock};
+use semantics::coding::Form;
 use semantics::key::KeySeed;
 use store::disk::{DiskStats, EngineKind, Health};
 use store::{Pages, Policy, Tier, TierConfig, TierStats};
@@ -22,7 +24,7 @@ use tokio::runtime::Builder;
 use tokio::task::LocalSet;
 
 use crate::clock::Clock;
-use crate::compress::encoder::Encoder;
+use crate::compress::encoder::{Counts, Encoder};
 use crate::flight::Flights;
 use crate::listen::{self, Secure};
 use crate::loaded::{Loaded, SiteNumbers};
@@ -449,6 +451,8 @@ impl Handle {
                 })
                 .chain(disk_tier(&disks))
                 .collect(),
+                copies: copies_readings(&shared.encoder.counts),
+                copies_not_made: shared.encoder.counts.not_made(),
                 origins: origins
                     .report()
                     .iter()
@@ -474,6 +478,21 @@ impl Handle {
             }
         });
     }
+}
+
+fn copies_readings(counts: &Counts) -> Vec<CopiesReading> {
+    let reading = |form: Form| {
+        let [made, bytes_in, bytes_out, cpu_us] = counts.of_form(form);
+        CopiesReading {
+            coding: form.coding(),
+            is_thorough: form.is_thorough(),
+            made,
+            bytes_in,
+            bytes_out,
+            cpu_us,
+        }
+    };
+    Form::ALL.into_iter().map(reading).collect()
 }
 
 /// All disks together, as one tier; `None` without any.
