@@ -301,7 +301,7 @@ mod tests {
     #[test]
     fn more_sockets_than_fit_beside_one_packet_arrive_in_order_and_listen() {
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        let wanted = [(Kind::Http, address), (Kind::Admin, address)];
+        let wanted = [(Kind::Http, address), (Kind::Https, address)];
         let sockets = Sockets::open(&wanted, Vec::new(), DESCRIPTORS_MAX + 2).unwrap();
         let (old, new) = Channel::pair().unwrap();
         old.send_sockets(&sockets).unwrap();
@@ -316,7 +316,7 @@ mod tests {
             draining: 0,
         };
         old.send(&begin, &[]).unwrap();
-        let addresses = [sockets.addresses(Kind::Http)[0], sockets.addresses(Kind::Admin)[0]];
+        let addresses = [sockets.addresses(Kind::Http)[0], sockets.addresses(Kind::Https)[0]];
         drop((sockets, file));
         let inherited = Inheritance::receive(&new).unwrap();
         assert_eq!(inherited.sockets.len(), 2);
