@@ -1,11 +1,14 @@
-//! From an [`Answer`] to an HTTP/1.1 response head and an access-log event. The stored block goes out as it lies; a
+//! From an [`Answer`] to a response head and an access-log event. The stored block goes out as it lies; a
 //! copy is edited only where a rule, the visitor's Origin or a multipart answer asks for it.
 
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, StatusCode};
 use observe::{Event, Fetch, Slot};
 use semantics::cache_status::{CacheStatus, Handling, write_cache_status};
 use semantics::directives::{ResponseDirectives, Scope};
+use semantics::fields::lines_of;
 use semantics::{Fields, Why};
 
 use crate::answer::{Answer, Body, ContentRange, Head, Note, OriginNote};
@@ -29,16 +32,20 @@ pub(crate) enum Framing {
 
 /// How the content of `answer` is framed towards `request`'s sender. RFC 9112 §6.3.
 fn framing(request: &Request, answer: &Answer) -> Framing {
-    let has_no_content = request.method == Method::Head || matches!(answer.status, 101 | 204 | 304);
     match answer.length {
-        _ if has_no_content => Framing::NoBody,
+        _ if has_no_content(request, answer) => Framing::NoBody,
         Some(_) => Framing::Length,
-        None if request.protocol == Protocol::Http11 => Framing::Chunked,
-        None => Framing::Close,
+        None if request.protocol == Protocol::Http10 => Framing::Close,
+        None => Framing::Chunked,
     }
 }
 
-/// Appends the whole head, with the empty line, and says how the body is framed.
+/// Whether the head is all there is. RFC 9110 §6.4.1.
+pub(crate) fn has_no_content(request: &Request, answer: &Answer) -> bool {
+    request.method == Method::Head || matches!(answer.status, 101 | 204 | 304)
+}
+
+/// Appends the whole HTTP/1.1 head, with the empty line, and says how the body is framed.
 pub(crate) fn write_head(
     out: &mut Vec<u8>,
     worker: &Worker,
@@ -48,6 +55,47 @@ pub(crate) fn write_head(
 ) -> Framing {
     let framing = framing(request, answer);
     h1::write_status_line(out, answer.status);
+    write_fields(out, worker, request, answer);
+    if framing == Framing::Chunked {
+        out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+    }
+    match request.protocol {
+        _ if answer.status == 101 => out.extend_from_slice(b"Connection: Upgrade\r\nUpgrade: websocket\r\n"),
+        _ if close || framing == Framing::Close => out.extend_from_slice(b"Connection: close\r\n"),
+        Protocol::Http10 => out.extend_from_slice(b"Connection: keep-alive\r\n"),
+        Protocol::Http11 | Protocol::Http2 => {}
+    }
+    out.extend_from_slice(b"\r\n");
+    framing
+}
+
+/// The head as HTTP/2 and HTTP/3 send it; `out` lends its room. Values are not copied once more.
+pub(crate) fn response_head(
+    out: &mut Vec<u8>,
+    worker: &Worker,
+    request: &Request,
+    answer: &Answer,
+) -> (http::Response<()>, u64) {
+    write_fields(out, worker, request, answer);
+    let block = Bytes::copy_from_slice(out);
+    out.clear();
+    let mut response = http::Response::new(());
+    *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    for (name, value) in lines_of(&block) {
+        if let Ok(name) = HeaderName::from_bytes(name)
+            && let Ok(mut value) = HeaderValue::from_maybe_shared(block.slice_ref(value))
+        {
+            // No two are alike: in the visitor's table it would only push out what is worth keeping (RFC 7541 §6.2).
+            value.set_sensitive(name == "x-request-id");
+            headers.append(name, value);
+        }
+    }
+    (response, block.len() as u64)
+}
+
+/// Appends the field lines of an answer but for those that concern the connection.
+fn write_fields(out: &mut Vec<u8>, worker: &Worker, request: &Request, answer: &Answer) {
     match (edited_fields(request, answer), &answer.head) {
         (Some(fields), _) => out.extend_from_slice(fields.as_block()),
         (None, Head::Stored(stored)) => out.extend_from_slice(stored.head()),
@@ -83,20 +131,9 @@ pub(crate) fn write_head(
     {
         h1::write_number(out, "Content-Length", length);
     }
-    if framing == Framing::Chunked {
-        out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
-    }
     if answer.rule.as_ref().is_some_and(|at| at.loaded.snapshot.edge.server_timing) {
         write_server_timing(out, request, answer);
     }
-    match request.protocol {
-        _ if answer.status == 101 => out.extend_from_slice(b"Connection: Upgrade\r\nUpgrade: websocket\r\n"),
-        _ if close || framing == Framing::Close => out.extend_from_slice(b"Connection: close\r\n"),
-        Protocol::Http10 => out.extend_from_slice(b"Connection: keep-alive\r\n"),
-        Protocol::Http11 => {}
-    }
-    out.extend_from_slice(b"\r\n");
-    framing
 }
 
 /// The field lines of the answer where they differ from those of its head; `None` where they don't.

@@ -25,9 +25,10 @@ use tokio::task::LocalSet;
 use crate::clock::Clock;
 use crate::flight::Flights;
 use crate::handover::{Channel, Message};
-use crate::listen;
+use crate::listen::{self, Secure};
 use crate::loaded::{Loaded, SiteNumbers};
 use crate::origin::{Origins, OriginsShared, probe_origins};
+use crate::published::Published;
 use crate::purge_log::PurgeLog;
 use crate::purging::{self, PurgeError, PurgeRequest, Receipt};
 use crate::slices::Runs;
@@ -35,12 +36,17 @@ use crate::sockets::{Kind, Sockets};
 use crate::storage::{self, Place, Storage};
 use crate::succession::{self, Ask, Invalidation, Succession};
 use crate::tiering::Reads;
+use crate::tls::{Certificate, Tls, TlsBase};
 use crate::worker::{Epochs, Shared, TICK, Worker};
 
 /// What an edge is given besides its configuration.
 pub struct Options {
     /// Addresses for visitors instead of the configuration's. Port 0 takes a free one: see [`Handle::addresses`].
     pub listen: Option<Vec<SocketAddr>>,
+    /// The same for those who speak TLS.
+    pub listen_tls: Option<Vec<SocketAddr>>,
+    /// The certificates of the configuration's files: [`crate::tls::read_certificates`].
+    pub certificates: Vec<Certificate>,
     /// Sockets that have been opened, or passed on, instead of either.
     pub sockets: Option<Sockets>,
     /// Where the time comes from.
@@ -72,6 +78,8 @@ pub struct Predecessor {
 pub enum StartError {
     /// An address could not be listened on.
     Listen(SocketAddr, io::Error),
+    /// The TLS library refuses.
+    Tls(rustls::Error),
     /// A thread or its runtime could not be made.
     Thread(io::Error),
     /// The purge log could not be opened: without it, a disk's contents cannot be trusted.
@@ -84,6 +92,7 @@ impl std::fmt::Display for StartError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             StartError::Listen(address, _) => write!(f, "cannot listen on {address}"),
+            StartError::Tls(_) => f.write_str("cannot set TLS up"),
             StartError::Thread(_) => f.write_str("cannot start a worker thread"),
             StartError::PurgeLog(path, _) => write!(f, "cannot open the purge log {}", path.display()),
             StartError::Disks(reasons) => write!(f, "cannot open any disk: {reasons}"),
@@ -97,6 +106,7 @@ impl std::error::Error for StartError {
             StartError::Listen(_, error) | StartError::Thread(error) | StartError::PurgeLog(_, error) => {
                 Some(error)
             }
+            StartError::Tls(error) => Some(error),
             StartError::Disks(_) => None,
         }
     }
@@ -116,6 +126,8 @@ pub struct Handle {
     /// To be passed on.
     sockets: Mutex<Sockets>,
     storage: Place,
+    addresses_tls: Vec<SocketAddr>,
+    tls_base: TlsBase,
     workers: Mutex<Vec<JoinHandle<()>>>,
     access_log: Option<Arc<AccessLog>>,
     /// When what drains is cut.
@@ -170,6 +182,8 @@ impl Edge {
         let Options {
             listen,
             sockets,
+            listen_tls,
+            certificates,
             clock,
             key_seed,
             state,
@@ -178,6 +192,8 @@ impl Edge {
             access_log,
             predecessor,
         } = options;
+        let tls_base = TlsBase::new().map_err(StartError::Tls)?;
+        let tls = Tls::new(&tls_base, &certificates).map_err(StartError::Tls)?;
         let workers = workers(&edge);
         let site_numbers = SiteNumbers::default();
         let loaded = Arc::new(Loaded::new(snapshot, &site_numbers, &registry));
@@ -214,8 +230,8 @@ impl Edge {
             runs: Runs::default(),
             pages: Pages::new().ok(),
             flights: Flights::new(),
-            loaded: RwLock::new(loaded),
-            loaded_version: AtomicU64::new(0),
+            loaded: Published::new(loaded),
+            tls: Published::new(Arc::new(tls)),
             site_numbers,
             epochs: Epochs::new(),
             fill_bytes: AtomicU64::new(0),
@@ -239,15 +255,23 @@ impl Edge {
         // What memory answers for is what a restart must find on disk.
         shared.disks.keep(move |key| memory.upgrade().is_some_and(|shared| shared.store.peek(key).is_some()));
         let open = || {
-            let wanted: Vec<_> =
-                listen.unwrap_or(edge.listen).into_iter().map(|address| (Kind::Http, address)).collect();
+            let (plain, tls) = (listen.unwrap_or(edge.listen), listen_tls.unwrap_or(edge.listen_tls));
+            let plain = plain.into_iter().map(|address| (Kind::Http, address));
+            let wanted: Vec<_> = plain.chain(tls.into_iter().map(|address| (Kind::Https, address))).collect();
             Sockets::open(&wanted, Vec::new(), workers)
         };
         let sockets = sockets
             .map_or_else(open, Ok)
             .map_err(|(_, address, error)| StartError::Listen(address, error))?;
-        let addresses = sockets.addresses(Kind::Http);
-        let by_worker = sockets.deal(Kind::Http, workers).map_err(StartError::Thread)?;
+        let (addresses, addresses_tls) = (sockets.addresses(Kind::Http), sockets.addresses(Kind::Https));
+        let mut by_worker: Vec<Vec<(std::net::TcpListener, Secure)>> =
+            (0..workers).map(|_| Vec::new()).collect();
+        for (kind, secure) in [(Kind::Http, Secure::Plain), (Kind::Https, Secure::Tls)] {
+            let dealt = sockets.deal(kind, workers).map_err(StartError::Thread)?;
+            by_worker.iter_mut().zip(dealt).for_each(|(worker, dealt)| {
+                worker.extend(dealt.into_iter().map(|socket| (socket, secure)));
+            });
+        }
         let access_log = access_log.map(Arc::new);
         let cores = core_affinity::get_core_ids().filter(|cores| workers > 1 && cores.len() >= workers);
         let mut threads = Vec::with_capacity(workers);
@@ -271,6 +295,8 @@ impl Edge {
             addresses,
             sockets: Mutex::new(sockets),
             storage: place,
+            addresses_tls,
+            tls_base,
             workers: Mutex::new(threads),
             access_log,
             deadline: Arc::default(),
@@ -286,7 +312,7 @@ async fn work(
     shared: Arc<Shared>,
     origins: Arc<OriginsShared>,
     observer: Observer,
-    listeners: Vec<std::net::TcpListener>,
+    listeners: Vec<(std::net::TcpListener, Secure)>,
     index: usize,
 ) {
     let id_seed = u64::from_le_bytes(shared.seed.0[..8].try_into().unwrap_or_default())
@@ -303,8 +329,8 @@ async fn work(
     let prober = (index == 0).then(|| tokio::task::spawn_local(probe_origins(origins)));
     let accepting: Vec<_> = listeners
         .into_iter()
-        .filter_map(|listener| tokio::net::TcpListener::from_std(listener).ok())
-        .map(|listener| tokio::task::spawn_local(listen::accept(worker.clone(), listener)))
+        .filter_map(|(listener, secure)| Some((tokio::net::TcpListener::from_std(listener).ok()?, secure)))
+        .map(|(listener, secure)| tokio::task::spawn_local(listen::accept(worker.clone(), listener, secure)))
         .collect();
     while !worker.is_draining() {
         tokio::time::sleep(TICK).await;
@@ -336,6 +362,22 @@ impl Handle {
         &self.addresses
     }
 
+    /// The addresses that visitors connect to by TLS.
+    pub fn addresses_tls(&self) -> &[SocketAddr] {
+        &self.addresses_tls
+    }
+
+    /// Puts other certificates in force: handshakes that start from now on see them; connections that stand are not
+    /// touched.
+    ///
+    /// # Errors
+    /// Those of the TLS library; the old ones stay in force.
+    pub fn replace_certificates(&self, certificates: &[Certificate]) -> Result<(), rustls::Error> {
+        let tls = Tls::new(&self.tls_base, certificates)?;
+        self.shared.tls.replace(Arc::new(tls));
+        Ok(())
+    }
+
     /// The edge's clock: a manual one can be moved by it.
     pub fn clock(&self) -> &Clock {
         &self.shared.clock
@@ -353,15 +395,14 @@ impl Handle {
         self.shared.store.resize(snapshot.edge.store.memory.0 as usize);
         let loaded = Arc::new(Loaded::new(snapshot, &self.shared.site_numbers, &self.shared.registry));
         let troubles = self.origins.configure(loaded.origin_groups());
-        *self.shared.loaded.write() = loaded;
-        self.shared.loaded_version.fetch_add(1, Ordering::Release);
+        self.shared.loaded.replace(loaded);
         self.shared.registry.count_reload(self.shared.clock.wall());
         troubles
     }
 
     /// The configuration in force.
     pub fn with_snapshot<T>(&self, look: impl FnOnce(&Snapshot) -> T) -> T {
-        look(&self.shared.loaded.read().clone().snapshot)
+        look(&self.shared.loaded.get().snapshot)
     }
 
     /// Purges. When this returns, no request that starts later is answered with what the purge matches, by any worker.

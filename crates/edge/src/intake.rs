@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
+use http::header::{COOKIE, HOST};
 use semantics::request_rules::{Body, Form, Version, check_request};
 use semantics::{Fields, hop};
 
@@ -44,6 +45,7 @@ pub(crate) fn request(
     let version = match protocol {
         Protocol::Http10 => Version::Http10,
         Protocol::Http11 => Version::Http11,
+        Protocol::Http2 => Version::Http2,
     };
     let checked = check_request(method.as_bytes(), target.as_bytes(), version, &fields);
     let checked = checked.map_err(|refused| Refusal::Rule(refused.status(), refused.sentence()))?;
@@ -101,6 +103,62 @@ pub(crate) fn request(
         received_bytes: head_len.into(),
     };
     Ok(Intake { request, framing, keep_alive, expects_continue })
+}
+
+/// The same for a head that came apart already, as HTTP/2 and HTTP/3 have it. `ends` says that nothing follows it.
+pub(crate) fn request_of_parts(
+    worker: &Worker,
+    parts: &http::request::Parts,
+    ends: bool,
+    protocol: Protocol,
+    visitor: &Visitor,
+    started: Instant,
+) -> Result<Intake, Refusal> {
+    let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
+    let authority = parts.uri.authority().map(|authority| authority.as_str());
+    let bytes =
+        parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum::<usize>();
+    let head_len = (bytes + target.len() + authority.map_or(0, str::len)) as u64;
+    let limits = worker.limits();
+    if head_len > limits.header_bytes_max.0 {
+        return Err(Refusal::HeadTooLarge(limits.header_bytes_max.0));
+    }
+    let mut fields = Fields::with_capacity(parts.headers.len() + 1, bytes + 32);
+    if let Some(authority) = authority {
+        // RFC 9113 §8.3.1: a Host that differs is not to be believed, and not to be passed on.
+        if parts.headers.get_all(HOST).iter().any(|host| host.as_bytes() != authority.as_bytes()) {
+            return Err(Refusal::Syntax("Host and :authority differ"));
+        }
+        fields.append_unchecked(b"host", authority.as_bytes());
+    }
+    let mut cookies = Vec::new();
+    for (name, value) in &parts.headers {
+        let value = semantics::fields::trim(value.as_bytes());
+        match *name {
+            HOST if authority.is_some() => {}
+            // RFC 9113 §8.2.3: split for compression, and one line again for everybody else.
+            COOKIE => {
+                if !cookies.is_empty() {
+                    cookies.extend_from_slice(b"; ");
+                }
+                cookies.extend_from_slice(value);
+            }
+            _ => fields.append_unchecked(name.as_str().as_bytes(), value),
+        }
+    }
+    if !cookies.is_empty() {
+        fields.append_unchecked(b"cookie", &cookies);
+    }
+    let head = Head { method: parts.method.as_str(), target, protocol, fields };
+    let mut intake = request(worker, head, visitor, head_len, started)?;
+    if intake.framing == Framing::None && !ends {
+        // Its end tells its length.
+        intake.framing = Framing::Chunked;
+        intake.request.has_body = true;
+    } else if ends && intake.framing != Framing::None {
+        return Err(Refusal::Syntax("the content is shorter than Content-Length says"));
+    }
+    Ok(intake)
 }
 
 /// Whether a request wants to switch to WebSocket (RFC 6455 §4.1).

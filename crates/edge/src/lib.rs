@@ -31,7 +31,9 @@ mod lookup;
 mod meta;
 mod object;
 mod origin;
+mod pieces;
 mod proxy_protocol;
+mod published;
 mod purge_log;
 mod purging;
 mod refusal;
@@ -42,6 +44,7 @@ pub mod sockets;
 mod storage;
 mod succession;
 mod tiering;
+pub mod tls;
 mod worker;
 
 pub use clock::Clock;

@@ -19,6 +19,13 @@ const BACKLOG: i32 = 4096;
 /// How long a worker stops taking connections when it has run out of file descriptors.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 
+/// Whether visitors of an address speak TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Secure {
+    Plain,
+    Tls,
+}
+
 /// Opens `count` sockets on one address. Port 0 becomes one free port for all of them.
 pub(crate) fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
     // Sharing a port between our workers must not share it with another process: visitors would be split over two
@@ -49,7 +56,7 @@ pub(crate) fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListe
 }
 
 /// Takes connections until the edge stops.
-pub(crate) async fn accept(worker: Rc<Worker>, listener: tokio::net::TcpListener) {
+pub(crate) async fn accept(worker: Rc<Worker>, listener: tokio::net::TcpListener, secure: Secure) {
     while !worker.is_draining() {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -73,12 +80,12 @@ pub(crate) async fn accept(worker: Rc<Worker>, listener: tokio::net::TcpListener
             continue;
         }
         let _ = stream.set_nodelay(true);
-        tokio::task::spawn_local(hold(worker.clone(), stream, peer));
+        tokio::task::spawn_local(hold(worker.clone(), stream, peer, secure));
     }
 }
 
 /// Serves a connection and counts it while it is open, also if serving it panics.
-async fn hold(worker: Rc<Worker>, stream: tokio::net::TcpStream, peer: SocketAddr) {
+async fn hold(worker: Rc<Worker>, stream: tokio::net::TcpStream, peer: SocketAddr, secure: Secure) {
     struct Open(Rc<Worker>);
     impl Drop for Open {
         fn drop(&mut self) {
@@ -88,5 +95,5 @@ async fn hold(worker: Rc<Worker>, stream: tokio::net::TcpStream, peer: SocketAdd
     }
     worker.observer.connection_opened();
     let open = Open(worker);
-    connection::serve(open.0.clone(), stream, peer).await;
+    connection::serve(open.0.clone(), stream, peer, secure).await;
 }

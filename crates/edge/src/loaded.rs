@@ -2,14 +2,13 @@
 //! metrics know a site. Those outlive a reload, whatever the order of sites in the file.
 
 use std::collections::HashMap;
-use std::rc::Rc;
-use std::sync::Arc;
 
 use model::rule::RequestView;
 use model::{OriginGroup, Rule, Scheme, Site, Snapshot};
 use observe::{Registry, Slot};
 use parking_lot::Mutex;
 
+use crate::published::Held;
 use crate::request::Request;
 
 /// A snapshot in force.
@@ -18,10 +17,6 @@ pub(crate) struct Loaded {
     /// By site index: its number for purges, its slot in the metrics.
     sites: Vec<(u32, Slot)>,
 }
-
-/// A configuration as the requests of one worker hold it: counted by the worker alone, so that workers don't fight over
-/// one reference count with each request.
-pub(crate) type Held = Rc<Arc<Loaded>>;
 
 /// Gives each site name one number for the life of the edge.
 #[derive(Default)]
@@ -63,7 +58,7 @@ impl Loaded {
 /// Which rule of which site decides about a request, in the configuration that the request holds to its end.
 #[derive(Clone)]
 pub(crate) struct RuleAt {
-    pub(crate) loaded: Held,
+    pub(crate) loaded: Held<Loaded>,
     site: usize,
     /// The rule's index in the site's list; one past its end for the defaults.
     pub(crate) rule: usize,
@@ -71,7 +66,7 @@ pub(crate) struct RuleAt {
 
 impl RuleAt {
     /// The rule for `request`; `None` when no site has its host.
-    pub(crate) fn of(loaded: Held, request: &Request) -> Option<Self> {
+    pub(crate) fn of(loaded: Held<Loaded>, request: &Request) -> Option<Self> {
         let site = loaded.snapshot.site_for(&request.host)?;
         let (site, rule) = (site.index, site.match_rule(&view(request)).index);
         Some(RuleAt { loaded, site, rule })

@@ -287,7 +287,7 @@ impl Stored {
     }
 
     /// The pages of a body that lies in some.
-    pub(crate) fn pages(&self) -> Option<&Run> {
+    pub(crate) fn pages(&self) -> Option<&Arc<Run>> {
         match self.rest() {
             Rest::Pages(run) => Some(run),
             Rest::Nothing | Rest::Blocks(..) | Rest::Parts(_) | Rest::Sliced(_) => None,

@@ -46,6 +46,7 @@ use shared::OriginState;
 
 pub(crate) use body::{BodyPart, OriginBody, RequestBody};
 pub(crate) use error::{FetchError, FetchErrorKind, Phase, Sent};
+pub(crate) use exchange::{fields_of, header_map};
 pub(crate) use probe::probe_origins;
 pub(crate) use shared::OriginsShared;
 

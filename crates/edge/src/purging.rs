@@ -107,7 +107,7 @@ impl std::error::Error for PurgeError {}
 /// Puts a purge in force: after this returns, no request that starts later is answered with what it matches, also not by a
 /// process before this one that has not ended yet.
 pub(crate) fn purge(shared: &Shared, request: &PurgeRequest) -> Result<Receipt, PurgeError> {
-    let loaded = shared.loaded.read().clone();
+    let loaded = shared.loaded.get();
     let targets = targets(shared, &loaded, &request.target)?;
     let kind = if request.soft { Kind::Soft } else { Kind::Hard };
     let sites =

@@ -1,5 +1,4 @@
-//! One request as the flow sees it, whatever protocol brought it. HTTP/1.1 builds it from bytes ([`crate::h1`]);
-//! HTTP/2 and HTTP/3 will build it from their own heads.
+//! One request as the flow sees it, whatever protocol brought it: [`crate::intake`] makes it.
 
 use std::cell::Cell;
 use std::net::IpAddr;
@@ -121,6 +120,8 @@ pub(crate) enum Protocol {
     Http10,
     /// HTTP/1.1.
     Http11,
+    /// HTTP/2.
+    Http2,
 }
 
 impl Protocol {
@@ -129,6 +130,7 @@ impl Protocol {
         match self {
             Protocol::Http10 => "HTTP/1.0",
             Protocol::Http11 => "HTTP/1.1",
+            Protocol::Http2 => "HTTP/2",
         }
     }
 }

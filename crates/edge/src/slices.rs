@@ -15,7 +15,6 @@ use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use semantics::Why;
 use semantics::range::{self, ContentRange, Span};
@@ -28,6 +27,7 @@ use crate::flight::{End, Fill, FillParts, FillReader, Flight, Unread};
 use crate::loaded::RuleAt;
 use crate::object::{Item, Object, Sliced};
 use crate::origin::OriginResponse;
+use crate::pieces::Piece;
 use crate::request::Request;
 use crate::tiering::{Cutter, SLICE_BYTES, has_strong_validator};
 use crate::worker::{Shared, Worker};
@@ -181,22 +181,6 @@ pub(crate) struct SliceReader {
     troubles: u32,
     /// A slice that could not be read: not to be read again.
     unreadable: Option<u64>,
-}
-
-/// Bytes to be sent next.
-pub(crate) enum Piece {
-    Bytes(Bytes),
-    /// Bytes `.1..(.2)` of pages that a socket takes without a copy.
-    Pages(Arc<Run>, u64, u64),
-}
-
-impl Piece {
-    fn len(&self) -> u64 {
-        match self {
-            Piece::Bytes(bytes) => bytes.len() as u64,
-            Piece::Pages(_, start, end) => end - start,
-        }
-    }
 }
 
 enum Source {

@@ -73,12 +73,11 @@ impl Sockets {
         mut passed: Vec<Bound>,
         workers: usize,
     ) -> Result<Self, (Kind, SocketAddr, io::Error)> {
-        let mut all = Vec::new();
+        let is_off = |kind| kind == Kind::Admin && !wanted.iter().any(|(wanted, _)| *wanted == kind);
+        let mut all: Vec<Bound> =
+            passed.extract_if(.., |bound| bound.asked.is_none() && !is_off(bound.kind)).collect();
         for &(kind, address) in wanted {
-            let managed: Vec<Bound> =
-                passed.extract_if(.., |bound| bound.kind == kind && bound.asked.is_none()).collect();
-            all.extend(managed);
-            if all.iter().any(|bound: &Bound| bound.kind == kind && bound.asked.is_none()) {
+            if all.iter().any(|bound| bound.kind == kind && bound.asked.is_none()) {
                 continue;
             }
             let is_it = |bound: &Bound| bound.kind == kind && bound.asked == Some(address);

@@ -2,10 +2,12 @@
 //! is in [`Worker`] is touched by no other thread, what is in [`Shared`] by all.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use model::purge::PurgeClock;
@@ -18,14 +20,16 @@ use store::{Pages, Tier};
 
 use crate::clock::Clock;
 use crate::flight::Flights;
-use crate::loaded::{Held, Loaded, SiteNumbers};
+use crate::loaded::{Loaded, SiteNumbers};
 use crate::object::Entry;
 use crate::origin::{FetchError, Origins};
+use crate::published::{Held, Hold, Published};
 use crate::purge_log::{Positions, PurgeLog};
 use crate::request::{Request, RequestId};
 use crate::slices::Runs;
 use crate::succession::Succession;
 use crate::tiering::Reads;
+use crate::tls::Tls;
 
 /// What all workers of an edge share.
 pub(crate) struct Shared {
@@ -43,9 +47,8 @@ pub(crate) struct Shared {
     /// Where large bodies lie; `None` where the system has no such files.
     pub(crate) pages: Option<Pages>,
     pub(crate) flights: Flights,
-    pub(crate) loaded: RwLock<Arc<Loaded>>,
-    /// Counts replacements of `loaded`, so that workers notice with one load.
-    pub(crate) loaded_version: AtomicU64,
+    pub(crate) loaded: Published<Loaded>,
+    pub(crate) tls: Published<Tls>,
     pub(crate) site_numbers: SiteNumbers,
     /// Counts invalidations by unsafe requests, by primary key: what was fetched before one is not stored after it.
     pub(crate) epochs: Epochs,
@@ -125,7 +128,8 @@ pub(crate) struct Worker {
     pub(crate) origins: Origins,
     pub(crate) observer: observe::Observer,
     pub(crate) disk_reader: store::disk::Reader,
-    loaded: RefCell<(u64, Held)>,
+    loaded: Hold<Loaded>,
+    tls: Hold<Tls>,
     buffers: RefCell<Vec<Vec<u8>>>,
     watches: RefCell<Vec<Rc<Watch>>>,
     tick: Cell<u32>,
@@ -162,13 +166,12 @@ impl Worker {
         observer: observe::Observer,
         id_seed: u64,
     ) -> Self {
-        let loaded = shared.loaded.read().clone();
-        let version = shared.loaded_version.load(Ordering::Acquire);
         Worker {
             origins,
             observer,
             disk_reader: shared.disks.reader(),
-            loaded: RefCell::new((version, Rc::new(loaded))),
+            loaded: Hold::of(&shared.loaded),
+            tls: Hold::of(&shared.tls),
             buffers: RefCell::default(),
             watches: RefCell::default(),
             tick: Cell::new(0),
@@ -180,14 +183,13 @@ impl Worker {
     }
 
     /// The configuration that a request which starts now keeps to its end.
-    /// Behind an `Rc` of the worker's own, so that workers don't fight over one reference count.
-    pub(crate) fn loaded(&self) -> Held {
-        let version = self.shared.loaded_version.load(Ordering::Acquire);
-        let mut cached = self.loaded.borrow_mut();
-        if cached.0 != version {
-            *cached = (version, Rc::new(self.shared.loaded.read().clone()));
-        }
-        cached.1.clone()
+    pub(crate) fn loaded(&self) -> Held<Loaded> {
+        self.loaded.get(&self.shared.loaded)
+    }
+
+    /// What a handshake that starts now goes by.
+    pub(crate) fn tls(&self) -> Held<Tls> {
+        self.tls.get(&self.shared.tls)
     }
 
     /// The next request's id: a Weyl sequence through a bijective mixer (SplitMix64), so that no two are the same.
@@ -329,6 +331,27 @@ impl Watch {
     /// Whether the deadline has passed.
     pub(crate) fn is_expired(&self) -> bool {
         self.expired.get()
+    }
+
+    /// Whether the wait is one between two requests.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.idle.get()
+    }
+
+    /// Waits for `future`, but not past the deadline: `None` then.
+    pub(crate) async fn within<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        let mut future = pin!(future);
+        poll_fn(|context| {
+            if self.is_expired() {
+                return Poll::Ready(None);
+            }
+            let polled = future.as_mut().poll(context);
+            if polled.is_pending() {
+                self.register(context);
+            }
+            polled.map(Some)
+        })
+        .await
     }
 
     /// Whom to wake when it passes.

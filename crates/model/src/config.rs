@@ -87,6 +87,18 @@ impl Snapshot {
 fn build(findings: &mut Findings<'_>, root: &Section) -> Option<Snapshot> {
     let mut edge = edge::build(findings, root.table("edge"));
     edge.store = store::build(findings, root.table("store"));
+    edge.certificates = edge::build_certificates(root);
+    if !edge.listen_tls.is_empty() && !root.has("certificate") {
+        let span = root
+            .table("edge")
+            .and_then(|section| section.item("listen_tls"))
+            .map_or(0..0, |item| item.span.clone());
+        findings.error(
+            &span,
+            "listen_tls without a certificate: no visitor could be answered",
+            "add [[certificate]] with chain = \"….pem\" and key = \"….pem\"",
+        );
+    }
     let mut sites: Vec<Site> = Vec::new();
     let sections: Vec<&Section> = root.list("site").iter().filter_map(|item| item.table()).collect();
     if root.has("site") && sections.is_empty() && findings.list.is_empty() {

@@ -40,6 +40,11 @@ pub const BODY_BYTES: Bound<ByteSize> =
     bound(ByteSize::from_mib(20 * 1024), ByteSize(0), ByteSize(u64::MAX >> 1));
 /// Time for a whole request head, from its first byte. Against slow senders; Apache's `reqtimeout` lets 20 to 40 s pass.
 pub const HEADER_TIMEOUT: Bound<Duration> = bound(secs(15), secs(1), secs(300));
+/// Time for a TLS handshake, from the first byte to the last. nginx's `ssl_handshake_timeout` lets 60 s pass; a visitor
+/// with a bad line needs three round trips.
+pub const HANDSHAKE_TIMEOUT: Bound<Duration> = bound(secs(10), secs(1), secs(300));
+/// Requests at a time on one HTTP/2 or HTTP/3 connection. RFC 9113 §5.1.2 recommends at least 100; nginx has 128.
+pub const STREAMS: Bound<u32> = bound(100, 1, 1000);
 /// Time for which a connection may wait for its next request. nginx's keepalive_timeout.
 pub const IDLE_TIMEOUT: Bound<Duration> = bound(secs(75), secs(1), secs(3600));
 /// Time without a byte of request body arriving. nginx's client_body_timeout.
@@ -81,6 +86,10 @@ pub const WORKERS: Bound<u32> = bound(0, 1, 1024);
 pub struct EdgeSettings {
     /// Addresses for visitors. Default `127.0.0.1:8080`.
     pub listen: Vec<SocketAddr>,
+    /// Addresses for visitors who speak TLS. None by default: they need a certificate.
+    pub listen_tls: Vec<SocketAddr>,
+    /// Certificates in files of the operator's own.
+    pub certificates: Vec<CertificateFiles>,
     /// Address of the admin API and of `/metrics`; loopback unless told otherwise. `None` is off.
     pub admin: Option<SocketAddr>,
     /// Worker threads; `None` is one per core.
@@ -101,6 +110,15 @@ pub struct EdgeSettings {
     pub proxy_protocol: bool,
     /// Limits against what visitors may use up.
     pub limits: Limits,
+}
+
+/// A certificate and its key, in two PEM files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The certificate, and those that lead from it to a root.
+    pub chain: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
 }
 
 /// What the cache may use of this node.
@@ -175,6 +193,10 @@ pub struct Limits {
     pub body_bytes_max: ByteSize,
     /// [`HEADER_TIMEOUT`]; then 408.
     pub header_timeout: Duration,
+    /// [`HANDSHAKE_TIMEOUT`]; then the connection is closed.
+    pub handshake_timeout: Duration,
+    /// [`STREAMS`]; the visitor is told, and one more is refused.
+    pub streams_max: u32,
     /// [`IDLE_TIMEOUT`]; then the connection is closed.
     pub idle_timeout: Duration,
     /// [`BODY_STALL`]; then the connection is closed.
@@ -277,6 +299,8 @@ impl Default for Limits {
             request_line_max: REQUEST_LINE.default,
             body_bytes_max: BODY_BYTES.default,
             header_timeout: HEADER_TIMEOUT.default,
+            handshake_timeout: HANDSHAKE_TIMEOUT.default,
+            streams_max: STREAMS.default,
             idle_timeout: IDLE_TIMEOUT.default,
             body_stall_timeout: BODY_STALL.default,
             write_stall_timeout: WRITE_STALL.default,
@@ -293,6 +317,8 @@ impl Default for EdgeSettings {
     fn default() -> Self {
         EdgeSettings {
             listen: vec![SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080)],
+            listen_tls: Vec::new(),
+            certificates: Vec::new(),
             admin: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9090)),
             workers: None,
             store: StoreSettings::default(),

@@ -146,6 +146,8 @@ labels! {
     Limit {
         /// Open connections of the whole edge.
         Connections = "connections",
+        /// Time for a TLS handshake.
+        HandshakeTime = "handshake-time",
         /// Time for a complete request head.
         HeadTime = "head-time",
         /// Bytes of a request head.

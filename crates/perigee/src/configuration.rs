@@ -9,6 +9,7 @@ use std::time::SystemTime;
 
 use edge::Handle;
 use edge::admin::{Configuration, ConfigurationStatus, Reload};
+use edge::tls::{Certificate, read_certificates};
 use model::settings::{EdgeSettings, Limits};
 use model::{ByteSize, Diagnostic, DiskSettings, Snapshot};
 use parking_lot::Mutex;
@@ -31,6 +32,7 @@ pub(crate) enum Source {
 /// A configuration that was read.
 pub(crate) struct Read {
     pub(crate) snapshot: Snapshot,
+    pub(crate) certificates: Vec<Certificate>,
     pub(crate) warnings: Vec<Diagnostic>,
     hash: String,
 }
@@ -50,7 +52,12 @@ impl Source {
             Source::Origin { url, disk } => match Snapshot::for_origin(url) {
                 Ok(mut snapshot) => {
                     snapshot.edge.store.disks.extend(disk.map(DiskSettings::of));
-                    Ok(Read { snapshot, warnings: Vec::new(), hash: hash_of(&self.name()) })
+                    Ok(Read {
+                        snapshot,
+                        certificates: Vec::new(),
+                        warnings: Vec::new(),
+                        hash: hash_of(&self.name()),
+                    })
                 }
                 Err(diagnostic) => Err(Refused {
                     message: format!("--origin {url:?} cannot be used"),
@@ -65,14 +72,17 @@ impl Source {
                 diagnostics.extend(failed_tests);
                 diagnostics.sort_by_key(|diagnostic| diagnostic.span.start);
                 let errors = diagnostics.iter().filter(|diagnostic| diagnostic.is_error()).count();
-                match parsed.snapshot.filter(|_| errors == 0) {
-                    Some(snapshot) => Ok(Read { snapshot, warnings: diagnostics, hash: hash_of(&text) }),
-                    None => {
-                        let plural = if errors == 1 { "" } else { "s" };
-                        let message = format!("{} cannot be used ({errors} error{plural})", path.display());
-                        Err(Refused { message, diagnostics })
-                    }
-                }
+                let Some(snapshot) = parsed.snapshot.filter(|_| errors == 0) else {
+                    let plural = if errors == 1 { "" } else { "s" };
+                    let message = format!("{} cannot be used ({errors} error{plural})", path.display());
+                    return Err(Refused { message, diagnostics });
+                };
+                let certificates =
+                    read_certificates(&snapshot.edge.certificates).map_err(|wrong| Refused {
+                        message: format!("{} cannot be used: {}", path.display(), wrong.join("; ")),
+                        diagnostics: Vec::new(),
+                    })?;
+                Ok(Read { snapshot, certificates, warnings: diagnostics, hash: hash_of(&text) })
             }
         }
     }
@@ -143,10 +153,12 @@ struct State {
     status: ConfigurationStatus,
     /// Settings that the running process began with.
     started_with: EdgeSettings,
-    /// The file as it was last read, whatever came of it.
-    read: Option<Signature>,
-    /// The file as it was last seen.
-    seen: Option<Signature>,
+    /// What else was read: certificates and their keys.
+    files: Vec<PathBuf>,
+    /// The files as they were last read, whatever came of it.
+    read: Option<Vec<Signature>>,
+    /// The files as they were last seen.
+    seen: Option<Vec<Signature>>,
 }
 
 /// What changes when somebody writes a file: also when it is replaced within one tick of its time.
@@ -172,9 +184,10 @@ impl Live {
             loaded_ms: now_ms(),
             ..ConfigurationStatus::default()
         };
-        let signature = signature(&source);
         let started_with = read.snapshot.edge.clone();
-        let state = State { status, started_with, read: signature, seen: signature };
+        let files = certificate_files(&started_with);
+        let signatures = signatures(&source, &files);
+        let state = State { status, started_with, files, read: signatures.clone(), seen: signatures };
         Live { source, connections_fit, handle: OnceLock::new(), state: Mutex::new(state) }
     }
 
@@ -184,13 +197,16 @@ impl Live {
         let _ = self.handle.set(handle);
     }
 
-    /// Whether the file is another than the one last read, and has been so for two looks: not in the middle of being
-    /// written. A file that is missing has not changed: editors take it away for a moment.
+    /// Whether the file, or a certificate that it names, is another than the one last read, and has been so for two
+    /// looks: not in the middle of being written. A file that is missing has not changed: editors take it away for a
+    /// moment.
     pub(crate) fn has_changed(&self) -> bool {
-        let Some(now) = signature(&self.source) else { return false };
         let mut state = self.state.lock();
-        let is_settled = state.seen.replace(now) == Some(now);
-        is_settled && state.read != Some(now)
+        let Some(now) = signatures(&self.source, &state.files) else { return false };
+        let is_settled = state.seen.as_ref() == Some(&now);
+        let is_read = state.read.as_ref() == Some(&now);
+        state.seen = Some(now);
+        is_settled && !is_read
     }
 
     /// Reloads and tells the operator on standard error.
@@ -211,13 +227,19 @@ impl Configuration for Live {
             let message = "the edge has not started yet".to_owned();
             return Reload { in_force: false, message, diagnostics: Vec::new() };
         };
-        state.read = signature(&self.source);
+        state.read = signatures(&self.source, &state.files);
         match self.source.read() {
             Ok(mut read) => {
+                state.files = certificate_files(&read.snapshot.edge);
+                state.read = signatures(&self.source, &state.files);
                 let limits = &mut read.snapshot.edge.limits;
                 let lowered = fit_connections(limits, self.connections_fit);
                 let late = needs_new_start(&state.started_with, &read.snapshot.edge);
-                let troubles = handle.replace(read.snapshot);
+                let mut troubles = handle.replace(read.snapshot);
+                if let Err(error) = handle.replace_certificates(&read.certificates) {
+                    troubles
+                        .push(format!("the certificates cannot be put in force: {error}; the old ones stay"));
+                }
                 state.status.hash = read.hash;
                 state.status.loaded_ms = now_ms();
                 state.status.last_error = None;
@@ -246,11 +268,15 @@ impl Configuration for Live {
     }
 }
 
-fn signature(source: &Source) -> Option<Signature> {
-    match source {
-        Source::Origin { .. } => None,
-        Source::File(path) => fs::metadata(path).ok().map(Signature::from),
-    }
+/// The configuration file as it is now, and the `others`; `None` when one is missing or there is no such file.
+fn signatures(source: &Source, others: &[PathBuf]) -> Option<Vec<Signature>> {
+    let Source::File(path) = source else { return None };
+    let files = std::iter::once(path).chain(others);
+    files.map(|path| fs::metadata(path).ok().map(Signature::from)).collect()
+}
+
+fn certificate_files(edge: &EdgeSettings) -> Vec<PathBuf> {
+    edge.certificates.iter().flat_map(|files| [files.chain.clone(), files.key.clone()]).collect()
 }
 
 fn now_ms() -> i64 {
@@ -261,6 +287,7 @@ fn now_ms() -> i64 {
 fn needs_new_start(running: &EdgeSettings, wanted: &EdgeSettings) -> Vec<&'static str> {
     [
         ("listen", running.listen != wanted.listen),
+        ("listen_tls", running.listen_tls != wanted.listen_tls),
         ("admin", running.admin != wanted.admin),
         ("workers", running.workers != wanted.workers),
         ("eviction", running.store.eviction != wanted.store.eviction),

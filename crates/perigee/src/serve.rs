@@ -62,6 +62,9 @@ pub(crate) struct Serve {
     /// Address for visitors; may be given several times [default: the configuration's, else 127.0.0.1:8080]
     #[arg(long, value_name = "HOST:PORT", value_parser = parse_address)]
     listen: Vec<SocketAddr>,
+    /// Address for visitors who speak TLS; may be given several times [default: the configuration's]
+    #[arg(long, value_name = "HOST:PORT", value_parser = parse_address, requires = "config")]
+    listen_tls: Vec<SocketAddr>,
     /// Address of the admin API and of /metrics, or off [default: the configuration's, else 127.0.0.1:9090]
     #[arg(long, value_name = "HOST:PORT", value_parser = parse_admin)]
     admin: Option<AdminAt>,
@@ -105,6 +108,7 @@ impl Serve {
             Failure::new(format!("the path of this program cannot be found: {error}"), "mount /proc")
         })?;
         let mut options = self.options(sockets, &state, &settings)?;
+        options.certificates = std::mem::take(&mut read.certificates);
         if let Some(takeover) = &mut takeover {
             options.predecessor = Some(takeover.predecessor()?);
             takeover.prepared()?;
@@ -126,7 +130,9 @@ impl Serve {
     /// What is listened on: passed on, or opened.
     fn open_sockets(&self, passed: Vec<Bound>, settings: &EdgeSettings) -> Result<Sockets, Failure> {
         let listen = if self.listen.is_empty() { &settings.listen } else { &self.listen };
+        let tls = if self.listen_tls.is_empty() { &settings.listen_tls } else { &self.listen_tls };
         let mut wanted: Vec<_> = listen.iter().map(|address| (Kind::Http, *address)).collect();
+        wanted.extend(tls.iter().map(|address| (Kind::Https, *address)));
         wanted.extend(self.admin_address(settings).map(|address| (Kind::Admin, address)));
         Sockets::open(&wanted, passed, edge::workers(settings)).map_err(|(kind, address, error)| match kind {
             Kind::Admin => Failure::new(
@@ -158,7 +164,9 @@ impl Serve {
         let registry = Registry::new(BuildInfo { version: env!("CARGO_PKG_VERSION"), commit });
         Ok(Options {
             listen: None,
+            listen_tls: None,
             sockets: Some(sockets),
+            certificates: Vec::new(),
             clock: Clock::system(),
             key_seed: state.key_seed()?,
             state: Some(state.path().to_owned()),
@@ -207,6 +215,9 @@ impl Serve {
         for address in handle.addresses() {
             eprintln!("  visitors  http://{}/", reachable(*address));
         }
+        for address in handle.addresses_tls() {
+            eprintln!("  visitors  https://{}/", reachable(*address));
+        }
         if let Some(address) = admin {
             eprintln!("  metrics   http://{}/metrics", reachable(address));
             eprintln!(
@@ -225,6 +236,9 @@ impl Serve {
 fn start_edge(read: Read, options: Options) -> Result<Handle, Failure> {
     edge::Edge::start(read.snapshot, options).map_err(|error| match &error {
         StartError::Listen(_, cause) => Failure::new(format!("{error}: {cause}"), ""),
+        StartError::Tls(cause) => {
+            Failure::new(format!("{error}: {cause}"), "report it: it should not happen")
+        }
         StartError::Thread(cause) => {
             Failure::new(format!("{error}: {cause}"), "look at the limits of this user")
         }

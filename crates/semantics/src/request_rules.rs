@@ -2,7 +2,7 @@
 //! the right form (RFC 9110 §7.2, §10.1.1; RFC 9112 §3.2, §6).
 //!
 //! The byte parser has split the head into method, target, version and trimmed field lines, and refused what breaks
-//! the grammar (bare CR, obs-fold, space before a colon, NUL). [`check_request`] runs next, on every HTTP/1 request,
+//! the grammar (bare CR, obs-fold, space before a colon, NUL). [`check_request`] runs next, on every request,
 //! before a site is looked up, a key is written or a byte goes to an origin. Where the RFC leaves a recipient the
 //! choice between repairing and refusing (two equal Content-Lengths, Content-Length beside Transfer-Encoding) it
 //! refuses: a message that two parsers can read differently is how requests are smuggled.
@@ -17,13 +17,15 @@ use crate::list::tokens;
 /// Longest host with its port, in bytes: 253 of a DNS name and 6 of `:65535`.
 pub const HOST_BYTES_MAX: usize = 259;
 
-/// Protocol version of a request on an HTTP/1 connection.
+/// Protocol version of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Version {
     /// HTTP/1.0.
     Http10,
     /// HTTP/1.1, and any later minor version (RFC 9110 §2.5).
     Http11,
+    /// HTTP/2 and later: `:authority` stands as Host among the fields, `:path` is the target.
+    Http2,
 }
 
 /// What a sound request head says.
@@ -122,6 +124,10 @@ refusals! {
     CodingRepeated = 400, "The transfer coding chunked is applied more than once or not last.";
     /// RFC 9112 §6.1.
     CodingUnknown = 501, "The body has a transfer coding besides chunked.";
+    /// RFC 9113 §8.2.2, RFC 9114 §4.2.
+    ConnectionField = 400, "The request has a field that concerns an HTTP/1.1 connection.";
+    /// RFC 9113 §8.3.1, RFC 9114 §4.3.1.
+    PathForm = 400, "The :path is neither a path nor an asterisk.";
     /// RFC 9110 §10.1.1.
     Expectation = 417, "The request expects something other than 100-continue.";
     /// RFC 9110 §9.3.8.
@@ -151,6 +157,9 @@ pub fn check_request<'a>(
     if method == b"CONNECT" {
         return Err(Refused::Connect);
     }
+    if version == Version::Http2 {
+        check_http2(target, fields)?;
+    }
     let body = check_framing(version, fields)?;
     if method == b"TRACE" && !matches!(body, Body::None | Body::Length(0)) {
         return Err(Refused::TraceBody);
@@ -165,7 +174,7 @@ pub fn check_request<'a>(
         body,
         expects_continue: check_expectation(version, fields)?,
         keeps_alive: !connection_lists(fields, "close")
-            && (version == Version::Http11 || connection_lists(fields, "keep-alive")),
+            && (version >= Version::Http11 || connection_lists(fields, "keep-alive")),
     })
 }
 
@@ -198,6 +207,20 @@ fn is_port(text: &str) -> bool {
 }
 
 // --- Rules ---
+
+/// What HTTP/2 and HTTP/3 leave out: the connection's own affairs are not told in fields.
+fn check_http2(target: &[u8], fields: &Fields) -> Result<(), Refused> {
+    const CONNECTION_FIELDS: [&str; 5] =
+        ["connection", "proxy-connection", "keep-alive", "transfer-encoding", "upgrade"];
+    let is_odd_te = |value: &[u8]| !value.eq_ignore_ascii_case(b"trailers");
+    if CONNECTION_FIELDS.iter().any(|name| fields.contains(name)) || fields.get_all("te").any(is_odd_te) {
+        return Err(Refused::ConnectionField);
+    }
+    match target {
+        [b'/', ..] | b"*" => Ok(()),
+        _ => Err(Refused::PathForm),
+    }
+}
 
 fn check_framing(version: Version, fields: &Fields) -> Result<Body, Refused> {
     let mut lengths = fields.get_all("content-length");
@@ -306,7 +329,7 @@ fn check_host(version: Version, fields: &Fields) -> Result<&str, Refused> {
 /// HTTP/1.0 clients cannot read a 100, so what they expect is ignored.
 fn check_expectation(version: Version, fields: &Fields) -> Result<bool, Refused> {
     let mut expected = false;
-    if version == Version::Http11 {
+    if version >= Version::Http11 {
         for expectation in fields.get_all("expect").flat_map(tokens) {
             if !expectation.eq_ignore_ascii_case(b"100-continue") {
                 return Err(Refused::Expectation);

@@ -44,7 +44,7 @@ pub(super) struct Question {
 pub(super) fn explain(handle: &Handle, question: &Question) -> Result<Value, Problem> {
     let shared = &handle.shared;
     let request = request(question, shared.clock.wall())?;
-    let loaded = Rc::new(shared.loaded.read().clone());
+    let loaded = Rc::new(shared.loaded.get());
     let at = RuleAt::of(loaded, &request).ok_or_else(|| {
         Problem::new(StatusCode::NOT_FOUND, "no site of the configuration has this host")
             .found(&*request.host)

@@ -50,6 +50,8 @@ fn world_before(origin: &str) -> World {
         listen: Some(vec![any_port()]),
         sockets: None,
         predecessor: None,
+        listen_tls: None,
+        certificates: Vec::new(),
         clock: Clock::system(),
         key_seed: [7; 16],
         state: None,

@@ -1,9 +1,9 @@
-//! The two halves of a visitor's socket: reading into the connection's buffer, and writing answers from wherever their
+//! The two halves of a visitor's stream: reading into the connection's buffer, and writing answers from wherever their
 //! bytes lie. Both wait under a deadline of their own; neither knows what it carries.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -11,20 +11,26 @@ use std::time::Duration;
 use rustix::net::{SendFlags, send};
 use semantics::Fields;
 use store::Run;
-use tokio::io::{AsyncReadExt, AsyncWrite, Interest};
+use tokio::io::Interest;
 use tokio::net::TcpStream;
-use tokio::net::tcp::{ReadHalf, WriteHalf};
 
 use crate::answer::Body;
 use crate::h1;
 use crate::object::Stored;
-use crate::slices::{Piece, SliceReader};
+use crate::pieces::{Piece, Pieces};
 use crate::worker::{Watch, Worker};
 
 use super::Gone;
+use super::stream::Stream;
 
 /// Most slices of a stored body that one write names.
 const WRITE_SLICES: usize = 16;
+
+/// Pages that are encrypted are read in pieces of so many bytes: four of TLS's largest records.
+const PAGES_READ_BYTES: usize = 64 * 1024;
+
+/// Pieces up to this size wait for what follows them, if that is there already.
+const SMALL_PIECE_BYTES: usize = 512;
 
 /// Why an answer was not written to its end.
 pub(super) enum Unwritten {
@@ -34,8 +40,14 @@ pub(super) enum Unwritten {
     Origin,
 }
 
+impl From<Unwritten> for Gone {
+    fn from(_: Unwritten) -> Self {
+        Gone
+    }
+}
+
 pub(super) struct Reader<'a> {
-    pub(super) half: ReadHalf<'a>,
+    pub(super) stream: &'a Stream,
     pub(super) buffer: Vec<u8>,
     pub(super) watch: Rc<Watch>,
 }
@@ -43,7 +55,7 @@ pub(super) struct Reader<'a> {
 impl Reader<'_> {
     /// Whether the visitor has sent more than was read: closing now would reset what it has yet to receive.
     pub(super) fn has_unread(&self) -> bool {
-        !self.buffer.is_empty() || matches!(self.half.try_read(&mut [0]), Ok(1))
+        !self.buffer.is_empty() || self.stream.has_unread()
     }
 
     /// Reads what there is behind what the buffer holds; 0 at the end. `TimedOut` when the watch expires.
@@ -55,7 +67,7 @@ impl Reader<'_> {
             if self.watch.is_expired() {
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
-            let read = pin!(self.half.read_buf(&mut self.buffer)).poll(context);
+            let read = self.stream.poll_read(context, &mut self.buffer);
             if read.is_pending() {
                 self.watch.register(context);
             }
@@ -66,9 +78,9 @@ impl Reader<'_> {
 }
 
 pub(super) struct Writer<'a> {
-    pub(super) half: WriteHalf<'a>,
+    pub(super) stream: &'a Stream,
     pub(super) watch: Rc<Watch>,
-    /// Bytes of the current answer that the socket has taken.
+    /// Bytes of the current answer that the stream has taken.
     pub(super) sent: u64,
 }
 
@@ -90,7 +102,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Writes `first` and then `rest`, all of it.
+    /// Writes `first` and then `rest`, all of it, and sees it off.
     pub(super) async fn write(
         &mut self,
         worker: &Worker,
@@ -114,7 +126,7 @@ impl Writer<'_> {
             }
             done += self.write_some(worker, &slices[..count]).await?;
         }
-        Ok(())
+        self.flush(worker).await
     }
 
     /// Writes `head` and bytes `start..end` of a stored body.
@@ -153,10 +165,11 @@ impl Writer<'_> {
             head_done += of_head;
             offset += (written - of_head) as u64;
         }
-        Ok(())
+        self.flush(worker).await
     }
 
-    /// Writes `head` and then bytes `start..end` of a body that the kernel sends from where it lies.
+    /// Writes `head` and then bytes `start..end` of a body that lies in pages: the kernel sends it from there, unless it has
+    /// to be encrypted.
     async fn write_pages(
         &mut self,
         worker: &Worker,
@@ -165,6 +178,9 @@ impl Writer<'_> {
         start: u64,
         end: u64,
     ) -> Result<(), Unwritten> {
+        if self.stream.is_encrypted() {
+            return self.write_read_pages(worker, head, run, start, end).await;
+        }
         let mut head_done = 0;
         while head_done < head.len() {
             // MSG_MORE: the head waits for the body, so that both share packets.
@@ -178,6 +194,28 @@ impl Writer<'_> {
         Ok(())
     }
 
+    async fn write_read_pages(
+        &mut self,
+        worker: &Worker,
+        head: &[u8],
+        run: &Run,
+        start: u64,
+        end: u64,
+    ) -> Result<(), Unwritten> {
+        let (mut head, mut at) = (head, start);
+        let mut buffer = vec![0; PAGES_READ_BYTES.min((end - start) as usize)];
+        loop {
+            let wanted = buffer.len().min((end - at) as usize);
+            let read = run.read(at, &mut buffer[..wanted]).map_err(|_| Unwritten::Origin)?;
+            self.write(worker, head, &[&buffer[..read]]).await?;
+            head = &[];
+            at += read as u64;
+            if at >= end || read == 0 {
+                return Ok(());
+            }
+        }
+    }
+
     /// Writes the head in `out` and then a body that comes piece by piece.
     pub(super) async fn write_streamed(
         &mut self,
@@ -186,74 +224,25 @@ impl Writer<'_> {
         body: Body,
         chunked: bool,
     ) -> Result<(), Unwritten> {
-        match body {
-            Body::Multipart(stored, None, parts, closing) => {
-                for part in parts {
-                    out.extend_from_slice(&part.head);
-                    self.write_stored(worker, out, &stored, part.start, part.end).await?;
-                    out.clear();
-                }
-                self.write(worker, &closing, &[]).await
-            }
-            Body::Multipart(_, Some(mut reader), parts, closing) => {
-                for part in parts {
-                    out.extend_from_slice(&part.head);
-                    reader.seek(part.start, part.end);
-                    self.write_slices(worker, out, &mut reader).await?;
-                }
-                self.write(worker, &closing, &[]).await
-            }
-            Body::Sliced(mut reader) => self.write_slices(worker, out, &mut reader).await,
-            Body::Fill(mut reader, end) => {
-                let mut left = end.map(|end| end.saturating_sub(reader.offset()));
-                while left != Some(0) {
-                    // The head goes out with the first piece, or alone if that is not there yet.
-                    let next = self.next_piece(worker, out, reader.next()).await?;
-                    let Some(mut piece) = next.map_err(|_| Unwritten::Origin)? else { break };
-                    if let Some(left) = &mut left {
-                        piece.truncate((*left).min(piece.len() as u64) as usize);
-                        *left -= piece.len() as u64;
-                    }
-                    self.write_piece(worker, out, &piece, chunked).await?;
-                }
-                self.finish(worker, out, chunked).await
-            }
-            Body::Origin(mut body) => {
-                loop {
-                    let next = self.next_piece(worker, out, body.chunk()).await?;
-                    match next {
-                        Some(Ok(piece)) => self.write_piece(worker, out, &piece, chunked).await?,
-                        Some(Err(_)) => return Err(Unwritten::Origin),
-                        None => break,
-                    }
-                }
-                self.finish(worker, out, chunked).await
-            }
-            Body::Empty | Body::Bytes(_) | Body::Stored(..) | Body::Tunnel(_) => Ok(()),
-        }
-    }
-
-    /// Writes what `out` holds and then bytes that are read from disk.
-    async fn write_slices(
-        &mut self,
-        worker: &Worker,
-        out: &mut Vec<u8>,
-        reader: &mut SliceReader,
-    ) -> Result<(), Unwritten> {
+        let mut pieces = Pieces::of(body);
         loop {
-            let next = self.next_piece(worker, out, reader.next()).await?;
+            // The head goes out with the first piece, or alone if that is not there yet.
+            let next = self.next_piece(worker, out, pieces.next()).await?;
             match next.map_err(|_| Unwritten::Origin)? {
-                Some(Piece::Bytes(piece)) => self.write(worker, out, &[&piece]).await?,
+                Some(Piece::Bytes(piece)) => self.write_piece(worker, out, &piece, chunked).await?,
                 Some(Piece::Pages(run, start, end)) => {
-                    self.write_pages(worker, out, &run, start, end).await?
+                    self.write_pages(worker, out, &run, start, end).await?;
+                    out.clear();
                 }
                 None => break,
             }
-            out.clear();
         }
-        self.write(worker, out, &[]).await?;
+        if chunked {
+            out.extend_from_slice(b"0\r\n\r\n");
+        }
+        let result = self.write(worker, out, &[]).await;
         out.clear();
-        Ok(())
+        result
     }
 
     /// Waits for a piece; if it takes a moment, what `out` holds is sent before.
@@ -284,49 +273,44 @@ impl Writer<'_> {
         piece: &[u8],
         chunked: bool,
     ) -> Result<(), Unwritten> {
-        if piece.is_empty() {
-            return Ok(());
+        match (piece.len(), chunked) {
+            (0, _) => return Ok(()),
+            (..=SMALL_PIECE_BYTES, false) => {
+                out.extend_from_slice(piece);
+                return Ok(());
+            }
+            (_, false) => self.write(worker, out, &[piece]).await?,
+            (len, true) => {
+                h1::write_chunk_size(out, len);
+                self.write(worker, out, &[piece, b"\r\n"]).await?;
+            }
         }
-        let result = if chunked {
-            h1::write_chunk_size(out, piece.len());
-            self.write(worker, out, &[piece, b"\r\n"]).await
-        } else {
-            self.write(worker, out, &[piece]).await
-        };
         out.clear();
-        result
-    }
-
-    async fn finish(&mut self, worker: &Worker, out: &mut Vec<u8>, chunked: bool) -> Result<(), Unwritten> {
-        if chunked {
-            out.extend_from_slice(b"0\r\n\r\n");
-        }
-        let result = self.write(worker, out, &[]).await;
-        out.clear();
-        result
+        Ok(())
     }
 
     /// One vectored write of at least a byte.
     async fn write_some(&mut self, worker: &Worker, slices: &[IoSlice<'_>]) -> Result<usize, Unwritten> {
-        self.wait_to_write(worker, |half, context| Pin::new(half).poll_write_vectored(context, slices)).await
+        self.wait_to_write(worker, |stream, context| stream.poll_write(context, slices)).await
     }
 
-    /// One system call of ours that writes at least a byte.
+    /// One system call of ours that writes at least a byte to a stream that is not encrypted.
     async fn write_by(
         &mut self,
         worker: &Worker,
         mut call: impl FnMut(&TcpStream) -> io::Result<usize>,
     ) -> Result<usize, Unwritten> {
-        let attempt = |half: &mut WriteHalf<'_>, context: &mut Context<'_>| {
-            let socket: &TcpStream = (*half).as_ref();
-            loop {
-                ready!(socket.poll_write_ready(context))?;
-                match socket.try_io(Interest::WRITABLE, || call(socket)) {
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    done => return Poll::Ready(done),
+        let attempt = |stream: &Stream, context: &mut Context<'_>| {
+            stream.with_socket(|socket| {
+                loop {
+                    ready!(socket.poll_write_ready(context))?;
+                    match socket.try_io(Interest::WRITABLE, || call(socket)) {
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                        done => return Poll::Ready(done),
+                    }
                 }
-            }
+            })
         };
         self.wait_to_write(worker, attempt).await
     }
@@ -335,14 +319,14 @@ impl Writer<'_> {
     async fn wait_to_write(
         &mut self,
         worker: &Worker,
-        mut attempt: impl FnMut(&mut WriteHalf<'_>, &mut Context<'_>) -> Poll<io::Result<usize>>,
+        mut attempt: impl FnMut(&Stream, &mut Context<'_>) -> Poll<io::Result<usize>>,
     ) -> Result<usize, Unwritten> {
         let mut waited = false;
         let written = poll_fn(|context| {
             if waited && self.watch.is_expired() {
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
-            let written = attempt(&mut self.half, context);
+            let written = attempt(self.stream, context);
             if written.is_pending() {
                 if !waited {
                     self.watch.set(worker.tick_after(worker.limits().write_stall_timeout));
@@ -369,12 +353,25 @@ impl Writer<'_> {
         }
     }
 
+    /// Waits until all that was written has left us: what is encrypted may have been taken and not sent.
+    async fn flush(&mut self, worker: &Worker) -> Result<(), Unwritten> {
+        if !self.stream.is_encrypted() {
+            return Ok(());
+        }
+        let sent = self.sent;
+        let flushed =
+            self.wait_to_write(worker, |stream, context| stream.poll_flush(context).map_ok(|()| 1)).await;
+        self.sent = sent;
+        flushed.map(drop)
+    }
+
     pub(super) async fn shutdown(&mut self) -> io::Result<()> {
-        poll_fn(|context| Pin::new(&mut self.half).poll_shutdown(context)).await
+        poll_fn(|context| self.stream.poll_shutdown(context)).await
     }
 
     /// Makes the close that follows a reset.
     pub(super) fn reset(&self) {
-        let _ = socket2::SockRef::from(self.half.as_ref()).set_linger(Some(Duration::ZERO));
+        let _ =
+            self.stream.with_socket(|socket| socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO)));
     }
 }

@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::attempt::Attempt;
 use super::error::{FetchError, FetchErrorKind, Phase, Sent};
-use super::exchange::{body_failure, header_map};
+use super::exchange::{body_failure, fields_of, header_map};
 use super::pool::Lease;
 
 // --- Towards the origin ---
@@ -246,6 +246,7 @@ impl Body for Upload {
 /// the stream (HTTP/2).
 pub(crate) struct OriginBody {
     live: Option<Live>,
+    trailers: Fields,
 }
 
 struct Live {
@@ -267,7 +268,7 @@ impl OriginBody {
         total: Option<Instant>,
     ) -> Self {
         let live = Live { incoming, lease, attempt, upload: StopsUpload(upload), idle, total };
-        let mut body = OriginBody { live: Some(live) };
+        let mut body = OriginBody { live: Some(live), trailers: Fields::new() };
         let ended = body.live.as_ref().is_some_and(|live| live.incoming.is_end_stream());
         if ended {
             body.finish();
@@ -277,7 +278,7 @@ impl OriginBody {
 
     /// A body without bytes.
     pub(super) fn empty() -> Self {
-        OriginBody { live: None }
+        OriginBody { live: None, trailers: Fields::new() }
     }
 
     /// The next bytes, never empty; `None` at the clean end and ever after; `Some(Err)` once when the body broke off,
@@ -299,13 +300,16 @@ impl OriginBody {
                     self.finish();
                     return None;
                 }
-                // Trailers are dropped, as RFC 9110 §6.5.1 lets every recipient do.
                 Ok(Some(Ok(frame))) => match frame.into_data() {
                     Ok(data) if !data.is_empty() => {
                         live.attempt.received(data.len());
                         return Some(Ok(data));
                     }
-                    _ => {}
+                    Ok(_) => {}
+                    Err(frame) => {
+                        self.trailers =
+                            frame.into_trailers().map_or(Fields::new(), |lines| fields_of(&lines));
+                    }
                 },
                 Ok(Some(Err(error))) => return self.fail(body_failure(&error)),
                 Err(_) => {
@@ -314,6 +318,11 @@ impl OriginBody {
                 }
             }
         }
+    }
+
+    /// The trailer fields (RFC 9110 §6.5), after the end. Whoever cannot pass them on may drop them.
+    pub(crate) fn take_trailers(&mut self) -> Fields {
+        std::mem::take(&mut self.trailers)
     }
 
     /// Closes the connection; the head was all that was wanted.

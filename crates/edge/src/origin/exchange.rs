@@ -232,7 +232,7 @@ fn append_fields(headers: &mut HeaderMap, fields: &Fields) -> Result<(), http::E
 }
 
 /// Trailer fields for the library; what it cannot express is left out.
-pub(super) fn header_map(fields: &Fields) -> HeaderMap {
+pub(crate) fn header_map(fields: &Fields) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(fields.len());
     for (name, value) in fields.iter() {
         if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
@@ -243,7 +243,7 @@ pub(super) fn header_map(fields: &Fields) -> HeaderMap {
 }
 
 /// The lines of `headers`, which the library has validated: no CR, LF or NUL in a value, only tokens as names.
-pub(super) fn fields_of(headers: &HeaderMap) -> Fields {
+pub(crate) fn fields_of(headers: &HeaderMap) -> Fields {
     let bytes = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
     let mut fields = Fields::with_capacity(headers.len(), bytes);
     for (name, value) in headers {

@@ -4,18 +4,14 @@ use std::net::SocketAddr;
 
 use super::check::{Findings, Section, Span};
 use super::check_name;
-use crate::settings::{AccessLog, AccessLogFormat, EdgeSettings, Limits, Network};
+use crate::settings::{AccessLog, AccessLogFormat, CertificateFiles, EdgeSettings, Limits, Network};
 
 /// Settings from the section; defaults where it says nothing.
 pub(super) fn build(findings: &mut Findings<'_>, section: Option<&Section>) -> EdgeSettings {
     let mut settings = EdgeSettings::default();
     let Some(section) = section else { return settings };
-    let listen: Vec<SocketAddr> = section
-        .list("listen")
-        .iter()
-        .filter_map(|item| item.text())
-        .filter_map(|(text, span)| address(findings, "listen", text, span))
-        .collect();
+    let listen = addresses(findings, section, "listen");
+    settings.listen_tls = addresses(findings, section, "listen_tls");
     if section.has("listen") && section.item("listen").is_some_and(|item| item.list().is_empty()) {
         let span = section.item("listen").map_or(0..0, |item| item.span.clone());
         findings.error(
@@ -85,6 +81,8 @@ fn build_limits(section: &Section) -> Limits {
         request_line_max: section.size("request_line_max").unwrap_or(default.request_line_max),
         body_bytes_max: section.size("body_bytes_max").unwrap_or(default.body_bytes_max),
         header_timeout: section.time("header_timeout").unwrap_or(default.header_timeout),
+        handshake_timeout: section.time("handshake_timeout").unwrap_or(default.handshake_timeout),
+        streams_max: section.number("streams_max").unwrap_or(default.streams_max),
         idle_timeout: section.time("idle_timeout").unwrap_or(default.idle_timeout),
         body_stall_timeout: section.time("body_stall_timeout").unwrap_or(default.body_stall_timeout),
         write_stall_timeout: section.time("write_stall_timeout").unwrap_or(default.write_stall_timeout),
@@ -98,6 +96,23 @@ fn build_limits(section: &Section) -> Limits {
     };
     section.finish();
     limits
+}
+
+fn addresses(findings: &mut Findings<'_>, section: &Section, key: &'static str) -> Vec<SocketAddr> {
+    let texts = section.list(key).iter().filter_map(|item| item.text());
+    texts.filter_map(|(text, span)| address(findings, key, text, span)).collect()
+}
+
+/// The certificates of the file.
+pub(super) fn build_certificates(root: &Section) -> Vec<CertificateFiles> {
+    let sections = root.list("certificate").iter().filter_map(|item| item.table());
+    let built = sections.filter_map(|section| {
+        let file = |key| section.text(key).map(|(path, _)| path.into());
+        let files = Some(CertificateFiles { chain: file("chain")?, key: file("key")? });
+        section.finish();
+        files
+    });
+    built.collect()
 }
 
 fn address(findings: &mut Findings<'_>, key: &str, text: &str, span: &Span) -> Option<SocketAddr> {

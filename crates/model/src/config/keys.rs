@@ -142,6 +142,11 @@ pub(crate) static ROOT: Table = Table {
     groups: &[&[
         key("edge", Kind::Table(&EDGE), "What this node is told about itself."),
         key("store", Kind::Table(&STORE), "What the cache may use of this node."),
+        key(
+            "certificate",
+            tables(&CERTIFICATE),
+            "One certificate for visitors who speak TLS. The names in it say which sites it is for; of several for a name, the first that the visitor can use.",
+        ),
         key("site", tables(&SITE), "One site: domains, origins and rules.").required(),
     ]],
 };
@@ -151,6 +156,12 @@ static EDGE: Table = Table {
     groups: &[&[
         key("listen", Kind::List(&text("an address with port", "0.0.0.0:8080")), "Addresses for visitors.")
             .or("\"127.0.0.1:8080\""),
+        key(
+            "listen_tls",
+            Kind::List(&text("an address with port", "0.0.0.0:443")),
+            "Addresses for visitors who speak TLS, with HTTP/2 or HTTP/1.1.",
+        )
+        .or("none"),
         key(
             "admin",
             text("an address with port, or \"off\"", "127.0.0.1:9090"),
@@ -204,6 +215,8 @@ static LIMITS: Table = Table {
         size("request_line_max", settings::REQUEST_LINE, "Bytes of the request line; more gets 414."),
         size("body_bytes_max", settings::BODY_BYTES, "Bytes of a request body; more gets 413."),
         time("header_timeout", settings::HEADER_TIMEOUT, "Time for a whole request head; then 408."),
+        time("handshake_timeout", settings::HANDSHAKE_TIMEOUT, "Time for a TLS handshake."),
+        number("streams_max", settings::STREAMS, "Requests at a time on one HTTP/2 or HTTP/3 connection."),
         time("idle_timeout", settings::IDLE_TIMEOUT, "How long a connection may wait for its next request."),
         time("body_stall_timeout", settings::BODY_STALL, "Time without a byte of request body arriving."),
         time("write_stall_timeout", settings::WRITE_STALL, "Time without a byte of response leaving."),
@@ -224,6 +237,19 @@ static LIMITS: Table = Table {
             settings::UPGRADE_DRAIN,
             "Time that running requests get to end when a new process has taken over.",
         ),
+    ]],
+};
+
+static CERTIFICATE: Table = Table {
+    title: "[[certificate]]",
+    groups: &[&[
+        key(
+            "chain",
+            text("a PEM file", "/etc/ssl/shop/fullchain.pem"),
+            "The certificate, followed by those that lead to a root.",
+        )
+        .required(),
+        key("key", text("a PEM file", "/etc/ssl/shop/privkey.pem"), "Its private key.").required(),
     ]],
 };
 

@@ -27,6 +27,8 @@ impl Stage {
             listen: Some(vec![([127, 0, 0, 1], 0).into()]),
             sockets: None,
             predecessor: None,
+            listen_tls: None,
+            certificates: Vec::new(),
             clock: Clock::manual(Wall(now_ms)),
             key_seed: KEY_SEED,
             state: state.map(Path::to_owned),

@@ -1,0 +1,501 @@
+//! A visitor's HTTP/1.1 connection: read a head, let the flow answer, write the answer, again. It owns the stream, the
+//! buffers and the deadlines; it decides nothing about caching.
+//!
+//! An idle connection holds no buffer. A hit is written without a timer, a task or a copy of the body: head and body
+//! go out in one vectored write, and only a socket that does not take it all arms the stall deadline.
+//!
+//! ```text
+//! idle ─► head ─► flow ─┬─► answer at once ─────────────► write ─► idle
+//!                       └─► wait (boxed): pump the body ─► write ─► idle or close
+//! ```
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use model::settings::Limits;
+use semantics::{Fields, Why};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::mpsc;
+
+use crate::answer::{Answer, Body};
+use crate::deliver::{self, Sent};
+use crate::flow::{Begun, Flow};
+use crate::h1::body::{BodyDecoder, Decoded, Framing};
+use crate::h1::{self, HeadScan, Scanned};
+use crate::origin::{BodyPart, RequestBody};
+use crate::refusal::Refusal;
+use crate::request::{Method, Protocol, Request};
+use crate::worker::Worker;
+
+use super::halves::{Reader, Unwritten, Writer};
+use super::stream::{Io, Stream};
+use super::{Gone, Visitor};
+
+/// Pieces of a request body that may wait between visitor and origin.
+const UPLOAD_PIECES: usize = 4;
+
+/// Most empty lines before a request line.
+const EMPTY_LINES_MAX: usize = 8;
+
+/// Largest piece of a request body.
+const UPLOAD_PIECE_BYTES: usize = 16 * 1024;
+
+/// How long an upgraded connection may be silent in both directions.
+const TUNNEL_IDLE: Duration = Duration::from_secs(3600);
+
+/// After a refusal or an early answer: how much of what the visitor still sends is read and dropped, so that the answer
+/// is not lost to a reset (RFC 9112 §9.6), and for how long.
+const LINGER_BYTES: usize = 256 * 1024;
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Serves one connection until either side has had enough. `first` has been read from it already.
+pub(super) async fn serve(worker: Rc<Worker>, io: Io, visitor: Visitor, first: Vec<u8>) {
+    let (watch, stall) = (worker.watch(), worker.watch());
+    let stream = Stream::new(io);
+    let mut connection = Connection {
+        reader: Reader { stream: &stream, buffer: first, watch },
+        writer: Writer { stream: &stream, watch: stall, sent: 0 },
+        visitor,
+        worker,
+    };
+    let _ = connection.run().await;
+}
+
+struct Connection<'a> {
+    worker: Rc<Worker>,
+    reader: Reader<'a>,
+    writer: Writer<'a>,
+    visitor: Visitor,
+}
+
+/// Whether the connection lives on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum After {
+    KeepAlive,
+    Close,
+}
+
+impl Connection<'_> {
+    async fn run(&mut self) -> Result<(), Gone> {
+        let limits = self.worker.limits();
+        let mut served = 0;
+        loop {
+            if self.reader.buffer.is_empty() {
+                self.worker.return_buffer(std::mem::take(&mut self.reader.buffer));
+                self.wait_for_request(&limits).await?;
+            }
+            let Some(end) = self.read_head(&limits).await? else { return Ok(()) };
+            served += 1;
+            let last = served >= limits.requests_per_connection_max;
+            if last {
+                self.worker.count_limit(observe::Limit::RequestsPerConnection);
+            }
+            if self.serve_request(end, last).await? == After::Close {
+                if self.reader.has_unread() {
+                    self.linger().await;
+                }
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits, without a buffer, until there is something to read.
+    async fn wait_for_request(&mut self, limits: &Limits) -> Result<(), Gone> {
+        self.reader.watch.set_idle(self.worker.tick_after(limits.idle_timeout));
+        let (reader, worker) = (&mut self.reader, &self.worker);
+        let ready = poll_fn(|context| {
+            if reader.watch.is_expired() {
+                worker.count_limit(observe::Limit::IdleTime);
+                return Poll::Ready(Err(Gone));
+            }
+            if let Poll::Ready(ready) = reader.stream.poll_readable(context) {
+                return Poll::Ready(ready.map_err(Gone::from));
+            }
+            reader.watch.register(context);
+            Poll::Pending
+        });
+        ready.await
+    }
+
+    /// Reads until a head is complete; its length, or `None` after a refusal or a clean end.
+    async fn read_head(&mut self, limits: &Limits) -> Result<Option<usize>, Gone> {
+        if self.reader.buffer.capacity() == 0 {
+            self.reader.buffer = self.worker.take_buffer();
+        }
+        let mut scan = HeadScan::default();
+        let mut first = true;
+        let mut empty_lines = 0;
+        loop {
+            while self.reader.buffer.starts_with(b"\r\n") {
+                // RFC 9112 §2.2: at least one empty line before the request line is to be ignored.
+                self.reader.buffer.drain(..2);
+                scan = HeadScan::default();
+                empty_lines += 1;
+            }
+            if empty_lines > EMPTY_LINES_MAX {
+                return self.refuse(Refusal::Syntax("the request begins with too many empty lines")).await;
+            }
+            match scan.scan(&self.reader.buffer) {
+                Scanned::Head { end } if end as u64 > limits.header_bytes_max.0 => {
+                    return self.refuse(Refusal::HeadTooLarge(limits.header_bytes_max.0)).await;
+                }
+                Scanned::Head { end } => return Ok(Some(end)),
+                Scanned::Bad(bad) => return self.refuse(Refusal::Syntax(bad.sentence())).await,
+                Scanned::More if self.reader.buffer.len() as u64 > limits.header_bytes_max.0 => {
+                    let refusal = match memchr::memchr(b'\n', &self.reader.buffer) {
+                        Some(_) => Refusal::HeadTooLarge(limits.header_bytes_max.0),
+                        None => Refusal::TargetTooLong(limits.request_line_max.0),
+                    };
+                    return self.refuse(refusal).await;
+                }
+                Scanned::More => {}
+            }
+            if std::mem::take(&mut first) {
+                self.reader.watch.set(self.worker.tick_after(limits.header_timeout));
+            }
+            match self.reader.read().await {
+                Ok(0) if self.reader.buffer.is_empty() => return Ok(None),
+                Ok(0) => return Err(Gone),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    self.worker.count_limit(observe::Limit::HeadTime);
+                    if self.reader.buffer.is_empty() {
+                        return Err(Gone);
+                    }
+                    return self.refuse(Refusal::HeadTimeout).await;
+                }
+                Err(_) => return Err(Gone),
+            }
+        }
+    }
+
+    /// Serves the request whose head is the first `end` bytes of the buffer.
+    async fn serve_request(&mut self, end: usize, last: bool) -> Result<After, Gone> {
+        let started = Instant::now();
+        let parsed = match h1::parse_head(&self.reader.buffer[..end]) {
+            Ok(head) => crate::intake::request(&self.worker, head, &self.visitor, end as u64, started),
+            Err(bad) => Err(Refusal::of_head(bad)),
+        };
+        self.reader.buffer.drain(..end);
+        let crate::intake::Intake { request, framing, keep_alive, expects_continue } = match parsed {
+            Ok(intake) => intake,
+            Err(refusal) => {
+                self.refuse(refusal).await?;
+                return Ok(After::Close);
+            }
+        };
+        let after = if keep_alive && !last { After::KeepAlive } else { After::Close };
+        let request = Rc::new(request);
+        if framing == Framing::None {
+            return match Flow::begin(&self.worker, &request) {
+                Begun::Answer(answer) => self.respond(&request, answer, after).await,
+                Begun::Waiting(flow) if request.wants_websocket && flow.is_upgrade() => {
+                    self.reader.watch.clear();
+                    Box::pin(self.upgrade(&request, flow, after)).await
+                }
+                Begun::Waiting(flow) => {
+                    self.reader.watch.clear();
+                    let (writer, worker) = (&mut self.writer, &*self.worker);
+                    let fault = Cell::new(None);
+                    Box::pin(answer_later(writer, worker, &request, flow, RequestBody::Empty, &fault, after))
+                        .await
+                }
+            };
+        }
+        Box::pin(self.respond_with_upload(&request, framing, expects_continue, after)).await
+    }
+
+    /// Hands the connection to the origin, if that agrees to change the protocol; else answers with what it said.
+    async fn upgrade(&mut self, request: &Rc<Request>, flow: Box<Flow>, after: After) -> Result<After, Gone> {
+        let mut answer = flow.finish(RequestBody::Empty).await;
+        let tunnel = match std::mem::replace(&mut answer.body, Body::Empty) {
+            Body::Tunnel(tunnel) => tunnel,
+            body => {
+                answer.body = body;
+                return self.respond(request, answer, after).await;
+            }
+        };
+        self.respond(request, answer, After::KeepAlive).await?;
+        let (mut from_origin, mut to_origin) = tokio::io::split(tunnel.io);
+        let (reader, writer, worker) = (&mut self.reader, &mut self.writer, &*self.worker);
+        let watch = reader.watch.clone();
+        let up = async {
+            loop {
+                if !reader.buffer.is_empty() {
+                    to_origin.write_all(&reader.buffer).await?;
+                    reader.buffer.clear();
+                }
+                watch.set(worker.tick_after(TUNNEL_IDLE));
+                if reader.read().await? == 0 {
+                    return Ok::<_, Gone>(());
+                }
+            }
+        };
+        let down = async {
+            let mut buffer = vec![0; UPLOAD_PIECE_BYTES];
+            loop {
+                let count = from_origin.read(&mut buffer).await?;
+                if count == 0 {
+                    return Ok::<_, Gone>(());
+                }
+                writer.write(worker, &buffer[..count], &[]).await?;
+                watch.set(worker.tick_after(TUNNEL_IDLE));
+            }
+        };
+        // Either side's end is the end of both: protocols that are tunnelled say goodbye in their own words before.
+        tokio::select! {
+            biased;
+            ended = down => ended?,
+            ended = up => ended?,
+        }
+        Ok(After::Close)
+    }
+
+    /// Pumps the request's body to the flow while it works, and answers.
+    async fn respond_with_upload(
+        &mut self,
+        request: &Rc<Request>,
+        framing: Framing,
+        expects_continue: bool,
+        after: After,
+    ) -> Result<After, Gone> {
+        let limits = self.worker.limits();
+        let length = match framing {
+            Framing::Length(length) => Some(length),
+            Framing::Chunked | Framing::None => None,
+        };
+        if length.is_some_and(|length| length > limits.body_bytes_max.0) {
+            self.refuse(Refusal::BodyTooLarge(limits.body_bytes_max.0)).await?;
+            return Ok(After::Close);
+        }
+        let flow = match Flow::begin(&self.worker, request) {
+            Begun::Waiting(flow) => flow,
+            Begun::Answer(answer) => {
+                // Answered without looking at the body: it is not read, so the connection cannot go on.
+                self.respond(request, answer, After::Close).await?;
+                self.linger().await;
+                return Ok(After::Close);
+            }
+        };
+        if expects_continue && request.protocol == Protocol::Http11 {
+            self.writer.write(&self.worker, b"HTTP/1.1 100 Continue\r\n\r\n", &[]).await?;
+        }
+        let fault = Cell::new(None);
+        let (sender, parts) = mpsc::channel(UPLOAD_PIECES);
+        let (reader, writer, worker) = (&mut self.reader, &mut self.writer, &*self.worker);
+        let uploaded = {
+            let mut uploading = pin!(upload(reader, framing, sender, worker, request, &fault));
+            let body = RequestBody::Stream { parts, length };
+            let mut answering = pin!(answer_later(writer, worker, request, flow, body, &fault, after));
+            let mut uploaded = None;
+            let answered = poll_fn(|context| {
+                if uploaded.is_none()
+                    && let Poll::Ready(result) = uploading.as_mut().poll(context)
+                {
+                    uploaded = Some(result);
+                }
+                answering.as_mut().poll(context)
+            });
+            (answered.await?, uploaded)
+        };
+        match uploaded {
+            (after, Some(Ok(()))) => Ok(after),
+            _ => {
+                self.linger().await;
+                Ok(After::Close)
+            }
+        }
+    }
+
+    async fn respond(&mut self, request: &Request, answer: Answer, after: After) -> Result<After, Gone> {
+        respond(&mut self.writer, &self.worker, request, answer, after).await
+    }
+
+    /// Answers a request that is refused before any flow, and closes.
+    async fn refuse(&mut self, refusal: Refusal) -> Result<Option<usize>, Gone> {
+        let request = crate::intake::unreadable(&self.worker, self.visitor.client);
+        let answer = refusal.answer(&request);
+        if let Some(limit) = refusal.limit() {
+            self.worker.count_limit(limit);
+        }
+        self.reader.watch.clear();
+        Box::pin(self.respond(&request, answer, After::Close)).await?;
+        self.linger().await;
+        Ok(None)
+    }
+
+    /// Ends our side and drops what still comes, within bounds, so that the visitor gets to read our last words.
+    async fn linger(&mut self) {
+        let _ = self.writer.shutdown().await;
+        self.reader.watch.set(self.worker.tick_after(LINGER));
+        let mut dropped = 0;
+        while dropped < LINGER_BYTES {
+            self.reader.buffer.clear();
+            match self.reader.read().await {
+                Ok(0) | Err(_) => return,
+                Ok(count) => dropped += count,
+            }
+        }
+    }
+}
+
+/// Waits for the flow's answer, passing interim responses on, and writes it.
+async fn answer_later(
+    writer: &mut Writer<'_>,
+    worker: &Worker,
+    request: &Rc<Request>,
+    flow: Box<Flow>,
+    body: RequestBody,
+    fault: &Cell<Option<Refusal>>,
+    after: After,
+) -> Result<After, Gone> {
+    let interim = flow.interim();
+    let mut answering = pin!(flow.finish(body));
+    loop {
+        let next = poll_fn(|context| match answering.as_mut().poll(context) {
+            Poll::Ready(answer) => Poll::Ready(Some(answer)),
+            Poll::Pending => interim.poll_some(context).map(|()| None),
+        });
+        let next = next.await;
+        let responses = interim.take();
+        if request.protocol == Protocol::Http11 {
+            writer.write_interim(worker, responses).await?;
+        }
+        if let Some(answer) = next {
+            // An upload that broke off is the visitor's fault, whatever the origin made of it.
+            if let (Why::ClientGone, Some(refusal)) = (answer.note.why, fault.take()) {
+                return respond(writer, worker, request, refusal.answer(request), After::Close).await;
+            }
+            return respond(writer, worker, request, answer, after).await;
+        }
+    }
+}
+
+/// Reads the body and passes it on; ends when it is complete, refused, or nobody wants it any more.
+async fn upload(
+    reader: &mut Reader<'_>,
+    framing: Framing,
+    sender: mpsc::Sender<io::Result<BodyPart>>,
+    worker: &Worker,
+    request: &Request,
+    fault: &Cell<Option<Refusal>>,
+) -> Result<(), Gone> {
+    let limits = worker.limits();
+    let body_bytes_max = limits.body_bytes_max.0;
+    let mut decoder = BodyDecoder::new(framing);
+    let mut total = 0;
+    loop {
+        match decoder.decode(&mut reader.buffer, UPLOAD_PIECE_BYTES) {
+            Ok(Decoded::End) => {
+                reader.watch.clear();
+                let _ = sender.send(Ok(BodyPart::End(Fields::new()))).await;
+                return Ok(());
+            }
+            Ok(Decoded::Data(piece)) => {
+                total += piece.len() as u64;
+                request.received_bytes.set(request.received_bytes.get() + piece.len() as u64);
+                if total > body_bytes_max {
+                    worker.count_limit(observe::Limit::BodyBytes);
+                    fault.set(Some(Refusal::BodyTooLarge(body_bytes_max)));
+                    let _ = sender.send(Err(io::ErrorKind::FileTooLarge.into())).await;
+                    return Err(Gone);
+                }
+                reader.watch.clear();
+                if sender.send(Ok(BodyPart::Data(piece))).await.is_err() {
+                    return if decoder.is_done() { Ok(()) } else { Err(Gone) };
+                }
+                continue;
+            }
+            Ok(Decoded::More) => {}
+            Err(bad) => {
+                fault.set(Some(Refusal::Syntax(bad.0)));
+                let _ = sender.send(Err(io::Error::new(io::ErrorKind::InvalidData, bad.0))).await;
+                return Err(Gone);
+            }
+        }
+        reader.watch.set(worker.tick_after(limits.body_stall_timeout));
+        match reader.read().await {
+            Ok(count) if count > 0 => {}
+            ended => {
+                if ended.is_err_and(|error| error.kind() == io::ErrorKind::TimedOut) {
+                    worker.count_limit(observe::Limit::BodyTime);
+                    fault.set(Some(Refusal::BodyTimeout));
+                }
+                let _ = sender.send(Err(io::ErrorKind::UnexpectedEof.into())).await;
+                return Err(Gone);
+            }
+        }
+    }
+}
+
+/// Writes an answer and tells the observer.
+async fn respond(
+    writer: &mut Writer<'_>,
+    worker: &Worker,
+    request: &Request,
+    answer: Answer,
+    after: After,
+) -> Result<After, Gone> {
+    let mut out = worker.take_buffer();
+    // A node that stops says so with each answer, also to requests that came before.
+    let after = if worker.is_draining() && answer.status != 101 { After::Close } else { after };
+    let framing = deliver::write_head(&mut out, worker, request, &answer, after == After::Close);
+    let head_bytes = out.len() as u64;
+    writer.sent = 0;
+    let first_byte = request.started.elapsed();
+    let written = match &answer.body {
+        _ if framing == deliver::Framing::NoBody => writer.write(worker, &out, &[]).await,
+        Body::Empty => writer.write(worker, &out, &[]).await,
+        Body::Bytes(bytes) => writer.write(worker, &out, &[bytes]).await,
+        Body::Stored(stored, start, end) => writer.write_stored(worker, &out, stored, *start, *end).await,
+        _ => Ok(()),
+    };
+    let promised = answer.length.filter(|_| framing == deliver::Framing::Length);
+    let (body, mut told) = answer.split();
+    let streams = matches!(body, Body::Fill(..) | Body::Origin(_) | Body::Multipart(..) | Body::Sliced(_));
+    let written = match written {
+        Ok(()) if streams && framing != deliver::Framing::NoBody => {
+            let chunked = framing == deliver::Framing::Chunked;
+            Box::pin(writer.write_streamed(worker, &mut out, body, chunked)).await
+        }
+        written => written,
+    };
+    worker.return_buffer(out);
+    // The last guard of what was promised: whatever went wrong below, a short body never ends cleanly.
+    let written = match (written, promised) {
+        (Ok(()), Some(length)) if writer.sent != head_bytes + length => Err(Unwritten::Origin),
+        (written, _) => written,
+    };
+    // What the origin broke off has not been stored, whatever was meant to be.
+    told.note.stored &= !matches!(written, Err(Unwritten::Origin));
+    let why = match &written {
+        Ok(()) => told.note.why,
+        Err(Unwritten::Visitor) => Why::ClientGone,
+        Err(Unwritten::Origin) => Why::OriginProtocol,
+    };
+    let head_bytes = head_bytes.min(writer.sent);
+    let sent = Sent {
+        head_bytes,
+        body_bytes: writer.sent - head_bytes,
+        received_bytes: request.received_bytes.get(),
+        first_byte,
+    };
+    deliver::emit(worker, request, &told, why, &sent);
+    match written {
+        Ok(()) if framing == deliver::Framing::Close => Ok(After::Close),
+        Ok(()) if request.method == Method::Connect => Ok(After::Close),
+        Ok(()) => Ok(after),
+        Err(Unwritten::Visitor) => Err(Gone),
+        Err(Unwritten::Origin) => {
+            // The visitor must not take what came for the whole: a reset says so even where the body ends with the
+            // connection.
+            writer.reset();
+            Err(Gone)
+        }
+    }
+}

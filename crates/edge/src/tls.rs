@@ -1,0 +1,188 @@
+//! TLS towards visitors: which certificate answers for a name, and the configuration that all handshakes share. Both are
+//! made anew as a whole when a certificate changes, and published to the workers; a handshake takes what is in force and
+//! locks nothing.
+
+use std::collections::HashMap;
+use std::fmt::Display;
+use std::path::Path;
+use std::sync::Arc;
+
+use model::settings::CertificateFiles;
+use rustls::ServerConfig;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use semantics::Wall;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::FromDer;
+
+/// Protocols that are offered, the best first (ALPN, RFC 7301).
+const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+
+/// A certificate that can be served.
+#[derive(Clone, Debug)]
+pub struct Certificate {
+    /// What it is for: lower-case names, `*.` at the front of some, and addresses.
+    pub names: Vec<Box<str>>,
+    /// When it begins to hold.
+    pub not_before: Wall,
+    /// When it ends to hold.
+    pub not_after: Wall,
+    key: Arc<CertifiedKey>,
+}
+
+impl Certificate {
+    /// Reads a chain and its key from two PEM files. The error names the file, what is wrong with it and what was wanted.
+    pub fn read(files: &CertificateFiles) -> Result<Certificate, String> {
+        let wrong = |path: &Path, what: &dyn Display| format!("{}: {what}", path.display());
+        let chain = std::fs::read(&files.chain).map_err(|error| wrong(&files.chain, &error))?;
+        let key = std::fs::read(&files.key).map_err(|error| wrong(&files.key, &error))?;
+        Certificate::from_pem(&chain, &key).map_err(|bad| match bad {
+            BadCertificate::Chain(what) => wrong(&files.chain, &what),
+            BadCertificate::Key(what) => wrong(&files.key, &what),
+        })
+    }
+
+    /// Takes a chain (the certificate first) and its key as PEM text.
+    pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Certificate, BadCertificate> {
+        let in_chain = |error: &dyn Display| BadCertificate::Chain(error.to_string());
+        let in_key = |error: &dyn Display| BadCertificate::Key(error.to_string());
+        let chain: Vec<_> = CertificateDer::pem_slice_iter(chain)
+            .collect::<Result<_, _>>()
+            .map_err(|error| in_chain(&error))?;
+        let first = chain.first().ok_or_else(|| in_chain(&"there is no certificate in it"))?;
+        let (_, parsed) = X509Certificate::from_der(first)
+            .map_err(|error| in_chain(&format_args!("its first certificate cannot be read: {error}")))?;
+        let names = names_of(&parsed);
+        if names.is_empty() {
+            return Err(in_chain(&"its first certificate names no host (subjectAltName)"));
+        }
+        let wall = |time: x509_parser::time::ASN1Time| Wall(time.timestamp().saturating_mul(1000));
+        let (not_before, not_after) = (wall(parsed.validity().not_before), wall(parsed.validity().not_after));
+        let key = PrivateKeyDer::from_pem_slice(key)
+            .map_err(|error| in_key(&format_args!("there is no private key in it ({error})")))?;
+        let key = aws_lc_rs::sign::any_supported_type(&key)
+            .map_err(|error| in_key(&format_args!("a key of a kind that cannot be used: {error}")))?;
+        let key = CertifiedKey::new(chain, key);
+        key.keys_match().map_err(|_| in_key(&"it is not the key of the certificate"))?;
+        Ok(Certificate { names, not_before, not_after, key: Arc::new(key) })
+    }
+}
+
+/// Which of the two files is wrong, and what with it.
+#[derive(Debug)]
+pub enum BadCertificate {
+    /// The chain.
+    Chain(String),
+    /// The key.
+    Key(String),
+}
+
+/// The names that browsers compare with (RFC 9525 §2: subjectAltName alone).
+fn names_of(certificate: &X509Certificate<'_>) -> Vec<Box<str>> {
+    let Ok(Some(names)) = certificate.subject_alternative_name() else { return Vec::new() };
+    let names = names.value.general_names.iter().filter_map(|name| match name {
+        GeneralName::DNSName(name) => Some(name.to_ascii_lowercase().into()),
+        GeneralName::IPAddress(bytes) => match bytes.len() {
+            4 => {
+                <[u8; 4]>::try_from(*bytes).ok().map(|bytes| std::net::IpAddr::from(bytes).to_string().into())
+            }
+            16 => <[u8; 16]>::try_from(*bytes)
+                .ok()
+                .map(|bytes| std::net::IpAddr::from(bytes).to_string().into()),
+            _ => None,
+        },
+        _ => None,
+    });
+    names.collect()
+}
+
+/// Certificates by the names that they are for.
+#[derive(Debug, Default)]
+struct ByName {
+    /// `www.shop.example`, `*.shop.example`. Of several, those given first are tried first.
+    names: HashMap<Box<str>, Vec<Arc<CertifiedKey>>>,
+    /// For visitors who name no host, which old programs and those that use addresses do not.
+    first: Option<Arc<CertifiedKey>>,
+}
+
+impl ByName {
+    fn of(certificates: &[Certificate]) -> Self {
+        let mut by_name =
+            ByName { names: HashMap::new(), first: certificates.first().map(|first| first.key.clone()) };
+        for certificate in certificates {
+            for name in &certificate.names {
+                by_name.names.entry(name.clone()).or_default().push(certificate.key.clone());
+            }
+        }
+        by_name
+    }
+
+    /// Those for `host`, which is lower case: its own, or those with a `*` for its first label (RFC 9525 §6.3).
+    fn find(&self, host: &str) -> &[Arc<CertifiedKey>] {
+        if let Some(own) = self.names.get(host) {
+            return own;
+        }
+        let Some((_, rest)) = host.split_once('.') else { return &[] };
+        self.names.get(&*format!("*.{rest}")).map_or(&[], Vec::as_slice)
+    }
+}
+
+impl ResolvesServerCert for ByName {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let Some(host) = hello.server_name() else { return self.first.clone() };
+        let found = match host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            true => self.find(&host.to_ascii_lowercase()),
+            false => self.find(host),
+        };
+        let is_usable = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(hello.signature_schemes()).is_some();
+        found.iter().find(is_usable).cloned()
+    }
+}
+
+/// What handshakes need that outlives a change of certificates.
+pub(crate) struct TlsBase {
+    provider: Arc<CryptoProvider>,
+    tickets: Arc<dyn ProducesTickets>,
+}
+
+impl TlsBase {
+    pub(crate) fn new() -> Result<Self, rustls::Error> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        Ok(TlsBase { provider, tickets: aws_lc_rs::Ticketer::new()? })
+    }
+}
+
+/// TLS as it is in force.
+pub(crate) struct Tls {
+    /// For all handshakes.
+    pub(crate) config: Arc<ServerConfig>,
+}
+
+impl Tls {
+    /// With these certificates; without any, every handshake is refused.
+    pub(crate) fn new(base: &TlsBase, certificates: &[Certificate]) -> Result<Self, rustls::Error> {
+        let mut config = ServerConfig::builder_with_provider(base.provider.clone())
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(ByName::of(certificates)));
+        config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
+        config.ticketer = base.tickets.clone();
+        // Sessions live in tickets alone: a visitor who never returns costs no memory.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        Ok(Tls { config: Arc::new(config) })
+    }
+}
+
+/// The certificates of a configuration, in its order; or everything that is wrong with them.
+pub fn read_certificates(files: &[CertificateFiles]) -> Result<Vec<Certificate>, Vec<String>> {
+    let (read, wrong): (Vec<_>, Vec<_>) = files.iter().map(Certificate::read).partition(Result::is_ok);
+    let wrong: Vec<String> = wrong.into_iter().filter_map(Result::err).collect();
+    match wrong.is_empty() {
+        true => Ok(read.into_iter().flatten().collect()),
+        false => Err(wrong),
+    }
+}
