@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use model::settings::Eviction;
+use model::settings::{Eviction, MEMORY};
 use model::{EdgeSettings, Snapshot, breaker, health};
 use observe::{
     AccessLog, BreakerReading, DiskReading, Observer, OriginReading, Readings, Registry, TierReading,
@@ -71,6 +71,8 @@ pub struct Predecessor {
     pub channel: Channel,
     /// A pidfd of it, by which it is ended when it doesn't confirm a purge.
     pub process: Option<OwnedFd>,
+    /// How many processes drain then, this one among them.
+    pub draining: u32,
 }
 
 /// Why an edge did not start.
@@ -111,6 +113,10 @@ impl std::error::Error for StartError {
         }
     }
 }
+
+/// For how long a drain keeps its memory: until hardly anybody can ask for something any more. Then what is left are long
+/// downloads, and the process in its place has a memory of its own.
+const MEMORY_KEPT: Duration = Duration::from_secs(120);
 
 /// How long workers may take to notice that another process takes the connections.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(2);
@@ -248,8 +254,8 @@ impl Edge {
             cut: AtomicBool::new(false),
             next_generation: AtomicU64::new(storage::chance() as u64),
         });
-        if let Some(Predecessor { channel, process }) = predecessor {
-            succession::follow(&shared, channel, process).map_err(StartError::Thread)?;
+        if let Some(predecessor) = predecessor {
+            succession::follow(&shared, predecessor).map_err(StartError::Thread)?;
         }
         let memory = Arc::downgrade(&shared);
         // What memory answers for is what a restart must find on disk.
@@ -481,8 +487,14 @@ impl Handle {
         let is_over = || self.deadline.lock().is_none_or(|deadline| Instant::now() >= deadline);
         let is_idle =
             || threads.iter().all(JoinHandle::is_finished) && !self.shared.succession.has_predecessor();
+        let begin = Instant::now();
+        let mut keeps_memory = true;
         while !is_over() && !is_idle() {
             std::thread::sleep(Duration::from_millis(5));
+            if keeps_memory && begin.elapsed() > MEMORY_KEPT {
+                keeps_memory = false;
+                self.shared.store.resize(MEMORY.min.0 as usize);
+            }
         }
         let ended = is_idle();
         self.shared.cut.store(true, Ordering::SeqCst);

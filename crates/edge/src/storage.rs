@@ -104,8 +104,7 @@ impl Place {
                 shared.purge_position.fetch_max(replayed.newest, Ordering::AcqRel);
             }
             *shared.positions.write() = replayed.positions;
-            let gone = shared.succession.kept_keys();
-            self.open_disks(&log, |configs, common| shared.disks.reopen(configs, common, &gone))?;
+            self.open_disks(&log, |configs, common| shared.disks.reopen(configs, common))?;
             Ok(log)
         });
         match reopened {

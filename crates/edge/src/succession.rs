@@ -29,6 +29,7 @@ use std::{io, thread};
 use model::purge::{Kind as PurgeKind, Target};
 use parking_lot::Mutex;
 
+use crate::handle::Predecessor;
 use crate::handover::{Channel, Message, PACKET_BYTES_MAX, Purge};
 use crate::purge_log::{Logged, LoggedKind};
 use crate::purging;
@@ -37,8 +38,8 @@ use crate::worker::Shared;
 /// Invalidations that are kept one by one while the edge is releasing; more become one of everything.
 const KEPT_MAX: usize = 10_000;
 
-/// How long a process that drains has to say that a purge is in force there. Then it is ended: what it still sends would be cut,
-/// but nothing that was purged is served.
+/// How long a process that drains has to say that a purge is in force there, for each that drains before it, itself included.
+/// Then it is ended: what it still sends is cut, but nothing that was purged is served.
 const DONE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long one message waits for the other side to read. A process that does not read for this long while its buffer is full is
@@ -101,6 +102,7 @@ pub(crate) struct Link {
     is_gone: AtomicBool,
     /// The process, where this side may have to end it.
     process: Option<OwnedFd>,
+    done_patience: Duration,
 }
 
 impl Succession {
@@ -136,14 +138,6 @@ impl Succession {
     /// From here on what is invalidated is kept.
     pub(crate) fn release(&self) {
         self.kin.lock().stage = Stage::Releasing(Vec::new());
-    }
-
-    /// What has been invalidated since [`Succession::release`], as far as it was kept.
-    pub(crate) fn kept_keys(&self) -> Vec<u128> {
-        match &self.kin.lock().stage {
-            Stage::Releasing(kept) => kept.iter().filter_map(Invalidation::key).collect(),
-            _ => Vec::new(),
-        }
     }
 
     /// Ends the release: what was kept, to be put in force again.
@@ -211,25 +205,17 @@ impl Succession {
     }
 }
 
-impl Invalidation {
-    fn key(&self) -> Option<u128> {
-        match self {
-            Invalidation::Key(key) => Some(*key),
-            Invalidation::Targets(..) => None,
-        }
-    }
-}
-
 /// The process that served before, which drains now.
-pub(crate) fn follow(shared: &Arc<Shared>, channel: Channel, process: Option<OwnedFd>) -> io::Result<()> {
-    let link = Link::new(channel, process)?;
+pub(crate) fn follow(shared: &Arc<Shared>, predecessor: Predecessor) -> io::Result<()> {
+    let Predecessor { channel, process, draining } = predecessor;
+    let link = Link::new(channel, process, draining)?;
     shared.succession.kin.lock().before = Some(link.clone());
     listen(shared, link, Side::Before)
 }
 
 /// The process that serves from now on. What was kept for it is sent; `heard` is what it has said already.
 pub(crate) fn hand_over(shared: &Arc<Shared>, channel: Channel, heard: Vec<Message>) -> io::Result<()> {
-    let link = Link::new(channel, None)?;
+    let link = Link::new(channel, None, 1)?;
     {
         let mut kin = shared.succession.kin.lock();
         let stage = std::mem::replace(&mut kin.stage, Stage::HandedOver(link.clone()));
@@ -239,6 +225,7 @@ pub(crate) fn hand_over(shared: &Arc<Shared>, channel: Channel, heard: Vec<Messa
     }
     heard.into_iter().for_each(|message| hear(shared, &link, Side::After, message));
     listen(shared, link, Side::After)
+        .inspect_err(|_| shared.succession.is_orphan.store(true, Ordering::Release))
 }
 
 /// Reads what a neighbour says, in a thread, until it is gone.
@@ -308,7 +295,7 @@ impl Succession {
 }
 
 impl Link {
-    fn new(channel: Channel, process: Option<OwnedFd>) -> io::Result<Arc<Self>> {
+    fn new(channel: Channel, process: Option<OwnedFd>, draining: u32) -> io::Result<Arc<Self>> {
         channel.set_patience(None)?;
         channel.set_send_patience(SEND_PATIENCE)?;
         Ok(Arc::new(Link {
@@ -317,6 +304,7 @@ impl Link {
             next_ticket: AtomicU64::new(1),
             is_gone: AtomicBool::new(false),
             process,
+            done_patience: DONE_PATIENCE * draining.max(1),
         }))
     }
 
@@ -367,7 +355,7 @@ impl Link {
                 // It has ended, or knows by the end of the channel that nothing it has stored may be used any more.
                 return;
             }
-            if done.recv_timeout(DONE_PATIENCE) == Err(RecvTimeoutError::Timeout) {
+            if done.recv_timeout(self.done_patience) == Err(RecvTimeoutError::Timeout) {
                 return self.kill("did not confirm a purge");
             }
         }

@@ -21,6 +21,7 @@ use model::settings::{AccessLog, AccessLogFormat, DISK_SIZE_MAX, DISK_SIZE_MIN};
 use model::{ByteSize, EdgeSettings};
 use observe::{BuildInfo, LogOptions, Registry};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::address::{AdminAt, parse_address, parse_admin};
@@ -115,6 +116,14 @@ impl Serve {
         }
         let handle = Arc::new(start_edge(read, options)?);
         live.attach(Arc::clone(&handle));
+        let no_signals = |error| Failure::new(format!("signals cannot be received: {error}"), "");
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(no_signals)?;
+        // Before anybody is told that it serves: each of these signals ends a process that doesn't expect it.
+        let signals = {
+            let _in_it = runtime.enter();
+            Signals::new().map_err(no_signals)?
+        };
         let started = serve_all(&handle, &live, &upgrader, takeover, admin, lock, &state);
         let address = match started {
             Ok(address) => address,
@@ -124,7 +133,10 @@ impl Serve {
             }
         };
         self.greet(&handle, address, &state);
-        wait_for_end(&handle, &live, &upgrader)
+        wait_for_end(&runtime, signals, &handle, &live, &upgrader);
+        // The thread that waits for the drain may still wait; the process is about to end.
+        runtime.shutdown_background();
+        Ok(())
     }
 
     /// What is listened on: passed on, or opened.
@@ -362,11 +374,14 @@ enum End {
     HandedOver,
 }
 
-fn wait_for_end(handle: &Arc<Handle>, live: &Arc<Live>, upgrader: &Arc<Upgrader>) -> Result<(), Failure> {
-    let no_signals = |error| Failure::new(format!("signals cannot be received: {error}"), "");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(no_signals)?;
+fn wait_for_end(
+    runtime: &Runtime,
+    mut signals: Signals,
+    handle: &Arc<Handle>,
+    live: &Arc<Live>,
+    upgrader: &Arc<Upgrader>,
+) {
     let finished = runtime.block_on(async {
-        let mut signals = Signals::new().map_err(no_signals)?;
         let mut look = tokio::time::interval(LOOK_INTERVAL);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let end = loop {
@@ -395,14 +410,11 @@ fn wait_for_end(handle: &Arc<Handle>, live: &Arc<Live>, upgrader: &Arc<Upgrader>
             manager::stopping();
             upgrader.end_admin();
         }
-        Ok(drain(handle, &mut signals, end).await)
+        drain(handle, &mut signals, end).await
     });
-    // The thread that waits for the drain may still wait; the process is about to end.
-    runtime.shutdown_background();
-    if !finished? {
+    if !finished {
         eprintln!("perigee: some requests did not end in time and were cut");
     }
-    Ok(())
 }
 
 /// Lets running requests end. A signal to stop makes it shorter, and then ends it.

@@ -96,7 +96,7 @@ impl Takeover {
     /// The process whose place is taken, as the edge wants to know it.
     pub(crate) fn predecessor(&mut self) -> Result<Predecessor, Failure> {
         let channel = self.channel.try_clone().map_err(|error| gone(&error))?;
-        Ok(Predecessor { channel, process: self.process.take() })
+        Ok(Predecessor { channel, process: self.process.take(), draining: self.draining })
     }
 
     /// Says that this process serves. Its standard error is its own from now on.

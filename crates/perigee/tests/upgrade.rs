@@ -467,6 +467,40 @@ fn an_old_process_uses_nothing_stored_once_nobody_tells_it_of_purges() {
     wait("the end of the old process", || !is_alive(running.child.id()));
 }
 
+#[test]
+fn an_old_process_that_does_not_confirm_a_purge_is_ended_before_it_is_acknowledged() {
+    let origin = Origin::start();
+    let running = Running::start("stuck", &origin, "");
+    let mut old = Visitor::new(running.address).unwrap();
+    assert_eq!(old.ask("GET", "/s").0, "/s 1");
+    running.upgrade();
+    let pid = running.child.id();
+    assert!(Command::new("kill").args(["-STOP", &pid.to_string()]).status().unwrap().success());
+    running.purge("http://a.example/s");
+    wait("the end of the stuck process", || !is_alive(pid));
+    assert!(running.said().contains("did not confirm a purge"), "{}", running.said());
+    assert!(old.send("GET", "/s").and_then(|()| old.read()).is_err());
+}
+
+#[test]
+fn whoever_stops_the_new_process_stops_those_that_drain() {
+    let origin = Origin::start();
+    let running = Running::start("stop", &origin, "[edge.limits]\ndrain_timeout = \"1s\"");
+    let mut pids = vec![running.child.id()];
+    let mut slow: Vec<Visitor> = Vec::new();
+    for _ in 0..2 {
+        let mut visitor = Visitor::new(running.address).unwrap();
+        visitor.send("GET", "/slow").unwrap();
+        slow.push(visitor);
+        wait("the origin", || origin.seen.lock().unwrap().get("/slow") == Some(&slow.len()));
+        pids.push(running.upgrade());
+    }
+    assert!(pids.iter().all(|pid| is_alive(*pid)));
+    let last = pids.last().unwrap().to_string();
+    assert!(Command::new("kill").args(["-TERM", &last]).status().unwrap().success());
+    wait("the end of all of them", || !pids.iter().any(|pid| is_alive(*pid)));
+}
+
 // --- Upgrades that fail ---
 
 #[test]

@@ -199,14 +199,13 @@ impl Disks {
             pool,
             started: Instant::now(),
         };
-        let reports = this.reopen(configs, common, &[]);
+        let reports = this.reopen(configs, common);
         (this, reports)
     }
 
-    /// Opens disks that were closed, and that somebody else may have written meanwhile, in place of what there was; `removed`
-    /// is out of them before anything is found in them. Until it returns, and where a disk cannot be opened, what was there is
-    /// still read: it is verified.
-    pub fn reopen(&self, configs: Vec<DiskConfig>, common: &DisksConfig, removed: &[u128]) -> OpenReports {
+    /// Opens disks that were closed, and that somebody else may have written meanwhile, in place of what there was. What was
+    /// removed while they were closed stays so. Until it returns, what was there is still read: it is verified.
+    pub fn reopen(&self, configs: Vec<DiskConfig>, common: &DisksConfig) -> OpenReports {
         let mut set = Set { disks: Vec::new(), fleet: Arc::new(Fleet::new(self.in_use.clone())) };
         let mut reports = Vec::new();
         let looked: Vec<_> = configs
@@ -243,8 +242,11 @@ impl Disks {
             });
             reports.push((name, started));
         }
-        removed.iter().for_each(|key| set.remove(*key));
-        *self.set.write() = Arc::new(set);
+        let mut now = self.set.write();
+        for disk in &now.disks {
+            disk.volume.ledger.lock().removed.keys().for_each(|key| set.remove(*key));
+        }
+        *now = Arc::new(set);
         reports
     }
 
