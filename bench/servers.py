@@ -207,9 +207,9 @@ backend origin
 # --- Perigee ---
 
 
-def perigee(rig, origin, cores=None, memory="1GiB", disk=None, log=True, tls=False):
-    """Perigee as it comes, with its JSON access log to a file; `memory` and `disk` are the sizes of the store. With `tls`
-    its port is the one that speaks it.
+def perigee(rig, origin, cores=None, memory="1GiB", disk=None, log=True, tls=False, writes_per_day=None):
+    """Perigee as it comes, with its JSON access log to a file; `memory` and `disk` are the sizes of the store,
+    `writes_per_day` the write budget of its disk if not the default. With `tls` its port is the one that speaks it.
 
     Its files stand in `server.root`, those of its disk tier in `server.root`/disk.
     """
@@ -224,6 +224,7 @@ def perigee(rig, origin, cores=None, memory="1GiB", disk=None, log=True, tls=Fal
 [[store.disk]]
 path = "{root}/disk"
 size = "{disk}"
+{f"writes_per_day = {writes_per_day}" if writes_per_day else ""}
 """ if disk else ""
     certificates, listen_tls = "", ""
     listen = port

@@ -23,6 +23,7 @@ use tokio::runtime::Builder;
 use tokio::task::LocalSet;
 
 use crate::clock::Clock;
+use crate::compress::encoder::Encoder;
 use crate::flight::Flights;
 use crate::handover::{Channel, Message};
 use crate::listen::{self, Secure};
@@ -31,7 +32,7 @@ use crate::origin::{Origins, OriginsShared, probe_origins};
 use crate::published::Published;
 use crate::purge_log::PurgeLog;
 use crate::purging::{self, PurgeError, PurgeRequest, Receipt};
-use crate::slices::Runs;
+use crate::slices::Stretches;
 use crate::sockets::{Kind, Sockets};
 use crate::storage::{self, Place, Storage};
 use crate::succession::{self, Ask, Invalidation, Succession};
@@ -233,7 +234,8 @@ impl Edge {
             store,
             disks: Arc::new(disks),
             reads: Reads::new(edge.store.memory.0 as usize),
-            runs: Runs::default(),
+            stretches: Stretches::default(),
+            encoder: Encoder::new(),
             pages: Pages::new().ok(),
             flights: Flights::new(),
             loaded: Published::new(loaded),
@@ -278,6 +280,7 @@ impl Edge {
                 worker.extend(dealt.into_iter().map(|socket| (socket, secure)));
             });
         }
+        Encoder::start(&shared).map_err(StartError::Thread)?;
         let access_log = access_log.map(Arc::new);
         let cores = core_affinity::get_core_ids().filter(|cores| workers > 1 && cores.len() >= workers);
         let mut threads = Vec::with_capacity(workers);
@@ -506,6 +509,7 @@ impl Handle {
                 "perigee: the purge log cannot be written: {error}; the last invalidations are forgotten"
             );
         }
+        self.shared.encoder.stop();
         self.shared.disks.close();
         // What was taken away and could not be written down as such would be back after the next start.
         self.shared.distrust_disks(|disks| disks.iter().any(|disk| disk.unwritten_removals > 0));
