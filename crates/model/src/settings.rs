@@ -57,6 +57,13 @@ pub const CONNECTIONS: Bound<u32> = bound(100_000, 16, 10_000_000);
 pub const REQUESTS_PER_CONNECTION: Bound<u32> = bound(100_000, 1, u32::MAX);
 /// Time that running requests get to end when the node stops.
 pub const DRAIN: Bound<Duration> = bound(secs(30), secs(0), secs(3600));
+/// Time that a new process has to check everything, and again to open the disks, when it is to take this one's place: an index
+/// of ten million records takes about a second.
+pub const UPGRADE: Bound<Duration> = bound(secs(60), secs(1), secs(3600));
+/// Time that running requests get to end when another process has taken this one's place: a long download is no reason not to
+/// upgrade, and costs nobody anything but this process's memory. HAProxy's `hard-stop-after` is unlimited by default, which
+/// lets a forgotten connection keep a process for ever.
+pub const UPGRADE_DRAIN: Bound<Duration> = bound(secs(3600), secs(0), secs(86_400));
 /// Memory of the cache: bodies, heads and index.
 pub const MEMORY: Bound<ByteSize> = bound(ByteSize::from_mib(512), ByteSize::from_mib(1), ByteSize(1 << 50));
 /// Disks of one node. More are put together below us, by RAID or LVM.
@@ -202,6 +209,10 @@ pub struct Limits {
     pub requests_per_connection_max: u32,
     /// [`DRAIN`]; then connections are cut.
     pub drain_timeout: Duration,
+    /// [`UPGRADE`]; then the new process is ended and the old one serves on.
+    pub upgrade_timeout: Duration,
+    /// [`UPGRADE_DRAIN`]; then the old process's connections are cut.
+    pub upgrade_drain_timeout: Duration,
 }
 
 /// Addresses that begin with the same bits.
@@ -296,6 +307,8 @@ impl Default for Limits {
             connections_max: CONNECTIONS.default,
             requests_per_connection_max: REQUESTS_PER_CONNECTION.default,
             drain_timeout: DRAIN.default,
+            upgrade_timeout: UPGRADE.default,
+            upgrade_drain_timeout: UPGRADE_DRAIN.default,
         }
     }
 }

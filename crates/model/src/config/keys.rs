@@ -228,6 +228,16 @@ static LIMITS: Table = Table {
             "Requests on one connection before it is closed.",
         ),
         time("drain_timeout", settings::DRAIN, "Time that running requests get to end when the node stops."),
+        time(
+            "upgrade_timeout",
+            settings::UPGRADE,
+            "Time that a new process has to get ready to take over; then the old one serves on.",
+        ),
+        time(
+            "upgrade_drain_timeout",
+            settings::UPGRADE_DRAIN,
+            "Time that running requests get to end when a new process has taken over.",
+        ),
     ]],
 };
 
