@@ -32,7 +32,7 @@ use crate::purging::{self, PurgeError, PurgeRequest, Receipt};
 use crate::slices::Runs;
 use crate::storage::{self, Storage};
 use crate::tiering::Reads;
-use crate::tls::{Certificate, Tls, TlsBase};
+use crate::tls::{Certificate, Challenge, Tls, TlsBase};
 use crate::worker::{Epochs, Shared, TICK, Worker};
 
 /// What an edge is given besides its configuration.
@@ -105,10 +105,17 @@ pub struct Handle {
     origins: Arc<OriginsShared>,
     addresses: Vec<SocketAddr>,
     addresses_tls: Vec<SocketAddr>,
-    tls_base: TlsBase,
+    tls: Mutex<TlsParts>,
     workers: Mutex<Vec<JoinHandle<()>>>,
     access_log: Option<AccessLog>,
     started: Instant,
+}
+
+/// What TLS is made of, for the next time that it is made anew.
+struct TlsParts {
+    base: TlsBase,
+    certificates: Vec<Certificate>,
+    challenges: Vec<Challenge>,
 }
 
 /// What an operator wants to know at a glance.
@@ -167,7 +174,7 @@ impl Edge {
             access_log,
         } = options;
         let tls_base = TlsBase::new().map_err(StartError::Tls)?;
-        let tls = Tls::new(&tls_base, &certificates).map_err(StartError::Tls)?;
+        let tls = Tls::new(&tls_base, &certificates, &[]).map_err(StartError::Tls)?;
         let workers = edge.workers.map_or_else(cores, |workers| workers as usize).max(1);
         let site_numbers = SiteNumbers::default();
         let loaded = Arc::new(Loaded::new(snapshot, &site_numbers, &registry));
@@ -251,7 +258,7 @@ impl Edge {
             origins,
             addresses,
             addresses_tls,
-            tls_base,
+            tls: Mutex::new(TlsParts { base: tls_base, certificates, challenges: Vec::new() }),
             workers: Mutex::new(threads),
             access_log,
             started: Instant::now(),
@@ -319,10 +326,29 @@ impl Handle {
     ///
     /// # Errors
     /// Those of the TLS library; the old ones stay in force.
-    pub fn replace_certificates(&self, certificates: &[Certificate]) -> Result<(), rustls::Error> {
-        let tls = Tls::new(&self.tls_base, certificates)?;
+    pub fn replace_certificates(&self, certificates: Vec<Certificate>) -> Result<(), rustls::Error> {
+        let mut parts = self.tls.lock();
+        let tls = Tls::new(&parts.base, &certificates, &parts.challenges)?;
+        parts.certificates = certificates;
         self.shared.tls.replace(Arc::new(tls));
         Ok(())
+    }
+
+    /// Answers these challenges of a certificate authority from now on, and no others.
+    ///
+    /// # Errors
+    /// Those of the TLS library; what was answered before still is.
+    pub fn replace_challenges(&self, challenges: Vec<Challenge>) -> Result<(), rustls::Error> {
+        let mut parts = self.tls.lock();
+        let tls = Tls::new(&parts.base, &parts.certificates, &challenges)?;
+        parts.challenges = challenges;
+        self.shared.tls.replace(Arc::new(tls));
+        Ok(())
+    }
+
+    /// The certificates in force, in the order in which they are tried.
+    pub fn certificates(&self) -> Vec<Certificate> {
+        self.tls.lock().certificates.clone()
     }
 
     /// The edge's clock: a manual one can be moved by it.

@@ -21,6 +21,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::address::{AdminAt, parse_address, parse_admin};
+use crate::certificates::Certificates;
 use crate::configuration::{Live, Read, Source, fit_connections};
 use crate::failure::Failure;
 use crate::state::StateDir;
@@ -89,9 +90,12 @@ impl Serve {
             eprintln!("perigee: {lowered}");
         }
         let settings = read.snapshot.edge.clone();
-        let live = Arc::new(Live::new(source, &read, connections_fit));
+        let certificates = Certificates::new(state.path());
+        let live = Arc::new(Live::new(source, &read, connections_fit, Arc::clone(&certificates)));
+        read.certificates = certificates.at_start(&read.snapshot, &read.certificates);
         let handle = Arc::new(self.start_edge(read, &state, &settings)?);
         live.attach(Arc::clone(&handle));
+        certificates.attach(Arc::clone(&handle));
         let admin = match self.start_admin(&handle, &live, &state, &settings) {
             Ok(admin) => admin,
             Err(failure) => {
@@ -101,6 +105,7 @@ impl Serve {
         };
         self.greet(&handle, admin.as_ref(), &state);
         let waited = wait_for_stop(&handle, &live);
+        certificates.stop();
         drop(admin);
         waited
     }
