@@ -22,6 +22,7 @@ use tokio::runtime::Builder;
 use tokio::task::LocalSet;
 
 use crate::clock::Clock;
+use crate::compress::encoder::Encoder;
 use crate::flight::Flights;
 use crate::listen::{self, Secure};
 use crate::loaded::{Loaded, SiteNumbers};
@@ -29,7 +30,7 @@ use crate::origin::{Origins, OriginsShared, probe_origins};
 use crate::published::Published;
 use crate::purge_log::PurgeLog;
 use crate::purging::{self, PurgeError, PurgeRequest, Receipt};
-use crate::slices::Runs;
+use crate::slices::Stretches;
 use crate::storage::{self, Storage};
 use crate::tiering::Reads;
 use crate::tls::{Certificate, Challenge, Tls, TlsBase};
@@ -202,7 +203,8 @@ impl Edge {
             store,
             disks: Arc::new(disks),
             reads: Reads::new(edge.store.memory.0 as usize),
-            runs: Runs::default(),
+            stretches: Stretches::default(),
+            encoder: Encoder::new(),
             pages: Pages::new().ok(),
             flights: Flights::new(),
             loaded: Published::new(loaded),
@@ -237,6 +239,7 @@ impl Edge {
         };
         let addresses = bind(listen.unwrap_or(edge.listen), Secure::Plain)?;
         let addresses_tls = bind(listen_tls.unwrap_or(edge.listen_tls), Secure::Tls)?;
+        Encoder::start(&shared).map_err(StartError::Thread)?;
         let cores = core_affinity::get_core_ids().filter(|cores| workers > 1 && cores.len() >= workers);
         let mut threads = Vec::with_capacity(workers);
         for (index, listeners) in by_worker.into_iter().enumerate() {
@@ -439,6 +442,7 @@ impl Handle {
                 "perigee: the purge log cannot be written: {error}; the last invalidations are forgotten"
             );
         }
+        self.shared.encoder.stop();
         self.shared.disks.close();
         // What was taken away and could not be written down as such would be back after the next start.
         self.shared.distrust_disks(|disks| disks.iter().any(|disk| disk.unwritten_removals > 0));
