@@ -24,6 +24,7 @@ pub mod fuzzing;
 mod h1;
 mod handle;
 pub mod handover;
+mod hints;
 mod intake;
 mod interim;
 mod listen;
