@@ -912,6 +912,7 @@ pub(crate) fn forwarded_fields(worker: &Worker, at: &RuleAt, request: &Request) 
         Protocol::Http10 => "1.0",
         Protocol::Http11 => "1.1",
         Protocol::Http2 => "2.0",
+        Protocol::Http3 => "3.0",
     };
     hop::append_via(&mut fields, received, &worker.shared.node);
     hop::append_cdn_loop(&mut fields, &worker.shared.node);

@@ -29,6 +29,7 @@ use crate::origin::{Origins, OriginsShared, probe_origins};
 use crate::published::Published;
 use crate::purge_log::PurgeLog;
 use crate::purging::{self, PurgeError, PurgeRequest, Receipt};
+use crate::quic::{self, Listening, Secrets, Steering};
 use crate::slices::Runs;
 use crate::storage::{self, Storage};
 use crate::tiering::Reads;
@@ -216,23 +217,33 @@ impl Edge {
         let memory = Arc::downgrade(&shared);
         // What memory answers for is what a restart must find on disk.
         shared.disks.keep(move |key| memory.upgrade().is_some_and(|shared| shared.store.peek(key).is_some()));
-        let mut by_worker: Vec<Vec<(std::net::TcpListener, Secure)>> =
-            (0..workers).map(|_| Vec::new()).collect();
-        let mut bind = |addresses: Vec<SocketAddr>, secure| {
+        let secrets = Arc::new(Secrets::of(&key_seed));
+        let mut by_worker: Vec<Sockets> = (0..workers).map(|_| Sockets::default()).collect();
+        let mut bind = |addresses: Vec<SocketAddr>, is_tls: bool| {
             let bound = addresses.into_iter().map(|address| {
-                let sockets =
-                    listen::bind(address, workers).map_err(|error| StartError::Listen(address, error))?;
-                let bound = sockets.first().and_then(|socket| socket.local_addr().ok());
-                by_worker.iter_mut().zip(sockets).for_each(|(worker, socket)| worker.push((socket, secure)));
-                Ok(bound.unwrap_or(address))
+                let with_udp = is_tls && edge.http3;
+                let (tcp, udp) = listen::bind_both(address, workers, with_udp)
+                    .map_err(|error| StartError::Listen(address, error))?;
+                let bound = tcp.first().and_then(|socket| socket.local_addr().ok()).unwrap_or(address);
+                let secure = match is_tls {
+                    true => Secure::Tls { http3: with_udp.then_some(bound.port()) },
+                    false => Secure::Plain,
+                };
+                by_worker.iter_mut().zip(tcp).for_each(|(worker, socket)| worker.tcp.push((socket, secure)));
+                let steering = Arc::new(Steering::new(&secrets, QUIC_GENERATION, workers));
+                for ((worker, number), socket) in by_worker.iter_mut().zip(0..).zip(udp) {
+                    worker.quic.push(Listening { socket, steering: steering.clone(), worker: number });
+                }
+                Ok(bound)
             });
             bound.collect::<Result<Vec<_>, _>>()
         };
-        let addresses = bind(listen.unwrap_or(edge.listen), Secure::Plain)?;
-        let addresses_tls = bind(listen_tls.unwrap_or(edge.listen_tls), Secure::Tls)?;
+        let addresses = bind(listen.unwrap_or(edge.listen), false)?;
+        let addresses_tls = bind(listen_tls.unwrap_or(edge.listen_tls), true)?;
         let cores = core_affinity::get_core_ids().filter(|cores| workers > 1 && cores.len() >= workers);
         let mut threads = Vec::with_capacity(workers);
-        for (index, listeners) in by_worker.into_iter().enumerate() {
+        for (index, sockets) in by_worker.into_iter().enumerate() {
+            let secrets = secrets.clone();
             let observer = Observer::new(&registry, access_log.as_ref());
             let (shared, origins) = (shared.clone(), origins.clone());
             let core = cores.as_ref().map(|cores| cores[index]);
@@ -242,7 +253,7 @@ impl Edge {
                     core_affinity::set_for_current(core);
                 }
                 let local = LocalSet::new();
-                local.block_on(&runtime, work(shared, origins, observer, listeners, index));
+                local.block_on(&runtime, work(shared, origins, observer, sockets, secrets, index));
             });
             threads.push(thread.map_err(StartError::Thread)?);
         }
@@ -261,12 +272,23 @@ impl Edge {
     }
 }
 
+/// One worker's part in what is listened on.
+#[derive(Default)]
+struct Sockets {
+    tcp: Vec<(std::net::TcpListener, Secure)>,
+    quic: Vec<Listening>,
+}
+
+/// Which start of the node this is, as far as connection ids say it: two that run at the same time must differ.
+const QUIC_GENERATION: u8 = 0;
+
 /// One worker's life: until the edge drains and its connections have ended.
 async fn work(
     shared: Arc<Shared>,
     origins: Arc<OriginsShared>,
     observer: Observer,
-    listeners: Vec<(std::net::TcpListener, Secure)>,
+    sockets: Sockets,
+    secrets: Arc<Secrets>,
     index: usize,
 ) {
     let id_seed = u64::from_le_bytes(shared.seed.0[..8].try_into().unwrap_or_default())
@@ -281,17 +303,26 @@ async fn work(
     });
     let sweep = tokio::task::spawn_local(worker.clone().sweep());
     let prober = (index == 0).then(|| tokio::task::spawn_local(probe_origins(origins)));
-    let accepting: Vec<_> = listeners
-        .into_iter()
+    let tcp = sockets.tcp.into_iter();
+    let accepting: Vec<_> = tcp
         .filter_map(|(listener, secure)| Some((tokio::net::TcpListener::from_std(listener).ok()?, secure)))
         .map(|(listener, secure)| tokio::task::spawn_local(listen::accept(worker.clone(), listener, secure)))
         .collect();
+    let quic = sockets.quic.into_iter();
+    let endpoints: Vec<_> =
+        quic.filter_map(|listening| quic::endpoint(&worker, &secrets, listening).ok()).collect();
+    for endpoint in &endpoints {
+        tokio::task::spawn_local(quic::accept(worker.clone(), endpoint.clone(), secrets.clone()));
+    }
     while !worker.is_draining() {
         tokio::time::sleep(TICK).await;
     }
     accepting.iter().for_each(tokio::task::JoinHandle::abort);
     while shared.connections.load(Ordering::Relaxed) > 0 && !shared.cut.load(Ordering::Relaxed) {
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    for endpoint in &endpoints {
+        quic::finish(&worker, endpoint).await;
     }
     sweep.abort();
     if let Some(prober) = prober {

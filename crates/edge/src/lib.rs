@@ -21,6 +21,7 @@ mod forwarded;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod h1;
+mod h3;
 mod handle;
 mod intake;
 mod interim;
@@ -35,6 +36,7 @@ mod proxy_protocol;
 mod published;
 mod purge_log;
 mod purging;
+mod quic;
 mod refusal;
 mod request;
 mod serve;

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use model::settings::CertificateFiles;
+use quinn::crypto::rustls::QuicServerConfig;
 use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
@@ -21,6 +22,9 @@ use x509_parser::prelude::FromDer;
 
 /// Protocols that are offered, the best first (ALPN, RFC 7301).
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+
+/// The same for QUIC (RFC 9114 §3.1).
+const QUIC_PROTOCOL: &[u8] = b"h3";
 
 /// A certificate that can be served.
 #[derive(Clone, Debug)]
@@ -160,6 +164,8 @@ impl TlsBase {
 pub(crate) struct Tls {
     /// For all handshakes.
     pub(crate) config: Arc<ServerConfig>,
+    /// For those of QUIC: TLS 1.3 alone, and nothing of a request before the handshake is done.
+    pub(crate) quic: Arc<QuicServerConfig>,
 }
 
 impl Tls {
@@ -173,7 +179,16 @@ impl Tls {
         config.ticketer = base.tickets.clone();
         // Sessions live in tickets alone: a visitor who never returns costs no memory.
         config.session_storage = Arc::new(NoServerSessionStorage {});
-        Ok(Tls { config: Arc::new(config) })
+        let mut quic = ServerConfig::builder_with_provider(base.provider.clone())
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_no_client_auth()
+            .with_cert_resolver(config.cert_resolver.clone());
+        quic.alpn_protocols = vec![QUIC_PROTOCOL.to_vec()];
+        quic.ticketer = base.tickets.clone();
+        quic.session_storage = config.session_storage.clone();
+        let quic = QuicServerConfig::try_from(quic)
+            .map_err(|_| rustls::Error::General("the cipher that QUIC begins with is missing".to_owned()))?;
+        Ok(Tls { config: Arc::new(config), quic: Arc::new(quic) })
     }
 }
 
