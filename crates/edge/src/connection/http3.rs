@@ -265,7 +265,7 @@ impl Session {
     ) -> Result<(), Gone> {
         let (worker, visitor) = (&self.worker, &self.visitor);
         let taken = match self.head(content).await {
-            Ok(section) => request::split(&section).map_err(Refusal::Syntax).and_then(|(pseudo, lines)| {
+            Ok(section) => request::pseudo(&section).map_err(Refusal::Syntax).and_then(|(pseudo, count)| {
                 let head = Parts {
                     method: pseudo.method,
                     target: pseudo.target,
@@ -273,7 +273,8 @@ impl Session {
                     ends: content.has_ended(),
                     protocol: Protocol::Http3,
                 };
-                intake::request_of_parts(worker, &head, || lines.clone(), visitor, started)
+                let lines = || section.lines().skip(count);
+                intake::request_of_parts(worker, &head, lines, visitor, started)
             }),
             Err(NoHead::Refused(refusal)) => Err(refusal),
             Err(NoHead::Gone) => return Err(Gone),
@@ -528,19 +529,17 @@ impl Content {
     async fn head(&mut self) -> Result<Section, NoHead> {
         if self.head.is_none() {
             let section_bytes_max = self.session.worker.limits().header_bytes_max.0;
-            let section = loop {
-                match self.frame().await {
-                    Ok(Some(Frame::Section(section))) => break section,
-                    Ok(Some(_)) => return Err(self.unexpected(Code::FrameUnexpected).into()),
-                    // §4.1: a request that is no request.
-                    Ok(None) => {
-                        return Err(NoHead::Refused(Refusal::Syntax("the request ended before its head")));
-                    }
-                    Err(BadFrame::SectionTooLong) => {
-                        return Err(NoHead::Refused(Refusal::HeadTooLarge(section_bytes_max)));
-                    }
-                    Err(BadFrame::Close(_)) => return Err(NoHead::Gone),
+            let section = match self.frame().await {
+                Ok(Some(Frame::Section(section))) => section,
+                Ok(Some(_)) => return Err(self.unexpected(Code::FrameUnexpected).into()),
+                // §4.1: a request that is no request.
+                Ok(None) => {
+                    return Err(NoHead::Refused(Refusal::Syntax("the request ended before its head")));
                 }
+                Err(BadFrame::SectionTooLong) => {
+                    return Err(NoHead::Refused(Refusal::HeadTooLarge(section_bytes_max)));
+                }
+                Err(BadFrame::Close(_)) => return Err(NoHead::Gone),
             };
             // RFC 9114 §4.2.2 counts 32 bytes for each line, which the limit does not.
             let lines_max = u64::from(self.session.worker.limits().header_count_max) + 8;

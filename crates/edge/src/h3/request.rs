@@ -17,16 +17,12 @@ pub(crate) struct Pseudo<'a> {
 /// What is wrong with a message, for the log.
 pub(crate) type Malformed = &'static str;
 
-/// Splits a request's lines. The second part is those that are no pseudo-header fields.
-pub(crate) fn split(
-    section: &Section,
-) -> Result<(Pseudo<'_>, impl Iterator<Item = (&[u8], &[u8])> + Clone), Malformed> {
+/// Reads a request's pseudo-header fields, which stand in front; the number is that of their lines.
+pub(crate) fn pseudo(section: &Section) -> Result<(Pseudo<'_>, usize), Malformed> {
     let (mut method, mut scheme, mut path, mut authority) = (None, None, None, None);
-    let mut lines = section.lines();
-    loop {
-        let mut ahead = lines.clone();
-        let Some((name, value)) = ahead.next().filter(|(name, _)| name.starts_with(b":")) else { break };
-        lines = ahead;
+    let is_pseudo = |line: &(&[u8], &[u8])| line.0.starts_with(b":");
+    let mut count = 0;
+    for (name, value) in section.lines().take_while(is_pseudo) {
         let slot = match name {
             b":method" => &mut method,
             b":scheme" => &mut scheme,
@@ -40,8 +36,9 @@ pub(crate) fn split(
         if slot.replace(text).is_some() {
             return Err("a pseudo-header field stands there twice");
         }
+        count += 1;
     }
-    for (name, value) in lines.clone() {
+    for (name, value) in section.lines().skip(count) {
         check(name, value)?;
     }
     let (Some(method), Some(_scheme)) = (method, scheme) else {
@@ -50,7 +47,7 @@ pub(crate) fn split(
     // CONNECT has none; it is refused with a reason of its own.
     let target = path.or((method == "CONNECT").then_some("*")).ok_or("a pseudo-header field is missing")?;
     let authority = authority.filter(|authority| !authority.is_empty());
-    Ok((Pseudo { method, target, authority }, lines))
+    Ok((Pseudo { method, target, authority }, count))
 }
 
 /// The fields of a trailer section.
@@ -94,7 +91,7 @@ mod tests {
     }
 
     fn judged(lines: &[(&str, &str)]) -> Result<usize, Malformed> {
-        split(&section(lines)).map(|(_, lines)| lines.count())
+        pseudo(&section(lines)).map(|(_, count)| count)
     }
 
     const METHOD: (&str, &str) = (":method", "GET");
@@ -103,7 +100,7 @@ mod tests {
     #[test]
     fn a_request_is_taken_apart() {
         let section = section(&[METHOD, SCHEME, ("accept-x", "a b"), ("accept-y", "")]);
-        assert!(split(&section).is_err(), "without a path");
+        assert!(pseudo(&section).is_err(), "without a path");
         let mut text = Vec::new();
         qpack::begin(&mut text);
         for (name, value) in
@@ -112,9 +109,8 @@ mod tests {
             qpack::write_line(&mut text, name.as_bytes(), value.as_bytes());
         }
         let section = qpack::decode(&text, 4096).expect("the section is sound");
-        let (pseudo, lines) = split(&section).expect("the request is sound");
-        assert_eq!(pseudo, Pseudo { method: "GET", target: "/a?b", authority: Some("site.example") });
-        assert_eq!(lines.collect::<Vec<_>>(), [(&b"te"[..], &b"trailers"[..])]);
+        let wanted = Pseudo { method: "GET", target: "/a?b", authority: Some("site.example") };
+        assert_eq!(pseudo(&section), Ok((wanted, 4)));
     }
 
     #[test]
