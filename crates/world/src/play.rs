@@ -34,7 +34,7 @@ use std::time::{Duration, Instant};
 pub use answer::Answer;
 pub use client::{Asking, Client, Talk};
 pub use gate::Gate;
-pub use http3::{Asked as Http3Asked, Http3, Http3Answer};
+pub use http3::{Asked as Http3Asked, Http3, Http3Answer, Quic};
 pub use origin::{Origin, Reply, Seen};
 use stage::Stage;
 pub use tls::Identity;
@@ -156,7 +156,20 @@ impl Play {
     pub fn http3(&mut self) -> Http3 {
         let address = *self.stage().handle().addresses_tls().first().expect("the edge listens for TLS");
         let identity = self.tls.as_ref().expect("the play has TLS");
-        Http3::connect(self.runtime.handle().clone(), address, identity)
+        Http3::on(Quic::connect(self.runtime.handle().clone(), address, identity))
+    }
+
+    /// A connection of QUIC to the edge, on which nothing has been said.
+    pub fn quic(&mut self) -> Quic {
+        let address = *self.stage().handle().addresses_tls().first().expect("the edge listens for TLS");
+        let identity = self.tls.as_ref().expect("the play has TLS");
+        Quic::connect(self.runtime.handle().clone(), address, identity)
+    }
+
+    /// Asks over TLS and HTTP/1.1, in plain words, and reads until the edge closes.
+    pub fn tls_ask(&mut self, text: &str) -> String {
+        let address = *self.stage().handle().addresses_tls().first().expect("the edge listens for TLS");
+        self.tls.as_ref().expect("the play has TLS").ask(address, text)
     }
 
     /// Gives the edge a disk of 128 MiB, which outlives [`Play::restart`], and `memory` (`"1MiB"`), before it starts.

@@ -8,17 +8,15 @@ use bytes::{Buf, Bytes};
 use h3::client::SendRequest;
 use h3_quinn::OpenStreams;
 use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{Connection, Endpoint};
+use quinn::{Connection, ConnectionError, Endpoint};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use super::{Identity, PATIENCE};
 
-/// One connection.
+/// One connection of HTTP/3.
 pub struct Http3 {
-    runtime: Handle,
-    endpoint: Endpoint,
-    connection: Connection,
+    quic: Quic,
     requests: SendRequest<OpenStreams, Bytes>,
 }
 
@@ -69,22 +67,89 @@ impl Http3Answer {
     }
 }
 
-impl Http3 {
-    pub(super) fn connect(runtime: Handle, address: SocketAddr, identity: &Identity) -> Http3 {
+/// A connection of QUIC.
+pub struct Quic {
+    runtime: Handle,
+    endpoint: Endpoint,
+    connection: Connection,
+}
+
+impl Quic {
+    pub(super) fn connect(runtime: Handle, address: SocketAddr, identity: &Identity) -> Quic {
         let tls = QuicClientConfig::try_from(identity.client(b"h3")).expect("QUIC can use this TLS");
         let config = quinn::ClientConfig::new(Arc::new(tls));
-        let (endpoint, connection, requests) = runtime.block_on(async {
+        let (endpoint, connection) = runtime.block_on(async {
             let endpoint = Endpoint::client(([127, 0, 0, 1], 0).into()).expect("a socket opens");
-            let connecting =
-                endpoint.connect_with(config, address, "site.example").expect("a handshake begins");
-            let connection =
-                timeout(PATIENCE, connecting).await.expect("the edge answers").expect("a handshake");
-            let quic = h3_quinn::Connection::new(connection.clone());
-            let (mut driver, requests) = h3::client::new(quic).await.expect("HTTP/3 begins");
-            tokio::spawn(async move { poll_fn(|context| driver.poll_close(context)).await });
-            (endpoint, connection, requests)
+            let connecting = endpoint.connect_with(config, address, "site.example").expect("a handshake begins");
+            let connection = timeout(PATIENCE, connecting).await.expect("the edge answers").expect("a handshake");
+            (endpoint, connection)
         });
-        Http3 { runtime, endpoint, connection, requests }
+        Quic { runtime, endpoint, connection }
+    }
+
+    /// Opens a stream one way, and says `bytes` on it; ends it, if `ends`.
+    pub fn say(&self, bytes: &[u8], ends: bool) {
+        let said = async {
+            let mut stream = self.connection.open_uni().await.expect("a stream opens");
+            stream.write_all(bytes).await.expect("there is room for a few bytes");
+            if ends {
+                let _ = stream.finish();
+            } else {
+                std::mem::forget(stream);
+            }
+        };
+        self.runtime.block_on(async { timeout(PATIENCE, said).await }).expect("a stream opens in time");
+    }
+
+    /// Says `bytes` as a request, as many as are taken, and reads what comes for it.
+    pub fn ask(&self, bytes: &[u8]) -> Vec<u8> {
+        let asked = async {
+            let (mut send, mut recv) = self.connection.open_bi().await.expect("a stream opens");
+            let sent = async {
+                if send.write_all(bytes).await.is_ok() {
+                    let _ = send.finish();
+                }
+            };
+            let mut answer = Vec::new();
+            let read = async {
+                while let Ok(Some(part)) = recv.read_chunk(usize::MAX, true).await {
+                    answer.extend_from_slice(&part.bytes);
+                }
+            };
+            tokio::join!(sent, read);
+            answer
+        };
+        self.runtime.block_on(async { timeout(PATIENCE, asked).await }).expect("an answer or an end in time")
+    }
+
+    /// Waits until the edge closes the connection; its code.
+    pub fn closed(&self) -> u64 {
+        let closed = self.runtime.block_on(async { timeout(PATIENCE, self.connection.closed()).await });
+        match closed.expect("the edge closes the connection in time") {
+            ConnectionError::ApplicationClosed(close) => close.error_code.into_inner(),
+            other => panic!("the connection ended otherwise: {other}"),
+        }
+    }
+
+    /// Goes on from another address, as a phone does that leaves the house. Returns the new port.
+    pub fn move_away(&self) -> u16 {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket opens");
+        let port = socket.local_addr().expect("a bound socket").port();
+        let _entered = self.runtime.enter();
+        self.endpoint.rebind(socket).expect("the endpoint takes another socket");
+        port
+    }
+}
+
+impl Http3 {
+    pub(super) fn on(quic: Quic) -> Http3 {
+        let requests = quic.runtime.block_on(async {
+            let connection = h3_quinn::Connection::new(quic.connection.clone());
+            let (mut driver, requests) = h3::client::new(connection).await.expect("HTTP/3 begins");
+            tokio::spawn(async move { poll_fn(|context| driver.poll_close(context)).await });
+            requests
+        });
+        Http3 { quic, requests }
     }
 
     /// Asks for a path of `site.example`.
@@ -105,7 +170,7 @@ impl Http3 {
         }
         let request = request.body(()).expect("a sound request");
         let (mut requests, body) = (self.requests.clone(), Bytes::copy_from_slice(body));
-        let asked = self.runtime.spawn(async move {
+        let asked = self.quic.runtime.spawn(async move {
             let mut stream = requests.send_request(request).await.map_err(|error| error.to_string())?;
             if !body.is_empty() {
                 stream.send_data(body).await.map_err(|error| error.to_string())?;
@@ -132,26 +197,12 @@ impl Http3 {
             answer.trailers = stream.recv_trailers().await.map_err(|error| error.to_string())?;
             Ok(answer)
         });
-        Asked { runtime: self.runtime.clone(), asked }
+        Asked { runtime: self.quic.runtime.clone(), asked }
     }
 
-    /// Goes on from another address, as a phone does that leaves the house. Returns the new port.
-    pub fn move_away(&self) -> u16 {
-        let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket opens");
-        let port = socket.local_addr().expect("a bound socket").port();
-        let _entered = self.runtime.enter();
-        self.endpoint.rebind(socket).expect("the endpoint takes another socket");
-        port
-    }
-
-    /// The QUIC connection, for what no HTTP/3 client would say.
-    pub fn quic(&self) -> &Connection {
-        &self.connection
-    }
-
-    /// Where futures of it run.
-    pub fn runtime(&self) -> &Handle {
-        &self.runtime
+    /// The connection below.
+    pub fn quic(&self) -> &Quic {
+        &self.quic
     }
 }
 

@@ -1,8 +1,14 @@
 //! The edge's certificate in a play, and what makes clients believe it.
 
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+
 use edge::tls::Certificate;
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
+
+use super::PATIENCE;
 
 /// A certificate for `site.example` that vouches for itself.
 pub struct Identity {
@@ -31,7 +37,7 @@ impl Identity {
     pub fn client(&self, protocol: &[u8]) -> rustls::ClientConfig {
         let mut roots = RootCertStore::empty();
         roots.add(self.der.clone()).expect("the certificate can vouch for itself");
-        let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut config = rustls::ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
             .expect("TLS 1.3 is known")
@@ -39,5 +45,18 @@ impl Identity {
             .with_no_client_auth();
         config.alpn_protocols = vec![protocol.to_vec()];
         config
+    }
+
+    /// Sends `text` over HTTP/1.1, and reads until the edge closes.
+    pub(super) fn ask(&self, address: SocketAddr, text: &str) -> String {
+        let name = "site.example".try_into().expect("a name");
+        let connection = rustls::ClientConnection::new(Arc::new(self.client(b"http/1.1")), name).expect("TLS begins");
+        let socket = TcpStream::connect(address).expect("the edge listens");
+        socket.set_read_timeout(Some(PATIENCE)).expect("a socket takes a time-out");
+        let mut stream = rustls::StreamOwned::new(connection, socket);
+        stream.write_all(text.as_bytes()).expect("the edge reads");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("the edge answers and closes");
+        String::from_utf8_lossy(&answer).into_owned()
     }
 }
