@@ -13,6 +13,7 @@ import resource
 import shutil
 import signal
 import socket
+import ssl
 import statistics
 import subprocess
 import sys
@@ -39,6 +40,9 @@ class CannotMeasure(Exception):
 class Server:
     """One started server: its pid, its address, how it was started, and what its whole process tree costs."""
 
+    # Whether `port` speaks TLS.
+    is_tls = False
+
     def __init__(self, name, process, port, log_path, argv):
         self.name = name
         self.process = process
@@ -47,7 +51,7 @@ class Server:
         self.argv = argv
 
     def url(self, path):
-        return f"http://127.0.0.1:{self.port}{path}"
+        return f"{'https' if self.is_tls else 'http'}://127.0.0.1:{self.port}{path}"
 
     def pids(self):
         """The server's pid and those of its descendants."""
@@ -210,7 +214,12 @@ def beside(name):
 
 def fetch(server, path, headers=None):
     """One GET on a fresh connection: (status, header fields, body)."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    if server.is_tls:
+        # The certificate is the rig's own.
+        trusting = ssl._create_unverified_context()
+        connection = http.client.HTTPSConnection("127.0.0.1", server.port, timeout=30, context=trusting)
+    else:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
     try:
         connection.request("GET", path, headers=headers or {})
         response = connection.getresponse()
@@ -284,33 +293,59 @@ class Load:
             raise CannotMeasure(f"{server.name}: {errors[0]}")
 
 
-def wrk(server, path, seconds, connections, threads=1, cores=None, script=None, arguments=()):
+def wrk(server, path, seconds, connections, threads=1, cores=None, script=None, arguments=(), headers=()):
     """Loads `server` from the load core (or `cores`) and returns a `Load`; any bad answer is an error."""
-    return Load(run_wrk(server, path, seconds, connections, threads, cores, script, arguments), server)
+    return Load(run_wrk(server, path, seconds, connections, threads, cores, script, arguments, headers), server)
 
 
-def run_wrk(server, path, seconds, connections, threads=1, cores=None, script=None, arguments=()):
+def run_wrk(server, path, seconds, connections, threads=1, cores=None, script=None, arguments=(), headers=()):
     """Runs wrk and returns what it printed: nothing when its script ended it before its time."""
     argv = ["wrk", f"-t{threads}", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s"]
+    for header in headers:
+        argv += ["-H", header]
     if script:
         argv += ["-s", beside(script)]
-    argv += [server.url(path), "--", *map(str, arguments)]
+    return run_load([*argv, server.url(path), "--", *map(str, arguments)], cores)
+
+
+def run_load(argv, cores=None):
+    """Runs a load generator on the load core (or `cores`) and returns what it printed."""
     cores = set(cores or {LOAD_CORE})
     done = subprocess.run(
         argv, capture_output=True, text=True, stdin=subprocess.DEVNULL, preexec_fn=lambda: os.sched_setaffinity(0, cores)
     )
     if done.returncode != 0:
-        raise CannotMeasure(f"wrk failed: {done.stdout}{done.stderr}")
+        raise CannotMeasure(f"{argv[0]} failed: {done.stdout}{done.stderr}")
     return done.stdout
 
 
-def cost(server, path, seconds, connections, body_bytes=0, **options):
+class H2Load:
+    """What one run of h2load did: like `Load`."""
+
+    def __init__(self, text, server):
+        counts = re.search(r"requests: \d+ total, \d+ started, (\d+) done, (\d+) succeeded, (\d+) failed, (\d+) errored", text)
+        traffic = re.search(r"traffic: .*\((\d+)\) total, .*\((\d+)\) headers .*\((\d+)\) data", text)
+        if not counts or not traffic:
+            raise CannotMeasure(f"h2load printed no result:\n{text}")
+        done, good, failed, errored = (int(count) for count in counts.groups())
+        if good == 0 or failed or errored or good != done:
+            raise CannotMeasure(f"{server.name}: {counts[0]}")
+        self.requests, self.bytes = good, int(traffic[3])
+
+
+def h2load(server, path, seconds, connections, streams, options=()):
+    """Loads `server` over HTTP/2 from the load core; any bad answer is an error."""
+    argv = ["h2load", "-D", str(seconds), "-c", str(connections), "-m", str(streams), "-t1", *options, server.url(path)]
+    return H2Load(run_load(argv), server)
+
+
+def cost(server, path, seconds, connections, body_bytes=0, by=wrk, **options):
     """CPU µs per request of `server` under load, with the load itself: (µs, Load).
 
     Requests are keep-alive; the bytes that arrived must hold `body_bytes` for each request that was counted.
     """
     before = server.cpu_us()
-    load = wrk(server, path, seconds, connections, **options)
+    load = by(server, path, seconds, connections, **options)
     spent = server.cpu_us() - before
     if load.bytes < 0.98 * load.requests * body_bytes:
         raise CannotMeasure(f"{server.name}: {load.bytes:.0f} bytes for {load.requests} answers of {body_bytes}")

@@ -6,6 +6,7 @@ open-file caching, a buffered access log and a status page (the features that Pe
 import http.client
 import os
 import shutil
+import subprocess
 
 from rig import CORES, SERVER_CORE, CannotMeasure, cost, fetch, run_wrk
 
@@ -119,19 +120,39 @@ def nginx_bodies(rig, folder, bodies, pattern):
     return origin
 
 
-def nginx_cache(rig, origin, cores=None, workers=1, sendfile=True, size="4g"):
+def certificate(rig):
+    """A certificate of the rig's own for 127.0.0.1, ECDSA on P-256 as most sites have: (chain, key) as paths."""
+    chain, key = rig.path("chain.pem"), rig.path("key.pem")
+    if not os.path.exists(key):
+        argv = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+                "-keyout", key, "-out", chain, "-days", "30", "-subj", "/CN=bench.example",
+                "-addext", "subjectAltName=DNS:bench.example,IP:127.0.0.1"]
+        done = subprocess.run(argv, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise CannotMeasure(f"openssl makes no certificate: {done.stderr}")
+        os.chmod(key, 0o644)
+    return chain, key
+
+
+def nginx_cache(rig, origin, cores=None, workers=1, sendfile=True, size="4g", tls=False):
     """nginx `proxy_cache` of `size` in front of `origin`, with the lock that its users turn on against stampedes.
 
     Without sendfile it answers small objects with one system call instead of two, and large ones with a copy.
     """
     name = "nginx proxy_cache" if sendfile else "nginx without sendfile"
-    return nginx(rig, name, f"""
+    secure, settings = "", ""
+    if tls:
+        chain, key = certificate(rig)
+        secure = " ssl http2"
+        settings = f"ssl_certificate {chain}; ssl_certificate_key {key}; ssl_protocols TLSv1.2 TLSv1.3; http2_max_requests 1000000000;"
+    server = nginx(rig, name, f"""
   {NGINX_LOG}
   proxy_cache_path {{dir}}/cache levels=1:2 keys_zone=hits:64m max_size={size} inactive=1d use_temp_path=off;
   open_file_cache max=20000 inactive=1h; open_file_cache_valid 1h;
   upstream origin {{ server 127.0.0.1:{origin.port}; keepalive 64; }}
   server {{
-    listen 127.0.0.1:{{port}} backlog=16384;
+    listen 127.0.0.1:{{port}} backlog=16384{secure};
+    {settings}
     location / {{
       proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Connection "";
       proxy_cache hits; proxy_cache_lock on;
@@ -139,6 +160,8 @@ def nginx_cache(rig, origin, cores=None, workers=1, sendfile=True, size="4g"):
     }}
     location = /status {{ stub_status; }}
   }}""", cores or {SERVER_CORE}, workers, sendfile)
+    server.is_tls = tls
+    return server
 
 
 # --- Varnish, HAProxy ---
@@ -184,8 +207,9 @@ backend origin
 # --- Perigee ---
 
 
-def perigee(rig, origin, cores=None, memory="1GiB", disk=None, log=True):
-    """Perigee as it comes, with its JSON access log to a file; `memory` and `disk` are the sizes of the store.
+def perigee(rig, origin, cores=None, memory="1GiB", disk=None, log=True, tls=False, writes_per_day=None):
+    """Perigee as it comes, with its JSON access log to a file; `memory` and `disk` are the sizes of the store,
+    `writes_per_day` the write budget of its disk if not the default. With `tls` its port is the one that speaks it.
 
     Its files stand in `server.root`, those of its disk tier in `server.root`/disk.
     """
@@ -200,10 +224,23 @@ def perigee(rig, origin, cores=None, memory="1GiB", disk=None, log=True):
 [[store.disk]]
 path = "{root}/disk"
 size = "{disk}"
+{f"writes_per_day = {writes_per_day}" if writes_per_day else ""}
 """ if disk else ""
+    certificates, listen_tls = "", ""
+    listen = port
+    if tls:
+        chain, key = certificate(rig)
+        listen, listen_tls = rig.port(), f'listen_tls = "127.0.0.1:{port}"'
+        certificates = f"""
+[[certificate]]
+chain = "{chain}"
+key = "{key}"
+"""
     config = rig.write(f"perigee-{port}/perigee.toml", f"""
 [edge]
 {access_log}
+{listen_tls}
+{certificates}
 
 [store]
 memory = "{memory}"
@@ -215,10 +252,10 @@ origin = "http://127.0.0.1:{origin.port}"
 # The rivals have no limit here; a thousand requests of a second each need a thousand connections.
 origin_options = {{ connections_max = 10000 }}
 """)
-    argv = [binary, "serve", "--listen", f"127.0.0.1:{port}", "--admin", f"127.0.0.1:{admin}",
+    argv = [binary, "serve", "--listen", f"127.0.0.1:{listen}", "--admin", f"127.0.0.1:{admin}",
             "--state", root, "--config", config]
     server = rig.start("perigee", argv, port, cores or {SERVER_CORE})
-    server.admin, server.root = admin, root
+    server.admin, server.root, server.is_tls = admin, root, tls
     return server
 
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use semantics::cache_status::Fwd;
+use semantics::coding::{self, Form};
 use semantics::{Fields, Why};
 
 use crate::flight::FillReader;
@@ -36,6 +37,9 @@ pub(crate) struct Answer {
 pub(crate) enum Head {
     /// A stored response's block, sent as it lies there.
     Stored(Object),
+    /// A stored response's block as that of one of its representations ([`semantics::coding::write_head`]): of a copy in this
+    /// form, or of identity.
+    Negotiated(Object, Option<Form>),
     /// Lines made for this answer.
     Own(Fields),
 }
@@ -44,8 +48,17 @@ impl Head {
     /// The first value of a field.
     pub(crate) fn field(&self, name: &str) -> Option<&[u8]> {
         match self {
-            Head::Stored(stored) => stored.field(name),
+            Head::Stored(stored) | Head::Negotiated(stored, _) => stored.field(name),
             Head::Own(fields) => fields.get(name),
+        }
+    }
+
+    /// The field lines, to be changed.
+    pub(crate) fn fields(&self) -> Fields {
+        match self {
+            Head::Stored(stored) => stored.fields(),
+            Head::Negotiated(stored, form) => coding::fields_of(stored.head(), *form),
+            Head::Own(fields) => fields.clone(),
         }
     }
 }
@@ -62,11 +75,21 @@ pub(crate) struct Note {
     pub(crate) forwarded_status: Option<u16>,
     pub(crate) stored: bool,
     pub(crate) collapsed: bool,
+    /// The form that is sent, and how many bytes fewer than identity it has.
+    pub(crate) encoded: Option<(Form, u64)>,
 }
 
 impl Note {
     pub(crate) fn of(why: Why) -> Self {
-        Note { why, ttl: None, forwarded: None, forwarded_status: None, stored: false, collapsed: false }
+        Note {
+            why,
+            ttl: None,
+            forwarded: None,
+            forwarded_status: None,
+            stored: false,
+            collapsed: false,
+            encoded: None,
+        }
     }
 }
 

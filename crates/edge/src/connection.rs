@@ -27,7 +27,7 @@ use crate::listen::Secure;
 use crate::worker::Worker;
 use crate::{forwarded, proxy_protocol};
 
-use stream::{Io, Prefixed};
+use stream::{Io, Prefixed, Sealed};
 
 /// Who is at the other end.
 #[derive(Clone, Copy, Debug)]
@@ -94,7 +94,7 @@ async fn shake_hands(worker: &Rc<Worker>, socket: Prefixed) -> Result<(Io, bool)
     };
     let stream = shaken?;
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    Ok((Io::Tls(Box::new(stream)), is_http2))
+    Ok((Io::Tls(Box::new(Sealed::of(stream))), is_http2))
 }
 
 /// Reads the PROXY header; what comes behind it is left in `buffer`. `None` when it names no visitor.

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
 use observe::{Event, Fetch, Slot};
 use semantics::cache_status::{CacheStatus, Handling, write_cache_status};
+use semantics::coding;
 use semantics::directives::{ResponseDirectives, Scope};
 use semantics::fields::lines_of;
 use semantics::{Fields, Why};
@@ -88,8 +89,10 @@ pub(crate) fn response_head(
     let headers = response.headers_mut();
     for (name, value) in lines_of(&block) {
         if let Ok(name) = HeaderName::from_bytes(name)
-            && let Ok(value) = HeaderValue::from_maybe_shared(block.slice_ref(value))
+            && let Ok(mut value) = HeaderValue::from_maybe_shared(block.slice_ref(value))
         {
+            // No two are alike: in the visitor's table it would only push out what is worth keeping (RFC 7541 §6.2).
+            value.set_sensitive(name == "x-request-id");
             headers.append(name, value);
         }
     }
@@ -121,6 +124,7 @@ fn write_fields(out: &mut Vec<u8>, worker: &Worker, request: &Request, answer: &
             out.extend_from_slice(fields.as_block());
         }
         (None, Head::Stored(stored)) => out.extend_from_slice(stored.head()),
+        (None, Head::Negotiated(stored, form)) => coding::write_head(out, stored.head(), *form),
         (None, Head::Own(fields)) => out.extend_from_slice(fields.as_block()),
     }
     if let Some(port) = alt_svc {
@@ -178,10 +182,7 @@ fn edited_fields(request: &Request, answer: &Answer) -> Option<Fields> {
     if !is_needed {
         return None;
     }
-    let mut fields = match &answer.head {
-        Head::Stored(stored) => stored.fields(),
-        Head::Own(fields) => fields.clone(),
-    };
+    let mut fields = answer.head.fields();
     if answer.content_range.is_some() {
         fields.remove("content-range");
     }
@@ -286,6 +287,11 @@ pub(crate) fn emit(worker: &Worker, request: &Request, told: &Told, why: Why, se
         why,
         collapsed: told.note.collapsed,
         stored: told.note.stored,
+        encoded: told
+            .note
+            .encoded
+            .filter(|_| sent.body_bytes > 0)
+            .map(|(form, saved)| (form.coding(), saved)),
         age: told.age.map(|age| age.min(u64::from(u32::MAX)) as u32),
         ttl: told.note.ttl,
         site: told.rule.as_ref().map_or(Slot::NONE, RuleAt::slot),

@@ -234,25 +234,19 @@ pub(crate) struct Fill {
     pub(crate) is_wider: bool,
     /// Where its bytes go on disk while they pass by. It begins at a slice's beginning then.
     pub(crate) sliced: Option<(Arc<Shared>, Sliced)>,
+    /// What has come of its body.
+    pub(crate) body: Arriving,
+}
+
+/// A body that is coming in, and who reads it. Nothing yet by default.
+#[derive(Default)]
+pub(crate) struct Arriving {
     progress: watch::Sender<Progress>,
     data: Mutex<FillData>,
 }
 
-/// What a [`Fill`] is made of.
-pub(crate) struct FillParts {
-    pub(crate) facts: Facts,
-    pub(crate) head: Fields,
-    pub(crate) position: u64,
-    pub(crate) tags: Vec<u64>,
-    pub(crate) length: Option<u64>,
-    pub(crate) content_range: Option<ContentRange>,
-    pub(crate) key: u128,
-    pub(crate) is_wider: bool,
-    pub(crate) sliced: Option<(Arc<Shared>, Sliced)>,
-}
-
 /// How far a fill has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Progress {
     /// Bytes that have arrived.
     pub(crate) bytes: u64,
@@ -286,39 +280,21 @@ struct FillData {
 }
 
 impl Fill {
-    pub(crate) fn new(parts: FillParts) -> Self {
-        let FillParts { facts, head, position, tags, length, content_range, key, is_wider, sliced } = parts;
-        let progress = watch::Sender::new(Progress { bytes: 0, end: None });
-        Fill {
-            facts,
-            head,
-            position,
-            tags,
-            length,
-            content_range,
-            key,
-            is_wider,
-            sliced,
-            progress,
-            data: Mutex::default(),
-        }
-    }
-
     /// Adds a piece. While the copy is kept this never waits; an abandoned one waits for its slowest reader. When nobody is
     /// left to read and it does not go on `unread`, the piece is not added: `false`.
     pub(crate) async fn push(&self, piece: Bytes, unread: bool) -> bool {
-        let mut receiver = self.progress.subscribe();
+        let mut receiver = self.body.progress.subscribe();
         let mut slowest;
         loop {
             {
-                let mut data = self.data.lock();
+                let mut data = self.body.data.lock();
                 if !data.abandoned {
                     break;
                 }
                 if data.readers.is_empty() && !unread {
                     return false;
                 }
-                let arrived = self.progress.borrow().bytes;
+                let arrived = self.body.progress.borrow().bytes;
                 slowest = data.readers.values().copied().min().unwrap_or(arrived);
                 data.drop_before(slowest, |block| self.is_waiting(block));
                 if arrived.saturating_sub(slowest) < WINDOW_BYTES {
@@ -329,17 +305,17 @@ impl Fill {
             // A reader that moves or leaves marks the channel as changed. One that does neither must not hold the others, nor
             // the origin if it can go on from disk.
             if tokio::time::timeout(SLOWEST_PATIENCE, receiver.changed()).await.is_err() {
-                let mut data = self.data.lock();
+                let mut data = self.body.data.lock();
                 if self.leads_to_disk() || data.readers.values().any(|at| *at > slowest) {
                     data.readers.retain(|_, at| *at > slowest);
                 }
                 drop(data);
-                self.progress.send_modify(|_| {});
+                self.body.progress.send_modify(|_| {});
             }
         }
         let bytes = piece.len() as u64;
-        self.data.lock().push(piece);
-        self.progress.send_modify(|progress| progress.bytes += bytes);
+        self.body.data.lock().push(piece);
+        self.body.progress.send_modify(|progress| progress.bytes += bytes);
         true
     }
 
@@ -360,22 +336,22 @@ impl Fill {
 
     /// Stops keeping the bytes: the object turned out larger than the cache takes.
     pub(crate) fn abandon(&self) {
-        self.data.lock().abandoned = true;
+        self.body.data.lock().abandoned = true;
     }
 
     /// Ends the fill. `Complete` must be told only after everything has been pushed.
     pub(crate) fn end(&self, end: End) {
-        self.progress.send_modify(|progress| progress.end = Some(end));
+        self.body.progress.send_modify(|progress| progress.end = Some(end));
     }
 
     /// Bytes that have arrived and whether it has ended.
     pub(crate) fn progress(&self) -> Progress {
-        *self.progress.borrow()
+        *self.body.progress.borrow()
     }
 
     /// The body for storing; `None` when it was abandoned.
     pub(crate) fn whole_body(&self) -> Option<WholeBody> {
-        let data = self.data.lock();
+        let data = self.body.data.lock();
         if data.abandoned {
             return None;
         }
@@ -395,14 +371,14 @@ impl Fill {
 
     /// Starts reading at `offset`; `None` when those bytes are gone already.
     pub(crate) fn read_from(self: &Arc<Self>, offset: u64) -> Option<FillReader> {
-        let mut data = self.data.lock();
+        let mut data = self.body.data.lock();
         if offset < data.held_from {
             return None;
         }
         let id = data.next_reader;
         data.next_reader += 1;
         data.readers.insert(id, offset);
-        Some(FillReader { fill: self.clone(), receiver: self.progress.subscribe(), id, offset })
+        Some(FillReader { fill: self.clone(), receiver: self.body.progress.subscribe(), id, offset })
     }
 }
 
@@ -498,7 +474,7 @@ impl FillReader {
             let progress = *self.receiver.borrow_and_update();
             if progress.bytes > self.offset {
                 let (piece, abandoned) = {
-                    let mut data = self.fill.data.lock();
+                    let mut data = self.fill.body.data.lock();
                     if !data.readers.contains_key(&self.id) {
                         // The others have gone on, and what it would read next may be gone.
                         return Err(Unread::Behind);
@@ -509,7 +485,7 @@ impl FillReader {
                     (piece, data.abandoned)
                 };
                 if abandoned {
-                    self.fill.progress.send_modify(|_| {});
+                    self.fill.body.progress.send_modify(|_| {});
                 }
                 if piece.is_empty() {
                     return Err(Unread::Broken);
@@ -536,12 +512,12 @@ impl FillReader {
 impl Drop for FillReader {
     fn drop(&mut self) {
         let abandoned = {
-            let mut data = self.fill.data.lock();
+            let mut data = self.fill.body.data.lock();
             data.readers.remove(&self.id);
             data.abandoned
         };
         if abandoned {
-            self.fill.progress.send_modify(|_| {});
+            self.fill.body.progress.send_modify(|_| {});
         }
     }
 }

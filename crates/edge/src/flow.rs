@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use model::Cache;
 use semantics::cache_status::Fwd;
+use semantics::coding::{compares_tags, restore_tags};
 use semantics::conditional::is_conditional;
 use semantics::key::{has_dot_segment, hash, normalise_host};
 use semantics::{
@@ -433,11 +434,16 @@ impl Flow {
             lookup::write_request_key(&mut self.text, &self.at, &self.request);
         }
         let start = start(&self.worker, &self.text);
+        let mut fields = fetch::forwarded_fields(&self.worker, &self.at, &self.request);
+        if !self.request.method.is_safe() && compares_tags(&fields) && self.at.rule().compress.is_some() {
+            // Who has read a copy changes what it was made of.
+            restore_tags(&mut fields);
+        }
         let request = OriginRequest {
             method: self.request.method.as_str().into(),
             target: fetch::sent_target(&self.at, &self.request).into(),
             host: normalise_host(&self.request.authority).into(),
-            fields: fetch::forwarded_fields(&self.worker, &self.at, &self.request),
+            fields,
             retry_safe: self.request.method.is_safe() && matches!(body, RequestBody::Empty),
             body,
             upgrade: (why == Why::Upgrade).then(|| "websocket".into()),

@@ -12,9 +12,11 @@ use std::time::{Duration, Instant};
 use model::settings::Eviction;
 use model::{Snapshot, breaker, health};
 use observe::{
-    AccessLog, BreakerReading, DiskReading, Observer, OriginReading, Readings, Registry, TierReading,
+    AccessLog, BreakerReading, CopiesReading, DiskReading, Observer, OriginReading, Readings, Registry,
+    TierReading,
 };
 use parking_lot::{Mutex, RwLock};
+use semantics::coding::Form;
 use semantics::key::KeySeed;
 use store::disk::{DiskStats, EngineKind, Health};
 use store::{Pages, Policy, Tier, TierConfig, TierStats};
@@ -22,6 +24,7 @@ use tokio::runtime::Builder;
 use tokio::task::LocalSet;
 
 use crate::clock::Clock;
+use crate::compress::encoder::{Counts, Encoder};
 use crate::flight::Flights;
 use crate::listen::{self, Secure};
 use crate::loaded::{Loaded, SiteNumbers};
@@ -30,7 +33,7 @@ use crate::published::Published;
 use crate::purge_log::PurgeLog;
 use crate::purging::{self, PurgeError, PurgeRequest, Receipt};
 use crate::quic::{self, Listening, Secrets, Steering};
-use crate::slices::Runs;
+use crate::slices::Stretches;
 use crate::storage::{self, Storage};
 use crate::tiering::Reads;
 use crate::tls::{Certificate, Tls, TlsBase};
@@ -196,7 +199,8 @@ impl Edge {
             store,
             disks: Arc::new(disks),
             reads: Reads::new(edge.store.memory.0 as usize),
-            runs: Runs::default(),
+            stretches: Stretches::default(),
+            encoder: Encoder::new(),
             pages: Pages::new().ok(),
             flights: Flights::new(),
             loaded: Published::new(loaded),
@@ -240,6 +244,7 @@ impl Edge {
         };
         let addresses = bind(listen.unwrap_or(edge.listen), false)?;
         let addresses_tls = bind(listen_tls.unwrap_or(edge.listen_tls), true)?;
+        Encoder::start(&shared).map_err(StartError::Thread)?;
         let cores = core_affinity::get_core_ids().filter(|cores| workers > 1 && cores.len() >= workers);
         let mut threads = Vec::with_capacity(workers);
         for (index, sockets) in by_worker.into_iter().enumerate() {
@@ -444,6 +449,7 @@ impl Handle {
                 "perigee: the purge log cannot be written: {error}; the last invalidations are forgotten"
             );
         }
+        self.shared.encoder.stop();
         self.shared.disks.close();
         // What was taken away and could not be written down as such would be back after the next start.
         self.shared.distrust_disks(|disks| disks.iter().any(|disk| disk.unwritten_removals > 0));
@@ -476,6 +482,8 @@ impl Handle {
                 })
                 .chain(disk_tier(&disks))
                 .collect(),
+                copies: copies_readings(&shared.encoder.counts),
+                copies_not_made: shared.encoder.counts.not_made(),
                 origins: origins
                     .report()
                     .iter()
@@ -501,6 +509,21 @@ impl Handle {
             }
         });
     }
+}
+
+fn copies_readings(counts: &Counts) -> Vec<CopiesReading> {
+    let reading = |form: Form| {
+        let [made, bytes_in, bytes_out, cpu_us] = counts.of_form(form);
+        CopiesReading {
+            coding: form.coding(),
+            is_thorough: form.is_thorough(),
+            made,
+            bytes_in,
+            bytes_out,
+            cpu_us,
+        }
+    };
+    Form::ALL.into_iter().map(reading).collect()
 }
 
 /// All disks together, as one tier; `None` without any.

@@ -12,6 +12,7 @@
 pub mod admin;
 mod answer;
 mod clock;
+mod compress;
 mod connection;
 mod deliver;
 mod fetch;

@@ -2,6 +2,7 @@
 //! metrics know a site. Those outlive a reload, whatever the order of sites in the file.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use model::rule::RequestView;
 use model::{OriginGroup, Rule, Scheme, Site, Snapshot};
@@ -14,6 +15,8 @@ use crate::request::Request;
 /// A snapshot in force.
 pub(crate) struct Loaded {
     pub(crate) snapshot: Snapshot,
+    /// Tells it from those before it; begins anew at some time.
+    pub(crate) version: u16,
     /// By site index: its number for purges, its slot in the metrics.
     sites: Vec<(u32, Slot)>,
 }
@@ -22,6 +25,7 @@ pub(crate) struct Loaded {
 #[derive(Default)]
 pub(crate) struct SiteNumbers {
     numbers: Mutex<HashMap<Box<str>, u32>>,
+    loads: AtomicU16,
 }
 
 impl SiteNumbers {
@@ -44,7 +48,8 @@ impl Loaded {
     pub(crate) fn new(snapshot: Snapshot, numbers: &SiteNumbers, registry: &Registry) -> Self {
         let sites =
             snapshot.sites.iter().map(|site| (numbers.of(&site.name), registry.site(&site.name))).collect();
-        Loaded { snapshot, sites }
+        let version = numbers.loads.fetch_add(1, Ordering::Relaxed);
+        Loaded { snapshot, version, sites }
     }
 
     /// Every origin group that the configuration names.

@@ -7,8 +7,8 @@
 //! Entry ─► Item::Object(Stored { facts, position, bytes ─► head block │ small body,  more ─► tags, blocks │ parts })
 //! ```
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use semantics::fields::value_in;
@@ -16,6 +16,8 @@ use semantics::range::{Part, SPANS_MAX};
 use semantics::vary::VarySpec;
 use semantics::{Facts, Fields};
 use store::{Pages, Run, Weigh};
+
+use crate::compress::Copies;
 
 /// Size of one block of a large body; bodies up to this are contiguous.
 pub(crate) const BLOCK_BYTES: usize = 1024 * 1024;
@@ -58,6 +60,11 @@ impl Object {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
+    /// For whoever must not keep it alive.
+    pub(crate) fn downgrade(&self) -> Weak<Item> {
+        Arc::downgrade(&self.0)
+    }
+
     /// What goes into the store.
     pub(crate) fn entry(&self) -> Entry {
         self.0.clone()
@@ -83,6 +90,8 @@ pub(crate) struct Stored {
     pub(crate) facts: Facts,
     /// The purge position known when its fetch started, raised to each later one that left it alone.
     position: AtomicU64,
+    /// What is known of the encoded copies of its body.
+    pub(crate) copies: Copies,
     /// The head block, and behind it the whole body if that is small.
     bytes: Box<[u8]>,
     head_len: u32,
@@ -197,14 +206,17 @@ impl Stored {
             Rest::Blocks(blocks, _) => WholeBody::Contiguous(blocks.to_vec()),
             _ => WholeBody::Contiguous(Vec::new()),
         };
-        Stored::whole(self.facts, self.position(), self.tags().to_vec(), &self.fields(), body, pages)
+        let (tags, head) = (self.tags().to_vec(), self.fields());
+        let stored = Stored::whole(self.facts, self.position(), tags, &head, body, pages);
+        Stored { copies: self.copies.of_same_content(), ..stored }
     }
 
     /// The same body under a head that a 304 has updated.
     pub(crate) fn with_head(&self, facts: Facts, position: u64, tags: Vec<u64>, head: &Fields) -> Self {
         let behind = &self.bytes[self.head_len as usize..];
         let rest = self.more.as_deref().map_or(Rest::Nothing, |more| more.rest.clone());
-        Stored::new(facts, position, tags, head, &[behind], rest)
+        let stored = Stored::new(facts, position, tags, head, &[behind], rest);
+        Stored { copies: self.copies.of_same_content(), ..stored }
     }
 
     fn new(
@@ -222,7 +234,14 @@ impl Stored {
         behind.iter().for_each(|piece| bytes.extend_from_slice(piece.as_ref()));
         let has_more = !tags.is_empty() || !matches!(rest, Rest::Nothing);
         let more = has_more.then(|| Box::new(More { tags: tags.into(), rest }));
-        Stored { facts, position: position.into(), bytes: bytes.into(), head_len: head.len() as u32, more }
+        Stored {
+            facts,
+            position: position.into(),
+            copies: Copies::default(),
+            bytes: bytes.into(),
+            head_len: head.len() as u32,
+            more,
+        }
     }
 
     /// Hashes of its surrogate keys.
@@ -309,6 +328,27 @@ impl Stored {
             Rest::Parts(parts) => parts.at(offset),
             Rest::Pages(_) | Rest::Sliced(_) => &[],
         }
+    }
+}
+
+impl Stored {
+    /// Appends the whole body, wherever in memory it is; `None` where it is not whole.
+    pub(crate) fn read_into(&self, out: &mut Vec<u8>) -> Option<()> {
+        let (start, length) = (out.len(), self.body_len().filter(|_| self.slices().is_none())? as usize);
+        out.reserve_exact(length);
+        match self.pages() {
+            Some(run) => {
+                out.resize(start + length, 0);
+                run.read(0, &mut out[start..]).ok()?;
+            }
+            None => {
+                while out.len() < start + length {
+                    let piece = self.body_at((out.len() - start) as u64);
+                    (!piece.is_empty()).then(|| out.extend_from_slice(piece))?;
+                }
+            }
+        }
+        Some(())
     }
 }
 

@@ -4,13 +4,15 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use semantics::coding::{self, Accepted};
 use semantics::conditional::{
     Precondition, Validators, evaluate_preconditions, is_conditional, is_left_out_of_304,
 };
 use semantics::range::{self, Completion, Multipart, RangeSpec, Requested, Span, SpanSet};
-use semantics::{Assessment, Fields, Why, key};
+use semantics::{Assessment, Facts, Fields, Why, key};
 
 use crate::answer::{Answer, Body, ContentRange, Head, Note, Part};
+use crate::compress::{self, Choice};
 use crate::fetch::{RangeWanted, finish_head};
 use crate::flight::{Fill, FillReader};
 use crate::loaded::{RuleAt, view};
@@ -32,28 +34,30 @@ pub(crate) fn stored(
 ) -> Answer {
     let note = Note { ttl: Some(assessment.ttl), ..note };
     let age = Some(u64::from(assessment.age));
-    if is_conditional(&request.fields) {
-        let validators = Validators::of_block(stored.head());
-        match evaluate_preconditions(
-            &request.fields,
-            request.method.as_str(),
-            &validators,
-            &stored.facts,
-            request.now,
-        ) {
-            Precondition::Proceed => {}
-            Precondition::NotModified => return not_modified(at, stored.fields(), age, note),
-            Precondition::Failed => return precondition_failed(at, note),
-        }
+    let choice = compress::choose(worker, at, request, &stored);
+    if let Some(answer) = conditional(at, request, stored.head(), &stored.facts, choice.as_ref(), age, note) {
+        return answer;
     }
     let Some(length) = stored.body_len() else { return from_parts(at, request, stored, age, note) };
+    let head = match &choice {
+        Some(choice) => Head::Negotiated(stored.clone(), choice.form()),
+        None => Head::Stored(stored.clone()),
+    };
     let mut answer = Answer {
         age,
         length: Some(length),
         rule: Some(at.clone()),
-        ..Answer::new(stored.facts.status, Head::Stored(stored.clone()), note)
+        ..Answer::new(stored.facts.status, head, note)
     };
-    if answer.status == 200 && request.fields.contains("range") {
+    if let Some((form, copy)) = choice.as_ref().and_then(|choice| choice.copy.clone()) {
+        let encoded = copy.body_len().unwrap_or(0);
+        answer.note.encoded = Some((form, length.saturating_sub(encoded)));
+        answer.length = Some(encoded);
+        answer.body = Body::Stored(copy, 0, encoded);
+        return answer;
+    }
+    let is_ranged = choice.is_none_or(|choice| !choice.forbids_range(request));
+    if answer.status == 200 && is_ranged && request.fields.contains("range") {
         let selected =
             range::select(request.method.as_str().as_bytes(), &request.fields, &stored.fields(), length);
         match selected {
@@ -91,6 +95,45 @@ fn body_of(
     match SliceReader::new(worker, request, at, &stored, start, end) {
         Some(reader) => Body::Sliced(Box::new(reader)),
         None => Body::Stored(stored, start, end),
+    }
+}
+
+/// What the request's preconditions come to, unless that is to go on. `head`: of the stored response.
+fn conditional(
+    at: &RuleAt,
+    request: &Request,
+    head: &[u8],
+    facts: &Facts,
+    choice: Option<&Choice>,
+    age: Option<u64>,
+    note: Note,
+) -> Option<Answer> {
+    if !is_conditional(&request.fields) {
+        return None;
+    }
+    let validators = Validators::of_block(head);
+    let evaluate = |fields: &Fields| {
+        evaluate_preconditions(fields, request.method.as_str(), &validators, facts, request.now)
+    };
+    let mut form = choice.and_then(Choice::form);
+    let precondition = match (choice, validators.etag) {
+        (Some(choice), Some(etag)) if coding::compares_tags(&request.fields) => {
+            let (translated, listed) = coding::translate(&request.fields, etag, &choice.accepted, form);
+            form = listed;
+            evaluate(&translated)
+        }
+        _ => evaluate(&request.fields),
+    };
+    match precondition {
+        Precondition::Proceed => None,
+        Precondition::NotModified => {
+            let fields = match choice {
+                Some(_) => coding::fields_of(head, form),
+                None => Fields::from_block(head),
+            };
+            Some(not_modified(at, fields, age, note))
+        }
+        Precondition::Failed => Some(precondition_failed(at, note)),
     }
 }
 
@@ -270,23 +313,26 @@ pub(crate) fn fill(
     let note = Note { ttl: Some(assessment.ttl), ..note };
     let age = Some(u64::from(assessment.age)).filter(|age| *age > 0);
     let status = fill.facts.status;
-    if request.method.is_cacheable() && is_conditional(&request.fields) {
-        let (method, validators) = (request.method.as_str(), Validators::of(&fill.head));
-        match evaluate_preconditions(&request.fields, method, &validators, &fill.facts, request.now) {
-            Precondition::Proceed => {}
-            Precondition::NotModified => return Some(not_modified(at, fill.head.clone(), age, note)),
-            Precondition::Failed => return Some(precondition_failed(at, note)),
-        }
+    let head = fill.head.as_block();
+    // What streams in has no copies yet. What is already on its way to slices won't have any.
+    let is_encoded = fill.sliced.is_none() && compress::is_encoded(at, status, head, fill.length);
+    let choice = is_encoded.then(|| Choice { accepted: Accepted::of(&request.fields), copy: None });
+    if request.method.is_cacheable()
+        && let Some(answer) = conditional(at, request, head, &fill.facts, choice.as_ref(), age, note)
+    {
+        return Some(answer);
     }
+    let head = if is_encoded { coding::fields_of(head, None) } else { fill.head.clone() };
     let mut answer = Answer {
         age,
         length: fill.length,
         content_range: fill.content_range,
         rule: Some(at.clone()),
-        ..Answer::new(status, Head::Own(fill.head.clone()), note)
+        ..Answer::new(status, Head::Own(head), note)
     };
     let (mut start, mut end) = (0, None);
-    if let (200, Some(length)) = (status, fill.length) {
+    let is_ranged = choice.is_none_or(|choice| !choice.forbids_range(request));
+    if let (200, Some(length), true) = (status, fill.length, is_ranged) {
         match range::select(request.method.as_str().as_bytes(), &request.fields, &fill.head, length) {
             Requested::Ignore | Requested::Several(_) => {}
             Requested::Unsatisfiable => return Some(unsatisfiable(answer, length)),

@@ -4,9 +4,11 @@
 //! ```text
 //! next slice ─► in memory? ─► its pages
 //!           ├─► on disk?   ─► read, verified;  read again soon ─► memory
-//!           ├─► in a run?  ─► follow the fill           (a run is one fetch of consecutive slices, or of the whole body)
-//!           └─► nowhere    ─► begin a run: Range, If-Range ─► 206 of the same representation, or the object is outdated
+//!           ├─► in a stretch? ─► follow the fill
+//!           └─► nowhere ─► begin a stretch: Range, If-Range ─► 206 of the same representation, or the object is outdated
 //! ```
+//!
+//! A stretch is what one fetch brings: consecutive slices, or the whole body.
 //!
 //! Only bytes of one representation ever come together: same strong validator, same length, else nothing.
 
@@ -23,7 +25,7 @@ use store::disk::Record;
 
 use crate::answer::ContentRange as Described;
 use crate::fetch::{Job, RangeWanted};
-use crate::flight::{End, Fill, FillParts, FillReader, Flight, Unread};
+use crate::flight::{Arriving, End, Fill, FillReader, Flight, Unread};
 use crate::loaded::RuleAt;
 use crate::object::{Item, Object, Sliced};
 use crate::origin::OriginResponse;
@@ -35,10 +37,10 @@ use crate::worker::{Shared, Worker};
 /// Bytes that are read from disk at a time: a slow visitor holds the first and the last of a slice in memory.
 const PIECE_BYTES: u64 = 256 * 1024;
 
-/// Most slices that one run fetches: a visitor who leaves leaves no more than this to be fetched for nobody.
-const RUN_SLICES_MAX: u64 = 16;
+/// Most slices of one stretch: a visitor who leaves leaves no more than this to be fetched for nobody.
+const STRETCH_SLICES_MAX: u64 = 16;
 
-/// How far behind a run's progress a slice may lie that is waited for instead of being fetched.
+/// How far behind a stretch's progress a slice may lie that is waited for instead of being fetched.
 const AHEAD_BYTES_MAX: u64 = 4 * SLICE_BYTES;
 
 /// How much of a body is read in vain from an origin that knows no ranges, for the sake of what comes behind it.
@@ -53,8 +55,8 @@ const WRITTEN_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Fetches under way of bodies that lie in slices, by the id of those.
 #[derive(Default)]
-pub(crate) struct Runs {
-    by_body: Mutex<HashMap<u128, Vec<Fetching>>>,
+pub(crate) struct Stretches {
+    by_body: Mutex<HashMap<u128, Vec<Stretch>>>,
     /// Keys of responses that are being cut and that nothing else can be put to: a second copy would be of no use.
     alone: Mutex<HashSet<u128>>,
 }
@@ -67,18 +69,19 @@ pub(crate) struct Alone {
 
 impl Drop for Alone {
     fn drop(&mut self) {
-        self.shared.runs.alone.lock().remove(&self.key);
+        self.shared.stretches.alone.lock().remove(&self.key);
     }
 }
 
+/// What one fetch brings.
 #[derive(Clone)]
-struct Fetching {
+struct Stretch {
     /// First byte, and how many.
     start: u64,
     len: u64,
     fill: Arc<Fill>,
     /// Why it broke off.
-    trouble: Arc<OnceLock<Trouble>>,
+    failed: Arc<OnceLock<Failed>>,
 }
 
 /// Why a slice cannot be had.
@@ -90,7 +93,7 @@ pub(crate) enum Trouble {
     Origin(Why),
 }
 
-/// A run for as long as it goes on. However it ends, those who follow it learn of it.
+/// A stretch for as long as it goes on. However it ends, those who follow it learn of it.
 pub(crate) struct Registered {
     shared: Arc<Shared>,
     id: u128,
@@ -102,11 +105,11 @@ impl Drop for Registered {
         if self.fill.progress().end.is_none() {
             self.fill.end(End::Broken);
         }
-        let mut runs = self.shared.runs.by_body.lock();
-        if let Some(of_body) = runs.get_mut(&self.id) {
-            of_body.retain(|run| !Arc::ptr_eq(&run.fill, &self.fill));
+        let mut stretches = self.shared.stretches.by_body.lock();
+        if let Some(of_body) = stretches.get_mut(&self.id) {
+            of_body.retain(|stretch| !Arc::ptr_eq(&stretch.fill, &self.fill));
             if of_body.is_empty() {
-                runs.remove(&self.id);
+                stretches.remove(&self.id);
             }
         }
     }
@@ -115,48 +118,57 @@ impl Drop for Registered {
 /// Lets readers find a fill whose bytes begin at `start` of the body.
 pub(crate) fn register(shared: &Arc<Shared>, id: u128, start: u64, fill: &Arc<Fill>) -> Registered {
     let len = fill.length.unwrap_or(u64::MAX);
-    let run = Fetching { start, len, fill: fill.clone(), trouble: Arc::default() };
-    shared.runs.by_body.lock().entry(id).or_default().push(run);
+    let stretch = Stretch { start, len, fill: fill.clone(), failed: Arc::default() };
+    shared.stretches.by_body.lock().entry(id).or_default().push(stretch);
     Registered { shared: shared.clone(), id, fill: fill.clone() }
 }
 
 /// Makes the caller the only one to cut the response under a key; `None` when somebody is.
 pub(crate) fn alone(shared: &Arc<Shared>, key: u128) -> Option<Alone> {
-    let is_first = shared.runs.alone.lock().insert(key);
+    let is_first = shared.stretches.alone.lock().insert(key);
     is_first.then(|| Alone { shared: shared.clone(), key })
 }
 
-impl Runs {
-    /// A reader at `offset` of the body, if a run has that byte or will have it soon.
-    fn follow(&self, id: u128, offset: u64) -> Option<(FillReader, Fetching)> {
-        let runs = self.by_body.lock();
-        runs.get(&id)?.iter().find_map(|run| run.reader_at(offset).map(|reader| (reader, run.clone())))
+impl Stretches {
+    /// A reader at `offset` of the body, if a stretch has that byte or will have it soon.
+    fn follow(&self, id: u128, offset: u64) -> Option<(FillReader, Stretch)> {
+        let stretches = self.by_body.lock();
+        stretches
+            .get(&id)?
+            .iter()
+            .find_map(|stretch| stretch.reader_at(offset).map(|reader| (reader, stretch.clone())))
     }
 
-    /// [`Runs::follow`], or the run that `begin` makes: decided at once for all workers.
+    /// [`Stretches::follow`], or the stretch that `begin` makes: decided at once for all workers.
     fn follow_or_begin(
         &self,
         id: u128,
         offset: u64,
-        begin: impl FnOnce() -> Fetching,
-    ) -> (Option<FillReader>, Fetching, IsNew) {
-        let mut runs = self.by_body.lock();
-        let of_body = runs.entry(id).or_default();
-        if let Some((reader, run)) = of_body.iter().find_map(|run| Some((run.reader_at(offset)?, run))) {
-            return (Some(reader), run.clone(), IsNew::Followed);
+        begin: impl FnOnce() -> Stretch,
+    ) -> (Option<FillReader>, Stretch, IsNew) {
+        let mut stretches = self.by_body.lock();
+        let of_body = stretches.entry(id).or_default();
+        if let Some((reader, stretch)) =
+            of_body.iter().find_map(|stretch| Some((stretch.reader_at(offset)?, stretch)))
+        {
+            return (Some(reader), stretch.clone(), IsNew::Followed);
         }
-        let run = begin();
-        of_body.push(run.clone());
-        (run.reader_at(offset), run, IsNew::Begun)
+        let stretch = begin();
+        of_body.push(stretch.clone());
+        (stretch.reader_at(offset), stretch, IsNew::Begun)
     }
 }
 
+/// How a reader came to a stretch.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum IsNew {
+    /// Somebody else has begun it.
     Followed,
+    /// It has, with its visitor's request.
     Begun,
 }
 
-impl Fetching {
+impl Stretch {
     fn reader_at(&self, offset: u64) -> Option<FillReader> {
         let progress = self.fill.progress();
         let within = offset.checked_sub(self.start).filter(|within| *within < self.len)?;
@@ -187,7 +199,7 @@ enum Source {
     None,
     Memory(Arc<Run>),
     Slice(Box<Record>, u64),
-    Fetch(FillReader, Fetching),
+    Fetch(FillReader, Stretch, IsNew),
 }
 
 impl SliceReader {
@@ -226,8 +238,8 @@ impl SliceReader {
     /// Follows a fill that has byte [`SliceReader::new`]'s `start` next, for as long as it can.
     pub(crate) fn follow(&mut self, reader: FillReader, fill: &Arc<Fill>, fill_start: u64) {
         let len = fill.length.unwrap_or(u64::MAX);
-        let run = Fetching { start: fill_start, len, fill: fill.clone(), trouble: Arc::default() };
-        self.source = Source::Fetch(reader, run);
+        let stretch = Stretch { start: fill_start, len, fill: fill.clone(), failed: Arc::default() };
+        self.source = Source::Fetch(reader, stretch, IsNew::Followed);
     }
 
     /// Makes sure that there is a first piece, before anything is promised to the visitor.
@@ -300,7 +312,7 @@ impl SliceReader {
                         }
                     }
                 }
-                Source::Fetch(reader, run) => match reader.next().await {
+                Source::Fetch(reader, stretch, is_new) => match reader.next().await {
                     Ok(Some(mut piece)) => {
                         piece.truncate((self.end - self.offset).min(piece.len() as u64) as usize);
                         self.offset += piece.len() as u64;
@@ -310,7 +322,14 @@ impl SliceReader {
                     // What it missed is on disk by now, or is fetched again.
                     Err(Unread::Behind) => self.source = Source::None,
                     Err(Unread::Broken) => {
-                        let trouble = run.trouble.get().copied();
+                        let trouble = match stretch.failed.get() {
+                            Some(Failed::Shared(trouble)) => Some(*trouble),
+                            // To ask again in the same words brings the same answer.
+                            Some(Failed::OfAsker) if *is_new == IsNew::Begun => {
+                                Some(Trouble::Origin(Why::OriginProtocol))
+                            }
+                            Some(Failed::OfAsker) | None => None,
+                        };
                         self.source = Source::None;
                         self.trouble(trouble)?;
                     }
@@ -369,8 +388,8 @@ impl SliceReader {
                 }
                 self.unreadable = Some(number);
             }
-            if let Some((reader, run)) = shared.runs.follow(self.sliced.id, self.offset) {
-                self.source = Source::Fetch(reader, run);
+            if let Some((reader, stretch)) = shared.stretches.follow(self.sliced.id, self.offset) {
+                self.source = Source::Fetch(reader, stretch, IsNew::Followed);
                 return Ok(());
             }
             if waited >= WRITTEN_PATIENCE || !shared.disks.is_waiting(key) {
@@ -390,7 +409,7 @@ impl SliceReader {
         (self.sliced.len - number * SLICE_BYTES).min(SLICE_BYTES)
     }
 
-    /// Begins a run at slice `number`, or follows one that somebody else has begun just now.
+    /// Begins a stretch at slice `number`, or follows one that somebody else has begun just now.
     fn fetch(&mut self, number: u64) -> Result<(), Trouble> {
         let shared = self.worker.shared.clone();
         let head = self.object.fields();
@@ -402,12 +421,12 @@ impl SliceReader {
         let last_wanted = (self.end - 1) / SLICE_BYTES;
         let is_missing = |number: &u64| !shared.has_slice(shared.slice_key(self.sliced.id, *number));
         let more =
-            (number + 1..=last_wanted).take(RUN_SLICES_MAX as usize - 1).take_while(is_missing).count();
+            (number + 1..=last_wanted).take(STRETCH_SLICES_MAX as usize - 1).take_while(is_missing).count();
         let start = number * SLICE_BYTES;
         let end = ((number + 1 + more as u64) * SLICE_BYTES).min(self.sliced.len);
         let Some(span) = Span::new(start, end - 1) else { return Err(Trouble::Outdated) };
         let begin = || {
-            let fill = Fill::new(FillParts {
+            let fill = Fill {
                 facts: self.object.facts,
                 position: self.object.position(),
                 tags: self.object.tags().to_vec(),
@@ -417,35 +436,36 @@ impl SliceReader {
                 is_wider: true,
                 sliced: Some((shared.clone(), self.sliced)),
                 head: head.clone(),
-            });
+                body: Arriving::default(),
+            };
             // Whoever is slow goes on from disk, and does not keep all of it in memory meanwhile.
             fill.abandon();
-            Fetching { start, len: end - start, fill: Arc::new(fill), trouble: Arc::default() }
+            Stretch { start, len: end - start, fill: Arc::new(fill), failed: Arc::default() }
         };
-        let (reader, run, is_new) = shared.runs.follow_or_begin(self.sliced.id, self.offset, begin);
+        let (reader, stretch, is_new) = shared.stretches.follow_or_begin(self.sliced.id, self.offset, begin);
         if let IsNew::Begun = is_new {
             let work = Gap {
-                job: self.job(&run, span),
+                job: self.job(&stretch, span),
                 object: self.object.clone(),
                 sliced: self.sliced,
                 span,
-                run: run.clone(),
-                registered: Registered { shared, id: self.sliced.id, fill: run.fill.clone() },
+                stretch: stretch.clone(),
+                registered: Registered { shared, id: self.sliced.id, fill: stretch.fill.clone() },
             };
             tokio::task::spawn_local(work.fetch());
         }
         match reader {
             Some(reader) => {
-                self.source = Source::Fetch(reader, run);
+                self.source = Source::Fetch(reader, stretch, is_new);
                 Ok(())
             }
             None => self.trouble(None),
         }
     }
 
-    fn job(&self, run: &Fetching, span: Span) -> Job {
+    fn job(&self, stretch: &Stretch, span: Span) -> Job {
         let validator = self.object.field("etag").or_else(|| self.object.field("last-modified"));
-        let flight = Flight::solitary(run.fill.position, 0);
+        let flight = Flight::solitary(stretch.fill.position, 0);
         Job {
             worker: self.worker.clone(),
             request: self.request.clone(),
@@ -475,17 +495,18 @@ fn promoted(shared: &Shared, key: u128, record: &Record) -> Option<Arc<Run>> {
     Some(run)
 }
 
-/// The fetch of one run.
+/// The fetch of one stretch.
 struct Gap {
     job: Job,
     object: Object,
     sliced: Sliced,
     span: Span,
-    run: Fetching,
+    stretch: Stretch,
     registered: Registered,
 }
 
-/// Why a run came to nothing.
+/// Why a stretch came to nothing.
+#[derive(Clone, Copy)]
 enum Failed {
     /// For all who want these slices.
     Shared(Trouble),
@@ -495,17 +516,12 @@ enum Failed {
 
 impl Gap {
     async fn fetch(self) {
-        match self.pump(&self.run.fill).await {
-            Ok(()) => {}
-            Err(Failed::OfAsker) => self.run.fill.end(End::Broken),
-            Err(Failed::Shared(trouble)) => {
-                let _first = self.run.trouble.set(trouble);
-                if trouble == Trouble::Outdated {
-                    self.registered.shared.forget_slices(&self.sliced);
-                }
-                self.run.fill.end(End::Broken);
-            }
+        let Err(failed) = self.pump(&self.stretch.fill).await else { return };
+        let _first = self.stretch.failed.set(failed);
+        if let Failed::Shared(Trouble::Outdated) = failed {
+            self.registered.shared.forget_slices(&self.sliced);
         }
+        self.stretch.fill.end(End::Broken);
     }
 
     async fn pump(&self, fill: &Arc<Fill>) -> Result<(), Failed> {
@@ -557,7 +573,7 @@ impl Gap {
         Ok(())
     }
 
-    /// How many bytes of an answer come before those of the run; `None` when it is none of the same representation.
+    /// How many bytes of an answer come before those of the stretch; `None` when it is none of the same representation.
     fn bytes_before(&self, response: &OriginResponse) -> Option<u64> {
         let complete = Some(self.sliced.len);
         if !range::may_combine(&self.object.fields(), complete, &response.fields, complete) {

@@ -9,12 +9,12 @@ use std::sync::Arc;
 
 use model::settings::CertificateFiles;
 use quinn::crypto::rustls::QuicServerConfig;
-use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use rustls::{CipherSuite, ServerConfig};
 use semantics::Wall;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
@@ -155,8 +155,11 @@ pub(crate) struct TlsBase {
 
 impl TlsBase {
     pub(crate) fn new() -> Result<Self, rustls::Error> {
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        Ok(TlsBase { provider, tickets: aws_lc_rs::Ticketer::new()? })
+        let mut provider = aws_lc_rs::default_provider();
+        // SHA-256 has instructions of its own where SHA-384 has none: a handshake costs a fifth less (bench/tls.sh).
+        let first = CipherSuite::TLS13_AES_128_GCM_SHA256;
+        provider.cipher_suites.sort_by_key(|suite| suite.suite() != first);
+        Ok(TlsBase { provider: Arc::new(provider), tickets: aws_lc_rs::Ticketer::new()? })
     }
 }
 
@@ -176,6 +179,7 @@ impl Tls {
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(ByName::of(certificates)));
         config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
+        config.ignore_client_order = true;
         config.ticketer = base.tickets.clone();
         // Sessions live in tickets alone: a visitor who never returns costs no memory.
         config.session_storage = Arc::new(NoServerSessionStorage {});

@@ -19,6 +19,7 @@ use store::disk::{DiskStats, Disks, Health};
 use store::{Pages, Tier};
 
 use crate::clock::Clock;
+use crate::compress::encoder::Encoder;
 use crate::flight::Flights;
 use crate::loaded::{Loaded, SiteNumbers};
 use crate::object::Entry;
@@ -26,7 +27,7 @@ use crate::origin::{FetchError, Origins};
 use crate::published::{Held, Hold, Published};
 use crate::purge_log::{Positions, PurgeLog};
 use crate::request::{Request, RequestId};
-use crate::slices::Runs;
+use crate::slices::Stretches;
 use crate::tiering::Reads;
 use crate::tls::Tls;
 
@@ -42,7 +43,9 @@ pub(crate) struct Shared {
     /// Reads from disk that others may follow.
     pub(crate) reads: Reads,
     /// Fetches of parts of bodies that lie on disk.
-    pub(crate) runs: Runs,
+    pub(crate) stretches: Stretches,
+    /// Makes encoded copies.
+    pub(crate) encoder: Encoder,
     /// Where large bodies lie; `None` where the system has no such files.
     pub(crate) pages: Option<Pages>,
     pub(crate) flights: Flights,
@@ -323,11 +326,6 @@ impl Watch {
     /// Whether the deadline has passed.
     pub(crate) fn is_expired(&self) -> bool {
         self.expired.get()
-    }
-
-    /// Whether the wait is one between two requests.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.idle.get()
     }
 
     /// Waits for `future`, but not past the deadline: `None` then.

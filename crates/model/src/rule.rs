@@ -13,6 +13,7 @@ use semantics::Fields;
 use semantics::key::KeyRecipe;
 use semantics::policy::Policy;
 
+use crate::compress::Compress;
 use crate::cors::Cors;
 use crate::glob::{Captures, Glob};
 use crate::origin::{OriginGroup, Scheme, StatusRange};
@@ -80,6 +81,8 @@ pub struct Rule {
     pub origin: Arc<OriginGroup>,
     /// Whether a request to switch to WebSocket is passed on.
     pub websocket: bool,
+    /// What is compressed of what is stored; `None` is nothing.
+    pub compress: Option<Compress>,
 }
 
 /// Whether the cache is used.
@@ -174,6 +177,7 @@ impl Rule {
             cors: Cors::default(),
             origin,
             websocket: true,
+            compress: Some(Compress::default()),
         }
     }
 

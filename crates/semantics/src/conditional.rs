@@ -136,7 +136,7 @@ fn lists(request: &Fields, name: &str, etag: Option<&[u8]>, is_same: fn(&[u8], &
 
 /// The members of a list of entity tags. A comma between quotes belongs to the tag; a backslash is a letter like any
 /// other there (RFC 9110 §8.8.3), unlike in quoted strings.
-fn entity_tags(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(crate) fn entity_tags(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut quoted = false;
     value
         .split(move |&byte| {

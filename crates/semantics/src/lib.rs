@@ -4,6 +4,7 @@
 //! Plain values in, decisions out: no sockets, files, clock, chance, logging, threads or `async`. Each module cites its RFC.
 
 pub mod cache_status;
+pub mod coding;
 pub mod conditional;
 pub mod date;
 pub mod directives;

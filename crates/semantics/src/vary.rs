@@ -18,6 +18,7 @@
 //! Spellings of Accept-Encoding in a browser are many, so without step 1 each would fetch and store its own copy.
 
 use crate::Fields;
+use crate::coding::{Accepted, Coding};
 use crate::fields::is_tchar;
 use crate::key::{write_combined, write_sized, write_value};
 use crate::list::{members, tokens, weighted};
@@ -285,24 +286,11 @@ impl Encodings {
     /// for what is not listed, `x-gzip` is gzip, unknown codings vanish, a malformed weight makes its member vanish.
     /// No such header counts as identity only. Allocates nothing.
     pub fn accepted_by(request: &Fields) -> Encodings {
-        // Weight by coding: zstd, br, gzip, identity, `*`.
-        let mut weights: [Option<u16>; 5] = [None; 5];
-        for (coding, weight) in request.get_all("accept-encoding").flat_map(tokens).filter_map(weighted) {
-            let known: [&[&str]; 5] = [&["zstd"], &["br"], &["gzip", "x-gzip"], &["identity"], &["*"]];
-            let place = known
-                .iter()
-                .position(|names| names.iter().any(|name| name.as_bytes().eq_ignore_ascii_case(coding)));
-            if let Some(place) = place {
-                weights[place] = weights[place].max(Some(weight));
-            }
+        let accepted = Accepted::of(request);
+        let mut bits = u8::from(accepted.refuses_identity()) << 3;
+        for (place, coding) in Coding::ALL.into_iter().enumerate() {
+            bits |= u8::from(accepted.weight(coding) > 0) << place;
         }
-        let any = weights[4];
-        let accepted = |place: usize| weights[place].or(any).is_some_and(|weight| weight > 0);
-        let mut bits = 0;
-        for place in 0..3 {
-            bits |= u8::from(accepted(place)) << place;
-        }
-        bits |= u8::from(weights[3].or(any) == Some(0)) << 3;
         Encodings { bits }
     }
 

@@ -135,47 +135,83 @@ fn asked(play: &mut Play) -> usize {
     asked
 }
 
-// --- A full disk ---
+// --- A full disk, and one that gives errors ---
 
-/// A file system of its own, of so many bytes; `None` where this user may not mount one.
-struct Mounted(PathBuf);
+/// A file system of its own; `None` where this user may not mount one.
+struct Mounted {
+    path: PathBuf,
+    /// The file that a loop device makes a disk of.
+    image: Option<PathBuf>,
+}
 
 impl Mounted {
-    fn new(name: &str, bytes: usize) -> Option<Mounted> {
-        let path = std::env::temp_dir().join(format!("perigee-play-mount-{}-{name}", std::process::id()));
-        fs::create_dir_all(&path).expect("a temporary directory can be made");
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "tmpfs"])
-            .arg(&path)
-            .stderr(std::process::Stdio::null())
-            .status();
-        if mounted.is_ok_and(|status| status.success()) {
-            return Some(Mounted(path));
+    /// In memory, of so many bytes.
+    fn in_memory(name: &str, bytes: usize) -> Option<Mounted> {
+        let options = format!("size={bytes}");
+        Mounted::new(name, None, &["-t", "tmpfs", "-o", &options, "tmpfs"])
+    }
+
+    /// In a file of so many bytes, as on a disk that can be cut short: see [`Mounted::cut`].
+    fn in_file(name: &str, bytes: usize) -> Option<Mounted> {
+        let image = Mounted::place(name).with_extension("image");
+        let file = File::create(&image).expect("a temporary file can be made");
+        file.set_len(bytes as u64).expect("a file can be made longer");
+        // Without a journal nothing but the volume is written, so that it alone meets the cut.
+        let options = ["-q", "-F", "-b", "4096", "-O", "^has_journal"];
+        let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
+        let made = Command::new("mkfs.ext4").env("PATH", path).args(options).arg(&image).status();
+        if !made.is_ok_and(|status| status.success()) {
+            eprintln!("skipped: mkfs.ext4 makes no file system here");
+            let _ = fs::remove_file(image);
+            return None;
         }
-        eprintln!("skipped: a file system can only be mounted by root");
-        let _ = fs::remove_dir(&path);
+        let source = image.display().to_string();
+        Mounted::new(name, Some(image), &["-o", "loop", &source])
+    }
+
+    fn new(name: &str, image: Option<PathBuf>, mount: &[&str]) -> Option<Mounted> {
+        let mounted = Mounted { path: Mounted::place(name), image };
+        fs::create_dir_all(&mounted.path).expect("a temporary directory can be made");
+        let done =
+            Command::new("mount").args(mount).arg(&mounted.path).stderr(std::process::Stdio::null()).status();
+        if done.is_ok_and(|status| status.success()) {
+            return Some(mounted);
+        }
+        eprintln!("skipped: a file system can only be mounted by root, and one in a file with loop devices");
         None
+    }
+
+    fn place(name: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("perigee-play-mount-{}-{name}", std::process::id()))
     }
 
     fn resize(&self, bytes: usize) {
         let mounted =
-            Command::new("mount").args(["-o", &format!("remount,size={bytes}")]).arg(&self.0).status();
+            Command::new("mount").args(["-o", &format!("remount,size={bytes}")]).arg(&self.path).status();
         assert!(mounted.is_ok_and(|status| status.success()), "a tmpfs can be resized");
+    }
+
+    /// From here on, reads and writes of what lies behind the first `bytes` fail.
+    fn cut(&self, bytes: usize) {
+        let image = self.image.as_ref().expect("it is in a file");
+        let file = OpenOptions::new().write(true).open(image).expect("the file is there");
+        file.set_len(bytes as u64).expect("a file can be cut short");
     }
 }
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-        let _ = fs::remove_dir(&self.0);
+        let _ = Command::new("umount").arg("-l").arg(&self.path).stderr(std::process::Stdio::null()).status();
+        let _ = fs::remove_dir(&self.path);
+        self.image.iter().for_each(|image| drop(fs::remove_file(image)));
     }
 }
 
 #[test]
 fn a_full_disk_goes_on_serving_and_stores_again_when_there_is_room() {
-    let Some(mount) = Mounted::new("full", 96 * MIB) else { return };
+    let Some(mount) = Mounted::in_memory("full", 96 * MIB) else { return };
     let mut play = play();
-    play.disks("1MiB", &[&mount.0]);
+    play.disks("1MiB", &[&mount.path]);
     let file = |play: &mut Play, number: usize| {
         let path = format!("/{number}");
         let body = content(number as u64, 2 * MIB + number);
@@ -188,7 +224,7 @@ fn a_full_disk_goes_on_serving_and_stores_again_when_there_is_room() {
     file(&mut play, 1);
     play.written();
     // Punches out of the file what is not written yet, and gives the room to somebody else.
-    let volume = OpenOptions::new().write(true).open(mount.0.join("volume")).expect("the volume is there");
+    let volume = OpenOptions::new().write(true).open(mount.path.join("volume")).expect("the volume is there");
     let used = 24 * MIB as u64;
     let punched = Command::new("fallocate")
         .args([
@@ -198,7 +234,7 @@ fn a_full_disk_goes_on_serving_and_stores_again_when_there_is_room() {
             "--length",
             &(64 * MIB as u64 - used).to_string(),
         ])
-        .arg(mount.0.join("volume"))
+        .arg(mount.path.join("volume"))
         .status();
     assert!(punched.is_ok_and(|status| status.success()), "a hole can be made");
     drop(volume);
@@ -235,22 +271,66 @@ fn a_full_disk_goes_on_serving_and_stores_again_when_there_is_room() {
     play.origin_saw(before);
 }
 
+/// The only medium here that really fails: the kernel answers reads of what was cut off with EIO.
+#[test]
+fn a_disk_whose_reads_fail_costs_misses_and_no_answer() {
+    let Some(mount) = Mounted::in_file("cut", 128 * MIB) else { return };
+    let mut play = play();
+    play.disks("1MiB", &[&mount.path]);
+    // What memory holds, what is one slice, and what is cut off in the middle of an answer.
+    let in_memory: Vec<(String, Vec<u8>)> =
+        (0..20).map(|number| (format!("/memory/{number}"), content(number, 100))).collect();
+    let on_disk: Vec<(String, Vec<u8>)> = (0..80)
+        .map(|number| {
+            let len = if number % 10 == 0 { 3 * MIB + 5 } else { 50 * KIB + number };
+            (format!("/disk/{number}"), content(100 + number as u64, len))
+        })
+        .collect();
+    for (path, body) in in_memory.iter().chain(&on_disk) {
+        play.origin(|o| o.get(path).always().header(FRESH.0, FRESH.1).header("ETag", "\"1\"").file(body));
+        play.client(|c| c.get(path).expect(200).body(body));
+    }
+    play.written();
+    let before = asked(&mut play);
+    for (path, body) in in_memory.iter().chain(&on_disk) {
+        play.client(|c| c.get(path).expect(200).body(body).why("fresh"));
+    }
+    play.origin_saw(before);
+    assert_eq!(play.disk_stats().read_errors, 0);
+
+    mount.cut(16 * MIB);
+    for turn in 0..10 {
+        for (path, body) in &on_disk {
+            play.client(|c| c.get(path).expect(200).body(body));
+        }
+        let before = asked(&mut play);
+        for (path, body) in &in_memory {
+            play.client(|c| c.get(path).expect(200).body(body).why("fresh"));
+        }
+        assert_eq!(asked(&mut play), before, "memory answers in turn {turn}");
+    }
+    let stats = play.disk_stats();
+    assert!(stats.read_errors > 0, "{stats:?}");
+    // It was found to be failing, and is left alone until somebody has looked at it.
+    assert_eq!(stats.health, store::disk::Health::Failed);
+}
+
 // --- The purge log ---
 
 #[test]
 fn a_purge_that_cannot_be_written_down_is_refused_and_purges_nothing() {
-    let Some(mount) = Mounted::new("log", MIB) else { return };
+    let Some(mount) = Mounted::in_memory("log", MIB) else { return };
     let mut play = play_with_everything_on_disk();
     play.stop_edge(std::time::Duration::ZERO).join().expect("the edge stops");
     // The log alone moves to a file system that is soon full.
     let log = play.state().join("purges");
     fs::rename(&log, play.state().join("aside")).expect("the log can be moved");
-    fs::copy(play.state().join("aside"), mount.0.join("purges")).expect("the log can be copied");
-    std::os::unix::fs::symlink(mount.0.join("purges"), &log).expect("a link can be made");
+    fs::copy(play.state().join("aside"), mount.path.join("purges")).expect("the log can be copied");
+    std::os::unix::fs::symlink(mount.path.join("purges"), &log).expect("a link can be made");
     play.try_start().expect("the edge starts");
     play.purge("url http://site.example/none");
     let filler = vec![0; MIB];
-    let _full = fs::write(mount.0.join("filler"), &filler);
+    let _full = fs::write(mount.path.join("filler"), &filler);
     let refused = (0..200).find_map(|number| {
         let purged = play.try_purge(&format!("url http://site.example/{number}/{}", "x".repeat(1000)));
         purged.err()
@@ -263,7 +343,7 @@ fn a_purge_that_cannot_be_written_down_is_refused_and_purges_nothing() {
         play.client(|c| c.get(path).expect(200).body(content(1, len)).why("fresh"));
     }
     // With room, it works again, and also after a restart.
-    fs::remove_file(mount.0.join("filler")).expect("a file can be removed");
+    fs::remove_file(mount.path.join("filler")).expect("a file can be removed");
     play.purge("url http://site.example/small");
     play.client(|c| c.get("/small").expect(200).why("purged"));
     play.purge("url http://site.example/paged").restart();

@@ -736,8 +736,8 @@ fn an_answer_about_one_visitor_takes_nothing_away_from_the_others() {
         let mut play = play_with_disk("64MiB");
         play.origin(|o| {
             o.get("/file").header(FRESH.0, FRESH.1).header("ETag", "\"1\"").file(&body);
-            // For the one who asks first for what is missing, as often as the edge tries.
-            (0..4).for_each(|_| drop(o.get("/file").expecting("Cookie", "bad").reply(status).body("no")));
+            // For the one who asks first for what is missing. Asked again, the origin would give it.
+            o.get("/file").expecting("Cookie", "bad").reply(status).body("no");
         });
         serve(&mut play, "\"1\"", &body);
         play.client(|c| get(c, &body, 0, 10));

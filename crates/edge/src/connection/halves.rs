@@ -102,7 +102,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Writes `first` and then `rest`, all of it.
+    /// Writes `first` and then `rest`, all of it, and sees it off.
     pub(super) async fn write(
         &mut self,
         worker: &Worker,
@@ -126,7 +126,7 @@ impl Writer<'_> {
             }
             done += self.write_some(worker, &slices[..count]).await?;
         }
-        Ok(())
+        self.flush(worker).await
     }
 
     /// Writes `head` and bytes `start..end` of a stored body.
@@ -165,7 +165,7 @@ impl Writer<'_> {
             head_done += of_head;
             offset += (written - of_head) as u64;
         }
-        Ok(())
+        self.flush(worker).await
     }
 
     /// Writes `head` and then bytes `start..end` of a body that lies in pages: the kernel sends it from there, unless it has
@@ -354,7 +354,7 @@ impl Writer<'_> {
     }
 
     /// Waits until all that was written has left us: what is encrypted may have been taken and not sent.
-    pub(super) async fn flush(&mut self, worker: &Worker) -> Result<(), Unwritten> {
+    async fn flush(&mut self, worker: &Worker) -> Result<(), Unwritten> {
         if !self.stream.is_encrypted() {
             return Ok(());
         }

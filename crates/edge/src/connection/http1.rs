@@ -465,10 +465,6 @@ async fn respond(
         }
         written => written,
     };
-    let written = match written {
-        Ok(()) => writer.flush(worker).await,
-        unwritten => unwritten,
-    };
     worker.return_buffer(out);
     // The last guard of what was promised: whatever went wrong below, a short body never ends cleanly.
     let written = match (written, promised) {

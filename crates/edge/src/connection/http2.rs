@@ -34,7 +34,7 @@ use crate::request::{Protocol, Request};
 use crate::worker::{Watch, Worker};
 
 use super::exchange::{Exchange, Fault, Follows, Incoming, Outgoing, whole_body};
-use super::stream::Io;
+use super::stream::{Gathering, Io, Stream};
 use super::{Gone, Visitor};
 
 /// What a visitor may send of request bodies before we have taken it: per stream, RFC 9113's default, and in all.
@@ -60,13 +60,17 @@ pub(super) async fn serve(worker: Rc<Worker>, io: Io, visitor: Visitor) {
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_header_list_size(limits.header_bytes_max.0 as u32)
         .max_send_buffer_size(SEND_BUFFER_BYTES);
-    let connection = match watch.within(builder.handshake::<_, Bytes>(io)).await {
+    let stream = Rc::new(Stream::new(io));
+    let connection = match watch.within(builder.handshake::<_, Bytes>(Gathering(stream.clone()))).await {
         Some(Ok(connection)) => connection,
         Some(Err(_)) => return,
         None => return worker.count_limit(Limit::HeadTime),
     };
-    let streams = Streams { worker, visitor, running: Rc::default(), served: 0 };
-    streams.run(connection, &watch, &limits).await;
+    let streams = Streams { worker: worker.clone(), visitor, running: Rc::default(), served: 0 };
+    streams.run(connection, &stream, &watch, &limits).await;
+    // The last frames may still be with us.
+    watch.set(worker.tick_after(GOODBYE));
+    let _ = watch.within(poll_fn(|context| stream.poll_shutdown(context))).await;
 }
 
 /// The requests of one connection.
@@ -81,10 +85,26 @@ struct Streams {
 /// A new stream, trouble, or the connection's end.
 type Accepted = Option<Result<(http::Request<RecvStream>, SendResponse<Bytes>), h2::Error>>;
 
+/// What a connection is doing, which says how long it may go on doing it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Waiting for the next request.
+    Idle,
+    /// Answering: it must get on.
+    Busy,
+    /// Waiting for the visitor to see that it is over.
+    Leaving,
+}
+
 impl Streams {
-    async fn run(mut self, mut connection: Connection<Io, Bytes>, watch: &Rc<Watch>, limits: &Limits) {
-        let mut is_leaving = false;
-        watch.set_idle(self.worker.tick_after(limits.idle_timeout));
+    async fn run(
+        mut self,
+        mut connection: Connection<Gathering, Bytes>,
+        stream: &Stream,
+        watch: &Rc<Watch>,
+        limits: &Limits,
+    ) {
+        let (mut is_leaving, mut phase) = (false, None);
         loop {
             let accepted: Option<Accepted> = poll_fn(|context| {
                 if watch.is_expired() {
@@ -96,14 +116,24 @@ impl Streams {
                 }
                 let accepted = connection.poll_accept(context);
                 if accepted.is_pending() {
-                    self.set_deadline(&connection, watch, limits);
+                    // All that the requests of one read were answered with leaves together. A socket that is full wakes
+                    // this task; one that is broken shows when it is read.
+                    let _ = stream.poll_flush(context);
+                    let now = match connection.has_streams() || self.running.get() > 0 {
+                        true => Phase::Busy,
+                        false if is_leaving => Phase::Leaving,
+                        false => Phase::Idle,
+                    };
+                    if phase.replace(now) != Some(now) {
+                        self.set_deadline(now, watch, limits);
+                    }
                     watch.register(context);
                 }
                 accepted.map(Some)
             })
             .await;
-            match accepted {
-                Some(Some(Ok((request, respond)))) => {
+            match (accepted, phase) {
+                (Some(Some(Ok((request, respond)))), _) => {
                     self.served += 1;
                     if self.served == limits.requests_per_connection_max && !is_leaving {
                         self.worker.count_limit(Limit::RequestsPerConnection);
@@ -112,33 +142,36 @@ impl Streams {
                     }
                     self.begin(request, respond).await;
                 }
-                Some(Some(Err(_)) | None) => return,
-                None if is_leaving && !watch.is_idle() => return,
-                None => {
-                    if watch.is_idle() {
+                (Some(Some(Err(_)) | None), _) | (None, Some(Phase::Leaving)) => return,
+                // Those who run have deadlines of their own.
+                (None, Some(Phase::Busy)) if self.running.get() > 0 => {
+                    self.set_deadline(Phase::Busy, watch, limits);
+                }
+                (None, Some(Phase::Busy)) => {
+                    self.worker.count_limit(Limit::SendTime);
+                    connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                    // Once more, so that the reason is said.
+                    poll_fn(|context| Poll::Ready(connection.poll_accept(context).is_ready())).await;
+                    return;
+                }
+                (None, Some(Phase::Idle) | None) => {
+                    if !self.worker.is_draining() {
                         self.worker.count_limit(Limit::IdleTime);
-                    } else if self.running.get() > 0 {
-                        // Those who run have deadlines of their own.
-                        watch.set(self.worker.tick_after(limits.write_stall_timeout));
-                        continue;
-                    } else {
-                        self.worker.count_limit(Limit::SendTime);
-                        return connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
                     }
                     is_leaving = true;
+                    phase = None;
                     connection.graceful_shutdown();
-                    watch.set(self.worker.tick_after(GOODBYE));
+                    watch.clear();
                 }
             }
         }
     }
 
-    /// Without streams the connection is idle; with some, it must get on.
-    fn set_deadline(&self, connection: &Connection<Io, Bytes>, watch: &Watch, limits: &Limits) {
-        match connection.has_streams() {
-            false if !watch.is_idle() => watch.set_idle(self.worker.tick_after(limits.idle_timeout)),
-            true if watch.is_idle() => watch.set(self.worker.tick_after(limits.write_stall_timeout)),
-            _ => {}
+    fn set_deadline(&self, phase: Phase, watch: &Watch, limits: &Limits) {
+        match phase {
+            Phase::Idle => watch.set_idle(self.worker.tick_after(limits.idle_timeout)),
+            Phase::Busy => watch.set(self.worker.tick_after(limits.write_stall_timeout)),
+            Phase::Leaving => watch.set(self.worker.tick_after(GOODBYE)),
         }
     }
 

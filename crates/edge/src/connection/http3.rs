@@ -75,6 +75,7 @@ pub(super) async fn serve(worker: Rc<Worker>, connection: Connection, visitor: V
         worker,
         visitor,
         connection,
+        leaving: Cell::new(Leaving::No),
         running: Cell::new(0),
         ended: Cell::new(None),
         seen: Cell::default(),
@@ -90,6 +91,7 @@ struct Session {
     worker: Rc<Worker>,
     visitor: Visitor,
     connection: Connection,
+    leaving: Cell<Leaving>,
     /// How many have a task of their own.
     running: Cell<usize>,
     /// Woken when one of them has ended.
@@ -137,8 +139,9 @@ impl Session {
         let worker = &self.worker;
         let limits = worker.limits();
         let watch = worker.watch();
-        watch.set_idle(worker.tick_after(limits.idle_timeout));
-        let mut leaving = Leaving::No;
+        // Whether the deadline that is set is one between two requests.
+        let mut waits_idle = None;
+        let leaving = &self.leaving;
         let (mut served, mut next_stream) = (0, 0);
         loop {
             let event = {
@@ -148,10 +151,10 @@ impl Session {
                     if watch.is_expired() {
                         return Poll::Ready(Event::Late);
                     }
-                    if leaving == Leaving::No && worker.is_draining() {
+                    if leaving.get() == Leaving::No && worker.is_draining() {
                         return Poll::Ready(Event::Draining);
                     }
-                    if leaving == Leaving::Closing && self.running.get() == 0 {
+                    if leaving.get() == Leaving::Closing && self.running.get() == 0 {
                         return Poll::Ready(Event::Done);
                     }
                     if let Poll::Ready(request) = requests.as_mut().poll(context) {
@@ -160,12 +163,12 @@ impl Session {
                     if let Poll::Ready(other) = others.as_mut().poll(context) {
                         return Poll::Ready(Event::Other(other));
                     }
-                    match (leaving, self.running.get()) {
-                        (Leaving::No, 0) if !watch.is_idle() => {
-                            watch.set_idle(worker.tick_after(limits.idle_timeout));
+                    let is_idle = self.running.get() == 0;
+                    if leaving.get() == Leaving::No && waits_idle.replace(is_idle) != Some(is_idle) {
+                        match is_idle {
+                            true => watch.set_idle(worker.tick_after(limits.idle_timeout)),
+                            false => watch.set(worker.tick_after(LOOK_UP)),
                         }
-                        (Leaving::No, 1..) => watch.set(worker.tick_after(LOOK_UP)),
-                        _ => {}
                     }
                     watch.register(context);
                     self.ended.set(Some(context.waker().clone()));
@@ -173,15 +176,15 @@ impl Session {
                 })
                 .await
             };
-            let mut leave = |leaving: &mut Leaving| {
-                *leaving = Leaving::Told;
+            let mut leave = || {
+                leaving.set(Leaving::Told);
                 // The last id that there could be, so that nothing on its way is refused.
                 say(&mut control, &frames::goaway(VARINT_MAX - 3));
                 watch.set(worker.tick_after(NOTICE.max(3 * self.connection.rtt())));
             };
             match event {
                 Event::Request(Err(_)) | Event::Other(Err(_)) => return,
-                Event::Request(Ok((send, recv))) if leaving == Leaving::Closing => {
+                Event::Request(Ok((send, recv))) if leaving.get() == Leaving::Closing => {
                     refuse(send, recv, Code::RequestRejected);
                 }
                 Event::Request(Ok((send, recv))) => {
@@ -189,24 +192,26 @@ impl Session {
                     next_stream = next_stream.max(VarInt::from(send.id()).into_inner() + 4);
                     self.forgiven.set(self.forgiven.get() + 1);
                     self.begin(send, recv).await;
-                    if served == limits.requests_per_connection_max && leaving == Leaving::No {
+                    if served == limits.requests_per_connection_max && leaving.get() == Leaving::No {
                         worker.count_limit(Limit::RequestsPerConnection);
-                        leave(&mut leaving);
+                        leave();
                     }
                 }
                 Event::Other(Ok(stream)) => {
                     tokio::task::spawn_local(self.clone().listen(stream));
                 }
-                Event::Draining => leave(&mut leaving),
-                Event::Late => match leaving {
-                    Leaving::No if watch.is_idle() => {
-                        worker.count_limit(Limit::IdleTime);
-                        leave(&mut leaving);
-                    }
+                Event::Draining => leave(),
+                Event::Late => match leaving.get() {
                     // Those who run have deadlines of their own.
-                    Leaving::No => watch.set(worker.tick_after(LOOK_UP)),
+                    Leaving::No if waits_idle == Some(false) => watch.set(worker.tick_after(LOOK_UP)),
+                    Leaving::No => {
+                        if !worker.is_draining() {
+                            worker.count_limit(Limit::IdleTime);
+                        }
+                        leave();
+                    }
                     Leaving::Told => {
-                        leaving = Leaving::Closing;
+                        leaving.set(Leaving::Closing);
                         say(&mut control, &frames::goaway(next_stream));
                         watch.clear();
                     }
@@ -249,7 +254,9 @@ impl Session {
         let mut content = Content::new(self.clone(), recv);
         let mut answering = Answering::new(self.clone(), id, send);
         let _ = self.exchange(&mut content, &mut answering, started).await;
-        if answering.is_finished && answering.body_bytes > ACKNOWLEDGED_BYTES {
+        // Closing the connection would take back what the visitor has not got.
+        let is_last = self.leaving.get() != Leaving::No;
+        if answering.is_finished && (is_last || answering.body_bytes > ACKNOWLEDGED_BYTES) {
             let watch = worker.watch();
             watch.set(worker.tick_after(worker.limits().write_stall_timeout));
             let _ = watch.within(answering.send.stopped()).await;

@@ -1,20 +1,34 @@
 //! The bytes between a visitor and the edge, encrypted or not.
 
 use std::cell::RefCell;
-use std::io::{self, IoSlice};
+use std::io::{self, BufRead, IoSlice, Read, Write};
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
 
+use rustls::ServerConnection;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
+
+/// Encrypted bytes that may wait for the socket: four of TLS's largest records. What is written until a flush leaves in
+/// as few system calls as that takes.
+const SEALED_BYTES: usize = 64 * 1024;
 
 /// A visitor's connection, as far as bytes go.
 pub(crate) enum Io {
     /// As the socket has them.
     Plain(TcpStream),
     /// Encrypted.
-    Tls(Box<TlsStream<Prefixed>>),
+    Tls(Box<Sealed>),
+}
+
+/// A socket behind a TLS session whose handshake is over.
+pub(crate) struct Sealed {
+    socket: TcpStream,
+    session: ServerConnection,
+    /// Whether the visitor has sent its last byte.
+    is_over: bool,
 }
 
 /// A socket of which something has been read before its owner came.
@@ -33,7 +47,7 @@ impl Io {
     fn socket(&self) -> &TcpStream {
         match self {
             Io::Plain(socket) => socket,
-            Io::Tls(stream) => &stream.get_ref().0.socket,
+            Io::Tls(sealed) => &sealed.socket,
         }
     }
 }
@@ -60,13 +74,11 @@ impl Stream {
     /// Ready when something has come. Takes no buffer.
     pub(super) fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut io = self.io.borrow_mut();
-        if let Io::Tls(stream) = &mut *io {
-            let has_prefix = !stream.get_ref().0.first.is_empty();
-            // What came with the last request is decrypted already.
-            let decrypted = stream.get_mut().1.process_new_packets().map_err(io::Error::other)?;
-            if has_prefix || decrypted.plaintext_bytes_to_read() > 0 || decrypted.peer_has_closed() {
-                return Poll::Ready(Ok(()));
-            }
+        if let Io::Tls(sealed) = &mut *io
+            && sealed.has_opened()?
+        {
+            // It came with the last request and is decrypted already.
+            return Poll::Ready(Ok(()));
         }
         io.socket().poll_read_ready(context)
     }
@@ -80,7 +92,7 @@ impl Stream {
         let mut io = self.io.borrow_mut();
         match &mut *io {
             Io::Plain(socket) => pin!(socket.read_buf(buffer)).poll(context),
-            Io::Tls(stream) => pin!(stream.read_buf(buffer)).poll(context),
+            Io::Tls(sealed) => pin!(sealed.read_buf(buffer)).poll(context),
         }
     }
 
@@ -89,7 +101,7 @@ impl Stream {
         self.with_socket(|socket| matches!(socket.try_read(&mut [0]), Ok(1)))
     }
 
-    /// Writes some of `slices`: at least a byte.
+    /// Writes some of `slices`: at least a byte. What is encrypted waits for a flush.
     pub(super) fn poll_write(
         &self,
         context: &mut Context<'_>,
@@ -104,6 +116,186 @@ impl Stream {
 
     pub(super) fn poll_shutdown(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut *self.io.borrow_mut()).poll_shutdown(context)
+    }
+}
+
+/// A stream whose flushes do nothing: for an owner that flushes after each frame. Whoever polls that owner sends, with
+/// [`Stream::poll_flush`], what has gathered meanwhile.
+pub(super) struct Gathering(pub(super) Rc<Stream>);
+
+impl AsyncRead for Gathering {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0.io.borrow_mut()).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Gathering {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.0.poll_write(context, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.0.poll_write(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.poll_shutdown(context)
+    }
+}
+
+impl Sealed {
+    /// Takes over a stream whose handshake is done.
+    pub(super) fn of(stream: TlsStream<Prefixed>) -> Self {
+        let (prefixed, mut session) = stream.into_inner();
+        session.set_buffer_limit(Some(SEALED_BYTES));
+        Sealed { socket: prefixed.socket, session, is_over: false }
+    }
+
+    /// Whether there are decrypted bytes, or the end.
+    fn has_opened(&mut self) -> io::Result<bool> {
+        let state = self.session.process_new_packets().map_err(io::Error::other)?;
+        Ok(state.plaintext_bytes_to_read() > 0 || state.peer_has_closed())
+    }
+
+    /// Reads from the socket once and decrypts; whether anything came.
+    fn poll_open(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let mut socket = Blocking { socket: &mut self.socket, context };
+        let count = match self.session.read_tls(&mut socket) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
+            read => read?,
+        };
+        if let Err(error) = self.session.process_new_packets() {
+            // The alert that says what is wrong, as far as the socket takes it.
+            let _ = self.poll_send(context);
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, error)));
+        }
+        Poll::Ready(Ok(count > 0))
+    }
+
+    /// Gives the socket what is encrypted.
+    fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.session.wants_write() {
+            let mut socket = Blocking { socket: &mut self.socket, context };
+            match self.session.write_tls(&mut socket) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
+                written => written?,
+            };
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// A socket as rustls wants it: what would have to wait is an error, and the task is woken when it needn't any more.
+struct Blocking<'a, 'b> {
+    socket: &'a mut TcpStream,
+    context: &'a mut Context<'b>,
+}
+
+fn or_would_block<T>(polled: Poll<io::Result<T>>) -> io::Result<T> {
+    match polled {
+        Poll::Ready(result) => result,
+        Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+    }
+}
+
+impl Read for Blocking<'_, '_> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let mut buffer = ReadBuf::new(bytes);
+        or_would_block(Pin::new(&mut *self.socket).poll_read(self.context, &mut buffer))?;
+        Ok(buffer.filled().len())
+    }
+}
+
+impl Write for Blocking<'_, '_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        or_would_block(Pin::new(&mut *self.socket).poll_write(self.context, bytes))
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        or_would_block(Pin::new(&mut *self.socket).poll_write_vectored(self.context, slices))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl AsyncRead for Sealed {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        loop {
+            match this.session.reader().fill_buf() {
+                Ok(opened) => {
+                    // None of them is the end.
+                    let count = opened.len().min(buffer.remaining());
+                    buffer.put_slice(&opened[..count]);
+                    this.session.reader().consume(count);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && !this.is_over => {}
+                // An end without TLS's own goodbye.
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+            this.is_over = !ready!(this.poll_open(context))?;
+            if this.session.wants_write() {
+                let _ = this.poll_send(context)?;
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Sealed {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(context, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            let count = self.session.writer().write_vectored(slices)?;
+            if count > 0 || slices.iter().all(|slice| slice.is_empty()) {
+                return Poll::Ready(Ok(count));
+            }
+            ready!(self.poll_send(context))?;
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_send(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Said once, however often this is polled.
+        self.session.send_close_notify();
+        ready!(self.poll_send(context))?;
+        Pin::new(&mut self.socket).poll_shutdown(context)
     }
 }
 
@@ -164,7 +356,7 @@ impl AsyncRead for Io {
     ) -> Poll<io::Result<()>> {
         match &mut *self {
             Io::Plain(socket) => Pin::new(socket).poll_read(context, buffer),
-            Io::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+            Io::Tls(sealed) => Pin::new(&mut **sealed).poll_read(context, buffer),
         }
     }
 }
@@ -177,7 +369,7 @@ impl AsyncWrite for Io {
     ) -> Poll<io::Result<usize>> {
         match &mut *self {
             Io::Plain(socket) => Pin::new(socket).poll_write(context, bytes),
-            Io::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+            Io::Tls(sealed) => Pin::new(&mut **sealed).poll_write(context, bytes),
         }
     }
 
@@ -188,7 +380,7 @@ impl AsyncWrite for Io {
     ) -> Poll<io::Result<usize>> {
         match &mut *self {
             Io::Plain(socket) => Pin::new(socket).poll_write_vectored(context, slices),
-            Io::Tls(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            Io::Tls(sealed) => Pin::new(&mut **sealed).poll_write_vectored(context, slices),
         }
     }
 
@@ -199,14 +391,14 @@ impl AsyncWrite for Io {
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut *self {
             Io::Plain(socket) => Pin::new(socket).poll_flush(context),
-            Io::Tls(stream) => Pin::new(stream).poll_flush(context),
+            Io::Tls(sealed) => Pin::new(&mut **sealed).poll_flush(context),
         }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut *self {
             Io::Plain(socket) => Pin::new(socket).poll_shutdown(context),
-            Io::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+            Io::Tls(sealed) => Pin::new(&mut **sealed).poll_shutdown(context),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What sites and rules can say alike: caching, keys, headers, cookies, redirects, cross-origin reading.
 
+use semantics::coding::Coding;
+use semantics::fields::is_tchar;
 use semantics::key::{KeyRecipe, Query, QueryPart};
 use semantics::policy::{RequestCacheControl, SetCookie};
 use semantics::vary::Normalise;
@@ -10,6 +12,7 @@ use super::pieces::{
     status_of_text,
 };
 use crate::Ttl;
+use crate::compress::Compress;
 use crate::cors::{Allow, AllowedOrigins, Cors};
 use crate::glob::Glob;
 use crate::redirect::{Redirect, STATUSES};
@@ -52,6 +55,9 @@ pub(super) fn apply_choices(findings: &mut Findings<'_>, section: &Section, rule
         rule.cors = build_cors(findings, item);
     }
     rule.websocket = section.bool("websocket").unwrap_or(rule.websocket);
+    if let Some(item) = section.item("compress") {
+        rule.compress = build_compress(findings, item);
+    }
     if rule.is_response_rule() {
         return;
     }
@@ -69,6 +75,7 @@ pub(super) fn apply_choices(findings: &mut Findings<'_>, section: &Section, rule
                 "heuristic",
                 "key",
                 "surrogate_keys",
+                "compress",
             ],
         );
     }
@@ -229,6 +236,53 @@ fn cookie_filter(findings: &mut Findings<'_>, item: &Item) -> CookieFilter {
         (false, true) => CookieFilter::Drop(drop),
         (false, false) => CookieFilter::All,
     }
+}
+
+fn build_compress(findings: &mut Findings<'_>, item: &Item) -> Option<Compress> {
+    let mut compress = Compress::default();
+    let section = match &item.value {
+        Value::Table(section) => section,
+        Value::Bool(false) => return None,
+        _ => return Some(compress),
+    };
+    if let Some(types) = section.item("types") {
+        compress.types.clear();
+        for (name, span) in types.list().iter().filter_map(Item::text) {
+            let is_type = name.bytes().all(|byte| byte == b'/' || byte == b'*' || is_tchar(byte));
+            if !is_type || !name.contains(['/', '*']) {
+                let message = format!("the type {name:?} is no Content-Type without parameters");
+                findings.error(span, message, "write e.g. \"text/css\" or \"text/*\"");
+            }
+            compress.types.push(Glob::new(&name.to_ascii_lowercase()));
+        }
+    }
+    if let Some(encodings) = section.item("encodings") {
+        compress.codings.clear();
+        for coding in encodings.list().iter().filter_map(|item| Coding::of(item.text()?.0.as_bytes())) {
+            if !compress.codings.contains(&coding) {
+                compress.codings.push(coding);
+            }
+        }
+    }
+    for key in ["types", "encodings"] {
+        // A list whose members were all bad is not empty in the text.
+        let is_empty = |item: &&Item| {
+            item.list().is_empty() && !findings.text[item.span.clone()].contains(char::is_alphanumeric)
+        };
+        if let Some(empty) = section.item(key).filter(is_empty) {
+            let message = format!("{key} is an empty list, so nothing would be compressed");
+            findings.error(&empty.span, message, "write compress = false");
+        }
+    }
+    let size = |name, default: u64| section.size(name).map_or(default, |size| size.0);
+    let (min, max) = (size("min_size", *compress.sizes.start()), size("max_size", *compress.sizes.end()));
+    if min > max {
+        let message = format!("min_size is {min} bytes and max_size {max}, so nothing would be compressed");
+        findings.error(&item.span, message, "write compress = false, or a larger max_size");
+    }
+    compress.sizes = min..=max;
+    section.finish();
+    Some(compress)
 }
 
 fn build_redirect(

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crate::breaker::BreakerPolicy;
+use crate::compress;
 use crate::origin::bounds;
 use crate::settings::{self, Bound};
 use crate::units::ByteSize;
@@ -379,6 +380,8 @@ static COOKIES_VALUES: [Kind; 2] = [Kind::OneOf(&["all", "none"]), Kind::Table(&
 
 static CORS_VALUES: [Kind; 2] = [Kind::OneOf(&["static", "off", "all"]), Kind::Table(&CORS)];
 
+static COMPRESS_VALUES: [Kind; 2] = [Kind::Bool, Kind::Table(&COMPRESS)];
+
 /// What a site says for all its rules, and a rule for itself.
 const CHOICES: &[Key] = &[
     key("cache", Kind::Bool, "Whether the cache is used. false: every request goes to the origin.").or("true"),
@@ -460,6 +463,12 @@ const CHOICES: &[Key] = &[
     )
     .or("\"static\""),
     key("websocket", Kind::Bool, "Whether a request to switch to WebSocket is passed on.").or("true"),
+    key(
+        "compress",
+        Kind::Either(&COMPRESS_VALUES),
+        "Whether encoded copies are made of what is stored and not encoded by the origin; what is passed is never touched. A table says of what.",
+    )
+    .or("true"),
 ];
 
 static HEURISTIC: Table = Table {
@@ -526,6 +535,26 @@ static REDIRECT: Table = Table {
         )
         .required(),
         key("status", Kind::Number { min: 301, max: 308 }, "301, 302, 303, 307 or 308.").or("308"),
+    ]],
+};
+
+static COMPRESS: Table = Table {
+    title: "compress",
+    groups: &[&[
+        key(
+            "types",
+            Kind::List(&text("a Content-Type with \"*\" for any part", "text/*")),
+            "Content-Types of what is compressed.",
+        )
+        .or("text, JavaScript, JSON, XML, SVG, WebAssembly, uncompressed fonts and the like"),
+        key(
+            "encodings",
+            Kind::List(&Kind::OneOf(&["zstd", "br", "gzip"])),
+            "Codings of the copies. The first that a visitor accepts is made first; of those that are there and equally welcome, the smallest is sent.",
+        )
+        .or("[\"zstd\", \"br\", \"gzip\"]"),
+        size("min_size", compress::MIN_SIZE, "Least bytes of a body that is compressed."),
+        size("max_size", compress::MAX_SIZE, "Most bytes of one. With disks nothing above 1 MiB is: such a body lies in slices."),
     ]],
 };
 
@@ -758,6 +787,8 @@ pub(crate) const HABITS: &[(&str, &str)] = &[
     ("rules", "each rule begins with [[site.rule]]"),
     ("sites", "each site begins with [[site]]"),
     ("tests", "each test begins with [[site.test]]"),
+    ("gzip", "write compress, with encodings = [\"gzip\"] for this coding alone"),
+    ("brotli", "write compress, with encodings = [\"br\"] for this coding alone"),
     ("backend", "write origin"),
     ("upstream", "write origin"),
     ("proxy_pass", "write origin"),

@@ -3,8 +3,11 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 use serde_json::Value;
 
+use semantics::coding::Coding;
+
 use super::keys::{Kind, ROOT, Table};
 use super::*;
+use crate::compress::Compress;
 use crate::cors::Cors;
 use crate::rule::Cache;
 use crate::{ByteSize, DiskSettings, Scheme};
@@ -72,6 +75,46 @@ fn a_rule_says_what_the_site_says_unless_it_says_otherwise() {
     assert_eq!(second.policy.ttl, Some(3600));
     assert_eq!(second.origin.origins[0].timeouts.connect.as_secs(), 1);
     assert_eq!(site.defaults.origin.origins[0].timeouts.connect.as_secs(), 3);
+}
+
+#[test]
+fn what_is_compressed_is_a_choice_of_sites_and_rules() {
+    let text = r#"
+        [[site]]
+        name = "a"
+        domains = "*"
+        origin = "https://o.example"
+        compress = { encodings = ["gzip", "br"], min_size = "2KiB" }
+        [[site.rule]]
+        path = "/off"
+        compress = false
+        [[site.rule]]
+        path = "/some"
+        compress = { types = ["text/*", "Application/JSON"], max_size = "1MiB" }
+        [[site.rule]]
+        path = "/same"
+    "#;
+    let snapshot = Snapshot::parse(text, "f").snapshot.unwrap();
+    let site = &snapshot.sites[0];
+    let of_site = site.defaults.compress.as_ref().unwrap();
+    assert_eq!((&of_site.codings[..], &of_site.sizes), (&[Coding::Gzip, Coding::Br][..], &(2048..=4 << 20)));
+    assert_eq!(site.rules[0].compress, None);
+    let some = site.rules[1].compress.as_ref().unwrap();
+    assert!(some.covers(b"application/json", 1 << 20) && !some.covers(b"application/wasm", 4096));
+    assert_eq!(some.codings, Compress::default().codings);
+    assert_eq!(site.rules[2].compress.as_ref(), Some(of_site));
+    for (line, message) in [
+        ("compress = { types = [\"css\"] }", "no Content-Type"),
+        ("compress = { encodings = [] }", "empty list"),
+        ("compress = { min_size = \"2MiB\", max_size = \"1MiB\" }", "nothing would be compressed"),
+        ("compress = { encodings = [\"deflate\"] }", "deflate"),
+    ] {
+        let text =
+            format!("[[site]]\nname = \"a\"\ndomains = \"*\"\norigin = \"https://o.example\"\n{line}\n");
+        let parsed = Snapshot::parse(&text, "f");
+        let found: Vec<_> = parsed.diagnostics.iter().map(|found| found.message.as_str()).collect();
+        assert!(matches!(&found[..], [found] if found.contains(message)), "{line}: {found:?}");
+    }
 }
 
 #[test]

@@ -31,7 +31,7 @@ use super::volume::{Fleet, Volume};
 /// The volume's file.
 const VOLUME: &str = "volume";
 
-/// Threads that read headers and footers and fill the index.
+/// Threads that read headers and footers, and that fill the index.
 const READERS: usize = 8;
 
 /// Parts of the keys in which what segments say is applied.
@@ -249,23 +249,27 @@ fn recover(
     opened.had_snapshot = snapshot.is_some();
     let snapshot_lsn = snapshot.as_ref().map_or(0, |snapshot| snapshot.lsn);
 
+    // Sealed before the snapshot is all in there.
+    let then = |used: &Used| {
+        snapshot.as_ref().and_then(|snapshot| snapshot.sequences.get(used.segment as usize).copied())
+    };
+    let since: Vec<&Used> = used.iter().filter(|used| then(used) != Some(used.sequence)).collect();
+    let footers = side_by_side(since.len(), |next| {
+        let used = since[next];
+        read_footer(volume, buffers, used.segment, used.sequence)
+    })?;
+
     let mut replay: Vec<(u32, Vec<Entry>)> = Vec::new();
     let mut open: [Option<Open>; 3] = [None, None, None];
     let mut left_open = Vec::new();
-    for used in &used {
-        let then =
-            snapshot.as_ref().and_then(|snapshot| snapshot.sequences.get(used.segment as usize).copied());
-        if then == Some(used.sequence) {
-            // Sealed before the snapshot, so all of it is in there.
-            continue;
-        }
-        let is_known = then == Some(used.sequence | OPEN);
-        match read_footer(volume, buffers, used.segment, used.sequence) {
-            Ok(Some(entries)) => {
+    for (used, footer) in since.into_iter().zip(footers) {
+        let is_known = then(used) == Some(used.sequence | OPEN);
+        let is_new = |entry: &Entry| !is_known || entry.lsn >= snapshot_lsn;
+        match footer {
+            Ok(Some(mut entries)) => {
                 opened.footers += 1;
-                let mut later = entries;
-                later.retain(|entry| !is_known || entry.lsn >= snapshot_lsn);
-                replay.push((used.segment, later));
+                entries.retain(is_new);
+                replay.push((used.segment, entries));
             }
             // A segment that cannot be read is no reason not to start: its records fail one by one when they are asked
             // for.
@@ -273,9 +277,10 @@ fn recover(
             Ok(None) => {
                 opened.scanned += 1;
                 let found = scan(volume, buffers, used);
-                let mut later = found.open.entries.clone();
-                later.retain(|entry| !is_known || entry.lsn >= snapshot_lsn);
-                replay.push((used.segment, later));
+                replay.push((
+                    used.segment,
+                    found.open.entries.iter().filter(|entry| is_new(entry)).copied().collect(),
+                ));
                 let place = &mut open[usize::from(used.class) % 3];
                 match found.goes_on {
                     true => left_open.extend(place.replace(found.open)),
@@ -355,37 +360,38 @@ fn apply(volume: &Volume, segment: u32, entry: &Entry) {
 }
 
 fn read_headers(volume: &Volume, buffers: &Buffers) -> io::Result<Vec<Used>> {
+    let headers = side_by_side(volume.layout.segments as usize, |segment| {
+        let segment = segment as u32;
+        // What cannot be read is as good as unused; the error shows again when it is written.
+        let block = read_block(&*volume.media, volume.layout.segment_at(segment), buffers).ok()?;
+        let header = SegmentHeader::decode(&block, volume.layout.id, segment)?;
+        Some(Used { segment, sequence: header.sequence, class: header.class })
+    })?;
+    Ok(headers.into_iter().flatten().collect())
+}
+
+/// What `read` gives for each number below `count`, in their order: up to [`READERS`] are read at a time.
+fn side_by_side<T: Send>(count: usize, read: impl Fn(usize) -> T + Sync) -> io::Result<Vec<T>> {
     let next = AtomicUsize::new(0);
     let read_some = || {
-        let mut used = Vec::new();
-        let mut block = buffers.take(BLOCK as usize);
+        let mut some = Vec::new();
         loop {
-            let segment = next.fetch_add(1, Ordering::Relaxed) as u32;
-            if segment >= volume.layout.segments {
-                return used;
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= count {
+                return some;
             }
-            // What cannot be read is as good as unused; the error shows again when it is written.
-            let header = volume.media.read_at(&mut block, volume.layout.segment_at(segment)).ok();
-            let header =
-                header.and_then(|read| SegmentHeader::decode(&block[..read], volume.layout.id, segment));
-            used.extend(header.map(|header| Used {
-                segment,
-                sequence: header.sequence,
-                class: header.class,
-            }));
+            some.push((number, read(number)));
         }
     };
-    let readers = READERS.min(volume.layout.segments as usize / 64 + 1);
     let joined = std::thread::scope(|scope| {
-        let readers: Vec<_> = (0..readers).map(|_| scope.spawn(read_some)).collect();
+        let readers: Vec<_> = (0..READERS.min(count)).map(|_| scope.spawn(read_some)).collect();
         readers.into_iter().map(std::thread::ScopedJoinHandle::join).collect::<Vec<_>>()
     });
-    let all: Result<Vec<_>, _> = joined.into_iter().collect();
-    Ok(all
-        .map_err(|_| io::Error::other("a thread that reads segment headers died"))?
-        .into_iter()
-        .flatten()
-        .collect())
+    let joined: Result<Vec<_>, _> = joined.into_iter().collect();
+    let joined = joined.map_err(|_| io::Error::other("a thread that reads the volume died"))?;
+    let mut all: Vec<(usize, T)> = joined.into_iter().flatten().collect();
+    all.sort_unstable_by_key(|(number, _)| *number);
+    Ok(all.into_iter().map(|(_, read)| read).collect())
 }
 
 /// The records of a segment, sealed or not.

@@ -80,8 +80,10 @@ impl Quic {
         let config = quinn::ClientConfig::new(Arc::new(tls));
         let (endpoint, connection) = runtime.block_on(async {
             let endpoint = Endpoint::client(([127, 0, 0, 1], 0).into()).expect("a socket opens");
-            let connecting = endpoint.connect_with(config, address, "site.example").expect("a handshake begins");
-            let connection = timeout(PATIENCE, connecting).await.expect("the edge answers").expect("a handshake");
+            let connecting =
+                endpoint.connect_with(config, address, "site.example").expect("a handshake begins");
+            let connection =
+                timeout(PATIENCE, connecting).await.expect("the edge answers").expect("a handshake");
             (endpoint, connection)
         });
         Quic { runtime, endpoint, connection }
