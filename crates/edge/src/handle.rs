@@ -2,11 +2,11 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,7 @@ use tokio::task::LocalSet;
 use crate::clock::Clock;
 use crate::compress::encoder::{Counts, Encoder};
 use crate::flight::Flights;
-use crate::handover::{Channel, Message};
+use crate::handover::{Channel, Descent, Message};
 use crate::hints::Hints;
 use crate::listen::{self, Secure};
 use crate::loaded::{Loaded, SiteNumbers};
@@ -35,6 +35,7 @@ use crate::origin::{Origins, OriginsShared, probe_origins};
 use crate::published::Published;
 use crate::purge_log::PurgeLog;
 use crate::purging::{self, PurgeError, PurgeRequest, Receipt};
+use crate::quic::{self, Listening, Secrets, Steering};
 use crate::slices::Stretches;
 use crate::sockets::{Kind, Sockets};
 use crate::storage::{self, Place, Storage};
@@ -77,6 +78,8 @@ pub struct Predecessor {
     pub process: Option<OwnedFd>,
     /// How many processes drain then, this one among them.
     pub draining: u32,
+    /// What is to be known of the HTTP/3 connections that it keeps.
+    pub quic: Option<Descent>,
 }
 
 /// Why an edge did not start.
@@ -135,6 +138,9 @@ pub struct Handle {
     addresses: Vec<SocketAddr>,
     /// To be passed on.
     sockets: Mutex<Sockets>,
+    steering: Arc<Steering>,
+    /// Where the process that takes this one's place will send what QUIC packets it gets for this one.
+    younger: Mutex<Option<OwnedFd>>,
     storage: Place,
     addresses_tls: Vec<SocketAddr>,
     tls: Mutex<TlsParts>,
@@ -257,6 +263,7 @@ impl Edge {
             purges: RwLock::new(purges),
             positions: RwLock::new(positions),
             purge_log: Mutex::new(purge_log),
+            steering: OnceLock::new(),
             purge_position: AtomicU64::new(newest),
             registry: registry.clone(),
             connections: AtomicUsize::new(0),
@@ -267,35 +274,56 @@ impl Edge {
             cut: AtomicBool::new(false),
             next_generation: AtomicU64::new(storage::chance() as u64),
         });
-        if let Some(predecessor) = predecessor {
+        let mut quic = None;
+        if let Some(mut predecessor) = predecessor {
+            quic = predecessor.quic.take();
             succession::follow(&shared, predecessor).map_err(StartError::Thread)?;
         }
         let memory = Arc::downgrade(&shared);
         // What memory answers for is what a restart must find on disk.
         shared.disks.keep(move |key| memory.upgrade().is_some_and(|shared| shared.store.peek(key).is_some()));
+        let secrets = Arc::new(Secrets::of(&key_seed));
         let open = || {
             let (plain, tls) = (listen.unwrap_or(edge.listen), listen_tls.unwrap_or(edge.listen_tls));
-            let plain = plain.into_iter().map(|address| (Kind::Http, address));
-            let wanted: Vec<_> = plain.chain(tls.into_iter().map(|address| (Kind::Https, address))).collect();
-            Sockets::open(&wanted, Vec::new(), workers)
+            Sockets::open(&Sockets::wanted(plain, tls, edge.http3), Vec::new(), workers)
         };
         let sockets = sockets
             .map_or_else(open, Ok)
             .map_err(|(_, address, error)| StartError::Listen(address, error))?;
         let (addresses, addresses_tls) = (sockets.addresses(Kind::Http), sockets.addresses(Kind::Https));
-        let mut by_worker: Vec<Vec<(std::net::TcpListener, Secure)>> =
-            (0..workers).map(|_| Vec::new()).collect();
-        for (kind, secure) in [(Kind::Http, Secure::Plain), (Kind::Https, Secure::Tls)] {
+        let addresses_quic = sockets.addresses(Kind::Quic);
+        let mut by_worker: Vec<OfWorker> = (0..workers).map(|_| OfWorker::default()).collect();
+        for kind in [Kind::Http, Kind::Https] {
             let dealt = sockets.deal(kind, workers).map_err(StartError::Thread)?;
-            by_worker.iter_mut().zip(dealt).for_each(|(worker, dealt)| {
-                worker.extend(dealt.into_iter().map(|socket| (socket, secure)));
-            });
+            for (worker, listeners) in by_worker.iter_mut().zip(dealt) {
+                for listener in listeners {
+                    let secure = match (kind, listener.local_addr()) {
+                        (Kind::Https, Ok(address)) => {
+                            Secure::Tls { http3: addresses_quic.contains(&address).then_some(address.port()) }
+                        }
+                        _ => Secure::Plain,
+                    };
+                    worker.tcp.push((listener, secure));
+                }
+            }
         }
+        let dealt = sockets.deal_udp(workers).map_err(StartError::Thread)?;
+        let (generation, older) = match quic {
+            Some(Descent { generation, older }) => (generation, Some(older)),
+            None => (0, None),
+        };
+        let steering = Arc::new(Steering::new(&secrets, generation, older, dealt.len()));
+        for (number, (worker, socket)) in (0..).zip(dealt) {
+            by_worker[worker].quic.push(Listening { socket, steering: steering.clone(), number });
+        }
+        // It is set once, here.
+        let _ = shared.steering.set(steering.clone());
         Encoder::start(&shared).map_err(StartError::Thread)?;
         let access_log = access_log.map(Arc::new);
         let cores = core_affinity::get_core_ids().filter(|cores| workers > 1 && cores.len() >= workers);
         let mut threads = Vec::with_capacity(workers);
-        for (index, listeners) in by_worker.into_iter().enumerate() {
+        for (index, sockets) in by_worker.into_iter().enumerate() {
+            let secrets = secrets.clone();
             let observer = Observer::new(&registry, access_log.as_deref());
             let (shared, origins) = (shared.clone(), origins.clone());
             let core = cores.as_ref().map(|cores| cores[index]);
@@ -305,7 +333,7 @@ impl Edge {
                     core_affinity::set_for_current(core);
                 }
                 let local = LocalSet::new();
-                local.block_on(&runtime, work(shared, origins, observer, listeners, index));
+                local.block_on(&runtime, work(shared, origins, observer, sockets, secrets, index));
             });
             threads.push(thread.map_err(StartError::Thread)?);
         }
@@ -314,6 +342,8 @@ impl Edge {
             origins,
             addresses,
             sockets: Mutex::new(sockets),
+            steering,
+            younger: Mutex::new(None),
             storage: place,
             addresses_tls,
             tls: Mutex::new(TlsParts { base: tls_base, certificates, challenges: Vec::new() }),
@@ -327,12 +357,20 @@ impl Edge {
     }
 }
 
+/// One worker's part in what is listened on.
+#[derive(Default)]
+struct OfWorker {
+    tcp: Vec<(std::net::TcpListener, Secure)>,
+    quic: Vec<Listening>,
+}
+
 /// One worker's life: until the edge drains and its connections have ended.
 async fn work(
     shared: Arc<Shared>,
     origins: Arc<OriginsShared>,
     observer: Observer,
-    listeners: Vec<(std::net::TcpListener, Secure)>,
+    sockets: OfWorker,
+    secrets: Arc<Secrets>,
     index: usize,
 ) {
     let id_seed = u64::from_le_bytes(shared.seed.0[..8].try_into().unwrap_or_default())
@@ -347,11 +385,17 @@ async fn work(
     });
     let sweep = tokio::task::spawn_local(worker.clone().sweep());
     let prober = (index == 0).then(|| tokio::task::spawn_local(probe_origins(origins)));
-    let accepting: Vec<_> = listeners
-        .into_iter()
+    let tcp = sockets.tcp.into_iter();
+    let accepting: Vec<_> = tcp
         .filter_map(|(listener, secure)| Some((tokio::net::TcpListener::from_std(listener).ok()?, secure)))
         .map(|(listener, secure)| tokio::task::spawn_local(listen::accept(worker.clone(), listener, secure)))
         .collect();
+    let quic = sockets.quic.into_iter();
+    let endpoints: Vec<_> =
+        quic.filter_map(|listening| quic::endpoint(&worker, &secrets, listening).ok()).collect();
+    for endpoint in &endpoints {
+        tokio::task::spawn_local(quic::accept(worker.clone(), endpoint.clone(), secrets.clone()));
+    }
     while !worker.is_draining() {
         tokio::time::sleep(TICK).await;
     }
@@ -363,6 +407,9 @@ async fn work(
     shared.accepting.fetch_sub(1, Ordering::AcqRel);
     while shared.connections.load(Ordering::Relaxed) > 0 && !shared.cut.load(Ordering::Relaxed) {
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    for endpoint in &endpoints {
+        quic::finish(&worker, endpoint).await;
     }
     sweep.abort();
     if let Some(prober) = prober {
@@ -556,7 +603,14 @@ impl Handle {
     /// # Errors
     /// The other process has gone.
     pub fn pass_sockets(&self, channel: &Channel) -> io::Result<()> {
-        channel.send_sockets(&self.sockets.lock())
+        channel.send_sockets(&self.sockets.lock())?;
+        let (younger, older) = Channel::pair()?;
+        channel.send(
+            &Message::Quic { generation: self.steering.generation().wrapping_add(1) },
+            &[older.as_fd()],
+        )?;
+        *self.younger.lock() = Some(younger.into_fd());
+        Ok(())
     }
 
     /// Closes purge log and disks, for another process to open them: takes no purge until [`Handle::resume`]. What was
@@ -627,6 +681,13 @@ impl Handle {
         let begin = Instant::now();
         while self.shared.accepting.load(Ordering::Acquire) > 0 && begin.elapsed() < SETTLE_PATIENCE {
             std::thread::sleep(Duration::from_millis(5));
+        }
+        // From here on its packets come from the other process, which reads the sockets as soon as it hears of this.
+        self.steering.read(false);
+        if let Some(younger) = self.younger.lock().take() {
+            let steering = self.steering.clone();
+            // It ends with the other process's end, at the latest when this process does.
+            std::thread::Builder::new().name("quic".into()).spawn(move || steering.receive(&younger))?;
         }
         self.shared.succession.settle();
         handed_over

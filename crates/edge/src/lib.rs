@@ -22,6 +22,7 @@ mod forwarded;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod h1;
+mod h3;
 mod handle;
 pub mod handover;
 mod hints;
@@ -38,6 +39,7 @@ mod proxy_protocol;
 mod published;
 mod purge_log;
 mod purging;
+mod quic;
 mod refusal;
 mod request;
 mod serve;

@@ -6,7 +6,7 @@
 //! a worker has several; where there are fewer, workers share one.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use serde::{Deserialize, Serialize};
@@ -62,6 +62,13 @@ impl Bound {
 pub struct Sockets(Vec<Bound>);
 
 impl Sockets {
+    /// What visitors are listened for on: `plain`, `tls`, and those of `tls` by UDP as well where HTTP/3 is spoken.
+    pub fn wanted(plain: Vec<SocketAddr>, tls: Vec<SocketAddr>, http3: bool) -> Vec<(Kind, SocketAddr)> {
+        let quic = tls.iter().filter(|_| http3).map(|address| (Kind::Quic, *address)).collect::<Vec<_>>();
+        let plain = plain.into_iter().map(|address| (Kind::Http, address));
+        plain.chain(tls.into_iter().map(|address| (Kind::Https, address))).chain(quic).collect()
+    }
+
     /// Takes sockets for these addresses: from `passed` where there are some, else opened, one for each worker, or one in all for
     /// the admin API. What is left
     /// in `passed` is closed. A service manager's sockets stand in for all addresses of their kind.
@@ -76,8 +83,16 @@ impl Sockets {
         let is_off = |kind| kind == Kind::Admin && !wanted.iter().any(|(wanted, _)| *wanted == kind);
         let mut all: Vec<Bound> =
             passed.extract_if(.., |bound| bound.asked.is_none() && !is_off(bound.kind)).collect();
+        let is_managed =
+            |all: &[Bound], kind| all.iter().any(|bound| bound.kind == kind && bound.asked.is_none());
         for &(kind, address) in wanted {
-            if all.iter().any(|bound| bound.kind == kind && bound.asked.is_none()) {
+            // Who opens the sockets for TLS says whether there is HTTP/3 beside it.
+            if is_managed(&all, kind) || (kind == Kind::Quic && is_managed(&all, Kind::Https)) {
+                continue;
+            }
+            if kind == Kind::Quic
+                && all.iter().any(|bound| (bound.kind, bound.asked) == (kind, Some(address)))
+            {
                 continue;
             }
             let is_it = |bound: &Bound| bound.kind == kind && bound.asked == Some(address);
@@ -86,6 +101,21 @@ impl Sockets {
             let at = passed.iter().position(is_it).or_else(|| passed.iter().position(is_there));
             let sockets = match at {
                 Some(at) => passed.remove(at).sockets,
+                None if kind == Kind::Https && wanted.contains(&(Kind::Quic, address)) => {
+                    let (tcp, udp) =
+                        listen::bind_both(address, workers).map_err(|error| (kind, address, error))?;
+                    let udp = udp.into_iter().map(OwnedFd::from).collect();
+                    all.push(Bound { kind: Kind::Quic, asked: Some(address), sockets: udp });
+                    tcp.into_iter().map(OwnedFd::from).collect()
+                }
+                None if kind == Kind::Quic => {
+                    // For TCP it was passed on, with the port that it has.
+                    let tcp =
+                        all.iter().find(|bound| (bound.kind, bound.asked) == (Kind::Https, Some(address)));
+                    let there = tcp.and_then(|tcp| tcp.address().ok()).unwrap_or(address);
+                    let udp = listen::bind_udp(there, workers).map_err(|error| (kind, address, error))?;
+                    udp.into_iter().map(OwnedFd::from).collect()
+                }
                 None => listen::bind(address, if kind == Kind::Admin { 1 } else { workers })
                     .map_err(|error| (kind, address, error))?
                     .into_iter()
@@ -121,6 +151,21 @@ impl Sockets {
             }
         }
         Ok(dealt)
+    }
+
+    /// The sockets of HTTP/3, each once: two readers of one would each get a part of a beginning. The first of a pair is the
+    /// worker that it is for.
+    ///
+    /// # Errors
+    /// No room for another file descriptor.
+    pub fn deal_udp(&self, workers: usize) -> io::Result<Vec<(usize, UdpSocket)>> {
+        let bound = self.0.iter().filter(|bound| bound.kind == Kind::Quic);
+        let dealt = bound.flat_map(|bound| bound.sockets.iter().enumerate()).map(|(number, socket)| {
+            let socket = Socket::from(socket.try_clone()?);
+            socket.set_nonblocking(true)?;
+            Ok((number % workers, UdpSocket::from(socket)))
+        });
+        dealt.collect()
     }
 
     /// What is to be passed on.

@@ -198,9 +198,15 @@ static EDGE: Table = Table {
         key(
             "proxy_protocol",
             Kind::Bool,
-            "Whether connections begin with a PROXY protocol header (version 1 or 2).",
+            "Whether TCP connections begin with a PROXY protocol header (version 1 or 2).",
         )
         .or("false"),
+        key(
+            "http3",
+            Kind::Bool,
+            "Whether HTTP/3 is spoken on the UDP ports of listen_tls, and visitors are told of it (Alt-Svc).",
+        )
+        .or("true"),
         key("limits", Kind::Table(&LIMITS), "Limits against what visitors may use up."),
     ]],
 };

@@ -8,6 +8,8 @@ use model::Snapshot;
 use observe::{BuildInfo, Registry};
 use semantics::Wall;
 
+use super::tls::Identity;
+
 /// A play's key seed: any, and the same each time.
 const KEY_SEED: [u8; 16] = *b"a play's own key";
 
@@ -16,19 +18,24 @@ pub(super) struct Stage(Handle);
 impl Stage {
     /// Starts an edge with this configuration at a moment, in milliseconds since the epoch; every diagnostic of a bad
     /// one fails the test. `state` is where it keeps what outlives it.
-    pub(super) fn start(config: &str, now_ms: i64, state: Option<&Path>) -> Stage {
-        Stage::try_start(config, now_ms, state)
+    pub(super) fn start(config: &str, now_ms: i64, state: Option<&Path>, tls: Option<&Identity>) -> Stage {
+        Stage::try_start(config, now_ms, state, tls)
             .unwrap_or_else(|error| panic!("the edge does not start: {error}"))
     }
 
     /// See [`super::Play::try_start`].
-    pub(super) fn try_start(config: &str, now_ms: i64, state: Option<&Path>) -> Result<Stage, String> {
+    pub(super) fn try_start(
+        config: &str,
+        now_ms: i64,
+        state: Option<&Path>,
+        tls: Option<&Identity>,
+    ) -> Result<Stage, String> {
         let options = Options {
             listen: Some(vec![([127, 0, 0, 1], 0).into()]),
             sockets: None,
             predecessor: None,
-            listen_tls: None,
-            certificates: Vec::new(),
+            listen_tls: tls.map(|_| vec![([127, 0, 0, 1], 0).into()]),
+            certificates: tls.iter().map(|identity| identity.certificate()).collect(),
             clock: Clock::manual(Wall(now_ms)),
             key_seed: KEY_SEED,
             state: state.map(Path::to_owned),
