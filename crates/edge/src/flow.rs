@@ -140,6 +140,9 @@ enum Looked {
 impl Flow {
     /// Everything that can be decided without waiting.
     pub(crate) fn begin(worker: &Rc<Worker>, request: &Rc<Request>) -> Begun {
+        if let Some(answer) = serve::challenge(worker, request) {
+            return Begun::Answer(answer);
+        }
         let Some(at) = RuleAt::of(worker.loaded(), request) else {
             return Begun::Answer(Refusal::UnknownSite.answer(request));
         };

@@ -13,9 +13,11 @@ use std::time::{Duration, Instant};
 use model::settings::{Eviction, MEMORY};
 use model::{EdgeSettings, Snapshot, breaker, health};
 use observe::{
-    AccessLog, BreakerReading, DiskReading, Observer, OriginReading, Readings, Registry, TierReading,
+    AccessLog, BreakerReading, CopiesReading, DiskReading, Observer, OriginReading, Readings, Registry,
+    TierReading,
 };
 use parking_lot::{Mutex, RwLock};
+use semantics::coding::Form;
 use semantics::key::KeySeed;
 use store::disk::{DiskStats, EngineKind, Health};
 use store::{Pages, Policy, Tier, TierConfig, TierStats};
@@ -23,7 +25,7 @@ use tokio::runtime::Builder;
 use tokio::task::LocalSet;
 
 use crate::clock::Clock;
-use crate::compress::encoder::Encoder;
+use crate::compress::encoder::{Counts, Encoder};
 use crate::flight::Flights;
 use crate::handover::{Channel, Message};
 use crate::listen::{self, Secure};
@@ -37,7 +39,7 @@ use crate::sockets::{Kind, Sockets};
 use crate::storage::{self, Place, Storage};
 use crate::succession::{self, Ask, Invalidation, Succession};
 use crate::tiering::Reads;
-use crate::tls::{Certificate, Tls, TlsBase};
+use crate::tls::{Certificate, Challenge, Tls, TlsBase};
 use crate::worker::{Epochs, Shared, TICK, Worker};
 
 /// What an edge is given besides its configuration.
@@ -134,12 +136,19 @@ pub struct Handle {
     sockets: Mutex<Sockets>,
     storage: Place,
     addresses_tls: Vec<SocketAddr>,
-    tls_base: TlsBase,
+    tls: Mutex<TlsParts>,
     workers: Mutex<Vec<JoinHandle<()>>>,
     access_log: Option<Arc<AccessLog>>,
     /// When what drains is cut.
     deadline: Arc<Mutex<Option<Instant>>>,
     started: Instant,
+}
+
+/// What TLS is made of, for the next time that it is made anew.
+struct TlsParts {
+    base: TlsBase,
+    certificates: Vec<Certificate>,
+    challenges: Vec<Challenge>,
 }
 
 /// What an operator wants to know at a glance.
@@ -200,7 +209,7 @@ impl Edge {
             predecessor,
         } = options;
         let tls_base = TlsBase::new().map_err(StartError::Tls)?;
-        let tls = Tls::new(&tls_base, &certificates).map_err(StartError::Tls)?;
+        let tls = Tls::new(&tls_base, &certificates, &[]).map_err(StartError::Tls)?;
         let workers = workers(&edge);
         let site_numbers = SiteNumbers::default();
         let loaded = Arc::new(Loaded::new(snapshot, &site_numbers, &registry));
@@ -305,7 +314,7 @@ impl Edge {
             sockets: Mutex::new(sockets),
             storage: place,
             addresses_tls,
-            tls_base,
+            tls: Mutex::new(TlsParts { base: tls_base, certificates, challenges: Vec::new() }),
             workers: Mutex::new(threads),
             access_log,
             deadline: Arc::default(),
@@ -381,10 +390,29 @@ impl Handle {
     ///
     /// # Errors
     /// Those of the TLS library; the old ones stay in force.
-    pub fn replace_certificates(&self, certificates: &[Certificate]) -> Result<(), rustls::Error> {
-        let tls = Tls::new(&self.tls_base, certificates)?;
+    pub fn replace_certificates(&self, certificates: Vec<Certificate>) -> Result<(), rustls::Error> {
+        let mut parts = self.tls.lock();
+        let tls = Tls::new(&parts.base, &certificates, &parts.challenges)?;
+        parts.certificates = certificates;
         self.shared.tls.replace(Arc::new(tls));
         Ok(())
+    }
+
+    /// Answers these challenges of a certificate authority from now on, and no others.
+    ///
+    /// # Errors
+    /// Those of the TLS library; what was answered before still is.
+    pub fn replace_challenges(&self, challenges: Vec<Challenge>) -> Result<(), rustls::Error> {
+        let mut parts = self.tls.lock();
+        let tls = Tls::new(&parts.base, &parts.certificates, &challenges)?;
+        parts.challenges = challenges;
+        self.shared.tls.replace(Arc::new(tls));
+        Ok(())
+    }
+
+    /// The certificates in force, in the order in which they are tried.
+    pub fn certificates(&self) -> Vec<Certificate> {
+        self.tls.lock().certificates.clone()
     }
 
     /// The edge's clock: a manual one can be moved by it.
@@ -635,6 +663,8 @@ impl Handle {
                 })
                 .chain(disk_tier(&disks))
                 .collect(),
+                copies: copies_readings(&shared.encoder.counts),
+                copies_not_made: shared.encoder.counts.not_made(),
                 origins: origins
                     .report()
                     .iter()
@@ -660,6 +690,21 @@ impl Handle {
             }
         });
     }
+}
+
+fn copies_readings(counts: &Counts) -> Vec<CopiesReading> {
+    let reading = |form: Form| {
+        let [made, bytes_in, bytes_out, cpu_us] = counts.of_form(form);
+        CopiesReading {
+            coding: form.coding(),
+            is_thorough: form.is_thorough(),
+            made,
+            bytes_in,
+            bytes_out,
+            cpu_us,
+        }
+    };
+    Form::ALL.into_iter().map(reading).collect()
 }
 
 fn hurry(shared: &Shared, deadline: &Mutex<Option<Instant>>, within: Duration) {

@@ -90,6 +90,8 @@ pub struct EdgeSettings {
     pub listen_tls: Vec<SocketAddr>,
     /// Certificates in files of the operator's own.
     pub certificates: Vec<CertificateFiles>,
+    /// Certificates that the edge orders by itself; `None` when it shall not.
+    pub acme: Option<AcmeSettings>,
     /// Address of the admin API and of `/metrics`; loopback unless told otherwise. `None` is off.
     pub admin: Option<SocketAddr>,
     /// Worker threads; `None` is one per core.
@@ -119,6 +121,35 @@ pub struct CertificateFiles {
     pub chain: PathBuf,
     /// Its private key.
     pub key: PathBuf,
+}
+
+/// From whom certificates are ordered (ACME, RFC 8555), and for which domains.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AcmeSettings {
+    /// The authority's directory, an https URL.
+    pub directory: String,
+    /// Where the authority writes to when something is the matter.
+    pub email: Option<String>,
+    /// PEM file with the roots to trust when talking to the authority; `None` trusts the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Directory that edges share their certificates by; `None` is `acme` in the state directory.
+    pub store: Option<PathBuf>,
+    /// Domains, in lower case; `None` is every exact domain of a site that no [`CertificateFiles`] is for.
+    pub domains: Option<Vec<Box<str>>>,
+    /// How a domain is shown to be ours: at least one.
+    pub challenges: Vec<AcmeChallenge>,
+}
+
+/// The directory of Let's Encrypt, whose certificates all browsers take.
+pub const ACME_DIRECTORY: &str = "https://acme-v02.api.letsencrypt.org/directory";
+
+/// How a domain is shown to be ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AcmeChallenge {
+    /// By a request to port 80 (RFC 8555 §8.3).
+    Http01,
+    /// By a handshake at port 443 (RFC 8737).
+    TlsAlpn01,
 }
 
 /// What the cache may use of this node.
@@ -319,6 +350,7 @@ impl Default for EdgeSettings {
             listen: vec![SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080)],
             listen_tls: Vec::new(),
             certificates: Vec::new(),
+            acme: None,
             admin: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9090)),
             workers: None,
             store: StoreSettings::default(),

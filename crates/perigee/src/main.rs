@@ -10,6 +10,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
 mod address;
+mod certificates;
 mod check;
 mod client;
 mod configuration;

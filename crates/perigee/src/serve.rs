@@ -25,6 +25,7 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::address::{AdminAt, parse_address, parse_admin};
+use crate::certificates::Certificates;
 use crate::configuration::{Live, Read, Source, fit_connections};
 use crate::failure::Failure;
 use crate::manager;
@@ -100,7 +101,8 @@ impl Serve {
             eprintln!("perigee: {lowered}");
         }
         let settings = read.snapshot.edge.clone();
-        let live = Arc::new(Live::new(source, &read, connections_fit));
+        let certificates = Certificates::new(state.path());
+        let live = Arc::new(Live::new(source, &read, connections_fit, Arc::clone(&certificates)));
         let sockets = self.open_sockets(passed, &settings)?;
         let admin = self.admin_options(&sockets, &state, &settings)?;
         let last = takeover.as_ref().map(Takeover::upgrade);
@@ -109,13 +111,14 @@ impl Serve {
             Failure::new(format!("the path of this program cannot be found: {error}"), "mount /proc")
         })?;
         let mut options = self.options(sockets, &state, &settings)?;
-        options.certificates = std::mem::take(&mut read.certificates);
+        options.certificates = certificates.at_start(&read.snapshot, &read.certificates);
         if let Some(takeover) = &mut takeover {
             options.predecessor = Some(takeover.predecessor()?);
             takeover.prepared()?;
         }
         let handle = Arc::new(start_edge(read, options)?);
         live.attach(Arc::clone(&handle));
+        certificates.attach(Arc::clone(&handle));
         let no_signals = |error| Failure::new(format!("signals cannot be received: {error}"), "");
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(no_signals)?;
@@ -134,6 +137,7 @@ impl Serve {
         };
         self.greet(&handle, address, &state);
         wait_for_end(&runtime, signals, &handle, &live, &upgrader);
+        certificates.stop();
         // The thread that waits for the drain may still wait; the process is about to end.
         runtime.shutdown_background();
         Ok(())
