@@ -21,6 +21,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use crate::listen::Secure;
+use crate::tls::ACME_PROTOCOL;
 use crate::worker::Worker;
 use crate::{forwarded, proxy_protocol};
 
@@ -78,7 +79,12 @@ async fn shake_hands(worker: &Rc<Worker>, socket: Prefixed) -> Result<(Io, bool)
         return Err(Gone);
     };
     let stream = shaken?;
-    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let protocol = stream.get_ref().1.alpn_protocol();
+    if protocol == Some(ACME_PROTOCOL) {
+        // The handshake was the answer (RFC 8737 §3).
+        return Err(Gone);
+    }
+    let is_http2 = protocol == Some(b"h2");
     Ok((Io::Tls(Box::new(Sealed::of(stream))), is_http2))
 }
 
