@@ -18,6 +18,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::time::Duration;
 
 use observe::Limit;
 use tokio::net::TcpStream;
@@ -29,6 +30,9 @@ use crate::worker::Worker;
 use crate::{forwarded, proxy_protocol};
 
 use stream::{Io, Prefixed, Sealed};
+
+/// How long a connection or stream that speaks another protocol may be silent in both directions.
+const TUNNEL_IDLE: Duration = Duration::from_secs(3600);
 
 /// Who is at the other end.
 #[derive(Clone, Copy, Debug)]

@@ -49,6 +49,7 @@ mod storage;
 mod succession;
 mod tiering;
 pub mod tls;
+mod websocket;
 mod worker;
 
 pub use clock::Clock;

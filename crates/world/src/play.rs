@@ -19,6 +19,7 @@
 mod answer;
 mod client;
 mod gate;
+mod http2;
 mod http3;
 mod origin;
 mod stage;
@@ -28,12 +29,14 @@ mod tls;
 
 use std::panic::Location;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 pub use answer::Answer;
 pub use client::{Asking, Client, Talk};
 pub use gate::Gate;
+pub use http2::Http2;
 pub use http3::{Asked as Http3Asked, Http3, Http3Answer, Quic};
 pub use origin::{Origin, Reply, Seen};
 use stage::Stage;
@@ -150,6 +153,24 @@ impl Play {
         assert!(self.stage.is_none(), "the edge runs already");
         self.tls = Some(Identity::new());
         self
+    }
+
+    /// A client that speaks HTTP/2 to the edge, on a connection of its own.
+    pub fn http2(&mut self) -> Http2 {
+        let address = *self.stage().handle().addresses_tls().first().expect("the edge listens for TLS");
+        let identity = self.tls.as_ref().expect("the play has TLS");
+        Http2::connect(self.runtime.handle().clone(), address, identity)
+    }
+
+    /// An origin that speaks HTTP/2 over plain TCP, and has `serve` answer each request; its URL.
+    pub fn http2_origin<S: Future<Output = ()> + Send + 'static>(
+        &mut self,
+        serve: impl Fn(http::Request<h2::RecvStream>, h2::server::SendResponse<bytes::Bytes>) -> S
+        + Send
+        + Sync
+        + 'static,
+    ) -> String {
+        http2::start_origin(&self.runtime, Arc::new(serve))
     }
 
     /// A client that speaks HTTP/3 to the edge, on a connection of its own.

@@ -32,9 +32,9 @@ use crate::refusal::Refusal;
 use crate::request::{Method, Protocol, Request};
 use crate::worker::Worker;
 
-use super::halves::{Reader, Unwritten, Writer};
+use super::halves::{Reader, Trailers, Unwritten, Writer};
 use super::stream::{Io, Stream};
-use super::{Gone, Visitor};
+use super::{Gone, TUNNEL_IDLE, Visitor};
 
 /// Pieces of a request body that may wait between visitor and origin.
 const UPLOAD_PIECES: usize = 4;
@@ -44,9 +44,6 @@ const EMPTY_LINES_MAX: usize = 8;
 
 /// Largest piece of a request body.
 const UPLOAD_PIECE_BYTES: usize = 16 * 1024;
-
-/// How long an upgraded connection may be silent in both directions.
-const TUNNEL_IDLE: Duration = Duration::from_secs(3600);
 
 /// After a refusal or an early answer: how much of what the visitor still sends is read and dropped, so that the answer
 /// is not lost to a reset (RFC 9112 §9.6), and for how long.
@@ -460,7 +457,8 @@ async fn respond(
     let streams = matches!(body, Body::Fill(..) | Body::Origin(_) | Body::Multipart(..) | Body::Sliced(_));
     let written = match written {
         Ok(()) if streams && framing != deliver::Framing::NoBody => {
-            let chunked = framing == deliver::Framing::Chunked;
+            let trailers = if request.takes_trailers { Trailers::Wanted } else { Trailers::Dropped };
+            let chunked = (framing == deliver::Framing::Chunked).then_some(trailers);
             Box::pin(writer.write_streamed(worker, &mut out, body, chunked)).await
         }
         written => written,

@@ -59,7 +59,8 @@ pub(super) async fn serve(worker: Rc<Worker>, io: Io, visitor: Visitor) {
         .initial_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_header_list_size(limits.header_bytes_max.0 as u32)
-        .max_send_buffer_size(SEND_BUFFER_BYTES);
+        .max_send_buffer_size(SEND_BUFFER_BYTES)
+        .enable_connect_protocol();
     let stream = Rc::new(Stream::new(io));
     let connection = match watch.within(builder.handshake::<_, Bytes>(Gathering(stream.clone()))).await {
         Some(Ok(connection)) => connection,
@@ -187,6 +188,7 @@ impl Streams {
             authority: parts.uri.authority().map(|authority| authority.as_str()),
             ends: content.is_end_stream(),
             protocol: Protocol::Http2,
+            connects_to: parts.extensions.get::<h2::ext::Protocol>().map(h2::ext::Protocol::as_str),
         };
         let lines = || parts.headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
         let taken = intake::request_of_parts(worker, &head, lines, visitor, started);
@@ -208,10 +210,9 @@ impl Streams {
             Begun::Answer(answer) => self.answer(request, answer, answering).await,
             Begun::Waiting(flow) => {
                 let exchange = Exchange::new(worker.clone(), request);
-                self.spawn(async move {
-                    let answer = exchange.wait(flow, Content(content), framing, &mut answering).await?;
-                    exchange.send(answer, &mut answering).await
-                });
+                self.spawn(
+                    async move { exchange.run(flow, Content(content), framing, &mut answering).await },
+                );
             }
         }
     }
@@ -342,7 +343,7 @@ impl Outgoing for Answering {
 
     fn reset(&mut self, by: Fault) {
         let reason = match by {
-            Fault::Visitor => Reason::CANCEL,
+            Fault::Visitor | Fault::Tunnel => Reason::CANCEL,
             Fault::Origin => Reason::INTERNAL_ERROR,
         };
         match &mut self.stream {

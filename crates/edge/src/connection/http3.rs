@@ -279,6 +279,7 @@ impl Session {
                     authority: pseudo.authority,
                     ends: content.has_ended(),
                     protocol: Protocol::Http3,
+                    connects_to: pseudo.connects_to,
                 };
                 let lines = || section.lines().skip(count);
                 intake::request_of_parts(worker, &head, lines, visitor, started)
@@ -307,11 +308,10 @@ impl Session {
                 return exchange.send(refusal.answer(&request), answering).await;
             }
         }
-        let answer = match Flow::begin(worker, &request) {
-            Begun::Answer(answer) => answer,
-            Begun::Waiting(flow) => exchange.wait(flow, content, framing, answering).await?,
-        };
-        exchange.send(answer, answering).await
+        match Flow::begin(worker, &request) {
+            Begun::Answer(answer) => exchange.send(answer, answering).await,
+            Begun::Waiting(flow) => exchange.run(flow, content, framing, answering).await,
+        }
     }
 
     /// Waits for a head, and for what is behind it where that decides what the request is.
@@ -842,7 +842,7 @@ impl Outgoing for Answering {
 
     fn reset(&mut self, by: Fault) {
         let why = match by {
-            Fault::Visitor => Code::RequestCancelled,
+            Fault::Visitor | Fault::Tunnel => Code::RequestCancelled,
             Fault::Origin => Code::InternalError,
         };
         self.is_finished = true;
