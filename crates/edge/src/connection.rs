@@ -24,6 +24,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use crate::listen::Secure;
+use crate::tls::ACME_PROTOCOL;
 use crate::worker::Worker;
 use crate::{forwarded, proxy_protocol};
 
@@ -93,7 +94,12 @@ async fn shake_hands(worker: &Rc<Worker>, socket: Prefixed) -> Result<(Io, bool)
         return Err(Gone);
     };
     let stream = shaken?;
-    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let protocol = stream.get_ref().1.alpn_protocol();
+    if protocol == Some(ACME_PROTOCOL) {
+        // The handshake was the answer (RFC 8737 §3).
+        return Err(Gone);
+    }
+    let is_http2 = protocol == Some(b"h2");
     Ok((Io::Tls(Box::new(Sealed::of(stream))), is_http2))
 }
 

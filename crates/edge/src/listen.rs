@@ -19,9 +19,6 @@ const BACKLOG: i32 = 4096;
 /// What the kernel may hold of one UDP socket's packets in either direction: 10 ms at 1.6 Gbit/s.
 const UDP_BUFFER_BYTES: usize = 2 * 1024 * 1024;
 
-/// How many free ports of TCP are tried for UDP.
-const FREE_PORT_ATTEMPTS: u32 = 16;
-
 /// How long a worker stops taking connections when it has run out of file descriptors.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 
@@ -36,7 +33,7 @@ pub(crate) enum Secure {
 }
 
 /// Opens `count` sockets on one address. Port 0 becomes one free port for all of them.
-fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
+pub(crate) fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
     // Sharing a port between our workers must not share it with another process: visitors would be split over two
     // caches. A socket that does not share tells whether somebody is there.
     if address.port() != 0 {
@@ -64,31 +61,8 @@ fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
     Ok(listeners)
 }
 
-/// The sockets of one address: for TCP, and for UDP on the same port if wanted.
-pub(crate) fn bind_both(
-    address: SocketAddr,
-    count: usize,
-    with_udp: bool,
-) -> io::Result<(Vec<TcpListener>, Vec<UdpSocket>)> {
-    let mut attempts = 0;
-    loop {
-        attempts += 1;
-        let tcp = bind(address, count)?;
-        let udp = match tcp.first() {
-            Some(first) if with_udp => bind_udp(first.local_addr()?, count),
-            _ => Ok(Vec::new()),
-        };
-        match udp {
-            Ok(udp) => return Ok((tcp, udp)),
-            // A port that was free for TCP is not so for UDP; if any will do, another is.
-            Err(_) if address.port() == 0 && attempts < FREE_PORT_ATTEMPTS => {}
-            Err(error) => return Err(error),
-        }
-    }
-}
-
 /// The same for UDP, on a port that [`bind`] has found free for TCP.
-fn bind_udp(address: SocketAddr, count: usize) -> io::Result<Vec<UdpSocket>> {
+pub(crate) fn bind_udp(address: SocketAddr, count: usize) -> io::Result<Vec<UdpSocket>> {
     let open = || {
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
         socket.set_nonblocking(true)?;

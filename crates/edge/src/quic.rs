@@ -3,7 +3,7 @@
 //! The kernel spreads packets over the workers' sockets by the visitor's address. A visitor who gets another address (a
 //! phone that leaves the house) comes out at another worker; so does each one when the number of sockets changes. But a
 //! connection lives in one worker. So the connection ids that we give out say which ([`id`]), and a worker that gets what
-//! is not its own hands it on ([`steering`]).
+//! is not its own hands it on ([`steering`]), to another process if need be ([`strays`]).
 //!
 //! ```text
 //!             ┌─ worker 0: socket ─► steering ─► endpoint ─► connection ─► connection::http3
@@ -13,13 +13,15 @@
 
 mod id;
 mod steering;
+pub(crate) mod strays;
 
 use std::cell::Cell;
 use std::io;
 use std::net::UdpSocket;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use aws_lc_rs::{hkdf, hmac};
 use model::settings::Limits;
@@ -64,19 +66,20 @@ const OTHER_STREAMS_MAX: u32 = 8;
 pub(crate) struct Listening {
     pub(crate) socket: UdpSocket,
     pub(crate) steering: Arc<Steering>,
-    pub(crate) worker: u16,
+    /// Which of the address's endpoints.
+    pub(crate) number: u16,
 }
 
 /// Secrets that all workers of a node share, and that outlive a process as long as its seed: for connection ids, for
 /// proofs of address, and for telling visitors of connections that nobody knows any more.
-pub(crate) struct Secrets {
+struct Secrets {
     id: id::Key,
     token: Arc<hkdf::Prk>,
     reset: Arc<hmac::Key>,
 }
 
 impl Secrets {
-    pub(crate) fn of(seed: &[u8; 16]) -> Self {
+    fn of(seed: &[u8; 16]) -> Self {
         let base = hmac::Key::new(hmac::HMAC_SHA256, seed);
         let derive = |purpose: &str| hmac::sign(&base, purpose.as_bytes());
         let id = derive("quic connection ids");
@@ -88,12 +91,45 @@ impl Secrets {
     }
 }
 
+/// What all endpoints of a process share.
+pub(crate) struct Quic {
+    secrets: Secrets,
+    /// Which start of the node this is.
+    start: [u8; 3],
+    /// Whether sockets are read here: not once another process reads them.
+    is_reading: AtomicBool,
+    before: strays::Before,
+}
+
+impl Quic {
+    /// `before`: the way to the process that served before.
+    pub(crate) fn new(seed: &[u8; 16], before: Option<OwnedFd>) -> Self {
+        let chance = crate::storage::chance().to_le_bytes();
+        Quic {
+            secrets: Secrets::of(seed),
+            start: [chance[0], chance[1], chance[2]],
+            is_reading: AtomicBool::new(true),
+            before: strays::Before::new(before),
+        }
+    }
+
+    fn is_reading(&self) -> bool {
+        self.is_reading.load(Ordering::Relaxed)
+    }
+
+    /// Leaves the sockets to the process that has them too, and gets the packets of its connections from that.
+    pub(crate) fn stop_reading(&self) {
+        self.is_reading.store(false, Ordering::Relaxed);
+    }
+}
+
 /// Makes a worker's endpoint. Must be called in its runtime.
-pub(crate) fn endpoint(worker: &Worker, secrets: &Secrets, listening: Listening) -> io::Result<Endpoint> {
-    let Listening { socket, steering, worker: number } = listening;
+pub(crate) fn endpoint(worker: &Worker, listening: Listening) -> io::Result<Endpoint> {
+    let Listening { socket, steering, number } = listening;
+    let Quic { secrets, start, .. } = steering.quic();
     let mut config = EndpointConfig::new(secrets.reset.clone());
-    let (key, generation) = (secrets.id, steering.generation());
-    config.cid_generator(move || Box::new(id::Generator::new(key, id::Owner { generation, worker: number })));
+    let (key, owner) = (secrets.id, id::Owner { start: *start, endpoint: number });
+    config.cid_generator(move || Box::new(id::Generator::new(key, owner)));
     let server = server_config(secrets, &worker.tls(), &worker.limits());
     let socket = steering::Steered::new(socket, steering, number)?;
     Endpoint::new_with_abstract_socket(config, Some(server), Arc::new(socket), Arc::new(TokioRuntime))
@@ -120,7 +156,7 @@ fn server_config(secrets: &Secrets, tls: &Tls, limits: &Limits) -> ServerConfig 
 }
 
 /// Takes connections until the edge stops.
-pub(crate) async fn accept(worker: Rc<Worker>, endpoint: Endpoint, secrets: Arc<Secrets>) {
+pub(crate) async fn accept(worker: Rc<Worker>, endpoint: Endpoint, quic: Arc<Quic>) {
     let handshakes = Rc::new(Cell::new(0));
     while let Some(incoming) = endpoint.accept().await {
         if worker.is_draining() {
@@ -138,7 +174,7 @@ pub(crate) async fn accept(worker: Rc<Worker>, endpoint: Endpoint, secrets: Arc<
             incoming.ignore();
             continue;
         };
-        let config = Arc::new(server_config(&secrets, &worker.tls(), &worker.limits()));
+        let config = Arc::new(server_config(&quic.secrets, &worker.tls(), &worker.limits()));
         tokio::task::spawn_local(hold(open, incoming, config, Handshake::of(&handshakes)));
     }
 }

@@ -17,7 +17,8 @@ use parking_lot::Mutex;
 use quinn::udp::{EcnCodepoint, RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller};
 
-use super::id::{self, Key, Owner};
+use super::Quic;
+use super::id::{self, Owner};
 
 /// Packets that may wait in an inbox: as many as a socket's usual buffer holds.
 const INBOX_PACKETS: usize = 256;
@@ -32,8 +33,8 @@ pub(crate) struct Packet {
 
 /// What the workers that listen on one address know together.
 pub(crate) struct Steering {
-    key: Key,
-    generation: u8,
+    quic: Arc<Quic>,
+    address: SocketAddr,
     inboxes: Box<[Inbox]>,
 }
 
@@ -50,12 +51,16 @@ struct Queue {
 }
 
 impl Steering {
-    pub(crate) fn new(secrets: &super::Secrets, generation: u8, workers: usize) -> Self {
-        Steering { key: secrets.id, generation, inboxes: (0..workers).map(|_| Inbox::default()).collect() }
+    pub(crate) fn new(quic: Arc<Quic>, address: SocketAddr, endpoints: usize) -> Self {
+        Steering { quic, address, inboxes: (0..endpoints).map(|_| Inbox::default()).collect() }
     }
 
-    pub(crate) fn generation(&self) -> u8 {
-        self.generation
+    pub(super) fn quic(&self) -> &Quic {
+        &self.quic
+    }
+
+    pub(super) fn listens_on(&self, address: SocketAddr) -> bool {
+        self.address == address
     }
 
     /// Whose packet it is, by the connection id that it is sent to (RFC 9000 §17.2, §17.3; RFC 8999).
@@ -67,12 +72,32 @@ impl Steering {
             }
             _ => packet.get(1..1 + id::LENGTH)?,
         };
-        self.key.read(id)
+        self.quic.secrets.id.read(id)
+    }
+
+    /// Takes a packet that another process sends back.
+    pub(super) fn deliver(&self, packet: Packet) {
+        match self.owner(&packet.bytes) {
+            Some(owner) if owner.start == self.quic.start => self.hand_over(owner, packet),
+            _ => drop(self.quic.before.send(self.address, &packet)),
+        }
+    }
+
+    /// Passes on what is not `own`'s; whether it is taken.
+    fn pass_on(&self, own: Owner, meta: &RecvMeta, bytes: &[u8]) -> bool {
+        let Some(owner) = self.owner(bytes).filter(|owner| *owner != own) else { return false };
+        let packet = Packet { bytes: bytes.to_vec(), from: meta.addr, to: meta.dst_ip, ecn: meta.ecn };
+        if owner.start != own.start {
+            // Nobody's is ours: the endpoint tells the visitor that the connection is no more.
+            return self.quic.before.send(self.address, &packet);
+        }
+        self.hand_over(owner, packet);
+        true
     }
 
     /// Puts a packet into its owner's inbox.
     fn hand_over(&self, owner: Owner, packet: Packet) {
-        let Some(inbox) = self.inboxes.get(usize::from(owner.worker)) else { return };
+        let Some(inbox) = self.inboxes.get(usize::from(owner.endpoint)) else { return };
         let mut queue = inbox.queue.lock();
         if queue.packets.len() < INBOX_PACKETS {
             queue.packets.push_back(packet);
@@ -108,38 +133,30 @@ impl Inbox {
 pub(crate) struct Steered {
     socket: Arc<dyn AsyncUdpSocket>,
     steering: Arc<Steering>,
-    worker: u16,
+    number: u16,
     /// Whether the inbox knows whom to wake.
     is_known: AtomicBool,
 }
 
 impl Steered {
-    pub(crate) fn new(socket: UdpSocket, steering: Arc<Steering>, worker: u16) -> io::Result<Self> {
+    pub(crate) fn new(socket: UdpSocket, steering: Arc<Steering>, number: u16) -> io::Result<Self> {
         let socket = TokioRuntime.wrap_udp_socket(socket)?;
-        Ok(Steered { socket, steering, worker, is_known: AtomicBool::new(false) })
+        Ok(Steered { socket, steering, number, is_known: AtomicBool::new(false) })
     }
 
     /// Takes what is another's out of what was received, and passes it on. Whether anything is left.
     fn sort(&self, buffers: &mut [IoSliceMut<'_>], metas: &mut [RecvMeta]) -> bool {
-        let own = Owner { generation: self.steering.generation, worker: self.worker };
+        let own = Owner { start: self.steering.quic.start, endpoint: self.number };
         let mut is_left = false;
         for (buffer, meta) in buffers.iter_mut().zip(metas) {
             let (mut at, mut kept) = (0, 0);
             while at < meta.len {
                 let end = (at + meta.stride.max(1)).min(meta.len);
-                let owner = self.steering.owner(&buffer[at..end]).filter(|owner| *owner != own);
-                match owner {
-                    Some(owner) => {
-                        let bytes = buffer[at..end].to_vec();
-                        let packet = Packet { bytes, from: meta.addr, to: meta.dst_ip, ecn: meta.ecn };
-                        self.steering.hand_over(owner, packet);
+                if !self.steering.pass_on(own, meta, &buffer[at..end]) {
+                    if kept != at {
+                        buffer.copy_within(at..end, kept);
                     }
-                    None => {
-                        if kept != at {
-                            buffer.copy_within(at..end, kept);
-                        }
-                        kept += end - at;
-                    }
+                    kept += end - at;
                 }
                 at = end;
             }
@@ -152,7 +169,7 @@ impl Steered {
 
 impl fmt::Debug for Steered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Steered").field("worker", &self.worker).finish_non_exhaustive()
+        f.debug_struct("Steered").field("number", &self.number).finish_non_exhaustive()
     }
 }
 
@@ -171,7 +188,7 @@ impl AsyncUdpSocket for Steered {
         buffers: &mut [IoSliceMut<'_>],
         metas: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
-        let inbox = self.steering.inboxes.get(usize::from(self.worker));
+        let inbox = self.steering.inboxes.get(usize::from(self.number));
         // One task reads this socket for as long as it lives, so that its waker need not be told each time.
         if let Some(inbox) = inbox
             && (inbox.is_filled.load(Ordering::Acquire) || !self.is_known.swap(true, Ordering::AcqRel))
@@ -180,6 +197,9 @@ impl AsyncUdpSocket for Steered {
             if count > 0 {
                 return Poll::Ready(Ok(count));
             }
+        }
+        if !self.steering.quic.is_reading() {
+            return Poll::Pending;
         }
         loop {
             let count = ready!(self.socket.poll_recv(context, buffers, metas))?;

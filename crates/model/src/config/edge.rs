@@ -92,6 +92,8 @@ fn build_limits(section: &Section) -> Limits {
             .number("requests_per_connection_max")
             .unwrap_or(default.requests_per_connection_max),
         drain_timeout: section.time("drain_timeout").unwrap_or(default.drain_timeout),
+        upgrade_timeout: section.time("upgrade_timeout").unwrap_or(default.upgrade_timeout),
+        upgrade_drain_timeout: section.time("upgrade_drain_timeout").unwrap_or(default.upgrade_drain_timeout),
     };
     section.finish();
     limits
