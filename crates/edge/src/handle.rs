@@ -28,6 +28,7 @@ use crate::clock::Clock;
 use crate::compress::encoder::{Counts, Encoder};
 use crate::flight::Flights;
 use crate::handover::{Channel, Message};
+use crate::hints::Hints;
 use crate::listen::{self, Secure};
 use crate::loaded::{Loaded, SiteNumbers};
 use crate::origin::{Origins, OriginsShared, probe_origins};
@@ -248,6 +249,7 @@ impl Edge {
             reads: Reads::new(edge.store.memory.0 as usize),
             stretches: Stretches::default(),
             encoder: Encoder::new(),
+            hints: Hints::new(),
             pages: Pages::new().ok(),
             flights: Flights::new(),
             loaded: Published::new(loaded),

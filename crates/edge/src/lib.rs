@@ -25,6 +25,7 @@ mod h1;
 mod h3;
 mod handle;
 pub mod handover;
+mod hints;
 mod intake;
 mod interim;
 mod listen;

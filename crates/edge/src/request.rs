@@ -115,8 +115,8 @@ impl Method {
     }
 }
 
-/// The protocol between visitor and edge.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The protocol between visitor and edge, the oldest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Protocol {
     /// HTTP/1.0: no chunked coding towards the visitor.
     Http10,

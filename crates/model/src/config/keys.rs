@@ -518,6 +518,12 @@ const CHOICES: &[Key] = &[
     .or("\"static\""),
     key("websocket", Kind::Bool, "Whether a request to switch to WebSocket is passed on.").or("true"),
     key(
+        "early_hints",
+        Kind::Bool,
+        "Whether visitors who wait for a page are told (103) what its last answer had them preload by Link.",
+    )
+    .or("true"),
+    key(
         "compress",
         Kind::Either(&COMPRESS_VALUES),
         "Whether encoded copies are made of what is stored and not encoded by the origin; what is passed is never touched. A table says of what.",
