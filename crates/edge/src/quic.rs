@@ -22,6 +22,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use aws_lc_rs::{hkdf, hmac};
 use model::settings::Limits;
@@ -61,6 +62,9 @@ const SEND_WINDOW_BYTES: u64 = 2 * 1024 * 1024;
 /// Streams in one direction that a visitor may have open: the three that RFC 9114 §6.2 demands, and some that mean nothing
 /// to us.
 const OTHER_STREAMS_MAX: u32 = 8;
+
+/// How long an endpoint may take to tell visitors that it ends. It is told again to those who send meanwhile.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// The part of one worker in listening on one address.
 pub(crate) struct Listening {
@@ -221,7 +225,9 @@ async fn shake_hands(worker: &Worker, connecting: Connecting) -> Option<quinn::C
 /// Lets what is still to be told be told: endings of connections.
 pub(crate) async fn finish(worker: &Worker, endpoint: &Endpoint) {
     endpoint.close(VarInt::from_u32(crate::h3::Code::NoError as u32), b"");
-    while endpoint.open_connections() > 0 && !worker.shared.cut.load(Ordering::Relaxed) {
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    let begin = Instant::now();
+    let is_over = || begin.elapsed() > FAREWELL || worker.shared.cut.load(Ordering::Relaxed);
+    while endpoint.open_connections() > 0 && !is_over() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
