@@ -2,11 +2,11 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,7 @@ use tokio::task::LocalSet;
 use crate::clock::Clock;
 use crate::compress::encoder::{Counts, Encoder};
 use crate::flight::Flights;
-use crate::handover::{Channel, Descent, Message};
+use crate::handover::{Channel, Message};
 use crate::hints::Hints;
 use crate::listen::{self, Secure};
 use crate::loaded::{Loaded, SiteNumbers};
@@ -35,9 +35,9 @@ use crate::origin::{Origins, OriginsShared, probe_origins};
 use crate::published::Published;
 use crate::purge_log::PurgeLog;
 use crate::purging::{self, PurgeError, PurgeRequest, Receipt};
-use crate::quic::{self, Listening, Secrets, Steering};
+use crate::quic::{self, Listening, Quic, Steering, strays};
 use crate::slices::Stretches;
-use crate::sockets::{Kind, Sockets};
+use crate::sockets::{Bound, Kind, Sockets};
 use crate::storage::{self, Place, Storage};
 use crate::succession::{self, Ask, Invalidation, Succession};
 use crate::tiering::Reads;
@@ -78,8 +78,6 @@ pub struct Predecessor {
     pub process: Option<OwnedFd>,
     /// How many processes drain then, this one among them.
     pub draining: u32,
-    /// What is to be known of the HTTP/3 connections that it keeps.
-    pub quic: Option<Descent>,
 }
 
 /// Why an edge did not start.
@@ -138,11 +136,10 @@ pub struct Handle {
     addresses: Vec<SocketAddr>,
     /// To be passed on.
     sockets: Mutex<Sockets>,
-    steering: Arc<Steering>,
-    /// Where the process that takes this one's place will send what QUIC packets it gets for this one.
-    younger: Mutex<Option<OwnedFd>>,
     storage: Place,
     addresses_tls: Vec<SocketAddr>,
+    quic: Arc<Quic>,
+    steerings: Vec<Arc<Steering>>,
     tls: Mutex<TlsParts>,
     workers: Mutex<Vec<JoinHandle<()>>>,
     access_log: Option<Arc<AccessLog>>,
@@ -263,7 +260,6 @@ impl Edge {
             purges: RwLock::new(purges),
             positions: RwLock::new(positions),
             purge_log: Mutex::new(purge_log),
-            steering: OnceLock::new(),
             purge_position: AtomicU64::new(newest),
             registry: registry.clone(),
             connections: AtomicUsize::new(0),
@@ -274,56 +270,50 @@ impl Edge {
             cut: AtomicBool::new(false),
             next_generation: AtomicU64::new(storage::chance() as u64),
         });
-        let mut quic = None;
-        if let Some(mut predecessor) = predecessor {
-            quic = predecessor.quic.take();
+        if let Some(predecessor) = predecessor {
             succession::follow(&shared, predecessor).map_err(StartError::Thread)?;
         }
         let memory = Arc::downgrade(&shared);
         // What memory answers for is what a restart must find on disk.
         shared.disks.keep(move |key| memory.upgrade().is_some_and(|shared| shared.store.peek(key).is_some()));
-        let secrets = Arc::new(Secrets::of(&key_seed));
         let open = || {
             let (plain, tls) = (listen.unwrap_or(edge.listen), listen_tls.unwrap_or(edge.listen_tls));
-            Sockets::open(&Sockets::wanted(plain, tls, edge.http3), Vec::new(), workers)
+            Sockets::open(&wanted(plain, tls, edge.http3), Vec::new(), workers)
         };
-        let sockets = sockets
+        let mut sockets = sockets
             .map_or_else(open, Ok)
             .map_err(|(_, address, error)| StartError::Listen(address, error))?;
         let (addresses, addresses_tls) = (sockets.addresses(Kind::Http), sockets.addresses(Kind::Https));
+        let quic = Arc::new(Quic::new(&key_seed, sockets.take_strays()));
+        let mut steerings = Vec::new();
+        let mut by_worker: Vec<Listeners> = (0..workers).map(|_| Listeners::default()).collect();
         let addresses_quic = sockets.addresses(Kind::Quic);
-        let mut by_worker: Vec<OfWorker> = (0..workers).map(|_| OfWorker::default()).collect();
         for kind in [Kind::Http, Kind::Https] {
             let dealt = sockets.deal(kind, workers).map_err(StartError::Thread)?;
-            for (worker, listeners) in by_worker.iter_mut().zip(dealt) {
-                for listener in listeners {
-                    let secure = match (kind, listener.local_addr()) {
-                        (Kind::Https, Ok(address)) => {
-                            Secure::Tls { http3: addresses_quic.contains(&address).then_some(address.port()) }
-                        }
-                        _ => Secure::Plain,
-                    };
-                    worker.tcp.push((listener, secure));
+            for (worker, dealt) in by_worker.iter_mut().zip(dealt) {
+                for socket in dealt {
+                    let address = socket.local_addr().map_err(StartError::Thread)?;
+                    let http3 = addresses_quic.contains(&address).then_some(address.port());
+                    let secure = if kind == Kind::Https { Secure::Tls { http3 } } else { Secure::Plain };
+                    worker.tcp.push((socket, secure));
                 }
             }
         }
         let dealt = sockets.deal_udp(workers).map_err(StartError::Thread)?;
-        let (generation, older) = match quic {
-            Some(Descent { generation, older }) => (generation, Some(older)),
-            None => (0, None),
-        };
-        let steering = Arc::new(Steering::new(&secrets, generation, older, dealt.len()));
-        for (number, (worker, socket)) in (0..).zip(dealt) {
-            by_worker[worker].quic.push(Listening { socket, steering: steering.clone(), number });
+        for (address, sockets) in addresses_quic.into_iter().zip(dealt) {
+            let steering = Arc::new(Steering::new(quic.clone(), address, sockets.len()));
+            steerings.push(steering.clone());
+            for (socket, number) in sockets.into_iter().zip(0..) {
+                let listening = Listening { socket, steering: steering.clone(), number };
+                by_worker[usize::from(number) % workers].quic.push(listening);
+            }
         }
-        // It is set once, here.
-        let _ = shared.steering.set(steering.clone());
         Encoder::start(&shared).map_err(StartError::Thread)?;
         let access_log = access_log.map(Arc::new);
         let cores = core_affinity::get_core_ids().filter(|cores| workers > 1 && cores.len() >= workers);
         let mut threads = Vec::with_capacity(workers);
-        for (index, sockets) in by_worker.into_iter().enumerate() {
-            let secrets = secrets.clone();
+        for (index, listeners) in by_worker.into_iter().enumerate() {
+            let quic = quic.clone();
             let observer = Observer::new(&registry, access_log.as_deref());
             let (shared, origins) = (shared.clone(), origins.clone());
             let core = cores.as_ref().map(|cores| cores[index]);
@@ -333,7 +323,7 @@ impl Edge {
                     core_affinity::set_for_current(core);
                 }
                 let local = LocalSet::new();
-                local.block_on(&runtime, work(shared, origins, observer, sockets, secrets, index));
+                local.block_on(&runtime, work(shared, origins, observer, listeners, quic, index));
             });
             threads.push(thread.map_err(StartError::Thread)?);
         }
@@ -342,10 +332,10 @@ impl Edge {
             origins,
             addresses,
             sockets: Mutex::new(sockets),
-            steering,
-            younger: Mutex::new(None),
             storage: place,
             addresses_tls,
+            quic,
+            steerings,
             tls: Mutex::new(TlsParts { base: tls_base, certificates, challenges: Vec::new() }),
             workers: Mutex::new(threads),
             access_log,
@@ -357,9 +347,16 @@ impl Edge {
     }
 }
 
+/// What is listened on, by what is spoken there.
+pub fn wanted(plain: Vec<SocketAddr>, tls: Vec<SocketAddr>, http3: bool) -> Vec<(Kind, SocketAddr)> {
+    let plain = plain.into_iter().map(|address| (Kind::Http, address));
+    let kinds: &[Kind] = if http3 { &[Kind::Https, Kind::Quic] } else { &[Kind::Https] };
+    plain.chain(tls.into_iter().flat_map(|address| kinds.iter().map(move |kind| (*kind, address)))).collect()
+}
+
 /// One worker's part in what is listened on.
 #[derive(Default)]
-struct OfWorker {
+struct Listeners {
     tcp: Vec<(std::net::TcpListener, Secure)>,
     quic: Vec<Listening>,
 }
@@ -369,8 +366,8 @@ async fn work(
     shared: Arc<Shared>,
     origins: Arc<OriginsShared>,
     observer: Observer,
-    sockets: OfWorker,
-    secrets: Arc<Secrets>,
+    listeners: Listeners,
+    quic: Arc<Quic>,
     index: usize,
 ) {
     let id_seed = u64::from_le_bytes(shared.seed.0[..8].try_into().unwrap_or_default())
@@ -385,16 +382,16 @@ async fn work(
     });
     let sweep = tokio::task::spawn_local(worker.clone().sweep());
     let prober = (index == 0).then(|| tokio::task::spawn_local(probe_origins(origins)));
-    let tcp = sockets.tcp.into_iter();
+    let tcp = listeners.tcp.into_iter();
     let accepting: Vec<_> = tcp
         .filter_map(|(listener, secure)| Some((tokio::net::TcpListener::from_std(listener).ok()?, secure)))
         .map(|(listener, secure)| tokio::task::spawn_local(listen::accept(worker.clone(), listener, secure)))
         .collect();
-    let quic = sockets.quic.into_iter();
+    let listening = listeners.quic.into_iter();
     let endpoints: Vec<_> =
-        quic.filter_map(|listening| quic::endpoint(&worker, &secrets, listening).ok()).collect();
+        listening.filter_map(|listening| quic::endpoint(&worker, listening).ok()).collect();
     for endpoint in &endpoints {
-        tokio::task::spawn_local(quic::accept(worker.clone(), endpoint.clone(), secrets.clone()));
+        tokio::task::spawn_local(quic::accept(worker.clone(), endpoint.clone(), quic.clone()));
     }
     while !worker.is_draining() {
         tokio::time::sleep(TICK).await;
@@ -604,13 +601,14 @@ impl Handle {
     /// The other process has gone.
     pub fn pass_sockets(&self, channel: &Channel) -> io::Result<()> {
         channel.send_sockets(&self.sockets.lock())?;
-        let (younger, older) = Channel::pair()?;
-        channel.send(
-            &Message::Quic { generation: self.steering.generation().wrapping_add(1) },
-            &[older.as_fd()],
-        )?;
-        *self.younger.lock() = Some(younger.into_fd());
-        Ok(())
+        if self.steerings.is_empty() {
+            return Ok(());
+        }
+        let (theirs, ours) = strays::pair()?;
+        strays::listen(ours, self.steerings.clone())?;
+        let mut strays = Sockets::default();
+        strays.push(Bound { kind: Kind::Strays, asked: None, sockets: vec![theirs] });
+        channel.send_sockets(&strays)
     }
 
     /// Closes purge log and disks, for another process to open them: takes no purge until [`Handle::resume`]. What was
@@ -675,19 +673,13 @@ impl Handle {
             }
         });
         let handed_over = succession::hand_over(&self.shared, channel, heard);
+        self.quic.stop_reading();
         self.shared.is_gentle.store(true, Ordering::SeqCst);
         self.shared.draining.store(true, Ordering::SeqCst);
         self.sockets.lock().close();
         let begin = Instant::now();
         while self.shared.accepting.load(Ordering::Acquire) > 0 && begin.elapsed() < SETTLE_PATIENCE {
             std::thread::sleep(Duration::from_millis(5));
-        }
-        // From here on its packets come from the other process, which reads the sockets as soon as it hears of this.
-        self.steering.read(false);
-        if let Some(younger) = self.younger.lock().take() {
-            let steering = self.steering.clone();
-            // It ends with the other process's end, at the latest when this process does.
-            std::thread::Builder::new().name("quic".into()).spawn(move || steering.receive(&younger))?;
         }
         self.shared.succession.settle();
         handed_over

@@ -52,6 +52,6 @@ pub mod tls;
 mod worker;
 
 pub use clock::Clock;
-pub use handle::{Edge, Handle, Options, Predecessor, StartError, Status, workers};
+pub use handle::{Edge, Handle, Options, Predecessor, StartError, Status, wanted, workers};
 pub use purging::{PurgeError, PurgeRequest, PurgeTarget, Receipt};
 pub use storage::inspect;

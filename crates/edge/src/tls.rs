@@ -23,11 +23,11 @@ use x509_parser::prelude::FromDer;
 /// Protocols that are offered, the best first (ALPN, RFC 7301).
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
-/// What an authority offers that looks whose a domain is (RFC 8737 §3), and nothing else beside it.
-pub(crate) const ACME_PROTOCOL: &[u8] = b"acme-tls/1";
-
 /// The same for QUIC (RFC 9114 §3.1).
 const QUIC_PROTOCOL: &[u8] = b"h3";
+
+/// What an authority offers that looks whose a domain is (RFC 8737 §3), and nothing else beside it.
+pub(crate) const ACME_PROTOCOL: &[u8] = b"acme-tls/1";
 
 /// A certificate that can be served.
 #[derive(Clone, Debug)]
@@ -217,10 +217,10 @@ impl TlsBase {
 pub(crate) struct Tls {
     /// For all handshakes.
     pub(crate) config: Arc<ServerConfig>,
-    /// Answers to HTTP-01, by token.
-    answers: HashMap<Box<str>, Box<str>>,
     /// For those of QUIC: TLS 1.3 alone, and nothing of a request before the handshake is done.
     pub(crate) quic: Arc<QuicServerConfig>,
+    /// Answers to HTTP-01, by token.
+    answers: HashMap<Box<str>, Box<str>>,
 }
 
 impl Tls {
@@ -252,7 +252,7 @@ impl Tls {
         let quic = QuicServerConfig::try_from(quic)
             .map_err(|_| rustls::Error::General("the cipher that QUIC begins with is missing".to_owned()))?;
         let answers = challenges.iter().map(|one| (one.token.clone(), one.key_authorization.clone()));
-        Ok(Tls { config: Arc::new(config), answers: answers.collect(), quic: Arc::new(quic) })
+        Ok(Tls { config: Arc::new(config), quic: Arc::new(quic), answers: answers.collect() })
     }
 
     /// What is answered to an authority that asks for `token` by HTTP-01; `None` when nobody asked for that.

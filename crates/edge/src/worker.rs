@@ -5,8 +5,8 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -27,7 +27,6 @@ use crate::object::Entry;
 use crate::origin::{FetchError, Origins};
 use crate::published::{Held, Hold, Published};
 use crate::purge_log::{Positions, PurgeLog};
-use crate::quic::Steering;
 use crate::request::{Request, RequestId};
 use crate::slices::Stretches;
 use crate::succession::Succession;
@@ -49,8 +48,6 @@ pub(crate) struct Shared {
     pub(crate) stretches: Stretches,
     /// Makes encoded copies.
     pub(crate) encoder: Encoder,
-    /// Which worker gets which packet of QUIC; set when the sockets are open.
-    pub(crate) steering: OnceLock<Arc<Steering>>,
     /// What pages have asked browsers to load.
     pub(crate) hints: Hints,
     /// Where large bodies lie; `None` where the system has no such files.

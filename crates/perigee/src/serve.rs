@@ -146,7 +146,7 @@ impl Serve {
     fn open_sockets(&self, passed: Vec<Bound>, settings: &EdgeSettings) -> Result<Sockets, Failure> {
         let listen = if self.listen.is_empty() { &settings.listen } else { &self.listen };
         let tls = if self.listen_tls.is_empty() { &settings.listen_tls } else { &self.listen_tls };
-        let mut wanted = Sockets::wanted(listen.clone(), tls.clone(), settings.http3);
+        let mut wanted = edge::wanted(listen.clone(), tls.clone(), settings.http3);
         wanted.extend(self.admin_address(settings).map(|address| (Kind::Admin, address)));
         Sockets::open(&wanted, passed, edge::workers(settings)).map_err(|(kind, address, error)| match kind {
             Kind::Admin => Failure::new(

@@ -71,6 +71,22 @@ pub struct Play {
     tls: Option<Identity>,
 }
 
+/// An edge in whose place there is another one. Cut when it is dropped.
+pub struct Draining(Option<Stage>);
+
+impl Draining {
+    /// Its connections.
+    pub fn connections(&self) -> usize {
+        self.0.as_ref().map_or(0, |stage| stage.handle().status().connections)
+    }
+}
+
+impl Drop for Draining {
+    fn drop(&mut self) {
+        self.0.take().into_iter().for_each(Stage::stop);
+    }
+}
+
 /// A directory for what outlives an edge, removed with the play.
 struct State(PathBuf);
 
@@ -219,6 +235,14 @@ impl Play {
         stage.stop();
         self.start(now_ms);
         self
+    }
+
+    /// Has another edge take this one's place, which drains from then on, as long as what is returned lives. For plays without
+    /// a disk.
+    pub fn upgrade(&mut self) -> Draining {
+        let old = self.stage.take().expect("the edge runs");
+        self.stage = Some(old.succeed(&self.config_in_force(), self.tls.as_ref()));
+        Draining(Some(old))
     }
 
     /// Ends the edge as a crash does, and starts another with what it left on disk: nothing is written or closed any more.

@@ -47,7 +47,7 @@ fn start(state: &Path, channel: Option<Channel>) -> Handle {
         disk_engine: None,
         registry: Registry::new(BuildInfo { version: "0", commit: "" }),
         access_log: None,
-        predecessor: channel.map(|channel| Predecessor { channel, process: None, draining: 1, quic: None }),
+        predecessor: channel.map(|channel| Predecessor { channel, process: None, draining: 1 }),
     };
     Edge::start(Snapshot::parse(text, "test").snapshot.unwrap(), options).unwrap()
 }
