@@ -136,8 +136,7 @@ impl Serve {
             }
         };
         self.greet(&handle, address, &state);
-        wait_for_end(&runtime, signals, &handle, &live, &upgrader);
-        certificates.stop();
+        wait_for_end(&runtime, signals, &handle, &live, &upgrader, &certificates);
         // The thread that waits for the drain may still wait; the process is about to end.
         runtime.shutdown_background();
         Ok(())
@@ -383,6 +382,7 @@ fn wait_for_end(
     handle: &Arc<Handle>,
     live: &Arc<Live>,
     upgrader: &Arc<Upgrader>,
+    certificates: &Certificates,
 ) {
     let finished = runtime.block_on(async {
         let mut look = tokio::time::interval(LOOK_INTERVAL);
@@ -409,6 +409,8 @@ fn wait_for_end(
                 _ = look.tick() => if live.has_changed() { live.reload_loudly() },
             }
         };
+        // What drains orders no certificates: the process in its place does.
+        certificates.stop();
         if end == End::Stop {
             manager::stopping();
             upgrader.end_admin();
