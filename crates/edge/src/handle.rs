@@ -1,5 +1,6 @@
 //! Starting an edge, and what can be done with one that runs.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,7 +13,8 @@ use std::time::{Duration, Instant};
 use model::settings::Eviction;
 use model::{Snapshot, breaker, health};
 use observe::{
-    AccessLog, BreakerReading, DiskReading, Observer, OriginReading, Readings, Registry, TierReading,
+    AccessLog, BreakerReading, CertificateReading, DiskReading, Observer, OriginReading, Readings, Registry,
+    TierReading,
 };
 use parking_lot::{Mutex, RwLock};
 use semantics::key::KeySeed;
@@ -106,7 +108,7 @@ pub struct Handle {
     origins: Arc<OriginsShared>,
     addresses: Vec<SocketAddr>,
     addresses_tls: Vec<SocketAddr>,
-    tls: Mutex<TlsParts>,
+    tls: Arc<Mutex<TlsParts>>,
     workers: Mutex<Vec<JoinHandle<()>>>,
     access_log: Option<AccessLog>,
     started: Instant,
@@ -261,7 +263,7 @@ impl Edge {
             origins,
             addresses,
             addresses_tls,
-            tls: Mutex::new(TlsParts { base: tls_base, certificates, challenges: Vec::new() }),
+            tls: Arc::new(Mutex::new(TlsParts { base: tls_base, certificates, challenges: Vec::new() })),
             workers: Mutex::new(threads),
             access_log,
             started: Instant::now(),
@@ -454,7 +456,7 @@ impl Handle {
 
     /// Tells the registry where to read what others keep.
     fn feed_readings(&self) {
-        let (shared, origins) = (self.shared.clone(), self.origins.clone());
+        let (shared, origins, tls) = (self.shared.clone(), self.origins.clone(), self.tls.clone());
         let workers = self.workers.lock().len() as u64;
         self.shared.registry.read_from(move || {
             let stats = shared.store.stats();
@@ -490,6 +492,7 @@ impl Handle {
                         idle_connections: report.idle,
                     })
                     .collect(),
+                certificates: ends(&tls.lock().certificates),
                 purge_position: shared.purge_position.load(Ordering::Acquire),
                 purges_remembered: {
                     let purges = shared.purges.read().stats();
@@ -518,6 +521,22 @@ fn disk_tier(disks: &[DiskStats]) -> Option<TierReading> {
         removed: sum(|disk| disk.removed),
     };
     (!disks.is_empty()).then_some(tier)
+}
+
+/// When the certificate for each name ends, of those whose end is nearest.
+fn ends(certificates: &[Certificate]) -> Vec<CertificateReading> {
+    let mut by_name = BTreeMap::new();
+    for certificate in certificates {
+        // Of several for a name, the first is shown to almost all.
+        certificate.names.iter().for_each(|name| _ = by_name.entry(name).or_insert(certificate.not_after));
+    }
+    let mut ends: Vec<_> = by_name
+        .into_iter()
+        .map(|(name, not_after)| CertificateReading { name: name.to_string(), not_after })
+        .collect();
+    ends.sort_by_key(|end| end.not_after);
+    ends.truncate(observe::CERTIFICATES_MAX);
+    ends
 }
 
 fn refused(disk: &DiskStats) -> [u64; 4] {

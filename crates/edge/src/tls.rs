@@ -4,16 +4,18 @@
 
 use std::collections::HashMap;
 use std::fmt::Display;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use model::settings::CertificateFiles;
+use observe::Handshake;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
 use rustls::sign::{CertifiedKey, SigningKey};
-use rustls::{CipherSuite, ServerConfig};
+use rustls::{CipherSuite, HandshakeKind, ProtocolVersion, ServerConfig, ServerConnection};
 use semantics::Wall;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
@@ -30,6 +32,10 @@ pub(crate) const ACME_PROTOCOL: &[u8] = b"acme-tls/1";
 pub struct Certificate {
     /// What it is for: lower-case names, `*.` at the front of some, and addresses.
     pub names: Vec<Box<str>>,
+    /// Who issued it, as text.
+    pub issuer: Box<str>,
+    /// The file that it comes from; empty for one that was ordered.
+    pub source: Box<str>,
     /// When it begins to hold.
     pub not_before: Wall,
     /// When it ends to hold.
@@ -43,10 +49,11 @@ impl Certificate {
         let wrong = |path: &Path, what: &dyn Display| format!("{}: {what}", path.display());
         let chain = std::fs::read(&files.chain).map_err(|error| wrong(&files.chain, &error))?;
         let key = std::fs::read(&files.key).map_err(|error| wrong(&files.key, &error))?;
-        Certificate::from_pem(&chain, &key).map_err(|bad| match bad {
+        let certificate = Certificate::from_pem(&chain, &key).map_err(|bad| match bad {
             BadCertificate::Chain(what) => wrong(&files.chain, &what),
             BadCertificate::Key(what) => wrong(&files.key, &what),
-        })
+        })?;
+        Ok(Certificate { source: files.chain.display().to_string().into(), ..certificate })
     }
 
     /// Whether it is for `domain`, which may be a wildcard itself (RFC 9525 §6.3).
@@ -70,9 +77,10 @@ impl Certificate {
         }
         let wall = |time: x509_parser::time::ASN1Time| Wall(time.timestamp().saturating_mul(1000));
         let (not_before, not_after) = (wall(parsed.validity().not_before), wall(parsed.validity().not_after));
+        let issuer = parsed.issuer().to_string().into();
         let key = CertifiedKey::new(chain, private_key(key)?);
         key.keys_match().map_err(|_| BadCertificate::Key("it is not the key of the certificate".into()))?;
-        Ok(Certificate { names, not_before, not_after, key: Arc::new(key) })
+        Ok(Certificate { names, issuer, source: "".into(), not_before, not_after, key: Arc::new(key) })
     }
 }
 
@@ -243,6 +251,34 @@ impl Tls {
     /// What is answered to an authority that asks for `token` by HTTP-01; `None` when nobody asked for that.
     pub(crate) fn key_authorization(&self, token: &str) -> Option<&str> {
         self.answers.get(token).map(|answer| &**answer)
+    }
+}
+
+// --- Counting ---
+
+/// How a handshake that came to its end is counted.
+pub(crate) fn done(connection: &ServerConnection) -> Handshake {
+    let is_resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
+    match connection.protocol_version() {
+        _ if connection.alpn_protocol() == Some(ACME_PROTOCOL) => Handshake::Challenge,
+        Some(ProtocolVersion::TLSv1_2) if is_resumed => Handshake::Tls12Resumed,
+        Some(ProtocolVersion::TLSv1_2) => Handshake::Tls12,
+        _ if is_resumed => Handshake::Tls13Resumed,
+        _ => Handshake::Tls13,
+    }
+}
+
+/// How one that did not is.
+pub(crate) fn failed(error: &io::Error) -> Handshake {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        None => Handshake::Closed,
+        // The library has no other name for it.
+        Some(rustls::Error::General(_)) => Handshake::NoCertificate,
+        Some(rustls::Error::PeerIncompatible(_) | rustls::Error::NoApplicationProtocol) => {
+            Handshake::NothingInCommon
+        }
+        Some(rustls::Error::AlertReceived(_)) => Handshake::Refused,
+        Some(_) => Handshake::Malformed,
     }
 }
 

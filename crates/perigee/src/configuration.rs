@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use edge::Handle;
-use edge::admin::{Configuration, ConfigurationStatus, Reload};
+use edge::admin::{CertificateStatus, Configuration, ConfigurationStatus, Reload};
 use edge::tls::{Certificate, read_certificates};
 use model::settings::{EdgeSettings, Limits};
 use model::{ByteSize, Diagnostic, DiskSettings, Snapshot};
@@ -216,6 +216,11 @@ impl Live {
         is_settled && !is_read
     }
 
+    /// Warns of certificates that end soon; for whoever calls it often.
+    pub(crate) fn warn_of_ends(&self) {
+        self.certificates.warn();
+    }
+
     /// Reloads and tells the operator on standard error.
     pub(crate) fn reload_loudly(&self) {
         let reload = self.reload();
@@ -269,6 +274,10 @@ impl Configuration for Live {
 
     fn status(&self) -> ConfigurationStatus {
         self.state.lock().status.clone()
+    }
+
+    fn certificates(&self) -> Vec<CertificateStatus> {
+        self.certificates.status()
     }
 }
 

@@ -10,6 +10,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
 mod address;
+mod certificate_list;
 mod certificates;
 mod check;
 mod client;
@@ -51,6 +52,8 @@ enum Command {
     Purge(purge::Purge),
     /// Say how a running edge would answer a request, and why
     Explain(explain::Explain),
+    /// List the certificates of a running edge: when they end, and what is in the way of new ones
+    Certificates(certificate_list::Certificates),
     /// Look at the cache on a disk: what it holds, and whether it is sound
     Store(store::Store),
 }
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         Command::Check(check) => return check::run(check),
         Command::Purge(purge) => purge.run(),
         Command::Explain(explain) => explain.run(),
+        Command::Certificates(list) => list.run(),
         Command::Store(store) => return store.run(),
     };
     match done {

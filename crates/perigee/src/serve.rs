@@ -296,7 +296,12 @@ fn wait_for_stop(handle: &Arc<Handle>, live: &Arc<Live>) -> Result<(), Failure> 
                     reopen_log(handle);
                 }
                 _ = signals.reopen.recv() => reopen_log(handle),
-                _ = look.tick() => if live.has_changed() { live.reload_loudly() },
+                _ = look.tick() => {
+                    if live.has_changed() {
+                        live.reload_loudly();
+                    }
+                    live.warn_of_ends();
+                }
             }
         }
         Ok(drain(handle, &mut signals).await)
