@@ -259,6 +259,11 @@ pub(crate) fn emit(worker: &Worker, request: &Request, told: &Told, why: Why, se
         why,
         collapsed: told.note.collapsed,
         stored: told.note.stored,
+        encoded: told
+            .note
+            .encoded
+            .filter(|_| sent.body_bytes > 0)
+            .map(|(form, saved)| (form.coding(), saved)),
         age: told.age.map(|age| age.min(u64::from(u32::MAX)) as u32),
         ttl: told.note.ttl,
         site: told.rule.as_ref().map_or(Slot::NONE, RuleAt::slot),

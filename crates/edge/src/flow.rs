@@ -176,7 +176,8 @@ impl Flow {
         if !request.method.is_cacheable() || request.has_body {
             return wait(Step::Pass { why: Why::Method }, Vec::new(), directives, at);
         }
-        if at.rule().cache == Cache::Pass || has_dot_segment(request.path().as_bytes()) {
+        let may_use = at.rule().cache != Cache::Pass && !worker.shared.succession.is_orphan();
+        if !may_use || has_dot_segment(request.path().as_bytes()) {
             return wait(Step::Pass { why: Why::Rule }, Vec::new(), directives, at);
         }
         let directives = RequestDirectives::parse(&request.fields);

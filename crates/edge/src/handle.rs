@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,13 +11,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use model::settings::Eviction;
-use model::{Snapshot, breaker, health};
+use model::settings::{Eviction, MEMORY};
+use model::{EdgeSettings, Snapshot, breaker, health};
 use observe::{
-    AccessLog, BreakerReading, CertificateReading, DiskReading, Observer, OriginReading, Readings, Registry,
-    TierReading,
+    AccessLog, BreakerReading, CertificateReading, CopiesReading, DiskReading, Observer, OriginReading,
+    Readings, Registry, TierReading,
 };
 use parking_lot::{Mutex, RwLock};
+use semantics::coding::Form;
 use semantics::key::KeySeed;
 use store::disk::{DiskStats, EngineKind, Health};
 use store::{Pages, Policy, Tier, TierConfig, TierStats};
@@ -24,8 +26,9 @@ use tokio::runtime::Builder;
 use tokio::task::LocalSet;
 
 use crate::clock::Clock;
-use crate::compress::encoder::Encoder;
+use crate::compress::encoder::{Counts, Encoder};
 use crate::flight::Flights;
+use crate::handover::{Channel, Message};
 use crate::listen::{self, Secure};
 use crate::loaded::{Loaded, SiteNumbers};
 use crate::origin::{Origins, OriginsShared, probe_origins};
@@ -33,7 +36,9 @@ use crate::published::Published;
 use crate::purge_log::PurgeLog;
 use crate::purging::{self, PurgeError, PurgeRequest, Receipt};
 use crate::slices::Stretches;
-use crate::storage::{self, Storage};
+use crate::sockets::{Kind, Sockets};
+use crate::storage::{self, Place, Storage};
+use crate::succession::{self, Ask, Invalidation, Succession};
 use crate::tiering::Reads;
 use crate::tls::{Certificate, Challenge, Tls, TlsBase};
 use crate::worker::{Epochs, Shared, TICK, Worker};
@@ -46,10 +51,14 @@ pub struct Options {
     pub listen_tls: Option<Vec<SocketAddr>>,
     /// The certificates of the configuration's files: [`crate::tls::read_certificates`].
     pub certificates: Vec<Certificate>,
+    /// Sockets that have been opened, or passed on, instead of either.
+    pub sockets: Option<Sockets>,
     /// Where the time comes from.
     pub clock: Clock,
     /// The secret of the cache keys: 16 bytes of chance.
     pub key_seed: [u8; 16],
+    /// What session tickets are made from: chance, at least 32 bytes. Edges with the same one resume each other's sessions.
+    pub ticket_secret: Vec<u8>,
     /// Where the purge log is kept, and what is stored on disks that name no directory; needed as soon as there are disks.
     pub state: Option<PathBuf>,
     /// How disks are read; `None` takes the best that the system allows.
@@ -58,6 +67,18 @@ pub struct Options {
     pub registry: Arc<Registry>,
     /// Where requests are logged; nowhere by default.
     pub access_log: Option<AccessLog>,
+    /// The process that served before, which drains then: each purge is in force there too before it is acknowledged.
+    pub predecessor: Option<Predecessor>,
+}
+
+/// The process whose place an edge takes.
+pub struct Predecessor {
+    /// The way to it.
+    pub channel: Channel,
+    /// A pidfd of it, by which it is ended when it doesn't confirm a purge.
+    pub process: Option<OwnedFd>,
+    /// How many processes drain then, this one among them.
+    pub draining: u32,
 }
 
 /// Why an edge did not start.
@@ -99,6 +120,13 @@ impl std::error::Error for StartError {
     }
 }
 
+/// For how long a drain keeps its memory: until hardly anybody can ask for something any more. Then what is left are long
+/// downloads, and the process in its place has a memory of its own.
+const MEMORY_KEPT: Duration = Duration::from_secs(120);
+
+/// How long workers may take to notice that another process takes the connections.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(2);
+
 /// The data plane. See [`Edge::start`].
 pub struct Edge;
 
@@ -107,10 +135,15 @@ pub struct Handle {
     pub(crate) shared: Arc<Shared>,
     origins: Arc<OriginsShared>,
     addresses: Vec<SocketAddr>,
+    /// To be passed on.
+    sockets: Mutex<Sockets>,
+    storage: Place,
     addresses_tls: Vec<SocketAddr>,
     tls: Arc<Mutex<TlsParts>>,
     workers: Mutex<Vec<JoinHandle<()>>>,
-    access_log: Option<AccessLog>,
+    access_log: Option<Arc<AccessLog>>,
+    /// When what drains is cut.
+    deadline: Arc<Mutex<Option<Instant>>>,
     started: Instant,
 }
 
@@ -167,26 +200,35 @@ impl Edge {
         let edge = snapshot.edge.clone();
         let Options {
             listen,
+            sockets,
             listen_tls,
             certificates,
             clock,
             key_seed,
+            ticket_secret,
             state,
             disk_engine,
             registry,
             access_log,
+            predecessor,
         } = options;
-        let tls_base = TlsBase::new().map_err(StartError::Tls)?;
-        let tls = Tls::new(&tls_base, &certificates, &[]).map_err(StartError::Tls)?;
-        let workers = edge.workers.map_or_else(cores, |workers| workers as usize).max(1);
+        let tls_base = TlsBase::new(&ticket_secret, clock.clone()).map_err(StartError::Tls)?;
+        let tls = Tls::new(&tls_base, edge.tls.min_version, &certificates, &[]).map_err(StartError::Tls)?;
+        let workers = workers(&edge);
         let site_numbers = SiteNumbers::default();
         let loaded = Arc::new(Loaded::new(snapshot, &site_numbers, &registry));
         let origins = Arc::new(OriginsShared::new(clock.clone()));
         for trouble in origins.configure(loaded.origin_groups()) {
             eprintln!("perigee: {trouble}");
         }
-        let Storage { disks, purge_log, positions, purges, newest } =
-            Storage::open(&edge.store, state.as_deref(), &key_seed, &clock, &site_numbers, disk_engine)?;
+        let place = Place {
+            settings: edge.store.clone(),
+            state,
+            key_seed,
+            clock: clock.clone(),
+            engine: disk_engine,
+        };
+        let Storage { disks, purge_log, positions, purges, newest } = place.open(&site_numbers)?;
         let store = Tier::new(TierConfig {
             bytes_max: edge.store.memory.0 as usize,
             policy: match edge.store.eviction {
@@ -215,37 +257,48 @@ impl Edge {
             epochs: Epochs::new(),
             fill_bytes: AtomicU64::new(0),
             purges: RwLock::new(purges),
-            positions,
+            positions: RwLock::new(positions),
             purge_log: Mutex::new(purge_log),
             purge_position: AtomicU64::new(newest),
             registry: registry.clone(),
             connections: AtomicUsize::new(0),
+            accepting: AtomicUsize::new(workers),
             draining: AtomicBool::new(false),
+            is_gentle: AtomicBool::new(false),
+            succession: Succession::new(),
             cut: AtomicBool::new(false),
             next_generation: AtomicU64::new(storage::chance() as u64),
         });
+        if let Some(predecessor) = predecessor {
+            succession::follow(&shared, predecessor).map_err(StartError::Thread)?;
+        }
         let memory = Arc::downgrade(&shared);
         // What memory answers for is what a restart must find on disk.
         shared.disks.keep(move |key| memory.upgrade().is_some_and(|shared| shared.store.peek(key).is_some()));
+        let open = || {
+            let (plain, tls) = (listen.unwrap_or(edge.listen), listen_tls.unwrap_or(edge.listen_tls));
+            let plain = plain.into_iter().map(|address| (Kind::Http, address));
+            let wanted: Vec<_> = plain.chain(tls.into_iter().map(|address| (Kind::Https, address))).collect();
+            Sockets::open(&wanted, Vec::new(), workers)
+        };
+        let sockets = sockets
+            .map_or_else(open, Ok)
+            .map_err(|(_, address, error)| StartError::Listen(address, error))?;
+        let (addresses, addresses_tls) = (sockets.addresses(Kind::Http), sockets.addresses(Kind::Https));
         let mut by_worker: Vec<Vec<(std::net::TcpListener, Secure)>> =
             (0..workers).map(|_| Vec::new()).collect();
-        let mut bind = |addresses: Vec<SocketAddr>, secure| {
-            let bound = addresses.into_iter().map(|address| {
-                let sockets =
-                    listen::bind(address, workers).map_err(|error| StartError::Listen(address, error))?;
-                let bound = sockets.first().and_then(|socket| socket.local_addr().ok());
-                by_worker.iter_mut().zip(sockets).for_each(|(worker, socket)| worker.push((socket, secure)));
-                Ok(bound.unwrap_or(address))
+        for (kind, secure) in [(Kind::Http, Secure::Plain), (Kind::Https, Secure::Tls)] {
+            let dealt = sockets.deal(kind, workers).map_err(StartError::Thread)?;
+            by_worker.iter_mut().zip(dealt).for_each(|(worker, dealt)| {
+                worker.extend(dealt.into_iter().map(|socket| (socket, secure)));
             });
-            bound.collect::<Result<Vec<_>, _>>()
-        };
-        let addresses = bind(listen.unwrap_or(edge.listen), Secure::Plain)?;
-        let addresses_tls = bind(listen_tls.unwrap_or(edge.listen_tls), Secure::Tls)?;
+        }
         Encoder::start(&shared).map_err(StartError::Thread)?;
+        let access_log = access_log.map(Arc::new);
         let cores = core_affinity::get_core_ids().filter(|cores| workers > 1 && cores.len() >= workers);
         let mut threads = Vec::with_capacity(workers);
         for (index, listeners) in by_worker.into_iter().enumerate() {
-            let observer = Observer::new(&registry, access_log.as_ref());
+            let observer = Observer::new(&registry, access_log.as_deref());
             let (shared, origins) = (shared.clone(), origins.clone());
             let core = cores.as_ref().map(|cores| cores[index]);
             let runtime = Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
@@ -262,10 +315,13 @@ impl Edge {
             shared,
             origins,
             addresses,
+            sockets: Mutex::new(sockets),
+            storage: place,
             addresses_tls,
             tls: Arc::new(Mutex::new(TlsParts { base: tls_base, certificates, challenges: Vec::new() })),
             workers: Mutex::new(threads),
             access_log,
+            deadline: Arc::default(),
             started: Instant::now(),
         };
         handle.feed_readings();
@@ -301,7 +357,12 @@ async fn work(
     while !worker.is_draining() {
         tokio::time::sleep(TICK).await;
     }
-    accepting.iter().for_each(tokio::task::JoinHandle::abort);
+    for task in accepting {
+        task.abort();
+        // However it ended, its socket is closed now.
+        let _ = task.await;
+    }
+    shared.accepting.fetch_sub(1, Ordering::AcqRel);
     while shared.connections.load(Ordering::Relaxed) > 0 && !shared.cut.load(Ordering::Relaxed) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -311,8 +372,10 @@ async fn work(
     }
 }
 
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+/// How many workers an edge with these settings has.
+pub fn workers(settings: &EdgeSettings) -> usize {
+    let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    settings.workers.map_or_else(cores, |workers| workers as usize).max(1)
 }
 
 impl Handle {
@@ -326,14 +389,15 @@ impl Handle {
         &self.addresses_tls
     }
 
-    /// Puts other certificates in force: handshakes that start from now on see them; connections that stand are not
+    /// Puts other certificates in force, and the TLS settings of the configuration in force: handshakes that start from now on see them; connections that stand are not
     /// touched.
     ///
     /// # Errors
     /// Those of the TLS library; the old ones stay in force.
     pub fn replace_certificates(&self, certificates: Vec<Certificate>) -> Result<(), rustls::Error> {
         let mut parts = self.tls.lock();
-        let tls = Tls::new(&parts.base, &certificates, &parts.challenges)?;
+        let min_version = self.with_snapshot(|snapshot| snapshot.edge.tls.min_version);
+        let tls = Tls::new(&parts.base, min_version, &certificates, &parts.challenges)?;
         parts.certificates = certificates;
         self.shared.tls.replace(Arc::new(tls));
         Ok(())
@@ -345,7 +409,8 @@ impl Handle {
     /// Those of the TLS library; what was answered before still is.
     pub fn replace_challenges(&self, challenges: Vec<Challenge>) -> Result<(), rustls::Error> {
         let mut parts = self.tls.lock();
-        let tls = Tls::new(&parts.base, &parts.certificates, &challenges)?;
+        let min_version = self.with_snapshot(|snapshot| snapshot.edge.tls.min_version);
+        let tls = Tls::new(&parts.base, min_version, &parts.certificates, &challenges)?;
         parts.challenges = challenges;
         self.shared.tls.replace(Arc::new(tls));
         Ok(())
@@ -391,9 +456,10 @@ impl Handle {
         purging::purge(&self.shared, request)
     }
 
-    /// Opens the access log anew, after it has been moved away.
+    /// Opens the access log anew, after it has been moved away; processes before this one that drain do so too.
     pub fn reopen_log(&self) -> io::Result<()> {
-        self.access_log.as_ref().map_or(Ok(()), AccessLog::reopen)
+        self.shared.succession.ask_before(Ask::Reopen);
+        self.access_log.as_deref().map_or(Ok(()), AccessLog::reopen)
     }
 
     /// What runs, in numbers.
@@ -428,13 +494,46 @@ impl Handle {
     /// Stops taking connections, lets running requests end for at most `within`, then cuts what is left. Says whether
     /// everything had ended by itself. Calling it again does nothing.
     pub fn stop(&self, within: Duration) -> bool {
-        self.shared.draining.store(true, Ordering::SeqCst);
-        let deadline = Instant::now() + within;
-        let threads = std::mem::take(&mut *self.workers.lock());
-        while Instant::now() < deadline && threads.iter().any(|thread| !thread.is_finished()) {
-            std::thread::sleep(Duration::from_millis(5));
+        self.hurry(within);
+        self.end()
+    }
+
+    /// As [`Handle::stop`], after [`Handle::hand_over`]: idle connections may stay for as long as they ever may, and what the
+    /// process before this one still has is waited for too. [`Handle::hurry`] ends it sooner.
+    pub fn drain(&self, within: Duration) -> bool {
+        {
+            let mut deadline = self.deadline.lock();
+            // It may have been told to hurry by now.
+            if deadline.is_none() {
+                self.shared.is_gentle.store(true, Ordering::SeqCst);
+                *deadline = Some(Instant::now() + within);
+            }
         }
-        let ended = threads.iter().all(JoinHandle::is_finished);
+        self.end()
+    }
+
+    /// Makes a drain that runs, here and in the processes before this one, end within this time.
+    pub fn hurry(&self, within: Duration) {
+        hurry(&self.shared, &self.deadline, within);
+    }
+
+    fn end(&self) -> bool {
+        self.shared.draining.store(true, Ordering::SeqCst);
+        self.sockets.lock().close();
+        let threads = std::mem::take(&mut *self.workers.lock());
+        let is_over = || self.deadline.lock().is_none_or(|deadline| Instant::now() >= deadline);
+        let is_idle =
+            || threads.iter().all(JoinHandle::is_finished) && !self.shared.succession.has_predecessor();
+        let begin = Instant::now();
+        let mut keeps_memory = true;
+        while !is_over() && !is_idle() {
+            std::thread::sleep(Duration::from_millis(5));
+            if keeps_memory && begin.elapsed() > MEMORY_KEPT {
+                keeps_memory = false;
+                self.shared.store.resize(MEMORY.min.0 as usize);
+            }
+        }
+        let ended = is_idle();
         self.shared.cut.store(true, Ordering::SeqCst);
         for thread in threads {
             let _ = thread.join();
@@ -452,6 +551,99 @@ impl Handle {
             log.stop(Duration::from_secs(5));
         }
         ended
+    }
+
+    // --- Another process in this one's place ---
+
+    /// Passes the listening sockets on; they stay open here.
+    ///
+    /// # Errors
+    /// The other process has gone.
+    pub fn pass_sockets(&self, channel: &Channel) -> io::Result<()> {
+        channel.send_sockets(&self.sockets.lock())
+    }
+
+    /// Closes purge log and disks, for another process to open them: takes no purge until [`Handle::resume`]. What was
+    /// purged and written before is in them. Visitors are answered as ever, but nothing new comes on the disks.
+    pub fn release(&self) {
+        let log = {
+            let mut log = self.shared.purge_log.lock();
+            self.shared.succession.release();
+            if let Some(Err(error)) = log.as_mut().map(PurgeLog::write_missed) {
+                eprintln!(
+                    "perigee: the purge log cannot be written: {error}; the last invalidations are forgotten"
+                );
+            }
+            log.take()
+        };
+        self.shared.disks.close();
+        if self.shared.disks.stats().iter().any(|disk| disk.unwritten_removals > 0)
+            && let Some(log) = log
+            && let Err(error) = PurgeLog::revoke(log.path())
+        {
+            let path = log.path().display();
+            eprintln!("perigee: {path}: cannot be removed: {error}; remove it before the next start");
+        }
+    }
+
+    /// Takes back what was released, after the other process has ended.
+    ///
+    /// # Errors
+    /// Purge log or disks cannot be opened again. Then the edge goes on from memory.
+    pub fn resume(&self) -> Result<(), StartError> {
+        let reopened = self.storage.reopen(&self.shared);
+        for what in self.shared.succession.resume() {
+            match what {
+                Invalidation::Key(key) => {
+                    self.shared.epochs.advance(key);
+                    self.shared.forget(key);
+                }
+                Invalidation::Targets(kind, targets) => purging::record_told(&self.shared, targets, kind),
+            }
+        }
+        reopened
+    }
+
+    /// Leaves everything that is new to the process at the other end, which serves by now, and puts in force here what is
+    /// purged there; `heard` is what it has said of that already. To be followed by [`Handle::drain`]. `within`: time to end when that process stops or is gone.
+    ///
+    /// # Errors
+    /// No thread for it: then nothing that is stored is used any more.
+    pub fn hand_over(&self, channel: Channel, heard: Vec<Message>, within: Duration) -> io::Result<()> {
+        let (shared, deadline) = (Arc::downgrade(&self.shared), self.deadline.clone());
+        let access_log = self.access_log.clone();
+        self.shared.succession.obey(move |ask| {
+            let Some(shared) = shared.upgrade() else { return };
+            match ask {
+                Ask::Stop => hurry(&shared, &deadline, within),
+                Ask::Reopen => {
+                    shared.succession.ask_before(ask);
+                    if let Some(Err(error)) = access_log.as_deref().map(AccessLog::reopen) {
+                        eprintln!("perigee: the access log cannot be reopened by what drains: {error}");
+                    }
+                }
+            }
+        });
+        let handed_over = succession::hand_over(&self.shared, channel, heard);
+        self.shared.is_gentle.store(true, Ordering::SeqCst);
+        self.shared.draining.store(true, Ordering::SeqCst);
+        self.sockets.lock().close();
+        let begin = Instant::now();
+        while self.shared.accepting.load(Ordering::Acquire) > 0 && begin.elapsed() < SETTLE_PATIENCE {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.shared.succession.settle();
+        handed_over
+    }
+
+    /// Whether the process before this one has left everything that is new to this one.
+    pub fn is_settled(&self) -> bool {
+        self.shared.succession.is_settled()
+    }
+
+    /// Whether a process before this one has not ended yet.
+    pub fn has_predecessor(&self) -> bool {
+        self.shared.succession.has_predecessor()
     }
 
     /// Tells the registry where to read what others keep.
@@ -477,6 +669,8 @@ impl Handle {
                 })
                 .chain(disk_tier(&disks))
                 .collect(),
+                copies: copies_readings(&shared.encoder.counts),
+                copies_not_made: shared.encoder.counts.not_made(),
                 origins: origins
                     .report()
                     .iter()
@@ -503,6 +697,31 @@ impl Handle {
             }
         });
     }
+}
+
+fn copies_readings(counts: &Counts) -> Vec<CopiesReading> {
+    let reading = |form: Form| {
+        let [made, bytes_in, bytes_out, cpu_us] = counts.of_form(form);
+        CopiesReading {
+            coding: form.coding(),
+            is_thorough: form.is_thorough(),
+            made,
+            bytes_in,
+            bytes_out,
+            cpu_us,
+        }
+    };
+    Form::ALL.into_iter().map(reading).collect()
+}
+
+fn hurry(shared: &Shared, deadline: &Mutex<Option<Instant>>, within: Duration) {
+    let at = Instant::now() + within;
+    {
+        let mut deadline = deadline.lock();
+        shared.is_gentle.store(false, Ordering::SeqCst);
+        *deadline = Some(deadline.map_or(at, |before| before.min(at)));
+    }
+    shared.succession.ask_before(Ask::Stop);
 }
 
 /// All disks together, as one tier; `None` without any.

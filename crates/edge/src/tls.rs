@@ -8,18 +8,28 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use model::settings::CertificateFiles;
+use model::settings::{CertificateFiles, TlsVersion};
 use observe::Handshake;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
 use rustls::sign::{CertifiedKey, SigningKey};
-use rustls::{CipherSuite, HandshakeKind, ProtocolVersion, ServerConfig, ServerConnection};
+use rustls::{
+    CipherSuite, HandshakeKind, ProtocolVersion, ServerConfig, ServerConnection, SupportedProtocolVersion,
+};
 use semantics::Wall;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
+
+mod tickets;
+
+use tickets::Tickets;
+
+use crate::clock::Clock;
+
+const TLS13_ALONE: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
 
 /// Protocols that are offered, the best first (ALPN, RFC 7301).
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -208,12 +218,13 @@ pub(crate) struct TlsBase {
 }
 
 impl TlsBase {
-    pub(crate) fn new() -> Result<Self, rustls::Error> {
+    /// `ticket_secret`: what session tickets are made from.
+    pub(crate) fn new(ticket_secret: &[u8], clock: Clock) -> Result<Self, rustls::Error> {
         let mut provider = aws_lc_rs::default_provider();
         // SHA-256 has instructions of its own where SHA-384 has none: a handshake costs a fifth less (bench/tls.sh).
         let first = CipherSuite::TLS13_AES_128_GCM_SHA256;
         provider.cipher_suites.sort_by_key(|suite| suite.suite() != first);
-        Ok(TlsBase { provider: Arc::new(provider), tickets: aws_lc_rs::Ticketer::new()? })
+        Ok(TlsBase { provider: Arc::new(provider), tickets: Arc::new(Tickets::new(ticket_secret, clock)?) })
     }
 }
 
@@ -229,11 +240,15 @@ impl Tls {
     /// With these certificates; without any, every handshake is refused. `challenges` are answered too.
     pub(crate) fn new(
         base: &TlsBase,
+        min_version: TlsVersion,
         certificates: &[Certificate],
         challenges: &[Challenge],
     ) -> Result<Self, rustls::Error> {
         let mut config = ServerConfig::builder_with_provider(base.provider.clone())
-            .with_safe_default_protocol_versions()?
+            .with_protocol_versions(match min_version {
+                TlsVersion::Tls12 => rustls::ALL_VERSIONS,
+                TlsVersion::Tls13 => TLS13_ALONE,
+            })?
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(ByName::of(certificates, challenges)));
         config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();

@@ -89,6 +89,7 @@ fn build(findings: &mut Findings<'_>, root: &Section) -> Option<Snapshot> {
     let mut edge = edge::build(findings, root.table("edge"));
     edge.store = store::build(findings, root.table("store"));
     edge.certificates = edge::build_certificates(root);
+    edge.tls = edge::build_tls(root.table("tls"));
     edge.acme = acme::build(findings, root);
     if !edge.listen_tls.is_empty() && !root.has("certificate") && !root.has("acme") {
         let span = root

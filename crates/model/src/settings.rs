@@ -57,6 +57,13 @@ pub const CONNECTIONS: Bound<u32> = bound(100_000, 16, 10_000_000);
 pub const REQUESTS_PER_CONNECTION: Bound<u32> = bound(100_000, 1, u32::MAX);
 /// Time that running requests get to end when the node stops.
 pub const DRAIN: Bound<Duration> = bound(secs(30), secs(0), secs(3600));
+/// Time that a new process has to check everything, and again to open the disks, when it is to take this one's place: an index
+/// of ten million records takes about a second.
+pub const UPGRADE: Bound<Duration> = bound(secs(60), secs(1), secs(3600));
+/// Time that running requests get to end when another process has taken this one's place: a long download is no reason not to
+/// upgrade, and costs nobody anything but this process's memory. HAProxy's `hard-stop-after` is unlimited by default, which
+/// lets a forgotten connection keep a process for ever.
+pub const UPGRADE_DRAIN: Bound<Duration> = bound(secs(3600), secs(0), secs(86_400));
 /// Memory of the cache: bodies, heads and index.
 pub const MEMORY: Bound<ByteSize> = bound(ByteSize::from_mib(512), ByteSize::from_mib(1), ByteSize(1 << 50));
 /// Disks of one node. More are put together below us, by RAID or LVM.
@@ -83,6 +90,8 @@ pub struct EdgeSettings {
     pub listen_tls: Vec<SocketAddr>,
     /// Certificates in files of the operator's own.
     pub certificates: Vec<CertificateFiles>,
+    /// TLS with visitors.
+    pub tls: TlsSettings,
     /// Certificates that the edge orders by itself; `None` when it shall not.
     pub acme: Option<AcmeSettings>,
     /// Address of the admin API and of `/metrics`; loopback unless told otherwise. `None` is off.
@@ -114,6 +123,25 @@ pub struct CertificateFiles {
     pub chain: PathBuf,
     /// Its private key.
     pub key: PathBuf,
+}
+
+/// TLS with visitors.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsSettings {
+    /// The oldest version that is spoken.
+    pub min_version: TlsVersion,
+    /// File with the secret that session tickets are made from; `None` is one of the state directory's own.
+    pub ticket_secret_file: Option<PathBuf>,
+}
+
+/// A version of TLS. Older ones are not spoken (RFC 8996).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// RFC 5246.
+    #[default]
+    Tls12,
+    /// RFC 8446.
+    Tls13,
 }
 
 /// From whom certificates are ordered (ACME, RFC 8555), and for which domains.
@@ -233,6 +261,10 @@ pub struct Limits {
     pub requests_per_connection_max: u32,
     /// [`DRAIN`]; then connections are cut.
     pub drain_timeout: Duration,
+    /// [`UPGRADE`]; then the new process is ended and the old one serves on.
+    pub upgrade_timeout: Duration,
+    /// [`UPGRADE_DRAIN`]; then the old process's connections are cut.
+    pub upgrade_drain_timeout: Duration,
 }
 
 /// Addresses that begin with the same bits.
@@ -327,6 +359,8 @@ impl Default for Limits {
             connections_max: CONNECTIONS.default,
             requests_per_connection_max: REQUESTS_PER_CONNECTION.default,
             drain_timeout: DRAIN.default,
+            upgrade_timeout: UPGRADE.default,
+            upgrade_drain_timeout: UPGRADE_DRAIN.default,
         }
     }
 }
@@ -337,6 +371,7 @@ impl Default for EdgeSettings {
             listen: vec![SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080)],
             listen_tls: Vec::new(),
             certificates: Vec::new(),
+            tls: TlsSettings::default(),
             acme: None,
             admin: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9090)),
             workers: None,

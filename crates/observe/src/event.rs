@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 
+use semantics::coding::Coding;
 use semantics::{Wall, Why};
 
 /// One finished request, as log and metrics see it. Emitted once, after the last byte to the client or when the
@@ -39,6 +40,8 @@ pub struct Event<'a> {
     pub collapsed: bool,
     /// Whether the origin's answer was stored.
     pub stored: bool,
+    /// The coding of the encoded copy that was sent, and how many bytes fewer it took than the body itself.
+    pub encoded: Option<(Coding, u64)>,
     /// Seconds of age of the stored response that answered.
     pub age: Option<u32>,
     /// Seconds of freshness left; negative when stale. Absent when nothing stored was involved.

@@ -33,5 +33,7 @@ pub use event::{
 };
 pub use log::{AccessLog, Format, LogOptions, Sink};
 pub use observer::Observer;
-pub use readings::{BreakerReading, CertificateReading, DiskReading, OriginReading, Readings, TierReading};
+pub use readings::{
+    BreakerReading, CertificateReading, CopiesReading, DiskReading, OriginReading, Readings, TierReading,
+};
 pub use registry::{BuildInfo, CERTIFICATES_MAX, ORIGINS_MAX, Registry, SITES_MAX, Totals};

@@ -78,14 +78,20 @@ impl Certificates {
     /// Says which edge it is that runs, and begins to order for it.
     pub(crate) fn attach(self: &Arc<Self>, handle: Arc<Handle>) {
         // It is attached once, when it has started.
-        let _ = self.handle.set(handle.clone());
+        let _ = self.handle.set(handle);
         let own = self.parts.lock().own.clone();
-        let troubles = handle.with_snapshot(|snapshot| self.configure(snapshot, own));
+        let troubles = self.configure(own);
         troubles.iter().for_each(|trouble| eprintln!("perigee: {trouble}"));
     }
 
-    /// Serves and orders as another configuration says. Returns what is doubtful, for the operator.
-    pub(crate) fn configure(self: &Arc<Self>, snapshot: &Snapshot, own: Vec<Certificate>) -> Vec<String> {
+    /// Serves and orders as the configuration in force says; `own` are the certificates of its files. Returns what is
+    /// doubtful, for the operator.
+    pub(crate) fn configure(self: &Arc<Self>, own: Vec<Certificate>) -> Vec<String> {
+        let Some(handle) = self.handle.get() else { return Vec::new() };
+        handle.with_snapshot(|snapshot| self.follow(snapshot, own))
+    }
+
+    fn follow(self: &Arc<Self>, snapshot: &Snapshot, own: Vec<Certificate>) -> Vec<String> {
         let mut troubles = Vec::new();
         let mut running = self.running.lock();
         let settings = snapshot.edge.acme.as_ref();

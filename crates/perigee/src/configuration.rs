@@ -247,8 +247,8 @@ impl Configuration for Live {
                 let limits = &mut read.snapshot.edge.limits;
                 let lowered = fit_connections(limits, self.connections_fit);
                 let late = needs_new_start(&state.started_with, &read.snapshot.edge);
-                let mut troubles = self.certificates.configure(&read.snapshot, read.certificates);
-                troubles.extend(handle.replace(read.snapshot));
+                let mut troubles = handle.replace(read.snapshot);
+                troubles.extend(self.certificates.configure(read.certificates));
                 state.status.hash = read.hash;
                 state.status.loaded_ms = now_ms();
                 state.status.last_error = None;
@@ -301,6 +301,7 @@ fn needs_new_start(running: &EdgeSettings, wanted: &EdgeSettings) -> Vec<&'stati
     [
         ("listen", running.listen != wanted.listen),
         ("listen_tls", running.listen_tls != wanted.listen_tls),
+        ("ticket_secret_file", running.tls.ticket_secret_file != wanted.tls.ticket_secret_file),
         ("admin", running.admin != wanted.admin),
         ("workers", running.workers != wanted.workers),
         ("eviction", running.store.eviction != wanted.store.eviction),

@@ -17,10 +17,14 @@ mod client;
 mod configuration;
 mod explain;
 mod failure;
+mod manager;
 mod purge;
 mod serve;
 mod state;
 mod store;
+mod takeover;
+mod upgrade;
+mod upgrader;
 
 /// Small allocations of many threads are what an edge does all day; the system's allocator is not made for that.
 #[global_allocator]
@@ -40,6 +44,7 @@ Examples:
   perigee check perigee.toml                        find every mistake in a configuration
   perigee explain http://127.0.0.1:8080/            say how a request would be answered, and why
   perigee purge --url http://127.0.0.1:8080/        drop what is stored for a URL
+  perigee upgrade                                   replace the running edge by a new binary, without a pause
   perigee store stat                                say what the cache holds on disk";
 
 #[derive(Debug, Subcommand)]
@@ -54,6 +59,8 @@ enum Command {
     Explain(explain::Explain),
     /// List the certificates of a running edge: when they end, and what is in the way of new ones
     Certificates(certificate_list::Certificates),
+    /// Start a new binary in the place of a running edge, without refusing a connection
+    Upgrade(upgrade::UpgradeArgs),
     /// Look at the cache on a disk: what it holds, and whether it is sound
     Store(store::Store),
 }
@@ -65,6 +72,7 @@ fn main() -> ExitCode {
         Command::Purge(purge) => purge.run(),
         Command::Explain(explain) => explain.run(),
         Command::Certificates(list) => list.run(),
+        Command::Upgrade(upgrade) => upgrade.run(),
         Command::Store(store) => return store.run(),
     };
     match done {

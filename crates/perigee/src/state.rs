@@ -5,6 +5,8 @@
 //! DIR/               0700
 //!   admin-token      0600   64 hex digits; whoever can read it may purge and reload
 //!   key-seed         0600   32 hex digits; seeds the hash of cache keys, so that nobody can aim at collisions
+//!   ticket-secret    0600   64 hex digits; what session tickets are made from, unless a file is named
+//!   acme/            0700   certificates that were ordered, with their keys
 //!   admin-address    0600   host:port of the admin API of the edge that started last
 //!   purges           0600   purges that what is on disk must not outlive; only with disks
 //!   store/           0700   the disk that names no directory of its own
@@ -16,6 +18,7 @@
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -26,8 +29,12 @@ use crate::failure::Failure;
 
 const TOKEN_BYTES: usize = 32;
 const SEED_BYTES: usize = 16;
+const TICKET_BYTES: usize = 32;
+/// Bytes of a secret that are read.
+const SECRET_BYTES_MAX: u64 = 4096;
 const TOKEN_FILE: &str = "admin-token";
 const SEED_FILE: &str = "key-seed";
+const TICKET_FILE: &str = "ticket-secret";
 const ADDRESS_FILE: &str = "admin-address";
 const LOCK_FILE: &str = "lock";
 
@@ -38,8 +45,21 @@ pub(crate) struct StateDir(PathBuf);
 /// A state directory that no other edge may use meanwhile.
 #[derive(Debug)]
 pub(crate) struct Lock {
-    /// The lock is the open file's.
-    _file: File,
+    /// The lock is the open file's, whichever processes have it open.
+    file: File,
+}
+
+impl Lock {
+    /// The lock that another process has taken, and shares.
+    pub(crate) fn passed_on(file: OwnedFd) -> Self {
+        Lock { file: file.into() }
+    }
+}
+
+impl AsFd for Lock {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
 }
 
 impl StateDir {
@@ -92,7 +112,7 @@ impl StateDir {
         let opened = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
         let file = opened.map_err(|error| cannot_write(&path, &error))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Lock { _file: file }),
+            Ok(()) => Ok(Lock { file }),
             Err(Errno::WOULDBLOCK) => Err(Failure::new(
                 format!("{}: another `perigee serve` runs with this state directory", self.0.display()),
                 "stop that one, or give this one a directory of its own with --state DIR",
@@ -112,6 +132,22 @@ impl StateDir {
     /// The admin token, made on first use.
     pub(crate) fn token(&self) -> Result<String, Failure> {
         self.secret(TOKEN_FILE, TOKEN_BYTES)
+    }
+
+    /// What session tickets are made from: the bytes of `file`, or a secret of the directory's own, made on first use.
+    pub(crate) fn ticket_secret(&self, file: Option<&Path>) -> Result<Vec<u8>, Failure> {
+        let Some(path) = file else { return Ok(self.secret(TICKET_FILE, TICKET_BYTES)?.into_bytes()) };
+        let secret = read_private(path)?;
+        match secret.len() {
+            TICKET_BYTES.. => Ok(secret),
+            length => Err(Failure::new(
+                format!(
+                    "ticket_secret_file {}: has {length} bytes; wanted {TICKET_BYTES} or more",
+                    path.display()
+                ),
+                "make one with: head -c 32 /dev/urandom, and give the same to all edges of a place",
+            )),
+        }
     }
 
     /// The seed of the cache keys, made on first use.
@@ -138,6 +174,9 @@ impl StateDir {
 
     /// Notes where the admin API listens, for the other commands.
     pub(crate) fn note_admin_address(&self, address: SocketAddr) -> Result<(), Failure> {
+        if self.admin_address() == Some(address) {
+            return Ok(());
+        }
         let path = self.0.join(ADDRESS_FILE);
         let temporary = self.temporary(ADDRESS_FILE)?;
         let written =
@@ -177,25 +216,8 @@ impl StateDir {
     }
 
     fn read_secret(&self, path: &Path, bytes: usize) -> Result<String, Failure> {
-        let unreadable = |error: io::Error| {
-            Failure::new(
-                format!("{}: cannot be read: {error}", path.display()),
-                "run as the user that runs `perigee serve`",
-            )
-        };
-        let mut file = File::open(path).map_err(unreadable)?;
-        let mode = file.metadata().map_err(unreadable)?.permissions().mode() & 0o777;
-        if mode & 0o077 != 0 {
-            return Err(Failure::new(
-                format!("{}: has mode {mode:04o}, so others may read it; wanted 0600", path.display()),
-                format!(
-                    "if nobody else has read it: chmod 600 {path}; else delete it, and the next start makes a new one",
-                    path = path.display()
-                ),
-            ));
-        }
-        let mut text = String::new();
-        file.read_to_string(&mut text).map_err(unreadable)?;
+        let read = read_private(path)?;
+        let text = String::from_utf8_lossy(&read);
         let text = text.trim_end();
         if text.len() != 2 * bytes || !text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
             return Err(Failure::new(
@@ -210,6 +232,31 @@ impl StateDir {
         }
         Ok(text.to_owned())
     }
+}
+
+/// The bytes of a file that nobody else may read.
+fn read_private(path: &Path) -> Result<Vec<u8>, Failure> {
+    let unreadable = |error: io::Error| {
+        Failure::new(
+            format!("{}: cannot be read: {error}", path.display()),
+            "run as the user that runs `perigee serve`",
+        )
+    };
+    let file = File::open(path).map_err(unreadable)?;
+    let mode = file.metadata().map_err(unreadable)?.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(Failure::new(
+            format!("{}: has mode {mode:04o}, so others may read it; wanted 0600", path.display()),
+            format!(
+                "if nobody else has read it: chmod 600 {path}; else replace it, or delete it if it is the state \
+                 directory's own, and the next start makes a new one",
+                path = path.display()
+            ),
+        ));
+    }
+    let mut bytes = Vec::new();
+    file.take(SECRET_BYTES_MAX).read_to_end(&mut bytes).map_err(unreadable)?;
+    Ok(bytes)
 }
 
 fn write_new(path: &Path, text: &str) -> io::Result<()> {

@@ -68,9 +68,12 @@ impl Stage {
         let options = Options {
             listen: Some(vec![([127, 0, 0, 1], 0).into()]),
             listen_tls: Some(vec![([127, 0, 0, 1], 0).into()]),
+            sockets: None,
+            predecessor: None,
             certificates: Vec::new(),
             clock: Clock::manual(Wall(since.as_millis() as i64)),
             key_seed: *b"a play's own key",
+            ticket_secret: vec![9; 32],
             state: None,
             disk_engine: None,
             registry: Registry::new(BuildInfo { version: "play", commit: "" }),

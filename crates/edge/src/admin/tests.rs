@@ -56,17 +56,26 @@ fn world_before(origin: &str) -> World {
     snapshot.edge.workers = Some(1);
     let options = Options {
         listen: Some(vec![any_port()]),
+        sockets: None,
+        predecessor: None,
         listen_tls: None,
         certificates: Vec::new(),
         clock: Clock::system(),
         key_seed: [7; 16],
+        ticket_secret: vec![9; 32],
         state: None,
         disk_engine: None,
         registry: Registry::new(BuildInfo { version: "0.0.0", commit: "" }),
         access_log: None,
     };
     let handle = Arc::new(Edge::start(snapshot, options).unwrap());
-    let options = AdminOptions { address: any_port(), allow_remote: false, token: TOKEN.into() };
+    let options = AdminOptions {
+        address: any_port(),
+        allow_remote: false,
+        token: TOKEN.into(),
+        socket: None,
+        upgrades: None,
+    };
     let admin = Admin::start(Arc::clone(&handle), Arc::new(Paper::default()), options).unwrap();
     World { handle, admin }
 }
@@ -326,7 +335,13 @@ fn status_check_schema_and_reload_answer() {
 fn an_address_beyond_loopback_must_be_allowed_by_name() {
     let world = world();
     let start = |address: &str, allow_remote, token: &str| {
-        let options = AdminOptions { address: address.parse().unwrap(), allow_remote, token: token.into() };
+        let options = AdminOptions {
+            address: address.parse().unwrap(),
+            allow_remote,
+            token: token.into(),
+            socket: None,
+            upgrades: None,
+        };
         Admin::start(Arc::clone(&world.handle), Arc::new(Paper::default()), options).map(drop)
     };
     let refused = start("0.0.0.0:0", false, TOKEN).unwrap_err();

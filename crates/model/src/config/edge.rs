@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 
 use super::check::{Findings, Section, Span};
 use super::check_name;
-use crate::settings::{AccessLog, AccessLogFormat, CertificateFiles, EdgeSettings, Limits, Network};
+use crate::settings::{
+    AccessLog, AccessLogFormat, CertificateFiles, EdgeSettings, Limits, Network, TlsSettings, TlsVersion,
+};
 
 /// Settings from the section; defaults where it says nothing.
 pub(super) fn build(findings: &mut Findings<'_>, section: Option<&Section>) -> EdgeSettings {
@@ -91,6 +93,8 @@ fn build_limits(section: &Section) -> Limits {
             .number("requests_per_connection_max")
             .unwrap_or(default.requests_per_connection_max),
         drain_timeout: section.time("drain_timeout").unwrap_or(default.drain_timeout),
+        upgrade_timeout: section.time("upgrade_timeout").unwrap_or(default.upgrade_timeout),
+        upgrade_drain_timeout: section.time("upgrade_drain_timeout").unwrap_or(default.upgrade_drain_timeout),
     };
     section.finish();
     limits
@@ -99,6 +103,18 @@ fn build_limits(section: &Section) -> Limits {
 fn addresses(findings: &mut Findings<'_>, section: &Section, key: &'static str) -> Vec<SocketAddr> {
     let texts = section.list(key).iter().filter_map(|item| item.text());
     texts.filter_map(|(text, span)| address(findings, key, text, span)).collect()
+}
+
+/// TLS with visitors; defaults where the section says nothing.
+pub(super) fn build_tls(section: Option<&Section>) -> TlsSettings {
+    let mut settings = TlsSettings::default();
+    let Some(section) = section else { return settings };
+    if section.text("min_version").map(|(version, _)| version) == Some("1.3") {
+        settings.min_version = TlsVersion::Tls13;
+    }
+    settings.ticket_secret_file = section.text("ticket_secret_file").map(|(path, _)| path.into());
+    section.finish();
+    settings
 }
 
 /// The certificates of the file.

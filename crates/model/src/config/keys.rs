@@ -148,6 +148,7 @@ pub(crate) static ROOT: Table = Table {
             tables(&CERTIFICATE),
             "One certificate for visitors who speak TLS. The names in it say which sites it is for; of several for a name, the first that the visitor can use.",
         ),
+        key("tls", Kind::Table(&VISITORS_TLS), "TLS with visitors."),
         key("acme", Kind::Table(&ACME), "Certificates that the edge orders and renews by itself (RFC 8555)."),
         key("site", tables(&SITE), "One site: domains, origins and rules.").required(),
     ]],
@@ -229,6 +230,16 @@ static LIMITS: Table = Table {
             "Requests on one connection before it is closed.",
         ),
         time("drain_timeout", settings::DRAIN, "Time that running requests get to end when the node stops."),
+        time(
+            "upgrade_timeout",
+            settings::UPGRADE,
+            "Time that a new process has to get ready to take over; then the old one serves on.",
+        ),
+        time(
+            "upgrade_drain_timeout",
+            settings::UPGRADE_DRAIN,
+            "Time that running requests get to end when a new process has taken over.",
+        ),
     ]],
 };
 
@@ -242,6 +253,24 @@ static CERTIFICATE: Table = Table {
         )
         .required(),
         key("key", text("a PEM file", "/etc/ssl/shop/privkey.pem"), "Its private key.").required(),
+    ]],
+};
+
+static VISITORS_TLS: Table = Table {
+    title: "[tls]",
+    groups: &[&[
+        key(
+            "min_version",
+            Kind::OneOf(&["1.2", "1.3"]),
+            "The oldest version that is spoken. Browsers since 2018 speak 1.3.",
+        )
+        .or("\"1.2\""),
+        key(
+            "ticket_secret_file",
+            text("a file", "/etc/perigee/ticket-secret"),
+            "32 bytes of chance or more, readable by this user alone. Edges with the same ones resume each other's sessions.",
+        )
+        .or("one of its own, in the state directory"),
     ]],
 };
 

@@ -25,10 +25,13 @@ impl Stage {
     pub(super) fn try_start(config: &str, now_ms: i64, state: Option<&Path>) -> Result<Stage, String> {
         let options = Options {
             listen: Some(vec![([127, 0, 0, 1], 0).into()]),
+            sockets: None,
+            predecessor: None,
             listen_tls: None,
             certificates: Vec::new(),
             clock: Clock::manual(Wall(now_ms)),
             key_seed: KEY_SEED,
+            ticket_secret: vec![9; 32],
             state: state.map(Path::to_owned),
             disk_engine: None,
             registry: Registry::new(BuildInfo { version: "play", commit: "" }),
