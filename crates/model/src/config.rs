@@ -115,6 +115,16 @@ fn build(findings: &mut Findings<'_>, root: &Section) -> Option<Snapshot> {
             sites.push(site);
         }
     }
+    if edge.listen_tls.is_empty() && edge.trusted_proxies.is_empty() {
+        let forced = sections.iter().filter_map(|section| section.item("https"));
+        for item in forced.filter(|item| item.text().is_some_and(|(word, _)| word != "optional")) {
+            findings.warn(
+                &item.span,
+                "visitors are sent to https, but this node does not listen with TLS and trusts no proxy that would say so",
+                "add listen_tls to [edge]; behind something that speaks TLS, add its address to trusted_proxies",
+            );
+        }
+    }
     root.finish();
     (sites.len() == sections.len()).then(|| Snapshot::of(edge, sites))
 }

@@ -130,3 +130,32 @@ fn an_old_version_is_refused_and_counted_by_kind() {
     }
     edge.stop(Duration::ZERO);
 }
+
+/// Asks without TLS.
+fn ask_plain(edge: &Handle, method: &str, path: &str) -> String {
+    let mut stream = std::net::TcpStream::connect(edge.addresses()[0]).unwrap();
+    write!(stream, "{method} {path} HTTP/1.1\r\nHost: {DOMAIN}:8080\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn visitors_without_tls_are_redirected_and_those_with_it_are_told_to_stay() {
+    let rules = "[[site.rule]]\npath = \"/open/*\"\nhttps = \"optional\"\nredirect = { to = \"/elsewhere\" }\n\
+                [[site.rule]]\npath = \"/moved/*\"\nredirect = { to = \"/there\" }\n";
+    for (https, is_strict) in [("redirect", false), ("strict", true)] {
+        let edge = edge(&format!("{SITE}https = \"{https}\"\n{rules}"), &[DOMAIN], 1, &clock());
+        let answer = ask_plain(&edge, "GET", "/a%2Fb?c=d");
+        assert!(answer.starts_with("HTTP/1.1 301 "), "{answer}");
+        assert!(answer.contains(&format!("Location: https://{DOMAIN}/a%2Fb?c=d\r\n")), "{answer}");
+        assert!(!answer.contains("Strict-Transport-Security"), "never without TLS: {answer}");
+        assert!(ask_plain(&edge, "DELETE", "/a").starts_with("HTTP/1.1 308 "), "the method stays");
+        let open = ask_plain(&edge, "GET", "/open/a");
+        assert!(open.contains("Location: /elsewhere\r\n"), "a rule may say otherwise: {open}");
+        let secure = world::authority::get(tls(&edge), DOMAIN, "/moved/a").unwrap();
+        assert!(secure.contains("ocation: /there\r\n"), "{secure}");
+        edge.stop(Duration::ZERO);
+        assert_eq!(secure.contains("Strict-Transport-Security: max-age=31536000\r\n"), is_strict, "{secure}");
+    }
+}

@@ -524,6 +524,12 @@ const CHOICES: &[Key] = &[
     .or("none"),
     key("redirect", Kind::Table(&REDIRECT), "Answer at once with a redirect."),
     key(
+        "https",
+        Kind::OneOf(&["optional", "redirect", "strict"]),
+        "Whether visitors have to use TLS. redirect: who does not is sent there (301 for GET and HEAD, else 308). strict: and is told to stay there for a year (Strict-Transport-Security), so that there is no way back.",
+    )
+    .or("\"optional\""),
+    key(
         "cors",
         Kind::Either(&CORS_VALUES),
         "Cross-origin reading: opened to all for static types (CSS, JavaScript, fonts, images, media, WebAssembly) and else the origin's affair; the origin's affair; opened to all; or a table.",
