@@ -50,6 +50,8 @@ pub struct Certificate {
     pub not_before: Wall,
     /// When it ends to hold.
     pub not_after: Wall,
+    /// Whether it demands an OCSP response beside it.
+    must_staple: bool,
     key: Arc<CertifiedKey>,
 }
 
@@ -63,7 +65,21 @@ impl Certificate {
             BadCertificate::Chain(what) => wrong(&files.chain, &what),
             BadCertificate::Key(what) => wrong(&files.key, &what),
         })?;
-        Ok(Certificate { source: files.chain.display().to_string().into(), ..certificate })
+        let mut key = CertifiedKey::clone(&certificate.key);
+        if let Some(path) = &files.ocsp {
+            let staple = std::fs::read(path).map_err(|error| wrong(path, &error))?;
+            if !is_staple(&staple) {
+                return Err(wrong(path, &"is no good answer of an OCSP responder, as DER (RFC 6960 §4.2.1)"));
+            }
+            key.ocsp = Some(staple);
+        }
+        let key = Arc::new(key);
+        Ok(Certificate { key, source: files.chain.display().to_string().into(), ..certificate })
+    }
+
+    /// Whether it demands an OCSP response to be shown with it, and there is none: browsers that look refuse it (RFC 7633).
+    pub fn lacks_staple(&self) -> bool {
+        self.must_staple && self.key.ocsp.is_none()
     }
 
     /// Whether it is for `domain`, which may be a wildcard itself (RFC 9525 §6.3).
@@ -88,9 +104,20 @@ impl Certificate {
         let wall = |time: x509_parser::time::ASN1Time| Wall(time.timestamp().saturating_mul(1000));
         let (not_before, not_after) = (wall(parsed.validity().not_before), wall(parsed.validity().not_after));
         let issuer = parsed.issuer().to_string().into();
+        let must_staple = parsed.extensions().iter().any(|extension| {
+            extension.oid.to_id_string() == TLS_FEATURE && demands_status_request(extension.value)
+        });
         let key = CertifiedKey::new(chain, private_key(key)?);
         key.keys_match().map_err(|_| BadCertificate::Key("it is not the key of the certificate".into()))?;
-        Ok(Certificate { names, issuer, source: "".into(), not_before, not_after, key: Arc::new(key) })
+        Ok(Certificate {
+            names,
+            issuer,
+            source: "".into(),
+            must_staple,
+            not_before,
+            not_after,
+            key: Arc::new(key),
+        })
     }
 }
 
@@ -135,6 +162,32 @@ fn private_key(pem: &[u8]) -> Result<Arc<dyn SigningKey>, BadCertificate> {
         .map_err(|error| BadCertificate::Key(format!("there is no private key in it ({error})")))?;
     aws_lc_rs::sign::any_supported_type(&key)
         .map_err(|error| BadCertificate::Key(format!("a key of a kind that cannot be used: {error}")))
+}
+
+/// The extension that names what a server must offer (RFC 7633 §4).
+const TLS_FEATURE: &str = "1.3.6.1.5.5.7.1.24";
+
+/// Whether its value, a SEQUENCE OF INTEGER, has 5: status_request.
+fn demands_status_request(value: &[u8]) -> bool {
+    value.windows(3).any(|integer| integer == [0x02, 0x01, 0x05])
+}
+
+/// Whether `der` begins as a successful OCSPResponse does: SEQUENCE, ENUMERATED 0. What it says of which certificate is
+/// between the authority and the visitor.
+fn is_staple(der: &[u8]) -> bool {
+    let Some((0x30, rest)) = der.split_first().map(|(first, rest)| (*first, rest)) else { return false };
+    let length_bytes = match rest.first() {
+        Some(short @ 0..0x80) => {
+            return usize::from(*short) + 2 == der.len() && rest[1..].starts_with(&[0x0a, 1, 0]);
+        }
+        Some(long) => usize::from(long & 0x7f),
+        None => return false,
+    };
+    let Some(length) = rest.get(1..=length_bytes).filter(|_| (1..=3).contains(&length_bytes)) else {
+        return false;
+    };
+    let length = length.iter().fold(0_usize, |sum, byte| sum << 8 | usize::from(*byte));
+    der.len() == length + length_bytes + 2 && rest[1 + length_bytes..].starts_with(&[0x0a, 1, 0])
 }
 
 /// The names that browsers compare with (RFC 9525 §2: subjectAltName alone).
@@ -304,5 +357,80 @@ pub fn read_certificates(files: &[CertificateFiles]) -> Result<Vec<Certificate>,
     match wrong.is_empty() {
         true => Ok(read.into_iter().flatten().collect()),
         false => Err(wrong),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, CustomExtension, KeyPair};
+
+    use super::*;
+
+    fn certificate(names: &[&str], extensions: Vec<CustomExtension>) -> Certificate {
+        let key = KeyPair::generate().unwrap();
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut wanted = CertificateParams::new(names).unwrap();
+        wanted.custom_extensions = extensions;
+        let chain = wanted.self_signed(&key).unwrap().pem();
+        Certificate::from_pem(chain.as_bytes(), key.serialize_pem().as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_name_of_ten_thousand_is_found_and_costs_little() {
+        let one = certificate(&["shared.example", "*.shared.example"], Vec::new());
+        let many: Vec<Certificate> = (0..10_000)
+            .map(|number| Certificate { names: vec![format!("{number}.example").into()], ..one.clone() })
+            .chain([one.clone()])
+            .collect();
+        let by_name = ByName::of(&many, &[]);
+        assert_eq!(by_name.names.len(), 10_002);
+        let found = |name| by_name.find(name).len();
+        assert_eq!([found("7.example"), found("9999.example"), found("10000.example")], [1, 1, 0]);
+        assert_eq!(
+            [found("a.shared.example"), found("a.b.shared.example"), found("shared.example")],
+            [1, 0, 1]
+        );
+    }
+
+    #[test]
+    fn a_certificate_is_for_its_names_and_one_level_below_a_wildcard() {
+        let certificate = certificate(&["shop.example", "*.shop.example"], Vec::new());
+        let check = |domain, is_for| assert_eq!(certificate.is_for(domain), is_for, "{domain}");
+        check("shop.example", true);
+        check("www.shop.example", true);
+        check("*.shop.example", true);
+        check("a.www.shop.example", false);
+        check("other.example", false);
+    }
+
+    #[test]
+    fn a_demand_for_a_staple_is_seen() {
+        let features = |features: &[u8]| {
+            let list: Vec<u8> = features.iter().flat_map(|feature| [0x02, 0x01, *feature]).collect();
+            let value = [&[0x30, list.len() as u8][..], &list].concat();
+            CustomExtension::from_oid_content(&[1, 3, 6, 1, 5, 5, 7, 1, 24], value)
+        };
+        assert!(!certificate(&["a.example"], Vec::new()).lacks_staple());
+        assert!(!certificate(&["a.example"], vec![features(&[17])]).lacks_staple());
+        assert!(certificate(&["a.example"], vec![features(&[17, 5])]).lacks_staple());
+    }
+
+    #[test]
+    fn a_staple_is_a_whole_and_successful_answer() {
+        let answer = |status: u8, content: usize| {
+            let length = content + 3;
+            let mut der = vec![0x30, 0x82, (length >> 8) as u8, length as u8, 0x0a, 1, status];
+            der.resize(der.len() + content, 0);
+            der
+        };
+        assert!(is_staple(&answer(0, 300)));
+        assert!(is_staple(&[0x30, 3, 0x0a, 1, 0]));
+        assert!(!is_staple(&answer(6, 300)), "unauthorized");
+        assert!(!is_staple(&answer(0, 300)[..200]), "cut");
+        for short in
+            [&[][..], &[0x30], &[0x30, 0x82], &[0x30, 0x84, 1, 1, 1, 1], &[0x30, 0x80], b"-----BEGIN"]
+        {
+            assert!(!is_staple(short), "{short:?}");
+        }
     }
 }

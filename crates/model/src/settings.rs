@@ -116,13 +116,15 @@ pub struct EdgeSettings {
     pub limits: Limits,
 }
 
-/// A certificate and its key, in two PEM files.
+/// A certificate and its key, in files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateFiles {
     /// The certificate, and those that lead from it to a root.
     pub chain: PathBuf,
     /// Its private key.
     pub key: PathBuf,
+    /// An answer of its authority's OCSP responder, as DER, that is shown with it.
+    pub ocsp: Option<PathBuf>,
 }
 
 /// TLS with visitors.

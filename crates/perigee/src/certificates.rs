@@ -201,6 +201,13 @@ impl Parts {
 
 /// What is said of a certificate that ends soon, or has ended.
 fn warning(certificate: &Certificate, now: Wall) -> Option<String> {
+    if certificate.lacks_staple() {
+        return Some(format!(
+            "the certificate for {} demands an OCSP response beside it (must-staple), and there is none: some browsers \
+             refuse it; name one with ocsp = \"….der\" in its [[certificate]], or get a certificate without that",
+            certificate.names.join(", ")
+        ));
+    }
     let left = certificate.not_after.0.saturating_sub(now.0);
     if left > WARN_BEFORE.as_millis() as i64 {
         return None;

@@ -289,7 +289,11 @@ fn signatures(source: &Source, others: &[PathBuf]) -> Option<Vec<Signature>> {
 }
 
 fn certificate_files(edge: &EdgeSettings) -> Vec<PathBuf> {
-    edge.certificates.iter().flat_map(|files| [files.chain.clone(), files.key.clone()]).collect()
+    edge.certificates
+        .iter()
+        .flat_map(|files| [Some(files.chain.clone()), Some(files.key.clone()), files.ocsp.clone()])
+        .flatten()
+        .collect()
 }
 
 fn now_ms() -> i64 {

@@ -122,7 +122,8 @@ pub(super) fn build_certificates(root: &Section) -> Vec<CertificateFiles> {
     let sections = root.list("certificate").iter().filter_map(|item| item.table());
     let built = sections.filter_map(|section| {
         let file = |key| section.text(key).map(|(path, _)| path.into());
-        let files = Some(CertificateFiles { chain: file("chain")?, key: file("key")? });
+        let ocsp = file("ocsp");
+        let files = Some(CertificateFiles { chain: file("chain")?, key: file("key")?, ocsp });
         section.finish();
         files
     });

@@ -253,6 +253,12 @@ static CERTIFICATE: Table = Table {
         )
         .required(),
         key("key", text("a PEM file", "/etc/ssl/shop/privkey.pem"), "Its private key.").required(),
+        key(
+            "ocsp",
+            text("a DER file", "/etc/ssl/shop/ocsp.der"),
+            "An OCSP response that is shown with it (stapling), for a certificate that demands one (RFC 7633). Keep it fresh: a changed file comes into force by itself.",
+        )
+        .or("none"),
     ]],
 };
 
