@@ -6,6 +6,7 @@
 //!                                  └─► HTTP/2 (ALPN)
 //! ```
 
+pub(crate) mod frames;
 mod halves;
 mod http1;
 mod http2;

@@ -2,6 +2,10 @@
 //! not. Compiled for fuzzing only (`--cfg fuzzing`); the targets in `fuzz/` call it. What heads and bodies mean is not
 //! judged here: `semantics` has targets of its own.
 
+use semantics::Wall;
+
+use crate::Clock;
+use crate::connection::frames::{Conduct, FrameScan};
 use crate::h1::body::{BadBody, BodyDecoder, Decoded, Framing};
 use crate::h1::{HeadScan, Scanned, parse_head};
 use crate::proxy_protocol::{self, Parsed};
@@ -76,6 +80,23 @@ pub fn h1_body(counted: Option<u16>, bytes: &[u8], cuts: &[u8], data_max: u8) {
     coded.extend_from_slice(b"0\r\n\r\nnext");
     let read = decode(Framing::Chunked, &coded, cuts, usize::from(data_max).max(1));
     assert_eq!(read, Read { content: bytes.to_vec(), rest: b"next".to_vec(), end: Ok(true) });
+}
+
+/// What an HTTP/2 visitor sends: the same frames, in the same state, and within the same limits however it is cut.
+pub fn h2_frames(bytes: &[u8], cuts: &[u8]) {
+    let find = |cuts: &[u8]| {
+        let conduct = Conduct::new(Clock::manual(Wall(0)));
+        let (mut scan, mut begin, mut seen) = (FrameScan::of_server(), 0, Vec::new());
+        for end in ends(bytes.len(), cuts) {
+            scan.scan(&bytes[begin..end], |kind, flags| seen.push((kind, flags)));
+            conduct.receive(&bytes[begin..end]);
+            begin = end;
+        }
+        (seen, scan, conduct.is_heading(), conduct.exceeded())
+    };
+    let at_once = find(&[]);
+    assert!(at_once.0.len() <= bytes.len() / 9);
+    assert_eq!(find(cuts), at_once);
 }
 
 /// A PROXY header: decided as soon as it is complete, and not otherwise by what follows it.

@@ -166,6 +166,20 @@ labels! {
         IdleTime = "idle-time",
         /// Requests on one connection.
         RequestsPerConnection = "requests-per-connection",
+        /// RST_STREAM frames of a visitor on an HTTP/2 connection.
+        Http2Resets = "h2-resets",
+        /// PING frames on an HTTP/2 connection.
+        Http2Pings = "h2-pings",
+        /// SETTINGS frames on an HTTP/2 connection.
+        Http2Settings = "h2-settings",
+        /// PRIORITY and PRIORITY_UPDATE frames on an HTTP/2 connection.
+        Http2Priorities = "h2-priorities",
+        /// WINDOW_UPDATE frames on an HTTP/2 connection.
+        Http2WindowUpdates = "h2-window-updates",
+        /// Frames of unknown kinds, and GOAWAY, on an HTTP/2 connection.
+        Http2OtherFrames = "h2-other-frames",
+        /// What else is too much on an HTTP/2 connection: CONTINUATION, tiny or empty DATA, huge headers, stream errors.
+        Http2Excess = "h2-excess",
         /// Bytes of a response that the edge will buffer.
         BufferBytes = "buffer-bytes",
         /// Bytes of a stored object.
