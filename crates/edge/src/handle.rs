@@ -30,6 +30,7 @@ use crate::origin::{Origins, OriginsShared, probe_origins};
 use crate::published::Published;
 use crate::purge_log::PurgeLog;
 use crate::purging::{self, PurgeError, PurgeRequest, Receipt};
+use crate::rates::Rates;
 use crate::slices::Stretches;
 use crate::storage::{self, Storage};
 use crate::tiering::Reads;
@@ -211,6 +212,8 @@ impl Edge {
             purge_position: AtomicU64::new(newest),
             registry: registry.clone(),
             connections: AtomicUsize::new(0),
+            clients: Arc::default(),
+            rates: Rates::default(),
             draining: AtomicBool::new(false),
             cut: AtomicBool::new(false),
             next_generation: AtomicU64::new(storage::chance() as u64),

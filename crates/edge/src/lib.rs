@@ -36,6 +36,7 @@ mod proxy_protocol;
 mod published;
 mod purge_log;
 mod purging;
+mod rates;
 mod refusal;
 mod request;
 mod serve;

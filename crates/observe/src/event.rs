@@ -146,6 +146,16 @@ labels! {
     Limit {
         /// Open connections of the whole edge.
         Connections = "connections",
+        /// Open connections of one client.
+        ConnectionsPerClient = "connections-per-client",
+        /// TLS handshakes under way in one worker.
+        Handshakes = "handshakes",
+        /// TLS handshakes of one client, under way or per second.
+        HandshakesPerClient = "handshakes-per-client",
+        /// How often one client may ask for anything.
+        RequestsPerClient = "requests-per-client",
+        /// How often may be asked by a site's or a rule's word.
+        RateLimit = "rate-limit",
         /// Time for a TLS handshake.
         HandshakeTime = "handshake-time",
         /// Time for a complete request head.
