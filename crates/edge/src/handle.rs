@@ -37,6 +37,7 @@ use crate::published::Published;
 use crate::purge_log::PurgeLog;
 use crate::purging::{self, PurgeError, PurgeRequest, Receipt};
 use crate::quic::{self, Listening, Quic, Steering, strays};
+use crate::rates::Rates;
 use crate::slices::Stretches;
 use crate::sockets::{Bound, Kind, Sockets};
 use crate::storage::{self, Place, Storage};
@@ -268,6 +269,8 @@ impl Edge {
             registry: registry.clone(),
             connections: AtomicUsize::new(0),
             accepting: AtomicUsize::new(workers),
+            clients: Arc::default(),
+            rates: Rates::default(),
             draining: AtomicBool::new(false),
             is_gentle: AtomicBool::new(false),
             succession: Succession::new(),

@@ -40,6 +40,7 @@ mod published;
 mod purge_log;
 mod purging;
 mod quic;
+mod rates;
 mod refusal;
 mod request;
 mod serve;

@@ -13,6 +13,7 @@ pub mod glob;
 pub mod health;
 pub mod origin;
 pub mod purge;
+pub mod rate;
 pub mod redirect;
 pub mod retry;
 pub mod rule;

@@ -17,6 +17,7 @@ use crate::compress::Compress;
 use crate::cors::Cors;
 use crate::glob::{Captures, Glob};
 use crate::origin::{OriginGroup, Scheme, StatusRange};
+use crate::rate::Rate;
 use crate::redirect::Redirect;
 use crate::units::Ttl;
 
@@ -93,12 +94,34 @@ pub struct Rule {
     pub cors: Cors,
     /// Where the content comes from.
     pub origin: Arc<OriginGroup>,
+    /// How often may be asked; `None` is as often as one likes.
+    pub rate_limit: Option<RateLimit>,
     /// Whether a request to switch to WebSocket is passed on.
     pub websocket: bool,
     /// Whether visitors are told early what a page has had loaded before (RFC 8297).
     pub early_hints: bool,
     /// What is compressed of what is stored; `None` is nothing.
     pub compress: Option<Compress>,
+}
+
+/// How often may be asked, and who is counted together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateLimit {
+    /// How often.
+    pub rate: Rate,
+    /// By whom.
+    pub by: CountedBy,
+    /// [`Rule::number`] of the rule that says so: those that have it from their site are counted as one.
+    pub of_rule: u32,
+}
+
+/// Who is counted together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CountedBy {
+    /// Each client for itself ([`crate::settings::client_network`]).
+    Client,
+    /// All.
+    All,
 }
 
 /// Whether the cache is used.
@@ -193,6 +216,7 @@ impl Rule {
             https: Https::default(),
             cors: Cors::default(),
             origin,
+            rate_limit: None,
             websocket: true,
             early_hints: true,
             compress: Some(Compress::default()),

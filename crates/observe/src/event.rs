@@ -177,6 +177,16 @@ labels! {
     Limit {
         /// Open connections of the whole edge.
         Connections = "connections",
+        /// Open connections of one client.
+        ConnectionsPerClient = "connections-per-client",
+        /// TLS handshakes under way in one worker.
+        Handshakes = "handshakes",
+        /// TLS handshakes of one client, under way or per second.
+        HandshakesPerClient = "handshakes-per-client",
+        /// How often one client may ask for anything.
+        RequestsPerClient = "requests-per-client",
+        /// How often may be asked by a site's or a rule's word.
+        RateLimit = "rate-limit",
         /// Time for a TLS handshake.
         HandshakeTime = "handshake-time",
         /// More handshakes of QUIC than may be under way before visitors must show where they are.
@@ -201,6 +211,20 @@ labels! {
         IdleFrames = "idle-frames",
         /// Requests on one connection.
         RequestsPerConnection = "requests-per-connection",
+        /// RST_STREAM frames of a visitor on an HTTP/2 connection.
+        Http2Resets = "h2-resets",
+        /// PING frames on an HTTP/2 connection.
+        Http2Pings = "h2-pings",
+        /// SETTINGS frames on an HTTP/2 connection.
+        Http2Settings = "h2-settings",
+        /// PRIORITY and PRIORITY_UPDATE frames on an HTTP/2 connection.
+        Http2Priorities = "h2-priorities",
+        /// WINDOW_UPDATE frames on an HTTP/2 connection.
+        Http2WindowUpdates = "h2-window-updates",
+        /// Frames of unknown kinds, and GOAWAY, on an HTTP/2 connection.
+        Http2OtherFrames = "h2-other-frames",
+        /// What else is too much on an HTTP/2 connection: CONTINUATION, tiny or empty DATA, huge headers, stream errors.
+        Http2Excess = "h2-excess",
         /// Bytes of a response that the edge will buffer.
         BufferBytes = "buffer-bytes",
         /// Bytes of a stored object.

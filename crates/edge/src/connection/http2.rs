@@ -34,6 +34,7 @@ use crate::request::{Protocol, Request};
 use crate::worker::{Watch, Worker};
 
 use super::exchange::{Exchange, Fault, Follows, Incoming, Outgoing, whole_body};
+use super::frames::Conduct;
 use super::stream::{Gathering, Io, Stream};
 use super::{Gone, Visitor};
 
@@ -48,6 +49,16 @@ const SEND_BUFFER_BYTES: usize = 256 * 1024;
 /// How long a connection may take to end once it was told to.
 const GOODBYE: Duration = Duration::from_secs(5);
 
+/// What is still taken from a visitor whose connection has ended, so that it gets to read why: closing a socket in which
+/// something lies unread cuts off what was sent before.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 1024 * 1024;
+
+/// Streams of one connection that we may have to reset for the visitor's errors. Each costs a request that was begun in
+/// vain (the attack called MadeYouReset); a visitor that makes none but opens more than [`Limits::streams_max`] before it has
+/// read how many that are needs as many as it opens.
+const ERROR_RESETS_MAX: usize = 200;
+
 /// Serves one connection until either side has had enough.
 pub(super) async fn serve(worker: Rc<Worker>, io: Io, visitor: Visitor) {
     let limits = worker.limits();
@@ -59,18 +70,36 @@ pub(super) async fn serve(worker: Rc<Worker>, io: Io, visitor: Visitor) {
         .initial_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_header_list_size(limits.header_bytes_max.0 as u32)
+        .max_local_error_reset_streams(Some(ERROR_RESETS_MAX))
         .max_send_buffer_size(SEND_BUFFER_BYTES);
     let stream = Rc::new(Stream::new(io));
-    let connection = match watch.within(builder.handshake::<_, Bytes>(Gathering(stream.clone()))).await {
+    let conduct = Rc::new(Conduct::new(worker.shared.clock.clone()));
+    let frames = Gathering { stream: stream.clone(), conduct: conduct.clone() };
+    let connection = match watch.within(builder.handshake::<_, Bytes>(frames)).await {
         Some(Ok(connection)) => connection,
         Some(Err(_)) => return,
         None => return worker.count_limit(Limit::HeadTime),
     };
     let streams = Streams { worker: worker.clone(), visitor, running: Rc::default(), served: 0 };
-    streams.run(connection, &stream, &watch, &limits).await;
+    let end = streams.run(connection, &stream, &conduct, &watch, &limits).await;
     // The last frames may still be with us.
     watch.set(worker.tick_after(GOODBYE));
     let _ = watch.within(poll_fn(|context| stream.poll_shutdown(context))).await;
+    if end == End::Refused {
+        watch.set(worker.tick_after(LINGER));
+        let _ = watch.within(discard(&stream)).await;
+    }
+}
+
+/// Drops what still comes, until the visitor ends it or it is too much.
+async fn discard(stream: &Stream) {
+    let mut dropped = 0;
+    while dropped < LINGER_BYTES {
+        match poll_fn(|context| stream.poll_discard(context)).await {
+            Ok(0) | Err(_) => return,
+            Ok(count) => dropped += count,
+        }
+    }
 }
 
 /// The requests of one connection.
@@ -90,10 +119,21 @@ type Accepted = Option<Result<(http::Request<RecvStream>, SendResponse<Bytes>), 
 enum Phase {
     /// Waiting for the next request.
     Idle,
+    /// Waiting for the rest of a request's head.
+    Heading,
     /// Answering: it must get on.
     Busy,
     /// Waiting for the visitor to see that it is over.
     Leaving,
+}
+
+/// How a connection ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Both sides had enough, or the visitor has gone.
+    Over,
+    /// We would have no more of it, and the visitor may still be sending.
+    Refused,
 }
 
 impl Streams {
@@ -101,10 +141,12 @@ impl Streams {
         mut self,
         mut connection: Connection<Gathering, Bytes>,
         stream: &Stream,
+        conduct: &Conduct,
         watch: &Rc<Watch>,
         limits: &Limits,
-    ) {
+    ) -> End {
         let (mut is_leaving, mut phase) = (false, None);
+        let mut idle_until = self.worker.tick_after(limits.idle_timeout);
         loop {
             let accepted: Option<Accepted> = poll_fn(|context| {
                 if watch.is_expired() {
@@ -119,19 +161,39 @@ impl Streams {
                     // All that the requests of one read were answered with leaves together. A socket that is full wakes
                     // this task; one that is broken shows when it is read.
                     let _ = stream.poll_flush(context);
+                    if conduct.exceeded().is_some() {
+                        return Poll::Ready(None);
+                    }
+                    let heading_until = self.worker.tick_after(limits.header_timeout);
                     let now = match connection.has_streams() || self.running.get() > 0 {
                         true => Phase::Busy,
                         false if is_leaving => Phase::Leaving,
+                        // Beginning one head after the other makes no connection live longer.
+                        false if conduct.is_heading() && heading_until < idle_until => Phase::Heading,
                         false => Phase::Idle,
                     };
-                    if phase.replace(now) != Some(now) {
-                        self.set_deadline(now, watch, limits);
+                    let before = phase.replace(now);
+                    if before != Some(now) {
+                        if before == Some(Phase::Busy) {
+                            idle_until = self.worker.tick_after(limits.idle_timeout);
+                        }
+                        match now {
+                            Phase::Idle => watch.set_idle(idle_until),
+                            Phase::Heading => watch.set(heading_until),
+                            Phase::Busy => watch.set(self.worker.tick_after(limits.write_stall_timeout)),
+                            Phase::Leaving => watch.set(self.worker.tick_after(GOODBYE)),
+                        }
                     }
                     watch.register(context);
                 }
                 accepted.map(Some)
             })
             .await;
+            if accepted.is_none()
+                && let Some(limit) = conduct.exceeded()
+            {
+                return self.refuse(connection, limit).await;
+            }
             match (accepted, phase) {
                 (Some(Some(Ok((request, respond)))), _) => {
                     self.served += 1;
@@ -142,18 +204,19 @@ impl Streams {
                     }
                     self.begin(request, respond).await;
                 }
-                (Some(Some(Err(_)) | None), _) | (None, Some(Phase::Leaving)) => return,
+                (Some(Some(Err(error))), _) => {
+                    if error.is_library() && error.reason() == Some(Reason::ENHANCE_YOUR_CALM) {
+                        self.worker.count_limit(Limit::Http2Excess);
+                    }
+                    return if error.is_io() { End::Over } else { End::Refused };
+                }
+                (Some(None), _) | (None, Some(Phase::Leaving)) => return End::Over,
                 // Those who run have deadlines of their own.
                 (None, Some(Phase::Busy)) if self.running.get() > 0 => {
-                    self.set_deadline(Phase::Busy, watch, limits);
+                    watch.set(self.worker.tick_after(limits.write_stall_timeout));
                 }
-                (None, Some(Phase::Busy)) => {
-                    self.worker.count_limit(Limit::SendTime);
-                    connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
-                    // Once more, so that the reason is said.
-                    poll_fn(|context| Poll::Ready(connection.poll_accept(context).is_ready())).await;
-                    return;
-                }
+                (None, Some(Phase::Busy)) => return self.refuse(connection, Limit::SendTime).await,
+                (None, Some(Phase::Heading)) => return self.refuse(connection, Limit::HeadTime).await,
                 (None, Some(Phase::Idle) | None) => {
                     if !self.worker.is_draining() {
                         self.worker.count_limit(Limit::IdleTime);
@@ -167,12 +230,13 @@ impl Streams {
         }
     }
 
-    fn set_deadline(&self, phase: Phase, watch: &Watch, limits: &Limits) {
-        match phase {
-            Phase::Idle => watch.set_idle(self.worker.tick_after(limits.idle_timeout)),
-            Phase::Busy => watch.set(self.worker.tick_after(limits.write_stall_timeout)),
-            Phase::Leaving => watch.set(self.worker.tick_after(GOODBYE)),
-        }
+    /// Ends a connection that has gone beyond a limit, and says so.
+    async fn refuse(&self, mut connection: Connection<Gathering, Bytes>, limit: Limit) -> End {
+        self.worker.count_limit(limit);
+        connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+        // Once more, so that the reason is said.
+        poll_fn(|context| Poll::Ready(connection.poll_accept(context).is_ready())).await;
+        End::Refused
     }
 
     /// Answers a request at once or has a task do it.

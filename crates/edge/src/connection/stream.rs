@@ -11,9 +11,14 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
+use super::frames::Conduct;
+
 /// Encrypted bytes that may wait for the socket: four of TLS's largest records. What is written until a flush leaves in
 /// as few system calls as that takes.
 const SEALED_BYTES: usize = 64 * 1024;
+
+/// Bytes that are taken off the socket at a time when nobody wants them.
+const DISCARD_BYTES: usize = 16 * 1024;
 
 /// A visitor's connection, as far as bytes go.
 pub(crate) enum Io {
@@ -101,6 +106,18 @@ impl Stream {
         self.with_socket(|socket| matches!(socket.try_read(&mut [0]), Ok(1)))
     }
 
+    /// Takes some of what has come off the socket without a look at it; 0 at the end.
+    pub(super) fn poll_discard(&self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let io = self.io.borrow();
+        loop {
+            ready!(io.socket().poll_read_ready(context))?;
+            match io.socket().try_read(&mut [0; DISCARD_BYTES]) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => return Poll::Ready(read),
+            }
+        }
+    }
+
     /// Writes some of `slices`: at least a byte. What is encrypted waits for a flush.
     pub(super) fn poll_write(
         &self,
@@ -119,9 +136,13 @@ impl Stream {
     }
 }
 
-/// A stream whose flushes do nothing: for an owner that flushes after each frame. Whoever polls that owner sends, with
-/// [`Stream::poll_flush`], what has gathered meanwhile.
-pub(super) struct Gathering(pub(super) Rc<Stream>);
+/// A stream of HTTP/2 frames whose flushes do nothing: for an owner that flushes after each frame. Whoever polls that
+/// owner sends, with [`Stream::poll_flush`], what has gathered meanwhile; and looks whether [`Conduct::exceeded`] says
+/// that enough has come, as nothing is read any more then.
+pub(super) struct Gathering {
+    pub(super) stream: Rc<Stream>,
+    pub(super) conduct: Rc<Conduct>,
+}
 
 impl AsyncRead for Gathering {
     fn poll_read(
@@ -129,13 +150,20 @@ impl AsyncRead for Gathering {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0.io.borrow_mut()).poll_read(context, buffer)
+        let held = buffer.filled().len();
+        ready!(Pin::new(&mut *self.stream.io.borrow_mut()).poll_read(context, buffer))?;
+        self.conduct.receive(&buffer.filled()[held..]);
+        if self.conduct.exceeded().is_some() {
+            buffer.set_filled(held);
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for Gathering {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.0.poll_write(context, &[IoSlice::new(bytes)])
+        self.poll_write_vectored(context, &[IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
@@ -143,7 +171,9 @@ impl AsyncWrite for Gathering {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.0.poll_write(context, slices)
+        let count = ready!(self.stream.poll_write(context, slices))?;
+        self.conduct.send(slices, count);
+        Poll::Ready(Ok(count))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -155,7 +185,7 @@ impl AsyncWrite for Gathering {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.poll_shutdown(context)
+        self.stream.poll_shutdown(context)
     }
 }
 

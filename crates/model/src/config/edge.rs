@@ -1,11 +1,16 @@
 //! `[edge]` → [`EdgeSettings`], but for its `store`, which has a table of its own.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::time::Duration;
 
 use super::check::{Findings, Section, Span};
 use super::check_name;
+use super::choices::build_rate;
+use crate::rate::Rate;
 use crate::settings::{
-    AccessLog, AccessLogFormat, CertificateFiles, EdgeSettings, Limits, Network, TlsSettings, TlsVersion,
+    AccessLog, AccessLogFormat, CertificateFiles, EdgeSettings, HANDSHAKES_BURST_SECS, Limits, Network,
+    TlsSettings, TlsVersion,
 };
 
 /// Settings from the section; defaults where it says nothing.
@@ -90,6 +95,15 @@ fn build_limits(section: &Section) -> Limits {
         body_stall_timeout: section.time("body_stall_timeout").unwrap_or(default.body_stall_timeout),
         write_stall_timeout: section.time("write_stall_timeout").unwrap_or(default.write_stall_timeout),
         connections_max: section.number("connections_max").unwrap_or(default.connections_max),
+        connections_per_client_max: match section.number("connections_per_client_max") {
+            Some(most) => NonZeroU32::new(most),
+            None => default.connections_per_client_max,
+        },
+        requests_per_client: section.table("requests_per_client").map(build_rate),
+        handshakes_max: section.number("handshakes_max").unwrap_or(default.handshakes_max),
+        handshakes_per_client: section.number("handshakes_per_client").filter(|count| *count > 0).map(
+            |count| Rate::new(count, Duration::from_secs(1), count.saturating_mul(HANDSHAKES_BURST_SECS)),
+        ),
         requests_per_connection_max: section
             .number("requests_per_connection_max")
             .unwrap_or(default.requests_per_connection_max),

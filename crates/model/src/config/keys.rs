@@ -231,6 +231,27 @@ static LIMITS: Table = Table {
         time("write_stall_timeout", settings::WRITE_STALL, "Time without a byte of response leaving."),
         number("connections_max", settings::CONNECTIONS, "Open connections of all workers."),
         number(
+            "connections_per_client_max",
+            settings::CONNECTIONS_PER_CLIENT,
+            "Open connections of one client; 0 is no limit.",
+        ),
+        key(
+            "requests_per_client",
+            Kind::Table(&REQUESTS_PER_CLIENT),
+            "How often one client may ask, whatever for; more gets 429.",
+        )
+        .or("no limit"),
+        number(
+            "handshakes_max",
+            settings::HANDSHAKES,
+            "TLS handshakes under way in one worker, and four times as many as one client may have of them.",
+        ),
+        number(
+            "handshakes_per_client",
+            settings::HANDSHAKES_PER_CLIENT,
+            "TLS handshakes of one client per second, with ten seconds' worth at once; 0 is no limit.",
+        ),
+        number(
             "requests_per_connection_max",
             settings::REQUESTS_PER_CONNECTION,
             "Requests on one connection before it is closed.",
@@ -247,6 +268,30 @@ static LIMITS: Table = Table {
             "Time that running requests get to end when a new process has taken over.",
         ),
     ]],
+};
+
+/// How often something may be asked for.
+const RATE: &[Key] = &[
+    key("requests", Kind::Number { min: 1, max: 1_000_000 }, "How many requests pass in each `per`.")
+        .required(),
+    time("per", settings::RATE_PER, "The time that they are counted in."),
+    key("burst", Kind::Number { min: 1, max: 1_000_000 }, "How many of them may come at once.")
+        .or("as `requests`"),
+];
+
+static REQUESTS_PER_CLIENT: Table = Table { title: "requests_per_client", groups: &[RATE] };
+
+static RATE_LIMIT: Table = Table {
+    title: "rate_limit",
+    groups: &[
+        RATE,
+        &[key(
+            "by",
+            Kind::OneOf(&["client", "all"]),
+            "Who is counted together: each client (an IPv4 address, or the first 64 bits of an IPv6 one), or all.",
+        )
+        .or("\"client\"")],
+    ],
 };
 
 static CERTIFICATE: Table = Table {
@@ -461,6 +506,8 @@ static CORS_VALUES: [Kind; 2] = [Kind::OneOf(&["static", "off", "all"]), Kind::T
 
 static COMPRESS_VALUES: [Kind; 2] = [Kind::Bool, Kind::Table(&COMPRESS)];
 
+static RATE_LIMIT_VALUES: [Kind; 2] = [Kind::OneOf(&["off"]), Kind::Table(&RATE_LIMIT)];
+
 /// What a site says for all its rules, and a rule for itself.
 const CHOICES: &[Key] = &[
     key("cache", Kind::Bool, "Whether the cache is used. false: every request goes to the origin.").or("true"),
@@ -547,6 +594,12 @@ const CHOICES: &[Key] = &[
         "Cross-origin reading: opened to all for static types (CSS, JavaScript, fonts, images, media, WebAssembly) and else the origin's affair; the origin's affair; opened to all; or a table.",
     )
     .or("\"static\""),
+    key(
+        "rate_limit",
+        Kind::Either(&RATE_LIMIT_VALUES),
+        "How often may be asked; more gets 429. A site's counts for all its rules together, but for those that have one of their own or \"off\".",
+    )
+    .or("\"off\""),
     key("websocket", Kind::Bool, "Whether a request to switch to WebSocket is passed on.").or("true"),
     key(
         "early_hints",
@@ -878,6 +931,9 @@ pub(crate) const HABITS: &[(&str, &str)] = &[
     ("rules", "each rule begins with [[site.rule]]"),
     ("sites", "each site begins with [[site]]"),
     ("tests", "each test begins with [[site.test]]"),
+    ("ratelimit", "write rate_limit = { requests = 50 }"),
+    ("limit_req", "write rate_limit = { requests = 50 }"),
+    ("limit_conn", "write connections_per_client_max, in [edge.limits]"),
     ("gzip", "write compress, with encodings = [\"gzip\"] for this coding alone"),
     ("brotli", "write compress, with encodings = [\"br\"] for this coding alone"),
     ("backend", "write origin"),
