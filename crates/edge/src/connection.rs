@@ -19,12 +19,12 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
-use observe::Limit;
+use observe::{Handshake, Limit};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use crate::listen::Secure;
-use crate::tls::ACME_PROTOCOL;
+use crate::tls::{self, ACME_PROTOCOL};
 use crate::worker::Worker;
 use crate::{forwarded, proxy_protocol};
 
@@ -91,8 +91,13 @@ async fn shake_hands(worker: &Rc<Worker>, socket: Prefixed) -> Result<(Io, bool)
     let config = worker.tls().config.clone();
     let Some(shaken) = watch.within(Box::pin(TlsAcceptor::from(config).accept(socket))).await else {
         worker.count_limit(Limit::HandshakeTime);
+        worker.observer.handshake_ended(Handshake::Timeout);
         return Err(Gone);
     };
+    worker.observer.handshake_ended(match &shaken {
+        Ok(stream) => tls::done(stream.get_ref().1),
+        Err(error) => tls::failed(error),
+    });
     let stream = shaken?;
     let protocol = stream.get_ref().1.alpn_protocol();
     if protocol == Some(ACME_PROTOCOL) {

@@ -43,6 +43,7 @@ fn start(state: &Path, channel: Option<Channel>) -> Handle {
         sockets: None,
         clock: Clock::system(),
         key_seed: [7; 16],
+        ticket_secret: vec![9; 32],
         state: Some(state.to_owned()),
         disk_engine: None,
         registry: Registry::new(BuildInfo { version: "0", commit: "" }),

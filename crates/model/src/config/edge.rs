@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 
 use super::check::{Findings, Section, Span};
 use super::check_name;
-use crate::settings::{AccessLog, AccessLogFormat, CertificateFiles, EdgeSettings, Limits, Network};
+use crate::settings::{
+    AccessLog, AccessLogFormat, CertificateFiles, EdgeSettings, Limits, Network, TlsSettings, TlsVersion,
+};
 
 /// Settings from the section; defaults where it says nothing.
 pub(super) fn build(findings: &mut Findings<'_>, section: Option<&Section>) -> EdgeSettings {
@@ -104,12 +106,25 @@ fn addresses(findings: &mut Findings<'_>, section: &Section, key: &'static str) 
     texts.filter_map(|(text, span)| address(findings, key, text, span)).collect()
 }
 
+/// TLS with visitors; defaults where the section says nothing.
+pub(super) fn build_tls(section: Option<&Section>) -> TlsSettings {
+    let mut settings = TlsSettings::default();
+    let Some(section) = section else { return settings };
+    if section.text("min_version").map(|(version, _)| version) == Some("1.3") {
+        settings.min_version = TlsVersion::Tls13;
+    }
+    settings.ticket_secret_file = section.text("ticket_secret_file").map(|(path, _)| path.into());
+    section.finish();
+    settings
+}
+
 /// The certificates of the file.
 pub(super) fn build_certificates(root: &Section) -> Vec<CertificateFiles> {
     let sections = root.list("certificate").iter().filter_map(|item| item.table());
     let built = sections.filter_map(|section| {
         let file = |key| section.text(key).map(|(path, _)| path.into());
-        let files = Some(CertificateFiles { chain: file("chain")?, key: file("key")? });
+        let ocsp = file("ocsp");
+        let files = Some(CertificateFiles { chain: file("chain")?, key: file("key")?, ocsp });
         section.finish();
         files
     });

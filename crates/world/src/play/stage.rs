@@ -122,6 +122,7 @@ fn options(now_ms: i64, state: Option<&Path>, tls: Option<&Identity>) -> Options
         certificates: tls.iter().map(|identity| identity.certificate()).collect(),
         clock: Clock::manual(Wall(now_ms)),
         key_seed: KEY_SEED,
+        ticket_secret: vec![9; 32],
         state: state.map(Path::to_owned),
         disk_engine: None,
         registry: Registry::new(BuildInfo { version: "play", commit: "" }),
