@@ -396,7 +396,7 @@ async fn work(
         .collect();
     let listening = listeners.quic.into_iter();
     let endpoints: Vec<_> =
-        listening.filter_map(|listening| quic::endpoint(&worker, listening).ok()).collect();
+        listening.filter_map(|listening| told(quic::endpoint(&worker, listening))).collect();
     for endpoint in &endpoints {
         tokio::task::spawn_local(quic::accept(worker.clone(), endpoint.clone(), quic.clone()));
     }
@@ -425,6 +425,11 @@ async fn work(
 pub fn workers(settings: &EdgeSettings) -> usize {
     let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     settings.workers.map_or_else(cores, |workers| workers as usize).max(1)
+}
+
+/// What it is, or a word to the operator.
+fn told<T>(endpoint: io::Result<T>) -> Option<T> {
+    endpoint.inspect_err(|error| eprintln!("perigee: HTTP/3 is not spoken by one worker: {error}")).ok()
 }
 
 impl Handle {
@@ -613,6 +618,7 @@ impl Handle {
         if self.steerings.is_empty() {
             return Ok(());
         }
+        self.quic.share(true);
         let (theirs, ours) = strays::pair()?;
         strays::listen(ours, self.steerings.clone())?;
         let mut strays = Sockets::default();
@@ -648,6 +654,7 @@ impl Handle {
     /// # Errors
     /// Purge log or disks cannot be opened again. Then the edge goes on from memory.
     pub fn resume(&self) -> Result<(), StartError> {
+        self.quic.share(false);
         let reopened = self.storage.reopen(&self.shared);
         for what in self.shared.succession.resume() {
             match what {

@@ -66,6 +66,10 @@ const OTHER_STREAMS_MAX: u32 = 8;
 /// How long an endpoint may take to tell visitors that it ends. It is told again to those who send meanwhile.
 const FAREWELL: Duration = Duration::from_secs(1);
 
+/// How often a visitor is asked whether it is still there. QUIC ends a connection in which nothing comes; a request that waits
+/// for its origin for longer must not end so. Browsers give up after 30 s; idle connections end by a deadline of ours.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
 /// The part of one worker in listening on one address.
 pub(crate) struct Listening {
     pub(crate) socket: UdpSocket,
@@ -102,6 +106,8 @@ pub(crate) struct Quic {
     start: [u8; 3],
     /// Whether sockets are read here: not once another process reads them.
     is_reading: AtomicBool,
+    /// Whether another process may have connections of its own on these sockets.
+    is_shared: AtomicBool,
     before: strays::Before,
 }
 
@@ -113,8 +119,14 @@ impl Quic {
             secrets: Secrets::of(seed),
             start: [chance[0], chance[1], chance[2]],
             is_reading: AtomicBool::new(true),
+            is_shared: AtomicBool::new(false),
             before: strays::Before::new(before),
         }
+    }
+
+    /// From here on, or no longer, packets of unknown connections are another process's.
+    pub(crate) fn share(&self, is_shared: bool) {
+        self.is_shared.store(is_shared, Ordering::Relaxed);
     }
 
     fn is_reading(&self) -> bool {
@@ -149,6 +161,7 @@ fn server_config(secrets: &Secrets, tls: &Tls, limits: &Limits) -> ServerConfig 
         .receive_window(CONNECTION_WINDOW_BYTES.into())
         .send_window(SEND_WINDOW_BYTES)
         .max_idle_timeout(limits.idle_timeout.try_into().ok())
+        .keep_alive_interval(Some(KEEP_ALIVE.min(limits.idle_timeout / 3)))
         .datagram_receive_buffer_size(None);
     let mut config = ServerConfig::new(tls.quic.clone(), secrets.token.clone());
     config

@@ -354,6 +354,13 @@ impl Watch {
         self.expired.get()
     }
 
+    /// Wakes whoever is registered, to look again.
+    pub(crate) fn wake(&self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
     /// Waits for `future`, but not past the deadline: `None` then.
     pub(crate) async fn within<T>(&self, future: impl Future<Output = T>) -> Option<T> {
         let mut future = pin!(future);

@@ -44,7 +44,7 @@ const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 
 /// Bytes of one stream that may lie in the connection's buffer on their way out: what a slow visitor can make us hold, and
 /// less than what keeps a fast one busy.
-const SEND_BUFFER_BYTES: usize = 256 * 1024;
+const SEND_BUFFER_BYTES: usize = 64 * 1024;
 
 /// How long a connection may take to end once it was told to.
 const GOODBYE: Duration = Duration::from_secs(5);
@@ -145,7 +145,7 @@ impl Streams {
         watch: &Rc<Watch>,
         limits: &Limits,
     ) -> End {
-        let (mut is_leaving, mut phase) = (false, None);
+        let (mut is_leaving, mut phase, mut sent) = (false, None, stream.sent());
         let mut idle_until = self.worker.tick_after(limits.idle_timeout);
         loop {
             let accepted: Option<Accepted> = poll_fn(|context| {
@@ -202,7 +202,10 @@ impl Streams {
                         is_leaving = true;
                         connection.graceful_shutdown();
                     }
-                    self.begin(request, respond).await;
+                    self.begin(request, respond, watch).await;
+                    // What was answered at once leaves no other trace: the connection has been in use.
+                    phase = None;
+                    idle_until = self.worker.tick_after(limits.idle_timeout);
                 }
                 (Some(Some(Err(error))), _) => {
                     if error.is_library() && error.reason() == Some(Reason::ENHANCE_YOUR_CALM) {
@@ -211,8 +214,9 @@ impl Streams {
                     return if error.is_io() { End::Over } else { End::Refused };
                 }
                 (Some(None), _) | (None, Some(Phase::Leaving)) => return End::Over,
-                // Those who run have deadlines of their own.
-                (None, Some(Phase::Busy)) if self.running.get() > 0 => {
+                // Those who run have deadlines of their own, and what is only to be sent may be on its way.
+                (None, Some(Phase::Busy)) if self.running.get() > 0 || sent != stream.sent() => {
+                    sent = stream.sent();
                     watch.set(self.worker.tick_after(limits.write_stall_timeout));
                 }
                 (None, Some(Phase::Busy)) => return self.refuse(connection, Limit::SendTime).await,
@@ -240,7 +244,12 @@ impl Streams {
     }
 
     /// Answers a request at once or has a task do it.
-    async fn begin(&self, request: http::Request<RecvStream>, respond: SendResponse<Bytes>) {
+    async fn begin(
+        &self,
+        request: http::Request<RecvStream>,
+        respond: SendResponse<Bytes>,
+        watch: &Rc<Watch>,
+    ) {
         let mut answering = Answering { respond, stream: None, is_ended: false };
         let started = Instant::now();
         let (parts, content) = request.into_parts();
@@ -258,7 +267,7 @@ impl Streams {
             Ok(intake) => intake,
             Err(refusal) => {
                 let (request, answer) = intake::refused(worker, visitor, Protocol::Http2, &refusal);
-                return self.answer(request, answer, answering).await;
+                return self.answer(request, answer, answering, watch).await;
             }
         };
         let request = Rc::new(request);
@@ -266,13 +275,13 @@ impl Streams {
         if matches!(framing, Framing::Length(length) if length > limits.body_bytes_max.0) {
             let refusal = Refusal::BodyTooLarge(limits.body_bytes_max.0);
             worker.count_limit(Limit::BodyBytes);
-            return self.answer(request.clone(), refusal.answer(&request), answering).await;
+            return self.answer(request.clone(), refusal.answer(&request), answering, watch).await;
         }
         match Flow::begin(worker, &request) {
-            Begun::Answer(answer) => self.answer(request, answer, answering).await,
+            Begun::Answer(answer) => self.answer(request, answer, answering, watch).await,
             Begun::Waiting(flow) => {
                 let exchange = Exchange::new(worker.clone(), request);
-                self.spawn(async move {
+                self.spawn(watch, async move {
                     let answer = exchange.wait(flow, Content(content), framing, &mut answering).await?;
                     exchange.send(answer, &mut answering).await
                 });
@@ -281,25 +290,33 @@ impl Streams {
     }
 
     /// Sends an answer: from here if it needs no waiting.
-    async fn answer(&self, request: Rc<Request>, answer: Answer, mut answering: Answering) {
+    async fn answer(
+        &self,
+        request: Rc<Request>,
+        answer: Answer,
+        mut answering: Answering,
+        watch: &Rc<Watch>,
+    ) {
         let needs_waiting = whole_body(&request, &answer).is_none();
         let exchange = Exchange::new(self.worker.clone(), request);
         if needs_waiting {
-            self.spawn(async move { exchange.send(answer, &mut answering).await });
+            self.spawn(watch, async move { exchange.send(answer, &mut answering).await });
         } else {
             let _ = exchange.send(answer, &mut answering).await;
         }
     }
 
-    fn spawn(&self, exchange: impl Future<Output = Result<(), Gone>> + 'static) {
-        struct Running(Rc<Cell<usize>>);
+    fn spawn(&self, watch: &Rc<Watch>, exchange: impl Future<Output = Result<(), Gone>> + 'static) {
+        struct Running(Rc<Cell<usize>>, Rc<Watch>);
         impl Drop for Running {
             fn drop(&mut self) {
                 self.0.set(self.0.get() - 1);
+                // The connection may be idle now.
+                self.1.wake();
             }
         }
         self.running.set(self.running.get() + 1);
-        let running = Running(self.running.clone());
+        let running = Running(self.running.clone(), watch.clone());
         tokio::task::spawn_local(async move {
             let _ended = running;
             let _ = exchange.await;

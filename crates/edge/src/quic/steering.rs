@@ -88,8 +88,10 @@ impl Steering {
         let Some(owner) = self.owner(bytes).filter(|owner| *owner != own) else { return false };
         let packet = Packet { bytes: bytes.to_vec(), from: meta.addr, to: meta.dst_ip, ecn: meta.ecn };
         if owner.start != own.start {
-            // Nobody's is ours: the endpoint tells the visitor that the connection is no more.
-            return self.quic.before.send(self.address, &packet);
+            // Nobody's is ours: the endpoint tells the visitor that the connection is no more. While two processes read, it may be
+            // the other one's, and lost is better than ended.
+            return self.quic.before.send(self.address, &packet)
+                || self.quic.is_shared.load(Ordering::Relaxed);
         }
         self.hand_over(owner, packet);
         true
