@@ -5,6 +5,7 @@ before, and ended without a byte of an answer, is asked again on a new one (RFC 
 apart. Everything else that is not the whole right answer is a failure.
 """
 import asyncio
+import functools
 import random
 import ssl
 import time
@@ -41,22 +42,26 @@ class Lost(Exception):
     """A connection that had been used ended without a byte of an answer."""
 
 
+@functools.cache
+def any_certificate():
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
 class Http1:
     """A connection that speaks HTTP/1.1, over TLS or not."""
 
     def __init__(self, port, is_tls):
         self.port, self.used, self.may_be_used = port, False, True
-        self.tls = None
-        if is_tls:
-            self.tls = ssl.create_default_context()
-            self.tls.check_hostname, self.tls.verify_mode = False, ssl.CERT_NONE
+        self.tls = any_certificate() if is_tls else None
 
     async def open(self):
         self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=self.tls, limit=2**16)
         return self
 
     async def get(self, path, pause=0):
-        """The body of the answer, read in pieces with `pause` seconds after each."""
+        """The body of the answer, read with `pause` seconds after every 64 KiB."""
         try:
             self.writer.write(f"GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n".encode())
             await self.writer.drain()
@@ -81,7 +86,7 @@ class Http1:
             pieces.append(piece)
             left -= len(piece)
             if pause:
-                await asyncio.sleep(pause)
+                await asyncio.sleep(pause * len(piece) / 2**16)
         return b"".join(pieces)
 
     def close(self):
@@ -171,7 +176,7 @@ class Visitors:
     async def download(self, number, seconds):
         is_slow_origin = number % 2 == 0
         path = f"/slow/{number}?{seconds}" if is_slow_origin else f"/large/{number % 8}"
-        # 8 MiB in pieces of at most 64 KiB.
+        # 8 MiB are 128 times 64 KiB.
         pause = 0 if is_slow_origin else seconds / 128
         try:
             connection = await self.connect(self.port).open()

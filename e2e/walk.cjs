@@ -199,8 +199,6 @@ async function eachCoding(browser) {
     if (/^\/static\/.*\.(css|js|svg)$/.test(where.split("?")[0])) files.add(where);
   });
   for (const where of ["/", "/wicks/", "/admin/login/"]) await page.goto(EDGE + where, { waitUntil: "networkidle" });
-  const session = await context.newCDPSession(page);
-  await session.send("Network.enable");
   // Asks until an answer has the coding, for ten seconds at most: the copy is made behind the first hit.
   const ask = ({ where, coding }) => page.evaluate(async ({ where, coding }) => {
     for (let turn = 0; ; turn += 1) {
@@ -222,7 +220,7 @@ async function eachCoding(browser) {
     plain.set(where, { bytes: body.length, hex: createHash("sha256").update(body).digest("hex") });
   }
   for (const coding of ["gzip", "br", "zstd"]) {
-    await session.send("Network.setAcceptedEncodings", { encodings: [coding] });
+    await page.setExtraHTTPHeaders({ "accept-encoding": coding });
     const wrong = [];
     let [sent, bytes] = [0, 0];
     for (const [where, { bytes: length, hex }] of plain) {

@@ -4,11 +4,14 @@
 //! ```text
 //! socket ─► PROXY header? ─► TLS? ─┬─► HTTP/1.1
 //!                                  └─► HTTP/2 (ALPN)
+//! crate::quic ─────────────────────────► HTTP/3
 //! ```
 
+mod exchange;
 mod halves;
 mod http1;
 mod http2;
+mod http3;
 mod stream;
 
 use std::future::poll_fn;
@@ -35,6 +38,8 @@ pub(crate) struct Visitor {
     /// The socket's peer.
     pub(crate) peer: IpAddr,
     pub(crate) secure: bool,
+    /// The port where the same is spoken by HTTP/3, if there is one and it is not this.
+    pub(crate) alt_svc: Option<u16>,
 }
 
 /// The visitor is gone, too slow, or the answer could not be completed: close without another word.
@@ -48,7 +53,12 @@ impl From<io::Error> for Gone {
 
 /// Serves one connection until either side has had enough.
 pub(crate) async fn serve(worker: Rc<Worker>, socket: TcpStream, peer: SocketAddr, secure: Secure) {
-    let mut visitor = Visitor { client: peer.ip(), peer: peer.ip(), secure: secure == Secure::Tls };
+    let alt_svc = match secure {
+        Secure::Tls { http3: Some(port) } => Some(port),
+        Secure::Tls { http3: None } | Secure::Plain => None,
+    };
+    let mut visitor =
+        Visitor { client: peer.ip(), peer: peer.ip(), secure: secure != Secure::Plain, alt_svc };
     let mut first = Vec::new();
     if worker.loaded().snapshot.edge.proxy_protocol {
         let Ok(client) = read_proxy_header(&worker, &socket, &mut first).await else { return };
@@ -59,7 +69,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, socket: TcpStream, peer: SocketAdd
     }
     match secure {
         Secure::Plain => http1::serve(worker, Io::Plain(socket), visitor, first).await,
-        Secure::Tls => {
+        Secure::Tls { .. } => {
             let Ok((io, is_http2)) = shake_hands(&worker, Prefixed::new(socket, first)).await else { return };
             match is_http2 {
                 true => Box::pin(http2::serve(worker, io, visitor)).await,
@@ -67,6 +77,11 @@ pub(crate) async fn serve(worker: Rc<Worker>, socket: TcpStream, peer: SocketAdd
             }
         }
     }
+}
+
+/// Serves one connection of QUIC until either side has had enough.
+pub(crate) async fn serve_http3(worker: Rc<Worker>, connection: quinn::Connection, visitor: Visitor) {
+    http3::serve(worker, connection, visitor).await;
 }
 
 /// The TLS handshake; whether HTTP/2 comes out of it.

@@ -34,6 +34,7 @@ use tokio::sync::oneshot;
 use crate::answer::{Answer, Body, Note, OriginNote};
 use crate::fetch::{self, Job, Outcome, RangeWanted, Report};
 use crate::flight::{Boarding, Fill, FillReader, Flight, Landing, Pilot, Start};
+use crate::hints;
 use crate::interim::Interim;
 use crate::loaded::RuleAt;
 use crate::lookup::{self, Found, FromDisk, Purged};
@@ -217,6 +218,9 @@ impl Flow {
     pub(crate) async fn finish(mut self: Box<Self>, body: RequestBody) -> Answer {
         let mut step = std::mem::replace(&mut self.step, Step::Again);
         let mut body = Some(body);
+        if let Some(links) = hints::for_visitor(&self.worker, &self.at, &self.request) {
+            self.interim.push(103, links);
+        }
         loop {
             step = match step {
                 Step::Pass { why } => self.pass(why, body.take().unwrap_or(RequestBody::Empty)).await,
@@ -235,6 +239,7 @@ impl Flow {
                 Step::Failed { want, why } => Step::of_answer(self.failed(want, why)),
                 Step::Done(mut answer) => {
                     answer.origin = self.origin.take();
+                    hints::learn(&self.worker, &self.at, &self.request, &answer);
                     return answer;
                 }
             };

@@ -29,14 +29,16 @@ use crate::clock::Clock;
 use crate::compress::encoder::{Counts, Encoder};
 use crate::flight::Flights;
 use crate::handover::{Channel, Message};
+use crate::hints::Hints;
 use crate::listen::{self, Secure};
 use crate::loaded::{Loaded, SiteNumbers};
 use crate::origin::{Origins, OriginsShared, probe_origins};
 use crate::published::Published;
 use crate::purge_log::PurgeLog;
 use crate::purging::{self, PurgeError, PurgeRequest, Receipt};
+use crate::quic::{self, Listening, Quic, Steering, strays};
 use crate::slices::Stretches;
-use crate::sockets::{Kind, Sockets};
+use crate::sockets::{Bound, Kind, Sockets};
 use crate::storage::{self, Place, Storage};
 use crate::succession::{self, Ask, Invalidation, Succession};
 use crate::tiering::Reads;
@@ -139,6 +141,8 @@ pub struct Handle {
     sockets: Mutex<Sockets>,
     storage: Place,
     addresses_tls: Vec<SocketAddr>,
+    quic: Arc<Quic>,
+    steerings: Vec<Arc<Steering>>,
     tls: Arc<Mutex<TlsParts>>,
     workers: Mutex<Vec<JoinHandle<()>>>,
     access_log: Option<Arc<AccessLog>>,
@@ -249,6 +253,7 @@ impl Edge {
             reads: Reads::new(edge.store.memory.0 as usize),
             stretches: Stretches::default(),
             encoder: Encoder::new(),
+            hints: Hints::new(),
             pages: Pages::new().ok(),
             flights: Flights::new(),
             loaded: Published::new(loaded),
@@ -277,27 +282,42 @@ impl Edge {
         shared.disks.keep(move |key| memory.upgrade().is_some_and(|shared| shared.store.peek(key).is_some()));
         let open = || {
             let (plain, tls) = (listen.unwrap_or(edge.listen), listen_tls.unwrap_or(edge.listen_tls));
-            let plain = plain.into_iter().map(|address| (Kind::Http, address));
-            let wanted: Vec<_> = plain.chain(tls.into_iter().map(|address| (Kind::Https, address))).collect();
-            Sockets::open(&wanted, Vec::new(), workers)
+            Sockets::open(&wanted(plain, tls, edge.http3), Vec::new(), workers)
         };
-        let sockets = sockets
+        let mut sockets = sockets
             .map_or_else(open, Ok)
             .map_err(|(_, address, error)| StartError::Listen(address, error))?;
         let (addresses, addresses_tls) = (sockets.addresses(Kind::Http), sockets.addresses(Kind::Https));
-        let mut by_worker: Vec<Vec<(std::net::TcpListener, Secure)>> =
-            (0..workers).map(|_| Vec::new()).collect();
-        for (kind, secure) in [(Kind::Http, Secure::Plain), (Kind::Https, Secure::Tls)] {
+        let quic = Arc::new(Quic::new(&key_seed, sockets.take_strays()));
+        let mut steerings = Vec::new();
+        let mut by_worker: Vec<Listeners> = (0..workers).map(|_| Listeners::default()).collect();
+        let addresses_quic = sockets.addresses(Kind::Quic);
+        for kind in [Kind::Http, Kind::Https] {
             let dealt = sockets.deal(kind, workers).map_err(StartError::Thread)?;
-            by_worker.iter_mut().zip(dealt).for_each(|(worker, dealt)| {
-                worker.extend(dealt.into_iter().map(|socket| (socket, secure)));
-            });
+            for (worker, dealt) in by_worker.iter_mut().zip(dealt) {
+                for socket in dealt {
+                    let address = socket.local_addr().map_err(StartError::Thread)?;
+                    let http3 = addresses_quic.contains(&address).then_some(address.port());
+                    let secure = if kind == Kind::Https { Secure::Tls { http3 } } else { Secure::Plain };
+                    worker.tcp.push((socket, secure));
+                }
+            }
+        }
+        let dealt = sockets.deal_udp(workers).map_err(StartError::Thread)?;
+        for (address, sockets) in addresses_quic.into_iter().zip(dealt) {
+            let steering = Arc::new(Steering::new(quic.clone(), address, sockets.len()));
+            steerings.push(steering.clone());
+            for (socket, number) in sockets.into_iter().zip(0..) {
+                let listening = Listening { socket, steering: steering.clone(), number };
+                by_worker[usize::from(number) % workers].quic.push(listening);
+            }
         }
         Encoder::start(&shared).map_err(StartError::Thread)?;
         let access_log = access_log.map(Arc::new);
         let cores = core_affinity::get_core_ids().filter(|cores| workers > 1 && cores.len() >= workers);
         let mut threads = Vec::with_capacity(workers);
         for (index, listeners) in by_worker.into_iter().enumerate() {
+            let quic = quic.clone();
             let observer = Observer::new(&registry, access_log.as_deref());
             let (shared, origins) = (shared.clone(), origins.clone());
             let core = cores.as_ref().map(|cores| cores[index]);
@@ -307,7 +327,7 @@ impl Edge {
                     core_affinity::set_for_current(core);
                 }
                 let local = LocalSet::new();
-                local.block_on(&runtime, work(shared, origins, observer, listeners, index));
+                local.block_on(&runtime, work(shared, origins, observer, listeners, quic, index));
             });
             threads.push(thread.map_err(StartError::Thread)?);
         }
@@ -318,6 +338,8 @@ impl Edge {
             sockets: Mutex::new(sockets),
             storage: place,
             addresses_tls,
+            quic,
+            steerings,
             tls: Arc::new(Mutex::new(TlsParts { base: tls_base, certificates, challenges: Vec::new() })),
             workers: Mutex::new(threads),
             access_log,
@@ -329,12 +351,27 @@ impl Edge {
     }
 }
 
+/// What is listened on, by what is spoken there.
+pub fn wanted(plain: Vec<SocketAddr>, tls: Vec<SocketAddr>, http3: bool) -> Vec<(Kind, SocketAddr)> {
+    let plain = plain.into_iter().map(|address| (Kind::Http, address));
+    let kinds: &[Kind] = if http3 { &[Kind::Https, Kind::Quic] } else { &[Kind::Https] };
+    plain.chain(tls.into_iter().flat_map(|address| kinds.iter().map(move |kind| (*kind, address)))).collect()
+}
+
+/// One worker's part in what is listened on.
+#[derive(Default)]
+struct Listeners {
+    tcp: Vec<(std::net::TcpListener, Secure)>,
+    quic: Vec<Listening>,
+}
+
 /// One worker's life: until the edge drains and its connections have ended.
 async fn work(
     shared: Arc<Shared>,
     origins: Arc<OriginsShared>,
     observer: Observer,
-    listeners: Vec<(std::net::TcpListener, Secure)>,
+    listeners: Listeners,
+    quic: Arc<Quic>,
     index: usize,
 ) {
     let id_seed = u64::from_le_bytes(shared.seed.0[..8].try_into().unwrap_or_default())
@@ -349,11 +386,17 @@ async fn work(
     });
     let sweep = tokio::task::spawn_local(worker.clone().sweep());
     let prober = (index == 0).then(|| tokio::task::spawn_local(probe_origins(origins)));
-    let accepting: Vec<_> = listeners
-        .into_iter()
+    let tcp = listeners.tcp.into_iter();
+    let accepting: Vec<_> = tcp
         .filter_map(|(listener, secure)| Some((tokio::net::TcpListener::from_std(listener).ok()?, secure)))
         .map(|(listener, secure)| tokio::task::spawn_local(listen::accept(worker.clone(), listener, secure)))
         .collect();
+    let listening = listeners.quic.into_iter();
+    let endpoints: Vec<_> =
+        listening.filter_map(|listening| quic::endpoint(&worker, listening).ok()).collect();
+    for endpoint in &endpoints {
+        tokio::task::spawn_local(quic::accept(worker.clone(), endpoint.clone(), quic.clone()));
+    }
     while !worker.is_draining() {
         tokio::time::sleep(TICK).await;
     }
@@ -365,6 +408,9 @@ async fn work(
     shared.accepting.fetch_sub(1, Ordering::AcqRel);
     while shared.connections.load(Ordering::Relaxed) > 0 && !shared.cut.load(Ordering::Relaxed) {
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    for endpoint in &endpoints {
+        quic::finish(&worker, endpoint).await;
     }
     sweep.abort();
     if let Some(prober) = prober {
@@ -560,7 +606,15 @@ impl Handle {
     /// # Errors
     /// The other process has gone.
     pub fn pass_sockets(&self, channel: &Channel) -> io::Result<()> {
-        channel.send_sockets(&self.sockets.lock())
+        channel.send_sockets(&self.sockets.lock())?;
+        if self.steerings.is_empty() {
+            return Ok(());
+        }
+        let (theirs, ours) = strays::pair()?;
+        strays::listen(ours, self.steerings.clone())?;
+        let mut strays = Sockets::default();
+        strays.push(Bound { kind: Kind::Strays, asked: None, sockets: vec![theirs] });
+        channel.send_sockets(&strays)
     }
 
     /// Closes purge log and disks, for another process to open them: takes no purge until [`Handle::resume`]. What was
@@ -625,6 +679,7 @@ impl Handle {
             }
         });
         let handed_over = succession::hand_over(&self.shared, channel, heard);
+        self.quic.stop_reading();
         self.shared.is_gentle.store(true, Ordering::SeqCst);
         self.shared.draining.store(true, Ordering::SeqCst);
         self.sockets.lock().close();

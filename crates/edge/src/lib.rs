@@ -22,8 +22,10 @@ mod forwarded;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod h1;
+mod h3;
 mod handle;
 pub mod handover;
+mod hints;
 mod intake;
 mod interim;
 mod listen;
@@ -37,6 +39,7 @@ mod proxy_protocol;
 mod published;
 mod purge_log;
 mod purging;
+mod quic;
 mod refusal;
 mod request;
 mod serve;
@@ -49,6 +52,6 @@ pub mod tls;
 mod worker;
 
 pub use clock::Clock;
-pub use handle::{Edge, Handle, Options, Predecessor, StartError, Status, workers};
+pub use handle::{Edge, Handle, Options, Predecessor, StartError, Status, wanted, workers};
 pub use purging::{PurgeError, PurgeRequest, PurgeTarget, Receipt};
 pub use storage::inspect;

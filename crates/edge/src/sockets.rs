@@ -6,7 +6,7 @@
 //! a worker has several; where there are fewer, workers share one.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use serde::{Deserialize, Serialize};
@@ -26,6 +26,8 @@ pub enum Kind {
     Quic,
     /// The admin API.
     Admin,
+    /// Packets of QUIC that the process which takes over sends back to the one before it; not listened on.
+    Strays,
 }
 
 impl Kind {
@@ -86,6 +88,9 @@ impl Sockets {
             let at = passed.iter().position(is_it).or_else(|| passed.iter().position(is_there));
             let sockets = match at {
                 Some(at) => passed.remove(at).sockets,
+                None if kind == Kind::Quic => {
+                    open_udp(&mut all, address, workers).map_err(|error| (kind, address, error))?
+                }
                 None => listen::bind(address, if kind == Kind::Admin { 1 } else { workers })
                     .map_err(|error| (kind, address, error))?
                     .into_iter()
@@ -95,6 +100,29 @@ impl Sockets {
             all.push(Bound { kind, asked: Some(address), sockets });
         }
         Ok(Sockets(all))
+    }
+
+    /// The sockets of QUIC as often as they are read, for each address: at least as often as there are workers.
+    ///
+    /// # Errors
+    /// No room for another file descriptor.
+    pub fn deal_udp(&self, workers: usize) -> io::Result<Vec<Vec<UdpSocket>>> {
+        let by_address = self.0.iter().filter(|bound| bound.kind == Kind::Quic).map(|bound| {
+            let numbers = 0..workers.max(bound.sockets.len());
+            let dealt = numbers.map(|number| {
+                let socket = Socket::from(bound.sockets[number % bound.sockets.len()].try_clone()?);
+                socket.set_nonblocking(true)?;
+                Ok(UdpSocket::from(socket))
+            });
+            dealt.collect()
+        });
+        by_address.collect()
+    }
+
+    /// Takes out the socket over which strays go back.
+    pub(crate) fn take_strays(&mut self) -> Option<OwnedFd> {
+        let taken: Vec<Bound> = self.0.extract_if(.., |bound| bound.kind == Kind::Strays).collect();
+        taken.into_iter().flat_map(|bound| bound.sockets).next()
     }
 
     /// Adds sockets that are to be passed on with the others.
@@ -133,6 +161,27 @@ impl Sockets {
     /// Closes them here. Where they were passed on, they are open there.
     pub fn close(&mut self) {
         self.0.clear();
+    }
+}
+
+/// How many free ports of TCP are tried for UDP.
+const FREE_PORT_ATTEMPTS: u32 = 16;
+
+/// Opens the UDP ports that belong to an address of TLS. Where that may be at any port, it is moved to another one as long as
+/// its number is not free for UDP.
+fn open_udp(all: &mut [Bound], address: SocketAddr, workers: usize) -> io::Result<Vec<OwnedFd>> {
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        let tls = all.iter_mut().find(|bound| bound.kind == Kind::Https && bound.asked == Some(address));
+        let at = tls.as_ref().map_or(Ok(address), |bound| bound.address())?;
+        match (listen::bind_udp(at, workers), tls) {
+            (Ok(sockets), _) => return Ok(sockets.into_iter().map(OwnedFd::from).collect()),
+            (Err(_), Some(tls)) if address.port() == 0 && attempts < FREE_PORT_ATTEMPTS => {
+                tls.sockets = listen::bind(address, workers)?.into_iter().map(OwnedFd::from).collect();
+            }
+            (Err(error), _) => return Err(error),
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use model::settings::{CertificateFiles, TlsVersion};
 use observe::Handshake;
+use quinn::crypto::rustls::QuicServerConfig;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -33,6 +34,9 @@ const TLS13_ALONE: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
 
 /// Protocols that are offered, the best first (ALPN, RFC 7301).
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+
+/// The same for QUIC (RFC 9114 §3.1).
+const QUIC_PROTOCOL: &[u8] = b"h3";
 
 /// What an authority offers that looks whose a domain is (RFC 8737 §3), and nothing else beside it.
 pub(crate) const ACME_PROTOCOL: &[u8] = b"acme-tls/1";
@@ -285,6 +289,8 @@ impl TlsBase {
 pub(crate) struct Tls {
     /// For all handshakes.
     pub(crate) config: Arc<ServerConfig>,
+    /// For those of QUIC: TLS 1.3 alone, and nothing of a request before the handshake is done.
+    pub(crate) quic: Arc<QuicServerConfig>,
     /// Answers to HTTP-01, by token.
     answers: HashMap<Box<str>, Box<str>>,
 }
@@ -312,8 +318,17 @@ impl Tls {
         config.ticketer = base.tickets.clone();
         // Sessions live in tickets alone: a visitor who never returns costs no memory.
         config.session_storage = Arc::new(NoServerSessionStorage {});
+        let mut quic = ServerConfig::builder_with_provider(base.provider.clone())
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_no_client_auth()
+            .with_cert_resolver(config.cert_resolver.clone());
+        quic.alpn_protocols = vec![QUIC_PROTOCOL.to_vec()];
+        quic.ticketer = base.tickets.clone();
+        quic.session_storage = config.session_storage.clone();
+        let quic = QuicServerConfig::try_from(quic)
+            .map_err(|_| rustls::Error::General("the cipher that QUIC begins with is missing".to_owned()))?;
         let answers = challenges.iter().map(|one| (one.token.clone(), one.key_authorization.clone()));
-        Ok(Tls { config: Arc::new(config), answers: answers.collect() })
+        Ok(Tls { config: Arc::new(config), quic: Arc::new(quic), answers: answers.collect() })
     }
 
     /// What is answered to an authority that asks for `token` by HTTP-01; `None` when nobody asked for that.

@@ -21,6 +21,7 @@ use store::{Pages, Tier};
 use crate::clock::Clock;
 use crate::compress::encoder::Encoder;
 use crate::flight::Flights;
+use crate::hints::Hints;
 use crate::loaded::{Loaded, SiteNumbers};
 use crate::object::Entry;
 use crate::origin::{FetchError, Origins};
@@ -47,6 +48,8 @@ pub(crate) struct Shared {
     pub(crate) stretches: Stretches,
     /// Makes encoded copies.
     pub(crate) encoder: Encoder,
+    /// What pages have asked browsers to load.
+    pub(crate) hints: Hints,
     /// Where large bodies lie; `None` where the system has no such files.
     pub(crate) pages: Option<Pages>,
     pub(crate) flights: Flights,

@@ -95,6 +95,8 @@ pub struct Rule {
     pub origin: Arc<OriginGroup>,
     /// Whether a request to switch to WebSocket is passed on.
     pub websocket: bool,
+    /// Whether visitors are told early what a page has had loaded before (RFC 8297).
+    pub early_hints: bool,
     /// What is compressed of what is stored; `None` is nothing.
     pub compress: Option<Compress>,
 }
@@ -192,6 +194,7 @@ impl Rule {
             cors: Cors::default(),
             origin,
             websocket: true,
+            early_hints: true,
             compress: Some(Compress::default()),
         }
     }

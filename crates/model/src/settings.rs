@@ -112,6 +112,8 @@ pub struct EdgeSettings {
     pub trusted_proxies: Vec<Network>,
     /// Whether connections begin with a PROXY protocol header (version 1 or 2).
     pub proxy_protocol: bool,
+    /// Whether HTTP/3 is spoken on the UDP ports of `listen_tls`.
+    pub http3: bool,
     /// Limits against what visitors may use up.
     pub limits: Limits,
 }
@@ -384,6 +386,7 @@ impl Default for EdgeSettings {
             server_timing: false,
             trusted_proxies: Vec::new(),
             proxy_protocol: false,
+            http3: true,
             limits: Limits::default(),
         }
     }

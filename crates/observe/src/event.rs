@@ -179,6 +179,8 @@ labels! {
         Connections = "connections",
         /// Time for a TLS handshake.
         HandshakeTime = "handshake-time",
+        /// More handshakes of QUIC than may be under way before visitors must show where they are.
+        HandshakesUnproven = "handshakes-unproven",
         /// Time for a complete request head.
         HeadTime = "head-time",
         /// Bytes of a request head.
@@ -195,6 +197,8 @@ labels! {
         SendTime = "send-time",
         /// Time for which a kept-alive connection may be idle. Normal; counted so that its effect can be seen.
         IdleTime = "idle-time",
+        /// Frames and streams of HTTP/3 that say nothing, more than anybody needs.
+        IdleFrames = "idle-frames",
         /// Requests on one connection.
         RequestsPerConnection = "requests-per-connection",
         /// Bytes of a response that the edge will buffer.

@@ -306,6 +306,7 @@ fn needs_new_start(running: &EdgeSettings, wanted: &EdgeSettings) -> Vec<&'stati
         ("listen", running.listen != wanted.listen),
         ("listen_tls", running.listen_tls != wanted.listen_tls),
         ("ticket_secret_file", running.tls.ticket_secret_file != wanted.tls.ticket_secret_file),
+        ("http3", running.http3 != wanted.http3),
         ("admin", running.admin != wanted.admin),
         ("workers", running.workers != wanted.workers),
         ("eviction", running.store.eviction != wanted.store.eviction),

@@ -136,8 +136,7 @@ impl Serve {
             }
         };
         self.greet(&handle, address, &state);
-        wait_for_end(&runtime, signals, &handle, &live, &upgrader);
-        certificates.stop();
+        wait_for_end(&runtime, signals, &handle, &live, &upgrader, &certificates);
         // The thread that waits for the drain may still wait; the process is about to end.
         runtime.shutdown_background();
         Ok(())
@@ -147,8 +146,7 @@ impl Serve {
     fn open_sockets(&self, passed: Vec<Bound>, settings: &EdgeSettings) -> Result<Sockets, Failure> {
         let listen = if self.listen.is_empty() { &settings.listen } else { &self.listen };
         let tls = if self.listen_tls.is_empty() { &settings.listen_tls } else { &self.listen_tls };
-        let mut wanted: Vec<_> = listen.iter().map(|address| (Kind::Http, *address)).collect();
-        wanted.extend(tls.iter().map(|address| (Kind::Https, *address)));
+        let mut wanted = edge::wanted(listen.clone(), tls.clone(), settings.http3);
         wanted.extend(self.admin_address(settings).map(|address| (Kind::Admin, address)));
         Sockets::open(&wanted, passed, edge::workers(settings)).map_err(|(kind, address, error)| match kind {
             Kind::Admin => Failure::new(
@@ -385,6 +383,7 @@ fn wait_for_end(
     handle: &Arc<Handle>,
     live: &Arc<Live>,
     upgrader: &Arc<Upgrader>,
+    certificates: &Certificates,
 ) {
     let finished = runtime.block_on(async {
         let mut look = tokio::time::interval(LOOK_INTERVAL);
@@ -416,6 +415,8 @@ fn wait_for_end(
                 }
             }
         };
+        // What drains orders no certificates: the process in its place does.
+        certificates.stop();
         if end == End::Stop {
             manager::stopping();
             upgrader.end_admin();

@@ -214,6 +214,7 @@ fn request(question: &Question, now: Wall) -> Result<Request, Problem> {
         fields: question.fields.clone(),
         protocol: Protocol::Http11,
         secure: url.scheme == Scheme::Https,
+        alt_svc: None,
         client: IpAddr::V4(Ipv4Addr::LOCALHOST),
         started: Instant::now(),
         now,

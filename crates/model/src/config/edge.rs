@@ -54,6 +54,7 @@ pub(super) fn build(findings: &mut Findings<'_>, section: Option<&Section>) -> E
     }
     settings.server_timing = section.bool("server_timing").unwrap_or(false);
     settings.proxy_protocol = section.bool("proxy_protocol").unwrap_or(false);
+    settings.http3 = section.bool("http3").unwrap_or(true);
     for (text, span) in section.list("trusted_proxies").iter().filter_map(|item| item.text()) {
         match Network::parse(text) {
             Ok(network) => settings.trusted_proxies.push(network),

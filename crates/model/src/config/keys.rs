@@ -199,9 +199,15 @@ static EDGE: Table = Table {
         key(
             "proxy_protocol",
             Kind::Bool,
-            "Whether connections begin with a PROXY protocol header (version 1 or 2).",
+            "Whether TCP connections begin with a PROXY protocol header (version 1 or 2).",
         )
         .or("false"),
+        key(
+            "http3",
+            Kind::Bool,
+            "Whether HTTP/3 is spoken on the UDP ports of listen_tls, and visitors are told of it (Alt-Svc).",
+        )
+        .or("true"),
         key("limits", Kind::Table(&LIMITS), "Limits against what visitors may use up."),
     ]],
 };
@@ -542,6 +548,12 @@ const CHOICES: &[Key] = &[
     )
     .or("\"static\""),
     key("websocket", Kind::Bool, "Whether a request to switch to WebSocket is passed on.").or("true"),
+    key(
+        "early_hints",
+        Kind::Bool,
+        "Whether visitors who wait for a page are told (103) what its last answer had them preload by Link.",
+    )
+    .or("true"),
     key(
         "compress",
         Kind::Either(&COMPRESS_VALUES),

@@ -3,10 +3,14 @@
 use std::path::Path;
 use std::time::Duration;
 
-use edge::{Clock, Edge, Handle, Options, PurgeError, PurgeRequest, PurgeTarget, Receipt};
+use edge::handover::{Channel, Message};
+use edge::sockets::{Bound, Sockets};
+use edge::{Clock, Edge, Handle, Options, Predecessor, PurgeError, PurgeRequest, PurgeTarget, Receipt};
 use model::Snapshot;
 use observe::{BuildInfo, Registry};
 use semantics::Wall;
+
+use super::tls::Identity;
 
 /// A play's key seed: any, and the same each time.
 const KEY_SEED: [u8; 16] = *b"a play's own key";
@@ -16,28 +20,44 @@ pub(super) struct Stage(Handle);
 impl Stage {
     /// Starts an edge with this configuration at a moment, in milliseconds since the epoch; every diagnostic of a bad
     /// one fails the test. `state` is where it keeps what outlives it.
-    pub(super) fn start(config: &str, now_ms: i64, state: Option<&Path>) -> Stage {
-        Stage::try_start(config, now_ms, state)
+    pub(super) fn start(config: &str, now_ms: i64, state: Option<&Path>, tls: Option<&Identity>) -> Stage {
+        Stage::try_start(config, now_ms, state, tls)
             .unwrap_or_else(|error| panic!("the edge does not start: {error}"))
     }
 
     /// See [`super::Play::try_start`].
-    pub(super) fn try_start(config: &str, now_ms: i64, state: Option<&Path>) -> Result<Stage, String> {
-        let options = Options {
-            listen: Some(vec![([127, 0, 0, 1], 0).into()]),
-            sockets: None,
-            predecessor: None,
-            listen_tls: None,
-            certificates: Vec::new(),
-            clock: Clock::manual(Wall(now_ms)),
-            key_seed: KEY_SEED,
-            ticket_secret: vec![9; 32],
-            state: state.map(Path::to_owned),
-            disk_engine: None,
-            registry: Registry::new(BuildInfo { version: "play", commit: "" }),
-            access_log: None,
-        };
+    pub(super) fn try_start(
+        config: &str,
+        now_ms: i64,
+        state: Option<&Path>,
+        tls: Option<&Identity>,
+    ) -> Result<Stage, String> {
+        let options = options(now_ms, state, tls);
         Edge::start(snapshot(config), options).map(Stage).map_err(|error| error.to_string())
+    }
+
+    /// Starts another edge that takes this one's place, as an upgrade does. This one drains from then on.
+    pub(super) fn succeed(&self, config: &str, tls: Option<&Identity>) -> Stage {
+        let (ours, theirs) = Channel::pair().expect("a pair of sockets");
+        self.0.pass_sockets(&ours).expect("the sockets are passed on");
+        ours.send(&Message::Lock, &[]).expect("and nothing more");
+        let mut passed = Vec::new();
+        while let (Message::Sockets { kind, asked }, sockets) = theirs.receive().expect("they arrive") {
+            passed.push(Bound { kind, asked, sockets });
+        }
+        let snapshot = snapshot(config);
+        let listen = || vec![([127, 0, 0, 1], 0).into()];
+        let wanted = edge::wanted(listen(), tls.map(|_| listen()).unwrap_or_default(), snapshot.edge.http3);
+        let sockets =
+            Sockets::open(&wanted, passed, edge::workers(&snapshot.edge)).expect("nothing is to be opened");
+        let options = Options {
+            sockets: Some(sockets),
+            predecessor: Some(Predecessor { channel: theirs, process: None, draining: 1 }),
+            ..options(self.now_ms(), None, tls)
+        };
+        let stage = Stage(Edge::start(snapshot, options).expect("the edge starts"));
+        self.0.hand_over(ours, Vec::new(), Duration::ZERO).expect("a thread starts");
+        stage
     }
 
     /// `host:port` for visitors.
@@ -90,6 +110,23 @@ impl Stage {
     /// Cuts what still runs: the play is over.
     pub(super) fn stop(self) {
         self.0.stop(Duration::ZERO);
+    }
+}
+
+fn options(now_ms: i64, state: Option<&Path>, tls: Option<&Identity>) -> Options {
+    Options {
+        listen: Some(vec![([127, 0, 0, 1], 0).into()]),
+        sockets: None,
+        predecessor: None,
+        listen_tls: tls.map(|_| vec![([127, 0, 0, 1], 0).into()]),
+        certificates: tls.iter().map(|identity| identity.certificate()).collect(),
+        clock: Clock::manual(Wall(now_ms)),
+        key_seed: KEY_SEED,
+        ticket_secret: vec![9; 32],
+        state: state.map(Path::to_owned),
+        disk_engine: None,
+        registry: Registry::new(BuildInfo { version: "play", commit: "" }),
+        access_log: None,
     }
 }
 
