@@ -8,6 +8,7 @@
 //! ```
 
 mod exchange;
+pub(crate) mod frames;
 mod halves;
 mod http1;
 mod http2;
@@ -20,12 +21,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
-use observe::Limit;
+use model::settings::HANDSHAKES_CLIENT_SHARE;
+use observe::{Handshake, Limit};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use crate::listen::Secure;
-use crate::tls::ACME_PROTOCOL;
+use crate::rates::{Counted, Full};
+use crate::tls::{self, ACME_PROTOCOL};
 use crate::worker::Worker;
 use crate::{forwarded, proxy_protocol};
 
@@ -71,10 +74,22 @@ pub(crate) async fn serve(worker: Rc<Worker>, socket: TcpStream, peer: SocketAdd
             visitor.client = client;
         }
     }
+    // Who stands before us for others has theirs open.
+    let is_client = !forwarded::is_trusted(&worker.loaded().snapshot.edge.trusted_proxies, visitor.client);
+    let _counted = match worker.limits().connections_per_client_max.filter(|_| is_client) {
+        None => None,
+        Some(most) => match worker.shared.clients.enter(Some(visitor.client), most.get(), u32::MAX) {
+            Ok(counted) => Some(counted),
+            Err(_) => return worker.count_limit(Limit::ConnectionsPerClient),
+        },
+    };
     match secure {
         Secure::Plain => http1::serve(worker, Io::Plain(socket), visitor, first).await,
         Secure::Tls { .. } => {
-            let Ok((io, is_http2)) = shake_hands(&worker, Prefixed::new(socket, first)).await else { return };
+            let client = is_client.then_some(visitor.client);
+            let Ok((io, is_http2)) = shake_hands(&worker, client, Prefixed::new(socket, first)).await else {
+                return;
+            };
             match is_http2 {
                 true => Box::pin(http2::serve(worker, io, visitor)).await,
                 false => http1::serve(worker, io, visitor, Vec::new()).await,
@@ -88,15 +103,39 @@ pub(crate) async fn serve_http3(worker: Rc<Worker>, connection: quinn::Connectio
     http3::serve(worker, connection, visitor).await;
 }
 
-/// The TLS handshake; whether HTTP/2 comes out of it.
-async fn shake_hands(worker: &Rc<Worker>, socket: Prefixed) -> Result<(Io, bool), Gone> {
+/// The TLS handshake; whether HTTP/2 comes out of it. `client` is whom it is counted for.
+async fn shake_hands(
+    worker: &Rc<Worker>,
+    client: Option<IpAddr>,
+    socket: Prefixed,
+) -> Result<(Io, bool), Gone> {
+    let limits = worker.limits();
+    if let (Some(rate), Some(client)) = (&limits.handshakes_per_client, client)
+        && worker.take(Counted::Handshakes(client), rate).is_err()
+    {
+        worker.count_limit(Limit::HandshakesPerClient);
+        return Err(Gone);
+    }
+    let of_client = limits.handshakes_max / HANDSHAKES_CLIENT_SHARE;
+    let _under_way = worker.handshakes.enter(client, of_client, limits.handshakes_max).map_err(|full| {
+        worker.count_limit(match full {
+            Full::Total => Limit::Handshakes,
+            Full::Client => Limit::HandshakesPerClient,
+        });
+        Gone
+    })?;
     let watch = worker.watch();
-    watch.set(worker.tick_after(worker.limits().handshake_timeout));
+    watch.set(worker.tick_after(limits.handshake_timeout));
     let config = worker.tls().config.clone();
     let Some(shaken) = watch.within(Box::pin(TlsAcceptor::from(config).accept(socket))).await else {
         worker.count_limit(Limit::HandshakeTime);
+        worker.observer.handshake_ended(Handshake::Timeout);
         return Err(Gone);
     };
+    worker.observer.handshake_ended(match &shaken {
+        Ok(stream) => tls::done(stream.get_ref().1),
+        Err(error) => tls::failed(error),
+    });
     let stream = shaken?;
     let protocol = stream.get_ref().1.alpn_protocol();
     if protocol == Some(ACME_PROTOCOL) {

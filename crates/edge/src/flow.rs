@@ -21,6 +21,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use model::Cache;
+use model::rule::CountedBy;
+use observe::Limit;
 use semantics::cache_status::Fwd;
 use semantics::coding::{compares_tags, restore_tags};
 use semantics::conditional::is_conditional;
@@ -40,6 +42,7 @@ use crate::loaded::RuleAt;
 use crate::lookup::{self, Found, FromDisk, Purged};
 use crate::object::{Entry, Item, Object};
 use crate::origin::{OriginRequest, OriginResponse, RequestBody};
+use crate::rates::Counted;
 use crate::refusal::Refusal;
 use crate::request::{Method, Protocol, Request};
 use crate::serve;
@@ -145,9 +148,24 @@ impl Flow {
         if let Some(answer) = serve::challenge(worker, request) {
             return Begun::Answer(answer);
         }
+        if let Some(rate) = &worker.loaded().snapshot.edge.limits.requests_per_client
+            && let Err(refused) = worker.take(Counted::Requests(request.client), rate)
+        {
+            worker.count_limit(Limit::RequestsPerClient);
+            return Begun::Answer(Refusal::TooOften(refused).answer(request));
+        }
         let Some(at) = RuleAt::of(worker.loaded(), request) else {
             return Begun::Answer(Refusal::UnknownSite.answer(request));
         };
+        if let Some(limit) = &at.rule().rate_limit {
+            let client = (limit.by == CountedBy::Client).then_some(request.client);
+            let counted = Counted::Rule { site: at.site_number(), rule: limit.of_rule, client };
+            if let Err(refused) = worker.take(counted, &limit.rate) {
+                worker.count_limit(Limit::RateLimit);
+                let answer = Answer { rule: Some(at), ..Refusal::TooOften(refused).answer(request) };
+                return Begun::Answer(answer);
+            }
+        }
         if hop::is_loop(&request.fields, &worker.shared.node, 0) {
             return Begun::Answer(Refusal::Loop.answer(request));
         }

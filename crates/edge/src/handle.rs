@@ -1,20 +1,21 @@
 //! Starting an edge, and what can be done with one that runs.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use model::settings::{Eviction, MEMORY};
 use model::{EdgeSettings, Snapshot, breaker, health};
 use observe::{
-    AccessLog, BreakerReading, CopiesReading, DiskReading, Observer, OriginReading, Readings, Registry,
-    TierReading,
+    AccessLog, BreakerReading, CertificateReading, CopiesReading, DiskReading, Observer, OriginReading,
+    Readings, Registry, TierReading,
 };
 use parking_lot::{Mutex, RwLock};
 use semantics::coding::Form;
@@ -27,7 +28,7 @@ use tokio::task::LocalSet;
 use crate::clock::Clock;
 use crate::compress::encoder::{Counts, Encoder};
 use crate::flight::Flights;
-use crate::handover::{Channel, Descent, Message};
+use crate::handover::{Channel, Message};
 use crate::hints::Hints;
 use crate::listen::{self, Secure};
 use crate::loaded::{Loaded, SiteNumbers};
@@ -35,9 +36,10 @@ use crate::origin::{Origins, OriginsShared, probe_origins};
 use crate::published::Published;
 use crate::purge_log::PurgeLog;
 use crate::purging::{self, PurgeError, PurgeRequest, Receipt};
-use crate::quic::{self, Listening, Secrets, Steering};
+use crate::quic::{self, Listening, Quic, Steering, strays};
+use crate::rates::Rates;
 use crate::slices::Stretches;
-use crate::sockets::{Kind, Sockets};
+use crate::sockets::{Bound, Kind, Sockets};
 use crate::storage::{self, Place, Storage};
 use crate::succession::{self, Ask, Invalidation, Succession};
 use crate::tiering::Reads;
@@ -58,6 +60,8 @@ pub struct Options {
     pub clock: Clock,
     /// The secret of the cache keys: 16 bytes of chance.
     pub key_seed: [u8; 16],
+    /// What session tickets are made from: chance, at least 32 bytes. Edges with the same one resume each other's sessions.
+    pub ticket_secret: Vec<u8>,
     /// Where the purge log is kept, and what is stored on disks that name no directory; needed as soon as there are disks.
     pub state: Option<PathBuf>,
     /// How disks are read; `None` takes the best that the system allows.
@@ -78,8 +82,6 @@ pub struct Predecessor {
     pub process: Option<OwnedFd>,
     /// How many processes drain then, this one among them.
     pub draining: u32,
-    /// What is to be known of the HTTP/3 connections that it keeps.
-    pub quic: Option<Descent>,
 }
 
 /// Why an edge did not start.
@@ -138,12 +140,11 @@ pub struct Handle {
     addresses: Vec<SocketAddr>,
     /// To be passed on.
     sockets: Mutex<Sockets>,
-    steering: Arc<Steering>,
-    /// Where the process that takes this one's place will send what QUIC packets it gets for this one.
-    younger: Mutex<Option<OwnedFd>>,
     storage: Place,
     addresses_tls: Vec<SocketAddr>,
-    tls: Mutex<TlsParts>,
+    quic: Arc<Quic>,
+    steerings: Vec<Arc<Steering>>,
+    tls: Arc<Mutex<TlsParts>>,
     workers: Mutex<Vec<JoinHandle<()>>>,
     access_log: Option<Arc<AccessLog>>,
     /// When what drains is cut.
@@ -209,14 +210,15 @@ impl Edge {
             certificates,
             clock,
             key_seed,
+            ticket_secret,
             state,
             disk_engine,
             registry,
             access_log,
             predecessor,
         } = options;
-        let tls_base = TlsBase::new().map_err(StartError::Tls)?;
-        let tls = Tls::new(&tls_base, &certificates, &[]).map_err(StartError::Tls)?;
+        let tls_base = TlsBase::new(&ticket_secret, clock.clone()).map_err(StartError::Tls)?;
+        let tls = Tls::new(&tls_base, edge.tls.min_version, &certificates, &[]).map_err(StartError::Tls)?;
         let workers = workers(&edge);
         let site_numbers = SiteNumbers::default();
         let loaded = Arc::new(Loaded::new(snapshot, &site_numbers, &registry));
@@ -263,67 +265,62 @@ impl Edge {
             purges: RwLock::new(purges),
             positions: RwLock::new(positions),
             purge_log: Mutex::new(purge_log),
-            steering: OnceLock::new(),
             purge_position: AtomicU64::new(newest),
             registry: registry.clone(),
             connections: AtomicUsize::new(0),
             accepting: AtomicUsize::new(workers),
+            clients: Arc::default(),
+            rates: Rates::default(),
             draining: AtomicBool::new(false),
             is_gentle: AtomicBool::new(false),
             succession: Succession::new(),
             cut: AtomicBool::new(false),
             next_generation: AtomicU64::new(storage::chance() as u64),
         });
-        let mut quic = None;
-        if let Some(mut predecessor) = predecessor {
-            quic = predecessor.quic.take();
+        if let Some(predecessor) = predecessor {
             succession::follow(&shared, predecessor).map_err(StartError::Thread)?;
         }
         let memory = Arc::downgrade(&shared);
         // What memory answers for is what a restart must find on disk.
         shared.disks.keep(move |key| memory.upgrade().is_some_and(|shared| shared.store.peek(key).is_some()));
-        let secrets = Arc::new(Secrets::of(&key_seed));
         let open = || {
             let (plain, tls) = (listen.unwrap_or(edge.listen), listen_tls.unwrap_or(edge.listen_tls));
-            Sockets::open(&Sockets::wanted(plain, tls, edge.http3), Vec::new(), workers)
+            Sockets::open(&wanted(plain, tls, edge.http3), Vec::new(), workers)
         };
-        let sockets = sockets
+        let mut sockets = sockets
             .map_or_else(open, Ok)
             .map_err(|(_, address, error)| StartError::Listen(address, error))?;
         let (addresses, addresses_tls) = (sockets.addresses(Kind::Http), sockets.addresses(Kind::Https));
+        let quic = Arc::new(Quic::new(&key_seed, sockets.take_strays()));
+        let mut steerings = Vec::new();
+        let mut by_worker: Vec<Listeners> = (0..workers).map(|_| Listeners::default()).collect();
         let addresses_quic = sockets.addresses(Kind::Quic);
-        let mut by_worker: Vec<OfWorker> = (0..workers).map(|_| OfWorker::default()).collect();
         for kind in [Kind::Http, Kind::Https] {
             let dealt = sockets.deal(kind, workers).map_err(StartError::Thread)?;
-            for (worker, listeners) in by_worker.iter_mut().zip(dealt) {
-                for listener in listeners {
-                    let secure = match (kind, listener.local_addr()) {
-                        (Kind::Https, Ok(address)) => {
-                            Secure::Tls { http3: addresses_quic.contains(&address).then_some(address.port()) }
-                        }
-                        _ => Secure::Plain,
-                    };
-                    worker.tcp.push((listener, secure));
+            for (worker, dealt) in by_worker.iter_mut().zip(dealt) {
+                for socket in dealt {
+                    let address = socket.local_addr().map_err(StartError::Thread)?;
+                    let http3 = addresses_quic.contains(&address).then_some(address.port());
+                    let secure = if kind == Kind::Https { Secure::Tls { http3 } } else { Secure::Plain };
+                    worker.tcp.push((socket, secure));
                 }
             }
         }
         let dealt = sockets.deal_udp(workers).map_err(StartError::Thread)?;
-        let (generation, older) = match quic {
-            Some(Descent { generation, older }) => (generation, Some(older)),
-            None => (0, None),
-        };
-        let steering = Arc::new(Steering::new(&secrets, generation, older, dealt.len()));
-        for (number, (worker, socket)) in (0..).zip(dealt) {
-            by_worker[worker].quic.push(Listening { socket, steering: steering.clone(), number });
+        for (address, sockets) in addresses_quic.into_iter().zip(dealt) {
+            let steering = Arc::new(Steering::new(quic.clone(), address, sockets.len()));
+            steerings.push(steering.clone());
+            for (socket, number) in sockets.into_iter().zip(0..) {
+                let listening = Listening { socket, steering: steering.clone(), number };
+                by_worker[usize::from(number) % workers].quic.push(listening);
+            }
         }
-        // It is set once, here.
-        let _ = shared.steering.set(steering.clone());
         Encoder::start(&shared).map_err(StartError::Thread)?;
         let access_log = access_log.map(Arc::new);
         let cores = core_affinity::get_core_ids().filter(|cores| workers > 1 && cores.len() >= workers);
         let mut threads = Vec::with_capacity(workers);
-        for (index, sockets) in by_worker.into_iter().enumerate() {
-            let secrets = secrets.clone();
+        for (index, listeners) in by_worker.into_iter().enumerate() {
+            let quic = quic.clone();
             let observer = Observer::new(&registry, access_log.as_deref());
             let (shared, origins) = (shared.clone(), origins.clone());
             let core = cores.as_ref().map(|cores| cores[index]);
@@ -333,7 +330,7 @@ impl Edge {
                     core_affinity::set_for_current(core);
                 }
                 let local = LocalSet::new();
-                local.block_on(&runtime, work(shared, origins, observer, sockets, secrets, index));
+                local.block_on(&runtime, work(shared, origins, observer, listeners, quic, index));
             });
             threads.push(thread.map_err(StartError::Thread)?);
         }
@@ -342,11 +339,11 @@ impl Edge {
             origins,
             addresses,
             sockets: Mutex::new(sockets),
-            steering,
-            younger: Mutex::new(None),
             storage: place,
             addresses_tls,
-            tls: Mutex::new(TlsParts { base: tls_base, certificates, challenges: Vec::new() }),
+            quic,
+            steerings,
+            tls: Arc::new(Mutex::new(TlsParts { base: tls_base, certificates, challenges: Vec::new() })),
             workers: Mutex::new(threads),
             access_log,
             deadline: Arc::default(),
@@ -357,9 +354,16 @@ impl Edge {
     }
 }
 
+/// What is listened on, by what is spoken there.
+pub fn wanted(plain: Vec<SocketAddr>, tls: Vec<SocketAddr>, http3: bool) -> Vec<(Kind, SocketAddr)> {
+    let plain = plain.into_iter().map(|address| (Kind::Http, address));
+    let kinds: &[Kind] = if http3 { &[Kind::Https, Kind::Quic] } else { &[Kind::Https] };
+    plain.chain(tls.into_iter().flat_map(|address| kinds.iter().map(move |kind| (*kind, address)))).collect()
+}
+
 /// One worker's part in what is listened on.
 #[derive(Default)]
-struct OfWorker {
+struct Listeners {
     tcp: Vec<(std::net::TcpListener, Secure)>,
     quic: Vec<Listening>,
 }
@@ -369,8 +373,8 @@ async fn work(
     shared: Arc<Shared>,
     origins: Arc<OriginsShared>,
     observer: Observer,
-    sockets: OfWorker,
-    secrets: Arc<Secrets>,
+    listeners: Listeners,
+    quic: Arc<Quic>,
     index: usize,
 ) {
     let id_seed = u64::from_le_bytes(shared.seed.0[..8].try_into().unwrap_or_default())
@@ -385,16 +389,16 @@ async fn work(
     });
     let sweep = tokio::task::spawn_local(worker.clone().sweep());
     let prober = (index == 0).then(|| tokio::task::spawn_local(probe_origins(origins)));
-    let tcp = sockets.tcp.into_iter();
+    let tcp = listeners.tcp.into_iter();
     let accepting: Vec<_> = tcp
         .filter_map(|(listener, secure)| Some((tokio::net::TcpListener::from_std(listener).ok()?, secure)))
         .map(|(listener, secure)| tokio::task::spawn_local(listen::accept(worker.clone(), listener, secure)))
         .collect();
-    let quic = sockets.quic.into_iter();
+    let listening = listeners.quic.into_iter();
     let endpoints: Vec<_> =
-        quic.filter_map(|listening| quic::endpoint(&worker, &secrets, listening).ok()).collect();
+        listening.filter_map(|listening| told(quic::endpoint(&worker, listening))).collect();
     for endpoint in &endpoints {
-        tokio::task::spawn_local(quic::accept(worker.clone(), endpoint.clone(), secrets.clone()));
+        tokio::task::spawn_local(quic::accept(worker.clone(), endpoint.clone(), quic.clone()));
     }
     while !worker.is_draining() {
         tokio::time::sleep(TICK).await;
@@ -423,6 +427,11 @@ pub fn workers(settings: &EdgeSettings) -> usize {
     settings.workers.map_or_else(cores, |workers| workers as usize).max(1)
 }
 
+/// What it is, or a word to the operator.
+fn told<T>(endpoint: io::Result<T>) -> Option<T> {
+    endpoint.inspect_err(|error| eprintln!("perigee: HTTP/3 is not spoken by one worker: {error}")).ok()
+}
+
 impl Handle {
     /// The addresses that visitors connect to.
     pub fn addresses(&self) -> &[SocketAddr] {
@@ -434,14 +443,15 @@ impl Handle {
         &self.addresses_tls
     }
 
-    /// Puts other certificates in force: handshakes that start from now on see them; connections that stand are not
+    /// Puts other certificates in force, and the TLS settings of the configuration in force: handshakes that start from now on see them; connections that stand are not
     /// touched.
     ///
     /// # Errors
     /// Those of the TLS library; the old ones stay in force.
     pub fn replace_certificates(&self, certificates: Vec<Certificate>) -> Result<(), rustls::Error> {
         let mut parts = self.tls.lock();
-        let tls = Tls::new(&parts.base, &certificates, &parts.challenges)?;
+        let min_version = self.with_snapshot(|snapshot| snapshot.edge.tls.min_version);
+        let tls = Tls::new(&parts.base, min_version, &certificates, &parts.challenges)?;
         parts.certificates = certificates;
         self.shared.tls.replace(Arc::new(tls));
         Ok(())
@@ -453,7 +463,8 @@ impl Handle {
     /// Those of the TLS library; what was answered before still is.
     pub fn replace_challenges(&self, challenges: Vec<Challenge>) -> Result<(), rustls::Error> {
         let mut parts = self.tls.lock();
-        let tls = Tls::new(&parts.base, &parts.certificates, &challenges)?;
+        let min_version = self.with_snapshot(|snapshot| snapshot.edge.tls.min_version);
+        let tls = Tls::new(&parts.base, min_version, &parts.certificates, &challenges)?;
         parts.challenges = challenges;
         self.shared.tls.replace(Arc::new(tls));
         Ok(())
@@ -604,13 +615,15 @@ impl Handle {
     /// The other process has gone.
     pub fn pass_sockets(&self, channel: &Channel) -> io::Result<()> {
         channel.send_sockets(&self.sockets.lock())?;
-        let (younger, older) = Channel::pair()?;
-        channel.send(
-            &Message::Quic { generation: self.steering.generation().wrapping_add(1) },
-            &[older.as_fd()],
-        )?;
-        *self.younger.lock() = Some(younger.into_fd());
-        Ok(())
+        if self.steerings.is_empty() {
+            return Ok(());
+        }
+        self.quic.share(true);
+        let (theirs, ours) = strays::pair()?;
+        strays::listen(ours, self.steerings.clone())?;
+        let mut strays = Sockets::default();
+        strays.push(Bound { kind: Kind::Strays, asked: None, sockets: vec![theirs] });
+        channel.send_sockets(&strays)
     }
 
     /// Closes purge log and disks, for another process to open them: takes no purge until [`Handle::resume`]. What was
@@ -641,6 +654,7 @@ impl Handle {
     /// # Errors
     /// Purge log or disks cannot be opened again. Then the edge goes on from memory.
     pub fn resume(&self) -> Result<(), StartError> {
+        self.quic.share(false);
         let reopened = self.storage.reopen(&self.shared);
         for what in self.shared.succession.resume() {
             match what {
@@ -675,19 +689,13 @@ impl Handle {
             }
         });
         let handed_over = succession::hand_over(&self.shared, channel, heard);
+        self.quic.stop_reading();
         self.shared.is_gentle.store(true, Ordering::SeqCst);
         self.shared.draining.store(true, Ordering::SeqCst);
         self.sockets.lock().close();
         let begin = Instant::now();
         while self.shared.accepting.load(Ordering::Acquire) > 0 && begin.elapsed() < SETTLE_PATIENCE {
             std::thread::sleep(Duration::from_millis(5));
-        }
-        // From here on its packets come from the other process, which reads the sockets as soon as it hears of this.
-        self.steering.read(false);
-        if let Some(younger) = self.younger.lock().take() {
-            let steering = self.steering.clone();
-            // It ends with the other process's end, at the latest when this process does.
-            std::thread::Builder::new().name("quic".into()).spawn(move || steering.receive(&younger))?;
         }
         self.shared.succession.settle();
         handed_over
@@ -705,7 +713,7 @@ impl Handle {
 
     /// Tells the registry where to read what others keep.
     fn feed_readings(&self) {
-        let (shared, origins) = (self.shared.clone(), self.origins.clone());
+        let (shared, origins, tls) = (self.shared.clone(), self.origins.clone(), self.tls.clone());
         let workers = self.workers.lock().len() as u64;
         self.shared.registry.read_from(move || {
             let stats = shared.store.stats();
@@ -743,6 +751,7 @@ impl Handle {
                         idle_connections: report.idle,
                     })
                     .collect(),
+                certificates: ends(&tls.lock().certificates),
                 purge_position: shared.purge_position.load(Ordering::Acquire),
                 purges_remembered: {
                     let purges = shared.purges.read().stats();
@@ -796,6 +805,22 @@ fn disk_tier(disks: &[DiskStats]) -> Option<TierReading> {
         removed: sum(|disk| disk.removed),
     };
     (!disks.is_empty()).then_some(tier)
+}
+
+/// When the certificate for each name ends, of those whose end is nearest.
+fn ends(certificates: &[Certificate]) -> Vec<CertificateReading> {
+    let mut by_name = BTreeMap::new();
+    for certificate in certificates {
+        // Of several for a name, the first is shown to almost all.
+        certificate.names.iter().for_each(|name| _ = by_name.entry(name).or_insert(certificate.not_after));
+    }
+    let mut ends: Vec<_> = by_name
+        .into_iter()
+        .map(|(name, not_after)| CertificateReading { name: name.to_string(), not_after })
+        .collect();
+    ends.sort_by_key(|end| end.not_after);
+    ends.truncate(observe::CERTIFICATES_MAX);
+    ends
 }
 
 fn refused(disk: &DiskStats) -> [u64; 4] {

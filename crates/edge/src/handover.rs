@@ -51,11 +51,6 @@ pub enum Message {
         /// The address that was asked for.
         asked: Option<SocketAddr>,
     },
-    /// Where packets of QUIC go that are the old process's, beside it.
-    Quic {
-        /// What the new process is to write into its connection ids.
-        generation: u8,
-    },
     /// The lock of the state directory, beside it.
     Lock,
     /// Where messages to the operator go in the end, beside it; until then the old process reads them.
@@ -240,22 +235,11 @@ impl AsFd for Channel {
     }
 }
 
-/// Where a process stands among those that serve one after the other, as far as QUIC is concerned.
-#[derive(Debug)]
-pub struct Descent {
-    /// In its connection ids.
-    pub generation: u8,
-    /// Where packets go that are not its own.
-    pub older: OwnedFd,
-}
-
 /// What was passed on.
 #[derive(Debug)]
 pub struct Inheritance {
     /// Listening sockets.
     pub sockets: Vec<Bound>,
-    /// What is to be known of the connections that the old process keeps.
-    pub quic: Option<Descent>,
     /// The lock of the state directory.
     pub lock: OwnedFd,
     /// Where messages go once this process serves.
@@ -277,8 +261,7 @@ impl Inheritance {
     /// It has gone, or speaks otherwise.
     pub fn receive(channel: &Channel) -> io::Result<Self> {
         let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
-        let (mut sockets, mut lock, mut errors, mut quic): (Vec<Bound>, _, _, _) =
-            (Vec::new(), None, None, None);
+        let (mut sockets, mut lock, mut errors): (Vec<Bound>, _, _) = (Vec::new(), None, None);
         loop {
             let (message, mut descriptors) = channel.receive()?;
             match message {
@@ -293,9 +276,6 @@ impl Inheritance {
                         None => sockets.push(Bound { kind, asked, sockets: descriptors }),
                     }
                 }
-                Message::Quic { generation } => {
-                    quic = descriptors.pop().map(|older| Descent { generation, older });
-                }
                 Message::Lock => lock = descriptors.pop(),
                 Message::Errors => errors = descriptors.pop(),
                 Message::Begin { protocol, .. } if protocol != PROTOCOL => {
@@ -304,7 +284,7 @@ impl Inheritance {
                 Message::Begin { upgrade, version, pid, draining, .. } => {
                     let lock = lock.ok_or_else(|| invalid("no lock was passed on"))?;
                     let errors = errors.ok_or_else(|| invalid("no standard error was passed on"))?;
-                    return Ok(Inheritance { sockets, quic, lock, errors, upgrade, version, pid, draining });
+                    return Ok(Inheritance { sockets, lock, errors, upgrade, version, pid, draining });
                 }
                 _ => return Err(invalid("it said something that does not come first")),
             }

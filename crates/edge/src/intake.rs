@@ -146,7 +146,7 @@ pub(crate) fn request_of_parts<'a, I: Iterator<Item = (&'a [u8], &'a [u8])>>(
     let mut fields = Fields::with_capacity(count + 1, bytes + 32);
     if let Some(authority) = authority {
         // RFC 9113 §8.3.1: a Host that differs is not to be believed, and not to be passed on.
-        if lines().any(|(name, value)| name == b"host" && value != authority.as_bytes()) {
+        if lines().any(|(name, value)| name == b"host" && !value.eq_ignore_ascii_case(authority.as_bytes())) {
             return Err(Refusal::Syntax("Host and :authority differ"));
         }
         fields.append_unchecked(b"host", authority.as_bytes());
@@ -171,12 +171,13 @@ pub(crate) fn request_of_parts<'a, I: Iterator<Item = (&'a [u8], &'a [u8])>>(
     }
     let head = Head { method, target, protocol, fields };
     let mut intake = request(worker, head, visitor, head_len, started)?;
+    let is_empty = intake.request.fields.contains("content-length");
     if connects_to.is_some() {
-        if intake.framing != Framing::None {
+        if is_empty || intake.framing != Framing::None {
             return Err(Refusal::Syntax("a request for a tunnel has a Content-Length"));
         }
         intake.request.wants_websocket = true;
-    } else if intake.framing == Framing::None && !ends {
+    } else if intake.framing == Framing::None && !ends && !is_empty {
         // Its end tells its length.
         intake.framing = Framing::Chunked;
         intake.request.has_body = true;

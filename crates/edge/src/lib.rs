@@ -40,6 +40,7 @@ mod published;
 mod purge_log;
 mod purging;
 mod quic;
+mod rates;
 mod refusal;
 mod request;
 mod serve;
@@ -53,6 +54,6 @@ mod websocket;
 mod worker;
 
 pub use clock::Clock;
-pub use handle::{Edge, Handle, Options, Predecessor, StartError, Status, workers};
+pub use handle::{Edge, Handle, Options, Predecessor, StartError, Status, wanted, workers};
 pub use purging::{PurgeError, PurgeRequest, PurgeTarget, Receipt};
 pub use storage::inspect;

@@ -19,9 +19,6 @@ const BACKLOG: i32 = 4096;
 /// What the kernel may hold of one UDP socket's packets in either direction: 10 ms at 1.6 Gbit/s.
 const UDP_BUFFER_BYTES: usize = 2 * 1024 * 1024;
 
-/// How many free ports of TCP are tried for UDP.
-const FREE_PORT_ATTEMPTS: u32 = 16;
-
 /// How long a worker stops taking connections when it has run out of file descriptors.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 
@@ -62,22 +59,6 @@ pub(crate) fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListe
         listeners.push(listener);
     }
     Ok(listeners)
-}
-
-/// The sockets of one address for TCP, and for UDP on the same port.
-pub(crate) fn bind_both(address: SocketAddr, count: usize) -> io::Result<(Vec<TcpListener>, Vec<UdpSocket>)> {
-    let mut attempts = 0;
-    loop {
-        attempts += 1;
-        let tcp = bind(address, count)?;
-        let port = tcp.first().map_or(Ok(address), TcpListener::local_addr)?;
-        match bind_udp(port, count) {
-            Ok(udp) => return Ok((tcp, udp)),
-            // A port that was free for TCP is not so for UDP; if any will do, another is.
-            Err(_) if address.port() == 0 && attempts < FREE_PORT_ATTEMPTS => {}
-            Err(error) => return Err(error),
-        }
-    }
 }
 
 /// The same for UDP, on a port that [`bind`] has found free for TCP.

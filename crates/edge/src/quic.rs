@@ -3,7 +3,7 @@
 //! The kernel spreads packets over the workers' sockets by the visitor's address. A visitor who gets another address (a
 //! phone that leaves the house) comes out at another worker; so does each one when the number of sockets changes. But a
 //! connection lives in one worker. So the connection ids that we give out say which ([`id`]), and a worker that gets what
-//! is not its own hands it on ([`steering`]).
+//! is not its own hands it on ([`steering`]), to another process if need be ([`strays`]).
 //!
 //! ```text
 //!             ┌─ worker 0: socket ─► steering ─► endpoint ─► connection ─► connection::http3
@@ -13,13 +13,16 @@
 
 mod id;
 mod steering;
+pub(crate) mod strays;
 
 use std::cell::Cell;
 use std::io;
 use std::net::UdpSocket;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use aws_lc_rs::{hkdf, hmac};
 use model::settings::Limits;
@@ -60,24 +63,31 @@ const SEND_WINDOW_BYTES: u64 = 2 * 1024 * 1024;
 /// to us.
 const OTHER_STREAMS_MAX: u32 = 8;
 
+/// How long an endpoint may take to tell visitors that it ends. It is told again to those who send meanwhile.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// How often a visitor is asked whether it is still there. QUIC ends a connection in which nothing comes; a request that waits
+/// for its origin for longer must not end so. Browsers give up after 30 s; idle connections end by a deadline of ours.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
 /// The part of one worker in listening on one address.
 pub(crate) struct Listening {
     pub(crate) socket: UdpSocket,
     pub(crate) steering: Arc<Steering>,
-    /// Of the socket, among those of all workers.
+    /// Which of the address's endpoints.
     pub(crate) number: u16,
 }
 
 /// Secrets that all workers of a node share, and that outlive a process as long as its seed: for connection ids, for
 /// proofs of address, and for telling visitors of connections that nobody knows any more.
-pub(crate) struct Secrets {
+struct Secrets {
     id: id::Key,
     token: Arc<hkdf::Prk>,
     reset: Arc<hmac::Key>,
 }
 
 impl Secrets {
-    pub(crate) fn of(seed: &[u8; 16]) -> Self {
+    fn of(seed: &[u8; 16]) -> Self {
         let base = hmac::Key::new(hmac::HMAC_SHA256, seed);
         let derive = |purpose: &str| hmac::sign(&base, purpose.as_bytes());
         let id = derive("quic connection ids");
@@ -89,12 +99,53 @@ impl Secrets {
     }
 }
 
+/// What all endpoints of a process share.
+pub(crate) struct Quic {
+    secrets: Secrets,
+    /// Which start of the node this is.
+    start: [u8; 3],
+    /// Whether sockets are read here: not once another process reads them.
+    is_reading: AtomicBool,
+    /// Whether another process may have connections of its own on these sockets.
+    is_shared: AtomicBool,
+    before: strays::Before,
+}
+
+impl Quic {
+    /// `before`: the way to the process that served before.
+    pub(crate) fn new(seed: &[u8; 16], before: Option<OwnedFd>) -> Self {
+        let chance = crate::storage::chance().to_le_bytes();
+        Quic {
+            secrets: Secrets::of(seed),
+            start: [chance[0], chance[1], chance[2]],
+            is_reading: AtomicBool::new(true),
+            is_shared: AtomicBool::new(false),
+            before: strays::Before::new(before),
+        }
+    }
+
+    /// From here on, or no longer, packets of unknown connections are another process's.
+    pub(crate) fn share(&self, is_shared: bool) {
+        self.is_shared.store(is_shared, Ordering::Relaxed);
+    }
+
+    fn is_reading(&self) -> bool {
+        self.is_reading.load(Ordering::Relaxed)
+    }
+
+    /// Leaves the sockets to the process that has them too, and gets the packets of its connections from that.
+    pub(crate) fn stop_reading(&self) {
+        self.is_reading.store(false, Ordering::Relaxed);
+    }
+}
+
 /// Makes a worker's endpoint. Must be called in its runtime.
-pub(crate) fn endpoint(worker: &Worker, secrets: &Secrets, listening: Listening) -> io::Result<Endpoint> {
+pub(crate) fn endpoint(worker: &Worker, listening: Listening) -> io::Result<Endpoint> {
     let Listening { socket, steering, number } = listening;
+    let Quic { secrets, start, .. } = steering.quic();
     let mut config = EndpointConfig::new(secrets.reset.clone());
-    let (key, generation) = (secrets.id, steering.generation());
-    config.cid_generator(move || Box::new(id::Generator::new(key, id::Owner { generation, socket: number })));
+    let (key, owner) = (secrets.id, id::Owner { start: *start, endpoint: number });
+    config.cid_generator(move || Box::new(id::Generator::new(key, owner)));
     let server = server_config(secrets, &worker.tls(), &worker.limits());
     let socket = steering::Steered::new(socket, steering, number)?;
     Endpoint::new_with_abstract_socket(config, Some(server), Arc::new(socket), Arc::new(TokioRuntime))
@@ -110,6 +161,7 @@ fn server_config(secrets: &Secrets, tls: &Tls, limits: &Limits) -> ServerConfig 
         .receive_window(CONNECTION_WINDOW_BYTES.into())
         .send_window(SEND_WINDOW_BYTES)
         .max_idle_timeout(limits.idle_timeout.try_into().ok())
+        .keep_alive_interval(Some(KEEP_ALIVE.min(limits.idle_timeout / 3)))
         .datagram_receive_buffer_size(None);
     let mut config = ServerConfig::new(tls.quic.clone(), secrets.token.clone());
     config
@@ -121,7 +173,7 @@ fn server_config(secrets: &Secrets, tls: &Tls, limits: &Limits) -> ServerConfig 
 }
 
 /// Takes connections until the edge stops.
-pub(crate) async fn accept(worker: Rc<Worker>, endpoint: Endpoint, secrets: Arc<Secrets>) {
+pub(crate) async fn accept(worker: Rc<Worker>, endpoint: Endpoint, quic: Arc<Quic>) {
     let handshakes = Rc::new(Cell::new(0));
     while let Some(incoming) = endpoint.accept().await {
         if worker.is_draining() {
@@ -139,7 +191,7 @@ pub(crate) async fn accept(worker: Rc<Worker>, endpoint: Endpoint, secrets: Arc<
             incoming.ignore();
             continue;
         };
-        let config = Arc::new(server_config(&secrets, &worker.tls(), &worker.limits()));
+        let config = Arc::new(server_config(&quic.secrets, &worker.tls(), &worker.limits()));
         tokio::task::spawn_local(hold(open, incoming, config, Handshake::of(&handshakes)));
     }
 }
@@ -186,7 +238,9 @@ async fn shake_hands(worker: &Worker, connecting: Connecting) -> Option<quinn::C
 /// Lets what is still to be told be told: endings of connections.
 pub(crate) async fn finish(worker: &Worker, endpoint: &Endpoint) {
     endpoint.close(VarInt::from_u32(crate::h3::Code::NoError as u32), b"");
-    while endpoint.open_connections() > 0 && !worker.shared.cut.load(Ordering::Relaxed) {
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    let begin = Instant::now();
+    let is_over = || begin.elapsed() > FAREWELL || worker.shared.cut.load(Ordering::Relaxed);
+    while endpoint.open_connections() > 0 && !is_over() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

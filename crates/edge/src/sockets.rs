@@ -26,6 +26,8 @@ pub enum Kind {
     Quic,
     /// The admin API.
     Admin,
+    /// Packets of QUIC that the process which takes over sends back to the one before it; not listened on.
+    Strays,
 }
 
 impl Kind {
@@ -62,13 +64,6 @@ impl Bound {
 pub struct Sockets(Vec<Bound>);
 
 impl Sockets {
-    /// What visitors are listened for on: `plain`, `tls`, and those of `tls` by UDP as well where HTTP/3 is spoken.
-    pub fn wanted(plain: Vec<SocketAddr>, tls: Vec<SocketAddr>, http3: bool) -> Vec<(Kind, SocketAddr)> {
-        let quic = tls.iter().filter(|_| http3).map(|address| (Kind::Quic, *address)).collect::<Vec<_>>();
-        let plain = plain.into_iter().map(|address| (Kind::Http, address));
-        plain.chain(tls.into_iter().map(|address| (Kind::Https, address))).chain(quic).collect()
-    }
-
     /// Takes sockets for these addresses: from `passed` where there are some, else opened, one for each worker, or one in all for
     /// the admin API. What is left
     /// in `passed` is closed. A service manager's sockets stand in for all addresses of their kind.
@@ -83,16 +78,8 @@ impl Sockets {
         let is_off = |kind| kind == Kind::Admin && !wanted.iter().any(|(wanted, _)| *wanted == kind);
         let mut all: Vec<Bound> =
             passed.extract_if(.., |bound| bound.asked.is_none() && !is_off(bound.kind)).collect();
-        let is_managed =
-            |all: &[Bound], kind| all.iter().any(|bound| bound.kind == kind && bound.asked.is_none());
         for &(kind, address) in wanted {
-            // Who opens the sockets for TLS says whether there is HTTP/3 beside it.
-            if is_managed(&all, kind) || (kind == Kind::Quic && is_managed(&all, Kind::Https)) {
-                continue;
-            }
-            if kind == Kind::Quic
-                && all.iter().any(|bound| (bound.kind, bound.asked) == (kind, Some(address)))
-            {
+            if all.iter().any(|bound| bound.kind == kind && bound.asked.is_none()) {
                 continue;
             }
             let is_it = |bound: &Bound| bound.kind == kind && bound.asked == Some(address);
@@ -101,20 +88,8 @@ impl Sockets {
             let at = passed.iter().position(is_it).or_else(|| passed.iter().position(is_there));
             let sockets = match at {
                 Some(at) => passed.remove(at).sockets,
-                None if kind == Kind::Https && wanted.contains(&(Kind::Quic, address)) => {
-                    let (tcp, udp) =
-                        listen::bind_both(address, workers).map_err(|error| (kind, address, error))?;
-                    let udp = udp.into_iter().map(OwnedFd::from).collect();
-                    all.push(Bound { kind: Kind::Quic, asked: Some(address), sockets: udp });
-                    tcp.into_iter().map(OwnedFd::from).collect()
-                }
                 None if kind == Kind::Quic => {
-                    // For TCP it was passed on, with the port that it has.
-                    let tcp =
-                        all.iter().find(|bound| (bound.kind, bound.asked) == (Kind::Https, Some(address)));
-                    let there = tcp.and_then(|tcp| tcp.address().ok()).unwrap_or(address);
-                    let udp = listen::bind_udp(there, workers).map_err(|error| (kind, address, error))?;
-                    udp.into_iter().map(OwnedFd::from).collect()
+                    open_udp(&mut all, address, workers).map_err(|error| (kind, address, error))?
                 }
                 None => listen::bind(address, if kind == Kind::Admin { 1 } else { workers })
                     .map_err(|error| (kind, address, error))?
@@ -125,6 +100,29 @@ impl Sockets {
             all.push(Bound { kind, asked: Some(address), sockets });
         }
         Ok(Sockets(all))
+    }
+
+    /// The sockets of QUIC as often as they are read, for each address: at least as often as there are workers.
+    ///
+    /// # Errors
+    /// No room for another file descriptor.
+    pub fn deal_udp(&self, workers: usize) -> io::Result<Vec<Vec<UdpSocket>>> {
+        let by_address = self.0.iter().filter(|bound| bound.kind == Kind::Quic).map(|bound| {
+            let numbers = 0..workers.max(bound.sockets.len());
+            let dealt = numbers.map(|number| {
+                let socket = Socket::from(bound.sockets[number % bound.sockets.len()].try_clone()?);
+                socket.set_nonblocking(true)?;
+                Ok(UdpSocket::from(socket))
+            });
+            dealt.collect()
+        });
+        by_address.collect()
+    }
+
+    /// Takes out the socket over which strays go back.
+    pub(crate) fn take_strays(&mut self) -> Option<OwnedFd> {
+        let taken: Vec<Bound> = self.0.extract_if(.., |bound| bound.kind == Kind::Strays).collect();
+        taken.into_iter().flat_map(|bound| bound.sockets).next()
     }
 
     /// Adds sockets that are to be passed on with the others.
@@ -153,21 +151,6 @@ impl Sockets {
         Ok(dealt)
     }
 
-    /// The sockets of HTTP/3, each once: two readers of one would each get a part of a beginning. The first of a pair is the
-    /// worker that it is for.
-    ///
-    /// # Errors
-    /// No room for another file descriptor.
-    pub fn deal_udp(&self, workers: usize) -> io::Result<Vec<(usize, UdpSocket)>> {
-        let bound = self.0.iter().filter(|bound| bound.kind == Kind::Quic);
-        let dealt = bound.flat_map(|bound| bound.sockets.iter().enumerate()).map(|(number, socket)| {
-            let socket = Socket::from(socket.try_clone()?);
-            socket.set_nonblocking(true)?;
-            Ok((number % workers, UdpSocket::from(socket)))
-        });
-        dealt.collect()
-    }
-
     /// What is to be passed on.
     pub fn passed(&self) -> impl Iterator<Item = (Kind, Option<SocketAddr>, Vec<BorrowedFd<'_>>)> {
         self.0
@@ -178,6 +161,27 @@ impl Sockets {
     /// Closes them here. Where they were passed on, they are open there.
     pub fn close(&mut self) {
         self.0.clear();
+    }
+}
+
+/// How many free ports of TCP are tried for UDP.
+const FREE_PORT_ATTEMPTS: u32 = 16;
+
+/// Opens the UDP ports that belong to an address of TLS. Where that may be at any port, it is moved to another one as long as
+/// its number is not free for UDP.
+fn open_udp(all: &mut [Bound], address: SocketAddr, workers: usize) -> io::Result<Vec<OwnedFd>> {
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        let tls = all.iter_mut().find(|bound| bound.kind == Kind::Https && bound.asked == Some(address));
+        let at = tls.as_ref().map_or(Ok(address), |bound| bound.address())?;
+        match (listen::bind_udp(at, workers), tls) {
+            (Ok(sockets), _) => return Ok(sockets.into_iter().map(OwnedFd::from).collect()),
+            (Err(_), Some(tls)) if address.port() == 0 && attempts < FREE_PORT_ATTEMPTS => {
+                tls.sockets = listen::bind(address, workers)?.into_iter().map(OwnedFd::from).collect();
+            }
+            (Err(error), _) => return Err(error),
+        }
     }
 }
 

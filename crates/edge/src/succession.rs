@@ -207,7 +207,7 @@ impl Succession {
 
 /// The process that served before, which drains now.
 pub(crate) fn follow(shared: &Arc<Shared>, predecessor: Predecessor) -> io::Result<()> {
-    let Predecessor { channel, process, draining, .. } = predecessor;
+    let Predecessor { channel, process, draining } = predecessor;
     let link = Link::new(channel, process, draining)?;
     shared.succession.kin.lock().before = Some(link.clone());
     listen(shared, link, Side::Before)
@@ -238,26 +238,15 @@ fn listen(shared: &Arc<Shared>, link: Arc<Link>, side: Side) -> io::Result<()> {
             hear(&shared, &held, side, message);
         }
         held.end();
-        match (weak.upgrade(), side) {
-            (Some(shared), Side::After) => {
-                shared.succession.is_orphan.store(true, Ordering::Release);
-                shared.succession.ask(Ask::Stop);
-            }
-            (Some(shared), Side::Before) => read_quic(&shared),
-            (None, _) => {}
+        if let (Some(shared), Side::After) = (weak.upgrade(), side) {
+            shared.succession.is_orphan.store(true, Ordering::Release);
+            shared.succession.ask(Ask::Stop);
         }
     });
     if thread.is_err() {
         link.end();
     }
     thread.map(drop)
-}
-
-/// Takes packets of QUIC from the sockets, now that no other process does.
-fn read_quic(shared: &Shared) {
-    if let Some(steering) = shared.steering.get() {
-        steering.read(true);
-    }
 }
 
 fn hear(shared: &Arc<Shared>, link: &Link, side: Side, message: Message) {
@@ -290,10 +279,7 @@ fn hear(shared: &Arc<Shared>, link: &Link, side: Side, message: Message) {
                 let _ = waiting.try_send(());
             }
         }
-        Message::Draining if side == Side::Before => {
-            succession.is_settled.store(true, Ordering::Release);
-            read_quic(shared);
-        }
+        Message::Draining if side == Side::Before => succession.is_settled.store(true, Ordering::Release),
         Message::Stop if side == Side::After => succession.ask(Ask::Stop),
         Message::Reopen if side == Side::After => succession.ask(Ask::Reopen),
         _ => link.end(),

@@ -146,7 +146,7 @@ impl Serve {
     fn open_sockets(&self, passed: Vec<Bound>, settings: &EdgeSettings) -> Result<Sockets, Failure> {
         let listen = if self.listen.is_empty() { &settings.listen } else { &self.listen };
         let tls = if self.listen_tls.is_empty() { &settings.listen_tls } else { &self.listen_tls };
-        let mut wanted = Sockets::wanted(listen.clone(), tls.clone(), settings.http3);
+        let mut wanted = edge::wanted(listen.clone(), tls.clone(), settings.http3);
         wanted.extend(self.admin_address(settings).map(|address| (Kind::Admin, address)));
         Sockets::open(&wanted, passed, edge::workers(settings)).map_err(|(kind, address, error)| match kind {
             Kind::Admin => Failure::new(
@@ -183,6 +183,7 @@ impl Serve {
             certificates: Vec::new(),
             clock: Clock::system(),
             key_seed: state.key_seed()?,
+            ticket_secret: state.ticket_secret(settings.tls.ticket_secret_file.as_deref())?,
             state: Some(state.path().to_owned()),
             disk_engine: None,
             access_log: start_access_log(settings, &registry)?,
@@ -406,7 +407,12 @@ fn wait_for_end(
                         eprintln!("perigee: no upgrade: {why}");
                     }
                 }
-                _ = look.tick() => if live.has_changed() { live.reload_loudly() },
+                _ = look.tick() => {
+                    if live.has_changed() {
+                        live.reload_loudly();
+                    }
+                    live.warn_of_ends();
+                }
             }
         };
         // What drains orders no certificates: the process in its place does.

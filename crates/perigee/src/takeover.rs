@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use edge::Predecessor;
 use edge::admin::{Upgrade, UpgradeState};
-use edge::handover::{Channel, Descent, Inheritance, Message, PROTOCOL};
+use edge::handover::{Channel, Inheritance, Message, PROTOCOL};
 use edge::sockets::Bound;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
@@ -27,7 +27,6 @@ pub(crate) struct Takeover {
     from: (String, u32),
     draining: u32,
     process: Option<OwnedFd>,
-    quic: Option<Descent>,
 }
 
 impl Takeover {
@@ -48,14 +47,14 @@ impl Takeover {
                 "it is set by `perigee upgrade` alone; unset it to start an edge",
             )
         })?;
-        let Inheritance { sockets, quic, lock, errors, upgrade, version, pid, draining } = inheritance;
+        let Inheritance { sockets, lock, errors, upgrade, version, pid, draining } = inheritance;
         // Without it, a process that doesn't confirm a purge cannot be ended.
         let process = i32::try_from(pid)
             .ok()
             .and_then(Pid::from_raw)
             .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
         let from = (version, pid);
-        let takeover = Takeover { begin, channel, errors, upgrade, from, draining, process, quic };
+        let takeover = Takeover { begin, channel, errors, upgrade, from, draining, process };
         Ok(Some((takeover, sockets, Lock::passed_on(lock))))
     }
 
@@ -97,12 +96,7 @@ impl Takeover {
     /// The process whose place is taken, as the edge wants to know it.
     pub(crate) fn predecessor(&mut self) -> Result<Predecessor, Failure> {
         let channel = self.channel.try_clone().map_err(|error| gone(&error))?;
-        Ok(Predecessor {
-            channel,
-            process: self.process.take(),
-            draining: self.draining,
-            quic: self.quic.take(),
-        })
+        Ok(Predecessor { channel, process: self.process.take(), draining: self.draining })
     }
 
     /// Says that this process serves. Its standard error is its own from now on.

@@ -17,6 +17,7 @@
 //! something happen: waits are for states ([`Gate::wait_reached`], [`Play::origin_is_asked`]) and bounded by [`PATIENCE`].
 
 mod answer;
+mod bridge;
 mod client;
 mod gate;
 mod http2;
@@ -52,6 +53,21 @@ pub const BEGIN_SECS: i64 = 1_800_000_000;
 /// one. The plays of `tests/disk*.rs` say for themselves what they have.
 pub const DISK_EVERYWHERE: &str = "PERIGEE_PLAY_DISK";
 
+/// Set to `h2`, the requests of each play reach the edge over HTTP/2 and TLS: what is true of one protocol must be so of the
+/// other. What a client says byte for byte ([`Client::connect`], [`Client::raw`]) stays HTTP/1.1 without TLS, and is then
+/// from another client of another scheme.
+pub const PROTOCOL_EVERYWHERE: &str = "PERIGEE_PLAY_PROTOCOL";
+
+/// Whether the requests of a play travel over HTTP/2.
+pub fn speaks_http2() -> bool {
+    std::env::var_os(PROTOCOL_EVERYWHERE).is_some_and(|protocol| protocol == "h2")
+}
+
+/// By which scheme the requests of a play come to the edge.
+pub fn scheme() -> &'static str {
+    if speaks_http2() { "https" } else { "http" }
+}
+
 /// The Range that the origin gets to see for a visitor's of bytes of the first slice: with disks, all of that slice is fetched.
 pub fn range_sent(range: &str) -> &str {
     if std::env::var_os(DISK_EVERYWHERE).is_some() { "bytes=0-1048575" } else { range }
@@ -72,6 +88,22 @@ pub struct Play {
     direct: bool,
     state: Option<State>,
     tls: Option<Identity>,
+}
+
+/// An edge in whose place there is another one. Cut when it is dropped.
+pub struct Draining(Option<Stage>);
+
+impl Draining {
+    /// Its connections.
+    pub fn connections(&self) -> usize {
+        self.0.as_ref().map_or(0, |stage| stage.handle().status().connections)
+    }
+}
+
+impl Drop for Draining {
+    fn drop(&mut self) {
+        self.0.take().into_iter().for_each(Stage::stop);
+    }
 }
 
 /// A directory for what outlives an edge, removed with the play.
@@ -119,7 +151,7 @@ impl Play {
             runtime,
             direct: false,
             state: None,
-            tls: None,
+            tls: speaks_http2().then(Identity::new),
         }
     }
 
@@ -242,6 +274,14 @@ impl Play {
         self
     }
 
+    /// Has another edge take this one's place, which drains from then on, as long as what is returned lives. For plays without
+    /// a disk.
+    pub fn upgrade(&mut self) -> Draining {
+        let old = self.stage.take().expect("the edge runs");
+        self.stage = Some(old.succeed(&self.config_in_force(), self.tls.as_ref()));
+        Draining(Some(old))
+    }
+
     /// Ends the edge as a crash does, and starts another with what it left on disk: nothing is written or closed any more.
     pub fn crash(&mut self) -> &mut Self {
         let stage = self.stage.take().expect("the edge runs");
@@ -287,8 +327,12 @@ impl Play {
 
     /// A client to keep: for requests that stay open over several scenes.
     pub fn visitor(&mut self) -> Client {
-        let address = if self.direct { self.origin.address().to_owned() } else { self.stage().address() };
-        Client::new(self.runtime.handle().clone(), address)
+        let (address, plain) = if self.direct {
+            (self.origin.address().to_owned(), self.origin.address().to_owned())
+        } else {
+            (self.stage().address(), self.stage().plain_address())
+        };
+        Client::new(self.runtime.handle().clone(), address, plain)
     }
 
     /// Moves time on, for the edge and for the origin's `Date`.
@@ -310,7 +354,8 @@ impl Play {
         assert!(self.stage.is_none(), "the edge runs already");
         let config = self.config_in_force();
         let state = self.state.as_ref().map(|state| &*state.0);
-        self.stage = Some(Stage::try_start(&config, BEGIN_SECS * 1000, state, self.tls.as_ref())?);
+        let runtime = self.runtime.handle();
+        self.stage = Some(Stage::try_start(runtime, &config, BEGIN_SECS * 1000, state, self.tls.as_ref())?);
         Ok(())
     }
 
@@ -390,7 +435,7 @@ impl Play {
     fn start(&mut self, now_ms: i64) {
         let config = self.config_in_force();
         let state = self.state.as_ref().map(|state| &*state.0);
-        self.stage = Some(Stage::start(&config, now_ms, state, self.tls.as_ref()));
+        self.stage = Some(Stage::start(self.runtime.handle(), &config, now_ms, state, self.tls.as_ref()));
     }
 
     /// The configuration with what stands for something filled in, and a disk if each play has one.

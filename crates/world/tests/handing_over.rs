@@ -43,11 +43,12 @@ fn start(state: &Path, channel: Option<Channel>) -> Handle {
         sockets: None,
         clock: Clock::system(),
         key_seed: [7; 16],
+        ticket_secret: vec![9; 32],
         state: Some(state.to_owned()),
         disk_engine: None,
         registry: Registry::new(BuildInfo { version: "0", commit: "" }),
         access_log: None,
-        predecessor: channel.map(|channel| Predecessor { channel, process: None, draining: 1, quic: None }),
+        predecessor: channel.map(|channel| Predecessor { channel, process: None, draining: 1 }),
     };
     Edge::start(Snapshot::parse(text, "test").snapshot.unwrap(), options).unwrap()
 }

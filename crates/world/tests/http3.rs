@@ -271,6 +271,34 @@ fn a_connection_outlives_its_visitors_addresses() {
 }
 
 #[test]
+fn a_connection_outlives_the_process_that_takes_new_ones() {
+    if std::env::var_os(world::play::DISK_EVERYWHERE).is_some() {
+        return; // The disk is passed on too then, which is another test's.
+    }
+    let gate = Gate::new();
+    let mut play = play();
+    play.tls();
+    let (slow, quick) = (content(7, 3_000_000), content(8, 200_000));
+    play.origin(|o| {
+        o.get("/slow")
+            .header("Cache-Control", "max-age=60")
+            .part(&slow[..1000])
+            .hold(&gate)
+            .part(&slow[1000..]);
+        o.get("/quick").header("Cache-Control", "max-age=60").body(&quick);
+    });
+    let before = play.http3();
+    let waiting = before.begin(Method::GET, "/slow", &[], &[]);
+    gate.wait_reached();
+    let old = play.upgrade();
+    let after = play.http3();
+    after.get("/quick").expect(200).body(&quick);
+    assert_eq!((old.connections(), play.handle().status().connections), (1, 1));
+    gate.open();
+    waiting.wait().expect(200).body(&slow);
+}
+
+#[test]
 fn a_stop_ends_what_runs_and_says_goodbye() {
     let gate = Gate::new();
     let mut play = play();

@@ -283,6 +283,36 @@ fn visitors_of_http11_get_trailers_when_they_take_them() {
 }
 
 #[test]
+fn origins_of_http11_are_told_who_takes_trailers() {
+    let mut play = play();
+    play.tls().site("cache = false");
+    play.origin(|o| {
+        let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        o.get("/a").raw(format!("{head}2\r\nok\r\n0\r\nX-Sum: 7\r\n\r\n"));
+        o.get("/b").body("ok");
+    });
+    play.http2().wait(async |mut requests: SendRequest<Bytes>| {
+        let ask = |path: &str| Request::get(format!("https://site.example{path}"));
+        let request = ask("/a").header("te", "trailers").body(()).unwrap();
+        let (response, _) = requests.send_request(request, true).unwrap();
+        let mut body = response.await.unwrap().into_body();
+        assert_eq!(rest(&mut body).await, b"ok");
+        assert_eq!(body.trailers().await.unwrap(), Some(fields(&[("x-sum", "7")])));
+    });
+    play.origin_last_saw(|seen| {
+        seen.header("TE", "trailers").header("Connection", "TE");
+    });
+    play.http2().wait(async |mut requests: SendRequest<Bytes>| {
+        let request = Request::get("https://site.example/b").body(()).unwrap();
+        let (response, _) = requests.send_request(request, true).unwrap();
+        assert_eq!(rest(&mut response.await.unwrap().into_body()).await, b"ok");
+    });
+    play.origin_last_saw(|seen| {
+        seen.no_header("TE").no_header("Connection");
+    });
+}
+
+#[test]
 fn silence_of_the_origin_is_no_stall_while_the_request_gets_on() {
     let (mut play, _) = stage(|request, mut respond| async move {
         let mut body = respond.send_response(ok(), false).unwrap();

@@ -15,7 +15,7 @@ use h2::ext::Protocol;
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderValue, Method, Request};
 use world::play;
-use world::play::{Play, content};
+use world::play::{Play, content, wait_until};
 
 /// A play whose origin serves one connection with `serve`.
 fn stage<T: Send + 'static>(
@@ -136,6 +136,9 @@ fn words_come_back_over_http2_and_the_ends_too() {
         assert!(heard == wanted, "{} bytes came back", heard.len());
     });
     let asked = origin.join().unwrap();
+    let registry = play.handle().registry().clone();
+    let counted = "perigee_sent_body_bytes_total{site=\"site\",outcome=\"pass\"} 3000005";
+    wait_until("the tunnel's bytes to be counted", || registry.render().contains(counted));
     assert!(asked.starts_with("get /chat?room=1 http/1.1\r\n"), "{asked}");
     for line in ["upgrade: websocket", "connection: upgrade", "host: site.example", "via: 2.0 perigee"] {
         assert!(asked.contains(&format!("{line}\r\n")), "{line} in {asked}");

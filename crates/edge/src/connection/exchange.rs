@@ -138,11 +138,19 @@ pub(super) struct Exchange {
     fault: Cell<Option<Refusal>>,
     /// Whether there is an answer, whatever is still to come of the content.
     is_answered: Cell<bool>,
+    /// When the head was handed over, since the request's begin.
+    first_byte: Cell<Option<Duration>>,
 }
 
 impl Exchange {
     pub(super) fn new(worker: Rc<Worker>, request: Rc<Request>) -> Self {
-        Exchange { worker, request, fault: Cell::new(None), is_answered: Cell::new(false) }
+        Exchange {
+            worker,
+            request,
+            fault: Cell::new(None),
+            is_answered: Cell::new(false),
+            first_byte: Cell::new(None),
+        }
     }
 
     /// Waits for the flow's answer and sends it. The request's content is passed on from the beginning to the end of that:
@@ -301,6 +309,7 @@ impl Exchange {
             }
         };
         let head = outgoing.send_head(&self.worker, &self.request, &answer, Follows::Later);
+        self.first_byte.set(Some(self.request.started.elapsed()));
         let (_, told) = answer.split();
         let Ok(head_bytes) = head else {
             self.emit(&told, Why::ClientGone, 0, 0);
@@ -377,6 +386,7 @@ impl Exchange {
             None => Follows::Later,
         };
         let head = outgoing.send_head(&self.worker, &self.request, &answer, follows);
+        self.first_byte.set(Some(self.request.started.elapsed()));
         let promised = answer.length;
         let (body, mut told) = answer.split();
         let Ok(head_bytes) = head else {
@@ -422,7 +432,7 @@ impl Exchange {
             head_bytes,
             body_bytes,
             received_bytes: self.request.received_bytes.get(),
-            first_byte: self.request.started.elapsed(),
+            first_byte: self.first_byte.get().unwrap_or_else(|| self.request.started.elapsed()),
         };
         deliver::emit(&self.worker, &self.request, told, why, &sent);
     }

@@ -333,14 +333,19 @@ impl Writer<'_> {
         worker: &Worker,
         mut attempt: impl FnMut(&Stream, &mut Context<'_>) -> Poll<io::Result<usize>>,
     ) -> Result<usize, Unwritten> {
-        let mut waited = false;
+        let (mut waited, mut sent) = (false, 0);
         let written = poll_fn(|context| {
             if waited && self.watch.is_expired() {
-                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                // What is encrypted has to leave before more can be taken: it may be on its way, slowly.
+                if std::mem::replace(&mut sent, self.stream.sent()) == self.stream.sent() {
+                    return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                }
+                self.watch.set(worker.tick_after(worker.limits().write_stall_timeout));
             }
             let written = attempt(self.stream, context);
             if written.is_pending() {
                 if !waited {
+                    sent = self.stream.sent();
                     self.watch.set(worker.tick_after(worker.limits().write_stall_timeout));
                     waited = true;
                 }

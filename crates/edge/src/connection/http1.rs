@@ -58,13 +58,19 @@ pub(super) async fn serve(worker: Rc<Worker>, io: Io, visitor: Visitor, first: V
         reader: Reader { stream: &stream, buffer: first, watch },
         writer: Writer { stream: &stream, watch: stall, sent: 0 },
         visitor,
+        has_lingered: false,
         worker,
     };
-    let _ = connection.run().await;
+    let ended = connection.run().await;
+    if ended.is_ok() && !connection.has_lingered {
+        connection.say_goodbye().await;
+    }
 }
 
 struct Connection<'a> {
     worker: Rc<Worker>,
+    /// Our side has ended, and what still came was dropped.
+    has_lingered: bool,
     reader: Reader<'a>,
     writer: Writer<'a>,
     visitor: Visitor,
@@ -326,9 +332,20 @@ impl Connection<'_> {
         Ok(None)
     }
 
+    /// Ends our side, by TLS's own word where that is spoken: without it, an answer that ends with the connection could be one
+    /// that was cut short (RFC 8446 §6.1).
+    async fn say_goodbye(&mut self) {
+        let watch = self.writer.watch.clone();
+        watch.set(self.worker.tick_after(LINGER));
+        let _ = watch.within(self.writer.shutdown()).await;
+    }
+
     /// Ends our side and drops what still comes, within bounds, so that the visitor gets to read our last words.
     async fn linger(&mut self) {
-        let _ = self.writer.shutdown().await;
+        if std::mem::replace(&mut self.has_lingered, true) {
+            return;
+        }
+        self.say_goodbye().await;
         self.reader.watch.set(self.worker.tick_after(LINGER));
         let mut dropped = 0;
         while dropped < LINGER_BYTES {

@@ -1,7 +1,7 @@
 //! Connection ids that say whose they are, to us alone.
 //!
 //! ```text
-//! ├─ nonce: 6 ─┤├─ owner: 3, masked by the nonce ─┤├─ check: 3 ─┤
+//! ├─ nonce: 6 ─┤├─ owner: 5, masked by the nonce ─┤├─ check: 3 ─┤
 //! ```
 //!
 //! Nobody else can tell two ids of one connection from those of two (RFC 9000 §5.1): each has a nonce of its own, and what
@@ -14,7 +14,7 @@ use quinn::{ConnectionId, ConnectionIdGenerator};
 use siphasher::sip::SipHasher13;
 
 const NONCE: usize = 6;
-const OWNER: usize = 3;
+const OWNER: usize = 5;
 const CHECK: usize = 3;
 
 /// Bytes of an id. RFC 9000 §17.2 allows 20.
@@ -23,10 +23,10 @@ pub(super) const LENGTH: usize = NONCE + OWNER + CHECK;
 /// Whose connection it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Owner {
-    /// Which start of the node: the processes before and after an upgrade in place differ by it.
-    pub(crate) generation: u8,
-    /// Which of its sockets, and so which worker.
-    pub(crate) socket: u16,
+    /// Which start of the node, by chance: the processes before and after an upgrade in place differ by it.
+    pub(crate) start: [u8; 3],
+    /// Which of the endpoints on its address.
+    pub(crate) endpoint: u16,
 }
 
 /// The secret of a node's ids.
@@ -49,8 +49,9 @@ impl Key {
     fn make(self, nonce: &[u8], owner: Owner) -> [u8; LENGTH] {
         let mut id = [0; LENGTH];
         id[..NONCE].copy_from_slice(nonce);
-        let [high, low] = owner.socket.to_be_bytes();
-        let told = [owner.generation, high, low];
+        let [high, low] = owner.endpoint.to_be_bytes();
+        let [first, second, third] = owner.start;
+        let told = [first, second, third, high, low];
         let mask = self.hash(&[nonce]);
         for at in 0..OWNER {
             id[NONCE + at] = told[at] ^ mask[at];
@@ -66,9 +67,10 @@ impl Key {
         }
         let (nonce, masked) = id.split_at(NONCE);
         let mask = self.hash(&[nonce]);
-        let [generation, high, low] = std::array::from_fn(|at| masked[at] ^ mask[at]);
-        let check = self.hash(&[nonce, &[generation, high, low]]);
-        let owner = Owner { generation, socket: u16::from_be_bytes([high, low]) };
+        let told: [u8; OWNER] = std::array::from_fn(|at| masked[at] ^ mask[at]);
+        let check = self.hash(&[nonce, &told]);
+        let [first, second, third, high, low] = told;
+        let owner = Owner { start: [first, second, third], endpoint: u16::from_be_bytes([high, low]) };
         (masked[OWNER..] == check[..CHECK]).then_some(owner)
     }
 }
@@ -112,7 +114,7 @@ mod tests {
     fn an_id_tells_its_owner_to_those_with_the_key() {
         let (key, other) = (Key(1, 2), Key(1, 3));
         let mut seen = std::collections::HashSet::new();
-        for owner in [Owner { generation: 0, socket: 0 }, Owner { generation: 255, socket: 1023 }] {
+        for owner in [Owner { start: [0; 3], endpoint: 0 }, Owner { start: [255, 1, 2], endpoint: 1023 }] {
             let mut ids = Generator::new(key, owner);
             for _ in 0..1000 {
                 let id = ids.generate_cid();

@@ -1,15 +1,15 @@
-//! Loads a server over HTTP/3 and checks every answer: `h3load ADDRESS HOST PATH CONNECTIONS STREAMS REQUESTS`.
+//! Loads a server over HTTP/3 and checks every answer: `h3load ADDRESS HOST PATH CONNECTIONS STREAMS SECONDS`.
 //!
-//! Each of `CONNECTIONS` has `STREAMS` requests under way, until `REQUESTS` have been answered in all. The first answer says
-//! how many bytes there must be each time. Certificates are not checked. Prints one line:
-//! `RESULT requests= errors= seconds= per_second=`; exits with 1 if anything failed.
+//! Each of `CONNECTIONS` has `STREAMS` requests under way, for `SECONDS`. The first answer says how many bytes there must be each
+//! time. Certificates are not checked. Prints one line: `RESULT requests= bytes= errors= seconds=`; exits with 1 if anything
+//! failed.
 
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 use quinn::Endpoint;
@@ -19,11 +19,14 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_t
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, SignatureScheme};
 
-const USAGE: &str = "h3load ADDRESS HOST PATH CONNECTIONS STREAMS REQUESTS";
+/// After so many it is no measurement any more.
+const ERRORS_MAX: u64 = 100;
+
+const USAGE: &str = "h3load ADDRESS HOST PATH CONNECTIONS STREAMS SECONDS";
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [address, host, path, connections, streams, requests] = &arguments[..] else {
+    let [address, host, path, connections, streams, seconds] = &arguments[..] else {
         eprintln!("usage: {USAGE}");
         std::process::exit(2);
     };
@@ -33,33 +36,32 @@ fn main() {
         address: address.parse().unwrap_or_else(|error| panic!("{address}: {error}; {USAGE}")),
         host: host.clone(),
         uri: format!("https://{host}{path}"),
-        left: Cell::new(number(requests)),
+        time: Duration::from_secs(number(seconds)),
         answered: Cell::new(0),
         errors: Cell::new(0),
         bytes: Cell::new(None),
+        bytes_total: Cell::new(0),
     });
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
     let local = tokio::task::LocalSet::new();
     let seconds = local.block_on(&runtime, load(plan.clone(), number(connections), number(streams)));
-    let (answered, errors) = (plan.answered.get(), plan.errors.get());
-    println!(
-        "RESULT requests={answered} errors={errors} seconds={seconds:.2} per_second={:.0}",
-        answered as f64 / seconds
-    );
-    std::process::exit(i32::from(errors > 0 || answered != number(requests)));
+    let (answered, errors, bytes) = (plan.answered.get(), plan.errors.get(), plan.bytes_total.get());
+    println!("RESULT requests={answered} bytes={bytes} errors={errors} seconds={seconds:.2}");
+    std::process::exit(i32::from(errors > 0 || answered == 0));
 }
 
 struct Plan {
     address: SocketAddr,
     host: String,
     uri: String,
-    /// Requests that nobody has begun.
-    left: Cell<u64>,
+    /// For how long requests are begun.
+    time: Duration,
     answered: Cell<u64>,
     errors: Cell<u64>,
     /// What the first answer had.
     bytes: Cell<Option<u64>>,
+    bytes_total: Cell<u64>,
 }
 
 /// Seconds from the moment when all connections stand.
@@ -82,7 +84,7 @@ async fn load(plan: Rc<Plan>, connections: u64, streams: u64) -> f64 {
     let tasks: Vec<_> = clients
         .iter()
         .flat_map(|client| (0..streams).map(move |_| client.clone()))
-        .map(|client| tokio::task::spawn_local(ask(plan.clone(), client)))
+        .map(|client| tokio::task::spawn_local(ask(plan.clone(), client, begin + plan.time)))
         .collect();
     for task in tasks {
         let _ = task.await;
@@ -90,13 +92,18 @@ async fn load(plan: Rc<Plan>, connections: u64, streams: u64) -> f64 {
     begin.elapsed().as_secs_f64()
 }
 
-async fn ask(plan: Rc<Plan>, mut client: h3::client::SendRequest<h3_quinn::OpenStreams, Bytes>) {
-    while plan.left.get() > 0 {
-        plan.left.set(plan.left.get() - 1);
+async fn ask(
+    plan: Rc<Plan>,
+    mut client: h3::client::SendRequest<h3_quinn::OpenStreams, Bytes>,
+    deadline: Instant,
+) {
+    // A server that is gone fails each at once.
+    while Instant::now() < deadline && plan.errors.get() < ERRORS_MAX {
         match one(&plan, &mut client).await {
             Ok(bytes) if plan.bytes.get().is_none_or(|wanted| wanted == bytes) => {
                 plan.bytes.set(Some(bytes));
                 plan.answered.set(plan.answered.get() + 1);
+                plan.bytes_total.set(plan.bytes_total.get() + bytes);
             }
             Ok(bytes) => fail(&plan, &format!("{bytes} bytes instead of {:?}", plan.bytes.get())),
             Err(error) => fail(&plan, &error),
