@@ -32,7 +32,7 @@ use crate::purge_log::{Logged, LoggedKind};
 use crate::sockets::{Bound, Kind, Sockets};
 
 /// What the two speak. Another number means that they cannot.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// File descriptors beside one packet; the kernel allows 253.
 const DESCRIPTORS_MAX: usize = 128;
@@ -79,6 +79,8 @@ pub enum Message {
     Released,
     /// Connections are taken.
     Serving,
+    /// The sockets of QUIC are not read any more, but by the other side.
+    QuicLeft,
     /// No connection is taken any more, but by the other side.
     Draining,
     /// A purge or an invalidation that is in force where it comes from.

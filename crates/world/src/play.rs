@@ -19,8 +19,10 @@
 mod answer;
 mod client;
 mod gate;
+mod http2;
 mod http3;
 mod origin;
+mod pieces;
 mod stage;
 #[cfg(test)]
 mod tests;
@@ -34,8 +36,10 @@ use std::time::{Duration, Instant};
 pub use answer::Answer;
 pub use client::{Asking, Client, Talk};
 pub use gate::Gate;
+pub use http2::Http2;
 pub use http3::{Asked as Http3Asked, Http3, Http3Answer, Quic};
 pub use origin::{Origin, Reply, Seen};
+pub use pieces::Pieces;
 use stage::Stage;
 pub use tls::Identity;
 
