@@ -30,7 +30,7 @@ PROTOCOLS = "h1-tls", "h2", "h3"
 
 def main(options):
     share = 20 if options.quick else options.share
-    sizes = [max(PROCESSES, count // share) for count in (30_000, 1000, 100)]
+    sizes = [max(1, count // share // PROCESSES) * PROCESSES for count in (30_000, 1000, 100)]
     seconds = (10, 8) if options.quick else (45, 30)
 
     def measure(rig):
@@ -67,7 +67,7 @@ class Run:
     """Upgrades under the load of one protocol, and what came of it."""
 
     def __init__(self, rig, origin, protocol, disk, sizes, seconds):
-        server = Upgraded(rig, origin, protocol != "h1", disk)
+        server = Upgraded(rig, origin, protocol, disk)
         try:
             load = Load(protocol, server.port, (*sizes, *seconds))
             # All of them while the downloads run.
@@ -132,13 +132,13 @@ class Visitors:
 class Upgraded:
     """A Perigee started from a path where another binary can be put, and whichever process serves in its place."""
 
-    def __init__(self, rig, origin, is_tls, disk):
+    def __init__(self, rig, origin, protocol, disk):
         self.binary = os.environ.get("PERIGEE", "")
-        self.path = rig.path("perigee")
+        self.path = rig.path(f"perigee-for-{protocol}")
         os.symlink(os.path.abspath(self.binary), self.path)
         os.environ["PERIGEE"] = self.path
         self.rig = rig
-        self.server = servers.perigee(rig, origin, cores=bench.CORES, tls=is_tls, disk="1GiB" if disk else None)
+        self.server = servers.perigee(rig, origin, cores=bench.CORES, tls=protocol != "h1", disk="1GiB" if disk else None)
         os.environ["PERIGEE"] = self.binary
         self.port, self.pid = self.server.port, self.server.process.pid
         self.started = [self.pid]

@@ -7,6 +7,7 @@
 //! new ─► old   prepared                   everything is checked that can be without the disks
 //! old ─► new   released                   purges wait; disks and purge log are closed
 //! new ─► old   serving                    they are open here, and connections are taken
+//! old ─► new   quic_left                  it reads the sockets of HTTP/3 no more
 //! old ─► new   draining                   it takes no more connections, and hears of purges
 //!    both      purge, done, forget, reopen, stop   until the old one has ended: see `succession`
 //! ```

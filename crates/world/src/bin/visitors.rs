@@ -274,7 +274,7 @@ impl Http2 {
             // Nothing was sent. A connection that ended without a goodbye is not one that says it.
             return Err(match &*self.ended.borrow() {
                 None | Some(Ok(())) => Missing::Leaving,
-                Some(Err(end)) if is_goodbye(end) => Missing::Leaving,
+                _ if is_goodbye(&error) => Missing::Leaving,
                 Some(Err(end)) => failed(format!("{error}: {end}")),
             });
         }
