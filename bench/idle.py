@@ -1,10 +1,12 @@
-"""User memory per idle keep-alive connection, and per small object stored beside its head and body.
+"""User memory per idle keep-alive connection, plain, by TLS and by HTTP/2, and per small object stored beside its head and
+body.
 
 Both are growth of the proportional set size (/proc/PID/smaps_rollup) of all of a server's processes; the kernel's own
 buffers are not in it. Each server is warmed up first, so that what it takes once is not counted.
 """
 import argparse
 import socket
+import ssl
 import time
 
 import rig as bench
@@ -18,72 +20,135 @@ def main(options):
     objects = 50_000 if options.quick else 1_000_000
 
     def measure(rig):
-        rows, plain = [], None
-        for start in servers_to_compare(rig):
+        rows, own = [], {}
+        for way, start in servers_to_compare(rig):
             server = start()
-            growth = idle_bytes(server, connections)
-            rows.append((server.name, f"{growth:.0f}"))
+            growth = idle_bytes(server, way, connections)
+            rows.append((server.name, way.name, f"{growth:.0f}"))
             if server.name == "perigee":
-                plain = growth
+                own[way.key] = f"{growth:.0f}"
             rig.stop(server)
         print(f"User memory per idle connection after one request each, {connections} connections")
-        bench.table(["server", "bytes"], rows)
+        bench.table(["server", "by", "bytes"], rows)
         overhead = object_overhead(rig, objects)
-        bench.result(plain_bytes=f"{plain:.0f}", object_overhead_bytes=f"{overhead:.0f}")
+        bench.result(**own, object_overhead_bytes=f"{overhead:.0f}")
 
     bench.run(measure)
 
 
 def servers_to_compare(rig):
     origin = servers.nginx_words(rig, BODY)
-    yield lambda: servers.perigee(rig, origin)
-    yield lambda: servers.nginx_cache(rig, origin)
+    yield Plain, lambda: servers.perigee(rig, origin)
+    yield Plain, lambda: servers.nginx_cache(rig, origin)
     if servers.installed("varnishd"):
-        yield lambda: servers.varnish(rig, origin)
+        yield Plain, lambda: servers.varnish(rig, origin)
     if servers.installed("haproxy"):
-        yield lambda: servers.haproxy(rig, origin)
+        yield Plain, lambda: servers.haproxy(rig, origin)
+    for way in (Tls, Http2):
+        yield way, lambda: servers.perigee(rig, origin, tls=True)
+        yield way, lambda: servers.nginx_cache(rig, origin, tls=True)
+
+
+# --- Ways to connect ---
+
+
+class Plain:
+    name, key = "HTTP/1.1", "plain_bytes"
+
+    @staticmethod
+    def connect(server):
+        return socket.create_connection(("127.0.0.1", server.port), timeout=30)
+
+    @staticmethod
+    def ask(server, connection):
+        """Asks once and reads the whole answer."""
+        connection.sendall(f"GET /idle HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n\r\n".encode())
+        answer = b""
+        while not (answer.startswith(b"HTTP/1.1 200") and answer.endswith(BODY.encode())):
+            part = connection.recv(65536)
+            if not part:
+                raise bench.CannotMeasure(f"{server.name} closed a connection after {answer!r}")
+            answer += part
+
+
+class Tls(Plain):
+    name, key = "HTTP/1.1 over TLS", "tls_bytes"
+    protocol = "http/1.1"
+
+    @classmethod
+    def connect(cls, server):
+        context = ssl._create_unverified_context()
+        context.set_alpn_protocols([cls.protocol])
+        secure = context.wrap_socket(Plain.connect(server))
+        if secure.selected_alpn_protocol() != cls.protocol:
+            raise bench.CannotMeasure(f"{server.name} does not speak {cls.protocol}")
+        return secure
+
+
+class Http2(Tls):
+    name, key = "HTTP/2", "h2_bytes"
+    protocol = "h2"
+
+    @staticmethod
+    def ask(server, connection):
+        def frame(kind, flags, stream, payload=b""):
+            return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+
+        host = f"127.0.0.1:{server.port}".encode()
+        # HPACK (RFC 7541): GET and https are indexed, path and authority literals with an indexed name.
+        head = b"\x82\x87\x04\x05/idle\x01" + bytes([len(host)]) + host
+        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0) + frame(1, 5, 1, head))
+        received, body = b"", b""
+        while True:
+            while len(received) < 9 or len(received) < 9 + int.from_bytes(received[:3], "big"):
+                part = connection.recv(65536)
+                if not part:
+                    raise bench.CannotMeasure(f"{server.name} closed a connection after {received!r}")
+                received += part
+            end = 9 + int.from_bytes(received[:3], "big")
+            kind, flags, payload, received = received[3], received[4], received[9:end], received[end:]
+            if kind == 4 and not flags & 1:
+                connection.sendall(frame(4, 1, 0))
+            if kind == 0:
+                body += payload
+            if kind in (0, 1) and flags & 1:
+                break
+        if body != BODY.encode():
+            raise bench.CannotMeasure(f"{server.name} answered with {body!r}")
 
 
 # --- Connections ---
 
 
-def idle_bytes(server, count):
+def idle_bytes(server, way, count):
     """Bytes of growth per connection when `count` connections stay open after one answered request each."""
-    open_and_ask(server, 200, closing=True)
+    open_and_ask(server, way, 200, closing=True)
     before = settled_memory(server)
-    sockets = open_and_ask(server, count)
+    connections = open_and_ask(server, way, count)
     after = settled_memory(server)
-    for each in sockets:
+    for each in connections:
         # All must still be open: a server that closed them would look thrifty.
         each.setblocking(False)
         try:
             if each.recv(1) == b"":
                 raise bench.CannotMeasure(f"{server.name} closed idle connections")
-        except BlockingIOError:
+        except (BlockingIOError, ssl.SSLWantReadError):
             pass
         each.close()
     return (after - before) / count
 
 
-def open_and_ask(server, count, closing=False):
-    """Opens `count` connections, asks once on each and reads the whole answer; returns them unless `closing`."""
-    request = f"GET /idle HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n\r\n".encode()
-    sockets = []
+def open_and_ask(server, way, count, closing=False):
+    """Opens `count` connections and asks once on each; returns them unless `closing`."""
+    connections = []
     for _ in range(count):
-        each = socket.create_connection(("127.0.0.1", server.port), timeout=30)
-        each.sendall(request)
-        answer = b""
-        while not (answer.startswith(b"HTTP/1.1 200") and answer.endswith(BODY.encode())):
-            part = each.recv(65536)
-            if not part:
-                raise bench.CannotMeasure(f"{server.name} closed a connection after {answer!r}")
-            answer += part
-        sockets.append(each)
+        connections.append(way.connect(server))
+        way.ask(server, connections[-1])
     if closing:
-        for each in sockets:
+        for each in connections:
             each.close()
         return []
-    return sockets
+    return connections
 
 
 def settled_memory(server):

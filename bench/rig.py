@@ -339,6 +339,22 @@ def h2load(server, path, seconds, connections, streams, options=()):
     return H2Load(run_load(argv), server)
 
 
+class H3Load:
+    """What h3load counted."""
+
+    def __init__(self, output, server):
+        figures = dict(pair.split("=") for pair in output.split("RESULT ")[-1].split())
+        self.requests, self.bytes = int(figures["requests"]), float(figures["bytes"])
+        if figures["errors"] != "0" or not self.requests:
+            raise CannotMeasure(f"{server.name}: {output}")
+
+
+def h3load(server, path, seconds, connections, streams):
+    """Loads `server` over HTTP/3 from the load core, by $H3LOAD; any bad answer is an error."""
+    argv = [os.environ["H3LOAD"], f"127.0.0.1:{server.port}", "bench.example", path, str(connections), str(streams), str(seconds)]
+    return H3Load(run_load(argv), server)
+
+
 def cost(server, path, seconds, connections, body_bytes=0, by=wrk, **options):
     """CPU µs per request of `server` under load, with the load itself: (µs, Load).
 

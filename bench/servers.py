@@ -204,6 +204,28 @@ backend origin
     return rig.start("haproxy", ["haproxy", "-db", "-f", config], port, cores or {SERVER_CORE})
 
 
+def caddy_files(rig, root):
+    """Caddy over TLS, with HTTP/3, which none of the others here speaks: files from the page cache, for it has no cache of its own."""
+    port = rig.port()
+    chain, key = certificate(rig)
+    config = rig.write(f"caddy-{port}/Caddyfile", f"""
+{{
+  admin off
+  default_sni bench.example
+  storage file_system {rig.path(f"caddy-{port}", "storage")}
+}}
+https://bench.example:{port}, https://127.0.0.1:{port} {{
+  tls {chain} {key}
+  root * {root}
+  file_server
+}}
+""")
+    argv = ["env", "GOMAXPROCS=1", f"HOME={rig.path(f'caddy-{port}')}", "caddy", "run", "--adapter", "caddyfile", "--config", config]
+    server = rig.start("Caddy, files", argv, port, {SERVER_CORE})
+    server.is_tls = True
+    return server
+
+
 # --- Perigee ---
 
 

@@ -5,6 +5,7 @@
 // Prints `ok NAME` or `not ok NAME` for each check; exits with 1 when one is not.
 "use strict";
 const { execFileSync } = require("node:child_process");
+const { createHash } = require("node:crypto");
 const fs = require("node:fs");
 const path = require("node:path");
 const { chromium } = require("playwright-core");
@@ -188,6 +189,52 @@ async function strangersTitle(browser) {
   return seen;
 }
 
+// Each text file in each coding, one at a time, as Chromium decodes it: byte for byte what the site itself sends.
+async function eachCoding(browser) {
+  const context = await fresh(browser);
+  const page = await context.newPage();
+  const files = new Set();
+  page.on("response", (response) => {
+    const where = response.url().replace(EDGE, "");
+    if (/^\/static\/.*\.(css|js|svg)$/.test(where.split("?")[0])) files.add(where);
+  });
+  for (const where of ["/", "/wicks/", "/admin/login/"]) await page.goto(EDGE + where, { waitUntil: "networkidle" });
+  // Asks until an answer has the coding, for ten seconds at most: the copy is made behind the first hit.
+  const ask = ({ where, coding }) => page.evaluate(async ({ where, coding }) => {
+    for (let turn = 0; ; turn += 1) {
+      const answer = await fetch(where, { cache: "no-store" });
+      const body = await answer.arrayBuffer();
+      const told = answer.headers.get("content-encoding") ?? "identity";
+      if (told === coding || turn === 200) {
+        const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", body));
+        const hex = Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
+        return { told, hex, sent: Number(answer.headers.get("content-length")), bytes: body.byteLength };
+      }
+      await new Promise((done) => setTimeout(done, 50));
+    }
+  }, { where, coding });
+  const plain = new Map();
+  for (const where of files) {
+    const answer = await fetch(DIRECT + where, { headers: { "accept-encoding": "identity" } });
+    const body = Buffer.from(await answer.arrayBuffer());
+    plain.set(where, { bytes: body.length, hex: createHash("sha256").update(body).digest("hex") });
+  }
+  for (const coding of ["gzip", "br", "zstd"]) {
+    await page.setExtraHTTPHeaders({ "accept-encoding": coding });
+    const wrong = [];
+    let [sent, bytes] = [0, 0];
+    for (const [where, { bytes: length, hex }] of plain) {
+      const seen = await ask({ where, coding: length < 1024 ? "identity" : coding });
+      if (seen.hex !== hex || (length >= 1024 && seen.told !== coding)) wrong.push({ where, length, ...seen });
+      [sent, bytes] = [sent + seen.sent, bytes + seen.bytes];
+    }
+    const saved = (100 * (1 - sent / bytes)).toFixed(1);
+    const name = `${plain.size} files in ${coding} are what the site sends, in ${sent} bytes for ${bytes} (${saved} % saved)`;
+    check(name, wrong.length === 0 && plain.size > 0 && sent < bytes, wrong);
+  }
+  await context.close();
+}
+
 (async () => {
   const browser = await chromium.launch({
     executablePath: CHROMIUM,
@@ -199,6 +246,7 @@ async function strangersTitle(browser) {
     await publicPages(browser);
     const editor = await loggedIn(browser);
     await editAndPurge(browser, editor);
+    await eachCoding(browser);
   } catch (error) {
     check(`the walk goes to its end: ${error.stack}`, false);
   } finally {

@@ -10,6 +10,8 @@
 //! | `GET /v1/explain?url=&method=&header=` | site, rule, key, what is stored, freshness, why | yes |
 //! | `POST /v1/check` | every diagnostic of the configuration text in the body, and of the tests in it | yes |
 //! | `POST /v1/reload` | reads the configuration again and puts it into force | yes |
+//! | `POST /v1/upgrade` | begins to start the program anew in this process's place | yes |
+//! | `GET /v1/upgrade` | how that goes, or went; the process that took over answers it too | yes |
 //! | `GET /v1/config/schema` | JSON Schema of the configuration file | yes |
 //!
 //! `/metrics` needs no token: it holds numbers and the names of sites and origins, no address, URL or visitor, and
@@ -38,7 +40,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use model::Diagnostic;
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::Handle;
 
@@ -52,7 +54,6 @@ const HEAD_TIME_MAX: Duration = Duration::from_secs(5);
 const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// How the admin API is run.
-#[derive(Clone)]
 pub struct AdminOptions {
     /// Where to listen. Port 0 chooses one.
     pub address: SocketAddr,
@@ -60,6 +61,34 @@ pub struct AdminOptions {
     pub allow_remote: bool,
     /// The bearer token; at least 32 characters.
     pub token: String,
+    /// A socket that listens there already.
+    pub socket: Option<TcpListener>,
+    /// Who replaces this process by another; `None` where it cannot be.
+    pub upgrades: Option<Arc<dyn Upgrades>>,
+}
+
+impl AdminOptions {
+    /// Whether these may be used.
+    ///
+    /// # Errors
+    /// `InvalidInput` for an address beyond loopback that was not allowed, and for a short token.
+    pub fn check(&self) -> io::Result<()> {
+        let invalid = |what: String| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        let AdminOptions { address, allow_remote, token, socket, .. } = self;
+        let bound = socket.as_ref().map(TcpListener::local_addr).transpose()?;
+        let is_remote = |address: &SocketAddr| !address.ip().to_canonical().is_loopback();
+        if let Some(address) = [Some(*address), bound].into_iter().flatten().find(is_remote)
+            && !allow_remote
+        {
+            return invalid(format!(
+                "{address} can be reached from other machines; wanted a loopback address such as 127.0.0.1"
+            ));
+        }
+        if token.len() < 32 {
+            return invalid("the admin token is shorter than 32 characters".to_owned());
+        }
+        Ok(())
+    }
 }
 
 /// Where the configuration comes from: the admin API shows and reloads it, the binary knows the file.
@@ -97,56 +126,105 @@ pub struct ConfigurationStatus {
     pub last_error: Option<String>,
 }
 
+/// Starts another process in this one's place: the binary knows how.
+pub trait Upgrades: Send + Sync {
+    /// Begins it. An error is a sentence that says why not; nothing has happened then.
+    fn begin(&self) -> Result<Upgrade, String>;
+
+    /// The last one that this process has begun, or that it owes its place to.
+    fn last(&self) -> Option<Upgrade>;
+}
+
+/// An upgrade, as far as it has come.
+#[derive(Clone, Debug)]
+pub struct Upgrade {
+    /// Names it, in the old process and in the new one.
+    pub id: String,
+    /// How far it has come.
+    pub state: UpgradeState,
+    /// Version and process id of the process that served before.
+    pub from: (String, u32),
+    /// The same of the one in its place, as soon as it has said it.
+    pub to: Option<(String, u32)>,
+    /// Time that it took, or has taken until now.
+    pub took: Duration,
+    /// Time after which it is given up.
+    pub within: Duration,
+    /// Why it failed.
+    pub error: Option<String>,
+    /// The last lines of what the new process wrote to standard error, when it failed.
+    pub said: Vec<String>,
+}
+
+/// How far an upgrade has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpgradeState {
+    /// The new process starts; the old one serves as ever.
+    Starting,
+    /// The new process opens disks and purge log; purges wait.
+    Opening,
+    /// The new process serves.
+    Done,
+    /// The old process serves on.
+    Failed,
+}
+
+impl UpgradeState {
+    /// In the answers of the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            UpgradeState::Starting => "starting",
+            UpgradeState::Opening => "opening",
+            UpgradeState::Done => "done",
+            UpgradeState::Failed => "failed",
+        }
+    }
+}
+
 /// The running admin API. Dropping it ends the thread without waiting for exchanges under way.
 pub struct Admin {
     address: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
+    paused: watch::Sender<bool>,
 }
 
 impl Admin {
     /// Binds the address and starts the thread.
     ///
     /// # Errors
-    /// `InvalidInput` for an address beyond loopback that was not allowed, and for a short token; else what binding or
-    /// starting the thread said.
+    /// As [`AdminOptions::check`]; else what binding or starting the thread said.
     pub fn start(
         handle: Arc<Handle>,
         configuration: Arc<dyn Configuration>,
         options: AdminOptions,
     ) -> io::Result<Self> {
-        let AdminOptions { address, allow_remote, token } = options;
-        if !address.ip().to_canonical().is_loopback() && !allow_remote {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                format!(
-                    "{address} can be reached from other machines; wanted a loopback address such as 127.0.0.1"
-                ),
-            ));
-        }
-        if token.len() < 32 {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "the admin token is shorter than 32 characters",
-            ));
-        }
-        let listener = TcpListener::bind(address)?;
+        options.check()?;
+        let AdminOptions { address, token, socket, upgrades, .. } = options;
+        let listener = socket.map_or_else(|| TcpListener::bind(address), Ok)?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let guard = guard::Guard::new(token, address.ip().to_canonical().is_loopback());
-        let router = api::router(handle, configuration, guard, BODY_BYTES_MAX);
+        let router = api::router(handle, configuration, upgrades, guard, BODY_BYTES_MAX);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = oneshot::channel();
+        let (paused, is_paused) = watch::channel(false);
         thread::Builder::new().name("admin".into()).spawn(move || {
             runtime.block_on(async move {
                 tokio::select! {
                     biased;
                     // The sender is gone or has said so: exchanges under way are cut when the runtime goes.
                     _ = stopped => {}
-                    () = serve(listener, router) => {}
+                    () = serve(listener, router, is_paused) => {}
                 }
             });
         })?;
-        Ok(Admin { address, stop: Some(stop) })
+        Ok(Admin { address, stop: Some(stop), paused })
+    }
+
+    /// Takes no connection, or takes them again. Meanwhile they wait in the socket's queue: for this process, or for another
+    /// that it has been passed on to.
+    pub fn pause(&self, is_paused: bool) {
+        self.paused.send_replace(is_paused);
     }
 
     /// Where it listens.
@@ -164,12 +242,21 @@ impl Drop for Admin {
     }
 }
 
-async fn serve(listener: TcpListener, router: axum::Router) {
+async fn serve(listener: TcpListener, router: axum::Router, mut is_paused: watch::Receiver<bool>) {
     let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
-        match listener.accept().await {
+        if is_paused.wait_for(|is_paused| !is_paused).await.is_err() {
+            return;
+        }
+        // Neither loses anything when it is cancelled.
+        let accepted = tokio::select! {
+            biased;
+            _ = is_paused.changed() => continue,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
             Ok((stream, _)) => {
                 let exchange = exchange(stream, router.clone());
                 tokio::spawn(async move {

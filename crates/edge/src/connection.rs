@@ -4,12 +4,15 @@
 //! ```text
 //! socket ─► PROXY header? ─► TLS? ─┬─► HTTP/1.1
 //!                                  └─► HTTP/2 (ALPN)
+//! crate::quic ─────────────────────────► HTTP/3
 //! ```
 
+mod exchange;
 pub(crate) mod frames;
 mod halves;
 mod http1;
 mod http2;
+mod http3;
 mod stream;
 
 use std::future::poll_fn;
@@ -23,7 +26,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use crate::listen::Secure;
-use crate::rates::{Counted, Full};
+use crate::rates::{Counted, Full, Opened};
+use crate::tls::ACME_PROTOCOL;
 use crate::worker::Worker;
 use crate::{forwarded, proxy_protocol};
 
@@ -37,6 +41,8 @@ pub(crate) struct Visitor {
     /// The socket's peer.
     pub(crate) peer: IpAddr,
     pub(crate) secure: bool,
+    /// The port where the same is spoken by HTTP/3, if there is one and it is not this.
+    pub(crate) alt_svc: Option<u16>,
 }
 
 /// The visitor is gone, too slow, or the answer could not be completed: close without another word.
@@ -50,7 +56,12 @@ impl From<io::Error> for Gone {
 
 /// Serves one connection until either side has had enough.
 pub(crate) async fn serve(worker: Rc<Worker>, socket: TcpStream, peer: SocketAddr, secure: Secure) {
-    let mut visitor = Visitor { client: peer.ip(), peer: peer.ip(), secure: secure == Secure::Tls };
+    let alt_svc = match secure {
+        Secure::Tls { http3: Some(port) } => Some(port),
+        Secure::Tls { http3: None } | Secure::Plain => None,
+    };
+    let mut visitor =
+        Visitor { client: peer.ip(), peer: peer.ip(), secure: secure != Secure::Plain, alt_svc };
     let mut first = Vec::new();
     if worker.loaded().snapshot.edge.proxy_protocol {
         let Ok(client) = read_proxy_header(&worker, &socket, &mut first).await else { return };
@@ -59,19 +70,11 @@ pub(crate) async fn serve(worker: Rc<Worker>, socket: TcpStream, peer: SocketAdd
             visitor.client = client;
         }
     }
-    // Who stands before us for others has theirs open.
-    let is_client = !forwarded::is_trusted(&worker.loaded().snapshot.edge.trusted_proxies, visitor.client);
-    let _counted = match worker.limits().connections_per_client_max.filter(|_| is_client) {
-        None => None,
-        Some(most) => match worker.shared.clients.enter(Some(visitor.client), most.get(), u32::MAX) {
-            Ok(counted) => Some(counted),
-            Err(_) => return worker.count_limit(Limit::ConnectionsPerClient),
-        },
-    };
+    let client = counted_client(&worker, &visitor);
+    let Ok(_counted) = count(&worker, client) else { return };
     match secure {
         Secure::Plain => http1::serve(worker, Io::Plain(socket), visitor, first).await,
-        Secure::Tls => {
-            let client = is_client.then_some(visitor.client);
+        Secure::Tls { .. } => {
             let Ok((io, is_http2)) = shake_hands(&worker, client, Prefixed::new(socket, first)).await else {
                 return;
             };
@@ -79,6 +82,32 @@ pub(crate) async fn serve(worker: Rc<Worker>, socket: TcpStream, peer: SocketAdd
                 true => Box::pin(http2::serve(worker, io, visitor)).await,
                 false => http1::serve(worker, io, visitor, Vec::new()).await,
             }
+        }
+    }
+}
+
+/// Serves one connection of QUIC until either side has had enough.
+pub(crate) async fn serve_http3(worker: Rc<Worker>, connection: quinn::Connection, visitor: Visitor) {
+    let Ok(_counted) = count(&worker, counted_client(&worker, &visitor)) else { return };
+    http3::serve(worker, connection, visitor).await;
+}
+
+/// Whom a connection is counted for; nobody, if it is of those who stand before us for others.
+fn counted_client(worker: &Worker, visitor: &Visitor) -> Option<IpAddr> {
+    let trusted = &worker.loaded().snapshot.edge.trusted_proxies;
+    (!forwarded::is_trusted(trusted, visitor.client)).then_some(visitor.client)
+}
+
+/// Counts a connection while it is open, if its client may have only so many.
+fn count(worker: &Worker, client: Option<IpAddr>) -> Result<Option<Opened>, Gone> {
+    let (Some(client), Some(most)) = (client, worker.limits().connections_per_client_max) else {
+        return Ok(None);
+    };
+    match worker.shared.clients.enter(Some(client), most.get(), u32::MAX) {
+        Ok(opened) => Ok(Some(opened)),
+        Err(_) => {
+            worker.count_limit(Limit::ConnectionsPerClient);
+            Err(Gone)
         }
     }
 }
@@ -112,7 +141,12 @@ async fn shake_hands(
         return Err(Gone);
     };
     let stream = shaken?;
-    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let protocol = stream.get_ref().1.alpn_protocol();
+    if protocol == Some(ACME_PROTOCOL) {
+        // The handshake was the answer (RFC 8737 §3).
+        return Err(Gone);
+    }
+    let is_http2 = protocol == Some(b"h2");
     Ok((Io::Tls(Box::new(Sealed::of(stream))), is_http2))
 }
 

@@ -14,9 +14,13 @@ use semantics::{Fields, Why};
 
 use crate::answer::{Answer, Body, ContentRange, Head, Note, OriginNote};
 use crate::h1;
+use crate::h3::qpack;
 use crate::loaded::{RuleAt, view};
 use crate::request::{Method, Protocol, Request};
 use crate::worker::Worker;
+
+/// For how long a visitor may go by what Alt-Svc says (RFC 7838 §3.1): a day, the RFC's default, and what others say.
+const ALT_SVC_SECS: u32 = 86_400;
 
 /// How the end of a response is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,13 +68,13 @@ pub(crate) fn write_head(
         _ if answer.status == 101 => out.extend_from_slice(b"Connection: Upgrade\r\nUpgrade: websocket\r\n"),
         _ if close || framing == Framing::Close => out.extend_from_slice(b"Connection: close\r\n"),
         Protocol::Http10 => out.extend_from_slice(b"Connection: keep-alive\r\n"),
-        Protocol::Http11 | Protocol::Http2 => {}
+        Protocol::Http11 | Protocol::Http2 | Protocol::Http3 => {}
     }
     out.extend_from_slice(b"\r\n");
     framing
 }
 
-/// The head as HTTP/2 and HTTP/3 send it; `out` lends its room. Values are not copied once more.
+/// The head as HTTP/2 sends it; `out` lends its room. Values are not copied once more.
 pub(crate) fn response_head(
     out: &mut Vec<u8>,
     worker: &Worker,
@@ -95,13 +99,37 @@ pub(crate) fn response_head(
     (response, block.len() as u64)
 }
 
+/// The head as an encoded field section of HTTP/3; `out` lends its room.
+pub(crate) fn response_section(
+    out: &mut Vec<u8>,
+    worker: &Worker,
+    request: &Request,
+    answer: &Answer,
+) -> (Vec<u8>, u64) {
+    write_fields(out, worker, request, answer);
+    let mut section = Vec::with_capacity(out.len());
+    qpack::begin(&mut section);
+    qpack::write_status(&mut section, answer.status);
+    lines_of(out).for_each(|(name, value)| qpack::write_line(&mut section, name, value));
+    (section, out.len() as u64)
+}
+
 /// Appends the field lines of an answer but for those that concern the connection.
 fn write_fields(out: &mut Vec<u8>, worker: &Worker, request: &Request, answer: &Answer) {
+    let mut alt_svc = request.alt_svc;
     match (edited_fields(request, answer), &answer.head) {
-        (Some(fields), _) => out.extend_from_slice(fields.as_block()),
+        (Some(fields), _) => {
+            // An operator who writes one knows better: a port that is mapped on the way.
+            alt_svc = alt_svc.filter(|_| !fields.contains("alt-svc"));
+            out.extend_from_slice(fields.as_block());
+        }
         (None, Head::Stored(stored)) => out.extend_from_slice(stored.head()),
         (None, Head::Negotiated(stored, form)) => coding::write_head(out, stored.head(), *form),
         (None, Head::Own(fields)) => out.extend_from_slice(fields.as_block()),
+    }
+    if let Some(port) = alt_svc {
+        let _ =
+            std::io::Write::write_fmt(out, format_args!("Alt-Svc: h3=\":{port}\"; ma={ALT_SVC_SECS}\r\n"));
     }
     if let Some(age) = answer.age {
         h1::write_number(out, "Age", age);
@@ -259,6 +287,11 @@ pub(crate) fn emit(worker: &Worker, request: &Request, told: &Told, why: Why, se
         why,
         collapsed: told.note.collapsed,
         stored: told.note.stored,
+        encoded: told
+            .note
+            .encoded
+            .filter(|_| sent.body_bytes > 0)
+            .map(|(form, saved)| (form.coding(), saved)),
         age: told.age.map(|age| age.min(u64::from(u32::MAX)) as u32),
         ttl: told.note.ttl,
         site: told.rule.as_ref().map_or(Slot::NONE, RuleAt::slot),

@@ -556,6 +556,7 @@ pub(crate) fn forwarded_fields(worker: &Worker, at: &RuleAt, request: &Request) 
         Protocol::Http10 => "1.0",
         Protocol::Http11 => "1.1",
         Protocol::Http2 => "2.0",
+        Protocol::Http3 => "3.0",
     };
     hop::append_via(&mut fields, received, &worker.shared.node);
     hop::append_cdn_loop(&mut fields, &worker.shared.node);
@@ -598,6 +599,8 @@ pub(crate) fn target_of<'a>(at: &'a RuleAt, request: &'a Request) -> Target<'a> 
 pub(crate) fn finish_head(worker: &Worker, fields: &mut Fields, response_time: Wall) {
     hop::strip_hop_by_hop(fields);
     fields.remove("content-length");
+    // Where else the origin speaks is not where visitors should go (RFC 7838 §2.4 would have them believe it).
+    fields.remove("alt-svc");
     if !fields.contains("date") {
         fields.append_unchecked(b"Date", semantics::date::format(response_time).as_str().as_bytes());
     }

@@ -36,6 +36,7 @@ use tokio::sync::oneshot;
 use crate::answer::{Answer, Body, Note, OriginNote};
 use crate::fetch::{self, Job, Outcome, RangeWanted, Report};
 use crate::flight::{Boarding, Fill, FillReader, Flight, Landing, Pilot, Start};
+use crate::hints;
 use crate::interim::Interim;
 use crate::loaded::RuleAt;
 use crate::lookup::{self, Found, FromDisk, Purged};
@@ -143,6 +144,9 @@ enum Looked {
 impl Flow {
     /// Everything that can be decided without waiting.
     pub(crate) fn begin(worker: &Rc<Worker>, request: &Rc<Request>) -> Begun {
+        if let Some(answer) = serve::challenge(worker, request) {
+            return Begun::Answer(answer);
+        }
         if let Some(rate) = &worker.loaded().snapshot.edge.limits.requests_per_client
             && let Err(refused) = worker.take(Counted::Requests(request.client), rate)
         {
@@ -191,7 +195,8 @@ impl Flow {
         if !request.method.is_cacheable() || request.has_body {
             return wait(Step::Pass { why: Why::Method }, Vec::new(), directives, at);
         }
-        if at.rule().cache == Cache::Pass || has_dot_segment(request.path().as_bytes()) {
+        let may_use = at.rule().cache != Cache::Pass && !worker.shared.succession.is_orphan();
+        if !may_use || has_dot_segment(request.path().as_bytes()) {
             return wait(Step::Pass { why: Why::Rule }, Vec::new(), directives, at);
         }
         let directives = RequestDirectives::parse(&request.fields);
@@ -231,6 +236,9 @@ impl Flow {
     pub(crate) async fn finish(mut self: Box<Self>, body: RequestBody) -> Answer {
         let mut step = std::mem::replace(&mut self.step, Step::Again);
         let mut body = Some(body);
+        if let Some(links) = hints::for_visitor(&self.worker, &self.at, &self.request) {
+            self.interim.push(103, links);
+        }
         loop {
             step = match step {
                 Step::Pass { why } => self.pass(why, body.take().unwrap_or(RequestBody::Empty)).await,
@@ -249,6 +257,7 @@ impl Flow {
                 Step::Failed { want, why } => Step::of_answer(self.failed(want, why)),
                 Step::Done(mut answer) => {
                     answer.origin = self.origin.take();
+                    hints::learn(&self.worker, &self.at, &self.request, &answer);
                     return answer;
                 }
             };

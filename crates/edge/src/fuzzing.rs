@@ -2,12 +2,16 @@
 //! not. Compiled for fuzzing only (`--cfg fuzzing`); the targets in `fuzz/` call it. What heads and bodies mean is not
 //! judged here: `semantics` has targets of its own.
 
+use bytes::Bytes;
 use semantics::Wall;
+use semantics::fields::is_tchar;
 
 use crate::Clock;
 use crate::connection::frames::{Conduct, FrameScan};
 use crate::h1::body::{BadBody, BodyDecoder, Decoded, Framing};
 use crate::h1::{HeadScan, Scanned, parse_head};
+use crate::h3::frames::{BadFrame, Frame, Frames, On};
+use crate::h3::{self, qpack};
 use crate::proxy_protocol::{self, Parsed};
 
 /// A request head: found at the same place however the network cuts it, and well formed once it is accepted.
@@ -80,6 +84,74 @@ pub fn h1_body(counted: Option<u16>, bytes: &[u8], cuts: &[u8], data_max: u8) {
     coded.extend_from_slice(b"0\r\n\r\nnext");
     let read = decode(Framing::Chunked, &coded, cuts, usize::from(data_max).max(1));
     assert_eq!(read, Read { content: bytes.to_vec(), rest: b"next".to_vec(), end: Ok(true) });
+}
+
+/// The bytes of a request stream, or of a control stream: the same frames and the same end however the network cuts them,
+/// and no field section longer than allowed.
+pub fn h3_frames(is_request: bool, bytes: &[u8], cuts: &[u8]) {
+    const SECTION_BYTES_MAX: u64 = 512;
+    let on = if is_request { On::Request { section_bytes_max: SECTION_BYTES_MAX } } else { On::Control };
+    let at_once = frames_of(on, bytes, &[]);
+    assert_eq!(frames_of(on, bytes, cuts), at_once);
+    for frame in &at_once.0 {
+        match frame {
+            Frame::Section(section) => assert!(is_request && section.len() as u64 <= SECTION_BYTES_MAX),
+            Frame::Data(data) => assert!(is_request && !data.is_empty()),
+            Frame::Settings(settings) => drop(h3::frames::check_settings(settings)),
+            Frame::PriorityUpdate(_) | Frame::AboutPush { .. } => assert!(!is_request),
+        }
+    }
+}
+
+/// All frames, with content that belongs together in one; and whether the stream may end there.
+fn frames_of(on: On, bytes: &[u8], cuts: &[u8]) -> (Vec<Frame>, Result<bool, BadFrame>) {
+    let (mut frames, mut all) = (Frames::new(on), Vec::new());
+    let (mut begin, mut is_in_data) = (0, false);
+    for end in ends(bytes.len(), cuts) {
+        frames.push(Bytes::copy_from_slice(&bytes[begin..end]));
+        begin = end;
+        loop {
+            let frame = match frames.next() {
+                Ok(Some(frame)) => frame,
+                Ok(None) => break,
+                Err(bad) => return (all, Err(bad)),
+            };
+            match (all.last_mut(), &frame) {
+                (Some(Frame::Data(before)), Frame::Data(more)) if is_in_data => {
+                    *before = [&before[..], more].concat().into();
+                }
+                _ => all.push(frame),
+            }
+            is_in_data = matches!(all.last(), Some(Frame::Data(_)));
+        }
+    }
+    (all, Ok(frames.is_between()))
+}
+
+/// A field section: no larger than allowed when it is read, the same when it is written again, and well formed once it is
+/// accepted as a request or as trailers.
+pub fn h3_section(bytes: &[u8]) {
+    const SIZE_MAX: u64 = 4096;
+    let _ = qpack::Instructions::of_encoder(true).read(bytes);
+    let _ = qpack::Instructions::of_encoder(false).read(bytes);
+    let Ok(section) = qpack::decode(bytes, SIZE_MAX) else { return };
+    let size: usize = section.lines().map(|(name, value)| name.len() + value.len() + 32).sum();
+    assert!(size as u64 <= SIZE_MAX);
+    let mut again = Vec::new();
+    qpack::begin(&mut again);
+    section.lines().for_each(|(name, value)| qpack::write_line(&mut again, name, value));
+    let read = qpack::decode(&again, SIZE_MAX).expect("what we write can be read");
+    for ((name, value), (name_again, value_again)) in section.lines().zip(read.lines()) {
+        assert_eq!((name.to_ascii_lowercase().as_slice(), value), (name_again, value_again));
+    }
+    assert_eq!(section.lines().count(), read.lines().count());
+    if let Ok((pseudo, count)) = h3::request::pseudo(&section) {
+        assert!(!pseudo.method.contains(' ') && !pseudo.target.contains(' '));
+        assert!(section.lines().skip(count).all(|(name, _)| name.iter().all(|&byte| is_tchar(byte))));
+    }
+    if let Ok(fields) = h3::request::trailers(&section) {
+        assert_eq!(fields.len(), section.lines().count());
+    }
 }
 
 /// What an HTTP/2 visitor sends: the same frames, in the same state, and within the same limits however it is cut.

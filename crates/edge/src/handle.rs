@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,12 +10,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use model::settings::Eviction;
-use model::{Snapshot, breaker, health};
+use model::settings::{Eviction, MEMORY};
+use model::{EdgeSettings, Snapshot, breaker, health};
 use observe::{
-    AccessLog, BreakerReading, DiskReading, Observer, OriginReading, Readings, Registry, TierReading,
+    AccessLog, BreakerReading, CopiesReading, DiskReading, Observer, OriginReading, Readings, Registry,
+    TierReading,
 };
 use parking_lot::{Mutex, RwLock};
+use semantics::coding::Form;
 use semantics::key::KeySeed;
 use store::disk::{DiskStats, EngineKind, Health};
 use store::{Pages, Policy, Tier, TierConfig, TierStats};
@@ -22,19 +25,24 @@ use tokio::runtime::Builder;
 use tokio::task::LocalSet;
 
 use crate::clock::Clock;
-use crate::compress::encoder::Encoder;
+use crate::compress::encoder::{Counts, Encoder};
 use crate::flight::Flights;
+use crate::handover::{Channel, Message};
+use crate::hints::Hints;
 use crate::listen::{self, Secure};
 use crate::loaded::{Loaded, SiteNumbers};
 use crate::origin::{Origins, OriginsShared, probe_origins};
 use crate::published::Published;
 use crate::purge_log::PurgeLog;
 use crate::purging::{self, PurgeError, PurgeRequest, Receipt};
+use crate::quic::{self, Listening, Quic, Steering, strays};
 use crate::rates::Rates;
 use crate::slices::Stretches;
-use crate::storage::{self, Storage};
+use crate::sockets::{Bound, Kind, Sockets};
+use crate::storage::{self, Place, Storage};
+use crate::succession::{self, Ask, Invalidation, Succession};
 use crate::tiering::Reads;
-use crate::tls::{Certificate, Tls, TlsBase};
+use crate::tls::{Certificate, Challenge, Tls, TlsBase};
 use crate::worker::{Epochs, Shared, TICK, Worker};
 
 /// What an edge is given besides its configuration.
@@ -45,6 +53,8 @@ pub struct Options {
     pub listen_tls: Option<Vec<SocketAddr>>,
     /// The certificates of the configuration's files: [`crate::tls::read_certificates`].
     pub certificates: Vec<Certificate>,
+    /// Sockets that have been opened, or passed on, instead of either.
+    pub sockets: Option<Sockets>,
     /// Where the time comes from.
     pub clock: Clock,
     /// The secret of the cache keys: 16 bytes of chance.
@@ -57,6 +67,18 @@ pub struct Options {
     pub registry: Arc<Registry>,
     /// Where requests are logged; nowhere by default.
     pub access_log: Option<AccessLog>,
+    /// The process that served before, which drains then: each purge is in force there too before it is acknowledged.
+    pub predecessor: Option<Predecessor>,
+}
+
+/// The process whose place an edge takes.
+pub struct Predecessor {
+    /// The way to it.
+    pub channel: Channel,
+    /// A pidfd of it, by which it is ended when it doesn't confirm a purge.
+    pub process: Option<OwnedFd>,
+    /// How many processes drain then, this one among them.
+    pub draining: u32,
 }
 
 /// Why an edge did not start.
@@ -98,6 +120,13 @@ impl std::error::Error for StartError {
     }
 }
 
+/// For how long a drain keeps its memory: until hardly anybody can ask for something any more. Then what is left are long
+/// downloads, and the process in its place has a memory of its own.
+const MEMORY_KEPT: Duration = Duration::from_secs(120);
+
+/// How long workers may take to notice that another process takes the connections.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(2);
+
 /// The data plane. See [`Edge::start`].
 pub struct Edge;
 
@@ -106,11 +135,25 @@ pub struct Handle {
     pub(crate) shared: Arc<Shared>,
     origins: Arc<OriginsShared>,
     addresses: Vec<SocketAddr>,
+    /// To be passed on.
+    sockets: Mutex<Sockets>,
+    storage: Place,
     addresses_tls: Vec<SocketAddr>,
-    tls_base: TlsBase,
+    quic: Arc<Quic>,
+    steerings: Vec<Arc<Steering>>,
+    tls: Mutex<TlsParts>,
     workers: Mutex<Vec<JoinHandle<()>>>,
-    access_log: Option<AccessLog>,
+    access_log: Option<Arc<AccessLog>>,
+    /// When what drains is cut.
+    deadline: Arc<Mutex<Option<Instant>>>,
     started: Instant,
+}
+
+/// What TLS is made of, for the next time that it is made anew.
+struct TlsParts {
+    base: TlsBase,
+    certificates: Vec<Certificate>,
+    challenges: Vec<Challenge>,
 }
 
 /// What an operator wants to know at a glance.
@@ -159,6 +202,7 @@ impl Edge {
         let edge = snapshot.edge.clone();
         let Options {
             listen,
+            sockets,
             listen_tls,
             certificates,
             clock,
@@ -167,18 +211,25 @@ impl Edge {
             disk_engine,
             registry,
             access_log,
+            predecessor,
         } = options;
         let tls_base = TlsBase::new().map_err(StartError::Tls)?;
-        let tls = Tls::new(&tls_base, &certificates).map_err(StartError::Tls)?;
-        let workers = edge.workers.map_or_else(cores, |workers| workers as usize).max(1);
+        let tls = Tls::new(&tls_base, &certificates, &[]).map_err(StartError::Tls)?;
+        let workers = workers(&edge);
         let site_numbers = SiteNumbers::default();
         let loaded = Arc::new(Loaded::new(snapshot, &site_numbers, &registry));
         let origins = Arc::new(OriginsShared::new(clock.clone()));
         for trouble in origins.configure(loaded.origin_groups()) {
             eprintln!("perigee: {trouble}");
         }
-        let Storage { disks, purge_log, positions, purges, newest } =
-            Storage::open(&edge.store, state.as_deref(), &key_seed, &clock, &site_numbers, disk_engine)?;
+        let place = Place {
+            settings: edge.store.clone(),
+            state,
+            key_seed,
+            clock: clock.clone(),
+            engine: disk_engine,
+        };
+        let Storage { disks, purge_log, positions, purges, newest } = place.open(&site_numbers)?;
         let store = Tier::new(TierConfig {
             bytes_max: edge.store.memory.0 as usize,
             policy: match edge.store.eviction {
@@ -199,6 +250,7 @@ impl Edge {
             reads: Reads::new(edge.store.memory.0 as usize),
             stretches: Stretches::default(),
             encoder: Encoder::new(),
+            hints: Hints::new(),
             pages: Pages::new().ok(),
             flights: Flights::new(),
             loaded: Published::new(loaded),
@@ -207,39 +259,65 @@ impl Edge {
             epochs: Epochs::new(),
             fill_bytes: AtomicU64::new(0),
             purges: RwLock::new(purges),
-            positions,
+            positions: RwLock::new(positions),
             purge_log: Mutex::new(purge_log),
             purge_position: AtomicU64::new(newest),
             registry: registry.clone(),
             connections: AtomicUsize::new(0),
             clients: Arc::default(),
             rates: Rates::default(),
+            accepting: AtomicUsize::new(workers),
             draining: AtomicBool::new(false),
+            is_gentle: AtomicBool::new(false),
+            succession: Succession::new(),
             cut: AtomicBool::new(false),
             next_generation: AtomicU64::new(storage::chance() as u64),
         });
+        if let Some(predecessor) = predecessor {
+            succession::follow(&shared, predecessor).map_err(StartError::Thread)?;
+        }
         let memory = Arc::downgrade(&shared);
         // What memory answers for is what a restart must find on disk.
         shared.disks.keep(move |key| memory.upgrade().is_some_and(|shared| shared.store.peek(key).is_some()));
-        let mut by_worker: Vec<Vec<(std::net::TcpListener, Secure)>> =
-            (0..workers).map(|_| Vec::new()).collect();
-        let mut bind = |addresses: Vec<SocketAddr>, secure| {
-            let bound = addresses.into_iter().map(|address| {
-                let sockets =
-                    listen::bind(address, workers).map_err(|error| StartError::Listen(address, error))?;
-                let bound = sockets.first().and_then(|socket| socket.local_addr().ok());
-                by_worker.iter_mut().zip(sockets).for_each(|(worker, socket)| worker.push((socket, secure)));
-                Ok(bound.unwrap_or(address))
-            });
-            bound.collect::<Result<Vec<_>, _>>()
+        let open = || {
+            let (plain, tls) = (listen.unwrap_or(edge.listen), listen_tls.unwrap_or(edge.listen_tls));
+            Sockets::open(&wanted(plain, tls, edge.http3), Vec::new(), workers)
         };
-        let addresses = bind(listen.unwrap_or(edge.listen), Secure::Plain)?;
-        let addresses_tls = bind(listen_tls.unwrap_or(edge.listen_tls), Secure::Tls)?;
+        let mut sockets = sockets
+            .map_or_else(open, Ok)
+            .map_err(|(_, address, error)| StartError::Listen(address, error))?;
+        let (addresses, addresses_tls) = (sockets.addresses(Kind::Http), sockets.addresses(Kind::Https));
+        let quic = Arc::new(Quic::new(&key_seed, sockets.take_strays()));
+        let mut steerings = Vec::new();
+        let mut by_worker: Vec<Listeners> = (0..workers).map(|_| Listeners::default()).collect();
+        let addresses_quic = sockets.addresses(Kind::Quic);
+        for kind in [Kind::Http, Kind::Https] {
+            let dealt = sockets.deal(kind, workers).map_err(StartError::Thread)?;
+            for (worker, dealt) in by_worker.iter_mut().zip(dealt) {
+                for socket in dealt {
+                    let address = socket.local_addr().map_err(StartError::Thread)?;
+                    let http3 = addresses_quic.contains(&address).then_some(address.port());
+                    let secure = if kind == Kind::Https { Secure::Tls { http3 } } else { Secure::Plain };
+                    worker.tcp.push((socket, secure));
+                }
+            }
+        }
+        let dealt = sockets.deal_udp(workers).map_err(StartError::Thread)?;
+        for (address, sockets) in addresses_quic.into_iter().zip(dealt) {
+            let steering = Arc::new(Steering::new(quic.clone(), address, sockets.len()));
+            steerings.push(steering.clone());
+            for (socket, number) in sockets.into_iter().zip(0..) {
+                let listening = Listening { socket, steering: steering.clone(), number };
+                by_worker[usize::from(number) % workers].quic.push(listening);
+            }
+        }
         Encoder::start(&shared).map_err(StartError::Thread)?;
+        let access_log = access_log.map(Arc::new);
         let cores = core_affinity::get_core_ids().filter(|cores| workers > 1 && cores.len() >= workers);
         let mut threads = Vec::with_capacity(workers);
         for (index, listeners) in by_worker.into_iter().enumerate() {
-            let observer = Observer::new(&registry, access_log.as_ref());
+            let quic = quic.clone();
+            let observer = Observer::new(&registry, access_log.as_deref());
             let (shared, origins) = (shared.clone(), origins.clone());
             let core = cores.as_ref().map(|cores| cores[index]);
             let runtime = Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
@@ -248,7 +326,7 @@ impl Edge {
                     core_affinity::set_for_current(core);
                 }
                 let local = LocalSet::new();
-                local.block_on(&runtime, work(shared, origins, observer, listeners, index));
+                local.block_on(&runtime, work(shared, origins, observer, listeners, quic, index));
             });
             threads.push(thread.map_err(StartError::Thread)?);
         }
@@ -256,10 +334,15 @@ impl Edge {
             shared,
             origins,
             addresses,
+            sockets: Mutex::new(sockets),
+            storage: place,
             addresses_tls,
-            tls_base,
+            quic,
+            steerings,
+            tls: Mutex::new(TlsParts { base: tls_base, certificates, challenges: Vec::new() }),
             workers: Mutex::new(threads),
             access_log,
+            deadline: Arc::default(),
             started: Instant::now(),
         };
         handle.feed_readings();
@@ -267,12 +350,27 @@ impl Edge {
     }
 }
 
+/// What is listened on, by what is spoken there.
+pub fn wanted(plain: Vec<SocketAddr>, tls: Vec<SocketAddr>, http3: bool) -> Vec<(Kind, SocketAddr)> {
+    let plain = plain.into_iter().map(|address| (Kind::Http, address));
+    let kinds: &[Kind] = if http3 { &[Kind::Https, Kind::Quic] } else { &[Kind::Https] };
+    plain.chain(tls.into_iter().flat_map(|address| kinds.iter().map(move |kind| (*kind, address)))).collect()
+}
+
+/// One worker's part in what is listened on.
+#[derive(Default)]
+struct Listeners {
+    tcp: Vec<(std::net::TcpListener, Secure)>,
+    quic: Vec<Listening>,
+}
+
 /// One worker's life: until the edge drains and its connections have ended.
 async fn work(
     shared: Arc<Shared>,
     origins: Arc<OriginsShared>,
     observer: Observer,
-    listeners: Vec<(std::net::TcpListener, Secure)>,
+    listeners: Listeners,
+    quic: Arc<Quic>,
     index: usize,
 ) {
     let id_seed = u64::from_le_bytes(shared.seed.0[..8].try_into().unwrap_or_default())
@@ -287,17 +385,31 @@ async fn work(
     });
     let sweep = tokio::task::spawn_local(worker.clone().sweep());
     let prober = (index == 0).then(|| tokio::task::spawn_local(probe_origins(origins)));
-    let accepting: Vec<_> = listeners
-        .into_iter()
+    let tcp = listeners.tcp.into_iter();
+    let accepting: Vec<_> = tcp
         .filter_map(|(listener, secure)| Some((tokio::net::TcpListener::from_std(listener).ok()?, secure)))
         .map(|(listener, secure)| tokio::task::spawn_local(listen::accept(worker.clone(), listener, secure)))
         .collect();
+    let listening = listeners.quic.into_iter();
+    let endpoints: Vec<_> =
+        listening.filter_map(|listening| quic::endpoint(&worker, listening).ok()).collect();
+    for endpoint in &endpoints {
+        tokio::task::spawn_local(quic::accept(worker.clone(), endpoint.clone(), quic.clone()));
+    }
     while !worker.is_draining() {
         tokio::time::sleep(TICK).await;
     }
-    accepting.iter().for_each(tokio::task::JoinHandle::abort);
+    for task in accepting {
+        task.abort();
+        // However it ended, its socket is closed now.
+        let _ = task.await;
+    }
+    shared.accepting.fetch_sub(1, Ordering::AcqRel);
     while shared.connections.load(Ordering::Relaxed) > 0 && !shared.cut.load(Ordering::Relaxed) {
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    for endpoint in &endpoints {
+        quic::finish(&worker, endpoint).await;
     }
     sweep.abort();
     if let Some(prober) = prober {
@@ -305,8 +417,10 @@ async fn work(
     }
 }
 
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+/// How many workers an edge with these settings has.
+pub fn workers(settings: &EdgeSettings) -> usize {
+    let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    settings.workers.map_or_else(cores, |workers| workers as usize).max(1)
 }
 
 impl Handle {
@@ -325,10 +439,29 @@ impl Handle {
     ///
     /// # Errors
     /// Those of the TLS library; the old ones stay in force.
-    pub fn replace_certificates(&self, certificates: &[Certificate]) -> Result<(), rustls::Error> {
-        let tls = Tls::new(&self.tls_base, certificates)?;
+    pub fn replace_certificates(&self, certificates: Vec<Certificate>) -> Result<(), rustls::Error> {
+        let mut parts = self.tls.lock();
+        let tls = Tls::new(&parts.base, &certificates, &parts.challenges)?;
+        parts.certificates = certificates;
         self.shared.tls.replace(Arc::new(tls));
         Ok(())
+    }
+
+    /// Answers these challenges of a certificate authority from now on, and no others.
+    ///
+    /// # Errors
+    /// Those of the TLS library; what was answered before still is.
+    pub fn replace_challenges(&self, challenges: Vec<Challenge>) -> Result<(), rustls::Error> {
+        let mut parts = self.tls.lock();
+        let tls = Tls::new(&parts.base, &parts.certificates, &challenges)?;
+        parts.challenges = challenges;
+        self.shared.tls.replace(Arc::new(tls));
+        Ok(())
+    }
+
+    /// The certificates in force, in the order in which they are tried.
+    pub fn certificates(&self) -> Vec<Certificate> {
+        self.tls.lock().certificates.clone()
     }
 
     /// The edge's clock: a manual one can be moved by it.
@@ -366,9 +499,10 @@ impl Handle {
         purging::purge(&self.shared, request)
     }
 
-    /// Opens the access log anew, after it has been moved away.
+    /// Opens the access log anew, after it has been moved away; processes before this one that drain do so too.
     pub fn reopen_log(&self) -> io::Result<()> {
-        self.access_log.as_ref().map_or(Ok(()), AccessLog::reopen)
+        self.shared.succession.ask_before(Ask::Reopen);
+        self.access_log.as_deref().map_or(Ok(()), AccessLog::reopen)
     }
 
     /// What runs, in numbers.
@@ -403,13 +537,46 @@ impl Handle {
     /// Stops taking connections, lets running requests end for at most `within`, then cuts what is left. Says whether
     /// everything had ended by itself. Calling it again does nothing.
     pub fn stop(&self, within: Duration) -> bool {
-        self.shared.draining.store(true, Ordering::SeqCst);
-        let deadline = Instant::now() + within;
-        let threads = std::mem::take(&mut *self.workers.lock());
-        while Instant::now() < deadline && threads.iter().any(|thread| !thread.is_finished()) {
-            std::thread::sleep(Duration::from_millis(5));
+        self.hurry(within);
+        self.end()
+    }
+
+    /// As [`Handle::stop`], after [`Handle::hand_over`]: idle connections may stay for as long as they ever may, and what the
+    /// process before this one still has is waited for too. [`Handle::hurry`] ends it sooner.
+    pub fn drain(&self, within: Duration) -> bool {
+        {
+            let mut deadline = self.deadline.lock();
+            // It may have been told to hurry by now.
+            if deadline.is_none() {
+                self.shared.is_gentle.store(true, Ordering::SeqCst);
+                *deadline = Some(Instant::now() + within);
+            }
         }
-        let ended = threads.iter().all(JoinHandle::is_finished);
+        self.end()
+    }
+
+    /// Makes a drain that runs, here and in the processes before this one, end within this time.
+    pub fn hurry(&self, within: Duration) {
+        hurry(&self.shared, &self.deadline, within);
+    }
+
+    fn end(&self) -> bool {
+        self.shared.draining.store(true, Ordering::SeqCst);
+        self.sockets.lock().close();
+        let threads = std::mem::take(&mut *self.workers.lock());
+        let is_over = || self.deadline.lock().is_none_or(|deadline| Instant::now() >= deadline);
+        let is_idle =
+            || threads.iter().all(JoinHandle::is_finished) && !self.shared.succession.has_predecessor();
+        let begin = Instant::now();
+        let mut keeps_memory = true;
+        while !is_over() && !is_idle() {
+            std::thread::sleep(Duration::from_millis(5));
+            if keeps_memory && begin.elapsed() > MEMORY_KEPT {
+                keeps_memory = false;
+                self.shared.store.resize(MEMORY.min.0 as usize);
+            }
+        }
+        let ended = is_idle();
         self.shared.cut.store(true, Ordering::SeqCst);
         for thread in threads {
             let _ = thread.join();
@@ -427,6 +594,108 @@ impl Handle {
             log.stop(Duration::from_secs(5));
         }
         ended
+    }
+
+    // --- Another process in this one's place ---
+
+    /// Passes the listening sockets on; they stay open here.
+    ///
+    /// # Errors
+    /// The other process has gone.
+    pub fn pass_sockets(&self, channel: &Channel) -> io::Result<()> {
+        channel.send_sockets(&self.sockets.lock())?;
+        if self.steerings.is_empty() {
+            return Ok(());
+        }
+        let (theirs, ours) = strays::pair()?;
+        strays::listen(ours, self.steerings.clone())?;
+        let mut strays = Sockets::default();
+        strays.push(Bound { kind: Kind::Strays, asked: None, sockets: vec![theirs] });
+        channel.send_sockets(&strays)
+    }
+
+    /// Closes purge log and disks, for another process to open them: takes no purge until [`Handle::resume`]. What was
+    /// purged and written before is in them. Visitors are answered as ever, but nothing new comes on the disks.
+    pub fn release(&self) {
+        let log = {
+            let mut log = self.shared.purge_log.lock();
+            self.shared.succession.release();
+            if let Some(Err(error)) = log.as_mut().map(PurgeLog::write_missed) {
+                eprintln!(
+                    "perigee: the purge log cannot be written: {error}; the last invalidations are forgotten"
+                );
+            }
+            log.take()
+        };
+        self.shared.disks.close();
+        if self.shared.disks.stats().iter().any(|disk| disk.unwritten_removals > 0)
+            && let Some(log) = log
+            && let Err(error) = PurgeLog::revoke(log.path())
+        {
+            let path = log.path().display();
+            eprintln!("perigee: {path}: cannot be removed: {error}; remove it before the next start");
+        }
+    }
+
+    /// Takes back what was released, after the other process has ended.
+    ///
+    /// # Errors
+    /// Purge log or disks cannot be opened again. Then the edge goes on from memory.
+    pub fn resume(&self) -> Result<(), StartError> {
+        let reopened = self.storage.reopen(&self.shared);
+        for what in self.shared.succession.resume() {
+            match what {
+                Invalidation::Key(key) => {
+                    self.shared.epochs.advance(key);
+                    self.shared.forget(key);
+                }
+                Invalidation::Targets(kind, targets) => purging::record_told(&self.shared, targets, kind),
+            }
+        }
+        reopened
+    }
+
+    /// Leaves everything that is new to the process at the other end, which serves by now, and puts in force here what is
+    /// purged there; `heard` is what it has said of that already. To be followed by [`Handle::drain`]. `within`: time to end when that process stops or is gone.
+    ///
+    /// # Errors
+    /// No thread for it: then nothing that is stored is used any more.
+    pub fn hand_over(&self, channel: Channel, heard: Vec<Message>, within: Duration) -> io::Result<()> {
+        let (shared, deadline) = (Arc::downgrade(&self.shared), self.deadline.clone());
+        let access_log = self.access_log.clone();
+        self.shared.succession.obey(move |ask| {
+            let Some(shared) = shared.upgrade() else { return };
+            match ask {
+                Ask::Stop => hurry(&shared, &deadline, within),
+                Ask::Reopen => {
+                    shared.succession.ask_before(ask);
+                    if let Some(Err(error)) = access_log.as_deref().map(AccessLog::reopen) {
+                        eprintln!("perigee: the access log cannot be reopened by what drains: {error}");
+                    }
+                }
+            }
+        });
+        let handed_over = succession::hand_over(&self.shared, channel, heard);
+        self.quic.stop_reading();
+        self.shared.is_gentle.store(true, Ordering::SeqCst);
+        self.shared.draining.store(true, Ordering::SeqCst);
+        self.sockets.lock().close();
+        let begin = Instant::now();
+        while self.shared.accepting.load(Ordering::Acquire) > 0 && begin.elapsed() < SETTLE_PATIENCE {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.shared.succession.settle();
+        handed_over
+    }
+
+    /// Whether the process before this one has left everything that is new to this one.
+    pub fn is_settled(&self) -> bool {
+        self.shared.succession.is_settled()
+    }
+
+    /// Whether a process before this one has not ended yet.
+    pub fn has_predecessor(&self) -> bool {
+        self.shared.succession.has_predecessor()
     }
 
     /// Tells the registry where to read what others keep.
@@ -452,6 +721,8 @@ impl Handle {
                 })
                 .chain(disk_tier(&disks))
                 .collect(),
+                copies: copies_readings(&shared.encoder.counts),
+                copies_not_made: shared.encoder.counts.not_made(),
                 origins: origins
                     .report()
                     .iter()
@@ -477,6 +748,31 @@ impl Handle {
             }
         });
     }
+}
+
+fn copies_readings(counts: &Counts) -> Vec<CopiesReading> {
+    let reading = |form: Form| {
+        let [made, bytes_in, bytes_out, cpu_us] = counts.of_form(form);
+        CopiesReading {
+            coding: form.coding(),
+            is_thorough: form.is_thorough(),
+            made,
+            bytes_in,
+            bytes_out,
+            cpu_us,
+        }
+    };
+    Form::ALL.into_iter().map(reading).collect()
+}
+
+fn hurry(shared: &Shared, deadline: &Mutex<Option<Instant>>, within: Duration) {
+    let at = Instant::now() + within;
+    {
+        let mut deadline = deadline.lock();
+        shared.is_gentle.store(false, Ordering::SeqCst);
+        *deadline = Some(deadline.map_or(at, |before| before.min(at)));
+    }
+    shared.succession.ask_before(Ask::Stop);
 }
 
 /// All disks together, as one tier; `None` without any.

@@ -2,12 +2,13 @@
 //! visitor's real address.
 
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::time::Instant;
 
-use http::header::{COOKIE, HOST};
 use semantics::request_rules::{Body, Form, Version, check_request};
 use semantics::{Fields, hop};
 
+use crate::answer::Answer;
 use crate::connection::Visitor;
 use crate::forwarded;
 use crate::h1::Head;
@@ -45,7 +46,7 @@ pub(crate) fn request(
     let version = match protocol {
         Protocol::Http10 => Version::Http10,
         Protocol::Http11 => Version::Http11,
-        Protocol::Http2 => Version::Http2,
+        Protocol::Http2 | Protocol::Http3 => Version::Http2,
     };
     let checked = check_request(method.as_bytes(), target.as_bytes(), version, &fields);
     let checked = checked.map_err(|refused| Refusal::Rule(refused.status(), refused.sentence()))?;
@@ -94,6 +95,7 @@ pub(crate) fn request(
         fields,
         protocol,
         secure,
+        alt_svc: visitor.alt_svc,
         client,
         started,
         now: worker.shared.clock.wall(),
@@ -105,51 +107,59 @@ pub(crate) fn request(
     Ok(Intake { request, framing, keep_alive, expects_continue })
 }
 
-/// The same for a head that came apart already, as HTTP/2 and HTTP/3 have it. `ends` says that nothing follows it.
-pub(crate) fn request_of_parts(
+/// A head that came apart already, as HTTP/2 and HTTP/3 have it, but for its field lines.
+pub(crate) struct Parts<'a> {
+    pub(crate) method: &'a str,
+    pub(crate) target: &'a str,
+    pub(crate) authority: Option<&'a str>,
+    /// Whether nothing follows the head.
+    pub(crate) ends: bool,
+    pub(crate) protocol: Protocol,
+}
+
+/// The same as [`request`] for a head in parts, whose lines are well formed and their names lower case.
+pub(crate) fn request_of_parts<'a, I: Iterator<Item = (&'a [u8], &'a [u8])>>(
     worker: &Worker,
-    parts: &http::request::Parts,
-    ends: bool,
-    protocol: Protocol,
+    parts: &Parts<'_>,
+    lines: impl Fn() -> I,
     visitor: &Visitor,
     started: Instant,
 ) -> Result<Intake, Refusal> {
-    let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
-    let authority = parts.uri.authority().map(|authority| authority.as_str());
-    let bytes =
-        parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum::<usize>();
+    let &Parts { method, target, authority, ends, protocol } = parts;
+    let (count, bytes) = lines()
+        .fold((0, 0), |(count, bytes), (name, value)| (count + 1, bytes + name.len() + value.len() + 4));
     let head_len = (bytes + target.len() + authority.map_or(0, str::len)) as u64;
     let limits = worker.limits();
     if head_len > limits.header_bytes_max.0 {
         return Err(Refusal::HeadTooLarge(limits.header_bytes_max.0));
     }
-    let mut fields = Fields::with_capacity(parts.headers.len() + 1, bytes + 32);
+    let mut fields = Fields::with_capacity(count + 1, bytes + 32);
     if let Some(authority) = authority {
         // RFC 9113 §8.3.1: a Host that differs is not to be believed, and not to be passed on.
-        if parts.headers.get_all(HOST).iter().any(|host| host.as_bytes() != authority.as_bytes()) {
+        if lines().any(|(name, value)| name == b"host" && value != authority.as_bytes()) {
             return Err(Refusal::Syntax("Host and :authority differ"));
         }
         fields.append_unchecked(b"host", authority.as_bytes());
     }
     let mut cookies = Vec::new();
-    for (name, value) in &parts.headers {
-        let value = semantics::fields::trim(value.as_bytes());
-        match *name {
-            HOST if authority.is_some() => {}
-            // RFC 9113 §8.2.3: split for compression, and one line again for everybody else.
-            COOKIE => {
+    for (name, value) in lines() {
+        let value = semantics::fields::trim(value);
+        match name {
+            b"host" if authority.is_some() => {}
+            // RFC 9113 §8.2.3, RFC 9114 §4.2.1: split for compression, and one line again for everybody else.
+            b"cookie" => {
                 if !cookies.is_empty() {
                     cookies.extend_from_slice(b"; ");
                 }
                 cookies.extend_from_slice(value);
             }
-            _ => fields.append_unchecked(name.as_str().as_bytes(), value),
+            _ => fields.append_unchecked(name, value),
         }
     }
     if !cookies.is_empty() {
         fields.append_unchecked(b"cookie", &cookies);
     }
-    let head = Head { method: parts.method.as_str(), target, protocol, fields };
+    let head = Head { method, target, protocol, fields };
     let mut intake = request(worker, head, visitor, head_len, started)?;
     if intake.framing == Framing::None && !ends {
         // Its end tells its length.
@@ -169,6 +179,22 @@ fn asks_for_websocket(method: &str, protocol: Protocol, fields: &Fields) -> bool
         && hop::connection_lists(fields, "upgrade")
 }
 
+/// The answer to a head that was refused, and what stands for its request; the limit that it broke is counted.
+pub(crate) fn refused(
+    worker: &Worker,
+    visitor: &Visitor,
+    protocol: Protocol,
+    refusal: &Refusal,
+) -> (Rc<Request>, Answer) {
+    if let Some(limit) = refusal.limit() {
+        worker.count_limit(limit);
+    }
+    let mut request = unreadable(worker, visitor.client);
+    request.protocol = protocol;
+    let answer = refusal.answer(&request);
+    (Rc::new(request), answer)
+}
+
 /// What is known of a request whose head could not be read: for the log and the error page.
 pub(crate) fn unreadable(worker: &Worker, client: IpAddr) -> Request {
     Request {
@@ -180,6 +206,7 @@ pub(crate) fn unreadable(worker: &Worker, client: IpAddr) -> Request {
         fields: Fields::new(),
         protocol: Protocol::Http11,
         secure: false,
+        alt_svc: None,
         client,
         started: Instant::now(),
         now: worker.shared.clock.wall(),

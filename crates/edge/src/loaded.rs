@@ -15,7 +15,7 @@ use crate::request::Request;
 /// A snapshot in force.
 pub(crate) struct Loaded {
     pub(crate) snapshot: Snapshot,
-    /// Tells it from those before it; begins anew after 65,535.
+    /// Tells it from those before it; begins anew at some time.
     pub(crate) version: u16,
     /// By site index: its number for purges, its slot in the metrics.
     sites: Vec<(u32, Slot)>,
@@ -48,8 +48,7 @@ impl Loaded {
     pub(crate) fn new(snapshot: Snapshot, numbers: &SiteNumbers, registry: &Registry) -> Self {
         let sites =
             snapshot.sites.iter().map(|site| (numbers.of(&site.name), registry.site(&site.name))).collect();
-        // Never 0, which is what an object begins with that has not been looked at.
-        let version = numbers.loads.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        let version = numbers.loads.fetch_add(1, Ordering::Relaxed);
         Loaded { snapshot, version, sites }
     }
 

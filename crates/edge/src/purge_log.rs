@@ -93,16 +93,28 @@ struct LoggedPurge {
     targets: Vec<Logged>,
 }
 
-#[derive(Clone, Copy, Serialize, Deserialize, PartialEq, Eq, Hash)]
+/// As it stands in the log.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq, Hash)]
 #[serde(rename_all = "lowercase")]
-enum LoggedKind {
+pub(crate) enum LoggedKind {
     Soft,
     Hard,
 }
 
+impl LoggedKind {
+    pub(crate) fn of(kind: Kind) -> Self {
+        if kind == Kind::Hard { LoggedKind::Hard } else { LoggedKind::Soft }
+    }
+
+    pub(crate) fn to_kind(self) -> Kind {
+        if self == LoggedKind::Hard { Kind::Hard } else { Kind::Soft }
+    }
+}
+
+/// What is purged, as it stands in the log: with sites by name.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq, Hash)]
 #[serde(rename_all = "lowercase")]
-enum Logged {
+pub(crate) enum Logged {
     Everything,
     Site { site: String },
     Prefix { site: String, host: Option<String>, path: String },
@@ -186,7 +198,7 @@ impl PurgeLog {
                     replayed.positions.starts.push(start);
                 }
                 Line::Purge(LoggedPurge { position, kind, targets }) => {
-                    let kind = if kind == LoggedKind::Hard { Kind::Hard } else { Kind::Soft };
+                    let kind = kind.to_kind();
                     replayed.newest = replayed.newest.max(position);
                     let targets = targets.iter().map(|target| (position, kind, target.to_target(sites)));
                     replayed.purges.extend(targets);
@@ -243,7 +255,7 @@ impl PurgeLog {
         sites: &SiteNumbers,
         acknowledged: bool,
     ) -> io::Result<Option<Arc<File>>> {
-        let kind = if kind == Kind::Hard { LoggedKind::Hard } else { LoggedKind::Soft };
+        let kind = LoggedKind::of(kind);
         let targets = targets.iter().map(|target| Logged::of(target, sites)).collect();
         let purge = LoggedPurge { position, kind, targets };
         let written = self.write_missed().and_then(|()| self.write(&Line::Purge(purge.clone())));
@@ -419,7 +431,7 @@ fn parse(bytes: &[u8]) -> Result<Read, String> {
 }
 
 impl Logged {
-    fn of(target: &Target, sites: &SiteNumbers) -> Self {
+    pub(crate) fn of(target: &Target, sites: &SiteNumbers) -> Self {
         let name = |site: &u32| sites.name(*site);
         match target {
             Target::Everything => Logged::Everything,
@@ -433,7 +445,7 @@ impl Logged {
     }
 
     /// A number that is none was written by something else, since the sum was right: more is purged then, not less.
-    fn to_target(&self, sites: &SiteNumbers) -> Target {
+    pub(crate) fn to_target(&self, sites: &SiteNumbers) -> Target {
         match self {
             Logged::Everything => Target::Everything,
             Logged::Site { site } => Target::Site(sites.of(site)),

@@ -12,6 +12,7 @@ use semantics::tags::tag_hash;
 use crate::loaded::{Loaded, RuleAt};
 use crate::lookup;
 use crate::request::Request;
+use crate::succession::Invalidation;
 use crate::worker::Shared;
 
 /// What to purge, as an operator says it.
@@ -69,6 +70,8 @@ pub enum PurgeError {
     NotLogged(String),
     /// The purge is in force, but not safe: a loss of power could make this node forget it.
     NotSafe(String),
+    /// Another process is about to take this one's place. Nothing was purged.
+    HandingOver,
 }
 
 impl std::fmt::Display for PurgeError {
@@ -94,20 +97,26 @@ impl std::fmt::Display for PurgeError {
             PurgeError::NotSafe(error) => {
                 write!(f, "the purge is in force, but a loss of power could undo it: {error}")
             }
+            PurgeError::HandingOver => write!(f, "the edge is being upgraded, so nothing was purged"),
         }
     }
 }
 
 impl std::error::Error for PurgeError {}
 
-/// Puts a purge in force: after this returns, no request that starts later is answered with what it matches.
+/// Puts a purge in force: after this returns, no request that starts later is answered with what it matches, also not by a
+/// process before this one that has not ended yet.
 pub(crate) fn purge(shared: &Shared, request: &PurgeRequest) -> Result<Receipt, PurgeError> {
     let loaded = shared.loaded.get();
     let targets = targets(shared, &loaded, &request.target)?;
     let kind = if request.soft { Kind::Soft } else { Kind::Hard };
     let sites =
         if request.target == PurgeTarget::Everything { loaded.snapshot.sites.len() } else { targets.len() };
-    let position = record(shared, targets, kind, Durability::Required)?;
+    let recorded = record(shared, targets.clone(), kind, Durability::Required);
+    if matches!(recorded, Ok(_) | Err(PurgeError::NotSafe(_))) {
+        shared.succession.purge_before(shared, kind, &targets);
+    }
+    let position = recorded?;
     let scope = match request.target {
         PurgeTarget::Url(_) => PurgeScope::Url,
         PurgeTarget::Prefix(_) => PurgeScope::Prefix,
@@ -150,6 +159,7 @@ pub(crate) fn invalidate_url(shared: &Shared, at: &RuleAt, request: &Request, ur
                 // The epoch first: what is in flight must not be stored after the removal.
                 shared.epochs.advance(key);
                 shared.forget(key);
+                shared.succession.tell(shared, &Invalidation::Key(key));
             }
         } else {
             let url = hash(&shared.seed, &text).0;
@@ -175,7 +185,13 @@ enum Durability {
 
 /// Puts a hard purge of one target in force that nobody is told of.
 fn record_at_once(shared: &Shared, target: Target) {
-    let _always = record(shared, vec![target], Kind::Hard, Durability::Wanted);
+    record_told(shared, vec![target.clone()], Kind::Hard);
+    shared.succession.tell(shared, &Invalidation::Targets(Kind::Hard, vec![target]));
+}
+
+/// Puts a purge in force of which everybody else knows.
+pub(crate) fn record_told(shared: &Shared, targets: Vec<Target>, kind: Kind) {
+    let _always = record(shared, targets, kind, Durability::Wanted);
 }
 
 fn record(
@@ -188,6 +204,10 @@ fn record(
     let mut log = shared.purge_log.lock();
     let position = shared.purge_position.load(Ordering::Relaxed) + 1;
     let is_required = durability == Durability::Required;
+    // Whoever takes over reads the log as it is now: it must not learn of this one later.
+    if is_required && !shared.succession.is_serving() {
+        return Err(PurgeError::HandingOver);
+    }
     let appended =
         log.as_mut().map(|log| log.append(position, kind, &targets, &shared.site_numbers, is_required));
     let to_sync = match appended {

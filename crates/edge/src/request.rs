@@ -25,6 +25,8 @@ pub(crate) struct Request {
     pub(crate) protocol: Protocol,
     /// Whether the visitor's connection is encrypted (here, or at a trusted proxy before us).
     pub(crate) secure: bool,
+    /// The port where the same is spoken by HTTP/3, if the visitor is to be told.
+    pub(crate) alt_svc: Option<u16>,
     /// The visitor's address, after PROXY protocol and trusted X-Forwarded-For.
     pub(crate) client: IpAddr,
     /// When the head was complete.
@@ -113,8 +115,8 @@ impl Method {
     }
 }
 
-/// The protocol between visitor and edge.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The protocol between visitor and edge, the oldest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Protocol {
     /// HTTP/1.0: no chunked coding towards the visitor.
     Http10,
@@ -122,6 +124,8 @@ pub(crate) enum Protocol {
     Http11,
     /// HTTP/2.
     Http2,
+    /// HTTP/3.
+    Http3,
 }
 
 impl Protocol {
@@ -131,6 +135,7 @@ impl Protocol {
             Protocol::Http10 => "HTTP/1.0",
             Protocol::Http11 => "HTTP/1.1",
             Protocol::Http2 => "HTTP/2",
+            Protocol::Http3 => "HTTP/3",
         }
     }
 }

@@ -4,6 +4,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use semantics::coding::{self, Accepted};
 use semantics::conditional::{
     Precondition, Validators, evaluate_preconditions, is_conditional, is_left_out_of_304,
@@ -409,6 +410,25 @@ pub(crate) fn part_of(request: &Request, held: Span, complete: Option<u64>) -> W
         _ => Some(held),
     };
     wanted.filter(|wanted| held.covers(*wanted)).map_or(Wanted::Elsewhere, Wanted::Held)
+}
+
+/// Where an authority asks for the answer to HTTP-01 (RFC 8555 §8.3).
+const CHALLENGE_PATH: &str = "/.well-known/acme-challenge/";
+
+/// What an authority is answered that looks whose a domain is. A token that is not outstanding is the site's affair.
+pub(crate) fn challenge(worker: &Worker, request: &Request) -> Option<Answer> {
+    let token = request.path().strip_prefix(CHALLENGE_PATH)?;
+    let tls = worker.tls();
+    let answer = tls.key_authorization(token).filter(|_| request.method.is_cacheable())?;
+    let mut fields = Fields::new();
+    fields.append_unchecked(b"Content-Type", b"application/octet-stream");
+    fields.append_unchecked(b"Cache-Control", b"no-store");
+    let body = Bytes::copy_from_slice(answer.as_bytes());
+    Some(Answer {
+        length: Some(body.len() as u64),
+        body: if request.method == Method::Head { Body::Empty } else { Body::Bytes(body) },
+        ..Answer::new(200, Head::Own(fields), Note::of(Why::Challenge))
+    })
 }
 
 /// What the edge answers by itself, by rule: a redirect, a preflight.

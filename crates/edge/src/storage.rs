@@ -4,19 +4,21 @@ use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use model::purge::{Limits, Purge, PurgeClock};
 use model::settings::StoreSettings;
 use semantics::key::{KeySeed, hash};
-use store::disk::{Directory, DiskConfig, Disks, DisksConfig, EngineKind, OpenError, Opened};
+use store::disk::{Directory, DiskConfig, Disks, DisksConfig, EngineKind, OpenError, OpenReports, Opened};
 
 use crate::clock::Clock;
 use crate::handle::StartError;
 use crate::loaded::SiteNumbers;
 use crate::meta::{Meta, ResponseMeta};
-use crate::purge_log::{Positions, PurgeLog};
+use crate::purge_log::{Positions, PurgeLog, Replayed};
 use crate::tiering::minutes;
+use crate::worker::Shared;
 
 /// Directory of a disk that names none, in the state directory.
 pub(crate) const DEFAULT_DIRECTORY: &str = "store";
@@ -36,46 +38,107 @@ pub(crate) struct Storage {
     pub(crate) newest: u64,
 }
 
-impl Storage {
+/// Where it is, and what it needs to be told.
+pub(crate) struct Place {
+    pub(crate) settings: StoreSettings,
+    pub(crate) state: Option<PathBuf>,
+    pub(crate) key_seed: [u8; 16],
+    pub(crate) clock: Clock,
+    pub(crate) engine: Option<EngineKind>,
+}
+
+impl Place {
     /// Opens the purge log and the disks, and tells the operator what was found. A disk that cannot be opened is left out, as
     /// long as there is another.
     ///
     /// # Errors
     /// Disks without a state directory or a purge log; no disk that can be opened.
-    pub(crate) fn open(
-        settings: &StoreSettings,
-        state: Option<&Path>,
-        key_seed: &[u8; 16],
-        clock: &Clock,
-        sites: &SiteNumbers,
-        engine: Option<EngineKind>,
-    ) -> Result<Self, StartError> {
+    pub(crate) fn open(&self, sites: &SiteNumbers) -> Result<Storage, StartError> {
         let mut purges = PurgeClock::new(Limits::default());
-        let common = |owner| {
-            let clock = clock.clone();
-            DisksConfig {
-                owner,
-                chance: chance(),
-                minutes: Arc::new(move || minutes(clock.wall().secs())),
-                engine: engine.unwrap_or_else(EngineKind::probe),
-            }
-        };
-        let path = state.map(|state| state.join(PURGE_LOG));
-        if settings.disks.is_empty() {
+        if self.settings.disks.is_empty() {
             // What is purged or outdated from now on cannot be taken away from the disks that there were.
-            if let Some(path) = path.filter(|path| path.exists()) {
+            if let Some(path) = self.log_path().filter(|path| path.exists()) {
                 PurgeLog::revoke(&path).map_err(|error| StartError::PurgeLog(path, error))?;
                 eprintln!(
                     "perigee: there are no disks now; what earlier ones hold is dropped when they come back"
                 );
             }
-            let (disks, _) = Disks::open(Vec::new(), &common(0));
+            let (disks, _) = Disks::open(Vec::new(), &self.common(0));
             let positions = Positions::default();
             return Ok(Storage { disks, purge_log: None, positions, purges, newest: 0 });
         }
-        let (Some(state), Some(path)) = (state, path) else {
-            return Err(StartError::Disks("there is no state directory".to_owned()));
-        };
+        let (log, replayed) = self.open_log(sites)?;
+        for (position, kind, target) in replayed.purges {
+            purges.record(Purge { target, kind }, position);
+        }
+        let mut opened = None;
+        self.open_disks(&log, |configs, common| {
+            let (disks, reports) = Disks::open(configs, common);
+            opened = Some(disks);
+            reports
+        })?;
+        let disks = opened.ok_or_else(|| StartError::Disks("none was opened".to_owned()))?;
+        let positions = replayed.positions;
+        Ok(Storage { disks, purge_log: Some(log), positions, purges, newest: replayed.newest })
+    }
+
+    /// Opens again what was closed for another process, which did not come to use it for long. What the edge has
+    /// invalidated meanwhile stays so.
+    ///
+    /// # Errors
+    /// As [`Place::open`]; then the edge goes on from memory, and the next start drops what the disks hold.
+    pub(crate) fn reopen(&self, shared: &Shared) -> Result<(), StartError> {
+        if self.settings.disks.is_empty() {
+            return Ok(());
+        }
+        let reopened = self.open_log(&shared.site_numbers).and_then(|(log, replayed)| {
+            {
+                let mut purges = shared.purges.write();
+                let known = shared.purge_position.load(Ordering::Relaxed);
+                // Of the other process, if there are any: what was not acknowledged may be in force.
+                for (position, kind, target) in replayed.purges {
+                    if position > known {
+                        purges.record(Purge { target, kind }, position);
+                    }
+                }
+                shared.purge_position.fetch_max(replayed.newest, Ordering::AcqRel);
+            }
+            *shared.positions.write() = replayed.positions;
+            self.open_disks(&log, |configs, common| shared.disks.reopen(configs, common))?;
+            Ok(log)
+        });
+        match reopened {
+            Ok(log) => *shared.purge_log.lock() = Some(log),
+            Err(error) => {
+                let revoked = self.log_path().map_or(Ok(()), |path| PurgeLog::revoke(&path));
+                if let Err(cause) = revoked {
+                    eprintln!(
+                        "perigee: the purge log cannot be removed: {cause}; remove it before the next start"
+                    );
+                }
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn log_path(&self) -> Option<PathBuf> {
+        self.state.as_ref().map(|state| state.join(PURGE_LOG))
+    }
+
+    fn common(&self, owner: u128) -> DisksConfig {
+        let clock = self.clock.clone();
+        DisksConfig {
+            owner,
+            chance: chance(),
+            minutes: Arc::new(move || minutes(clock.wall().secs())),
+            engine: self.engine.unwrap_or_else(EngineKind::probe),
+        }
+    }
+
+    fn open_log(&self, sites: &SiteNumbers) -> Result<(PurgeLog, Replayed), StartError> {
+        let path =
+            self.log_path().ok_or_else(|| StartError::Disks("there is no state directory".to_owned()))?;
         let (log, replayed) = PurgeLog::open(&path, chance(), sites)
             .map_err(|error| StartError::PurgeLog(path.clone(), error))?;
         if let Some(reason) = &replayed.begun_anew {
@@ -84,15 +147,21 @@ impl Storage {
                 path.display()
             );
         }
-        for (position, kind, target) in replayed.purges {
-            purges.record(Purge { target, kind }, position);
-        }
-        let owner = hash(&KeySeed(*key_seed), &[b"owner", &log.id().to_le_bytes()[..]].concat()).0;
-        let common = common(owner);
+        Ok((log, replayed))
+    }
+
+    fn open_disks(
+        &self,
+        log: &PurgeLog,
+        open: impl FnOnce(Vec<DiskConfig>, &DisksConfig) -> OpenReports,
+    ) -> Result<(), StartError> {
+        let owner = hash(&KeySeed(self.key_seed), &[b"owner", &log.id().to_le_bytes()[..]].concat()).0;
+        let common = self.common(owner);
         let mut configs = Vec::new();
         let mut failed = Vec::new();
-        for disk in &settings.disks {
-            let path = disk.path.clone().unwrap_or_else(|| state.join(DEFAULT_DIRECTORY));
+        for disk in &self.settings.disks {
+            let default = || self.state.clone().unwrap_or_default().join(DEFAULT_DIRECTORY);
+            let path = disk.path.clone().unwrap_or_else(default);
             match Directory::create(&path) {
                 Ok(shelf) => configs.push(DiskConfig {
                     shelf: Arc::new(shelf),
@@ -103,14 +172,17 @@ impl Storage {
             }
         }
         let started = Instant::now();
-        let (disks, reports) = Disks::open(configs, &common);
-        for (name, opened) in reports {
+        let mut opened_any = false;
+        for (name, opened) in open(configs, &common) {
             match opened {
-                Ok(opened) => eprintln!("perigee: {name}: {}", sentence(&opened)),
+                Ok(opened) => {
+                    opened_any = true;
+                    eprintln!("perigee: {name}: {}", sentence(&opened));
+                }
                 Err(error) => failed.push(format!("{name}: {}", told(&error))),
             }
         }
-        if disks.is_empty() {
+        if !opened_any {
             return Err(StartError::Disks(failed.join("; ")));
         }
         failed.iter().for_each(|reason| eprintln!("perigee: {reason}; this disk is not used"));
@@ -119,8 +191,7 @@ impl Storage {
             started.elapsed().as_millis(),
             common.engine.as_str()
         );
-        let positions = replayed.positions;
-        Ok(Storage { disks, purge_log: Some(log), positions, purges, newest: replayed.newest })
+        Ok(())
     }
 }
 

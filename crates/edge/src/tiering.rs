@@ -161,7 +161,7 @@ fn entry_of(shared: &Shared, key: u128, meta: &[u8], body: Bytes) -> Option<(Ent
         Meta::Variants(variants, _) => Some((Arc::new(Item::Variants(variants)), true)),
         Meta::Response(ResponseMeta { facts, position, tags, head, slices, .. }) => {
             // At a position that the log doesn't know, purges may have been lost.
-            shared.positions.know(position).then_some(())?;
+            shared.positions.read().know(position).then_some(())?;
             let stored = match slices {
                 Some((id, len)) => Stored::sliced(facts, position, tags, &head, Sliced { id, key, len }),
                 None => Stored::read(facts, position, tags, &head, body),

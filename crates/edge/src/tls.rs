@@ -8,11 +8,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use model::settings::CertificateFiles;
+use quinn::crypto::rustls::QuicServerConfig;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
-use rustls::sign::CertifiedKey;
+use rustls::sign::{CertifiedKey, SigningKey};
 use rustls::{CipherSuite, ServerConfig};
 use semantics::Wall;
 use x509_parser::certificate::X509Certificate;
@@ -21,6 +22,12 @@ use x509_parser::prelude::FromDer;
 
 /// Protocols that are offered, the best first (ALPN, RFC 7301).
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+
+/// The same for QUIC (RFC 9114 §3.1).
+const QUIC_PROTOCOL: &[u8] = b"h3";
+
+/// What an authority offers that looks whose a domain is (RFC 8737 §3), and nothing else beside it.
+pub(crate) const ACME_PROTOCOL: &[u8] = b"acme-tls/1";
 
 /// A certificate that can be served.
 #[derive(Clone, Debug)]
@@ -46,10 +53,15 @@ impl Certificate {
         })
     }
 
+    /// Whether it is for `domain`, which may be a wildcard itself (RFC 9525 §6.3).
+    pub fn is_for(&self, domain: &str) -> bool {
+        let wildcard = domain.split_once('.').map(|(_, rest)| format!("*.{rest}"));
+        self.names.iter().any(|name| **name == *domain || Some(&**name) == wildcard.as_deref())
+    }
+
     /// Takes a chain (the certificate first) and its key as PEM text.
     pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Certificate, BadCertificate> {
         let in_chain = |error: &dyn Display| BadCertificate::Chain(error.to_string());
-        let in_key = |error: &dyn Display| BadCertificate::Key(error.to_string());
         let chain: Vec<_> = CertificateDer::pem_slice_iter(chain)
             .collect::<Result<_, _>>()
             .map_err(|error| in_chain(&error))?;
@@ -62,13 +74,36 @@ impl Certificate {
         }
         let wall = |time: x509_parser::time::ASN1Time| Wall(time.timestamp().saturating_mul(1000));
         let (not_before, not_after) = (wall(parsed.validity().not_before), wall(parsed.validity().not_after));
-        let key = PrivateKeyDer::from_pem_slice(key)
-            .map_err(|error| in_key(&format_args!("there is no private key in it ({error})")))?;
-        let key = aws_lc_rs::sign::any_supported_type(&key)
-            .map_err(|error| in_key(&format_args!("a key of a kind that cannot be used: {error}")))?;
-        let key = CertifiedKey::new(chain, key);
-        key.keys_match().map_err(|_| in_key(&"it is not the key of the certificate"))?;
+        let key = CertifiedKey::new(chain, private_key(key)?);
+        key.keys_match().map_err(|_| BadCertificate::Key("it is not the key of the certificate".into()))?;
         Ok(Certificate { names, not_before, not_after, key: Arc::new(key) })
+    }
+}
+
+/// What a certificate authority may ask for now, to see whose a domain is (RFC 8555 §8).
+#[derive(Clone, Debug)]
+pub struct Challenge {
+    /// Whose ownership is shown, in lower case.
+    pub domain: Box<str>,
+    /// The last segment of the path that HTTP-01 asks for (RFC 8555 §8.3).
+    pub token: Box<str>,
+    /// What is answered there.
+    pub key_authorization: Box<str>,
+    /// What is shown in a handshake by TLS-ALPN-01 (RFC 8737 §3).
+    pub certificate: ChallengeCertificate,
+}
+
+/// The certificate of a [`Challenge`]. It is for the authority alone, and no other part of the TLS library would take it:
+/// its critical extension is unknown there.
+#[derive(Clone, Debug)]
+pub struct ChallengeCertificate(Arc<CertifiedKey>);
+
+impl ChallengeCertificate {
+    /// Takes the certificate and its key as PEM text. Whether they belong together is not looked at.
+    pub fn from_pem(certificate: &[u8], key: &[u8]) -> Result<Self, BadCertificate> {
+        let certificate = CertificateDer::from_pem_slice(certificate)
+            .map_err(|error| BadCertificate::Chain(error.to_string()))?;
+        Ok(ChallengeCertificate(Arc::new(CertifiedKey::new(vec![certificate], private_key(key)?))))
     }
 }
 
@@ -79,6 +114,13 @@ pub enum BadCertificate {
     Chain(String),
     /// The key.
     Key(String),
+}
+
+fn private_key(pem: &[u8]) -> Result<Arc<dyn SigningKey>, BadCertificate> {
+    let key = PrivateKeyDer::from_pem_slice(pem)
+        .map_err(|error| BadCertificate::Key(format!("there is no private key in it ({error})")))?;
+    aws_lc_rs::sign::any_supported_type(&key)
+        .map_err(|error| BadCertificate::Key(format!("a key of a kind that cannot be used: {error}")))
 }
 
 /// The names that browsers compare with (RFC 9525 §2: subjectAltName alone).
@@ -107,12 +149,16 @@ struct ByName {
     names: HashMap<Box<str>, Vec<Arc<CertifiedKey>>>,
     /// For visitors who name no host, which old programs and those that use addresses do not.
     first: Option<Arc<CertifiedKey>>,
+    /// For authorities that look whose a domain is.
+    challenges: HashMap<Box<str>, Arc<CertifiedKey>>,
 }
 
 impl ByName {
-    fn of(certificates: &[Certificate]) -> Self {
-        let mut by_name =
-            ByName { names: HashMap::new(), first: certificates.first().map(|first| first.key.clone()) };
+    fn of(certificates: &[Certificate], challenges: &[Challenge]) -> Self {
+        let first = certificates.first().map(|first| first.key.clone());
+        let challenges =
+            challenges.iter().map(|one| (one.domain.clone(), one.certificate.0.clone())).collect();
+        let mut by_name = ByName { names: HashMap::new(), first, challenges };
         for certificate in certificates {
             for name in &certificate.names {
                 by_name.names.entry(name.clone()).or_default().push(certificate.key.clone());
@@ -133,6 +179,9 @@ impl ByName {
 
 impl ResolvesServerCert for ByName {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        if !self.challenges.is_empty() && is_from_authority(&hello) {
+            return self.challenges.get(&*hello.server_name()?.to_ascii_lowercase()).cloned();
+        }
         let Some(host) = hello.server_name() else { return self.first.clone() };
         let found = match host.bytes().any(|byte| byte.is_ascii_uppercase()) {
             true => self.find(&host.to_ascii_lowercase()),
@@ -141,6 +190,11 @@ impl ResolvesServerCert for ByName {
         let is_usable = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(hello.signature_schemes()).is_some();
         found.iter().find(is_usable).cloned()
     }
+}
+
+/// Whether nothing but the look for a challenge is offered (RFC 8737 §3).
+fn is_from_authority(hello: &ClientHello<'_>) -> bool {
+    hello.alpn().is_some_and(|mut offered| offered.next() == Some(ACME_PROTOCOL) && offered.next().is_none())
 }
 
 /// What handshakes need that outlives a change of certificates.
@@ -163,21 +217,47 @@ impl TlsBase {
 pub(crate) struct Tls {
     /// For all handshakes.
     pub(crate) config: Arc<ServerConfig>,
+    /// For those of QUIC: TLS 1.3 alone, and nothing of a request before the handshake is done.
+    pub(crate) quic: Arc<QuicServerConfig>,
+    /// Answers to HTTP-01, by token.
+    answers: HashMap<Box<str>, Box<str>>,
 }
 
 impl Tls {
-    /// With these certificates; without any, every handshake is refused.
-    pub(crate) fn new(base: &TlsBase, certificates: &[Certificate]) -> Result<Self, rustls::Error> {
+    /// With these certificates; without any, every handshake is refused. `challenges` are answered too.
+    pub(crate) fn new(
+        base: &TlsBase,
+        certificates: &[Certificate],
+        challenges: &[Challenge],
+    ) -> Result<Self, rustls::Error> {
         let mut config = ServerConfig::builder_with_provider(base.provider.clone())
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
-            .with_cert_resolver(Arc::new(ByName::of(certificates)));
+            .with_cert_resolver(Arc::new(ByName::of(certificates, challenges)));
         config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
+        if !challenges.is_empty() {
+            config.alpn_protocols.push(ACME_PROTOCOL.to_vec());
+        }
         config.ignore_client_order = true;
         config.ticketer = base.tickets.clone();
         // Sessions live in tickets alone: a visitor who never returns costs no memory.
         config.session_storage = Arc::new(NoServerSessionStorage {});
-        Ok(Tls { config: Arc::new(config) })
+        let mut quic = ServerConfig::builder_with_provider(base.provider.clone())
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_no_client_auth()
+            .with_cert_resolver(config.cert_resolver.clone());
+        quic.alpn_protocols = vec![QUIC_PROTOCOL.to_vec()];
+        quic.ticketer = base.tickets.clone();
+        quic.session_storage = config.session_storage.clone();
+        let quic = QuicServerConfig::try_from(quic)
+            .map_err(|_| rustls::Error::General("the cipher that QUIC begins with is missing".to_owned()))?;
+        let answers = challenges.iter().map(|one| (one.token.clone(), one.key_authorization.clone()));
+        Ok(Tls { config: Arc::new(config), quic: Arc::new(quic), answers: answers.collect() })
+    }
+
+    /// What is answered to an authority that asks for `token` by HTTP-01; `None` when nobody asked for that.
+    pub(crate) fn key_authorization(&self, token: &str) -> Option<&str> {
+        self.answers.get(token).map(|answer| &**answer)
     }
 }
 

@@ -22,6 +22,7 @@ use store::{Pages, Tier};
 use crate::clock::Clock;
 use crate::compress::encoder::Encoder;
 use crate::flight::Flights;
+use crate::hints::Hints;
 use crate::loaded::{Loaded, SiteNumbers};
 use crate::object::Entry;
 use crate::origin::{FetchError, Origins};
@@ -30,6 +31,7 @@ use crate::purge_log::{Positions, PurgeLog};
 use crate::rates::{Counted, Open, Rates};
 use crate::request::{Request, RequestId};
 use crate::slices::Stretches;
+use crate::succession::Succession;
 use crate::tiering::Reads;
 use crate::tls::Tls;
 
@@ -48,6 +50,8 @@ pub(crate) struct Shared {
     pub(crate) stretches: Stretches,
     /// Makes encoded copies.
     pub(crate) encoder: Encoder,
+    /// What pages have asked browsers to load.
+    pub(crate) hints: Hints,
     /// Where large bodies lie; `None` where the system has no such files.
     pub(crate) pages: Option<Pages>,
     pub(crate) flights: Flights,
@@ -60,7 +64,7 @@ pub(crate) struct Shared {
     pub(crate) fill_bytes: AtomicU64,
     pub(crate) purges: RwLock<PurgeClock>,
     /// Which positions of what is on disk mean anything.
-    pub(crate) positions: Positions,
+    pub(crate) positions: RwLock<Positions>,
     /// Where purges are written down; `None` while nothing outlives the process.
     pub(crate) purge_log: Mutex<Option<PurgeLog>>,
     /// The newest purge position: an object fetched at or after it needs no look at `purges`.
@@ -71,8 +75,14 @@ pub(crate) struct Shared {
     pub(crate) clients: Arc<Open>,
     /// Who has asked how often, while that has a limit.
     pub(crate) rates: Rates,
-    /// No connection takes another request; idle ones close within a tick.
+    /// Workers that take connections.
+    pub(crate) accepting: AtomicUsize,
+    /// No connection takes another request; idle ones close within a tick, unless it is gentle.
     pub(crate) draining: AtomicBool,
+    /// Another process takes the new connections: idle ones may wait here for as long as they ever may.
+    pub(crate) is_gentle: AtomicBool,
+    /// The processes before and after this one.
+    pub(crate) succession: Succession,
     /// What has not ended by now is cut.
     pub(crate) cut: AtomicBool,
     /// Tells one variant index from another.
@@ -288,7 +298,8 @@ impl Worker {
             self.tick.set(tick);
             // Visitors who are just about to send get an answer that says goodbye; only then idle connections are closed.
             drained_ticks += u32::from(self.is_draining());
-            let closes_idle = drained_ticks >= IDLE_GRACE_TICKS;
+            let is_gentle = self.shared.is_gentle.load(Ordering::Relaxed);
+            let closes_idle = drained_ticks >= IDLE_GRACE_TICKS && !is_gentle;
             self.watches.borrow_mut().retain(|watch| {
                 let is_over = tick >= watch.deadline.get() || (closes_idle && watch.idle.get());
                 if is_over && !watch.expired.get() {

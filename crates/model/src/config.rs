@@ -23,6 +23,7 @@
 //! assert_eq!(parsed.diagnostics[0].message, r#"ttl: "30 d" is not a duration"#);
 //! ```
 
+mod acme;
 mod check;
 mod choices;
 mod edge;
@@ -88,7 +89,8 @@ fn build(findings: &mut Findings<'_>, root: &Section) -> Option<Snapshot> {
     let mut edge = edge::build(findings, root.table("edge"));
     edge.store = store::build(findings, root.table("store"));
     edge.certificates = edge::build_certificates(root);
-    if !edge.listen_tls.is_empty() && !root.has("certificate") {
+    edge.acme = acme::build(findings, root);
+    if !edge.listen_tls.is_empty() && !root.has("certificate") && !root.has("acme") {
         let span = root
             .table("edge")
             .and_then(|section| section.item("listen_tls"))
@@ -96,7 +98,7 @@ fn build(findings: &mut Findings<'_>, root: &Section) -> Option<Snapshot> {
         findings.error(
             &span,
             "listen_tls without a certificate: no visitor could be answered",
-            "add [[certificate]] with chain = \"….pem\" and key = \"….pem\"",
+            "add [[certificate]] with chain = \"….pem\" and key = \"….pem\", or [acme] with accept_terms = true",
         );
     }
     let mut sites: Vec<Site> = Vec::new();

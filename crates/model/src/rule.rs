@@ -84,6 +84,8 @@ pub struct Rule {
     pub rate_limit: Option<RateLimit>,
     /// Whether a request to switch to WebSocket is passed on.
     pub websocket: bool,
+    /// Whether visitors are told early what a page has had loaded before (RFC 8297).
+    pub early_hints: bool,
     /// What is compressed of what is stored; `None` is nothing.
     pub compress: Option<Compress>,
 }
@@ -201,6 +203,7 @@ impl Rule {
             origin,
             rate_limit: None,
             websocket: true,
+            early_hints: true,
             compress: Some(Compress::default()),
         }
     }

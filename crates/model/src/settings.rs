@@ -74,6 +74,13 @@ pub const RATE_PER: Bound<Duration> = bound(secs(1), Duration::from_millis(100),
 pub const REQUESTS_PER_CONNECTION: Bound<u32> = bound(100_000, 1, u32::MAX);
 /// Time that running requests get to end when the node stops.
 pub const DRAIN: Bound<Duration> = bound(secs(30), secs(0), secs(3600));
+/// Time that a new process has to check everything, and again to open the disks, when it is to take this one's place: an index
+/// of ten million records takes about a second.
+pub const UPGRADE: Bound<Duration> = bound(secs(60), secs(1), secs(3600));
+/// Time that running requests get to end when another process has taken this one's place: a long download is no reason not to
+/// upgrade, and costs nobody anything but this process's memory. HAProxy's `hard-stop-after` is unlimited by default, which
+/// lets a forgotten connection keep a process for ever.
+pub const UPGRADE_DRAIN: Bound<Duration> = bound(secs(3600), secs(0), secs(86_400));
 /// Memory of the cache: bodies, heads and index.
 pub const MEMORY: Bound<ByteSize> = bound(ByteSize::from_mib(512), ByteSize::from_mib(1), ByteSize(1 << 50));
 /// Disks of one node. More are put together below us, by RAID or LVM.
@@ -100,6 +107,8 @@ pub struct EdgeSettings {
     pub listen_tls: Vec<SocketAddr>,
     /// Certificates in files of the operator's own.
     pub certificates: Vec<CertificateFiles>,
+    /// Certificates that the edge orders by itself; `None` when it shall not.
+    pub acme: Option<AcmeSettings>,
     /// Address of the admin API and of `/metrics`; loopback unless told otherwise. `None` is off.
     pub admin: Option<SocketAddr>,
     /// Worker threads; `None` is one per core.
@@ -118,6 +127,8 @@ pub struct EdgeSettings {
     pub trusted_proxies: Vec<Network>,
     /// Whether connections begin with a PROXY protocol header (version 1 or 2).
     pub proxy_protocol: bool,
+    /// Whether HTTP/3 is spoken on the UDP ports of `listen_tls`.
+    pub http3: bool,
     /// Limits against what visitors may use up.
     pub limits: Limits,
 }
@@ -129,6 +140,35 @@ pub struct CertificateFiles {
     pub chain: PathBuf,
     /// Its private key.
     pub key: PathBuf,
+}
+
+/// From whom certificates are ordered (ACME, RFC 8555), and for which domains.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AcmeSettings {
+    /// The authority's directory, an https URL.
+    pub directory: String,
+    /// Where the authority writes to when something is the matter.
+    pub email: Option<String>,
+    /// PEM file with the roots to trust when talking to the authority; `None` trusts the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Directory that edges share their certificates by; `None` is `acme` in the state directory.
+    pub store: Option<PathBuf>,
+    /// Domains, in lower case; `None` is every exact domain of a site that no [`CertificateFiles`] is for.
+    pub domains: Option<Vec<Box<str>>>,
+    /// How a domain is shown to be ours: at least one.
+    pub challenges: Vec<AcmeChallenge>,
+}
+
+/// The directory of Let's Encrypt, whose certificates all browsers take.
+pub const ACME_DIRECTORY: &str = "https://acme-v02.api.letsencrypt.org/directory";
+
+/// How a domain is shown to be ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AcmeChallenge {
+    /// By a request to port 80 (RFC 8555 §8.3).
+    Http01,
+    /// By a handshake at port 443 (RFC 8737).
+    TlsAlpn01,
 }
 
 /// What the cache may use of this node.
@@ -227,6 +267,10 @@ pub struct Limits {
     pub requests_per_connection_max: u32,
     /// [`DRAIN`]; then connections are cut.
     pub drain_timeout: Duration,
+    /// [`UPGRADE`]; then the new process is ended and the old one serves on.
+    pub upgrade_timeout: Duration,
+    /// [`UPGRADE_DRAIN`]; then the old process's connections are cut.
+    pub upgrade_drain_timeout: Duration,
 }
 
 /// Who is counted as one client: an IPv4 address; of an IPv6 address its first 64 bits, which is what one household has at
@@ -334,6 +378,8 @@ impl Default for Limits {
             handshakes_per_client: None,
             requests_per_connection_max: REQUESTS_PER_CONNECTION.default,
             drain_timeout: DRAIN.default,
+            upgrade_timeout: UPGRADE.default,
+            upgrade_drain_timeout: UPGRADE_DRAIN.default,
         }
     }
 }
@@ -344,6 +390,7 @@ impl Default for EdgeSettings {
             listen: vec![SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080)],
             listen_tls: Vec::new(),
             certificates: Vec::new(),
+            acme: None,
             admin: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9090)),
             workers: None,
             store: StoreSettings::default(),
@@ -353,6 +400,7 @@ impl Default for EdgeSettings {
             server_timing: false,
             trusted_proxies: Vec::new(),
             proxy_protocol: false,
+            http3: true,
             limits: Limits::default(),
         }
     }

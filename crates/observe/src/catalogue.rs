@@ -66,6 +66,10 @@ families! {
         "Requests that joined a fill which another request had started.";
     STORED = Counter "perigee_stored_responses_total" ["site"] in "responses":
         "Origin responses that were stored.";
+    ENCODED_RESPONSES = Counter "perigee_encoded_responses_total" ["site", "coding"] in "responses":
+        "Responses sent as an encoded copy that the edge had made.";
+    SAVED_BODY_BYTES = Counter "perigee_saved_body_bytes_total" ["site"] in "bytes":
+        "Bytes of response bodies that were not sent because an encoded copy is shorter.";
     DURATION = Histogram "perigee_request_duration_seconds" ["site", "outcome"] in "seconds":
         "Time from the complete request head to the last byte sent.";
     FIRST_BYTE = Histogram "perigee_request_first_byte_seconds" ["site", "outcome"] in "seconds":
@@ -140,6 +144,16 @@ families! {
         "Age of the segment that is evicted next, since the start; 0 until the disk was filled once.";
     DISK_INDEX = Gauge "perigee_disk_index_bytes" ["disk"] in "bytes":
         "Memory that the disk's index takes.";
+    COPIES = Counter "perigee_copies_made_total" ["coding", "effort"] in "copies":
+        "Encoded copies made, quickly or thoroughly.";
+    COPIES_READ = Counter "perigee_copies_read_bytes_total" ["coding", "effort"] in "bytes":
+        "Bytes of the bodies that the copies were made of.";
+    COPIES_WRITTEN = Counter "perigee_copies_written_bytes_total" ["coding", "effort"] in "bytes":
+        "Bytes of the copies.";
+    COPIES_CPU = Counter "perigee_copies_cpu_seconds_total" ["coding", "effort"] in "seconds":
+        "Processor time that making them took, on threads of low priority.";
+    COPIES_NOT_MADE = Counter "perigee_copies_not_made_total" ["reason"] in "copies":
+        "Copies that were asked for and not made: a queue was full, the copy was hardly smaller, or its coder failed.";
     FILLS = Gauge "perigee_fills_in_flight" [] in "fills":
         "Fetches being written into the cache now.";
     PURGES = Counter "perigee_purges_total" ["scope", "form"] in "purges":

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
+use semantics::coding::Coding;
 use semantics::{Outcome, Why};
 
 use crate::event::{Limit, OriginFailure};
@@ -62,6 +63,8 @@ pub(crate) struct SiteCells {
     pub(crate) bytes_received: Counter,
     pub(crate) collapsed: Counter,
     pub(crate) stored: Counter,
+    pub(crate) encoded: Row<{ Coding::ALL.len() }>,
+    pub(crate) body_bytes_saved: Counter,
     pub(crate) durations: [Histogram; OUTCOMES],
     pub(crate) first_bytes: [Histogram; OUTCOMES],
 }

@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 
+use semantics::coding::Coding;
 use semantics::{Wall, Why};
 
 /// One finished request, as log and metrics see it. Emitted once, after the last byte to the client or when the
@@ -39,6 +40,8 @@ pub struct Event<'a> {
     pub collapsed: bool,
     /// Whether the origin's answer was stored.
     pub stored: bool,
+    /// The coding of the encoded copy that was sent, and how many bytes fewer it took than the body itself.
+    pub encoded: Option<(Coding, u64)>,
     /// Seconds of age of the stored response that answered.
     pub age: Option<u32>,
     /// Seconds of freshness left; negative when stale. Absent when nothing stored was involved.
@@ -158,6 +161,8 @@ labels! {
         RateLimit = "rate-limit",
         /// Time for a TLS handshake.
         HandshakeTime = "handshake-time",
+        /// More handshakes of QUIC than may be under way before visitors must show where they are.
+        HandshakesUnproven = "handshakes-unproven",
         /// Time for a complete request head.
         HeadTime = "head-time",
         /// Bytes of a request head.
@@ -174,6 +179,8 @@ labels! {
         SendTime = "send-time",
         /// Time for which a kept-alive connection may be idle. Normal; counted so that its effect can be seen.
         IdleTime = "idle-time",
+        /// Frames and streams of HTTP/3 that say nothing, more than anybody needs.
+        IdleFrames = "idle-frames",
         /// Requests on one connection.
         RequestsPerConnection = "requests-per-connection",
         /// RST_STREAM frames of a visitor on an HTTP/2 connection.

@@ -32,5 +32,5 @@ pub use event::{
 };
 pub use log::{AccessLog, Format, LogOptions, Sink};
 pub use observer::Observer;
-pub use readings::{BreakerReading, DiskReading, OriginReading, Readings, TierReading};
+pub use readings::{BreakerReading, CopiesReading, DiskReading, OriginReading, Readings, TierReading};
 pub use registry::{BuildInfo, ORIGINS_MAX, Registry, SITES_MAX, Totals};

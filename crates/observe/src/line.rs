@@ -3,7 +3,7 @@
 //!
 //! JSON keys, in this order, absent ones left out: `time` (RFC 3339, UTC, ms), `id`, `client`, `method`, `host`, `target`,
 //! `protocol`, `status`, `body_bytes`, `head_bytes`, `received_bytes`, `duration_us`, `first_byte_us`, `outcome`, `why`,
-//! `site`, `rule`, `age`, `ttl`, `collapsed`, `stored`, `origin`, `origin_status`, `origin_us`, `attempts`, `referer`,
+//! `site`, `rule`, `age`, `ttl`, `collapsed`, `stored`, `encoded`, `origin`, `origin_status`, `origin_us`, `attempts`, `referer`,
 //! `user_agent`.
 
 use std::io::Write;
@@ -61,6 +61,11 @@ pub(crate) fn write_json(out: &mut Vec<u8>, stamp: &mut Stamp, event: &Event<'_>
     }
     if event.stored {
         out.extend_from_slice(b",\"stored\":true");
+    }
+    if let Some((coding, _)) = event.encoded {
+        out.extend_from_slice(b",\"encoded\":\"");
+        out.extend_from_slice(coding.as_str().as_bytes());
+        out.push(b'"');
     }
     if let Some(fetch) = &event.fetch {
         write_fetch(out, fetch, names.origin);

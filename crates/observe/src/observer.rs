@@ -64,6 +64,10 @@ impl Observer {
         cells.bytes_received.add(event.bytes_received);
         cells.collapsed.add(u64::from(event.collapsed));
         cells.stored.add(u64::from(event.stored));
+        if let Some((coding, saved)) = event.encoded {
+            cells.encoded.0[coding as usize].add(1);
+            cells.body_bytes_saved.add(saved);
+        }
         cells.durations[outcome].record(event.duration_us);
         if event.status != 0 {
             cells.first_bytes[outcome].record(event.first_byte_us);

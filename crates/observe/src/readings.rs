@@ -1,6 +1,8 @@
 //! Values that are read when metrics are rendered, because somebody else keeps them: the store's tiers, the origins'
 //! health, the purge clock. Plain numbers, so that this crate knows neither store nor edge.
 
+use semantics::coding::Coding;
+
 use crate::event::Slot;
 
 /// What the edge knows at the moment of a render. Handed in by the callback of [`crate::Registry::read_from`].
@@ -8,6 +10,10 @@ use crate::event::Slot;
 pub struct Readings {
     /// The store's tiers; at most a handful.
     pub tiers: Vec<TierReading>,
+    /// Encoded copies: one for each form.
+    pub copies: Vec<CopiesReading>,
+    /// Copies asked for and not made: queue full, hardly smaller, coder failed.
+    pub copies_not_made: [u64; 3],
     /// The disks; a handful.
     pub disks: Vec<DiskReading>,
     /// The origins of the running snapshot.
@@ -45,6 +51,23 @@ pub struct TierReading {
     pub evicted: u64,
     /// Objects removed or replaced by name.
     pub removed: u64,
+}
+
+/// Encoded copies of one form. Totals since start.
+#[derive(Clone, Copy, Debug)]
+pub struct CopiesReading {
+    /// Their coding, as in Content-Encoding.
+    pub coding: Coding,
+    /// Whether they were made as small as they get.
+    pub is_thorough: bool,
+    /// Copies made.
+    pub made: u64,
+    /// Bytes of the bodies that they were made of.
+    pub bytes_in: u64,
+    /// Their own bytes.
+    pub bytes_out: u64,
+    /// Processor time, in µs.
+    pub cpu_us: u64,
 }
 
 /// One disk. Totals since start, but for what is said to be now.

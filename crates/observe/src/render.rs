@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use semantics::coding::Coding;
 use semantics::{Outcome, Why};
 
 use crate::catalogue::*;
@@ -10,7 +11,7 @@ use crate::cells::{BySlot, CLASS_NAMES, Counter, OriginCells, SiteCells, WorkerC
 use crate::event::{Limit, OriginFailure, PurgeForm, PurgeScope, Slot};
 use crate::exposition::Exposition;
 use crate::histogram::{Histogram, Merged};
-use crate::readings::{DiskReading, Readings};
+use crate::readings::{CopiesReading, DiskReading, Readings};
 use crate::registry::{Names, Registry};
 
 pub(crate) fn render(registry: &Registry) -> String {
@@ -96,6 +97,15 @@ fn render_sites(out: &mut Exposition, sites: &[Group<SiteCells>]) {
     for_each(out, &RECEIVED_BYTES, sites, |cells| &cells.bytes_received);
     for_each(out, &COLLAPSED, sites, |cells| &cells.collapsed);
     for_each(out, &STORED, sites, |cells| &cells.stored);
+    for site in sites {
+        for coding in Coding::ALL {
+            let count = site.sum(|cells| &cells.encoded.0[coding as usize]);
+            if count > 0 {
+                out.sample(&ENCODED_RESPONSES, &[&site.name, coding.as_str()], count);
+            }
+        }
+    }
+    for_each(out, &SAVED_BODY_BYTES, sites, |cells| &cells.body_bytes_saved);
     render_latencies(out, &DURATION, sites, |cells| &cells.durations);
     render_latencies(out, &FIRST_BYTE, sites, |cells| &cells.first_bytes);
 }
@@ -198,6 +208,7 @@ fn render_store(out: &mut Exposition, readings: &Readings) {
     tiers.iter().for_each(|tier| out.sample(&STORE_EVICTED, &[tier.tier], tier.evicted));
     tiers.iter().for_each(|tier| out.sample(&STORE_REMOVED, &[tier.tier], tier.removed));
     render_disks(out, readings);
+    render_copies(out, readings);
     out.sample(&FILLS, &[], readings.fills_in_flight);
 }
 
@@ -228,6 +239,26 @@ fn render_disks(out: &mut Exposition, readings: &Readings) {
     for_each_disk(out, &DISK_READING, disks, |disk| disk.reading);
     for_each_disk(out, &DISK_OLDEST, disks, |disk| disk.oldest_segment_secs);
     for_each_disk(out, &DISK_INDEX, disks, |disk| disk.index_bytes);
+}
+
+fn render_copies(out: &mut Exposition, readings: &Readings) {
+    let effort = |copies: &CopiesReading| if copies.is_thorough { "thorough" } else { "quick" };
+    let mut for_each = |family: &'static Family, value: fn(&CopiesReading) -> u64| {
+        for copies in &readings.copies {
+            out.sample(family, &[copies.coding.as_str(), effort(copies)], value(copies));
+        }
+    };
+    for_each(&COPIES, |copies| copies.made);
+    for_each(&COPIES_READ, |copies| copies.bytes_in);
+    for_each(&COPIES_WRITTEN, |copies| copies.bytes_out);
+    for copies in &readings.copies {
+        out.seconds(&COPIES_CPU, &[copies.coding.as_str(), effort(copies)], copies.cpu_us / 1000);
+    }
+    for (reason, count) in
+        ["queue-full", "hardly-smaller", "failed"].into_iter().zip(readings.copies_not_made)
+    {
+        out.sample(&COPIES_NOT_MADE, &[reason], count);
+    }
 }
 
 fn for_each_disk(

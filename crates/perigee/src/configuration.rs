@@ -15,6 +15,7 @@ use model::{ByteSize, Diagnostic, DiskSettings, Snapshot};
 use parking_lot::Mutex;
 use semantics::key::{KeySeed, hash};
 
+use crate::certificates::Certificates;
 use crate::failure::Failure;
 
 /// Bytes of a configuration file that are read; a larger one is a mistake.
@@ -145,6 +146,7 @@ pub(crate) struct Live {
     /// Connections of visitors that the process has file descriptors for.
     connections_fit: Option<u32>,
     handle: OnceLock<Arc<Handle>>,
+    certificates: Arc<Certificates>,
     /// Held for a whole reload: two at once could put the older text into force last.
     state: Mutex<State>,
 }
@@ -177,7 +179,12 @@ impl From<Metadata> for Signature {
 
 impl Live {
     /// For an edge that is about to start with `read`. `connections_fit` bounds every later configuration too.
-    pub(crate) fn new(source: Source, read: &Read, connections_fit: Option<u32>) -> Self {
+    pub(crate) fn new(
+        source: Source,
+        read: &Read,
+        connections_fit: Option<u32>,
+        certificates: Arc<Certificates>,
+    ) -> Self {
         let status = ConfigurationStatus {
             source: source.name(),
             hash: read.hash.clone(),
@@ -188,7 +195,7 @@ impl Live {
         let files = certificate_files(&started_with);
         let signatures = signatures(&source, &files);
         let state = State { status, started_with, files, read: signatures.clone(), seen: signatures };
-        Live { source, connections_fit, handle: OnceLock::new(), state: Mutex::new(state) }
+        Live { source, connections_fit, handle: OnceLock::new(), certificates, state: Mutex::new(state) }
     }
 
     /// Says which edge it is that runs.
@@ -235,11 +242,8 @@ impl Configuration for Live {
                 let limits = &mut read.snapshot.edge.limits;
                 let lowered = fit_connections(limits, self.connections_fit);
                 let late = needs_new_start(&state.started_with, &read.snapshot.edge);
-                let mut troubles = handle.replace(read.snapshot);
-                if let Err(error) = handle.replace_certificates(&read.certificates) {
-                    troubles
-                        .push(format!("the certificates cannot be put in force: {error}; the old ones stay"));
-                }
+                let mut troubles = self.certificates.configure(&read.snapshot, read.certificates);
+                troubles.extend(handle.replace(read.snapshot));
                 state.status.hash = read.hash;
                 state.status.loaded_ms = now_ms();
                 state.status.last_error = None;
@@ -288,6 +292,7 @@ fn needs_new_start(running: &EdgeSettings, wanted: &EdgeSettings) -> Vec<&'stati
     [
         ("listen", running.listen != wanted.listen),
         ("listen_tls", running.listen_tls != wanted.listen_tls),
+        ("http3", running.http3 != wanted.http3),
         ("admin", running.admin != wanted.admin),
         ("workers", running.workers != wanted.workers),
         ("eviction", running.store.eviction != wanted.store.eviction),
@@ -318,7 +323,7 @@ mod tests {
         fs::write(&path, "a").unwrap();
         let source = Source::File(path.clone());
         let read = origin("http://127.0.0.1:1", None).read().unwrap();
-        let live = Live::new(source, &read, None);
+        let live = Live::new(source, &read, None, Certificates::new(&std::env::temp_dir()));
         let looks = |count: usize| (0..count).map(|_| live.has_changed()).collect::<Vec<_>>();
         assert_eq!(looks(2), [false, false], "as it was read");
         fs::write(&path, "longer").unwrap();

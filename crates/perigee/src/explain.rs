@@ -94,6 +94,11 @@ fn describe(answer: &Value) -> String {
             if slices.is_object() {
                 line("", format!("slices on disk: {} of {}", slices["on_disk"], slices["of"]));
             }
+            for copy in stored["copies"].as_array().into_iter().flatten() {
+                let (coding, effort, place) =
+                    (text(&copy["coding"]), text(&copy["effort"]), text(&copy["in"]));
+                line("", format!("copy in {coding}: {} bytes, {effort}, in {place}", copy["bytes"]));
+            }
             for (name, value) in stored["fields"].as_object().into_iter().flatten() {
                 line("", format!("{name}: {}", text(value)));
             }

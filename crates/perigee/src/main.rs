@@ -10,15 +10,20 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
 mod address;
+mod certificates;
 mod check;
 mod client;
 mod configuration;
 mod explain;
 mod failure;
+mod manager;
 mod purge;
 mod serve;
 mod state;
 mod store;
+mod takeover;
+mod upgrade;
+mod upgrader;
 
 /// Small allocations of many threads are what an edge does all day; the system's allocator is not made for that.
 #[global_allocator]
@@ -38,6 +43,7 @@ Examples:
   perigee check perigee.toml                        find every mistake in a configuration
   perigee explain http://127.0.0.1:8080/            say how a request would be answered, and why
   perigee purge --url http://127.0.0.1:8080/        drop what is stored for a URL
+  perigee upgrade                                   replace the running edge by a new binary, without a pause
   perigee store stat                                say what the cache holds on disk";
 
 #[derive(Debug, Subcommand)]
@@ -50,6 +56,8 @@ enum Command {
     Purge(purge::Purge),
     /// Say how a running edge would answer a request, and why
     Explain(explain::Explain),
+    /// Start a new binary in the place of a running edge, without refusing a connection
+    Upgrade(upgrade::UpgradeArgs),
     /// Look at the cache on a disk: what it holds, and whether it is sound
     Store(store::Store),
 }
@@ -60,6 +68,7 @@ fn main() -> ExitCode {
         Command::Check(check) => return check::run(check),
         Command::Purge(purge) => purge.run(),
         Command::Explain(explain) => explain.run(),
+        Command::Upgrade(upgrade) => upgrade.run(),
         Command::Store(store) => return store.run(),
     };
     match done {

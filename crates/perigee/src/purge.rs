@@ -66,8 +66,8 @@ pub(crate) struct Edge {
 
 impl Edge {
     /// The way to its admin API.
-    pub(crate) fn client(self) -> Result<Client, Failure> {
-        Client::new(self.admin, &StateDir::find_here(self.state)?)
+    pub(crate) fn client(&self) -> Result<Client, Failure> {
+        Client::new(self.admin, &StateDir::find_here(self.state.clone())?)
     }
 }
 

@@ -5,25 +5,33 @@
 //! | SIGTERM, SIGINT | stops: no new connections, running requests end within the drain time; a second one ends at once |
 //! | SIGHUP | reads the configuration again and reopens the access log |
 //! | SIGUSR1 | reopens the access log |
+//! | SIGUSR2 | starts the program anew in this process's place: see `upgrader` |
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use edge::admin::{Admin, AdminOptions};
+use edge::admin::{Admin, AdminOptions, Upgrades};
+use edge::sockets::{Bound, Kind, Sockets};
 use edge::{Clock, Handle, Options, StartError};
 use model::settings::{AccessLog, AccessLogFormat, DISK_SIZE_MAX, DISK_SIZE_MIN};
 use model::{ByteSize, EdgeSettings};
 use observe::{BuildInfo, LogOptions, Registry};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::address::{AdminAt, parse_address, parse_admin};
+use crate::certificates::Certificates;
 use crate::configuration::{Live, Read, Source, fit_connections};
 use crate::failure::Failure;
-use crate::state::StateDir;
+use crate::manager;
+use crate::state::{Lock, StateDir};
+use crate::takeover::Takeover;
+use crate::upgrader::{Begins, Upgrader};
 
 /// How often the configuration file is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -72,100 +80,146 @@ pub(crate) struct Serve {
 }
 
 impl Serve {
-    /// Serves until a signal says stop.
+    /// Serves until a signal says stop, or another process has taken this one's place.
     pub(crate) fn run(self) -> Result<(), Failure> {
         let source = match (&self.config, &self.origin) {
             (Some(path), _) => Source::File(path.clone()),
             (None, Some(url)) => Source::Origin { url: url.clone(), disk: self.disk },
             (None, None) => crate::refuse_serve("give --origin URL or --config FILE"),
         };
+        let (mut takeover, passed, lock) = match Takeover::receive()? {
+            Some((takeover, passed, lock)) => (Some(takeover), passed, Some(lock)),
+            None => (None, manager::take_sockets()?, None),
+        };
         let state = StateDir::find_here(self.state.clone())?;
         let mut read = source.read().map_err(|refused| refused.into_failure())?;
         read.warnings.iter().for_each(|warning| eprintln!("{warning}"));
         state.create()?;
-        let _until_the_end = state.lock()?;
+        let lock = lock.map_or_else(|| state.lock(), Ok)?;
         let connections_fit = raise_descriptor_limit();
         if let Some(lowered) = fit_connections(&mut read.snapshot.edge.limits, connections_fit) {
             eprintln!("perigee: {lowered}");
         }
         let settings = read.snapshot.edge.clone();
-        let live = Arc::new(Live::new(source, &read, connections_fit));
-        let handle = Arc::new(self.start_edge(read, &state, &settings)?);
+        let certificates = Certificates::new(state.path());
+        let live = Arc::new(Live::new(source, &read, connections_fit, Arc::clone(&certificates)));
+        let sockets = self.open_sockets(passed, &settings)?;
+        let admin = self.admin_options(&sockets, &state, &settings)?;
+        let last = takeover.as_ref().map(Takeover::upgrade);
+        let draining = takeover.as_ref().map_or(0, Takeover::draining);
+        let upgrader = Upgrader::new(draining, last).map_err(|error| {
+            Failure::new(format!("the path of this program cannot be found: {error}"), "mount /proc")
+        })?;
+        let mut options = self.options(sockets, &state, &settings)?;
+        options.certificates = certificates.at_start(&read.snapshot, &read.certificates);
+        if let Some(takeover) = &mut takeover {
+            options.predecessor = Some(takeover.predecessor()?);
+            takeover.prepared()?;
+        }
+        let handle = Arc::new(start_edge(read, options)?);
         live.attach(Arc::clone(&handle));
-        let admin = match self.start_admin(&handle, &live, &state, &settings) {
-            Ok(admin) => admin,
+        certificates.attach(Arc::clone(&handle));
+        let no_signals = |error| Failure::new(format!("signals cannot be received: {error}"), "");
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(no_signals)?;
+        // Before anybody is told that it serves: each of these signals ends a process that doesn't expect it.
+        let signals = {
+            let _in_it = runtime.enter();
+            Signals::new().map_err(no_signals)?
+        };
+        let started = serve_all(&handle, &live, &upgrader, takeover, admin, lock, &state);
+        let address = match started {
+            Ok(address) => address,
             Err(failure) => {
                 handle.stop(Duration::ZERO);
                 return Err(failure);
             }
         };
-        self.greet(&handle, admin.as_ref(), &state);
-        let waited = wait_for_stop(&handle, &live);
-        drop(admin);
-        waited
+        self.greet(&handle, address, &state);
+        wait_for_end(&runtime, signals, &handle, &live, &upgrader, &certificates);
+        // The thread that waits for the drain may still wait; the process is about to end.
+        runtime.shutdown_background();
+        Ok(())
     }
 
-    fn start_edge(&self, read: Read, state: &StateDir, settings: &EdgeSettings) -> Result<Handle, Failure> {
+    /// What is listened on: passed on, or opened.
+    fn open_sockets(&self, passed: Vec<Bound>, settings: &EdgeSettings) -> Result<Sockets, Failure> {
+        let listen = if self.listen.is_empty() { &settings.listen } else { &self.listen };
+        let tls = if self.listen_tls.is_empty() { &settings.listen_tls } else { &self.listen_tls };
+        let mut wanted = edge::wanted(listen.clone(), tls.clone(), settings.http3);
+        wanted.extend(self.admin_address(settings).map(|address| (Kind::Admin, address)));
+        Sockets::open(&wanted, passed, edge::workers(settings)).map_err(|(kind, address, error)| match kind {
+            Kind::Admin => Failure::new(
+                format!("the admin API cannot listen on {address}: {error}"),
+                "is it in use? Choose another address with --admin HOST:PORT",
+            ),
+            _ => Failure::new(
+                format!("cannot listen on {address}: {error}"),
+                "is it in use? Choose another address with --listen HOST:PORT",
+            ),
+        })
+    }
+
+    fn admin_address(&self, settings: &EdgeSettings) -> Option<SocketAddr> {
+        match self.admin {
+            Some(AdminAt::Off) => None,
+            Some(AdminAt::Address(address)) => Some(address),
+            None => settings.admin,
+        }
+    }
+
+    fn options(
+        &self,
+        sockets: Sockets,
+        state: &StateDir,
+        settings: &EdgeSettings,
+    ) -> Result<Options, Failure> {
         let commit = option_env!("PERIGEE_COMMIT").unwrap_or("");
         let registry = Registry::new(BuildInfo { version: env!("CARGO_PKG_VERSION"), commit });
-        let options = Options {
-            listen: (!self.listen.is_empty()).then(|| self.listen.clone()),
-            listen_tls: (!self.listen_tls.is_empty()).then(|| self.listen_tls.clone()),
-            certificates: read.certificates,
+        Ok(Options {
+            listen: None,
+            listen_tls: None,
+            sockets: Some(sockets),
+            certificates: Vec::new(),
             clock: Clock::system(),
             key_seed: state.key_seed()?,
             state: Some(state.path().to_owned()),
             disk_engine: None,
             access_log: start_access_log(settings, &registry)?,
             registry,
-        };
-        edge::Edge::start(read.snapshot, options).map_err(|error| match &error {
-            StartError::Listen(_, cause) => Failure::new(
-                format!("{error}: {cause}"),
-                "is it in use? Choose another address with --listen HOST:PORT",
-            ),
-            StartError::Tls(cause) => Failure::new(format!("{error}: {cause}"), "report it: it should not happen"),
-            StartError::Thread(cause) => {
-                Failure::new(format!("{error}: {cause}"), "look at the limits of this user")
-            }
-            StartError::PurgeLog(_, cause) => Failure::new(
-                format!("{error}: {cause}"),
-                "it must be readable and writable by this user; without it, what is on disk could not be trusted",
-            ),
-            StartError::Disks(_) => Failure::new(
-                error.to_string(),
-                "correct path and size of [[store.disk]], or take it out to run from memory alone",
-            ),
+            predecessor: None,
         })
     }
 
-    fn start_admin(
+    /// How the admin API is run; `None` when it is off. Checked, so that it starts.
+    fn admin_options(
         &self,
-        handle: &Arc<Handle>,
-        live: &Arc<Live>,
+        sockets: &Sockets,
         state: &StateDir,
         settings: &EdgeSettings,
-    ) -> Result<Option<Admin>, Failure> {
-        let address = match self.admin {
-            Some(AdminAt::Off) => None,
-            Some(AdminAt::Address(address)) => Some(address),
-            None => settings.admin,
+    ) -> Result<Option<AdminOptions>, Failure> {
+        let Some(address) = self.admin_address(settings) else { return Ok(None) };
+        let cannot = |error: io::Error| Failure::new(format!("the admin API cannot start: {error}"), "");
+        let socket = sockets.deal(Kind::Admin, 1).map_err(cannot)?.into_iter().flatten().next();
+        let Some(socket) = socket else { return Ok(None) };
+        let options = AdminOptions {
+            address,
+            allow_remote: self.admin_remote,
+            token: state.token()?,
+            socket: Some(socket),
+            upgrades: None,
         };
-        let Some(address) = address else { return Ok(None) };
-        let options = AdminOptions { address, allow_remote: self.admin_remote, token: state.token()? };
-        let admin = Admin::start(Arc::clone(handle), Arc::<Live>::clone(live), options).map_err(|error| {
-            let next = match error.kind() {
-                std::io::ErrorKind::InvalidInput => "say --admin-remote if that is what you want",
-                _ => "is it in use? Choose another address with --admin HOST:PORT",
-            };
-            Failure::new(format!("the admin API cannot listen on {address}: {error}"), next)
+        options.check().map_err(|error| {
+            Failure::new(
+                format!("the admin API cannot listen there: {error}"),
+                "say --admin-remote if that is what you want",
+            )
         })?;
-        state.note_admin_address(admin.address())?;
-        Ok(Some(admin))
+        Ok(Some(options))
     }
 
     /// To standard error: standard output may be the access log.
-    fn greet(&self, handle: &Handle, admin: Option<&Admin>, state: &StateDir) {
+    fn greet(&self, handle: &Handle, admin: Option<SocketAddr>, state: &StateDir) {
         let before = match (&self.config, &self.origin) {
             (None, Some(url)) => format!("in front of {url}"),
             (Some(path), _) => format!("as {} says", path.display()),
@@ -178,8 +232,7 @@ impl Serve {
         for address in handle.addresses_tls() {
             eprintln!("  visitors  https://{}/", reachable(*address));
         }
-        if let Some(admin) = admin {
-            let address = admin.address();
+        if let Some(address) = admin {
             eprintln!("  metrics   http://{}/metrics", reachable(address));
             eprintln!(
                 "  admin     http://{}/v1/status  (token: {})",
@@ -192,6 +245,54 @@ impl Serve {
         }
         eprintln!("  stop      Ctrl-C");
     }
+}
+
+fn start_edge(read: Read, options: Options) -> Result<Handle, Failure> {
+    edge::Edge::start(read.snapshot, options).map_err(|error| match &error {
+        StartError::Listen(_, cause) => Failure::new(format!("{error}: {cause}"), ""),
+        StartError::Tls(cause) => {
+            Failure::new(format!("{error}: {cause}"), "report it: it should not happen")
+        }
+        StartError::Thread(cause) => {
+            Failure::new(format!("{error}: {cause}"), "look at the limits of this user")
+        }
+        StartError::PurgeLog(_, cause) => Failure::new(
+            format!("{error}: {cause}"),
+            "it must be readable and writable by this user; without it, what is on disk could not be trusted",
+        ),
+        StartError::Disks(_) => Failure::new(
+            error.to_string(),
+            "correct path and size of [[store.disk]], or take it out to run from memory alone",
+        ),
+    })
+}
+
+/// What follows once visitors are served: the admin API, and the word to whoever waits for it. Where the admin API listens.
+fn serve_all(
+    handle: &Arc<Handle>,
+    live: &Arc<Live>,
+    upgrader: &Arc<Upgrader>,
+    takeover: Option<Takeover>,
+    admin: Option<AdminOptions>,
+    lock: Lock,
+    state: &StateDir,
+) -> Result<Option<SocketAddr>, Failure> {
+    let admin = admin.map(|mut options| {
+        options.upgrades = Some(Arc::new(Begins(Arc::clone(upgrader))));
+        Admin::start(Arc::clone(handle), Arc::<Live>::clone(live), options)
+            .map_err(|error| Failure::new(format!("the admin API cannot start: {error}"), ""))
+    });
+    let admin = admin.transpose()?;
+    let address = admin.as_ref().map(Admin::address);
+    if let Some(address) = address {
+        state.note_admin_address(address)?;
+    }
+    upgrader.attach(Arc::clone(handle), admin, lock);
+    if let Some(takeover) = takeover {
+        takeover.serving()?;
+    }
+    manager::ready();
+    Ok(address)
 }
 
 /// Reads the size of a disk, within the bounds of the configuration. The error says what to write instead.
@@ -253,66 +354,117 @@ struct Signals {
     interrupt: Signal,
     reload: Signal,
     reopen: Signal,
+    upgrade: Signal,
 }
 
 impl Signals {
-    fn new() -> std::io::Result<Self> {
+    fn new() -> io::Result<Self> {
         Ok(Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             reload: signal(SignalKind::hangup())?,
             reopen: signal(SignalKind::user_defined1())?,
+            upgrade: signal(SignalKind::user_defined2())?,
         })
-    }
-
-    async fn stop(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
     }
 }
 
-fn wait_for_stop(handle: &Arc<Handle>, live: &Arc<Live>) -> Result<(), Failure> {
-    let no_signals = |error| Failure::new(format!("signals cannot be received: {error}"), "");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(no_signals)?;
+/// How an edge ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Stop,
+    HandedOver,
+}
+
+fn wait_for_end(
+    runtime: &Runtime,
+    mut signals: Signals,
+    handle: &Arc<Handle>,
+    live: &Arc<Live>,
+    upgrader: &Arc<Upgrader>,
+    certificates: &Certificates,
+) {
     let finished = runtime.block_on(async {
-        let mut signals = Signals::new().map_err(no_signals)?;
         let mut look = tokio::time::interval(LOOK_INTERVAL);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
+        let end = loop {
             // Each branch only waits: cancelling one loses nothing.
             tokio::select! {
                 biased;
-                _ = signals.terminate.recv() => break,
-                _ = signals.interrupt.recv() => break,
+                () = upgrader.handed_over() => break End::HandedOver,
+                _ = signals.terminate.recv() => break End::Stop,
+                _ = signals.interrupt.recv() => break End::Stop,
                 _ = signals.reload.recv() => {
+                    manager::reloading();
                     live.reload_loudly();
                     reopen_log(handle);
+                    manager::ready();
                 }
                 _ = signals.reopen.recv() => reopen_log(handle),
+                _ = signals.upgrade.recv() => {
+                    if let Err(why) = Begins(Arc::clone(upgrader)).begin() {
+                        eprintln!("perigee: no upgrade: {why}");
+                    }
+                }
                 _ = look.tick() => if live.has_changed() { live.reload_loudly() },
             }
+        };
+        // What drains orders no certificates: the process in its place does.
+        certificates.stop();
+        if end == End::Stop {
+            manager::stopping();
+            upgrader.end_admin();
         }
-        Ok(drain(handle, &mut signals).await)
+        drain(handle, &mut signals, end).await
     });
-    // The thread that waits for the drain may still wait; the process is about to end.
-    runtime.shutdown_background();
-    if !finished? {
+    if !finished {
         eprintln!("perigee: some requests did not end in time and were cut");
     }
-    Ok(())
 }
 
-async fn drain(handle: &Arc<Handle>, signals: &mut Signals) -> bool {
-    let within = handle.with_snapshot(|snapshot| snapshot.edge.limits.drain_timeout);
-    eprintln!("perigee: stopping; running requests have {} s to end (again: at once)", within.as_secs());
-    let handle = Arc::clone(handle);
-    let draining = tokio::task::spawn_blocking(move || handle.stop(within));
-    tokio::select! {
-        biased;
-        ended = draining => ended.unwrap_or(false),
-        () = signals.stop() => false,
+/// Lets running requests end. A signal to stop makes it shorter, and then ends it.
+async fn drain(handle: &Arc<Handle>, signals: &mut Signals, end: End) -> bool {
+    let limits = handle.with_snapshot(|snapshot| snapshot.edge.limits);
+    let within = if end == End::Stop { limits.drain_timeout } else { limits.upgrade_drain_timeout };
+    match end {
+        End::Stop => {
+            eprintln!(
+                "perigee: stopping; running requests have {} s to end (again: at once)",
+                within.as_secs()
+            );
+        }
+        End::HandedOver => eprintln!(
+            "perigee: process {} ends with its last connection, in {} s at most",
+            std::process::id(),
+            within.as_secs()
+        ),
+    }
+    let draining = {
+        let handle = Arc::clone(handle);
+        tokio::task::spawn_blocking(move || match end {
+            End::Stop => handle.stop(within),
+            End::HandedOver => handle.drain(within),
+        })
+    };
+    tokio::pin!(draining);
+    let mut is_stopping = end == End::Stop;
+    loop {
+        let is_told = tokio::select! {
+            biased;
+            ended = &mut draining => return ended.unwrap_or(false),
+            _ = signals.terminate.recv() => true,
+            _ = signals.interrupt.recv() => true,
+            _ = signals.reload.recv() => false,
+            _ = signals.reopen.recv() => false,
+        };
+        match (is_told, is_stopping) {
+            (true, true) => return false,
+            (true, false) => {
+                is_stopping = true;
+                handle.hurry(limits.drain_timeout);
+            }
+            (false, _) => reopen_log(handle),
+        }
     }
 }
 

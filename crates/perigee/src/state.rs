@@ -16,6 +16,7 @@
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -38,8 +39,21 @@ pub(crate) struct StateDir(PathBuf);
 /// A state directory that no other edge may use meanwhile.
 #[derive(Debug)]
 pub(crate) struct Lock {
-    /// The lock is the open file's.
-    _file: File,
+    /// The lock is the open file's, whichever processes have it open.
+    file: File,
+}
+
+impl Lock {
+    /// The lock that another process has taken, and shares.
+    pub(crate) fn passed_on(file: OwnedFd) -> Self {
+        Lock { file: file.into() }
+    }
+}
+
+impl AsFd for Lock {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
 }
 
 impl StateDir {
@@ -92,7 +106,7 @@ impl StateDir {
         let opened = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
         let file = opened.map_err(|error| cannot_write(&path, &error))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Lock { _file: file }),
+            Ok(()) => Ok(Lock { file }),
             Err(Errno::WOULDBLOCK) => Err(Failure::new(
                 format!("{}: another `perigee serve` runs with this state directory", self.0.display()),
                 "stop that one, or give this one a directory of its own with --state DIR",
@@ -138,6 +152,9 @@ impl StateDir {
 
     /// Notes where the admin API listens, for the other commands.
     pub(crate) fn note_admin_address(&self, address: SocketAddr) -> Result<(), Failure> {
+        if self.admin_address() == Some(address) {
+            return Ok(());
+        }
         let path = self.0.join(ADDRESS_FILE);
         let temporary = self.temporary(ADDRESS_FILE)?;
         let written =

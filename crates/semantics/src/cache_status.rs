@@ -98,6 +98,7 @@ impl Fwd {
             Why::Rule | Why::Upgrade => Fwd::Bypass,
             Why::OriginConnect | Why::OriginTimeout | Why::OriginProtocol => Fwd::Miss,
             Why::Redirect
+            | Why::Challenge
             | Why::Preflight
             | Why::OnlyIfCached
             | Why::BadRequest

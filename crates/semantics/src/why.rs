@@ -94,6 +94,8 @@ whys! {
     Upgrade = "upgrade", Pass;
     /// A rule answered with a redirect.
     Redirect = "redirect", Local;
+    /// A certificate authority that looks whose a domain is got its answer (RFC 8555).
+    Challenge = "challenge", Local;
     /// A CORS preflight was answered by rule.
     Preflight = "preflight", Local;
     /// The client wanted only a stored response and there was none (only-if-cached, RFC 9111 §5.2.1.7).

@@ -46,14 +46,14 @@ mod tests;
 
 use std::io;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use admission::{Admission, Unwanted};
 use buffers::{Buffer, Buffers};
@@ -69,7 +69,7 @@ use recovery::Wanted;
 pub use recovery::{OpenError, Opened};
 use ring::Ring;
 pub use volume::{DiskStats, Health};
-use volume::{Fleet, Volume, count};
+use volume::{Fleet, InUse, Volume, count};
 use writer::{Queue, Writer};
 
 /// How a disk is used.
@@ -99,12 +99,20 @@ pub type OpenReports = Vec<(String, Result<Opened, OpenError>)>;
 
 /// All disks of a node. Shared between threads; dropping it does not end the writers: [`Disks::close`] does.
 pub struct Disks {
-    disks: Vec<Disk>,
-    fleet: Arc<Fleet>,
+    /// As they were last opened. Replaced as a whole, by [`Disks::reopen`]; what is being read keeps what it began with.
+    set: RwLock<Arc<Set>>,
+    in_use: Arc<OnceLock<InUse>>,
     buffers: Buffers,
     engine: EngineKind,
     pool: Option<Arc<Pool>>,
     started: Instant,
+}
+
+/// Disks that were opened together.
+#[derive(Default)]
+struct Set {
+    disks: Vec<Disk>,
+    fleet: Arc<Fleet>,
 }
 
 struct Disk {
@@ -183,14 +191,22 @@ impl Disks {
                 engine = EngineKind::Ring;
             }
         }
-        let mut this = Disks {
-            disks: Vec::new(),
-            fleet: Arc::default(),
+        let this = Disks {
+            set: RwLock::default(),
+            in_use: Arc::default(),
             buffers: Buffers::default(),
             engine,
             pool,
             started: Instant::now(),
         };
+        let reports = this.reopen(configs, common);
+        (this, reports)
+    }
+
+    /// Opens disks that were closed, and that somebody else may have written meanwhile, in place of what there was. What was
+    /// removed while they were closed stays so. Until it returns, what was there is still read: it is verified.
+    pub fn reopen(&self, configs: Vec<DiskConfig>, common: &DisksConfig) -> OpenReports {
+        let mut set = Set { disks: Vec::new(), fleet: Arc::new(Fleet::new(self.in_use.clone())) };
         let mut reports = Vec::new();
         let looked: Vec<_> = configs
             .into_iter()
@@ -198,7 +214,7 @@ impl Disks {
                 let seed = format::sum(config.shelf.name().as_bytes(), 0);
                 let chance = common.chance ^ u128::from(seed);
                 let wanted = Wanted { bytes: config.bytes, owner: common.owner, chance };
-                let looked = recovery::look(&*config.shelf, &wanted, &this.buffers);
+                let looked = recovery::look(&*config.shelf, &wanted, &self.buffers);
                 (config, looked)
             })
             .collect();
@@ -206,13 +222,13 @@ impl Disks {
         let latest = runs.map(recovery::Looked::run).max().unwrap_or_default();
         // Once in millions of starts all begins anew.
         let run = Some(latest.next()).filter(|run| run.is_possible()).unwrap_or(Run(1));
-        let fleet = this.fleet.clone();
+        let fleet = set.fleet.clone();
         let opened: Vec<_> = looked
             .into_iter()
             .map(|(config, looked)| {
                 let admission = Admission::new(config.bytes, config.writes_per_day, Duration::ZERO);
                 let opened = looked.and_then(|looked| {
-                    recovery::open(&*config.shelf, looked, (latest, run), admission, &fleet, &this.buffers)
+                    recovery::open(&*config.shelf, looked, (latest, run), admission, &fleet, &self.buffers)
                 });
                 (config, opened)
             })
@@ -221,61 +237,66 @@ impl Disks {
         for (config, opened) in opened {
             let name = config.shelf.name();
             let started = opened.and_then(|(volume, recovered, opened)| {
-                this.start(config, volume, recovered, common)?;
+                set.disks.push(self.start(config, volume, recovered, common)?);
                 Ok(opened)
             });
             reports.push((name, started));
         }
-        (this, reports)
+        let mut now = self.set.write();
+        for disk in &now.disks {
+            disk.volume.ledger.lock().removed.keys().for_each(|key| set.remove(*key));
+        }
+        *now = Arc::new(set);
+        reports
     }
 
     fn start(
-        &mut self,
+        &self,
         config: DiskConfig,
         volume: Arc<Volume>,
         recovered: Recovered,
         common: &DisksConfig,
-    ) -> Result<(), OpenError> {
+    ) -> Result<Disk, OpenError> {
         let seed = format::sum(config.shelf.name().as_bytes(), 0);
         let (run, generation) = (recovered.run, recovered.snapshot_generation);
         let log = Log::new(volume.clone(), self.buffers.clone(), recovered)?;
         let queue = Arc::<Queue>::default();
         let minutes = common.minutes.clone();
         let writer = Writer::new(log, queue.clone(), config.shelf, minutes, run, generation);
-        self.disks.push(Disk {
+        Ok(Disk {
             volume,
             queue,
             writer: Mutex::new(Some(writer::start(writer)?)),
             reading: AtomicU64::new(0),
             weight: config.bytes as f64,
             seed,
-        });
-        Ok(())
+        })
     }
 
     /// Whether there is any disk.
     pub fn is_empty(&self) -> bool {
-        self.disks.is_empty()
+        self.set.read().disks.is_empty()
     }
 
     /// Says which keys are in use although nobody looks them up here, because memory answers for them: those are kept as if
     /// they had been hit. Asked by the writers, for each value that would be evicted; the first call counts.
     pub fn keep(&self, in_use: impl Fn(u128) -> bool + Send + Sync + 'static) {
-        let _first = self.fleet.in_use.set(Box::new(in_use));
+        let _first = self.in_use.set(Box::new(in_use));
     }
 
     /// Where the value of a key is, and a hit for it. Cost: one or two cache lines of memory per disk; never waits.
     pub fn lookup(&self, key: u128) -> Option<Spot> {
-        let found = self.find(key);
+        let set = self.set.read();
+        let found = set.find(key);
         match found {
             Some(spot) => {
-                let volume = &self.disks[spot.disk].volume;
+                let volume = &set.disks[spot.disk].volume;
                 volume.index.warm(key);
                 count(&volume.counts.found, 1);
             }
             None => {
-                if let Some(home) = self.home(key) {
-                    count(&self.disks[home].volume.counts.absent, 1);
+                if let Some(home) = set.home(key) {
+                    count(&set.disks[home].volume.counts.absent, 1);
                 }
             }
         }
@@ -284,21 +305,12 @@ impl Disks {
 
     /// Where the value of a key is, without counting: for whoever only wants to know.
     pub fn find(&self, key: u128) -> Option<Spot> {
-        let on = |number: usize| {
-            let volume =
-                &self.disks.get(number).filter(|disk| disk.volume.health() != Health::Failed)?.volume;
-            let place = volume.index.get(key)?;
-            let sequence = volume.sequence(place.segment);
-            (sequence > 0).then_some(Spot { disk: number, place, sequence })
-        };
-        // At home first: elsewhere it may be older.
-        let home = self.home(key)?;
-        on(home).or_else(|| (0..self.disks.len()).filter(|number| *number != home).find_map(on))
+        self.set.read().find(key)
     }
 
     /// Whether a value of the key has been put and is not in the index yet.
     pub fn is_waiting(&self, key: u128) -> bool {
-        self.disks.iter().any(|disk| {
+        self.set.read().disks.iter().any(|disk| {
             let ledger = disk.volume.ledger.lock();
             ledger.waiting.contains_key(&key) && !ledger.removed.contains_key(&key)
         })
@@ -318,8 +330,9 @@ impl Disks {
     }
 
     fn take(&self, draft: Draft) -> bool {
-        let Some(home) = self.home(draft.key) else { return false };
-        let (volume, queue) = (&self.disks[home].volume, &self.disks[home].queue);
+        let set = self.set.read();
+        let Some(home) = set.home(draft.key) else { return false };
+        let (volume, queue) = (&set.disks[home].volume, &set.disks[home].queue);
         let body_len = draft.body_len();
         if body_len > BODY_BYTES_MAX || draft.meta.len() > META_BYTES_MAX {
             return false;
@@ -338,7 +351,7 @@ impl Disks {
             }
         }
         // Where else it may lie: its home was another while a disk was missing.
-        for (number, disk) in self.disks.iter().enumerate() {
+        for (number, disk) in set.disks.iter().enumerate() {
             if number != home {
                 writer::remove(&disk.volume, &disk.queue, draft.key);
             }
@@ -349,15 +362,13 @@ impl Disks {
     /// Takes a key out: no look-up that starts after this finds it, also after a restart, unless a crash comes before the
     /// next write, a tenth of a second. Cost: nothing where it isn't there, which is known from memory.
     pub fn remove(&self, key: u128) {
-        for disk in &self.disks {
-            writer::remove(&disk.volume, &disk.queue, key);
-        }
+        self.set.read().remove(key);
     }
 
     /// A way to read, for the calling thread: see [`Reader`]. Where a ring cannot be had, reads are made on the spot by the
     /// pool.
     pub fn reader(self: &Arc<Self>) -> Reader {
-        if self.disks.is_empty() {
+        if self.is_empty() {
             return Reader { disks: self.clone(), engine: None };
         }
         let engine = match (&self.pool, self.engine) {
@@ -383,7 +394,8 @@ impl Disks {
 
     /// What each disk holds and did.
     pub fn stats(&self) -> Vec<DiskStats> {
-        let stats = self.disks.iter().map(|disk| DiskStats {
+        let set = self.set.read();
+        let stats = set.disks.iter().map(|disk| DiskStats {
             queued_bytes: disk.queue.bytes(),
             reading: disk.reading.load(Ordering::Relaxed),
             oldest_segment_secs: disk.queue.oldest_secs(),
@@ -393,13 +405,35 @@ impl Disks {
     }
 
     /// Writes what waits, and the index, and ends the writers. What is put afterwards is never written, and what is removed
-    /// afterwards may be back at the next start.
+    /// afterwards may be back at the next start. What is there can be read on.
     pub fn close(&self) {
-        self.disks.iter().for_each(|disk| disk.queue.stop());
-        for disk in &self.disks {
+        let set = self.set.read().clone();
+        set.disks.iter().for_each(|disk| disk.queue.stop());
+        for disk in &set.disks {
             if let Some(writer) = disk.writer.lock().take() {
                 let _ = writer.join();
             }
+        }
+    }
+}
+
+impl Set {
+    fn find(&self, key: u128) -> Option<Spot> {
+        let on = |number: usize| {
+            let volume =
+                &self.disks.get(number).filter(|disk| disk.volume.health() != Health::Failed)?.volume;
+            let place = volume.index.get(key)?;
+            let sequence = volume.sequence(place.segment);
+            (sequence > 0).then_some(Spot { disk: number, place, sequence })
+        };
+        // At home first: elsewhere it may be older.
+        let home = self.home(key)?;
+        on(home).or_else(|| (0..self.disks.len()).filter(|number| *number != home).find_map(on))
+    }
+
+    fn remove(&self, key: u128) {
+        for disk in &self.disks {
+            writer::remove(&disk.volume, &disk.queue, key);
         }
     }
 
@@ -421,6 +455,15 @@ impl Disks {
             .max_by(|a, b| a.1.total_cmp(&b.1))
             .map(|best| best.0)
     }
+
+    fn damaged(&self, key: u128, spot: &Spot) -> Unread {
+        let Disk { volume, queue, .. } = &self.disks[spot.disk];
+        if volume.sequence(spot.place.segment) != spot.sequence {
+            return Unread::Gone;
+        }
+        writer::forget_damaged(volume, queue, key, &spot.place);
+        Unread::Damaged
+    }
 }
 
 /// One thread's way to read the disks. Its futures belong to that thread's `LocalSet`.
@@ -440,20 +483,22 @@ impl Reader {
         let before = RecordHead::before_body_guess(spot.place.bytes);
         let wanted = body_bytes.saturating_add(CHUNK_BYTES - 1) / CHUNK_BYTES;
         let wanted = wanted.saturating_mul(CHUNK_BYTES).saturating_add(before).min(spot.place.bytes as usize);
-        let (mut bytes, mut skip) = self.fetch(key, spot, 0, wanted).await?;
-        let head = RecordHead::peek(&bytes[skip..]).ok_or_else(|| self.damaged(key, spot))?;
+        let set = self.disks.set.read().clone();
+        let set = &*set;
+        let (mut bytes, mut skip) = self.fetch(set, key, spot, 0, wanted).await?;
+        let head = RecordHead::peek(&bytes[skip..]).ok_or_else(|| set.damaged(key, spot))?;
         let needed = head.body_at()
             + round_up(body_bytes.min(head.body_len as usize) as u64, CHUNK_BYTES as u64) as usize;
         let needed = needed.min(head.body_at() + head.body_len as usize).min(spot.place.bytes as usize);
         if bytes.len() - skip < needed {
-            (bytes, skip) = self.fetch(key, spot, 0, needed).await?;
+            (bytes, skip) = self.fetch(set, key, spot, 0, needed).await?;
         }
         let bytes = Bytes::from_owner(bytes);
         let record = bytes.slice(skip..);
-        let salt = self.disks.disks[spot.disk].volume.layout.salt();
-        let (head, before) = RecordHead::parse(&record, salt).ok_or_else(|| self.damaged(key, spot))?;
+        let salt = set.disks[spot.disk].volume.layout.salt();
+        let (head, before) = RecordHead::parse(&record, salt).ok_or_else(|| set.damaged(key, spot))?;
         if head.sequence != spot.sequence || head.kind != format::Kind::Value {
-            return Err(self.damaged(key, spot));
+            return Err(set.damaged(key, spot));
         }
         if head.key != key {
             return Err(Unread::Gone);
@@ -464,7 +509,7 @@ impl Reader {
         let held = held.min(round_up(body_bytes.min(held) as u64, CHUNK_BYTES as u64) as usize);
         let start = record.slice(head.body_at()..head.body_at() + held);
         if !head.verifies(before.sums, 0, &start) {
-            return Err(self.damaged(key, spot));
+            return Err(set.damaged(key, spot));
         }
         Ok(Record {
             meta: record.slice_ref(before.meta),
@@ -491,11 +536,13 @@ impl Reader {
         let first = range.start / CHUNK_BYTES;
         let from = first * CHUNK_BYTES;
         let to = (round_up(range.end as u64, CHUNK_BYTES as u64) as usize).min(head.body_len as usize);
-        let (bytes, skip) = self.fetch(head.key, spot, head.body_at() + from, to - from).await?;
+        let set = self.disks.set.read().clone();
+        let set = &*set;
+        let (bytes, skip) = self.fetch(set, head.key, spot, head.body_at() + from, to - from).await?;
         let bytes = Bytes::from_owner(bytes).slice(skip..);
         let chunks = bytes.slice(..(to - from).min(bytes.len()));
         if chunks.len() < to - from || !head.verifies(&record.sums, first, &chunks) {
-            return Err(self.damaged(head.key, spot));
+            return Err(set.damaged(head.key, spot));
         }
         Ok(chunks.slice(range.start - from..range.end - from))
     }
@@ -503,12 +550,13 @@ impl Reader {
     /// Reads `len` bytes of a record, from `offset` in it on: a buffer, and where in it they begin.
     async fn fetch(
         &self,
+        set: &Set,
         key: u128,
         spot: &Spot,
         offset: usize,
         len: usize,
     ) -> Result<(Buffer, usize), Unread> {
-        let Some(disk) = self.disks.disks.get(spot.disk) else { return Err(Unread::Gone) };
+        let Some(disk) = set.disks.get(spot.disk) else { return Err(Unread::Gone) };
         let volume = &disk.volume;
         let Some(engine) = &self.engine else { return Err(Unread::Failed) };
         let at = volume.at(&spot.place) + offset as u64;
@@ -523,7 +571,7 @@ impl Reader {
                 count(&volume.counts.read_bytes, buffer.len() as u64);
                 if buffer.len() < skip + len {
                     // The file is shorter than it was made.
-                    return Err(self.damaged(key, spot));
+                    return Err(set.damaged(key, spot));
                 }
                 Ok((buffer, skip))
             }
@@ -532,15 +580,6 @@ impl Reader {
                 Err(Unread::Failed)
             }
         }
-    }
-
-    fn damaged(&self, key: u128, spot: &Spot) -> Unread {
-        let Disk { volume, queue, .. } = &self.disks.disks[spot.disk];
-        if volume.sequence(spot.place.segment) != spot.sequence {
-            return Unread::Gone;
-        }
-        writer::forget_damaged(volume, queue, key, &spot.place);
-        Unread::Damaged
     }
 }
 

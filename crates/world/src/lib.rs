@@ -2,10 +2,12 @@
 //!
 //! - [`wire`]: HTTP/1.1 as bytes, for clients and origins that must be able to say what no library would say.
 //! - [`mod@play`]: the scenario language, in which a test reads like a play.
+//! - [`authority`]: a certificate authority that nobody here wrote, and a look at what an edge shows in a handshake.
 //! - [`conformance`]: runs the public HTTP cache-tests definitions against a proxy (binary `conformance`).
 //!
 //! Nothing of Perigee depends on this crate.
 
+pub mod authority;
 pub mod conformance;
 mod dates;
 pub mod play;

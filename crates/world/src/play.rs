@@ -20,10 +20,12 @@ mod answer;
 mod bridge;
 mod client;
 mod gate;
+mod http3;
 mod origin;
 mod stage;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use std::panic::Location;
 use std::path::{Path, PathBuf};
@@ -33,8 +35,10 @@ use std::time::{Duration, Instant};
 pub use answer::Answer;
 pub use client::{Asking, Client, Talk};
 pub use gate::Gate;
+pub use http3::{Asked as Http3Asked, Http3, Http3Answer, Quic};
 pub use origin::{Origin, Reply, Seen};
 use stage::Stage;
+pub use tls::Identity;
 
 /// Longest wait for any state. Far above what a loaded machine needs, and a failure says what it waited for.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -80,6 +84,23 @@ pub struct Play {
     runtime: tokio::runtime::Runtime,
     direct: bool,
     state: Option<State>,
+    tls: Option<Identity>,
+}
+
+/// An edge in whose place there is another one. Cut when it is dropped.
+pub struct Draining(Option<Stage>);
+
+impl Draining {
+    /// Its connections.
+    pub fn connections(&self) -> usize {
+        self.0.as_ref().map_or(0, |stage| stage.handle().status().connections)
+    }
+}
+
+impl Drop for Draining {
+    fn drop(&mut self) {
+        self.0.take().into_iter().for_each(Stage::stop);
+    }
 }
 
 /// A directory for what outlives an edge, removed with the play.
@@ -127,6 +148,7 @@ impl Play {
             runtime,
             direct: false,
             state: None,
+            tls: speaks_http2().then(Identity::new),
         }
     }
 
@@ -153,6 +175,33 @@ impl Play {
     pub fn site(&mut self, lines: &str) -> &mut Self {
         let config = format!("{}{lines}\n", self.config);
         self.config(&config)
+    }
+
+    /// Has the edge listen for TLS and QUIC too, with a certificate for `site.example`, before it starts.
+    pub fn tls(&mut self) -> &mut Self {
+        assert!(self.stage.is_none(), "the edge runs already");
+        self.tls = Some(Identity::new());
+        self
+    }
+
+    /// A client that speaks HTTP/3 to the edge, on a connection of its own.
+    pub fn http3(&mut self) -> Http3 {
+        let address = *self.stage().handle().addresses_tls().first().expect("the edge listens for TLS");
+        let identity = self.tls.as_ref().expect("the play has TLS");
+        Http3::on(Quic::connect(self.runtime.handle().clone(), address, identity))
+    }
+
+    /// A connection of QUIC to the edge, on which nothing has been said.
+    pub fn quic(&mut self) -> Quic {
+        let address = *self.stage().handle().addresses_tls().first().expect("the edge listens for TLS");
+        let identity = self.tls.as_ref().expect("the play has TLS");
+        Quic::connect(self.runtime.handle().clone(), address, identity)
+    }
+
+    /// Asks over TLS and HTTP/1.1, in plain words, and reads until the edge closes.
+    pub fn tls_ask(&mut self, text: &str) -> String {
+        let address = *self.stage().handle().addresses_tls().first().expect("the edge listens for TLS");
+        self.tls.as_ref().expect("the play has TLS").ask(address, text)
     }
 
     /// Gives the edge a disk of 128 MiB, which outlives [`Play::restart`], and `memory` (`"1MiB"`), before it starts.
@@ -202,6 +251,15 @@ impl Play {
         stage.stop();
         self.start(now_ms);
         self
+    }
+
+    /// Has another edge take this one's place, which drains from then on, as long as what is returned lives. For plays without
+    /// a disk.
+    pub fn upgrade(&mut self) -> Draining {
+        let old = self.stage.take().expect("the edge runs");
+        let config = self.config_in_force();
+        self.stage = Some(old.succeed(&self.runtime, &config, self.tls.as_ref()));
+        Draining(Some(old))
     }
 
     /// Ends the edge as a crash does, and starts another with what it left on disk: nothing is written or closed any more.
@@ -276,7 +334,8 @@ impl Play {
         assert!(self.stage.is_none(), "the edge runs already");
         let config = self.config_in_force();
         let state = self.state.as_ref().map(|state| &*state.0);
-        self.stage = Some(Stage::try_start(&self.runtime, &config, BEGIN_SECS * 1000, state)?);
+        self.stage =
+            Some(Stage::try_start(&self.runtime, &config, BEGIN_SECS * 1000, state, self.tls.as_ref())?);
         Ok(())
     }
 
@@ -356,7 +415,7 @@ impl Play {
     fn start(&mut self, now_ms: i64) {
         let config = self.config_in_force();
         let state = self.state.as_ref().map(|state| &*state.0);
-        self.stage = Some(Stage::start(&self.runtime, &config, now_ms, state));
+        self.stage = Some(Stage::start(&self.runtime, &config, now_ms, state, self.tls.as_ref()));
     }
 
     /// The configuration with what stands for something filled in, and a disk if each play has one.

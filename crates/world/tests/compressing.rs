@@ -2,6 +2,8 @@
 //! content that has been replaced. RFC 9110 §8.8.3, §12.5.3, §13, §14; RFC 9111 §4.1, §5.2.2.6.
 
 use std::io::Read;
+use std::sync::RwLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use world::play;
 use world::play::{Answer, Client, DISK_EVERYWHERE, Play, content, wait_until};
@@ -259,6 +261,59 @@ fn no_copy_of_what_was_purged_is_ever_sent() {
 }
 
 #[test]
+fn what_is_being_encoded_while_it_is_purged_reaches_no_visitor() {
+    const VERSIONS: u64 = 25;
+    let body = |version: u64| format!("/* {version} */\n{}", css(version, 60));
+    let mut play = play();
+    let client = play.visitor();
+    // What visitors may get: a purge that overtakes a fetch would make the origin be asked once more than it foresaw.
+    let (current, is_over) = (RwLock::new(0), AtomicBool::new(false));
+    let script = |play: &mut Play, version: u64| {
+        play.origin(|o| {
+            let reply = o.get("/a.css").header("Content-Type", "text/css").header("ETag", "\"same\"");
+            reply.header("Cache-Control", "max-age=600").body(body(version));
+        });
+    };
+    let ask = |accept: &str| {
+        let current = current.read().expect("no visitor fails");
+        let answer = client.get("/a.css").header("Accept-Encoding", accept).expect(200);
+        let text = String::from_utf8(decoded(&answer)).expect("text");
+        let version = text[3..].split(' ').next().and_then(|number| number.parse().ok()).expect("a number");
+        assert!(text == body(version) && version == *current, "{version} instead of {current}, {accept}");
+        (version, field(&answer, "content-encoding").is_some())
+    };
+    script(&mut play, 0);
+    ask("identity");
+    std::thread::scope(|scope| {
+        for accept in ["gzip", "br", BROWSER] {
+            let (ask, is_over) = (&ask, &is_over);
+            scope.spawn(move || {
+                while !is_over.load(Ordering::SeqCst) {
+                    ask(accept);
+                }
+            });
+        }
+        // Whatever fails must end the others.
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            for version in 1..=VERSIONS {
+                // Every other time, not before there is a copy to be forgotten.
+                wait_until("the version, or its copy", || {
+                    let (seen, is_copy) = ask("br");
+                    seen == version - 1 && (is_copy || version % 2 == 1)
+                });
+                let mut current = current.write().expect("no visitor fails");
+                script(&mut play, version);
+                play.purge("url http://site.example/a.css");
+                *current = version;
+            }
+        }));
+        is_over.store(true, Ordering::SeqCst);
+        done.expect("all versions come");
+    });
+    play.origin_is_asked(VERSIONS as usize + 1);
+}
+
+#[test]
 fn a_softly_purged_copy_answers_like_what_it_was_made_of() {
     let body = css(9, 100);
     let mut play = stored(FRESH, &body);
@@ -427,6 +482,13 @@ fn long_bodies_are_encoded_whole_wherever_they_lie() {
     }
 }
 
+/// The value of a series of the metrics.
+fn metric(play: &mut Play, series: &str) -> f64 {
+    let text = play.handle().registry().render();
+    let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    line.map_or(0.0, |value| value.parse().expect("a number"))
+}
+
 #[test]
 fn copies_outlive_a_restart_with_a_disk() {
     let body = css(16, 200);
@@ -437,9 +499,35 @@ fn copies_outlive_a_restart_with_a_disk() {
     });
     let client = play.visitor();
     ask_for_tag(&client, "/a.css", "br", "\"abc--br\"");
+    let made = "perigee_copies_made_total{coding=\"br\",effort=\"quick\"}";
+    assert_eq!(metric(&mut play, made), 1.0);
     play.written().restart();
     let client = play.visitor();
     let answer = ask_for_tag(&client, "/a.css", "br", "\"abc--br\"");
     assert_eq!(decoded(&answer), body.as_bytes());
     play.origin_saw(1);
+    assert_eq!(metric(&mut play, made), 0.0, "it was read from disk");
+}
+
+#[test]
+fn the_same_content_under_several_keys_is_encoded_once() {
+    let body = css(17, 200);
+    let mut play = play();
+    play.origin(|o| {
+        for target in ["/a.css", "/a.css?v=2"] {
+            let reply = o.get(target).header("Content-Type", "text/css").header("ETag", "\"abc\"");
+            reply.header("Cache-Control", "max-age=600").body(&body);
+        }
+    });
+    let client = play.visitor();
+    for target in ["/a.css", "/a.css?v=2"] {
+        let answer = ask_for_tag(&client, target, "br", "\"abc--br\"");
+        assert_eq!(decoded(&answer), body.as_bytes());
+    }
+    assert_eq!(metric(&mut play, "perigee_copies_made_total{coding=\"br\",effort=\"quick\"}"), 1.0);
+    wait_until("both to be counted", || {
+        metric(&mut play, "perigee_encoded_responses_total{site=\"site\",coding=\"br\"}") == 2.0
+    });
+    let saved = metric(&mut play, "perigee_saved_body_bytes_total{site=\"site\"}");
+    assert!(saved > body.len() as f64, "{saved}");
 }

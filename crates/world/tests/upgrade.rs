@@ -31,6 +31,8 @@ fn play<T>(serve: impl FnOnce(TcpStream) + Send + 'static, visit: impl FnOnce(Tc
     let origin = thread::spawn(move || serve(listener.accept().unwrap().0));
     let options = Options {
         listen: Some(vec![([127, 0, 0, 1], 0).into()]),
+        sockets: None,
+        predecessor: None,
         listen_tls: None,
         certificates: Vec::new(),
         clock: Clock::system(),

@@ -18,7 +18,7 @@ use store::disk::Health;
 use super::explain::{self, Question};
 use super::guard::Guard;
 use super::purge::{PurgeBody, describe, refused};
-use super::{Configuration, ConfigurationStatus};
+use super::{Configuration, ConfigurationStatus, Upgrade, Upgrades};
 use crate::{Handle, Status};
 
 /// Header lines that `explain` takes.
@@ -29,22 +29,25 @@ type Shared = Arc<Api>;
 struct Api {
     handle: Arc<Handle>,
     configuration: Arc<dyn Configuration>,
+    upgrades: Option<Arc<dyn Upgrades>>,
     guard: Guard,
 }
 
 pub(super) fn router(
     handle: Arc<Handle>,
     configuration: Arc<dyn Configuration>,
+    upgrades: Option<Arc<dyn Upgrades>>,
     guard: Guard,
     body_bytes_max: usize,
 ) -> Router {
-    let api = Arc::new(Api { handle, configuration, guard });
+    let api = Arc::new(Api { handle, configuration, upgrades, guard });
     let guarded = Router::new()
         .route("/v1/status", get(status))
         .route("/v1/purge", post(purge))
         .route("/v1/explain", get(explain))
         .route("/v1/check", post(check))
         .route("/v1/reload", post(reload))
+        .route("/v1/upgrade", post(begin_upgrade).get(last_upgrade))
         .route("/v1/config/schema", get(schema))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
@@ -69,11 +72,12 @@ pub(super) struct Problem {
     found: Option<String>,
     wanted: Option<String>,
     next: Option<String>,
+    retry_after_secs: Option<u32>,
 }
 
 impl Problem {
     pub(super) fn new(status: StatusCode, error: impl Into<String>) -> Self {
-        Problem { status, error: error.into(), found: None, wanted: None, next: None }
+        Problem { status, error: error.into(), found: None, wanted: None, next: None, retry_after_secs: None }
     }
 
     pub(super) fn found(mut self, found: impl Into<String>) -> Self {
@@ -83,6 +87,12 @@ impl Problem {
 
     pub(super) fn wanted(mut self, wanted: impl Into<String>) -> Self {
         self.wanted = Some(wanted.into());
+        self
+    }
+
+    /// Seconds after which it is worth another try.
+    pub(super) fn retry_after(mut self, secs: u32) -> Self {
+        self.retry_after_secs = Some(secs);
         self
     }
 
@@ -98,6 +108,9 @@ impl IntoResponse for Problem {
             "error": self.error, "found": self.found, "wanted": self.wanted, "next": self.next,
         });
         let mut response = (self.status, Json(body)).into_response();
+        if let Some(secs) = self.retry_after_secs {
+            response.headers_mut().insert(header::RETRY_AFTER, secs.into());
+        }
         if self.status == StatusCode::UNAUTHORIZED {
             let challenge = header::HeaderValue::from_static("Bearer realm=\"perigee admin\"");
             response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
@@ -108,14 +121,15 @@ impl IntoResponse for Problem {
 
 async fn unknown_path(request: Request) -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "the admin API has no such path").found(request.uri().path()).wanted(
-        "/healthz, /metrics, /v1/status, /v1/purge, /v1/explain, /v1/check, /v1/reload or /v1/config/schema",
+        "/healthz, /metrics, /v1/status, /v1/purge, /v1/explain, /v1/check, /v1/reload, /v1/upgrade or \
+         /v1/config/schema",
     )
 }
 
 async fn wrong_method(request: Request) -> Problem {
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "the path does not take this method")
         .found(format!("{} {}", request.method(), request.uri().path()))
-        .wanted("GET to read, POST to purge, check and reload")
+        .wanted("GET to read, POST to purge, check, reload and upgrade")
 }
 
 // --- Before any handler ---
@@ -357,6 +371,39 @@ async fn reload(State(api): State<Shared>) -> Response {
         }),
     };
     (status, Json(body)).into_response()
+}
+
+async fn begin_upgrade(State(api): State<Shared>) -> Result<Response, Problem> {
+    let upgrades = api.upgrades.as_ref().ok_or_else(no_upgrades)?;
+    match upgrades.begin() {
+        Ok(upgrade) => Ok((StatusCode::ACCEPTED, Json(upgrade_json(&upgrade))).into_response()),
+        Err(why) => {
+            Err(Problem::new(StatusCode::CONFLICT, why).next("this process serves on; GET says how it goes"))
+        }
+    }
+}
+
+async fn last_upgrade(State(api): State<Shared>) -> Result<Json<Value>, Problem> {
+    let last = api.upgrades.as_ref().ok_or_else(no_upgrades)?.last();
+    Ok(Json(last.map_or_else(|| json!({ "state": "none" }), |upgrade| upgrade_json(&upgrade))))
+}
+
+fn no_upgrades() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "this process cannot be replaced by another while it runs")
+}
+
+fn upgrade_json(upgrade: &Upgrade) -> Value {
+    let process = |(version, pid): &(String, u32)| json!({ "version": version, "pid": pid });
+    json!({
+        "id": upgrade.id,
+        "state": upgrade.state.as_str(),
+        "from": process(&upgrade.from),
+        "to": upgrade.to.as_ref().map(process),
+        "took_ms": upgrade.took.as_millis() as u64,
+        "within_s": upgrade.within.as_secs(),
+        "error": upgrade.error,
+        "said": upgrade.said,
+    })
 }
 
 fn diagnostics(diagnostics: &[Diagnostic]) -> Value {

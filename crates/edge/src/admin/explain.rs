@@ -12,6 +12,7 @@ use axum::http::StatusCode;
 use model::purge::Subject;
 use model::rule::Cache;
 use model::{Rule, Scheme, Site};
+use semantics::coding::Form;
 use semantics::fields::is_tchar;
 use semantics::freshness::{Flags, LifetimeSource};
 use semantics::key::{has_dot_segment, hash, normalise_path};
@@ -23,6 +24,7 @@ use serde_json::{Value, json};
 use super::api::Problem;
 use super::purge::hosts_served;
 use crate::Handle;
+use crate::compress;
 use crate::loaded::{RuleAt, view};
 use crate::lookup::{self, Found};
 use crate::object::{Item, Sliced, Stored, Variants};
@@ -108,6 +110,7 @@ pub(super) fn explain(handle: &Handle, question: &Question) -> Result<Value, Pro
                 true => "disk".into(),
                 false => "memory".into(),
             };
+            explanation["stored"]["copies"] = copies_json(shared, &at, &stored);
             if let Some(sliced) = stored.slices() {
                 explanation["stored"]["slices"] = slices_json(shared, sliced);
             }
@@ -211,6 +214,7 @@ fn request(question: &Question, now: Wall) -> Result<Request, Problem> {
         fields: question.fields.clone(),
         protocol: Protocol::Http11,
         secure: url.scheme == Scheme::Https,
+        alt_svc: None,
         client: IpAddr::V4(Ipv4Addr::LOCALHOST),
         started: Instant::now(),
         now,
@@ -263,6 +267,22 @@ fn stored_json(key: u128, stored: &Stored, soft: bool) -> Value {
         "softly_purged": soft,
         "fields": SHOWN.iter().filter_map(shown).collect::<std::collections::BTreeMap<_, _>>(),
     })
+}
+
+/// Which encoded copies of a body there are; `null` where none are made.
+fn copies_json(shared: &Shared, at: &RuleAt, stored: &Stored) -> Value {
+    let form_json = |(form, bytes, place): (Form, u64, &str)| {
+        json!({
+            "coding": form.coding().as_str(),
+            "effort": if form.is_thorough() { "thorough" } else { "quick" },
+            "bytes": bytes,
+            "in": place,
+        })
+    };
+    match compress::held(shared, at, stored) {
+        Some(forms) => forms.into_iter().map(form_json).collect(),
+        None => Value::Null,
+    }
 }
 
 /// How much of a body in slices is there.

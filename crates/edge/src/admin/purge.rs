@@ -10,6 +10,8 @@ use crate::{PurgeError, PurgeRequest, PurgeTarget};
 
 /// Surrogate keys in one request.
 const TAGS_MAX: usize = 256;
+/// Seconds after which a purge that came amid an upgrade is worth another try.
+const HANDING_OVER_RETRY_SECS: u32 = 1;
 /// Names of sites or domains that a refusal lists.
 const NAMES_SHOWN: usize = 5;
 
@@ -107,6 +109,11 @@ pub(super) fn refused(error: &PurgeError, snapshot: &Snapshot) -> Problem {
         PurgeError::NotLogged(_) => {
             return Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
                 .next("make room on the disk of the state directory, or look why it fails, and purge again");
+        }
+        PurgeError::HandingOver => {
+            return Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+                .retry_after(HANDING_OVER_RETRY_SECS)
+                .next("purge again in a moment; the process that takes over answers then");
         }
         PurgeError::NotSafe(_) => {
             return Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())

@@ -48,6 +48,8 @@ fn world_before(origin: &str) -> World {
     snapshot.edge.workers = Some(1);
     let options = Options {
         listen: Some(vec![any_port()]),
+        sockets: None,
+        predecessor: None,
         listen_tls: None,
         certificates: Vec::new(),
         clock: Clock::system(),
@@ -58,7 +60,13 @@ fn world_before(origin: &str) -> World {
         access_log: None,
     };
     let handle = Arc::new(Edge::start(snapshot, options).unwrap());
-    let options = AdminOptions { address: any_port(), allow_remote: false, token: TOKEN.into() };
+    let options = AdminOptions {
+        address: any_port(),
+        allow_remote: false,
+        token: TOKEN.into(),
+        socket: None,
+        upgrades: None,
+    };
     let admin = Admin::start(Arc::clone(&handle), Arc::new(Paper::default()), options).unwrap();
     World { handle, admin }
 }
@@ -316,7 +324,13 @@ fn status_check_schema_and_reload_answer() {
 fn an_address_beyond_loopback_must_be_allowed_by_name() {
     let world = world();
     let start = |address: &str, allow_remote, token: &str| {
-        let options = AdminOptions { address: address.parse().unwrap(), allow_remote, token: token.into() };
+        let options = AdminOptions {
+            address: address.parse().unwrap(),
+            allow_remote,
+            token: token.into(),
+            socket: None,
+            upgrades: None,
+        };
         Admin::start(Arc::clone(&world.handle), Arc::new(Paper::default()), options).map(drop)
     };
     let refused = start("0.0.0.0:0", false, TOKEN).unwrap_err();

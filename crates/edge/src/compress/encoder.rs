@@ -77,23 +77,26 @@ struct Task {
 /// What was done. Totals since the start.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
-    /// By form.
-    pub(crate) made: [FormCounts; Form::ALL.len()],
+    /// By form: copies made, bytes of their bodies, their own bytes, µs of processor time.
+    made: [[AtomicU64; 4]; Form::ALL.len()],
     /// Asked for while a queue was full.
-    pub(crate) dropped: AtomicU64,
+    dropped: AtomicU64,
     /// Not kept because they were hardly smaller.
-    pub(crate) not_worth: AtomicU64,
+    hardly_smaller: AtomicU64,
     /// Coders that failed.
-    pub(crate) failed: AtomicU64,
+    failed: AtomicU64,
 }
 
-/// What was made in one form.
-#[derive(Debug, Default)]
-pub(crate) struct FormCounts {
-    pub(crate) copies: AtomicU64,
-    pub(crate) bytes_in: AtomicU64,
-    pub(crate) bytes_out: AtomicU64,
-    pub(crate) cpu_us: AtomicU64,
+impl Counts {
+    /// Copies made in a form, bytes of their bodies, their own bytes, and µs of processor time.
+    pub(crate) fn of_form(&self, form: Form) -> [u64; 4] {
+        self.made[form as usize].each_ref().map(|counter| counter.load(Ordering::Relaxed))
+    }
+
+    /// Copies that were asked for and not made: a queue was full, it would have been hardly smaller, its coder failed.
+    pub(crate) fn not_made(&self) -> [u64; 3] {
+        [&self.dropped, &self.hardly_smaller, &self.failed].map(|counter| counter.load(Ordering::Relaxed))
+    }
 }
 
 /// Takes what is asked for. Without [`Encoder::start`], everything is dropped.
@@ -225,14 +228,12 @@ impl Keeper {
         match encoded {
             None => count(&counts.failed, 1),
             Some(encoded) if encoded.len() * 100 > content.len() * WORTH_PERCENT => {
-                count(&counts.not_worth, 1);
+                count(&counts.hardly_smaller, 1);
             }
             Some(encoded) => {
-                let of_form = &counts.made[asked.form as usize];
-                count(&of_form.copies, 1);
-                count(&of_form.bytes_in, content.len() as u64);
-                count(&of_form.bytes_out, encoded.len() as u64);
-                count(&of_form.cpu_us, cpu_us);
+                let figures = [1, content.len() as u64, encoded.len() as u64, cpu_us];
+                let counters = counts.made[asked.form as usize].iter();
+                counters.zip(figures).for_each(|(counter, figure)| count(counter, figure));
                 if let Some(object) = object {
                     store(&self.shared, &asked, &object, digest, encoded.into());
                 }

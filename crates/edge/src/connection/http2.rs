@@ -11,31 +11,29 @@
 
 use std::cell::Cell;
 use std::future::poll_fn;
-use std::pin::pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use h2::server::{Builder, Connection, SendResponse};
 use h2::{Reason, RecvStream, SendStream};
 use http::StatusCode;
 use model::settings::Limits;
 use observe::Limit;
-use semantics::{Fields, Why};
-use tokio::sync::mpsc;
+use semantics::Fields;
 
-use crate::answer::{Answer, Body};
-use crate::deliver::{self, Sent};
+use crate::answer::Answer;
+use crate::deliver;
 use crate::flow::{Begun, Flow};
 use crate::h1::body::Framing;
-use crate::intake::{self, Intake};
-use crate::origin::{BodyPart, RequestBody, fields_of, header_map};
-use crate::pieces::{Piece, Pieces};
+use crate::intake::{self, Intake, Parts};
+use crate::origin::{BodyPart, fields_of, header_map};
 use crate::refusal::Refusal;
 use crate::request::{Protocol, Request};
 use crate::worker::{Watch, Worker};
 
+use super::exchange::{Exchange, Fault, Follows, Incoming, Outgoing, whole_body};
 use super::frames::Conduct;
 use super::stream::{Gathering, Io, Stream};
 use super::{Gone, Visitor};
@@ -47,15 +45,6 @@ const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 /// Bytes of one stream that may lie in the connection's buffer on their way out: what a slow visitor can make us hold, and
 /// less than what keeps a fast one busy.
 const SEND_BUFFER_BYTES: usize = 256 * 1024;
-
-/// Bodies in memory up to this size are handed over whole, by reference.
-const AT_ONCE_BYTES: u64 = 64 * 1024;
-
-/// Bytes of one stream that are given to the connection at a time: four frames.
-const SEND_BYTES: usize = 64 * 1024;
-
-/// Pieces of a request body that may wait between visitor and origin.
-const UPLOAD_PIECES: usize = 4;
 
 /// How long a connection may take to end once it was told to.
 const GOODBYE: Duration = Duration::from_secs(5);
@@ -82,6 +71,8 @@ pub(super) async fn serve(worker: Rc<Worker>, io: Io, visitor: Visitor) {
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_header_list_size(limits.header_bytes_max.0 as u32)
         .max_local_error_reset_streams(Some(ERROR_RESETS_MAX))
+        // Who leaves a page at once resets all that it has just asked for, in one read. The library's 20 would end that.
+        .max_pending_accept_reset_streams(limits.streams_max as usize)
         .max_send_buffer_size(SEND_BUFFER_BYTES);
     let stream = Rc::new(Stream::new(io));
     let conduct = Rc::new(Conduct::new(worker.shared.clock.clone()));
@@ -213,7 +204,7 @@ impl Streams {
                         is_leaving = true;
                         connection.graceful_shutdown();
                     }
-                    self.begin(request, respond);
+                    self.begin(request, respond).await;
                 }
                 (Some(Some(Err(error))), _) => {
                     if error.is_library() && error.reason() == Some(Reason::ENHANCE_YOUR_CALM) {
@@ -251,28 +242,25 @@ impl Streams {
     }
 
     /// Answers a request at once or has a task do it.
-    fn begin(&self, request: http::Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+    async fn begin(&self, request: http::Request<RecvStream>, respond: SendResponse<Bytes>) {
+        let mut answering = Answering { respond, stream: None, is_ended: false };
         let started = Instant::now();
         let (parts, content) = request.into_parts();
         let (worker, visitor) = (&self.worker, &self.visitor);
-        let taken = intake::request_of_parts(
-            worker,
-            &parts,
-            content.is_end_stream(),
-            Protocol::Http2,
-            visitor,
-            started,
-        );
+        let head = Parts {
+            method: parts.method.as_str(),
+            target: parts.uri.path_and_query().map_or("", |target| target.as_str()),
+            authority: parts.uri.authority().map(|authority| authority.as_str()),
+            ends: content.is_end_stream(),
+            protocol: Protocol::Http2,
+        };
+        let lines = || parts.headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
+        let taken = intake::request_of_parts(worker, &head, lines, visitor, started);
         let Intake { request, framing, .. } = match taken {
             Ok(intake) => intake,
             Err(refusal) => {
-                if let Some(limit) = refusal.limit() {
-                    worker.count_limit(limit);
-                }
-                let mut request = intake::unreadable(worker, visitor.client);
-                request.protocol = Protocol::Http2;
-                let answer = refusal.answer(&request);
-                return self.answer(Rc::new(request), answer, respond);
+                let (request, answer) = intake::refused(worker, visitor, Protocol::Http2, &refusal);
+                return self.answer(request, answer, answering).await;
             }
         };
         let request = Rc::new(request);
@@ -280,27 +268,29 @@ impl Streams {
         if matches!(framing, Framing::Length(length) if length > limits.body_bytes_max.0) {
             let refusal = Refusal::BodyTooLarge(limits.body_bytes_max.0);
             worker.count_limit(Limit::BodyBytes);
-            return self.answer(request.clone(), refusal.answer(&request), respond);
+            return self.answer(request.clone(), refusal.answer(&request), answering).await;
         }
         match Flow::begin(worker, &request) {
-            Begun::Answer(answer) => self.answer(request, answer, respond),
+            Begun::Answer(answer) => self.answer(request, answer, answering).await,
             Begun::Waiting(flow) => {
                 let exchange = Exchange::new(worker.clone(), request);
                 self.spawn(async move {
-                    let answer = exchange.wait(flow, content, framing, &mut respond).await?;
-                    exchange.send(answer, &mut respond).await
+                    let answer = exchange.wait(flow, Content(content), framing, &mut answering).await?;
+                    exchange.send(answer, &mut answering).await
                 });
             }
         }
     }
 
     /// Sends an answer: from here if it needs no waiting.
-    fn answer(&self, request: Rc<Request>, answer: Answer, mut respond: SendResponse<Bytes>) {
+    async fn answer(&self, request: Rc<Request>, answer: Answer, mut answering: Answering) {
+        let needs_waiting = whole_body(&request, &answer).is_none();
         let exchange = Exchange::new(self.worker.clone(), request);
-        if let Some(body) = whole_body(&exchange.request, &answer) {
-            return exchange.send_whole(answer, body, &mut respond);
+        if needs_waiting {
+            self.spawn(async move { exchange.send(answer, &mut answering).await });
+        } else {
+            let _ = exchange.send(answer, &mut answering).await;
         }
-        self.spawn(async move { exchange.send(answer, &mut respond).await });
     }
 
     fn spawn(&self, exchange: impl Future<Output = Result<(), Gone>> + 'static) {
@@ -319,320 +309,111 @@ impl Streams {
     }
 }
 
-/// The whole content of an answer that needs no waiting; `None` when it does.
-fn whole_body(request: &Request, answer: &Answer) -> Option<Bytes> {
-    if deliver::has_no_content(request, answer) {
-        return Some(Bytes::new());
-    }
-    match &answer.body {
-        Body::Empty => Some(Bytes::new()),
-        Body::Bytes(bytes) => Some(bytes.clone()),
-        Body::Stored(stored, start, end) if end - start <= AT_ONCE_BYTES => {
-            crate::pieces::held(stored, *start, *end)
-        }
-        _ => None,
-    }
-}
+/// The content of a request as DATA frames.
+struct Content(RecvStream);
 
-/// One request and its answer.
-struct Exchange {
-    worker: Rc<Worker>,
-    request: Rc<Request>,
-}
-
-impl Exchange {
-    fn new(worker: Rc<Worker>, request: Rc<Request>) -> Self {
-        Exchange { worker, request }
-    }
-
-    /// Waits for the flow's answer, pumping the request's body to it and interim responses to the visitor.
-    async fn wait(
-        &self,
-        flow: Box<Flow>,
-        content: RecvStream,
-        framing: Framing,
-        respond: &mut SendResponse<Bytes>,
-    ) -> Result<Answer, Gone> {
-        let interim = flow.interim();
-        let fault = Cell::new(None);
-        let (body, upload) = match framing {
-            Framing::None => (RequestBody::Empty, None),
-            Framing::Length(_) | Framing::Chunked => {
-                let (sender, parts) = mpsc::channel(UPLOAD_PIECES);
-                let length = match framing {
-                    Framing::Length(length) => Some(length),
-                    Framing::Chunked | Framing::None => None,
-                };
-                (RequestBody::Stream { parts, length }, Some(self.upload(content, sender, &fault)))
-            }
-        };
-        let mut uploading = pin!(async {
-            if let Some(upload) = upload {
-                upload.await;
-            }
-            std::future::pending::<()>().await
-        });
-        let mut answering = pin!(flow.finish(body));
-        loop {
-            let next = poll_fn(|context| {
-                if let Poll::Ready(_gone) = respond.poll_reset(context) {
-                    return Poll::Ready(Err(Gone));
-                }
-                let _ = uploading.as_mut().poll(context);
-                match answering.as_mut().poll(context) {
-                    Poll::Ready(answer) => Poll::Ready(Ok(Some(answer))),
-                    Poll::Pending => interim.poll_some(context).map(|()| Ok(None)),
-                }
-            });
-            let next = next.await;
-            for (status, fields) in interim.take() {
-                send_interim(respond, status, &fields);
-            }
-            if let Some(answer) = next? {
-                return Ok(match (answer.note.why, fault.take()) {
-                    // An upload that broke off is the visitor's fault, whatever the origin made of it.
-                    (Why::ClientGone, Some(refusal)) => refusal.answer(&self.request),
-                    _ => answer,
-                });
+impl Incoming for Content {
+    async fn part(&mut self) -> Result<BodyPart, Gone> {
+        match self.0.data().await {
+            Some(piece) => piece.map(BodyPart::Data).map_err(|_| Gone),
+            None => {
+                let trailers = self.0.trailers().await.map_err(|_| Gone)?;
+                Ok(BodyPart::End(trailers.map_or(Fields::new(), |lines| fields_of(&lines))))
             }
         }
     }
 
-    /// Passes the request's content on until it is complete, refused, or nobody wants it any more.
-    async fn upload(
-        &self,
-        mut content: RecvStream,
-        sender: mpsc::Sender<std::io::Result<BodyPart>>,
-        fault: &Cell<Option<Refusal>>,
-    ) {
-        let limits = self.worker.limits();
-        let watch = self.worker.watch();
-        let mut total = 0;
-        loop {
-            watch.set(self.worker.tick_after(limits.body_stall_timeout));
-            let part = match watch.within(content.data()).await {
-                Some(Some(Ok(piece))) => {
-                    total += piece.len() as u64;
-                    self.request.received_bytes.set(self.request.received_bytes.get() + piece.len() as u64);
-                    if total > limits.body_bytes_max.0 {
-                        self.worker.count_limit(Limit::BodyBytes);
-                        fault.set(Some(Refusal::BodyTooLarge(limits.body_bytes_max.0)));
-                        Err(std::io::ErrorKind::FileTooLarge.into())
-                    } else {
-                        Ok(BodyPart::Data(piece))
-                    }
-                }
-                Some(None) => {
-                    watch.set(self.worker.tick_after(limits.body_stall_timeout));
-                    match watch.within(content.trailers()).await {
-                        Some(Ok(trailers)) => {
-                            let trailers = trailers.map_or(Fields::new(), |lines| fields_of(&lines));
-                            Ok(BodyPart::End(trailers))
-                        }
-                        _ => Err(std::io::ErrorKind::UnexpectedEof.into()),
-                    }
-                }
-                Some(Some(Err(_))) => Err(std::io::ErrorKind::UnexpectedEof.into()),
-                None => {
-                    self.worker.count_limit(Limit::BodyTime);
-                    fault.set(Some(Refusal::BodyTimeout));
-                    Err(std::io::ErrorKind::TimedOut.into())
-                }
-            };
-            let length = match &part {
-                Ok(BodyPart::Data(piece)) => piece.len(),
-                _ => {
-                    let _ = sender.send(part).await;
-                    return;
-                }
-            };
-            watch.clear();
-            if sender.send(part).await.is_err() || content.flow_control().release_capacity(length).is_err() {
-                return;
-            }
-        }
-    }
-
-    /// Sends an answer whose content is at hand.
-    fn send_whole(&self, answer: Answer, body: Bytes, respond: &mut SendResponse<Bytes>) {
-        let (head, head_bytes) = self.head(&answer);
-        let (_, told) = answer.split();
-        let body_bytes = body.len() as u64;
-        let sent = match respond.send_response(head, body.is_empty()) {
-            Ok(_) if body.is_empty() => Ok(()),
-            Ok(mut stream) => stream.send_data(body, true),
-            Err(error) => Err(error),
-        };
-        let why = if sent.is_ok() { told.note.why } else { Why::ClientGone };
-        self.emit(&told, why, head_bytes, if sent.is_ok() { body_bytes } else { 0 });
-    }
-
-    /// Sends an answer piece by piece.
-    async fn send(&self, answer: Answer, respond: &mut SendResponse<Bytes>) -> Result<(), Gone> {
-        if let Some(body) = whole_body(&self.request, &answer) {
-            self.send_whole(answer, body, respond);
-            return Ok(());
-        }
-        let (head, head_bytes) = self.head(&answer);
-        let promised = answer.length;
-        let (body, mut told) = answer.split();
-        let Ok(mut stream) = respond.send_response(head, false) else {
-            self.emit(&told, Why::ClientGone, 0, 0);
-            return Err(Gone);
-        };
-        let mut sender = Sender {
-            worker: &self.worker,
-            stream: &mut stream,
-            watch: self.worker.watch(),
-            sent: 0,
-            promised,
-        };
-        let sent = sender.send_body(body).await;
-        let body_bytes = sender.sent;
-        let why = match sent {
-            Ok(()) => told.note.why,
-            Err(Unsent::Visitor) => {
-                stream.send_reset(Reason::CANCEL);
-                Why::ClientGone
-            }
-            Err(Unsent::Origin) => {
-                // What the origin broke off has not been stored, whatever was meant to be, and must not look whole.
-                told.note.stored = false;
-                stream.send_reset(Reason::INTERNAL_ERROR);
-                Why::OriginProtocol
-            }
-        };
-        self.emit(&told, why, head_bytes, body_bytes);
-        Ok(())
-    }
-
-    fn head(&self, answer: &Answer) -> (http::Response<()>, u64) {
-        let mut out = self.worker.take_buffer();
-        let head = deliver::response_head(&mut out, &self.worker, &self.request, answer);
-        self.worker.return_buffer(out);
-        head
-    }
-
-    fn emit(&self, told: &deliver::Told, why: Why, head_bytes: u64, body_bytes: u64) {
-        let sent = Sent {
-            head_bytes,
-            body_bytes,
-            received_bytes: self.request.received_bytes.get(),
-            first_byte: self.request.started.elapsed(),
-        };
-        deliver::emit(&self.worker, &self.request, told, why, &sent);
+    fn passed_on(&mut self, length: usize) {
+        // It fails when the stream has ended, which the next look at it says.
+        let _ = self.0.flow_control().release_capacity(length);
     }
 }
 
-/// Passes an interim response on (RFC 9110 §15.2). What the library cannot send is left out: it is a hint.
-fn send_interim(respond: &mut SendResponse<Bytes>, status: u16, fields: &Fields) {
-    let mut response = http::Response::new(());
-    let Ok(status) = StatusCode::from_u16(status) else { return };
-    *response.status_mut() = status;
-    *response.headers_mut() = header_map(fields);
-    let _ = respond.send_informational(response);
+/// The way of an answer as HEADERS and DATA frames.
+struct Answering {
+    respond: SendResponse<Bytes>,
+    /// From the head on.
+    stream: Option<SendStream<Bytes>>,
+    /// The head was all.
+    is_ended: bool,
 }
 
-/// Why an answer was not sent to its end.
-enum Unsent {
-    /// The visitor left or took too long.
-    Visitor,
-    /// The origin broke off, or gave another number of bytes than it promised.
-    Origin,
+impl Answering {
+    fn stream(&mut self) -> Result<&mut SendStream<Bytes>, Gone> {
+        self.stream.as_mut().ok_or(Gone)
+    }
 }
 
-/// Sends one body as DATA frames, as fast as the visitor's windows let it.
-struct Sender<'a> {
-    worker: &'a Worker,
-    stream: &'a mut SendStream<Bytes>,
-    watch: Rc<Watch>,
-    sent: u64,
-    promised: Option<u64>,
-}
+impl Outgoing for Answering {
+    fn send_interim(&mut self, status: u16, fields: &Fields) {
+        let mut response = http::Response::new(());
+        let Ok(status) = StatusCode::from_u16(status) else { return };
+        *response.status_mut() = status;
+        *response.headers_mut() = header_map(fields);
+        let _ = self.respond.send_informational(response);
+    }
 
-impl Sender<'_> {
-    async fn send_body(&mut self, body: Body) -> Result<(), Unsent> {
-        let mut pieces = Pieces::of(body);
-        loop {
-            match self.next(&mut pieces).await? {
-                Some(Piece::Bytes(bytes)) => self.send_bytes(bytes).await?,
-                Some(Piece::Pages(run, start, end)) => {
-                    let mut at = start;
-                    while at < end {
-                        let room = self.room((end - at).min(SEND_BYTES as u64) as usize).await?;
-                        let mut bytes = BytesMut::zeroed(room);
-                        let read = run.read(at, &mut bytes).map_err(|_| Unsent::Origin)?;
-                        bytes.truncate(read);
-                        at += read as u64;
-                        self.give(bytes.freeze())?;
-                    }
-                }
-                None => break,
+    fn send_head(
+        &mut self,
+        worker: &Worker,
+        request: &Request,
+        answer: &Answer,
+        follows: Follows,
+    ) -> Result<u64, Gone> {
+        let ends = follows == Follows::Nothing;
+        let mut out = worker.take_buffer();
+        let (head, head_bytes) = deliver::response_head(&mut out, worker, request, answer);
+        worker.return_buffer(out);
+        self.stream = Some(self.respond.send_response(head, ends).map_err(|_| Gone)?);
+        self.is_ended = ends;
+        Ok(head_bytes)
+    }
+
+    fn poll_room(&mut self, context: &mut Context<'_>, wanted: usize) -> Poll<Result<usize, Gone>> {
+        let stream = self.stream()?;
+        stream.reserve_capacity(wanted);
+        while stream.capacity() == 0 {
+            match ready!(stream.poll_capacity(context)) {
+                Some(Ok(_)) => {}
+                _ => return Poll::Ready(Err(Gone)),
             }
         }
-        let trailers = pieces.take_trailers();
-        match self.promised {
-            // Its last frame has ended the stream.
-            Some(length) if length == self.sent && length > 0 => return Ok(()),
-            Some(length) if length != self.sent => return Err(Unsent::Origin),
-            _ => {}
+        Poll::Ready(Ok(stream.capacity().min(wanted)))
+    }
+
+    /// What there was no room for waits in the connection's buffer.
+    fn poll_data(&mut self, _: &mut Context<'_>, bytes: &mut Bytes, ends: bool) -> Poll<Result<(), Gone>> {
+        let bytes = std::mem::take(bytes);
+        Poll::Ready(self.stream()?.send_data(bytes, ends).map_err(|_| Gone))
+    }
+
+    fn poll_end(&mut self, _: &mut Context<'_>, trailers: &Fields) -> Poll<Result<(), Gone>> {
+        if self.is_ended {
+            return Poll::Ready(Ok(()));
         }
+        let stream = self.stream()?;
         let ended = match trailers.is_empty() {
-            true => self.stream.send_data(Bytes::new(), true),
-            false => self.stream.send_trailers(header_map(&trailers)),
+            true => stream.send_data(Bytes::new(), true),
+            false => stream.send_trailers(header_map(trailers)),
         };
-        ended.map_err(|_| Unsent::Visitor)
+        Poll::Ready(ended.map_err(|_| Gone))
     }
 
-    /// The next piece, unless the visitor leaves before it is there.
-    async fn next(&mut self, pieces: &mut Pieces) -> Result<Option<Piece>, Unsent> {
-        let mut next = pin!(pieces.next());
-        poll_fn(|context| {
-            if let Poll::Ready(piece) = next.as_mut().poll(context) {
-                return Poll::Ready(piece.map_err(|_| Unsent::Origin));
-            }
-            self.stream.poll_reset(context).map(|_| Err(Unsent::Visitor))
-        })
-        .await
-    }
-
-    async fn send_bytes(&mut self, mut bytes: Bytes) -> Result<(), Unsent> {
-        while !bytes.is_empty() {
-            let room = self.room(bytes.len().min(SEND_BYTES)).await?;
-            self.give(bytes.split_to(room))?;
-        }
-        Ok(())
-    }
-
-    /// Waits until some of `wanted` bytes may be sent.
-    async fn room(&mut self, wanted: usize) -> Result<usize, Unsent> {
-        self.stream.reserve_capacity(wanted);
-        if self.stream.capacity() == 0 {
-            self.watch.set(self.worker.tick_after(self.worker.limits().write_stall_timeout));
-        }
-        loop {
-            let capacity = self.stream.capacity();
-            if capacity > 0 {
-                self.watch.clear();
-                return Ok(capacity.min(wanted));
-            }
-            match self.watch.within(poll_fn(|context| self.stream.poll_capacity(context))).await {
-                Some(Some(Ok(_))) => {}
-                Some(_) => return Err(Unsent::Visitor),
-                None => {
-                    self.worker.count_limit(Limit::SendTime);
-                    return Err(Unsent::Visitor);
-                }
-            }
+    fn poll_reset(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        match &mut self.stream {
+            Some(stream) => stream.poll_reset(context).map(drop),
+            None => self.respond.poll_reset(context).map(drop),
         }
     }
 
-    fn give(&mut self, bytes: Bytes) -> Result<(), Unsent> {
-        self.sent += bytes.len() as u64;
-        if self.promised.is_some_and(|promised| self.sent > promised) {
-            return Err(Unsent::Origin);
+    fn reset(&mut self, by: Fault) {
+        let reason = match by {
+            Fault::Visitor => Reason::CANCEL,
+            Fault::Origin => Reason::INTERNAL_ERROR,
+        };
+        match &mut self.stream {
+            Some(stream) => stream.send_reset(reason),
+            None => self.respond.send_reset(reason),
         }
-        let is_last = self.promised == Some(self.sent);
-        self.stream.send_data(bytes, is_last).map_err(|_| Unsent::Visitor)
     }
 }

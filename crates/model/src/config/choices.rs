@@ -66,6 +66,7 @@ pub(super) fn apply_choices(findings: &mut Findings<'_>, section: &Section, rule
         });
     }
     rule.websocket = section.bool("websocket").unwrap_or(rule.websocket);
+    rule.early_hints = section.bool("early_hints").unwrap_or(rule.early_hints);
     if let Some(item) = section.item("compress") {
         rule.compress = build_compress(findings, item);
     }

@@ -58,6 +58,7 @@ pub(super) fn build(findings: &mut Findings<'_>, section: Option<&Section>) -> E
     }
     settings.server_timing = section.bool("server_timing").unwrap_or(false);
     settings.proxy_protocol = section.bool("proxy_protocol").unwrap_or(false);
+    settings.http3 = section.bool("http3").unwrap_or(true);
     for (text, span) in section.list("trusted_proxies").iter().filter_map(|item| item.text()) {
         match Network::parse(text) {
             Ok(network) => settings.trusted_proxies.push(network),
@@ -106,6 +107,8 @@ fn build_limits(section: &Section) -> Limits {
             .number("requests_per_connection_max")
             .unwrap_or(default.requests_per_connection_max),
         drain_timeout: section.time("drain_timeout").unwrap_or(default.drain_timeout),
+        upgrade_timeout: section.time("upgrade_timeout").unwrap_or(default.upgrade_timeout),
+        upgrade_drain_timeout: section.time("upgrade_drain_timeout").unwrap_or(default.upgrade_drain_timeout),
     };
     section.finish();
     limits

@@ -148,6 +148,7 @@ pub(crate) static ROOT: Table = Table {
             tables(&CERTIFICATE),
             "One certificate for visitors who speak TLS. The names in it say which sites it is for; of several for a name, the first that the visitor can use.",
         ),
+        key("acme", Kind::Table(&ACME), "Certificates that the edge orders and renews by itself (RFC 8555)."),
         key("site", tables(&SITE), "One site: domains, origins and rules.").required(),
     ]],
 };
@@ -197,9 +198,15 @@ static EDGE: Table = Table {
         key(
             "proxy_protocol",
             Kind::Bool,
-            "Whether connections begin with a PROXY protocol header (version 1 or 2).",
+            "Whether TCP connections begin with a PROXY protocol header (version 1 or 2).",
         )
         .or("false"),
+        key(
+            "http3",
+            Kind::Bool,
+            "Whether HTTP/3 is spoken on the UDP ports of listen_tls, and visitors are told of it (Alt-Svc).",
+        )
+        .or("true"),
         key("limits", Kind::Table(&LIMITS), "Limits against what visitors may use up."),
     ]],
 };
@@ -249,6 +256,16 @@ static LIMITS: Table = Table {
             "Requests on one connection before it is closed.",
         ),
         time("drain_timeout", settings::DRAIN, "Time that running requests get to end when the node stops."),
+        time(
+            "upgrade_timeout",
+            settings::UPGRADE,
+            "Time that a new process has to get ready to take over; then the old one serves on.",
+        ),
+        time(
+            "upgrade_drain_timeout",
+            settings::UPGRADE_DRAIN,
+            "Time that running requests get to end when a new process has taken over.",
+        ),
     ]],
 };
 
@@ -286,6 +303,49 @@ static CERTIFICATE: Table = Table {
         )
         .required(),
         key("key", text("a PEM file", "/etc/ssl/shop/privkey.pem"), "Its private key.").required(),
+    ]],
+};
+
+static ACME: Table = Table {
+    title: "[acme]",
+    groups: &[&[
+        key(
+            "accept_terms",
+            Kind::Bool,
+            "That you accept the authority's terms of service: true, or nothing is ordered.",
+        )
+        .required(),
+        key(
+            "email",
+            text("an address", "admin@shop.example"),
+            "Where the authority writes to when something is the matter.",
+        )
+        .or("none"),
+        key("directory", URL, "The authority's directory.").or("Let's Encrypt"),
+        key(
+            "ca_file",
+            text("a PEM file", "/etc/ssl/private-ca.pem"),
+            "The roots to trust when talking to the authority, for one of your own.",
+        )
+        .or("the system's"),
+        key(
+            "domains",
+            Kind::List(&text("a domain of a site", "www.shop.example")),
+            "Domains to order for, each with a certificate of its own.",
+        )
+        .or("every domain of a site without `*` that no [[certificate]] is for"),
+        key(
+            "challenges",
+            Kind::List(&Kind::OneOf(&["http-01", "tls-alpn-01"])),
+            "How the authority sees that a domain is yours: by port 80 (http-01) or port 443 (tls-alpn-01); after a failure, the next one.",
+        )
+        .or("[\"http-01\", \"tls-alpn-01\"]"),
+        key(
+            "store",
+            text("a directory", "/mnt/shared/perigee-acme"),
+            "Where account, certificates and keys are kept. Edges that share it share the certificates, and answer for each other.",
+        )
+        .or("`acme` in the state directory"),
     ]],
 };
 
@@ -510,6 +570,12 @@ const CHOICES: &[Key] = &[
     )
     .or("\"off\""),
     key("websocket", Kind::Bool, "Whether a request to switch to WebSocket is passed on.").or("true"),
+    key(
+        "early_hints",
+        Kind::Bool,
+        "Whether visitors who wait for a page are told (103) what its last answer had them preload by Link.",
+    )
+    .or("true"),
     key(
         "compress",
         Kind::Either(&COMPRESS_VALUES),

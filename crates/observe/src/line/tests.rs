@@ -25,6 +25,7 @@ fn event() -> Event<'static> {
         why: Why::Fresh,
         collapsed: false,
         stored: false,
+        encoded: None,
         age: Some(12),
         ttl: Some(48),
         site: Slot::NONE,
@@ -68,12 +69,13 @@ fn a_miss_names_its_origin() {
         why: Why::Expired,
         collapsed: true,
         stored: true,
+        encoded: Some((semantics::coding::Coding::Br, 100)),
         ttl: Some(-3),
         referer: Some(b"https://a.example/"),
         ..event()
     });
     let wanted = concat!(
-        r#""outcome":"miss","why":"expired","site":"shop","rule":2,"age":12,"ttl":-3,"collapsed":true,"stored":true,"#,
+        r#""outcome":"miss","why":"expired","site":"shop","rule":2,"age":12,"ttl":-3,"collapsed":true,"stored":true,"encoded":"br","#,
         r#""origin":"main","origin_status":503,"origin_us":90000,"attempts":2,"referer":"https://a.example/","#,
         r#""user_agent":"curl/8.5.0"}"#,
         "\n"

@@ -114,6 +114,15 @@ fn full_readings(origin: Slot) -> Readings {
             written_bytes: [5, 6, 7],
             ..DiskReading::default()
         }],
+        copies: vec![CopiesReading {
+            coding: semantics::coding::Coding::Br,
+            is_thorough: true,
+            made: 2,
+            bytes_in: 3000,
+            bytes_out: 900,
+            cpu_us: 61_500,
+        }],
+        copies_not_made: [1, 2, 0],
         origins: vec![
             OriginReading {
                 origin,
@@ -175,6 +184,12 @@ fn a_full_registry_renders_each_family_of_the_catalogue_once_and_in_order() {
         ("perigee_origin_connect_seconds_sum{origin=\"http://o.example\"}", 0.0016),
         ("perigee_store_lookups_total{tier=\"memory\",result=\"found\"}", 5.0),
         ("perigee_disk_written_bytes_total{disk=\"/cache\",kind=\"rewrite\"}", 6.0),
+        ("perigee_encoded_responses_total{site=\"shop\",coding=\"gzip\"}", 1.0),
+        ("perigee_saved_body_bytes_total{site=\"shop\"}", 700.0),
+        ("perigee_copies_made_total{coding=\"br\",effort=\"thorough\"}", 2.0),
+        ("perigee_copies_written_bytes_total{coding=\"br\",effort=\"thorough\"}", 900.0),
+        ("perigee_copies_cpu_seconds_total{coding=\"br\",effort=\"thorough\"}", 0.061),
+        ("perigee_copies_not_made_total{reason=\"hardly-smaller\"}", 2.0),
         ("perigee_purge_position", 41.0),
         ("perigee_config_loaded_timestamp_seconds", 1.5),
         ("perigee_config_reloads_total{result=\"ok\"}", 1.0),

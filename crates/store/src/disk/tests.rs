@@ -152,7 +152,7 @@ async fn check(reader: &Reader, disks: &Disks, number: u64) -> bool {
 
 fn wait_written(disks: &Disks) {
     wait_until(20, "everything is written", || {
-        disks.disks.iter().all(|disk| {
+        disks.set.read().disks.iter().all(|disk| {
             let ledger = disk.volume.ledger.lock();
             ledger.waiting.is_empty() && ledger.removed.is_empty()
         })
@@ -185,6 +185,36 @@ fn what_is_put_is_read_back_by_either_engine_and_after_a_restart() {
         check_all(&disks);
         disks.close();
     }
+}
+
+#[test]
+fn disks_that_were_closed_are_read_on_and_can_be_opened_again_in_place() {
+    let scratch = Scratch::new("reopen");
+    let (disks, _) = scratch.open(EngineKind::Pool);
+    (0..40).for_each(|number| assert!(disks.put(draft(number, length(number)))));
+    disks.close();
+    assert!(!disks.put(draft(0, length(0))), "nobody writes it, and what was there is outdated");
+    disks.remove(key(1));
+    let (other, _) = scratch.open(EngineKind::Pool);
+    (40..80).for_each(|number| assert!(other.put(draft(number, length(number)))));
+    let is_there = |disks: &Arc<Disks>, number| run(async { check(&disks.reader(), disks, number).await });
+    for number in 0..80 {
+        assert_eq!(is_there(&disks, number), (2..40).contains(&number), "closed: {number}");
+    }
+    other.close();
+    let shelf = Arc::new(Directory::create(&scratch.0).unwrap());
+    let config = DiskConfig { shelf, bytes: 65 * MIB, writes_per_day: 10_000_000 };
+    let common =
+        DisksConfig { owner: 1, chance: 3, minutes: Arc::new(|| 29_700_000), engine: EngineKind::Pool };
+    let reports = disks.reopen(vec![config], &common);
+    assert!(!reports[0].1.as_ref().unwrap().is_new);
+    for number in 0..80 {
+        assert_eq!(is_there(&disks, number), number >= 2, "opened again: {number}");
+    }
+    assert!(disks.put(draft(100, length(100))));
+    wait_written(&disks);
+    assert!(is_there(&disks, 100));
+    disks.close();
 }
 
 #[test]

@@ -40,7 +40,13 @@ pub(crate) struct Fleet {
     /// Disks dropped since the start.
     pub(crate) dropped: AtomicU64,
     /// Whether a key is in use where the disks cannot see it: see [`super::Disks::keep`].
-    pub(crate) in_use: OnceLock<InUse>,
+    in_use: Arc<OnceLock<InUse>>,
+}
+
+impl Fleet {
+    pub(crate) fn new(in_use: Arc<OnceLock<InUse>>) -> Self {
+        Fleet { dropped: AtomicU64::new(0), in_use }
+    }
 }
 
 pub(crate) type InUse = Box<dyn Fn(u128) -> bool + Send + Sync>;

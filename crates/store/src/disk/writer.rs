@@ -74,9 +74,17 @@ impl Queue {
         self.oldest_secs.load(Ordering::Relaxed)
     }
 
+    /// Nothing is taken any more after [`Queue::stop`].
     fn push(&self, item: Item) {
-        self.waiting.lock().items.push_back(item);
-        self.wake.notify_one();
+        let mut waiting = self.waiting.lock();
+        if !waiting.stop {
+            waiting.items.push_back(item);
+            self.wake.notify_one();
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.waiting.lock().stop
     }
 
     /// The next thing to do; waits for it if there is none.
@@ -117,7 +125,7 @@ pub(crate) enum Next {
 pub(crate) fn put(volume: &Volume, queue: &Queue, draft: Draft) -> bool {
     let bytes = draft.bytes();
     let mut ledger = volume.ledger.lock();
-    if queue.bytes() + bytes > QUEUE_BYTES_MAX {
+    if queue.is_stopped() || queue.bytes() + bytes > QUEUE_BYTES_MAX {
         count(&volume.counts.refused_queue_full, 1);
         return false;
     }

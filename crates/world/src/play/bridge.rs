@@ -14,17 +14,14 @@ use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream, SendStream};
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Uri};
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::ServerName;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 use tokio_rustls::TlsConnector;
 
+use super::tls::Identity;
 use crate::wire::{Framing, Head, Wire};
-
-/// Whom the bridge speaks to: the name in the play's certificate.
-pub(super) const NAME: &str = "play.example";
 
 /// Window of the whole connection: so large that who doesn't read one answer holds up no other.
 const CONNECTION_WINDOW_BYTES: u32 = 64 << 20;
@@ -39,14 +36,15 @@ pub(super) struct Bridge {
 }
 
 impl Bridge {
-    /// Listens on a free port for clients of the edge at `edge`, whose certificate is `certificate`.
-    pub(super) fn start(runtime: &Handle, edge: SocketAddr, certificate: CertificateDer<'static>) -> Bridge {
+    /// Listens on a free port for clients of the edge at `edge`, whose certificate is that of `identity`.
+    pub(super) fn start(runtime: &Handle, edge: SocketAddr, identity: &Identity) -> Bridge {
         let _entered = runtime.enter();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         listener.set_nonblocking(true).expect("a socket that does not block");
         let listener = TcpListener::from_std(listener).expect("a runtime");
         let address = listener.local_addr().expect("an address");
-        let far = Arc::new(Far { edge, tls: connector(certificate), sender: Mutex::default() });
+        let tls = TlsConnector::from(Arc::new(identity.client(b"h2")));
+        let far = Arc::new(Far { edge, tls, sender: Mutex::default() });
         let task = runtime.spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
                 tokio::spawn(carry(far.clone(), socket));
@@ -67,14 +65,6 @@ impl Drop for Bridge {
     }
 }
 
-fn connector(certificate: CertificateDer<'static>) -> TlsConnector {
-    let mut roots = RootCertStore::empty();
-    roots.add(certificate).expect("a certificate of our own");
-    let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    TlsConnector::from(Arc::new(config))
-}
-
 /// The edge's side: one connection, made again when it has ended.
 struct Far {
     edge: SocketAddr,
@@ -93,7 +83,7 @@ impl Far {
         }
         let socket = TcpStream::connect(self.edge).await?;
         socket.set_nodelay(true)?;
-        let name = ServerName::try_from(NAME).map_err(io::Error::other)?;
+        let name = ServerName::try_from("site.example").map_err(io::Error::other)?;
         let stream = self.tls.connect(name, socket).await?;
         let mut builder = h2::client::Builder::new();
         builder.initial_connection_window_size(CONNECTION_WINDOW_BYTES).initial_max_send_streams(STREAMS);

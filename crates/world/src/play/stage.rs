@@ -1,20 +1,19 @@
 //! The edge of a play: started in this process on a free port, with a clock that only the play moves.
 
-use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::OnceLock;
 use std::time::Duration;
 
-use edge::tls::Certificate;
-use edge::{Clock, Edge, Handle, Options, PurgeError, PurgeRequest, PurgeTarget, Receipt};
+use edge::handover::{Channel, Message};
+use edge::sockets::{Bound, Sockets};
+use edge::{Clock, Edge, Handle, Options, Predecessor, PurgeError, PurgeRequest, PurgeTarget, Receipt};
 use model::Snapshot;
 use observe::{BuildInfo, Registry};
-use rustls::pki_types::CertificateDer;
 use semantics::Wall;
 use tokio::runtime::Runtime;
 
-use super::bridge::{self, Bridge};
+use super::bridge::Bridge;
 use super::speaks_http2;
+use super::tls::Identity;
 
 /// A play's key seed: any, and the same each time.
 const KEY_SEED: [u8; 16] = *b"a play's own key";
@@ -28,8 +27,14 @@ pub(super) struct Stage {
 impl Stage {
     /// Starts an edge with this configuration at a moment, in milliseconds since the epoch; every diagnostic of a bad
     /// one fails the test. `state` is where it keeps what outlives it.
-    pub(super) fn start(runtime: &Runtime, config: &str, now_ms: i64, state: Option<&Path>) -> Stage {
-        Stage::try_start(runtime, config, now_ms, state)
+    pub(super) fn start(
+        runtime: &Runtime,
+        config: &str,
+        now_ms: i64,
+        state: Option<&Path>,
+        tls: Option<&Identity>,
+    ) -> Stage {
+        Stage::try_start(runtime, config, now_ms, state, tls)
             .unwrap_or_else(|error| panic!("the edge does not start: {error}"))
     }
 
@@ -39,26 +44,43 @@ impl Stage {
         config: &str,
         now_ms: i64,
         state: Option<&Path>,
+        tls: Option<&Identity>,
     ) -> Result<Stage, String> {
-        let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
-        let identity = speaks_http2().then(identity);
-        let options = Options {
-            listen: Some(vec![loopback]),
-            listen_tls: identity.map(|_| vec![loopback]),
-            certificates: identity.iter().map(|identity| identity.certificate.clone()).collect(),
-            clock: Clock::manual(Wall(now_ms)),
-            key_seed: KEY_SEED,
-            state: state.map(Path::to_owned),
-            disk_engine: None,
-            registry: Registry::new(BuildInfo { version: "play", commit: "" }),
-            access_log: None,
-        };
+        let options = options(now_ms, state, tls);
         let edge = Edge::start(snapshot(config), options).map_err(|error| error.to_string())?;
-        let bridge = identity.map(|identity| {
+        Ok(Stage::of(runtime, edge, tls))
+    }
+
+    fn of(runtime: &Runtime, edge: Handle, tls: Option<&Identity>) -> Stage {
+        let bridge = tls.filter(|_| speaks_http2()).map(|identity| {
             let address = *edge.addresses_tls().first().expect("an edge listens");
-            Bridge::start(runtime.handle(), address, identity.der.clone())
+            Bridge::start(runtime.handle(), address, identity)
         });
-        Ok(Stage { edge, bridge })
+        Stage { edge, bridge }
+    }
+
+    /// Starts another edge that takes this one's place, as an upgrade does. This one drains from then on.
+    pub(super) fn succeed(&self, runtime: &Runtime, config: &str, tls: Option<&Identity>) -> Stage {
+        let (ours, theirs) = Channel::pair().expect("a pair of sockets");
+        self.edge.pass_sockets(&ours).expect("the sockets are passed on");
+        ours.send(&Message::Lock, &[]).expect("and nothing more");
+        let mut passed = Vec::new();
+        while let (Message::Sockets { kind, asked }, sockets) = theirs.receive().expect("they arrive") {
+            passed.push(Bound { kind, asked, sockets });
+        }
+        let snapshot = snapshot(config);
+        let listen = || vec![([127, 0, 0, 1], 0).into()];
+        let wanted = edge::wanted(listen(), tls.map(|_| listen()).unwrap_or_default(), snapshot.edge.http3);
+        let sockets =
+            Sockets::open(&wanted, passed, edge::workers(&snapshot.edge)).expect("nothing is to be opened");
+        let options = Options {
+            sockets: Some(sockets),
+            predecessor: Some(Predecessor { channel: theirs, process: None, draining: 1 }),
+            ..options(self.now_ms(), None, tls)
+        };
+        let stage = Stage::of(runtime, Edge::start(snapshot, options).expect("the edge starts"), tls);
+        self.edge.hand_over(ours, Vec::new(), Duration::ZERO).expect("a thread starts");
+        stage
     }
 
     /// `host:port` for visitors who speak HTTP/1.1 to the edge itself.
@@ -119,21 +141,20 @@ impl Stage {
     }
 }
 
-/// The edge's certificate in plays over TLS.
-struct Identity {
-    certificate: Certificate,
-    der: CertificateDer<'static>,
-}
-
-/// Made once, as each key takes its time.
-fn identity() -> &'static Identity {
-    static IDENTITY: OnceLock<Identity> = OnceLock::new();
-    IDENTITY.get_or_init(|| {
-        let made = rcgen::generate_simple_self_signed([bridge::NAME.to_owned()]).expect("a certificate");
-        let (chain, key) = (made.cert.pem(), made.signing_key.serialize_pem());
-        let certificate = Certificate::from_pem(chain.as_bytes(), key.as_bytes()).expect("it is read again");
-        Identity { certificate, der: made.cert.der().clone() }
-    })
+fn options(now_ms: i64, state: Option<&Path>, tls: Option<&Identity>) -> Options {
+    Options {
+        listen: Some(vec![([127, 0, 0, 1], 0).into()]),
+        sockets: None,
+        predecessor: None,
+        listen_tls: tls.map(|_| vec![([127, 0, 0, 1], 0).into()]),
+        certificates: tls.iter().map(|identity| identity.certificate()).collect(),
+        clock: Clock::manual(Wall(now_ms)),
+        key_seed: KEY_SEED,
+        state: state.map(Path::to_owned),
+        disk_engine: None,
+        registry: Registry::new(BuildInfo { version: "play", commit: "" }),
+        access_log: None,
+    }
 }
 
 fn snapshot(config: &str) -> Snapshot {

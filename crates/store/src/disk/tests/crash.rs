@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use super::memory::{Chance, Files, Memory};
 use super::{now_or_never, read, reader_here, versioned};
@@ -19,7 +19,7 @@ use crate::disk::media::{Media, Shelf};
 use crate::disk::recovery::{self, Opened, Wanted};
 use crate::disk::volume::Volume;
 use crate::disk::writer::{self, Next, Queue, Writer};
-use crate::disk::{Disk, Disks, snapshot};
+use crate::disk::{Disk, Disks, Set, snapshot};
 use crate::slots_test_key as key;
 
 const MINUTES: u32 = 29_700_000;
@@ -135,8 +135,8 @@ impl Driver {
             seed: 0,
         };
         let disks = Arc::new(Disks {
-            fleet: Arc::default(),
-            disks: vec![disk],
+            set: RwLock::new(Arc::new(Set { disks: vec![disk], fleet: Arc::default() })),
+            in_use: Arc::default(),
             buffers,
             engine: super::EngineKind::Pool,
             pool: None,

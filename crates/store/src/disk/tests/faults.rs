@@ -69,7 +69,7 @@ fn a_disk_that_fails_is_dropped_and_the_others_take_its_keys() {
     put(&disks, 0..200, 1);
     wait_written(&disks);
     let on_one = |disks: &Disks| -> Vec<u64> {
-        (0..200).filter(|number| disks.disks[0].volume.index.get(key(*number)).is_some()).collect()
+        (0..200).filter(|number| disks.set.read().disks[0].volume.index.get(key(*number)).is_some()).collect()
     };
     let at_home = on_one(&disks);
     assert!((50..150).contains(&at_home.len()), "{}", at_home.len());
@@ -101,7 +101,8 @@ fn a_disk_that_fails_is_dropped_and_the_others_take_its_keys() {
 
 fn wait_written_on(disks: &Disks, number: usize) {
     wait_until(20, "the disk has written everything", || {
-        let ledger = disks.disks[number].volume.ledger.lock();
+        let set = disks.set.read();
+        let ledger = set.disks[number].volume.ledger.lock();
         ledger.waiting.is_empty() && ledger.removed.is_empty()
     });
 }
@@ -154,7 +155,7 @@ fn disks_share_the_keys_in_proportion_to_their_sizes() {
     let shelves = shelves.map(|(shelf, mib)| (Arc::new(shelf) as Arc<dyn Shelf>, mib * MIB)).to_vec();
     let (disks, _) = open_all(shelves, EngineKind::Pool);
     let mut shares = [0; 3];
-    (0..60_000).for_each(|number| shares[disks.home(key(number)).unwrap()] += 1);
+    (0..60_000).for_each(|number| shares[disks.set.read().home(key(number)).unwrap()] += 1);
     for (share, wanted) in shares.into_iter().zip([10_000, 20_000, 30_000]) {
         assert!((wanted - 500..wanted + 500).contains(&share), "{shares:?}");
     }

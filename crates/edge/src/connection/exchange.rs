@@ -1,0 +1,400 @@
+//! One request and its answer on a stream of its own, as HTTP/2 and HTTP/3 have them: waiting for the flow while the
+//! request's content is passed on, and sending a body as fast as the visitor takes it. What a protocol makes of heads,
+//! content and ends is its own: [`Incoming`] and [`Outgoing`].
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use observe::Limit;
+use semantics::{Fields, Why};
+use tokio::sync::mpsc;
+
+use crate::answer::{Answer, Body};
+use crate::deliver::{self, Sent};
+use crate::flow::Flow;
+use crate::h1::body::Framing;
+use crate::origin::{BodyPart, RequestBody};
+use crate::pieces::{Piece, Pieces};
+use crate::refusal::Refusal;
+use crate::request::Request;
+use crate::worker::{Watch, Worker};
+
+use super::Gone;
+
+/// Bodies in memory up to this size are handed over whole, by reference.
+const AT_ONCE_BYTES: u64 = 64 * 1024;
+
+/// Bytes of one stream that are given to the connection at a time: four frames of HTTP/2's usual size.
+const SEND_BYTES: usize = 64 * 1024;
+
+/// Pieces of a request body that may wait between visitor and origin.
+const UPLOAD_PIECES: usize = 4;
+
+/// The content of a request.
+pub(super) trait Incoming {
+    /// The next bytes, never none, or the end with its trailers.
+    async fn part(&mut self) -> Result<BodyPart, Gone>;
+
+    /// So many bytes have been passed on: the visitor may send more.
+    fn passed_on(&mut self, length: usize);
+}
+
+/// The way of an answer.
+pub(super) trait Outgoing {
+    /// Sends an interim response (RFC 9110 §15.2). What cannot be sent is left out: it is a hint.
+    fn send_interim(&mut self, status: u16, fields: &Fields);
+
+    /// Sends the head, or keeps it for what follows. Returns its bytes.
+    fn send_head(
+        &mut self,
+        worker: &Worker,
+        request: &Request,
+        answer: &Answer,
+        follows: Follows,
+    ) -> Result<u64, Gone>;
+
+    /// Ready when some of `wanted` bytes may be sent: so many.
+    fn poll_room(&mut self, context: &mut Context<'_>, wanted: usize) -> Poll<Result<usize, Gone>>;
+
+    /// Sends some of `bytes`, and takes away from them what was sent; with the last of them the end, if `ends`.
+    fn poll_data(
+        &mut self,
+        context: &mut Context<'_>,
+        bytes: &mut Bytes,
+        ends: bool,
+    ) -> Poll<Result<(), Gone>>;
+
+    /// Sends the end, if the head or the last bytes have not told it.
+    fn poll_end(&mut self, context: &mut Context<'_>, trailers: &Fields) -> Poll<Result<(), Gone>>;
+
+    /// Ready when the visitor does not want the answer any more.
+    fn poll_reset(&mut self, context: &mut Context<'_>) -> Poll<()>;
+
+    /// Breaks off.
+    fn reset(&mut self, by: Fault);
+}
+
+/// What follows a head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Follows {
+    Nothing,
+    /// The whole content, now.
+    Now,
+    /// Content, as it comes.
+    Later,
+}
+
+/// Whose fault it is that an answer was not sent to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// The visitor left or took too long.
+    Visitor,
+    /// The origin broke off, or gave another number of bytes than it promised.
+    Origin,
+}
+
+impl From<Gone> for Fault {
+    fn from(_: Gone) -> Self {
+        Fault::Visitor
+    }
+}
+
+/// The whole content of an answer that needs no waiting; `None` when it does.
+pub(super) fn whole_body(request: &Request, answer: &Answer) -> Option<Bytes> {
+    if deliver::has_no_content(request, answer) {
+        return Some(Bytes::new());
+    }
+    match &answer.body {
+        Body::Empty => Some(Bytes::new()),
+        Body::Bytes(bytes) => Some(bytes.clone()),
+        Body::Stored(stored, start, end) if end - start <= AT_ONCE_BYTES => {
+            crate::pieces::held(stored, *start, *end)
+        }
+        _ => None,
+    }
+}
+
+/// One request and its answer.
+pub(super) struct Exchange {
+    worker: Rc<Worker>,
+    request: Rc<Request>,
+}
+
+impl Exchange {
+    pub(super) fn new(worker: Rc<Worker>, request: Rc<Request>) -> Self {
+        Exchange { worker, request }
+    }
+
+    /// Waits for the flow's answer, pumping the request's body to it and interim responses to the visitor.
+    pub(super) async fn wait(
+        &self,
+        flow: Box<Flow>,
+        content: impl Incoming,
+        framing: Framing,
+        outgoing: &mut impl Outgoing,
+    ) -> Result<Answer, Gone> {
+        let interim = flow.interim();
+        let fault = Cell::new(None);
+        let (body, upload) = match framing {
+            Framing::None => (RequestBody::Empty, None),
+            Framing::Length(_) | Framing::Chunked => {
+                let (sender, parts) = mpsc::channel(UPLOAD_PIECES);
+                let length = match framing {
+                    Framing::Length(length) => Some(length),
+                    Framing::Chunked | Framing::None => None,
+                };
+                (RequestBody::Stream { parts, length }, Some(self.upload(content, sender, &fault)))
+            }
+        };
+        let mut uploading = pin!(async {
+            if let Some(upload) = upload {
+                upload.await;
+            }
+            std::future::pending::<()>().await
+        });
+        let mut answering = pin!(flow.finish(body));
+        loop {
+            let next = poll_fn(|context| {
+                if outgoing.poll_reset(context).is_ready() {
+                    return Poll::Ready(Err(Gone));
+                }
+                let _ = uploading.as_mut().poll(context);
+                match answering.as_mut().poll(context) {
+                    Poll::Ready(answer) => Poll::Ready(Ok(Some(answer))),
+                    Poll::Pending => interim.poll_some(context).map(|()| Ok(None)),
+                }
+            });
+            let next = next.await;
+            for (status, fields) in interim.take() {
+                outgoing.send_interim(status, &fields);
+            }
+            if let Some(answer) = next? {
+                return Ok(match (answer.note.why, fault.take()) {
+                    // An upload that broke off is the visitor's fault, whatever the origin made of it.
+                    (Why::ClientGone, Some(refusal)) => refusal.answer(&self.request),
+                    _ => answer,
+                });
+            }
+        }
+    }
+
+    /// Passes the request's content on until it is complete, refused, or nobody wants it any more.
+    async fn upload(
+        &self,
+        mut content: impl Incoming,
+        sender: mpsc::Sender<std::io::Result<BodyPart>>,
+        fault: &Cell<Option<Refusal>>,
+    ) {
+        let limits = self.worker.limits();
+        let watch = self.worker.watch();
+        let mut total = 0;
+        loop {
+            watch.set(self.worker.tick_after(limits.body_stall_timeout));
+            let part = match watch.within(content.part()).await {
+                Some(Ok(BodyPart::Data(piece))) => {
+                    total += piece.len() as u64;
+                    self.request.received_bytes.set(self.request.received_bytes.get() + piece.len() as u64);
+                    if total > limits.body_bytes_max.0 {
+                        self.worker.count_limit(Limit::BodyBytes);
+                        fault.set(Some(Refusal::BodyTooLarge(limits.body_bytes_max.0)));
+                        Err(std::io::ErrorKind::FileTooLarge.into())
+                    } else {
+                        Ok(BodyPart::Data(piece))
+                    }
+                }
+                Some(Ok(end)) => Ok(end),
+                Some(Err(Gone)) => Err(std::io::ErrorKind::UnexpectedEof.into()),
+                None => {
+                    self.worker.count_limit(Limit::BodyTime);
+                    fault.set(Some(Refusal::BodyTimeout));
+                    Err(std::io::ErrorKind::TimedOut.into())
+                }
+            };
+            let length = match &part {
+                Ok(BodyPart::Data(piece)) => piece.len(),
+                _ => {
+                    let _ = sender.send(part).await;
+                    return;
+                }
+            };
+            watch.clear();
+            if sender.send(part).await.is_err() {
+                return;
+            }
+            content.passed_on(length);
+        }
+    }
+
+    /// Sends an answer.
+    pub(super) async fn send(&self, answer: Answer, outgoing: &mut impl Outgoing) -> Result<(), Gone> {
+        let whole = whole_body(&self.request, &answer);
+        let follows = match &whole {
+            Some(bytes) if bytes.is_empty() => Follows::Nothing,
+            Some(_) => Follows::Now,
+            None => Follows::Later,
+        };
+        let head = outgoing.send_head(&self.worker, &self.request, &answer, follows);
+        let promised = answer.length;
+        let (body, mut told) = answer.split();
+        let Ok(head_bytes) = head else {
+            self.emit(&told, Why::ClientGone, 0, 0);
+            return Err(Gone);
+        };
+        let mut sender = Sender { worker: &self.worker, outgoing, watch: None, sent: 0, promised };
+        let sent = match whole {
+            Some(bytes) if bytes.is_empty() => sender.end(&Fields::new()).await,
+            Some(bytes) => {
+                sender.promised = Some(bytes.len() as u64);
+                sender.give(bytes).await
+            }
+            None => sender.send_body(body).await,
+        };
+        let body_bytes = sender.sent;
+        let why = match sent {
+            Ok(()) => told.note.why,
+            Err(fault) => {
+                outgoing.reset(fault);
+                match fault {
+                    Fault::Visitor => Why::ClientGone,
+                    Fault::Origin => {
+                        // What the origin broke off has not been stored, whatever was meant to be, and must not look whole.
+                        told.note.stored = false;
+                        Why::OriginProtocol
+                    }
+                }
+            }
+        };
+        self.emit(&told, why, head_bytes, body_bytes);
+        Ok(())
+    }
+
+    fn emit(&self, told: &deliver::Told, why: Why, head_bytes: u64, body_bytes: u64) {
+        let sent = Sent {
+            head_bytes,
+            body_bytes,
+            received_bytes: self.request.received_bytes.get(),
+            first_byte: self.request.started.elapsed(),
+        };
+        deliver::emit(&self.worker, &self.request, told, why, &sent);
+    }
+}
+
+/// Sends one body as fast as the visitor's windows let it.
+struct Sender<'a, O> {
+    worker: &'a Rc<Worker>,
+    outgoing: &'a mut O,
+    /// Made when it is first needed: most answers never wait.
+    watch: Option<Rc<Watch>>,
+    sent: u64,
+    promised: Option<u64>,
+}
+
+impl<O: Outgoing> Sender<'_, O> {
+    async fn send_body(&mut self, body: Body) -> Result<(), Fault> {
+        let mut pieces = Pieces::of(body);
+        loop {
+            match self.next(&mut pieces).await? {
+                Some(Piece::Bytes(mut bytes)) => {
+                    while !bytes.is_empty() {
+                        let room = self.room(bytes.len().min(SEND_BYTES)).await?;
+                        self.give(bytes.split_to(room)).await?;
+                    }
+                }
+                Some(Piece::Pages(run, start, end)) => {
+                    let mut at = start;
+                    while at < end {
+                        let room = self.room((end - at).min(SEND_BYTES as u64) as usize).await?;
+                        let mut bytes = BytesMut::zeroed(room);
+                        let read = run.read(at, &mut bytes).map_err(|_| Fault::Origin)?;
+                        bytes.truncate(read);
+                        at += read as u64;
+                        self.give(bytes.freeze()).await?;
+                    }
+                }
+                None => break,
+            }
+        }
+        let trailers = pieces.take_trailers();
+        match self.promised {
+            // Its last bytes have told the end.
+            Some(length) if length == self.sent && length > 0 => return Ok(()),
+            Some(length) if length != self.sent => return Err(Fault::Origin),
+            _ => {}
+        }
+        self.end(&trailers).await
+    }
+
+    async fn end(&mut self, trailers: &Fields) -> Result<(), Fault> {
+        self.in_time(|outgoing, context| outgoing.poll_end(context, trailers)).await
+    }
+
+    /// The next piece, unless the visitor leaves before it is there.
+    async fn next(&mut self, pieces: &mut Pieces) -> Result<Option<Piece>, Fault> {
+        let mut next = pin!(pieces.next());
+        poll_fn(|context| {
+            if let Poll::Ready(piece) = next.as_mut().poll(context) {
+                return Poll::Ready(piece.map_err(|_| Fault::Origin));
+            }
+            self.outgoing.poll_reset(context).map(|()| Err(Fault::Visitor))
+        })
+        .await
+    }
+
+    /// Waits until some of `wanted` bytes may be sent.
+    async fn room(&mut self, wanted: usize) -> Result<usize, Fault> {
+        self.in_time(|outgoing, context| outgoing.poll_room(context, wanted)).await
+    }
+
+    /// Sends bytes of the body; the last that were promised end it.
+    async fn give(&mut self, mut bytes: Bytes) -> Result<(), Fault> {
+        let sent = self.sent + bytes.len() as u64;
+        if self.promised.is_some_and(|promised| sent > promised) {
+            return Err(Fault::Origin);
+        }
+        let ends = self.promised == Some(sent);
+        while !bytes.is_empty() {
+            let before = bytes.len();
+            self.in_time(|outgoing, context| outgoing.poll_data(context, &mut bytes, ends)).await?;
+            self.sent += (before - bytes.len()) as u64;
+        }
+        Ok(())
+    }
+
+    /// Waits for one step. Only a visitor who takes nothing at once arms the stall deadline.
+    async fn in_time<T>(
+        &mut self,
+        mut step: impl FnMut(&mut O, &mut Context<'_>) -> Poll<Result<T, Gone>>,
+    ) -> Result<T, Fault> {
+        let mut is_waiting = false;
+        let done = poll_fn(|context| {
+            if is_waiting && self.watch.as_ref().is_some_and(|watch| watch.is_expired()) {
+                return Poll::Ready(None);
+            }
+            let stepped = step(self.outgoing, context);
+            if stepped.is_pending() {
+                let watch = self.watch.get_or_insert_with(|| self.worker.watch());
+                if !is_waiting {
+                    watch.set(self.worker.tick_after(self.worker.limits().write_stall_timeout));
+                    is_waiting = true;
+                }
+                watch.register(context);
+            }
+            stepped.map(Some)
+        })
+        .await;
+        if is_waiting && let Some(watch) = &self.watch {
+            watch.clear();
+        }
+        match done {
+            Some(done) => Ok(done?),
+            None => {
+                self.worker.count_limit(Limit::SendTime);
+                Err(Fault::Visitor)
+            }
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! QUIC towards visitors (RFC 9000), by `quinn`: one endpoint per worker and address, on a UDP socket of its own.
+//!
+//! The kernel spreads packets over the workers' sockets by the visitor's address. A visitor who gets another address (a
+//! phone that leaves the house) comes out at another worker; so does each one when the number of sockets changes. But a
+//! connection lives in one worker. So the connection ids that we give out say which ([`id`]), and a worker that gets what
+//! is not its own hands it on ([`steering`]), to another process if need be ([`strays`]).
+//!
+//! ```text
+//!             ┌─ worker 0: socket ─► steering ─► endpoint ─► connection ─► connection::http3
+//! packets ──► │                       │   ▲
+//!             └─ worker 1: socket ─► steering ─► endpoint ─► …
+//! ```
+
+mod id;
+mod steering;
+pub(crate) mod strays;
+
+use std::cell::Cell;
+use std::io;
+use std::net::UdpSocket;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use aws_lc_rs::{hkdf, hmac};
+use model::settings::Limits;
+use observe::Limit;
+use quinn::{
+    Connecting, Endpoint, EndpointConfig, Incoming, ServerConfig, TokioRuntime, TransportConfig, VarInt,
+};
+
+use crate::connection::{self, Visitor};
+use crate::listen::Open;
+use crate::tls::Tls;
+use crate::worker::Worker;
+
+pub(crate) use steering::Steering;
+
+/// Handshakes of one worker that may be under way before those who begin another must show that they are where they
+/// say (RFC 9000 §8.1.2, Retry): a round trip more for them, and no state for a flood from invented addresses.
+const HANDSHAKES_UNPROVEN_MAX: usize = 128;
+
+/// Handshakes of one worker that may be under way at all. More are not answered; their visitors try again.
+const HANDSHAKES_MAX: usize = 4096;
+
+/// Beginnings of connections that a worker has read and not yet looked at, and what they may hold together. They wait for
+/// one turn of the worker.
+const INCOMING_MAX: usize = 1024;
+const INCOMING_BYTES: u64 = 16 * 1024;
+const INCOMING_BYTES_TOTAL: u64 = 4 * 1024 * 1024;
+
+/// What a visitor may send of request bodies before we have taken it, as for HTTP/2: per stream, and in all.
+const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+
+/// Bytes of one connection that may be on their way or wait for it: what a slow visitor can make us hold, and enough for
+/// 160 Mbit/s over 100 ms. Stored bodies are held by reference.
+const SEND_WINDOW_BYTES: u64 = 2 * 1024 * 1024;
+
+/// Streams in one direction that a visitor may have open: the three that RFC 9114 §6.2 demands, and some that mean nothing
+/// to us.
+const OTHER_STREAMS_MAX: u32 = 8;
+
+/// How long an endpoint may take to tell visitors that it ends. It is told again to those who send meanwhile.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// The part of one worker in listening on one address.
+pub(crate) struct Listening {
+    pub(crate) socket: UdpSocket,
+    pub(crate) steering: Arc<Steering>,
+    /// Which of the address's endpoints.
+    pub(crate) number: u16,
+}
+
+/// Secrets that all workers of a node share, and that outlive a process as long as its seed: for connection ids, for
+/// proofs of address, and for telling visitors of connections that nobody knows any more.
+struct Secrets {
+    id: id::Key,
+    token: Arc<hkdf::Prk>,
+    reset: Arc<hmac::Key>,
+}
+
+impl Secrets {
+    fn of(seed: &[u8; 16]) -> Self {
+        let base = hmac::Key::new(hmac::HMAC_SHA256, seed);
+        let derive = |purpose: &str| hmac::sign(&base, purpose.as_bytes());
+        let id = derive("quic connection ids");
+        Secrets {
+            id: id::Key::of(id.as_ref()),
+            token: Arc::new(hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(derive("quic tokens").as_ref())),
+            reset: Arc::new(hmac::Key::new(hmac::HMAC_SHA256, derive("quic resets").as_ref())),
+        }
+    }
+}
+
+/// What all endpoints of a process share.
+pub(crate) struct Quic {
+    secrets: Secrets,
+    /// Which start of the node this is.
+    start: [u8; 3],
+    /// Whether sockets are read here: not once another process reads them.
+    is_reading: AtomicBool,
+    before: strays::Before,
+}
+
+impl Quic {
+    /// `before`: the way to the process that served before.
+    pub(crate) fn new(seed: &[u8; 16], before: Option<OwnedFd>) -> Self {
+        let chance = crate::storage::chance().to_le_bytes();
+        Quic {
+            secrets: Secrets::of(seed),
+            start: [chance[0], chance[1], chance[2]],
+            is_reading: AtomicBool::new(true),
+            before: strays::Before::new(before),
+        }
+    }
+
+    fn is_reading(&self) -> bool {
+        self.is_reading.load(Ordering::Relaxed)
+    }
+
+    /// Leaves the sockets to the process that has them too, and gets the packets of its connections from that.
+    pub(crate) fn stop_reading(&self) {
+        self.is_reading.store(false, Ordering::Relaxed);
+    }
+}
+
+/// Makes a worker's endpoint. Must be called in its runtime.
+pub(crate) fn endpoint(worker: &Worker, listening: Listening) -> io::Result<Endpoint> {
+    let Listening { socket, steering, number } = listening;
+    let Quic { secrets, start, .. } = steering.quic();
+    let mut config = EndpointConfig::new(secrets.reset.clone());
+    let (key, owner) = (secrets.id, id::Owner { start: *start, endpoint: number });
+    config.cid_generator(move || Box::new(id::Generator::new(key, owner)));
+    let server = server_config(secrets, &worker.tls(), &worker.limits());
+    let socket = steering::Steered::new(socket, steering, number)?;
+    Endpoint::new_with_abstract_socket(config, Some(server), Arc::new(socket), Arc::new(TokioRuntime))
+}
+
+/// What a connection that begins now goes by.
+fn server_config(secrets: &Secrets, tls: &Tls, limits: &Limits) -> ServerConfig {
+    let mut transport = TransportConfig::default();
+    transport
+        .max_concurrent_bidi_streams(limits.streams_max.into())
+        .max_concurrent_uni_streams(OTHER_STREAMS_MAX.into())
+        .stream_receive_window(STREAM_WINDOW_BYTES.into())
+        .receive_window(CONNECTION_WINDOW_BYTES.into())
+        .send_window(SEND_WINDOW_BYTES)
+        .max_idle_timeout(limits.idle_timeout.try_into().ok())
+        .datagram_receive_buffer_size(None);
+    let mut config = ServerConfig::new(tls.quic.clone(), secrets.token.clone());
+    config
+        .transport_config(Arc::new(transport))
+        .max_incoming(INCOMING_MAX)
+        .incoming_buffer_size(INCOMING_BYTES)
+        .incoming_buffer_size_total(INCOMING_BYTES_TOTAL);
+    config
+}
+
+/// Takes connections until the edge stops.
+pub(crate) async fn accept(worker: Rc<Worker>, endpoint: Endpoint, quic: Arc<Quic>) {
+    let handshakes = Rc::new(Cell::new(0));
+    while let Some(incoming) = endpoint.accept().await {
+        if worker.is_draining() {
+            incoming.refuse();
+            continue;
+        }
+        if !incoming.remote_address_validated() && handshakes.get() >= HANDSHAKES_UNPROVEN_MAX {
+            worker.count_limit(Limit::HandshakesUnproven);
+            let _ = incoming.retry();
+            continue;
+        }
+        let open = (handshakes.get() < HANDSHAKES_MAX).then(|| Open::count(&worker)).flatten();
+        let Some(open) = open else {
+            worker.count_limit(Limit::Connections);
+            incoming.ignore();
+            continue;
+        };
+        let config = Arc::new(server_config(&quic.secrets, &worker.tls(), &worker.limits()));
+        tokio::task::spawn_local(hold(open, incoming, config, Handshake::of(&handshakes)));
+    }
+}
+
+/// A handshake that is under way.
+struct Handshake(Rc<Cell<usize>>);
+
+impl Handshake {
+    fn of(handshakes: &Rc<Cell<usize>>) -> Self {
+        handshakes.set(handshakes.get() + 1);
+        Handshake(handshakes.clone())
+    }
+}
+
+impl Drop for Handshake {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+/// Serves a connection, and counts it while it is open.
+async fn hold(open: Open, incoming: Incoming, config: Arc<ServerConfig>, handshake: Handshake) {
+    let worker = open.worker();
+    let Ok(connecting) = incoming.accept_with(config) else { return };
+    let Some(connection) = shake_hands(worker, connecting).await else { return };
+    drop(handshake);
+    let peer = connection.remote_address().ip().to_canonical();
+    let visitor = Visitor { client: peer, peer, secure: true, alt_svc: None };
+    connection::serve_http3(worker.clone(), connection, visitor).await;
+}
+
+async fn shake_hands(worker: &Worker, connecting: Connecting) -> Option<quinn::Connection> {
+    let watch = worker.watch();
+    watch.set(worker.tick_after(worker.limits().handshake_timeout));
+    match watch.within(connecting).await {
+        Some(connection) => connection.ok(),
+        None => {
+            worker.count_limit(Limit::HandshakeTime);
+            None
+        }
+    }
+}
+
+/// Lets what is still to be told be told: endings of connections.
+pub(crate) async fn finish(worker: &Worker, endpoint: &Endpoint) {
+    endpoint.close(VarInt::from_u32(crate::h3::Code::NoError as u32), b"");
+    let begin = Instant::now();
+    let is_over = || begin.elapsed() > FAREWELL || worker.shared.cut.load(Ordering::Relaxed);
+    while endpoint.open_connections() > 0 && !is_over() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}

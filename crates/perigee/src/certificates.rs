@@ -1,0 +1,241 @@
+//! Which certificates the edge serves: those of the operator's files, and behind them those that it orders by itself.
+//! Wires `acme`, which knows no edge, to the edge, which knows of no ordering; `serve` starts it, a reload configures it.
+
+use std::hash::{BuildHasher, RandomState};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use acme::{Event, Kind, Service, Store, Stored};
+use edge::Handle;
+use edge::tls::{BadCertificate, Certificate, Challenge, ChallengeCertificate};
+use model::Snapshot;
+use model::settings::{AcmeChallenge, AcmeSettings};
+use parking_lot::Mutex;
+use semantics::Wall;
+use semantics::date;
+
+/// How long other edges may take to notice a challenge: the store is looked at once a second, and a network file system
+/// believes what it knows of a directory for a while (the NFS mount option `acdirmin`, which should be `1`).
+const SETTLE: Duration = Duration::from_secs(4);
+
+/// All certificates of a running edge.
+pub(crate) struct Certificates {
+    /// Where certificates are kept when the configuration names no place.
+    state: PathBuf,
+    /// Names this process among those that share a store.
+    holder: String,
+    handle: OnceLock<Arc<Handle>>,
+    parts: Mutex<Parts>,
+    running: Mutex<Option<Running>>,
+}
+
+#[derive(Default)]
+struct Parts {
+    own: Vec<Certificate>,
+    ordered: Vec<Certificate>,
+}
+
+/// The service that orders, as it was configured.
+struct Running {
+    settings: AcmeSettings,
+    service: Service,
+}
+
+impl Certificates {
+    /// None yet. `state` is the state directory.
+    pub(crate) fn new(state: &Path) -> Arc<Self> {
+        Arc::new(Certificates {
+            state: state.to_owned(),
+            holder: format!("{:016x}", RandomState::new().hash_one(std::process::id())),
+            handle: OnceLock::new(),
+            parts: Mutex::default(),
+            running: Mutex::new(None),
+        })
+    }
+
+    /// What an edge that starts with this configuration serves at once: its files, and what has been ordered before.
+    pub(crate) fn at_start(&self, snapshot: &Snapshot, own: &[Certificate]) -> Vec<Certificate> {
+        let stored = snapshot.edge.acme.iter().flat_map(|settings| {
+            let store = self.store(settings);
+            let domains = domains(settings, snapshot, own).0;
+            domains.into_iter().filter_map(move |domain| store.certificate(&domain).ok().flatten())
+        });
+        let ordered = stored.filter_map(|stored| usable(&stored).ok()).collect();
+        let mut parts = self.parts.lock();
+        *parts = Parts { own: own.to_vec(), ordered };
+        parts.all()
+    }
+
+    /// Says which edge it is that runs, and begins to order for it.
+    pub(crate) fn attach(self: &Arc<Self>, handle: Arc<Handle>) {
+        // It is attached once, when it has started.
+        let _ = self.handle.set(handle.clone());
+        let own = self.parts.lock().own.clone();
+        let troubles = handle.with_snapshot(|snapshot| self.configure(snapshot, own));
+        troubles.iter().for_each(|trouble| eprintln!("perigee: {trouble}"));
+    }
+
+    /// Serves and orders as another configuration says. Returns what is doubtful, for the operator.
+    pub(crate) fn configure(self: &Arc<Self>, snapshot: &Snapshot, own: Vec<Certificate>) -> Vec<String> {
+        let mut troubles = Vec::new();
+        let mut running = self.running.lock();
+        let settings = snapshot.edge.acme.as_ref();
+        if running.as_ref().map(|running| &running.settings) != settings
+            && let Some(old) = running.take()
+        {
+            old.service.stop();
+            self.parts.lock().ordered.clear();
+        }
+        if let Some(settings) = settings {
+            let (domains, warnings) = domains(settings, snapshot, &own);
+            troubles.extend(warnings);
+            match &*running {
+                Some(running) => running.service.replace_domains(domains),
+                None => match self.start(settings, domains) {
+                    Ok(service) => *running = Some(Running { settings: settings.clone(), service }),
+                    Err(error) => troubles.push(format!("certificates cannot be ordered: {error}")),
+                },
+            }
+        }
+        self.parts.lock().own = own;
+        troubles.extend(self.publish());
+        troubles
+    }
+
+    /// Ends ordering; what is served stays.
+    pub(crate) fn stop(&self) {
+        if let Some(running) = self.running.lock().take() {
+            running.service.stop();
+        }
+    }
+
+    fn start(self: &Arc<Self>, settings: &AcmeSettings, domains: Vec<Box<str>>) -> std::io::Result<Service> {
+        let kind = |challenge: &AcmeChallenge| match challenge {
+            AcmeChallenge::Http01 => Kind::Http01,
+            AcmeChallenge::TlsAlpn01 => Kind::TlsAlpn01,
+        };
+        let ordered_by = acme::Settings {
+            directory: settings.directory.clone(),
+            email: settings.email.clone(),
+            ca_file: settings.ca_file.clone(),
+            challenges: settings.challenges.iter().map(kind).collect(),
+            settle: if settings.store.is_some() { SETTLE } else { Duration::ZERO },
+        };
+        Service::start(ordered_by, self.store(settings), domains, Arc::new(Node(Arc::downgrade(self))))
+    }
+
+    fn store(&self, settings: &AcmeSettings) -> Store {
+        let place = settings.store.clone().unwrap_or_else(|| self.state.join("acme"));
+        Store::new(&place, &settings.directory, self.holder.clone())
+    }
+
+    /// Puts what is known in force.
+    fn publish(&self) -> Option<String> {
+        let handle = self.handle.get()?;
+        // Held until it is in force: two at once could put the older ones into force last.
+        let parts = self.parts.lock();
+        let error = handle.replace_certificates(parts.all()).err()?;
+        Some(format!("the certificates cannot be put in force: {error}; the old ones stay"))
+    }
+}
+
+impl Parts {
+    fn all(&self) -> Vec<Certificate> {
+        self.own.iter().chain(&self.ordered).cloned().collect()
+    }
+}
+
+/// For which domains certificates are ordered; and of which none can be had, in words for the operator.
+fn domains(
+    settings: &AcmeSettings,
+    snapshot: &Snapshot,
+    own: &[Certificate],
+) -> (Vec<Box<str>>, Vec<String>) {
+    if let Some(domains) = &settings.domains {
+        return (domains.clone(), Vec::new());
+    }
+    let all = snapshot.sites.iter().flat_map(|site| &site.domains);
+    let missing = all.filter(|domain| !own.iter().any(|certificate| certificate.is_for(domain)));
+    let (wildcards, exact): (Vec<_>, Vec<_>) = missing.cloned().partition(|domain| domain.contains('*'));
+    let warnings = wildcards.iter().map(|domain| {
+        format!(
+            "no certificate can be ordered for {domain}: wildcards take DNS-01, which is not spoken yet; name hosts in \
+             the site's domains or in acme.domains, or get one elsewhere and name it in [[certificate]]"
+        )
+    });
+    (exact, warnings.collect())
+}
+
+fn usable(stored: &Stored) -> Result<Certificate, String> {
+    let wrong = |bad| format!("the certificate that was issued for {}: {}", stored.domain, reason(bad));
+    Certificate::from_pem(&stored.pem, &stored.pem).map_err(wrong)
+}
+
+fn answer_to(challenge: acme::Challenge) -> Result<Challenge, String> {
+    let acme::Challenge { domain, token, key_authorization, certificate: (certificate, key) } = challenge;
+    let certificate = ChallengeCertificate::from_pem(certificate.as_bytes(), key.as_bytes())
+        .map_err(|bad| format!("the challenge for {domain} cannot be answered: {}", reason(bad)))?;
+    Ok(Challenge { domain, token, key_authorization, certificate })
+}
+
+fn reason(bad: BadCertificate) -> String {
+    match bad {
+        BadCertificate::Chain(what) | BadCertificate::Key(what) => what,
+    }
+}
+
+fn text(moment: Wall) -> String {
+    date::format(moment).as_str().to_owned()
+}
+
+/// The edge, as the service that orders sees it.
+struct Node(Weak<Certificates>);
+
+impl Node {
+    fn edge(&self) -> Option<(Arc<Certificates>, Arc<Handle>)> {
+        let certificates = self.0.upgrade()?;
+        let handle = certificates.handle.get()?.clone();
+        Some((certificates, handle))
+    }
+}
+
+impl acme::Node for Node {
+    fn now(&self) -> Wall {
+        self.edge().map_or(Wall(0), |(_, handle)| handle.clock().wall())
+    }
+
+    fn serve(&self, stored: Vec<Stored>) {
+        let Some((certificates, _)) = self.edge() else { return };
+        let (usable, wrong): (Vec<_>, Vec<_>) = stored.iter().map(usable).partition(Result::is_ok);
+        wrong.into_iter().filter_map(Result::err).for_each(|what| eprintln!("perigee: {what}"));
+        certificates.parts.lock().ordered = usable.into_iter().flatten().collect();
+        certificates.publish().into_iter().for_each(|trouble| eprintln!("perigee: {trouble}"));
+    }
+
+    fn answer(&self, challenges: Vec<acme::Challenge>) {
+        let Some((_, handle)) = self.edge() else { return };
+        let (answers, wrong): (Vec<_>, Vec<_>) =
+            challenges.into_iter().map(answer_to).partition(Result::is_ok);
+        wrong.into_iter().filter_map(Result::err).for_each(|what| eprintln!("perigee: {what}"));
+        if let Err(error) = handle.replace_challenges(answers.into_iter().flatten().collect()) {
+            eprintln!("perigee: challenges of the certificate authority cannot be answered: {error}");
+        }
+    }
+
+    fn tell(&self, event: Event) {
+        match event {
+            Event::Issued { domain, not_after, renewal } => eprintln!(
+                "perigee: {domain}: a certificate was issued; it holds until {}, and is renewed from {} on",
+                text(not_after),
+                text(renewal)
+            ),
+            Event::Failed { domain, reason, count, next } => eprintln!(
+                "perigee: {domain}: no certificate: {reason}; attempt {} not before {}",
+                count.saturating_add(1),
+                text(next)
+            ),
+            Event::Trouble(what) => eprintln!("perigee: {what}"),
+        }
+    }
+}

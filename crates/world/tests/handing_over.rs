@@ -1,0 +1,118 @@
+//! Two edges in one process, one of which takes the other's place: what becomes of purges at each step, which between
+//! two processes is a matter of milliseconds.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use edge::handover::{Channel, Message};
+use edge::{Clock, Edge, Handle, Options, Predecessor, PurgeError, PurgeRequest, PurgeTarget};
+use model::Snapshot;
+use observe::{BuildInfo, Registry};
+
+/// Longest wait for a state that must come.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("perigee-handing-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).unwrap();
+        Scratch(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn start(state: &Path, channel: Option<Channel>) -> Handle {
+    let text = "[edge]\nworkers = 1\n[[store.disk]]\nsize = \"64MiB\"\n\
+                [[site]]\nname = \"a\"\ndomains = \"*\"\norigin = \"http://127.0.0.1:9\"\n";
+    let options = Options {
+        listen: Some(vec![([127, 0, 0, 1], 0).into()]),
+        listen_tls: None,
+        certificates: Vec::new(),
+        sockets: None,
+        clock: Clock::system(),
+        key_seed: [7; 16],
+        state: Some(state.to_owned()),
+        disk_engine: None,
+        registry: Registry::new(BuildInfo { version: "0", commit: "" }),
+        access_log: None,
+        predecessor: channel.map(|channel| Predecessor { channel, process: None, draining: 1 }),
+    };
+    Edge::start(Snapshot::parse(text, "test").snapshot.unwrap(), options).unwrap()
+}
+
+fn purge(edge: &Handle, url: &str) -> Result<u64, PurgeError> {
+    let request = PurgeRequest { target: PurgeTarget::Url(url.into()), soft: false };
+    edge.purge(&request).map(|receipt| receipt.position)
+}
+
+fn position(edge: &Handle) -> u64 {
+    edge.status().purge_position
+}
+
+fn wait(what: &str, mut is_so: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !is_so() {
+        assert!(begin.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn an_edge_takes_no_purge_while_its_log_is_away_and_goes_on_above_all_positions_once_it_is_back() {
+    let scratch = Scratch::new("away");
+    let edge = start(&scratch.0, None);
+    let first = purge(&edge, "http://a.example/1").unwrap();
+    edge.release();
+    assert_eq!(purge(&edge, "http://a.example/2"), Err(PurgeError::HandingOver));
+    assert_eq!(position(&edge), first, "what was refused is not in force");
+    // Somebody else opens all of it, purges, and goes.
+    let other = start(&scratch.0, None);
+    let theirs = purge(&other, "http://a.example/3").unwrap();
+    assert!(theirs > first);
+    other.stop(Duration::ZERO);
+    edge.resume().unwrap();
+    assert!(position(&edge) > theirs, "no position is given out twice");
+    assert!(purge(&edge, "http://a.example/2").unwrap() > theirs);
+    edge.stop(Duration::ZERO);
+}
+
+#[test]
+fn a_purge_is_acknowledged_only_once_the_edge_that_drains_has_it_in_force() {
+    let scratch = Scratch::new("both");
+    let old = start(&scratch.0, None);
+    let before = purge(&old, "http://a.example/1").unwrap();
+    old.release();
+    let (ours, theirs) = Channel::pair().unwrap();
+    let new = start(&scratch.0, Some(theirs));
+    thread::scope(|scope| {
+        let asked = scope.spawn(|| purge(&new, "http://a.example/2").unwrap());
+        wait("the purge in the new edge", || position(&new) > before + 1);
+        assert!(!asked.is_finished(), "the old one has not heard of it");
+        // It comes first: the new edge took connections before it said that it serves.
+        let (heard, _) = ours.receive().unwrap();
+        assert!(matches!(heard, Message::Purge(_)), "{heard:?}");
+        assert_eq!(position(&old), before);
+        old.hand_over(ours, vec![heard], Duration::ZERO).unwrap();
+        assert!(asked.join().unwrap() > before);
+        assert!(position(&old) > before, "in force there before it was acknowledged");
+    });
+    wait("the old edge to say that it drains", || new.is_settled());
+    let known = position(&old);
+    purge(&new, "http://a.example/3").unwrap();
+    assert!(position(&old) > known);
+    assert_eq!(purge(&old, "http://a.example/4"), Err(PurgeError::HandingOver), "nobody asks it any more");
+    old.stop(Duration::ZERO);
+    new.stop(Duration::ZERO);
+}
