@@ -27,7 +27,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use crate::listen::Secure;
-use crate::rates::{Counted, Full};
+use crate::rates::{Counted, Full, Opened};
 use crate::tls::{self, ACME_PROTOCOL};
 use crate::worker::Worker;
 use crate::{forwarded, proxy_protocol};
@@ -74,19 +74,11 @@ pub(crate) async fn serve(worker: Rc<Worker>, socket: TcpStream, peer: SocketAdd
             visitor.client = client;
         }
     }
-    // Who stands before us for others has theirs open.
-    let is_client = !forwarded::is_trusted(&worker.loaded().snapshot.edge.trusted_proxies, visitor.client);
-    let _counted = match worker.limits().connections_per_client_max.filter(|_| is_client) {
-        None => None,
-        Some(most) => match worker.shared.clients.enter(Some(visitor.client), most.get(), u32::MAX) {
-            Ok(counted) => Some(counted),
-            Err(_) => return worker.count_limit(Limit::ConnectionsPerClient),
-        },
-    };
+    let client = counted_client(&worker, &visitor);
+    let Ok(_counted) = count(&worker, client) else { return };
     match secure {
         Secure::Plain => http1::serve(worker, Io::Plain(socket), visitor, first).await,
         Secure::Tls { .. } => {
-            let client = is_client.then_some(visitor.client);
             let Ok((io, is_http2)) = shake_hands(&worker, client, Prefixed::new(socket, first)).await else {
                 return;
             };
@@ -100,7 +92,28 @@ pub(crate) async fn serve(worker: Rc<Worker>, socket: TcpStream, peer: SocketAdd
 
 /// Serves one connection of QUIC until either side has had enough.
 pub(crate) async fn serve_http3(worker: Rc<Worker>, connection: quinn::Connection, visitor: Visitor) {
+    let Ok(_counted) = count(&worker, counted_client(&worker, &visitor)) else { return };
     http3::serve(worker, connection, visitor).await;
+}
+
+/// Whom a connection is counted for; nobody, if it is of those who stand before us for others.
+fn counted_client(worker: &Worker, visitor: &Visitor) -> Option<IpAddr> {
+    let trusted = &worker.loaded().snapshot.edge.trusted_proxies;
+    (!forwarded::is_trusted(trusted, visitor.client)).then_some(visitor.client)
+}
+
+/// Counts a connection while it is open, if its client may have only so many.
+fn count(worker: &Worker, client: Option<IpAddr>) -> Result<Option<Opened>, Gone> {
+    let (Some(client), Some(most)) = (client, worker.limits().connections_per_client_max) else {
+        return Ok(None);
+    };
+    match worker.shared.clients.enter(Some(client), most.get(), u32::MAX) {
+        Ok(opened) => Ok(Some(opened)),
+        Err(_) => {
+            worker.count_limit(Limit::ConnectionsPerClient);
+            Err(Gone)
+        }
+    }
 }
 
 /// The TLS handshake; whether HTTP/2 comes out of it. `client` is whom it is counted for.

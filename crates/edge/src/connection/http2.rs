@@ -71,6 +71,8 @@ pub(super) async fn serve(worker: Rc<Worker>, io: Io, visitor: Visitor) {
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_header_list_size(limits.header_bytes_max.0 as u32)
         .max_local_error_reset_streams(Some(ERROR_RESETS_MAX))
+        // Who leaves a page at once resets all that it has just asked for, in one read. The library's 20 would end that.
+        .max_pending_accept_reset_streams(limits.streams_max as usize)
         .max_send_buffer_size(SEND_BUFFER_BYTES)
         .enable_connect_protocol();
     let stream = Rc::new(Stream::new(io));
