@@ -142,7 +142,6 @@ pub struct Handle {
     sockets: Mutex<Sockets>,
     storage: Place,
     addresses_tls: Vec<SocketAddr>,
-    quic: Arc<Quic>,
     steerings: Vec<Arc<Steering>>,
     tls: Arc<Mutex<TlsParts>>,
     workers: Mutex<Vec<JoinHandle<()>>>,
@@ -245,6 +244,8 @@ impl Edge {
             ..TierConfig::default()
         });
         registry.count_reload(clock.wall());
+        let mut sockets = sockets;
+        let quic = Arc::new(Quic::new(&key_seed, sockets.as_mut().and_then(Sockets::take_strays)));
         let shared = Arc::new(Shared {
             node: edge.node.clone(),
             clock,
@@ -254,6 +255,7 @@ impl Edge {
             reads: Reads::new(edge.store.memory.0 as usize),
             stretches: Stretches::default(),
             encoder: Encoder::new(),
+            quic: quic.clone(),
             hints: Hints::new(),
             pages: Pages::new().ok(),
             flights: Flights::new(),
@@ -287,11 +289,10 @@ impl Edge {
             let (plain, tls) = (listen.unwrap_or(edge.listen), listen_tls.unwrap_or(edge.listen_tls));
             Sockets::open(&wanted(plain, tls, edge.http3), Vec::new(), workers)
         };
-        let mut sockets = sockets
+        let sockets = sockets
             .map_or_else(open, Ok)
             .map_err(|(_, address, error)| StartError::Listen(address, error))?;
         let (addresses, addresses_tls) = (sockets.addresses(Kind::Http), sockets.addresses(Kind::Https));
-        let quic = Arc::new(Quic::new(&key_seed, sockets.take_strays()));
         let mut steerings = Vec::new();
         let mut by_worker: Vec<Listeners> = (0..workers).map(|_| Listeners::default()).collect();
         let addresses_quic = sockets.addresses(Kind::Quic);
@@ -341,7 +342,6 @@ impl Edge {
             sockets: Mutex::new(sockets),
             storage: place,
             addresses_tls,
-            quic,
             steerings,
             tls: Arc::new(Mutex::new(TlsParts { base: tls_base, certificates, challenges: Vec::new() })),
             workers: Mutex::new(threads),
@@ -618,7 +618,6 @@ impl Handle {
         if self.steerings.is_empty() {
             return Ok(());
         }
-        self.quic.share(true);
         let (theirs, ours) = strays::pair()?;
         strays::listen(ours, self.steerings.clone())?;
         let mut strays = Sockets::default();
@@ -654,7 +653,6 @@ impl Handle {
     /// # Errors
     /// Purge log or disks cannot be opened again. Then the edge goes on from memory.
     pub fn resume(&self) -> Result<(), StartError> {
-        self.quic.share(false);
         let reopened = self.storage.reopen(&self.shared);
         for what in self.shared.succession.resume() {
             match what {
@@ -689,7 +687,9 @@ impl Handle {
             }
         });
         let handed_over = succession::hand_over(&self.shared, channel, heard);
-        self.quic.stop_reading();
+        // Before this process takes no connection any more: at no moment is one refused.
+        self.shared.quic.stop_reading();
+        self.shared.succession.leave_quic();
         self.shared.is_gentle.store(true, Ordering::SeqCst);
         self.shared.draining.store(true, Ordering::SeqCst);
         self.sockets.lock().close();

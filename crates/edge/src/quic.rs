@@ -22,11 +22,13 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::{hkdf, hmac};
 use model::settings::Limits;
 use observe::Limit;
+use parking_lot::Mutex;
 use quinn::{
     Connecting, Endpoint, EndpointConfig, Incoming, ServerConfig, TokioRuntime, TransportConfig, VarInt,
 };
@@ -99,43 +101,79 @@ impl Secrets {
     }
 }
 
+/// Which process reads the sockets. Never two of them: what one gets of the other's it would answer with the end of the connection.
+enum Reading {
+    /// The one before this, still; whom to wake when it has stopped.
+    Before(Vec<Waker>),
+    /// This one.
+    Here,
+    /// The one after this.
+    After,
+}
+
 /// What all endpoints of a process share.
 pub(crate) struct Quic {
     secrets: Secrets,
     /// Which start of the node this is.
     start: [u8; 3],
-    /// Whether sockets are read here: not once another process reads them.
+    reading: Mutex<Reading>,
+    /// Whether that is [`Reading::Here`].
     is_reading: AtomicBool,
-    /// Whether another process may have connections of its own on these sockets.
-    is_shared: AtomicBool,
     before: strays::Before,
 }
 
 impl Quic {
-    /// `before`: the way to the process that served before.
+    /// `before`: the way to the process that served before. With one, nothing is read before [`Quic::start_reading`].
     pub(crate) fn new(seed: &[u8; 16], before: Option<OwnedFd>) -> Self {
         let chance = crate::storage::chance().to_le_bytes();
         Quic {
             secrets: Secrets::of(seed),
             start: [chance[0], chance[1], chance[2]],
-            is_reading: AtomicBool::new(true),
-            is_shared: AtomicBool::new(false),
+            is_reading: AtomicBool::new(before.is_none()),
+            reading: Mutex::new(match before {
+                Some(_) => Reading::Before(Vec::new()),
+                None => Reading::Here,
+            }),
             before: strays::Before::new(before),
         }
     }
 
-    /// From here on, or no longer, packets of unknown connections are another process's.
-    pub(crate) fn share(&self, is_shared: bool) {
-        self.is_shared.store(is_shared, Ordering::Relaxed);
+    fn is_reading(&self) -> bool {
+        self.is_reading.load(Ordering::Acquire)
     }
 
-    fn is_reading(&self) -> bool {
-        self.is_reading.load(Ordering::Relaxed)
+    /// Whether sockets are read here; if they are not yet, `context` is woken once they are.
+    fn poll_reading(&self, context: &Context<'_>) -> bool {
+        if self.is_reading() {
+            return true;
+        }
+        match &mut *self.reading.lock() {
+            Reading::Before(waiting) => {
+                if !waiting.iter().any(|waker| waker.will_wake(context.waker())) {
+                    waiting.push(context.waker().clone());
+                }
+                false
+            }
+            Reading::Here => true,
+            Reading::After => false,
+        }
+    }
+
+    /// Reads the sockets, now that the process before this one does not. Does nothing when this one has left them already.
+    pub(crate) fn start_reading(&self) {
+        let mut reading = self.reading.lock();
+        if let Reading::Before(waiting) = &mut *reading {
+            let waiting = std::mem::take(waiting);
+            *reading = Reading::Here;
+            self.is_reading.store(true, Ordering::Release);
+            waiting.into_iter().for_each(Waker::wake);
+        }
     }
 
     /// Leaves the sockets to the process that has them too, and gets the packets of its connections from that.
     pub(crate) fn stop_reading(&self) {
-        self.is_reading.store(false, Ordering::Relaxed);
+        *self.reading.lock() = Reading::After;
+        self.is_reading.store(false, Ordering::Release);
     }
 }
 
@@ -176,7 +214,8 @@ fn server_config(secrets: &Secrets, tls: &Tls, limits: &Limits) -> ServerConfig 
 pub(crate) async fn accept(worker: Rc<Worker>, endpoint: Endpoint, quic: Arc<Quic>) {
     let handshakes = Rc::new(Cell::new(0));
     while let Some(incoming) = endpoint.accept().await {
-        if worker.is_draining() {
+        // What was read before the sockets were left to another process is answered here.
+        if worker.is_draining() && !worker.shared.is_gentle.load(Ordering::Relaxed) {
             incoming.refuse();
             continue;
         }

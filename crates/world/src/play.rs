@@ -23,6 +23,7 @@ mod gate;
 mod http2;
 mod http3;
 mod origin;
+mod pieces;
 mod stage;
 #[cfg(test)]
 mod tests;
@@ -40,6 +41,7 @@ pub use gate::Gate;
 pub use http2::Http2;
 pub use http3::{Asked as Http3Asked, Http3, Http3Answer, Quic};
 pub use origin::{Origin, Reply, Seen};
+pub use pieces::Pieces;
 use stage::Stage;
 pub use tls::Identity;
 

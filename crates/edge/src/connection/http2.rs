@@ -153,7 +153,7 @@ impl Streams {
                 if watch.is_expired() {
                     return Poll::Ready(None);
                 }
-                if !is_leaving && self.worker.is_draining() {
+                if !is_leaving && self.worker.says_goodbye(self.served) {
                     is_leaving = true;
                     connection.graceful_shutdown();
                 }

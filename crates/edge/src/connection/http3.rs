@@ -140,7 +140,7 @@ impl Session {
                     if watch.is_expired() {
                         return Poll::Ready(Event::Late);
                     }
-                    if leaving.get() == Leaving::No && worker.is_draining() {
+                    if leaving.get() == Leaving::No && worker.says_goodbye(served) {
                         return Poll::Ready(Event::Draining);
                     }
                     if leaving.get() == Leaving::Closing && self.running.get() == 0 {

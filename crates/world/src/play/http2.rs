@@ -13,6 +13,7 @@ use tokio::runtime::{Handle, Runtime};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+use super::pieces::Pieces;
 use super::{Identity, PATIENCE};
 
 /// One connection of HTTP/2.
@@ -22,7 +23,8 @@ pub struct Http2 {
 }
 
 impl Http2 {
-    pub(super) fn connect(runtime: Handle, address: SocketAddr, identity: &Identity) -> Http2 {
+    /// Connects to an edge that shows `identity`.
+    pub fn connect(runtime: Handle, address: SocketAddr, identity: &Identity) -> Http2 {
         let connector = TlsConnector::from(Arc::new(identity.client(b"h2")));
         let connected = async {
             let socket = TcpStream::connect(address).await.expect("the edge listens");
@@ -34,6 +36,29 @@ impl Http2 {
         };
         let requests = runtime.block_on(async { timeout(PATIENCE, connected).await });
         Http2 { runtime, requests: requests.expect("a connection in time") }
+    }
+
+    /// Asks for a path, and has the content read piece by piece.
+    ///
+    /// # Errors
+    /// No answer, or another one than 200.
+    pub fn pieces(&self, path: &str) -> Result<Pieces, String> {
+        let request = http::Request::get(format!("https://site.example{path}")).body(());
+        let request = request.expect("a sound request");
+        let requests = self.requests.clone();
+        Pieces::begin(&self.runtime, move |told| async move {
+            let mut requests = requests.ready().await.map_err(|error| error.to_string())?;
+            let (answer, _) = requests.send_request(request, true).map_err(|error| error.to_string())?;
+            let (head, mut content) = answer.await.map_err(|error| error.to_string())?.into_parts();
+            told.head(head.status).await;
+            while let Some(part) = content.data().await {
+                let part = part.map_err(|error| error.to_string())?;
+                let length = part.len();
+                told.part(part).await;
+                content.flow_control().release_capacity(length).map_err(|error| error.to_string())?;
+            }
+            Ok(())
+        })
     }
 
     /// What `scene` comes to, which speaks on this connection.
