@@ -15,7 +15,7 @@ use h2::ext::Protocol;
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderValue, Method, Request};
 use world::play;
-use world::play::{Play, content, wait_until};
+use world::play::{Play, content, speaks_http2, wait_until};
 
 /// A play whose origin serves one connection with `serve`.
 fn stage<T: Send + 'static>(
@@ -147,6 +147,30 @@ fn words_come_back_over_http2_and_the_ends_too() {
     {
         assert!(asked.contains(&format!("{line}\r\n")), "{line} in {asked}");
     }
+}
+
+#[test]
+fn a_tunnel_over_http11_is_counted_when_it_has_ended() {
+    if speaks_http2() {
+        return;
+    }
+    let (mut play, origin) = stage("", |mut stream| {
+        agree(&mut stream);
+        let mut word = [0; 5];
+        stream.read_exact(&mut word).unwrap();
+        stream.write_all(&word).unwrap();
+    });
+    let mut talk = play.visitor().connect();
+    talk.say(
+        "GET /chat HTTP/1.1\r\nHost: site.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Key: x3JJHMbDL1EzLkh9GBhXDw==\r\n\r\nhello",
+    );
+    let heard = String::from_utf8(talk.rest()).unwrap();
+    assert!(heard.starts_with("HTTP/1.1 101 ") && heard.ends_with("\r\n\r\nhello"), "{heard}");
+    origin.join().unwrap();
+    let registry = play.handle().registry().clone();
+    let counted = "perigee_sent_body_bytes_total{site=\"site\",outcome=\"pass\"} 5";
+    wait_until("the tunnel's bytes to be counted", || registry.render().contains(counted));
 }
 
 #[test]

@@ -27,7 +27,7 @@ use crate::deliver::{self, Sent};
 use crate::flow::{Begun, Flow};
 use crate::h1::body::{BodyDecoder, Decoded, Framing};
 use crate::h1::{self, HeadScan, Scanned};
-use crate::origin::{BodyPart, RequestBody};
+use crate::origin::{BodyPart, RequestBody, Tunnel};
 use crate::refusal::Refusal;
 use crate::request::{Method, Protocol, Request};
 use crate::worker::Worker;
@@ -223,13 +223,39 @@ impl Connection<'_> {
                 return self.respond(request, answer, after).await;
             }
         };
-        self.respond(request, answer, After::KeepAlive).await?;
+        let mut out = self.worker.take_buffer();
+        deliver::write_head(&mut out, &self.worker, request, &answer, false);
+        let head_bytes = out.len() as u64;
+        self.writer.sent = 0;
+        let first_byte = request.started.elapsed();
+        let written = self.writer.write(&self.worker, &out, &[]).await;
+        self.worker.return_buffer(out);
+        let (_, told) = answer.split();
+        let ended = match written {
+            Ok(()) => self.join(*tunnel, request).await,
+            Err(_) => Err(Gone),
+        };
+        let head_bytes = head_bytes.min(self.writer.sent);
+        let sent = Sent {
+            head_bytes,
+            body_bytes: self.writer.sent - head_bytes,
+            received_bytes: request.received_bytes.get(),
+            first_byte,
+        };
+        deliver::emit(&self.worker, request, &told, told.note.why, &sent);
+        ended.map(|()| After::Close)
+    }
+
+    /// Carries bytes between visitor and origin until either ends, or neither has said anything for [`TUNNEL_IDLE`].
+    async fn join(&mut self, tunnel: Tunnel, request: &Request) -> Result<(), Gone> {
         let (mut from_origin, mut to_origin) = tokio::io::split(tunnel.io);
         let (reader, writer, worker) = (&mut self.reader, &mut self.writer, &*self.worker);
         let watch = reader.watch.clone();
         let up = async {
             loop {
                 if !reader.buffer.is_empty() {
+                    let length = reader.buffer.len() as u64;
+                    request.received_bytes.set(request.received_bytes.get() + length);
                     to_origin.write_all(&reader.buffer).await?;
                     reader.buffer.clear();
                 }
@@ -253,10 +279,9 @@ impl Connection<'_> {
         // Either side's end is the end of both: protocols that are tunnelled say goodbye in their own words before.
         tokio::select! {
             biased;
-            ended = down => ended?,
-            ended = up => ended?,
+            ended = down => ended,
+            ended = up => ended,
         }
-        Ok(After::Close)
     }
 
     /// Pumps the request's body to the flow while it works, and answers.
