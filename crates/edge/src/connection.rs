@@ -8,6 +8,7 @@
 //! ```
 
 mod exchange;
+pub(crate) mod frames;
 mod halves;
 mod http1;
 mod http2;
@@ -18,17 +19,23 @@ use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::time::Duration;
 
-use observe::Limit;
+use model::settings::HANDSHAKES_CLIENT_SHARE;
+use observe::{Handshake, Limit};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use crate::listen::Secure;
-use crate::tls::ACME_PROTOCOL;
+use crate::rates::{Counted, Full, Opened};
+use crate::tls::{self, ACME_PROTOCOL};
 use crate::worker::Worker;
 use crate::{forwarded, proxy_protocol};
 
 use stream::{Io, Prefixed, Sealed};
+
+/// How long a connection or stream that speaks another protocol may be silent in both directions.
+const TUNNEL_IDLE: Duration = Duration::from_secs(3600);
 
 /// Who is at the other end.
 #[derive(Clone, Copy, Debug)]
@@ -67,10 +74,14 @@ pub(crate) async fn serve(worker: Rc<Worker>, socket: TcpStream, peer: SocketAdd
             visitor.client = client;
         }
     }
+    let client = counted_client(&worker, &visitor);
+    let Ok(_counted) = count(&worker, client) else { return };
     match secure {
         Secure::Plain => http1::serve(worker, Io::Plain(socket), visitor, first).await,
         Secure::Tls { .. } => {
-            let Ok((io, is_http2)) = shake_hands(&worker, Prefixed::new(socket, first)).await else { return };
+            let Ok((io, is_http2)) = shake_hands(&worker, client, Prefixed::new(socket, first)).await else {
+                return;
+            };
             match is_http2 {
                 true => Box::pin(http2::serve(worker, io, visitor)).await,
                 false => http1::serve(worker, io, visitor, Vec::new()).await,
@@ -81,18 +92,63 @@ pub(crate) async fn serve(worker: Rc<Worker>, socket: TcpStream, peer: SocketAdd
 
 /// Serves one connection of QUIC until either side has had enough.
 pub(crate) async fn serve_http3(worker: Rc<Worker>, connection: quinn::Connection, visitor: Visitor) {
+    let Ok(_counted) = count(&worker, counted_client(&worker, &visitor)) else { return };
     http3::serve(worker, connection, visitor).await;
 }
 
-/// The TLS handshake; whether HTTP/2 comes out of it.
-async fn shake_hands(worker: &Rc<Worker>, socket: Prefixed) -> Result<(Io, bool), Gone> {
+/// Whom a connection is counted for; nobody, if it is of those who stand before us for others.
+fn counted_client(worker: &Worker, visitor: &Visitor) -> Option<IpAddr> {
+    let trusted = &worker.loaded().snapshot.edge.trusted_proxies;
+    (!forwarded::is_trusted(trusted, visitor.client)).then_some(visitor.client)
+}
+
+/// Counts a connection while it is open, if its client may have only so many.
+fn count(worker: &Worker, client: Option<IpAddr>) -> Result<Option<Opened>, Gone> {
+    let (Some(client), Some(most)) = (client, worker.limits().connections_per_client_max) else {
+        return Ok(None);
+    };
+    match worker.shared.clients.enter(Some(client), most.get(), u32::MAX) {
+        Ok(opened) => Ok(Some(opened)),
+        Err(_) => {
+            worker.count_limit(Limit::ConnectionsPerClient);
+            Err(Gone)
+        }
+    }
+}
+
+/// The TLS handshake; whether HTTP/2 comes out of it. `client` is whom it is counted for.
+async fn shake_hands(
+    worker: &Rc<Worker>,
+    client: Option<IpAddr>,
+    socket: Prefixed,
+) -> Result<(Io, bool), Gone> {
+    let limits = worker.limits();
+    if let (Some(rate), Some(client)) = (&limits.handshakes_per_client, client)
+        && worker.take(Counted::Handshakes(client), rate).is_err()
+    {
+        worker.count_limit(Limit::HandshakesPerClient);
+        return Err(Gone);
+    }
+    let of_client = limits.handshakes_max / HANDSHAKES_CLIENT_SHARE;
+    let _under_way = worker.handshakes.enter(client, of_client, limits.handshakes_max).map_err(|full| {
+        worker.count_limit(match full {
+            Full::Total => Limit::Handshakes,
+            Full::Client => Limit::HandshakesPerClient,
+        });
+        Gone
+    })?;
     let watch = worker.watch();
-    watch.set(worker.tick_after(worker.limits().handshake_timeout));
+    watch.set(worker.tick_after(limits.handshake_timeout));
     let config = worker.tls().config.clone();
     let Some(shaken) = watch.within(Box::pin(TlsAcceptor::from(config).accept(socket))).await else {
         worker.count_limit(Limit::HandshakeTime);
+        worker.observer.handshake_ended(Handshake::Timeout);
         return Err(Gone);
     };
+    worker.observer.handshake_ended(match &shaken {
+        Ok(stream) => tls::done(stream.get_ref().1),
+        Err(error) => tls::failed(error),
+    });
     let stream = shaken?;
     let protocol = stream.get_ref().1.alpn_protocol();
     if protocol == Some(ACME_PROTOCOL) {

@@ -5,6 +5,10 @@
 use bytes::Bytes;
 use semantics::fields::is_tchar;
 
+use semantics::Wall;
+
+use crate::Clock;
+use crate::connection::frames::{Conduct, FrameScan};
 use crate::h1::body::{BadBody, BodyDecoder, Decoded, Framing};
 use crate::h1::{HeadScan, Scanned, parse_head};
 use crate::h3::frames::{BadFrame, Frame, Frames, On};
@@ -149,6 +153,23 @@ pub fn h3_section(bytes: &[u8]) {
     if let Ok(fields) = h3::request::trailers(&section) {
         assert_eq!(fields.len(), section.lines().count());
     }
+}
+
+/// What an HTTP/2 visitor sends: the same frames, in the same state, and within the same limits however it is cut.
+pub fn h2_frames(bytes: &[u8], cuts: &[u8]) {
+    let find = |cuts: &[u8]| {
+        let conduct = Conduct::new(Clock::manual(Wall(0)));
+        let (mut scan, mut begin, mut seen) = (FrameScan::of_server(), 0, Vec::new());
+        for end in ends(bytes.len(), cuts) {
+            scan.scan(&bytes[begin..end], |kind, flags| seen.push((kind, flags)));
+            conduct.receive(&bytes[begin..end]);
+            begin = end;
+        }
+        (seen, scan, conduct.is_heading(), conduct.exceeded())
+    };
+    let at_once = find(&[]);
+    assert!(at_once.0.len() <= bytes.len() / 9);
+    assert_eq!(find(cuts), at_once);
 }
 
 /// A PROXY header: decided as soon as it is complete, and not otherwise by what follows it.

@@ -40,6 +40,7 @@ mod published;
 mod purge_log;
 mod purging;
 mod quic;
+mod rates;
 mod refusal;
 mod request;
 mod serve;
@@ -49,6 +50,7 @@ mod storage;
 mod succession;
 mod tiering;
 pub mod tls;
+mod websocket;
 mod worker;
 
 pub use clock::Clock;

@@ -68,6 +68,10 @@ const OTHER_STREAMS_MAX: u32 = 8;
 /// How long an endpoint may take to tell visitors that it ends. It is told again to those who send meanwhile.
 const FAREWELL: Duration = Duration::from_secs(1);
 
+/// How often a visitor is asked whether it is still there. QUIC ends a connection in which nothing comes; a request that waits
+/// for its origin for longer must not end so. Browsers give up after 30 s; idle connections end by a deadline of ours.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
 /// The part of one worker in listening on one address.
 pub(crate) struct Listening {
     pub(crate) socket: UdpSocket,
@@ -195,6 +199,7 @@ fn server_config(secrets: &Secrets, tls: &Tls, limits: &Limits) -> ServerConfig 
         .receive_window(CONNECTION_WINDOW_BYTES.into())
         .send_window(SEND_WINDOW_BYTES)
         .max_idle_timeout(limits.idle_timeout.try_into().ok())
+        .keep_alive_interval(Some(KEEP_ALIVE.min(limits.idle_timeout / 3)))
         .datagram_receive_buffer_size(None);
     let mut config = ServerConfig::new(tls.quic.clone(), secrets.token.clone());
     config

@@ -1,6 +1,7 @@
 //! The edge's own error answers: what a visitor is told, which is little, and what the log is told, which is all.
 
 use bytes::Bytes;
+use model::rate::TooMuch;
 use semantics::{Fields, Why};
 
 use crate::answer::{Answer, Body, Head, Note};
@@ -28,6 +29,8 @@ pub(crate) enum Refusal {
     BodyTimeout,
     /// The body is over so many bytes.
     BodyTooLarge(u64),
+    /// It was asked too often.
+    TooOften(TooMuch),
     /// No site has the host.
     UnknownSite,
     /// The request has been here before.
@@ -47,7 +50,7 @@ impl Refusal {
         }
     }
 
-    /// The status, by RFC 9110 §15.5 and §15.6, RFC 6585 §5, RFC 5861 §4.
+    /// The status, by RFC 9110 §15.5 and §15.6, RFC 6585 §4 and §5, RFC 5861 §4.
     pub(crate) fn status(&self) -> u16 {
         match self {
             Refusal::Syntax(_) => 400,
@@ -57,6 +60,7 @@ impl Refusal {
             Refusal::TargetTooLong(_) => 414,
             Refusal::HeadTimeout | Refusal::BodyTimeout => 408,
             Refusal::BodyTooLarge(_) => 413,
+            Refusal::TooOften(_) => 429,
             Refusal::UnknownSite => 421,
             Refusal::Loop => 508,
             Refusal::OnlyIfCached => 504,
@@ -75,7 +79,8 @@ impl Refusal {
             | Refusal::TargetTooLong(_)
             | Refusal::HeadTimeout
             | Refusal::BodyTimeout
-            | Refusal::BodyTooLarge(_) => Why::Limit,
+            | Refusal::BodyTooLarge(_)
+            | Refusal::TooOften(_) => Why::Limit,
             Refusal::UnknownSite => Why::UnknownSite,
             Refusal::Loop => Why::Loop,
             Refusal::OnlyIfCached => Why::OnlyIfCached,
@@ -106,6 +111,7 @@ impl Refusal {
             Refusal::HeadTimeout => "The request head did not arrive in time.".into(),
             Refusal::BodyTimeout => "The request body did not arrive in time.".into(),
             Refusal::BodyTooLarge(max) => format!("The request body is larger than {max} bytes."),
+            Refusal::TooOften(_) => "Too many requests. Please try again shortly.".into(),
             Refusal::UnknownSite => "No site of this name is served here.".into(),
             Refusal::Loop => "The request came back to a node that had already passed it on.".into(),
             Refusal::OnlyIfCached => {
@@ -135,6 +141,12 @@ impl Refusal {
         fields.append_unchecked(b"Cache-Control", b"no-store");
         if status == 405 {
             fields.append_unchecked(b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+        }
+        if let Refusal::TooOften(refused) = self {
+            let secs = refused.wait_secs();
+            fields.append_unchecked(b"Retry-After", secs.to_string().as_bytes());
+            // draft-ietf-httpapi-ratelimit-headers-10 §4: nothing remains, and when that changes.
+            fields.append_unchecked(b"RateLimit", format!("\"requests\";r=0;t={secs}").as_bytes());
         }
         if status == 503 {
             fields.append_unchecked(b"Retry-After", b"5");

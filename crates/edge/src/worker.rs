@@ -11,6 +11,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use model::purge::PurgeClock;
+use model::rate::{Rate, TooMuch};
 use model::settings::Limits;
 use parking_lot::{Mutex, RwLock};
 use semantics::key::KeySeed;
@@ -28,6 +29,7 @@ use crate::origin::{FetchError, Origins};
 use crate::published::{Held, Hold, Published};
 use crate::purge_log::{Positions, PurgeLog};
 use crate::quic::Quic;
+use crate::rates::{Counted, Open, Rates};
 use crate::request::{Request, RequestId};
 use crate::slices::Stretches;
 use crate::succession::Succession;
@@ -71,6 +73,10 @@ pub(crate) struct Shared {
     pub(crate) purge_position: AtomicU64,
     pub(crate) registry: Arc<observe::Registry>,
     pub(crate) connections: AtomicUsize,
+    /// Connections by client, while that has a limit.
+    pub(crate) clients: Arc<Open>,
+    /// Who has asked how often, while that has a limit.
+    pub(crate) rates: Rates,
     /// Workers that take connections.
     pub(crate) accepting: AtomicUsize,
     /// No connection takes another request; idle ones close within a tick, unless it is gentle.
@@ -136,6 +142,8 @@ pub(crate) struct Worker {
     pub(crate) origins: Origins,
     pub(crate) observer: observe::Observer,
     pub(crate) disk_reader: store::disk::Reader,
+    /// TLS handshakes under way.
+    pub(crate) handshakes: Arc<Open>,
     loaded: Hold<Loaded>,
     tls: Hold<Tls>,
     buffers: RefCell<Vec<Vec<u8>>>,
@@ -178,6 +186,7 @@ impl Worker {
             origins,
             observer,
             disk_reader: shared.disks.reader(),
+            handshakes: Arc::default(),
             loaded: Hold::of(&shared.loaded),
             tls: Hold::of(&shared.tls),
             buffers: RefCell::default(),
@@ -275,6 +284,12 @@ impl Worker {
         }
     }
 
+    /// Whether something may be done once more at `rate`.
+    pub(crate) fn take(&self, counted: Counted, rate: &Rate) -> Result<(), TooMuch> {
+        let shared = &self.shared;
+        shared.rates.take(&shared.seed, counted, rate, shared.clock.monotonic_ms())
+    }
+
     /// Counts that a limit was reached.
     pub(crate) fn count_limit(&self, limit: observe::Limit) {
         self.observer.limit_reached(limit);
@@ -345,6 +360,13 @@ impl Watch {
     /// Whether the deadline has passed.
     pub(crate) fn is_expired(&self) -> bool {
         self.expired.get()
+    }
+
+    /// Wakes whoever is registered, to look again.
+    pub(crate) fn wake(&self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
     }
 
     /// Waits for `future`, but not past the deadline: `None` then.

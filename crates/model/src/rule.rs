@@ -17,6 +17,7 @@ use crate::compress::Compress;
 use crate::cors::Cors;
 use crate::glob::{Captures, Glob};
 use crate::origin::{OriginGroup, Scheme, StatusRange};
+use crate::rate::Rate;
 use crate::redirect::Redirect;
 use crate::units::Ttl;
 
@@ -44,6 +45,18 @@ pub struct Matched<'a> {
     pub rule: &'a Rule,
     /// Its place in the site's list, from 0; the list's length for the site's defaults.
     pub index: usize,
+}
+
+/// Whether visitors have to use TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Https {
+    /// They choose.
+    #[default]
+    Optional,
+    /// Those who do not are redirected.
+    Redirect,
+    /// The same, and those who do are told to do so for a year (RFC 6797).
+    Strict,
 }
 
 /// When a rule applies, and what it says.
@@ -75,16 +88,40 @@ pub struct Rule {
     pub surrogate_keys: Vec<Box<str>>,
     /// Answer at once, without cache and origin.
     pub redirect: Option<Redirect>,
+    /// What is asked for without TLS.
+    pub https: Https,
     /// Cross-origin reading.
     pub cors: Cors,
     /// Where the content comes from.
     pub origin: Arc<OriginGroup>,
+    /// How often may be asked; `None` is as often as one likes.
+    pub rate_limit: Option<RateLimit>,
     /// Whether a request to switch to WebSocket is passed on.
     pub websocket: bool,
     /// Whether visitors are told early what a page has had loaded before (RFC 8297).
     pub early_hints: bool,
     /// What is compressed of what is stored; `None` is nothing.
     pub compress: Option<Compress>,
+}
+
+/// How often may be asked, and who is counted together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateLimit {
+    /// How often.
+    pub rate: Rate,
+    /// By whom.
+    pub by: CountedBy,
+    /// [`Rule::number`] of the rule that says so: those that have it from their site are counted as one.
+    pub of_rule: u32,
+}
+
+/// Who is counted together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CountedBy {
+    /// Each client for itself ([`crate::settings::client_network`]).
+    Client,
+    /// All.
+    All,
 }
 
 /// Whether the cache is used.
@@ -176,8 +213,10 @@ impl Rule {
             response_headers: HeaderOps::default(),
             surrogate_keys: Vec::new(),
             redirect: None,
+            https: Https::default(),
             cors: Cors::default(),
             origin,
+            rate_limit: None,
             websocket: true,
             early_hints: true,
             compress: Some(Compress::default()),
@@ -195,6 +234,12 @@ impl Rule {
 
     /// Where the rule redirects this request to, and with which status. `None` when it doesn't redirect.
     pub fn location(&self, request: &RequestView<'_>) -> Option<(u16, String)> {
+        if self.https != Https::Optional && request.scheme == Scheme::Http {
+            // Older programs know no 308, and without a body they need none (RFC 9110 §15.4.9).
+            let status = if matches!(request.method, "GET" | "HEAD") { 301 } else { 308 };
+            let query = request.query.map_or_else(String::new, |query| format!("?{query}"));
+            return Some((status, format!("https://{}{}{query}", request.host, request.path)));
+        }
         let redirect = self.redirect.as_ref()?;
         let path = semantics::key::normalise_path(request.path.as_bytes());
         let captures = self.conditions.captures(&path);

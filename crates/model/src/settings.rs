@@ -2,10 +2,12 @@
 //! has a default, a range and the reason for its default, here and nowhere else; the configuration reader, the
 //! reference and the JSON Schema are made from these constants.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::rate::Rate;
 use crate::units::ByteSize;
 
 /// Default, least and most of one setting.
@@ -53,6 +55,21 @@ pub const BODY_STALL: Bound<Duration> = bound(secs(60), secs(1), secs(3600));
 pub const WRITE_STALL: Bound<Duration> = bound(secs(60), secs(1), secs(3600));
 /// Open connections of all workers.
 pub const CONNECTIONS: Bound<u32> = bound(100_000, 16, 10_000_000);
+/// Open connections of one client ([`client_network`]); 0 is no limit, as thousands of people may share one address.
+pub const CONNECTIONS_PER_CLIENT: Bound<u32> = bound(0, 0, 1_000_000);
+/// TLS handshakes under way in one worker. Each holds some 20 KiB, and its socket, for as long as [`HANDSHAKE_TIMEOUT`]; one
+/// core ends a few thousand per second. A client may have a [`HANDSHAKES_CLIENT_SHARE`]th of them.
+pub const HANDSHAKES: Bound<u32> = bound(4096, 16, 1_000_000);
+/// Of the handshakes under way in a worker, one client may have one in so many: who begins some and lets them lie shuts
+/// nobody else out.
+pub const HANDSHAKES_CLIENT_SHARE: u32 = 4;
+/// TLS handshakes of one client per second; 0 is no limit, as many people may share one address. A handshake is the dearest
+/// thing that a visitor can make us do at so little cost: a quarter of a millisecond of CPU.
+pub const HANDSHAKES_PER_CLIENT: Bound<u32> = bound(0, 0, 100_000);
+/// How many seconds' worth of [`HANDSHAKES_PER_CLIENT`] may come at once: browsers open six connections per site.
+pub const HANDSHAKES_BURST_SECS: u32 = 10;
+/// The time in which requests are counted.
+pub const RATE_PER: Bound<Duration> = bound(secs(1), Duration::from_millis(100), secs(24 * 3600));
 /// Requests on one connection before it is closed: frees what leaks and spreads load. nginx's 1,000 shows in p99.
 pub const REQUESTS_PER_CONNECTION: Bound<u32> = bound(100_000, 1, u32::MAX);
 /// Time that running requests get to end when the node stops.
@@ -90,6 +107,8 @@ pub struct EdgeSettings {
     pub listen_tls: Vec<SocketAddr>,
     /// Certificates in files of the operator's own.
     pub certificates: Vec<CertificateFiles>,
+    /// TLS with visitors.
+    pub tls: TlsSettings,
     /// Certificates that the edge orders by itself; `None` when it shall not.
     pub acme: Option<AcmeSettings>,
     /// Address of the admin API and of `/metrics`; loopback unless told otherwise. `None` is off.
@@ -116,13 +135,34 @@ pub struct EdgeSettings {
     pub limits: Limits,
 }
 
-/// A certificate and its key, in two PEM files.
+/// A certificate and its key, in files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateFiles {
     /// The certificate, and those that lead from it to a root.
     pub chain: PathBuf,
     /// Its private key.
     pub key: PathBuf,
+    /// An answer of its authority's OCSP responder, as DER, that is shown with it.
+    pub ocsp: Option<PathBuf>,
+}
+
+/// TLS with visitors.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsSettings {
+    /// The oldest version that is spoken.
+    pub min_version: TlsVersion,
+    /// File with the secret that session tickets are made from; `None` is one of the state directory's own.
+    pub ticket_secret_file: Option<PathBuf>,
+}
+
+/// A version of TLS. Older ones are not spoken (RFC 8996).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// RFC 5246.
+    #[default]
+    Tls12,
+    /// RFC 8446.
+    Tls13,
 }
 
 /// From whom certificates are ordered (ACME, RFC 8555), and for which domains.
@@ -238,6 +278,14 @@ pub struct Limits {
     pub write_stall_timeout: Duration,
     /// [`CONNECTIONS`]; more are closed at once.
     pub connections_max: u32,
+    /// [`CONNECTIONS_PER_CLIENT`]; more are closed at once.
+    pub connections_per_client_max: Option<NonZeroU32>,
+    /// How often one client may ask; more is answered with 429.
+    pub requests_per_client: Option<Rate>,
+    /// [`HANDSHAKES`]; more are closed at once.
+    pub handshakes_max: u32,
+    /// [`HANDSHAKES_PER_CLIENT`]; more are closed at once.
+    pub handshakes_per_client: Option<Rate>,
     /// [`REQUESTS_PER_CONNECTION`]; the last response says `Connection: close`.
     pub requests_per_connection_max: u32,
     /// [`DRAIN`]; then connections are cut.
@@ -246,6 +294,15 @@ pub struct Limits {
     pub upgrade_timeout: Duration,
     /// [`UPGRADE_DRAIN`]; then the old process's connections are cut.
     pub upgrade_drain_timeout: Duration,
+}
+
+/// Who is counted as one client: an IPv4 address; of an IPv6 address its first 64 bits, which is what one household has at
+/// least (RFC 6177 §2). An IPv4 address mapped into IPv6 counts as IPv4.
+pub fn client_network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from(u128::from(address) & !u128::from(u64::MAX))),
+        address => address,
+    }
 }
 
 /// Addresses that begin with the same bits.
@@ -338,6 +395,10 @@ impl Default for Limits {
             body_stall_timeout: BODY_STALL.default,
             write_stall_timeout: WRITE_STALL.default,
             connections_max: CONNECTIONS.default,
+            connections_per_client_max: NonZeroU32::new(CONNECTIONS_PER_CLIENT.default),
+            requests_per_client: None,
+            handshakes_max: HANDSHAKES.default,
+            handshakes_per_client: None,
             requests_per_connection_max: REQUESTS_PER_CONNECTION.default,
             drain_timeout: DRAIN.default,
             upgrade_timeout: UPGRADE.default,
@@ -352,6 +413,7 @@ impl Default for EdgeSettings {
             listen: vec![SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080)],
             listen_tls: Vec::new(),
             certificates: Vec::new(),
+            tls: TlsSettings::default(),
             acme: None,
             admin: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9090)),
             workers: None,

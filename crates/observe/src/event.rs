@@ -145,10 +145,48 @@ macro_rules! labels {
 }
 
 labels! {
+    /// How a TLS handshake with a visitor ended.
+    Handshake {
+        /// In a new session of TLS 1.3.
+        Tls13 = "tls1.3",
+        /// In a resumed session of TLS 1.3.
+        Tls13Resumed = "tls1.3-resumed",
+        /// In a new session of TLS 1.2.
+        Tls12 = "tls1.2",
+        /// In a resumed session of TLS 1.2.
+        Tls12Resumed = "tls1.2-resumed",
+        /// A certificate authority that looks whose a domain is saw its answer (RFC 8737).
+        Challenge = "challenge",
+        /// There is no certificate for the name, or none that the visitor can use.
+        NoCertificate = "no-certificate",
+        /// Version, cipher suites or key exchange are not those that are spoken here.
+        NothingInCommon = "nothing-in-common",
+        /// The visitor refused: an alert came, for instance because it does not trust the certificate.
+        Refused = "refused",
+        /// What came was no TLS, or broke its rules.
+        Malformed = "malformed",
+        /// It took too long.
+        Timeout = "timeout",
+        /// The connection ended in the middle.
+        Closed = "closed",
+    }
+}
+
+labels! {
     /// A limit that a visitor or an origin can run into. Reaching one is counted, always.
     Limit {
         /// Open connections of the whole edge.
         Connections = "connections",
+        /// Open connections of one client.
+        ConnectionsPerClient = "connections-per-client",
+        /// TLS handshakes under way in one worker.
+        Handshakes = "handshakes",
+        /// TLS handshakes of one client, under way or per second.
+        HandshakesPerClient = "handshakes-per-client",
+        /// How often one client may ask for anything.
+        RequestsPerClient = "requests-per-client",
+        /// How often may be asked by a site's or a rule's word.
+        RateLimit = "rate-limit",
         /// Time for a TLS handshake.
         HandshakeTime = "handshake-time",
         /// More handshakes of QUIC than may be under way before visitors must show where they are.
@@ -173,6 +211,20 @@ labels! {
         IdleFrames = "idle-frames",
         /// Requests on one connection.
         RequestsPerConnection = "requests-per-connection",
+        /// RST_STREAM frames of a visitor on an HTTP/2 connection.
+        Http2Resets = "h2-resets",
+        /// PING frames on an HTTP/2 connection.
+        Http2Pings = "h2-pings",
+        /// SETTINGS frames on an HTTP/2 connection.
+        Http2Settings = "h2-settings",
+        /// PRIORITY and PRIORITY_UPDATE frames on an HTTP/2 connection.
+        Http2Priorities = "h2-priorities",
+        /// WINDOW_UPDATE frames on an HTTP/2 connection.
+        Http2WindowUpdates = "h2-window-updates",
+        /// Frames of unknown kinds, and GOAWAY, on an HTTP/2 connection.
+        Http2OtherFrames = "h2-other-frames",
+        /// What else is too much on an HTTP/2 connection: CONTINUATION, tiny or empty DATA, huge headers, stream errors.
+        Http2Excess = "h2-excess",
         /// Bytes of a response that the edge will buffer.
         BufferBytes = "buffer-bytes",
         /// Bytes of a stored object.

@@ -17,6 +17,7 @@
 //! something happen: waits are for states ([`Gate::wait_reached`], [`Play::origin_is_asked`]) and bounded by [`PATIENCE`].
 
 mod answer;
+mod bridge;
 mod client;
 mod gate;
 mod http2;
@@ -30,6 +31,7 @@ mod tls;
 
 use std::panic::Location;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -52,6 +54,21 @@ pub const BEGIN_SECS: i64 = 1_800_000_000;
 /// Set to the bytes of memory (`256MiB`, or little as `1MiB`), each play has a disk: what is true without one must be so with
 /// one. The plays of `tests/disk*.rs` say for themselves what they have.
 pub const DISK_EVERYWHERE: &str = "PERIGEE_PLAY_DISK";
+
+/// Set to `h2`, the requests of each play reach the edge over HTTP/2 and TLS: what is true of one protocol must be so of the
+/// other. What a client says byte for byte ([`Client::connect`], [`Client::raw`]) stays HTTP/1.1 without TLS, and is then
+/// from another client of another scheme.
+pub const PROTOCOL_EVERYWHERE: &str = "PERIGEE_PLAY_PROTOCOL";
+
+/// Whether the requests of a play travel over HTTP/2.
+pub fn speaks_http2() -> bool {
+    std::env::var_os(PROTOCOL_EVERYWHERE).is_some_and(|protocol| protocol == "h2")
+}
+
+/// By which scheme the requests of a play come to the edge.
+pub fn scheme() -> &'static str {
+    if speaks_http2() { "https" } else { "http" }
+}
 
 /// The Range that the origin gets to see for a visitor's of bytes of the first slice: with disks, all of that slice is fetched.
 pub fn range_sent(range: &str) -> &str {
@@ -136,7 +153,7 @@ impl Play {
             runtime,
             direct: false,
             state: None,
-            tls: None,
+            tls: speaks_http2().then(Identity::new),
         }
     }
 
@@ -170,6 +187,24 @@ impl Play {
         assert!(self.stage.is_none(), "the edge runs already");
         self.tls = Some(Identity::new());
         self
+    }
+
+    /// A client that speaks HTTP/2 to the edge, on a connection of its own.
+    pub fn http2(&mut self) -> Http2 {
+        let address = *self.stage().handle().addresses_tls().first().expect("the edge listens for TLS");
+        let identity = self.tls.as_ref().expect("the play has TLS");
+        Http2::connect(self.runtime.handle().clone(), address, identity)
+    }
+
+    /// An origin that speaks HTTP/2 over plain TCP, and has `serve` answer each request; its URL.
+    pub fn http2_origin<S: Future<Output = ()> + Send + 'static>(
+        &mut self,
+        serve: impl Fn(http::Request<h2::RecvStream>, h2::server::SendResponse<bytes::Bytes>) -> S
+        + Send
+        + Sync
+        + 'static,
+    ) -> String {
+        http2::start_origin(&self.runtime, Arc::new(serve))
     }
 
     /// A client that speaks HTTP/3 to the edge, on a connection of its own.
@@ -294,8 +329,12 @@ impl Play {
 
     /// A client to keep: for requests that stay open over several scenes.
     pub fn visitor(&mut self) -> Client {
-        let address = if self.direct { self.origin.address().to_owned() } else { self.stage().address() };
-        Client::new(self.runtime.handle().clone(), address)
+        let (address, plain) = if self.direct {
+            (self.origin.address().to_owned(), self.origin.address().to_owned())
+        } else {
+            (self.stage().address(), self.stage().plain_address())
+        };
+        Client::new(self.runtime.handle().clone(), address, plain)
     }
 
     /// Moves time on, for the edge and for the origin's `Date`.
@@ -317,7 +356,8 @@ impl Play {
         assert!(self.stage.is_none(), "the edge runs already");
         let config = self.config_in_force();
         let state = self.state.as_ref().map(|state| &*state.0);
-        self.stage = Some(Stage::try_start(&config, BEGIN_SECS * 1000, state, self.tls.as_ref())?);
+        let runtime = self.runtime.handle();
+        self.stage = Some(Stage::try_start(runtime, &config, BEGIN_SECS * 1000, state, self.tls.as_ref())?);
         Ok(())
     }
 
@@ -397,7 +437,7 @@ impl Play {
     fn start(&mut self, now_ms: i64) {
         let config = self.config_in_force();
         let state = self.state.as_ref().map(|state| &*state.0);
-        self.stage = Some(Stage::start(&config, now_ms, state, self.tls.as_ref()));
+        self.stage = Some(Stage::start(self.runtime.handle(), &config, now_ms, state, self.tls.as_ref()));
     }
 
     /// The configuration with what stands for something filled in, and a disk if each play has one.

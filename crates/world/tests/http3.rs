@@ -329,7 +329,10 @@ fn visitors_of_tls_are_told_where_http3_is_spoken() {
     let told: Vec<&str> =
         answer.lines().filter(|line| line.to_ascii_lowercase().starts_with("alt-svc")).collect();
     assert_eq!(told, [format!("Alt-Svc: h3=\":{port}\"; ma=86400")], "{answer}");
-    play.client(|c| drop(c.get("/a").expect(200).body("one").no_header("Alt-Svc")));
+    play.client(|c| {
+        let plain = "GET /a HTTP/1.1\r\nHost: site.example\r\n\r\n";
+        drop(c.raw(plain).status(200).body("one").no_header("Alt-Svc"));
+    });
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The way to the origins and the visitors' way in: fail-over, what is retried, what the origin is told, forwarded
 //! addresses, PROXY protocol, reconfiguration.
 
-use world::play::Play;
+use world::play::{Play, scheme, speaks_http2};
 use world::{Gate, play};
 
 fn two_origins() -> Play {
@@ -105,8 +105,11 @@ fn the_origin_is_told_who_asks_and_by_which_way() {
             seen.head.field("host").map(|host| host.to_ascii_lowercase()).as_deref(),
             Some("shop.example:8080")
         );
-        seen.header("x-mine", "1").header("x-forwarded-for", "127.0.0.1").header("x-forwarded-proto", "http");
-        assert!(seen.head.field("via").is_some_and(|via| via.starts_with("1.1 ")), "{:?}", seen.head);
+        seen.header("x-mine", "1")
+            .header("x-forwarded-for", "127.0.0.1")
+            .header("x-forwarded-proto", scheme());
+        let received = if speaks_http2() { "2.0 " } else { "1.1 " };
+        assert!(seen.head.field("via").is_some_and(|via| via.starts_with(received)), "{:?}", seen.head);
         assert!(seen.head.field("cdn-loop").is_some(), "{:?}", seen.head);
     });
 }
@@ -116,10 +119,11 @@ fn an_untrusted_visitor_cannot_say_who_it_is() {
     let mut play = play();
     play.origin(|o| o.get("/a").header("Cache-Control", "no-store").body("x"));
     play.client(|c| {
-        c.get("/a").header("X-Forwarded-For", "203.0.113.9").header("X-Forwarded-Proto", "https").expect(200)
+        let other = if scheme() == "http" { "https" } else { "http" };
+        c.get("/a").header("X-Forwarded-For", "203.0.113.9").header("X-Forwarded-Proto", other).expect(200)
     });
     play.origin_last_saw(|seen| {
-        seen.header("x-forwarded-proto", "http");
+        seen.header("x-forwarded-proto", scheme());
         let last = seen.head.field("x-forwarded-for").unwrap_or_default();
         assert!(last.ends_with("127.0.0.1"), "{last}");
     });

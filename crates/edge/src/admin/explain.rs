@@ -221,6 +221,7 @@ fn request(question: &Question, now: Wall) -> Result<Request, Problem> {
         id: RequestId(0),
         has_body: false,
         wants_websocket: false,
+        takes_trailers: false,
         received_bytes: Cell::new(0),
     })
 }

@@ -32,9 +32,9 @@ use crate::refusal::Refusal;
 use crate::request::{Method, Protocol, Request};
 use crate::worker::Worker;
 
-use super::halves::{Reader, Unwritten, Writer};
+use super::halves::{Reader, Trailers, Unwritten, Writer};
 use super::stream::{Io, Stream};
-use super::{Gone, Visitor};
+use super::{Gone, TUNNEL_IDLE, Visitor};
 
 /// Pieces of a request body that may wait between visitor and origin.
 const UPLOAD_PIECES: usize = 4;
@@ -44,9 +44,6 @@ const EMPTY_LINES_MAX: usize = 8;
 
 /// Largest piece of a request body.
 const UPLOAD_PIECE_BYTES: usize = 16 * 1024;
-
-/// How long an upgraded connection may be silent in both directions.
-const TUNNEL_IDLE: Duration = Duration::from_secs(3600);
 
 /// After a refusal or an early answer: how much of what the visitor still sends is read and dropped, so that the answer
 /// is not lost to a reset (RFC 9112 §9.6), and for how long.
@@ -61,13 +58,19 @@ pub(super) async fn serve(worker: Rc<Worker>, io: Io, visitor: Visitor, first: V
         reader: Reader { stream: &stream, buffer: first, watch },
         writer: Writer { stream: &stream, watch: stall, sent: 0 },
         visitor,
+        has_lingered: false,
         worker,
     };
-    let _ = connection.run().await;
+    let ended = connection.run().await;
+    if ended.is_ok() && !connection.has_lingered {
+        connection.say_goodbye().await;
+    }
 }
 
 struct Connection<'a> {
     worker: Rc<Worker>,
+    /// Our side has ended, and what still came was dropped.
+    has_lingered: bool,
     reader: Reader<'a>,
     writer: Writer<'a>,
     visitor: Visitor,
@@ -329,9 +332,20 @@ impl Connection<'_> {
         Ok(None)
     }
 
+    /// Ends our side, by TLS's own word where that is spoken: without it, an answer that ends with the connection could be one
+    /// that was cut short (RFC 8446 §6.1).
+    async fn say_goodbye(&mut self) {
+        let watch = self.writer.watch.clone();
+        watch.set(self.worker.tick_after(LINGER));
+        let _ = watch.within(self.writer.shutdown()).await;
+    }
+
     /// Ends our side and drops what still comes, within bounds, so that the visitor gets to read our last words.
     async fn linger(&mut self) {
-        let _ = self.writer.shutdown().await;
+        if std::mem::replace(&mut self.has_lingered, true) {
+            return;
+        }
+        self.say_goodbye().await;
         self.reader.watch.set(self.worker.tick_after(LINGER));
         let mut dropped = 0;
         while dropped < LINGER_BYTES {
@@ -460,7 +474,8 @@ async fn respond(
     let streams = matches!(body, Body::Fill(..) | Body::Origin(_) | Body::Multipart(..) | Body::Sliced(_));
     let written = match written {
         Ok(()) if streams && framing != deliver::Framing::NoBody => {
-            let chunked = framing == deliver::Framing::Chunked;
+            let trailers = if request.takes_trailers { Trailers::Wanted } else { Trailers::Dropped };
+            let chunked = (framing == deliver::Framing::Chunked).then_some(trailers);
             Box::pin(writer.write_streamed(worker, &mut out, body, chunked)).await
         }
         written => written,

@@ -34,6 +34,7 @@ use crate::request::{Protocol, Request};
 use crate::worker::{Watch, Worker};
 
 use super::exchange::{Exchange, Fault, Follows, Incoming, Outgoing, whole_body};
+use super::frames::Conduct;
 use super::stream::{Gathering, Io, Stream};
 use super::{Gone, Visitor};
 
@@ -43,10 +44,20 @@ const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 
 /// Bytes of one stream that may lie in the connection's buffer on their way out: what a slow visitor can make us hold, and
 /// less than what keeps a fast one busy.
-const SEND_BUFFER_BYTES: usize = 256 * 1024;
+const SEND_BUFFER_BYTES: usize = 64 * 1024;
 
 /// How long a connection may take to end once it was told to.
 const GOODBYE: Duration = Duration::from_secs(5);
+
+/// What is still taken from a visitor whose connection has ended, so that it gets to read why: closing a socket in which
+/// something lies unread cuts off what was sent before.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 1024 * 1024;
+
+/// Streams of one connection that we may have to reset for the visitor's errors. Each costs a request that was begun in
+/// vain (the attack called MadeYouReset); a visitor that makes none but opens more than [`Limits::streams_max`] before it has
+/// read how many that are needs as many as it opens.
+const ERROR_RESETS_MAX: usize = 200;
 
 /// Serves one connection until either side has had enough.
 pub(super) async fn serve(worker: Rc<Worker>, io: Io, visitor: Visitor) {
@@ -59,18 +70,39 @@ pub(super) async fn serve(worker: Rc<Worker>, io: Io, visitor: Visitor) {
         .initial_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_header_list_size(limits.header_bytes_max.0 as u32)
-        .max_send_buffer_size(SEND_BUFFER_BYTES);
+        .max_local_error_reset_streams(Some(ERROR_RESETS_MAX))
+        // Who leaves a page at once resets all that it has just asked for, in one read. The library's 20 would end that.
+        .max_pending_accept_reset_streams(limits.streams_max as usize)
+        .max_send_buffer_size(SEND_BUFFER_BYTES)
+        .enable_connect_protocol();
     let stream = Rc::new(Stream::new(io));
-    let connection = match watch.within(builder.handshake::<_, Bytes>(Gathering(stream.clone()))).await {
+    let conduct = Rc::new(Conduct::new(worker.shared.clock.clone()));
+    let frames = Gathering { stream: stream.clone(), conduct: conduct.clone() };
+    let connection = match watch.within(builder.handshake::<_, Bytes>(frames)).await {
         Some(Ok(connection)) => connection,
         Some(Err(_)) => return,
         None => return worker.count_limit(Limit::HeadTime),
     };
     let streams = Streams { worker: worker.clone(), visitor, running: Rc::default(), served: 0 };
-    streams.run(connection, &stream, &watch, &limits).await;
+    let end = streams.run(connection, &stream, &conduct, &watch, &limits).await;
     // The last frames may still be with us.
     watch.set(worker.tick_after(GOODBYE));
     let _ = watch.within(poll_fn(|context| stream.poll_shutdown(context))).await;
+    if end == End::Refused {
+        watch.set(worker.tick_after(LINGER));
+        let _ = watch.within(discard(&stream)).await;
+    }
+}
+
+/// Drops what still comes, until the visitor ends it or it is too much.
+async fn discard(stream: &Stream) {
+    let mut dropped = 0;
+    while dropped < LINGER_BYTES {
+        match poll_fn(|context| stream.poll_discard(context)).await {
+            Ok(0) | Err(_) => return,
+            Ok(count) => dropped += count,
+        }
+    }
 }
 
 /// The requests of one connection.
@@ -90,10 +122,21 @@ type Accepted = Option<Result<(http::Request<RecvStream>, SendResponse<Bytes>), 
 enum Phase {
     /// Waiting for the next request.
     Idle,
+    /// Waiting for the rest of a request's head.
+    Heading,
     /// Answering: it must get on.
     Busy,
     /// Waiting for the visitor to see that it is over.
     Leaving,
+}
+
+/// How a connection ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Both sides had enough, or the visitor has gone.
+    Over,
+    /// We would have no more of it, and the visitor may still be sending.
+    Refused,
 }
 
 impl Streams {
@@ -101,10 +144,12 @@ impl Streams {
         mut self,
         mut connection: Connection<Gathering, Bytes>,
         stream: &Stream,
+        conduct: &Conduct,
         watch: &Rc<Watch>,
         limits: &Limits,
-    ) {
-        let (mut is_leaving, mut phase) = (false, None);
+    ) -> End {
+        let (mut is_leaving, mut phase, mut sent) = (false, None, stream.sent());
+        let mut idle_until = self.worker.tick_after(limits.idle_timeout);
         loop {
             let accepted: Option<Accepted> = poll_fn(|context| {
                 if watch.is_expired() {
@@ -119,19 +164,39 @@ impl Streams {
                     // All that the requests of one read were answered with leaves together. A socket that is full wakes
                     // this task; one that is broken shows when it is read.
                     let _ = stream.poll_flush(context);
+                    if conduct.exceeded().is_some() {
+                        return Poll::Ready(None);
+                    }
+                    let heading_until = self.worker.tick_after(limits.header_timeout);
                     let now = match connection.has_streams() || self.running.get() > 0 {
                         true => Phase::Busy,
                         false if is_leaving => Phase::Leaving,
+                        // Beginning one head after the other makes no connection live longer.
+                        false if conduct.is_heading() && heading_until < idle_until => Phase::Heading,
                         false => Phase::Idle,
                     };
-                    if phase.replace(now) != Some(now) {
-                        self.set_deadline(now, watch, limits);
+                    let before = phase.replace(now);
+                    if before != Some(now) {
+                        if before == Some(Phase::Busy) {
+                            idle_until = self.worker.tick_after(limits.idle_timeout);
+                        }
+                        match now {
+                            Phase::Idle => watch.set_idle(idle_until),
+                            Phase::Heading => watch.set(heading_until),
+                            Phase::Busy => watch.set(self.worker.tick_after(limits.write_stall_timeout)),
+                            Phase::Leaving => watch.set(self.worker.tick_after(GOODBYE)),
+                        }
                     }
                     watch.register(context);
                 }
                 accepted.map(Some)
             })
             .await;
+            if accepted.is_none()
+                && let Some(limit) = conduct.exceeded()
+            {
+                return self.refuse(connection, limit).await;
+            }
             match (accepted, phase) {
                 (Some(Some(Ok((request, respond)))), _) => {
                     self.served += 1;
@@ -140,20 +205,25 @@ impl Streams {
                         is_leaving = true;
                         connection.graceful_shutdown();
                     }
-                    self.begin(request, respond).await;
+                    self.begin(request, respond, watch).await;
+                    // What was answered at once leaves no other trace: the connection has been in use.
+                    phase = None;
+                    idle_until = self.worker.tick_after(limits.idle_timeout);
                 }
-                (Some(Some(Err(_)) | None), _) | (None, Some(Phase::Leaving)) => return,
-                // Those who run have deadlines of their own.
-                (None, Some(Phase::Busy)) if self.running.get() > 0 => {
-                    self.set_deadline(Phase::Busy, watch, limits);
+                (Some(Some(Err(error))), _) => {
+                    if error.is_library() && error.reason() == Some(Reason::ENHANCE_YOUR_CALM) {
+                        self.worker.count_limit(Limit::Http2Excess);
+                    }
+                    return if error.is_io() { End::Over } else { End::Refused };
                 }
-                (None, Some(Phase::Busy)) => {
-                    self.worker.count_limit(Limit::SendTime);
-                    connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
-                    // Once more, so that the reason is said.
-                    poll_fn(|context| Poll::Ready(connection.poll_accept(context).is_ready())).await;
-                    return;
+                (Some(None), _) | (None, Some(Phase::Leaving)) => return End::Over,
+                // Those who run have deadlines of their own, and what is only to be sent may be on its way.
+                (None, Some(Phase::Busy)) if self.running.get() > 0 || sent != stream.sent() => {
+                    sent = stream.sent();
+                    watch.set(self.worker.tick_after(limits.write_stall_timeout));
                 }
+                (None, Some(Phase::Busy)) => return self.refuse(connection, Limit::SendTime).await,
+                (None, Some(Phase::Heading)) => return self.refuse(connection, Limit::HeadTime).await,
                 (None, Some(Phase::Idle) | None) => {
                     if !self.worker.is_draining() {
                         self.worker.count_limit(Limit::IdleTime);
@@ -167,16 +237,22 @@ impl Streams {
         }
     }
 
-    fn set_deadline(&self, phase: Phase, watch: &Watch, limits: &Limits) {
-        match phase {
-            Phase::Idle => watch.set_idle(self.worker.tick_after(limits.idle_timeout)),
-            Phase::Busy => watch.set(self.worker.tick_after(limits.write_stall_timeout)),
-            Phase::Leaving => watch.set(self.worker.tick_after(GOODBYE)),
-        }
+    /// Ends a connection that has gone beyond a limit, and says so.
+    async fn refuse(&self, mut connection: Connection<Gathering, Bytes>, limit: Limit) -> End {
+        self.worker.count_limit(limit);
+        connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+        // Once more, so that the reason is said.
+        poll_fn(|context| Poll::Ready(connection.poll_accept(context).is_ready())).await;
+        End::Refused
     }
 
     /// Answers a request at once or has a task do it.
-    async fn begin(&self, request: http::Request<RecvStream>, respond: SendResponse<Bytes>) {
+    async fn begin(
+        &self,
+        request: http::Request<RecvStream>,
+        respond: SendResponse<Bytes>,
+        watch: &Rc<Watch>,
+    ) {
         let mut answering = Answering { respond, stream: None, is_ended: false };
         let started = Instant::now();
         let (parts, content) = request.into_parts();
@@ -187,6 +263,7 @@ impl Streams {
             authority: parts.uri.authority().map(|authority| authority.as_str()),
             ends: content.is_end_stream(),
             protocol: Protocol::Http2,
+            connects_to: parts.extensions.get::<h2::ext::Protocol>().map(h2::ext::Protocol::as_str),
         };
         let lines = || parts.headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
         let taken = intake::request_of_parts(worker, &head, lines, visitor, started);
@@ -194,7 +271,7 @@ impl Streams {
             Ok(intake) => intake,
             Err(refusal) => {
                 let (request, answer) = intake::refused(worker, visitor, Protocol::Http2, &refusal);
-                return self.answer(request, answer, answering).await;
+                return self.answer(request, answer, answering, watch).await;
             }
         };
         let request = Rc::new(request);
@@ -202,40 +279,47 @@ impl Streams {
         if matches!(framing, Framing::Length(length) if length > limits.body_bytes_max.0) {
             let refusal = Refusal::BodyTooLarge(limits.body_bytes_max.0);
             worker.count_limit(Limit::BodyBytes);
-            return self.answer(request.clone(), refusal.answer(&request), answering).await;
+            return self.answer(request.clone(), refusal.answer(&request), answering, watch).await;
         }
         match Flow::begin(worker, &request) {
-            Begun::Answer(answer) => self.answer(request, answer, answering).await,
+            Begun::Answer(answer) => self.answer(request, answer, answering, watch).await,
             Begun::Waiting(flow) => {
                 let exchange = Exchange::new(worker.clone(), request);
-                self.spawn(async move {
-                    let answer = exchange.wait(flow, Content(content), framing, &mut answering).await?;
-                    exchange.send(answer, &mut answering).await
+                self.spawn(watch, async move {
+                    exchange.run(flow, Content(content), framing, &mut answering).await
                 });
             }
         }
     }
 
     /// Sends an answer: from here if it needs no waiting.
-    async fn answer(&self, request: Rc<Request>, answer: Answer, mut answering: Answering) {
+    async fn answer(
+        &self,
+        request: Rc<Request>,
+        answer: Answer,
+        mut answering: Answering,
+        watch: &Rc<Watch>,
+    ) {
         let needs_waiting = whole_body(&request, &answer).is_none();
         let exchange = Exchange::new(self.worker.clone(), request);
         if needs_waiting {
-            self.spawn(async move { exchange.send(answer, &mut answering).await });
+            self.spawn(watch, async move { exchange.send(answer, &mut answering).await });
         } else {
             let _ = exchange.send(answer, &mut answering).await;
         }
     }
 
-    fn spawn(&self, exchange: impl Future<Output = Result<(), Gone>> + 'static) {
-        struct Running(Rc<Cell<usize>>);
+    fn spawn(&self, watch: &Rc<Watch>, exchange: impl Future<Output = Result<(), Gone>> + 'static) {
+        struct Running(Rc<Cell<usize>>, Rc<Watch>);
         impl Drop for Running {
             fn drop(&mut self) {
                 self.0.set(self.0.get() - 1);
+                // The connection may be idle now.
+                self.1.wake();
             }
         }
         self.running.set(self.running.get() + 1);
-        let running = Running(self.running.clone());
+        let running = Running(self.running.clone(), watch.clone());
         tokio::task::spawn_local(async move {
             let _ended = running;
             let _ = exchange.await;
@@ -342,7 +426,7 @@ impl Outgoing for Answering {
 
     fn reset(&mut self, by: Fault) {
         let reason = match by {
-            Fault::Visitor => Reason::CANCEL,
+            Fault::Visitor | Fault::Tunnel => Reason::CANCEL,
             Fault::Origin => Reason::INTERNAL_ERROR,
         };
         match &mut self.stream {

@@ -11,9 +11,14 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
+use super::frames::Conduct;
+
 /// Encrypted bytes that may wait for the socket: four of TLS's largest records. What is written until a flush leaves in
 /// as few system calls as that takes.
 const SEALED_BYTES: usize = 64 * 1024;
+
+/// Bytes that are taken off the socket at a time when nobody wants them.
+const DISCARD_BYTES: usize = 16 * 1024;
 
 /// A visitor's connection, as far as bytes go.
 pub(crate) enum Io {
@@ -29,6 +34,8 @@ pub(crate) struct Sealed {
     session: ServerConnection,
     /// Whether the visitor has sent its last byte.
     is_over: bool,
+    /// Encrypted bytes that the socket has taken.
+    sent: u64,
 }
 
 /// A socket of which something has been read before its owner came.
@@ -96,9 +103,36 @@ impl Stream {
         }
     }
 
-    /// Whether something has come that was not read.
+    /// Whether something has come that was not read. It stays there: what is encrypted makes sense as a whole only.
     pub(super) fn has_unread(&self) -> bool {
-        self.with_socket(|socket| matches!(socket.try_read(&mut [0]), Ok(1)))
+        let mut io = self.io.borrow_mut();
+        if let Io::Tls(sealed) = &mut *io
+            && sealed.has_opened().unwrap_or(false)
+        {
+            return true;
+        }
+        let mut byte = [std::mem::MaybeUninit::uninit()];
+        matches!(socket2::SockRef::from(io.socket()).peek(&mut byte), Ok(1))
+    }
+
+    /// Bytes that have left an encrypted stream so far: while they grow, the visitor gets on.
+    pub(super) fn sent(&self) -> u64 {
+        match &*self.io.borrow() {
+            Io::Plain(_) => 0,
+            Io::Tls(sealed) => sealed.sent,
+        }
+    }
+
+    /// Takes some of what has come off the socket without a look at it; 0 at the end.
+    pub(super) fn poll_discard(&self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let io = self.io.borrow();
+        loop {
+            ready!(io.socket().poll_read_ready(context))?;
+            match io.socket().try_read(&mut [0; DISCARD_BYTES]) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => return Poll::Ready(read),
+            }
+        }
     }
 
     /// Writes some of `slices`: at least a byte. What is encrypted waits for a flush.
@@ -119,9 +153,13 @@ impl Stream {
     }
 }
 
-/// A stream whose flushes do nothing: for an owner that flushes after each frame. Whoever polls that owner sends, with
-/// [`Stream::poll_flush`], what has gathered meanwhile.
-pub(super) struct Gathering(pub(super) Rc<Stream>);
+/// A stream of HTTP/2 frames whose flushes do nothing: for an owner that flushes after each frame. Whoever polls that
+/// owner sends, with [`Stream::poll_flush`], what has gathered meanwhile; and looks whether [`Conduct::exceeded`] says
+/// that enough has come, as nothing is read any more then.
+pub(super) struct Gathering {
+    pub(super) stream: Rc<Stream>,
+    pub(super) conduct: Rc<Conduct>,
+}
 
 impl AsyncRead for Gathering {
     fn poll_read(
@@ -129,13 +167,20 @@ impl AsyncRead for Gathering {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0.io.borrow_mut()).poll_read(context, buffer)
+        let held = buffer.filled().len();
+        ready!(Pin::new(&mut *self.stream.io.borrow_mut()).poll_read(context, buffer))?;
+        self.conduct.receive(&buffer.filled()[held..]);
+        if self.conduct.exceeded().is_some() {
+            buffer.set_filled(held);
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for Gathering {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.0.poll_write(context, &[IoSlice::new(bytes)])
+        self.poll_write_vectored(context, &[IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
@@ -143,7 +188,9 @@ impl AsyncWrite for Gathering {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.0.poll_write(context, slices)
+        let count = ready!(self.stream.poll_write(context, slices))?;
+        self.conduct.send(slices, count);
+        Poll::Ready(Ok(count))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -155,7 +202,7 @@ impl AsyncWrite for Gathering {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.poll_shutdown(context)
+        self.stream.poll_shutdown(context)
     }
 }
 
@@ -164,7 +211,7 @@ impl Sealed {
     pub(super) fn of(stream: TlsStream<Prefixed>) -> Self {
         let (prefixed, mut session) = stream.into_inner();
         session.set_buffer_limit(Some(SEALED_BYTES));
-        Sealed { socket: prefixed.socket, session, is_over: false }
+        Sealed { socket: prefixed.socket, session, is_over: false, sent: 0 }
     }
 
     /// Whether there are decrypted bytes, or the end.
@@ -194,8 +241,8 @@ impl Sealed {
             let mut socket = Blocking { socket: &mut self.socket, context };
             match self.session.write_tls(&mut socket) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
-                written => written?,
-            };
+                written => self.sent += written? as u64,
+            }
         }
         Poll::Ready(Ok(()))
     }

@@ -15,8 +15,10 @@ use crate::Ttl;
 use crate::compress::Compress;
 use crate::cors::{Allow, AllowedOrigins, Cors};
 use crate::glob::Glob;
+use crate::rate::Rate;
 use crate::redirect::{Redirect, STATUSES};
-use crate::rule::{Cache, Conditions, CookieFilter, Rule};
+use crate::rule::{Cache, Conditions, CookieFilter, CountedBy, Https, RateLimit, Rule};
+use crate::settings::RATE_PER;
 
 /// Puts what the section says on top of what `rule` says already.
 pub(super) fn apply_choices(findings: &mut Findings<'_>, section: &Section, rule: &mut Rule) {
@@ -51,8 +53,24 @@ pub(super) fn apply_choices(findings: &mut Findings<'_>, section: &Section, rule
     if let Some(redirect) = section.table("redirect") {
         rule.redirect = build_redirect(findings, redirect, &rule.conditions);
     }
+    if let Some((word, _)) = section.text("https") {
+        rule.https = match word {
+            "redirect" => Https::Redirect,
+            "strict" => Https::Strict,
+            _ => Https::Optional,
+        };
+    }
     if let Some(item) = section.item("cors") {
         rule.cors = build_cors(findings, item);
+    }
+    if let Some(item) = section.item("rate_limit") {
+        rule.rate_limit = item.table().map(|limit| {
+            let by = match limit.text("by").map(|(word, _)| word) {
+                Some("all") => CountedBy::All,
+                _ => CountedBy::Client,
+            };
+            RateLimit { rate: build_rate(limit), by, of_rule: rule.number }
+        });
     }
     rule.websocket = section.bool("websocket").unwrap_or(rule.websocket);
     rule.early_hints = section.bool("early_hints").unwrap_or(rule.early_hints);
@@ -284,6 +302,15 @@ fn build_compress(findings: &mut Findings<'_>, item: &Item) -> Option<Compress> 
     compress.sizes = min..=max;
     section.finish();
     Some(compress)
+}
+
+/// A rate that the file gives, with as many at once as in each span unless it says otherwise.
+pub(super) fn build_rate(section: &Section) -> Rate {
+    let requests = section.number("requests").unwrap_or(1);
+    let per = section.time("per").unwrap_or(RATE_PER.default);
+    let rate = Rate::new(requests, per, section.number("burst").unwrap_or(requests));
+    section.finish();
+    rate
 }
 
 fn build_redirect(

@@ -1,10 +1,17 @@
 //! `[edge]` → [`EdgeSettings`], but for its `store`, which has a table of its own.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::time::Duration;
 
 use super::check::{Findings, Section, Span};
 use super::check_name;
-use crate::settings::{AccessLog, AccessLogFormat, CertificateFiles, EdgeSettings, Limits, Network};
+use super::choices::build_rate;
+use crate::rate::Rate;
+use crate::settings::{
+    AccessLog, AccessLogFormat, CertificateFiles, EdgeSettings, HANDSHAKES_BURST_SECS, Limits, Network,
+    TlsSettings, TlsVersion,
+};
 
 /// Settings from the section; defaults where it says nothing.
 pub(super) fn build(findings: &mut Findings<'_>, section: Option<&Section>) -> EdgeSettings {
@@ -88,6 +95,15 @@ fn build_limits(section: &Section) -> Limits {
         body_stall_timeout: section.time("body_stall_timeout").unwrap_or(default.body_stall_timeout),
         write_stall_timeout: section.time("write_stall_timeout").unwrap_or(default.write_stall_timeout),
         connections_max: section.number("connections_max").unwrap_or(default.connections_max),
+        connections_per_client_max: match section.number("connections_per_client_max") {
+            Some(most) => NonZeroU32::new(most),
+            None => default.connections_per_client_max,
+        },
+        requests_per_client: section.table("requests_per_client").map(build_rate),
+        handshakes_max: section.number("handshakes_max").unwrap_or(default.handshakes_max),
+        handshakes_per_client: section.number("handshakes_per_client").filter(|count| *count > 0).map(
+            |count| Rate::new(count, Duration::from_secs(1), count.saturating_mul(HANDSHAKES_BURST_SECS)),
+        ),
         requests_per_connection_max: section
             .number("requests_per_connection_max")
             .unwrap_or(default.requests_per_connection_max),
@@ -104,12 +120,25 @@ fn addresses(findings: &mut Findings<'_>, section: &Section, key: &'static str) 
     texts.filter_map(|(text, span)| address(findings, key, text, span)).collect()
 }
 
+/// TLS with visitors; defaults where the section says nothing.
+pub(super) fn build_tls(section: Option<&Section>) -> TlsSettings {
+    let mut settings = TlsSettings::default();
+    let Some(section) = section else { return settings };
+    if section.text("min_version").map(|(version, _)| version) == Some("1.3") {
+        settings.min_version = TlsVersion::Tls13;
+    }
+    settings.ticket_secret_file = section.text("ticket_secret_file").map(|(path, _)| path.into());
+    section.finish();
+    settings
+}
+
 /// The certificates of the file.
 pub(super) fn build_certificates(root: &Section) -> Vec<CertificateFiles> {
     let sections = root.list("certificate").iter().filter_map(|item| item.table());
     let built = sections.filter_map(|section| {
         let file = |key| section.text(key).map(|(path, _)| path.into());
-        let files = Some(CertificateFiles { chain: file("chain")?, key: file("key")? });
+        let ocsp = file("ocsp");
+        let files = Some(CertificateFiles { chain: file("chain")?, key: file("key")?, ocsp });
         section.finish();
         files
     });

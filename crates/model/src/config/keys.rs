@@ -148,6 +148,7 @@ pub(crate) static ROOT: Table = Table {
             tables(&CERTIFICATE),
             "One certificate for visitors who speak TLS. The names in it say which sites it is for; of several for a name, the first that the visitor can use.",
         ),
+        key("tls", Kind::Table(&VISITORS_TLS), "TLS with visitors."),
         key("acme", Kind::Table(&ACME), "Certificates that the edge orders and renews by itself (RFC 8555)."),
         key("site", tables(&SITE), "One site: domains, origins and rules.").required(),
     ]],
@@ -230,6 +231,27 @@ static LIMITS: Table = Table {
         time("write_stall_timeout", settings::WRITE_STALL, "Time without a byte of response leaving."),
         number("connections_max", settings::CONNECTIONS, "Open connections of all workers."),
         number(
+            "connections_per_client_max",
+            settings::CONNECTIONS_PER_CLIENT,
+            "Open connections of one client; 0 is no limit.",
+        ),
+        key(
+            "requests_per_client",
+            Kind::Table(&REQUESTS_PER_CLIENT),
+            "How often one client may ask, whatever for; more gets 429.",
+        )
+        .or("no limit"),
+        number(
+            "handshakes_max",
+            settings::HANDSHAKES,
+            "TLS handshakes under way in one worker, and four times as many as one client may have of them.",
+        ),
+        number(
+            "handshakes_per_client",
+            settings::HANDSHAKES_PER_CLIENT,
+            "TLS handshakes of one client per second, with ten seconds' worth at once; 0 is no limit.",
+        ),
+        number(
             "requests_per_connection_max",
             settings::REQUESTS_PER_CONNECTION,
             "Requests on one connection before it is closed.",
@@ -248,6 +270,30 @@ static LIMITS: Table = Table {
     ]],
 };
 
+/// How often something may be asked for.
+const RATE: &[Key] = &[
+    key("requests", Kind::Number { min: 1, max: 1_000_000 }, "How many requests pass in each `per`.")
+        .required(),
+    time("per", settings::RATE_PER, "The time that they are counted in."),
+    key("burst", Kind::Number { min: 1, max: 1_000_000 }, "How many of them may come at once.")
+        .or("as `requests`"),
+];
+
+static REQUESTS_PER_CLIENT: Table = Table { title: "requests_per_client", groups: &[RATE] };
+
+static RATE_LIMIT: Table = Table {
+    title: "rate_limit",
+    groups: &[
+        RATE,
+        &[key(
+            "by",
+            Kind::OneOf(&["client", "all"]),
+            "Who is counted together: each client (an IPv4 address, or the first 64 bits of an IPv6 one), or all.",
+        )
+        .or("\"client\"")],
+    ],
+};
+
 static CERTIFICATE: Table = Table {
     title: "[[certificate]]",
     groups: &[&[
@@ -258,6 +304,30 @@ static CERTIFICATE: Table = Table {
         )
         .required(),
         key("key", text("a PEM file", "/etc/ssl/shop/privkey.pem"), "Its private key.").required(),
+        key(
+            "ocsp",
+            text("a DER file", "/etc/ssl/shop/ocsp.der"),
+            "An OCSP response that is shown with it (stapling), for a certificate that demands one (RFC 7633). Keep it fresh: a changed file comes into force by itself.",
+        )
+        .or("none"),
+    ]],
+};
+
+static VISITORS_TLS: Table = Table {
+    title: "[tls]",
+    groups: &[&[
+        key(
+            "min_version",
+            Kind::OneOf(&["1.2", "1.3"]),
+            "The oldest version that is spoken. Browsers since 2018 speak 1.3.",
+        )
+        .or("\"1.2\""),
+        key(
+            "ticket_secret_file",
+            text("a file", "/etc/perigee/ticket-secret"),
+            "32 bytes of chance or more, readable by this user alone. Edges with the same ones resume each other's sessions.",
+        )
+        .or("one of its own, in the state directory"),
     ]],
 };
 
@@ -436,6 +506,8 @@ static CORS_VALUES: [Kind; 2] = [Kind::OneOf(&["static", "off", "all"]), Kind::T
 
 static COMPRESS_VALUES: [Kind; 2] = [Kind::Bool, Kind::Table(&COMPRESS)];
 
+static RATE_LIMIT_VALUES: [Kind; 2] = [Kind::OneOf(&["off"]), Kind::Table(&RATE_LIMIT)];
+
 /// What a site says for all its rules, and a rule for itself.
 const CHOICES: &[Key] = &[
     key("cache", Kind::Bool, "Whether the cache is used. false: every request goes to the origin.").or("true"),
@@ -511,11 +583,23 @@ const CHOICES: &[Key] = &[
     .or("none"),
     key("redirect", Kind::Table(&REDIRECT), "Answer at once with a redirect."),
     key(
+        "https",
+        Kind::OneOf(&["optional", "redirect", "strict"]),
+        "Whether visitors have to use TLS. redirect: who does not is sent there (301 for GET and HEAD, else 308). strict: and is told to stay there for a year (Strict-Transport-Security), so that there is no way back.",
+    )
+    .or("\"optional\""),
+    key(
         "cors",
         Kind::Either(&CORS_VALUES),
         "Cross-origin reading: opened to all for static types (CSS, JavaScript, fonts, images, media, WebAssembly) and else the origin's affair; the origin's affair; opened to all; or a table.",
     )
     .or("\"static\""),
+    key(
+        "rate_limit",
+        Kind::Either(&RATE_LIMIT_VALUES),
+        "How often may be asked; more gets 429. A site's counts for all its rules together, but for those that have one of their own or \"off\".",
+    )
+    .or("\"off\""),
     key("websocket", Kind::Bool, "Whether a request to switch to WebSocket is passed on.").or("true"),
     key(
         "early_hints",
@@ -847,6 +931,9 @@ pub(crate) const HABITS: &[(&str, &str)] = &[
     ("rules", "each rule begins with [[site.rule]]"),
     ("sites", "each site begins with [[site]]"),
     ("tests", "each test begins with [[site.test]]"),
+    ("ratelimit", "write rate_limit = { requests = 50 }"),
+    ("limit_req", "write rate_limit = { requests = 50 }"),
+    ("limit_conn", "write connections_per_client_max, in [edge.limits]"),
     ("gzip", "write compress, with encodings = [\"gzip\"] for this coding alone"),
     ("brotli", "write compress, with encodings = [\"br\"] for this coding alone"),
     ("backend", "write origin"),

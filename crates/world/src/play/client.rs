@@ -12,12 +12,15 @@ use crate::wire::{Framing, Head, Response, Wire};
 #[derive(Clone)]
 pub struct Client {
     runtime: Handle,
+    /// Where requests go.
     address: String,
+    /// Where bytes go that are said as they are.
+    plain_address: String,
 }
 
 impl Client {
-    pub(super) fn new(runtime: Handle, address: String) -> Client {
-        Client { runtime, address }
+    pub(super) fn new(runtime: Handle, address: String, plain_address: String) -> Client {
+        Client { runtime, address, plain_address }
     }
 
     /// A GET of `target` (path and query).
@@ -50,8 +53,12 @@ impl Client {
     /// A connection to say anything on.
     #[track_caller]
     pub fn connect(&self) -> Talk {
-        let wire =
-            block(&self.runtime, "a connection", Wire::connect(&self.address)).expect("the edge accepts");
+        self.connect_to(&self.plain_address)
+    }
+
+    #[track_caller]
+    fn connect_to(&self, address: &str) -> Talk {
+        let wire = block(&self.runtime, "a connection", Wire::connect(address)).expect("the edge accepts");
         Talk { runtime: self.runtime.clone(), wire, method: "GET".to_owned(), said: Vec::new(), parted: 0 }
     }
 
@@ -96,7 +103,7 @@ impl Asking {
     /// Sends the request and leaves the answer for later.
     #[track_caller]
     pub fn begin(self) -> Talk {
-        let mut talk = self.client.connect();
+        let mut talk = self.client.connect_to(&self.client.address);
         talk.method.clone_from(&self.method);
         let mut bytes = format!("{} {} HTTP/1.1\r\nHost: {}\r\n", self.method, self.target, self.host);
         for (name, value) in &self.lines {

@@ -1,12 +1,15 @@
-//! A client that speaks HTTP/2 over TLS, with the `h2` crate.
+//! A client and an origin that speak HTTP/2, with the `h2` crate, frame by frame: for what happens within one stream.
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use h2::RecvStream;
 use h2::client::SendRequest;
-use tokio::net::TcpStream;
-use tokio::runtime::Handle;
+use h2::server::SendResponse;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::{Handle, Runtime};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
@@ -23,17 +26,16 @@ impl Http2 {
     /// Connects to an edge that shows `identity`.
     pub fn connect(runtime: Handle, address: SocketAddr, identity: &Identity) -> Http2 {
         let connector = TlsConnector::from(Arc::new(identity.client(b"h2")));
-        let connecting = async {
+        let connected = async {
             let socket = TcpStream::connect(address).await.expect("the edge listens");
             let name = "site.example".try_into().expect("a name");
-            let stream = connector.connect(name, socket).await.expect("a handshake");
+            let stream = connector.connect(name, socket).await.expect("TLS begins");
             let (requests, connection) = h2::client::handshake(stream).await.expect("HTTP/2 begins");
-            // It ends with the connection.
             tokio::spawn(connection);
-            requests
+            requests.ready().await.expect("the edge takes requests")
         };
-        let requests = runtime.block_on(async { timeout(PATIENCE, connecting).await });
-        Http2 { requests: requests.expect("the edge answers in time"), runtime }
+        let requests = runtime.block_on(async { timeout(PATIENCE, connected).await });
+        Http2 { runtime, requests: requests.expect("a connection in time") }
     }
 
     /// Asks for a path, and has the content read piece by piece.
@@ -58,4 +60,32 @@ impl Http2 {
             Ok(())
         })
     }
+
+    /// What `scene` comes to, which speaks on this connection.
+    #[track_caller]
+    pub fn wait<T, S: Future<Output = T>>(&self, scene: impl FnOnce(SendRequest<Bytes>) -> S) -> T {
+        let scene = scene(self.requests.clone());
+        let done = self.runtime.block_on(async { timeout(PATIENCE, scene).await });
+        done.expect("the scene ends in time")
+    }
+}
+
+pub(super) fn start_origin<S: Future<Output = ()> + Send + 'static>(
+    runtime: &Runtime,
+    serve: Arc<impl Fn(http::Request<RecvStream>, SendResponse<Bytes>) -> S + Send + Sync + 'static>,
+) -> String {
+    let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a free port");
+    let address = listener.local_addr().expect("a bound socket");
+    runtime.spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let serve = serve.clone();
+            tokio::spawn(async move {
+                let mut connection = h2::server::handshake(socket).await.expect("HTTP/2 begins");
+                while let Some(Ok((request, respond))) = connection.accept().await {
+                    tokio::spawn(serve(request, respond));
+                }
+            });
+        }
+    });
+    format!("http://{address}")
 }

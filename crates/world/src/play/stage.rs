@@ -9,37 +9,56 @@ use edge::{Clock, Edge, Handle, Options, Predecessor, PurgeError, PurgeRequest, 
 use model::Snapshot;
 use observe::{BuildInfo, Registry};
 use semantics::Wall;
+use tokio::runtime::Handle as Runtime;
 
+use super::bridge::Bridge;
+use super::speaks_http2;
 use super::tls::Identity;
 
 /// A play's key seed: any, and the same each time.
 const KEY_SEED: [u8; 16] = *b"a play's own key";
 
-pub(super) struct Stage(Handle);
+pub(super) struct Stage {
+    edge: Handle,
+    /// What clients speak through, if not to the edge itself.
+    bridge: Option<Bridge>,
+}
 
 impl Stage {
     /// Starts an edge with this configuration at a moment, in milliseconds since the epoch; every diagnostic of a bad
     /// one fails the test. `state` is where it keeps what outlives it.
-    pub(super) fn start(config: &str, now_ms: i64, state: Option<&Path>, tls: Option<&Identity>) -> Stage {
-        Stage::try_start(config, now_ms, state, tls)
+    pub(super) fn start(
+        runtime: &Runtime,
+        config: &str,
+        now_ms: i64,
+        state: Option<&Path>,
+        tls: Option<&Identity>,
+    ) -> Stage {
+        Stage::try_start(runtime, config, now_ms, state, tls)
             .unwrap_or_else(|error| panic!("the edge does not start: {error}"))
     }
 
     /// See [`super::Play::try_start`].
     pub(super) fn try_start(
+        runtime: &Runtime,
         config: &str,
         now_ms: i64,
         state: Option<&Path>,
         tls: Option<&Identity>,
     ) -> Result<Stage, String> {
         let options = options(now_ms, state, tls);
-        Edge::start(snapshot(config), options).map(Stage).map_err(|error| error.to_string())
+        let edge = Edge::start(snapshot(config), options).map_err(|error| error.to_string())?;
+        let bridge = tls.filter(|_| speaks_http2()).map(|identity| {
+            let address = *edge.addresses_tls().first().expect("an edge listens");
+            Bridge::start(runtime, address, identity)
+        });
+        Ok(Stage { edge, bridge })
     }
 
     /// Starts another edge that takes this one's place, as an upgrade does. This one drains from then on.
     pub(super) fn succeed(&self, config: &str, tls: Option<&Identity>) -> Stage {
         let (ours, theirs) = Channel::pair().expect("a pair of sockets");
-        self.0.pass_sockets(&ours).expect("the sockets are passed on");
+        self.edge.pass_sockets(&ours).expect("the sockets are passed on");
         ours.send(&Message::Lock, &[]).expect("and nothing more");
         let mut passed = Vec::new();
         while let (Message::Sockets { kind, asked }, sockets) = theirs.receive().expect("they arrive") {
@@ -55,27 +74,32 @@ impl Stage {
             predecessor: Some(Predecessor { channel: theirs, process: None, draining: 1 }),
             ..options(self.now_ms(), None, tls)
         };
-        let stage = Stage(Edge::start(snapshot, options).expect("the edge starts"));
-        self.0.hand_over(ours, Vec::new(), Duration::ZERO).expect("a thread starts");
+        let stage = Stage { edge: Edge::start(snapshot, options).expect("the edge starts"), bridge: None };
+        self.edge.hand_over(ours, Vec::new(), Duration::ZERO).expect("a thread starts");
         stage
     }
 
-    /// `host:port` for visitors.
+    /// `host:port` for visitors who speak HTTP/1.1 to the edge itself.
+    pub(super) fn plain_address(&self) -> String {
+        self.edge.addresses().first().expect("an edge listens").to_string()
+    }
+
+    /// `host:port` for visitors who send requests, by whatever protocol.
     pub(super) fn address(&self) -> String {
-        self.0.addresses().first().expect("an edge listens").to_string()
+        self.bridge.as_ref().map_or_else(|| self.plain_address(), Bridge::address)
     }
 
     pub(super) fn advance(&self, time: Duration) {
-        assert!(self.0.clock().advance(time), "a play's clock is manual");
+        assert!(self.edge.clock().advance(time), "a play's clock is manual");
     }
 
     pub(super) fn replace(&self, config: &str) {
-        self.0.replace(snapshot(config));
+        self.edge.replace(snapshot(config));
     }
 
     /// See [`super::Play::stop_edge`].
     pub(super) fn begin_stop(self, within: Duration) -> std::thread::JoinHandle<bool> {
-        std::thread::spawn(move || self.0.stop(within))
+        std::thread::spawn(move || self.edge.stop(within))
     }
 
     /// See [`super::Play::purge`].
@@ -94,22 +118,22 @@ impl Stage {
             "everything" => PurgeTarget::Everything,
             _ => panic!("{what:?} is no purge: write url, prefix, tag, site or everything"),
         };
-        self.0.purge(&PurgeRequest { target, soft })
+        self.edge.purge(&PurgeRequest { target, soft })
     }
 
     /// The edge itself, for what has no word in the language.
     pub(super) fn handle(&self) -> &Handle {
-        &self.0
+        &self.edge
     }
 
     /// The edge's time.
     pub(super) fn now_ms(&self) -> i64 {
-        self.0.clock().wall().0
+        self.edge.clock().wall().0
     }
 
     /// Cuts what still runs: the play is over.
     pub(super) fn stop(self) {
-        self.0.stop(Duration::ZERO);
+        self.edge.stop(Duration::ZERO);
     }
 }
 
@@ -122,6 +146,7 @@ fn options(now_ms: i64, state: Option<&Path>, tls: Option<&Identity>) -> Options
         certificates: tls.iter().map(|identity| identity.certificate()).collect(),
         clock: Clock::manual(Wall(now_ms)),
         key_seed: KEY_SEED,
+        ticket_secret: vec![9; 32],
         state: state.map(Path::to_owned),
         disk_engine: None,
         registry: Registry::new(BuildInfo { version: "play", commit: "" }),
