@@ -31,7 +31,7 @@ PROTOCOLS = "h1-tls", "h2", "h3"
 def main(options):
     share = 20 if options.quick else options.share
     sizes = [max(1, count // share // PROCESSES) * PROCESSES for count in (30_000, 1000, 100)]
-    seconds = (10, 8) if options.quick else (45, 30)
+    seconds = (10, 8) if options.quick else (options.seconds, options.seconds * 2 // 3)
 
     def measure(rig):
         port = rig.port()
@@ -201,5 +201,7 @@ if __name__ == "__main__":
     parser.add_argument("--quick", action="store_true", help="a smoke run of a few seconds")
     parser.add_argument("--protocol", choices=["h1", *PROTOCOLS], help="what the visitors speak; by default " + ", ".join(PROTOCOLS))
     parser.add_argument("--share", type=int, default=1, metavar="N", help="the Nth part of the visitors")
+    parser.add_argument("--seconds", type=int, default=45, metavar="N",
+                        help="for how long new ones come (45); downloads take two thirds of it")
     parser.add_argument("--disk", action="store_true", help="with a disk that is handed over")
     main(parser.parse_args())
