@@ -340,7 +340,12 @@ mod tests {
             draining: 0,
         };
         old.send(&begin, &[]).unwrap();
-        assert!(Inheritance::receive(&new).unwrap_err().to_string().contains("it speaks protocol 2"));
+        assert!(
+            Inheritance::receive(&new)
+                .unwrap_err()
+                .to_string()
+                .contains(&format!("it speaks protocol {}", PROTOCOL + 1))
+        );
         old.send(&Message::Serving, &[]).unwrap();
         assert_eq!(Inheritance::receive(&new).unwrap_err().kind(), io::ErrorKind::InvalidData);
         drop(old);
