@@ -39,6 +39,8 @@ pub(crate) struct Request {
     pub(crate) wants_websocket: bool,
     /// Whether trailer fields of the answer are wanted (TE, RFC 9110 §10.1.4).
     pub(crate) takes_trailers: bool,
+    /// Whether the visitor waits for 100 before it sends the content (RFC 9110 §10.1.1).
+    pub(crate) expects_continue: bool,
     /// Whether content follows the head.
     pub(crate) has_body: bool,
     /// Bytes of head and body that have been read.

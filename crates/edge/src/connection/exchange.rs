@@ -15,7 +15,7 @@ use semantics::{Fields, Why};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
-use crate::answer::{Answer, Body};
+use crate::answer::{Answer, Body, Note};
 use crate::deliver::{self, Sent};
 use crate::flow::Flow;
 use crate::h1::body::Framing;
@@ -177,14 +177,24 @@ impl Exchange {
             }
         };
         let mut is_uploading = upload.is_some();
+        if is_uploading && self.request.expects_continue {
+            outgoing.send_interim(100, &Fields::new());
+        }
         let mut uploading = pin!(async {
             if let Some(upload) = upload {
                 upload.await;
             }
         });
         let mut answering = pin!(async {
-            let answer = self.wait(flow, body, outgoing).await?;
-            self.send(answer, outgoing).await
+            match self.wait(flow, body, outgoing).await {
+                Ok(answer) => self.send(answer, outgoing).await,
+                Err(Gone) => {
+                    let note = Note::of(Why::ClientGone);
+                    let told = deliver::Told { status: 0, note, age: None, rule: None, origin: None };
+                    self.emit(&told, Why::ClientGone, 0, 0);
+                    Err(Gone)
+                }
+            }
         });
         poll_fn(|context| {
             is_uploading = is_uploading && uploading.as_mut().poll(context).is_pending();

@@ -256,7 +256,12 @@ impl Connection<'_> {
                 if !reader.buffer.is_empty() {
                     let length = reader.buffer.len() as u64;
                     request.received_bytes.set(request.received_bytes.get() + length);
-                    to_origin.write_all(&reader.buffer).await?;
+                    watch.set(worker.tick_after(TUNNEL_IDLE));
+                    let sent = async {
+                        to_origin.write_all(&reader.buffer).await?;
+                        to_origin.flush().await
+                    };
+                    watch.within(sent).await.ok_or(Gone)??;
                     reader.buffer.clear();
                 }
                 watch.set(worker.tick_after(TUNNEL_IDLE));
