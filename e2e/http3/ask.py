@@ -69,7 +69,8 @@ async def main(port, files, chain):
         check("nothing, if nothing has changed", (head[b":status"], body) == (b"304", b""))
         answers = await asyncio.gather(*(client.ask(b"GET", b"/script.js") for _ in range(50)))
         check("50 requests at a time", all(head[b":status"] == b"200" for head, _ in answers))
-        head, _ = await client.ask(b"POST", b"/page.html", [(b"content-length", b"500000")], b"a" * 500_000)
+        # This origin answers without having read anything, and closes: more than its socket takes would meet a reset.
+        head, _ = await client.ask(b"POST", b"/page.html", [(b"content-length", b"30000")], b"a" * 30_000)
         check("an upload is passed on, and the origin's 501 comes back", head[b":status"] == b"501")
         cookies = [(b"cookie", b"a=1"), (b"cookie", b"b=2"), (b"x-long", b"z" * 20_000)]
         head, _ = await client.ask(b"GET", b"/script.js", cookies)
