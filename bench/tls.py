@@ -74,7 +74,8 @@ def main(options):
         for server in (nginx, ours):
             for path, body in bodies.items():
                 bench.check_body(server, path, body)
-        if (misses := servers.requests_of(origin) - asked - 1) > 0:
+        # One asks for the count itself, and one is HTTP/3's first, whose certificate wants a name for a host.
+        if (misses := servers.requests_of(origin) - asked - 2) > 0:
             raise bench.CannotMeasure(f"{misses} requests were no hits: the origin got them")
         print(f"CPU µs per request, {rounds} rounds of {seconds} s, server on core {bench.SERVER_CORE}, load on core "
               f"{bench.LOAD_CORE}; HTTP/1.1: wrk, {CONNECTIONS} connections; HTTP/2: h2load, {H2_CONNECTIONS} × "

@@ -1,9 +1,9 @@
 """What visitors lose when a running edge is replaced by a new binary, several times in a row, under load.
 
-Each second has hundreds of new connections, a thousand that are kept, and downloads that outlast all the upgrades; each byte
-of each answer is compared. Between two upgrades the binary is one that dies at start: that must change nothing, and is
+Over HTTP/1.1 in TLS, HTTP/2 and HTTP/3, one after the other. Each second has hundreds of new connections, a thousand that are
+kept, and downloads that outlast all the upgrades; each byte of each answer is compared. Between two upgrades the binary is one that dies at start: that must change nothing, and is
 refused with the reason. A failure is a request without its whole right answer, after what HTTP lets a client do by itself: see
-upgrade_load.py. An upgrade counts when the process that serves is another one afterwards.
+upgrade_load.py and, for HTTP/2 and HTTP/3, crates/world/src/bin/visitors.rs. An upgrade counts when the process that serves is another one afterwards.
 """
 import argparse
 import json
@@ -21,84 +21,124 @@ PROCESSES = 2
 UPGRADES = 5
 BROKEN = "#!/bin/sh\necho this binary is broken >&2\nexit 3\n"
 PATIENCE = 120
+LOAD_PATIENCE = 600
+
+
+# By default each of those that matter on the internet.
+PROTOCOLS = "h1-tls", "h2", "h3"
 
 
 def main(options):
-    share = 20 if options.quick else 1
-    new, kept, downloads = 30_000 // share, 1000 // share, 100 // share
-    seconds, download_seconds = (10, 8) if options.quick else (45, 30)
+    share = 20 if options.quick else options.share
+    sizes = [max(1, count // share // PROCESSES) * PROCESSES for count in (30_000, 1000, 100)]
+    seconds = (10, 8) if options.quick else (options.seconds, options.seconds * 2 // 3)
 
     def measure(rig):
         port = rig.port()
         origin = rig.start("origin", [sys.executable, bench.beside("upgrade_origin.py"), str(port)], port)
-        is_tls = upgrade_load.PROTOCOLS[options.protocol][0]
-        server = Upgraded(rig, origin, is_tls, options.disk)
-        try:
-            load = Load(options.protocol, server.port, (new, kept, downloads, seconds, download_seconds))
-            # All of them while the downloads run.
-            gap = download_seconds * 0.9 / (UPGRADES + 1)
-            took, pids = [], [server.pid]
-            for number in range(UPGRADES):
-                time.sleep(gap)
-                if number == 2:
-                    server.refuse_broken()
-                took.append(server.upgrade())
-                pids.append(server.pid)
-                bench.say(f"upgrade {number + 1}: process {server.pid} after {took[-1]:.0f} ms")
-            tally = load.tally()
-            ended = server.others_end(pids)
-        finally:
-            server.end()
-        upgrades = len(set(pids)) - 1
-        bench.table(["visitors", "answers"], [
-            ("new connections", tally.new), (f"requests on {kept} kept connections", tally.kept),
-            ("  of these told to close", tally.told_to_close), ("  of these asked again by HTTP's rules", tally.asked_again),
-            (f"downloads of {download_seconds} s", tally.downloads), ("failures", tally.failures)])
-        for line in tally.shown:
-            print(f"  {line}")
-        print(f"{upgrades} upgrades, ms from request to answer: {bench.spread(took, 0)}; a broken binary was refused; "
-              f"old processes that had ended with their last connection: {ended} of {len(pids) - 1}")
-        bench.result(upgrades=upgrades, failures=tally.failures, new=tally.new, kept=tally.kept,
-                     downloads=tally.downloads, asked_again=tally.asked_again,
-                     upgrade_ms=f"{bench.median(took):.0f}", ended=ended)
+        runs = {}
+        for protocol in [options.protocol] if options.protocol else PROTOCOLS:
+            bench.say(protocol)
+            runs[protocol] = Run(rig, origin, protocol, options.disk, sizes, seconds)
+        print(f"Visitors' answers over {UPGRADES} upgrades and one that is refused: {sizes[0]} new connections, {sizes[1]} kept ones, "
+              f"{sizes[2]} downloads of {seconds[1]} s")
+        lines = [("new connections", "new"), ("requests on kept connections", "kept"),
+                 ("connections told to close", "told_to_close"), ("requests asked again by HTTP's rules", "asked_again"),
+                 ("downloads", "downloads"), ("failures", "failures")]
+        tallies = [run.tally for run in runs.values()]
+        rows = [(name, *(getattr(tally, count) for tally in tallies)) for name, count in lines]
+        rows.append(("upgrades", *(run.upgrades for run in runs.values())))
+        rows.append(("ms from request to answer of an upgrade", *(bench.spread(run.took, 0) for run in runs.values())))
+        rows.append(("old processes that ended with their last connection", *(run.ended for run in runs.values())))
+        bench.table(["", *runs], rows)
+        for protocol, run in runs.items():
+            for line in run.tally.shown:
+                print(f"  {protocol}: {line}")
+        total = sum(tallies, start=upgrade_load.Tally())
+        bench.result(upgrades=sum(run.upgrades for run in runs.values()), failures=total.failures, new=total.new, kept=total.kept,
+                     downloads=total.downloads, asked_again=total.asked_again,
+                     upgrade_ms=f"{bench.median([ms for run in runs.values() for ms in run.took]):.0f}",
+                     ended=sum(run.ended for run in runs.values()))
 
     bench.run(measure)
 
 
+class Run:
+    """Upgrades under the load of one protocol, and what came of it."""
+
+    def __init__(self, rig, origin, protocol, disk, sizes, seconds):
+        server = Upgraded(rig, origin, protocol, disk)
+        try:
+            load = Load(protocol, server.port, (*sizes, *seconds))
+            # All of them while the downloads run.
+            gap = seconds[1] * 0.9 / (UPGRADES + 1)
+            self.took, pids = [], [server.pid]
+            for number in range(UPGRADES):
+                time.sleep(gap)
+                if number == 2:
+                    server.refuse_broken()
+                self.took.append(server.upgrade())
+                pids.append(server.pid)
+                bench.say(f"upgrade {number + 1}: process {server.pid} after {self.took[-1]:.0f} ms")
+            self.tally = load.tally()
+            self.ended = server.others_end(pids)
+        finally:
+            server.end()
+        self.upgrades = len(set(pids)) - 1
+
+
 class Load:
-    """The visitors, in processes of their own."""
+    """The visitors, in processes of their own: of this bench, or, where each handshake costs too much in Python, of `visitors`."""
 
     def __init__(self, protocol, port, arguments):
         new, kept, downloads, seconds, download_seconds = arguments
         each = (new // PROCESSES, kept // PROCESSES, downloads // PROCESSES, seconds, download_seconds)
-        self.pipes, self.processes = [], []
-        for number in range(PROCESSES):
-            ours, theirs = multiprocessing.Pipe()
-            process = multiprocessing.Process(
-                target=upgrade_load.serve, args=(theirs, protocol, port, number, each), daemon=True)
-            process.start()
-            self.pipes.append(ours)
-            self.processes.append(process)
+        is_own = protocol in upgrade_load.PROTOCOLS
+        self.running = [(OwnVisitors if is_own else Visitors)(protocol, port, seed, each) for seed in range(PROCESSES)]
 
     def tally(self):
-        total = upgrade_load.Tally()
-        for pipe in self.pipes:
-            if not pipe.poll(600):
-                raise bench.CannotMeasure("the visitors do not come to an end")
-            total += pipe.recv()
-        return total
+        return sum((running.tally() for running in self.running), start=upgrade_load.Tally())
+
+
+class OwnVisitors:
+    def __init__(self, protocol, port, seed, each):
+        self.pipe, theirs = multiprocessing.Pipe()
+        process = multiprocessing.Process(
+            target=upgrade_load.serve, args=(theirs, protocol, port, seed, each), daemon=True)
+        process.start()
+
+    def tally(self):
+        if not self.pipe.poll(LOAD_PATIENCE):
+            raise bench.CannotMeasure("the visitors do not come to an end")
+        return self.pipe.recv()
+
+
+class Visitors:
+    def __init__(self, protocol, port, seed, each):
+        argv = [os.environ["VISITORS"], protocol, str(port), str(seed + 1), *map(str, each)]
+        self.process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL)
+
+    def tally(self):
+        try:
+            output, _ = self.process.communicate(timeout=LOAD_PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise bench.CannotMeasure("the visitors do not come to an end") from None
+        if self.process.returncode != 0:
+            raise bench.CannotMeasure(f"the visitors ended with {self.process.returncode}")
+        return upgrade_load.Tally(**json.loads(output))
 
 
 class Upgraded:
     """A Perigee started from a path where another binary can be put, and whichever process serves in its place."""
 
-    def __init__(self, rig, origin, is_tls, disk):
+    def __init__(self, rig, origin, protocol, disk):
         self.binary = os.environ.get("PERIGEE", "")
-        self.path = rig.path("perigee")
+        self.path = rig.path(f"perigee-for-{protocol}")
         os.symlink(os.path.abspath(self.binary), self.path)
         os.environ["PERIGEE"] = self.path
         self.rig = rig
-        self.server = servers.perigee(rig, origin, cores=bench.CORES, tls=is_tls, disk="1GiB" if disk else None)
+        self.server = servers.perigee(rig, origin, cores=bench.CORES, tls=protocol != "h1", disk="1GiB" if disk else None)
         os.environ["PERIGEE"] = self.binary
         self.port, self.pid = self.server.port, self.server.process.pid
         self.started = [self.pid]
@@ -159,6 +199,9 @@ def is_running(pid):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a smoke run of a few seconds")
-    parser.add_argument("--protocol", choices=upgrade_load.PROTOCOLS, default="h1", help="what the visitors speak")
+    parser.add_argument("--protocol", choices=["h1", *PROTOCOLS], help="what the visitors speak; by default " + ", ".join(PROTOCOLS))
+    parser.add_argument("--share", type=int, default=1, metavar="N", help="the Nth part of the visitors")
+    parser.add_argument("--seconds", type=int, default=45, metavar="N",
+                        help="for how long new ones come (45); downloads take two thirds of it")
     parser.add_argument("--disk", action="store_true", help="with a disk that is handed over")
     main(parser.parse_args())

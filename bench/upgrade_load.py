@@ -1,4 +1,4 @@
-"""The visitors of bench/upgrade.sh: one process of asyncio tasks, which check each byte of each answer.
+"""The visitors of bench/upgrade.sh who speak HTTP/1.1: one process of asyncio tasks, which check each byte of each answer.
 
 What HTTP lets a client do is done: a connection that was told `close` is left, and a GET on a connection that had been used
 before, and ended without a byte of an answer, is asked again on a new one (RFC 9110 §9.2.2). The latter is counted
@@ -18,20 +18,18 @@ KEPT_PAUSE = 0.2, 1.8
 
 
 class Tally:
-    """What happened; sums with `+=`."""
+    """What happened; sums with `+`."""
 
     COUNTS = "new", "kept", "told_to_close", "asked_again", "downloads", "failures"
 
-    def __init__(self):
-        self.shown = []
+    def __init__(self, shown=(), **counts):
+        self.shown = list(shown)
         for name in self.COUNTS:
-            setattr(self, name, 0)
+            setattr(self, name, counts.get(name, 0))
 
-    def __iadd__(self, more):
-        for name in self.COUNTS:
-            setattr(self, name, getattr(self, name) + getattr(more, name))
-        self.shown = (self.shown + more.shown)[:SHOWN]
-        return self
+    def __add__(self, more):
+        sums = {name: getattr(self, name) + getattr(more, name) for name in self.COUNTS}
+        return Tally((self.shown + more.shown)[:SHOWN], **sums)
 
     def fail(self, what, reason):
         self.failures += 1
@@ -93,7 +91,6 @@ class Http1:
         self.writer.close()
 
 
-# Adding a protocol is a class with `open`, `get`, `close` and `may_be_used`.
 PROTOCOLS = {
     "h1": (False, lambda port: Http1(port, False)),
     "h1-tls": (True, lambda port: Http1(port, True)),

@@ -27,6 +27,9 @@ pub(crate) const ORDER_TIMEOUT: Duration = Duration::from_secs(8 * 60);
 /// How long a challenge is answered at most: as long as its order may take.
 const CHALLENGE_MAX: Duration = ORDER_TIMEOUT;
 
+/// How often it is looked whether another order has made the account.
+const ACCOUNT_INTERVAL: Duration = Duration::from_millis(200);
+
 /// What an order needs to know.
 pub(crate) struct Ordering<'a> {
     pub(crate) settings: &'a Settings,
@@ -53,12 +56,20 @@ impl Ordering<'_> {
 
     /// The account in the store, or a new one.
     async fn account(&self) -> Result<Account, String> {
-        let account = account(self.settings, self.store).await?;
-        if let Some(account) = account {
+        let _lock = loop {
+            if let Some(account) = account(self.settings, self.store).await? {
+                return Ok(account);
+            }
+            // Another order, here or at another edge, makes it just now. The order's own time bounds the wait.
+            match self.store.lock("account", self.now).map_err(|error| in_store(&error))? {
+                Some(lock) => break lock,
+                None => tokio::time::sleep(ACCOUNT_INTERVAL).await,
+            }
+        };
+        // Whoever had the lock before may have made it.
+        if let Some(account) = account(self.settings, self.store).await? {
             return Ok(account);
         }
-        let lock = self.store.lock("account", self.now).map_err(|error| in_store(&error))?;
-        let Some(_lock) = lock else { return Err("another edge is making the account just now".into()) };
         let contact = self.settings.email.as_ref().map(|email| format!("mailto:{email}"));
         let contact: Vec<&str> = contact.iter().map(String::as_str).collect();
         let wanted =

@@ -13,6 +13,7 @@ use semantics::Wall;
 use tokio::runtime::Builder;
 use tokio::sync::Notify;
 use tokio::task::LocalSet;
+use tokio::time::Instant;
 
 use crate::challenge::Challenge;
 use crate::order::{ORDER_TIMEOUT, Ordering, suggested};
@@ -26,6 +27,8 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 const LOOKS_UNTIL_READ: u32 = 60;
 /// Orders under way at a time. A new edge with many domains shall not be taken for an attack by its authority.
 const ORDERS_MAX: usize = 4;
+/// How long a domain is left alone after an order, also one that another edge holds or whose files cannot be written.
+const TURN_INTERVAL: Duration = Duration::from_secs(5);
 /// How often the authority is asked when it wants a certificate renewed, if it names no time itself, and at most (RFC 9773
 /// §4.3).
 const SUGGESTION_INTERVAL: Duration = Duration::from_secs(6 * 3600);
@@ -128,6 +131,8 @@ struct Known {
     /// What is answered.
     asked: Vec<Asked>,
     under_way: HashSet<Box<str>>,
+    /// Until when a domain is left alone.
+    resting: HashMap<Box<str>, Instant>,
     /// As the store was when it was last read.
     read: Option<Look>,
     looks: u32,
@@ -243,7 +248,13 @@ impl Work {
     fn begin_orders(self: &Rc<Self>) {
         let now = self.node.now();
         let mut due = self.shared.states.lock().clone();
-        due.retain(|state| state.due <= now && !self.known.borrow().under_way.contains(&state.domain));
+        self.known.borrow_mut().resting.retain(|_, until| *until > Instant::now());
+        due.retain(|state| {
+            let known = self.known.borrow();
+            let is_busy =
+                known.under_way.contains(&state.domain) || known.resting.contains_key(&state.domain);
+            state.due <= now && !is_busy
+        });
         due.sort_by_key(|state| state.validity.map_or(i64::MIN, |validity| validity.not_after.0));
         let room = ORDERS_MAX.saturating_sub(self.known.borrow().under_way.len());
         for state in due.into_iter().take(room) {
@@ -251,7 +262,10 @@ impl Work {
             let work = self.clone();
             tokio::task::spawn_local(async move {
                 work.order(&state.domain).await;
-                work.known.borrow_mut().under_way.remove(&state.domain);
+                let mut known = work.known.borrow_mut();
+                known.under_way.remove(&state.domain);
+                // Whatever came of it, and could not be written down perhaps: others have their turn.
+                known.resting.insert(state.domain, Instant::now() + TURN_INTERVAL);
                 work.shared.woken.notify_one();
             });
         }
@@ -262,11 +276,10 @@ impl Work {
         let now = self.node.now();
         let lock = match self.store.lock(domain, now) {
             Ok(Some(lock)) => lock,
-            // It is looked again in a second.
             Ok(None) => return,
             Err(error) => {
                 return self
-                    .trouble(format!("{domain}: the store of certificates cannot be locked: {error}"));
+                    .trouble(format!("{domain}: the store of certificates cannot be written: {error}"));
             }
         };
         let current = self.store.certificate(domain).ok().flatten();

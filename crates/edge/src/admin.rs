@@ -6,6 +6,7 @@
 //! | `GET /healthz` | `ok` while the process answers | no |
 //! | `GET /metrics` | Prometheus text format 0.0.4 | no |
 //! | `GET /v1/status` | version, configuration, purge position, store, origins | yes |
+//! | `GET /v1/certificates` | each certificate: names, source, issuer, end, next order, last error | yes |
 //! | `POST /v1/purge` | the position at which the purge is in force on all workers | yes |
 //! | `GET /v1/explain?url=&method=&header=` | site, rule, key, what is stored, freshness, why | yes |
 //! | `POST /v1/check` | every diagnostic of the configuration text in the body, and of the tests in it | yes |
@@ -98,6 +99,9 @@ pub trait Configuration: Send + Sync {
 
     /// What is in force, and how the last attempt went.
     fn status(&self) -> ConfigurationStatus;
+
+    /// The certificates for visitors, those included that could not be had yet.
+    fn certificates(&self) -> Vec<CertificateStatus>;
 }
 
 /// What came of a reload.
@@ -123,6 +127,25 @@ pub struct ConfigurationStatus {
     /// Configurations refused since.
     pub refused: u64,
     /// What was wrong with the last one refused, if that was after the one in force.
+    pub last_error: Option<String>,
+}
+
+/// How it stands with one certificate.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CertificateStatus {
+    /// What it is for.
+    pub names: Vec<String>,
+    /// The file that it comes from, or `acme`.
+    pub source: String,
+    /// Who issued it; `None` when there is none yet.
+    pub issuer: Option<String>,
+    /// When it ends, in ms since the Unix epoch; `None` when there is none yet.
+    pub not_after_ms: Option<i64>,
+    /// When the next order begins, in ms since the Unix epoch; `None` for files, and when it is under way or due.
+    pub next_order_ms: Option<i64>,
+    /// Orders that failed since the last that did not.
+    pub failures: u32,
+    /// Why the last one did.
     pub last_error: Option<String>,
 }
 

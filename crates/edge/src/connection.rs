@@ -19,19 +19,23 @@ use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::time::Duration;
 
 use model::settings::HANDSHAKES_CLIENT_SHARE;
-use observe::Limit;
+use observe::{Handshake, Limit};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use crate::listen::Secure;
 use crate::rates::{Counted, Full, Opened};
-use crate::tls::ACME_PROTOCOL;
+use crate::tls::{self, ACME_PROTOCOL};
 use crate::worker::Worker;
 use crate::{forwarded, proxy_protocol};
 
 use stream::{Io, Prefixed, Sealed};
+
+/// How long a connection or stream that speaks another protocol may be silent in both directions.
+const TUNNEL_IDLE: Duration = Duration::from_secs(3600);
 
 /// Who is at the other end.
 #[derive(Clone, Copy, Debug)]
@@ -138,8 +142,13 @@ async fn shake_hands(
     let config = worker.tls().config.clone();
     let Some(shaken) = watch.within(Box::pin(TlsAcceptor::from(config).accept(socket))).await else {
         worker.count_limit(Limit::HandshakeTime);
+        worker.observer.handshake_ended(Handshake::Timeout);
         return Err(Gone);
     };
+    worker.observer.handshake_ended(match &shaken {
+        Ok(stream) => tls::done(stream.get_ref().1),
+        Err(error) => tls::failed(error),
+    });
     let stream = shaken?;
     let protocol = stream.get_ref().1.alpn_protocol();
     if protocol == Some(ACME_PROTOCOL) {

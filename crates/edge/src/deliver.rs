@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
+use model::Https;
 use observe::{Event, Fetch, Slot};
 use semantics::cache_status::{CacheStatus, Handling, write_cache_status};
 use semantics::coding;
@@ -74,6 +75,9 @@ pub(crate) fn write_head(
     framing
 }
 
+/// For a year, what browsers that preload such hosts want at least.
+const STRICT_TRANSPORT: &[u8] = b"Strict-Transport-Security: max-age=31536000\r\n";
+
 /// The head as HTTP/2 sends it; `out` lends its room. Values are not copied once more.
 pub(crate) fn response_head(
     out: &mut Vec<u8>,
@@ -116,8 +120,19 @@ pub(crate) fn response_section(
 
 /// Appends the field lines of an answer but for those that concern the connection.
 fn write_fields(out: &mut Vec<u8>, worker: &Worker, request: &Request, answer: &Answer) {
+    let edited = edited_fields(request, answer);
+    if request.secure && answer.rule.as_ref().is_some_and(|at| at.rule().https == Https::Strict) {
+        let is_said = match &edited {
+            Some(fields) => fields.contains("strict-transport-security"),
+            None => answer.head.field("strict-transport-security").is_some(),
+        };
+        // Once at most, and never without TLS (RFC 6797 §7).
+        if !is_said {
+            out.extend_from_slice(STRICT_TRANSPORT);
+        }
+    }
     let mut alt_svc = request.alt_svc;
-    match (edited_fields(request, answer), &answer.head) {
+    match (edited, &answer.head) {
         (Some(fields), _) => {
             // An operator who writes one knows better: a port that is mapped on the way.
             alt_svc = alt_svc.filter(|_| !fields.contains("alt-svc"));

@@ -280,6 +280,7 @@ impl Job {
             fields,
             body: RequestBody::Empty,
             retry_safe: self.request.method.is_safe(),
+            takes_trailers: false,
             upgrade: None,
         }
     }

@@ -44,10 +44,11 @@ use crate::object::{Entry, Item, Object};
 use crate::origin::{OriginRequest, OriginResponse, RequestBody};
 use crate::rates::Counted;
 use crate::refusal::Refusal;
-use crate::request::{Method, Request};
+use crate::request::{Method, Protocol, Request};
 use crate::serve;
 use crate::slices::Trouble;
 use crate::tiering;
+use crate::websocket::{self, Handshake};
 use crate::worker::Worker;
 
 /// How often one request may board again because what it followed was not for it.
@@ -191,6 +192,10 @@ impl Flow {
         let directives = RequestDirectives::default();
         if at.rule().websocket && request.wants_websocket {
             return wait(Step::Pass { why: Why::Upgrade }, Vec::new(), directives, at);
+        }
+        if request.wants_websocket && request.protocol >= Protocol::Http2 {
+            // Where it can be declined without another word, the request would be one for the page; here it is for a tunnel.
+            return Begun::Answer(Refusal::Rule(501, "WebSocket is not spoken here.").answer(request));
         }
         if !request.method.is_cacheable() || request.has_body {
             return wait(Step::Pass { why: Why::Method }, Vec::new(), directives, at);
@@ -466,6 +471,14 @@ impl Flow {
             // Who has read a copy changes what it was made of.
             restore_tags(&mut fields);
         }
+        let handshake = match self.request.protocol {
+            Protocol::Http2 | Protocol::Http3 if why == Why::Upgrade => {
+                let handshake = Handshake::begin();
+                handshake.ask(&mut fields);
+                Some(handshake)
+            }
+            _ => None,
+        };
         let request = OriginRequest {
             method: self.request.method.as_str().into(),
             target: fetch::sent_target(&self.at, &self.request).into(),
@@ -473,6 +486,7 @@ impl Flow {
             fields,
             retry_safe: self.request.method.is_safe() && matches!(body, RequestBody::Empty),
             body,
+            takes_trailers: self.request.takes_trailers,
             upgrade: (why == Why::Upgrade).then(|| "websocket".into()),
         };
         let interim = self.interim.clone();
@@ -482,6 +496,9 @@ impl Flow {
         match fetched.await {
             Ok(response) => {
                 self.origin = Some(Box::new(OriginNote::of(&response)));
+                if let Some(handshake) = handshake {
+                    return Step::Done(self.opened(response, &handshake));
+                }
                 if !self.request.method.is_safe() {
                     invalidate(&self.worker, &self.at, &self.request, &response);
                 }
@@ -517,6 +534,20 @@ impl Flow {
         let landing = Landing::Fill(fill.clone());
         tokio::task::spawn_local(async move { job.fill(&pilot, &fill, shape, response).await });
         Ok(Step::Landed { want, landing, own: true })
+    }
+
+    /// What the origin's answer to our handshake means to a visitor who asked by CONNECT: success opens the tunnel, so
+    /// nothing else may look like it (RFC 9110 §9.3.6).
+    fn opened(&self, mut response: OriginResponse, handshake: &Handshake) -> Answer {
+        let note = Note::of(Why::Upgrade);
+        if response.tunnel.is_some() && handshake.is_accepted(&response.fields) {
+            websocket::forget_accept(&mut response.fields);
+            return Answer { status: 200, length: None, ..self.passed(response, note) };
+        }
+        match response.tunnel.is_some() || (200..300).contains(&response.status) {
+            true => self.no_answer(Why::OriginProtocol),
+            false => self.passed(response, note),
+        }
     }
 
     fn passed(&self, response: OriginResponse, note: Note) -> Answer {

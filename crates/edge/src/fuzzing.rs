@@ -3,8 +3,9 @@
 //! judged here: `semantics` has targets of its own.
 
 use bytes::Bytes;
-use semantics::Wall;
 use semantics::fields::is_tchar;
+
+use semantics::Wall;
 
 use crate::Clock;
 use crate::connection::frames::{Conduct, FrameScan};

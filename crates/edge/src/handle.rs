@@ -1,5 +1,6 @@
 //! Starting an edge, and what can be done with one that runs.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -13,8 +14,8 @@ use std::time::{Duration, Instant};
 use model::settings::{Eviction, MEMORY};
 use model::{EdgeSettings, Snapshot, breaker, health};
 use observe::{
-    AccessLog, BreakerReading, CopiesReading, DiskReading, Observer, OriginReading, Readings, Registry,
-    TierReading,
+    AccessLog, BreakerReading, CertificateReading, CopiesReading, DiskReading, Observer, OriginReading,
+    Readings, Registry, TierReading,
 };
 use parking_lot::{Mutex, RwLock};
 use semantics::coding::Form;
@@ -59,6 +60,8 @@ pub struct Options {
     pub clock: Clock,
     /// The secret of the cache keys: 16 bytes of chance.
     pub key_seed: [u8; 16],
+    /// What session tickets are made from: chance, at least 32 bytes. Edges with the same one resume each other's sessions.
+    pub ticket_secret: Vec<u8>,
     /// Where the purge log is kept, and what is stored on disks that name no directory; needed as soon as there are disks.
     pub state: Option<PathBuf>,
     /// How disks are read; `None` takes the best that the system allows.
@@ -139,9 +142,8 @@ pub struct Handle {
     sockets: Mutex<Sockets>,
     storage: Place,
     addresses_tls: Vec<SocketAddr>,
-    quic: Arc<Quic>,
     steerings: Vec<Arc<Steering>>,
-    tls: Mutex<TlsParts>,
+    tls: Arc<Mutex<TlsParts>>,
     workers: Mutex<Vec<JoinHandle<()>>>,
     access_log: Option<Arc<AccessLog>>,
     /// When what drains is cut.
@@ -207,14 +209,15 @@ impl Edge {
             certificates,
             clock,
             key_seed,
+            ticket_secret,
             state,
             disk_engine,
             registry,
             access_log,
             predecessor,
         } = options;
-        let tls_base = TlsBase::new().map_err(StartError::Tls)?;
-        let tls = Tls::new(&tls_base, &certificates, &[]).map_err(StartError::Tls)?;
+        let tls_base = TlsBase::new(&ticket_secret, clock.clone()).map_err(StartError::Tls)?;
+        let tls = Tls::new(&tls_base, edge.tls.min_version, &certificates, &[]).map_err(StartError::Tls)?;
         let workers = workers(&edge);
         let site_numbers = SiteNumbers::default();
         let loaded = Arc::new(Loaded::new(snapshot, &site_numbers, &registry));
@@ -241,6 +244,8 @@ impl Edge {
             ..TierConfig::default()
         });
         registry.count_reload(clock.wall());
+        let mut sockets = sockets;
+        let quic = Arc::new(Quic::new(&key_seed, sockets.as_mut().and_then(Sockets::take_strays)));
         let shared = Arc::new(Shared {
             node: edge.node.clone(),
             clock,
@@ -250,6 +255,7 @@ impl Edge {
             reads: Reads::new(edge.store.memory.0 as usize),
             stretches: Stretches::default(),
             encoder: Encoder::new(),
+            quic: quic.clone(),
             hints: Hints::new(),
             pages: Pages::new().ok(),
             flights: Flights::new(),
@@ -264,9 +270,9 @@ impl Edge {
             purge_position: AtomicU64::new(newest),
             registry: registry.clone(),
             connections: AtomicUsize::new(0),
+            accepting: AtomicUsize::new(workers),
             clients: Arc::default(),
             rates: Rates::default(),
-            accepting: AtomicUsize::new(workers),
             draining: AtomicBool::new(false),
             is_gentle: AtomicBool::new(false),
             succession: Succession::new(),
@@ -283,11 +289,10 @@ impl Edge {
             let (plain, tls) = (listen.unwrap_or(edge.listen), listen_tls.unwrap_or(edge.listen_tls));
             Sockets::open(&wanted(plain, tls, edge.http3), Vec::new(), workers)
         };
-        let mut sockets = sockets
+        let sockets = sockets
             .map_or_else(open, Ok)
             .map_err(|(_, address, error)| StartError::Listen(address, error))?;
         let (addresses, addresses_tls) = (sockets.addresses(Kind::Http), sockets.addresses(Kind::Https));
-        let quic = Arc::new(Quic::new(&key_seed, sockets.take_strays()));
         let mut steerings = Vec::new();
         let mut by_worker: Vec<Listeners> = (0..workers).map(|_| Listeners::default()).collect();
         let addresses_quic = sockets.addresses(Kind::Quic);
@@ -337,9 +342,8 @@ impl Edge {
             sockets: Mutex::new(sockets),
             storage: place,
             addresses_tls,
-            quic,
             steerings,
-            tls: Mutex::new(TlsParts { base: tls_base, certificates, challenges: Vec::new() }),
+            tls: Arc::new(Mutex::new(TlsParts { base: tls_base, certificates, challenges: Vec::new() })),
             workers: Mutex::new(threads),
             access_log,
             deadline: Arc::default(),
@@ -392,7 +396,7 @@ async fn work(
         .collect();
     let listening = listeners.quic.into_iter();
     let endpoints: Vec<_> =
-        listening.filter_map(|listening| quic::endpoint(&worker, listening).ok()).collect();
+        listening.filter_map(|listening| told(quic::endpoint(&worker, listening))).collect();
     for endpoint in &endpoints {
         tokio::task::spawn_local(quic::accept(worker.clone(), endpoint.clone(), quic.clone()));
     }
@@ -423,6 +427,11 @@ pub fn workers(settings: &EdgeSettings) -> usize {
     settings.workers.map_or_else(cores, |workers| workers as usize).max(1)
 }
 
+/// What it is, or a word to the operator.
+fn told<T>(endpoint: io::Result<T>) -> Option<T> {
+    endpoint.inspect_err(|error| eprintln!("perigee: HTTP/3 is not spoken by one worker: {error}")).ok()
+}
+
 impl Handle {
     /// The addresses that visitors connect to.
     pub fn addresses(&self) -> &[SocketAddr] {
@@ -434,14 +443,15 @@ impl Handle {
         &self.addresses_tls
     }
 
-    /// Puts other certificates in force: handshakes that start from now on see them; connections that stand are not
+    /// Puts other certificates in force, and the TLS settings of the configuration in force: handshakes that start from now on see them; connections that stand are not
     /// touched.
     ///
     /// # Errors
     /// Those of the TLS library; the old ones stay in force.
     pub fn replace_certificates(&self, certificates: Vec<Certificate>) -> Result<(), rustls::Error> {
         let mut parts = self.tls.lock();
-        let tls = Tls::new(&parts.base, &certificates, &parts.challenges)?;
+        let min_version = self.with_snapshot(|snapshot| snapshot.edge.tls.min_version);
+        let tls = Tls::new(&parts.base, min_version, &certificates, &parts.challenges)?;
         parts.certificates = certificates;
         self.shared.tls.replace(Arc::new(tls));
         Ok(())
@@ -453,7 +463,8 @@ impl Handle {
     /// Those of the TLS library; what was answered before still is.
     pub fn replace_challenges(&self, challenges: Vec<Challenge>) -> Result<(), rustls::Error> {
         let mut parts = self.tls.lock();
-        let tls = Tls::new(&parts.base, &parts.certificates, &challenges)?;
+        let min_version = self.with_snapshot(|snapshot| snapshot.edge.tls.min_version);
+        let tls = Tls::new(&parts.base, min_version, &parts.certificates, &challenges)?;
         parts.challenges = challenges;
         self.shared.tls.replace(Arc::new(tls));
         Ok(())
@@ -676,7 +687,9 @@ impl Handle {
             }
         });
         let handed_over = succession::hand_over(&self.shared, channel, heard);
-        self.quic.stop_reading();
+        // Before this process takes no connection any more: at no moment is one refused.
+        self.shared.quic.stop_reading();
+        self.shared.succession.leave_quic();
         self.shared.is_gentle.store(true, Ordering::SeqCst);
         self.shared.draining.store(true, Ordering::SeqCst);
         self.sockets.lock().close();
@@ -700,7 +713,7 @@ impl Handle {
 
     /// Tells the registry where to read what others keep.
     fn feed_readings(&self) {
-        let (shared, origins) = (self.shared.clone(), self.origins.clone());
+        let (shared, origins, tls) = (self.shared.clone(), self.origins.clone(), self.tls.clone());
         let workers = self.workers.lock().len() as u64;
         self.shared.registry.read_from(move || {
             let stats = shared.store.stats();
@@ -738,6 +751,7 @@ impl Handle {
                         idle_connections: report.idle,
                     })
                     .collect(),
+                certificates: ends(&tls.lock().certificates),
                 purge_position: shared.purge_position.load(Ordering::Acquire),
                 purges_remembered: {
                     let purges = shared.purges.read().stats();
@@ -791,6 +805,22 @@ fn disk_tier(disks: &[DiskStats]) -> Option<TierReading> {
         removed: sum(|disk| disk.removed),
     };
     (!disks.is_empty()).then_some(tier)
+}
+
+/// When the certificate for each name ends, of those whose end is nearest.
+fn ends(certificates: &[Certificate]) -> Vec<CertificateReading> {
+    let mut by_name = BTreeMap::new();
+    for certificate in certificates {
+        // Of several for a name, the first is shown to almost all.
+        certificate.names.iter().for_each(|name| _ = by_name.entry(name).or_insert(certificate.not_after));
+    }
+    let mut ends: Vec<_> = by_name
+        .into_iter()
+        .map(|(name, not_after)| CertificateReading { name: name.to_string(), not_after })
+        .collect();
+    ends.sort_by_key(|end| end.not_after);
+    ends.truncate(observe::CERTIFICATES_MAX);
+    ends
 }
 
 fn refused(disk: &DiskStats) -> [u64; 4] {

@@ -7,6 +7,7 @@
 //! new ─► old   prepared                   everything is checked that can be without the disks
 //! old ─► new   released                   purges wait; disks and purge log are closed
 //! new ─► old   serving                    they are open here, and connections are taken
+//! old ─► new   quic_left                  it reads the sockets of HTTP/3 no more
 //! old ─► new   draining                   it takes no more connections, and hears of purges
 //!    both      purge, done, forget, reopen, stop   until the old one has ended: see `succession`
 //! ```
@@ -32,7 +33,7 @@ use crate::purge_log::{Logged, LoggedKind};
 use crate::sockets::{Bound, Kind, Sockets};
 
 /// What the two speak. Another number means that they cannot.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// File descriptors beside one packet; the kernel allows 253.
 const DESCRIPTORS_MAX: usize = 128;
@@ -79,6 +80,8 @@ pub enum Message {
     Released,
     /// Connections are taken.
     Serving,
+    /// The sockets of QUIC are not read any more, but by the other side.
+    QuicLeft,
     /// No connection is taken any more, but by the other side.
     Draining,
     /// A purge or an invalidation that is in force where it comes from.
@@ -337,7 +340,12 @@ mod tests {
             draining: 0,
         };
         old.send(&begin, &[]).unwrap();
-        assert!(Inheritance::receive(&new).unwrap_err().to_string().contains("it speaks protocol 2"));
+        assert!(
+            Inheritance::receive(&new)
+                .unwrap_err()
+                .to_string()
+                .contains(&format!("it speaks protocol {}", PROTOCOL + 1))
+        );
         old.send(&Message::Serving, &[]).unwrap();
         assert_eq!(Inheritance::receive(&new).unwrap_err().kind(), io::ErrorKind::InvalidData);
         drop(old);

@@ -2,8 +2,8 @@
 //! visitor while the page itself is still being made. Only to those who speak HTTP/2 or later: there are programs that take an
 //! interim response of HTTP/1.1 for the final one.
 //!
-//! Learnt from each answer that came from the origin, so that a page that changes is behind by one visitor at most; never
-//! from one that is for its visitor alone. A purge, whatever it is of, ends all hints: what they name may be gone.
+//! Learnt from each answer of the origin to a visitor of whom it knew nothing (no cookie, no credentials), so that a page that
+//! changes is behind by one such visitor at most; never from an answer that is for its visitor alone. A purge, whatever it is of, ends all hints: what they name may be gone.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -69,6 +69,10 @@ pub(crate) fn learn(worker: &Worker, at: &RuleAt, request: &Request, answer: &An
     {
         return;
     }
+    if request.fields.contains("cookie") || request.fields.contains("authorization") {
+        // Whatever the answer says of itself, it may have been made for this visitor.
+        return;
+    }
     let is_html = |kind: &[u8]| kind.len() >= 9 && kind[..9].eq_ignore_ascii_case(b"text/html");
     if !answer.head.field("content-type").is_some_and(is_html) {
         return;
@@ -80,7 +84,7 @@ pub(crate) fn learn(worker: &Worker, at: &RuleAt, request: &Request, answer: &An
     let links = links_of(block);
     let hints = &worker.shared.hints.0;
     let key = key(worker, at, request);
-    if links.is_empty() || request.fields.contains("authorization") || !is_for_all(block) {
+    if links.is_empty() || !is_for_all(block) {
         hints.remove(key);
         return;
     }

@@ -79,6 +79,7 @@ pub(crate) fn request(
         let _ = fields.set("host", authority.as_bytes());
     }
     let wants_websocket = asks_for_websocket(method, protocol, &fields);
+    let takes_trailers = hop::takes_trailers(&fields);
     let (mut client, mut secure) = (visitor.client, visitor.secure);
     if !edge.trusted_proxies.is_empty() && forwarded::is_trusted(&edge.trusted_proxies, visitor.client) {
         client = forwarded::client(&edge.trusted_proxies, &fields, client);
@@ -100,8 +101,10 @@ pub(crate) fn request(
         started,
         now: worker.shared.clock.wall(),
         id: worker.request_id(),
+        expects_continue,
         has_body: framing != Framing::None,
         wants_websocket,
+        takes_trailers,
         received_bytes: head_len.into(),
     };
     Ok(Intake { request, framing, keep_alive, expects_continue })
@@ -115,6 +118,8 @@ pub(crate) struct Parts<'a> {
     /// Whether nothing follows the head.
     pub(crate) ends: bool,
     pub(crate) protocol: Protocol,
+    /// The protocol that CONNECT is to open (`:protocol`: RFC 8441 §4, RFC 9220 §3).
+    pub(crate) connects_to: Option<&'a str>,
 }
 
 /// The same as [`request`] for a head in parts, whose lines are well formed and their names lower case.
@@ -125,7 +130,13 @@ pub(crate) fn request_of_parts<'a, I: Iterator<Item = (&'a [u8], &'a [u8])>>(
     visitor: &Visitor,
     started: Instant,
 ) -> Result<Intake, Refusal> {
-    let &Parts { method, target, authority, ends, protocol } = parts;
+    let &Parts { method, target, authority, ends, protocol, connects_to } = parts;
+    let method = match connects_to {
+        None => method,
+        // From here on it is what HTTP/1.1 would have asked.
+        Some(opened) if opened.eq_ignore_ascii_case("websocket") => "GET",
+        Some(_) => return Err(Refusal::Rule(501, "No such protocol is spoken here.")),
+    };
     let (count, bytes) = lines()
         .fold((0, 0), |(count, bytes), (name, value)| (count + 1, bytes + name.len() + value.len() + 4));
     let head_len = (bytes + target.len() + authority.map_or(0, str::len)) as u64;
@@ -136,7 +147,7 @@ pub(crate) fn request_of_parts<'a, I: Iterator<Item = (&'a [u8], &'a [u8])>>(
     let mut fields = Fields::with_capacity(count + 1, bytes + 32);
     if let Some(authority) = authority {
         // RFC 9113 §8.3.1: a Host that differs is not to be believed, and not to be passed on.
-        if lines().any(|(name, value)| name == b"host" && value != authority.as_bytes()) {
+        if lines().any(|(name, value)| name == b"host" && !value.eq_ignore_ascii_case(authority.as_bytes())) {
             return Err(Refusal::Syntax("Host and :authority differ"));
         }
         fields.append_unchecked(b"host", authority.as_bytes());
@@ -161,7 +172,13 @@ pub(crate) fn request_of_parts<'a, I: Iterator<Item = (&'a [u8], &'a [u8])>>(
     }
     let head = Head { method, target, protocol, fields };
     let mut intake = request(worker, head, visitor, head_len, started)?;
-    if intake.framing == Framing::None && !ends {
+    let is_empty = intake.request.fields.contains("content-length");
+    if connects_to.is_some() {
+        if is_empty || intake.framing != Framing::None {
+            return Err(Refusal::Syntax("a request for a tunnel has a Content-Length"));
+        }
+        intake.request.wants_websocket = true;
+    } else if intake.framing == Framing::None && !ends && !is_empty {
         // Its end tells its length.
         intake.framing = Framing::Chunked;
         intake.request.has_body = true;
@@ -211,8 +228,10 @@ pub(crate) fn unreadable(worker: &Worker, client: IpAddr) -> Request {
         started: Instant::now(),
         now: worker.shared.clock.wall(),
         id: worker.request_id(),
+        expects_continue: false,
         has_body: false,
         wants_websocket: false,
+        takes_trailers: false,
         received_bytes: 0.into(),
     }
 }

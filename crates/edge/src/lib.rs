@@ -50,6 +50,7 @@ mod storage;
 mod succession;
 mod tiering;
 pub mod tls;
+mod websocket;
 mod worker;
 
 pub use clock::Clock;

@@ -74,6 +74,8 @@ pub(crate) struct OriginRequest {
     pub(crate) body: RequestBody,
     /// Whether the request may be sent twice: safe methods. With a body it never is.
     pub(crate) retry_safe: bool,
+    /// Whether trailer fields of the answer will be passed on: the origin is told so (TE, RFC 9110 §10.1.4).
+    pub(crate) takes_trailers: bool,
     /// Protocol to upgrade to (`websocket`); the exchange then has a connection of its own (RFC 9110 §7.8).
     pub(crate) upgrade: Option<Box<str>>,
 }

@@ -22,11 +22,13 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::{hkdf, hmac};
 use model::settings::Limits;
 use observe::Limit;
+use parking_lot::Mutex;
 use quinn::{
     Connecting, Endpoint, EndpointConfig, Incoming, ServerConfig, TokioRuntime, TransportConfig, VarInt,
 };
@@ -66,6 +68,10 @@ const OTHER_STREAMS_MAX: u32 = 8;
 /// How long an endpoint may take to tell visitors that it ends. It is told again to those who send meanwhile.
 const FAREWELL: Duration = Duration::from_secs(1);
 
+/// How often a visitor is asked whether it is still there. QUIC ends a connection in which nothing comes; a request that waits
+/// for its origin for longer must not end so. Browsers give up after 30 s; idle connections end by a deadline of ours.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
 /// The part of one worker in listening on one address.
 pub(crate) struct Listening {
     pub(crate) socket: UdpSocket,
@@ -95,35 +101,79 @@ impl Secrets {
     }
 }
 
+/// Which process reads the sockets. Never two of them: what one gets of the other's it would answer with the end of the connection.
+enum Reading {
+    /// The one before this, still; whom to wake when it has stopped.
+    Before(Vec<Waker>),
+    /// This one.
+    Here,
+    /// The one after this.
+    After,
+}
+
 /// What all endpoints of a process share.
 pub(crate) struct Quic {
     secrets: Secrets,
     /// Which start of the node this is.
     start: [u8; 3],
-    /// Whether sockets are read here: not once another process reads them.
+    reading: Mutex<Reading>,
+    /// Whether that is [`Reading::Here`].
     is_reading: AtomicBool,
     before: strays::Before,
 }
 
 impl Quic {
-    /// `before`: the way to the process that served before.
+    /// `before`: the way to the process that served before. With one, nothing is read before [`Quic::start_reading`].
     pub(crate) fn new(seed: &[u8; 16], before: Option<OwnedFd>) -> Self {
         let chance = crate::storage::chance().to_le_bytes();
         Quic {
             secrets: Secrets::of(seed),
             start: [chance[0], chance[1], chance[2]],
-            is_reading: AtomicBool::new(true),
+            is_reading: AtomicBool::new(before.is_none()),
+            reading: Mutex::new(match before {
+                Some(_) => Reading::Before(Vec::new()),
+                None => Reading::Here,
+            }),
             before: strays::Before::new(before),
         }
     }
 
     fn is_reading(&self) -> bool {
-        self.is_reading.load(Ordering::Relaxed)
+        self.is_reading.load(Ordering::Acquire)
+    }
+
+    /// Whether sockets are read here; if they are not yet, `context` is woken once they are.
+    fn poll_reading(&self, context: &Context<'_>) -> bool {
+        if self.is_reading() {
+            return true;
+        }
+        match &mut *self.reading.lock() {
+            Reading::Before(waiting) => {
+                if !waiting.iter().any(|waker| waker.will_wake(context.waker())) {
+                    waiting.push(context.waker().clone());
+                }
+                false
+            }
+            Reading::Here => true,
+            Reading::After => false,
+        }
+    }
+
+    /// Reads the sockets, now that the process before this one does not. Does nothing when this one has left them already.
+    pub(crate) fn start_reading(&self) {
+        let mut reading = self.reading.lock();
+        if let Reading::Before(waiting) = &mut *reading {
+            let waiting = std::mem::take(waiting);
+            *reading = Reading::Here;
+            self.is_reading.store(true, Ordering::Release);
+            waiting.into_iter().for_each(Waker::wake);
+        }
     }
 
     /// Leaves the sockets to the process that has them too, and gets the packets of its connections from that.
     pub(crate) fn stop_reading(&self) {
-        self.is_reading.store(false, Ordering::Relaxed);
+        *self.reading.lock() = Reading::After;
+        self.is_reading.store(false, Ordering::Release);
     }
 }
 
@@ -149,6 +199,7 @@ fn server_config(secrets: &Secrets, tls: &Tls, limits: &Limits) -> ServerConfig 
         .receive_window(CONNECTION_WINDOW_BYTES.into())
         .send_window(SEND_WINDOW_BYTES)
         .max_idle_timeout(limits.idle_timeout.try_into().ok())
+        .keep_alive_interval(Some(KEEP_ALIVE.min(limits.idle_timeout / 3)))
         .datagram_receive_buffer_size(None);
     let mut config = ServerConfig::new(tls.quic.clone(), secrets.token.clone());
     config
@@ -163,7 +214,8 @@ fn server_config(secrets: &Secrets, tls: &Tls, limits: &Limits) -> ServerConfig 
 pub(crate) async fn accept(worker: Rc<Worker>, endpoint: Endpoint, quic: Arc<Quic>) {
     let handshakes = Rc::new(Cell::new(0));
     while let Some(incoming) = endpoint.accept().await {
-        if worker.is_draining() {
+        // What was read before the sockets were left to another process is answered here.
+        if worker.is_draining() && !worker.shared.is_gentle.load(Ordering::Relaxed) {
             incoming.refuse();
             continue;
         }

@@ -35,8 +35,12 @@ pub(crate) struct Request {
     pub(crate) now: Wall,
     /// Identifies the request in the log, on error pages and towards the origin.
     pub(crate) id: RequestId,
-    /// Whether it asks to switch to WebSocket.
+    /// Whether it asks for WebSocket: to switch to it, or by CONNECT, which is GET here.
     pub(crate) wants_websocket: bool,
+    /// Whether trailer fields of the answer are wanted (TE, RFC 9110 §10.1.4).
+    pub(crate) takes_trailers: bool,
+    /// Whether the visitor waits for 100 before it sends the content (RFC 9110 §10.1.1).
+    pub(crate) expects_continue: bool,
     /// Whether content follows the head.
     pub(crate) has_body: bool,
     /// Bytes of head and body that have been read.

@@ -148,14 +148,23 @@ impl Succession {
         }
     }
 
+    /// Says that this edge reads no socket of QUIC any more.
+    pub(crate) fn leave_quic(&self) {
+        self.tell_after(&Message::QuicLeft);
+    }
+
     /// Says that this edge takes no connection any more.
     pub(crate) fn settle(&self) {
+        self.tell_after(&Message::Draining);
+    }
+
+    fn tell_after(&self, message: &Message) {
         let after = match &self.kin.lock().stage {
             Stage::HandedOver(after) => Some(after.clone()),
             Stage::Serving | Stage::Releasing(_) => None,
         };
         if let Some(after) = after {
-            after.tell(&Message::Draining);
+            after.tell(message);
         }
     }
 
@@ -238,9 +247,13 @@ fn listen(shared: &Arc<Shared>, link: Arc<Link>, side: Side) -> io::Result<()> {
             hear(&shared, &held, side, message);
         }
         held.end();
-        if let (Some(shared), Side::After) = (weak.upgrade(), side) {
-            shared.succession.is_orphan.store(true, Ordering::Release);
-            shared.succession.ask(Ask::Stop);
+        match (weak.upgrade(), side) {
+            (Some(shared), Side::After) => {
+                shared.succession.is_orphan.store(true, Ordering::Release);
+                shared.succession.ask(Ask::Stop);
+            }
+            (Some(shared), Side::Before) => shared.quic.start_reading(),
+            (None, _) => {}
         }
     });
     if thread.is_err() {
@@ -279,6 +292,7 @@ fn hear(shared: &Arc<Shared>, link: &Link, side: Side, message: Message) {
                 let _ = waiting.try_send(());
             }
         }
+        Message::QuicLeft if side == Side::Before => shared.quic.start_reading(),
         Message::Draining if side == Side::Before => succession.is_settled.store(true, Ordering::Release),
         Message::Stop if side == Side::After => succession.ask(Ask::Stop),
         Message::Reopen if side == Side::After => succession.ask(Ask::Reopen),

@@ -4,21 +4,33 @@
 
 use std::collections::HashMap;
 use std::fmt::Display;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use model::settings::CertificateFiles;
+use model::settings::{CertificateFiles, TlsVersion};
+use observe::Handshake;
 use quinn::crypto::rustls::QuicServerConfig;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
 use rustls::sign::{CertifiedKey, SigningKey};
-use rustls::{CipherSuite, ServerConfig};
+use rustls::{
+    CipherSuite, HandshakeKind, ProtocolVersion, ServerConfig, ServerConnection, SupportedProtocolVersion,
+};
 use semantics::Wall;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
+
+mod tickets;
+
+use tickets::Tickets;
+
+use crate::clock::Clock;
+
+const TLS13_ALONE: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
 
 /// Protocols that are offered, the best first (ALPN, RFC 7301).
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -34,10 +46,16 @@ pub(crate) const ACME_PROTOCOL: &[u8] = b"acme-tls/1";
 pub struct Certificate {
     /// What it is for: lower-case names, `*.` at the front of some, and addresses.
     pub names: Vec<Box<str>>,
+    /// Who issued it, as text.
+    pub issuer: Box<str>,
+    /// The file that it comes from; empty for one that was ordered.
+    pub source: Box<str>,
     /// When it begins to hold.
     pub not_before: Wall,
     /// When it ends to hold.
     pub not_after: Wall,
+    /// Whether it demands an OCSP response beside it.
+    must_staple: bool,
     key: Arc<CertifiedKey>,
 }
 
@@ -47,10 +65,25 @@ impl Certificate {
         let wrong = |path: &Path, what: &dyn Display| format!("{}: {what}", path.display());
         let chain = std::fs::read(&files.chain).map_err(|error| wrong(&files.chain, &error))?;
         let key = std::fs::read(&files.key).map_err(|error| wrong(&files.key, &error))?;
-        Certificate::from_pem(&chain, &key).map_err(|bad| match bad {
+        let certificate = Certificate::from_pem(&chain, &key).map_err(|bad| match bad {
             BadCertificate::Chain(what) => wrong(&files.chain, &what),
             BadCertificate::Key(what) => wrong(&files.key, &what),
-        })
+        })?;
+        let mut key = CertifiedKey::clone(&certificate.key);
+        if let Some(path) = &files.ocsp {
+            let staple = std::fs::read(path).map_err(|error| wrong(path, &error))?;
+            if !is_staple(&staple) {
+                return Err(wrong(path, &"is no good answer of an OCSP responder, as DER (RFC 6960 §4.2.1)"));
+            }
+            key.ocsp = Some(staple);
+        }
+        let key = Arc::new(key);
+        Ok(Certificate { key, source: files.chain.display().to_string().into(), ..certificate })
+    }
+
+    /// Whether it demands an OCSP response to be shown with it, and there is none: browsers that look refuse it (RFC 7633).
+    pub fn lacks_staple(&self) -> bool {
+        self.must_staple && self.key.ocsp.is_none()
     }
 
     /// Whether it is for `domain`, which may be a wildcard itself (RFC 9525 §6.3).
@@ -74,9 +107,21 @@ impl Certificate {
         }
         let wall = |time: x509_parser::time::ASN1Time| Wall(time.timestamp().saturating_mul(1000));
         let (not_before, not_after) = (wall(parsed.validity().not_before), wall(parsed.validity().not_after));
+        let issuer = parsed.issuer().to_string().into();
+        let must_staple = parsed.extensions().iter().any(|extension| {
+            extension.oid.to_id_string() == TLS_FEATURE && demands_status_request(extension.value)
+        });
         let key = CertifiedKey::new(chain, private_key(key)?);
         key.keys_match().map_err(|_| BadCertificate::Key("it is not the key of the certificate".into()))?;
-        Ok(Certificate { names, not_before, not_after, key: Arc::new(key) })
+        Ok(Certificate {
+            names,
+            issuer,
+            source: "".into(),
+            must_staple,
+            not_before,
+            not_after,
+            key: Arc::new(key),
+        })
     }
 }
 
@@ -121,6 +166,32 @@ fn private_key(pem: &[u8]) -> Result<Arc<dyn SigningKey>, BadCertificate> {
         .map_err(|error| BadCertificate::Key(format!("there is no private key in it ({error})")))?;
     aws_lc_rs::sign::any_supported_type(&key)
         .map_err(|error| BadCertificate::Key(format!("a key of a kind that cannot be used: {error}")))
+}
+
+/// The extension that names what a server must offer (RFC 7633 §4).
+const TLS_FEATURE: &str = "1.3.6.1.5.5.7.1.24";
+
+/// Whether its value, a SEQUENCE OF INTEGER, has 5: status_request.
+fn demands_status_request(value: &[u8]) -> bool {
+    value.windows(3).any(|integer| integer == [0x02, 0x01, 0x05])
+}
+
+/// Whether `der` begins as a successful OCSPResponse does: SEQUENCE, ENUMERATED 0. What it says of which certificate is
+/// between the authority and the visitor.
+fn is_staple(der: &[u8]) -> bool {
+    let Some((0x30, rest)) = der.split_first().map(|(first, rest)| (*first, rest)) else { return false };
+    let length_bytes = match rest.first() {
+        Some(short @ 0..0x80) => {
+            return usize::from(*short) + 2 == der.len() && rest[1..].starts_with(&[0x0a, 1, 0]);
+        }
+        Some(long) => usize::from(long & 0x7f),
+        None => return false,
+    };
+    let Some(length) = rest.get(1..=length_bytes).filter(|_| (1..=3).contains(&length_bytes)) else {
+        return false;
+    };
+    let length = length.iter().fold(0_usize, |sum, byte| sum << 8 | usize::from(*byte));
+    der.len() == length + length_bytes + 2 && rest[1 + length_bytes..].starts_with(&[0x0a, 1, 0])
 }
 
 /// The names that browsers compare with (RFC 9525 §2: subjectAltName alone).
@@ -204,12 +275,13 @@ pub(crate) struct TlsBase {
 }
 
 impl TlsBase {
-    pub(crate) fn new() -> Result<Self, rustls::Error> {
+    /// `ticket_secret`: what session tickets are made from.
+    pub(crate) fn new(ticket_secret: &[u8], clock: Clock) -> Result<Self, rustls::Error> {
         let mut provider = aws_lc_rs::default_provider();
         // SHA-256 has instructions of its own where SHA-384 has none: a handshake costs a fifth less (bench/tls.sh).
         let first = CipherSuite::TLS13_AES_128_GCM_SHA256;
         provider.cipher_suites.sort_by_key(|suite| suite.suite() != first);
-        Ok(TlsBase { provider: Arc::new(provider), tickets: aws_lc_rs::Ticketer::new()? })
+        Ok(TlsBase { provider: Arc::new(provider), tickets: Arc::new(Tickets::new(ticket_secret, clock)?) })
     }
 }
 
@@ -227,11 +299,15 @@ impl Tls {
     /// With these certificates; without any, every handshake is refused. `challenges` are answered too.
     pub(crate) fn new(
         base: &TlsBase,
+        min_version: TlsVersion,
         certificates: &[Certificate],
         challenges: &[Challenge],
     ) -> Result<Self, rustls::Error> {
         let mut config = ServerConfig::builder_with_provider(base.provider.clone())
-            .with_safe_default_protocol_versions()?
+            .with_protocol_versions(match min_version {
+                TlsVersion::Tls12 => rustls::ALL_VERSIONS,
+                TlsVersion::Tls13 => TLS13_ALONE,
+            })?
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(ByName::of(certificates, challenges)));
         config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
@@ -261,6 +337,34 @@ impl Tls {
     }
 }
 
+// --- Counting ---
+
+/// How a handshake that came to its end is counted.
+pub(crate) fn done(connection: &ServerConnection) -> Handshake {
+    let is_resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
+    match connection.protocol_version() {
+        _ if connection.alpn_protocol() == Some(ACME_PROTOCOL) => Handshake::Challenge,
+        Some(ProtocolVersion::TLSv1_2) if is_resumed => Handshake::Tls12Resumed,
+        Some(ProtocolVersion::TLSv1_2) => Handshake::Tls12,
+        _ if is_resumed => Handshake::Tls13Resumed,
+        _ => Handshake::Tls13,
+    }
+}
+
+/// How one that did not is.
+pub(crate) fn failed(error: &io::Error) -> Handshake {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        None => Handshake::Closed,
+        // The library has no other name for it.
+        Some(rustls::Error::General(_)) => Handshake::NoCertificate,
+        Some(rustls::Error::PeerIncompatible(_) | rustls::Error::NoApplicationProtocol) => {
+            Handshake::NothingInCommon
+        }
+        Some(rustls::Error::AlertReceived(_)) => Handshake::Refused,
+        Some(_) => Handshake::Malformed,
+    }
+}
+
 /// The certificates of a configuration, in its order; or everything that is wrong with them.
 pub fn read_certificates(files: &[CertificateFiles]) -> Result<Vec<Certificate>, Vec<String>> {
     let (read, wrong): (Vec<_>, Vec<_>) = files.iter().map(Certificate::read).partition(Result::is_ok);
@@ -268,5 +372,80 @@ pub fn read_certificates(files: &[CertificateFiles]) -> Result<Vec<Certificate>,
     match wrong.is_empty() {
         true => Ok(read.into_iter().flatten().collect()),
         false => Err(wrong),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, CustomExtension, KeyPair};
+
+    use super::*;
+
+    fn certificate(names: &[&str], extensions: Vec<CustomExtension>) -> Certificate {
+        let key = KeyPair::generate().unwrap();
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut wanted = CertificateParams::new(names).unwrap();
+        wanted.custom_extensions = extensions;
+        let chain = wanted.self_signed(&key).unwrap().pem();
+        Certificate::from_pem(chain.as_bytes(), key.serialize_pem().as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_name_of_ten_thousand_is_found_and_costs_little() {
+        let one = certificate(&["shared.example", "*.shared.example"], Vec::new());
+        let many: Vec<Certificate> = (0..10_000)
+            .map(|number| Certificate { names: vec![format!("{number}.example").into()], ..one.clone() })
+            .chain([one.clone()])
+            .collect();
+        let by_name = ByName::of(&many, &[]);
+        assert_eq!(by_name.names.len(), 10_002);
+        let found = |name| by_name.find(name).len();
+        assert_eq!([found("7.example"), found("9999.example"), found("10000.example")], [1, 1, 0]);
+        assert_eq!(
+            [found("a.shared.example"), found("a.b.shared.example"), found("shared.example")],
+            [1, 0, 1]
+        );
+    }
+
+    #[test]
+    fn a_certificate_is_for_its_names_and_one_level_below_a_wildcard() {
+        let certificate = certificate(&["shop.example", "*.shop.example"], Vec::new());
+        let check = |domain, is_for| assert_eq!(certificate.is_for(domain), is_for, "{domain}");
+        check("shop.example", true);
+        check("www.shop.example", true);
+        check("*.shop.example", true);
+        check("a.www.shop.example", false);
+        check("other.example", false);
+    }
+
+    #[test]
+    fn a_demand_for_a_staple_is_seen() {
+        let features = |features: &[u8]| {
+            let list: Vec<u8> = features.iter().flat_map(|feature| [0x02, 0x01, *feature]).collect();
+            let value = [&[0x30, list.len() as u8][..], &list].concat();
+            CustomExtension::from_oid_content(&[1, 3, 6, 1, 5, 5, 7, 1, 24], value)
+        };
+        assert!(!certificate(&["a.example"], Vec::new()).lacks_staple());
+        assert!(!certificate(&["a.example"], vec![features(&[17])]).lacks_staple());
+        assert!(certificate(&["a.example"], vec![features(&[17, 5])]).lacks_staple());
+    }
+
+    #[test]
+    fn a_staple_is_a_whole_and_successful_answer() {
+        let answer = |status: u8, content: usize| {
+            let length = content + 3;
+            let mut der = vec![0x30, 0x82, (length >> 8) as u8, length as u8, 0x0a, 1, status];
+            der.resize(der.len() + content, 0);
+            der
+        };
+        assert!(is_staple(&answer(0, 300)));
+        assert!(is_staple(&[0x30, 3, 0x0a, 1, 0]));
+        assert!(!is_staple(&answer(6, 300)), "unauthorized");
+        assert!(!is_staple(&answer(0, 300)[..200]), "cut");
+        for short in
+            [&[][..], &[0x30], &[0x30, 0x82], &[0x30, 0x84, 1, 1, 1, 1], &[0x30, 0x80], b"-----BEGIN"]
+        {
+            assert!(!is_staple(short), "{short:?}");
+        }
     }
 }

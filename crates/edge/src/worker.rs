@@ -28,6 +28,7 @@ use crate::object::Entry;
 use crate::origin::{FetchError, Origins};
 use crate::published::{Held, Hold, Published};
 use crate::purge_log::{Positions, PurgeLog};
+use crate::quic::Quic;
 use crate::rates::{Counted, Open, Rates};
 use crate::request::{Request, RequestId};
 use crate::slices::Stretches;
@@ -50,6 +51,7 @@ pub(crate) struct Shared {
     pub(crate) stretches: Stretches,
     /// Makes encoded copies.
     pub(crate) encoder: Encoder,
+    pub(crate) quic: Arc<Quic>,
     /// What pages have asked browsers to load.
     pub(crate) hints: Hints,
     /// Where large bodies lie; `None` where the system has no such files.
@@ -254,6 +256,12 @@ impl Worker {
         self.shared.draining.load(Ordering::Relaxed)
     }
 
+    /// Whether a connection that has had `served` requests is to be told that it ends. One that is just beginning while another
+    /// process takes over gets its first answer before: its visitor came for that.
+    pub(crate) fn says_goodbye(&self, served: u32) -> bool {
+        self.is_draining() && (served > 0 || !self.shared.is_gentle.load(Ordering::Relaxed))
+    }
+
     /// The limits of the running configuration.
     pub(crate) fn limits(&self) -> Limits {
         self.loaded().snapshot.edge.limits
@@ -352,6 +360,13 @@ impl Watch {
     /// Whether the deadline has passed.
     pub(crate) fn is_expired(&self) -> bool {
         self.expired.get()
+    }
+
+    /// Wakes whoever is registered, to look again.
+    pub(crate) fn wake(&self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
     }
 
     /// Waits for `future`, but not past the deadline: `None` then.

@@ -89,6 +89,7 @@ fn build(findings: &mut Findings<'_>, root: &Section) -> Option<Snapshot> {
     let mut edge = edge::build(findings, root.table("edge"));
     edge.store = store::build(findings, root.table("store"));
     edge.certificates = edge::build_certificates(root);
+    edge.tls = edge::build_tls(root.table("tls"));
     edge.acme = acme::build(findings, root);
     if !edge.listen_tls.is_empty() && !root.has("certificate") && !root.has("acme") {
         let span = root
@@ -112,6 +113,16 @@ fn build(findings: &mut Findings<'_>, root: &Section) -> Option<Snapshot> {
         refuse_duplicates(findings, &sections, index, &mut names, &mut domains);
         if let Some(site) = site::build(findings, section, index) {
             sites.push(site);
+        }
+    }
+    if edge.listen_tls.is_empty() && edge.trusted_proxies.is_empty() {
+        let forced = sections.iter().filter_map(|section| section.item("https"));
+        for item in forced.filter(|item| item.text().is_some_and(|(word, _)| word != "optional")) {
+            findings.warn(
+                &item.span,
+                "visitors are sent to https, but this node does not listen with TLS and trusts no proxy that would say so",
+                "add listen_tls to [edge]; behind something that speaks TLS, add its address to trusted_proxies",
+            );
         }
     }
     root.finish();

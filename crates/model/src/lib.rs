@@ -25,7 +25,7 @@ pub mod units;
 pub use config::{json_schema, reference};
 pub use diagnostic::{Diagnostic, Severity};
 pub use origin::{Origin, OriginGroup, Scheme};
-pub use rule::{Cache, Matched, RequestView, Rule};
+pub use rule::{Cache, Https, Matched, RequestView, Rule};
 pub use settings::{DiskSettings, EdgeSettings, Limits, StoreSettings};
 pub use snapshot::{Parsed, Site, Snapshot};
 pub use units::{ByteSize, Ttl};

@@ -47,6 +47,18 @@ pub struct Matched<'a> {
     pub index: usize,
 }
 
+/// Whether visitors have to use TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Https {
+    /// They choose.
+    #[default]
+    Optional,
+    /// Those who do not are redirected.
+    Redirect,
+    /// The same, and those who do are told to do so for a year (RFC 6797).
+    Strict,
+}
+
 /// When a rule applies, and what it says.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rule {
@@ -76,6 +88,8 @@ pub struct Rule {
     pub surrogate_keys: Vec<Box<str>>,
     /// Answer at once, without cache and origin.
     pub redirect: Option<Redirect>,
+    /// What is asked for without TLS.
+    pub https: Https,
     /// Cross-origin reading.
     pub cors: Cors,
     /// Where the content comes from.
@@ -199,6 +213,7 @@ impl Rule {
             response_headers: HeaderOps::default(),
             surrogate_keys: Vec::new(),
             redirect: None,
+            https: Https::default(),
             cors: Cors::default(),
             origin,
             rate_limit: None,
@@ -219,6 +234,12 @@ impl Rule {
 
     /// Where the rule redirects this request to, and with which status. `None` when it doesn't redirect.
     pub fn location(&self, request: &RequestView<'_>) -> Option<(u16, String)> {
+        if self.https != Https::Optional && request.scheme == Scheme::Http {
+            // Older programs know no 308, and without a body they need none (RFC 9110 §15.4.9).
+            let status = if matches!(request.method, "GET" | "HEAD") { 301 } else { 308 };
+            let query = request.query.map_or_else(String::new, |query| format!("?{query}"));
+            return Some((status, format!("https://{}{}{query}", request.host, request.path)));
+        }
         let redirect = self.redirect.as_ref()?;
         let path = semantics::key::normalise_path(request.path.as_bytes());
         let captures = self.conditions.captures(&path);

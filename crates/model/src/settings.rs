@@ -107,6 +107,8 @@ pub struct EdgeSettings {
     pub listen_tls: Vec<SocketAddr>,
     /// Certificates in files of the operator's own.
     pub certificates: Vec<CertificateFiles>,
+    /// TLS with visitors.
+    pub tls: TlsSettings,
     /// Certificates that the edge orders by itself; `None` when it shall not.
     pub acme: Option<AcmeSettings>,
     /// Address of the admin API and of `/metrics`; loopback unless told otherwise. `None` is off.
@@ -133,13 +135,34 @@ pub struct EdgeSettings {
     pub limits: Limits,
 }
 
-/// A certificate and its key, in two PEM files.
+/// A certificate and its key, in files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateFiles {
     /// The certificate, and those that lead from it to a root.
     pub chain: PathBuf,
     /// Its private key.
     pub key: PathBuf,
+    /// An answer of its authority's OCSP responder, as DER, that is shown with it.
+    pub ocsp: Option<PathBuf>,
+}
+
+/// TLS with visitors.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsSettings {
+    /// The oldest version that is spoken.
+    pub min_version: TlsVersion,
+    /// File with the secret that session tickets are made from; `None` is one of the state directory's own.
+    pub ticket_secret_file: Option<PathBuf>,
+}
+
+/// A version of TLS. Older ones are not spoken (RFC 8996).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// RFC 5246.
+    #[default]
+    Tls12,
+    /// RFC 8446.
+    Tls13,
 }
 
 /// From whom certificates are ordered (ACME, RFC 8555), and for which domains.
@@ -390,6 +413,7 @@ impl Default for EdgeSettings {
             listen: vec![SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080)],
             listen_tls: Vec::new(),
             certificates: Vec::new(),
+            tls: TlsSettings::default(),
             acme: None,
             admin: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9090)),
             workers: None,

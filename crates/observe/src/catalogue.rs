@@ -80,6 +80,12 @@ families! {
         "Client connections open now, idle ones included.";
     LIMITS = Counter "perigee_limits_reached_total" ["limit"] in "events":
         "Times that a limit was reached and something was refused, closed or cut because of it.";
+    HANDSHAKES = Counter "perigee_tls_handshakes_total" ["result"] in "handshakes":
+        "TLS handshakes with clients by how they ended: done (with or without a session resumed, by version), or why not.";
+    CERTIFICATE_ENDS = Gauge "perigee_certificate_not_after_timestamp_seconds" ["name"] in "seconds":
+        "When the certificate that is shown for a name ends, in seconds since the Unix epoch; the 1,024 names whose end is nearest.";
+    CERTIFICATE_ORDERS = Counter "perigee_certificate_orders_total" ["result"] in "orders":
+        "Orders of certificates by what came of them.";
     ORIGIN_RESPONSES = Counter "perigee_origin_responses_total" ["origin", "class"] in "responses":
         "Responses from origins by class of their status.";
     ORIGIN_FAILURES = Counter "perigee_origin_failures_total" ["origin", "failure"] in "attempts":

@@ -145,6 +145,34 @@ macro_rules! labels {
 }
 
 labels! {
+    /// How a TLS handshake with a visitor ended.
+    Handshake {
+        /// In a new session of TLS 1.3.
+        Tls13 = "tls1.3",
+        /// In a resumed session of TLS 1.3.
+        Tls13Resumed = "tls1.3-resumed",
+        /// In a new session of TLS 1.2.
+        Tls12 = "tls1.2",
+        /// In a resumed session of TLS 1.2.
+        Tls12Resumed = "tls1.2-resumed",
+        /// A certificate authority that looks whose a domain is saw its answer (RFC 8737).
+        Challenge = "challenge",
+        /// There is no certificate for the name, or none that the visitor can use.
+        NoCertificate = "no-certificate",
+        /// Version, cipher suites or key exchange are not those that are spoken here.
+        NothingInCommon = "nothing-in-common",
+        /// The visitor refused: an alert came, for instance because it does not trust the certificate.
+        Refused = "refused",
+        /// What came was no TLS, or broke its rules.
+        Malformed = "malformed",
+        /// It took too long.
+        Timeout = "timeout",
+        /// The connection ended in the middle.
+        Closed = "closed",
+    }
+}
+
+labels! {
     /// A limit that a visitor or an origin can run into. Reaching one is counted, always.
     Limit {
         /// Open connections of the whole edge.

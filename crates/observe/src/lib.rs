@@ -28,9 +28,12 @@ mod registry;
 mod render;
 
 pub use event::{
-    ConnectionUse, Event, Fetch, FetchEnd, FetchEvent, Limit, OriginFailure, PurgeForm, PurgeScope, Slot,
+    ConnectionUse, Event, Fetch, FetchEnd, FetchEvent, Handshake, Limit, OriginFailure, PurgeForm,
+    PurgeScope, Slot,
 };
 pub use log::{AccessLog, Format, LogOptions, Sink};
 pub use observer::Observer;
-pub use readings::{BreakerReading, CopiesReading, DiskReading, OriginReading, Readings, TierReading};
-pub use registry::{BuildInfo, ORIGINS_MAX, Registry, SITES_MAX, Totals};
+pub use readings::{
+    BreakerReading, CertificateReading, CopiesReading, DiskReading, OriginReading, Readings, TierReading,
+};
+pub use registry::{BuildInfo, CERTIFICATES_MAX, ORIGINS_MAX, Registry, SITES_MAX, Totals};

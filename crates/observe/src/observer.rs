@@ -7,7 +7,7 @@ use semantics::Wall;
 
 use crate::cells::{BySlot, OriginCells, SiteCells, WorkerCells, class_of};
 use crate::escape;
-use crate::event::{ConnectionUse, Event, FetchEnd, FetchEvent, Limit, Slot};
+use crate::event::{ConnectionUse, Event, FetchEnd, FetchEvent, Handshake, Limit, Slot};
 use crate::line::{self, LineNames, Stamp};
 use crate::log::{AccessLog, BUFFER_BYTES, Format, LogLink};
 use crate::registry::{Names, Registry};
@@ -118,6 +118,11 @@ impl Observer {
     /// Counts a limit that was reached.
     pub fn limit_reached(&self, limit: Limit) {
         self.cells.limits.0[limit as usize].add(1);
+    }
+
+    /// Counts a TLS handshake that has ended.
+    pub fn handshake_ended(&self, handshake: Handshake) {
+        self.cells.handshakes.0[handshake as usize].add(1);
     }
 
     /// Hands over lines that are older than a second. A worker calls it about once a second, so that the last lines

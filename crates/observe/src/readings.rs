@@ -1,6 +1,7 @@
 //! Values that are read when metrics are rendered, because somebody else keeps them: the store's tiers, the origins'
 //! health, the purge clock. Plain numbers, so that this crate knows neither store nor edge.
 
+use semantics::Wall;
 use semantics::coding::Coding;
 
 use crate::event::Slot;
@@ -18,6 +19,8 @@ pub struct Readings {
     pub disks: Vec<DiskReading>,
     /// The origins of the running snapshot.
     pub origins: Vec<OriginReading>,
+    /// When the certificates in force end, by name: at most [`crate::CERTIFICATES_MAX`].
+    pub certificates: Vec<CertificateReading>,
     /// The last purge position in force on all workers.
     pub purge_position: u64,
     /// Purges that the clock remembers one by one.
@@ -26,6 +29,15 @@ pub struct Readings {
     pub fills_in_flight: u64,
     /// Workers that answer requests.
     pub workers: u64,
+}
+
+/// The certificate of one name.
+#[derive(Clone, Debug)]
+pub struct CertificateReading {
+    /// The name, as the certificate has it.
+    pub name: String,
+    /// Its end.
+    pub not_after: Wall,
 }
 
 /// One tier of the store. All but the bytes and objects held are totals since start.

@@ -20,6 +20,9 @@ pub const SITES_MAX: usize = 1024;
 /// Origins with series of their own, the two reserved slots included.
 pub const ORIGINS_MAX: usize = 1024;
 
+/// Names of certificates with series of their own: those whose end is nearest.
+pub const CERTIFICATES_MAX: usize = 1024;
+
 /// Names this build in `perigee_build_info`.
 #[derive(Clone, Copy, Debug)]
 pub struct BuildInfo {
@@ -46,6 +49,8 @@ pub(crate) struct Shared {
     pub(crate) reloads_ok: AtomicU64,
     pub(crate) reloads_failed: AtomicU64,
     pub(crate) config_loaded_ms: AtomicU64,
+    pub(crate) orders_issued: AtomicU64,
+    pub(crate) orders_failed: AtomicU64,
     pub(crate) log_lines_lost: AtomicU64,
     pub(crate) log_write_errors: AtomicU64,
     pub(crate) log_reopens: AtomicU64,
@@ -131,6 +136,16 @@ impl Registry {
     /// Counts a configuration that was refused; the running one stays.
     pub fn count_failed_reload(&self) {
         self.shared.reloads_failed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts an order that ended with a certificate.
+    pub fn count_issued_certificate(&self) {
+        self.shared.orders_issued.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts an order that came to nothing.
+    pub fn count_failed_order(&self) {
+        self.shared.orders_failed.fetch_add(1, Ordering::Relaxed);
     }
 
     /// All metrics in Prometheus' text format 0.0.4 (`text/plain; version=0.0.4`), each family with HELP and TYPE.

@@ -8,7 +8,7 @@ use semantics::{Outcome, Why};
 
 use crate::catalogue::*;
 use crate::cells::{BySlot, CLASS_NAMES, Counter, OriginCells, SiteCells, WorkerCells};
-use crate::event::{Limit, OriginFailure, PurgeForm, PurgeScope, Slot};
+use crate::event::{Handshake, Limit, OriginFailure, PurgeForm, PurgeScope, Slot};
 use crate::exposition::Exposition;
 use crate::histogram::{Histogram, Merged};
 use crate::readings::{CopiesReading, DiskReading, Readings};
@@ -22,6 +22,7 @@ pub(crate) fn render(registry: &Registry) -> String {
     let sites: Vec<BySlot<SiteCells>> = workers.iter().map(|worker| worker.sites.lock().clone()).collect();
     render_sites(&mut out, &groups(&registry.sites.read(), &sites));
     render_connections(&mut out, &workers);
+    render_certificates(&mut out, registry, readings.as_ref());
     let origins: Vec<BySlot<OriginCells>> =
         workers.iter().map(|worker| worker.origins.lock().clone()).collect();
     let names = registry.origins.read();
@@ -145,6 +146,18 @@ fn render_connections(out: &mut Exposition, workers: &[Arc<WorkerCells>]) {
     for &limit in Limit::ALL {
         out.sample(&LIMITS, &[limit.as_str()], sum(workers, |worker| &worker.limits.0[limit as usize]));
     }
+    for &handshake in Handshake::ALL {
+        let count = sum(workers, |worker| &worker.handshakes.0[handshake as usize]);
+        out.sample(&HANDSHAKES, &[handshake.as_str()], count);
+    }
+}
+
+fn render_certificates(out: &mut Exposition, registry: &Registry, readings: Option<&Readings>) {
+    for certificate in readings.iter().flat_map(|readings| &readings.certificates) {
+        out.seconds(&CERTIFICATE_ENDS, &[&certificate.name], certificate.not_after.0.max(0) as u64);
+    }
+    out.sample(&CERTIFICATE_ORDERS, &["issued"], load(&registry.shared.orders_issued));
+    out.sample(&CERTIFICATE_ORDERS, &["failed"], load(&registry.shared.orders_failed));
 }
 
 fn render_origins(out: &mut Exposition, origins: &[Group<OriginCells>]) {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use acme::{Event, Kind, Service, Store, Stored};
 use edge::Handle;
+use edge::admin::CertificateStatus;
 use edge::tls::{BadCertificate, Certificate, Challenge, ChallengeCertificate};
 use model::Snapshot;
 use model::settings::{AcmeChallenge, AcmeSettings};
@@ -19,6 +20,11 @@ use semantics::date;
 /// believes what it knows of a directory for a while (the NFS mount option `acdirmin`, which should be `1`).
 const SETTLE: Duration = Duration::from_secs(4);
 
+/// From when on before its end a certificate is warned of. Let's Encrypt's are renewed a month before theirs.
+const WARN_BEFORE: Duration = Duration::from_secs(14 * 86_400);
+/// How often it is.
+const WARNING_INTERVAL: Duration = Duration::from_secs(86_400);
+
 /// All certificates of a running edge.
 pub(crate) struct Certificates {
     /// Where certificates are kept when the configuration names no place.
@@ -28,6 +34,7 @@ pub(crate) struct Certificates {
     handle: OnceLock<Arc<Handle>>,
     parts: Mutex<Parts>,
     running: Mutex<Option<Running>>,
+    next_warning: Mutex<Wall>,
 }
 
 #[derive(Default)]
@@ -51,6 +58,7 @@ impl Certificates {
             handle: OnceLock::new(),
             parts: Mutex::default(),
             running: Mutex::new(None),
+            next_warning: Mutex::new(Wall(i64::MIN)),
         })
     }
 
@@ -70,14 +78,20 @@ impl Certificates {
     /// Says which edge it is that runs, and begins to order for it.
     pub(crate) fn attach(self: &Arc<Self>, handle: Arc<Handle>) {
         // It is attached once, when it has started.
-        let _ = self.handle.set(handle.clone());
+        let _ = self.handle.set(handle);
         let own = self.parts.lock().own.clone();
-        let troubles = handle.with_snapshot(|snapshot| self.configure(snapshot, own));
+        let troubles = self.configure(own);
         troubles.iter().for_each(|trouble| eprintln!("perigee: {trouble}"));
     }
 
-    /// Serves and orders as another configuration says. Returns what is doubtful, for the operator.
-    pub(crate) fn configure(self: &Arc<Self>, snapshot: &Snapshot, own: Vec<Certificate>) -> Vec<String> {
+    /// Serves and orders as the configuration in force says; `own` are the certificates of its files. Returns what is
+    /// doubtful, for the operator.
+    pub(crate) fn configure(self: &Arc<Self>, own: Vec<Certificate>) -> Vec<String> {
+        let Some(handle) = self.handle.get() else { return Vec::new() };
+        handle.with_snapshot(|snapshot| self.follow(snapshot, own))
+    }
+
+    fn follow(self: &Arc<Self>, snapshot: &Snapshot, own: Vec<Certificate>) -> Vec<String> {
         let mut troubles = Vec::new();
         let mut running = self.running.lock();
         let settings = snapshot.edge.acme.as_ref();
@@ -101,6 +115,45 @@ impl Certificates {
         self.parts.lock().own = own;
         troubles.extend(self.publish());
         troubles
+    }
+
+    /// How it stands with each: the operator's files, then what is ordered.
+    pub(crate) fn status(&self) -> Vec<CertificateStatus> {
+        let own = self.parts.lock().own.clone();
+        let files = own.into_iter().map(|certificate| CertificateStatus {
+            names: certificate.names.iter().map(ToString::to_string).collect(),
+            source: certificate.source.to_string(),
+            issuer: Some(certificate.issuer.to_string()),
+            not_after_ms: Some(certificate.not_after.0),
+            ..CertificateStatus::default()
+        });
+        let states = self.running.lock().as_ref().map(|running| running.service.states()).unwrap_or_default();
+        let ordered = states.into_iter().map(|state| CertificateStatus {
+            names: vec![state.domain.to_string()],
+            source: "acme".to_owned(),
+            issuer: state.issuer,
+            not_after_ms: state.validity.map(|validity| validity.not_after.0),
+            next_order_ms: (state.due.0 > 0).then_some(state.due.0),
+            failures: state.failures.as_ref().map_or(0, |failures| failures.count),
+            last_error: state.failures.map(|failures| failures.reason),
+        });
+        files.chain(ordered).collect()
+    }
+
+    /// Warns of certificates that end soon, once a day; for whoever calls it often.
+    pub(crate) fn warn(&self) {
+        let Some(handle) = self.handle.get() else { return };
+        let now = handle.clock().wall();
+        let mut next = self.next_warning.lock();
+        if now < *next {
+            return;
+        }
+        *next = Wall(now.0.saturating_add(WARNING_INTERVAL.as_millis() as i64));
+        for certificate in handle.certificates() {
+            if let Some(warning) = warning(&certificate, now) {
+                eprintln!("perigee: {warning}");
+            }
+        }
     }
 
     /// Ends ordering; what is served stays.
@@ -144,6 +197,31 @@ impl Parts {
     fn all(&self) -> Vec<Certificate> {
         self.own.iter().chain(&self.ordered).cloned().collect()
     }
+}
+
+/// What is said of a certificate that ends soon, or has ended.
+fn warning(certificate: &Certificate, now: Wall) -> Option<String> {
+    if certificate.lacks_staple() {
+        return Some(format!(
+            "the certificate for {} demands an OCSP response beside it (must-staple), and there is none: some browsers \
+             refuse it; name one with ocsp = \"….der\" in its [[certificate]], or get a certificate without that",
+            certificate.names.join(", ")
+        ));
+    }
+    let left = certificate.not_after.0.saturating_sub(now.0);
+    if left > WARN_BEFORE.as_millis() as i64 {
+        return None;
+    }
+    let names = certificate.names.join(", ");
+    let ends = match left {
+        ..=0 => "has ended",
+        _ => "ends",
+    };
+    let next = match &*certificate.source {
+        "" => "it is ordered anew by itself; `perigee certificates` says what is in the way".to_owned(),
+        file => format!("put a new one into {file}; it comes into force by itself"),
+    };
+    Some(format!("the certificate for {names} {ends} on {}; {next}", text(certificate.not_after)))
 }
 
 /// For which domains certificates are ordered; and of which none can be had, in words for the operator.
@@ -224,6 +302,12 @@ impl acme::Node for Node {
     }
 
     fn tell(&self, event: Event) {
+        let registry = self.edge().map(|(_, handle)| handle.registry().clone());
+        match (&event, registry) {
+            (Event::Issued { .. }, Some(registry)) => registry.count_issued_certificate(),
+            (Event::Failed { .. }, Some(registry)) => registry.count_failed_order(),
+            _ => {}
+        }
         match event {
             Event::Issued { domain, not_after, renewal } => eprintln!(
                 "perigee: {domain}: a certificate was issued; it holds until {}, and is renewed from {} on",

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use edge::Handle;
-use edge::admin::{Configuration, ConfigurationStatus, Reload};
+use edge::admin::{CertificateStatus, Configuration, ConfigurationStatus, Reload};
 use edge::tls::{Certificate, read_certificates};
 use model::settings::{EdgeSettings, Limits};
 use model::{ByteSize, Diagnostic, DiskSettings, Snapshot};
@@ -216,6 +216,11 @@ impl Live {
         is_settled && !is_read
     }
 
+    /// Warns of certificates that end soon; for whoever calls it often.
+    pub(crate) fn warn_of_ends(&self) {
+        self.certificates.warn();
+    }
+
     /// Reloads and tells the operator on standard error.
     pub(crate) fn reload_loudly(&self) {
         let reload = self.reload();
@@ -242,8 +247,8 @@ impl Configuration for Live {
                 let limits = &mut read.snapshot.edge.limits;
                 let lowered = fit_connections(limits, self.connections_fit);
                 let late = needs_new_start(&state.started_with, &read.snapshot.edge);
-                let mut troubles = self.certificates.configure(&read.snapshot, read.certificates);
-                troubles.extend(handle.replace(read.snapshot));
+                let mut troubles = handle.replace(read.snapshot);
+                troubles.extend(self.certificates.configure(read.certificates));
                 state.status.hash = read.hash;
                 state.status.loaded_ms = now_ms();
                 state.status.last_error = None;
@@ -270,6 +275,10 @@ impl Configuration for Live {
     fn status(&self) -> ConfigurationStatus {
         self.state.lock().status.clone()
     }
+
+    fn certificates(&self) -> Vec<CertificateStatus> {
+        self.certificates.status()
+    }
 }
 
 /// The configuration file as it is now, and the `others`; `None` when one is missing or there is no such file.
@@ -280,7 +289,11 @@ fn signatures(source: &Source, others: &[PathBuf]) -> Option<Vec<Signature>> {
 }
 
 fn certificate_files(edge: &EdgeSettings) -> Vec<PathBuf> {
-    edge.certificates.iter().flat_map(|files| [files.chain.clone(), files.key.clone()]).collect()
+    edge.certificates
+        .iter()
+        .flat_map(|files| [Some(files.chain.clone()), Some(files.key.clone()), files.ocsp.clone()])
+        .flatten()
+        .collect()
 }
 
 fn now_ms() -> i64 {
@@ -293,6 +306,7 @@ fn needs_new_start(running: &EdgeSettings, wanted: &EdgeSettings) -> Vec<&'stati
         ("listen", running.listen != wanted.listen),
         ("listen_tls", running.listen_tls != wanted.listen_tls),
         ("http3", running.http3 != wanted.http3),
+        ("ticket_secret_file", running.tls.ticket_secret_file != wanted.tls.ticket_secret_file),
         ("admin", running.admin != wanted.admin),
         ("workers", running.workers != wanted.workers),
         ("eviction", running.store.eviction != wanted.store.eviction),

@@ -10,6 +10,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
 mod address;
+mod certificate_list;
 mod certificates;
 mod check;
 mod client;
@@ -56,6 +57,8 @@ enum Command {
     Purge(purge::Purge),
     /// Say how a running edge would answer a request, and why
     Explain(explain::Explain),
+    /// List the certificates of a running edge: when they end, and what is in the way of new ones
+    Certificates(certificate_list::Certificates),
     /// Start a new binary in the place of a running edge, without refusing a connection
     Upgrade(upgrade::UpgradeArgs),
     /// Look at the cache on a disk: what it holds, and whether it is sound
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
         Command::Check(check) => return check::run(check),
         Command::Purge(purge) => purge.run(),
         Command::Explain(explain) => explain.run(),
+        Command::Certificates(list) => list.run(),
         Command::Upgrade(upgrade) => upgrade.run(),
         Command::Store(store) => return store.run(),
     };

@@ -183,6 +183,7 @@ impl Serve {
             certificates: Vec::new(),
             clock: Clock::system(),
             key_seed: state.key_seed()?,
+            ticket_secret: state.ticket_secret(settings.tls.ticket_secret_file.as_deref())?,
             state: Some(state.path().to_owned()),
             disk_engine: None,
             access_log: start_access_log(settings, &registry)?,
@@ -406,7 +407,12 @@ fn wait_for_end(
                         eprintln!("perigee: no upgrade: {why}");
                     }
                 }
-                _ = look.tick() => if live.has_changed() { live.reload_loudly() },
+                _ = look.tick() => {
+                    if live.has_changed() {
+                        live.reload_loudly();
+                    }
+                    live.warn_of_ends();
+                }
             }
         };
         // What drains orders no certificates: the process in its place does.

@@ -5,6 +5,8 @@
 //! DIR/               0700
 //!   admin-token      0600   64 hex digits; whoever can read it may purge and reload
 //!   key-seed         0600   32 hex digits; seeds the hash of cache keys, so that nobody can aim at collisions
+//!   ticket-secret    0600   64 hex digits; what session tickets are made from, unless a file is named
+//!   acme/            0700   certificates that were ordered, with their keys
 //!   admin-address    0600   host:port of the admin API of the edge that started last
 //!   purges           0600   purges that what is on disk must not outlive; only with disks
 //!   store/           0700   the disk that names no directory of its own
@@ -27,8 +29,12 @@ use crate::failure::Failure;
 
 const TOKEN_BYTES: usize = 32;
 const SEED_BYTES: usize = 16;
+const TICKET_BYTES: usize = 32;
+/// Bytes of a secret that are read.
+const SECRET_BYTES_MAX: u64 = 4096;
 const TOKEN_FILE: &str = "admin-token";
 const SEED_FILE: &str = "key-seed";
+const TICKET_FILE: &str = "ticket-secret";
 const ADDRESS_FILE: &str = "admin-address";
 const LOCK_FILE: &str = "lock";
 
@@ -128,6 +134,22 @@ impl StateDir {
         self.secret(TOKEN_FILE, TOKEN_BYTES)
     }
 
+    /// What session tickets are made from: the bytes of `file`, or a secret of the directory's own, made on first use.
+    pub(crate) fn ticket_secret(&self, file: Option<&Path>) -> Result<Vec<u8>, Failure> {
+        let Some(path) = file else { return Ok(self.secret(TICKET_FILE, TICKET_BYTES)?.into_bytes()) };
+        let secret = read_private(path)?;
+        match secret.len() {
+            TICKET_BYTES.. => Ok(secret),
+            length => Err(Failure::new(
+                format!(
+                    "ticket_secret_file {}: has {length} bytes; wanted {TICKET_BYTES} or more",
+                    path.display()
+                ),
+                "make one with: head -c 32 /dev/urandom, and give the same to all edges of a place",
+            )),
+        }
+    }
+
     /// The seed of the cache keys, made on first use.
     pub(crate) fn key_seed(&self) -> Result<[u8; SEED_BYTES], Failure> {
         let text = self.secret(SEED_FILE, SEED_BYTES)?;
@@ -194,25 +216,8 @@ impl StateDir {
     }
 
     fn read_secret(&self, path: &Path, bytes: usize) -> Result<String, Failure> {
-        let unreadable = |error: io::Error| {
-            Failure::new(
-                format!("{}: cannot be read: {error}", path.display()),
-                "run as the user that runs `perigee serve`",
-            )
-        };
-        let mut file = File::open(path).map_err(unreadable)?;
-        let mode = file.metadata().map_err(unreadable)?.permissions().mode() & 0o777;
-        if mode & 0o077 != 0 {
-            return Err(Failure::new(
-                format!("{}: has mode {mode:04o}, so others may read it; wanted 0600", path.display()),
-                format!(
-                    "if nobody else has read it: chmod 600 {path}; else delete it, and the next start makes a new one",
-                    path = path.display()
-                ),
-            ));
-        }
-        let mut text = String::new();
-        file.read_to_string(&mut text).map_err(unreadable)?;
+        let read = read_private(path)?;
+        let text = String::from_utf8_lossy(&read);
         let text = text.trim_end();
         if text.len() != 2 * bytes || !text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
             return Err(Failure::new(
@@ -227,6 +232,31 @@ impl StateDir {
         }
         Ok(text.to_owned())
     }
+}
+
+/// The bytes of a file that nobody else may read.
+fn read_private(path: &Path) -> Result<Vec<u8>, Failure> {
+    let unreadable = |error: io::Error| {
+        Failure::new(
+            format!("{}: cannot be read: {error}", path.display()),
+            "run as the user that runs `perigee serve`",
+        )
+    };
+    let file = File::open(path).map_err(unreadable)?;
+    let mode = file.metadata().map_err(unreadable)?.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(Failure::new(
+            format!("{}: has mode {mode:04o}, so others may read it; wanted 0600", path.display()),
+            format!(
+                "if nobody else has read it: chmod 600 {path}; else replace it, or delete it if it is the state \
+                 directory's own, and the next start makes a new one",
+                path = path.display()
+            ),
+        ));
+    }
+    let mut bytes = Vec::new();
+    file.take(SECRET_BYTES_MAX).read_to_end(&mut bytes).map_err(unreadable)?;
+    Ok(bytes)
 }
 
 fn write_new(path: &Path, text: &str) -> io::Result<()> {

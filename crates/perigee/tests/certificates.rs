@@ -41,7 +41,7 @@ impl Edge {
     fn start(scratch: &Scratch, name: &str, (plain, tls): (SocketAddr, SocketAddr), acme: &str) -> Edge {
         let (file, errors) = (scratch.0.join(format!("{name}.toml")), scratch.0.join(format!("{name}.log")));
         let text = format!(
-            "[edge]\nlisten = \"{plain}\"\nlisten_tls = \"{tls}\"\nadmin = \"off\"\n{acme}\n\
+            "[edge]\nlisten = \"{plain}\"\nlisten_tls = \"{tls}\"\nadmin = \"127.0.0.1:0\"\n{acme}\n\
              [[site]]\nname = \"shop\"\ndomains = [\"{DOMAIN}\", \"*.wild.example\"]\norigin = \"http://127.0.0.1:9\"\n\
              "
         );
@@ -134,6 +134,13 @@ fn an_empty_directory_becomes_a_served_certificate_that_a_restart_serves_at_once
         assert!(first.issuer.contains("Pebble"), "{first:?}");
         wait_for("the word of it", || edge.said().contains(&format!("{DOMAIN}: a certificate was issued")));
         assert!(edge.said().contains("*.wild.example: wildcards take DNS-01"), "{}", edge.said());
+        let listed = Command::new(env!("CARGO_BIN_EXE_perigee"))
+            .args(["certificates", "--state", scratch.0.join("edge").to_str().unwrap()])
+            .output()
+            .unwrap();
+        let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+        let line = listed.lines().find(|line| line.starts_with(DOMAIN));
+        assert!(line.is_some_and(|line| line.contains("  acme  ") && line.contains("Pebble")), "{listed}");
         for (path, mode) in files(&scratch.0.join("edge/acme")) {
             assert_eq!(mode, 0o600, "{}", path.display());
             assert!(

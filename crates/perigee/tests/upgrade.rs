@@ -13,9 +13,11 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+
+use world::play::{Http2, Http3, Identity, Pieces, Quic};
 
 /// Longest wait for a state that must come.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -31,7 +33,7 @@ fn wait(what: &str, mut is_so: impl FnMut() -> bool) {
 // --- The origin ---
 
 /// Answers each request with how many have come for its path, cacheable for long; `/slow` sends a line now and then until it is
-/// told to end.
+/// told to end; `/large` is [`large`].
 struct Origin {
     address: SocketAddr,
     seen: Arc<Mutex<std::collections::HashMap<String, usize>>>,
@@ -55,6 +57,15 @@ impl Origin {
     }
 }
 
+/// More than all buffers between an origin and a visitor who does not read.
+const LARGE: usize = 8 << 20;
+
+fn large() -> &'static [u8] {
+    static BODY: OnceLock<Vec<u8>> = OnceLock::new();
+    let word = |number: u32| number.wrapping_mul(0x9e37_79b9).to_le_bytes();
+    BODY.get_or_init(|| (0..LARGE as u32 / 4).flat_map(word).collect())
+}
+
 fn serve(mut stream: TcpStream, seen: &Mutex<std::collections::HashMap<String, usize>>, finish: &AtomicBool) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     while let Some(head) = read_head(&mut reader) {
@@ -76,6 +87,14 @@ fn serve(mut stream: TcpStream, seen: &Mutex<std::collections::HashMap<String, u
                 }
             }
             return;
+        }
+        if path == "/large" {
+            let head =
+                format!("HTTP/1.1 200 OK\r\nCache-Control: no-store\r\nContent-Length: {LARGE}\r\n\r\n");
+            if stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(large())).is_err() {
+                return;
+            }
+            continue;
         }
         let body = format!("{path} {count}");
         let answer = format!(
@@ -499,6 +518,107 @@ fn whoever_stops_the_new_process_stops_those_that_drain() {
     let last = pids.last().unwrap().to_string();
     assert!(Command::new("kill").args(["-TERM", &last]).status().unwrap().success());
     wait("the end of all of them", || !pids.iter().any(|pid| is_alive(*pid)));
+}
+
+// --- HTTP/2 and HTTP/3 ---
+
+/// A connection that holds many requests.
+enum Connection {
+    Http2(Http2),
+    Http3(Http3),
+}
+
+impl Connection {
+    fn pieces(&self, path: &str) -> Result<Pieces, String> {
+        match self {
+            Connection::Http2(http2) => http2.pieces(path),
+            Connection::Http3(http3) => http3.pieces(path),
+        }
+    }
+
+    fn try_get(&self, path: &str) -> Result<String, String> {
+        self.pieces(path)?.rest().map(|body| String::from_utf8(body).unwrap())
+    }
+
+    fn get(&self, path: &str) -> String {
+        self.try_get(path).unwrap()
+    }
+}
+
+/// Downloads, kept connections and new ones over a broken upgrade and two good ones.
+fn outlive_upgrades(name: &str, connect: impl Fn(SocketAddr, &Identity) -> Connection) {
+    let (origin, identity) = (Origin::start(), Identity::new());
+    let files = std::env::temp_dir().join(format!("perigee-upgrade-{name}-tls-{}", std::process::id()));
+    fs::create_dir_all(&files).unwrap();
+    let (chain, key) = (files.join("chain.pem"), files.join("key.pem"));
+    fs::write(&chain, identity.chain()).unwrap();
+    fs::write(&key, identity.key()).unwrap();
+    let edge = format!(
+        "[edge]\nworkers = 2\nlisten_tls = \"127.0.0.1:0\"\n[[certificate]]\nchain = {chain:?}\nkey = {key:?}\n"
+    );
+    let running = Running::start(name, &origin, &edge);
+    let said = running.said();
+    let address: SocketAddr =
+        said.split("https://").nth(1).unwrap().split('/').next().unwrap().parse().unwrap();
+    let connect = || connect(address, &identity);
+    let large = large();
+    let mut downloads: Vec<(Pieces, usize)> = Vec::new();
+    let read_some = |downloads: &mut Vec<(Pieces, usize)>| {
+        for (pieces, done) in downloads {
+            let some = pieces.read(300_000).unwrap();
+            assert!(some == large[*done..*done + 300_000], "what comes behind {done} bytes");
+            *done += some.len();
+        }
+    };
+    let (kept, idle) = (connect(), connect());
+    assert_eq!((kept.get("/k"), idle.get("/k")), ("/k 1".to_owned(), "/k 1".to_owned()));
+    downloads.push((connect().pieces("/large").unwrap(), 0));
+    read_some(&mut downloads);
+
+    install(&running.directory, Some(DIE));
+    running.fail_to_upgrade(&["exit status: 3"]);
+    install(&running.directory, None);
+    read_some(&mut downloads);
+    assert_eq!((kept.get("/k"), connect().get("/k")), ("/k 1".to_owned(), "/k 1".to_owned()));
+
+    let mut pids = vec![running.child.id()];
+    for upgrade in 1..=2 {
+        pids.push(running.upgrade());
+        // The new one begins with an empty memory.
+        assert_eq!(connect().get("/k"), format!("/k {}", upgrade + 1));
+        read_some(&mut downloads);
+        downloads.push((connect().pieces("/large").unwrap(), 0));
+        read_some(&mut downloads);
+        if upgrade == 1 {
+            // The old process answers on its own connections, until it has said goodbye.
+            wait("goodbye", || kept.try_get("/k").inspect(|body| assert_eq!(body, "/k 1")).is_err());
+        }
+    }
+    assert_eq!(idle.get("/k"), "/k 1", "an idle one was told nothing, and goes through both");
+    assert!(pids.iter().all(|pid| is_alive(*pid)), "each has a download");
+    for (pieces, done) in downloads {
+        assert!(pieces.rest().unwrap() == large[done..], "what comes behind {done} bytes");
+    }
+    drop((kept, idle));
+    wait("the end of the old processes", || !is_alive(pids[0]) && !is_alive(pids[1]));
+    assert_eq!(connect().get("/k"), "/k 3");
+    let _ = fs::remove_dir_all(files);
+}
+
+#[test]
+fn http2_downloads_and_kept_connections_outlive_upgrades_and_new_ones_reach_the_new_process() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let runtime = runtime.handle();
+    outlive_upgrades("h2", |at, identity| Connection::Http2(Http2::connect(runtime.clone(), at, identity)));
+}
+
+#[test]
+fn http3_downloads_and_kept_connections_outlive_upgrades_and_new_ones_reach_the_new_process() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let runtime = runtime.handle();
+    outlive_upgrades("h3", |at, identity| {
+        Connection::Http3(Http3::on(Quic::connect(runtime.clone(), at, identity)))
+    });
 }
 
 // --- Upgrades that fail ---

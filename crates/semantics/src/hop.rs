@@ -15,7 +15,7 @@ pub const CDN_HOPS_MAX: usize = 16;
 /// Fields that concern one connection whether or not Connection lists them.
 ///
 /// The three Proxy- fields of authentication are meant for us and nobody behind us; RFC 9111 §3.1 forbids to store
-/// them. `Trailer` announces trailers, which are not forwarded (RFC 9110 §6.5.1 lets a recipient discard them).
+/// them. `Trailer` announces what this hop may drop (RFC 9110 §6.5.1), `TE` is said anew by who will pass trailers on.
 /// `Keep-Alive` and `Proxy-Connection` are old habits; `HTTP2-Settings` goes with the withdrawn upgrade to h2c.
 const HOP_BY_HOP: [&str; 11] = [
     "connection",
@@ -29,6 +29,38 @@ const HOP_BY_HOP: [&str; 11] = [
     "trailer",
     "transfer-encoding",
     "upgrade",
+];
+
+/// Fields that mean something in a head alone, besides those of [`HOP_BY_HOP`] and [`END_TO_END`].
+const HEAD_ONLY: [&str; 28] = [
+    "accept-ranges",
+    "allow",
+    "alt-svc",
+    "clear-site-data",
+    "content-disposition",
+    "content-language",
+    "content-location",
+    "content-security-policy",
+    "expect",
+    "forwarded",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-range",
+    "if-unmodified-since",
+    "location",
+    "max-forwards",
+    "origin",
+    "referer",
+    "retry-after",
+    "strict-transport-security",
+    "surrogate-control",
+    "www-authenticate",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-http-method-override",
+    "x-real-ip",
 ];
 
 /// Fields that Connection cannot remove although it lists them.
@@ -93,6 +125,23 @@ pub fn strip_hop_by_hop(fields: &mut Fields) {
 /// Whether Connection lists `option` (`close`, `keep-alive`, `upgrade`), in any case, on any line.
 pub fn connection_lists(fields: &Fields, option: &str) -> bool {
     fields.get_all("connection").flat_map(tokens).any(|listed| listed.eq_ignore_ascii_case(option.as_bytes()))
+}
+
+/// Whether the sender of a request wants to see trailer fields of its answer, and passes them on (RFC 9110 §10.1.4).
+pub fn takes_trailers(request: &Fields) -> bool {
+    request.get_all("te").flat_map(tokens).any(|coding| coding.eq_ignore_ascii_case(b"trailers"))
+}
+
+/// Removes from a trailer section what must not stand there (RFC 9110 §6.5.1): fields that frame or route a message,
+/// authenticate, modify a request, control a response, or say how its content is to be read. A recipient that merged
+/// them into the head would be deceived by whoever wrote the content. ETag is made for either place (§8.8.3).
+pub fn strip_trailers(trailers: &mut Fields) {
+    if trailers.is_empty() {
+        return;
+    }
+    let is_of_heads =
+        |name: &[u8]| [&HOP_BY_HOP[..], &END_TO_END, &HEAD_ONLY].iter().any(|names| among(names, name));
+    trailers.retain(|name, _| name.eq_ignore_ascii_case(b"etag") || !is_of_heads(name));
 }
 
 // --- Via ---
@@ -227,6 +276,51 @@ mod tests {
         let kept = "Content-Length: 10\nContent-MD5: x\nContent-Range: x\nSet-Cookie2: a=c\nPublic-Key-Pins: x\n\
                     Clear-Site-Data: cookies\nX-XSS-Protection: 1; mode=block\nWWW-Authenticate: Basic\nLink: </a>";
         check(kept, kept);
+    }
+
+    #[test]
+    fn trailers_lose_what_must_stand_in_a_head() {
+        let kept =
+            "grpc-status: 0\ngrpc-message: ok\nServer-Timing: db;dur=1\nDigest: x\nETag: \"a\"\nx-sum: 7";
+        let mut trailers = fields(kept);
+        for name in [
+            "Content-Length",
+            "transfer-encoding",
+            "Host",
+            "Set-Cookie",
+            "Cookie",
+            "Authorization",
+            "WWW-Authenticate",
+            "Cache-Control",
+            "Vary",
+            "Age",
+            "Content-Type",
+            "Content-Encoding",
+            "Content-Range",
+            "Location",
+            "Trailer",
+            "TE",
+            "Connection",
+            "If-None-Match",
+            "Range",
+            "X-Forwarded-For",
+        ] {
+            trailers.append(name, "x").expect("there is room");
+        }
+        strip_trailers(&mut trailers);
+        assert_eq!(trailers, fields(kept));
+    }
+
+    #[test]
+    fn trailers_are_taken_by_who_says_so() {
+        let check = |te: &str, expected| {
+            assert_eq!(takes_trailers(&[("TE", te)].into_iter().collect()), expected, "{te}");
+        };
+        check("trailers", true);
+        check("gzip;q=0.5, Trailers", true);
+        check("trailers-not", false);
+        check("gzip", false);
+        assert!(!takes_trailers(&Fields::new()));
     }
 
     #[test]

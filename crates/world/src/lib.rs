@@ -4,6 +4,7 @@
 //! - [`mod@play`]: the scenario language, in which a test reads like a play.
 //! - [`authority`]: a certificate authority that nobody here wrote, and a look at what an edge shows in a handshake.
 //! - [`conformance`]: runs the public HTTP cache-tests definitions against a proxy (binary `conformance`).
+//! - [`trusting`]: TLS for the clients of benches.
 //!
 //! Nothing of Perigee depends on this crate.
 
@@ -11,6 +12,7 @@ pub mod authority;
 pub mod conformance;
 mod dates;
 pub mod play;
+pub mod trusting;
 pub mod wire;
 
 pub use play::{Gate, play};

@@ -20,8 +20,10 @@ mod answer;
 mod bridge;
 mod client;
 mod gate;
+mod http2;
 mod http3;
 mod origin;
+mod pieces;
 mod stage;
 #[cfg(test)]
 mod tests;
@@ -29,14 +31,17 @@ mod tls;
 
 use std::panic::Location;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 pub use answer::Answer;
 pub use client::{Asking, Client, Talk};
 pub use gate::Gate;
+pub use http2::Http2;
 pub use http3::{Asked as Http3Asked, Http3, Http3Answer, Quic};
 pub use origin::{Origin, Reply, Seen};
+pub use pieces::Pieces;
 use stage::Stage;
 pub use tls::Identity;
 
@@ -184,6 +189,24 @@ impl Play {
         self
     }
 
+    /// A client that speaks HTTP/2 to the edge, on a connection of its own.
+    pub fn http2(&mut self) -> Http2 {
+        let address = *self.stage().handle().addresses_tls().first().expect("the edge listens for TLS");
+        let identity = self.tls.as_ref().expect("the play has TLS");
+        Http2::connect(self.runtime.handle().clone(), address, identity)
+    }
+
+    /// An origin that speaks HTTP/2 over plain TCP, and has `serve` answer each request; its URL.
+    pub fn http2_origin<S: Future<Output = ()> + Send + 'static>(
+        &mut self,
+        serve: impl Fn(http::Request<h2::RecvStream>, h2::server::SendResponse<bytes::Bytes>) -> S
+        + Send
+        + Sync
+        + 'static,
+    ) -> String {
+        http2::start_origin(&self.runtime, Arc::new(serve))
+    }
+
     /// A client that speaks HTTP/3 to the edge, on a connection of its own.
     pub fn http3(&mut self) -> Http3 {
         let address = *self.stage().handle().addresses_tls().first().expect("the edge listens for TLS");
@@ -257,8 +280,7 @@ impl Play {
     /// a disk.
     pub fn upgrade(&mut self) -> Draining {
         let old = self.stage.take().expect("the edge runs");
-        let config = self.config_in_force();
-        self.stage = Some(old.succeed(&self.runtime, &config, self.tls.as_ref()));
+        self.stage = Some(old.succeed(&self.config_in_force(), self.tls.as_ref()));
         Draining(Some(old))
     }
 
@@ -334,8 +356,8 @@ impl Play {
         assert!(self.stage.is_none(), "the edge runs already");
         let config = self.config_in_force();
         let state = self.state.as_ref().map(|state| &*state.0);
-        self.stage =
-            Some(Stage::try_start(&self.runtime, &config, BEGIN_SECS * 1000, state, self.tls.as_ref())?);
+        let runtime = self.runtime.handle();
+        self.stage = Some(Stage::try_start(runtime, &config, BEGIN_SECS * 1000, state, self.tls.as_ref())?);
         Ok(())
     }
 
@@ -415,7 +437,7 @@ impl Play {
     fn start(&mut self, now_ms: i64) {
         let config = self.config_in_force();
         let state = self.state.as_ref().map(|state| &*state.0);
-        self.stage = Some(Stage::start(&self.runtime, &config, now_ms, state, self.tls.as_ref()));
+        self.stage = Some(Stage::start(self.runtime.handle(), &config, now_ms, state, self.tls.as_ref()));
     }
 
     /// The configuration with what stands for something filled in, and a disk if each play has one.

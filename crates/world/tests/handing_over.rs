@@ -9,9 +9,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use edge::handover::{Channel, Message};
+use edge::sockets::{Bound, Sockets};
 use edge::{Clock, Edge, Handle, Options, Predecessor, PurgeError, PurgeRequest, PurgeTarget};
 use model::Snapshot;
 use observe::{BuildInfo, Registry};
+use world::play::{Http3, Identity, Quic};
 
 /// Longest wait for a state that must come.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -43,6 +45,7 @@ fn start(state: &Path, channel: Option<Channel>) -> Handle {
         sockets: None,
         clock: Clock::system(),
         key_seed: [7; 16],
+        ticket_secret: vec![9; 32],
         state: Some(state.to_owned()),
         disk_engine: None,
         registry: Registry::new(BuildInfo { version: "0", commit: "" }),
@@ -113,6 +116,64 @@ fn a_purge_is_acknowledged_only_once_the_edge_that_drains_has_it_in_force() {
     purge(&new, "http://a.example/3").unwrap();
     assert!(position(&old) > known);
     assert_eq!(purge(&old, "http://a.example/4"), Err(PurgeError::HandingOver), "nobody asks it any more");
+    old.stop(Duration::ZERO);
+    new.stop(Duration::ZERO);
+}
+
+#[test]
+fn only_one_edge_at_a_time_reads_what_begins_a_connection_of_http3_and_none_is_refused() {
+    let identity = Identity::new();
+    let text =
+        "[edge]\nworkers = 2\n[[site]]\nname = \"a\"\ndomains = \"*\"\norigin = \"http://127.0.0.1:9\"\n";
+    let start = |predecessor: Option<(Channel, Sockets)>| {
+        let (channel, sockets) = predecessor.unzip();
+        let any = || Some(vec![([127, 0, 0, 1], 0).into()]);
+        let options = Options {
+            listen: any(),
+            listen_tls: any(),
+            certificates: vec![identity.certificate()],
+            sockets,
+            clock: Clock::system(),
+            key_seed: [7; 16],
+            ticket_secret: vec![9; 32],
+            state: None,
+            disk_engine: None,
+            registry: Registry::new(BuildInfo { version: "0", commit: "" }),
+            access_log: None,
+            predecessor: channel.map(|channel| Predecessor { channel, process: None, draining: 1 }),
+        };
+        Edge::start(Snapshot::parse(text, "test").snapshot.unwrap(), options).unwrap()
+    };
+    let old = start(None);
+    let address = old.addresses_tls()[0];
+    let (ours, theirs) = Channel::pair().unwrap();
+    old.pass_sockets(&ours).unwrap();
+    ours.send(&Message::Lock, &[]).unwrap();
+    let mut sockets = Sockets::default();
+    while let (Message::Sockets { kind, asked }, passed) = theirs.receive().unwrap() {
+        sockets.push(Bound { kind, asked, sockets: passed });
+    }
+    let new = start(Some((theirs, sockets)));
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let connect = |_| Http3::on(Quic::connect(runtime.handle().clone(), address, &identity));
+    let connections = || (old.status().connections, new.status().connections);
+    // The new one has the sockets, and the old one has not left them.
+    let before: Vec<Http3> = (0..16).map(connect).collect();
+    assert_eq!(connections(), (16, 0));
+    let (after, handed_over) = thread::scope(|scope| {
+        let handing_over = scope.spawn(|| old.hand_over(ours, Vec::new(), Duration::ZERO));
+        // Each stands, whichever of the two has it.
+        let during: Vec<Http3> = (0..64).map(connect).collect();
+        (during, handing_over.join().unwrap())
+    });
+    handed_over.unwrap();
+    let (here, there) = connections();
+    assert_eq!(here + there, 80);
+    let last = connect(0);
+    assert_eq!(connections(), (here, there + 1));
+    // No origin is there, so what they get is an error; but they get it.
+    before.iter().chain(&after).chain([&last]).for_each(|client| assert_eq!(client.get("/").end, Ok(())));
+    drop((before, after, last));
     old.stop(Duration::ZERO);
     new.stop(Duration::ZERO);
 }

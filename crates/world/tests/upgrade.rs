@@ -37,6 +37,7 @@ fn play<T>(serve: impl FnOnce(TcpStream) + Send + 'static, visit: impl FnOnce(Tc
         certificates: Vec::new(),
         clock: Clock::system(),
         key_seed: [1; 16],
+        ticket_secret: vec![9; 32],
         state: None,
         disk_engine: None,
         registry: Registry::new(BuildInfo { version: "test", commit: "test" }),

@@ -43,6 +43,7 @@ pub(super) fn router(
     let api = Arc::new(Api { handle, configuration, upgrades, guard });
     let guarded = Router::new()
         .route("/v1/status", get(status))
+        .route("/v1/certificates", get(certificates))
         .route("/v1/purge", post(purge))
         .route("/v1/explain", get(explain))
         .route("/v1/check", post(check))
@@ -121,7 +122,7 @@ impl IntoResponse for Problem {
 
 async fn unknown_path(request: Request) -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "the admin API has no such path").found(request.uri().path()).wanted(
-        "/healthz, /metrics, /v1/status, /v1/purge, /v1/explain, /v1/check, /v1/reload, /v1/upgrade or \
+        "/healthz, /metrics, /v1/status, /v1/certificates, /v1/purge, /v1/explain, /v1/check, /v1/reload, /v1/upgrade or \
          /v1/config/schema",
     )
 }
@@ -166,6 +167,21 @@ async fn status(State(api): State<Shared>) -> Json<Value> {
     let (status, totals) = (api.handle.status(), api.handle.registry().totals());
     let connections_max = api.handle.with_snapshot(|snapshot| snapshot.edge.limits.connections_max);
     Json(status_json(&status, &totals, &api.configuration.status(), connections_max))
+}
+
+async fn certificates(State(api): State<Shared>) -> Json<Value> {
+    let certificates = api.configuration.certificates().into_iter().map(|certificate| {
+        json!({
+            "names": certificate.names,
+            "source": certificate.source,
+            "issuer": certificate.issuer,
+            "not_after_ms": certificate.not_after_ms,
+            "next_order_ms": certificate.next_order_ms,
+            "failures": certificate.failures,
+            "last_error": certificate.last_error,
+        })
+    });
+    Json(json!({ "certificates": certificates.collect::<Vec<_>>() }))
 }
 
 fn status_json(

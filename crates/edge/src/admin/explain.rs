@@ -219,8 +219,10 @@ fn request(question: &Question, now: Wall) -> Result<Request, Problem> {
         started: Instant::now(),
         now,
         id: RequestId(0),
+        expects_continue: false,
         has_body: false,
         wants_websocket: false,
+        takes_trailers: false,
         received_bytes: Cell::new(0),
     })
 }

@@ -14,6 +14,14 @@ const TOKEN: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789a
 struct Paper(AtomicU64);
 
 impl Configuration for Paper {
+    fn certificates(&self) -> Vec<CertificateStatus> {
+        vec![CertificateStatus {
+            names: vec!["shop.example".into()],
+            source: "acme".into(),
+            ..Default::default()
+        }]
+    }
+
     fn reload(&self) -> Reload {
         let in_force = self.0.fetch_add(1, Ordering::Relaxed) == 0;
         Reload { in_force, message: "as the test says".into(), diagnostics: Vec::new() }
@@ -54,6 +62,7 @@ fn world_before(origin: &str) -> World {
         certificates: Vec::new(),
         clock: Clock::system(),
         key_seed: [7; 16],
+        ticket_secret: vec![9; 32],
         state: None,
         disk_engine: None,
         registry: Registry::new(BuildInfo { version: "0.0.0", commit: "" }),
@@ -94,7 +103,8 @@ impl World {
     }
 }
 
-const PATHS: [&str; 6] = [
+const PATHS: [&str; 7] = [
+    "GET /v1/certificates",
     "GET /v1/status",
     "POST /v1/purge",
     "GET /v1/explain?url=http://a/",
@@ -316,6 +326,7 @@ fn status_check_schema_and_reload_answer() {
     let (_, answer) = world.ask("POST /v1/check", &failing);
     assert_eq!((&answer["ok"], &answer["diagnostics"][0]["line"]), (&false.into(), &7.into()), "{answer}");
     assert!(world.ask("GET /v1/config/schema", "").1.is_object());
+    assert_eq!(world.ask("GET /v1/certificates", "").1["certificates"][0]["names"][0], "shop.example");
     assert_eq!(world.ask("POST /v1/reload", "").0, 200);
     assert_eq!(world.ask("POST /v1/reload", "").0, 409, "a refused reload is no success");
 }

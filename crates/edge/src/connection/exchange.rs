@@ -1,19 +1,21 @@
-//! One request and its answer on a stream of its own, as HTTP/2 and HTTP/3 have them: waiting for the flow while the
-//! request's content is passed on, and sending a body as fast as the visitor takes it. What a protocol makes of heads,
-//! content and ends is its own: [`Incoming`] and [`Outgoing`].
+//! One request and its answer on a stream of its own, as HTTP/2 and HTTP/3 have them: waiting for the flow and sending a
+//! body as fast as the visitor takes it, while the request's content is passed on; or a tunnel, when the request asked for
+//! one. What a protocol makes of heads, content and ends is its own: [`Incoming`] and [`Outgoing`].
 
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use observe::Limit;
 use semantics::{Fields, Why};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
-use crate::answer::{Answer, Body};
+use crate::answer::{Answer, Body, Note};
 use crate::deliver::{self, Sent};
 use crate::flow::Flow;
 use crate::h1::body::Framing;
@@ -23,7 +25,7 @@ use crate::refusal::Refusal;
 use crate::request::Request;
 use crate::worker::{Watch, Worker};
 
-use super::Gone;
+use super::{Gone, TUNNEL_IDLE};
 
 /// Bodies in memory up to this size are handed over whole, by reference.
 const AT_ONCE_BYTES: u64 = 64 * 1024;
@@ -33,6 +35,12 @@ const SEND_BYTES: usize = 64 * 1024;
 
 /// Pieces of a request body that may wait between visitor and origin.
 const UPLOAD_PIECES: usize = 4;
+
+/// Bytes that are read at a time from the origin's end of a tunnel.
+const TUNNEL_BYTES: usize = 16 * 1024;
+
+/// How long a visitor may take to end a tunnel that the origin has ended.
+const TUNNEL_GOODBYE: Duration = Duration::from_secs(5);
 
 /// The content of a request.
 pub(super) trait Incoming {
@@ -95,6 +103,8 @@ pub(super) enum Fault {
     Visitor,
     /// The origin broke off, or gave another number of bytes than it promised.
     Origin,
+    /// The other end of a tunnel broke off.
+    Tunnel,
 }
 
 impl From<Gone> for Fault {
@@ -111,6 +121,8 @@ pub(super) fn whole_body(request: &Request, answer: &Answer) -> Option<Bytes> {
     match &answer.body {
         Body::Empty => Some(Bytes::new()),
         Body::Bytes(bytes) => Some(bytes.clone()),
+        // The head tells the end: what gRPC calls "trailers only" would not be that with an empty frame behind it.
+        Body::Origin(body) if body.is_over() => Some(Bytes::new()),
         Body::Stored(stored, start, end) if end - start <= AT_ONCE_BYTES => {
             crate::pieces::held(stored, *start, *end)
         }
@@ -122,23 +134,37 @@ pub(super) fn whole_body(request: &Request, answer: &Answer) -> Option<Bytes> {
 pub(super) struct Exchange {
     worker: Rc<Worker>,
     request: Rc<Request>,
+    /// What is wrong with the content that the visitor sends.
+    fault: Cell<Option<Refusal>>,
+    /// Whether there is an answer, whatever is still to come of the content.
+    is_answered: Cell<bool>,
+    /// When the head was handed over, since the request's begin.
+    first_byte: Cell<Option<Duration>>,
 }
 
 impl Exchange {
     pub(super) fn new(worker: Rc<Worker>, request: Rc<Request>) -> Self {
-        Exchange { worker, request }
+        Exchange {
+            worker,
+            request,
+            fault: Cell::new(None),
+            is_answered: Cell::new(false),
+            first_byte: Cell::new(None),
+        }
     }
 
-    /// Waits for the flow's answer, pumping the request's body to it and interim responses to the visitor.
-    pub(super) async fn wait(
+    /// Waits for the flow's answer and sends it. The request's content is passed on from the beginning to the end of that:
+    /// an answer may come, and be over, before all of its request is there.
+    pub(super) async fn run(
         &self,
         flow: Box<Flow>,
         content: impl Incoming,
         framing: Framing,
         outgoing: &mut impl Outgoing,
-    ) -> Result<Answer, Gone> {
-        let interim = flow.interim();
-        let fault = Cell::new(None);
+    ) -> Result<(), Gone> {
+        if flow.is_upgrade() {
+            return self.tunnel(flow, content, outgoing).await;
+        }
         let (body, upload) = match framing {
             Framing::None => (RequestBody::Empty, None),
             Framing::Length(_) | Framing::Chunked => {
@@ -147,22 +173,50 @@ impl Exchange {
                     Framing::Length(length) => Some(length),
                     Framing::Chunked | Framing::None => None,
                 };
-                (RequestBody::Stream { parts, length }, Some(self.upload(content, sender, &fault)))
+                (RequestBody::Stream { parts, length }, Some(self.upload(content, sender)))
             }
         };
+        let mut is_uploading = upload.is_some();
+        if is_uploading && self.request.expects_continue {
+            outgoing.send_interim(100, &Fields::new());
+        }
         let mut uploading = pin!(async {
             if let Some(upload) = upload {
                 upload.await;
             }
-            std::future::pending::<()>().await
         });
+        let mut answering = pin!(async {
+            match self.wait(flow, body, outgoing).await {
+                Ok(answer) => self.send(answer, outgoing).await,
+                Err(Gone) => {
+                    let note = Note::of(Why::ClientGone);
+                    let told = deliver::Told { status: 0, note, age: None, rule: None, origin: None };
+                    self.emit(&told, Why::ClientGone, 0, 0);
+                    Err(Gone)
+                }
+            }
+        });
+        poll_fn(|context| {
+            is_uploading = is_uploading && uploading.as_mut().poll(context).is_pending();
+            answering.as_mut().poll(context)
+        })
+        .await
+    }
+
+    /// Waits for the flow's answer, passing interim responses on.
+    async fn wait(
+        &self,
+        flow: Box<Flow>,
+        body: RequestBody,
+        outgoing: &mut impl Outgoing,
+    ) -> Result<Answer, Gone> {
+        let interim = flow.interim();
         let mut answering = pin!(flow.finish(body));
         loop {
             let next = poll_fn(|context| {
                 if outgoing.poll_reset(context).is_ready() {
                     return Poll::Ready(Err(Gone));
                 }
-                let _ = uploading.as_mut().poll(context);
                 match answering.as_mut().poll(context) {
                     Poll::Ready(answer) => Poll::Ready(Ok(Some(answer))),
                     Poll::Pending => interim.poll_some(context).map(|()| Ok(None)),
@@ -173,7 +227,8 @@ impl Exchange {
                 outgoing.send_interim(status, &fields);
             }
             if let Some(answer) = next? {
-                return Ok(match (answer.note.why, fault.take()) {
+                self.is_answered.set(true);
+                return Ok(match (answer.note.why, self.fault.take()) {
                     // An upload that broke off is the visitor's fault, whatever the origin made of it.
                     (Why::ClientGone, Some(refusal)) => refusal.answer(&self.request),
                     _ => answer,
@@ -183,24 +238,18 @@ impl Exchange {
     }
 
     /// Passes the request's content on until it is complete, refused, or nobody wants it any more.
-    async fn upload(
-        &self,
-        mut content: impl Incoming,
-        sender: mpsc::Sender<std::io::Result<BodyPart>>,
-        fault: &Cell<Option<Refusal>>,
-    ) {
+    async fn upload(&self, mut content: impl Incoming, sender: mpsc::Sender<std::io::Result<BodyPart>>) {
         let limits = self.worker.limits();
         let watch = self.worker.watch();
         let mut total = 0;
         loop {
-            watch.set(self.worker.tick_after(limits.body_stall_timeout));
-            let part = match watch.within(content.part()).await {
+            let part = match self.part_in_time(&mut content, &watch).await {
                 Some(Ok(BodyPart::Data(piece))) => {
                     total += piece.len() as u64;
-                    self.request.received_bytes.set(self.request.received_bytes.get() + piece.len() as u64);
+                    self.count_received(piece.len());
                     if total > limits.body_bytes_max.0 {
                         self.worker.count_limit(Limit::BodyBytes);
-                        fault.set(Some(Refusal::BodyTooLarge(limits.body_bytes_max.0)));
+                        self.fault.set(Some(Refusal::BodyTooLarge(limits.body_bytes_max.0)));
                         Err(std::io::ErrorKind::FileTooLarge.into())
                     } else {
                         Ok(BodyPart::Data(piece))
@@ -210,7 +259,7 @@ impl Exchange {
                 Some(Err(Gone)) => Err(std::io::ErrorKind::UnexpectedEof.into()),
                 None => {
                     self.worker.count_limit(Limit::BodyTime);
-                    fault.set(Some(Refusal::BodyTimeout));
+                    self.fault.set(Some(Refusal::BodyTimeout));
                     Err(std::io::ErrorKind::TimedOut.into())
                 }
             };
@@ -229,6 +278,115 @@ impl Exchange {
         }
     }
 
+    /// The next part of the content; `None` when it stalls. Not once there is an answer: how long the two may be silent then
+    /// is the origin's idle time-out.
+    async fn part_in_time(
+        &self,
+        content: &mut impl Incoming,
+        watch: &Watch,
+    ) -> Option<Result<BodyPart, Gone>> {
+        loop {
+            match self.is_answered.get() {
+                true => watch.clear(),
+                false => watch.set(self.worker.tick_after(self.worker.limits().body_stall_timeout)),
+            }
+            match watch.within(content.part()).await {
+                None if self.is_answered.get() => {}
+                part => return part,
+            }
+        }
+    }
+
+    fn count_received(&self, length: usize) {
+        self.request.received_bytes.set(self.request.received_bytes.get() + length as u64);
+    }
+
+    /// Waits for the flow's answer; if that is a connection to the origin which speaks another protocol, joins the stream to it
+    /// until either side has ended it, or nothing has come for [`TUNNEL_IDLE`]. RFC 8441 §5, RFC 9220 §3: ends of the stream
+    /// are ends of the connection, and what breaks off is reset.
+    async fn tunnel(
+        &self,
+        flow: Box<Flow>,
+        mut content: impl Incoming,
+        outgoing: &mut impl Outgoing,
+    ) -> Result<(), Gone> {
+        let mut answer = self.wait(flow, RequestBody::Empty, outgoing).await?;
+        let tunnel = match std::mem::replace(&mut answer.body, Body::Empty) {
+            Body::Tunnel(tunnel) => tunnel,
+            body => {
+                answer.body = body;
+                return self.send(answer, outgoing).await;
+            }
+        };
+        let head = outgoing.send_head(&self.worker, &self.request, &answer, Follows::Later);
+        self.first_byte.set(Some(self.request.started.elapsed()));
+        let (_, told) = answer.split();
+        let Ok(head_bytes) = head else {
+            self.emit(&told, Why::ClientGone, 0, 0);
+            return Err(Gone);
+        };
+        let (mut from_origin, mut to_origin) = tokio::io::split(tunnel.io);
+        let watch = self.worker.watch();
+        let stir = || watch.set(self.worker.tick_after(TUNNEL_IDLE));
+        stir();
+        let mut sender = Sender::new(&self.worker, outgoing);
+        let up = async {
+            while let BodyPart::Data(piece) = content.part().await? {
+                stir();
+                self.count_received(piece.len());
+                to_origin.write_all(&piece).await.map_err(|_| Fault::Tunnel)?;
+                content.passed_on(piece.len());
+            }
+            // The visitor has said all; the origin may have more to say.
+            to_origin.shutdown().await.map_err(|_| Fault::Tunnel)?;
+            std::future::pending::<Result<(), Fault>>().await
+        };
+        let down = async {
+            loop {
+                let mut buffer = BytesMut::with_capacity(TUNNEL_BYTES);
+                let read = sender.unless_reset(from_origin.read_buf(&mut buffer)).await?;
+                if read.map_err(|_| Fault::Tunnel)? == 0 {
+                    return sender.end(&Fields::new()).await;
+                }
+                stir();
+                sender.give_all(buffer.freeze()).await?;
+            }
+        };
+        let ended = watch.within(async {
+            // Whichever ends, the other has nothing left to do.
+            tokio::select! {
+                biased;
+                ended = down => ended,
+                ended = up => ended,
+            }
+        });
+        let ended = ended.await;
+        let body_bytes = sender.sent;
+        let why = match ended {
+            Some(Ok(())) => told.note.why,
+            Some(Err(Fault::Tunnel | Fault::Origin)) => Why::OriginProtocol,
+            Some(Err(Fault::Visitor)) => Why::ClientGone,
+            None => {
+                self.worker.count_limit(Limit::IdleTime);
+                Why::ClientGone
+            }
+        };
+        self.emit(&told, why, head_bytes, body_bytes);
+        if !matches!(ended, Some(Ok(()))) {
+            outgoing.reset(Fault::Tunnel);
+            return Ok(());
+        }
+        // The visitor gets to end its side too: a reset could overtake what it has yet to read.
+        watch.set(self.worker.tick_after(TUNNEL_GOODBYE));
+        let ending = async {
+            while let Ok(BodyPart::Data(piece)) = content.part().await {
+                content.passed_on(piece.len());
+            }
+        };
+        let _ = watch.within(ending).await;
+        Ok(())
+    }
+
     /// Sends an answer.
     pub(super) async fn send(&self, answer: Answer, outgoing: &mut impl Outgoing) -> Result<(), Gone> {
         let whole = whole_body(&self.request, &answer);
@@ -238,13 +396,16 @@ impl Exchange {
             None => Follows::Later,
         };
         let head = outgoing.send_head(&self.worker, &self.request, &answer, follows);
+        self.first_byte.set(Some(self.request.started.elapsed()));
         let promised = answer.length;
         let (body, mut told) = answer.split();
         let Ok(head_bytes) = head else {
             self.emit(&told, Why::ClientGone, 0, 0);
             return Err(Gone);
         };
-        let mut sender = Sender { worker: &self.worker, outgoing, watch: None, sent: 0, promised };
+        let mut sender = Sender::new(&self.worker, outgoing);
+        sender.promised = promised;
+        sender.may_trail = self.request.takes_trailers && matches!(body, Body::Origin(_));
         let sent = match whole {
             Some(bytes) if bytes.is_empty() => sender.end(&Fields::new()).await,
             Some(bytes) => {
@@ -259,11 +420,15 @@ impl Exchange {
             Err(fault) => {
                 outgoing.reset(fault);
                 match fault {
-                    Fault::Visitor => Why::ClientGone,
+                    Fault::Visitor | Fault::Tunnel => Why::ClientGone,
                     Fault::Origin => {
                         // What the origin broke off has not been stored, whatever was meant to be, and must not look whole.
                         told.note.stored = false;
-                        Why::OriginProtocol
+                        match self.fault.take() {
+                            // It broke off because its request did.
+                            Some(_) => Why::ClientGone,
+                            None => Why::OriginProtocol,
+                        }
                     }
                 }
             }
@@ -277,7 +442,7 @@ impl Exchange {
             head_bytes,
             body_bytes,
             received_bytes: self.request.received_bytes.get(),
-            first_byte: self.request.started.elapsed(),
+            first_byte: self.first_byte.get().unwrap_or_else(|| self.request.started.elapsed()),
         };
         deliver::emit(&self.worker, &self.request, told, why, &sent);
     }
@@ -291,19 +456,20 @@ struct Sender<'a, O> {
     watch: Option<Rc<Watch>>,
     sent: u64,
     promised: Option<u64>,
+    /// Whether trailers may follow the last bytes, which then cannot tell the end.
+    may_trail: bool,
 }
 
-impl<O: Outgoing> Sender<'_, O> {
+impl<'a, O: Outgoing> Sender<'a, O> {
+    fn new(worker: &'a Rc<Worker>, outgoing: &'a mut O) -> Self {
+        Sender { worker, outgoing, watch: None, sent: 0, promised: None, may_trail: false }
+    }
+
     async fn send_body(&mut self, body: Body) -> Result<(), Fault> {
         let mut pieces = Pieces::of(body);
         loop {
             match self.next(&mut pieces).await? {
-                Some(Piece::Bytes(mut bytes)) => {
-                    while !bytes.is_empty() {
-                        let room = self.room(bytes.len().min(SEND_BYTES)).await?;
-                        self.give(bytes.split_to(room)).await?;
-                    }
-                }
+                Some(Piece::Bytes(bytes)) => self.give_all(bytes).await?,
                 Some(Piece::Pages(run, start, end)) => {
                     let mut at = start;
                     while at < end {
@@ -321,7 +487,7 @@ impl<O: Outgoing> Sender<'_, O> {
         let trailers = pieces.take_trailers();
         match self.promised {
             // Its last bytes have told the end.
-            Some(length) if length == self.sent && length > 0 => return Ok(()),
+            Some(length) if length == self.sent && length > 0 && !self.may_trail => return Ok(()),
             Some(length) if length != self.sent => return Err(Fault::Origin),
             _ => {}
         }
@@ -334,10 +500,15 @@ impl<O: Outgoing> Sender<'_, O> {
 
     /// The next piece, unless the visitor leaves before it is there.
     async fn next(&mut self, pieces: &mut Pieces) -> Result<Option<Piece>, Fault> {
-        let mut next = pin!(pieces.next());
+        self.unless_reset(pieces.next()).await?.map_err(|_| Fault::Origin)
+    }
+
+    /// What `future` comes to, unless the visitor leaves before.
+    async fn unless_reset<T>(&mut self, future: impl Future<Output = T>) -> Result<T, Fault> {
+        let mut future = pin!(future);
         poll_fn(|context| {
-            if let Poll::Ready(piece) = next.as_mut().poll(context) {
-                return Poll::Ready(piece.map_err(|_| Fault::Origin));
+            if let Poll::Ready(done) = future.as_mut().poll(context) {
+                return Poll::Ready(Ok(done));
             }
             self.outgoing.poll_reset(context).map(|()| Err(Fault::Visitor))
         })
@@ -349,13 +520,22 @@ impl<O: Outgoing> Sender<'_, O> {
         self.in_time(|outgoing, context| outgoing.poll_room(context, wanted)).await
     }
 
-    /// Sends bytes of the body; the last that were promised end it.
+    /// Sends bytes of the body as there is room for them.
+    async fn give_all(&mut self, mut bytes: Bytes) -> Result<(), Fault> {
+        while !bytes.is_empty() {
+            let room = self.room(bytes.len().min(SEND_BYTES)).await?;
+            self.give(bytes.split_to(room)).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends bytes of the body; the last that were promised end it, unless trailers may.
     async fn give(&mut self, mut bytes: Bytes) -> Result<(), Fault> {
         let sent = self.sent + bytes.len() as u64;
         if self.promised.is_some_and(|promised| sent > promised) {
             return Err(Fault::Origin);
         }
-        let ends = self.promised == Some(sent);
+        let ends = self.promised == Some(sent) && !self.may_trail;
         while !bytes.is_empty() {
             let before = bytes.len();
             self.in_time(|outgoing, context| outgoing.poll_data(context, &mut bytes, ends)).await?;

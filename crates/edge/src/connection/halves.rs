@@ -46,6 +46,13 @@ impl From<Unwritten> for Gone {
     }
 }
 
+/// Whether trailer fields may follow a chunked body (RFC 9110 §6.5.1).
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trailers {
+    Wanted,
+    Dropped,
+}
+
 pub(super) struct Reader<'a> {
     pub(super) stream: &'a Stream,
     pub(super) buffer: Vec<u8>,
@@ -222,14 +229,15 @@ impl Writer<'_> {
         worker: &Worker,
         out: &mut Vec<u8>,
         body: Body,
-        chunked: bool,
+        chunked: Option<Trailers>,
     ) -> Result<(), Unwritten> {
         let mut pieces = Pieces::of(body);
+        let is_chunked = chunked.is_some();
         loop {
             // The head goes out with the first piece, or alone if that is not there yet.
             let next = self.next_piece(worker, out, pieces.next()).await?;
             match next.map_err(|_| Unwritten::Origin)? {
-                Some(Piece::Bytes(piece)) => self.write_piece(worker, out, &piece, chunked).await?,
+                Some(Piece::Bytes(piece)) => self.write_piece(worker, out, &piece, is_chunked).await?,
                 Some(Piece::Pages(run, start, end)) => {
                     self.write_pages(worker, out, &run, start, end).await?;
                     out.clear();
@@ -237,8 +245,12 @@ impl Writer<'_> {
                 None => break,
             }
         }
-        if chunked {
-            out.extend_from_slice(b"0\r\n\r\n");
+        if let Some(trailers) = chunked {
+            out.extend_from_slice(b"0\r\n");
+            if trailers == Trailers::Wanted {
+                out.extend_from_slice(pieces.take_trailers().as_block());
+            }
+            out.extend_from_slice(b"\r\n");
         }
         let result = self.write(worker, out, &[]).await;
         out.clear();
@@ -321,14 +333,19 @@ impl Writer<'_> {
         worker: &Worker,
         mut attempt: impl FnMut(&Stream, &mut Context<'_>) -> Poll<io::Result<usize>>,
     ) -> Result<usize, Unwritten> {
-        let mut waited = false;
+        let (mut waited, mut sent) = (false, 0);
         let written = poll_fn(|context| {
             if waited && self.watch.is_expired() {
-                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                // What is encrypted has to leave before more can be taken: it may be on its way, slowly.
+                if std::mem::replace(&mut sent, self.stream.sent()) == self.stream.sent() {
+                    return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                }
+                self.watch.set(worker.tick_after(worker.limits().write_stall_timeout));
             }
             let written = attempt(self.stream, context);
             if written.is_pending() {
                 if !waited {
+                    sent = self.stream.sent();
                     self.watch.set(worker.tick_after(worker.limits().write_stall_timeout));
                     waited = true;
                 }

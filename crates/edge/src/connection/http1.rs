@@ -27,14 +27,14 @@ use crate::deliver::{self, Sent};
 use crate::flow::{Begun, Flow};
 use crate::h1::body::{BodyDecoder, Decoded, Framing};
 use crate::h1::{self, HeadScan, Scanned};
-use crate::origin::{BodyPart, RequestBody};
+use crate::origin::{BodyPart, RequestBody, Tunnel};
 use crate::refusal::Refusal;
 use crate::request::{Method, Protocol, Request};
 use crate::worker::Worker;
 
-use super::halves::{Reader, Unwritten, Writer};
+use super::halves::{Reader, Trailers, Unwritten, Writer};
 use super::stream::{Io, Stream};
-use super::{Gone, Visitor};
+use super::{Gone, TUNNEL_IDLE, Visitor};
 
 /// Pieces of a request body that may wait between visitor and origin.
 const UPLOAD_PIECES: usize = 4;
@@ -44,9 +44,6 @@ const EMPTY_LINES_MAX: usize = 8;
 
 /// Largest piece of a request body.
 const UPLOAD_PIECE_BYTES: usize = 16 * 1024;
-
-/// How long an upgraded connection may be silent in both directions.
-const TUNNEL_IDLE: Duration = Duration::from_secs(3600);
 
 /// After a refusal or an early answer: how much of what the visitor still sends is read and dropped, so that the answer
 /// is not lost to a reset (RFC 9112 §9.6), and for how long.
@@ -61,13 +58,19 @@ pub(super) async fn serve(worker: Rc<Worker>, io: Io, visitor: Visitor, first: V
         reader: Reader { stream: &stream, buffer: first, watch },
         writer: Writer { stream: &stream, watch: stall, sent: 0 },
         visitor,
+        has_lingered: false,
         worker,
     };
-    let _ = connection.run().await;
+    let ended = connection.run().await;
+    if ended.is_ok() && !connection.has_lingered {
+        connection.say_goodbye().await;
+    }
 }
 
 struct Connection<'a> {
     worker: Rc<Worker>,
+    /// Our side has ended, and what still came was dropped.
+    has_lingered: bool,
     reader: Reader<'a>,
     writer: Writer<'a>,
     visitor: Visitor,
@@ -220,14 +223,45 @@ impl Connection<'_> {
                 return self.respond(request, answer, after).await;
             }
         };
-        self.respond(request, answer, After::KeepAlive).await?;
+        let mut out = self.worker.take_buffer();
+        deliver::write_head(&mut out, &self.worker, request, &answer, false);
+        let head_bytes = out.len() as u64;
+        self.writer.sent = 0;
+        let first_byte = request.started.elapsed();
+        let written = self.writer.write(&self.worker, &out, &[]).await;
+        self.worker.return_buffer(out);
+        let (_, told) = answer.split();
+        let ended = match written {
+            Ok(()) => self.join(*tunnel, request).await,
+            Err(_) => Err(Gone),
+        };
+        let head_bytes = head_bytes.min(self.writer.sent);
+        let sent = Sent {
+            head_bytes,
+            body_bytes: self.writer.sent - head_bytes,
+            received_bytes: request.received_bytes.get(),
+            first_byte,
+        };
+        deliver::emit(&self.worker, request, &told, told.note.why, &sent);
+        ended.map(|()| After::Close)
+    }
+
+    /// Carries bytes between visitor and origin until either ends, or neither has said anything for [`TUNNEL_IDLE`].
+    async fn join(&mut self, tunnel: Tunnel, request: &Request) -> Result<(), Gone> {
         let (mut from_origin, mut to_origin) = tokio::io::split(tunnel.io);
         let (reader, writer, worker) = (&mut self.reader, &mut self.writer, &*self.worker);
         let watch = reader.watch.clone();
         let up = async {
             loop {
                 if !reader.buffer.is_empty() {
-                    to_origin.write_all(&reader.buffer).await?;
+                    let length = reader.buffer.len() as u64;
+                    request.received_bytes.set(request.received_bytes.get() + length);
+                    watch.set(worker.tick_after(TUNNEL_IDLE));
+                    let sent = async {
+                        to_origin.write_all(&reader.buffer).await?;
+                        to_origin.flush().await
+                    };
+                    watch.within(sent).await.ok_or(Gone)??;
                     reader.buffer.clear();
                 }
                 watch.set(worker.tick_after(TUNNEL_IDLE));
@@ -250,10 +284,9 @@ impl Connection<'_> {
         // Either side's end is the end of both: protocols that are tunnelled say goodbye in their own words before.
         tokio::select! {
             biased;
-            ended = down => ended?,
-            ended = up => ended?,
+            ended = down => ended,
+            ended = up => ended,
         }
-        Ok(After::Close)
     }
 
     /// Pumps the request's body to the flow while it works, and answers.
@@ -329,9 +362,20 @@ impl Connection<'_> {
         Ok(None)
     }
 
+    /// Ends our side, by TLS's own word where that is spoken: without it, an answer that ends with the connection could be one
+    /// that was cut short (RFC 8446 §6.1).
+    async fn say_goodbye(&mut self) {
+        let watch = self.writer.watch.clone();
+        watch.set(self.worker.tick_after(LINGER));
+        let _ = watch.within(self.writer.shutdown()).await;
+    }
+
     /// Ends our side and drops what still comes, within bounds, so that the visitor gets to read our last words.
     async fn linger(&mut self) {
-        let _ = self.writer.shutdown().await;
+        if std::mem::replace(&mut self.has_lingered, true) {
+            return;
+        }
+        self.say_goodbye().await;
         self.reader.watch.set(self.worker.tick_after(LINGER));
         let mut dropped = 0;
         while dropped < LINGER_BYTES {
@@ -460,7 +504,8 @@ async fn respond(
     let streams = matches!(body, Body::Fill(..) | Body::Origin(_) | Body::Multipart(..) | Body::Sliced(_));
     let written = match written {
         Ok(()) if streams && framing != deliver::Framing::NoBody => {
-            let chunked = framing == deliver::Framing::Chunked;
+            let trailers = if request.takes_trailers { Trailers::Wanted } else { Trailers::Dropped };
+            let chunked = (framing == deliver::Framing::Chunked).then_some(trailers);
             Box::pin(writer.write_streamed(worker, &mut out, body, chunked)).await
         }
         written => written,

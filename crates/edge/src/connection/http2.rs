@@ -44,7 +44,7 @@ const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 
 /// Bytes of one stream that may lie in the connection's buffer on their way out: what a slow visitor can make us hold, and
 /// less than what keeps a fast one busy.
-const SEND_BUFFER_BYTES: usize = 256 * 1024;
+const SEND_BUFFER_BYTES: usize = 64 * 1024;
 
 /// How long a connection may take to end once it was told to.
 const GOODBYE: Duration = Duration::from_secs(5);
@@ -73,7 +73,8 @@ pub(super) async fn serve(worker: Rc<Worker>, io: Io, visitor: Visitor) {
         .max_local_error_reset_streams(Some(ERROR_RESETS_MAX))
         // Who leaves a page at once resets all that it has just asked for, in one read. The library's 20 would end that.
         .max_pending_accept_reset_streams(limits.streams_max as usize)
-        .max_send_buffer_size(SEND_BUFFER_BYTES);
+        .max_send_buffer_size(SEND_BUFFER_BYTES)
+        .enable_connect_protocol();
     let stream = Rc::new(Stream::new(io));
     let conduct = Rc::new(Conduct::new(worker.shared.clock.clone()));
     let frames = Gathering { stream: stream.clone(), conduct: conduct.clone() };
@@ -147,14 +148,14 @@ impl Streams {
         watch: &Rc<Watch>,
         limits: &Limits,
     ) -> End {
-        let (mut is_leaving, mut phase) = (false, None);
+        let (mut is_leaving, mut phase, mut sent) = (false, None, stream.sent());
         let mut idle_until = self.worker.tick_after(limits.idle_timeout);
         loop {
             let accepted: Option<Accepted> = poll_fn(|context| {
                 if watch.is_expired() {
                     return Poll::Ready(None);
                 }
-                if !is_leaving && self.worker.is_draining() {
+                if !is_leaving && self.worker.says_goodbye(self.served) {
                     is_leaving = true;
                     connection.graceful_shutdown();
                 }
@@ -204,7 +205,10 @@ impl Streams {
                         is_leaving = true;
                         connection.graceful_shutdown();
                     }
-                    self.begin(request, respond).await;
+                    self.begin(request, respond, watch).await;
+                    // What was answered at once leaves no other trace: the connection has been in use.
+                    phase = None;
+                    idle_until = self.worker.tick_after(limits.idle_timeout);
                 }
                 (Some(Some(Err(error))), _) => {
                     if error.is_library() && error.reason() == Some(Reason::ENHANCE_YOUR_CALM) {
@@ -213,8 +217,9 @@ impl Streams {
                     return if error.is_io() { End::Over } else { End::Refused };
                 }
                 (Some(None), _) | (None, Some(Phase::Leaving)) => return End::Over,
-                // Those who run have deadlines of their own.
-                (None, Some(Phase::Busy)) if self.running.get() > 0 => {
+                // Those who run have deadlines of their own, and what is only to be sent may be on its way.
+                (None, Some(Phase::Busy)) if self.running.get() > 0 || sent != stream.sent() => {
+                    sent = stream.sent();
                     watch.set(self.worker.tick_after(limits.write_stall_timeout));
                 }
                 (None, Some(Phase::Busy)) => return self.refuse(connection, Limit::SendTime).await,
@@ -242,7 +247,12 @@ impl Streams {
     }
 
     /// Answers a request at once or has a task do it.
-    async fn begin(&self, request: http::Request<RecvStream>, respond: SendResponse<Bytes>) {
+    async fn begin(
+        &self,
+        request: http::Request<RecvStream>,
+        respond: SendResponse<Bytes>,
+        watch: &Rc<Watch>,
+    ) {
         let mut answering = Answering { respond, stream: None, is_ended: false };
         let started = Instant::now();
         let (parts, content) = request.into_parts();
@@ -253,6 +263,7 @@ impl Streams {
             authority: parts.uri.authority().map(|authority| authority.as_str()),
             ends: content.is_end_stream(),
             protocol: Protocol::Http2,
+            connects_to: parts.extensions.get::<h2::ext::Protocol>().map(h2::ext::Protocol::as_str),
         };
         let lines = || parts.headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
         let taken = intake::request_of_parts(worker, &head, lines, visitor, started);
@@ -260,7 +271,7 @@ impl Streams {
             Ok(intake) => intake,
             Err(refusal) => {
                 let (request, answer) = intake::refused(worker, visitor, Protocol::Http2, &refusal);
-                return self.answer(request, answer, answering).await;
+                return self.answer(request, answer, answering, watch).await;
             }
         };
         let request = Rc::new(request);
@@ -268,40 +279,47 @@ impl Streams {
         if matches!(framing, Framing::Length(length) if length > limits.body_bytes_max.0) {
             let refusal = Refusal::BodyTooLarge(limits.body_bytes_max.0);
             worker.count_limit(Limit::BodyBytes);
-            return self.answer(request.clone(), refusal.answer(&request), answering).await;
+            return self.answer(request.clone(), refusal.answer(&request), answering, watch).await;
         }
         match Flow::begin(worker, &request) {
-            Begun::Answer(answer) => self.answer(request, answer, answering).await,
+            Begun::Answer(answer) => self.answer(request, answer, answering, watch).await,
             Begun::Waiting(flow) => {
                 let exchange = Exchange::new(worker.clone(), request);
-                self.spawn(async move {
-                    let answer = exchange.wait(flow, Content(content), framing, &mut answering).await?;
-                    exchange.send(answer, &mut answering).await
+                self.spawn(watch, async move {
+                    exchange.run(flow, Content(content), framing, &mut answering).await
                 });
             }
         }
     }
 
     /// Sends an answer: from here if it needs no waiting.
-    async fn answer(&self, request: Rc<Request>, answer: Answer, mut answering: Answering) {
+    async fn answer(
+        &self,
+        request: Rc<Request>,
+        answer: Answer,
+        mut answering: Answering,
+        watch: &Rc<Watch>,
+    ) {
         let needs_waiting = whole_body(&request, &answer).is_none();
         let exchange = Exchange::new(self.worker.clone(), request);
         if needs_waiting {
-            self.spawn(async move { exchange.send(answer, &mut answering).await });
+            self.spawn(watch, async move { exchange.send(answer, &mut answering).await });
         } else {
             let _ = exchange.send(answer, &mut answering).await;
         }
     }
 
-    fn spawn(&self, exchange: impl Future<Output = Result<(), Gone>> + 'static) {
-        struct Running(Rc<Cell<usize>>);
+    fn spawn(&self, watch: &Rc<Watch>, exchange: impl Future<Output = Result<(), Gone>> + 'static) {
+        struct Running(Rc<Cell<usize>>, Rc<Watch>);
         impl Drop for Running {
             fn drop(&mut self) {
                 self.0.set(self.0.get() - 1);
+                // The connection may be idle now.
+                self.1.wake();
             }
         }
         self.running.set(self.running.get() + 1);
-        let running = Running(self.running.clone());
+        let running = Running(self.running.clone(), watch.clone());
         tokio::task::spawn_local(async move {
             let _ended = running;
             let _ = exchange.await;
@@ -408,7 +426,7 @@ impl Outgoing for Answering {
 
     fn reset(&mut self, by: Fault) {
         let reason = match by {
-            Fault::Visitor => Reason::CANCEL,
+            Fault::Visitor | Fault::Tunnel => Reason::CANCEL,
             Fault::Origin => Reason::INTERNAL_ERROR,
         };
         match &mut self.stream {

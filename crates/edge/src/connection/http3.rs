@@ -44,9 +44,6 @@ use outgoing::Answering;
 /// Bytes that are taken from a stream at a time.
 const READ_BYTES: usize = 64 * 1024;
 
-/// Bodies larger than this are not done when they have been handed over: the visitor must have got them.
-const ACKNOWLEDGED_BYTES: u64 = 64 * 1024;
-
 /// The least time between telling a visitor that no more requests are taken and taking none: those who are just about to
 /// send have heard of it by then.
 const NOTICE: Duration = Duration::from_millis(250);
@@ -143,7 +140,7 @@ impl Session {
                     if watch.is_expired() {
                         return Poll::Ready(Event::Late);
                     }
-                    if leaving.get() == Leaving::No && worker.is_draining() {
+                    if leaving.get() == Leaving::No && worker.says_goodbye(served) {
                         return Poll::Ready(Event::Draining);
                     }
                     if leaving.get() == Leaving::Closing && self.running.get() == 0 {
@@ -184,6 +181,7 @@ impl Session {
                     next_stream = next_stream.max(VarInt::from(send.id()).into_inner() + 4);
                     self.forgiven.set(self.forgiven.get() + 1);
                     self.begin(send, recv).await;
+                    waits_idle = None;
                     if served == limits.requests_per_connection_max && leaving.get() == Leaving::No {
                         worker.count_limit(Limit::RequestsPerConnection);
                         leave();
@@ -246,9 +244,8 @@ impl Session {
         let mut content = Content::new(self.clone(), recv);
         let mut answering = Answering::new(self.clone(), id, send);
         let _ = self.exchange(&mut content, &mut answering, started).await;
-        // Closing the connection would take back what the visitor has not got.
-        let is_last = self.leaving.get() != Leaving::No;
-        if answering.is_finished && (is_last || answering.body_bytes > ACKNOWLEDGED_BYTES) {
+        // Closing the connection, which may come at any time, would take back what the visitor has not got.
+        if answering.is_finished {
             let watch = worker.watch();
             watch.set(worker.tick_after(worker.limits().write_stall_timeout));
             let _ = watch.within(answering.send.stopped()).await;
@@ -271,6 +268,7 @@ impl Session {
                     authority: pseudo.authority,
                     ends: content.has_ended(),
                     protocol: Protocol::Http3,
+                    connects_to: pseudo.connects_to,
                 };
                 let lines = || section.lines().skip(count);
                 intake::request_of_parts(worker, &head, lines, visitor, started)
@@ -296,11 +294,10 @@ impl Session {
             worker.count_limit(Limit::BodyBytes);
             return exchange.send(refusal.answer(&request), answering).await;
         }
-        let answer = match Flow::begin(worker, &request) {
-            Begun::Answer(answer) => answer,
-            Begun::Waiting(flow) => exchange.wait(flow, content, framing, answering).await?,
-        };
-        exchange.send(answer, answering).await
+        match Flow::begin(worker, &request) {
+            Begun::Answer(answer) => exchange.send(answer, answering).await,
+            Begun::Waiting(flow) => exchange.run(flow, content, framing, answering).await,
+        }
     }
 
     /// Waits for a head, and for what is behind it where that decides what the request is.

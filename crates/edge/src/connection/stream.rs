@@ -34,6 +34,8 @@ pub(crate) struct Sealed {
     session: ServerConnection,
     /// Whether the visitor has sent its last byte.
     is_over: bool,
+    /// Encrypted bytes that the socket has taken.
+    sent: u64,
 }
 
 /// A socket of which something has been read before its owner came.
@@ -101,9 +103,24 @@ impl Stream {
         }
     }
 
-    /// Whether something has come that was not read.
+    /// Whether something has come that was not read. It stays there: what is encrypted makes sense as a whole only.
     pub(super) fn has_unread(&self) -> bool {
-        self.with_socket(|socket| matches!(socket.try_read(&mut [0]), Ok(1)))
+        let mut io = self.io.borrow_mut();
+        if let Io::Tls(sealed) = &mut *io
+            && sealed.has_opened().unwrap_or(false)
+        {
+            return true;
+        }
+        let mut byte = [std::mem::MaybeUninit::uninit()];
+        matches!(socket2::SockRef::from(io.socket()).peek(&mut byte), Ok(1))
+    }
+
+    /// Bytes that have left an encrypted stream so far: while they grow, the visitor gets on.
+    pub(super) fn sent(&self) -> u64 {
+        match &*self.io.borrow() {
+            Io::Plain(_) => 0,
+            Io::Tls(sealed) => sealed.sent,
+        }
     }
 
     /// Takes some of what has come off the socket without a look at it; 0 at the end.
@@ -194,7 +211,7 @@ impl Sealed {
     pub(super) fn of(stream: TlsStream<Prefixed>) -> Self {
         let (prefixed, mut session) = stream.into_inner();
         session.set_buffer_limit(Some(SEALED_BYTES));
-        Sealed { socket: prefixed.socket, session, is_over: false }
+        Sealed { socket: prefixed.socket, session, is_over: false, sent: 0 }
     }
 
     /// Whether there are decrypted bytes, or the end.
@@ -224,8 +241,8 @@ impl Sealed {
             let mut socket = Blocking { socket: &mut self.socket, context };
             match self.session.write_tls(&mut socket) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
-                written => written?,
-            };
+                written => self.sent += written? as u64,
+            }
         }
         Poll::Ready(Ok(()))
     }

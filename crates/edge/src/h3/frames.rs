@@ -260,13 +260,17 @@ pub(crate) fn check_settings(mut payload: &[u8]) -> Result<(), Code> {
     Ok(())
 }
 
-/// Our settings, and the type of the stream that they open: the largest field section that is read (RFC 9114 §7.2.4.1).
+/// Our settings, and the type of the stream that they open: the largest field section that is read (RFC 9114 §7.2.4.1), and
+/// that CONNECT may ask for another protocol (RFC 9220 §3).
 /// What isn't said has its default: no dynamic table, no stream that waits for one.
 pub(crate) fn control_stream(section_bytes_max: u64) -> Vec<u8> {
     const MAX_FIELD_SECTION_SIZE: u64 = 0x06;
+    const ENABLE_CONNECT_PROTOCOL: u64 = 0x08;
     let mut settings = Vec::with_capacity(16);
     super::write_varint(&mut settings, MAX_FIELD_SECTION_SIZE);
     super::write_varint(&mut settings, section_bytes_max);
+    super::write_varint(&mut settings, ENABLE_CONNECT_PROTOCOL);
+    super::write_varint(&mut settings, 1);
     let mut out = Vec::with_capacity(32);
     super::write_varint(&mut out, CONTROL_STREAM);
     write_head(&mut out, SETTINGS, settings.len() as u64);

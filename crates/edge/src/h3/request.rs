@@ -12,6 +12,8 @@ pub(crate) struct Pseudo<'a> {
     pub(crate) method: &'a str,
     pub(crate) target: &'a str,
     pub(crate) authority: Option<&'a str>,
+    /// The protocol that CONNECT is to open (RFC 9220).
+    pub(crate) connects_to: Option<&'a str>,
 }
 
 /// What is wrong with a message, for the log.
@@ -19,7 +21,7 @@ pub(crate) type Malformed = &'static str;
 
 /// Reads a request's pseudo-header fields, which stand in front; the number is that of their lines.
 pub(crate) fn pseudo(section: &Section) -> Result<(Pseudo<'_>, usize), Malformed> {
-    let (mut method, mut scheme, mut path, mut authority) = (None, None, None, None);
+    let (mut method, mut scheme, mut path, mut authority, mut protocol) = (None, None, None, None, None);
     let is_pseudo = |line: &(&[u8], &[u8])| line.0.starts_with(b":");
     let mut count = 0;
     for (name, value) in section.lines().take_while(is_pseudo) {
@@ -28,6 +30,7 @@ pub(crate) fn pseudo(section: &Section) -> Result<(Pseudo<'_>, usize), Malformed
             b":scheme" => &mut scheme,
             b":path" => &mut path,
             b":authority" => &mut authority,
+            b":protocol" => &mut protocol,
             _ => return Err("a pseudo-header field is none of a request's"),
         };
         let text =
@@ -44,10 +47,15 @@ pub(crate) fn pseudo(section: &Section) -> Result<(Pseudo<'_>, usize), Malformed
     let (Some(method), Some(_scheme)) = (method, scheme) else {
         return Err("a pseudo-header field is missing");
     };
-    // CONNECT has none; it is refused with a reason of its own.
-    let target = path.or((method == "CONNECT").then_some("*")).ok_or("a pseudo-header field is missing")?;
+    if protocol.is_some() && method != "CONNECT" {
+        return Err(":protocol stands beside a method that opens no tunnel");
+    }
+    // CONNECT has none without :protocol; it is refused with a reason of its own.
+    let target = path
+        .or((method == "CONNECT" && protocol.is_none()).then_some("*"))
+        .ok_or("a pseudo-header field is missing")?;
     let authority = authority.filter(|authority| !authority.is_empty());
-    Ok((Pseudo { method, target, authority }, count))
+    Ok((Pseudo { method, target, authority, connects_to: protocol }, count))
 }
 
 /// The fields of a trailer section.
@@ -109,7 +117,8 @@ mod tests {
             qpack::write_line(&mut text, name.as_bytes(), value.as_bytes());
         }
         let section = qpack::decode(&text, 4096).expect("the section is sound");
-        let wanted = Pseudo { method: "GET", target: "/a?b", authority: Some("site.example") };
+        let wanted =
+            Pseudo { method: "GET", target: "/a?b", authority: Some("site.example"), connects_to: None };
         assert_eq!(pseudo(&section), Ok((wanted, 4)));
     }
 
@@ -124,6 +133,8 @@ mod tests {
             &[METHOD, SCHEME, ("accept-x", "a\nb")],
             &[METHOD, SCHEME, ("accept-x", "a\0b")],
             &[(":method", "GE T"), SCHEME],
+            &[METHOD, SCHEME, (":protocol", "websocket")],
+            &[(":method", "CONNECT"), SCHEME, (":protocol", "websocket")],
         ] {
             assert!(judged(lines).is_err(), "{lines:?}");
         }

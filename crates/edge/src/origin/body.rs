@@ -14,6 +14,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use semantics::Fields;
+use semantics::hop::strip_trailers;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
@@ -118,9 +119,35 @@ impl Upload {
         self.progress.set(flow);
     }
 
-    fn broken(&mut self, error: io::Error) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+    fn broken(&mut self, error: io::Error) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         self.end(Flow::Broken);
-        Poll::Ready(Some(Err(error)))
+        Poll::Ready(Some(Err(error.into())))
+    }
+}
+
+/// Why a body ends before its end. The HTTP/2 library looks for the code of the reset among the causes, and would take this
+/// for a fault of ours: the visitor wants no more, or has left (CANCEL, RFC 9113 §7).
+#[derive(Debug)]
+pub(super) struct Broken {
+    why: io::Error,
+    reset: h2::Error,
+}
+
+impl From<io::Error> for Broken {
+    fn from(why: io::Error) -> Self {
+        Broken { why, reset: h2::Reason::CANCEL.into() }
+    }
+}
+
+impl std::fmt::Display for Broken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.why.fmt(f)
+    }
+}
+
+impl std::error::Error for Broken {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.reset)
     }
 }
 
@@ -177,21 +204,20 @@ impl Drop for StopsUpload {
 
 impl Body for Upload {
     type Data = Bytes;
-    type Error = io::Error;
+    type Error = Broken;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let this = &mut *self;
         loop {
             let Some(parts) = &mut this.parts else { return Poll::Ready(None) };
             this.progress.started.set(true);
             if this.progress.flow.get() == Flow::Stopped {
                 this.parts = None;
-                return Poll::Ready(Some(Err(io::Error::other(
-                    "the answer came before the end of the body",
-                ))));
+                let why = io::Error::other("the answer came before the end of the body");
+                return Poll::Ready(Some(Err(why.into())));
             }
             let Poll::Ready(part) = parts.poll_recv(context) else {
                 this.progress.set(Flow::Visitor);
@@ -215,11 +241,12 @@ impl Body for Upload {
                     this.progress.sent.set(this.progress.sent.get() + data.len() as u64);
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
-                Some(Ok(BodyPart::End(trailers))) => {
+                Some(Ok(BodyPart::End(mut trailers))) => {
                     if this.left.is_some_and(|left| left > 0) {
                         return this.broken(io::Error::other("the body is shorter than its Content-Length"));
                     }
                     this.end(Flow::Done);
+                    strip_trailers(&mut trailers);
                     if trailers.is_empty() {
                         return Poll::Ready(None);
                     }
@@ -284,13 +311,14 @@ impl OriginBody {
     /// The next bytes, never empty; `None` at the clean end and ever after; `Some(Err)` once when the body broke off,
     /// then `None`. A caller that has seen the error must not treat the `None` after it as the end.
     ///
-    /// The idle time-out counts from the call, the total one from the start of the fetch. Dropping the future loses
-    /// nothing.
+    /// The idle time-out counts from the call, or from the last that the origin has taken of a request that is still being
+    /// sent; the total one from the start of the fetch. Dropping the future loses nothing.
     pub(crate) async fn chunk(&mut self) -> Option<Result<Bytes, FetchError>> {
+        let asked = Instant::now();
         loop {
             let live = self.live.as_mut()?;
             let patience = live.idle;
-            let idle = Instant::now() + patience;
+            let idle = asked.max(live.upload.0.touched.get()) + patience;
             let (deadline, phase) = match live.total {
                 Some(total) if total < idle => (total, Phase::Total),
                 _ => (idle, Phase::Idle),
@@ -309,15 +337,23 @@ impl OriginBody {
                     Err(frame) => {
                         self.trailers =
                             frame.into_trailers().map_or(Fields::new(), |lines| fields_of(&lines));
+                        strip_trailers(&mut self.trailers);
                     }
                 },
                 Ok(Some(Err(error))) => return self.fail(body_failure(&error)),
+                Err(_) if phase == Phase::Idle && live.upload.0.touched.get() + patience > Instant::now() => {
+                }
                 Err(_) => {
                     let detail = format_args!("no more of the body within {patience:?}");
                     return self.fail(FetchError::new(FetchErrorKind::Timeout(phase), Sent::Answer, detail));
                 }
             }
         }
+    }
+
+    /// Whether all of it has been read, and no trailers came.
+    pub(crate) fn is_over(&self) -> bool {
+        self.live.is_none() && self.trailers.is_empty()
     }
 
     /// The trailer fields (RFC 9110 §6.5), after the end. Whoever cannot pass them on may drop them.

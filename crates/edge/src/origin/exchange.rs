@@ -7,7 +7,9 @@
 use std::error::Error as _;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
+};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Uri};
 use hyper::body::{Body as _, Incoming};
@@ -163,6 +165,11 @@ fn message(
         if let Some(protocol) = request.upgrade.as_deref().filter(|_| !http2) {
             headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
             headers.insert(UPGRADE, HeaderValue::from_str(protocol).map_err(|_| "the upgrade")?);
+        } else if request.takes_trailers {
+            headers.insert(TE, HeaderValue::from_static("trailers"));
+            if !http2 {
+                headers.insert(CONNECTION, HeaderValue::from_static("TE"));
+            }
         }
         Ok::<_, &str>((method, Uri::from_parts(uri).map_err(|_| "the target")?, headers))
     })();

@@ -68,6 +68,7 @@ async fn is_well(names: &Names, state: &Arc<OriginState>, probe: &Probe) -> bool
         fields: Fields::from_iter([("User-Agent", "Perigee")]),
         body: RequestBody::Empty,
         retry_safe: false,
+        takes_trailers: false,
         upgrade: None,
     };
     let pool = Rc::new(Pool::new(state.clone()));

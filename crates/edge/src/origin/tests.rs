@@ -222,6 +222,7 @@ fn request(method: &str, target: &str) -> OriginRequest {
         fields: Fields::new(),
         body: RequestBody::Empty,
         retry_safe: matches!(method, "GET" | "HEAD" | "OPTIONS"),
+        takes_trailers: false,
         upgrade: None,
     }
 }

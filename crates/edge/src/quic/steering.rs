@@ -88,8 +88,9 @@ impl Steering {
         let Some(owner) = self.owner(bytes).filter(|owner| *owner != own) else { return false };
         let packet = Packet { bytes: bytes.to_vec(), from: meta.addr, to: meta.dst_ip, ecn: meta.ecn };
         if owner.start != own.start {
-            // Nobody's is ours: the endpoint tells the visitor that the connection is no more.
-            return self.quic.before.send(self.address, &packet);
+            // Nobody's is ours: the endpoint tells the visitor that the connection is no more. But what is read at the moment at
+            // which another process begins to may be that one's.
+            return self.quic.before.send(self.address, &packet) || !self.quic.is_reading();
         }
         self.hand_over(owner, packet);
         true
@@ -198,7 +199,7 @@ impl AsyncUdpSocket for Steered {
                 return Poll::Ready(Ok(count));
             }
         }
-        if !self.steering.quic.is_reading() {
+        if !self.steering.quic.poll_reading(context) {
             return Poll::Pending;
         }
         loop {

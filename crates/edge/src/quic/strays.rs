@@ -1,5 +1,5 @@
 //! Packets between the process that served before and the one in its place. Both have the same UDP sockets, and whoever
-//! reads one gets packets for the other. So the old process stops reading once the new one does, and the new one sends
+//! reads one gets packets for the other. So only one reads: the new process begins when the old one has stopped, and sends
 //! back what belongs to the old one's connections: over a pair of Unix sockets (SOCK_SEQPACKET) that is passed on with
 //! the others. Of several processes that drain, each sends on what is none of its own.
 //!

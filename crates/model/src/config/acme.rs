@@ -93,11 +93,11 @@ fn domains(findings: &mut Findings<'_>, root: &Section, section: &Section) -> Ve
     domains
 }
 
-/// Whether `domain` may stand in a certificate, and be a file's name: labels of letters, digits, `-` and `_`.
+/// Whether `domain` may stand in a certificate, and be a file's name: labels of letters, digits and `-`.
 fn is_host_name(domain: &str) -> bool {
     let is_label = |label: &str| {
         (1..=63).contains(&label.len())
-            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
     };
     domain.len() <= 253 && domain.split('.').all(is_label)
 }

@@ -17,7 +17,7 @@ use crate::cors::{Allow, AllowedOrigins, Cors};
 use crate::glob::Glob;
 use crate::rate::Rate;
 use crate::redirect::{Redirect, STATUSES};
-use crate::rule::{Cache, Conditions, CookieFilter, CountedBy, RateLimit, Rule};
+use crate::rule::{Cache, Conditions, CookieFilter, CountedBy, Https, RateLimit, Rule};
 use crate::settings::RATE_PER;
 
 /// Puts what the section says on top of what `rule` says already.
@@ -52,6 +52,13 @@ pub(super) fn apply_choices(findings: &mut Findings<'_>, section: &Section, rule
     }
     if let Some(redirect) = section.table("redirect") {
         rule.redirect = build_redirect(findings, redirect, &rule.conditions);
+    }
+    if let Some((word, _)) = section.text("https") {
+        rule.https = match word {
+            "redirect" => Https::Redirect,
+            "strict" => Https::Strict,
+            _ => Https::Optional,
+        };
     }
     if let Some(item) = section.item("cors") {
         rule.cors = build_cors(findings, item);

@@ -10,6 +10,7 @@ use super::choices::build_rate;
 use crate::rate::Rate;
 use crate::settings::{
     AccessLog, AccessLogFormat, CertificateFiles, EdgeSettings, HANDSHAKES_BURST_SECS, Limits, Network,
+    TlsSettings, TlsVersion,
 };
 
 /// Settings from the section; defaults where it says nothing.
@@ -119,12 +120,25 @@ fn addresses(findings: &mut Findings<'_>, section: &Section, key: &'static str) 
     texts.filter_map(|(text, span)| address(findings, key, text, span)).collect()
 }
 
+/// TLS with visitors; defaults where the section says nothing.
+pub(super) fn build_tls(section: Option<&Section>) -> TlsSettings {
+    let mut settings = TlsSettings::default();
+    let Some(section) = section else { return settings };
+    if section.text("min_version").map(|(version, _)| version) == Some("1.3") {
+        settings.min_version = TlsVersion::Tls13;
+    }
+    settings.ticket_secret_file = section.text("ticket_secret_file").map(|(path, _)| path.into());
+    section.finish();
+    settings
+}
+
 /// The certificates of the file.
 pub(super) fn build_certificates(root: &Section) -> Vec<CertificateFiles> {
     let sections = root.list("certificate").iter().filter_map(|item| item.table());
     let built = sections.filter_map(|section| {
         let file = |key| section.text(key).map(|(path, _)| path.into());
-        let files = Some(CertificateFiles { chain: file("chain")?, key: file("key")? });
+        let ocsp = file("ocsp");
+        let files = Some(CertificateFiles { chain: file("chain")?, key: file("key")?, ocsp });
         section.finish();
         files
     });

@@ -148,6 +148,7 @@ pub(crate) static ROOT: Table = Table {
             tables(&CERTIFICATE),
             "One certificate for visitors who speak TLS. The names in it say which sites it is for; of several for a name, the first that the visitor can use.",
         ),
+        key("tls", Kind::Table(&VISITORS_TLS), "TLS with visitors."),
         key("acme", Kind::Table(&ACME), "Certificates that the edge orders and renews by itself (RFC 8555)."),
         key("site", tables(&SITE), "One site: domains, origins and rules.").required(),
     ]],
@@ -303,6 +304,30 @@ static CERTIFICATE: Table = Table {
         )
         .required(),
         key("key", text("a PEM file", "/etc/ssl/shop/privkey.pem"), "Its private key.").required(),
+        key(
+            "ocsp",
+            text("a DER file", "/etc/ssl/shop/ocsp.der"),
+            "An OCSP response that is shown with it (stapling), for a certificate that demands one (RFC 7633). Keep it fresh: a changed file comes into force by itself.",
+        )
+        .or("none"),
+    ]],
+};
+
+static VISITORS_TLS: Table = Table {
+    title: "[tls]",
+    groups: &[&[
+        key(
+            "min_version",
+            Kind::OneOf(&["1.2", "1.3"]),
+            "The oldest version that is spoken. Browsers since 2018 speak 1.3.",
+        )
+        .or("\"1.2\""),
+        key(
+            "ticket_secret_file",
+            text("a file", "/etc/perigee/ticket-secret"),
+            "32 bytes of chance or more, readable by this user alone. Edges with the same ones resume each other's sessions.",
+        )
+        .or("one of its own, in the state directory"),
     ]],
 };
 
@@ -557,6 +582,12 @@ const CHOICES: &[Key] = &[
     )
     .or("none"),
     key("redirect", Kind::Table(&REDIRECT), "Answer at once with a redirect."),
+    key(
+        "https",
+        Kind::OneOf(&["optional", "redirect", "strict"]),
+        "Whether visitors have to use TLS. redirect: who does not is sent there (301 for GET and HEAD, else 308). strict: and is told to stay there for a year (Strict-Transport-Security), so that there is no way back.",
+    )
+    .or("\"optional\""),
     key(
         "cors",
         Kind::Either(&CORS_VALUES),

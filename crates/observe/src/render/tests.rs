@@ -8,7 +8,7 @@ use super::*;
 use crate::event::{ConnectionUse, Event, FetchEnd, FetchEvent};
 use crate::observer::Observer;
 use crate::observer::tests::event;
-use crate::readings::{BreakerReading, OriginReading, TierReading};
+use crate::readings::{BreakerReading, CertificateReading, OriginReading, TierReading};
 use crate::registry::{BuildInfo, SITES_MAX};
 
 fn registry() -> Arc<Registry> {
@@ -139,6 +139,7 @@ fn full_readings(origin: Slot) -> Readings {
                 idle_connections: 0,
             },
         ],
+        certificates: vec![CertificateReading { name: "*.shop.example".into(), not_after: Wall(2_500) }],
         purge_position: 41,
         purges_remembered: 3,
         fills_in_flight: 2,
@@ -166,6 +167,8 @@ fn a_full_registry_renders_each_family_of_the_catalogue_once_and_in_order() {
     observer.emit(&event(site));
     observer.emit_fetch(&fetch(origin, FetchEnd::Answered(200)));
     observer.emit_fetch(&fetch(origin, FetchEnd::Failed(OriginFailure::Cut)));
+    observer.handshake_ended(Handshake::Tls13Resumed);
+    registry.count_failed_order();
     registry.read_from(move || full_readings(origin));
     registry.count_reload(Wall(1_500));
     let text = registry.render();
@@ -184,6 +187,9 @@ fn a_full_registry_renders_each_family_of_the_catalogue_once_and_in_order() {
         ("perigee_origin_connect_seconds_sum{origin=\"http://o.example\"}", 0.0016),
         ("perigee_store_lookups_total{tier=\"memory\",result=\"found\"}", 5.0),
         ("perigee_disk_written_bytes_total{disk=\"/cache\",kind=\"rewrite\"}", 6.0),
+        ("perigee_certificate_not_after_timestamp_seconds{name=\"*.shop.example\"}", 2.5),
+        ("perigee_certificate_orders_total{result=\"failed\"}", 1.0),
+        ("perigee_tls_handshakes_total{result=\"tls1.3-resumed\"}", 1.0),
         ("perigee_encoded_responses_total{site=\"shop\",coding=\"gzip\"}", 1.0),
         ("perigee_saved_body_bytes_total{site=\"shop\"}", 700.0),
         ("perigee_copies_made_total{coding=\"br\",effort=\"thorough\"}", 2.0),

@@ -8,16 +8,10 @@ use std::cell::Cell;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 use quinn::Endpoint;
-use quinn::crypto::rustls::QuicClientConfig;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{DigitallySignedStruct, SignatureScheme};
 
 /// After so many it is no measurement any more.
 const ERRORS_MAX: u64 = 100;
@@ -71,8 +65,9 @@ async fn load(plan: Rc<Plan>, connections: u64, streams: u64) -> f64 {
     for _ in 0..connections {
         // A socket each, so that the server's workers share them.
         let endpoint = Endpoint::client((unspecified(plan.address), 0).into()).expect("a socket opens");
-        let connecting =
-            endpoint.connect_with(config(), plan.address, &plan.host).expect("a handshake begins");
+        let connecting = endpoint
+            .connect_with(world::trusting::quic(), plan.address, &plan.host)
+            .expect("a handshake begins");
         let connection = connecting.await.expect("a handshake ends");
         let (mut driver, requests) =
             h3::client::new(h3_quinn::Connection::new(connection)).await.expect("HTTP/3 begins");
@@ -141,56 +136,5 @@ fn unspecified(address: SocketAddr) -> std::net::IpAddr {
     match address {
         SocketAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
-    }
-}
-
-fn config() -> quinn::ClientConfig {
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let mut tls = rustls::ClientConfig::builder_with_provider(provider.clone())
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .expect("TLS 1.3 is known")
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
-        .with_no_client_auth();
-    tls.alpn_protocols = vec![b"h3".to_vec()];
-    quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).expect("QUIC can use TLS")))
-}
-
-/// Believes every certificate: this measures a server of one's own.
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }

@@ -20,8 +20,12 @@ use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 use tokio_rustls::TlsConnector;
 
-use super::tls::Identity;
 use crate::wire::{Framing, Head, Wire};
+
+use super::Identity;
+
+/// Whom the bridge speaks to: a name in the play's certificate.
+const NAME: &str = "site.example";
 
 /// Window of the whole connection: so large that who doesn't read one answer holds up no other.
 const CONNECTION_WINDOW_BYTES: u32 = 64 << 20;
@@ -36,15 +40,18 @@ pub(super) struct Bridge {
 }
 
 impl Bridge {
-    /// Listens on a free port for clients of the edge at `edge`, whose certificate is that of `identity`.
+    /// Listens on a free port for clients of the edge at `edge`.
     pub(super) fn start(runtime: &Handle, edge: SocketAddr, identity: &Identity) -> Bridge {
         let _entered = runtime.enter();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         listener.set_nonblocking(true).expect("a socket that does not block");
         let listener = TcpListener::from_std(listener).expect("a runtime");
         let address = listener.local_addr().expect("an address");
-        let tls = TlsConnector::from(Arc::new(identity.client(b"h2")));
-        let far = Arc::new(Far { edge, tls, sender: Mutex::default() });
+        let far = Arc::new(Far {
+            edge,
+            tls: TlsConnector::from(Arc::new(identity.client(b"h2"))),
+            sender: Mutex::default(),
+        });
         let task = runtime.spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
                 tokio::spawn(carry(far.clone(), socket));
@@ -83,7 +90,7 @@ impl Far {
         }
         let socket = TcpStream::connect(self.edge).await?;
         socket.set_nodelay(true)?;
-        let name = ServerName::try_from("site.example").map_err(io::Error::other)?;
+        let name = ServerName::try_from(NAME).map_err(io::Error::other)?;
         let stream = self.tls.connect(name, socket).await?;
         let mut builder = h2::client::Builder::new();
         builder.initial_connection_window_size(CONNECTION_WINDOW_BYTES).initial_max_send_streams(STREAMS);

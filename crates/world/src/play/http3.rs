@@ -12,6 +12,7 @@ use quinn::{Connection, ConnectionError, Endpoint};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
+use super::pieces::Pieces;
 use super::{Identity, PATIENCE};
 
 /// One connection of HTTP/3.
@@ -75,7 +76,8 @@ pub struct Quic {
 }
 
 impl Quic {
-    pub(super) fn connect(runtime: Handle, address: SocketAddr, identity: &Identity) -> Quic {
+    /// Connects to an edge that shows `identity`.
+    pub fn connect(runtime: Handle, address: SocketAddr, identity: &Identity) -> Quic {
         let tls = QuicClientConfig::try_from(identity.client(b"h3")).expect("QUIC can use this TLS");
         let config = quinn::ClientConfig::new(Arc::new(tls));
         let (endpoint, connection) = runtime.block_on(async {
@@ -144,7 +146,8 @@ impl Quic {
 }
 
 impl Http3 {
-    pub(super) fn on(quic: Quic) -> Http3 {
+    /// Begins HTTP/3.
+    pub fn on(quic: Quic) -> Http3 {
         let requests = quic.runtime.block_on(async {
             let connection = h3_quinn::Connection::new(quic.connection.clone());
             let (mut driver, requests) = h3::client::new(connection).await.expect("HTTP/3 begins");
@@ -200,6 +203,26 @@ impl Http3 {
             Ok(answer)
         });
         Asked { runtime: self.quic.runtime.clone(), asked }
+    }
+
+    /// Asks for a path, and has the content read piece by piece.
+    ///
+    /// # Errors
+    /// No answer, or another one than 200.
+    pub fn pieces(&self, path: &str) -> Result<Pieces, String> {
+        let request = http::Request::get(format!("https://site.example{path}")).body(());
+        let request = request.expect("a sound request");
+        let mut requests = self.requests.clone();
+        Pieces::begin(&self.quic.runtime, move |told| async move {
+            let mut stream = requests.send_request(request).await.map_err(|error| error.to_string())?;
+            stream.finish().await.map_err(|error| error.to_string())?;
+            let (head, ()) = stream.recv_response().await.map_err(|error| error.to_string())?.into_parts();
+            told.head(head.status).await;
+            while let Some(mut part) = stream.recv_data().await.map_err(|error| error.to_string())? {
+                told.part(part.copy_to_bytes(part.remaining())).await;
+            }
+            Ok(())
+        })
     }
 
     /// The connection below.

@@ -9,7 +9,7 @@ use edge::{Clock, Edge, Handle, Options, Predecessor, PurgeError, PurgeRequest, 
 use model::Snapshot;
 use observe::{BuildInfo, Registry};
 use semantics::Wall;
-use tokio::runtime::Runtime;
+use tokio::runtime::Handle as Runtime;
 
 use super::bridge::Bridge;
 use super::speaks_http2;
@@ -48,19 +48,15 @@ impl Stage {
     ) -> Result<Stage, String> {
         let options = options(now_ms, state, tls);
         let edge = Edge::start(snapshot(config), options).map_err(|error| error.to_string())?;
-        Ok(Stage::of(runtime, edge, tls))
-    }
-
-    fn of(runtime: &Runtime, edge: Handle, tls: Option<&Identity>) -> Stage {
         let bridge = tls.filter(|_| speaks_http2()).map(|identity| {
             let address = *edge.addresses_tls().first().expect("an edge listens");
-            Bridge::start(runtime.handle(), address, identity)
+            Bridge::start(runtime, address, identity)
         });
-        Stage { edge, bridge }
+        Ok(Stage { edge, bridge })
     }
 
     /// Starts another edge that takes this one's place, as an upgrade does. This one drains from then on.
-    pub(super) fn succeed(&self, runtime: &Runtime, config: &str, tls: Option<&Identity>) -> Stage {
+    pub(super) fn succeed(&self, config: &str, tls: Option<&Identity>) -> Stage {
         let (ours, theirs) = Channel::pair().expect("a pair of sockets");
         self.edge.pass_sockets(&ours).expect("the sockets are passed on");
         ours.send(&Message::Lock, &[]).expect("and nothing more");
@@ -78,7 +74,7 @@ impl Stage {
             predecessor: Some(Predecessor { channel: theirs, process: None, draining: 1 }),
             ..options(self.now_ms(), None, tls)
         };
-        let stage = Stage::of(runtime, Edge::start(snapshot, options).expect("the edge starts"), tls);
+        let stage = Stage { edge: Edge::start(snapshot, options).expect("the edge starts"), bridge: None };
         self.edge.hand_over(ours, Vec::new(), Duration::ZERO).expect("a thread starts");
         stage
     }
@@ -150,6 +146,7 @@ fn options(now_ms: i64, state: Option<&Path>, tls: Option<&Identity>) -> Options
         certificates: tls.iter().map(|identity| identity.certificate()).collect(),
         clock: Clock::manual(Wall(now_ms)),
         key_seed: KEY_SEED,
+        ticket_secret: vec![9; 32],
         state: state.map(Path::to_owned),
         disk_engine: None,
         registry: Registry::new(BuildInfo { version: "play", commit: "" }),

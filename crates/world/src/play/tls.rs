@@ -18,7 +18,9 @@ pub struct Identity {
 }
 
 impl Identity {
-    pub(super) fn new() -> Identity {
+    /// A new one.
+    #[expect(clippy::new_without_default, reason = "no two are the same")]
+    pub fn new() -> Identity {
         let made = rcgen::generate_simple_self_signed(["site.example".to_owned(), "localhost".to_owned()]);
         let made = made.expect("a certificate is made");
         Identity {
@@ -26,6 +28,16 @@ impl Identity {
             key: made.signing_key.serialize_pem(),
             der: made.cert.der().clone(),
         }
+    }
+
+    /// The chain of certificates, in PEM.
+    pub fn chain(&self) -> &str {
+        &self.chain
+    }
+
+    /// The private key, in PEM.
+    pub fn key(&self) -> &str {
+        &self.key
     }
 
     /// As the edge takes it.

@@ -30,6 +30,8 @@ pub(super) struct Answering {
     frame_left: usize,
     pub(super) body_bytes: u64,
     pub(super) is_finished: bool,
+    /// Whether the trailers have been queued.
+    has_trailers: bool,
     /// Waits for the visitor to stop the stream.
     stopped: Option<Pin<Box<dyn Future<Output = ()>>>>,
 }
@@ -44,6 +46,7 @@ impl Answering {
             frame_left: 0,
             body_bytes: 0,
             is_finished: false,
+            has_trailers: false,
             stopped: None,
         }
     }
@@ -158,7 +161,7 @@ impl Outgoing for Answering {
             return Poll::Ready(Ok(()));
         }
         ready!(self.poll_flush(context))?;
-        if !trailers.is_empty() {
+        if !trailers.is_empty() && !std::mem::replace(&mut self.has_trailers, true) {
             let mut section = Vec::with_capacity(256);
             qpack::begin(&mut section);
             trailers.iter().for_each(|(name, value)| qpack::write_line(&mut section, name, value));
@@ -180,7 +183,7 @@ impl Outgoing for Answering {
 
     fn reset(&mut self, by: Fault) {
         let why = match by {
-            Fault::Visitor => Code::RequestCancelled,
+            Fault::Visitor | Fault::Tunnel => Code::RequestCancelled,
             Fault::Origin => Code::InternalError,
         };
         self.is_finished = true;

@@ -1351,3 +1351,32 @@ expect = { rule = 0 }
         ],
     );
 }
+
+#[test]
+fn orders_of_certificates_are_checked() {
+    let site = "[[site]]\nname = \"shop\"\ndomains = [\"shop.example\", \"*.shop.example\"]\norigin = \"https://o.example\"\n";
+    let check = |acme: &str, expected: &[&str]| check(&format!("[acme]\n{acme}\n{site}"), expected);
+    check("accept_terms = true", &[]);
+    check("", &["1:1 error: [acme] has no accept_terms | add accept_terms = true"]);
+    check(
+        "accept_terms = false",
+        &[
+            "2:16 error: accept_terms = false: an authority certifies nothing then | read the authority's terms of service and write accept_terms = true, or take [acme] out",
+        ],
+    );
+    check(
+        "accept_terms = true\ndirectory = \"http://ca.example/dir\"\nemail = \"mailto:a@b.example\"",
+        &[
+            r#"3:13 error: directory: "http://ca.example/dir" is not an https URL | write e.g. "https://acme-v02.api.letsencrypt.org/directory""#,
+            r#"4:9 error: email: "mailto:a@b.example" is not an address | write e.g. "admin@shop.example""#,
+        ],
+    );
+    check(
+        "accept_terms = true\ndomains = [\"SHOP.example\", \"a.shop.example\", \"*.shop.example\", \"other.example\", \"a_b.shop.example\"]",
+        &[
+            r#"3:46 error: domains: "*.shop.example" is a wildcard, which takes DNS-01, and that is not spoken yet | name the domains one by one, or get the certificate elsewhere and name it in [[certificate]]"#,
+            r#"3:64 error: domains: no site serves "other.example" | add it to the domains of a site, or leave it out here"#,
+            r#"3:81 error: domains: "a_b.shop.example" is not a host name | write e.g. "www.shop.example""#,
+        ],
+    );
+}
