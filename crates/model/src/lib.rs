@@ -5,6 +5,7 @@
 //! file and hands its text to [`Snapshot::parse`]; the edge keeps the snapshot in an `Arc` and takes one per request.
 
 pub mod breaker;
+pub mod change;
 pub mod compress;
 pub mod config;
 pub mod cors;
