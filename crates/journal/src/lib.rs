@@ -13,6 +13,8 @@
 //! - **Trimming** takes old records away and moves the **floor**: the position and digest from which a reader can begin.
 
 pub mod feed;
+#[cfg(test)]
+mod testing;
 pub mod trust;
 
 use std::fmt;
