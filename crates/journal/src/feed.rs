@@ -25,7 +25,7 @@ use model::change::Version;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-pub use dial::{Dialer, Link, Node, RETRY_WITHIN, Told, follow};
+pub use dial::{Dialer, Link, Node, Told, follow};
 pub use hub::{Check, Hub, PageText, Seen, Source};
 pub use lines::LinesBody;
 
@@ -51,10 +51,7 @@ pub enum Down {
     /// Records that the node lacks are not kept any more, or its digest is not the journal's.
     Restart(Restart),
     /// Nothing new.
-    Beat {
-        /// The newest position.
-        head: u64,
-    },
+    Beat(Beat),
     /// The node is to break off and not to come back: why, and what to do.
     Refused {
         /// For the node's operator.
@@ -71,6 +68,15 @@ pub struct Welcome {
     pub from: String,
     /// The newest position.
     pub head: u64,
+}
+
+/// A word that only says that all is well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Beat {
+    /// The newest position.
+    pub head: u64,
+    /// Over how many ms nodes that lose this feed spread their dialling: the more nodes there are, the longer.
+    pub spread_ms: u64,
 }
 
 /// Some consecutive records.

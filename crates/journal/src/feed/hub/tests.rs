@@ -141,7 +141,7 @@ impl Node for Recorder {
                         }
                         assert_eq!(line.digest, state.cursor.digest);
                     }
-                    Down::Beat { .. } | Down::Refused { .. } => {}
+                    Down::Beat(_) | Down::Refused { .. } => {}
                 }
             }
             Ok(())
