@@ -18,6 +18,7 @@
 mod dial;
 mod hub;
 mod lines;
+mod relay;
 
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ use serde_json::value::RawValue;
 pub use dial::{Dialer, Link, Node, Told, follow};
 pub use hub::{Check, Hub, PageText, Seen, Source};
 pub use lines::LinesBody;
+pub use relay::Relay;
 
 use crate::{Digest, Mark, Record};
 
