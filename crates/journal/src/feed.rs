@@ -23,6 +23,7 @@ mod relay;
 use std::time::Duration;
 
 use model::change::Version;
+pub use model::vitals::Vitals;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -178,23 +179,6 @@ pub struct Refusal {
     pub version: Version,
     /// Why: the first diagnostic with file and line.
     pub why: String,
-}
-
-/// What a roll-out is judged by: counts that only grow, since `since_ms`. Two reports make a rate.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Vitals {
-    /// When counting began, in ms since 1970: start of the program.
-    pub since_ms: i64,
-    /// Requests answered.
-    pub requests: u64,
-    /// Of these with a status of 500 to 599.
-    pub errors: u64,
-    /// Of these answered from the cache.
-    pub hits: u64,
-    /// Requests by how long the answer's head took, in powers of two of a millisecond: under 1, 2, 4 … 32,768 ms, and longer.
-    pub latency: [u64; 17],
-    /// Bytes of memory that the process has now (resident).
-    pub memory_bytes: u64,
 }
 
 impl Line {
