@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 #[path = "support/place.rs"]
 mod place;
+#[path = "support/scratch.rs"]
+mod scratch;
 
 #[path = "contract/cases.rs"]
 mod cases;

@@ -1,13 +1,12 @@
 //! Where a journal of each engine lies while a test runs.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
+use journal::Journal;
 use journal::memory::Memory;
 use journal::sqlite::Sqlite;
-use journal::{Chance, Journal};
+
+use crate::scratch::{Scratch, chance};
 
 /// A place for one journal.
 pub(crate) enum Place {
@@ -35,35 +34,5 @@ impl Place {
 
     pub(crate) async fn open_one(&self) -> Arc<dyn Journal> {
         self.open(1).await.remove(0)
-    }
-}
-
-/// Different in each test and run.
-pub(crate) fn chance() -> Chance {
-    static DRAWN: AtomicU64 = AtomicU64::new(0);
-    let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() << 24;
-    Arc::new(move || {
-        started ^ (u128::from(std::process::id()) << 96) ^ u128::from(DRAWN.fetch_add(1, Ordering::Relaxed))
-    })
-}
-
-/// A directory that is gone when the test is over.
-pub(crate) struct Scratch(PathBuf);
-
-impl Scratch {
-    pub(crate) fn new() -> Self {
-        let directory = std::env::temp_dir().join(format!("perigee-journal-{:032x}", chance()()));
-        std::fs::create_dir(&directory).unwrap();
-        Scratch(directory)
-    }
-
-    pub(crate) fn path(&self, name: impl AsRef<Path>) -> PathBuf {
-        self.0.join(name)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
