@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use semantics::key::normalise_path;
 
@@ -47,6 +48,8 @@ pub struct Site {
     pub rules: Vec<Rule>,
     /// What applies when no rule matches.
     pub defaults: Rule,
+    /// For how long a node may not have heard of purges before its hits are validated; for ever without.
+    pub max_purge_lag: Option<Duration>,
     /// Its tests, in order.
     pub tests: Vec<SiteTest>,
     /// Line of the configuration where it begins; 0 when there is no configuration.
@@ -71,6 +74,7 @@ impl Snapshot {
             domains: vec!["*".into()],
             rules: Vec::new(),
             defaults,
+            max_purge_lag: None,
             tests: Vec::new(),
             line: 0,
             has_response_rules: false,

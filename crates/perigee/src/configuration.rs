@@ -247,7 +247,13 @@ impl Configuration for Live {
                 let limits = &mut read.snapshot.edge.limits;
                 let lowered = fit_connections(limits, self.connections_fit);
                 let late = needs_new_start(&state.started_with, &read.snapshot.edge);
-                let mut troubles = handle.replace(read.snapshot);
+                let mut troubles = match handle.replace(read.snapshot) {
+                    Ok(troubles) => troubles,
+                    Err(error) => {
+                        let message = format!("{} cannot come into force: {error}", self.source.name());
+                        return state.refuse(handle, Refused { message, diagnostics: Vec::new() });
+                    }
+                };
                 troubles.extend(self.certificates.configure(read.certificates));
                 state.status.hash = read.hash;
                 state.status.loaded_ms = now_ms();
@@ -259,16 +265,7 @@ impl Configuration for Live {
                 troubles.iter().chain(&lowered).for_each(|trouble| message.push_str(&format!("; {trouble}")));
                 Reload { in_force: true, message, diagnostics: read.warnings }
             }
-            Err(Refused { message, diagnostics }) => {
-                handle.registry().count_failed_reload();
-                let first = diagnostics.iter().find(|diagnostic| diagnostic.is_error());
-                let detail = first.map(|first| {
-                    format!("{}:{}:{}: {}", first.source, first.line, first.column, first.message)
-                });
-                state.status.refused += 1;
-                state.status.last_error = Some(detail.unwrap_or_else(|| message.clone()));
-                Reload { in_force: false, message, diagnostics }
-            }
+            Err(refused) => state.refuse(handle, refused),
         }
     }
 
@@ -278,6 +275,18 @@ impl Configuration for Live {
 
     fn certificates(&self) -> Vec<CertificateStatus> {
         self.certificates.status()
+    }
+}
+
+impl State {
+    fn refuse(&mut self, handle: &Handle, Refused { message, diagnostics }: Refused) -> Reload {
+        handle.registry().count_failed_reload();
+        let first = diagnostics.iter().find(|diagnostic| diagnostic.is_error());
+        let detail =
+            first.map(|first| format!("{}:{}:{}: {}", first.source, first.line, first.column, first.message));
+        self.status.refused += 1;
+        self.status.last_error = Some(detail.unwrap_or_else(|| message.clone()));
+        Reload { in_force: false, message, diagnostics }
     }
 }
 

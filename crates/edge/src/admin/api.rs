@@ -211,6 +211,7 @@ fn status_json(
             "last_error": configuration.last_error,
         },
         "purge_position": status.purge_position,
+        "control_last_heard_s": status.silence.map(|silence| silence.as_secs()),
         "workers": status.workers,
         "connections": status.connections,
         "connections_max": connections_max,
@@ -273,18 +274,18 @@ async fn purge(State(api): State<Shared>, headers: HeaderMap, body: Bytes) -> Re
     })?;
     let requests = body.requests()?;
     let form = if requests.iter().all(|request| request.soft) { "soft" } else { "hard" };
-    let mut purged = Vec::with_capacity(requests.len());
-    let mut position = 0;
-    for request in &requests {
-        // A refusal after the first would leave half a purge: the parts differ in their tag only, which was checked,
-        // and what else can be refused is refused by the first.
-        let receipt = api
-            .handle
-            .purge(request)
-            .map_err(|error| api.handle.with_snapshot(|snapshot| refused(&error, snapshot)))?;
-        position = receipt.position;
-        purged.push(json!({ "matches": describe(&request.target), "position": receipt.position, "sites": receipt.sites }));
-    }
+    let receipts = api
+        .handle
+        .purge_all(&requests)
+        .map_err(|error| api.handle.with_snapshot(|snapshot| refused(&error, snapshot)))?;
+    let position = receipts.iter().map(|receipt| receipt.position).max();
+    let purged: Vec<Value> = requests
+        .iter()
+        .zip(&receipts)
+        .map(|(request, receipt)| {
+            json!({ "matches": describe(&request.target), "position": receipt.position, "sites": receipt.sites })
+        })
+        .collect();
     Ok(Json(json!({ "position": position, "form": form, "in_force": true, "purged": purged })))
 }
 
