@@ -74,6 +74,11 @@ impl Following {
         &self.place
     }
 
+    /// The newest position that is known of.
+    pub fn head(&self) -> u64 {
+        self.head.max(self.place.at.position)
+    }
+
     /// Whether there was nothing more to tell when the other end was last heard.
     pub fn is_current(&self) -> bool {
         self.welcomed.is_some() && self.place.journal == self.welcomed && self.place.at.position >= self.head

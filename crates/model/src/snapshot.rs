@@ -89,6 +89,11 @@ impl Snapshot {
         Ok(Snapshot::of(EdgeSettings::default(), vec![site]))
     }
 
+    /// What a node of a cluster has before it has been told of any site: it answers nobody's requests.
+    pub fn without_sites(edge: EdgeSettings) -> Snapshot {
+        Snapshot::of(edge, Vec::new())
+    }
+
     /// Puts sites together. A domain that two sites claim belongs to the first; the reader has refused that.
     pub(crate) fn of(edge: EdgeSettings, sites: Vec<Site>) -> Snapshot {
         let domains = DomainIndex::of(&sites);

@@ -172,6 +172,12 @@ families! {
         "The last purge position in force on all workers.";
     PURGES_REMEMBERED = Gauge "perigee_purges_remembered" [] in "purges":
         "Purges that the purge clock remembers one by one.";
+    JOURNAL_POSITION = Gauge "perigee_journal_position" [] in "position":
+        "Up to where a node of a cluster has put the journal in force.";
+    JOURNAL_HEAD = Gauge "perigee_journal_head" [] in "position":
+        "The newest position of the journal that a node of a cluster knows of.";
+    CONTROL_CONNECTED = Gauge "perigee_control_connected" [] in "bool":
+        "Whether a node of a cluster is connected with a control or relay now: 1 or 0.";
     CONTROL_HEARD = Gauge "perigee_control_last_heard_seconds" [] in "seconds":
         "For how long a node of a cluster has not been told that all purges of the cluster are in force here; sites with max_purge_lag are validated above that.";
     RELOADS = Counter "perigee_config_reloads_total" ["result"] in "reloads":

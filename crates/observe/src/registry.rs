@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use semantics::{Outcome, Wall, Why};
@@ -48,6 +48,11 @@ pub(crate) struct Shared {
     pub(crate) purges: [[AtomicU64; PurgeForm::ALL.len()]; PurgeScope::ALL.len()],
     pub(crate) purges_widened: AtomicU64,
     pub(crate) distrusts: AtomicU64,
+    /// Whether there is a journal at all, its positions, and whether somebody tells of it now.
+    pub(crate) follows: AtomicBool,
+    pub(crate) journal_position: AtomicU64,
+    pub(crate) journal_head: AtomicU64,
+    pub(crate) is_connected: AtomicBool,
     pub(crate) reloads_ok: AtomicU64,
     pub(crate) reloads_failed: AtomicU64,
     pub(crate) config_loaded_ms: AtomicU64,
@@ -137,6 +142,20 @@ impl Registry {
     /// Counts that all that was stored has to be validated.
     pub fn count_distrust(&self) {
         self.shared.distrusts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes how far a node of a cluster has followed the journal: all up to `position` is in force, `head` is the newest that it
+    /// knows of.
+    pub fn follow(&self, position: u64, head: u64, is_connected: bool) {
+        self.shared.journal_position.store(position, Ordering::Relaxed);
+        self.shared.journal_head.store(head, Ordering::Relaxed);
+        self.shared.is_connected.store(is_connected, Ordering::Relaxed);
+        self.shared.follows.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes that nobody tells a node of the journal now.
+    pub fn lose_control(&self) {
+        self.shared.is_connected.store(false, Ordering::Relaxed);
     }
 
     /// Counts a configuration that is in force, the first included.
