@@ -25,9 +25,12 @@ use crate::trust::{Identity, pinned_client_config};
 /// How long a connection may take until it can be used, and an answer until its head is there.
 const DIAL_PATIENCE: Duration = Duration::from_secs(3);
 
-/// A node dials again after a time between 0 and this, drawn evenly each time (full jitter): 200 nodes whose control has died
-/// come back at 50 a second, and a node whose network has healed is back in 2 s on average.
-pub const RETRY_WITHIN: Duration = Duration::from_secs(4);
+/// A node dials again after a time between 0 and what its control has told it last ([`super::Beat`]), drawn evenly each time
+/// (full jitter); within this before it has been told.
+const SPREAD: Duration = Duration::from_secs(4);
+
+/// Whatever a control says: a node tries again within this.
+const SPREAD_MAX: Duration = Duration::from_secs(60);
 
 /// After a refusal: only an operator can change it.
 const REFUSED_WITHIN: Duration = Duration::from_secs(60);
@@ -200,19 +203,21 @@ fn host_and_port(url: &str) -> Result<(String, u16), String> {
 
 /// Follows one control after the other, for ever. Cancelling it is the way to end it.
 pub async fn follow(node: Arc<dyn Node>, dialer: Arc<Dialer>) {
+    let mut spread = SPREAD;
     loop {
-        let mut wait = RETRY_WITHIN;
+        let mut wait = None;
         for url in dialer.in_turn() {
-            let ended = follow_one(&*node, &dialer, url).await;
+            let ended = follow_one(&*node, &dialer, url, &mut spread).await;
             node.link(Link::Down(url, &ended.why));
             if ended.is_refusal {
-                wait = REFUSED_WITHIN;
+                wait = Some(REFUSED_WITHIN);
             }
             if ended.had_begun {
                 break;
             }
         }
-        sleep(Duration::from_millis(chance_below(wait.as_millis() as u64 + 1))).await;
+        let wait = wait.unwrap_or(spread).as_millis() as u64;
+        sleep(Duration::from_millis(chance_below(wait + 1))).await;
     }
 }
 
@@ -224,14 +229,14 @@ struct Ended {
     is_refusal: bool,
 }
 
-async fn follow_one(node: &dyn Node, dialer: &Dialer, url: &str) -> Ended {
+async fn follow_one(node: &dyn Node, dialer: &Dialer, url: &str, spread: &mut Duration) -> Ended {
     let mut ended = Ended { why: String::new(), had_begun: false, is_refusal: false };
     ended.why = match begin(node, dialer, url).await {
         Err(why) => why,
         Ok((writer, mut lines)) => {
             ended.had_begun = true;
             node.link(Link::Up(url));
-            match listen(node, &writer, &mut lines).await {
+            match listen(node, &writer, &mut lines, spread).await {
                 Ok(()) => "it has ended the feed".to_owned(),
                 Err(Stop::Refused(why)) => {
                     ended.is_refusal = true;
@@ -273,7 +278,12 @@ impl From<String> for Stop {
     }
 }
 
-async fn listen(node: &dyn Node, writer: &Writer, lines: &mut Lines<Incoming>) -> Result<(), Stop> {
+async fn listen(
+    node: &dyn Node,
+    writer: &Writer,
+    lines: &mut Lines<Incoming>,
+    spread: &mut Duration,
+) -> Result<(), Stop> {
     let mut tick = tokio::time::interval(BEAT);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut heard = tokio::time::Instant::now();
@@ -301,9 +311,12 @@ async fn listen(node: &dyn Node, writer: &Writer, lines: &mut Lines<Incoming>) -
         {
             together.push(line);
         }
-        if let Some(Down::Refused { why }) = together.iter().find(|line| matches!(line, Down::Refused { .. }))
-        {
-            return Err(Stop::Refused(why.clone()));
+        for line in &together {
+            match line {
+                Down::Refused { why } => return Err(Stop::Refused(why.clone())),
+                Down::Beat(beat) => *spread = Duration::from_millis(beat.spread_ms).min(SPREAD_MAX),
+                _ => {}
+            }
         }
         node.told(together).await?;
         say(node, writer).await?;
