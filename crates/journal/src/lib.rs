@@ -14,6 +14,7 @@
 
 pub mod etcd;
 pub mod feed;
+pub mod following;
 pub mod memory;
 pub mod sqlite;
 #[cfg(test)]

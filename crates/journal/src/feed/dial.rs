@@ -20,7 +20,7 @@ use tokio_rustls::TlsConnector;
 
 use super::lines::{Lines, Writer, lines_body};
 use super::{BEAT, Down, Hello, Report, SILENCE, Up};
-use crate::trust::Identity;
+use crate::trust::{Identity, pinned_client_config};
 
 /// How long a connection may take until it can be used, and an answer until its head is there.
 const DIAL_PATIENCE: Duration = Duration::from_secs(3);
@@ -76,13 +76,18 @@ pub enum Link<'a> {
 /// Where a node's controls are, and how to speak with them.
 pub struct Dialer {
     urls: Vec<String>,
-    identity: Box<dyn Fn() -> Arc<Identity> + Send + Sync>,
+    tls: Box<dyn Fn() -> Result<Arc<rustls::ClientConfig>, rustls::Error> + Send + Sync>,
 }
 
 impl Dialer {
     /// `identity` is asked at each dial, so that a renewed certificate is used at the next one.
     pub fn new(urls: Vec<String>, identity: impl Fn() -> Arc<Identity> + Send + Sync + 'static) -> Self {
-        Dialer { urls, identity: Box::new(identity) }
+        Dialer { urls, tls: Box::new(move || identity().client_config(b"h2")) }
+    }
+
+    /// For whoever has no certificate yet and knows the [`fingerprint`](crate::trust::fingerprint) of the authority alone.
+    pub fn pinned(urls: Vec<String>, authority: String) -> Self {
+        Dialer { urls, tls: Box::new(move || pinned_client_config(&authority, &[b"h2"])) }
     }
 
     /// Asks the controls in turn, from any one on, until one answers 200.
@@ -165,7 +170,7 @@ impl Dialer {
         let dialling = async {
             let (host, port) = host_and_port(url)?;
             let name = ServerName::try_from(host.clone()).map_err(|_| format!("{host:?} is no host"))?;
-            let tls = (self.identity)().client_config(b"h2").map_err(|error| error.to_string())?;
+            let tls = (self.tls)().map_err(|error| error.to_string())?;
             let stream =
                 TcpStream::connect((host.as_str(), port)).await.map_err(|error| error.to_string())?;
             // A small line must not wait for the acknowledgement of the one before.
