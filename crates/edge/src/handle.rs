@@ -43,7 +43,7 @@ use crate::sockets::{Bound, Kind, Sockets};
 use crate::storage::{self, Place, Storage};
 use crate::succession::{self, Ask, Invalidation, Succession};
 use crate::tiering::Reads;
-use crate::tls::{Certificate, Challenge, Tls, TlsBase};
+use crate::tls::{Certificate, Challenge, ClientAuthorities, Tls, TlsBase};
 use crate::worker::{Epochs, Shared, TICK, Worker};
 
 /// What an edge is given besides its configuration.
@@ -54,6 +54,8 @@ pub struct Options {
     pub listen_tls: Option<Vec<SocketAddr>>,
     /// The certificates of the configuration's files: [`crate::tls::read_certificates`].
     pub certificates: Vec<Certificate>,
+    /// Whose certificates visitors may show: [`crate::tls::read_client_authorities`].
+    pub client_authorities: Vec<ClientAuthorities>,
     /// Sockets that have been opened, or passed on, instead of either.
     pub sockets: Option<Sockets>,
     /// Where the time comes from.
@@ -207,6 +209,7 @@ impl Edge {
             sockets,
             listen_tls,
             certificates,
+            client_authorities,
             clock,
             key_seed,
             ticket_secret,
@@ -220,7 +223,7 @@ impl Edge {
         let tls = Tls::new(&tls_base, edge.tls.min_version, &certificates, &[]).map_err(StartError::Tls)?;
         let workers = workers(&edge);
         let site_numbers = SiteNumbers::default();
-        let loaded = Arc::new(Loaded::new(snapshot, &site_numbers, &registry));
+        let loaded = Arc::new(Loaded::new(snapshot, &client_authorities, &site_numbers, &registry));
         let origins = Arc::new(OriginsShared::new(clock.clone()));
         for trouble in origins.configure(loaded.origin_groups()) {
             eprintln!("perigee: {trouble}");
@@ -487,10 +490,12 @@ impl Handle {
 
     /// Puts another configuration in force: requests that start from now on see it whole, those under way keep the
     /// one they began with. Listening addresses, workers, memory policy, disks, node name and access log need a restart;
-    /// memory may change. Returns what is doubtful about the origins (an unreadable CA file), for the operator.
-    pub fn replace(&self, snapshot: Snapshot) -> Vec<String> {
+    /// memory may change. `client_authorities`: [`crate::tls::read_client_authorities`] of it. Returns what is doubtful about
+    /// the origins (an unreadable CA file), for the operator.
+    pub fn replace(&self, snapshot: Snapshot, client_authorities: &[ClientAuthorities]) -> Vec<String> {
         self.shared.store.resize(snapshot.edge.store.memory.0 as usize);
-        let loaded = Arc::new(Loaded::new(snapshot, &self.shared.site_numbers, &self.shared.registry));
+        let Shared { site_numbers, registry, .. } = &*self.shared;
+        let loaded = Arc::new(Loaded::new(snapshot, client_authorities, site_numbers, registry));
         let troubles = self.origins.configure(loaded.origin_groups());
         self.shared.loaded.replace(loaded);
         self.shared.registry.count_reload(self.shared.clock.wall());

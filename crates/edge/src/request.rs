@@ -6,6 +6,8 @@ use std::time::Instant;
 
 use semantics::{Fields, Wall};
 
+use crate::tls::Shown;
+
 /// A validated request head and what the edge knows about where it came from.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
@@ -25,6 +27,8 @@ pub(crate) struct Request {
     pub(crate) protocol: Protocol,
     /// Whether the visitor's connection is encrypted (here, or at a trusted proxy before us).
     pub(crate) secure: bool,
+    /// What its connection has shown of the visitor.
+    pub(crate) shown: Shown,
     /// The port where the same is spoken by HTTP/3, if the visitor is to be told.
     pub(crate) alt_svc: Option<u16>,
     /// The visitor's address, after PROXY protocol and trusted X-Forwarded-For.

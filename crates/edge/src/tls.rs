@@ -7,15 +7,20 @@ use std::fmt::Display;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use model::settings::{CertificateFiles, TlsVersion};
 use observe::Handshake;
 use quinn::crypto::rustls::QuicServerConfig;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, WebPkiClientVerifier,
+};
 use rustls::sign::{CertifiedKey, SigningKey};
+use rustls::time_provider::TimeProvider;
 use rustls::{
     CipherSuite, HandshakeKind, ProtocolVersion, ServerConfig, ServerConnection, SupportedProtocolVersion,
 };
@@ -24,11 +29,15 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
+mod clients;
 mod tickets;
 
+pub(crate) use clients::{Asking, Shown, asks};
+pub use clients::{ClientAuthorities, read_client_authorities};
 use tickets::Tickets;
 
 use crate::clock::Clock;
+use crate::loaded::Loaded;
 
 const TLS13_ALONE: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
 
@@ -269,9 +278,11 @@ fn is_from_authority(hello: &ClientHello<'_>) -> bool {
 }
 
 /// What handshakes need that outlives a change of certificates.
+#[derive(Clone)]
 pub(crate) struct TlsBase {
     provider: Arc<CryptoProvider>,
-    tickets: Arc<dyn ProducesTickets>,
+    tickets: Arc<Tickets>,
+    clock: Clock,
 }
 
 impl TlsBase {
@@ -281,19 +292,44 @@ impl TlsBase {
         // SHA-256 has instructions of its own where SHA-384 has none: a handshake costs a fifth less (bench/tls.sh).
         let first = CipherSuite::TLS13_AES_128_GCM_SHA256;
         provider.cipher_suites.sort_by_key(|suite| suite.suite() != first);
-        Ok(TlsBase { provider: Arc::new(provider), tickets: Arc::new(Tickets::new(ticket_secret, clock)?) })
+        let tickets = Arc::new(Tickets::new(ticket_secret, clock.clone())?);
+        Ok(TlsBase { provider: Arc::new(provider), tickets, clock })
     }
+}
+
+/// The edge's clock, as the library asks for the time.
+#[derive(Debug)]
+struct Time(Clock);
+
+impl TimeProvider for Time {
+    fn current_time(&self) -> Option<UnixTime> {
+        let since = u64::try_from(self.0.wall().0).ok()?;
+        Some(UnixTime::since_unix_epoch(Duration::from_millis(since)))
+    }
+}
+
+/// What TLS is spoken over.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Carrier {
+    Tcp,
+    /// TLS 1.3 alone, and nothing of a request before the handshake is done.
+    Quic,
 }
 
 /// TLS as it is in force.
 pub(crate) struct Tls {
-    /// For all handshakes.
-    pub(crate) config: Arc<ServerConfig>,
-    /// For those of QUIC: TLS 1.3 alone, and nothing of a request before the handshake is done.
-    pub(crate) quic: Arc<QuicServerConfig>,
+    base: TlsBase,
+    min_version: TlsVersion,
+    certificates: Arc<ByName>,
+    /// For all handshakes while no site asks for visitors' certificates.
+    tcp: Arc<ServerConfig>,
+    quic: Arc<QuicServerConfig>,
     /// Answers to HTTP-01, by token.
     answers: HashMap<Box<str>, Box<str>>,
 }
+
+/// What one handshake goes by; and what says afterwards what the visitor has shown, if anybody asks for that.
+pub(crate) type ForHandshake<C> = (Arc<C>, Option<Arc<Asking>>);
 
 impl Tls {
     /// With these certificates; without any, every handshake is refused. `challenges` are answered too.
@@ -303,38 +339,106 @@ impl Tls {
         certificates: &[Certificate],
         challenges: &[Challenge],
     ) -> Result<Self, rustls::Error> {
-        let mut config = ServerConfig::builder_with_provider(base.provider.clone())
-            .with_protocol_versions(match min_version {
-                TlsVersion::Tls12 => rustls::ALL_VERSIONS,
-                TlsVersion::Tls13 => TLS13_ALONE,
-            })?
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::new(ByName::of(certificates, challenges)));
-        config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
-        if !challenges.is_empty() {
-            config.alpn_protocols.push(ACME_PROTOCOL.to_vec());
-        }
-        config.ignore_client_order = true;
-        config.ticketer = base.tickets.clone();
-        // Sessions live in tickets alone: a visitor who never returns costs no memory.
-        config.session_storage = Arc::new(NoServerSessionStorage {});
-        let mut quic = ServerConfig::builder_with_provider(base.provider.clone())
-            .with_protocol_versions(&[&rustls::version::TLS13])?
-            .with_no_client_auth()
-            .with_cert_resolver(config.cert_resolver.clone());
-        quic.alpn_protocols = vec![QUIC_PROTOCOL.to_vec()];
-        quic.ticketer = base.tickets.clone();
-        quic.session_storage = config.session_storage.clone();
-        let quic = QuicServerConfig::try_from(quic)
-            .map_err(|_| rustls::Error::General("the cipher that QUIC begins with is missing".to_owned()))?;
+        let certificates = Arc::new(ByName::of(certificates, challenges));
+        let config = |carrier| {
+            let deciders = Deciders {
+                verifier: WebPkiClientVerifier::no_client_auth(),
+                resolver: certificates.clone(),
+                tickets: base.tickets.clone(),
+            };
+            server_config(base, carrier, min_version, &certificates, deciders)
+        };
         let answers = challenges.iter().map(|one| (one.token.clone(), one.key_authorization.clone()));
-        Ok(Tls { config: Arc::new(config), quic: Arc::new(quic), answers: answers.collect() })
+        Ok(Tls {
+            tcp: Arc::new(config(Carrier::Tcp)?),
+            quic: Arc::new(for_quic(config(Carrier::Quic)?)?),
+            base: base.clone(),
+            min_version,
+            answers: answers.collect(),
+            certificates,
+        })
+    }
+
+    /// For a handshake over TCP that begins now.
+    ///
+    /// # Errors
+    /// Those of the library, which [`Tls::new`] would have met.
+    pub(crate) fn tcp(&self, loaded: &Arc<Loaded>) -> Result<ForHandshake<ServerConfig>, rustls::Error> {
+        if !loaded.asks_for_certificates() {
+            return Ok((self.tcp.clone(), None));
+        }
+        let (config, asking) = self.asking(Carrier::Tcp, loaded)?;
+        Ok((Arc::new(config), Some(asking)))
+    }
+
+    /// For a handshake over QUIC that begins now; errors as with [`Tls::tcp`].
+    pub(crate) fn quic(&self, loaded: &Arc<Loaded>) -> Result<ForHandshake<QuicServerConfig>, rustls::Error> {
+        if !loaded.asks_for_certificates() {
+            return Ok((self.quic.clone(), None));
+        }
+        let (config, asking) = self.asking(Carrier::Quic, loaded)?;
+        Ok((Arc::new(for_quic(config)?), Some(asking)))
+    }
+
+    fn asking(
+        &self,
+        carrier: Carrier,
+        loaded: &Arc<Loaded>,
+    ) -> Result<(ServerConfig, Arc<Asking>), rustls::Error> {
+        let asking = Asking::new(&self.base, self.certificates.clone(), loaded.clone());
+        let deciders =
+            Deciders { verifier: asking.clone(), resolver: asking.clone(), tickets: asking.clone() };
+        let config = server_config(&self.base, carrier, self.min_version, &self.certificates, deciders)?;
+        Ok((config, asking))
     }
 
     /// What is answered to an authority that asks for `token` by HTTP-01; `None` when nobody asked for that.
     pub(crate) fn key_authorization(&self, token: &str) -> Option<&str> {
         self.answers.get(token).map(|answer| &**answer)
     }
+}
+
+/// What decides within a handshake.
+struct Deciders {
+    verifier: Arc<dyn ClientCertVerifier>,
+    resolver: Arc<dyn ResolvesServerCert>,
+    tickets: Arc<dyn ProducesTickets>,
+}
+
+fn server_config(
+    base: &TlsBase,
+    carrier: Carrier,
+    min_version: TlsVersion,
+    certificates: &ByName,
+    deciders: Deciders,
+) -> Result<ServerConfig, rustls::Error> {
+    let time = Arc::new(Time(base.clock.clone()));
+    let mut config = ServerConfig::builder_with_details(base.provider.clone(), time)
+        .with_protocol_versions(match (carrier, min_version) {
+            (Carrier::Tcp, TlsVersion::Tls12) => rustls::ALL_VERSIONS,
+            (Carrier::Tcp, TlsVersion::Tls13) | (Carrier::Quic, _) => TLS13_ALONE,
+        })?
+        .with_client_cert_verifier(deciders.verifier)
+        .with_cert_resolver(deciders.resolver);
+    config.ticketer = deciders.tickets;
+    // Sessions live in tickets alone: a visitor who never returns costs no memory.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    match carrier {
+        Carrier::Tcp => {
+            config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
+            if !certificates.challenges.is_empty() {
+                config.alpn_protocols.push(ACME_PROTOCOL.to_vec());
+            }
+            config.ignore_client_order = true;
+        }
+        Carrier::Quic => config.alpn_protocols = vec![QUIC_PROTOCOL.to_vec()],
+    }
+    Ok(config)
+}
+
+fn for_quic(config: ServerConfig) -> Result<QuicServerConfig, rustls::Error> {
+    QuicServerConfig::try_from(config)
+        .map_err(|_| rustls::Error::General("the cipher that QUIC begins with is missing".to_owned()))
 }
 
 // --- Counting ---
@@ -361,6 +465,7 @@ pub(crate) fn failed(error: &io::Error) -> Handshake {
             Handshake::NothingInCommon
         }
         Some(rustls::Error::AlertReceived(_)) => Handshake::Refused,
+        Some(rustls::Error::InvalidCertificate(_)) => Handshake::ClientCertificate,
         Some(_) => Handshake::Malformed,
     }
 }

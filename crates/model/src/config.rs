@@ -26,6 +26,7 @@
 mod acme;
 mod check;
 mod choices;
+mod clients;
 mod edge;
 mod keys;
 mod origins;
@@ -125,6 +126,7 @@ fn build(findings: &mut Findings<'_>, root: &Section) -> Option<Snapshot> {
             );
         }
     }
+    sections.iter().for_each(|site| clients::check(findings, site, &edge));
     root.finish();
     (sites.len() == sections.len()).then(|| Snapshot::of(edge, sites))
 }

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use edge::Handle;
 use edge::admin::{CertificateStatus, Configuration, ConfigurationStatus, Reload};
-use edge::tls::{Certificate, read_certificates};
+use edge::tls::{Certificate, ClientAuthorities, read_certificates, read_client_authorities};
 use model::settings::{EdgeSettings, Limits};
 use model::{ByteSize, Diagnostic, DiskSettings, Snapshot};
 use parking_lot::Mutex;
@@ -34,6 +34,7 @@ pub(crate) enum Source {
 pub(crate) struct Read {
     pub(crate) snapshot: Snapshot,
     pub(crate) certificates: Vec<Certificate>,
+    pub(crate) client_authorities: Vec<ClientAuthorities>,
     pub(crate) warnings: Vec<Diagnostic>,
     hash: String,
 }
@@ -56,6 +57,7 @@ impl Source {
                     Ok(Read {
                         snapshot,
                         certificates: Vec::new(),
+                        client_authorities: Vec::new(),
                         warnings: Vec::new(),
                         hash: hash_of(&self.name()),
                     })
@@ -78,12 +80,14 @@ impl Source {
                     let message = format!("{} cannot be used ({errors} error{plural})", path.display());
                     return Err(Refused { message, diagnostics });
                 };
-                let certificates =
-                    read_certificates(&snapshot.edge.certificates).map_err(|wrong| Refused {
-                        message: format!("{} cannot be used: {}", path.display(), wrong.join("; ")),
-                        diagnostics: Vec::new(),
-                    })?;
-                Ok(Read { snapshot, certificates, warnings: diagnostics, hash: hash_of(&text) })
+                let unusable = |wrong: Vec<String>| Refused {
+                    message: format!("{} cannot be used: {}", path.display(), wrong.join("; ")),
+                    diagnostics: Vec::new(),
+                };
+                let certificates = read_certificates(&snapshot.edge.certificates).map_err(unusable)?;
+                let client_authorities = read_client_authorities(&snapshot).map_err(unusable)?;
+                let hash = hash_of(&text);
+                Ok(Read { snapshot, certificates, client_authorities, warnings: diagnostics, hash })
             }
         }
     }
@@ -192,7 +196,7 @@ impl Live {
             ..ConfigurationStatus::default()
         };
         let started_with = read.snapshot.edge.clone();
-        let files = certificate_files(&started_with);
+        let files = certificate_files(&read.snapshot);
         let signatures = signatures(&source, &files);
         let state = State { status, started_with, files, read: signatures.clone(), seen: signatures };
         Live { source, connections_fit, handle: OnceLock::new(), certificates, state: Mutex::new(state) }
@@ -242,12 +246,12 @@ impl Configuration for Live {
         state.read = signatures(&self.source, &state.files);
         match self.source.read() {
             Ok(mut read) => {
-                state.files = certificate_files(&read.snapshot.edge);
+                state.files = certificate_files(&read.snapshot);
                 state.read = signatures(&self.source, &state.files);
                 let limits = &mut read.snapshot.edge.limits;
                 let lowered = fit_connections(limits, self.connections_fit);
                 let late = needs_new_start(&state.started_with, &read.snapshot.edge);
-                let mut troubles = handle.replace(read.snapshot);
+                let mut troubles = handle.replace(read.snapshot, &read.client_authorities);
                 troubles.extend(self.certificates.configure(read.certificates));
                 state.status.hash = read.hash;
                 state.status.loaded_ms = now_ms();
@@ -288,10 +292,11 @@ fn signatures(source: &Source, others: &[PathBuf]) -> Option<Vec<Signature>> {
     files.map(|path| fs::metadata(path).ok().map(Signature::from)).collect()
 }
 
-fn certificate_files(edge: &EdgeSettings) -> Vec<PathBuf> {
-    edge.certificates
-        .iter()
+fn certificate_files(snapshot: &Snapshot) -> Vec<PathBuf> {
+    let certificates = snapshot.edge.certificates.iter();
+    certificates
         .flat_map(|files| [Some(files.chain.clone()), Some(files.key.clone()), files.ocsp.clone()])
+        .chain(snapshot.sites.iter().map(|site| site.client_ca.clone()))
         .flatten()
         .collect()
 }

@@ -104,6 +104,8 @@ impl Fwd {
             | Why::BadRequest
             | Why::Limit
             | Why::UnknownSite
+            | Why::ClientCertificate
+            | Why::Misdirected
             | Why::Loop
             | Why::OriginDown
             | Why::ClientGone

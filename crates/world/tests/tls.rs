@@ -31,6 +31,7 @@ fn edge(config: &str, names: &[&str], secret: u8, clock: &Clock) -> Handle {
         listen_tls: Some(vec![([127, 0, 0, 1], 0).into()]),
         sockets: None,
         certificates: names.iter().map(certificate).collect(),
+        client_authorities: Vec::new(),
         clock: clock.clone(),
         key_seed: *b"a play's own key",
         ticket_secret: vec![secret; 32],

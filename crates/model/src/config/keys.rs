@@ -437,6 +437,12 @@ pub(crate) static SITE: Table = Table {
                 "Where the content comes from; of a list, the first that is well. A path in the URL is put in front of every path.",
             )
             .required(),
+            key(
+                "client_ca",
+                text("a PEM file", "/etc/ssl/shop/clients-ca.pem"),
+                "The authorities whose certificates visitors may show: see client_certificate. Intermediates come from the visitor. A changed file comes into force by itself.",
+            )
+            .or("none; visitors are not asked for a certificate"),
         ],
         ORIGIN_KEYS,
         CHOICES,
@@ -588,6 +594,12 @@ const CHOICES: &[Key] = &[
         "Whether visitors have to use TLS. redirect: who does not is sent there (301 for GET and HEAD, else 308). strict: and is told to stay there for a year (Strict-Transport-Security), so that there is no way back.",
     )
     .or("\"optional\""),
+    key(
+        "client_certificate",
+        Kind::OneOf(&["off", "optional", "required"]),
+        "Whether visitors show who they are by a certificate of their own, from one of the site's `client_ca`. optional: the origin gets what they show, in Client-Cert (RFC 9440). required: who shows none gets 403.",
+    )
+    .or("\"off\""),
     key(
         "cors",
         Kind::Either(&CORS_VALUES),
