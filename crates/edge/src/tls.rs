@@ -9,7 +9,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::settings::{CertificateFiles, TlsVersion};
+use ::aws_lc_rs::digest;
+use model::settings::{CertificateFiles, Ocsp, TlsVersion};
 use observe::Handshake;
 use quinn::crypto::rustls::QuicServerConfig;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
@@ -30,10 +31,12 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
 mod clients;
+mod staple;
 mod tickets;
 
 pub(crate) use clients::{Asking, Shown, asks};
 pub use clients::{ClientAuthorities, read_client_authorities};
+pub use staple::{Responder, STAPLE_BYTES_MAX, Staple};
 use tickets::Tickets;
 
 use crate::clock::Clock;
@@ -65,6 +68,9 @@ pub struct Certificate {
     pub not_after: Wall,
     /// Whether it demands an OCSP response beside it.
     must_staple: bool,
+    /// Whether one is to be fetched.
+    fetches_staple: bool,
+    staple: Option<Staple>,
     key: Arc<CertifiedKey>,
 }
 
@@ -78,21 +84,57 @@ impl Certificate {
             BadCertificate::Chain(what) => wrong(&files.chain, &what),
             BadCertificate::Key(what) => wrong(&files.key, &what),
         })?;
-        let mut key = CertifiedKey::clone(&certificate.key);
-        if let Some(path) = &files.ocsp {
-            let staple = std::fs::read(path).map_err(|error| wrong(path, &error))?;
-            if !is_staple(&staple) {
-                return Err(wrong(path, &"is no good answer of an OCSP responder, as DER (RFC 6960 §4.2.1)"));
+        let source = files.chain.display().to_string().into();
+        let certificate = Certificate { source, ..certificate };
+        match &files.ocsp {
+            None => Ok(certificate),
+            Some(Ocsp::File(path)) => {
+                let der = std::fs::read(path).map_err(|error| wrong(path, &error))?;
+                let mut certificate = Certificate { fetches_staple: false, ..certificate };
+                certificate.take_staple(&der).map_err(|what| wrong(path, &what))?;
+                Ok(certificate)
             }
-            key.ocsp = Some(staple);
+            Some(Ocsp::Fetch) => {
+                let certificate = Certificate { fetches_staple: true, ..certificate };
+                match certificate.responder() {
+                    Some(_) => Ok(certificate),
+                    None => Err(wrong(&files.chain, &NO_RESPONDER)),
+                }
+            }
         }
-        let key = Arc::new(key);
-        Ok(Certificate { key, source: files.chain.display().to_string().into(), ..certificate })
     }
 
-    /// Whether it demands an OCSP response to be shown with it, and there is none: browsers that look refuse it (RFC 7633).
-    pub fn lacks_staple(&self) -> bool {
-        self.must_staple && self.key.ocsp.is_none()
+    /// Whether it demands an OCSP response to be shown with it, and there is none now: browsers that look refuse it (RFC 7633).
+    pub fn lacks_staple(&self, now: Wall) -> bool {
+        self.must_staple && !self.staple.as_ref().is_some_and(|staple| staple.is_fresh(now))
+    }
+
+    /// The OCSP response that is shown with it while it holds.
+    pub fn staple(&self) -> Option<&Staple> {
+        self.staple.as_ref()
+    }
+
+    /// Whom to ask for OCSP responses, if they are to be fetched and the chain says it.
+    pub fn responder(&self) -> Option<Responder> {
+        let [certificate, issuer, ..] = &self.key.cert[..] else { return None };
+        let (_, certificate) = X509Certificate::from_der(certificate).ok().filter(|_| self.fetches_staple)?;
+        Responder::of(&certificate, &X509Certificate::from_der(issuer).ok()?.1)
+    }
+
+    /// Takes what its responder has answered, and shows it from when the certificate is put in force.
+    ///
+    /// # Errors
+    /// Those of [`Staple::read`]; nothing is changed then.
+    pub fn take_staple(&mut self, der: &[u8]) -> Result<&Staple, String> {
+        let parsed = self.key.cert.first().and_then(|first| Some(X509Certificate::from_der(first).ok()?.1));
+        let staple = Staple::read(der, parsed.as_ref().map_or(&[], |parsed| parsed.raw_serial()))?;
+        Ok(self.staple.insert(staple))
+    }
+
+    /// Names the certificate itself: 32 hex digits of a hash of it.
+    pub fn fingerprint(&self) -> String {
+        let hash = digest::digest(&digest::SHA256, self.key.cert.first().map_or(&[], |first| first));
+        hash.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// Whether it is for `domain`, which may be a wildcard itself (RFC 9525 §6.3).
@@ -127,12 +169,18 @@ impl Certificate {
             issuer,
             source: "".into(),
             must_staple,
+            fetches_staple: must_staple,
+            staple: None,
             not_before,
             not_after,
             key: Arc::new(key),
         })
     }
 }
+
+/// Why nothing can be fetched for a certificate.
+const NO_RESPONDER: &str = "ocsp is \"fetch\", but its first certificate names no OCSP responder at an http:// URL, or that \
+     of its issuer does not follow it";
 
 /// What a certificate authority may ask for now, to see whose a domain is (RFC 8555 §8).
 #[derive(Clone, Debug)]
@@ -185,24 +233,6 @@ fn demands_status_request(value: &[u8]) -> bool {
     value.windows(3).any(|integer| integer == [0x02, 0x01, 0x05])
 }
 
-/// Whether `der` begins as a successful OCSPResponse does: SEQUENCE, ENUMERATED 0. What it says of which certificate is
-/// between the authority and the visitor.
-fn is_staple(der: &[u8]) -> bool {
-    let Some((0x30, rest)) = der.split_first().map(|(first, rest)| (*first, rest)) else { return false };
-    let length_bytes = match rest.first() {
-        Some(short @ 0..0x80) => {
-            return usize::from(*short) + 2 == der.len() && rest[1..].starts_with(&[0x0a, 1, 0]);
-        }
-        Some(long) => usize::from(long & 0x7f),
-        None => return false,
-    };
-    let Some(length) = rest.get(1..=length_bytes).filter(|_| (1..=3).contains(&length_bytes)) else {
-        return false;
-    };
-    let length = length.iter().fold(0_usize, |sum, byte| sum << 8 | usize::from(*byte));
-    der.len() == length + length_bytes + 2 && rest[1 + length_bytes..].starts_with(&[0x0a, 1, 0])
-}
-
 /// The names that browsers compare with (RFC 9525 §2: subjectAltName alone).
 fn names_of(certificate: &X509Certificate<'_>) -> Vec<Box<str>> {
     let Ok(Some(names)) = certificate.subject_alternative_name() else { return Vec::new() };
@@ -222,33 +252,61 @@ fn names_of(certificate: &X509Certificate<'_>) -> Vec<Box<str>> {
     names.collect()
 }
 
+/// A certificate as it is shown.
+#[derive(Clone, Debug)]
+struct Served {
+    key: Arc<CertifiedKey>,
+    /// With an OCSP response beside it, and until when.
+    stapled: Option<(Arc<CertifiedKey>, Wall)>,
+}
+
+impl Served {
+    fn of(certificate: &Certificate) -> Self {
+        let stapled = certificate.staple.as_ref().map(|staple| {
+            let mut key = CertifiedKey::clone(&certificate.key);
+            key.ocsp = Some(staple.der.clone());
+            (Arc::new(key), staple.next_update)
+        });
+        Served { key: certificate.key.clone(), stapled }
+    }
+
+    fn at(&self, clock: &Clock) -> Arc<CertifiedKey> {
+        match &self.stapled {
+            Some((key, until)) if clock.wall() < *until => key.clone(),
+            _ => self.key.clone(),
+        }
+    }
+}
+
 /// Certificates by the names that they are for.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct ByName {
     /// `www.shop.example`, `*.shop.example`. Of several, those given first are tried first.
-    names: HashMap<Box<str>, Vec<Arc<CertifiedKey>>>,
+    names: HashMap<Box<str>, Vec<Served>>,
     /// For visitors who name no host, which old programs and those that use addresses do not.
-    first: Option<Arc<CertifiedKey>>,
+    first: Option<Served>,
     /// For authorities that look whose a domain is.
     challenges: HashMap<Box<str>, Arc<CertifiedKey>>,
+    clock: Clock,
 }
 
 impl ByName {
-    fn of(certificates: &[Certificate], challenges: &[Challenge]) -> Self {
-        let first = certificates.first().map(|first| first.key.clone());
+    fn of(certificates: &[Certificate], challenges: &[Challenge], clock: Clock) -> Self {
+        let first = certificates.first().map(Served::of);
         let challenges =
             challenges.iter().map(|one| (one.domain.clone(), one.certificate.0.clone())).collect();
-        let mut by_name = ByName { names: HashMap::new(), first, challenges };
+        let mut by_name = ByName { names: HashMap::new(), first, challenges, clock };
         for certificate in certificates {
+            let served = Served::of(certificate);
             for name in &certificate.names {
-                by_name.names.entry(name.clone()).or_default().push(certificate.key.clone());
+                by_name.names.entry(name.clone()).or_default().push(served.clone());
             }
         }
         by_name
     }
 
     /// Those for `host`, which is lower case: its own, or those with a `*` for its first label (RFC 9525 §6.3).
-    fn find(&self, host: &str) -> &[Arc<CertifiedKey>] {
+    fn find(&self, host: &str) -> &[Served] {
         if let Some(own) = self.names.get(host) {
             return own;
         }
@@ -262,13 +320,15 @@ impl ResolvesServerCert for ByName {
         if !self.challenges.is_empty() && is_from_authority(&hello) {
             return self.challenges.get(&*hello.server_name()?.to_ascii_lowercase()).cloned();
         }
-        let Some(host) = hello.server_name() else { return self.first.clone() };
+        let Some(host) = hello.server_name() else {
+            return self.first.as_ref().map(|first| first.at(&self.clock));
+        };
         let found = match host.bytes().any(|byte| byte.is_ascii_uppercase()) {
             true => self.find(&host.to_ascii_lowercase()),
             false => self.find(host),
         };
-        let is_usable = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(hello.signature_schemes()).is_some();
-        found.iter().find(is_usable).cloned()
+        let is_usable = |served: &&Served| served.key.key.choose_scheme(hello.signature_schemes()).is_some();
+        found.iter().find(is_usable).map(|served| served.at(&self.clock))
     }
 }
 
@@ -339,7 +399,7 @@ impl Tls {
         certificates: &[Certificate],
         challenges: &[Challenge],
     ) -> Result<Self, rustls::Error> {
-        let certificates = Arc::new(ByName::of(certificates, challenges));
+        let certificates = Arc::new(ByName::of(certificates, challenges, base.clock.clone()));
         let config = |carrier| {
             let deciders = Deciders {
                 verifier: WebPkiClientVerifier::no_client_auth(),
@@ -502,7 +562,7 @@ mod tests {
             .map(|number| Certificate { names: vec![format!("{number}.example").into()], ..one.clone() })
             .chain([one.clone()])
             .collect();
-        let by_name = ByName::of(&many, &[]);
+        let by_name = ByName::of(&many, &[], Clock::system());
         assert_eq!(by_name.names.len(), 10_002);
         let found = |name| by_name.find(name).len();
         assert_eq!([found("7.example"), found("9999.example"), found("10000.example")], [1, 1, 0]);
@@ -530,27 +590,8 @@ mod tests {
             let value = [&[0x30, list.len() as u8][..], &list].concat();
             CustomExtension::from_oid_content(&[1, 3, 6, 1, 5, 5, 7, 1, 24], value)
         };
-        assert!(!certificate(&["a.example"], Vec::new()).lacks_staple());
-        assert!(!certificate(&["a.example"], vec![features(&[17])]).lacks_staple());
-        assert!(certificate(&["a.example"], vec![features(&[17, 5])]).lacks_staple());
-    }
-
-    #[test]
-    fn a_staple_is_a_whole_and_successful_answer() {
-        let answer = |status: u8, content: usize| {
-            let length = content + 3;
-            let mut der = vec![0x30, 0x82, (length >> 8) as u8, length as u8, 0x0a, 1, status];
-            der.resize(der.len() + content, 0);
-            der
-        };
-        assert!(is_staple(&answer(0, 300)));
-        assert!(is_staple(&[0x30, 3, 0x0a, 1, 0]));
-        assert!(!is_staple(&answer(6, 300)), "unauthorized");
-        assert!(!is_staple(&answer(0, 300)[..200]), "cut");
-        for short in
-            [&[][..], &[0x30], &[0x30, 0x82], &[0x30, 0x84, 1, 1, 1, 1], &[0x30, 0x80], b"-----BEGIN"]
-        {
-            assert!(!is_staple(short), "{short:?}");
-        }
+        assert!(!certificate(&["a.example"], Vec::new()).lacks_staple(Wall(0)));
+        assert!(!certificate(&["a.example"], vec![features(&[17])]).lacks_staple(Wall(0)));
+        assert!(certificate(&["a.example"], vec![features(&[17, 5])]).lacks_staple(Wall(0)));
     }
 }

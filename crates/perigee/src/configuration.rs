@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use edge::Handle;
 use edge::admin::{CertificateStatus, Configuration, ConfigurationStatus, Reload};
 use edge::tls::{Certificate, ClientAuthorities, read_certificates, read_client_authorities};
-use model::settings::{EdgeSettings, Limits};
+use model::settings::{EdgeSettings, Limits, Ocsp};
 use model::{ByteSize, Diagnostic, DiskSettings, Snapshot};
 use parking_lot::Mutex;
 use semantics::key::{KeySeed, hash};
@@ -295,7 +295,13 @@ fn signatures(source: &Source, others: &[PathBuf]) -> Option<Vec<Signature>> {
 fn certificate_files(snapshot: &Snapshot) -> Vec<PathBuf> {
     let certificates = snapshot.edge.certificates.iter();
     certificates
-        .flat_map(|files| [Some(files.chain.clone()), Some(files.key.clone()), files.ocsp.clone()])
+        .flat_map(|files| {
+            let ocsp = match &files.ocsp {
+                Some(Ocsp::File(path)) => Some(path.clone()),
+                Some(Ocsp::Fetch) | None => None,
+            };
+            [Some(files.chain.clone()), Some(files.key.clone()), ocsp]
+        })
         .chain(snapshot.sites.iter().map(|site| site.client_ca.clone()))
         .flatten()
         .collect()

@@ -306,10 +306,10 @@ static CERTIFICATE: Table = Table {
         key("key", text("a PEM file", "/etc/ssl/shop/privkey.pem"), "Its private key.").required(),
         key(
             "ocsp",
-            text("a DER file", "/etc/ssl/shop/ocsp.der"),
-            "An OCSP response that is shown with it (stapling), for a certificate that demands one (RFC 7633). Keep it fresh: a changed file comes into force by itself.",
+            text("a DER file, or \"fetch\"", "/etc/ssl/shop/ocsp.der"),
+            "An OCSP response that is shown with it (stapling) until it ends: from a file, which comes into force by itself when it changes; or fetched, and again at half of its life, from the responder that the certificate names.",
         )
-        .or("none"),
+        .or("\"fetch\" for a certificate that demands one (RFC 7633), else none"),
     ]],
 };
 
