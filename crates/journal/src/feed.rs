@@ -15,15 +15,33 @@
 //! back-pressure: to a node that does not read, nothing more is sent. A node that has seen a gap, or a digest unlike its own,
 //! breaks off and dials anew.
 
+mod dial;
+mod hub;
+mod lines;
+mod relay;
+
+use std::time::Duration;
+
 use model::change::Version;
 pub use model::vitals::Vitals;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+pub use dial::{Dialer, Link, Node, Told, follow};
+pub use hub::{Check, Hub, PageText, Seen, Source};
+pub use lines::LinesBody;
+pub use relay::Relay;
+
 use crate::{Digest, Mark, Record};
 
 /// Bytes of a line, at most. What is longer ends the feed.
 pub const LINE_BYTES_MAX: usize = 4 << 20;
+
+/// How often either side says something, whether there is news or not.
+pub const BEAT: Duration = Duration::from_secs(1);
+
+/// After how long without a word the other side is left.
+pub const SILENCE: Duration = Duration::from_secs(5);
 
 /// What a node is told.
 #[derive(Debug, Serialize, Deserialize)]
@@ -36,10 +54,7 @@ pub enum Down {
     /// Records that the node lacks are not kept any more, or its digest is not the journal's.
     Restart(Restart),
     /// Nothing new.
-    Beat {
-        /// The newest position.
-        head: u64,
-    },
+    Beat(Beat),
     /// The node is to break off and not to come back: why, and what to do.
     Refused {
         /// For the node's operator.
@@ -56,6 +71,15 @@ pub struct Welcome {
     pub from: String,
     /// The newest position.
     pub head: u64,
+}
+
+/// A word that only says that all is well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Beat {
+    /// The newest position.
+    pub head: u64,
+    /// Over how many ms nodes that lose this feed spread their dialling: the more nodes there are, the longer.
+    pub spread_ms: u64,
 }
 
 /// Some consecutive records.
@@ -110,6 +134,9 @@ pub struct Hello {
     pub journal: Option<String>,
     /// Up to where it has applied it.
     pub cursor: Mark,
+    /// Whether it only reports, as a control does to another one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reports_only: bool,
 }
 
 /// How a node is.

@@ -15,10 +15,13 @@ mod certificates;
 mod check;
 mod client;
 mod configuration;
+mod edge;
 mod explain;
 mod failure;
 mod manager;
+mod member;
 mod purge;
+mod running;
 mod serve;
 mod state;
 mod store;
@@ -51,6 +54,8 @@ Examples:
 enum Command {
     /// Serve websites from the cache, in front of their origins
     Serve(serve::Serve),
+    /// Serve the websites of a cluster, as one of its nodes
+    Edge(edge::Edge),
     /// Find every mistake in a configuration file
     Check(check::CheckArgs),
     /// Drop what is stored: by URL, prefix, surrogate key, site, or all of it
@@ -68,6 +73,7 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Serve(serve) => serve.run(),
+        Command::Edge(edge) => edge.run(),
         Command::Check(check) => return check::run(check),
         Command::Purge(purge) => purge.run(),
         Command::Explain(explain) => explain.run(),
