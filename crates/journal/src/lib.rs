@@ -13,6 +13,7 @@
 //! - **Trimming** takes old records away and moves the **floor**: the position and digest from which a reader can begin.
 
 pub mod feed;
+pub mod trust;
 
 use std::fmt;
 use std::future::Future;
