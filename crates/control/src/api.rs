@@ -19,7 +19,7 @@ use utoipa_axum::routes;
 use crate::limits::{BODY_BYTES_MAX, CONFIGURATION_BYTES_MAX};
 use crate::problem::Problem;
 use crate::server::Client;
-use crate::{Shared, audit, configurations, nodes, purges, rollouts, status, tokens};
+use crate::{Shared, audit, configurations, nodes, purges, status, tokens};
 
 /// JSON takes at most six bytes for one.
 const CONFIGURATION_JSON_BYTES_MAX: usize = 6 * CONFIGURATION_BYTES_MAX;
@@ -33,13 +33,13 @@ fn operators() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(purges::list, purges::purge))
         .routes(routes!(purges::status))
         .routes(routes!(configurations::one))
-        .routes(routes!(configurations::diff))
-        .routes(routes!(rollouts::start))
-        .routes(routes!(rollouts::current))
-        .routes(routes!(rollouts::pause))
-        .routes(routes!(rollouts::resume))
-        .routes(routes!(rollouts::undo))
-        .routes(routes!(rollouts::roll_back))
+        //.routes(routes!(configurations::diff))
+        //.routes(routes!(rollouts::start))
+        //.routes(routes!(rollouts::current))
+        //.routes(routes!(rollouts::pause))
+        //.routes(routes!(rollouts::resume))
+        //.routes(routes!(rollouts::undo))
+        //.routes(routes!(rollouts::roll_back))
         .routes(routes!(nodes::list))
         .routes(routes!(nodes::retire))
         .routes(routes!(nodes::list_tokens, nodes::make_token))
@@ -57,8 +57,8 @@ fn of_nodes() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(nodes::enroll))
         .routes(routes!(nodes::renew))
         .routes(routes!(nodes::blob))
-        .routes(routes!(nodes::journal))
-        .routes(routes!(nodes::feed))
+        //.routes(routes!(nodes::journal))
+        //.routes(routes!(nodes::feed))
 }
 
 /// What is served, and its description.

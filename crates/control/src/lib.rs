@@ -37,7 +37,7 @@ pub mod limits;
 mod nodes;
 mod problem;
 mod purges;
-mod rollouts;
+// mod rollouts;
 mod server;
 mod status;
 mod tail;
