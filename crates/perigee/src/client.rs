@@ -85,22 +85,24 @@ impl Client {
         };
         let (status, body) = parse_answer(answer).map_err(strange)?;
         let value: Value = serde_json::from_slice(body).map_err(|_| strange("is not JSON"))?;
-        if (200..300).contains(&status) {
-            return Ok(value);
-        }
-        let text = |key: &str| value[key].as_str().map(str::to_owned);
-        let mut message = text("error").unwrap_or_else(|| format!("status {status}"));
-        for (label, key) in [("found", "found"), ("wanted", "wanted")] {
-            if let Some(said) = text(key) {
-                message.push_str(&format!("; {label} {said}"));
-            }
-        }
-        Err(Failure::new(message, text("next").unwrap_or_default()))
+        if (200..300).contains(&status) { Ok(value) } else { Err(refusal(status, &value)) }
     }
 }
 
+/// What an API of ours has refused, in its words.
+pub(crate) fn refusal(status: u16, value: &Value) -> Failure {
+    let text = |key: &str| value[key].as_str().map(str::to_owned);
+    let mut message = text("error").unwrap_or_else(|| format!("status {status}"));
+    for (label, key) in [("found", "found"), ("wanted", "wanted")] {
+        if let Some(said) = text(key) {
+            message.push_str(&format!("; {label} {said}"));
+        }
+    }
+    Failure::new(message, text("next").unwrap_or_default())
+}
+
 /// Status and body. The error ends the sentence "the answer …". An answer that ended early is an error.
-fn parse_answer(answer: &[u8]) -> Result<(u16, &[u8]), &'static str> {
+pub(crate) fn parse_answer(answer: &[u8]) -> Result<(u16, &[u8]), &'static str> {
     let end = answer.windows(4).position(|window| window == b"\r\n\r\n").ok_or("has no complete head")?;
     let head = std::str::from_utf8(&answer[..end]).map_err(|_| "has a head that is not text")?;
     let body = &answer[end + 4..];
