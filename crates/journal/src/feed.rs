@@ -15,14 +15,30 @@
 //! back-pressure: to a node that does not read, nothing more is sent. A node that has seen a gap, or a digest unlike its own,
 //! breaks off and dials anew.
 
+mod dial;
+mod hub;
+mod lines;
+
+use std::time::Duration;
+
 use model::change::Version;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+
+pub use dial::{Dialer, Link, Node, RETRY_WITHIN, Told, follow};
+pub use hub::{Check, Hub, PageText, Seen, Source};
+pub use lines::LinesBody;
 
 use crate::{Digest, Mark, Record};
 
 /// Bytes of a line, at most. What is longer ends the feed.
 pub const LINE_BYTES_MAX: usize = 4 << 20;
+
+/// How often either side says something, whether there is news or not.
+pub const BEAT: Duration = Duration::from_secs(1);
+
+/// After how long without a word the other side is left.
+pub const SILENCE: Duration = Duration::from_secs(5);
 
 /// What a node is told.
 #[derive(Debug, Serialize, Deserialize)]
@@ -109,6 +125,9 @@ pub struct Hello {
     pub journal: Option<String>,
     /// Up to where it has applied it.
     pub cursor: Mark,
+    /// Whether it only reports, as a control does to another one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reports_only: bool,
 }
 
 /// How a node is.
