@@ -148,6 +148,9 @@ impl Flow {
         if let Some(answer) = serve::challenge(worker, request) {
             return Begun::Answer(answer);
         }
+        if worker.loaded().snapshot.block.contains(request.client) {
+            return Begun::Answer(Refusal::Blocked.answer(request));
+        }
         if let Some(rate) = &worker.loaded().snapshot.edge.limits.requests_per_client
             && let Err(refused) = worker.take(Counted::Requests(request.client), rate)
         {

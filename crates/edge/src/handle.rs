@@ -43,7 +43,7 @@ use crate::sockets::{Bound, Kind, Sockets};
 use crate::storage::{self, Place, Storage};
 use crate::succession::{self, Ask, Invalidation, Succession};
 use crate::tiering::Reads;
-use crate::tls::{Certificate, Challenge, Tls, TlsBase};
+use crate::tls::{Certificate, Challenge, Offered, Tls, TlsBase};
 use crate::worker::{Epochs, Shared, TICK, Worker};
 
 /// What an edge is given besides its configuration.
@@ -217,7 +217,7 @@ impl Edge {
             predecessor,
         } = options;
         let tls_base = TlsBase::new(&ticket_secret, clock.clone()).map_err(StartError::Tls)?;
-        let tls = Tls::new(&tls_base, edge.tls.min_version, &certificates, &[]).map_err(StartError::Tls)?;
+        let tls = Tls::new(&tls_base, Offered::by(&snapshot), &certificates, &[]).map_err(StartError::Tls)?;
         let workers = workers(&edge);
         let site_numbers = SiteNumbers::default();
         let loaded = Arc::new(Loaded::new(snapshot, &site_numbers, &registry));
@@ -233,6 +233,7 @@ impl Edge {
             engine: disk_engine,
         };
         let Storage { disks, purge_log, positions, purges, newest } = place.open(&site_numbers)?;
+        disks.switch(loaded.snapshot.switches.disk);
         let store = Tier::new(TierConfig {
             bytes_max: edge.store.memory.0 as usize,
             policy: match edge.store.eviction {
@@ -450,8 +451,8 @@ impl Handle {
     /// Those of the TLS library; the old ones stay in force.
     pub fn replace_certificates(&self, certificates: Vec<Certificate>) -> Result<(), rustls::Error> {
         let mut parts = self.tls.lock();
-        let min_version = self.with_snapshot(|snapshot| snapshot.edge.tls.min_version);
-        let tls = Tls::new(&parts.base, min_version, &certificates, &parts.challenges)?;
+        let offered = self.with_snapshot(Offered::by);
+        let tls = Tls::new(&parts.base, offered, &certificates, &parts.challenges)?;
         parts.certificates = certificates;
         self.shared.tls.replace(Arc::new(tls));
         Ok(())
@@ -463,8 +464,8 @@ impl Handle {
     /// Those of the TLS library; what was answered before still is.
     pub fn replace_challenges(&self, challenges: Vec<Challenge>) -> Result<(), rustls::Error> {
         let mut parts = self.tls.lock();
-        let min_version = self.with_snapshot(|snapshot| snapshot.edge.tls.min_version);
-        let tls = Tls::new(&parts.base, min_version, &parts.certificates, &challenges)?;
+        let offered = self.with_snapshot(Offered::by);
+        let tls = Tls::new(&parts.base, offered, &parts.certificates, &challenges)?;
         parts.challenges = challenges;
         self.shared.tls.replace(Arc::new(tls));
         Ok(())
@@ -490,11 +491,25 @@ impl Handle {
     /// memory may change. Returns what is doubtful about the origins (an unreadable CA file), for the operator.
     pub fn replace(&self, snapshot: Snapshot) -> Vec<String> {
         self.shared.store.resize(snapshot.edge.store.memory.0 as usize);
+        self.shared.disks.switch(snapshot.switches.disk);
+        let offered = self.with_snapshot(Offered::by);
         let loaded = Arc::new(Loaded::new(snapshot, &self.shared.site_numbers, &self.shared.registry));
-        let troubles = self.origins.configure(loaded.origin_groups());
+        let mut troubles = self.origins.configure(loaded.origin_groups());
         self.shared.loaded.replace(loaded);
+        troubles.extend(self.offer_again(offered).err().map(|error| format!("TLS is as it was: {error}")));
         self.shared.registry.count_reload(self.shared.clock.wall());
         troubles
+    }
+
+    /// Makes handshakes what the configuration in force says, if that is not what they are: `before`.
+    fn offer_again(&self, before: Offered) -> Result<(), rustls::Error> {
+        let parts = self.tls.lock();
+        let offered = self.with_snapshot(Offered::by);
+        if offered != before {
+            let tls = Tls::new(&parts.base, offered, &parts.certificates, &parts.challenges)?;
+            self.shared.tls.replace(Arc::new(tls));
+        }
+        Ok(())
     }
 
     /// The configuration in force.

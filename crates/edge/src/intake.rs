@@ -14,7 +14,7 @@ use crate::forwarded;
 use crate::h1::Head;
 use crate::h1::body::Framing;
 use crate::refusal::Refusal;
-use crate::request::{Method, Protocol, Request};
+use crate::request::{AltSvc, Method, Protocol, Request};
 use crate::worker::Worker;
 
 /// A request and how its connection goes on.
@@ -96,7 +96,10 @@ pub(crate) fn request(
         fields,
         protocol,
         secure,
-        alt_svc: visitor.alt_svc,
+        alt_svc: visitor.alt_svc.map(|port| match loaded.snapshot.switches.http3 {
+            true => AltSvc::Http3(port),
+            false => AltSvc::Clear,
+        }),
         client,
         started,
         now: worker.shared.clock.wall(),

@@ -31,6 +31,8 @@ pub(crate) enum Refusal {
     BodyTooLarge(u64),
     /// It was asked too often.
     TooOften(TooMuch),
+    /// The client is on the block list.
+    Blocked,
     /// No site has the host.
     UnknownSite,
     /// The request has been here before.
@@ -61,6 +63,7 @@ impl Refusal {
             Refusal::HeadTimeout | Refusal::BodyTimeout => 408,
             Refusal::BodyTooLarge(_) => 413,
             Refusal::TooOften(_) => 429,
+            Refusal::Blocked => 403,
             Refusal::UnknownSite => 421,
             Refusal::Loop => 508,
             Refusal::OnlyIfCached => 504,
@@ -81,6 +84,7 @@ impl Refusal {
             | Refusal::BodyTimeout
             | Refusal::BodyTooLarge(_)
             | Refusal::TooOften(_) => Why::Limit,
+            Refusal::Blocked => Why::Blocked,
             Refusal::UnknownSite => Why::UnknownSite,
             Refusal::Loop => Why::Loop,
             Refusal::OnlyIfCached => Why::OnlyIfCached,
@@ -112,6 +116,7 @@ impl Refusal {
             Refusal::BodyTimeout => "The request body did not arrive in time.".into(),
             Refusal::BodyTooLarge(max) => format!("The request body is larger than {max} bytes."),
             Refusal::TooOften(_) => "Too many requests. Please try again shortly.".into(),
+            Refusal::Blocked => "This address is not served here.".into(),
             Refusal::UnknownSite => "No site of this name is served here.".into(),
             Refusal::Loop => "The request came back to a node that had already passed it on.".into(),
             Refusal::OnlyIfCached => {

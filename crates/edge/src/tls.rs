@@ -8,6 +8,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use model::Snapshot;
 use model::settings::{CertificateFiles, TlsVersion};
 use observe::Handshake;
 use quinn::crypto::rustls::QuicServerConfig;
@@ -33,7 +34,8 @@ use crate::clock::Clock;
 const TLS13_ALONE: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
 
 /// Protocols that are offered, the best first (ALPN, RFC 7301).
-const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+const PROTOCOLS: [&[u8]; 2] = [HTTP2, b"http/1.1"];
+const HTTP2: &[u8] = b"h2";
 
 /// The same for QUIC (RFC 9114 §3.1).
 const QUIC_PROTOCOL: &[u8] = b"h3";
@@ -285,6 +287,19 @@ impl TlsBase {
     }
 }
 
+/// What the configuration says of handshakes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Offered {
+    min_version: TlsVersion,
+    http2: bool,
+}
+
+impl Offered {
+    pub(crate) fn by(snapshot: &Snapshot) -> Self {
+        Offered { min_version: snapshot.edge.tls.min_version, http2: snapshot.switches.http2 }
+    }
+}
+
 /// TLS as it is in force.
 pub(crate) struct Tls {
     /// For all handshakes.
@@ -299,18 +314,22 @@ impl Tls {
     /// With these certificates; without any, every handshake is refused. `challenges` are answered too.
     pub(crate) fn new(
         base: &TlsBase,
-        min_version: TlsVersion,
+        offered: Offered,
         certificates: &[Certificate],
         challenges: &[Challenge],
     ) -> Result<Self, rustls::Error> {
         let mut config = ServerConfig::builder_with_provider(base.provider.clone())
-            .with_protocol_versions(match min_version {
+            .with_protocol_versions(match offered.min_version {
                 TlsVersion::Tls12 => rustls::ALL_VERSIONS,
                 TlsVersion::Tls13 => TLS13_ALONE,
             })?
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(ByName::of(certificates, challenges)));
-        config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
+        config.alpn_protocols = PROTOCOLS
+            .iter()
+            .filter(|name| offered.http2 || **name != HTTP2)
+            .map(|name| name.to_vec())
+            .collect();
         if !challenges.is_empty() {
             config.alpn_protocols.push(ACME_PROTOCOL.to_vec());
         }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use model::Switches;
 use model::purge::PurgeClock;
 use model::rate::{Rate, TooMuch};
 use model::settings::Limits;
@@ -257,9 +258,12 @@ impl Worker {
     }
 
     /// Whether a connection that has had `served` requests is to be told that it ends. One that is just beginning while another
-    /// process takes over gets its first answer before: its visitor came for that.
-    pub(crate) fn says_goodbye(&self, served: u32) -> bool {
-        self.is_draining() && (served > 0 || !self.shared.is_gentle.load(Ordering::Relaxed))
+    /// process takes over gets its first answer before: its visitor came for that. `is_spoken`: the switch of its protocol.
+    pub(crate) fn says_goodbye(&self, served: u32, is_spoken: impl Fn(&Switches) -> bool) -> bool {
+        match self.is_draining() {
+            true => served > 0 || !self.shared.is_gentle.load(Ordering::Relaxed),
+            false => !is_spoken(&self.loaded().snapshot.switches),
+        }
     }
 
     /// The limits of the running configuration.

@@ -4,8 +4,10 @@
 //! Plain values in, values out: no sockets, files, clock, chance, logging, threads or `async`. The shell reads the
 //! file and hands its text to [`Snapshot::parse`]; the edge keeps the snapshot in an `Arc` and takes one per request.
 
+pub mod block;
 pub mod breaker;
 pub mod change;
+pub mod cluster;
 pub mod compress;
 pub mod config;
 pub mod cors;
@@ -23,7 +25,9 @@ pub mod site_test;
 pub mod snapshot;
 pub mod units;
 
-pub use config::{json_schema, reference};
+pub use block::BlockList;
+pub use cluster::{ClusterSettings, ControlAddress, NodeSettings, ParsedNode, Switches};
+pub use config::{Document, json_schema, reference};
 pub use diagnostic::{Diagnostic, Severity};
 pub use origin::{Origin, OriginGroup, Scheme};
 pub use rule::{Cache, Https, Matched, RequestView, Rule};

@@ -332,7 +332,7 @@ impl Network {
                 .ok_or_else(|| format!("has the prefix length {prefix:?}; it may be 0 to {bits}"))?,
         };
         let network = Network { address, prefix_len };
-        let first = network.first_address();
+        let (first, _) = network.range();
         if first != address {
             return Err(format!("has bits set behind its prefix; the network is {first}/{prefix_len}"));
         }
@@ -354,15 +354,23 @@ impl Network {
         }
     }
 
-    fn first_address(&self) -> IpAddr {
+    /// How many bits its addresses have in common.
+    pub fn prefix_len(&self) -> u8 {
+        self.prefix_len
+    }
+
+    /// Its first and its last address.
+    pub fn range(&self) -> (IpAddr, IpAddr) {
         match self.address {
             IpAddr::V4(address) => {
                 let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix_len)).unwrap_or(0);
-                IpAddr::V4((u32::from(address) & mask).into())
+                let first = u32::from(address) & mask;
+                (IpAddr::V4(first.into()), IpAddr::V4((first | !mask).into()))
             }
             IpAddr::V6(address) => {
                 let mask = u128::MAX.checked_shl(128 - u32::from(self.prefix_len)).unwrap_or(0);
-                IpAddr::V6((u128::from(address) & mask).into())
+                let first = u128::from(address) & mask;
+                (IpAddr::V6(first.into()), IpAddr::V6((first | !mask).into()))
             }
         }
     }

@@ -1,6 +1,7 @@
 //! One immutable version of the whole configuration, and the way from a request to its site and rule.
 //!
-//! Built once ([`Snapshot::parse`], [`Snapshot::for_origin`]), then only read: the edge holds it in an `Arc`, takes
+//! Built once ([`Snapshot::parse`], [`Snapshot::for_origin`], or [`Snapshot::parse_cluster`] and then
+//! [`Snapshot::for_node`]), then only read: the edge holds it in an `Arc`, takes
 //! it at a request's start and keeps it to the end. Finding site and rule allocates nothing, unless a path has
 //! percent-encodings that must be written another way first.
 
@@ -9,6 +10,8 @@ use std::sync::Arc;
 
 use semantics::key::normalise_path;
 
+use crate::block::BlockList;
+use crate::cluster::Switches;
 use crate::diagnostic::{Diagnostic, Lines, Severity};
 use crate::origin::{Origin, OriginGroup};
 use crate::rule::{Matched, RequestView, Rule};
@@ -20,6 +23,10 @@ use crate::site_test::SiteTest;
 pub struct Snapshot {
     /// What the node is told about itself.
     pub edge: EdgeSettings,
+    /// What is switched off.
+    pub switches: Switches,
+    /// Whom nobody serves.
+    pub block: BlockList,
     /// The sites, in the order of the file.
     pub sites: Vec<Site>,
     domains: DomainIndex,
@@ -81,7 +88,12 @@ impl Snapshot {
     /// Puts sites together. A domain that two sites claim belongs to the first; the reader has refused that.
     pub(crate) fn of(edge: EdgeSettings, sites: Vec<Site>) -> Snapshot {
         let domains = DomainIndex::of(&sites);
-        Snapshot { edge, sites, domains }
+        Snapshot { edge, switches: Switches::default(), block: BlockList::default(), sites, domains }
+    }
+
+    /// What a cluster's configuration ([`Snapshot::parse_cluster`]) is on one of its nodes, which has these settings.
+    pub fn for_node(&self, edge: EdgeSettings) -> Snapshot {
+        Snapshot { edge, ..self.clone() }
     }
 
     /// The site that answers for `host`: lower-case, without port. An exact domain wins over a wildcard, a longer

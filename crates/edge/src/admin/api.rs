@@ -438,5 +438,6 @@ fn diagnostics(diagnostics: &[Diagnostic]) -> Value {
 }
 
 async fn schema() -> Response {
-    ([(header::CONTENT_TYPE, "application/schema+json")], model::json_schema()).into_response()
+    ([(header::CONTENT_TYPE, "application/schema+json")], model::json_schema(model::Document::Whole))
+        .into_response()
 }
