@@ -57,8 +57,8 @@ fn of_nodes() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(nodes::enroll))
         .routes(routes!(nodes::renew))
         .routes(routes!(nodes::blob))
-        //.routes(routes!(nodes::journal))
-        //.routes(routes!(nodes::feed))
+        .routes(routes!(nodes::journal))
+        .routes(routes!(nodes::feed))
 }
 
 /// What is served, and its description.

@@ -136,7 +136,7 @@ pub(crate) async fn parsed(journal: &dyn Journal, version: &Version) -> Result<S
     let missing = || Error::Broken(format!("the text of configuration {} is not in the journal", version.number));
     let text = text_of(journal, &version.hash).await?.ok_or_else(missing)?;
     let number = version.number;
-    let parsed = tokio::task::spawn_blocking(move || Snapshot::parse(&text, &source(number)).snapshot);
+    let parsed = tokio::task::spawn_blocking(move || Snapshot::parse_cluster(&text, &source(number)).snapshot);
     parsed.await.ok().flatten().ok_or_else(|| {
         Error::Broken(format!("configuration {number} is not understood by this version of control; upgrade it"))
     })
@@ -266,7 +266,7 @@ pub(crate) async fn add(
 /// Every finding, and whether it can be used; on a thread of its own, as a long one takes a while.
 async fn check(text: String, source: String) -> Result<(String, Vec<Finding>, bool), Problem> {
     let checked = tokio::task::spawn_blocking(move || {
-        let parsed = Snapshot::parse(&text, &source);
+        let parsed = Snapshot::parse_cluster(&text, &source);
         let mut found = parsed.diagnostics;
         found.extend(parsed.snapshot.iter().flat_map(Snapshot::run_tests));
         found.sort_by_key(|diagnostic| diagnostic.span.start);

@@ -34,7 +34,9 @@ pub(crate) async fn keep_view(shared: Arc<Shared>) {
     loop {
         ticks.tick().await;
         // What is wrong is noted and shown; the last picture stays.
-        let _noted = shared.refresh_view().await;
+        if shared.refresh_view().await.is_ok() {
+            shared.forget_retired();
+        }
     }
 }
 

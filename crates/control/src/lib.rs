@@ -17,6 +17,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use journal::Journal;
+use journal::feed::Hub;
 use model::rate::{Bucket, Buckets, Rate, TooMuch};
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
@@ -93,7 +94,9 @@ pub(crate) struct Shared {
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) authority: authority::Authority,
     pub(crate) vault: vault::Vault,
-    pub(crate) view: view::View,
+    pub(crate) view: Arc<view::View>,
+    /// Serves the feed, and keeps what nodes report.
+    pub(crate) hub: Arc<Hub>,
     pub(crate) tail: tail::Tail,
     pub(crate) calls: mpsc::Sender<purges::Call>,
     pub(crate) rates: Mutex<Rates>,
@@ -125,13 +128,21 @@ impl Control {
         let address = listener.local_addr().map_err(|error| format!("{listen}: {error}"))?;
         let certificates = tls::Certificates::new(&name, names, address.ip(), &authority)?;
         tls::write_authority(&state, &authority)?;
+        let view = Arc::new(view::View::default());
+        view.refresh(&*journal).await.map_err(|error| error.to_string())?;
+        let (seen, id) = (Arc::clone(&view), journal.id().to_owned());
+        let check = Box::new(move |peer: &_, report: &_| nodes::check_report(&seen, &id, peer, report));
+        let plan = view.get().plan.clone();
+        let hub = Hub::of_journal(&name, Arc::clone(&journal), plan, check).await;
+        let hub = hub.map_err(|error| error.to_string())?;
         let (calls, waiting) = mpsc::channel(PURGES_QUEUED_MAX);
         let shared = Arc::new(Shared {
             name,
             journal,
             authority,
             vault,
-            view: view::View::default(),
+            view,
+            hub,
             tail: tail::Tail::new(),
             calls,
             rates: Mutex::new(Rates::new()),
@@ -139,7 +150,6 @@ impl Control {
             counts: Counts::default(),
             journal_error: Mutex::new(None),
         });
-        shared.refresh_view().await.map_err(|error| error.to_string())?;
         let (router, _) = api::router(Arc::clone(&shared));
         let (stop, stopping) = watch::channel(false);
         let server = tokio::spawn(server::serve(listener, Arc::clone(&certificates), router, stopping));

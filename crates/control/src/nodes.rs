@@ -7,20 +7,21 @@
 
 use std::sync::Arc;
 
-use axum::body::Bytes;
-use axum::extract::{Path, Query, State};
+use axum::body::{Body, Bytes};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use journal::feed::{Report, Seen};
 use journal::trust::{self, EnrolmentToken, Peer, text_hash};
 use journal::{Commit, Error};
-use journal::feed::Report;
+use model::change::receipt_signed;
 use rcgen::CertificateSigningRequestParams;
 use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use crate::Shared;
 use crate::api::{answer, read_json};
@@ -37,6 +38,7 @@ use crate::purges::PurgeState;
 use crate::server::Client;
 use crate::tokens::{Caller, Gone, Role, check_name, duration, no_chance};
 use crate::vault::random_hex;
+use crate::view::View;
 
 /// Attempts of an enrolment while others use the same token.
 const ATTEMPTS_MAX: usize = 10;
@@ -608,10 +610,10 @@ impl Shared {
         let mut proof = Proof::default();
         for (node, heard) in self.nodes_heard().into_iter().filter(|(node, _)| node.role != NodeRole::Relay) {
             let (name, pop) = (node.name.clone(), node.pop.clone());
-            let proven = heard.as_ref().map(|heard| heard.report.receipt.cursor.position);
-            match heard {
-                Some(heard) if proven >= Some(position) => {
-                    let receipt = heard.report.receipt;
+            let reached = heard.as_ref().map(|heard| heard.report.receipt.cursor.position);
+            let receipt = if reached >= Some(position) { self.hub.receipt(&name, position) } else { None };
+            match (receipt, heard) {
+                (Some(receipt), _) => {
                     proof.receipts.push(ReceiptShown {
                         node: name,
                         pop,
@@ -621,17 +623,17 @@ impl Shared {
                         key: node.key.clone(),
                     });
                 }
-                Some(heard) if heard.is_in_contact() => proof.laggards.push(Laggard {
+                (None, Some(heard)) if is_in_contact(&heard) => proof.laggards.push(Laggard {
                     node: name,
                     pop,
                     position: heard.report.receipt.cursor.position,
-                    heard_ms: heard.at_ms(),
+                    heard_ms: heard.heard_ms,
                 }),
-                heard => proof.out_of_contact.push(OutOfContact {
+                (None, heard) => proof.out_of_contact.push(OutOfContact {
                     node: name,
                     pop,
-                    position: proven,
-                    heard_ms: heard.map(|heard| heard.at_ms()),
+                    position: reached,
+                    heard_ms: heard.map(|heard| heard.heard_ms),
                 }),
             }
         }
@@ -640,7 +642,7 @@ impl Shared {
 
     /// Nodes that have been heard of lately.
     pub(crate) fn in_contact(&self) -> usize {
-        self.nodes_heard().iter().filter(|(_, heard)| heard.as_ref().is_some_and(Heard::is_in_contact)).count()
+        self.nodes_heard().iter().filter(|(_, heard)| heard.as_ref().is_some_and(is_in_contact)).count()
     }
 }
 
@@ -712,8 +714,8 @@ pub(crate) async fn list(
             pop: node.pop.clone(),
             enrolled_ms: node.enrolled_ms,
             certificate_until_ms: node.certificate_until_ms,
-            in_service: heard.as_ref().is_some_and(Heard::is_in_contact),
-            heard_ms: heard.as_ref().map(Heard::at_ms),
+            in_service: heard.as_ref().is_some_and(is_in_contact),
+            heard_ms: heard.as_ref().map(|heard| heard.heard_ms),
             software: report.map(|report| report.software.clone()),
             running: report.and_then(|report| report.running),
             wanted: view.plan.version_for(&node.name, &node.pop).map(|version| version.number),
@@ -753,36 +755,110 @@ pub(crate) async fn retire(
     audit::note(&mut commit, caller.name(), "node.retire", &name, None)?;
     cells::commit(&*shared.journal, commit).await?;
     shared.refresh_view().await?;
+    shared.forget_retired();
     Ok(Json(Gone { name, gone: true }))
+}
+
+// --- The feed ---
+
+/// Which records a relay asks for.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct JournalQuery {
+    /// Records above this position.
+    after: u64,
+    /// How many at most.
+    limit: usize,
+}
+
+/// A part of the journal, for relays
+#[utoipa::path(get, path = "/v1/journal", tag = "nodes", params(JournalQuery), security(()),
+    responses((status = 200, description = "records", content_type = "application/json"),
+        (status = 410, description = "the journal begins later by now", content_type = "application/json"),
+        (status = "default", body = Problem)))]
+pub(crate) async fn journal(
+    State(shared): State<Arc<Shared>>,
+    Extension(client): Extension<Client>,
+    query: Result<Query<JournalQuery>, QueryRejection>,
+) -> Result<Response, Problem> {
+    shared.node_of(&client, false)?;
+    let Query(query) = query.map_err(|error| Problem::bad(error.body_text()).wanted("?after=7&limit=500"))?;
+    let (status, text) = shared.hub.page(query.after, query.limit).await;
+    Ok((status, [(header::CONTENT_TYPE, "application/json")], text).into_response())
+}
+
+/// Follow the journal
+///
+/// Both bodies are lines of JSON and go on for as long as the node follows: what it says, and what it is told.
+#[utoipa::path(post, path = "/v1/feed", tag = "nodes", security(()),
+    responses((status = 200, description = "lines of JSON", content_type = "application/x-ndjson"),
+        (status = "default", body = Problem)))]
+pub(crate) async fn feed(
+    State(shared): State<Arc<Shared>>,
+    Extension(client): Extension<Client>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let is_control = client.node.as_ref().is_some_and(|peer| peer.role == trust::Role::Control);
+    if !is_control {
+        shared.node_of(&client, false)?;
+    }
+    let Some(peer) = client.node else {
+        return Err(Problem::new(StatusCode::UNAUTHORIZED, "the connection has no certificate of the cluster"));
+    };
+    let told = shared.hub.serve(peer, request.into_body());
+    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::new(told)).into_response())
 }
 
 // --- Who has been heard of ---
 
-/// What was heard of a node last.
-#[derive(Clone)]
-pub(crate) struct Heard {
-    pub(crate) report: Report,
-    at: Instant,
+/// Whether a report may be believed: the node is enrolled, whoever says it may speak for it, and the receipt is signed by the
+/// node's own key.
+pub(crate) fn check_report(view: &View, journal: &str, peer: &Peer, report: &Report) -> Result<(), String> {
+    let picture = view.get();
+    let Some(node) = picture.nodes.get(&report.node) else {
+        return Err(format!("{} is not enrolled", report.node));
+    };
+    let is_itself = peer.name == report.node && peer.role == node.role.as_trusted();
+    if !is_itself && !matches!(peer.role, trust::Role::Control | trust::Role::Relay) {
+        return Err(format!("{} speaks for {}", peer.name, report.node));
+    }
+    let receipt = &report.receipt;
+    let signed = receipt_signed(journal, &report.node, receipt.cursor.position, receipt.at_ms);
+    let key = BASE64_STANDARD.decode(&node.key).unwrap_or_default();
+    match trust::verify(&key, &signed, &receipt.signature) {
+        true => Ok(()),
+        false => Err(format!("the receipt of {} is not signed by its key", report.node)),
+    }
 }
 
-impl Heard {
-    pub(crate) fn is_in_contact(&self) -> bool {
-        self.at.elapsed() <= OUT_OF_CONTACT
-    }
-
-    pub(crate) fn at_ms(&self) -> i64 {
-        now_ms() - ms(self.at.elapsed())
-    }
+/// Whether a node is in service: it beats each second.
+fn is_in_contact(seen: &Seen) -> bool {
+    seen.silent_for <= OUT_OF_CONTACT
 }
 
 impl Shared {
     /// All nodes, with what was heard of them last.
-    pub(crate) fn nodes_heard(&self) -> Vec<(Arc<Node>, Option<Heard>)> {
-        self.view.get().nodes.values().map(|node| (Arc::clone(node), None)).collect()
+    pub(crate) fn nodes_heard(&self) -> Vec<(Arc<Node>, Option<Seen>)> {
+        let view = self.view.get();
+        view.nodes.values().map(|node| (Arc::clone(node), self.hub.node(&node.name))).collect()
     }
 
-    /// Returns once a report or receipt is another than it was when this was called.
+    /// Returns once a report has come after this was called.
     pub(crate) fn receipts_changed(&self) -> impl Future<Output = ()> + use<> {
-        std::future::pending()
+        let mut news = self.hub.news();
+        async move {
+            // It ends with the hub, and then so does everything.
+            let _ended = news.changed().await;
+        }
+    }
+
+    /// Forgets what nodes have said that are not enrolled any more.
+    pub(crate) fn forget_retired(&self) {
+        let view = self.view.get();
+        for seen in self.hub.nodes() {
+            if !view.nodes.contains_key(&seen.report.node) {
+                self.hub.forget(&seen.report.node);
+            }
+        }
     }
 }
