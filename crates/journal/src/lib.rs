@@ -13,8 +13,11 @@
 //! - **Trimming** takes old records away and moves the **floor**: the position and digest from which a reader can begin.
 
 pub mod feed;
+pub mod memory;
+pub mod sqlite;
 pub mod trust;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -25,6 +28,26 @@ use serde::{Deserialize, Serialize};
 
 /// Bytes of a record's text or a cell's value, at most: what etcd takes in one request, less what surrounds it.
 pub const TEXT_BYTES_MAX: usize = 1 << 20;
+
+/// Bytes of a commit, at most: its text, and the names and values of its cells. etcd takes 1.5 MiB in one request, in which a
+/// name may stand three times.
+pub const COMMIT_BYTES_MAX: usize = 5 << 18;
+
+/// Cells that a commit may write, and as many that it may expect: with what an engine adds, half of the 128 operations that etcd
+/// takes at once.
+pub const CELLS_MAX: usize = 32;
+
+/// Bytes of a cell's name; 1 at least.
+pub const NAME_BYTES_MAX: usize = 1_024;
+
+/// Records in a page, whatever limit was asked for.
+pub const PAGE_RECORDS_MAX: usize = 1_000;
+
+/// Bytes of texts after which a page ends: memory of a reader, and what goes through one connection at a time.
+pub const PAGE_BYTES_MAX: usize = 2 << 20;
+
+/// Where chance comes from: names of journals and of commits, and how long to wait before dialling again.
+pub type Chance = Arc<dyn Fn() -> u128 + Send + Sync>;
 
 /// A future of an engine.
 pub type Work<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
@@ -39,10 +62,11 @@ pub trait Journal: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`Error::Conflict`] when a cell has another version than expected; nothing was written. After [`Error::Unknown`], it may
-    /// have been written or not: read before trying again.
+    /// have been written or not: read before trying again. [`Error::Broken`] when it is larger than [`Commit::check`] allows.
     fn commit(&self, commit: Commit) -> Work<'_, u64>;
 
-    /// Up to `limit` records above a position, in order.
+    /// Up to `limit` records above a position, in order; fewer where [`PAGE_RECORDS_MAX`] or [`PAGE_BYTES_MAX`] end the page, at
+    /// least one if there is any.
     ///
     /// # Errors
     /// [`Error::Trimmed`] when records above it have been taken away.
@@ -57,7 +81,7 @@ pub trait Journal: Send + Sync + 'static {
     /// All cells whose names start so, by name.
     fn cells(&self, prefix: &str) -> Work<'_, Vec<Cell>>;
 
-    /// Takes records up to a position away and moves the floor there. Below the floor it does nothing.
+    /// Takes records up to a position away and moves the floor to the last of them. Below the floor it does nothing.
     fn trim(&self, through: u64) -> Work<'_, ()>;
 }
 
@@ -70,6 +94,52 @@ pub struct Commit {
     pub cells: Vec<(String, Option<Vec<u8>>)>,
     /// The text of a record to append. One at most: where the engine is etcd, a commit has one position.
     pub record: Option<String>,
+}
+
+impl Commit {
+    /// Whether it is within the limits, which are the same for each engine, so that what one takes another takes too.
+    ///
+    /// # Errors
+    /// [`Error::Broken`] with what was found and what is allowed.
+    pub fn check(&self) -> Result<(), Error> {
+        let refuse =
+            |found: String| Err(Error::Broken(format!("a commit has {found}; split it into several")));
+        for (what, count) in [("writes", self.cells.len()), ("expects", self.expect.len())] {
+            if count > CELLS_MAX {
+                return refuse(format!("{count} cells that it {what}, {CELLS_MAX} are allowed"));
+            }
+        }
+        let mut bytes = 0;
+        let texts = self.record.iter().map(|text| ("the record".to_owned(), text.len()));
+        let values = self.cells.iter().map(|(name, value)| {
+            let length = value.as_ref().map_or(0, Vec::len);
+            (format!("cell {:?}", name.chars().take(40).collect::<String>()), length)
+        });
+        for (what, length) in texts.chain(values) {
+            if length > TEXT_BYTES_MAX {
+                return refuse(format!("{length} bytes in {what}, {TEXT_BYTES_MAX} are allowed"));
+            }
+            bytes += length;
+        }
+        let mut written = HashSet::new();
+        for (name, _) in &self.cells {
+            bytes += name.len();
+            if !written.insert(name) {
+                return refuse(format!("two values for cell {name:?}"));
+            }
+        }
+        let names = self.cells.iter().map(|(name, _)| name).chain(self.expect.iter().map(|(name, _)| name));
+        if let Some(name) = names.into_iter().find(|name| name.is_empty() || name.len() > NAME_BYTES_MAX) {
+            return refuse(format!(
+                "a cell's name of {} bytes, 1 to {NAME_BYTES_MAX} are allowed",
+                name.len()
+            ));
+        }
+        if bytes > COMMIT_BYTES_MAX {
+            return refuse(format!("{bytes} bytes, {COMMIT_BYTES_MAX} are allowed"));
+        }
+        Ok(())
+    }
 }
 
 /// A record as it was read.
