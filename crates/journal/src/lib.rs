@@ -15,6 +15,8 @@
 pub mod feed;
 pub mod memory;
 pub mod sqlite;
+#[cfg(test)]
+mod testing;
 pub mod trust;
 
 use std::collections::HashSet;

@@ -106,7 +106,7 @@ impl Dialer {
         bytes_max: usize,
     ) -> Result<(StatusCode, Bytes), String> {
         let mut answer = Err("there is no control to ask".to_owned());
-        for url in self.from_any() {
+        for url in self.in_turn() {
             let asked = self.ask_one(url, &method, path, json.clone(), bytes_max);
             let next = asked.await.map_err(|why| format!("{url}: {why}"));
             let is_final = matches!(&next, Ok((status, _)) if *status != StatusCode::NOT_FOUND && !status.is_server_error());
@@ -150,7 +150,7 @@ impl Dialer {
     }
 
     /// All URLs, beginning with any one.
-    fn from_any(&self) -> impl Iterator<Item = &str> {
+    fn in_turn(&self) -> impl Iterator<Item = &str> {
         let first = chance_below(self.urls.len().max(1) as u64) as usize;
         self.urls.iter().cycle().skip(first).take(self.urls.len()).map(String::as_str)
     }
@@ -197,7 +197,7 @@ fn host_and_port(url: &str) -> Result<(String, u16), String> {
 pub async fn follow(node: Arc<dyn Node>, dialer: Arc<Dialer>) {
     loop {
         let mut wait = RETRY_WITHIN;
-        for url in dialer.from_any() {
+        for url in dialer.in_turn() {
             let ended = follow_one(&*node, &dialer, url).await;
             node.link(Link::Down(url, &ended.why));
             if ended.is_refusal {

@@ -345,12 +345,8 @@ impl Hub {
             }
             inner.bytes += record.text.len();
             inner.held.push_back((record, mark));
-            while inner.held.len() > HELD_MAX || inner.bytes > HELD_BYTES_MAX {
-                let Some((gone, mark)) = inner.held.pop_front() else { break };
-                inner.bytes -= gone.text.len();
-                inner.floor = mark;
-            }
         }
+        inner.let_go(HELD_MAX);
         self.head.send_replace((inner.head().position, inner.begun_anew));
     }
 
@@ -572,6 +568,14 @@ enum Next {
 impl Inner {
     fn head(&self) -> Mark {
         self.held.back().map_or(self.floor, |(_, mark)| *mark)
+    }
+
+    fn let_go(&mut self, held_max: usize) {
+        while self.held.len() > held_max || self.bytes > HELD_BYTES_MAX {
+            let Some((gone, mark)) = self.held.pop_front() else { break };
+            self.bytes -= gone.text.len();
+            self.floor = mark;
+        }
     }
 
     /// The mark at a position, when it is that of the floor or of a record that is held.
