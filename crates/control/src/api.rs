@@ -19,7 +19,7 @@ use utoipa_axum::routes;
 use crate::limits::{BODY_BYTES_MAX, CONFIGURATION_BYTES_MAX};
 use crate::problem::Problem;
 use crate::server::Client;
-use crate::{Shared, audit, configurations, nodes, purges, status, tokens};
+use crate::{Shared, audit, configurations, nodes, purges, rollouts, status, tokens};
 
 /// JSON takes at most six bytes for one.
 const CONFIGURATION_JSON_BYTES_MAX: usize = 6 * CONFIGURATION_BYTES_MAX;
@@ -34,12 +34,12 @@ fn operators() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(purges::status))
         .routes(routes!(configurations::one))
         //.routes(routes!(configurations::diff))
-        //.routes(routes!(rollouts::start))
-        //.routes(routes!(rollouts::current))
-        //.routes(routes!(rollouts::pause))
-        //.routes(routes!(rollouts::resume))
-        //.routes(routes!(rollouts::undo))
-        //.routes(routes!(rollouts::roll_back))
+        .routes(routes!(rollouts::start))
+        .routes(routes!(rollouts::current))
+        .routes(routes!(rollouts::pause))
+        .routes(routes!(rollouts::resume))
+        .routes(routes!(rollouts::undo))
+        .routes(routes!(rollouts::roll_back))
         .routes(routes!(nodes::list))
         .routes(routes!(nodes::retire))
         .routes(routes!(nodes::list_tokens, nodes::make_token))
@@ -70,10 +70,13 @@ pub(crate) fn router(shared: Arc<Shared>) -> (Router, OpenApi) {
     let router = routes
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/metrics", get(status::metrics))
-        .route("/v1/openapi.json", get(move || {
-            let text = text.clone();
-            async move { ([(header::CONTENT_TYPE, "application/json")], text) }
-        }))
+        .route(
+            "/v1/openapi.json",
+            get(move || {
+                let text = text.clone();
+                async move { ([(header::CONTENT_TYPE, "application/json")], text) }
+            }),
+        )
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
@@ -84,13 +87,15 @@ pub(crate) fn router(shared: Arc<Shared>) -> (Router, OpenApi) {
 
 /// The description of all paths.
 pub(crate) fn openapi() -> OpenApi {
-    let (_, found) = OpenApiRouter::<Arc<Shared>>::new().merge(operators()).merge(of_nodes()).split_for_parts();
+    let (_, found) =
+        OpenApiRouter::<Arc<Shared>>::new().merge(operators()).merge(of_nodes()).split_for_parts();
     document(found)
 }
 
 fn document(mut found: OpenApi) -> OpenApi {
     let mut info = Info::new("Perigee control", env!("CARGO_PKG_VERSION"));
-    info.description = Some("Purges with receipts, configurations and their roll-outs, nodes and tokens.".into());
+    info.description =
+        Some("Purges with receipts, configurations and their roll-outs, nodes and tokens.".into());
     let token = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
         .description(Some("A token of an operator; nodes come with a certificate of the cluster instead."))
@@ -106,7 +111,8 @@ fn document(mut found: OpenApi) -> OpenApi {
 // --- Before and after any handler ---
 
 async fn want_token(State(shared): State<Arc<Shared>>, mut request: Request, next: Next) -> Response {
-    let from = request.extensions().get::<Client>().map_or(IpAddr::from([0, 0, 0, 0]), |client| client.address.ip());
+    let from =
+        request.extensions().get::<Client>().map_or(IpAddr::from([0, 0, 0, 0]), |client| client.address.ip());
     match tokens::check(&shared, request.headers(), from) {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
@@ -139,8 +145,13 @@ async fn wrong_method(request: Request) -> Problem {
 // --- Bodies ---
 
 /// A request's body.
-pub(crate) fn read_json<T: DeserializeOwned>(headers: &HeaderMap, body: &[u8], example: &str) -> Result<T, Problem> {
-    let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+pub(crate) fn read_json<T: DeserializeOwned>(
+    headers: &HeaderMap,
+    body: &[u8],
+    example: &str,
+) -> Result<T, Problem> {
+    let media_type =
+        headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     // A form of a web page can post text, never `application/json` without being asked first (CORS preflight).
     if !media_type.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json") {
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body is not said to be JSON")
@@ -148,7 +159,9 @@ pub(crate) fn read_json<T: DeserializeOwned>(headers: &HeaderMap, body: &[u8], e
             .wanted("Content-Type: application/json"));
     }
     serde_json::from_slice(body).map_err(|error| {
-        Problem::bad("the body is not what this path takes").found(error.to_string()).wanted(format!("e.g. {example}"))
+        Problem::bad("the body is not what this path takes")
+            .found(error.to_string())
+            .wanted(format!("e.g. {example}"))
     })
 }
 

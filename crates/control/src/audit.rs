@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::Json;
 use axum::extract::{Query, State};
-use axum::Extension;
 use journal::{Commit, Error, Journal};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -92,7 +92,9 @@ pub(crate) async fn list(
     let Query(query) = query.map_err(|error| Problem::bad(error.body_text()).wanted("?days=7"))?;
     let days = query.days.unwrap_or(DAYS_SHOWN);
     if !(1..=AUDIT_KEPT_DAYS).contains(&days) {
-        return Err(Problem::bad("days is out of range").found(days.to_string()).wanted(format!("1 to {AUDIT_KEPT_DAYS}")));
+        return Err(Problem::bad("days is out of range")
+            .found(days.to_string())
+            .wanted(format!("1 to {AUDIT_KEPT_DAYS}")));
     }
     let today = day_of(now_ms());
     let mut entries: Vec<AuditEntry> = shared.tail.purges_since((today - days + 1) * 24 * 3600 * 1000);

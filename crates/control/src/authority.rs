@@ -11,8 +11,8 @@ use base64::prelude::BASE64_STANDARD;
 use journal::trust::{self, Identity, Peer};
 use journal::{Commit, Error, Journal};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber, date_time_ymd,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber, date_time_ymd,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
@@ -87,7 +87,8 @@ pub(crate) async fn open(journal: &dyn Journal, state: &Path) -> Result<(Authori
         ],
         record: None,
     };
-    audit::note(&mut commit, "control", "cluster.begin", journal.id(), None).map_err(|error| error.to_string())?;
+    audit::note(&mut commit, "control", "cluster.begin", journal.id(), None)
+        .map_err(|error| error.to_string())?;
     match cells::commit(journal, commit).await {
         Ok(_) => Ok((Authority::unseal(&kept, &vault, state)?, vault)),
         Err(Error::Conflict(_)) => {
@@ -151,7 +152,12 @@ impl Authority {
     }
 
     /// A certificate for control itself: for nodes, who go by its role, and for operators' own programs, who go by its names.
-    pub(crate) fn identity(&self, name: &str, names: &[String], addresses: &[IpAddr]) -> Result<Identity, String> {
+    pub(crate) fn identity(
+        &self,
+        name: &str,
+        names: &[String],
+        addresses: &[IpAddr],
+    ) -> Result<Identity, String> {
         let key = KeyPair::generate().map_err(broken)?;
         let mut wanted = CertificateParams::new(names.to_vec()).map_err(broken)?;
         wanted.subject_alt_names.extend(addresses.iter().map(|address| SanType::IpAddress(*address)));
@@ -160,7 +166,12 @@ impl Authority {
     }
 
     /// A certificate for a node's key, in PEM.
-    pub(crate) fn issue_node(&self, role: trust::Role, name: &str, key: &impl PublicKeyData) -> Result<String, String> {
+    pub(crate) fn issue_node(
+        &self,
+        role: trust::Role,
+        name: &str,
+        key: &impl PublicKeyData,
+    ) -> Result<String, String> {
         self.issue(CertificateParams::default(), role, name, NODE_CERTIFICATE, key)
     }
 

@@ -69,7 +69,11 @@ pub(crate) async fn sing_once(shared: &Shared) {
                 break;
             }
             if Instant::now() >= until {
-                status.why = Some(format!("not proven after {} s by {}", CANARY_LATE.as_secs(), shared.proof(position).laggard_names()));
+                status.why = Some(format!(
+                    "not proven after {} s by {}",
+                    CANARY_LATE.as_secs(),
+                    shared.proof(position).laggard_names()
+                ));
                 break;
             }
             let _timeout = tokio::time::timeout(Duration::from_millis(100), changed).await;

@@ -5,6 +5,7 @@
 //! tokens/NAME                  an operator's token
 //! enrolments/NAME              an enrolment token
 //! nodes/NAME                   a node that has been enrolled
+//! controls/NAME                a control that runs, and where
 //! plan                         which configuration each node is to run: as in the newest record with a plan
 //! rollout                      how far the roll-out has come, and why
 //! versions/NUMBER              a configuration's author, reason, hash and signature; NUMBER has ten digits
@@ -12,6 +13,7 @@
 //! blobs/HASH/INDEX             a piece of its text
 //! idempotency/DAY/HASH         what was answered under an idempotency key, sealed
 //! audit/DAY/MS-CHANCE          who did what
+//! stables                      the numbers of the configurations that have been stable
 //! trimmed                      up to where records have been taken away
 //! ```
 

@@ -5,8 +5,7 @@
 use std::sync::Arc;
 
 use axum::body::Bytes;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use axum::{Extension, Json};
@@ -15,7 +14,7 @@ use journal::{Commit, Error, Journal};
 use model::change::Version;
 use model::{Diagnostic, Snapshot};
 use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
 use crate::Shared;
 use crate::api::{answer, read_json};
@@ -125,7 +124,9 @@ pub(crate) async fn text_of(journal: &dyn Journal, hash: &str) -> Result<Option<
     if text_hash(&bytes) != hash {
         return match bytes.is_empty() {
             true => Ok(None),
-            false => Err(Error::Broken(format!("the configuration {hash} in the journal is damaged: its sum is another"))),
+            false => Err(Error::Broken(format!(
+                "the configuration {hash} in the journal is damaged: its sum is another"
+            ))),
         };
     }
     Ok(String::from_utf8(bytes).ok())
@@ -133,12 +134,16 @@ pub(crate) async fn text_of(journal: &dyn Journal, hash: &str) -> Result<Option<
 
 /// A configuration that has been accepted, as a snapshot.
 pub(crate) async fn parsed(journal: &dyn Journal, version: &Version) -> Result<Snapshot, Error> {
-    let missing = || Error::Broken(format!("the text of configuration {} is not in the journal", version.number));
+    let missing =
+        || Error::Broken(format!("the text of configuration {} is not in the journal", version.number));
     let text = text_of(journal, &version.hash).await?.ok_or_else(missing)?;
     let number = version.number;
-    let parsed = tokio::task::spawn_blocking(move || Snapshot::parse_cluster(&text, &source(number)).snapshot);
+    let parsed =
+        tokio::task::spawn_blocking(move || Snapshot::parse_cluster(&text, &source(number)).snapshot);
     parsed.await.ok().flatten().ok_or_else(|| {
-        Error::Broken(format!("configuration {number} is not understood by this version of control; upgrade it"))
+        Error::Broken(format!(
+            "configuration {number} is not understood by this version of control; upgrade it"
+        ))
     })
 }
 
@@ -274,8 +279,11 @@ async fn check(text: String, source: String) -> Result<(String, Vec<Finding>, bo
         (text, found.iter().map(Finding::from).collect(), is_good)
     });
     checked.await.map_err(|_| {
-        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the configuration could not be checked; nothing was changed")
-            .next("this is a mistake of perigee: please report it with the configuration")
+        Problem::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "the configuration could not be checked; nothing was changed",
+        )
+        .next("this is a mistake of perigee: please report it with the configuration")
     })
 }
 
@@ -339,7 +347,8 @@ pub(crate) async fn one(
     Path(number): Path<String>,
 ) -> Result<Json<Configuration>, Problem> {
     caller.may(Role::Viewer)?;
-    let number = number.parse().map_err(|_| Problem::bad("this is no configuration's number").found(number))?;
+    let number =
+        number.parse().map_err(|_| Problem::bad("this is no configuration's number").found(number))?;
     let info = load(&*shared.journal, number).await?;
     let text = whole_text(&*shared.journal, &info).await?;
     Ok(Json(Configuration { info, text }))

@@ -132,8 +132,11 @@ impl Keyed {
             let text = shared.vault.open(&self.name, &cell.value);
             let answered = text.and_then(|text| serde_json::from_slice::<Answered>(&text).ok());
             let answered = answered.ok_or_else(|| {
-                Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "what was answered under this key cannot be read")
-                    .next("use another Idempotency-Key, after a look whether it has been done")
+                Problem::new(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "what was answered under this key cannot be read",
+                )
+                .next("use another Idempotency-Key, after a look whether it has been done")
             })?;
             if answered.request != self.request {
                 return Err(Problem::new(

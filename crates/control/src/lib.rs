@@ -36,9 +36,10 @@ mod housekeeping;
 mod idempotency;
 pub mod limits;
 mod nodes;
+mod peers;
 mod problem;
 mod purges;
-// mod rollouts;
+mod rollouts;
 mod server;
 mod status;
 mod tail;
@@ -72,8 +73,20 @@ pub struct Options {
 
 impl Options {
     /// With every choice at its default.
-    pub fn new(name: impl Into<String>, listen: SocketAddr, state: PathBuf, journal: Arc<dyn Journal>) -> Options {
-        Options { name: name.into(), listen, names: Vec::new(), state, journal, canary_interval: CANARY_INTERVAL }
+    pub fn new(
+        name: impl Into<String>,
+        listen: SocketAddr,
+        state: PathBuf,
+        journal: Arc<dyn Journal>,
+    ) -> Options {
+        Options {
+            name: name.into(),
+            listen,
+            names: Vec::new(),
+            state,
+            journal,
+            canary_interval: CANARY_INTERVAL,
+        }
     }
 }
 
@@ -101,6 +114,7 @@ pub(crate) struct Shared {
     pub(crate) calls: mpsc::Sender<purges::Call>,
     pub(crate) rates: Mutex<Rates>,
     pub(crate) canary: canary::Canary,
+    pub(crate) driver: rollouts::Driver,
     pub(crate) counts: Counts,
     /// Why the journal could not be read when it was tried last.
     pub(crate) journal_error: Mutex<Option<String>>,
@@ -147,6 +161,7 @@ impl Control {
             calls,
             rates: Mutex::new(Rates::new()),
             canary: canary::Canary::default(),
+            driver: rollouts::Driver::default(),
             counts: Counts::default(),
             journal_error: Mutex::new(None),
         });
@@ -158,7 +173,9 @@ impl Control {
             tokio::spawn(async move { tail.tail.follow(Arc::clone(&tail.journal)).await }),
             tokio::spawn(purges::write(Arc::clone(&shared), waiting)),
             tokio::spawn(housekeeping::keep_view(Arc::clone(&shared))),
-            tokio::spawn(housekeeping::keep_house(Arc::clone(&shared), certificates)),
+            tokio::spawn(housekeeping::keep_house(Arc::clone(&shared), Arc::clone(&certificates))),
+            tokio::spawn(rollouts::drive(Arc::clone(&shared))),
+            tokio::spawn(peers::keep(Arc::clone(&shared), Arc::clone(&certificates), address)),
             tokio::spawn(canary::sing(Arc::clone(&shared), canary_interval)),
         ];
         Ok(Handle { address, stop, tasks, server })
@@ -175,6 +192,10 @@ impl Handle {
     pub async fn stop(mut self) {
         self.stop.send_replace(true);
         let _panicked = (&mut self.server).await;
+        for task in &mut self.tasks {
+            task.abort();
+            let _aborted = task.await;
+        }
     }
 }
 

@@ -214,7 +214,9 @@ pub(crate) async fn make_token(
     }
     let ttl = wanted.ttl.as_deref().map_or(Ok(ENROLMENT_TTL), |ttl| duration("ttl", ttl))?;
     if ttl > ENROLMENT_TTL_MAX {
-        return Err(Problem::bad("ttl is too long").found(format!("{} s", ttl.as_secs())).wanted("at most \"30d\""));
+        return Err(Problem::bad("ttl is too long")
+            .found(format!("{} s", ttl.as_secs()))
+            .wanted("at most \"30d\""));
     }
     let controls = match wanted.controls.is_empty() {
         true => vec![asked_at(&headers)?],
@@ -259,7 +261,8 @@ pub(crate) async fn make_token(
 fn asked_at(headers: &HeaderMap) -> Result<String, Problem> {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
     host.map(|host| format!("https://{host}")).ok_or_else(|| {
-        Problem::bad("the request names no host").next("say where nodes reach control: \"controls\": [\"https://…\"]")
+        Problem::bad("the request names no host")
+            .next("say where nodes reach control: \"controls\": [\"https://…\"]")
     })
 }
 
@@ -288,9 +291,12 @@ pub(crate) async fn revoke_token(
     caller.may(Role::Admin)?;
     let cell = Enrolment::cell(&id);
     let Some((_, version)) = cells::load::<Enrolment>(&*shared.journal, &cell).await? else {
-        return Err(Problem::new(StatusCode::NOT_FOUND, "there is no such enrolment token").found(format!("{id:?}")));
+        return Err(
+            Problem::new(StatusCode::NOT_FOUND, "there is no such enrolment token").found(format!("{id:?}"))
+        );
     };
-    let mut commit = Commit { expect: vec![(cell.clone(), version)], cells: vec![(cell, None)], record: None };
+    let mut commit =
+        Commit { expect: vec![(cell.clone(), version)], cells: vec![(cell, None)], record: None };
     audit::note(&mut commit, caller.name(), "enrolment.revoke", &id, None)?;
     cells::commit(&*shared.journal, commit).await?;
     Ok(Json(Gone { name: id, gone: true }))
@@ -336,7 +342,8 @@ pub(crate) async fn enroll(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Problem> {
-    let wanted: JoinWanted = read_json(&headers, &body, r#"{"id": "…", "secret": "…", "name": "fra-1", "request": "PEM"}"#)?;
+    let wanted: JoinWanted =
+        read_json(&headers, &body, r#"{"id": "…", "secret": "…", "name": "fra-1", "request": "PEM"}"#)?;
     let refused = || {
         if let Err(too_much) = shared.rates.lock().refuse(client.address.ip()) {
             return Problem::new(StatusCode::TOO_MANY_REQUESTS, "too many attempts from this address")
@@ -358,21 +365,29 @@ pub(crate) async fn enroll(
         if enrolment.hash != text_hash(wanted.secret.as_bytes()) {
             return Err(refused());
         }
-        check_enrolment(&enrolment)?;
         let name = enrolment.name.clone().or_else(|| wanted.name.clone()).ok_or_else(|| {
-            Problem::bad("neither the node nor its token says a name").next("name it in the node's configuration: name = \"fra-1\"")
+            Problem::bad("neither the node nor its token says a name")
+                .next("name it in the node's configuration: name = \"fra-1\"")
         })?;
         check_name("name", &name)?;
         if shared.view.get().nodes.len() >= NODES_MAX {
-            return Err(Problem::new(StatusCode::CONFLICT, "the cluster has too many nodes").wanted(format!("at most {NODES_MAX}")));
+            return Err(Problem::new(StatusCode::CONFLICT, "the cluster has too many nodes")
+                .wanted(format!("at most {NODES_MAX}")));
         }
         let certificate = shared
             .authority
             .issue_node(enrolment.role.as_trusted(), &name, &key.public_key)
             .map_err(|error| Problem::bad("no certificate can be made for this request").found(error))?;
         let node = node_of(&certificate, &enrolment, &name)?;
-        enrolment.uses_left -= 1;
         let node_cell = Node::cell(&name);
+        // Whose answer got lost asks again, with the same key.
+        if let Some((known, _)) = cells::load::<Node>(&*shared.journal, &node_cell).await?
+            && (&known.key, &known.token) == (&node.key, &node.token)
+        {
+            return Ok(answer(StatusCode::CREATED, &shared.joined(&known, certificate)));
+        }
+        check_enrolment(&enrolment)?;
+        enrolment.uses_left -= 1;
         let mut commit = Commit {
             expect: vec![(cell.clone(), version), (node_cell.clone(), 0)],
             cells: vec![
@@ -381,7 +396,13 @@ pub(crate) async fn enroll(
             ],
             record: None,
         };
-        audit::note(&mut commit, &enrolment.by, "node.enroll", &name, Some(&format!("by enrolment token {}", enrolment.id)))?;
+        audit::note(
+            &mut commit,
+            &enrolment.by,
+            "node.enroll",
+            &name,
+            Some(&format!("by enrolment token {}", enrolment.id)),
+        )?;
         match cells::commit(&*shared.journal, commit).await {
             Ok(_) => {
                 shared.refresh_view().await?;
@@ -390,14 +411,17 @@ pub(crate) async fn enroll(
             Err(Error::Conflict(conflict)) if conflict == node_cell => {
                 return Err(Problem::new(StatusCode::CONFLICT, "there is a node of this name already")
                     .found(format!("{name:?}"))
-                    .next("give it another name; if this one takes that one's place: perigee nodes retire NAME"));
+                    .next(
+                        "give it another name; if this one takes that one's place: perigee nodes retire NAME",
+                    ));
             }
             // Another node has used the token at the same moment.
             Err(Error::Conflict(_)) => {}
             Err(error) => return Err(error.into()),
         }
     }
-    Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "many nodes use this token at the same time").retry_after(1))
+    Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "many nodes use this token at the same time")
+        .retry_after(1))
 }
 
 fn check_enrolment(enrolment: &Enrolment) -> Result<(), Problem> {
@@ -418,16 +442,20 @@ fn check_enrolment(enrolment: &Enrolment) -> Result<(), Problem> {
 /// A request that is signed by its key.
 fn read_request(pem: &str) -> Result<CertificateSigningRequestParams, Problem> {
     CertificateSigningRequestParams::from_pem(pem).map_err(|error| {
-        Problem::bad("request is no certificate request in PEM").found(error.to_string()).wanted("PKCS #10, signed by a key of P-256")
+        Problem::bad("request is no certificate request in PEM")
+            .found(error.to_string())
+            .wanted("PKCS #10, signed by a key of P-256")
     })
 }
 
 fn read_certificate(pem: &str) -> Result<Peer, Problem> {
     use rustls::pki_types::pem::PemObject;
-    let read = rustls::pki_types::CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|error| error.to_string());
+    let read =
+        rustls::pki_types::CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|error| error.to_string());
     let peer = read.and_then(|certificate| Peer::of(&certificate));
     peer.ok().filter(|peer| peer.public_key.len() == 65).ok_or_else(|| {
-        Problem::bad("the key of the request is none of P-256").wanted("an elliptic curve key on P-256 (prime256v1)")
+        Problem::bad("the key of the request is none of P-256")
+            .wanted("an elliptic curve key on P-256 (prime256v1)")
     })
 }
 
@@ -458,8 +486,11 @@ impl Shared {
     /// The node at the other end: enrolled, not retired, with the key that it has been enrolled with.
     pub(crate) fn node_of(&self, client: &Client, may_be_expired: bool) -> Result<Arc<Node>, Problem> {
         let peer = client.node.as_ref().ok_or_else(|| {
-            Problem::new(StatusCode::UNAUTHORIZED, "this path is for nodes, and the connection has no certificate of the cluster")
-                .next("enrol the node: perigee enroll")
+            Problem::new(
+                StatusCode::UNAUTHORIZED,
+                "this path is for nodes, and the connection has no certificate of the cluster",
+            )
+            .next("enrol the node: perigee enroll")
         })?;
         let refused = |error: &str| {
             Problem::new(StatusCode::FORBIDDEN, error)
@@ -500,7 +531,8 @@ pub(crate) async fn renew(
     let wanted: RenewWanted = read_json(&headers, &body, r#"{"request": "PEM"}"#)?;
     let key = read_request(&wanted.request)?;
     let issued = shared.authority.issue_node(node.role.as_trusted(), &node.name, &key.public_key);
-    let certificate = issued.map_err(|error| Problem::bad("no certificate can be made for this request").found(error))?;
+    let certificate =
+        issued.map_err(|error| Problem::bad("no certificate can be made for this request").found(error))?;
     if BASE64_STANDARD.encode(read_certificate(&certificate)?.public_key) != node.key {
         return Err(Problem::bad("the request is of another key than the node's")
             .next("keep the key; to have a new one, retire the node and enrol it again"));
@@ -531,7 +563,9 @@ pub(crate) async fn blob(
     let is_hash = hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
     let text = if is_hash { text_of(&*shared.journal, &hash).await? } else { None };
     let text = text.ok_or_else(|| {
-        Problem::new(StatusCode::NOT_FOUND, "no configuration has this hash").found(hash).wanted("SHA-256 in hex")
+        Problem::new(StatusCode::NOT_FOUND, "no configuration has this hash")
+            .found(hash)
+            .wanted("SHA-256 in hex")
     })?;
     Ok(([(header::CONTENT_TYPE, "application/toml")], text).into_response())
 }
@@ -719,10 +753,9 @@ pub(crate) async fn list(
             software: report.map(|report| report.software.clone()),
             running: report.and_then(|report| report.running),
             wanted: view.plan.version_for(&node.name, &node.pop).map(|version| version.number),
-            refused: report.and_then(|report| report.refused.as_ref()).map(|refusal| RefusalShown {
-                version: refusal.version.number,
-                why: refusal.why.clone(),
-            }),
+            refused: report
+                .and_then(|report| report.refused.as_ref())
+                .map(|refusal| RefusalShown { version: refusal.version.number, why: refusal.why.clone() }),
             position,
             behind: position.map(|position| head.saturating_sub(position)),
             starts: report.map(|report| report.starts),
@@ -749,9 +782,14 @@ pub(crate) async fn retire(
     let cell = Node::cell(&name);
     let Some((_, version)) = cells::load::<Node>(&*shared.journal, &cell).await? else {
         let view = shared.view.get();
-        return Err(Problem::unknown("there is no node of this name", &name, view.nodes.keys().map(String::as_str)));
+        return Err(Problem::unknown(
+            "there is no node of this name",
+            &name,
+            view.nodes.keys().map(String::as_str),
+        ));
     };
-    let mut commit = Commit { expect: vec![(cell.clone(), version)], cells: vec![(cell, None)], record: None };
+    let mut commit =
+        Commit { expect: vec![(cell.clone(), version)], cells: vec![(cell, None)], record: None };
     audit::note(&mut commit, caller.name(), "node.retire", &name, None)?;
     cells::commit(&*shared.journal, commit).await?;
     shared.refresh_view().await?;
@@ -803,7 +841,10 @@ pub(crate) async fn feed(
         shared.node_of(&client, false)?;
     }
     let Some(peer) = client.node else {
-        return Err(Problem::new(StatusCode::UNAUTHORIZED, "the connection has no certificate of the cluster"));
+        return Err(Problem::new(
+            StatusCode::UNAUTHORIZED,
+            "the connection has no certificate of the cluster",
+        ));
     };
     let told = shared.hub.serve(peer, request.into_body());
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::new(told)).into_response())

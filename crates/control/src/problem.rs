@@ -22,7 +22,7 @@ pub(crate) struct Problem {
     #[serde(skip)]
     status: StatusCode,
     #[serde(skip)]
-    retry_after_secs: Option<u64>,
+    retry_after_secs: Option<u16>,
     /// What is wrong.
     error: String,
     /// The value that was found.
@@ -33,7 +33,7 @@ pub(crate) struct Problem {
     next: Option<String>,
     /// What is wrong with a configuration, each with its place.
     #[serde(skip_serializing_if = "Option::is_none")]
-    diagnostics: Option<Vec<Finding>>,
+    diagnostics: Option<Box<[Finding]>>,
 }
 
 impl Problem {
@@ -70,13 +70,13 @@ impl Problem {
     }
 
     pub(crate) fn diagnostics(mut self, diagnostics: Vec<Finding>) -> Self {
-        self.diagnostics = Some(diagnostics);
+        self.diagnostics = Some(diagnostics.into());
         self
     }
 
     /// Seconds after which it is worth another try.
     pub(crate) fn retry_after(mut self, secs: u64) -> Self {
-        self.retry_after_secs = Some(secs);
+        self.retry_after_secs = Some(u16::try_from(secs).unwrap_or(u16::MAX));
         self
     }
 
@@ -103,9 +103,8 @@ impl From<journal::Error> for Problem {
         use journal::Error;
         let text = error.to_string();
         match error {
-            Error::Conflict(_) => {
-                Problem::new(StatusCode::CONFLICT, text).next("nothing was written; look again, and repeat it")
-            }
+            Error::Conflict(_) => Problem::new(StatusCode::CONFLICT, text)
+                .next("nothing was written; look again, and repeat it"),
             Error::Trimmed(_) => Problem::new(StatusCode::GONE, text),
             Error::Unavailable(_) => Problem::new(StatusCode::SERVICE_UNAVAILABLE, text)
                 .retry_after(JOURNAL_RETRY_SECS)

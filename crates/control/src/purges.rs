@@ -73,7 +73,9 @@ impl PurgeWanted {
         let PurgeWanted { url, urls, prefix, prefixes, tag, tags, site, everything, soft, reason: _ } = self;
         let named = |one: Option<String>, many: Vec<String>, name: &'static str, names: &'static str| {
             let one = one.map(|text| (name.to_owned(), text));
-            one.into_iter().chain(many.into_iter().enumerate().map(move |(index, text)| (format!("{names}[{index}]"), text)))
+            one.into_iter().chain(
+                many.into_iter().enumerate().map(move |(index, text)| (format!("{names}[{index}]"), text)),
+            )
         };
         let urls: Vec<_> = named(url, urls, "url", "urls").collect();
         let prefixes: Vec<_> = named(prefix, prefixes, "prefix", "prefixes").collect();
@@ -169,10 +171,12 @@ fn site_of(
         caller.may_purge(path, Some(&site.name))?;
     }
     match within {
-        Some(within) if within != first => Err(Problem::bad(format!("{path} is of another site than the one named"))
-            .found(format!("{url:?} is of site {first:?}"))
-            .wanted(format!("site {within:?}"))
-            .next("nothing was purged; leave site out, or purge in two requests")),
+        Some(within) if within != first => {
+            Err(Problem::bad(format!("{path} is of another site than the one named"))
+                .found(format!("{url:?} is of site {first:?}"))
+                .wanted(format!("site {within:?}"))
+                .next("nothing was purged; leave site out, or purge in two requests"))
+        }
         _ => Ok(first),
     }
 }
@@ -185,7 +189,8 @@ fn host_of(url: &str) -> Option<String> {
     }
     let rest = rest.split('#').next().unwrap_or_default();
     let (authority, tail) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-    if !semantics::request_rules::is_host(authority) || tail.bytes().any(|byte| byte <= b' ' || byte == 0x7f) {
+    if !semantics::request_rules::is_host(authority) || tail.bytes().any(|byte| byte <= b' ' || byte == 0x7f)
+    {
         return None;
     }
     let host = match authority.rsplit_once(':') {
@@ -196,7 +201,11 @@ fn host_of(url: &str) -> Option<String> {
 }
 
 fn unknown_site(path: &str, site: &str, picture: &Picture) -> Problem {
-    Problem::unknown(&format!("{path}: no site of the configuration is called so"), site, picture.site_names())
+    Problem::unknown(
+        &format!("{path}: no site of the configuration is called so"),
+        site,
+        picture.site_names(),
+    )
 }
 
 /// What an order matches, for people.
@@ -205,7 +214,9 @@ pub(crate) fn describe(order: &Order) -> String {
         What::Url { url, .. } => format!("{url} with all its variants"),
         What::Prefix { prefix, .. } => format!("every URL that begins with {prefix}"),
         What::Tag { tag, site: None } => format!("every object with the surrogate key {tag:?}"),
-        What::Tag { tag, site: Some(site) } => format!("every object of site {site:?} with the surrogate key {tag:?}"),
+        What::Tag { tag, site: Some(site) } => {
+            format!("every object of site {site:?} with the surrogate key {tag:?}")
+        }
         What::Site { site } => format!("every object of site {site:?}"),
         What::Everything => "every object".to_owned(),
     };
@@ -309,7 +320,9 @@ async fn write_group(shared: Arc<Shared>, mut group: Vec<Call>) {
                 return;
             }
             Err(Error::Conflict(cell)) => {
-                let index = group.iter().position(|call| call.keyed.as_ref().is_some_and(|keyed| keyed.cell() == cell));
+                let index = group
+                    .iter()
+                    .position(|call| call.keyed.as_ref().is_some_and(|keyed| keyed.cell() == cell));
                 // Midnight has given the cells other names since; the next attempt has the new ones.
                 let Some(index) = index else { continue };
                 let _gone = group.swap_remove(index).written.send(Ok(Done::Before));
@@ -334,11 +347,7 @@ fn record_of(shared: &Shared, group: &[Call]) -> Result<Commit, Error> {
         Written { by: group[0].by.clone(), at_ms: now_ms(), change: Change::Purge(orders.collect()) };
     let text = serde_json::to_string(&written).map_err(|error| Error::Broken(error.to_string()))?;
     let mut commit = Commit::default();
-    let at = PurgeAt {
-        after: shared.tail.head(),
-        record: text_hash(text.as_bytes()),
-        purges: 0,
-    };
+    let at = PurgeAt { after: shared.tail.head(), record: text_hash(text.as_bytes()), purges: 0 };
     for call in group {
         if let Some(keyed) = &call.keyed {
             let at = PurgeAt { purges: call.orders.len(), ..at.clone() };
@@ -351,14 +360,20 @@ fn record_of(shared: &Shared, group: &[Call]) -> Result<Commit, Error> {
 
 impl Shared {
     /// Writes purges, and says at which position.
-    pub(crate) async fn purge(&self, orders: Vec<Order>, by: String, keyed: Option<Keyed>) -> Result<Done, Problem> {
+    pub(crate) async fn purge(
+        &self,
+        orders: Vec<Order>,
+        by: String,
+        keyed: Option<Keyed>,
+    ) -> Result<Done, Problem> {
         let (written, done) = oneshot::channel();
         self.calls.try_send(Call { orders, by, keyed, written }).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => {
-                Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many purges wait to be written; nothing was purged")
-                    .retry_after(1)
-                    .next("purge again in a moment; put more into one request")
-            }
+            mpsc::error::TrySendError::Full(_) => Problem::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too many purges wait to be written; nothing was purged",
+            )
+            .retry_after(1)
+            .next("purge again in a moment; put more into one request"),
             mpsc::error::TrySendError::Closed(_) => stopping(),
         })?;
         done.await.map_err(|_| stopping())?.map_err(Problem::from)
@@ -377,7 +392,10 @@ impl Shared {
             match page.records.last() {
                 Some(last) if page.has_more => after = last.position,
                 _ => {
-                    return Err(Problem::new(StatusCode::GONE, "the purge was written, and its record is not kept any more"));
+                    return Err(Problem::new(
+                        StatusCode::GONE,
+                        "the purge was written, and its record is not kept any more",
+                    ));
                 }
             }
         }
@@ -385,9 +403,12 @@ impl Shared {
 }
 
 fn stopping() -> Problem {
-    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "this control is stopping; whether it was purged is not known")
-        .retry_after(1)
-        .next("purge again, at another control")
+    Problem::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "this control is stopping; whether it was purged is not known",
+    )
+    .retry_after(1)
+    .next("purge again, at another control")
 }
 
 // --- API ---
@@ -437,8 +458,11 @@ pub(crate) async fn purge(
     {
         return accepted_before(&shared, &at).await;
     }
-    let wanted: PurgeWanted =
-        read_json(&headers, &body, r#"{"url": "https://www.shop.example/a.css"} or {"tags": ["shoes"], "soft": true}"#)?;
+    let wanted: PurgeWanted = read_json(
+        &headers,
+        &body,
+        r#"{"url": "https://www.shop.example/a.css"} or {"tags": ["shoes"], "soft": true}"#,
+    )?;
     let by = match &wanted.reason {
         Some(reason) => format!("{}: {}", caller.name(), check_reason(reason)?),
         None => caller.name().to_owned(),
@@ -516,7 +540,9 @@ pub(crate) async fn status(
 ) -> Result<Json<PurgeStatus>, Problem> {
     caller.may(Role::Viewer)?;
     let position: u64 = position.parse().map_err(|_| {
-        Problem::bad("the position is not a number").found(position).wanted("what POST /v1/purges has answered")
+        Problem::bad("the position is not a number")
+            .found(position)
+            .wanted("what POST /v1/purges has answered")
     })?;
     let Query(query) = query.map_err(|error| Problem::bad(error.body_text()).wanted("?wait=10s"))?;
     let wait = query.wait.as_deref().map_or(Ok(Duration::ZERO), |text| duration("wait", text))?;
@@ -573,4 +599,3 @@ pub(crate) async fn list(
     caller.may(Role::Viewer)?;
     Ok(Json(Purges { purges: shared.tail.recent_purges(LISTED_MAX), head: shared.tail.head() }))
 }
-

@@ -90,7 +90,8 @@ async fn step(shared: &Shared, known: Option<(Rollout, u64)>) -> Result<Option<(
     write(shared, &rollout, version, "roll-out", commit).await?;
     eprintln!("perigee: roll-out: configuration {}", subject(&rollout));
     // What has been watched stays good, if nobody has changed the roll-out since.
-    let found = load(shared).await?.filter(|(found, _)| cells::value(found).ok() == cells::value(&rollout).ok());
+    let found =
+        load(shared).await?.filter(|(found, _)| cells::value(found).ok() == cells::value(&rollout).ok());
     Ok(found.map(|(_, version)| (rollout, version)))
 }
 
@@ -130,7 +131,13 @@ fn views(shared: &Shared) -> Vec<NodeView> {
 }
 
 /// Writes a roll-out where the one with this version is, with the plan that follows from it.
-async fn write(shared: &Shared, rollout: &Rollout, version: u64, by: &str, mut commit: Commit) -> Result<(), Error> {
+async fn write(
+    shared: &Shared,
+    rollout: &Rollout,
+    version: u64,
+    by: &str,
+    mut commit: Commit,
+) -> Result<(), Error> {
     let plan = rollout.plan();
     let (before, plan_version) = cells::load::<Plan>(&*shared.journal, PLAN_CELL).await?.unwrap_or_default();
     commit.expect.push((ROLLOUT_CELL.to_owned(), version));
@@ -139,7 +146,8 @@ async fn write(shared: &Shared, rollout: &Rollout, version: u64, by: &str, mut c
         commit.expect.push((PLAN_CELL.to_owned(), plan_version));
         commit.cells.push((PLAN_CELL.to_owned(), Some(cells::value(&plan)?)));
         let written = Written { by: by.to_owned(), at_ms: now_ms(), change: Change::Plan(plan.clone()) };
-        commit.record = Some(serde_json::to_string(&written).map_err(|error| Error::Broken(error.to_string()))?);
+        commit.record =
+            Some(serde_json::to_string(&written).map_err(|error| Error::Broken(error.to_string()))?);
     }
     if rollout.stage == Stage::Promoted {
         let found = cells::load::<Vec<u64>>(&*shared.journal, STABLES_CELL).await?;
@@ -269,9 +277,8 @@ pub(crate) struct RolloutShown {
 
 fn shown(shared: &Shared, found: Option<(Rollout, u64)>) -> RolloutShown {
     let nodes: Vec<NodeView> = views(shared);
-    let is_in_service = |node: &&NodeView| {
-        now_ms() - node.reported_ms <= crate::clock::ms(crate::limits::OUT_OF_CONTACT)
-    };
+    let is_in_service =
+        |node: &&NodeView| now_ms() - node.reported_ms <= crate::clock::ms(crate::limits::OUT_OF_CONTACT);
     let in_service = || nodes.iter().filter(is_in_service);
     let Some((rollout, cell)) = found else {
         return RolloutShown {
@@ -311,8 +318,14 @@ fn shown(shared: &Shared, found: Option<(Rollout, u64)>) -> RolloutShown {
         audience,
         running: in_service().filter(|node| node.running == Some(rollout.version.number)).count(),
         nodes: in_service().count(),
-        waiting_for: Some(waiting).filter(|(version, _)| *version == cell && !rollout.is_over()).and_then(|(_, what)| what),
-        began: rollout.began_ms.iter().map(|(stage, at_ms)| StageBegun { stage: *stage, at_ms: *at_ms }).collect(),
+        waiting_for: Some(waiting)
+            .filter(|(version, _)| *version == cell && !rollout.is_over())
+            .and_then(|(_, what)| what),
+        began: rollout
+            .began_ms
+            .iter()
+            .map(|(stage, at_ms)| StageBegun { stage: *stage, at_ms: *at_ms })
+            .collect(),
         harm: rollout.harm.as_ref().map(|harm| HarmShown {
             node: harm.node.clone(),
             measure: harm.measure,
@@ -387,22 +400,33 @@ async fn begin(
     }
     let nodes = views(shared);
     let pace = if wanted.stage == BeginAt::All { Pace::AtOnce } else { Pace::Staged };
-    let mut rollout = Rollout::begin(info.version(), plan.stable.clone(), pace, caller.name(), &reason, now_ms());
+    let mut rollout =
+        Rollout::begin(info.version(), plan.stable.clone(), pace, caller.name(), &reason, now_ms());
     rollout.gates = wanted.gates.unwrap_or_default();
     rollout.without_traffic = wanted.without_traffic;
     match (wanted.stage, wanted.first) {
         (BeginAt::All, Some(first)) => {
-            return Err(Problem::bad("first: a roll-out to all at once has no first").found(format!("{first:?}")));
+            return Err(
+                Problem::bad("first: a roll-out to all at once has no first").found(format!("{first:?}"))
+            );
         }
         (BeginAt::Edge, Some(first)) if !nodes.iter().any(|node| node.name == first) => {
-            return Err(Problem::unknown("first: there is no edge of this name", &first, nodes.iter().map(|node| &*node.name)));
+            return Err(Problem::unknown(
+                "first: there is no edge of this name",
+                &first,
+                nodes.iter().map(|node| &*node.name),
+            ));
         }
         (BeginAt::Edge, first) => rollout.canary = first,
         (BeginAt::Pop, first) => {
             let pop = match first {
                 Some(first) if nodes.iter().any(|node| node.pop == first) => first,
                 Some(first) => {
-                    return Err(Problem::unknown("first: no edge stands in a PoP of this name", &first, nodes.iter().map(|node| &*node.pop)));
+                    return Err(Problem::unknown(
+                        "first: no edge stands in a PoP of this name",
+                        &first,
+                        nodes.iter().map(|node| &*node.pop),
+                    ));
                 }
                 None => smallest_pop(&nodes).ok_or_else(|| {
                     Problem::new(StatusCode::CONFLICT, "there is no edge, so there is no PoP to begin with")
@@ -493,7 +517,8 @@ async fn change(
     const ATTEMPTS_MAX: usize = 5;
     caller.may(Role::Editor)?;
     for _ in 0..ATTEMPTS_MAX {
-        let Some((mut rollout, version)) = load(shared).await?.filter(|(rollout, _)| !rollout.is_over()) else {
+        let Some((mut rollout, version)) = load(shared).await?.filter(|(rollout, _)| !rollout.is_over())
+        else {
             return Err(Problem::new(StatusCode::CONFLICT, "no roll-out is under way")
                 .next("begin one: perigee apply; to go back to an older configuration: perigee rollback"));
         };

@@ -16,8 +16,8 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-use crate::tls::Certificates;
 use crate::limits::{CONNECTIONS_MAX, HANDSHAKE_TIMEOUT, STREAMS_MAX};
+use crate::tls::Certificates;
 
 /// After a failure to accept: file descriptors have run out, and come back when somebody leaves.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -76,7 +76,9 @@ async fn connection(
     mut stop: watch::Receiver<bool>,
 ) {
     let _nodelay = stream.set_nodelay(true);
-    let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await else { return };
+    let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await else {
+        return;
+    };
     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     let client = Client { address, node: certificate.and_then(|certificate| Peer::of(certificate).ok()) };
     let service = TowerToHyperService::new(router);

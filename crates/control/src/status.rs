@@ -63,7 +63,12 @@ pub(crate) async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoRespo
     let nodes = shared.view.get().nodes.len();
     let counts = &shared.counts;
     let lines: [(&str, &str, &str, f64); 9] = [
-        ("perigee_control_journal_position", "gauge", "Newest position of the journal.", shared.tail.head() as f64),
+        (
+            "perigee_control_journal_position",
+            "gauge",
+            "Newest position of the journal.",
+            shared.tail.head() as f64,
+        ),
         (
             "perigee_control_journal_reachable",
             "gauge",

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use journal::trust::Identity;
 use parking_lot::RwLock;
 use rustls::ServerConfig;
 
@@ -18,7 +19,7 @@ pub(crate) struct Certificates {
     name: String,
     names: Vec<String>,
     addresses: Vec<IpAddr>,
-    config: RwLock<Arc<ServerConfig>>,
+    now: RwLock<(Arc<Identity>, Arc<ServerConfig>)>,
 }
 
 impl Certificates {
@@ -38,31 +39,47 @@ impl Certificates {
             }
         }
         addresses.retain(|address| !address.is_unspecified());
-        let config = RwLock::new(config(name, &names, &addresses, authority)?);
-        Ok(Arc::new(Certificates { name: name.to_owned(), names, addresses, config }))
+        let now = RwLock::new(made(name, &names, &addresses, authority)?);
+        Ok(Arc::new(Certificates { name: name.to_owned(), names, addresses, now }))
     }
 
     /// For the next connection.
     pub(crate) fn config(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.config.read())
+        Arc::clone(&self.now.read().1)
+    }
+
+    /// Who control is, towards others.
+    pub(crate) fn identity(&self) -> Arc<Identity> {
+        Arc::clone(&self.now.read().0)
+    }
+
+    /// The URLs by which others reach it: its names and addresses without `localhost`, unless it is for this machine alone.
+    pub(crate) fn urls(&self, port: u16) -> Vec<String> {
+        let names = self.names.iter().filter(|name| *name != "localhost").cloned();
+        let addresses = self.addresses.iter().map(|address| match address {
+            IpAddr::V4(address) => address.to_string(),
+            IpAddr::V6(address) => format!("[{address}]"),
+        });
+        names.chain(addresses).map(|host| format!("https://{host}:{port}")).collect()
     }
 
     /// Makes it anew.
     pub(crate) fn renew(&self, authority: &Authority) -> Result<(), String> {
-        let config = config(&self.name, &self.names, &self.addresses, authority)?;
-        *self.config.write() = config;
+        let made = made(&self.name, &self.names, &self.addresses, authority)?;
+        *self.now.write() = made;
         Ok(())
     }
 }
 
-fn config(
+fn made(
     name: &str,
     names: &[String],
     addresses: &[IpAddr],
     authority: &Authority,
-) -> Result<Arc<ServerConfig>, String> {
+) -> Result<(Arc<Identity>, Arc<ServerConfig>), String> {
     let identity = authority.identity(name, names, addresses)?;
-    identity.server_config().map_err(|error| error.to_string())
+    let config = identity.server_config().map_err(|error| error.to_string())?;
+    Ok((Arc::new(identity), config))
 }
 
 /// Puts what callers have to trust where operators find it.

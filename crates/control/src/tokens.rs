@@ -152,10 +152,13 @@ impl Caller {
 pub(crate) fn check(shared: &Shared, headers: &HeaderMap, from: IpAddr) -> Result<Caller, Problem> {
     let refused = |error: &str| {
         if let Err(too_much) = shared.rates.lock().refuse(from) {
-            return Problem::new(StatusCode::TOO_MANY_REQUESTS, "too many requests without a good token from this address")
-                .found(from.to_string())
-                .retry_after(too_much.wait_secs())
-                .next("slow down, and correct the token");
+            return Problem::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "too many requests without a good token from this address",
+            )
+            .found(from.to_string())
+            .retry_after(too_much.wait_secs())
+            .next("slow down, and correct the token");
         }
         Problem::new(StatusCode::UNAUTHORIZED, error)
             .wanted("Authorization: Bearer TOKEN")
@@ -264,7 +267,8 @@ pub(crate) async fn make(
     if let Some(replayed) = shared.replay(keyed.as_ref()).await? {
         return Ok(replayed);
     }
-    let wanted: TokenWanted = read_json(&headers, &body, r#"{"name": "ci", "role": "purger", "sites": ["shop"]}"#)?;
+    let wanted: TokenWanted =
+        read_json(&headers, &body, r#"{"name": "ci", "role": "purger", "sites": ["shop"]}"#)?;
     check_name("name", &wanted.name)?;
     if wanted.sites.is_some() && wanted.role > Role::Purger {
         return Err(Problem::bad("a configuration is of all sites, so who may change it has no scope")
@@ -273,10 +277,15 @@ pub(crate) async fn make(
     }
     let view = shared.view.get();
     if view.tokens.len() >= TOKENS_MAX {
-        return Err(Problem::new(StatusCode::CONFLICT, "there are too many tokens").wanted(format!("at most {TOKENS_MAX}")));
+        return Err(Problem::new(StatusCode::CONFLICT, "there are too many tokens")
+            .wanted(format!("at most {TOKENS_MAX}")));
     }
     if let Some(unknown) = wanted.sites.iter().flatten().find(|site| !view.has_site(site)) {
-        return Err(Problem::unknown("sites: no site of the configuration is called so", unknown, view.site_names()));
+        return Err(Problem::unknown(
+            "sites: no site of the configuration is called so",
+            unknown,
+            view.site_names(),
+        ));
     }
     let requests = wanted.requests_per_second.unwrap_or(REQUESTS_PER_TOKEN);
     if !(1..=REQUESTS_PER_TOKEN_MAX).contains(&requests) {
@@ -342,13 +351,17 @@ pub(crate) async fn revoke(
         return Err(Problem::unknown("there is no token of this name", &name, names.into_iter()));
     };
     let view = shared.view.get();
-    let others = view.tokens.values().any(|other| {
-        other.role == Role::Admin && other.name != name && other.expires_ms.is_none()
-    });
+    let others = view
+        .tokens
+        .values()
+        .any(|other| other.role == Role::Admin && other.name != name && other.expires_ms.is_none());
     if token.role == Role::Admin && !others {
-        return Err(Problem::new(StatusCode::CONFLICT, "this is the last token that can make tokens and does not expire")
-            .found(format!("{name:?}"))
-            .next("make another admin token first"));
+        return Err(Problem::new(
+            StatusCode::CONFLICT,
+            "this is the last token that can make tokens and does not expire",
+        )
+        .found(format!("{name:?}"))
+        .next("make another admin token first"));
     }
     let mut commit =
         Commit { expect: vec![(cell.clone(), version)], cells: vec![(cell, None)], record: None };
@@ -377,7 +390,9 @@ pub(crate) fn expiry(path: &str, ttl: &str) -> Result<i64, Problem> {
 pub(crate) fn duration(path: &str, text: &str) -> Result<Duration, Problem> {
     let parsed = parse_duration(text).ok();
     parsed.filter(|span| !span.is_zero()).ok_or_else(|| {
-        Problem::bad(format!("{path} is not a duration")).found(format!("{text:?}")).wanted("e.g. \"90s\", \"12h\" or \"30d\"")
+        Problem::bad(format!("{path} is not a duration"))
+            .found(format!("{text:?}"))
+            .wanted("e.g. \"90s\", \"12h\" or \"30d\"")
     })
 }
 

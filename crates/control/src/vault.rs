@@ -56,7 +56,8 @@ impl Vault {
                 2 * SECRET_BYTES
             )
         })?;
-        let key = UnboundKey::new(&AES_256_GCM, &secret).map_err(|_| "the cluster's secret is no key".to_owned())?;
+        let key = UnboundKey::new(&AES_256_GCM, &secret)
+            .map_err(|_| "the cluster's secret is no key".to_owned())?;
         Ok(Vault { key: LessSafeKey::new(key) })
     }
 

@@ -70,6 +70,11 @@ pub(crate) struct ControlClient {
 }
 
 impl Cluster {
+    /// The one at this URL.
+    pub(crate) fn of(control: String, authority: String, token_file: PathBuf) -> Cluster {
+        Cluster { control: Some(control), authority: Some(authority), token_file: Some(token_file) }
+    }
+
     /// Whether flags or environment name a control: then `perigee purge` goes there, and not to the edge of this machine.
     pub(crate) fn is_named(&self) -> bool {
         self.control.is_some() || variable("PERIGEE_CONTROL").is_some()
@@ -301,6 +306,16 @@ pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
         text.push_str(&line(&mut row.iter().map(String::as_str)));
     }
     text
+}
+
+/// A name as a segment of a path.
+pub(crate) fn segment(name: &str) -> String {
+    name.bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => (byte as char).to_string(),
+            _ => format!("%{byte:02X}"),
+        })
+        .collect()
 }
 
 /// A cell: text as it is, nothing as `-`.

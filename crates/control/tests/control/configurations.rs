@@ -7,8 +7,13 @@ use super::stage::{SITES, Stage};
 async fn a_configuration_is_checked_kept_and_never_changed() {
     let stage = Stage::start().await;
     let wrong = SITES.replace("origin", "orgin");
-    let refused = stage.post("/v1/configurations", json!({ "text": wrong, "reason": "x", "source": "sites.toml" })).await;
-    assert_eq!((refused.status, refused.body["error"].as_str()), (422, Some("the configuration cannot be used")));
+    let refused = stage
+        .post("/v1/configurations", json!({ "text": wrong, "reason": "x", "source": "sites.toml" }))
+        .await;
+    assert_eq!(
+        (refused.status, refused.body["error"].as_str()),
+        (422, Some("the configuration cannot be used"))
+    );
     let findings = refused.body["diagnostics"].as_array().unwrap();
     assert!(findings.len() >= 2, "all of them: {refused:?}");
     let first = findings.iter().find(|finding| finding["help"] == "did you mean \"origin\"?").unwrap();
@@ -21,12 +26,21 @@ async fn a_configuration_is_checked_kept_and_never_changed() {
     assert_eq!((reasonless.status, reasonless.body["error"].as_str()), (400, Some("reason is empty")));
 
     let added = stage.post("/v1/configurations", json!({ "text": SITES, "reason": "begin" })).await;
-    assert_eq!((added.status, &added.body["version"], &added.body["created"]), (201, &json!(1), &json!(true)));
+    assert_eq!(
+        (added.status, &added.body["version"], &added.body["created"]),
+        (201, &json!(1), &json!(true))
+    );
     let again = stage.post("/v1/configurations", json!({ "text": SITES, "reason": "again" })).await;
-    assert_eq!((again.status, &again.body["version"], &again.body["created"]), (200, &json!(1), &json!(false)));
+    assert_eq!(
+        (again.status, &again.body["version"], &again.body["created"]),
+        (200, &json!(1), &json!(false))
+    );
 
     let one = stage.get("/v1/configurations/1").await.body;
-    assert_eq!((one["text"].as_str(), one["author"].as_str(), one["reason"].as_str()), (Some(SITES), Some("admin"), Some("begin")));
+    assert_eq!(
+        (one["text"].as_str(), one["author"].as_str(), one["reason"].as_str()),
+        (Some(SITES), Some("admin"), Some("begin"))
+    );
     let absent = stage.get("/v1/configurations/2").await;
     assert_eq!((absent.status, absent.body["wanted"].as_str()), (404, Some("1 to 1")));
     assert_eq!(stage.get("/v1/configurations/x").await.status, 400);
@@ -38,7 +52,10 @@ async fn a_failing_test_of_a_site_refuses_the_configuration() {
     let text = format!("{SITES}[[site.test]]\nget = \"/a\"\nexpect = {{ ttl = \"30d\" }}\n");
     let refused = stage.post("/v1/configurations", json!({ "text": text, "reason": "x" })).await;
     assert_eq!(refused.status, 422, "{refused:?}");
-    assert!(refused.body["diagnostics"][0]["message"].as_str().unwrap().starts_with("test failed"), "{refused:?}");
+    assert!(
+        refused.body["diagnostics"][0]["message"].as_str().unwrap().starts_with("test failed"),
+        "{refused:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -61,7 +78,9 @@ async fn a_rollout_to_all_is_in_force_everywhere_at_once_and_can_be_taken_back()
     stage.configure().await;
     let run = async |wanted: Option<u64>| {
         stage
-            .wait("the configuration at all nodes", async |_| nodes.iter().all(|node| node.running() == wanted))
+            .wait("the configuration at all nodes", async |_| {
+                nodes.iter().all(|node| node.running() == wanted)
+            })
             .await;
     };
     run(Some(1)).await;
@@ -80,15 +99,27 @@ async fn a_rollout_to_all_is_in_force_everywhere_at_once_and_can_be_taken_back()
 #[tokio::test(flavor = "multi_thread")]
 async fn a_staged_rollout_begins_at_one_node_and_says_what_it_waits_for() {
     let stage = Stage::start().await;
-    let nodes = [stage.node("fra-1", "fra").await, stage.node("fra-2", "fra").await, stage.node("nyc-1", "nyc").await];
+    let nodes = [
+        stage.node("fra-1", "fra").await,
+        stage.node("fra-2", "fra").await,
+        stage.node("nyc-1", "nyc").await,
+    ];
     in_service(&stage, 3).await;
     let added = stage.post("/v1/configurations", json!({ "text": SITES, "reason": "begin" })).await;
     assert_eq!(added.status, 201);
     for (wish, status, error) in [
         (json!({ "version": 2 }), 404, "there is no configuration of this number"),
         (json!({ "version": 1, "first": "fra-9" }), 404, "first: there is no edge of this name"),
-        (json!({ "version": 1, "stage": "pop", "first": "lon" }), 404, "first: no edge stands in a PoP of this name"),
-        (json!({ "version": 1, "gates": { "errors_factor": 0.5 } }), 400, "gates: errors_factor is 0.5; it may be 1 to 100"),
+        (
+            json!({ "version": 1, "stage": "pop", "first": "lon" }),
+            404,
+            "first: no edge stands in a PoP of this name",
+        ),
+        (
+            json!({ "version": 1, "gates": { "errors_factor": 0.5 } }),
+            400,
+            "gates: errors_factor is 0.5; it may be 1 to 100",
+        ),
     ] {
         let answer = stage.post("/v1/rollouts", wish.clone()).await;
         assert_eq!((answer.status, answer.body["error"].as_str()), (status, Some(error)), "{wish}");
@@ -117,5 +148,8 @@ async fn a_staged_rollout_begins_at_one_node_and_says_what_it_waits_for() {
     assert_eq!((rolled_back.status, rolled_back.body["state"].as_str()), (200, Some("undone")));
     stage.wait("the old state", async |_| running() == [None, None, None]).await;
     let nothing = stage.call("POST", "/v1/rollback", &stage.admin, &[], None).await;
-    assert_eq!((nothing.status, nothing.body["error"].as_str()), (409, Some("nothing was stable before what is now")));
+    assert_eq!(
+        (nothing.status, nothing.body["error"].as_str()),
+        (409, Some("nothing was stable before what is now"))
+    );
 }

@@ -24,19 +24,33 @@ async fn a_token_lets_so_many_nodes_in_as_it_says() {
     assert!((6 * 86_400..=7 * 86_400).contains(&week), "{week}");
 
     let same = stage.join(&twice, Some("fra-1")).await;
-    assert_eq!((same.status, same.body["error"].as_str()), (409, Some("there is a node of this name already")));
+    assert_eq!(
+        (same.status, same.body["error"].as_str()),
+        (409, Some("there is a node of this name already"))
+    );
     assert_eq!(stage.join(&twice, None).await.status, 400, "nobody says a name");
     assert_eq!(stage.join(&twice, Some("fra-2")).await.status, 201, "what was refused has used nothing up");
     let third = stage.join(&twice, Some("fra-3")).await;
-    assert_eq!((third.status, third.body["error"].as_str()), (403, Some("the enrolment token has been used up")));
+    assert_eq!(
+        (third.status, third.body["error"].as_str()),
+        (403, Some("the enrolment token has been used up"))
+    );
+    let (once, key) =
+        (token(&stage, json!({ "role": "edge", "pop": "fra" })).await, rcgen::KeyPair::generate().unwrap());
+    for _ in 0..2 {
+        let joined = stage.join_with(&key, &once, Some("fra-4")).await;
+        assert_eq!(joined.status, 201, "an answer that got lost is given again: {joined:?}");
+    }
     let listed = stage.get("/v1/enrolment-tokens").await.body;
-    assert_eq!(listed["enrolments"][0]["uses_left"], 0);
+    for enrolment in listed["enrolments"].as_array().unwrap() {
+        assert_eq!(enrolment["uses_left"], 0, "{enrolment}");
+    }
     assert!(!listed.to_string().contains(&twice.secret));
 
-    let brief = token(&stage, json!({ "role": "edge", "pop": "fra", "ttl": "1s" })).await;
+    let brief = token(&stage, json!({ "role": "edge", "pop": "fra", "ttl": "1s", "uses": 1000 })).await;
     stage
         .wait("its end", async |stage| {
-            let joined = stage.join(&brief, Some("a/b")).await;
+            let joined = stage.join(&brief, Some("late")).await;
             joined.body["error"] == "the enrolment token has expired"
         })
         .await;
@@ -64,7 +78,10 @@ async fn wrong_wishes_for_enrolment_are_refused() {
     let good = token(&stage, json!({ "role": "relay" })).await;
     let body = json!({ "id": good.id, "secret": good.secret, "name": "r1", "request": "nothing" });
     let answer = stage.call("POST", "/v1/enroll", "", &[], Some(body)).await;
-    assert_eq!((answer.status, answer.body["error"].as_str()), (400, Some("request is no certificate request in PEM")));
+    assert_eq!(
+        (answer.status, answer.body["error"].as_str()),
+        (400, Some("request is no certificate request in PEM"))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -75,7 +92,8 @@ async fn a_retired_node_is_not_believed_any_more_and_its_name_is_free() {
     let node = stage.node("fra-1", "fra").await;
     in_service(&stage, 1).await;
     let identity = Arc::clone(&node.identity);
-    let dialer = Dialer::new(vec![format!("https://{}", stage.control.address())], move || Arc::clone(&identity));
+    let dialer =
+        Dialer::new(vec![format!("https://{}", stage.control.address())], move || Arc::clone(&identity));
     let blob = format!("/v1/blobs/{hash}");
     assert_eq!(dialer.get(&blob, 1 << 20).await.unwrap(), SITES);
     assert!(dialer.get(&format!("/v1/blobs/{}", "0".repeat(64)), 1 << 20).await.unwrap_err().contains("404"));
@@ -93,7 +111,10 @@ async fn a_retired_node_is_not_believed_any_more_and_its_name_is_free() {
     let again: Arc<TestNode> = stage.node("fra-1", "fra").await;
     in_service(&stage, 1).await;
     assert_ne!(again.identity.peer().public_key, node.identity.peer().public_key);
-    assert!(dialer.get(&blob, 1 << 20).await.unwrap_err().contains("has been retired"), "the old key stays out");
+    assert!(
+        dialer.get(&blob, 1 << 20).await.unwrap_err().contains("has been retired"),
+        "the old key stays out"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -101,7 +122,8 @@ async fn a_certificate_is_renewed_for_the_same_key_only() {
     let stage = Stage::start().await;
     let node = stage.node("fra-1", "fra").await;
     let identity = Arc::clone(&node.identity);
-    let dialer = Dialer::new(vec![format!("https://{}", stage.control.address())], move || Arc::clone(&identity));
+    let dialer =
+        Dialer::new(vec![format!("https://{}", stage.control.address())], move || Arc::clone(&identity));
     let renew = async |key: &rcgen::KeyPair| {
         let request = rcgen::CertificateParams::default().serialize_request(key).unwrap().pem().unwrap();
         let body = json!({ "request": request }).to_string();
@@ -116,6 +138,9 @@ async fn a_certificate_is_renewed_for_the_same_key_only() {
     assert_eq!(status, 400, "{body:?}");
     // Without a certificate, nobody is anybody.
     for path in ["/v1/renew", "/v1/feed"] {
-        assert_eq!(stage.call("POST", path, &stage.admin, &[], Some(json!({ "request": "x" }))).await.status, 401);
+        assert_eq!(
+            stage.call("POST", path, &stage.admin, &[], Some(json!({ "request": "x" }))).await.status,
+            401
+        );
     }
 }

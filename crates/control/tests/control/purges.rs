@@ -14,12 +14,18 @@ async fn a_purge_is_done_when_every_node_in_service_has_signed_for_it() {
     let stage = Stage::start().await;
     stage.configure().await;
     let empty = stage.post("/v1/purges", json!({ "everything": true })).await;
-    assert_eq!((empty.status, empty.body["state"].as_str()), (202, Some("waiting")), "nobody has proven anything");
+    assert_eq!(
+        (empty.status, empty.body["state"].as_str()),
+        (202, Some("waiting")),
+        "nobody has proven anything"
+    );
 
     let (one, two) = (stage.node("fra-1", "fra").await, stage.node("fra-2", "fra").await);
     in_service(&stage, 2).await;
     two.is_held.store(true, Ordering::Relaxed);
-    let purged = stage.post("/v1/purges", json!({ "tags": ["shoes", "sale"], "site": "shop", "reason": "price" })).await;
+    let purged = stage
+        .post("/v1/purges", json!({ "tags": ["shoes", "sale"], "site": "shop", "reason": "price" }))
+        .await;
     assert_eq!(purged.status, 202, "{purged:?}");
     assert_eq!((&purged.body["purges"], &purged.body["nodes"]), (&json!(2), &json!(2)));
     let path = purged.body["receipts"].as_str().unwrap().to_owned();
@@ -29,7 +35,10 @@ async fn a_purge_is_done_when_every_node_in_service_has_signed_for_it() {
         .wait("the first receipt", async |stage| names(&stage.get(&path).await.body, "receipts") == ["fra-1"])
         .await;
     let waiting = stage.get(&path).await.body;
-    assert_eq!((&waiting["state"], names(&waiting, "laggards")), (&json!("waiting"), vec!["fra-2".to_owned()]));
+    assert_eq!(
+        (&waiting["state"], names(&waiting, "laggards")),
+        (&json!("waiting"), vec!["fra-2".to_owned()])
+    );
     assert!(one.told_text().contains("shoes"));
 
     two.is_held.store(false, Ordering::Relaxed);
@@ -44,7 +53,10 @@ async fn a_purge_is_done_when_every_node_in_service_has_signed_for_it() {
     }
     let listed = stage.get("/v1/purges").await.body;
     let newest = &listed["purges"][0];
-    assert_eq!((&newest["position"], &newest["by"], &newest["reason"]), (&json!(position), &json!("admin"), &json!("price")));
+    assert_eq!(
+        (&newest["position"], &newest["by"], &newest["reason"]),
+        (&json!(position), &json!("admin"), &json!("price"))
+    );
     assert_eq!(newest["matches"][0], "every object of site \"shop\" with the surrogate key \"shoes\"");
 }
 
@@ -59,9 +71,13 @@ async fn a_node_that_is_out_of_contact_is_named_and_does_not_hold_a_purge_up() {
     let path = purged.body["receipts"].as_str().unwrap().to_owned();
     let done = stage.get(&format!("{path}?wait=40s")).await.body;
     assert_eq!(done["state"], "done", "{done}");
-    assert_eq!((names(&done, "receipts"), names(&done, "out_of_contact")), (vec!["fra-1".to_owned()], vec!["fra-2".to_owned()]));
+    assert_eq!(
+        (names(&done, "receipts"), names(&done, "out_of_contact")),
+        (vec!["fra-1".to_owned()], vec!["fra-2".to_owned()])
+    );
     let nodes = stage.get("/v1/nodes").await.body;
-    let away = nodes["nodes"].as_array().unwrap().iter().find(|node| node["name"] == "fra-2").unwrap().clone();
+    let away =
+        nodes["nodes"].as_array().unwrap().iter().find(|node| node["name"] == "fra-2").unwrap().clone();
     assert_eq!(away["in_service"], false, "{away}");
 }
 
@@ -75,7 +91,13 @@ async fn what_is_no_clear_purge_is_refused_with_the_place_and_purges_nothing() {
     for (token, body, status, error, next) in [
         (&stage.admin, json!({}), 400, "the body names nothing to purge", ""),
         (&stage.admin, json!({ "everthing": true }), 400, "the body is not what this path takes", ""),
-        (&stage.admin, json!({ "everything": true, "tag": "a" }), 400, "everything is all there is, and stands alone", ""),
+        (
+            &stage.admin,
+            json!({ "everything": true, "tag": "a" }),
+            400,
+            "everything is all there is, and stands alone",
+            "",
+        ),
         (&stage.admin, json!({ "url": "/a.css" }), 400, "url is not an absolute URL", ""),
         (
             &stage.admin,
@@ -84,8 +106,20 @@ async fn what_is_no_clear_purge_is_refused_with_the_place_and_purges_nothing() {
             "urls[1]: no site of the configuration serves this host",
             "did you mean \"www.shop.example\"?",
         ),
-        (&stage.admin, json!({ "site": "shoop" }), 404, "site: no site of the configuration is called so", "did you mean \"shop\"?"),
-        (&stage.admin, json!({ "prefix": "https://www.shop.example/?a" }), 400, "prefix: a prefix has no query", ""),
+        (
+            &stage.admin,
+            json!({ "site": "shoop" }),
+            404,
+            "site: no site of the configuration is called so",
+            "did you mean \"shop\"?",
+        ),
+        (
+            &stage.admin,
+            json!({ "prefix": "https://www.shop.example/?a" }),
+            400,
+            "prefix: a prefix has no query",
+            "",
+        ),
         (&stage.admin, json!({ "tags": ["a", "b c"] }), 400, "tags[1] is not one surrogate key", ""),
         (&stage.admin, json!({ "tags": many }), 413, "too many purges in one request", ""),
         (
@@ -95,25 +129,45 @@ async fn what_is_no_clear_purge_is_refused_with_the_place_and_purges_nothing() {
             "url is of another site than the one named",
             "",
         ),
-        (&stage.admin, json!({ "everything": true, "reason": "a\nb" }), 400, "the reason is not one line", ""),
+        (
+            &stage.admin,
+            json!({ "everything": true, "reason": "a\nb" }),
+            400,
+            "the reason is not one line",
+            "",
+        ),
         (&shop, json!({ "everything": true }), 403, "the token may not purge this", ""),
         (&shop, json!({ "tag": "a" }), 403, "the token may not purge this", ""),
         (&shop, json!({ "site": "blog" }), 403, "the token may not purge this", ""),
         (&shop, json!({ "url": "https://blog.example/" }), 403, "the token may not purge this", ""),
     ] {
         let answer = stage.call("POST", "/v1/purges", token, &[], Some(body.clone())).await;
-        assert_eq!((answer.status, answer.body["error"].as_str()), (status, Some(error)), "{body}: {answer:?}");
+        assert_eq!(
+            (answer.status, answer.body["error"].as_str()),
+            (status, Some(error)),
+            "{body}: {answer:?}"
+        );
         if !next.is_empty() {
             assert_eq!(answer.body["next"], next);
         }
     }
     assert_eq!(stage.get("/v1/status").await.body["head"], head, "nothing was written");
-    let allowed = [json!({ "site": "shop" }), json!({ "tag": "a", "site": "shop" }), json!({ "url": "https://CDN.shop.example:443/x" })];
+    let allowed = [
+        json!({ "site": "shop" }),
+        json!({ "tag": "a", "site": "shop" }),
+        json!({ "url": "https://CDN.shop.example:443/x" }),
+    ];
     for body in allowed {
         let answer = stage.call("POST", "/v1/purges", &shop, &[], Some(body.clone())).await;
         assert_eq!(answer.status, 202, "{body}: {answer:?}");
     }
-    for (path, status) in [("/v1/purges/x", 400), ("/v1/purges/0", 404), ("/v1/purges/9999999", 404), ("/v1/purges/1?wait=2h", 400), ("/v1/purges/1?wat=1", 400)] {
+    for (path, status) in [
+        ("/v1/purges/x", 400),
+        ("/v1/purges/0", 404),
+        ("/v1/purges/9999999", 404),
+        ("/v1/purges/1?wait=2h", 400),
+        ("/v1/purges/1?wat=1", 400),
+    ] {
         assert_eq!(stage.get(path).await.status, status, "{path}");
     }
     let text = stage.call("POST", "/v1/purges", &stage.admin, &[("content-type", "text/plain")], None).await;
@@ -130,10 +184,12 @@ async fn a_purge_with_a_key_is_done_once_however_often_and_wherever_it_is_sent()
     let first = stage.call("POST", "/v1/purges", &stage.admin, &key, Some(body.clone())).await;
     assert_eq!(first.status, 202, "{first:?}");
     for address in [stage.control.address(), other.address()] {
-        let again = stage.call_at(address, "POST", "/v1/purges", &stage.admin, &key, Some(body.clone())).await;
+        let again =
+            stage.call_at(address, "POST", "/v1/purges", &stage.admin, &key, Some(body.clone())).await;
         assert_eq!((again.status, &again.body["position"]), (202, &first.body["position"]), "{again:?}");
     }
-    let changed = stage.call("POST", "/v1/purges", &stage.admin, &key, Some(json!({ "everything": true }))).await;
+    let changed =
+        stage.call("POST", "/v1/purges", &stage.admin, &key, Some(json!({ "everything": true }))).await;
     assert_eq!(changed.status, 422, "{changed:?}");
 
     // At the same time, at both: one record, and one answer for all.
@@ -215,7 +271,9 @@ async fn without_the_journal_nothing_is_called_a_success() {
     // Who is known may still look.
     stage
         .wait("the news", async |stage| {
-            stage.get("/v1/status").await.body["journal_error"].as_str().is_some_and(|error| error.contains("cannot be reached"))
+            stage.get("/v1/status").await.body["journal_error"]
+                .as_str()
+                .is_some_and(|error| error.contains("cannot be reached"))
         })
         .await;
     journal.set_faults(Faults::default());
@@ -268,12 +326,16 @@ async fn the_canary_purge_is_measured_and_alarms_when_a_node_lags() {
     let metrics = stage.call("GET", "/metrics", "", &[], None).await.body.to_string();
     assert!(metrics.contains("perigee_control_canary_alarm 1"), "{metrics}");
     node.is_held.store(false, Ordering::Relaxed);
-    stage.wait("the all-clear", async |stage| stage.get("/v1/status").await.body["canary"]["alarm"] == false).await;
+    stage
+        .wait("the all-clear", async |stage| stage.get("/v1/status").await.body["canary"]["alarm"] == false)
+        .await;
     tokio::time::timeout(Duration::from_secs(10), stage.get("/healthz")).await.unwrap();
 }
 
 pub(crate) async fn in_service(stage: &Stage, count: usize) {
-    stage.wait("the nodes", async |stage| stage.get("/v1/status").await.body["nodes_in_contact"] == count).await;
+    stage
+        .wait("the nodes", async |stage| stage.get("/v1/status").await.body["nodes_in_contact"] == count)
+        .await;
 }
 
 fn names(body: &Value, list: &str) -> Vec<String> {

@@ -25,10 +25,10 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 
 /// Longest wait for a state that must come.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A configuration of two sites.
-pub const SITES: &str = r#"
+pub(crate) const SITES: &str = r#"
 [[site]]
 name = "shop"
 domains = ["www.shop.example", "cdn.shop.example"]
@@ -41,24 +41,24 @@ origin = "http://127.0.0.1:8001"
 "#;
 
 /// A cluster with one control, and more if the test wants.
-pub struct Stage {
-    pub journal: Arc<dyn Journal>,
-    pub control: Handle,
-    pub admin: String,
-    pub fingerprint: String,
+pub(crate) struct Stage {
+    pub(crate) journal: Arc<dyn Journal>,
+    pub(crate) control: Handle,
+    pub(crate) admin: String,
+    pub(crate) fingerprint: String,
     directory: PathBuf,
 }
 
 /// What has been answered.
 #[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub headers: http::HeaderMap,
-    pub body: Value,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: http::HeaderMap,
+    pub(crate) body: Value,
 }
 
 /// A directory that nobody else has.
-pub fn directory() -> PathBuf {
+pub(crate) fn directory() -> PathBuf {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     let path = std::env::temp_dir().join(format!("perigee-control-{}-{count}", std::process::id()));
@@ -66,17 +66,17 @@ pub fn directory() -> PathBuf {
     path
 }
 
-pub fn loopback() -> SocketAddr {
+pub(crate) fn loopback() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))
 }
 
 impl Stage {
     /// On a journal in memory.
-    pub async fn start() -> Stage {
+    pub(crate) async fn start() -> Stage {
         Stage::on(Arc::new(Memory::new("test", 1))).await
     }
 
-    pub async fn on(journal: Arc<dyn Journal>) -> Stage {
+    pub(crate) async fn on(journal: Arc<dyn Journal>) -> Stage {
         let directory = directory();
         let mut options = Options::new("c1", loopback(), directory.join("c1"), Arc::clone(&journal));
         options.canary_interval = Duration::from_millis(200);
@@ -93,31 +93,31 @@ impl Stage {
     }
 
     /// The state directory of a control.
-    pub fn state(&self, name: &str) -> PathBuf {
+    pub(crate) fn state(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
 
     /// Another control of the cluster, which has been given the secret.
-    pub async fn another(&self, name: &str) -> Handle {
+    pub(crate) async fn another(&self, name: &str) -> Handle {
         let state = self.state(name);
         std::fs::create_dir_all(&state).unwrap();
         std::fs::copy(self.state("c1").join("cluster-secret"), state.join("cluster-secret")).unwrap();
         Control::start(Options::new(name, loopback(), state, Arc::clone(&self.journal))).await.unwrap()
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         self.call("GET", path, &self.admin, &[], None).await
     }
 
-    pub async fn post(&self, path: &str, body: Value) -> Answer {
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Answer {
         self.call("POST", path, &self.admin, &[], Some(body)).await
     }
 
-    pub async fn delete(&self, path: &str) -> Answer {
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
         self.call("DELETE", path, &self.admin, &[], None).await
     }
 
-    pub async fn call(
+    pub(crate) async fn call(
         &self,
         method: &str,
         path: &str,
@@ -128,7 +128,7 @@ impl Stage {
         self.call_at(self.control.address(), method, path, token, headers, body).await
     }
 
-    pub async fn call_at(
+    pub(crate) async fn call_at(
         &self,
         address: SocketAddr,
         method: &str,
@@ -142,14 +142,14 @@ impl Stage {
     }
 
     /// A token with a role, and perhaps a scope.
-    pub async fn token(&self, name: &str, role: &str, sites: Option<&[&str]>) -> String {
+    pub(crate) async fn token(&self, name: &str, role: &str, sites: Option<&[&str]>) -> String {
         let made = self.post("/v1/tokens", json!({ "name": name, "role": role, "sites": sites })).await;
         assert_eq!(made.status, 201, "{made:?}");
         made.body["secret"].as_str().unwrap().to_owned()
     }
 
     /// Adds [`SITES`] and rolls it out to all.
-    pub async fn configure(&self) {
+    pub(crate) async fn configure(&self) {
         let added = self.post("/v1/configurations", json!({ "text": SITES, "reason": "begin" })).await;
         assert_eq!(added.status, 201, "{added:?}");
         let begun = self.post("/v1/rollouts", json!({ "version": 1, "stage": "all" })).await;
@@ -162,7 +162,7 @@ impl Stage {
     }
 
     /// Waits for a state.
-    pub async fn wait(&self, what: &str, is_so: impl AsyncFn(&Stage) -> bool) {
+    pub(crate) async fn wait(&self, what: &str, is_so: impl AsyncFn(&Stage) -> bool) {
         let until = Instant::now() + PATIENCE;
         while !is_so(self).await {
             assert!(Instant::now() < until, "{what} has not come");
@@ -171,10 +171,9 @@ impl Stage {
     }
 
     /// A node that has been enrolled and follows.
-    pub async fn node(&self, name: &str, pop: &str) -> Arc<TestNode> {
-        let made = self
-            .post("/v1/enrolment-tokens", json!({ "role": "edge", "pop": pop, "name": name }))
-            .await;
+    pub(crate) async fn node(&self, name: &str, pop: &str) -> Arc<TestNode> {
+        let made =
+            self.post("/v1/enrolment-tokens", json!({ "role": "edge", "pop": pop, "name": name })).await;
         assert_eq!(made.status, 201, "{made:?}");
         let token: EnrolmentToken = made.body["token"].as_str().unwrap().parse().unwrap();
         let joined = self.join(&token, None).await;
@@ -183,24 +182,34 @@ impl Stage {
     }
 
     /// Enrols.
-    pub async fn join(&self, token: &EnrolmentToken, name: Option<&str>) -> Joined {
+    pub(crate) async fn join(&self, token: &EnrolmentToken, name: Option<&str>) -> Joined {
+        self.join_with(&rcgen::KeyPair::generate().unwrap(), token, name).await
+    }
+
+    /// Enrols with a key.
+    pub(crate) async fn join_with(
+        &self,
+        key: &rcgen::KeyPair,
+        token: &EnrolmentToken,
+        name: Option<&str>,
+    ) -> Joined {
         assert_eq!(token.authority, self.fingerprint);
-        let key = rcgen::KeyPair::generate().unwrap();
-        let request = rcgen::CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
+        let request = rcgen::CertificateParams::default().serialize_request(key).unwrap().pem().unwrap();
         let body = json!({ "id": token.id, "secret": token.secret, "name": name, "request": request });
         let answer = self.call("POST", "/v1/enroll", "", &[], Some(body)).await;
         let text = |key: &str| answer.body[key].as_str().unwrap_or_default().to_owned();
-        let identity =
-            Identity::from_pem(&text("authority"), &text("certificate"), &key.serialize_pem()).ok().map(Arc::new);
+        let identity = Identity::from_pem(&text("authority"), &text("certificate"), &key.serialize_pem())
+            .ok()
+            .map(Arc::new);
         Joined { status: answer.status, body: answer.body, identity }
     }
 }
 
 #[derive(Debug)]
-pub struct Joined {
-    pub status: u16,
-    pub body: Value,
-    pub identity: Option<Arc<Identity>>,
+pub(crate) struct Joined {
+    pub(crate) status: u16,
+    pub(crate) body: Value,
+    pub(crate) identity: Option<Arc<Identity>>,
 }
 
 impl Drop for Stage {
@@ -210,7 +219,7 @@ impl Drop for Stage {
 }
 
 /// One request on a connection of its own. Checks the answer against the document.
-pub async fn ask(
+pub(crate) async fn ask(
     address: SocketAddr,
     tls: Arc<rustls::ClientConfig>,
     method: &str,
@@ -244,13 +253,15 @@ pub async fn ask(
 }
 
 /// The document.
-pub static DOCUMENT: LazyLock<Value> = LazyLock::new(|| serde_json::from_str(&control::openapi()).unwrap());
+pub(crate) static DOCUMENT: LazyLock<Value> =
+    LazyLock::new(|| serde_json::from_str(&control::openapi()).unwrap());
 
 /// Whether an answer is as the document says.
 fn check_form(method: &str, path: &str, status: u16, body: &Value) {
     let path = path.split('?').next().unwrap();
     let is_like = |template: &str| {
-        let (template, path): (Vec<&str>, Vec<&str>) = (template.split('/').collect(), path.split('/').collect());
+        let (template, path): (Vec<&str>, Vec<&str>) =
+            (template.split('/').collect(), path.split('/').collect());
         template.len() == path.len()
             && template.iter().zip(&path).all(|(part, given)| part.starts_with('{') || part == given)
     };
@@ -262,20 +273,23 @@ fn check_form(method: &str, path: &str, status: u16, body: &Value) {
     let schema = json!({ "components": DOCUMENT["components"], "allOf": [schema] });
     let validator = jsonschema::draft202012::new(&schema).unwrap();
     let errors: Vec<String> = validator.iter_errors(body).map(|error| error.to_string()).collect();
-    assert!(errors.is_empty(), "{method} {path} answered {status} in another form than documented: {errors:?}: {body}");
+    assert!(
+        errors.is_empty(),
+        "{method} {path} answered {status} in another form than documented: {errors:?}: {body}"
+    );
 }
 
 // --- Nodes ---
 
 /// A node that follows, and applies what it is told unless it is held.
-pub struct TestNode {
-    pub identity: Arc<Identity>,
+pub(crate) struct TestNode {
+    pub(crate) identity: Arc<Identity>,
     pop: String,
     state: Mutex<State>,
     /// While set, nothing is applied.
-    pub is_held: AtomicBool,
+    pub(crate) is_held: AtomicBool,
     /// While set, the program has an error in each answer.
-    pub is_ill: AtomicBool,
+    pub(crate) is_ill: AtomicBool,
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -290,10 +304,12 @@ struct State {
     /// What it has been told, as text.
     told: Vec<String>,
     last_down: Option<String>,
+    /// Whether it was told something while it was held.
+    has_missed: bool,
 }
 
 impl TestNode {
-    pub fn follow(address: SocketAddr, identity: Arc<Identity>, pop: &str) -> Arc<TestNode> {
+    pub(crate) fn follow(address: SocketAddr, identity: Arc<Identity>, pop: &str) -> Arc<TestNode> {
         let node = Arc::new(TestNode {
             identity: Arc::clone(&identity),
             pop: pop.to_owned(),
@@ -308,24 +324,24 @@ impl TestNode {
     }
 
     /// Falls silent, for good.
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.task.lock().take().unwrap().abort();
     }
 
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.identity.peer().name
     }
 
     /// What it has been told.
-    pub fn told_text(&self) -> String {
+    pub(crate) fn told_text(&self) -> String {
         self.state.lock().told.join("\n")
     }
 
-    pub fn last_down(&self) -> Option<String> {
+    pub(crate) fn last_down(&self) -> Option<String> {
         self.state.lock().last_down.clone()
     }
 
-    pub fn running(&self) -> Option<u64> {
+    pub(crate) fn running(&self) -> Option<u64> {
         self.state.lock().running
     }
 
@@ -345,7 +361,7 @@ impl Drop for TestNode {
     }
 }
 
-pub fn now_ms() -> i64 {
+pub(crate) fn now_ms() -> i64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as i64
 }
 
@@ -363,12 +379,17 @@ impl Node for TestNode {
     fn told(&self, lines: Vec<Down>) -> Told<'_> {
         Box::pin(async move {
             let mut state = self.state.lock();
+            if state.has_missed && !self.is_held.load(Ordering::Relaxed) {
+                state.has_missed = false;
+                return Err("what was missed is to be told again".to_owned());
+            }
             for line in lines {
                 match line {
                     Down::Welcome(welcome) => state.journal = Some(welcome.journal),
                     Down::Restart(restart) => {
                         state.cursor = restart.at;
-                        state.running = restart.plan.version_for(self.name(), &self.pop).map(|version| version.number);
+                        state.running =
+                            restart.plan.version_for(self.name(), &self.pop).map(|version| version.number);
                     }
                     Down::Records(records) if !self.is_held.load(Ordering::Relaxed) => {
                         for line in records.records {
@@ -376,18 +397,13 @@ impl Node for TestNode {
                             state.cursor = state.cursor.then(&record);
                             let written: model::change::Written = serde_json::from_str(&record.text).unwrap();
                             if let model::change::Change::Plan(plan) = written.change {
-                                state.running = plan.version_for(self.name(), &self.pop).map(|version| version.number);
+                                state.running =
+                                    plan.version_for(self.name(), &self.pop).map(|version| version.number);
                             }
                             state.told.push(record.text.to_string());
                         }
                     }
-                    // Control is left before it says more: what is held is told again after the next dial.
-                    Down::Records(_) => {
-                        while self.is_held.load(Ordering::Relaxed) {
-                            parking_lot::MutexGuard::unlocked(&mut state, || std::thread::yield_now());
-                            return Err("held".to_owned());
-                        }
-                    }
+                    Down::Records(_) => state.has_missed = true,
                     Down::Beat { .. } | Down::Refused { .. } => {}
                 }
             }

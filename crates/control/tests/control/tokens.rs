@@ -6,7 +6,9 @@ use super::stage::{SITES, Stage, now_ms};
 async fn without_a_good_token_nothing_is_told() {
     let stage = Stage::start().await;
     for token in ["", "pgt_0000", "x y"] {
-        for (method, path) in [("GET", "/v1/status"), ("POST", "/v1/purges"), ("GET", "/v1/nodes"), ("GET", "/v1/audit")] {
+        for (method, path) in
+            [("GET", "/v1/status"), ("POST", "/v1/purges"), ("GET", "/v1/nodes"), ("GET", "/v1/audit")]
+        {
             let body = (method == "POST").then(|| json!({ "everything": true }));
             let answer = stage.call(method, path, token, &[], body).await;
             assert_eq!(answer.status, 401, "{method} {path} {token:?}: {answer:?}");
@@ -21,7 +23,7 @@ async fn each_role_may_do_what_it_says_and_no_more() {
     let stage = Stage::start().await;
     let mut tokens = Vec::new();
     for role in ["viewer", "purger", "editor", "admin"] {
-        tokens.push(stage.token(role, role, None).await);
+        tokens.push(stage.token(&format!("one-{role}"), role, None).await);
     }
     let dry = json!({ "text": SITES, "dry_run": true });
     for (method, path, body, from) in [
@@ -52,11 +54,17 @@ async fn a_token_is_shown_once_and_gone_once_it_is_revoked_or_has_expired() {
     let listed = stage.get("/v1/tokens").await.body.to_string();
     assert!(listed.contains("\"ci\"") && !listed.contains(&ci), "{listed}");
     let cells = stage.journal.cells("").await.unwrap();
-    assert!(!cells.iter().any(|cell| String::from_utf8_lossy(&cell.value).contains(&ci)), "kept as a hash only");
+    assert!(
+        !cells.iter().any(|cell| String::from_utf8_lossy(&cell.value).contains(&ci)),
+        "kept as a hash only"
+    );
     assert_eq!(stage.call("GET", "/v1/purges", &ci, &[], None).await.status, 200);
 
     let again = stage.post("/v1/tokens", json!({ "name": "ci", "role": "viewer" })).await;
-    assert_eq!((again.status, again.body["error"].as_str()), (409, Some("there is a token of this name already")));
+    assert_eq!(
+        (again.status, again.body["error"].as_str()),
+        (409, Some("there is a token of this name already"))
+    );
 
     assert_eq!(stage.delete("/v1/tokens/ci").await.status, 200);
     assert_eq!(stage.call("GET", "/v1/purges", &ci, &[], None).await.status, 401);
@@ -94,7 +102,11 @@ async fn wrong_wishes_for_tokens_are_refused_with_the_place() {
             404,
             "sites: no site of the configuration is called so",
         ),
-        (json!({ "name": "a", "role": "viewer", "requests_per_second": 0 }), 400, "requests_per_second is out of range"),
+        (
+            json!({ "name": "a", "role": "viewer", "requests_per_second": 0 }),
+            400,
+            "requests_per_second is out of range",
+        ),
         (json!({ "name": "a", "role": "viewer", "scope": 1 }), 400, "the body is not what this path takes"),
     ] {
         let answer = stage.post("/v1/tokens", wish.clone()).await;
@@ -133,7 +145,9 @@ async fn the_audit_log_says_who_did_what() {
             let log = stage.get("/v1/audit").await.body;
             let has = |by: &str, action: &str, reason: Option<&str>| {
                 log["entries"].as_array().unwrap().iter().any(|entry| {
-                    entry["by"] == by && entry["action"] == action && reason.is_none_or(|reason| entry["reason"] == reason)
+                    entry["by"] == by
+                        && entry["action"] == action
+                        && reason.is_none_or(|reason| entry["reason"] == reason)
                 })
             };
             has("control", "cluster.begin", None)

@@ -124,7 +124,7 @@ impl Node for Recorder {
 
     fn told(&self, lines: Vec<Down>) -> Told<'_> {
         let mut state = self.state.lock();
-        let mut take = || {
+        let take = || {
             for line in lines {
                 match line {
                     Down::Welcome(welcome) => state.journal = Some(welcome.journal),
@@ -303,8 +303,10 @@ async fn a_node_behind_what_is_kept_or_with_another_digest_begins_anew() {
 async fn a_plan_is_known_to_whoever_begins_after_it() {
     let cluster = Cluster::new().await;
     let version = Version { number: 3, hash: "ab".into(), signature: String::new() };
-    let plan =
-        Plan { stable: None, candidate: Some(Candidate { version, to: Audience::Nodes(vec!["fra-1".into()]) }) };
+    let plan = Plan {
+        stable: None,
+        candidate: Some(Candidate { version, to: Audience::Nodes(vec!["fra-1".into()]) }),
+    };
     let written = Written { by: "a".into(), at_ms: 1, change: Change::Plan(plan.clone()) };
     let position = write(&cluster.journal, [serde_json::to_string(&written).unwrap()]).await;
     cluster.hub.reaches(position).await;
@@ -399,7 +401,8 @@ async fn a_dialer_asks_the_next_control_when_one_is_away() {
     let urls = vec![format!("https://{gone}"), cluster.url.clone()];
     let dialer = Dialer::new(urls, move || identity.clone());
     for _ in 0..4 {
-        let asked = dialer.ask(http::Method::GET, "/v1/journal?after=0&limit=5", None, 1 << 20).await.unwrap();
+        let asked =
+            dialer.ask(http::Method::GET, "/v1/journal?after=0&limit=5", None, 1 << 20).await.unwrap();
         assert_eq!(asked.0, StatusCode::OK);
     }
     let nobody = Dialer::new(vec![format!("https://{gone}")], {
