@@ -19,11 +19,13 @@ pub mod purge;
 pub mod rate;
 pub mod redirect;
 pub mod retry;
+pub mod rollout;
 pub mod rule;
 pub mod settings;
 pub mod site_test;
 pub mod snapshot;
 pub mod units;
+pub mod vitals;
 
 pub use block::BlockList;
 pub use cluster::{ClusterSettings, ControlAddress, NodeSettings, ParsedNode, Switches};

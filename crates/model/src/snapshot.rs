@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use semantics::key::normalise_path;
 
@@ -54,6 +55,8 @@ pub struct Site {
     pub rules: Vec<Rule>,
     /// What applies when no rule matches.
     pub defaults: Rule,
+    /// For how long a node may not have heard of purges before its hits are validated; for ever without.
+    pub max_purge_lag: Option<Duration>,
     /// Its tests, in order.
     pub tests: Vec<SiteTest>,
     /// Line of the configuration where it begins; 0 when there is no configuration.
@@ -78,11 +81,17 @@ impl Snapshot {
             domains: vec!["*".into()],
             rules: Vec::new(),
             defaults,
+            max_purge_lag: None,
             tests: Vec::new(),
             line: 0,
             has_response_rules: false,
         };
         Ok(Snapshot::of(EdgeSettings::default(), vec![site]))
+    }
+
+    /// What a node of a cluster has before it has been told of any site: it answers nobody's requests.
+    pub fn without_sites(edge: EdgeSettings) -> Snapshot {
+        Snapshot::of(edge, Vec::new())
     }
 
     /// Puts sites together. A domain that two sites claim belongs to the first; the reader has refused that.

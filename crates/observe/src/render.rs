@@ -291,9 +291,19 @@ fn render_control(out: &mut Exposition, registry: &Registry, readings: Option<&R
             out.sample(&PURGES, &[scope.as_str(), form.as_str()], count);
         }
     }
+    out.sample(&PURGES_WIDENED, &[], load(&shared.purges_widened));
+    out.sample(&DISTRUSTS, &[], load(&shared.distrusts));
     if let Some(readings) = readings {
         out.sample(&PURGE_POSITION, &[], readings.purge_position);
         out.sample(&PURGES_REMEMBERED, &[], readings.purges_remembered);
+        if shared.follows.load(Ordering::Relaxed) {
+            out.sample(&JOURNAL_POSITION, &[], load(&shared.journal_position));
+            out.sample(&JOURNAL_HEAD, &[], load(&shared.journal_head));
+            out.sample(&CONTROL_CONNECTED, &[], u64::from(shared.is_connected.load(Ordering::Relaxed)));
+        }
+        if let Some(silence) = readings.silence_ms {
+            out.seconds(&CONTROL_HEARD, &[], silence);
+        }
     }
     out.sample(&RELOADS, &["ok"], load(&shared.reloads_ok));
     out.sample(&RELOADS, &["failed"], load(&shared.reloads_failed));

@@ -19,15 +19,18 @@ mod client;
 mod cluster;
 mod configuration;
 mod control;
+mod edge;
 mod enroll;
 mod explain;
 mod failure;
 mod login;
 mod manager;
+mod member;
 mod nodes;
 mod purge;
 mod rollback;
 mod rollout;
+mod running;
 mod serve;
 mod state;
 mod store;
@@ -64,6 +67,8 @@ Examples:
 enum Command {
     /// Serve websites from the cache, in front of their origins
     Serve(serve::Serve),
+    /// Serve the websites of a cluster, as one of its nodes
+    Edge(edge::Edge),
     /// Find every mistake in a configuration file
     Check(check::CheckArgs),
     /// Drop what is stored: by URL, prefix, surrogate key, site, or all of it
@@ -101,6 +106,7 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Serve(serve) => serve.run(),
+        Command::Edge(edge) => edge.run(),
         Command::Check(check) => return check::run(check),
         Command::Purge(purge) => purge.run(),
         Command::Explain(explain) => explain.run(),

@@ -496,6 +496,12 @@ pub(crate) static SITE: Table = Table {
                 "Where the content comes from; of a list, the first that is well. A path in the URL is put in front of every path.",
             )
             .required(),
+            key(
+                "max_purge_lag",
+                Kind::Time { min: settings::PURGE_LAG.0, max: settings::PURGE_LAG.1 },
+                "On a node of a cluster that has not heard of purges for longer: what was fetched longer ago is validated before it is served; stale_if_error decides while the origin fails.",
+            )
+            .or("none: hits go on however long it takes"),
         ],
         ORIGIN_KEYS,
         CHOICES,

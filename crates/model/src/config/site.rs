@@ -29,6 +29,7 @@ pub(super) fn build(findings: &mut Findings<'_>, section: &Section, index: usize
     let stand_in = || {
         crate::Origin::parse("http://localhost").ok().map(|origin| Arc::new(crate::OriginGroup::of(origin)))
     };
+    let max_purge_lag = section.time("max_purge_lag");
     let origin_missing = group.is_none();
     let mut defaults = Rule::defaults(group.or_else(stand_in)?, findings.line(&section.span));
     apply_choices(findings, section, &mut defaults);
@@ -58,6 +59,7 @@ pub(super) fn build(findings: &mut Findings<'_>, section: &Section, index: usize
         name: name?.into(),
         index,
         domains,
+        max_purge_lag,
         has_response_rules: rules.iter().any(Rule::is_response_rule),
         rules,
         defaults,

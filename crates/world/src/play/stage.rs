@@ -94,7 +94,7 @@ impl Stage {
     }
 
     pub(super) fn replace(&self, config: &str) {
-        self.edge.replace(snapshot(config));
+        self.edge.replace(snapshot(config)).expect("the configuration comes into force");
     }
 
     /// See [`super::Play::stop_edge`].
