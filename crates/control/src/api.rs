@@ -33,7 +33,7 @@ fn operators() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(purges::list, purges::purge))
         .routes(routes!(purges::status))
         .routes(routes!(configurations::one))
-        //.routes(routes!(configurations::diff))
+        .routes(routes!(configurations::diff))
         .routes(routes!(rollouts::start))
         .routes(routes!(rollouts::current))
         .routes(routes!(rollouts::pause))

@@ -5,16 +5,18 @@
 use std::sync::Arc;
 
 use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use axum::{Extension, Json};
 use journal::trust::text_hash;
 use journal::{Commit, Error, Journal};
 use model::change::Version;
+use model::diff::Difference;
 use model::{Diagnostic, Snapshot};
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use crate::Shared;
 use crate::api::{answer, read_json};
@@ -358,4 +360,107 @@ async fn whole_text(journal: &dyn Journal, info: &VersionInfo) -> Result<String,
     let missing =
         || Error::Broken(format!("the text of configuration {} is not in the journal", info.number));
     Ok(text_of(journal, &info.hash).await?.ok_or_else(missing)?)
+}
+
+// --- What tells two apart ---
+
+/// Which two to compare.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct DiffQuery {
+    /// The older one; what is stable without.
+    from: Option<u64>,
+    /// The newer one; the newest without.
+    to: Option<u64>,
+}
+
+/// A key that is another.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ChangeShown {
+    /// The site; `null` for what concerns all.
+    site: Option<String>,
+    /// The rule.
+    rule: Option<String>,
+    /// The key; empty for a site or rule as a whole.
+    key: String,
+    /// Its value before, as TOML.
+    from: Option<String>,
+    /// Its value now.
+    to: Option<String>,
+    /// All of this in one line.
+    line: String,
+}
+
+/// Something to think about twice.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct WarningShown {
+    /// The site; `null` for what concerns all.
+    site: Option<String>,
+    /// What it does.
+    message: String,
+}
+
+/// What tells two configurations apart.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct DiffShown {
+    /// The older one; `null` when nothing is stable yet.
+    from: Option<u64>,
+    to: u64,
+    changes: Vec<ChangeShown>,
+    warnings: Vec<WarningShown>,
+    /// Whether sites, or parts of them, begin empty.
+    is_cold: bool,
+}
+
+/// What tells two configurations apart
+#[utoipa::path(get, path = "/v1/diff", tag = "configurations", params(DiffQuery),
+    responses((status = 200, body = DiffShown), (status = "default", body = Problem)))]
+pub(crate) async fn diff(
+    State(shared): State<Arc<Shared>>,
+    Extension(caller): Extension<Caller>,
+    query: Result<Query<DiffQuery>, QueryRejection>,
+) -> Result<Json<DiffShown>, Problem> {
+    caller.may(Role::Viewer)?;
+    let Query(query) = query.map_err(|error| Problem::bad(error.body_text()).wanted("?from=3&to=4"))?;
+    let stable = shared.view.get().plan.stable.as_ref().map(|version| version.number);
+    let from = query.from.or(stable);
+    let to = match query.to {
+        Some(to) => to,
+        None => last(&*shared.journal).await?.0,
+    };
+    let difference = difference(&shared, from, to).await?;
+    let changes = difference.changes.into_iter().map(|change| ChangeShown {
+        line: change.to_string(),
+        site: change.site,
+        rule: change.rule,
+        key: change.key,
+        from: change.from,
+        to: change.to,
+    });
+    let warnings = difference.warnings.into_iter();
+    Ok(Json(DiffShown {
+        from,
+        to,
+        changes: changes.collect(),
+        warnings: warnings
+            .map(|warning| WarningShown { site: warning.site, message: warning.message })
+            .collect(),
+        is_cold: difference.is_cold,
+    }))
+}
+
+/// What tells two configurations apart; from nothing, everything does, and there is nothing to say.
+pub(crate) async fn difference(shared: &Shared, from: Option<u64>, to: u64) -> Result<Difference, Problem> {
+    let new = load(&*shared.journal, to).await?;
+    let Some(from) = from else { return Ok(Difference::default()) };
+    let old = load(&*shared.journal, from).await?;
+    let (old, new) = (whole_text(&*shared.journal, &old).await?, whole_text(&*shared.journal, &new).await?);
+    let compared = tokio::task::spawn_blocking(move || model::diff::diff(&old, &new)).await;
+    let unread = |found: &[Diagnostic]| {
+        Problem::new(StatusCode::CONFLICT, "one of them is not understood by this version of control")
+            .next("upgrade this control")
+            .diagnostics(found.iter().map(Finding::from).collect())
+    };
+    compared.map_err(|_| unread(&[]))?.map_err(|found| unread(&found))
 }

@@ -404,6 +404,8 @@ async fn begin(
         Rollout::begin(info.version(), plan.stable.clone(), pace, caller.name(), &reason, now_ms());
     rollout.gates = wanted.gates.unwrap_or_default();
     rollout.without_traffic = wanted.without_traffic;
+    let stable = plan.stable.as_ref().map(|stable| stable.number);
+    rollout.is_cold = configurations::difference(shared, stable, info.number).await?.is_cold;
     match (wanted.stage, wanted.first) {
         (BeginAt::All, Some(first)) => {
             return Err(

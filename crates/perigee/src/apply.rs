@@ -75,7 +75,8 @@ impl Apply {
             "-" => std::io::read_to_string(std::io::stdin()),
             _ => std::fs::read_to_string(&self.file),
         };
-        let text = text.map_err(|error| Failure::new(format!("{source}: {error}"), "name the file with the sites"))?;
+        let text =
+            text.map_err(|error| Failure::new(format!("{source}: {error}"), "name the file with the sites"))?;
         let client = self.cluster.client()?;
         let wanted = json!({ "text": text, "reason": self.reason.clone().unwrap_or_default(), "source": source, "dry_run": self.dry_run });
         let (status, added) = client.ask("POST", "/v1/configurations", Some(&wanted))?;
@@ -90,7 +91,9 @@ impl Apply {
         if self.dry_run || self.no_rollout {
             eprint!("{findings}");
             return show(self.json, &added, |added| match added["version"].as_u64() {
-                Some(version) => format!("{source} is configuration {version}; roll it out with: perigee rollout start {version}\n"),
+                Some(version) => format!(
+                    "{source} is configuration {version}; roll it out with: perigee rollout start {version}\n"
+                ),
                 None => format!("{source} is good\n"),
             });
         }
@@ -125,7 +128,10 @@ pub(crate) fn wait(client: &ControlClient, json: bool) -> Result<(), Failure> {
             Some("promoted") => return show(json, &current, rollout::describe),
             _ => {
                 show(json, &current, rollout::describe)?;
-                return Err(Failure::new("the roll-out was taken back", "correct the configuration and apply it again"));
+                return Err(Failure::new(
+                    "the roll-out was taken back",
+                    "correct the configuration and apply it again",
+                ));
             }
         }
     }

@@ -35,7 +35,13 @@ impl Audit {
 
 fn describe(answer: &Value) -> String {
     let rows = answer["entries"].as_array().into_iter().flatten().map(|entry| {
-        vec![when(&entry["at_ms"]), cell(&entry["by"]), cell(&entry["action"]), cell(&entry["subject"]), cell(&entry["reason"])]
+        vec![
+            when(&entry["at_ms"]),
+            cell(&entry["by"]),
+            cell(&entry["action"]),
+            cell(&entry["subject"]),
+            cell(&entry["reason"]),
+        ]
     });
     let mut words = table(&["WHEN", "BY", "WHAT", "TO", "REASON"], &rows.collect::<Vec<_>>());
     if answer["has_more"] == true {

@@ -100,7 +100,8 @@ impl Cluster {
             }
         };
         let token = self.token_file.as_deref().map(read_token).transpose()?;
-        let authority = choose(self.authority.clone(), "PERIGEE_AUTHORITY", kept.authority, "the cluster's authority")?;
+        let authority =
+            choose(self.authority.clone(), "PERIGEE_AUTHORITY", kept.authority, "the cluster's authority")?;
         Ok(Profile {
             control: choose(self.control.clone(), "PERIGEE_CONTROL", kept.control, "the control to talk to")?,
             authority: pinned(&authority)?,
@@ -115,7 +116,10 @@ fn variable(name: &str) -> Option<String> {
 
 fn read_token(path: &Path) -> Result<String, Failure> {
     let text = fs::read_to_string(path).map_err(|error| {
-        Failure::new(format!("--token-file {}: {error}", path.display()), "name the file that holds the token")
+        Failure::new(
+            format!("--token-file {}: {error}", path.display()),
+            "name the file that holds the token",
+        )
     })?;
     Ok(text.trim().to_owned())
 }
@@ -126,8 +130,12 @@ fn pinned(authority: &str) -> Result<String, Failure> {
         return Ok(authority.to_ascii_lowercase());
     }
     let next = "write the 64 hex digits that `perigee control` prints at its start, or name its file ca.pem";
-    let pem = fs::read(authority)
-        .map_err(|error| Failure::new(format!("the authority {authority:?} is neither a fingerprint nor a file: {error}"), next))?;
+    let pem = fs::read(authority).map_err(|error| {
+        Failure::new(
+            format!("the authority {authority:?} is neither a fingerprint nor a file: {error}"),
+            next,
+        )
+    })?;
     let certificate = CertificateDer::from_pem_slice(&pem)
         .map_err(|error| Failure::new(format!("{authority}: no certificate in PEM: {error}"), next))?;
     Ok(fingerprint(&certificate))
@@ -140,7 +148,10 @@ pub(crate) fn profile_path() -> Result<PathBuf, Failure> {
     let xdg = variable("XDG_CONFIG_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
     let home = || variable("HOME").map(|home| PathBuf::from(home).join(".config"));
     let base = xdg.or_else(home).ok_or_else(|| {
-        Failure::new("neither XDG_CONFIG_HOME nor HOME says where profiles are", "set HOME, or give --control, --authority and --token-file")
+        Failure::new(
+            "neither XDG_CONFIG_HOME nor HOME says where profiles are",
+            "set HOME, or give --control, --authority and --token-file",
+        )
     })?;
     Ok(base.join("perigee/client.toml"))
 }
@@ -174,7 +185,9 @@ pub(crate) fn write_profile(path: &Path, profile: &Profile) -> Result<(), Failur
         file.sync_all()?;
         fs::rename(&beside, path)
     };
-    write().map_err(|error| Failure::new(format!("{}: {error}", path.display()), "choose another place with XDG_CONFIG_HOME"))
+    write().map_err(|error| {
+        Failure::new(format!("{}: {error}", path.display()), "choose another place with XDG_CONFIG_HOME")
+    })
 }
 
 // --- Requests ---
@@ -209,7 +222,12 @@ impl ControlClient {
     }
 
     /// Status and JSON of an answer, whatever the status.
-    pub(crate) fn ask(&self, method: &str, target: &str, body: Option<&Value>) -> Result<(u16, Value), Failure> {
+    pub(crate) fn ask(
+        &self,
+        method: &str,
+        target: &str,
+        body: Option<&Value>,
+    ) -> Result<(u16, Value), Failure> {
         let body = body.map(Value::to_string).unwrap_or_default();
         let request = format!(
             "{method} {target} HTTP/1.0\r\nHost: {}:{}\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n\
@@ -221,7 +239,9 @@ impl ControlClient {
         );
         let answer = self.send(request.as_bytes()).map_err(|error| {
             let next = match error.kind() {
-                ErrorKind::ConnectionRefused => "is `perigee control` running there? Name another one with --control URL",
+                ErrorKind::ConnectionRefused => {
+                    "is `perigee control` running there? Name another one with --control URL"
+                }
                 ErrorKind::InvalidData => {
                     "is it a control of the cluster that was meant? Its fingerprint is printed at its start; \
                      compare it with --authority"
@@ -231,7 +251,10 @@ impl ControlClient {
             Failure::new(format!("control at {}: {error}", self.url), next)
         })?;
         let strange = |what: &str| {
-            Failure::new(format!("control at {}: the answer {what}", self.url), "is it perigee's control that listens there?")
+            Failure::new(
+                format!("control at {}: the answer {what}", self.url),
+                "is it perigee's control that listens there?",
+            )
         };
         let (status, body) = parse_answer(&answer).map_err(strange)?;
         let value = serde_json::from_slice(body).map_err(|_| strange("is not JSON"))?;
@@ -270,7 +293,12 @@ impl ControlClient {
 
 /// Host and port of `https://host[:port]`.
 fn parse_url(url: &str) -> Result<(String, u16), Failure> {
-    let wrong = || Failure::new(format!("{url:?} is no address of a control"), "write e.g. https://control-1.example:7700");
+    let wrong = || {
+        Failure::new(
+            format!("{url:?} is no address of a control"),
+            "write e.g. https://control-1.example:7700",
+        )
+    };
     let rest = url.strip_prefix("https://").ok_or_else(wrong)?.trim_end_matches('/');
     let (host, port) = match rest.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => (host, port.parse().map_err(|_| wrong())?),
@@ -366,9 +394,11 @@ mod tests {
     #[test]
     fn a_profile_is_read_as_it_was_written_by_its_owner_alone() {
         use std::os::unix::fs::PermissionsExt;
-        let path = std::env::temp_dir().join(format!("perigee-profile-{}/perigee/client.toml", std::process::id()));
+        let path =
+            std::env::temp_dir().join(format!("perigee-profile-{}/perigee/client.toml", std::process::id()));
         assert_eq!(read_profile(&path), Ok(None));
-        let profile = Profile { control: "https://a".into(), authority: "ab".repeat(32), token: "pgt_x".into() };
+        let profile =
+            Profile { control: "https://a".into(), authority: "ab".repeat(32), token: "pgt_x".into() };
         write_profile(&path, &profile).unwrap();
         write_profile(&path, &profile).unwrap();
         assert_eq!(read_profile(&path).unwrap(), Some(profile));

@@ -85,10 +85,12 @@ impl ControlArgs {
 
 fn read(path: &Path) -> Result<Settings, Failure> {
     let place = path.display();
-    let text = fs::read_to_string(path)
-        .map_err(|error| Failure::new(format!("{place}: {error}"), "perigee control --help shows an example"))?;
-    let settings: Settings = toml::from_str(&text)
-        .map_err(|error| Failure::new(format!("{place}: {error}"), "perigee control --help shows an example"))?;
+    let text = fs::read_to_string(path).map_err(|error| {
+        Failure::new(format!("{place}: {error}"), "perigee control --help shows an example")
+    })?;
+    let settings: Settings = toml::from_str(&text).map_err(|error| {
+        Failure::new(format!("{place}: {error}"), "perigee control --help shows an example")
+    })?;
     check(&settings).map_err(|(message, next)| Failure::new(format!("{place}: {message}"), next))?;
     Ok(settings)
 }
@@ -96,16 +98,22 @@ fn read(path: &Path) -> Result<Settings, Failure> {
 /// What a file of the right form may still have wrong.
 fn check(settings: &Settings) -> Result<(), (String, &'static str)> {
     if !is_name(&settings.name) {
-        let message = format!("name {:?} is no name; wanted 1 to 64 letters, digits, '-', '_' and '.'", settings.name);
+        let message =
+            format!("name {:?} is no name; wanted 1 to 64 letters, digits, '-', '_' and '.'", settings.name);
         return Err((message, "e.g. name = \"control-1\""));
     }
-    if let Some(wrong) = settings.names.iter().find(|name| name.is_empty() || name.contains(['/', ':', ' ', '*']) && name.parse::<std::net::IpAddr>().is_err()) {
+    if let Some(wrong) = settings.names.iter().find(|name| {
+        name.is_empty() || name.contains(['/', ':', ' ', '*']) && name.parse::<std::net::IpAddr>().is_err()
+    }) {
         let message = format!("names: {wrong:?} is neither a host nor an address");
         return Err((message, "write it without scheme and port, e.g. \"control-1.example\""));
     }
     if settings.listen.ip().is_unspecified() && settings.names.is_empty() {
         let message = format!("names is empty, and nobody reaches {} by that address", settings.listen);
-        return Err((message, "say by which names or addresses operators and nodes reach it: names = [\"control-1.example\"]"));
+        return Err((
+            message,
+            "say by which names or addresses operators and nodes reach it: names = [\"control-1.example\"]",
+        ));
     }
     for (key, path) in [("state", &settings.state)] {
         if !path.is_absolute() {
@@ -120,7 +128,11 @@ async fn open(settings: &JournalSettings) -> Result<Arc<dyn Journal>, Failure> {
         let mut bytes = [0; 16];
         // A journal's name needs to be another one than all others; that it be a secret is not needed.
         if aws_lc_rs::rand::fill(&mut bytes).is_err() {
-            bytes = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0).to_le_bytes().repeat(2).try_into().unwrap_or_default();
+            bytes = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0)
+                .to_le_bytes()
+                .repeat(2)
+                .try_into()
+                .unwrap_or_default();
         }
         u128::from_le_bytes(bytes)
     });
@@ -128,7 +140,10 @@ async fn open(settings: &JournalSettings) -> Result<Arc<dyn Journal>, Failure> {
         JournalSettings::Sqlite(path) => {
             let opened = Sqlite::open(path, &chance);
             opened.map(|journal| Arc::new(journal) as Arc<dyn Journal>).map_err(|error| {
-                Failure::new(format!("the journal cannot be opened: {error}"), "look at the file and its directory")
+                Failure::new(
+                    format!("the journal cannot be opened: {error}"),
+                    "look at the file and its directory",
+                )
             })
         }
     }
@@ -160,8 +175,12 @@ fn announce(settings: &Settings, address: SocketAddr, is_first: bool) {
     let host = settings.names.first().cloned().unwrap_or_else(|| address.ip().to_string());
     let url = format!("https://{host}:{}", address.port());
     let pem = fs::read(settings.state.join("ca.pem")).unwrap_or_default();
-    let authority = CertificateDer::from_pem_slice(&pem).map(|authority| fingerprint(&authority)).unwrap_or_default();
-    eprintln!("perigee: control {} listens on {address}; its cluster's authority is {authority}", settings.name);
+    let authority =
+        CertificateDer::from_pem_slice(&pem).map(|authority| fingerprint(&authority)).unwrap_or_default();
+    eprintln!(
+        "perigee: control {} listens on {address}; its cluster's authority is {authority}",
+        settings.name
+    );
     if is_first {
         eprintln!(
             "perigee: to talk to it: perigee login {url} --authority {authority} --token-file {}",
@@ -176,7 +195,8 @@ mod tests {
 
     #[test]
     fn a_configuration_is_read_or_refused_with_the_place() {
-        let good = "name = \"c1\"\nlisten = \"127.0.0.1:7700\"\nstate = \"/s\"\n[journal]\nsqlite = \"/s/j\"\n";
+        let good =
+            "name = \"c1\"\nlisten = \"127.0.0.1:7700\"\nstate = \"/s\"\n[journal]\nsqlite = \"/s/j\"\n";
         let path = std::env::temp_dir().join(format!("perigee-control-{}.toml", std::process::id()));
         let check = |text: &str| {
             fs::write(&path, text).unwrap();

@@ -19,6 +19,7 @@ mod client;
 mod cluster;
 mod configuration;
 mod control;
+mod diff;
 mod edge;
 mod enroll;
 mod explain;
@@ -87,6 +88,8 @@ enum Command {
     Login(login::Login),
     /// Roll a configuration out to the nodes of a cluster
     Apply(apply::Apply),
+    /// Say what tells two configurations of a cluster apart
+    Diff(diff::Diff),
     /// Say how the roll-out stands; begin, pause, resume or undo one
     Rollout(rollout::Rollout),
     /// Go back to an older configuration, everywhere at once
@@ -116,6 +119,7 @@ fn main() -> ExitCode {
         Command::Control(control) => control.run(),
         Command::Login(login) => login.run(),
         Command::Apply(apply) => apply.run(),
+        Command::Diff(diff) => diff.run(),
         Command::Rollout(rollout) => rollout.run(),
         Command::Rollback(rollback) => rollback.run(),
         Command::Versions(versions) => versions.run(),
@@ -160,4 +164,9 @@ fn print(text: &str) -> Result<(), failure::Failure> {
 /// Without what could move a terminal's cursor: URLs are the visitors' words, stored fields the origin's.
 fn visible(text: &str) -> String {
     text.chars().map(|char| if char.is_control() { '\u{fffd}' } else { char }).collect()
+}
+
+/// As [`visible`], for a text of several lines.
+fn visible_lines(text: &str) -> String {
+    text.lines().map(|line| format!("{}\n", visible(line))).collect()
 }

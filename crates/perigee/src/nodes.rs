@@ -70,8 +70,9 @@ fn describe(answer: &Value) -> String {
     let rows: Vec<Vec<String>> = rows.collect();
     match rows.is_empty() {
         true => "There is none yet; have one join with: perigee enroll\n".to_owned(),
-        false => {
-            table(&["NAME", "ROLE", "POP", "HEALTH", "RUNS", "BEHIND", "HEARD", "SOFTWARE", "CERTIFICATE"], &rows)
-        }
+        false => table(
+            &["NAME", "ROLE", "POP", "HEALTH", "RUNS", "BEHIND", "HEARD", "SOFTWARE", "CERTIFICATE"],
+            &rows,
+        ),
     }
 }

@@ -182,8 +182,12 @@ fn progress(status: &Value) -> String {
         names.map(crate::visible).collect::<Vec<_>>().join(", ")
     };
     let count = |list: &str| status[list].as_array().map_or(0, Vec::len);
-    let mut words =
-        format!("position {}: {} of {} nodes", status["position"], count("receipts"), count("receipts") + count("laggards"));
+    let mut words = format!(
+        "position {}: {} of {} nodes",
+        status["position"],
+        count("receipts"),
+        count("receipts") + count("laggards")
+    );
     if count("laggards") > 0 {
         words.push_str(&format!(", waiting for {}", names("laggards")));
     }
@@ -196,7 +200,10 @@ fn progress(status: &Value) -> String {
 /// The receipts, and who has given none.
 fn proof_words(status: &Value) -> String {
     let mut words = match status["state"] == "done" {
-        true => format!("Purged, in force at position {}, as every node in service has signed:\n", status["position"]),
+        true => format!(
+            "Purged, in force at position {}, as every node in service has signed:\n",
+            status["position"]
+        ),
         false => format!("Purged at position {}, and not proven at every node:\n", status["position"]),
     };
     let rows = |list: &str| status[list].as_array().into_iter().flatten();
@@ -204,7 +211,12 @@ fn proof_words(status: &Value) -> String {
     for receipt in rows("receipts") {
         let signature = receipt["signature"].as_str().unwrap_or_default();
         let begin = signature.get(..16).unwrap_or(signature);
-        words.push_str(&format!("  {}  at {}, signed {}…\n", name(receipt), receipt["position"], crate::visible(begin)));
+        words.push_str(&format!(
+            "  {}  at {}, signed {}…\n",
+            name(receipt),
+            receipt["position"],
+            crate::visible(begin)
+        ));
     }
     for (list, why) in [("laggards", "has not signed yet"), ("out_of_contact", "is out of contact")] {
         for node in rows(list) {

@@ -37,7 +37,8 @@ impl Rollback {
     /// Goes back.
     pub(crate) fn run(self) -> Result<(), Failure> {
         let client = self.cluster.client()?;
-        let answer = client.post("/v1/rollback", &json!({ "version": self.version, "reason": self.reason }))?;
+        let answer =
+            client.post("/v1/rollback", &json!({ "version": self.version, "reason": self.reason }))?;
         match self.wait && answer["state"] == "running" {
             true => wait(&client, self.json),
             false => show(self.json, &answer, describe),

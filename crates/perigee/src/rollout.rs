@@ -138,7 +138,10 @@ mod tests {
     #[test]
     fn a_roll_out_is_told_in_words() {
         for (rollout, wanted) in [
-            (json!({ "version": null, "state": "none" }), "There has never been a roll-out; begin one with: perigee apply\n"),
+            (
+                json!({ "version": null, "state": "none" }),
+                "There has never been a roll-out; begin one with: perigee apply\n",
+            ),
             (
                 json!({ "version": 4, "state": "running", "audience": { "nodes": ["fra-1"] }, "running": 1, "nodes": 5, "waiting_for": "x" }),
                 "Configuration 4 is running, on fra-1: 1 of 5 nodes in service run it.\n  waits for: x\n",

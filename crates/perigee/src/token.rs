@@ -79,7 +79,8 @@ impl Token {
 
 fn describe(answer: &Value) -> String {
     let rows = answer["tokens"].as_array().into_iter().flatten().map(|token| {
-        let sites = token["sites"].as_array().map(|sites| sites.iter().map(cell).collect::<Vec<_>>().join(", "));
+        let sites =
+            token["sites"].as_array().map(|sites| sites.iter().map(cell).collect::<Vec<_>>().join(", "));
         vec![
             cell(&token["name"]),
             cell(&token["role"]),

@@ -46,7 +46,13 @@ fn describe(answer: &Value) -> String {
     };
     let rows = answer["versions"].as_array().into_iter().flatten().map(|version| {
         let number = &version["number"];
-        vec![number.to_string(), state(number).to_owned(), when(&version["at_ms"]), cell(&version["author"]), cell(&version["reason"])]
+        vec![
+            number.to_string(),
+            state(number).to_owned(),
+            when(&version["at_ms"]),
+            cell(&version["author"]),
+            cell(&version["reason"]),
+        ]
     });
     let rows: Vec<Vec<String>> = rows.collect();
     match rows.is_empty() {

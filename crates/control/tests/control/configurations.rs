@@ -153,3 +153,28 @@ async fn a_staged_rollout_begins_at_one_node_and_says_what_it_waits_for() {
         (409, Some("nothing was stable before what is now"))
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_configurations_are_compared_key_by_key() {
+    let stage = Stage::start().await;
+    let other = SITES.replacen("127.0.0.1:8000", "127.0.0.1:8002", 1);
+    for text in [SITES, &other] {
+        assert_eq!(
+            stage.post("/v1/configurations", json!({ "text": text, "reason": "x" })).await.status,
+            201
+        );
+    }
+    let diff = stage.get("/v1/diff?from=1&to=2").await;
+    assert_eq!(diff.status, 200, "{diff:?}");
+    let change = &diff.body["changes"][0];
+    assert_eq!((&change["site"], &change["key"]), (&json!("shop"), &json!("origin")));
+    assert!(change["line"].as_str().unwrap().starts_with("site shop: origin: "), "{change}");
+    assert_eq!(
+        stage.get("/v1/diff").await.body["changes"],
+        json!([]),
+        "from nothing there is nothing to compare"
+    );
+    for (path, status) in [("/v1/diff?from=1&to=9", 404), ("/v1/diff?form=1", 400)] {
+        assert_eq!(stage.get(path).await.status, status, "{path}");
+    }
+}

@@ -404,7 +404,7 @@ impl Node for TestNode {
                         }
                     }
                     Down::Records(_) => state.has_missed = true,
-                    Down::Beat { .. } | Down::Refused { .. } => {}
+                    Down::Beat(_) | Down::Refused { .. } => {}
                 }
             }
             self.sign(&mut state);
