@@ -19,6 +19,7 @@ pub mod purge;
 pub mod rate;
 pub mod redirect;
 pub mod retry;
+pub mod routing;
 pub mod rule;
 pub mod settings;
 pub mod site_test;
@@ -30,6 +31,7 @@ pub use cluster::{ClusterSettings, ControlAddress, NodeSettings, ParsedNode, Swi
 pub use config::{Document, json_schema, reference};
 pub use diagnostic::{Diagnostic, Severity};
 pub use origin::{Origin, OriginGroup, Scheme};
+pub use routing::{DnsSettings, Point, Pop, Routing};
 pub use rule::{Cache, Https, Matched, RequestView, Rule};
 pub use settings::{DiskSettings, EdgeSettings, Limits, StoreSettings};
 pub use snapshot::{Parsed, Site, Snapshot};

@@ -50,6 +50,7 @@ pub(super) fn build(findings: &mut Findings<'_>, section: &Section, index: usize
         warn_of_shadowed(findings, &rules, &places);
     }
     let tests = tests_of_site::build(findings, section, &rules, &domains);
+    let pops = section.list("pops").iter().filter_map(Item::text).map(|(name, _)| name.into()).collect();
     section.finish();
     if origin_missing || domains.is_empty() {
         return None;
@@ -58,6 +59,7 @@ pub(super) fn build(findings: &mut Findings<'_>, section: &Section, index: usize
         name: name?.into(),
         index,
         domains,
+        pops,
         has_response_rules: rules.iter().any(Rule::is_response_rule),
         rules,
         defaults,

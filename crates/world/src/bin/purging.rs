@@ -134,7 +134,8 @@ mod parking {
 
 fn main() {
     let path = std::env::args().nth(1).expect("usage: purging FILE");
-    let plan: Plan = serde_json::from_str(&std::fs::read_to_string(&path).expect("the plan")).expect("a plan");
+    let plan: Plan =
+        serde_json::from_str(&std::fs::read_to_string(&path).expect("the plan")).expect("a plan");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let outcome = runtime.expect("threads").block_on(run(plan));
     println!("{}", serde_json::to_string(&outcome).expect("JSON"));
@@ -218,7 +219,9 @@ async fn origin(world: Arc<World>, listener: TcpListener) {
                 let drawn = Draw(seed.fetch_add(1, Ordering::Relaxed)).next();
                 async move { Ok::<_, Infallible>(give(&world, &request, drawn).await) }
             });
-            let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+            let _ = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
         });
     }
 }
@@ -248,7 +251,8 @@ async fn give(world: &World, request: &Request<Incoming>, drawn: u64) -> Respons
 
 async fn visit(world: Arc<World>, number: u64) {
     let mut draw = Draw(world.plan.seed ^ number.wrapping_mul(0x1234_5678_9abc_def1));
-    let mut connections: Vec<Option<http1::SendRequest<Full<Bytes>>>> = world.edges.iter().map(|_| None).collect();
+    let mut connections: Vec<Option<http1::SendRequest<Full<Bytes>>>> =
+        world.edges.iter().map(|_| None).collect();
     while !world.is_over.load(Ordering::Relaxed) {
         let (edge, object) = (draw.below(world.edges.len()), draw.below(world.plan.objects));
         let floor = world.floors[edge][object].load(Ordering::SeqCst);
@@ -260,7 +264,9 @@ async fn visit(world: Arc<World>, number: u64) {
                 if version < floor {
                     world.stale.fetch_add(1, Ordering::Relaxed);
                     let name = &world.edges[edge];
-                    world.shown.add(|| format!("{name} served object {object} at {version}, purged up to {floor}"));
+                    world
+                        .shown
+                        .add(|| format!("{name} served object {object} at {version}, purged up to {floor}"));
                 }
             }
             Ok(Err(why)) => {
@@ -295,12 +301,14 @@ async fn ask(
         *connection = Some(sender);
     }
     let Some(sender) = connection else { return Err("no connection".into()) };
-    let request = Request::builder().uri(format!("/o/{object}")).header("host", &world.plan.host).body(Full::default());
+    let request =
+        Request::builder().uri(format!("/o/{object}")).header("host", &world.plan.host).body(Full::default());
     let response = sender.send_request(request.map_err(|error| error.to_string())?).await.map_err(words)?;
     let status = response.status();
-    let is_hit = response.headers().get("cache-status").is_some_and(|value| {
-        value.to_str().is_ok_and(|value| value.contains("; hit"))
-    });
+    let is_hit = response
+        .headers()
+        .get("cache-status")
+        .is_some_and(|value| value.to_str().is_ok_and(|value| value.contains("; hit")));
     let body = response.into_body().collect().await.map_err(words)?.to_bytes();
     if status != StatusCode::OK {
         return Err(format!("answered {status}"));
@@ -412,7 +420,8 @@ async fn call(
         stream.set_nodelay(true).map_err(|error| error.to_string())?;
         let tls = pinned_client_config(&world.plan.authority, &[b"h2"]).map_err(|error| error.to_string())?;
         let name = ServerName::try_from("localhost").map_err(|error| error.to_string())?;
-        let stream = TlsConnector::from(tls).connect(name, stream).await.map_err(|error| error.to_string())?;
+        let stream =
+            TlsConnector::from(tls).connect(name, stream).await.map_err(|error| error.to_string())?;
         let made = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
         let (sender, driver) = made.map_err(|error| error.to_string())?;
         tokio::spawn(driver);
@@ -427,11 +436,13 @@ async fn call(
         .body(Full::from(body))
         .map_err(|error| error.to_string())?;
     let answered = timeout(Duration::from_secs(30), sender.send_request(request)).await;
-    let response = answered.map_err(|_| "no answer in 30 s".to_owned())?.map_err(|error| error.to_string())?;
+    let response =
+        answered.map_err(|_| "no answer in 30 s".to_owned())?.map_err(|error| error.to_string())?;
     let status = response.status();
     let body = response.into_body().collect().await.map_err(|error| error.to_string())?.to_bytes();
     match status.is_success() {
-        true => serde_json::from_slice(&body).map_err(|error| format!("{path}: {error}: {}", String::from_utf8_lossy(&body))),
+        true => serde_json::from_slice(&body)
+            .map_err(|error| format!("{path}: {error}: {}", String::from_utf8_lossy(&body))),
         false => Err(format!("{path}: answered {status}: {}", String::from_utf8_lossy(&body))),
     }
 }
