@@ -99,7 +99,7 @@ impl EdgeHealth {
         let heard = self.observers.iter().filter(|one| now_ms.saturating_sub(one.heard_ms) <= SILENCE_MS);
         let (count, against) =
             heard.fold((0, 0), |(count, against), one| (count + 1, against + u32::from(one.down)));
-        let down = count > 0 && against >= count / 2 + 1;
+        let down = count > 0 && against > count / 2;
         let changed = down != self.down;
         if changed {
             (self.down, self.changed_ms) = (down, Some(now_ms));
