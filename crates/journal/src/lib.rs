@@ -14,6 +14,8 @@
 
 pub mod etcd;
 pub mod feed;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod memory;
 pub mod sqlite;
 
