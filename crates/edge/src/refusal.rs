@@ -31,8 +31,14 @@ pub(crate) enum Refusal {
     BodyTooLarge(u64),
     /// It was asked too often.
     TooOften(TooMuch),
+    /// The client is on the block list.
+    Blocked,
     /// No site has the host.
     UnknownSite,
+    /// The rule wants a certificate of the visitor, and there is none.
+    NoCertificate,
+    /// The connection was made for another site than the request, and cannot show what that wants to see.
+    Misdirected,
     /// The request has been here before.
     Loop,
     /// Only a stored answer was wanted and there is none.
@@ -61,7 +67,10 @@ impl Refusal {
             Refusal::HeadTimeout | Refusal::BodyTimeout => 408,
             Refusal::BodyTooLarge(_) => 413,
             Refusal::TooOften(_) => 429,
-            Refusal::UnknownSite => 421,
+            Refusal::Blocked => 403,
+            Refusal::UnknownSite | Refusal::Misdirected => 421,
+            // 401 would have to name a scheme of authentication by fields (RFC 9110 §15.5.2), which is of no use here.
+            Refusal::NoCertificate => 403,
             Refusal::Loop => 508,
             Refusal::OnlyIfCached => 504,
             Refusal::Origin(Why::OriginTimeout) => 504,
@@ -81,7 +90,10 @@ impl Refusal {
             | Refusal::BodyTimeout
             | Refusal::BodyTooLarge(_)
             | Refusal::TooOften(_) => Why::Limit,
+            Refusal::Blocked => Why::Blocked,
             Refusal::UnknownSite => Why::UnknownSite,
+            Refusal::NoCertificate => Why::ClientCertificate,
+            Refusal::Misdirected => Why::Misdirected,
             Refusal::Loop => Why::Loop,
             Refusal::OnlyIfCached => Why::OnlyIfCached,
             Refusal::Origin(why) => *why,
@@ -112,7 +124,14 @@ impl Refusal {
             Refusal::BodyTimeout => "The request body did not arrive in time.".into(),
             Refusal::BodyTooLarge(max) => format!("The request body is larger than {max} bytes."),
             Refusal::TooOften(_) => "Too many requests. Please try again shortly.".into(),
+            Refusal::Blocked => "This address is not served here.".into(),
             Refusal::UnknownSite => "No site of this name is served here.".into(),
+            Refusal::NoCertificate => {
+                "This takes a client certificate, and none was shown. Please choose one that the site has given you.".into()
+            }
+            Refusal::Misdirected => {
+                "This takes a connection of its own, made for the name that is asked. Please try again.".into()
+            }
             Refusal::Loop => "The request came back to a node that had already passed it on.".into(),
             Refusal::OnlyIfCached => {
                 "The cache holds no answer, and the request allowed nothing else.".into()

@@ -15,14 +15,33 @@
 //! back-pressure: to a node that does not read, nothing more is sent. A node that has seen a gap, or a digest unlike its own,
 //! breaks off and dials anew.
 
+mod dial;
+mod hub;
+mod lines;
+mod relay;
+
+use std::time::Duration;
+
 use model::change::Version;
+pub use model::vitals::Vitals;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+
+pub use dial::{Dialer, Link, Node, Told, follow};
+pub use hub::{Check, Hub, PageText, Seen, Source};
+pub use lines::LinesBody;
+pub use relay::Relay;
 
 use crate::{Digest, Mark, Record};
 
 /// Bytes of a line, at most. What is longer ends the feed.
 pub const LINE_BYTES_MAX: usize = 4 << 20;
+
+/// How often either side says something, whether there is news or not.
+pub const BEAT: Duration = Duration::from_secs(1);
+
+/// After how long without a word the other side is left.
+pub const SILENCE: Duration = Duration::from_secs(5);
 
 /// What a node is told.
 #[derive(Debug, Serialize, Deserialize)]
@@ -35,10 +54,7 @@ pub enum Down {
     /// Records that the node lacks are not kept any more, or its digest is not the journal's.
     Restart(Restart),
     /// Nothing new.
-    Beat {
-        /// The newest position.
-        head: u64,
-    },
+    Beat(Beat),
     /// The node is to break off and not to come back: why, and what to do.
     Refused {
         /// For the node's operator.
@@ -55,6 +71,15 @@ pub struct Welcome {
     pub from: String,
     /// The newest position.
     pub head: u64,
+}
+
+/// A word that only says that all is well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Beat {
+    /// The newest position.
+    pub head: u64,
+    /// Over how many ms nodes that lose this feed spread their dialling: the more nodes there are, the longer.
+    pub spread_ms: u64,
 }
 
 /// Some consecutive records.
@@ -109,6 +134,9 @@ pub struct Hello {
     pub journal: Option<String>,
     /// Up to where it has applied it.
     pub cursor: Mark,
+    /// Whether it only reports, as a control does to another one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reports_only: bool,
 }
 
 /// How a node is.
@@ -151,23 +179,6 @@ pub struct Refusal {
     pub version: Version,
     /// Why: the first diagnostic with file and line.
     pub why: String,
-}
-
-/// What a roll-out is judged by: counts that only grow, since `since_ms`. Two reports make a rate.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Vitals {
-    /// When counting began, in ms since 1970: start of the program.
-    pub since_ms: i64,
-    /// Requests answered.
-    pub requests: u64,
-    /// Of these with a status of 500 to 599.
-    pub errors: u64,
-    /// Of these answered from the cache.
-    pub hits: u64,
-    /// Requests by how long the answer's head took, in powers of two of a millisecond: under 1, 2, 4 … 32,768 ms, and longer.
-    pub latency: [u64; 17],
-    /// Bytes of memory that the process has now (resident).
-    pub memory_bytes: u64,
 }
 
 impl Line {

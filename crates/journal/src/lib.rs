@@ -14,10 +14,14 @@
 
 pub mod etcd;
 pub mod feed;
+pub mod following;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 pub mod memory;
 pub mod sqlite;
+#[cfg(test)]
+mod testing;
+pub mod trust;
 
 use std::collections::HashSet;
 use std::fmt;

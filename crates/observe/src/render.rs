@@ -158,6 +158,8 @@ fn render_certificates(out: &mut Exposition, registry: &Registry, readings: Opti
     }
     out.sample(&CERTIFICATE_ORDERS, &["issued"], load(&registry.shared.orders_issued));
     out.sample(&CERTIFICATE_ORDERS, &["failed"], load(&registry.shared.orders_failed));
+    out.sample(&OCSP_FETCHES, &["fetched"], load(&registry.shared.staples_fetched));
+    out.sample(&OCSP_FETCHES, &["failed"], load(&registry.shared.staples_failed));
 }
 
 fn render_origins(out: &mut Exposition, origins: &[Group<OriginCells>]) {
@@ -291,9 +293,19 @@ fn render_control(out: &mut Exposition, registry: &Registry, readings: Option<&R
             out.sample(&PURGES, &[scope.as_str(), form.as_str()], count);
         }
     }
+    out.sample(&PURGES_WIDENED, &[], load(&shared.purges_widened));
+    out.sample(&DISTRUSTS, &[], load(&shared.distrusts));
     if let Some(readings) = readings {
         out.sample(&PURGE_POSITION, &[], readings.purge_position);
         out.sample(&PURGES_REMEMBERED, &[], readings.purges_remembered);
+        if shared.follows.load(Ordering::Relaxed) {
+            out.sample(&JOURNAL_POSITION, &[], load(&shared.journal_position));
+            out.sample(&JOURNAL_HEAD, &[], load(&shared.journal_head));
+            out.sample(&CONTROL_CONNECTED, &[], u64::from(shared.is_connected.load(Ordering::Relaxed)));
+        }
+        if let Some(silence) = readings.silence_ms {
+            out.seconds(&CONTROL_HEARD, &[], silence);
+        }
     }
     out.sample(&RELOADS, &["ok"], load(&shared.reloads_ok));
     out.sample(&RELOADS, &["failed"], load(&shared.reloads_failed));

@@ -9,6 +9,7 @@
 //!   acme/            0700   certificates that were ordered, with their keys
 //!   admin-address    0600   host:port of the admin API of the edge that started last
 //!   purges           0600   purges that what is on disk must not outlive; only with disks
+//!   cluster/         0700   what a node of a cluster has been told: see `member::keep`
 //!   store/           0700   the disk that names no directory of its own
 //!   lock             0600   empty; locked (flock) by the edge that runs
 //! ```
@@ -259,7 +260,8 @@ fn read_private(path: &Path) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
-fn write_new(path: &Path, text: &str) -> io::Result<()> {
+/// Writes a file that must not exist yet, readable by its owner alone and safe from a loss of power.
+pub(crate) fn write_new(path: &Path, text: &str) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()

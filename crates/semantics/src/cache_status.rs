@@ -103,7 +103,10 @@ impl Fwd {
             | Why::OnlyIfCached
             | Why::BadRequest
             | Why::Limit
+            | Why::Blocked
             | Why::UnknownSite
+            | Why::ClientCertificate
+            | Why::Misdirected
             | Why::Loop
             | Why::OriginDown
             | Why::ClientGone

@@ -9,7 +9,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::keys::{HABITS, Key, Kind, Table};
+use super::keys::{HABITS, Key, Kind, Table, elsewhere};
 use crate::diagnostic::{Diagnostic, Lines, Severity, did_you_mean};
 use crate::units::{BadAmount, ByteSize, parse_duration, write_duration};
 
@@ -119,6 +119,10 @@ impl Findings<'_> {
 
     /// Reports a key that the table doesn't know; returns the one that was probably meant.
     fn unknown_key(&mut self, table: &Table, name: &str, span: &Span) -> Option<&'static str> {
+        if let Some((message, help)) = elsewhere(table, name) {
+            self.error(span, message, help);
+            return None;
+        }
         let message = format!("unknown key {name:?} in {}", table.title);
         let habit = HABITS.iter().find(|(written, _)| *written == name).map(|(_, help)| (*help).to_owned());
         let close = did_you_mean(name, table.keys().map(|key| key.name));

@@ -138,19 +138,78 @@ const URL: Kind = text("a URL", "https://origin.shop.example");
 const STATUS: Kind =
     Kind::Either(&[Kind::Number { min: 100, max: 599 }, text("a status, a class or a range", "5xx")]);
 
-pub(crate) static ROOT: Table = Table {
-    title: "the file",
+/// A file that says everything.
+pub(crate) static ROOT: Table = Table { title: "the file", groups: &[OF_NODE, OF_CLUSTER] };
+
+/// What a cluster's nodes have in common.
+pub(crate) static CLUSTER: Table = Table { title: "a cluster's configuration", groups: &[OF_CLUSTER] };
+
+/// What a node of a cluster is told in a file of its own.
+pub(crate) static NODE: Table = Table {
+    title: "a node's file",
+    groups: &[
+        &[key("cluster", Kind::Table(&OF_WHICH), "The cluster that the node belongs to.").required()],
+        OF_NODE,
+    ],
+};
+
+const OF_NODE: &[Key] = &[
+    key("edge", Kind::Table(&EDGE), "What this node is told about itself."),
+    key("store", Kind::Table(&STORE), "What the cache may use of this node."),
+    key(
+        "certificate",
+        tables(&CERTIFICATE),
+        "One certificate for visitors who speak TLS. The names in it say which sites it is for; of several for a name, the first that the visitor can use.",
+    ),
+    key("tls", Kind::Table(&VISITORS_TLS), "TLS with visitors."),
+    key("acme", Kind::Table(&ACME), "Certificates that the edge orders and renews by itself (RFC 8555)."),
+];
+
+const OF_CLUSTER: &[Key] = &[
+    key(
+        "block",
+        Kind::List(&text("an address or a network", "203.0.113.0/24")),
+        "Clients that are answered with 403, whatever they ask for: at most 500,000 addresses and networks.",
+    )
+    .or("none"),
+    key("switches", Kind::Table(&SWITCHES), "What is switched off, for emergencies."),
+    key("site", tables(&SITE), "One site: domains, origins and rules.").required(),
+];
+
+static OF_WHICH: Table = Table {
+    title: "[cluster]",
     groups: &[&[
-        key("edge", Kind::Table(&EDGE), "What this node is told about itself."),
-        key("store", Kind::Table(&STORE), "What the cache may use of this node."),
         key(
-            "certificate",
-            tables(&CERTIFICATE),
-            "One certificate for visitors who speak TLS. The names in it say which sites it is for; of several for a name, the first that the visitor can use.",
+            "control",
+            Kind::List(&text("an https URL", "https://control-1.example:7700")),
+            "Where control, or a relay of it, is reached; of several, any that answers. The port is 7700 unless it is named.",
+        )
+        .required(),
+        key(
+            "pop",
+            text("a name of letters, digits, \"-\", \"_\" and \".\"", "fra"),
+            "The place where the node stands. Changes reach one place before they reach all.",
+        )
+        .or("none"),
+    ]],
+};
+
+const fn switch(name: &'static str, doc: &'static str) -> Key {
+    key(name, Kind::Bool, doc).or("true")
+}
+
+static SWITCHES: Table = Table {
+    title: "[switches]",
+    groups: &[&[
+        switch("http2", "HTTP/2 with visitors; without, they are offered HTTP/1.1 alone."),
+        switch(
+            "http3",
+            "HTTP/3; without, visitors are told to forget it and new connections of it are refused.",
         ),
-        key("tls", Kind::Table(&VISITORS_TLS), "TLS with visitors."),
-        key("acme", Kind::Table(&ACME), "Certificates that the edge orders and renews by itself (RFC 8555)."),
-        key("site", tables(&SITE), "One site: domains, origins and rules.").required(),
+        switch("compress", "Encoded copies; without, none is made and none is sent."),
+        switch("early_hints", "Early Hints (103)."),
+        switch("disk", "Disks; without, nothing is read from them or written to them. Purges go on."),
+        switch("websocket", "WebSocket; without, a request for it is passed on as if it asked for a page."),
     ]],
 };
 
@@ -306,10 +365,10 @@ static CERTIFICATE: Table = Table {
         key("key", text("a PEM file", "/etc/ssl/shop/privkey.pem"), "Its private key.").required(),
         key(
             "ocsp",
-            text("a DER file", "/etc/ssl/shop/ocsp.der"),
-            "An OCSP response that is shown with it (stapling), for a certificate that demands one (RFC 7633). Keep it fresh: a changed file comes into force by itself.",
+            text("a DER file, or \"fetch\"", "/etc/ssl/shop/ocsp.der"),
+            "An OCSP response that is shown with it (stapling) until it ends: from a file, which comes into force by itself when it changes; or fetched, and again at half of its life, from the responder that the certificate names.",
         )
-        .or("none"),
+        .or("\"fetch\" for a certificate that demands one (RFC 7633), else none"),
     ]],
 };
 
@@ -437,6 +496,18 @@ pub(crate) static SITE: Table = Table {
                 "Where the content comes from; of a list, the first that is well. A path in the URL is put in front of every path.",
             )
             .required(),
+            key(
+                "max_purge_lag",
+                Kind::Time { min: settings::PURGE_LAG.0, max: settings::PURGE_LAG.1 },
+                "On a node of a cluster that has not heard of purges for longer: what was fetched longer ago is validated before it is served; stale_if_error decides while the origin fails.",
+            )
+            .or("none: hits go on however long it takes"),
+            key(
+                "client_ca",
+                text("a PEM file", "/etc/ssl/shop/clients-ca.pem"),
+                "The authorities whose certificates visitors may show: see client_certificate. Intermediates come from the visitor. A changed file comes into force by itself.",
+            )
+            .or("none; visitors are not asked for a certificate"),
         ],
         ORIGIN_KEYS,
         CHOICES,
@@ -588,6 +659,12 @@ const CHOICES: &[Key] = &[
         "Whether visitors have to use TLS. redirect: who does not is sent there (301 for GET and HEAD, else 308). strict: and is told to stay there for a year (Strict-Transport-Security), so that there is no way back.",
     )
     .or("\"optional\""),
+    key(
+        "client_certificate",
+        Kind::OneOf(&["off", "optional", "required"]),
+        "Whether visitors show who they are by a certificate of their own, from one of the site's `client_ca`. optional: the origin gets what they show, in Client-Cert (RFC 9440). required: who shows none gets 403.",
+    )
+    .or("\"off\""),
     key(
         "cors",
         Kind::Either(&CORS_VALUES),
@@ -917,6 +994,32 @@ static EXPECT: Table = Table {
     ]],
 };
 
+/// What is to be said of a key that the table lacks because it belongs into another file: what is wrong, and what to do.
+pub(crate) fn elsewhere(table: &Table, name: &str) -> Option<(String, String)> {
+    let is = |which: &'static Table| std::ptr::eq(table, which);
+    let told = |message: &str, help: &str| Some((format!("{name:?} {message}"), help.to_owned()));
+    let of_node = NODE.key(name).or_else(|| EDGE.key(name)).or_else(|| STORE.key(name)).is_some();
+    if is(&CLUSTER) && of_node {
+        return told(
+            "is a node's own affair and has no place in a cluster's configuration",
+            "put it into the node's own file, which perigee edge --config reads",
+        );
+    }
+    if is(&NODE) && CLUSTER.key(name).is_some() {
+        return told(
+            "is the same for the whole cluster and has no place in a node's file",
+            "put it into the cluster's configuration, which perigee apply reads",
+        );
+    }
+    if is(&ROOT) && NODE.key(name).is_some() {
+        return told(
+            "belongs to a node of a cluster, which has its sites from there",
+            "take it out, or take the sites out and run perigee edge --config",
+        );
+    }
+    None
+}
+
 /// Keys that people write from habit, with what stands for them here.
 pub(crate) const HABITS: &[(&str, &str)] = &[
     ("path_prefix", "put the prefix into the origin's URL: origin = \"https://origin.example/prefix\""),
@@ -940,6 +1043,9 @@ pub(crate) const HABITS: &[(&str, &str)] = &[
     ("upstream", "write origin"),
     ("proxy_pass", "write origin"),
     ("headers", "write request_headers or response_headers"),
+    ("blocklist", "write block = [\"203.0.113.0/24\"], before the first table"),
+    ("deny", "write block = [\"203.0.113.0/24\"], before the first table"),
+    ("kill_switches", "write [switches]"),
     ("memory", "it stands in [store]"),
     ("eviction", "it stands in [store]"),
     ("policy", "write eviction, in [store]"),

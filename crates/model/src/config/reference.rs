@@ -2,14 +2,16 @@
 
 use std::fmt::Write;
 
-use super::keys::{Kind, ROOT, Shown, Table};
+use super::keys::{CLUSTER, Kind, NODE, ROOT, Shown, Table};
 use crate::units::write_duration;
 
 /// One heading and one table of Markdown per table of the file, each table once, in the order of the file.
 pub fn reference() -> String {
     let mut text = String::new();
     let mut done: Vec<*const Table> = Vec::new();
-    write_table(&mut text, &ROOT, &mut done);
+    for root in [&ROOT, &CLUSTER, &NODE] {
+        write_table(&mut text, root, &mut done);
+    }
     text
 }
 
@@ -85,6 +87,6 @@ pub(super) fn all_tables() -> Vec<&'static Table> {
         }
     }
     let mut found = Vec::new();
-    walk(&ROOT, &mut found);
+    [&ROOT, &CLUSTER, &NODE].into_iter().for_each(|root| walk(root, &mut found));
     found
 }

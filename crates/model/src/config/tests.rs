@@ -5,13 +5,15 @@ use serde_json::Value;
 
 use semantics::coding::Coding;
 
-use super::keys::{Kind, ROOT, Table};
+use super::keys::{Kind, Table};
 use super::*;
 use crate::compress::Compress;
 use crate::cors::Cors;
 use crate::rule::Cache;
 use crate::{ByteSize, DiskSettings, Scheme};
 
+mod cluster;
+mod corrupt;
 mod diagnostics;
 
 /// The example of the documentation, which says every kind of thing that can be said.
@@ -218,7 +220,9 @@ fn the_schema_knows_exactly_the_keys_that_the_reader_knows() {
             _ => {}
         }
     }
-    compare(&ROOT, &serde_json::from_str(&json_schema()).unwrap());
+    for document in [Document::Whole, Document::Cluster, Document::Node] {
+        compare(document.table(), &serde_json::from_str(&json_schema(document)).unwrap());
+    }
 }
 
 #[test]

@@ -123,6 +123,7 @@ fn full_readings(origin: Slot) -> Readings {
             cpu_us: 61_500,
         }],
         copies_not_made: [1, 2, 0],
+        silence_ms: Some(1500),
         origins: vec![
             OriginReading {
                 origin,
