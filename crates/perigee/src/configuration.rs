@@ -10,9 +10,9 @@ use std::time::SystemTime;
 
 use edge::Handle;
 use edge::admin::{CertificateStatus, ClusterStatus, Configuration, ConfigurationStatus, Reload};
-use edge::tls::{Certificate, read_certificates};
+use edge::tls::{Certificate, ClientAuthorities, read_certificates, read_client_authorities};
 use model::change::Version;
-use model::settings::{EdgeSettings, Limits};
+use model::settings::{EdgeSettings, Limits, Ocsp};
 use model::{ByteSize, Diagnostic, DiskSettings, NodeSettings, Parsed, ParsedNode, Snapshot};
 use parking_lot::Mutex;
 use semantics::key::{KeySeed, hash};
@@ -53,6 +53,7 @@ pub(crate) struct Told {
 pub(crate) struct Read {
     pub(crate) snapshot: Snapshot,
     pub(crate) certificates: Vec<Certificate>,
+    pub(crate) client_authorities: Vec<ClientAuthorities>,
     pub(crate) warnings: Vec<Diagnostic>,
     hash: String,
 }
@@ -75,6 +76,7 @@ impl Source {
                     Ok(Read {
                         snapshot,
                         certificates: Vec::new(),
+                        client_authorities: Vec::new(),
                         warnings: Vec::new(),
                         hash: hash_of(&self.name()),
                     })
@@ -151,9 +153,10 @@ fn with_certificates(
     hash: String,
     name: &str,
 ) -> Result<Read, Refused> {
-    let certificates = read_certificates(&snapshot.edge.certificates)
-        .map_err(|wrong| Refused::of(format!("{name} cannot be used: {}", wrong.join("; "))))?;
-    Ok(Read { snapshot, certificates, warnings, hash })
+    let unusable = |wrong: Vec<String>| Refused::of(format!("{name} cannot be used: {}", wrong.join("; ")));
+    let certificates = read_certificates(&snapshot.edge.certificates).map_err(unusable)?;
+    let client_authorities = read_client_authorities(&snapshot).map_err(unusable)?;
+    Ok(Read { snapshot, certificates, client_authorities, warnings, hash })
 }
 
 impl Refused {
@@ -272,7 +275,7 @@ impl Live {
             ..ConfigurationStatus::default()
         };
         let started_with = read.snapshot.edge.clone();
-        let files = certificate_files(&started_with);
+        let files = certificate_files(&read.snapshot);
         let signatures = signatures(&source, &files);
         let state = State { source, status, started_with, files, read: signatures.clone(), seen: signatures };
         Live { connections_fit, handle: OnceLock::new(), certificates, member, state: Mutex::new(state) }
@@ -347,12 +350,12 @@ impl Live {
         };
         state.read = signatures(source, &state.files);
         let mut read = source.read()?;
-        let files = certificate_files(&read.snapshot.edge);
+        let files = certificate_files(&read.snapshot);
         let limits = &mut read.snapshot.edge.limits;
         let lowered = fit_connections(limits, self.connections_fit);
         let late = needs_new_start(&state.started_with, &read.snapshot.edge);
         let mut troubles = handle
-            .replace(read.snapshot)
+            .replace(read.snapshot, &read.client_authorities)
             .map_err(|error| Refused::of(format!("{} cannot come into force: {error}", source.name())))?;
         state.files = files;
         state.read = signatures(source, &state.files);
@@ -406,10 +409,17 @@ fn signatures(source: &Source, others: &[PathBuf]) -> Option<Vec<Signature>> {
     files.map(|path| fs::metadata(path).ok().map(Signature::from)).collect()
 }
 
-fn certificate_files(edge: &EdgeSettings) -> Vec<PathBuf> {
-    edge.certificates
-        .iter()
-        .flat_map(|files| [Some(files.chain.clone()), Some(files.key.clone()), files.ocsp.clone()])
+fn certificate_files(snapshot: &Snapshot) -> Vec<PathBuf> {
+    let certificates = snapshot.edge.certificates.iter();
+    certificates
+        .flat_map(|files| {
+            let ocsp = match &files.ocsp {
+                Some(Ocsp::File(path)) => Some(path.clone()),
+                Some(Ocsp::Fetch) | None => None,
+            };
+            [Some(files.chain.clone()), Some(files.key.clone()), ocsp]
+        })
+        .chain(snapshot.sites.iter().map(|site| site.client_ca.clone()))
         .flatten()
         .collect()
 }

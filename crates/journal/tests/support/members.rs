@@ -1,8 +1,10 @@
 //! An etcd of a test's own: members on free ports of loopback, with their data in a directory that is gone afterwards. A system's
 //! etcd is not touched, nor are its settings taken.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -18,7 +20,15 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct Members {
     pub(crate) all: Vec<Member>,
     pub(crate) settings: Settings,
+    extra: Vec<OsString>,
     scratch: Scratch,
+}
+
+/// Files (PEM) of an authority, and what it has issued: certificate and key.
+pub(crate) struct Tls {
+    pub(crate) ca: PathBuf,
+    pub(crate) server: (PathBuf, PathBuf),
+    pub(crate) client: (PathBuf, PathBuf),
 }
 
 /// A member, running or not.
@@ -32,15 +42,20 @@ pub(crate) struct Member {
 impl Members {
     /// `None`, and says why, when etcd is not installed. `extra` are arguments for each.
     pub(crate) async fn start(count: usize, extra: &[&str]) -> Option<Members> {
+        Members::start_secured(count, extra, None).await
+    }
+
+    /// With TLS for clients, who have to show a certificate.
+    pub(crate) async fn start_secured(count: usize, extra: &[&str], tls: Option<&Tls>) -> Option<Members> {
         if !Command::new("etcd").arg("--version").output().is_ok_and(|output| output.status.success()) {
             println!("skipped: etcd is not installed (Debian: etcd-server etcd-client)");
             return None;
         }
         // Somebody else may take a port between its choice and etcd's start.
         for _ in 0..10 {
-            let mut members = Members::choose(count);
+            let mut members = Members::choose(count, extra, tls);
             for index in 0..count {
-                members.launch(index, "new", extra);
+                members.launch(index, "new");
             }
             if members.answer().await {
                 return Some(members);
@@ -49,7 +64,7 @@ impl Members {
         panic!("etcd does not start; the last one's words are above");
     }
 
-    fn choose(count: usize) -> Members {
+    fn choose(count: usize, extra: &[&str], tls: Option<&Tls>) -> Members {
         // All are held until all are chosen, so that they differ.
         let held: Vec<_> = (0..2 * count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let ports: Vec<_> = held.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
@@ -60,19 +75,29 @@ impl Members {
             process: None,
         });
         let all: Vec<_> = all.collect();
-        let endpoints = all.iter().map(|member| format!("http://127.0.0.1:{}", member.client)).collect();
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let settings = Settings {
-            endpoints,
+            endpoints: all.iter().map(|member| format!("{scheme}://127.0.0.1:{}", member.client)).collect(),
             prefix: "perigee/test".into(),
-            ca_file: None,
-            certificate: None,
+            ca_file: tls.map(|tls| tls.ca.clone()),
+            certificate: tls.map(|tls| tls.client.clone()),
             user: None,
         };
-        Members { all, settings, scratch: Scratch::new() }
+        let mut extra: Vec<_> = extra.iter().map(OsString::from).collect();
+        if let Some(tls) = tls {
+            let (certificate, key) = &tls.server;
+            for (flag, file) in
+                [("--cert-file", certificate), ("--key-file", key), ("--trusted-ca-file", &tls.ca)]
+            {
+                extra.extend([flag.into(), file.into()]);
+            }
+            extra.push("--client-cert-auth".into());
+        }
+        Members { all, settings, extra, scratch: Scratch::new() }
     }
 
     /// Starts a member on the data that it has.
-    pub(crate) fn launch(&mut self, index: usize, state: &str, extra: &[&str]) {
+    pub(crate) fn launch(&mut self, index: usize, state: &str) {
         let cluster: Vec<_> = self
             .all
             .iter()
@@ -85,7 +110,7 @@ impl Members {
             .append(true)
             .open(self.scratch.path(format!("{}.log", member.name)))
             .unwrap();
-        let client = format!("http://127.0.0.1:{}", member.client);
+        let client = &self.settings.endpoints[index];
         let peer = format!("http://127.0.0.1:{}", member.peer);
         let mut command = Command::new("etcd");
         for (name, _) in std::env::vars_os() {
@@ -95,12 +120,12 @@ impl Members {
             }
         }
         command.arg("--data-dir").arg(directory).args(["--name", &member.name]);
-        command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
+        command.args(["--listen-client-urls", client, "--advertise-client-urls", client]);
         command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
         command.args(["--initial-cluster", &cluster.join(","), "--initial-cluster-state", state]);
         // A member that is gone is noticed soon, and a lagging one gets snapshots.
         command.args(["--heartbeat-interval", "50", "--election-timeout", "500", "--snapshot-count", "200"]);
-        command.args(extra).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        command.args(&self.extra).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         member.process = Some(command.spawn().unwrap());
     }
 
@@ -128,12 +153,8 @@ impl Members {
         false
     }
 
-    pub(crate) fn data(&self, index: usize) -> std::path::PathBuf {
+    pub(crate) fn data(&self, index: usize) -> PathBuf {
         self.scratch.path(&self.all[index].name)
-    }
-
-    pub(crate) fn path(&self, name: &str) -> std::path::PathBuf {
-        self.scratch.path(name)
     }
 
     /// What it has said.
@@ -156,7 +177,11 @@ impl Members {
     /// Runs etcdctl against some members; gives what it has said, or its error.
     pub(crate) fn control(&self, of: &[usize], arguments: &[&str]) -> Result<String, String> {
         let endpoints: Vec<_> = of.iter().map(|index| &*self.settings.endpoints[*index]).collect();
-        let output = Command::new("etcdctl")
+        let mut command = Command::new("etcdctl");
+        if let (Some(ca), Some((certificate, key))) = (&self.settings.ca_file, &self.settings.certificate) {
+            command.arg("--cacert").arg(ca).arg("--cert").arg(certificate).arg("--key").arg(key);
+        }
+        let output = command
             .env("ETCDCTL_API", "3")
             .args(["--endpoints", &endpoints.join(","), "--command-timeout", "20s"])
             .args(arguments)
