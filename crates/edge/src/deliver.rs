@@ -11,13 +11,8 @@ use observe::{Event, Fetch, Slot};
 use semantics::cache_status::{CacheStatus, Handling, write_cache_status};
 use semantics::coding;
 use semantics::directives::{ResponseDirectives, Scope};
-<<<<<<< HEAD
-use semantics::fields::lines_of;
-use semantics::{Fields, Outcome, Why};
-=======
 use semantics::fields::{lines_of, trim};
-use semantics::{Fields, Why};
->>>>>>> main
+use semantics::{Fields, Outcome, Why};
 
 use crate::answer::{Answer, Body, ContentRange, Head, Note, OriginNote};
 use crate::h1;
