@@ -305,6 +305,7 @@ pub(crate) fn emit(worker: &Worker, request: &Request, told: &Told, why: Why, se
         bytes_received: sent.received_bytes,
         why,
         collapsed: told.note.collapsed,
+        personal: told.note.personal,
         stored: told.note.stored,
         encoded: told
             .note

@@ -96,7 +96,7 @@ impl Following {
                     self.welcomed = Some(welcome.journal);
                     self.head = welcome.head;
                 }
-                Down::Beat { head } => self.head = head,
+                Down::Beat(beat) => self.head = beat.head,
                 Down::Restart(restart) => {
                     let Some(journal) = self.welcomed.clone() else {
                         return Err("a restart came before the welcome".to_owned());

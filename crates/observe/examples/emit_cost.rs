@@ -46,6 +46,7 @@ fn measure(observer: &Observer, registry: &Registry) -> u64 {
                     bytes_received: 545,
                     why: Why::Fresh,
                     collapsed: false,
+                    personal: false,
                     stored: false,
                     encoded: None,
                     age: Some(12),

@@ -64,6 +64,8 @@ families! {
         "Bytes of requests received from clients, heads and bodies.";
     COLLAPSED = Counter "perigee_collapsed_requests_total" ["site"] in "requests":
         "Requests that joined a fill which another request had started.";
+    PERSONAL_HITS = Counter "perigee_personal_hits_total" ["site"] in "requests":
+        "Hits of stored responses that set a cookie, or that were fetched by a request with Authorization: shared because the origin or a rule says so.";
     STORED = Counter "perigee_stored_responses_total" ["site"] in "responses":
         "Origin responses that were stored.";
     ENCODED_RESPONSES = Counter "perigee_encoded_responses_total" ["site", "coding"] in "responses":

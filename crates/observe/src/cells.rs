@@ -62,6 +62,7 @@ pub(crate) struct SiteCells {
     pub(crate) head_bytes_sent: Counter,
     pub(crate) bytes_received: Counter,
     pub(crate) collapsed: Counter,
+    pub(crate) personal_hits: Counter,
     pub(crate) stored: Counter,
     pub(crate) encoded: Row<{ Coding::ALL.len() }>,
     pub(crate) body_bytes_saved: Counter,

@@ -38,6 +38,8 @@ pub struct Event<'a> {
     pub why: Why,
     /// Whether this request joined a fill that another one had started.
     pub collapsed: bool,
+    /// Whether what was stored sets a cookie, or was fetched by a request with Authorization.
+    pub personal: bool,
     /// Whether the origin's answer was stored.
     pub stored: bool,
     /// The coding of the encoded copy that was sent, and how many bytes fewer it took than the body itself.

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use semantics::Wall;
+use semantics::{Outcome, Wall};
 
 use crate::cells::{BySlot, OriginCells, SiteCells, WorkerCells, class_of};
 use crate::escape;
@@ -63,6 +63,7 @@ impl Observer {
         cells.head_bytes_sent.add(event.head_bytes_sent);
         cells.bytes_received.add(event.bytes_received);
         cells.collapsed.add(u64::from(event.collapsed));
+        cells.personal_hits.add(u64::from(event.personal && event.why.outcome() == Outcome::Hit));
         cells.stored.add(u64::from(event.stored));
         if let Some((coding, saved)) = event.encoded {
             cells.encoded.0[coding as usize].add(1);

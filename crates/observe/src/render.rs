@@ -97,6 +97,7 @@ fn render_sites(out: &mut Exposition, sites: &[Group<SiteCells>]) {
     for_each(out, &SENT_HEAD_BYTES, sites, |cells| &cells.head_bytes_sent);
     for_each(out, &RECEIVED_BYTES, sites, |cells| &cells.bytes_received);
     for_each(out, &COLLAPSED, sites, |cells| &cells.collapsed);
+    for_each(out, &PERSONAL_HITS, sites, |cells| &cells.personal_hits);
     for_each(out, &STORED, sites, |cells| &cells.stored);
     for site in sites {
         for coding in Coding::ALL {

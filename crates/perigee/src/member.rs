@@ -20,7 +20,7 @@ use std::time::Duration;
 use edge::Handle;
 use edge::admin::ClusterStatus;
 use journal::feed::{
-    Dialer, Down, Hello, Link, Node, RETRY_WITHIN, Receipt, Refusal, Report, Told as Taken, Vitals, follow,
+    Dialer, Down, Hello, Link, Node, Receipt, Refusal, Report, Told as Taken, Vitals, follow,
 };
 use journal::following::{Following, Step};
 use journal::trust::{EnrolmentToken, Identity};
@@ -37,6 +37,9 @@ use keep::{Keep, Kept, check_text, is_signed};
 
 /// Purges that are put in force as one.
 const ORDERS_TOGETHER_MAX: usize = 10_000;
+
+/// A configuration that cannot be had is tried again after a time between 0 and this, drawn evenly.
+const FETCH_RETRY_WITHIN: Duration = Duration::from_secs(4);
 
 /// How often the moment of last having heard is written down; what a restart forgets of it makes sites validate early.
 const HEARD_WRITTEN_EVERY_MS: i64 = 5_000;
@@ -280,7 +283,7 @@ impl Member {
                 tokio::select! {
                     biased;
                     _ = plans.changed() => {}
-                    () = sleep_ms(chance_below(RETRY_WITHIN.as_millis() as u64)) => {}
+                    () = sleep_ms(chance_below(FETCH_RETRY_WITHIN.as_millis() as u64)) => {}
                 }
                 continue;
             }
@@ -464,6 +467,7 @@ fn vitals(handle: &Handle, since_ms: i64) -> Vitals {
         requests: totals.requests(),
         errors: totals.server_errors,
         hits: totals.requests_of(Outcome::Hit),
+        personal_hits: totals.personal_hits,
         latency: totals.first_bytes,
         memory_bytes: resident_bytes(),
     }

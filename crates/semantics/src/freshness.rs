@@ -126,6 +126,8 @@ impl Flags {
     pub const WEAK_ETAG: Flags = Flags(1 << 6);
     /// Has a Last-Modified that is a date.
     pub const LAST_MODIFIED: Flags = Flags(1 << 7);
+    /// Sets a cookie, or answered a request with Authorization: it may be shared, and may have been meant for one visitor.
+    pub const PERSONAL: Flags = Flags(1 << 8);
 
     /// Whether any of `flags` is in the set.
     pub const fn has(self, flags: Flags) -> bool {

@@ -145,7 +145,8 @@ pub fn decide_store(
         stale_if_error: directives.stale_if_error.unwrap_or(0),
         status,
         source,
-        flags: flags(response, &directives, source.is_rule(), response_time),
+        flags: flags(response, &directives, source.is_rule(), response_time)
+            .with_if(is_personal(request, response, policy), Flags::PERSONAL),
     };
     let known_cacheable =
         source.is_rule() || source.is_explicit() || directives.public || is_heuristically_cacheable(status);
@@ -216,6 +217,12 @@ fn flags(response: &Fields, directives: &ResponseDirectives, by_rule: bool, now:
         .with_if(etag.is_some() && !is_weak, Flags::STRONG_ETAG)
         .with_if(is_weak, Flags::WEAK_ETAG)
         .with_if(freshness::last_modified(response, now).is_some(), Flags::LAST_MODIFIED)
+}
+
+/// Whether the copy, which may be shared, looks like something made for one visitor.
+fn is_personal(request: &StoreRequest<'_>, response: &Fields, policy: &Policy) -> bool {
+    let sets_cookie = response.contains("set-cookie") && policy.set_cookie != SetCookie::Strip;
+    sets_cookie || request.fields.contains("authorization")
 }
 
 /// Whether a stored copy could ever answer, or shorten an answer. What never can is not stored: it would make requests

@@ -1,7 +1,7 @@
 use model::change::{Version, What};
 
 use super::*;
-use crate::feed::{Line, Restart, Welcome};
+use crate::feed::{Beat, Line, Restart, Welcome};
 
 fn purge(tag: &str) -> Change {
     Change::Purge(vec![Order { what: What::Tag { site: None, tag: tag.into() }, soft: false }])
@@ -55,7 +55,7 @@ fn records_become_orders_and_a_plan_and_count_once_they_are_reached() {
     assert!(node.place().at.position == 4 && !node.is_current());
     node.reached(step.place);
     assert!(node.is_current());
-    let step = node.take(vec![Down::Beat { head: 13 }]).unwrap();
+    let step = node.take(vec![Down::Beat(Beat { head: 13, spread_ms: 0 })]).unwrap();
     assert!(step.orders.is_empty() && !node.is_current());
 }
 
@@ -240,7 +240,7 @@ impl Sim {
             mark = some.iter().fold(mark, |mark, record| mark.then(record));
             rest = others;
         }
-        lines.push(Down::Beat { head: head.position });
+        lines.push(Down::Beat(Beat { head: head.position, spread_ms: 0 }));
         lines
     }
 

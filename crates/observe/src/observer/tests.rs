@@ -29,6 +29,7 @@ pub(crate) fn event(site: Slot) -> Event<'static> {
         bytes_received: 545,
         why: Why::Fresh,
         collapsed: false,
+        personal: false,
         stored: false,
         encoded: Some((semantics::coding::Coding::Gzip, 700)),
         age: Some(12),
