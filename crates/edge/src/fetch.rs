@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use model::rule::ClientCertificate;
 use semantics::key::{Device, normalise_host, normalise_path};
 use semantics::range::{self, ContentRange};
 use semantics::tags::{TagLimits, tag_hash, tags_of};
@@ -16,6 +17,7 @@ use tokio::sync::oneshot;
 
 use crate::answer::OriginNote;
 use crate::flight::{FillReader, Landing, Pilot};
+use crate::intake::CLIENT_CERTIFICATE;
 use crate::interim::Interim;
 use crate::loaded::RuleAt;
 use crate::object::{Item, Object, Stored};
@@ -551,7 +553,14 @@ pub(crate) fn forwarded_fields(worker: &Worker, at: &RuleAt, request: &Request) 
     let rule = at.rule();
     let mut fields = request.fields.clone();
     hop::strip_hop_by_hop(&mut fields);
-    fields.retain(|name, _| !is_one_of(name, OURS) && !is_one_of(name, OVERRIDES));
+    fields.retain(|name, _| {
+        !is_one_of(name, OURS) && !is_one_of(name, OVERRIDES) && !is_one_of(name, &CLIENT_CERTIFICATE)
+    });
+    if rule.client_certificate != ClientCertificate::Off
+        && let Some(certificate) = request.shown.certificate(&at.loaded, at.site(), request.now)
+    {
+        fields.append_unchecked(b"Client-Cert", certificate);
+    }
     rule.request_cookies.apply(&mut fields);
     let received = match request.protocol {
         Protocol::Http10 => "1.0",

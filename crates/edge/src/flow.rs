@@ -38,7 +38,7 @@ use crate::fetch::{self, Job, Outcome, RangeWanted, Report};
 use crate::flight::{Boarding, Fill, FillReader, Flight, Landing, Pilot, Start};
 use crate::hints;
 use crate::interim::Interim;
-use crate::loaded::RuleAt;
+use crate::loaded::{RuleAt, view};
 use crate::lookup::{self, Found, FromDisk, Purged};
 use crate::object::{Entry, Item, Object};
 use crate::origin::{OriginRequest, OriginResponse, RequestBody};
@@ -172,7 +172,17 @@ impl Flow {
         if hop::is_loop(&request.fields, &worker.shared.node, 0) {
             return Begun::Answer(Refusal::Loop.answer(request));
         }
-        if let Some(answer) = serve::locally(&at, request) {
+        let local = serve::locally(&at, request);
+        // Browsers make a preflight without what tells who they are (Fetch, 4.8), and who is sent to TLS could show nothing.
+        let is_for_all = local.as_ref().is_some_and(|answer| answer.note.why == Why::Preflight)
+            || at.rule().sends_to_https(&view(request));
+        if !is_for_all
+            && let wanted = at.rule().client_certificate
+            && let Err(refused) = request.shown.check(wanted, &at.loaded, at.site(), request.now)
+        {
+            return Begun::Answer(Answer { rule: Some(at), ..refused.answer(request) });
+        }
+        if let Some(answer) = local {
             return Begun::Answer(answer);
         }
         let wait = |step, text: Vec<u8>, directives, at| {

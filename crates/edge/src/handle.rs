@@ -45,7 +45,7 @@ use crate::sockets::{Bound, Kind, Sockets};
 use crate::storage::{self, Place, Storage};
 use crate::succession::{self, Ask, Invalidation, Succession};
 use crate::tiering::Reads;
-use crate::tls::{Certificate, Challenge, Offered, Tls, TlsBase};
+use crate::tls::{Certificate, Challenge, ClientAuthorities, Offered, Tls, TlsBase};
 use crate::worker::{Epochs, Heard, Shared, TICK, Worker};
 
 /// What an edge is given besides its configuration.
@@ -56,6 +56,8 @@ pub struct Options {
     pub listen_tls: Option<Vec<SocketAddr>>,
     /// The certificates of the configuration's files: [`crate::tls::read_certificates`].
     pub certificates: Vec<Certificate>,
+    /// Whose certificates visitors may show: [`crate::tls::read_client_authorities`].
+    pub client_authorities: Vec<ClientAuthorities>,
     /// Sockets that have been opened, or passed on, instead of either.
     pub sockets: Option<Sockets>,
     /// Where the time comes from.
@@ -211,6 +213,7 @@ impl Edge {
             sockets,
             listen_tls,
             certificates,
+            client_authorities,
             clock,
             key_seed,
             ticket_secret,
@@ -224,7 +227,7 @@ impl Edge {
         let tls = Tls::new(&tls_base, Offered::by(&snapshot), &certificates, &[]).map_err(StartError::Tls)?;
         let workers = workers(&edge);
         let site_numbers = SiteNumbers::default();
-        let loaded = Arc::new(Loaded::new(snapshot, &site_numbers, &registry));
+        let loaded = Arc::new(Loaded::new(snapshot, &client_authorities, &site_numbers, &registry));
         let origins = Arc::new(OriginsShared::new(clock.clone()));
         for trouble in origins.configure(loaded.origin_groups()) {
             eprintln!("perigee: {trouble}");
@@ -499,17 +502,23 @@ impl Handle {
 
     /// Puts another configuration in force: requests that start from now on see it whole, those under way keep the
     /// one they began with. Listening addresses, workers, memory policy, disks, node name and access log need a restart;
-    /// memory may change. Returns what is doubtful about the origins (an unreadable CA file), for the operator.
+    /// memory may change. `client_authorities`: [`crate::tls::read_client_authorities`] of it. Returns what is doubtful about
+    /// the origins (an unreadable CA file), for the operator.
     ///
     /// # Errors
     /// With disks, what it stores under could not be written down, so that a purge after the next start could miss it. The old
     /// configuration stays in force.
-    pub fn replace(&self, snapshot: Snapshot) -> Result<Vec<String>, PurgeError> {
+    pub fn replace(
+        &self,
+        snapshot: Snapshot,
+        client_authorities: &[ClientAuthorities],
+    ) -> Result<Vec<String>, PurgeError> {
         purging::adopt(&self.shared, snapshot, |snapshot| {
             self.shared.store.resize(snapshot.edge.store.memory.0 as usize);
             self.shared.disks.switch(snapshot.switches.disk);
             let offered = self.with_snapshot(Offered::by);
-            let loaded = Arc::new(Loaded::new(snapshot, &self.shared.site_numbers, &self.shared.registry));
+            let Shared { site_numbers, registry, .. } = &*self.shared;
+            let loaded = Arc::new(Loaded::new(snapshot, client_authorities, site_numbers, registry));
             let mut troubles = self.origins.configure(loaded.origin_groups());
             self.shared.loaded.replace(loaded);
             troubles

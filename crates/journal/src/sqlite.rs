@@ -122,6 +122,8 @@ impl Sqlite {
 
 impl Drop for Sqlite {
     fn drop(&mut self) {
+        // The last one to close a file of SQLite's clears its log away, if it may write.
+        self.readers.idle.lock().clear();
         // The writer finishes what it has, so that who opens the file next finds it closed.
         self.orders = None;
         if let Some(writer) = self.writer.take() {

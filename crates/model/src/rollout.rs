@@ -92,7 +92,7 @@ pub struct Rollout {
     /// What it may be worse by.
     #[serde(default)]
     pub gates: Gates,
-    /// Whether sites begin empty with it, as the diff says of a changed cache key: misses are expected then.
+    /// Whether sites begin empty with it, as [`crate::diff::Difference::is_cold`] says of a changed cache key: misses are expected then.
     #[serde(default)]
     pub is_cold: bool,
     /// Whether stages take their least time however few requests there are: an operator may set it at any time.

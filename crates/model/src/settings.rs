@@ -145,8 +145,18 @@ pub struct CertificateFiles {
     pub chain: PathBuf,
     /// Its private key.
     pub key: PathBuf,
-    /// An answer of its authority's OCSP responder, as DER, that is shown with it.
-    pub ocsp: Option<PathBuf>,
+    /// Where an answer of its authority's OCSP responder comes from, that is shown with it; `None` has it fetched for
+    /// certificates that demand one.
+    pub ocsp: Option<Ocsp>,
+}
+
+/// Where OCSP responses come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ocsp {
+    /// From a file, as DER.
+    File(PathBuf),
+    /// From the responder that the certificate names.
+    Fetch,
 }
 
 /// TLS with visitors.

@@ -6,6 +6,7 @@
 //! percent-encodings that must be written another way first.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,6 +52,8 @@ pub struct Site {
     pub index: usize,
     /// Its domains, lower-case: `www.shop.example`, `*.shop.example`, `*`.
     pub domains: Vec<Box<str>>,
+    /// PEM file with the authorities whose certificates its visitors may show; `None` asks nobody for one.
+    pub client_ca: Option<PathBuf>,
     /// Its rules, in order.
     pub rules: Vec<Rule>,
     /// What applies when no rule matches.
@@ -79,6 +82,7 @@ impl Snapshot {
             name: "default".into(),
             index: 0,
             domains: vec!["*".into()],
+            client_ca: None,
             rules: Vec::new(),
             defaults,
             max_purge_lag: None,

@@ -88,6 +88,8 @@ families! {
         "When the certificate that is shown for a name ends, in seconds since the Unix epoch; the 1,024 names whose end is nearest.";
     CERTIFICATE_ORDERS = Counter "perigee_certificate_orders_total" ["result"] in "orders":
         "Orders of certificates by what came of them.";
+    OCSP_FETCHES = Counter "perigee_ocsp_fetches_total" ["result"] in "fetches":
+        "Attempts to fetch an OCSP response for a certificate, by what came of them.";
     ORIGIN_RESPONSES = Counter "perigee_origin_responses_total" ["origin", "class"] in "responses":
         "Responses from origins by class of their status.";
     ORIGIN_FAILURES = Counter "perigee_origin_failures_total" ["origin", "failure"] in "attempts":

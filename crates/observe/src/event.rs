@@ -165,6 +165,8 @@ labels! {
         NothingInCommon = "nothing-in-common",
         /// The visitor refused: an alert came, for instance because it does not trust the certificate.
         Refused = "refused",
+        /// The certificate that the visitor showed is not good: expired, or issued by nobody whom the site believes.
+        ClientCertificate = "client-certificate",
         /// What came was no TLS, or broke its rules.
         Malformed = "malformed",
         /// It took too long.

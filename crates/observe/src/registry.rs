@@ -58,6 +58,8 @@ pub(crate) struct Shared {
     pub(crate) config_loaded_ms: AtomicU64,
     pub(crate) orders_issued: AtomicU64,
     pub(crate) orders_failed: AtomicU64,
+    pub(crate) staples_fetched: AtomicU64,
+    pub(crate) staples_failed: AtomicU64,
     pub(crate) log_lines_lost: AtomicU64,
     pub(crate) log_write_errors: AtomicU64,
     pub(crate) log_reopens: AtomicU64,
@@ -177,6 +179,16 @@ impl Registry {
     /// Counts an order that came to nothing.
     pub fn count_failed_order(&self) {
         self.shared.orders_failed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts an OCSP response that was fetched.
+    pub fn count_fetched_staple(&self) {
+        self.shared.staples_fetched.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts an attempt to fetch one that came to nothing.
+    pub fn count_failed_staple(&self) {
+        self.shared.staples_failed.fetch_add(1, Ordering::Relaxed);
     }
 
     /// All metrics in Prometheus' text format 0.0.4 (`text/plain; version=0.0.4`), each family with HELP and TYPE.

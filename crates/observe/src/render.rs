@@ -159,6 +159,8 @@ fn render_certificates(out: &mut Exposition, registry: &Registry, readings: Opti
     }
     out.sample(&CERTIFICATE_ORDERS, &["issued"], load(&registry.shared.orders_issued));
     out.sample(&CERTIFICATE_ORDERS, &["failed"], load(&registry.shared.orders_failed));
+    out.sample(&OCSP_FETCHES, &["fetched"], load(&registry.shared.staples_fetched));
+    out.sample(&OCSP_FETCHES, &["failed"], load(&registry.shared.staples_failed));
 }
 
 fn render_origins(out: &mut Exposition, origins: &[Group<OriginCells>]) {

@@ -111,6 +111,7 @@ impl Beginning {
             Failure::new(format!("the path of this program cannot be found: {error}"), "mount /proc")
         })?;
         let mut options = options(sockets, &state, &settings)?;
+        options.client_authorities.clone_from(&read.client_authorities);
         options.certificates = certificates.at_start(&read.snapshot, &read.certificates);
         if let Some(takeover) = &mut takeover {
             options.predecessor = Some(takeover.predecessor()?);
@@ -216,6 +217,7 @@ fn options(sockets: Sockets, state: &StateDir, settings: &EdgeSettings) -> Resul
         listen_tls: None,
         sockets: Some(sockets),
         certificates: Vec::new(),
+        client_authorities: Vec::new(),
         clock: Clock::system(),
         key_seed: state.key_seed()?,
         ticket_secret: state.ticket_secret(settings.tls.ticket_secret_file.as_deref())?,

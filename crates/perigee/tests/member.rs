@@ -786,7 +786,13 @@ fn a_node_goes_back_to_what_is_stable_from_its_own_disk() {
     let candidate = Candidate { version: version.clone(), to: Audience::Pops(vec!["fra".into()]) };
     control.write(Change::Plan(Plan { stable: Some(stable.clone()), candidate: Some(candidate) }));
     control.reported("the candidate to run", |report| report.running == Some(version.number));
-    // It boots with it too.
+    // It boots with it too, unless it has died with it.
+    drop(node);
+    let node = Node::start(&scratch);
+    assert!(node.has_said("the program has died"));
+    control.reported("the candidate to run again", |report| {
+        report.running == Some(version.number) && report.starts == 2
+    });
     node.stop();
     control.go_away();
     let node = Node::start(&scratch);
@@ -797,4 +803,39 @@ fn a_node_goes_back_to_what_is_stable_from_its_own_disk() {
     control.plan(&stable);
     control.reported("what is stable to run again", |report| report.running == Some(stable.number));
     node.gets("/a", 0);
+}
+
+/// Ends a process that this test's node has started.
+struct Successor(rustix::process::Pid);
+
+impl Drop for Successor {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = rustix::process::kill_process(self.0, rustix::process::Signal::KILL);
+    }
+}
+
+#[test]
+fn a_node_is_upgraded_in_place_and_follows_on() {
+    let (scratch, origin, control, mut node, _) = cluster();
+    node.gets("/a", 0);
+    node.gets("/b", 0);
+    let (status, begun) = node.admin(&scratch, "POST /v1/upgrade");
+    assert_eq!(status, 202, "{begun}");
+    let pid = || {
+        let said = node.said.lock().unwrap();
+        let line =
+            said.lines().find_map(|line| line.split_once(": process ")?.1.split_once(" serves, after"));
+        line.and_then(|(pid, _)| pid.parse().ok()).and_then(rustix::process::Pid::from_raw)
+    };
+    wait("the new process to serve", || pid().is_some());
+    let _successor = Successor(pid().unwrap());
+    wait("the old process to end", || node.child.try_wait().unwrap().is_some());
+    node.gets("/b", 0);
+    origin.generation.store(1, Ordering::SeqCst);
+    let position = control.purge(&["/a".to_owned()]);
+    let report = control.acknowledged(position);
+    node.gets("/a", 1);
+    // It has not crashed: that is what starts are counted for.
+    assert_eq!((report.starts, report.running), (1, Some(1)));
 }

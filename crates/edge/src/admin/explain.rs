@@ -32,6 +32,7 @@ use crate::purging::Url;
 use crate::request::{Method, Protocol, Request, RequestId};
 use crate::serve::parts_answer;
 use crate::tiering::{self, SLICE_BYTES};
+use crate::tls::Shown;
 use crate::worker::Shared;
 
 /// The request to explain.
@@ -214,6 +215,7 @@ fn request(question: &Question, now: Wall) -> Result<Request, Problem> {
         fields: question.fields.clone(),
         protocol: Protocol::Http11,
         secure: url.scheme == Scheme::Https,
+        shown: Shown::Nothing,
         alt_svc: None,
         client: IpAddr::V4(Ipv4Addr::LOCALHOST),
         started: Instant::now(),
@@ -241,6 +243,7 @@ fn rule_json(site: &Site, rule: &Rule) -> Value {
         "line": rule.line,
         "of": site.rules.len(),
         "cache": if rule.cache == Cache::Use { "use" } else { "pass" },
+        "client_certificate": rule.client_certificate.as_str(),
     })
 }
 

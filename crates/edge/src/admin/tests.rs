@@ -60,6 +60,7 @@ fn world_before(origin: &str) -> World {
         predecessor: None,
         listen_tls: None,
         certificates: Vec::new(),
+        client_authorities: Vec::new(),
         clock: Clock::system(),
         key_seed: [7; 16],
         ticket_secret: vec![9; 32],

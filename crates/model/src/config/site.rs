@@ -51,6 +51,7 @@ pub(super) fn build(findings: &mut Findings<'_>, section: &Section, index: usize
         warn_of_shadowed(findings, &rules, &places);
     }
     let tests = tests_of_site::build(findings, section, &rules, &domains);
+    let client_ca = section.text("client_ca").map(|(path, _)| path.into());
     section.finish();
     if origin_missing || domains.is_empty() {
         return None;
@@ -60,6 +61,7 @@ pub(super) fn build(findings: &mut Findings<'_>, section: &Section, index: usize
         index,
         domains,
         max_purge_lag,
+        client_ca,
         has_response_rules: rules.iter().any(Rule::is_response_rule),
         rules,
         defaults,
