@@ -178,3 +178,30 @@ async fn two_configurations_are_compared_key_by_key() {
         assert_eq!(stage.get(path).await.status, status, "{path}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_goes_to_what_was_stable_before() {
+    let stage = Stage::start().await;
+    for text in [SITES, &format!("{SITES}# 2\n"), &format!("{SITES}# 3\n")] {
+        assert_eq!(
+            stage.post("/v1/configurations", json!({ "text": text, "reason": "x" })).await.status,
+            201
+        );
+    }
+    // As after roll-outs of 1, 3 and 1, each with its bake time.
+    let cells = vec![("stables".to_owned(), Some(b"[1,3,1]".to_vec()))];
+    stage.journal.commit(journal::Commit { cells, ..Default::default() }).await.unwrap();
+    let back = stage.call("POST", "/v1/rollback", &stage.admin, &[], None).await;
+    assert_eq!(
+        (back.status, &back.body["version"], &back.body["stage"]),
+        (202, &json!(3), &json!("all")),
+        "{back:?}"
+    );
+    assert_eq!(back.body["reason"], "back to 3");
+    let other = stage.post("/v1/rollback", json!({ "version": 2, "reason": "3 is bad" })).await;
+    assert_eq!(
+        (other.status, &other.body["version"]),
+        (202, &json!(2)),
+        "what was under way is taken back first"
+    );
+}

@@ -159,3 +159,26 @@ async fn every_path_is_in_the_document_and_says_what_it_takes() {
     let unknown = stage.get("/v1/purge").await;
     assert_eq!((unknown.status, unknown.body["error"].as_str()), (404, Some("control has no such path")));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_records_are_taken_away_and_the_newest_stays() {
+    let journal: Arc<dyn Journal> = Arc::new(journal::memory::Memory::new("test", 1));
+    let old = super::stage::now_ms() - control::limits::RECORDS_KEPT.as_millis() as i64 - 1;
+    let mut positions = Vec::new();
+    for at_ms in [old, old, super::stage::now_ms()] {
+        let change = model::change::Change::Purge(Vec::new());
+        let written = model::change::Written { by: "test".into(), at_ms, change };
+        let record = Some(serde_json::to_string(&written).unwrap());
+        positions.push(journal.commit(journal::Commit { record, ..Default::default() }).await.unwrap());
+    }
+    let stage = Stage::on(Arc::clone(&journal)).await;
+    let other = stage.another("c2").await;
+    stage
+        .wait("the trimming", async |_| {
+            matches!(journal.read(0, 10).await, Err(journal::Error::Trimmed(floor)) if floor.position == positions[1])
+        })
+        .await;
+    let page = journal.read(positions[1], 10).await.unwrap();
+    assert_eq!(page.records[0].position, positions[2]);
+    other.stop().await;
+}
