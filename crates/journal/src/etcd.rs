@@ -17,6 +17,8 @@
 //! - All reading is linearizable: a member that lags, or is cut off, asks the others or does not answer.
 //! - A page is checked: no position is missing, and each digest follows from the one before.
 
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod gateway;
 mod tail;
 mod wire;
@@ -52,12 +54,12 @@ const PREFIX_BYTES_MAX: usize = 256;
 pub struct Settings {
     /// Client URLs of its members, e.g. `https://etcd-1:2379`; port 2379 when it says none.
     pub endpoints: Vec<String>,
-    /// What all keys begin with, so that several clusters can share an etcd: e.g. `perigee`.
+    /// What all keys begin with, so that several clusters can share an etcd: e.g. `perigee`. None may lie below another one.
     pub prefix: String,
     /// Certificates (PEM) that etcd's must come from; the system's when it is `None`.
     pub ca_file: Option<PathBuf>,
     /// Our certificate and its key (PEM), for an etcd with `--client-cert-auth`. It proves that we may connect; who we are to etcd's
-    /// roles says `user`, as its gateway takes no name from a certificate.
+    /// roles says `user`. Beside roles, the gateway wants a certificate without a CommonName, as it would take no name from it.
     pub certificate: Option<(PathBuf, PathBuf)>,
     /// Name and password, for an etcd with authentication.
     pub user: Option<(String, String)>,
@@ -338,8 +340,8 @@ impl Shared {
             if page.len() == limit || bytes >= PAGE_BYTES_MAX {
                 return Ok(Page { records: page, has_more: true, floor });
             }
-            let (digest, text) = self.record(kv, mark.position + 1)?;
-            let record = Record { position: mark.position + 1, text: text.into() };
+            let (digest, text) = self.record(kv, mark.position.saturating_add(1))?;
+            let record = Record { position: mark.position.saturating_add(1), text: text.into() };
             mark = mark.then(&record);
             if mark.digest != digest {
                 return Err(self
@@ -418,7 +420,7 @@ impl Shared {
                 let floor = serde_json::json!(mark).to_string();
                 let success = vec![
                     wire::put(&self.keys.floor(), floor.as_bytes()),
-                    wire::delete(&self.keys.record(0), Some(&self.keys.record(target + 1))),
+                    wire::delete(&self.keys.record(0), Some(&self.keys.record(target.saturating_add(1)))),
                 ];
                 let compare = vec![wire::is_at(&self.keys.floor(), known)];
                 let request = wire::transaction(compare, success, vec![]);
@@ -498,7 +500,7 @@ impl Committer {
                 match self.shared.gateway.call::<Transaction>("kv/txn", request).await {
                     Ok(answered) => answered,
                     Err(Failed::Error { error, is_uncertain: false }) => return give_up(batch, &error),
-                    Err(failed) => return give_up(batch, &Error::Unknown(failed.into_error().to_string())),
+                    Err(failed) => return give_up(batch, &failed.into_unknown()),
                 };
             if answer.succeeded {
                 self.found = Found {
@@ -557,7 +559,10 @@ impl Committer {
             positions.push(match &commit.record {
                 None => 0,
                 Some(text) => {
-                    mark = mark.then(&Record { position: mark.position + 1, text: text.as_str().into() });
+                    mark = mark.then(&Record {
+                        position: mark.position.saturating_add(1),
+                        text: text.as_str().into(),
+                    });
                     success
                         .push(wire::put(&keys.record(mark.position), &wire::record_value(mark.digest, text)));
                     mark.position

@@ -15,6 +15,8 @@
 pub mod etcd;
 pub mod feed;
 pub mod following;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod memory;
 pub mod sqlite;
 #[cfg(test)]

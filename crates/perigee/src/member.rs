@@ -467,7 +467,7 @@ fn vitals(handle: &Handle, since_ms: i64) -> Vitals {
         requests: totals.requests(),
         errors: totals.server_errors,
         hits: totals.requests_of(Outcome::Hit),
-        personal_hits: 0,
+        personal_hits: totals.personal_hits,
         latency: totals.first_bytes,
         memory_bytes: resident_bytes(),
     }

@@ -103,6 +103,16 @@ impl Failed {
     }
 }
 
+impl Failed {
+    /// For what may have been written all the same.
+    pub(super) fn into_unknown(self) -> Error {
+        match self.into_error() {
+            Error::Unavailable(why) | Error::Broken(why) => Error::Unknown(why),
+            other => other,
+        }
+    }
+}
+
 impl From<Refused> for Attempt {
     fn from(refused: Refused) -> Self {
         Attempt::Refused(refused)
@@ -400,10 +410,10 @@ impl Endpoint {
         let request = request
             .body(Full::new(content))
             .map_err(|error| untouched(format!("{}: no request can be made: {error}", self.url)))?;
-        sender
-            .send_request(request)
-            .await
-            .map_err(|error| lost(format!("{} gave no answer: {error}", self.url)))
+        sender.send_request(request).await.map_err(|error| {
+            let why = format!("{} gave no answer: {error}", self.url);
+            if error.is_canceled() { untouched(why) } else { lost(why) }
+        })
     }
 }
 

@@ -127,6 +127,15 @@ pub(super) trait Answer: for<'de> Deserialize<'de> + Send {
     fn header(&self) -> &Header;
 }
 
+#[cfg(fuzzing)]
+impl Range {
+    /// One key.
+    pub(super) fn of(key: &str, value: &[u8]) -> Range {
+        let kv = KeyValue { key: key.into(), value: value.into(), mod_revision: 1, version: 1 };
+        Range { kvs: vec![kv], ..Range::default() }
+    }
+}
+
 impl Answer for Range {
     fn header(&self) -> &Header {
         &self.header
@@ -279,6 +288,12 @@ pub(super) fn refused(endpoint: &str, status: u16, content: &[u8]) -> Refused {
             "{endpoint} has no JSON gateway under /v3: wanted is etcd 3.4 or newer, its client address, --enable-grpc-gateway"
         )));
     }
+    if content.starts_with(b"CommonName of client") {
+        return Refused::Final(Error::Broken(format!(
+            "etcd at {endpoint} refused: {}; where etcd has roles, its gateway wants a client certificate without a CommonName",
+            shown()
+        )));
+    }
     let Ok(complaint) = serde_json::from_slice::<Complaint>(content) else {
         return Refused::Retry {
             why: format!("{endpoint} answered {status}: {}", shown()),
@@ -307,7 +322,7 @@ pub(super) fn refused(endpoint: &str, status: u16, content: &[u8]) -> Refused {
     }
     if said_in(&["permission denied"]) {
         return broken(
-            "grant the user's role readwrite on the prefix: `etcdctl role grant-permission ROLE --prefix=true readwrite PREFIX/`",
+            "set a user whose role has readwrite on the prefix: `etcdctl role grant-permission ROLE --prefix=true readwrite PREFIX/`",
         );
     }
     if said_in(&["user name is empty"]) {
@@ -379,6 +394,10 @@ mod tests {
             Refused::Compacted
         );
         assert!(matches!(refused("a", 404, b"Not Found\n"), Refused::Final(Error::Broken(_))));
+        let named = b"CommonName of client sending a request against gateway will be ignored and not used as expected\n";
+        assert!(
+            matches!(refused("a", 400, named), Refused::Final(Error::Broken(why)) if why.contains("without a CommonName"))
+        );
         assert!(matches!(refused("a", 502, b"<html>"), Refused::Retry { is_untouched: false, .. }));
     }
 

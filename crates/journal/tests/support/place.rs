@@ -14,7 +14,7 @@ use crate::scratch::{Scratch, chance};
 pub(crate) enum Place {
     Memory(Arc<Memory>),
     Sqlite(Scratch),
-    Etcd(Members),
+    Etcd(Box<Members>),
 }
 
 impl Place {
@@ -27,7 +27,7 @@ impl Place {
     }
 
     pub(crate) async fn etcd() -> Option<Place> {
-        Members::start(1, &[]).await.map(Place::Etcd)
+        Members::start(1, &[]).await.map(|members| Place::Etcd(Box::new(members)))
     }
 
     /// Some handles to it: each for itself where the engine is for many machines.
