@@ -134,6 +134,17 @@ async fn a_staged_rollout_begins_at_one_node_and_says_what_it_waits_for() {
             current["stage"] == "edge" && current["running"] == 1 && current["waiting_for"].is_string()
         })
         .await;
+    stage
+        .wait("the measures", async |stage| {
+            let measures = stage.get("/v1/rollouts/current").await.body["measures"].clone();
+            let of =
+                |name: &str| measures.as_array().unwrap().iter().find(|one| one["node"] == name).cloned();
+            let is_measured =
+                |one: &serde_json::Value| one["requests"].as_u64().is_some_and(|count| count > 0);
+            of("fra-2").is_some_and(|one| one["is_candidate"] == true && is_measured(&one))
+                && of("nyc-1").is_some_and(|one| one["is_candidate"] == false && is_measured(&one))
+        })
+        .await;
     let paused = stage.call("POST", "/v1/rollouts/current/pause", &stage.admin, &[], None).await;
     assert_eq!(paused.body["state"], "paused");
     stage
