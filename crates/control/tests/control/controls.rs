@@ -182,3 +182,36 @@ async fn old_records_are_taken_away_and_the_newest_stays() {
     assert_eq!(page.records[0].position, positions[2]);
     other.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_several_controls_that_drive_a_rollout_each_step_is_written_once() {
+    let stage = Stage::start().await;
+    let others = [stage.another("c2").await, stage.another("c3").await];
+    let added = stage.post("/v1/configurations", json!({ "text": SITES, "reason": "begin" })).await;
+    assert_eq!(added.status, 201);
+    let nodes = [stage.node("fra-1", "fra").await, stage.node("nyc-1", "nyc").await];
+    super::purges::in_service(&stage, 2).await;
+    for other in &others {
+        stage
+            .wait("the nodes at the other controls", async |stage| {
+                let status =
+                    stage.call_at(other.address(), "GET", "/v1/status", &stage.admin, &[], None).await;
+                status.body["nodes_in_contact"] == 2
+            })
+            .await;
+    }
+    assert_eq!(stage.post("/v1/rollouts", json!({ "version": 1 })).await.status, 202);
+    for address in [stage.control.address(), others[0].address(), others[1].address()] {
+        stage
+            .wait("all controls at the first stage", async |stage| {
+                let current =
+                    stage.call_at(address, "GET", "/v1/rollouts/current", &stage.admin, &[], None).await.body;
+                current["stage"] == "edge" && current["waiting_for"].is_string()
+            })
+            .await;
+    }
+    let page = stage.journal.read(0, 500).await.unwrap();
+    let plans = page.records.iter().filter(|record| record.text.contains("\"plan\""));
+    assert_eq!(plans.count(), 1, "{page:?}");
+    assert_eq!(nodes.iter().filter(|node| node.running() == Some(1)).count(), 1);
+}
