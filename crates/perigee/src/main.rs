@@ -17,8 +17,11 @@ mod client;
 mod configuration;
 mod explain;
 mod failure;
+mod geo;
 mod manager;
 mod purge;
+mod route;
+mod router;
 mod serve;
 mod state;
 mod store;
@@ -45,6 +48,7 @@ Examples:
   perigee explain http://127.0.0.1:8080/            say how a request would be answered, and why
   perigee purge --url http://127.0.0.1:8080/        drop what is stored for a URL
   perigee upgrade                                   replace the running edge by a new binary, without a pause
+  perigee router --config cluster.toml              send visitors to the closest PoP, by DNS
   perigee store stat                                say what the cache holds on disk";
 
 #[derive(Debug, Subcommand)]
@@ -61,6 +65,12 @@ enum Command {
     Certificates(certificate_list::Certificates),
     /// Start a new binary in the place of a running edge, without refusing a connection
     Upgrade(upgrade::UpgradeArgs),
+    /// Answer DNS: send each visitor to the closest PoP that lives
+    Router(router::RouterArgs),
+    /// Say to which PoP a client is sent, and why
+    Route(route::Route),
+    /// Make the data that says where networks are
+    Geo(geo::Geo),
     /// Look at the cache on a disk: what it holds, and whether it is sound
     Store(store::Store),
 }
@@ -73,6 +83,9 @@ fn main() -> ExitCode {
         Command::Explain(explain) => explain.run(),
         Command::Certificates(list) => list.run(),
         Command::Upgrade(upgrade) => upgrade.run(),
+        Command::Router(router) => router.run(),
+        Command::Route(route) => route.run(),
+        Command::Geo(geo) => geo.run(),
         Command::Store(store) => return store.run(),
     };
     match done {
