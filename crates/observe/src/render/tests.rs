@@ -173,6 +173,7 @@ fn a_full_registry_renders_each_family_of_the_catalogue_once_and_in_order() {
     registry.follow(5, 7, true);
     registry.read_from(move || full_readings(origin));
     registry.count_reload(Wall(1_500));
+    registry.follow(41, 42, true);
     let text = registry.render();
     let samples = read_exposition(&text);
     let rendered: Vec<_> =
