@@ -84,7 +84,8 @@ fn first(file: &Path, member: &Member) -> Result<(Source, crate::configuration::
     Ok((source, read))
 }
 
-fn read_token(path: &Path) -> Result<EnrolmentToken, Failure> {
+/// Reads an enrolment token from a file, or with `-` from standard input.
+pub(crate) fn read_token(path: &Path) -> Result<EnrolmentToken, Failure> {
     let unreadable = |error: io::Error| {
         Failure::new(
             format!("--token {}: cannot be read: {error}", path.display()),

@@ -32,6 +32,7 @@ mod member;
 mod nodes;
 mod ocsp;
 mod purge;
+mod relay;
 mod rollback;
 mod rollout;
 mod route;
@@ -96,6 +97,8 @@ enum Command {
     Store(store::Store),
     /// Run a control of a cluster: the API for operators, and what nodes follow
     Control(control::ControlArgs),
+    /// Pass a cluster's changes on to the nodes of a region
+    Relay(relay::RelayArgs),
     /// Keep where a cluster's control is, and how to be let in
     Login(login::Login),
     /// Roll a configuration out to the nodes of a cluster
@@ -132,6 +135,7 @@ fn main() -> ExitCode {
         Command::Geo(geo) => geo.run(),
         Command::Store(store) => return store.run(),
         Command::Control(control) => control.run(),
+        Command::Relay(relay) => relay.run(),
         Command::Login(login) => login.run(),
         Command::Apply(apply) => apply.run(),
         Command::Diff(diff) => diff.run(),

@@ -8,8 +8,9 @@
 //! Nothing here is in a visitor's way. While no control can be reached, the edge serves what it has; how long a site puts up with
 //! that is the site's `max_purge_lag`.
 
+mod certified;
 mod join;
-mod keep;
+pub(crate) mod keep;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -27,12 +28,13 @@ use journal::trust::{EnrolmentToken, Identity};
 use model::NodeSettings;
 use model::change::{Plan, Version, receipt_signed};
 use model::config::TEXT_BYTES_MAX;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use semantics::Outcome;
 use tokio::sync::{Notify, oneshot, watch};
 
 use crate::configuration::{Live, Told};
 use crate::failure::Failure;
+pub(crate) use certified::Certified;
 use keep::{Keep, Kept, check_text, is_signed};
 
 /// Purges that are put in force as one.
@@ -44,19 +46,13 @@ const FETCH_RETRY_WITHIN: Duration = Duration::from_secs(4);
 /// How often the moment of last having heard is written down; what a restart forgets of it makes sites validate early.
 const HEARD_WRITTEN_EVERY_MS: i64 = 5_000;
 
-/// How long a certificate's renewal waits after a failure, at most: a part of its life, and not longer than this.
-const RENEWAL_RETRY_MAX: Duration = Duration::from_secs(600);
-
-/// How often it is looked whether the certificate is to be renewed, at least: clocks are set.
-const RENEWAL_LOOK: Duration = Duration::from_secs(60);
-
 /// A node of a cluster.
 pub(crate) struct Member {
     name: String,
     pop: String,
     controls: Vec<String>,
     keep: Keep,
-    identity: RwLock<Arc<Identity>>,
+    certified: Certified,
     following: Mutex<Following>,
     /// When the node last knew that it had missed nothing, as it was last written down.
     heard_written_ms: Mutex<i64>,
@@ -90,19 +86,7 @@ impl Member {
         let keep = Keep::of(state)?;
         let name = settings.edge.node.clone();
         let controls: Vec<String> = settings.cluster.control.iter().map(ToString::to_string).collect();
-        let known = Identity::load(keep.path()).map_err(|error| {
-            Failure::new(error, "restore it, or remove the directory \"cluster\" and join anew with --token")
-        })?;
-        let identity = match known {
-            Some(identity) => identity,
-            None => join(&keep, token()?, &name, controls.clone())?,
-        };
-        if identity.peer().name != name {
-            return Err(Failure::new(
-                format!("this node has joined as {:?}, and its file calls it {name:?}", identity.peer().name),
-                "give [edge] node that name, or retire the old one and join anew with another state directory",
-            ));
-        }
+        let certified = Certified::new(&keep, &name, &controls, token)?;
         let Kept { place, heard_ms } = keep.place();
         Ok(Arc::new(Member {
             name,
@@ -111,7 +95,7 @@ impl Member {
             starts: keep.count_start(is_start),
             died_on_trial: is_start && keep.died_on_trial(),
             keep,
-            identity: RwLock::new(Arc::new(identity)),
+            certified,
             plan: watch::Sender::new(place.plan.clone()),
             following: Mutex::new(Following::new(place)),
             heard_written_ms: Mutex::new(heard_ms),
@@ -175,7 +159,7 @@ impl Member {
                     _ = stopped => {}
                     () = follow(member.clone(), dialer.clone()) => {}
                     () = member.keep_configured(&dialer) => {}
-                    () = member.keep_certified(&dialer) => {}
+                    () = member.certified.keep_renewed(&member.keep, &dialer) => {}
                 }
             });
         })?;
@@ -217,7 +201,7 @@ impl Member {
     }
 
     fn identity(&self) -> Arc<Identity> {
-        self.identity.read().clone()
+        self.certified.identity()
     }
 
     fn edge(&self) -> Result<&(Arc<Handle>, Arc<Live>), String> {
@@ -368,39 +352,6 @@ impl Member {
     }
 
     // --- The certificate ---
-
-    /// Has the certificate renewed at two thirds of its life and a bit, drawn by chance. Ends never.
-    async fn keep_certified(&self, dialer: &Dialer) {
-        let share = chance_below(1000) as i64;
-        loop {
-            let (begin, end) = self.identity().peer().valid;
-            let life_ms = end.saturating_sub(begin).max(1).saturating_mul(1000);
-            let due_ms = begin.saturating_mul(1000) + life_ms / 3 * 2 + life_ms / 12 / 1000 * share;
-            let left_ms = due_ms.saturating_sub(now_ms());
-            if left_ms > 0 {
-                sleep_ms((left_ms as u64).min(RENEWAL_LOOK.as_millis() as u64)).await;
-                continue;
-            }
-            let identity = self.identity();
-            match join::renew(&self.keep, dialer, &identity).await {
-                Ok(renewed) => {
-                    *self.identity.write() = Arc::new(renewed);
-                    eprintln!("perigee: this node's certificate was renewed");
-                }
-                Err(why) => {
-                    eprintln!("perigee: this node's certificate cannot be renewed: {why}; trying again");
-                    // One that has ended is good for nothing else than this.
-                    let most = if now_ms() > end.saturating_mul(1000) {
-                        FETCH_RETRY_WITHIN
-                    } else {
-                        RENEWAL_RETRY_MAX
-                    };
-                    let within = (life_ms as u64 / 20).min(most.as_millis() as u64);
-                    sleep_ms(within / 10 + chance_below(within.max(1))).await;
-                }
-            }
-        }
-    }
 }
 
 impl Node for Member {
@@ -460,25 +411,6 @@ impl Node for Member {
             }
         }
     }
-}
-
-fn join(
-    keep: &Keep,
-    token: Option<EnrolmentToken>,
-    name: &str,
-    controls: Vec<String>,
-) -> Result<Identity, Failure> {
-    let Some(token) = token else {
-        return Err(Failure::new(
-            format!("{}: this node has not joined its cluster", keep.path().display()),
-            "have a token made by `perigee enroll` where control is, and start once with --token FILE",
-        ));
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::new(format!("no runtime can be made: {error}"), ""))?;
-    let identity = runtime.block_on(join::enroll(keep, &token, name, controls))?;
-    eprintln!("perigee: this node has joined as {name}");
-    Ok(identity)
 }
 
 fn vitals(handle: &Handle, since_ms: i64) -> Vitals {

@@ -190,6 +190,14 @@ impl Dialer {
     }
 }
 
+/// Whether a control or relay can be dialled by this URL.
+///
+/// # Errors
+/// What was found and what is wanted.
+pub fn check_url(url: &str) -> Result<(), String> {
+    host_and_port(url).map(drop)
+}
+
 fn host_and_port(url: &str) -> Result<(String, u16), String> {
     let wrong = || format!("{url:?} is no URL of a control; wanted e.g. \"https://control-1.example:7700\"");
     let uri: Uri = url.parse().map_err(|_| wrong())?;
