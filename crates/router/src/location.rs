@@ -340,6 +340,38 @@ impl<'c> Reader<'c> {
     }
 }
 
+/// For the fuzz target.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    use super::*;
+
+    /// Reads any bytes as a file and as what lies in one; asks what was read.
+    pub fn decode(bytes: &[u8]) {
+        let content = Location::empty()
+            .encode(1)
+            .ok()
+            .and_then(|file| zstd::bulk::decompress(&file[24..], 1 << 20).ok());
+        // Behind the blocks, where nothing but numbers of bytes' choosing stands.
+        let mut edited = content.unwrap_or_default();
+        let keep = edited.len().saturating_sub(bytes.len() % 64);
+        edited.truncate(keep);
+        edited.extend_from_slice(bytes);
+        for read in
+            [Location::decode(bytes), Location::decode_content(bytes), Location::decode_content(&edited)]
+        {
+            let Ok(location) = read else { continue };
+            for chunk in bytes.chunks_exact(16) {
+                let address = Ipv6Addr::from(u128::from_be_bytes(chunk.try_into().unwrap_or_default()));
+                for address in
+                    [IpAddr::from(address), Ipv6Addr::to_ipv4(&address).map_or(address.into(), IpAddr::from)]
+                {
+                    assert!(usize::from(location.cell(address)) < location.cells().len());
+                }
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
