@@ -123,6 +123,8 @@ pub enum Up {
     Hello(Hello),
     /// How a node is: the one that says it, or one that follows a relay.
     Report(Box<Report>),
+    /// Nothing new, from a relay or control that has no nodes.
+    Beat,
 }
 
 /// Who follows, and from where.

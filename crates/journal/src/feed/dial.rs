@@ -307,7 +307,9 @@ async fn listen(
                 if heard.elapsed() > SILENCE {
                     return Err(format!("nothing was heard for {} s", SILENCE.as_secs()).to_owned().into());
                 }
-                say(node, writer).await?;
+                if say(node, writer).await? == 0 {
+                    say_line(writer, Up::Beat).await?;
+                }
                 continue;
             }
         };
@@ -331,13 +333,20 @@ async fn listen(
     }
 }
 
-async fn say(node: &dyn Node, writer: &Writer) -> Result<(), String> {
-    for report in node.reports() {
-        // A control that reads nothing is as good as silent.
-        let said = timeout(SILENCE, writer.say(&Up::Report(Box::new(report)))).await;
-        said.map_err(|_| "it does not read what is said".to_owned())??;
+/// Says what there is to say; returns how much that was.
+async fn say(node: &dyn Node, writer: &Writer) -> Result<usize, String> {
+    let reports = node.reports();
+    let count = reports.len();
+    for report in reports {
+        say_line(writer, Up::Report(Box::new(report))).await?;
     }
-    Ok(())
+    Ok(count)
+}
+
+async fn say_line(writer: &Writer, line: Up) -> Result<(), String> {
+    // A control that reads nothing is as good as silent.
+    let said = timeout(SILENCE, writer.say(&line)).await;
+    said.map_err(|_| "it does not read what is said".to_owned())?
 }
 
 /// A number below `end`, which is at least 1, that nodes do not draw alike.

@@ -418,6 +418,7 @@ impl Hub {
                             Ok(()) => {}
                         }
                     }
+                    Some(Up::Beat) => {}
                     Some(Up::Hello(_)) => return Err("it said twice who it is".to_owned()),
                 }
             }
