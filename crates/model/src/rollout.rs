@@ -98,6 +98,9 @@ pub struct Rollout {
     /// Whether stages take their least time however few requests there are: an operator may set it at any time.
     #[serde(default)]
     pub without_traffic: bool,
+    /// Whether it is to go no further: it is watched, and undone, all the same.
+    #[serde(default)]
+    pub is_paused: bool,
     /// Whether a stage went by with too few requests to judge.
     #[serde(default)]
     pub judged_on_few: bool,
@@ -201,6 +204,10 @@ struct Before {
     growth: f64,
 }
 
+fn paused() -> Decision {
+    Decision::Wait("an operator to let it go on: it is paused".to_owned())
+}
+
 impl Rollout {
     /// Begins. Nothing has changed yet for staged ones; one at once is for all from the first step on.
     pub fn begin(
@@ -227,6 +234,7 @@ impl Rollout {
             gates: Gates::default(),
             is_cold: false,
             without_traffic: false,
+            is_paused: false,
             judged_on_few: false,
             harm: None,
             before: BTreeMap::new(),
@@ -253,6 +261,12 @@ impl Rollout {
         self.stage >= Stage::Promoted
     }
 
+    /// Has it begin in a whole PoP, before the first step.
+    pub fn begin_in_pop(&mut self, pop: &str, now_ms: i64) {
+        self.audience = Audience::Pops(vec![pop.to_owned()]);
+        self.enter(Stage::Pop, now_ms);
+    }
+
     /// Takes it back because somebody wants that.
     pub fn take_back(&mut self, now_ms: i64) {
         if !self.is_over() {
@@ -276,15 +290,17 @@ impl Rollout {
         });
         if self.watch.is_fresh() {
             // The first step of all, or the first of another control.
-            if self.stage == Stage::All && self.before.is_empty() {
+            if self.stage >= Stage::Pop && self.before.is_empty() {
                 self.measure(nodes);
             }
             self.watch.begin_stage();
         }
         Some(match self.stage {
+            Stage::Measure if self.is_paused => paused(),
             Stage::Measure => self.measured(now_ms, nodes),
             _ => match self.find_harm(nodes) {
                 Some(harm) => self.undo(harm, now_ms),
+                None if self.is_paused => paused(),
                 None => self.advance(now_ms, nodes),
             },
         })

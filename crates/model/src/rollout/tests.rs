@@ -343,3 +343,31 @@ fn latency_is_read_off_between_the_classes() {
     assert_eq!(slow_class(&vitals), 17);
     assert_eq!(slow_class(&Vitals::default()), 0);
 }
+
+#[test]
+fn a_paused_rollout_goes_no_further_and_is_undone_all_the_same() {
+    let mut nodes = Nodes::of(&THREE_POPS);
+    let mut rollout = staged();
+    let (decision, _) = nodes.until_decided(&mut rollout, |_| true, 100);
+    assert!(matches!(decision, Some(Decision::Widen(_))), "{decision:?}");
+    rollout.is_paused = true;
+    for _ in 0..600 {
+        let decision = nodes.second(&mut rollout, |_| true, 100);
+        assert!(matches!(decision, Some(Decision::Wait(_))), "{decision:?}");
+    }
+    let canary = rollout.canary.clone().unwrap();
+    nodes.node(&canary).starts += 1;
+    let decision = nodes.second(&mut rollout, |_| true, 100);
+    assert!(matches!(decision, Some(Decision::Undo(_))), "{decision:?}");
+}
+
+#[test]
+fn a_rollout_can_begin_with_a_whole_pop() {
+    let mut nodes = Nodes::of(&THREE_POPS);
+    let mut rollout = staged();
+    rollout.begin_in_pop("ams", nodes.now_ms);
+    assert_eq!(rollout.plan().version_for("ams-1", "ams").map(|version| version.number), Some(4));
+    assert_eq!(rollout.plan().version_for("fra-1", "fra").map(|version| version.number), Some(3));
+    let (decision, _) = nodes.until_decided(&mut rollout, |_| true, 100);
+    assert_eq!(decision, Some(Decision::Widen(Audience::All)));
+}

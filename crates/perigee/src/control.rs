@@ -1,0 +1,220 @@
+//! `perigee control`: runs a control of a cluster, until SIGTERM or SIGINT.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use control::{Control, Options};
+use journal::Journal;
+use journal::sqlite::Sqlite;
+use journal::trust::{fingerprint, is_name};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use serde::Deserialize;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::failure::Failure;
+
+const EXAMPLES: &str = "\
+Examples:
+  perigee control --config control.toml
+  perigee control --config control.toml --check
+
+control.toml:
+  name   = \"control-1\"
+  listen = \"0.0.0.0:7700\"                   # operators and nodes come to this one port
+  names  = [\"control-1.example\"]            # by which they reach it
+  state  = \"/var/lib/perigee-control\"       # the cluster's secret, the first token, ca.pem
+
+  [journal]
+  sqlite = \"/var/lib/perigee-control/journal.sqlite\"
+
+The first control of a cluster makes its authority, its secret and its first token. Each further one needs
+a copy of the file cluster-secret in its state directory, and a journal that both reach.";
+
+/// `perigee control`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct ControlArgs {
+    /// Its configuration
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Check the configuration and stop
+    #[arg(long)]
+    check: bool,
+}
+
+/// `control.toml`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    name: String,
+    listen: SocketAddr,
+    #[serde(default)]
+    names: Vec<String>,
+    state: PathBuf,
+    journal: JournalSettings,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+enum JournalSettings {
+    /// A file, for one control.
+    Sqlite(PathBuf),
+}
+
+impl ControlArgs {
+    /// Runs it.
+    pub(crate) fn run(self) -> Result<(), Failure> {
+        let settings = read(&self.config)?;
+        if self.check {
+            return crate::print(&format!("{} is good\n", self.config.display()));
+        }
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Failure::new(format!("threads cannot be started: {error}"), ""))?;
+        let done = runtime.block_on(serve(settings));
+        runtime.shutdown_timeout(Duration::from_secs(1));
+        done
+    }
+}
+
+fn read(path: &Path) -> Result<Settings, Failure> {
+    let place = path.display();
+    let text = fs::read_to_string(path).map_err(|error| {
+        Failure::new(format!("{place}: {error}"), "perigee control --help shows an example")
+    })?;
+    let settings: Settings = toml::from_str(&text).map_err(|error| {
+        Failure::new(format!("{place}: {error}"), "perigee control --help shows an example")
+    })?;
+    check(&settings).map_err(|(message, next)| Failure::new(format!("{place}: {message}"), next))?;
+    Ok(settings)
+}
+
+/// What a file of the right form may still have wrong.
+fn check(settings: &Settings) -> Result<(), (String, &'static str)> {
+    if !is_name(&settings.name) {
+        let message =
+            format!("name {:?} is no name; wanted 1 to 64 letters, digits, '-', '_' and '.'", settings.name);
+        return Err((message, "e.g. name = \"control-1\""));
+    }
+    if let Some(wrong) = settings.names.iter().find(|name| {
+        name.is_empty() || name.contains(['/', ':', ' ', '*']) && name.parse::<std::net::IpAddr>().is_err()
+    }) {
+        let message = format!("names: {wrong:?} is neither a host nor an address");
+        return Err((message, "write it without scheme and port, e.g. \"control-1.example\""));
+    }
+    if settings.listen.ip().is_unspecified() && settings.names.is_empty() {
+        let message = format!("names is empty, and nobody reaches {} by that address", settings.listen);
+        return Err((
+            message,
+            "say by which names or addresses operators and nodes reach it: names = [\"control-1.example\"]",
+        ));
+    }
+    for (key, path) in [("state", &settings.state)] {
+        if !path.is_absolute() {
+            return Err((format!("{key} {:?} is not absolute", path.display()), "write the whole path"));
+        }
+    }
+    Ok(())
+}
+
+async fn open(settings: &JournalSettings) -> Result<Arc<dyn Journal>, Failure> {
+    let chance: journal::Chance = Arc::new(|| {
+        let mut bytes = [0; 16];
+        // A journal's name needs to be another one than all others; that it be a secret is not needed.
+        if aws_lc_rs::rand::fill(&mut bytes).is_err() {
+            bytes = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0)
+                .to_le_bytes()
+                .repeat(2)
+                .try_into()
+                .unwrap_or_default();
+        }
+        u128::from_le_bytes(bytes)
+    });
+    match settings {
+        JournalSettings::Sqlite(path) => {
+            let opened = Sqlite::open(path, &chance);
+            opened.map(|journal| Arc::new(journal) as Arc<dyn Journal>).map_err(|error| {
+                Failure::new(
+                    format!("the journal cannot be opened: {error}"),
+                    "look at the file and its directory",
+                )
+            })
+        }
+    }
+}
+
+async fn serve(settings: Settings) -> Result<(), Failure> {
+    let unhandled = |error: std::io::Error| Failure::new(format!("signals cannot be handled: {error}"), "");
+    let mut terminated = signal(SignalKind::terminate()).map_err(unhandled)?;
+    let mut interrupted = signal(SignalKind::interrupt()).map_err(unhandled)?;
+    let is_first = !settings.state.join("ca.pem").exists();
+    let journal = open(&settings.journal).await?;
+    let mut options = Options::new(settings.name.clone(), settings.listen, settings.state.clone(), journal);
+    options.names = settings.names.clone();
+    let handle = Control::start(options)
+        .await
+        .map_err(|error| Failure::new(format!("control cannot be started: {error}"), ""))?;
+    announce(&settings, handle.address(), is_first);
+    let _ready = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    tokio::select! {
+        _ = terminated.recv() => {}
+        _ = interrupted.recv() => {}
+    }
+    handle.stop().await;
+    Ok(())
+}
+
+/// Says where it is, and how to talk to it.
+fn announce(settings: &Settings, address: SocketAddr, is_first: bool) {
+    let host = settings.names.first().cloned().unwrap_or_else(|| address.ip().to_string());
+    let url = format!("https://{host}:{}", address.port());
+    let pem = fs::read(settings.state.join("ca.pem")).unwrap_or_default();
+    let authority =
+        CertificateDer::from_pem_slice(&pem).map(|authority| fingerprint(&authority)).unwrap_or_default();
+    eprintln!(
+        "perigee: control {} listens on {address}; its cluster's authority is {authority}",
+        settings.name
+    );
+    if is_first {
+        eprintln!(
+            "perigee: to talk to it: perigee login {url} --authority {authority} --token-file {}",
+            settings.state.join("admin-token").display()
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_is_read_or_refused_with_the_place() {
+        let good =
+            "name = \"c1\"\nlisten = \"127.0.0.1:7700\"\nstate = \"/s\"\n[journal]\nsqlite = \"/s/j\"\n";
+        let path = std::env::temp_dir().join(format!("perigee-control-{}.toml", std::process::id()));
+        let check = |text: &str| {
+            fs::write(&path, text).unwrap();
+            read(&path).map(|_| ()).map_err(|failure| failure.to_string())
+        };
+        assert_eq!(check(good), Ok(()));
+        for (from, to, wanted) in [
+            ("name = \"c1\"", "name = \"c/1\"", "is no name"),
+            ("name", "nmae", "unknown field `nmae`"),
+            ("127.0.0.1:7700", "7700", "invalid socket address"),
+            ("127.0.0.1:7700", "0.0.0.0:7700", "names is empty"),
+            ("state = \"/s\"", "state = \"s\"", "is not absolute"),
+            ("state = \"/s\"", "state = \"/s\"\nnames = [\"https://a\"]", "is neither a host nor an address"),
+            ("sqlite", "postgres", "unknown variant `postgres`"),
+        ] {
+            let error = check(&good.replacen(from, to, 1)).unwrap_err();
+            assert!(error.contains(wanted), "{to}: {error}");
+        }
+        fs::remove_file(&path).unwrap();
+    }
+}
