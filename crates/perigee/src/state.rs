@@ -119,7 +119,10 @@ impl StateDir {
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Lock { file }),
             Err(Errno::WOULDBLOCK) => Err(Failure::new(
-                format!("{}: another `perigee serve` runs with this state directory", self.0.display()),
+                format!(
+                    "{}: another edge runs with this state directory, or has not quite ended yet",
+                    self.0.display()
+                ),
                 "stop that one, or give this one a directory of its own with --state DIR",
             )),
             Err(error) => Err(Failure::new(
