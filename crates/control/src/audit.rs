@@ -69,6 +69,9 @@ fn prefix(day: i64) -> String {
 pub(crate) struct AuditQuery {
     /// Days to go back, today included; 7 unless given.
     days: Option<i64>,
+    /// Whether purges are left out.
+    #[serde(default)]
+    without_purges: bool,
 }
 
 /// What was done, the newest first.
@@ -97,7 +100,10 @@ pub(crate) async fn list(
             .wanted(format!("1 to {AUDIT_KEPT_DAYS}")));
     }
     let today = day_of(now_ms());
-    let mut entries: Vec<AuditEntry> = shared.tail.purges_since((today - days + 1) * 24 * 3600 * 1000);
+    let mut entries = match query.without_purges {
+        true => Vec::new(),
+        false => shared.tail.purges_since((today - days + 1) * 24 * 3600 * 1000),
+    };
     for day in (today - days + 1..=today).rev() {
         let found = cells::load_all::<AuditEntry>(&*shared.journal, &prefix(day)).await?;
         entries.extend(found.into_iter().map(|(entry, _)| entry));

@@ -42,7 +42,8 @@ pub(crate) async fn keep_view(shared: Arc<Shared>) {
 
 /// Trims and sweeps.
 pub(crate) async fn keep_house(shared: Arc<Shared>, certificates: Arc<Certificates>) {
-    let mut ticks = tokio::time::interval(TRIM_INTERVAL);
+    // The first time once the journal has probably been read.
+    let mut ticks = tokio::time::interval_at(Instant::now() + Duration::from_secs(1), TRIM_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut daily = Instant::now();
     loop {

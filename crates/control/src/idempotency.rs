@@ -88,6 +88,11 @@ impl Keyed {
         }))
     }
 
+    /// Whether both are one key of one caller.
+    pub(crate) fn is_same(&self, other: &Keyed) -> bool {
+        self.name == other.name
+    }
+
     /// The cell that is written today.
     pub(crate) fn cell(&self) -> String {
         self.cell_of(day_of(now_ms()))

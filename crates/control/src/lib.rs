@@ -13,7 +13,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use journal::Journal;
@@ -115,7 +115,7 @@ pub(crate) struct Shared {
     pub(crate) rates: Mutex<Rates>,
     pub(crate) canary: canary::Canary,
     pub(crate) driver: rollouts::Driver,
-    pub(crate) counts: Counts,
+    pub(crate) counts: Arc<Counts>,
     /// Why the journal could not be read when it was tried last.
     pub(crate) journal_error: Mutex<Option<String>>,
 }
@@ -124,8 +124,40 @@ pub(crate) struct Shared {
 #[derive(Default)]
 pub(crate) struct Counts {
     pub(crate) purges: AtomicU64,
-    pub(crate) refused: AtomicU64,
+    pub(crate) records: AtomicU64,
     pub(crate) canaries_late: AtomicU64,
+    pub(crate) limits: [AtomicU64; Limit::ALL.len()],
+}
+
+/// A limit that was reached.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Limit {
+    RequestsPerToken,
+    RefusalsPerAddress,
+    PurgesQueued,
+    Connections,
+}
+
+impl Limit {
+    pub(crate) const ALL: [Limit; 4] =
+        [Limit::RequestsPerToken, Limit::RefusalsPerAddress, Limit::PurgesQueued, Limit::Connections];
+
+    /// Its name in metrics.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Limit::RequestsPerToken => "requests_per_token",
+            Limit::RefusalsPerAddress => "refusals_per_address",
+            Limit::PurgesQueued => "purges_queued",
+            Limit::Connections => "connections",
+        }
+    }
+}
+
+impl Counts {
+    /// Notes that a limit was reached.
+    pub(crate) fn reached(&self, limit: Limit) {
+        self.limits[limit as usize].fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 impl Control {
@@ -149,6 +181,7 @@ impl Control {
         let plan = view.get().plan.clone();
         let hub = Hub::of_journal(&name, Arc::clone(&journal), plan, check).await;
         let hub = hub.map_err(|error| error.to_string())?;
+        let counts = Arc::new(Counts::default());
         let (calls, waiting) = mpsc::channel(PURGES_QUEUED_MAX);
         let shared = Arc::new(Shared {
             name,
@@ -162,12 +195,13 @@ impl Control {
             rates: Mutex::new(Rates::new()),
             canary: canary::Canary::default(),
             driver: rollouts::Driver::default(),
-            counts: Counts::default(),
+            counts: Arc::clone(&counts),
             journal_error: Mutex::new(None),
         });
         let (router, _) = api::router(Arc::clone(&shared));
         let (stop, stopping) = watch::channel(false);
-        let server = tokio::spawn(server::serve(listener, Arc::clone(&certificates), router, stopping));
+        let server =
+            tokio::spawn(server::serve(listener, Arc::clone(&certificates), router, counts, stopping));
         let tail = Arc::clone(&shared);
         let tasks = vec![
             tokio::spawn(async move { tail.tail.follow(Arc::clone(&tail.journal)).await }),
@@ -207,6 +241,12 @@ impl Drop for Handle {
 }
 
 impl Shared {
+    /// Counts a request without a good token.
+    pub(crate) fn refuse(&self, from: IpAddr) -> Result<(), TooMuch> {
+        let counted = self.rates.lock().refuse(from);
+        counted.inspect_err(|_| self.counts.reached(Limit::RefusalsPerAddress))
+    }
+
     /// Reads what requests look at.
     pub(crate) async fn refresh_view(&self) -> Result<(), journal::Error> {
         let done = self.view.refresh(&*self.journal).await;

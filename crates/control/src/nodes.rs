@@ -345,7 +345,7 @@ pub(crate) async fn enroll(
     let wanted: JoinWanted =
         read_json(&headers, &body, r#"{"id": "…", "secret": "…", "name": "fra-1", "request": "PEM"}"#)?;
     let refused = || {
-        if let Err(too_much) = shared.rates.lock().refuse(client.address.ip()) {
+        if let Err(too_much) = shared.refuse(client.address.ip()) {
             return Problem::new(StatusCode::TOO_MANY_REQUESTS, "too many attempts from this address")
                 .retry_after(too_much.wait_secs());
         }

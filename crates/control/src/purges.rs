@@ -7,6 +7,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -24,7 +25,6 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use utoipa::{IntoParams, ToSchema};
 
-use crate::Shared;
 use crate::api::{answer, read_json};
 use crate::cells;
 use crate::clock::now_ms;
@@ -37,6 +37,7 @@ use crate::problem::Problem;
 use crate::tail::RecentPurge;
 use crate::tokens::{Caller, Role, duration};
 use crate::view::Picture;
+use crate::{Limit, Shared};
 
 // --- What is asked for ---
 
@@ -287,7 +288,11 @@ fn fits(group: &[Call], call: &Call) -> bool {
     let keyed = group.iter().filter(|other| other.keyed.is_some()).count();
     orders + call.orders.len() <= ORDERS_MAX
         && bytes <= TEXT_BYTES_MAX / 2
-        && (keyed < KEYED_PER_COMMIT_MAX || call.keyed.is_none())
+        && call.keyed.as_ref().is_none_or(|key| {
+            let is_there =
+                group.iter().filter_map(|other| other.keyed.as_ref()).any(|other| other.is_same(key));
+            keyed < KEYED_PER_COMMIT_MAX && !is_there
+        })
 }
 
 fn bytes_of(order: &Order) -> usize {
@@ -313,6 +318,9 @@ async fn write_group(shared: Arc<Shared>, mut group: Vec<Call>) {
         match done {
             Ok(position) => {
                 shared.tail.advance(position);
+                let orders: usize = group.iter().map(|call| call.orders.len()).sum();
+                shared.counts.purges.fetch_add(orders as u64, Ordering::Relaxed);
+                shared.counts.records.fetch_add(1, Ordering::Relaxed);
                 for call in group {
                     // Who asked may be gone by now.
                     let _gone = call.written.send(Ok(Done::At(position)));
@@ -368,12 +376,13 @@ impl Shared {
     ) -> Result<Done, Problem> {
         let (written, done) = oneshot::channel();
         self.calls.try_send(Call { orders, by, keyed, written }).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => Problem::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "too many purges wait to be written; nothing was purged",
-            )
-            .retry_after(1)
-            .next("purge again in a moment; put more into one request"),
+            mpsc::error::TrySendError::Full(_) => {
+                self.counts.reached(Limit::PurgesQueued);
+                let error = "too many purges wait to be written; nothing was purged";
+                Problem::new(StatusCode::SERVICE_UNAVAILABLE, error)
+                    .retry_after(1)
+                    .next("purge again in a moment; put more into one request")
+            }
             mpsc::error::TrySendError::Closed(_) => stopping(),
         })?;
         done.await.map_err(|_| stopping())?.map_err(Problem::from)
@@ -463,7 +472,7 @@ pub(crate) async fn purge(
         &body,
         r#"{"url": "https://www.shop.example/a.css"} or {"tags": ["shoes"], "soft": true}"#,
     )?;
-    let by = match &wanted.reason {
+    let by = match wanted.reason.as_deref().filter(|reason| !reason.trim().is_empty()) {
         Some(reason) => format!("{}: {}", caller.name(), check_reason(reason)?),
         None => caller.name().to_owned(),
     };

@@ -47,8 +47,15 @@ const STEP: Duration = Duration::from_secs(1);
 /// What the roll-outs' driver knows beside what is written.
 #[derive(Default)]
 pub(crate) struct Driver {
-    /// What the roll-out waits for, as the last step said, and the cell's version that this was about.
-    waiting: Mutex<(u64, Option<String>)>,
+    /// What the last step has found, and the cell's version that this was about.
+    found: Mutex<(u64, Found)>,
+}
+
+/// What a step has found.
+#[derive(Clone, Default)]
+struct Found {
+    waiting_for: Option<String>,
+    measures: Vec<MeasureShown>,
 }
 
 /// Steps the roll-out, for ever.
@@ -60,8 +67,8 @@ pub(crate) async fn drive(shared: Arc<Shared>) {
         ticks.tick().await;
         match step(&shared, known.clone()).await {
             Ok(next) => known = next,
-            // Somebody has decided at the same moment: what they have written is read next.
-            Err(Error::Conflict(_)) => known = None,
+            // Somebody has written it at the same moment: that is read next.
+            Err(Error::Conflict(_)) => {}
             // The step is taken again on what was.
             Err(error) => eprintln!("perigee: the roll-out cannot go on: {error}"),
         }
@@ -73,11 +80,22 @@ async fn step(shared: &Shared, known: Option<(Rollout, u64)>) -> Result<Option<(
     let Some((written, version)) = cells::load::<Rollout>(&*shared.journal, ROLLOUT_CELL).await? else {
         return Ok(None);
     };
-    let mut rollout = known.filter(|(_, known)| *known == version).map_or(written, |(rollout, _)| rollout);
-    let action = match rollout.step(now_ms(), &views(shared)) {
+    let mut rollout = match known {
+        Some((known, watched)) if watched == version => known,
+        // An operator has paused it or let it go on: what has been watched stays good.
+        Some((mut known, _)) if known.began_ms == written.began_ms && known.version == written.version => {
+            known.is_paused = written.is_paused;
+            known.without_traffic = written.without_traffic;
+            known
+        }
+        _ => written,
+    };
+    let nodes = views(shared);
+    let action = match rollout.step(now_ms(), &nodes) {
         None => return Ok(None),
         Some(Decision::Wait(what)) => {
-            *shared.driver.waiting.lock() = (version, Some(what));
+            let measures = nodes.iter().filter_map(|node| measured(&rollout, node)).collect();
+            *shared.driver.found.lock() = (version, Found { waiting_for: Some(what), measures });
             return Ok(Some((rollout, version)));
         }
         Some(Decision::Widen(_)) => "rollout.widen",
@@ -93,6 +111,20 @@ async fn step(shared: &Shared, known: Option<(Rollout, u64)>) -> Result<Option<(
     let found =
         load(shared).await?.filter(|(found, _)| cells::value(found).ok() == cells::value(&rollout).ok());
     Ok(found.map(|(_, version)| (rollout, version)))
+}
+
+/// What the gates judge a node by.
+fn measured(rollout: &Rollout, node: &NodeView) -> Option<MeasureShown> {
+    let counted = rollout.counted(&node.name)?;
+    Some(MeasureShown {
+        node: node.name.clone(),
+        is_candidate: rollout.audience.includes(&node.name, &node.pop),
+        requests: counted.requests,
+        errors: counted.errors,
+        misses: counted.requests.saturating_sub(counted.hits),
+        starts: node.starts,
+        memory_bytes: node.vitals.memory_bytes,
+    })
 }
 
 fn subject(rollout: &Rollout) -> String {
@@ -246,6 +278,23 @@ pub(crate) struct HarmShown {
     told: String,
 }
 
+/// What the gates judge a node by, counted since this stage began or since it runs the candidate.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct MeasureShown {
+    node: String,
+    /// Whether it is to run the candidate; the others are what it is compared with.
+    is_candidate: bool,
+    requests: u64,
+    /// Of these with a status of 500 to 599.
+    errors: u64,
+    /// Of these not from the cache.
+    misses: u64,
+    /// Starts of its program since it was enrolled.
+    starts: u64,
+    /// Resident memory now.
+    memory_bytes: u64,
+}
+
 /// A roll-out.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct RolloutShown {
@@ -264,6 +313,8 @@ pub(crate) struct RolloutShown {
     nodes: usize,
     /// What it waits for.
     waiting_for: Option<String>,
+    /// What the gates judge by; empty once it is over, and in the first second of a stage.
+    measures: Vec<MeasureShown>,
     /// When each stage began.
     began: Vec<StageBegun>,
     /// Why it was undone; `null` as well when somebody has taken it back.
@@ -292,6 +343,7 @@ fn shown(shared: &Shared, found: Option<(Rollout, u64)>) -> RolloutShown {
             running: 0,
             nodes: in_service().count(),
             waiting_for: None,
+            measures: Vec::new(),
             began: Vec::new(),
             harm: None,
             judged_on_few: false,
@@ -309,7 +361,8 @@ fn shown(shared: &Shared, found: Option<(Rollout, u64)>) -> RolloutShown {
         _ if rollout.is_paused => RolloutState::Paused,
         _ => RolloutState::Running,
     };
-    let waiting = shared.driver.waiting.lock().clone();
+    let (about, found) = shared.driver.found.lock().clone();
+    let found = if about == cell && !rollout.is_over() { found } else { Found::default() };
     RolloutShown {
         state,
         version: Some(rollout.version.number),
@@ -318,9 +371,8 @@ fn shown(shared: &Shared, found: Option<(Rollout, u64)>) -> RolloutShown {
         audience,
         running: in_service().filter(|node| node.running == Some(rollout.version.number)).count(),
         nodes: in_service().count(),
-        waiting_for: Some(waiting)
-            .filter(|(version, _)| *version == cell && !rollout.is_over())
-            .and_then(|(_, what)| what),
+        waiting_for: found.waiting_for,
+        measures: found.measures,
         began: rollout
             .began_ms
             .iter()

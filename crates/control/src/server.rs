@@ -18,6 +18,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::limits::{CONNECTIONS_MAX, HANDSHAKE_TIMEOUT, STREAMS_MAX};
 use crate::tls::Certificates;
+use crate::{Counts, Limit};
 
 /// After a failure to accept: file descriptors have run out, and come back when somebody leaves.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -38,6 +39,7 @@ pub(crate) async fn serve(
     listener: TcpListener,
     certificates: Arc<Certificates>,
     router: Router,
+    counts: Arc<Counts>,
     mut stop: watch::Receiver<bool>,
 ) {
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -55,7 +57,10 @@ pub(crate) async fn serve(
             continue;
         };
         // Who comes when there is no room is refused at once, so that it can try another control.
-        let Ok(permit) = Arc::clone(&room).try_acquire_owned() else { continue };
+        let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
+            counts.reached(Limit::Connections);
+            continue;
+        };
         let acceptor = TlsAcceptor::from(certificates.config());
         let (router, stop) = (router.clone(), stop.clone());
         connections.spawn(async move {

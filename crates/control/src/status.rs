@@ -10,11 +10,11 @@ use axum::{Extension, Json};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::Shared;
 use crate::canary::CanaryStatus;
 use crate::limits::CANARY_LATE;
 use crate::problem::Problem;
 use crate::tokens::{Caller, Role};
+use crate::{Limit, Shared};
 
 /// How this control is.
 #[derive(Debug, Serialize, ToSchema)]
@@ -107,10 +107,10 @@ pub(crate) async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoRespo
             counts.purges.load(Ordering::Relaxed) as f64,
         ),
         (
-            "perigee_control_requests_refused_total",
+            "perigee_control_purge_records_total",
             "counter",
-            "Requests that were refused because a token or address was used too often.",
-            counts.refused.load(Ordering::Relaxed) as f64,
+            "Records that they were written in.",
+            counts.records.load(Ordering::Relaxed) as f64,
         ),
     ];
     let mut text = String::new();
@@ -122,5 +122,11 @@ pub(crate) async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoRespo
          gauge\nperigee_control_canary_late_seconds {}\n",
         CANARY_LATE.as_secs()
     ));
+    text.push_str("# HELP perigee_control_limits_reached_total Times that a limit was reached.\n");
+    text.push_str("# TYPE perigee_control_limits_reached_total counter\n");
+    for (limit, count) in Limit::ALL.iter().zip(&counts.limits) {
+        let (limit, count) = (limit.as_str(), count.load(Ordering::Relaxed));
+        text.push_str(&format!("perigee_control_limits_reached_total{{limit=\"{limit}\"}} {count}\n"));
+    }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
 }

@@ -16,7 +16,6 @@ use model::units::parse_duration;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::Shared;
 use crate::api::{answer, read_json};
 use crate::audit;
 use crate::cells;
@@ -25,6 +24,7 @@ use crate::idempotency::Keyed;
 use crate::limits::{REQUESTS_PER_TOKEN, REQUESTS_PER_TOKEN_MAX, TOKENS_MAX};
 use crate::problem::Problem;
 use crate::vault::random_hex;
+use crate::{Limit, Shared};
 
 /// Tokens begin so, so that programs that look for leaked secrets know one when they see it.
 const SECRET_PREFIX: &str = "pgt_";
@@ -151,7 +151,7 @@ impl Caller {
 /// Checks the Authorization field of a request, and counts it.
 pub(crate) fn check(shared: &Shared, headers: &HeaderMap, from: IpAddr) -> Result<Caller, Problem> {
     let refused = |error: &str| {
-        if let Err(too_much) = shared.rates.lock().refuse(from) {
+        if let Err(too_much) = shared.refuse(from) {
             return Problem::new(
                 StatusCode::TOO_MANY_REQUESTS,
                 "too many requests without a good token from this address",
@@ -180,6 +180,7 @@ pub(crate) fn check(shared: &Shared, headers: &HeaderMap, from: IpAddr) -> Resul
         return Err(refused("the token has expired"));
     }
     shared.rates.lock().take(&token).map_err(|too_much| {
+        shared.counts.reached(Limit::RequestsPerToken);
         Problem::new(StatusCode::TOO_MANY_REQUESTS, "the token has been used too often")
             .found(format!("token {:?}", token.name))
             .wanted(format!("{} requests per second", token.requests))

@@ -47,14 +47,18 @@ impl View {
         let nodes = cells::load_all::<Node>(journal, "nodes/").await?;
         let plan = cells::load::<Plan>(journal, PLAN_CELL).await?.map(|(plan, _)| plan).unwrap_or_default();
         let before = self.get();
-        let mut configurations = Vec::new();
+        let (mut configurations, mut unread) = (Vec::new(), Ok(()));
         for version in plan.stable.iter().chain(plan.candidate.iter().map(|candidate| &candidate.version)) {
             let known = before.configurations.iter().find(|(known, _)| known.hash == version.hash);
             let snapshot = match known {
-                Some((_, snapshot)) => Arc::clone(snapshot),
-                None => Arc::new(configurations::parsed(journal, version).await?),
+                Some((_, snapshot)) => Ok(Arc::clone(snapshot)),
+                None => configurations::parsed(journal, version).await.map(Arc::new),
             };
-            configurations.push((version.clone(), snapshot));
+            match snapshot {
+                Ok(snapshot) => configurations.push((version.clone(), snapshot)),
+                // Its sites are not known here then; who is who is known all the same.
+                Err(error) => unread = Err(error),
+            }
         }
         let picture = Picture {
             tokens: tokens.into_iter().map(|(token, _)| (token.hash.clone(), Arc::new(token))).collect(),
@@ -63,7 +67,7 @@ impl View {
             configurations,
         };
         *self.picture.write() = Arc::new(picture);
-        Ok(())
+        unread
     }
 }
 

@@ -12,7 +12,7 @@ use semantics::cache_status::{CacheStatus, Handling, write_cache_status};
 use semantics::coding;
 use semantics::directives::{ResponseDirectives, Scope};
 use semantics::fields::{lines_of, trim};
-use semantics::{Fields, Why};
+use semantics::{Fields, Outcome, Why};
 
 use crate::answer::{Answer, Body, ContentRange, Head, Note, OriginNote};
 use crate::h1;
@@ -323,6 +323,7 @@ pub(crate) fn emit(worker: &Worker, request: &Request, told: &Told, why: Why, se
         why,
         collapsed: told.note.collapsed,
         stored: told.note.stored,
+        personal: told.note.personal && why.outcome() == Outcome::Hit,
         encoded: told
             .note
             .encoded

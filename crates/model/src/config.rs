@@ -1,7 +1,7 @@
 //! One TOML text → [`Snapshot`] and every diagnostic at once.
 //!
 //! Three steps, each of which goes on after an error: the `toml` crate parses and recovers; `check` holds every table
-//! against the tables of `keys`; `edge`, `store`, `site` (with `choices` and `pieces`), `origins`, `cluster` and
+//! against the tables of `keys`; `edge`, `store`, `site` (with `choices` and `pieces`), `origins`, `cluster`, `routing` and
 //! `tests_of_site` build the model's types and judge what needs more than one key (domains that collide, rules that can never match).
 //! Findings come out in the order of the text.
 //!
@@ -33,6 +33,7 @@ mod keys;
 mod origins;
 mod pieces;
 mod reference;
+mod routing;
 mod schema;
 mod site;
 mod store;
@@ -214,13 +215,14 @@ fn build_common(findings: &mut Findings<'_>, root: &Section, edge: EdgeSettings)
     }
     let switches = cluster::build_switches(root.table("switches"));
     let block = cluster::build_block(findings, root);
+    let routing = routing::build(findings, root);
     root.finish();
     if sites.len() < sections.len() {
         return None;
     }
     switches.overrule(sites.iter_mut().flat_map(|site| site.rules.iter_mut().chain([&mut site.defaults])));
     let mut snapshot = Snapshot::of(edge, sites);
-    (snapshot.switches, snapshot.block) = (switches, block);
+    (snapshot.switches, snapshot.block, snapshot.routing) = (switches, block, routing);
     Some(snapshot)
 }
 

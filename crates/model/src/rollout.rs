@@ -256,6 +256,11 @@ impl Rollout {
         Plan { stable, candidate }
     }
 
+    /// What a node has counted in this stage, as far as it has been watched: since it runs the candidate, where it is to.
+    pub fn counted(&self, node: &str) -> Option<Vitals> {
+        self.watch.counted(node, Span::Stage)
+    }
+
     /// Whether it has ended, well or not.
     pub fn is_over(&self) -> bool {
         self.stage >= Stage::Promoted

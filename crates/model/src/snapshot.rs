@@ -16,6 +16,7 @@ use crate::block::BlockList;
 use crate::cluster::Switches;
 use crate::diagnostic::{Diagnostic, Lines, Severity};
 use crate::origin::{Origin, OriginGroup};
+use crate::routing::Routing;
 use crate::rule::{Matched, RequestView, Rule};
 use crate::settings::EdgeSettings;
 use crate::site_test::SiteTest;
@@ -29,6 +30,8 @@ pub struct Snapshot {
     pub switches: Switches,
     /// Whom nobody serves.
     pub block: BlockList,
+    /// Where visitors are sent, by the router.
+    pub routing: Routing,
     /// The sites, in the order of the file.
     pub sites: Vec<Site>,
     domains: DomainIndex,
@@ -54,6 +57,8 @@ pub struct Site {
     pub domains: Vec<Box<str>>,
     /// PEM file with the authorities whose certificates its visitors may show; `None` asks nobody for one.
     pub client_ca: Option<PathBuf>,
+    /// Where it is served: names of PoPs and of regions; everywhere when empty. See [`Routing::pops_of`].
+    pub pops: Vec<Box<str>>,
     /// Its rules, in order.
     pub rules: Vec<Rule>,
     /// What applies when no rule matches.
@@ -83,6 +88,7 @@ impl Snapshot {
             index: 0,
             domains: vec!["*".into()],
             client_ca: None,
+            pops: Vec::new(),
             rules: Vec::new(),
             defaults,
             max_purge_lag: None,
@@ -101,7 +107,8 @@ impl Snapshot {
     /// Puts sites together. A domain that two sites claim belongs to the first; the reader has refused that.
     pub(crate) fn of(edge: EdgeSettings, sites: Vec<Site>) -> Snapshot {
         let domains = DomainIndex::of(&sites);
-        Snapshot { edge, switches: Switches::default(), block: BlockList::default(), sites, domains }
+        let (switches, block, routing) = Default::default();
+        Snapshot { edge, switches, block, routing, sites, domains }
     }
 
     /// What a cluster's configuration ([`Snapshot::parse_cluster`]) is on one of its nodes, which has these settings.

@@ -66,6 +66,8 @@ families! {
         "Requests that joined a fill which another request had started.";
     STORED = Counter "perigee_stored_responses_total" ["site"] in "responses":
         "Origin responses that were stored.";
+    PERSONAL_HITS = Counter "perigee_personal_hits_total" ["site"] in "requests":
+        "Hits of stored responses that set a cookie or were fetched by a request with Authorization.";
     ENCODED_RESPONSES = Counter "perigee_encoded_responses_total" ["site", "coding"] in "responses":
         "Responses sent as an encoded copy that the edge had made.";
     SAVED_BODY_BYTES = Counter "perigee_saved_body_bytes_total" ["site"] in "bytes":

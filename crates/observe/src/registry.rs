@@ -210,6 +210,7 @@ impl Registry {
                 for (why, count) in Why::ALL.iter().zip(&site.whys.0) {
                     totals.requests_by_outcome[why.outcome() as usize] += count.read();
                 }
+                totals.personal_hits += site.personal.read();
                 totals.server_errors += site.classes.0[5].read();
                 site.first_bytes.iter().for_each(|histogram| first_bytes.add(histogram));
                 totals.body_bytes_sent += site.body_bytes_sent.0.iter().map(|cell| cell.read()).sum::<u64>();
@@ -253,6 +254,8 @@ pub struct Totals {
     pub requests_by_outcome: [u64; OUTCOMES],
     /// Finished requests with a status of 500 to 599.
     pub server_errors: u64,
+    /// Hits of what may have been made for another visitor ([`crate::Event::personal`]).
+    pub personal_hits: u64,
     /// Requests by the time from their complete head to the first byte of the answer: up to 1, 2, 4 … 32,768 ms (of 1,024 µs,
     /// as the histograms have it), and longer.
     pub first_bytes: [u64; FIRST_BYTE_BUCKETS],

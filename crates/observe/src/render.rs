@@ -98,6 +98,7 @@ fn render_sites(out: &mut Exposition, sites: &[Group<SiteCells>]) {
     for_each(out, &RECEIVED_BYTES, sites, |cells| &cells.bytes_received);
     for_each(out, &COLLAPSED, sites, |cells| &cells.collapsed);
     for_each(out, &STORED, sites, |cells| &cells.stored);
+    for_each(out, &PERSONAL_HITS, sites, |cells| &cells.personal);
     for site in sites {
         for coding in Coding::ALL {
             let count = site.sum(|cells| &cells.encoded.0[coding as usize]);

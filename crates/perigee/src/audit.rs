@@ -9,7 +9,7 @@ use crate::failure::Failure;
 const EXAMPLES: &str = "\
 Examples:
   perigee audit
-  perigee audit --days 30 --json";
+  perigee audit --days 30 --without-purges --json";
 
 /// `perigee audit`.
 #[derive(Debug, Args)]
@@ -18,6 +18,9 @@ pub(crate) struct Audit {
     /// Days to go back, today included; at most 400
     #[arg(long, value_name = "N", default_value_t = 7)]
     days: u32,
+    /// Leave purges out
+    #[arg(long)]
+    without_purges: bool,
     #[command(flatten)]
     cluster: Cluster,
     /// Print control's answer as JSON
@@ -28,7 +31,8 @@ pub(crate) struct Audit {
 impl Audit {
     /// Lists it.
     pub(crate) fn run(self) -> Result<(), Failure> {
-        let log = self.cluster.client()?.fetch(&format!("/v1/audit?days={}", self.days))?;
+        let target = format!("/v1/audit?days={}&without_purges={}", self.days, self.without_purges);
+        let log = self.cluster.client()?.fetch(&target)?;
         show(self.json, &log, describe)
     }
 }

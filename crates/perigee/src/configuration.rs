@@ -13,7 +13,9 @@ use edge::admin::{CertificateStatus, ClusterStatus, Configuration, Configuration
 use edge::tls::{Certificate, ClientAuthorities, read_certificates, read_client_authorities};
 use model::change::Version;
 use model::settings::{EdgeSettings, Limits, Ocsp};
-use model::{ByteSize, Diagnostic, DiskSettings, NodeSettings, Parsed, ParsedNode, Snapshot};
+use model::{
+    ByteSize, ClusterSettings, Diagnostic, DiskSettings, NodeSettings, Parsed, ParsedNode, Snapshot,
+};
 use parking_lot::Mutex;
 use semantics::key::{KeySeed, hash};
 
@@ -55,6 +57,8 @@ pub(crate) struct Read {
     pub(crate) certificates: Vec<Certificate>,
     pub(crate) client_authorities: Vec<ClientAuthorities>,
     pub(crate) warnings: Vec<Diagnostic>,
+    /// Of a node of a cluster.
+    cluster: Option<ClusterSettings>,
     hash: String,
 }
 
@@ -78,6 +82,7 @@ impl Source {
                         certificates: Vec::new(),
                         client_authorities: Vec::new(),
                         warnings: Vec::new(),
+                        cluster: None,
                         hash: hash_of(&self.name()),
                     })
                 }
@@ -90,18 +95,24 @@ impl Source {
                 let text = read_text(path).map_err(Refused::of)?;
                 let name = path.display().to_string();
                 let (snapshot, warnings) = usable(Snapshot::parse(&text, &name), &name)?;
-                with_certificates(snapshot, warnings, hash_of(&text), &name)
+                with_certificates(snapshot, None, warnings, hash_of(&text), &name)
             }
             Source::Node { file, told } => {
                 let settings = read_node(file)?;
-                let name = file.display().to_string();
+                let (name, cluster) = (file.display().to_string(), Some(settings.cluster));
                 let Some(Told { version, text }) = told else {
                     let snapshot = Snapshot::without_sites(settings.edge);
-                    return with_certificates(snapshot, Vec::new(), String::new(), &name);
+                    return with_certificates(snapshot, cluster, Vec::new(), String::new(), &name);
                 };
                 let called = format!("configuration {}", version.number);
                 let (common, warnings) = usable(Snapshot::parse_cluster(text, &called), &called)?;
-                with_certificates(common.for_node(settings.edge), warnings, version.hash.clone(), &name)
+                with_certificates(
+                    common.for_node(settings.edge),
+                    cluster,
+                    warnings,
+                    version.hash.clone(),
+                    &name,
+                )
             }
         }
     }
@@ -149,6 +160,7 @@ fn usable(parsed: Parsed, name: &str) -> Result<(Snapshot, Vec<Diagnostic>), Ref
 
 fn with_certificates(
     snapshot: Snapshot,
+    cluster: Option<ClusterSettings>,
     warnings: Vec<Diagnostic>,
     hash: String,
     name: &str,
@@ -156,7 +168,7 @@ fn with_certificates(
     let unusable = |wrong: Vec<String>| Refused::of(format!("{name} cannot be used: {}", wrong.join("; ")));
     let certificates = read_certificates(&snapshot.edge.certificates).map_err(unusable)?;
     let client_authorities = read_client_authorities(&snapshot).map_err(unusable)?;
-    Ok(Read { snapshot, certificates, client_authorities, warnings, hash })
+    Ok(Read { snapshot, certificates, client_authorities, warnings, cluster, hash })
 }
 
 impl Refused {
@@ -236,7 +248,7 @@ struct State {
     source: Source,
     status: ConfigurationStatus,
     /// Settings that the running process began with.
-    started_with: EdgeSettings,
+    started_with: (EdgeSettings, Option<ClusterSettings>),
     /// What else was read: certificates and their keys.
     files: Vec<PathBuf>,
     /// The files as they were last read, whatever came of it.
@@ -274,7 +286,7 @@ impl Live {
             loaded_ms: now_ms(),
             ..ConfigurationStatus::default()
         };
-        let started_with = read.snapshot.edge.clone();
+        let started_with = (read.snapshot.edge.clone(), read.cluster.clone());
         let files = certificate_files(&read.snapshot);
         let signatures = signatures(&source, &files);
         let state = State { source, status, started_with, files, read: signatures.clone(), seen: signatures };
@@ -353,7 +365,10 @@ impl Live {
         let files = certificate_files(&read.snapshot);
         let limits = &mut read.snapshot.edge.limits;
         let lowered = fit_connections(limits, self.connections_fit);
-        let late = needs_new_start(&state.started_with, &read.snapshot.edge);
+        let mut late = needs_new_start(&state.started_with.0, &read.snapshot.edge);
+        if state.started_with.1 != read.cluster {
+            late.push("[cluster]");
+        }
         let mut troubles = handle
             .replace(read.snapshot, &read.client_authorities)
             .map_err(|error| Refused::of(format!("{} cannot come into force: {error}", source.name())))?;

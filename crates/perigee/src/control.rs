@@ -1,6 +1,7 @@
 //! `perigee control`: runs a control of a cluster, until SIGTERM or SIGINT.
 
 use std::fs;
+use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use clap::Args;
 use control::{Control, Options};
 use journal::Journal;
+use journal::etcd::Etcd;
 use journal::sqlite::Sqlite;
 use journal::trust::{fingerprint, is_name};
 use rustls::pki_types::CertificateDer;
@@ -31,6 +33,11 @@ control.toml:
 
   [journal]
   sqlite = \"/var/lib/perigee-control/journal.sqlite\"
+
+or, for several controls, in place of [journal]:
+  [journal.etcd]
+  endpoints = [\"https://etcd-1:2379\", \"https://etcd-2:2379\", \"https://etcd-3:2379\"]
+  ca_file   = \"/etc/perigee/etcd-ca.pem\"  # also certificate_file and key_file, user and password_file, prefix
 
 The first control of a cluster makes its authority, its secret and its first token. Each further one needs
 a copy of the file cluster-secret in its state directory, and a journal that both reach.";
@@ -64,6 +71,52 @@ struct Settings {
 enum JournalSettings {
     /// A file, for one control.
     Sqlite(PathBuf),
+    /// For several.
+    Etcd(EtcdSettings),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EtcdSettings {
+    endpoints: Vec<String>,
+    #[serde(default = "prefix")]
+    prefix: String,
+    ca_file: Option<PathBuf>,
+    certificate_file: Option<PathBuf>,
+    key_file: Option<PathBuf>,
+    user: Option<String>,
+    password_file: Option<PathBuf>,
+}
+
+/// What a cluster's keys in etcd begin with.
+fn prefix() -> String {
+    "perigee".to_owned()
+}
+
+impl EtcdSettings {
+    /// With the password read.
+    fn settings(&self) -> Result<journal::etcd::Settings, Failure> {
+        let pair = |a: &Option<PathBuf>, b: &Option<PathBuf>| a.clone().zip(b.clone());
+        let user = match self.user.as_ref().zip(self.password_file.as_ref()) {
+            Some((user, path)) => {
+                let password = fs::read_to_string(path).map_err(|error| {
+                    Failure::new(
+                        format!("journal.etcd.password_file {}: {error}", path.display()),
+                        "name the file with the password",
+                    )
+                })?;
+                Some((user.clone(), password.trim_end().to_owned()))
+            }
+            None => None,
+        };
+        Ok(journal::etcd::Settings {
+            endpoints: self.endpoints.clone(),
+            prefix: self.prefix.clone(),
+            ca_file: self.ca_file.clone(),
+            certificate: pair(&self.certificate_file, &self.key_file),
+            user,
+        })
+    }
 }
 
 impl ControlArgs {
@@ -115,7 +168,28 @@ fn check(settings: &Settings) -> Result<(), (String, &'static str)> {
             "say by which names or addresses operators and nodes reach it: names = [\"control-1.example\"]",
         ));
     }
-    for (key, path) in [("state", &settings.state)] {
+    let sqlite = match &settings.journal {
+        JournalSettings::Sqlite(path) => Some(("journal.sqlite", path)),
+        JournalSettings::Etcd(etcd) => {
+            if etcd.endpoints.is_empty() {
+                let next = "name its members: endpoints = [\"https://etcd-1:2379\"]";
+                return Err(("journal.etcd.endpoints is empty".to_owned(), next));
+            }
+            for (one, other, names) in [
+                (etcd.certificate_file.is_some(), etcd.key_file.is_some(), "certificate_file and key_file"),
+                (etcd.user.is_some(), etcd.password_file.is_some(), "user and password_file"),
+            ] {
+                if one != other {
+                    return Err((
+                        format!("journal.etcd: {names} go together, and one is missing"),
+                        "name both or none",
+                    ));
+                }
+            }
+            None
+        }
+    };
+    for (key, path) in [("state", &settings.state)].into_iter().chain(sqlite) {
         if !path.is_absolute() {
             return Err((format!("{key} {:?} is not absolute", path.display()), "write the whole path"));
         }
@@ -124,29 +198,29 @@ fn check(settings: &Settings) -> Result<(), (String, &'static str)> {
 }
 
 async fn open(settings: &JournalSettings) -> Result<Arc<dyn Journal>, Failure> {
-    let chance: journal::Chance = Arc::new(|| {
-        let mut bytes = [0; 16];
-        // A journal's name needs to be another one than all others; that it be a secret is not needed.
-        if aws_lc_rs::rand::fill(&mut bytes).is_err() {
-            bytes = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0)
-                .to_le_bytes()
-                .repeat(2)
-                .try_into()
-                .unwrap_or_default();
+    let chance: journal::Chance = Arc::new(chance);
+    let opened: Result<Arc<dyn Journal>, journal::Error> = match settings {
+        JournalSettings::Sqlite(path) => Sqlite::open(path, &chance).map(|journal| Arc::new(journal) as _),
+        JournalSettings::Etcd(etcd) => {
+            Etcd::open(&etcd.settings()?, &chance).await.map(|journal| Arc::new(journal) as _)
         }
-        u128::from_le_bytes(bytes)
-    });
-    match settings {
-        JournalSettings::Sqlite(path) => {
-            let opened = Sqlite::open(path, &chance);
-            opened.map(|journal| Arc::new(journal) as Arc<dyn Journal>).map_err(|error| {
-                Failure::new(
-                    format!("the journal cannot be opened: {error}"),
-                    "look at the file and its directory",
-                )
-            })
-        }
+    };
+    opened.map_err(|error| {
+        Failure::new(
+            format!("the journal cannot be opened: {error}"),
+            "look after what [journal] names, and start again",
+        )
+    })
+}
+
+/// From the operating system; where that gives nothing, from what the program's hash maps are seeded by.
+fn chance() -> u128 {
+    let mut bytes = [0; 16];
+    if aws_lc_rs::rand::fill(&mut bytes).is_ok() {
+        return u128::from_le_bytes(bytes);
     }
+    let draw = || u128::from(RandomState::new().hash_one(0));
+    draw() << 64 | draw()
 }
 
 async fn serve(settings: Settings) -> Result<(), Failure> {
@@ -211,6 +285,12 @@ mod tests {
             ("state = \"/s\"", "state = \"s\"", "is not absolute"),
             ("state = \"/s\"", "state = \"/s\"\nnames = [\"https://a\"]", "is neither a host nor an address"),
             ("sqlite", "postgres", "unknown variant `postgres`"),
+            ("sqlite = \"/s/j\"", "etcd = { endpoints = [] }", "endpoints is empty"),
+            (
+                "sqlite = \"/s/j\"",
+                "etcd = { endpoints = [\"x\"], user = \"a\" }",
+                "user and password_file go together",
+            ),
         ] {
             let error = check(&good.replacen(from, to, 1)).unwrap_err();
             assert!(error.contains(wanted), "{to}: {error}");

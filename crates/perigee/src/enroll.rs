@@ -83,7 +83,7 @@ impl Enroll {
                 show(self.json, &made, |made| format!("{}\n", made["token"].as_str().unwrap_or_default()))?;
                 if !self.json {
                     eprintln!(
-                        "perigee: this lets {} in, until {}; give it to the node: perigee {} --config node.toml --token FILE",
+                        "perigee: good for {} nodes, ends {}; give it to the node: perigee {} --config node.toml --token FILE",
                         made["uses"],
                         when(&made["expires_ms"]),
                         self.role

@@ -24,6 +24,7 @@ mod edge;
 mod enroll;
 mod explain;
 mod failure;
+mod geo;
 mod http;
 mod login;
 mod manager;
@@ -33,6 +34,8 @@ mod ocsp;
 mod purge;
 mod rollback;
 mod rollout;
+mod route;
+mod router;
 mod running;
 mod serve;
 mod state;
@@ -62,6 +65,7 @@ Examples:
   perigee explain http://127.0.0.1:8080/            say how a request would be answered, and why
   perigee purge --url http://127.0.0.1:8080/        drop what is stored for a URL
   perigee upgrade                                   replace the running edge by a new binary, without a pause
+  perigee router --config cluster.toml              send visitors to the closest PoP, by DNS
   perigee store stat                                say what the cache holds on disk
   perigee control --config control.toml             run the control of a cluster
   perigee apply sites.toml --reason \"begin\" --wait  roll a configuration out to all its nodes";
@@ -82,6 +86,12 @@ enum Command {
     Certificates(certificate_list::Certificates),
     /// Start a new binary in the place of a running edge, without refusing a connection
     Upgrade(upgrade::UpgradeArgs),
+    /// Answer DNS: send each visitor to the closest PoP that lives
+    Router(router::RouterArgs),
+    /// Say to which PoP a client is sent, and why
+    Route(route::Route),
+    /// Make the data that says where networks are
+    Geo(geo::Geo),
     /// Look at the cache on a disk: what it holds, and whether it is sound
     Store(store::Store),
     /// Run a control of a cluster: the API for operators, and what nodes follow
@@ -117,6 +127,9 @@ fn main() -> ExitCode {
         Command::Explain(explain) => explain.run(),
         Command::Certificates(list) => list.run(),
         Command::Upgrade(upgrade) => upgrade.run(),
+        Command::Router(router) => router.run(),
+        Command::Route(route) => route.run(),
+        Command::Geo(geo) => geo.run(),
         Command::Store(store) => return store.run(),
         Command::Control(control) => control.run(),
         Command::Login(login) => login.run(),

@@ -67,6 +67,8 @@ pub(crate) struct Member {
     running: Mutex<Option<Version>>,
     refused: Mutex<Option<Refusal>>,
     starts: u64,
+    /// The program before this one has died with a configuration that is not the stable one.
+    died_on_trial: bool,
     since_ms: i64,
     news: Notify,
     edge: OnceLock<(Arc<Handle>, Arc<Live>)>,
@@ -107,6 +109,7 @@ impl Member {
             pop: settings.cluster.pop.clone(),
             controls,
             starts: keep.count_start(is_start),
+            died_on_trial: is_start && keep.died_on_trial(),
             keep,
             identity: RwLock::new(Arc::new(identity)),
             plan: watch::Sender::new(place.plan.clone()),
@@ -122,12 +125,20 @@ impl Member {
         }))
     }
 
-    /// The configurations that this node may begin with, the one that it is to run first: all that are here, and signed.
+    /// The configurations that this node may begin with, the one that it is to run first: all that are here, and signed. After a
+    /// crash on trial the stable one is first, so that a configuration that kills the program at once cannot keep it from
+    /// hearing that it was taken back.
     pub(crate) fn candidates(&self) -> Vec<Told> {
         let plan = self.plan.borrow().clone();
         let wanted = plan.version_for(&self.name, &self.pop).cloned();
         let mut told: Vec<Told> = Vec::new();
-        for version in wanted.into_iter().chain(self.keep.running()).chain(plan.stable) {
+        if self.died_on_trial {
+            eprintln!(
+                "perigee: the program has died with a configuration on trial; it begins with the stable one"
+            );
+        }
+        let safe = plan.stable.clone().filter(|_| self.died_on_trial);
+        for version in safe.into_iter().chain(wanted).chain(self.keep.running()).chain(plan.stable) {
             if told.iter().all(|told| told.version != version) {
                 told.extend(self.keep.told(&version, &self.identity()));
             }
@@ -178,6 +189,7 @@ impl Member {
         drop(stop);
         // It panics when the edge does, which is told elsewhere.
         let _ = thread.join();
+        self.keep.note_trial(false);
     }
 
     /// How it stands with the cluster.
@@ -291,6 +303,7 @@ impl Member {
             let kept: Vec<&Version> =
                 [wanted, plan.stable.as_ref(), running.as_ref()].into_iter().flatten().collect();
             self.keep.retain(&kept);
+            self.keep.note_trial(running.is_some() && running != plan.stable);
             if plans.changed().await.is_err() {
                 return;
             }
@@ -313,6 +326,8 @@ impl Member {
         }
         let told = self.fetch(version, dialer).await?;
         let (_, live) = self.edge()?;
+        // Before it can do harm.
+        self.keep.note_trial(self.plan.borrow().stable.as_ref() != Some(version));
         match live.take(told) {
             Ok(()) => {
                 *self.running.lock() = Some(version.clone());
@@ -374,7 +389,13 @@ impl Member {
                 }
                 Err(why) => {
                     eprintln!("perigee: this node's certificate cannot be renewed: {why}; trying again");
-                    let within = (life_ms as u64 / 20).min(RENEWAL_RETRY_MAX.as_millis() as u64);
+                    // One that has ended is good for nothing else than this.
+                    let most = if now_ms() > end.saturating_mul(1000) {
+                        FETCH_RETRY_WITHIN
+                    } else {
+                        RENEWAL_RETRY_MAX
+                    };
+                    let within = (life_ms as u64 / 20).min(most.as_millis() as u64);
                     sleep_ms(within / 10 + chance_below(within.max(1))).await;
                 }
             }
@@ -467,7 +488,7 @@ fn vitals(handle: &Handle, since_ms: i64) -> Vitals {
         requests: totals.requests(),
         errors: totals.server_errors,
         hits: totals.requests_of(Outcome::Hit),
-        personal_hits: 0,
+        personal_hits: totals.personal_hits,
         latency: totals.first_bytes,
         memory_bytes: resident_bytes(),
     }

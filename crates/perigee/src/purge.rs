@@ -188,6 +188,9 @@ fn progress(status: &Value) -> String {
         count("receipts"),
         count("receipts") + count("laggards")
     );
+    if count("receipts") + count("laggards") == 0 {
+        words = format!("position {}: no node is in service", status["position"]);
+    }
     if count("laggards") > 0 {
         words.push_str(&format!(", waiting for {}", names("laggards")));
     }

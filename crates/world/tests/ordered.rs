@@ -335,3 +335,22 @@ fn thousands_of_orders_a_second_are_in_force_and_on_disk() {
     // The site counts as one.
     assert_eq!(remembered, Some("10001"));
 }
+
+#[test]
+fn hits_of_what_may_have_been_meant_for_one_visitor_are_counted() {
+    let mut play = play();
+    play.origin(|o| {
+        o.get("/cookie").header("Cache-Control", "public, max-age=60").header("Set-Cookie", "a=b").body("1");
+        o.get("/own").header("Cache-Control", "public, max-age=60").body("2");
+        o.get("/all").header("Cache-Control", "public, max-age=60").body("3");
+    });
+    for _ in 0..3 {
+        play.client(|c| {
+            c.get("/cookie").expect(200);
+            c.get("/own").header("Authorization", "Basic YTpi").expect(200);
+            c.get("/all").expect(200);
+        });
+    }
+    let registry = play.handle().registry().clone();
+    world::play::wait_until("the hits to be counted", || registry.totals().personal_hits == 4);
+}

@@ -134,6 +134,17 @@ async fn a_staged_rollout_begins_at_one_node_and_says_what_it_waits_for() {
             current["stage"] == "edge" && current["running"] == 1 && current["waiting_for"].is_string()
         })
         .await;
+    stage
+        .wait("the measures", async |stage| {
+            let measures = stage.get("/v1/rollouts/current").await.body["measures"].clone();
+            let of =
+                |name: &str| measures.as_array().unwrap().iter().find(|one| one["node"] == name).cloned();
+            let is_measured =
+                |one: &serde_json::Value| one["requests"].as_u64().is_some_and(|count| count > 0);
+            of("fra-2").is_some_and(|one| one["is_candidate"] == true && is_measured(&one))
+                && of("nyc-1").is_some_and(|one| one["is_candidate"] == false && is_measured(&one))
+        })
+        .await;
     let paused = stage.call("POST", "/v1/rollouts/current/pause", &stage.admin, &[], None).await;
     assert_eq!(paused.body["state"], "paused");
     stage
@@ -177,4 +188,31 @@ async fn two_configurations_are_compared_key_by_key() {
     for (path, status) in [("/v1/diff?from=1&to=9", 404), ("/v1/diff?form=1", 400)] {
         assert_eq!(stage.get(path).await.status, status, "{path}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_goes_to_what_was_stable_before() {
+    let stage = Stage::start().await;
+    for text in [SITES, &format!("{SITES}# 2\n"), &format!("{SITES}# 3\n")] {
+        assert_eq!(
+            stage.post("/v1/configurations", json!({ "text": text, "reason": "x" })).await.status,
+            201
+        );
+    }
+    // As after roll-outs of 1, 3 and 1, each with its bake time.
+    let cells = vec![("stables".to_owned(), Some(b"[1,3,1]".to_vec()))];
+    stage.journal.commit(journal::Commit { cells, ..Default::default() }).await.unwrap();
+    let back = stage.call("POST", "/v1/rollback", &stage.admin, &[], None).await;
+    assert_eq!(
+        (back.status, &back.body["version"], &back.body["stage"]),
+        (202, &json!(3), &json!("all")),
+        "{back:?}"
+    );
+    assert_eq!(back.body["reason"], "back to 3");
+    let other = stage.post("/v1/rollback", json!({ "version": 2, "reason": "3 is bad" })).await;
+    assert_eq!(
+        (other.status, &other.body["version"]),
+        (202, &json!(2)),
+        "what was under way is taken back first"
+    );
 }

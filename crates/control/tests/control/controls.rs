@@ -159,3 +159,59 @@ async fn every_path_is_in_the_document_and_says_what_it_takes() {
     let unknown = stage.get("/v1/purge").await;
     assert_eq!((unknown.status, unknown.body["error"].as_str()), (404, Some("control has no such path")));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_records_are_taken_away_and_the_newest_stays() {
+    let journal: Arc<dyn Journal> = Arc::new(journal::memory::Memory::new("test", 1));
+    let old = super::stage::now_ms() - control::limits::RECORDS_KEPT.as_millis() as i64 - 1;
+    let mut positions = Vec::new();
+    for at_ms in [old, old, super::stage::now_ms()] {
+        let change = model::change::Change::Purge(Vec::new());
+        let written = model::change::Written { by: "test".into(), at_ms, change };
+        let record = Some(serde_json::to_string(&written).unwrap());
+        positions.push(journal.commit(journal::Commit { record, ..Default::default() }).await.unwrap());
+    }
+    let stage = Stage::on(Arc::clone(&journal)).await;
+    let other = stage.another("c2").await;
+    stage
+        .wait("the trimming", async |_| {
+            matches!(journal.read(0, 10).await, Err(journal::Error::Trimmed(floor)) if floor.position == positions[1])
+        })
+        .await;
+    let page = journal.read(positions[1], 10).await.unwrap();
+    assert_eq!(page.records[0].position, positions[2]);
+    other.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_several_controls_that_drive_a_rollout_each_step_is_written_once() {
+    let stage = Stage::start().await;
+    let others = [stage.another("c2").await, stage.another("c3").await];
+    let added = stage.post("/v1/configurations", json!({ "text": SITES, "reason": "begin" })).await;
+    assert_eq!(added.status, 201);
+    let nodes = [stage.node("fra-1", "fra").await, stage.node("nyc-1", "nyc").await];
+    super::purges::in_service(&stage, 2).await;
+    for other in &others {
+        stage
+            .wait("the nodes at the other controls", async |stage| {
+                let status =
+                    stage.call_at(other.address(), "GET", "/v1/status", &stage.admin, &[], None).await;
+                status.body["nodes_in_contact"] == 2
+            })
+            .await;
+    }
+    assert_eq!(stage.post("/v1/rollouts", json!({ "version": 1 })).await.status, 202);
+    for address in [stage.control.address(), others[0].address(), others[1].address()] {
+        stage
+            .wait("all controls at the first stage", async |stage| {
+                let current =
+                    stage.call_at(address, "GET", "/v1/rollouts/current", &stage.admin, &[], None).await.body;
+                current["stage"] == "edge" && current["waiting_for"].is_string()
+            })
+            .await;
+    }
+    let page = stage.journal.read(0, 500).await.unwrap();
+    let plans = page.records.iter().filter(|record| record.text.contains("\"plan\""));
+    assert_eq!(plans.count(), 1, "{page:?}");
+    assert_eq!(nodes.iter().filter(|node| node.running() == Some(1)).count(), 1);
+}

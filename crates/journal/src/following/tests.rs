@@ -126,6 +126,40 @@ fn a_place_is_read_as_it_was_written() {
     );
 }
 
+#[test]
+fn damaged_lines_are_refused_or_make_sense_and_never_more() {
+    let lines = [
+        welcome("j", 12),
+        records(at(4).at, &[record(7, purge("a")), record(9, Change::Plan(plan(1)))], 12),
+        Down::Restart(Restart { at: at(9).at, plan: plan(2), why: "w".into() }),
+        Down::Beat(Beat { head: 9, spread_ms: 1 }),
+    ];
+    let texts: Vec<Vec<u8>> = lines.iter().map(|line| serde_json::to_vec(line).unwrap()).collect();
+    let (mut read, mut refused) = (0, 0);
+    for (text, index) in texts.iter().zip(0..) {
+        for at_byte in 0..text.len() {
+            for flip in [1u8, 2, 16, 0x80] {
+                let mut damaged = text.clone();
+                damaged[at_byte] ^= flip;
+                let Ok(line) = serde_json::from_slice::<Down>(&damaged) else {
+                    refused += 1;
+                    continue;
+                };
+                read += 1;
+                let mut node = Following::new(at(4));
+                let first = if index == 0 { Vec::new() } else { vec![welcome("j", 12)] };
+                let before = node.place().clone();
+                if let Ok(step) = node.take(first.into_iter().chain([line]).collect()) {
+                    // Records are believed for their digest alone.
+                    assert!(index != 1 || step.orders.is_empty() || step.place.at != before.at);
+                }
+                assert_eq!(*node.place(), before);
+            }
+        }
+    }
+    assert!(read > 100 && refused > 1_000, "{read} {refused}");
+}
+
 // --- Under faults ---
 
 /// What a node's disk holds, in the order in which it came there.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::breaker::BreakerPolicy;
 use crate::compress;
 use crate::origin::bounds;
+use crate::routing;
 use crate::settings::{self, Bound};
 use crate::units::ByteSize;
 
@@ -39,6 +40,11 @@ pub(crate) enum Kind {
     },
     OneOf(&'static [&'static str]),
     Number {
+        min: i64,
+        max: i64,
+    },
+    /// A number with decimals, or a whole one.
+    Decimal {
         min: i64,
         max: i64,
     },
@@ -174,7 +180,108 @@ const OF_CLUSTER: &[Key] = &[
     .or("none"),
     key("switches", Kind::Table(&SWITCHES), "What is switched off, for emergencies."),
     key("site", tables(&SITE), "One site: domains, origins and rules.").required(),
+    key(
+        "pop",
+        Kind::Tables { of: &POP, max: Some(routing::POPS_MAX) },
+        "One place where edges are, to which the router sends visitors.",
+    ),
+    key("dns", Kind::Table(&DNS), "The DNS zone that the router answers for."),
+    key("probe", Kind::Table(&PROBE), "How the router sees whether an edge lives."),
 ];
+
+const NAME: Kind = text("a name of letters, digits, \"-\", \"_\" and \".\"", "fra");
+const DEGREES: Kind = Kind::Decimal { min: -180, max: 180 };
+
+static POP: Table = Table {
+    title: "[[pop]]",
+    groups: &[&[
+        key("name", NAME, "Its name: in messages, metrics, and as a name of DNS.").required(),
+        key(
+            "location",
+            Kind::Either(&[text("a place", "FRA"), Kind::List(&DEGREES)]),
+            "Where it is: the code of an airport (\"FRA\"), a region of a cloud (\"aws:eu-central-1\"; aws, gcp, azure, oci, alibaba, ibm, digitalocean, linode, vultr), or latitude and longitude ([50.11, 8.68]).",
+        )
+        .required(),
+        key(
+            "edges",
+            Kind::List(&text("an address", "203.0.113.10")),
+            "The addresses that visitors are sent to, IPv4 and IPv6.",
+        )
+        .required(),
+        key("regions", Kind::List(&NAME), "Names of your own for groups of PoPs, which sites may name in `pops`.")
+            .or("none"),
+        key(
+            "networks",
+            Kind::List(&text("an address or a network", "203.0.113.0/24")),
+            "Clients that are sent here before anything else is asked, such as those of a provider that the PoP stands in. The longest network wins.",
+        )
+        .or("none"),
+        time(
+            "bias",
+            routing::BIAS,
+            "Added to what this PoP's visitors are thought to wait: it is chosen where it is nearer than others by more than this.",
+        ),
+        key(
+            "capacity",
+            Kind::Number { min: 1, max: u32::MAX as i64 },
+            "What it can take, in the unit in which load is reported; above it, those visitors are sent elsewhere who lose least.",
+        )
+        .or("no bound"),
+        key("drain", Kind::Bool, "Nobody new is sent here.").or("false"),
+        key("last_resort", Kind::Bool, "Visitors are sent here only when no other PoP is left.").or("false"),
+    ]],
+};
+
+static DNS: Table = Table {
+    title: "[dns]",
+    groups: &[&[
+        key(
+            "zone",
+            text("a domain", "cdn.example"),
+            "Its name. Each site has a name in it, `SITE.ZONE`, which its domains' CNAMEs point to; domains of sites that lie in the zone are answered themselves.",
+        )
+        .required(),
+        key(
+            "nameservers",
+            Kind::Map { what: "a name", of: &Kind::List(&text("an address", "203.0.113.53")) },
+            "The zone's nameservers, as its parent delegates to them, with their addresses if they lie in the zone.",
+        )
+        .required(),
+        key("contact", text("a mail address", "hostmaster@cdn.example"), "Whom to write to, as the zone's SOA says.")
+            .or("hostmaster@ the zone"),
+        time("ttl", routing::DNS_TTL, "How long resolvers keep where a visitor is sent."),
+        key("dnssec", Kind::Bool, "Whether answers are signed (ECDSA P-256). The parent needs the DS record that `perigee router` shows.")
+            .or("false"),
+        key("client_subnet", Kind::Bool, "Whether the client's network counts that a resolver names (RFC 7871), instead of the resolver's own address.")
+            .or("true"),
+        key("https", Kind::Bool, "Whether HTTPS records (RFC 9460) tell browsers of HTTP/2 and HTTP/3 before they connect.")
+            .or("true"),
+        key("caa", Kind::List(&text("an issuer's domain", "letsencrypt.org")), "Who may issue certificates for names of the zone (RFC 8659).")
+            .or("nothing is said"),
+        key(
+            "records",
+            text("lines of a zone file", "@ 300 IN TXT \"hello\""),
+            "Further records, as in a zone file (RFC 1035 §5), relative to the zone.",
+        )
+        .or("none"),
+        number("rate", routing::DNS_RATE, "Answers of one kind per second to one network (/24, /56), per worker; the rest is dropped, or told to come by TCP. 0 is no limit."),
+    ]],
+};
+
+static PROBE: Table = Table {
+    title: "[probe]",
+    groups: &[&[
+        key(
+            "kind",
+            Kind::OneOf(&["http", "tcp", "off"]),
+            "What is asked of each address: `GET /` by HTTP/1.1, which any answer below 500 satisfies; a TCP connection; nothing.",
+        )
+        .or("\"http\""),
+        key("port", Kind::Number { min: 1, max: 65_535 }, "On which port.").or("80"),
+        time("interval", routing::PROBE_INTERVAL, "Time between two probes of an edge."),
+        time("timeout", routing::PROBE_TIMEOUT, "Time that an edge has to answer."),
+    ]],
+};
 
 static OF_WHICH: Table = Table {
     title: "[cluster]",
@@ -508,6 +615,12 @@ pub(crate) static SITE: Table = Table {
                 "The authorities whose certificates visitors may show: see client_certificate. Intermediates come from the visitor. A changed file comes into force by itself.",
             )
             .or("none; visitors are not asked for a certificate"),
+            key(
+                "pops",
+                Kind::List(&NAME),
+                "Where the site is served: names of PoPs and of their regions. Visitors are sent nowhere else.",
+            )
+            .or("everywhere"),
         ],
         ORIGIN_KEYS,
         CHOICES,

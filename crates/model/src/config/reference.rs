@@ -57,7 +57,7 @@ fn shape(kind: &Kind) -> String {
         Kind::Text { what, .. } => (*what).to_owned(),
         Kind::OneOf(words) => words.iter().map(|word| format!("`\"{word}\"`")).collect::<Vec<_>>().join(", "),
         Kind::Number { min, max } if *max == i64::from(u32::MAX) => format!("{min} or more"),
-        Kind::Number { min, max } => format!("{min} to {max}"),
+        Kind::Number { min, max } | Kind::Decimal { min, max } => format!("{min} to {max}"),
         Kind::Time { min, max } if min.is_zero() && max.as_secs() == crate::Ttl::MAX.secs() => {
             "duration".to_owned()
         }

@@ -48,6 +48,7 @@ fn kind_schema(kind: &Kind) -> Value {
         Kind::Text { example, .. } => json!({ "type": "string", "examples": [example] }),
         Kind::OneOf(words) => json!({ "type": "string", "enum": words }),
         Kind::Number { min, max } => json!({ "type": "integer", "minimum": min, "maximum": max }),
+        Kind::Decimal { min, max } => json!({ "type": "number", "minimum": min, "maximum": max }),
         Kind::Time { .. } => json!({
             "type": "string",
             "pattern": "^(0|([0-9]+y)?([0-9]+w)?([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?)$",

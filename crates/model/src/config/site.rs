@@ -52,6 +52,7 @@ pub(super) fn build(findings: &mut Findings<'_>, section: &Section, index: usize
     }
     let tests = tests_of_site::build(findings, section, &rules, &domains);
     let client_ca = section.text("client_ca").map(|(path, _)| path.into());
+    let pops = section.list("pops").iter().filter_map(Item::text).map(|(name, _)| name.into()).collect();
     section.finish();
     if origin_missing || domains.is_empty() {
         return None;
@@ -62,6 +63,7 @@ pub(super) fn build(findings: &mut Findings<'_>, section: &Section, index: usize
         domains,
         max_purge_lag,
         client_ca,
+        pops,
         has_response_rules: rules.iter().any(Rule::is_response_rule),
         rules,
         defaults,

@@ -15,6 +15,7 @@ use crate::{ByteSize, DiskSettings, Scheme};
 mod cluster;
 mod corrupt;
 mod diagnostics;
+mod routing;
 
 /// The example of the documentation, which says every kind of thing that can be said.
 fn example() -> &'static str {
@@ -250,6 +251,14 @@ fn every_key_of_the_tables_is_read_by_a_builder() {
         [[site.test]]
         get = "/"
         expect = {}
+        [[pop]]
+        name = "fra"
+        location = "FRA"
+        edges = "192.0.2.1"
+        [dns]
+        zone = "cdn.example"
+        nameservers = { "ns1.cdn.example" = "192.0.2.53" }
+        [probe]
     "#;
     let errors: Vec<Diagnostic> =
         Snapshot::parse(text, "f").diagnostics.into_iter().filter(Diagnostic::is_error).collect();

@@ -30,6 +30,7 @@ pub(crate) fn event(site: Slot) -> Event<'static> {
         why: Why::Fresh,
         collapsed: false,
         stored: false,
+        personal: false,
         encoded: Some((semantics::coding::Coding::Gzip, 700)),
         age: Some(12),
         ttl: Some(48),

@@ -6,6 +6,7 @@
 //!   place                      up to where it has followed which journal, the newest plan, when it last heard
 //!   running                    the configuration that it last put in force
 //!   starts                     how often its program was started
+//!   trial                      there while a configuration runs that is not the stable one
 //!   configurations/HASH.toml   texts: of the plan's stable configuration, and of the one in force
 //! ```
 //!
@@ -30,6 +31,7 @@ const DIRECTORY: &str = "cluster";
 const PLACE: &str = "place";
 const RUNNING: &str = "running";
 const STARTS: &str = "starts";
+const TRIAL: &str = "trial";
 const TEXTS: &str = "configurations";
 
 /// The directory of a node's own.
@@ -99,6 +101,27 @@ impl Keep {
             eprintln!("perigee: {}: cannot be written: {error}", self.0.join(STARTS).display());
         }
         starts
+    }
+
+    /// Notes whether a configuration is on trial.
+    pub(crate) fn note_trial(&self, is_on_trial: bool) {
+        let path = self.0.join(TRIAL);
+        let noted = match is_on_trial {
+            true if path.exists() => return,
+            true => write_whole(&path, b"", true),
+            false => fs::remove_file(&path),
+        };
+        match noted {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                eprintln!("perigee: {}: cannot be written: {error}", path.display());
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether the program has ended, not of its own accord, while a configuration was on trial.
+    pub(crate) fn died_on_trial(&self) -> bool {
+        self.0.join(TRIAL).exists()
     }
 
     /// A configuration that is here and as the cluster has signed it.
