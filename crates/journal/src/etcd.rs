@@ -221,7 +221,23 @@ struct Found {
     version: u64,
 }
 
+/// The name of the journal that is there; else of a new one.
 async fn begin(gateway: &Gateway, keys: &Keys, fresh: String) -> Result<String, Error> {
+    let foreign =
+        || Error::Broken(format!("key {}/id in etcd is not ours; choose another prefix", keys.prefix));
+    let name = |range: &Range| match range.kvs.first().map(|kv| String::from_utf8(kv.value.clone())) {
+        Some(Ok(id)) if !id.is_empty() => Ok(Some(id)),
+        Some(_) => Err(foreign()),
+        None => Ok(None),
+    };
+    let ask = serde_json::json!({ "key": wire::text(&keys.id()) }).to_string().into_bytes();
+    let Answered { answer, .. } =
+        gateway.call::<Range>("kv/range", ask.clone()).await.map_err(Failed::into_error)?;
+    if let Some(id) = name(&answer)? {
+        return Ok(id);
+    }
+    // A member that was wiped and started as a new etcd of its own knows no journal either.
+    gateway.is_one("kv/range", &ask).await?;
     let mark = serde_json::json!(Mark::default()).to_string();
     let write = vec![
         wire::put(&keys.id(), fresh.as_bytes()),
@@ -234,16 +250,8 @@ async fn begin(gateway: &Gateway, keys: &Keys, fresh: String) -> Result<String, 
     if answer.succeeded {
         return Ok(fresh);
     }
-    // Somebody else began it: long ago, or just now, or it was us and the answer got lost.
-    let found = answer
-        .into_ranges()
-        .pop()
-        .and_then(|mut range| range.kvs.pop())
-        .map(|kv| String::from_utf8(kv.value));
-    match found {
-        Some(Ok(id)) if !id.is_empty() => Ok(id),
-        _ => Err(Error::Broken(format!("key {}/id in etcd is not ours; choose another prefix", keys.prefix))),
-    }
+    // Somebody else has begun it just now, or it was us and the answer got lost.
+    answer.into_ranges().first().map_or(Ok(None), name)?.ok_or_else(foreign)
 }
 
 impl Shared {

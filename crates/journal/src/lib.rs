@@ -52,7 +52,7 @@ pub const PAGE_RECORDS_MAX: usize = 1_000;
 /// Bytes of texts after which a page ends: memory of a reader, and what goes through one connection at a time.
 pub const PAGE_BYTES_MAX: usize = 2 << 20;
 
-/// Where chance comes from: names of journals and of commits, and how long to wait before dialling again.
+/// Where chance comes from: names of journals and of commits, which must not come twice, and how long to wait before dialling again.
 pub type Chance = Arc<dyn Fn() -> u128 + Send + Sync>;
 
 /// A future of an engine.

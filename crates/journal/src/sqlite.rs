@@ -62,7 +62,8 @@ enum Order {
 }
 
 impl Sqlite {
-    /// Opens the journal in `path`, or begins a new one, with a name by chance. Reads the whole file once, to see that it is sound.
+    /// Opens the journal in `path`, or begins a new one, with a name by chance. Blocks, as it reads the whole file once,
+    /// to see that it is sound.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when another process has it open or the file cannot be opened; [`Error::Broken`] when it is damaged or

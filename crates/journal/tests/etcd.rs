@@ -12,10 +12,11 @@ mod scratch;
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use journal::etcd::{Etcd, Settings};
-use journal::{Commit, Error, Journal, Record, TEXT_BYTES_MAX};
+use journal::{Chance, Commit, Error, Journal, Record, TEXT_BYTES_MAX};
 use members::{Members, PATIENCE, Tls};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -155,22 +156,22 @@ async fn a_member_that_does_not_answer_is_left_for_the_next() {
 async fn a_member_of_another_etcd_is_not_believed() {
     let Some(mut right) = Members::start(1, &[]).await else { return };
     let Some(wrong) = Members::start(1, &["--initial-cluster-token", "other"]).await else { return };
-    let journal = open(&right.settings).await;
-    journal.commit(record("here")).await.unwrap();
-    let relay = Relay::start(right.all[0].client).await;
-    let endpoints = vec![relay.url(), wrong.settings.endpoints[0].clone()];
-    // Whichever it begins with is the one that it belongs to.
-    let journal = open(&Settings { endpoints, ..right.settings.clone() }).await;
-    let is_wrong = texts(&journal).await.is_empty();
-    relay.refuse(true);
+    open(&right.settings).await.commit(record("here")).await.unwrap();
+    let endpoints = vec![right.settings.endpoints[0].clone(), wrong.settings.endpoints[0].clone()];
+    let both = Settings { endpoints, ..right.settings.clone() };
+    // With this chance, it begins with the one that knows of no journal, and begins none there.
+    let why = broken(Etcd::open(&both, &(Arc::new(|| 1_u128) as Chance)).await);
+    assert!(why.contains("belongs to cluster") && why.contains("name it no more"), "{why}");
+    assert_eq!(
+        wrong.control(&[0], &["get", &wrong.settings.prefix, "--prefix", "--keys-only"]).unwrap().trim(),
+        ""
+    );
+
+    let journal = Etcd::open(&both, &(Arc::new(|| 0_u128) as Chance)).await.unwrap();
+    assert_eq!(texts(&journal).await, ["here"]);
     right.kill(0);
-    let read = journal.read(0, 1).await;
-    if is_wrong {
-        assert!(read.unwrap().records.is_empty());
-    } else {
-        let why = read.unwrap_err().to_string();
-        assert!(why.contains("belongs to cluster") && why.contains("name it no more"), "{why}");
-    }
+    let why = journal.read(0, 1).await.unwrap_err().to_string();
+    assert!(why.contains("belongs to cluster") && why.contains("name it no more"), "{why}");
 }
 
 // --- TLS and roles ---
@@ -380,11 +381,11 @@ async fn a_full_quota_is_told_and_it_works_again_afterwards() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_journal_is_trimmed_in_parts() {
     let Some(members) = Members::start(1, &[]).await else { return };
-    let journal = std::sync::Arc::new(open(&members.settings).await);
+    let journal = Arc::new(open(&members.settings).await);
     // As one commits at a time and the rest gathers, these are few transactions.
     let tasks: Vec<_> = (0..6_000)
         .map(|n| {
-            let journal = std::sync::Arc::clone(&journal);
+            let journal = Arc::clone(&journal);
             tokio::spawn(async move { journal.commit(record(&n.to_string())).await.unwrap() })
         })
         .collect();

@@ -26,7 +26,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 
 use super::Settings;
-use super::wire::{self, Answer, Authenticated, Refused, Watched};
+use super::wire::{self, Answer, Authenticated, Range, Refused, Watched};
 use crate::{Chance, Error};
 
 /// How long a member may take to be connected to: more than a lost packet costs.
@@ -213,6 +213,21 @@ impl Gateway {
                 return Err(Failed::Error { error, is_uncertain });
             }
         }
+    }
+
+    /// Makes sure that all members that answer are of one cluster, before something is begun in it.
+    ///
+    /// # Errors
+    /// [`Error::Broken`] with two that are not.
+    pub(super) async fn is_one(&self, path: &str, content: &[u8]) -> Result<(), Error> {
+        for endpoint in &self.endpoints {
+            let content = Bytes::copy_from_slice(content);
+            let attempt = timeout(ATTEMPT_TIME, self.attempt::<Range>(endpoint, path, content)).await;
+            if let Ok(Ok(answer)) = attempt {
+                self.belongs(endpoint, &answer).map_err(Error::Broken)?;
+            }
+        }
+        Ok(())
     }
 
     /// Waits a random time, up to twice as long with each round ("full jitter"), so that not all come back at once.
