@@ -80,6 +80,9 @@ pub struct Beat {
     pub head: u64,
     /// Over how many ms nodes that lose this feed spread their dialling: the more nodes there are, the longer.
     pub spread_ms: u64,
+    /// Whether whoever says it knows that there is nothing newer: a control that cannot reach the journal, or a relay that is cut
+    /// off, does not.
+    pub is_current: bool,
 }
 
 /// Some consecutive records.

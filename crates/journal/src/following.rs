@@ -38,6 +38,8 @@ pub struct Following {
     welcomed: Option<String>,
     /// The newest position that this connection has told of.
     head: u64,
+    /// Whether the other end has said last that it knows of everything.
+    is_above_current: bool,
     gaps: u32,
     is_lost: bool,
 }
@@ -56,13 +58,14 @@ pub struct Step {
 impl Following {
     /// From where it was.
     pub fn new(place: Place) -> Self {
-        Following { place, welcomed: None, head: 0, gaps: 0, is_lost: false }
+        Following { place, welcomed: None, head: 0, is_above_current: false, gaps: 0, is_lost: false }
     }
 
     /// A connection begins: the journal that was followed, and up to where. Without a journal, the node begins anew.
     pub fn hello(&mut self) -> (Option<String>, Mark) {
         self.welcomed = None;
         self.head = 0;
+        self.is_above_current = false;
         match self.is_lost {
             true => (None, Mark::default()),
             false => (self.place.journal.clone(), self.place.at),
@@ -81,7 +84,10 @@ impl Following {
 
     /// Whether there was nothing more to tell when the other end was last heard.
     pub fn is_current(&self) -> bool {
-        self.welcomed.is_some() && self.place.journal == self.welcomed && self.place.at.position >= self.head
+        self.is_above_current
+            && self.welcomed.is_some()
+            && self.place.journal == self.welcomed
+            && self.place.at.position >= self.head
     }
 
     /// Reads lines. Nothing is reached by it yet: [`Following::reached`].
@@ -95,8 +101,12 @@ impl Following {
                 Down::Welcome(welcome) => {
                     self.welcomed = Some(welcome.journal);
                     self.head = welcome.head;
+                    self.is_above_current = false;
                 }
-                Down::Beat(beat) => self.head = beat.head,
+                Down::Beat(beat) => {
+                    self.head = beat.head;
+                    self.is_above_current = beat.is_current;
+                }
                 Down::Restart(restart) => {
                     let Some(journal) = self.welcomed.clone() else {
                         return Err("a restart came before the welcome".to_owned());

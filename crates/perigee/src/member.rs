@@ -24,7 +24,7 @@ use journal::feed::{
     Dialer, Down, Hello, Link, Node, Receipt, Refusal, Report, Told as Taken, Vitals, follow,
 };
 use journal::following::{Following, Step};
-use journal::trust::{EnrolmentToken, Identity};
+use journal::trust::{EnrolmentToken, Identity, Role};
 use model::NodeSettings;
 use model::change::{Plan, Version, receipt_signed};
 use model::config::TEXT_BYTES_MAX;
@@ -86,7 +86,7 @@ impl Member {
         let keep = Keep::of(state)?;
         let name = settings.edge.node.clone();
         let controls: Vec<String> = settings.cluster.control.iter().map(ToString::to_string).collect();
-        let certified = Certified::new(&keep, &name, &controls, token)?;
+        let certified = Certified::new(&keep, (Role::Edge, &name), &controls, token)?;
         let Kept { place, heard_ms } = keep.place();
         Ok(Arc::new(Member {
             name,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use journal::feed::{Check, Dialer, Hub, Relay, check_url, follow};
-use journal::trust::is_name;
+use journal::trust::{Role, is_name};
 use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -59,7 +59,8 @@ impl RelayArgs {
         let settings = read(&self.config)?;
         let keep = Keep::of(&settings.state)?;
         let token = || self.token.as_deref().map(read_token).transpose();
-        let certified = Arc::new(Certified::new(&keep, &settings.name, &settings.control, token)?);
+        let certified =
+            Arc::new(Certified::new(&keep, (Role::Relay, &settings.name), &settings.control, token)?);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()

@@ -1,5 +1,7 @@
 //! A cluster of real processes: three etcd servers, two controls, a relay, five edges. Skipped, with a word, where there is no etcd.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;

@@ -39,6 +39,9 @@ const LINE_TEXT_BYTES_MAX: usize = 1 << 20;
 /// Receipts that are remembered of each node: of older positions, a later receipt is the proof.
 const RECEIPTS_MAX: usize = 1_024;
 
+/// How often it is asked whether there is nothing newer, when nothing has come.
+const CONFIRM_EVERY: Duration = Duration::from_secs(2);
+
 /// How long a node whose cursor is above the hub's head waits for the hub to catch up.
 const HEAD_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -117,6 +120,8 @@ struct Inner {
     bytes: usize,
     nodes: BTreeMap<String, Known>,
     reports: u64,
+    /// When it was last known that there is nothing newer than the head.
+    confirmed: Option<Instant>,
 }
 
 /// What is known of a node.
@@ -192,6 +197,7 @@ impl Hub {
                 bytes: 0,
                 nodes: BTreeMap::new(),
                 reports: 0,
+                confirmed: None,
             }),
             head: watch::Sender::new((0, 0)),
             news: watch::Sender::new(0),
@@ -372,6 +378,7 @@ impl Hub {
                 self.push(page.records);
             }
             if !has_more {
+                self.inner.lock().confirmed = Some(Instant::now());
                 return Ok(());
             }
         }
@@ -439,7 +446,11 @@ impl Hub {
         let inner = self.inner.lock();
         let spread = SPREAD_PER_NODE * u32::try_from(inner.nodes.len()).unwrap_or(u32::MAX);
         let spread = spread.clamp(SPREAD_MIN, SPREAD_MAX);
-        Down::Beat(Beat { head: inner.head().position, spread_ms: spread.as_millis() as u64 })
+        Down::Beat(Beat {
+            head: inner.head().position,
+            spread_ms: spread.as_millis() as u64,
+            is_current: inner.confirmed.is_some_and(|confirmed| confirmed.elapsed() < SILENCE),
+        })
     }
 
     async fn beat(&self, writer: &Writer) -> Result<(), String> {
@@ -612,13 +623,11 @@ impl Known {
 async fn tail(hub: Weak<Hub>, journal: Arc<dyn Journal>) {
     loop {
         let Some(head) = hub.upgrade().map(|hub| hub.head().position) else { return };
-        // Now and then it looks whether the hub is still wanted.
-        let changed = timeout(Duration::from_secs(5), journal.changed(head)).await;
+        let changed = timeout(CONFIRM_EVERY, journal.changed(head)).await;
         let Some(hub) = hub.upgrade() else { return };
         let read = match changed {
-            Err(_) => continue,
             Ok(Err(error)) => Err(error),
-            Ok(Ok(())) => hub.read_on(&*journal).await,
+            Ok(Ok(())) | Err(_) => hub.read_on(&*journal).await,
         };
         if let Err(error) = read {
             eprintln!("perigee: the journal cannot be followed: {error}; trying again");
@@ -676,7 +685,12 @@ impl Forward {
                     inner.journal = Some(welcome.journal);
                 }
             }
-            Down::Welcome(_) | Down::Beat(_) | Down::Refused { .. } => {}
+            Down::Beat(beat) => {
+                if beat.is_current && beat.head == head.position {
+                    hub.inner.lock().confirmed = Some(Instant::now());
+                }
+            }
+            Down::Welcome(_) | Down::Refused { .. } => {}
         }
         Ok(())
     }

@@ -54,9 +54,13 @@ fn records_become_orders_and_a_plan_and_count_once_they_are_reached() {
     assert_eq!((step.place.at.position, &step.place.plan), (12, &plan(2)));
     assert!(node.place().at.position == 4 && !node.is_current());
     node.reached(step.place);
-    assert!(node.is_current());
-    let step = node.take(vec![Down::Beat(Beat { head: 13, spread_ms: 0 })]).unwrap();
-    assert!(step.orders.is_empty() && !node.is_current());
+    assert!(!node.is_current(), "whoever said it may be cut off");
+    for (head, knows, is_current) in [(12, true, true), (12, false, false), (13, true, false)] {
+        let beat = Beat { head, spread_ms: 0, is_current: knows };
+        let step = node.take(vec![Down::Beat(beat)]).unwrap();
+        assert!(step.orders.is_empty());
+        assert_eq!(node.is_current(), is_current, "{beat:?}");
+    }
 }
 
 #[test]
@@ -132,7 +136,7 @@ fn damaged_lines_are_refused_or_make_sense_and_never_more() {
         welcome("j", 12),
         records(at(4).at, &[record(7, purge("a")), record(9, Change::Plan(plan(1)))], 12),
         Down::Restart(Restart { at: at(9).at, plan: plan(2), why: "w".into() }),
-        Down::Beat(Beat { head: 9, spread_ms: 1 }),
+        Down::Beat(Beat { head: 9, spread_ms: 1, is_current: true }),
     ];
     let texts: Vec<Vec<u8>> = lines.iter().map(|line| serde_json::to_vec(line).unwrap()).collect();
     let (mut read, mut refused) = (0, 0);
@@ -274,7 +278,7 @@ impl Sim {
             mark = some.iter().fold(mark, |mark, record| mark.then(record));
             rest = others;
         }
-        lines.push(Down::Beat(Beat { head: head.position, spread_ms: 0 }));
+        lines.push(Down::Beat(Beat { head: head.position, spread_ms: 0, is_current: true }));
         lines
     }
 

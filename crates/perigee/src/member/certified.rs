@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use journal::feed::Dialer;
-use journal::trust::{EnrolmentToken, Identity};
+use journal::trust::{EnrolmentToken, Identity, Role};
 use parking_lot::RwLock;
 
 use super::join::{self, enroll};
@@ -30,7 +30,7 @@ impl Certified {
     /// It has not joined and cannot; what is kept is of no use, or another node's.
     pub(crate) fn new(
         keep: &Keep,
-        name: &str,
+        who: (Role, &str),
         controls: &[String],
         token: impl FnOnce() -> Result<Option<EnrolmentToken>, Failure>,
     ) -> Result<Self, Failure> {
@@ -39,12 +39,15 @@ impl Certified {
         })?;
         let identity = match known {
             Some(identity) => identity,
-            None => join(keep, token()?, name, controls.to_vec())?,
+            None => join(keep, token()?, who, controls.to_vec())?,
         };
-        if identity.peer().name != name {
+        let peer = identity.peer();
+        if (peer.role, &*peer.name) != who {
+            let [joined, wanted] =
+                [(peer.role, &*peer.name), who].map(|(role, name)| format!("{} {name:?}", role.as_str()));
             return Err(Failure::new(
-                format!("this node has joined as {:?}, and its file calls it {name:?}", identity.peer().name),
-                "give [edge] node that name, or retire the old one and join anew with another state directory",
+                format!("this node has joined as {joined}, and its file makes it {wanted}"),
+                "give it that name in its file, or retire the old one and join anew with another state directory",
             ));
         }
         Ok(Certified { identity: RwLock::new(Arc::new(identity)) })
@@ -92,7 +95,7 @@ impl Certified {
 fn join(
     keep: &Keep,
     token: Option<EnrolmentToken>,
-    name: &str,
+    who: (Role, &str),
     controls: Vec<String>,
 ) -> Result<Identity, Failure> {
     let Some(token) = token else {
@@ -103,7 +106,7 @@ fn join(
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(format!("no runtime can be made: {error}"), ""))?;
-    let identity = runtime.block_on(enroll(keep, &token, name, controls))?;
-    eprintln!("perigee: this node has joined as {name}");
+    let identity = runtime.block_on(enroll(keep, &token, who, controls))?;
+    eprintln!("perigee: this node has joined as {}", who.1);
     Ok(identity)
 }

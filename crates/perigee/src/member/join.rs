@@ -43,14 +43,14 @@ struct Problem {
     next: Option<String>,
 }
 
-/// Joins the cluster that `token` is for, as `name`. Tries for as long as no control can be reached.
+/// Joins the cluster that `token` is for, as `who`. Tries for as long as no control can be reached.
 ///
 /// # Errors
 /// Control refuses, or the answer is of no use.
 pub(crate) async fn enroll(
     keep: &Keep,
     token: &EnrolmentToken,
-    name: &str,
+    who: (Role, &str),
     mut controls: Vec<String>,
 ) -> Result<Identity, Failure> {
     for url in &token.controls {
@@ -61,7 +61,7 @@ pub(crate) async fn enroll(
     let path = keep.path().join(NEW_KEY);
     let key = new_key(&path)?;
     let wanted = json!({
-        "id": token.id, "secret": token.secret, "name": name, "request": request_for(&key)?,
+        "id": token.id, "secret": token.secret, "name": who.1, "request": request_for(&key)?,
     });
     let dialer = Dialer::pinned(controls, token.authority.clone());
     loop {
@@ -71,7 +71,7 @@ pub(crate) async fn enroll(
             Ok((status, body)) if status.is_success() => {
                 let joined: Joined = serde_json::from_slice(&body)
                     .map_err(|error| Failure::new(format!("control's answer cannot be read: {error}"), ""))?;
-                let identity = checked(&joined, &key, name, &token.authority)
+                let identity = checked(&joined, &key, who, &token.authority)
                     .map_err(|why| Failure::new(why, "ask the operator of the cluster"))?;
                 Identity::save(
                     keep.path(),
@@ -116,7 +116,12 @@ pub(crate) async fn renew(keep: &Keep, dialer: &Dialer, identity: &Identity) -> 
         return Err(format!("control answered {status}: {}", String::from_utf8_lossy(&body)));
     }
     let joined: Joined = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
-    let renewed = checked(&joined, &key, &identity.peer().name, &fingerprint(identity.authority()))?;
+    let renewed = checked(
+        &joined,
+        &key,
+        (identity.peer().role, &identity.peer().name),
+        &fingerprint(identity.authority()),
+    )?;
     Identity::save(keep.path(), &joined.authority, &joined.certificate, None)
         .map_err(|error| format!("{}: cannot be written: {error}", keep.path().display()))?;
     Ok(renewed)
@@ -130,17 +135,23 @@ fn is_final(status: StatusCode) -> bool {
 }
 
 /// What was issued, if it is for this node, of its key, and by the authority that it believes.
-fn checked(joined: &Joined, key: &KeyPair, name: &str, authority: &str) -> Result<Identity, String> {
+fn checked(
+    joined: &Joined,
+    key: &KeyPair,
+    (role, name): (Role, &str),
+    authority: &str,
+) -> Result<Identity, String> {
     let identity = Identity::from_pem(&joined.authority, &joined.certificate, &key.serialize_pem())?;
     let peer = identity.peer();
     if fingerprint(identity.authority()) != authority {
         return Err("the certificate is of another authority than the one that this node believes".to_owned());
     }
-    if peer.name != name || peer.role != Role::Edge {
+    if peer.name != name || peer.role != role {
         return Err(format!(
-            "the certificate is for {} {:?}; wanted edge {name:?}: the token and [edge] node name different ones",
+            "the certificate is for {} {:?}; wanted {} {name:?}: the token and this node's file are for different ones",
             peer.role.as_str(),
-            peer.name
+            peer.name,
+            role.as_str()
         ));
     }
     if peer.public_key != key.public_key_raw() {
