@@ -231,6 +231,9 @@ impl Cluster {
         process.await_listening();
         self.controls.push(process);
         if number == 1 {
+            self.wait("control has made a token", || {
+                state.join("admin-token").exists() && state.join("ca.pem").exists()
+            });
             let read = |name: &str| fs::read_to_string(state.join(name)).expect("what control has made");
             self.token = read("admin-token").trim().to_owned();
             let authority = CertificateDer::from_pem_slice(read("ca.pem").as_bytes()).expect("a certificate");
@@ -370,15 +373,17 @@ impl Cluster {
     pub fn nodes(&self) -> Vec<serde_json::Value> {
         let text = self.perigee(&["nodes", "--json"]);
         let value: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-        let list = value.as_array().or_else(|| value["nodes"].as_array());
-        list.cloned().unwrap_or_else(|| panic!("no nodes in {text}"))
+        value["nodes"].as_array().cloned().unwrap_or_else(|| panic!("no nodes in {text}"))
     }
 
     fn newest_version(&self) -> u64 {
         let text = self.perigee(&["versions", "--json"]);
         let value: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-        let list = value.as_array().or_else(|| value["configurations"].as_array());
-        let numbers = list.into_iter().flatten().filter_map(|version| version["number"].as_u64());
+        let numbers = value["versions"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|version| version["number"].as_u64());
         numbers.max().unwrap_or_else(|| panic!("no versions in {text}"))
     }
 

@@ -98,13 +98,18 @@ impl Relay {
     }
 
     async fn answer(&self, peer: Option<Peer>, request: Request<Incoming>) -> Answer {
-        let Some(peer) = peer else {
-            return refusal(
-                StatusCode::UNAUTHORIZED,
-                "the connection has no certificate of this cluster that is valid",
-            );
-        };
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let is_known = matches!(&path[..], "/v1/feed" | "/v1/journal") || path.starts_with("/v1/blobs/");
+        if !is_known {
+            return refusal(
+                StatusCode::NOT_FOUND,
+                "a relay passes on what nodes follow; ask a control for this",
+            );
+        }
+        let Some(peer) = peer else {
+            let why = "the connection has no certificate of this cluster that is valid";
+            return refusal(StatusCode::UNAUTHORIZED, why);
+        };
         match (method, &path[..]) {
             (Method::POST, "/v1/feed") => {
                 Response::new(self.hub.serve(peer, request.into_body()).boxed_unsync())
@@ -120,9 +125,7 @@ impl Relay {
                 answer(status, json.into())
             }
             (Method::GET, path) if let Some(hash) = path.strip_prefix("/v1/blobs/") => self.text(hash).await,
-            _ => {
-                refusal(StatusCode::NOT_FOUND, "a relay passes on what nodes follow; ask a control for this")
-            }
+            _ => refusal(StatusCode::METHOD_NOT_ALLOWED, "wanted POST for /v1/feed, and GET for the others"),
         }
     }
 
