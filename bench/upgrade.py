@@ -76,7 +76,12 @@ def main(options):
             kinds = collections.Counter(failure["kind"] for failure in run.tally.failed)
             at_kinds = collections.Counter(failure["kind"] for failure in at_upgrades)
             for kind, count in kinds.most_common():
-                print(f"  {name}: {count} ({at_kinds[kind]} at those moments): {kind}")
+                those = [failure for failure in run.tally.failed if failure["kind"] == kind]
+                begun = bench.spread([failure["began"] - run.begin for failure in those], 1)
+                lasted = bench.spread([failure["ended"] - failure["began"] for failure in those], 1)
+                print(f"  {name}: {count} ({at_kinds[kind]} under way at those moments), begun at {begun} s, lasting {lasted} s: {kind}")
+            if run.moments:
+                print(f"  {name}: upgrades at " + ", ".join(f"{begin:.1f}–{end:.1f} s" for begin, end in run.moments))
         total = sum((run.tally for run in runs.values()), start=upgrade_load.Tally())
         bench.result(upgrades=sum(run.upgrades for run in runs.values()), failures=len(total.failed),
                      at_upgrades=sum(len(run.touching(run.moments)) for run in runs.values()),
@@ -91,6 +96,8 @@ def main(options):
 
 class Alone:
     """The load of one protocol, and what came of it."""
+
+    moments = ()
 
     def __init__(self, rig, origin, protocol, disk, sizes, seconds):
         server = Upgraded(rig, origin, protocol, disk)
