@@ -12,14 +12,14 @@ use semantics::cache_status::{CacheStatus, Handling, write_cache_status};
 use semantics::coding;
 use semantics::directives::{ResponseDirectives, Scope};
 use semantics::fields::{lines_of, trim};
-use semantics::{Fields, Why};
+use semantics::{Fields, Outcome, Why};
 
 use crate::answer::{Answer, Body, ContentRange, Head, Note, OriginNote};
 use crate::h1;
 use crate::h3::qpack;
 use crate::intake::CLIENT_CERTIFICATE;
 use crate::loaded::{RuleAt, view};
-use crate::request::{Method, Protocol, Request};
+use crate::request::{AltSvc, Method, Protocol, Request};
 use crate::worker::Worker;
 
 /// For how long a visitor may go by what Alt-Svc says (RFC 7838 §3.1): a day, the RFC's default, and what others say.
@@ -144,9 +144,13 @@ fn write_fields(out: &mut Vec<u8>, worker: &Worker, request: &Request, answer: &
         (None, Head::Negotiated(stored, form)) => coding::write_head(out, stored.head(), *form),
         (None, Head::Own(fields)) => out.extend_from_slice(fields.as_block()),
     }
-    if let Some(port) = alt_svc {
-        let _ =
-            std::io::Write::write_fmt(out, format_args!("Alt-Svc: h3=\":{port}\"; ma={ALT_SVC_SECS}\r\n"));
+    match alt_svc {
+        Some(AltSvc::Http3(port)) => {
+            let line = format_args!("Alt-Svc: h3=\":{port}\"; ma={ALT_SVC_SECS}\r\n");
+            let _ = std::io::Write::write_fmt(out, line);
+        }
+        Some(AltSvc::Clear) => out.extend_from_slice(b"Alt-Svc: clear\r\n"),
+        None => {}
     }
     if let Some(age) = answer.age {
         h1::write_number(out, "Age", age);
@@ -319,6 +323,7 @@ pub(crate) fn emit(worker: &Worker, request: &Request, told: &Told, why: Why, se
         why,
         collapsed: told.note.collapsed,
         stored: told.note.stored,
+        personal: told.note.personal && why.outcome() == Outcome::Hit,
         encoded: told
             .note
             .encoded

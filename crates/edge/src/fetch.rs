@@ -12,7 +12,7 @@ use semantics::key::{Device, normalise_host, normalise_path};
 use semantics::range::{self, ContentRange};
 use semantics::tags::{TagLimits, tag_hash, tags_of};
 use semantics::vary::normalise_request;
-use semantics::{Facts, Fields, StoreRequest, Target, Wall, Why, hop};
+use semantics::{Facts, Fields, Flags, StoreRequest, Target, Wall, Why, hop};
 use tokio::sync::oneshot;
 
 use crate::answer::OriginNote;
@@ -440,9 +440,13 @@ impl Job {
         let status = if stale.facts.status == 206 { 200 } else { stale.facts.status };
         let decided = self.facts("GET", status, &fields, response.request_time, response.response_time);
         let reason = decided.err().map(NotKept::Semantics);
+        let decided = decided.unwrap_or_else(|_| stale.facts.confirmed(response.response_time));
+        // For whom the body was made, a later request does not change.
+        let was_personal = stale.facts.flags.has(Flags::PERSONAL);
         let facts = Facts {
             status: stale.facts.status,
-            ..decided.unwrap_or_else(|_| stale.facts.confirmed(response.response_time))
+            flags: decided.flags.with_if(was_personal, Flags::PERSONAL),
+            ..decided
         };
         self.clean_for_storing(&mut fields, response.response_time);
         let tags = self.tags(&fields).unwrap_or_else(|| stale.tags().to_vec());

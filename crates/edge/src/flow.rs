@@ -28,7 +28,7 @@ use semantics::coding::{compares_tags, restore_tags};
 use semantics::conditional::is_conditional;
 use semantics::key::{has_dot_segment, hash, normalise_host};
 use semantics::{
-    Assessment, Fields, Flags, RequestCacheControl, RequestDirectives, Reuse, StaleOn, Why, decide_reuse, hop,
+    Assessment, Fields, RequestCacheControl, RequestDirectives, Reuse, StaleOn, Why, decide_reuse, hop,
 };
 use store::disk::Spot;
 use tokio::sync::oneshot;
@@ -147,6 +147,9 @@ impl Flow {
     pub(crate) fn begin(worker: &Rc<Worker>, request: &Rc<Request>) -> Begun {
         if let Some(answer) = serve::challenge(worker, request) {
             return Begun::Answer(answer);
+        }
+        if worker.loaded().snapshot.block.contains(request.client) {
+            return Begun::Answer(Refusal::Blocked.answer(request));
         }
         if let Some(rate) = &worker.loaded().snapshot.edge.limits.requests_per_client
             && let Err(refused) = worker.take(Counted::Requests(request.client), rate)
@@ -694,8 +697,8 @@ fn look(
     let alone = request.fields.contains("authorization")
         || request.method == Method::Head
         || (honours && directives.no_store);
-    let (key, stored, soft) = match lookup::find(&worker.shared, at, request, text, from_disk) {
-        Found::Object { key, stored, soft } => (key, stored, soft),
+    let (key, stored, purged) = match lookup::find(&worker.shared, at, request, text, from_disk) {
+        Found::Object { key, stored, purged } => (key, stored, purged),
         Found::OnDisk { key, spot } => return Looked::Wait(Step::Read { key, spot }),
         Found::Pass { .. } if directives.only_if_cached => {
             return Looked::Answer(Refusal::OnlyIfCached.answer(request));
@@ -735,17 +738,9 @@ fn look(
             return Looked::Wait(Step::Board(Want { key, object_key, why, stale: None, range, alone }));
         }
     };
-    let mut assessment = decide_reuse(&stored.facts, directives, &at.rule().policy, request.now);
-    if soft && assessment.reuse == Reuse::Fresh {
-        // Stale from now on. A soft purge allows by itself that the stale one answers meanwhile, unless the origin has
-        // forbidden stale answers altogether.
-        assessment.ttl = 0;
-        assessment.why = Why::Expired;
-        assessment.reuse = match stored.facts.flags.has(Flags::NEVER_STALE) {
-            true => Reuse::Revalidate { stale_on: StaleOn::Nothing },
-            false => Reuse::StaleWhileRevalidate,
-        };
-    }
+    let policy = &at.rule().policy;
+    let assessment = decide_reuse(&stored.facts, directives, policy, request.now);
+    let assessment = lookup::after_purge(purged, assessment, &stored.facts, directives, policy, request.now);
     if stored.parts().is_some() && !serve::parts_answer(request, &stored) {
         if directives.only_if_cached {
             return Looked::Answer(Refusal::OnlyIfCached.answer(request));

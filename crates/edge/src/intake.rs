@@ -14,7 +14,7 @@ use crate::forwarded;
 use crate::h1::Head;
 use crate::h1::body::Framing;
 use crate::refusal::Refusal;
-use crate::request::{Method, Protocol, Request};
+use crate::request::{AltSvc, Method, Protocol, Request};
 use crate::tls::Shown;
 use crate::worker::Worker;
 
@@ -114,7 +114,10 @@ pub(crate) fn request(
         protocol,
         secure,
         shown: visitor.shown.clone(),
-        alt_svc: visitor.alt_svc,
+        alt_svc: visitor.alt_svc.map(|port| match loaded.snapshot.switches.http3 {
+            true => AltSvc::Http3(port),
+            false => AltSvc::Clear,
+        }),
         client,
         started,
         now,

@@ -2,6 +2,7 @@
 //! metrics know a site. Those outlive a reload, whatever the order of sites in the file.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use model::rule::RequestView;
@@ -36,23 +37,33 @@ struct OfSite {
 /// Gives each site name one number for the life of the edge.
 #[derive(Default)]
 pub(crate) struct SiteNumbers {
-    numbers: Mutex<HashMap<Box<str>, u32>>,
+    names: Mutex<SiteNames>,
     loads: AtomicU16,
 }
 
+#[derive(Default)]
+struct SiteNames {
+    numbers: HashMap<Arc<str>, u32>,
+    by_number: Vec<Arc<str>>,
+}
+
 impl SiteNumbers {
-    /// The number of a site that some configuration has named.
+    /// The number of a site that some configuration or purge has named.
     pub(crate) fn of(&self, name: &str) -> u32 {
-        let mut numbers = self.numbers.lock();
-        let next = numbers.len() as u32;
-        *numbers.entry(name.into()).or_insert(next)
+        let mut names = self.names.lock();
+        if let Some(number) = names.numbers.get(name) {
+            return *number;
+        }
+        let (name, number): (Arc<str>, u32) = (name.into(), names.by_number.len() as u32);
+        names.by_number.push(name.clone());
+        names.numbers.insert(name, number);
+        number
     }
 
     /// The name that a number was given to.
     pub(crate) fn name(&self, number: u32) -> String {
-        let numbers = self.numbers.lock();
-        let found = numbers.iter().find(|(_, known)| **known == number);
-        found.map(|(name, _)| name.to_string()).unwrap_or_default()
+        let names = self.names.lock();
+        names.by_number.get(number as usize).map(ToString::to_string).unwrap_or_default()
     }
 }
 

@@ -232,6 +232,10 @@ pub(crate) async fn accept(worker: Rc<Worker>, endpoint: Endpoint, quic: Arc<Qui
             incoming.refuse();
             continue;
         }
+        if !worker.loaded().snapshot.switches.http3 {
+            incoming.refuse();
+            continue;
+        }
         if !incoming.remote_address_validated() && handshakes.get() >= HANDSHAKES_UNPROVEN_MAX {
             worker.count_limit(Limit::HandshakesUnproven);
             let _ = incoming.retry();

@@ -31,6 +31,8 @@ pub(crate) enum Refusal {
     BodyTooLarge(u64),
     /// It was asked too often.
     TooOften(TooMuch),
+    /// The client is on the block list.
+    Blocked,
     /// No site has the host.
     UnknownSite,
     /// The rule wants a certificate of the visitor, and there is none.
@@ -65,6 +67,7 @@ impl Refusal {
             Refusal::HeadTimeout | Refusal::BodyTimeout => 408,
             Refusal::BodyTooLarge(_) => 413,
             Refusal::TooOften(_) => 429,
+            Refusal::Blocked => 403,
             Refusal::UnknownSite | Refusal::Misdirected => 421,
             // 401 would have to name a scheme of authentication by fields (RFC 9110 §15.5.2), which is of no use here.
             Refusal::NoCertificate => 403,
@@ -87,6 +90,7 @@ impl Refusal {
             | Refusal::BodyTimeout
             | Refusal::BodyTooLarge(_)
             | Refusal::TooOften(_) => Why::Limit,
+            Refusal::Blocked => Why::Blocked,
             Refusal::UnknownSite => Why::UnknownSite,
             Refusal::NoCertificate => Why::ClientCertificate,
             Refusal::Misdirected => Why::Misdirected,
@@ -120,6 +124,7 @@ impl Refusal {
             Refusal::BodyTimeout => "The request body did not arrive in time.".into(),
             Refusal::BodyTooLarge(max) => format!("The request body is larger than {max} bytes."),
             Refusal::TooOften(_) => "Too many requests. Please try again shortly.".into(),
+            Refusal::Blocked => "This address is not served here.".into(),
             Refusal::UnknownSite => "No site of this name is served here.".into(),
             Refusal::NoCertificate => {
                 "This takes a client certificate, and none was shown. Please choose one that the site has given you.".into()

@@ -8,6 +8,15 @@ use semantics::{Fields, Wall};
 
 use crate::tls::Shown;
 
+/// What a visitor is told of HTTP/3 (RFC 7838 §3).
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum AltSvc {
+    /// It is spoken on this port.
+    Http3(u16),
+    /// It is not spoken any more, whatever was said.
+    Clear,
+}
+
 /// A validated request head and what the edge knows about where it came from.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
@@ -29,8 +38,8 @@ pub(crate) struct Request {
     pub(crate) secure: bool,
     /// What its connection has shown of the visitor.
     pub(crate) shown: Shown,
-    /// The port where the same is spoken by HTTP/3, if the visitor is to be told.
-    pub(crate) alt_svc: Option<u16>,
+    /// What the visitor is to be told of HTTP/3.
+    pub(crate) alt_svc: Option<AltSvc>,
     /// The visitor's address, after PROXY protocol and trusted X-Forwarded-For.
     pub(crate) client: IpAddr,
     /// When the head was complete.

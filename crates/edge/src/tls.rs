@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::aws_lc_rs::digest;
+use model::Snapshot;
 use model::settings::{CertificateFiles, Ocsp, TlsVersion};
 use observe::Handshake;
 use quinn::crypto::rustls::QuicServerConfig;
@@ -45,7 +46,8 @@ use crate::loaded::Loaded;
 const TLS13_ALONE: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
 
 /// Protocols that are offered, the best first (ALPN, RFC 7301).
-const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+const PROTOCOLS: [&[u8]; 2] = [HTTP2, b"http/1.1"];
+const HTTP2: &[u8] = b"h2";
 
 /// The same for QUIC (RFC 9114 §3.1).
 const QUIC_PROTOCOL: &[u8] = b"h3";
@@ -357,6 +359,19 @@ impl TlsBase {
     }
 }
 
+/// What the configuration says of handshakes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Offered {
+    min_version: TlsVersion,
+    http2: bool,
+}
+
+impl Offered {
+    pub(crate) fn by(snapshot: &Snapshot) -> Self {
+        Offered { min_version: snapshot.edge.tls.min_version, http2: snapshot.switches.http2 }
+    }
+}
+
 /// The edge's clock, as the library asks for the time.
 #[derive(Debug)]
 struct Time(Clock);
@@ -379,7 +394,7 @@ enum Carrier {
 /// TLS as it is in force.
 pub(crate) struct Tls {
     base: TlsBase,
-    min_version: TlsVersion,
+    offered: Offered,
     certificates: Arc<ByName>,
     /// For all handshakes while no site asks for visitors' certificates.
     tcp: Arc<ServerConfig>,
@@ -395,7 +410,7 @@ impl Tls {
     /// With these certificates; without any, every handshake is refused. `challenges` are answered too.
     pub(crate) fn new(
         base: &TlsBase,
-        min_version: TlsVersion,
+        offered: Offered,
         certificates: &[Certificate],
         challenges: &[Challenge],
     ) -> Result<Self, rustls::Error> {
@@ -406,14 +421,14 @@ impl Tls {
                 resolver: certificates.clone(),
                 tickets: base.tickets.clone(),
             };
-            server_config(base, carrier, min_version, &certificates, deciders)
+            server_config(base, carrier, offered, &certificates, deciders)
         };
         let answers = challenges.iter().map(|one| (one.token.clone(), one.key_authorization.clone()));
         Ok(Tls {
             tcp: Arc::new(config(Carrier::Tcp)?),
             quic: Arc::new(for_quic(config(Carrier::Quic)?)?),
             base: base.clone(),
-            min_version,
+            offered,
             answers: answers.collect(),
             certificates,
         })
@@ -448,7 +463,7 @@ impl Tls {
         let asking = Asking::new(&self.base, self.certificates.clone(), loaded.clone());
         let deciders =
             Deciders { verifier: asking.clone(), resolver: asking.clone(), tickets: asking.clone() };
-        let config = server_config(&self.base, carrier, self.min_version, &self.certificates, deciders)?;
+        let config = server_config(&self.base, carrier, self.offered, &self.certificates, deciders)?;
         Ok((config, asking))
     }
 
@@ -468,13 +483,13 @@ struct Deciders {
 fn server_config(
     base: &TlsBase,
     carrier: Carrier,
-    min_version: TlsVersion,
+    offered: Offered,
     certificates: &ByName,
     deciders: Deciders,
 ) -> Result<ServerConfig, rustls::Error> {
     let time = Arc::new(Time(base.clock.clone()));
     let mut config = ServerConfig::builder_with_details(base.provider.clone(), time)
-        .with_protocol_versions(match (carrier, min_version) {
+        .with_protocol_versions(match (carrier, offered.min_version) {
             (Carrier::Tcp, TlsVersion::Tls12) => rustls::ALL_VERSIONS,
             (Carrier::Tcp, TlsVersion::Tls13) | (Carrier::Quic, _) => TLS13_ALONE,
         })?
@@ -485,7 +500,8 @@ fn server_config(
     config.session_storage = Arc::new(NoServerSessionStorage {});
     match carrier {
         Carrier::Tcp => {
-            config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
+            let spoken = PROTOCOLS.iter().filter(|name| offered.http2 || **name != HTTP2);
+            config.alpn_protocols = spoken.map(|name| name.to_vec()).collect();
             if !certificates.challenges.is_empty() {
                 config.alpn_protocols.push(ACME_PROTOCOL.to_vec());
             }

@@ -1,8 +1,8 @@
 //! One TOML text → [`Snapshot`] and every diagnostic at once.
 //!
 //! Three steps, each of which goes on after an error: the `toml` crate parses and recovers; `check` holds every table
-//! against the tables of `keys`; `edge`, `store`, `site` (with `choices` and `pieces`), `origins` and `tests_of_site`
-//! build the model's types and judge what needs more than one key (domains that collide, rules that can never match).
+//! against the tables of `keys`; `edge`, `store`, `site` (with `choices` and `pieces`), `origins`, `cluster`, `routing` and
+//! `tests_of_site` build the model's types and judge what needs more than one key (domains that collide, rules that can never match).
 //! Findings come out in the order of the text.
 //!
 //! ```
@@ -27,11 +27,13 @@ mod acme;
 mod check;
 mod choices;
 mod clients;
+mod cluster;
 mod edge;
 mod keys;
 mod origins;
 mod pieces;
 mod reference;
+mod routing;
 mod schema;
 mod site;
 mod store;
@@ -41,9 +43,12 @@ use std::collections::HashMap;
 
 use toml::de::DeTable;
 
+use crate::cluster::{NodeSettings, ParsedNode};
 use crate::diagnostic::{Diagnostic, Lines, Severity};
+use crate::settings::EdgeSettings;
 use crate::snapshot::{Parsed, Site, Snapshot};
 use check::{Findings, Section, Span};
+use keys::Table;
 
 pub use reference::reference;
 pub use schema::json_schema;
@@ -52,46 +57,133 @@ pub use schema::json_schema;
 pub const TEXT_BYTES_MAX: usize = 16 << 20;
 
 impl Snapshot {
-    /// Reads a configuration. `source` is what messages call the text, usually the file's path.
+    /// Reads a file that says everything: one node and its sites. `source` is what messages call the text, usually the
+    /// file's path.
     ///
     /// There is a snapshot exactly when no diagnostic is an error; warnings don't prevent it. Never panics, reads no
     /// file, and doesn't run the tests in the text ([`Snapshot::run_tests`] does).
     pub fn parse(text: &str, source: &str) -> Parsed {
-        let mut findings = Findings { source, text, lines: Lines::of(text), list: Vec::new() };
-        if text.len() > TEXT_BYTES_MAX {
-            findings.error(&(0..0), "the configuration is over 16 MiB long", "split it over several nodes");
-            return Parsed { snapshot: None, diagnostics: findings.list };
-        }
-        let (document, syntax_errors) = DeTable::parse_recoverable(text);
-        let syntax: Vec<Diagnostic> = syntax_errors
-            .iter()
-            .map(|error| {
-                let span = error.span().unwrap_or(text.len()..text.len());
-                findings.at(Severity::Error, &span, format!("not TOML: {}", error.message()), "")
-            })
-            .collect();
-        let root = findings.section(&keys::ROOT, 0..0, document.get_ref());
-        let snapshot = build(&mut findings, &root);
-        let mut diagnostics = findings.list;
-        if let Some(first) = syntax.iter().map(|error| error.line).min() {
-            // What the parser made of the text behind a syntax error may not be what was meant: only findings before
-            // the first one are worth reading.
-            diagnostics.retain(|diagnostic| diagnostic.line < first && diagnostic.span.end > 0);
-            diagnostics.extend(syntax);
-        }
-        diagnostics.sort_by_key(|diagnostic| (diagnostic.span.start, diagnostic.severity));
-        diagnostics.dedup();
-        let sound = !diagnostics.iter().any(Diagnostic::is_error);
-        Parsed { snapshot: sound.then_some(snapshot).flatten(), diagnostics }
+        let (snapshot, diagnostics) = read(text, source, Document::Whole, build_whole);
+        Parsed { snapshot, diagnostics }
+    }
+
+    /// Reads what the nodes of a cluster have in common, as [`Snapshot::parse`] does: sites, block list and switches. What
+    /// is a node's own is an error. [`Snapshot::for_node`] then gives each node its snapshot; until then its settings are
+    /// the defaults.
+    pub fn parse_cluster(text: &str, source: &str) -> Parsed {
+        let (snapshot, diagnostics) = read(text, source, Document::Cluster, |findings, root| {
+            let sites = root.list("site").iter().filter_map(|item| item.table());
+            sites.for_each(|site| clients::check(findings, site, None));
+            build_common(findings, root, EdgeSettings::default())
+        });
+        Parsed { snapshot, diagnostics }
     }
 }
 
-fn build(findings: &mut Findings<'_>, root: &Section) -> Option<Snapshot> {
+impl NodeSettings {
+    /// Reads the own file of a cluster's node, as [`Snapshot::parse`] does. Sites in it are an error.
+    pub fn parse(text: &str, source: &str) -> ParsedNode {
+        let (settings, diagnostics) = read(text, source, Document::Node, |findings, root| {
+            let edge = build_own(findings, root, None);
+            let cluster = cluster::build(findings, root.table("cluster"));
+            let section = root.table("edge");
+            if section.is_none_or(|section| !section.has("node")) {
+                let span = section.map_or(0..0, |section| section.span.clone());
+                let help = "write e.g. node = \"fra-1\", in [edge]";
+                findings.error(
+                    &span,
+                    "the node has no name, and no other of its cluster may have the same",
+                    help,
+                );
+            }
+            root.finish();
+            Some(NodeSettings { edge, cluster: cluster? })
+        });
+        ParsedNode { settings, diagnostics }
+    }
+}
+
+/// A kind of file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Document {
+    /// One that says everything: [`Snapshot::parse`].
+    #[default]
+    Whole,
+    /// What a cluster's nodes have in common: [`Snapshot::parse_cluster`].
+    Cluster,
+    /// What a node of a cluster is told in a file of its own: [`NodeSettings::parse`].
+    Node,
+}
+
+impl Document {
+    fn table(self) -> &'static Table {
+        match self {
+            Document::Whole => &keys::ROOT,
+            Document::Cluster => &keys::CLUSTER,
+            Document::Node => &keys::NODE,
+        }
+    }
+}
+
+/// Parses, checks and builds; what was built comes out only without an error.
+fn read<T>(
+    text: &str,
+    source: &str,
+    document: Document,
+    build: impl FnOnce(&mut Findings<'_>, &Section) -> Option<T>,
+) -> (Option<T>, Vec<Diagnostic>) {
+    let mut findings = Findings { source, text, lines: Lines::of(text), list: Vec::new() };
+    if text.len() > TEXT_BYTES_MAX {
+        findings.error(&(0..0), "the configuration is over 16 MiB long", "split it over several clusters");
+        return (None, findings.list);
+    }
+    let (parsed, syntax_errors) = DeTable::parse_recoverable(text);
+    let syntax: Vec<Diagnostic> = syntax_errors
+        .iter()
+        .map(|error| {
+            let span = error.span().unwrap_or(text.len()..text.len());
+            findings.at(Severity::Error, &span, format!("not TOML: {}", error.message()), "")
+        })
+        .collect();
+    let root = findings.section(document.table(), 0..0, parsed.get_ref());
+    let built = build(&mut findings, &root);
+    let mut diagnostics = findings.list;
+    if let Some(first) = syntax.iter().map(|error| error.line).min() {
+        // What the parser made of the text behind a syntax error may not be what was meant: only findings before
+        // the first one are worth reading.
+        diagnostics.retain(|diagnostic| diagnostic.line < first && diagnostic.span.end > 0);
+        diagnostics.extend(syntax);
+    }
+    diagnostics.sort_by_key(|diagnostic| (diagnostic.span.start, diagnostic.severity));
+    diagnostics.dedup();
+    let sound = !diagnostics.iter().any(Diagnostic::is_error);
+    (built.filter(|_| sound), diagnostics)
+}
+
+fn build_whole(findings: &mut Findings<'_>, root: &Section) -> Option<Snapshot> {
+    let sections: Vec<&Section> = root.list("site").iter().filter_map(|item| item.table()).collect();
+    let edge = build_own(findings, root, Some(&sections));
+    if edge.listen_tls.is_empty() && edge.trusted_proxies.is_empty() {
+        let forced = sections.iter().filter_map(|section| section.item("https"));
+        for item in forced.filter(|item| item.text().is_some_and(|(word, _)| word != "optional")) {
+            findings.warn(
+                &item.span,
+                "visitors are sent to https, but this node does not listen with TLS and trusts no proxy that would say so",
+                "add listen_tls to [edge]; behind something that speaks TLS, add its address to trusted_proxies",
+            );
+        }
+    }
+    sections.iter().for_each(|site| clients::check(findings, site, Some(&edge)));
+    build_common(findings, root, edge)
+}
+
+/// What is a node's own. `sites`: those of the same file, if it is one that has sites.
+fn build_own(findings: &mut Findings<'_>, root: &Section, sites: Option<&[&Section]>) -> EdgeSettings {
     let mut edge = edge::build(findings, root.table("edge"));
     edge.store = store::build(findings, root.table("store"));
     edge.certificates = edge::build_certificates(root);
     edge.tls = edge::build_tls(root.table("tls"));
-    edge.acme = acme::build(findings, root);
+    edge.acme = acme::build(findings, root.table("acme"), sites);
     if !edge.listen_tls.is_empty() && !root.has("certificate") && !root.has("acme") {
         let span = root
             .table("edge")
@@ -103,6 +195,11 @@ fn build(findings: &mut Findings<'_>, root: &Section) -> Option<Snapshot> {
             "add [[certificate]] with chain = \"….pem\" and key = \"….pem\", or [acme] with accept_terms = true",
         );
     }
+    edge
+}
+
+/// What a cluster's nodes have in common, on a node with the settings `edge`.
+fn build_common(findings: &mut Findings<'_>, root: &Section, edge: EdgeSettings) -> Option<Snapshot> {
     let mut sites: Vec<Site> = Vec::new();
     let sections: Vec<&Section> = root.list("site").iter().filter_map(|item| item.table()).collect();
     if root.has("site") && sections.is_empty() && findings.list.is_empty() {
@@ -116,19 +213,17 @@ fn build(findings: &mut Findings<'_>, root: &Section) -> Option<Snapshot> {
             sites.push(site);
         }
     }
-    if edge.listen_tls.is_empty() && edge.trusted_proxies.is_empty() {
-        let forced = sections.iter().filter_map(|section| section.item("https"));
-        for item in forced.filter(|item| item.text().is_some_and(|(word, _)| word != "optional")) {
-            findings.warn(
-                &item.span,
-                "visitors are sent to https, but this node does not listen with TLS and trusts no proxy that would say so",
-                "add listen_tls to [edge]; behind something that speaks TLS, add its address to trusted_proxies",
-            );
-        }
-    }
-    sections.iter().for_each(|site| clients::check(findings, site, &edge));
+    let switches = cluster::build_switches(root.table("switches"));
+    let block = cluster::build_block(findings, root);
+    let routing = routing::build(findings, root);
     root.finish();
-    (sites.len() == sections.len()).then(|| Snapshot::of(edge, sites))
+    if sites.len() < sections.len() {
+        return None;
+    }
+    switches.overrule(sites.iter_mut().flat_map(|site| site.rules.iter_mut().chain([&mut site.defaults])));
+    let mut snapshot = Snapshot::of(edge, sites);
+    (snapshot.switches, snapshot.block, snapshot.routing) = (switches, block, routing);
+    Some(snapshot)
 }
 
 /// Each name and each domain belongs to one site.

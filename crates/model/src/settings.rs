@@ -81,6 +81,9 @@ pub const UPGRADE: Bound<Duration> = bound(secs(60), secs(1), secs(3600));
 /// upgrade, and costs nobody anything but this process's memory. HAProxy's `hard-stop-after` is unlimited by default, which
 /// lets a forgotten connection keep a process for ever.
 pub const UPGRADE_DRAIN: Bound<Duration> = bound(secs(3600), secs(0), secs(86_400));
+/// For how long a node of a cluster may not have heard of purges before a site's hits are validated. Below ten seconds, control's
+/// own restart would do it; above a month, nobody means it.
+pub const PURGE_LAG: (Duration, Duration) = (secs(10), secs(30 * 86_400));
 /// Memory of the cache: bodies, heads and index.
 pub const MEMORY: Bound<ByteSize> = bound(ByteSize::from_mib(512), ByteSize::from_mib(1), ByteSize(1 << 50));
 /// Disks of one node. More are put together below us, by RAID or LVM.
@@ -342,7 +345,7 @@ impl Network {
                 .ok_or_else(|| format!("has the prefix length {prefix:?}; it may be 0 to {bits}"))?,
         };
         let network = Network { address, prefix_len };
-        let first = network.first_address();
+        let (first, _) = network.range();
         if first != address {
             return Err(format!("has bits set behind its prefix; the network is {first}/{prefix_len}"));
         }
@@ -364,15 +367,23 @@ impl Network {
         }
     }
 
-    fn first_address(&self) -> IpAddr {
+    /// How many bits its addresses have in common.
+    pub fn prefix_len(&self) -> u8 {
+        self.prefix_len
+    }
+
+    /// Its first and its last address.
+    pub fn range(&self) -> (IpAddr, IpAddr) {
         match self.address {
             IpAddr::V4(address) => {
                 let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix_len)).unwrap_or(0);
-                IpAddr::V4((u32::from(address) & mask).into())
+                let first = u32::from(address) & mask;
+                (IpAddr::V4(first.into()), IpAddr::V4((first | !mask).into()))
             }
             IpAddr::V6(address) => {
                 let mask = u128::MAX.checked_shl(128 - u32::from(self.prefix_len)).unwrap_or(0);
-                IpAddr::V6((u128::from(address) & mask).into())
+                let first = u128::from(address) & mask;
+                (IpAddr::V6(first.into()), IpAddr::V6((first | !mask).into()))
             }
         }
     }

@@ -1,17 +1,22 @@
 //! One immutable version of the whole configuration, and the way from a request to its site and rule.
 //!
-//! Built once ([`Snapshot::parse`], [`Snapshot::for_origin`]), then only read: the edge holds it in an `Arc`, takes
+//! Built once ([`Snapshot::parse`], [`Snapshot::for_origin`], or [`Snapshot::parse_cluster`] and then
+//! [`Snapshot::for_node`]), then only read: the edge holds it in an `Arc`, takes
 //! it at a request's start and keeps it to the end. Finding site and rule allocates nothing, unless a path has
 //! percent-encodings that must be written another way first.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use semantics::key::normalise_path;
 
+use crate::block::BlockList;
+use crate::cluster::Switches;
 use crate::diagnostic::{Diagnostic, Lines, Severity};
 use crate::origin::{Origin, OriginGroup};
+use crate::routing::Routing;
 use crate::rule::{Matched, RequestView, Rule};
 use crate::settings::EdgeSettings;
 use crate::site_test::SiteTest;
@@ -21,6 +26,12 @@ use crate::site_test::SiteTest;
 pub struct Snapshot {
     /// What the node is told about itself.
     pub edge: EdgeSettings,
+    /// What is switched off.
+    pub switches: Switches,
+    /// Whom nobody serves.
+    pub block: BlockList,
+    /// Where visitors are sent, by the router.
+    pub routing: Routing,
     /// The sites, in the order of the file.
     pub sites: Vec<Site>,
     domains: DomainIndex,
@@ -46,10 +57,14 @@ pub struct Site {
     pub domains: Vec<Box<str>>,
     /// PEM file with the authorities whose certificates its visitors may show; `None` asks nobody for one.
     pub client_ca: Option<PathBuf>,
+    /// Where it is served: names of PoPs and of regions; everywhere when empty. See [`Routing::pops_of`].
+    pub pops: Vec<Box<str>>,
     /// Its rules, in order.
     pub rules: Vec<Rule>,
     /// What applies when no rule matches.
     pub defaults: Rule,
+    /// For how long a node may not have heard of purges before its hits are validated; for ever without.
+    pub max_purge_lag: Option<Duration>,
     /// Its tests, in order.
     pub tests: Vec<SiteTest>,
     /// Line of the configuration where it begins; 0 when there is no configuration.
@@ -73,8 +88,10 @@ impl Snapshot {
             index: 0,
             domains: vec!["*".into()],
             client_ca: None,
+            pops: Vec::new(),
             rules: Vec::new(),
             defaults,
+            max_purge_lag: None,
             tests: Vec::new(),
             line: 0,
             has_response_rules: false,
@@ -82,10 +99,21 @@ impl Snapshot {
         Ok(Snapshot::of(EdgeSettings::default(), vec![site]))
     }
 
+    /// What a node of a cluster has before it has been told of any site: it answers nobody's requests.
+    pub fn without_sites(edge: EdgeSettings) -> Snapshot {
+        Snapshot::of(edge, Vec::new())
+    }
+
     /// Puts sites together. A domain that two sites claim belongs to the first; the reader has refused that.
     pub(crate) fn of(edge: EdgeSettings, sites: Vec<Site>) -> Snapshot {
         let domains = DomainIndex::of(&sites);
-        Snapshot { edge, sites, domains }
+        let (switches, block, routing) = Default::default();
+        Snapshot { edge, switches, block, routing, sites, domains }
+    }
+
+    /// What a cluster's configuration ([`Snapshot::parse_cluster`]) is on one of its nodes, which has these settings.
+    pub fn for_node(&self, edge: EdgeSettings) -> Snapshot {
+        Snapshot { edge, ..self.clone() }
     }
 
     /// The site that answers for `host`: lower-case, without port. An exact domain wins over a wildcard, a longer

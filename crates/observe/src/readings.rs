@@ -25,6 +25,8 @@ pub struct Readings {
     pub quic_dropped: [u64; 3],
     /// The last purge position in force on all workers.
     pub purge_position: u64,
+    /// For how long the edge has not been told that it knows of all purges; `None` where nobody tells it.
+    pub silence_ms: Option<u64>,
     /// Purges that the clock remembers one by one.
     pub purges_remembered: u64,
     /// Fills in flight.

@@ -98,6 +98,7 @@ fn render_sites(out: &mut Exposition, sites: &[Group<SiteCells>]) {
     for_each(out, &RECEIVED_BYTES, sites, |cells| &cells.bytes_received);
     for_each(out, &COLLAPSED, sites, |cells| &cells.collapsed);
     for_each(out, &STORED, sites, |cells| &cells.stored);
+    for_each(out, &PERSONAL_HITS, sites, |cells| &cells.personal);
     for site in sites {
         for coding in Coding::ALL {
             let count = site.sum(|cells| &cells.encoded.0[coding as usize]);
@@ -297,9 +298,19 @@ fn render_control(out: &mut Exposition, registry: &Registry, readings: Option<&R
             out.sample(&PURGES, &[scope.as_str(), form.as_str()], count);
         }
     }
+    out.sample(&PURGES_WIDENED, &[], load(&shared.purges_widened));
+    out.sample(&DISTRUSTS, &[], load(&shared.distrusts));
     if let Some(readings) = readings {
         out.sample(&PURGE_POSITION, &[], readings.purge_position);
         out.sample(&PURGES_REMEMBERED, &[], readings.purges_remembered);
+        if shared.follows.load(Ordering::Relaxed) {
+            out.sample(&JOURNAL_POSITION, &[], load(&shared.journal_position));
+            out.sample(&JOURNAL_HEAD, &[], load(&shared.journal_head));
+            out.sample(&CONTROL_CONNECTED, &[], u64::from(shared.is_connected.load(Ordering::Relaxed)));
+        }
+        if let Some(silence) = readings.silence_ms {
+            out.seconds(&CONTROL_HEARD, &[], silence);
+        }
     }
     out.sample(&RELOADS, &["ok"], load(&shared.reloads_ok));
     out.sample(&RELOADS, &["failed"], load(&shared.reloads_failed));

@@ -5,13 +5,15 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use model::{Diagnostic, Snapshot};
+use model::{Diagnostic, Document, NodeSettings, Snapshot};
 use serde_json::json;
 
 const EXAMPLES: &str = "\
 Examples:
   perigee check perigee.toml             every finding with its place; exit code 1 if one is an error
   perigee check --json perigee.toml      the same as one JSON object, for editors and pipelines
+  perigee check --cluster sites.toml     what the nodes of a cluster have in common
+  perigee check --node node.toml         what one node of a cluster is told
   perigee check --schema > perigee.schema.json
   perigee check --reference              every key with its default, as Markdown
   perigee check -                        reads standard input";
@@ -23,6 +25,12 @@ pub(crate) struct CheckArgs {
     /// The configuration; "-" is standard input.
     #[arg(required_unless_present_any = ["schema", "reference"])]
     file: Option<PathBuf>,
+    /// The file is what the nodes of a cluster have in common.
+    #[arg(long, conflicts_with_all = ["node", "reference"])]
+    cluster: bool,
+    /// The file is what one node of a cluster is told.
+    #[arg(long, conflicts_with = "reference")]
+    node: bool,
     /// Print findings as JSON.
     #[arg(long)]
     json: bool,
@@ -44,8 +52,13 @@ struct Outcome {
 
 /// Runs the command. Exit code 0: usable, and all tests hold (there may be warnings). 1: an error. 2: no such file.
 pub(crate) fn run(args: CheckArgs) -> ExitCode {
+    let document = match (args.cluster, args.node) {
+        (true, _) => Document::Cluster,
+        (_, true) => Document::Node,
+        (false, false) => Document::Whole,
+    };
     if args.schema {
-        return print(&model::json_schema(), ExitCode::SUCCESS);
+        return print(&model::json_schema(document), ExitCode::SUCCESS);
     }
     if args.reference {
         return print(&model::reference(), ExitCode::SUCCESS);
@@ -58,7 +71,7 @@ pub(crate) fn run(args: CheckArgs) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let outcome = check(&text, &source);
+    let outcome = check(&text, &source, document);
     let failed = outcome.diagnostics.iter().any(Diagnostic::is_error);
     let code = if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS };
     print(&if args.json { as_json(&outcome, &source) } else { as_text(&outcome, &source) }, code)
@@ -77,8 +90,15 @@ fn read(file: &Path) -> Result<(String, String), String> {
 }
 
 /// Parses, and runs the tests when that went well.
-fn check(text: &str, source: &str) -> Outcome {
-    let parsed = Snapshot::parse(text, source);
+fn check(text: &str, source: &str, document: Document) -> Outcome {
+    let parsed = match document {
+        Document::Whole => Snapshot::parse(text, source),
+        Document::Cluster => Snapshot::parse_cluster(text, source),
+        Document::Node => {
+            let diagnostics = NodeSettings::parse(text, source).diagnostics;
+            return Outcome { diagnostics, site_count: 0, rule_count: 0, test_count: 0 };
+        }
+    };
     let mut outcome =
         Outcome { diagnostics: parsed.diagnostics, site_count: 0, rule_count: 0, test_count: 0 };
     if let Some(snapshot) = parsed.snapshot {
@@ -168,8 +188,18 @@ mod tests {
 
     #[test]
     fn a_good_file_is_called_good_and_counted() {
-        let outcome = check(SITE, "perigee.toml");
+        let outcome = check(SITE, "perigee.toml", Document::Whole);
         assert_eq!(as_text(&outcome, "perigee.toml"), "perigee.toml is good: 1 site, 0 rules, 0 tests\n");
+    }
+
+    #[test]
+    fn a_file_is_checked_as_what_it_is_said_to_be() {
+        let node = "[cluster]\ncontrol = \"https://control.example\"\n[edge]\nnode = \"fra-1\"\n";
+        let verdict = |text, document| as_text(&check(text, "f.toml", document), "f.toml");
+        assert_eq!(verdict(SITE, Document::Cluster), "f.toml is good: 1 site, 0 rules, 0 tests\n");
+        assert_eq!(verdict(node, Document::Node), "f.toml is good\n");
+        assert!(verdict(SITE, Document::Node).ends_with("f.toml cannot be used (3 errors)\n"));
+        assert!(verdict(node, Document::Cluster).ends_with("f.toml cannot be used (3 errors)\n"));
     }
 
     #[test]
@@ -185,12 +215,12 @@ error: test failed: the answer should be stored for 30d, but is not: neither ori
 
 perigee.toml cannot be used (1 error): 1 site, 0 rules, 1 test
 ";
-        assert_eq!(as_text(&check(&text, "perigee.toml"), "perigee.toml"), expected);
+        assert_eq!(as_text(&check(&text, "perigee.toml", Document::Whole), "perigee.toml"), expected);
     }
 
     #[test]
     fn json_has_place_and_text_of_each_finding() {
-        let outcome = check("[edg]", "perigee.toml");
+        let outcome = check("[edg]", "perigee.toml", Document::Whole);
         let json: serde_json::Value = serde_json::from_str(&as_json(&outcome, "perigee.toml")).unwrap();
         assert_eq!(json["usable"], false);
         assert_eq!(json["diagnostics"][0]["message"], "the file has no site");

@@ -76,18 +76,20 @@ impl Client {
         };
         let (status, body) = parse_answer(answer).map_err(strange)?;
         let value: Value = serde_json::from_slice(body).map_err(|_| strange("is not JSON"))?;
-        if (200..300).contains(&status) {
-            return Ok(value);
-        }
-        let text = |key: &str| value[key].as_str().map(str::to_owned);
-        let mut message = text("error").unwrap_or_else(|| format!("status {status}"));
-        for (label, key) in [("found", "found"), ("wanted", "wanted")] {
-            if let Some(said) = text(key) {
-                message.push_str(&format!("; {label} {said}"));
-            }
-        }
-        Err(Failure::new(message, text("next").unwrap_or_default()))
+        if (200..300).contains(&status) { Ok(value) } else { Err(refusal(status, &value)) }
     }
+}
+
+/// What an API of ours has refused, in its words.
+pub(crate) fn refusal(status: u16, value: &Value) -> Failure {
+    let text = |key: &str| value[key].as_str().map(str::to_owned);
+    let mut message = text("error").unwrap_or_else(|| format!("status {status}"));
+    for (label, key) in [("found", "found"), ("wanted", "wanted")] {
+        if let Some(said) = text(key) {
+            message.push_str(&format!("; {label} {said}"));
+        }
+    }
+    Failure::new(message, text("next").unwrap_or_default())
 }
 
 /// Appends `name=value` to a query, percent-encoding everything but letters, digits and `-._~`.

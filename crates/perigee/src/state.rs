@@ -9,6 +9,9 @@
 //!   acme/            0700   certificates that were ordered, with their keys
 //!   admin-address    0600   host:port of the admin API of the edge that started last
 //!   purges           0600   purges that what is on disk must not outlive; only with disks
+//!   cluster/         0700   what a node of a cluster has been told: see `member::keep`
+//!   zone-key         0600   the key of a signed DNS zone, as hex digits of PKCS #8; `router` alone
+//!   cookie-secret    0600   32 hex digits; what DNS cookies are made from; `router` alone
 //!   store/           0700   the disk that names no directory of its own
 //!   lock             0600   empty; locked (flock) by the edge that runs
 //! ```
@@ -35,6 +38,8 @@ const SECRET_BYTES_MAX: u64 = 4096;
 const TOKEN_FILE: &str = "admin-token";
 const SEED_FILE: &str = "key-seed";
 const TICKET_FILE: &str = "ticket-secret";
+const ZONE_KEY_FILE: &str = "zone-key";
+const COOKIE_FILE: &str = "cookie-secret";
 const ADDRESS_FILE: &str = "admin-address";
 const LOCK_FILE: &str = "lock";
 
@@ -114,7 +119,10 @@ impl StateDir {
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Lock { file }),
             Err(Errno::WOULDBLOCK) => Err(Failure::new(
-                format!("{}: another `perigee serve` runs with this state directory", self.0.display()),
+                format!(
+                    "{}: another edge runs with this state directory, or has not quite ended yet",
+                    self.0.display()
+                ),
                 "stop that one, or give this one a directory of its own with --state DIR",
             )),
             Err(error) => Err(Failure::new(
@@ -152,13 +160,33 @@ impl StateDir {
 
     /// The seed of the cache keys, made on first use.
     pub(crate) fn key_seed(&self) -> Result<[u8; SEED_BYTES], Failure> {
-        let text = self.secret(SEED_FILE, SEED_BYTES)?;
-        let mut seed = [0; SEED_BYTES];
-        for (byte, pair) in seed.iter_mut().zip(text.as_bytes().chunks(2)) {
-            let digit = |index: usize| (pair[index] as char).to_digit(16).unwrap_or(0) as u8;
-            *byte = digit(0) << 4 | digit(1);
+        self.bytes(SEED_FILE)
+    }
+
+    /// What DNS cookies are made from, made on first use. Servers of one zone may share the file.
+    pub(crate) fn cookie_secret(&self) -> Result<[u8; SEED_BYTES], Failure> {
+        self.bytes(COOKIE_FILE)
+    }
+
+    /// The key of a signed zone; `make` makes one on first use. Servers of one zone must share the file.
+    pub(crate) fn zone_key(
+        &self,
+        make: impl FnOnce() -> Result<Vec<u8>, Failure>,
+    ) -> Result<Vec<u8>, Failure> {
+        let path = self.0.join(ZONE_KEY_FILE);
+        if !path.exists() {
+            let text: String = make()?.iter().map(|byte| format!("{byte:02x}")).collect();
+            self.put_secret(&path, ZONE_KEY_FILE, &text)?;
         }
-        Ok(seed)
+        let read = read_private(&path)?;
+        Ok(from_hex(read.trim_ascii_end()))
+    }
+
+    fn bytes(&self, name: &str) -> Result<[u8; SEED_BYTES], Failure> {
+        let text = self.secret(name, SEED_BYTES)?;
+        let mut bytes = [0; SEED_BYTES];
+        bytes.copy_from_slice(&from_hex(text.as_bytes()));
+        Ok(bytes)
     }
 
     /// The admin token of an edge that has started before.
@@ -200,9 +228,13 @@ impl StateDir {
     /// Writes beside and links into place: another process that starts now never reads half a secret, and of two that
     /// make one, one wins.
     fn make_secret(&self, path: &Path, name: &str, bytes: usize) -> Result<(), Failure> {
+        self.put_secret(path, name, &random_hex(bytes)?)
+    }
+
+    fn put_secret(&self, path: &Path, name: &str, text: &str) -> Result<(), Failure> {
         let temporary = self.temporary(name)?;
-        let text = format!("{}\n", random_hex(bytes)?);
-        let linked = write_new(&temporary, &text).and_then(|()| fs::hard_link(&temporary, path));
+        let linked =
+            write_new(&temporary, &format!("{text}\n")).and_then(|()| fs::hard_link(&temporary, path));
         // Its content is under its real name now, or useless.
         let _ = fs::remove_file(&temporary);
         match linked {
@@ -234,6 +266,12 @@ impl StateDir {
     }
 }
 
+/// The bytes of hex digits; what is none counts as 0, and is found out by who uses the bytes.
+fn from_hex(text: &[u8]) -> Vec<u8> {
+    let digit = |byte: u8| (byte as char).to_digit(16).unwrap_or(0) as u8;
+    text.as_chunks::<2>().0.iter().map(|[high, low]| digit(*high) << 4 | digit(*low)).collect()
+}
+
 /// The bytes of a file that nobody else may read.
 fn read_private(path: &Path) -> Result<Vec<u8>, Failure> {
     let unreadable = |error: io::Error| {
@@ -259,7 +297,8 @@ fn read_private(path: &Path) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
-fn write_new(path: &Path, text: &str) -> io::Result<()> {
+/// Writes a file that must not exist yet, readable by its owner alone and safe from a loss of power.
+pub(crate) fn write_new(path: &Path, text: &str) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()

@@ -103,6 +103,7 @@ impl Fwd {
             | Why::OnlyIfCached
             | Why::BadRequest
             | Why::Limit
+            | Why::Blocked
             | Why::UnknownSite
             | Why::ClientCertificate
             | Why::Misdirected

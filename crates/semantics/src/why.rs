@@ -104,6 +104,8 @@ whys! {
     BadRequest = "bad-request", Error;
     /// The request was over a limit and was refused.
     Limit = "limit", Error;
+    /// The client's address is on the block list.
+    Blocked = "blocked", Error;
     /// No site of the configuration has this host.
     UnknownSite = "unknown-site", Error;
     /// A rule wants visitors to show a certificate, and this one has shown none.

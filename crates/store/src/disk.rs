@@ -46,7 +46,7 @@ mod tests;
 
 use std::io;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::thread::JoinHandle;
@@ -106,6 +106,8 @@ pub struct Disks {
     engine: EngineKind,
     pool: Option<Arc<Pool>>,
     started: Instant,
+    /// See [`Disks::switch`].
+    is_on: AtomicBool,
 }
 
 /// Disks that were opened together.
@@ -198,6 +200,7 @@ impl Disks {
             engine,
             pool,
             started: Instant::now(),
+            is_on: AtomicBool::new(true),
         };
         let reports = this.reopen(configs, common);
         (this, reports)
@@ -273,6 +276,13 @@ impl Disks {
         })
     }
 
+    /// Whether the disks are used at all; they are when they are opened. While they are not, nothing is found on them, and
+    /// what is put is refused as for want of room, which takes away what was under the key before: so that what is found
+    /// again later is as good as ever. Removing goes on.
+    pub fn switch(&self, is_on: bool) {
+        self.is_on.store(is_on, Ordering::Relaxed);
+    }
+
     /// Whether there is any disk.
     pub fn is_empty(&self) -> bool {
         self.set.read().disks.is_empty()
@@ -287,7 +297,7 @@ impl Disks {
     /// Where the value of a key is, and a hit for it. Cost: one or two cache lines of memory per disk; never waits.
     pub fn lookup(&self, key: u128) -> Option<Spot> {
         let set = self.set.read();
-        let found = set.find(key);
+        let found = set.find(key).filter(|_| self.is_on.load(Ordering::Relaxed));
         match found {
             Some(spot) => {
                 let volume = &set.disks[spot.disk].volume;
@@ -305,15 +315,16 @@ impl Disks {
 
     /// Where the value of a key is, without counting: for whoever only wants to know.
     pub fn find(&self, key: u128) -> Option<Spot> {
-        self.set.read().find(key)
+        self.set.read().find(key).filter(|_| self.is_on.load(Ordering::Relaxed))
     }
 
     /// Whether a value of the key has been put and is not in the index yet.
     pub fn is_waiting(&self, key: u128) -> bool {
-        self.set.read().disks.iter().any(|disk| {
-            let ledger = disk.volume.ledger.lock();
-            ledger.waiting.contains_key(&key) && !ledger.removed.contains_key(&key)
-        })
+        self.is_on.load(Ordering::Relaxed)
+            && self.set.read().disks.iter().any(|disk| {
+                let ledger = disk.volume.ledger.lock();
+                ledger.waiting.contains_key(&key) && !ledger.removed.contains_key(&key)
+            })
     }
 
     /// Asks for a value to be written, in place of the key's former one. Whether it will be, as far as is known: the budget
@@ -330,6 +341,9 @@ impl Disks {
     }
 
     fn take(&self, draft: Draft) -> bool {
+        if !self.is_on.load(Ordering::Relaxed) {
+            return false;
+        }
         let set = self.set.read();
         let Some(home) = set.home(draft.key) else { return false };
         let (volume, queue) = (&set.disks[home].volume, &set.disks[home].queue);

@@ -10,6 +10,7 @@
 //! Nothing of Perigee depends on this crate.
 
 pub mod authority;
+pub mod cluster;
 pub mod conformance;
 mod dates;
 pub mod play;

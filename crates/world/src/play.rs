@@ -221,6 +221,23 @@ impl Play {
         Quic::connect(self.runtime.handle().clone(), address, identity)
     }
 
+    /// Whether the edge takes a connection of QUIC.
+    pub fn takes_quic(&mut self) -> bool {
+        let address = *self.stage().handle().addresses_tls().first().expect("the edge listens for TLS");
+        let identity = self.tls.as_ref().expect("the play has TLS");
+        Quic::try_connect(self.runtime.handle().clone(), address, identity).is_ok()
+    }
+
+    /// Which of the protocols that are offered by ALPN the edge chooses.
+    pub fn chosen_protocol(&mut self, offered: &[&[u8]]) -> Option<Vec<u8>> {
+        let address = *self.stage().handle().addresses_tls().first().expect("the edge listens for TLS");
+        let identity = self.tls.as_ref().expect("the play has TLS");
+        let mut config = identity.client(b"");
+        config.alpn_protocols = offered.iter().map(|name| name.to_vec()).collect();
+        let stream = crate::authority::connect(address, "site.example", config).expect("TLS begins");
+        stream.conn.alpn_protocol().map(<[u8]>::to_vec)
+    }
+
     /// Asks over TLS and HTTP/1.1, in plain words, and reads until the edge closes.
     pub fn tls_ask(&mut self, text: &str) -> String {
         let address = *self.stage().handle().addresses_tls().first().expect("the edge listens for TLS");
@@ -274,6 +291,12 @@ impl Play {
         stage.stop();
         self.start(now_ms);
         self
+    }
+
+    /// [`Play::restart`] with another configuration.
+    pub fn restart_with(&mut self, toml: &str) -> &mut Self {
+        self.config = toml.to_owned();
+        self.restart()
     }
 
     /// Has another edge take this one's place, which drains from then on, as long as what is returned lives. For plays without

@@ -87,3 +87,17 @@ fn a_site_may_want_no_hints() {
         assert!(!is_hinted(&mut play, None));
     }
 }
+
+#[test]
+fn nothing_is_told_or_learnt_while_the_switch_is_off() {
+    let mut play = play();
+    play.tls();
+    page(&mut play, "Cache-Control", "no-cache");
+    assert!(!is_hinted(&mut play, None), "nobody knows yet");
+    let config = play.config_text();
+    for (switch, wanted) in [("true", true), ("false", false), ("true", true)] {
+        play.reconfigure(&format!("[switches]\nearly_hints = {switch}\n{config}"));
+        page(&mut play, "Cache-Control", "no-cache");
+        assert_eq!(is_hinted(&mut play, None), wanted, "early_hints = {switch}");
+    }
+}

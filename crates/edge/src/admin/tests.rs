@@ -157,7 +157,7 @@ fn a_purge_answers_the_position_that_is_in_force() {
         (2, r#"{"url":"http://shop.example/a?b=1","soft":true}"#),
         (3, r#"{"prefix":"http://shop.example/a/"}"#),
         (4, r#"{"site":"default"}"#),
-        (6, r#"{"tags":["a","b"]}"#),
+        (5, r#"{"tags":["a","b"]}"#),
     ] {
         let (status, answer) = world.ask("POST /v1/purge", body);
         assert_eq!(

@@ -155,7 +155,7 @@ impl Streams {
                 if watch.is_expired() {
                     return Poll::Ready(None);
                 }
-                if !is_leaving && self.worker.says_goodbye(self.served) {
+                if !is_leaving && self.worker.says_goodbye(self.served, |switches| switches.http2) {
                     is_leaving = true;
                     connection.graceful_shutdown();
                 }

@@ -140,7 +140,8 @@ impl Session {
                     if watch.is_expired() {
                         return Poll::Ready(Event::Late);
                     }
-                    if leaving.get() == Leaving::No && worker.says_goodbye(served) {
+                    if leaving.get() == Leaving::No && worker.says_goodbye(served, |switches| switches.http3)
+                    {
                         return Poll::Ready(Event::Draining);
                     }
                     if leaving.get() == Leaving::Closing && self.running.get() == 0 {

@@ -3,9 +3,13 @@
 use super::check::{Findings, Section};
 use crate::settings::{ACME_DIRECTORY, AcmeChallenge, AcmeSettings};
 
-/// Settings from the file; `None` when it has no such table, or one that cannot be used.
-pub(super) fn build(findings: &mut Findings<'_>, root: &Section) -> Option<AcmeSettings> {
-    let section = root.table("acme")?;
+/// Settings from the section; `None` without. `sites`: those of the same file, if it is one that has sites.
+pub(super) fn build(
+    findings: &mut Findings<'_>,
+    section: Option<&Section>,
+    sites: Option<&[&Section]>,
+) -> Option<AcmeSettings> {
+    let section = section?;
     if section.bool("accept_terms") == Some(false) {
         let span = section.item("accept_terms").map_or(0..0, |item| item.span.clone());
         findings.error(
@@ -33,7 +37,7 @@ pub(super) fn build(findings: &mut Findings<'_>, root: &Section) -> Option<AcmeS
         }
         email.to_owned()
     });
-    let named = domains(findings, root, section);
+    let named = domains(findings, section, sites);
     let domains = section.has("domains").then_some(named);
     let challenges: Vec<AcmeChallenge> = section
         .list("challenges")
@@ -54,11 +58,11 @@ pub(super) fn build(findings: &mut Findings<'_>, root: &Section) -> Option<AcmeS
     Some(AcmeSettings { directory, email, ca_file, store, domains, challenges })
 }
 
-/// The domains that are named. Each must be one of a site: what nobody serves needs no certificate, and a typing error
-/// would fail for ever.
-fn domains(findings: &mut Findings<'_>, root: &Section, section: &Section) -> Vec<Box<str>> {
-    let sites: Vec<&Section> = root.list("site").iter().filter_map(|item| item.table()).collect();
+/// The domains that are named. Each must be one of a site, where that can be told: what nobody serves needs no certificate,
+/// and a typing error would fail for ever.
+fn domains(findings: &mut Findings<'_>, section: &Section, sites: Option<&[&Section]>) -> Vec<Box<str>> {
     let served: Vec<String> = sites
+        .unwrap_or_default()
         .iter()
         .flat_map(|site| site.list("domains"))
         .filter_map(|item| item.text())
@@ -66,7 +70,8 @@ fn domains(findings: &mut Findings<'_>, root: &Section, section: &Section) -> Ve
         .collect();
     let is_served = |domain: &str| {
         let mut parents = domain.match_indices('.').map(|(dot, _)| &domain[dot..]);
-        served.iter().any(|one| one == domain || one == "*")
+        sites.is_none()
+            || served.iter().any(|one| one == domain || one == "*")
             || parents.any(|parent| served.iter().any(|one| one.strip_prefix('*') == Some(parent)))
     };
     let mut domains = Vec::new();

@@ -9,7 +9,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::keys::{HABITS, Key, Kind, Table};
+use super::keys::{HABITS, Key, Kind, Table, elsewhere};
 use crate::diagnostic::{Diagnostic, Lines, Severity, did_you_mean};
 use crate::units::{BadAmount, ByteSize, parse_duration, write_duration};
 
@@ -37,6 +37,7 @@ pub(crate) enum Value {
     Bool(bool),
     Text(String),
     Number(i64),
+    Decimal(f64),
     Time(Duration),
     Size(ByteSize),
     List(Vec<Item>),
@@ -119,6 +120,10 @@ impl Findings<'_> {
 
     /// Reports a key that the table doesn't know; returns the one that was probably meant.
     fn unknown_key(&mut self, table: &Table, name: &str, span: &Span) -> Option<&'static str> {
+        if let Some((message, help)) = elsewhere(table, name) {
+            self.error(span, message, help);
+            return None;
+        }
         let message = format!("unknown key {name:?} in {}", table.title);
         let habit = HABITS.iter().find(|(written, _)| *written == name).map(|(_, help)| (*help).to_owned());
         let close = did_you_mean(name, table.keys().map(|key| key.name));
@@ -156,6 +161,20 @@ impl Findings<'_> {
                     return None;
                 };
                 Value::Number(parsed)
+            }
+            (Kind::Decimal { min, max }, found @ (DeValue::Integer(_) | DeValue::Float(_))) => {
+                let text = match found {
+                    DeValue::Integer(number) => number.as_str(),
+                    DeValue::Float(number) => number.as_str(),
+                    _ => "",
+                };
+                let parsed = text.parse::<f64>().ok().filter(|number| number.is_finite());
+                let Some(parsed) = parsed.filter(|number| (*min as f64..=*max as f64).contains(number))
+                else {
+                    self.error(&span, format!("{name} is {text}; it may be {min} to {max}"), "");
+                    return None;
+                };
+                Value::Decimal(parsed)
             }
             (Kind::Time { min, max }, DeValue::String(text)) => {
                 let whole_seconds = min.is_zero() && max.as_secs() == crate::Ttl::MAX.secs();
@@ -356,6 +375,13 @@ impl Item {
         }
     }
 
+    pub(crate) fn decimal(&self) -> Option<f64> {
+        match self.value {
+            Value::Decimal(number) => Some(number),
+            _ => None,
+        }
+    }
+
     pub(crate) fn time(&self) -> Option<Duration> {
         match self.value {
             Value::Time(time) => Some(time),
@@ -384,6 +410,7 @@ fn fits(kind: &Kind, value: &DeValue<'_>) -> bool {
         Kind::Bool => value.is_bool(),
         Kind::Text { .. } | Kind::OneOf(_) | Kind::Time { .. } | Kind::Size { .. } => value.is_str(),
         Kind::Number { .. } => value.is_integer(),
+        Kind::Decimal { .. } => value.is_integer() || value.is_float(),
         Kind::List(of) => value.is_array() || fits(of, value),
         Kind::Map { .. } | Kind::Table(_) => value.is_table(),
         Kind::Tables { .. } => value.is_array(),
@@ -397,7 +424,7 @@ pub(crate) fn describe(kind: &Kind) -> String {
         Kind::Bool => "true or false".to_owned(),
         Kind::Text { what, .. } => (*what).to_owned(),
         Kind::OneOf(words) => any_of(words),
-        Kind::Number { min, max } => format!("a number from {min} to {max}"),
+        Kind::Number { min, max } | Kind::Decimal { min, max } => format!("a number from {min} to {max}"),
         Kind::Time { .. } => "a duration such as \"30d\" or \"90s\"".to_owned(),
         Kind::Size { .. } => "a size such as \"512MiB\"".to_owned(),
         Kind::List(of) => format!("{} or a list of such", describe(of)),
@@ -419,6 +446,7 @@ pub(crate) fn example(kind: &Kind) -> String {
         Kind::Text { example, .. } => format!("{example:?}"),
         Kind::OneOf(words) => format!("{:?}", words.first().copied().unwrap_or_default()),
         Kind::Number { min, .. } => min.to_string(),
+        Kind::Decimal { .. } => "8.68".to_owned(),
         Kind::Time { .. } => "\"90s\"".to_owned(),
         Kind::Size { .. } => "\"512MiB\"".to_owned(),
         Kind::List(of) => format!("[{}]", example(of)),

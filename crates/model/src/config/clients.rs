@@ -4,8 +4,8 @@
 use super::check::{Findings, Item, Section, Span};
 use crate::settings::EdgeSettings;
 
-/// Checks one site and its rules.
-pub(super) fn check(findings: &mut Findings<'_>, site: &Section, edge: &EdgeSettings) {
+/// Checks one site and its rules. `edge`: the node's settings, where they are known.
+pub(super) fn check(findings: &mut Findings<'_>, site: &Section, edge: Option<&EdgeSettings>) {
     let rules: Vec<&Section> = site.list("rule").iter().filter_map(Item::table).collect();
     let asking: Vec<(&Section, &str, &Span)> =
         std::iter::once(&site).chain(&rules).filter_map(|section| asks(section)).collect();
@@ -23,7 +23,9 @@ pub(super) fn check(findings: &mut Findings<'_>, site: &Section, edge: &EdgeSett
         ),
         _ => {}
     }
-    if let Some((_, word, span)) = asking.first().filter(|_| edge.listen_tls.is_empty()) {
+    if let Some((_, word, span)) =
+        asking.first().filter(|_| edge.is_some_and(|edge| edge.listen_tls.is_empty()))
+    {
         findings.error(
             span,
             format!(
@@ -43,7 +45,7 @@ pub(super) fn check(findings: &mut Findings<'_>, site: &Section, edge: &EdgeSett
                 "the rule is for visitors without TLS, who can show no certificate: it would answer nobody",
                 "leave scheme = \"http\" out",
             );
-        } else if !comes_by_tls && scheme.is_none() && !edge.listen.is_empty() {
+        } else if !comes_by_tls && scheme.is_none() && edge.is_none_or(|edge| !edge.listen.is_empty()) {
             findings.warn(
                 span,
                 "visitors without TLS can show no certificate, and get 403",

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::breaker::BreakerPolicy;
 use crate::compress;
 use crate::origin::bounds;
+use crate::routing;
 use crate::settings::{self, Bound};
 use crate::units::ByteSize;
 
@@ -39,6 +40,11 @@ pub(crate) enum Kind {
     },
     OneOf(&'static [&'static str]),
     Number {
+        min: i64,
+        max: i64,
+    },
+    /// A number with decimals, or a whole one.
+    Decimal {
         min: i64,
         max: i64,
     },
@@ -138,19 +144,179 @@ const URL: Kind = text("a URL", "https://origin.shop.example");
 const STATUS: Kind =
     Kind::Either(&[Kind::Number { min: 100, max: 599 }, text("a status, a class or a range", "5xx")]);
 
-pub(crate) static ROOT: Table = Table {
-    title: "the file",
+/// A file that says everything.
+pub(crate) static ROOT: Table = Table { title: "the file", groups: &[OF_NODE, OF_CLUSTER] };
+
+/// What a cluster's nodes have in common.
+pub(crate) static CLUSTER: Table = Table { title: "a cluster's configuration", groups: &[OF_CLUSTER] };
+
+/// What a node of a cluster is told in a file of its own.
+pub(crate) static NODE: Table = Table {
+    title: "a node's file",
+    groups: &[
+        &[key("cluster", Kind::Table(&OF_WHICH), "The cluster that the node belongs to.").required()],
+        OF_NODE,
+    ],
+};
+
+const OF_NODE: &[Key] = &[
+    key("edge", Kind::Table(&EDGE), "What this node is told about itself."),
+    key("store", Kind::Table(&STORE), "What the cache may use of this node."),
+    key(
+        "certificate",
+        tables(&CERTIFICATE),
+        "One certificate for visitors who speak TLS. The names in it say which sites it is for; of several for a name, the first that the visitor can use.",
+    ),
+    key("tls", Kind::Table(&VISITORS_TLS), "TLS with visitors."),
+    key("acme", Kind::Table(&ACME), "Certificates that the edge orders and renews by itself (RFC 8555)."),
+];
+
+const OF_CLUSTER: &[Key] = &[
+    key(
+        "block",
+        Kind::List(&text("an address or a network", "203.0.113.0/24")),
+        "Clients that are answered with 403, whatever they ask for: at most 500,000 addresses and networks.",
+    )
+    .or("none"),
+    key("switches", Kind::Table(&SWITCHES), "What is switched off, for emergencies."),
+    key("site", tables(&SITE), "One site: domains, origins and rules.").required(),
+    key(
+        "pop",
+        Kind::Tables { of: &POP, max: Some(routing::POPS_MAX) },
+        "One place where edges are, to which the router sends visitors.",
+    ),
+    key("dns", Kind::Table(&DNS), "The DNS zone that the router answers for."),
+    key("probe", Kind::Table(&PROBE), "How the router sees whether an edge lives."),
+];
+
+const NAME: Kind = text("a name of letters, digits, \"-\", \"_\" and \".\"", "fra");
+const DEGREES: Kind = Kind::Decimal { min: -180, max: 180 };
+
+static POP: Table = Table {
+    title: "[[pop]]",
     groups: &[&[
-        key("edge", Kind::Table(&EDGE), "What this node is told about itself."),
-        key("store", Kind::Table(&STORE), "What the cache may use of this node."),
+        key("name", NAME, "Its name: in messages, metrics, and as a name of DNS.").required(),
         key(
-            "certificate",
-            tables(&CERTIFICATE),
-            "One certificate for visitors who speak TLS. The names in it say which sites it is for; of several for a name, the first that the visitor can use.",
+            "location",
+            Kind::Either(&[text("a place", "FRA"), Kind::List(&DEGREES)]),
+            "Where it is: the code of an airport (\"FRA\"), a region of a cloud (\"aws:eu-central-1\"; aws, gcp, azure, oci, alibaba, ibm, digitalocean, linode, vultr), or latitude and longitude ([50.11, 8.68]).",
+        )
+        .required(),
+        key(
+            "edges",
+            Kind::List(&text("an address", "203.0.113.10")),
+            "The addresses that visitors are sent to, IPv4 and IPv6.",
+        )
+        .required(),
+        key("regions", Kind::List(&NAME), "Names of your own for groups of PoPs, which sites may name in `pops`.")
+            .or("none"),
+        key(
+            "networks",
+            Kind::List(&text("an address or a network", "203.0.113.0/24")),
+            "Clients that are sent here before anything else is asked, such as those of a provider that the PoP stands in. The longest network wins.",
+        )
+        .or("none"),
+        time(
+            "bias",
+            routing::BIAS,
+            "Added to what this PoP's visitors are thought to wait: it is chosen where it is nearer than others by more than this.",
         ),
-        key("tls", Kind::Table(&VISITORS_TLS), "TLS with visitors."),
-        key("acme", Kind::Table(&ACME), "Certificates that the edge orders and renews by itself (RFC 8555)."),
-        key("site", tables(&SITE), "One site: domains, origins and rules.").required(),
+        key(
+            "capacity",
+            Kind::Number { min: 1, max: u32::MAX as i64 },
+            "What it can take, in the unit in which load is reported; above it, those visitors are sent elsewhere who lose least.",
+        )
+        .or("no bound"),
+        key("drain", Kind::Bool, "Nobody new is sent here.").or("false"),
+        key("last_resort", Kind::Bool, "Visitors are sent here only when no other PoP is left.").or("false"),
+    ]],
+};
+
+static DNS: Table = Table {
+    title: "[dns]",
+    groups: &[&[
+        key(
+            "zone",
+            text("a domain", "cdn.example"),
+            "Its name. Each site has a name in it, `SITE.ZONE`, which its domains' CNAMEs point to; domains of sites that lie in the zone are answered themselves.",
+        )
+        .required(),
+        key(
+            "nameservers",
+            Kind::Map { what: "a name", of: &Kind::List(&text("an address", "203.0.113.53")) },
+            "The zone's nameservers, as its parent delegates to them, with their addresses if they lie in the zone.",
+        )
+        .required(),
+        key("contact", text("a mail address", "hostmaster@cdn.example"), "Whom to write to, as the zone's SOA says.")
+            .or("hostmaster@ the zone"),
+        time("ttl", routing::DNS_TTL, "How long resolvers keep where a visitor is sent."),
+        key("dnssec", Kind::Bool, "Whether answers are signed (ECDSA P-256). The parent needs the DS record that `perigee router` shows.")
+            .or("false"),
+        key("client_subnet", Kind::Bool, "Whether the client's network counts that a resolver names (RFC 7871), instead of the resolver's own address.")
+            .or("true"),
+        key("https", Kind::Bool, "Whether HTTPS records (RFC 9460) tell browsers of HTTP/2 and HTTP/3 before they connect.")
+            .or("true"),
+        key("caa", Kind::List(&text("an issuer's domain", "letsencrypt.org")), "Who may issue certificates for names of the zone (RFC 8659).")
+            .or("nothing is said"),
+        key(
+            "records",
+            text("lines of a zone file", "@ 300 IN TXT \"hello\""),
+            "Further records, as in a zone file (RFC 1035 §5), relative to the zone.",
+        )
+        .or("none"),
+        number("rate", routing::DNS_RATE, "Answers of one kind per second to one network (/24, /56), per worker; the rest is dropped, or told to come by TCP. 0 is no limit."),
+    ]],
+};
+
+static PROBE: Table = Table {
+    title: "[probe]",
+    groups: &[&[
+        key(
+            "kind",
+            Kind::OneOf(&["http", "tcp", "off"]),
+            "What is asked of each address: `GET /` by HTTP/1.1, which any answer below 500 satisfies; a TCP connection; nothing.",
+        )
+        .or("\"http\""),
+        key("port", Kind::Number { min: 1, max: 65_535 }, "On which port.").or("80"),
+        time("interval", routing::PROBE_INTERVAL, "Time between two probes of an edge."),
+        time("timeout", routing::PROBE_TIMEOUT, "Time that an edge has to answer."),
+    ]],
+};
+
+static OF_WHICH: Table = Table {
+    title: "[cluster]",
+    groups: &[&[
+        key(
+            "control",
+            Kind::List(&text("an https URL", "https://control-1.example:7700")),
+            "Where control, or a relay of it, is reached; of several, any that answers. The port is 7700 unless it is named.",
+        )
+        .required(),
+        key(
+            "pop",
+            text("a name of letters, digits, \"-\", \"_\" and \".\"", "fra"),
+            "The place where the node stands. Changes reach one place before they reach all.",
+        )
+        .or("none"),
+    ]],
+};
+
+const fn switch(name: &'static str, doc: &'static str) -> Key {
+    key(name, Kind::Bool, doc).or("true")
+}
+
+static SWITCHES: Table = Table {
+    title: "[switches]",
+    groups: &[&[
+        switch("http2", "HTTP/2 with visitors; without, they are offered HTTP/1.1 alone."),
+        switch(
+            "http3",
+            "HTTP/3; without, visitors are told to forget it and new connections of it are refused.",
+        ),
+        switch("compress", "Encoded copies; without, none is made and none is sent."),
+        switch("early_hints", "Early Hints (103)."),
+        switch("disk", "Disks; without, nothing is read from them or written to them. Purges go on."),
+        switch("websocket", "WebSocket; without, a request for it is passed on as if it asked for a page."),
     ]],
 };
 
@@ -438,11 +604,23 @@ pub(crate) static SITE: Table = Table {
             )
             .required(),
             key(
+                "max_purge_lag",
+                Kind::Time { min: settings::PURGE_LAG.0, max: settings::PURGE_LAG.1 },
+                "On a node of a cluster that has not heard of purges for longer: what was fetched longer ago is validated before it is served; stale_if_error decides while the origin fails.",
+            )
+            .or("none: hits go on however long it takes"),
+            key(
                 "client_ca",
                 text("a PEM file", "/etc/ssl/shop/clients-ca.pem"),
                 "The authorities whose certificates visitors may show: see client_certificate. Intermediates come from the visitor. A changed file comes into force by itself.",
             )
             .or("none; visitors are not asked for a certificate"),
+            key(
+                "pops",
+                Kind::List(&NAME),
+                "Where the site is served: names of PoPs and of their regions. Visitors are sent nowhere else.",
+            )
+            .or("everywhere"),
         ],
         ORIGIN_KEYS,
         CHOICES,
@@ -929,6 +1107,32 @@ static EXPECT: Table = Table {
     ]],
 };
 
+/// What is to be said of a key that the table lacks because it belongs into another file: what is wrong, and what to do.
+pub(crate) fn elsewhere(table: &Table, name: &str) -> Option<(String, String)> {
+    let is = |which: &'static Table| std::ptr::eq(table, which);
+    let told = |message: &str, help: &str| Some((format!("{name:?} {message}"), help.to_owned()));
+    let of_node = NODE.key(name).or_else(|| EDGE.key(name)).or_else(|| STORE.key(name)).is_some();
+    if is(&CLUSTER) && of_node {
+        return told(
+            "is a node's own affair and has no place in a cluster's configuration",
+            "put it into the node's own file, which perigee edge --config reads",
+        );
+    }
+    if is(&NODE) && CLUSTER.key(name).is_some() {
+        return told(
+            "is the same for the whole cluster and has no place in a node's file",
+            "put it into the cluster's configuration, which perigee apply reads",
+        );
+    }
+    if is(&ROOT) && NODE.key(name).is_some() {
+        return told(
+            "belongs to a node of a cluster, which has its sites from there",
+            "take it out, or take the sites out and run perigee edge --config",
+        );
+    }
+    None
+}
+
 /// Keys that people write from habit, with what stands for them here.
 pub(crate) const HABITS: &[(&str, &str)] = &[
     ("path_prefix", "put the prefix into the origin's URL: origin = \"https://origin.example/prefix\""),
@@ -952,6 +1156,9 @@ pub(crate) const HABITS: &[(&str, &str)] = &[
     ("upstream", "write origin"),
     ("proxy_pass", "write origin"),
     ("headers", "write request_headers or response_headers"),
+    ("blocklist", "write block = [\"203.0.113.0/24\"], before the first table"),
+    ("deny", "write block = [\"203.0.113.0/24\"], before the first table"),
+    ("kill_switches", "write [switches]"),
     ("memory", "it stands in [store]"),
     ("eviction", "it stands in [store]"),
     ("policy", "write eviction, in [store]"),

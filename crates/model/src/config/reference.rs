@@ -2,14 +2,16 @@
 
 use std::fmt::Write;
 
-use super::keys::{Kind, ROOT, Shown, Table};
+use super::keys::{CLUSTER, Kind, NODE, ROOT, Shown, Table};
 use crate::units::write_duration;
 
 /// One heading and one table of Markdown per table of the file, each table once, in the order of the file.
 pub fn reference() -> String {
     let mut text = String::new();
     let mut done: Vec<*const Table> = Vec::new();
-    write_table(&mut text, &ROOT, &mut done);
+    for root in [&ROOT, &CLUSTER, &NODE] {
+        write_table(&mut text, root, &mut done);
+    }
     text
 }
 
@@ -55,7 +57,7 @@ fn shape(kind: &Kind) -> String {
         Kind::Text { what, .. } => (*what).to_owned(),
         Kind::OneOf(words) => words.iter().map(|word| format!("`\"{word}\"`")).collect::<Vec<_>>().join(", "),
         Kind::Number { min, max } if *max == i64::from(u32::MAX) => format!("{min} or more"),
-        Kind::Number { min, max } => format!("{min} to {max}"),
+        Kind::Number { min, max } | Kind::Decimal { min, max } => format!("{min} to {max}"),
         Kind::Time { min, max } if min.is_zero() && max.as_secs() == crate::Ttl::MAX.secs() => {
             "duration".to_owned()
         }
@@ -85,6 +87,6 @@ pub(super) fn all_tables() -> Vec<&'static Table> {
         }
     }
     let mut found = Vec::new();
-    walk(&ROOT, &mut found);
+    [&ROOT, &CLUSTER, &NODE].into_iter().for_each(|root| walk(root, &mut found));
     found
 }

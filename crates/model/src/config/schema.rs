@@ -2,18 +2,19 @@
 
 use serde_json::{Map, Value, json};
 
-use super::keys::{Key, Kind, ROOT, Shown, Table};
+use super::Document;
+use super::keys::{Key, Kind, Shown, Table};
 use crate::units::write_duration;
 
-/// The schema of the configuration file, as indented JSON with a line end.
+/// The schema of a kind of file, as indented JSON with a line end.
 ///
 /// It knows every key, kind, choice and range that the reader knows. What needs more than one key, or a parser (URLs,
 /// domains, templates), only `perigee check` finds.
-pub fn json_schema() -> String {
-    let mut schema = table_schema(&ROOT);
+pub fn json_schema(document: Document) -> String {
+    let mut schema = table_schema(document.table());
     if let Some(object) = schema.as_object_mut() {
         object.insert("$schema".into(), json!("http://json-schema.org/draft-07/schema#"));
-        object.insert("title".into(), json!("Perigee configuration"));
+        object.insert("title".into(), json!(format!("Perigee: {}", document.table().title)));
     }
     format!("{schema:#}\n")
 }
@@ -47,6 +48,7 @@ fn kind_schema(kind: &Kind) -> Value {
         Kind::Text { example, .. } => json!({ "type": "string", "examples": [example] }),
         Kind::OneOf(words) => json!({ "type": "string", "enum": words }),
         Kind::Number { min, max } => json!({ "type": "integer", "minimum": min, "maximum": max }),
+        Kind::Decimal { min, max } => json!({ "type": "number", "minimum": min, "maximum": max }),
         Kind::Time { .. } => json!({
             "type": "string",
             "pattern": "^(0|([0-9]+y)?([0-9]+w)?([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?)$",

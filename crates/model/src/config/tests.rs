@@ -5,14 +5,17 @@ use serde_json::Value;
 
 use semantics::coding::Coding;
 
-use super::keys::{Kind, ROOT, Table};
+use super::keys::{Kind, Table};
 use super::*;
 use crate::compress::Compress;
 use crate::cors::Cors;
 use crate::rule::Cache;
 use crate::{ByteSize, DiskSettings, Scheme};
 
+mod cluster;
+mod corrupt;
 mod diagnostics;
+mod routing;
 
 /// The example of the documentation, which says every kind of thing that can be said.
 fn example() -> &'static str {
@@ -218,7 +221,9 @@ fn the_schema_knows_exactly_the_keys_that_the_reader_knows() {
             _ => {}
         }
     }
-    compare(&ROOT, &serde_json::from_str(&json_schema()).unwrap());
+    for document in [Document::Whole, Document::Cluster, Document::Node] {
+        compare(document.table(), &serde_json::from_str(&json_schema(document)).unwrap());
+    }
 }
 
 #[test]
@@ -246,6 +251,14 @@ fn every_key_of_the_tables_is_read_by_a_builder() {
         [[site.test]]
         get = "/"
         expect = {}
+        [[pop]]
+        name = "fra"
+        location = "FRA"
+        edges = "192.0.2.1"
+        [dns]
+        zone = "cdn.example"
+        nameservers = { "ns1.cdn.example" = "192.0.2.53" }
+        [probe]
     "#;
     let errors: Vec<Diagnostic> =
         Snapshot::parse(text, "f").diagnostics.into_iter().filter(Diagnostic::is_error).collect();

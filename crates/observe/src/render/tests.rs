@@ -123,6 +123,7 @@ fn full_readings(origin: Slot) -> Readings {
             cpu_us: 61_500,
         }],
         copies_not_made: [1, 2, 0],
+        silence_ms: Some(1500),
         origins: vec![
             OriginReading {
                 origin,
@@ -170,8 +171,10 @@ fn a_full_registry_renders_each_family_of_the_catalogue_once_and_in_order() {
     observer.emit_fetch(&fetch(origin, FetchEnd::Failed(OriginFailure::Cut)));
     observer.handshake_ended(Handshake::Tls13Resumed);
     registry.count_failed_order();
+    registry.follow(5, 7, true);
     registry.read_from(move || full_readings(origin));
     registry.count_reload(Wall(1_500));
+    registry.follow(41, 42, true);
     let text = registry.render();
     let samples = read_exposition(&text);
     let rendered: Vec<_> =

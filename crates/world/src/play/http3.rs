@@ -78,17 +78,27 @@ pub struct Quic {
 impl Quic {
     /// Connects to an edge that shows `identity`.
     pub fn connect(runtime: Handle, address: SocketAddr, identity: &Identity) -> Quic {
+        Quic::try_connect(runtime, address, identity).expect("a handshake")
+    }
+
+    /// The same, with an edge that may not want it.
+    ///
+    /// # Errors
+    /// The edge has refused.
+    pub fn try_connect(
+        runtime: Handle,
+        address: SocketAddr,
+        identity: &Identity,
+    ) -> Result<Quic, ConnectionError> {
         let tls = QuicClientConfig::try_from(identity.client(b"h3")).expect("QUIC can use this TLS");
         let config = quinn::ClientConfig::new(Arc::new(tls));
         let (endpoint, connection) = runtime.block_on(async {
             let endpoint = Endpoint::client(([127, 0, 0, 1], 0).into()).expect("a socket opens");
             let connecting =
                 endpoint.connect_with(config, address, "site.example").expect("a handshake begins");
-            let connection =
-                timeout(PATIENCE, connecting).await.expect("the edge answers").expect("a handshake");
-            (endpoint, connection)
+            (endpoint, timeout(PATIENCE, connecting).await.expect("the edge answers"))
         });
-        Quic { runtime, endpoint, connection }
+        Ok(Quic { runtime, endpoint, connection: connection? })
     }
 
     /// Opens a stream one way, and says `bytes` on it; ends it, if `ends`.

@@ -99,7 +99,7 @@ impl Stage {
     pub(super) fn replace(&self, config: &str) {
         let snapshot = snapshot(config);
         let authorities = authorities(&snapshot);
-        self.edge.replace(snapshot, &authorities);
+        self.edge.replace(snapshot, &authorities).expect("the configuration comes into force");
     }
 
     /// See [`super::Play::stop_edge`].

@@ -141,6 +141,7 @@ impl Driver {
             engine: super::EngineKind::Pool,
             pool: None,
             started: std::time::Instant::now(),
+            is_on: true.into(),
         });
         Driver { shelf, disks, volume, queue, writer, opened, now: Duration::ZERO, chance, mix, oracle }
     }

@@ -1,0 +1,218 @@
+//! The feed: how nodes follow the journal. Nodes dial out to any control, or to a relay, which follows a control itself.
+//!
+//! ```text
+//! node                                         control or relay
+//!  │ POST /v1/feed (HTTP/2, mutual TLS)         │
+//!  │ ── hello: journal, cursor ───────────────► │
+//!  │ ◄──────────────────────────── welcome ──── │
+//!  │ ◄─────────────── records after cursor ──── │   or restart: begin anew from here, trust nothing stored before
+//!  │ ── report: applied up to N, signed ──────► │
+//!  │ ◄──────────────────────────────── beat ─── │   each second, so that both know that the other is there
+//!  │ ── report ───────────────────────────────► │
+//! ```
+//!
+//! Both directions are lines of JSON, each a [`Down`] or an [`Up`], of at most [`LINE_BYTES_MAX`] bytes. HTTP/2's windows are the
+//! back-pressure: to a node that does not read, nothing more is sent. A node that has seen a gap, or a digest unlike its own,
+//! breaks off and dials anew.
+
+mod dial;
+mod hub;
+mod lines;
+mod relay;
+
+use std::time::Duration;
+
+use model::change::Version;
+pub use model::vitals::Vitals;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+pub use dial::{Dialer, Link, Node, Told, check_url, follow};
+pub use hub::{Check, Hub, PageText, Seen, Source};
+pub use lines::LinesBody;
+pub use relay::Relay;
+
+use crate::{Digest, Mark, Record};
+
+/// Bytes of a line, at most. What is longer ends the feed.
+pub const LINE_BYTES_MAX: usize = 4 << 20;
+
+/// How often either side says something, whether there is news or not.
+pub const BEAT: Duration = Duration::from_secs(1);
+
+/// After how long without a word the other side is left.
+pub const SILENCE: Duration = Duration::from_secs(5);
+
+/// What a node is told.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Down {
+    /// The first line.
+    Welcome(Welcome),
+    /// What has been written.
+    Records(Records),
+    /// Records that the node lacks are not kept any more, or its digest is not the journal's.
+    Restart(Restart),
+    /// Nothing new.
+    Beat(Beat),
+    /// The node is to break off and not to come back: why, and what to do.
+    Refused {
+        /// For the node's operator.
+        why: String,
+    },
+}
+
+/// Who answers.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Welcome {
+    /// The journal's name.
+    pub journal: String,
+    /// The name of the control or relay.
+    pub from: String,
+    /// The newest position.
+    pub head: u64,
+}
+
+/// A word that only says that all is well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Beat {
+    /// The newest position.
+    pub head: u64,
+    /// Over how many ms nodes that lose this feed spread their dialling: the more nodes there are, the longer.
+    pub spread_ms: u64,
+}
+
+/// Some consecutive records.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Records {
+    /// The position before the first one: the node's cursor, or there is a gap.
+    pub after: u64,
+    /// In order; never empty.
+    pub records: Vec<Line>,
+    /// The chain over all records up to the last one.
+    pub digest: Digest,
+    /// The newest position of the journal.
+    pub head: u64,
+}
+
+/// A record as a part of a line.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Line {
+    /// Its position.
+    pub position: u64,
+    /// Its text, byte for byte.
+    pub written: Box<RawValue>,
+}
+
+/// From where a node goes on that cannot be told what it has missed.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Restart {
+    /// Its cursor from now on.
+    pub at: Mark,
+    /// The newest plan at that position; records above it may hold a newer one.
+    pub plan: model::change::Plan,
+    /// Why, for its log.
+    pub why: String,
+}
+
+/// What a node says.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Up {
+    /// The first line.
+    Hello(Hello),
+    /// How a node is: the one that says it, or one that follows a relay.
+    Report(Box<Report>),
+    /// Nothing new, from a relay or control that has no nodes.
+    Beat,
+}
+
+/// Who follows, and from where.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The node's name, which its certificate must confirm.
+    pub node: String,
+    /// The journal that it followed; `None` when it is new.
+    pub journal: Option<String>,
+    /// Up to where it has applied it.
+    pub cursor: Mark,
+    /// Whether it only reports, as a control does to another one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reports_only: bool,
+}
+
+/// How a node is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// Its name.
+    pub node: String,
+    /// The place where it stands; empty when it is in none.
+    pub pop: String,
+    /// Version of its program.
+    pub software: String,
+    /// Up to where everything is in force and safe.
+    pub receipt: Receipt,
+    /// The configuration in force; `None` before the first.
+    pub running: Option<u64>,
+    /// The configuration that it would not take, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<Refusal>,
+    /// Starts of its program since it was enrolled: a crash shows here.
+    pub starts: u64,
+    /// Since it began to run `running`.
+    pub vitals: Vitals,
+}
+
+/// Proof that a node has applied the journal up to a position.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// Up to here, with the digest.
+    pub cursor: Mark,
+    /// When, in ms since 1970 by the node's clock.
+    pub at_ms: i64,
+    /// The signature of the node's key over [`model::change::receipt_signed`], base64.
+    pub signature: String,
+}
+
+/// A configuration that a node would not take.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// Which.
+    pub version: Version,
+    /// Why: the first diagnostic with file and line.
+    pub why: String,
+}
+
+impl Line {
+    /// As a record of the journal.
+    pub fn into_record(self) -> Record {
+        Record { position: self.position, text: self.written.get().into() }
+    }
+
+    /// `None` when the text is no JSON.
+    pub fn of(record: &Record) -> Option<Line> {
+        let written = RawValue::from_string(record.text.to_string()).ok()?;
+        Some(Line { position: record.position, written })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_arrives_byte_for_byte() {
+        let record = Record { position: 9, text: r#"{"by":"a",  "x":1}"#.into() };
+        let records = Records {
+            after: 4,
+            records: vec![Line::of(&record).unwrap()],
+            digest: Mark::default().then(&record).digest,
+            head: 9,
+        };
+        let line = serde_json::to_string(&Down::Records(records)).unwrap();
+        let Down::Records(read) = serde_json::from_str(&line).unwrap() else { panic!("{line}") };
+        let read_record = read.records.into_iter().next().unwrap().into_record();
+        assert_eq!(read_record, record);
+        assert_eq!(Mark::default().then(&read_record).digest, read.digest);
+    }
+}

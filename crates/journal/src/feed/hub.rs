@@ -1,0 +1,731 @@
+//! Where feeds are served from, in controls and relays: the newest records in memory, and what nodes have reported.
+//!
+//! ```text
+//!  source (journal, or the feed above) ─► held records ─► session per node ─► its cursor
+//!                                          nodes by name ◄─ reports ◄──────────┘
+//!                                              └─► Forward ─► other controls, or the control above a relay
+//! ```
+
+use std::collections::{BTreeMap, VecDeque};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use http_body::Body;
+use model::change::{Change, Plan, Written};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+use super::dial::{Dialer, Link, Node, Told};
+use super::lines::{Lines, LinesBody, Writer, lines_body};
+use super::{BEAT, Beat, Down, Hello, Line, Records, Report, Restart, SILENCE, Up, Welcome};
+use crate::trust::{Peer, Role};
+use crate::{Error, Journal, Mark, Page, Record, Work};
+
+/// Records kept in memory, at most; who needs older ones makes the hub read them from its source.
+const HELD_MAX: usize = 100_000;
+
+/// Bytes of their texts, at most.
+const HELD_BYTES_MAX: usize = 64 << 20;
+
+/// Records and bytes of texts in one line, at most.
+const LINE_RECORDS_MAX: usize = 512;
+const LINE_TEXT_BYTES_MAX: usize = 1 << 20;
+
+/// Receipts that are remembered of each node: of older positions, a later receipt is the proof.
+const RECEIPTS_MAX: usize = 1_024;
+
+/// How long a node whose cursor is above the hub's head waits for the hub to catch up.
+const HEAD_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Nodes that have lost their feed all at once come back over this time for each of them: 25 a second, each of which costs
+/// control a handshake of about 1 ms and what the node has missed.
+const SPREAD_PER_NODE: Duration = Duration::from_millis(40);
+const SPREAD_MIN: Duration = Duration::from_millis(500);
+const SPREAD_MAX: Duration = Duration::from_secs(30);
+
+/// Where a hub reads what it doesn't hold.
+pub trait Source: Send + Sync + 'static {
+    /// As [`Journal::read`].
+    fn read(&self, after: u64, limit: usize) -> Work<'_, Page>;
+}
+
+impl Source for Arc<dyn Journal> {
+    fn read(&self, after: u64, limit: usize) -> Work<'_, Page> {
+        Journal::read(&**self, after, limit)
+    }
+}
+
+/// A page as it travels to a relay: the answer to `GET /v1/journal?after=N`.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct PageText {
+    records: Vec<Line>,
+    has_more: bool,
+    floor: Mark,
+}
+
+impl Source for Arc<Dialer> {
+    fn read(&self, after: u64, limit: usize) -> Work<'_, Page> {
+        let dialer = self.clone();
+        Box::pin(async move {
+            let path = format!("/v1/journal?after={after}&limit={limit}");
+            let asked = dialer.ask(http::Method::GET, &path, None, 2 * super::LINE_BYTES_MAX).await;
+            let (status, body) = asked.map_err(Error::Unavailable)?;
+            let wrong = |error: serde_json::Error| Error::Unavailable(format!("{path}: {error}"));
+            match status.as_u16() {
+                200 => {
+                    let text: PageText = serde_json::from_slice(&body).map_err(wrong)?;
+                    let records = text.records.into_iter().map(Line::into_record).collect();
+                    Ok(Page { records, has_more: text.has_more, floor: text.floor })
+                }
+                410 => Err(Error::Trimmed(serde_json::from_slice(&body).map_err(wrong)?)),
+                _ => Err(Error::Unavailable(format!("{path}: answered {status}"))),
+            }
+        })
+    }
+}
+
+/// Decides whether a report may be believed: that the node is one of the cluster's, and its receipt signed by its key.
+/// `peer` is whoever has said it, a relay or another control perhaps.
+pub type Check = Box<dyn Fn(&Peer, &Report) -> Result<(), String> + Send + Sync>;
+
+/// See the module's text.
+pub struct Hub {
+    name: String,
+    source: Box<dyn Source>,
+    check: Check,
+    inner: Mutex<Inner>,
+    /// The head's position, and how often the hub has begun anew.
+    head: watch::Sender<(u64, u64)>,
+    /// Counts reports.
+    news: watch::Sender<u64>,
+}
+
+struct Inner {
+    /// `None` in a relay that has not heard from above yet.
+    journal: Option<String>,
+    begun_anew: u64,
+    plan: Plan,
+    /// What lies before the first record that is held.
+    floor: Mark,
+    /// With the mark after each.
+    held: VecDeque<(Record, Mark)>,
+    bytes: usize,
+    nodes: BTreeMap<String, Known>,
+    reports: u64,
+}
+
+/// What is known of a node.
+struct Known {
+    report: Report,
+    heard: Instant,
+    heard_ms: i64,
+    is_from_below: bool,
+    number: u64,
+    receipts: VecDeque<super::Receipt>,
+}
+
+/// A node as the hub sees it.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// What it has said last.
+    pub report: Report,
+    /// How long ago.
+    pub silent_for: Duration,
+    /// When, in ms since 1970 by this machine's clock.
+    pub heard_ms: i64,
+}
+
+impl Hub {
+    /// The hub of a control. Reads the journal from its floor, then follows it. `plan` is the plan in force when the journal
+    /// holds no record of one any more.
+    ///
+    /// # Errors
+    /// The journal cannot be read.
+    pub async fn of_journal(
+        name: &str,
+        journal: Arc<dyn Journal>,
+        plan: Plan,
+        check: Check,
+    ) -> Result<Arc<Hub>, Error> {
+        let first = journal.read(0, 1).await;
+        let floor = match first {
+            Ok(page) => page.floor,
+            Err(Error::Trimmed(floor)) => floor,
+            Err(error) => return Err(error),
+        };
+        let hub = Hub::new(name, Box::new(journal.clone()), check);
+        hub.begin(journal.id(), floor, plan);
+        hub.read_on(&*journal).await?;
+        let weak = Arc::downgrade(&hub);
+        tokio::spawn(tail(weak, journal));
+        Ok(hub)
+    }
+
+    /// The hub of a relay, and the node by which it follows a control.
+    pub fn of_relay(name: &str, dialer: Arc<Dialer>, check: Check) -> (Arc<Hub>, Arc<dyn Node>) {
+        let hub = Hub::new(name, Box::new(dialer), check);
+        let node = Forward::new(&hub, false);
+        (hub, Arc::new(node))
+    }
+
+    /// The node by which a control tells another one what its nodes report.
+    pub fn reporter(self: &Arc<Self>) -> Arc<dyn Node> {
+        Arc::new(Forward::new(self, true))
+    }
+
+    fn new(name: &str, source: Box<dyn Source>, check: Check) -> Arc<Hub> {
+        Arc::new(Hub {
+            name: name.to_owned(),
+            source,
+            check,
+            inner: Mutex::new(Inner {
+                journal: None,
+                begun_anew: 0,
+                plan: Plan::default(),
+                floor: Mark::default(),
+                held: VecDeque::new(),
+                bytes: 0,
+                nodes: BTreeMap::new(),
+                reports: 0,
+            }),
+            head: watch::Sender::new((0, 0)),
+            news: watch::Sender::new(0),
+        })
+    }
+
+    /// The newest position, with its digest.
+    pub fn head(&self) -> Mark {
+        self.inner.lock().head()
+    }
+
+    /// The plan in force.
+    pub fn plan(&self) -> Plan {
+        self.inner.lock().plan.clone()
+    }
+
+    /// All nodes that have ever reported here, by name.
+    pub fn nodes(&self) -> Vec<Seen> {
+        self.inner.lock().nodes.values().map(Known::seen).collect()
+    }
+
+    /// A node, if it has ever reported here.
+    pub fn node(&self, name: &str) -> Option<Seen> {
+        self.inner.lock().nodes.get(name).map(Known::seen)
+    }
+
+    /// The earliest receipt that is remembered of a node for a position.
+    pub fn receipt(&self, node: &str, position: u64) -> Option<super::Receipt> {
+        let inner = self.inner.lock();
+        let receipts = &inner.nodes.get(node)?.receipts;
+        let at = receipts.partition_point(|receipt| receipt.cursor.position < position);
+        receipts.get(at).cloned()
+    }
+
+    /// Forgets a node that has been retired.
+    pub fn forget(&self, node: &str) {
+        self.inner.lock().nodes.remove(node);
+    }
+
+    /// Changes with each report.
+    pub fn news(&self) -> watch::Receiver<u64> {
+        self.news.subscribe()
+    }
+
+    /// Changes with each record: the newest position, and how often the hub had to begin anew.
+    pub fn heads(&self) -> watch::Receiver<(u64, u64)> {
+        self.head.subscribe()
+    }
+
+    /// The answer to `GET /v1/journal`: a status and JSON.
+    pub async fn page(&self, after: u64, limit: usize) -> (http::StatusCode, String) {
+        let json = |value: Result<String, serde_json::Error>| value.unwrap_or_default();
+        match self.source.read(after, limit.clamp(1, LINE_RECORDS_MAX)).await {
+            Ok(page) => {
+                let records = page.records.iter().filter_map(Line::of).collect();
+                let text = PageText { records, has_more: page.has_more, floor: page.floor };
+                (http::StatusCode::OK, json(serde_json::to_string(&text)))
+            }
+            Err(Error::Trimmed(floor)) => (http::StatusCode::GONE, json(serde_json::to_string(&floor))),
+            Err(error) => {
+                let error = serde_json::json!({ "error": error.to_string() });
+                (http::StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+            }
+        }
+    }
+
+    /// Takes a report.
+    ///
+    /// # Errors
+    /// It is not believed, or shows that the node has read something else than this journal.
+    pub fn report(&self, peer: &Peer, report: Report) -> Result<(), String> {
+        (self.check)(peer, &report)?;
+        let mut inner = self.inner.lock();
+        let (cursor, is_from_below) = (report.receipt.cursor, peer.role != Role::Control);
+        if let Some(digest) = inner.digest_at(cursor.position)
+            && digest != cursor
+        {
+            return Err(format!(
+                "{} has another digest at position {} than this journal",
+                report.node, cursor.position
+            ));
+        }
+        inner.reports += 1;
+        let number = inner.reports;
+        let (heard, heard_ms) = (Instant::now(), now_ms());
+        match inner.nodes.get_mut(&report.node) {
+            // What a relay repeats may be older than what the node has said itself meanwhile.
+            Some(known)
+                if known.report.receipt.at_ms > report.receipt.at_ms && known.heard.elapsed() < SILENCE => {}
+            Some(known) => {
+                let is_new = known.report.receipt.cursor.position != cursor.position;
+                if known.report.receipt.cursor.position > cursor.position {
+                    // It has begun anew: what it had, it may have lost.
+                    known.receipts.clear();
+                }
+                if is_new {
+                    known.receipts.push_back(report.receipt.clone());
+                    if known.receipts.len() > RECEIPTS_MAX {
+                        known.receipts.pop_front();
+                    }
+                }
+                *known = Known {
+                    receipts: std::mem::take(&mut known.receipts),
+                    report,
+                    heard,
+                    heard_ms,
+                    is_from_below,
+                    number,
+                };
+            }
+            None => {
+                let receipts = VecDeque::from([report.receipt.clone()]);
+                let name = report.node.clone();
+                inner.nodes.insert(name, Known { report, heard, heard_ms, is_from_below, number, receipts });
+            }
+        }
+        drop(inner);
+        self.news.send_replace(number);
+        Ok(())
+    }
+
+    /// Serves a feed: `body` is what `peer` says, the answer's body what it is told.
+    pub fn serve<B>(self: &Arc<Self>, peer: Peer, body: B) -> LinesBody
+    where
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: std::fmt::Display,
+    {
+        let (writer, answer) = lines_body();
+        let hub = self.clone();
+        tokio::spawn(async move {
+            if let Err(why) = hub.session(&peer, body, &writer).await {
+                eprintln!("perigee: the feed of {} has ended: {why}", peer.name);
+            }
+        });
+        answer
+    }
+
+    // --- What comes from the source ---
+
+    fn begin(&self, journal: &str, at: Mark, plan: Plan) {
+        let mut inner = self.inner.lock();
+        inner.journal = Some(journal.to_owned());
+        inner.begun_anew += 1;
+        inner.plan = plan;
+        inner.floor = at;
+        inner.held.clear();
+        inner.bytes = 0;
+        self.head.send_replace((at.position, inner.begun_anew));
+    }
+
+    fn push(&self, records: Vec<Record>) {
+        let mut inner = self.inner.lock();
+        for record in records {
+            let mark = inner.head().then(&record);
+            if let Ok(Written { change: Change::Plan(plan), .. }) = serde_json::from_str(&record.text) {
+                inner.plan = plan;
+            }
+            inner.bytes += record.text.len();
+            inner.held.push_back((record, mark));
+        }
+        inner.let_go(HELD_MAX);
+        self.head.send_replace((inner.head().position, inner.begun_anew));
+    }
+
+    async fn read_on(&self, journal: &dyn Journal) -> Result<(), Error> {
+        loop {
+            let page = match journal.read(self.head().position, LINE_RECORDS_MAX).await {
+                Err(Error::Trimmed(floor)) => {
+                    // Only a hub that was away for days meets this.
+                    let plan = self.plan();
+                    self.begin(journal.id(), floor, plan);
+                    continue;
+                }
+                other => other?,
+            };
+            let has_more = page.has_more;
+            if !page.records.is_empty() {
+                self.push(page.records);
+            }
+            if !has_more {
+                return Ok(());
+            }
+        }
+    }
+
+    // --- One feed ---
+
+    async fn session<B>(&self, peer: &Peer, body: B, writer: &Writer) -> Result<(), String>
+    where
+        B: Body<Data = Bytes> + Unpin,
+        B::Error: std::fmt::Display,
+    {
+        let mut lines = Lines::new(body);
+        let first =
+            timeout(SILENCE, lines.next::<Up>()).await.map_err(|_| "it said nothing".to_owned())??;
+        let Some(Up::Hello(hello)) = first else { return Err("it did not say who it is".to_owned()) };
+        if hello.node != peer.name {
+            let why = format!("it calls itself {:?}, and its certificate {:?}", hello.node, peer.name);
+            writer.say(&Down::Refused { why: why.clone() }).await?;
+            return Err(why);
+        }
+        let (journal, head) = {
+            let inner = self.inner.lock();
+            (inner.journal.clone(), inner.head().position)
+        };
+        let Some(journal) = journal else {
+            return Err("this relay has not heard from control yet".to_owned());
+        };
+        writer
+            .say(&Down::Welcome(Welcome { journal: journal.clone(), from: self.name.clone(), head }))
+            .await?;
+        let reading = async {
+            loop {
+                let line = timeout(SILENCE, lines.next::<Up>());
+                match line.await.map_err(|_| format!("it said nothing for {} s", SILENCE.as_secs()))?? {
+                    None => return Ok(()),
+                    Some(Up::Report(report)) => {
+                        let is_own = report.node == peer.name;
+                        let node = report.node.clone();
+                        match self.report(peer, *report) {
+                            Err(why) if is_own => return Err(why),
+                            // Whoever passes it on can do nothing about it.
+                            Err(why) => eprintln!("perigee: a report of {node} by {}: {why}", peer.name),
+                            Ok(()) => {}
+                        }
+                    }
+                    Some(Up::Beat) => {}
+                    Some(Up::Hello(_)) => return Err("it said twice who it is".to_owned()),
+                }
+            }
+        };
+        let writing = async {
+            match hello.reports_only {
+                true => self.beat(writer).await,
+                false => self.tell(&hello, &journal, writer).await,
+            }
+        };
+        tokio::select! {
+            ended = reading => ended,
+            ended = writing => ended,
+        }
+    }
+
+    fn word(&self) -> Down {
+        let inner = self.inner.lock();
+        let spread = SPREAD_PER_NODE * u32::try_from(inner.nodes.len()).unwrap_or(u32::MAX);
+        let spread = spread.clamp(SPREAD_MIN, SPREAD_MAX);
+        Down::Beat(Beat { head: inner.head().position, spread_ms: spread.as_millis() as u64 })
+    }
+
+    async fn beat(&self, writer: &Writer) -> Result<(), String> {
+        loop {
+            writer.say(&self.word()).await?;
+            sleep(BEAT).await;
+        }
+    }
+
+    /// Tells a node everything, from where it is.
+    async fn tell(&self, hello: &Hello, journal: &str, writer: &Writer) -> Result<(), String> {
+        let mut heads = self.head.subscribe();
+        let begun_anew = heads.borrow_and_update().1;
+        let mut cursor = self.start(hello, journal, writer).await?;
+        let mut beat = tokio::time::interval(BEAT);
+        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            match self.after(cursor, begun_anew)? {
+                Next::Records(records, mark) => {
+                    writer.say(&Down::Records(records)).await?;
+                    cursor = mark;
+                }
+                Next::Older => cursor = self.catch_up(cursor, writer).await?,
+                Next::Nothing => {
+                    tokio::select! {
+                        biased;
+                        _ = beat.tick() => writer.say(&self.word()).await?,
+                        changed = heads.changed() => changed.map_err(|_| "the hub has ended".to_owned())?,
+                    }
+                }
+            }
+        }
+    }
+
+    /// From where a node goes on: its cursor, if its digest is this journal's, or the head.
+    async fn start(&self, hello: &Hello, journal: &str, writer: &Writer) -> Result<Mark, String> {
+        let Some(followed) = &hello.journal else {
+            return self.restart(writer, "the node is new").await;
+        };
+        if followed != journal {
+            let why = format!("the node has followed the journal {followed}, and this is {journal}");
+            return self.restart(writer, &why).await;
+        }
+        let mut heads = self.head.subscribe();
+        let reaches = heads.wait_for(|(head, _)| *head >= hello.cursor.position);
+        if timeout(HEAD_PATIENCE, reaches).await.is_err() {
+            let why = format!("the node is at {}, which the journal has not reached", hello.cursor.position);
+            return self.restart(writer, &why).await;
+        }
+        let known = self.inner.lock().digest_at(hello.cursor.position);
+        match known {
+            Some(mark) if mark != hello.cursor => {
+                let why = format!("the node's digest at {} is not the journal's", hello.cursor.position);
+                self.restart(writer, &why).await
+            }
+            _ => Ok(hello.cursor),
+        }
+    }
+
+    async fn restart(&self, writer: &Writer, why: &str) -> Result<Mark, String> {
+        let (at, plan) = {
+            let inner = self.inner.lock();
+            (inner.head(), inner.plan.clone())
+        };
+        writer.say(&Down::Restart(Restart { at, plan, why: why.to_owned() })).await?;
+        Ok(at)
+    }
+
+    /// Tells a node what lies below what is held, from the source.
+    async fn catch_up(&self, cursor: Mark, writer: &Writer) -> Result<Mark, String> {
+        let page = match self.source.read(cursor.position, LINE_RECORDS_MAX).await {
+            Ok(page) => page,
+            Err(Error::Trimmed(floor)) => {
+                let why = format!(
+                    "the node is at {}, and the journal is kept from {} on",
+                    cursor.position, floor.position
+                );
+                return self.restart(writer, &why).await;
+            }
+            Err(error) => return Err(error.to_string()),
+        };
+        let floor = self.inner.lock().floor;
+        // Not into what is held: there the digests tell whether they fit.
+        let older = page.records.into_iter().take_while(|record| record.position <= floor.position);
+        let (mut records, mut mark, mut bytes) = (Vec::new(), cursor, 0);
+        for record in older {
+            bytes += record.text.len();
+            if bytes > LINE_TEXT_BYTES_MAX && !records.is_empty() {
+                break;
+            }
+            mark = mark.then(&record);
+            records.extend(Line::of(&record));
+        }
+        if records.is_empty() || (mark.position == floor.position && mark != floor) {
+            let why = format!("the node's digest at {} is not the journal's", cursor.position);
+            return self.restart(writer, &why).await;
+        }
+        let head = self.head().position;
+        let line = Records { after: cursor.position, records, digest: mark.digest, head };
+        writer.say(&Down::Records(line)).await?;
+        Ok(mark)
+    }
+
+    fn after(&self, cursor: Mark, begun_anew: u64) -> Result<Next, String> {
+        let inner = self.inner.lock();
+        if inner.begun_anew != begun_anew {
+            return Err("the journal was begun anew above".to_owned());
+        }
+        if cursor.position < inner.floor.position {
+            return Ok(Next::Older);
+        }
+        let first = inner.held.partition_point(|(record, _)| record.position <= cursor.position);
+        let (mut records, mut mark, mut bytes) = (Vec::new(), cursor, 0);
+        for (record, after) in inner.held.range(first..).take(LINE_RECORDS_MAX) {
+            bytes += record.text.len();
+            if bytes > LINE_TEXT_BYTES_MAX && !records.is_empty() {
+                break;
+            }
+            mark = *after;
+            records.extend(Line::of(record));
+        }
+        let head = inner.head().position;
+        Ok(match records.is_empty() {
+            true => Next::Nothing,
+            false => {
+                let line = Records { after: cursor.position, records, digest: mark.digest, head };
+                Next::Records(line, mark)
+            }
+        })
+    }
+}
+
+enum Next {
+    Records(Records, Mark),
+    Nothing,
+    /// What comes next is not held any more.
+    Older,
+}
+
+impl Inner {
+    fn head(&self) -> Mark {
+        self.held.back().map_or(self.floor, |(_, mark)| *mark)
+    }
+
+    fn let_go(&mut self, held_max: usize) {
+        while self.held.len() > held_max || self.bytes > HELD_BYTES_MAX {
+            let Some((gone, mark)) = self.held.pop_front() else { break };
+            self.bytes -= gone.text.len();
+            self.floor = mark;
+        }
+    }
+
+    /// The mark at a position, when it is that of the floor or of a record that is held.
+    fn digest_at(&self, position: u64) -> Option<Mark> {
+        if position == self.floor.position {
+            return Some(self.floor);
+        }
+        let at = self.held.binary_search_by_key(&position, |(record, _)| record.position).ok()?;
+        Some(self.held[at].1)
+    }
+}
+
+impl Known {
+    fn seen(&self) -> Seen {
+        Seen { report: self.report.clone(), silent_for: self.heard.elapsed(), heard_ms: self.heard_ms }
+    }
+}
+
+/// Follows the journal for as long as there is a hub.
+async fn tail(hub: Weak<Hub>, journal: Arc<dyn Journal>) {
+    loop {
+        let Some(head) = hub.upgrade().map(|hub| hub.head().position) else { return };
+        // Now and then it looks whether the hub is still wanted.
+        let changed = timeout(Duration::from_secs(5), journal.changed(head)).await;
+        let Some(hub) = hub.upgrade() else { return };
+        let read = match changed {
+            Err(_) => continue,
+            Ok(Err(error)) => Err(error),
+            Ok(Ok(())) => hub.read_on(&*journal).await,
+        };
+        if let Err(error) = read {
+            eprintln!("perigee: the journal cannot be followed: {error}; trying again");
+            sleep(Duration::from_millis(500)).await;
+        }
+    }
+}
+
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+}
+
+// --- Passing on ---
+
+/// A relay towards the control above it, or a control towards another.
+struct Forward {
+    hub: Weak<Hub>,
+    /// Whether it only says what nodes report and wants to hear nothing.
+    reports_only: bool,
+    /// The number of the last report that was passed on; 0 at the begin of each connection.
+    said: Mutex<u64>,
+    news: tokio::sync::Mutex<watch::Receiver<u64>>,
+}
+
+impl Forward {
+    fn new(hub: &Arc<Hub>, reports_only: bool) -> Forward {
+        let news = tokio::sync::Mutex::new(hub.news());
+        Forward { hub: Arc::downgrade(hub), reports_only, said: Mutex::new(0), news }
+    }
+
+    fn take(&self, line: Down) -> Result<(), String> {
+        let Some(hub) = self.hub.upgrade() else { return Err("the hub has ended".to_owned()) };
+        let head = hub.head();
+        match line {
+            Down::Restart(restart) => {
+                let journal = hub.inner.lock().journal.clone().unwrap_or_default();
+                hub.begin(&journal, restart.at, restart.plan);
+            }
+            Down::Records(_) if self.reports_only => {}
+            Down::Records(line) => {
+                if line.after != head.position {
+                    return Err(format!("records after {} came, not after {}", line.after, head.position));
+                }
+                let records: Vec<Record> = line.records.into_iter().map(Line::into_record).collect();
+                let mark = records.iter().fold(head, |mark, record| mark.then(record));
+                if mark.digest != line.digest {
+                    return Err(format!("the digest at {} is another one", mark.position));
+                }
+                hub.push(records);
+            }
+            Down::Welcome(welcome) if !self.reports_only => {
+                let mut inner = hub.inner.lock();
+                if inner.journal.as_deref() != Some(&welcome.journal) {
+                    // What follows is a restart, which sets the rest.
+                    inner.journal = Some(welcome.journal);
+                }
+            }
+            Down::Welcome(_) | Down::Beat(_) | Down::Refused { .. } => {}
+        }
+        Ok(())
+    }
+}
+
+impl Node for Forward {
+    fn hello(&self) -> Hello {
+        *self.said.lock() = 0;
+        let hub = self.hub.upgrade();
+        let inner = hub.as_ref().map(|hub| hub.inner.lock());
+        Hello {
+            node: hub.as_ref().map(|hub| hub.name.clone()).unwrap_or_default(),
+            journal: inner.as_ref().and_then(|inner| inner.journal.clone()),
+            cursor: inner.as_ref().map(|inner| inner.head()).unwrap_or_default(),
+            reports_only: self.reports_only,
+        }
+    }
+
+    fn told(&self, lines: Vec<Down>) -> Told<'_> {
+        Box::pin(async move { lines.into_iter().try_for_each(|line| self.take(line)) })
+    }
+
+    fn reports(&self) -> Vec<Report> {
+        let Some(hub) = self.hub.upgrade() else { return Vec::new() };
+        let inner = hub.inner.lock();
+        let mut said = self.said.lock();
+        let new = inner.nodes.values().filter(|known| known.is_from_below && known.number > *said);
+        let reports = new.map(|known| known.report.clone()).collect();
+        *said = inner.reports;
+        reports
+    }
+
+    fn has_news(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(async {
+            // Ends with the hub, and then there is nothing to say.
+            if self.news.lock().await.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        })
+    }
+
+    fn link(&self, link: Link<'_>) {
+        match link {
+            Link::Up(url) if self.reports_only => eprintln!("perigee: {url} is told of this control's nodes"),
+            Link::Up(url) => eprintln!("perigee: following {url}"),
+            Link::Down(url, why) => eprintln!("perigee: not connected with {url}: {why}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

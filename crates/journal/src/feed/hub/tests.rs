@@ -1,0 +1,379 @@
+use http::StatusCode;
+use model::change::{Audience, Candidate, Version, receipt_signed};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::feed::{Receipt, Relay, Vitals, follow};
+use crate::memory::Memory;
+use crate::testing::Authority;
+use crate::trust::{Identity, verify};
+use crate::{Commit, Digest};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Ends what it stands for when it is dropped.
+struct Running(JoinHandle<()>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Serves a hub over real sockets. Its URL.
+async fn serve(hub: &Arc<Hub>, identity: Identity, above: Arc<Dialer>) -> (String, Running) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    let (relay, identity) = (Relay::new(hub.clone(), above), Arc::new(identity));
+    (url, Running(tokio::spawn(relay.serve(listener, move || identity.clone()))))
+}
+
+/// A node that writes down what it is told.
+struct Recorder {
+    identity: Arc<Identity>,
+    state: Mutex<Recorded>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Recorded {
+    journal: Option<String>,
+    cursor: Mark,
+    texts: Vec<String>,
+    restarts: Vec<String>,
+    plan: Plan,
+    downs: Vec<String>,
+}
+
+impl Recorder {
+    fn new(identity: Identity) -> Arc<Recorder> {
+        Arc::new(Recorder { identity: Arc::new(identity), state: Mutex::default() })
+    }
+
+    fn follow(self: &Arc<Self>, urls: &[&str]) -> Running {
+        let identity = self.identity.clone();
+        let urls = urls.iter().map(|url| url.to_string()).collect();
+        let dialer = Arc::new(Dialer::new(urls, move || identity.clone()));
+        Running(tokio::spawn(follow(self.clone(), dialer)))
+    }
+
+    fn recorded(&self) -> Recorded {
+        self.state.lock().clone()
+    }
+
+    async fn reaches(&self, is_there: impl Fn(&Recorded) -> bool) -> Recorded {
+        let deadline = Instant::now() + PATIENCE;
+        while !is_there(&self.recorded()) {
+            assert!(Instant::now() < deadline, "not reached: {:?}", self.recorded());
+            sleep(Duration::from_millis(5)).await;
+        }
+        self.recorded()
+    }
+}
+
+impl Node for Recorder {
+    fn hello(&self) -> Hello {
+        let state = self.recorded();
+        let node = self.identity.peer().name.clone();
+        Hello { node, journal: state.journal, cursor: state.cursor, reports_only: false }
+    }
+
+    fn told(&self, lines: Vec<Down>) -> Told<'_> {
+        let mut state = self.state.lock();
+        let take = || {
+            for line in lines {
+                match line {
+                    Down::Welcome(welcome) => state.journal = Some(welcome.journal),
+                    Down::Restart(restart) => {
+                        state.cursor = restart.at;
+                        state.plan = restart.plan;
+                        state.restarts.push(restart.why);
+                    }
+                    Down::Records(line) => {
+                        assert_eq!(line.after, state.cursor.position, "a gap");
+                        for record in line.records.into_iter().map(Line::into_record) {
+                            state.cursor = state.cursor.then(&record);
+                            state.texts.push(record.text.to_string());
+                        }
+                        assert_eq!(line.digest, state.cursor.digest);
+                    }
+                    Down::Beat(_) | Down::Refused { .. } => {}
+                }
+            }
+            Ok(())
+        };
+        let taken = take();
+        Box::pin(std::future::ready(taken))
+    }
+
+    fn reports(&self) -> Vec<Report> {
+        let state = self.recorded();
+        let Some(journal) = state.journal else { return Vec::new() };
+        let node = self.identity.peer().name.clone();
+        let signed = receipt_signed(&journal, &node, state.cursor.position, 7);
+        let receipt = Receipt { cursor: state.cursor, at_ms: 7, signature: self.identity.sign(&signed) };
+        let pop = "fra".to_owned();
+        vec![Report {
+            node,
+            pop,
+            software: "1".into(),
+            receipt,
+            running: None,
+            refused: None,
+            starts: 1,
+            vitals: Vitals::default(),
+        }]
+    }
+
+    fn link(&self, link: Link<'_>) {
+        if let Link::Down(_, why) = link {
+            self.state.lock().downs.push(why.to_owned());
+        }
+    }
+}
+
+async fn write(journal: &Arc<dyn Journal>, texts: impl IntoIterator<Item = String>) -> u64 {
+    let mut position = 0;
+    for text in texts {
+        let record = Some(text);
+        position = journal.commit(Commit { record, ..Commit::default() }).await.unwrap();
+    }
+    position
+}
+
+fn texts(numbers: std::ops::Range<u32>) -> impl Iterator<Item = String> {
+    numbers.map(|number| format!("{{\"number\":{number}}}"))
+}
+
+async fn has_receipt(hub: &Hub, node: &str, position: u64) -> Receipt {
+    let mut news = hub.news();
+    let wait = async {
+        loop {
+            if let Some(receipt) = hub.receipt(node, position) {
+                return receipt;
+            }
+            news.changed().await.unwrap();
+        }
+    };
+    timeout(PATIENCE, wait).await.expect("no receipt")
+}
+
+fn any() -> Check {
+    Box::new(|_, _| Ok(()))
+}
+
+struct Cluster {
+    authority: Authority,
+    journal: Arc<dyn Journal>,
+    hub: Arc<Hub>,
+    url: String,
+    _serving: Running,
+}
+
+impl Cluster {
+    async fn new() -> Cluster {
+        let authority = Authority::new("cluster");
+        let journal: Arc<dyn Journal> = Arc::new(Memory::new("j1", 1));
+        let hub = Hub::of_journal("c1", journal.clone(), Plan::default(), any()).await.unwrap();
+        let nobody = Arc::new(Dialer::new(Vec::new(), || unreachable!("there is nobody above")));
+        let (url, serving) = serve(&hub, authority.identity(Role::Control, "c1", 7), nobody).await;
+        Cluster { authority, journal, hub, url, _serving: serving }
+    }
+
+    fn edge(&self, name: &str) -> Arc<Recorder> {
+        Recorder::new(self.authority.identity(Role::Edge, name, 7))
+    }
+}
+
+#[tokio::test]
+async fn a_node_is_told_everything_in_order_and_its_receipt_is_signed() {
+    let cluster = Cluster::new().await;
+    write(&cluster.journal, texts(0..10)).await;
+    cluster.hub.reaches(10).await;
+    let edge = cluster.edge("fra-1");
+    let _following = edge.follow(&[&cluster.url]);
+    let new = edge.reaches(|state| !state.restarts.is_empty()).await;
+    assert_eq!((new.restarts, new.texts), (vec!["the node is new".to_owned()], vec![]), "nothing to undo");
+    let position = write(&cluster.journal, texts(10..1_500)).await;
+    let receipt = has_receipt(&cluster.hub, "fra-1", position).await;
+    assert_eq!(edge.recorded().texts, texts(10..1_500).collect::<Vec<_>>());
+    assert_eq!(receipt.cursor, cluster.hub.head());
+    let signed = receipt_signed("j1", "fra-1", receipt.cursor.position, receipt.at_ms);
+    assert!(verify(&edge.identity.peer().public_key, &signed, &receipt.signature));
+    assert_eq!(cluster.hub.nodes().len(), 1);
+}
+
+#[tokio::test]
+async fn a_node_that_was_away_is_told_what_it_has_missed_whether_it_is_held_or_not() {
+    let cluster = Cluster::new().await;
+    let edge = cluster.edge("fra-1");
+    let following = edge.follow(&[&cluster.url]);
+    let position = write(&cluster.journal, texts(0..5)).await;
+    has_receipt(&cluster.hub, "fra-1", position).await;
+    drop(following);
+    let position = write(&cluster.journal, texts(5..1_200)).await;
+    cluster.hub.reaches(position).await;
+    cluster.hub.inner.lock().let_go(3);
+    let _following = edge.follow(&[&cluster.url]);
+    has_receipt(&cluster.hub, "fra-1", position).await;
+    let seen = edge.recorded();
+    assert_eq!(seen.restarts.len(), 1, "{:?}", seen.restarts);
+    assert_eq!(seen.texts.last(), texts(1_199..1_200).last().as_ref());
+    assert_eq!(seen.texts[seen.texts.len() - 1_195..], texts(5..1_200).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_node_behind_what_is_kept_or_with_another_digest_begins_anew() {
+    let cluster = Cluster::new().await;
+    let edge = cluster.edge("fra-1");
+    let following = edge.follow(&[&cluster.url]);
+    let position = write(&cluster.journal, texts(0..50)).await;
+    has_receipt(&cluster.hub, "fra-1", position).await;
+    drop(following);
+
+    // The journal is trimmed past its cursor meanwhile.
+    let position = write(&cluster.journal, texts(50..100)).await;
+    cluster.hub.reaches(position).await;
+    cluster.hub.inner.lock().let_go(0);
+    cluster.journal.trim(position).await.unwrap();
+    let following = edge.follow(&[&cluster.url]);
+    let seen = edge.reaches(|state| state.restarts.len() == 2).await;
+    assert!(seen.restarts[1].contains("and the journal is kept from"), "{:?}", seen.restarts);
+    assert_eq!(seen.cursor, cluster.hub.head());
+    drop(following);
+
+    // What it has read is not what the journal holds.
+    edge.state.lock().cursor.digest = Digest([7; 16]);
+    let following = edge.follow(&[&cluster.url]);
+    let seen = edge.reaches(|state| state.restarts.len() == 3).await;
+    assert!(seen.restarts[2].contains("digest"), "{:?}", seen.restarts);
+    drop(following);
+
+    // It has followed another journal.
+    edge.state.lock().journal = Some("other".into());
+    let _following = edge.follow(&[&cluster.url]);
+    let seen = edge.reaches(|state| state.restarts.len() == 4).await;
+    assert!(seen.restarts[3].contains("the journal other"), "{:?}", seen.restarts);
+}
+
+#[tokio::test]
+async fn a_plan_is_known_to_whoever_begins_after_it() {
+    let cluster = Cluster::new().await;
+    let version = Version { number: 3, hash: "ab".into(), signature: String::new() };
+    let plan = Plan {
+        stable: None,
+        candidate: Some(Candidate { version, to: Audience::Nodes(vec!["fra-1".into()]) }),
+    };
+    let written = Written { by: "a".into(), at_ms: 1, change: Change::Plan(plan.clone()) };
+    let position = write(&cluster.journal, [serde_json::to_string(&written).unwrap()]).await;
+    cluster.hub.reaches(position).await;
+    let edge = cluster.edge("fra-1");
+    let _following = edge.follow(&[&cluster.url]);
+    let seen = edge.reaches(|state| !state.restarts.is_empty()).await;
+    assert_eq!(seen.plan, plan);
+}
+
+#[tokio::test]
+async fn nodes_behind_a_relay_are_told_and_heard_as_if_there_were_none() {
+    let cluster = Cluster::new().await;
+    let identity = Arc::new(cluster.authority.identity(Role::Relay, "eu", 7));
+    let dialer = Arc::new(Dialer::new(vec![cluster.url.clone()], move || identity.clone()));
+    let (hub, node) = Hub::of_relay("eu", dialer.clone(), any());
+    let following = Running(tokio::spawn(follow(node.clone(), dialer.clone())));
+    let identity = cluster.authority.identity(Role::Relay, "eu", 7);
+    let (url, _serving) = serve(&hub, identity, dialer.clone()).await;
+    let edges = ["fra-1", "fra-2"].map(|name| cluster.edge(name));
+    let following_relay = edges.clone().map(|edge| edge.follow(&[&url]));
+    for edge in &edges {
+        edge.reaches(|state| !state.restarts.is_empty()).await;
+    }
+    let position = write(&cluster.journal, texts(0..20)).await;
+    for edge in &edges {
+        has_receipt(&cluster.hub, &edge.identity.peer().name, position).await;
+        assert_eq!(edge.recorded().texts, texts(0..20).collect::<Vec<_>>());
+    }
+
+    // The relay is cut off, and one of its nodes too: both come back to everything that they have missed.
+    drop((following, following_relay));
+    let position = write(&cluster.journal, texts(20..40)).await;
+    let _following = Running(tokio::spawn(follow(node, dialer)));
+    hub.reaches(position).await;
+    hub.inner.lock().let_go(2);
+    let _following_relay = edges.clone().map(|edge| edge.follow(&[&url]));
+    for edge in &edges {
+        has_receipt(&cluster.hub, &edge.identity.peer().name, position).await;
+        let seen = edge.recorded();
+        assert_eq!(seen.texts, texts(0..40).collect::<Vec<_>>());
+        assert_eq!(seen.restarts.len(), 1, "{:?}", seen.restarts);
+    }
+}
+
+#[tokio::test]
+async fn controls_tell_each_other_what_their_nodes_report() {
+    let cluster = Cluster::new().await;
+    let other = Hub::of_journal("c2", cluster.journal.clone(), Plan::default(), any()).await.unwrap();
+    let identity = Arc::new(cluster.authority.identity(Role::Control, "c2", 7));
+    let dialer = Arc::new(Dialer::new(vec![cluster.url.clone()], move || identity.clone()));
+    let _reporting = Running(tokio::spawn(follow(other.reporter(), dialer.clone())));
+    let (url, _serving) = serve(&other, cluster.authority.identity(Role::Control, "c2", 7), dialer).await;
+    let edge = cluster.edge("fra-1");
+    let _following = edge.follow(&[&url]);
+    edge.reaches(|state| !state.restarts.is_empty()).await;
+    let position = write(&cluster.journal, texts(0..3)).await;
+    has_receipt(&cluster.hub, "fra-1", position).await;
+}
+
+#[tokio::test]
+async fn a_node_cannot_take_anothers_name_and_is_told_so() {
+    struct Impostor(Arc<Recorder>);
+    impl Node for Impostor {
+        fn hello(&self) -> Hello {
+            Hello { node: "fra-2".into(), ..self.0.hello() }
+        }
+        fn told(&self, lines: Vec<Down>) -> Told<'_> {
+            self.0.told(lines)
+        }
+        fn reports(&self) -> Vec<Report> {
+            Vec::new()
+        }
+        fn link(&self, link: Link<'_>) {
+            self.0.link(link);
+        }
+    }
+    let cluster = Cluster::new().await;
+    let edge = cluster.edge("fra-1");
+    let identity = edge.identity.clone();
+    let dialer = Arc::new(Dialer::new(vec![cluster.url.clone()], move || identity.clone()));
+    let _following = Running(tokio::spawn(follow(Arc::new(Impostor(edge.clone())), dialer)));
+    let seen = edge.reaches(|state| !state.downs.is_empty()).await;
+    assert!(seen.downs[0].contains("\"fra-2\"") && seen.downs[0].contains("refuses"), "{:?}", seen.downs);
+    assert!(seen.restarts.is_empty() && cluster.hub.nodes().is_empty());
+}
+
+#[tokio::test]
+async fn a_dialer_asks_the_next_control_when_one_is_away() {
+    let cluster = Cluster::new().await;
+    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let identity = cluster.edge("fra-1").identity.clone();
+    let urls = vec![format!("https://{gone}"), cluster.url.clone()];
+    let dialer = Dialer::new(urls, move || identity.clone());
+    for _ in 0..4 {
+        let asked =
+            dialer.ask(http::Method::GET, "/v1/journal?after=0&limit=5", None, 1 << 20).await.unwrap();
+        assert_eq!(asked.0, StatusCode::OK);
+    }
+    let nobody = Dialer::new(vec![format!("https://{gone}")], {
+        let identity = cluster.edge("fra-1").identity.clone();
+        move || identity.clone()
+    });
+    let why = nobody.get("/v1/journal?after=0&limit=5", 1 << 20).await.unwrap_err();
+    assert!(why.contains("refused"), "{why}");
+}
+
+impl Hub {
+    async fn reaches(&self, position: u64) {
+        let mut heads = self.heads();
+        let reached = heads.wait_for(|(head, _)| *head >= position);
+        timeout(PATIENCE, reached).await.expect("the hub does not follow").unwrap();
+    }
+}

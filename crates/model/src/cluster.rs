@@ -1,0 +1,95 @@
+//! What a node that is one of many is told: by its own file, about itself and where its cluster is; by the cluster, which
+//! sites there are, whom nobody serves, and what is switched off.
+
+use crate::diagnostic::Diagnostic;
+use crate::rule::Rule;
+use crate::settings::{Bound, EdgeSettings, bound};
+
+/// Where control listens when an address says no port.
+pub const CONTROL_PORT: u16 = 7700;
+
+/// Addresses of control that a node may name. Three lie in as many places; more is a long list for nobody's good.
+pub const CONTROLS_MAX: Bound<usize> = bound(3, 1, 16);
+
+/// What can be switched off everywhere at once, when it does harm: all is on by default. Part of the cluster's
+/// configuration, so that a switch goes the same way as every other change: one node first, watched, undone by itself.
+/// Each comes into force for the next request. What a site or rule says of the same thing counts for nothing while it is off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Switches {
+    /// HTTP/2 with visitors: connections that begin now speak HTTP/1.1, those that stand end with their next request.
+    pub http2: bool,
+    /// HTTP/3: visitors are told to forget it (RFC 7838 §3), and new connections of it are refused, so
+    /// that they come by TCP; those that stand end with their next request.
+    pub http3: bool,
+    /// Encoded copies: none is made and none is sent.
+    pub compress: bool,
+    /// Early Hints (103).
+    pub early_hints: bool,
+    /// Disks: nothing is read from them or written to them. What memory holds is served, and purges go on.
+    pub disk: bool,
+    /// WebSocket: requests for it are passed on as if they asked for a page.
+    pub websocket: bool,
+}
+
+impl Switches {
+    /// Switches off in the rules what rules decide about; the rest is the edge's to look at.
+    pub(crate) fn overrule<'r>(&self, rules: impl Iterator<Item = &'r mut Rule>) {
+        for rule in rules {
+            rule.compress = rule.compress.take().filter(|_| self.compress);
+            rule.early_hints &= self.early_hints;
+            rule.websocket &= self.websocket;
+        }
+    }
+}
+
+impl Default for Switches {
+    fn default() -> Self {
+        Switches { http2: true, http3: true, compress: true, early_hints: true, disk: true, websocket: true }
+    }
+}
+
+/// A node's own file: everything that is not the same for the whole cluster.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeSettings {
+    /// Where it listens, what it may use, its certificates; its name is [`EdgeSettings::node`].
+    pub edge: EdgeSettings,
+    /// Where its cluster is.
+    pub cluster: ClusterSettings,
+}
+
+/// Which cluster a node belongs to, and where it stands in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterSettings {
+    /// Where control, or a relay of it, is reached: [`CONTROLS_MAX`] of them.
+    pub control: Vec<ControlAddress>,
+    /// The place where the node stands: a name, or empty when it is in none.
+    pub pop: String,
+}
+
+/// Where a control listens.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ControlAddress {
+    /// Name or address: lower-case, an IPv6 address without brackets.
+    pub host: String,
+    /// [`CONTROL_PORT`] unless the file says otherwise.
+    pub port: u16,
+}
+
+impl std::fmt::Display for ControlAddress {
+    /// As a URL, with its port.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "https://[{}]:{}", self.host, self.port),
+            false => write!(f, "https://{}:{}", self.host, self.port),
+        }
+    }
+}
+
+/// What [`NodeSettings::parse`] found out.
+#[derive(Clone, Debug)]
+pub struct ParsedNode {
+    /// The settings; `None` when a diagnostic is an error.
+    pub settings: Option<NodeSettings>,
+    /// Everything that is wrong or doubtful, in the order of the file.
+    pub diagnostics: Vec<Diagnostic>,
+}

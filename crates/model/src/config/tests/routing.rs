@@ -1,0 +1,128 @@
+//! PoPs, the zone and the probes.
+
+use std::time::Duration;
+
+use super::*;
+use crate::routing::{Point, ProbeKind};
+
+const TEXT: &str = r#"
+[[pop]]
+name = "fra"
+location = "FRA"
+edges = ["192.0.2.1", "2001:db8::1"]
+regions = ["eu"]
+networks = ["10.0.0.0/8"]
+
+[[pop]]
+name = "vir"
+location = "aws:us-east-1"
+edges = "192.0.2.2"
+bias = "20ms"
+capacity = 5000
+
+[[pop]]
+name = "ams"
+location = [52.37, 4]
+edges = "192.0.2.3"
+regions = ["eu", "nl"]
+drain = true
+
+[dns]
+zone = "CDN.example."
+nameservers = { "ns1.cdn.example" = "192.0.2.53", "ns.other.example" = [] }
+dnssec = true
+
+[probe]
+kind = "tcp"
+port = 443
+interval = "1s"
+
+[[site]]
+name = "shop"
+domains = "www.shop.example"
+origin = "https://origin.shop.example"
+pops = ["eu"]
+"#;
+
+#[test]
+fn pops_zone_and_probes_are_read_as_they_stand() {
+    let parsed = Snapshot::parse_cluster(TEXT, "c.toml");
+    assert_eq!(parsed.diagnostics, []);
+    let snapshot = parsed.snapshot.unwrap();
+    let routing = &snapshot.routing;
+    let [fra, vir, ams] = &routing.pops[..] else { panic!("three PoPs") };
+    assert_eq!((fra.edges.len(), fra.bias_ms, fra.capacity, fra.line), (2, 0.0, None, 2));
+    assert_eq!((vir.bias_ms, vir.capacity), (20.0, Some(5000)));
+    assert_eq!((ams.location, ams.drain), (Point { latitude: 52.37, longitude: 4.0 }, true));
+    let dns = routing.dns.as_ref().unwrap();
+    assert_eq!((&*dns.zone, &*dns.contact, dns.dnssec), ("cdn.example", "hostmaster@cdn.example", true));
+    assert_eq!((dns.nameservers.len(), dns.ttl), (2, Duration::from_secs(30)));
+    assert_eq!((routing.probe.kind, routing.probe.port), (ProbeKind::Tcp, 443));
+    assert_eq!(routing.pops_of(&snapshot.sites[0].pops), [0, 2]);
+    assert_eq!(routing.pops_of(&[]), [0, 1, 2]);
+    assert_eq!(routing.pops_of(&["vir".into(), "nl".into()]), [1, 2]);
+}
+
+#[test]
+fn what_cannot_be_routed_is_refused_with_its_place() {
+    let check = |from: &str, to: &str, wanted: &str| {
+        assert!(TEXT.contains(from), "{from}");
+        let parsed = Snapshot::parse_cluster(&TEXT.replace(from, to), "c.toml");
+        assert!(parsed.snapshot.is_none(), "{to}");
+        let found: Vec<String> = parsed
+            .diagnostics
+            .iter()
+            .map(|found| format!("{}: {} ({})", found.line, found.message, found.help))
+            .collect();
+        assert_eq!(found, [wanted]);
+    };
+    const PLACES: &str = "write the code of an airport, a cloud's region, or e.g. [50.11, 8.68]";
+    check(
+        "\"FRA\"",
+        "\"QQQ\"",
+        &format!("4: location: \"QQQ\" is no airport's code and no cloud's region ({PLACES})"),
+    );
+    check(
+        "\"aws:us-east-1\"",
+        "\"aws:us-eest-1\"",
+        &format!(
+            "11: location: \"aws:us-eest-1\" is no airport's code and no cloud's region (did you mean \"aws:us-east-1\"? Else {PLACES})"
+        ),
+    );
+    check(
+        "[52.37, 4]",
+        "[152.37, 4]",
+        "18: location: the latitude is 152.37; it may be -90 to 90 (latitude comes first, then longitude)",
+    );
+    check("[52.37, 4]", "[52.37, 400]", "18: location is 400; it may be -180 to 180 ()");
+    check(
+        "[52.37, 4]",
+        "[1]",
+        &format!("18: location has 1 numbers; wanted are latitude and longitude ({PLACES})"),
+    );
+    check(
+        "\"192.0.2.3\"",
+        "\"192.0.2.2\"",
+        "19: edges: 192.0.2.2 belongs to the PoP \"vir\" already (an address is in one place)",
+    );
+    check(
+        "name = \"ams\"",
+        "name = \"vir\"",
+        "17: two PoPs have the name \"vir\"; the first is in line 9 (give each PoP its own name)",
+    );
+    check(
+        "\"nl\"",
+        "\"fra\"",
+        "20: the region \"fra\" has the name of a PoP (sites name both in one list: give the region another name)",
+    );
+    check(
+        "pops = [\"eu\"]",
+        "pops = [\"eo\"]",
+        "37: pops: no PoP and no region has the name \"eo\" (did you mean \"eu\"?)",
+    );
+    check(
+        "\"ns1.cdn.example\" = \"192.0.2.53\"",
+        "\"ns1.cdn.example\" = []",
+        "25: nameservers: \"ns1.cdn.example\" lies in the zone and has no address (add its addresses: nobody else could tell them)",
+    );
+}

@@ -1,0 +1,243 @@
+//! How long a visitor of a cell waits for a PoP: a guess by distance, corrected by what was measured.
+//!
+//! ```text
+//! estimate = 10 ms + km / 54 per ms + R(all) + R(country, PoP) + R(cell, PoP) + R(cell, AS, PoP)
+//! ```
+//!
+//! Each R is what the estimates before it miss on average, times n / (n + 2): a single sample moves an estimate by a third. The first,
+//! over all samples, is there because paths are longer than distances: without it, whichever PoP nobody has measured yet would look
+//! the best. What was learned of a PoP says how sure an estimate is, and [`Estimates::prefer`] leaves geography's choice
+//! only for a gain that is beyond that doubt: with few samples, geography decides.
+//!
+//! Pure: samples in, estimates out. Called by `table` and by `perigee route`.
+
+use std::collections::HashMap;
+
+/// What the first km costs: the visitor's own line, both ways.
+pub const PRIOR_MS: f64 = 10.0;
+/// How far a packet and its answer get per ms: half of what light does in fibre, as paths are no straight lines.
+pub const PRIOR_KM_PER_MS: f64 = 54.0;
+/// Light in glass, there and back: who claims to be faster has not been where it says.
+pub const LIGHT_KM_PER_MS: f64 = 100.0;
+/// Samples longer than this tell of a sleeping phone, not of a path.
+pub const SAMPLE_MS_MAX: f64 = 2_000.0;
+/// A choice is changed only for a gain of at least so many ms, and of [`GAIN_SHARE_MIN`]: resolvers' and objects' caches stay warm.
+pub const GAIN_MS_MIN: f64 = 3.0;
+/// See [`GAIN_MS_MIN`].
+pub const GAIN_SHARE_MIN: f64 = 0.05;
+/// How much one sample differs from the next of the same visitors.
+const DOUBT_MS: f64 = 40.0;
+/// Samples from which a level is believed by half.
+const SHRINK: f64 = 2.0;
+/// A sample of the same country, but another cell, tells so much of one of the cell itself.
+const COUNTRY_WORTH: f64 = 0.1;
+/// Samples of one key that are kept in its sums; older ones fade (each new one weighs 1 / this, then).
+const MEMORY_SAMPLES: f64 = 200.0;
+
+/// Round trip by distance alone.
+pub fn prior_ms(km: f64) -> f64 {
+    PRIOR_MS + km / PRIOR_KM_PER_MS
+}
+
+/// Who was measured against which PoP.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample {
+    /// The visitor's cell.
+    pub cell: u16,
+    /// Its country, as the cell has it.
+    pub country: [u8; 2],
+    /// Its autonomous system; 0 when that is not known.
+    pub asn: u32,
+    /// Which PoP.
+    pub pop: u16,
+    /// From the cell to the PoP.
+    pub km: f64,
+    /// What was measured.
+    pub rtt_ms: f64,
+}
+
+/// Why a sample is not believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// Nothing gets there and back so fast.
+    FasterThanLight,
+    /// Not a time at all, or beyond [`SAMPLE_MS_MAX`].
+    OutOfRange,
+}
+
+/// Number and sum, in which what is old fades.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sum {
+    count: f64,
+    ms: f64,
+}
+
+impl Sum {
+    fn add(&mut self, ms: f64) {
+        let keep = if self.count >= MEMORY_SAMPLES { 1.0 - 1.0 / MEMORY_SAMPLES } else { 1.0 };
+        self.count = self.count * keep + 1.0;
+        self.ms = self.ms * keep + ms;
+    }
+
+    fn shrunk(self, before_ms: f64) -> f64 {
+        if self.count == 0.0 {
+            return 0.0;
+        }
+        (self.ms / self.count - before_ms) * self.count / (self.count + SHRINK)
+    }
+}
+
+/// What was measured. All sums are of the difference to [`prior_ms`].
+#[derive(Clone, Debug, Default)]
+pub struct Estimates {
+    all: Sum,
+    countries: HashMap<([u8; 2], u16), Sum>,
+    cells: HashMap<(u16, u16), Sum>,
+    systems: HashMap<(u16, u32, u16), Sum>,
+}
+
+/// An estimate and its parts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Estimate {
+    /// By distance.
+    pub prior_ms: f64,
+    /// What measurements add to it.
+    pub residual_ms: f64,
+    /// What the measurements are worth, in samples of the cell itself.
+    pub samples: f64,
+}
+
+impl Estimate {
+    /// The estimate itself.
+    pub fn ms(&self) -> f64 {
+        self.prior_ms + self.residual_ms
+    }
+}
+
+impl Estimates {
+    /// Takes a sample, unless it can't be true.
+    ///
+    /// `km` is to the middle of the cell, so the visitor may be nearer by its radius: light is given 50 km.
+    pub fn add(&mut self, sample: &Sample) -> Result<(), Refused> {
+        if !(sample.rtt_ms > 0.0 && sample.rtt_ms <= SAMPLE_MS_MAX) {
+            return Err(Refused::OutOfRange);
+        }
+        if sample.rtt_ms < (sample.km - 50.0) / LIGHT_KM_PER_MS {
+            return Err(Refused::FasterThanLight);
+        }
+        let missed = sample.rtt_ms - prior_ms(sample.km);
+        self.all.add(missed);
+        self.countries.entry((sample.country, sample.pop)).or_default().add(missed);
+        self.cells.entry((sample.cell, sample.pop)).or_default().add(missed);
+        if sample.asn != 0 {
+            self.systems.entry((sample.cell, sample.asn, sample.pop)).or_default().add(missed);
+        }
+        Ok(())
+    }
+
+    /// Whether nothing was measured.
+    pub fn is_empty(&self) -> bool {
+        self.all.count == 0.0
+    }
+
+    /// How long visitors of `cell` wait for `pop`, which is `km` away. `asn` 0: whichever their network is.
+    pub fn of(&self, cell: u16, country: [u8; 2], asn: u32, pop: u16, km: f64) -> Estimate {
+        let prior_ms = prior_ms(km);
+        if self.is_empty() {
+            return Estimate { prior_ms, residual_ms: 0.0, samples: 0.0 };
+        }
+        let country = self.countries.get(&(country, pop)).copied().unwrap_or_default();
+        let of_cell = self.cells.get(&(cell, pop)).copied().unwrap_or_default();
+        let of_system = match asn {
+            0 => Sum::default(),
+            asn => self.systems.get(&(cell, asn, pop)).copied().unwrap_or_default(),
+        };
+        let mut residual_ms = self.all.shrunk(0.0);
+        for level in [country, of_cell, of_system] {
+            residual_ms += level.shrunk(residual_ms);
+        }
+        let samples =
+            of_cell.count + of_system.count + COUNTRY_WORTH * (country.count - of_cell.count).max(0.0);
+        Estimate { prior_ms, residual_ms, samples }
+    }
+
+    /// The gain, in ms, above which `other` is to be preferred to `first`, where distance alone prefers `first`.
+    ///
+    /// More than the usual hysteresis, by the doubt that so few samples leave.
+    pub fn margin_ms(first: &Estimate, other: &Estimate) -> f64 {
+        let steady = GAIN_MS_MIN.max(first.ms() * GAIN_SHARE_MIN);
+        let doubt = DOUBT_MS * (1.0 / (1.0 + first.samples) + 1.0 / (1.0 + other.samples)).sqrt();
+        // Without any sample of either, distance is all there is, and it is compared as it stands.
+        if first.samples + other.samples == 0.0 { f64::INFINITY } else { steady.max(doubt) }
+    }
+
+    /// The best of `candidates`, which begin with geography's choice: that one, unless another is better beyond doubt.
+    /// The index; 0 for an empty list.
+    pub fn prefer(candidates: &[(Estimate, f64)]) -> usize {
+        let Some((first, first_extra)) = candidates.first() else { return 0 };
+        let first_ms = first.ms() + first_extra;
+        let better = candidates.iter().enumerate().skip(1).filter(|(_, (other, extra))| {
+            first_ms - (other.ms() + extra) > Estimates::margin_ms(first, other)
+        });
+        let by_ms = |(estimate, extra): &(Estimate, f64)| estimate.ms() + extra;
+        better.min_by(|(_, a), (_, b)| by_ms(a).total_cmp(&by_ms(b))).map_or(0, |(index, _)| index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn sample(pop: u16, km: f64, rtt_ms: f64) -> Sample {
+        Sample { cell: 1, country: *b"DE", asn: 3320, pop, km, rtt_ms }
+    }
+
+    #[test]
+    fn without_samples_distance_decides() {
+        let estimates = Estimates::default();
+        let near = estimates.of(1, *b"DE", 0, 0, 540.0);
+        assert_eq!((near.ms(), near.samples), (20.0, 0.0));
+    }
+
+    #[test]
+    fn a_detour_that_is_measured_often_is_avoided_and_one_sample_is_not_enough() {
+        let choose = |count| {
+            let mut estimates = Estimates::default();
+            for _ in 0..count {
+                estimates.add(&sample(0, 100.0, 60.0)).unwrap();
+                estimates.add(&sample(1, 400.0, 25.0)).unwrap();
+            }
+            let of = |pop, km| (estimates.of(1, *b"DE", 3320, pop, km), 0.0);
+            Estimates::prefer(&[of(0, 100.0), of(1, 400.0)])
+        };
+        assert_eq!((choose(0), choose(1), choose(20)), (0, 0, 1));
+    }
+
+    #[test]
+    fn what_is_faster_than_light_or_no_time_is_refused() {
+        let mut estimates = Estimates::default();
+        assert_eq!(estimates.add(&sample(0, 6_000.0, 20.0)), Err(Refused::FasterThanLight));
+        for rtt in [0.0, -1.0, f64::NAN, f64::INFINITY, 5_000.0] {
+            assert_eq!(estimates.add(&sample(0, 0.0, rtt)), Err(Refused::OutOfRange), "{rtt}");
+        }
+        assert!(estimates.is_empty());
+    }
+
+    proptest! {
+        /// One liar, or one unlucky visitor, moves an estimate by no more than its share.
+        #[test]
+        fn one_sample_moves_an_estimate_by_less_than_itself(
+            good in prop::collection::vec(20.0f64..60.0, 0..50), bad in 60.0f64..2000.0,
+        ) {
+            let mut estimates = Estimates::default();
+            for rtt in &good {
+                estimates.add(&sample(0, 500.0, *rtt)).unwrap();
+            }
+            let before = estimates.of(1, *b"DE", 0, 0, 500.0).ms();
+            estimates.add(&sample(0, 500.0, bad)).unwrap();
+            let after = estimates.of(1, *b"DE", 0, 0, 500.0).ms();
+            prop_assert!(after <= bad + 1e-6, "{before} {after}");
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! Which PoP for which visitor, and the DNS server that says so.
+//!
+//! ```text
+//! client network ─► location: cell ─► table: PoP ─► zone: an answer, made beforehand ─► udp, server
+//!                                       ▲
+//!        estimate, health, load ────────┘   (built anew when any of them changes, and swapped)
+//! ```
+//!
+//! All but `udp`, `probe` and `server` is pure: no IO, no clock, no chance but for keys. Imports neither the edge nor what steers it.
+
+pub mod compile;
+pub mod estimate;
+pub mod health;
+pub mod load;
+pub mod location;
+mod probe;
+pub mod respond;
+pub mod server;
+pub mod sign;
+pub mod table;
+mod udp;
+pub mod wire;
+pub mod zone;

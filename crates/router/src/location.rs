@@ -1,0 +1,462 @@
+//! Where networks are: from an address to a cell, of a quarter of a degree within a country.
+//!
+//! ```text
+//! IPv4  65,536 blocks of /16 ─► a cell for all of it, or a leaf: 256 cells, one per /24; equal leaves are stored once
+//! IPv6  runs of equal cells, ordered by the first 64 bits; an index by the first 16 bits says where to look
+//! ```
+//!
+//! One or two reads of memory per look-up of IPv4, about ten of IPv6; some 20 MB for the whole internet.
+//!
+//! As a file: `PGEO`, version, xxh3 of what follows, and the content by zstd. Whatever bytes are given to [`Location::decode`], it
+//! returns, within a bounded memory, and what it returns can be asked without a panic: every index in it was checked.
+//!
+//! Pure. Made by `compile`, read at the start.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use model::Point;
+use twox_hash::XxHash3_64;
+
+/// Cells at most, the unknown one included. `table` numbers what it does beyond them.
+pub const CELLS_MAX: usize = 65_000;
+/// Bytes of the content at most, unpacked: some ten times what the whole internet takes.
+pub const CONTENT_BYTES_MAX: usize = 256 << 20;
+/// Bytes of the text that says whose data it is.
+pub const ATTRIBUTION_BYTES_MAX: usize = 1_000;
+/// The cell of networks that nobody knows anything about.
+pub const UNKNOWN: u16 = 0;
+
+const MAGIC: &[u8; 8] = b"PGEO\x01\0\0\0";
+/// Blocks of /16.
+const BLOCKS: usize = 1 << 16;
+const LEAF: usize = 256;
+/// In a block: this is a leaf's number, not a cell.
+const IS_LEAF: u32 = 1 << 31;
+
+/// A place that visitors come from.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Cell {
+    /// ISO 3166, two capital letters; zeros when it is not known.
+    pub country: [u8; 2],
+    /// The middle of the networks in it.
+    pub point: Point,
+}
+
+/// Where networks are. See the module's text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Location {
+    /// Whose data it is, to be shown where its results are.
+    pub attribution: String,
+    /// When it was made, in s since 1970.
+    pub built_secs: u64,
+    cells: Vec<Cell>,
+    blocks: Vec<u32>,
+    leaves: Vec<u16>,
+    starts: Vec<u64>,
+    run_cells: Vec<u16>,
+    index: Vec<u32>,
+}
+
+/// Why a file is not used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damaged(pub &'static str);
+
+impl std::fmt::Display for Damaged {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for Damaged {}
+
+impl Default for Location {
+    fn default() -> Self {
+        Location::empty()
+    }
+}
+
+impl Location {
+    /// One that knows nothing: every network is in the cell [`UNKNOWN`].
+    pub fn empty() -> Location {
+        let nowhere = Cell { country: [0; 2], point: Point { latitude: 0.0, longitude: 0.0 } };
+        Location::of(vec![nowhere], vec![0; BLOCKS], Vec::new(), vec![0], vec![UNKNOWN])
+    }
+
+    /// From the cell of each /24 (2^24 of them), and the runs of IPv6 (first 64 bits, ascending from 0). The first cell is [`UNKNOWN`].
+    pub(crate) fn compile(
+        cells: Vec<Cell>,
+        by_24: &[u16],
+        starts: Vec<u64>,
+        run_cells: Vec<u16>,
+    ) -> Location {
+        let mut leaves: Vec<u16> = Vec::new();
+        let mut known = std::collections::HashMap::new();
+        let blocks = by_24
+            .chunks(LEAF)
+            .map(|leaf| {
+                if leaf.iter().all(|cell| *cell == leaf[0]) {
+                    return u32::from(leaf[0]);
+                }
+                let number = *known.entry(leaf).or_insert_with(|| {
+                    leaves.extend_from_slice(leaf);
+                    leaves.len() / LEAF - 1
+                });
+                IS_LEAF | number as u32
+            })
+            .collect();
+        Location::of(cells, blocks, leaves, starts, run_cells)
+    }
+
+    fn of(
+        cells: Vec<Cell>,
+        blocks: Vec<u32>,
+        leaves: Vec<u16>,
+        starts: Vec<u64>,
+        run_cells: Vec<u16>,
+    ) -> Location {
+        let mut index = Vec::with_capacity(BLOCKS + 1);
+        let mut at = 0;
+        for top in 0..BLOCKS as u64 {
+            while at < starts.len() && starts[at] < top << 48 {
+                at += 1;
+            }
+            index.push(at as u32);
+        }
+        index.push(starts.len() as u32);
+        Location {
+            attribution: String::new(),
+            built_secs: 0,
+            cells,
+            blocks,
+            leaves,
+            starts,
+            run_cells,
+            index,
+        }
+    }
+
+    /// All cells, the unknown one first.
+    pub fn cells(&self) -> &[Cell] {
+        &self.cells
+    }
+
+    /// The cell of an address. An IPv4 address mapped into IPv6 counts as IPv4.
+    pub fn cell(&self, address: IpAddr) -> u16 {
+        match address.to_canonical() {
+            IpAddr::V4(address) => self.cell_of_24(u32::from(address) >> 8),
+            IpAddr::V6(address) => self.run_cells[self.run_of(first_64(address))],
+        }
+    }
+
+    /// The cell of a /24, given by its first 24 bits.
+    pub(crate) fn cell_of_24(&self, network: u32) -> u16 {
+        let block = self.blocks[(network >> 8) as usize];
+        match self.leaf(block) {
+            Some(leaf) => leaf[(network & 0xff) as usize],
+            None => block as u16,
+        }
+    }
+
+    /// The cells of the /24s of a /16: one for all, or 256.
+    pub(crate) fn block(&self, number: u16) -> Result<u16, &[u16]> {
+        let block = self.blocks[usize::from(number)];
+        self.leaf(block).map_or(Ok(block as u16), Err)
+    }
+
+    fn leaf(&self, block: u32) -> Option<&[u16]> {
+        let number = (block & IS_LEAF != 0).then_some((block & !IS_LEAF) as usize)?;
+        Some(&self.leaves[number * LEAF..][..LEAF])
+    }
+
+    /// The runs of IPv6: where each begins, and its cell.
+    pub(crate) fn runs(&self) -> impl Iterator<Item = (u64, u16)> {
+        self.starts.iter().copied().zip(self.run_cells.iter().copied())
+    }
+
+    fn run_of(&self, address: u64) -> usize {
+        let top = (address >> 48) as usize;
+        let (from, to) = (self.index[top] as usize, self.index[top + 1] as usize);
+        // The run that holds the address may begin before its block of /16.
+        (from + self.starts[from..to].partition_point(|start| *start <= address)).saturating_sub(1)
+    }
+
+    /// As a file. `level`: of zstd, 1 to 19.
+    pub fn encode(&self, level: i32) -> std::io::Result<Vec<u8>> {
+        let mut content = Vec::with_capacity(24 << 20);
+        content.extend(self.built_secs.to_le_bytes());
+        let mut attribution = self.attribution.as_str();
+        while attribution.len() > ATTRIBUTION_BYTES_MAX {
+            attribution = &attribution[..attribution.floor_char_boundary(attribution.len() - 1)];
+        }
+        content.extend((attribution.len() as u32).to_le_bytes());
+        content.extend(attribution.bytes());
+        content.extend((self.cells.len() as u32).to_le_bytes());
+        for cell in &self.cells {
+            content.extend(cell.country);
+            for degrees in [cell.point.latitude, cell.point.longitude] {
+                content.extend(((degrees * 100.0).round() as i16).to_le_bytes());
+            }
+        }
+        self.blocks.iter().for_each(|block| content.extend(block.to_le_bytes()));
+        content.extend(((self.leaves.len() / LEAF) as u32).to_le_bytes());
+        self.leaves.iter().for_each(|cell| content.extend(cell.to_le_bytes()));
+        content.extend((self.starts.len() as u32).to_le_bytes());
+        let mut before = 0;
+        for start in &self.starts {
+            write_number(&mut content, start - before);
+            before = *start;
+        }
+        self.run_cells.iter().for_each(|cell| content.extend(cell.to_le_bytes()));
+
+        let packed = zstd::bulk::compress(&content, level)?;
+        let mut file = MAGIC.to_vec();
+        let mut body = (content.len() as u64).to_le_bytes().to_vec();
+        body.extend(packed);
+        file.extend(XxHash3_64::oneshot(&body).to_le_bytes());
+        file.extend(body);
+        Ok(file)
+    }
+
+    /// Reads what [`Location::encode`] wrote; anything else is refused.
+    pub fn decode(file: &[u8]) -> Result<Location, Damaged> {
+        let rest = file.strip_prefix(MAGIC).ok_or(Damaged("is not location data of this version"))?;
+        let (sum, body) = rest.split_first_chunk::<8>().ok_or(Damaged("is cut off"))?;
+        if XxHash3_64::oneshot(body) != u64::from_le_bytes(*sum) {
+            return Err(Damaged("has a wrong checksum: it is damaged or cut off"));
+        }
+        let (length, packed) = body.split_first_chunk::<8>().ok_or(Damaged("is cut off"))?;
+        let length = usize::try_from(u64::from_le_bytes(*length)).unwrap_or(usize::MAX);
+        if length > CONTENT_BYTES_MAX {
+            return Err(Damaged("is larger than any location data"));
+        }
+        let content = zstd::bulk::decompress(packed, length).map_err(|_| Damaged("cannot be unpacked"))?;
+        Location::decode_content(&content)
+    }
+
+    /// The content of a file, unpacked.
+    pub(crate) fn decode_content(content: &[u8]) -> Result<Location, Damaged> {
+        let mut reader = Reader { rest: content };
+        let built_secs = u64::from_le_bytes(reader.array()?);
+        let attribution = reader.count(ATTRIBUTION_BYTES_MAX)?;
+        let attribution = std::str::from_utf8(reader.take(attribution)?)
+            .map_err(|_| Damaged("has an attribution that is no text"))?
+            .to_owned();
+        let count = reader.count(CELLS_MAX)?;
+        let mut cells = Vec::with_capacity(count);
+        for _ in 0..count {
+            let country = reader.array()?;
+            let mut degrees = || reader.array().map(|bytes| f64::from(i16::from_le_bytes(bytes)) / 100.0);
+            let point = Point { latitude: degrees()?, longitude: degrees()? };
+            if !(-90.0..=90.0).contains(&point.latitude) || !(-180.0..=180.0).contains(&point.longitude) {
+                return Err(Damaged("has a cell that is not on the earth"));
+            }
+            cells.push(Cell { country, point });
+        }
+        let blocks: Vec<u32> = numbers(reader.take(BLOCKS * 4)?, u32::from_le_bytes);
+        let leaf_count = reader.count(BLOCKS)?;
+        let leaves: Vec<u16> = numbers(reader.take(leaf_count * LEAF * 2)?, u16::from_le_bytes);
+        let run_count = reader.count(CONTENT_BYTES_MAX)?;
+        // Each run takes three bytes at least, so that a count can't ask for more memory than the content has.
+        if run_count == 0 || run_count > reader.rest.len() / 3 {
+            return Err(Damaged("has a wrong number of runs"));
+        }
+        let mut starts: Vec<u64> = Vec::with_capacity(run_count);
+        for index in 0..run_count {
+            let step = reader.number()?;
+            let next = starts.last().copied().unwrap_or(0).checked_add(step);
+            let next = next.filter(|_| (step == 0) == (index == 0));
+            starts.push(next.ok_or(Damaged("has runs that do not ascend from 0"))?);
+        }
+        let run_cells: Vec<u16> = numbers(reader.take(run_count * 2)?, u16::from_le_bytes);
+        let is_cell = |cell: usize| cell < cells.len();
+        let blocks_good = blocks.iter().all(|block| match block & IS_LEAF {
+            0 => is_cell(*block as usize),
+            _ => ((block & !IS_LEAF) as usize) < leaf_count,
+        });
+        if !blocks_good || !leaves.iter().chain(&run_cells).all(|cell| is_cell(usize::from(*cell))) {
+            return Err(Damaged("names a cell that it does not have"));
+        }
+        if !reader.rest.is_empty() {
+            return Err(Damaged("has bytes behind its end"));
+        }
+        Ok(Location { attribution, built_secs, ..Location::of(cells, blocks, leaves, starts, run_cells) })
+    }
+}
+
+/// The first half of an address: what tells networks apart.
+pub(crate) fn first_64(address: Ipv6Addr) -> u64 {
+    (u128::from(address) >> 64) as u64
+}
+
+fn numbers<T, const N: usize>(bytes: &[u8], read: impl Fn([u8; N]) -> T) -> Vec<T> {
+    bytes.as_chunks::<N>().0.iter().map(|chunk| read(*chunk)).collect()
+}
+
+/// Seven bits per byte, the lowest first.
+fn write_number(out: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+struct Reader<'c> {
+    rest: &'c [u8],
+}
+
+impl<'c> Reader<'c> {
+    fn take(&mut self, count: usize) -> Result<&'c [u8], Damaged> {
+        let (taken, rest) = self.rest.split_at_checked(count).ok_or(Damaged("is cut off"))?;
+        self.rest = rest;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Damaged> {
+        self.take(N)?.try_into().map_err(|_| Damaged("is cut off"))
+    }
+
+    fn count(&mut self, max: usize) -> Result<usize, Damaged> {
+        let count = u32::from_le_bytes(self.array()?) as usize;
+        if count > max { Err(Damaged("has a count beyond its limit")) } else { Ok(count) }
+    }
+
+    fn number(&mut self) -> Result<u64, Damaged> {
+        let mut number = 0;
+        for shift in (0..64).step_by(7) {
+            let [byte] = self.array()?;
+            let bits = u64::from(byte & 0x7f);
+            number |= bits << shift;
+            if byte < 0x80 {
+                // The last byte has one bit of 64 left.
+                return if bits << shift >> shift == bits {
+                    Ok(number)
+                } else {
+                    Err(Damaged("has a number over 64 bits"))
+                };
+            }
+        }
+        Err(Damaged("has a number over 64 bits"))
+    }
+}
+
+/// For the fuzz target.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    use super::*;
+
+    /// Reads any bytes as a file and as what lies in one; asks what was read.
+    pub fn decode(bytes: &[u8]) {
+        let content = Location::empty()
+            .encode(1)
+            .ok()
+            .and_then(|file| zstd::bulk::decompress(&file[24..], 1 << 20).ok());
+        // Behind the blocks, where nothing but numbers of bytes' choosing stands.
+        let mut edited = content.unwrap_or_default();
+        let keep = edited.len().saturating_sub(bytes.len() % 64);
+        edited.truncate(keep);
+        edited.extend_from_slice(bytes);
+        for read in
+            [Location::decode(bytes), Location::decode_content(bytes), Location::decode_content(&edited)]
+        {
+            let Ok(location) = read else { continue };
+            for chunk in bytes.chunks_exact(16) {
+                let address = Ipv6Addr::from(u128::from_be_bytes(chunk.try_into().unwrap_or_default()));
+                for address in
+                    [IpAddr::from(address), Ipv6Addr::to_ipv4(&address).map_or(address.into(), IpAddr::from)]
+                {
+                    assert!(usize::from(location.cell(address)) < location.cells().len());
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn small() -> Location {
+        let cell = |country: &[u8; 2], latitude, longitude| Cell {
+            country: *country,
+            point: Point { latitude, longitude },
+        };
+        let cells = vec![cell(&[0; 2], 0.0, 0.0), cell(b"DE", 50.11, 8.68), cell(b"US", 38.9, -77.45)];
+        let mut by_24 = vec![UNKNOWN; 1 << 24];
+        by_24[0xc000_00..0xc001_00].fill(1);
+        by_24[0xc001_10..0xc001_20].fill(2);
+        by_24[0xc002_10..0xc002_20].fill(2);
+        let starts = vec![0, 0x2001_0db8 << 32, (0x2001_0db8 << 32) | 0x1_0000, 0x2001_0db9 << 32];
+        Location {
+            attribution: "somebody".into(),
+            built_secs: 7,
+            ..Location::compile(cells, &by_24, starts, vec![0, 1, 2, 0])
+        }
+    }
+
+    #[test]
+    fn addresses_are_found_in_their_cells() {
+        let location = small();
+        let cell = |text: &str| location.cell(text.parse().unwrap());
+        assert_eq!(
+            ["192.0.0.1", "192.0.255.9", "192.1.15.255", "192.1.16.0", "192.1.31.1", "192.2.16.1"].map(cell),
+            [1, 1, 0, 2, 2, 2]
+        );
+        assert_eq!(["1.1.1.1", "::ffff:192.0.0.1"].map(cell), [0, 1]);
+        assert_eq!(
+            [
+                "2001:db8::1",
+                "2001:db8:0:ffff::",
+                "2001:db8:1::",
+                "2001:db8:ffff::",
+                "2001:db9::",
+                "::1",
+                "ffff::"
+            ]
+            .map(cell),
+            [1, 1, 2, 2, 0, 0, 0]
+        );
+        assert_eq!(location.leaves.len(), LEAF, "equal leaves are stored once");
+    }
+
+    #[test]
+    fn what_was_written_is_read_again_and_nothing_else_is() {
+        let location = small();
+        let file = location.encode(1).unwrap();
+        assert_eq!(Location::decode(&file), Ok(location));
+        for cut in [0, 4, 12, 20, file.len() - 1] {
+            assert!(Location::decode(&file[..cut]).is_err(), "{cut}");
+        }
+        for at in 0..file.len() {
+            let mut damaged = file.clone();
+            damaged[at] ^= 0x10;
+            assert!(Location::decode(&damaged).is_err(), "{at}");
+        }
+    }
+
+    #[test]
+    fn the_empty_one_knows_nothing_and_can_be_kept() {
+        let empty = Location::empty();
+        assert_eq!(empty.cell("8.8.8.8".parse().unwrap()), UNKNOWN);
+        assert_eq!(Location::decode(&empty.encode(1).unwrap()), Ok(empty));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        /// Past the checksum, too: whoever makes the file may be wrong in every byte.
+        #[test]
+        fn no_content_makes_a_panic(edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8), address: u128) {
+            let file = small().encode(1).unwrap();
+            let mut content = zstd::bulk::decompress(&file[24..], CONTENT_BYTES_MAX.min(1 << 20)).unwrap();
+            for (index, byte) in &edits {
+                let at = index.index(content.len());
+                content[at] = *byte;
+            }
+            if let Ok(location) = Location::decode_content(&content) {
+                let cell = location.cell(IpAddr::from(address.to_be_bytes()));
+                prop_assert!(usize::from(cell) < location.cells().len());
+            }
+        }
+    }
+}

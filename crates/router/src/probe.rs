@@ -1,0 +1,66 @@
+//! Asks each edge on its service port whether it lives.
+//!
+//! One task per address, at its own pace; what it sees goes through a channel to whoever keeps the [`EdgeHealth`]s. Here this
+//! router is the only observer; others' sights come in the same form.
+//!
+//! [`EdgeHealth`]: crate::health::EdgeHealth
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use model::routing::{ProbeKind, ProbeSettings};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep_until, timeout};
+
+/// What was seen of an edge.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seen {
+    pub(crate) edge: IpAddr,
+    pub(crate) good: bool,
+}
+
+/// Probes `edge` until nobody listens any more.
+pub(crate) async fn watch(edge: IpAddr, settings: ProbeSettings, seen: tokio::sync::mpsc::Sender<Seen>) {
+    // Edges are not all asked at the same instant.
+    let offset = u128::from(settings.interval.as_millis() as u64) * (hash(edge) as u128) >> 64;
+    let mut next = Instant::now() + Duration::from_millis(offset as u64);
+    loop {
+        sleep_until(next).await;
+        let good = timeout(settings.timeout, probe(edge, &settings)).await.is_ok_and(|answered| answered);
+        if seen.send(Seen { edge, good }).await.is_err() {
+            return;
+        }
+        next = (next + settings.interval).max(Instant::now());
+    }
+}
+
+fn hash(edge: IpAddr) -> u64 {
+    let number = match edge {
+        IpAddr::V4(v4) => u128::from(u32::from(v4)),
+        IpAddr::V6(v6) => u128::from(v6),
+    };
+    (number as u64 ^ (number >> 64) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+async fn probe(edge: IpAddr, settings: &ProbeSettings) -> bool {
+    let Ok(mut stream) = TcpStream::connect(SocketAddr::new(edge, settings.port)).await else { return false };
+    match settings.kind {
+        ProbeKind::Tcp => return true,
+        ProbeKind::Off => return true,
+        ProbeKind::Http => {}
+    }
+    // By its address, so that no site's origin is asked: it is the edge that is looked at.
+    let host = SocketAddr::new(edge, settings.port);
+    let request =
+        format!("GET / HTTP/1.1\r\nHost: {host}\r\nUser-Agent: perigee-router\r\nConnection: close\r\n\r\n");
+    if stream.write_all(request.as_bytes()).await.is_err() {
+        return false;
+    }
+    let mut line = [0; 12];
+    if stream.read_exact(&mut line).await.is_err() {
+        return false;
+    }
+    // `HTTP/1.1 404`: whatever it says, it says something, unless it is that it can't.
+    line.starts_with(b"HTTP/1.") && matches!(line[9], b'1'..=b'4')
+}

@@ -1,0 +1,706 @@
+//! The running router: its threads, its files, and how a change of either comes into force.
+//!
+//! ```text
+//! udp-N   one per worker and address: receive, answer, send; look once per batch whether there is a new state
+//! io      TCP, probes, admin: one thread, one runtime
+//! plan    health, configuration and location data → a new state, made beside the others and swapped
+//! ```
+//!
+//! Configuration and location data are files that are looked at once per second. What cannot be used is reported and counted, and the
+//! state before it stays. It starts and answers without control, edges or network.
+
+use std::collections::HashMap;
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use model::routing::{POPS_MAX, ProbeKind, ProbeSettings};
+use model::{Routing, Snapshot};
+use parking_lot::Mutex;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+use crate::health::EdgeHealth;
+use crate::location::Location;
+use crate::probe::{Seen, watch};
+use crate::respond::{Counters, FLAPPING_TTL, Now, PopAnswers, Responder, State, Transport};
+use crate::sign::Signer;
+use crate::table::{Table, View, World};
+use crate::udp::Batch;
+use crate::wire::name_of;
+use crate::zone::Zone;
+
+/// TCP connections at a time; each takes a few KiB.
+const TCP_CONNECTIONS_MAX: usize = 1_024;
+/// How long a TCP connection may be silent, or take for a query or an answer (RFC 7766 §6.2.3 leaves it to us).
+const TCP_IDLE: Duration = Duration::from_secs(10);
+/// Bytes of a query by TCP.
+const TCP_QUERY_BYTES_MAX: usize = 4_096;
+/// How often files are looked at, and states of PoPs that come back are advanced.
+const LOOK: Duration = Duration::from_secs(1);
+/// What probes may have seen and nobody has looked at yet.
+const SEEN_MAX: usize = 4 * POPS_MAX;
+/// How long a thread that waits for packets doesn't look whether it shall stop.
+const STOP_LOOK: Duration = Duration::from_millis(200);
+/// Bytes of kernel buffer per socket: a burst of some thousand queries.
+const SOCKET_BYTES: usize = 1 << 20;
+
+/// What a router is told about itself.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Addresses for queries, by UDP and TCP. Port 0 takes a free one.
+    pub listen: Vec<SocketAddr>,
+    /// Address of `/healthz` and `/metrics`.
+    pub admin: Option<SocketAddr>,
+    /// Threads per address.
+    pub workers: usize,
+    /// The cluster's configuration.
+    pub config: PathBuf,
+    /// Location data; without, nobody's place is known.
+    pub location: Option<PathBuf>,
+    /// The zone's key, as PKCS #8, if there is one to sign with.
+    pub key: Option<Vec<u8>>,
+    /// This server's name.
+    pub node: String,
+    /// From which cookies are made; the same on all servers of a zone.
+    pub cookie_secret: [u8; 16],
+}
+
+/// A router that runs. Dropping it leaves it running; [`Router::stop`] ends it.
+pub struct Router {
+    /// Where it listens for queries, with the ports that were taken.
+    pub listening: Vec<SocketAddr>,
+    /// Where it listens for admin.
+    pub admin: Option<SocketAddr>,
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// What all threads see.
+struct Shared {
+    state: Mutex<Arc<State>>,
+    /// Counts states, so that a worker sees by one load that there is a new one.
+    generation: AtomicU64,
+    stop: AtomicBool,
+    counters: Vec<Arc<Counters>>,
+    plan: PlanCounters,
+    probing: Mutex<HashMap<IpAddr, bool>>,
+    started: Instant,
+}
+
+#[derive(Default)]
+struct PlanCounters {
+    states: AtomicU64,
+    reloads: AtomicU64,
+    reload_errors: AtomicU64,
+    changes: AtomicU64,
+    down: AtomicU64,
+    probes_failed: AtomicU64,
+    probes: AtomicU64,
+}
+
+/// Why a router does not start. Whole sentences.
+#[derive(Debug)]
+pub struct StartError(pub Vec<String>);
+
+impl Router {
+    /// Starts. Returns when the first query would be answered. `report` gets what people should read: findings of files, PoPs that
+    /// go and come.
+    pub fn start(settings: Settings, report: impl Fn(&str) + Send + 'static) -> Result<Router, StartError> {
+        let mut planner = Planner::new(&settings, Box::new(report)).map_err(StartError)?;
+        let mut listening = Vec::new();
+        let mut udp = Vec::new();
+        let mut tcp = Vec::new();
+        for address in &settings.listen {
+            let (sockets, listener) = bind(*address, settings.workers)
+                .map_err(|error| StartError(vec![format!("cannot listen on {address}: {error}")]))?;
+            listening.push(local(&listener, *address));
+            udp.extend(sockets);
+            tcp.push(listener);
+        }
+        let admin = match settings.admin {
+            None => None,
+            Some(address) => Some(std::net::TcpListener::bind(address).map_err(|error| {
+                StartError(vec![format!("cannot listen on {address} for admin: {error}")])
+            })?),
+        };
+        let admin_address = admin.as_ref().and_then(|listener| listener.local_addr().ok());
+        let shared = Arc::new(Shared {
+            state: Mutex::new(planner.state()),
+            generation: AtomicU64::new(1),
+            stop: AtomicBool::new(false),
+            counters: (0..=udp.len()).map(|_| Arc::default()).collect(),
+            plan: PlanCounters::default(),
+            probing: Mutex::default(),
+            started: Instant::now(),
+        });
+        let mut threads = Vec::new();
+        let failed = |error: std::io::Error| StartError(vec![format!("cannot start a thread: {error}")]);
+        for (index, socket) in udp.into_iter().enumerate() {
+            let shared = Arc::clone(&shared);
+            let run = move || serve_udp(&socket, &shared, index);
+            threads
+                .push(std::thread::Builder::new().name(format!("udp-{index}")).spawn(run).map_err(failed)?);
+        }
+        let (seen_in, seen_out) = tokio::sync::mpsc::channel(SEEN_MAX);
+        let (targets_in, targets_out) = tokio::sync::watch::channel(planner.targets());
+        let io = Arc::clone(&shared);
+        let run_io = move || serve_io(&io, tcp, admin, &targets_out, &seen_in);
+        threads.push(std::thread::Builder::new().name("io".into()).spawn(run_io).map_err(failed)?);
+        let plan = Arc::clone(&shared);
+        let run_plan = move || run_plan(&mut planner, &plan, seen_out, &targets_in);
+        threads.push(std::thread::Builder::new().name("plan".into()).spawn(run_plan).map_err(failed)?);
+        Ok(Router { listening, admin: admin_address, shared, threads })
+    }
+
+    /// Stops: what was received is answered, and all threads end.
+    pub fn stop(self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads {
+            // A thread that has panicked has said so; there is nothing left to stop.
+            _ = thread.join();
+        }
+    }
+}
+
+fn local(listener: &std::net::TcpListener, asked: SocketAddr) -> SocketAddr {
+    listener.local_addr().unwrap_or(asked)
+}
+
+/// UDP sockets and a TCP listener on one address. With port 0, all take the port that the listener got.
+fn bind(address: SocketAddr, workers: usize) -> std::io::Result<(Vec<UdpSocket>, std::net::TcpListener)> {
+    // The kernel gives TCP a port that UDP may not have: then another is tried.
+    let mut tries = 0;
+    loop {
+        let listener = std::net::TcpListener::bind(address)?;
+        let bound = local(&listener, address);
+        let sockets: std::io::Result<Vec<UdpSocket>> = (0..workers.max(1)).map(|_| bind_udp(bound)).collect();
+        tries += 1;
+        match sockets {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && address.port() == 0 && tries < 16 => {}
+            sockets => return Ok((sockets?, listener)),
+        }
+    }
+}
+
+fn bind_udp(address: SocketAddr) -> std::io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_reuse_port(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // As much as the system allows: it is no error if that is less.
+    _ = socket.set_recv_buffer_size(SOCKET_BYTES);
+    _ = socket.set_send_buffer_size(SOCKET_BYTES);
+    socket.set_read_timeout(Some(STOP_LOOK))?;
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+/// A thread's view of the state: asks for it only when it has changed.
+struct Current {
+    state: Arc<State>,
+    generation: u64,
+}
+
+impl Current {
+    fn of(shared: &Shared) -> Current {
+        let generation = shared.generation.load(Ordering::Acquire);
+        Current { state: Arc::clone(&shared.state.lock()), generation }
+    }
+
+    fn refresh(&mut self, shared: &Shared, responder: &mut Responder) {
+        if shared.generation.load(Ordering::Acquire) != self.generation {
+            *self = Current::of(shared);
+            responder.forget();
+        }
+    }
+}
+
+fn now(shared: &Shared) -> Now {
+    let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Now { wall_secs: wall.as_secs() as u32, mono_ms: shared.started.elapsed().as_millis() as u64 }
+}
+
+fn serve_udp(socket: &UdpSocket, shared: &Shared, index: usize) {
+    let mut batch = Batch::new();
+    let mut responder = Responder::new(Arc::clone(&shared.counters[index]));
+    let mut current = Current::of(shared);
+    while !shared.stop.load(Ordering::Relaxed) {
+        let mut at = None;
+        let turned = batch.turn(socket, |query, from, out| {
+            let at = *at.get_or_insert_with(|| {
+                current.refresh(shared, &mut responder);
+                now(shared)
+            });
+            responder.respond(&current.state, query, from, Transport::Udp, at, out)
+        });
+        if let Err(error) = turned
+            && !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
+        {
+            // Such as a refused answer that comes back: nothing to do with the next query, but no reason to spin.
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+// --- TCP, admin, probes ---
+
+fn serve_io(
+    shared: &Arc<Shared>,
+    listeners: Vec<std::net::TcpListener>,
+    admin: Option<std::net::TcpListener>,
+    targets: &tokio::sync::watch::Receiver<Targets>,
+    seen: &tokio::sync::mpsc::Sender<Seen>,
+) {
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
+    runtime.block_on(async {
+        let connections = Arc::new(Semaphore::new(TCP_CONNECTIONS_MAX));
+        for listener in listeners {
+            tokio::spawn(accept(listener, Arc::clone(shared), Arc::clone(&connections), Purpose::Dns));
+        }
+        if let Some(listener) = admin {
+            tokio::spawn(accept(listener, Arc::clone(shared), Arc::new(Semaphore::new(64)), Purpose::Admin));
+        }
+        tokio::spawn(probe_all(targets.clone(), seen.clone()));
+        while !shared.stop.load(Ordering::Relaxed) {
+            tokio::time::sleep(STOP_LOOK).await;
+        }
+    });
+}
+
+#[derive(Clone, Copy)]
+enum Purpose {
+    Dns,
+    Admin,
+}
+
+async fn accept(
+    listener: std::net::TcpListener,
+    shared: Arc<Shared>,
+    connections: Arc<Semaphore>,
+    purpose: Purpose,
+) {
+    let Ok(listener) = listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener)) else {
+        return;
+    };
+    loop {
+        let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                let shared = Arc::clone(&shared);
+                tokio::spawn(async move {
+                    // Whatever ends a connection is the peer's affair.
+                    _ = match purpose {
+                        Purpose::Dns => serve_tcp(stream, peer.ip(), &shared).await,
+                        Purpose::Admin => serve_admin(stream, &shared).await,
+                    };
+                    drop(permit);
+                });
+            }
+            // Out of descriptors, most likely: they come back when connections end.
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+}
+
+/// Queries one after the other, each with its length in front (RFC 7766 §8).
+async fn serve_tcp(mut stream: TcpStream, peer: IpAddr, shared: &Shared) -> std::io::Result<()> {
+    let counters = shared.counters.last().map(Arc::clone).unwrap_or_default();
+    let mut responder = Responder::new(counters);
+    let mut query = Vec::new();
+    let mut answer = Vec::new();
+    loop {
+        let read = async {
+            let length = usize::from(stream.read_u16().await?);
+            if length > TCP_QUERY_BYTES_MAX {
+                return Err(ErrorKind::InvalidData.into());
+            }
+            query.resize(length, 0);
+            stream.read_exact(&mut query).await.map(|_| ())
+        };
+        tokio::time::timeout(TCP_IDLE, read).await??;
+        let state = Arc::clone(&shared.state.lock());
+        if !responder.respond(&state, &query, peer, Transport::Tcp, now(shared), &mut answer) {
+            return Ok(());
+        }
+        let mut framed = (answer.len() as u16).to_be_bytes().to_vec();
+        framed.extend_from_slice(&answer);
+        tokio::time::timeout(TCP_IDLE, stream.write_all(&framed)).await??;
+    }
+}
+
+async fn serve_admin(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
+    let mut head = vec![0; 4096];
+    let mut length = 0;
+    while !head[..length].windows(4).any(|end| end == b"\r\n\r\n") {
+        let read = tokio::time::timeout(TCP_IDLE, stream.read(&mut head[length..])).await??;
+        if read == 0 {
+            return Ok(());
+        }
+        length += read;
+    }
+    let path = head.split(|byte| *byte == b' ').nth(1).unwrap_or_default();
+    let (status, body) = match path {
+        b"/healthz" => ("200 OK", "ok\n".to_owned()),
+        b"/metrics" => ("200 OK", render(shared)),
+        _ => ("404 Not Found", "here are /healthz and /metrics\n".to_owned()),
+    };
+    let answer = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    tokio::time::timeout(TCP_IDLE, stream.write_all(answer.as_bytes())).await?
+}
+
+fn render(shared: &Shared) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, help: &str, kind: &str, value: u64| {
+        text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n"));
+    };
+    let mut sums: Vec<(&str, &str, u64)> = Vec::new();
+    for counters in &shared.counters {
+        for (index, (name, help, value)) in counters.all().enumerate() {
+            match sums.get_mut(index) {
+                Some(sum) => sum.2 += value,
+                None => sums.push((name, help.trim(), value)),
+            }
+        }
+    }
+    for (name, help, value) in sums {
+        line(&format!("perigee_dns_{name}_total"), help, "counter", value);
+    }
+    let plan = &shared.plan;
+    for (name, help, kind, counter) in [
+        ("perigee_router_states_total", "States that came into force.", "counter", &plan.states),
+        ("perigee_router_reloads_total", "Changed files that came into force.", "counter", &plan.reloads),
+        (
+            "perigee_router_reload_errors_total",
+            "Changed files that could not be used.",
+            "counter",
+            &plan.reload_errors,
+        ),
+        ("perigee_router_edge_changes_total", "Edges that went down or came up.", "counter", &plan.changes),
+        ("perigee_router_edges_down", "Edges that are down.", "gauge", &plan.down),
+        ("perigee_router_probes_total", "Probes of edges.", "counter", &plan.probes),
+        (
+            "perigee_router_probes_failed_total",
+            "Probes without a good answer.",
+            "counter",
+            &plan.probes_failed,
+        ),
+    ] {
+        line(name, help, kind, counter.load(Ordering::Relaxed));
+    }
+    let edges = shared.probing.lock();
+    let mut edges: Vec<(&IpAddr, &bool)> = edges.iter().collect();
+    edges.sort();
+    text.push_str(
+        "# HELP perigee_router_edge_up Whether an edge is up.\n# TYPE perigee_router_edge_up gauge\n",
+    );
+    for (edge, up) in edges {
+        text.push_str(&format!("perigee_router_edge_up{{edge=\"{edge}\"}} {}\n", u8::from(*up)));
+    }
+    text
+}
+
+/// Who is probed, and how.
+#[derive(Clone, Debug, PartialEq)]
+struct Targets {
+    edges: Vec<IpAddr>,
+    settings: ProbeSettings,
+}
+
+async fn probe_all(
+    mut targets: tokio::sync::watch::Receiver<Targets>,
+    seen: tokio::sync::mpsc::Sender<Seen>,
+) {
+    loop {
+        let now = targets.borrow_and_update().clone();
+        let mut watchers = tokio::task::JoinSet::new();
+        if now.settings.kind != ProbeKind::Off {
+            for edge in now.edges {
+                watchers.spawn(watch(edge, now.settings, seen.clone()));
+            }
+        }
+        // Dropping the set ends its tasks; a probe that is cut off has seen nothing.
+        if targets.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+// --- Plan ---
+
+/// Makes states from files and from what is seen of the edges.
+struct Planner {
+    settings: Settings,
+    report: Box<dyn Fn(&str) + Send>,
+    snapshot: Snapshot,
+    world: Arc<World>,
+    signer: Option<Arc<Signer>>,
+    serial: u32,
+    health: HashMap<IpAddr, EdgeHealth>,
+    config_seen: Option<SystemTime>,
+    location_seen: Option<SystemTime>,
+    made: (Vec<f64>, bool),
+    started: Instant,
+}
+
+impl Planner {
+    fn new(settings: &Settings, report: Box<dyn Fn(&str) + Send>) -> Result<Planner, Vec<String>> {
+        let config_seen = modified(&settings.config);
+        let snapshot = read_config(&settings.config, &*report)?;
+        let (location, location_seen) = match &settings.location {
+            None => (Arc::new(Location::empty()), None),
+            Some(path) => (Arc::new(read_location(path)?), modified(path)),
+        };
+        let world = Arc::new(World::new(snapshot.routing.pops.clone(), location));
+        let mut planner = Planner {
+            settings: settings.clone(),
+            report,
+            world,
+            signer: None,
+            serial: serial_now(),
+            health: HashMap::new(),
+            config_seen,
+            location_seen,
+            snapshot,
+            made: (Vec::new(), false),
+            started: Instant::now(),
+        };
+        planner.signer = planner.make_signer(&planner.snapshot)?;
+        Zone::build(&planner.snapshot, planner.serial, planner.signer.as_deref())?;
+        Ok(planner)
+    }
+
+    fn make_signer(&self, snapshot: &Snapshot) -> Result<Option<Arc<Signer>>, Vec<String>> {
+        let Some(dns) = snapshot.routing.dns.as_ref().filter(|dns| dns.dnssec) else { return Ok(None) };
+        let Some(key) = &self.settings.key else {
+            return Err(vec!["the zone is to be signed (dnssec = true) and there is no key; give --state a directory to keep one in".to_owned()]);
+        };
+        let apex = name_of(&dns.zone).unwrap_or_default();
+        Signer::new(key, &apex).map(|signer| Some(Arc::new(signer))).map_err(|_| {
+            vec!["the zone's key is no P-256 key in PKCS #8; move it away to have one made anew".to_owned()]
+        })
+    }
+
+    fn routing(&self) -> &Routing {
+        &self.snapshot.routing
+    }
+
+    fn targets(&self) -> Targets {
+        let edges = self.routing().pops.iter().flat_map(|pop| pop.edges.iter().copied()).collect();
+        Targets { edges, settings: self.routing().probe }
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
+    /// The share of its visitors that each PoP gets, by its best edge, and whether anything has changed lately.
+    fn standing(&self) -> (Vec<f64>, bool) {
+        let now = self.now_ms();
+        let of = |edge: &IpAddr| self.health.get(edge).map_or(1.0, |health| health.share(now));
+        let shares =
+            self.routing().pops.iter().map(|pop| pop.edges.iter().map(of).fold(0.0, f64::max)).collect();
+        (shares, self.health.values().any(|health| health.is_flapping(now)))
+    }
+
+    /// A state from everything that is known.
+    fn state(&mut self) -> Arc<State> {
+        let (shares, flapping) = self.standing();
+        let view = View {
+            down: shares.iter().map(|share| *share == 0.0).collect(),
+            share: shares.clone(),
+            ..View::default()
+        };
+        // Down PoPs are chosen when nothing is believed any more; then their edges are answered as if they were up.
+        let view_share = view.share.iter().map(|share| if *share == 0.0 { 1.0 } else { *share }).collect();
+        let view = View { share: view_share, ..view };
+        let zone = Zone::build(&self.snapshot, self.serial, self.signer.as_deref());
+        let (Ok(zone), Some(dns)) = (zone, self.routing().dns.as_ref()) else {
+            unreachable!("a configuration is taken over only when its zone could be built")
+        };
+        let ttl = dns.ttl.as_secs() as u32;
+        let ttl = if flapping { ttl.min(FLAPPING_TTL) } else { ttl };
+        let is_down = |edge: &IpAddr| self.health.get(edge).is_some_and(EdgeHealth::is_down);
+        let pops = self.routing().pops.iter().map(|pop| {
+            let living: Vec<IpAddr> = pop.edges.iter().copied().filter(|edge| !is_down(edge)).collect();
+            PopAnswers::new(if living.is_empty() { &pop.edges } else { &living }, ttl, dns.https)
+        });
+        let state = State {
+            tables: zone.groups.iter().map(|group| Table::build(&self.world, group, &view)).collect(),
+            pops: pops.collect(),
+            zone,
+            world: Arc::clone(&self.world),
+            ttl,
+            signer: self.signer.clone(),
+            client_subnet: dns.client_subnet,
+            rate: dns.rate,
+            node: self.settings.node.as_str().into(),
+            cookie_secret: self.settings.cookie_secret,
+        };
+        self.made = (shares, flapping);
+        Arc::new(state)
+    }
+
+    /// Takes what a probe saw; returns whether the edge went or came.
+    fn take(&mut self, seen: Seen) -> bool {
+        let now = self.now_ms();
+        let changed = self.health.entry(seen.edge).or_default().step(0, seen.good, now);
+        if changed {
+            let pop = self.routing().pops.iter().find(|pop| pop.edges.contains(&seen.edge));
+            let pop = pop.map_or("?", |pop| &*pop.name);
+            let verdict = if seen.good { "is up again" } else { "is down: it does not answer probes" };
+            (self.report)(&format!("edge {} of PoP {pop} {verdict}", seen.edge));
+        }
+        changed
+    }
+
+    /// Looks at the files. Returns what was taken over: `Some(Ok)` something, `Some(Err)` it could not be used.
+    fn reload(&mut self) -> Option<Result<(), ()>> {
+        let config_seen = modified(&self.settings.config);
+        let location_path = self.settings.location.clone();
+        let location_seen = location_path.as_ref().and_then(|path| modified(path));
+        if (config_seen, location_seen) == (self.config_seen, self.location_seen) {
+            return None;
+        }
+        let location_changed = location_seen != self.location_seen;
+        (self.config_seen, self.location_seen) = (config_seen, location_seen);
+        let reread = || -> Result<_, Vec<String>> {
+            let snapshot = read_config(&self.settings.config, &*self.report)?;
+            let signer = self.make_signer(&snapshot)?;
+            Zone::build(&snapshot, self.serial, signer.as_deref())?;
+            let location = match location_path.filter(|_| location_changed) {
+                Some(path) => Arc::new(read_location(&path)?),
+                None => Arc::clone(&self.world.location),
+            };
+            Ok((snapshot, signer, location))
+        };
+        match reread() {
+            Ok((snapshot, signer, location)) => {
+                if snapshot.routing.pops != self.snapshot.routing.pops || location_changed {
+                    self.world = Arc::new(World::new(snapshot.routing.pops.clone(), location));
+                }
+                let edges: Vec<IpAddr> =
+                    snapshot.routing.pops.iter().flat_map(|pop| pop.edges.clone()).collect();
+                self.health.retain(|edge, _| edges.contains(edge));
+                self.serial = serial_now().max(self.serial.wrapping_add(1));
+                (self.snapshot, self.signer) = (snapshot, signer);
+                (self.report)("the changed configuration or location data is in force");
+                Some(Ok(()))
+            }
+            Err(errors) => {
+                errors.iter().for_each(|error| (self.report)(error));
+                (self.report)("the changed file is not used; what was in force before stays");
+                Some(Err(()))
+            }
+        }
+    }
+}
+
+fn serial_now() -> u32 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(1, |since| since.as_secs() as u32)
+}
+
+fn modified(path: &std::path::Path) -> Option<SystemTime> {
+    std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok()
+}
+
+/// Reads a configuration. The errors are whole sentences; `report` gets the warnings.
+pub fn read_config(file: &std::path::Path, report: &dyn Fn(&str)) -> Result<Snapshot, Vec<String>> {
+    let path = file.display().to_string();
+    let text =
+        std::fs::read_to_string(file).map_err(|error| vec![format!("{path} cannot be read: {error}")])?;
+    // What the nodes of a cluster have in common, or a file that says everything: whichever has fewer errors was meant.
+    let errors = |parsed: &model::Parsed| parsed.diagnostics.iter().filter(|found| found.is_error()).count();
+    let (common, whole) = (Snapshot::parse_cluster(&text, &path), Snapshot::parse(&text, &path));
+    let parsed = if errors(&common) <= errors(&whole) { common } else { whole };
+    let (errors, warnings): (Vec<_>, Vec<_>) = parsed.diagnostics.iter().partition(|found| found.is_error());
+    warnings.iter().for_each(|warning| report(&warning.to_string()));
+    parsed.snapshot.ok_or_else(|| errors.iter().map(|error| error.to_string()).collect())
+}
+
+/// Reads location data. The error is a sentence.
+pub fn read_location(path: &std::path::Path) -> Result<Location, Vec<String>> {
+    let shown = path.display();
+    let bytes = std::fs::read(path).map_err(|error| {
+        vec![format!("the location data {shown} cannot be read: {error}; perigee geo build makes it")]
+    })?;
+    Location::decode(&bytes).map_err(|error| {
+        vec![format!("the location data {shown} {error}; make it anew with perigee geo build")]
+    })
+}
+
+fn run_plan(
+    planner: &mut Planner,
+    shared: &Shared,
+    mut seen: tokio::sync::mpsc::Receiver<Seen>,
+    targets: &tokio::sync::watch::Sender<Targets>,
+) {
+    // Sights are taken from the runtime's channel by a thread that may block, with a bound on how long.
+    let (tick_in, tick_out) = mpsc::sync_channel::<Seen>(SEEN_MAX);
+    let forward = std::thread::Builder::new().name("seen".into()).spawn(move || {
+        while let Some(one) = seen.blocking_recv() {
+            if tick_in.send(one).is_err() {
+                return;
+            }
+        }
+    });
+    let mut looked = Instant::now();
+    while !shared.stop.load(Ordering::Relaxed) {
+        let mut dirty = false;
+        let mut next = tick_out.recv_timeout(STOP_LOOK).ok();
+        while let Some(one) = next {
+            shared.plan.probes.fetch_add(1, Ordering::Relaxed);
+            shared.plan.probes_failed.fetch_add(u64::from(!one.good), Ordering::Relaxed);
+            if planner.take(one) {
+                shared.plan.changes.fetch_add(1, Ordering::Relaxed);
+                dirty = true;
+            }
+            next = tick_out.try_recv().ok();
+        }
+        if looked.elapsed() >= LOOK {
+            looked = Instant::now();
+            match planner.reload() {
+                Some(Ok(())) => {
+                    shared.plan.reloads.fetch_add(1, Ordering::Relaxed);
+                    targets.send_if_modified(|now| {
+                        let new = planner.targets();
+                        let changed = *now != new;
+                        *now = new;
+                        changed
+                    });
+                    dirty = true;
+                }
+                Some(Err(())) => _ = shared.plan.reload_errors.fetch_add(1, Ordering::Relaxed),
+                None => {}
+            }
+            dirty |= planner.standing() != planner.made;
+        }
+        if dirty {
+            let state = planner.state();
+            *shared.state.lock() = state;
+            shared.generation.fetch_add(1, Ordering::Release);
+            shared.plan.states.fetch_add(1, Ordering::Relaxed);
+            let down = planner.health.values().filter(|health| health.is_down()).count();
+            shared.plan.down.store(down as u64, Ordering::Relaxed);
+        }
+        let up = planner
+            .targets()
+            .edges
+            .into_iter()
+            .map(|edge| (edge, !planner.health.get(&edge).is_some_and(EdgeHealth::is_down)));
+        *shared.probing.lock() = up.collect();
+    }
+    drop(tick_out);
+    // It ends with the runtime, which drops the probes' side of the channel.
+    drop(forward);
+}

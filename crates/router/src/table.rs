@@ -1,0 +1,586 @@
+//! From a client's network to a PoP: ranking of a cell's PoPs ([`World::rank`]), and the same for all cells at once ([`Table`]).
+//!
+//! ```text
+//! networks of the operator ─┐ (longest first)
+//! location ─► cell ─► choice┴─► a PoP, or a split of several by a hash of the /24 or /48
+//! ```
+//!
+//! A ranking begins with geography's order and leaves it only for what was measured beyond doubt ([`Estimates::prefer`]). PoPs
+//! that are down or drained are left out, unless nothing else is left: an answer is always given.
+//!
+//! The *scope* of an answer is the widest prefix around the client in which every network gets the same answer. Above /16 a pyramid
+//! over the blocks says so in 16 steps, below the cells themselves do.
+//!
+//! Pure. A table is built anew when health, prices or measurements change, and swapped by the server.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use model::Pop;
+use model::routing::km_between;
+
+use crate::estimate::{Estimate, Estimates};
+use crate::health::fail_open;
+use crate::location::{Location, UNKNOWN, first_64};
+
+/// PoPs that are compared for a cell: those that are nearest. A detour that leads past twelve others was never seen.
+const NEAREST: usize = 12;
+/// Choices from here on are numbers of splits.
+const SPLIT: u16 = 0xf000;
+/// In the pyramid: not all the same.
+const MIXED: u16 = u16::MAX;
+/// The longest client networks that are told apart.
+pub const V4_BITS: u8 = 24;
+/// See [`V4_BITS`]. Location data has /48s, resolvers name /56s.
+pub const V6_BITS: u8 = 48;
+
+/// What stays the same while nobody changes the configuration or the location data.
+#[derive(Debug)]
+pub struct World {
+    /// The PoPs.
+    pub pops: Vec<Pop>,
+    /// Where networks are.
+    pub location: Arc<Location>,
+    units: Vec<[f64; 3]>,
+    cell_units: Vec<[f64; 3]>,
+    /// For each cell, the [`NEAREST`] PoPs with the operator's bias, best first.
+    nearest: Vec<u16>,
+    networks: Networks,
+}
+
+/// What is known of the PoPs at an instant.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// Whether each is down; those that are missing are up.
+    pub down: Vec<bool>,
+    /// The share of its visitors that each gets, while it comes back; 1 where missing.
+    pub share: Vec<f64>,
+    /// Prices of load, in ms; 0 where missing.
+    pub prices: Vec<f64>,
+    /// Cells whose visitors are split, for load.
+    pub splits: HashMap<u16, Vec<(u16, f64)>>,
+    /// What was measured.
+    pub estimates: Arc<Estimates>,
+}
+
+/// Why a PoP was chosen: a closed list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// The operator has named the client's network.
+    Network,
+    /// It is the nearest.
+    Distance,
+    /// It was measured to be faster than the nearest.
+    Measured,
+    /// Nearer ones are full.
+    Load,
+    /// Nobody knows where the client is: all PoPs take their part.
+    Unlocated,
+    /// Everything looks down, so that nothing is believed.
+    FailedOpen,
+    /// Nothing but the last resort is left.
+    LastResort,
+    /// Nothing but what drains is left.
+    Drained,
+}
+
+impl Why {
+    /// As logs and metrics have it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Why::Network => "network",
+            Why::Distance => "distance",
+            Why::Measured => "measured",
+            Why::Load => "load",
+            Why::Unlocated => "unlocated",
+            Why::FailedOpen => "failed-open",
+            Why::LastResort => "last-resort",
+            Why::Drained => "drained",
+        }
+    }
+}
+
+/// A PoP as a cell sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Ranked {
+    /// Its index.
+    pub pop: u16,
+    /// How far it is; 0 for a cell that is nowhere.
+    pub km: f64,
+    /// How long visitors are thought to wait.
+    pub estimate: Estimate,
+    /// The operator's bias and the price of its load.
+    pub extra_ms: f64,
+}
+
+impl Ranked {
+    /// What is compared.
+    pub fn score_ms(&self) -> f64 {
+        self.estimate.ms() + self.extra_ms
+    }
+}
+
+/// PoPs for a client, best first, and why the first is.
+#[derive(Clone, Debug)]
+pub struct Ranking {
+    /// In order.
+    pub order: Vec<Ranked>,
+    /// Why the first.
+    pub why: Why,
+    /// The client's cell.
+    pub cell: u16,
+}
+
+impl World {
+    /// Puts PoPs and cells together. Cost: one distance for each pair of them.
+    pub fn new(pops: Vec<Pop>, location: Arc<Location>) -> World {
+        let units: Vec<[f64; 3]> = pops.iter().map(|pop| pop.location.unit()).collect();
+        let cell_units: Vec<[f64; 3]> = location.cells().iter().map(|cell| cell.point.unit()).collect();
+        let networks = Networks::of(&pops);
+        let mut world = World { pops, location, units, cell_units, nearest: Vec::new(), networks };
+        let width = NEAREST.min(world.pops.len());
+        let mut nearest = Vec::with_capacity(world.cell_units.len() * width);
+        let mut order: Vec<(f64, u16)> = Vec::new();
+        let unbiased = world.pops.iter().all(|pop| pop.bias_ms == 0.0);
+        for cell in &world.cell_units {
+            order.clear();
+            order.extend(world.units.iter().enumerate().map(|(pop, unit)| {
+                // Without bias, the chord orders as the distance does, and takes no arc sine.
+                let chord = (0..3).map(|axis| (unit[axis] - cell[axis]).powi(2)).sum::<f64>();
+                let cost = match unbiased {
+                    true => chord,
+                    false => crate::estimate::prior_ms(km_between(*unit, *cell)) + world.pops[pop].bias_ms,
+                };
+                (cost, pop as u16)
+            }));
+            let by_cost = |a: &(f64, u16), b: &(f64, u16)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));
+            if order.len() > width && width > 0 {
+                order.select_nth_unstable_by(width - 1, by_cost);
+                order.truncate(width);
+            }
+            order.sort_unstable_by(by_cost);
+            nearest.extend(order.iter().map(|(_, pop)| *pop));
+        }
+        world.nearest = nearest;
+        world
+    }
+
+    fn nearest(&self, cell: u16) -> &[u16] {
+        let width = NEAREST.min(self.pops.len());
+        &self.nearest[usize::from(cell) * width..][..width]
+    }
+
+    /// The PoPs of `group` for the visitors of a cell, of the autonomous system `asn` (0: whichever).
+    pub fn rank(&self, cell: u16, asn: u32, group: &[u16], view: &View) -> Ranking {
+        let (usable, why) = self.usable(cell, group, view);
+        let mut order: Vec<Ranked> = usable.iter().map(|pop| self.ranked(cell, asn, *pop, view)).collect();
+        if cell == UNKNOWN {
+            return Ranking { order, why: if why == Why::Distance { Why::Unlocated } else { why }, cell };
+        }
+        // Geography's order; what comes equal keeps the order of the file.
+        let by_distance = |one: &Ranked| one.estimate.prior_ms + self.pops[usize::from(one.pop)].bias_ms;
+        order.sort_by(|a, b| by_distance(a).total_cmp(&by_distance(b)));
+        let candidates: Vec<(Estimate, f64)> = order.iter().map(|one| (one.estimate, one.extra_ms)).collect();
+        let nearest = order.first().map(|one| one.pop);
+        let mut first = Estimates::prefer(&candidates);
+        let mut chosen_for = if first == 0 { why } else { Why::Measured };
+        // Prices are exact: no doubt is in them. They count where they alone turn the choice.
+        let priced = order
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| *index != first)
+            .min_by(|a, b| a.1.score_ms().total_cmp(&b.1.score_ms()));
+        if let (Some((index, other)), Some(now)) = (priced, order.get(first))
+            && price(view, now.pop) > 0.0
+            && other.score_ms() < now.score_ms()
+        {
+            (first, chosen_for) = (index, Why::Load);
+        }
+        if let Some(chosen) = (first < order.len()).then(|| order.remove(first)) {
+            order.sort_by(|a, b| a.score_ms().total_cmp(&b.score_ms()));
+            order.insert(0, chosen);
+        }
+        if let Some(parts) = view.splits.get(&cell)
+            && let Some((most, _)) = parts.iter().max_by(|a, b| a.1.total_cmp(&b.1))
+            && let Some(at) = order.iter().position(|one| one.pop == *most)
+        {
+            let chosen = order.remove(at);
+            order.insert(0, chosen);
+            if nearest != Some(*most) {
+                chosen_for = Why::Load;
+            }
+        }
+        Ranking { order, why: chosen_for, cell }
+    }
+
+    /// For a client: as [`World::rank`], after the operator's networks.
+    pub fn rank_client(&self, address: IpAddr, group: &[u16], view: &View) -> Ranking {
+        let cell = self.location.cell(address);
+        let mut ranking = self.rank(cell, 0, group, view);
+        if let Some((pop, _)) = self.networks.find(address, 128)
+            && let Some(at) = ranking.order.iter().position(|one| one.pop == pop)
+        {
+            let chosen = ranking.order.remove(at);
+            ranking.order.insert(0, chosen);
+            ranking.why = Why::Network;
+        }
+        ranking
+    }
+
+    fn ranked(&self, cell: u16, asn: u32, pop: u16, view: &View) -> Ranked {
+        let index = usize::from(pop);
+        let at = usize::from(cell);
+        let km = if cell == UNKNOWN { 0.0 } else { km_between(self.units[index], self.cell_units[at]) };
+        let country = self.location.cells()[at].country;
+        let estimate = view.estimates.of(cell, country, asn, pop, km);
+        Ranked { pop, km, estimate, extra_ms: self.pops[index].bias_ms + price(view, pop) }
+    }
+
+    /// Which of `group` may be chosen, and what that says about the choice.
+    fn usable(&self, cell: u16, group: &[u16], view: &View) -> (Vec<u16>, Why) {
+        let looks_down = |pop: u16| view.down.get(usize::from(pop)).copied().unwrap_or(false);
+        let judged = group.iter().filter(|pop| !self.pops[usize::from(**pop)].drain);
+        let (all, down) =
+            judged.fold((0, 0), |(all, down), pop| (all + 1, down + usize::from(looks_down(*pop))));
+        let disbelieve = fail_open(down, all);
+        let drains = |pop: u16| self.pops[usize::from(pop)].drain;
+        let resort = |pop: u16| self.pops[usize::from(pop)].last_resort;
+        let up = |pop: u16| !drains(pop) && (disbelieve || !looks_down(pop));
+        let good: Vec<u16> = group.iter().copied().filter(|pop| up(*pop) && !resort(*pop)).collect();
+        if !good.is_empty() {
+            // Who comes back gets its cells one after the other.
+            let returned = |pop: &u16| {
+                let share = view.share.get(usize::from(*pop)).copied().unwrap_or(1.0);
+                share >= 1.0 || mix(u64::from(cell) << 16 | u64::from(*pop)) < share
+            };
+            let settled: Vec<u16> = good.iter().copied().filter(returned).collect();
+            let why = if disbelieve { Why::FailedOpen } else { Why::Distance };
+            return (if settled.is_empty() { good } else { settled }, why);
+        }
+        let last: Vec<u16> = group.iter().copied().filter(|pop| up(*pop)).collect();
+        if !last.is_empty() {
+            return (last, Why::LastResort);
+        }
+        let down: Vec<u16> = group.iter().copied().filter(|pop| !drains(*pop)).collect();
+        if !down.is_empty() {
+            return (down, Why::FailedOpen);
+        }
+        (group.to_vec(), Why::Drained)
+    }
+}
+
+fn price(view: &View, pop: u16) -> f64 {
+    view.prices.get(usize::from(pop)).copied().unwrap_or(0.0)
+}
+
+/// A number from 0 up to 1, as if by chance, and always the same for the same input.
+fn mix(input: u64) -> f64 {
+    let mut bits = input.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    ((bits ^ (bits >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+}
+
+// --- The operator's networks ---
+
+/// Networks that belong to a PoP, found by the longest that holds an address.
+#[derive(Debug, Default)]
+struct Networks {
+    /// Lengths that occur, longest first; of IPv6, an IPv4 one counts from 96.
+    lengths: Vec<u8>,
+    pops: HashMap<(u8, u128), u16>,
+    /// First address and length of each, in order.
+    order: Vec<(u128, u8)>,
+}
+
+impl Networks {
+    fn of(pops: &[Pop]) -> Networks {
+        let mut networks = Networks::default();
+        for (pop, network) in pops
+            .iter()
+            .enumerate()
+            .flat_map(|(index, pop)| pop.networks.iter().map(move |network| (index as u16, network)))
+        {
+            let (first, _) = network.range();
+            let bits = network.prefix_len() + if first.is_ipv4() { 96 } else { 0 };
+            networks.pops.insert((bits, number(first)), pop);
+            networks.order.push((number(first), bits));
+            if !networks.lengths.contains(&bits) {
+                networks.lengths.push(bits);
+            }
+        }
+        networks.lengths.sort_unstable_by(|a, b| b.cmp(a));
+        networks.order.sort_unstable();
+        networks
+    }
+
+    /// The PoP and the length (of IPv6) of the longest network of at most `bits` that holds the address.
+    fn find(&self, address: IpAddr, bits: u8) -> Option<(u16, u8)> {
+        if self.lengths.is_empty() {
+            return None;
+        }
+        let address = number(address);
+        self.lengths
+            .iter()
+            .filter(|length| **length <= bits)
+            .find_map(|length| self.pops.get(&(*length, address & mask(*length))).map(|pop| (*pop, *length)))
+    }
+
+    /// Whether a network lies within the block of the address that has `bits`, and is longer.
+    fn any_within(&self, address: u128, bits: u8) -> bool {
+        let first = address & mask(bits);
+        let last = first | !mask(bits);
+        let from = self.order.partition_point(|(start, _)| *start < first);
+        self.order[from..].iter().take_while(|(start, _)| *start <= last).any(|(_, length)| *length > bits)
+    }
+}
+
+/// As a number of IPv6; IPv4 stands at ::ffff:0:0/96.
+fn number(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(v4) => u128::from(v4.to_ipv6_mapped()),
+        IpAddr::V6(v6) => u128::from(v6),
+    }
+}
+
+fn mask(bits: u8) -> u128 {
+    u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0)
+}
+
+// --- All cells at once ---
+
+/// For one group of PoPs, where every network is sent.
+#[derive(Debug)]
+pub struct Table {
+    choices: Vec<u16>,
+    /// PoPs with the share up to which they are chosen.
+    splits: Vec<Vec<(u16, f64)>>,
+    /// Node `1 << level | prefix`: the PoP of all networks in that prefix, or [`MIXED`]. Levels 0 to 16.
+    pyramid: Vec<u16>,
+    starts: Vec<u64>,
+    runs: Vec<u16>,
+    usable: Vec<bool>,
+}
+
+/// Where a client is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The PoP.
+    pub pop: u16,
+    /// The length of the widest prefix around the client in which everybody gets the same answer; never more than was asked for.
+    pub scope: u8,
+}
+
+impl Table {
+    /// Ranks all cells for a group, which may not be empty. Some ms with two dozen PoPs.
+    pub fn build(world: &World, group: &[u16], view: &View) -> Table {
+        let (usable_all, _) = world.usable(UNKNOWN, group, view);
+        let usable = (0..world.pops.len()).map(|pop| usable_all.contains(&(pop as u16))).collect();
+        let mut table = Table {
+            choices: Vec::new(),
+            splits: Vec::new(),
+            pyramid: Vec::new(),
+            starts: Vec::new(),
+            runs: Vec::new(),
+            usable,
+        };
+        let everywhere = group.len() == world.pops.len();
+        let measured = !view.estimates.is_empty() || view.prices.iter().any(|price| *price > 0.0);
+        let slow = view.share.iter().any(|share| *share < 1.0);
+        let mut near: Vec<u16> = Vec::new();
+        for cell in 0..world.cell_units.len() as u16 {
+            if cell == UNKNOWN {
+                let shares: Vec<(u16, f64)> =
+                    usable_all.iter().map(|pop| (*pop, 1.0 / usable_all.len() as f64)).collect();
+                let choice = table.choice_of(&shares);
+                table.choices.push(choice);
+                continue;
+            }
+            if let Some(parts) = view.splits.get(&cell) {
+                let parts: Vec<(u16, f64)> =
+                    parts.iter().copied().filter(|(pop, _)| table.is_usable(*pop)).collect();
+                if !parts.is_empty() {
+                    let choice = table.choice_of(&parts);
+                    table.choices.push(choice);
+                    continue;
+                }
+            }
+            // The nearest that may be chosen are enough, where there are any; by distance alone, the first of them is it.
+            near.clear();
+            if everywhere {
+                near.extend(world.nearest(cell).iter().copied().filter(|pop| table.is_usable(*pop)));
+            }
+            if let (Some(first), false, false) = (near.first(), measured, slow) {
+                table.choices.push(*first);
+                continue;
+            }
+            let among = if near.is_empty() { group } else { &near };
+            let first = world.rank(cell, 0, among, view).order.first().map(|one| one.pop);
+            table.choices.push(first.unwrap_or(group[0]));
+        }
+        table.build_pyramid(&world.location);
+        for (start, cell) in world.location.runs() {
+            let choice = table.choices[usize::from(cell)];
+            if table.runs.last() != Some(&choice) {
+                table.starts.push(start);
+                table.runs.push(choice);
+            }
+        }
+        table
+    }
+
+    fn is_usable(&self, pop: u16) -> bool {
+        self.usable.get(usize::from(pop)).copied().unwrap_or(false)
+    }
+
+    fn choice_of(&mut self, shares: &[(u16, f64)]) -> u16 {
+        if let [(pop, _)] = shares {
+            return *pop;
+        }
+        let all: f64 = shares.iter().map(|(_, share)| share).sum();
+        let mut sum = 0.0;
+        let ladder: Vec<(u16, f64)> = shares
+            .iter()
+            .map(|(pop, share)| {
+                sum += share / all;
+                (*pop, sum)
+            })
+            .collect();
+        if let Some(known) = self.splits.iter().position(|split| *split == ladder) {
+            return SPLIT + known as u16;
+        }
+        if self.splits.len() >= usize::from(u16::MAX - SPLIT) {
+            return shares.iter().max_by(|a, b| a.1.total_cmp(&b.1)).map_or(0, |(pop, _)| *pop);
+        }
+        self.splits.push(ladder);
+        SPLIT + (self.splits.len() - 1) as u16
+    }
+
+    fn resolve(&self, choice: u16, network: u64) -> u16 {
+        if choice < SPLIT {
+            return choice;
+        }
+        let split = &self.splits[usize::from(choice - SPLIT)];
+        let at = mix(network);
+        split.iter().find(|(_, up_to)| at < *up_to).or(split.last()).map_or(0, |(pop, _)| *pop)
+    }
+
+    fn build_pyramid(&mut self, location: &Location) {
+        let mut pyramid = vec![MIXED; 1 << 17];
+        let mut leaves: HashMap<*const u16, u16> = HashMap::new();
+        for block in 0..=u16::MAX {
+            let all_the_same = |cells: &[u16]| {
+                let first = self.choices[usize::from(cells[0])];
+                let same =
+                    first < SPLIT && cells.iter().all(|cell| self.choices[usize::from(*cell)] == first);
+                if same { first } else { MIXED }
+            };
+            pyramid[1 << 16 | usize::from(block)] = match location.block(block) {
+                Ok(cell) => all_the_same(&[cell]),
+                Err(leaf) => *leaves.entry(leaf.as_ptr()).or_insert_with(|| all_the_same(leaf)),
+            };
+        }
+        for node in (1..1 << 16).rev() {
+            let (left, right) = (pyramid[2 * node], pyramid[2 * node + 1]);
+            pyramid[node] = if left == right { left } else { MIXED };
+        }
+        self.pyramid = pyramid;
+    }
+
+    /// Where a client is sent whose address is known by its first `bits`.
+    pub fn find(&self, world: &World, address: IpAddr, bits: u8) -> Found {
+        let address = address.to_canonical();
+        match address {
+            IpAddr::V4(v4) => self.find_v4(world, v4, bits.min(32)),
+            IpAddr::V6(v6) => self.find_v6(world, v6, bits.min(128)),
+        }
+    }
+
+    fn find_v4(&self, world: &World, address: Ipv4Addr, bits: u8) -> Found {
+        let network = u32::from(address) >> 8;
+        let choice = self.choices[usize::from(world.location.cell_of_24(network))];
+        let pop = self.resolve(choice, u64::from(network));
+        let mut scope = self.scope_of_24(world, network, pop);
+        let mut found = Found { pop, scope };
+        if !world.networks.order.is_empty() {
+            let number = number(address.into());
+            if let Some((owner, length)) =
+                world.networks.find(address.into(), bits + 96).filter(|(pop, _)| self.is_usable(*pop))
+            {
+                (found.pop, scope) = (owner, length - 96);
+            }
+            while scope < V4_BITS && world.networks.any_within(number, scope + 96) {
+                scope += 1;
+            }
+            found.scope = scope;
+        }
+        Found { scope: found.scope.min(bits), ..found }
+    }
+
+    fn scope_of_24(&self, world: &World, network: u32, pop: u16) -> u8 {
+        let block = (network >> 8) as u16;
+        let node = 1usize << 16 | usize::from(block);
+        if self.pyramid[node] == pop {
+            let mut level = 16;
+            while level > 0 && self.pyramid[node >> (17 - level)] == pop {
+                level -= 1;
+            }
+            return level;
+        }
+        let is_pop = |cell: u16, network: u32| {
+            self.resolve(self.choices[usize::from(cell)], u64::from(network)) == pop
+        };
+        let cells = world.location.block(block);
+        let mut scope = V4_BITS;
+        for doubling in 0..8 {
+            let own = (network & 0xff) >> doubling;
+            let first = ((own ^ 1) << doubling) as usize;
+            let sibling = first..first + (1 << doubling);
+            let base = network & !0xff;
+            let same = match cells {
+                Ok(cell) => sibling.into_iter().all(|at| is_pop(cell, base | at as u32)),
+                Err(leaf) => sibling.into_iter().all(|at| is_pop(leaf[at], base | at as u32)),
+            };
+            if !same {
+                break;
+            }
+            scope -= 1;
+        }
+        scope
+    }
+
+    fn find_v6(&self, world: &World, address: Ipv6Addr, bits: u8) -> Found {
+        let number = first_64(address);
+        let at = self.starts.partition_point(|start| *start <= number).saturating_sub(1);
+        let choice = self.runs[at];
+        let pop = self.resolve(choice, number >> 16);
+        let mut scope = V6_BITS;
+        if choice < SPLIT {
+            let (first, last) = (self.starts[at], self.starts.get(at + 1).map_or(u64::MAX, |next| next - 1));
+            let within = |bits: u8| {
+                let width = u64::MAX.checked_shr(u32::from(bits)).unwrap_or(0);
+                number & !width >= first && number | width <= last
+            };
+            while scope > 0 && within(scope - 1) {
+                scope -= 1;
+            }
+        }
+        let mut found = Found { pop, scope };
+        if !world.networks.order.is_empty() {
+            let whole = u128::from(address);
+            if let Some((owner, length)) =
+                world.networks.find(address.into(), bits).filter(|(pop, _)| self.is_usable(*pop))
+            {
+                (found.pop, found.scope) = (owner, length);
+            }
+            while found.scope < 64 && world.networks.any_within(whole, found.scope) {
+                found.scope += 1;
+            }
+        }
+        Found { scope: found.scope.min(bits), ..found }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,230 @@
+use model::routing::place;
+use proptest::prelude::*;
+
+use super::*;
+use crate::compile::Compiler;
+use crate::estimate::Sample;
+
+fn pop(name: &str) -> Pop {
+    Pop {
+        name: name.into(),
+        location: place(name).unwrap(),
+        edges: vec!["192.0.2.1".parse().unwrap()],
+        regions: Vec::new(),
+        networks: Vec::new(),
+        bias_ms: 0.0,
+        capacity: None,
+        drain: false,
+        last_resort: false,
+        line: 0,
+    }
+}
+
+/// Clients of Germany in 10.0.0.0/9, of Japan in the rest of 10/8, mixed in 11.1.0.0/16; nobody knows the rest.
+fn location() -> Arc<Location> {
+    static MADE: std::sync::OnceLock<Arc<Location>> = std::sync::OnceLock::new();
+    Arc::clone(MADE.get_or_init(make_location))
+}
+
+fn make_location() -> Arc<Location> {
+    let mut compiler = Compiler::new();
+    let mut list =
+        String::from("10.0.0.0/9,FRA\n10.128.0.0/9,NRT\n2001:db8::/32,FRA\n2001:db8:8000::/33,NRT\n");
+    for third in 0..256 {
+        list.push_str(&format!("11.1.{third}.0/24,{}\n", ["FRA", "JFK", "NRT"][(third / 16) % 3]));
+    }
+    compiler.list(&list, "list");
+    assert_eq!(compiler.bad_lines, 0);
+    Arc::new(compiler.finish(0))
+}
+
+fn world(change: impl FnOnce(&mut Vec<Pop>)) -> World {
+    let mut pops: Vec<Pop> = ["FRA", "JFK", "NRT"].map(pop).into();
+    change(&mut pops);
+    World::new(pops, location())
+}
+
+const ALL: [u16; 3] = [0, 1, 2];
+
+fn at(address: &str) -> IpAddr {
+    address.parse().unwrap()
+}
+
+fn first(world: &World, view: &View, address: &str) -> (u16, Why) {
+    let ranking = world.rank_client(at(address), &ALL, view);
+    (ranking.order[0].pop, ranking.why)
+}
+
+#[test]
+fn the_nearest_is_chosen_and_the_next_when_it_is_down() {
+    let world = world(|_| {});
+    let mut view = View::default();
+    assert_eq!(first(&world, &view, "10.1.2.3"), (0, Why::Distance));
+    assert_eq!(first(&world, &view, "10.200.2.3"), (2, Why::Distance));
+    view.down = vec![true, false, false];
+    assert_eq!(first(&world, &view, "10.1.2.3"), (1, Why::Distance));
+    view.down = vec![true, true, false];
+    assert_eq!(first(&world, &view, "10.1.2.3"), (0, Why::FailedOpen), "most look down");
+    view.down = vec![true; 3];
+    assert_eq!(first(&world, &view, "10.1.2.3"), (0, Why::FailedOpen));
+}
+
+#[test]
+fn bias_drain_and_last_resort_are_the_operators() {
+    let view = View::default();
+    let why = |change: fn(&mut Vec<Pop>)| first(&world(change), &view, "10.1.2.3");
+    assert_eq!(why(|pops| pops[0].bias_ms = 50.0), (0, Why::Distance));
+    assert_eq!(why(|pops| pops[0].bias_ms = 500.0), (1, Why::Distance));
+    assert_eq!(why(|pops| pops[0].drain = true), (1, Why::Distance));
+    assert_eq!(why(|pops| pops[0].last_resort = true), (1, Why::Distance));
+    assert_eq!(
+        why(|pops| {
+            pops[0].last_resort = true;
+            pops[1].drain = true;
+            pops[2].drain = true;
+        }),
+        (0, Why::LastResort)
+    );
+    assert_eq!(why(|pops| pops.iter_mut().for_each(|pop| pop.drain = true)), (0, Why::Drained));
+    assert_eq!(
+        why(|pops| pops[2].networks = vec![model::settings::Network::parse("10.1.0.0/16").unwrap()]),
+        (2, Why::Network)
+    );
+}
+
+#[test]
+fn a_fence_is_never_left() {
+    let world = world(|_| {});
+    let view = View { down: vec![false, false, true], ..View::default() };
+    for address in ["10.1.2.3", "10.200.0.1", "1.2.3.4", "2001:db8::1"] {
+        assert_eq!(world.rank_client(at(address), &[2], &view).order.len(), 1);
+        let table = Table::build(&world, &[2], &view);
+        assert_eq!(table.find(&world, at(address), 24).pop, 2, "even though it is down");
+    }
+}
+
+#[test]
+fn who_was_measured_to_be_faster_is_preferred() {
+    let world = world(|_| {});
+    let cell = world.location.cell(at("10.1.2.3"));
+    let mut estimates = Estimates::default();
+    for _ in 0..30 {
+        for (pop, rtt_ms) in [(0, 220.0), (1, 90.0)] {
+            let km = world.rank(cell, 0, &[pop], &View::default()).order[0].km;
+            estimates.add(&Sample { cell, country: [0; 2], asn: 0, pop, km, rtt_ms }).unwrap();
+        }
+    }
+    let view = View { estimates: Arc::new(estimates), ..View::default() };
+    assert_eq!(first(&world, &view, "10.1.2.3"), (1, Why::Measured));
+    assert_eq!(Table::build(&world, &ALL, &view).find(&world, at("10.1.2.3"), 24).pop, 1);
+}
+
+#[test]
+fn a_full_pop_sends_others_away_and_a_split_keeps_each_network() {
+    let world = world(|_| {});
+    let view = View { prices: vec![300.0, 0.0, 0.0], ..View::default() };
+    assert_eq!(first(&world, &view, "10.1.2.3"), (1, Why::Load));
+    let cell = world.location.cell(at("10.1.2.3"));
+    let view = View { splits: [(cell, vec![(0, 0.75), (1, 0.25)])].into(), ..View::default() };
+    let table = Table::build(&world, &ALL, &view);
+    let mut counts = [0; 3];
+    for third in 0..=255u8 {
+        for second in 0..16 {
+            let client = Ipv4Addr::new(10, second, third, 1);
+            counts[usize::from(table.find(&world, client.into(), 24).pop)] += 1;
+        }
+    }
+    assert!((2900..3250).contains(&counts[0]) && counts[2] == 0, "{counts:?}");
+}
+
+#[test]
+fn clients_from_nowhere_are_spread_over_all() {
+    let world = world(|_| {});
+    let table = Table::build(&world, &ALL, &View::default());
+    let mut counts = [0; 3];
+    for network in 0..3000u32 {
+        counts
+            [usize::from(table.find(&world, Ipv4Addr::from(0x0100_0000 + (network << 8)).into(), 24).pop)] +=
+            1;
+    }
+    assert!(counts.iter().all(|count| *count > 850), "{counts:?}");
+}
+
+#[test]
+fn who_comes_back_gets_its_cells_little_by_little() {
+    let world = world(|_| {});
+    let mut taken = Vec::new();
+    for share in [0.0, 0.3, 0.6, 1.0] {
+        let view = View { share: vec![share, 1.0, 1.0], ..View::default() };
+        let of = |cell: u16| world.usable(cell, &ALL, &view).0.contains(&0);
+        taken.push((0..1000).filter(|cell| of(*cell)).count());
+    }
+    assert!(
+        taken[0] == 0 && (250..350).contains(&taken[1]) && (550..650).contains(&taken[2]) && taken[3] == 1000,
+        "{taken:?}"
+    );
+}
+
+#[test]
+fn scopes_are_as_wide_as_the_answer_reaches() {
+    let world =
+        world(|pops| pops[1].networks = vec![model::settings::Network::parse("10.64.7.0/24").unwrap()]);
+    let table = Table::build(&world, &ALL, &View::default());
+    let find = |address: &str, bits| {
+        let Found { pop, scope } = table.find(&world, at(address), bits);
+        (pop, scope)
+    };
+    assert_eq!(find("10.1.2.0", 24), (0, 10), "up to the operator's network");
+    assert_eq!(find("10.200.2.0", 24), (2, 9));
+    assert_eq!(find("10.64.7.0", 24), (1, 24));
+    assert_eq!(find("10.64.6.0", 24), (0, 24));
+    assert_eq!(find("11.1.17.0", 24), (1, 20));
+    assert_eq!(find("11.1.17.0", 16), (1, 16), "never more than was asked for");
+    assert_eq!(find("2001:db8:1::", 56), (0, 33));
+    assert_eq!(find("2001:db8:8001::", 56), (2, 33));
+}
+
+fn arbitrary_address() -> impl Strategy<Value = IpAddr> {
+    prop_oneof![
+        (0u32..1 << 24).prop_map(|low| IpAddr::from(Ipv4Addr::from(0x0a00_0000 + low))),
+        (0u32..1 << 16).prop_map(|low| IpAddr::from(Ipv4Addr::from(0x0b01_0000 + low))),
+        any::<u32>().prop_map(|all| IpAddr::from(Ipv4Addr::from(all))),
+        (any::<u64>())
+            .prop_map(|low| IpAddr::from(Ipv6Addr::from((0x2001_0db8u128 << 96) | (u128::from(low) << 32)))),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn within_its_scope_everybody_gets_the_same_answer(
+        clients in prop::collection::vec((arbitrary_address(), prop::collection::vec(any::<u128>(), 20)), 60),
+        down in prop::collection::vec(any::<bool>(), 3),
+        split: bool,
+        networks in prop::collection::vec((0u32..1 << 16, 9u8..=24, 0usize..3), 0..5),
+    ) {
+        let world = world(|pops| for (low, bits, pop) in &networks {
+            let first = (0x0a00_0000 + (low << 8)) & (u32::MAX << (32 - bits));
+            let network = format!("{}/{bits}", Ipv4Addr::from(first));
+            pops[*pop].networks.push(model::settings::Network::parse(&network).unwrap());
+        });
+        let cell = world.location.cell(at("10.1.2.3"));
+        let mut view = View { down, ..View::default() };
+        if split {
+            view.splits.insert(cell, vec![(0, 0.5), (2, 0.5)]);
+        }
+        let table = Table::build(&world, &ALL, &view);
+        for (client, others) in clients {
+            let bits = if client.is_ipv4() { 24 } else { 48 };
+            let found = table.find(&world, client, bits);
+            prop_assert!(found.scope <= bits);
+            prop_assert!(usize::from(found.pop) < 3);
+            for other in others {
+                let keep = if client.is_ipv4() { found.scope + 96 } else { found.scope };
+                let mixed = (number(client) & mask(keep)) | (other & !mask(keep) & if client.is_ipv4() { 0xffff_ff00 } else { !0xffff_ffff_ffff_ffff_ffff });
+                let neighbour = IpAddr::from(Ipv6Addr::from(mixed)).to_canonical();
+                prop_assert_eq!(table.find(&world, neighbour, bits).pop, found.pop, "{} {:?} {}", client, found, neighbour);
+            }
+        }
+    }
+}

@@ -1,0 +1,411 @@
+//! The zone that the router answers for, made from the configuration.
+//!
+//! ```text
+//! cdn.example             SOA NS CAA DNSKEY…, and the operator's records
+//! ns1.cdn.example         A AAAA of a nameserver that lies in the zone
+//! shop.cdn.example        the site "shop": where to is chosen per client
+//! www.cdn.example         a domain of a site, if it lies in the zone; so do wildcards
+//! ```
+//!
+//! Pure: values in, a zone or everything that is wrong with it out. Made at each change of the configuration.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use domain::base::iana::Class;
+use domain::base::rdata::ComposeRecordData;
+use domain::base::{Name, Rtype, ToName};
+use domain::zonefile::inplace::{Entry, Zonefile};
+use model::{DnsSettings, Snapshot};
+
+use crate::sign::Signer;
+use crate::wire::{QUESTION_NAME, name_of, parent, rtype, write_record};
+
+/// TTL of what seldom changes: NS, CAA, nameservers' addresses, keys.
+pub const STATIC_TTL: u32 = 3_600;
+/// For how long a resolver remembers that there is nothing: short, as a new site shall be seen soon.
+pub const NEGATIVE_TTL: u32 = 60;
+
+/// A zone.
+#[derive(Debug)]
+pub struct Zone {
+    /// Its name on the wire.
+    pub apex: Vec<u8>,
+    /// What is chosen per client: PoPs by index, one group per distinct list.
+    pub groups: Vec<Vec<u16>>,
+    /// SOA, as it stands in negative answers.
+    pub soa: Set,
+    nodes: HashMap<Vec<u8>, Node>,
+}
+
+/// What is known of one name.
+#[derive(Clone, Debug, Default)]
+pub struct Node {
+    /// Clients are sent to one of this group of PoPs.
+    pub group: Option<usize>,
+    /// Other records.
+    pub sets: Vec<Set>,
+}
+
+/// Records of one name and type.
+#[derive(Clone, Debug)]
+pub struct Set {
+    /// Their type.
+    pub rtype: u16,
+    /// How long they are kept.
+    pub ttl: u32,
+    /// Their contents, canonical.
+    pub records: Vec<Vec<u8>>,
+    /// As they stand in an answer, with the question's name.
+    pub plain: Vec<u8>,
+}
+
+impl Set {
+    fn new(rtype: u16, ttl: u32, records: Vec<Vec<u8>>) -> Set {
+        let mut plain = Vec::new();
+        records.iter().for_each(|record| write_record(&mut plain, &QUESTION_NAME, rtype, ttl, record));
+        Set { rtype, ttl, records, plain }
+    }
+}
+
+impl Node {
+    /// The set of a type.
+    pub fn set(&self, rtype: u16) -> Option<&Set> {
+        self.sets.iter().find(|set| set.rtype == rtype)
+    }
+
+    fn add(&mut self, rtype: u16, ttl: u32, record: Vec<u8>) {
+        match self.sets.iter_mut().find(|set| set.rtype == rtype) {
+            Some(set) if set.records.contains(&record) => {}
+            Some(set) => {
+                set.records.push(record);
+                let ttl = set.ttl.min(ttl);
+                *set = Set::new(rtype, ttl, std::mem::take(&mut set.records));
+            }
+            None => self.sets.push(Set::new(rtype, ttl, vec![record])),
+        }
+    }
+}
+
+/// What a name leads to.
+pub enum Lookup<'z> {
+    /// It is another zone's.
+    Outside,
+    /// There is no such name.
+    Nothing,
+    /// This is known of it; of a name that only has names below it, nothing.
+    Node(&'z Node),
+}
+
+impl Zone {
+    /// The zone of a configuration that has one. `serial`: of its SOA. The errors are whole sentences.
+    pub fn build(snapshot: &Snapshot, serial: u32, signer: Option<&Signer>) -> Result<Zone, Vec<String>> {
+        let Some(dns) = &snapshot.routing.dns else {
+            return Err(vec!["the configuration has no [dns]: there is no zone to answer for".to_owned()]);
+        };
+        let mut errors = Vec::new();
+        let Some(apex) = name_of(&dns.zone) else {
+            return Err(vec![format!("the zone {:?} is too long for a name of DNS", dns.zone)]);
+        };
+        let mut zone = Zone { soa: soa(dns, serial), apex, groups: Vec::new(), nodes: HashMap::new() };
+        zone.add_apex(dns, signer);
+        zone.add_sites(snapshot, dns, &mut errors);
+        zone.add_records(dns, &mut errors);
+        zone.fill_gaps();
+        if errors.is_empty() { Ok(zone) } else { Err(errors) }
+    }
+
+    /// What a name, in lower case, leads to. Costs two look-ups, and one more for each label of a name that there is not.
+    pub fn find(&self, name: &[u8]) -> Lookup<'_> {
+        if let Some(node) = self.nodes.get(name) {
+            return Lookup::Node(node);
+        }
+        if !self.holds(name) {
+            return Lookup::Outside;
+        }
+        // The nearest name that there is decides whether a wildcard stands in (RFC 4592 §3.3.1).
+        let mut above = parent(name);
+        while let Some(encloser) = above {
+            if self.nodes.contains_key(encloser) {
+                let mut wildcard = b"\x01*".to_vec();
+                wildcard.extend(encloser);
+                return self.nodes.get(&wildcard).map_or(Lookup::Nothing, Lookup::Node);
+            }
+            above = parent(encloser);
+        }
+        Lookup::Nothing
+    }
+
+    fn holds(&self, name: &[u8]) -> bool {
+        let mut at = Some(name);
+        while let Some(name) = at.filter(|name| name.len() >= self.apex.len()) {
+            if name == self.apex {
+                return true;
+            }
+            at = parent(name);
+        }
+        false
+    }
+
+    /// How many names it has.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Whether it has none; it never is.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    fn add_apex(&mut self, dns: &DnsSettings, signer: Option<&Signer>) {
+        let mut node = Node::default();
+        node.sets.push(self.soa.clone());
+        for issuer in &dns.caa {
+            let mut data = vec![0, 5];
+            data.extend(b"issue");
+            data.extend(issuer.bytes());
+            node.add(rtype::CAA, STATIC_TTL, data);
+        }
+        if let Some(signer) = signer {
+            node.add(rtype::DNSKEY, STATIC_TTL, signer.dnskey());
+            node.add(rtype::CDNSKEY, STATIC_TTL, signer.dnskey());
+            node.add(rtype::CDS, STATIC_TTL, signer.ds());
+        }
+        for (host, _) in &dns.nameservers {
+            node.add(rtype::NS, STATIC_TTL, name_of(host).unwrap_or_default());
+        }
+        self.nodes.insert(self.apex.clone(), node);
+        for (host, addresses) in &dns.nameservers {
+            let Some(name) = name_of(host).filter(|name| self.holds(name)) else { continue };
+            let node = self.nodes.entry(name).or_default();
+            for address in addresses {
+                let (rtype, data) = address_data(*address);
+                node.add(rtype, STATIC_TTL, data);
+            }
+        }
+    }
+
+    fn add_sites(&mut self, snapshot: &Snapshot, dns: &DnsSettings, errors: &mut Vec<String>) {
+        for site in &snapshot.sites {
+            let pops: Vec<u16> =
+                snapshot.routing.pops_of(&site.pops).into_iter().map(|pop| pop as u16).collect();
+            let group = self.groups.iter().position(|group| *group == pops).unwrap_or_else(|| {
+                self.groups.push(pops);
+                self.groups.len() - 1
+            });
+            let own = format!("{}.{}", site.name.to_ascii_lowercase(), dns.zone);
+            let inside = site.domains.iter().map(|domain| domain.to_string());
+            let names = inside.filter(|domain| name_of(domain).is_some_and(|name| self.holds(&name)));
+            for text in std::iter::once(own).chain(names.collect::<Vec<_>>()) {
+                let Some(name) = name_of(&text) else {
+                    errors.push(format!(
+                        "the site {:?} cannot be named {text:?} in DNS: a label has at most 63 bytes",
+                        site.name
+                    ));
+                    continue;
+                };
+                let node = self.nodes.entry(name).or_default();
+                if node.group.is_some_and(|other| other != group)
+                    || node.sets.iter().any(|set| matches!(set.rtype, rtype::A | rtype::AAAA))
+                {
+                    errors.push(format!("{text:?} is wanted twice in the zone: by the site {:?}, and by another or by a nameserver; rename one", site.name));
+                }
+                node.group = Some(group);
+            }
+        }
+    }
+
+    fn add_records(&mut self, dns: &DnsSettings, errors: &mut Vec<String>) {
+        let mut file = Zonefile::from(dns.records.as_str());
+        file.extend_from_slice(b"\n");
+        file.set_default_class(Class::IN);
+        let Ok(origin) = Name::from_octets(self.apex.clone()) else { return };
+        file.set_origin(Name::<Vec<u8>>::to_bytes(&origin));
+        loop {
+            let record = match file.next_entry() {
+                Ok(None) => return,
+                Ok(Some(Entry::Record(record))) => record,
+                Ok(Some(Entry::Include { path, .. })) => {
+                    errors.push(format!(
+                        "records: $INCLUDE {path} is not followed; write the records themselves"
+                    ));
+                    return;
+                }
+                // The scanner cannot go on behind an error.
+                Err(error) => {
+                    errors.push(format!("records: {error} (line and column within [dns] records)"));
+                    return;
+                }
+            };
+            let mut owner = record.owner().to_vec().into_octets();
+            owner.make_ascii_lowercase();
+            let shown = record.owner();
+            let kind = record.rtype().to_int();
+            if record.class() != Class::IN {
+                errors
+                    .push(format!("records: {shown} is of the class {}; only IN is served", record.class()));
+            } else if !self.holds(&owner) {
+                errors.push(format!("records: {shown} does not lie in the zone {:?}", dns.zone));
+            } else if matches!(
+                kind,
+                rtype::SOA | rtype::DNSKEY | rtype::RRSIG | rtype::NSEC | rtype::CDS | rtype::CDNSKEY
+            ) || (record.rtype() == Rtype::NS)
+            {
+                errors.push(format!(
+                    "records: {shown} has {}, which the router makes itself; delegations are not served",
+                    record.rtype()
+                ));
+            } else {
+                let mut data = Vec::new();
+                if record.data().compose_canonical_rdata(&mut data).is_err() {
+                    continue;
+                }
+                let node = self.nodes.entry(owner).or_default();
+                let chosen = node.group.is_some()
+                    && matches!(kind, rtype::A | rtype::AAAA | rtype::HTTPS | rtype::CNAME);
+                let cname_beside = (kind == rtype::CNAME && !node.sets.is_empty())
+                    || (kind != rtype::CNAME && node.set(rtype::CNAME).is_some());
+                if chosen {
+                    errors.push(format!(
+                        "records: {shown} is a site's, and its {} is chosen per client",
+                        record.rtype()
+                    ));
+                } else if cname_beside {
+                    errors.push(format!(
+                        "records: {shown} has CNAME beside other records, which DNS forbids (RFC 1034 §3.6.2)"
+                    ));
+                } else {
+                    node.add(kind, record.ttl().as_secs(), data);
+                }
+            }
+        }
+    }
+
+    /// A name between the apex and another exists, though nothing is known of it (RFC 8020).
+    fn fill_gaps(&mut self) {
+        let names: Vec<Vec<u8>> = self.nodes.keys().cloned().collect();
+        for name in names {
+            let mut above = parent(&name);
+            while let Some(between) = above.filter(|between| between.len() > self.apex.len()) {
+                self.nodes.entry(between.to_vec()).or_default();
+                above = parent(between);
+            }
+        }
+    }
+}
+
+fn soa(dns: &DnsSettings, serial: u32) -> Set {
+    let mut data = dns.nameservers.first().and_then(|(host, _)| name_of(host)).unwrap_or_else(|| vec![0]);
+    let (local, host) = dns.contact.split_once('@').unwrap_or(("hostmaster", &dns.zone));
+    // A dot before the @ is part of the first label (RFC 1035 §8).
+    data.push(local.len() as u8);
+    data.extend(local.bytes().map(|byte| byte.to_ascii_lowercase()));
+    data.extend(name_of(host).unwrap_or_else(|| vec![0]));
+    // Nobody transfers this zone; the usual values keep checkers quiet.
+    for number in [serial, 7_200, 3_600, 1_209_600, NEGATIVE_TTL] {
+        data.extend(number.to_be_bytes());
+    }
+    Set::new(rtype::SOA, NEGATIVE_TTL, vec![data])
+}
+
+/// Type and content of an address.
+pub(crate) fn address_data(address: IpAddr) -> (u16, Vec<u8>) {
+    match address {
+        IpAddr::V4(v4) => (rtype::A, v4.octets().to_vec()),
+        IpAddr::V6(v6) => (rtype::AAAA, v6.octets().to_vec()),
+    }
+}
+
+/// The content of HTTPS for a PoP with these addresses (RFC 9460): HTTP/2 and HTTP/3, and where they are.
+pub(crate) fn https_data(addresses: &[IpAddr]) -> Vec<u8> {
+    // Priority 1, the name itself; then parameters by ascending number: alpn, ipv4hint, ipv6hint.
+    let mut data = vec![0, 1, 0];
+    let mut parameter = |key: u16, value: &[u8]| {
+        data.extend(key.to_be_bytes());
+        data.extend((value.len() as u16).to_be_bytes());
+        data.extend(value);
+    };
+    parameter(1, b"\x02h2\x02h3");
+    for (key, wanted) in [(4, rtype::A), (6, rtype::AAAA)] {
+        let hints: Vec<u8> = addresses
+            .iter()
+            .map(|address| address_data(*address))
+            .filter(|(rtype, _)| *rtype == wanted)
+            .flat_map(|(_, data)| data)
+            .collect();
+        if !hints.is_empty() {
+            parameter(key, &hints);
+        }
+    }
+    data
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: &str = "[[pop]]\nname = \"a\"\nlocation = \"FRA\"\nedges = \"192.0.2.1\"\n[[site]]\nname = \"shop\"\ndomains = [\"www.cdn.example\", \"*.cdn.example\", \"www.shop.example\"]\norigin = \"http://o.example\"\n";
+
+    fn build(dns: &str) -> Result<Zone, Vec<String>> {
+        let text = format!(
+            "{HEAD}[dns]\nzone = \"cdn.example\"\nnameservers = {{ \"ns1.cdn.example\" = \"192.0.2.53\" }}\n{dns}"
+        );
+        let parsed = Snapshot::parse_cluster(&text, "c.toml");
+        assert!(parsed.diagnostics.iter().all(|found| !found.is_error()), "{:?}", parsed.diagnostics);
+        Zone::build(&parsed.snapshot.unwrap(), 1, None)
+    }
+
+    fn kind(zone: &Zone, name: &str) -> String {
+        match zone.find(&name_of(name).unwrap()) {
+            Lookup::Outside => "outside".to_owned(),
+            Lookup::Nothing => "nothing".to_owned(),
+            Lookup::Node(node) => {
+                let types: Vec<String> = node.sets.iter().map(|set| set.rtype.to_string()).collect();
+                format!("{}{}", node.group.map_or("", |_| "chosen "), types.join(","))
+            }
+        }
+    }
+
+    #[test]
+    fn names_are_those_of_sites_nameservers_and_records() {
+        let zone = build(
+            "caa = \"letsencrypt.org\"\nrecords = '''\n_acme.x.y 300 IN TXT \"token\"\nold CNAME www\n'''",
+        )
+        .unwrap();
+        let kind = |name| kind(&zone, name);
+        assert_eq!(kind("cdn.example"), "6,257,2");
+        assert_eq!(kind("shop.cdn.example"), "chosen ");
+        assert_eq!(kind("www.cdn.example"), "chosen ");
+        assert_eq!(kind("anything.cdn.example"), "chosen ", "the wildcard");
+        assert_eq!(kind("ns1.cdn.example"), "1");
+        assert_eq!(kind("below.ns1.cdn.example"), "nothing", "a wildcard ends at a name that exists");
+        assert_eq!(kind("y.cdn.example"), "", "there are names below it");
+        assert_eq!(kind("_acme.x.y.cdn.example"), "16");
+        assert_eq!(kind("old.cdn.example"), "5");
+        for outside in ["www.shop.example", "example", "", "xcdn.example"] {
+            assert_eq!(kind(outside), "outside", "{outside}");
+        }
+    }
+
+    #[test]
+    fn what_the_zone_cannot_hold_is_told() {
+        let errors = |records: &str| build(&format!("records = '''\n{records}\n'''")).unwrap_err();
+        assert_eq!(
+            errors("shop A 192.0.2.9"),
+            ["records: shop.cdn.example is a site's, and its A is chosen per client"]
+        );
+        assert_eq!(
+            errors("a.example. A 192.0.2.9"),
+            ["records: a.example does not lie in the zone \"cdn.example\""]
+        );
+        assert_eq!(
+            errors("sub NS ns.other.example."),
+            ["records: sub.cdn.example has NS, which the router makes itself; delegations are not served"]
+        );
+        assert_eq!(
+            errors("a TXT x\na CNAME b"),
+            ["records: a.cdn.example has CNAME beside other records, which DNS forbids (RFC 1034 §3.6.2)"]
+        );
+        assert!(errors("a A 300.0.2.9")[0].starts_with("records: 2:"), "{:?}", errors("a A 300.0.2.9"));
+    }
+}
