@@ -795,6 +795,8 @@ impl Handle {
     fn feed_readings(&self) {
         let (shared, origins, tls) = (self.shared.clone(), self.origins.clone(), self.tls.clone());
         let workers = self.workers.lock().len() as u64;
+        let quic_ports: Vec<u16> =
+            self.sockets.lock().addresses(Kind::Quic).iter().map(SocketAddr::port).collect();
         self.shared.registry.read_from(move || {
             let stats = shared.store.stats();
             let disks = shared.disks.stats();
@@ -832,6 +834,10 @@ impl Handle {
                     })
                     .collect(),
                 certificates: ends(&tls.lock().certificates),
+                quic_dropped: {
+                    let [worker, process] = shared.quic.dropped();
+                    [listen::dropped_packets(&quic_ports), worker, process]
+                },
                 purge_position: shared.purge_position.load(Ordering::Acquire),
                 silence_ms: shared.heard.silence(&shared.clock).map(|silence| silence.as_millis() as u64),
                 purges_remembered: {

@@ -21,7 +21,7 @@ use std::net::UdpSocket;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
@@ -120,6 +120,8 @@ pub(crate) struct Quic {
     /// Whether that is [`Reading::Here`].
     is_reading: AtomicBool,
     before: strays::Before,
+    /// Packets that there was no room for in a worker's inbox.
+    dropped: AtomicU64,
 }
 
 impl Quic {
@@ -135,7 +137,13 @@ impl Quic {
                 None => Reading::Here,
             }),
             before: strays::Before::new(before),
+            dropped: AtomicU64::new(0),
         }
+    }
+
+    /// Packets that were lost on their way in, as there was no room for them: on the way to another worker, and to another process.
+    pub(crate) fn dropped(&self) -> [u64; 2] {
+        [self.dropped.load(Ordering::Relaxed), self.before.dropped()]
     }
 
     fn is_reading(&self) -> bool {

@@ -84,6 +84,8 @@ families! {
         "Times that a limit was reached and something was refused, closed or cut because of it.";
     HANDSHAKES = Counter "perigee_tls_handshakes_total" ["result"] in "handshakes":
         "TLS handshakes with clients by how they ended: done (with or without a session resumed, by version), or why not.";
+    QUIC_DROPPED = Counter "perigee_quic_packets_dropped_total" ["queue"] in "packets":
+        "Packets of HTTP/3 that there was no room for on their way in: in the system's socket buffers, between workers, between the processes of an upgrade.";
     CERTIFICATE_ENDS = Gauge "perigee_certificate_not_after_timestamp_seconds" ["name"] in "seconds":
         "When the certificate that is shown for a name ends, in seconds since the Unix epoch; the 1,024 names whose end is nearest.";
     CERTIFICATE_ORDERS = Counter "perigee_certificate_orders_total" ["result"] in "orders":

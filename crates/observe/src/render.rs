@@ -154,6 +154,10 @@ fn render_connections(out: &mut Exposition, workers: &[Arc<WorkerCells>]) {
 }
 
 fn render_certificates(out: &mut Exposition, registry: &Registry, readings: Option<&Readings>) {
+    let dropped = readings.map_or([0; 3], |readings| readings.quic_dropped);
+    for (queue, count) in ["socket", "worker", "process"].into_iter().zip(dropped) {
+        out.sample(&QUIC_DROPPED, &[queue], count);
+    }
     for certificate in readings.iter().flat_map(|readings| &readings.certificates) {
         out.seconds(&CERTIFICATE_ENDS, &[&certificate.name], certificate.not_after.0.max(0) as u64);
     }
