@@ -116,6 +116,8 @@ pub(crate) struct Shared {
     pub(crate) canary: canary::Canary,
     pub(crate) driver: rollouts::Driver,
     pub(crate) counts: Arc<Counts>,
+    /// When this control began.
+    pub(crate) begun: std::time::Instant,
     /// Why the journal could not be read when it was tried last.
     pub(crate) journal_error: Mutex<Option<String>>,
 }
@@ -196,6 +198,7 @@ impl Control {
             canary: canary::Canary::default(),
             driver: rollouts::Driver::default(),
             counts: Arc::clone(&counts),
+            begun: std::time::Instant::now(),
             journal_error: Mutex::new(None),
         });
         let (router, _) = api::router(Arc::clone(&shared));

@@ -592,10 +592,10 @@ pub(crate) struct ReceiptShown {
 pub(crate) struct Laggard {
     node: String,
     pop: String,
-    /// How far it has come.
-    position: u64,
+    /// How far it has come; `null` when this control has not heard of it since it began, less than 15 seconds ago.
+    position: Option<u64>,
     /// When it was heard of last, in ms since 1970.
-    heard_ms: i64,
+    heard_ms: Option<i64>,
 }
 
 /// A node that is enrolled and has not been heard of for 15 seconds: nobody can say what it serves.
@@ -657,11 +657,11 @@ impl Shared {
                         key: node.key.clone(),
                     });
                 }
-                (None, Some(heard)) if is_in_contact(&heard) => proof.laggards.push(Laggard {
+                (None, heard) if self.is_in_service(heard.as_ref()) => proof.laggards.push(Laggard {
                     node: name,
                     pop,
-                    position: heard.report.receipt.cursor.position,
-                    heard_ms: heard.heard_ms,
+                    position: reached,
+                    heard_ms: heard.map(|heard| heard.heard_ms),
                 }),
                 (None, heard) => proof.out_of_contact.push(OutOfContact {
                     node: name,
@@ -676,7 +676,7 @@ impl Shared {
 
     /// Nodes that have been heard of lately.
     pub(crate) fn in_contact(&self) -> usize {
-        self.nodes_heard().iter().filter(|(_, heard)| heard.as_ref().is_some_and(is_in_contact)).count()
+        self.nodes_heard().iter().filter(|(_, heard)| self.is_in_service(heard.as_ref())).count()
     }
 }
 
@@ -748,7 +748,7 @@ pub(crate) async fn list(
             pop: node.pop.clone(),
             enrolled_ms: node.enrolled_ms,
             certificate_until_ms: node.certificate_until_ms,
-            in_service: heard.as_ref().is_some_and(is_in_contact),
+            in_service: shared.is_in_service(heard.as_ref()),
             heard_ms: heard.as_ref().map(|heard| heard.heard_ms),
             software: report.map(|report| report.software.clone()),
             running: report.and_then(|report| report.running),
@@ -872,12 +872,13 @@ pub(crate) fn check_report(view: &View, journal: &str, peer: &Peer, report: &Rep
     }
 }
 
-/// Whether a node is in service: it beats each second.
-fn is_in_contact(seen: &Seen) -> bool {
-    seen.silent_for <= OUT_OF_CONTACT
-}
-
 impl Shared {
+    /// Whether a node is in service, as far as is known: it beats each second. A control that has just begun has heard of nobody, and
+    /// must not take anybody for gone.
+    fn is_in_service(&self, heard: Option<&Seen>) -> bool {
+        heard.map_or_else(|| self.begun.elapsed(), |heard| heard.silent_for) <= OUT_OF_CONTACT
+    }
+
     /// All nodes, with what was heard of them last.
     pub(crate) fn nodes_heard(&self) -> Vec<(Arc<Node>, Option<Seen>)> {
         let view = self.view.get();
