@@ -484,7 +484,7 @@ impl Shared {
     }
 
     /// The node at the other end: enrolled, not retired, with the key that it has been enrolled with.
-    pub(crate) fn node_of(&self, client: &Client, may_be_expired: bool) -> Result<Arc<Node>, Problem> {
+    pub(crate) async fn node_of(&self, client: &Client, may_be_expired: bool) -> Result<Arc<Node>, Problem> {
         let peer = client.node.as_ref().ok_or_else(|| {
             Problem::new(
                 StatusCode::UNAUTHORIZED,
@@ -497,11 +497,19 @@ impl Shared {
                 .found(format!("{} {:?}", peer.role.as_str(), peer.name))
                 .next("enrol it again: perigee enroll")
         };
-        let node = self.view.get().nodes.get(&peer.name).cloned();
         let key = BASE64_STANDARD.encode(&peer.public_key);
-        let node = node
-            .filter(|node| node.key == key && node.role.as_trusted() == peer.role)
-            .ok_or_else(|| refused("the node has been retired, or its name is another's by now"))?;
+        let known = || {
+            let node = self.view.get().nodes.get(&peer.name).cloned();
+            node.filter(|node| node.key == key && node.role.as_trusted() == peer.role)
+        };
+        let mut node = known();
+        if node.is_none() {
+            // Another control may have let it join a moment ago.
+            let _unreachable = self.view.refresh(&*self.journal).await;
+            node = known();
+        }
+        let node =
+            node.ok_or_else(|| refused("the node has been retired, or its name is another's by now"))?;
         match peer.is_expired(now_ms() / 1000) && !may_be_expired {
             true => Err(refused("the node's certificate has run out").next("POST /v1/renew")),
             false => Ok(node),
@@ -527,7 +535,7 @@ pub(crate) async fn renew(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Json<Joined>, Problem> {
-    let node = shared.node_of(&client, true)?;
+    let node = shared.node_of(&client, true).await?;
     let wanted: RenewWanted = read_json(&headers, &body, r#"{"request": "PEM"}"#)?;
     let key = read_request(&wanted.request)?;
     let issued = shared.authority.issue_node(node.role.as_trusted(), &node.name, &key.public_key);
@@ -559,7 +567,7 @@ pub(crate) async fn blob(
     Extension(client): Extension<Client>,
     Path(hash): Path<String>,
 ) -> Result<Response, Problem> {
-    shared.node_of(&client, false)?;
+    shared.node_of(&client, false).await?;
     let is_hash = hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
     let text = if is_hash { text_of(&*shared.journal, &hash).await? } else { None };
     let text = text.ok_or_else(|| {
@@ -819,7 +827,7 @@ pub(crate) async fn journal(
     Extension(client): Extension<Client>,
     query: Result<Query<JournalQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    shared.node_of(&client, false)?;
+    shared.node_of(&client, false).await?;
     let Query(query) = query.map_err(|error| Problem::bad(error.body_text()).wanted("?after=7&limit=500"))?;
     let (status, text) = shared.hub.page(query.after, query.limit).await;
     Ok((status, [(header::CONTENT_TYPE, "application/json")], text).into_response())
@@ -838,7 +846,7 @@ pub(crate) async fn feed(
 ) -> Result<Response, Problem> {
     let is_control = client.node.as_ref().is_some_and(|peer| peer.role == trust::Role::Control);
     if !is_control {
-        shared.node_of(&client, false)?;
+        shared.node_of(&client, false).await?;
     }
     let Some(peer) = client.node else {
         return Err(Problem::new(

@@ -1,12 +1,14 @@
-//! Purges under load, and whether anything that was purged is served after its receipt: the load of `bench/purge.sh`.
-//! `purging FILE`, a JSON of [`Plan`]. Prints one line of JSON: [`Outcome`].
+//! Purges under load, and whether anything that was purged is served after its receipt: `bench/purge.sh` runs it.
+//! `purging PERIGEE CALLS RANDOM`: with the program PERIGEE, CALLS purges are timed; then RANDOM more go against slow fills and edges
+//! that are killed, frozen and cut off.
 //!
 //! It is the origin, the visitors and the operators at once, so it knows the truth: each object has a version, which a purge
 //! follows. A version that the origin gave out before a purge must not come from an edge to a request that began after that edge's
 //! receipt for it. The origin is slow at times, so that fills are in flight while the purge arrives.
 
-use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -20,61 +22,32 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use journal::trust::pinned_client_config;
 use rustls::pki_types::ServerName;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
+use world::cluster::{Cluster, Shape};
 
-/// What is to be done.
-#[derive(Deserialize)]
-struct Plan {
-    /// Where the origin listens: `127.0.0.1:0` is for who only wants to know that it runs.
-    origin: String,
-    /// The host that visitors ask for.
-    host: String,
-    /// `https://…` of each control.
-    controls: Vec<String>,
-    /// The fingerprint of the cluster's authority.
-    authority: String,
-    /// A token that may purge.
-    token: String,
-    /// Where each edge takes visitors, by its name.
-    edges: BTreeMap<String, String>,
-    /// Objects.
-    objects: usize,
+/// The host that visitors ask for.
+const HOST: &str = "shop.example";
+/// Objects that there are.
+const OBJECTS: usize = 2_000;
+/// Visitors at a time, each of whom asks about 300 times a second at most.
+const VISITORS: usize = 8;
+/// One in so many of the origin's answers takes up to 300 ms.
+const SLOW_ONE_IN: u64 = 20;
+const SEED: u64 = 42;
+
+/// Purges that are ordered in one way.
+#[derive(Clone, Copy)]
+struct Phase {
     /// Calls to the API, each of which is timed to its last receipt.
     calls: usize,
     /// Objects that each call purges.
     per_call: usize,
     /// Calls at a time.
     concurrency: usize,
-    /// Requests of visitors at a time.
-    visitors: usize,
-    /// One in so many of the origin's answers takes up to 300 ms.
-    slow_one_in: u64,
-    seed: u64,
-}
-
-/// What came of it.
-#[derive(Serialize)]
-struct Outcome {
-    calls: usize,
-    purged: usize,
-    /// ms from the call to the last receipt.
-    p50_ms: f64,
-    p99_ms: f64,
-    max_ms: f64,
-    /// ms from the call to the answer that it is written.
-    written_p50_ms: f64,
-    purges_per_s: f64,
-    stale_after_receipt: u64,
-    answers: u64,
-    hits: u64,
-    failures: u64,
-    calls_failed: u64,
-    /// In words, some of what went wrong.
-    shown: Vec<String>,
 }
 
 /// A small generator: the same seed, the same draws (SplitMix64).
@@ -96,14 +69,18 @@ impl Draw {
 
 /// What is true.
 struct World {
-    plan: Plan,
-    edges: Vec<String>,
+    controls: Vec<String>,
+    authority: String,
+    token: String,
+    /// Name and address of each edge.
+    edges: Vec<(String, SocketAddr)>,
     /// The version that the origin gives out, of each object.
     versions: Vec<AtomicU64>,
     /// The oldest version that an edge may still serve, by edge and object.
     floors: Vec<Vec<AtomicU64>>,
     answers: AtomicU64,
     hits: AtomicU64,
+    /// Requests without a right answer; those to edges that have just been killed are among them.
     failures: AtomicU64,
     stale: AtomicU64,
     calls_failed: AtomicU64,
@@ -133,23 +110,22 @@ mod parking {
 }
 
 fn main() {
-    let path = std::env::args().nth(1).expect("usage: purging FILE");
-    let plan: Plan =
-        serde_json::from_str(&std::fs::read_to_string(&path).expect("the plan")).expect("a plan");
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let outcome = runtime.expect("threads").block_on(run(plan));
-    println!("{}", serde_json::to_string(&outcome).expect("JSON"));
-}
-
-async fn run(plan: Plan) -> Outcome {
-    let listener = TcpListener::bind(&plan.origin).await.expect("the origin's address");
-    let edges: Vec<String> = plan.edges.keys().cloned().collect();
-    let numbers = || (0..plan.objects).map(|_| AtomicU64::new(1)).collect::<Vec<_>>();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let usage = "usage: purging PERIGEE CALLS RANDOM";
+    let [perigee, calls, random] = &arguments[..] else { panic!("{usage}") };
+    let [calls, random] = [calls, random].map(|text| text.parse::<usize>().expect(usage));
+    let shape = Shape { etcd: 3, controls: 2, edges: 3, relayed: 2, disks: true };
+    let mut cluster = Cluster::start(Path::new(perigee), shape);
+    let (authority, token) = cluster.access();
+    let numbers = || (0..OBJECTS).map(|_| AtomicU64::new(1)).collect::<Vec<_>>();
+    let edges: Vec<_> = cluster.edges().iter().map(|edge| (edge.name.clone(), edge.address)).collect();
     let world = Arc::new(World {
+        controls: cluster.control_urls(),
+        authority: authority.to_owned(),
+        token: token.to_owned(),
         versions: numbers(),
         floors: edges.iter().map(|_| numbers()).collect(),
         edges,
-        plan,
         answers: AtomicU64::new(0),
         hits: AtomicU64::new(0),
         failures: AtomicU64::new(0),
@@ -158,58 +134,123 @@ async fn run(plan: Plan) -> Outcome {
         shown: parking::Shown::default(),
         is_over: AtomicBool::new(false),
     });
-    tokio::spawn(origin(world.clone(), listener));
-    let mut visitors = JoinSet::new();
-    for number in 0..world.plan.visitors {
-        visitors.spawn(visit(world.clone(), number as u64));
-    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.expect("threads");
+    let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a port");
+    let address = listener.local_addr().expect("an address");
+    runtime.spawn(origin(world.clone(), listener));
+    cluster
+        .apply(&format!("[[site]]\nname = \"shop\"\ndomains = [{HOST:?}]\norigin = \"http://{address}\"\n"));
+    let visitors: Vec<_> =
+        (0..VISITORS).map(|number| runtime.spawn(visit(world.clone(), number as u64))).collect();
+
+    let timed = Phase { calls, per_call: 1, concurrency: 8 };
     let begin = Instant::now();
+    let took = runtime.block_on(run(&world, timed));
+    let per_second = took.len() as f64 / begin.elapsed().as_secs_f64();
+    let failures = world.failures.load(Ordering::Relaxed);
+    println!(
+        "{} calls, {per_second:.0} a second, beside {} answers to visitors, of which {} hits and {failures} failures",
+        took.len(),
+        world.answers.load(Ordering::Relaxed),
+        world.hits.load(Ordering::Relaxed),
+    );
+    let against = Phase { calls: random / 50, per_call: 50, concurrency: 4 };
+    let (done, purging) = {
+        let (world, done) = (world.clone(), Arc::new(AtomicBool::new(false)));
+        let is_done = done.clone();
+        let purging = runtime.spawn(async move {
+            let took = run(&world, against).await;
+            is_done.store(true, Ordering::SeqCst);
+            took.len()
+        });
+        (done, purging)
+    };
+    let disturbances = disturb(&mut cluster, &done);
+    let random_calls = runtime.block_on(purging).expect("the operators");
+    // What was purged last is still asked for.
+    std::thread::sleep(Duration::from_secs(1));
+    world.is_over.store(true, Ordering::Relaxed);
+    runtime.block_on(async {
+        for visitor in visitors {
+            let _ended = visitor.await;
+        }
+    });
+    println!("{} more purges beside {disturbances} disturbances", random_calls * against.per_call);
+    world.shown.take().iter().for_each(|words| println!("  {words}"));
+    let at = |pick: fn(&Took) -> Duration, part: f64| {
+        let mut values: Vec<f64> = took.iter().map(|took| pick(took).as_secs_f64() * 1e3).collect();
+        values.sort_by(f64::total_cmp);
+        values.get((values.len() as f64 * part) as usize).or(values.last()).copied().unwrap_or(f64::NAN)
+    };
+    println!(
+        "RESULT p50_ms={:.1} p99_ms={:.1} written_p50_ms={:.1} stale_after_receipt={} calls={} random={} failed_calls={} \
+         answers={} failures={failures}",
+        at(|took| took.proven, 0.5),
+        at(|took| took.proven, 0.99),
+        at(|took| took.written, 0.5),
+        world.stale.load(Ordering::Relaxed),
+        took.len(),
+        random_calls * against.per_call,
+        world.calls_failed.load(Ordering::Relaxed),
+        world.answers.load(Ordering::Relaxed),
+    );
+}
+
+/// How long a call took: until it was written, and until its last receipt.
+struct Took {
+    written: Duration,
+    proven: Duration,
+}
+
+async fn run(world: &Arc<World>, phase: Phase) -> Vec<Took> {
     let mut operators = JoinSet::new();
-    let concurrency = world.plan.concurrency.max(1);
-    for number in 0..concurrency {
-        let calls = world.plan.calls / concurrency + usize::from(number < world.plan.calls % concurrency);
-        operators.spawn(operate(world.clone(), number, calls));
+    for number in 0..phase.concurrency {
+        let calls = phase.calls / phase.concurrency + usize::from(number < phase.calls % phase.concurrency);
+        operators.spawn(operate(world.clone(), phase, number, calls));
     }
-    let mut took: Vec<(f64, f64)> = Vec::new();
+    let mut took = Vec::new();
     while let Some(ended) = operators.join_next().await {
         took.extend(ended.expect("an operator"));
     }
-    let seconds = begin.elapsed().as_secs_f64();
-    // What was purged last is still asked for.
-    sleep(Duration::from_millis(500)).await;
-    world.is_over.store(true, Ordering::Relaxed);
-    while visitors.join_next().await.is_some() {}
-    let sorted = |pick: fn(&(f64, f64)) -> f64| {
-        let mut values: Vec<f64> = took.iter().map(pick).collect();
-        values.sort_by(f64::total_cmp);
-        values
-    };
-    let (written, received) = (sorted(|took| took.0), sorted(|took| took.1));
-    let at = |values: &[f64], part: f64| {
-        values.get(((values.len() as f64 * part) as usize).min(values.len().saturating_sub(1))).copied()
-    };
-    let count = |number: &AtomicU64| number.load(Ordering::Relaxed);
-    Outcome {
-        calls: received.len(),
-        purged: received.len() * world.plan.per_call,
-        p50_ms: at(&received, 0.5).unwrap_or_default(),
-        p99_ms: at(&received, 0.99).unwrap_or_default(),
-        max_ms: received.last().copied().unwrap_or_default(),
-        written_p50_ms: at(&written, 0.5).unwrap_or_default(),
-        purges_per_s: (received.len() * world.plan.per_call) as f64 / seconds,
-        stale_after_receipt: count(&world.stale),
-        answers: count(&world.answers),
-        hits: count(&world.hits),
-        failures: count(&world.failures),
-        calls_failed: count(&world.calls_failed),
-        shown: world.shown.take(),
+    took
+}
+
+/// Kills, freezes and cuts off until it is told that all is done. How often.
+fn disturb(cluster: &mut Cluster, done: &AtomicBool) -> usize {
+    let mut draw = Draw(SEED);
+    let mut count = 0;
+    while !done.load(Ordering::SeqCst) {
+        std::thread::sleep(Duration::from_millis(1_000 + draw.next() % 1_000));
+        let edges = cluster.edges().len();
+        match draw.below(4) {
+            0 => cluster.edges_mut()[draw.below(edges)].restart(),
+            1 => {
+                let edge = &cluster.edges()[draw.below(edges)];
+                edge.freeze();
+                std::thread::sleep(Duration::from_millis(draw.next() % 3_000));
+                edge.thaw();
+            }
+            2 => {
+                if let Some(relay) = cluster.relay_mut() {
+                    relay.restart();
+                }
+            }
+            _ => {
+                let controls = cluster.controls_mut();
+                let which = draw.below(controls.len());
+                controls[which].restart();
+            }
+        }
+        count += 1;
     }
+    count
 }
 
 // --- The origin ---
 
 async fn origin(world: Arc<World>, listener: TcpListener) {
-    let seed = Arc::new(AtomicU64::new(world.plan.seed));
+    let seed = Arc::new(AtomicU64::new(SEED));
     loop {
         let Ok((stream, _)) = listener.accept().await else { continue };
         let (world, seed) = (world.clone(), seed.clone());
@@ -235,7 +276,7 @@ async fn give(world: &World, request: &Request<Incoming>, drawn: u64) -> Respons
         return response;
     };
     let version = version.load(Ordering::SeqCst);
-    if drawn.is_multiple_of(world.plan.slow_one_in.max(1)) {
+    if drawn.is_multiple_of(SLOW_ONE_IN) {
         sleep(Duration::from_millis(drawn / 7 % 300)).await;
     }
     let number = number.unwrap_or_default();
@@ -250,11 +291,11 @@ async fn give(world: &World, request: &Request<Incoming>, drawn: u64) -> Respons
 // --- Visitors ---
 
 async fn visit(world: Arc<World>, number: u64) {
-    let mut draw = Draw(world.plan.seed ^ number.wrapping_mul(0x1234_5678_9abc_def1));
+    let mut draw = Draw(SEED ^ number.wrapping_mul(0x1234_5678_9abc_def1));
     let mut connections: Vec<Option<http1::SendRequest<Full<Bytes>>>> =
         world.edges.iter().map(|_| None).collect();
     while !world.is_over.load(Ordering::Relaxed) {
-        let (edge, object) = (draw.below(world.edges.len()), draw.below(world.plan.objects));
+        let (edge, object) = (draw.below(world.edges.len()), draw.below(OBJECTS));
         let floor = world.floors[edge][object].load(Ordering::SeqCst);
         let asked = timeout(Duration::from_secs(10), ask(&world, edge, object, &mut connections[edge])).await;
         match asked {
@@ -263,7 +304,7 @@ async fn visit(world: Arc<World>, number: u64) {
                 world.hits.fetch_add(u64::from(is_hit), Ordering::Relaxed);
                 if version < floor {
                     world.stale.fetch_add(1, Ordering::Relaxed);
-                    let name = &world.edges[edge];
+                    let name = &world.edges[edge].0;
                     world
                         .shown
                         .add(|| format!("{name} served object {object} at {version}, purged up to {floor}"));
@@ -272,13 +313,13 @@ async fn visit(world: Arc<World>, number: u64) {
             Ok(Err(why)) => {
                 connections[edge] = None;
                 world.failures.fetch_add(1, Ordering::Relaxed);
-                world.shown.add(|| format!("{}: {why}", world.edges[edge]));
+                world.shown.add(|| format!("{}: {why}", world.edges[edge].0));
                 sleep(Duration::from_millis(50)).await;
             }
             Err(_) => {
                 connections[edge] = None;
                 world.failures.fetch_add(1, Ordering::Relaxed);
-                world.shown.add(|| format!("{}: no answer in 10 s", world.edges[edge]));
+                world.shown.add(|| format!("{}: no answer in 10 s", world.edges[edge].0));
             }
         }
         // As many as a visitor's think time lets through: the machine has more to do than this.
@@ -294,15 +335,14 @@ async fn ask(
 ) -> Result<(u64, bool), String> {
     let words = |error: hyper::Error| error.to_string();
     if connection.as_ref().is_none_or(|connection| connection.is_closed()) {
-        let address = &world.plan.edges[&world.edges[edge]];
+        let address = world.edges[edge].1;
         let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
         let (sender, driver) = http1::handshake(TokioIo::new(stream)).await.map_err(words)?;
         tokio::spawn(driver);
         *connection = Some(sender);
     }
     let Some(sender) = connection else { return Err("no connection".into()) };
-    let request =
-        Request::builder().uri(format!("/o/{object}")).header("host", &world.plan.host).body(Full::default());
+    let request = Request::builder().uri(format!("/o/{object}")).header("host", HOST).body(Full::default());
     let response = sender.send_request(request.map_err(|error| error.to_string())?).await.map_err(words)?;
     let status = response.status();
     let is_hit = response
@@ -337,34 +377,31 @@ struct ProofOfNode {
     node: String,
 }
 
-async fn operate(world: Arc<World>, operator: usize, calls: usize) -> Vec<(f64, f64)> {
-    let mut draw = Draw(world.plan.seed ^ (operator as u64 + 1).wrapping_mul(0x5851_f42d_4c95_7f2d));
+async fn operate(world: Arc<World>, phase: Phase, operator: usize, calls: usize) -> Vec<Took> {
+    let mut draw = Draw(SEED ^ (operator as u64 + 1).wrapping_mul(0x5851_f42d_4c95_7f2d));
     // Objects of its own, so that each version has one purge that it waits for.
-    let concurrency = world.plan.concurrency.max(1);
-    let own: Vec<usize> = (0..world.plan.objects).filter(|object| object % concurrency == operator).collect();
+    let own: Vec<usize> = (0..OBJECTS).filter(|object| object % phase.concurrency == operator).collect();
     let mut connection = None;
     let mut took = Vec::with_capacity(calls);
-    for _ in 0..calls {
-        let mut chosen: Vec<usize> = (0..world.plan.per_call).map(|_| own[draw.below(own.len())]).collect();
+    while took.len() < calls {
+        let mut chosen: Vec<usize> = (0..phase.per_call).map(|_| own[draw.below(own.len())]).collect();
         chosen.sort_unstable();
         chosen.dedup();
         let versions: Vec<u64> =
             chosen.iter().map(|object| world.versions[*object].fetch_add(1, Ordering::SeqCst) + 1).collect();
         let by_tag = draw.next().is_multiple_of(2);
-        let names: Vec<String> = chosen
-            .iter()
-            .map(|object| match by_tag {
-                true => format!("o{object}"),
-                false => format!("http://{}/o/{object}", world.plan.host),
-            })
-            .collect();
+        let name = |object: &usize| match by_tag {
+            true => format!("o{object}"),
+            false => format!("http://{HOST}/o/{object}"),
+        };
+        let names: Vec<String> = chosen.iter().map(name).collect();
         let body = serde_json::json!({ (if by_tag { "tags" } else { "urls" }): names });
-        let control = &world.plan.controls[draw.below(world.plan.controls.len())];
+        let control = &world.controls[draw.below(world.controls.len())];
         let begin = Instant::now();
         match purge(&world, control, &mut connection, &body).await {
             Ok((proof, written)) => {
-                took.push((written.as_secs_f64() * 1e3, begin.elapsed().as_secs_f64() * 1e3));
-                for (edge, name) in world.edges.iter().enumerate() {
+                took.push(Took { written, proven: begin.elapsed() });
+                for (edge, (name, _)) in world.edges.iter().enumerate() {
                     if proof.receipts.iter().any(|receipt| receipt.node == *name) {
                         for (object, version) in chosen.iter().zip(&versions) {
                             world.floors[edge][*object].fetch_max(*version, Ordering::SeqCst);
@@ -418,7 +455,7 @@ async fn call(
         let address = control.strip_prefix("https://").ok_or("a control's URL begins with https://")?;
         let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
         stream.set_nodelay(true).map_err(|error| error.to_string())?;
-        let tls = pinned_client_config(&world.plan.authority, &[b"h2"]).map_err(|error| error.to_string())?;
+        let tls = pinned_client_config(&world.authority, &[b"h2"]).map_err(|error| error.to_string())?;
         let name = ServerName::try_from("localhost").map_err(|error| error.to_string())?;
         let stream =
             TlsConnector::from(tls).connect(name, stream).await.map_err(|error| error.to_string())?;
@@ -431,7 +468,7 @@ async fn call(
     let request = Request::builder()
         .method(method)
         .uri(format!("{control}{path}"))
-        .header("authorization", format!("Bearer {}", world.plan.token))
+        .header("authorization", format!("Bearer {}", world.token))
         .header("content-type", "application/json")
         .body(Full::from(body))
         .map_err(|error| error.to_string())?;
