@@ -3,6 +3,7 @@
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -197,7 +198,14 @@ fn check(settings: &Settings) -> Result<(), (String, &'static str)> {
     Ok(())
 }
 
-async fn open(settings: &JournalSettings) -> Result<Arc<dyn Journal>, Failure> {
+/// The state directory first: a journal may well lie in it.
+async fn open(settings: &JournalSettings, state: &Path) -> Result<Arc<dyn Journal>, Failure> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(state).map_err(|error| {
+        Failure::new(
+            format!("{}: cannot be created: {error}", state.display()),
+            "choose a place for state that this user may write to",
+        )
+    })?;
     let chance: journal::Chance = Arc::new(chance);
     let opened: Result<Arc<dyn Journal>, journal::Error> = match settings {
         JournalSettings::Sqlite(path) => Sqlite::open(path, &chance).map(|journal| Arc::new(journal) as _),
@@ -228,7 +236,7 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
     let mut terminated = signal(SignalKind::terminate()).map_err(unhandled)?;
     let mut interrupted = signal(SignalKind::interrupt()).map_err(unhandled)?;
     let is_first = !settings.state.join("ca.pem").exists();
-    let journal = open(&settings.journal).await?;
+    let journal = open(&settings.journal, &settings.state).await?;
     let mut options = Options::new(settings.name.clone(), settings.listen, settings.state.clone(), journal);
     options.names = settings.names.clone();
     let handle = Control::start(options)

@@ -208,7 +208,6 @@ impl Cluster {
     fn start_control(&mut self, number: usize) {
         let (name, address) = (format!("c{number}"), free());
         let state = self.directory.join(&name);
-        fs::create_dir_all(&state).expect("a directory");
         let journal = match self.etcd.is_empty() {
             true => format!("sqlite = {:?}", state.join("journal.sqlite")),
             false => {
@@ -221,6 +220,7 @@ impl Cluster {
         if let Some(first) = self.controls.first() {
             let secret = "cluster-secret";
             let of_first = self.directory.join(&first.name).join(secret);
+            fs::create_dir_all(&state).expect("a directory");
             fs::copy(of_first, state.join(secret)).expect("the cluster's secret");
         }
         let config = self.directory.join(format!("{name}.toml"));
