@@ -4,8 +4,12 @@ Over HTTP/1.1 in TLS, HTTP/2 and HTTP/3, one after the other. Each second has hu
 kept, and downloads that outlast all the upgrades; each byte of each answer is compared. Between two upgrades the binary is one that dies at start: that must change nothing, and is
 refused with the reason. A failure is a request without its whole right answer, after what HTTP lets a client do by itself: see
 upgrade_load.py and, for HTTP/2 and HTTP/3, crates/world/src/bin/visitors.rs. An upgrade counts when the process that serves is another one afterwards.
+
+First the same load comes without any upgrade: what fails then is the machine's doing. Both counts are shown, and of each those
+whose time touches an upgrade, or the same moments of the load without any.
 """
 import argparse
+import collections
 import json
 import multiprocessing
 import os
@@ -21,8 +25,15 @@ PROCESSES = 2
 UPGRADES = 5
 BROKEN = "#!/bin/sh\necho this binary is broken >&2\nexit 3\n"
 PATIENCE = 120
-LOAD_PATIENCE = 600
+LOAD_PATIENCE = 1800
 
+# How long after an upgrade's answer what fails may still be its doing: the old processes learn within a tick of 250 ms.
+AFTERMATH = 1
+
+
+# What is told beside the failures: limits that the edge reached, and packets of HTTP/3 that were lost on their way in, by queue.
+TOLD_LIMITS = {"handshake-time": "handshakes over their time", "handshakes-unproven": "asked to show where they are (Retry)"}
+TOLD_QUEUES = {"socket": "packets dropped at the sockets", "worker": "between workers", "process": "between processes"}
 
 # By default each of those that matter on the internet.
 PROTOCOLS = "h1-tls", "h2", "h3"
@@ -36,55 +47,115 @@ def main(options):
     def measure(rig):
         port = rig.port()
         origin = rig.start("origin", [sys.executable, bench.beside("upgrade_origin.py"), str(port)], port)
-        runs = {}
+        runs, alone = {}, {}
         for protocol in [options.protocol] if options.protocol else PROTOCOLS:
+            bench.say(f"{protocol}, without upgrades")
+            alone[protocol] = Alone(rig, origin, protocol, options.disk, sizes, seconds)
             bench.say(protocol)
             runs[protocol] = Run(rig, origin, protocol, options.disk, sizes, seconds)
-        print(f"Visitors' answers over {UPGRADES} upgrades and one that is refused: {sizes[0]} new connections, {sizes[1]} kept ones, "
-              f"{sizes[2]} downloads of {seconds[1]} s")
+        print(f"Visitors' answers over {UPGRADES} upgrades and one that is refused: {sizes[0]} new connections in {seconds[0]} s, "
+              f"{sizes[1]} kept ones, {sizes[2]} downloads of {seconds[1]} s")
+        columns = [(name, run) for protocol in runs for name, run in
+                   ((f"{protocol} alone", alone[protocol]), (protocol, runs[protocol]))]
         lines = [("new connections", "new"), ("requests on kept connections", "kept"),
                  ("connections told to close", "told_to_close"), ("requests asked again by HTTP's rules", "asked_again"),
-                 ("downloads", "downloads"), ("failures", "failures")]
-        tallies = [run.tally for run in runs.values()]
-        rows = [(name, *(getattr(tally, count) for tally in tallies)) for name, count in lines]
-        rows.append(("upgrades", *(run.upgrades for run in runs.values())))
-        rows.append(("ms from request to answer of an upgrade", *(bench.spread(run.took, 0) for run in runs.values())))
-        rows.append(("old processes that ended with their last connection", *(run.ended for run in runs.values())))
-        bench.table(["", *runs], rows)
-        for protocol, run in runs.items():
-            for line in run.tally.shown:
-                print(f"  {protocol}: {line}")
-        total = sum(tallies, start=upgrade_load.Tally())
-        bench.result(upgrades=sum(run.upgrades for run in runs.values()), failures=total.failures, new=total.new, kept=total.kept,
-                     downloads=total.downloads, asked_again=total.asked_again,
+                 ("downloads", "downloads")]
+        rows = [(name, *(getattr(run.tally, count) for _, run in columns)) for name, count in lines]
+        rows.append(("failures", *(len(run.tally.failed) for _, run in columns)))
+        moments = [runs[protocol].moments for protocol in runs for _ in range(2)]
+        touching = [run.touching(of) for (_, run), of in zip(columns, moments)]
+        rows.append(("of them under way at an upgrade, or at the same moments", *map(len, touching)))
+        begun = [run.touching(of, "began") for (_, run), of in zip(columns, moments)]
+        rows.append(("of them begun there", *map(len, begun)))
+        for title, number in [("upgrades", lambda run: run.upgrades), ("ms from request to answer of an upgrade", lambda run: bench.spread(run.took, 0)),
+                              ("old processes that ended with their last connection", lambda run: run.ended)]:
+            rows.append((title, *("" if run in alone.values() else number(run) for _, run in columns)))
+        rows.extend((title, *(run.counts[key] for _, run in columns)) for key, title in {**TOLD_LIMITS, **TOLD_QUEUES}.items())
+        bench.table(["", *(name for name, _ in columns)], rows)
+        for (name, run), at_upgrades in zip(columns, touching):
+            kinds = collections.Counter(failure["kind"] for failure in run.tally.failed)
+            at_kinds = collections.Counter(failure["kind"] for failure in at_upgrades)
+            for kind, count in kinds.most_common():
+                those = [failure for failure in run.tally.failed if failure["kind"] == kind]
+                begun = bench.spread([failure["began"] - run.begin for failure in those], 1)
+                lasted = bench.spread([failure["ended"] - failure["began"] for failure in those], 1)
+                print(f"  {name}: {count} ({at_kinds[kind]} under way at those moments), begun at {begun} s, lasting {lasted} s: {kind}")
+            if run.moments:
+                print(f"  {name}: upgrades at " + ", ".join(f"{begin:.1f}–{end:.1f} s" for begin, end in run.moments))
+        total = sum((run.tally for run in runs.values()), start=upgrade_load.Tally())
+        bench.result(upgrades=sum(run.upgrades for run in runs.values()), failures=len(total.failed),
+                     at_upgrades=sum(len(run.touching(run.moments)) for run in runs.values()),
+                     failures_alone=sum(len(run.tally.failed) for run in alone.values()),
+                     at_upgrades_alone=sum(len(alone[protocol].touching(run.moments)) for protocol, run in runs.items()),
+                     new=total.new, kept=total.kept, downloads=total.downloads, asked_again=total.asked_again,
                      upgrade_ms=f"{bench.median([ms for run in runs.values() for ms in run.took]):.0f}",
                      ended=sum(run.ended for run in runs.values()))
 
     bench.run(measure)
 
 
-class Run:
-    """Upgrades under the load of one protocol, and what came of it."""
+class Alone:
+    """The load of one protocol, and what came of it."""
+
+    moments = ()
 
     def __init__(self, rig, origin, protocol, disk, sizes, seconds):
         server = Upgraded(rig, origin, protocol, disk)
         try:
+            self.begin = time.time()
             load = Load(protocol, server.port, (*sizes, *seconds))
-            # All of them while the downloads run.
-            gap = seconds[1] * 0.9 / (UPGRADES + 1)
-            self.took, pids = [], [server.pid]
-            for number in range(UPGRADES):
-                time.sleep(gap)
-                if number == 2:
-                    server.refuse_broken()
-                self.took.append(server.upgrade())
-                pids.append(server.pid)
-                bench.say(f"upgrade {number + 1}: process {server.pid} after {self.took[-1]:.0f} ms")
+            self.counts = collections.Counter()
+            self.disturb(server, seconds)
             self.tally = load.tally()
-            self.ended = server.others_end(pids)
+            self.read_counts(server)
+            self.finish(server)
         finally:
             server.end()
-        self.upgrades = len(set(pids)) - 1
+
+    def read_counts(self, server):
+        """Adds what the process that serves now has counted of the trouble with handshakes and packets."""
+        for limit in TOLD_LIMITS:
+            self.counts[limit] += int(servers.metric(server.server, "perigee_limits_reached_total", limit=limit))
+        for queue in TOLD_QUEUES:
+            dropped = int(servers.metric(server.server, "perigee_quic_packets_dropped_total", queue=queue))
+            # The sockets are the same over all upgrades, and so is their count.
+            self.counts[queue] = dropped if queue == "socket" else self.counts[queue] + dropped
+
+    def disturb(self, server, seconds):
+        pass
+
+    def finish(self, server):
+        pass
+
+    def touching(self, moments, until="ended"):
+        """The failures that were under way at any of these `(begin, end)`, in seconds from the load's begin; or, until they
+        `began`, those that began there. What waits for 10 s before it fails is under way at most moments of a bad time."""
+        spans = [(self.begin + begin, self.begin + end + AFTERMATH) for begin, end in moments]
+        return [failure for failure in self.tally.failed
+                if any(failure["began"] <= end and failure[until] >= begin for begin, end in spans)]
+
+
+class Run(Alone):
+    """The same with upgrades."""
+
+    def disturb(self, server, seconds):
+        # All of them while the downloads run.
+        gap = seconds[1] * 0.9 / (UPGRADES + 1)
+        self.took, self.moments, self.pids = [], [], [server.pid]
+        for number in range(UPGRADES):
+            time.sleep(gap)
+            self.read_counts(server)
+            begin = time.time() - self.begin
+            if number == 2:
+                server.refuse_broken()
+            self.took.append(server.upgrade())
+            self.moments.append((begin, time.time() - self.begin))
+            self.pids.append(server.pid)
+            bench.say(f"upgrade {number + 1}: process {server.pid} after {self.took[-1]:.0f} ms")
+
+    def finish(self, server):
+        self.ended = server.others_end(self.pids)
+        self.upgrades = len(set(self.pids)) - 1
 
 
 class Load:
@@ -134,7 +205,7 @@ class Upgraded:
 
     def __init__(self, rig, origin, protocol, disk):
         self.binary = os.environ.get("PERIGEE", "")
-        self.path = rig.path(f"perigee-for-{protocol}")
+        self.path = rig.path(f"perigee-for-{protocol}-{rig.port()}")
         os.symlink(os.path.abspath(self.binary), self.path)
         os.environ["PERIGEE"] = self.path
         self.rig = rig

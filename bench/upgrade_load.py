@@ -13,27 +13,26 @@ import time
 from upgrade_origin import body
 
 PATIENCE = 60
-SHOWN = 5
 KEPT_PAUSE = 0.2, 1.8
 
 
 class Tally:
-    """What happened; sums with `+`."""
+    """What happened; sums with `+`. Each failure is `began` and `ended` (seconds since the Unix epoch), its `kind` in few
+    different texts, and `what` was wanted."""
 
-    COUNTS = "new", "kept", "told_to_close", "asked_again", "downloads", "failures"
+    COUNTS = "new", "kept", "told_to_close", "asked_again", "downloads"
 
-    def __init__(self, shown=(), **counts):
-        self.shown = list(shown)
+    def __init__(self, failed=(), **counts):
+        self.failed = list(failed)
         for name in self.COUNTS:
             setattr(self, name, counts.get(name, 0))
 
     def __add__(self, more):
         sums = {name: getattr(self, name) + getattr(more, name) for name in self.COUNTS}
-        return Tally((self.shown + more.shown)[:SHOWN], **sums)
+        return Tally(self.failed + more.failed, **sums)
 
-    def fail(self, what, reason):
-        self.failures += 1
-        self.shown = (self.shown + [f"{what}: {reason!r}"])[:SHOWN]
+    def fail(self, began, what, reason):
+        self.failed.append({"began": began, "ended": time.time(), "kind": repr(reason), "what": what})
 
 
 class Lost(Exception):
@@ -134,22 +133,23 @@ class Visitors:
             check(path, await connection.get(path))
             connection.close()
 
+        began = time.time()
         try:
             await asyncio.wait_for(ask(), PATIENCE)
             self.tally.new += 1
         except Exception as reason:
-            self.tally.fail(f"new connection, {path}", reason)
+            self.tally.fail(began, f"new connection, {path}", reason)
 
     async def keep(self, end, number):
         connection = None
         await asyncio.sleep(self.chance.uniform(0, KEPT_PAUSE[1]))
         while time.monotonic() < end:
-            path = f"/small/{self.chance.randrange(1000)}"
+            path, began = f"/small/{self.chance.randrange(1000)}", time.time()
             try:
                 connection = await asyncio.wait_for(self.ask_on(connection, path), PATIENCE)
                 self.tally.kept += 1
             except Exception as reason:
-                self.tally.fail(f"kept connection {number}, {path}", reason)
+                self.tally.fail(began, f"kept connection {number}, {path}", reason)
                 connection = None
             await asyncio.sleep(self.chance.uniform(*KEPT_PAUSE))
         if connection:
@@ -174,14 +174,14 @@ class Visitors:
         is_slow_origin = number % 2 == 0
         path = f"/slow/{number}?{seconds}" if is_slow_origin else f"/large/{number % 8}"
         # 8 MiB are 128 times 64 KiB.
-        pause = 0 if is_slow_origin else seconds / 128
+        pause, began = 0 if is_slow_origin else seconds / 128, time.time()
         try:
             connection = await self.connect(self.port).open()
             check(path, await asyncio.wait_for(connection.get(path, pause), PATIENCE + 3 * seconds))
             connection.close()
             self.tally.downloads += 1
         except Exception as reason:
-            self.tally.fail(f"download {path}", reason)
+            self.tally.fail(began, f"download {path}", reason)
 
 
 def serve(pipe, protocol, port, seed, arguments):

@@ -15,6 +15,9 @@
 //! | `GET /v1/upgrade` | how that goes, or went; the process that took over answers it too | yes |
 //! | `GET /v1/config/schema` | JSON Schema of the configuration file | yes |
 //!
+//! On a node of a cluster, what is purged and which configuration is in force is the cluster's to say: there, `POST /v1/purge` and
+//! `POST /v1/reload` are refused.
+//!
 //! `/metrics` needs no token: it holds numbers and the names of sites and origins, no address, URL or visitor, and
 //! scrapers on the same machine should not need the right to purge. Whoever binds the API beyond loopback shows it to
 //! those who can reach it.
@@ -102,6 +105,39 @@ pub trait Configuration: Send + Sync {
 
     /// The certificates for visitors, those included that could not be had yet.
     fn certificates(&self) -> Vec<CertificateStatus>;
+
+    /// How it stands with the cluster that says what is purged and which sites there are; `None` for an edge that is told so
+    /// by its own operator.
+    fn cluster(&self) -> Option<ClusterStatus> {
+        None
+    }
+}
+
+/// How a node stands with its cluster.
+#[derive(Clone, Debug, Default)]
+pub struct ClusterStatus {
+    /// Its name.
+    pub node: String,
+    /// The place where it stands; empty when it is in none.
+    pub pop: String,
+    /// Whether a control or relay tells it of the journal now.
+    pub is_connected: bool,
+    /// Which: its URL.
+    pub control: Option<String>,
+    /// Why none does.
+    pub trouble: Option<String>,
+    /// The journal's name; `None` before the first.
+    pub journal: Option<String>,
+    /// Up to where all of it is in force.
+    pub position: u64,
+    /// Whether that was all there was when control was last heard.
+    pub is_current: bool,
+    /// The number of the configuration in force.
+    pub running: Option<u64>,
+    /// The number of one that was refused, and why.
+    pub refused: Option<(u64, String)>,
+    /// When its certificate for the cluster ends, in ms since the Unix epoch.
+    pub certificate_until_ms: i64,
 }
 
 /// What came of a reload.

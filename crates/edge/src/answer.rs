@@ -75,6 +75,8 @@ pub(crate) struct Note {
     pub(crate) forwarded_status: Option<u16>,
     pub(crate) stored: bool,
     pub(crate) collapsed: bool,
+    /// Whether what answers may have been made for one visitor ([`semantics::Flags::PERSONAL`]).
+    pub(crate) personal: bool,
     /// The form that is sent, and how many bytes fewer than identity it has.
     pub(crate) encoded: Option<(Form, u64)>,
 }
@@ -88,6 +90,7 @@ impl Note {
             forwarded_status: None,
             stored: false,
             collapsed: false,
+            personal: false,
             encoded: None,
         }
     }

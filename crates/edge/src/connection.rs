@@ -28,7 +28,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::listen::Secure;
 use crate::rates::{Counted, Full, Opened};
-use crate::tls::{self, ACME_PROTOCOL};
+use crate::tls::{self, ACME_PROTOCOL, Shown};
 use crate::worker::Worker;
 use crate::{forwarded, proxy_protocol};
 
@@ -38,13 +38,15 @@ use stream::{Io, Prefixed, Sealed};
 const TUNNEL_IDLE: Duration = Duration::from_secs(3600);
 
 /// Who is at the other end.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Visitor {
     /// The visitor's address, by PROXY protocol if it is on.
     pub(crate) client: IpAddr,
     /// The socket's peer.
     pub(crate) peer: IpAddr,
     pub(crate) secure: bool,
+    /// What its handshake has shown.
+    pub(crate) shown: Shown,
     /// The port where the same is spoken by HTTP/3, if there is one and it is not this.
     pub(crate) alt_svc: Option<u16>,
 }
@@ -64,8 +66,13 @@ pub(crate) async fn serve(worker: Rc<Worker>, socket: TcpStream, peer: SocketAdd
         Secure::Tls { http3: Some(port) } => Some(port),
         Secure::Tls { http3: None } | Secure::Plain => None,
     };
-    let mut visitor =
-        Visitor { client: peer.ip(), peer: peer.ip(), secure: secure != Secure::Plain, alt_svc };
+    let mut visitor = Visitor {
+        client: peer.ip(),
+        peer: peer.ip(),
+        secure: secure != Secure::Plain,
+        shown: Shown::Nothing,
+        alt_svc,
+    };
     let mut first = Vec::new();
     if worker.loaded().snapshot.edge.proxy_protocol {
         let Ok(client) = read_proxy_header(&worker, &socket, &mut first).await else { return };
@@ -79,9 +86,9 @@ pub(crate) async fn serve(worker: Rc<Worker>, socket: TcpStream, peer: SocketAdd
     match secure {
         Secure::Plain => http1::serve(worker, Io::Plain(socket), visitor, first).await,
         Secure::Tls { .. } => {
-            let Ok((io, is_http2)) = shake_hands(&worker, client, Prefixed::new(socket, first)).await else {
-                return;
-            };
+            let socket = Prefixed::new(socket, first);
+            let Ok((io, is_http2, shown)) = shake_hands(&worker, client, socket).await else { return };
+            visitor.shown = shown;
             match is_http2 {
                 true => Box::pin(http2::serve(worker, io, visitor)).await,
                 false => http1::serve(worker, io, visitor, Vec::new()).await,
@@ -116,12 +123,12 @@ fn count(worker: &Worker, client: Option<IpAddr>) -> Result<Option<Opened>, Gone
     }
 }
 
-/// The TLS handshake; whether HTTP/2 comes out of it. `client` is whom it is counted for.
+/// The TLS handshake; whether HTTP/2 comes out of it, and what the visitor has shown. `client` is whom it is counted for.
 async fn shake_hands(
     worker: &Rc<Worker>,
     client: Option<IpAddr>,
     socket: Prefixed,
-) -> Result<(Io, bool), Gone> {
+) -> Result<(Io, bool, Shown), Gone> {
     let limits = worker.limits();
     if let (Some(rate), Some(client)) = (&limits.handshakes_per_client, client)
         && worker.take(Counted::Handshakes(client), rate).is_err()
@@ -139,7 +146,7 @@ async fn shake_hands(
     })?;
     let watch = worker.watch();
     watch.set(worker.tick_after(limits.handshake_timeout));
-    let config = worker.tls().config.clone();
+    let (config, asking) = worker.tls().tcp(&worker.loaded()).map_err(|_| Gone)?;
     let Some(shaken) = watch.within(Box::pin(TlsAcceptor::from(config).accept(socket))).await else {
         worker.count_limit(Limit::HandshakeTime);
         worker.observer.handshake_ended(Handshake::Timeout);
@@ -156,7 +163,9 @@ async fn shake_hands(
         return Err(Gone);
     }
     let is_http2 = protocol == Some(b"h2");
-    Ok((Io::Tls(Box::new(Sealed::of(stream))), is_http2))
+    let session = stream.get_ref().1;
+    let shown = asking.map_or(Shown::Unasked, |asking| asking.shown(session.peer_certificates()));
+    Ok((Io::Tls(Box::new(Sealed::of(stream))), is_http2, shown))
 }
 
 /// Reads the PROXY header; what comes behind it is left in `buffer`. `None` when it names no visitor.

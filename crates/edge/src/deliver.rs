@@ -6,16 +6,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
 use model::Https;
+use model::rule::ClientCertificate;
 use observe::{Event, Fetch, Slot};
 use semantics::cache_status::{CacheStatus, Handling, write_cache_status};
 use semantics::coding;
 use semantics::directives::{ResponseDirectives, Scope};
-use semantics::fields::lines_of;
-use semantics::{Fields, Why};
+use semantics::fields::{lines_of, trim};
+use semantics::{Fields, Outcome, Why};
 
 use crate::answer::{Answer, Body, ContentRange, Head, Note, OriginNote};
 use crate::h1;
 use crate::h3::qpack;
+use crate::intake::CLIENT_CERTIFICATE;
 use crate::loaded::{RuleAt, view};
 use crate::request::{AltSvc, Method, Protocol, Request};
 use crate::worker::Worker;
@@ -192,7 +194,10 @@ fn edited_fields(request: &Request, answer: &Answer) -> Option<Fields> {
     let by_status = site.match_response(&view(request), answer.status).map(|matched| matched.rule);
     let browser_ttl = by_status.and_then(|rule| rule.browser_ttl).or(rule.browser_ttl);
     let cors = rule.cors.depends_on_origin();
-    let is_needed = by_status.is_some()
+    let is_of_one_visitor =
+        rule.client_certificate != ClientCertificate::Off && varies_by_certificate(answer);
+    let is_needed = is_of_one_visitor
+        || by_status.is_some()
         || browser_ttl.is_some()
         || cors
         || answer.content_type.is_some()
@@ -216,11 +221,23 @@ fn edited_fields(request: &Request, answer: &Answer) -> Option<Fields> {
     if cors {
         rule.cors.on_deliver(&request.fields, &mut fields);
     }
+    if is_of_one_visitor {
+        // The visitor's own cache cannot compare what it never sent (RFC 9440 §2.4).
+        let _ = fields.set("Vary", "*");
+    }
     rule.response_headers.apply(&mut fields);
     if let Some(rule) = by_status {
         rule.response_headers.apply(&mut fields);
     }
     Some(fields)
+}
+
+/// Whether the origin chose the answer by who the visitor is.
+fn varies_by_certificate(answer: &Answer) -> bool {
+    answer.head.field("vary").is_some()
+        && answer.head.fields().get_all("vary").flat_map(|line| line.split(|byte| *byte == b',')).any(
+            |name| CLIENT_CERTIFICATE.iter().any(|known| trim(name).eq_ignore_ascii_case(known.as_bytes())),
+        )
 }
 
 /// Whether a rule's browser TTL may replace what a response says: not for errors, unless the rule is about that status, nor
@@ -306,6 +323,7 @@ pub(crate) fn emit(worker: &Worker, request: &Request, told: &Told, why: Why, se
         why,
         collapsed: told.note.collapsed,
         stored: told.note.stored,
+        personal: told.note.personal && why.outcome() == Outcome::Hit,
         encoded: told
             .note
             .encoded

@@ -7,15 +7,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use model::rule::ClientCertificate;
 use semantics::key::{Device, normalise_host, normalise_path};
 use semantics::range::{self, ContentRange};
 use semantics::tags::{TagLimits, tag_hash, tags_of};
 use semantics::vary::normalise_request;
-use semantics::{Facts, Fields, StoreRequest, Target, Wall, Why, hop};
+use semantics::{Facts, Fields, Flags, StoreRequest, Target, Wall, Why, hop};
 use tokio::sync::oneshot;
 
 use crate::answer::OriginNote;
 use crate::flight::{FillReader, Landing, Pilot};
+use crate::intake::CLIENT_CERTIFICATE;
 use crate::interim::Interim;
 use crate::loaded::RuleAt;
 use crate::object::{Item, Object, Stored};
@@ -438,9 +440,13 @@ impl Job {
         let status = if stale.facts.status == 206 { 200 } else { stale.facts.status };
         let decided = self.facts("GET", status, &fields, response.request_time, response.response_time);
         let reason = decided.err().map(NotKept::Semantics);
+        let decided = decided.unwrap_or_else(|_| stale.facts.confirmed(response.response_time));
+        // For whom the body was made, a later request does not change.
+        let was_personal = stale.facts.flags.has(Flags::PERSONAL);
         let facts = Facts {
             status: stale.facts.status,
-            ..decided.unwrap_or_else(|_| stale.facts.confirmed(response.response_time))
+            flags: decided.flags.with_if(was_personal, Flags::PERSONAL),
+            ..decided
         };
         self.clean_for_storing(&mut fields, response.response_time);
         let tags = self.tags(&fields).unwrap_or_else(|| stale.tags().to_vec());
@@ -551,7 +557,14 @@ pub(crate) fn forwarded_fields(worker: &Worker, at: &RuleAt, request: &Request) 
     let rule = at.rule();
     let mut fields = request.fields.clone();
     hop::strip_hop_by_hop(&mut fields);
-    fields.retain(|name, _| !is_one_of(name, OURS) && !is_one_of(name, OVERRIDES));
+    fields.retain(|name, _| {
+        !is_one_of(name, OURS) && !is_one_of(name, OVERRIDES) && !is_one_of(name, &CLIENT_CERTIFICATE)
+    });
+    if rule.client_certificate != ClientCertificate::Off
+        && let Some(certificate) = request.shown.certificate(&at.loaded, at.site(), request.now)
+    {
+        fields.append_unchecked(b"Client-Cert", certificate);
+    }
     rule.request_cookies.apply(&mut fields);
     let received = match request.protocol {
         Protocol::Http10 => "1.0",

@@ -28,7 +28,7 @@ use semantics::coding::{compares_tags, restore_tags};
 use semantics::conditional::is_conditional;
 use semantics::key::{has_dot_segment, hash, normalise_host};
 use semantics::{
-    Assessment, Fields, Flags, RequestCacheControl, RequestDirectives, Reuse, StaleOn, Why, decide_reuse, hop,
+    Assessment, Fields, RequestCacheControl, RequestDirectives, Reuse, StaleOn, Why, decide_reuse, hop,
 };
 use store::disk::Spot;
 use tokio::sync::oneshot;
@@ -38,7 +38,7 @@ use crate::fetch::{self, Job, Outcome, RangeWanted, Report};
 use crate::flight::{Boarding, Fill, FillReader, Flight, Landing, Pilot, Start};
 use crate::hints;
 use crate::interim::Interim;
-use crate::loaded::RuleAt;
+use crate::loaded::{RuleAt, view};
 use crate::lookup::{self, Found, FromDisk, Purged};
 use crate::object::{Entry, Item, Object};
 use crate::origin::{OriginRequest, OriginResponse, RequestBody};
@@ -172,7 +172,17 @@ impl Flow {
         if hop::is_loop(&request.fields, &worker.shared.node, 0) {
             return Begun::Answer(Refusal::Loop.answer(request));
         }
-        if let Some(answer) = serve::locally(&at, request) {
+        let local = serve::locally(&at, request);
+        // Browsers make a preflight without what tells who they are (Fetch, 4.8), and who is sent to TLS could show nothing.
+        let is_for_all = local.as_ref().is_some_and(|answer| answer.note.why == Why::Preflight)
+            || at.rule().sends_to_https(&view(request));
+        if !is_for_all
+            && let wanted = at.rule().client_certificate
+            && let Err(refused) = request.shown.check(wanted, &at.loaded, at.site(), request.now)
+        {
+            return Begun::Answer(Answer { rule: Some(at), ..refused.answer(request) });
+        }
+        if let Some(answer) = local {
             return Begun::Answer(answer);
         }
         let wait = |step, text: Vec<u8>, directives, at| {
@@ -687,8 +697,8 @@ fn look(
     let alone = request.fields.contains("authorization")
         || request.method == Method::Head
         || (honours && directives.no_store);
-    let (key, stored, soft) = match lookup::find(&worker.shared, at, request, text, from_disk) {
-        Found::Object { key, stored, soft } => (key, stored, soft),
+    let (key, stored, purged) = match lookup::find(&worker.shared, at, request, text, from_disk) {
+        Found::Object { key, stored, purged } => (key, stored, purged),
         Found::OnDisk { key, spot } => return Looked::Wait(Step::Read { key, spot }),
         Found::Pass { .. } if directives.only_if_cached => {
             return Looked::Answer(Refusal::OnlyIfCached.answer(request));
@@ -728,17 +738,9 @@ fn look(
             return Looked::Wait(Step::Board(Want { key, object_key, why, stale: None, range, alone }));
         }
     };
-    let mut assessment = decide_reuse(&stored.facts, directives, &at.rule().policy, request.now);
-    if soft && assessment.reuse == Reuse::Fresh {
-        // Stale from now on. A soft purge allows by itself that the stale one answers meanwhile, unless the origin has
-        // forbidden stale answers altogether.
-        assessment.ttl = 0;
-        assessment.why = Why::Expired;
-        assessment.reuse = match stored.facts.flags.has(Flags::NEVER_STALE) {
-            true => Reuse::Revalidate { stale_on: StaleOn::Nothing },
-            false => Reuse::StaleWhileRevalidate,
-        };
-    }
+    let policy = &at.rule().policy;
+    let assessment = decide_reuse(&stored.facts, directives, policy, request.now);
+    let assessment = lookup::after_purge(purged, assessment, &stored.facts, directives, policy, request.now);
     if stored.parts().is_some() && !serve::parts_answer(request, &stored) {
         if directives.only_if_cached {
             return Looked::Answer(Refusal::OnlyIfCached.answer(request));

@@ -14,6 +14,7 @@ use crate::h1::{HeadScan, Scanned, parse_head};
 use crate::h3::frames::{BadFrame, Frame, Frames, On};
 use crate::h3::{self, qpack};
 use crate::proxy_protocol::{self, Parsed};
+use crate::tls::Staple;
 
 /// A request head: found at the same place however the network cuts it, and well formed once it is accepted.
 pub fn h1_head(bytes: &[u8], cuts: &[u8]) {
@@ -170,6 +171,17 @@ pub fn h2_frames(bytes: &[u8], cuts: &[u8]) {
     let at_once = find(&[]);
     assert!(at_once.0.len() <= bytes.len() / 9);
     assert_eq!(find(cuts), at_once);
+}
+
+/// An OCSP response about the certificate with the number 5: read or refused, and nothing may follow it.
+pub fn ocsp(der: &[u8]) {
+    let Ok(staple) = Staple::read(der, &[5]) else { return };
+    assert_eq!(staple.der(), der);
+    assert_eq!(Staple::read(der, &[0, 5]), Ok(staple));
+    assert!(
+        Staple::read(&[der, &[0]].concat(), &[5]).is_err()
+            && Staple::read(&der[..der.len() - 1], &[5]).is_err()
+    );
 }
 
 /// A PROXY header: decided as soon as it is complete, and not otherwise by what follows it.

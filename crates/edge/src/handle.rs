@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use model::change::Order;
 use model::settings::{Eviction, MEMORY};
 use model::{EdgeSettings, Snapshot, breaker, health};
 use observe::{
@@ -18,6 +19,7 @@ use observe::{
     Readings, Registry, TierReading,
 };
 use parking_lot::{Mutex, RwLock};
+use semantics::Wall;
 use semantics::coding::Form;
 use semantics::key::KeySeed;
 use store::disk::{DiskStats, EngineKind, Health};
@@ -35,7 +37,7 @@ use crate::loaded::{Loaded, SiteNumbers};
 use crate::origin::{Origins, OriginsShared, probe_origins};
 use crate::published::Published;
 use crate::purge_log::PurgeLog;
-use crate::purging::{self, PurgeError, PurgeRequest, Receipt};
+use crate::purging::{self, Applied, PurgeError, PurgeRequest, Receipt};
 use crate::quic::{self, Listening, Quic, Steering, strays};
 use crate::rates::Rates;
 use crate::slices::Stretches;
@@ -43,8 +45,8 @@ use crate::sockets::{Bound, Kind, Sockets};
 use crate::storage::{self, Place, Storage};
 use crate::succession::{self, Ask, Invalidation, Succession};
 use crate::tiering::Reads;
-use crate::tls::{Certificate, Challenge, Offered, Tls, TlsBase};
-use crate::worker::{Epochs, Shared, TICK, Worker};
+use crate::tls::{Certificate, Challenge, ClientAuthorities, Offered, Tls, TlsBase};
+use crate::worker::{Epochs, Heard, Shared, TICK, Worker};
 
 /// What an edge is given besides its configuration.
 pub struct Options {
@@ -54,6 +56,8 @@ pub struct Options {
     pub listen_tls: Option<Vec<SocketAddr>>,
     /// The certificates of the configuration's files: [`crate::tls::read_certificates`].
     pub certificates: Vec<Certificate>,
+    /// Whose certificates visitors may show: [`crate::tls::read_client_authorities`].
+    pub client_authorities: Vec<ClientAuthorities>,
     /// Sockets that have been opened, or passed on, instead of either.
     pub sockets: Option<Sockets>,
     /// Where the time comes from.
@@ -171,6 +175,8 @@ pub struct Status {
     pub workers: usize,
     /// Position of the newest purge in force.
     pub purge_position: u64,
+    /// For how long the edge has not been told that it knows of all purges; `None` where nobody tells it.
+    pub silence: Option<Duration>,
     /// What the memory tier holds and did.
     pub memory: TierStats,
     /// What each disk holds and did.
@@ -207,6 +213,7 @@ impl Edge {
             sockets,
             listen_tls,
             certificates,
+            client_authorities,
             clock,
             key_seed,
             ticket_secret,
@@ -220,7 +227,7 @@ impl Edge {
         let tls = Tls::new(&tls_base, Offered::by(&snapshot), &certificates, &[]).map_err(StartError::Tls)?;
         let workers = workers(&edge);
         let site_numbers = SiteNumbers::default();
-        let loaded = Arc::new(Loaded::new(snapshot, &site_numbers, &registry));
+        let loaded = Arc::new(Loaded::new(snapshot, &client_authorities, &site_numbers, &registry));
         let origins = Arc::new(OriginsShared::new(clock.clone()));
         for trouble in origins.configure(loaded.origin_groups()) {
             eprintln!("perigee: {trouble}");
@@ -232,7 +239,7 @@ impl Edge {
             clock: clock.clone(),
             engine: disk_engine,
         };
-        let Storage { disks, purge_log, positions, purges, newest } = place.open(&site_numbers)?;
+        let Storage { disks, purge_log, positions, purges, past, newest } = place.open(&site_numbers)?;
         disks.switch(loaded.snapshot.switches.disk);
         let store = Tier::new(TierConfig {
             bytes_max: edge.store.memory.0 as usize,
@@ -266,9 +273,11 @@ impl Edge {
             epochs: Epochs::new(),
             fill_bytes: AtomicU64::new(0),
             purges: RwLock::new(purges),
+            past: Mutex::new(past),
             positions: RwLock::new(positions),
             purge_log: Mutex::new(purge_log),
             purge_position: AtomicU64::new(newest),
+            heard: Heard::alone(),
             registry: registry.clone(),
             connections: AtomicUsize::new(0),
             accepting: AtomicUsize::new(workers),
@@ -280,6 +289,11 @@ impl Edge {
             cut: AtomicBool::new(false),
             next_generation: AtomicU64::new(storage::chance() as u64),
         });
+        // Before anything can be stored.
+        let first = shared.loaded.get().snapshot.clone();
+        purging::adopt(&shared, first, drop).map_err(|error| {
+            StartError::PurgeLog(place.log_path().unwrap_or_default(), io::Error::other(error.to_string()))
+        })?;
         if let Some(predecessor) = predecessor {
             succession::follow(&shared, predecessor).map_err(StartError::Thread)?;
         }
@@ -488,17 +502,30 @@ impl Handle {
 
     /// Puts another configuration in force: requests that start from now on see it whole, those under way keep the
     /// one they began with. Listening addresses, workers, memory policy, disks, node name and access log need a restart;
-    /// memory may change. Returns what is doubtful about the origins (an unreadable CA file), for the operator.
-    pub fn replace(&self, snapshot: Snapshot) -> Vec<String> {
-        self.shared.store.resize(snapshot.edge.store.memory.0 as usize);
-        self.shared.disks.switch(snapshot.switches.disk);
-        let offered = self.with_snapshot(Offered::by);
-        let loaded = Arc::new(Loaded::new(snapshot, &self.shared.site_numbers, &self.shared.registry));
-        let mut troubles = self.origins.configure(loaded.origin_groups());
-        self.shared.loaded.replace(loaded);
-        troubles.extend(self.offer_again(offered).err().map(|error| format!("TLS is as it was: {error}")));
-        self.shared.registry.count_reload(self.shared.clock.wall());
-        troubles
+    /// memory may change. `client_authorities`: [`crate::tls::read_client_authorities`] of it. Returns what is doubtful about
+    /// the origins (an unreadable CA file), for the operator.
+    ///
+    /// # Errors
+    /// With disks, what it stores under could not be written down, so that a purge after the next start could miss it. The old
+    /// configuration stays in force.
+    pub fn replace(
+        &self,
+        snapshot: Snapshot,
+        client_authorities: &[ClientAuthorities],
+    ) -> Result<Vec<String>, PurgeError> {
+        purging::adopt(&self.shared, snapshot, |snapshot| {
+            self.shared.store.resize(snapshot.edge.store.memory.0 as usize);
+            self.shared.disks.switch(snapshot.switches.disk);
+            let offered = self.with_snapshot(Offered::by);
+            let Shared { site_numbers, registry, .. } = &*self.shared;
+            let loaded = Arc::new(Loaded::new(snapshot, client_authorities, site_numbers, registry));
+            let mut troubles = self.origins.configure(loaded.origin_groups());
+            self.shared.loaded.replace(loaded);
+            troubles
+                .extend(self.offer_again(offered).err().map(|error| format!("TLS is as it was: {error}")));
+            self.shared.registry.count_reload(self.shared.clock.wall());
+            troubles
+        })
     }
 
     /// Makes handshakes what the configuration in force says, if that is not what they are: `before`.
@@ -522,7 +549,44 @@ impl Handle {
     /// # Errors
     /// A target that makes no sense with this configuration; nothing is purged then.
     pub fn purge(&self, request: &PurgeRequest) -> Result<Receipt, PurgeError> {
-        purging::purge(&self.shared, request)
+        let receipts = purging::purge(&self.shared, std::slice::from_ref(request))?;
+        receipts.first().copied().ok_or_else(|| PurgeError::NotLogged("there was no receipt".to_owned()))
+    }
+
+    /// Carries several purges out as one, at one position.
+    ///
+    /// # Errors
+    /// One of them makes no sense with this configuration; then none is carried out.
+    pub fn purge_all(&self, requests: &[PurgeRequest]) -> Result<Vec<Receipt>, PurgeError> {
+        purging::purge(&self.shared, requests)
+    }
+
+    /// Carries out what has been ordered for a whole cluster, as one: one position, one append to the purge log, one sync.
+    /// When this returns, all of it is in force in every worker, also of processes before this one, and safe from a loss of
+    /// power. What this node's configuration does not know purges more than it names, never less: a site by its name, a site
+    /// whole where a host or a URL makes no sense. Applying an order again does no harm.
+    ///
+    /// # Errors
+    /// The purge log cannot be written, or another process takes this one's place. It is to be tried again, there or here.
+    pub fn apply(&self, orders: &[Order]) -> Result<Applied, PurgeError> {
+        purging::apply(&self.shared, orders)
+    }
+
+    /// Has everything that was stored until now validated before it is served again, because something that was purged may be
+    /// among it. While the origin fails, `stale_if_error` decides. Returns the position from which that holds.
+    ///
+    /// # Errors
+    /// As [`Handle::apply`].
+    pub fn distrust(&self) -> Result<u64, PurgeError> {
+        purging::distrust(&self.shared)
+    }
+
+    /// Notes that at this moment, by the edge's clock, no purge was in force anywhere that is not in force here. An edge that is
+    /// told so at all is fenced off, site by site, when it has not been for longer than [`Site::max_purge_lag`].
+    ///
+    /// [`Site::max_purge_lag`]: model::Site::max_purge_lag
+    pub fn heard(&self, at: Wall) {
+        self.shared.heard.set(at, &self.shared.clock);
     }
 
     /// Opens the access log anew, after it has been moved away; processes before this one that drain do so too.
@@ -554,6 +618,7 @@ impl Handle {
             flights: self.shared.flights.len(),
             workers: self.workers.lock().len(),
             purge_position: self.shared.purge_position.load(Ordering::Acquire),
+            silence: self.shared.heard.silence(&self.shared.clock),
             memory: self.shared.store.stats(),
             disks: self.shared.disks.stats(),
             origins: origins.collect(),
@@ -730,6 +795,8 @@ impl Handle {
     fn feed_readings(&self) {
         let (shared, origins, tls) = (self.shared.clone(), self.origins.clone(), self.tls.clone());
         let workers = self.workers.lock().len() as u64;
+        let quic_ports: Vec<u16> =
+            self.sockets.lock().addresses(Kind::Quic).iter().map(SocketAddr::port).collect();
         self.shared.registry.read_from(move || {
             let stats = shared.store.stats();
             let disks = shared.disks.stats();
@@ -767,7 +834,12 @@ impl Handle {
                     })
                     .collect(),
                 certificates: ends(&tls.lock().certificates),
+                quic_dropped: {
+                    let [worker, process] = shared.quic.dropped();
+                    [listen::dropped_packets(&quic_ports), worker, process]
+                },
                 purge_position: shared.purge_position.load(Ordering::Acquire),
+                silence_ms: shared.heard.silence(&shared.clock).map(|silence| silence.as_millis() as u64),
                 purges_remembered: {
                     let purges = shared.purges.read().stats();
                     (purges.urls + purges.tags + purges.prefixes + purges.sites) as u64

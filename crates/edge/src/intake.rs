@@ -15,7 +15,11 @@ use crate::h1::Head;
 use crate::h1::body::Framing;
 use crate::refusal::Refusal;
 use crate::request::{AltSvc, Method, Protocol, Request};
+use crate::tls::Shown;
 use crate::worker::Worker;
+
+/// What tells an origin who a visitor is (RFC 9440 §2).
+pub(crate) const CLIENT_CERTIFICATE: [&str; 2] = ["client-cert", "client-cert-chain"];
 
 /// A request and how its connection goes on.
 pub(crate) struct Intake {
@@ -87,22 +91,36 @@ pub(crate) fn request(
     }
     // From here on nobody sees what concerns this hop alone: neither key nor variant nor origin.
     hop::strip_hop_by_hop(&mut fields);
+    let host: Box<str> = without_port(&authority).to_ascii_lowercase().into();
+    let now = worker.shared.clock.wall();
+    if loaded.asks_for_certificates() {
+        // Only the edge says who it is (RFC 9440 §2.4): what is keyed or varies by it must not go by a visitor's word.
+        for name in CLIENT_CERTIFICATE {
+            fields.remove(name);
+        }
+        let site = loaded.snapshot.site_for(&host);
+        let certificate = site.and_then(|site| visitor.shown.certificate(&loaded, site, now));
+        if let Some(certificate) = certificate {
+            fields.append_unchecked(b"Client-Cert", certificate);
+        }
+    }
     let request = Request {
         method: Method::of(method),
         target,
         path_len,
-        host: without_port(&authority).to_ascii_lowercase().into(),
+        host,
         authority,
         fields,
         protocol,
         secure,
+        shown: visitor.shown.clone(),
         alt_svc: visitor.alt_svc.map(|port| match loaded.snapshot.switches.http3 {
             true => AltSvc::Http3(port),
             false => AltSvc::Clear,
         }),
         client,
         started,
-        now: worker.shared.clock.wall(),
+        now,
         id: worker.request_id(),
         expects_continue,
         has_body: framing != Framing::None,
@@ -226,6 +244,7 @@ pub(crate) fn unreadable(worker: &Worker, client: IpAddr) -> Request {
         fields: Fields::new(),
         protocol: Protocol::Http11,
         secure: false,
+        shown: Shown::Nothing,
         alt_svc: None,
         client,
         started: Instant::now(),

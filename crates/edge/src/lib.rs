@@ -34,6 +34,7 @@ mod lookup;
 mod meta;
 mod object;
 mod origin;
+mod past;
 mod pieces;
 mod proxy_protocol;
 mod published;
@@ -55,5 +56,5 @@ mod worker;
 
 pub use clock::Clock;
 pub use handle::{Edge, Handle, Options, Predecessor, StartError, Status, wanted, workers};
-pub use purging::{PurgeError, PurgeRequest, PurgeTarget, Receipt};
+pub use purging::{Applied, PurgeError, PurgeRequest, PurgeTarget, Receipt};
 pub use storage::inspect;

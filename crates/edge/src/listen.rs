@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use observe::Limit;
+use rustix::net::sockopt;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::connection;
@@ -16,8 +17,11 @@ use crate::worker::Worker;
 /// Connections that the kernel holds until a worker takes them; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
-/// What the kernel may hold of one UDP socket's packets in either direction: 10 ms at 1.6 Gbit/s.
-const UDP_BUFFER_BYTES: usize = 2 * 1024 * 1024;
+/// What the kernel may hold of one UDP socket's packets in either direction. It allows twice as much, to count its own
+/// bookkeeping with: some 3,600 packets of full size, or a third of a second of 10,000 a second. What is read late, as all
+/// cores are busy, is only late; what there is no room for costs its sender a second of waiting, when it is the first. quic-go
+/// asks for 7 MiB.
+const UDP_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 
 /// How long a worker stops taking connections when it has run out of file descriptors.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
@@ -77,13 +81,45 @@ pub(crate) fn bind_udp(address: SocketAddr, count: usize) -> io::Result<Vec<UdpS
     let sockets = (0..count).map(|_| {
         let socket = open()?;
         socket.set_reuse_port(true)?;
-        // The kernel gives what it may (`net.core.rmem_max`); less costs packets when many come at once.
-        let _ = socket.set_recv_buffer_size(UDP_BUFFER_BYTES);
-        let _ = socket.set_send_buffer_size(UDP_BUFFER_BYTES);
         socket.bind(&address.into())?;
         Ok(UdpSocket::from(socket))
     });
     sockets.collect()
+}
+
+/// Has the kernel hold [`UDP_BUFFER_BYTES`] for each socket, or as much of it as it gives; a word to the operator when that is
+/// less, as it is for who may not go beyond `net.core.rmem_max`.
+pub(crate) fn widen<'a>(address: SocketAddr, sockets: impl IntoIterator<Item = &'a UdpSocket>) {
+    let mut least = usize::MAX;
+    for socket in sockets {
+        if sockopt::set_socket_recv_buffer_size_force(socket, UDP_BUFFER_BYTES).is_err() {
+            let _ = sockopt::set_socket_recv_buffer_size(socket, UDP_BUFFER_BYTES);
+        }
+        let _ = sockopt::set_socket_send_buffer_size(socket, UDP_BUFFER_BYTES);
+        least = least.min(sockopt::socket_recv_buffer_size(socket).unwrap_or(usize::MAX));
+    }
+    let (given, wanted) = (least / 2, UDP_BUFFER_BYTES);
+    if given < wanted {
+        eprintln!(
+            "perigee: the system holds {given} bytes of packets for {address}, wanted are {wanted}: HTTP/3 loses some when many \
+             come at once. Set sysctl net.core.rmem_max={wanted}, and start or upgrade"
+        );
+    }
+}
+
+/// Packets that the kernel had no room for, of all UDP sockets at these ports, since they were opened.
+pub(crate) fn dropped_packets(ports: &[u16]) -> u64 {
+    let tables =
+        ["/proc/net/udp", "/proc/net/udp6"].map(|table| std::fs::read_to_string(table).unwrap_or_default());
+    let lines = tables.iter().flat_map(|table| table.lines().skip(1));
+    lines.filter_map(|line| dropped_of(line, ports)).sum()
+}
+
+/// What a line of the kernel's table says: `slot: ADDRESS:PORT … drops`, with the port in hex.
+fn dropped_of(line: &str, ports: &[u16]) -> Option<u64> {
+    let (_, port) = line.split_whitespace().nth(1)?.rsplit_once(':')?;
+    let port = u16::from_str_radix(port, 16).ok().filter(|port| ports.contains(port));
+    port.and_then(|_| line.split_whitespace().last()?.parse().ok())
 }
 
 /// Takes connections until the edge stops.
@@ -143,4 +179,34 @@ impl Drop for Open {
 /// Serves a connection and counts it while it is open.
 async fn hold(open: Open, stream: tokio::net::TcpStream, peer: SocketAddr, secure: Secure) {
     connection::serve(open.worker().clone(), stream, peer, secure).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_the_kernels_table_is_read_by_port() {
+        let line = "  712: 0100007F:01BB 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 90210 2 0 17";
+        assert_eq!(dropped_of(line, &[80, 443]), Some(17));
+        assert_eq!(dropped_of(line, &[444]), None);
+        let line = " 9: 00000000000000000000000001000000:20FB 00000000000000000000000000000000:0000 07 0:0 00:0 0 0 0 1 2 0 3";
+        assert_eq!(dropped_of(line, &[8443]), Some(3));
+        for line in ["", "  sl  local_address rem_address   st", "1: 0100007F:01BB", "1: 0100007F:01BB x"] {
+            assert_eq!(dropped_of(line, &[443]), None, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_socket_has_no_room_for_is_counted() {
+        let socket = bind_udp(SocketAddr::from(([127, 0, 0, 1], 0)), 1).unwrap().remove(0);
+        sockopt::set_socket_recv_buffer_size(&socket, 4096).unwrap();
+        let address = socket.local_addr().unwrap();
+        let ports = [address.port()];
+        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+        assert_eq!(dropped_packets(&ports), 0);
+        (0..100).for_each(|_| _ = sender.send_to(&[0; 1200], address).unwrap());
+        let dropped = dropped_packets(&ports);
+        assert!((50..100).contains(&dropped), "{dropped} of 100, in a buffer of 4 KiB");
+    }
 }

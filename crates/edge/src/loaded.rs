@@ -2,6 +2,7 @@
 //! metrics know a site. Those outlive a reload, whatever the order of sites in the file.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use model::rule::RequestView;
@@ -11,45 +12,91 @@ use parking_lot::Mutex;
 
 use crate::published::Held;
 use crate::request::Request;
+use crate::tls::{self, ClientAuthorities};
 
 /// A snapshot in force.
 pub(crate) struct Loaded {
     pub(crate) snapshot: Snapshot,
     /// Tells it from those before it; begins anew at some time.
     pub(crate) version: u16,
-    /// By site index: its number for purges, its slot in the metrics.
-    sites: Vec<(u32, Slot)>,
+    /// By site index.
+    sites: Vec<OfSite>,
+    asks_for_certificates: bool,
+}
+
+/// What is known of a site beside its configuration.
+struct OfSite {
+    /// For purges.
+    number: u32,
+    /// In the metrics.
+    slot: Slot,
+    /// Whose certificates its visitors are asked for.
+    client_authorities: Option<ClientAuthorities>,
 }
 
 /// Gives each site name one number for the life of the edge.
 #[derive(Default)]
 pub(crate) struct SiteNumbers {
-    numbers: Mutex<HashMap<Box<str>, u32>>,
+    names: Mutex<SiteNames>,
     loads: AtomicU16,
 }
 
+#[derive(Default)]
+struct SiteNames {
+    numbers: HashMap<Arc<str>, u32>,
+    by_number: Vec<Arc<str>>,
+}
+
 impl SiteNumbers {
-    /// The number of a site that some configuration has named.
+    /// The number of a site that some configuration or purge has named.
     pub(crate) fn of(&self, name: &str) -> u32 {
-        let mut numbers = self.numbers.lock();
-        let next = numbers.len() as u32;
-        *numbers.entry(name.into()).or_insert(next)
+        let mut names = self.names.lock();
+        if let Some(number) = names.numbers.get(name) {
+            return *number;
+        }
+        let (name, number): (Arc<str>, u32) = (name.into(), names.by_number.len() as u32);
+        names.by_number.push(name.clone());
+        names.numbers.insert(name, number);
+        number
     }
 
     /// The name that a number was given to.
     pub(crate) fn name(&self, number: u32) -> String {
-        let numbers = self.numbers.lock();
-        let found = numbers.iter().find(|(_, known)| **known == number);
-        found.map(|(name, _)| name.to_string()).unwrap_or_default()
+        let names = self.names.lock();
+        names.by_number.get(number as usize).map(ToString::to_string).unwrap_or_default()
     }
 }
 
 impl Loaded {
-    pub(crate) fn new(snapshot: Snapshot, numbers: &SiteNumbers, registry: &Registry) -> Self {
-        let sites =
-            snapshot.sites.iter().map(|site| (numbers.of(&site.name), registry.site(&site.name))).collect();
+    /// Of the `authorities`, a site has those that it names. Without them it asks nobody, and answers nobody who would have
+    /// to show a certificate.
+    pub(crate) fn new(
+        snapshot: Snapshot,
+        authorities: &[ClientAuthorities],
+        numbers: &SiteNumbers,
+        registry: &Registry,
+    ) -> Self {
+        let of_site = |site: &Site| OfSite {
+            number: numbers.of(&site.name),
+            slot: registry.site(&site.name),
+            client_authorities: site.client_ca.as_ref().filter(|_| tls::asks(site)).and_then(|wanted| {
+                authorities.iter().find(|authorities| authorities.source() == wanted).cloned()
+            }),
+        };
+        let sites: Vec<OfSite> = snapshot.sites.iter().map(of_site).collect();
+        let asks_for_certificates = sites.iter().any(|site| site.client_authorities.is_some());
         let version = numbers.loads.fetch_add(1, Ordering::Relaxed);
-        Loaded { snapshot, version, sites }
+        Loaded { snapshot, version, sites, asks_for_certificates }
+    }
+
+    /// Whose certificates visitors of a site are asked for, by its index.
+    pub(crate) fn client_authorities(&self, site: usize) -> Option<&ClientAuthorities> {
+        self.sites[site].client_authorities.as_ref()
+    }
+
+    /// Whether any site asks its visitors for certificates.
+    pub(crate) fn asks_for_certificates(&self) -> bool {
+        self.asks_for_certificates
     }
 
     /// Every origin group that the configuration names.
@@ -89,12 +136,12 @@ impl RuleAt {
 
     /// The site's number for purges.
     pub(crate) fn site_number(&self) -> u32 {
-        self.loaded.sites[self.site].0
+        self.loaded.sites[self.site].number
     }
 
     /// The site's slot in the metrics.
     pub(crate) fn slot(&self) -> Slot {
-        self.loaded.sites[self.site].1
+        self.loaded.sites[self.site].slot
     }
 }
 

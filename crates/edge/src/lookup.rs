@@ -13,8 +13,9 @@ use std::sync::atomic::Ordering;
 use model::purge::{Kind, Subject};
 use model::{Rule, Site};
 use semantics::key::{hash, normalise_path, write_key, write_url_key};
+use semantics::reuse::stale_on;
 use semantics::vary::{Vary, VarySpec, normalise_request, preferred_language, single_language};
-use semantics::{Fields, Why};
+use semantics::{Assessment, Facts, Fields, Flags, Policy, RequestDirectives, Reuse, StaleOn, Wall, Why};
 use store::disk::Spot;
 
 use crate::loaded::RuleAt;
@@ -25,8 +26,8 @@ use crate::worker::Shared;
 
 /// What is stored for a request.
 pub(crate) enum Found {
-    /// A response for this URL and this request's headers. `soft`: a soft purge has made it stale.
-    Object { key: u128, stored: Object, soft: bool },
+    /// A response for this URL and this request's headers. `purged`: what a purge that is not hard has made of it.
+    Object { key: u128, stored: Object, purged: Option<Kind> },
     /// The last answer could not be stored: don't queue.
     Pass { key: u128 },
     /// Something under this key is on disk and must be read first.
@@ -180,16 +181,54 @@ fn variant_key(
 }
 
 fn usable(shared: &Shared, at: &RuleAt, request: &Request, key: u128, stored: Object) -> Found {
-    match purged(shared, at, request, stored.tags(), stored.position()) {
+    let purged = match purged(shared, at, request, stored.tags(), stored.position()) {
         Purged::No { newest } => {
             if newest > stored.position() {
                 stored.outlived(newest);
             }
-            Found::Object { key, stored, soft: false }
+            None
         }
-        Purged::Yes(Kind::Soft) => Found::Object { key, stored, soft: true },
-        Purged::Yes(Kind::Hard) => Found::Nothing { key, why: Why::Purged },
+        Purged::Yes(Kind::Hard) => return Found::Nothing { key, why: Why::Purged },
+        Purged::Yes(kind) => Some(kind),
+    };
+    let purged = if may_have_missed(shared, at, request, &stored) { Some(Kind::Doubt) } else { purged };
+    Found::Object { key, stored, purged }
+}
+
+/// Whether there may be a purge of it that this node has not heard of, given before the time that its site allows for that.
+fn may_have_missed(shared: &Shared, at: &RuleAt, request: &Request, stored: &Object) -> bool {
+    let Some(lag) = at.site().max_purge_lag else { return false };
+    let is_silent = shared.heard.silence(&shared.clock).is_some_and(|silence| silence > lag);
+    let age_ms = request.now.0.saturating_sub(stored.facts.response_time.0);
+    is_silent && age_ms > lag.as_millis() as i64
+}
+
+/// What becomes of something that is not hard purged.
+pub(crate) fn after_purge(
+    purged: Option<Kind>,
+    mut assessment: Assessment,
+    facts: &Facts,
+    directives: &RequestDirectives,
+    policy: &Policy,
+    now: Wall,
+) -> Assessment {
+    match (purged, assessment.reuse) {
+        (Some(Kind::Soft), Reuse::Fresh) => {
+            // Stale from now on. A soft purge allows by itself that the stale one answers meanwhile, unless the origin has
+            // forbidden stale answers altogether.
+            (assessment.reuse, assessment.why) = match facts.flags.has(Flags::NEVER_STALE) {
+                true => (Reuse::Revalidate { stale_on: StaleOn::Nothing }, Why::Expired),
+                false => (Reuse::StaleWhileRevalidate, Why::StaleWhileRevalidate),
+            };
+        }
+        (Some(Kind::Doubt), Reuse::Fresh | Reuse::StaleWhileRevalidate) => {
+            assessment.reuse = Reuse::Revalidate { stale_on: stale_on(facts, directives, policy, now) };
+            assessment.why = Why::Expired;
+        }
+        _ => return assessment,
     }
+    assessment.ttl = assessment.ttl.min(0);
+    assessment
 }
 
 /// What the purge clock says of something that was fetched at a position.

@@ -3,13 +3,14 @@
 //! ```text
 //! <sum> {"log":"5f0c…","version":1}
 //! <sum> {"start":1000000,"after":0}
+//! <sum> {"known":"shop","domains":["www.shop.example"],"queries":[{"part":"all"}]}
 //! <sum> {"position":1000001,"kind":"hard","targets":[{"tag":{"site":"shop","tag":"9a3e…"}}]}
 //! <sum> {"start":2000001,"after":1000001}
 //! ```
 //!
-//! One line for each purge, each with a sum over the rest of it, and acknowledged only once it is safe from a loss of power. A
+//! One line for each purge, or for many that are put in force as one, each with a sum over the rest of it, and acknowledged only once it is safe from a loss of power. A
 //! line that was cut short at the end was never acknowledged, and is dropped. Sites stand there by name: numbers are
-//! given anew at each start. The log has an id: what is stored on a disk under the positions of another log is of no use, so a
+//! given anew at each start. What sites have had (`past`) stands there too, so that it lives as long as what was stored. The log has an id: what is stored on a disk under the positions of another log is of no use, so a
 //! log that is lost or damaged costs the disks' contents, and never lets anything come back.
 //!
 //! Invalidations by visitors' requests are not synced one by one, so a loss of power can take the newest of them; what was
@@ -26,11 +27,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use model::purge::{Kind, Target};
+use model::purge::{Kind, Purge, Target};
 use semantics::key::{KeySeed, hash};
 use serde::{Deserialize, Serialize};
 
 use crate::loaded::SiteNumbers;
+use crate::past::{Past, SiteLine};
 
 const VERSION: u32 = 1;
 
@@ -76,6 +78,7 @@ struct First {
 enum Line {
     Purge(LoggedPurge),
     Start(Start),
+    Site(SiteLine),
 }
 
 /// A start of the edge: positions above `after` and below `start` were never given out, or were lost.
@@ -98,16 +101,25 @@ struct LoggedPurge {
 #[serde(rename_all = "lowercase")]
 pub(crate) enum LoggedKind {
     Soft,
+    Doubt,
     Hard,
 }
 
 impl LoggedKind {
     pub(crate) fn of(kind: Kind) -> Self {
-        if kind == Kind::Hard { LoggedKind::Hard } else { LoggedKind::Soft }
+        match kind {
+            Kind::Soft => LoggedKind::Soft,
+            Kind::Doubt => LoggedKind::Doubt,
+            Kind::Hard => LoggedKind::Hard,
+        }
     }
 
     pub(crate) fn to_kind(self) -> Kind {
-        if self == LoggedKind::Hard { Kind::Hard } else { Kind::Soft }
+        match self {
+            LoggedKind::Soft => Kind::Soft,
+            LoggedKind::Doubt => Kind::Doubt,
+            LoggedKind::Hard => Kind::Hard,
+        }
     }
 }
 
@@ -116,10 +128,24 @@ impl LoggedKind {
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Logged {
     Everything,
-    Site { site: String },
-    Prefix { site: String, host: Option<String>, path: String },
-    Tag { site: String, tag: String },
-    Url { site: String, url: String },
+    Site {
+        site: String,
+    },
+    Prefix {
+        site: String,
+        host: Option<String>,
+        path: String,
+    },
+    Tag {
+        /// All without.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        site: Option<String>,
+        tag: String,
+    },
+    Url {
+        site: String,
+        url: String,
+    },
 }
 
 /// What a log has told at its opening.
@@ -129,6 +155,8 @@ pub(crate) struct Replayed {
     pub(crate) newest: u64,
     /// Which positions mean anything.
     pub(crate) positions: Positions,
+    /// What sites have had.
+    pub(crate) past: Past,
     /// Why an old log could not be gone on with, if there was one.
     pub(crate) begun_anew: Option<String>,
 }
@@ -189,10 +217,17 @@ impl PurgeLog {
         let file = Arc::new(OpenOptions::new().append(true).mode(0o600).open(path)?);
         // What was cut short has no place before what comes next.
         file.set_len(bytes)?;
-        let mut replayed =
-            Replayed { purges: Vec::new(), newest: 0, positions: Positions::default(), begun_anew };
+        let mut replayed = Replayed {
+            purges: Vec::new(),
+            newest: 0,
+            positions: Positions::default(),
+            past: Past::default(),
+            begun_anew,
+        };
+        let mut sites_known = Vec::new();
         for line in lines {
             match line {
+                Line::Site(site) => sites_known.push(site),
                 Line::Start(start) => {
                     replayed.newest = replayed.newest.max(start.start);
                     replayed.positions.starts.push(start);
@@ -205,11 +240,12 @@ impl PurgeLog {
                 }
             }
         }
+        replayed.past = Past::of(sites_known);
         let path = path.to_owned();
         let mut log =
             PurgeLog { path, file, id, unsynced: 0, missed: Vec::new(), bytes, bytes_max, is_torn: false };
         let start = Start { start: replayed.newest + START_GAP, after: replayed.newest };
-        log.write(&Line::Start(start))?;
+        log.write(&[Line::Start(start)])?;
         log.file.sync_data()?;
         sync_directory(&log.path)?;
         replayed.newest = start.start;
@@ -242,33 +278,39 @@ impl PurgeLog {
         self.id
     }
 
-    /// Appends one purge: safe from the end of the process. What is returned is to be synced by whoever acknowledges it.
+    /// Appends purges that come into force as one: safe from the end of the process. What is returned is to be synced by
+    /// whoever acknowledges them.
     ///
     /// # Errors
-    /// Those of writing: an acknowledged purge is not in the log then and must not be carried out; any other is kept, and
-    /// written before the next one.
+    /// Those of writing: acknowledged purges are not in the log then and must not be carried out; any others are kept, and
+    /// written before the next ones.
     pub(crate) fn append(
         &mut self,
         position: u64,
-        kind: Kind,
-        targets: &[Target],
+        purges: &[Purge],
         sites: &SiteNumbers,
         acknowledged: bool,
     ) -> io::Result<Option<Arc<File>>> {
-        let kind = LoggedKind::of(kind);
-        let targets = targets.iter().map(|target| Logged::of(target, sites)).collect();
-        let purge = LoggedPurge { position, kind, targets };
-        let written = self.write_missed().and_then(|()| self.write(&Line::Purge(purge.clone())));
-        if let Err(error) = written {
+        let logged: Vec<LoggedPurge> = [Kind::Hard, Kind::Doubt, Kind::Soft]
+            .into_iter()
+            .map(|kind| {
+                let of_kind = purges.iter().filter(|purge| purge.kind == kind);
+                let targets = of_kind.map(|purge| Logged::of(&purge.target, sites)).collect();
+                LoggedPurge { position, kind: LoggedKind::of(kind), targets }
+            })
+            .filter(|purge| !purge.targets.is_empty())
+            .collect();
+        let lines: Vec<Line> = logged.iter().cloned().map(Line::Purge).collect();
+        if let Err(error) = self.write_missed().and_then(|()| self.write(&lines)) {
             if !acknowledged {
-                self.miss(purge);
+                logged.into_iter().for_each(|purge| self.miss(purge));
             }
             return Err(error);
         }
         // Reading and writing all of it takes a while, and a visitor's request should not be the one that waits.
         let bytes_max = if acknowledged { self.bytes_max } else { 4 * self.bytes_max };
         if self.bytes > bytes_max {
-            // The purge is in the log either way.
+            // The purges are in the log either way.
             if let Err(error) = self.write_anew() {
                 eprintln!("perigee: {}: cannot be made shorter: {error}", self.path.display());
                 self.bytes_max = self.bytes * 2;
@@ -282,13 +324,26 @@ impl PurgeLog {
         Ok(is_due.then(|| self.file.clone()))
     }
 
+    /// Writes down what sites have, and is safe from a loss of power when it returns.
+    ///
+    /// # Errors
+    /// Those of writing: then nothing may be stored under it.
+    pub(crate) fn note_sites(&mut self, lines: Vec<SiteLine>) -> io::Result<()> {
+        if lines.is_empty() {
+            return Ok(());
+        }
+        let lines: Vec<Line> = lines.into_iter().map(Line::Site).collect();
+        self.write(&lines)?;
+        self.file.sync_data()
+    }
+
     /// Writes what could not be written before.
     ///
     /// # Errors
     /// Those of writing.
     pub(crate) fn write_missed(&mut self) -> io::Result<()> {
         while let Some(purge) = self.missed.first().cloned() {
-            self.write(&Line::Purge(purge))?;
+            self.write(&[Line::Purge(purge)])?;
             self.missed.remove(0);
         }
         Ok(())
@@ -307,17 +362,18 @@ impl PurgeLog {
         self.missed = vec![everything];
     }
 
-    fn write(&mut self, line: &Line) -> io::Result<()> {
-        let line = line_of(line);
+    /// When this fails, none of them is there for a later start; a crash may leave the first ones.
+    fn write(&mut self, lines: &[Line]) -> io::Result<()> {
+        let bytes: Vec<u8> = lines.iter().flat_map(line_of).collect();
         if self.is_torn {
             self.file.set_len(self.bytes)?;
             self.is_torn = false;
         }
-        if let Err(error) = (&*self.file).write_all(&line) {
+        if let Err(error) = (&*self.file).write_all(&bytes) {
             self.is_torn = true;
             return Err(error);
         }
-        self.bytes += line.len() as u64;
+        self.bytes += bytes.len() as u64;
         Ok(())
     }
 
@@ -326,8 +382,10 @@ impl PurgeLog {
         let read = parse(&fs::read(&self.path)?).map_err(io::Error::other)?;
         let mut newest: HashMap<(LoggedKind, Logged), u64> = HashMap::new();
         let mut starts = Vec::new();
+        let mut sites: HashMap<Box<str>, SiteLine> = HashMap::new();
         for line in read.lines {
             match line {
+                Line::Site(site) => _ = sites.insert(site.known.clone(), site),
                 Line::Start(start) => starts.push(start),
                 Line::Purge(purge) => {
                     for target in purge.targets {
@@ -348,6 +406,7 @@ impl PurgeLog {
         }
         let mut bytes = first_line(self.id);
         starts.into_iter().for_each(|start| bytes.extend(line_of(&Line::Start(start))));
+        sites.into_values().for_each(|site| bytes.extend(line_of(&Line::Site(site))));
         for (position, kind, target) in kept {
             bytes.extend(line_of(&Line::Purge(LoggedPurge { position, kind, targets: vec![target] })));
         }
@@ -439,7 +498,9 @@ impl Logged {
             Target::Prefix { site, host, path } => {
                 Logged::Prefix { site: name(site), host: host.clone(), path: path.clone() }
             }
-            Target::Tag { site, tag } => Logged::Tag { site: name(site), tag: format!("{tag:016x}") },
+            Target::Tag { site, tag } => {
+                Logged::Tag { site: site.as_ref().map(name), tag: format!("{tag:016x}") }
+            }
             Target::Url { site, url } => Logged::Url { site: name(site), url: format!("{url:032x}") },
         }
     }
@@ -453,8 +514,9 @@ impl Logged {
                 Target::Prefix { site: sites.of(site), host: host.clone(), path: path.clone() }
             }
             Logged::Tag { site, tag } => {
-                let (site, tag) = (sites.of(site), u64::from_str_radix(tag, 16));
-                tag.map_or(Target::Site(site), |tag| Target::Tag { site, tag })
+                let site = site.as_ref().map(|site| sites.of(site));
+                let whole = site.map_or(Target::Everything, Target::Site);
+                u64::from_str_radix(tag, 16).map_or(whole, |tag| Target::Tag { site, tag })
             }
             Logged::Url { site, url } => {
                 let (site, url) = (sites.of(site), u128::from_str_radix(url, 16));
@@ -495,9 +557,14 @@ mod tests {
             Target::Everything,
             Target::Site(site),
             Target::Prefix { site, host: Some("a.example".into()), path: "/ü/".into() },
-            Target::Tag { site, tag: u64::MAX - 1 },
+            Target::Tag { site: Some(site), tag: u64::MAX - 1 },
+            Target::Tag { site: None, tag: 5 },
             Target::Url { site, url: u128::MAX / 3 },
         ]
+    }
+
+    fn of(kind: Kind, targets: impl IntoIterator<Item = Target>) -> Vec<Purge> {
+        targets.into_iter().map(|target| Purge { target, kind }).collect()
     }
 
     #[test]
@@ -507,7 +574,7 @@ mod tests {
         let (mut log, replayed) = PurgeLog::open(&scratch.log(), 7, &sites).unwrap();
         assert!(replayed.purges.is_empty() && replayed.begun_anew.is_none() && log.id() == 7);
         for (position, target) in (1..).zip(targets(&sites)) {
-            log.append(position, Kind::Soft, &[target], &sites, true).unwrap();
+            log.append(position, &of(Kind::Soft, [target]), &sites, true).unwrap();
         }
         // Numbers are others after a restart.
         let sites = SiteNumbers::default();
@@ -524,16 +591,16 @@ mod tests {
         let scratch = Scratch::new("cut");
         let sites = SiteNumbers::default();
         let (mut log, _) = PurgeLog::open(&scratch.log(), 7, &sites).unwrap();
-        log.append(1, Kind::Hard, &[Target::Everything], &sites, true).unwrap();
+        log.append(1, &of(Kind::Hard, [Target::Everything]), &sites, true).unwrap();
         let one = fs::read(scratch.log()).unwrap();
-        log.append(2, Kind::Hard, &targets(&sites), &sites, true).unwrap();
+        log.append(2, &of(Kind::Hard, targets(&sites)), &sites, true).unwrap();
         let two = fs::read(scratch.log()).unwrap();
         for end in one.len()..two.len() {
             fs::write(scratch.log(), &two[..end]).unwrap();
             let (mut log, replayed) = PurgeLog::open(&scratch.log(), 8, &sites).unwrap();
             assert_eq!(log.id(), 7, "cut at {end}");
             assert_eq!(replayed.purges.len(), 1, "cut at {end}");
-            log.append(replayed.newest + 1, Kind::Hard, &[Target::Site(0)], &sites, false).unwrap();
+            log.append(replayed.newest + 1, &of(Kind::Hard, [Target::Site(0)]), &sites, false).unwrap();
             let (_, replayed) = PurgeLog::open(&scratch.log(), 8, &sites).unwrap();
             assert_eq!(replayed.purges.len(), 2);
         }
@@ -553,14 +620,14 @@ mod tests {
         let scratch = Scratch::new("lost");
         let sites = SiteNumbers::default();
         let (mut log, first) = PurgeLog::open(&scratch.log(), 7, &sites).unwrap();
-        log.append(first.newest + 1, Kind::Hard, &[Target::Everything], &sites, true).unwrap();
+        log.append(first.newest + 1, &of(Kind::Hard, [Target::Everything]), &sites, true).unwrap();
         let kept = fs::read(scratch.log()).unwrap();
-        log.append(first.newest + 2, Kind::Hard, &[Target::Everything], &sites, false).unwrap();
+        log.append(first.newest + 2, &of(Kind::Hard, [Target::Everything]), &sites, false).unwrap();
         drop(log);
         fs::write(scratch.log(), kept).unwrap();
         let (mut log, second) = PurgeLog::open(&scratch.log(), 8, &sites).unwrap();
         assert!(second.newest > first.newest + 2);
-        log.append(second.newest + 1, Kind::Hard, &[Target::Everything], &sites, true).unwrap();
+        log.append(second.newest + 1, &of(Kind::Hard, [Target::Everything]), &sites, true).unwrap();
         let (_, third) = PurgeLog::open(&scratch.log(), 8, &sites).unwrap();
         for positions in [&second.positions, &third.positions] {
             assert!(positions.know(first.newest) && positions.know(first.newest + 1));
@@ -578,8 +645,8 @@ mod tests {
         let (mut log, _) = PurgeLog::open(&scratch.log(), 7, &sites).unwrap();
         let good = std::mem::replace(&mut log.file, Arc::new(File::open(scratch.log()).unwrap()));
         let append = |log: &mut PurgeLog, position, acknowledged| {
-            let target = Target::Tag { site, tag: position };
-            log.append(position, Kind::Hard, &[target], &sites, acknowledged).map(drop)
+            let target = Target::Tag { site: Some(site), tag: position };
+            log.append(position, &of(Kind::Hard, [target]), &sites, acknowledged).map(drop)
         };
         assert!(append(&mut log, 1, false).is_err() && append(&mut log, 2, true).is_err());
         assert!(append(&mut log, 3, false).is_err());
@@ -601,18 +668,63 @@ mod tests {
         let site = sites.of("shop");
         let (mut log, _) = PurgeLog::open_with(&scratch.log(), 7, &sites, 20_000).unwrap();
         for position in 1..=2000 {
-            let target = Target::Tag { site, tag: position % 10 };
-            log.append(position, Kind::Hard, &[target], &sites, true).unwrap();
+            let target = Target::Tag { site: Some(site), tag: position % 10 };
+            log.append(position, &of(Kind::Hard, [target]), &sites, true).unwrap();
         }
         assert!(fs::metadata(scratch.log()).unwrap().len() < 30_000);
         let (_, replayed) = PurgeLog::open_with(&scratch.log(), 8, &sites, 20_000).unwrap();
         assert_eq!(replayed.newest, 2 * START_GAP);
         for tag in 0..10 {
-            let newest = replayed.purges.iter().filter(|(_, _, target)| *target == Target::Tag { site, tag });
+            let newest = replayed
+                .purges
+                .iter()
+                .filter(|(_, _, target)| *target == Target::Tag { site: Some(site), tag });
             assert_eq!(
                 newest.map(|(position, ..)| position).max(),
                 Some(&(if tag == 0 { 2000 } else { 1990 + tag }))
             );
+        }
+    }
+
+    #[test]
+    fn purges_of_all_kinds_as_one_come_back() {
+        let scratch = Scratch::new("both");
+        let sites = SiteNumbers::default();
+        let (mut log, _) = PurgeLog::open(&scratch.log(), 7, &sites).unwrap();
+        let before = fs::metadata(scratch.log()).unwrap().len();
+        let mut purges = of(Kind::Soft, [Target::Site(sites.of("a"))]);
+        purges.extend(of(Kind::Hard, [Target::Site(sites.of("b"))]));
+        purges.extend(of(Kind::Doubt, [Target::Everything]));
+        log.append(1, &purges, &sites, true).unwrap();
+        let whole = fs::read(scratch.log()).unwrap();
+        let (_, replayed) = PurgeLog::open(&scratch.log(), 8, &sites).unwrap();
+        let mut kinds: Vec<(u64, Kind)> = replayed.purges.iter().map(|(at, kind, _)| (*at, *kind)).collect();
+        kinds.sort_unstable();
+        assert_eq!(kinds, [(1, Kind::Soft), (1, Kind::Doubt), (1, Kind::Hard)]);
+        fs::write(scratch.log(), &whole[..before as usize + 20]).unwrap();
+        let (_, replayed) = PurgeLog::open(&scratch.log(), 8, &sites).unwrap();
+        assert!(replayed.purges.is_empty() && replayed.begun_anew.is_none());
+    }
+
+    #[test]
+    fn what_sites_have_had_outlives_restarts_and_shortening() {
+        let scratch = Scratch::new("sites");
+        let sites = SiteNumbers::default();
+        let (mut log, _) = PurgeLog::open_with(&scratch.log(), 7, &sites, 4_000).unwrap();
+        let site = |name: &str, text: &str| -> SiteLine {
+            let json = format!(r#"{{"known":"{name}","domains":["{text}"],"queries":[{{"part":"all"}}]}}"#);
+            serde_json::from_str(&json).unwrap()
+        };
+        log.note_sites(vec![site("a", "old.example"), site("b", "b.example")]).unwrap();
+        log.note_sites(vec![site("a", "new.example")]).unwrap();
+        for position in 1..=100 {
+            log.append(position, &of(Kind::Hard, [Target::Site(0)]), &sites, true).unwrap();
+        }
+        for _ in 0..2 {
+            let (_, replayed) = PurgeLog::open_with(&scratch.log(), 8, &sites, 4_000).unwrap();
+            assert_eq!(replayed.past.sites_of("new.example"), ["a"]);
+            assert_eq!(replayed.past.sites_of("b.example"), ["b"]);
+            assert!(replayed.past.sites_of("old.example").is_empty());
         }
     }
 }

@@ -1,16 +1,20 @@
 //! Purges as people ask for them, turned into the purge clock's targets; and their receipts.
 
+use std::collections::HashSet;
+use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use model::change::{Order, What};
 use model::purge::{Kind, Purge, Target};
-use model::{Scheme, Site};
+use model::{Scheme, Site, Snapshot};
 use observe::{PurgeForm, PurgeScope};
 use semantics::key::{KeyRecipe, hash, normalise_path, write_url_key};
 use semantics::tags::tag_hash;
 
 use crate::loaded::{Loaded, RuleAt};
 use crate::lookup;
+use crate::past::Past;
 use crate::request::Request;
 use crate::succession::Invalidation;
 use crate::worker::Shared;
@@ -51,6 +55,15 @@ pub struct Receipt {
     pub position: u64,
     /// How many sites it concerns.
     pub sites: usize,
+}
+
+/// Proof of several purges that were put in force as one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// Their place in the order of purges.
+    pub position: u64,
+    /// How many of them have purged more than they name, because this node could not tell what that is.
+    pub widened: usize,
 }
 
 /// Why a purge was not carried out. Nothing has been purged then, unless the variant says otherwise.
@@ -104,28 +117,103 @@ impl std::fmt::Display for PurgeError {
 
 impl std::error::Error for PurgeError {}
 
-/// Puts a purge in force: after this returns, no request that starts later is answered with what it matches, also not by a
-/// process before this one that has not ended yet.
-pub(crate) fn purge(shared: &Shared, request: &PurgeRequest) -> Result<Receipt, PurgeError> {
+/// Puts purges in force as one, all of which must make sense with this configuration: after this returns, no request that
+/// starts later is answered with what they match, also not by a process before this one that has not ended yet.
+pub(crate) fn purge(shared: &Shared, requests: &[PurgeRequest]) -> Result<Vec<Receipt>, PurgeError> {
     let loaded = shared.loaded.get();
-    let targets = targets(shared, &loaded, &request.target)?;
-    let kind = if request.soft { Kind::Soft } else { Kind::Hard };
-    let sites =
-        if request.target == PurgeTarget::Everything { loaded.snapshot.sites.len() } else { targets.len() };
-    let recorded = record(shared, targets.clone(), kind, Durability::Required);
-    if matches!(recorded, Ok(_) | Err(PurgeError::NotSafe(_))) {
-        shared.succession.purge_before(shared, kind, &targets);
+    let checked: Vec<(Order, usize)> =
+        requests.iter().map(|request| check(&loaded, request)).collect::<Result<_, _>>()?;
+    let (orders, sites): (Vec<Order>, Vec<usize>) = checked.into_iter().unzip();
+    let Applied { position, .. } = apply(shared, &orders)?;
+    Ok(sites.into_iter().map(|sites| Receipt { position, sites }).collect())
+}
+
+/// Puts purges in force as one, whatever they name. What this node cannot make sense of purges more, never less.
+pub(crate) fn apply(shared: &Shared, orders: &[Order]) -> Result<Applied, PurgeError> {
+    if orders.is_empty() {
+        return Ok(Applied { position: shared.purge_position.load(Ordering::Acquire), widened: 0 });
     }
-    let position = recorded?;
-    let scope = match request.target {
-        PurgeTarget::Url(_) => PurgeScope::Url,
-        PurgeTarget::Prefix(_) => PurgeScope::Prefix,
-        PurgeTarget::Tag { .. } => PurgeScope::Tag,
-        PurgeTarget::Site(_) => PurgeScope::Site,
-        PurgeTarget::Everything => PurgeScope::Everything,
-    };
-    shared.registry.count_purge(scope, if request.soft { PurgeForm::Soft } else { PurgeForm::Hard });
-    Ok(Receipt { position, sites })
+    // Held until they are in force: a configuration that comes into force meanwhile could store under what is not purged.
+    let past = shared.past.lock();
+    let aims: Vec<Aim> = orders.iter().map(|order| aim(shared, &past, &order.what)).collect();
+    let widened = aims.iter().filter(|aim| aim.is_widened).count();
+    let kind = |order: &Order| if order.soft { Kind::Soft } else { Kind::Hard };
+    let mut seen = HashSet::new();
+    let mut purges = Vec::with_capacity(aims.len());
+    let mut for_before = Vec::new();
+    for (order, Aim { targets, for_before: other, .. }) in orders.iter().zip(aims) {
+        let kind = kind(order);
+        for_before.extend(other.into_iter().map(|target| Purge { target, kind }));
+        for target in targets {
+            let purge = Purge { target, kind };
+            if seen.insert(purge.clone()) {
+                purges.push(purge);
+            }
+        }
+    }
+    let recorded = record(shared, &purges, Durability::Required);
+    drop(past);
+    let (position, to_sync) = recorded?;
+    let synced = to_sync.map_or(Ok(()), |file| file.sync_data());
+    for_before.extend(purges);
+    shared.succession.purge_before(shared, &for_before);
+    synced.map_err(|error| PurgeError::NotSafe(error.to_string()))?;
+    for order in orders {
+        let scope = match order.what {
+            What::Url { .. } => PurgeScope::Url,
+            What::Prefix { .. } => PurgeScope::Prefix,
+            What::Tag { .. } => PurgeScope::Tag,
+            What::Site { .. } => PurgeScope::Site,
+            What::Everything => PurgeScope::Everything,
+        };
+        shared.registry.count_purge(scope, if order.soft { PurgeForm::Soft } else { PurgeForm::Hard });
+    }
+    shared.registry.count_widened_purges(widened as u64);
+    Ok(Applied { position, widened })
+}
+
+/// Makes everything that was stored until now subject to validation before it is served again: something that was purged may
+/// be among it.
+pub(crate) fn distrust(shared: &Shared) -> Result<u64, PurgeError> {
+    let purges = [Purge { target: Target::Everything, kind: Kind::Doubt }];
+    let (position, to_sync) = record(shared, &purges, Durability::Required)?;
+    let synced = to_sync.map_or(Ok(()), |file| file.sync_data());
+    shared.succession.purge_before(shared, &purges);
+    synced.map_err(|error| PurgeError::NotSafe(error.to_string()))?;
+    shared.registry.count_distrust();
+    Ok(position)
+}
+
+/// Remembers what a configuration stores under, and calls `replace`, which puts it in force. Purges that come meanwhile wait,
+/// so that each knows the one or both.
+///
+/// # Errors
+/// It could not be written down: then the configuration must not come into force, and has not.
+pub(crate) fn adopt<T>(
+    shared: &Shared,
+    snapshot: Snapshot,
+    replace: impl FnOnce(Snapshot) -> T,
+) -> Result<T, PurgeError> {
+    let not_logged = |error: std::io::Error| PurgeError::NotLogged(error.to_string());
+    let mut past = shared.past.lock();
+    let mut next = past.clone();
+    let taken = next.take(&snapshot);
+    if let Some(log) = &mut *shared.purge_log.lock() {
+        log.note_sites(taken.lines).map_err(not_logged)?;
+    }
+    let site = |name: &str| Target::Site(shared.site_numbers.of(name));
+    let purges: Vec<Purge> =
+        taken.to_purge.iter().map(|name| Purge { target: site(name), kind: Kind::Hard }).collect();
+    if !purges.is_empty() {
+        let names = taken.to_purge.join(", ");
+        eprintln!(
+            "perigee: what earlier configurations of {names} have stored is dropped: there were too many to remember"
+        );
+        let (_, to_sync) = record(shared, &purges, Durability::Required)?;
+        to_sync.map_or(Ok(()), |file| file.sync_data()).map_err(not_logged)?;
+    }
+    *past = next;
+    Ok(replace(snapshot))
 }
 
 /// Makes what is stored under a URL of the same host unreachable, because an unsafe request has changed it. `url` is
@@ -171,7 +259,7 @@ pub(crate) fn invalidate_url(shared: &Shared, at: &RuleAt, request: &Request, ur
 /// Makes what carries a cache group stale (RFC 9875 §3: invalidation, as by an unsafe method).
 pub(crate) fn invalidate_group(shared: &Shared, at: &RuleAt, group: &[u8]) {
     let tag = tag_hash(&shared.tag_seed(), group);
-    record_at_once(shared, Target::Tag { site: at.site_number(), tag });
+    record_at_once(shared, Target::Tag { site: Some(at.site_number()), tag });
 }
 
 /// What has to be true of a purge before it is in force.
@@ -191,16 +279,20 @@ fn record_at_once(shared: &Shared, target: Target) {
 
 /// Puts a purge in force of which everybody else knows.
 pub(crate) fn record_told(shared: &Shared, targets: Vec<Target>, kind: Kind) {
-    let _always = record(shared, targets, kind, Durability::Wanted);
+    let purges: Vec<Purge> = targets.into_iter().map(|target| Purge { target, kind }).collect();
+    let Ok((_, Some(file))) = record(shared, &purges, Durability::Wanted) else { return };
+    // Once in many; whoever has asked doesn't wait for it.
+    let _ = std::thread::Builder::new().name("purge-log".into()).spawn(move || file.sync_data());
 }
 
+/// Puts purges in force at one position. What comes with it is to be synced before they are acknowledged; nobody else has to
+/// wait for the disk, and what is purged earlier than it is safe is purged all the same.
 fn record(
     shared: &Shared,
-    targets: Vec<Target>,
-    kind: Kind,
+    purges: &[Purge],
     durability: Durability,
-) -> Result<u64, PurgeError> {
-    // Held until the purge is in force, so that positions come into force in their order; look-ups never take it.
+) -> Result<(u64, Option<Arc<File>>), PurgeError> {
+    // Held until the purges are in force, so that positions come into force in their order; look-ups never take it.
     let mut log = shared.purge_log.lock();
     let position = shared.purge_position.load(Ordering::Relaxed) + 1;
     let is_required = durability == Durability::Required;
@@ -208,8 +300,7 @@ fn record(
     if is_required && !shared.succession.is_serving() {
         return Err(PurgeError::HandingOver);
     }
-    let appended =
-        log.as_mut().map(|log| log.append(position, kind, &targets, &shared.site_numbers, is_required));
+    let appended = log.as_mut().map(|log| log.append(position, purges, &shared.site_numbers, is_required));
     let to_sync = match appended {
         None => None,
         Some(Ok(file)) => file,
@@ -220,67 +311,113 @@ fn record(
             None
         }
     };
-    {
-        let mut purges = shared.purges.write();
-        targets.into_iter().for_each(|target| purges.record(Purge { target, kind }, position));
-        shared.purge_position.store(position, Ordering::Release);
+    let mut clock = shared.purges.write();
+    purges.iter().for_each(|purge| clock.record(purge.clone(), position));
+    shared.purge_position.store(position, Ordering::Release);
+    Ok((position, to_sync))
+}
+
+/// What an order comes to on this node.
+struct Aim {
+    targets: Vec<Target>,
+    /// For a process that drains: it may have stored under what nobody here knows.
+    for_before: Option<Target>,
+    is_widened: bool,
+}
+
+impl Aim {
+    fn at(targets: Vec<Target>) -> Self {
+        Aim { targets, for_before: None, is_widened: false }
     }
-    drop(log);
-    // Nobody else has to wait for the disk; what is purged earlier than it is safe is purged all the same.
-    match to_sync {
-        Some(file) if is_required => {
-            file.sync_data().map_err(|error| PurgeError::NotSafe(error.to_string())).map(|()| position)
-        }
-        Some(file) => {
-            // Once in many; whoever has asked doesn't wait for it.
-            let _ = std::thread::Builder::new().name("purge-log".into()).spawn(move || file.sync_data());
-            Ok(position)
-        }
-        None => Ok(position),
+
+    fn widened(target: Target) -> Self {
+        Aim { targets: vec![target], for_before: None, is_widened: true }
     }
 }
 
-fn targets(shared: &Shared, loaded: &Arc<Loaded>, target: &PurgeTarget) -> Result<Vec<Target>, PurgeError> {
-    let number = |site: &Site| shared.site_numbers.of(&site.name);
-    let named =
-        |name: &String| loaded.snapshot.site_named(name).ok_or_else(|| PurgeError::UnknownSite(name.clone()));
-    Ok(match target {
-        PurgeTarget::Everything => vec![Target::Everything],
-        PurgeTarget::Site(name) => vec![Target::Site(number(named(name)?))],
+/// A request of this node's own API as an order, and how many sites it concerns.
+fn check(loaded: &Loaded, request: &PurgeRequest) -> Result<(Order, usize), PurgeError> {
+    let snapshot = &loaded.snapshot;
+    let named = |name: &String| match snapshot.site_named(name) {
+        Some(site) => Ok(site.name.to_string()),
+        None => Err(PurgeError::UnknownSite(name.clone())),
+    };
+    let (what, sites) = match &request.target {
+        PurgeTarget::Everything => (What::Everything, snapshot.sites.len()),
+        PurgeTarget::Site(name) => (What::Site { site: named(name)? }, 1),
         PurgeTarget::Tag { tag, .. } if tag.is_empty() => return Err(PurgeError::EmptyTag),
-        PurgeTarget::Tag { tag, site } => {
-            let sites = match site {
-                Some(name) => vec![named(name)?],
-                None => loaded.snapshot.sites.iter().collect(),
-            };
-            let tag = tag_hash(&shared.tag_seed(), tag.as_bytes());
-            sites.into_iter().map(|site| Target::Tag { site: number(site), tag }).collect()
+        PurgeTarget::Tag { tag, site: Some(site) } => {
+            (What::Tag { site: Some(named(site)?), tag: tag.clone() }, 1)
+        }
+        PurgeTarget::Tag { tag, site: None } => {
+            (What::Tag { site: None, tag: tag.clone() }, snapshot.sites.len())
         }
         PurgeTarget::Url(url) => {
-            let url = Url::parse(url)?;
-            let site = url.site(loaded)?;
-            // Which rule stored it may have depended on more than the URL: each way to key the query is purged.
-            let mut hashes: Vec<u128> = site
-                .rules
-                .iter()
-                .chain([&site.defaults])
-                .map(|rule| lookup::url_hash(shared, site, rule, url.authority, url.path, url.query))
-                .collect();
-            hashes.sort_unstable();
-            hashes.dedup();
-            hashes.into_iter().map(|url| Target::Url { site: number(site), url }).collect()
+            let site = Url::parse(url)?.site(loaded)?.name.to_string();
+            (What::Url { site, url: url.clone() }, 1)
         }
-        PurgeTarget::Prefix(text) => {
-            let url = Url::parse(text)?;
+        PurgeTarget::Prefix(prefix) => {
+            let url = Url::parse(prefix)?;
             if url.query.is_some() {
-                return Err(PurgeError::QueryInPrefix(text.clone()));
+                return Err(PurgeError::QueryInPrefix(prefix.clone()));
             }
-            let site = url.site(loaded)?;
-            let path = normalise_path(url.path.as_bytes());
-            let path = String::from_utf8_lossy(&path).into_owned();
-            vec![Target::Prefix { site: number(site), host: Some(url.host()), path }]
+            let site = url.site(loaded)?.name.to_string();
+            (What::Prefix { site, prefix: prefix.clone() }, 1)
         }
-    })
+    };
+    Ok((Order { what, soft: request.soft }, sites))
+}
+
+/// What an order matches here: on every site that has or had the host, under each recipe that such a site has or had.
+fn aim(shared: &Shared, past: &Past, what: &What) -> Aim {
+    let number = |site: &str| shared.site_numbers.of(site);
+    let (site, text) = match what {
+        What::Everything => return Aim::at(vec![Target::Everything]),
+        What::Site { site } => return Aim::at(vec![Target::Site(number(site))]),
+        What::Tag { site, tag } => {
+            let site = site.as_deref().map(number);
+            if tag.is_empty() {
+                return Aim::widened(site.map_or(Target::Everything, Target::Site));
+            }
+            return Aim::at(vec![Target::Tag { site, tag: tag_hash(&shared.tag_seed(), tag.as_bytes()) }]);
+        }
+        What::Url { site, url } => (site, url),
+        What::Prefix { site, prefix } => (site, prefix),
+    };
+    let whole = || Aim::widened(Target::Site(number(site)));
+    let Ok(url) = Url::parse(text) else { return whole() };
+    let host = url.host();
+    let mut sites = past.sites_of(&host);
+    if sites.is_empty() || past.recipes_of(site).is_none() {
+        return whole();
+    }
+    if !sites.contains(&&**site) {
+        sites.push(site);
+    }
+    let prefix = |site: &str| {
+        let path = String::from_utf8_lossy(&normalise_path(url.path.as_bytes())).into_owned();
+        Target::Prefix { site: number(site), host: Some(host.clone()), path }
+    };
+    if matches!(what, What::Prefix { .. }) {
+        let targets = sites.into_iter().map(prefix).collect();
+        return Aim { targets, for_before: None, is_widened: url.query.is_some() };
+    }
+    let (path, query) = (url.path.as_bytes(), url.query.map(str::as_bytes));
+    let mut text = Vec::with_capacity(128);
+    let mut targets = Vec::new();
+    for site in sites {
+        let mut hashes: Vec<u128> = Vec::new();
+        for recipe in past.recipes_of(site).unwrap_or_default() {
+            text.clear();
+            write_url_key(&mut text, recipe, site, url.authority, path, query);
+            let url = hash(&shared.seed, &text).0;
+            if !hashes.contains(&url) {
+                hashes.push(url);
+                targets.push(Target::Url { site: number(site), url });
+            }
+        }
+    }
+    Aim { targets, for_before: shared.succession.has_predecessor().then(|| prefix(site)), is_widened: false }
 }
 
 /// An absolute URL, taken apart.

@@ -21,21 +21,21 @@ use std::net::UdpSocket;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::{hkdf, hmac};
-use model::settings::Limits;
 use observe::Limit;
 use parking_lot::Mutex;
 use quinn::{
     Connecting, Endpoint, EndpointConfig, Incoming, ServerConfig, TokioRuntime, TransportConfig, VarInt,
 };
+use rustls::pki_types::CertificateDer;
 
 use crate::connection::{self, Visitor};
 use crate::listen::Open;
-use crate::tls::Tls;
+use crate::tls::{Asking, Shown};
 use crate::worker::Worker;
 
 pub(crate) use steering::Steering;
@@ -120,6 +120,8 @@ pub(crate) struct Quic {
     /// Whether that is [`Reading::Here`].
     is_reading: AtomicBool,
     before: strays::Before,
+    /// Packets that there was no room for in a worker's inbox.
+    dropped: AtomicU64,
 }
 
 impl Quic {
@@ -135,7 +137,13 @@ impl Quic {
                 None => Reading::Here,
             }),
             before: strays::Before::new(before),
+            dropped: AtomicU64::new(0),
         }
+    }
+
+    /// Packets that were lost on their way in, as there was no room for them: on the way to another worker, and to another process.
+    pub(crate) fn dropped(&self) -> [u64; 2] {
+        [self.dropped.load(Ordering::Relaxed), self.before.dropped()]
     }
 
     fn is_reading(&self) -> bool {
@@ -184,13 +192,18 @@ pub(crate) fn endpoint(worker: &Worker, listening: Listening) -> io::Result<Endp
     let mut config = EndpointConfig::new(secrets.reset.clone());
     let (key, owner) = (secrets.id, id::Owner { start: *start, endpoint: number });
     config.cid_generator(move || Box::new(id::Generator::new(key, owner)));
-    let server = server_config(secrets, &worker.tls(), &worker.limits());
+    let (server, _) = server_config(secrets, worker).map_err(io::Error::other)?;
     let socket = steering::Steered::new(socket, steering, number)?;
     Endpoint::new_with_abstract_socket(config, Some(server), Arc::new(socket), Arc::new(TokioRuntime))
 }
 
-/// What a connection that begins now goes by.
-fn server_config(secrets: &Secrets, tls: &Tls, limits: &Limits) -> ServerConfig {
+/// What a connection that begins now goes by; and what says afterwards what its visitor has shown, if anybody asks.
+fn server_config(
+    secrets: &Secrets,
+    worker: &Worker,
+) -> Result<(ServerConfig, Option<Arc<Asking>>), rustls::Error> {
+    let (tls, asking) = worker.tls().quic(&worker.loaded())?;
+    let limits = worker.limits();
     let mut transport = TransportConfig::default();
     transport
         .max_concurrent_bidi_streams(limits.streams_max.into())
@@ -201,13 +214,13 @@ fn server_config(secrets: &Secrets, tls: &Tls, limits: &Limits) -> ServerConfig 
         .max_idle_timeout(limits.idle_timeout.try_into().ok())
         .keep_alive_interval(Some(KEEP_ALIVE.min(limits.idle_timeout / 3)))
         .datagram_receive_buffer_size(None);
-    let mut config = ServerConfig::new(tls.quic.clone(), secrets.token.clone());
+    let mut config = ServerConfig::new(tls, secrets.token.clone());
     config
         .transport_config(Arc::new(transport))
         .max_incoming(INCOMING_MAX)
         .incoming_buffer_size(INCOMING_BYTES)
         .incoming_buffer_size_total(INCOMING_BYTES_TOTAL);
-    config
+    Ok((config, asking))
 }
 
 /// Takes connections until the edge stops.
@@ -234,8 +247,9 @@ pub(crate) async fn accept(worker: Rc<Worker>, endpoint: Endpoint, quic: Arc<Qui
             incoming.ignore();
             continue;
         };
-        let config = Arc::new(server_config(&quic.secrets, &worker.tls(), &worker.limits()));
-        tokio::task::spawn_local(hold(open, incoming, config, Handshake::of(&handshakes)));
+        let Ok((config, asking)) = server_config(&quic.secrets, &worker) else { continue };
+        let handshake = Handshake::of(&handshakes);
+        tokio::task::spawn_local(hold(open, incoming, Arc::new(config), asking, handshake));
     }
 }
 
@@ -256,13 +270,21 @@ impl Drop for Handshake {
 }
 
 /// Serves a connection, and counts it while it is open.
-async fn hold(open: Open, incoming: Incoming, config: Arc<ServerConfig>, handshake: Handshake) {
+async fn hold(
+    open: Open,
+    incoming: Incoming,
+    config: Arc<ServerConfig>,
+    asking: Option<Arc<Asking>>,
+    handshake: Handshake,
+) {
     let worker = open.worker();
     let Ok(connecting) = incoming.accept_with(config) else { return };
     let Some(connection) = shake_hands(worker, connecting).await else { return };
     drop(handshake);
     let peer = connection.remote_address().ip().to_canonical();
-    let visitor = Visitor { client: peer, peer, secure: true, alt_svc: None };
+    let chain = connection.peer_identity().and_then(|chain| chain.downcast::<Vec<CertificateDer<'_>>>().ok());
+    let shown = asking.map_or(Shown::Unasked, |asking| asking.shown(chain.as_deref().map(Vec::as_slice)));
+    let visitor = Visitor { client: peer, peer, secure: true, shown, alt_svc: None };
     connection::serve_http3(worker.clone(), connection, visitor).await;
 }
 

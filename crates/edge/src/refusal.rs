@@ -35,6 +35,10 @@ pub(crate) enum Refusal {
     Blocked,
     /// No site has the host.
     UnknownSite,
+    /// The rule wants a certificate of the visitor, and there is none.
+    NoCertificate,
+    /// The connection was made for another site than the request, and cannot show what that wants to see.
+    Misdirected,
     /// The request has been here before.
     Loop,
     /// Only a stored answer was wanted and there is none.
@@ -64,7 +68,9 @@ impl Refusal {
             Refusal::BodyTooLarge(_) => 413,
             Refusal::TooOften(_) => 429,
             Refusal::Blocked => 403,
-            Refusal::UnknownSite => 421,
+            Refusal::UnknownSite | Refusal::Misdirected => 421,
+            // 401 would have to name a scheme of authentication by fields (RFC 9110 §15.5.2), which is of no use here.
+            Refusal::NoCertificate => 403,
             Refusal::Loop => 508,
             Refusal::OnlyIfCached => 504,
             Refusal::Origin(Why::OriginTimeout) => 504,
@@ -86,6 +92,8 @@ impl Refusal {
             | Refusal::TooOften(_) => Why::Limit,
             Refusal::Blocked => Why::Blocked,
             Refusal::UnknownSite => Why::UnknownSite,
+            Refusal::NoCertificate => Why::ClientCertificate,
+            Refusal::Misdirected => Why::Misdirected,
             Refusal::Loop => Why::Loop,
             Refusal::OnlyIfCached => Why::OnlyIfCached,
             Refusal::Origin(why) => *why,
@@ -118,6 +126,12 @@ impl Refusal {
             Refusal::TooOften(_) => "Too many requests. Please try again shortly.".into(),
             Refusal::Blocked => "This address is not served here.".into(),
             Refusal::UnknownSite => "No site of this name is served here.".into(),
+            Refusal::NoCertificate => {
+                "This takes a client certificate, and none was shown. Please choose one that the site has given you.".into()
+            }
+            Refusal::Misdirected => {
+                "This takes a connection of its own, made for the name that is asked. Please try again.".into()
+            }
             Refusal::Loop => "The request came back to a node that had already passed it on.".into(),
             Refusal::OnlyIfCached => {
                 "The cache holds no answer, and the request allowed nothing else.".into()

@@ -6,6 +6,8 @@ use std::time::Instant;
 
 use semantics::{Fields, Wall};
 
+use crate::tls::Shown;
+
 /// What a visitor is told of HTTP/3 (RFC 7838 §3).
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum AltSvc {
@@ -34,6 +36,8 @@ pub(crate) struct Request {
     pub(crate) protocol: Protocol,
     /// Whether the visitor's connection is encrypted (here, or at a trusted proxy before us).
     pub(crate) secure: bool,
+    /// What its connection has shown of the visitor.
+    pub(crate) shown: Shown,
     /// What the visitor is to be told of HTTP/3.
     pub(crate) alt_svc: Option<AltSvc>,
     /// The visitor's address, after PROXY protocol and trusted X-Forwarded-For.

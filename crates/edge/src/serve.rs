@@ -10,7 +10,7 @@ use semantics::conditional::{
     Precondition, Validators, evaluate_preconditions, is_conditional, is_left_out_of_304,
 };
 use semantics::range::{self, Completion, Multipart, RangeSpec, Requested, Span, SpanSet};
-use semantics::{Assessment, Facts, Fields, Why, key};
+use semantics::{Assessment, Facts, Fields, Flags, Why, key};
 
 use crate::answer::{Answer, Body, ContentRange, Head, Note, Part};
 use crate::compress::{self, Choice};
@@ -33,7 +33,8 @@ pub(crate) fn stored(
     assessment: &Assessment,
     note: Note,
 ) -> Answer {
-    let note = Note { ttl: Some(assessment.ttl), ..note };
+    let personal = stored.facts.flags.has(Flags::PERSONAL);
+    let note = Note { ttl: Some(assessment.ttl), personal, ..note };
     let age = Some(u64::from(assessment.age));
     let choice = compress::choose(worker, at, request, &stored);
     if let Some(answer) = conditional(at, request, stored.head(), &stored.facts, choice.as_ref(), age, note) {
@@ -311,7 +312,8 @@ pub(crate) fn fill(
     assessment: &Assessment,
     note: Note,
 ) -> Option<Answer> {
-    let note = Note { ttl: Some(assessment.ttl), ..note };
+    let personal = fill.facts.flags.has(Flags::PERSONAL);
+    let note = Note { ttl: Some(assessment.ttl), personal, ..note };
     let age = Some(u64::from(assessment.age)).filter(|age| *age > 0);
     let status = fill.facts.status;
     let head = fill.head.as_block();

@@ -114,7 +114,9 @@ impl Sockets {
                 socket.set_nonblocking(true)?;
                 Ok(UdpSocket::from(socket))
             });
-            dealt.collect()
+            let dealt: Vec<UdpSocket> = dealt.collect::<io::Result<_>>()?;
+            listen::widen(bound.address()?, &dealt);
+            Ok(dealt)
         });
         by_address.collect()
     }

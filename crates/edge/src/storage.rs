@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::handle::StartError;
 use crate::loaded::SiteNumbers;
 use crate::meta::{Meta, ResponseMeta};
+use crate::past::Past;
 use crate::purge_log::{Positions, PurgeLog, Replayed};
 use crate::tiering::minutes;
 use crate::worker::Shared;
@@ -34,6 +35,8 @@ pub(crate) struct Storage {
     /// Which positions the log knows.
     pub(crate) positions: Positions,
     pub(crate) purges: PurgeClock,
+    /// What sites have had.
+    pub(crate) past: Past,
     /// The newest purge's position.
     pub(crate) newest: u64,
 }
@@ -65,11 +68,12 @@ impl Place {
             }
             let (disks, _) = Disks::open(Vec::new(), &self.common(0));
             let positions = Positions::default();
-            return Ok(Storage { disks, purge_log: None, positions, purges, newest: 0 });
+            let past = Past::default();
+            return Ok(Storage { disks, purge_log: None, positions, purges, past, newest: 0 });
         }
         let (log, replayed) = self.open_log(sites)?;
-        for (position, kind, target) in replayed.purges {
-            purges.record(Purge { target, kind }, position);
+        for (position, kind, target) in &replayed.purges {
+            purges.record(Purge { target: target.clone(), kind: *kind }, *position);
         }
         let mut opened = None;
         self.open_disks(&log, |configs, common| {
@@ -78,8 +82,8 @@ impl Place {
             reports
         })?;
         let disks = opened.ok_or_else(|| StartError::Disks("none was opened".to_owned()))?;
-        let positions = replayed.positions;
-        Ok(Storage { disks, purge_log: Some(log), positions, purges, newest: replayed.newest })
+        let Replayed { positions, past, newest, .. } = replayed;
+        Ok(Storage { disks, purge_log: Some(log), positions, purges, past, newest })
     }
 
     /// Opens again what was closed for another process, which did not come to use it for long. What the edge has
@@ -91,7 +95,10 @@ impl Place {
         if self.settings.disks.is_empty() {
             return Ok(());
         }
-        let reopened = self.open_log(&shared.site_numbers).and_then(|(log, replayed)| {
+        let past = shared.past.lock();
+        let reopened = self.open_log(&shared.site_numbers).and_then(|(mut log, replayed)| {
+            log.note_sites(past.lines_beyond(&replayed.past))
+                .map_err(|error| StartError::PurgeLog(log.path().to_owned(), error))?;
             {
                 let mut purges = shared.purges.write();
                 let known = shared.purge_position.load(Ordering::Relaxed);
@@ -122,7 +129,8 @@ impl Place {
         Ok(())
     }
 
-    fn log_path(&self) -> Option<PathBuf> {
+    /// Where the purge log is.
+    pub(crate) fn log_path(&self) -> Option<PathBuf> {
         self.state.as_ref().map(|state| state.join(PURGE_LOG))
     }
 

@@ -26,7 +26,7 @@ use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 use std::{io, thread};
 
-use model::purge::{Kind as PurgeKind, Target};
+use model::purge::{Kind as PurgeKind, Purge as ClockPurge, Target};
 use parking_lot::Mutex;
 
 use crate::handle::Predecessor;
@@ -205,11 +205,14 @@ impl Succession {
         }
     }
 
-    /// Makes the processes before this one put a purge in force, and waits until they have.
-    pub(crate) fn purge_before(&self, shared: &Shared, kind: PurgeKind, targets: &[Target]) {
+    /// Makes the processes before this one put purges in force, and waits until they have.
+    pub(crate) fn purge_before(&self, shared: &Shared, purges: &[ClockPurge]) {
         let before = self.kin.lock().before.clone();
-        if let Some(before) = before {
-            before.purge(shared, kind, targets);
+        let Some(before) = before else { return };
+        for kind in [PurgeKind::Hard, PurgeKind::Doubt, PurgeKind::Soft] {
+            let of_kind = purges.iter().filter(|purge| purge.kind == kind);
+            let targets: Vec<Target> = of_kind.map(|purge| purge.target.clone()).collect();
+            before.purge(shared, kind, &targets);
         }
     }
 }
@@ -275,7 +278,9 @@ fn hear(shared: &Arc<Shared>, link: &Link, side: Side, message: Message) {
                     succession.pass_on(shared, &Invalidation::Targets(kind, targets), Some(side));
                 }
                 (_, Side::After) => {
-                    succession.purge_before(shared, kind, &targets);
+                    let purges: Vec<ClockPurge> =
+                        targets.into_iter().map(|target| ClockPurge { target, kind }).collect();
+                    succession.purge_before(shared, &purges);
                     link.tell(&Message::Done { ticket });
                 }
             }

@@ -7,16 +7,22 @@ use std::fmt::Display;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
+use ::aws_lc_rs::digest;
 use model::Snapshot;
-use model::settings::{CertificateFiles, TlsVersion};
+use model::settings::{CertificateFiles, Ocsp, TlsVersion};
 use observe::Handshake;
 use quinn::crypto::rustls::QuicServerConfig;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, WebPkiClientVerifier,
+};
 use rustls::sign::{CertifiedKey, SigningKey};
+use rustls::time_provider::TimeProvider;
 use rustls::{
     CipherSuite, HandshakeKind, ProtocolVersion, ServerConfig, ServerConnection, SupportedProtocolVersion,
 };
@@ -25,11 +31,17 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
+mod clients;
+mod staple;
 mod tickets;
 
+pub(crate) use clients::{Asking, Shown, asks};
+pub use clients::{ClientAuthorities, read_client_authorities};
+pub use staple::{Responder, STAPLE_BYTES_MAX, Staple};
 use tickets::Tickets;
 
 use crate::clock::Clock;
+use crate::loaded::Loaded;
 
 const TLS13_ALONE: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
 
@@ -58,6 +70,9 @@ pub struct Certificate {
     pub not_after: Wall,
     /// Whether it demands an OCSP response beside it.
     must_staple: bool,
+    /// Whether one is to be fetched.
+    fetches_staple: bool,
+    staple: Option<Staple>,
     key: Arc<CertifiedKey>,
 }
 
@@ -71,21 +86,57 @@ impl Certificate {
             BadCertificate::Chain(what) => wrong(&files.chain, &what),
             BadCertificate::Key(what) => wrong(&files.key, &what),
         })?;
-        let mut key = CertifiedKey::clone(&certificate.key);
-        if let Some(path) = &files.ocsp {
-            let staple = std::fs::read(path).map_err(|error| wrong(path, &error))?;
-            if !is_staple(&staple) {
-                return Err(wrong(path, &"is no good answer of an OCSP responder, as DER (RFC 6960 §4.2.1)"));
+        let source = files.chain.display().to_string().into();
+        let certificate = Certificate { source, ..certificate };
+        match &files.ocsp {
+            None => Ok(certificate),
+            Some(Ocsp::File(path)) => {
+                let der = std::fs::read(path).map_err(|error| wrong(path, &error))?;
+                let mut certificate = Certificate { fetches_staple: false, ..certificate };
+                certificate.take_staple(&der).map_err(|what| wrong(path, &what))?;
+                Ok(certificate)
             }
-            key.ocsp = Some(staple);
+            Some(Ocsp::Fetch) => {
+                let certificate = Certificate { fetches_staple: true, ..certificate };
+                match certificate.responder() {
+                    Some(_) => Ok(certificate),
+                    None => Err(wrong(&files.chain, &NO_RESPONDER)),
+                }
+            }
         }
-        let key = Arc::new(key);
-        Ok(Certificate { key, source: files.chain.display().to_string().into(), ..certificate })
     }
 
-    /// Whether it demands an OCSP response to be shown with it, and there is none: browsers that look refuse it (RFC 7633).
-    pub fn lacks_staple(&self) -> bool {
-        self.must_staple && self.key.ocsp.is_none()
+    /// Whether it demands an OCSP response to be shown with it, and there is none now: browsers that look refuse it (RFC 7633).
+    pub fn lacks_staple(&self, now: Wall) -> bool {
+        self.must_staple && !self.staple.as_ref().is_some_and(|staple| staple.is_fresh(now))
+    }
+
+    /// The OCSP response that is shown with it while it holds.
+    pub fn staple(&self) -> Option<&Staple> {
+        self.staple.as_ref()
+    }
+
+    /// Whom to ask for OCSP responses, if they are to be fetched and the chain says it.
+    pub fn responder(&self) -> Option<Responder> {
+        let [certificate, issuer, ..] = &self.key.cert[..] else { return None };
+        let (_, certificate) = X509Certificate::from_der(certificate).ok().filter(|_| self.fetches_staple)?;
+        Responder::of(&certificate, &X509Certificate::from_der(issuer).ok()?.1)
+    }
+
+    /// Takes what its responder has answered, and shows it from when the certificate is put in force.
+    ///
+    /// # Errors
+    /// Those of [`Staple::read`]; nothing is changed then.
+    pub fn take_staple(&mut self, der: &[u8]) -> Result<&Staple, String> {
+        let parsed = self.key.cert.first().and_then(|first| Some(X509Certificate::from_der(first).ok()?.1));
+        let staple = Staple::read(der, parsed.as_ref().map_or(&[], |parsed| parsed.raw_serial()))?;
+        Ok(self.staple.insert(staple))
+    }
+
+    /// Names the certificate itself: 32 hex digits of a hash of it.
+    pub fn fingerprint(&self) -> String {
+        let hash = digest::digest(&digest::SHA256, self.key.cert.first().map_or(&[], |first| first));
+        hash.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// Whether it is for `domain`, which may be a wildcard itself (RFC 9525 §6.3).
@@ -120,12 +171,18 @@ impl Certificate {
             issuer,
             source: "".into(),
             must_staple,
+            fetches_staple: must_staple,
+            staple: None,
             not_before,
             not_after,
             key: Arc::new(key),
         })
     }
 }
+
+/// Why nothing can be fetched for a certificate.
+const NO_RESPONDER: &str = "ocsp is \"fetch\", but its first certificate names no OCSP responder at an http:// URL, or that \
+     of its issuer does not follow it";
 
 /// What a certificate authority may ask for now, to see whose a domain is (RFC 8555 §8).
 #[derive(Clone, Debug)]
@@ -178,24 +235,6 @@ fn demands_status_request(value: &[u8]) -> bool {
     value.windows(3).any(|integer| integer == [0x02, 0x01, 0x05])
 }
 
-/// Whether `der` begins as a successful OCSPResponse does: SEQUENCE, ENUMERATED 0. What it says of which certificate is
-/// between the authority and the visitor.
-fn is_staple(der: &[u8]) -> bool {
-    let Some((0x30, rest)) = der.split_first().map(|(first, rest)| (*first, rest)) else { return false };
-    let length_bytes = match rest.first() {
-        Some(short @ 0..0x80) => {
-            return usize::from(*short) + 2 == der.len() && rest[1..].starts_with(&[0x0a, 1, 0]);
-        }
-        Some(long) => usize::from(long & 0x7f),
-        None => return false,
-    };
-    let Some(length) = rest.get(1..=length_bytes).filter(|_| (1..=3).contains(&length_bytes)) else {
-        return false;
-    };
-    let length = length.iter().fold(0_usize, |sum, byte| sum << 8 | usize::from(*byte));
-    der.len() == length + length_bytes + 2 && rest[1 + length_bytes..].starts_with(&[0x0a, 1, 0])
-}
-
 /// The names that browsers compare with (RFC 9525 §2: subjectAltName alone).
 fn names_of(certificate: &X509Certificate<'_>) -> Vec<Box<str>> {
     let Ok(Some(names)) = certificate.subject_alternative_name() else { return Vec::new() };
@@ -215,33 +254,61 @@ fn names_of(certificate: &X509Certificate<'_>) -> Vec<Box<str>> {
     names.collect()
 }
 
+/// A certificate as it is shown.
+#[derive(Clone, Debug)]
+struct Served {
+    key: Arc<CertifiedKey>,
+    /// With an OCSP response beside it, and until when.
+    stapled: Option<(Arc<CertifiedKey>, Wall)>,
+}
+
+impl Served {
+    fn of(certificate: &Certificate) -> Self {
+        let stapled = certificate.staple.as_ref().map(|staple| {
+            let mut key = CertifiedKey::clone(&certificate.key);
+            key.ocsp = Some(staple.der.clone());
+            (Arc::new(key), staple.next_update)
+        });
+        Served { key: certificate.key.clone(), stapled }
+    }
+
+    fn at(&self, clock: &Clock) -> Arc<CertifiedKey> {
+        match &self.stapled {
+            Some((key, until)) if clock.wall() < *until => key.clone(),
+            _ => self.key.clone(),
+        }
+    }
+}
+
 /// Certificates by the names that they are for.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct ByName {
     /// `www.shop.example`, `*.shop.example`. Of several, those given first are tried first.
-    names: HashMap<Box<str>, Vec<Arc<CertifiedKey>>>,
+    names: HashMap<Box<str>, Vec<Served>>,
     /// For visitors who name no host, which old programs and those that use addresses do not.
-    first: Option<Arc<CertifiedKey>>,
+    first: Option<Served>,
     /// For authorities that look whose a domain is.
     challenges: HashMap<Box<str>, Arc<CertifiedKey>>,
+    clock: Clock,
 }
 
 impl ByName {
-    fn of(certificates: &[Certificate], challenges: &[Challenge]) -> Self {
-        let first = certificates.first().map(|first| first.key.clone());
+    fn of(certificates: &[Certificate], challenges: &[Challenge], clock: Clock) -> Self {
+        let first = certificates.first().map(Served::of);
         let challenges =
             challenges.iter().map(|one| (one.domain.clone(), one.certificate.0.clone())).collect();
-        let mut by_name = ByName { names: HashMap::new(), first, challenges };
+        let mut by_name = ByName { names: HashMap::new(), first, challenges, clock };
         for certificate in certificates {
+            let served = Served::of(certificate);
             for name in &certificate.names {
-                by_name.names.entry(name.clone()).or_default().push(certificate.key.clone());
+                by_name.names.entry(name.clone()).or_default().push(served.clone());
             }
         }
         by_name
     }
 
     /// Those for `host`, which is lower case: its own, or those with a `*` for its first label (RFC 9525 §6.3).
-    fn find(&self, host: &str) -> &[Arc<CertifiedKey>] {
+    fn find(&self, host: &str) -> &[Served] {
         if let Some(own) = self.names.get(host) {
             return own;
         }
@@ -255,13 +322,15 @@ impl ResolvesServerCert for ByName {
         if !self.challenges.is_empty() && is_from_authority(&hello) {
             return self.challenges.get(&*hello.server_name()?.to_ascii_lowercase()).cloned();
         }
-        let Some(host) = hello.server_name() else { return self.first.clone() };
+        let Some(host) = hello.server_name() else {
+            return self.first.as_ref().map(|first| first.at(&self.clock));
+        };
         let found = match host.bytes().any(|byte| byte.is_ascii_uppercase()) {
             true => self.find(&host.to_ascii_lowercase()),
             false => self.find(host),
         };
-        let is_usable = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(hello.signature_schemes()).is_some();
-        found.iter().find(is_usable).cloned()
+        let is_usable = |served: &&Served| served.key.key.choose_scheme(hello.signature_schemes()).is_some();
+        found.iter().find(is_usable).map(|served| served.at(&self.clock))
     }
 }
 
@@ -271,9 +340,11 @@ fn is_from_authority(hello: &ClientHello<'_>) -> bool {
 }
 
 /// What handshakes need that outlives a change of certificates.
+#[derive(Clone)]
 pub(crate) struct TlsBase {
     provider: Arc<CryptoProvider>,
-    tickets: Arc<dyn ProducesTickets>,
+    tickets: Arc<Tickets>,
+    clock: Clock,
 }
 
 impl TlsBase {
@@ -283,7 +354,8 @@ impl TlsBase {
         // SHA-256 has instructions of its own where SHA-384 has none: a handshake costs a fifth less (bench/tls.sh).
         let first = CipherSuite::TLS13_AES_128_GCM_SHA256;
         provider.cipher_suites.sort_by_key(|suite| suite.suite() != first);
-        Ok(TlsBase { provider: Arc::new(provider), tickets: Arc::new(Tickets::new(ticket_secret, clock)?) })
+        let tickets = Arc::new(Tickets::new(ticket_secret, clock.clone())?);
+        Ok(TlsBase { provider: Arc::new(provider), tickets, clock })
     }
 }
 
@@ -300,15 +372,39 @@ impl Offered {
     }
 }
 
+/// The edge's clock, as the library asks for the time.
+#[derive(Debug)]
+struct Time(Clock);
+
+impl TimeProvider for Time {
+    fn current_time(&self) -> Option<UnixTime> {
+        let since = u64::try_from(self.0.wall().0).ok()?;
+        Some(UnixTime::since_unix_epoch(Duration::from_millis(since)))
+    }
+}
+
+/// What TLS is spoken over.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Carrier {
+    Tcp,
+    /// TLS 1.3 alone, and nothing of a request before the handshake is done.
+    Quic,
+}
+
 /// TLS as it is in force.
 pub(crate) struct Tls {
-    /// For all handshakes.
-    pub(crate) config: Arc<ServerConfig>,
-    /// For those of QUIC: TLS 1.3 alone, and nothing of a request before the handshake is done.
-    pub(crate) quic: Arc<QuicServerConfig>,
+    base: TlsBase,
+    offered: Offered,
+    certificates: Arc<ByName>,
+    /// For all handshakes while no site asks for visitors' certificates.
+    tcp: Arc<ServerConfig>,
+    quic: Arc<QuicServerConfig>,
     /// Answers to HTTP-01, by token.
     answers: HashMap<Box<str>, Box<str>>,
 }
+
+/// What one handshake goes by; and what says afterwards what the visitor has shown, if anybody asks for that.
+pub(crate) type ForHandshake<C> = (Arc<C>, Option<Arc<Asking>>);
 
 impl Tls {
     /// With these certificates; without any, every handshake is refused. `challenges` are answered too.
@@ -318,42 +414,107 @@ impl Tls {
         certificates: &[Certificate],
         challenges: &[Challenge],
     ) -> Result<Self, rustls::Error> {
-        let mut config = ServerConfig::builder_with_provider(base.provider.clone())
-            .with_protocol_versions(match offered.min_version {
-                TlsVersion::Tls12 => rustls::ALL_VERSIONS,
-                TlsVersion::Tls13 => TLS13_ALONE,
-            })?
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::new(ByName::of(certificates, challenges)));
-        config.alpn_protocols = PROTOCOLS
-            .iter()
-            .filter(|name| offered.http2 || **name != HTTP2)
-            .map(|name| name.to_vec())
-            .collect();
-        if !challenges.is_empty() {
-            config.alpn_protocols.push(ACME_PROTOCOL.to_vec());
-        }
-        config.ignore_client_order = true;
-        config.ticketer = base.tickets.clone();
-        // Sessions live in tickets alone: a visitor who never returns costs no memory.
-        config.session_storage = Arc::new(NoServerSessionStorage {});
-        let mut quic = ServerConfig::builder_with_provider(base.provider.clone())
-            .with_protocol_versions(&[&rustls::version::TLS13])?
-            .with_no_client_auth()
-            .with_cert_resolver(config.cert_resolver.clone());
-        quic.alpn_protocols = vec![QUIC_PROTOCOL.to_vec()];
-        quic.ticketer = base.tickets.clone();
-        quic.session_storage = config.session_storage.clone();
-        let quic = QuicServerConfig::try_from(quic)
-            .map_err(|_| rustls::Error::General("the cipher that QUIC begins with is missing".to_owned()))?;
+        let certificates = Arc::new(ByName::of(certificates, challenges, base.clock.clone()));
+        let config = |carrier| {
+            let deciders = Deciders {
+                verifier: WebPkiClientVerifier::no_client_auth(),
+                resolver: certificates.clone(),
+                tickets: base.tickets.clone(),
+            };
+            server_config(base, carrier, offered, &certificates, deciders)
+        };
         let answers = challenges.iter().map(|one| (one.token.clone(), one.key_authorization.clone()));
-        Ok(Tls { config: Arc::new(config), quic: Arc::new(quic), answers: answers.collect() })
+        Ok(Tls {
+            tcp: Arc::new(config(Carrier::Tcp)?),
+            quic: Arc::new(for_quic(config(Carrier::Quic)?)?),
+            base: base.clone(),
+            offered,
+            answers: answers.collect(),
+            certificates,
+        })
+    }
+
+    /// For a handshake over TCP that begins now.
+    ///
+    /// # Errors
+    /// Those of the library, which [`Tls::new`] would have met.
+    pub(crate) fn tcp(&self, loaded: &Arc<Loaded>) -> Result<ForHandshake<ServerConfig>, rustls::Error> {
+        if !loaded.asks_for_certificates() {
+            return Ok((self.tcp.clone(), None));
+        }
+        let (config, asking) = self.asking(Carrier::Tcp, loaded)?;
+        Ok((Arc::new(config), Some(asking)))
+    }
+
+    /// For a handshake over QUIC that begins now; errors as with [`Tls::tcp`].
+    pub(crate) fn quic(&self, loaded: &Arc<Loaded>) -> Result<ForHandshake<QuicServerConfig>, rustls::Error> {
+        if !loaded.asks_for_certificates() {
+            return Ok((self.quic.clone(), None));
+        }
+        let (config, asking) = self.asking(Carrier::Quic, loaded)?;
+        Ok((Arc::new(for_quic(config)?), Some(asking)))
+    }
+
+    fn asking(
+        &self,
+        carrier: Carrier,
+        loaded: &Arc<Loaded>,
+    ) -> Result<(ServerConfig, Arc<Asking>), rustls::Error> {
+        let asking = Asking::new(&self.base, self.certificates.clone(), loaded.clone());
+        let deciders =
+            Deciders { verifier: asking.clone(), resolver: asking.clone(), tickets: asking.clone() };
+        let config = server_config(&self.base, carrier, self.offered, &self.certificates, deciders)?;
+        Ok((config, asking))
     }
 
     /// What is answered to an authority that asks for `token` by HTTP-01; `None` when nobody asked for that.
     pub(crate) fn key_authorization(&self, token: &str) -> Option<&str> {
         self.answers.get(token).map(|answer| &**answer)
     }
+}
+
+/// What decides within a handshake.
+struct Deciders {
+    verifier: Arc<dyn ClientCertVerifier>,
+    resolver: Arc<dyn ResolvesServerCert>,
+    tickets: Arc<dyn ProducesTickets>,
+}
+
+fn server_config(
+    base: &TlsBase,
+    carrier: Carrier,
+    offered: Offered,
+    certificates: &ByName,
+    deciders: Deciders,
+) -> Result<ServerConfig, rustls::Error> {
+    let time = Arc::new(Time(base.clock.clone()));
+    let mut config = ServerConfig::builder_with_details(base.provider.clone(), time)
+        .with_protocol_versions(match (carrier, offered.min_version) {
+            (Carrier::Tcp, TlsVersion::Tls12) => rustls::ALL_VERSIONS,
+            (Carrier::Tcp, TlsVersion::Tls13) | (Carrier::Quic, _) => TLS13_ALONE,
+        })?
+        .with_client_cert_verifier(deciders.verifier)
+        .with_cert_resolver(deciders.resolver);
+    config.ticketer = deciders.tickets;
+    // Sessions live in tickets alone: a visitor who never returns costs no memory.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    match carrier {
+        Carrier::Tcp => {
+            let spoken = PROTOCOLS.iter().filter(|name| offered.http2 || **name != HTTP2);
+            config.alpn_protocols = spoken.map(|name| name.to_vec()).collect();
+            if !certificates.challenges.is_empty() {
+                config.alpn_protocols.push(ACME_PROTOCOL.to_vec());
+            }
+            config.ignore_client_order = true;
+        }
+        Carrier::Quic => config.alpn_protocols = vec![QUIC_PROTOCOL.to_vec()],
+    }
+    Ok(config)
+}
+
+fn for_quic(config: ServerConfig) -> Result<QuicServerConfig, rustls::Error> {
+    QuicServerConfig::try_from(config)
+        .map_err(|_| rustls::Error::General("the cipher that QUIC begins with is missing".to_owned()))
 }
 
 // --- Counting ---
@@ -380,6 +541,7 @@ pub(crate) fn failed(error: &io::Error) -> Handshake {
             Handshake::NothingInCommon
         }
         Some(rustls::Error::AlertReceived(_)) => Handshake::Refused,
+        Some(rustls::Error::InvalidCertificate(_)) => Handshake::ClientCertificate,
         Some(_) => Handshake::Malformed,
     }
 }
@@ -416,7 +578,7 @@ mod tests {
             .map(|number| Certificate { names: vec![format!("{number}.example").into()], ..one.clone() })
             .chain([one.clone()])
             .collect();
-        let by_name = ByName::of(&many, &[]);
+        let by_name = ByName::of(&many, &[], Clock::system());
         assert_eq!(by_name.names.len(), 10_002);
         let found = |name| by_name.find(name).len();
         assert_eq!([found("7.example"), found("9999.example"), found("10000.example")], [1, 1, 0]);
@@ -444,27 +606,8 @@ mod tests {
             let value = [&[0x30, list.len() as u8][..], &list].concat();
             CustomExtension::from_oid_content(&[1, 3, 6, 1, 5, 5, 7, 1, 24], value)
         };
-        assert!(!certificate(&["a.example"], Vec::new()).lacks_staple());
-        assert!(!certificate(&["a.example"], vec![features(&[17])]).lacks_staple());
-        assert!(certificate(&["a.example"], vec![features(&[17, 5])]).lacks_staple());
-    }
-
-    #[test]
-    fn a_staple_is_a_whole_and_successful_answer() {
-        let answer = |status: u8, content: usize| {
-            let length = content + 3;
-            let mut der = vec![0x30, 0x82, (length >> 8) as u8, length as u8, 0x0a, 1, status];
-            der.resize(der.len() + content, 0);
-            der
-        };
-        assert!(is_staple(&answer(0, 300)));
-        assert!(is_staple(&[0x30, 3, 0x0a, 1, 0]));
-        assert!(!is_staple(&answer(6, 300)), "unauthorized");
-        assert!(!is_staple(&answer(0, 300)[..200]), "cut");
-        for short in
-            [&[][..], &[0x30], &[0x30, 0x82], &[0x30, 0x84, 1, 1, 1, 1], &[0x30, 0x80], b"-----BEGIN"]
-        {
-            assert!(!is_staple(short), "{short:?}");
-        }
+        assert!(!certificate(&["a.example"], Vec::new()).lacks_staple(Wall(0)));
+        assert!(!certificate(&["a.example"], vec![features(&[17])]).lacks_staple(Wall(0)));
+        assert!(certificate(&["a.example"], vec![features(&[17, 5])]).lacks_staple(Wall(0)));
     }
 }

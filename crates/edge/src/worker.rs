@@ -6,7 +6,7 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use model::purge::PurgeClock;
 use model::rate::{Rate, TooMuch};
 use model::settings::Limits;
 use parking_lot::{Mutex, RwLock};
+use semantics::Wall;
 use semantics::key::KeySeed;
 use semantics::tags::TagSeed;
 use store::disk::{DiskStats, Disks, Health};
@@ -27,6 +28,7 @@ use crate::hints::Hints;
 use crate::loaded::{Loaded, SiteNumbers};
 use crate::object::Entry;
 use crate::origin::{FetchError, Origins};
+use crate::past::Past;
 use crate::published::{Held, Hold, Published};
 use crate::purge_log::{Positions, PurgeLog};
 use crate::quic::Quic;
@@ -66,12 +68,16 @@ pub(crate) struct Shared {
     /// Bytes of fills that are being kept, of all workers.
     pub(crate) fill_bytes: AtomicU64,
     pub(crate) purges: RwLock<PurgeClock>,
+    /// What earlier configurations have stored under. Taken before the purge log's lock.
+    pub(crate) past: Mutex<Past>,
     /// Which positions of what is on disk mean anything.
     pub(crate) positions: RwLock<Positions>,
     /// Where purges are written down; `None` while nothing outlives the process.
     pub(crate) purge_log: Mutex<Option<PurgeLog>>,
     /// The newest purge position: an object fetched at or after it needs no look at `purges`.
     pub(crate) purge_position: AtomicU64,
+    /// When whoever orders purges was last heard, with nothing more to tell.
+    pub(crate) heard: Heard,
     pub(crate) registry: Arc<observe::Registry>,
     pub(crate) connections: AtomicUsize,
     /// Connections by client, while that has a limit.
@@ -90,6 +96,29 @@ pub(crate) struct Shared {
     pub(crate) cut: AtomicBool,
     /// Tells one variant index from another.
     pub(crate) next_generation: AtomicU64,
+}
+
+/// When a node was last told that it knows of all purges: in ms of the monotonic clock, which may be before that began.
+pub(crate) struct Heard(AtomicI64);
+
+impl Heard {
+    /// A node that nobody tells anything.
+    pub(crate) fn alone() -> Self {
+        Heard(AtomicI64::new(i64::MAX))
+    }
+
+    /// It was heard at `at`.
+    pub(crate) fn set(&self, at: Wall, clock: &Clock) {
+        let ago = clock.wall().0.saturating_sub(at.0).max(0);
+        self.0.store((clock.monotonic_ms() as i64).saturating_sub(ago), Ordering::Release);
+    }
+
+    /// For how long nothing was heard; `None` where there is nobody to hear.
+    pub(crate) fn silence(&self, clock: &Clock) -> Option<Duration> {
+        let at = self.0.load(Ordering::Acquire);
+        let silent = (clock.monotonic_ms() as i64).saturating_sub(at).max(0);
+        (at != i64::MAX).then(|| Duration::from_millis(silent as u64))
+    }
 }
 
 /// Counters of invalidations by key. Two keys that share one cost each other nothing but an object that is not kept.

@@ -18,16 +18,19 @@
 mod dial;
 mod hub;
 mod lines;
+mod relay;
 
 use std::time::Duration;
 
 use model::change::Version;
+pub use model::vitals::Vitals;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-pub use dial::{Dialer, Link, Node, RETRY_WITHIN, Told, follow};
+pub use dial::{Dialer, Link, Node, Told, check_url, follow};
 pub use hub::{Check, Hub, PageText, Seen, Source};
 pub use lines::LinesBody;
+pub use relay::Relay;
 
 use crate::{Digest, Mark, Record};
 
@@ -51,10 +54,7 @@ pub enum Down {
     /// Records that the node lacks are not kept any more, or its digest is not the journal's.
     Restart(Restart),
     /// Nothing new.
-    Beat {
-        /// The newest position.
-        head: u64,
-    },
+    Beat(Beat),
     /// The node is to break off and not to come back: why, and what to do.
     Refused {
         /// For the node's operator.
@@ -71,6 +71,18 @@ pub struct Welcome {
     pub from: String,
     /// The newest position.
     pub head: u64,
+}
+
+/// A word that only says that all is well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Beat {
+    /// The newest position.
+    pub head: u64,
+    /// Over how many ms nodes that lose this feed spread their dialling: the more nodes there are, the longer.
+    pub spread_ms: u64,
+    /// Whether whoever says it knows that there is nothing newer: a control that cannot reach the journal, or a relay that is cut
+    /// off, does not.
+    pub is_current: bool,
 }
 
 /// Some consecutive records.
@@ -114,6 +126,8 @@ pub enum Up {
     Hello(Hello),
     /// How a node is: the one that says it, or one that follows a relay.
     Report(Box<Report>),
+    /// Nothing new, from a relay or control that has no nodes.
+    Beat,
 }
 
 /// Who follows, and from where.
@@ -170,23 +184,6 @@ pub struct Refusal {
     pub version: Version,
     /// Why: the first diagnostic with file and line.
     pub why: String,
-}
-
-/// What a roll-out is judged by: counts that only grow, since `since_ms`. Two reports make a rate.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Vitals {
-    /// When counting began, in ms since 1970: start of the program.
-    pub since_ms: i64,
-    /// Requests answered.
-    pub requests: u64,
-    /// Of these with a status of 500 to 599.
-    pub errors: u64,
-    /// Of these answered from the cache.
-    pub hits: u64,
-    /// Requests by how long the answer's head took, in powers of two of a millisecond: under 1, 2, 4 … 32,768 ms, and longer.
-    pub latency: [u64; 17],
-    /// Bytes of memory that the process has now (resident).
-    pub memory_bytes: u64,
 }
 
 impl Line {

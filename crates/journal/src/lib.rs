@@ -5,14 +5,18 @@
 //!                    └ records by position · cells by name · floor ┘                       ◄─ reports ─
 //! ```
 //!
-//! - A **record** is a text at a **position**. Positions ascend and have gaps. What is acknowledged is never lost, and whoever
+//! - A **record** is a text at a **position**. Positions ascend and may have gaps. What is acknowledged is never lost, and whoever
 //!   reads after a position gets every record above it, in order, or is told that the journal has been trimmed past it.
 //! - A **cell** is a named value with a version; a commit may require versions, so that of two writers who knew the same one
 //!   wins. Cells and records of a commit appear together or not at all. Nobody elects a leader.
 //! - The **digest** of a position is a chain over all records up to it: two who have the same digest have read the same.
 //! - **Trimming** takes old records away and moves the **floor**: the position and digest from which a reader can begin.
 
+pub mod etcd;
 pub mod feed;
+pub mod following;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod memory;
 pub mod sqlite;
 #[cfg(test)]
@@ -48,7 +52,7 @@ pub const PAGE_RECORDS_MAX: usize = 1_000;
 /// Bytes of texts after which a page ends: memory of a reader, and what goes through one connection at a time.
 pub const PAGE_BYTES_MAX: usize = 2 << 20;
 
-/// Where chance comes from: names of journals and of commits, and how long to wait before dialling again.
+/// Where chance comes from: names of journals and of commits, which must not come twice, and how long to wait before dialling again.
 pub type Chance = Arc<dyn Fn() -> u128 + Send + Sync>;
 
 /// A future of an engine.
@@ -94,7 +98,7 @@ pub struct Commit {
     pub expect: Vec<(String, u64)>,
     /// Cells to write; `None` removes.
     pub cells: Vec<(String, Option<Vec<u8>>)>,
-    /// The text of a record to append. One at most: where the engine is etcd, a commit has one position.
+    /// The text of a record to append. One at most: a commit has one position.
     pub record: Option<String>,
 }
 

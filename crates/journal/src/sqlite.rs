@@ -62,7 +62,8 @@ enum Order {
 }
 
 impl Sqlite {
-    /// Opens the journal in `path`, or begins a new one, with a name by chance. Reads the whole file once, to see that it is sound.
+    /// Opens the journal in `path`, or begins a new one, with a name by chance. Blocks, as it reads the whole file once,
+    /// to see that it is sound.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when another process has it open or the file cannot be opened; [`Error::Broken`] when it is damaged or
@@ -122,6 +123,8 @@ impl Sqlite {
 
 impl Drop for Sqlite {
     fn drop(&mut self) {
+        // The last one to close a file of SQLite's clears its log away, if it may write.
+        self.readers.idle.lock().clear();
         // The writer finishes what it has, so that who opens the file next finds it closed.
         self.orders = None;
         if let Some(writer) = self.writer.take() {

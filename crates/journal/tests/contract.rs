@@ -1,8 +1,13 @@
 //! What every engine promises, asked of each.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+#[path = "support/members.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
+mod members;
 #[path = "support/place.rs"]
 mod place;
+#[path = "support/scratch.rs"]
+mod scratch;
 
 #[path = "contract/cases.rs"]
 mod cases;
@@ -10,16 +15,17 @@ mod cases;
 /// Every case, with a fresh journal of each engine.
 macro_rules! contract {
     ($($case:ident)*) => {
-        mod memory {
+        contract!(memory: $($case)*);
+        contract!(sqlite: $($case)*);
+        contract!(etcd: $($case)*);
+    };
+    ($engine:ident: $($case:ident)*) => {
+        mod $engine {
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $case() {
-                super::cases::$case(super::place::Place::memory()).await;
-            })*
-        }
-        mod sqlite {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $case() {
-                super::cases::$case(super::place::Place::sqlite()).await;
+                if let Some(place) = super::place::Place::$engine().await {
+                    super::cases::$case(place).await;
+                }
             })*
         }
     };
@@ -27,7 +33,7 @@ macro_rules! contract {
 
 contract! {
     a_new_journal_is_empty
-    records_come_in_order_with_gaps
+    records_come_in_order
     whoever_reads_after_a_position_gets_all_above_it
     cells_and_record_appear_together_or_not_at_all
     nobody_sees_half_a_commit

@@ -140,6 +140,12 @@ pub enum Audience {
 }
 
 impl Plan {
+    /// All run this one from now on, whatever was on its way: how a cluster is rolled back to what once was stable. For what
+    /// has not proven itself there is [`crate::rollout`].
+    pub fn only(version: Version) -> Plan {
+        Plan { stable: Some(version), candidate: None }
+    }
+
     /// The configuration that a node is to run; `None` as long as there is none for it.
     pub fn version_for(&self, node: &str, pop: &str) -> Option<&Version> {
         let candidate = self.candidate.as_ref().filter(|candidate| candidate.to.includes(node, pop));
@@ -186,6 +192,7 @@ mod tests {
         assert_eq!(number(&plan, "fra-1", "fra"), None);
         plan.stable = Some(version(3));
         assert_eq!(number(&plan, "fra-1", "fra"), Some(3));
+        assert_eq!(Plan::only(version(3)), plan);
         for (to, wanted) in [
             (Audience::Nodes(vec!["fra-1".into()]), [4, 3, 3]),
             (Audience::Pops(vec!["fra".into()]), [4, 4, 3]),

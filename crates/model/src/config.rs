@@ -26,6 +26,7 @@
 mod acme;
 mod check;
 mod choices;
+mod clients;
 mod cluster;
 mod edge;
 mod keys;
@@ -71,6 +72,8 @@ impl Snapshot {
     /// the defaults.
     pub fn parse_cluster(text: &str, source: &str) -> Parsed {
         let (snapshot, diagnostics) = read(text, source, Document::Cluster, |findings, root| {
+            let sites = root.list("site").iter().filter_map(|item| item.table());
+            sites.for_each(|site| clients::check(findings, site, None));
             build_common(findings, root, EdgeSettings::default())
         });
         Parsed { snapshot, diagnostics }
@@ -170,6 +173,7 @@ fn build_whole(findings: &mut Findings<'_>, root: &Section) -> Option<Snapshot> 
             );
         }
     }
+    sections.iter().for_each(|site| clients::check(findings, site, Some(&edge)));
     build_common(findings, root, edge)
 }
 

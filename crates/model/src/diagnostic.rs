@@ -131,10 +131,7 @@ impl fmt::Display for Diagnostic {
 }
 
 /// The candidate that `found` was probably meant to be: at most a third of its letters differ.
-pub(crate) fn did_you_mean<'a>(
-    found: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
+pub fn did_you_mean<'a>(found: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let limit = (found.chars().count() / 3).clamp(1, 3);
     candidates
         .into_iter()

@@ -5,7 +5,8 @@
 //! therefore costs the same however many objects it hits, and a fill in flight while the purge arrives is caught too.
 //!
 //! ```text
-//! everything ─ Marks{hard, soft}                    highest position of each kind
+//! everything ─ Marks{hard, soft}, doubt             highest position of each kind
+//! tag  hash ── Marks                                 on whatever site
 //! site 7 ───── Marks                                 whole site, and the floor that folded entries leave behind
 //!         ├── url  hash → Marks
 //!         ├── tag  hash → Marks
@@ -32,6 +33,9 @@ use std::sync::Arc;
 pub enum Kind {
     /// Stale: must be revalidated; may be served stale meanwhile.
     Soft,
+    /// Perhaps gone: must be revalidated before it is served, unless the origin fails and stale answers are allowed then. For
+    /// everything, by whoever cannot tell what was purged; of anything narrower it counts as `Hard`.
+    Doubt,
     /// Gone: must not be served again.
     Hard,
 }
@@ -55,10 +59,10 @@ pub enum Target {
         /// The first bytes of the path.
         path: String,
     },
-    /// Every object of a site that carries this surrogate key.
+    /// Every object that carries this surrogate key.
     Tag {
-        /// The site.
-        site: u32,
+        /// The site; every site without, known or not.
+        site: Option<u32>,
         /// The surrogate key's hash.
         tag: u64,
     },
@@ -103,7 +107,8 @@ pub const PREFIX_BYTES_MAX: usize = 1024;
 /// How many targets are remembered one by one, over all sites together.
 ///
 /// When a kind of target is over its limit, the site with the most of them forgets the older half, and instead treats
-/// all of its objects that are older than the newest forgotten purge as purged (as hard or as soft as that one was).
+/// all of its objects that are older than the newest forgotten purge as purged (as hard or as soft as that one was). So do
+/// all sites together for tags that were purged on all.
 /// So memory is bounded and nothing comes back; a site that purges more single targets than this re-fetches more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -148,6 +153,9 @@ pub struct PurgeClock {
     limits: Limits,
     newest: u64,
     everything: Marks,
+    /// What is older may have been purged.
+    doubt: u64,
+    tags_of_all: Table,
     sites: HashMap<u32, Arc<SiteClock>>,
     urls: usize,
     tags: usize,
@@ -175,10 +183,18 @@ impl PurgeClock {
     pub fn record(&mut self, purge: Purge, position: u64) {
         self.newest = self.newest.max(position);
         let site_number = match &purge.target {
+            Target::Everything if purge.kind == Kind::Doubt => {
+                self.doubt = self.doubt.max(position);
+                return;
+            }
             Target::Everything => return self.everything.raise(purge.kind, position),
+            Target::Tag { site: None, tag } => {
+                self.tags += usize::from(self.tags_of_all.raise(u128::from(*tag), purge.kind, position));
+                return self.fold_tags();
+            }
             Target::Site(site)
             | Target::Prefix { site, .. }
-            | Target::Tag { site, .. }
+            | Target::Tag { site: Some(site), .. }
             | Target::Url { site, .. } => *site,
         };
         if !self.sites.contains_key(&site_number) && self.sites.len() >= self.limits.sites_max {
@@ -197,9 +213,7 @@ impl PurgeClock {
             }
             Target::Tag { tag, .. } => {
                 self.tags += usize::from(site.tags.raise(u128::from(tag), purge.kind, position));
-                if self.tags > self.limits.tags_max {
-                    self.fold(|site| site.tags.marks.len(), |site| site.tags.fold());
-                }
+                self.fold_tags();
             }
             Target::Prefix { host, path, .. } => {
                 let path = &path.as_bytes()[..path.len().min(PREFIX_BYTES_MAX)];
@@ -220,6 +234,7 @@ impl PurgeClock {
     ///
     /// - `None`: no matching purge is newer than `subject.position`.
     /// - `Hard` when any newer matching purge is hard, whatever soft ones came before or after it: once gone, gone.
+    /// - `Doubt` when there is a newer doubt about everything, and none is hard.
     /// - `Soft` when all newer matching purges are soft.
     ///
     /// One comparison when no purge at all is newer than the object, two lookups when none of its site is; else one
@@ -230,12 +245,16 @@ impl PurgeClock {
         }
         let mut found = Newer { position: subject.position, marks: Marks::default() };
         found.add(self.everything);
+        if self.tags_of_all.newest > subject.position {
+            subject.tags.iter().for_each(|tag| found.add(self.tags_of_all.look(u128::from(*tag))));
+        }
         if let Some(site) = self.sites.get(&subject.site)
             && site.newest > subject.position
         {
             site.check(subject, &mut found);
         }
         match found.marks {
+            Marks { hard: 0, .. } if self.doubt > subject.position => Some((Kind::Doubt, self.doubt)),
             Marks { hard: 0, soft: 0 } => None,
             Marks { hard: 0, soft } => Some((Kind::Soft, soft)),
             Marks { hard, .. } => Some((Kind::Hard, hard)),
@@ -252,6 +271,25 @@ impl PurgeClock {
             folds: self.folds,
             folded: self.folded,
         }
+    }
+
+    /// Forgets tags, if there are too many.
+    fn fold_tags(&mut self) {
+        if self.tags <= self.limits.tags_max {
+            return;
+        }
+        let of_a_site = self.sites.values().map(|site| site.tags.marks.len()).max().unwrap_or(0);
+        let of_all = self.tags_of_all.marks.len();
+        if of_all < of_a_site {
+            return self.fold(|site| site.tags.marks.len(), |site| site.tags.fold());
+        }
+        let floor = self.tags_of_all.fold();
+        self.everything.raise(Kind::Hard, floor.hard);
+        self.everything.raise(Kind::Soft, floor.soft);
+        let gone = of_all - self.tags_of_all.marks.len();
+        self.tags -= gone;
+        self.folds += 1;
+        self.folded += gone as u64;
     }
 
     fn fold(&mut self, count: fn(&SiteClock) -> usize, fold: fn(&mut SiteClock) -> Marks) {
@@ -324,7 +362,7 @@ struct Marks {
 impl Marks {
     fn raise(&mut self, kind: Kind, position: u64) {
         let mark = match kind {
-            Kind::Hard => &mut self.hard,
+            Kind::Hard | Kind::Doubt => &mut self.hard,
             Kind::Soft => &mut self.soft,
         };
         *mark = position.max(*mark);

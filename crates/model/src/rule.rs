@@ -59,6 +59,30 @@ pub enum Https {
     Strict,
 }
 
+/// Whether visitors show who they are by a certificate of their own, which one of the site's authorities
+/// ([`Site::client_ca`](crate::Site::client_ca)) has issued.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientCertificate {
+    /// What they show counts for nothing.
+    #[default]
+    Off,
+    /// Those who show one are known to the origin (RFC 9440).
+    Optional,
+    /// The same, and nobody else is answered.
+    Required,
+}
+
+impl ClientCertificate {
+    /// The configuration's word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            ClientCertificate::Off => "off",
+            ClientCertificate::Optional => "optional",
+            ClientCertificate::Required => "required",
+        }
+    }
+}
+
 /// When a rule applies, and what it says.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rule {
@@ -90,6 +114,8 @@ pub struct Rule {
     pub redirect: Option<Redirect>,
     /// What is asked for without TLS.
     pub https: Https,
+    /// What is asked for with TLS.
+    pub client_certificate: ClientCertificate,
     /// Cross-origin reading.
     pub cors: Cors,
     /// Where the content comes from.
@@ -214,6 +240,7 @@ impl Rule {
             surrogate_keys: Vec::new(),
             redirect: None,
             https: Https::default(),
+            client_certificate: ClientCertificate::default(),
             cors: Cors::default(),
             origin,
             rate_limit: None,
@@ -234,7 +261,7 @@ impl Rule {
 
     /// Where the rule redirects this request to, and with which status. `None` when it doesn't redirect.
     pub fn location(&self, request: &RequestView<'_>) -> Option<(u16, String)> {
-        if self.https != Https::Optional && request.scheme == Scheme::Http {
+        if self.sends_to_https(request) {
             // Older programs know no 308, and without a body they need none (RFC 9110 §15.4.9).
             let status = if matches!(request.method, "GET" | "HEAD") { 301 } else { 308 };
             let query = request.query.map_or_else(String::new, |query| format!("?{query}"));
@@ -244,6 +271,11 @@ impl Rule {
         let path = semantics::key::normalise_path(request.path.as_bytes());
         let captures = self.conditions.captures(&path);
         Some((redirect.status, redirect.location(request, &path, &captures)))
+    }
+
+    /// Whether the rule has the visitor ask again with TLS.
+    pub fn sends_to_https(&self, request: &RequestView<'_>) -> bool {
+        self.https != Https::Optional && request.scheme == Scheme::Http
     }
 
     /// Whether the rule waits for the response's status.

@@ -81,6 +81,9 @@ pub const UPGRADE: Bound<Duration> = bound(secs(60), secs(1), secs(3600));
 /// upgrade, and costs nobody anything but this process's memory. HAProxy's `hard-stop-after` is unlimited by default, which
 /// lets a forgotten connection keep a process for ever.
 pub const UPGRADE_DRAIN: Bound<Duration> = bound(secs(3600), secs(0), secs(86_400));
+/// For how long a node of a cluster may not have heard of purges before a site's hits are validated. Below ten seconds, control's
+/// own restart would do it; above a month, nobody means it.
+pub const PURGE_LAG: (Duration, Duration) = (secs(10), secs(30 * 86_400));
 /// Memory of the cache: bodies, heads and index.
 pub const MEMORY: Bound<ByteSize> = bound(ByteSize::from_mib(512), ByteSize::from_mib(1), ByteSize(1 << 50));
 /// Disks of one node. More are put together below us, by RAID or LVM.
@@ -142,8 +145,18 @@ pub struct CertificateFiles {
     pub chain: PathBuf,
     /// Its private key.
     pub key: PathBuf,
-    /// An answer of its authority's OCSP responder, as DER, that is shown with it.
-    pub ocsp: Option<PathBuf>,
+    /// Where an answer of its authority's OCSP responder comes from, that is shown with it; `None` has it fetched for
+    /// certificates that demand one.
+    pub ocsp: Option<Ocsp>,
+}
+
+/// Where OCSP responses come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ocsp {
+    /// From a file, as DER.
+    File(PathBuf),
+    /// From the responder that the certificate names.
+    Fetch,
 }
 
 /// TLS with visitors.

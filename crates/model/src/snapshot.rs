@@ -6,7 +6,9 @@
 //! percent-encodings that must be written another way first.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use semantics::key::normalise_path;
 
@@ -53,12 +55,16 @@ pub struct Site {
     pub index: usize,
     /// Its domains, lower-case: `www.shop.example`, `*.shop.example`, `*`.
     pub domains: Vec<Box<str>>,
+    /// PEM file with the authorities whose certificates its visitors may show; `None` asks nobody for one.
+    pub client_ca: Option<PathBuf>,
     /// Where it is served: names of PoPs and of regions; everywhere when empty. See [`Routing::pops_of`].
     pub pops: Vec<Box<str>>,
     /// Its rules, in order.
     pub rules: Vec<Rule>,
     /// What applies when no rule matches.
     pub defaults: Rule,
+    /// For how long a node may not have heard of purges before its hits are validated; for ever without.
+    pub max_purge_lag: Option<Duration>,
     /// Its tests, in order.
     pub tests: Vec<SiteTest>,
     /// Line of the configuration where it begins; 0 when there is no configuration.
@@ -81,14 +87,21 @@ impl Snapshot {
             name: "default".into(),
             index: 0,
             domains: vec!["*".into()],
+            client_ca: None,
             pops: Vec::new(),
             rules: Vec::new(),
             defaults,
+            max_purge_lag: None,
             tests: Vec::new(),
             line: 0,
             has_response_rules: false,
         };
         Ok(Snapshot::of(EdgeSettings::default(), vec![site]))
+    }
+
+    /// What a node of a cluster has before it has been told of any site: it answers nobody's requests.
+    pub fn without_sites(edge: EdgeSettings) -> Snapshot {
+        Snapshot::of(edge, Vec::new())
     }
 
     /// Puts sites together. A domain that two sites claim belongs to the first; the reader has refused that.

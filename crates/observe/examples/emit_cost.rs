@@ -47,6 +47,7 @@ fn measure(observer: &Observer, registry: &Registry) -> u64 {
                     why: Why::Fresh,
                     collapsed: false,
                     stored: false,
+                    personal: false,
                     encoded: None,
                     age: Some(12),
                     ttl: Some(48),

@@ -66,6 +66,8 @@ families! {
         "Requests that joined a fill which another request had started.";
     STORED = Counter "perigee_stored_responses_total" ["site"] in "responses":
         "Origin responses that were stored.";
+    PERSONAL_HITS = Counter "perigee_personal_hits_total" ["site"] in "requests":
+        "Hits of stored responses that set a cookie or were fetched by a request with Authorization.";
     ENCODED_RESPONSES = Counter "perigee_encoded_responses_total" ["site", "coding"] in "responses":
         "Responses sent as an encoded copy that the edge had made.";
     SAVED_BODY_BYTES = Counter "perigee_saved_body_bytes_total" ["site"] in "bytes":
@@ -82,10 +84,14 @@ families! {
         "Times that a limit was reached and something was refused, closed or cut because of it.";
     HANDSHAKES = Counter "perigee_tls_handshakes_total" ["result"] in "handshakes":
         "TLS handshakes with clients by how they ended: done (with or without a session resumed, by version), or why not.";
+    QUIC_DROPPED = Counter "perigee_quic_packets_dropped_total" ["queue"] in "packets":
+        "Packets of HTTP/3 that there was no room for on their way in: in the system's socket buffers, between workers, between the processes of an upgrade.";
     CERTIFICATE_ENDS = Gauge "perigee_certificate_not_after_timestamp_seconds" ["name"] in "seconds":
         "When the certificate that is shown for a name ends, in seconds since the Unix epoch; the 1,024 names whose end is nearest.";
     CERTIFICATE_ORDERS = Counter "perigee_certificate_orders_total" ["result"] in "orders":
         "Orders of certificates by what came of them.";
+    OCSP_FETCHES = Counter "perigee_ocsp_fetches_total" ["result"] in "fetches":
+        "Attempts to fetch an OCSP response for a certificate, by what came of them.";
     ORIGIN_RESPONSES = Counter "perigee_origin_responses_total" ["origin", "class"] in "responses":
         "Responses from origins by class of their status.";
     ORIGIN_FAILURES = Counter "perigee_origin_failures_total" ["origin", "failure"] in "attempts":
@@ -164,10 +170,22 @@ families! {
         "Fetches being written into the cache now.";
     PURGES = Counter "perigee_purges_total" ["scope", "form"] in "purges":
         "Purges in force, by what they name and what they do.";
+    PURGES_WIDENED = Counter "perigee_purges_widened_total" [] in "purges":
+        "Purges that dropped more than they name, because the configuration does not know the site or the host, or the URL is none.";
+    DISTRUSTS = Counter "perigee_distrusts_total" [] in "times":
+        "Times that all that was stored had to be validated before it was served again, because purges may have been missed.";
     PURGE_POSITION = Gauge "perigee_purge_position" [] in "position":
         "The last purge position in force on all workers.";
     PURGES_REMEMBERED = Gauge "perigee_purges_remembered" [] in "purges":
         "Purges that the purge clock remembers one by one.";
+    JOURNAL_POSITION = Gauge "perigee_journal_position" [] in "position":
+        "Up to where a node of a cluster has put the journal in force.";
+    JOURNAL_HEAD = Gauge "perigee_journal_head" [] in "position":
+        "The newest position of the journal that a node of a cluster knows of.";
+    CONTROL_CONNECTED = Gauge "perigee_control_connected" [] in "bool":
+        "Whether a node of a cluster is connected with a control or relay now: 1 or 0.";
+    CONTROL_HEARD = Gauge "perigee_control_last_heard_seconds" [] in "seconds":
+        "For how long a node of a cluster has not been told that all purges of the cluster are in force here; sites with max_purge_lag are validated above that.";
     RELOADS = Counter "perigee_config_reloads_total" ["result"] in "reloads":
         "Configurations that were taken or refused, the first one at start included.";
     CONFIG_LOADED = Gauge "perigee_config_loaded_timestamp_seconds" [] in "seconds":

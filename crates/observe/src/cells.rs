@@ -63,6 +63,7 @@ pub(crate) struct SiteCells {
     pub(crate) bytes_received: Counter,
     pub(crate) collapsed: Counter,
     pub(crate) stored: Counter,
+    pub(crate) personal: Counter,
     pub(crate) encoded: Row<{ Coding::ALL.len() }>,
     pub(crate) body_bytes_saved: Counter,
     pub(crate) durations: [Histogram; OUTCOMES],

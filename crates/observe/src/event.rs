@@ -40,6 +40,9 @@ pub struct Event<'a> {
     pub collapsed: bool,
     /// Whether the origin's answer was stored.
     pub stored: bool,
+    /// Whether the cache answered with what may have been made for another visitor: it set a cookie, or was fetched by a
+    /// request with Authorization.
+    pub personal: bool,
     /// The coding of the encoded copy that was sent, and how many bytes fewer it took than the body itself.
     pub encoded: Option<(Coding, u64)>,
     /// Seconds of age of the stored response that answered.
@@ -163,6 +166,8 @@ labels! {
         NothingInCommon = "nothing-in-common",
         /// The visitor refused: an alert came, for instance because it does not trust the certificate.
         Refused = "refused",
+        /// The certificate that the visitor showed is not good: expired, or issued by nobody whom the site believes.
+        ClientCertificate = "client-certificate",
         /// What came was no TLS, or broke its rules.
         Malformed = "malformed",
         /// It took too long.

@@ -36,4 +36,6 @@ pub use observer::Observer;
 pub use readings::{
     BreakerReading, CertificateReading, CopiesReading, DiskReading, OriginReading, Readings, TierReading,
 };
-pub use registry::{BuildInfo, CERTIFICATES_MAX, ORIGINS_MAX, Registry, SITES_MAX, Totals};
+pub use registry::{
+    BuildInfo, CERTIFICATES_MAX, FIRST_BYTE_BUCKETS, ORIGINS_MAX, Registry, SITES_MAX, Totals,
+};

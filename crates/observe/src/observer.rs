@@ -64,6 +64,7 @@ impl Observer {
         cells.bytes_received.add(event.bytes_received);
         cells.collapsed.add(u64::from(event.collapsed));
         cells.stored.add(u64::from(event.stored));
+        cells.personal.add(u64::from(event.personal));
         if let Some((coding, saved)) = event.encoded {
             cells.encoded.0[coding as usize].add(1);
             cells.body_bytes_saved.add(saved);

@@ -21,8 +21,12 @@ pub struct Readings {
     pub origins: Vec<OriginReading>,
     /// When the certificates in force end, by name: at most [`crate::CERTIFICATES_MAX`].
     pub certificates: Vec<CertificateReading>,
+    /// Packets of QUIC that there was no room for on their way in: in the system's buffers, between workers, between processes.
+    pub quic_dropped: [u64; 3],
     /// The last purge position in force on all workers.
     pub purge_position: u64,
+    /// For how long the edge has not been told that it knows of all purges; `None` where nobody tells it.
+    pub silence_ms: Option<u64>,
     /// Purges that the clock remembers one by one.
     pub purges_remembered: u64,
     /// Fills in flight.

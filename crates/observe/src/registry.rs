@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use semantics::{Outcome, Wall, Why};
@@ -46,11 +46,20 @@ pub struct Registry {
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
     pub(crate) purges: [[AtomicU64; PurgeForm::ALL.len()]; PurgeScope::ALL.len()],
+    pub(crate) purges_widened: AtomicU64,
+    pub(crate) distrusts: AtomicU64,
+    /// Whether there is a journal at all, its positions, and whether somebody tells of it now.
+    pub(crate) follows: AtomicBool,
+    pub(crate) journal_position: AtomicU64,
+    pub(crate) journal_head: AtomicU64,
+    pub(crate) is_connected: AtomicBool,
     pub(crate) reloads_ok: AtomicU64,
     pub(crate) reloads_failed: AtomicU64,
     pub(crate) config_loaded_ms: AtomicU64,
     pub(crate) orders_issued: AtomicU64,
     pub(crate) orders_failed: AtomicU64,
+    pub(crate) staples_fetched: AtomicU64,
+    pub(crate) staples_failed: AtomicU64,
     pub(crate) log_lines_lost: AtomicU64,
     pub(crate) log_write_errors: AtomicU64,
     pub(crate) log_reopens: AtomicU64,
@@ -127,6 +136,30 @@ impl Registry {
         self.shared.purges[scope as usize][form as usize].fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts purges that dropped more than they named.
+    pub fn count_widened_purges(&self, count: u64) {
+        self.shared.purges_widened.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Counts that all that was stored has to be validated.
+    pub fn count_distrust(&self) {
+        self.shared.distrusts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes how far a node of a cluster has followed the journal: all up to `position` is in force, `head` is the newest that it
+    /// knows of.
+    pub fn follow(&self, position: u64, head: u64, is_connected: bool) {
+        self.shared.journal_position.store(position, Ordering::Relaxed);
+        self.shared.journal_head.store(head, Ordering::Relaxed);
+        self.shared.is_connected.store(is_connected, Ordering::Relaxed);
+        self.shared.follows.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes that nobody tells a node of the journal now.
+    pub fn lose_control(&self) {
+        self.shared.is_connected.store(false, Ordering::Relaxed);
+    }
+
     /// Counts a configuration that is in force, the first included.
     pub fn count_reload(&self, now: Wall) {
         self.shared.reloads_ok.fetch_add(1, Ordering::Relaxed);
@@ -148,6 +181,16 @@ impl Registry {
         self.shared.orders_failed.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts an OCSP response that was fetched.
+    pub fn count_fetched_staple(&self) {
+        self.shared.staples_fetched.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts an attempt to fetch one that came to nothing.
+    pub fn count_failed_staple(&self) {
+        self.shared.staples_failed.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// All metrics in Prometheus' text format 0.0.4 (`text/plain; version=0.0.4`), each family with HELP and TYPE.
     /// Series that never counted anything are left out where a label has many values. Allocates the text; takes no
     /// lock that a worker needs for counting.
@@ -158,7 +201,7 @@ impl Registry {
     /// The sums that a status page shows first.
     pub fn totals(&self) -> Totals {
         let mut totals = Totals::default();
-        let mut durations = Merged::default();
+        let (mut durations, mut first_bytes) = (Merged::default(), Merged::default());
         for worker in self.workers() {
             let accepted = worker.connections_accepted.read();
             totals.open_connections += accepted.saturating_sub(worker.connections_closed.read());
@@ -167,6 +210,9 @@ impl Registry {
                 for (why, count) in Why::ALL.iter().zip(&site.whys.0) {
                     totals.requests_by_outcome[why.outcome() as usize] += count.read();
                 }
+                totals.personal_hits += site.personal.read();
+                totals.server_errors += site.classes.0[5].read();
+                site.first_bytes.iter().for_each(|histogram| first_bytes.add(histogram));
                 totals.body_bytes_sent += site.body_bytes_sent.0.iter().map(|cell| cell.read()).sum::<u64>();
                 site.durations.iter().for_each(|histogram| durations.add(histogram));
             }
@@ -174,6 +220,13 @@ impl Registry {
         totals.log_lines_dropped += self.shared.log_lines_lost.load(Ordering::Relaxed);
         totals.duration_p50_us = durations.quantile_us(500);
         totals.duration_p99_us = durations.quantile_us(990);
+        let mut before = 0;
+        for (power, bucket) in FIRST_BYTE_POWERS.zip(&mut totals.first_bytes) {
+            let so_far = first_bytes.count_up_to_power(power);
+            *bucket = so_far.saturating_sub(before);
+            before = so_far;
+        }
+        totals.first_bytes[FIRST_BYTE_BUCKETS - 1] = first_bytes.count().saturating_sub(before);
         totals
     }
 
@@ -188,11 +241,24 @@ impl fmt::Debug for Registry {
     }
 }
 
+/// Powers of two of a µs that bound [`Totals::first_bytes`]: near 1 ms to near 32,768 ms.
+const FIRST_BYTE_POWERS: std::ops::RangeInclusive<u32> = 10..=25;
+
+/// One for each power, and one for what is longer.
+pub const FIRST_BYTE_BUCKETS: usize = 17;
+
 /// Sums over all workers and sites since start.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Totals {
     /// Finished requests by outcome, in the order of [`Outcome::ALL`].
     pub requests_by_outcome: [u64; OUTCOMES],
+    /// Finished requests with a status of 500 to 599.
+    pub server_errors: u64,
+    /// Hits of what may have been made for another visitor ([`crate::Event::personal`]).
+    pub personal_hits: u64,
+    /// Requests by the time from their complete head to the first byte of the answer: up to 1, 2, 4 … 32,768 ms (of 1,024 µs,
+    /// as the histograms have it), and longer.
+    pub first_bytes: [u64; FIRST_BYTE_BUCKETS],
     /// Bytes of response bodies sent.
     pub body_bytes_sent: u64,
     /// Visitors' connections open now.

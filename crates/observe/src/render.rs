@@ -98,6 +98,7 @@ fn render_sites(out: &mut Exposition, sites: &[Group<SiteCells>]) {
     for_each(out, &RECEIVED_BYTES, sites, |cells| &cells.bytes_received);
     for_each(out, &COLLAPSED, sites, |cells| &cells.collapsed);
     for_each(out, &STORED, sites, |cells| &cells.stored);
+    for_each(out, &PERSONAL_HITS, sites, |cells| &cells.personal);
     for site in sites {
         for coding in Coding::ALL {
             let count = site.sum(|cells| &cells.encoded.0[coding as usize]);
@@ -153,11 +154,17 @@ fn render_connections(out: &mut Exposition, workers: &[Arc<WorkerCells>]) {
 }
 
 fn render_certificates(out: &mut Exposition, registry: &Registry, readings: Option<&Readings>) {
+    let dropped = readings.map_or([0; 3], |readings| readings.quic_dropped);
+    for (queue, count) in ["socket", "worker", "process"].into_iter().zip(dropped) {
+        out.sample(&QUIC_DROPPED, &[queue], count);
+    }
     for certificate in readings.iter().flat_map(|readings| &readings.certificates) {
         out.seconds(&CERTIFICATE_ENDS, &[&certificate.name], certificate.not_after.0.max(0) as u64);
     }
     out.sample(&CERTIFICATE_ORDERS, &["issued"], load(&registry.shared.orders_issued));
     out.sample(&CERTIFICATE_ORDERS, &["failed"], load(&registry.shared.orders_failed));
+    out.sample(&OCSP_FETCHES, &["fetched"], load(&registry.shared.staples_fetched));
+    out.sample(&OCSP_FETCHES, &["failed"], load(&registry.shared.staples_failed));
 }
 
 fn render_origins(out: &mut Exposition, origins: &[Group<OriginCells>]) {
@@ -291,9 +298,19 @@ fn render_control(out: &mut Exposition, registry: &Registry, readings: Option<&R
             out.sample(&PURGES, &[scope.as_str(), form.as_str()], count);
         }
     }
+    out.sample(&PURGES_WIDENED, &[], load(&shared.purges_widened));
+    out.sample(&DISTRUSTS, &[], load(&shared.distrusts));
     if let Some(readings) = readings {
         out.sample(&PURGE_POSITION, &[], readings.purge_position);
         out.sample(&PURGES_REMEMBERED, &[], readings.purges_remembered);
+        if shared.follows.load(Ordering::Relaxed) {
+            out.sample(&JOURNAL_POSITION, &[], load(&shared.journal_position));
+            out.sample(&JOURNAL_HEAD, &[], load(&shared.journal_head));
+            out.sample(&CONTROL_CONNECTED, &[], u64::from(shared.is_connected.load(Ordering::Relaxed)));
+        }
+        if let Some(silence) = readings.silence_ms {
+            out.seconds(&CONTROL_HEARD, &[], silence);
+        }
     }
     out.sample(&RELOADS, &["ok"], load(&shared.reloads_ok));
     out.sample(&RELOADS, &["failed"], load(&shared.reloads_failed));

@@ -16,6 +16,8 @@ use parking_lot::Mutex;
 use semantics::Wall;
 use semantics::date;
 
+use crate::ocsp::Staples;
+
 /// How long other edges may take to notice a challenge: the store is looked at once a second, and a network file system
 /// believes what it knows of a directory for a while (the NFS mount option `acdirmin`, which should be `1`).
 const SETTLE: Duration = Duration::from_secs(4);
@@ -34,6 +36,7 @@ pub(crate) struct Certificates {
     handle: OnceLock<Arc<Handle>>,
     parts: Mutex<Parts>,
     running: Mutex<Option<Running>>,
+    staples: Arc<Staples>,
     next_warning: Mutex<Wall>,
 }
 
@@ -58,6 +61,7 @@ impl Certificates {
             handle: OnceLock::new(),
             parts: Mutex::default(),
             running: Mutex::new(None),
+            staples: Arc::new(Staples::new(state.join("ocsp"))),
             next_warning: Mutex::new(Wall(i64::MIN)),
         })
     }
@@ -72,7 +76,7 @@ impl Certificates {
         let ordered = stored.filter_map(|stored| usable(&stored).ok()).collect();
         let mut parts = self.parts.lock();
         *parts = Parts { own: own.to_vec(), ordered };
-        parts.all()
+        self.staples.follow(parts.all())
     }
 
     /// Says which edge it is that runs, and begins to order for it.
@@ -80,7 +84,10 @@ impl Certificates {
         // It is attached once, when it has started.
         let _ = self.handle.set(handle);
         let own = self.parts.lock().own.clone();
-        let troubles = self.configure(own);
+        let mut troubles = self.configure(own);
+        if let Err(error) = self.staples.start(Arc::downgrade(self)) {
+            troubles.push(format!("OCSP responses cannot be fetched: {error}"));
+        }
         troubles.iter().for_each(|trouble| eprintln!("perigee: {trouble}"));
     }
 
@@ -150,14 +157,19 @@ impl Certificates {
         }
         *next = Wall(now.0.saturating_add(WARNING_INTERVAL.as_millis() as i64));
         for certificate in handle.certificates() {
-            if let Some(warning) = warning(&certificate, now) {
-                eprintln!("perigee: {warning}");
-            }
+            let warnings = [warning_of_end(&certificate, now), warning_of_staple(&certificate, now)];
+            warnings.iter().flatten().for_each(|warning| eprintln!("perigee: {warning}"));
         }
     }
 
-    /// Ends ordering; what is served stays.
+    /// The edge, once it runs.
+    pub(crate) fn handle(&self) -> Option<&Arc<Handle>> {
+        self.handle.get()
+    }
+
+    /// Ends ordering and fetching; what is served stays.
     pub(crate) fn stop(&self) {
+        self.staples.stop();
         if let Some(running) = self.running.lock().take() {
             running.service.stop();
         }
@@ -184,11 +196,11 @@ impl Certificates {
     }
 
     /// Puts what is known in force.
-    fn publish(&self) -> Option<String> {
+    pub(crate) fn publish(&self) -> Option<String> {
         let handle = self.handle.get()?;
         // Held until it is in force: two at once could put the older ones into force last.
         let parts = self.parts.lock();
-        let error = handle.replace_certificates(parts.all()).err()?;
+        let error = handle.replace_certificates(self.staples.follow(parts.all())).err()?;
         Some(format!("the certificates cannot be put in force: {error}; the old ones stay"))
     }
 }
@@ -199,15 +211,32 @@ impl Parts {
     }
 }
 
-/// What is said of a certificate that ends soon, or has ended.
-fn warning(certificate: &Certificate, now: Wall) -> Option<String> {
-    if certificate.lacks_staple() {
-        return Some(format!(
-            "the certificate for {} demands an OCSP response beside it (must-staple), and there is none: some browsers \
-             refuse it; name one with ocsp = \"….der\" in its [[certificate]], or get a certificate without that",
-            certificate.names.join(", ")
-        ));
+/// What is said of an OCSP response that is missing, or has half of its life behind it. Of those that are fetched, each
+/// failure is told at once.
+fn warning_of_staple(certificate: &Certificate, now: Wall) -> Option<String> {
+    if certificate.responder().is_some() {
+        return None;
     }
+    let names = certificate.names.join(", ");
+    let next = "put a new one into the file that its [[certificate]] names; it comes into force by itself";
+    match certificate.staple() {
+        Some(staple) if !staple.is_fresh(now) => Some(format!(
+            "the OCSP response for {names} has ended on {}, and is not shown; {next}",
+            text(staple.next_update)
+        )),
+        Some(staple) if now >= staple.half_life() => {
+            Some(format!("the OCSP response for {names} ends on {}; {next}", text(staple.next_update)))
+        }
+        None if certificate.lacks_staple(now) => Some(format!(
+            "the certificate for {names} demands an OCSP response beside it (must-staple), and there is none: some browsers \
+             refuse it; name one with ocsp = \"….der\" in its [[certificate]], or get a certificate without that"
+        )),
+        _ => None,
+    }
+}
+
+/// What is said of a certificate that ends soon, or has ended.
+fn warning_of_end(certificate: &Certificate, now: Wall) -> Option<String> {
     let left = certificate.not_after.0.saturating_sub(now.0);
     if left > WARN_BEFORE.as_millis() as i64 {
         return None;
@@ -263,7 +292,7 @@ fn reason(bad: BadCertificate) -> String {
     }
 }
 
-fn text(moment: Wall) -> String {
+pub(crate) fn text(moment: Wall) -> String {
     date::format(moment).as_str().to_owned()
 }
 
@@ -321,5 +350,31 @@ impl acme::Node for Node {
             ),
             Event::Trouble(what) => eprintln!("perigee: {what}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use edge::tls::Certificate;
+    use model::settings::{CertificateFiles, Ocsp};
+    use world::responder::Responder;
+
+    use super::*;
+
+    #[test]
+    fn an_ocsp_response_of_a_file_is_warned_of_from_half_of_its_life_on() {
+        let directory = std::env::temp_dir().join(format!("perigee-staple-warning-{}", std::process::id()));
+        let Some(responder) = Responder::new(&directory, "shop.example") else { return };
+        let ocsp = Some(Ocsp::File(responder.answer(600)));
+        let (chain, key) = (directory.join("chain.pem"), directory.join("key.pem"));
+        let certificate = Certificate::read(&CertificateFiles { chain, key, ocsp }).unwrap();
+        let begin = certificate.staple().unwrap().this_update;
+        let warned = |minutes: i64| warning_of_staple(&certificate, Wall(begin.0 + minutes * 60_000));
+        assert_eq!(warned(299), None);
+        let warning = warned(300).unwrap();
+        assert!(warning.starts_with("the OCSP response for shop.example ends on "), "{warning}");
+        let warning = warned(600).unwrap();
+        assert!(warning.starts_with("the OCSP response for shop.example has ended on "), "{warning}");
+        std::fs::remove_dir_all(&directory).unwrap();
     }
 }

@@ -1,17 +1,17 @@
-//! Speaks to the admin API of a running edge: one request per connection, HTTP/1.0, so that the answer has neither
-//! chunks nor a connection to keep. Used by `purge` and `explain`; not a general HTTP client.
+//! Speaks to the admin API of a running edge. Used by `purge`, `explain` and the like.
 
-use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::failure::Failure;
+use crate::http::{self, parse_answer};
 use crate::state::StateDir;
 
-/// Time to connect, and time between two bytes.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Time for a whole exchange: a purge waits for each process of an upgrade.
+const TIME_MAX: Duration = Duration::from_secs(120);
 /// Bytes of an answer that are read.
 const ANSWER_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Where `serve` puts the admin API when nothing else is said.
@@ -51,7 +51,8 @@ impl Client {
             self.token,
             body.len()
         );
-        let answer = self.send(request.as_bytes()).map_err(|error| {
+        let answer = http::send(self.address, request.as_bytes(), ANSWER_BYTES_MAX, TIME_MAX);
+        let answer = answer.map_err(|error| {
             let next = match error.kind() {
                 ErrorKind::ConnectionRefused => {
                     "is `perigee serve` running? If its admin API is elsewhere, say --admin HOST:PORT"
@@ -66,16 +67,6 @@ impl Client {
         self.read(&answer)
     }
 
-    fn send(&self, request: &[u8]) -> std::io::Result<Vec<u8>> {
-        let mut stream = TcpStream::connect_timeout(&self.address, PATIENCE)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        stream.write_all(request)?;
-        let mut answer = Vec::new();
-        stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;
-        Ok(answer)
-    }
-
     fn read(&self, answer: &[u8]) -> Result<Value, Failure> {
         let strange = |what: &str| {
             Failure::new(
@@ -85,40 +76,20 @@ impl Client {
         };
         let (status, body) = parse_answer(answer).map_err(strange)?;
         let value: Value = serde_json::from_slice(body).map_err(|_| strange("is not JSON"))?;
-        if (200..300).contains(&status) {
-            return Ok(value);
-        }
-        let text = |key: &str| value[key].as_str().map(str::to_owned);
-        let mut message = text("error").unwrap_or_else(|| format!("status {status}"));
-        for (label, key) in [("found", "found"), ("wanted", "wanted")] {
-            if let Some(said) = text(key) {
-                message.push_str(&format!("; {label} {said}"));
-            }
-        }
-        Err(Failure::new(message, text("next").unwrap_or_default()))
+        if (200..300).contains(&status) { Ok(value) } else { Err(refusal(status, &value)) }
     }
 }
 
-/// Status and body. The error ends the sentence "the answer …". An answer that ended early is an error.
-fn parse_answer(answer: &[u8]) -> Result<(u16, &[u8]), &'static str> {
-    let end = answer.windows(4).position(|window| window == b"\r\n\r\n").ok_or("has no complete head")?;
-    let head = std::str::from_utf8(&answer[..end]).map_err(|_| "has a head that is not text")?;
-    let body = &answer[end + 4..];
-    let mut lines = head.split("\r\n");
-    let status = lines
-        .next()
-        .and_then(|line| line.strip_prefix("HTTP/1."))
-        .and_then(|line| line.split(' ').nth(1))
-        .and_then(|status| status.parse().ok())
-        .ok_or("is not HTTP/1")?;
-    let length = lines
-        .filter_map(|line| line.split_once(':'))
-        .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
-        .and_then(|(_, value)| value.trim().parse::<usize>().ok());
-    match length {
-        Some(length) if length != body.len() => Err("ended early"),
-        _ => Ok((status, body)),
+/// What an API of ours has refused, in its words.
+pub(crate) fn refusal(status: u16, value: &Value) -> Failure {
+    let text = |key: &str| value[key].as_str().map(str::to_owned);
+    let mut message = text("error").unwrap_or_else(|| format!("status {status}"));
+    for (label, key) in [("found", "found"), ("wanted", "wanted")] {
+        if let Some(said) = text(key) {
+            message.push_str(&format!("; {label} {said}"));
+        }
     }
+    Failure::new(message, text("next").unwrap_or_default())
 }
 
 /// Appends `name=value` to a query, percent-encoding everything but letters, digits and `-._~`.
@@ -137,23 +108,6 @@ pub(crate) fn push_query(query: &mut String, name: &str, value: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn answers_are_read_whole_or_refused() {
-        for (answer, wanted) in [
-            ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", Ok((200, "{}"))),
-            ("HTTP/1.0 404 Not Found\r\n\r\n{\"error\":1}", Ok((404, "{\"error\":1}"))),
-            ("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n{}", Err("ended early")),
-            ("HTTP/1.1 200 OK\r\n", Err("has no complete head")),
-            ("SSH-2.0-x\r\n\r\n", Err("is not HTTP/1")),
-            ("", Err("has no complete head")),
-        ] {
-            assert_eq!(
-                parse_answer(answer.as_bytes()),
-                wanted.map(|(status, body)| (status, body.as_bytes()))
-            );
-        }
-    }
 
     #[test]
     fn query_values_are_encoded() {

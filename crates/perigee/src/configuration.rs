@@ -1,5 +1,6 @@
-//! Where `serve` has its configuration from, and how a changed one gets into force: read, validate, replace, or keep
-//! the running one and say why. Called by the main thread (signal, changed file) and by the admin API, one at a time.
+//! Where an edge has its configuration from, and how a changed one gets into force: read, validate, replace, or keep
+//! the running one and say why. Called by the main thread (signal, changed file), by the admin API, and on a node of a cluster
+//! by whoever has been told of another one; one at a time.
 
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
@@ -8,15 +9,19 @@ use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use edge::Handle;
-use edge::admin::{CertificateStatus, Configuration, ConfigurationStatus, Reload};
-use edge::tls::{Certificate, read_certificates};
-use model::settings::{EdgeSettings, Limits};
-use model::{ByteSize, Diagnostic, DiskSettings, Snapshot};
+use edge::admin::{CertificateStatus, ClusterStatus, Configuration, ConfigurationStatus, Reload};
+use edge::tls::{Certificate, ClientAuthorities, read_certificates, read_client_authorities};
+use model::change::Version;
+use model::settings::{EdgeSettings, Limits, Ocsp};
+use model::{
+    ByteSize, ClusterSettings, Diagnostic, DiskSettings, NodeSettings, Parsed, ParsedNode, Snapshot,
+};
 use parking_lot::Mutex;
 use semantics::key::{KeySeed, hash};
 
 use crate::certificates::Certificates;
 use crate::failure::Failure;
+use crate::member::Member;
 
 /// Bytes of a configuration file that are read; a larger one is a mistake.
 const FILE_BYTES_MAX: u64 = 8 * 1024 * 1024;
@@ -28,13 +33,32 @@ pub(crate) enum Source {
     Origin { url: String, disk: Option<ByteSize> },
     /// `--config FILE`.
     File(PathBuf),
+    /// A node's own file, and what its cluster has told it.
+    Node {
+        /// The file.
+        file: PathBuf,
+        /// The cluster's configuration; `None` before the first.
+        told: Option<Told>,
+    },
+}
+
+/// A configuration of a cluster, as this node was told it.
+#[derive(Clone, Debug)]
+pub(crate) struct Told {
+    /// Which.
+    pub(crate) version: Version,
+    /// Its text, which has the hash of the version.
+    pub(crate) text: Arc<str>,
 }
 
 /// A configuration that was read.
 pub(crate) struct Read {
     pub(crate) snapshot: Snapshot,
     pub(crate) certificates: Vec<Certificate>,
+    pub(crate) client_authorities: Vec<ClientAuthorities>,
     pub(crate) warnings: Vec<Diagnostic>,
+    /// Of a node of a cluster.
+    cluster: Option<ClusterSettings>,
     hash: String,
 }
 
@@ -56,7 +80,9 @@ impl Source {
                     Ok(Read {
                         snapshot,
                         certificates: Vec::new(),
+                        client_authorities: Vec::new(),
                         warnings: Vec::new(),
+                        cluster: None,
                         hash: hash_of(&self.name()),
                     })
                 }
@@ -66,24 +92,27 @@ impl Source {
                 }),
             },
             Source::File(path) => {
-                let text = read_text(path).map_err(|message| Refused { message, diagnostics: Vec::new() })?;
-                let parsed = Snapshot::parse(&text, &path.display().to_string());
-                let mut diagnostics = parsed.diagnostics;
-                let failed_tests = parsed.snapshot.iter().flat_map(Snapshot::run_tests);
-                diagnostics.extend(failed_tests);
-                diagnostics.sort_by_key(|diagnostic| diagnostic.span.start);
-                let errors = diagnostics.iter().filter(|diagnostic| diagnostic.is_error()).count();
-                let Some(snapshot) = parsed.snapshot.filter(|_| errors == 0) else {
-                    let plural = if errors == 1 { "" } else { "s" };
-                    let message = format!("{} cannot be used ({errors} error{plural})", path.display());
-                    return Err(Refused { message, diagnostics });
+                let text = read_text(path).map_err(Refused::of)?;
+                let name = path.display().to_string();
+                let (snapshot, warnings) = usable(Snapshot::parse(&text, &name), &name)?;
+                with_certificates(snapshot, None, warnings, hash_of(&text), &name)
+            }
+            Source::Node { file, told } => {
+                let settings = read_node(file)?;
+                let (name, cluster) = (file.display().to_string(), Some(settings.cluster));
+                let Some(Told { version, text }) = told else {
+                    let snapshot = Snapshot::without_sites(settings.edge);
+                    return with_certificates(snapshot, cluster, Vec::new(), String::new(), &name);
                 };
-                let certificates =
-                    read_certificates(&snapshot.edge.certificates).map_err(|wrong| Refused {
-                        message: format!("{} cannot be used: {}", path.display(), wrong.join("; ")),
-                        diagnostics: Vec::new(),
-                    })?;
-                Ok(Read { snapshot, certificates, warnings: diagnostics, hash: hash_of(&text) })
+                let called = format!("configuration {}", version.number);
+                let (common, warnings) = usable(Snapshot::parse_cluster(text, &called), &called)?;
+                with_certificates(
+                    common.for_node(settings.edge),
+                    cluster,
+                    warnings,
+                    version.hash.clone(),
+                    &name,
+                )
             }
         }
     }
@@ -94,11 +123,74 @@ impl Source {
             Source::Origin { url, disk: None } => format!("--origin {url}"),
             Source::Origin { url, disk: Some(size) } => format!("--origin {url} --disk {size}"),
             Source::File(path) => path.display().to_string(),
+            Source::Node { file, told: None } => format!("{}, without sites", file.display()),
+            Source::Node { file, told: Some(told) } => {
+                format!("{} and configuration {}", file.display(), told.version.number)
+            }
+        }
+    }
+
+    /// The file that is looked at for changes.
+    fn file(&self) -> Option<&Path> {
+        match self {
+            Source::Origin { .. } => None,
+            Source::File(path) | Source::Node { file: path, .. } => Some(path),
         }
     }
 }
 
+/// A node's own file.
+pub(crate) fn read_node(file: &Path) -> Result<NodeSettings, Refused> {
+    let text = read_text(file).map_err(Refused::of)?;
+    let name = file.display().to_string();
+    let ParsedNode { settings, diagnostics } = NodeSettings::parse(&text, &name);
+    settings.ok_or_else(|| Refused::with(&name, diagnostics))
+}
+
+/// What was parsed, if it has no error and its tests hold; and what is doubtful about it.
+fn usable(parsed: Parsed, name: &str) -> Result<(Snapshot, Vec<Diagnostic>), Refused> {
+    let Parsed { snapshot, mut diagnostics } = parsed;
+    diagnostics.extend(snapshot.iter().flat_map(Snapshot::run_tests));
+    diagnostics.sort_by_key(|diagnostic| diagnostic.span.start);
+    match snapshot.filter(|_| !diagnostics.iter().any(Diagnostic::is_error)) {
+        Some(snapshot) => Ok((snapshot, diagnostics)),
+        None => Err(Refused::with(name, diagnostics)),
+    }
+}
+
+fn with_certificates(
+    snapshot: Snapshot,
+    cluster: Option<ClusterSettings>,
+    warnings: Vec<Diagnostic>,
+    hash: String,
+    name: &str,
+) -> Result<Read, Refused> {
+    let unusable = |wrong: Vec<String>| Refused::of(format!("{name} cannot be used: {}", wrong.join("; ")));
+    let certificates = read_certificates(&snapshot.edge.certificates).map_err(unusable)?;
+    let client_authorities = read_client_authorities(&snapshot).map_err(unusable)?;
+    Ok(Read { snapshot, certificates, client_authorities, warnings, cluster, hash })
+}
+
 impl Refused {
+    fn of(message: String) -> Self {
+        Refused { message, diagnostics: Vec::new() }
+    }
+
+    fn with(name: &str, diagnostics: Vec<Diagnostic>) -> Self {
+        let errors = diagnostics.iter().filter(|diagnostic| diagnostic.is_error()).count();
+        let plural = if errors == 1 { "" } else { "s" };
+        Refused { message: format!("{name} cannot be used ({errors} error{plural})"), diagnostics }
+    }
+
+    /// In one line: the first error with its place.
+    pub(crate) fn in_short(&self) -> String {
+        let first = self.diagnostics.iter().find(|diagnostic| diagnostic.is_error());
+        first.map_or_else(
+            || self.message.clone(),
+            |first| format!("{}:{}:{}: {}", first.source, first.line, first.column, first.message),
+        )
+    }
+
     /// As the message of a start that fails. Prints the diagnostics before.
     pub(crate) fn into_failure(self) -> Failure {
         self.diagnostics.iter().for_each(|diagnostic| eprintln!("{diagnostic}"));
@@ -142,19 +234,21 @@ pub(crate) fn fit_connections(limits: &mut Limits, fit: Option<u32>) -> Option<S
 
 /// The configuration of a running edge.
 pub(crate) struct Live {
-    source: Source,
     /// Connections of visitors that the process has file descriptors for.
     connections_fit: Option<u32>,
     handle: OnceLock<Arc<Handle>>,
     certificates: Arc<Certificates>,
+    /// Of a node of a cluster.
+    member: Option<Arc<Member>>,
     /// Held for a whole reload: two at once could put the older text into force last.
     state: Mutex<State>,
 }
 
 struct State {
+    source: Source,
     status: ConfigurationStatus,
     /// Settings that the running process began with.
-    started_with: EdgeSettings,
+    started_with: (EdgeSettings, Option<ClusterSettings>),
     /// What else was read: certificates and their keys.
     files: Vec<PathBuf>,
     /// The files as they were last read, whatever came of it.
@@ -184,6 +278,7 @@ impl Live {
         read: &Read,
         connections_fit: Option<u32>,
         certificates: Arc<Certificates>,
+        member: Option<Arc<Member>>,
     ) -> Self {
         let status = ConfigurationStatus {
             source: source.name(),
@@ -191,11 +286,11 @@ impl Live {
             loaded_ms: now_ms(),
             ..ConfigurationStatus::default()
         };
-        let started_with = read.snapshot.edge.clone();
-        let files = certificate_files(&started_with);
+        let started_with = (read.snapshot.edge.clone(), read.cluster.clone());
+        let files = certificate_files(&read.snapshot);
         let signatures = signatures(&source, &files);
-        let state = State { status, started_with, files, read: signatures.clone(), seen: signatures };
-        Live { source, connections_fit, handle: OnceLock::new(), certificates, state: Mutex::new(state) }
+        let state = State { source, status, started_with, files, read: signatures.clone(), seen: signatures };
+        Live { connections_fit, handle: OnceLock::new(), certificates, member, state: Mutex::new(state) }
     }
 
     /// Says which edge it is that runs.
@@ -209,7 +304,7 @@ impl Live {
     /// moment.
     pub(crate) fn has_changed(&self) -> bool {
         let mut state = self.state.lock();
-        let Some(now) = signatures(&self.source, &state.files) else { return false };
+        let Some(now) = signatures(&state.source, &state.files) else { return false };
         let is_settled = state.seen.as_ref() == Some(&now);
         let is_read = state.read.as_ref() == Some(&now);
         state.seen = Some(now);
@@ -232,44 +327,71 @@ impl Live {
     }
 }
 
+impl Live {
+    /// Puts a configuration of the cluster in force that this node has been told of.
+    ///
+    /// # Errors
+    /// It cannot be used here: why, with its place. The running one stays.
+    pub(crate) fn take(&self, told: Told) -> Result<(), String> {
+        let mut state = self.state.lock();
+        let Source::Node { file, .. } = &state.source else {
+            return Err("this is no node of a cluster".into());
+        };
+        let source = Source::Node { file: file.clone(), told: Some(told) };
+        match self.replace(&mut state, &source) {
+            Ok(reload) => {
+                reload.diagnostics.iter().for_each(|diagnostic| eprintln!("{diagnostic}"));
+                eprintln!("perigee: {}", reload.message);
+                state.status.source = source.name();
+                state.source = source;
+                Ok(())
+            }
+            Err(refused) => {
+                let why = refused.in_short();
+                let reload = state.refuse(self.handle.get(), refused);
+                reload.diagnostics.iter().for_each(|diagnostic| eprintln!("{diagnostic}"));
+                eprintln!("perigee: {}; the running configuration stays", reload.message);
+                Err(why)
+            }
+        }
+    }
+
+    fn replace(&self, state: &mut State, source: &Source) -> Result<Reload, Refused> {
+        let Some(handle) = self.handle.get() else {
+            return Err(Refused::of("the edge has not started yet".to_owned()));
+        };
+        state.read = signatures(source, &state.files);
+        let mut read = source.read()?;
+        let files = certificate_files(&read.snapshot);
+        let limits = &mut read.snapshot.edge.limits;
+        let lowered = fit_connections(limits, self.connections_fit);
+        let mut late = needs_new_start(&state.started_with.0, &read.snapshot.edge);
+        if state.started_with.1 != read.cluster {
+            late.push("[cluster]");
+        }
+        let mut troubles = handle
+            .replace(read.snapshot, &read.client_authorities)
+            .map_err(|error| Refused::of(format!("{} cannot come into force: {error}", source.name())))?;
+        state.files = files;
+        state.read = signatures(source, &state.files);
+        troubles.extend(self.certificates.configure(read.certificates));
+        state.status.hash = read.hash;
+        state.status.loaded_ms = now_ms();
+        state.status.last_error = None;
+        let mut message = format!("{} is in force", source.name());
+        if !late.is_empty() {
+            message.push_str(&format!("; changes of {} need a new start", late.join(", ")));
+        }
+        troubles.iter().chain(&lowered).for_each(|trouble| message.push_str(&format!("; {trouble}")));
+        Ok(Reload { in_force: true, message, diagnostics: read.warnings })
+    }
+}
+
 impl Configuration for Live {
     fn reload(&self) -> Reload {
         let mut state = self.state.lock();
-        let Some(handle) = self.handle.get() else {
-            let message = "the edge has not started yet".to_owned();
-            return Reload { in_force: false, message, diagnostics: Vec::new() };
-        };
-        state.read = signatures(&self.source, &state.files);
-        match self.source.read() {
-            Ok(mut read) => {
-                state.files = certificate_files(&read.snapshot.edge);
-                state.read = signatures(&self.source, &state.files);
-                let limits = &mut read.snapshot.edge.limits;
-                let lowered = fit_connections(limits, self.connections_fit);
-                let late = needs_new_start(&state.started_with, &read.snapshot.edge);
-                let mut troubles = handle.replace(read.snapshot);
-                troubles.extend(self.certificates.configure(read.certificates));
-                state.status.hash = read.hash;
-                state.status.loaded_ms = now_ms();
-                state.status.last_error = None;
-                let mut message = format!("{} is in force", self.source.name());
-                if !late.is_empty() {
-                    message.push_str(&format!("; changes of {} need a new start", late.join(", ")));
-                }
-                troubles.iter().chain(&lowered).for_each(|trouble| message.push_str(&format!("; {trouble}")));
-                Reload { in_force: true, message, diagnostics: read.warnings }
-            }
-            Err(Refused { message, diagnostics }) => {
-                handle.registry().count_failed_reload();
-                let first = diagnostics.iter().find(|diagnostic| diagnostic.is_error());
-                let detail = first.map(|first| {
-                    format!("{}:{}:{}: {}", first.source, first.line, first.column, first.message)
-                });
-                state.status.refused += 1;
-                state.status.last_error = Some(detail.unwrap_or_else(|| message.clone()));
-                Reload { in_force: false, message, diagnostics }
-            }
-        }
+        let source = state.source.clone();
+        self.replace(&mut state, &source).unwrap_or_else(|refused| state.refuse(self.handle.get(), refused))
     }
 
     fn status(&self) -> ConfigurationStatus {
@@ -279,19 +401,40 @@ impl Configuration for Live {
     fn certificates(&self) -> Vec<CertificateStatus> {
         self.certificates.status()
     }
+
+    fn cluster(&self) -> Option<ClusterStatus> {
+        self.member.as_ref().map(|member| member.status())
+    }
+}
+
+impl State {
+    fn refuse(&mut self, handle: Option<&Arc<Handle>>, refused: Refused) -> Reload {
+        if let Some(handle) = handle {
+            handle.registry().count_failed_reload();
+        }
+        self.status.refused += 1;
+        self.status.last_error = Some(refused.in_short());
+        Reload { in_force: false, message: refused.message, diagnostics: refused.diagnostics }
+    }
 }
 
 /// The configuration file as it is now, and the `others`; `None` when one is missing or there is no such file.
 fn signatures(source: &Source, others: &[PathBuf]) -> Option<Vec<Signature>> {
-    let Source::File(path) = source else { return None };
-    let files = std::iter::once(path).chain(others);
+    let files = std::iter::once(source.file()?).chain(others.iter().map(PathBuf::as_path));
     files.map(|path| fs::metadata(path).ok().map(Signature::from)).collect()
 }
 
-fn certificate_files(edge: &EdgeSettings) -> Vec<PathBuf> {
-    edge.certificates
-        .iter()
-        .flat_map(|files| [Some(files.chain.clone()), Some(files.key.clone()), files.ocsp.clone()])
+fn certificate_files(snapshot: &Snapshot) -> Vec<PathBuf> {
+    let certificates = snapshot.edge.certificates.iter();
+    certificates
+        .flat_map(|files| {
+            let ocsp = match &files.ocsp {
+                Some(Ocsp::File(path)) => Some(path.clone()),
+                Some(Ocsp::Fetch) | None => None,
+            };
+            [Some(files.chain.clone()), Some(files.key.clone()), ocsp]
+        })
+        .chain(snapshot.sites.iter().map(|site| site.client_ca.clone()))
         .flatten()
         .collect()
 }
@@ -337,7 +480,7 @@ mod tests {
         fs::write(&path, "a").unwrap();
         let source = Source::File(path.clone());
         let read = origin("http://127.0.0.1:1", None).read().unwrap();
-        let live = Live::new(source, &read, None, Certificates::new(&std::env::temp_dir()));
+        let live = Live::new(source, &read, None, Certificates::new(&std::env::temp_dir()), None);
         let looks = |count: usize| (0..count).map(|_| live.has_changed()).collect::<Vec<_>>();
         assert_eq!(looks(2), [false, false], "as it was read");
         fs::write(&path, "longer").unwrap();

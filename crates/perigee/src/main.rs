@@ -10,24 +10,42 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
 mod address;
+mod apply;
+mod audit;
 mod certificate_list;
 mod certificates;
 mod check;
 mod client;
+mod cluster;
 mod configuration;
+mod control;
+mod diff;
+mod edge;
+mod enroll;
 mod explain;
 mod failure;
 mod geo;
+mod http;
+mod login;
 mod manager;
+mod member;
+mod nodes;
+mod ocsp;
 mod purge;
+mod relay;
+mod rollback;
+mod rollout;
 mod route;
 mod router;
+mod running;
 mod serve;
 mod state;
 mod store;
 mod takeover;
+mod token;
 mod upgrade;
 mod upgrader;
+mod versions;
 
 /// Small allocations of many threads are what an edge does all day; the system's allocator is not made for that.
 #[global_allocator]
@@ -49,12 +67,16 @@ Examples:
   perigee purge --url http://127.0.0.1:8080/        drop what is stored for a URL
   perigee upgrade                                   replace the running edge by a new binary, without a pause
   perigee router --config cluster.toml              send visitors to the closest PoP, by DNS
-  perigee store stat                                say what the cache holds on disk";
+  perigee store stat                                say what the cache holds on disk
+  perigee control --config control.toml             run the control of a cluster
+  perigee apply sites.toml --reason \"begin\" --wait  roll a configuration out to all its nodes";
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve websites from the cache, in front of their origins
     Serve(serve::Serve),
+    /// Serve the websites of a cluster, as one of its nodes
+    Edge(edge::Edge),
     /// Find every mistake in a configuration file
     Check(check::CheckArgs),
     /// Drop what is stored: by URL, prefix, surrogate key, site, or all of it
@@ -73,11 +95,36 @@ enum Command {
     Geo(geo::Geo),
     /// Look at the cache on a disk: what it holds, and whether it is sound
     Store(store::Store),
+    /// Run a control of a cluster: the API for operators, and what nodes follow
+    Control(control::ControlArgs),
+    /// Pass a cluster's changes on to the nodes of a region
+    Relay(relay::RelayArgs),
+    /// Keep where a cluster's control is, and how to be let in
+    Login(login::Login),
+    /// Roll a configuration out to the nodes of a cluster
+    Apply(apply::Apply),
+    /// Say what tells two configurations of a cluster apart
+    Diff(diff::Diff),
+    /// Say how the roll-out stands; begin, pause, resume or undo one
+    Rollout(rollout::Rollout),
+    /// Go back to an older configuration, everywhere at once
+    Rollback(rollback::Rollback),
+    /// List the configurations that a cluster has had
+    Versions(versions::Versions),
+    /// List the nodes of a cluster, or retire one
+    Nodes(nodes::Nodes),
+    /// Make a token by which nodes join a cluster
+    Enroll(enroll::Enroll),
+    /// List, make and revoke the tokens of operators and programs
+    Token(token::Token),
+    /// Say who did what in a cluster
+    Audit(audit::Audit),
 }
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Serve(serve) => serve.run(),
+        Command::Edge(edge) => edge.run(),
         Command::Check(check) => return check::run(check),
         Command::Purge(purge) => purge.run(),
         Command::Explain(explain) => explain.run(),
@@ -87,6 +134,18 @@ fn main() -> ExitCode {
         Command::Route(route) => route.run(),
         Command::Geo(geo) => geo.run(),
         Command::Store(store) => return store.run(),
+        Command::Control(control) => control.run(),
+        Command::Relay(relay) => relay.run(),
+        Command::Login(login) => login.run(),
+        Command::Apply(apply) => apply.run(),
+        Command::Diff(diff) => diff.run(),
+        Command::Rollout(rollout) => rollout.run(),
+        Command::Rollback(rollback) => rollback.run(),
+        Command::Versions(versions) => versions.run(),
+        Command::Nodes(nodes) => nodes.run(),
+        Command::Enroll(enroll) => enroll.run(),
+        Command::Token(token) => token.run(),
+        Command::Audit(audit) => audit.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -124,4 +183,9 @@ fn print(text: &str) -> Result<(), failure::Failure> {
 /// Without what could move a terminal's cursor: URLs are the visitors' words, stored fields the origin's.
 fn visible(text: &str) -> String {
     text.chars().map(|char| if char.is_control() { '\u{fffd}' } else { char }).collect()
+}
+
+/// As [`visible`], for a text of several lines.
+fn visible_lines(text: &str) -> String {
+    text.lines().map(|line| format!("{}\n", visible(line))).collect()
 }

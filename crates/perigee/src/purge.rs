@@ -1,13 +1,16 @@
-//! `perigee purge`: asks a running edge to drop what it has stored. Says it is done only when the edge has said so.
+//! `perigee purge`: asks a running edge to drop what it has stored, or all edges of a cluster by way of its control. Says it is
+//! done only when they have said so.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use clap::{ArgGroup, Args};
 use serde_json::{Value, json};
 
 use crate::address::parse_address;
 use crate::client::Client;
+use crate::cluster::{Cluster, ControlClient};
 use crate::failure::Failure;
 use crate::state::StateDir;
 
@@ -17,9 +20,14 @@ Examples:
   perigee purge --prefix https://www.shop.example/media/
   perigee purge --tag shoes --tag sale --site shop
   perigee purge --everything --soft
+  perigee purge --tag shoes --control https://control-1.example:7700 --wait
+  perigee purge --url https://www.shop.example/a.css --cluster --reason \"new colours\" --wait
 
 A hard purge makes the next request a miss. A soft one makes what it matches stale: it is revalidated,
-and served stale meanwhile where that is allowed.";
+and served stale meanwhile where that is allowed.
+
+Without --control, --cluster or $PERIGEE_CONTROL the edge on this machine is asked. With one of them it goes to the
+cluster's control, and --wait shows a signed receipt of each node.";
 
 /// `perigee purge`.
 #[derive(Debug, Args)]
@@ -48,10 +56,27 @@ pub(crate) struct Purge {
     soft: bool,
     #[command(flatten)]
     edge: Edge,
-    /// Print the edge's answer as JSON
+    /// Ask the control that `perigee login` has kept
+    #[arg(long = "cluster", conflicts_with_all = ["admin", "state"])]
+    by_cluster: bool,
+    #[command(flatten)]
+    cluster: Cluster,
+    /// Why; for those who read the list of purges
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// Wait until every node in service has signed for it; exit code 1 when one has not in time
+    #[arg(long)]
+    wait: bool,
+    /// How long to wait
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, requires = "wait")]
+    timeout: u64,
+    /// Print the answer as JSON
     #[arg(long)]
     json: bool,
 }
+
+/// Between two looks at a purge's receipts.
+const LOOK: &str = "2s";
 
 /// Which running edge is meant.
 #[derive(Debug, Args)]
@@ -74,9 +99,51 @@ impl Edge {
 impl Purge {
     /// Purges and says at which position it is in force.
     pub(crate) fn run(self) -> Result<(), Failure> {
-        let body = self.body();
+        let mut body = self.body();
+        if self.by_cluster || self.cluster.is_named() {
+            if let Some(reason) = &self.reason {
+                body["reason"] = json!(reason);
+            }
+            let client = self.cluster.client()?;
+            let accepted = client.post("/v1/purges", &body)?;
+            return match self.wait {
+                true => self.prove(&client, &accepted["position"]),
+                false => crate::cluster::show(self.json, &accepted, accepted_words),
+            };
+        }
+        if self.wait || self.reason.is_some() {
+            return Err(Failure::new(
+                "--wait and --reason are for a cluster, and none is named; an edge answers when the purge is in force",
+                "leave them out, or name the cluster: --control URL, or --cluster after perigee login",
+            ));
+        }
         let answer = self.edge.client()?.post("/v1/purge", &body)?;
         crate::print(&if self.json { format!("{answer:#}\n") } else { describe(&answer) })
+    }
+
+    /// Waits for the last receipt, and shows them.
+    fn prove(&self, client: &ControlClient, position: &Value) -> Result<(), Failure> {
+        let until = Instant::now() + Duration::from_secs(self.timeout);
+        let mut said = String::new();
+        loop {
+            let status = client.fetch(&format!("/v1/purges/{position}?wait={LOOK}"))?;
+            let is_done = status["state"] == "done";
+            if is_done || Instant::now() >= until {
+                crate::cluster::show(self.json, &status, proof_words)?;
+                return match is_done {
+                    true => Ok(()),
+                    false => Err(Failure::new(
+                        format!("not every node has signed within {} s; {}", self.timeout, progress(&status)),
+                        "the purge is in the journal, and they apply it before they serve on; perigee nodes says how they are",
+                    )),
+                };
+            }
+            let words = progress(&status);
+            if words != said {
+                eprintln!("{words}");
+                said = words;
+            }
+        }
     }
 
     fn body(&self) -> Value {
@@ -100,6 +167,72 @@ impl Purge {
     }
 }
 
+fn accepted_words(answer: &Value) -> String {
+    format!(
+        "Purged at position {}, safe in the journal; its receipts: perigee purge … --wait, or {}\n",
+        answer["position"],
+        answer["receipts"].as_str().unwrap_or("?")
+    )
+}
+
+/// How far a purge has come, in one line.
+fn progress(status: &Value) -> String {
+    let names = |list: &str| {
+        let names = status[list].as_array().into_iter().flatten().filter_map(|node| node["node"].as_str());
+        names.map(crate::visible).collect::<Vec<_>>().join(", ")
+    };
+    let count = |list: &str| status[list].as_array().map_or(0, Vec::len);
+    let mut words = format!(
+        "position {}: {} of {} nodes",
+        status["position"],
+        count("receipts"),
+        count("receipts") + count("laggards")
+    );
+    if count("receipts") + count("laggards") == 0 {
+        words = format!("position {}: no node is in service", status["position"]);
+    }
+    if count("laggards") > 0 {
+        words.push_str(&format!(", waiting for {}", names("laggards")));
+    }
+    if count("out_of_contact") > 0 {
+        words.push_str(&format!(", out of contact: {}", names("out_of_contact")));
+    }
+    words
+}
+
+/// The receipts, and who has given none.
+fn proof_words(status: &Value) -> String {
+    let mut words = match status["state"] == "done" {
+        true => format!(
+            "Purged, in force at position {}, as every node in service has signed:\n",
+            status["position"]
+        ),
+        false => format!("Purged at position {}, and not proven at every node:\n", status["position"]),
+    };
+    let rows = |list: &str| status[list].as_array().into_iter().flatten();
+    let name = |node: &Value| crate::cluster::cell(&node["node"]);
+    for receipt in rows("receipts") {
+        let signature = receipt["signature"].as_str().unwrap_or_default();
+        let begin = signature.get(..16).unwrap_or(signature);
+        words.push_str(&format!(
+            "  {}  at {}, signed {}…\n",
+            name(receipt),
+            receipt["position"],
+            crate::visible(begin)
+        ));
+    }
+    for (list, why) in [("laggards", "has not signed yet"), ("out_of_contact", "is out of contact")] {
+        for node in rows(list) {
+            let heard = match crate::cluster::when(&node["heard_ms"]).as_str() {
+                "-" => "never heard of".to_owned(),
+                ago => format!("last heard of {ago}"),
+            };
+            words.push_str(&format!("  {}  {why}, {heard}\n", name(node)));
+        }
+    }
+    words
+}
+
 fn describe(answer: &Value) -> String {
     let form = answer["form"].as_str().unwrap_or("?");
     let mut text = format!("Purged ({form}), in force on all workers at position {}:\n", answer["position"]);
@@ -112,6 +245,21 @@ fn describe(answer: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_proof_names_who_has_signed_and_who_has_not() {
+        let status = json!({
+            "position": 9, "state": "waiting",
+            "receipts": [{ "node": "fra-1", "position": 12, "signature": "MEUCIQDabcdefghijkl" }],
+            "laggards": [{ "node": "fra-2", "heard_ms": null }], "out_of_contact": [{ "node": "nyc-1", "heard_ms": null }],
+        });
+        assert_eq!(
+            proof_words(&status),
+            "Purged at position 9, and not proven at every node:\n  fra-1  at 12, signed MEUCIQDabcdefghi…\n  fra-2  has not \
+             signed yet, never heard of\n  nyc-1  is out of contact, never heard of\n"
+        );
+        assert_eq!(progress(&status), "position 9: 1 of 2 nodes, waiting for fra-2, out of contact: nyc-1");
+    }
 
     #[test]
     fn the_answer_is_said_in_words() {

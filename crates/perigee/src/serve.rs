@@ -1,42 +1,16 @@
-//! `perigee serve`: starts an edge and its admin API, then waits for signals.
-//!
-//! | signal | what it does |
-//! |---|---|
-//! | SIGTERM, SIGINT | stops: no new connections, running requests end within the drain time; a second one ends at once |
-//! | SIGHUP | reads the configuration again and reopens the access log |
-//! | SIGUSR1 | reopens the access log |
-//! | SIGUSR2 | starts the program anew in this process's place: see `upgrader` |
+//! `perigee serve`: an edge by itself, with all that it is told in one file or on the command line.
 
-use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
 
 use clap::Args;
-use edge::admin::{Admin, AdminOptions, Upgrades};
-use edge::sockets::{Bound, Kind, Sockets};
-use edge::{Clock, Handle, Options, StartError};
-use model::settings::{AccessLog, AccessLogFormat, DISK_SIZE_MAX, DISK_SIZE_MIN};
-use model::{ByteSize, EdgeSettings};
-use observe::{BuildInfo, LogOptions, Registry};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::runtime::Runtime;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use model::ByteSize;
+use model::settings::{DISK_SIZE_MAX, DISK_SIZE_MIN};
 
 use crate::address::{AdminAt, parse_address, parse_admin};
-use crate::certificates::Certificates;
-use crate::configuration::{Live, Read, Source, fit_connections};
+use crate::configuration::{Refused, Source};
 use crate::failure::Failure;
-use crate::manager;
-use crate::state::{Lock, StateDir};
-use crate::takeover::Takeover;
-use crate::upgrader::{Begins, Upgrader};
-
-/// How often the configuration file is looked at.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// File descriptors that are not visitors' connections: origins, log, admin.
-const OTHER_DESCRIPTORS: u64 = 1024;
+use crate::running::{Addresses, Beginning};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -82,218 +56,27 @@ pub(crate) struct Serve {
 impl Serve {
     /// Serves until a signal says stop, or another process has taken this one's place.
     pub(crate) fn run(self) -> Result<(), Failure> {
-        let source = match (&self.config, &self.origin) {
-            (Some(path), _) => Source::File(path.clone()),
-            (None, Some(url)) => Source::Origin { url: url.clone(), disk: self.disk },
+        let (source, before) = match (self.config, self.origin) {
+            (Some(path), _) => {
+                let before = format!("as {} says", path.display());
+                (Source::File(path), before)
+            }
+            (None, Some(url)) => {
+                let before = format!("in front of {url}");
+                (Source::Origin { url, disk: self.disk }, before)
+            }
             (None, None) => crate::refuse_serve("give --origin URL or --config FILE"),
         };
-        let (mut takeover, passed, lock) = match Takeover::receive()? {
-            Some((takeover, passed, lock)) => (Some(takeover), passed, Some(lock)),
-            None => (None, manager::take_sockets()?, None),
+        let beginning = Beginning::new(self.state)?;
+        let read = source.read().map_err(Refused::into_failure)?;
+        let at = Addresses {
+            listen: self.listen,
+            listen_tls: self.listen_tls,
+            admin: self.admin,
+            admin_remote: self.admin_remote,
         };
-        let state = StateDir::find_here(self.state.clone())?;
-        let mut read = source.read().map_err(|refused| refused.into_failure())?;
-        read.warnings.iter().for_each(|warning| eprintln!("{warning}"));
-        state.create()?;
-        let lock = lock.map_or_else(|| state.lock(), Ok)?;
-        let connections_fit = raise_descriptor_limit();
-        if let Some(lowered) = fit_connections(&mut read.snapshot.edge.limits, connections_fit) {
-            eprintln!("perigee: {lowered}");
-        }
-        let settings = read.snapshot.edge.clone();
-        let certificates = Certificates::new(state.path());
-        let live = Arc::new(Live::new(source, &read, connections_fit, Arc::clone(&certificates)));
-        let sockets = self.open_sockets(passed, &settings)?;
-        let admin = self.admin_options(&sockets, &state, &settings)?;
-        let last = takeover.as_ref().map(Takeover::upgrade);
-        let draining = takeover.as_ref().map_or(0, Takeover::draining);
-        let upgrader = Upgrader::new(draining, last).map_err(|error| {
-            Failure::new(format!("the path of this program cannot be found: {error}"), "mount /proc")
-        })?;
-        let mut options = self.options(sockets, &state, &settings)?;
-        options.certificates = certificates.at_start(&read.snapshot, &read.certificates);
-        if let Some(takeover) = &mut takeover {
-            options.predecessor = Some(takeover.predecessor()?);
-            takeover.prepared()?;
-        }
-        let handle = Arc::new(start_edge(read, options)?);
-        live.attach(Arc::clone(&handle));
-        certificates.attach(Arc::clone(&handle));
-        let no_signals = |error| Failure::new(format!("signals cannot be received: {error}"), "");
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(no_signals)?;
-        // Before anybody is told that it serves: each of these signals ends a process that doesn't expect it.
-        let signals = {
-            let _in_it = runtime.enter();
-            Signals::new().map_err(no_signals)?
-        };
-        let started = serve_all(&handle, &live, &upgrader, takeover, admin, lock, &state);
-        let address = match started {
-            Ok(address) => address,
-            Err(failure) => {
-                handle.stop(Duration::ZERO);
-                return Err(failure);
-            }
-        };
-        self.greet(&handle, address, &state);
-        wait_for_end(&runtime, signals, &handle, &live, &upgrader, &certificates);
-        // The thread that waits for the drain may still wait; the process is about to end.
-        runtime.shutdown_background();
-        Ok(())
+        beginning.serve(source, read, &at, None, &before)
     }
-
-    /// What is listened on: passed on, or opened.
-    fn open_sockets(&self, passed: Vec<Bound>, settings: &EdgeSettings) -> Result<Sockets, Failure> {
-        let listen = if self.listen.is_empty() { &settings.listen } else { &self.listen };
-        let tls = if self.listen_tls.is_empty() { &settings.listen_tls } else { &self.listen_tls };
-        let mut wanted = edge::wanted(listen.clone(), tls.clone(), settings.http3);
-        wanted.extend(self.admin_address(settings).map(|address| (Kind::Admin, address)));
-        Sockets::open(&wanted, passed, edge::workers(settings)).map_err(|(kind, address, error)| match kind {
-            Kind::Admin => Failure::new(
-                format!("the admin API cannot listen on {address}: {error}"),
-                "is it in use? Choose another address with --admin HOST:PORT",
-            ),
-            _ => Failure::new(
-                format!("cannot listen on {address}: {error}"),
-                "is it in use? Choose another address with --listen HOST:PORT",
-            ),
-        })
-    }
-
-    fn admin_address(&self, settings: &EdgeSettings) -> Option<SocketAddr> {
-        match self.admin {
-            Some(AdminAt::Off) => None,
-            Some(AdminAt::Address(address)) => Some(address),
-            None => settings.admin,
-        }
-    }
-
-    fn options(
-        &self,
-        sockets: Sockets,
-        state: &StateDir,
-        settings: &EdgeSettings,
-    ) -> Result<Options, Failure> {
-        let commit = option_env!("PERIGEE_COMMIT").unwrap_or("");
-        let registry = Registry::new(BuildInfo { version: env!("CARGO_PKG_VERSION"), commit });
-        Ok(Options {
-            listen: None,
-            listen_tls: None,
-            sockets: Some(sockets),
-            certificates: Vec::new(),
-            clock: Clock::system(),
-            key_seed: state.key_seed()?,
-            ticket_secret: state.ticket_secret(settings.tls.ticket_secret_file.as_deref())?,
-            state: Some(state.path().to_owned()),
-            disk_engine: None,
-            access_log: start_access_log(settings, &registry)?,
-            registry,
-            predecessor: None,
-        })
-    }
-
-    /// How the admin API is run; `None` when it is off. Checked, so that it starts.
-    fn admin_options(
-        &self,
-        sockets: &Sockets,
-        state: &StateDir,
-        settings: &EdgeSettings,
-    ) -> Result<Option<AdminOptions>, Failure> {
-        let Some(address) = self.admin_address(settings) else { return Ok(None) };
-        let cannot = |error: io::Error| Failure::new(format!("the admin API cannot start: {error}"), "");
-        let socket = sockets.deal(Kind::Admin, 1).map_err(cannot)?.into_iter().flatten().next();
-        let Some(socket) = socket else { return Ok(None) };
-        let options = AdminOptions {
-            address,
-            allow_remote: self.admin_remote,
-            token: state.token()?,
-            socket: Some(socket),
-            upgrades: None,
-        };
-        options.check().map_err(|error| {
-            Failure::new(
-                format!("the admin API cannot listen there: {error}"),
-                "say --admin-remote if that is what you want",
-            )
-        })?;
-        Ok(Some(options))
-    }
-
-    /// To standard error: standard output may be the access log.
-    fn greet(&self, handle: &Handle, admin: Option<SocketAddr>, state: &StateDir) {
-        let before = match (&self.config, &self.origin) {
-            (None, Some(url)) => format!("in front of {url}"),
-            (Some(path), _) => format!("as {} says", path.display()),
-            (None, None) => String::new(),
-        };
-        eprintln!("perigee {} is serving, {before}", env!("CARGO_PKG_VERSION"));
-        for address in handle.addresses() {
-            eprintln!("  visitors  http://{}/", reachable(*address));
-        }
-        for address in handle.addresses_tls() {
-            eprintln!("  visitors  https://{}/", reachable(*address));
-        }
-        if let Some(address) = admin {
-            eprintln!("  metrics   http://{}/metrics", reachable(address));
-            eprintln!(
-                "  admin     http://{}/v1/status  (token: {})",
-                reachable(address),
-                state.token_path().display()
-            );
-        }
-        if let Some(address) = handle.addresses().first() {
-            eprintln!("  try       curl -sI http://{}/ | grep -i cache-status", reachable(*address));
-        }
-        eprintln!("  stop      Ctrl-C");
-    }
-}
-
-fn start_edge(read: Read, options: Options) -> Result<Handle, Failure> {
-    edge::Edge::start(read.snapshot, options).map_err(|error| match &error {
-        StartError::Listen(_, cause) => Failure::new(format!("{error}: {cause}"), ""),
-        StartError::Tls(cause) => {
-            Failure::new(format!("{error}: {cause}"), "report it: it should not happen")
-        }
-        StartError::Thread(cause) => {
-            Failure::new(format!("{error}: {cause}"), "look at the limits of this user")
-        }
-        StartError::PurgeLog(_, cause) => Failure::new(
-            format!("{error}: {cause}"),
-            "it must be readable and writable by this user; without it, what is on disk could not be trusted",
-        ),
-        StartError::Disks(_) => Failure::new(
-            error.to_string(),
-            "correct path and size of [[store.disk]], or take it out to run from memory alone",
-        ),
-    })
-}
-
-/// What follows once visitors are served: the admin API, and the word to whoever waits for it. Where the admin API listens.
-fn serve_all(
-    handle: &Arc<Handle>,
-    live: &Arc<Live>,
-    upgrader: &Arc<Upgrader>,
-    takeover: Option<Takeover>,
-    admin: Option<AdminOptions>,
-    lock: Lock,
-    state: &StateDir,
-) -> Result<Option<SocketAddr>, Failure> {
-    let admin = admin.map(|mut options| {
-        options.upgrades = Some(Arc::new(Begins(Arc::clone(upgrader))));
-        Admin::start(Arc::clone(handle), Arc::<Live>::clone(live), options)
-            .map_err(|error| Failure::new(format!("the admin API cannot start: {error}"), ""))
-    });
-    let admin = admin.transpose()?;
-    let address = admin.as_ref().map(Admin::address);
-    if let Some(address) = address {
-        state.note_admin_address(address)?;
-    }
-    upgrader.attach(Arc::clone(handle), admin, lock);
-    if let Some(takeover) = takeover {
-        takeover.serving()?;
-    }
-    manager::ready();
-    Ok(address)
 }
 
 /// Reads the size of a disk, within the bounds of the configuration. The error says what to write instead.
@@ -304,181 +87,4 @@ fn parse_disk_size(text: &str) -> Result<ByteSize, String> {
         return Err(format!("it may be {DISK_SIZE_MIN} to {DISK_SIZE_MAX}"));
     }
     Ok(size)
-}
-
-/// An address that a browser on this machine can open.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    match (address.ip().is_unspecified(), address) {
-        (true, SocketAddr::V4(_)) => SocketAddr::from(([127, 0, 0, 1], address.port())),
-        (true, SocketAddr::V6(_)) => SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], address.port())),
-        (false, _) => address,
-    }
-}
-
-fn start_access_log(
-    settings: &EdgeSettings,
-    registry: &Arc<Registry>,
-) -> Result<Option<observe::AccessLog>, Failure> {
-    let sink = match &settings.access_log {
-        AccessLog::Off => return Ok(None),
-        AccessLog::Stdout => observe::Sink::Stdout,
-        AccessLog::File(path) => observe::Sink::File(path.clone()),
-    };
-    let format = match settings.access_log_format {
-        AccessLogFormat::Json => observe::Format::Json,
-        AccessLogFormat::Combined => observe::Format::Combined,
-    };
-    let started = observe::AccessLog::start(LogOptions { sink, format }, registry);
-    started.map(Some).map_err(|error| {
-        let place = match &settings.access_log {
-            AccessLog::File(path) => path.display().to_string(),
-            _ => "standard output".into(),
-        };
-        Failure::new(format!("the access log cannot be written to {place}: {error}"), "correct access_log")
-    })
-}
-
-/// As many file descriptors as the system lets this process have: each visitor is one. Says how many visitors that is;
-/// `None` when there is no limit.
-fn raise_descriptor_limit() -> Option<u32> {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
-    let allowed = if raised.is_ok() { limit.maximum } else { limit.current }?;
-    let visitors = allowed - OTHER_DESCRIPTORS.min(allowed / 2);
-    Some(u32::try_from(visitors).unwrap_or(u32::MAX).max(1))
-}
-
-// --- Signals ---
-
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    reload: Signal,
-    reopen: Signal,
-    upgrade: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Signals {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            reload: signal(SignalKind::hangup())?,
-            reopen: signal(SignalKind::user_defined1())?,
-            upgrade: signal(SignalKind::user_defined2())?,
-        })
-    }
-}
-
-/// How an edge ends.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum End {
-    Stop,
-    HandedOver,
-}
-
-fn wait_for_end(
-    runtime: &Runtime,
-    mut signals: Signals,
-    handle: &Arc<Handle>,
-    live: &Arc<Live>,
-    upgrader: &Arc<Upgrader>,
-    certificates: &Certificates,
-) {
-    let finished = runtime.block_on(async {
-        let mut look = tokio::time::interval(LOOK_INTERVAL);
-        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let end = loop {
-            // Each branch only waits: cancelling one loses nothing.
-            tokio::select! {
-                biased;
-                () = upgrader.handed_over() => break End::HandedOver,
-                _ = signals.terminate.recv() => break End::Stop,
-                _ = signals.interrupt.recv() => break End::Stop,
-                _ = signals.reload.recv() => {
-                    manager::reloading();
-                    live.reload_loudly();
-                    reopen_log(handle);
-                    manager::ready();
-                }
-                _ = signals.reopen.recv() => reopen_log(handle),
-                _ = signals.upgrade.recv() => {
-                    if let Err(why) = Begins(Arc::clone(upgrader)).begin() {
-                        eprintln!("perigee: no upgrade: {why}");
-                    }
-                }
-                _ = look.tick() => {
-                    if live.has_changed() {
-                        live.reload_loudly();
-                    }
-                    live.warn_of_ends();
-                }
-            }
-        };
-        // What drains orders no certificates: the process in its place does.
-        certificates.stop();
-        if end == End::Stop {
-            manager::stopping();
-            upgrader.end_admin();
-        }
-        drain(handle, &mut signals, end).await
-    });
-    if !finished {
-        eprintln!("perigee: some requests did not end in time and were cut");
-    }
-}
-
-/// Lets running requests end. A signal to stop makes it shorter, and then ends it.
-async fn drain(handle: &Arc<Handle>, signals: &mut Signals, end: End) -> bool {
-    let limits = handle.with_snapshot(|snapshot| snapshot.edge.limits);
-    let within = if end == End::Stop { limits.drain_timeout } else { limits.upgrade_drain_timeout };
-    match end {
-        End::Stop => {
-            eprintln!(
-                "perigee: stopping; running requests have {} s to end (again: at once)",
-                within.as_secs()
-            );
-        }
-        End::HandedOver => eprintln!(
-            "perigee: process {} ends with its last connection, in {} s at most",
-            std::process::id(),
-            within.as_secs()
-        ),
-    }
-    let draining = {
-        let handle = Arc::clone(handle);
-        tokio::task::spawn_blocking(move || match end {
-            End::Stop => handle.stop(within),
-            End::HandedOver => handle.drain(within),
-        })
-    };
-    tokio::pin!(draining);
-    let mut is_stopping = end == End::Stop;
-    loop {
-        let is_told = tokio::select! {
-            biased;
-            ended = &mut draining => return ended.unwrap_or(false),
-            _ = signals.terminate.recv() => true,
-            _ = signals.interrupt.recv() => true,
-            _ = signals.reload.recv() => false,
-            _ = signals.reopen.recv() => false,
-        };
-        match (is_told, is_stopping) {
-            (true, true) => return false,
-            (true, false) => {
-                is_stopping = true;
-                handle.hurry(limits.drain_timeout);
-            }
-            (false, _) => reopen_log(handle),
-        }
-    }
-}
-
-fn reopen_log(handle: &Handle) {
-    match handle.reopen_log() {
-        Ok(()) => {}
-        Err(error) => {
-            eprintln!("perigee: the access log cannot be reopened: {error}; the old file is used on")
-        }
-    }
 }

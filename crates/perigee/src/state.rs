@@ -9,6 +9,7 @@
 //!   acme/            0700   certificates that were ordered, with their keys
 //!   admin-address    0600   host:port of the admin API of the edge that started last
 //!   purges           0600   purges that what is on disk must not outlive; only with disks
+//!   cluster/         0700   what a node of a cluster has been told: see `member::keep`
 //!   zone-key         0600   the key of a signed DNS zone, as hex digits of PKCS #8; `router` alone
 //!   cookie-secret    0600   32 hex digits; what DNS cookies are made from; `router` alone
 //!   store/           0700   the disk that names no directory of its own
@@ -118,7 +119,10 @@ impl StateDir {
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Lock { file }),
             Err(Errno::WOULDBLOCK) => Err(Failure::new(
-                format!("{}: another `perigee serve` runs with this state directory", self.0.display()),
+                format!(
+                    "{}: another edge runs with this state directory, or has not quite ended yet",
+                    self.0.display()
+                ),
                 "stop that one, or give this one a directory of its own with --state DIR",
             )),
             Err(error) => Err(Failure::new(
@@ -293,7 +297,8 @@ fn read_private(path: &Path) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
-fn write_new(path: &Path, text: &str) -> io::Result<()> {
+/// Writes a file that must not exist yet, readable by its owner alone and safe from a loss of power.
+pub(crate) fn write_new(path: &Path, text: &str) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()

@@ -280,8 +280,8 @@ fn an_edge_greets_obeys_its_commands_and_stops() {
     assert!(!said.contains(token.trim()), "the token is never printed");
     assert_eq!((mode(&edge.state), mode(&edge.state.join("admin-token"))), (0o700, 0o600));
     edge.run(&["purge", "--everything"], 0, &["Purged (hard)", "position 1", "every object"]);
-    edge.run(&["purge", "--tag", "a", "--tag", "b", "--soft"], 0, &["Purged (soft)", "position 3", "\"b\""]);
-    edge.run(&["purge", "--site", "default", "--json"], 0, &["\"position\": 4"]);
+    edge.run(&["purge", "--tag", "a", "--tag", "b", "--soft"], 0, &["Purged (soft)", "position 2", "\"b\""]);
+    edge.run(&["purge", "--site", "default", "--json"], 0, &["\"position\": 3"]);
     edge.run(&["purge", "--site", "nosuch"], 1, &["nosuch", "next:"]);
     edge.run(&["purge", "--url", "/a"], 1, &["/a", "https://"]);
     edge.run(

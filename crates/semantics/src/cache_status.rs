@@ -105,6 +105,8 @@ impl Fwd {
             | Why::Limit
             | Why::Blocked
             | Why::UnknownSite
+            | Why::ClientCertificate
+            | Why::Misdirected
             | Why::Loop
             | Why::OriginDown
             | Why::ClientGone

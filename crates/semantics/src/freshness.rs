@@ -126,6 +126,9 @@ impl Flags {
     pub const WEAK_ETAG: Flags = Flags(1 << 6);
     /// Has a Last-Modified that is a date.
     pub const LAST_MODIFIED: Flags = Flags(1 << 7);
+    /// Was fetched by a request with Authorization, or sets a cookie: it may have been made for one visitor, and is shared
+    /// because response or rule says so.
+    pub const PERSONAL: Flags = Flags(1 << 8);
 
     /// Whether any of `flags` is in the set.
     pub const fn has(self, flags: Flags) -> bool {
@@ -138,7 +141,7 @@ impl Flags {
     }
 
     /// `flags` added when `condition` holds.
-    pub(crate) const fn with_if(self, condition: bool, flags: Flags) -> Flags {
+    pub const fn with_if(self, condition: bool, flags: Flags) -> Flags {
         if condition { self.with(flags) } else { self }
     }
 }

@@ -130,6 +130,8 @@ pub fn decide_store(
     }
     let directives = ResponseDirectives::of(response, &policy.targeted);
     refuse_unshareable(request, status, response, &directives, policy)?;
+    let is_personal = request.fields.contains("authorization")
+        || (response.contains("set-cookie") && keeps_cookie(&directives, policy));
 
     let initial_age_ms = freshness::initial_age_ms(response, request_time, response_time);
     let (lifetime, source) =
@@ -145,7 +147,8 @@ pub fn decide_store(
         stale_if_error: directives.stale_if_error.unwrap_or(0),
         status,
         source,
-        flags: flags(response, &directives, source.is_rule(), response_time),
+        flags: flags(response, &directives, source.is_rule(), response_time)
+            .with_if(is_personal, Flags::PERSONAL),
     };
     let known_cacheable =
         source.is_rule() || source.is_explicit() || directives.public || is_heuristically_cacheable(status);
@@ -183,12 +186,17 @@ fn refuse_unshareable(
     if request.fields.contains("authorization") && !shares_authorized {
         return Err(Refusal::Authorization);
     }
-    let is_torn_out = directives.private.names(b"set-cookie") || directives.no_cache.names(b"set-cookie");
-    let keeps_cookie = policy.set_cookie != SetCookie::Strip && !is_torn_out;
-    if response.contains("set-cookie") && keeps_cookie && !shares_cookies(directives, policy) {
+    let is_refused = keeps_cookie(directives, policy) && !shares_cookies(directives, policy);
+    if response.contains("set-cookie") && is_refused {
         return Err(Refusal::SetCookie);
     }
     Ok(())
+}
+
+/// Whether Set-Cookie lines would be in a stored copy.
+fn keeps_cookie(directives: &ResponseDirectives, policy: &Policy) -> bool {
+    let is_torn_out = directives.private.names(b"set-cookie") || directives.no_cache.names(b"set-cookie");
+    policy.set_cookie != SetCookie::Strip && !is_torn_out
 }
 
 /// Whether Set-Cookie lines may be in a shared copy.

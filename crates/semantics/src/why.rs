@@ -108,6 +108,10 @@ whys! {
     Blocked = "blocked", Error;
     /// No site of the configuration has this host.
     UnknownSite = "unknown-site", Error;
+    /// A rule wants visitors to show a certificate, and this one has shown none.
+    ClientCertificate = "client-certificate", Error;
+    /// The connection was made for another site than the request, which wants to see a certificate (RFC 9110 §15.5.20).
+    Misdirected = "misdirected", Error;
     /// The request has come through this edge before (CDN-Loop, RFC 8586).
     Loop = "loop", Error;
     /// No connection to the origin could be made.

@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -186,22 +186,43 @@ pub fn get(address: SocketAddr, name: &str, path: &str) -> io::Result<String> {
 
 /// A client that takes any certificate: the tests look at it themselves.
 pub fn client_config() -> ClientConfig {
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    ClientConfig::builder_with_provider(provider.clone())
+    client_with(Arc::new(AnyCertificate::new()))
+}
+
+fn client_with(verifier: Arc<AnyCertificate>) -> ClientConfig {
+    ClientConfig::builder_with_provider(verifier.provider.clone())
         .with_safe_default_protocol_versions()
         .expect("the provider knows both versions")
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+        .with_custom_certificate_verifier(verifier)
         .with_no_client_auth()
+}
+
+/// The OCSP response that a handshake for `name` shows; empty when it shows none.
+pub fn shown_staple(address: SocketAddr, name: &str) -> io::Result<Vec<u8>> {
+    let verifier = Arc::new(AnyCertificate::new());
+    connect(address, name, client_with(verifier.clone()))?;
+    let staple = verifier.staple.lock().expect("no panic before");
+    Ok(staple.clone())
 }
 
 /// Looks at no certificate.
 pub fn any_certificate() -> Arc<dyn ServerCertVerifier> {
-    Arc::new(AnyCertificate(Arc::new(aws_lc_rs::default_provider())))
+    Arc::new(AnyCertificate::new())
 }
 
 #[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
+struct AnyCertificate {
+    provider: Arc<CryptoProvider>,
+    /// The last OCSP response that came.
+    staple: Mutex<Vec<u8>>,
+}
+
+impl AnyCertificate {
+    fn new() -> Self {
+        AnyCertificate { provider: Arc::new(aws_lc_rs::default_provider()), staple: Mutex::default() }
+    }
+}
 
 impl ServerCertVerifier for AnyCertificate {
     fn verify_server_cert(
@@ -209,9 +230,10 @@ impl ServerCertVerifier for AnyCertificate {
         _end_entity: &CertificateDer<'_>,
         _intermediates: &[CertificateDer<'_>],
         _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
+        ocsp_response: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
+        *self.staple.lock().expect("no panic before") = ocsp_response.to_vec();
         Ok(ServerCertVerified::assertion())
     }
 
@@ -221,7 +243,12 @@ impl ServerCertVerifier for AnyCertificate {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+        verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -230,10 +257,15 @@ impl ServerCertVerifier for AnyCertificate {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+        verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }

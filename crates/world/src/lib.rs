@@ -3,15 +3,18 @@
 //! - [`wire`]: HTTP/1.1 as bytes, for clients and origins that must be able to say what no library would say.
 //! - [`mod@play`]: the scenario language, in which a test reads like a play.
 //! - [`authority`]: a certificate authority that nobody here wrote, and a look at what an edge shows in a handshake.
+//! - [`responder`]: an OCSP responder, by `openssl`.
 //! - [`conformance`]: runs the public HTTP cache-tests definitions against a proxy (binary `conformance`).
 //! - [`trusting`]: TLS for the clients of benches.
 //!
 //! Nothing of Perigee depends on this crate.
 
 pub mod authority;
+pub mod cluster;
 pub mod conformance;
 mod dates;
 pub mod play;
+pub mod responder;
 pub mod trusting;
 pub mod wire;
 

@@ -293,6 +293,12 @@ impl Play {
         self
     }
 
+    /// [`Play::restart`] with another configuration.
+    pub fn restart_with(&mut self, toml: &str) -> &mut Self {
+        self.config = toml.to_owned();
+        self.restart()
+    }
+
     /// Has another edge take this one's place, which drains from then on, as long as what is returned lives. For plays without
     /// a disk.
     pub fn upgrade(&mut self) -> Draining {

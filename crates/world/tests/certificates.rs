@@ -74,6 +74,7 @@ impl Stage {
             sockets: None,
             predecessor: None,
             certificates: Vec::new(),
+            client_authorities: Vec::new(),
             clock: Clock::manual(Wall(since.as_millis() as i64)),
             key_seed: *b"a play's own key",
             ticket_secret: vec![9; 32],

@@ -1,6 +1,7 @@
 //! What is shared and what never is: private answers, cookies, credentials, variants; HEAD and interim responses;
 //! invalidation by requests that change things. RFC 9111 §3, §3.5, §4.1, §4.3.5, §4.4; RFC 9110 §9.3.2, §15.2.
 
+use world::play::{Play, wait_until};
 use world::{Gate, play};
 
 /// The first answer carries these lines, to a request with those; a second client asks plainly.
@@ -358,4 +359,43 @@ fn a_cache_group_goes_together() {
             c.get("/a").expect(200).body("new a");
             c.get("/b").expect(200).body("old b").why("fresh");
         });
+}
+
+#[test]
+fn hits_of_what_may_be_one_visitors_are_counted() {
+    let mut play = play();
+    play.site("set_cookie = \"rfc9111\"");
+    let count = |play: &mut Play| {
+        let text = play.handle().registry().render();
+        let line = text.lines().find(|line| line.starts_with("perigee_personal_hits_total{site=\"site\"}"));
+        line.and_then(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).unwrap_or_default()
+    };
+    play.origin(|o| {
+        o.get("/plain").header("Cache-Control", "max-age=60").body("x");
+        o.get("/cookie").header("Cache-Control", "max-age=60").header("Set-Cookie", "session=1").body("x");
+        o.get("/known").header("Cache-Control", "public, max-age=60").header("ETag", "\"1\"").body("x");
+    });
+    play.client(|c| {
+        for path in ["/plain", "/cookie", "/known"] {
+            let asking = c.get(path);
+            match path {
+                "/known" => asking.header("Authorization", "Basic eDp5").expect(200),
+                _ => asking.expect(200),
+            };
+        }
+    });
+    assert_eq!(count(&mut play), 0, "whoever fetches it gets what is theirs");
+    play.client(|c| drop(c.get("/plain").expect(200).why("fresh")));
+    play.client(|c| drop(c.get("/cookie").expect(200).why("fresh").header("Set-Cookie", "session=1")));
+    wait_until("the hit to be counted", || count(&mut play) == 1);
+    play.client(|c| drop(c.get("/known").expect(200).why("fresh")));
+    wait_until("the hit to be counted", || count(&mut play) == 2);
+    // Somebody unknown has it validated: the body is still the one that was made for somebody known.
+    play.pass_secs(61);
+    play.origin(|o| {
+        o.get("/known").expecting("If-None-Match", "\"1\"").reply(304).header("Cache-Control", "max-age=60")
+    });
+    play.client(|c| drop(c.get("/known").expect(200).why("revalidated")));
+    play.client(|c| drop(c.get("/known").expect(200).why("fresh")));
+    wait_until("the hit to be counted", || count(&mut play) == 3);
 }

@@ -10,10 +10,12 @@ use std::time::Duration;
 use edge::tls::Certificate;
 use edge::{Clock, Edge, Handle, Options};
 use model::Snapshot;
+use model::settings::{CertificateFiles, Ocsp};
 use observe::{BuildInfo, Registry};
 use rustls::{ClientConfig, HandshakeKind, NamedGroup, ProtocolVersion};
 use semantics::Wall;
-use world::authority::{client_config, connect, shown, wait_for};
+use world::authority::{client_config, connect, shown, shown_staple, wait_for};
+use world::responder::Responder;
 
 const SITE: &str = "[[site]]\nname = \"shop\"\ndomains = \"*\"\norigin = \"http://127.0.0.1:9\"\n";
 const DOMAIN: &str = "www.shop.example";
@@ -31,6 +33,7 @@ fn edge(config: &str, names: &[&str], secret: u8, clock: &Clock) -> Handle {
         listen_tls: Some(vec![([127, 0, 0, 1], 0).into()]),
         sockets: None,
         certificates: names.iter().map(certificate).collect(),
+        client_authorities: Vec::new(),
         clock: clock.clone(),
         key_seed: *b"a play's own key",
         ticket_secret: vec![secret; 32],
@@ -158,4 +161,31 @@ fn visitors_without_tls_are_redirected_and_those_with_it_are_told_to_stay() {
         edge.stop(Duration::ZERO);
         assert_eq!(secure.contains("Strict-Transport-Security: max-age=31536000\r\n"), is_strict, "{secure}");
     }
+}
+
+#[test]
+fn an_ocsp_response_is_shown_until_it_ends() {
+    let directory = std::env::temp_dir().join(format!("perigee-staple-{}", std::process::id()));
+    let Some(responder) = Responder::new(&directory, DOMAIN) else { return };
+    let files = CertificateFiles {
+        chain: directory.join("chain.pem"),
+        key: directory.join("key.pem"),
+        ocsp: Some(Ocsp::File(responder.answer(60))),
+    };
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let clock = Clock::manual(Wall(since.as_millis() as i64));
+    let edge = edge(SITE, &[DOMAIN], 1, &clock);
+    let wanted = std::fs::read(directory.join("answer.der")).unwrap();
+    edge.replace_certificates(vec![Certificate::read(&files).unwrap()]).unwrap();
+    assert!(shown_staple(tls(&edge), DOMAIN).unwrap() == wanted);
+    clock.advance(Duration::from_secs(59 * 60));
+    assert!(shown_staple(tls(&edge), DOMAIN).unwrap() == wanted, "a minute before its end");
+    clock.advance(Duration::from_secs(60));
+    assert!(shown_staple(tls(&edge), DOMAIN).unwrap().is_empty(), "it has ended");
+    responder.say(false);
+    let ocsp = Some(Ocsp::File(responder.answer(60)));
+    let refused = Certificate::read(&CertificateFiles { ocsp, ..files }).unwrap_err();
+    assert!(refused.ends_with("answer.der: says that the certificate has been revoked"), "{refused}");
+    edge.stop(Duration::ZERO);
+    std::fs::remove_dir_all(&directory).unwrap();
 }

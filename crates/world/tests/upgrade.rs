@@ -35,6 +35,7 @@ fn play<T>(serve: impl FnOnce(TcpStream) + Send + 'static, visit: impl FnOnce(Tc
         predecessor: None,
         listen_tls: None,
         certificates: Vec::new(),
+        client_authorities: Vec::new(),
         clock: Clock::system(),
         key_seed: [1; 16],
         ticket_secret: vec![9; 32],

@@ -18,7 +18,7 @@ use store::disk::Health;
 use super::explain::{self, Question};
 use super::guard::Guard;
 use super::purge::{PurgeBody, describe, refused};
-use super::{Configuration, ConfigurationStatus, Upgrade, Upgrades};
+use super::{ClusterStatus, Configuration, ConfigurationStatus, Upgrade, Upgrades};
 use crate::{Handle, Status};
 
 /// Header lines that `explain` takes.
@@ -166,7 +166,40 @@ async fn metrics(State(api): State<Shared>) -> impl IntoResponse {
 async fn status(State(api): State<Shared>) -> Json<Value> {
     let (status, totals) = (api.handle.status(), api.handle.registry().totals());
     let connections_max = api.handle.with_snapshot(|snapshot| snapshot.edge.limits.connections_max);
-    Json(status_json(&status, &totals, &api.configuration.status(), connections_max))
+    let mut json = status_json(&status, &totals, &api.configuration.status(), connections_max);
+    if let Some(cluster) = api.configuration.cluster() {
+        json["cluster"] = cluster_json(&cluster);
+    }
+    Json(json)
+}
+
+fn cluster_json(cluster: &ClusterStatus) -> Value {
+    json!({
+        "node": cluster.node,
+        "pop": cluster.pop,
+        "connected": cluster.is_connected,
+        "control": cluster.control,
+        "trouble": cluster.trouble,
+        "journal": cluster.journal,
+        "position": cluster.position,
+        "current": cluster.is_current,
+        "running": cluster.running,
+        "refused": cluster.refused.as_ref().map(|(number, why)| json!({ "number": number, "why": why })),
+        "certificate_until_ms": cluster.certificate_until_ms,
+    })
+}
+
+/// On a node of a cluster, this is the cluster's to say.
+fn refuse_on_a_node(api: &Api, next: &str) -> Result<(), Problem> {
+    match api.configuration.cluster() {
+        None => Ok(()),
+        Some(cluster) => Err(Problem::new(
+            StatusCode::FORBIDDEN,
+            "this edge is a node of a cluster, which is told by control alone what to do",
+        )
+        .found(format!("node {:?}", cluster.node))
+        .next(next)),
+    }
 }
 
 async fn certificates(State(api): State<Shared>) -> Json<Value> {
@@ -211,6 +244,7 @@ fn status_json(
             "last_error": configuration.last_error,
         },
         "purge_position": status.purge_position,
+        "control_last_heard_s": status.silence.map(|silence| silence.as_secs()),
         "workers": status.workers,
         "connections": status.connections,
         "connections_max": connections_max,
@@ -265,6 +299,7 @@ fn tiers_json(status: &Status) -> Vec<Value> {
 }
 
 async fn purge(State(api): State<Shared>, headers: HeaderMap, body: Bytes) -> Result<Json<Value>, Problem> {
+    refuse_on_a_node(&api, "purge through control: perigee purge --control URL, or POST /v1/purges there")?;
     want_json(&headers)?;
     let body: PurgeBody = serde_json::from_slice(&body).map_err(|error| {
         Problem::new(StatusCode::BAD_REQUEST, "the body is not a purge")
@@ -273,18 +308,18 @@ async fn purge(State(api): State<Shared>, headers: HeaderMap, body: Bytes) -> Re
     })?;
     let requests = body.requests()?;
     let form = if requests.iter().all(|request| request.soft) { "soft" } else { "hard" };
-    let mut purged = Vec::with_capacity(requests.len());
-    let mut position = 0;
-    for request in &requests {
-        // A refusal after the first would leave half a purge: the parts differ in their tag only, which was checked,
-        // and what else can be refused is refused by the first.
-        let receipt = api
-            .handle
-            .purge(request)
-            .map_err(|error| api.handle.with_snapshot(|snapshot| refused(&error, snapshot)))?;
-        position = receipt.position;
-        purged.push(json!({ "matches": describe(&request.target), "position": receipt.position, "sites": receipt.sites }));
-    }
+    let receipts = api
+        .handle
+        .purge_all(&requests)
+        .map_err(|error| api.handle.with_snapshot(|snapshot| refused(&error, snapshot)))?;
+    let position = receipts.iter().map(|receipt| receipt.position).max();
+    let purged: Vec<Value> = requests
+        .iter()
+        .zip(&receipts)
+        .map(|(request, receipt)| {
+            json!({ "matches": describe(&request.target), "position": receipt.position, "sites": receipt.sites })
+        })
+        .collect();
     Ok(Json(json!({ "position": position, "form": form, "in_force": true, "purged": purged })))
 }
 
@@ -369,6 +404,10 @@ async fn check(body: Bytes) -> Result<Json<Value>, Problem> {
 }
 
 async fn reload(State(api): State<Shared>) -> Response {
+    let next = "apply a configuration through control; SIGHUP makes the node read its own file again";
+    if let Err(problem) = refuse_on_a_node(&api, next) {
+        return problem.into_response();
+    }
     let reload = api.configuration.reload();
     let status = if reload.in_force { StatusCode::OK } else { StatusCode::CONFLICT };
     let next = "the running configuration stays; correct the file and reload again";

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use axum::http::StatusCode;
-use model::purge::Subject;
+use model::purge::{Kind, Subject};
 use model::rule::Cache;
 use model::{Rule, Scheme, Site};
 use semantics::coding::Form;
@@ -18,7 +18,7 @@ use semantics::freshness::{Flags, LifetimeSource};
 use semantics::key::{has_dot_segment, hash, normalise_path};
 use semantics::policy::UNREACHABLE_SECS;
 use semantics::reuse::{Assessment, stale_if_error_secs, stale_on, stale_while_revalidate_secs};
-use semantics::{Facts, Fields, Policy, RequestDirectives, Reuse, StaleOn, Wall, Why, decide_reuse};
+use semantics::{Facts, Fields, Policy, RequestDirectives, StaleOn, Wall, Why, decide_reuse};
 use serde_json::{Value, json};
 
 use super::api::Problem;
@@ -32,6 +32,7 @@ use crate::purging::Url;
 use crate::request::{Method, Protocol, Request, RequestId};
 use crate::serve::parts_answer;
 use crate::tiering::{self, SLICE_BYTES};
+use crate::tls::Shown;
 use crate::worker::Shared;
 
 /// The request to explain.
@@ -94,18 +95,18 @@ pub(super) fn explain(handle: &Handle, question: &Question) -> Result<Value, Pro
         Found::Pass { .. } => (Why::HitForMiss, None),
         Found::Nothing { why, .. } => (why, None),
         Found::OnDisk { .. } => unreachable!("read above"),
-        Found::Object { key, stored, soft } => {
-            let soft_at = soft.then(|| soft_position(shared, &at, &request, &stored)).flatten();
-            let mut assessment = decide_reuse(&stored.facts, &directives, &rule.policy, request.now);
-            if soft && assessment.reuse == Reuse::Fresh {
-                // As the request machine treats a soft purge.
-                let may_answer = !stored.facts.flags.has(Flags::NEVER_STALE);
-                (assessment.reuse, assessment.why) = match may_answer {
-                    true => (Reuse::StaleWhileRevalidate, Why::StaleWhileRevalidate),
-                    false => (Reuse::Revalidate { stale_on: StaleOn::Nothing }, Why::Expired),
-                };
-            }
-            explanation["stored"] = stored_json(key, &stored, soft);
+        Found::Object { key, stored, purged } => {
+            let purged_at = purged.and_then(|_| purge_position(shared, &at, &request, &stored));
+            let assessment = decide_reuse(&stored.facts, &directives, &rule.policy, request.now);
+            let assessment = lookup::after_purge(
+                purged,
+                assessment,
+                &stored.facts,
+                &directives,
+                &rule.policy,
+                request.now,
+            );
+            explanation["stored"] = stored_json(key, &stored, purged);
             explanation["stored"]["head_in"] = match from_disk.iter().any(|(read, _)| *read == key) {
                 true => "disk".into(),
                 false => "memory".into(),
@@ -115,7 +116,7 @@ pub(super) fn explain(handle: &Handle, question: &Question) -> Result<Value, Pro
                 explanation["stored"]["slices"] = slices_json(shared, sliced);
             }
             explanation["freshness"] =
-                freshness_json(&stored.facts, &rule.policy, request.now, &assessment, soft_at);
+                freshness_json(&stored.facts, &rule.policy, request.now, &assessment, purged, purged_at);
             match stored.parts().is_some() && !parts_answer(&request, &stored) {
                 true => (Why::Partial, None),
                 false => (assessment.why, stale_sentence(&stored.facts, &assessment)),
@@ -153,8 +154,8 @@ fn stale_sentence(facts: &Facts, assessment: &Assessment) -> Option<&'static str
     })
 }
 
-/// The place of the newest soft purge that matches a stored response.
-fn soft_position(shared: &Shared, at: &RuleAt, request: &Request, stored: &Stored) -> Option<u64> {
+/// The place of the newest purge that matches a stored response.
+fn purge_position(shared: &Shared, at: &RuleAt, request: &Request, stored: &Stored) -> Option<u64> {
     let (path, query) = (request.path(), request.query());
     let spelling = normalise_path(path.as_bytes());
     let subject = Subject {
@@ -214,6 +215,7 @@ fn request(question: &Question, now: Wall) -> Result<Request, Problem> {
         fields: question.fields.clone(),
         protocol: Protocol::Http11,
         secure: url.scheme == Scheme::Https,
+        shown: Shown::Nothing,
         alt_svc: None,
         client: IpAddr::V4(Ipv4Addr::LOCALHOST),
         started: Instant::now(),
@@ -241,10 +243,11 @@ fn rule_json(site: &Site, rule: &Rule) -> Value {
         "line": rule.line,
         "of": site.rules.len(),
         "cache": if rule.cache == Cache::Use { "use" } else { "pass" },
+        "client_certificate": rule.client_certificate.as_str(),
     })
 }
 
-fn stored_json(key: u128, stored: &Stored, soft: bool) -> Value {
+fn stored_json(key: u128, stored: &Stored, purged: Option<Kind>) -> Value {
     // What names the representation; the rest of the head is the visitor's to see.
     const SHOWN: [&str; 8] = [
         "content-type",
@@ -266,7 +269,8 @@ fn stored_json(key: u128, stored: &Stored, soft: bool) -> Value {
         "is_part": stored.parts().is_some(),
         "position": stored.position(),
         "surrogate_keys": stored.tags().len(),
-        "softly_purged": soft,
+        "softly_purged": purged == Some(Kind::Soft),
+        "in_doubt": purged == Some(Kind::Doubt),
         "fields": SHOWN.iter().filter_map(shown).collect::<std::collections::BTreeMap<_, _>>(),
     })
 }
@@ -299,21 +303,32 @@ fn freshness_json(
     policy: &Policy,
     now: Wall,
     assessment: &Assessment,
-    soft_at: Option<u64>,
+    purged: Option<Kind>,
+    purged_at: Option<u64>,
 ) -> Value {
+    let soft_at = purged_at.filter(|_| purged == Some(Kind::Soft));
     let source = source_text(facts.source, policy);
     let has = |flag| facts.flags.has(flag);
-    let purged = soft_at.map_or(String::new(), |at| format!("; softly purged at position {at}, so stale"));
+    let purged = match (purged, purged_at) {
+        (Some(Kind::Doubt), Some(at)) => {
+            format!("; purges before position {at} may have been missed, so in doubt")
+        }
+        (Some(Kind::Doubt), None) => {
+            "; no purges have been heard of for longer than max_purge_lag, so in doubt".into()
+        }
+        (_, Some(at)) => format!("; softly purged at position {at}, so stale"),
+        (_, None) => String::new(),
+    };
     let (on_error, on_unreachable) = failure_windows(facts, policy);
     json!({
         "lifetime": facts.lifetime,
         "lifetime_from": source,
         "age": assessment.age,
         "age_on_arrival": facts.initial_age_ms / 1000,
-        "ttl": assessment.ttl,
+        "ttl": facts.ttl(now),
         "sum": format!(
             "lifetime {} s ({source}) - age {} s ({} s on arrival) = {} s{purged}",
-            facts.lifetime, assessment.age, facts.initial_age_ms / 1000, assessment.ttl
+            facts.lifetime, assessment.age, facts.initial_age_ms / 1000, facts.ttl(now)
         ),
         "stale_while_revalidate": stale_while_revalidate_secs(facts, policy),
         "stale_if_error": on_error,

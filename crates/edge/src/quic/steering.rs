@@ -20,8 +20,8 @@ use quinn::{AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller};
 use super::Quic;
 use super::id::{self, Owner};
 
-/// Packets that may wait in an inbox: as many as a socket's usual buffer holds.
-const INBOX_PACKETS: usize = 256;
+/// Packets that may wait in an inbox, 1.2 KiB each: of a busy worker's, some 100 ms, for which another may keep it from its core.
+const INBOX_PACKETS: usize = 1024;
 
 /// A packet on its way between workers.
 pub(crate) struct Packet {
@@ -103,6 +103,8 @@ impl Steering {
         if queue.packets.len() < INBOX_PACKETS {
             queue.packets.push_back(packet);
             inbox.is_filled.store(true, Ordering::Release);
+        } else {
+            self.quic.dropped.fetch_add(1, Ordering::Relaxed);
         }
         if let Some(waker) = queue.waker.take() {
             waker.wake();

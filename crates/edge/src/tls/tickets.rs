@@ -110,10 +110,21 @@ impl ProducesTickets for Tickets {
     }
 
     fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
+        self.seal(plain, &[])
+    }
+
+    fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
+        self.open(ticket, &[])
+    }
+}
+
+impl Tickets {
+    /// Makes a ticket that [`Tickets::open`] reads with the same `binding` alone.
+    pub(super) fn seal(&self, plain: &[u8], binding: &[u8]) -> Option<Vec<u8>> {
         let keys = self.keys()?;
         let Key { name, key } = &keys.keys[0];
         let mut sealed = plain.to_vec();
-        let nonce = key.seal_in_place_append_tag(Aad::from(name), &mut sealed).ok()?;
+        let nonce = key.seal_in_place_append_tag(Aad::from([name, binding].concat()), &mut sealed).ok()?;
         let mut ticket = Vec::with_capacity(NAME_BYTES + NONCE_LEN + sealed.len());
         ticket.extend_from_slice(name);
         ticket.extend_from_slice(nonce.as_ref());
@@ -121,7 +132,8 @@ impl ProducesTickets for Tickets {
         Some(ticket)
     }
 
-    fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
+    /// What a ticket holds; `None` when it is not one of ours, not for this `binding`, or too old.
+    pub(super) fn open(&self, ticket: &[u8], binding: &[u8]) -> Option<Vec<u8>> {
         let (name, rest) = ticket.split_at_checked(NAME_BYTES)?;
         let (nonce, sealed) = rest.split_at_checked(NONCE_LEN)?;
         if sealed.len() < TAG_BYTES {
@@ -132,7 +144,8 @@ impl ProducesTickets for Tickets {
         let key = keys.keys.iter().find(|key| key.name == *name)?;
         let mut plain = sealed.to_vec();
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
-        let length = key.key.open_in_place(nonce, Aad::from(&key.name), &mut plain).ok()?.len();
+        let length =
+            key.key.open_in_place(nonce, Aad::from([&key.name, binding].concat()), &mut plain).ok()?.len();
         plain.truncate(length);
         Some(plain)
     }
@@ -155,6 +168,16 @@ mod tests {
 
     fn edge(clock: &Clock) -> Tickets {
         Tickets::new(&SECRET, clock.clone()).unwrap()
+    }
+
+    #[test]
+    fn a_ticket_is_read_with_its_binding_alone() {
+        let tickets = edge(&Clock::manual(Wall(0)));
+        let ticket = tickets.seal(b"a session", b"of one site").unwrap();
+        assert_eq!(tickets.open(&ticket, b"of one site").as_deref(), Some(&b"a session"[..]));
+        assert_eq!(tickets.open(&ticket, b"of another"), None);
+        assert_eq!(tickets.decrypt(&ticket), None);
+        assert_eq!(tickets.open(&tickets.encrypt(b"a session").unwrap(), b"of one site"), None);
     }
 
     #[test]

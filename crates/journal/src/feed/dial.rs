@@ -20,14 +20,17 @@ use tokio_rustls::TlsConnector;
 
 use super::lines::{Lines, Writer, lines_body};
 use super::{BEAT, Down, Hello, Report, SILENCE, Up};
-use crate::trust::Identity;
+use crate::trust::{Identity, pinned_client_config};
 
 /// How long a connection may take until it can be used, and an answer until its head is there.
 const DIAL_PATIENCE: Duration = Duration::from_secs(3);
 
-/// A node dials again after a time between 0 and this, drawn evenly each time (full jitter): 200 nodes whose control has died
-/// come back at 50 a second, and a node whose network has healed is back in 2 s on average.
-pub const RETRY_WITHIN: Duration = Duration::from_secs(4);
+/// A node dials again after a time between 0 and what its control has told it last ([`super::Beat`]), drawn evenly each time
+/// (full jitter); within this before it has been told.
+const SPREAD: Duration = Duration::from_secs(4);
+
+/// Whatever a control says: a node tries again within this.
+const SPREAD_MAX: Duration = Duration::from_secs(60);
 
 /// After a refusal: only an operator can change it.
 const REFUSED_WITHIN: Duration = Duration::from_secs(60);
@@ -73,13 +76,18 @@ pub enum Link<'a> {
 /// Where a node's controls are, and how to speak with them.
 pub struct Dialer {
     urls: Vec<String>,
-    identity: Box<dyn Fn() -> Arc<Identity> + Send + Sync>,
+    tls: Box<dyn Fn() -> Result<Arc<rustls::ClientConfig>, rustls::Error> + Send + Sync>,
 }
 
 impl Dialer {
     /// `identity` is asked at each dial, so that a renewed certificate is used at the next one.
     pub fn new(urls: Vec<String>, identity: impl Fn() -> Arc<Identity> + Send + Sync + 'static) -> Self {
-        Dialer { urls, identity: Box::new(identity) }
+        Dialer { urls, tls: Box::new(move || identity().client_config(b"h2")) }
+    }
+
+    /// For whoever has no certificate yet and knows the [`fingerprint`](crate::trust::fingerprint) of the authority alone.
+    pub fn pinned(urls: Vec<String>, authority: String) -> Self {
+        Dialer { urls, tls: Box::new(move || pinned_client_config(&authority, &[b"h2"])) }
     }
 
     /// Asks the controls in turn, from any one on, until one answers 200.
@@ -162,7 +170,7 @@ impl Dialer {
         let dialling = async {
             let (host, port) = host_and_port(url)?;
             let name = ServerName::try_from(host.clone()).map_err(|_| format!("{host:?} is no host"))?;
-            let tls = (self.identity)().client_config(b"h2").map_err(|error| error.to_string())?;
+            let tls = (self.tls)().map_err(|error| error.to_string())?;
             let stream =
                 TcpStream::connect((host.as_str(), port)).await.map_err(|error| error.to_string())?;
             // A small line must not wait for the acknowledgement of the one before.
@@ -182,6 +190,14 @@ impl Dialer {
     }
 }
 
+/// Whether a control or relay can be dialled by this URL.
+///
+/// # Errors
+/// What was found and what is wanted.
+pub fn check_url(url: &str) -> Result<(), String> {
+    host_and_port(url).map(drop)
+}
+
 fn host_and_port(url: &str) -> Result<(String, u16), String> {
     let wrong = || format!("{url:?} is no URL of a control; wanted e.g. \"https://control-1.example:7700\"");
     let uri: Uri = url.parse().map_err(|_| wrong())?;
@@ -195,19 +211,21 @@ fn host_and_port(url: &str) -> Result<(String, u16), String> {
 
 /// Follows one control after the other, for ever. Cancelling it is the way to end it.
 pub async fn follow(node: Arc<dyn Node>, dialer: Arc<Dialer>) {
+    let mut spread = SPREAD;
     loop {
-        let mut wait = RETRY_WITHIN;
+        let mut wait = None;
         for url in dialer.in_turn() {
-            let ended = follow_one(&*node, &dialer, url).await;
+            let ended = follow_one(&*node, &dialer, url, &mut spread).await;
             node.link(Link::Down(url, &ended.why));
             if ended.is_refusal {
-                wait = REFUSED_WITHIN;
+                wait = Some(REFUSED_WITHIN);
             }
             if ended.had_begun {
                 break;
             }
         }
-        sleep(Duration::from_millis(chance_below(wait.as_millis() as u64 + 1))).await;
+        let wait = wait.unwrap_or(spread).as_millis() as u64;
+        sleep(Duration::from_millis(chance_below(wait + 1))).await;
     }
 }
 
@@ -219,14 +237,14 @@ struct Ended {
     is_refusal: bool,
 }
 
-async fn follow_one(node: &dyn Node, dialer: &Dialer, url: &str) -> Ended {
+async fn follow_one(node: &dyn Node, dialer: &Dialer, url: &str, spread: &mut Duration) -> Ended {
     let mut ended = Ended { why: String::new(), had_begun: false, is_refusal: false };
     ended.why = match begin(node, dialer, url).await {
         Err(why) => why,
         Ok((writer, mut lines)) => {
             ended.had_begun = true;
             node.link(Link::Up(url));
-            match listen(node, &writer, &mut lines).await {
+            match listen(node, &writer, &mut lines, spread).await {
                 Ok(()) => "it has ended the feed".to_owned(),
                 Err(Stop::Refused(why)) => {
                     ended.is_refusal = true;
@@ -268,7 +286,12 @@ impl From<String> for Stop {
     }
 }
 
-async fn listen(node: &dyn Node, writer: &Writer, lines: &mut Lines<Incoming>) -> Result<(), Stop> {
+async fn listen(
+    node: &dyn Node,
+    writer: &Writer,
+    lines: &mut Lines<Incoming>,
+    spread: &mut Duration,
+) -> Result<(), Stop> {
     let mut tick = tokio::time::interval(BEAT);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut heard = tokio::time::Instant::now();
@@ -284,7 +307,9 @@ async fn listen(node: &dyn Node, writer: &Writer, lines: &mut Lines<Incoming>) -
                 if heard.elapsed() > SILENCE {
                     return Err(format!("nothing was heard for {} s", SILENCE.as_secs()).to_owned().into());
                 }
-                say(node, writer).await?;
+                if say(node, writer).await? == 0 {
+                    say_line(writer, Up::Beat).await?;
+                }
                 continue;
             }
         };
@@ -296,22 +321,32 @@ async fn listen(node: &dyn Node, writer: &Writer, lines: &mut Lines<Incoming>) -
         {
             together.push(line);
         }
-        if let Some(Down::Refused { why }) = together.iter().find(|line| matches!(line, Down::Refused { .. }))
-        {
-            return Err(Stop::Refused(why.clone()));
+        for line in &together {
+            match line {
+                Down::Refused { why } => return Err(Stop::Refused(why.clone())),
+                Down::Beat(beat) => *spread = Duration::from_millis(beat.spread_ms).min(SPREAD_MAX),
+                _ => {}
+            }
         }
         node.told(together).await?;
         say(node, writer).await?;
     }
 }
 
-async fn say(node: &dyn Node, writer: &Writer) -> Result<(), String> {
-    for report in node.reports() {
-        // A control that reads nothing is as good as silent.
-        let said = timeout(SILENCE, writer.say(&Up::Report(Box::new(report)))).await;
-        said.map_err(|_| "it does not read what is said".to_owned())??;
+/// Says what there is to say; returns how much that was.
+async fn say(node: &dyn Node, writer: &Writer) -> Result<usize, String> {
+    let reports = node.reports();
+    let count = reports.len();
+    for report in reports {
+        say_line(writer, Up::Report(Box::new(report))).await?;
     }
-    Ok(())
+    Ok(count)
+}
+
+async fn say_line(writer: &Writer, line: Up) -> Result<(), String> {
+    // A control that reads nothing is as good as silent.
+    let said = timeout(SILENCE, writer.say(&line)).await;
+    said.map_err(|_| "it does not read what is said".to_owned())?
 }
 
 /// A number below `end`, which is at least 1, that nodes do not draw alike.

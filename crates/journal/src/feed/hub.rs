@@ -22,7 +22,7 @@ use tokio::time::{sleep, timeout};
 
 use super::dial::{Dialer, Link, Node, Told};
 use super::lines::{Lines, LinesBody, Writer, lines_body};
-use super::{BEAT, Down, Hello, Line, Records, Report, Restart, SILENCE, Up, Welcome};
+use super::{BEAT, Beat, Down, Hello, Line, Records, Report, Restart, SILENCE, Up, Welcome};
 use crate::trust::{Peer, Role};
 use crate::{Error, Journal, Mark, Page, Record, Work};
 
@@ -39,8 +39,17 @@ const LINE_TEXT_BYTES_MAX: usize = 1 << 20;
 /// Receipts that are remembered of each node: of older positions, a later receipt is the proof.
 const RECEIPTS_MAX: usize = 1_024;
 
+/// How often it is asked whether there is nothing newer, when nothing has come.
+const CONFIRM_EVERY: Duration = Duration::from_secs(2);
+
 /// How long a node whose cursor is above the hub's head waits for the hub to catch up.
 const HEAD_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Nodes that have lost their feed all at once come back over this time for each of them: 25 a second, each of which costs
+/// control a handshake of about 1 ms and what the node has missed.
+const SPREAD_PER_NODE: Duration = Duration::from_millis(40);
+const SPREAD_MIN: Duration = Duration::from_millis(500);
+const SPREAD_MAX: Duration = Duration::from_secs(30);
 
 /// Where a hub reads what it doesn't hold.
 pub trait Source: Send + Sync + 'static {
@@ -111,6 +120,8 @@ struct Inner {
     bytes: usize,
     nodes: BTreeMap<String, Known>,
     reports: u64,
+    /// When it was last known that there is nothing newer than the head.
+    confirmed: Option<Instant>,
 }
 
 /// What is known of a node.
@@ -186,6 +197,7 @@ impl Hub {
                 bytes: 0,
                 nodes: BTreeMap::new(),
                 reports: 0,
+                confirmed: None,
             }),
             head: watch::Sender::new((0, 0)),
             news: watch::Sender::new(0),
@@ -366,6 +378,7 @@ impl Hub {
                 self.push(page.records);
             }
             if !has_more {
+                self.inner.lock().confirmed = Some(Instant::now());
                 return Ok(());
             }
         }
@@ -412,6 +425,7 @@ impl Hub {
                             Ok(()) => {}
                         }
                     }
+                    Some(Up::Beat) => {}
                     Some(Up::Hello(_)) => return Err("it said twice who it is".to_owned()),
                 }
             }
@@ -428,34 +442,45 @@ impl Hub {
         }
     }
 
+    fn word(&self) -> Down {
+        let inner = self.inner.lock();
+        let spread = SPREAD_PER_NODE * u32::try_from(inner.nodes.len()).unwrap_or(u32::MAX);
+        let spread = spread.clamp(SPREAD_MIN, SPREAD_MAX);
+        Down::Beat(Beat {
+            head: inner.head().position,
+            spread_ms: spread.as_millis() as u64,
+            is_current: inner.confirmed.is_some_and(|confirmed| confirmed.elapsed() < SILENCE),
+        })
+    }
+
     async fn beat(&self, writer: &Writer) -> Result<(), String> {
         loop {
-            writer.say(&Down::Beat { head: self.head().position }).await?;
+            writer.say(&self.word()).await?;
             sleep(BEAT).await;
         }
     }
 
+    /// Tells a node everything, from where it is.
     async fn tell(&self, hello: &Hello, journal: &str, writer: &Writer) -> Result<(), String> {
         let mut heads = self.head.subscribe();
         let begun_anew = heads.borrow_and_update().1;
         let mut cursor = self.start(hello, journal, writer).await?;
+        let mut beat = tokio::time::interval(BEAT);
+        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            let next = self.after(cursor, begun_anew)?;
-            match next {
+            match self.after(cursor, begun_anew)? {
                 Next::Records(records, mark) => {
                     writer.say(&Down::Records(records)).await?;
                     cursor = mark;
                 }
-                Next::Nothing(head) => {
-                    let is_new = tokio::select! {
-                        changed = heads.changed() => changed.is_ok(),
-                        () = sleep(BEAT) => false,
-                    };
-                    if !is_new {
-                        writer.say(&Down::Beat { head }).await?;
+                Next::Older => cursor = self.catch_up(cursor, writer).await?,
+                Next::Nothing => {
+                    tokio::select! {
+                        biased;
+                        _ = beat.tick() => writer.say(&self.word()).await?,
+                        changed = heads.changed() => changed.map_err(|_| "the hub has ended".to_owned())?,
                     }
                 }
-                Next::Older => cursor = self.catch_up(cursor, writer).await?,
             }
         }
     }
@@ -549,7 +574,7 @@ impl Hub {
         }
         let head = inner.head().position;
         Ok(match records.is_empty() {
-            true => Next::Nothing(head),
+            true => Next::Nothing,
             false => {
                 let line = Records { after: cursor.position, records, digest: mark.digest, head };
                 Next::Records(line, mark)
@@ -560,7 +585,7 @@ impl Hub {
 
 enum Next {
     Records(Records, Mark),
-    Nothing(u64),
+    Nothing,
     /// What comes next is not held any more.
     Older,
 }
@@ -598,13 +623,11 @@ impl Known {
 async fn tail(hub: Weak<Hub>, journal: Arc<dyn Journal>) {
     loop {
         let Some(head) = hub.upgrade().map(|hub| hub.head().position) else { return };
-        // Now and then it looks whether the hub is still wanted.
-        let changed = timeout(Duration::from_secs(5), journal.changed(head)).await;
+        let changed = timeout(CONFIRM_EVERY, journal.changed(head)).await;
         let Some(hub) = hub.upgrade() else { return };
         let read = match changed {
-            Err(_) => continue,
             Ok(Err(error)) => Err(error),
-            Ok(Ok(())) => hub.read_on(&*journal).await,
+            Ok(Ok(())) | Err(_) => hub.read_on(&*journal).await,
         };
         if let Err(error) = read {
             eprintln!("perigee: the journal cannot be followed: {error}; trying again");
@@ -662,7 +685,12 @@ impl Forward {
                     inner.journal = Some(welcome.journal);
                 }
             }
-            Down::Welcome(_) | Down::Beat { .. } | Down::Refused { .. } => {}
+            Down::Beat(beat) => {
+                if beat.is_current && beat.head == head.position {
+                    hub.inner.lock().confirmed = Some(Instant::now());
+                }
+            }
+            Down::Welcome(_) | Down::Refused { .. } => {}
         }
         Ok(())
     }

@@ -59,7 +59,7 @@ pub(crate) async fn a_new_journal_is_empty(place: Place) {
     assert_eq!(journal.commit(Commit::default()).await.unwrap(), 0);
 }
 
-pub(crate) async fn records_come_in_order_with_gaps(place: Place) {
+pub(crate) async fn records_come_in_order(place: Place) {
     let journal = place.open_one().await;
     let written = write_some(&journal, 20).await;
     assert!(written[0].position > 0);

@@ -17,7 +17,7 @@ use crate::cors::{Allow, AllowedOrigins, Cors};
 use crate::glob::Glob;
 use crate::rate::Rate;
 use crate::redirect::{Redirect, STATUSES};
-use crate::rule::{Cache, Conditions, CookieFilter, CountedBy, Https, RateLimit, Rule};
+use crate::rule::{Cache, ClientCertificate, Conditions, CookieFilter, CountedBy, Https, RateLimit, Rule};
 use crate::settings::RATE_PER;
 
 /// Puts what the section says on top of what `rule` says already.
@@ -58,6 +58,13 @@ pub(super) fn apply_choices(findings: &mut Findings<'_>, section: &Section, rule
             "redirect" => Https::Redirect,
             "strict" => Https::Strict,
             _ => Https::Optional,
+        };
+    }
+    if let Some((word, _)) = section.text("client_certificate") {
+        rule.client_certificate = match word {
+            "required" => ClientCertificate::Required,
+            "optional" => ClientCertificate::Optional,
+            _ => ClientCertificate::Off,
         };
     }
     if let Some(item) = section.item("cors") {

@@ -9,7 +9,7 @@ use super::check_name;
 use super::choices::build_rate;
 use crate::rate::Rate;
 use crate::settings::{
-    AccessLog, AccessLogFormat, CertificateFiles, EdgeSettings, HANDSHAKES_BURST_SECS, Limits, Network,
+    AccessLog, AccessLogFormat, CertificateFiles, EdgeSettings, HANDSHAKES_BURST_SECS, Limits, Network, Ocsp,
     TlsSettings, TlsVersion,
 };
 
@@ -137,7 +137,10 @@ pub(super) fn build_certificates(root: &Section) -> Vec<CertificateFiles> {
     let sections = root.list("certificate").iter().filter_map(|item| item.table());
     let built = sections.filter_map(|section| {
         let file = |key| section.text(key).map(|(path, _)| path.into());
-        let ocsp = file("ocsp");
+        let ocsp = section.text("ocsp").map(|(text, _)| match text {
+            "fetch" => Ocsp::Fetch,
+            path => Ocsp::File(path.into()),
+        });
         let files = Some(CertificateFiles { chain: file("chain")?, key: file("key")?, ocsp });
         section.finish();
         files

@@ -472,10 +472,10 @@ static CERTIFICATE: Table = Table {
         key("key", text("a PEM file", "/etc/ssl/shop/privkey.pem"), "Its private key.").required(),
         key(
             "ocsp",
-            text("a DER file", "/etc/ssl/shop/ocsp.der"),
-            "An OCSP response that is shown with it (stapling), for a certificate that demands one (RFC 7633). Keep it fresh: a changed file comes into force by itself.",
+            text("a DER file, or \"fetch\"", "/etc/ssl/shop/ocsp.der"),
+            "An OCSP response that is shown with it (stapling) until it ends: from a file, which comes into force by itself when it changes; or fetched, and again at half of its life, from the responder that the certificate names.",
         )
-        .or("none"),
+        .or("\"fetch\" for a certificate that demands one (RFC 7633), else none"),
     ]],
 };
 
@@ -603,6 +603,18 @@ pub(crate) static SITE: Table = Table {
                 "Where the content comes from; of a list, the first that is well. A path in the URL is put in front of every path.",
             )
             .required(),
+            key(
+                "max_purge_lag",
+                Kind::Time { min: settings::PURGE_LAG.0, max: settings::PURGE_LAG.1 },
+                "On a node of a cluster that has not heard of purges for longer: what was fetched longer ago is validated before it is served; stale_if_error decides while the origin fails.",
+            )
+            .or("none: hits go on however long it takes"),
+            key(
+                "client_ca",
+                text("a PEM file", "/etc/ssl/shop/clients-ca.pem"),
+                "The authorities whose certificates visitors may show: see client_certificate. Intermediates come from the visitor. A changed file comes into force by itself.",
+            )
+            .or("none; visitors are not asked for a certificate"),
             key(
                 "pops",
                 Kind::List(&NAME),
@@ -760,6 +772,12 @@ const CHOICES: &[Key] = &[
         "Whether visitors have to use TLS. redirect: who does not is sent there (301 for GET and HEAD, else 308). strict: and is told to stay there for a year (Strict-Transport-Security), so that there is no way back.",
     )
     .or("\"optional\""),
+    key(
+        "client_certificate",
+        Kind::OneOf(&["off", "optional", "required"]),
+        "Whether visitors show who they are by a certificate of their own, from one of the site's `client_ca`. optional: the origin gets what they show, in Client-Cert (RFC 9440). required: who shows none gets 403.",
+    )
+    .or("\"off\""),
     key(
         "cors",
         Kind::Either(&CORS_VALUES),

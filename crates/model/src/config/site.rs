@@ -29,6 +29,7 @@ pub(super) fn build(findings: &mut Findings<'_>, section: &Section, index: usize
     let stand_in = || {
         crate::Origin::parse("http://localhost").ok().map(|origin| Arc::new(crate::OriginGroup::of(origin)))
     };
+    let max_purge_lag = section.time("max_purge_lag");
     let origin_missing = group.is_none();
     let mut defaults = Rule::defaults(group.or_else(stand_in)?, findings.line(&section.span));
     apply_choices(findings, section, &mut defaults);
@@ -50,6 +51,7 @@ pub(super) fn build(findings: &mut Findings<'_>, section: &Section, index: usize
         warn_of_shadowed(findings, &rules, &places);
     }
     let tests = tests_of_site::build(findings, section, &rules, &domains);
+    let client_ca = section.text("client_ca").map(|(path, _)| path.into());
     let pops = section.list("pops").iter().filter_map(Item::text).map(|(name, _)| name.into()).collect();
     section.finish();
     if origin_missing || domains.is_empty() {
@@ -59,6 +61,8 @@ pub(super) fn build(findings: &mut Findings<'_>, section: &Section, index: usize
         name: name?.into(),
         index,
         domains,
+        max_purge_lag,
+        client_ca,
         pops,
         has_response_rules: rules.iter().any(Rule::is_response_rule),
         rules,

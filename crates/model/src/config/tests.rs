@@ -13,6 +13,7 @@ use crate::rule::Cache;
 use crate::{ByteSize, DiskSettings, Scheme};
 
 mod cluster;
+mod corrupt;
 mod diagnostics;
 mod routing;
 

@@ -27,7 +27,8 @@ fn each_target_matches_what_it_names_and_nothing_else() {
     let hits = [
         Target::Everything,
         Target::Site(7),
-        Target::Tag { site: 7, tag: 11 },
+        Target::Tag { site: Some(7), tag: 11 },
+        Target::Tag { site: None, tag: 11 },
         Target::Url { site: 7, url: 1 },
         prefix(None, ""),
         prefix(None, "/"),
@@ -37,8 +38,9 @@ fn each_target_matches_what_it_names_and_nothing_else() {
     ];
     let misses = [
         Target::Site(8),
-        Target::Tag { site: 7, tag: 12 },
-        Target::Tag { site: 8, tag: 11 },
+        Target::Tag { site: Some(7), tag: 12 },
+        Target::Tag { site: None, tag: 12 },
+        Target::Tag { site: Some(8), tag: 11 },
         Target::Url { site: 7, url: 2 },
         Target::Url { site: 8, url: 1 },
         prefix(None, "/static/img/x.png/"),
@@ -62,7 +64,7 @@ fn each_target_matches_what_it_names_and_nothing_else() {
 fn the_strongest_newer_purge_applies_in_whatever_order_they_came() {
     use Kind::*;
     let site = || Target::Site(7);
-    let tag = || Target::Tag { site: 7, tag: 10 };
+    let tag = || Target::Tag { site: Some(7), tag: 10 };
     check(&[(Hard, site(), 6), (Soft, site(), 7)], Some((Hard, 6)));
     check(&[(Soft, site(), 6), (Hard, site(), 7)], Some((Hard, 7)));
     check(&[(Soft, site(), 7), (Hard, tag(), 6)], Some((Hard, 6)));
@@ -70,6 +72,10 @@ fn the_strongest_newer_purge_applies_in_whatever_order_they_came() {
     check(&[(Soft, site(), 9), (Soft, tag(), 6)], Some((Soft, 9)));
     check(&[(Soft, tag(), 9), (Soft, tag(), 6)], Some((Soft, 9)));
     check(&[(Hard, site(), 4), (Soft, tag(), 5)], None);
+    check(&[(Doubt, Target::Everything, 6), (Soft, site(), 7)], Some((Doubt, 6)));
+    check(&[(Doubt, Target::Everything, 7), (Hard, site(), 6)], Some((Hard, 6)));
+    check(&[(Doubt, Target::Everything, 5)], None);
+    check(&[(Doubt, site(), 6)], Some((Hard, 6)));
 }
 
 #[test]
@@ -98,6 +104,19 @@ fn the_busiest_site_is_folded_and_the_others_keep_their_precision() {
     assert_eq!(clock.check(&subject(7, 60, 51)), Some((Kind::Soft, 60)));
     assert_eq!(clock.check(&subject(1, 999, 0)), None);
     assert_eq!(clock.check(&subject(1, 0, 0)), Some((Kind::Hard, 1)));
+}
+
+#[test]
+fn tags_of_all_sites_are_folded_for_all_sites() {
+    let mut clock = PurgeClock::new(Limits { tags_max: 10, ..Limits::default() });
+    clock.record(purge(Kind::Hard, Target::Tag { site: Some(1), tag: 99 }), 1);
+    (2..=11).for_each(|position| {
+        clock.record(purge(Kind::Soft, Target::Tag { site: None, tag: position }), position)
+    });
+    assert_eq!((clock.stats().tags, clock.stats().folded), (6, 5));
+    assert_eq!(clock.check(&Subject { tags: &[], position: 5, ..SUBJECT }), Some((Kind::Soft, 6)));
+    assert_eq!(clock.check(&Subject { tags: &[7], position: 6, ..SUBJECT }), Some((Kind::Soft, 7)));
+    assert_eq!(clock.check(&Subject { tags: &[99], site: 1, position: 0, ..SUBJECT }), Some((Kind::Hard, 1)));
 }
 
 #[test]
@@ -135,11 +154,17 @@ fn naive(purges: &[(Purge, u64)], subject: &Subject) -> Option<(Kind, u64)> {
                         && host.as_ref().is_none_or(|host| host == subject.host)
                         && subject.path.starts_with(path.as_str())
                 }
-                Target::Tag { site, tag } => *site == subject.site && subject.tags.contains(tag),
+                Target::Tag { site, tag } => {
+                    site.is_none_or(|site| site == subject.site) && subject.tags.contains(tag)
+                }
                 Target::Url { site, url } => *site == subject.site && *url == subject.url,
             }
     });
-    matching.map(|(purge, position)| (purge.kind, *position)).max()
+    let kind = |purge: &Purge| match purge.kind {
+        Kind::Doubt if purge.target != Target::Everything => Kind::Hard,
+        kind => kind,
+    };
+    matching.map(|(purge, position)| (kind(purge), *position)).max()
 }
 
 const HOSTS: [&str; 2] = ["a.example", "b.example"];
@@ -157,10 +182,10 @@ fn purges() -> impl Strategy<Value = Vec<(Purge, u64)>> {
                 path: PATHS[path].to_owned(),
             }
         ),
-        8 => (site.clone(), 0u64..6).prop_map(|(site, tag)| Target::Tag { site, tag }),
+        8 => (proptest::option::weighted(0.7, site.clone()), 0u64..6).prop_map(|(site, tag)| Target::Tag { site, tag }),
         8 => (site, 0u128..6).prop_map(|(site, url)| Target::Url { site, url }),
     ];
-    let kind = prop_oneof![Just(Kind::Hard), Just(Kind::Soft)];
+    let kind = prop_oneof![Just(Kind::Hard), Just(Kind::Soft), Just(Kind::Doubt)];
     let purge = (target, kind).prop_map(|(target, kind)| Purge { target, kind });
     // Positions in any order, and the same one more than once.
     proptest::collection::vec((purge, 1u64..60), 0..60)

@@ -30,6 +30,7 @@ pub(crate) fn event(site: Slot) -> Event<'static> {
         why: Why::Fresh,
         collapsed: false,
         stored: false,
+        personal: false,
         encoded: Some((semantics::coding::Coding::Gzip, 700)),
         age: Some(12),
         ttl: Some(48),
@@ -126,4 +127,21 @@ fn names_in_the_log_follow_the_slots() {
     let text = String::from_utf8(written.lock().clone()).unwrap();
     assert!(text.contains(r#""site":"a \"b\"\u000a""#), "{text}");
     assert!(text.contains(r#""origin":"http://o.example""#), "{text}");
+}
+
+#[test]
+fn totals_tell_errors_and_how_long_heads_took() {
+    let registry = registry();
+    let observer = Observer::new(&registry, None);
+    let site = registry.site("shop");
+    for (status, first_byte_us) in
+        [(200, 1), (200, 1_000), (200, 1_500), (503, 3_000), (500, 40_000_000), (404, 2_000)]
+    {
+        observer.emit(&Event { status, first_byte_us, ..event(site) });
+    }
+    let totals = registry.totals();
+    assert_eq!(totals.server_errors, 2);
+    let mut wanted = [0; crate::FIRST_BYTE_BUCKETS];
+    (wanted[0], wanted[1], wanted[2], wanted[16]) = (2, 2, 1, 1);
+    assert_eq!(totals.first_bytes, wanted);
 }

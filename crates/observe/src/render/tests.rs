@@ -123,6 +123,7 @@ fn full_readings(origin: Slot) -> Readings {
             cpu_us: 61_500,
         }],
         copies_not_made: [1, 2, 0],
+        silence_ms: Some(1500),
         origins: vec![
             OriginReading {
                 origin,
@@ -141,6 +142,7 @@ fn full_readings(origin: Slot) -> Readings {
         ],
         certificates: vec![CertificateReading { name: "*.shop.example".into(), not_after: Wall(2_500) }],
         purge_position: 41,
+        quic_dropped: [8, 0, 1],
         purges_remembered: 3,
         fills_in_flight: 2,
         workers: 2,
@@ -169,8 +171,10 @@ fn a_full_registry_renders_each_family_of_the_catalogue_once_and_in_order() {
     observer.emit_fetch(&fetch(origin, FetchEnd::Failed(OriginFailure::Cut)));
     observer.handshake_ended(Handshake::Tls13Resumed);
     registry.count_failed_order();
+    registry.follow(5, 7, true);
     registry.read_from(move || full_readings(origin));
     registry.count_reload(Wall(1_500));
+    registry.follow(41, 42, true);
     let text = registry.render();
     let samples = read_exposition(&text);
     let rendered: Vec<_> =
@@ -187,6 +191,7 @@ fn a_full_registry_renders_each_family_of_the_catalogue_once_and_in_order() {
         ("perigee_origin_connect_seconds_sum{origin=\"http://o.example\"}", 0.0016),
         ("perigee_store_lookups_total{tier=\"memory\",result=\"found\"}", 5.0),
         ("perigee_disk_written_bytes_total{disk=\"/cache\",kind=\"rewrite\"}", 6.0),
+        ("perigee_quic_packets_dropped_total{queue=\"socket\"}", 8.0),
         ("perigee_certificate_not_after_timestamp_seconds{name=\"*.shop.example\"}", 2.5),
         ("perigee_certificate_orders_total{result=\"failed\"}", 1.0),
         ("perigee_tls_handshakes_total{result=\"tls1.3-resumed\"}", 1.0),

@@ -3,7 +3,7 @@
 //!
 //! `NEW` connections with one request each, spread over `SECONDS`; `KEPT` ones that ask again and again for as long; `DOWNLOADS`
 //! that take `DOWNLOAD_SECONDS`, half of them slow at the origin, half at the visitor. Prints what came of them as one line of
-//! JSON: the same counts as `bench/upgrade_load.py`, by the same rules.
+//! JSON: the same counts as `bench/upgrade_load.py`, by the same rules, and each failure with its time and kind.
 //!
 //! A connection that says goodbye (GOAWAY) is left before the next request. A request that came too late is asked again where the
 //! RFCs say that it was not processed: REFUSED_STREAM or a stream above the last one of GOAWAY (RFC 9113 §6.8, §8.7),
@@ -16,7 +16,7 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::{Buf, Bytes};
 use h3::error::{Code, StreamError};
@@ -33,10 +33,11 @@ const USAGE: &str = "visitors h2|h3 PORT SEED NEW KEPT DOWNLOADS SECONDS DOWNLOA
 
 /// Longest wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Failures that are told in words.
-const SHOWN: usize = 5;
 /// Milliseconds between two requests on a kept connection.
 const KEPT_PAUSE: std::ops::Range<u64> = 200..1800;
+/// Sockets of HTTP/3 that connections share: enough for each of the server's workers to get its part of them, and few, as the
+/// library holds 3 MiB for what each of them receives.
+const ENDPOINTS: usize = 16;
 const PIECE: usize = 64 * 1024;
 
 fn main() {
@@ -49,7 +50,12 @@ fn main() {
     let [port, seed, new, kept, downloads, seconds, download_seconds] = numbers[..] else {
         panic!("usage: {USAGE}")
     };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let entered = runtime.enter();
+    let endpoints = (0..ENDPOINTS).map(|_| Endpoint::client(([127, 0, 0, 1], 0).into()).expect("a socket"));
     let visitors = Rc::new(Visitors {
+        endpoints: endpoints.collect(),
+        next_endpoint: Cell::new(0),
         address: ([127, 0, 0, 1], u16::try_from(port).expect("a port")).into(),
         is_http3: match &protocol[..] {
             "h2" => false,
@@ -61,7 +67,7 @@ fn main() {
         tally: RefCell::default(),
         chance: Cell::new(seed.wrapping_mul(2) | 1),
     });
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    drop(entered);
     let run = visitors.clone().run(new, kept, downloads, seconds, download_seconds);
     LocalSet::new().block_on(&runtime, run);
     println!("{}", serde_json::to_string(&*visitors.tally.borrow()).expect("numbers and words"));
@@ -75,8 +81,23 @@ struct Tally {
     told_to_close: u64,
     asked_again: u64,
     downloads: u64,
-    failures: u64,
-    shown: Vec<String>,
+    failed: Vec<Failure>,
+}
+
+/// A request without its whole right answer.
+#[derive(Serialize)]
+struct Failure {
+    /// When it was begun, connection included, and when it was known to have failed: seconds since the Unix epoch.
+    began: f64,
+    ended: f64,
+    /// Where it stood, and what went wrong: few different texts.
+    kind: String,
+    /// Who wanted what.
+    what: String,
+}
+
+fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
 
 /// Why there is no answer.
@@ -99,6 +120,8 @@ struct Visitors {
     is_http3: bool,
     tls: TlsConnector,
     quic: quinn::ClientConfig,
+    endpoints: Vec<Endpoint>,
+    next_endpoint: Cell<usize>,
     tally: RefCell<Tally>,
     chance: Cell<u64>,
 }
@@ -116,13 +139,17 @@ impl Visitors {
                 .await;
             let visitors = self.clone();
             tasks.push(spawn_local(async move {
-                let path = format!("/small/{}", number % 1000);
+                let (path, began) = (format!("/small/{}", number % 1000), now());
                 let asked = timeout(PATIENCE, visitors.ask_on(&mut None, &path, None)).await;
-                visitors.note(asked, &format!("new connection, {path}"), |tally| tally.new += 1);
+                visitors.note(began, asked, &format!("new connection, {path}"), |tally| tally.new += 1);
             }));
         }
         for task in tasks {
             task.await.expect("no visitor panics");
+        }
+        for endpoint in &self.endpoints {
+            // Until the server has heard of the ends.
+            endpoint.wait_idle().await;
         }
     }
 
@@ -130,12 +157,12 @@ impl Visitors {
         let mut connection = None;
         sleep(Duration::from_millis(self.chance(0..KEPT_PAUSE.end))).await;
         while Instant::now() < end {
-            let path = format!("/small/{}", self.chance(0..1000));
+            let (path, began) = (format!("/small/{}", self.chance(0..1000)), now());
             let asked = timeout(PATIENCE, self.ask_on(&mut connection, &path, None)).await;
             if !matches!(asked, Ok(Ok(()))) {
                 connection = None;
             }
-            self.note(asked, &format!("kept connection, {path}"), |tally| tally.kept += 1);
+            self.note(began, asked, &format!("kept connection, {path}"), |tally| tally.kept += 1);
             sleep(Duration::from_millis(self.chance(KEPT_PAUSE))).await;
         }
     }
@@ -147,9 +174,10 @@ impl Visitors {
             false => format!("/large/{}", number % 8),
         };
         let pause = (!is_slow_origin).then(|| Duration::from_secs(seconds) / (LARGE / PIECE) as u32);
+        let began = now();
         let asked =
             timeout(PATIENCE + 3 * Duration::from_secs(seconds), self.ask_on(&mut None, &path, pause)).await;
-        self.note(asked, &format!("download {path}"), |tally| tally.downloads += 1);
+        self.note(began, asked, &format!("download {path}"), |tally| tally.downloads += 1);
     }
 
     /// Asks, on a new connection where there is none or it is over, and checks what comes.
@@ -168,7 +196,10 @@ impl Visitors {
             let mut checked = Checked::new(path);
             match open.get(path, &mut checked, pause).await {
                 Ok(()) => return checked.end(),
-                Err(Missing::Failed(reason)) => return Err(format!("{reason}, after {} bytes", checked.at)),
+                Err(Missing::Failed(reason)) => {
+                    let place = if checked.at == 0 { "before" } else { "in" };
+                    return Err(format!("{place} the answer: {reason}"));
+                }
                 Err(Missing::Leaving) => self.tally.borrow_mut().told_to_close += 1,
                 Err(Missing::NotProcessed) => self.tally.borrow_mut().asked_again += 1,
             }
@@ -179,20 +210,18 @@ impl Visitors {
 
     fn note(
         &self,
+        began: f64,
         asked: Result<Result<(), String>, tokio::time::error::Elapsed>,
         what: &str,
         count: impl FnOnce(&mut Tally),
     ) {
         let mut tally = self.tally.borrow_mut();
-        let reason = match asked {
+        let kind = match asked {
             Ok(Ok(())) => return count(&mut tally),
             Ok(Err(reason)) => reason,
-            Err(_) => "not answered in time".to_owned(),
+            Err(_) => format!("no end after {PATIENCE:?}"),
         };
-        tally.failures += 1;
-        if tally.shown.len() < SHOWN {
-            tally.shown.push(format!("{what}: {reason}"));
-        }
+        tally.failed.push(Failure { began, ended: now(), kind, what: what.to_owned() });
     }
 
     /// A number in a range (xorshift64).
@@ -310,15 +339,14 @@ struct Http3 {
 
 impl Http3 {
     async fn connect(visitors: &Visitors) -> Result<Http3, Box<dyn std::error::Error>> {
-        // A socket each, so that the server's workers share them.
-        let endpoint = Endpoint::client(([127, 0, 0, 1], 0).into())?;
+        let next = visitors.next_endpoint.get();
+        visitors.next_endpoint.set(next.wrapping_add(1));
+        let endpoint = &visitors.endpoints[next % visitors.endpoints.len()];
         let connecting = endpoint.connect_with(visitors.quic.clone(), visitors.address, "bench.example")?;
         let connection = connecting.await?;
         let (mut driver, requests) = h3::client::new(h3_quinn::Connection::new(connection.clone())).await?;
         spawn_local(async move {
             poll_fn(|context| driver.poll_close(context)).await;
-            // Until the server has heard of the end.
-            endpoint.wait_idle().await;
         });
         Ok(Http3 { requests, connection })
     }

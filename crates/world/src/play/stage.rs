@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use edge::handover::{Channel, Message};
 use edge::sockets::{Bound, Sockets};
+use edge::tls::ClientAuthorities;
 use edge::{Clock, Edge, Handle, Options, Predecessor, PurgeError, PurgeRequest, PurgeTarget, Receipt};
 use model::Snapshot;
 use observe::{BuildInfo, Registry};
@@ -46,8 +47,9 @@ impl Stage {
         state: Option<&Path>,
         tls: Option<&Identity>,
     ) -> Result<Stage, String> {
-        let options = options(now_ms, state, tls);
-        let edge = Edge::start(snapshot(config), options).map_err(|error| error.to_string())?;
+        let snapshot = snapshot(config);
+        let options = Options { client_authorities: authorities(&snapshot), ..options(now_ms, state, tls) };
+        let edge = Edge::start(snapshot, options).map_err(|error| error.to_string())?;
         let bridge = tls.filter(|_| speaks_http2()).map(|identity| {
             let address = *edge.addresses_tls().first().expect("an edge listens");
             Bridge::start(runtime, address, identity)
@@ -72,6 +74,7 @@ impl Stage {
         let options = Options {
             sockets: Some(sockets),
             predecessor: Some(Predecessor { channel: theirs, process: None, draining: 1 }),
+            client_authorities: authorities(&snapshot),
             ..options(self.now_ms(), None, tls)
         };
         let stage = Stage { edge: Edge::start(snapshot, options).expect("the edge starts"), bridge: None };
@@ -94,7 +97,9 @@ impl Stage {
     }
 
     pub(super) fn replace(&self, config: &str) {
-        self.edge.replace(snapshot(config));
+        let snapshot = snapshot(config);
+        let authorities = authorities(&snapshot);
+        self.edge.replace(snapshot, &authorities).expect("the configuration comes into force");
     }
 
     /// See [`super::Play::stop_edge`].
@@ -144,6 +149,7 @@ fn options(now_ms: i64, state: Option<&Path>, tls: Option<&Identity>) -> Options
         predecessor: None,
         listen_tls: tls.map(|_| vec![([127, 0, 0, 1], 0).into()]),
         certificates: tls.iter().map(|identity| identity.certificate()).collect(),
+        client_authorities: Vec::new(),
         clock: Clock::manual(Wall(now_ms)),
         key_seed: KEY_SEED,
         ticket_secret: vec![9; 32],
@@ -152,6 +158,11 @@ fn options(now_ms: i64, state: Option<&Path>, tls: Option<&Identity>) -> Options
         registry: Registry::new(BuildInfo { version: "play", commit: "" }),
         access_log: None,
     }
+}
+
+fn authorities(snapshot: &Snapshot) -> Vec<ClientAuthorities> {
+    edge::tls::read_client_authorities(snapshot)
+        .unwrap_or_else(|wrong| panic!("the play's files are wrong: {}", wrong.join("; ")))
 }
 
 fn snapshot(config: &str) -> Snapshot {

@@ -1,17 +1,10 @@
-use std::convert::Infallible;
-
-use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use http::StatusCode;
 use model::change::{Audience, Candidate, Version, receipt_signed};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-use tokio_rustls::TlsAcceptor;
 
 use super::*;
-use crate::feed::{Receipt, Vitals, follow};
+use crate::feed::{Receipt, Relay, Vitals, follow};
 use crate::memory::Memory;
 use crate::testing::Authority;
 use crate::trust::{Identity, verify};
@@ -28,49 +21,12 @@ impl Drop for Running {
     }
 }
 
-/// Serves a hub over real sockets, as controls and relays do. Its URL.
-async fn serve(hub: &Arc<Hub>, identity: &Identity) -> (String, Running) {
+/// Serves a hub over real sockets. Its URL.
+async fn serve(hub: &Arc<Hub>, identity: Identity, above: Arc<Dialer>) -> (String, Running) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://{}", listener.local_addr().unwrap());
-    let acceptor = TlsAcceptor::from(identity.server_config().unwrap());
-    let hub = hub.clone();
-    let accepting = tokio::spawn(async move {
-        let mut connections = tokio::task::JoinSet::new();
-        loop {
-            let (stream, _) = listener.accept().await.unwrap();
-            let (acceptor, hub) = (acceptor.clone(), hub.clone());
-            connections.spawn(async move {
-                let Ok(stream) = acceptor.accept(stream).await else { return };
-                let peer = Peer::of(&stream.get_ref().1.peer_certificates().unwrap()[0]).unwrap();
-                let service = service_fn(move |request: Request<Incoming>| {
-                    let (hub, peer) = (hub.clone(), peer.clone());
-                    async move { Ok::<_, Infallible>(answer(&hub, peer, request).await) }
-                });
-                let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-                let _ = builder.serve_connection(TokioIo::new(stream), service).await;
-            });
-        }
-    });
-    (url, Running(accepting))
-}
-
-async fn answer(
-    hub: &Arc<Hub>,
-    peer: Peer,
-    request: Request<Incoming>,
-) -> Response<http_body_util::combinators::UnsyncBoxBody<Bytes, Infallible>> {
-    if request.uri().path() == "/v1/feed" {
-        return Response::new(hub.serve(peer, request.into_body()).boxed_unsync());
-    }
-    assert_eq!(request.uri().path(), "/v1/journal");
-    let query = request.uri().query().unwrap();
-    let number = |name: &str| -> u64 {
-        query.split('&').find_map(|pair| pair.strip_prefix(name)).unwrap().parse().unwrap()
-    };
-    let (status, body) = hub.page(number("after="), number("limit=") as usize).await;
-    let mut response = Response::new(Full::new(Bytes::from(body)).boxed_unsync());
-    *response.status_mut() = status;
-    response
+    let (relay, identity) = (Relay::new(hub.clone(), above), Arc::new(identity));
+    (url, Running(tokio::spawn(relay.serve(listener, move || identity.clone()))))
 }
 
 /// A node that writes down what it is told.
@@ -141,7 +97,7 @@ impl Node for Recorder {
                         }
                         assert_eq!(line.digest, state.cursor.digest);
                     }
-                    Down::Beat { .. } | Down::Refused { .. } => {}
+                    Down::Beat(_) | Down::Refused { .. } => {}
                 }
             }
             Ok(())
@@ -219,7 +175,8 @@ impl Cluster {
         let authority = Authority::new("cluster");
         let journal: Arc<dyn Journal> = Arc::new(Memory::new("j1", 1));
         let hub = Hub::of_journal("c1", journal.clone(), Plan::default(), any()).await.unwrap();
-        let (url, serving) = serve(&hub, &authority.identity(Role::Control, "c1", 7)).await;
+        let nobody = Arc::new(Dialer::new(Vec::new(), || unreachable!("there is nobody above")));
+        let (url, serving) = serve(&hub, authority.identity(Role::Control, "c1", 7), nobody).await;
         Cluster { authority, journal, hub, url, _serving: serving }
     }
 
@@ -319,12 +276,12 @@ async fn a_plan_is_known_to_whoever_begins_after_it() {
 #[tokio::test]
 async fn nodes_behind_a_relay_are_told_and_heard_as_if_there_were_none() {
     let cluster = Cluster::new().await;
-    let relay = Arc::new(cluster.authority.identity(Role::Relay, "eu", 7));
-    let identity = relay.clone();
+    let identity = Arc::new(cluster.authority.identity(Role::Relay, "eu", 7));
     let dialer = Arc::new(Dialer::new(vec![cluster.url.clone()], move || identity.clone()));
     let (hub, node) = Hub::of_relay("eu", dialer.clone(), any());
     let following = Running(tokio::spawn(follow(node.clone(), dialer.clone())));
-    let (url, _serving) = serve(&hub, &relay).await;
+    let identity = cluster.authority.identity(Role::Relay, "eu", 7);
+    let (url, _serving) = serve(&hub, identity, dialer.clone()).await;
     let edges = ["fra-1", "fra-2"].map(|name| cluster.edge(name));
     let following_relay = edges.clone().map(|edge| edge.follow(&[&url]));
     for edge in &edges {
@@ -357,8 +314,8 @@ async fn controls_tell_each_other_what_their_nodes_report() {
     let other = Hub::of_journal("c2", cluster.journal.clone(), Plan::default(), any()).await.unwrap();
     let identity = Arc::new(cluster.authority.identity(Role::Control, "c2", 7));
     let dialer = Arc::new(Dialer::new(vec![cluster.url.clone()], move || identity.clone()));
-    let _reporting = Running(tokio::spawn(follow(other.reporter(), dialer)));
-    let (url, _serving) = serve(&other, &cluster.authority.identity(Role::Control, "c2", 7)).await;
+    let _reporting = Running(tokio::spawn(follow(other.reporter(), dialer.clone())));
+    let (url, _serving) = serve(&other, cluster.authority.identity(Role::Control, "c2", 7), dialer).await;
     let edge = cluster.edge("fra-1");
     let _following = edge.follow(&[&url]);
     edge.reaches(|state| !state.restarts.is_empty()).await;

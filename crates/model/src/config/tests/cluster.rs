@@ -3,7 +3,7 @@
 use super::*;
 use crate::cluster::{ClusterSettings, ControlAddress, Switches};
 
-const NODE: &str = r#"
+pub(super) const NODE: &str = r#"
 [cluster]
 control = ["https://control-1.example", "https://[2001:db8::1]:7701/"]
 pop = "fra"
@@ -16,7 +16,7 @@ listen = "0.0.0.0:80"
 memory = "1GiB"
 "#;
 
-const CLUSTER: &str = r#"
+pub(super) const CLUSTER: &str = r#"
 block = ["203.0.113.0/24", "2001:db8:bad::/48"]
 
 [switches]

@@ -1380,3 +1380,43 @@ fn orders_of_certificates_are_checked() {
         ],
     );
 }
+
+#[test]
+fn visitors_are_asked_for_certificates_only_where_they_can_show_one_that_is_believed() {
+    let tls = "[edge]\nlisten_tls = \"127.0.0.1:8443\"\n[[certificate]]\nchain = \"a\"\nkey = \"b\"\n";
+    let site = "[[site]]\nname = \"a\"\ndomains = \"*\"\norigin = \"http://o.example\"\n";
+    let required = "client_ca = \"ca.pem\"\nclient_certificate = \"required\"\n";
+    check(&format!("{tls}{site}{required}https = \"redirect\"\n"), &[]);
+    check(
+        &format!("{tls}{site}{required}"),
+        &[
+            r#"11:22 warning: visitors without TLS can show no certificate, and get 403 | https = "redirect" sends them to where they can"#,
+        ],
+    );
+    check(
+        &format!("{tls}{site}client_certificate = \"optional\"\n"),
+        &[
+            r#"10:22 error: client_certificate is "optional", and the site does not say whose certificates it takes | add client_ca = "….pem" to the site, with the certificates of those who issue them"#,
+        ],
+    );
+    check(
+        &format!("{tls}{site}client_ca = \"ca.pem\"\n"),
+        &[
+            r#"10:13 warning: client_ca has no effect: no visitor is asked for a certificate | add client_certificate = "optional" or "required" to the site or to a rule"#,
+        ],
+    );
+    check(
+        &format!("{site}{required}https = \"redirect\"\n[edge]\ntrusted_proxies = \"192.0.2.1\"\n"),
+        &[
+            r#"6:22 error: client_certificate is "required", and this node does not listen with TLS: nobody can show one | add listen_tls to [edge]; a proxy that speaks TLS before this node cannot show it one"#,
+        ],
+    );
+    let rule = "[[site.rule]]\nclient_certificate = \"required\"\nscheme =";
+    check(
+        &format!("{tls}{site}client_ca = \"ca.pem\"\n{rule} \"http\"\n"),
+        &[
+            r#"12:22 error: the rule is for visitors without TLS, who can show no certificate: it would answer nobody | leave scheme = "http" out"#,
+        ],
+    );
+    check(&format!("{tls}{site}client_ca = \"ca.pem\"\n{rule} \"https\"\n"), &[]);
+}

@@ -1,0 +1,222 @@
+//! The cluster's certificate authority: made at the first start, kept in one cell, its key sealed. It signs certificates, which say
+//! who is who (`journal::trust`), and configurations, as nodes run nothing else.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use journal::trust::{self, Identity, Peer};
+use journal::{Commit, Error, Journal};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber, date_time_ymd,
+};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use serde::{Deserialize, Serialize};
+
+use crate::audit;
+use crate::cells;
+use crate::clock::{ms, now_ms};
+use crate::limits::{NODE_CERTIFICATE, SERVER_CERTIFICATE};
+use crate::tokens::{Role, Token};
+use crate::vault::{SECRET_FILE, TOKEN_FILE, Vault, write_private};
+
+const CELL: &str = "authority";
+const KEY: &str = "authority key";
+
+/// The authority is as long good as its cluster: nobody would be there to replace it.
+const AUTHORITY_LIFE: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+
+/// A certificate is good this long before it is made, for the sake of clocks that are late.
+const CLOCK_SKEW: Duration = Duration::from_secs(3600);
+
+/// Signs for the cluster.
+pub(crate) struct Authority {
+    pem: String,
+    fingerprint: String,
+    issuer: Issuer<'static, KeyPair>,
+    signer: EcdsaKeyPair,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    /// PEM.
+    certificate: String,
+    /// PKCS #8, sealed, base64.
+    key: String,
+}
+
+/// The state directory of a first start that did not become one.
+struct Begun<'a>(&'a Path);
+
+impl Begun<'_> {
+    fn undo(&self) {
+        for file in [SECRET_FILE, TOKEN_FILE] {
+            // What is left is found by the next start, and overwritten or refused then.
+            let _left = std::fs::remove_file(self.0.join(file));
+        }
+    }
+}
+
+/// The cluster's authority: the one in the journal, or a new one with a first token.
+///
+/// # Errors
+/// What to do when the journal cannot be reached, or the state directory is of another cluster.
+pub(crate) async fn open(journal: &dyn Journal, state: &Path) -> Result<(Authority, Vault), String> {
+    if let Some((kept, _)) = cells::load::<Kept>(journal, CELL).await.map_err(|error| error.to_string())? {
+        let vault = Vault::open_in(state, false)?;
+        return Ok((Authority::unseal(&kept, &vault, state)?, vault));
+    }
+    let vault = Vault::open_in(state, true)?;
+    let begun = Begun(state);
+    let kept = Authority::make(&vault)?;
+    let (token, secret) = Token::make("admin", Role::Admin, "control")?;
+    // Before the commit: a token that is in force and that nobody knows is of no use.
+    write_private(&state.join(TOKEN_FILE), &secret)
+        .map_err(|error| format!("{}: {error}", state.join(TOKEN_FILE).display()))?;
+    let value = |value| cells::value(value).map_err(|error| error.to_string());
+    let mut commit = Commit {
+        expect: vec![(CELL.to_owned(), 0)],
+        cells: vec![
+            (CELL.to_owned(), Some(value(&kept)?)),
+            (Token::cell(&token.name), Some(cells::value(&token).map_err(|error| error.to_string())?)),
+        ],
+        record: None,
+    };
+    audit::note(&mut commit, "control", "cluster.begin", journal.id(), None)
+        .map_err(|error| error.to_string())?;
+    match cells::commit(journal, commit).await {
+        Ok(_) => Ok((Authority::unseal(&kept, &vault, state)?, vault)),
+        Err(Error::Conflict(_)) => {
+            begun.undo();
+            Err(format!(
+                "another control has begun this cluster at the same moment; copy {SECRET_FILE} from its state \
+                 directory to {} and start again",
+                state.display()
+            ))
+        }
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+impl Authority {
+    fn make(vault: &Vault) -> Result<Kept, String> {
+        let key = KeyPair::generate().map_err(broken)?;
+        let mut wanted = CertificateParams::default();
+        wanted.distinguished_name = named("Perigee cluster");
+        wanted.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        wanted.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        last(&mut wanted, AUTHORITY_LIFE);
+        let certificate = wanted.self_signed(&key).map_err(broken)?;
+        let sealed = vault.seal(KEY, key.serialized_der())?;
+        Ok(Kept { certificate: certificate.pem(), key: BASE64_STANDARD.encode(sealed) })
+    }
+
+    fn unseal(kept: &Kept, vault: &Vault, state: &Path) -> Result<Authority, String> {
+        let sealed = BASE64_STANDARD.decode(&kept.key).map_err(broken)?;
+        let key = vault.open(KEY, &sealed).ok_or_else(|| {
+            format!(
+                "{}: this is the secret of another cluster than the journal's; copy it from the state directory of another \
+                 control of the cluster",
+                state.join(SECRET_FILE).display()
+            )
+        })?;
+        let signer = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &key).map_err(broken)?;
+        let key = KeyPair::try_from(&PrivatePkcs8KeyDer::from(key)).map_err(broken)?;
+        let certificate = CertificateDer::from_pem_slice(kept.certificate.as_bytes()).map_err(broken)?;
+        Ok(Authority {
+            issuer: Issuer::from_ca_cert_der(&certificate, key).map_err(broken)?,
+            fingerprint: trust::fingerprint(&certificate),
+            pem: kept.certificate.clone(),
+            signer,
+        })
+    }
+
+    /// What whoever talks to the cluster has to trust.
+    pub(crate) fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    /// What tokens and profiles pin it by.
+    pub(crate) fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    /// The signature of the cluster, base64.
+    pub(crate) fn sign(&self, text: &str) -> String {
+        trust::sign(&self.signer, text)
+    }
+
+    /// A certificate for control itself: for nodes, who go by its role, and for operators' own programs, who go by its names.
+    pub(crate) fn identity(
+        &self,
+        name: &str,
+        names: &[String],
+        addresses: &[IpAddr],
+    ) -> Result<Identity, String> {
+        let key = KeyPair::generate().map_err(broken)?;
+        let mut wanted = CertificateParams::new(names.to_vec()).map_err(broken)?;
+        wanted.subject_alt_names.extend(addresses.iter().map(|address| SanType::IpAddress(*address)));
+        let certificate = self.issue(wanted, trust::Role::Control, name, SERVER_CERTIFICATE, &key)?;
+        Identity::from_pem(&self.pem, &certificate, &key.serialize_pem())
+    }
+
+    /// A certificate for a node's key, in PEM.
+    pub(crate) fn issue_node(
+        &self,
+        role: trust::Role,
+        name: &str,
+        key: &impl PublicKeyData,
+    ) -> Result<String, String> {
+        self.issue(CertificateParams::default(), role, name, NODE_CERTIFICATE, key)
+    }
+
+    fn issue(
+        &self,
+        mut wanted: CertificateParams,
+        role: trust::Role,
+        name: &str,
+        life: Duration,
+        key: &impl PublicKeyData,
+    ) -> Result<String, String> {
+        let uri = Peer::uri(role, name).try_into().map_err(broken)?;
+        wanted.subject_alt_names.insert(0, SanType::URI(uri));
+        wanted.distinguished_name = named(name);
+        wanted.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        // A relay is a server, too.
+        wanted.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+        wanted.serial_number = Some(serial()?);
+        last(&mut wanted, life);
+        Ok(wanted.signed_by(key, &self.issuer).map_err(broken)?.pem())
+    }
+}
+
+fn named(name: &str) -> DistinguishedName {
+    let mut named = DistinguishedName::new();
+    named.push(DnType::CommonName, name);
+    named
+}
+
+/// From now on, for this long.
+fn last(wanted: &mut CertificateParams, life: Duration) {
+    let at = |ms: i64| date_time_ymd(1970, 1, 1) + Duration::from_millis(ms.max(0) as u64);
+    wanted.not_before = at(now_ms() - ms(CLOCK_SKEW));
+    wanted.not_after = at(now_ms() + ms(life));
+}
+
+fn serial() -> Result<SerialNumber, String> {
+    let mut bytes = [0; 16];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| "the system's random source gives nothing".to_owned())?;
+    // A serial number is positive (RFC 5280 §4.1.2.2).
+    bytes[0] &= 0x7f;
+    Ok(SerialNumber::from(bytes.to_vec()))
+}
+
+fn broken(error: impl std::fmt::Display) -> String {
+    format!("the cluster's keys in the journal are damaged: {error}")
+}

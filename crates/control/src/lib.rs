@@ -1,0 +1,311 @@
+//! Control: the API by which operators change a cluster, and the place where its nodes learn of it. Any number of controls work on
+//! one journal; none is the leader, and none holds anything that the others lack but the reports of its own nodes.
+//!
+//! ```text
+//! operators ─ token ─► ┌ api ─ purges, configurations, roll-outs, nodes, tokens ─► journal ┐
+//! nodes ─ certificate ─► └ hub ◄─ records ─ journal; reports, receipts ─► proofs, roll-outs ┘
+//! ```
+//!
+//! It never imports the edge: what the two say to each other is in `journal` and `model`.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use journal::Journal;
+use journal::feed::Hub;
+use model::rate::{Bucket, Buckets, Rate, TooMuch};
+use parking_lot::Mutex;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+mod api;
+mod audit;
+mod authority;
+mod canary;
+mod cells;
+mod clock;
+mod configurations;
+mod housekeeping;
+mod idempotency;
+pub mod limits;
+mod nodes;
+mod peers;
+mod problem;
+mod purges;
+mod rollouts;
+mod server;
+mod status;
+mod tail;
+mod tls;
+mod tokens;
+mod vault;
+mod view;
+
+pub use tokens::Role;
+
+use limits::{CANARY_INTERVAL, PURGES_QUEUED_MAX, REFUSALS_PER_ADDRESS};
+
+/// Addresses whose refusals are counted.
+const ADDRESSES_COUNTED: usize = 4_096;
+
+/// How a control is started.
+pub struct Options {
+    /// Its name, for logs and nodes.
+    pub name: String,
+    /// Where it listens: operators and nodes come to one port.
+    pub listen: SocketAddr,
+    /// The names and addresses by which they reach it; its certificate is for these and the address of `listen`.
+    pub names: Vec<String>,
+    /// The state directory: the cluster's secret, the first token, the certificate that callers have to trust.
+    pub state: PathBuf,
+    /// The journal.
+    pub journal: Arc<dyn Journal>,
+    /// How often the canary purge is sent.
+    pub canary_interval: Duration,
+}
+
+impl Options {
+    /// With every choice at its default.
+    pub fn new(
+        name: impl Into<String>,
+        listen: SocketAddr,
+        state: PathBuf,
+        journal: Arc<dyn Journal>,
+    ) -> Options {
+        Options {
+            name: name.into(),
+            listen,
+            names: Vec::new(),
+            state,
+            journal,
+            canary_interval: CANARY_INTERVAL,
+        }
+    }
+}
+
+/// Starts controls.
+pub struct Control;
+
+/// A control that runs until it is told to stop.
+pub struct Handle {
+    address: SocketAddr,
+    stop: watch::Sender<bool>,
+    tasks: Vec<JoinHandle<()>>,
+    server: JoinHandle<()>,
+}
+
+/// What all of a control's tasks know.
+pub(crate) struct Shared {
+    pub(crate) name: String,
+    pub(crate) journal: Arc<dyn Journal>,
+    pub(crate) authority: authority::Authority,
+    pub(crate) vault: vault::Vault,
+    pub(crate) view: Arc<view::View>,
+    /// Serves the feed, and keeps what nodes report.
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) tail: tail::Tail,
+    pub(crate) calls: mpsc::Sender<purges::Call>,
+    pub(crate) rates: Mutex<Rates>,
+    pub(crate) canary: canary::Canary,
+    pub(crate) driver: rollouts::Driver,
+    pub(crate) counts: Arc<Counts>,
+    /// When this control began.
+    pub(crate) begun: std::time::Instant,
+    /// Why the journal could not be read when it was tried last.
+    pub(crate) journal_error: Mutex<Option<String>>,
+}
+
+/// What is counted.
+#[derive(Default)]
+pub(crate) struct Counts {
+    pub(crate) purges: AtomicU64,
+    pub(crate) records: AtomicU64,
+    pub(crate) canaries_late: AtomicU64,
+    pub(crate) limits: [AtomicU64; Limit::ALL.len()],
+}
+
+/// A limit that was reached.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Limit {
+    RequestsPerToken,
+    RefusalsPerAddress,
+    PurgesQueued,
+    Connections,
+}
+
+impl Limit {
+    pub(crate) const ALL: [Limit; 4] =
+        [Limit::RequestsPerToken, Limit::RefusalsPerAddress, Limit::PurgesQueued, Limit::Connections];
+
+    /// Its name in metrics.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Limit::RequestsPerToken => "requests_per_token",
+            Limit::RefusalsPerAddress => "refusals_per_address",
+            Limit::PurgesQueued => "purges_queued",
+            Limit::Connections => "connections",
+        }
+    }
+}
+
+impl Counts {
+    /// Notes that a limit was reached.
+    pub(crate) fn reached(&self, limit: Limit) {
+        self.limits[limit as usize].fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Control {
+    /// Starts one. The first of a cluster makes its authority, its secret and the first token; each further one needs a copy of the
+    /// secret.
+    ///
+    /// # Errors
+    /// One sentence on what is in the way, and what to do.
+    pub async fn start(options: Options) -> Result<Handle, String> {
+        let Options { name, listen, names, state, journal, canary_interval } = options;
+        vault::make_private_directory(&state).map_err(|error| format!("{}: {error}", state.display()))?;
+        let (authority, vault) = authority::open(&*journal, &state).await?;
+        let listener = TcpListener::bind(listen).await.map_err(|error| format!("{listen}: {error}"))?;
+        let address = listener.local_addr().map_err(|error| format!("{listen}: {error}"))?;
+        let certificates = tls::Certificates::new(&name, names, address.ip(), &authority)?;
+        tls::write_authority(&state, &authority)?;
+        let view = Arc::new(view::View::default());
+        view.refresh(&*journal).await.map_err(|error| error.to_string())?;
+        let (seen, id) = (Arc::clone(&view), journal.id().to_owned());
+        let check = Box::new(move |peer: &_, report: &_| nodes::check_report(&seen, &id, peer, report));
+        let plan = view.get().plan.clone();
+        let hub = Hub::of_journal(&name, Arc::clone(&journal), plan, check).await;
+        let hub = hub.map_err(|error| error.to_string())?;
+        let counts = Arc::new(Counts::default());
+        let (calls, waiting) = mpsc::channel(PURGES_QUEUED_MAX);
+        let shared = Arc::new(Shared {
+            name,
+            journal,
+            authority,
+            vault,
+            view,
+            hub,
+            tail: tail::Tail::new(),
+            calls,
+            rates: Mutex::new(Rates::new()),
+            canary: canary::Canary::default(),
+            driver: rollouts::Driver::default(),
+            counts: Arc::clone(&counts),
+            begun: std::time::Instant::now(),
+            journal_error: Mutex::new(None),
+        });
+        let (router, _) = api::router(Arc::clone(&shared));
+        let (stop, stopping) = watch::channel(false);
+        let server =
+            tokio::spawn(server::serve(listener, Arc::clone(&certificates), router, counts, stopping));
+        let tail = Arc::clone(&shared);
+        let tasks = vec![
+            tokio::spawn(async move { tail.tail.follow(Arc::clone(&tail.journal)).await }),
+            tokio::spawn(purges::write(Arc::clone(&shared), waiting)),
+            tokio::spawn(housekeeping::keep_view(Arc::clone(&shared))),
+            tokio::spawn(housekeeping::keep_house(Arc::clone(&shared), Arc::clone(&certificates))),
+            tokio::spawn(rollouts::drive(Arc::clone(&shared))),
+            tokio::spawn(peers::keep(Arc::clone(&shared), Arc::clone(&certificates), address)),
+            tokio::spawn(canary::sing(Arc::clone(&shared), canary_interval)),
+        ];
+        Ok(Handle { address, stop, tasks, server })
+    }
+}
+
+impl Handle {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Takes no more connections, lets running requests end, and ends.
+    pub async fn stop(mut self) {
+        self.stop.send_replace(true);
+        let _panicked = (&mut self.server).await;
+        for task in &mut self.tasks {
+            task.abort();
+            let _aborted = task.await;
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.server.abort();
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+impl Shared {
+    /// Counts a request without a good token.
+    pub(crate) fn refuse(&self, from: IpAddr) -> Result<(), TooMuch> {
+        let counted = self.rates.lock().refuse(from);
+        counted.inspect_err(|_| self.counts.reached(Limit::RefusalsPerAddress))
+    }
+
+    /// Reads what requests look at.
+    pub(crate) async fn refresh_view(&self) -> Result<(), journal::Error> {
+        let done = self.view.refresh(&*self.journal).await;
+        let error = done.as_ref().err().map(ToString::to_string);
+        let before = std::mem::replace(&mut *self.journal_error.lock(), error.clone());
+        match (&before, &error) {
+            (None, Some(error)) => eprintln!("perigee: {error}"),
+            (Some(_), None) => eprintln!("perigee: the journal can be read again"),
+            _ => {}
+        }
+        done
+    }
+}
+
+/// The OpenAPI document of the API.
+pub fn openapi() -> String {
+    api::openapi().to_pretty_json().unwrap_or_default()
+}
+
+// --- How often ---
+
+/// How often tokens and addresses have come.
+pub(crate) struct Rates {
+    begun: Instant,
+    tokens: HashMap<String, Bucket>,
+    addresses: Buckets,
+    hasher: RandomState,
+}
+
+impl Rates {
+    fn new() -> Rates {
+        Rates {
+            begun: Instant::now(),
+            tokens: HashMap::new(),
+            addresses: Buckets::new(ADDRESSES_COUNTED),
+            hasher: RandomState::new(),
+        }
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.begun.elapsed().as_nanos() as u64
+    }
+
+    /// Counts a request of a token.
+    pub(crate) fn take(&mut self, token: &tokens::Token) -> Result<(), TooMuch> {
+        let now = self.now_ns();
+        if self.tokens.len() > 2 * limits::TOKENS_MAX {
+            self.tokens.retain(|_, bucket| !bucket.is_empty(now));
+        }
+        self.tokens.entry(token.hash.clone()).or_default().take(&tokens::rate_of(token), now)
+    }
+
+    /// Counts a request without a good token.
+    pub(crate) fn refuse(&mut self, from: IpAddr) -> Result<(), TooMuch> {
+        const RATE: Rate = Rate::new(REFUSALS_PER_ADDRESS, Duration::from_secs(1), 10 * REFUSALS_PER_ADDRESS);
+        let now = self.now_ns();
+        self.addresses.take(self.hasher.hash_one(from), &RATE, now)
+    }
+}

@@ -1,0 +1,109 @@
+//! Every limit of control, with its reason. Those that an operator may choose stand in `control.toml`; the others hold for all.
+
+use std::time::Duration;
+
+/// Bytes of a request's body, unless it is a configuration: 500 purges of the longest kind, as JSON.
+pub const BODY_BYTES_MAX: usize = 2 << 20;
+
+/// Bytes of a configuration. 10,000 sites of 800 bytes each; what every node has to fetch and parse.
+pub const CONFIGURATION_BYTES_MAX: usize = 8 << 20;
+
+/// Bytes of a piece of a configuration in a cell: below [`journal::TEXT_BYTES_MAX`].
+pub(crate) const PIECE_BYTES: usize = 512 << 10;
+
+/// Connections at a time, of nodes and operators. 300 nodes, their relays, and a room full of scripts.
+pub const CONNECTIONS_MAX: usize = 4_096;
+
+/// Time for a TLS handshake, and for a request's head. Nobody who means it needs longer.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Requests at a time on one HTTP/2 connection: what a purging program may have under way.
+pub const STREAMS_MAX: u32 = 1_000;
+
+/// Calls that wait to be written. Reaching it is answered with 503, and means that the journal is slower than its callers.
+pub const PURGES_QUEUED_MAX: usize = 20_000;
+
+/// How long a purge waits for others that can be written with it. Under the time that a disk or etcd needs anyway.
+pub(crate) const PURGE_LINGER: Duration = Duration::from_millis(2);
+
+/// Calls with an idempotency key in one commit: each is an expectation and a cell, and etcd takes 128 operations at a time.
+pub(crate) const KEYED_PER_COMMIT_MAX: usize = 32;
+
+/// How long a write is tried again while the journal cannot be reached: an election of etcd takes one to two seconds. Then the
+/// caller is told.
+pub(crate) const COMMIT_PATIENCE: Duration = Duration::from_secs(3);
+
+/// The longest wait for receipts that a caller may ask for in one request; below what proxies in between allow.
+pub const WAIT_MAX: Duration = Duration::from_secs(55);
+
+/// Requests of a token per second, unless the token says another number: twice what purges must be able to do.
+pub const REQUESTS_PER_TOKEN: u32 = 2_000;
+
+/// The most that a token may be allowed.
+pub const REQUESTS_PER_TOKEN_MAX: u32 = 100_000;
+
+/// Refused tokens of one address per second, with a burst of ten seconds' worth: a secret has 256 bits and cannot be guessed,
+/// so this is about the log and CPU.
+pub const REFUSALS_PER_ADDRESS: u32 = 10;
+
+/// Tokens that are alive at a time. Each request looks in all of them, by hash.
+pub const TOKENS_MAX: usize = 10_000;
+
+/// Nodes of a cluster.
+pub const NODES_MAX: usize = 10_000;
+
+/// Bytes of a reason or of the name of a token or node.
+pub const REASON_BYTES_MAX: usize = 500;
+
+/// How long an idempotency key is known, at least.
+pub const IDEMPOTENCY_KEPT: Duration = Duration::from_secs(24 * 3600);
+
+/// Bytes of an idempotency key: a UUID has 36.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 200;
+
+/// How long records are kept: a node that was away for longer begins anew, and trusts nothing that it has stored.
+pub const RECORDS_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Records that are kept, however young. A node reads 100,000 in some seconds, and SQLite holds them in tens of megabytes.
+pub const RECORDS_KEPT_MAX: usize = 100_000;
+
+/// How often it is looked whether there is something to trim.
+pub(crate) const TRIM_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How long the audit log is kept.
+pub const AUDIT_KEPT_DAYS: i64 = 400;
+
+/// Entries of the audit log in an answer, and purges in the list of the newest ones.
+pub const LISTED_MAX: usize = 1_000;
+
+/// A node that has not been heard of for so long is out of contact: it beats each second, and a garbage collection or a lost
+/// packet costs it a few.
+pub const OUT_OF_CONTACT: Duration = Duration::from_secs(15);
+
+/// How long a node's certificate is good: an expired one is the only thing left of a node that somebody forgot to retire.
+/// Nodes ask for a new one after a third of it.
+pub const NODE_CERTIFICATE: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// How long control's own certificate is good. It makes a new one each day.
+pub(crate) const SERVER_CERTIFICATE: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// How long an enrolment token is good, unless told otherwise, and at most.
+pub const ENROLMENT_TTL: Duration = Duration::from_secs(3600);
+/// See [`ENROLMENT_TTL`].
+pub const ENROLMENT_TTL_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Nodes that one enrolment token lets in at most.
+pub const ENROLMENT_USES_MAX: u32 = 1_000;
+
+/// How often the canary purge is sent: what shows that purges do arrive, before somebody needs one.
+pub const CANARY_INTERVAL: Duration = Duration::from_secs(60);
+
+/// A canary purge whose last receipt takes longer raises the alarm. Purges arrive in milliseconds; a node may pause for some.
+pub const CANARY_LATE: Duration = Duration::from_secs(5);
+
+/// The surrogate key that canary purges name, and nothing else has.
+pub const CANARY_TAG: &str = "perigee-canary";
+
+/// How often the cells that others may have changed are read: tokens, nodes, plan. So long a revoked token may still be taken by
+/// another control.
+pub(crate) const VIEW_INTERVAL: Duration = Duration::from_millis(500);

@@ -1,0 +1,906 @@
+//! Nodes: how they join, stay, and are sent away; and what they have proven.
+//!
+//! ```text
+//! perigee enroll ─► enrolment token ─► POST /v1/enroll (secret, certificate request) ─► certificate for 7 days ─► POST /v1/renew …
+//! DELETE /v1/nodes/{name} ─► its key is not believed any more, however long its certificate is good
+//! ```
+
+use std::sync::Arc;
+
+use axum::body::{Body, Bytes};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use journal::feed::{Report, Seen};
+use journal::trust::{self, EnrolmentToken, Peer, text_hash};
+use journal::{Commit, Error};
+use model::change::receipt_signed;
+use rcgen::CertificateSigningRequestParams;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::Shared;
+use crate::api::{answer, read_json};
+use crate::audit;
+use crate::cells;
+use crate::clock::{ms, now_ms};
+use crate::configurations::text_of;
+use crate::idempotency::Keyed;
+use crate::limits::{
+    ENROLMENT_TTL, ENROLMENT_TTL_MAX, ENROLMENT_USES_MAX, NODE_CERTIFICATE, NODES_MAX, OUT_OF_CONTACT,
+};
+use crate::problem::Problem;
+use crate::purges::PurgeState;
+use crate::server::Client;
+use crate::tokens::{Caller, Gone, Role, check_name, duration, no_chance};
+use crate::vault::random_hex;
+use crate::view::View;
+
+/// Attempts of an enrolment while others use the same token.
+const ATTEMPTS_MAX: usize = 10;
+
+/// What a node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum NodeRole {
+    /// It caches and serves.
+    Edge,
+    /// It passes the feed on.
+    Relay,
+    /// It says which edge is closest.
+    Router,
+}
+
+impl NodeRole {
+    fn as_trusted(self) -> trust::Role {
+        match self {
+            NodeRole::Edge => trust::Role::Edge,
+            NodeRole::Relay => trust::Role::Relay,
+            NodeRole::Router => trust::Role::Router,
+        }
+    }
+
+    fn as_str(self) -> &'static str {
+        self.as_trusted().as_str()
+    }
+}
+
+/// A node that has been enrolled.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Node {
+    pub(crate) name: String,
+    pub(crate) role: NodeRole,
+    pub(crate) pop: String,
+    /// Its public key, base64: who shows a certificate of this name with another key is not it.
+    pub(crate) key: String,
+    /// The enrolment token's name.
+    pub(crate) token: String,
+    pub(crate) enrolled_ms: i64,
+    pub(crate) certificate_until_ms: i64,
+}
+
+impl Node {
+    fn cell(name: &str) -> String {
+        format!("nodes/{name}")
+    }
+}
+
+/// An enrolment token, as it is kept.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Enrolment {
+    id: String,
+    role: NodeRole,
+    pop: String,
+    /// The only name that it lets in.
+    name: Option<String>,
+    /// SHA-256 of the secret, in hex.
+    hash: String,
+    uses: u32,
+    uses_left: u32,
+    by: String,
+    expires_ms: i64,
+}
+
+impl Enrolment {
+    fn cell(id: &str) -> String {
+        format!("enrolments/{id}")
+    }
+}
+
+// --- Enrolment tokens ---
+
+/// An enrolment token to make.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct EnrolmentWanted {
+    /// What the node is.
+    role: NodeRole,
+    /// The place where it stands; for edges.
+    #[serde(default)]
+    pop: String,
+    /// The only name that it may have; without, it chooses.
+    #[serde(default)]
+    name: Option<String>,
+    /// For how long the token is good, e.g. `1h`, which is also the default; at most `30d`.
+    #[serde(default)]
+    ttl: Option<String>,
+    /// How many nodes it lets in; 1 unless given.
+    #[serde(default)]
+    uses: Option<u32>,
+    /// Where nodes reach control: `https://control-1.example:7700`, one or more. Without, the address of this request.
+    #[serde(default)]
+    controls: Vec<String>,
+}
+
+/// An enrolment token, without its secret.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct EnrolmentShown {
+    /// Which token it is.
+    id: String,
+    role: NodeRole,
+    pop: String,
+    name: Option<String>,
+    /// How many nodes it lets in, and how many more.
+    uses: u32,
+    uses_left: u32,
+    /// Who made it.
+    by: String,
+    expires_ms: i64,
+}
+
+/// An enrolment token that has just been made.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct EnrolmentMade {
+    #[serde(flatten)]
+    enrolment: EnrolmentShown,
+    /// What the node is given: one line with a secret. It is shown this once.
+    token: String,
+}
+
+/// All enrolment tokens.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Enrolments {
+    enrolments: Vec<EnrolmentShown>,
+}
+
+impl Enrolment {
+    fn shown(&self) -> EnrolmentShown {
+        EnrolmentShown {
+            id: self.id.clone(),
+            role: self.role,
+            pop: self.pop.clone(),
+            name: self.name.clone(),
+            uses: self.uses,
+            uses_left: self.uses_left,
+            by: self.by.clone(),
+            expires_ms: self.expires_ms,
+        }
+    }
+}
+
+/// Make an enrolment token
+#[utoipa::path(post, path = "/v1/enrolment-tokens", tag = "nodes", request_body = EnrolmentWanted,
+    params(("Idempotency-Key" = Option<String>, Header, description = "see POST /v1/purges")),
+    responses((status = 201, body = EnrolmentMade), (status = "default", body = Problem)))]
+pub(crate) async fn make_token(
+    State(shared): State<Arc<Shared>>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    caller.may(Role::Admin)?;
+    let keyed = Keyed::of(&caller, "POST /v1/enrolment-tokens", &headers, &body)?;
+    if let Some(replayed) = shared.replay(keyed.as_ref()).await? {
+        return Ok(replayed);
+    }
+    let wanted: EnrolmentWanted = read_json(&headers, &body, r#"{"role": "edge", "pop": "fra", "uses": 3}"#)?;
+    if let Some(name) = &wanted.name {
+        check_name("name", name)?;
+    }
+    if wanted.role == NodeRole::Edge || !wanted.pop.is_empty() {
+        check_name("pop", &wanted.pop)?;
+    }
+    let uses = wanted.uses.unwrap_or(1);
+    let uses_max = if wanted.name.is_some() { 1 } else { ENROLMENT_USES_MAX };
+    if !(1..=uses_max).contains(&uses) {
+        return Err(Problem::bad("uses is out of range").found(uses.to_string()).wanted(match wanted.name {
+            Some(_) => "1: two nodes cannot have one name".to_owned(),
+            None => format!("1 to {uses_max}"),
+        }));
+    }
+    let ttl = wanted.ttl.as_deref().map_or(Ok(ENROLMENT_TTL), |ttl| duration("ttl", ttl))?;
+    if ttl > ENROLMENT_TTL_MAX {
+        return Err(Problem::bad("ttl is too long")
+            .found(format!("{} s", ttl.as_secs()))
+            .wanted("at most \"30d\""));
+    }
+    let controls = match wanted.controls.is_empty() {
+        true => vec![asked_at(&headers)?],
+        false => wanted.controls,
+    };
+    if let Some(wrong) = controls.iter().find(|url| !url.starts_with("https://")) {
+        return Err(Problem::bad("controls: this is no address of a control")
+            .found(format!("{wrong:?}"))
+            .wanted("e.g. \"https://control-1.example:7700\""));
+    }
+    let id = random_hex::<6>().map_err(no_chance)?;
+    let secret = random_hex::<32>().map_err(no_chance)?;
+    let enrolment = Enrolment {
+        id: id.clone(),
+        role: wanted.role,
+        pop: wanted.pop,
+        name: wanted.name,
+        hash: text_hash(secret.as_bytes()),
+        uses,
+        uses_left: uses,
+        by: caller.name().to_owned(),
+        expires_ms: now_ms() + ms(ttl),
+    };
+    let authority = shared.authority.fingerprint().to_owned();
+    let token = EnrolmentToken { controls, authority, id: id.clone(), secret }.to_string();
+    let made = EnrolmentMade { enrolment: enrolment.shown(), token };
+    let cell = Enrolment::cell(&id);
+    let mut commit = Commit {
+        expect: vec![(cell.clone(), 0)],
+        cells: vec![(cell, Some(cells::value(&enrolment)?))],
+        record: None,
+    };
+    audit::note(&mut commit, caller.name(), "enrolment.add", &id, Some(enrolment.role.as_str()))?;
+    match shared.commit_keyed(commit, keyed.as_ref(), StatusCode::CREATED, &made).await {
+        Err(Error::Conflict(_)) => shared.replay_now(keyed.as_ref()).await,
+        Err(error) => Err(error.into()),
+        Ok(_) => Ok(answer(StatusCode::CREATED, &made)),
+    }
+}
+
+/// The URL by which the caller has reached this control.
+fn asked_at(headers: &HeaderMap) -> Result<String, Problem> {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    host.map(|host| format!("https://{host}")).ok_or_else(|| {
+        Problem::bad("the request names no host")
+            .next("say where nodes reach control: \"controls\": [\"https://…\"]")
+    })
+}
+
+/// The enrolment tokens there are
+#[utoipa::path(get, path = "/v1/enrolment-tokens", tag = "nodes",
+    responses((status = 200, body = Enrolments), (status = "default", body = Problem)))]
+pub(crate) async fn list_tokens(
+    State(shared): State<Arc<Shared>>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Json<Enrolments>, Problem> {
+    caller.may(Role::Admin)?;
+    let found = cells::load_all::<Enrolment>(&*shared.journal, "enrolments/").await?;
+    Ok(Json(Enrolments { enrolments: found.iter().map(|(enrolment, _)| enrolment.shown()).collect() }))
+}
+
+/// Revoke an enrolment token
+///
+/// Nodes that it has let in stay.
+#[utoipa::path(delete, path = "/v1/enrolment-tokens/{id}", tag = "nodes", params(("id" = String, Path)),
+    responses((status = 200, body = Gone), (status = "default", body = Problem)))]
+pub(crate) async fn revoke_token(
+    State(shared): State<Arc<Shared>>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<Json<Gone>, Problem> {
+    caller.may(Role::Admin)?;
+    let cell = Enrolment::cell(&id);
+    let Some((_, version)) = cells::load::<Enrolment>(&*shared.journal, &cell).await? else {
+        return Err(
+            Problem::new(StatusCode::NOT_FOUND, "there is no such enrolment token").found(format!("{id:?}"))
+        );
+    };
+    let mut commit =
+        Commit { expect: vec![(cell.clone(), version)], cells: vec![(cell, None)], record: None };
+    audit::note(&mut commit, caller.name(), "enrolment.revoke", &id, None)?;
+    cells::commit(&*shared.journal, commit).await?;
+    Ok(Json(Gone { name: id, gone: true }))
+}
+
+// --- Joining and staying ---
+
+/// A node that wants to join.
+#[derive(Debug, Deserialize, ToSchema)]
+pub(crate) struct JoinWanted {
+    /// Of the enrolment token.
+    id: String,
+    /// Of the enrolment token.
+    secret: String,
+    /// The name that it wants; what the token says goes before.
+    #[serde(default)]
+    name: Option<String>,
+    /// Its certificate request, in PEM. Only the key counts, and that the node has it.
+    request: String,
+}
+
+/// A certificate of the cluster.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Joined {
+    name: String,
+    role: NodeRole,
+    /// The place where it stands.
+    pop: String,
+    /// In PEM.
+    certificate: String,
+    /// The authority's certificate, in PEM.
+    authority: String,
+    /// The end of the certificate, in ms since 1970. It is renewed after a third of its life.
+    until_ms: i64,
+}
+
+/// Join a cluster
+#[utoipa::path(post, path = "/v1/enroll", tag = "nodes", request_body = JoinWanted, security(()),
+    responses((status = 201, body = Joined), (status = "default", body = Problem)))]
+pub(crate) async fn enroll(
+    State(shared): State<Arc<Shared>>,
+    Extension(client): Extension<Client>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let wanted: JoinWanted =
+        read_json(&headers, &body, r#"{"id": "…", "secret": "…", "name": "fra-1", "request": "PEM"}"#)?;
+    let refused = || {
+        if let Err(too_much) = shared.refuse(client.address.ip()) {
+            return Problem::new(StatusCode::TOO_MANY_REQUESTS, "too many attempts from this address")
+                .retry_after(too_much.wait_secs());
+        }
+        Problem::new(StatusCode::UNAUTHORIZED, "the cluster has no such enrolment token")
+            .next("it was revoked, or is of another cluster; have another one made: perigee enroll")
+    };
+    let is_id = wanted.id.len() <= 64 && wanted.id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if !is_id {
+        return Err(refused());
+    }
+    let key = read_request(&wanted.request)?;
+    for _ in 0..ATTEMPTS_MAX {
+        let cell = Enrolment::cell(&wanted.id);
+        let Some((mut enrolment, version)) = cells::load::<Enrolment>(&*shared.journal, &cell).await? else {
+            return Err(refused());
+        };
+        if enrolment.hash != text_hash(wanted.secret.as_bytes()) {
+            return Err(refused());
+        }
+        let name = enrolment.name.clone().or_else(|| wanted.name.clone()).ok_or_else(|| {
+            Problem::bad("neither the node nor its token says a name")
+                .next("name it in the node's configuration: name = \"fra-1\"")
+        })?;
+        check_name("name", &name)?;
+        if shared.view.get().nodes.len() >= NODES_MAX {
+            return Err(Problem::new(StatusCode::CONFLICT, "the cluster has too many nodes")
+                .wanted(format!("at most {NODES_MAX}")));
+        }
+        let certificate = shared
+            .authority
+            .issue_node(enrolment.role.as_trusted(), &name, &key.public_key)
+            .map_err(|error| Problem::bad("no certificate can be made for this request").found(error))?;
+        let node = node_of(&certificate, &enrolment, &name)?;
+        let node_cell = Node::cell(&name);
+        // Whose answer got lost asks again, with the same key.
+        if let Some((known, _)) = cells::load::<Node>(&*shared.journal, &node_cell).await?
+            && (&known.key, &known.token) == (&node.key, &node.token)
+        {
+            return Ok(answer(StatusCode::CREATED, &shared.joined(&known, certificate)));
+        }
+        check_enrolment(&enrolment)?;
+        enrolment.uses_left -= 1;
+        let mut commit = Commit {
+            expect: vec![(cell.clone(), version), (node_cell.clone(), 0)],
+            cells: vec![
+                (cell.clone(), Some(cells::value(&enrolment)?)),
+                (node_cell.clone(), Some(cells::value(&node)?)),
+            ],
+            record: None,
+        };
+        audit::note(
+            &mut commit,
+            &enrolment.by,
+            "node.enroll",
+            &name,
+            Some(&format!("by enrolment token {}", enrolment.id)),
+        )?;
+        match cells::commit(&*shared.journal, commit).await {
+            Ok(_) => {
+                shared.refresh_view().await?;
+                return Ok(answer(StatusCode::CREATED, &shared.joined(&node, certificate)));
+            }
+            Err(Error::Conflict(conflict)) if conflict == node_cell => {
+                return Err(Problem::new(StatusCode::CONFLICT, "there is a node of this name already")
+                    .found(format!("{name:?}"))
+                    .next(
+                        "give it another name; if this one takes that one's place: perigee nodes retire NAME",
+                    ));
+            }
+            // Another node has used the token at the same moment.
+            Err(Error::Conflict(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "many nodes use this token at the same time")
+        .retry_after(1))
+}
+
+fn check_enrolment(enrolment: &Enrolment) -> Result<(), Problem> {
+    let refused = |error: &str| {
+        Problem::new(StatusCode::FORBIDDEN, error)
+            .found(format!("enrolment token {}", enrolment.id))
+            .next("have another one made: perigee enroll")
+    };
+    if enrolment.expires_ms <= now_ms() {
+        return Err(refused("the enrolment token has expired"));
+    }
+    match enrolment.uses_left {
+        0 => Err(refused("the enrolment token has been used up")),
+        _ => Ok(()),
+    }
+}
+
+/// A request that is signed by its key.
+fn read_request(pem: &str) -> Result<CertificateSigningRequestParams, Problem> {
+    CertificateSigningRequestParams::from_pem(pem).map_err(|error| {
+        Problem::bad("request is no certificate request in PEM")
+            .found(error.to_string())
+            .wanted("PKCS #10, signed by a key of P-256")
+    })
+}
+
+fn read_certificate(pem: &str) -> Result<Peer, Problem> {
+    use rustls::pki_types::pem::PemObject;
+    let read =
+        rustls::pki_types::CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|error| error.to_string());
+    let peer = read.and_then(|certificate| Peer::of(&certificate));
+    peer.ok().filter(|peer| peer.public_key.len() == 65).ok_or_else(|| {
+        Problem::bad("the key of the request is none of P-256")
+            .wanted("an elliptic curve key on P-256 (prime256v1)")
+    })
+}
+
+fn node_of(certificate: &str, enrolment: &Enrolment, name: &str) -> Result<Node, Problem> {
+    Ok(Node {
+        name: name.to_owned(),
+        role: enrolment.role,
+        pop: enrolment.pop.clone(),
+        key: BASE64_STANDARD.encode(read_certificate(certificate)?.public_key),
+        token: enrolment.id.clone(),
+        enrolled_ms: now_ms(),
+        certificate_until_ms: now_ms() + ms(NODE_CERTIFICATE),
+    })
+}
+
+impl Shared {
+    fn joined(&self, node: &Node, certificate: String) -> Joined {
+        Joined {
+            name: node.name.clone(),
+            role: node.role,
+            pop: node.pop.clone(),
+            certificate,
+            authority: self.authority.pem().to_owned(),
+            until_ms: node.certificate_until_ms,
+        }
+    }
+
+    /// The node at the other end: enrolled, not retired, with the key that it has been enrolled with.
+    pub(crate) fn node_of(&self, client: &Client, may_be_expired: bool) -> Result<Arc<Node>, Problem> {
+        let peer = client.node.as_ref().ok_or_else(|| {
+            Problem::new(
+                StatusCode::UNAUTHORIZED,
+                "this path is for nodes, and the connection has no certificate of the cluster",
+            )
+            .next("enrol the node: perigee enroll")
+        })?;
+        let refused = |error: &str| {
+            Problem::new(StatusCode::FORBIDDEN, error)
+                .found(format!("{} {:?}", peer.role.as_str(), peer.name))
+                .next("enrol it again: perigee enroll")
+        };
+        let node = self.view.get().nodes.get(&peer.name).cloned();
+        let key = BASE64_STANDARD.encode(&peer.public_key);
+        let node = node
+            .filter(|node| node.key == key && node.role.as_trusted() == peer.role)
+            .ok_or_else(|| refused("the node has been retired, or its name is another's by now"))?;
+        match peer.is_expired(now_ms() / 1000) && !may_be_expired {
+            true => Err(refused("the node's certificate has run out").next("POST /v1/renew")),
+            false => Ok(node),
+        }
+    }
+}
+
+/// A node that wants its certificate renewed.
+#[derive(Debug, Deserialize, ToSchema)]
+pub(crate) struct RenewWanted {
+    /// A certificate request in PEM, of the key that the node has been enrolled with.
+    request: String,
+}
+
+/// Renew a node's certificate
+///
+/// Over a connection with the old one, which may have run out up to 90 days ago.
+#[utoipa::path(post, path = "/v1/renew", tag = "nodes", request_body = RenewWanted, security(()),
+    responses((status = 200, body = Joined), (status = "default", body = Problem)))]
+pub(crate) async fn renew(
+    State(shared): State<Arc<Shared>>,
+    Extension(client): Extension<Client>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Json<Joined>, Problem> {
+    let node = shared.node_of(&client, true)?;
+    let wanted: RenewWanted = read_json(&headers, &body, r#"{"request": "PEM"}"#)?;
+    let key = read_request(&wanted.request)?;
+    let issued = shared.authority.issue_node(node.role.as_trusted(), &node.name, &key.public_key);
+    let certificate =
+        issued.map_err(|error| Problem::bad("no certificate can be made for this request").found(error))?;
+    if BASE64_STANDARD.encode(read_certificate(&certificate)?.public_key) != node.key {
+        return Err(Problem::bad("the request is of another key than the node's")
+            .next("keep the key; to have a new one, retire the node and enrol it again"));
+    }
+    let cell = Node::cell(&node.name);
+    let Some((mut known, version)) = cells::load::<Node>(&*shared.journal, &cell).await? else {
+        return Err(Problem::new(StatusCode::FORBIDDEN, "the node has been retired").found(node.name.clone()));
+    };
+    known.certificate_until_ms = now_ms() + ms(NODE_CERTIFICATE);
+    let commit = Commit {
+        expect: vec![(cell.clone(), version)],
+        cells: vec![(cell, Some(cells::value(&known)?))],
+        record: None,
+    };
+    cells::commit(&*shared.journal, commit).await?;
+    Ok(Json(shared.joined(&known, certificate)))
+}
+
+/// A configuration's text, by its hash
+#[utoipa::path(get, path = "/v1/blobs/{hash}", tag = "nodes", params(("hash" = String, Path)), security(()),
+    responses((status = 200, body = String, content_type = "application/toml"), (status = "default", body = Problem)))]
+pub(crate) async fn blob(
+    State(shared): State<Arc<Shared>>,
+    Extension(client): Extension<Client>,
+    Path(hash): Path<String>,
+) -> Result<Response, Problem> {
+    shared.node_of(&client, false)?;
+    let is_hash = hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let text = if is_hash { text_of(&*shared.journal, &hash).await? } else { None };
+    let text = text.ok_or_else(|| {
+        Problem::new(StatusCode::NOT_FOUND, "no configuration has this hash")
+            .found(hash)
+            .wanted("SHA-256 in hex")
+    })?;
+    Ok(([(header::CONTENT_TYPE, "application/toml")], text).into_response())
+}
+
+// --- What nodes have proven ---
+
+/// A node's signed word that it has applied the journal up to a position.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ReceiptShown {
+    node: String,
+    pop: String,
+    /// Up to here; at or past what was asked for.
+    position: u64,
+    /// When, in ms since 1970 by the node's clock.
+    at_ms: i64,
+    /// Over `perigee receipt JOURNAL NODE POSITION AT_MS`: ECDSA on P-256 with SHA-256, ASN.1, base64.
+    signature: String,
+    /// The node's public key, an uncompressed point of P-256, base64.
+    key: String,
+}
+
+/// A node in service that has not proven it yet.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Laggard {
+    node: String,
+    pop: String,
+    /// How far it has come; `null` when this control has not heard of it since it began, less than 15 seconds ago.
+    position: Option<u64>,
+    /// When it was heard of last, in ms since 1970.
+    heard_ms: Option<i64>,
+}
+
+/// A node that is enrolled and has not been heard of for 15 seconds: nobody can say what it serves.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct OutOfContact {
+    node: String,
+    pop: String,
+    /// How far it had come; `null` when this control has never heard of it.
+    position: Option<u64>,
+    /// When it was heard of last, in ms since 1970; `null` when never.
+    heard_ms: Option<i64>,
+}
+
+/// Who has proven a position, and who has not.
+#[derive(Debug, Default, Serialize, ToSchema)]
+pub(crate) struct Proof {
+    receipts: Vec<ReceiptShown>,
+    laggards: Vec<Laggard>,
+    out_of_contact: Vec<OutOfContact>,
+}
+
+impl Proof {
+    /// Done when there is a receipt and nobody in service lacks one.
+    pub(crate) fn state(&self) -> PurgeState {
+        match self.laggards.is_empty() && !self.receipts.is_empty() {
+            true => PurgeState::Done,
+            false => PurgeState::Waiting,
+        }
+    }
+
+    /// Nodes whose receipts count.
+    pub(crate) fn in_service(&self) -> usize {
+        self.receipts.len() + self.laggards.len()
+    }
+
+    /// For a log line.
+    pub(crate) fn laggard_names(&self) -> String {
+        let names: Vec<&str> = self.laggards.iter().map(|laggard| &*laggard.node).collect();
+        if names.is_empty() { "any node".to_owned() } else { names.join(", ") }
+    }
+}
+
+impl Shared {
+    /// Who has proven a position. Edges and routers only: a relay keeps nothing that could be stale.
+    pub(crate) fn proof(&self, position: u64) -> Proof {
+        let mut proof = Proof::default();
+        for (node, heard) in self.nodes_heard().into_iter().filter(|(node, _)| node.role != NodeRole::Relay) {
+            let (name, pop) = (node.name.clone(), node.pop.clone());
+            let reached = heard.as_ref().map(|heard| heard.report.receipt.cursor.position);
+            let receipt = if reached >= Some(position) { self.hub.receipt(&name, position) } else { None };
+            match (receipt, heard) {
+                (Some(receipt), _) => {
+                    proof.receipts.push(ReceiptShown {
+                        node: name,
+                        pop,
+                        position: receipt.cursor.position,
+                        at_ms: receipt.at_ms,
+                        signature: receipt.signature,
+                        key: node.key.clone(),
+                    });
+                }
+                (None, heard) if self.is_in_service(heard.as_ref()) => proof.laggards.push(Laggard {
+                    node: name,
+                    pop,
+                    position: reached,
+                    heard_ms: heard.map(|heard| heard.heard_ms),
+                }),
+                (None, heard) => proof.out_of_contact.push(OutOfContact {
+                    node: name,
+                    pop,
+                    position: reached,
+                    heard_ms: heard.map(|heard| heard.heard_ms),
+                }),
+            }
+        }
+        proof
+    }
+
+    /// Nodes that have been heard of lately.
+    pub(crate) fn in_contact(&self) -> usize {
+        self.nodes_heard().iter().filter(|(_, heard)| self.is_in_service(heard.as_ref())).count()
+    }
+}
+
+// --- API ---
+
+/// A configuration that a node would not take.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct RefusalShown {
+    version: u64,
+    why: String,
+}
+
+/// A node.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct NodeShown {
+    name: String,
+    role: NodeRole,
+    pop: String,
+    enrolled_ms: i64,
+    /// The end of its certificate, in ms since 1970.
+    certificate_until_ms: i64,
+    /// Whether it has been heard of in the last 15 seconds: then purges wait for it.
+    in_service: bool,
+    /// When it was heard of last, in ms since 1970; `null` when never.
+    heard_ms: Option<i64>,
+    /// Version of its program.
+    software: Option<String>,
+    /// The configuration that it runs.
+    running: Option<u64>,
+    /// The one that it is to run.
+    wanted: Option<u64>,
+    /// The one that it would not take.
+    refused: Option<RefusalShown>,
+    /// Up to where it has applied the journal.
+    position: Option<u64>,
+    /// How far that is behind the newest position, as positions go.
+    behind: Option<u64>,
+    /// Starts of its program since it was enrolled.
+    starts: Option<u64>,
+    /// Requests since its program started, and of these with a status of 500 to 599, and from the cache.
+    requests: Option<u64>,
+    errors: Option<u64>,
+    hits: Option<u64>,
+    /// Resident memory of its program.
+    memory_bytes: Option<u64>,
+}
+
+/// All nodes.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Nodes {
+    nodes: Vec<NodeShown>,
+}
+
+/// The nodes there are
+#[utoipa::path(get, path = "/v1/nodes", tag = "nodes",
+    responses((status = 200, body = Nodes), (status = "default", body = Problem)))]
+pub(crate) async fn list(
+    State(shared): State<Arc<Shared>>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Json<Nodes>, Problem> {
+    caller.may(Role::Viewer)?;
+    let (head, view) = (shared.tail.head(), shared.view.get());
+    let nodes = shared.nodes_heard().into_iter().map(|(node, heard)| {
+        let report = heard.as_ref().map(|heard| &heard.report);
+        let position = report.map(|report| report.receipt.cursor.position);
+        NodeShown {
+            name: node.name.clone(),
+            role: node.role,
+            pop: node.pop.clone(),
+            enrolled_ms: node.enrolled_ms,
+            certificate_until_ms: node.certificate_until_ms,
+            in_service: shared.is_in_service(heard.as_ref()),
+            heard_ms: heard.as_ref().map(|heard| heard.heard_ms),
+            software: report.map(|report| report.software.clone()),
+            running: report.and_then(|report| report.running),
+            wanted: view.plan.version_for(&node.name, &node.pop).map(|version| version.number),
+            refused: report
+                .and_then(|report| report.refused.as_ref())
+                .map(|refusal| RefusalShown { version: refusal.version.number, why: refusal.why.clone() }),
+            position,
+            behind: position.map(|position| head.saturating_sub(position)),
+            starts: report.map(|report| report.starts),
+            requests: report.map(|report| report.vitals.requests),
+            errors: report.map(|report| report.vitals.errors),
+            hits: report.map(|report| report.vitals.hits),
+            memory_bytes: report.map(|report| report.vitals.memory_bytes),
+        }
+    });
+    Ok(Json(Nodes { nodes: nodes.collect() }))
+}
+
+/// Retire a node
+///
+/// Its certificate is not accepted any more, purges do not wait for it, and its name is free.
+#[utoipa::path(delete, path = "/v1/nodes/{name}", tag = "nodes", params(("name" = String, Path)),
+    responses((status = 200, body = Gone), (status = "default", body = Problem)))]
+pub(crate) async fn retire(
+    State(shared): State<Arc<Shared>>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+) -> Result<Json<Gone>, Problem> {
+    caller.may(Role::Admin)?;
+    let cell = Node::cell(&name);
+    let Some((_, version)) = cells::load::<Node>(&*shared.journal, &cell).await? else {
+        let view = shared.view.get();
+        return Err(Problem::unknown(
+            "there is no node of this name",
+            &name,
+            view.nodes.keys().map(String::as_str),
+        ));
+    };
+    let mut commit =
+        Commit { expect: vec![(cell.clone(), version)], cells: vec![(cell, None)], record: None };
+    audit::note(&mut commit, caller.name(), "node.retire", &name, None)?;
+    cells::commit(&*shared.journal, commit).await?;
+    shared.refresh_view().await?;
+    shared.forget_retired();
+    Ok(Json(Gone { name, gone: true }))
+}
+
+// --- The feed ---
+
+/// Which records a relay asks for.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct JournalQuery {
+    /// Records above this position.
+    after: u64,
+    /// How many at most.
+    limit: usize,
+}
+
+/// A part of the journal, for relays
+#[utoipa::path(get, path = "/v1/journal", tag = "nodes", params(JournalQuery), security(()),
+    responses((status = 200, description = "records", content_type = "application/json"),
+        (status = 410, description = "the journal begins later by now", content_type = "application/json"),
+        (status = "default", body = Problem)))]
+pub(crate) async fn journal(
+    State(shared): State<Arc<Shared>>,
+    Extension(client): Extension<Client>,
+    query: Result<Query<JournalQuery>, QueryRejection>,
+) -> Result<Response, Problem> {
+    shared.node_of(&client, false)?;
+    let Query(query) = query.map_err(|error| Problem::bad(error.body_text()).wanted("?after=7&limit=500"))?;
+    let (status, text) = shared.hub.page(query.after, query.limit).await;
+    Ok((status, [(header::CONTENT_TYPE, "application/json")], text).into_response())
+}
+
+/// Follow the journal
+///
+/// Both bodies are lines of JSON and go on for as long as the node follows: what it says, and what it is told.
+#[utoipa::path(post, path = "/v1/feed", tag = "nodes", security(()),
+    responses((status = 200, description = "lines of JSON", content_type = "application/x-ndjson"),
+        (status = "default", body = Problem)))]
+pub(crate) async fn feed(
+    State(shared): State<Arc<Shared>>,
+    Extension(client): Extension<Client>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let is_control = client.node.as_ref().is_some_and(|peer| peer.role == trust::Role::Control);
+    if !is_control {
+        shared.node_of(&client, false)?;
+    }
+    let Some(peer) = client.node else {
+        return Err(Problem::new(
+            StatusCode::UNAUTHORIZED,
+            "the connection has no certificate of the cluster",
+        ));
+    };
+    let told = shared.hub.serve(peer, request.into_body());
+    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::new(told)).into_response())
+}
+
+// --- Who has been heard of ---
+
+/// Whether a report may be believed: the node is enrolled, whoever says it may speak for it, and the receipt is signed by the
+/// node's own key.
+pub(crate) fn check_report(view: &View, journal: &str, peer: &Peer, report: &Report) -> Result<(), String> {
+    let picture = view.get();
+    let Some(node) = picture.nodes.get(&report.node) else {
+        return Err(format!("{} is not enrolled", report.node));
+    };
+    let is_itself = peer.name == report.node && peer.role == node.role.as_trusted();
+    if !is_itself && !matches!(peer.role, trust::Role::Control | trust::Role::Relay) {
+        return Err(format!("{} speaks for {}", peer.name, report.node));
+    }
+    let receipt = &report.receipt;
+    let signed = receipt_signed(journal, &report.node, receipt.cursor.position, receipt.at_ms);
+    let key = BASE64_STANDARD.decode(&node.key).unwrap_or_default();
+    match trust::verify(&key, &signed, &receipt.signature) {
+        true => Ok(()),
+        false => Err(format!("the receipt of {} is not signed by its key", report.node)),
+    }
+}
+
+impl Shared {
+    /// Whether a node is in service, as far as is known: it beats each second. A control that has just begun has heard of nobody, and
+    /// must not take anybody for gone.
+    fn is_in_service(&self, heard: Option<&Seen>) -> bool {
+        heard.map_or_else(|| self.begun.elapsed(), |heard| heard.silent_for) <= OUT_OF_CONTACT
+    }
+
+    /// All nodes, with what was heard of them last.
+    pub(crate) fn nodes_heard(&self) -> Vec<(Arc<Node>, Option<Seen>)> {
+        let view = self.view.get();
+        view.nodes.values().map(|node| (Arc::clone(node), self.hub.node(&node.name))).collect()
+    }
+
+    /// Returns once a report has come after this was called.
+    pub(crate) fn receipts_changed(&self) -> impl Future<Output = ()> + use<> {
+        let mut news = self.hub.news();
+        async move {
+            // It ends with the hub, and then so does everything.
+            let _ended = news.changed().await;
+        }
+    }
+
+    /// Forgets what nodes have said that are not enrolled any more.
+    pub(crate) fn forget_retired(&self) {
+        let view = self.view.get();
+        for seen in self.hub.nodes() {
+            if !view.nodes.contains_key(&seen.report.node) {
+                self.hub.forget(&seen.report.node);
+            }
+        }
+    }
+}

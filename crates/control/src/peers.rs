@@ -1,0 +1,80 @@
+//! The other controls: each notes in a cell that it runs, and tells all others what its nodes report, so that whichever is asked
+//! for a purge's receipts knows all nodes. Positions and plans they read from the journal.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use journal::feed::{Dialer, follow};
+use journal::{Commit, Error};
+use serde::{Deserialize, Serialize};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::MissedTickBehavior;
+
+use crate::Shared;
+use crate::cells;
+use crate::clock::{ms, now_ms};
+use crate::tls::Certificates;
+
+/// How often it is looked which controls there are.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// How often a control notes that it runs.
+const NOTE: Duration = Duration::from_secs(60);
+
+/// After how long without a note a control counts as gone.
+const GONE: Duration = Duration::from_secs(10 * 60);
+
+/// A control that runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Running {
+    name: String,
+    urls: Vec<String>,
+    at_ms: i64,
+}
+
+/// Notes that this control runs, and reports to the others.
+pub(crate) async fn keep(shared: Arc<Shared>, certificates: Arc<Certificates>, address: SocketAddr) {
+    let urls = certificates.urls(address.port());
+    let mut ticks = tokio::time::interval(LOOK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut noted_ms = 0;
+    // Dropped with this task, and with it all reports.
+    let mut reports = JoinSet::new();
+    let mut others: HashMap<String, (Vec<String>, AbortHandle)> = HashMap::new();
+    loop {
+        ticks.tick().await;
+        if now_ms() - noted_ms >= ms(NOTE) && note(&shared, &urls).await.is_ok() {
+            noted_ms = now_ms();
+        }
+        // While the journal cannot be read, those that are known are reported to.
+        let Ok(found) = cells::load_all::<Running>(&*shared.journal, "controls/").await else { continue };
+        let running = |name: &str, urls: &[String]| {
+            let since_ms = now_ms() - ms(GONE);
+            found.iter().any(|(other, _)| other.name == name && other.urls == urls && other.at_ms >= since_ms)
+        };
+        others.retain(|name, (urls, task)| {
+            let stays = running(name, urls);
+            if !stays {
+                task.abort();
+            }
+            stays
+        });
+        for (other, _) in found.iter().filter(|(other, _)| other.name != shared.name) {
+            if running(&other.name, &other.urls) && !others.contains_key(&other.name) {
+                let certificates = Arc::clone(&certificates);
+                let dialer = Dialer::new(other.urls.clone(), move || certificates.identity());
+                let task = reports.spawn(follow(shared.hub.reporter(), Arc::new(dialer)));
+                others.insert(other.name.clone(), (other.urls.clone(), task));
+            }
+        }
+        while reports.try_join_next().is_some() {}
+    }
+}
+
+async fn note(shared: &Shared, urls: &[String]) -> Result<(), Error> {
+    let running = Running { name: shared.name.clone(), urls: urls.to_owned(), at_ms: now_ms() };
+    let cells = vec![(format!("controls/{}", shared.name), Some(cells::value(&running)?))];
+    cells::commit(&*shared.journal, Commit { cells, ..Commit::default() }).await.map(drop)
+}

@@ -1,0 +1,132 @@
+//! How control is: for operators as JSON, for Prometheus as text.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::IntoResponse;
+use axum::{Extension, Json};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::canary::CanaryStatus;
+use crate::limits::CANARY_LATE;
+use crate::problem::Problem;
+use crate::tokens::{Caller, Role};
+use crate::{Limit, Shared};
+
+/// How this control is.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Status {
+    /// Version of the program.
+    version: String,
+    /// Its name.
+    control: String,
+    /// The journal's name.
+    journal: String,
+    /// The newest position.
+    head: u64,
+    /// Why the journal could not be read when it was tried last; `null` when it could.
+    journal_error: Option<String>,
+    /// Nodes that are enrolled.
+    nodes: usize,
+    /// Of these, heard of in the last 15 seconds.
+    nodes_in_contact: usize,
+    canary: CanaryStatus,
+}
+
+/// How control is
+#[utoipa::path(get, path = "/v1/status", tag = "operators",
+    responses((status = 200, body = Status), (status = "default", body = Problem)))]
+pub(crate) async fn status(
+    State(shared): State<Arc<Shared>>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Json<Status>, Problem> {
+    caller.may(Role::Viewer)?;
+    let nodes = shared.view.get().nodes.len();
+    Ok(Json(Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        control: shared.name.clone(),
+        journal: shared.journal.id().to_owned(),
+        head: shared.tail.head(),
+        journal_error: shared.journal_error.lock().clone(),
+        nodes,
+        nodes_in_contact: shared.in_contact(),
+        canary: shared.canary.status(),
+    }))
+}
+
+/// Metrics in the text format of Prometheus. They say nothing that a stranger could use, and need no token.
+pub(crate) async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
+    let canary = shared.canary.status();
+    let nodes = shared.view.get().nodes.len();
+    let counts = &shared.counts;
+    let lines: [(&str, &str, &str, f64); 9] = [
+        (
+            "perigee_control_journal_position",
+            "gauge",
+            "Newest position of the journal.",
+            shared.tail.head() as f64,
+        ),
+        (
+            "perigee_control_journal_reachable",
+            "gauge",
+            "Whether the journal could be read when it was tried last.",
+            f64::from(u8::from(shared.journal_error.lock().is_none())),
+        ),
+        ("perigee_control_nodes", "gauge", "Nodes that are enrolled.", nodes as f64),
+        (
+            "perigee_control_nodes_in_contact",
+            "gauge",
+            "Nodes that have been heard of in the last 15 seconds.",
+            shared.in_contact() as f64,
+        ),
+        (
+            "perigee_control_canary_purge_seconds",
+            "gauge",
+            "From the last canary purge to its last receipt.",
+            canary.took_ms.unwrap_or_default() as f64 / 1000.0,
+        ),
+        (
+            "perigee_control_canary_alarm",
+            "gauge",
+            "Whether the last canary purge was not proven in time.",
+            f64::from(u8::from(canary.alarm)),
+        ),
+        (
+            "perigee_control_canary_late_total",
+            "counter",
+            "Canary purges that were not proven in time.",
+            counts.canaries_late.load(Ordering::Relaxed) as f64,
+        ),
+        (
+            "perigee_control_purges_total",
+            "counter",
+            "Purges that have been written.",
+            counts.purges.load(Ordering::Relaxed) as f64,
+        ),
+        (
+            "perigee_control_purge_records_total",
+            "counter",
+            "Records that they were written in.",
+            counts.records.load(Ordering::Relaxed) as f64,
+        ),
+    ];
+    let mut text = String::new();
+    for (name, kind, help, value) in lines {
+        text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n"));
+    }
+    text.push_str(&format!(
+        "# HELP perigee_control_canary_late_seconds The limit of the alarm.\n# TYPE perigee_control_canary_late_seconds \
+         gauge\nperigee_control_canary_late_seconds {}\n",
+        CANARY_LATE.as_secs()
+    ));
+    text.push_str("# HELP perigee_control_limits_reached_total Times that a limit was reached.\n");
+    text.push_str("# TYPE perigee_control_limits_reached_total counter\n");
+    for (limit, count) in Limit::ALL.iter().zip(&counts.limits) {
+        let (limit, count) = (limit.as_str(), count.load(Ordering::Relaxed));
+        text.push_str(&format!("perigee_control_limits_reached_total{{limit=\"{limit}\"}} {count}\n"));
+    }
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
+}

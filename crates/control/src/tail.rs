@@ -1,0 +1,168 @@
+//! Follows the journal for control itself: which purges were the last ones, and how many records there are to trim.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use journal::{Error, Journal, Record};
+use model::change::{Change, Order, Written};
+use parking_lot::Mutex;
+use serde::Serialize;
+use tokio::sync::watch;
+use utoipa::ToSchema;
+
+use crate::audit::AuditEntry;
+use crate::cells::bounded;
+use crate::clock::ms;
+use crate::limits::{CANARY_TAG, LISTED_MAX, RECORDS_KEPT, RECORDS_KEPT_MAX};
+use crate::purges::describe;
+
+/// Records in one read.
+const PAGE: usize = 500;
+
+/// Purges of a record that are put into words.
+const DESCRIBED_MAX: usize = 10;
+
+/// After a failure.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// What has been read.
+pub(crate) struct Tail {
+    read: Mutex<Read>,
+    head: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct Read {
+    /// Position and time of each record that is kept, the oldest first.
+    records: VecDeque<(u64, i64)>,
+    purges: VecDeque<RecentPurge>,
+}
+
+/// A record with purges.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct RecentPurge {
+    /// Its position.
+    pub(crate) position: u64,
+    /// When, in ms since 1970.
+    pub(crate) at_ms: i64,
+    /// Name of the token.
+    pub(crate) by: String,
+    /// Why, as they said it.
+    pub(crate) reason: Option<String>,
+    /// How many.
+    pub(crate) purges: usize,
+    /// The first ten in words.
+    pub(crate) matches: Vec<String>,
+}
+
+impl Tail {
+    pub(crate) fn new() -> Tail {
+        Tail { read: Mutex::default(), head: watch::channel(0).0 }
+    }
+
+    /// The newest position that has been read.
+    pub(crate) fn head(&self) -> u64 {
+        *self.head.borrow()
+    }
+
+    /// Notes that there is a record at this position, which is read in a moment.
+    pub(crate) fn advance(&self, position: u64) {
+        self.head.send_if_modified(|head| std::mem::replace(head, position.max(*head)) < position);
+    }
+
+    /// Follows until it is dropped.
+    pub(crate) async fn follow(&self, journal: Arc<dyn Journal>) {
+        let mut after = 0;
+        loop {
+            let step = match bounded(journal.read(after, PAGE)).await {
+                Ok(page) => {
+                    if let Some(last) = page.records.last() {
+                        after = last.position;
+                    }
+                    self.add(page.floor.position, &page.records);
+                    if page.has_more { Ok(()) } else { journal.changed(after).await }
+                }
+                Err(Error::Trimmed(floor)) => {
+                    after = floor.position;
+                    self.advance(after);
+                    Ok(())
+                }
+                Err(error) => Err(error),
+            };
+            if step.is_err() {
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+
+    fn add(&self, floor: u64, records: &[Record]) {
+        let written: Vec<(u64, Option<Written>)> =
+            records.iter().map(|record| (record.position, serde_json::from_str(&record.text).ok())).collect();
+        let mut read = self.read.lock();
+        let gone = read.records.partition_point(|(position, _)| *position <= floor);
+        read.records.drain(..gone);
+        for (position, written) in written {
+            let at_ms = written.as_ref().map_or(0, |written| written.at_ms);
+            read.records.push_back((position, at_ms));
+            if let Some(Written { by, at_ms, change: Change::Purge(orders) }) = written {
+                let recent = recent(position, &by, at_ms, &orders);
+                if recent.matches != [describe_canary()] {
+                    read.purges.push_back(recent);
+                }
+            }
+            if read.purges.len() > LISTED_MAX {
+                read.purges.pop_front();
+            }
+        }
+        drop(read);
+        self.advance(records.last().map_or(floor, |record| record.position));
+    }
+
+    /// The newest purges, the newest first, without the canaries.
+    pub(crate) fn recent_purges(&self, limit: usize) -> Vec<RecentPurge> {
+        self.read.lock().purges.iter().rev().take(limit).cloned().collect()
+    }
+
+    /// The same as entries of the audit log.
+    pub(crate) fn purges_since(&self, since_ms: i64) -> Vec<AuditEntry> {
+        let read = self.read.lock();
+        let entry = |purge: &RecentPurge| AuditEntry {
+            at_ms: purge.at_ms,
+            by: purge.by.clone(),
+            action: "purge".into(),
+            subject: format!("{} at position {}", purge.matches.join("; "), purge.position),
+            reason: purge.reason.clone(),
+        };
+        read.purges.iter().filter(|purge| purge.at_ms >= since_ms).map(entry).collect()
+    }
+
+    /// Up to where records can be taken away; `None` when all are to be kept.
+    pub(crate) fn trim_through(&self, now_ms: i64) -> Option<u64> {
+        let read = self.read.lock();
+        let surplus = read.records.len().saturating_sub(RECORDS_KEPT_MAX);
+        let old = read.records.iter().take_while(|(_, at_ms)| *at_ms < now_ms - ms(RECORDS_KEPT)).count();
+        // The newest one stays, so that who is up to date is never told that it is not.
+        let count = surplus.max(old).min(read.records.len().saturating_sub(1));
+        count.checked_sub(1).and_then(|last| read.records.get(last)).map(|(position, _)| *position)
+    }
+}
+
+fn recent(position: u64, by: &str, at_ms: i64, orders: &[Order]) -> RecentPurge {
+    let (by, reason) = match by.split_once(": ") {
+        Some((by, reason)) => (by, Some(reason.to_owned())),
+        None => (by, None),
+    };
+    RecentPurge {
+        position,
+        at_ms,
+        by: by.to_owned(),
+        reason,
+        purges: orders.len(),
+        matches: orders.iter().take(DESCRIBED_MAX).map(describe).collect(),
+    }
+}
+
+fn describe_canary() -> String {
+    describe(&crate::purges::tag_order(CANARY_TAG))
+}

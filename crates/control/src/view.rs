@@ -1,0 +1,87 @@
+//! What requests look at: the cells that decide who may do what and where things are, as they were when they were read last. Read
+//! twice a second, and at once after this control has changed one. While the journal cannot be reached, what was read last
+//! stays in force.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use journal::{Error, Journal};
+use model::Snapshot;
+use model::change::{Plan, Version};
+use parking_lot::RwLock;
+
+use crate::cells;
+use crate::configurations;
+use crate::nodes::Node;
+use crate::tokens::Token;
+
+/// Where the plan is.
+pub(crate) const PLAN_CELL: &str = "plan";
+
+/// The newest picture.
+#[derive(Default)]
+pub(crate) struct View {
+    picture: RwLock<Arc<Picture>>,
+}
+
+/// A picture of what the cells said.
+#[derive(Default)]
+pub(crate) struct Picture {
+    /// By the hash of their secrets.
+    pub(crate) tokens: HashMap<String, Arc<Token>>,
+    /// By name.
+    pub(crate) nodes: BTreeMap<String, Arc<Node>>,
+    pub(crate) plan: Plan,
+    /// The configurations of the plan: stable, then candidate.
+    configurations: Vec<(Version, Arc<Snapshot>)>,
+}
+
+impl View {
+    pub(crate) fn get(&self) -> Arc<Picture> {
+        Arc::clone(&self.picture.read())
+    }
+
+    /// Reads all of it.
+    pub(crate) async fn refresh(&self, journal: &dyn Journal) -> Result<(), Error> {
+        let tokens = cells::load_all::<Token>(journal, "tokens/").await?;
+        let nodes = cells::load_all::<Node>(journal, "nodes/").await?;
+        let plan = cells::load::<Plan>(journal, PLAN_CELL).await?.map(|(plan, _)| plan).unwrap_or_default();
+        let before = self.get();
+        let (mut configurations, mut unread) = (Vec::new(), Ok(()));
+        for version in plan.stable.iter().chain(plan.candidate.iter().map(|candidate| &candidate.version)) {
+            let known = before.configurations.iter().find(|(known, _)| known.hash == version.hash);
+            let snapshot = match known {
+                Some((_, snapshot)) => Ok(Arc::clone(snapshot)),
+                None => configurations::parsed(journal, version).await.map(Arc::new),
+            };
+            match snapshot {
+                Ok(snapshot) => configurations.push((version.clone(), snapshot)),
+                // Its sites are not known here then; who is who is known all the same.
+                Err(error) => unread = Err(error),
+            }
+        }
+        let picture = Picture {
+            tokens: tokens.into_iter().map(|(token, _)| (token.hash.clone(), Arc::new(token))).collect(),
+            nodes: nodes.into_iter().map(|(node, _)| (node.name.clone(), Arc::new(node))).collect(),
+            plan,
+            configurations,
+        };
+        *self.picture.write() = Arc::new(picture);
+        unread
+    }
+}
+
+impl Picture {
+    /// The configurations that nodes may run now: what is stable first.
+    pub(crate) fn snapshots(&self) -> impl Iterator<Item = &Snapshot> + Clone {
+        self.configurations.iter().map(|(_, snapshot)| &**snapshot)
+    }
+
+    pub(crate) fn has_site(&self, name: &str) -> bool {
+        self.snapshots().any(|snapshot| snapshot.site_named(name).is_some())
+    }
+
+    pub(crate) fn site_names(&self) -> impl Iterator<Item = &str> + Clone {
+        self.snapshots().flat_map(|snapshot| &snapshot.sites).map(|site| &*site.name)
+    }
+}

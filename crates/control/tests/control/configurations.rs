@@ -1,0 +1,218 @@
+use serde_json::json;
+
+use super::purges::in_service;
+use super::stage::{SITES, Stage};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configuration_is_checked_kept_and_never_changed() {
+    let stage = Stage::start().await;
+    let wrong = SITES.replace("origin", "orgin");
+    let refused = stage
+        .post("/v1/configurations", json!({ "text": wrong, "reason": "x", "source": "sites.toml" }))
+        .await;
+    assert_eq!(
+        (refused.status, refused.body["error"].as_str()),
+        (422, Some("the configuration cannot be used"))
+    );
+    let findings = refused.body["diagnostics"].as_array().unwrap();
+    assert!(findings.len() >= 2, "all of them: {refused:?}");
+    let first = findings.iter().find(|finding| finding["help"] == "did you mean \"origin\"?").unwrap();
+    assert_eq!((&first["source"], &first["line"]), (&json!("sites.toml"), &json!(5)));
+    assert_eq!(stage.get("/v1/configurations").await.body["versions"], json!([]));
+
+    let dry = stage.post("/v1/configurations", json!({ "text": SITES, "dry_run": true })).await;
+    assert_eq!((dry.status, &dry.body["version"]), (200, &json!(null)));
+    let reasonless = stage.post("/v1/configurations", json!({ "text": SITES })).await;
+    assert_eq!((reasonless.status, reasonless.body["error"].as_str()), (400, Some("reason is empty")));
+
+    let added = stage.post("/v1/configurations", json!({ "text": SITES, "reason": "begin" })).await;
+    assert_eq!(
+        (added.status, &added.body["version"], &added.body["created"]),
+        (201, &json!(1), &json!(true))
+    );
+    let again = stage.post("/v1/configurations", json!({ "text": SITES, "reason": "again" })).await;
+    assert_eq!(
+        (again.status, &again.body["version"], &again.body["created"]),
+        (200, &json!(1), &json!(false))
+    );
+
+    let one = stage.get("/v1/configurations/1").await.body;
+    assert_eq!(
+        (one["text"].as_str(), one["author"].as_str(), one["reason"].as_str()),
+        (Some(SITES), Some("admin"), Some("begin"))
+    );
+    let absent = stage.get("/v1/configurations/2").await;
+    assert_eq!((absent.status, absent.body["wanted"].as_str()), (404, Some("1 to 1")));
+    assert_eq!(stage.get("/v1/configurations/x").await.status, 400);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failing_test_of_a_site_refuses_the_configuration() {
+    let stage = Stage::start().await;
+    let text = format!("{SITES}[[site.test]]\nget = \"/a\"\nexpect = {{ ttl = \"30d\" }}\n");
+    let refused = stage.post("/v1/configurations", json!({ "text": text, "reason": "x" })).await;
+    assert_eq!(refused.status, 422, "{refused:?}");
+    assert!(
+        refused.body["diagnostics"][0]["message"].as_str().unwrap().starts_with("test failed"),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_configuration_is_kept_in_pieces() {
+    let stage = Stage::start().await;
+    let text = format!("{SITES}# {}\n", "x".repeat(1_300_000));
+    let added = stage.post("/v1/configurations", json!({ "text": text, "reason": "long" })).await;
+    assert_eq!(added.status, 201, "{:?}", added.body["error"]);
+    assert_eq!(stage.journal.cells("blobs/").await.unwrap().len(), 3);
+    assert_eq!(stage.get("/v1/configurations/1").await.body["text"], text);
+    let longer = json!({ "text": "#".repeat(9 << 20), "reason": "x" });
+    assert_eq!(stage.post("/v1/configurations", longer).await.status, 413);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollout_to_all_is_in_force_everywhere_at_once_and_can_be_taken_back() {
+    let stage = Stage::start().await;
+    let nodes = [stage.node("fra-1", "fra").await, stage.node("nyc-1", "nyc").await];
+    in_service(&stage, 2).await;
+    stage.configure().await;
+    let run = async |wanted: Option<u64>| {
+        stage
+            .wait("the configuration at all nodes", async |_| {
+                nodes.iter().all(|node| node.running() == wanted)
+            })
+            .await;
+    };
+    run(Some(1)).await;
+    let listed = stage.get("/v1/nodes").await.body;
+    assert!(listed["nodes"].as_array().unwrap().iter().all(|node| node["wanted"] == 1), "{listed}");
+
+    let busy = stage.post("/v1/rollouts", json!({ "version": 1 })).await;
+    assert_eq!((busy.status, busy.body["error"].as_str()), (409, Some("another roll-out is under way")));
+    let undone = stage.call("POST", "/v1/rollouts/current/undo", &stage.admin, &[], None).await;
+    assert_eq!((undone.status, undone.body["state"].as_str()), (200, Some("undone")));
+    run(None).await;
+    let none = stage.call("POST", "/v1/rollouts/current/pause", &stage.admin, &[], None).await;
+    assert_eq!((none.status, none.body["error"].as_str()), (409, Some("no roll-out is under way")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_staged_rollout_begins_at_one_node_and_says_what_it_waits_for() {
+    let stage = Stage::start().await;
+    let nodes = [
+        stage.node("fra-1", "fra").await,
+        stage.node("fra-2", "fra").await,
+        stage.node("nyc-1", "nyc").await,
+    ];
+    in_service(&stage, 3).await;
+    let added = stage.post("/v1/configurations", json!({ "text": SITES, "reason": "begin" })).await;
+    assert_eq!(added.status, 201);
+    for (wish, status, error) in [
+        (json!({ "version": 2 }), 404, "there is no configuration of this number"),
+        (json!({ "version": 1, "first": "fra-9" }), 404, "first: there is no edge of this name"),
+        (
+            json!({ "version": 1, "stage": "pop", "first": "lon" }),
+            404,
+            "first: no edge stands in a PoP of this name",
+        ),
+        (
+            json!({ "version": 1, "gates": { "errors_factor": 0.5 } }),
+            400,
+            "gates: errors_factor is 0.5; it may be 1 to 100",
+        ),
+    ] {
+        let answer = stage.post("/v1/rollouts", wish.clone()).await;
+        assert_eq!((answer.status, answer.body["error"].as_str()), (status, Some(error)), "{wish}");
+    }
+    let begun = stage.post("/v1/rollouts", json!({ "version": 1, "first": "fra-2" })).await;
+    assert_eq!((begun.status, begun.body["state"].as_str()), (202, Some("running")), "{begun:?}");
+    let running = || nodes.iter().map(|node| node.running()).collect::<Vec<_>>();
+    stage.wait("the first node", async |_| running() == [None, Some(1), None]).await;
+    stage
+        .wait("the stage", async |stage| {
+            let current = stage.get("/v1/rollouts/current").await.body;
+            current["stage"] == "edge" && current["running"] == 1 && current["waiting_for"].is_string()
+        })
+        .await;
+    stage
+        .wait("the measures", async |stage| {
+            let measures = stage.get("/v1/rollouts/current").await.body["measures"].clone();
+            let of =
+                |name: &str| measures.as_array().unwrap().iter().find(|one| one["node"] == name).cloned();
+            let is_measured =
+                |one: &serde_json::Value| one["requests"].as_u64().is_some_and(|count| count > 0);
+            of("fra-2").is_some_and(|one| one["is_candidate"] == true && is_measured(&one))
+                && of("nyc-1").is_some_and(|one| one["is_candidate"] == false && is_measured(&one))
+        })
+        .await;
+    let paused = stage.call("POST", "/v1/rollouts/current/pause", &stage.admin, &[], None).await;
+    assert_eq!(paused.body["state"], "paused");
+    stage
+        .wait("the word", async |stage| {
+            let waiting = stage.get("/v1/rollouts/current").await.body["waiting_for"].clone();
+            waiting.as_str().is_some_and(|waiting| waiting.contains("paused"))
+        })
+        .await;
+    let resumed = stage.call("POST", "/v1/rollouts/current/resume", &stage.admin, &[], None).await;
+    assert_eq!(resumed.body["state"], "running");
+    let rolled_back = stage.call("POST", "/v1/rollback", &stage.admin, &[], None).await;
+    assert_eq!((rolled_back.status, rolled_back.body["state"].as_str()), (200, Some("undone")));
+    stage.wait("the old state", async |_| running() == [None, None, None]).await;
+    let nothing = stage.call("POST", "/v1/rollback", &stage.admin, &[], None).await;
+    assert_eq!(
+        (nothing.status, nothing.body["error"].as_str()),
+        (409, Some("nothing was stable before what is now"))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_configurations_are_compared_key_by_key() {
+    let stage = Stage::start().await;
+    let other = SITES.replacen("127.0.0.1:8000", "127.0.0.1:8002", 1);
+    for text in [SITES, &other] {
+        assert_eq!(
+            stage.post("/v1/configurations", json!({ "text": text, "reason": "x" })).await.status,
+            201
+        );
+    }
+    let diff = stage.get("/v1/diff?from=1&to=2").await;
+    assert_eq!(diff.status, 200, "{diff:?}");
+    let change = &diff.body["changes"][0];
+    assert_eq!((&change["site"], &change["key"]), (&json!("shop"), &json!("origin")));
+    assert!(change["line"].as_str().unwrap().starts_with("site shop: origin: "), "{change}");
+    assert_eq!(
+        stage.get("/v1/diff").await.body["changes"],
+        json!([]),
+        "from nothing there is nothing to compare"
+    );
+    for (path, status) in [("/v1/diff?from=1&to=9", 404), ("/v1/diff?form=1", 400)] {
+        assert_eq!(stage.get(path).await.status, status, "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_goes_to_what_was_stable_before() {
+    let stage = Stage::start().await;
+    for text in [SITES, &format!("{SITES}# 2\n"), &format!("{SITES}# 3\n")] {
+        assert_eq!(
+            stage.post("/v1/configurations", json!({ "text": text, "reason": "x" })).await.status,
+            201
+        );
+    }
+    // As after roll-outs of 1, 3 and 1, each with its bake time.
+    let cells = vec![("stables".to_owned(), Some(b"[1,3,1]".to_vec()))];
+    stage.journal.commit(journal::Commit { cells, ..Default::default() }).await.unwrap();
+    let back = stage.call("POST", "/v1/rollback", &stage.admin, &[], None).await;
+    assert_eq!(
+        (back.status, &back.body["version"], &back.body["stage"]),
+        (202, &json!(3), &json!("all")),
+        "{back:?}"
+    );
+    assert_eq!(back.body["reason"], "back to 3");
+    let other = stage.post("/v1/rollback", json!({ "version": 2, "reason": "3 is bad" })).await;
+    assert_eq!(
+        (other.status, &other.body["version"]),
+        (202, &json!(2)),
+        "what was under way is taken back first"
+    );
+}

@@ -1,0 +1,11 @@
+//! Control over real sockets: every path, wrong input, scopes, idempotency, several controls, a journal that cannot be reached,
+//! enrolment. Each answer is checked against the OpenAPI document.
+
+#![expect(clippy::unwrap_used, reason = "what a test cannot do without ends it")]
+
+mod configurations;
+mod controls;
+mod nodes;
+mod purges;
+mod stage;
+mod tokens;

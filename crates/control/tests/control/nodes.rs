@@ -1,0 +1,146 @@
+use journal::feed::Dialer;
+use journal::trust::EnrolmentToken;
+use serde_json::json;
+use std::sync::Arc;
+
+use super::purges::in_service;
+use super::stage::{SITES, Stage, TestNode};
+
+async fn token(stage: &Stage, wish: serde_json::Value) -> EnrolmentToken {
+    let made = stage.post("/v1/enrolment-tokens", wish).await;
+    assert_eq!(made.status, 201, "{made:?}");
+    made.body["token"].as_str().unwrap().parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_lets_so_many_nodes_in_as_it_says() {
+    let stage = Stage::start().await;
+    let twice = token(&stage, json!({ "role": "edge", "pop": "fra", "uses": 2 })).await;
+    let first = stage.join(&twice, Some("fra-1")).await;
+    assert_eq!((first.status, first.body["pop"].as_str()), (201, Some("fra")));
+    let identity = first.identity.unwrap();
+    assert_eq!((identity.peer().name.as_str(), identity.peer().role.as_str()), ("fra-1", "edge"));
+    let week = identity.peer().valid.1 - super::stage::now_ms() / 1000;
+    assert!((6 * 86_400..=7 * 86_400).contains(&week), "{week}");
+
+    let same = stage.join(&twice, Some("fra-1")).await;
+    assert_eq!(
+        (same.status, same.body["error"].as_str()),
+        (409, Some("there is a node of this name already"))
+    );
+    assert_eq!(stage.join(&twice, None).await.status, 400, "nobody says a name");
+    assert_eq!(stage.join(&twice, Some("fra-2")).await.status, 201, "what was refused has used nothing up");
+    let third = stage.join(&twice, Some("fra-3")).await;
+    assert_eq!(
+        (third.status, third.body["error"].as_str()),
+        (403, Some("the enrolment token has been used up"))
+    );
+    let (once, key) =
+        (token(&stage, json!({ "role": "edge", "pop": "fra" })).await, rcgen::KeyPair::generate().unwrap());
+    for _ in 0..2 {
+        let joined = stage.join_with(&key, &once, Some("fra-4")).await;
+        assert_eq!(joined.status, 201, "an answer that got lost is given again: {joined:?}");
+    }
+    let listed = stage.get("/v1/enrolment-tokens").await.body;
+    for enrolment in listed["enrolments"].as_array().unwrap() {
+        assert_eq!(enrolment["uses_left"], 0, "{enrolment}");
+    }
+    assert!(!listed.to_string().contains(&twice.secret));
+
+    let brief = token(&stage, json!({ "role": "edge", "pop": "fra", "ttl": "1s", "uses": 1000 })).await;
+    stage
+        .wait("its end", async |stage| {
+            let joined = stage.join(&brief, Some("late")).await;
+            joined.body["error"] == "the enrolment token has expired"
+        })
+        .await;
+    let revoked = token(&stage, json!({ "role": "relay" })).await;
+    assert_eq!(stage.delete(&format!("/v1/enrolment-tokens/{}", revoked.id)).await.status, 200);
+    assert_eq!(stage.join(&revoked, Some("r1")).await.status, 401);
+    let mut guessed = token(&stage, json!({ "role": "relay" })).await;
+    guessed.secret = "0".repeat(64);
+    assert_eq!(stage.join(&guessed, Some("r1")).await.status, 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_wishes_for_enrolment_are_refused() {
+    let stage = Stage::start().await;
+    for (wish, error) in [
+        (json!({ "role": "edge" }), "pop is not a name"),
+        (json!({ "role": "control" }), "the body is not what this path takes"),
+        (json!({ "role": "edge", "pop": "fra", "name": "a", "uses": 2 }), "uses is out of range"),
+        (json!({ "role": "edge", "pop": "fra", "ttl": "60d" }), "ttl is too long"),
+        (json!({ "role": "relay", "controls": ["http://c1"] }), "controls: this is no address of a control"),
+    ] {
+        let answer = stage.post("/v1/enrolment-tokens", wish.clone()).await;
+        assert_eq!((answer.status, answer.body["error"].as_str()), (400, Some(error)), "{wish}");
+    }
+    let good = token(&stage, json!({ "role": "relay" })).await;
+    let body = json!({ "id": good.id, "secret": good.secret, "name": "r1", "request": "nothing" });
+    let answer = stage.call("POST", "/v1/enroll", "", &[], Some(body)).await;
+    assert_eq!(
+        (answer.status, answer.body["error"].as_str()),
+        (400, Some("request is no certificate request in PEM"))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retired_node_is_not_believed_any_more_and_its_name_is_free() {
+    let stage = Stage::start().await;
+    let added = stage.post("/v1/configurations", json!({ "text": SITES, "reason": "begin" })).await;
+    let hash = added.body["hash"].as_str().unwrap().to_owned();
+    let node = stage.node("fra-1", "fra").await;
+    in_service(&stage, 1).await;
+    let identity = Arc::clone(&node.identity);
+    let dialer =
+        Dialer::new(vec![format!("https://{}", stage.control.address())], move || Arc::clone(&identity));
+    let blob = format!("/v1/blobs/{hash}");
+    assert_eq!(dialer.get(&blob, 1 << 20).await.unwrap(), SITES);
+    assert!(dialer.get(&format!("/v1/blobs/{}", "0".repeat(64)), 1 << 20).await.unwrap_err().contains("404"));
+    assert!(dialer.get("/v1/journal?after=0&limit=10", 1 << 20).await.unwrap().starts_with(b"{\"records\""));
+
+    assert_eq!(stage.delete("/v1/nodes/fra-1").await.status, 200);
+    assert!(dialer.get(&blob, 1 << 20).await.unwrap_err().contains("has been retired"));
+    stage
+        .wait("the end of its feed", async |_| node.last_down().is_some_and(|why| why.contains("retired")))
+        .await;
+    assert_eq!(stage.get("/v1/nodes").await.body["nodes"], json!([]));
+    let unknown = stage.delete("/v1/nodes/fra-1").await;
+    assert_eq!((unknown.status, unknown.body["wanted"].as_str()), (404, Some("there is none yet")));
+
+    let again: Arc<TestNode> = stage.node("fra-1", "fra").await;
+    in_service(&stage, 1).await;
+    assert_ne!(again.identity.peer().public_key, node.identity.peer().public_key);
+    assert!(
+        dialer.get(&blob, 1 << 20).await.unwrap_err().contains("has been retired"),
+        "the old key stays out"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_is_renewed_for_the_same_key_only() {
+    let stage = Stage::start().await;
+    let node = stage.node("fra-1", "fra").await;
+    let identity = Arc::clone(&node.identity);
+    let dialer =
+        Dialer::new(vec![format!("https://{}", stage.control.address())], move || Arc::clone(&identity));
+    let renew = async |key: &rcgen::KeyPair| {
+        let request = rcgen::CertificateParams::default().serialize_request(key).unwrap().pem().unwrap();
+        let body = json!({ "request": request }).to_string();
+        dialer.ask(http::Method::POST, "/v1/renew", Some(body.into()), 1 << 20).await.unwrap()
+    };
+    let key = rcgen::KeyPair::try_from(node.identity.key()).unwrap();
+    let (status, body) = renew(&key).await;
+    assert_eq!(status, 200, "{body:?}");
+    let renewed: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    assert!(renewed["certificate"].as_str().unwrap().starts_with("-----BEGIN CERTIFICATE-----"));
+    let (status, body) = renew(&rcgen::KeyPair::generate().unwrap()).await;
+    assert_eq!(status, 400, "{body:?}");
+    // Without a certificate, nobody is anybody.
+    for path in ["/v1/renew", "/v1/feed"] {
+        assert_eq!(
+            stage.call("POST", path, &stage.admin, &[], Some(json!({ "request": "x" }))).await.status,
+            401
+        );
+    }
+}

@@ -1,0 +1,449 @@
+//! What the tests are played with: controls on one journal, callers who check each answer's form, and nodes that follow the feed.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
+
+use control::{Control, Handle, Options};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use journal::Journal;
+use journal::feed::{Dialer, Down, Hello, Link, Node, Receipt, Report, Told, follow};
+use journal::memory::Memory;
+use journal::trust::{EnrolmentToken, Identity, fingerprint, pinned_client_config};
+use journal::{Mark, Record};
+use model::change::receipt_signed;
+use parking_lot::Mutex;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
+
+/// Longest wait for a state that must come.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A configuration of two sites.
+pub(crate) const SITES: &str = r#"
+[[site]]
+name = "shop"
+domains = ["www.shop.example", "cdn.shop.example"]
+origin = "http://127.0.0.1:8000"
+
+[[site]]
+name = "blog"
+domains = ["blog.example"]
+origin = "http://127.0.0.1:8001"
+"#;
+
+/// A cluster with one control, and more if the test wants.
+pub(crate) struct Stage {
+    pub(crate) journal: Arc<dyn Journal>,
+    pub(crate) control: Handle,
+    pub(crate) admin: String,
+    pub(crate) fingerprint: String,
+    directory: PathBuf,
+}
+
+/// What has been answered.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: http::HeaderMap,
+    pub(crate) body: Value,
+}
+
+/// A directory that nobody else has.
+pub(crate) fn directory() -> PathBuf {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let path = std::env::temp_dir().join(format!("perigee-control-{}-{count}", std::process::id()));
+    let _absent = std::fs::remove_dir_all(&path);
+    path
+}
+
+pub(crate) fn loopback() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 0))
+}
+
+impl Stage {
+    /// On a journal in memory.
+    pub(crate) async fn start() -> Stage {
+        Stage::on(Arc::new(Memory::new("test", 1))).await
+    }
+
+    pub(crate) async fn on(journal: Arc<dyn Journal>) -> Stage {
+        let directory = directory();
+        let mut options = Options::new("c1", loopback(), directory.join("c1"), Arc::clone(&journal));
+        options.canary_interval = Duration::from_millis(200);
+        let control = Control::start(options).await.unwrap();
+        let read = |name: &str| std::fs::read_to_string(directory.join("c1").join(name)).unwrap();
+        let authority = CertificateDer::from_pem_slice(read("ca.pem").as_bytes()).unwrap();
+        Stage {
+            journal,
+            control,
+            admin: read("admin-token").trim().to_owned(),
+            fingerprint: fingerprint(&authority),
+            directory,
+        }
+    }
+
+    /// The state directory of a control.
+    pub(crate) fn state(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// Another control of the cluster, which has been given the secret.
+    pub(crate) async fn another(&self, name: &str) -> Handle {
+        let state = self.state(name);
+        std::fs::create_dir_all(&state).unwrap();
+        std::fs::copy(self.state("c1").join("cluster-secret"), state.join("cluster-secret")).unwrap();
+        Control::start(Options::new(name, loopback(), state, Arc::clone(&self.journal))).await.unwrap()
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.call("GET", path, &self.admin, &[], None).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Answer {
+        self.call("POST", path, &self.admin, &[], Some(body)).await
+    }
+
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
+        self.call("DELETE", path, &self.admin, &[], None).await
+    }
+
+    pub(crate) async fn call(
+        &self,
+        method: &str,
+        path: &str,
+        token: &str,
+        headers: &[(&str, &str)],
+        body: Option<Value>,
+    ) -> Answer {
+        self.call_at(self.control.address(), method, path, token, headers, body).await
+    }
+
+    pub(crate) async fn call_at(
+        &self,
+        address: SocketAddr,
+        method: &str,
+        path: &str,
+        token: &str,
+        headers: &[(&str, &str)],
+        body: Option<Value>,
+    ) -> Answer {
+        let tls = pinned_client_config(&self.fingerprint, &[b"http/1.1"]).unwrap();
+        ask(address, tls, method, path, token, headers, body).await
+    }
+
+    /// A token with a role, and perhaps a scope.
+    pub(crate) async fn token(&self, name: &str, role: &str, sites: Option<&[&str]>) -> String {
+        let made = self.post("/v1/tokens", json!({ "name": name, "role": role, "sites": sites })).await;
+        assert_eq!(made.status, 201, "{made:?}");
+        made.body["secret"].as_str().unwrap().to_owned()
+    }
+
+    /// Adds [`SITES`] and rolls it out to all.
+    pub(crate) async fn configure(&self) {
+        let added = self.post("/v1/configurations", json!({ "text": SITES, "reason": "begin" })).await;
+        assert_eq!(added.status, 201, "{added:?}");
+        let begun = self.post("/v1/rollouts", json!({ "version": 1, "stage": "all" })).await;
+        assert!(begun.status < 300, "{begun:?}");
+        self.wait("the first configuration", async |stage| {
+            let versions = stage.get("/v1/configurations").await;
+            versions.body["stable"] == 1 || versions.body["candidate"] == 1
+        })
+        .await;
+    }
+
+    /// Waits for a state.
+    pub(crate) async fn wait(&self, what: &str, is_so: impl AsyncFn(&Stage) -> bool) {
+        let until = Instant::now() + PATIENCE;
+        while !is_so(self).await {
+            assert!(Instant::now() < until, "{what} has not come");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// A node that has been enrolled and follows.
+    pub(crate) async fn node(&self, name: &str, pop: &str) -> Arc<TestNode> {
+        let made =
+            self.post("/v1/enrolment-tokens", json!({ "role": "edge", "pop": pop, "name": name })).await;
+        assert_eq!(made.status, 201, "{made:?}");
+        let token: EnrolmentToken = made.body["token"].as_str().unwrap().parse().unwrap();
+        let joined = self.join(&token, None).await;
+        assert_eq!(joined.status, 201, "{joined:?}");
+        TestNode::follow(self.control.address(), joined.identity.unwrap(), pop)
+    }
+
+    /// Enrols.
+    pub(crate) async fn join(&self, token: &EnrolmentToken, name: Option<&str>) -> Joined {
+        self.join_with(&rcgen::KeyPair::generate().unwrap(), token, name).await
+    }
+
+    /// Enrols with a key.
+    pub(crate) async fn join_with(
+        &self,
+        key: &rcgen::KeyPair,
+        token: &EnrolmentToken,
+        name: Option<&str>,
+    ) -> Joined {
+        assert_eq!(token.authority, self.fingerprint);
+        let request = rcgen::CertificateParams::default().serialize_request(key).unwrap().pem().unwrap();
+        let body = json!({ "id": token.id, "secret": token.secret, "name": name, "request": request });
+        let answer = self.call("POST", "/v1/enroll", "", &[], Some(body)).await;
+        let text = |key: &str| answer.body[key].as_str().unwrap_or_default().to_owned();
+        let identity = Identity::from_pem(&text("authority"), &text("certificate"), &key.serialize_pem())
+            .ok()
+            .map(Arc::new);
+        Joined { status: answer.status, body: answer.body, identity }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Joined {
+    pub(crate) status: u16,
+    pub(crate) body: Value,
+    pub(crate) identity: Option<Arc<Identity>>,
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        let _left = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// One request on a connection of its own. Checks the answer against the document.
+pub(crate) async fn ask(
+    address: SocketAddr,
+    tls: Arc<rustls::ClientConfig>,
+    method: &str,
+    path: &str,
+    token: &str,
+    headers: &[(&str, &str)],
+    body: Option<Value>,
+) -> Answer {
+    let stream = TcpStream::connect(address).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    let stream = TlsConnector::from(tls).connect(name, stream).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let mut request = http::Request::builder().method(method).uri(path).header("host", address.to_string());
+    if !token.is_empty() {
+        request = request.header("authorization", format!("Bearer {token}"));
+    }
+    if body.is_some() {
+        request = request.header("content-type", "application/json");
+    }
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let body = body.map(|body| body.to_string()).unwrap_or_default();
+    let response = sender.send_request(request.body(Full::new(Bytes::from(body))).unwrap()).await.unwrap();
+    let (head, body) = response.into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    let body = serde_json::from_slice(&body).unwrap_or_else(|_| json!(String::from_utf8_lossy(&body)));
+    check_form(method, path, head.status.as_u16(), &body);
+    Answer { status: head.status.as_u16(), headers: head.headers, body }
+}
+
+/// The document.
+pub(crate) static DOCUMENT: LazyLock<Value> =
+    LazyLock::new(|| serde_json::from_str(&control::openapi()).unwrap());
+
+/// Whether an answer is as the document says.
+fn check_form(method: &str, path: &str, status: u16, body: &Value) {
+    let path = path.split('?').next().unwrap();
+    let is_like = |template: &str| {
+        let (template, path): (Vec<&str>, Vec<&str>) =
+            (template.split('/').collect(), path.split('/').collect());
+        template.len() == path.len()
+            && template.iter().zip(&path).all(|(part, given)| part.starts_with('{') || part == given)
+    };
+    let paths = DOCUMENT["paths"].as_object().unwrap();
+    let Some((_, item)) = paths.iter().find(|(template, _)| is_like(template)) else { return };
+    let responses = &item[method.to_ascii_lowercase()]["responses"];
+    let response = responses.get(status.to_string()).unwrap_or(&responses["default"]);
+    let Some(schema) = response["content"]["application/json"].get("schema") else { return };
+    let schema = json!({ "components": DOCUMENT["components"], "allOf": [schema] });
+    let validator = jsonschema::draft202012::new(&schema).unwrap();
+    let errors: Vec<String> = validator.iter_errors(body).map(|error| error.to_string()).collect();
+    assert!(
+        errors.is_empty(),
+        "{method} {path} answered {status} in another form than documented: {errors:?}: {body}"
+    );
+}
+
+// --- Nodes ---
+
+/// A node that follows, and applies what it is told unless it is held.
+pub(crate) struct TestNode {
+    pub(crate) identity: Arc<Identity>,
+    pop: String,
+    state: Mutex<State>,
+    /// While set, nothing is applied.
+    pub(crate) is_held: AtomicBool,
+    /// While set, the program has an error in each answer.
+    pub(crate) is_ill: AtomicBool,
+    task: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Default)]
+struct State {
+    journal: Option<String>,
+    cursor: Mark,
+    receipt: Option<Receipt>,
+    running: Option<u64>,
+    requests: u64,
+    errors: u64,
+    /// What it has been told, as text.
+    told: Vec<String>,
+    last_down: Option<String>,
+    /// Whether it was told something while it was held.
+    has_missed: bool,
+}
+
+impl TestNode {
+    pub(crate) fn follow(address: SocketAddr, identity: Arc<Identity>, pop: &str) -> Arc<TestNode> {
+        let node = Arc::new(TestNode {
+            identity: Arc::clone(&identity),
+            pop: pop.to_owned(),
+            state: Mutex::default(),
+            is_held: AtomicBool::new(false),
+            is_ill: AtomicBool::new(false),
+            task: Mutex::default(),
+        });
+        let dialer = Dialer::new(vec![format!("https://{address}")], move || Arc::clone(&identity));
+        *node.task.lock() = Some(tokio::spawn(follow(Arc::clone(&node) as Arc<dyn Node>, Arc::new(dialer))));
+        node
+    }
+
+    /// Falls silent, for good.
+    pub(crate) fn stop(&self) {
+        self.task.lock().take().unwrap().abort();
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.identity.peer().name
+    }
+
+    /// What it has been told.
+    pub(crate) fn told_text(&self) -> String {
+        self.state.lock().told.join("\n")
+    }
+
+    pub(crate) fn last_down(&self) -> Option<String> {
+        self.state.lock().last_down.clone()
+    }
+
+    pub(crate) fn running(&self) -> Option<u64> {
+        self.state.lock().running
+    }
+
+    fn sign(&self, state: &mut State) {
+        let at_ms = now_ms();
+        let journal = state.journal.clone().unwrap_or_default();
+        let signed = receipt_signed(&journal, self.name(), state.cursor.position, at_ms);
+        state.receipt = Some(Receipt { cursor: state.cursor, at_ms, signature: self.identity.sign(&signed) });
+    }
+}
+
+impl Drop for TestNode {
+    fn drop(&mut self) {
+        if let Some(task) = self.task.lock().take() {
+            task.abort();
+        }
+    }
+}
+
+pub(crate) fn now_ms() -> i64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as i64
+}
+
+impl Node for TestNode {
+    fn hello(&self) -> Hello {
+        let state = self.state.lock();
+        Hello {
+            node: self.name().to_owned(),
+            journal: state.journal.clone(),
+            cursor: state.cursor,
+            reports_only: false,
+        }
+    }
+
+    fn told(&self, lines: Vec<Down>) -> Told<'_> {
+        Box::pin(async move {
+            let mut state = self.state.lock();
+            if state.has_missed && !self.is_held.load(Ordering::Relaxed) {
+                state.has_missed = false;
+                return Err("what was missed is to be told again".to_owned());
+            }
+            for line in lines {
+                match line {
+                    Down::Welcome(welcome) => state.journal = Some(welcome.journal),
+                    Down::Restart(restart) => {
+                        state.cursor = restart.at;
+                        state.running =
+                            restart.plan.version_for(self.name(), &self.pop).map(|version| version.number);
+                    }
+                    Down::Records(records) if !self.is_held.load(Ordering::Relaxed) => {
+                        for line in records.records {
+                            let record: Record = line.into_record();
+                            state.cursor = state.cursor.then(&record);
+                            let written: model::change::Written = serde_json::from_str(&record.text).unwrap();
+                            if let model::change::Change::Plan(plan) = written.change {
+                                state.running =
+                                    plan.version_for(self.name(), &self.pop).map(|version| version.number);
+                            }
+                            state.told.push(record.text.to_string());
+                        }
+                    }
+                    Down::Records(_) => state.has_missed = true,
+                    Down::Beat(_) | Down::Refused { .. } => {}
+                }
+            }
+            self.sign(&mut state);
+            Ok(())
+        })
+    }
+
+    fn reports(&self) -> Vec<Report> {
+        let mut state = self.state.lock();
+        if state.journal.is_none() {
+            return Vec::new();
+        }
+        state.requests += 100;
+        if self.is_ill.load(Ordering::Relaxed) {
+            state.errors += 50;
+        }
+        self.sign(&mut state);
+        let vitals = journal::feed::Vitals {
+            requests: state.requests,
+            errors: state.errors,
+            hits: state.requests / 2,
+            ..Default::default()
+        };
+        let receipt = state.receipt.clone().unwrap();
+        vec![Report {
+            node: self.name().to_owned(),
+            pop: self.pop.clone(),
+            software: "test".into(),
+            receipt,
+            running: state.running,
+            refused: None,
+            starts: 1,
+            vitals,
+        }]
+    }
+
+    fn link(&self, link: Link<'_>) {
+        if let Link::Down(_, why) = link {
+            self.state.lock().last_down = Some(why.to_owned());
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! See [`crate::fuzzing`].
+
+use std::sync::{Arc, LazyLock};
+
+use super::gateway::Gateway;
+use super::wire::{self, Head, Line, Range, Transaction};
+use super::{Keys, Settings, Shared};
+use crate::Mark;
+
+static SHARED: LazyLock<Shared> = LazyLock::new(|| {
+    let settings = Settings {
+        endpoints: vec!["http://etcd".into()],
+        prefix: "p".into(),
+        ca_file: None,
+        certificate: None,
+        user: None,
+    };
+    let gateway = Gateway::new(&settings, Arc::new(|| 0)).expect("settings that work");
+    Shared { gateway, keys: Keys::new("p").expect("a prefix"), id: "id".into() }
+});
+
+/// An answer of any kind: refused, or read to what an engine may give.
+pub fn etcd_answer(bytes: &[u8], after: u64, status: u16) {
+    drop(wire::refused("http://etcd", status, bytes));
+    drop(Line::read(bytes));
+    if let Ok(head) = Head::read(bytes) {
+        let next = head.then(head.mark, "name");
+        assert_eq!(Head::read(&next.to_bytes()).as_ref(), Ok(&next));
+        assert!(
+            next.recent.len() <= wire::RECENT_MAX && next.recent.last().is_some_and(|last| last == "name")
+        );
+    }
+    if let Some((digest, text)) = wire::read_record(bytes) {
+        assert_eq!(wire::record_value(digest, text), bytes);
+    }
+    if let Ok(range) = serde_json::from_slice::<Range>(bytes) {
+        page(
+            after,
+            &[Range::of("p/floor", br#"{"position":0,"digest":"00000000000000000000000000000000"}"#), range],
+        );
+    }
+    if let Ok(answer) = serde_json::from_slice::<Transaction>(bytes) {
+        let ranges = answer.into_ranges();
+        drop(SHARED.same(ranges.first()));
+        drop(SHARED.read_head(ranges.first()));
+        page(after, &ranges);
+    }
+}
+
+/// A page is in order, without a gap, and its digests follow from the floor or the record before.
+fn page(after: u64, ranges: &[Range]) {
+    let Ok(page) = SHARED.page(after, 3, ranges) else { return };
+    assert!(page.records.len() <= 3 && page.floor.position <= after);
+    let mut mark = Mark { position: after, ..Mark::default() };
+    for record in &page.records {
+        assert_eq!(record.position, mark.position + 1);
+        mark = mark.then(record);
+    }
+}

@@ -1,0 +1,500 @@
+//! Requests to etcd's members: connections, TLS, tokens, time-outs, and going on with the next member when one fails.
+//!
+//! A request is sent again after an answer got lost, to whichever member: what is asked here has the same effect once or often, see
+//! the parent module. Members are asked in a circle, beginning with the one that answered last.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::TlsConnector;
+
+use super::Settings;
+use super::wire::{self, Answer, Authenticated, Range, Refused, Watched};
+use crate::{Chance, Error};
+
+/// How long a member may take to be connected to: more than a lost packet costs.
+const CONNECT_TIME: Duration = Duration::from_secs(2);
+/// How long a member may take to answer: more than an election takes (1 s by default), less than etcd's own patience of 7 s.
+const ATTEMPT_TIME: Duration = Duration::from_secs(3);
+/// How long all attempts together may take.
+pub(super) const CALL_TIME: Duration = Duration::from_secs(10);
+/// The longest wait between two rounds over all members; the first is a twentieth of it.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Bytes of an answer that are read. The largest record has 1.4 MiB in base64.
+const ANSWER_BYTES_MAX: usize = 8 << 20;
+/// Bytes of a line of a watch that are read: the head has less than one KiB.
+const LINE_BYTES_MAX: usize = 64 << 10;
+/// Idle connections kept to a member.
+const IDLE_MAX: usize = 8;
+/// Times that one call renews the token.
+const RENEWALS_MAX: usize = 3;
+
+pub(super) struct Gateway {
+    endpoints: Vec<Endpoint>,
+    /// Index of the one that answered last.
+    current: AtomicUsize,
+    tls: TlsConnector,
+    user: Option<(String, String)>,
+    token: Mutex<Option<Arc<str>>>,
+    /// Which cluster this is: the one that answered first.
+    cluster: OnceLock<String>,
+    chance: Chance,
+}
+
+struct Endpoint {
+    /// As it was written.
+    url: String,
+    host: String,
+    port: u16,
+    /// `None` when it is asked without TLS.
+    tls_name: Option<ServerName<'static>>,
+    idle: Mutex<Vec<SendRequest<Full<Bytes>>>>,
+}
+
+/// What an answer is worth.
+pub(super) struct Answered<A> {
+    pub(super) answer: A,
+    /// Whether an earlier attempt of the same call may have been done too, unseen.
+    pub(super) is_uncertain: bool,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(super) enum Failed {
+    /// Nobody did it, as far as we know.
+    Error {
+        error: Error,
+        /// Whether it may have been done all the same.
+        is_uncertain: bool,
+    },
+    /// The answer is larger than we read.
+    TooLong,
+    /// The revision is not kept any more.
+    Compacted,
+}
+
+impl Failed {
+    /// For what only reads.
+    pub(super) fn into_error(self) -> Error {
+        match self {
+            Failed::Error { error, .. } => error,
+            Failed::TooLong => Error::Broken(format!(
+                "etcd's answer has more than {ANSWER_BYTES_MAX} bytes: a value is not ours"
+            )),
+            Failed::Compacted => Error::Unavailable("etcd was compacted while it was read".into()),
+        }
+    }
+}
+
+impl Failed {
+    /// For what may have been written all the same.
+    pub(super) fn into_unknown(self) -> Error {
+        match self.into_error() {
+            Error::Unavailable(why) | Error::Broken(why) => Error::Unknown(why),
+            other => other,
+        }
+    }
+}
+
+impl From<Refused> for Attempt {
+    fn from(refused: Refused) -> Self {
+        Attempt::Refused(refused)
+    }
+}
+
+/// What becomes of one attempt that gives no answer.
+enum Attempt {
+    Refused(Refused),
+    TooLong,
+}
+
+/// Nothing was sent.
+fn untouched(why: String) -> Attempt {
+    Attempt::Refused(Refused::Retry { why, is_untouched: true })
+}
+
+/// Something was sent.
+fn lost(why: String) -> Attempt {
+    Attempt::Refused(Refused::Retry { why, is_untouched: false })
+}
+
+impl Gateway {
+    pub(super) fn new(settings: &Settings, chance: Chance) -> Result<Self, Error> {
+        let endpoints =
+            settings.endpoints.iter().map(|url| Endpoint::parse(url)).collect::<Result<Vec<_>, _>>()?;
+        if endpoints.is_empty() {
+            return Err(Error::Broken(
+                "no endpoint of etcd is named; wanted is e.g. \"https://etcd-1:2379\"".into(),
+            ));
+        }
+        let tls = TlsConnector::from(Arc::new(tls(settings)?));
+        Ok(Gateway {
+            // Not all controls begin with the same member.
+            current: AtomicUsize::new(usize::try_from(chance() % endpoints.len() as u128).unwrap_or(0)),
+            endpoints,
+            tls,
+            user: settings.user.clone(),
+            token: Mutex::default(),
+            cluster: OnceLock::new(),
+            chance,
+        })
+    }
+
+    /// Asks one member after another until one answers, for [`CALL_TIME`] at most.
+    pub(super) async fn call<A: Answer>(&self, path: &str, content: Vec<u8>) -> Result<Answered<A>, Failed> {
+        let content = Bytes::from(content);
+        let deadline = Instant::now() + CALL_TIME;
+        let first = self.current.load(Ordering::Relaxed);
+        let mut reasons: Vec<Option<String>> = vec![None; self.endpoints.len()];
+        let (mut is_uncertain, mut renewals, mut tried) = (false, 0, 0_usize);
+        loop {
+            let index = (first + tried) % self.endpoints.len();
+            let endpoint = &self.endpoints[index];
+            let end = deadline.min(Instant::now() + ATTEMPT_TIME);
+            let outcome = timeout_at(end, self.attempt::<A>(endpoint, path, content.clone())).await;
+            let why = match outcome {
+                Ok(Ok(answer)) => match self.belongs(endpoint, &answer) {
+                    Ok(()) => {
+                        self.current.store(index, Ordering::Relaxed);
+                        return Ok(Answered { answer, is_uncertain });
+                    }
+                    Err(why) => why,
+                },
+                Ok(Err(Attempt::TooLong)) => return Err(Failed::TooLong),
+                Ok(Err(Attempt::Refused(Refused::Compacted))) => return Err(Failed::Compacted),
+                Ok(Err(Attempt::Refused(Refused::Final(error)))) => {
+                    return Err(Failed::Error { error, is_uncertain });
+                }
+                Ok(Err(Attempt::Refused(Refused::Token(_)))) if renewals < RENEWALS_MAX => {
+                    renewals += 1;
+                    continue;
+                }
+                Ok(Err(Attempt::Refused(Refused::Token(why)))) => {
+                    format!("{} refuses each new token: {why}", endpoint.url)
+                }
+                Ok(Err(Attempt::Refused(Refused::Retry { why, is_untouched }))) => {
+                    is_uncertain |= !is_untouched;
+                    why
+                }
+                Err(_) => {
+                    is_uncertain = true;
+                    format!("{} did not answer in {} s", endpoint.url, ATTEMPT_TIME.as_secs())
+                }
+            };
+            reasons[index] = Some(why);
+            tried += 1;
+            if tried % self.endpoints.len() == 0 {
+                let round = u32::try_from(tried / self.endpoints.len()).unwrap_or(u32::MAX);
+                let _ = timeout_at(deadline, self.pause(round)).await;
+            }
+            if Instant::now() >= deadline {
+                let why = reasons.into_iter().flatten().collect::<Vec<_>>().join("; ");
+                let error = Error::Unavailable(format!(
+                    "no member of etcd did it in {} s: {why}",
+                    CALL_TIME.as_secs()
+                ));
+                return Err(Failed::Error { error, is_uncertain });
+            }
+        }
+    }
+
+    /// Makes sure that all members that answer are of one cluster, before something is begun in it.
+    ///
+    /// # Errors
+    /// [`Error::Broken`] with two that are not.
+    pub(super) async fn is_one(&self, path: &str, content: &[u8]) -> Result<(), Error> {
+        for endpoint in &self.endpoints {
+            let content = Bytes::copy_from_slice(content);
+            let attempt = timeout(ATTEMPT_TIME, self.attempt::<Range>(endpoint, path, content)).await;
+            if let Ok(Ok(answer)) = attempt {
+                self.belongs(endpoint, &answer).map_err(Error::Broken)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits a random time, up to twice as long with each round ("full jitter"), so that not all come back at once.
+    pub(super) async fn pause(&self, round: u32) {
+        let most = PAUSE_MAX.min(PAUSE_MAX / 20 * 2_u32.saturating_pow(round.min(10)));
+        let micros = (self.chance)() % (most.as_micros() + 1);
+        tokio::time::sleep(Duration::from_micros(u64::try_from(micros).unwrap_or(0))).await;
+    }
+
+    /// A watch at the member that answered last, or, when that is `but`, at the next one. Gives its index too.
+    pub(super) async fn watch(&self, content: Vec<u8>, but: Option<usize>) -> (usize, Result<Watch, String>) {
+        let mut index = self.current.load(Ordering::Relaxed);
+        if but == Some(index) {
+            index = (index + 1) % self.endpoints.len();
+        }
+        let endpoint = &self.endpoints[index];
+        let open = async {
+            let (sender, answer) = self.send(endpoint, None, "watch", content.into()).await?;
+            if answer.status() != 200 {
+                return Err(self.refusal(endpoint, answer).await);
+            }
+            Ok(Watch { _sender: sender, body: answer.into_body(), read: BytesMut::new() })
+        };
+        let watch = match timeout(ATTEMPT_TIME, open).await {
+            Ok(Ok(watch)) => Ok(watch),
+            Ok(Err(Attempt::Refused(Refused::Retry { why, .. } | Refused::Token(why)))) => Err(why),
+            Ok(Err(Attempt::Refused(Refused::Final(error)))) => Err(error.to_string()),
+            Ok(Err(Attempt::Refused(Refused::Compacted) | Attempt::TooLong)) => {
+                Err("its answer is none".into())
+            }
+            Err(_) => Err(format!("{} did not answer in {} s", endpoint.url, ATTEMPT_TIME.as_secs())),
+        };
+        (index, watch)
+    }
+
+    /// Members that were set up anew by mistake answer, from an empty cluster of their own.
+    fn belongs(&self, endpoint: &Endpoint, answer: &impl Answer) -> Result<(), String> {
+        let found = &answer.header().cluster_id;
+        let known = self.cluster.get_or_init(|| found.clone());
+        if found == known {
+            return Ok(());
+        }
+        Err(format!(
+            "{} belongs to cluster {found}, the others to {known}; add it as a member of theirs, or name it no more",
+            endpoint.url
+        ))
+    }
+
+    async fn attempt<A: Answer>(
+        &self,
+        endpoint: &Endpoint,
+        path: &str,
+        content: Bytes,
+    ) -> Result<A, Attempt> {
+        let idle = endpoint.idle.lock().pop();
+        let (mut sender, answer) = self.send(endpoint, idle, path, content).await?;
+        if answer.status() != 200 {
+            return Err(self.refusal(endpoint, answer).await);
+        }
+        let content = collect(endpoint, answer).await?;
+        let read = serde_json::from_slice(&content).map_err(|error| {
+            lost(format!("{} answered what is none of etcd's answers: {error}", endpoint.url))
+        })?;
+        if sender.ready().await.is_ok() {
+            let mut idle = endpoint.idle.lock();
+            if idle.len() < IDLE_MAX {
+                idle.push(sender);
+            }
+        }
+        Ok(read)
+    }
+
+    async fn send(
+        &self,
+        endpoint: &Endpoint,
+        idle: Option<SendRequest<Full<Bytes>>>,
+        path: &str,
+        content: Bytes,
+    ) -> Result<(SendRequest<Full<Bytes>>, Response<Incoming>), Attempt> {
+        let mut sender = match idle.filter(|sender| !sender.is_closed()) {
+            Some(sender) => sender,
+            None => endpoint.dial(&self.tls).await?,
+        };
+        let mut token = self.token.lock().clone();
+        if let (None, Some((name, password))) = (&token, &self.user) {
+            let content = serde_json::json!({ "name": name, "password": password }).to_string();
+            let answer = endpoint.post(&mut sender, "auth/authenticate", None, content.into()).await?;
+            if answer.status() != 200 {
+                return Err(self.refusal(endpoint, answer).await);
+            }
+            let read = serde_json::from_slice::<Authenticated>(&collect(endpoint, answer).await?);
+            let given =
+                read.map_err(|error| untouched(format!("{} gave no token: {error}", endpoint.url)))?.token;
+            token = Some(Arc::from(given));
+            self.token.lock().clone_from(&token);
+            let ended = |error| untouched(format!("{}: {error}", endpoint.url));
+            sender.ready().await.map_err(ended)?;
+        }
+        match endpoint.post(&mut sender, path, token.as_deref(), content).await {
+            Ok(answer) => Ok((sender, answer)),
+            Err(attempt) => Err(attempt),
+        }
+    }
+
+    /// Why an answer is none. A token that is not valid is forgotten.
+    async fn refusal(&self, endpoint: &Endpoint, answer: Response<Incoming>) -> Attempt {
+        let status = answer.status().as_u16();
+        let content = match collect(endpoint, answer).await {
+            Ok(content) => content,
+            Err(attempt) => return attempt,
+        };
+        let refused = wire::refused(&endpoint.url, status, &content);
+        if matches!(refused, Refused::Token(_)) {
+            *self.token.lock() = None;
+        }
+        refused.into()
+    }
+}
+
+impl Endpoint {
+    fn parse(url: &str) -> Result<Endpoint, Error> {
+        let wrong = |found: &str| {
+            Error::Broken(format!("endpoint {url:?} of etcd {found}; wanted is e.g. \"https://etcd-1:2379\""))
+        };
+        let uri: http::Uri = url.parse().map_err(|error| wrong(&format!("is no URL ({error})")))?;
+        let host = uri.host().ok_or_else(|| wrong("has no host"))?.trim_matches(['[', ']']).to_owned();
+        if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
+            return Err(wrong("has a path"));
+        }
+        let tls_name = match uri.scheme_str() {
+            Some("http") => None,
+            Some("https") => Some(
+                ServerName::try_from(host.clone())
+                    .map_err(|_| wrong("has a host that no certificate can name"))?,
+            ),
+            _ => return Err(wrong("is neither http nor https")),
+        };
+        let port = uri.port_u16().unwrap_or(2379);
+        Ok(Endpoint {
+            url: url.trim_end_matches('/').to_owned(),
+            host,
+            port,
+            tls_name,
+            idle: Mutex::default(),
+        })
+    }
+
+    async fn dial(&self, tls: &TlsConnector) -> Result<SendRequest<Full<Bytes>>, Attempt> {
+        let dial = async {
+            let socket = TcpStream::connect((&*self.host, self.port)).await?;
+            socket.set_nodelay(true)?;
+            let (sender, driver) = match &self.tls_name {
+                None => {
+                    let (sender, connection) =
+                        http1::handshake(TokioIo::new(socket)).await.map_err(std::io::Error::other)?;
+                    (sender, tokio::spawn(async move { drop(connection.await) }))
+                }
+                Some(name) => {
+                    let stream = tls.connect(name.clone(), socket).await?;
+                    let (sender, connection) =
+                        http1::handshake(TokioIo::new(stream)).await.map_err(std::io::Error::other)?;
+                    (sender, tokio::spawn(async move { drop(connection.await) }))
+                }
+            };
+            // It ends when the sender is dropped or the member closes; what went wrong is what sending says.
+            drop(driver);
+            Ok::<_, std::io::Error>(sender)
+        };
+        match timeout(CONNECT_TIME, dial).await {
+            Ok(Ok(sender)) => Ok(sender),
+            Ok(Err(error)) => Err(untouched(format!("{} cannot be reached: {error}", self.url))),
+            Err(_) => {
+                Err(untouched(format!("{} cannot be reached in {} s", self.url, CONNECT_TIME.as_secs())))
+            }
+        }
+    }
+
+    async fn post(
+        &self,
+        sender: &mut SendRequest<Full<Bytes>>,
+        path: &str,
+        token: Option<&str>,
+        content: Bytes,
+    ) -> Result<Response<Incoming>, Attempt> {
+        let host = if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        };
+        let mut request =
+            Request::post(format!("/v3/{path}")).header(HOST, host).header(CONTENT_TYPE, "application/json");
+        if let Some(token) = token {
+            request = request.header(AUTHORIZATION, token);
+        }
+        let request = request
+            .body(Full::new(content))
+            .map_err(|error| untouched(format!("{}: no request can be made: {error}", self.url)))?;
+        sender.send_request(request).await.map_err(|error| {
+            let why = format!("{} gave no answer: {error}", self.url);
+            if error.is_canceled() { untouched(why) } else { lost(why) }
+        })
+    }
+}
+
+async fn collect(endpoint: &Endpoint, answer: Response<Incoming>) -> Result<Bytes, Attempt> {
+    match Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await {
+        Ok(content) => Ok(content.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Attempt::TooLong),
+        Err(error) => Err(lost(format!("{} broke its answer off: {error}", endpoint.url))),
+    }
+}
+
+/// A watch that has been opened.
+pub(super) struct Watch {
+    /// The connection lives as long as its sender.
+    _sender: SendRequest<Full<Bytes>>,
+    body: Incoming,
+    read: BytesMut,
+}
+
+impl Watch {
+    /// The next thing that it has seen. Nothing is lost when this is dropped and asked again.
+    pub(super) async fn next(&mut self) -> Result<Watched, String> {
+        loop {
+            if let Some(end) = self.read.iter().position(|byte| *byte == b'\n') {
+                return wire::Line::read(&self.read.split_to(end + 1));
+            }
+            if self.read.len() > LINE_BYTES_MAX {
+                return Err(format!("a watch said more than {LINE_BYTES_MAX} bytes at once"));
+            }
+            match self.body.frame().await {
+                Some(Ok(frame)) => self.read.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data)),
+                Some(Err(error)) => return Err(format!("the watch broke off: {error}")),
+                None => return Err("the watch ended".into()),
+            }
+        }
+    }
+}
+
+fn tls(settings: &Settings) -> Result<ClientConfig, Error> {
+    let wrong = |what: &str, path: &Path, why: &dyn std::fmt::Display| {
+        Error::Broken(format!("{what} {} for etcd: {why}; wanted is PEM", path.display()))
+    };
+    let certificates = |what: &str, path: &Path| {
+        let all = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+        let all = all.map_err(|error| wrong(what, path, &error))?;
+        if all.is_empty() { Err(wrong(what, path, &"there is no certificate in it")) } else { Ok(all) }
+    };
+    let mut roots = RootCertStore::empty();
+    match &settings.ca_file {
+        // Without TLS, nobody needs them.
+        None if settings.endpoints.iter().all(|url| url.starts_with("http:")) => {}
+        None => _ = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs),
+        Some(path) => {
+            for certificate in certificates("CA file", path)? {
+                roots.add(certificate).map_err(|error| wrong("CA file", path, &error))?;
+            }
+        }
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| Error::Broken(error.to_string()))?
+        .with_root_certificates(roots);
+    let Some((chain, key)) = &settings.certificate else { return Ok(config.with_no_client_auth()) };
+    let certificates = certificates("client certificate", chain)?;
+    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| wrong("client key", key, &error))?;
+    config
+        .with_client_auth_cert(certificates, private)
+        .map_err(|error| wrong("client certificate", chain, &error))
+}

@@ -1,0 +1,74 @@
+//! Noticing what others have committed: one watch on the head for all who wait, and a question each second that notices when the
+//! watch has fallen silent. The watch tells only that there is something; it is read from the keys, so nothing is lost with a watch.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::sync::watch::Sender;
+use tokio::time::{Instant, sleep_until};
+
+use super::wire::{Head, text};
+use super::{Found, Shared};
+
+/// How often the head is asked for beside the watch: so late a change is noticed when a watch says nothing any more.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+
+/// Keeps `head` at the last position that is known. Ends only when it is aborted.
+pub(super) async fn follow(shared: Arc<Shared>, head: Sender<u64>) {
+    let (mut failures, mut but) = (0, None);
+    loop {
+        if let Ok(found) = shared.head().await {
+            tell(&head, found.head.mark.position);
+            let create = json!({ "create_request": { "key": text(&shared.keys.head()), "start_revision": (found.revision + 1).to_string() } });
+            let (index, opened) = shared.gateway.watch(create.to_string().into_bytes(), but).await;
+            but = Some(index);
+            if let Ok(watch) = opened {
+                failures = 0;
+                listen(&shared, &head, watch, found.revision).await;
+            }
+        }
+        failures += 1;
+        shared.gateway.pause(failures).await;
+    }
+}
+
+/// Until the watch ends, or has been behind for two questions in a row.
+async fn listen(shared: &Shared, head: &Sender<u64>, mut watch: super::gateway::Watch, mut seen: u64) {
+    let mut missed = None;
+    let mut ask_at = Instant::now() + ASK_EVERY;
+    loop {
+        tokio::select! {
+            biased;
+            watched = watch.next() => {
+                let Ok(watched) = watched else { return };
+                for kv in watched.events.into_iter().filter_map(|event| event.kv) {
+                    seen = seen.max(kv.mod_revision);
+                    if let Ok(found) = Head::read(&kv.value) {
+                        tell(head, found.mark.position);
+                    }
+                }
+            }
+            () = sleep_until(ask_at) => {
+                // An answer that does not come is no fault of the watch.
+                if let Ok(Found { head: now, revision, .. }) = shared.head().await {
+                    tell(head, now.mark.position);
+                    if missed.is_some_and(|missed| seen < missed) {
+                        return;
+                    }
+                    missed = Some(revision);
+                }
+                ask_at = Instant::now() + ASK_EVERY;
+            }
+        }
+    }
+}
+
+/// Positions only grow, whichever way they are heard of first.
+pub(super) fn tell(head: &Sender<u64>, position: u64) {
+    head.send_if_modified(|head| {
+        let is_news = position > *head;
+        *head = position.max(*head);
+        is_news
+    });
+}

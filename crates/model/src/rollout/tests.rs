@@ -1,0 +1,373 @@
+use super::*;
+
+fn version(number: u64) -> Version {
+    Version { number, hash: format!("{number:064x}"), signature: String::new() }
+}
+
+/// Nodes of these names and PoPs that have answered a hundred requests a second for a minute, and do so on.
+struct Nodes {
+    views: Vec<NodeView>,
+    now_ms: i64,
+}
+
+impl Nodes {
+    fn of(names: &[(&str, &str)]) -> Nodes {
+        let view = |(name, pop): &(&str, &str)| NodeView {
+            name: (*name).to_owned(),
+            pop: (*pop).to_owned(),
+            reported_ms: 0,
+            running: Some(3),
+            refused: None,
+            starts: 1,
+            vitals: Vitals { since_ms: 1, memory_bytes: 1 << 30, ..Vitals::default() },
+        };
+        Nodes { views: names.iter().map(view).collect(), now_ms: 1_800_000_000_000 }
+    }
+
+    fn node(&mut self, name: &str) -> &mut NodeView {
+        self.views.iter_mut().find(|view| view.name == name).unwrap()
+    }
+
+    /// A second goes by: those that are `there` follow the plan, answer and report.
+    fn second(
+        &mut self,
+        rollout: &mut Rollout,
+        there: impl Fn(&str) -> bool,
+        requests: u64,
+    ) -> Option<Decision> {
+        self.now_ms += 1_000;
+        let plan = rollout.plan();
+        for view in self.views.iter_mut().filter(|view| there(&view.name)) {
+            view.running = plan.version_for(&view.name, &view.pop).map(|version| version.number);
+            view.reported_ms = self.now_ms;
+            view.vitals.requests += requests;
+            view.vitals.hits += requests * 9 / 10;
+            view.vitals.latency[1] += requests * 9 / 10;
+            view.vitals.latency[7] += requests - requests * 9 / 10;
+        }
+        rollout.step(self.now_ms, &self.views)
+    }
+
+    /// Seconds until it does something else than wait; what, and after how many.
+    fn until_decided(
+        &mut self,
+        rollout: &mut Rollout,
+        there: impl Fn(&str) -> bool,
+        requests: u64,
+    ) -> (Option<Decision>, u32) {
+        for seconds in 1..4_000 {
+            let decision = self.second(rollout, &there, requests);
+            if !matches!(decision, Some(Decision::Wait(_))) {
+                return (decision, seconds);
+            }
+        }
+        panic!("it waits for ever: {:?}", rollout.step(self.now_ms, &self.views));
+    }
+}
+
+const THREE_POPS: [(&str, &str); 7] = [
+    ("fra-1", "fra"),
+    ("fra-2", "fra"),
+    ("fra-3", "fra"),
+    ("ams-2", "ams"),
+    ("ams-1", "ams"),
+    ("nyc-1", "nyc"),
+    ("nyc-2", "nyc"),
+];
+
+fn staged() -> Rollout {
+    Rollout::begin(version(4), Some(version(3)), Pace::Staged, "anna", "why not", 0)
+}
+
+fn widen(audience: Audience) -> Option<Decision> {
+    Some(Decision::Widen(audience))
+}
+
+#[test]
+fn one_node_of_the_smallest_pop_comes_first_then_its_pop_then_all_and_then_it_is_stable() {
+    let (mut nodes, mut rollout) = (Nodes::of(&THREE_POPS), staged());
+    assert_eq!(rollout.plan(), Plan { stable: Some(version(3)), candidate: None });
+    let all = |_: &str| true;
+    let first = nodes.until_decided(&mut rollout, all, 100);
+    assert_eq!(first, (widen(Audience::Nodes(vec!["ams-1".into()])), 31));
+    assert_eq!(nodes.until_decided(&mut rollout, all, 100), (widen(Audience::Pops(vec!["ams".into()])), 91));
+    assert_eq!(nodes.until_decided(&mut rollout, all, 100), (widen(Audience::All), 60));
+    assert_eq!(rollout.plan().stable, Some(version(3)), "not before the bake time is over");
+    assert_eq!(nodes.until_decided(&mut rollout, all, 100), (Some(Decision::Promote), 300));
+    assert_eq!(rollout.plan(), Plan { stable: Some(version(4)), candidate: None });
+    assert!(rollout.is_over() && !rollout.judged_on_few);
+    assert_eq!(nodes.second(&mut rollout, all, 100), None);
+    let stages: Vec<Stage> = rollout.began_ms.iter().map(|(stage, _)| *stage).collect();
+    assert_eq!(stages, [Stage::Measure, Stage::Edge, Stage::Pop, Stage::All, Stage::Promoted]);
+}
+
+#[test]
+fn the_node_that_is_named_comes_first_and_is_waited_for() {
+    let (mut nodes, mut rollout) = (Nodes::of(&THREE_POPS), staged());
+    rollout.canary = Some("nyc-2".into());
+    for _ in 0..60 {
+        let waits = nodes.second(&mut rollout, |name| name != "nyc-2", 100);
+        assert!(matches!(waits, Some(Decision::Wait(_))), "{waits:?}");
+    }
+    let (decision, _) = nodes.until_decided(&mut rollout, |_| true, 100);
+    assert_eq!(decision, widen(Audience::Nodes(vec!["nyc-2".into()])));
+}
+
+#[test]
+fn at_once_is_for_all_at_once_and_undone_all_the_same() {
+    let (mut nodes, all) = (Nodes::of(&THREE_POPS), |_: &str| true);
+    for harm in [false, true] {
+        let mut rollout = Rollout::begin(version(4), Some(version(3)), Pace::AtOnce, "anna", "", 0);
+        let to = Audience::All;
+        assert_eq!(rollout.plan().candidate, Some(Candidate { version: version(4), to }));
+        if harm {
+            for _ in 0..5 {
+                nodes.second(&mut rollout, all, 100);
+            }
+            nodes.node("fra-3").vitals.errors += 200;
+        }
+        let (decision, seconds) = nodes.until_decided(&mut rollout, all, 100);
+        match harm {
+            false => assert_eq!((decision, seconds), (Some(Decision::Promote), 301)),
+            true => {
+                let Some(Decision::Undo(found)) = decision else { panic!("{decision:?}") };
+                assert_eq!((&*found.node, found.measure), ("fra-3", Measure::Errors), "{found}");
+                assert!(seconds <= 5);
+                assert_eq!(rollout.plan(), Plan { stable: Some(version(3)), candidate: None });
+            }
+        }
+    }
+}
+
+#[test]
+fn an_idle_cluster_rolls_out_after_the_longest_times_and_says_so() {
+    let (mut nodes, mut rollout, all) = (Nodes::of(&THREE_POPS), staged(), |_: &str| true);
+    nodes.until_decided(&mut rollout, all, 0);
+    assert_eq!(nodes.until_decided(&mut rollout, all, 0), (widen(Audience::Pops(vec!["ams".into()])), 301));
+    assert!(rollout.judged_on_few);
+    rollout.without_traffic = true;
+    assert_eq!(nodes.until_decided(&mut rollout, all, 0), (widen(Audience::All), 60));
+    assert_eq!(nodes.until_decided(&mut rollout, all, 0), (Some(Decision::Promote), 300));
+}
+
+#[test]
+fn a_cluster_of_one_pop_or_one_node_has_fewer_stages() {
+    let all = |_: &str| true;
+    for names in [&THREE_POPS[..3], &THREE_POPS[..1]] {
+        let (mut nodes, mut rollout) = (Nodes::of(names), staged());
+        assert_eq!(nodes.until_decided(&mut rollout, all, 9).0, widen(Audience::Nodes(vec!["fra-1".into()])));
+        assert_eq!(nodes.until_decided(&mut rollout, all, 9).0, widen(Audience::All));
+        assert_eq!(nodes.until_decided(&mut rollout, all, 9).0, Some(Decision::Promote));
+    }
+}
+
+#[test]
+fn the_first_configuration_of_all_is_not_measured_against_anything() {
+    let mut nodes = Nodes::of(&THREE_POPS);
+    nodes.views.iter_mut().for_each(|view| view.running = None);
+    let mut rollout = Rollout::begin(version(1), None, Pace::Staged, "anna", "", 0);
+    let (decision, seconds) = nodes.until_decided(&mut rollout, |_| true, 100);
+    assert_eq!((decision, seconds), (widen(Audience::Nodes(vec!["ams-1".into()])), 1));
+    while !rollout.is_over() {
+        nodes.until_decided(&mut rollout, |_| true, 100);
+    }
+    assert_eq!(rollout.stage, Stage::Promoted);
+}
+
+#[test]
+fn nodes_out_of_contact_hold_nothing_up_and_are_never_well() {
+    let (mut nodes, mut rollout) = (Nodes::of(&THREE_POPS), staged());
+    // The other of its PoP and one elsewhere are gone from the start: there is no stage of the PoP then.
+    let there = |name: &str| name != "ams-2" && name != "nyc-2";
+    nodes.until_decided(&mut rollout, there, 100);
+    assert_eq!(nodes.until_decided(&mut rollout, there, 100), (widen(Audience::All), 91));
+    assert_eq!(nodes.until_decided(&mut rollout, there, 100), (Some(Decision::Promote), 300));
+
+    // Most are gone: nothing is known of them, and it is taken back in the end.
+    let (mut nodes, mut rollout) = (Nodes::of(&THREE_POPS), staged());
+    for _ in 0..2 {
+        nodes.until_decided(&mut rollout, |_| true, 100);
+    }
+    nodes.until_decided(&mut rollout, |_| true, 100);
+    assert_eq!(rollout.stage, Stage::All);
+    let (decision, _) = nodes.until_decided(&mut rollout, |name| name.starts_with("fra"), 100);
+    let Some(Decision::Undo(harm)) = decision else { panic!("{decision:?}") };
+    assert_eq!(harm.measure, Measure::Silence, "{harm}");
+}
+
+#[test]
+fn when_all_go_silent_it_is_the_way_to_them() {
+    let (mut nodes, mut rollout) = (Nodes::of(&THREE_POPS), staged());
+    nodes.until_decided(&mut rollout, |_| true, 100);
+    for _ in 0..10 {
+        nodes.second(&mut rollout, |_| true, 100);
+    }
+    for _ in 0..60 {
+        let waits = nodes.second(&mut rollout, |_| false, 100);
+        assert!(matches!(waits, Some(Decision::Wait(_))), "{waits:?}");
+    }
+    let (decision, _) = nodes.until_decided(&mut rollout, |_| true, 100);
+    assert_eq!(decision, widen(Audience::Pops(vec!["ams".into()])));
+}
+
+#[test]
+fn a_node_that_is_there_and_does_not_take_it_up_is_harm() {
+    let (mut nodes, mut rollout) = (Nodes::of(&THREE_POPS), staged());
+    nodes.until_decided(&mut rollout, |_| true, 100);
+    for seconds in 1.. {
+        nodes.now_ms += 1_000;
+        let now_ms = nodes.now_ms;
+        nodes.views.iter_mut().for_each(|view| view.reported_ms = now_ms);
+        match rollout.step(now_ms, &nodes.views) {
+            Some(Decision::Wait(_)) => assert!(seconds < 30),
+            Some(Decision::Undo(harm)) => {
+                assert_eq!((&*harm.node, harm.measure), ("ams-1", Measure::Arrival), "{harm}");
+                break;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn starts_of_one_node_are_no_harm_once_it_runs_everywhere_and_of_several_are() {
+    for (restarted, is_harm) in
+        [(&["fra-2"][..], false), (&["fra-2", "nyc-1"], true), (&["fra-2", "fra-2"], true)]
+    {
+        let (mut nodes, mut rollout) = (Nodes::of(&THREE_POPS), staged());
+        while rollout.stage != Stage::All {
+            nodes.until_decided(&mut rollout, |_| true, 100);
+        }
+        for _ in 0..20 {
+            nodes.second(&mut rollout, |_| true, 100);
+        }
+        for name in restarted {
+            let view = nodes.node(name);
+            view.starts += 1;
+            view.vitals = Vitals { since_ms: 7, memory_bytes: 1 << 28, ..Vitals::default() };
+        }
+        let (decision, _) = nodes.until_decided(&mut rollout, |_| true, 100);
+        assert_eq!(matches!(decision, Some(Decision::Undo(_))), is_harm, "{restarted:?}: {decision:?}");
+    }
+}
+
+#[test]
+fn sites_that_begin_empty_may_miss_when_the_order_says_so_and_must_not_fail() {
+    for (is_cold, errors, is_harm) in [(false, 0, true), (true, 0, false), (true, 10, true)] {
+        let (mut nodes, mut rollout) = (Nodes::of(&THREE_POPS), staged());
+        rollout.is_cold = is_cold;
+        nodes.until_decided(&mut rollout, |_| true, 100);
+        for _ in 0..60 {
+            let view = nodes.node("ams-1");
+            // Of the hundred that follow: none hits.
+            view.vitals.hits -= 90;
+            view.vitals.latency[1] -= 90;
+            view.vitals.latency[7] += 90;
+            view.vitals.errors += errors;
+            nodes.second(&mut rollout, |_| true, 100);
+        }
+        assert_eq!(rollout.stage == Stage::Undone, is_harm, "{is_cold} {errors}: {:?}", rollout.harm);
+    }
+}
+
+#[test]
+fn what_is_worse_for_all_alike_is_not_the_candidates_doing() {
+    for (elsewhere, is_harm) in [(true, false), (false, true)] {
+        let (mut nodes, mut rollout) = (Nodes::of(&THREE_POPS), staged());
+        nodes.until_decided(&mut rollout, |_| true, 100);
+        for _ in 0..30 {
+            nodes.views.iter_mut().filter(|view| elsewhere || view.name == "ams-1").for_each(|view| {
+                view.vitals.errors += 20;
+            });
+            nodes.second(&mut rollout, |_| true, 100);
+        }
+        assert_eq!(rollout.stage == Stage::Undone, is_harm, "{:?}", rollout.harm);
+    }
+}
+
+#[test]
+fn another_control_goes_on_and_begins_the_stage_anew() {
+    let (mut nodes, mut rollout) = (Nodes::of(&THREE_POPS), staged());
+    nodes.until_decided(&mut rollout, |_| true, 100);
+    for _ in 0..80 {
+        nodes.second(&mut rollout, |_| true, 100);
+    }
+    let written = serde_json::to_string(&rollout).unwrap();
+    assert!(written.len() < 4_000, "{} bytes for seven nodes", written.len());
+    let mut rollout: Rollout = serde_json::from_str(&written).unwrap();
+    assert_eq!(
+        nodes.until_decided(&mut rollout, |_| true, 100),
+        (widen(Audience::Pops(vec!["ams".into()])), 92)
+    );
+
+    // It knows how many starts there were before.
+    let (mut nodes, mut rollout) = (Nodes::of(&THREE_POPS), staged());
+    nodes.until_decided(&mut rollout, |_| true, 100);
+    let written = serde_json::to_string(&rollout).unwrap();
+    nodes.node("ams-1").starts += 1;
+    let mut rollout: Rollout = serde_json::from_str(&written).unwrap();
+    let (decision, _) = nodes.until_decided(&mut rollout, |_| true, 100);
+    let Some(Decision::Undo(harm)) = decision else { panic!("{decision:?}") };
+    assert_eq!(harm.measure, Measure::Starts);
+
+    // The first node is never heard of again.
+    let mut rollout: Rollout = serde_json::from_str(&written).unwrap();
+    (nodes.node("ams-1").starts, nodes.node("ams-1").reported_ms) = (1, 0);
+    let (decision, seconds) = nodes.until_decided(&mut rollout, |name| name != "ams-1", 100);
+    let Some(Decision::Undo(harm)) = decision else { panic!("{decision:?}") };
+    assert!(harm.measure == Measure::Silence && seconds < 30, "{harm} after {seconds} s");
+}
+
+#[test]
+fn what_nobody_watched_proves_nothing() {
+    let (mut nodes, mut rollout) = (Nodes::of(&THREE_POPS), staged());
+    nodes.until_decided(&mut rollout, |_| true, 100);
+    nodes.second(&mut rollout, |_| true, 100);
+    for jump in [86_400_000_000, -86_400_000_000, i64::MAX / 2] {
+        nodes.now_ms = nodes.now_ms.saturating_add(jump);
+        let waits = nodes.second(&mut rollout, |_| true, 100);
+        assert!(matches!(waits, Some(Decision::Wait(_))), "{waits:?}");
+    }
+    rollout.take_back(0);
+    assert_eq!((rollout.stage, nodes.second(&mut rollout, |_| true, 1)), (Stage::Undone, None));
+}
+
+#[test]
+fn latency_is_read_off_between_the_classes() {
+    let mut vitals = Vitals::default();
+    assert_eq!(vitals.latency_ms(50.0), None);
+    vitals.latency[4] = 100;
+    assert_eq!((vitals.latency_ms(50.0), vitals.latency_ms(100.0)), (Some(12.0), Some(16.0)));
+    assert_eq!(slow_class(&vitals), 5);
+    vitals.latency[16] = 2;
+    assert_eq!(slow_class(&vitals), 17);
+    assert_eq!(slow_class(&Vitals::default()), 0);
+}
+
+#[test]
+fn a_paused_rollout_goes_no_further_and_is_undone_all_the_same() {
+    let mut nodes = Nodes::of(&THREE_POPS);
+    let mut rollout = staged();
+    let (decision, _) = nodes.until_decided(&mut rollout, |_| true, 100);
+    assert!(matches!(decision, Some(Decision::Widen(_))), "{decision:?}");
+    rollout.is_paused = true;
+    for _ in 0..600 {
+        let decision = nodes.second(&mut rollout, |_| true, 100);
+        assert!(matches!(decision, Some(Decision::Wait(_))), "{decision:?}");
+    }
+    let canary = rollout.canary.clone().unwrap();
+    nodes.node(&canary).starts += 1;
+    let decision = nodes.second(&mut rollout, |_| true, 100);
+    assert!(matches!(decision, Some(Decision::Undo(_))), "{decision:?}");
+}
+
+#[test]
+fn a_rollout_can_begin_with_a_whole_pop() {
+    let mut nodes = Nodes::of(&THREE_POPS);
+    let mut rollout = staged();
+    rollout.begin_in_pop("ams", nodes.now_ms);
+    assert_eq!(rollout.plan().version_for("ams-1", "ams").map(|version| version.number), Some(4));
+    assert_eq!(rollout.plan().version_for("fra-1", "fra").map(|version| version.number), Some(3));
+    let (decision, _) = nodes.until_decided(&mut rollout, |_| true, 100);
+    assert_eq!(decision, Some(Decision::Widen(Audience::All)));
+}

@@ -1,0 +1,417 @@
+//! Speaks to the control of a cluster: one request per connection, over TLS that believes one authority and nothing else. Used by
+//! all commands that concern a cluster.
+//!
+//! Where control is, and how to be let in, stands in flags, else in the environment, else in the profile that `perigee login`
+//! has written:
+//!
+//! ```text
+//! $XDG_CONFIG_HOME/perigee/client.toml   0600   control = "https://…", authority = "64 hex digits", token = "pgt_…"
+//! ```
+
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use journal::trust::{fingerprint, pinned_client_config};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::client::refusal;
+use crate::failure::Failure;
+use crate::http::parse_answer;
+
+/// Time to connect.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time between two bytes: longer than control lets anybody wait.
+const PATIENCE: Duration = Duration::from_secs(70);
+/// Bytes of an answer that are read.
+const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// Where control listens unless its URL says otherwise.
+const DEFAULT_PORT: u16 = 7700;
+
+/// Which cluster is meant.
+#[derive(Debug, Default, Args)]
+pub(crate) struct Cluster {
+    /// URL of a control, e.g. https://control-1.example:7700 [default: $PERIGEE_CONTROL, else the profile's]
+    #[arg(long, value_name = "URL")]
+    control: Option<String>,
+    /// The cluster's authority: its fingerprint, or its file ca.pem [default: $PERIGEE_AUTHORITY, else the profile's]
+    #[arg(long, value_name = "HEX|FILE")]
+    authority: Option<String>,
+    /// File with the token [default: the token in $PERIGEE_TOKEN, else the profile's]
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+}
+
+/// What `perigee login` writes.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Profile {
+    pub(crate) control: String,
+    pub(crate) authority: String,
+    pub(crate) token: String,
+}
+
+/// A cluster's control.
+pub(crate) struct ControlClient {
+    url: String,
+    host: String,
+    port: u16,
+    token: String,
+    tls: Arc<ClientConfig>,
+}
+
+impl Cluster {
+    /// The one at this URL.
+    pub(crate) fn of(control: String, authority: String, token_file: PathBuf) -> Cluster {
+        Cluster { control: Some(control), authority: Some(authority), token_file: Some(token_file) }
+    }
+
+    /// Whether flags or environment name a control: then `perigee purge` goes there, and not to the edge of this machine.
+    pub(crate) fn is_named(&self) -> bool {
+        self.control.is_some() || variable("PERIGEE_CONTROL").is_some()
+    }
+
+    /// The way to its API.
+    pub(crate) fn client(&self) -> Result<ControlClient, Failure> {
+        ControlClient::new(&self.profile()?)
+    }
+
+    /// From flags, environment and profile, in this order.
+    pub(crate) fn profile(&self) -> Result<Profile, Failure> {
+        let kept = read_profile(&profile_path()?)?.unwrap_or_default();
+        let choose = |flag: Option<String>, name: &str, kept: String, what: &str| {
+            let chosen = flag.or_else(|| variable(name)).unwrap_or(kept);
+            match chosen.is_empty() {
+                false => Ok(chosen),
+                true => Err(Failure::new(
+                    format!("{what} is not known"),
+                    "perigee login URL --authority FINGERPRINT --token-file FILE keeps all of it; `perigee control` says \
+                     at its start what to write",
+                )),
+            }
+        };
+        let token = self.token_file.as_deref().map(read_token).transpose()?;
+        let authority =
+            choose(self.authority.clone(), "PERIGEE_AUTHORITY", kept.authority, "the cluster's authority")?;
+        Ok(Profile {
+            control: choose(self.control.clone(), "PERIGEE_CONTROL", kept.control, "the control to talk to")?,
+            authority: pinned(&authority)?,
+            token: choose(token, "PERIGEE_TOKEN", kept.token, "the token")?,
+        })
+    }
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn read_token(path: &Path) -> Result<String, Failure> {
+    let text = fs::read_to_string(path).map_err(|error| {
+        Failure::new(
+            format!("--token-file {}: {error}", path.display()),
+            "name the file that holds the token",
+        )
+    })?;
+    Ok(text.trim().to_owned())
+}
+
+/// A fingerprint, or that of the certificate in a file.
+fn pinned(authority: &str) -> Result<String, Failure> {
+    if authority.len() == 64 && authority.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Ok(authority.to_ascii_lowercase());
+    }
+    let next = "write the 64 hex digits that `perigee control` prints at its start, or name its file ca.pem";
+    let pem = fs::read(authority).map_err(|error| {
+        Failure::new(
+            format!("the authority {authority:?} is neither a fingerprint nor a file: {error}"),
+            next,
+        )
+    })?;
+    let certificate = CertificateDer::from_pem_slice(&pem)
+        .map_err(|error| Failure::new(format!("{authority}: no certificate in PEM: {error}"), next))?;
+    Ok(fingerprint(&certificate))
+}
+
+// --- The profile ---
+
+/// Where it is.
+pub(crate) fn profile_path() -> Result<PathBuf, Failure> {
+    let xdg = variable("XDG_CONFIG_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let home = || variable("HOME").map(|home| PathBuf::from(home).join(".config"));
+    let base = xdg.or_else(home).ok_or_else(|| {
+        Failure::new(
+            "neither XDG_CONFIG_HOME nor HOME says where profiles are",
+            "set HOME, or give --control, --authority and --token-file",
+        )
+    })?;
+    Ok(base.join("perigee/client.toml"))
+}
+
+fn read_profile(path: &Path) -> Result<Option<Profile>, Failure> {
+    let wrong = |error: &dyn std::fmt::Display| {
+        Failure::new(format!("{}: {error}", path.display()), "correct it, or write it anew: perigee login")
+    };
+    match fs::read_to_string(path) {
+        Ok(text) => toml::from_str(&text).map(Some).map_err(|error| wrong(&error)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(wrong(&error)),
+    }
+}
+
+/// Keeps a profile, as a whole, for its owner alone.
+pub(crate) fn write_profile(path: &Path, profile: &Profile) -> Result<(), Failure> {
+    let write = || -> io::Result<()> {
+        if let Some(directory) = path.parent() {
+            DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        }
+        let beside = path.with_extension("toml.new");
+        if let Err(error) = fs::remove_file(&beside)
+            && error.kind() != ErrorKind::NotFound
+        {
+            return Err(error);
+        }
+        let text = toml::to_string(profile).map_err(io::Error::other)?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&beside, path)
+    };
+    write().map_err(|error| {
+        Failure::new(format!("{}: {error}", path.display()), "choose another place with XDG_CONFIG_HOME")
+    })
+}
+
+// --- Requests ---
+
+impl ControlClient {
+    /// To the control of a profile.
+    pub(crate) fn new(profile: &Profile) -> Result<Self, Failure> {
+        let (host, port) = parse_url(&profile.control)?;
+        let tls = pinned_client_config(&profile.authority, &[b"http/1.1"])
+            .map_err(|error| Failure::new(format!("TLS: {error}"), ""))?;
+        Ok(ControlClient { url: profile.control.clone(), host, port, token: profile.token.clone(), tls })
+    }
+
+    /// GET of `target`, which starts with `/` and is percent-encoded.
+    pub(crate) fn fetch(&self, target: &str) -> Result<Value, Failure> {
+        self.exchange("GET", target, None)
+    }
+
+    /// POST of a JSON body.
+    pub(crate) fn post(&self, target: &str, body: &Value) -> Result<Value, Failure> {
+        self.exchange("POST", target, Some(body))
+    }
+
+    /// DELETE.
+    pub(crate) fn delete(&self, target: &str) -> Result<Value, Failure> {
+        self.exchange("DELETE", target, None)
+    }
+
+    fn exchange(&self, method: &str, target: &str, body: Option<&Value>) -> Result<Value, Failure> {
+        let (status, value) = self.ask(method, target, body)?;
+        if (200..300).contains(&status) { Ok(value) } else { Err(refusal(status, &value)) }
+    }
+
+    /// Status and JSON of an answer, whatever the status.
+    pub(crate) fn ask(
+        &self,
+        method: &str,
+        target: &str,
+        body: Option<&Value>,
+    ) -> Result<(u16, Value), Failure> {
+        let body = body.map(Value::to_string).unwrap_or_default();
+        let request = format!(
+            "{method} {target} HTTP/1.0\r\nHost: {}:{}\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            self.host,
+            self.port,
+            self.token,
+            body.len()
+        );
+        let answer = self.send(request.as_bytes()).map_err(|error| {
+            let next = match error.kind() {
+                ErrorKind::ConnectionRefused => {
+                    "is `perigee control` running there? Name another one with --control URL"
+                }
+                ErrorKind::InvalidData => {
+                    "is it a control of the cluster that was meant? Its fingerprint is printed at its start; \
+                     compare it with --authority"
+                }
+                _ => "check --control URL",
+            };
+            Failure::new(format!("control at {}: {error}", self.url), next)
+        })?;
+        let strange = |what: &str| {
+            Failure::new(
+                format!("control at {}: the answer {what}", self.url),
+                "is it perigee's control that listens there?",
+            )
+        };
+        let (status, body) = parse_answer(&answer).map_err(strange)?;
+        let value = serde_json::from_slice(body).map_err(|_| strange("is not JSON"))?;
+        Ok((status, value))
+    }
+
+    fn send(&self, request: &[u8]) -> io::Result<Vec<u8>> {
+        let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address");
+        let mut stream = None;
+        for address in (self.host.as_str(), self.port).to_socket_addrs()? {
+            match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
+                Ok(connected) => {
+                    stream = Some(connected);
+                    break;
+                }
+                Err(error) => last = error,
+            }
+        }
+        let stream = stream.ok_or(last)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        let name = ServerName::try_from(self.host.clone()).map_err(io::Error::other)?;
+        let tls = ClientConnection::new(Arc::clone(&self.tls), name).map_err(io::Error::other)?;
+        let mut stream = StreamOwned::new(tls, stream);
+        stream.write_all(request)?;
+        stream.flush()?;
+        let mut answer = Vec::new();
+        match stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer) {
+            // Without a close_notify: whether it is whole, Content-Length says.
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof && !answer.is_empty() => {}
+            read => _ = read?,
+        }
+        Ok(answer)
+    }
+}
+
+/// Host and port of `https://host[:port]`.
+fn parse_url(url: &str) -> Result<(String, u16), Failure> {
+    let wrong = || {
+        Failure::new(
+            format!("{url:?} is no address of a control"),
+            "write e.g. https://control-1.example:7700",
+        )
+    };
+    let rest = url.strip_prefix("https://").ok_or_else(wrong)?.trim_end_matches('/');
+    let (host, port) = match rest.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, port.parse().map_err(|_| wrong())?),
+        _ => (rest, DEFAULT_PORT),
+    };
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    match host.is_empty() || host.contains(['/', '@', '?', ' ']) {
+        true => Err(wrong()),
+        false => Ok((host.to_owned(), port)),
+    }
+}
+
+// --- Words ---
+
+/// Prints an answer as JSON, or in words.
+pub(crate) fn show(json: bool, answer: &Value, words: impl FnOnce(&Value) -> String) -> Result<(), Failure> {
+    crate::print(&if json { format!("{answer:#}\n") } else { words(answer) })
+}
+
+/// Rows as a table, each column as wide as its widest cell.
+pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        cells.chain([head[column].chars().count()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..head.len()).map(width).collect();
+    let line = |cells: &mut dyn Iterator<Item = &str>| {
+        let padded: Vec<String> = cells.zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        format!("{}\n", padded.join("  ").trim_end())
+    };
+    let mut text = line(&mut head.iter().copied());
+    for row in rows {
+        text.push_str(&line(&mut row.iter().map(String::as_str)));
+    }
+    text
+}
+
+/// A name as a segment of a path.
+pub(crate) fn segment(name: &str) -> String {
+    name.bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => (byte as char).to_string(),
+            _ => format!("%{byte:02X}"),
+        })
+        .collect()
+}
+
+/// A cell: text as it is, nothing as `-`.
+pub(crate) fn cell(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) if text.is_empty() => "-".to_owned(),
+        Value::String(text) => crate::visible(text),
+        other => other.to_string(),
+    }
+}
+
+/// How long ago a moment in ms since 1970 was, or in how long it will be: `3 s ago`, `in 6 d`.
+pub(crate) fn when(value: &Value) -> String {
+    let Some(at_ms) = value.as_i64() else { return "-".to_owned() };
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let secs = (at_ms - now.map_or(0, |now| now.as_millis() as i64)) / 1000;
+    let span = match secs.abs() {
+        secs @ 0..120 => format!("{secs} s"),
+        secs @ 120..7200 => format!("{} min", secs / 60),
+        secs @ 7200..172_800 => format!("{} h", secs / 3600),
+        secs => format!("{} d", secs / 86_400),
+    };
+    if secs > 0 { format!("in {span}") } else { format!("{span} ago") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_controls_address_is_read_or_refused() {
+        for (url, wanted) in [
+            ("https://control-1.example", Some(("control-1.example", 7700))),
+            ("https://192.0.2.7:8443/", Some(("192.0.2.7", 8443))),
+            ("https://[2001:db8::1]:8443", Some(("2001:db8::1", 8443))),
+            ("https://[2001:db8::1]", Some(("2001:db8::1", 7700))),
+            ("http://control-1.example", None),
+            ("https://", None),
+            ("https://a/b", None),
+            ("https://a:x", None),
+        ] {
+            let read = parse_url(url).ok();
+            assert_eq!(read, wanted.map(|(host, port)| (host.to_owned(), port)), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_profile_is_read_as_it_was_written_by_its_owner_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let path =
+            std::env::temp_dir().join(format!("perigee-profile-{}/perigee/client.toml", std::process::id()));
+        assert_eq!(read_profile(&path), Ok(None));
+        let profile =
+            Profile { control: "https://a".into(), authority: "ab".repeat(32), token: "pgt_x".into() };
+        write_profile(&path, &profile).unwrap();
+        write_profile(&path, &profile).unwrap();
+        assert_eq!(read_profile(&path).unwrap(), Some(profile));
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        fs::write(&path, "controll = 1").unwrap();
+        assert!(read_profile(&path).unwrap_err().to_string().contains("controll"));
+        fs::remove_dir_all(path.parent().unwrap().parent().unwrap()).unwrap();
+    }
+
+    #[test]
+    fn a_table_has_columns() {
+        let rows = [vec!["a".to_owned(), "long".to_owned()], vec!["bbb".to_owned(), "-".to_owned()]];
+        assert_eq!(table(&["x", "y"], &rows), "x    y\na    long\nbbb  -\n");
+    }
+}

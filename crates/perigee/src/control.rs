@@ -1,0 +1,300 @@
+//! `perigee control`: runs a control of a cluster, until SIGTERM or SIGINT.
+
+use std::fs;
+use std::hash::{BuildHasher, RandomState};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use control::{Control, Options};
+use journal::Journal;
+use journal::etcd::Etcd;
+use journal::sqlite::Sqlite;
+use journal::trust::{fingerprint, is_name};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use serde::Deserialize;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::failure::Failure;
+
+const EXAMPLES: &str = "\
+Examples:
+  perigee control --config control.toml
+  perigee control --config control.toml --check
+
+control.toml:
+  name   = \"control-1\"
+  listen = \"0.0.0.0:7700\"                   # operators and nodes come to this one port
+  names  = [\"control-1.example\"]            # by which they reach it
+  state  = \"/var/lib/perigee-control\"       # the cluster's secret, the first token, ca.pem
+
+  [journal]
+  sqlite = \"/var/lib/perigee-control/journal.sqlite\"
+
+or, for several controls, in place of [journal]:
+  [journal.etcd]
+  endpoints = [\"https://etcd-1:2379\", \"https://etcd-2:2379\", \"https://etcd-3:2379\"]
+  ca_file   = \"/etc/perigee/etcd-ca.pem\"  # also certificate_file and key_file, user and password_file, prefix
+
+The first control of a cluster makes its authority, its secret and its first token. Each further one needs
+a copy of the file cluster-secret in its state directory, and a journal that both reach.";
+
+/// `perigee control`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct ControlArgs {
+    /// Its configuration
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Check the configuration and stop
+    #[arg(long)]
+    check: bool,
+}
+
+/// `control.toml`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    name: String,
+    listen: SocketAddr,
+    #[serde(default)]
+    names: Vec<String>,
+    state: PathBuf,
+    journal: JournalSettings,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+enum JournalSettings {
+    /// A file, for one control.
+    Sqlite(PathBuf),
+    /// For several.
+    Etcd(EtcdSettings),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EtcdSettings {
+    endpoints: Vec<String>,
+    #[serde(default = "prefix")]
+    prefix: String,
+    ca_file: Option<PathBuf>,
+    certificate_file: Option<PathBuf>,
+    key_file: Option<PathBuf>,
+    user: Option<String>,
+    password_file: Option<PathBuf>,
+}
+
+/// What a cluster's keys in etcd begin with.
+fn prefix() -> String {
+    "perigee".to_owned()
+}
+
+impl EtcdSettings {
+    /// With the password read.
+    fn settings(&self) -> Result<journal::etcd::Settings, Failure> {
+        let pair = |a: &Option<PathBuf>, b: &Option<PathBuf>| a.clone().zip(b.clone());
+        let user = match self.user.as_ref().zip(self.password_file.as_ref()) {
+            Some((user, path)) => {
+                let password = fs::read_to_string(path).map_err(|error| {
+                    Failure::new(
+                        format!("journal.etcd.password_file {}: {error}", path.display()),
+                        "name the file with the password",
+                    )
+                })?;
+                Some((user.clone(), password.trim_end().to_owned()))
+            }
+            None => None,
+        };
+        Ok(journal::etcd::Settings {
+            endpoints: self.endpoints.clone(),
+            prefix: self.prefix.clone(),
+            ca_file: self.ca_file.clone(),
+            certificate: pair(&self.certificate_file, &self.key_file),
+            user,
+        })
+    }
+}
+
+impl ControlArgs {
+    /// Runs it.
+    pub(crate) fn run(self) -> Result<(), Failure> {
+        let settings = read(&self.config)?;
+        if self.check {
+            return crate::print(&format!("{} is good\n", self.config.display()));
+        }
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Failure::new(format!("threads cannot be started: {error}"), ""))?;
+        let done = runtime.block_on(serve(settings));
+        runtime.shutdown_timeout(Duration::from_secs(1));
+        done
+    }
+}
+
+fn read(path: &Path) -> Result<Settings, Failure> {
+    let place = path.display();
+    let text = fs::read_to_string(path).map_err(|error| {
+        Failure::new(format!("{place}: {error}"), "perigee control --help shows an example")
+    })?;
+    let settings: Settings = toml::from_str(&text).map_err(|error| {
+        Failure::new(format!("{place}: {error}"), "perigee control --help shows an example")
+    })?;
+    check(&settings).map_err(|(message, next)| Failure::new(format!("{place}: {message}"), next))?;
+    Ok(settings)
+}
+
+/// What a file of the right form may still have wrong.
+fn check(settings: &Settings) -> Result<(), (String, &'static str)> {
+    if !is_name(&settings.name) {
+        let message =
+            format!("name {:?} is no name; wanted 1 to 64 letters, digits, '-', '_' and '.'", settings.name);
+        return Err((message, "e.g. name = \"control-1\""));
+    }
+    if let Some(wrong) = settings.names.iter().find(|name| {
+        name.is_empty() || name.contains(['/', ':', ' ', '*']) && name.parse::<std::net::IpAddr>().is_err()
+    }) {
+        let message = format!("names: {wrong:?} is neither a host nor an address");
+        return Err((message, "write it without scheme and port, e.g. \"control-1.example\""));
+    }
+    if settings.listen.ip().is_unspecified() && settings.names.is_empty() {
+        let message = format!("names is empty, and nobody reaches {} by that address", settings.listen);
+        return Err((
+            message,
+            "say by which names or addresses operators and nodes reach it: names = [\"control-1.example\"]",
+        ));
+    }
+    let sqlite = match &settings.journal {
+        JournalSettings::Sqlite(path) => Some(("journal.sqlite", path)),
+        JournalSettings::Etcd(etcd) => {
+            if etcd.endpoints.is_empty() {
+                let next = "name its members: endpoints = [\"https://etcd-1:2379\"]";
+                return Err(("journal.etcd.endpoints is empty".to_owned(), next));
+            }
+            for (one, other, names) in [
+                (etcd.certificate_file.is_some(), etcd.key_file.is_some(), "certificate_file and key_file"),
+                (etcd.user.is_some(), etcd.password_file.is_some(), "user and password_file"),
+            ] {
+                if one != other {
+                    return Err((
+                        format!("journal.etcd: {names} go together, and one is missing"),
+                        "name both or none",
+                    ));
+                }
+            }
+            None
+        }
+    };
+    for (key, path) in [("state", &settings.state)].into_iter().chain(sqlite) {
+        if !path.is_absolute() {
+            return Err((format!("{key} {:?} is not absolute", path.display()), "write the whole path"));
+        }
+    }
+    Ok(())
+}
+
+async fn open(settings: &JournalSettings) -> Result<Arc<dyn Journal>, Failure> {
+    let chance: journal::Chance = Arc::new(chance);
+    let opened: Result<Arc<dyn Journal>, journal::Error> = match settings {
+        JournalSettings::Sqlite(path) => Sqlite::open(path, &chance).map(|journal| Arc::new(journal) as _),
+        JournalSettings::Etcd(etcd) => {
+            Etcd::open(&etcd.settings()?, &chance).await.map(|journal| Arc::new(journal) as _)
+        }
+    };
+    opened.map_err(|error| {
+        Failure::new(
+            format!("the journal cannot be opened: {error}"),
+            "look after what [journal] names, and start again",
+        )
+    })
+}
+
+/// From the operating system; where that gives nothing, from what the program's hash maps are seeded by.
+fn chance() -> u128 {
+    let mut bytes = [0; 16];
+    if aws_lc_rs::rand::fill(&mut bytes).is_ok() {
+        return u128::from_le_bytes(bytes);
+    }
+    let draw = || u128::from(RandomState::new().hash_one(0));
+    draw() << 64 | draw()
+}
+
+async fn serve(settings: Settings) -> Result<(), Failure> {
+    let unhandled = |error: std::io::Error| Failure::new(format!("signals cannot be handled: {error}"), "");
+    let mut terminated = signal(SignalKind::terminate()).map_err(unhandled)?;
+    let mut interrupted = signal(SignalKind::interrupt()).map_err(unhandled)?;
+    let is_first = !settings.state.join("ca.pem").exists();
+    let journal = open(&settings.journal).await?;
+    let mut options = Options::new(settings.name.clone(), settings.listen, settings.state.clone(), journal);
+    options.names = settings.names.clone();
+    let handle = Control::start(options)
+        .await
+        .map_err(|error| Failure::new(format!("control cannot be started: {error}"), ""))?;
+    announce(&settings, handle.address(), is_first);
+    let _ready = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    tokio::select! {
+        _ = terminated.recv() => {}
+        _ = interrupted.recv() => {}
+    }
+    handle.stop().await;
+    Ok(())
+}
+
+/// Says where it is, and how to talk to it.
+fn announce(settings: &Settings, address: SocketAddr, is_first: bool) {
+    let host = settings.names.first().cloned().unwrap_or_else(|| address.ip().to_string());
+    let url = format!("https://{host}:{}", address.port());
+    let pem = fs::read(settings.state.join("ca.pem")).unwrap_or_default();
+    let authority =
+        CertificateDer::from_pem_slice(&pem).map(|authority| fingerprint(&authority)).unwrap_or_default();
+    eprintln!(
+        "perigee: control {} listens on {address}; its cluster's authority is {authority}",
+        settings.name
+    );
+    if is_first {
+        eprintln!(
+            "perigee: to talk to it: perigee login {url} --authority {authority} --token-file {}",
+            settings.state.join("admin-token").display()
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_is_read_or_refused_with_the_place() {
+        let good =
+            "name = \"c1\"\nlisten = \"127.0.0.1:7700\"\nstate = \"/s\"\n[journal]\nsqlite = \"/s/j\"\n";
+        let path = std::env::temp_dir().join(format!("perigee-control-{}.toml", std::process::id()));
+        let check = |text: &str| {
+            fs::write(&path, text).unwrap();
+            read(&path).map(|_| ()).map_err(|failure| failure.to_string())
+        };
+        assert_eq!(check(good), Ok(()));
+        for (from, to, wanted) in [
+            ("name = \"c1\"", "name = \"c/1\"", "is no name"),
+            ("name", "nmae", "unknown field `nmae`"),
+            ("127.0.0.1:7700", "7700", "invalid socket address"),
+            ("127.0.0.1:7700", "0.0.0.0:7700", "names is empty"),
+            ("state = \"/s\"", "state = \"s\"", "is not absolute"),
+            ("state = \"/s\"", "state = \"/s\"\nnames = [\"https://a\"]", "is neither a host nor an address"),
+            ("sqlite", "postgres", "unknown variant `postgres`"),
+            ("sqlite = \"/s/j\"", "etcd = { endpoints = [] }", "endpoints is empty"),
+            (
+                "sqlite = \"/s/j\"",
+                "etcd = { endpoints = [\"x\"], user = \"a\" }",
+                "user and password_file go together",
+            ),
+        ] {
+            let error = check(&good.replacen(from, to, 1)).unwrap_err();
+            assert!(error.contains(wanted), "{to}: {error}");
+        }
+        fs::remove_file(&path).unwrap();
+    }
+}

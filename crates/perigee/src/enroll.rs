@@ -1,0 +1,111 @@
+//! `perigee enroll`: makes a token by which nodes join a cluster; lists and revokes such tokens.
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use crate::cluster::{Cluster, cell, segment, show, table, when};
+use crate::failure::Failure;
+
+const EXAMPLES: &str = "\
+Examples:
+  perigee enroll --role edge --pop fra --uses 3 > join-token
+  perigee enroll --role relay --name eu-1 --ttl 10m > join-token
+  perigee enroll list
+  perigee enroll revoke 3f8a0c11d2e4
+
+The token is one line with a secret, printed to standard output this once. Whoever has it can join so many
+nodes as it says.";
+
+/// `perigee enroll`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
+pub(crate) struct Enroll {
+    #[command(subcommand)]
+    action: Option<Action>,
+    /// What the nodes are
+    #[arg(long, value_parser = ["edge", "relay", "router"], default_value = "edge")]
+    role: String,
+    /// The place where they stand; needed for edges
+    #[arg(long, value_name = "NAME")]
+    pop: Option<String>,
+    /// The only name that it lets in [default: the node chooses]
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// For how long it is good, e.g. 10m; at most 30d [default: 1h]
+    #[arg(long, value_name = "DURATION")]
+    ttl: Option<String>,
+    /// How many nodes it lets in [default: 1]
+    #[arg(long, value_name = "N")]
+    uses: Option<u32>,
+    /// URL by which nodes reach control; may be given several times [default: the one that is asked now]
+    #[arg(long, value_name = "URL")]
+    node_control: Vec<String>,
+    #[command(flatten)]
+    cluster: Cluster,
+    /// Print control's answer as JSON
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// The enrolment tokens there are
+    List {
+        #[command(flatten)]
+        cluster: Cluster,
+    },
+    /// Revoke one; nodes that it has let in stay
+    Revoke {
+        /// Which: perigee enroll list
+        id: String,
+        #[command(flatten)]
+        cluster: Cluster,
+    },
+}
+
+impl Enroll {
+    /// Does it.
+    pub(crate) fn run(self) -> Result<(), Failure> {
+        match self.action {
+            Some(Action::List { cluster }) => {
+                show(self.json, &cluster.client()?.fetch("/v1/enrolment-tokens")?, describe)
+            }
+            Some(Action::Revoke { id, cluster }) => {
+                let gone = cluster.client()?.delete(&format!("/v1/enrolment-tokens/{}", segment(&id)))?;
+                show(self.json, &gone, |_| format!("{} is revoked\n", crate::visible(&id)))
+            }
+            None => {
+                let wanted = json!({
+                    "role": self.role, "pop": self.pop.unwrap_or_default(), "name": self.name, "ttl": self.ttl,
+                    "uses": self.uses, "controls": self.node_control,
+                });
+                let made = self.cluster.client()?.post("/v1/enrolment-tokens", &wanted)?;
+                show(self.json, &made, |made| format!("{}\n", made["token"].as_str().unwrap_or_default()))?;
+                if !self.json {
+                    eprintln!(
+                        "perigee: good for {} nodes, ends {}; give it to the node: perigee {} --config node.toml --token FILE",
+                        made["uses"],
+                        when(&made["expires_ms"]),
+                        self.role
+                    );
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+fn describe(answer: &Value) -> String {
+    let rows = answer["enrolments"].as_array().into_iter().flatten().map(|enrolment| {
+        vec![
+            cell(&enrolment["id"]),
+            cell(&enrolment["role"]),
+            cell(&enrolment["pop"]),
+            cell(&enrolment["name"]),
+            format!("{} of {}", enrolment["uses_left"], enrolment["uses"]),
+            when(&enrolment["expires_ms"]),
+            cell(&enrolment["by"]),
+        ]
+    });
+    table(&["ID", "ROLE", "POP", "NAME", "LEFT", "ENDS", "BY"], &rows.collect::<Vec<_>>())
+}

@@ -1,0 +1,450 @@
+//! What makes an edge a node of a cluster: it follows the journal by a feed, puts in force what that says, and reports.
+//!
+//! ```text
+//! control ─ feed ─► told: purges ─► edge, purge log ─► place on disk ─► receipt ─► control
+//!                     └─ plan ─► text by hash ─► hash, signature, parser, tests ─► in force, or a refusal in the report
+//! ```
+//!
+//! Nothing here is in a visitor's way. While no control can be reached, the edge serves what it has; how long a site puts up with
+//! that is the site's `max_purge_lag`.
+
+mod certified;
+mod join;
+pub(crate) mod keep;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use edge::Handle;
+use edge::admin::ClusterStatus;
+use journal::feed::{
+    Dialer, Down, Hello, Link, Node, Receipt, Refusal, Report, Told as Taken, Vitals, follow,
+};
+use journal::following::{Following, Step};
+use journal::trust::{EnrolmentToken, Identity, Role};
+use model::NodeSettings;
+use model::change::{Plan, Version, receipt_signed};
+use model::config::TEXT_BYTES_MAX;
+use parking_lot::Mutex;
+use semantics::Outcome;
+use tokio::sync::{Notify, oneshot, watch};
+
+use crate::configuration::{Live, Told};
+use crate::failure::Failure;
+pub(crate) use certified::Certified;
+use keep::{Keep, Kept, check_text, is_signed};
+
+/// Purges that are put in force as one.
+const ORDERS_TOGETHER_MAX: usize = 10_000;
+
+/// A configuration that cannot be had is tried again after a time between 0 and this, drawn evenly.
+const FETCH_RETRY_WITHIN: Duration = Duration::from_secs(4);
+
+/// How often the moment of last having heard is written down; what a restart forgets of it makes sites validate early.
+const HEARD_WRITTEN_EVERY_MS: i64 = 5_000;
+
+/// A node of a cluster.
+pub(crate) struct Member {
+    name: String,
+    pop: String,
+    controls: Vec<String>,
+    keep: Keep,
+    certified: Certified,
+    following: Mutex<Following>,
+    /// When the node last knew that it had missed nothing, as it was last written down.
+    heard_written_ms: Mutex<i64>,
+    /// The URL that it follows, or why it follows none.
+    link: Mutex<Result<String, String>>,
+    /// The plan, as far as it is known.
+    plan: watch::Sender<Plan>,
+    running: Mutex<Option<Version>>,
+    refused: Mutex<Option<Refusal>>,
+    starts: u64,
+    /// The program before this one has died with a configuration that is not the stable one.
+    died_on_trial: bool,
+    since_ms: i64,
+    news: Notify,
+    edge: OnceLock<(Arc<Handle>, Arc<Live>)>,
+    thread: Mutex<Option<(oneshot::Sender<()>, JoinHandle<()>)>>,
+}
+
+impl Member {
+    /// The node that this machine is, as `settings` and what it keeps in the state directory say; joins first, if it has not.
+    /// `token`: reads the enrolment token. `is_start`: the program has not taken the place of a running one.
+    ///
+    /// # Errors
+    /// It has not joined and cannot; what it keeps is of no use.
+    pub(crate) fn new(
+        settings: &NodeSettings,
+        state: &std::path::Path,
+        token: impl FnOnce() -> Result<Option<EnrolmentToken>, Failure>,
+        is_start: bool,
+    ) -> Result<Arc<Self>, Failure> {
+        let keep = Keep::of(state)?;
+        let name = settings.edge.node.clone();
+        let controls: Vec<String> = settings.cluster.control.iter().map(ToString::to_string).collect();
+        let certified = Certified::new(&keep, (Role::Edge, &name), &controls, token)?;
+        let Kept { place, heard_ms } = keep.place();
+        Ok(Arc::new(Member {
+            name,
+            pop: settings.cluster.pop.clone(),
+            controls,
+            starts: keep.count_start(is_start),
+            died_on_trial: is_start && keep.died_on_trial(),
+            keep,
+            certified,
+            plan: watch::Sender::new(place.plan.clone()),
+            following: Mutex::new(Following::new(place)),
+            heard_written_ms: Mutex::new(heard_ms),
+            link: Mutex::new(Err("not tried yet".to_owned())),
+            running: Mutex::new(None),
+            refused: Mutex::new(None),
+            since_ms: now_ms(),
+            news: Notify::new(),
+            edge: OnceLock::new(),
+            thread: Mutex::new(None),
+        }))
+    }
+
+    /// The configurations that this node may begin with, the one that it is to run first: all that are here, and signed. After a
+    /// crash on trial the stable one is first, so that a configuration that kills the program at once cannot keep it from
+    /// hearing that it was taken back.
+    pub(crate) fn candidates(&self) -> Vec<Told> {
+        let plan = self.plan.borrow().clone();
+        let wanted = plan.version_for(&self.name, &self.pop).cloned();
+        let mut told: Vec<Told> = Vec::new();
+        if self.died_on_trial {
+            eprintln!(
+                "perigee: the program has died with a configuration on trial; it begins with the stable one"
+            );
+        }
+        let safe = plan.stable.clone().filter(|_| self.died_on_trial);
+        for version in safe.into_iter().chain(wanted).chain(self.keep.running()).chain(plan.stable) {
+            if told.iter().all(|told| told.version != version) {
+                told.extend(self.keep.told(&version, &self.identity()));
+            }
+        }
+        told
+    }
+
+    /// Says which configuration the edge begins with.
+    pub(crate) fn begins_with(&self, version: Option<Version>) {
+        *self.running.lock() = version;
+    }
+
+    /// Begins to follow, for the edge that runs.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub(crate) fn start(self: &Arc<Self>, handle: Arc<Handle>, live: Arc<Live>) -> std::io::Result<()> {
+        let heard = semantics::Wall(*self.heard_written_ms.lock());
+        handle.heard(heard);
+        let position = self.following.lock().place().at.position;
+        handle.registry().follow(position, position, false);
+        // It is attached once, when it has started.
+        let _ = self.edge.set((handle, live));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (stop, stopped) = oneshot::channel();
+        let member = self.clone();
+        let thread = std::thread::Builder::new().name("cluster".into()).spawn(move || {
+            runtime.block_on(async move {
+                let identity = member.clone();
+                let dialer = Arc::new(Dialer::new(member.controls.clone(), move || identity.identity()));
+                // Each is cancelled between two of its waits; what it has begun to write by then is whole.
+                tokio::select! {
+                    biased;
+                    _ = stopped => {}
+                    () = follow(member.clone(), dialer.clone()) => {}
+                    () = member.keep_configured(&dialer) => {}
+                    () = member.certified.keep_renewed(&member.keep, &dialer) => {}
+                }
+            });
+        })?;
+        *self.thread.lock() = Some((stop, thread));
+        Ok(())
+    }
+
+    /// Follows no longer. What is in force stays so.
+    pub(crate) fn stop(&self) {
+        let Some((stop, thread)) = self.thread.lock().take() else { return };
+        drop(stop);
+        // It panics when the edge does, which is told elsewhere.
+        let _ = thread.join();
+        self.keep.note_trial(false);
+    }
+
+    /// How it stands with the cluster.
+    pub(crate) fn status(&self) -> ClusterStatus {
+        let link = self.link.lock().clone();
+        let (journal, position, is_current) = {
+            let following = self.following.lock();
+            let place = following.place();
+            (place.journal.clone(), place.at.position, following.is_current())
+        };
+        let refused = self.refused.lock().clone();
+        ClusterStatus {
+            node: self.name.clone(),
+            pop: self.pop.clone(),
+            is_connected: link.is_ok(),
+            control: link.as_ref().ok().cloned(),
+            trouble: link.err(),
+            journal,
+            position,
+            is_current,
+            running: self.running.lock().as_ref().map(|version| version.number),
+            refused: refused.map(|refused| (refused.version.number, refused.why)),
+            certificate_until_ms: self.identity().peer().valid.1.saturating_mul(1000),
+        }
+    }
+
+    fn identity(&self) -> Arc<Identity> {
+        self.certified.identity()
+    }
+
+    fn edge(&self) -> Result<&(Arc<Handle>, Arc<Live>), String> {
+        self.edge.get().ok_or_else(|| "the edge has not started yet".to_owned())
+    }
+
+    // --- Purges ---
+
+    fn take(&self, lines: Vec<Down>) -> Result<(), String> {
+        let (handle, _) = self.edge()?;
+        let (Step { orders, distrust, place }, is_new) = {
+            let mut following = self.following.lock();
+            let step = following.take(lines)?;
+            let is_new = step.place != *following.place();
+            (step, is_new)
+        };
+        let not_applied = |error: edge::PurgeError| format!("what control ordered is not in force: {error}");
+        for some in orders.chunks(ORDERS_TOGETHER_MAX) {
+            handle.apply(some).map_err(not_applied)?;
+        }
+        if let Some(why) = distrust {
+            eprintln!("perigee: all that is stored is validated before it is served again: {why}");
+            handle.distrust().map_err(not_applied)?;
+        }
+        let now = handle.clock().wall();
+        let mut heard_written_ms = self.heard_written_ms.lock();
+        if is_new {
+            let kept = Kept { place: place.clone(), heard_ms: *heard_written_ms };
+            self.keep
+                .write_place(&kept, true)
+                .map_err(|error| format!("{}: cannot be written: {error}", self.keep.path().display()))?;
+        }
+        let plan = place.plan.clone();
+        let (is_current, head) = {
+            let mut following = self.following.lock();
+            following.reached(place.clone());
+            (following.is_current(), following.head())
+        };
+        handle.registry().follow(place.at.position, head, true);
+        self.plan.send_if_modified(|known| {
+            let is_other = *known != plan;
+            *known = plan;
+            is_other
+        });
+        if is_current {
+            handle.heard(now);
+            if now.0 - *heard_written_ms >= HEARD_WRITTEN_EVERY_MS {
+                *heard_written_ms = now.0;
+                // A loss of power may leave an older one: then sites validate early.
+                let _ = self.keep.write_place(&Kept { place, heard_ms: now.0 }, false);
+            }
+        }
+        Ok(())
+    }
+
+    // --- Configurations ---
+
+    /// Runs what the plan says, from now on. Ends never.
+    async fn keep_configured(&self, dialer: &Dialer) {
+        let mut plans = self.plan.subscribe();
+        loop {
+            let plan = plans.borrow_and_update().clone();
+            let wanted = plan.version_for(&self.name, &self.pop);
+            let is_done = match wanted {
+                Some(version) if self.is_to_be_tried(version) => self.run(version, dialer).await,
+                _ => Ok(()),
+            };
+            // To go back to without asking anybody.
+            let is_here = match &plan.stable {
+                Some(stable) => self.fetch(stable, dialer).await.map(drop),
+                None => Ok(()),
+            };
+            if let Err(why) = is_done.and(is_here) {
+                eprintln!("perigee: {why}; trying again");
+                tokio::select! {
+                    biased;
+                    _ = plans.changed() => {}
+                    () = sleep_ms(chance_below(FETCH_RETRY_WITHIN.as_millis() as u64)) => {}
+                }
+                continue;
+            }
+            let running = self.running.lock().clone();
+            let kept: Vec<&Version> =
+                [wanted, plan.stable.as_ref(), running.as_ref()].into_iter().flatten().collect();
+            self.keep.retain(&kept);
+            self.keep.note_trial(running.is_some() && running != plan.stable);
+            if plans.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn is_to_be_tried(&self, version: &Version) -> bool {
+        self.running.lock().as_ref() != Some(version)
+            && self.refused.lock().as_ref().is_none_or(|refused| refused.version != *version)
+    }
+
+    /// Puts a configuration in force, or notes why it will not be.
+    ///
+    /// # Errors
+    /// It cannot be had now: why.
+    async fn run(&self, version: &Version, dialer: &Dialer) -> Result<(), String> {
+        if !is_signed(version, &self.identity()) {
+            self.refuse(version, "it is not signed by the cluster's authority".to_owned());
+            return Ok(());
+        }
+        let told = self.fetch(version, dialer).await?;
+        let (_, live) = self.edge()?;
+        // Before it can do harm.
+        self.keep.note_trial(self.plan.borrow().stable.as_ref() != Some(version));
+        match live.take(told) {
+            Ok(()) => {
+                *self.running.lock() = Some(version.clone());
+                *self.refused.lock() = None;
+                if let Err(error) = self.keep.write_running(version) {
+                    eprintln!("perigee: {}: cannot be written: {error}", self.keep.path().display());
+                }
+            }
+            Err(why) => self.refuse(version, why),
+        }
+        self.news.notify_one();
+        Ok(())
+    }
+
+    fn refuse(&self, version: &Version, why: String) {
+        eprintln!("perigee: configuration {} is refused: {why}", version.number);
+        *self.refused.lock() = Some(Refusal { version: version.clone(), why });
+        self.news.notify_one();
+    }
+
+    /// A configuration that is signed, from this disk or else from control.
+    async fn fetch(&self, version: &Version, dialer: &Dialer) -> Result<Told, String> {
+        let (identity, number) = (self.identity(), version.number);
+        if let Some(told) = self.keep.told(version, &identity) {
+            return Ok(told);
+        }
+        if !is_signed(version, &identity) {
+            return Err(format!("configuration {number} is not signed by the cluster's authority"));
+        }
+        let text = dialer.get(&format!("/v1/blobs/{}", version.hash), TEXT_BYTES_MAX).await;
+        let text = text.map_err(|why| format!("configuration {number} cannot be had: {why}"))?;
+        let told =
+            check_text(version, text.to_vec()).map_err(|why| format!("configuration {number}: {why}"))?;
+        self.keep
+            .write_text(&told)
+            .map_err(|error| format!("configuration {number} cannot be written to disk: {error}"))?;
+        Ok(told)
+    }
+
+    // --- The certificate ---
+}
+
+impl Node for Member {
+    fn hello(&self) -> Hello {
+        let (journal, cursor) = self.following.lock().hello();
+        Hello { node: self.name.clone(), journal, cursor, reports_only: false }
+    }
+
+    fn told(&self, lines: Vec<Down>) -> Taken<'_> {
+        // It waits for disks, and so does whoever sends more.
+        let taken = self.take(lines);
+        Box::pin(std::future::ready(taken))
+    }
+
+    fn reports(&self) -> Vec<Report> {
+        let (journal, cursor) = {
+            let following = self.following.lock();
+            (following.place().journal.clone(), following.place().at)
+        };
+        let (Some(journal), Ok((handle, _))) = (journal, self.edge()) else { return Vec::new() };
+        let at_ms = now_ms();
+        let signed = receipt_signed(&journal, &self.name, cursor.position, at_ms);
+        let receipt = Receipt { cursor, at_ms, signature: self.identity().sign(&signed) };
+        vec![Report {
+            node: self.name.clone(),
+            pop: self.pop.clone(),
+            software: env!("CARGO_PKG_VERSION").to_owned(),
+            receipt,
+            running: self.running.lock().as_ref().map(|version| version.number),
+            refused: self.refused.lock().clone(),
+            starts: self.starts,
+            vitals: vitals(handle, self.since_ms),
+        }]
+    }
+
+    fn has_news(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(self.news.notified())
+    }
+
+    fn link(&self, link: Link<'_>) {
+        let mut known = self.link.lock();
+        match link {
+            Link::Up(url) => {
+                eprintln!("perigee: following {url}");
+                *known = Ok(url.to_owned());
+            }
+            Link::Down(url, why) => {
+                let now = Err(format!("{url}: {why}"));
+                // Tried again and again with the same end, it is told once.
+                if *known != now {
+                    eprintln!("perigee: not connected with {url}: {why}");
+                }
+                *known = now;
+                if let Ok((handle, _)) = self.edge() {
+                    handle.registry().lose_control();
+                }
+            }
+        }
+    }
+}
+
+fn vitals(handle: &Handle, since_ms: i64) -> Vitals {
+    let totals = handle.registry().totals();
+    Vitals {
+        since_ms,
+        requests: totals.requests(),
+        errors: totals.server_errors,
+        hits: totals.requests_of(Outcome::Hit),
+        personal_hits: totals.personal_hits,
+        latency: totals.first_bytes,
+        memory_bytes: resident_bytes(),
+    }
+}
+
+/// Memory of this process, as the system says; 0 when it does not.
+fn resident_bytes() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}
+
+fn now_ms() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as i64)
+}
+
+/// A number below `end`, which is at least 1, that nodes do not draw alike.
+fn chance_below(end: u64) -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::hash::RandomState::new().build_hasher().finish() % end.max(1)
+}
+
+async fn sleep_ms(ms: u64) {
+    tokio::time::sleep(Duration::from_millis(ms)).await;
+}

@@ -1,0 +1,112 @@
+//! A node's certificate: had by joining, and renewed for as long as the node runs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use journal::feed::Dialer;
+use journal::trust::{EnrolmentToken, Identity, Role};
+use parking_lot::RwLock;
+
+use super::join::{self, enroll};
+use super::keep::Keep;
+use super::{FETCH_RETRY_WITHIN, chance_below, now_ms, sleep_ms};
+use crate::failure::Failure;
+
+/// How long a certificate's renewal waits after a failure, at most: a part of its life, and not longer than this.
+const RENEWAL_RETRY_MAX: Duration = Duration::from_secs(600);
+
+/// How often it is looked whether the certificate is to be renewed, at least: clocks are set.
+const RENEWAL_LOOK: Duration = Duration::from_secs(60);
+
+/// What shows who a node is.
+pub(crate) struct Certified {
+    identity: RwLock<Arc<Identity>>,
+}
+
+impl Certified {
+    /// What is kept; joins first, if there is nothing. `token`: reads the enrolment token.
+    ///
+    /// # Errors
+    /// It has not joined and cannot; what is kept is of no use, or another node's.
+    pub(crate) fn new(
+        keep: &Keep,
+        who: (Role, &str),
+        controls: &[String],
+        token: impl FnOnce() -> Result<Option<EnrolmentToken>, Failure>,
+    ) -> Result<Self, Failure> {
+        let known = Identity::load(keep.path()).map_err(|error| {
+            Failure::new(error, "restore it, or remove the directory \"cluster\" and join anew with --token")
+        })?;
+        let identity = match known {
+            Some(identity) => identity,
+            None => join(keep, token()?, who, controls.to_vec())?,
+        };
+        let peer = identity.peer();
+        if (peer.role, &*peer.name) != who {
+            let [joined, wanted] =
+                [(peer.role, &*peer.name), who].map(|(role, name)| format!("{} {name:?}", role.as_str()));
+            return Err(Failure::new(
+                format!("this node has joined as {joined}, and its file makes it {wanted}"),
+                "give it that name in its file, or retire the old one and join anew with another state directory",
+            ));
+        }
+        Ok(Certified { identity: RwLock::new(Arc::new(identity)) })
+    }
+
+    /// The newest.
+    pub(crate) fn identity(&self) -> Arc<Identity> {
+        self.identity.read().clone()
+    }
+
+    /// Has the certificate renewed at two thirds of its life and a bit, drawn by chance. Ends never.
+    pub(crate) async fn keep_renewed(&self, keep: &Keep, dialer: &Dialer) {
+        let share = chance_below(1000) as i64;
+        loop {
+            let (begin, end) = self.identity().peer().valid;
+            let life_ms = end.saturating_sub(begin).max(1).saturating_mul(1000);
+            let due_ms = begin.saturating_mul(1000) + life_ms / 3 * 2 + life_ms / 12 / 1000 * share;
+            let left_ms = due_ms.saturating_sub(now_ms());
+            if left_ms > 0 {
+                sleep_ms((left_ms as u64).min(RENEWAL_LOOK.as_millis() as u64)).await;
+                continue;
+            }
+            let identity = self.identity();
+            match join::renew(keep, dialer, &identity).await {
+                Ok(renewed) => {
+                    *self.identity.write() = Arc::new(renewed);
+                    eprintln!("perigee: this node's certificate was renewed");
+                }
+                Err(why) => {
+                    eprintln!("perigee: this node's certificate cannot be renewed: {why}; trying again");
+                    // One that has ended is good for nothing else than this.
+                    let most = if now_ms() > end.saturating_mul(1000) {
+                        FETCH_RETRY_WITHIN
+                    } else {
+                        RENEWAL_RETRY_MAX
+                    };
+                    let within = (life_ms as u64 / 20).min(most.as_millis() as u64);
+                    sleep_ms(within / 10 + chance_below(within.max(1))).await;
+                }
+            }
+        }
+    }
+}
+
+fn join(
+    keep: &Keep,
+    token: Option<EnrolmentToken>,
+    who: (Role, &str),
+    controls: Vec<String>,
+) -> Result<Identity, Failure> {
+    let Some(token) = token else {
+        return Err(Failure::new(
+            format!("{}: this node has not joined its cluster", keep.path().display()),
+            "have a token made by `perigee enroll` where control is, and start once with --token FILE",
+        ));
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::new(format!("no runtime can be made: {error}"), ""))?;
+    let identity = runtime.block_on(enroll(keep, &token, who, controls))?;
+    eprintln!("perigee: this node has joined as {}", who.1);
+    Ok(identity)
+}

@@ -1,0 +1,47 @@
+//! `perigee rollback`: goes back to an older configuration, everywhere at once.
+
+use clap::Args;
+use serde_json::json;
+
+use crate::apply::wait;
+use crate::cluster::{Cluster, show};
+use crate::failure::Failure;
+use crate::rollout::describe;
+
+const EXAMPLES: &str = "\
+Examples:
+  perigee rollback                            to what was stable before, or takes the roll-out under way back
+  perigee rollback --version 3 --reason \"4 breaks the search\"";
+
+/// `perigee rollback`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Rollback {
+    /// To which version [default: what was stable before]
+    #[arg(long, value_name = "N")]
+    version: Option<u64>,
+    /// Why
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// Wait until it is stable
+    #[arg(long)]
+    wait: bool,
+    #[command(flatten)]
+    cluster: Cluster,
+    /// Print control's answer as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Rollback {
+    /// Goes back.
+    pub(crate) fn run(self) -> Result<(), Failure> {
+        let client = self.cluster.client()?;
+        let answer =
+            client.post("/v1/rollback", &json!({ "version": self.version, "reason": self.reason }))?;
+        match self.wait && answer["state"] == "running" {
+            true => wait(&client, self.json),
+            false => show(self.json, &answer, describe),
+        }
+    }
+}

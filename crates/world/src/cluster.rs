@@ -1,0 +1,421 @@
+//! A whole cluster as processes of its own on loopback: etcd servers, controls, a relay, edges; and faults done to them.
+//! Everything that was started is ended when it is dropped.
+
+use std::fs::{self, File};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use journal::trust::fingerprint;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
+/// Longest wait for anything that must come.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// How many there are of each.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// Members of etcd; 0: one control, with a journal in SQLite.
+    pub etcd: usize,
+    /// Controls.
+    pub controls: usize,
+    /// Edges that follow a control.
+    pub edges: usize,
+    /// Edges that follow a relay, which is there if there are any.
+    pub relayed: usize,
+    /// Whether edges have disks.
+    pub disks: bool,
+}
+
+/// A cluster that runs.
+pub struct Cluster {
+    directory: PathBuf,
+    perigee: PathBuf,
+    etcd: Vec<Process>,
+    controls: Vec<Process>,
+    relay: Option<Process>,
+    edges: Vec<Process>,
+    token: String,
+    authority: String,
+}
+
+/// One of its processes.
+pub struct Process {
+    /// Its name in the cluster.
+    pub name: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Where an edge's admin API is.
+    pub admin: Option<SocketAddr>,
+    command: Vec<String>,
+    log: PathBuf,
+    child: Option<Child>,
+}
+
+impl Process {
+    fn start(&mut self) {
+        let log = File::options().create(true).append(true).open(&self.log).expect("a log");
+        let child = Command::new(&self.command[0])
+            .args(&self.command[1..])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a log"))
+            .stderr(log)
+            .spawn();
+        self.child = Some(child.unwrap_or_else(|error| panic!("{}: {error}", self.command[0])));
+    }
+
+    fn await_listening(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        while TcpStream::connect(self.address).is_err() {
+            let ended = self.child.as_mut().and_then(|child| child.try_wait().ok()).flatten();
+            assert!(ended.is_none(), "{} has ended with {ended:?}:\n{}", self.name, self.log());
+            assert!(Instant::now() < deadline, "{} does not listen:\n{}", self.name, self.log());
+            sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// What it has said.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// As a loss of power would, but for what the system has not written yet.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Starts it again, and waits until it listens.
+    pub fn restart(&mut self) {
+        self.kill();
+        self.start();
+        self.await_listening();
+    }
+
+    /// Stops its time: it holds its connections, and says nothing.
+    pub fn freeze(&self) {
+        self.signal(rustix::process::Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        self.signal(rustix::process::Signal::CONT);
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = self.child.as_ref().and_then(|child| rustix::process::Pid::from_raw(child.id() as i32));
+        if let Some(pid) = pid {
+            let _ = rustix::process::kill_process(pid, signal);
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A port that is free now.
+fn free() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port")
+}
+
+/// Whether etcd is installed.
+pub fn has_etcd() -> bool {
+    Command::new("etcd").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
+}
+
+impl Cluster {
+    /// Starts one from nothing, with `perigee` as its program: all have joined when this returns, and no site is served yet.
+    pub fn start(perigee: &Path, shape: Shape) -> Cluster {
+        let unique = format!("perigee-cluster-{}-{}", std::process::id(), free().port());
+        let directory = std::env::temp_dir().join(unique);
+        fs::create_dir_all(&directory).expect("a directory");
+        let mut cluster = Cluster {
+            directory,
+            perigee: perigee.to_owned(),
+            etcd: Vec::new(),
+            controls: Vec::new(),
+            relay: None,
+            edges: Vec::new(),
+            token: String::new(),
+            authority: String::new(),
+        };
+        cluster.start_etcd(shape.etcd);
+        for number in 1..=shape.controls {
+            cluster.start_control(number);
+        }
+        if shape.relayed > 0 {
+            cluster.start_relay();
+        }
+        let join = cluster.join_token(&["--role", "edge", "--pop", "one"], shape.edges + shape.relayed);
+        for number in 1..=shape.edges + shape.relayed {
+            cluster.start_edge(number, number > shape.edges, shape.disks, &join);
+        }
+        cluster
+    }
+
+    fn start_etcd(&mut self, count: usize) {
+        let members: Vec<_> = (1..=count).map(|number| (format!("e{number}"), free(), free())).collect();
+        let initial: Vec<_> = members.iter().map(|(name, _, peer)| format!("{name}=http://{peer}")).collect();
+        for (name, client, peer) in &members {
+            let directory = self.directory.join(name).display().to_string();
+            let (client_url, peer_url) = (format!("http://{client}"), format!("http://{peer}"));
+            let command = [
+                "etcd",
+                "--name",
+                name,
+                "--data-dir",
+                &directory,
+                "--listen-client-urls",
+                &client_url,
+                "--advertise-client-urls",
+                &client_url,
+                "--listen-peer-urls",
+                &peer_url,
+                "--initial-advertise-peer-urls",
+                &peer_url,
+                "--initial-cluster",
+                &initial.join(","),
+                "--log-level",
+                "error",
+            ];
+            let process = self.process(name, *client, None, command.map(str::to_owned).to_vec());
+            self.etcd.push(process);
+        }
+        self.etcd.iter_mut().for_each(Process::await_listening);
+    }
+
+    fn process(
+        &self,
+        name: &str,
+        address: SocketAddr,
+        admin: Option<SocketAddr>,
+        command: Vec<String>,
+    ) -> Process {
+        let log = self.directory.join(format!("{name}.log"));
+        let mut process = Process { name: name.to_owned(), address, admin, command, log, child: None };
+        process.start();
+        process
+    }
+
+    fn start_control(&mut self, number: usize) {
+        let (name, address) = (format!("c{number}"), free());
+        let state = self.directory.join(&name);
+        fs::create_dir_all(&state).expect("a directory");
+        let journal = match self.etcd.is_empty() {
+            true => format!("sqlite = {:?}", state.join("journal.sqlite")),
+            false => {
+                let endpoints: Vec<_> =
+                    self.etcd.iter().map(|member| format!("http://{}", member.address)).collect();
+                format!("[journal.etcd]\nendpoints = {endpoints:?}")
+            }
+        };
+        let journal = if self.etcd.is_empty() { format!("[journal]\n{journal}") } else { journal };
+        if let Some(first) = self.controls.first() {
+            let secret = "cluster-secret";
+            let of_first = self.directory.join(&first.name).join(secret);
+            fs::copy(of_first, state.join(secret)).expect("the cluster's secret");
+        }
+        let config = self.directory.join(format!("{name}.toml"));
+        let text = format!("name = {name:?}\nlisten = \"{address}\"\nstate = {state:?}\n{journal}\n");
+        fs::write(&config, text).expect("a configuration");
+        let command = self.command(&["control", "--config", &config.display().to_string()]);
+        let mut process = self.process(&name, address, None, command);
+        process.await_listening();
+        self.controls.push(process);
+        if number == 1 {
+            self.wait("control has made a token", || {
+                state.join("admin-token").exists() && state.join("ca.pem").exists()
+            });
+            let read = |name: &str| fs::read_to_string(state.join(name)).expect("what control has made");
+            self.token = read("admin-token").trim().to_owned();
+            let authority = CertificateDer::from_pem_slice(read("ca.pem").as_bytes()).expect("a certificate");
+            self.authority = fingerprint(&authority);
+        }
+    }
+
+    /// A file with a token that lets so many nodes join.
+    fn join_token(&self, what: &[&str], uses: usize) -> PathBuf {
+        let uses = uses.max(1).to_string();
+        let mut arguments = vec!["enroll", "--uses", &uses];
+        arguments.extend(what);
+        let urls = self.control_urls();
+        for url in &urls {
+            arguments.extend(["--node-control", url]);
+        }
+        let path = self.directory.join(format!("join-{}", free().port()));
+        fs::write(&path, self.perigee(&arguments)).expect("a token");
+        path
+    }
+
+    fn start_relay(&mut self) {
+        let (name, address) = ("relay".to_owned(), free());
+        let join = self.join_token(&["--role", "relay"], 1);
+        let config = self.directory.join("relay.toml");
+        let state = self.directory.join(&name);
+        let controls = self.control_urls();
+        let text =
+            format!("name = {name:?}\nlisten = \"{address}\"\nstate = {state:?}\ncontrol = {controls:?}\n");
+        fs::write(&config, text).expect("a configuration");
+        let (config, join) = (config.display().to_string(), join.display().to_string());
+        let command = self.command(&["relay", "--config", &config, "--token", &join]);
+        let mut process = self.process(&name, address, None, command);
+        process.await_listening();
+        self.relay = Some(process);
+    }
+
+    fn start_edge(&mut self, number: usize, relayed: bool, has_disk: bool, join: &Path) {
+        let (name, address, admin) = (format!("edge-{number}"), free(), free());
+        let state = self.directory.join(&name);
+        let config = self.directory.join(format!("{name}.toml"));
+        let follows = match &self.relay {
+            Some(relay) if relayed => vec![format!("https://{}", relay.address)],
+            _ => self.control_urls(),
+        };
+        let disk = if has_disk { "[[store.disk]]\nsize = \"256MiB\"\n" } else { "" };
+        let text = format!(
+            "[cluster]\ncontrol = {follows:?}\npop = \"one\"\n[edge]\nnode = {name:?}\nlisten = \"{address}\"\nadmin = \"{admin}\"\n\
+             workers = 1\n[store]\nmemory = \"64MiB\"\n{disk}"
+        );
+        fs::write(&config, text).expect("a configuration");
+        let [config, join, state] = [config.as_path(), join, &state].map(|path| path.display().to_string());
+        let command = self.command(&["edge", "--config", &config, "--token", &join, "--state", &state]);
+        let mut process = self.process(&name, address, Some(admin), command);
+        process.await_listening();
+        self.edges.push(process);
+    }
+
+    fn command(&self, arguments: &[&str]) -> Vec<String> {
+        let program = self.perigee.display().to_string();
+        std::iter::once(program).chain(arguments.iter().map(|text| (*text).to_owned())).collect()
+    }
+
+    // --- What is asked of it ---
+
+    /// URLs of the controls.
+    pub fn control_urls(&self) -> Vec<String> {
+        self.controls.iter().map(|control| format!("https://{}", control.address)).collect()
+    }
+
+    /// The fingerprint of its authority, and the token of its first administrator.
+    pub fn access(&self) -> (&str, &str) {
+        (&self.authority, &self.token)
+    }
+
+    /// Its edges.
+    pub fn edges(&self) -> &[Process] {
+        &self.edges
+    }
+
+    /// Its edges, to do something to.
+    pub fn edges_mut(&mut self) -> &mut [Process] {
+        &mut self.edges
+    }
+
+    /// Its controls, to do something to.
+    pub fn controls_mut(&mut self) -> &mut [Process] {
+        &mut self.controls
+    }
+
+    /// Members of etcd, to do something to.
+    pub fn etcd_mut(&mut self) -> &mut [Process] {
+        &mut self.etcd
+    }
+
+    /// Its relay, to do something to.
+    pub fn relay_mut(&mut self) -> Option<&mut Process> {
+        self.relay.as_mut()
+    }
+
+    /// Runs a command of the program as the administrator, at the control of this number. What it printed, and how it ended.
+    pub fn try_perigee(&self, control: usize, arguments: &[&str]) -> Output {
+        let mut command = Command::new(&self.perigee);
+        command.args(arguments).env("PERIGEE_CONTROL", format!("https://{}", self.controls[control].address));
+        command.env("PERIGEE_AUTHORITY", &self.authority).env("PERIGEE_TOKEN", &self.token);
+        if self.authority.is_empty() {
+            let authority = self.directory.join("c1").join("ca.pem");
+            command.env("PERIGEE_AUTHORITY", authority);
+        }
+        command.stdin(Stdio::null()).output().expect("the program")
+    }
+
+    /// As [`Cluster::try_perigee`] at the first control; it must succeed.
+    pub fn perigee(&self, arguments: &[&str]) -> String {
+        let output = self.try_perigee(0, arguments);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "perigee {arguments:?}: {error}\n{}", self.logs());
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Puts a configuration in force everywhere at once, and waits until every edge runs it.
+    pub fn apply(&self, text: &str) {
+        let path = self.directory.join("cluster.toml");
+        fs::write(&path, text).expect("a configuration");
+        self.perigee(&["apply", &path.display().to_string(), "--stage", "all", "--reason", "a test"]);
+        let number = self.newest_version();
+        self.wait("every edge runs it", || {
+            let nodes = self.nodes();
+            let runs = |name: &str| {
+                nodes.iter().any(|node| node["name"] == name && node["running"].as_u64() == Some(number))
+            };
+            self.edges.iter().all(|edge| runs(&edge.name))
+        });
+    }
+
+    /// The nodes as the first control knows them.
+    pub fn nodes(&self) -> Vec<serde_json::Value> {
+        let text = self.perigee(&["nodes", "--json"]);
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        value["nodes"].as_array().cloned().unwrap_or_else(|| panic!("no nodes in {text}"))
+    }
+
+    fn newest_version(&self) -> u64 {
+        let text = self.perigee(&["versions", "--json"]);
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        let numbers = value["versions"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|version| version["number"].as_u64());
+        numbers.max().unwrap_or_else(|| panic!("no versions in {text}"))
+    }
+
+    /// Waits until something is so.
+    #[track_caller]
+    pub fn wait(&self, what: &str, is_so: impl Fn() -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !is_so() {
+            assert!(Instant::now() < deadline, "it never came that {what}\n{}", self.logs());
+            sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// The ends of all logs.
+    pub fn logs(&self) -> String {
+        let all = self.controls.iter().chain(&self.relay).chain(&self.edges);
+        let end = |process: &Process| {
+            let log = process.log();
+            let lines: Vec<_> = log.lines().rev().take(12).collect();
+            format!("--- {}\n{}\n", process.name, lines.into_iter().rev().collect::<Vec<_>>().join("\n"))
+        };
+        all.map(end).collect()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // Nodes before those whom they would call for.
+        self.edges.clear();
+        self.relay = None;
+        self.controls.clear();
+        self.etcd.clear();
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
