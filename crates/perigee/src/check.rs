@@ -5,7 +5,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use model::{Diagnostic, Document, NodeSettings, Snapshot};
+use model::diagnostic::Lines;
+use model::{Diagnostic, Document, NodeSettings, Severity, Snapshot};
 use serde_json::json;
 
 const EXAMPLES: &str = "\
@@ -103,12 +104,26 @@ fn check(text: &str, source: &str, document: Document) -> Outcome {
         Outcome { diagnostics: parsed.diagnostics, site_count: 0, rule_count: 0, test_count: 0 };
     if let Some(snapshot) = parsed.snapshot {
         outcome.diagnostics.extend(snapshot.run_tests());
+        outcome.diagnostics.extend(check_zone(&snapshot, text, source));
         outcome.diagnostics.sort_by_key(|diagnostic| diagnostic.span.start);
         outcome.site_count = snapshot.sites.len();
         outcome.rule_count = snapshot.sites.iter().map(|site| site.rules.len()).sum();
         outcome.test_count = snapshot.test_count();
     }
     outcome
+}
+
+/// What the zone of `[dns]` cannot hold; each at the section's head, as records have lines of their own.
+fn check_zone(snapshot: &Snapshot, text: &str, source: &str) -> Vec<Diagnostic> {
+    let Some(dns) = &snapshot.routing.dns else { return Vec::new() };
+    let errors = router::zone::Zone::build(snapshot, 1, None).err().unwrap_or_default();
+    let before = text.split_inclusive('\n').take(dns.line.saturating_sub(1) as usize);
+    let start: usize = before.map(str::len).sum();
+    let at = |error| {
+        let span = start..text[start..].find('\n').map_or(text.len(), |end| start + end);
+        Diagnostic::at(Severity::Error, source, text, &Lines::of(text), span, error, "")
+    };
+    errors.into_iter().map(at).collect()
 }
 
 fn as_text(outcome: &Outcome, source: &str) -> String {
@@ -216,6 +231,19 @@ error: test failed: the answer should be stored for 30d, but is not: neither ori
 perigee.toml cannot be used (1 error): 1 site, 0 rules, 1 test
 ";
         assert_eq!(as_text(&check(&text, "perigee.toml", Document::Whole), "perigee.toml"), expected);
+    }
+
+    #[test]
+    fn what_the_zone_cannot_hold_makes_the_file_unusable() {
+        let text = format!(
+            "{SITE}[[pop]]\nname = \"a\"\nlocation = \"FRA\"\nedges = \"192.0.2.1\"\n\
+             [dns]\nzone = \"cdn.example\"\nnameservers = {{ \"ns.example\" = [] }}\nrecords = \"shop A 192.0.2.9\"\n"
+        );
+        let outcome = check(&text, "c.toml", Document::Cluster);
+        let found: Vec<String> =
+            outcome.diagnostics.iter().map(|found| format!("{}: {}", found.line, found.message)).collect();
+        let wanted = "9: records: shop.cdn.example is a site's, and its A is chosen per client";
+        assert_eq!(found, [wanted]);
     }
 
     #[test]

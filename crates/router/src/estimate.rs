@@ -30,7 +30,7 @@ const DOUBT_MS: f64 = 40.0;
 /// Samples from which a level is believed by half.
 const SHRINK: f64 = 2.0;
 /// A sample of the same country, but another cell, tells so much of one of the cell itself.
-const COUNTRY_WORTH: f64 = 0.1;
+const COUNTRY_WORTH: f64 = 0.2;
 /// Samples of one key that are kept in its sums; older ones fade (each new one weighs 1 / this, then).
 const MEMORY_SAMPLES: f64 = 200.0;
 

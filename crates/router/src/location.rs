@@ -2,16 +2,18 @@
 //!
 //! ```text
 //! IPv4  65,536 blocks of /16 ─► a cell for all of it, or a leaf: 256 cells, one per /24; equal leaves are stored once
-//! IPv6  runs of equal cells, ordered by the first 64 bits; an index by the first 16 bits says where to look
+//! IPv6  runs of equal cells, each from a /48 on; an index by the first 16 bits says where to look, so that 32 bits say where
 //! ```
 //!
-//! One or two reads of memory per look-up of IPv4, about ten of IPv6; some 20 MB for the whole internet.
+//! One or two reads of memory per look-up of IPv4, about ten of IPv6; some 20 MB each for the whole internet.
 //!
 //! As a file: `PGEO`, version, xxh3 of what follows, and the content by zstd. Whatever bytes are given to [`Location::decode`], it
 //! returns, within a bounded memory, and what it returns can be asked without a panic: every index in it was checked.
 //!
 //! Pure. Made by `compile`, read at the start.
 
+use std::hash::Hasher;
+use std::io::{BufReader, Cursor, Read, Seek, SeekFrom};
 use std::net::{IpAddr, Ipv6Addr};
 
 use model::Point;
@@ -20,7 +22,9 @@ use twox_hash::XxHash3_64;
 /// Cells at most, the unknown one included. `table` numbers what it does beyond them.
 pub const CELLS_MAX: usize = 65_000;
 /// Bytes of the content at most, unpacked: some ten times what the whole internet takes.
-pub const CONTENT_BYTES_MAX: usize = 256 << 20;
+pub const CONTENT_BYTES_MAX: u64 = 256 << 20;
+/// Runs of IPv6 at most; the whole internet has three and a half million.
+pub const RUNS_MAX: usize = 32 << 20;
 /// Bytes of the text that says whose data it is.
 pub const ATTRIBUTION_BYTES_MAX: usize = 1_000;
 /// The cell of networks that nobody knows anything about.
@@ -30,6 +34,11 @@ const MAGIC: &[u8; 8] = b"PGEO\x01\0\0\0";
 /// Blocks of /16.
 const BLOCKS: usize = 1 << 16;
 const LEAF: usize = 256;
+/// Bytes that are read at once.
+const PIECE: usize = 1 << 16;
+/// The largest window of zstd that is followed: what its level 19 uses, and as much again.
+const WINDOW_LOG_MAX: u32 = 24;
+const CUT: Damaged = Damaged("is cut off");
 /// In a block: this is a leaf's number, not a cell.
 const IS_LEAF: u32 = 1 << 31;
 
@@ -52,7 +61,8 @@ pub struct Location {
     cells: Vec<Cell>,
     blocks: Vec<u32>,
     leaves: Vec<u16>,
-    starts: Vec<u64>,
+    /// Bits 16 to 48 of where each run begins; `index` says for the first 16 bits which runs begin there.
+    starts: Vec<u32>,
     run_cells: Vec<u16>,
     index: Vec<u32>,
 }
@@ -123,6 +133,16 @@ impl Location {
             index.push(at as u32);
         }
         index.push(starts.len() as u32);
+        let starts = starts.iter().map(|start| (start >> 16) as u32).collect();
+        Location::with(cells, blocks, leaves, (starts, run_cells, index))
+    }
+
+    fn with(
+        cells: Vec<Cell>,
+        blocks: Vec<u32>,
+        leaves: Vec<u16>,
+        (starts, run_cells, index): Runs,
+    ) -> Location {
         Location {
             attribution: String::new(),
             built_secs: 0,
@@ -168,16 +188,25 @@ impl Location {
         Some(&self.leaves[number * LEAF..][..LEAF])
     }
 
-    /// The runs of IPv6: where each begins, and its cell.
-    pub(crate) fn runs(&self) -> impl Iterator<Item = (u64, u16)> {
-        self.starts.iter().copied().zip(self.run_cells.iter().copied())
+    /// The cells of the runs of IPv6, in order.
+    pub(crate) fn run_cells(&self) -> &[u16] {
+        &self.run_cells
     }
 
-    fn run_of(&self, address: u64) -> usize {
+    /// The run that holds an address, given by its first 64 bits.
+    pub(crate) fn run_of(&self, address: u64) -> usize {
         let top = (address >> 48) as usize;
         let (from, to) = (self.index[top] as usize, self.index[top + 1] as usize);
+        let low = (address >> 16) as u32;
         // The run that holds the address may begin before its block of /16.
-        (from + self.starts[from..to].partition_point(|start| *start <= address)).saturating_sub(1)
+        (from + self.starts[from..to].partition_point(|start| *start <= low)).saturating_sub(1)
+    }
+
+    /// Where a run begins; behind the last one, `None`.
+    pub(crate) fn start_of(&self, run: usize) -> Option<u64> {
+        let low = u64::from(*self.starts.get(run)?);
+        let top = self.index.partition_point(|first| *first as usize <= run).saturating_sub(1) as u64;
+        Some(top << 48 | low << 16)
     }
 
     /// As a file. `level`: of zstd, 1 to 19.
@@ -202,47 +231,60 @@ impl Location {
         self.leaves.iter().for_each(|cell| content.extend(cell.to_le_bytes()));
         content.extend((self.starts.len() as u32).to_le_bytes());
         let mut before = 0;
-        for start in &self.starts {
-            write_number(&mut content, start - before);
-            before = *start;
+        for start in (0..self.starts.len()).filter_map(|run| self.start_of(run)) {
+            write_number(&mut content, (start >> 16) - before);
+            before = start >> 16;
         }
         self.run_cells.iter().for_each(|cell| content.extend(cell.to_le_bytes()));
 
         let packed = zstd::bulk::compress(&content, level)?;
         let mut file = MAGIC.to_vec();
-        let mut body = (content.len() as u64).to_le_bytes().to_vec();
-        body.extend(packed);
-        file.extend(XxHash3_64::oneshot(&body).to_le_bytes());
-        file.extend(body);
+        file.extend(XxHash3_64::oneshot(&packed).to_le_bytes());
+        file.extend(packed);
         Ok(file)
     }
 
-    /// Reads what [`Location::encode`] wrote; anything else is refused.
+    /// Reads what [`Location::encode`] wrote, from bytes; see [`Location::read`].
     pub fn decode(file: &[u8]) -> Result<Location, Damaged> {
-        let rest = file.strip_prefix(MAGIC).ok_or(Damaged("is not location data of this version"))?;
-        let (sum, body) = rest.split_first_chunk::<8>().ok_or(Damaged("is cut off"))?;
-        if XxHash3_64::oneshot(body) != u64::from_le_bytes(*sum) {
+        Location::read(Cursor::new(file))
+    }
+
+    /// Reads what [`Location::encode`] wrote; anything else is refused. The file is read twice, for its sum and for its content, and
+    /// never held: beside what it becomes, there are some MiB at most.
+    pub fn read(mut file: impl Read + Seek) -> Result<Location, Damaged> {
+        const UNPACKED: Damaged = Damaged("cannot be unpacked");
+        let mut head = [0; 16];
+        file.read_exact(&mut head).map_err(|_| Damaged("is not location data of this version"))?;
+        if !head.starts_with(MAGIC) {
+            return Err(Damaged("is not location data of this version"));
+        }
+        let mut hasher = XxHash3_64::new();
+        let mut piece = vec![0; PIECE];
+        loop {
+            match file.read(&mut piece) {
+                Ok(0) => break,
+                Ok(count) => hasher.write(&piece[..count]),
+                Err(_) => return Err(Damaged("cannot be read to its end")),
+            }
+        }
+        if hasher.finish().to_le_bytes() != head[8..] {
             return Err(Damaged("has a wrong checksum: it is damaged or cut off"));
         }
-        let (length, packed) = body.split_first_chunk::<8>().ok_or(Damaged("is cut off"))?;
-        let length = usize::try_from(u64::from_le_bytes(*length)).unwrap_or(usize::MAX);
-        if length > CONTENT_BYTES_MAX {
-            return Err(Damaged("is larger than any location data"));
-        }
-        let content = zstd::bulk::decompress(packed, length).map_err(|_| Damaged("cannot be unpacked"))?;
-        Location::decode_content(&content)
+        file.seek(SeekFrom::Start(head.len() as u64)).map_err(|_| Damaged("cannot be read twice"))?;
+        let mut unpacking = zstd::stream::read::Decoder::new(file).map_err(|_| UNPACKED)?;
+        unpacking.window_log_max(WINDOW_LOG_MAX).map_err(|_| UNPACKED)?;
+        Location::decode_content(unpacking.take(CONTENT_BYTES_MAX))
     }
 
     /// The content of a file, unpacked.
-    pub(crate) fn decode_content(content: &[u8]) -> Result<Location, Damaged> {
-        let mut reader = Reader { rest: content };
+    pub(crate) fn decode_content(content: impl Read) -> Result<Location, Damaged> {
+        let mut reader = Reader { from: BufReader::with_capacity(PIECE, content) };
         let built_secs = u64::from_le_bytes(reader.array()?);
         let attribution = reader.count(ATTRIBUTION_BYTES_MAX)?;
-        let attribution = std::str::from_utf8(reader.take(attribution)?)
-            .map_err(|_| Damaged("has an attribution that is no text"))?
-            .to_owned();
+        let attribution = String::from_utf8(reader.numbers(attribution, u8::from_le_bytes)?)
+            .map_err(|_| Damaged("has an attribution that is no text"))?;
         let count = reader.count(CELLS_MAX)?;
-        let mut cells = Vec::with_capacity(count);
+        let mut cells = Vec::new();
         for _ in 0..count {
             let country = reader.array()?;
             let mut degrees = || reader.array().map(|bytes| f64::from(i16::from_le_bytes(bytes)) / 100.0);
@@ -252,44 +294,28 @@ impl Location {
             }
             cells.push(Cell { country, point });
         }
-        let blocks: Vec<u32> = numbers(reader.take(BLOCKS * 4)?, u32::from_le_bytes);
+        let blocks: Vec<u32> = reader.numbers(BLOCKS, u32::from_le_bytes)?;
         let leaf_count = reader.count(BLOCKS)?;
-        let leaves: Vec<u16> = numbers(reader.take(leaf_count * LEAF * 2)?, u16::from_le_bytes);
-        let run_count = reader.count(CONTENT_BYTES_MAX)?;
-        // Each run takes three bytes at least, so that a count can't ask for more memory than the content has.
-        if run_count == 0 || run_count > reader.rest.len() / 3 {
-            return Err(Damaged("has a wrong number of runs"));
-        }
-        let mut starts: Vec<u64> = Vec::with_capacity(run_count);
-        for index in 0..run_count {
-            let step = reader.number()?;
-            let next = starts.last().copied().unwrap_or(0).checked_add(step);
-            let next = next.filter(|_| (step == 0) == (index == 0));
-            starts.push(next.ok_or(Damaged("has runs that do not ascend from 0"))?);
-        }
-        let run_cells: Vec<u16> = numbers(reader.take(run_count * 2)?, u16::from_le_bytes);
+        let leaves: Vec<u16> = reader.numbers(leaf_count * LEAF, u16::from_le_bytes)?;
+        let runs = reader.runs()?;
         let is_cell = |cell: usize| cell < cells.len();
         let blocks_good = blocks.iter().all(|block| match block & IS_LEAF {
             0 => is_cell(*block as usize),
             _ => ((block & !IS_LEAF) as usize) < leaf_count,
         });
-        if !blocks_good || !leaves.iter().chain(&run_cells).all(|cell| is_cell(usize::from(*cell))) {
+        if !blocks_good || !leaves.iter().chain(&runs.1).all(|cell| is_cell(usize::from(*cell))) {
             return Err(Damaged("names a cell that it does not have"));
         }
-        if !reader.rest.is_empty() {
-            return Err(Damaged("has bytes behind its end"));
+        match reader.from.read(&mut [0]) {
+            Ok(0) => Ok(Location { attribution, built_secs, ..Location::with(cells, blocks, leaves, runs) }),
+            _ => Err(Damaged("has bytes behind its end")),
         }
-        Ok(Location { attribution, built_secs, ..Location::of(cells, blocks, leaves, starts, run_cells) })
     }
 }
 
 /// The first half of an address: what tells networks apart.
 pub(crate) fn first_64(address: Ipv6Addr) -> u64 {
     (u128::from(address) >> 64) as u64
-}
-
-fn numbers<T, const N: usize>(bytes: &[u8], read: impl Fn([u8; N]) -> T) -> Vec<T> {
-    bytes.as_chunks::<N>().0.iter().map(|chunk| read(*chunk)).collect()
 }
 
 /// Seven bits per byte, the lowest first.
@@ -301,24 +327,63 @@ fn write_number(out: &mut Vec<u8>, mut number: u64) {
     out.push(number as u8);
 }
 
-struct Reader<'c> {
-    rest: &'c [u8],
+/// Low bits of the starts of runs, their cells, and the index.
+type Runs = (Vec<u32>, Vec<u16>, Vec<u32>);
+
+struct Reader<R> {
+    from: BufReader<R>,
 }
 
-impl<'c> Reader<'c> {
-    fn take(&mut self, count: usize) -> Result<&'c [u8], Damaged> {
-        let (taken, rest) = self.rest.split_at_checked(count).ok_or(Damaged("is cut off"))?;
-        self.rest = rest;
-        Ok(taken)
-    }
-
+impl<R: Read> Reader<R> {
     fn array<const N: usize>(&mut self) -> Result<[u8; N], Damaged> {
-        self.take(N)?.try_into().map_err(|_| Damaged("is cut off"))
+        let mut bytes = [0; N];
+        self.from.read_exact(&mut bytes).map_err(|_| CUT)?;
+        Ok(bytes)
     }
 
     fn count(&mut self, max: usize) -> Result<usize, Damaged> {
         let count = u32::from_le_bytes(self.array()?) as usize;
         if count > max { Err(Damaged("has a count beyond its limit")) } else { Ok(count) }
+    }
+
+    /// So many numbers of N bytes. A count that lies gets memory that it never touches.
+    fn numbers<T, const N: usize>(
+        &mut self,
+        count: usize,
+        read: impl Fn([u8; N]) -> T,
+    ) -> Result<Vec<T>, Damaged> {
+        let mut numbers = Vec::with_capacity(count);
+        let mut piece = vec![0; PIECE / N * N];
+        while numbers.len() < count {
+            let now = (count - numbers.len()).min(PIECE / N);
+            self.from.read_exact(&mut piece[..now * N]).map_err(|_| CUT)?;
+            numbers.extend(piece[..now * N].as_chunks::<N>().0.iter().map(|chunk| read(*chunk)));
+        }
+        Ok(numbers)
+    }
+
+    /// The runs of IPv6.
+    fn runs(&mut self) -> Result<Runs, Damaged> {
+        let count = self.count(RUNS_MAX)?;
+        let mut starts: Vec<u32> = Vec::with_capacity(count);
+        let mut index: Vec<u32> = Vec::with_capacity(BLOCKS + 1);
+        let mut start = 0u64;
+        for run in 0..count {
+            let step = self.number()?;
+            start = start.checked_add(step).filter(|start| start >> 48 == 0).unwrap_or(u64::MAX);
+            if start == u64::MAX || (step == 0) != (run == 0) {
+                return Err(Damaged("has runs that do not ascend from 0"));
+            }
+            while index.len() as u64 <= start >> 32 {
+                index.push(run as u32);
+            }
+            starts.push(start as u32);
+        }
+        if count == 0 {
+            return Err(Damaged("has no runs"));
+        }
+        index.resize(BLOCKS + 1, count as u32);
+        Ok((starts, self.numbers(count, u16::from_le_bytes)?, index))
     }
 
     fn number(&mut self) -> Result<u64, Damaged> {
@@ -329,11 +394,8 @@ impl<'c> Reader<'c> {
             number |= bits << shift;
             if byte < 0x80 {
                 // The last byte has one bit of 64 left.
-                return if bits << shift >> shift == bits {
-                    Ok(number)
-                } else {
-                    Err(Damaged("has a number over 64 bits"))
-                };
+                let fits = bits << shift >> shift == bits;
+                return if fits { Ok(number) } else { Err(Damaged("has a number over 64 bits")) };
             }
         }
         Err(Damaged("has a number over 64 bits"))
@@ -350,14 +412,14 @@ pub mod fuzzing {
         let content = Location::empty()
             .encode(1)
             .ok()
-            .and_then(|file| zstd::bulk::decompress(&file[24..], 1 << 20).ok());
+            .and_then(|file| zstd::bulk::decompress(&file[16..], 1 << 20).ok());
         // Behind the blocks, where nothing but numbers of bytes' choosing stands.
         let mut edited = content.unwrap_or_default();
         let keep = edited.len().saturating_sub(bytes.len() % 64);
         edited.truncate(keep);
         edited.extend_from_slice(bytes);
         for read in
-            [Location::decode(bytes), Location::decode_content(bytes), Location::decode_content(&edited)]
+            [Location::decode(bytes), Location::decode_content(bytes), Location::decode_content(&edited[..])]
         {
             let Ok(location) = read else { continue };
             for chunk in bytes.chunks_exact(16) {
@@ -384,9 +446,9 @@ mod tests {
         };
         let cells = vec![cell(&[0; 2], 0.0, 0.0), cell(b"DE", 50.11, 8.68), cell(b"US", 38.9, -77.45)];
         let mut by_24 = vec![UNKNOWN; 1 << 24];
-        by_24[0xc000_00..0xc001_00].fill(1);
-        by_24[0xc001_10..0xc001_20].fill(2);
-        by_24[0xc002_10..0xc002_20].fill(2);
+        by_24[0xc0_0000..0xc0_0100].fill(1);
+        by_24[0xc0_0110..0xc0_0120].fill(2);
+        by_24[0xc0_0210..0xc0_0220].fill(2);
         let starts = vec![0, 0x2001_0db8 << 32, (0x2001_0db8 << 32) | 0x1_0000, 0x2001_0db9 << 32];
         Location {
             attribution: "somebody".into(),
@@ -448,12 +510,12 @@ mod tests {
         #[test]
         fn no_content_makes_a_panic(edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8), address: u128) {
             let file = small().encode(1).unwrap();
-            let mut content = zstd::bulk::decompress(&file[24..], CONTENT_BYTES_MAX.min(1 << 20)).unwrap();
+            let mut content = zstd::bulk::decompress(&file[16..], 1 << 20).unwrap();
             for (index, byte) in &edits {
                 let at = index.index(content.len());
                 content[at] = *byte;
             }
-            if let Ok(location) = Location::decode_content(&content) {
+            if let Ok(location) = Location::decode_content(&content[..]) {
                 let cell = location.cell(IpAddr::from(address.to_be_bytes()));
                 prop_assert!(usize::from(cell) < location.cells().len());
             }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use model::routing::{ProbeKind, ProbeSettings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
 /// What was seen of an edge.
@@ -20,17 +21,29 @@ pub(crate) struct Seen {
     pub(crate) good: bool,
 }
 
+/// Probes of one edge under way at a time. The next one doesn't wait for one that gets no answer, or a dead edge would be
+/// noticed later than a refusing one.
+const PROBES_MAX: usize = 4;
+
 /// Probes `edge` until nobody listens any more.
 pub(crate) async fn watch(edge: IpAddr, settings: ProbeSettings, seen: tokio::sync::mpsc::Sender<Seen>) {
     // Edges are not all asked at the same instant.
-    let offset = u128::from(settings.interval.as_millis() as u64) * (hash(edge) as u128) >> 64;
+    let offset = (settings.interval.as_millis() * u128::from(hash(edge))) >> 64;
     let mut next = Instant::now() + Duration::from_millis(offset as u64);
-    loop {
+    // Dropped with this task, which ends them.
+    let mut probes = JoinSet::new();
+    while !seen.is_closed() {
         sleep_until(next).await;
-        let good = timeout(settings.timeout, probe(edge, &settings)).await.is_ok_and(|answered| answered);
-        if seen.send(Seen { edge, good }).await.is_err() {
-            return;
+        while probes.try_join_next().is_some() {}
+        if probes.len() >= PROBES_MAX {
+            probes.join_next().await;
         }
+        let seen = seen.clone();
+        probes.spawn(async move {
+            let good = timeout(settings.timeout, probe(edge, &settings)).await.is_ok_and(|answered| answered);
+            // Nobody listens any more: this task is about to end.
+            _ = seen.send(Seen { edge, good }).await;
+        });
         next = (next + settings.interval).max(Instant::now());
     }
 }

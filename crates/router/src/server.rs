@@ -621,8 +621,13 @@ pub fn read_config(file: &std::path::Path, report: &dyn Fn(&str)) -> Result<Snap
         std::fs::read_to_string(file).map_err(|error| vec![format!("{path} cannot be read: {error}")])?;
     // What the nodes of a cluster have in common, or a file that says everything: whichever has fewer errors was meant.
     let errors = |parsed: &model::Parsed| parsed.diagnostics.iter().filter(|found| found.is_error()).count();
-    let (common, whole) = (Snapshot::parse_cluster(&text, &path), Snapshot::parse(&text, &path));
-    let parsed = if errors(&common) <= errors(&whole) { common } else { whole };
+    let mut parsed = Snapshot::parse_cluster(&text, &path);
+    if parsed.snapshot.is_none() {
+        let whole = Snapshot::parse(&text, &path);
+        if errors(&whole) < errors(&parsed) {
+            parsed = whole;
+        }
+    }
     let (errors, warnings): (Vec<_>, Vec<_>) = parsed.diagnostics.iter().partition(|found| found.is_error());
     warnings.iter().for_each(|warning| report(&warning.to_string()));
     parsed.snapshot.ok_or_else(|| errors.iter().map(|error| error.to_string()).collect())
@@ -631,10 +636,10 @@ pub fn read_config(file: &std::path::Path, report: &dyn Fn(&str)) -> Result<Snap
 /// Reads location data. The error is a sentence.
 pub fn read_location(path: &std::path::Path) -> Result<Location, Vec<String>> {
     let shown = path.display();
-    let bytes = std::fs::read(path).map_err(|error| {
+    let file = std::fs::File::open(path).map_err(|error| {
         vec![format!("the location data {shown} cannot be read: {error}; perigee geo build makes it")]
     })?;
-    Location::decode(&bytes).map_err(|error| {
+    Location::read(file).map_err(|error| {
         vec![format!("the location data {shown} {error}; make it anew with perigee geo build")]
     })
 }

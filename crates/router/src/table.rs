@@ -173,7 +173,13 @@ impl World {
 
     /// The PoPs of `group` for the visitors of a cell, of the autonomous system `asn` (0: whichever).
     pub fn rank(&self, cell: u16, asn: u32, group: &[u16], view: &View) -> Ranking {
-        let (usable, why) = self.usable(cell, group, view);
+        let (mut usable, why) = self.usable(group, view);
+        settle(cell, &mut usable, view);
+        self.order(cell, asn, &usable, why, view)
+    }
+
+    /// Ranks PoPs that may all be chosen, the reason being `why` if the nearest is.
+    fn order(&self, cell: u16, asn: u32, usable: &[u16], why: Why, view: &View) -> Ranking {
         let mut order: Vec<Ranked> = usable.iter().map(|pop| self.ranked(cell, asn, *pop, view)).collect();
         if cell == UNKNOWN {
             return Ranking { order, why: if why == Why::Distance { Why::Unlocated } else { why }, cell };
@@ -237,37 +243,38 @@ impl World {
         Ranked { pop, km, estimate, extra_ms: self.pops[index].bias_ms + price(view, pop) }
     }
 
-    /// Which of `group` may be chosen, and what that says about the choice.
-    fn usable(&self, cell: u16, group: &[u16], view: &View) -> (Vec<u16>, Why) {
+    /// Which of `group` may be chosen, and what that says about the choice. Never none, if the group has any.
+    fn usable(&self, group: &[u16], view: &View) -> (Vec<u16>, Why) {
         let looks_down = |pop: u16| view.down.get(usize::from(pop)).copied().unwrap_or(false);
-        let judged = group.iter().filter(|pop| !self.pops[usize::from(**pop)].drain);
-        let (all, down) =
-            judged.fold((0, 0), |(all, down), pop| (all + 1, down + usize::from(looks_down(*pop))));
-        let disbelieve = fail_open(down, all);
         let drains = |pop: u16| self.pops[usize::from(pop)].drain;
         let resort = |pop: u16| self.pops[usize::from(pop)].last_resort;
-        let up = |pop: u16| !drains(pop) && (disbelieve || !looks_down(pop));
-        let good: Vec<u16> = group.iter().copied().filter(|pop| up(*pop) && !resort(*pop)).collect();
-        if !good.is_empty() {
-            // Who comes back gets its cells one after the other.
-            let returned = |pop: &u16| {
-                let share = view.share.get(usize::from(*pop)).copied().unwrap_or(1.0);
-                share >= 1.0 || mix(u64::from(cell) << 16 | u64::from(*pop)) < share
-            };
-            let settled: Vec<u16> = good.iter().copied().filter(returned).collect();
-            let why = if disbelieve { Why::FailedOpen } else { Why::Distance };
-            return (if settled.is_empty() { good } else { settled }, why);
+        let judged: Vec<u16> = group.iter().copied().filter(|pop| !drains(*pop)).collect();
+        let down = judged.iter().filter(|pop| looks_down(**pop)).count();
+        let disbelieve = fail_open(down, judged.len());
+        let up: Vec<u16> = judged.iter().copied().filter(|pop| disbelieve || !looks_down(*pop)).collect();
+        let good: Vec<u16> = up.iter().copied().filter(|pop| !resort(*pop)).collect();
+        match (good.is_empty(), up.is_empty(), judged.is_empty()) {
+            (false, ..) => (good, if disbelieve { Why::FailedOpen } else { Why::Distance }),
+            (_, false, _) => (up, Why::LastResort),
+            (.., false) => (judged, Why::FailedOpen),
+            _ => (group.to_vec(), Why::Drained),
         }
-        let last: Vec<u16> = group.iter().copied().filter(|pop| up(*pop)).collect();
-        if !last.is_empty() {
-            return (last, Why::LastResort);
-        }
-        let down: Vec<u16> = group.iter().copied().filter(|pop| !drains(*pop)).collect();
-        if !down.is_empty() {
-            return (down, Why::FailedOpen);
-        }
-        (group.to_vec(), Why::Drained)
     }
+}
+
+/// Leaves out PoPs that are coming back and to which this cell has not returned yet, unless no other is left.
+fn settle(cell: u16, usable: &mut Vec<u16>, view: &View) {
+    let returned = |pop: &u16| {
+        let share = share(view, *pop);
+        share >= 1.0 || mix(u64::from(cell) << 16 | u64::from(*pop)) < share
+    };
+    if usable.iter().any(returned) {
+        usable.retain(returned);
+    }
+}
+
+fn share(view: &View, pop: u16) -> f64 {
+    view.share.get(usize::from(pop)).copied().unwrap_or(1.0)
 }
 
 fn price(view: &View, pop: u16) -> f64 {
@@ -358,8 +365,8 @@ pub struct Table {
     splits: Vec<Vec<(u16, f64)>>,
     /// Node `1 << level | prefix`: the PoP of all networks in that prefix, or [`MIXED`]. Levels 0 to 16.
     pyramid: Vec<u16>,
-    starts: Vec<u64>,
-    runs: Vec<u16>,
+    /// Of IPv6, for each run a bit: whether it is sent elsewhere than the run before it.
+    borders: Vec<u64>,
     usable: Vec<bool>,
 }
 
@@ -375,15 +382,14 @@ pub struct Found {
 impl Table {
     /// Ranks all cells for a group, which may not be empty. Some ms with two dozen PoPs.
     pub fn build(world: &World, group: &[u16], view: &View) -> Table {
-        let (usable_all, _) = world.usable(UNKNOWN, group, view);
-        let usable = (0..world.pops.len()).map(|pop| usable_all.contains(&(pop as u16))).collect();
+        let (usable, why) = world.usable(group, view);
+        let is_usable = (0..world.pops.len()).map(|pop| usable.contains(&(pop as u16))).collect();
         let mut table = Table {
-            choices: Vec::new(),
+            choices: Vec::with_capacity(world.cell_units.len()),
             splits: Vec::new(),
             pyramid: Vec::new(),
-            starts: Vec::new(),
-            runs: Vec::new(),
-            usable,
+            borders: Vec::new(),
+            usable: is_usable,
         };
         let everywhere = group.len() == world.pops.len();
         let measured = !view.estimates.is_empty() || view.prices.iter().any(|price| *price > 0.0);
@@ -391,8 +397,7 @@ impl Table {
         let mut near: Vec<u16> = Vec::new();
         for cell in 0..world.cell_units.len() as u16 {
             if cell == UNKNOWN {
-                let shares: Vec<(u16, f64)> =
-                    usable_all.iter().map(|pop| (*pop, 1.0 / usable_all.len() as f64)).collect();
+                let shares: Vec<(u16, f64)> = usable.iter().map(|pop| (*pop, share(view, *pop))).collect();
                 let choice = table.choice_of(&shares);
                 table.choices.push(choice);
                 continue;
@@ -415,17 +420,23 @@ impl Table {
                 table.choices.push(*first);
                 continue;
             }
-            let among = if near.is_empty() { group } else { &near };
-            let first = world.rank(cell, 0, among, view).order.first().map(|one| one.pop);
+            if near.is_empty() {
+                near.extend(&usable);
+            }
+            settle(cell, &mut near, view);
+            let first = world.order(cell, 0, &near, why, view).order.first().map(|one| one.pop);
             table.choices.push(first.unwrap_or(group[0]));
         }
         table.build_pyramid(&world.location);
-        for (start, cell) in world.location.runs() {
-            let choice = table.choices[usize::from(cell)];
-            if table.runs.last() != Some(&choice) {
-                table.starts.push(start);
-                table.runs.push(choice);
+        let cells = world.location.run_cells();
+        table.borders = vec![0; cells.len().div_ceil(64)];
+        let mut before = None;
+        for (run, cell) in cells.iter().enumerate() {
+            let choice = table.choices[usize::from(*cell)];
+            if before != Some(choice) {
+                table.borders[run / 64] |= 1 << (run % 64);
             }
+            before = Some(choice);
         }
         table
     }
@@ -550,14 +561,38 @@ impl Table {
         scope
     }
 
+    /// The first run of those around `run` that are all sent to the same place.
+    fn border_before(&self, run: usize) -> usize {
+        let mut word = run / 64;
+        let mut bits = self.borders[word] & (u64::MAX >> (63 - run % 64));
+        while bits == 0 && word > 0 {
+            word -= 1;
+            bits = self.borders[word];
+        }
+        word * 64 + bits.checked_ilog2().unwrap_or(0) as usize
+    }
+
+    /// The first run behind them; beyond the last run, if there is none.
+    fn border_behind(&self, run: usize) -> usize {
+        let mut word = (run + 1) / 64;
+        let mut bits = self.borders.get(word).copied().unwrap_or(0) & (u64::MAX << ((run + 1) % 64));
+        while bits == 0 && word < self.borders.len() {
+            word += 1;
+            bits = self.borders.get(word).copied().unwrap_or(0);
+        }
+        word * 64 + if bits == 0 { 0 } else { bits.trailing_zeros() as usize }
+    }
+
     fn find_v6(&self, world: &World, address: Ipv6Addr, bits: u8) -> Found {
         let number = first_64(address);
-        let at = self.starts.partition_point(|start| *start <= number).saturating_sub(1);
-        let choice = self.runs[at];
+        let run = world.location.run_of(number);
+        let choice = self.choices[usize::from(world.location.run_cells()[run])];
         let pop = self.resolve(choice, number >> 16);
         let mut scope = V6_BITS;
         if choice < SPLIT {
-            let (first, last) = (self.starts[at], self.starts.get(at + 1).map_or(u64::MAX, |next| next - 1));
+            let (first, end) = (self.border_before(run), self.border_behind(run));
+            let first = world.location.start_of(first).unwrap_or(0);
+            let last = world.location.start_of(end).map_or(u64::MAX, |next| next - 1);
             let within = |bits: u8| {
                 let width = u64::MAX.checked_shr(u32::from(bits)).unwrap_or(0);
                 number & !width >= first && number | width <= last

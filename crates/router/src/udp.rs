@@ -37,7 +37,7 @@ impl Batch {
             unsafe { std::mem::zeroed::<(libc::sockaddr_storage, libc::iovec, libc::mmsghdr)>() };
         Batch {
             queries: vec![[0; QUERY_BYTES_MAX]; BATCH],
-            answers: vec![Vec::with_capacity(QUERY_BYTES_MAX); BATCH],
+            answers: (0..BATCH).map(|_| Vec::with_capacity(QUERY_BYTES_MAX)).collect(),
             senders: vec![sender; BATCH],
             reading: vec![iovec; BATCH],
             incoming: vec![message; BATCH],

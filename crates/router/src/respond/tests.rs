@@ -42,7 +42,7 @@ fn query(name: &str, rtype: u16, ask: &Ask<'_>) -> Vec<u8> {
                         cookie.len() as u16,
                         |target| {
                             use domain::dep::octseq::OctetsBuilder;
-                            target.append_slice(cookie).map_err(Into::into)
+                            target.append_slice(cookie)
                         },
                     )?;
                 }

@@ -156,13 +156,41 @@ fn who_comes_back_gets_its_cells_little_by_little() {
     let mut taken = Vec::new();
     for share in [0.0, 0.3, 0.6, 1.0] {
         let view = View { share: vec![share, 1.0, 1.0], ..View::default() };
-        let of = |cell: u16| world.usable(cell, &ALL, &view).0.contains(&0);
+        let of = |cell: u16| {
+            let mut usable = world.usable(&ALL, &view).0;
+            settle(cell, &mut usable, &view);
+            usable.contains(&0)
+        };
         taken.push((0..1000).filter(|cell| of(*cell)).count());
     }
     assert!(
         taken[0] == 0 && (250..350).contains(&taken[1]) && (550..650).contains(&taken[2]) && taken[3] == 1000,
         "{taken:?}"
     );
+}
+
+#[test]
+fn a_table_says_what_the_ranking_says() {
+    let world = world(|pops| pops[2].bias_ms = 30.0);
+    for view in [
+        View::default(),
+        View { down: vec![true, false, false], ..View::default() },
+        View { share: vec![0.5, 1.0, 1.0], ..View::default() },
+        View { down: vec![true, true, false], share: vec![1.0, 1.0, 0.3], ..View::default() },
+        View { prices: vec![300.0, 0.0, 10.0], ..View::default() },
+    ] {
+        for group in [&ALL[..], &[0, 2], &[1]] {
+            let table = Table::build(&world, group, &view);
+            for address in ["10.1.2.3", "10.200.2.3", "11.1.17.4", "2001:db8::1", "2001:db8:8001::"] {
+                let ranking = world.rank_client(at(address), group, &view);
+                assert_eq!(
+                    table.find(&world, at(address), 128).pop,
+                    ranking.order[0].pop,
+                    "{address} {view:?}"
+                );
+            }
+        }
+    }
 }
 
 #[test]

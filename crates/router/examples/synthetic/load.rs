@@ -1,17 +1,14 @@
 //! How near the spreading of load comes to the best there is: prints an instance and what `router::load` makes of it, for
 //! `bench/load.py` to hold against the optimum of the linear program.
 //!
-//! `cargo run --release -p router --example load -- SEED`: 24 PoPs that can each take 1.5 times the mean, 3,000 towns.
+//! `cargo run --release -p router --example synthetic -- load SEED`: 24 PoPs that can each take 1.5 times the mean, 3,000 towns.
 //! Lines: `capacity NUMBER`, then per town `demand pop:cost,… pop:share,…`, at last `took MS`.
 
-#[path = "synthetic/mod.rs"]
-mod synthetic;
-
+use crate::internet::{Chance, Internet};
 use router::load::{Costs, balance};
-use synthetic::{Chance, Internet};
 
-fn main() {
-    let seed = std::env::args().nth(1).and_then(|text| text.parse::<u64>().ok()).unwrap_or(1);
+pub(super) fn run(arguments: &[u64]) {
+    let seed = arguments.first().copied().unwrap_or(1);
     let mut chance = Chance(seed);
     let internet = Internet::new(&mut chance, 3_000);
     let demand: Vec<f64> = internet.towns.iter().map(|town| town.weight).collect();

@@ -1,14 +1,11 @@
 //! What measurements are worth: mean ms that visitors wait longer than for their best PoP, by the number of visitors whose beacons
 //! were taken. Each beacon times four PoPs: the one that is chosen, two of the seven next, one at random.
 //!
-//! `cargo run --release -p router --example beacons -- [rounds] [seed]`; the internet is that of `synthetic`. `AS` columns are
+//! `cargo run --release -p router --example synthetic -- beacons [rounds] [seed]`; the internet is that of `internet`. `AS` columns are
 //! for a router that knows visitors' networks; answers by DNS know the town alone so far.
 
-#[path = "synthetic/mod.rs"]
-mod synthetic;
-
+use crate::internet::{Chance, Internet};
 use router::estimate::{Estimate, Estimates, Sample};
-use synthetic::{Chance, Internet};
 
 const COUNTS: [usize; 6] = [0, 10, 100, 300, 1_000, 10_000];
 const VISITORS: usize = 5_000;
@@ -61,10 +58,9 @@ fn beacon(internet: &Internet, estimates: &mut Estimates, chance: &mut Chance) {
     }
 }
 
-fn main() {
-    let argument = |index: usize| std::env::args().nth(index).and_then(|text| text.parse::<u64>().ok());
-    let rounds = argument(1).unwrap_or(5);
-    let first_seed = argument(2).unwrap_or_else(|| {
+pub(super) fn run(arguments: &[u64]) {
+    let rounds = arguments.first().copied().unwrap_or(5);
+    let first_seed = arguments.get(1).copied().unwrap_or_else(|| {
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |since| since.as_secs())
     });
     let mut sums = [[0.0; COUNTS.len()]; 2];

@@ -13,16 +13,16 @@ use model::Point;
 use model::routing::{country_centre, place, place_names};
 
 /// PoPs of a network of usual size, where such have theirs.
-pub const POPS: [&str; 24] = [
+pub(super) const POPS: [&str; 24] = [
     "FRA", "LHR", "CDG", "MAD", "WAW", "ARN", "IAD", "JFK", "ORD", "DFW", "LAX", "SEA", "MIA", "YYZ", "GRU",
     "EZE", "SIN", "HKG", "NRT", "ICN", "BOM", "SYD", "JNB", "DXB",
 ];
 
 /// Numbers as if by chance (SplitMix64).
-pub struct Chance(pub u64);
+pub(super) struct Chance(pub(super) u64);
 
 impl Chance {
-    pub fn unit(&mut self) -> f64 {
+    pub(super) fn unit(&mut self) -> f64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut bits = self.0;
         bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -30,11 +30,11 @@ impl Chance {
         ((bits ^ (bits >> 31)) >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    pub fn below(&mut self, count: usize) -> usize {
+    pub(super) fn below(&mut self, count: usize) -> usize {
         ((self.unit() * count as f64) as usize).min(count - 1)
     }
 
-    pub fn exponential(&mut self, mean: f64) -> f64 {
+    pub(super) fn exponential(&mut self, mean: f64) -> f64 {
         -mean * (1.0 - self.unit()).ln()
     }
 
@@ -44,25 +44,25 @@ impl Chance {
 }
 
 /// A town.
-pub struct Town {
-    pub country: [u8; 2],
+pub(super) struct Town {
+    pub(super) country: [u8; 2],
     /// Its share of all visitors.
-    pub weight: f64,
+    pub(super) weight: f64,
     /// Kilometres to each PoP.
-    pub km: Vec<f64>,
+    pub(super) km: Vec<f64>,
 }
 
 /// The internet of a seed.
-pub struct Internet {
-    pub towns: Vec<Town>,
-    pub pops: Vec<Point>,
+pub(super) struct Internet {
+    pub(super) towns: Vec<Town>,
+    pub(super) pops: Vec<Point>,
     countries: Vec<([u8; 2], Vec<f64>)>,
     /// For each country, its networks: access, and detour to each PoP.
     networks: Vec<Vec<(f64, Vec<f64>)>>,
 }
 
 impl Internet {
-    pub fn new(chance: &mut Chance, town_count: usize) -> Internet {
+    pub(super) fn new(chance: &mut Chance, town_count: usize) -> Internet {
         let pops: Vec<Point> = POPS.iter().filter_map(|code| place(code)).collect();
         let airports: Vec<Point> = place_names().filter(|name| name.len() == 3).filter_map(place).collect();
         let centres: Vec<([u8; 2], Point)> = (b'A'..=b'Z')
@@ -104,7 +104,7 @@ impl Internet {
     }
 
     /// A visitor: a town, and one of the networks of its country.
-    pub fn visitor(&self, chance: &mut Chance) -> (usize, usize) {
+    pub(super) fn visitor(&self, chance: &mut Chance) -> (usize, usize) {
         let mut at = chance.unit();
         let town = self.towns.iter().position(|town| {
             at -= town.weight;
@@ -115,12 +115,12 @@ impl Internet {
     }
 
     /// A number that no other network has.
-    pub fn asn(&self, (town, network): (usize, usize)) -> u32 {
+    pub(super) fn asn(&self, (town, network): (usize, usize)) -> u32 {
         (self.country(town) * 16 + network + 1) as u32
     }
 
     /// What a visitor waits for a PoP, without noise.
-    pub fn rtt_ms(&self, (town, network): (usize, usize), pop: usize) -> f64 {
+    pub(super) fn rtt_ms(&self, (town, network): (usize, usize), pop: usize) -> f64 {
         let country = self.country(town);
         let (access, detours) = &self.networks[country][network];
         access + self.towns[town].km[pop] / 100.0 * self.countries[country].1[pop] + detours[pop]
