@@ -20,7 +20,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use journal::{Commit, Error, Journal};
+use journal::{CELLS_MAX, Commit, Error, Journal};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
@@ -85,10 +85,8 @@ pub(crate) async fn bounded<T>(work: impl Future<Output = Result<T, Error>>) -> 
 
 /// Removes all cells whose names start so.
 pub(crate) async fn remove_all(journal: &dyn Journal, prefix: &str) -> Result<(), Error> {
-    /// What etcd takes in one transaction, with room to spare.
-    const AT_ONCE: usize = 100;
     let found = bounded(journal.cells(prefix)).await?;
-    for part in found.chunks(AT_ONCE) {
+    for part in found.chunks(CELLS_MAX) {
         let cells = part.iter().map(|cell| (cell.name.clone(), None)).collect();
         commit(journal, Commit { cells, ..Commit::default() }).await?;
     }

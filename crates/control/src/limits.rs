@@ -78,7 +78,7 @@ pub const LISTED_MAX: usize = 1_000;
 
 /// A node that has not been heard of for so long is out of contact: it beats each second, and a garbage collection or a lost
 /// packet costs it a few.
-pub const OUT_OF_CONTACT: Duration = Duration::from_secs(15);
+pub const OUT_OF_CONTACT: Duration = Duration::from_secs(30);
 
 /// How long a node's certificate is good: an expired one is the only thing left of a node that somebody forgot to retire.
 /// Nodes ask for a new one after a third of it.

@@ -587,9 +587,11 @@ pub(crate) struct ReceiptShown {
     pop: String,
     /// Up to here; at or past what was asked for.
     position: u64,
+    /// The chain over all that the node has read up to there.
+    digest: String,
     /// When, in ms since 1970 by the node's clock.
     at_ms: i64,
-    /// Over `perigee receipt JOURNAL NODE POSITION AT_MS`: ECDSA on P-256 with SHA-256, ASN.1, base64.
+    /// Over `perigee receipt JOURNAL NODE POSITION DIGEST AT_MS`: ECDSA on P-256 with SHA-256, ASN.1, base64.
     signature: String,
     /// The node's public key, an uncompressed point of P-256, base64.
     key: String,
@@ -600,13 +602,13 @@ pub(crate) struct ReceiptShown {
 pub(crate) struct Laggard {
     node: String,
     pop: String,
-    /// How far it has come; `null` when this control has not heard of it since it began, less than 15 seconds ago.
+    /// How far it has come; `null` when this control has not heard of it since it began, less than 30 seconds ago.
     position: Option<u64>,
     /// When it was heard of last, in ms since 1970.
     heard_ms: Option<i64>,
 }
 
-/// A node that is enrolled and has not been heard of for 15 seconds: nobody can say what it serves.
+/// A node that is enrolled and has not been heard of for 30 seconds: nobody can say what it serves.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct OutOfContact {
     node: String,
@@ -660,6 +662,7 @@ impl Shared {
                         node: name,
                         pop,
                         position: receipt.cursor.position,
+                        digest: receipt.cursor.digest.to_string(),
                         at_ms: receipt.at_ms,
                         signature: receipt.signature,
                         key: node.key.clone(),
@@ -706,7 +709,7 @@ pub(crate) struct NodeShown {
     enrolled_ms: i64,
     /// The end of its certificate, in ms since 1970.
     certificate_until_ms: i64,
-    /// Whether it has been heard of in the last 15 seconds: then purges wait for it.
+    /// Whether it has been heard of in the last 30 seconds: then purges wait for it.
     in_service: bool,
     /// When it was heard of last, in ms since 1970; `null` when never.
     heard_ms: Option<i64>,
@@ -871,8 +874,13 @@ pub(crate) fn check_report(view: &View, journal: &str, peer: &Peer, report: &Rep
     if !is_itself && !matches!(peer.role, trust::Role::Control | trust::Role::Relay) {
         return Err(format!("{} speaks for {}", peer.name, report.node));
     }
+    let has_peer = || picture.nodes.get(&peer.name).is_some_and(|node| node.role.as_trusted() == peer.role);
+    if peer.role == trust::Role::Relay && !has_peer() {
+        return Err(format!("the relay {} has been retired", peer.name));
+    }
     let receipt = &report.receipt;
-    let signed = receipt_signed(journal, &report.node, receipt.cursor.position, receipt.at_ms);
+    let signed =
+        receipt_signed(journal, &report.node, receipt.cursor.position, &receipt.cursor.digest, receipt.at_ms);
     let key = BASE64_STANDARD.decode(&node.key).unwrap_or_default();
     match trust::verify(&key, &signed, &receipt.signature) {
         true => Ok(()),

@@ -31,7 +31,7 @@ pub(crate) struct Status {
     journal_error: Option<String>,
     /// Nodes that are enrolled.
     nodes: usize,
-    /// Of these, heard of in the last 15 seconds.
+    /// Of these, heard of in the last 30 seconds.
     nodes_in_contact: usize,
     canary: CanaryStatus,
 }
@@ -79,7 +79,7 @@ pub(crate) async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoRespo
         (
             "perigee_control_nodes_in_contact",
             "gauge",
-            "Nodes that have been heard of in the last 15 seconds.",
+            "Nodes that have been heard of in the last 30 seconds.",
             shared.in_contact() as f64,
         ),
         (

@@ -388,10 +388,15 @@ fn aim(shared: &Shared, past: &Past, what: &What) -> Aim {
     let Ok(url) = Url::parse(text) else { return whole() };
     let host = url.host();
     let mut sites = past.sites_of(&host);
-    if sites.is_empty() || past.recipes_of(site).is_none() {
+    if sites.is_empty() {
         return whole();
     }
-    if !sites.contains(&&**site) {
+    // A site that this node doesn't know may be one that it knows by an older name: what has the host is purged too.
+    let is_unknown = past.recipes_of(site).is_none();
+    let mut targets = Vec::new();
+    if is_unknown {
+        targets.push(Target::Site(number(site)));
+    } else if !sites.contains(&&**site) {
         sites.push(site);
     }
     let prefix = |site: &str| {
@@ -399,12 +404,11 @@ fn aim(shared: &Shared, past: &Past, what: &What) -> Aim {
         Target::Prefix { site: number(site), host: Some(host.clone()), path }
     };
     if matches!(what, What::Prefix { .. }) {
-        let targets = sites.into_iter().map(prefix).collect();
-        return Aim { targets, for_before: None, is_widened: url.query.is_some() };
+        targets.extend(sites.into_iter().map(prefix));
+        return Aim { targets, for_before: None, is_widened: is_unknown || url.query.is_some() };
     }
     let (path, query) = (url.path.as_bytes(), url.query.map(str::as_bytes));
     let mut text = Vec::with_capacity(128);
-    let mut targets = Vec::new();
     for site in sites {
         let mut hashes: Vec<u128> = Vec::new();
         for recipe in past.recipes_of(site).unwrap_or_default() {
@@ -417,7 +421,11 @@ fn aim(shared: &Shared, past: &Past, what: &What) -> Aim {
             }
         }
     }
-    Aim { targets, for_before: shared.succession.has_predecessor().then(|| prefix(site)), is_widened: false }
+    Aim {
+        targets,
+        for_before: shared.succession.has_predecessor().then(|| prefix(site)),
+        is_widened: is_unknown,
+    }
 }
 
 /// An absolute URL, taken apart.

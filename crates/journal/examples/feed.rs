@@ -38,7 +38,13 @@ async fn run(nodes: usize, records: usize) {
     let check = Box::new(move |_: &Peer, report: &Report| {
         let number: usize = report.node["edge-".len()..].parse().map_err(|_| "a stranger".to_owned())?;
         let receipt = &report.receipt;
-        let signed = receipt_signed(JOURNAL, &report.node, receipt.cursor.position, receipt.at_ms);
+        let signed = receipt_signed(
+            JOURNAL,
+            &report.node,
+            receipt.cursor.position,
+            &receipt.cursor.digest,
+            receipt.at_ms,
+        );
         let is_signed = verify(&keys[number], &signed, &receipt.signature);
         is_signed.then_some(()).ok_or_else(|| "it is not signed".to_owned())
     });
@@ -147,7 +153,8 @@ impl Node for Follower {
         let node = self.identity.peer().name.clone();
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let at_ms = since.as_millis() as i64;
-        let signature = self.identity.sign(&receipt_signed(&journal, &node, cursor.position, at_ms));
+        let signature =
+            self.identity.sign(&receipt_signed(&journal, &node, cursor.position, &cursor.digest, at_ms));
         vec![Report {
             node,
             pop: "pop".into(),

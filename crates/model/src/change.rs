@@ -171,9 +171,16 @@ impl Version {
     }
 }
 
-/// What a node's signature of a receipt is over: that it has applied the journal up to a position.
-pub fn receipt_signed(journal: &str, node: &str, position: u64, at_ms: i64) -> String {
-    format!("perigee receipt {journal} {node} {position} {at_ms}")
+/// What a node's signature of a receipt is over: that it has applied the journal up to a position, and that what it has read up to
+/// there has this digest.
+pub fn receipt_signed(
+    journal: &str,
+    node: &str,
+    position: u64,
+    digest: &impl std::fmt::Display,
+    at_ms: i64,
+) -> String {
+    format!("perigee receipt {journal} {node} {position} {digest} {at_ms}")
 }
 
 #[cfg(test)]

@@ -373,7 +373,7 @@ impl Node for Member {
         };
         let (Some(journal), Ok((handle, _))) = (journal, self.edge()) else { return Vec::new() };
         let at_ms = now_ms();
-        let signed = receipt_signed(&journal, &self.name, cursor.position, at_ms);
+        let signed = receipt_signed(&journal, &self.name, cursor.position, &cursor.digest, at_ms);
         let receipt = Receipt { cursor, at_ms, signature: self.identity().sign(&signed) };
         vec![Report {
             node: self.name.clone(),

@@ -336,7 +336,13 @@ async fn hub_of(journal: &Arc<dyn Journal>) -> Arc<Hub> {
 fn check() -> journal::feed::Check {
     Box::new(|peer, report| {
         let receipt = &report.receipt;
-        let signed = receipt_signed("j1", &report.node, receipt.cursor.position, receipt.at_ms);
+        let signed = receipt_signed(
+            "j1",
+            &report.node,
+            receipt.cursor.position,
+            &receipt.cursor.digest,
+            receipt.at_ms,
+        );
         match verify(&peer.public_key, &signed, &receipt.signature) {
             true => Ok(()),
             false => Err("the receipt is not signed by the node".to_owned()),

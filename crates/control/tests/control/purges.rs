@@ -48,7 +48,8 @@ async fn a_purge_is_done_when_every_node_in_service_has_signed_for_it() {
     for (receipt, node) in done["receipts"].as_array().unwrap().iter().zip([&one, &two]) {
         let at = receipt["position"].as_u64().unwrap();
         assert!(at >= position);
-        let signed = receipt_signed("test", node.name(), at, receipt["at_ms"].as_i64().unwrap());
+        let digest = receipt["digest"].as_str().unwrap();
+        let signed = receipt_signed("test", node.name(), at, &digest, receipt["at_ms"].as_i64().unwrap());
         assert!(verify(&node.identity.peer().public_key, &signed, receipt["signature"].as_str().unwrap()));
     }
     let listed = stage.get("/v1/purges").await.body;

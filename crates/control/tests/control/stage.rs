@@ -348,7 +348,8 @@ impl TestNode {
     fn sign(&self, state: &mut State) {
         let at_ms = now_ms();
         let journal = state.journal.clone().unwrap_or_default();
-        let signed = receipt_signed(&journal, self.name(), state.cursor.position, at_ms);
+        let signed =
+            receipt_signed(&journal, self.name(), state.cursor.position, &state.cursor.digest, at_ms);
         state.receipt = Some(Receipt { cursor: state.cursor, at_ms, signature: self.identity.sign(&signed) });
     }
 }

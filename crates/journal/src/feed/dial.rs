@@ -30,7 +30,7 @@ const DIAL_PATIENCE: Duration = Duration::from_secs(3);
 const SPREAD: Duration = Duration::from_secs(4);
 
 /// Whatever a control says: a node tries again within this.
-const SPREAD_MAX: Duration = Duration::from_secs(60);
+const SPREAD_MAX: Duration = Duration::from_secs(20);
 
 /// After a refusal: only an operator can change it.
 const REFUSED_WITHIN: Duration = Duration::from_secs(60);
@@ -244,7 +244,7 @@ async fn follow_one(node: &dyn Node, dialer: &Dialer, url: &str, spread: &mut Du
         Ok((writer, mut lines)) => {
             ended.had_begun = true;
             node.link(Link::Up(url));
-            match listen(node, &writer, &mut lines, spread).await {
+            match listen(node, &writer, &mut lines, spread, dialer.urls.len() > 1).await {
                 Ok(()) => "it has ended the feed".to_owned(),
                 Err(Stop::Refused(why)) => {
                     ended.is_refusal = true;
@@ -291,10 +291,12 @@ async fn listen(
     writer: &Writer,
     lines: &mut Lines<Incoming>,
     spread: &mut Duration,
+    has_others: bool,
 ) -> Result<(), Stop> {
     let mut tick = tokio::time::interval(BEAT);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut heard = tokio::time::Instant::now();
+    let mut current = heard;
     loop {
         let first = tokio::select! {
             biased;
@@ -324,7 +326,15 @@ async fn listen(
         for line in &together {
             match line {
                 Down::Refused { why } => return Err(Stop::Refused(why.clone())),
-                Down::Beat(beat) => *spread = Duration::from_millis(beat.spread_ms).min(SPREAD_MAX),
+                Down::Beat(beat) => {
+                    *spread = Duration::from_millis(beat.spread_ms).min(SPREAD_MAX);
+                    if beat.is_current {
+                        current = heard;
+                    } else if has_others && current.elapsed() > 2 * SILENCE {
+                        // Another one may know more.
+                        return Err("it is cut off from the journal itself".to_owned().into());
+                    }
+                }
                 _ => {}
             }
         }

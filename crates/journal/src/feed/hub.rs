@@ -42,6 +42,10 @@ const RECEIPTS_MAX: usize = 1_024;
 /// How often it is asked whether there is nothing newer, when nothing has come.
 const CONFIRM_EVERY: Duration = Duration::from_secs(2);
 
+/// Bytes of a name or a signature in a report, and of the reason for a refusal.
+const WORD_BYTES_MAX: usize = 256;
+const WHY_BYTES_MAX: usize = 8 << 10;
+
 /// How long a node whose cursor is above the hub's head waits for the hub to catch up.
 const HEAD_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -49,7 +53,8 @@ const HEAD_PATIENCE: Duration = Duration::from_secs(5);
 /// control a handshake of about 1 ms and what the node has missed.
 const SPREAD_PER_NODE: Duration = Duration::from_millis(40);
 const SPREAD_MIN: Duration = Duration::from_millis(500);
-const SPREAD_MAX: Duration = Duration::from_secs(30);
+/// Well below the time after which a node is out of contact.
+const SPREAD_MAX: Duration = Duration::from_secs(12);
 
 /// Where a hub reads what it doesn't hold.
 pub trait Source: Send + Sync + 'static {
@@ -229,7 +234,7 @@ impl Hub {
         let inner = self.inner.lock();
         let receipts = &inner.nodes.get(node)?.receipts;
         let at = receipts.partition_point(|receipt| receipt.cursor.position < position);
-        receipts.get(at).cloned()
+        receipts.range(at..).find(|receipt| inner.has(receipt.cursor)).cloned()
     }
 
     /// Forgets a node that has been retired.
@@ -269,6 +274,11 @@ impl Hub {
     /// # Errors
     /// It is not believed, or shows that the node has read something else than this journal.
     pub fn report(&self, peer: &Peer, report: Report) -> Result<(), String> {
+        let words = [&report.node, &report.pop, &report.software, &report.receipt.signature];
+        let why = report.refused.as_ref().map_or(0, |refused| refused.why.len());
+        if words.iter().any(|text| text.len() > WORD_BYTES_MAX) || why > WHY_BYTES_MAX {
+            return Err("a report with texts that are too long".to_owned());
+        }
         (self.check)(peer, &report)?;
         let mut inner = self.inner.lock();
         let (cursor, is_from_below) = (report.receipt.cursor, peer.role != Role::Control);
@@ -449,8 +459,12 @@ impl Hub {
         Down::Beat(Beat {
             head: inner.head().position,
             spread_ms: spread.as_millis() as u64,
-            is_current: inner.confirmed.is_some_and(|confirmed| confirmed.elapsed() < SILENCE),
+            is_current: inner.is_current(),
         })
+    }
+
+    fn is_current(&self) -> bool {
+        self.inner.lock().is_current()
     }
 
     async fn beat(&self, writer: &Writer) -> Result<(), String> {
@@ -497,6 +511,9 @@ impl Hub {
         let mut heads = self.head.subscribe();
         let reaches = heads.wait_for(|(head, _)| *head >= hello.cursor.position);
         if timeout(HEAD_PATIENCE, reaches).await.is_err() {
+            if !self.is_current() {
+                return Err(format!("the node is at {}, and this end is behind", hello.cursor.position));
+            }
             let why = format!("the node is at {}, which the journal has not reached", hello.cursor.position);
             return self.restart(writer, &why).await;
         }
@@ -603,6 +620,17 @@ impl Inner {
         }
     }
 
+    /// Whether it was known a moment ago that there is nothing newer than the head.
+    fn is_current(&self) -> bool {
+        self.confirmed.is_some_and(|confirmed| confirmed.elapsed() < SILENCE)
+    }
+
+    /// Whether this is what the journal holds up to there, as far as is known here.
+    fn has(&self, mark: Mark) -> bool {
+        mark.position <= self.head().position
+            && self.digest_at(mark.position).is_none_or(|known| known == mark)
+    }
+
     /// The mark at a position, when it is that of the floor or of a record that is held.
     fn digest_at(&self, position: u64) -> Option<Mark> {
         if position == self.floor.position {
@@ -662,11 +690,11 @@ impl Forward {
         let Some(hub) = self.hub.upgrade() else { return Err("the hub has ended".to_owned()) };
         let head = hub.head();
         match line {
+            _ if self.reports_only => {}
             Down::Restart(restart) => {
                 let journal = hub.inner.lock().journal.clone().unwrap_or_default();
                 hub.begin(&journal, restart.at, restart.plan);
             }
-            Down::Records(_) if self.reports_only => {}
             Down::Records(line) => {
                 if line.after != head.position {
                     return Err(format!("records after {} came, not after {}", line.after, head.position));
@@ -678,7 +706,7 @@ impl Forward {
                 }
                 hub.push(records);
             }
-            Down::Welcome(welcome) if !self.reports_only => {
+            Down::Welcome(welcome) => {
                 let mut inner = hub.inner.lock();
                 if inner.journal.as_deref() != Some(&welcome.journal) {
                     // What follows is a restart, which sets the rest.
@@ -690,7 +718,7 @@ impl Forward {
                     hub.inner.lock().confirmed = Some(Instant::now());
                 }
             }
-            Down::Welcome(_) | Down::Refused { .. } => {}
+            Down::Refused { .. } => {}
         }
         Ok(())
     }
@@ -717,7 +745,10 @@ impl Node for Forward {
         let Some(hub) = self.hub.upgrade() else { return Vec::new() };
         let inner = hub.inner.lock();
         let mut said = self.said.lock();
-        let new = inner.nodes.values().filter(|known| known.is_from_below && known.number > *said);
+        let new = inner
+            .nodes
+            .values()
+            .filter(|known| known.is_from_below && known.number > *said && known.heard.elapsed() < SILENCE);
         let reports = new.map(|known| known.report.clone()).collect();
         *said = inner.reports;
         reports

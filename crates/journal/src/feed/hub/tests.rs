@@ -110,7 +110,7 @@ impl Node for Recorder {
         let state = self.recorded();
         let Some(journal) = state.journal else { return Vec::new() };
         let node = self.identity.peer().name.clone();
-        let signed = receipt_signed(&journal, &node, state.cursor.position, 7);
+        let signed = receipt_signed(&journal, &node, state.cursor.position, &state.cursor.digest, 7);
         let receipt = Receipt { cursor: state.cursor, at_ms: 7, signature: self.identity.sign(&signed) };
         let pop = "fra".to_owned();
         vec![Report {
@@ -198,7 +198,8 @@ async fn a_node_is_told_everything_in_order_and_its_receipt_is_signed() {
     let receipt = has_receipt(&cluster.hub, "fra-1", position).await;
     assert_eq!(edge.recorded().texts, texts(10..1_500).collect::<Vec<_>>());
     assert_eq!(receipt.cursor, cluster.hub.head());
-    let signed = receipt_signed("j1", "fra-1", receipt.cursor.position, receipt.at_ms);
+    let signed =
+        receipt_signed("j1", "fra-1", receipt.cursor.position, &receipt.cursor.digest, receipt.at_ms);
     assert!(verify(&edge.identity.peer().public_key, &signed, &receipt.signature));
     assert_eq!(cluster.hub.nodes().len(), 1);
 }
