@@ -48,7 +48,15 @@ impl View {
         let plan = cells::load::<Plan>(journal, PLAN_CELL).await?.map(|(plan, _)| plan).unwrap_or_default();
         let before = self.get();
         let (mut configurations, mut unread) = (Vec::new(), Ok(()));
-        for version in plan.stable.iter().chain(plan.candidate.iter().map(|candidate| &candidate.version)) {
+        let mut versions: Vec<Version> = plan.stable.iter().cloned().collect();
+        versions.extend(plan.candidate.iter().map(|candidate| candidate.version.clone()));
+        if versions.is_empty() {
+            // The first one was taken back, and there is none to go back to: nodes run it on.
+            let all = cells::load_all::<configurations::VersionInfo>(journal, "versions/").await?;
+            let newest = all.into_iter().map(|(info, _)| info).max_by_key(|info| info.number);
+            versions.extend(newest.map(|info| info.version()));
+        }
+        for version in &versions {
             let known = before.configurations.iter().find(|(known, _)| known.hash == version.hash);
             let snapshot = match known {
                 Some((_, snapshot)) => Ok(Arc::clone(snapshot)),

@@ -374,7 +374,7 @@ impl Rollout {
         let of = |node: &NodeView| {
             let counted = self.watch.counted(&node.name, Span::Stage);
             let vitals = counted.filter(|counted| counted.requests >= REQUESTS_ENOUGH).unwrap_or(node.vitals);
-            let growth = Line::through(self.watch.memory(&node.name)).map_or(0.0, Line::growth);
+            let growth = self.memory_line(&node.name).map_or(0.0, Line::growth);
             (node.name.clone(), Before { vitals, starts: node.starts, growth })
         };
         let there = nodes.iter().filter(|node| !self.watch.is_silent(&node.name));
@@ -669,11 +669,15 @@ impl Rollout {
         found
     }
 
+    fn memory_line(&self, node: &str) -> Option<Line> {
+        Line::through(self.watch.memory(node)).map(|line| line.at_least(gates::MEMORY_LEAST))
+    }
+
     /// Memory of the nodes that run it.
     fn growth(&mut self, nodes: &[NodeView]) -> Option<Harm> {
         let is_comparable =
             |node: &&NodeView| !self.watch.is_silent(&node.name) && !self.watch.is_cold(&node.name);
-        let line = |node: &&NodeView| Line::through(self.watch.memory(&node.name));
+        let line = |node: &&NodeView| self.memory_line(&node.name);
         let others =
             nodes.iter().filter(is_comparable).filter(|node| !self.audience.includes(&node.name, &node.pop));
         let others: Vec<f64> = others.filter_map(|node| line(&node)).map(Line::growth).collect();

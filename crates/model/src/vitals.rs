@@ -23,7 +23,7 @@ pub struct Vitals {
     pub personal_hits: u64,
     /// Requests by how long the answer's head took, in powers of two of a millisecond: [`LATENCY_CLASSES`].
     pub latency: [u64; LATENCY_CLASSES],
-    /// Bytes of memory that the process has now (resident).
+    /// Bytes of memory that the process has now (resident), beside what it caches in memory.
     pub memory_bytes: u64,
 }
 

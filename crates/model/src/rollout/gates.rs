@@ -44,6 +44,9 @@ pub const PERSONAL_FLOOR: Bound<f64> = bound(0.2, 0.0, 100.0);
 /// Percent of its memory that a process may grow by in a minute beyond what it did before and the others do: at the default
 /// it would take it 20 minutes to double.
 pub const GROWTH: Bound<f64> = bound(5.0, 0.5, 1000.0);
+/// Bytes that a smaller process counts as when its growth is judged: one that has just begun fills buffers and tables, and needs
+/// to grow by some 25 MiB a minute at the default to be called leaking.
+pub(crate) const MEMORY_LEAST: f64 = (512 << 20) as f64;
 
 /// What a candidate may be worse by. The defaults are those of the constants.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -255,6 +258,11 @@ impl Line {
         let slope = points.clone().map(|(t, value)| (t - time) * (value - level)).sum::<f64>() / spread;
         let rest: f64 = points.map(|(t, value)| (value - level - slope * (t - time)).powi(2)).sum();
         Some(Line { slope, error: (rest / (count - 2.0) / spread).sqrt(), level })
+    }
+
+    /// The same direction, with a level of at least this.
+    pub(crate) fn at_least(self, least: f64) -> Line {
+        Line { level: self.level.max(least), ..self }
     }
 
     /// Growth per minute, in percent of the level, that it surely is.
