@@ -763,7 +763,9 @@ pub(crate) async fn list(
             heard_ms: heard.as_ref().map(|heard| heard.heard_ms),
             software: report.map(|report| report.software.clone()),
             running: report.and_then(|report| report.running),
-            wanted: view.plan.version_for(&node.name, &node.pop).map(|version| version.number),
+            wanted: (node.role == NodeRole::Edge)
+                .then(|| view.plan.version_for(&node.name, &node.pop).map(|version| version.number))
+                .flatten(),
             refused: report
                 .and_then(|report| report.refused.as_ref())
                 .map(|refusal| RefusalShown { version: refusal.version.number, why: refusal.why.clone() }),

@@ -164,6 +164,13 @@ fn site_of(
     })?;
     let mut sites = picture.snapshots().filter_map(|snapshot| snapshot.site_for(&host)).peekable();
     let Some(first) = sites.peek().map(|site| site.name.to_string()) else {
+        if !picture.is_whole {
+            return Err(Problem::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the configurations in force have not been read yet",
+            )
+            .next("nothing was purged; try again, or ask another control"));
+        }
         let domains = picture.snapshots().flat_map(|snapshot| &snapshot.sites).flat_map(|site| &site.domains);
         let error = format!("{path}: no site of the configuration serves this host");
         return Err(Problem::unknown(&error, &host, domains.map(|domain| &**domain)));

@@ -32,6 +32,8 @@ pub(crate) struct Picture {
     /// By name.
     pub(crate) nodes: BTreeMap<String, Arc<Node>>,
     pub(crate) plan: Plan,
+    /// Whether all the configurations that the plan names could be read.
+    pub(crate) is_whole: bool,
     /// The configurations of the plan: stable, then candidate.
     configurations: Vec<(Version, Arc<Snapshot>)>,
 }
@@ -72,6 +74,7 @@ impl View {
             tokens: tokens.into_iter().map(|(token, _)| (token.hash.clone(), Arc::new(token))).collect(),
             nodes: nodes.into_iter().map(|(node, _)| (node.name.clone(), Arc::new(node))).collect(),
             plan,
+            is_whole: unread.is_ok(),
             configurations,
         };
         *self.picture.write() = Arc::new(picture);
