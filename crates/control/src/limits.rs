@@ -81,7 +81,7 @@ pub const LISTED_MAX: usize = 1_000;
 pub const OUT_OF_CONTACT: Duration = Duration::from_secs(30);
 
 /// How long a node's certificate is good: an expired one is the only thing left of a node that somebody forgot to retire.
-/// Nodes ask for a new one after a third of it.
+/// Nodes ask for a new one after two thirds of it.
 pub const NODE_CERTIFICATE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// How long control's own certificate is good. It makes a new one each day.

@@ -329,7 +329,7 @@ pub(crate) struct Joined {
     certificate: String,
     /// The authority's certificate, in PEM.
     authority: String,
-    /// The end of the certificate, in ms since 1970. It is renewed after a third of its life.
+    /// The end of the certificate, in ms since 1970. It is renewed after two thirds of its life.
     until_ms: i64,
 }
 

@@ -27,7 +27,7 @@ pub use model::vitals::Vitals;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-pub use dial::{Dialer, Link, Node, Told, check_url, follow};
+pub use dial::{Dialer, Link, Node, Told, chance_below, check_url, follow};
 pub use hub::{Check, Hub, PageText, Seen, Source};
 pub use lines::LinesBody;
 pub use relay::Relay;

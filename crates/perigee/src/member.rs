@@ -21,7 +21,7 @@ use std::time::Duration;
 use edge::Handle;
 use edge::admin::ClusterStatus;
 use journal::feed::{
-    Dialer, Down, Hello, Link, Node, Receipt, Refusal, Report, Told as Taken, Vitals, follow,
+    Dialer, Down, Hello, Link, Node, Receipt, Refusal, Report, Told as Taken, Vitals, chance_below, follow,
 };
 use journal::following::{Following, Step};
 use journal::trust::{EnrolmentToken, Identity, Role};
@@ -350,8 +350,6 @@ impl Member {
             .map_err(|error| format!("configuration {number} cannot be written to disk: {error}"))?;
         Ok(told)
     }
-
-    // --- The certificate ---
 }
 
 impl Node for Member {
@@ -438,12 +436,6 @@ fn resident_bytes() -> u64 {
 fn now_ms() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |since| since.as_millis() as i64)
-}
-
-/// A number below `end`, which is at least 1, that nodes do not draw alike.
-fn chance_below(end: u64) -> u64 {
-    use std::hash::{BuildHasher, Hasher};
-    std::hash::RandomState::new().build_hasher().finish() % end.max(1)
 }
 
 async fn sleep_ms(ms: u64) {

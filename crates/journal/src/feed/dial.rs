@@ -360,7 +360,7 @@ async fn say_line(writer: &Writer, line: Up) -> Result<(), String> {
 }
 
 /// A number below `end`, which is at least 1, that nodes do not draw alike.
-fn chance_below(end: u64) -> u64 {
+pub fn chance_below(end: u64) -> u64 {
     std::hash::RandomState::new().build_hasher().finish() % end.max(1)
 }
 

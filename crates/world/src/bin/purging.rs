@@ -6,6 +6,7 @@
 //! follows. A version that the origin gave out before a purge must not come from an edge to a request that began after that edge's
 //! receipt for it. The origin is slow at times, so that fills are in flight while the purge arrives.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -388,9 +389,11 @@ async fn operate(world: Arc<World>, phase: Phase, operator: usize, calls: usize)
     let mut connection = None;
     let mut took = Vec::with_capacity(calls);
     while took.len() < calls {
-        let mut chosen: Vec<usize> = (0..phase.per_call).map(|_| own[draw.below(own.len())]).collect();
-        chosen.sort_unstable();
-        chosen.dedup();
+        // Different ones, so that as many are purged as are counted.
+        let mut chosen = BTreeSet::new();
+        while chosen.len() < phase.per_call {
+            chosen.insert(own[draw.below(own.len())]);
+        }
         let versions: Vec<u64> =
             chosen.iter().map(|object| world.versions[*object].fetch_add(1, Ordering::SeqCst) + 1).collect();
         let by_tag = draw.next().is_multiple_of(2);
