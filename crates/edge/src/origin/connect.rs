@@ -183,7 +183,6 @@ impl Meter {
     pub(super) fn written(&self) -> u64 {
         self.written.load(Ordering::Relaxed)
     }
-
 }
 
 enum Stream {
