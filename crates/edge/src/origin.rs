@@ -44,6 +44,8 @@ use exchange::{Failed, body_length, exchange, response_fields};
 use pool::{Pool, Wanted};
 use shared::OriginState;
 
+use crate::tiers::Told;
+
 pub(crate) use body::{BodyPart, OriginBody, RequestBody};
 pub(crate) use error::{FetchError, FetchErrorKind, Phase, Sent};
 pub(crate) use exchange::{fields_of, header_map};
@@ -94,6 +96,8 @@ pub(crate) struct OriginResponse {
     pub(crate) body: OriginBody,
     /// The connection, after 101.
     pub(crate) tunnel: Option<Tunnel>,
+    /// What another edge has told of it, if one was asked.
+    pub(crate) told: Option<Box<Told>>,
     /// How it was got.
     pub(crate) info: FetchInfo,
     /// When the request that got this answer was sent (RFC 9111 §4.2.3).
@@ -135,6 +139,12 @@ impl Origins {
     /// From now on, `emit` gets one event for each attempt at an origin, when the attempt is over, body and all.
     pub(crate) fn report_to(&self, registry: &Arc<Registry>, emit: impl Fn(&FetchEvent) + 'static) {
         *self.observer.borrow_mut() = Some((registry.clone(), Rc::new(emit)));
+    }
+
+    /// How many exchanges this worker has with the only origin of `group` now.
+    pub(crate) fn in_flight(&self, group: &OriginGroup) -> u32 {
+        let states = self.shared.group(group);
+        states.first().map_or(0, |state| self.pool(state).in_flight())
     }
 
     /// Asks the origins of `group`, in order, until one answers.
@@ -318,6 +328,7 @@ impl Origins {
                 length,
                 body,
                 tunnel: None,
+                told: None,
                 info,
                 request_time,
                 response_time: self.shared.wall(),
@@ -347,6 +358,7 @@ impl Origins {
                     length: Some(0),
                     body: OriginBody::empty(),
                     tunnel: Some(Tunnel { io: TokioIo::new(upgraded), _attempt: attempt }),
+                    told: None,
                     info,
                     request_time,
                     response_time: self.shared.wall(),

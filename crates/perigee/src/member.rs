@@ -18,8 +18,8 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use edge::Handle;
 use edge::admin::ClusterStatus;
+use edge::{Handle, TierIdentity};
 use journal::feed::{
     Dialer, Down, Hello, Link, Node, Receipt, Refusal, Report, Told as Taken, Vitals, chance_below, follow,
 };
@@ -29,6 +29,7 @@ use model::NodeSettings;
 use model::change::{Plan, Version, receipt_signed};
 use model::config::TEXT_BYTES_MAX;
 use parking_lot::Mutex;
+use rustls::pki_types::PrivateKeyDer;
 use semantics::Outcome;
 use tokio::sync::{Notify, oneshot, watch};
 
@@ -135,6 +136,13 @@ impl Member {
         *self.running.lock() = version;
     }
 
+    /// What it shows to other edges.
+    pub(crate) fn tier_identity(&self) -> Result<TierIdentity, Failure> {
+        tier_identity(&self.identity()).map_err(|why| {
+            Failure::new(format!("the node's certificate is of no use to other edges: {why}"), "")
+        })
+    }
+
     /// Begins to follow, for the edge that runs.
     ///
     /// # Errors
@@ -144,6 +152,8 @@ impl Member {
         handle.heard(heard);
         let position = self.following.lock().place().at.position;
         handle.registry().follow(position, position, false);
+        handle.begins_at(position);
+        let certified = handle.clone();
         // It is attached once, when it has started.
         let _ = self.edge.set((handle, live));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -159,7 +169,7 @@ impl Member {
                     _ = stopped => {}
                     () = follow(member.clone(), dialer.clone()) => {}
                     () = member.keep_configured(&dialer) => {}
-                    () = member.certified.keep_renewed(&member.keep, &dialer) => {}
+                    () = member.certified.keep_renewed(&member.keep, &dialer, |identity| show(&certified, identity)) => {}
                 }
             });
         })?;
@@ -219,12 +229,13 @@ impl Member {
             (step, is_new)
         };
         let not_applied = |error: edge::PurgeError| format!("what control ordered is not in force: {error}");
+        let mut applied = None;
         for some in orders.chunks(ORDERS_TOGETHER_MAX) {
-            handle.apply(some).map_err(not_applied)?;
+            applied = Some(handle.apply(some).map_err(not_applied)?.position);
         }
         if let Some(why) = distrust {
             eprintln!("perigee: all that is stored is validated before it is served again: {why}");
-            handle.distrust().map_err(not_applied)?;
+            applied = Some(handle.distrust().map_err(not_applied)?);
         }
         let now = handle.clock().wall();
         let mut heard_written_ms = self.heard_written_ms.lock();
@@ -240,6 +251,7 @@ impl Member {
             following.reached(place.clone());
             (following.is_current(), following.head())
         };
+        handle.reached(place.at.position, applied);
         handle.registry().follow(place.at.position, head, true);
         self.plan.send_if_modified(|known| {
             let is_other = *known != plan;
@@ -408,6 +420,19 @@ impl Node for Member {
                 }
             }
         }
+    }
+}
+
+fn tier_identity(identity: &Identity) -> Result<TierIdentity, String> {
+    let key = PrivateKeyDer::Pkcs8(identity.key().clone_key());
+    TierIdentity::new([identity.authority().clone()], identity.chain(), key)
+}
+
+/// Has the edge show a renewed certificate to others.
+fn show(handle: &Handle, identity: &Identity) {
+    match tier_identity(identity) {
+        Ok(identity) => handle.certify(identity),
+        Err(why) => eprintln!("perigee: the renewed certificate is of no use to other edges: {why}"),
     }
 }
 

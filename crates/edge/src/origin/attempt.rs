@@ -117,9 +117,10 @@ impl Ledger {
             FetchErrorKind::Protocol => OriginFailure::Protocol,
             FetchErrorKind::Truncated | FetchErrorKind::Reset => OriginFailure::Cut,
             FetchErrorKind::BreakerOpen => OriginFailure::Breaker,
-            FetchErrorKind::NoOrigin | FetchErrorKind::Upload | FetchErrorKind::Unsendable => {
-                OriginFailure::Abandoned
-            }
+            FetchErrorKind::NoOrigin
+            | FetchErrorKind::Upload
+            | FetchErrorKind::Unsendable
+            | FetchErrorKind::Relayed(_) => OriginFailure::Abandoned,
         });
     }
 }
