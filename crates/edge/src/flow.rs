@@ -21,6 +21,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use model::Cache;
+use model::positions::of_others;
 use model::rule::CountedBy;
 use observe::Limit;
 use semantics::cache_status::Fwd;
@@ -359,13 +360,11 @@ impl Flow {
         }
         let boarding = self.worker.shared.flights.board(want.key, &start, want.may_serve_stale(), |flight| {
             self.is_current(flight.landing().tags(), flight.position)
-                && tiers::may_follow(&self.worker.shared, &self.request, flight.position, flight.raised)
+                && tiers::may_follow(&self.worker.shared, &self.request, flight)
         });
         match boarding {
             Boarding::Follow(flight) => {
-                // Validated for another request: this one came later.
-                let raised = if flight.raised == tiers::NOW { 0 } else { flight.raised };
-                self.knew = Some((flight.position, raised));
+                self.knew = Some((flight.position, of_others(flight.raised)));
                 Step::Follow { want, flight }
             }
             Boarding::Failing(why) => Step::Failed { want, why },

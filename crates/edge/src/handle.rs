@@ -45,7 +45,7 @@ use crate::sockets::{Bound, Kind, Sockets};
 use crate::storage::{self, Place, Storage};
 use crate::succession::{self, Ask, Invalidation, Succession};
 use crate::tiering::Reads;
-use crate::tiers::{Certified, JournalPositions, TierIdentity};
+use crate::tiers::{Certified, TierIdentity};
 use crate::tls::{Certificate, Challenge, ClientAuthorities, Offered, Tls, TlsBase};
 use crate::worker::{Epochs, Heard, Shared, TICK, Worker};
 
@@ -290,7 +290,7 @@ impl Edge {
             purge_log: Mutex::new(purge_log),
             purge_position: AtomicU64::new(newest),
             heard: Heard::alone(),
-            purge_positions: JournalPositions::default(),
+            purge_positions: RwLock::default(),
             certified,
             registry: registry.clone(),
             connections: AtomicUsize::new(0),
@@ -626,14 +626,13 @@ impl Handle {
     /// Notes that the journal is in force here up to a position. `applied`: the last of the own positions that that took, as
     /// [`Handle::apply`] and [`Handle::distrust`] say; `None` when nothing was purged. What edges tell each other goes by it.
     pub fn reached(&self, journal: u64, applied: Option<u64>) {
-        let own = applied.unwrap_or_else(|| self.shared.purge_positions.newest_own());
-        self.shared.purge_positions.reached(own, journal);
+        self.shared.purge_positions.write().reached(journal, applied);
     }
 
     /// Notes, before it follows anybody, that all that it has in force is of the journal up to this position.
     pub fn begins_at(&self, journal: u64) {
         let own = self.shared.purge_position.load(Ordering::Acquire);
-        self.shared.purge_positions.reached(own, journal);
+        self.shared.purge_positions.write().reached(journal, Some(own));
     }
 
     /// Shows other edges another certificate from now on. Connections that stand are not touched.

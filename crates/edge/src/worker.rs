@@ -38,7 +38,7 @@ use crate::request::{Request, RequestId};
 use crate::slices::Stretches;
 use crate::succession::Succession;
 use crate::tiering::Reads;
-use crate::tiers::{Certified, JournalPositions};
+use crate::tiers::Certified;
 use crate::tls::Tls;
 
 /// What all workers of an edge share.
@@ -79,7 +79,7 @@ pub(crate) struct Shared {
     /// The newest purge position: an object fetched at or after it needs no look at `purges`.
     pub(crate) purge_position: AtomicU64,
     /// What that means to other edges.
-    pub(crate) purge_positions: JournalPositions,
+    pub(crate) purge_positions: RwLock<model::positions::Positions>,
     /// What is shown to other edges.
     pub(crate) certified: Arc<Certified>,
     /// When whoever orders purges was last heard, with nothing more to tell.

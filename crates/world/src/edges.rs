@@ -204,8 +204,12 @@ impl Edges {
         let parsed = Snapshot::parse_cluster(&self.config, "edges.toml");
         let diagnostics: Vec<String> = parsed.diagnostics.iter().map(ToString::to_string).collect();
         let common = parsed.snapshot.unwrap_or_else(|| panic!("{}\n{}", self.config, diagnostics.join("\n")));
-        let mut settings =
-            EdgeSettings { node: node.to_owned(), workers: Some(1), server_timing: true, ..EdgeSettings::default() };
+        let mut settings = EdgeSettings {
+            node: node.to_owned(),
+            workers: Some(1),
+            server_timing: true,
+            ..EdgeSettings::default()
+        };
         settings.store.memory = model::ByteSize::from_mib(64);
         let state = self.directory.as_ref().map(|scratch| scratch.0.join(node));
         if let Some(state) = &state {
