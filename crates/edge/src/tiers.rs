@@ -144,6 +144,9 @@ pub(crate) struct OnBehalf {
     pub(crate) id: RequestId,
 }
 
+/// What an edge says of its visitor to the next one.
+const SAID_ANEW: [&str; 3] = ["x-forwarded-for", "x-forwarded-proto", "x-request-id"];
+
 impl Asked {
     /// Takes the fields of tiers out of a request that came from another edge. `None` when it says not what it should.
     pub(crate) fn take(fields: &mut Fields) -> Option<(Asked, OnBehalf)> {
@@ -160,6 +163,8 @@ impl Asked {
             id: RequestId(u64::from_str_radix(text("x-request-id")?, 16).ok()?),
         };
         strip(fields);
+        // Said anew to whoever is asked next, and no words of the visitor's.
+        fields.retain(|name, _| !SAID_ANEW.iter().any(|said| name.eq_ignore_ascii_case(said.as_bytes())));
         Some((Asked { hop, demand }, on_behalf))
     }
 }
@@ -218,7 +223,8 @@ pub(crate) fn write_told(out: &mut Vec<u8>, shared: &Shared, request: &Request, 
     if let Some(ttl) = answer.note.ttl {
         fields.append_unchecked(TTL.as_bytes(), ttl.to_string().as_bytes());
     }
-    if answer.note.why.outcome() == Outcome::Error {
+    // What this edge says by a rule of its own, the other one would have said by itself, if it had the same rule.
+    if matches!(answer.note.why.outcome(), Outcome::Error | Outcome::Local) {
         fields.append_unchecked(FAILED.as_bytes(), answer.note.why.as_str().as_bytes());
     }
     let own_ms = request.started.elapsed().as_secs_f64() * 1000.0;
@@ -534,7 +540,8 @@ mod tests {
         let (asked, on_behalf) = Asked::take(&mut fields).unwrap();
         assert_eq!((asked.hop, asked.demand), (Hop::Peer, 17));
         assert_eq!(on_behalf.client, IpAddr::from([192, 0, 2, 7]));
-        assert!(on_behalf.secure && on_behalf.id == RequestId(255) && !fields.contains("perigee-tier-hop"));
+        assert!(on_behalf.secure && on_behalf.id == RequestId(255));
+        assert_eq!(fields.iter().count(), 1, "what is left is the visitor's");
         assert_eq!(Asked::take(&mut words("shield", "now", "::1")).unwrap().0.demand, NOW);
         for (hop, position, client) in
             [("origin", "1", "::1"), ("peer", "-1", "::1"), ("peer", "1", "somebody"), ("peer", "x", "::1")]
