@@ -682,6 +682,10 @@ impl Shared {
                 }),
             }
         }
+        // Nobody can say here what they have proven.
+        for node in self.view.get().unreadable_nodes.iter().cloned() {
+            proof.laggards.push(Laggard { node, pop: String::new(), position: None, heard_ms: None });
+        }
         proof
     }
 
@@ -892,9 +896,10 @@ pub(crate) fn check_report(view: &View, journal: &str, peer: &Peer, report: &Rep
 
 impl Shared {
     /// Whether a node is in service, as far as is known: it beats each second. A control that has just begun has heard of nobody, and
-    /// must not take anybody for gone.
+    /// one that does not hear another control has not heard of that one's nodes: they must not take anybody for gone.
     fn is_in_service(&self, heard: Option<&Seen>) -> bool {
         heard.map_or_else(|| self.begun.elapsed(), |heard| heard.silent_for) <= OUT_OF_CONTACT
+            || !self.unheard_controls().is_empty()
     }
 
     /// All nodes, with what was heard of them last.

@@ -144,6 +144,9 @@ pub struct Hello {
     pub reports_only: bool,
 }
 
+/// The cell with the plan that is in force: as in the newest record with one.
+pub const PLAN_CELL: &str = "plan";
+
 /// How a node is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
