@@ -6,8 +6,9 @@
 //! plan    health, configuration and location data → a new state, made beside the others and swapped
 //! ```
 //!
-//! Configuration and location data are files that are looked at once per second. What cannot be used is reported and counted, and the
-//! state before it stays. It starts and answers without control, edges or network.
+//! Configuration and location data are files that are looked at once per second; on a node of a cluster the configuration is told by
+//! whoever follows the journal ([`Router::take`]). What cannot be used is reported and counted, and the state before it stays. It
+//! starts and answers without control, edges or network.
 
 use std::collections::HashMap;
 use std::io::ErrorKind;
@@ -18,7 +19,7 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use model::routing::{POPS_MAX, ProbeKind, ProbeSettings};
+use model::routing::{DNS_RATE, DNS_TTL, POPS_MAX, ProbeKind, ProbeSettings};
 use model::{Routing, Snapshot};
 use parking_lot::Mutex;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -60,8 +61,8 @@ pub struct Settings {
     pub admin: Option<SocketAddr>,
     /// Threads per address.
     pub workers: usize,
-    /// The cluster's configuration.
-    pub config: PathBuf,
+    /// Where the configuration comes from.
+    pub config: Config,
     /// Location data; without, nobody's place is known.
     pub location: Option<PathBuf>,
     /// The zone's key, as PKCS #8, if there is one to sign with.
@@ -72,6 +73,16 @@ pub struct Settings {
     pub cookie_secret: [u8; 16],
 }
 
+/// Where the configuration comes from.
+#[derive(Clone, Debug)]
+pub enum Config {
+    /// A file, which is looked at once per second.
+    File(PathBuf),
+    /// Whoever starts the router, here and by [`Router::take`]: with the serial number of its zone. It may have no zone: then every
+    /// question is another zone's.
+    Told(Box<Snapshot>, u32),
+}
+
 /// A router that runs. Dropping it leaves it running; [`Router::stop`] ends it.
 pub struct Router {
     /// Where it listens for queries, with the ports that were taken.
@@ -79,7 +90,15 @@ pub struct Router {
     /// Where it listens for admin.
     pub admin: Option<SocketAddr>,
     shared: Arc<Shared>,
-    threads: Vec<JoinHandle<()>>,
+    news: mpsc::SyncSender<News>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// What the plan is made anew for.
+enum News {
+    Seen(Seen),
+    /// A configuration, its serial number, and where it is to be said what came of it.
+    Told(Box<Snapshot>, u32, mpsc::SyncSender<Result<(), Vec<String>>>),
 }
 
 /// What all threads see.
@@ -103,6 +122,10 @@ struct PlanCounters {
     down: AtomicU64,
     probes_failed: AtomicU64,
     probes: AtomicU64,
+    serial: AtomicU64,
+    position: AtomicU64,
+    head: AtomicU64,
+    connected: AtomicU64,
 }
 
 /// Why a router does not start. Whole sentences.
@@ -136,7 +159,7 @@ impl Router {
             generation: AtomicU64::new(1),
             stop: AtomicBool::new(false),
             counters: (0..=udp.len()).map(|_| Arc::default()).collect(),
-            plan: PlanCounters::default(),
+            plan: PlanCounters { serial: u64::from(planner.serial).into(), ..PlanCounters::default() },
             probing: Mutex::default(),
             started: Instant::now(),
         });
@@ -154,15 +177,50 @@ impl Router {
         let run_io = move || serve_io(&io, tcp, admin, &targets_out, &seen_in);
         threads.push(std::thread::Builder::new().name("io".into()).spawn(run_io).map_err(failed)?);
         let plan = Arc::clone(&shared);
-        let run_plan = move || run_plan(&mut planner, &plan, seen_out, &targets_in);
+        let (news, news_out) = mpsc::sync_channel(SEEN_MAX);
+        let forward = news.clone();
+        // It ends with the runtime, which drops the probes' side of the channel.
+        let run_seen = move || forward_seen(seen_out, &forward);
+        std::thread::Builder::new().name("seen".into()).spawn(run_seen).map_err(failed)?;
+        let run_plan = move || run_plan(&mut planner, &plan, &news_out, &targets_in);
         threads.push(std::thread::Builder::new().name("plan".into()).spawn(run_plan).map_err(failed)?);
-        Ok(Router { listening, admin: admin_address, shared, threads })
+        Ok(Router { listening, admin: admin_address, shared, news, threads: Mutex::new(threads) })
+    }
+
+    /// Puts a configuration in force; returns when the next query would be answered from it. For routers that were started with
+    /// [`Config::Told`].
+    ///
+    /// # Errors
+    /// It cannot be used: everything that is wrong, in sentences. What was in force stays.
+    pub fn take(&self, snapshot: Snapshot, serial: u32) -> Result<(), Vec<String>> {
+        let stopped = || vec!["the router has stopped".to_owned()];
+        let (answer, answered) = mpsc::sync_channel(1);
+        self.news.send(News::Told(Box::new(snapshot), serial, answer)).map_err(|_| stopped())?;
+        answered.recv().map_err(|_| stopped())?
+    }
+
+    /// Queries that were read.
+    pub fn queries(&self) -> u64 {
+        self.shared.counters.iter().map(|counters| counters.queries.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Notes, for metrics, up to where the cluster's journal has been followed.
+    pub fn follows(&self, position: u64, head: u64, is_connected: bool) {
+        let plan = &self.shared.plan;
+        plan.position.store(position, Ordering::Relaxed);
+        plan.head.store(head, Ordering::Relaxed);
+        plan.connected.store(u64::from(is_connected), Ordering::Relaxed);
+    }
+
+    /// Notes, for metrics, that the cluster's journal is not followed any more.
+    pub fn lost_control(&self) {
+        self.shared.plan.connected.store(0, Ordering::Relaxed);
     }
 
     /// Stops: what was received is answered, and all threads end.
-    pub fn stop(self) {
+    pub fn stop(&self) {
         self.shared.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads {
+        for thread in std::mem::take(&mut *self.threads.lock()) {
             // A thread that has panicked has said so; there is nothing left to stop.
             _ = thread.join();
         }
@@ -386,6 +444,25 @@ fn render(shared: &Shared) -> String {
             "counter",
             &plan.reload_errors,
         ),
+        ("perigee_router_serial", "Serial number of the zone in force.", "gauge", &plan.serial),
+        (
+            "perigee_router_journal_position",
+            "Up to where the cluster's journal has been followed; 0 without a cluster.",
+            "gauge",
+            &plan.position,
+        ),
+        (
+            "perigee_router_journal_head",
+            "Newest position of the cluster's journal, as far as is known.",
+            "gauge",
+            &plan.head,
+        ),
+        (
+            "perigee_router_control_connected",
+            "Whether a control of the cluster is followed.",
+            "gauge",
+            &plan.connected,
+        ),
         ("perigee_router_edge_changes_total", "Edges that went down or came up.", "counter", &plan.changes),
         ("perigee_router_edges_down", "Edges that are down.", "gauge", &plan.down),
         ("perigee_router_probes_total", "Probes of edges.", "counter", &plan.probes),
@@ -455,8 +532,10 @@ struct Planner {
 
 impl Planner {
     fn new(settings: &Settings, report: Box<dyn Fn(&str) + Send>) -> Result<Planner, Vec<String>> {
-        let config_seen = modified(&settings.config);
-        let snapshot = read_config(&settings.config, &*report)?;
+        let (snapshot, serial, config_seen) = match &settings.config {
+            Config::File(path) => (read_config(path, &*report)?, serial_now(), modified(path)),
+            Config::Told(snapshot, serial) => ((**snapshot).clone(), *serial, None),
+        };
         let (location, location_seen) = match &settings.location {
             None => (Arc::new(Location::empty()), None),
             Some(path) => (Arc::new(read_location(path)?), modified(path)),
@@ -467,7 +546,7 @@ impl Planner {
             report,
             world,
             signer: None,
-            serial: serial_now(),
+            serial,
             health: HashMap::new(),
             config_seen,
             location_seen,
@@ -475,20 +554,16 @@ impl Planner {
             made: (Vec::new(), false),
             started: Instant::now(),
         };
-        planner.signer = planner.make_signer(&planner.snapshot)?;
-        Zone::build(&planner.snapshot, planner.serial, planner.signer.as_deref())?;
+        planner.signer = make_signer(&planner.snapshot, settings.key.as_deref())?;
+        planner.zone(&planner.snapshot, planner.serial, planner.signer.as_deref())?;
         Ok(planner)
     }
 
-    fn make_signer(&self, snapshot: &Snapshot) -> Result<Option<Arc<Signer>>, Vec<String>> {
-        let Some(dns) = snapshot.routing.dns.as_ref().filter(|dns| dns.dnssec) else { return Ok(None) };
-        let Some(key) = &self.settings.key else {
-            return Err(vec!["the zone is to be signed (dnssec = true) and there is no key; give --state a directory to keep one in".to_owned()]);
-        };
-        let apex = name_of(&dns.zone).unwrap_or_default();
-        Signer::new(key, &apex).map(|signer| Some(Arc::new(signer))).map_err(|_| {
-            vec!["the zone's key is no P-256 key in PKCS #8; move it away to have one made anew".to_owned()]
-        })
+    fn zone(&self, snapshot: &Snapshot, serial: u32, signer: Option<&Signer>) -> Result<Zone, Vec<String>> {
+        match (&self.settings.config, &snapshot.routing.dns) {
+            (Config::Told(..), None) => Ok(Zone::nothing()),
+            _ => Zone::build(snapshot, serial, signer),
+        }
     }
 
     fn routing(&self) -> &Routing {
@@ -524,16 +599,20 @@ impl Planner {
         // Down PoPs are chosen when nothing is believed any more; then their edges are answered as if they were up.
         let view_share = view.share.iter().map(|share| if *share == 0.0 { 1.0 } else { *share }).collect();
         let view = View { share: view_share, ..view };
-        let zone = Zone::build(&self.snapshot, self.serial, self.signer.as_deref());
-        let (Ok(zone), Some(dns)) = (zone, self.routing().dns.as_ref()) else {
+        let Ok(zone) = self.zone(&self.snapshot, self.serial, self.signer.as_deref()) else {
             unreachable!("a configuration is taken over only when its zone could be built")
         };
-        let ttl = dns.ttl.as_secs() as u32;
+        let dns = self.routing().dns.as_ref();
+        let ttl = dns.map_or(DNS_TTL.default, |dns| dns.ttl).as_secs() as u32;
         let ttl = if flapping { ttl.min(FLAPPING_TTL) } else { ttl };
         let is_down = |edge: &IpAddr| self.health.get(edge).is_some_and(EdgeHealth::is_down);
         let pops = self.routing().pops.iter().map(|pop| {
             let living: Vec<IpAddr> = pop.edges.iter().copied().filter(|edge| !is_down(edge)).collect();
-            PopAnswers::new(if living.is_empty() { &pop.edges } else { &living }, ttl, dns.https)
+            PopAnswers::new(
+                if living.is_empty() { &pop.edges } else { &living },
+                ttl,
+                dns.is_some_and(|dns| dns.https),
+            )
         });
         let state = State {
             tables: zone.groups.iter().map(|group| Table::build(&self.world, group, &view)).collect(),
@@ -542,8 +621,8 @@ impl Planner {
             world: Arc::clone(&self.world),
             ttl,
             signer: self.signer.clone(),
-            client_subnet: dns.client_subnet,
-            rate: dns.rate,
+            client_subnet: dns.is_some_and(|dns| dns.client_subnet),
+            rate: dns.map_or(DNS_RATE.default, |dns| dns.rate),
             node: self.settings.node.as_str().into(),
             cookie_secret: self.settings.cookie_secret,
         };
@@ -566,43 +645,81 @@ impl Planner {
 
     /// Looks at the files. Returns what was taken over: `Some(Ok)` something, `Some(Err)` it could not be used.
     fn reload(&mut self) -> Option<Result<(), ()>> {
-        let config_seen = modified(&self.settings.config);
+        let config_path = match &self.settings.config {
+            Config::File(path) => Some(path.clone()),
+            Config::Told(..) => None,
+        };
+        let config_seen = config_path.as_ref().and_then(|path| modified(path));
         let location_path = self.settings.location.clone();
         let location_seen = location_path.as_ref().and_then(|path| modified(path));
         if (config_seen, location_seen) == (self.config_seen, self.location_seen) {
             return None;
         }
-        let location_changed = location_seen != self.location_seen;
+        let location_path = location_path.filter(|_| location_seen != self.location_seen);
         (self.config_seen, self.location_seen) = (config_seen, location_seen);
         let reread = || -> Result<_, Vec<String>> {
-            let snapshot = read_config(&self.settings.config, &*self.report)?;
-            let signer = self.make_signer(&snapshot)?;
-            Zone::build(&snapshot, self.serial, signer.as_deref())?;
-            let location = match location_path.filter(|_| location_changed) {
-                Some(path) => Arc::new(read_location(&path)?),
-                None => Arc::clone(&self.world.location),
+            let snapshot = match &config_path {
+                Some(path) => read_config(path, &*self.report)?,
+                None => self.snapshot.clone(),
             };
-            Ok((snapshot, signer, location))
+            let location = location_path.map(|path| read_location(&path).map(Arc::new)).transpose()?;
+            Ok((snapshot, location))
         };
-        match reread() {
-            Ok((snapshot, signer, location)) => {
-                if snapshot.routing.pops != self.snapshot.routing.pops || location_changed {
-                    self.world = Arc::new(World::new(snapshot.routing.pops.clone(), location));
-                }
-                let edges: Vec<IpAddr> =
-                    snapshot.routing.pops.iter().flat_map(|pop| pop.edges.clone()).collect();
-                self.health.retain(|edge, _| edges.contains(edge));
-                self.serial = serial_now().max(self.serial.wrapping_add(1));
-                (self.snapshot, self.signer) = (snapshot, signer);
+        let serial = match config_path {
+            Some(_) => serial_now().max(self.serial.wrapping_add(1)),
+            None => self.serial,
+        };
+        let taken = reread().and_then(|(snapshot, location)| self.adopt(snapshot, serial, location));
+        Some(match taken {
+            Ok(()) => {
                 (self.report)("the changed configuration or location data is in force");
-                Some(Ok(()))
+                Ok(())
             }
             Err(errors) => {
                 errors.iter().for_each(|error| (self.report)(error));
                 (self.report)("the changed file is not used; what was in force before stays");
-                Some(Err(()))
+                Err(())
             }
+        })
+    }
+
+    /// Takes a configuration over, and location data if there is a new one. Nothing is changed if it can't be used.
+    fn adopt(
+        &mut self,
+        snapshot: Snapshot,
+        serial: u32,
+        location: Option<Arc<Location>>,
+    ) -> Result<(), Vec<String>> {
+        let signer = make_signer(&snapshot, self.settings.key.as_deref())?;
+        self.zone(&snapshot, serial, signer.as_deref())?;
+        if snapshot.routing.pops != self.snapshot.routing.pops || location.is_some() {
+            let location = location.unwrap_or_else(|| Arc::clone(&self.world.location));
+            self.world = Arc::new(World::new(snapshot.routing.pops.clone(), location));
         }
+        let edges: Vec<IpAddr> = snapshot.routing.pops.iter().flat_map(|pop| pop.edges.clone()).collect();
+        self.health.retain(|edge, _| edges.contains(edge));
+        (self.snapshot, self.signer, self.serial) = (snapshot, signer, serial);
+        Ok(())
+    }
+}
+
+fn make_signer(snapshot: &Snapshot, key: Option<&[u8]>) -> Result<Option<Arc<Signer>>, Vec<String>> {
+    let Some(dns) = snapshot.routing.dns.as_ref().filter(|dns| dns.dnssec) else { return Ok(None) };
+    let Some(key) = key else {
+        return Err(vec!["the zone is to be signed (dnssec = true) and there is no key; give --state a directory to keep one in".to_owned()]);
+    };
+    let apex = name_of(&dns.zone).unwrap_or_default();
+    Signer::new(key, &apex).map(|signer| Some(Arc::new(signer))).map_err(|_| {
+        vec!["the zone's key is no P-256 key in PKCS #8; move it away to have one made anew".to_owned()]
+    })
+}
+
+/// Whether a router with this zone key can use a configuration that it is told. The errors are whole sentences.
+pub fn check(snapshot: &Snapshot, key: Option<&[u8]>) -> Result<(), Vec<String>> {
+    let signer = make_signer(snapshot, key)?;
+    match snapshot.routing.dns {
+        Some(_) => Zone::build(snapshot, 1, signer.as_deref()).map(drop),
+        None => Ok(()),
     }
 }
 
@@ -644,59 +761,73 @@ pub fn read_location(path: &std::path::Path) -> Result<Location, Vec<String>> {
     })
 }
 
+/// Hands on what probes see to a thread that may block, with a bound on how long.
+fn forward_seen(mut seen: tokio::sync::mpsc::Receiver<Seen>, news: &mpsc::SyncSender<News>) {
+    while let Some(one) = seen.blocking_recv() {
+        if news.send(News::Seen(one)).is_err() {
+            return;
+        }
+    }
+}
+
 fn run_plan(
     planner: &mut Planner,
     shared: &Shared,
-    mut seen: tokio::sync::mpsc::Receiver<Seen>,
+    news: &mpsc::Receiver<News>,
     targets: &tokio::sync::watch::Sender<Targets>,
 ) {
-    // Sights are taken from the runtime's channel by a thread that may block, with a bound on how long.
-    let (tick_in, tick_out) = mpsc::sync_channel::<Seen>(SEEN_MAX);
-    let forward = std::thread::Builder::new().name("seen".into()).spawn(move || {
-        while let Some(one) = seen.blocking_recv() {
-            if tick_in.send(one).is_err() {
-                return;
-            }
-        }
-    });
     let mut looked = Instant::now();
+    let mut answers = Vec::new();
     while !shared.stop.load(Ordering::Relaxed) {
-        let mut dirty = false;
-        let mut next = tick_out.recv_timeout(STOP_LOOK).ok();
+        let (mut dirty, mut reloaded) = (false, false);
+        let mut next = news.recv_timeout(STOP_LOOK).ok();
         while let Some(one) = next {
-            shared.plan.probes.fetch_add(1, Ordering::Relaxed);
-            shared.plan.probes_failed.fetch_add(u64::from(!one.good), Ordering::Relaxed);
-            if planner.take(one) {
-                shared.plan.changes.fetch_add(1, Ordering::Relaxed);
-                dirty = true;
+            match one {
+                News::Seen(seen) => {
+                    shared.plan.probes.fetch_add(1, Ordering::Relaxed);
+                    shared.plan.probes_failed.fetch_add(u64::from(!seen.good), Ordering::Relaxed);
+                    if planner.take(seen) {
+                        shared.plan.changes.fetch_add(1, Ordering::Relaxed);
+                        dirty = true;
+                    }
+                }
+                News::Told(snapshot, serial, answer) => {
+                    let taken = planner.adopt(*snapshot, serial, None);
+                    count_reload(&shared.plan, taken.is_ok());
+                    reloaded |= taken.is_ok();
+                    answers.push((answer, taken));
+                }
             }
-            next = tick_out.try_recv().ok();
+            next = news.try_recv().ok();
         }
         if looked.elapsed() >= LOOK {
             looked = Instant::now();
-            match planner.reload() {
-                Some(Ok(())) => {
-                    shared.plan.reloads.fetch_add(1, Ordering::Relaxed);
-                    targets.send_if_modified(|now| {
-                        let new = planner.targets();
-                        let changed = *now != new;
-                        *now = new;
-                        changed
-                    });
-                    dirty = true;
-                }
-                Some(Err(())) => _ = shared.plan.reload_errors.fetch_add(1, Ordering::Relaxed),
-                None => {}
+            if let Some(taken) = planner.reload() {
+                count_reload(&shared.plan, taken.is_ok());
+                reloaded |= taken.is_ok();
             }
             dirty |= planner.standing() != planner.made;
         }
-        if dirty {
+        if reloaded {
+            targets.send_if_modified(|now| {
+                let new = planner.targets();
+                let changed = *now != new;
+                *now = new;
+                changed
+            });
+        }
+        if dirty || reloaded {
             let state = planner.state();
             *shared.state.lock() = state;
             shared.generation.fetch_add(1, Ordering::Release);
             shared.plan.states.fetch_add(1, Ordering::Relaxed);
+            shared.plan.serial.store(u64::from(planner.serial), Ordering::Relaxed);
             let down = planner.health.values().filter(|health| health.is_down()).count();
             shared.plan.down.store(down as u64, Ordering::Relaxed);
+        }
+        for (answer, taken) in answers.drain(..) {
+            // Whoever has asked may be gone.
+            _ = answer.send(taken);
         }
         let up = planner
             .targets()
@@ -705,7 +836,9 @@ fn run_plan(
             .map(|edge| (edge, !planner.health.get(&edge).is_some_and(EdgeHealth::is_down)));
         *shared.probing.lock() = up.collect();
     }
-    drop(tick_out);
-    // It ends with the runtime, which drops the probes' side of the channel.
-    drop(forward);
+}
+
+fn count_reload(plan: &PlanCounters, is_good: bool) {
+    let counter = if is_good { &plan.reloads } else { &plan.reload_errors };
+    counter.fetch_add(1, Ordering::Relaxed);
 }

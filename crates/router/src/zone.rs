@@ -98,6 +98,16 @@ pub enum Lookup<'z> {
 }
 
 impl Zone {
+    /// No zone at all: every name is another zone's.
+    pub fn nothing() -> Zone {
+        Zone {
+            apex: Vec::new(),
+            groups: Vec::new(),
+            soa: Set::new(rtype::SOA, 0, Vec::new()),
+            nodes: HashMap::new(),
+        }
+    }
+
     /// The zone of a configuration that has one. `serial`: of its SOA. The errors are whole sentences.
     pub fn build(snapshot: &Snapshot, serial: u32, signer: Option<&Signer>) -> Result<Zone, Vec<String>> {
         let Some(dns) = &snapshot.routing.dns else {
@@ -152,7 +162,7 @@ impl Zone {
         self.nodes.len()
     }
 
-    /// Whether it has none; it never is.
+    /// Whether it has none: [`Zone::nothing`].
     pub fn is_empty(&self) -> bool {
         self.nodes.is_empty()
     }
@@ -382,6 +392,9 @@ mod tests {
         assert_eq!(kind("y.cdn.example"), "", "there are names below it");
         assert_eq!(kind("_acme.x.y.cdn.example"), "16");
         assert_eq!(kind("old.cdn.example"), "5");
+        for name in ["", "cdn.example"] {
+            assert!(matches!(Zone::nothing().find(&name_of(name).unwrap()), Lookup::Outside), "{name:?}");
+        }
         for outside in ["www.shop.example", "example", "", "xcdn.example"] {
             assert_eq!(kind(outside), "outside", "{outside}");
         }
