@@ -60,7 +60,7 @@ pub(crate) struct RouterArgs {
     /// [default: 127.0.0.1:5353]
     #[arg(long, value_name = "HOST:PORT", value_parser = parse_address)]
     listen: Vec<SocketAddr>,
-    /// Address of /healthz and /metrics, or off [default: 127.0.0.1:9053]
+    /// Address of /healthz, /metrics, /v1/route and /v1/samples, or off [default: 127.0.0.1:9053]
     #[arg(long, value_name = "HOST:PORT", value_parser = parse_admin)]
     admin: Option<AdminAt>,
     /// Location data, made by `perigee geo build`; without, visitors are spread over all PoPs
@@ -272,6 +272,7 @@ impl RouterArgs {
             key,
             node: self.node.unwrap_or_else(|| "router".to_owned()),
             cookie_secret: state.cookie_secret()?,
+            token: Some(state.token()?),
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| Failure::new(format!("no runtime: {error}"), ""))?;

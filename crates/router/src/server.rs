@@ -20,6 +20,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use model::routing::{DNS_RATE, DNS_TTL, POPS_MAX, ProbeKind, ProbeSettings};
+use model::steering::RoundTrips;
 use model::{Routing, Snapshot};
 use parking_lot::Mutex;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -27,8 +28,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
+use crate::explain;
 use crate::health::EdgeHealth;
+use crate::http::{self, Answer, Request};
 use crate::location::Location;
+use crate::measure::{MeasureCounters, Measurements};
 use crate::probe::{Seen, watch};
 use crate::respond::{Counters, FLAPPING_TTL, Now, PopAnswers, Responder, State, Transport};
 use crate::sign::Signer;
@@ -45,6 +49,10 @@ const TCP_IDLE: Duration = Duration::from_secs(10);
 const TCP_QUERY_BYTES_MAX: usize = 4_096;
 /// How often files are looked at, and states of PoPs that come back are advanced.
 const LOOK: Duration = Duration::from_secs(1);
+/// How often what was measured comes into force.
+const MEASURED_EVERY: Duration = Duration::from_secs(2);
+/// Connections to the admin address at a time.
+const ADMIN_CONNECTIONS_MAX: usize = 64;
 /// What probes may have seen and nobody has looked at yet.
 const SEEN_MAX: usize = 4 * POPS_MAX;
 /// How long a thread that waits for packets doesn't look whether it shall stop.
@@ -57,7 +65,7 @@ const SOCKET_BYTES: usize = 1 << 20;
 pub struct Settings {
     /// Addresses for queries, by UDP and TCP. Port 0 takes a free one.
     pub listen: Vec<SocketAddr>,
-    /// Address of `/healthz` and `/metrics`.
+    /// Address of `/healthz`, `/metrics`, `/v1/route` and `/v1/samples`.
     pub admin: Option<SocketAddr>,
     /// Threads per address.
     pub workers: usize,
@@ -71,6 +79,8 @@ pub struct Settings {
     pub node: String,
     /// From which cookies are made; the same on all servers of a zone.
     pub cookie_secret: [u8; 16],
+    /// Who shows it may tell what was measured, by the admin address. Without, nobody may.
+    pub token: Option<String>,
 }
 
 /// Where the configuration comes from.
@@ -99,6 +109,7 @@ enum News {
     Seen(Seen),
     /// A configuration, its serial number, and where it is to be said what came of it.
     Told(Box<Snapshot>, u32, mpsc::SyncSender<Result<(), Vec<String>>>),
+    Measured(Vec<RoundTrips>),
 }
 
 /// What all threads see.
@@ -109,7 +120,9 @@ struct Shared {
     stop: AtomicBool,
     counters: Vec<Arc<Counters>>,
     plan: PlanCounters,
+    measured: MeasureCounters,
     probing: Mutex<HashMap<IpAddr, bool>>,
+    token: Option<String>,
     started: Instant,
 }
 
@@ -160,7 +173,9 @@ impl Router {
             stop: AtomicBool::new(false),
             counters: (0..=udp.len()).map(|_| Arc::default()).collect(),
             plan: PlanCounters { serial: u64::from(planner.serial).into(), ..PlanCounters::default() },
+            measured: MeasureCounters::default(),
             probing: Mutex::default(),
+            token: settings.token.clone(),
             started: Instant::now(),
         });
         let mut threads = Vec::new();
@@ -173,11 +188,11 @@ impl Router {
         }
         let (seen_in, seen_out) = tokio::sync::mpsc::channel(SEEN_MAX);
         let (targets_in, targets_out) = tokio::sync::watch::channel(planner.targets());
-        let io = Arc::clone(&shared);
-        let run_io = move || serve_io(&io, tcp, admin, &targets_out, &seen_in);
+        let (news, news_out) = mpsc::sync_channel(SEEN_MAX);
+        let (io, io_news) = (Arc::clone(&shared), news.clone());
+        let run_io = move || serve_io(&io, tcp, admin, &targets_out, (&seen_in, &io_news));
         threads.push(std::thread::Builder::new().name("io".into()).spawn(run_io).map_err(failed)?);
         let plan = Arc::clone(&shared);
-        let (news, news_out) = mpsc::sync_channel(SEEN_MAX);
         let forward = news.clone();
         // It ends with the runtime, which drops the probes' side of the channel.
         let run_seen = move || forward_seen(seen_out, &forward);
@@ -197,6 +212,12 @@ impl Router {
         let (answer, answered) = mpsc::sync_channel(1);
         self.news.send(News::Told(Box::new(snapshot), serial, answer)).map_err(|_| stopped())?;
         answered.recv().map_err(|_| stopped())?
+    }
+
+    /// Takes round trips that were measured; they count within some seconds. What comes faster than they can be taken is dropped, and
+    /// counted.
+    pub fn measured(&self, trips: Vec<RoundTrips>) {
+        tell_measured(&self.shared, &self.news, trips);
     }
 
     /// Queries that were read.
@@ -315,7 +336,7 @@ fn serve_io(
     listeners: Vec<std::net::TcpListener>,
     admin: Option<std::net::TcpListener>,
     targets: &tokio::sync::watch::Receiver<Targets>,
-    seen: &tokio::sync::mpsc::Sender<Seen>,
+    (seen, news): (&tokio::sync::mpsc::Sender<Seen>, &mpsc::SyncSender<News>),
 ) {
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
     runtime.block_on(async {
@@ -324,7 +345,8 @@ fn serve_io(
             tokio::spawn(accept(listener, Arc::clone(shared), Arc::clone(&connections), Purpose::Dns));
         }
         if let Some(listener) = admin {
-            tokio::spawn(accept(listener, Arc::clone(shared), Arc::new(Semaphore::new(64)), Purpose::Admin));
+            let room = Arc::new(Semaphore::new(ADMIN_CONNECTIONS_MAX));
+            tokio::spawn(accept(listener, Arc::clone(shared), room, Purpose::Admin(news.clone())));
         }
         tokio::spawn(probe_all(targets.clone(), seen.clone()));
         while !shared.stop.load(Ordering::Relaxed) {
@@ -333,10 +355,10 @@ fn serve_io(
     });
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 enum Purpose {
     Dns,
-    Admin,
+    Admin(mpsc::SyncSender<News>),
 }
 
 async fn accept(
@@ -352,12 +374,15 @@ async fn accept(
         let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, peer)) => {
-                let shared = Arc::clone(&shared);
+                let (shared, purpose) = (Arc::clone(&shared), purpose.clone());
                 tokio::spawn(async move {
                     // Whatever ends a connection is the peer's affair.
                     _ = match purpose {
                         Purpose::Dns => serve_tcp(stream, peer.ip(), &shared).await,
-                        Purpose::Admin => serve_admin(stream, &shared).await,
+                        Purpose::Admin(news) => {
+                            let answer = |_, request: &Request| answer_admin(&shared, &news, request);
+                            http::serve(stream, peer.ip(), answer).await
+                        }
                     };
                     drop(permit);
                 });
@@ -394,27 +419,83 @@ async fn serve_tcp(mut stream: TcpStream, peer: IpAddr, shared: &Shared) -> std:
     }
 }
 
-async fn serve_admin(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
-    let mut head = vec![0; 4096];
-    let mut length = 0;
-    while !head[..length].windows(4).any(|end| end == b"\r\n\r\n") {
-        let read = tokio::time::timeout(TCP_IDLE, stream.read(&mut head[length..])).await??;
-        if read == 0 {
-            return Ok(());
+fn answer_admin(shared: &Shared, news: &mpsc::SyncSender<News>, request: &Request) -> Answer {
+    match (&*request.method, &*request.path) {
+        ("GET" | "HEAD", "/healthz") => Answer::text(200, "ok\n"),
+        ("GET" | "HEAD", "/metrics") => Answer::text(200, render(shared)),
+        ("GET" | "HEAD", "/v1/route") => answer_route(shared, request),
+        ("POST", "/v1/samples") => answer_samples(shared, news, request),
+        (_, "/healthz" | "/metrics" | "/v1/route" | "/v1/samples") => {
+            Answer::text(405, "wanted GET, and POST for /v1/samples\n")
         }
-        length += read;
+        _ => Answer::text(404, "here are /healthz, /metrics, /v1/route and /v1/samples\n"),
     }
-    let path = head.split(|byte| *byte == b' ').nth(1).unwrap_or_default();
-    let (status, body) = match path {
-        b"/healthz" => ("200 OK", "ok\n".to_owned()),
-        b"/metrics" => ("200 OK", render(shared)),
-        _ => ("404 Not Found", "here are /healthz and /metrics\n".to_owned()),
+}
+
+/// Where a client is sent now: `?ip=ADDRESS`, and `&site=NAME` unless all PoPs may be chosen.
+fn answer_route(shared: &Shared, request: &Request) -> Answer {
+    let wrong = |error: String, wanted: &str| {
+        Answer::json(400, &serde_json::json!({ "error": error, "wanted": wanted }))
     };
-    let answer = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
-        body.len()
-    );
-    tokio::time::timeout(TCP_IDLE, stream.write_all(answer.as_bytes())).await?
+    let Some(ip) = request.parameter("ip").and_then(|ip| ip.parse().ok()) else {
+        return wrong("the client's address is missing, or is none".to_owned(), "?ip=203.0.113.7&site=shop");
+    };
+    let state = Arc::clone(&shared.state.lock());
+    let group: Vec<u16> = match request.parameter("site") {
+        None => (0..state.world.pops.len() as u16).collect(),
+        Some(site) => match state.zone.sites.get(&*site) {
+            Some(group) => state.zone.groups[*group].clone(),
+            None => return wrong(format!("no site is called {site:?}"), "the name of a [[site]]"),
+        },
+    };
+    if group.is_empty() {
+        return Answer::json(503, &serde_json::json!({ "error": "the configuration has no PoP" }));
+    }
+    Answer::json(200, &explain::ranking(&state.world, ip, &state.world.rank_client(ip, &group, &state.view)))
+}
+
+/// What `POST /v1/samples` takes.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Samples {
+    samples: Vec<RoundTrips>,
+}
+
+fn answer_samples(shared: &Shared, news: &mpsc::SyncSender<News>, request: &Request) -> Answer {
+    let shown = request.authorization.as_deref().and_then(|text| text.strip_prefix("Bearer "));
+    let is_known = shared.token.as_deref().zip(shown).is_some_and(|(token, shown)| {
+        aws_lc_rs::constant_time::verify_slices_are_equal(token.as_bytes(), shown.as_bytes()).is_ok()
+    });
+    if !is_known {
+        let error = "wanted Authorization: Bearer, with the token of the state directory (admin-token)";
+        return Answer::json(401, &serde_json::json!({ "error": error }));
+    }
+    match serde_json::from_slice::<Samples>(&request.body) {
+        Ok(Samples { samples }) => {
+            let count = samples.len();
+            match tell_measured(shared, news, samples) {
+                true => Answer::json(202, &serde_json::json!({ "received": count })),
+                false => {
+                    Answer::json(503, &serde_json::json!({ "error": "too many at a time; none was taken" }))
+                }
+            }
+        }
+        Err(error) => {
+            let wanted =
+                r#"{"samples": [{"network": "203.0.113.0", "pop": "fra", "count": 1, "sum_ms": 23.4}]}"#;
+            Answer::json(400, &serde_json::json!({ "error": error.to_string(), "wanted": wanted }))
+        }
+    }
+}
+
+/// Whether there was room for them.
+fn tell_measured(shared: &Shared, news: &mpsc::SyncSender<News>, trips: Vec<RoundTrips>) -> bool {
+    let count: u64 = trips.iter().map(|trips| u64::from(trips.count)).sum();
+    let is_told = news.try_send(News::Measured(trips)).is_ok();
+    if !is_told {
+        shared.measured.dropped.fetch_add(count, Ordering::Relaxed);
+    }
+    is_told
 }
 
 fn render(shared: &Shared) -> String {
@@ -475,6 +556,19 @@ fn render(shared: &Shared) -> String {
     ] {
         line(name, help, kind, counter.load(Ordering::Relaxed));
     }
+    line(
+        "perigee_router_samples_total",
+        "Round trips that were measured, and are believed.",
+        "counter",
+        shared.measured.taken.load(Ordering::Relaxed),
+    );
+    let name = "perigee_router_samples_refused_total";
+    text.push_str(&format!(
+        "# HELP {name} Round trips that are not believed, by reason.\n# TYPE {name} counter\n"
+    ));
+    for (why, count) in shared.measured.refused() {
+        text.push_str(&format!("{name}{{why=\"{why}\"}} {count}\n"));
+    }
     let edges = shared.probing.lock();
     let mut edges: Vec<(&IpAddr, &bool)> = edges.iter().collect();
     edges.sort();
@@ -524,6 +618,7 @@ struct Planner {
     signer: Option<Arc<Signer>>,
     serial: u32,
     health: HashMap<IpAddr, EdgeHealth>,
+    measurements: Measurements,
     config_seen: Option<SystemTime>,
     location_seen: Option<SystemTime>,
     made: (Vec<f64>, bool),
@@ -548,6 +643,7 @@ impl Planner {
             signer: None,
             serial,
             health: HashMap::new(),
+            measurements: Measurements::default(),
             config_seen,
             location_seen,
             snapshot,
@@ -561,7 +657,7 @@ impl Planner {
 
     fn zone(&self, snapshot: &Snapshot, serial: u32, signer: Option<&Signer>) -> Result<Zone, Vec<String>> {
         match (&self.settings.config, &snapshot.routing.dns) {
-            (Config::Told(..), None) => Ok(Zone::nothing()),
+            (Config::Told(..), None) => Ok(Zone::nothing(snapshot)),
             _ => Zone::build(snapshot, serial, signer),
         }
     }
@@ -594,8 +690,10 @@ impl Planner {
         let view = View {
             down: shares.iter().map(|share| *share == 0.0).collect(),
             share: shares.clone(),
+            estimates: Arc::clone(&self.measurements.estimates),
             ..View::default()
         };
+        self.measurements.is_new = false;
         // Down PoPs are chosen when nothing is believed any more; then their edges are answered as if they were up.
         let view_share = view.share.iter().map(|share| if *share == 0.0 { 1.0 } else { *share }).collect();
         let view = View { share: view_share, ..view };
@@ -616,6 +714,7 @@ impl Planner {
         });
         let state = State {
             tables: zone.groups.iter().map(|group| Table::build(&self.world, group, &view)).collect(),
+            view,
             pops: pops.collect(),
             zone,
             world: Arc::clone(&self.world),
@@ -694,7 +793,9 @@ impl Planner {
         self.zone(&snapshot, serial, signer.as_deref())?;
         if snapshot.routing.pops != self.snapshot.routing.pops || location.is_some() {
             let location = location.unwrap_or_else(|| Arc::clone(&self.world.location));
-            self.world = Arc::new(World::new(snapshot.routing.pops.clone(), location));
+            let world = World::new(snapshot.routing.pops.clone(), location);
+            self.measurements.renumber(&self.world, &world);
+            self.world = Arc::new(world);
         }
         let edges: Vec<IpAddr> = snapshot.routing.pops.iter().flat_map(|pop| pop.edges.clone()).collect();
         self.health.retain(|edge, _| edges.contains(edge));
@@ -777,6 +878,7 @@ fn run_plan(
     targets: &tokio::sync::watch::Sender<Targets>,
 ) {
     let mut looked = Instant::now();
+    let mut measured = Instant::now();
     let mut answers = Vec::new();
     while !shared.stop.load(Ordering::Relaxed) {
         let (mut dirty, mut reloaded) = (false, false);
@@ -789,6 +891,12 @@ fn run_plan(
                     if planner.take(seen) {
                         shared.plan.changes.fetch_add(1, Ordering::Relaxed);
                         dirty = true;
+                    }
+                }
+                News::Measured(trips) => {
+                    let (world, now) = (Arc::clone(&planner.world), planner.now_ms());
+                    for trips in &trips {
+                        planner.measurements.take(trips, &world, now, &shared.measured);
                     }
                 }
                 News::Told(snapshot, serial, answer) => {
@@ -807,6 +915,10 @@ fn run_plan(
                 reloaded |= taken.is_ok();
             }
             dirty |= planner.standing() != planner.made;
+            if planner.measurements.is_new && measured.elapsed() >= MEASURED_EVERY {
+                measured = Instant::now();
+                dirty = true;
+            }
         }
         if reloaded {
             targets.send_if_modified(|now| {
