@@ -143,7 +143,7 @@ mod tests {
     fn world() -> World {
         let mut compiler = Compiler::new();
         compiler.list("10.0.0.0/8,FRA\n", "list");
-        let text = "[[pop]]\nname = \"fra\"\nlocation = \"FRA\"\nedges = \"192.0.2.1\"\n[[pop]]\nname = \"nrt\"\nlocation = \"NRT\"\nedges = \"192.0.2.2\"\n";
+        let text = "[[pop]]\nname = \"fra\"\nlocation = \"FRA\"\nedges = \"192.0.2.1\"\n[[pop]]\nname = \"nrt\"\nlocation = \"NRT\"\nedges = \"192.0.2.2\"\n[[site]]\nname = \"s\"\ndomains = \"s.example\"\norigin = \"http://o.example\"\n";
         let snapshot = model::Snapshot::parse_cluster(text, "c.toml").snapshot.unwrap();
         World::new(snapshot.routing.pops, Arc::new(compiler.finish(0)))
     }
