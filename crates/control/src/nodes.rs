@@ -649,10 +649,10 @@ impl Proof {
 }
 
 impl Shared {
-    /// Who has proven a position. Edges and routers only: a relay keeps nothing that could be stale.
+    /// Who has proven a position. Edges only: relays and routers keep nothing that could be stale.
     pub(crate) fn proof(&self, position: u64) -> Proof {
         let mut proof = Proof::default();
-        for (node, heard) in self.nodes_heard().into_iter().filter(|(node, _)| node.role != NodeRole::Relay) {
+        for (node, heard) in self.nodes_heard().into_iter().filter(|(node, _)| node.role == NodeRole::Edge) {
             let (name, pop) = (node.name.clone(), node.pop.clone());
             let reached = heard.as_ref().map(|heard| heard.report.receipt.cursor.position);
             let receipt = if reached >= Some(position) { self.hub.receipt(&name, position) } else { None };
@@ -767,7 +767,7 @@ pub(crate) async fn list(
             heard_ms: heard.as_ref().map(|heard| heard.heard_ms),
             software: report.map(|report| report.software.clone()),
             running: report.and_then(|report| report.running),
-            wanted: (node.role == NodeRole::Edge)
+            wanted: (node.role != NodeRole::Relay)
                 .then(|| view.plan.version_for(&node.name, &node.pop).map(|version| version.number))
                 .flatten(),
             refused: report

@@ -26,6 +26,7 @@ pub mod rule;
 pub mod settings;
 pub mod site_test;
 pub mod snapshot;
+pub mod steering;
 pub mod units;
 pub mod vitals;
 
