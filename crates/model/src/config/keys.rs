@@ -369,6 +369,12 @@ static EDGE: Table = Table {
         )
         .or("false"),
         key(
+            "origin_source",
+            Kind::List(&text("an address", "203.0.113.10")),
+            "The addresses of this machine from which origins are connected to: one IPv4 and one IPv6 address at most.",
+        )
+        .or("the system's choice"),
+        key(
             "http3",
             Kind::Bool,
             "Whether HTTP/3 is spoken on the UDP ports of listen_tls, and visitors are told of it (Alt-Svc).",
