@@ -19,7 +19,7 @@ use utoipa_axum::routes;
 use crate::limits::{BODY_BYTES_MAX, CONFIGURATION_BYTES_MAX, JOIN_BYTES_MAX};
 use crate::problem::Problem;
 use crate::server::Client;
-use crate::{Shared, audit, configurations, nodes, purges, rollouts, status, tokens};
+use crate::{Shared, audit, configurations, nodes, purges, rollouts, statistics, status, tokens};
 
 /// JSON takes at most six bytes for one.
 const CONFIGURATION_JSON_BYTES_MAX: usize = 6 * CONFIGURATION_BYTES_MAX;
@@ -48,6 +48,11 @@ fn operators() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(tokens::revoke))
         .routes(routes!(audit::list))
         .routes(routes!(status::status))
+        .routes(routes!(statistics::series))
+        .routes(routes!(statistics::export))
+        .routes(routes!(statistics::top))
+        .routes(routes!(statistics::whys))
+        .routes(routes!(statistics::markers))
         .merge(configurations)
 }
 
@@ -96,7 +101,7 @@ pub(crate) fn openapi() -> OpenApi {
 fn document(mut found: OpenApi) -> OpenApi {
     let mut info = Info::new("Perigee control", env!("CARGO_PKG_VERSION"));
     info.description =
-        Some("Purges with receipts, configurations and their roll-outs, nodes and tokens.".into());
+        Some("Purges with receipts, configurations and their roll-outs, nodes, tokens, statistics.".into());
     let token = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
         .description(Some("A token of an operator; nodes come with a certificate of the cluster instead."))

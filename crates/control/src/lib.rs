@@ -41,7 +41,9 @@ mod peers;
 mod problem;
 mod purges;
 mod rollouts;
+mod rollup;
 mod server;
+mod statistics;
 mod status;
 mod tail;
 mod tls;
@@ -113,6 +115,7 @@ pub(crate) struct Shared {
     pub(crate) hub: Arc<Hub>,
     pub(crate) peers: peers::Peers,
     pub(crate) tail: tail::Tail,
+    pub(crate) statistics: Arc<rollup::Store>,
     pub(crate) calls: mpsc::Sender<purges::Call>,
     pub(crate) rates: Mutex<Rates>,
     pub(crate) canary: canary::Canary,
@@ -192,6 +195,12 @@ impl Control {
         let plan = view.get().plan.clone();
         let hub = Hub::of_journal(&name, Arc::clone(&journal), plan, check).await;
         let hub = hub.map_err(|error| error.to_string())?;
+        let statistics = rollup::Store::open(&state.join("statistics.sqlite"))?;
+        hub.count_by(Arc::new(statistics::Takes {
+            store: Arc::clone(&statistics),
+            view: Arc::clone(&view),
+            hub: Arc::downgrade(&hub),
+        }));
         let counts = Arc::new(Counts::default());
         let (calls, waiting) = mpsc::channel(PURGES_QUEUED_MAX);
         let shared = Arc::new(Shared {
@@ -203,6 +212,7 @@ impl Control {
             hub,
             peers: peers::Peers::default(),
             tail: tail::Tail::new(),
+            statistics,
             calls,
             rates: Mutex::new(Rates::new()),
             canary: canary::Canary::default(),

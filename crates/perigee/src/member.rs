@@ -20,13 +20,17 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use ::edge::admin::ClusterStatus;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use journal::feed::{
-    Dialer, Down, Hello, Link, Node, Receipt, Refusal, Report, Told as Taken, Vitals, chance_below, follow,
+    Dialer, Down, Hello, Link, Node, Outbox, Patience, Receipt, Refusal, Report, Statistics, Told as Taken,
+    Vitals, chance_below, follow,
 };
 use journal::following::{Following, Step};
 use journal::trust::{EnrolmentToken, Identity, Role};
 use model::change::{Order, Plan, Version, receipt_signed};
 use model::config::TEXT_BYTES_MAX;
+use observe::Registry;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot, watch};
 
@@ -41,6 +45,9 @@ const ORDERS_TOGETHER_MAX: usize = 10_000;
 
 /// A configuration that cannot be had is tried again after a time between 0 and this, drawn evenly.
 const FETCH_RETRY_WITHIN: Duration = Duration::from_secs(4);
+
+/// How often it is looked whether a second of statistics is there: workers hand one over when it is over.
+const STATISTICS_EVERY: Duration = Duration::from_millis(250);
 
 /// How often the moment of last having heard is written down; what a restart forgets of it makes sites validate early.
 const HEARD_WRITTEN_EVERY_MS: i64 = 5_000;
@@ -61,6 +68,8 @@ pub(crate) trait Works: Send + Sync + 'static {
     fn take(&self, told: Told) -> Result<(), String>;
     /// What has been counted since it began.
     fn vitals(&self, since_ms: i64) -> Vitals;
+    /// Where its visitors' requests are counted, if it has any.
+    fn registry(&self) -> Option<&Registry>;
 }
 
 /// Which node, and where its cluster is.
@@ -94,6 +103,8 @@ pub(crate) struct Member {
     died_on_trial: bool,
     since_ms: i64,
     news: Notify,
+    /// Statistics on their way.
+    outbox: Outbox,
     works: OnceLock<Arc<dyn Works>>,
     thread: Mutex<Option<(oneshot::Sender<()>, JoinHandle<()>)>>,
 }
@@ -130,6 +141,7 @@ impl Member {
             refused: Mutex::new(None),
             since_ms: now_ms(),
             news: Notify::new(),
+            outbox: Outbox::new(Patience::NODE),
             works: OnceLock::new(),
             thread: Mutex::new(None),
         }))
@@ -184,6 +196,7 @@ impl Member {
                     _ = stopped => {}
                     () = follow(member.clone(), dialer.clone()) => {}
                     () = member.keep_configured(&dialer) => {}
+                    () = member.keep_counted() => {}
                     () = member.certified.keep_renewed(&member.keep, &dialer) => {}
                 }
             });
@@ -231,6 +244,38 @@ impl Member {
 
     fn works(&self) -> Result<&Arc<dyn Works>, String> {
         self.works.get().ok_or_else(|| "the node has not started yet".to_owned())
+    }
+
+    // --- Statistics ---
+
+    /// Puts what workers have counted on its way. Ends never.
+    async fn keep_counted(&self) {
+        // When it began, and a process's number: two lives of one node are never the same.
+        let epoch = (now_ms() as u64) << 22 | u64::from(std::process::id() & 0x3f_ffff);
+        let mut sequence = 0;
+        let mut ticks = tokio::time::interval(STATISTICS_EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let Some(registry) = self.works().ok().and_then(|works| works.registry()) else { continue };
+            let reports = registry.take_reports();
+            registry.count_lost_reports(self.outbox.lost());
+            if reports.is_empty() {
+                continue;
+            }
+            for report in reports {
+                sequence += 1;
+                let line = Statistics {
+                    node: self.name.clone(),
+                    epoch,
+                    sequence,
+                    lost: registry.lost_reports(),
+                    report: BASE64_STANDARD.encode(report.encode()),
+                };
+                self.outbox.push(Arc::new(line), None);
+            }
+            self.news.notify_one();
+        }
     }
 
     // --- Purges ---
@@ -408,6 +453,10 @@ impl Node for Member {
             starts: self.starts,
             vitals: works.vitals(self.since_ms),
         }]
+    }
+
+    fn outbox(&self) -> Option<&Outbox> {
+        Some(&self.outbox)
     }
 
     fn has_news(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {

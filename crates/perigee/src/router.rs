@@ -11,6 +11,7 @@ use journal::feed::{Vitals, check_url};
 use journal::trust::{Role, is_name};
 use model::change::Order;
 use model::{EdgeSettings, Snapshot};
+use observe::Registry;
 use router::server::{Config, Router, Settings, StartError};
 use router::sign::Signer;
 use router::wire::name_of;
@@ -168,6 +169,10 @@ impl Works for RouterWorks {
             memory_bytes: resident_bytes(),
             ..Vitals::default()
         }
+    }
+
+    fn registry(&self) -> Option<&Registry> {
+        None
     }
 }
 

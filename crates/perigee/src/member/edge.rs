@@ -5,6 +5,7 @@ use std::sync::Arc;
 use edge::Handle;
 use journal::feed::Vitals;
 use model::change::Order;
+use observe::Registry;
 use semantics::{Outcome, Wall};
 
 use super::{Works, resident_bytes};
@@ -53,5 +54,9 @@ impl Works for EdgeWorks {
             // A cache that fills is no leak.
             memory_bytes: resident_bytes().saturating_sub(self.handle.status().memory.bytes),
         }
+    }
+
+    fn registry(&self) -> Option<&Registry> {
+        Some(self.handle.registry())
     }
 }
