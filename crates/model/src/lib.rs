@@ -6,6 +6,7 @@
 
 pub mod block;
 pub mod breaker;
+pub mod budget;
 pub mod change;
 pub mod cluster;
 pub mod compress;

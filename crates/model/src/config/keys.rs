@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crate::breaker::BreakerPolicy;
+use crate::budget;
 use crate::compress;
 use crate::origin::bounds;
 use crate::routing;
@@ -944,6 +945,12 @@ static ORIGIN_OPTIONS: Table = Table {
         )
         .or("[500, \"502-504\"]"),
         key("retry", Kind::Table(&RETRY), "How many retries are granted."),
+        key(
+            "budget",
+            Kind::Table(&BUDGET),
+            "What each of the origins may be asked, by all nodes together; for a site and not for a rule.",
+        )
+        .or("no limit"),
         key("breaker", Kind::Table(&BREAKER), "When a failing origin is no longer asked for a while."),
         key("health", Kind::Table(&HEALTH), "How origins are asked whether they are well."),
     ]],
@@ -986,6 +993,49 @@ static RETRY: Table = Table {
     groups: &[&[
         number("percent", bound(20, 0, 100), "Retries per hundred requests."),
         number("floor_per_second", bound(1, 0, 1000), "Retries per second that are always granted."),
+    ]],
+};
+
+static BUDGET: Table = Table {
+    title: "budget",
+    groups: &[&[
+        Key {
+            default: Shown::Text("no limit"),
+            ..number(
+                "requests_per_second",
+                budget::bounds::REQUESTS_PER_SECOND,
+                "Requests that may be sent in any second, retries and validations among them.",
+            )
+        },
+        Key {
+            default: Shown::Text("no limit"),
+            ..number(
+                "in_flight",
+                budget::bounds::IN_FLIGHT,
+                "Requests that may go on at a time, until the answer's last byte.",
+            )
+        },
+        time("queue", budget::bounds::QUEUE, "How long a request waits for its turn; then it is refused."),
+        time(
+            "stale_deadline",
+            budget::bounds::STALE_DEADLINE,
+            "How long a visitor waits for a newer answer, where there is a stale one that may be served.",
+        ),
+        number(
+            "reserve_percent",
+            budget::bounds::RESERVE,
+            "Share of the budget that nodes of a cluster have for good, to go on when they are cut off.",
+        ),
+        number(
+            "nodes",
+            budget::bounds::NODES,
+            "Edges of the cluster, at most: the reserve is divided by as many.",
+        ),
+        time(
+            "grace",
+            budget::bounds::GRACE,
+            "How long what is in flight may go on above what a node is allowed by then; the newest is ended first.",
+        ),
     ]],
 };
 
