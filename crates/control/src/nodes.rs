@@ -738,6 +738,8 @@ pub(crate) struct NodeShown {
 /// All nodes.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Nodes {
+    /// When it was so, in ms since 1970 by this control's clock.
+    at_ms: i64,
     nodes: Vec<NodeShown>,
 }
 
@@ -778,7 +780,7 @@ pub(crate) async fn list(
             memory_bytes: report.map(|report| report.vitals.memory_bytes),
         }
     });
-    Ok(Json(Nodes { nodes: nodes.collect() }))
+    Ok(Json(Nodes { at_ms: now_ms(), nodes: nodes.collect() }))
 }
 
 /// Retire a node
@@ -893,7 +895,7 @@ pub(crate) fn check_report(view: &View, journal: &str, peer: &Peer, report: &Rep
 impl Shared {
     /// Whether a node is in service, as far as is known: it beats each second. A control that has just begun has heard of nobody, and
     /// must not take anybody for gone.
-    fn is_in_service(&self, heard: Option<&Seen>) -> bool {
+    pub(crate) fn is_in_service(&self, heard: Option<&Seen>) -> bool {
         heard.map_or_else(|| self.begun.elapsed(), |heard| heard.silent_for) <= OUT_OF_CONTACT
     }
 
