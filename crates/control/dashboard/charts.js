@@ -158,7 +158,7 @@ function drawing(plot) {
     h("title", { id: `${id}-title` }, title),
     h("desc", { id: `${id}-text` }, isEmpty ? "Nothing in this time." : told(plot)),
     h("g", { class: "grid" }, ticks.map((tick) => h("line", { x1: MARGIN.left, x2: width - MARGIN.right, y1: round(y(tick)), y2: round(y(tick)), class: tick === 0 ? "base" : null }))),
-    h("g", { class: "ticks" }, isEmpty ? null : ticks.map((tick) => h("text", { x: MARGIN.left - 8, y: round(y(tick)) + 4, "text-anchor": "end" }, write(tick)))),
+    h("g", { class: "ticks" }, isEmpty ? null : ticks.map((tick) => h("text", { x: MARGIN.left - 8, y: round(y(tick)) + 4, "text-anchor": "end" }, write(tick).replace(/\.0+(?=\D|$)/, "")))),
     h("g", { class: "ticks" }, moments(from, to, Math.max(2, Math.floor((width - MARGIN.left) / 92))).map((moment) =>
       x(moment) < MARGIN.left + 18 || x(moment) > width - 22 ? null : h("text", { x: round(x(moment)), y: HEIGHT - 6, "text-anchor": "middle" }, format.tick(moment, to - from)))),
     h("g", { class: "markers" }, markers.filter((marker) => marker.at >= from && marker.at <= to).map((marker) =>

@@ -20,11 +20,10 @@ function project(latitude, longitude) {
   return [x * SCALE, -y * SCALE];
 }
 
-// By ratio: twice as much is as much darker everywhere.
+// By the root: a country with a hundredth still differs from one with nothing.
 function level(value, most) {
   if (!(value > 0)) return 0;
-  const share = Math.log1p(value) / Math.log1p(most);
-  return Math.max(1, Math.ceil(share ** 2 * LEVELS));
+  return Math.max(1, Math.ceil(Math.sqrt(value / most) * LEVELS));
 }
 
 // `visitors`: requests by country's code. `pops`: [{ name, latitude, longitude, state, text }], state "good", "warn" or "bad".
@@ -50,16 +49,16 @@ export function map({ id, visitors, pops }) {
 function marks(pops) {
   const taken = [];
   const isFree = (box) => taken.every((other) => box.x > other.x + other.width || other.x > box.x + box.width || box.y > other.y + other.height || other.y > box.y + box.height);
-  for (const { point: [x, y] } of pops) taken.push({ x: x - 5, y: y - 5, width: 10, height: 10 });
+  for (const { point: [x, y] } of pops) taken.push({ x: x - 7, y: y - 7, width: 14, height: 14 });
   return pops.map(({ name, state, text, point: [x, y] }) => {
-    const width = name.length * 7 + 4;
-    const places = [[x + 9, y - 8, "start", x + 9], [x - 9 - width, y - 8, "end", x - 9], [x - width / 2, y - 24, "middle", x], [x - width / 2, y + 8, "middle", x]];
-    const place = places.find(([left, top]) => isFree({ x: left, y: top, width, height: 16 }) && left > BOX.x && left + width < BOX.x + BOX.width);
-    if (place) taken.push({ x: place[0], y: place[1], width, height: 16 });
+    const width = name.length * 9 + 4;
+    const places = [[x + 11, y - 9, "start", x + 11], [x - 11 - width, y - 9, "end", x - 11], [x - width / 2, y - 30, "middle", x], [x - width / 2, y + 10, "middle", x]];
+    const place = places.find(([left, top]) => isFree({ x: left, y: top, width, height: 18 }) && left > BOX.x && left + width < BOX.x + BOX.width);
+    if (place) taken.push({ x: place[0], y: place[1], width, height: 18 });
     return h("g", { class: `pop ${state}`, key: name },
       h("title", {}, `${name}: ${text}`),
-      h("circle", { class: "halo", cx: x.toFixed(1), cy: y.toFixed(1), r: 8 }),
-      h("circle", { cx: x.toFixed(1), cy: y.toFixed(1), r: 4.5 }),
-      place ? h("text", { x: place[3].toFixed(1), y: (place[1] + 12).toFixed(1), "text-anchor": place[2] }, name) : null);
+      h("circle", { class: "halo", cx: x.toFixed(1), cy: y.toFixed(1), r: 12 }),
+      h("circle", { cx: x.toFixed(1), cy: y.toFixed(1), r: 6.5 }),
+      place ? h("text", { x: place[3].toFixed(1), y: (place[1] + 14.5).toFixed(1), "text-anchor": place[2] }, name) : null);
   });
 }

@@ -46,7 +46,7 @@ export function table({ label, columns, rows, key, none, onRow }) {
     h("table", {},
       h("thead", {}, h("tr", {}, columns.map(({ name, number, wide }) => h("th", { scope: "col", class: [number && "number", wide && "grow"].filter(Boolean).join(" ") || null }, name)))),
       h("tbody", {}, rows.map((row) => h("tr", { key: key(row), class: onRow?.(row) ?? null }, columns.map(({ cell, number, bar: part, wide }) =>
-        h("td", { class: [number && "number", wide && "grow"].filter(Boolean).join(" ") || null }, part ? bar(part(row)) : null, cell(row))))))));
+        h("td", { class: [number && "number", wide && "grow"].filter(Boolean).join(" ") || null }, part && part(row) !== null ? bar(part(row)) : null, cell(row))))))));
 }
 
 export const problem = (found) =>

@@ -21,7 +21,8 @@ use std::time::Duration;
 use edge::Handle;
 use edge::admin::ClusterStatus;
 use journal::feed::{
-    Dialer, Down, Hello, Link, Node, Receipt, Refusal, Report, Told as Taken, Vitals, chance_below, follow,
+    CERTIFICATES_TOLD_MAX, Dialer, Down, HeldCertificate, HeldDisk, Hello, Holdings, Link, Node, Receipt,
+    Refusal, Report, Told as Taken, Vitals, chance_below, follow,
 };
 use journal::following::{Following, Step};
 use journal::trust::{EnrolmentToken, Identity, Role};
@@ -381,6 +382,7 @@ impl Node for Member {
             running: self.running.lock().as_ref().map(|version| version.number),
             refused: self.refused.lock().clone(),
             starts: self.starts,
+            holdings: holdings(handle),
             vitals: vitals(handle, self.since_ms),
         }]
     }
@@ -423,6 +425,27 @@ fn vitals(handle: &Handle, since_ms: i64) -> Vitals {
         // A cache that fills is no leak.
         memory_bytes: resident_bytes().saturating_sub(handle.status().memory.bytes),
     }
+}
+
+fn holdings(handle: &Handle) -> Holdings {
+    let disks = handle.status().disks.into_iter().map(|disk| HeldDisk {
+        name: disk.name,
+        health: disk.health.as_str().to_owned(),
+        bytes: disk.bytes,
+        bytes_max: disk.bytes_max,
+        records: disk.records,
+    });
+    let mut certificates = handle.certificates();
+    let certificate_count = certificates.len();
+    certificates.sort_by_key(|certificate| certificate.not_after);
+    certificates.truncate(CERTIFICATES_TOLD_MAX);
+    let certificates = certificates.into_iter().map(|certificate| HeldCertificate {
+        name: certificate.names.first().map(ToString::to_string).unwrap_or_default(),
+        names: certificate.names.len(),
+        issuer: certificate.issuer.to_string(),
+        until_ms: certificate.not_after.0,
+    });
+    Holdings { disks: disks.collect(), certificates: certificates.collect(), certificate_count }
 }
 
 /// Memory of this process, as the system says; 0 when it does not.

@@ -121,8 +121,8 @@ function editor(me) {
 }
 
 const mark = (finding, line, index) => [
-  h("span", { key: `at${index}`, class: `mark ${finding.severity}`, style: { top: `calc(${finding.line - 1} * var(--row))`, left: `${finding.column - 1}ch`, width: `${Math.max(1, Math.min(finding.found.split("\n")[0].length, line.length - finding.column + 1))}ch` } }),
-  h("span", { key: `text${index}`, class: `mark-text ${finding.severity}`, style: { top: `calc(${finding.line - 1} * var(--row))`, left: `${line.length + 3}ch` } }, finding.message),
+  h("span", { key: `at${index}`, class: `flaw ${finding.severity}`, style: { top: `calc(${finding.line - 1} * var(--row))`, left: `${finding.column - 1}ch`, width: `${Math.max(1, Math.min(finding.found.split("\n")[0].length, line.length - finding.column + 1))}ch` } }),
+  h("span", { key: `text${index}`, class: `flaw-text ${finding.severity}`, style: { top: `calc(${finding.line - 1} * var(--row))`, left: `${line.length + 3}ch` } }, finding.message),
 ];
 
 function state(me, isNow) {

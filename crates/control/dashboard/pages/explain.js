@@ -53,7 +53,7 @@ function answer(view, { explained }) {
     h("p", { class: "verdict" }, h("span", { class: `tag ${state}` }, h("span", { class: "dot", "aria-hidden": "true" }), word), found.sentence),
     h("ol", { class: "steps" },
       step("Request", code(`${found.method} ${found.url}`)),
-      step("Configuration", h("a", { href: link("configuration", { version: found.configuration }) }, `${found.configuration}, the stable one`)),
+      step("Configuration", h("a", { href: link("configuration", { version: found.configuration }) }, `${found.configuration}, in force`)),
       step("Site", at(found.site)),
       step("Rule", at(found.rule), h("span", { class: "note" }, found.rule_number === 0 ? ` none of its ${found.rules} rules matches: the site's own keys decide` : ` rule ${found.rule_number} of ${found.rules}, the first that matches`)),
       found.redirect ? step("Redirect", `${found.redirect.status} to `, code(found.redirect.location)) : null,

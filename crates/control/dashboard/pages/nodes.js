@@ -36,7 +36,7 @@ function summary(list, at, { status }) {
   return h("div", { class: "tiles", key: "tiles" }, tiles.map(([id, name, value, text, note]) => h("div", { class: "tile", key: id }, h("p", { class: "tile-name" }, name), h("p", { class: "tile-value" }, h("data", { id, value }, text)), h("div", { class: "tile-foot" }, h("span", { class: "note" }, note)))));
 }
 
-const used = (node) => (node.disks ?? []).reduce(([used, size], disk) => [used + disk.used_bytes, size + disk.size_bytes], [0, 0]);
+const used = (node) => (node.disks ?? []).reduce(([used, size], disk) => [used + disk.bytes, size + disk.bytes_max], [0, 0]);
 
 function all(list, at, view) {
   const rows = [...list].sort((a, b) => a.pop.localeCompare(b.pop) || a.name.localeCompare(b.name));
@@ -54,7 +54,7 @@ function all(list, at, view) {
       { name: "Hits", number: true, cell: (node) => format.percent(ratio(node.hits, node.requests)) },
       { name: "Errors", number: true, cell: (node) => format.percent(ratio(node.errors, node.requests)) },
       { name: "Memory", number: true, cell: (node) => format.bytes(node.memory_bytes) },
-      { name: "Disks", number: true, bar: (node) => (used(node)[1] > 0 ? ratio(...used(node)) : 0), cell: (node) => (used(node)[1] > 0 ? format.percent(ratio(...used(node))) : format.none) },
+      { name: "Disks", number: true, bar: (node) => ratio(...used(node)), cell: (node) => (used(node)[1] > 0 ? format.percent(ratio(...used(node))) : format.none) },
       { name: "Certificate", number: true, cell: (node) => until(node.certificate_until_ms, at) },
       { name: "Software", cell: (node) => node.software ?? format.none },
     ],
@@ -94,14 +94,14 @@ function one(node, at, me) {
 function disks(node) {
   if (!node.disks) return null;
   return [h("h3", {}, "Disks"), table({
-    label: `Disks of ${node.name}`, rows: node.disks, key: (disk) => disk.path, none: empty("No disk", "It keeps what it stores in memory: ", h("code", {}, "[[store.disk]]"), " in its node.toml gives it one."),
+    label: `Disks of ${node.name}`, rows: node.disks, key: (disk) => disk.name, none: empty("No disk", "It keeps what it stores in memory: ", h("code", {}, "[[store.disk]]"), " in its node.toml gives it one."),
     columns: [
-      { name: "Volume", wide: true, cell: (disk) => h("code", {}, disk.path) },
-      { name: "State", cell: (disk) => (disk.trouble ? tag("bad", disk.trouble) : tag("good", "well")) },
-      { name: "Used", number: true, bar: (disk) => ratio(disk.used_bytes, disk.size_bytes), cell: (disk) => format.percent(ratio(disk.used_bytes, disk.size_bytes)) },
-      { name: "Bytes", number: true, cell: (disk) => format.bytes(disk.used_bytes) },
-      { name: "Size", number: true, cell: (disk) => format.bytes(disk.size_bytes) },
-      { name: "Objects", number: true, cell: (disk) => format.count(disk.objects) },
+      { name: "Volume", wide: true, cell: (disk) => h("code", {}, disk.name) },
+      { name: "State", cell: (disk) => tag({ well: "good", full: "warn" }[disk.health] ?? "bad", disk.health) },
+      { name: "Used", number: true, bar: (disk) => ratio(disk.bytes, disk.bytes_max), cell: (disk) => format.percent(ratio(disk.bytes, disk.bytes_max)) },
+      { name: "Bytes", number: true, cell: (disk) => format.bytes(disk.bytes) },
+      { name: "Size", number: true, cell: (disk) => format.bytes(disk.bytes_max) },
+      { name: "Objects", number: true, cell: (disk) => format.count(disk.records) },
     ],
   })];
 }
@@ -109,13 +109,12 @@ function disks(node) {
 function certificates(node, at) {
   if (!node.certificates) return null;
   return [h("h3", {}, "Certificates that visitors see"), table({
-    label: `Certificates of ${node.name}`, rows: node.certificates, key: (one) => `${one.names.join()} ${one.until_ms}`, none: empty("None", "It serves without TLS, or its configuration names none."),
+    label: `Certificates of ${node.name}`, rows: node.certificates, key: (one) => `${one.name} ${one.until_ms}`, none: empty("None", "It serves without TLS, or its configuration names none."),
     columns: [
-      { name: "Names", wide: true, cell: (one) => one.names.join(", ") },
+      { name: "Names", wide: true, cell: (one) => [one.name, one.names > 1 ? h("span", { class: "note" }, ` and ${one.names - 1} more`) : null] },
       { name: "Issuer", cell: (one) => one.issuer },
-      { name: "Ends", number: true, cell: (one) => [format.date(one.until_ms), " "] },
+      { name: "Ends", number: true, cell: (one) => format.date(one.until_ms) },
       { name: "Left", number: true, cell: (one) => until(one.until_ms, at) },
-      { name: "Trouble", cell: (one) => (one.trouble ? tag("bad", one.trouble) : format.none) },
     ],
-  })];
+  }), node.certificate_count > node.certificates.length ? h("p", { class: "note" }, `The ${node.certificates.length} of ${node.certificate_count} that end first.`) : null];
 }

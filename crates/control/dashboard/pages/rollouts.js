@@ -77,9 +77,10 @@ function stages(found) {
     const at = began.get(stage);
     const isNow = found.stage === stage;
     const who = stage === "edge" && found.audience.nodes.length > 0 ? found.audience.nodes.join(", ") : stage === "pop" && found.audience.pops.length > 0 ? found.audience.pops.join(", ") : note;
+    const isPassed = at === undefined && STAGES.slice(STAGES.findIndex(([name]) => name === stage) + 1).some(([name]) => began.has(name));
     const state = isNow ? "now" : at !== undefined ? "done" : "ahead";
     return h("li", { key: stage, class: `${state}${undone && state === "ahead" ? " never" : ""}`, "aria-current": isNow ? "step" : null },
-      h("span", { class: "stage-name" }, name), h("span", { class: "note" }, at !== undefined ? format.time(at) : state === "ahead" && !undone ? "to come" : "not reached"), h("span", { class: "note" }, who));
+      h("span", { class: "stage-name" }, name), h("span", { class: "note" }, at !== undefined ? format.time(at) : isPassed ? "left out" : undone ? "not reached" : "to come"), h("span", { class: "note" }, who));
   }), undone ? h("li", { key: "undone", class: "now undone" }, h("span", { class: "stage-name" }, "Undone"), h("span", { class: "note" }, format.time(began.get("undone")))) : null);
 }
 

@@ -9,7 +9,7 @@ import { link } from "../view.js";
 
 export const why = {
   title: "Why it missed",
-  about: "Every request has exactly one cause. Those below the line were not answered from the cache.",
+  about: "Every request has exactly one cause; here they are by what they cost, with what to do next.",
   isOver: true,
   needs: (view) => ({
     why: follow(view, "/v1/stats/why"),
