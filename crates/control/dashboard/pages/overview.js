@@ -72,7 +72,7 @@ function figures(view, data) {
       tile({ id: "hit-ratio", name: "Hit ratio, by requests", value: hitRatio(total), text: format.percent(hitRatio(total)), change: compared("", hitRatio, true), better: 1, values: share(hits, requests) }),
       tile({ id: "byte-hit-ratio", name: "Hit ratio, by bytes", value: byteRatio(total), text: format.percent(byteRatio(total)), change: compared("", byteRatio, true), better: 1, values: share(hitBytes, bytes) }),
       tile({ id: "offload", name: "Origin offload", value: offload(total), text: format.percent(offload(total)), note: `origins sent ${format.bytes(total.origin_bytes)}`, change: compared("", offload, true), better: 1, values: perSecond(shaped, originBytes) }),
-      tile({ id: "ttfb-p95", name: "Time to first byte, p95", value: total.ttfb_us.p95, text: format.micros(total.ttfb_us.p95), note: `p50 ${format.micros(total.ttfb_us.p50)}, p99 ${format.micros(total.ttfb_us.p99)}`, change: compared("", (totals) => totals.ttfb_us.p95), better: -1, values: ttfb.p95 }),
+      tile({ id: "ttfb-p95", name: "First byte, p95", value: total.ttfb_us.p95, text: format.micros(total.ttfb_us.p95), note: `p50 ${format.micros(total.ttfb_us.p50)}, p99 ${format.micros(total.ttfb_us.p99)}`, change: compared("", (totals) => totals.ttfb_us.p95), better: -1, values: ttfb.p95 }),
       tile({ id: "errors", name: "Errors (5xx)", value: total.errors, text: format.count(total.errors), note: format.percent(errorRatio(total)), change: compared("", errorRatio, true), better: -1, values: errors, tone: "tone-bad" }),
       saved(total, seconds)),
     h("div", { class: "grid-2", key: "charts" },
@@ -105,10 +105,10 @@ function saved(total, seconds) {
   const spared = Math.max(0, total.bytes - total.origin_bytes);
   const worth = (spared / 1e9) * price;
   return h("div", { class: "tile", key: "saved" },
-    h("p", { class: "tile-name" }, price > 0 ? "Money saved" : "Bytes origins did not send"),
+    h("p", { class: "tile-name" }, price > 0 ? "Money saved" : "Bytes saved"),
     h("p", { class: "tile-value" }, h("data", { id: "saved", value: price > 0 ? worth : spared }, price > 0 ? format.money(worth) : format.bytes(spared))),
-    h("div", { class: "tile-foot" }, h("span", { class: "note" }, price > 0 ? `${format.bytes(spared)}; ${format.money((worth / seconds) * MONTH_SECONDS)} in 30 days at this pace` : "Name your price to see money")),
-    h("div", { class: "price no-print" }, h("label", { for: "price" }, "Your price per GB"), h("input", {
+    h("div", { class: "tile-foot" }, h("span", { class: "note" }, price > 0 ? `${format.bytes(spared)} that origins did not send; ${format.money((worth / seconds) * MONTH_SECONDS)} in 30 days at this pace` : "that origins did not send")),
+    h("div", { class: "price no-print" }, h("label", { for: "price" }, "Your price, GB"), h("input", {
       id: "price", type: "number", min: 0, step: "any", inputmode: "decimal", placeholder: "0.08", value: localStorage.getItem(PRICE) ?? "",
       oninput: (event) => { event.target.value ? localStorage.setItem(PRICE, event.target.value) : localStorage.removeItem(PRICE); redraw(); },
     })));
