@@ -104,6 +104,11 @@ impl Picture {
         self.configurations.iter().map(|(_, snapshot)| &**snapshot)
     }
 
+    /// What is stable, with its number; before that, the first to be rolled out. `None` when there is none, or it could not be read.
+    pub(crate) fn in_force(&self) -> Option<(u64, &Snapshot)> {
+        self.configurations.first().map(|(version, snapshot)| (version.number, &**snapshot))
+    }
+
     pub(crate) fn has_site(&self, name: &str) -> bool {
         self.snapshots().any(|snapshot| snapshot.site_named(name).is_some())
     }

@@ -12,13 +12,13 @@ use std::sync::atomic::Ordering;
 
 use model::purge::{Kind, Subject};
 use model::{Rule, Site};
-use semantics::key::{hash, normalise_path, write_key, write_url_key};
+use semantics::key::{hash, normalise_path, write_url_key};
 use semantics::reuse::stale_on;
-use semantics::vary::{Vary, VarySpec, normalise_request, preferred_language, single_language};
+use semantics::vary::{Vary, VarySpec, preferred_language, single_language};
 use semantics::{Assessment, Facts, Fields, Flags, Policy, RequestDirectives, Reuse, StaleOn, Wall, Why};
 use store::disk::Spot;
 
-use crate::loaded::RuleAt;
+use crate::loaded::{RuleAt, view};
 use crate::object::{Entry, Item, Object, SPECS_MAX, Variants};
 use crate::request::Request;
 use crate::tiering::{self, url_of};
@@ -37,39 +37,8 @@ pub(crate) enum Found {
 }
 
 /// Appends the key text of `request` to `text`, which is empty.
-///
-/// Headers and cookies are keyed as the origin gets to see them; a recipe without any copies nothing.
 pub(crate) fn write_request_key(text: &mut Vec<u8>, at: &RuleAt, request: &Request) {
-    let (path, query) = (request.path().as_bytes(), request.query().map(str::as_bytes));
-    let rule = at.rule();
-    let mut write = |fields: &Fields| {
-        write_key(text, &rule.key, &at.site().name, &request.authority, path, query, fields);
-        write_scheme(text, request.secure);
-        if is_chosen_by_fields(rule) {
-            text.extend_from_slice(format!("rule {}\n", rule.number).as_bytes());
-        }
-    };
-    if rule.key.headers.is_empty() && rule.key.cookies.is_empty() {
-        return write(&request.fields);
-    }
-    let mut fields = request.fields.clone();
-    rule.request_cookies.apply(&mut fields);
-    normalise_request(&mut fields, &rule.policy.vary_normalise);
-    write(&fields);
-}
-
-/// Whether the rule applies because of the request's headers or cookies: what it stores is then not for those whose
-/// requests lack them, so its number belongs to the key.
-pub(crate) fn is_chosen_by_fields(rule: &Rule) -> bool {
-    !rule.conditions.headers.is_empty() || !rule.conditions.cookies.is_empty()
-}
-
-/// What is served over TLS has keys of its own: origins redirect by X-Forwarded-Proto, and that redirect must not reach
-/// those who followed it.
-pub(crate) fn write_scheme(text: &mut Vec<u8>, secure: bool) {
-    if secure {
-        text.extend_from_slice(b"scheme https\n");
-    }
+    at.rule().write_key(text, &at.site().name, &request.authority, &view(request));
 }
 
 /// What a request has had read from disk: by key, and `None` where that came to nothing. It answers the request also where

@@ -23,8 +23,8 @@ use ::edge::admin::ClusterStatus;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use journal::feed::{
-    Dialer, Down, Hello, Link, Node, Outbox, Patience, Receipt, Refusal, Report, Statistics, Told as Taken,
-    Vitals, chance_below, follow,
+    Dialer, Down, Hello, Holdings, Link, Node, Outbox, Patience, Receipt, Refusal, Report, Statistics,
+    Told as Taken, Vitals, chance_below, follow,
 };
 use journal::following::{Following, Step};
 use journal::trust::{EnrolmentToken, Identity, Role};
@@ -68,6 +68,8 @@ pub(crate) trait Works: Send + Sync + 'static {
     fn take(&self, told: Told) -> Result<(), String>;
     /// What has been counted since it began.
     fn vitals(&self, since_ms: i64) -> Vitals;
+    /// What it holds.
+    fn holdings(&self) -> Holdings;
     /// Where its visitors' requests are counted, if it has any.
     fn registry(&self) -> Option<&Registry>;
 }
@@ -451,6 +453,7 @@ impl Node for Member {
             running: self.running.lock().as_ref().map(|version| version.number),
             refused: self.refused.lock().clone(),
             starts: self.starts,
+            holdings: works.holdings(),
             vitals: works.vitals(self.since_ms),
         }]
     }

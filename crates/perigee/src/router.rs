@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use journal::feed::{Vitals, check_url};
+use journal::feed::{Holdings, Vitals, check_url};
 use journal::trust::{Role, is_name};
 use model::change::Order;
 use model::{EdgeSettings, Snapshot};
@@ -169,6 +169,10 @@ impl Works for RouterWorks {
             memory_bytes: resident_bytes(),
             ..Vitals::default()
         }
+    }
+
+    fn holdings(&self) -> Holdings {
+        Holdings::default()
     }
 
     fn registry(&self) -> Option<&Registry> {

@@ -121,6 +121,7 @@ impl Node for Recorder {
             running: None,
             refused: None,
             starts: 1,
+            holdings: Default::default(),
             vitals: Vitals::default(),
         }]
     }
