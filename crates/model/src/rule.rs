@@ -19,6 +19,7 @@ use crate::glob::{Captures, Glob};
 use crate::origin::{OriginGroup, Scheme, StatusRange};
 use crate::rate::Rate;
 use crate::redirect::Redirect;
+use crate::rewrite::Rewrite;
 use crate::units::Ttl;
 
 /// A request as rules see it: borrowed from the edge's own request.
@@ -128,6 +129,8 @@ pub struct Rule {
     pub early_hints: bool,
     /// What is compressed of what is stored; `None` is nothing.
     pub compress: Option<Compress>,
+    /// What is rewritten in pages and style sheets; `None` is nothing.
+    pub rewrite: Option<Arc<Rewrite>>,
 }
 
 /// How often may be asked, and who is counted together.
@@ -247,6 +250,7 @@ impl Rule {
             websocket: true,
             early_hints: true,
             compress: Some(Compress::default()),
+            rewrite: None,
         }
     }
 
