@@ -21,6 +21,7 @@ pub mod purge;
 pub mod rate;
 pub mod redirect;
 pub mod retry;
+pub mod rewrite;
 pub mod rollout;
 pub mod routing;
 pub mod rule;

@@ -697,6 +697,8 @@ static CORS_VALUES: [Kind; 2] = [Kind::OneOf(&["static", "off", "all"]), Kind::T
 
 static COMPRESS_VALUES: [Kind; 2] = [Kind::Bool, Kind::Table(&COMPRESS)];
 
+static REWRITE_VALUES: [Kind; 2] = [Kind::OneOf(&["off"]), Kind::Table(&REWRITE)];
+
 static RATE_LIMIT_VALUES: [Kind; 2] = [Kind::OneOf(&["off"]), Kind::Table(&RATE_LIMIT)];
 
 /// What a site says for all its rules, and a rule for itself.
@@ -810,6 +812,12 @@ const CHOICES: &[Key] = &[
         "Whether encoded copies are made of what is stored and not encoded by the origin; what is passed is never touched. A table says of what.",
     )
     .or("true"),
+    key(
+        "rewrite",
+        Kind::Either(&REWRITE_VALUES),
+        "Whether the URLs of static files in pages and style sheets (GET, 200, text/html and text/css) are made to lead to another host. Done once, before what comes is stored. See website.md.",
+    )
+    .or("\"off\""),
 ];
 
 static HEURISTIC: Table = Table {
@@ -896,6 +904,33 @@ static COMPRESS: Table = Table {
         .or("[\"zstd\", \"br\", \"gzip\"]"),
         size("min_size", compress::MIN_SIZE, "Least bytes of a body that is compressed."),
         size("max_size", compress::MAX_SIZE, "Most bytes of one. With disks nothing above 1 MiB is: such a body lies in slices."),
+    ]],
+};
+
+static REWRITE: Table = Table {
+    title: "rewrite",
+    groups: &[&[
+        key(
+            "host",
+            text("a host, or an origin", "cdn.shop.example"),
+            "Where static files of the page's own host are fetched from; by https unless \"http://…\" is said.",
+        )
+        .required(),
+        key(
+            "hosts",
+            Kind::Map { what: "a host", of: &text("a host, or an origin", "cdn.shop.example") },
+            "The same for files of other hosts: { \"img.shop.example\" = \"cdn.shop.example\" }.",
+        ),
+        key("paths", Kind::List(&text("a path with \"*\" for any part", "/static/*")), "Paths that move.")
+            .or("those with the ending of a style sheet, script, picture, font, sound or film"),
+        key("social_images", Kind::Bool, "Whether pictures of previews move (og:image, twitter:image).").or("false"),
+        key("structured_data", Kind::Bool, "Whether files named in JSON-LD move.").or("false"),
+        key(
+            "inline_scripts",
+            Kind::List(&text("a path with \"*\" for any part", "/static/*")),
+            "Paths that move in strings of inline scripts too, also with their slashes escaped.",
+        )
+        .or("none"),
     ]],
 };
 
