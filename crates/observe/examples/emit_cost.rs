@@ -40,6 +40,8 @@ fn measure(observer: &Observer, registry: &Registry) -> u64 {
                     host: b"www.shop.example",
                     target: b"/static/css/site.4f9a31c0.css?v=20261123",
                     protocol: "HTTP/1.1",
+                    secure: false,
+                    authorized: false,
                     status: 200,
                     head_bytes_sent: 310,
                     body_bytes_sent: 10_240,
@@ -53,7 +55,9 @@ fn measure(observer: &Observer, registry: &Registry) -> u64 {
                     ttl: Some(48),
                     site,
                     rule: Some(2),
+                    selected_by: &[],
                     fetch: None,
+                    answer: None,
                     request_id: number,
                     referer: Some(b"https://www.shop.example/catalogue/shoes?page=2"),
                     user_agent: Some(

@@ -23,6 +23,8 @@ pub(crate) fn event(site: Slot) -> Event<'static> {
         host: b"www.shop.example",
         target: b"/static/css/site.4f9a31c0.css?v=20261123",
         protocol: "HTTP/1.1",
+        secure: false,
+        authorized: false,
         status: 200,
         head_bytes_sent: 310,
         body_bytes_sent: 10_240,
@@ -36,7 +38,9 @@ pub(crate) fn event(site: Slot) -> Event<'static> {
         ttl: Some(48),
         site,
         rule: Some(2),
+        selected_by: &[],
         fetch: None,
+        answer: None,
         request_id: 0x00ab_cdef_0123_4567,
         referer: Some(b"https://www.shop.example/catalogue/shoes?page=2"),
         user_agent: Some(
