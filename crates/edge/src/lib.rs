@@ -56,7 +56,7 @@ mod websocket;
 mod worker;
 
 pub use clock::Clock;
-pub use handle::{Edge, Handle, Options, Predecessor, StartError, Status, wanted, workers};
+pub use handle::{Edge, Handle, Locate, Options, Predecessor, StartError, Status, wanted, workers};
 pub use purging::{Applied, PurgeError, PurgeRequest, PurgeTarget, Receipt};
 pub use storage::inspect;
 pub use tiers::TierIdentity;

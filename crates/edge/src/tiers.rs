@@ -490,6 +490,7 @@ fn hop_request(job: &Job, to: Hop, demand: u64) -> OriginRequest {
         body: RequestBody::Empty,
         retry_safe: true,
         takes_trailers: false,
+        on_behalf_of: None,
         upgrade: None,
     }
 }

@@ -232,6 +232,7 @@ impl Edges {
             disk_engine: None,
             registry: Registry::new(BuildInfo { version: "test", commit: "test" }),
             access_log: None,
+            locate: None,
         };
         let handle = Edge::start(common.for_node(settings), options).expect("the edge starts");
         self.running.insert(node, handle);

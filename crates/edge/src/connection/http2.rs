@@ -19,6 +19,7 @@ use bytes::Bytes;
 use h2::server::{Builder, Connection, SendResponse};
 use h2::{Reason, RecvStream, SendStream};
 use http::StatusCode;
+use model::cluster::Switches;
 use model::settings::{HEADER_BYTES, Limits};
 use observe::Limit;
 use semantics::Fields;
@@ -32,7 +33,7 @@ use crate::origin::{BodyPart, fields_of, header_map};
 use crate::refusal::Refusal;
 use crate::request::{Protocol, Request};
 use crate::tiers;
-use crate::worker::{Watch, Worker};
+use crate::worker::{Turn, Watch, Worker};
 
 use super::exchange::{Exchange, Fault, Follows, Incoming, Outgoing, whole_body};
 use super::frames::Conduct;
@@ -84,7 +85,8 @@ pub(super) async fn serve(worker: Rc<Worker>, io: Io, visitor: Visitor) {
         Some(Err(_)) => return,
         None => return worker.count_limit(Limit::HeadTime),
     };
-    let streams = Streams { worker: worker.clone(), visitor, running: Rc::default(), served: 0 };
+    let streams =
+        Streams { worker: worker.clone(), visitor, running: Rc::default(), served: 0, turn: worker.turn() };
     let end = streams.run(connection, &stream, &conduct, &watch, &limits).await;
     // The last frames may still be with us.
     watch.set(worker.tick_after(GOODBYE));
@@ -127,6 +129,7 @@ struct Streams {
     /// How many have a task of their own.
     running: Rc<Cell<usize>>,
     served: u32,
+    turn: Turn,
 }
 
 /// A new stream, trouble, or the connection's end.
@@ -171,8 +174,8 @@ impl Streams {
                     return Poll::Ready(None);
                 }
                 let is_edge = self.visitor.node.is_some();
-                if !is_leaving && self.worker.says_goodbye(self.served, |switches| switches.http2 || is_edge)
-                {
+                let is_spoken = |switches: &Switches| switches.http2 || is_edge;
+                if !is_leaving && self.worker.says_goodbye(self.turn, self.served, is_spoken) {
                     is_leaving = true;
                     connection.graceful_shutdown();
                 }

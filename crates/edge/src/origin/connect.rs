@@ -15,7 +15,7 @@ use std::time::Duration;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
@@ -102,13 +102,15 @@ impl Known {
 pub(super) struct Endpoint<'a> {
     pub(super) host: &'a str,
     pub(super) port: u16,
+    /// From where: the one of the address's family, else the system chooses.
+    pub(super) sources: &'a [IpAddr],
     pub(super) tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
 }
 
 /// Resolves, connects, shakes hands; counted in `open` until it is closed. The caller bounds the time.
 pub(super) async fn connect(names: &Names, endpoint: Endpoint<'_>, open: &Gauge) -> Result<Wire, FetchError> {
     let addresses = names.resolve(endpoint.host, endpoint.port).await?;
-    let tcp = dial(&addresses)
+    let tcp = dial(&addresses, endpoint.sources)
         .await
         .map_err(|error| FetchError::new(FetchErrorKind::Connect, Sent::Nothing, error))?;
     // Latency matters more than a few packets; the writers above hand over whole heads and chunks.
@@ -128,16 +130,20 @@ pub(super) async fn connect(names: &Names, endpoint: Endpoint<'_>, open: &Gauge)
 
 /// Connects to the first of `addresses` that answers: the next one starts when the one before failed or took longer
 /// than [`NEXT_ADDRESS_AFTER`]. The others are dropped.
-async fn dial(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
+async fn dial(addresses: &[SocketAddr], sources: &[IpAddr]) -> io::Result<TcpStream> {
+    let from = |to: SocketAddr| {
+        let source = sources.iter().find(|source| source.is_ipv4() == to.is_ipv4()).copied();
+        connect_from(source, to)
+    };
     if let [address] = addresses {
-        return TcpStream::connect(address).await;
+        return from(*address).await;
     }
     let mut rest = addresses.iter().copied().peekable();
     let mut tries = JoinSet::new();
     let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
     loop {
         if let Some(address) = rest.next() {
-            tries.spawn(TcpStream::connect(address));
+            tries.spawn(from(address));
         }
         let next = match rest.peek() {
             Some(_) => match timeout(NEXT_ADDRESS_AFTER, tries.join_next()).await {
@@ -153,6 +159,15 @@ async fn dial(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
             None => return Err(last),
         }
     }
+}
+
+async fn connect_from(source: Option<IpAddr>, to: SocketAddr) -> io::Result<TcpStream> {
+    let Some(source) = source else { return TcpStream::connect(to).await };
+    let socket = if source.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.bind(SocketAddr::new(source, 0)).map_err(|error| {
+        io::Error::new(error.kind(), format!("origin_source {source} cannot be used: {error}"))
+    })?;
+    socket.connect(to).await
 }
 
 /// A connection's bytes, counted: whether the origin has sent anything decides whether a request may be sent again.
@@ -327,9 +342,26 @@ mod tests {
         let refusing = listen().await.unwrap().local_addr().unwrap();
         let listening = listen().await.unwrap();
         let address = listening.local_addr().unwrap();
-        let stream = dial(&[refusing, refusing, address]).await.unwrap();
+        let stream = dial(&[refusing, refusing, address], &[]).await.unwrap();
         assert_eq!(stream.peer_addr().unwrap(), address);
-        assert_eq!(dial(&[refusing, refusing]).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
-        assert!(dial(&[]).await.is_err());
+        assert_eq!(
+            dial(&[refusing, refusing], &[]).await.unwrap_err().kind(),
+            io::ErrorKind::ConnectionRefused
+        );
+        assert!(dial(&[], &[]).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn connections_come_from_the_address_of_their_family() {
+        let listening = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let to = listening.local_addr().unwrap();
+        let source: IpAddr = "127.83.0.9".parse().unwrap();
+        let stream = dial(&[to], &["2001:db8::9".parse().unwrap(), source]).await.unwrap();
+        assert_eq!(listening.accept().await.unwrap().1, stream.local_addr().unwrap());
+        assert_eq!(stream.local_addr().unwrap().ip(), source);
+
+        // An address of nobody here (RFC 5737).
+        let error = dial(&[to], &["192.0.2.9".parse().unwrap()]).await.unwrap_err();
+        assert!(error.to_string().contains("origin_source 192.0.2.9 cannot be used"), "{error}");
     }
 }

@@ -3,6 +3,7 @@
 //! [`Clock`], decisions from `model`'s state machines.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -28,6 +29,7 @@ pub(crate) struct OriginsShared {
     clock: Clock,
     /// What is shown to other edges.
     certified: Arc<Certified>,
+    sources: Arc<[IpAddr]>,
     states: RwLock<HashMap<Arc<Origin>, Vec<Arc<OriginState>>>>,
     next_id: AtomicU64,
     /// Tells the prober that the set has changed.
@@ -35,11 +37,12 @@ pub(crate) struct OriginsShared {
 }
 
 impl OriginsShared {
-    /// No origins yet; `clock` is the edge's.
-    pub(crate) fn new(clock: Clock, certified: Arc<Certified>) -> Self {
+    /// No origins yet; `clock` is the edge's, `sources` are the addresses from which it connects to origins.
+    pub(crate) fn new(clock: Clock, certified: Arc<Certified>, sources: &[IpAddr]) -> Self {
         OriginsShared {
             clock,
             certified,
+            sources: sources.into(),
             states: RwLock::default(),
             next_id: AtomicU64::new(0),
             changed: Notify::new(),
@@ -108,7 +111,7 @@ impl OriginsShared {
         }
         // Reads files, so it is made outside the lock; another worker's may win.
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let made = Arc::new(OriginState::new(id, origin, group, &self.certified));
+        let made = Arc::new(OriginState::new(id, origin, group, &self.certified, self.sources.clone()));
         let mut states = self.states.write();
         let of_origin = states.entry(origin.clone()).or_default();
         find(Some(of_origin), group).unwrap_or_else(|| {
@@ -135,6 +138,7 @@ pub(super) struct OriginState {
     pub(super) open: Gauge,
     /// Connections that are idle.
     pub(super) idle: Gauge,
+    sources: Arc<[IpAddr]>,
     policies: Policies,
     tls: Result<OriginTls, String>,
     condition: Mutex<Condition>,
@@ -183,9 +187,16 @@ struct Condition {
 }
 
 impl OriginState {
-    fn new(id: u64, origin: &Arc<Origin>, group: &OriginGroup, certified: &Arc<Certified>) -> Self {
+    fn new(
+        id: u64,
+        origin: &Arc<Origin>,
+        group: &OriginGroup,
+        certified: &Arc<Certified>,
+        sources: Arc<[IpAddr]>,
+    ) -> Self {
         OriginState {
             id,
+            sources,
             name: origin.url().into(),
             settings: origin.clone(),
             probe: group.probe.clone(),
@@ -228,7 +239,7 @@ impl OriginState {
             }
             Err(trouble) => return Err(unusable(trouble)),
         };
-        Ok(Endpoint { host: &self.settings.host, port: self.settings.port, tls })
+        Ok(Endpoint { host: &self.settings.host, port: self.settings.port, sources: &self.sources, tls })
     }
 
     /// Asks the breaker for leave to make an attempt.
