@@ -3,8 +3,10 @@
 
 use std::net::IpAddr;
 
+use semantics::cache_status::CacheStatus;
 use semantics::coding::Coding;
-use semantics::{Wall, Why};
+use semantics::{Fields, Wall, Why};
+use stats::{Class, Country};
 
 /// One finished request, as log and metrics see it. Emitted once, after the last byte to the client or when the
 /// client is given up.
@@ -18,6 +20,8 @@ pub struct Event<'a> {
     pub first_byte_us: u64,
     /// The visitor's address, after PROXY protocol and trusted forwarding fields.
     pub client: IpAddr,
+    /// Where that is.
+    pub country: Country,
     /// The method as sent. Any bytes; escaped in the log.
     pub method: &'a [u8],
     /// The host asked for. Any bytes.
@@ -26,6 +30,10 @@ pub struct Event<'a> {
     pub target: &'a [u8],
     /// The protocol between visitor and edge, as `HTTP/1.1`. Must hold no quote, backslash or control byte.
     pub protocol: &'static str,
+    /// Whether the visitor's connection is encrypted.
+    pub secure: bool,
+    /// Whether the request has Authorization.
+    pub authorized: bool,
     /// The status sent; 0 when no response was sent.
     pub status: u16,
     /// Bytes of response head sent.
@@ -36,6 +44,10 @@ pub struct Event<'a> {
     pub bytes_received: u64,
     /// Why it ended so.
     pub why: Why,
+    /// What Cache-Status says of it.
+    pub cache_status: CacheStatus<'a>,
+    /// What kind of content was sent.
+    pub class: Class,
     /// Whether this request joined a fill that another one had started.
     pub collapsed: bool,
     /// Whether the origin's answer was stored.
@@ -51,16 +63,42 @@ pub struct Event<'a> {
     pub ttl: Option<i64>,
     /// The site, [`Slot::NONE`] when no site has the host.
     pub site: Slot,
-    /// Position of the matched rule in its site, from 0.
+    /// The matched rule's place in its site, from 1; 0 for the site's defaults.
     pub rule: Option<u32>,
+    /// What of the request chose between variants of the answer: the selecting headers, cookies (`cookie:name`) and `device`,
+    /// each with a short hash of its value. Names are lower-case tokens.
+    pub selected_by: &'a [(Box<str>, u32)],
     /// The origin's part, when one was asked on behalf of this request.
     pub fetch: Option<Fetch>,
+    /// What the origin's answer said of its reuse: field lines whose names are in [`Event::ANSWER_FIELDS`], and no values that
+    /// are anybody's secret. Any bytes.
+    pub answer: Option<&'a Fields>,
     /// The request's id; 16 hex digits in the log.
     pub request_id: u64,
     /// The Referer field. Any bytes.
     pub referer: Option<&'a [u8]>,
     /// The User-Agent field. Any bytes.
     pub user_agent: Option<&'a [u8]>,
+}
+
+impl Event<'_> {
+    /// The fields of an origin's answer that decide about its reuse, lower-case. Of `set-cookie` it is only told that there is
+    /// one (`1`).
+    pub const ANSWER_FIELDS: &'static [&'static str] = &[
+        "age",
+        "cache-control",
+        "cdn-cache-control",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "date",
+        "etag",
+        "expires",
+        "last-modified",
+        "perigee-cache-control",
+        "set-cookie",
+        "vary",
+    ];
 }
 
 /// The origin's part in one request.
@@ -81,6 +119,8 @@ pub struct Fetch {
 pub struct FetchEvent {
     /// The origin asked.
     pub origin: Slot,
+    /// For which site, and for which of its rules, as [`Event::rule`] numbers them.
+    pub on_behalf_of: (Slot, u32),
     /// Whether its connection was opened for this attempt.
     pub connection: ConnectionUse,
     /// From sending the request to the first byte of the answer, in µs; absent when none came.

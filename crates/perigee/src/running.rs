@@ -29,7 +29,7 @@ use crate::certificates::Certificates;
 use crate::configuration::{Live, Read, Source, fit_connections};
 use crate::failure::Failure;
 use crate::manager;
-use crate::member::Member;
+use crate::member::{EdgeWorks, Member};
 use crate::state::{Lock, StateDir};
 use crate::takeover::Takeover;
 use crate::upgrader::{Begins, Upgrader};
@@ -111,6 +111,9 @@ impl Beginning {
             Failure::new(format!("the path of this program cannot be found: {error}"), "mount /proc")
         })?;
         let mut options = options(sockets, &state, &settings)?;
+        if member.is_some() {
+            options.registry.keep_statistics();
+        }
         options.client_authorities.clone_from(&read.client_authorities);
         options.certificates = certificates.at_start(&read.snapshot, &read.certificates);
         if let Some(takeover) = &mut takeover {
@@ -130,8 +133,9 @@ impl Beginning {
         };
         let started =
             serve_all(&handle, &live, &upgrader, takeover, admin, lock, &state).and_then(|address| {
-                let followed =
-                    member.as_ref().map_or(Ok(()), |member| member.start(handle.clone(), live.clone()));
+                let followed = member.as_ref().map_or(Ok(()), |member| {
+                    member.start(Arc::new(EdgeWorks { handle: handle.clone(), live: live.clone() }))
+                });
                 followed.map(|()| address).map_err(|error| {
                     Failure::new(
                         format!("no thread to follow the cluster: {error}"),
@@ -224,6 +228,7 @@ fn options(sockets: Sockets, state: &StateDir, settings: &EdgeSettings) -> Resul
         state: Some(state.path().to_owned()),
         disk_engine: None,
         access_log: start_access_log(settings, &registry)?,
+        locate: None,
         registry,
         predecessor: None,
     })

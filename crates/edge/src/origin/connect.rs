@@ -125,7 +125,7 @@ pub(super) async fn connect(names: &Names, endpoint: Endpoint<'_>, open: &Gauge)
             Stream::Tls(Box::new(stream))
         }
     };
-    Ok(Wire { stream, meter: Arc::default(), _open: open.count() })
+    Ok(Wire { stream, meter: Arc::default(), is_deaf: false, _open: open.count() })
 }
 
 /// Connects to the first of `addresses` that answers: the next one starts when the one before failed or took longer
@@ -171,9 +171,15 @@ async fn connect_from(source: Option<IpAddr>, to: SocketAddr) -> io::Result<TcpS
 }
 
 /// A connection's bytes, counted: whether the origin has sent anything decides whether a request may be sent again.
+///
+/// Writing to it never fails because the origin has closed: it may have answered before (413 or 501 to an upload, RFC 9112
+/// §9.5), and the library would throw that answer away, unread. What can no longer be written is dropped; reading tells
+/// the end.
 pub(super) struct Wire {
     stream: Stream,
     meter: Arc<Meter>,
+    /// The origin takes nothing any more.
+    is_deaf: bool,
     _open: Counted,
 }
 
@@ -191,12 +197,6 @@ impl Meter {
 
     pub(super) fn written(&self) -> u64 {
         self.written.load(Ordering::Relaxed)
-    }
-
-    fn wrote(&self, polled: &Poll<io::Result<usize>>) {
-        if let Poll::Ready(Ok(bytes)) = polled {
-            self.written.fetch_add(*bytes as u64, Ordering::Relaxed);
-        }
     }
 }
 
@@ -217,6 +217,26 @@ impl Wire {
             Stream::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(b"h2"),
         }
     }
+
+    /// What writing `length` bytes has come to.
+    fn wrote(&mut self, polled: Poll<io::Result<usize>>, length: usize) -> Poll<io::Result<usize>> {
+        match polled {
+            Poll::Ready(Err(error)) if has_closed(&error) => {
+                self.is_deaf = true;
+                Poll::Ready(Ok(length))
+            }
+            Poll::Ready(Ok(bytes)) => {
+                self.meter.written.fetch_add(bytes as u64, Ordering::Relaxed);
+                Poll::Ready(Ok(bytes))
+            }
+            other => other,
+        }
+    }
+}
+
+/// Whether writing failed because the other side reads no more.
+fn has_closed(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
 impl AsyncRead for Wire {
@@ -237,12 +257,14 @@ impl AsyncRead for Wire {
 
 impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.is_deaf {
+            return Poll::Ready(Ok(buf.len()));
+        }
         let polled = match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
             Stream::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
         };
-        self.meter.wrote(&polled);
-        polled
+        self.wrote(polled, buf.len())
     }
 
     fn poll_write_vectored(
@@ -250,12 +272,15 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let length = bufs.iter().map(|buf| buf.len()).sum();
+        if self.is_deaf {
+            return Poll::Ready(Ok(length));
+        }
         let polled = match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         };
-        self.meter.wrote(&polled);
-        polled
+        self.wrote(polled, length)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -266,10 +291,14 @@ impl AsyncWrite for Wire {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
+        if self.is_deaf {
+            return Poll::Ready(Ok(()));
+        }
+        let polled = match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Stream::Tls(stream) => Pin::new(stream).poll_flush(cx),
-        }
+        };
+        self.wrote(polled.map_ok(|()| 0), 0).map_ok(|_| ())
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

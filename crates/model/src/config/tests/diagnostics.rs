@@ -797,6 +797,27 @@ origin_options = { fail_over = ["5x", 99, 404, "600"] }
     );
     check(
         r#"origin = "https://o.example"
+origin_options = { budget = { queue = "1s" } }
+"#,
+        &[
+            "5:29 error: the budget allows everything | write e.g. budget = { requests_per_second = 200, in_flight = 50 }",
+        ],
+    );
+    check(
+        r#"origin = "https://o.example"
+origin_options = { budget = { in_flight = 0, requests = 5 } }
+[[site.rule]]
+path = "/a"
+origin_options = { budget = { in_flight = 5 } }
+"#,
+        &[
+            "5:43 error: in_flight is 0; it may be 1 to 1000000",
+            r#"5:46 error: unknown key "requests" in budget | allowed here: requests_per_second, in_flight, queue, stale_deadline, reserve_percent, nodes, grace"#,
+            "8:29 error: budget is a site's and no rule's: all rules with the same origin draw on one | put it into the origin_options of the site",
+        ],
+    );
+    check(
+        r#"origin = "https://o.example"
 origin_options = { health = { interval = "5s" } }
 "#,
         &[
