@@ -143,7 +143,13 @@ impl Demo {
                 shop.draw();
                 Ok(())
             });
-            let cluster = Cluster::start(place.path(), ports, |text| screen.say(&format!("  {text}")));
+            let cluster = async {
+                let cluster =
+                    Cluster::start(place.path(), ports, |text| screen.say(&format!("  {text}"))).await?;
+                scene.resolvers.wait(cluster::PATIENCE).await?;
+                screen.say("  the router answers DNS");
+                Ok(cluster)
+            };
             tokio::try_join!(cluster, open)
         };
         let cluster = tokio::select! {

@@ -1,7 +1,6 @@
 //! The demo's CDN: a control with its journal in SQLite, edges in each PoP, a router; each a process, set up by the commands and calls that
 //! docs/control.md names. Nothing here is done in another way than an operator would do it.
 
-use std::ffi::OsString;
 use std::fs;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -20,7 +19,7 @@ use crate::cluster::{Cluster as Reach, ControlClient, Profile};
 use crate::failure::Failure;
 
 /// Time for anything that must come while the cluster begins; a debug build on a busy machine is slow.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(50);
 /// Time for processes to end when they are asked to.
@@ -65,6 +64,7 @@ impl Cluster {
             client,
         };
         say("control runs");
+        cluster.write_location()?;
         for (number, pop) in POPS.iter().enumerate() {
             cluster.start_pop(number, pop).await?;
         }
@@ -82,7 +82,6 @@ impl Cluster {
             .await?;
         say(&format!("configuration {version} is rolled out to all of them"));
         cluster.start_router().await?;
-        say("the router answers DNS");
         Ok(cluster)
     }
 
@@ -90,10 +89,7 @@ impl Cluster {
 
     async fn start_pop(&mut self, number: usize, pop: &map::Pop) -> Result<(), Failure> {
         let wanted = json!({ "role": "edge", "pop": pop.name, "uses": pop.edges });
-        let made = self.post("/v1/enrolment-tokens", wanted).await?;
-        let join = self.directory.join(format!("join-{}", pop.name));
-        crate::state::write_new(&join, made["token"].as_str().unwrap_or_default())
-            .map_err(|error| unwritable(&join, &error))?;
+        let join = self.join_token(pop.name, wanted).await?;
         let mut edges = Vec::new();
         for edge in 0..pop.edges {
             let name = edge_name(pop, edge);
@@ -227,7 +223,7 @@ expect = {{ rule = "pages", ttl = "1h", request_headers = {{ Cookie = false }} }
     /// Rolls the configuration out to all nodes at once, as `perigee apply --stage all` does. Its number.
     async fn apply(&self) -> Result<u64, Failure> {
         let text = self.configuration();
-        let file = self.configuration_file();
+        let file = self.directory.join("cluster.toml");
         write(&file, &text)?;
         let source = file.display().to_string();
         let added = self
@@ -244,29 +240,51 @@ expect = {{ rule = "pages", ttl = "1h", request_headers = {{ Cookie = false }} }
         Ok(version)
     }
 
-    async fn start_router(&mut self) -> Result<(), Failure> {
-        let location = self.directory.join("location.geo");
+    /// What is to be known of networks, as `perigee geo build --list` makes it.
+    fn write_location(&self) -> Result<(), Failure> {
+        let location = self.location_file();
         let mut compiler = Compiler::new();
         compiler.list(&map::location_list(), "cities");
         let bytes = compiler.finish(0).encode(1).map_err(|error| unwritable(&location, &error))?;
-        fs::write(&location, bytes).map_err(|error| unwritable(&location, &error))?;
-        let Ports { dns, router_admin, .. } = self.ports;
-        let mut arguments: Vec<OsString> =
-            vec!["router".into(), "--config".into(), self.configuration_file().into()];
-        arguments.extend(["--location".into(), location.into()]);
-        arguments.extend(["--state".into(), self.directory.join("router").into()]);
-        for (flag, value) in [
-            ("--listen", local(dns).to_string()),
-            ("--admin", local(router_admin).to_string()),
-            ("--workers", "1".to_owned()),
-            ("--node", "ns1".to_owned()),
-        ] {
-            arguments.extend([flag.into(), value.into()]);
-        }
-        let mut router = Process::start("router", arguments, &self.directory)?;
+        fs::write(&location, bytes).map_err(|error| unwritable(&location, &error))
+    }
+
+    async fn start_router(&mut self) -> Result<(), Failure> {
+        let join = self.join_token("ns1", json!({ "role": "router", "name": "ns1" })).await?;
+        let Ports { dns, router_admin, control, .. } = self.ports;
+        let config = self.directory.join("ns1.toml");
+        let text = format!(
+            r#"node     = "ns1"
+listen   = ["{}"]
+admin    = "{}"
+location = {:?}
+state    = {:?}
+workers  = 1
+
+[cluster]
+control  = ["https://{}"]
+"#,
+            local(dns),
+            local(router_admin),
+            self.location_file(),
+            self.directory.join("ns1"),
+            local(control)
+        );
+        write(&config, &text)?;
+        let arguments = ["router".into(), "--config".into(), config.into(), "--token".into(), join.into()];
+        let mut router = Process::start("ns1", arguments.into(), &self.directory)?;
         wait_for("the router to listen", &mut [&mut router], || listens(local(dns))).await?;
         self.router = Some(router);
         Ok(())
+    }
+
+    /// A file with a token by which nodes join.
+    async fn join_token(&self, name: &str, wanted: Value) -> Result<PathBuf, Failure> {
+        let made = self.post("/v1/enrolment-tokens", wanted).await?;
+        let join = self.directory.join(format!("join-{name}"));
+        crate::state::write_new(&join, made["token"].as_str().unwrap_or_default())
+            .map_err(|error| unwritable(&join, &error))?;
+        Ok(join)
     }
 
     async fn wait_for_nodes(&self, what: &str, is_so: impl Fn(&Value) -> bool) -> Result<(), Failure> {
@@ -288,9 +306,8 @@ expect = {{ rule = "pages", ttl = "1h", request_headers = {{ Cookie = false }} }
 
     // --- What is asked of it ---
 
-    /// The cluster's configuration, as it was applied.
-    pub(super) fn configuration_file(&self) -> PathBuf {
-        self.directory.join("cluster.toml")
+    fn location_file(&self) -> PathBuf {
+        self.directory.join("location.geo")
     }
 
     /// How to reach control, and be let in.

@@ -140,7 +140,8 @@ fn one_way(round_trip_ms: f64) -> Duration {
 /// What the router is to know of the visitors' networks: lines of `perigee geo build --list`.
 pub(super) fn location_list() -> String {
     let line = |(number, city): (usize, &City)| {
-        format!("{}/{NETWORK_BITS},{} {}\n", network(number), city.point.latitude, city.point.longitude)
+        let Point { latitude, longitude } = city.point;
+        format!("{}/{NETWORK_BITS},{latitude} {longitude},{}\n", network(number), city.country)
     };
     CITIES.iter().enumerate().map(line).collect()
 }

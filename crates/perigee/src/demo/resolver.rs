@@ -10,14 +10,17 @@ use domain::base::opt::ClientSubnet;
 use domain::base::{Message, MessageBuilder, Name, Rtype};
 use domain::rdata::A;
 use tokio::net::UdpSocket;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::map;
+use crate::failure::Failure;
 
 /// Time for an answer.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// How often is asked before it is given up.
 const TRIES: usize = 3;
+/// Between two looks at a router that has just begun.
+const LOOK: Duration = Duration::from_millis(100);
 /// Bytes of an answer, as the query says.
 const ANSWER_BYTES_MAX: usize = 1232;
 
@@ -65,6 +68,24 @@ impl Resolvers {
     /// No answer, or one without an address: why.
     pub(super) async fn ask_anew(&self, city: usize) -> Result<Vec<IpAddr>, String> {
         Ok(self.ask(city).await?.addresses)
+    }
+
+    /// Waits until the router says where each city's visitors are sent: it may listen before it knows.
+    ///
+    /// # Errors
+    /// It doesn't, for as long as `patience`.
+    pub(super) async fn wait(&self, patience: Duration) -> Result<(), Failure> {
+        let until = Instant::now() + patience;
+        for city in 0..map::CITIES.len() {
+            while let Err(why) = self.ask(city).await {
+                if Instant::now() > until {
+                    let message = format!("waited {} s for the router: {why}", patience.as_secs());
+                    return Err(Failure::new(message, "start it again on a machine that is less busy"));
+                }
+                sleep(LOOK).await;
+            }
+        }
+        Ok(())
     }
 
     async fn ask(&self, city: usize) -> Result<Known, String> {
