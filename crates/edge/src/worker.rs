@@ -15,6 +15,7 @@ use model::Switches;
 use model::purge::PurgeClock;
 use model::rate::{Rate, TooMuch};
 use model::settings::Limits;
+use model::tiers::HotKeys;
 use parking_lot::{Mutex, RwLock};
 use semantics::Wall;
 use semantics::key::KeySeed;
@@ -40,6 +41,7 @@ use crate::request::{Request, RequestId};
 use crate::slices::Stretches;
 use crate::succession::Succession;
 use crate::tiering::Reads;
+use crate::tiers::{Certified, JournalPositions};
 use crate::tls::Tls;
 
 /// What all workers of an edge share.
@@ -79,6 +81,10 @@ pub(crate) struct Shared {
     pub(crate) purge_log: Mutex<Option<PurgeLog>>,
     /// The newest purge position: an object fetched at or after it needs no look at `purges`.
     pub(crate) purge_position: AtomicU64,
+    /// What that means to other edges.
+    pub(crate) purge_positions: JournalPositions,
+    /// What is shown to other edges.
+    pub(crate) certified: Arc<Certified>,
     /// When whoever orders purges was last heard, with nothing more to tell.
     pub(crate) heard: Heard,
     pub(crate) registry: Arc<observe::Registry>,
@@ -195,6 +201,8 @@ pub(crate) struct Worker {
     next_turn: Cell<u32>,
     next_id: Cell<u64>,
     failures_told: Cell<(u32, u32)>,
+    /// What this worker's visitors ask for that the cache has not.
+    pub(crate) hot_keys: RefCell<HotKeys>,
     /// Reused by each request for its cache key.
     pub(crate) key_text: RefCell<Vec<u8>>,
 }
@@ -248,6 +256,7 @@ impl Worker {
             next_turn: Cell::new(0),
             next_id: Cell::new(id_seed),
             failures_told: Cell::new((0, 0)),
+            hot_keys: RefCell::default(),
             key_text: RefCell::default(),
             shared,
         }

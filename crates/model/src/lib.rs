@@ -29,6 +29,7 @@ pub mod settings;
 pub mod site_test;
 pub mod snapshot;
 pub mod steering;
+pub mod tiers;
 pub mod units;
 pub mod vitals;
 

@@ -152,7 +152,7 @@ fn full_readings(origin: Slot) -> Readings {
 fn fetch(origin: Slot, end: FetchEnd) -> FetchEvent {
     FetchEvent {
         origin,
-        on_behalf_of: (Slot::NONE, 0),
+        on_behalf_of: Some((Slot::NONE, 0)),
         connection: ConnectionUse::Opened { connect_us: 800 },
         first_byte_us: Some(20_000),
         end,
