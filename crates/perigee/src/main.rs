@@ -19,6 +19,7 @@ mod client;
 mod cluster;
 mod configuration;
 mod control;
+mod demo;
 mod diff;
 mod edge;
 mod enroll;
@@ -64,6 +65,7 @@ struct Arguments {
 
 const EXAMPLES: &str = "\
 Examples:
+  perigee demo                                      see it: a whole CDN on this machine
   perigee serve --origin http://127.0.0.1:8000      put a cache in front of a website
   perigee check perigee.toml                        find every mistake in a configuration
   perigee explain http://127.0.0.1:8080/            say how a request would be answered, and why
@@ -77,6 +79,8 @@ Examples:
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// See it: a whole CDN on this machine, with a shop behind it, visitors in front of it, and a tour
+    Demo(demo::Demo),
     /// Serve websites from the cache, in front of their origins
     Serve(serve::Serve),
     /// Serve the websites of a cluster, as one of its nodes
@@ -128,7 +132,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    demo::tie_to_demo();
     let done = match Arguments::parse().command {
+        Command::Demo(demo) => demo.run(),
         Command::Serve(serve) => serve.run(),
         Command::Edge(edge) => edge.run(),
         Command::Check(check) => return check::run(check),
