@@ -270,19 +270,21 @@ async function configures(browser) {
   await page.click("section[aria-label=Changes] button:has-text('Show')");
   const difference = await page.locator(".diff .new, .diff .old").allTextContents();
   check("the editor shows what is changed", difference.length === 2 && difference.join().includes('ttl = "2d"'), difference);
-  const { candidate, stable } = await api("/v1/configurations");
-  // One roll-out at a time: the first one may still be watched.
-  if (candidate !== null) await api("/v1/rollouts/current/resume", { without_traffic: true });
-  const isFree = await until(async () => ["promoted", "undone"].includes((await api("/v1/rollouts/current")).state));
-  if (isFree === undefined) return takesBack(page, context, complaints, stable);
+  // One roll-out at a time: that of the first configuration may still be watched.
+  if (["running", "paused"].includes((await api("/v1/rollouts/current")).state)) await api("/v1/rollouts/current/undo", {});
   await page.check("input[value=all]");
   await page.click("section[aria-label=Apply] button[type=submit]");
   await page.waitForSelector("#rollout-state[data-state=running]");
-  return takesBack(page, context, complaints, stable);
+  const begun = await api("/v1/rollouts/current");
+  check("what is applied is rolled out, with its reason", begun.state === "running" && begun.reason === "keep photos longer", begun);
+  await context.close();
+  check("the editor: nothing on the console", complaints.length === 0, complaints);
 }
 
 // A roll-out is paused, goes on, and is taken back, by what stands on the page.
-async function takesBack(page, context, complaints, stable) {
+async function takesBack(browser) {
+  const { context, page, complaints } = await visitor(browser);
+  await enter(page);
   await page.goto(address("rollouts"));
   await page.waitForSelector("#rollout-state[data-state=running]");
   await page.click("text=Pause");
@@ -296,7 +298,7 @@ async function takesBack(page, context, complaints, stable) {
   await page.click("dialog button[type=submit]");
   await page.waitForSelector("#rollout-state[data-state=undone]");
   const now = await api("/v1/rollouts/current");
-  check("and is taken back", now.state === "undone" && now.stable === stable, now);
+  check("and is taken back", now.state === "undone", now);
   const list = await page.textContent("section[aria-label=Configurations]");
   const { versions } = await api("/v1/configurations");
   check("each configuration stands there with author and reason", versions.every(({ author, reason }) => list.includes(author) && list.includes(reason)), list);
@@ -347,6 +349,7 @@ async function loses(browser) {
     await shares(browser);
     await purges(browser);
     await configures(browser);
+    await takesBack(browser);
     await loses(browser);
   } catch (error) {
     check(`the walk goes to its end: ${error.stack}`, false);

@@ -20,7 +20,8 @@ use crate::limits::{BODY_BYTES_MAX, CONFIGURATION_BYTES_MAX};
 use crate::problem::Problem;
 use crate::server::Client;
 use crate::{
-    Shared, audit, configurations, dashboard, explain, nodes, pops, purges, rollouts, sites, status, tokens,
+    Shared, audit, configurations, dashboard, explain, nodes, pops, purges, rollouts, sites, statistics,
+    status, tokens,
 };
 
 /// JSON takes at most six bytes for one.
@@ -54,6 +55,11 @@ fn operators() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(sites::list))
         .routes(routes!(audit::list))
         .routes(routes!(status::status))
+        .routes(routes!(statistics::series))
+        .routes(routes!(statistics::export))
+        .routes(routes!(statistics::top))
+        .routes(routes!(statistics::whys))
+        .routes(routes!(statistics::markers))
         .merge(configurations)
 }
 
@@ -102,7 +108,7 @@ pub(crate) fn openapi() -> OpenApi {
 fn document(mut found: OpenApi) -> OpenApi {
     let mut info = Info::new("Perigee control", env!("CARGO_PKG_VERSION"));
     info.description =
-        Some("Purges with receipts, configurations and their roll-outs, nodes and tokens.".into());
+        Some("Purges with receipts, configurations and their roll-outs, nodes, tokens, statistics.".into());
     let token = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
         .description(Some("A token of an operator; nodes come with a certificate of the cluster instead."))

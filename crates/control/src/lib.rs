@@ -43,8 +43,10 @@ mod pops;
 mod problem;
 mod purges;
 mod rollouts;
+mod rollup;
 mod server;
 mod sites;
+mod statistics;
 mod status;
 mod tail;
 mod tls;
@@ -115,6 +117,7 @@ pub(crate) struct Shared {
     /// Serves the feed, and keeps what nodes report.
     pub(crate) hub: Arc<Hub>,
     pub(crate) tail: tail::Tail,
+    pub(crate) statistics: Arc<rollup::Store>,
     pub(crate) calls: mpsc::Sender<purges::Call>,
     pub(crate) rates: Mutex<Rates>,
     pub(crate) canary: canary::Canary,
@@ -187,6 +190,12 @@ impl Control {
         let plan = view.get().plan.clone();
         let hub = Hub::of_journal(&name, Arc::clone(&journal), plan, check).await;
         let hub = hub.map_err(|error| error.to_string())?;
+        let statistics = rollup::Store::open(&state.join("statistics.sqlite"))?;
+        hub.count_by(Arc::new(statistics::Takes {
+            store: Arc::clone(&statistics),
+            view: Arc::clone(&view),
+            hub: Arc::downgrade(&hub),
+        }));
         let counts = Arc::new(Counts::default());
         let (calls, waiting) = mpsc::channel(PURGES_QUEUED_MAX);
         let shared = Arc::new(Shared {
@@ -197,6 +206,7 @@ impl Control {
             view,
             hub,
             tail: tail::Tail::new(),
+            statistics,
             calls,
             rates: Mutex::new(Rates::new()),
             canary: canary::Canary::default(),

@@ -113,8 +113,21 @@ pub(crate) async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoRespo
             counts.records.load(Ordering::Relaxed) as f64,
         ),
     ];
+    let statistics = shared.statistics.counts();
+    let counted = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed) as f64;
+    let of_statistics = [
+        ("counted", "Statistics of a second of a node that were written down.", &statistics.lines),
+        ("repeated", "Statistics that came again and were counted already.", &statistics.repeated),
+        ("damaged", "Statistics that could not be read.", &statistics.damaged),
+        ("refused", "Statistics for which there was no room; nodes say them again.", &statistics.refused),
+        ("failed", "Transactions of statistics that failed; nodes say them again.", &statistics.failed),
+    ];
+    let of_statistics = of_statistics.map(|(name, help, count)| {
+        (format!("perigee_control_statistics_{name}_total"), "counter", help, counted(count))
+    });
+    let lines = lines.into_iter().map(|(name, kind, help, value)| (name.to_owned(), kind, help, value));
     let mut text = String::new();
-    for (name, kind, help, value) in lines {
+    for (name, kind, help, value) in lines.chain(of_statistics) {
         text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n"));
     }
     text.push_str(&format!(

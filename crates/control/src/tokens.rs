@@ -120,6 +120,11 @@ impl Caller {
         &self.0.name
     }
 
+    /// The sites that the token is bound to; `None`: all.
+    pub(crate) fn sites(&self) -> Option<&[String]> {
+        self.0.sites.as_deref()
+    }
+
     /// Refuses who has a lower role.
     pub(crate) fn may(&self, role: Role) -> Result<(), Problem> {
         if self.0.role >= role {

@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,12 +19,14 @@ use parking_lot::{Mutex, RwLock};
 use semantics::Wall;
 use semantics::key::KeySeed;
 use semantics::tags::TagSeed;
+use stats::Country;
 use store::disk::{DiskStats, Disks, Health};
 use store::{Pages, Tier};
 
 use crate::clock::Clock;
 use crate::compress::encoder::Encoder;
 use crate::flight::Flights;
+use crate::handle::Locate;
 use crate::hints::Hints;
 use crate::loaded::{Loaded, SiteNumbers};
 use crate::object::Entry;
@@ -79,6 +82,8 @@ pub(crate) struct Shared {
     /// When whoever orders purges was last heard, with nothing more to tell.
     pub(crate) heard: Heard,
     pub(crate) registry: Arc<observe::Registry>,
+    /// Where visitors are.
+    pub(crate) locate: Option<Locate>,
     pub(crate) connections: AtomicUsize,
     /// Connections by client, while that has a limit.
     pub(crate) clients: Arc<Open>,
@@ -144,6 +149,11 @@ impl Shared {
     /// The secret under which surrogate keys are hashed.
     pub(crate) fn tag_seed(&self) -> TagSeed {
         TagSeed(self.seed.0)
+    }
+
+    /// Where a visitor is.
+    pub(crate) fn country_of(&self, client: IpAddr) -> Country {
+        self.locate.as_ref().map_or(Country::UNKNOWN, |locate| locate(client))
     }
 
     /// Makes the next start drop what the disks hold, if `is_out` says that all or some of them can't be told what is

@@ -18,11 +18,13 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use edge::Handle;
 use edge::admin::ClusterStatus;
 use journal::feed::{
-    CERTIFICATES_TOLD_MAX, Dialer, Down, HeldCertificate, HeldDisk, Hello, Holdings, Link, Node, Receipt,
-    Refusal, Report, Told as Taken, Vitals, chance_below, follow,
+    CERTIFICATES_TOLD_MAX, Dialer, Down, HeldCertificate, HeldDisk, Hello, Holdings, Link, Node, Outbox,
+    Patience, Receipt, Refusal, Report, Statistics, Told as Taken, Vitals, chance_below, follow,
 };
 use journal::following::{Following, Step};
 use journal::trust::{EnrolmentToken, Identity, Role};
@@ -43,6 +45,9 @@ const ORDERS_TOGETHER_MAX: usize = 10_000;
 
 /// A configuration that cannot be had is tried again after a time between 0 and this, drawn evenly.
 const FETCH_RETRY_WITHIN: Duration = Duration::from_secs(4);
+
+/// How often it is looked whether a second of statistics is there: workers hand one over when it is over.
+const STATISTICS_EVERY: Duration = Duration::from_millis(250);
 
 /// How often the moment of last having heard is written down; what a restart forgets of it makes sites validate early.
 const HEARD_WRITTEN_EVERY_MS: i64 = 5_000;
@@ -68,6 +73,8 @@ pub(crate) struct Member {
     died_on_trial: bool,
     since_ms: i64,
     news: Notify,
+    /// Statistics on their way.
+    outbox: Outbox,
     edge: OnceLock<(Arc<Handle>, Arc<Live>)>,
     thread: Mutex<Option<(oneshot::Sender<()>, JoinHandle<()>)>>,
 }
@@ -105,6 +112,7 @@ impl Member {
             refused: Mutex::new(None),
             since_ms: now_ms(),
             news: Notify::new(),
+            outbox: Outbox::new(Patience::NODE),
             edge: OnceLock::new(),
             thread: Mutex::new(None),
         }))
@@ -160,6 +168,7 @@ impl Member {
                     _ = stopped => {}
                     () = follow(member.clone(), dialer.clone()) => {}
                     () = member.keep_configured(&dialer) => {}
+                    () = member.keep_counted() => {}
                     () = member.certified.keep_renewed(&member.keep, &dialer) => {}
                 }
             });
@@ -207,6 +216,39 @@ impl Member {
 
     fn edge(&self) -> Result<&(Arc<Handle>, Arc<Live>), String> {
         self.edge.get().ok_or_else(|| "the edge has not started yet".to_owned())
+    }
+
+    // --- Statistics ---
+
+    /// Puts what workers have counted on its way. Ends never.
+    async fn keep_counted(&self) {
+        // When it began, and a process's number: two lives of one node are never the same.
+        let epoch = (now_ms() as u64) << 22 | u64::from(std::process::id() & 0x3f_ffff);
+        let mut sequence = 0;
+        let mut ticks = tokio::time::interval(STATISTICS_EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let Ok((handle, _)) = self.edge() else { continue };
+            let registry = handle.registry();
+            let reports = registry.take_reports();
+            registry.count_lost_reports(self.outbox.lost());
+            if reports.is_empty() {
+                continue;
+            }
+            for report in reports {
+                sequence += 1;
+                let line = Statistics {
+                    node: self.name.clone(),
+                    epoch,
+                    sequence,
+                    lost: registry.lost_reports(),
+                    report: BASE64_STANDARD.encode(report.encode()),
+                };
+                self.outbox.push(Arc::new(line), None);
+            }
+            self.news.notify_one();
+        }
     }
 
     // --- Purges ---
@@ -385,6 +427,10 @@ impl Node for Member {
             holdings: holdings(handle),
             vitals: vitals(handle, self.since_ms),
         }]
+    }
+
+    fn outbox(&self) -> Option<&Outbox> {
+        Some(&self.outbox)
     }
 
     fn has_news(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {

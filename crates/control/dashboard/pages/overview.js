@@ -120,7 +120,7 @@ export function popMarks(pops, nodes) {
   const at = nodes?.value?.at_ms ?? 0;
   return (pops?.value?.pops ?? []).map((pop) => {
     const states = (nodes?.value?.nodes ?? []).filter((node) => pop.edges.includes(node.name)).map((node) => health(node, at).state);
-    return { ...pop, state: states.length === 0 ? "bad" : worst(states), text: pop.edges.length === 0 ? "no edge has joined" : `${states.filter((state) => state === "good").length} of ${pop.edges.length} edges well` };
+    return { ...pop, name: pop.name || format.UNKNOWN, state: states.length === 0 ? "bad" : worst(states), text: pop.edges.length === 0 ? "no edge has joined" : `${states.filter((state) => state === "good").length} of ${pop.edges.length} edges well` };
   });
 }
 
@@ -129,6 +129,7 @@ function world(data) {
   const visitors = new Map(totals.map((total) => [total.key, total.requests]));
   const sum = totals.reduce((sum, total) => sum + total.requests, 0);
   const rows = [...totals].sort((a, b) => b.requests - a.requests).slice(0, 10);
+  const areKnown = totals.length === 0 || totals.some((total) => total.key !== format.UNKNOWN);
   const pops = popMarks(data.pops, data.nodes);
   const lost = pops.filter((pop) => pop.latitude === null);
   return panel("Where visitors come from", { id: "world", tools: h("a", { href: link("places") }, "All PoPs and countries") },
@@ -136,7 +137,7 @@ function world(data) {
       h("div", { class: "world-map" },
         map({ id: "map", visitors, pops }),
         h("ul", { class: "legend" }, h("li", {}, h("span", { class: "swatch round good" }), "PoP, well"), h("li", {}, h("span", { class: "swatch round warn" }), "look"), h("li", {}, h("span", { class: "swatch round bad" }), "act"), h("li", {}, h("span", { class: "ramp", "aria-hidden": "true" }), "few to many visitors")),
-        lost.length > 0 ? h("p", { class: "note" }, `Not on the map: ${lost.map((pop) => pop.name || "(no PoP)").join(", ")}. `, "Say where they are: ", h("code", {}, `[[pop]] name = "${lost[0].name || "fra"}", location = [50.11, 8.68]`), ".") : null),
+        lost.length > 0 ? h("p", { class: "note" }, `Not on the map: ${lost.map((pop) => (pop.name === format.UNKNOWN ? "nodes in no PoP" : pop.name)).join(", ")}. `, "Say where they are: ", h("code", {}, `[[pop]] name = "${lost[0].name === format.UNKNOWN ? "fra" : lost[0].name}", location = [50.11, 8.68]`), ".") : null),
       h("div", {}, data.countries?.value ? table({
         label: "Visitors by country", key: (row) => row.key, rows, none: empty("No visitors in this time", "As soon as somebody asks, their countries stand here."),
         columns: [
@@ -145,7 +146,7 @@ function world(data) {
           { name: "Share", number: true, cell: (row) => format.percent(ratio(row.requests, sum)) },
           { name: "p95", number: true, cell: (row) => format.micros(row.ttfb_us.p95) },
         ],
-      }) : pending(data.countries, "No countries are known", "Edges need location data to tell them."))));
+      }) : pending(data.countries), areKnown ? null : h("p", { class: "note" }, "Edges tell countries once they have location data: ", h("code", {}, "perigee geo build"), "."))));
 }
 
 // --- What is asked for most ---
@@ -172,7 +173,7 @@ function tops(view, data) {
 }
 
 function changes(data) {
-  const items = (data.markers?.value?.items ?? []).toReversed().slice(0, 12);
+  const items = (data.markers?.value?.items ?? []).slice(0, 12);
   return panel("Changes in this time", { id: "changes", note: "They are marked in every chart." },
     items.length === 0 ? empty("Nothing was changed in this time") : h("ol", { class: "log" }, items.map((item) => h("li", { key: `${item.at}${item.text}` }, h("time", {}, format.moment(item.at)), h("span", { class: `marker-dot ${item.kind}`, "aria-hidden": "true" }), item.text))));
 }

@@ -20,6 +20,7 @@ use semantics::policy::UNREACHABLE_SECS;
 use semantics::reuse::{Assessment, stale_if_error_secs, stale_on, stale_while_revalidate_secs};
 use semantics::{Facts, Fields, Policy, RequestDirectives, StaleOn, Wall, Why, decide_reuse};
 use serde_json::{Value, json};
+use stats::Country;
 
 use super::api::Problem;
 use super::purge::hosts_served;
@@ -207,6 +208,7 @@ fn request(question: &Question, now: Wall) -> Result<Request, Problem> {
         None => url.path.to_owned(),
     };
     Ok(Request {
+        country: Country::UNKNOWN,
         method: Method::of(&question.method),
         target: target.into(),
         path_len: url.path.len(),

@@ -223,6 +223,7 @@ fn request(method: &str, target: &str) -> OriginRequest {
         body: RequestBody::Empty,
         retry_safe: matches!(method, "GET" | "HEAD" | "OPTIONS"),
         takes_trailers: false,
+        on_behalf_of: (Slot::NONE, 0),
         upgrade: None,
     }
 }

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
@@ -17,12 +17,13 @@ use http_body::Body;
 use model::change::{Change, Plan, Written};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 
 use super::dial::{Dialer, Link, Node, Told};
 use super::lines::{Lines, LinesBody, Writer, lines_body};
-use super::{BEAT, Beat, Down, Hello, Line, Records, Report, Restart, SILENCE, Up, Welcome};
+use super::outbox::{Confirm, Outbox, Patience};
+use super::{BEAT, Beat, Down, Hello, Line, Records, Report, Restart, SILENCE, Statistics, Up, Welcome};
 use crate::trust::{Peer, Role};
 use crate::{Error, Journal, Mark, Page, Record, Work};
 
@@ -101,6 +102,19 @@ impl Source for Arc<Dialer> {
 /// `peer` is whoever has said it, a relay or another control perhaps.
 pub type Check = Box<dyn Fn(&Peer, &Report) -> Result<(), String> + Send + Sync>;
 
+/// Takes statistics: writes them down, or passes them on.
+pub trait Counting: Send + Sync + 'static {
+    /// Takes some, and says by `confirm` when they are written down, which may be at once. `peer` is whoever has said them, a
+    /// relay or another control perhaps. Never waits: what there is no room for is dropped, and said again some time.
+    ///
+    /// # Errors
+    /// `peer` may not speak for that node, or what it says is of no use: why. It is not said again.
+    fn count(&self, peer: &Peer, line: Arc<Statistics>, confirm: Confirm) -> Result<(), String>;
+}
+
+/// Statistics of one feed that have been written down and not been told of.
+const COUNTED_MAX: usize = 1_024;
+
 /// See the module's text.
 pub struct Hub {
     name: String,
@@ -111,6 +125,9 @@ pub struct Hub {
     head: watch::Sender<(u64, u64)>,
     /// Counts reports.
     news: watch::Sender<u64>,
+    counting: OnceLock<Arc<dyn Counting>>,
+    /// Of the other controls.
+    shared_with: Mutex<Vec<Weak<Outbox>>>,
 }
 
 struct Inner {
@@ -179,13 +196,32 @@ impl Hub {
     /// The hub of a relay, and the node by which it follows a control.
     pub fn of_relay(name: &str, dialer: Arc<Dialer>, check: Check) -> (Arc<Hub>, Arc<dyn Node>) {
         let hub = Hub::new(name, Box::new(dialer), check);
-        let node = Forward::new(&hub, false);
+        let node = Forward::new(&hub, false, Patience::RELAY);
+        hub.count_by(Arc::new(PassOn(Arc::clone(&node.outbox))));
         (hub, Arc::new(node))
     }
 
     /// The node by which a control tells another one what its nodes report.
     pub fn reporter(self: &Arc<Self>) -> Arc<dyn Node> {
-        Arc::new(Forward::new(self, true))
+        let node = Forward::new(self, true, Patience::CONTROL);
+        let mut shared_with = self.shared_with.lock();
+        shared_with.retain(|outbox| outbox.strong_count() > 0);
+        shared_with.push(Arc::downgrade(&node.outbox));
+        drop(shared_with);
+        Arc::new(node)
+    }
+
+    /// Says who takes statistics from now on; the first one who is said to stays it.
+    pub fn count_by(&self, counting: Arc<dyn Counting>) {
+        // It is said when the hub is made.
+        let _ = self.counting.set(counting);
+    }
+
+    /// Passes statistics on to all other controls.
+    pub fn share(&self, line: &Arc<Statistics>) {
+        for outbox in self.shared_with.lock().iter().filter_map(Weak::upgrade) {
+            outbox.push(Arc::clone(line), None);
+        }
     }
 
     fn new(name: &str, source: Box<dyn Source>, check: Check) -> Arc<Hub> {
@@ -206,6 +242,8 @@ impl Hub {
             }),
             head: watch::Sender::new((0, 0)),
             news: watch::Sender::new(0),
+            counting: OnceLock::new(),
+            shared_with: Mutex::default(),
         })
     }
 
@@ -418,8 +456,20 @@ impl Hub {
             return Err("this relay has not heard from control yet".to_owned());
         };
         writer
-            .say(&Down::Welcome(Welcome { journal: journal.clone(), from: self.name.clone(), head }))
+            .say(&Down::Welcome(Welcome {
+                journal: journal.clone(),
+                from: self.name.clone(),
+                head,
+                takes_statistics: self.counting.get().is_some(),
+            }))
             .await?;
+        let (confirm, mut confirmed) = mpsc::channel(COUNTED_MAX);
+        let confirming = async {
+            while let Some(counted) = confirmed.recv().await {
+                writer.say(&Down::Counted(counted)).await?;
+            }
+            Ok(())
+        };
         let reading = async {
             loop {
                 let line = timeout(SILENCE, lines.next::<Up>());
@@ -433,6 +483,16 @@ impl Hub {
                             // Whoever passes it on can do nothing about it.
                             Err(why) => eprintln!("perigee: a report of {node} by {}: {why}", peer.name),
                             Ok(()) => {}
+                        }
+                    }
+                    Some(Up::Statistics(line)) => {
+                        let node = line.node.clone();
+                        let taken = self
+                            .counting
+                            .get()
+                            .map(|counting| counting.count(peer, Arc::new(*line), confirm.clone()));
+                        if let Some(Err(why)) = taken {
+                            eprintln!("perigee: statistics of {node} by {}: {why}", peer.name);
                         }
                     }
                     Some(Up::Beat) => {}
@@ -449,6 +509,7 @@ impl Hub {
         tokio::select! {
             ended = reading => ended,
             ended = writing => ended,
+            ended = confirming => ended,
         }
     }
 
@@ -678,12 +739,27 @@ struct Forward {
     /// The number of the last report that was passed on; 0 at the begin of each connection.
     said: Mutex<u64>,
     news: tokio::sync::Mutex<watch::Receiver<u64>>,
+    outbox: Arc<Outbox>,
+}
+
+/// A relay keeps nothing: it confirms what control has confirmed.
+struct PassOn(Arc<Outbox>);
+
+impl Counting for PassOn {
+    fn count(&self, peer: &Peer, line: Arc<Statistics>, confirm: Confirm) -> Result<(), String> {
+        if line.node != peer.name {
+            return Err(format!("{} speaks for {}", peer.name, line.node));
+        }
+        self.0.push(line, Some(confirm));
+        Ok(())
+    }
 }
 
 impl Forward {
-    fn new(hub: &Arc<Hub>, reports_only: bool) -> Forward {
+    fn new(hub: &Arc<Hub>, reports_only: bool, patience: Patience) -> Forward {
         let news = tokio::sync::Mutex::new(hub.news());
-        Forward { hub: Arc::downgrade(hub), reports_only, said: Mutex::new(0), news }
+        let outbox = Arc::new(Outbox::new(patience));
+        Forward { hub: Arc::downgrade(hub), reports_only, said: Mutex::new(0), news, outbox }
     }
 
     fn take(&self, line: Down) -> Result<(), String> {
@@ -718,7 +794,7 @@ impl Forward {
                     hub.inner.lock().confirmed = Some(Instant::now());
                 }
             }
-            Down::Refused { .. } => {}
+            Down::Refused { .. } | Down::Counted(_) => {}
         }
         Ok(())
     }
@@ -752,6 +828,10 @@ impl Node for Forward {
         let reports = new.map(|known| known.report.clone()).collect();
         *said = inner.reports;
         reports
+    }
+
+    fn outbox(&self) -> Option<&Outbox> {
+        Some(&self.outbox)
     }
 
     fn has_news(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
