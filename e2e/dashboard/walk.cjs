@@ -162,17 +162,17 @@ async function numbers(browser) {
   await page.waitForFunction((worth) => Number(document.getElementById("saved").value) === worth, (wanted.saved / 1e9) * 0.1);
   check("money saved is what origins did not send, at the price that was named", true);
 
-  await page.click("[aria-label='Requests per second as a table']");
+  await page.click("[aria-label='Table: Requests per second']");
   const rows = await page.locator("#chart-requests tbody tr").count();
   check("a chart is a table, too", rows > 10, rows);
-  await page.click("[aria-label='Requests per second as a table']");
+  await page.click("[aria-label='Chart: Requests per second']");
   await page.focus("#chart-ttfb .reader");
   await page.keyboard.press("Home");
   const first = await page.getAttribute("#chart-ttfb .reader", "aria-valuetext");
   await page.keyboard.press("ArrowRight");
   const second = await page.getAttribute("#chart-ttfb .reader", "aria-valuetext");
   check("a chart is read point by point with the keyboard", first !== second && /p95 /.test(second), [first, second]);
-  const [download] = await Promise.all([page.waitForEvent("download"), page.click("[aria-label='Requests per second as a PNG picture']")]);
+  const [download] = await Promise.all([page.waitForEvent("download"), page.click("[aria-label='PNG: Requests per second']")]);
   const file = path.join(PICTURES, "chart.png");
   await download.saveAs(file);
   check("a chart is saved as a PNG", fs.readFileSync(file).subarray(1, 4).toString() === "PNG" && fs.statSync(file).size > 5000, fs.statSync(file).size);
@@ -189,7 +189,7 @@ async function numbers(browser) {
   const byPop = await api(`/v1/stats?from=${from}&to=${to}&by=pop`);
   await page.goto(address("places", `?from=${from}&to=${to}`));
   await page.waitForSelector("#pops tbody tr");
-  const pops = await page.evaluate(() => Array.from(document.querySelectorAll("[aria-label='By PoP'] tbody tr"), (row) => [row.querySelector("a").textContent, Number(row.querySelector("data").value)]));
+  const pops = await page.evaluate(() => Array.from(document.querySelectorAll("#pops tbody tr"), (row) => [row.querySelector("a").textContent, Number(row.querySelector("data").value)]));
   const sent = byPop.totals.map((one) => [one.key, one.requests]).sort((a, b) => b[1] - a[1]);
   check("requests by PoP are the API's", JSON.stringify(pops) === JSON.stringify(sent), { pops, sent });
   await context.close();
@@ -209,7 +209,7 @@ async function shares(browser) {
   const paper = await page.pdf({ format: "A4", printBackground: true });
   fs.writeFileSync(path.join(PICTURES, "overview.pdf"), paper);
   await page.emulateMedia({ media: "print" });
-  const isBare = await page.evaluate(() => ["nav", ".tools button", ".chart-tools"].every((selector) => document.querySelector(selector).offsetParent === null));
+  const isBare = await page.evaluate(() => ["nav", ".tools button", ".chart-tools button", "#price"].every((selector) => document.querySelector(selector).offsetParent === null));
   check("on paper there is nothing to click", isBare && paper.length > 10_000, paper.length);
   await page.emulateMedia({ media: null });
   await page.selectOption("#theme", "dark");
@@ -229,24 +229,26 @@ async function purges(browser) {
   await page.click("label:has-text('Surrogate keys')");
   await page.fill("#purge-text", "static\npages");
   await page.fill("#purge-reason", "new photos");
-  await page.click("#purge ~ * button[type=submit], section[aria-label=Purge] button[type=submit]");
+  await page.click("#purge button[type=submit]");
   await page.waitForSelector("#proof-state[data-state=done]");
   const position = new URL(page.url()).searchParams.get("position");
   const shown = await page.evaluate(() => Array.from(document.querySelectorAll("[aria-label=Receipts] tbody tr"), (row) => row.querySelector("strong").textContent)).then((names) => names.sort());
   const { receipts } = await api(`/v1/purges/${position}`);
   check("a purge shows the receipt of each node", JSON.stringify(shown) === JSON.stringify(receipts.map(({ node }) => node).sort()) && shown.length === 2, { shown, receipts });
-  const listed = await page.textContent("[aria-label='Newest purges']");
+  const listed = await page.textContent("#history");
   check("and stands in the list with its reason", listed.includes("new photos") && listed.includes(position), listed);
   await picture(page, "purge-proven");
   await page.click("label:has-text('Everything')");
-  await page.click("section[aria-label=Purge] button[type=submit]");
+  await page.click("#purge button[type=submit]");
   const yes = page.locator("dialog button[type=submit]");
   check("purging everything wants a word typed first", await yes.isDisabled());
   await page.fill("#dialog-word", "everything");
-  check("and then can be done", await yes.isEnabled());
+  await page.waitForSelector("dialog button[type=submit]:not([disabled])");
+  check("and then can be done", true);
   await picture(page, "purge-everything");
   await page.keyboard.press("Escape");
-  check("or left", (await page.locator("dialog").count()) === 0);
+  await page.waitForSelector("dialog", { state: "detached" });
+  check("or left", true);
   check("purging: nothing on the console", complaints.length === 0, complaints);
   await context.close();
 }
@@ -262,23 +264,26 @@ async function configures(browser) {
   const said = await page.textContent(".findings li");
   const line = text.split("\n").findIndex((line) => line.includes('ttl = "1d"')) + 1;
   check("the editor shows what check says, with the line", said.includes("parsecs") && said.includes(`${line}:`), said);
-  check("and what has errors cannot be applied", await page.locator("section[aria-label=Apply] button[type=submit]").isDisabled());
+  check("and what has errors cannot be applied", await page.locator("#apply button[type=submit]").isDisabled());
   await picture(page, "configuration-wrong");
   await page.fill("#config-text", text.replace('ttl = "1d"', 'ttl = "2d"'));
   await page.fill("#config-reason", "keep photos longer");
   await page.waitForSelector("#config-state[data-good=true]");
-  await page.click("section[aria-label=Changes] button:has-text('Show')");
+  await page.click("#config-diff button");
+  await page.waitForSelector(".diff .new");
   const difference = await page.locator(".diff .new, .diff .old").allTextContents();
   check("the editor shows what is changed", difference.length === 2 && difference.join().includes('ttl = "2d"'), difference);
   // One roll-out at a time: that of the first configuration may still be watched.
   if (["running", "paused"].includes((await api("/v1/rollouts/current")).state)) await api("/v1/rollouts/current/undo", {});
   await page.check("input[value=all]");
-  await page.click("section[aria-label=Apply] button[type=submit]");
+  await page.click("#apply button[type=submit]");
   await page.waitForSelector("#rollout-state[data-state=running]");
   const begun = await api("/v1/rollouts/current");
   check("what is applied is rolled out, with its reason", begun.state === "running" && begun.reason === "keep photos longer", begun);
   await context.close();
-  check("the editor: nothing on the console", complaints.length === 0, complaints);
+  // The browser itself says of each answer to a wrong configuration that it is one.
+  const others = complaints.filter((text) => !(text.includes("status of 422") && text.endsWith("/v1/configurations")));
+  check("the editor: nothing else on the console", others.length === 0, others);
 }
 
 // A roll-out is paused, goes on, and is taken back, by what stands on the page.
@@ -299,12 +304,12 @@ async function takesBack(browser) {
   await page.waitForSelector("#rollout-state[data-state=undone]");
   const now = await api("/v1/rollouts/current");
   check("and is taken back", now.state === "undone", now);
-  const list = await page.textContent("section[aria-label=Configurations]");
+  const list = await page.textContent("#versions");
   const { versions } = await api("/v1/configurations");
   check("each configuration stands there with author and reason", versions.every(({ author, reason }) => list.includes(author) && list.includes(reason)), list);
   await page.goto(address("audit"));
-  await page.waitForSelector("#entries ~ * tbody tr, section[aria-label=Entries] tbody tr");
-  const entries = await page.textContent("section[aria-label=Entries]");
+  await page.waitForSelector("#entries tbody tr");
+  const entries = await page.textContent("#entries");
   check("the audit log says who did it", entries.includes("rollout.undo") && entries.includes("admin"));
   check("changing: nothing on the console", complaints.length === 0, complaints);
   await context.close();

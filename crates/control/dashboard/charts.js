@@ -97,8 +97,8 @@ export function chart({ id, title, note, at, from, to, series, format: write, ki
       h("div", { class: "chart-head" },
         h("h3", {}, title),
         h("div", { class: "chart-tools no-print" },
-          h("button", { class: "quiet small", type: "button", "aria-pressed": String(isTable), "aria-label": `${title} as a table`, onclick: () => toggleTable(id) }, isTable ? "Chart" : "Table"),
-          h("button", { class: "quiet small", type: "button", "aria-label": `${title} as a PNG picture`, disabled: isTable, onclick: () => save(document.getElementById(id).querySelector("svg"), title) }, "PNG"))),
+          h("button", { class: "quiet small", type: "button", "aria-label": `${isTable ? "Chart" : "Table"}: ${title}`, onclick: () => toggleTable(id) }, isTable ? "Chart" : "Table"),
+          h("button", { class: "quiet small", type: "button", "aria-label": `PNG: ${title}`, disabled: isTable, onclick: () => save(document.getElementById(id).querySelector("svg"), title) }, "PNG"))),
       note ? h("p", { class: "note" }, note) : null,
       series.length > 1 || kind === "stack" ? legend(series, write) : null),
     isTable ? table(plot) : h("div", { class: "plot", ref: (node) => watch(node, id) }, drawing(plot), isEmpty ? h("p", { class: "plot-empty" }, "Nothing in this time") : reader(plot), tip(plot)));

@@ -21,8 +21,9 @@ async function picture(svg, title, width, height) {
   from.forEach((node, index) => {
     const computed = getComputedStyle(node);
     for (const name of STYLES) to[index].setAttribute(name, computed.getPropertyValue(name));
-    to[index].removeAttribute("class");
+    to[index].setAttribute("class", node.classList.contains("cursor") ? "is-cursor" : "");
   });
+  copy.querySelector(".is-cursor")?.remove();
   copy.setAttribute("xmlns", "http://www.w3.org/2000/svg");
   copy.setAttribute("width", width);
   copy.setAttribute("height", height);

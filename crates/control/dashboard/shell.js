@@ -77,10 +77,15 @@ const mark = () =>
 
 function tools(view, page, data) {
   return h("div", { class: "tools" },
-    page.isOver ? filters(view, data) : null,
+    page.isOver ? [filters(view, data), h("p", { class: "print-only" }, onPaper(view))] : null,
     h("div", { class: "row no-print" },
-      button("Copy link", () => share(), { kind: "quiet", label: "Copy a link to what is shown" }),
+      button("Copy link", () => share(), { kind: "quiet", label: "Copy link to what is shown" }),
       button("Print", () => print(), { kind: "quiet", label: "Print, or save as PDF" })));
+}
+
+function onPaper(view) {
+  const { from, to } = period(view, now());
+  return [`${format.moment(from)} to ${format.moment(to)}`, view.site, view.pop].filter(Boolean).join(", ");
 }
 
 async function share() {

@@ -5,7 +5,7 @@ import { h } from "../dom.js";
 import * as format from "../format.js";
 import { map } from "../map.js";
 import { empty, health, panel, pending, table, tag, tile, worst } from "../parts.js";
-import { before, coarse, follow, markers, minus, offload, perSecond, ratio, shape, share, values } from "../stats.js";
+import { before, coarse, follow, markers, meaning, minus, offload, perSecond, ratio, shape, share, values } from "../stats.js";
 import { change, link, redraw } from "../view.js";
 
 const PRICE = "perigee-price";
@@ -84,7 +84,7 @@ function figures(view, data) {
         { name: "by requests", values: share(hits, requests), tone: "tone-1" },
         { name: "by bytes", values: share(hitBytes, bytes), tone: "tone-2" },
       ] }),
-      chart({ id: "chart-ttfb", title: "Time to first byte", ...marked, format: format.micros, series: [
+      chart({ id: "chart-ttfb", title: "Time to first byte", note: meaning(shaped), ...marked, format: format.micros, series: [
         { name: "p50", values: ttfb.p50, tone: "tone-1" },
         { name: "p95", values: ttfb.p95, tone: "tone-2" },
         { name: "p99", values: ttfb.p99, tone: "tone-4" },
@@ -165,12 +165,14 @@ function tops(view, data) {
         { name: "Bytes", number: true, cell: (row) => format.bytes(row.bytes) },
       ],
     }),
-    resource.value.error_at_most > 0 ? h("p", { class: "note" }, `Counted in bounded memory: each is at most ${format.count(resource.value.error_at_most)} too high.`) : null,
+    isExact(resource.value) ? null : h("p", { class: "note" }, `Counted in bounded memory: each is true to within ${format.count(Math.max(resource.value.error_at_most, ...resource.value.items.map((item) => item.at_most_too_high)))}.`),
   ] : pending(resource);
   return h("div", { class: "grid-2", key: "tops" },
     panel("Asked for most", { id: "top-urls", tools: choose }, list("Asked for most", data.urls, [])),
     panel("Missed most", { id: "top-misses", tools: h("a", { href: link("why") }, "Why") }, list("Missed most", data.misses, [{ name: "Cause", cell: (row) => row.why }])));
 }
+
+const isExact = ({ error_at_most: low, items }) => low === 0 && items.every((item) => item.at_most_too_high === 0);
 
 function changes(data) {
   const items = (data.markers?.value?.items ?? []).slice(0, 12);

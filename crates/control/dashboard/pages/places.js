@@ -4,7 +4,7 @@ import { chart } from "../charts.js";
 import { h } from "../dom.js";
 import * as format from "../format.js";
 import { empty, panel, pending, table, tag } from "../parts.js";
-import { coarse, follow, markers, offload, perSecond, ratio, shape } from "../stats.js";
+import { coarse, follow, markers, meaning, offload, perSecond, ratio, shape } from "../stats.js";
 import { link } from "../view.js";
 import { popMarks } from "./overview.js";
 
@@ -34,7 +34,7 @@ function charts({ byPop, markers: changes }) {
   const lines = (values) => busiest.map((series, number) => ({ name: popName(series.key), values: values(series), tone: `tone-${number + 1}` }));
   return h("div", { class: "grid-2", key: "charts" },
     chart({ id: "chart-pop-requests", title: "Requests per second by PoP", note, ...marked, kind: "stack", format: format.rate, series: lines((series) => perSecond(shaped, series.requests)) }),
-    chart({ id: "chart-pop-ttfb", title: "Time to first byte by PoP, p95", note, ...marked, format: format.micros, series: lines((series) => series.ttfb.p95) }));
+    chart({ id: "chart-pop-ttfb", title: "Time to first byte by PoP, p95", note: [note, meaning(shaped)].filter(Boolean).join(" ") || null, ...marked, format: format.micros, series: lines((series) => series.ttfb.p95) }));
 }
 
 const popName = (name) => (name === format.UNKNOWN ? "(no PoP)" : name);
