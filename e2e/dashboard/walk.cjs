@@ -315,6 +315,40 @@ async function takesBack(browser) {
   await context.close();
 }
 
+// --- Who may less ---
+
+async function looksOnly(browser) {
+  const { secret } = await api("/v1/tokens", { name: `viewer-${Date.now()}`, role: "viewer" });
+  const { context, page, complaints } = await visitor(browser);
+  await page.goto(address("purges", `#token=${secret}`));
+  await page.waitForSelector("#purge .hint");
+  check("a viewer is told what purging needs, and cannot", await page.locator("#purge button[type=submit]").isDisabled());
+  await page.goto(address("configuration"));
+  await page.waitForSelector("#config-text");
+  check("a viewer reads configurations only", await page.locator("#config-text").evaluate((area) => area.readOnly));
+  await page.goto(address("audit"));
+  await page.waitForSelector(".hint");
+  check("a viewer is told who reads the audit log", (await page.textContent("main")).includes("admin"));
+  check("looking only: nothing on the console", complaints.length === 0, complaints);
+  await context.close();
+}
+
+async function losesControl(browser) {
+  const { context, page } = await visitor(browser);
+  await enter(page);
+  await page.goto(address("nodes"));
+  await page.waitForSelector(".node-state");
+  await context.setOffline(true);
+  await page.waitForSelector(".lost");
+  const said = await page.textContent(".lost");
+  check("without control, the page says so and shows what was known", said.includes("does not answer") && (await page.locator(".node-state").count()) === 2, said);
+  await picture(page, "nodes-without-control");
+  await context.setOffline(false);
+  await page.waitForSelector(".lost", { state: "detached" });
+  check("and goes on when control is back", true);
+  await context.close();
+}
+
 // --- An edge dies ---
 
 async function loses(browser) {
@@ -355,6 +389,8 @@ async function loses(browser) {
     await purges(browser);
     await configures(browser);
     await takesBack(browser);
+    await looksOnly(browser);
+    await losesControl(browser);
     await loses(browser);
   } catch (error) {
     check(`the walk goes to its end: ${error.stack}`, false);
