@@ -189,7 +189,9 @@ function told({ at, series, write }) {
 // What is under the cursor: by pointer, or point by point with the arrow keys.
 function reader(plot) {
   const { id, title, at, from, to, width } = plot;
-  const index = cursor.at === null ? at.length - 1 : nearest(at, cursor.at);
+  // Asked anew at each key: several may be pressed between two drawings.
+  const current = () => (cursor.at === null ? at.length - 1 : nearest(at, cursor.at));
+  const index = current();
   const move = (moment) => {
     cursor.at = moment;
     cursor.chart = id;
@@ -211,7 +213,7 @@ function reader(plot) {
       if (event.key === "Escape") leave();
       if (!(event.key in keys)) return;
       event.preventDefault();
-      move(at[Math.min(at.length - 1, Math.max(0, index + keys[event.key]))]);
+      move(at[Math.min(at.length - 1, Math.max(0, current() + keys[event.key]))]);
     },
   });
 }

@@ -5,8 +5,8 @@ import * as format from "./format.js";
 import { bar, sparkline } from "./charts.js";
 import { redraw } from "./view.js";
 
-// A node beats each second; silence shows after three.
-export const SILENT_MS = 3_500;
+// A node says each second how it is: one that has left two out is silent.
+export const SILENT_MS = 2_200;
 
 export const panel = (title, { note, tools, id, key } = {}, ...children) =>
   h("section", { class: "panel", id, key: key ?? id ?? title, "aria-label": title },

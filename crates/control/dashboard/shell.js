@@ -26,7 +26,7 @@ const GROUPS = [
 
 // What every page needs.
 export const always = () => ({
-  nodes: { id: "", path: () => "/v1/nodes", every: 1000 },
+  nodes: { id: "", path: () => "/v1/nodes", every: 500 },
   sites: { id: "", path: () => "/v1/sites", every: 15_000 },
   status: { id: "", path: () => "/v1/status", every: 5000 },
 });
