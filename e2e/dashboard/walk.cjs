@@ -177,6 +177,11 @@ async function numbers(browser) {
   await download.saveAs(file);
   check("a chart is saved as a PNG", fs.readFileSync(file).subarray(1, 4).toString() === "PNG" && fs.statSync(file).size > 5000, fs.statSync(file).size);
 
+  const [table] = await Promise.all([page.waitForEvent("download"), page.click("[aria-label='CSV of what is shown']")]);
+  const lines = fs.readFileSync(await table.path(), "utf8").trim().split("\r\n");
+  const summed = lines.slice(1).reduce((sum, line) => sum + Number(line.split(",")[lines[0].split(",").indexOf("requests")]), 0);
+  check("the numbers are saved as CSV, and sum to the same", summed === total.requests, { summed, wanted: total.requests });
+
   const why = await api(`/v1/stats/why?from=${from}&to=${to}`);
   await page.goto(address("why", `?from=${from}&to=${to}`));
   await page.waitForSelector("data#why-all");

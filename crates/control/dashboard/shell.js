@@ -1,6 +1,6 @@
 // What stands around every page: navigation, the choice of time, site and PoP, sharing, the theme; and the way in.
 
-import { now } from "./api.js";
+import { download, now } from "./api.js";
 import { h } from "./dom.js";
 import * as format from "./format.js";
 import { audit } from "./pages/audit.js";
@@ -15,7 +15,7 @@ import { why } from "./pages/why.js";
 import { button, code, dialog, empty, field, health, problem, say, toast, worst } from "./parts.js";
 import { RANGE, RANGES, change, frozen, link, period, redraw } from "./view.js";
 
-// By their place in the address. `isOver`: what it shows is over a time, and of sites and PoPs.
+// By their place in the address. `isOver`: what it shows is over a time, and of sites and PoPs; `exports`: the path of its numbers as CSV.
 export const PAGES = { overview, places, why, explain, purges, rollouts, configuration, nodes, audit };
 
 const GROUPS = [
@@ -79,6 +79,7 @@ function tools(view, page, data) {
   return h("div", { class: "tools" },
     page.isOver ? [filters(view, data), h("p", { class: "print-only" }, onPaper(view))] : null,
     h("div", { class: "row no-print" },
+      page.exports ? button("CSV", () => exported(page.exports(view)), { kind: "quiet", label: "CSV of what is shown" }) : null,
       button("Copy link", () => share(), { kind: "quiet", label: "Copy link to what is shown" }),
       button("Print", () => print(), { kind: "quiet", label: "Print, or save as PDF" })));
 }
@@ -86,6 +87,14 @@ function tools(view, page, data) {
 function onPaper(view) {
   const { from, to } = period(view, now());
   return [`${format.moment(from)} to ${format.moment(to)}`, view.site, view.pop].filter(Boolean).join(", ");
+}
+
+async function exported(path) {
+  try {
+    await download(path, "perigee.csv");
+  } catch (error) {
+    say(error.message, "bad");
+  }
 }
 
 async function share() {

@@ -50,14 +50,21 @@ const QUANTILES = ["p50", "p95", "p99"];
 const POINTS = 180;
 const GROUPS = [1, 2, 5, 10, 15, 20, 30, 60];
 
+// When the first node joined: before, there was nothing to count, and a chart begins there.
+const ROOM_MS = 10_000;
+const beginning = (nodes) => Math.min(Infinity, ...(nodes?.value?.nodes ?? []).map((node) => node.enrolled_ms)) - ROOM_MS;
+
 // Of an answer: time, series and sums. Buckets that still grow are left out; of many, some are put together, so that each is whole.
-export function shape(stats) {
-  const size = GROUPS.find((size) => stats.at.length / size <= POINTS) ?? GROUPS.at(-1);
+export function shape(stats, nodes) {
+  const first = beginning(nodes);
+  const from = first < stats.to ? Math.max(stats.from, Math.floor(first / stats.step) * stats.step) : stats.from;
+  const count = (stats.to - from) / stats.step;
+  const size = GROUPS.find((size) => count / size <= POINTS) ?? GROUPS.at(-1);
   const length = stats.step * size;
   const groups = new Map();
   stats.at.forEach((at, index) => {
     const begin = Math.floor(at / length) * length;
-    if (begin < stats.from || begin + length > stats.complete_to || begin + length > stats.to) return;
+    if (begin < from || begin + length > stats.complete_to || begin + length > stats.to) return;
     if (groups.has(begin)) groups.get(begin).push(index);
     else groups.set(begin, [index]);
   });
@@ -69,7 +76,7 @@ export function shape(stats) {
   });
   return {
     at: [...groups.keys()],
-    from: stats.from,
+    from,
     to: stats.to,
     seconds: length / 1000,
     // How many buckets of the API are one here.

@@ -15,6 +15,7 @@ const MONTH_SECONDS = 30 * 86_400;
 export const overview = {
   title: "Overview",
   isOver: true,
+  exports: (view) => follow(view, "/v1/stats/export").path(),
   needs: (view) => ({
     stats: follow(view),
     before: before(view),
@@ -55,7 +56,7 @@ function attention({ nodes, rollout, status }) {
 
 function figures(view, data) {
   if (!data.stats?.value) return pending(data.stats, "There are no statistics", "This control keeps none, or its nodes have not reported yet.");
-  const shaped = shape(data.stats.value);
+  const shaped = shape(data.stats.value, data.nodes);
   const { total, at, from, to } = shaped;
   const earlier = data.before?.value?.totals?.[0];
   const [requests, hits, errors, bytes, hitBytes, originBytes] = ["requests", "hits", "errors", "bytes", "hit_bytes", "origin_bytes"].map((name) => values(shaped, name));
@@ -108,7 +109,7 @@ function saved(total, seconds) {
     h("p", { class: "tile-name" }, price > 0 ? "Money saved" : "Bytes saved"),
     h("p", { class: "tile-value" }, h("data", { id: "saved", value: price > 0 ? worth : spared }, price > 0 ? format.money(worth) : format.bytes(spared))),
     h("div", { class: "tile-foot" }, h("span", { class: "note" }, price > 0 ? `${format.bytes(spared)} that origins did not send; ${format.money((worth / seconds) * MONTH_SECONDS)} in 30 days at this pace` : "that origins did not send")),
-    h("div", { class: "price no-print" }, h("label", { for: "price" }, "Your price, GB"), h("input", {
+    h("div", { class: "price no-print" }, h("label", { for: "price" }, "Your price per GB"), h("input", {
       id: "price", type: "number", min: 0, step: "any", inputmode: "decimal", placeholder: "0.08", value: localStorage.getItem(PRICE) ?? "",
       oninput: (event) => { event.target.value ? localStorage.setItem(PRICE, event.target.value) : localStorage.removeItem(PRICE); redraw(); },
     })));

@@ -14,6 +14,7 @@ const LINES = 6;
 export const places = {
   title: "PoPs & countries",
   isOver: true,
+  exports: (view) => follow(view, "/v1/stats/export", { by: "pop", country: view.country }).path(),
   needs: (view) => ({
     byPop: follow(view, "/v1/stats", { by: "pop", country: view.country }),
     byCountry: follow(view, "/v1/stats", { by: "country", step: coarse(view) }, { slower: 3 }),
@@ -25,9 +26,9 @@ export const places = {
     charts(data), byPop(data), byCountry(view, data)],
 };
 
-function charts({ byPop, markers: changes }) {
+function charts({ byPop, nodes, markers: changes }) {
   if (!byPop?.value) return pending(byPop, "There are no statistics");
-  const shaped = shape(byPop.value);
+  const shaped = shape(byPop.value, nodes);
   const busiest = [...shaped.totals].sort((a, b) => b.requests - a.requests).slice(0, LINES).map((total) => shaped.series.find((series) => series.key === total.key)).filter(Boolean);
   const marked = { at: shaped.at, from: shaped.from, to: shaped.to, markers: markers(changes), isOld: byPop.isOld };
   const note = shaped.series.length > LINES ? `The ${LINES} busiest of ${shaped.series.length} PoPs.` : null;
