@@ -16,7 +16,7 @@ use utoipa::openapi::{Info, OpenApi, OpenApiBuilder};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::limits::{BODY_BYTES_MAX, CONFIGURATION_BYTES_MAX};
+use crate::limits::{BODY_BYTES_MAX, CONFIGURATION_BYTES_MAX, JOIN_BYTES_MAX};
 use crate::problem::Problem;
 use crate::server::Client;
 use crate::{
@@ -71,6 +71,7 @@ fn of_nodes() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(nodes::blob))
         .routes(routes!(nodes::journal))
         .routes(routes!(nodes::feed))
+        .layer(DefaultBodyLimit::max(JOIN_BYTES_MAX))
 }
 
 /// What is served, and its description.

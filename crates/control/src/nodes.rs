@@ -649,10 +649,10 @@ impl Proof {
 }
 
 impl Shared {
-    /// Who has proven a position. Edges and routers only: a relay keeps nothing that could be stale.
+    /// Who has proven a position. Edges only: relays and routers keep nothing that could be stale.
     pub(crate) fn proof(&self, position: u64) -> Proof {
         let mut proof = Proof::default();
-        for (node, heard) in self.nodes_heard().into_iter().filter(|(node, _)| node.role != NodeRole::Relay) {
+        for (node, heard) in self.nodes_heard().into_iter().filter(|(node, _)| node.role == NodeRole::Edge) {
             let (name, pop) = (node.name.clone(), node.pop.clone());
             let reached = heard.as_ref().map(|heard| heard.report.receipt.cursor.position);
             let receipt = if reached >= Some(position) { self.hub.receipt(&name, position) } else { None };
@@ -681,6 +681,10 @@ impl Shared {
                     heard_ms: heard.map(|heard| heard.heard_ms),
                 }),
             }
+        }
+        // Nobody can say here what they have proven.
+        for node in self.view.get().unreadable_nodes.iter().cloned() {
+            proof.laggards.push(Laggard { node, pop: String::new(), position: None, heard_ms: None });
         }
         proof
     }
@@ -817,7 +821,7 @@ pub(crate) async fn list(
             heard_ms: heard.as_ref().map(|heard| heard.heard_ms),
             software: report.map(|report| report.software.clone()),
             running: report.and_then(|report| report.running),
-            wanted: (node.role == NodeRole::Edge)
+            wanted: (node.role != NodeRole::Relay)
                 .then(|| view.plan.version_for(&node.name, &node.pop).map(|version| version.number))
                 .flatten(),
             refused: report
@@ -949,9 +953,10 @@ pub(crate) fn check_report(view: &View, journal: &str, peer: &Peer, report: &Rep
 
 impl Shared {
     /// Whether a node is in service, as far as is known: it beats each second. A control that has just begun has heard of nobody, and
-    /// must not take anybody for gone.
+    /// one that does not hear another control has not heard of that one's nodes: they must not take anybody for gone.
     pub(crate) fn is_in_service(&self, heard: Option<&Seen>) -> bool {
         heard.map_or_else(|| self.begun.elapsed(), |heard| heard.silent_for) <= OUT_OF_CONTACT
+            || !self.unheard_controls().is_empty()
     }
 
     /// All nodes, with what was heard of them last.

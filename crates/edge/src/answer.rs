@@ -4,9 +4,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use observe::Event;
 use semantics::cache_status::Fwd;
 use semantics::coding::{self, Form};
-use semantics::{Fields, Why};
+use semantics::{Fields, Vary, VarySpec, Why};
 use stats::Class;
 
 use crate::flight::FillReader;
@@ -59,6 +60,17 @@ impl Head {
         match self {
             Head::Stored(stored) | Head::Negotiated(stored, _) => stored.class(),
             Head::Own(fields) => Class::of(fields.get("content-type")),
+        }
+    }
+
+    /// Which request headers choose between answers like this one, if any.
+    pub(crate) fn vary(&self) -> Vary {
+        if self.field("vary").is_none() {
+            return Vary::None;
+        }
+        match self {
+            Head::Stored(stored) | Head::Negotiated(stored, _) => VarySpec::of(&stored.fields()),
+            Head::Own(fields) => VarySpec::of(fields),
         }
     }
 
@@ -149,6 +161,8 @@ pub(crate) struct OriginNote {
     pub(crate) status: u16,
     pub(crate) first_byte_us: u64,
     pub(crate) attempts: u32,
+    /// What its answer says of its reuse: [`observe::Event::answer`].
+    pub(crate) answer: Fields,
 }
 
 impl Answer {
@@ -191,12 +205,31 @@ impl OriginNote {
             status: response.status,
             first_byte_us: response.info.first_byte_us,
             attempts: response.info.attempts,
+            answer: told_of(response),
         }
     }
 
     /// Of a failure.
     pub(crate) fn of_error(error: &FetchError) -> Self {
         let name = error.origin().unwrap_or("-").into();
-        OriginNote { name, status: 0, first_byte_us: 0, attempts: 1 }
+        OriginNote { name, status: 0, first_byte_us: 0, attempts: 1, answer: Fields::new() }
     }
+}
+
+/// The fields of an origin's answer that decide about its reuse, without what is anybody's secret.
+fn told_of(response: &OriginResponse) -> Fields {
+    let mut told = Fields::with_capacity(8, 256);
+    for (name, value) in response.fields.iter() {
+        let known = Event::ANSWER_FIELDS.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()));
+        match known {
+            false => {}
+            true if name.eq_ignore_ascii_case(b"set-cookie") => {
+                if !told.contains("set-cookie") {
+                    told.append_unchecked(name, b"1");
+                }
+            }
+            true => told.append_unchecked(name, value),
+        }
+    }
+    told
 }

@@ -12,8 +12,8 @@ use semantics::cache_status::{CacheStatus, Handling, write_cache_status};
 use semantics::coding;
 use semantics::directives::{ResponseDirectives, Scope};
 use semantics::fields::{lines_of, trim};
-use semantics::{Fields, Outcome, Why};
-use stats::Class;
+use semantics::key::{Device, hash, write_key};
+use semantics::{Fields, KeyRecipe, Outcome, Vary, VarySpec, Why};
 
 use crate::answer::{Answer, Body, ContentRange, Head, Note, OriginNote};
 use crate::h1;
@@ -280,8 +280,8 @@ fn write_server_timing(out: &mut Vec<u8>, request: &Request, answer: &Answer) {
 /// What is left of an answer when its body is gone: what the log tells.
 pub(crate) struct Told {
     pub(crate) status: u16,
+    pub(crate) head: Head,
     pub(crate) note: Note,
-    pub(crate) class: Class,
     pub(crate) age: Option<u64>,
     pub(crate) rule: Option<RuleAt>,
     pub(crate) origin: Option<Box<OriginNote>>,
@@ -290,9 +290,8 @@ pub(crate) struct Told {
 impl Answer {
     /// Parts the body from what is told of it.
     pub(crate) fn split(self) -> (Body, Told) {
-        let class = self.head.class();
-        let Answer { status, age, note, body, rule, origin, .. } = self;
-        (body, Told { status, note, class, age, rule, origin })
+        let Answer { status, head, age, note, body, rule, origin, .. } = self;
+        (body, Told { status, head, note, age, rule, origin })
     }
 }
 
@@ -313,24 +312,29 @@ pub(crate) fn emit(worker: &Worker, request: &Request, told: &Told, why: Why, se
         duration_us: origin.first_byte_us,
         attempts: origin.attempts,
     });
+    let selected_by = match worker.observer.writes_json() {
+        true => selectors(worker, request, told),
+        false => Vec::new(),
+    };
     worker.observer.emit(&Event {
         wall: semantics::Wall(request.now.0.saturating_add(duration.as_millis() as i64)),
         duration_us: duration.as_micros() as u64,
         first_byte_us: sent.first_byte.as_micros() as u64,
         client: request.client,
         country: request.country,
-        is_secure: request.secure,
         method: request.method.as_str().as_bytes(),
         host: request.host.as_bytes(),
         target: request.target.as_bytes(),
         protocol: request.protocol.as_str(),
+        secure: request.secure,
+        authorized: request.fields.contains("authorization"),
         status: told.status,
         head_bytes_sent: sent.head_bytes,
         body_bytes_sent: sent.body_bytes,
         bytes_received: sent.received_bytes,
         why,
         cache_status: cache_status(worker, &told.note),
-        class: told.class,
+        class: told.head.class(),
         collapsed: told.note.collapsed,
         stored: told.note.stored,
         personal: told.note.personal && why.outcome() == Outcome::Hit,
@@ -343,9 +347,41 @@ pub(crate) fn emit(worker: &Worker, request: &Request, told: &Told, why: Why, se
         ttl: told.note.ttl,
         site: told.rule.as_ref().map_or(Slot::NONE, RuleAt::slot),
         rule: told.rule.as_ref().map(|at| at.rule().number),
+        selected_by: &selected_by,
         fetch,
+        answer: told.origin.as_deref().map(|origin| &origin.answer),
         request_id: request.id.0,
         referer: request.fields.get("referer"),
         user_agent: request.fields.get("user-agent"),
     });
+}
+
+/// What of the request chose this answer among others of its URL: by Vary, and by what its rule puts into the key. Empty, and
+/// without an allocation, for most.
+fn selectors(worker: &Worker, request: &Request, told: &Told) -> Vec<(Box<str>, u32)> {
+    let Some(rule) = told.rule.as_ref().map(RuleAt::rule) else { return Vec::new() };
+    let (seed, mut text) = (&worker.shared.seed, Vec::new());
+    let mut selectors: Vec<(Box<str>, u32)> = Vec::new();
+    let mut add = |name: String, text: &[u8]| selectors.push((name.into(), hash(seed, text).0 as u32));
+    let by_headers = match told.head.vary() {
+        Vary::Spec(spec) => spec.names().map(str::to_owned).collect(),
+        Vary::None | Vary::Star => Vec::new(),
+    };
+    let of_recipe = rule.key.headers.iter().filter(|name| !by_headers.contains(*name));
+    for name in by_headers.iter().chain(of_recipe) {
+        let Some(spec) = VarySpec::from_bytes(name.as_bytes()) else { continue };
+        text.clear();
+        spec.write_variant(&mut text, &request.fields, &rule.policy.vary_normalise);
+        add(name.clone(), &text);
+    }
+    for name in &rule.key.cookies {
+        text.clear();
+        let recipe = KeyRecipe { cookies: vec![name.clone()], ..KeyRecipe::default() };
+        write_key(&mut text, &recipe, "", "", b"", None, &request.fields);
+        add(format!("cookie:{name}"), &text);
+    }
+    if rule.key.device_class {
+        add("device".to_owned(), Device::of(&request.fields).as_str().as_bytes());
+    }
+    selectors
 }

@@ -235,7 +235,7 @@ impl Edge {
         let workers = workers(&edge);
         let site_numbers = SiteNumbers::default();
         let loaded = Arc::new(Loaded::new(snapshot, &client_authorities, &site_numbers, &registry));
-        let origins = Arc::new(OriginsShared::new(clock.clone()));
+        let origins = Arc::new(OriginsShared::new(clock.clone(), &edge.origin_source));
         for trouble in origins.configure(loaded.origin_groups()) {
             eprintln!("perigee: {trouble}");
         }
@@ -509,7 +509,8 @@ impl Handle {
     }
 
     /// Puts another configuration in force: requests that start from now on see it whole, those under way keep the
-    /// one they began with. Listening addresses, workers, memory policy, disks, node name and access log need a restart;
+    /// one they began with. Listening addresses, workers, memory policy, disks, node name, access log and
+    /// `origin_source` need a restart;
     /// memory may change. `client_authorities`: [`crate::tls::read_client_authorities`] of it. Returns what is doubtful about
     /// the origins (an unreadable CA file), for the operator.
     ///

@@ -26,8 +26,8 @@ use crate::worker::Shared;
 
 /// What is stored for a request.
 pub(crate) enum Found {
-    /// A response for this URL and this request's headers. `purged`: what a purge that is not hard has made of it.
-    Object { key: u128, stored: Object, purged: Option<Kind> },
+    /// A response for this URL and this request's headers. `purged`: what is held against it.
+    Object { key: u128, stored: Object, purged: Option<Objection> },
     /// The last answer could not be stored: don't queue.
     Pass { key: u128 },
     /// Something under this key is on disk and must be read first.
@@ -158,10 +158,28 @@ fn usable(shared: &Shared, at: &RuleAt, request: &Request, key: u128, stored: Ob
             None
         }
         Purged::Yes(Kind::Hard) => return Found::Nothing { key, why: Why::Purged },
-        Purged::Yes(kind) => Some(kind),
+        Purged::Yes(Kind::Soft) => Some(Objection::SoftlyPurged),
+        Purged::Yes(Kind::Doubt) => Some(Objection::Distrusted),
     };
-    let purged = if may_have_missed(shared, at, request, &stored) { Some(Kind::Doubt) } else { purged };
+    let purged = match purged {
+        Some(Objection::Distrusted) => purged,
+        _ if may_have_missed(shared, at, request, &stored) => Some(Objection::Unheard),
+        _ => purged,
+    };
     Found::Object { key, stored, purged }
+}
+
+/// What is held against something stored, though no hard purge matches it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Objection {
+    /// A soft purge matches: it is stale from then on.
+    SoftlyPurged,
+    /// This node was told that it has missed purges, and has confirmed what came before as if it were in force: it must not
+    /// serve this again before the origin has said that it is unchanged.
+    Distrusted,
+    /// Nothing has been heard for longer than the site allows. What may have been purged meanwhile, this node has confirmed to
+    /// nobody: the site says whether it answers while the origin fails.
+    Unheard,
 }
 
 /// Whether there may be a purge of it that this node has not heard of, given before the time that its site allows for that.
@@ -174,7 +192,7 @@ fn may_have_missed(shared: &Shared, at: &RuleAt, request: &Request, stored: &Obj
 
 /// What becomes of something that is not hard purged.
 pub(crate) fn after_purge(
-    purged: Option<Kind>,
+    purged: Option<Objection>,
     mut assessment: Assessment,
     facts: &Facts,
     directives: &RequestDirectives,
@@ -182,7 +200,7 @@ pub(crate) fn after_purge(
     now: Wall,
 ) -> Assessment {
     match (purged, assessment.reuse) {
-        (Some(Kind::Soft), Reuse::Fresh) => {
+        (Some(Objection::SoftlyPurged), Reuse::Fresh) => {
             // Stale from now on. A soft purge allows by itself that the stale one answers meanwhile, unless the origin has
             // forbidden stale answers altogether.
             (assessment.reuse, assessment.why) = match facts.flags.has(Flags::NEVER_STALE) {
@@ -190,7 +208,11 @@ pub(crate) fn after_purge(
                 false => (Reuse::StaleWhileRevalidate, Why::StaleWhileRevalidate),
             };
         }
-        (Some(Kind::Doubt), Reuse::Fresh | Reuse::StaleWhileRevalidate) => {
+        (Some(Objection::Distrusted), _) => {
+            assessment.reuse = Reuse::Revalidate { stale_on: StaleOn::Nothing };
+            assessment.why = Why::Expired;
+        }
+        (Some(Objection::Unheard), Reuse::Fresh | Reuse::StaleWhileRevalidate) => {
             assessment.reuse = Reuse::Revalidate { stale_on: stale_on(facts, directives, policy, now) };
             assessment.why = Why::Expired;
         }

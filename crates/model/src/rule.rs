@@ -20,6 +20,7 @@ use crate::glob::{Captures, Glob};
 use crate::origin::{OriginGroup, Scheme, StatusRange};
 use crate::rate::Rate;
 use crate::redirect::Redirect;
+use crate::rewrite::Rewrite;
 use crate::units::Ttl;
 
 /// A request as rules see it: borrowed from the edge's own request.
@@ -129,6 +130,8 @@ pub struct Rule {
     pub early_hints: bool,
     /// What is compressed of what is stored; `None` is nothing.
     pub compress: Option<Compress>,
+    /// What is rewritten in pages and style sheets; `None` is nothing.
+    pub rewrite: Option<Arc<Rewrite>>,
 }
 
 /// How often may be asked, and who is counted together.
@@ -256,6 +259,7 @@ impl Rule {
             websocket: true,
             early_hints: true,
             compress: Some(Compress::default()),
+            rewrite: None,
         }
     }
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use semantics::cache_status::CacheStatus;
 use semantics::coding::Coding;
-use semantics::{Wall, Why};
+use semantics::{Fields, Wall, Why};
 use stats::{Class, Country};
 
 /// One finished request, as log and metrics see it. Emitted once, after the last byte to the client or when the
@@ -22,8 +22,6 @@ pub struct Event<'a> {
     pub client: IpAddr,
     /// Where that is.
     pub country: Country,
-    /// Whether the visitor's connection is encrypted.
-    pub is_secure: bool,
     /// The method as sent. Any bytes; escaped in the log.
     pub method: &'a [u8],
     /// The host asked for. Any bytes.
@@ -32,6 +30,10 @@ pub struct Event<'a> {
     pub target: &'a [u8],
     /// The protocol between visitor and edge, as `HTTP/1.1`. Must hold no quote, backslash or control byte.
     pub protocol: &'static str,
+    /// Whether the visitor's connection is encrypted.
+    pub secure: bool,
+    /// Whether the request has Authorization.
+    pub authorized: bool,
     /// The status sent; 0 when no response was sent.
     pub status: u16,
     /// Bytes of response head sent.
@@ -63,14 +65,40 @@ pub struct Event<'a> {
     pub site: Slot,
     /// The matched rule's place in its site, from 1; 0 for the site's defaults.
     pub rule: Option<u32>,
+    /// What of the request chose between variants of the answer: the selecting headers, cookies (`cookie:name`) and `device`,
+    /// each with a short hash of its value. Names are lower-case tokens.
+    pub selected_by: &'a [(Box<str>, u32)],
     /// The origin's part, when one was asked on behalf of this request.
     pub fetch: Option<Fetch>,
+    /// What the origin's answer said of its reuse: field lines whose names are in [`Event::ANSWER_FIELDS`], and no values that
+    /// are anybody's secret. Any bytes.
+    pub answer: Option<&'a Fields>,
     /// The request's id; 16 hex digits in the log.
     pub request_id: u64,
     /// The Referer field. Any bytes.
     pub referer: Option<&'a [u8]>,
     /// The User-Agent field. Any bytes.
     pub user_agent: Option<&'a [u8]>,
+}
+
+impl Event<'_> {
+    /// The fields of an origin's answer that decide about its reuse, lower-case. Of `set-cookie` it is only told that there is
+    /// one (`1`).
+    pub const ANSWER_FIELDS: &'static [&'static str] = &[
+        "age",
+        "cache-control",
+        "cdn-cache-control",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "date",
+        "etag",
+        "expires",
+        "last-modified",
+        "perigee-cache-control",
+        "set-cookie",
+        "vary",
+    ];
 }
 
 /// The origin's part in one request.

@@ -88,6 +88,11 @@ impl Observer {
         log.borrow_mut().append(&self.cells, event, LineNames { site: &site.name, origin });
     }
 
+    /// Whether a line is written that tells what decides about reuse: worth finding out what [`Event::selected_by`] holds.
+    pub fn writes_json(&self) -> bool {
+        self.log.as_ref().is_some_and(|log| log.borrow().link.format == Format::Json)
+    }
+
     /// Counts one finished attempt at an origin.
     pub fn emit_fetch(&self, event: &FetchEvent, now: Wall) {
         if let Some(tally) = &self.tally {

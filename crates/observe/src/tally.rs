@@ -317,7 +317,7 @@ impl Tally {
 
     fn list(&mut self, event: &Event<'_>, bytes: u64, status: Status) {
         self.url.clear();
-        self.url.extend_from_slice(if event.is_secure { b"https://" } else { b"http://" });
+        self.url.extend_from_slice(if event.secure { b"https://" } else { b"http://" });
         self.url.extend_from_slice(event.host);
         self.url.extend_from_slice(event.target);
         let hash = XxHash3_64::oneshot(&self.url);

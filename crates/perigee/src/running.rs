@@ -29,7 +29,7 @@ use crate::certificates::Certificates;
 use crate::configuration::{Live, Read, Source, fit_connections};
 use crate::failure::Failure;
 use crate::manager;
-use crate::member::Member;
+use crate::member::{EdgeWorks, Member};
 use crate::state::{Lock, StateDir};
 use crate::takeover::Takeover;
 use crate::upgrader::{Begins, Upgrader};
@@ -133,8 +133,9 @@ impl Beginning {
         };
         let started =
             serve_all(&handle, &live, &upgrader, takeover, admin, lock, &state).and_then(|address| {
-                let followed =
-                    member.as_ref().map_or(Ok(()), |member| member.start(handle.clone(), live.clone()));
+                let followed = member.as_ref().map_or(Ok(()), |member| {
+                    member.start(Arc::new(EdgeWorks { handle: handle.clone(), live: live.clone() }))
+                });
                 followed.map(|()| address).map_err(|error| {
                     Failure::new(
                         format!("no thread to follow the cluster: {error}"),
