@@ -37,10 +37,21 @@ export function before(view) {
   };
 }
 
-// The step for sums only, of few buckets: by country there are many series.
-export const coarse = (view) => {
+// For how long control keeps the finer steps, less what passes until the question is there.
+const KEPT = { "1s": 3_300_000, "1m": 6.9 * 86_400_000 };
+const HOUR = 3_600_000;
+
+// The step of the one series of a page, where control would choose too coarse a one: a day by minutes.
+export const fine = (view) => {
   const { from, to } = period(view, now());
-  return to - from <= 6 * 3_600_000 ? "1m" : "1h";
+  return to - from > 16 * HOUR && to - from <= 25 * HOUR && from >= now() - KEPT["1m"] ? "1m" : null;
+};
+
+// The step of many series: few buckets.
+export const coarse = (view, isFew = false) => {
+  const { from, to } = period(view, now());
+  if (isFew && to - from <= 300_000 && from >= now() - KEPT["1s"]) return "1s";
+  return to - from <= 6 * HOUR && from >= now() - KEPT["1m"] ? "1m" : "1h";
 };
 
 const EMPTY = Object.fromEntries(FIELDS.map((name) => [name, 0]));

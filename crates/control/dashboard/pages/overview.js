@@ -5,7 +5,7 @@ import { h } from "../dom.js";
 import * as format from "../format.js";
 import { map } from "../map.js";
 import { empty, health, panel, pending, table, tag, tile, worst } from "../parts.js";
-import { before, coarse, follow, markers, meaning, minus, offload, perSecond, ratio, shape, share, values } from "../stats.js";
+import { before, coarse, fine, follow, markers, meaning, minus, offload, perSecond, ratio, shape, share, values } from "../stats.js";
 import { change, link, redraw } from "../view.js";
 
 const PRICE = "perigee-price";
@@ -17,7 +17,7 @@ export const overview = {
   isOver: true,
   exports: (view) => follow(view, "/v1/stats/export").path(),
   needs: (view) => ({
-    stats: follow(view),
+    stats: follow(view, "/v1/stats", { step: fine(view) }),
     before: before(view),
     countries: follow(view, "/v1/stats", { by: "country", step: coarse(view) }, { slower: 3 }),
     urls: follow(view, "/v1/stats/top", { of: "urls", by: view.top ?? "requests", limit: LISTED }, { slower: 2 }),
