@@ -163,6 +163,7 @@ export function signIn({ refused, enter, isTried }) {
       h("p", {}, "Sign in to this cluster with a token."),
       field("token", "Token", h("input", { id: "token", type: "password", required: true, autocomplete: "current-password", spellcheck: "false", placeholder: "pgt_…", "aria-describedby": "token-help", value: typed, oninput: (event) => { typed = event.target.value; } }),
         ["It stays in this tab and goes to nobody but this control. The first one is in the file ", code("admin-token"), " of control's state directory; others: ", code("perigee token add NAME --role viewer"), "."]),
-      refused ? problem(refused) : null,
+      // What the API says beside it is for programs.
+      refused ? problem({ message: refused.message, next: refused.status === 401 ? null : refused.next }) : null,
       h("button", { class: "primary", type: "submit" }, "Sign in")));
 }

@@ -50,7 +50,7 @@ export const fine = (view) => {
 // The step of many series: few buckets.
 export const coarse = (view, isFew = false) => {
   const { from, to } = period(view, now());
-  if (isFew && to - from <= 300_000 && from >= now() - KEPT["1s"]) return "1s";
+  if (isFew && to - from <= 900_000 && from >= now() - KEPT["1s"]) return "1s";
   return to - from <= 6 * HOUR && from >= now() - KEPT["1m"] ? "1m" : "1h";
 };
 

@@ -16,7 +16,7 @@ export const places = {
   isOver: true,
   exports: (view) => follow(view, "/v1/stats/export", { by: "pop", country: view.country }).path(),
   needs: (view) => ({
-    byPop: follow(view, "/v1/stats", { by: "pop", country: view.country, step: coarse(view, true) }, { slower: 2 }),
+    byPop: follow(view, "/v1/stats", { by: "pop", country: view.country, step: coarse(view, true) }, { slower: 4 }),
     byCountry: follow(view, "/v1/stats", { by: "country", step: coarse(view) }, { slower: 3 }),
     markers: follow(view, "/v1/markers", { site: null, pop: null }, { slower: 2 }),
     pops: { id: "", path: () => "/v1/pops", every: 2000 },
