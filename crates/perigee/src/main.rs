@@ -10,6 +10,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
 mod address;
+mod advise;
 mod apply;
 mod audit;
 mod certificate_list;
@@ -29,6 +30,7 @@ mod geo;
 mod http;
 mod login;
 mod manager;
+mod measure;
 mod member;
 mod nodes;
 mod ocsp;
@@ -71,6 +73,8 @@ Examples:
   perigee explain http://127.0.0.1:8080/            say how a request would be answered, and why
   perigee purge --url http://127.0.0.1:8080/        drop what is stored for a URL
   perigee replay --log access.log --config new.toml predict what a configuration will do, from recorded requests
+  perigee advise --log access.log --config perigee.toml   find what keeps a site from being cached well
+  perigee measure http://shop.example/ --origin 127.0.0.1:8000 --via 127.0.0.1:8080   compare page loads
   perigee upgrade                                   replace the running edge by a new binary, without a pause
   perigee router --config cluster.toml              send visitors to the closest PoP, by DNS
   perigee store stat                                say what the cache holds on disk
@@ -95,6 +99,10 @@ enum Command {
     Certificates(certificate_list::Certificates),
     /// Say what recorded requests would have come to under a configuration
     Replay(replay::ReplayArgs),
+    /// Say what keeps a site from being cached well, what to change, and what that will bring
+    Advise(advise::AdviseArgs),
+    /// Say how fast a page is, from its origin and through the CDN, in a real browser
+    Measure(measure::MeasureArgs),
     /// Start a new binary in the place of a running edge, without refusing a connection
     Upgrade(upgrade::UpgradeArgs),
     /// Answer DNS: send each visitor to the closest PoP that lives
@@ -142,6 +150,13 @@ fn main() -> ExitCode {
         Command::Explain(explain) => explain.run(),
         Command::Certificates(list) => list.run(),
         Command::Replay(replay) => replay.run(),
+        Command::Advise(advise) => advise.run(),
+        Command::Measure(measure) => {
+            return measure.run().unwrap_or_else(|failure| {
+                eprintln!("{failure}");
+                ExitCode::FAILURE
+            });
+        }
         Command::Upgrade(upgrade) => upgrade.run(),
         Command::Router(router) => router.run(),
         Command::Route(route) => route.run(),
