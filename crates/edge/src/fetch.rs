@@ -23,6 +23,7 @@ use crate::loaded::RuleAt;
 use crate::object::{Item, Object, Stored};
 use crate::origin::{OriginRequest, OriginResponse, RequestBody};
 use crate::request::{Protocol, Request};
+use crate::rewriting;
 use crate::serve::{self, Wanted};
 use crate::tiering::{self, SLICE_BYTES};
 use crate::worker::Worker;
@@ -170,10 +171,11 @@ pub(crate) async fn fly(mut job: Job, pilot: Pilot, interim: Interim, report: on
             job.worker.origins.fetch(&job.at.rule().origin, job.origin_request(), |status, fields| {
                 interim.push(status, fields);
             });
-        let response = match fetched.await {
+        let mut response = match fetched.await {
             Ok(response) => response,
             Err(error) => return job.fail(&pilot, &error, report),
         };
+        rewriting::apply(&job.worker, &job.at, &job.request, job.stale.as_deref(), &mut response);
         let origin = Box::new(OriginNote::of(&response));
         let judged = job.judge(response);
         match judged {
@@ -319,6 +321,10 @@ impl Job {
         }
         let completes = self.range.as_ref().and_then(|range| range.completes.as_ref());
         if completes.is_some() && response.status == 416 {
+            return Judged::Whole;
+        }
+        if response.status == 206 && self.range.is_some() && rewriting::concerns(&self.at, &response.fields) {
+            // What is rewritten is so from its beginning.
             return Judged::Whole;
         }
         self.at.rule().cors.on_receive(&mut response.fields);
@@ -582,6 +588,7 @@ pub(crate) fn forwarded_fields(worker: &Worker, at: &RuleAt, request: &Request) 
     }
     fields.append_unchecked(b"X-Request-Id", &request.id.text());
     rule.request_headers.apply(&mut fields);
+    rewriting::ask_plain(at, &mut fields);
     fields
 }
 

@@ -48,6 +48,9 @@ pub(crate) fn write_request_key(text: &mut Vec<u8>, at: &RuleAt, request: &Reque
         if is_chosen_by_fields(rule) {
             text.extend_from_slice(format!("rule {}\n", rule.number).as_bytes());
         }
+        if let Some(rewrite) = &rule.rewrite {
+            rewrite.write_key(text);
+        }
     };
     if rule.key.headers.is_empty() && rule.key.cookies.is_empty() {
         return write(&request.fields);
@@ -62,6 +65,11 @@ pub(crate) fn write_request_key(text: &mut Vec<u8>, at: &RuleAt, request: &Reque
 /// requests lack them, so its number belongs to the key.
 pub(crate) fn is_chosen_by_fields(rule: &Rule) -> bool {
     !rule.conditions.headers.is_empty() || !rule.conditions.cookies.is_empty()
+}
+
+/// Whether what the rule stores has keys that its recipe and a URL do not tell.
+pub(crate) fn has_own_keys(rule: &Rule) -> bool {
+    is_chosen_by_fields(rule) || rule.rewrite.is_some()
 }
 
 /// What is served over TLS has keys of its own: origins redirect by X-Forwarded-Proto, and that redirect must not reach

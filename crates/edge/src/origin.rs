@@ -44,7 +44,7 @@ use exchange::{Failed, body_length, exchange, response_fields};
 use pool::{Pool, Wanted};
 use shared::OriginState;
 
-pub(crate) use body::{BodyPart, OriginBody, RequestBody};
+pub(crate) use body::{BodyPart, OriginBody, RequestBody, Transform};
 pub(crate) use error::{FetchError, FetchErrorKind, Phase, Sent};
 pub(crate) use exchange::{fields_of, header_map};
 pub(crate) use probe::probe_origins;

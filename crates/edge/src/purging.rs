@@ -227,7 +227,7 @@ pub(crate) fn invalidate_url(shared: &Shared, at: &RuleAt, request: &Request, ur
     let mut seen: Vec<(&KeyRecipe, bool)> = Vec::new();
     for rule in site.rules.iter().chain([&site.defaults]).filter(|rule| !rule.is_response_rule()) {
         let recipe = &rule.key;
-        let way = (recipe, lookup::is_chosen_by_fields(rule));
+        let way = (recipe, lookup::has_own_keys(rule));
         if seen.contains(&way) {
             continue;
         }
@@ -236,7 +236,7 @@ pub(crate) fn invalidate_url(shared: &Shared, at: &RuleAt, request: &Request, ur
         let query = query.map(str::as_bytes);
         write_url_key(&mut text, recipe, &site.name, &request.authority, path.as_bytes(), query);
         let is_plain = recipe.headers.is_empty() && recipe.cookies.is_empty() && !recipe.device_class;
-        if is_plain && !lookup::is_chosen_by_fields(rule) {
+        if is_plain && !lookup::has_own_keys(rule) {
             // The URL has one key in this rule: taking it away costs nothing later, unlike a purge that each hit would
             // have to check.
             for secure in [false, true] {
