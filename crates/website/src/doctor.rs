@@ -212,16 +212,25 @@ impl Site {
             self.ranges(&file.address, &fetched).await;
             self.through_the_edge(&file.address, &fetched).await;
         }
-        self.good("files", page, &["file", "cookies", "vary", "lifetime", "cors"], files.len());
+        let looked_at = files.len().min(FILES_MAX);
+        self.good(page, &["file", "cookies", "vary", "lifetime", "cors", "compression"], looked_at);
+        if self.options.through.is_some() {
+            self.good(page, &["cache", "content"], looked_at);
+        }
         found.links.into_iter().filter(|link| link.authority == page.authority).collect()
     }
 
     /// One good word for checks that have found nothing.
-    fn good(&mut self, about: &str, page: &Address, checks: &[&'static str], files: usize) {
+    fn good(&mut self, page: &Address, checks: &[&'static str], files: usize) {
         for check in checks {
             if !self.report.findings.iter().any(|finding| finding.check == *check) {
-                let found = format!("nothing to say of {files} {about}");
-                self.report.add(check, Verdict::Good, page.to_string(), found, "");
+                self.report.add(
+                    check,
+                    Verdict::Good,
+                    page.to_string(),
+                    format!("nothing is wrong with {files} files"),
+                    "",
+                );
             }
         }
     }

@@ -150,6 +150,8 @@ impl Browser {
         for domain in ["Page.enable", "Network.enable", "Runtime.enable", "Log.enable"] {
             self.call(on, domain, json!({})).await?;
         }
+        let attach = json!({ "autoAttach": true, "waitForDebuggerOnStart": false, "flatten": true });
+        self.call(on, "Target.setAutoAttach", attach).await?;
         let still = json!({ "features": [{ "name": "prefers-reduced-motion", "value": "reduce" }] });
         self.call(on, "Emulation.setEmulatedMedia", still).await?;
         self.events.clear();
@@ -284,6 +286,18 @@ fn note(event: &Value, visit: &mut Visit, loaded: &mut bool, under_way: &mut Has
                     under_way.remove(&id);
                 }
             }
+        }
+        "Target.attachedToTarget" => {
+            // A worker has its script; what it fetches from then on is told to itself.
+            let url = text(&params["targetInfo"]["url"]);
+            under_way.retain(|_, index| {
+                let request = &mut visit.requests[*index];
+                let is_its = request.url == url && request.kind == "Script";
+                if is_its && request.status == 0 {
+                    request.status = 200;
+                }
+                !is_its
+            });
         }
         "Network.loadingFinished" => drop(under_way.remove(&id)),
         "Network.loadingFailed" => {
