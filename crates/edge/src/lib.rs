@@ -51,11 +51,13 @@ pub mod sockets;
 mod storage;
 mod succession;
 mod tiering;
+mod tiers;
 pub mod tls;
 mod websocket;
 mod worker;
 
 pub use clock::Clock;
-pub use handle::{Edge, Handle, Options, Predecessor, StartError, Status, wanted, workers};
+pub use handle::{Edge, Handle, Locate, Options, Predecessor, StartError, Status, wanted, workers};
 pub use purging::{Applied, PurgeError, PurgeRequest, PurgeTarget, Receipt};
 pub use storage::inspect;
+pub use tiers::TierIdentity;

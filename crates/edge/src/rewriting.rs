@@ -65,7 +65,8 @@ pub(crate) fn apply(
     response: &mut OriginResponse,
 ) {
     let Some(rewrite) = &at.rule().rewrite else { return };
-    if !matches!(request.method, Method::Get | Method::Head) {
+    // What another edge has sent, it has rewritten.
+    if response.told.is_some() || !matches!(request.method, Method::Get | Method::Head) {
         return;
     }
     let page = Page {

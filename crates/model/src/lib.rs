@@ -6,6 +6,7 @@
 
 pub mod block;
 pub mod breaker;
+pub mod budget;
 pub mod change;
 pub mod cluster;
 pub mod compress;
@@ -27,6 +28,8 @@ pub mod rule;
 pub mod settings;
 pub mod site_test;
 pub mod snapshot;
+pub mod steering;
+pub mod tiers;
 pub mod units;
 pub mod vitals;
 

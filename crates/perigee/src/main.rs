@@ -33,8 +33,11 @@ mod manager;
 mod member;
 mod nodes;
 mod ocsp;
+mod probe;
 mod purge;
+mod recorded;
 mod relay;
+mod replay;
 mod rewrite;
 mod rollback;
 mod rollout;
@@ -68,6 +71,7 @@ Examples:
   perigee check perigee.toml                        find every mistake in a configuration
   perigee explain http://127.0.0.1:8080/            say how a request would be answered, and why
   perigee purge --url http://127.0.0.1:8080/        drop what is stored for a URL
+  perigee replay --log access.log --config new.toml predict what a configuration will do, from recorded requests
   perigee upgrade                                   replace the running edge by a new binary, without a pause
   perigee router --config cluster.toml              send visitors to the closest PoP, by DNS
   perigee store stat                                say what the cache holds on disk
@@ -88,6 +92,8 @@ enum Command {
     Explain(explain::Explain),
     /// List the certificates of a running edge: when they end, and what is in the way of new ones
     Certificates(certificate_list::Certificates),
+    /// Say what recorded requests would have come to under a configuration
+    Replay(replay::ReplayArgs),
     /// Start a new binary in the place of a running edge, without refusing a connection
     Upgrade(upgrade::UpgradeArgs),
     /// Answer DNS: send each visitor to the closest PoP that lives
@@ -138,6 +144,7 @@ fn main() -> ExitCode {
         Command::Purge(purge) => purge.run(),
         Command::Explain(explain) => explain.run(),
         Command::Certificates(list) => list.run(),
+        Command::Replay(replay) => replay.run(),
         Command::Upgrade(upgrade) => upgrade.run(),
         Command::Router(router) => router.run(),
         Command::Route(route) => route.run(),

@@ -40,6 +40,8 @@ fn start(state: &Path, channel: Option<Channel>) -> Handle {
                 [[site]]\nname = \"a\"\ndomains = \"*\"\norigin = \"http://127.0.0.1:9\"\n";
     let options = Options {
         listen: Some(vec![([127, 0, 0, 1], 0).into()]),
+        listen_tier: None,
+        tier: None,
         listen_tls: None,
         certificates: Vec::new(),
         client_authorities: Vec::new(),
@@ -49,6 +51,7 @@ fn start(state: &Path, channel: Option<Channel>) -> Handle {
         ticket_secret: vec![9; 32],
         state: Some(state.to_owned()),
         disk_engine: None,
+        locate: None,
         registry: Registry::new(BuildInfo { version: "0", commit: "" }),
         access_log: None,
         predecessor: channel.map(|channel| Predecessor { channel, process: None, draining: 1 }),
@@ -131,6 +134,8 @@ fn only_one_edge_at_a_time_reads_what_begins_a_connection_of_http3_and_none_is_r
         let any = || Some(vec![([127, 0, 0, 1], 0).into()]);
         let options = Options {
             listen: any(),
+            listen_tier: None,
+            tier: None,
             listen_tls: any(),
             certificates: vec![identity.certificate()],
             client_authorities: Vec::new(),
@@ -140,6 +145,7 @@ fn only_one_edge_at_a_time_reads_what_begins_a_connection_of_http3_and_none_is_r
             ticket_secret: vec![9; 32],
             state: None,
             disk_engine: None,
+            locate: None,
             registry: Registry::new(BuildInfo { version: "0", commit: "" }),
             access_log: None,
             predecessor: channel.map(|channel| Predecessor { channel, process: None, draining: 1 }),

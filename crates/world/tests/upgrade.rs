@@ -33,6 +33,8 @@ fn play<T>(serve: impl FnOnce(TcpStream) + Send + 'static, visit: impl FnOnce(Tc
         listen: Some(vec![([127, 0, 0, 1], 0).into()]),
         sockets: None,
         predecessor: None,
+        listen_tier: None,
+        tier: None,
         listen_tls: None,
         certificates: Vec::new(),
         client_authorities: Vec::new(),
@@ -41,6 +43,7 @@ fn play<T>(serve: impl FnOnce(TcpStream) + Send + 'static, visit: impl FnOnce(Tc
         ticket_secret: vec![9; 32],
         state: None,
         disk_engine: None,
+        locate: None,
         registry: Registry::new(BuildInfo { version: "test", commit: "test" }),
         access_log: None,
     };

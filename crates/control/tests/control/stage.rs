@@ -405,7 +405,7 @@ impl Node for TestNode {
                         }
                     }
                     Down::Records(_) => state.has_missed = true,
-                    Down::Beat(_) | Down::Refused { .. } => {}
+                    Down::Beat(_) | Down::Counted(_) | Down::Refused { .. } => {}
                 }
             }
             self.sign(&mut state);
@@ -438,6 +438,7 @@ impl Node for TestNode {
             running: state.running,
             refused: None,
             starts: 1,
+            holdings: Default::default(),
             vitals,
         }]
     }

@@ -58,6 +58,8 @@ fn world_before(origin: &str) -> World {
         listen: Some(vec![any_port()]),
         sockets: None,
         predecessor: None,
+        listen_tier: None,
+        tier: None,
         listen_tls: None,
         certificates: Vec::new(),
         client_authorities: Vec::new(),
@@ -66,6 +68,7 @@ fn world_before(origin: &str) -> World {
         ticket_secret: vec![9; 32],
         state: None,
         disk_engine: None,
+        locate: None,
         registry: Registry::new(BuildInfo { version: "0.0.0", commit: "" }),
         access_log: None,
     };
