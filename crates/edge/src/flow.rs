@@ -46,6 +46,7 @@ use crate::origin::{OriginRequest, OriginResponse, RequestBody};
 use crate::rates::Counted;
 use crate::refusal::Refusal;
 use crate::request::{Method, Protocol, Request};
+use crate::rewriting;
 use crate::serve;
 use crate::slices::Trouble;
 use crate::tiering;
@@ -514,7 +515,8 @@ impl Flow {
             interim.push(status, fields);
         });
         match fetched.await {
-            Ok(response) => {
+            Ok(mut response) => {
+                rewriting::apply(&self.worker, &self.at, &self.request, None, &mut response);
                 self.origin = Some(Box::new(OriginNote::of(&response)));
                 if let Some(handshake) = handshake {
                     return Step::Done(self.opened(response, &handshake));
@@ -537,7 +539,9 @@ impl Flow {
 
     /// An answer to POST that says that it is what GET would get (Content-Location, RFC 9110 §9.3.3) is stored as that.
     fn own_content(&mut self, response: OriginResponse, start: &Start) -> Result<Step, Box<OriginResponse>> {
-        let is_pass = self.at.rule().cache == Cache::Pass || has_dot_segment(self.request.path().as_bytes());
+        let is_pass = self.at.rule().cache == Cache::Pass
+            || self.at.rule().rewrite.is_some()
+            || has_dot_segment(self.request.path().as_bytes());
         if self.request.method != Method::Post || is_pass {
             return Err(Box::new(response));
         }

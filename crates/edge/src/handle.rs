@@ -41,6 +41,7 @@ use crate::purge_log::PurgeLog;
 use crate::purging::{self, Applied, PurgeError, PurgeRequest, Receipt};
 use crate::quic::{self, Listening, Quic, Steering, strays};
 use crate::rates::Rates;
+use crate::rewriting;
 use crate::slices::Stretches;
 use crate::sockets::{Bound, Kind, Sockets};
 use crate::storage::{self, Place, Storage};
@@ -284,6 +285,7 @@ impl Edge {
             encoder: Encoder::new(),
             quic: quic.clone(),
             hints: Hints::new(),
+            rewrites: rewriting::Counts::default(),
             pages: Pages::new().ok(),
             flights: Flights::new(),
             loaded: Published::new(loaded),
@@ -883,6 +885,7 @@ impl Handle {
                 .collect(),
                 copies: copies_readings(&shared.encoder.counts),
                 copies_not_made: shared.encoder.counts.not_made(),
+                rewrites: shared.rewrites.all(),
                 origins: origins
                     .report()
                     .iter()

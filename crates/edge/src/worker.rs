@@ -38,6 +38,7 @@ use crate::purge_log::{Positions, PurgeLog};
 use crate::quic::Quic;
 use crate::rates::{Counted, Open, Rates};
 use crate::request::{Request, RequestId};
+use crate::rewriting;
 use crate::slices::Stretches;
 use crate::succession::Succession;
 use crate::tiering::Reads;
@@ -62,6 +63,8 @@ pub(crate) struct Shared {
     pub(crate) quic: Arc<Quic>,
     /// What pages have asked browsers to load.
     pub(crate) hints: Hints,
+    /// What has become of what was to be rewritten.
+    pub(crate) rewrites: rewriting::Counts,
     /// Where large bodies lie; `None` where the system has no such files.
     pub(crate) pages: Option<Pages>,
     pub(crate) flights: Flights,

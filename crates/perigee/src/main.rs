@@ -22,12 +22,14 @@ mod configuration;
 mod control;
 mod demo;
 mod diff;
+mod doctor;
 mod edge;
 mod enroll;
 mod explain;
 mod failure;
 mod geo;
 mod http;
+mod integrate;
 mod login;
 mod manager;
 mod measure;
@@ -39,6 +41,7 @@ mod purge;
 mod recorded;
 mod relay;
 mod replay;
+mod rewrite;
 mod rollback;
 mod rollout;
 mod route;
@@ -113,6 +116,12 @@ enum Command {
     Geo(geo::Geo),
     /// Look at the cache on a disk: what it holds, and whether it is sound
     Store(store::Store),
+    /// Make the static files of a site that is made beforehand come from another host
+    Rewrite(rewrite::Rewrite),
+    /// Say what to paste where, and which rules to use, to put a site behind Perigee
+    Integrate(integrate::Integrate),
+    /// Look at a live site, directly and through an edge, and say what stands in the way
+    Doctor(doctor::Doctor),
     /// Run a control of a cluster: the API for operators, and what nodes follow
     Control(control::ControlArgs),
     /// Pass a cluster's changes on to the nodes of a region
@@ -162,6 +171,9 @@ fn main() -> ExitCode {
         Command::Route(route) => route.run(),
         Command::Geo(geo) => geo.run(),
         Command::Store(store) => return store.run(),
+        Command::Rewrite(rewrite) => rewrite.run(),
+        Command::Integrate(integrate) => return ended(integrate.run()),
+        Command::Doctor(doctor) => return ended(doctor.run()),
         Command::Control(control) => control.run(),
         Command::Relay(relay) => relay.run(),
         Command::Login(login) => login.run(),
@@ -175,13 +187,15 @@ fn main() -> ExitCode {
         Command::Token(token) => token.run(),
         Command::Audit(audit) => audit.run(),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("{failure}");
-            ExitCode::FAILURE
-        }
-    }
+    ended(done.map(|()| ExitCode::SUCCESS))
+}
+
+/// The exit code, with the failure on standard error.
+fn ended(done: Result<ExitCode, failure::Failure>) -> ExitCode {
+    done.unwrap_or_else(|failure| {
+        eprintln!("{failure}");
+        ExitCode::FAILURE
+    })
 }
 
 /// Ends the process as the command line's own errors do: message, usage of `serve`, exit code 2.
