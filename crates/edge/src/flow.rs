@@ -40,6 +40,7 @@ use crate::hints;
 use crate::interim::Interim;
 use crate::loaded::{RuleAt, view};
 use crate::lookup::{self, Found, FromDisk, Purged};
+use crate::measure;
 use crate::object::{Entry, Item, Object};
 use crate::origin::{OriginRequest, OriginResponse, RequestBody};
 use crate::rates::Counted;
@@ -156,6 +157,9 @@ impl Flow {
         {
             worker.count_limit(Limit::RequestsPerClient);
             return Begun::Answer(Refusal::TooOften(refused).answer(request));
+        }
+        if let Some(answer) = measure::beacon(worker, request) {
+            return Begun::Answer(answer);
         }
         let Some(at) = RuleAt::of(worker.loaded(), request) else {
             return Begun::Answer(Refusal::UnknownSite.answer(request));

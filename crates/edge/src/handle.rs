@@ -34,6 +34,7 @@ use crate::handover::{Channel, Message};
 use crate::hints::Hints;
 use crate::listen::{self, Secure};
 use crate::loaded::{Loaded, SiteNumbers};
+use crate::measure::Measuring;
 use crate::origin::{Origins, OriginsShared, probe_origins};
 use crate::published::Published;
 use crate::purge_log::PurgeLog;
@@ -278,6 +279,7 @@ impl Edge {
             purge_log: Mutex::new(purge_log),
             purge_position: AtomicU64::new(newest),
             heard: Heard::alone(),
+            measuring: Measuring::default(),
             registry: registry.clone(),
             connections: AtomicUsize::new(0),
             accepting: AtomicUsize::new(workers),
@@ -587,6 +589,20 @@ impl Handle {
     /// [`Site::max_purge_lag`]: model::Site::max_purge_lag
     pub fn heard(&self, at: Wall) {
         self.shared.heard.set(at, &self.shared.clock);
+    }
+
+    /// Begins to measure how long the way to visitors is, as an edge of this PoP, and to serve the beacon where the configuration says so.
+    /// `secret`: from which the beacon's tokens are made; edges with the same one take each other's.
+    pub fn measure(&self, pop: &str, secret: &[u8]) {
+        self.shared.measuring.start(pop, secret);
+    }
+
+    /// What was measured since it was taken last; as much as fits into a report.
+    pub fn take_measured(&self) -> model::steering::Steering {
+        model::steering::Steering {
+            trips: self.shared.measuring.take(),
+            dropped: self.shared.measuring.take_dropped(),
+        }
     }
 
     /// Opens the access log anew, after it has been moved away; processes before this one that drain do so too.

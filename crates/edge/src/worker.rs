@@ -26,6 +26,7 @@ use crate::compress::encoder::Encoder;
 use crate::flight::Flights;
 use crate::hints::Hints;
 use crate::loaded::{Loaded, SiteNumbers};
+use crate::measure::Measuring;
 use crate::object::Entry;
 use crate::origin::{FetchError, Origins};
 use crate::past::Past;
@@ -78,6 +79,8 @@ pub(crate) struct Shared {
     pub(crate) purge_position: AtomicU64,
     /// When whoever orders purges was last heard, with nothing more to tell.
     pub(crate) heard: Heard,
+    /// How long the way to visitors is.
+    pub(crate) measuring: Measuring,
     pub(crate) registry: Arc<observe::Registry>,
     pub(crate) connections: AtomicUsize,
     /// Connections by client, while that has a limit.

@@ -23,6 +23,7 @@ mod relay;
 use std::time::Duration;
 
 use model::change::Version;
+pub use model::steering::Steering;
 pub use model::vitals::Vitals;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -55,6 +56,8 @@ pub enum Down {
     Restart(Restart),
     /// Nothing new.
     Beat(Beat),
+    /// What a node has reported for routers, to those who want it ([`Hello::steers`]).
+    Steered(Box<Steered>),
     /// The node is to break off and not to come back: why, and what to do.
     Refused {
         /// For the node's operator.
@@ -83,6 +86,20 @@ pub struct Beat {
     /// Whether whoever says it knows that there is nothing newer: a control that cannot reach the journal, or a relay that is cut
     /// off, does not.
     pub is_current: bool,
+}
+
+/// What a node has reported for routers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Steered {
+    /// Its name.
+    pub node: String,
+    /// The place where it stands.
+    pub pop: String,
+    /// What it says.
+    pub steering: Steering,
+    /// How many of these lines were dropped before this one, because they were not read fast enough.
+    #[serde(default)]
+    pub missed: u64,
 }
 
 /// Some consecutive records.
@@ -142,6 +159,9 @@ pub struct Hello {
     /// Whether it only reports, as a control does to another one.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub reports_only: bool,
+    /// Whether it wants to hear what nodes report for routers.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub steers: bool,
 }
 
 /// How a node is.
@@ -164,6 +184,9 @@ pub struct Report {
     pub starts: u64,
     /// Since it began to run `running`.
     pub vitals: Vitals,
+    /// For routers.
+    #[serde(default, skip_serializing_if = "Steering::is_empty")]
+    pub steering: Steering,
 }
 
 /// Proof that a node has applied the journal up to a position.

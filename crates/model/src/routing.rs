@@ -90,6 +90,8 @@ pub struct Routing {
     pub dns: Option<DnsSettings>,
     /// How edges are looked at.
     pub probe: ProbeSettings,
+    /// What edges measure.
+    pub measure: MeasureSettings,
 }
 
 impl Routing {
@@ -184,6 +186,21 @@ impl Default for ProbeSettings {
             interval: PROBE_INTERVAL.default,
             timeout: PROBE_TIMEOUT.default,
         }
+    }
+}
+
+/// What edges measure of the way to visitors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MeasureSettings {
+    /// The round trips of some of their visitors' connections.
+    pub connections: bool,
+    /// Whether they serve the beacon, and take what it says.
+    pub beacons: bool,
+}
+
+impl Default for MeasureSettings {
+    fn default() -> Self {
+        MeasureSettings { connections: true, beacons: false }
     }
 }
 

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 
 /// Round trips in one report; what is more waits for the next one, a second later.
 pub const TRIPS_MAX: usize = 512;
+/// Bytes of a PoP's name.
+const NAME_BYTES_MAX: usize = 64;
 /// Bits of a network whose round trips are put together: of IPv4, of IPv6. What is longer is nobody's business.
 pub const NETWORK_BITS: (u8, u8) = (24, 48);
 
@@ -31,7 +33,34 @@ pub struct RoundTrips {
     pub failed: u32,
 }
 
+/// What one report says.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Steering {
+    /// Round trips since the report before: at most [`TRIPS_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trips: Vec<RoundTrips>,
+    /// How many more there were that nobody had room for.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub dropped: u64,
+}
+
+impl Steering {
+    /// Whether it says nothing.
+    pub fn is_empty(&self) -> bool {
+        *self == Steering::default()
+    }
+
+    /// Whether it is no longer than a report may make it.
+    pub fn is_bounded(&self) -> bool {
+        self.trips.len() <= TRIPS_MAX && self.trips.iter().all(|trips| trips.pop.len() <= NAME_BYTES_MAX)
+    }
+}
+
 fn is_none(count: &u32) -> bool {
+    *count == 0
+}
+
+fn is_zero(count: &u64) -> bool {
     *count == 0
 }
 

@@ -21,7 +21,8 @@ use std::time::Duration;
 
 use ::edge::admin::ClusterStatus;
 use journal::feed::{
-    Dialer, Down, Hello, Link, Node, Receipt, Refusal, Report, Told as Taken, Vitals, chance_below, follow,
+    Dialer, Down, Hello, Link, Node, Receipt, Refusal, Report, Steered, Steering, Told as Taken, Vitals,
+    chance_below, follow,
 };
 use journal::following::{Following, Step};
 use journal::trust::{EnrolmentToken, Identity, Role};
@@ -61,6 +62,16 @@ pub(crate) trait Works: Send + Sync + 'static {
     fn take(&self, told: Told) -> Result<(), String>;
     /// What has been counted since it began.
     fn vitals(&self, since_ms: i64) -> Vitals;
+    /// What it has to say to routers, since it was asked last.
+    fn steering(&self) -> Steering {
+        Steering::default()
+    }
+    /// Whether it wants to hear what nodes say to routers.
+    fn steers(&self) -> bool {
+        false
+    }
+    /// What a node says to routers.
+    fn steered(&self, _: Steered) {}
 }
 
 /// Which node, and where its cluster is.
@@ -154,6 +165,11 @@ impl Member {
             }
         }
         told
+    }
+
+    /// The place where it stands; empty when it is in none.
+    pub(crate) fn pop(&self) -> &str {
+        &self.pop
     }
 
     /// Says which configuration the node begins with.
@@ -380,10 +396,27 @@ impl Member {
 impl Node for Member {
     fn hello(&self) -> Hello {
         let (journal, cursor) = self.following.lock().hello();
-        Hello { node: self.name.clone(), journal, cursor, reports_only: false }
+        Hello {
+            node: self.name.clone(),
+            journal,
+            cursor,
+            reports_only: false,
+            steers: self.works().is_ok_and(|works| works.steers()),
+        }
     }
 
-    fn told(&self, lines: Vec<Down>) -> Taken<'_> {
+    fn told(&self, mut lines: Vec<Down>) -> Taken<'_> {
+        if let Ok(works) = self.works() {
+            let steered = lines.extract_if(.., |line| matches!(line, Down::Steered(_)));
+            for line in steered {
+                if let Down::Steered(steered) = line {
+                    works.steered(*steered);
+                }
+            }
+        }
+        if lines.is_empty() {
+            return Box::pin(std::future::ready(Ok(())));
+        }
         // It waits for disks, and so does whoever sends more.
         let taken = self.take(lines);
         Box::pin(std::future::ready(taken))
@@ -407,6 +440,7 @@ impl Node for Member {
             refused: self.refused.lock().clone(),
             starts: self.starts,
             vitals: works.vitals(self.since_ms),
+            steering: works.steering(),
         }]
     }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use journal::feed::{Vitals, check_url};
+use journal::feed::{Steered, Vitals, check_url};
 use journal::trust::{Role, is_name};
 use model::change::Order;
 use model::{EdgeSettings, Snapshot};
@@ -159,6 +159,14 @@ impl Works for RouterWorks {
         taken.map_err(|errors| errors.join("; "))?;
         eprintln!("perigee: configuration {} is in force", told.version.number);
         Ok(())
+    }
+
+    fn steers(&self) -> bool {
+        true
+    }
+
+    fn steered(&self, steered: Steered) {
+        self.router.steered(&steered.node, steered.steering, steered.missed);
     }
 
     fn vitals(&self, since_ms: i64) -> Vitals {

@@ -117,7 +117,11 @@ impl Beginning {
             options.predecessor = Some(takeover.predecessor()?);
             takeover.prepared()?;
         }
+        let secret = options.ticket_secret.clone();
         let handle = Arc::new(start_edge(read, options)?);
+        if let Some(pop) = member.as_ref().map(|member| member.pop()).filter(|pop| !pop.is_empty()) {
+            handle.measure(pop, &secret);
+        }
         live.attach(Arc::clone(&handle));
         certificates.attach(Arc::clone(&handle));
         let no_signals = |error| Failure::new(format!("signals cannot be received: {error}"), "");

@@ -33,6 +33,8 @@ pub(crate) struct MeasureCounters {
     pub(crate) full: AtomicU64,
     /// Those that the planner had no time for.
     pub(crate) dropped: AtomicU64,
+    /// Reports that never came, as they were not read fast enough.
+    pub(crate) missed: AtomicU64,
 }
 
 impl MeasureCounters {

@@ -308,7 +308,7 @@ impl Responder {
             return reply;
         }
         let wanted = CHOSEN.iter().position(|rtype| *rtype == query.rtype);
-        let mut pop = None;
+        let mut pop = node.pop;
         if let Some(group) = node.group {
             let (client, bits) = client_of(state, edns, from);
             let Found { pop: found, scope } = state.tables[group].find(&state.world, client, bits);
@@ -317,16 +317,15 @@ impl Responder {
             if wanted.is_some() && uses_subnet(state, edns) {
                 reply.scope = scope;
             }
-            if let Some(index) = wanted {
-                let answers = &state.pops[usize::from(found)];
-                let set = &answers.sets[index];
-                if !set.is_empty() {
-                    self.write_rotated(&answers.plain[index], set.len(), out);
-                    reply.answers = set.len() as u16;
-                    reply.answers +=
-                        self.sign(signed, name, (query.rtype, found), answers.ttl, set, now, out);
-                    return reply;
-                }
+        }
+        if let (Some(found), Some(index)) = (pop, wanted) {
+            let answers = &state.pops[usize::from(found)];
+            let set = &answers.sets[index];
+            if !set.is_empty() {
+                self.write_rotated(&answers.plain[index], set.len(), out);
+                reply.answers = set.len() as u16;
+                reply.answers += self.sign(signed, name, (query.rtype, found), answers.ttl, set, now, out);
+                return reply;
             }
         }
         let set = node.set(query.rtype).or_else(|| node.set(rtype::CNAME));

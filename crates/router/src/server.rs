@@ -20,7 +20,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use model::routing::{DNS_RATE, DNS_TTL, POPS_MAX, ProbeKind, ProbeSettings};
-use model::steering::RoundTrips;
+use model::steering::{RoundTrips, Steering};
 use model::{Routing, Snapshot};
 use parking_lot::Mutex;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -214,10 +214,14 @@ impl Router {
         answered.recv().map_err(|_| stopped())?
     }
 
-    /// Takes round trips that were measured; they count within some seconds. What comes faster than they can be taken is dropped, and
-    /// counted.
-    pub fn measured(&self, trips: Vec<RoundTrips>) {
-        tell_measured(&self.shared, &self.news, trips);
+    /// Takes what a node of the cluster has reported: round trips count within some seconds. What comes faster than it can be taken is
+    /// dropped, and counted, and so are the `missed` reports that the cluster had no time for.
+    pub fn steered(&self, _node: &str, steering: Steering, missed: u64) {
+        self.shared.measured.missed.fetch_add(missed, Ordering::Relaxed);
+        self.shared.measured.dropped.fetch_add(steering.dropped, Ordering::Relaxed);
+        if !steering.trips.is_empty() {
+            tell_measured(&self.shared, &self.news, steering.trips);
+        }
     }
 
     /// Queries that were read.
@@ -543,6 +547,12 @@ fn render(shared: &Shared) -> String {
             "Whether a control of the cluster is followed.",
             "gauge",
             &plan.connected,
+        ),
+        (
+            "perigee_router_reports_missed_total",
+            "Reports of the cluster's nodes that this router was too slow for.",
+            "counter",
+            &shared.measured.missed,
         ),
         ("perigee_router_edge_changes_total", "Edges that went down or came up.", "counter", &plan.changes),
         ("perigee_router_edges_down", "Edges that are down.", "gauge", &plan.down),

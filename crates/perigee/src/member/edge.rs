@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use edge::Handle;
-use journal::feed::Vitals;
+use journal::feed::{Steering, Vitals};
 use model::change::Order;
 use semantics::{Outcome, Wall};
 
@@ -39,6 +39,10 @@ impl Works for EdgeWorks {
 
     fn take(&self, told: Told) -> Result<(), String> {
         self.live.take(told)
+    }
+
+    fn steering(&self) -> Steering {
+        self.handle.take_measured()
     }
 
     fn vitals(&self, since_ms: i64) -> Vitals {

@@ -96,3 +96,11 @@ pub fn respond(bytes: &[u8]) {
         }
     }
 }
+
+/// Reads any bytes as a head of HTTP. A head that is complete is found however much follows, and not before it is there.
+pub fn http_head(bytes: &[u8]) {
+    let Ok(Some((request, head, body))) = crate::http::parse(bytes) else { return };
+    assert!(head <= bytes.len() && body <= crate::http::BODY_BYTES_MAX);
+    assert!(matches!(crate::http::parse(&bytes[..head - 1]), Ok(None)));
+    assert!(crate::http::parse(&bytes[..head]).is_ok_and(|again| again == Some((request, head, body))));
+}

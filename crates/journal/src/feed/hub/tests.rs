@@ -75,7 +75,7 @@ impl Node for Recorder {
     fn hello(&self) -> Hello {
         let state = self.recorded();
         let node = self.identity.peer().name.clone();
-        Hello { node, journal: state.journal, cursor: state.cursor, reports_only: false }
+        Hello { node, journal: state.journal, cursor: state.cursor, reports_only: false, steers: false }
     }
 
     fn told(&self, lines: Vec<Down>) -> Told<'_> {
@@ -97,7 +97,7 @@ impl Node for Recorder {
                         }
                         assert_eq!(line.digest, state.cursor.digest);
                     }
-                    Down::Beat(_) | Down::Refused { .. } => {}
+                    Down::Beat(_) | Down::Steered(_) | Down::Refused { .. } => {}
                 }
             }
             Ok(())
@@ -122,6 +122,7 @@ impl Node for Recorder {
             refused: None,
             starts: 1,
             vitals: Vitals::default(),
+            steering: Steering::default(),
         }]
     }
 
