@@ -7,6 +7,7 @@ use bytes::Bytes;
 use semantics::cache_status::Fwd;
 use semantics::coding::{self, Form};
 use semantics::{Fields, Why};
+use stats::Class;
 
 use crate::flight::FillReader;
 use crate::loaded::RuleAt;
@@ -50,6 +51,14 @@ impl Head {
         match self {
             Head::Stored(stored) | Head::Negotiated(stored, _) => stored.field(name),
             Head::Own(fields) => fields.get(name),
+        }
+    }
+
+    /// What kind of content it is the head of.
+    pub(crate) fn class(&self) -> Class {
+        match self {
+            Head::Stored(stored) | Head::Negotiated(stored, _) => stored.class(),
+            Head::Own(fields) => Class::of(fields.get("content-type")),
         }
     }
 

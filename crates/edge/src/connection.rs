@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use model::settings::HANDSHAKES_CLIENT_SHARE;
 use observe::{Handshake, Limit};
+use stats::Country;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
@@ -43,6 +44,8 @@ const TUNNEL_IDLE: Duration = Duration::from_secs(3600);
 pub(crate) struct Visitor {
     /// The visitor's address, by PROXY protocol if it is on.
     pub(crate) client: IpAddr,
+    /// Where that is.
+    pub(crate) country: Country,
     /// The socket's peer.
     pub(crate) peer: IpAddr,
     pub(crate) secure: bool,
@@ -69,6 +72,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, socket: TcpStream, peer: SocketAdd
     };
     let mut visitor = Visitor {
         client: peer.ip(),
+        country: Country::UNKNOWN,
         peer: peer.ip(),
         secure: secure != Secure::Plain,
         shown: Shown::Nothing,
@@ -91,6 +95,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, socket: TcpStream, peer: SocketAdd
     {
         measuring.connection(client, round_trip::least_us(&socket));
     }
+    visitor.country = worker.shared.country_of(visitor.client);
     match secure {
         Secure::Plain => http1::serve(worker, Io::Plain(socket), visitor, first).await,
         Secure::Tls { .. } => {

@@ -13,6 +13,7 @@ use semantics::coding;
 use semantics::directives::{ResponseDirectives, Scope};
 use semantics::fields::{lines_of, trim};
 use semantics::{Fields, Outcome, Why};
+use stats::Class;
 
 use crate::answer::{Answer, Body, ContentRange, Head, Note, OriginNote};
 use crate::h1;
@@ -166,14 +167,7 @@ fn write_fields(out: &mut Vec<u8>, worker: &Worker, request: &Request, answer: &
         None => {}
     }
     out.extend_from_slice(b"Cache-Status: ");
-    let status = CacheStatus {
-        node: &worker.shared.node,
-        why: answer.note.why,
-        handling: handling(&answer.note),
-        ttl: answer.note.ttl,
-        key: None,
-    };
-    write_cache_status(out, &status);
+    write_cache_status(out, &cache_status(worker, &answer.note));
     out.extend_from_slice(b"\r\nX-Request-Id: ");
     out.extend_from_slice(&request.id.text());
     out.extend_from_slice(b"\r\n");
@@ -247,6 +241,16 @@ fn is_for_browsers(is_by_status: bool, status: u16, fields: &Fields) -> bool {
     (is_by_status || status < 400) && !directives.no_store && directives.private == Scope::default()
 }
 
+fn cache_status<'a>(worker: &'a Worker, note: &Note) -> CacheStatus<'a> {
+    CacheStatus {
+        node: &worker.shared.node,
+        why: note.why,
+        handling: handling(note),
+        ttl: note.ttl,
+        key: None,
+    }
+}
+
 fn handling(note: &Note) -> Handling {
     if note.why == Why::StaleIfError && note.forwarded_status.is_none() {
         return Handling::Hit;
@@ -277,6 +281,7 @@ fn write_server_timing(out: &mut Vec<u8>, request: &Request, answer: &Answer) {
 pub(crate) struct Told {
     pub(crate) status: u16,
     pub(crate) note: Note,
+    pub(crate) class: Class,
     pub(crate) age: Option<u64>,
     pub(crate) rule: Option<RuleAt>,
     pub(crate) origin: Option<Box<OriginNote>>,
@@ -285,8 +290,9 @@ pub(crate) struct Told {
 impl Answer {
     /// Parts the body from what is told of it.
     pub(crate) fn split(self) -> (Body, Told) {
+        let class = self.head.class();
         let Answer { status, age, note, body, rule, origin, .. } = self;
-        (body, Told { status, note, age, rule, origin })
+        (body, Told { status, note, class, age, rule, origin })
     }
 }
 
@@ -312,6 +318,8 @@ pub(crate) fn emit(worker: &Worker, request: &Request, told: &Told, why: Why, se
         duration_us: duration.as_micros() as u64,
         first_byte_us: sent.first_byte.as_micros() as u64,
         client: request.client,
+        country: request.country,
+        is_secure: request.secure,
         method: request.method.as_str().as_bytes(),
         host: request.host.as_bytes(),
         target: request.target.as_bytes(),
@@ -321,6 +329,8 @@ pub(crate) fn emit(worker: &Worker, request: &Request, told: &Told, why: Why, se
         body_bytes_sent: sent.body_bytes,
         bytes_received: sent.received_bytes,
         why,
+        cache_status: cache_status(worker, &told.note),
+        class: told.class,
         collapsed: told.note.collapsed,
         stored: told.note.stored,
         personal: told.note.personal && why.outcome() == Outcome::Hit,

@@ -283,6 +283,7 @@ impl Job {
             body: RequestBody::Empty,
             retry_safe: self.request.method.is_safe(),
             takes_trailers: false,
+            on_behalf_of: self.at.counted_for(),
             upgrade: None,
         }
     }

@@ -504,6 +504,7 @@ impl Flow {
             retry_safe: self.request.method.is_safe() && matches!(body, RequestBody::Empty),
             body,
             takes_trailers: self.request.takes_trailers,
+            on_behalf_of: self.at.counted_for(),
             upgrade: (why == Why::Upgrade).then(|| "websocket".into()),
         };
         let interim = self.interim.clone();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -22,6 +22,7 @@ use parking_lot::{Mutex, RwLock};
 use semantics::Wall;
 use semantics::coding::Form;
 use semantics::key::KeySeed;
+use stats::Country;
 use store::disk::{DiskStats, EngineKind, Health};
 use store::{Pages, Policy, Tier, TierConfig, TierStats};
 use tokio::runtime::Builder;
@@ -73,11 +74,16 @@ pub struct Options {
     pub disk_engine: Option<EngineKind>,
     /// Where events are counted.
     pub registry: Arc<Registry>,
+    /// Where visitors are, by their addresses; `None` where nobody knows.
+    pub locate: Option<Locate>,
     /// Where requests are logged; nowhere by default.
     pub access_log: Option<AccessLog>,
     /// The process that served before, which drains then: each purge is in force there too before it is acknowledged.
     pub predecessor: Option<Predecessor>,
 }
+
+/// From an address to a country. Asked once for each connection, by a worker: it must not wait.
+pub type Locate = Arc<dyn Fn(IpAddr) -> Country + Send + Sync>;
 
 /// The process whose place an edge takes.
 pub struct Predecessor {
@@ -221,6 +227,7 @@ impl Edge {
             state,
             disk_engine,
             registry,
+            locate,
             access_log,
             predecessor,
         } = options;
@@ -229,7 +236,7 @@ impl Edge {
         let workers = workers(&edge);
         let site_numbers = SiteNumbers::default();
         let loaded = Arc::new(Loaded::new(snapshot, &client_authorities, &site_numbers, &registry));
-        let origins = Arc::new(OriginsShared::new(clock.clone()));
+        let origins = Arc::new(OriginsShared::new(clock.clone(), &edge.origin_source));
         for trouble in origins.configure(loaded.origin_groups()) {
             eprintln!("perigee: {trouble}");
         }
@@ -281,6 +288,7 @@ impl Edge {
             heard: Heard::alone(),
             measuring: Measuring::default(),
             registry: registry.clone(),
+            locate,
             connections: AtomicUsize::new(0),
             accepting: AtomicUsize::new(workers),
             clients: Arc::default(),
@@ -401,7 +409,7 @@ async fn work(
     let weak = Rc::downgrade(&worker);
     worker.origins.report_to(&shared.registry, move |event| {
         if let Some(worker) = weak.upgrade() {
-            worker.observer.emit_fetch(event);
+            worker.observer.emit_fetch(event, worker.shared.clock.wall());
         }
     });
     let sweep = tokio::task::spawn_local(worker.clone().sweep());
@@ -503,7 +511,8 @@ impl Handle {
     }
 
     /// Puts another configuration in force: requests that start from now on see it whole, those under way keep the
-    /// one they began with. Listening addresses, workers, memory policy, disks, node name and access log need a restart;
+    /// one they began with. Listening addresses, workers, memory policy, disks, node name, access log and
+    /// `origin_source` need a restart;
     /// memory may change. `client_authorities`: [`crate::tls::read_client_authorities`] of it. Returns what is doubtful about
     /// the origins (an unreadable CA file), for the operator.
     ///

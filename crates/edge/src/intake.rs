@@ -1,7 +1,6 @@
 //! From a parsed head to a [`Request`] that the flow can trust: one host, one body length, a known target form, the
 //! visitor's real address.
 
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -84,10 +83,13 @@ pub(crate) fn request(
     }
     let wants_websocket = asks_for_websocket(method, protocol, &fields);
     let takes_trailers = hop::takes_trailers(&fields);
-    let (mut client, mut secure) = (visitor.client, visitor.secure);
+    let (mut client, mut country, mut secure) = (visitor.client, visitor.country, visitor.secure);
     if !edge.trusted_proxies.is_empty() && forwarded::is_trusted(&edge.trusted_proxies, visitor.client) {
         client = forwarded::client(&edge.trusted_proxies, &fields, client);
         secure = forwarded::secure(&fields).unwrap_or(secure);
+        if client != visitor.client {
+            country = worker.shared.country_of(client);
+        }
     }
     // From here on nobody sees what concerns this hop alone: neither key nor variant nor origin.
     hop::strip_hop_by_hop(&mut fields);
@@ -119,6 +121,7 @@ pub(crate) fn request(
             false => AltSvc::Clear,
         }),
         client,
+        country,
         started,
         now,
         id: worker.request_id(),
@@ -227,14 +230,14 @@ pub(crate) fn refused(
     if let Some(limit) = refusal.limit() {
         worker.count_limit(limit);
     }
-    let mut request = unreadable(worker, visitor.client);
+    let mut request = unreadable(worker, visitor);
     request.protocol = protocol;
     let answer = refusal.answer(&request);
     (Rc::new(request), answer)
 }
 
 /// What is known of a request whose head could not be read: for the log and the error page.
-pub(crate) fn unreadable(worker: &Worker, client: IpAddr) -> Request {
+pub(crate) fn unreadable(worker: &Worker, visitor: &Visitor) -> Request {
     Request {
         method: Method::Other("-".into()),
         target: "-".into(),
@@ -246,7 +249,8 @@ pub(crate) fn unreadable(worker: &Worker, client: IpAddr) -> Request {
         secure: false,
         shown: Shown::Nothing,
         alt_svc: None,
-        client,
+        client: visitor.client,
+        country: visitor.country,
         started: Instant::now(),
         now: worker.shared.clock.wall(),
         id: worker.request_id(),

@@ -56,6 +56,6 @@ mod websocket;
 mod worker;
 
 pub use clock::Clock;
-pub use handle::{Edge, Handle, Options, Predecessor, StartError, Status, wanted, workers};
+pub use handle::{Edge, Handle, Locate, Options, Predecessor, StartError, Status, wanted, workers};
 pub use purging::{Applied, PurgeError, PurgeRequest, PurgeTarget, Receipt};
 pub use storage::inspect;

@@ -139,6 +139,11 @@ impl RuleAt {
         self.loaded.sites[self.site].number
     }
 
+    /// Site and rule in the metrics.
+    pub(crate) fn counted_for(&self) -> (Slot, u32) {
+        (self.slot(), self.rule().number)
+    }
+
     /// The site's slot in the metrics.
     pub(crate) fn slot(&self) -> Slot {
         self.loaded.sites[self.site].slot

@@ -76,6 +76,8 @@ pub(crate) struct OriginRequest {
     pub(crate) retry_safe: bool,
     /// Whether trailer fields of the answer will be passed on: the origin is told so (TE, RFC 9110 §10.1.4).
     pub(crate) takes_trailers: bool,
+    /// For which site and rule, in the metrics.
+    pub(crate) on_behalf_of: (Slot, u32),
     /// Protocol to upgrade to (`websocket`); the exchange then has a connection of its own (RFC 9110 §7.8).
     pub(crate) upgrade: Option<Box<str>>,
 }
@@ -171,7 +173,8 @@ impl Origins {
             let now = self.shared.now();
             let Some(permit) = state.admit(now) else {
                 state.counters.breaker_refusals.add();
-                self.ledger(&self.pool(state), attempts > 0).fail(FetchErrorKind::BreakerOpen);
+                self.ledger(&self.pool(state), request.on_behalf_of, attempts > 0)
+                    .fail(FetchErrorKind::BreakerOpen);
                 continue;
             };
             if attempts > 0 {
@@ -233,7 +236,7 @@ impl Origins {
     ) -> Result<OriginResponse, Failed> {
         state.counters.attempts.add();
         let pool = self.pool(state);
-        let mut ledger = self.ledger(&pool, tries.attempts > 1);
+        let mut ledger = self.ledger(&pool, request.on_behalf_of, tries.attempts > 1);
         let asked = Instant::now();
         let slot = match pool.slot().await {
             Ok(slot) => slot,
@@ -361,12 +364,14 @@ impl Origins {
     }
 
     /// What will be told of an attempt that begins now.
-    fn ledger(&self, pool: &Pool, retry: bool) -> Ledger {
+    fn ledger(&self, pool: &Pool, on_behalf_of: (Slot, u32), retry: bool) -> Ledger {
         let observer = self.observer.borrow();
-        let Some((registry, sink)) = &*observer else { return Ledger::new(None, Slot::NONE, retry) };
+        let Some((registry, sink)) = &*observer else {
+            return Ledger::new(None, Slot::NONE, on_behalf_of, retry);
+        };
         let slot = pool.metric.get().unwrap_or_else(|| registry.origin(&pool.origin.name));
         pool.metric.set(Some(slot));
-        Ledger::new(Some(sink.clone()), slot, retry)
+        Ledger::new(Some(sink.clone()), slot, on_behalf_of, retry)
     }
 
     fn pool(&self, state: &Arc<OriginState>) -> Rc<Pool> {

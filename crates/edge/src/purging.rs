@@ -7,13 +7,13 @@ use std::sync::atomic::Ordering;
 
 use model::change::{Order, What};
 use model::purge::{Kind, Purge, Target};
+use model::rule::write_scheme;
 use model::{Scheme, Site, Snapshot};
 use observe::{PurgeForm, PurgeScope};
 use semantics::key::{KeyRecipe, hash, normalise_path, write_url_key};
 use semantics::tags::tag_hash;
 
 use crate::loaded::{Loaded, RuleAt};
-use crate::lookup;
 use crate::past::Past;
 use crate::request::Request;
 use crate::succession::Invalidation;
@@ -227,7 +227,7 @@ pub(crate) fn invalidate_url(shared: &Shared, at: &RuleAt, request: &Request, ur
     let mut seen: Vec<(&KeyRecipe, bool)> = Vec::new();
     for rule in site.rules.iter().chain([&site.defaults]).filter(|rule| !rule.is_response_rule()) {
         let recipe = &rule.key;
-        let way = (recipe, lookup::is_chosen_by_fields(rule));
+        let way = (recipe, rule.is_chosen_by_fields());
         if seen.contains(&way) {
             continue;
         }
@@ -236,12 +236,12 @@ pub(crate) fn invalidate_url(shared: &Shared, at: &RuleAt, request: &Request, ur
         let query = query.map(str::as_bytes);
         write_url_key(&mut text, recipe, &site.name, &request.authority, path.as_bytes(), query);
         let is_plain = recipe.headers.is_empty() && recipe.cookies.is_empty() && !recipe.device_class;
-        if is_plain && !lookup::is_chosen_by_fields(rule) {
+        if is_plain && !rule.is_chosen_by_fields() {
             // The URL has one key in this rule: taking it away costs nothing later, unlike a purge that each hit would
             // have to check.
-            for secure in [false, true] {
+            for scheme in [Scheme::Http, Scheme::Https] {
                 let length = text.len();
-                lookup::write_scheme(&mut text, secure);
+                write_scheme(&mut text, scheme);
                 let key = hash(&shared.seed, &text).0;
                 text.truncate(length);
                 // The epoch first: what is in flight must not be stored after the removal.

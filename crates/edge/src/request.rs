@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use semantics::{Fields, Wall};
+use stats::Country;
 
 use crate::tls::Shown;
 
@@ -42,6 +43,8 @@ pub(crate) struct Request {
     pub(crate) alt_svc: Option<AltSvc>,
     /// The visitor's address, after PROXY protocol and trusted X-Forwarded-For.
     pub(crate) client: IpAddr,
+    /// Where that is.
+    pub(crate) country: Country,
     /// When the head was complete.
     pub(crate) started: Instant,
     /// The same moment as wall time.

@@ -144,7 +144,7 @@ impl Node for Follower {
                     state.1 = records.fold(state.1, |mark, record| mark.then(&record));
                     assert_eq!(state.1.digest, line.digest);
                 }
-                Down::Beat(_) | Down::Steered(_) | Down::Refused { .. } => {}
+                Down::Beat(_) | Down::Steered(_) | Down::Counted(_) | Down::Refused { .. } => {}
             }
         }
         Box::pin(std::future::ready(Ok(())))
@@ -165,6 +165,7 @@ impl Node for Follower {
             running: None,
             refused: None,
             starts: 1,
+            holdings: Default::default(),
             vitals: Vitals::default(),
             steering: Steering::default(),
         }]

@@ -118,6 +118,8 @@ impl Following {
                 Down::Records(records) => self.read(records, &mut step)?,
                 Down::Steered(_) => {}
                 Down::Refused { why } => return Err(why),
+                // It is between whoever follows and its outbox.
+                Down::Counted(_) => {}
             }
         }
         Ok(step)

@@ -6,6 +6,7 @@
 
 pub mod block;
 pub mod breaker;
+pub mod budget;
 pub mod change;
 pub mod cluster;
 pub mod compress;
@@ -20,6 +21,7 @@ pub mod purge;
 pub mod rate;
 pub mod redirect;
 pub mod retry;
+pub mod rewrite;
 pub mod rollout;
 pub mod routing;
 pub mod rule;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use semantics::Fields;
 
 use crate::breaker::BreakerPolicy;
+use crate::budget::BudgetPolicy;
 use crate::diagnostic::did_you_mean;
 use crate::health::HealthPolicy;
 use crate::retry::RetryPolicy;
@@ -123,6 +124,8 @@ pub struct OriginGroup {
     pub health: HealthPolicy,
     /// Active probes; `None` learns from visitors' requests only.
     pub probe: Option<Probe>,
+    /// What each of the origins may be asked by all nodes together; `None` is without limit.
+    pub budget: Option<BudgetPolicy>,
 }
 
 /// Limits and time-outs of origins: default, least and most, each with its reason.
@@ -279,6 +282,7 @@ impl OriginGroup {
             breaker: BreakerPolicy::default(),
             health: HealthPolicy::default(),
             probe: None,
+            budget: None,
         }
     }
 

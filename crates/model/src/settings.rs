@@ -132,6 +132,8 @@ pub struct EdgeSettings {
     pub trusted_proxies: Vec<Network>,
     /// Whether connections begin with a PROXY protocol header (version 1 or 2).
     pub proxy_protocol: bool,
+    /// The addresses from which origins are connected to: at most one of each family. None is the system's choice.
+    pub origin_source: Vec<IpAddr>,
     /// Whether HTTP/3 is spoken on the UDP ports of `listen_tls`.
     pub http3: bool,
     /// Limits against what visitors may use up.
@@ -445,6 +447,7 @@ impl Default for EdgeSettings {
             server_timing: false,
             trusted_proxies: Vec::new(),
             proxy_protocol: false,
+            origin_source: Vec::new(),
             http3: true,
             limits: Limits::default(),
         }

@@ -6,7 +6,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Instant;
 
 use observe::{AccessLog, BuildInfo, Event, Format, LogOptions, Observer, Registry, Sink};
+use semantics::cache_status::{CacheStatus, Handling};
 use semantics::{Wall, Why};
+use stats::{Class, Country};
 
 fn main() -> std::io::Result<()> {
     let registry = Registry::new(BuildInfo { version: "0", commit: "" });
@@ -36,6 +38,8 @@ fn measure(observer: &Observer, registry: &Registry) -> u64 {
                     duration_us: 30 + number % 50,
                     first_byte_us: 20 + number % 30,
                     client: IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9)),
+                    country: Country::of(*b"DE"),
+                    is_secure: true,
                     method: b"GET",
                     host: b"www.shop.example",
                     target: b"/static/css/site.4f9a31c0.css?v=20261123",
@@ -45,6 +49,14 @@ fn measure(observer: &Observer, registry: &Registry) -> u64 {
                     body_bytes_sent: 10_240,
                     bytes_received: 545,
                     why: Why::Fresh,
+                    cache_status: CacheStatus {
+                        node: "edge",
+                        why: Why::Fresh,
+                        handling: Handling::Hit,
+                        ttl: Some(48),
+                        key: None,
+                    },
+                    class: Class::Css,
                     collapsed: false,
                     stored: false,
                     personal: false,

@@ -192,6 +192,8 @@ families! {
         "When the running configuration was taken, in seconds since the Unix epoch.";
     WORKERS = Gauge "perigee_workers" [] in "workers":
         "Workers that answer requests.";
+    REPORTS_LOST = Counter "perigee_statistics_lost_total" [] in "reports":
+        "Statistics of a second that were dropped, because nobody took them in time.";
     LOG_LINES = Counter "perigee_log_lines_total" [] in "lines":
         "Access log lines made, dropped ones included.";
     LOG_LINES_DROPPED = Counter "perigee_log_lines_dropped_total" ["reason"] in "lines":

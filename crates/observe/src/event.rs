@@ -3,8 +3,10 @@
 
 use std::net::IpAddr;
 
+use semantics::cache_status::CacheStatus;
 use semantics::coding::Coding;
 use semantics::{Wall, Why};
+use stats::{Class, Country};
 
 /// One finished request, as log and metrics see it. Emitted once, after the last byte to the client or when the
 /// client is given up.
@@ -18,6 +20,10 @@ pub struct Event<'a> {
     pub first_byte_us: u64,
     /// The visitor's address, after PROXY protocol and trusted forwarding fields.
     pub client: IpAddr,
+    /// Where that is.
+    pub country: Country,
+    /// Whether the visitor's connection is encrypted.
+    pub is_secure: bool,
     /// The method as sent. Any bytes; escaped in the log.
     pub method: &'a [u8],
     /// The host asked for. Any bytes.
@@ -36,6 +42,10 @@ pub struct Event<'a> {
     pub bytes_received: u64,
     /// Why it ended so.
     pub why: Why,
+    /// What Cache-Status says of it.
+    pub cache_status: CacheStatus<'a>,
+    /// What kind of content was sent.
+    pub class: Class,
     /// Whether this request joined a fill that another one had started.
     pub collapsed: bool,
     /// Whether the origin's answer was stored.
@@ -51,7 +61,7 @@ pub struct Event<'a> {
     pub ttl: Option<i64>,
     /// The site, [`Slot::NONE`] when no site has the host.
     pub site: Slot,
-    /// Position of the matched rule in its site, from 0.
+    /// The matched rule's place in its site, from 1; 0 for the site's defaults.
     pub rule: Option<u32>,
     /// The origin's part, when one was asked on behalf of this request.
     pub fetch: Option<Fetch>,
@@ -81,6 +91,8 @@ pub struct Fetch {
 pub struct FetchEvent {
     /// The origin asked.
     pub origin: Slot,
+    /// For which site, and for which of its rules, as [`Event::rule`] numbers them.
+    pub on_behalf_of: (Slot, u32),
     /// Whether its connection was opened for this attempt.
     pub connection: ConnectionUse,
     /// From sending the request to the first byte of the answer, in µs; absent when none came.

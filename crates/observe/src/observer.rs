@@ -11,6 +11,7 @@ use crate::event::{ConnectionUse, Event, FetchEnd, FetchEvent, Handshake, Limit,
 use crate::line::{self, LineNames, Stamp};
 use crate::log::{AccessLog, BUFFER_BYTES, Format, LogLink};
 use crate::registry::{Names, Registry};
+use crate::tally::Tally;
 
 /// Age at which a buffer is handed over although it is not full.
 const BUFFER_AGE_MAX_MS: i64 = 1000;
@@ -26,6 +27,7 @@ pub struct Observer {
     sites: RefCell<Vec<Option<Local<SiteCells>>>>,
     origins: RefCell<Vec<Option<Local<OriginCells>>>>,
     log: Option<RefCell<Lines>>,
+    tally: Option<RefCell<Tally>>,
 }
 
 /// A slot as its worker knows it.
@@ -47,6 +49,7 @@ impl Observer {
             sites: RefCell::default(),
             origins: RefCell::default(),
             log: log.map(|log| RefCell::new(Lines::new(log.link()))),
+            tally: registry.statistics.is_on().then(|| RefCell::new(Tally::new())),
         }
     }
 
@@ -73,6 +76,9 @@ impl Observer {
         if event.status != 0 {
             cells.first_bytes[outcome].record(event.first_byte_us);
         }
+        if let Some(tally) = &self.tally {
+            tally.borrow_mut().count(event, &self.registry.statistics);
+        }
         let Some(log) = &self.log else { return };
         let mut origins = self.origins.borrow_mut();
         let origin: &[u8] = match &event.fetch {
@@ -83,7 +89,10 @@ impl Observer {
     }
 
     /// Counts one finished attempt at an origin.
-    pub fn emit_fetch(&self, event: &FetchEvent) {
+    pub fn emit_fetch(&self, event: &FetchEvent, now: Wall) {
+        if let Some(tally) = &self.tally {
+            tally.borrow_mut().count_fetch(event, now, &self.registry.statistics);
+        }
         let mut origins = self.origins.borrow_mut();
         let cells = &*local(&mut origins, event.origin, |slot| self.meet_origin(slot)).cells;
         match event.end {
@@ -126,11 +135,14 @@ impl Observer {
         self.cells.handshakes.0[handshake as usize].add(1);
     }
 
-    /// Hands over lines that are older than a second. A worker calls it about once a second, so that the last lines
-    /// before a quiet time reach the log. Costs nothing when there are none.
+    /// Hands over lines that are older than a second, and what was counted in a second that is over. A worker calls it some times
+    /// a second, so that what came last before a quiet time arrives. Costs nothing when there is nothing.
     pub fn tick(&self, now: Wall) {
         if let Some(log) = &self.log {
             log.borrow_mut().hand_over_old(&self.cells, now);
+        }
+        if let Some(tally) = &self.tally {
+            tally.borrow_mut().turn(now.secs(), &self.registry.statistics);
         }
     }
 
@@ -149,6 +161,9 @@ impl Drop for Observer {
     fn drop(&mut self) {
         if let Some(log) = &self.log {
             log.borrow_mut().hand_over_last(&self.cells);
+        }
+        if let Some(tally) = &self.tally {
+            tally.borrow_mut().hand_over_last(&self.registry.statistics);
         }
     }
 }

@@ -322,6 +322,7 @@ fn render_control(out: &mut Exposition, registry: &Registry, readings: Option<&R
 
 fn render_log(out: &mut Exposition, registry: &Registry, workers: &[Arc<WorkerCells>]) {
     let shared = &registry.shared;
+    out.sample(&REPORTS_LOST, &[], registry.lost_reports());
     out.sample(&LOG_LINES, &[], sum(workers, |worker| &worker.log_lines));
     out.sample(&LOG_LINES_DROPPED, &["queue-full"], sum(workers, |worker| &worker.log_lines_dropped));
     out.sample(&LOG_LINES_DROPPED, &["write-failed"], load(&shared.log_lines_lost));

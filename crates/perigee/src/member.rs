@@ -20,14 +20,17 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use ::edge::admin::ClusterStatus;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use journal::feed::{
-    Dialer, Down, Hello, Link, Node, Receipt, Refusal, Report, Steered, Steering, Told as Taken, Vitals,
-    chance_below, follow,
+    Dialer, Down, Hello, Holdings, Link, Node, Outbox, Patience, Receipt, Refusal, Report, Statistics,
+    Steered, Steering, Told as Taken, Vitals, chance_below, follow,
 };
 use journal::following::{Following, Step};
 use journal::trust::{EnrolmentToken, Identity, Role};
 use model::change::{Order, Plan, Version, receipt_signed};
 use model::config::TEXT_BYTES_MAX;
+use observe::Registry;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot, watch};
 
@@ -42,6 +45,9 @@ const ORDERS_TOGETHER_MAX: usize = 10_000;
 
 /// A configuration that cannot be had is tried again after a time between 0 and this, drawn evenly.
 const FETCH_RETRY_WITHIN: Duration = Duration::from_secs(4);
+
+/// How often it is looked whether a second of statistics is there: workers hand one over when it is over.
+const STATISTICS_EVERY: Duration = Duration::from_millis(250);
 
 /// How often the moment of last having heard is written down; what a restart forgets of it makes sites validate early.
 const HEARD_WRITTEN_EVERY_MS: i64 = 5_000;
@@ -72,6 +78,10 @@ pub(crate) trait Works: Send + Sync + 'static {
     }
     /// What a node says to routers.
     fn steered(&self, _: Steered) {}
+    /// What it holds.
+    fn holdings(&self) -> Holdings;
+    /// Where its visitors' requests are counted, if it has any.
+    fn registry(&self) -> Option<&Registry>;
 }
 
 /// Which node, and where its cluster is.
@@ -105,6 +115,8 @@ pub(crate) struct Member {
     died_on_trial: bool,
     since_ms: i64,
     news: Notify,
+    /// Statistics on their way.
+    outbox: Outbox,
     works: OnceLock<Arc<dyn Works>>,
     thread: Mutex<Option<(oneshot::Sender<()>, JoinHandle<()>)>>,
 }
@@ -141,6 +153,7 @@ impl Member {
             refused: Mutex::new(None),
             since_ms: now_ms(),
             news: Notify::new(),
+            outbox: Outbox::new(Patience::NODE),
             works: OnceLock::new(),
             thread: Mutex::new(None),
         }))
@@ -200,6 +213,7 @@ impl Member {
                     _ = stopped => {}
                     () = follow(member.clone(), dialer.clone()) => {}
                     () = member.keep_configured(&dialer) => {}
+                    () = member.keep_counted() => {}
                     () = member.certified.keep_renewed(&member.keep, &dialer) => {}
                 }
             });
@@ -247,6 +261,38 @@ impl Member {
 
     fn works(&self) -> Result<&Arc<dyn Works>, String> {
         self.works.get().ok_or_else(|| "the node has not started yet".to_owned())
+    }
+
+    // --- Statistics ---
+
+    /// Puts what workers have counted on its way. Ends never.
+    async fn keep_counted(&self) {
+        // When it began, and a process's number: two lives of one node are never the same.
+        let epoch = (now_ms() as u64) << 22 | u64::from(std::process::id() & 0x3f_ffff);
+        let mut sequence = 0;
+        let mut ticks = tokio::time::interval(STATISTICS_EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let Some(registry) = self.works().ok().and_then(|works| works.registry()) else { continue };
+            let reports = registry.take_reports();
+            registry.count_lost_reports(self.outbox.lost());
+            if reports.is_empty() {
+                continue;
+            }
+            for report in reports {
+                sequence += 1;
+                let line = Statistics {
+                    node: self.name.clone(),
+                    epoch,
+                    sequence,
+                    lost: registry.lost_reports(),
+                    report: BASE64_STANDARD.encode(report.encode()),
+                };
+                self.outbox.push(Arc::new(line), None);
+            }
+            self.news.notify_one();
+        }
     }
 
     // --- Purges ---
@@ -439,9 +485,14 @@ impl Node for Member {
             running: self.running.lock().as_ref().map(|version| version.number),
             refused: self.refused.lock().clone(),
             starts: self.starts,
+            holdings: works.holdings(),
             vitals: works.vitals(self.since_ms),
             steering: works.steering(),
         }]
+    }
+
+    fn outbox(&self) -> Option<&Outbox> {
+        Some(&self.outbox)
     }
 
     fn has_news(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use journal::feed::{Steered, Vitals, check_url};
+use journal::feed::{Holdings, Steered, Vitals, check_url};
 use journal::trust::{Role, is_name};
 use model::change::Order;
 use model::{EdgeSettings, Snapshot};
+use observe::Registry;
 use router::server::{Config, Router, Settings, StartError};
 use router::sign::Signer;
 use router::wire::name_of;
@@ -176,6 +177,14 @@ impl Works for RouterWorks {
             memory_bytes: resident_bytes(),
             ..Vitals::default()
         }
+    }
+
+    fn holdings(&self) -> Holdings {
+        Holdings::default()
+    }
+
+    fn registry(&self) -> Option<&Registry> {
+        None
     }
 }
 

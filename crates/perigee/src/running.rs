@@ -111,6 +111,9 @@ impl Beginning {
             Failure::new(format!("the path of this program cannot be found: {error}"), "mount /proc")
         })?;
         let mut options = options(sockets, &state, &settings)?;
+        if member.is_some() {
+            options.registry.keep_statistics();
+        }
         options.client_authorities.clone_from(&read.client_authorities);
         options.certificates = certificates.at_start(&read.snapshot, &read.certificates);
         if let Some(takeover) = &mut takeover {
@@ -229,6 +232,7 @@ fn options(sockets: Sockets, state: &StateDir, settings: &EdgeSettings) -> Resul
         state: Some(state.path().to_owned()),
         disk_engine: None,
         access_log: start_access_log(settings, &registry)?,
+        locate: None,
         registry,
         predecessor: None,
     })

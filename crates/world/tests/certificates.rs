@@ -80,6 +80,7 @@ impl Stage {
             ticket_secret: vec![9; 32],
             state: None,
             disk_engine: None,
+            locate: None,
             registry: Registry::new(BuildInfo { version: "play", commit: "" }),
             access_log: None,
         };

@@ -39,6 +39,7 @@ fn edge(config: &str, names: &[&str], secret: u8, clock: &Clock) -> Handle {
         ticket_secret: vec![secret; 32],
         state: None,
         disk_engine: None,
+        locate: None,
         registry: Registry::new(BuildInfo { version: "play", commit: "" }),
         access_log: None,
         predecessor: None,

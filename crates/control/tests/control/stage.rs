@@ -406,7 +406,7 @@ impl Node for TestNode {
                         }
                     }
                     Down::Records(_) => state.has_missed = true,
-                    Down::Beat(_) | Down::Steered(_) | Down::Refused { .. } => {}
+                    Down::Beat(_) | Down::Steered(_) | Down::Counted(_) | Down::Refused { .. } => {}
                 }
             }
             self.sign(&mut state);
@@ -439,6 +439,7 @@ impl Node for TestNode {
             running: state.running,
             refused: None,
             starts: 1,
+            holdings: Default::default(),
             vitals,
             steering: Steering::default(),
         }]

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use axum::http::StatusCode;
-use model::purge::{Kind, Subject};
+use model::purge::Subject;
 use model::rule::Cache;
 use model::{Rule, Scheme, Site};
 use semantics::coding::Form;
@@ -20,13 +20,14 @@ use semantics::policy::UNREACHABLE_SECS;
 use semantics::reuse::{Assessment, stale_if_error_secs, stale_on, stale_while_revalidate_secs};
 use semantics::{Facts, Fields, Policy, RequestDirectives, StaleOn, Wall, Why, decide_reuse};
 use serde_json::{Value, json};
+use stats::Country;
 
 use super::api::Problem;
 use super::purge::hosts_served;
 use crate::Handle;
 use crate::compress;
 use crate::loaded::{RuleAt, view};
-use crate::lookup::{self, Found};
+use crate::lookup::{self, Found, Objection};
 use crate::object::{Item, Sliced, Stored, Variants};
 use crate::purging::Url;
 use crate::request::{Method, Protocol, Request, RequestId};
@@ -207,6 +208,7 @@ fn request(question: &Question, now: Wall) -> Result<Request, Problem> {
         None => url.path.to_owned(),
     };
     Ok(Request {
+        country: Country::UNKNOWN,
         method: Method::of(&question.method),
         target: target.into(),
         path_len: url.path.len(),
@@ -247,7 +249,7 @@ fn rule_json(site: &Site, rule: &Rule) -> Value {
     })
 }
 
-fn stored_json(key: u128, stored: &Stored, purged: Option<Kind>) -> Value {
+fn stored_json(key: u128, stored: &Stored, purged: Option<Objection>) -> Value {
     // What names the representation; the rest of the head is the visitor's to see.
     const SHOWN: [&str; 8] = [
         "content-type",
@@ -269,8 +271,8 @@ fn stored_json(key: u128, stored: &Stored, purged: Option<Kind>) -> Value {
         "is_part": stored.parts().is_some(),
         "position": stored.position(),
         "surrogate_keys": stored.tags().len(),
-        "softly_purged": purged == Some(Kind::Soft),
-        "in_doubt": purged == Some(Kind::Doubt),
+        "softly_purged": purged == Some(Objection::SoftlyPurged),
+        "in_doubt": matches!(purged, Some(Objection::Distrusted | Objection::Unheard)),
         "fields": SHOWN.iter().filter_map(shown).collect::<std::collections::BTreeMap<_, _>>(),
     })
 }
@@ -303,17 +305,20 @@ fn freshness_json(
     policy: &Policy,
     now: Wall,
     assessment: &Assessment,
-    purged: Option<Kind>,
+    purged: Option<Objection>,
     purged_at: Option<u64>,
 ) -> Value {
-    let soft_at = purged_at.filter(|_| purged == Some(Kind::Soft));
+    let soft_at = purged_at.filter(|_| purged == Some(Objection::SoftlyPurged));
     let source = source_text(facts.source, policy);
     let has = |flag| facts.flags.has(flag);
     let purged = match (purged, purged_at) {
-        (Some(Kind::Doubt), Some(at)) => {
-            format!("; purges before position {at} may have been missed, so in doubt")
+        (Some(Objection::Distrusted), at) => {
+            let at = at.unwrap_or_default();
+            format!(
+                "; purges before position {at} may have been missed, so to be validated before it is served"
+            )
         }
-        (Some(Kind::Doubt), None) => {
+        (Some(Objection::Unheard), _) => {
             "; no purges have been heard of for longer than max_purge_lag, so in doubt".into()
         }
         (_, Some(at)) => format!("; softly purged at position {at}, so stale"),

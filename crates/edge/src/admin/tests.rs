@@ -66,6 +66,7 @@ fn world_before(origin: &str) -> World {
         ticket_secret: vec![9; 32],
         state: None,
         disk_engine: None,
+        locate: None,
         registry: Registry::new(BuildInfo { version: "0.0.0", commit: "" }),
         access_log: None,
     };

@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use observe::Limit;
 use semantics::{Fields, Why};
+use stats::Class;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
@@ -190,7 +191,14 @@ impl Exchange {
                 Ok(answer) => self.send(answer, outgoing).await,
                 Err(Gone) => {
                     let note = Note::of(Why::ClientGone);
-                    let told = deliver::Told { status: 0, note, age: None, rule: None, origin: None };
+                    let told = deliver::Told {
+                        status: 0,
+                        note,
+                        class: Class::None,
+                        age: None,
+                        rule: None,
+                        origin: None,
+                    };
                     self.emit(&told, Why::ClientGone, 0, 0);
                     Err(Gone)
                 }

@@ -31,7 +31,7 @@ use crate::intake::{self, Intake, Parts};
 use crate::origin::{BodyPart, fields_of, header_map};
 use crate::refusal::Refusal;
 use crate::request::{Protocol, Request};
-use crate::worker::{Watch, Worker};
+use crate::worker::{Turn, Watch, Worker};
 
 use super::exchange::{Exchange, Fault, Follows, Incoming, Outgoing, whole_body};
 use super::frames::Conduct;
@@ -83,7 +83,8 @@ pub(super) async fn serve(worker: Rc<Worker>, io: Io, visitor: Visitor) {
         Some(Err(_)) => return,
         None => return worker.count_limit(Limit::HeadTime),
     };
-    let streams = Streams { worker: worker.clone(), visitor, running: Rc::default(), served: 0 };
+    let streams =
+        Streams { worker: worker.clone(), visitor, running: Rc::default(), served: 0, turn: worker.turn() };
     let end = streams.run(connection, &stream, &conduct, &watch, &limits).await;
     // The last frames may still be with us.
     watch.set(worker.tick_after(GOODBYE));
@@ -112,6 +113,7 @@ struct Streams {
     /// How many have a task of their own.
     running: Rc<Cell<usize>>,
     served: u32,
+    turn: Turn,
 }
 
 /// A new stream, trouble, or the connection's end.
@@ -155,7 +157,8 @@ impl Streams {
                 if watch.is_expired() {
                     return Poll::Ready(None);
                 }
-                if !is_leaving && self.worker.says_goodbye(self.served, |switches| switches.http2) {
+                if !is_leaving && self.worker.says_goodbye(self.turn, self.served, |switches| switches.http2)
+                {
                     is_leaving = true;
                     connection.graceful_shutdown();
                 }

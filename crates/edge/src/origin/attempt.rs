@@ -91,9 +91,10 @@ pub(super) struct Ledger {
 
 impl Ledger {
     /// An attempt that has just begun; without a word about its end it counts as abandoned.
-    pub(super) fn new(sink: Option<Sink>, origin: Slot, retry: bool) -> Self {
+    pub(super) fn new(sink: Option<Sink>, origin: Slot, on_behalf_of: (Slot, u32), retry: bool) -> Self {
         let event = FetchEvent {
             origin,
+            on_behalf_of,
             connection: ConnectionUse::Missing,
             first_byte_us: None,
             end: FetchEnd::Failed(OriginFailure::Abandoned),

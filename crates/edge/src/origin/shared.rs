@@ -3,6 +3,7 @@
 //! [`Clock`], decisions from `model`'s state machines.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -25,6 +26,7 @@ use crate::clock::Clock;
 /// The origins' state, shared by all workers.
 pub(crate) struct OriginsShared {
     clock: Clock,
+    sources: Arc<[IpAddr]>,
     states: RwLock<HashMap<Arc<Origin>, Vec<Arc<OriginState>>>>,
     next_id: AtomicU64,
     /// Tells the prober that the set has changed.
@@ -32,9 +34,15 @@ pub(crate) struct OriginsShared {
 }
 
 impl OriginsShared {
-    /// No origins yet; `clock` is the edge's.
-    pub(crate) fn new(clock: Clock) -> Self {
-        OriginsShared { clock, states: RwLock::default(), next_id: AtomicU64::new(0), changed: Notify::new() }
+    /// No origins yet; `clock` is the edge's, `sources` are the addresses from which it connects to origins.
+    pub(crate) fn new(clock: Clock, sources: &[IpAddr]) -> Self {
+        OriginsShared {
+            clock,
+            sources: sources.into(),
+            states: RwLock::default(),
+            next_id: AtomicU64::new(0),
+            changed: Notify::new(),
+        }
     }
 
     /// Takes note of the origins of a new configuration and forgets those that are no longer in it. What is known
@@ -99,7 +107,7 @@ impl OriginsShared {
         }
         // Reads files, so it is made outside the lock; another worker's may win.
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let made = Arc::new(OriginState::new(id, origin, group));
+        let made = Arc::new(OriginState::new(id, origin, group, self.sources.clone()));
         let mut states = self.states.write();
         let of_origin = states.entry(origin.clone()).or_default();
         find(Some(of_origin), group).unwrap_or_else(|| {
@@ -126,6 +134,7 @@ pub(super) struct OriginState {
     pub(super) open: Gauge,
     /// Connections that are idle.
     pub(super) idle: Gauge,
+    sources: Arc<[IpAddr]>,
     policies: Policies,
     tls: Result<Option<Tls>, String>,
     condition: Mutex<Condition>,
@@ -164,9 +173,10 @@ struct Condition {
 }
 
 impl OriginState {
-    fn new(id: u64, origin: &Arc<Origin>, group: &OriginGroup) -> Self {
+    fn new(id: u64, origin: &Arc<Origin>, group: &OriginGroup, sources: Arc<[IpAddr]>) -> Self {
         OriginState {
             id,
+            sources,
             name: origin.url().into(),
             settings: origin.clone(),
             probe: group.probe.clone(),
@@ -204,7 +214,7 @@ impl OriginState {
             }
             Err(trouble) => return Err(FetchError::new(FetchErrorKind::Tls, Sent::Nothing, trouble)),
         };
-        Ok(Endpoint { host: &self.settings.host, port: self.settings.port, tls })
+        Ok(Endpoint { host: &self.settings.host, port: self.settings.port, sources: &self.sources, tls })
     }
 
     /// Asks the breaker for leave to make an attempt.

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crate::breaker::BreakerPolicy;
+use crate::budget;
 use crate::compress;
 use crate::origin::bounds;
 use crate::routing;
@@ -380,6 +381,12 @@ static EDGE: Table = Table {
         )
         .or("false"),
         key(
+            "origin_source",
+            Kind::List(&text("an address", "203.0.113.10")),
+            "The addresses of this machine from which origins are connected to: one IPv4 and one IPv6 address at most.",
+        )
+        .or("the system's choice"),
+        key(
             "http3",
             Kind::Bool,
             "Whether HTTP/3 is spoken on the UDP ports of listen_tls, and visitors are told of it (Alt-Svc).",
@@ -701,6 +708,8 @@ static CORS_VALUES: [Kind; 2] = [Kind::OneOf(&["static", "off", "all"]), Kind::T
 
 static COMPRESS_VALUES: [Kind; 2] = [Kind::Bool, Kind::Table(&COMPRESS)];
 
+static REWRITE_VALUES: [Kind; 2] = [Kind::OneOf(&["off"]), Kind::Table(&REWRITE)];
+
 static RATE_LIMIT_VALUES: [Kind; 2] = [Kind::OneOf(&["off"]), Kind::Table(&RATE_LIMIT)];
 
 /// What a site says for all its rules, and a rule for itself.
@@ -814,6 +823,12 @@ const CHOICES: &[Key] = &[
         "Whether encoded copies are made of what is stored and not encoded by the origin; what is passed is never touched. A table says of what.",
     )
     .or("true"),
+    key(
+        "rewrite",
+        Kind::Either(&REWRITE_VALUES),
+        "Whether the URLs of static files in pages and style sheets (GET, 200, text/html and text/css) are made to lead to another host. Done once, before what comes is stored. See website.md.",
+    )
+    .or("\"off\""),
 ];
 
 static HEURISTIC: Table = Table {
@@ -903,6 +918,33 @@ static COMPRESS: Table = Table {
     ]],
 };
 
+static REWRITE: Table = Table {
+    title: "rewrite",
+    groups: &[&[
+        key(
+            "host",
+            text("a host, or an origin", "cdn.shop.example"),
+            "Where static files of the page's own host are fetched from; by https unless \"http://…\" is said.",
+        )
+        .required(),
+        key(
+            "hosts",
+            Kind::Map { what: "a host", of: &text("a host, or an origin", "cdn.shop.example") },
+            "The same for files of other hosts: { \"img.shop.example\" = \"cdn.shop.example\" }.",
+        ),
+        key("paths", Kind::List(&text("a path with \"*\" for any part", "/static/*")), "Paths that move.")
+            .or("those with the ending of a style sheet, script, picture, font, sound or film"),
+        key("social_images", Kind::Bool, "Whether pictures of previews move (og:image, twitter:image).").or("false"),
+        key("structured_data", Kind::Bool, "Whether files named in JSON-LD move.").or("false"),
+        key(
+            "inline_scripts",
+            Kind::List(&text("a path with \"*\" for any part", "/static/*")),
+            "Paths that move in strings of inline scripts too, also with their slashes escaped.",
+        )
+        .or("none"),
+    ]],
+};
+
 static CORS: Table = Table {
     title: "cors",
     groups: &[&[
@@ -949,6 +991,12 @@ static ORIGIN_OPTIONS: Table = Table {
         )
         .or("[500, \"502-504\"]"),
         key("retry", Kind::Table(&RETRY), "How many retries are granted."),
+        key(
+            "budget",
+            Kind::Table(&BUDGET),
+            "What each of the origins may be asked, by all nodes together; for a site and not for a rule.",
+        )
+        .or("no limit"),
         key("breaker", Kind::Table(&BREAKER), "When a failing origin is no longer asked for a while."),
         key("health", Kind::Table(&HEALTH), "How origins are asked whether they are well."),
     ]],
@@ -991,6 +1039,49 @@ static RETRY: Table = Table {
     groups: &[&[
         number("percent", bound(20, 0, 100), "Retries per hundred requests."),
         number("floor_per_second", bound(1, 0, 1000), "Retries per second that are always granted."),
+    ]],
+};
+
+static BUDGET: Table = Table {
+    title: "budget",
+    groups: &[&[
+        Key {
+            default: Shown::Text("no limit"),
+            ..number(
+                "requests_per_second",
+                budget::bounds::REQUESTS_PER_SECOND,
+                "Requests that may be sent in any second, retries and validations among them.",
+            )
+        },
+        Key {
+            default: Shown::Text("no limit"),
+            ..number(
+                "in_flight",
+                budget::bounds::IN_FLIGHT,
+                "Requests that may go on at a time, until the answer's last byte.",
+            )
+        },
+        time("queue", budget::bounds::QUEUE, "How long a request waits for its turn; then it is refused."),
+        time(
+            "stale_deadline",
+            budget::bounds::STALE_DEADLINE,
+            "How long a visitor waits for a newer answer, where there is a stale one that may be served.",
+        ),
+        number(
+            "reserve_percent",
+            budget::bounds::RESERVE,
+            "Share of the budget that nodes of a cluster have for good, to go on when they are cut off.",
+        ),
+        number(
+            "nodes",
+            budget::bounds::NODES,
+            "Edges of the cluster, at most: the reserve is divided by as many.",
+        ),
+        time(
+            "grace",
+            budget::bounds::GRACE,
+            "How long what is in flight may go on above what a node is allowed by then; the newest is ended first.",
+        ),
     ]],
 };
 

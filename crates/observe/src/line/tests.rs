@@ -1,6 +1,8 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use semantics::Why;
+use semantics::cache_status::{CacheStatus, Handling};
+use stats::{Class, Country};
 
 use super::*;
 use crate::event::Slot;
@@ -14,6 +16,8 @@ fn event() -> Event<'static> {
         duration_us: 412,
         first_byte_us: 97,
         client: IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9)),
+        country: Country::of(*b"DE"),
+        is_secure: true,
         method: b"GET",
         host: b"shop.example",
         target: b"/a.css?v=1",
@@ -23,6 +27,14 @@ fn event() -> Event<'static> {
         body_bytes_sent: 10240,
         bytes_received: 145,
         why: Why::Fresh,
+        cache_status: CacheStatus {
+            node: "edge",
+            why: Why::Fresh,
+            handling: Handling::Hit,
+            ttl: Some(48),
+            key: None,
+        },
+        class: Class::Css,
         collapsed: false,
         stored: false,
         personal: false,

@@ -2,6 +2,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use semantics::Why;
+use semantics::cache_status::{CacheStatus, Handling};
+use stats::{Class, Country};
 
 use super::*;
 use crate::event::Fetch;
@@ -19,6 +21,8 @@ pub(crate) fn event(site: Slot) -> Event<'static> {
         duration_us: 412,
         first_byte_us: 97,
         client: IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9)),
+        country: Country::of(*b"DE"),
+        is_secure: true,
         method: b"GET",
         host: b"www.shop.example",
         target: b"/static/css/site.4f9a31c0.css?v=20261123",
@@ -28,6 +32,14 @@ pub(crate) fn event(site: Slot) -> Event<'static> {
         body_bytes_sent: 10_240,
         bytes_received: 545,
         why: Why::Fresh,
+        cache_status: CacheStatus {
+            node: "edge",
+            why: Why::Fresh,
+            handling: Handling::Hit,
+            ttl: Some(48),
+            key: None,
+        },
+        class: Class::Css,
         collapsed: false,
         stored: false,
         personal: false,

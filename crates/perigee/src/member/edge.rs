@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use edge::Handle;
-use journal::feed::{Steering, Vitals};
+use journal::feed::{CERTIFICATES_TOLD_MAX, HeldCertificate, HeldDisk, Holdings, Steering, Vitals};
 use model::change::Order;
+use observe::Registry;
 use semantics::{Outcome, Wall};
 
 use super::{Works, resident_bytes};
@@ -57,5 +58,30 @@ impl Works for EdgeWorks {
             // A cache that fills is no leak.
             memory_bytes: resident_bytes().saturating_sub(self.handle.status().memory.bytes),
         }
+    }
+
+    fn holdings(&self) -> Holdings {
+        let disks = self.handle.status().disks.into_iter().map(|disk| HeldDisk {
+            name: disk.name,
+            health: disk.health.as_str().to_owned(),
+            bytes: disk.bytes,
+            bytes_max: disk.bytes_max,
+            records: disk.records,
+        });
+        let mut certificates = self.handle.certificates();
+        let certificate_count = certificates.len();
+        certificates.sort_by_key(|certificate| certificate.not_after);
+        certificates.truncate(CERTIFICATES_TOLD_MAX);
+        let certificates = certificates.into_iter().map(|certificate| HeldCertificate {
+            name: certificate.names.first().map(ToString::to_string).unwrap_or_default(),
+            names: certificate.names.len(),
+            issuer: certificate.issuer.to_string(),
+            until_ms: certificate.not_after.0,
+        });
+        Holdings { disks: disks.collect(), certificates: certificates.collect(), certificate_count }
+    }
+
+    fn registry(&self) -> Option<&Registry> {
+        Some(self.handle.registry())
     }
 }

@@ -155,6 +155,7 @@ fn options(now_ms: i64, state: Option<&Path>, tls: Option<&Identity>) -> Options
         ticket_secret: vec![9; 32],
         state: state.map(Path::to_owned),
         disk_engine: None,
+        locate: None,
         registry: Registry::new(BuildInfo { version: "play", commit: "" }),
         access_log: None,
     }
