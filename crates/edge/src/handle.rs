@@ -608,10 +608,8 @@ impl Handle {
 
     /// What was measured since it was taken last; as much as fits into a report.
     pub fn take_measured(&self) -> model::steering::Steering {
-        model::steering::Steering {
-            trips: self.shared.measuring.take(),
-            dropped: self.shared.measuring.take_dropped(),
-        }
+        let (trips, dropped) = (self.shared.measuring.take(), self.shared.measuring.take_dropped());
+        model::steering::Steering { trips, dropped, ..Default::default() }
     }
 
     /// Opens the access log anew, after it has been moved away; processes before this one that drain do so too.

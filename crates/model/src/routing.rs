@@ -117,7 +117,7 @@ pub struct Pop {
     pub networks: Vec<Network>,
     /// Added to every estimate of this PoP, in ms: what it costs more than others, in the operator's eyes.
     pub bias_ms: f64,
-    /// What it can take, in the unit in which load is reported; `None` is no bound.
+    /// What it can take, in Mbit/s; `None` is no bound.
     pub capacity: Option<u32>,
     /// Nobody new is sent here.
     pub drain: bool,

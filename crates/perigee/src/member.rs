@@ -68,6 +68,8 @@ pub(crate) trait Works: Send + Sync + 'static {
     fn take(&self, told: Told) -> Result<(), String>;
     /// What has been counted since it began.
     fn vitals(&self, since_ms: i64) -> Vitals;
+    /// It begins to follow: `news` is to be notified when it has something to say before the next second.
+    fn begins(&self, _news: Arc<Notify>) {}
     /// What it has to say to routers, since it was asked last.
     fn steering(&self) -> Steering {
         Steering::default()
@@ -114,7 +116,7 @@ pub(crate) struct Member {
     /// The program before this one has died with a configuration that is not the stable one.
     died_on_trial: bool,
     since_ms: i64,
-    news: Notify,
+    news: Arc<Notify>,
     /// Statistics on their way.
     outbox: Outbox,
     works: OnceLock<Arc<dyn Works>>,
@@ -152,7 +154,7 @@ impl Member {
             running: Mutex::new(None),
             refused: Mutex::new(None),
             since_ms: now_ms(),
-            news: Notify::new(),
+            news: Arc::default(),
             outbox: Outbox::new(Patience::NODE),
             works: OnceLock::new(),
             thread: Mutex::new(None),
@@ -198,6 +200,7 @@ impl Member {
         works.heard(*self.heard_written_ms.lock());
         let position = self.following.lock().place().at.position;
         works.follows(position, position, false);
+        works.begins(Arc::clone(&self.news));
         // It is attached once, when it has started.
         let _ = self.works.set(works);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -138,7 +138,7 @@ impl Beginning {
         let started =
             serve_all(&handle, &live, &upgrader, takeover, admin, lock, &state).and_then(|address| {
                 let followed = member.as_ref().map_or(Ok(()), |member| {
-                    member.start(Arc::new(EdgeWorks { handle: handle.clone(), live: live.clone() }))
+                    member.start(Arc::new(EdgeWorks::new(member.pop(), handle.clone(), live.clone())))
                 });
                 followed.map(|()| address).map_err(|error| {
                     Failure::new(

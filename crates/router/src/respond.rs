@@ -14,6 +14,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use model::Snapshot;
 use siphasher::sip::SipHasher24;
 
 use crate::sign::{RENEW_SECS, Signer, nsec};
@@ -44,6 +45,8 @@ pub struct State {
     pub world: Arc<World>,
     /// Where clients go, for each of [`Zone::groups`].
     pub tables: Vec<Table>,
+    /// The configuration.
+    pub snapshot: Arc<Snapshot>,
     /// From what the tables were made, for whoever asks why.
     pub view: View,
     /// Answers of each PoP.

@@ -174,6 +174,11 @@ impl World {
         }
     }
 
+    /// The nearest PoP of a cell, with the operator's bias; `None` without PoPs.
+    pub fn first_by_distance(&self, cell: u16) -> Option<u16> {
+        self.nearest(cell).first().copied()
+    }
+
     fn nearest(&self, cell: u16) -> &[u16] {
         let width = NEAREST.min(self.pops.len());
         &self.nearest[usize::from(cell) * width..][..width]

@@ -226,7 +226,7 @@ static POP: Table = Table {
         key(
             "capacity",
             Kind::Number { min: 1, max: u32::MAX as i64 },
-            "What it can take, in the unit in which load is reported; above it, those visitors are sent elsewhere who lose least.",
+            "What it can take, in Mbit/s of responses' bodies, all its edges together; above it, those visitors are sent elsewhere who lose least. Edges of a cluster report what they send.",
         )
         .or("no bound"),
         key("drain", Kind::Bool, "Nobody new is sent here.").or("false"),

@@ -59,6 +59,7 @@ pub fn state() -> Arc<State> {
             zone,
             world,
             tables,
+            snapshot: Arc::new(snapshot),
             view: View::default(),
             pops,
             ttl: 30,

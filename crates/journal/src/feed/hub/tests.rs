@@ -4,7 +4,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::feed::{Receipt, Relay, Vitals, follow};
+use crate::feed::{Receipt, Relay, Steering, Vitals, follow};
 use crate::memory::Memory;
 use crate::testing::Authority;
 use crate::trust::{Identity, verify};
@@ -97,7 +97,7 @@ impl Node for Recorder {
                         }
                         assert_eq!(line.digest, state.cursor.digest);
                     }
-                    Down::Beat(_) | Down::Steered(_) | Down::Refused { .. } => {}
+                    Down::Beat(_) | Down::Steered(_) | Down::Counted(_) | Down::Refused { .. } => {}
                 }
             }
             Ok(())
