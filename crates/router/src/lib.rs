@@ -23,6 +23,7 @@ mod probe;
 pub mod respond;
 pub mod server;
 pub mod sign;
+pub mod systems;
 pub mod table;
 mod udp;
 pub mod wire;

@@ -99,7 +99,7 @@ impl Measurements {
         let sample = Sample {
             cell,
             country: world.location.cells()[usize::from(cell)].country,
-            asn: 0,
+            asn: world.location.systems().of(network),
             pop: pop as u16,
             km: world.km(cell, pop as u16),
             rtt_ms: trips.sum_ms / f64::from(trips.count),
