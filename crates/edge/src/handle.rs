@@ -41,12 +41,13 @@ use crate::purge_log::PurgeLog;
 use crate::purging::{self, Applied, PurgeError, PurgeRequest, Receipt};
 use crate::quic::{self, Listening, Quic, Steering, strays};
 use crate::rates::Rates;
+use crate::rewriting;
 use crate::slices::Stretches;
 use crate::sockets::{Bound, Kind, Sockets};
 use crate::storage::{self, Place, Storage};
 use crate::succession::{self, Ask, Invalidation, Succession};
 use crate::tiering::Reads;
-use crate::tiers::{Certified, JournalPositions, TierIdentity};
+use crate::tiers::{Certified, TierIdentity};
 use crate::tls::{Certificate, Challenge, ClientAuthorities, Offered, Tls, TlsBase};
 use crate::worker::{Epochs, Heard, Shared, TICK, Worker};
 
@@ -284,6 +285,7 @@ impl Edge {
             encoder: Encoder::new(),
             quic: quic.clone(),
             hints: Hints::new(),
+            rewrites: rewriting::Counts::default(),
             pages: Pages::new().ok(),
             flights: Flights::new(),
             loaded: Published::new(loaded),
@@ -297,7 +299,7 @@ impl Edge {
             purge_log: Mutex::new(purge_log),
             purge_position: AtomicU64::new(newest),
             heard: Heard::alone(),
-            purge_positions: JournalPositions::default(),
+            purge_positions: RwLock::default(),
             certified,
             registry: registry.clone(),
             locate,
@@ -635,14 +637,13 @@ impl Handle {
     /// Notes that the journal is in force here up to a position. `applied`: the last of the own positions that that took, as
     /// [`Handle::apply`] and [`Handle::distrust`] say; `None` when nothing was purged. What edges tell each other goes by it.
     pub fn reached(&self, journal: u64, applied: Option<u64>) {
-        let own = applied.unwrap_or_else(|| self.shared.purge_positions.newest_own());
-        self.shared.purge_positions.reached(own, journal);
+        self.shared.purge_positions.write().reached(journal, applied);
     }
 
     /// Notes, before it follows anybody, that all that it has in force is of the journal up to this position.
     pub fn begins_at(&self, journal: u64) {
         let own = self.shared.purge_position.load(Ordering::Acquire);
-        self.shared.purge_positions.reached(own, journal);
+        self.shared.purge_positions.write().reached(journal, Some(own));
     }
 
     /// Shows other edges another certificate from now on. Connections that stand are not touched.
@@ -884,6 +885,7 @@ impl Handle {
                 .collect(),
                 copies: copies_readings(&shared.encoder.counts),
                 copies_not_made: shared.encoder.counts.not_made(),
+                rewrites: shared.rewrites.all(),
                 origins: origins
                     .report()
                     .iter()

@@ -44,6 +44,7 @@ mod quic;
 mod rates;
 mod refusal;
 mod request;
+mod rewriting;
 mod serve;
 mod slices;
 pub mod sockets;

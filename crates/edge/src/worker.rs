@@ -38,10 +38,11 @@ use crate::purge_log::{Positions, PurgeLog};
 use crate::quic::Quic;
 use crate::rates::{Counted, Open, Rates};
 use crate::request::{Request, RequestId};
+use crate::rewriting;
 use crate::slices::Stretches;
 use crate::succession::Succession;
 use crate::tiering::Reads;
-use crate::tiers::{Certified, JournalPositions};
+use crate::tiers::Certified;
 use crate::tls::Tls;
 
 /// What all workers of an edge share.
@@ -62,6 +63,8 @@ pub(crate) struct Shared {
     pub(crate) quic: Arc<Quic>,
     /// What pages have asked browsers to load.
     pub(crate) hints: Hints,
+    /// What has become of what was to be rewritten.
+    pub(crate) rewrites: rewriting::Counts,
     /// Where large bodies lie; `None` where the system has no such files.
     pub(crate) pages: Option<Pages>,
     pub(crate) flights: Flights,
@@ -82,7 +85,7 @@ pub(crate) struct Shared {
     /// The newest purge position: an object fetched at or after it needs no look at `purges`.
     pub(crate) purge_position: AtomicU64,
     /// What that means to other edges.
-    pub(crate) purge_positions: JournalPositions,
+    pub(crate) purge_positions: RwLock<model::positions::Positions>,
     /// What is shown to other edges.
     pub(crate) certified: Arc<Certified>,
     /// When whoever orders purges was last heard, with nothing more to tell.
