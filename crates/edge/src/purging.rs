@@ -249,7 +249,7 @@ pub(crate) fn invalidate_url(shared: &Shared, at: &RuleAt, request: &Request, ur
         let query = query.map(str::as_bytes);
         write_url_key(&mut text, recipe, &site.name, &request.authority, path.as_bytes(), query);
         if shared.certified.is_there() {
-            shared.purge_positions.changed(hash(&shared.seed, &text).0);
+            shared.purge_positions.write().changed(hash(&shared.seed, &text).0);
         }
         let is_plain = recipe.headers.is_empty() && recipe.cookies.is_empty() && !recipe.device_class;
         if is_plain && !rule.has_own_keys() {
@@ -329,7 +329,7 @@ fn record(
         }
     };
     if whose == Whose::Own && shared.certified.is_there() {
-        shared.purge_positions.purged_here(purges, position);
+        shared.purge_positions.write().purged_here(purges, position);
     }
     let mut clock = shared.purges.write();
     purges.iter().for_each(|purge| clock.record(purge.clone(), position));

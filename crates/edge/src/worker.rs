@@ -30,6 +30,7 @@ use crate::flight::Flights;
 use crate::handle::Locate;
 use crate::hints::Hints;
 use crate::loaded::{Loaded, SiteNumbers};
+use crate::measure::Measuring;
 use crate::object::Entry;
 use crate::origin::{FetchError, Origins};
 use crate::past::Past;
@@ -42,7 +43,7 @@ use crate::rewriting;
 use crate::slices::Stretches;
 use crate::succession::Succession;
 use crate::tiering::Reads;
-use crate::tiers::{Certified, JournalPositions};
+use crate::tiers::Certified;
 use crate::tls::Tls;
 
 /// What all workers of an edge share.
@@ -85,11 +86,13 @@ pub(crate) struct Shared {
     /// The newest purge position: an object fetched at or after it needs no look at `purges`.
     pub(crate) purge_position: AtomicU64,
     /// What that means to other edges.
-    pub(crate) purge_positions: JournalPositions,
+    pub(crate) purge_positions: RwLock<model::positions::Positions>,
     /// What is shown to other edges.
     pub(crate) certified: Arc<Certified>,
     /// When whoever orders purges was last heard, with nothing more to tell.
     pub(crate) heard: Heard,
+    /// How long the way to visitors is.
+    pub(crate) measuring: Measuring,
     pub(crate) registry: Arc<observe::Registry>,
     /// Where visitors are.
     pub(crate) locate: Option<Locate>,

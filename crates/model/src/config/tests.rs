@@ -16,6 +16,7 @@ mod cluster;
 mod corrupt;
 mod diagnostics;
 mod routing;
+mod tiers;
 
 /// The example of the documentation, which says every kind of thing that can be said.
 fn example() -> &'static str {
