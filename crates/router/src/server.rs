@@ -93,10 +93,32 @@ pub struct Settings {
 #[derive(Clone, Debug)]
 pub enum Config {
     /// A file, which is looked at once per second.
-    File(PathBuf),
+    File(Box<FileConfig>),
     /// Whoever starts the router, here and by [`Router::take`]: with the serial number of its zone. It may have no zone: then every
     /// question is another zone's.
     Told(Box<Snapshot>, u32),
+}
+
+/// A file with a configuration, as it was read before the router starts.
+#[derive(Clone, Debug)]
+pub struct FileConfig {
+    path: PathBuf,
+    seen: Option<SystemTime>,
+    snapshot: Snapshot,
+}
+
+impl FileConfig {
+    /// Reads it. The errors are whole sentences; `report` gets the warnings.
+    pub fn read(path: PathBuf, report: &dyn Fn(&str)) -> Result<FileConfig, Vec<String>> {
+        let seen = modified(&path);
+        let snapshot = read_config(&path, report)?;
+        Ok(FileConfig { path, seen, snapshot })
+    }
+
+    /// What it says.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
 }
 
 /// A router that runs. Dropping it leaves it running; [`Router::stop`] ends it.
@@ -722,7 +744,7 @@ struct Planner {
 impl Planner {
     fn new(settings: &Settings, report: Box<dyn Fn(&str) + Send>) -> Result<Planner, Vec<String>> {
         let (snapshot, serial, config_seen) = match &settings.config {
-            Config::File(path) => (read_config(path, &*report)?, serial_now(), modified(path)),
+            Config::File(file) => (file.snapshot.clone(), serial_now(), file.seen),
             Config::Told(snapshot, serial) => ((**snapshot).clone(), *serial, None),
         };
         let (location, location_seen) = match &settings.location {
@@ -919,7 +941,7 @@ impl Planner {
     /// Looks at the files. Returns what was taken over: `Some(Ok)` something, `Some(Err)` it could not be used.
     fn reload(&mut self) -> Option<Result<(), ()>> {
         let config_path = match &self.settings.config {
-            Config::File(path) => Some(path.clone()),
+            Config::File(file) => Some(file.path.clone()),
             Config::Told(..) => None,
         };
         let config_seen = config_path.as_ref().and_then(|path| modified(path));
