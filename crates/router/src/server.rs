@@ -172,6 +172,7 @@ struct PlanCounters {
     connected: AtomicU64,
     redirects: AtomicU64,
     redirects_refused: AtomicU64,
+    votes: AtomicU64,
     grey: AtomicU64,
     relieved: AtomicU64,
 }
@@ -666,6 +667,7 @@ fn render(shared: &Shared) -> String {
             "counter",
             &plan.redirects_refused,
         ),
+        ("perigee_router_votes_total", "Votes of the cluster's nodes on edges.", "counter", &plan.votes),
         (
             "perigee_router_pops_grey",
             "PoPs that answer probes, and most beacons do not reach.",
@@ -1102,6 +1104,7 @@ fn run_plan(
                 News::Steered(node, pop, steering) => {
                     let changes = planner.steered(&node, &pop, &steering, &shared.measured);
                     shared.plan.changes.fetch_add(changes, Ordering::Relaxed);
+                    shared.plan.votes.fetch_add(steering.votes.len() as u64, Ordering::Relaxed);
                     dirty |= changes > 0;
                 }
                 News::Told(snapshot, serial, answer) => {
