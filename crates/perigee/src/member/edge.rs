@@ -3,13 +3,15 @@
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use edge::Handle;
+use edge::{Handle, TierIdentity};
 use journal::feed::{CERTIFICATES_TOLD_MAX, HeldCertificate, HeldDisk, Holdings, Steering, Vitals};
+use journal::trust::Identity;
 use model::change::Order;
 use model::steering::VOTES_MAX;
 use observe::Registry;
 use parking_lot::Mutex;
 use router::observe::Observing;
+use rustls::pki_types::PrivateKeyDer;
 use semantics::{Outcome, Wall};
 use tokio::sync::Notify;
 
@@ -18,6 +20,12 @@ use crate::configuration::{Live, Told};
 
 /// The shortest time over which it is said what an edge sends.
 const LOAD_OVER: Duration = Duration::from_millis(500);
+
+/// What a node shows to other edges.
+pub(super) fn tier_identity(identity: &Identity) -> Result<TierIdentity, String> {
+    let key = PrivateKeyDer::Pkcs8(identity.key().clone_key());
+    TierIdentity::new([identity.authority().clone()], identity.chain(), key)
+}
 
 /// An edge that runs, and its configuration.
 pub(crate) struct EdgeWorks {
@@ -63,12 +71,28 @@ impl EdgeWorks {
 }
 
 impl Works for EdgeWorks {
-    fn purge(&self, orders: &[Order]) -> Result<(), String> {
-        self.handle.apply(orders).map(drop).map_err(|error| error.to_string())
+    fn purge(&self, orders: &[Order]) -> Result<u64, String> {
+        self.handle.apply(orders).map(|applied| applied.position).map_err(|error| error.to_string())
     }
 
-    fn distrust(&self) -> Result<(), String> {
-        self.handle.distrust().map(drop).map_err(|error| error.to_string())
+    fn distrust(&self) -> Result<u64, String> {
+        self.handle.distrust().map_err(|error| error.to_string())
+    }
+
+    fn begins_at(&self, position: u64) {
+        self.handle.registry().follow(position, position, false);
+        self.handle.begins_at(position);
+    }
+
+    fn reached(&self, position: u64, applied: Option<u64>) {
+        self.handle.reached(position, applied);
+    }
+
+    fn certify(&self, identity: &Identity) {
+        match tier_identity(identity) {
+            Ok(identity) => self.handle.certify(identity),
+            Err(why) => eprintln!("perigee: the renewed certificate is of no use to other edges: {why}"),
+        }
     }
 
     fn heard(&self, at_ms: i64) {
