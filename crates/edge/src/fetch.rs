@@ -21,7 +21,7 @@ use crate::intake::CLIENT_CERTIFICATE;
 use crate::interim::Interim;
 use crate::loaded::RuleAt;
 use crate::object::{Item, Object, Stored};
-use crate::origin::{OriginRequest, OriginResponse, RequestBody};
+use crate::origin::{Askers, OriginRequest, OriginResponse, RequestBody};
 use crate::request::{Protocol, Request};
 use crate::serve::{self, Wanted};
 use crate::tiering::{self, SLICE_BYTES};
@@ -94,6 +94,8 @@ pub(crate) struct Job {
     pub(crate) position: u64,
     /// The epoch of the primary key when the fetch started.
     pub(crate) epoch: u64,
+    /// Who waits for it.
+    pub(crate) askers: Askers,
     /// Whether the stale response may answer in place of a 5xx.
     pub(crate) hides_errors: bool,
     /// What is stored and stale: to be validated.
@@ -284,6 +286,7 @@ impl Job {
             retry_safe: self.request.method.is_safe(),
             takes_trailers: false,
             upgrade: None,
+            askers: self.askers.clone(),
         }
     }
 

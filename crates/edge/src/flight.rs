@@ -11,12 +11,14 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use model::budget::Class;
 use parking_lot::Mutex;
 use semantics::{Facts, Fields, Why};
 use tokio::sync::watch;
 
 use crate::answer::ContentRange;
 use crate::object::{BLOCK_BYTES, Object, Sliced, WholeBody};
+use crate::origin::Askers;
 use crate::tiering::has_strong_validator;
 use crate::worker::Shared;
 
@@ -64,6 +66,8 @@ pub(crate) struct Flight {
     pub(crate) position: u64,
     /// The epoch of its primary key when the fetch started.
     pub(crate) epoch: u64,
+    /// Who waits for it.
+    pub(crate) askers: Askers,
     landing: watch::Sender<Landing>,
     /// Monotonic milliseconds until which a failure, of this fetch or of the one before, speaks for the key.
     failed_until_ms: AtomicU64,
@@ -73,10 +77,11 @@ pub(crate) struct Flight {
 
 impl Flight {
     /// A flight that is on no board: nobody else can follow it.
-    pub(crate) fn solitary(position: u64, epoch: u64) -> Arc<Self> {
+    pub(crate) fn solitary(start: &Start) -> Arc<Self> {
         Arc::new(Flight {
-            position,
-            epoch,
+            position: start.position,
+            epoch: start.epoch,
+            askers: Askers::new(start.class),
             landing: watch::Sender::new(Landing::Pending),
             failed_until_ms: AtomicU64::new(0),
             failed_why: AtomicU8::new(Why::Internal as u8),
@@ -134,6 +139,8 @@ pub(crate) struct Start {
     pub(crate) epoch: u64,
     /// Monotonic milliseconds.
     pub(crate) now_ms: u64,
+    /// How urgent it is, where the origin has a budget.
+    pub(crate) class: Class,
 }
 
 /// The flights of an edge, by key.
@@ -173,15 +180,18 @@ impl Flights {
         may_follow: impl FnOnce(&Flight) -> bool,
     ) -> Boarding {
         let mut shard = self.shard(key).lock();
-        let flight = Flight::solitary(start.position, start.epoch);
+        let flight = Flight::solitary(start);
         if let Some(current) = shard.get(&key) {
             if let Some(why) = current.failing(start.now_ms) {
                 if has_stale {
+                    current.askers.join(start.class);
                     return Boarding::Failing(why);
                 }
                 flight.fail_until(why, current.failed_until_ms.load(Ordering::Relaxed));
+                flight.askers.add(&current.askers);
             }
             if current.is_alive() && current.epoch == start.epoch && may_follow(current) {
+                current.askers.join(start.class);
                 return Boarding::Follow(current.clone());
             }
         }

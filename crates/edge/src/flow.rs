@@ -21,6 +21,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use model::Cache;
+use model::budget::Class;
 use model::rule::CountedBy;
 use observe::Limit;
 use semantics::cache_status::Fwd;
@@ -32,6 +33,7 @@ use semantics::{
 };
 use store::disk::Spot;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::answer::{Answer, Body, Note, OriginNote};
 use crate::fetch::{self, Job, Outcome, RangeWanted, Report};
@@ -41,13 +43,14 @@ use crate::interim::Interim;
 use crate::loaded::{RuleAt, view};
 use crate::lookup::{self, Found, FromDisk, Purged};
 use crate::object::{Entry, Item, Object};
-use crate::origin::{OriginRequest, OriginResponse, RequestBody};
+use crate::origin::{Askers, OriginRequest, OriginResponse, RequestBody};
 use crate::rates::Counted;
 use crate::refusal::Refusal;
 use crate::request::{Method, Protocol, Request};
 use crate::serve;
 use crate::slices::Trouble;
 use crate::tiering;
+use crate::urgency;
 use crate::websocket::{self, Handshake};
 use crate::worker::Worker;
 
@@ -86,6 +89,8 @@ pub(crate) struct Flow {
     origin: Option<Box<OriginNote>>,
     /// Set-Cookie lines of the origin's answer that the stored copy may lack.
     cookies: Fields,
+    /// Until when it waits for something newer than what it has, where the origin has a budget.
+    patience: Option<Instant>,
     /// This request's reader of the fill that it began: it must not be without one for a moment.
     reader: Option<FillReader>,
 }
@@ -199,6 +204,7 @@ impl Flow {
                 has_waited: false,
                 origin: None,
                 cookies: Fields::new(),
+                patience: None,
                 reader: None,
             }))
         };
@@ -265,10 +271,10 @@ impl Flow {
                 Step::Written { key } => self.written(key).await,
                 Step::Prime(answer) => self.prime(answer).await,
                 Step::Board(want) => self.board(want),
-                Step::Follow { want, flight } => {
-                    let landing = flight.landed().await;
-                    Step::Landed { want, landing, own: false }
-                }
+                Step::Follow { want, flight } => match self.in_time(&want, flight.landed()).await {
+                    Some(landing) => Step::Landed { want, landing, own: false },
+                    None => Step::Failed { want, why: Why::OriginBudget },
+                },
                 Step::Lead { want, flight, report } => self.lead(want, &flight, report).await,
                 Step::Landed { want, landing, own } => self.landed(want, landing, own),
                 Step::Private { why, response } => Step::Done(self.passed(*response, Note::of(why))),
@@ -354,9 +360,9 @@ impl Flow {
     fn board(&mut self, mut want: Want) -> Step {
         self.boardings += 1;
         want.alone |= self.boardings > BOARDINGS_MAX;
-        let start = start(&self.worker, &self.text);
+        let start = start(&self.worker, &self.text, want.class(&self.at, &self.request));
         if want.alone {
-            return self.take_off(want, Flight::solitary(start.position, start.epoch));
+            return self.take_off(want, Flight::solitary(&start));
         }
         let boarding = self.worker.shared.flights.board(want.key, &start, want.may_serve_stale(), |flight| {
             self.is_current(flight.landing().tags(), flight.position)
@@ -380,8 +386,10 @@ impl Flow {
     }
 
     async fn lead(&mut self, want: Want, flight: &Flight, report: oneshot::Receiver<Report>) -> Step {
-        let Ok(report) = report.await else {
-            return Step::Failed { want, why: Why::Internal };
+        let report = match self.in_time(&want, report).await {
+            Some(Ok(report)) => report,
+            Some(Err(_)) => return Step::Failed { want, why: Why::Internal },
+            None => return Step::Failed { want, why: Why::OriginBudget },
         };
         self.origin = Some(report.origin);
         match report.outcome {
@@ -396,6 +404,18 @@ impl Flow {
                 Step::Private { why, response }
             }
             Outcome::Failed(why) => Step::Failed { want, why },
+        }
+    }
+
+    /// Waits for a fetch; where the origin has a budget and there is something stale that may be served, for no longer than the
+    /// budget says, be it that the fetch has no turn or that the origin is slow (`None`). The fetch goes on.
+    async fn in_time<T>(&mut self, want: &Want, fetch: impl Future<Output = T>) -> Option<T> {
+        match &self.at.rule().origin.budget {
+            Some(budget) if want.may_serve_stale() => {
+                let until = *self.patience.get_or_insert_with(|| Instant::now() + budget.stale_deadline);
+                tokio::time::timeout_at(until, fetch).await.ok()
+            }
+            _ => Some(fetch.await),
         }
     }
 
@@ -478,7 +498,8 @@ impl Flow {
         if self.request.method == Method::Post {
             lookup::write_request_key(&mut self.text, &self.at, &self.request);
         }
-        let start = start(&self.worker, &self.text);
+        let class = urgency::class_of(&self.at, &self.request, None, false);
+        let start = start(&self.worker, &self.text, class);
         let mut fields = fetch::forwarded_fields(&self.worker, &self.at, &self.request);
         if !self.request.method.is_safe() && compares_tags(&fields) && self.at.rule().compress.is_some() {
             // Who has read a copy changes what it was made of.
@@ -501,6 +522,7 @@ impl Flow {
             body,
             takes_trailers: self.request.takes_trailers,
             upgrade: (why == Why::Upgrade).then(|| "websocket".into()),
+            askers: Askers::new(class),
         };
         let interim = self.interim.clone();
         let fetched = self.worker.origins.fetch(&self.at.rule().origin, request, move |status, fields| {
@@ -536,7 +558,8 @@ impl Flow {
         }
         // What this very request has outdated does not concern its own answer.
         let key = hash(&self.worker.shared.seed, &self.text).0;
-        let flight = Flight::solitary(start.position, self.worker.shared.epochs.of(key));
+        let epoch = self.worker.shared.epochs.of(key);
+        let flight = Flight::solitary(&Start { epoch, ..*start });
         let want = Want { key, object_key: key, why: Why::Method, stale: None, range: None, alone: true };
         let job = want.job(&self.worker, &self.request, &self.at, self.text.clone(), &flight);
         let (facts, head, response, shape) = job.keep(response)?;
@@ -571,7 +594,10 @@ impl Flow {
     fn failed(&mut self, want: Want, why: Why) -> Answer {
         match want.stale {
             Some((stored, assessment)) if stale_on(&assessment) >= StaleOn::Unreachable => {
-                let mut note = Note::of(Why::StaleIfError);
+                let mut note = Note::of(match why {
+                    Why::OriginBudget => Why::StaleBudget,
+                    _ => Why::StaleIfError,
+                });
                 note.forwarded_status =
                     self.origin.as_ref().map(|origin| origin.status).filter(|status| *status > 0);
                 serve::stored(&self.worker, &self.at, &self.request, stored, &assessment, note)
@@ -611,6 +637,12 @@ impl Step {
 impl Want {
     fn may_serve_stale(&self) -> bool {
         self.stale.as_ref().is_some_and(|(_, assessment)| stale_on(assessment) >= StaleOn::Unreachable)
+    }
+
+    /// How urgent it is.
+    fn class(&self, at: &RuleAt, request: &Request) -> Class {
+        let stored = self.stale.as_ref().map(|(stored, _)| stored);
+        urgency::class_of(at, request, stored, self.may_serve_stale())
     }
 
     /// Whether another fetch has stored what is wanted since this request looked: then there is nothing to fetch, and
@@ -657,6 +689,7 @@ impl Want {
             object_key: self.object_key,
             position: flight.position,
             epoch: flight.epoch,
+            askers: flight.askers.clone(),
             hides_errors: self.stale.as_ref().is_some_and(|(_, stale)| stale_on(stale) == StaleOn::Error),
             stale: self.stale.as_ref().map(|(stored, _)| stored.clone()),
             range: self.range.clone(),
@@ -665,12 +698,13 @@ impl Want {
 }
 
 /// What is known when a fetch for the key text `text` starts.
-fn start(worker: &Worker, text: &[u8]) -> Start {
+fn start(worker: &Worker, text: &[u8], class: Class) -> Start {
     let shared = &worker.shared;
     Start {
         position: shared.purge_position.load(Ordering::Acquire),
         epoch: shared.epochs.of(hash(&shared.seed, text).0),
         now_ms: shared.clock.monotonic_ms(),
+        class,
     }
 }
 
@@ -784,7 +818,7 @@ fn refresh(worker: &Rc<Worker>, request: &Rc<Request>, at: &RuleAt, text: Vec<u8
     if want.alone {
         return;
     }
-    let start = start(worker, &text);
+    let start = start(worker, &text, want.class(at, request));
     if let Boarding::Lead(flight) = worker.shared.flights.board(want.key, &start, true, |_| true)
         && !want.came_meanwhile(worker, &flight)
     {

@@ -51,10 +51,11 @@ mod storage;
 mod succession;
 mod tiering;
 pub mod tls;
+mod urgency;
 mod websocket;
 mod worker;
 
 pub use clock::Clock;
-pub use handle::{Edge, Handle, Options, Predecessor, StartError, Status, wanted, workers};
+pub use handle::{BudgetStatus, Edge, Handle, Options, Predecessor, StartError, Status, wanted, workers};
 pub use purging::{Applied, PurgeError, PurgeRequest, PurgeTarget, Receipt};
 pub use storage::inspect;

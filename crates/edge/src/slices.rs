@@ -25,13 +25,14 @@ use store::disk::Record;
 
 use crate::answer::ContentRange as Described;
 use crate::fetch::{Job, RangeWanted};
-use crate::flight::{Arriving, End, Fill, FillReader, Flight, Unread};
+use crate::flight::{Arriving, End, Fill, FillReader, Unread};
 use crate::loaded::RuleAt;
 use crate::object::{Item, Object, Sliced};
-use crate::origin::OriginResponse;
+use crate::origin::{Askers, OriginResponse};
 use crate::pieces::Piece;
 use crate::request::Request;
 use crate::tiering::{Cutter, SLICE_BYTES, has_strong_validator};
+use crate::urgency;
 use crate::worker::{Shared, Worker};
 
 /// Bytes that are read from disk at a time: a slow visitor holds the first and the last of a slice in memory.
@@ -465,7 +466,6 @@ impl SliceReader {
 
     fn job(&self, stretch: &Stretch, span: Span) -> Job {
         let validator = self.object.field("etag").or_else(|| self.object.field("last-modified"));
-        let flight = Flight::solitary(stretch.fill.position, 0);
         Job {
             worker: self.worker.clone(),
             request: self.request.clone(),
@@ -473,8 +473,9 @@ impl SliceReader {
             text: Vec::new(),
             key: 0,
             object_key: self.sliced.key,
-            position: flight.position,
-            epoch: flight.epoch,
+            position: stretch.fill.position,
+            epoch: 0,
+            askers: Askers::new(urgency::class_of(&self.at, &self.request, Some(&self.object), false)),
             hides_errors: false,
             stale: None,
             range: Some(RangeWanted {

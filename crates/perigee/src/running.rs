@@ -111,6 +111,7 @@ impl Beginning {
             Failure::new(format!("the path of this program cannot be found: {error}"), "mount /proc")
         })?;
         let mut options = options(sockets, &state, &settings)?;
+        options.budgets_are_leased = member.is_some();
         options.client_authorities.clone_from(&read.client_authorities);
         options.certificates = certificates.at_start(&read.snapshot, &read.certificates);
         if let Some(takeover) = &mut takeover {
@@ -226,6 +227,7 @@ fn options(sockets: Sockets, state: &StateDir, settings: &EdgeSettings) -> Resul
         access_log: start_access_log(settings, &registry)?,
         registry,
         predecessor: None,
+        budgets_are_leased: false,
     })
 }
 

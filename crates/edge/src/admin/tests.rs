@@ -58,6 +58,7 @@ fn world_before(origin: &str) -> World {
         listen: Some(vec![any_port()]),
         sockets: None,
         predecessor: None,
+        budgets_are_leased: false,
         listen_tls: None,
         certificates: Vec::new(),
         client_authorities: Vec::new(),

@@ -38,6 +38,8 @@ pub(crate) enum FetchErrorKind {
     NoOrigin,
     /// The origin has its most connections in use, and the queue for the next one is full.
     QueueFull,
+    /// The origin's budget is used up: there was no turn in time, or what goes on had to be ended.
+    BudgetShort,
     /// The visitor's request body broke off while it was being sent on.
     Upload,
     /// The request cannot be expressed towards an origin, although the visitor's side let it pass.
@@ -115,8 +117,8 @@ impl FetchError {
     /// Whether the failure is everybody's who wants the same thing. An answer that broke off or broke HTTP's rules is
     /// not: some field of this one visitor's request may have caused it.
     pub(crate) fn is_shared(&self) -> bool {
-        use FetchErrorKind::{BreakerOpen, Connect, NoOrigin, QueueFull, Timeout, Tls};
-        matches!(self.kind, Connect | Tls | Timeout(_) | BreakerOpen | QueueFull | NoOrigin)
+        use FetchErrorKind::{BreakerOpen, BudgetShort, Connect, NoOrigin, QueueFull, Timeout, Tls};
+        matches!(self.kind, Connect | Tls | Timeout(_) | BreakerOpen | QueueFull | BudgetShort | NoOrigin)
     }
 
     /// Whether no origin has seen anything of the request.
@@ -130,6 +132,8 @@ impl FetchError {
         match self.sent {
             _ if self.fault() != Fault::Origin => false,
             _ if self.kind == FetchErrorKind::Timeout(Phase::Total) => false,
+            // What had to be ended would only begin anew.
+            _ if self.kind == FetchErrorKind::BudgetShort => self.sent == Sent::Nothing,
             Sent::Nothing => true,
             Sent::Request | Sent::Answer => retry_safe,
         }
@@ -142,6 +146,7 @@ impl FetchError {
                 self.kind,
                 FetchErrorKind::BreakerOpen
                     | FetchErrorKind::QueueFull
+                    | FetchErrorKind::BudgetShort
                     | FetchErrorKind::Timeout(Phase::Queue | Phase::Total)
             )
     }
@@ -156,6 +161,7 @@ impl FetchError {
                 Why::OriginProtocol
             }
             FetchErrorKind::BreakerOpen | FetchErrorKind::QueueFull => Why::OriginDown,
+            FetchErrorKind::BudgetShort => Why::OriginBudget,
             FetchErrorKind::NoOrigin => Why::Internal,
             FetchErrorKind::Upload => Why::ClientGone,
             FetchErrorKind::Unsendable => Why::BadRequest,
@@ -181,6 +187,7 @@ impl FetchErrorKind {
             FetchErrorKind::BreakerOpen => "breaker-open",
             FetchErrorKind::NoOrigin => "no-origin",
             FetchErrorKind::QueueFull => "queue-full",
+            FetchErrorKind::BudgetShort => "budget",
             FetchErrorKind::Upload => "upload",
             FetchErrorKind::Unsendable => "unsendable",
         }

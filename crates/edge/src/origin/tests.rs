@@ -207,7 +207,7 @@ fn hasty(mut group: OriginGroup) -> OriginGroup {
 /// A worker's origins on a clock that the test moves.
 fn origins() -> (Origins, Clock) {
     let clock = Clock::manual(Wall::from_secs(1_000_000));
-    (Origins::new(Arc::new(OriginsShared::new(clock.clone()))), clock)
+    (Origins::new(Arc::new(OriginsShared::new(clock.clone(), false))), clock)
 }
 
 fn get(target: &str) -> OriginRequest {
@@ -224,6 +224,7 @@ fn request(method: &str, target: &str) -> OriginRequest {
         retry_safe: matches!(method, "GET" | "HEAD" | "OPTIONS"),
         takes_trailers: false,
         upgrade: None,
+        askers: Askers::default(),
     }
 }
 
