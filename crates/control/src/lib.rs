@@ -28,6 +28,7 @@ use tokio::time::Instant;
 mod api;
 mod audit;
 mod authority;
+mod budgets;
 mod canary;
 mod cells;
 mod clock;
@@ -212,6 +213,7 @@ impl Control {
             tokio::spawn(housekeeping::keep_view(Arc::clone(&shared))),
             tokio::spawn(housekeeping::keep_house(Arc::clone(&shared), Arc::clone(&certificates))),
             tokio::spawn(rollouts::drive(Arc::clone(&shared))),
+            tokio::spawn(budgets::keep(Arc::clone(&shared))),
             tokio::spawn(peers::keep(Arc::clone(&shared), Arc::clone(&certificates), address)),
             tokio::spawn(canary::sing(Arc::clone(&shared), canary_interval)),
         ];

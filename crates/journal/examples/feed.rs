@@ -128,7 +128,13 @@ impl Follower {
 impl Node for Follower {
     fn hello(&self) -> Hello {
         let (journal, cursor) = self.state.lock().clone();
-        Hello { node: self.identity.peer().name.clone(), journal, cursor, reports_only: false }
+        Hello {
+            node: self.identity.peer().name.clone(),
+            journal,
+            cursor,
+            reports_only: false,
+            takes_leases: false,
+        }
     }
 
     fn told(&self, lines: Vec<Down>) -> Told<'_> {
@@ -164,6 +170,7 @@ impl Node for Follower {
             refused: None,
             starts: 1,
             vitals: Vitals::default(),
+            budgets: Vec::new(),
         }]
     }
 

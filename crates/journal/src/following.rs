@@ -116,6 +116,8 @@ impl Following {
                     step.distrust = Some(restart.why);
                 }
                 Down::Records(records) => self.read(records, &mut step)?,
+                // No word of the journal's.
+                Down::Leases(_) => {}
                 Down::Refused { why } => return Err(why),
             }
         }

@@ -16,12 +16,13 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use edge::Handle;
 use edge::admin::ClusterStatus;
 use journal::feed::{
-    Dialer, Down, Hello, Link, Node, Receipt, Refusal, Report, Told as Taken, Vitals, chance_below, follow,
+    BUDGETS_MAX, Dialer, Down, Hello, Link, Node, Receipt, Refusal, Report, Told as Taken, Vitals, Wanted,
+    chance_below, follow,
 };
 use journal::following::{Following, Step};
 use journal::trust::{EnrolmentToken, Identity, Role};
@@ -42,6 +43,9 @@ const ORDERS_TOGETHER_MAX: usize = 10_000;
 
 /// A configuration that cannot be had is tried again after a time between 0 and this, drawn evenly.
 const FETCH_RETRY_WITHIN: Duration = Duration::from_secs(4);
+
+/// How often origins' budgets are asked for anew, at most: a little below the beat of reports.
+const ASKED_EVERY: Duration = Duration::from_millis(900);
 
 /// How often the moment of last having heard is written down; what a restart forgets of it makes sites validate early.
 const HEARD_WRITTEN_EVERY_MS: i64 = 5_000;
@@ -66,6 +70,8 @@ pub(crate) struct Member {
     /// The program before this one has died with a configuration that is not the stable one.
     died_on_trial: bool,
     since_ms: i64,
+    /// What was asked of origins' budgets last, and when.
+    asked: Mutex<Option<(Instant, Vec<Wanted>)>>,
     news: Notify,
     edge: OnceLock<(Arc<Handle>, Arc<Live>)>,
     thread: Mutex<Option<(oneshot::Sender<()>, JoinHandle<()>)>>,
@@ -103,6 +109,7 @@ impl Member {
             running: Mutex::new(None),
             refused: Mutex::new(None),
             since_ms: now_ms(),
+            asked: Mutex::new(None),
             news: Notify::new(),
             edge: OnceLock::new(),
             thread: Mutex::new(None),
@@ -257,6 +264,29 @@ impl Member {
         Ok(())
     }
 
+    // --- Budgets ---
+
+    /// What the edge asks of origins' budgets: anew each second, however often it reports.
+    fn wanted(&self, handle: &Handle) -> Vec<Wanted> {
+        let mut asked = self.asked.lock();
+        if asked.as_ref().is_none_or(|(at, _)| at.elapsed() >= ASKED_EVERY) {
+            let asks = handle.ask_for_leases().into_iter().take(BUDGETS_MAX);
+            let wanted = asks.map(|(budget, ask)| Wanted { budget, ask }).collect();
+            *asked = Some((Instant::now(), wanted));
+        }
+        asked.as_ref().map(|(_, wanted)| wanted.clone()).unwrap_or_default()
+    }
+
+    fn lease(&self, lines: Vec<Down>) {
+        let Ok((handle, _)) = self.edge() else { return };
+        for line in lines {
+            let Down::Leases(leases) = line else { continue };
+            for leased in leases.into_iter().filter(|leased| leased.node == self.name) {
+                handle.grant(&leased.budget, leased.grant);
+            }
+        }
+    }
+
     // --- Configurations ---
 
     /// Runs what the plan says, from now on. Ends never.
@@ -355,10 +385,16 @@ impl Member {
 impl Node for Member {
     fn hello(&self) -> Hello {
         let (journal, cursor) = self.following.lock().hello();
-        Hello { node: self.name.clone(), journal, cursor, reports_only: false }
+        Hello { node: self.name.clone(), journal, cursor, reports_only: false, takes_leases: true }
     }
 
     fn told(&self, lines: Vec<Down>) -> Taken<'_> {
+        let is_lease = |line: &Down| matches!(line, Down::Leases(_));
+        let (leases, lines): (Vec<Down>, Vec<Down>) = lines.into_iter().partition(is_lease);
+        self.lease(leases);
+        if lines.is_empty() {
+            return Box::pin(std::future::ready(Ok(())));
+        }
         // It waits for disks, and so does whoever sends more.
         let taken = self.take(lines);
         Box::pin(std::future::ready(taken))
@@ -382,6 +418,7 @@ impl Node for Member {
             refused: self.refused.lock().clone(),
             starts: self.starts,
             vitals: vitals(handle, self.since_ms),
+            budgets: self.wanted(handle),
         }]
     }
 

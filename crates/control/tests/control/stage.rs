@@ -374,6 +374,7 @@ impl Node for TestNode {
             journal: state.journal.clone(),
             cursor: state.cursor,
             reports_only: false,
+            takes_leases: true,
         }
     }
 
@@ -405,7 +406,7 @@ impl Node for TestNode {
                         }
                     }
                     Down::Records(_) => state.has_missed = true,
-                    Down::Beat(_) | Down::Refused { .. } => {}
+                    Down::Beat(_) | Down::Leases(_) | Down::Refused { .. } => {}
                 }
             }
             self.sign(&mut state);
@@ -439,6 +440,7 @@ impl Node for TestNode {
             refused: None,
             starts: 1,
             vitals,
+            budgets: Vec::new(),
         }]
     }
 

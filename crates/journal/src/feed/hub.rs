@@ -14,6 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http_body::Body;
+use model::budget::lease::Grant;
 use model::change::{Change, Plan, Written};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -22,7 +23,10 @@ use tokio::time::{sleep, timeout};
 
 use super::dial::{Dialer, Link, Node, Told};
 use super::lines::{Lines, LinesBody, Writer, lines_body};
-use super::{BEAT, Beat, Down, Hello, Line, Records, Report, Restart, SILENCE, Up, Welcome};
+use super::{
+    BEAT, BUDGETS_MAX, Beat, Down, Hello, Leased, Line, Records, Report, Restart, SILENCE, Up, Wanted,
+    Welcome,
+};
 use crate::trust::{Peer, Role};
 use crate::{Error, Journal, Mark, Page, Record, Work};
 
@@ -111,6 +115,8 @@ pub struct Hub {
     head: watch::Sender<(u64, u64)>,
     /// Counts reports.
     news: watch::Sender<u64>,
+    /// Changes when something has been granted.
+    leases: watch::Sender<()>,
 }
 
 struct Inner {
@@ -125,6 +131,8 @@ struct Inner {
     bytes: usize,
     nodes: BTreeMap<String, Known>,
     reports: u64,
+    /// What has been granted and not told yet, by node and budget.
+    leases: BTreeMap<String, BTreeMap<String, Grant>>,
     /// When it was last known that there is nothing newer than the head.
     confirmed: Option<Instant>,
 }
@@ -135,6 +143,8 @@ struct Known {
     heard: Instant,
     heard_ms: i64,
     is_from_below: bool,
+    /// The peer that has said it: the node itself, a relay, another control.
+    by: String,
     number: u64,
     receipts: VecDeque<super::Receipt>,
 }
@@ -202,9 +212,11 @@ impl Hub {
                 bytes: 0,
                 nodes: BTreeMap::new(),
                 reports: 0,
+                leases: BTreeMap::new(),
                 confirmed: None,
             }),
             head: watch::Sender::new((0, 0)),
+            leases: watch::Sender::new(()),
             news: watch::Sender::new(0),
         })
     }
@@ -239,7 +251,50 @@ impl Hub {
 
     /// Forgets a node that has been retired.
     pub fn forget(&self, node: &str) {
-        self.inner.lock().nodes.remove(node);
+        let mut inner = self.inner.lock();
+        inner.nodes.remove(node);
+        inner.leases.remove(node);
+    }
+
+    /// What nodes that are there want of origins' budgets, as far as it has been reported after the report of that number: the
+    /// node's name, whether it can be told from here what it is granted, and what it wants. With the number of the newest report.
+    pub fn wanted(&self, after: u64) -> (u64, Vec<(String, bool, Vec<Wanted>)>) {
+        let inner = self.inner.lock();
+        let new = inner.nodes.iter().filter(|(_, known)| {
+            known.number > after && !known.report.budgets.is_empty() && known.heard.elapsed() < SILENCE
+        });
+        let wanted =
+            new.map(|(node, known)| (node.clone(), known.is_from_below, known.report.budgets.clone()));
+        (inner.reports, wanted.collect())
+    }
+
+    /// Has nodes told what they are granted, directly or by their relay. Of what cannot be told before the next grant, the newest
+    /// is told.
+    pub fn grant(&self, leases: Vec<Leased>) {
+        if leases.is_empty() {
+            return;
+        }
+        let mut inner = self.inner.lock();
+        for Leased { node, budget, grant } in leases {
+            if inner.nodes.contains_key(&node) {
+                inner.leases.entry(node).or_default().insert(budget, grant);
+            }
+        }
+        drop(inner);
+        self.leases.send_replace(());
+    }
+
+    /// What is to be told to a peer.
+    fn leases_by(&self, peer: &str) -> Vec<Leased> {
+        let mut guard = self.inner.lock();
+        let inner = &mut *guard;
+        let nodes = &inner.nodes;
+        let own =
+            inner.leases.extract_if(.., |node, _| nodes.get(node).is_some_and(|known| known.by == peer));
+        own.flat_map(|(node, grants)| {
+            grants.into_iter().map(move |(budget, grant)| Leased { node: node.clone(), budget, grant })
+        })
+        .collect()
     }
 
     /// Changes with each report.
@@ -279,6 +334,10 @@ impl Hub {
         if words.iter().any(|text| text.len() > WORD_BYTES_MAX) || why > WHY_BYTES_MAX {
             return Err("a report with texts that are too long".to_owned());
         }
+        let is_too_long = |wanted: &Wanted| wanted.budget.len() > WHY_BYTES_MAX;
+        if report.budgets.len() > BUDGETS_MAX || report.budgets.iter().any(is_too_long) {
+            return Err("a report with too much of budgets".to_owned());
+        }
         (self.check)(peer, &report)?;
         let mut inner = self.inner.lock();
         let (cursor, is_from_below) = (report.receipt.cursor, peer.role != Role::Control);
@@ -315,13 +374,17 @@ impl Hub {
                     heard,
                     heard_ms,
                     is_from_below,
+                    by: peer.name.clone(),
                     number,
                 };
             }
             None => {
                 let receipts = VecDeque::from([report.receipt.clone()]);
                 let name = report.node.clone();
-                inner.nodes.insert(name, Known { report, heard, heard_ms, is_from_below, number, receipts });
+                let by = peer.name.clone();
+                inner
+                    .nodes
+                    .insert(name, Known { report, heard, heard_ms, is_from_below, by, number, receipts });
             }
         }
         drop(inner);
@@ -477,6 +540,7 @@ impl Hub {
     /// Tells a node everything, from where it is.
     async fn tell(&self, hello: &Hello, journal: &str, writer: &Writer) -> Result<(), String> {
         let mut heads = self.head.subscribe();
+        let mut leases = self.leases.subscribe();
         let begun_anew = heads.borrow_and_update().1;
         let mut cursor = self.start(hello, journal, writer).await?;
         let mut beat = tokio::time::interval(BEAT);
@@ -492,6 +556,13 @@ impl Hub {
                     tokio::select! {
                         biased;
                         _ = beat.tick() => writer.say(&self.word()).await?,
+                        changed = leases.changed(), if hello.takes_leases => {
+                            changed.map_err(|_| "the hub has ended".to_owned())?;
+                            let own = self.leases_by(&hello.node);
+                            if !own.is_empty() {
+                                writer.say(&Down::Leases(own)).await?;
+                            }
+                        }
                         changed = heads.changed() => changed.map_err(|_| "the hub has ended".to_owned())?,
                     }
                 }
@@ -718,6 +789,7 @@ impl Forward {
                     hub.inner.lock().confirmed = Some(Instant::now());
                 }
             }
+            Down::Leases(leases) => hub.grant(leases),
             Down::Refused { .. } => {}
         }
         Ok(())
@@ -734,6 +806,7 @@ impl Node for Forward {
             journal: inner.as_ref().and_then(|inner| inner.journal.clone()),
             cursor: inner.as_ref().map(|inner| inner.head()).unwrap_or_default(),
             reports_only: self.reports_only,
+            takes_leases: !self.reports_only,
         }
     }
 

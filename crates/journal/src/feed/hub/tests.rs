@@ -75,7 +75,7 @@ impl Node for Recorder {
     fn hello(&self) -> Hello {
         let state = self.recorded();
         let node = self.identity.peer().name.clone();
-        Hello { node, journal: state.journal, cursor: state.cursor, reports_only: false }
+        Hello { node, journal: state.journal, cursor: state.cursor, reports_only: false, takes_leases: false }
     }
 
     fn told(&self, lines: Vec<Down>) -> Told<'_> {
@@ -122,6 +122,7 @@ impl Node for Recorder {
             refused: None,
             starts: 1,
             vitals: Vitals::default(),
+            budgets: Vec::new(),
         }]
     }
 
