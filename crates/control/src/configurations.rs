@@ -225,6 +225,7 @@ pub(crate) async fn add(
             .next("nothing was changed; correct what the diagnostics say and add it again")
             .diagnostics(diagnostics));
     };
+    let _noted_and_shown = shared.refresh_view().await;
     if let Some(budget) = budgets::without_floor(&snapshot, budgets::edges(&shared.view.get())) {
         return Err(Problem::new(StatusCode::CONFLICT, "the cluster has more edges than a budget is for")
             .found(budget)

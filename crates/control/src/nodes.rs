@@ -375,6 +375,8 @@ pub(crate) async fn enroll(
             return Err(Problem::new(StatusCode::CONFLICT, "the cluster has too many nodes")
                 .wanted(format!("at most {NODES_MAX}")));
         }
+        // What others have enrolled or configured a moment ago counts too.
+        let _noted_and_shown = shared.refresh_view().await;
         let view = shared.view.get();
         let edges = budgets::edges(&view) + u32::from(!view.nodes.contains_key(&name));
         if enrolment.role == NodeRole::Edge

@@ -148,7 +148,7 @@ impl Node for Follower {
                     state.1 = records.fold(state.1, |mark, record| mark.then(&record));
                     assert_eq!(state.1.digest, line.digest);
                 }
-                Down::Beat(_) | Down::Refused { .. } => {}
+                Down::Beat(_) | Down::Leases(_) | Down::Refused { .. } => {}
             }
         }
         Box::pin(std::future::ready(Ok(())))

@@ -97,7 +97,7 @@ impl Node for Recorder {
                         }
                         assert_eq!(line.digest, state.cursor.digest);
                     }
-                    Down::Beat(_) | Down::Refused { .. } => {}
+                    Down::Beat(_) | Down::Leases(_) | Down::Refused { .. } => {}
                 }
             }
             Ok(())
