@@ -46,6 +46,7 @@ mod token;
 mod upgrade;
 mod upgrader;
 mod versions;
+mod warm;
 
 /// Small allocations of many threads are what an edge does all day; the system's allocator is not made for that.
 #[global_allocator]
@@ -65,6 +66,7 @@ Examples:
   perigee check perigee.toml                        find every mistake in a configuration
   perigee explain http://127.0.0.1:8080/            say how a request would be answered, and why
   perigee purge --url http://127.0.0.1:8080/        drop what is stored for a URL
+  perigee warm --sitemap https://www.shop.example/sitemap.xml --edge 203.0.113.10
   perigee upgrade                                   replace the running edge by a new binary, without a pause
   perigee router --config cluster.toml              send visitors to the closest PoP, by DNS
   perigee store stat                                say what the cache holds on disk
@@ -81,6 +83,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Drop what is stored: by URL, prefix, surrogate key, site, or all of it
     Purge(purge::Purge),
+    /// Have edges fetch what visitors will ask for: from sitemaps, an access log or a list
+    Warm(warm::Warm),
     /// Say how a running edge would answer a request, and why
     Explain(explain::Explain),
     /// List the certificates of a running edge: when they end, and what is in the way of new ones
@@ -127,6 +131,7 @@ fn main() -> ExitCode {
         Command::Edge(edge) => edge.run(),
         Command::Check(check) => return check::run(check),
         Command::Purge(purge) => purge.run(),
+        Command::Warm(warm) => warm.run(),
         Command::Explain(explain) => explain.run(),
         Command::Certificates(list) => list.run(),
         Command::Upgrade(upgrade) => upgrade.run(),

@@ -1,6 +1,8 @@
 //! A cluster with an origin that has a budget, as processes: two edges that follow control, one behind a relay, and an origin that
 //! counts.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
