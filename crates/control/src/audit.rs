@@ -104,14 +104,24 @@ pub(crate) async fn list(
         true => Vec::new(),
         false => shared.tail.purges_since((today - days + 1) * 24 * 3600 * 1000),
     };
-    for day in (today - days + 1..=today).rev() {
-        let found = cells::load_all::<AuditEntry>(&*shared.journal, &prefix(day)).await?;
-        entries.extend(found.into_iter().map(|(entry, _)| entry));
-    }
+    entries.extend(self::entries(&*shared.journal, today - days + 1..=today).await?);
     entries.sort_by_key(|entry| std::cmp::Reverse(entry.at_ms));
     let has_more = entries.len() > LISTED_MAX;
     entries.truncate(LISTED_MAX);
     Ok(Json(AuditLog { entries, has_more }))
+}
+
+/// The entries of some days, purges left out.
+pub(crate) async fn entries(
+    journal: &dyn Journal,
+    days: std::ops::RangeInclusive<i64>,
+) -> Result<Vec<AuditEntry>, Error> {
+    let mut entries = Vec::new();
+    for day in days {
+        let found = cells::load_all::<AuditEntry>(journal, &prefix(day)).await?;
+        entries.extend(found.into_iter().map(|(entry, _)| entry));
+    }
+    Ok(entries)
 }
 
 /// Forgets what is older than it has to be.

@@ -33,6 +33,9 @@ pub(crate) struct Status {
     nodes: usize,
     /// Of these, heard of in the last 30 seconds.
     nodes_in_contact: usize,
+    /// Other controls that run and do not tell this one what their nodes report: as long as there is one, nobody is taken for out of
+    /// contact, and purges wait for nodes that are silent.
+    controls_unheard: Vec<String>,
     canary: CanaryStatus,
 }
 
@@ -53,6 +56,7 @@ pub(crate) async fn status(
         journal_error: shared.journal_error.lock().clone(),
         nodes,
         nodes_in_contact: shared.in_contact(),
+        controls_unheard: shared.unheard_controls(),
         canary: shared.canary.status(),
     }))
 }
@@ -62,7 +66,7 @@ pub(crate) async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoRespo
     let canary = shared.canary.status();
     let nodes = shared.view.get().nodes.len();
     let counts = &shared.counts;
-    let lines: [(&str, &str, &str, f64); 9] = [
+    let lines: [(&str, &str, &str, f64); 10] = [
         (
             "perigee_control_journal_position",
             "gauge",
@@ -81,6 +85,12 @@ pub(crate) async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoRespo
             "gauge",
             "Nodes that have been heard of in the last 30 seconds.",
             shared.in_contact() as f64,
+        ),
+        (
+            "perigee_control_controls_unheard",
+            "gauge",
+            "Other controls that run and do not tell this one what their nodes report.",
+            shared.unheard_controls().len() as f64,
         ),
         (
             "perigee_control_canary_purge_seconds",
@@ -113,8 +123,21 @@ pub(crate) async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoRespo
             counts.records.load(Ordering::Relaxed) as f64,
         ),
     ];
+    let statistics = shared.statistics.counts();
+    let counted = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed) as f64;
+    let of_statistics = [
+        ("counted", "Statistics of a second of a node that were written down.", &statistics.lines),
+        ("repeated", "Statistics that came again and were counted already.", &statistics.repeated),
+        ("damaged", "Statistics that could not be read.", &statistics.damaged),
+        ("refused", "Statistics for which there was no room; nodes say them again.", &statistics.refused),
+        ("failed", "Transactions of statistics that failed; nodes say them again.", &statistics.failed),
+    ];
+    let of_statistics = of_statistics.map(|(name, help, count)| {
+        (format!("perigee_control_statistics_{name}_total"), "counter", help, counted(count))
+    });
+    let lines = lines.into_iter().map(|(name, kind, help, value)| (name.to_owned(), kind, help, value));
     let mut text = String::new();
-    for (name, kind, help, value) in lines {
+    for (name, kind, help, value) in lines.chain(of_statistics) {
         text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n"));
     }
     text.push_str(&format!(

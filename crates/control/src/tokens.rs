@@ -120,6 +120,11 @@ impl Caller {
         &self.0.name
     }
 
+    /// The sites that the token is bound to; `None`: all.
+    pub(crate) fn sites(&self) -> Option<&[String]> {
+        self.0.sites.as_deref()
+    }
+
     /// Refuses who has a lower role.
     pub(crate) fn may(&self, role: Role) -> Result<(), Problem> {
         if self.0.role >= role {
@@ -129,6 +134,11 @@ impl Caller {
             .found(format!("token {:?} with the role {}", self.0.name, self.0.role.as_str()))
             .wanted(format!("the role {} or a higher one", role.as_str()))
             .next("have an admin make one: perigee token add --role"))
+    }
+
+    /// Whether the token is for this site: for all unless it names some.
+    pub(crate) fn is_for(&self, site: &str) -> bool {
+        self.0.sites.as_ref().is_none_or(|sites| sites.iter().any(|allowed| allowed == site))
     }
 
     /// Refuses who may not purge a site, or all of them (`None`). `path` is the place in the body.
@@ -334,6 +344,15 @@ pub(crate) async fn list(
     let mut tokens: Vec<TokenShown> = view.tokens.values().map(|token| token.shown()).collect();
     tokens.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(Json(Tokens { tokens }))
+}
+
+/// Whose token this is
+///
+/// What it may do, for programs that offer only that.
+#[utoipa::path(get, path = "/v1/whoami", tag = "operators",
+    responses((status = 200, body = TokenShown), (status = "default", body = Problem)))]
+pub(crate) async fn whoami(Extension(caller): Extension<Caller>) -> Json<TokenShown> {
+    Json(caller.0.shown())
 }
 
 /// Revoke a token

@@ -68,6 +68,8 @@ pub(crate) struct Flight {
     pub(crate) epoch: u64,
     /// Who waits for it.
     pub(crate) askers: Askers,
+    /// What it knows of besides, because another edge has asked for it: a position of the journal.
+    pub(crate) raised: u64,
     landing: watch::Sender<Landing>,
     /// Monotonic milliseconds until which a failure, of this fetch or of the one before, speaks for the key.
     failed_until_ms: AtomicU64,
@@ -82,6 +84,7 @@ impl Flight {
             position: start.position,
             epoch: start.epoch,
             askers: Askers::new(start.class),
+            raised: start.raised,
             landing: watch::Sender::new(Landing::Pending),
             failed_until_ms: AtomicU64::new(0),
             failed_why: AtomicU8::new(Why::Internal as u8),
@@ -137,6 +140,8 @@ pub(crate) struct Start {
     pub(crate) position: u64,
     /// The epoch of the primary key.
     pub(crate) epoch: u64,
+    /// What another edge has asked it to know of.
+    pub(crate) raised: u64,
     /// Monotonic milliseconds.
     pub(crate) now_ms: u64,
     /// How urgent it is, where the origin has a budget.

@@ -50,6 +50,7 @@ use crate::request::{Method, Protocol, Request};
 use crate::serve;
 use crate::slices::Trouble;
 use crate::tiering;
+use crate::tiers;
 use crate::urgency;
 use crate::websocket::{self, Handshake};
 use crate::worker::Worker;
@@ -93,6 +94,8 @@ pub(crate) struct Flow {
     patience: Option<Instant>,
     /// This request's reader of the fill that it began: it must not be without one for a moment.
     reader: Option<FillReader>,
+    /// What the fetch that answers knew of: its own position, and what it was asked to know of.
+    knew: Option<(u64, u64)>,
 }
 
 /// Where a waiting request stands.
@@ -150,22 +153,15 @@ enum Looked {
 impl Flow {
     /// Everything that can be decided without waiting.
     pub(crate) fn begin(worker: &Rc<Worker>, request: &Rc<Request>) -> Begun {
-        if let Some(answer) = serve::challenge(worker, request) {
+        // Another edge has asked all this of its visitor.
+        let is_visitor = request.asked.is_none();
+        if is_visitor && let Some(answer) = at_the_door(worker, request) {
             return Begun::Answer(answer);
-        }
-        if worker.loaded().snapshot.block.contains(request.client) {
-            return Begun::Answer(Refusal::Blocked.answer(request));
-        }
-        if let Some(rate) = &worker.loaded().snapshot.edge.limits.requests_per_client
-            && let Err(refused) = worker.take(Counted::Requests(request.client), rate)
-        {
-            worker.count_limit(Limit::RequestsPerClient);
-            return Begun::Answer(Refusal::TooOften(refused).answer(request));
         }
         let Some(at) = RuleAt::of(worker.loaded(), request) else {
             return Begun::Answer(Refusal::UnknownSite.answer(request));
         };
-        if let Some(limit) = &at.rule().rate_limit {
+        if let Some(limit) = at.rule().rate_limit.as_ref().filter(|_| is_visitor) {
             let client = (limit.by == CountedBy::Client).then_some(request.client);
             let counted = Counted::Rule { site: at.site_number(), rule: limit.of_rule, client };
             if let Err(refused) = worker.take(counted, &limit.rate) {
@@ -206,6 +202,7 @@ impl Flow {
                 cookies: Fields::new(),
                 patience: None,
                 reader: None,
+                knew: None,
             }))
         };
         let directives = RequestDirectives::default();
@@ -281,6 +278,7 @@ impl Flow {
                 Step::Failed { want, why } => Step::of_answer(self.failed(want, why)),
                 Step::Done(mut answer) => {
                     answer.origin = self.origin.take();
+                    self.tell_position(&mut answer);
                     hints::learn(&self.worker, &self.at, &self.request, &answer);
                     return answer;
                 }
@@ -360,15 +358,23 @@ impl Flow {
     fn board(&mut self, mut want: Want) -> Step {
         self.boardings += 1;
         want.alone |= self.boardings > BOARDINGS_MAX;
-        let start = start(&self.worker, &self.text, want.class(&self.at, &self.request));
+        tiers::note_miss(&self.worker, self.at.loaded.tiers().is_some(), &self.text);
+        let class = want.class(&self.at, &self.request);
+        let start = start(&self.worker, &self.request, &self.text, class);
         if want.alone {
             return self.take_off(want, Flight::solitary(&start));
         }
         let boarding = self.worker.shared.flights.board(want.key, &start, want.may_serve_stale(), |flight| {
             self.is_current(flight.landing().tags(), flight.position)
+                && tiers::may_follow(&self.worker.shared, &self.request, flight.position, flight.raised)
         });
         match boarding {
-            Boarding::Follow(flight) => Step::Follow { want, flight },
+            Boarding::Follow(flight) => {
+                // Validated for another request: this one came later.
+                let raised = if flight.raised == tiers::NOW { 0 } else { flight.raised };
+                self.knew = Some((flight.position, raised));
+                Step::Follow { want, flight }
+            }
             Boarding::Failing(why) => Step::Failed { want, why },
             Boarding::Lead(flight) => match want.came_meanwhile(&self.worker, &flight) {
                 true => Step::Again,
@@ -379,6 +385,7 @@ impl Flow {
 
     /// Begins the fetch as a task of its own.
     fn take_off(&mut self, want: Want, flight: Arc<Flight>) -> Step {
+        self.knew = Some((flight.position, flight.raised));
         let (sender, report) = oneshot::channel();
         let job = want.job(&self.worker, &self.request, &self.at, self.text.clone(), &flight);
         tokio::task::spawn_local(fetch::fly(job, Pilot::new(flight.clone()), self.interim.clone(), sender));
@@ -499,7 +506,8 @@ impl Flow {
             lookup::write_request_key(&mut self.text, &self.at, &self.request);
         }
         let class = urgency::class_of(&self.at, &self.request, None, false);
-        let start = start(&self.worker, &self.text, class);
+        let start = start(&self.worker, &self.request, &self.text, class);
+        self.knew = Some((start.position, start.raised));
         let mut fields = fetch::forwarded_fields(&self.worker, &self.at, &self.request);
         if !self.request.method.is_safe() && compares_tags(&fields) && self.at.rule().compress.is_some() {
             // Who has read a copy changes what it was made of.
@@ -521,6 +529,7 @@ impl Flow {
             retry_safe: self.request.method.is_safe() && matches!(body, RequestBody::Empty),
             body,
             takes_trailers: self.request.takes_trailers,
+            on_behalf_of: Some(self.at.counted_for()),
             upgrade: (why == Why::Upgrade).then(|| "websocket".into()),
             askers: Askers::new(class),
         };
@@ -613,6 +622,17 @@ impl Flow {
         answer
     }
 
+    /// Notes what an answer knows of, for another edge: what came of a fetch, what that knew of.
+    fn tell_position(&self, answer: &mut Answer) {
+        let Some((position, raised)) = self.knew.filter(|_| self.request.asked.is_some()) else { return };
+        match answer.position {
+            // What was stored before, served because nothing newer can be had.
+            Some(_) if matches!(answer.note.why, Why::StaleIfError | Why::StaleBudget) => {}
+            Some(_) => answer.raised = raised,
+            None => (answer.position, answer.raised) = (Some(position), raised),
+        }
+    }
+
     /// Whether no purge since `position` matches this request's URL or these tags.
     fn is_current(&self, tags: &[u64], position: u64) -> bool {
         let purged = lookup::purged(&self.worker.shared, &self.at, &self.request, tags, position);
@@ -693,14 +713,35 @@ impl Want {
             hides_errors: self.stale.as_ref().is_some_and(|(_, stale)| stale_on(stale) == StaleOn::Error),
             stale: self.stale.as_ref().map(|(stored, _)| stored.clone()),
             range: self.range.clone(),
+            is_direct: self.why == Why::HitForMiss,
+            told: None,
+            is_kept: true,
         }
     }
 }
 
+/// What concerns who asks, whatever for: challenges of an authority, the block list, how often one may ask.
+fn at_the_door(worker: &Worker, request: &Request) -> Option<Answer> {
+    if let Some(answer) = serve::challenge(worker, request) {
+        return Some(answer);
+    }
+    if worker.loaded().snapshot.block.contains(request.client) {
+        return Some(Refusal::Blocked.answer(request));
+    }
+    if let Some(rate) = &worker.loaded().snapshot.edge.limits.requests_per_client
+        && let Err(refused) = worker.take(Counted::Requests(request.client), rate)
+    {
+        worker.count_limit(Limit::RequestsPerClient);
+        return Some(Refusal::TooOften(refused).answer(request));
+    }
+    None
+}
+
 /// What is known when a fetch for the key text `text` starts.
-fn start(worker: &Worker, text: &[u8], class: Class) -> Start {
+fn start(worker: &Worker, request: &Request, text: &[u8], class: Class) -> Start {
     let shared = &worker.shared;
     Start {
+        raised: tiers::raised(shared, request),
         position: shared.purge_position.load(Ordering::Acquire),
         epoch: shared.epochs.of(hash(&shared.seed, text).0),
         now_ms: shared.clock.monotonic_ms(),
@@ -818,7 +859,7 @@ fn refresh(worker: &Rc<Worker>, request: &Rc<Request>, at: &RuleAt, text: Vec<u8
     if want.alone {
         return;
     }
-    let start = start(worker, &text, want.class(at, request));
+    let start = start(worker, request, &text, want.class(at, request));
     if let Boarding::Lead(flight) = worker.shared.flights.board(want.key, &start, true, |_| true)
         && !want.came_meanwhile(worker, &flight)
     {

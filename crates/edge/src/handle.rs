@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -24,6 +24,7 @@ use parking_lot::{Mutex, RwLock};
 use semantics::Wall;
 use semantics::coding::Form;
 use semantics::key::KeySeed;
+use stats::Country;
 use store::disk::{DiskStats, EngineKind, Health};
 use store::{Pages, Policy, Tier, TierConfig, TierStats};
 use tokio::runtime::Builder;
@@ -47,6 +48,7 @@ use crate::sockets::{Bound, Kind, Sockets};
 use crate::storage::{self, Place, Storage};
 use crate::succession::{self, Ask, Invalidation, Succession};
 use crate::tiering::Reads;
+use crate::tiers::{Certified, JournalPositions, TierIdentity};
 use crate::tls::{Certificate, Challenge, ClientAuthorities, Offered, Tls, TlsBase};
 use crate::worker::{Epochs, Heard, Shared, TICK, Worker};
 
@@ -56,6 +58,10 @@ pub struct Options {
     pub listen: Option<Vec<SocketAddr>>,
     /// The same for those who speak TLS.
     pub listen_tls: Option<Vec<SocketAddr>>,
+    /// The same for other edges.
+    pub listen_tier: Option<Vec<SocketAddr>>,
+    /// What is shown to other edges; without, none is asked and none let in.
+    pub tier: Option<TierIdentity>,
     /// The certificates of the configuration's files: [`crate::tls::read_certificates`].
     pub certificates: Vec<Certificate>,
     /// Whose certificates visitors may show: [`crate::tls::read_client_authorities`].
@@ -74,6 +80,8 @@ pub struct Options {
     pub disk_engine: Option<EngineKind>,
     /// Where events are counted.
     pub registry: Arc<Registry>,
+    /// Where visitors are, by their addresses; `None` where nobody knows.
+    pub locate: Option<Locate>,
     /// Where requests are logged; nowhere by default.
     pub access_log: Option<AccessLog>,
     /// The process that served before, which drains then: each purge is in force there too before it is acknowledged.
@@ -82,6 +90,9 @@ pub struct Options {
     /// floor; without control, all of it is the edge's own.
     pub budgets_are_leased: bool,
 }
+
+/// From an address to a country. Asked once for each connection, by a worker: it must not wait.
+pub type Locate = Arc<dyn Fn(IpAddr) -> Country + Send + Sync>;
 
 /// The process whose place an edge takes.
 pub struct Predecessor {
@@ -242,6 +253,8 @@ impl Edge {
             listen,
             sockets,
             listen_tls,
+            listen_tier,
+            tier,
             certificates,
             client_authorities,
             clock,
@@ -250,6 +263,7 @@ impl Edge {
             state,
             disk_engine,
             registry,
+            locate,
             access_log,
             predecessor,
             budgets_are_leased,
@@ -258,8 +272,14 @@ impl Edge {
         let tls = Tls::new(&tls_base, Offered::by(&snapshot), &certificates, &[]).map_err(StartError::Tls)?;
         let workers = workers(&edge);
         let site_numbers = SiteNumbers::default();
-        let loaded = Arc::new(Loaded::new(snapshot, &client_authorities, &site_numbers, &registry));
-        let origins = Arc::new(OriginsShared::new(clock.clone(), budgets_are_leased));
+        let loaded =
+            Arc::new(Loaded::new(snapshot, &client_authorities, &site_numbers, &registry, tier.is_some()));
+        let certified = Arc::new(Certified::default());
+        if let Some(identity) = tier {
+            certified.replace(identity);
+        }
+        let origins = OriginsShared::new(clock.clone(), certified.clone(), &edge.origin_source);
+        let origins = Arc::new(origins.leased(budgets_are_leased));
         for trouble in origins.configure(loaded.origin_groups()) {
             eprintln!("perigee: {trouble}");
         }
@@ -309,7 +329,10 @@ impl Edge {
             purge_log: Mutex::new(purge_log),
             purge_position: AtomicU64::new(newest),
             heard: Heard::alone(),
+            purge_positions: JournalPositions::default(),
+            certified,
             registry: registry.clone(),
+            locate,
             connections: AtomicUsize::new(0),
             accepting: AtomicUsize::new(workers),
             clients: Arc::default(),
@@ -333,7 +356,8 @@ impl Edge {
         shared.disks.keep(move |key| memory.upgrade().is_some_and(|shared| shared.store.peek(key).is_some()));
         let open = || {
             let (plain, tls) = (listen.unwrap_or(edge.listen), listen_tls.unwrap_or(edge.listen_tls));
-            Sockets::open(&wanted(plain, tls, edge.http3), Vec::new(), workers)
+            let tier = listen_tier.unwrap_or(edge.listen_tier);
+            Sockets::open(&wanted(plain, tls, tier, edge.http3), Vec::new(), workers)
         };
         let sockets = sockets
             .map_or_else(open, Ok)
@@ -342,13 +366,17 @@ impl Edge {
         let mut steerings = Vec::new();
         let mut by_worker: Vec<Listeners> = (0..workers).map(|_| Listeners::default()).collect();
         let addresses_quic = sockets.addresses(Kind::Quic);
-        for kind in [Kind::Http, Kind::Https] {
+        for kind in [Kind::Http, Kind::Https, Kind::Tier] {
             let dealt = sockets.deal(kind, workers).map_err(StartError::Thread)?;
             for (worker, dealt) in by_worker.iter_mut().zip(dealt) {
                 for socket in dealt {
                     let address = socket.local_addr().map_err(StartError::Thread)?;
                     let http3 = addresses_quic.contains(&address).then_some(address.port());
-                    let secure = if kind == Kind::Https { Secure::Tls { http3 } } else { Secure::Plain };
+                    let secure = match kind {
+                        Kind::Https => Secure::Tls { http3 },
+                        Kind::Tier => Secure::Tier,
+                        _ => Secure::Plain,
+                    };
                     worker.tcp.push((socket, secure));
                 }
             }
@@ -401,10 +429,19 @@ impl Edge {
 }
 
 /// What is listened on, by what is spoken there.
-pub fn wanted(plain: Vec<SocketAddr>, tls: Vec<SocketAddr>, http3: bool) -> Vec<(Kind, SocketAddr)> {
+pub fn wanted(
+    plain: Vec<SocketAddr>,
+    tls: Vec<SocketAddr>,
+    tier: Vec<SocketAddr>,
+    http3: bool,
+) -> Vec<(Kind, SocketAddr)> {
     let plain = plain.into_iter().map(|address| (Kind::Http, address));
+    let tier = tier.into_iter().map(|address| (Kind::Tier, address));
     let kinds: &[Kind] = if http3 { &[Kind::Https, Kind::Quic] } else { &[Kind::Https] };
-    plain.chain(tls.into_iter().flat_map(|address| kinds.iter().map(move |kind| (*kind, address)))).collect()
+    plain
+        .chain(tier)
+        .chain(tls.into_iter().flat_map(|address| kinds.iter().map(move |kind| (*kind, address))))
+        .collect()
 }
 
 /// One worker's part in what is listened on.
@@ -430,7 +467,7 @@ async fn work(
     let weak = Rc::downgrade(&worker);
     worker.origins.report_to(&shared.registry, move |event| {
         if let Some(worker) = weak.upgrade() {
-            worker.observer.emit_fetch(event);
+            worker.observer.emit_fetch(event, worker.shared.clock.wall());
         }
     });
     let sweep = tokio::task::spawn_local(worker.clone().sweep());
@@ -533,7 +570,8 @@ impl Handle {
     }
 
     /// Puts another configuration in force: requests that start from now on see it whole, those under way keep the
-    /// one they began with. Listening addresses, workers, memory policy, disks, node name and access log need a restart;
+    /// one they began with. Listening addresses, workers, memory policy, disks, node name, access log and
+    /// `origin_source` need a restart;
     /// memory may change. `client_authorities`: [`crate::tls::read_client_authorities`] of it. Returns what is doubtful about
     /// the origins (an unreadable CA file), for the operator.
     ///
@@ -550,7 +588,13 @@ impl Handle {
             self.shared.disks.switch(snapshot.switches.disk);
             let offered = self.with_snapshot(Offered::by);
             let Shared { site_numbers, registry, .. } = &*self.shared;
-            let loaded = Arc::new(Loaded::new(snapshot, client_authorities, site_numbers, registry));
+            let loaded = Arc::new(Loaded::new(
+                snapshot,
+                client_authorities,
+                site_numbers,
+                registry,
+                self.shared.certified.is_there(),
+            ));
             let mut troubles = self.origins.configure(loaded.origin_groups());
             self.shared.loaded.replace(loaded);
             troubles
@@ -619,6 +663,29 @@ impl Handle {
     /// [`Site::max_purge_lag`]: model::Site::max_purge_lag
     pub fn heard(&self, at: Wall) {
         self.shared.heard.set(at, &self.shared.clock);
+    }
+
+    /// Notes that the journal is in force here up to a position. `applied`: the last of the own positions that that took, as
+    /// [`Handle::apply`] and [`Handle::distrust`] say; `None` when nothing was purged. What edges tell each other goes by it.
+    pub fn reached(&self, journal: u64, applied: Option<u64>) {
+        let own = applied.unwrap_or_else(|| self.shared.purge_positions.newest_own());
+        self.shared.purge_positions.reached(own, journal);
+    }
+
+    /// Notes, before it follows anybody, that all that it has in force is of the journal up to this position.
+    pub fn begins_at(&self, journal: u64) {
+        let own = self.shared.purge_position.load(Ordering::Acquire);
+        self.shared.purge_positions.reached(own, journal);
+    }
+
+    /// Shows other edges another certificate from now on. Connections that stand are not touched.
+    pub fn certify(&self, identity: TierIdentity) {
+        self.shared.certified.replace(identity);
+    }
+
+    /// The addresses that other edges connect to.
+    pub fn addresses_tier(&self) -> Vec<SocketAddr> {
+        self.sockets.lock().addresses(Kind::Tier)
     }
 
     /// Opens the access log anew, after it has been moved away; processes before this one that drain do so too.

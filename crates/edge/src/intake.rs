@@ -1,10 +1,10 @@
 //! From a parsed head to a [`Request`] that the flow can trust: one host, one body length, a known target form, the
 //! visitor's real address.
 
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
+use model::settings::HEADER_BYTES;
 use semantics::request_rules::{Body, Form, Version, check_request};
 use semantics::{Fields, hop};
 
@@ -15,6 +15,7 @@ use crate::h1::Head;
 use crate::h1::body::Framing;
 use crate::refusal::Refusal;
 use crate::request::{AltSvc, Method, Protocol, Request};
+use crate::tiers::Asked;
 use crate::tls::Shown;
 use crate::worker::Worker;
 
@@ -43,7 +44,8 @@ pub(crate) fn request(
     if request_line as u64 > edge.limits.request_line_max.0 {
         return Err(Refusal::TargetTooLong(edge.limits.request_line_max.0));
     }
-    if head.fields.len() > edge.limits.header_count_max as usize {
+    // Another edge has counted its visitor's, and adds its own.
+    if visitor.node.is_none() && head.fields.len() > edge.limits.header_count_max as usize {
         return Err(Refusal::TooManyLines(edge.limits.header_count_max as usize));
     }
     let Head { method, target, protocol, mut fields } = head;
@@ -84,13 +86,23 @@ pub(crate) fn request(
     }
     let wants_websocket = asks_for_websocket(method, protocol, &fields);
     let takes_trailers = hop::takes_trailers(&fields);
-    let (mut client, mut secure) = (visitor.client, visitor.secure);
+    let (mut client, mut country, mut secure) = (visitor.client, visitor.country, visitor.secure);
     if !edge.trusted_proxies.is_empty() && forwarded::is_trusted(&edge.trusted_proxies, visitor.client) {
         client = forwarded::client(&edge.trusted_proxies, &fields, client);
         secure = forwarded::secure(&fields).unwrap_or(secure);
+        if client != visitor.client {
+            country = worker.shared.country_of(client);
+        }
     }
     // From here on nobody sees what concerns this hop alone: neither key nor variant nor origin.
     hop::strip_hop_by_hop(&mut fields);
+    let (mut asked, mut id) = (None, None);
+    if visitor.node.is_some() {
+        let taken = Asked::take(&mut fields);
+        let (by_edge, on_behalf) = taken.ok_or(Refusal::Syntax("an edge asks without saying for whom"))?;
+        (client, secure) = (on_behalf.client, on_behalf.secure);
+        (asked, id) = (Some(by_edge), Some(on_behalf.id));
+    }
     let host: Box<str> = without_port(&authority).to_ascii_lowercase().into();
     let now = worker.shared.clock.wall();
     if loaded.asks_for_certificates() {
@@ -114,14 +126,16 @@ pub(crate) fn request(
         protocol,
         secure,
         shown: visitor.shown.clone(),
+        asked,
         alt_svc: visitor.alt_svc.map(|port| match loaded.snapshot.switches.http3 {
             true => AltSvc::Http3(port),
             false => AltSvc::Clear,
         }),
         client,
+        country,
         started,
         now,
-        id: worker.request_id(),
+        id: id.unwrap_or_else(|| worker.request_id()),
         expects_continue,
         has_body: framing != Framing::None,
         wants_websocket,
@@ -161,9 +175,12 @@ pub(crate) fn request_of_parts<'a, I: Iterator<Item = (&'a [u8], &'a [u8])>>(
     let (count, bytes) = lines()
         .fold((0, 0), |(count, bytes), (name, value)| (count + 1, bytes + name.len() + value.len() + 4));
     let head_len = (bytes + target.len() + authority.map_or(0, str::len)) as u64;
-    let limits = worker.limits();
-    if head_len > limits.header_bytes_max.0 {
-        return Err(Refusal::HeadTooLarge(limits.header_bytes_max.0));
+    let header_bytes_max = match visitor.node {
+        None => worker.limits().header_bytes_max.0,
+        Some(_) => HEADER_BYTES.max.0,
+    };
+    if head_len > header_bytes_max {
+        return Err(Refusal::HeadTooLarge(header_bytes_max));
     }
     let mut fields = Fields::with_capacity(count + 1, bytes + 32);
     if let Some(authority) = authority {
@@ -227,14 +244,14 @@ pub(crate) fn refused(
     if let Some(limit) = refusal.limit() {
         worker.count_limit(limit);
     }
-    let mut request = unreadable(worker, visitor.client);
+    let mut request = unreadable(worker, visitor);
     request.protocol = protocol;
     let answer = refusal.answer(&request);
     (Rc::new(request), answer)
 }
 
 /// What is known of a request whose head could not be read: for the log and the error page.
-pub(crate) fn unreadable(worker: &Worker, client: IpAddr) -> Request {
+pub(crate) fn unreadable(worker: &Worker, visitor: &Visitor) -> Request {
     Request {
         method: Method::Other("-".into()),
         target: "-".into(),
@@ -245,8 +262,10 @@ pub(crate) fn unreadable(worker: &Worker, client: IpAddr) -> Request {
         protocol: Protocol::Http11,
         secure: false,
         shown: Shown::Nothing,
+        asked: None,
         alt_svc: None,
-        client,
+        client: visitor.client,
+        country: visitor.country,
         started: Instant::now(),
         now: worker.shared.clock.wall(),
         id: worker.request_id(),

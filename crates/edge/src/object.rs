@@ -15,6 +15,7 @@ use semantics::fields::value_in;
 use semantics::range::{Part, SPANS_MAX};
 use semantics::vary::VarySpec;
 use semantics::{Facts, Fields};
+use stats::Class;
 use store::{Pages, Run, Weigh};
 
 use crate::compress::Copies;
@@ -95,6 +96,7 @@ pub(crate) struct Stored {
     /// The head block, and behind it the whole body if that is small.
     bytes: Box<[u8]>,
     head_len: u32,
+    class: Class,
     more: Option<Box<More>>,
 }
 
@@ -227,6 +229,7 @@ impl Stored {
         behind: &[impl AsRef<[u8]>],
         rest: Rest,
     ) -> Self {
+        let class = Class::of(head.get("content-type"));
         let head = head.as_block();
         let length = head.len() + behind.iter().map(|piece| piece.as_ref().len()).sum::<usize>();
         let mut bytes = Vec::with_capacity(length);
@@ -240,6 +243,7 @@ impl Stored {
             copies: Copies::default(),
             bytes: bytes.into(),
             head_len: head.len() as u32,
+            class,
             more,
         }
     }
@@ -266,6 +270,11 @@ impl Stored {
     /// The stored field lines, as they go to the wire.
     pub(crate) fn head(&self) -> &[u8] {
         &self.bytes[..self.head_len as usize]
+    }
+
+    /// What kind of content it is, by Content-Type.
+    pub(crate) fn class(&self) -> Class {
+        self.class
     }
 
     /// The stored field lines, parsed.

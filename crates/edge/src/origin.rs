@@ -45,6 +45,8 @@ use exchange::{Failed, body_length, exchange, response_fields};
 use pool::{Pool, Wanted};
 use shared::OriginState;
 
+use crate::tiers::Told;
+
 pub(crate) use body::{BodyPart, OriginBody, RequestBody};
 pub(crate) use budget::{Askers, BudgetReport};
 pub(crate) use error::{FetchError, FetchErrorKind, Phase, Sent};
@@ -78,6 +80,8 @@ pub(crate) struct OriginRequest {
     pub(crate) retry_safe: bool,
     /// Whether trailer fields of the answer will be passed on: the origin is told so (TE, RFC 9110 §10.1.4).
     pub(crate) takes_trailers: bool,
+    /// For which site and rule an origin is asked, in the statistics; `None` when another edge is.
+    pub(crate) on_behalf_of: Option<(Slot, u32)>,
     /// Protocol to upgrade to (`websocket`); the exchange then has a connection of its own (RFC 9110 §7.8).
     pub(crate) upgrade: Option<Box<str>>,
     /// Who waits for it; looked at where the origin has a budget that is short.
@@ -98,6 +102,8 @@ pub(crate) struct OriginResponse {
     pub(crate) body: OriginBody,
     /// The connection, after 101.
     pub(crate) tunnel: Option<Tunnel>,
+    /// What another edge has told of it, if one was asked.
+    pub(crate) told: Option<Box<Told>>,
     /// How it was got.
     pub(crate) info: FetchInfo,
     /// When the request that got this answer was sent (RFC 9111 §4.2.3).
@@ -141,6 +147,12 @@ impl Origins {
         *self.observer.borrow_mut() = Some((registry.clone(), Rc::new(emit)));
     }
 
+    /// How many exchanges this worker has with the only origin of `group` now.
+    pub(crate) fn in_flight(&self, group: &OriginGroup) -> u32 {
+        let states = self.shared.group(group);
+        states.first().map_or(0, |state| self.pool(state).in_flight())
+    }
+
     /// Asks the origins of `group`, in order, until one answers.
     ///
     /// - `group`'s header changes are applied here.
@@ -175,7 +187,8 @@ impl Origins {
             let now = self.shared.now();
             let Some(permit) = state.admit(now) else {
                 state.counters.breaker_refusals.add();
-                self.ledger(&self.pool(state), attempts > 0).fail(FetchErrorKind::BreakerOpen);
+                self.ledger(&self.pool(state), request.on_behalf_of, attempts > 0)
+                    .fail(FetchErrorKind::BreakerOpen);
                 continue;
             };
             if attempts > 0 {
@@ -237,7 +250,7 @@ impl Origins {
     ) -> Result<OriginResponse, Failed> {
         state.counters.attempts.add();
         let pool = self.pool(state);
-        let mut ledger = self.ledger(&pool, tries.attempts > 1);
+        let mut ledger = self.ledger(&pool, request.on_behalf_of, tries.attempts > 1);
         let granted = async {
             let turn = match &state.quota {
                 Some(budget) => Some(budget.turn(&request.askers).await?),
@@ -335,6 +348,7 @@ impl Origins {
                 length,
                 body,
                 tunnel: None,
+                told: None,
                 info,
                 request_time,
                 response_time: self.shared.wall(),
@@ -365,6 +379,7 @@ impl Origins {
                     length: Some(0),
                     body: OriginBody::empty(),
                     tunnel: Some(Tunnel { io: TokioIo::new(upgraded), _attempt: attempt }),
+                    told: None,
                     info,
                     request_time,
                     response_time: self.shared.wall(),
@@ -379,12 +394,14 @@ impl Origins {
     }
 
     /// What will be told of an attempt that begins now.
-    fn ledger(&self, pool: &Pool, retry: bool) -> Ledger {
+    fn ledger(&self, pool: &Pool, on_behalf_of: Option<(Slot, u32)>, retry: bool) -> Ledger {
         let observer = self.observer.borrow();
-        let Some((registry, sink)) = &*observer else { return Ledger::new(None, Slot::NONE, retry) };
+        let Some((registry, sink)) = &*observer else {
+            return Ledger::new(None, Slot::NONE, on_behalf_of, retry);
+        };
         let slot = pool.metric.get().unwrap_or_else(|| registry.origin(&pool.origin.name));
         pool.metric.set(Some(slot));
-        Ledger::new(Some(sink.clone()), slot, retry)
+        Ledger::new(Some(sink.clone()), slot, on_behalf_of, retry)
     }
 
     fn pool(&self, state: &Arc<OriginState>) -> Rc<Pool> {

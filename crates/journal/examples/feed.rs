@@ -148,7 +148,7 @@ impl Node for Follower {
                     state.1 = records.fold(state.1, |mark, record| mark.then(&record));
                     assert_eq!(state.1.digest, line.digest);
                 }
-                Down::Beat(_) | Down::Leases(_) | Down::Refused { .. } => {}
+                Down::Beat(_) | Down::Counted(_) | Down::Leases(_) | Down::Refused { .. } => {}
             }
         }
         Box::pin(std::future::ready(Ok(())))
@@ -169,6 +169,7 @@ impl Node for Follower {
             running: None,
             refused: None,
             starts: 1,
+            holdings: Default::default(),
             vitals: Vitals::default(),
             budgets: Vec::new(),
         }]

@@ -10,6 +10,8 @@
 //!  │ ◄───────── leases, if hello takes them ─── │
 //!  │ ◄──────────────────────────────── beat ─── │   each second, so that both know that the other is there
 //!  │ ── report ───────────────────────────────► │
+//!  │ ── statistics of a second ───────────────► │
+//!  │ ◄────────────── counted: they are kept ─── │   until then, the node keeps them: for a minute, and in a bounded room
 //! ```
 //!
 //! Both directions are lines of JSON, each a [`Down`] or an [`Up`], of at most [`LINE_BYTES_MAX`] bytes. HTTP/2's windows are the
@@ -19,6 +21,7 @@
 mod dial;
 mod hub;
 mod lines;
+mod outbox;
 mod relay;
 
 use std::time::Duration;
@@ -30,8 +33,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 pub use dial::{Dialer, Link, Node, Told, chance_below, check_url, follow};
-pub use hub::{Check, Hub, PageText, Seen, Source};
+pub use hub::{Check, Counting, Hub, PageText, Seen, Source};
 pub use lines::LinesBody;
+pub use outbox::{Confirm, Outbox, Patience};
 pub use relay::Relay;
 
 use crate::{Digest, Mark, Record};
@@ -62,6 +66,8 @@ pub enum Down {
     Beat(Beat),
     /// What is granted of origins' budgets, to the node or to those behind a relay. Only for who [takes them](Hello::takes_leases).
     Leases(Vec<Leased>),
+    /// Statistics have been written down, and need not be kept by whoever has said them.
+    Counted(Counted),
     /// The node is to break off and not to come back: why, and what to do.
     Refused {
         /// For the node's operator.
@@ -78,6 +84,9 @@ pub struct Welcome {
     pub from: String,
     /// The newest position.
     pub head: u64,
+    /// Whether statistics may be said to it: what was built before there were any would break off.
+    #[serde(default)]
+    pub takes_statistics: bool,
 }
 
 /// A word that only says that all is well.
@@ -133,6 +142,8 @@ pub enum Up {
     Hello(Hello),
     /// How a node is: the one that says it, or one that follows a relay.
     Report(Box<Report>),
+    /// What a node has counted.
+    Statistics(Box<Statistics>),
     /// Nothing new, from a relay or control that has no nodes.
     Beat,
 }
@@ -176,6 +187,9 @@ pub struct Leased {
     pub grant: Grant,
 }
 
+/// The cell with the plan that is in force: as in the newest record with one.
+pub const PLAN_CELL: &str = "plan";
+
 /// How a node is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
@@ -194,12 +208,100 @@ pub struct Report {
     pub refused: Option<Refusal>,
     /// Starts of its program since it was enrolled: a crash shows here.
     pub starts: u64,
+    /// What it holds, to be looked at.
+    #[serde(default)]
+    pub holdings: Holdings,
     /// Since it began to run `running`.
     pub vitals: Vitals,
     /// What it wants of origins' budgets; at most [`BUDGETS_MAX`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub budgets: Vec<Wanted>,
 }
+
+/// What a node has counted in a second, or in a part of one. Each is counted once, however often and by whomever it is said.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Statistics {
+    /// The node.
+    pub node: String,
+    /// Which of its program's lives: what is counted in one has nothing to do with what is counted in another.
+    pub epoch: u64,
+    /// Which of that life's: from 1 on, each once.
+    pub sequence: u64,
+    /// How many the node could not deliver, in this life so far.
+    pub lost: u64,
+    /// Bytes of `stats::Report`, base64.
+    pub report: String,
+}
+
+impl Statistics {
+    /// What it takes in memory, about.
+    fn bytes(&self) -> usize {
+        self.report.len() + self.node.len() + 128
+    }
+}
+
+/// Which statistics have been written down.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counted {
+    /// The node.
+    pub node: String,
+    /// As in [`Statistics::epoch`].
+    pub epoch: u64,
+    /// As in [`Statistics::sequence`].
+    pub sequence: u64,
+}
+
+impl Counted {
+    /// Of these.
+    pub fn of(line: &Statistics) -> Self {
+        Counted { node: line.node.clone(), epoch: line.epoch, sequence: line.sequence }
+    }
+
+    fn is_of(&self, line: &Statistics) -> bool {
+        (&self.node, self.epoch, self.sequence) == (&line.node, line.epoch, line.sequence)
+    }
+}
+/// What a node holds: its disks, and the certificates that its visitors see.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holdings {
+    /// Its disks, in the order of its configuration.
+    pub disks: Vec<HeldDisk>,
+    /// The certificates that end first, at most [`CERTIFICATES_TOLD_MAX`].
+    pub certificates: Vec<HeldCertificate>,
+    /// How many there are in all.
+    pub certificate_count: usize,
+}
+
+/// A disk of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldDisk {
+    /// Its directory.
+    pub name: String,
+    /// `well`, `full` or `failed`.
+    pub health: String,
+    /// Bytes that are stored.
+    pub bytes: u64,
+    /// Bytes that there is room for.
+    pub bytes_max: u64,
+    /// Objects and slices.
+    pub records: u64,
+}
+
+/// A certificate that visitors see.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldCertificate {
+    /// The first of its names.
+    pub name: String,
+    /// How many names it has.
+    pub names: usize,
+    /// Who issued it.
+    pub issuer: String,
+    /// Its end, in ms since 1970.
+    pub until_ms: i64,
+}
+
+/// Certificates in a report: a report is said each second, and it is the next to end that somebody has to look at.
+pub const CERTIFICATES_TOLD_MAX: usize = 16;
 
 /// Proof that a node has applied the journal up to a position.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -119,6 +119,8 @@ impl Following {
                 // No word of the journal's.
                 Down::Leases(_) => {}
                 Down::Refused { why } => return Err(why),
+                // It is between whoever follows and its outbox.
+                Down::Counted(_) => {}
             }
         }
         Ok(step)

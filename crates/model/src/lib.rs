@@ -21,12 +21,15 @@ pub mod purge;
 pub mod rate;
 pub mod redirect;
 pub mod retry;
+pub mod rewrite;
 pub mod rollout;
 pub mod routing;
 pub mod rule;
 pub mod settings;
 pub mod site_test;
 pub mod snapshot;
+pub mod steering;
+pub mod tiers;
 pub mod units;
 pub mod vitals;
 

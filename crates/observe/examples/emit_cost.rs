@@ -6,7 +6,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Instant;
 
 use observe::{AccessLog, BuildInfo, Event, Format, LogOptions, Observer, Registry, Sink};
+use semantics::cache_status::{CacheStatus, Handling};
 use semantics::{Wall, Why};
+use stats::{Class, Country};
 
 fn main() -> std::io::Result<()> {
     let registry = Registry::new(BuildInfo { version: "0", commit: "" });
@@ -32,19 +34,31 @@ fn measure(observer: &Observer, registry: &Registry) -> u64 {
             let start = Instant::now();
             for number in 0..EVENTS {
                 observer.emit(black_box(&Event {
+                    asked: None,
                     wall: Wall(1_795_466_673_000 + (round * EVENTS + number) as i64 / 50),
                     duration_us: 30 + number % 50,
                     first_byte_us: 20 + number % 30,
                     client: IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9)),
+                    country: Country::of(*b"DE"),
                     method: b"GET",
                     host: b"www.shop.example",
                     target: b"/static/css/site.4f9a31c0.css?v=20261123",
                     protocol: "HTTP/1.1",
+                    secure: false,
+                    authorized: false,
                     status: 200,
                     head_bytes_sent: 310,
                     body_bytes_sent: 10_240,
                     bytes_received: 545,
                     why: Why::Fresh,
+                    cache_status: CacheStatus {
+                        node: "edge",
+                        why: Why::Fresh,
+                        handling: Handling::Hit,
+                        ttl: Some(48),
+                        key: None,
+                    },
+                    class: Class::Css,
                     collapsed: false,
                     stored: false,
                     personal: false,
@@ -53,7 +67,9 @@ fn measure(observer: &Observer, registry: &Registry) -> u64 {
                     ttl: Some(48),
                     site,
                     rule: Some(2),
+                    selected_by: &[],
                     fetch: None,
+                    answer: None,
                     request_id: number,
                     referer: Some(b"https://www.shop.example/catalogue/shoes?page=2"),
                     user_agent: Some(

@@ -1,14 +1,8 @@
-//! A log-linear histogram of microseconds with one writer.
-//!
-//! Each power of two is cut into four equal buckets, so a bucket's bounds differ by at most 25 %. Bounds are inclusive
-//! above, as Prometheus wants them: `(2^o + s·2^(o-2), 2^o + (s+1)·2^(o-2)]` for octave `o` and quarter `s`. Below 4 µs
-//! there is one bucket per µs. Everything over 2^27 µs (134 s) shares the last bucket.
+//! A log-linear histogram of microseconds with one writer: [`stats::histogram`] says how its buckets are cut.
+
+use stats::histogram::{BUCKETS, bucket_of, upper_bound};
 
 use crate::cells::Counter;
-
-/// Octaves 2 to 26 in quarters, the four single µs below, and one for the rest.
-pub(crate) const BUCKETS: usize = 105;
-const OVERFLOW: usize = BUCKETS - 1;
 
 /// Powers of two that are shown as `le`, in µs: 32 µs to 67 s.
 pub(crate) const SHOWN: std::ops::RangeInclusive<u32> = 5..=26;
@@ -79,49 +73,9 @@ impl Merged {
     }
 }
 
-fn bucket_of(us: u64) -> usize {
-    // Shifted by one so that a power of two is the last value of its bucket, not the first of the next.
-    let shifted = us.saturating_sub(1);
-    if shifted < 4 {
-        return shifted as usize;
-    }
-    let octave = 63 - shifted.leading_zeros() as usize;
-    let quarter = (shifted >> (octave - 2)) as usize & 3;
-    ((octave - 1) * 4 + quarter).min(OVERFLOW)
-}
-
-fn upper_bound(index: usize) -> u64 {
-    if index < 4 {
-        return index as u64 + 1;
-    }
-    let (octave, quarter) = (index / 4 + 1, index % 4);
-    (5 + quarter as u64) << (octave - 2)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_value_lies_within_the_bounds_of_its_bucket() {
-        let near_powers = (0..27).flat_map(|power| [1u64 << power, (1 << power) + 1, (1 << power) * 5 / 4]);
-        for us in (1..5000).chain(near_powers) {
-            let index = bucket_of(us);
-            if index == OVERFLOW {
-                assert!(us > upper_bound(OVERFLOW - 1), "{us}");
-                continue;
-            }
-            assert!(us <= upper_bound(index), "{us} over bucket {index}");
-            assert!(index == 0 || us > upper_bound(index - 1), "{us} under bucket {index}");
-        }
-    }
-
-    #[test]
-    fn the_largest_values_share_the_last_bucket() {
-        assert_eq!(bucket_of(1 << 27), OVERFLOW - 1);
-        assert_eq!(bucket_of((1 << 27) + 1), OVERFLOW);
-        assert_eq!(bucket_of(u64::MAX), OVERFLOW);
-    }
 
     #[test]
     fn powers_of_two_count_exactly() {

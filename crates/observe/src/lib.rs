@@ -4,7 +4,8 @@
 //! ```text
 //!   worker ── Observer::emit(&Event) ──► its own counters ◄── Registry::render() ── GET /metrics
 //!                     │
-//!                     └─► its own 64 KiB buffer ──(full, or 1 s old)──► bounded queue ──► log thread ──► file | stdout
+//!                     ├─► its own 64 KiB buffer ──(full, or 1 s old)──► bounded queue ──► log thread ──► file | stdout
+//!                     └─► its own tally ──(the second is over)──► Registry::take_reports() ──► whoever keeps statistics
 //! ```
 //!
 //! A worker writes only memory that it owns: each counter has one writer, so it is a relaxed load and a relaxed
@@ -26,10 +27,11 @@ mod observer;
 mod readings;
 mod registry;
 mod render;
+mod tally;
 
 pub use event::{
-    ConnectionUse, Event, Fetch, FetchEnd, FetchEvent, Handshake, Limit, OriginFailure, PurgeForm,
-    PurgeScope, Slot,
+    ConnectionUse, Event, Fetch, FetchEnd, FetchEvent, Handshake, Hop, HopEnd, Limit, OriginFailure,
+    PurgeForm, PurgeScope, Slot,
 };
 pub use log::{AccessLog, Format, LogOptions, Sink};
 pub use observer::Observer;

@@ -7,10 +7,11 @@ use semantics::Wall;
 
 use crate::cells::{BySlot, OriginCells, SiteCells, WorkerCells, class_of};
 use crate::escape;
-use crate::event::{ConnectionUse, Event, FetchEnd, FetchEvent, Handshake, Limit, Slot};
+use crate::event::{ConnectionUse, Event, FetchEnd, FetchEvent, Handshake, Hop, HopEnd, Limit, Slot};
 use crate::line::{self, LineNames, Stamp};
 use crate::log::{AccessLog, BUFFER_BYTES, Format, LogLink};
 use crate::registry::{Names, Registry};
+use crate::tally::Tally;
 
 /// Age at which a buffer is handed over although it is not full.
 const BUFFER_AGE_MAX_MS: i64 = 1000;
@@ -26,6 +27,7 @@ pub struct Observer {
     sites: RefCell<Vec<Option<Local<SiteCells>>>>,
     origins: RefCell<Vec<Option<Local<OriginCells>>>>,
     log: Option<RefCell<Lines>>,
+    tally: Option<RefCell<Tally>>,
 }
 
 /// A slot as its worker knows it.
@@ -47,6 +49,7 @@ impl Observer {
             sites: RefCell::default(),
             origins: RefCell::default(),
             log: log.map(|log| RefCell::new(Lines::new(log.link()))),
+            tally: registry.statistics.is_on().then(|| RefCell::new(Tally::new())),
         }
     }
 
@@ -56,22 +59,12 @@ impl Observer {
         let outcome = event.why.outcome() as usize;
         let mut sites = self.sites.borrow_mut();
         let site = local(&mut sites, event.site, |slot| self.meet_site(slot));
-        let cells = &*site.cells;
-        cells.whys.0[event.why as usize].add(1);
-        cells.classes.0[class_of(event.status)].add(1);
-        cells.body_bytes_sent.0[outcome].add(event.body_bytes_sent);
-        cells.head_bytes_sent.add(event.head_bytes_sent);
-        cells.bytes_received.add(event.bytes_received);
-        cells.collapsed.add(u64::from(event.collapsed));
-        cells.stored.add(u64::from(event.stored));
-        cells.personal.add(u64::from(event.personal));
-        if let Some((coding, saved)) = event.encoded {
-            cells.encoded.0[coding as usize].add(1);
-            cells.body_bytes_saved.add(saved);
+        match event.asked {
+            Some(hop) => self.cells.asked[hop as usize].0[outcome].add(1),
+            None => count(&site.cells, event),
         }
-        cells.durations[outcome].record(event.duration_us);
-        if event.status != 0 {
-            cells.first_bytes[outcome].record(event.first_byte_us);
+        if let Some(tally) = &self.tally {
+            tally.borrow_mut().count(event, &self.registry.statistics);
         }
         let Some(log) = &self.log else { return };
         let mut origins = self.origins.borrow_mut();
@@ -82,8 +75,16 @@ impl Observer {
         log.borrow_mut().append(&self.cells, event, LineNames { site: &site.name, origin });
     }
 
+    /// Whether a line is written that tells what decides about reuse: worth finding out what [`Event::selected_by`] holds.
+    pub fn writes_json(&self) -> bool {
+        self.log.as_ref().is_some_and(|log| log.borrow().link.format == Format::Json)
+    }
+
     /// Counts one finished attempt at an origin.
-    pub fn emit_fetch(&self, event: &FetchEvent) {
+    pub fn emit_fetch(&self, event: &FetchEvent, now: Wall) {
+        if let Some(tally) = &self.tally {
+            tally.borrow_mut().count_fetch(event, now, &self.registry.statistics);
+        }
         let mut origins = self.origins.borrow_mut();
         let cells = &*local(&mut origins, event.origin, |slot| self.meet_origin(slot)).cells;
         match event.end {
@@ -121,16 +122,24 @@ impl Observer {
         self.cells.limits.0[limit as usize].add(1);
     }
 
+    /// Counts what came of asking another edge.
+    pub fn hop_ended(&self, hop: Hop, end: HopEnd) {
+        self.cells.hops[hop as usize].0[end as usize].add(1);
+    }
+
     /// Counts a TLS handshake that has ended.
     pub fn handshake_ended(&self, handshake: Handshake) {
         self.cells.handshakes.0[handshake as usize].add(1);
     }
 
-    /// Hands over lines that are older than a second. A worker calls it about once a second, so that the last lines
-    /// before a quiet time reach the log. Costs nothing when there are none.
+    /// Hands over lines that are older than a second, and what was counted in a second that is over. A worker calls it some times
+    /// a second, so that what came last before a quiet time arrives. Costs nothing when there is nothing.
     pub fn tick(&self, now: Wall) {
         if let Some(log) = &self.log {
             log.borrow_mut().hand_over_old(&self.cells, now);
+        }
+        if let Some(tally) = &self.tally {
+            tally.borrow_mut().turn(now.secs(), &self.registry.statistics);
         }
     }
 
@@ -150,6 +159,30 @@ impl Drop for Observer {
         if let Some(log) = &self.log {
             log.borrow_mut().hand_over_last(&self.cells);
         }
+        if let Some(tally) = &self.tally {
+            tally.borrow_mut().hand_over_last(&self.registry.statistics);
+        }
+    }
+}
+
+/// Counts a visitor's request in its site's cells.
+fn count(cells: &SiteCells, event: &Event<'_>) {
+    let outcome = event.why.outcome() as usize;
+    cells.whys.0[event.why as usize].add(1);
+    cells.classes.0[class_of(event.status)].add(1);
+    cells.body_bytes_sent.0[outcome].add(event.body_bytes_sent);
+    cells.head_bytes_sent.add(event.head_bytes_sent);
+    cells.bytes_received.add(event.bytes_received);
+    cells.collapsed.add(u64::from(event.collapsed));
+    cells.stored.add(u64::from(event.stored));
+    cells.personal.add(u64::from(event.personal));
+    if let Some((coding, saved)) = event.encoded {
+        cells.encoded.0[coding as usize].add(1);
+        cells.body_bytes_saved.add(saved);
+    }
+    cells.durations[outcome].record(event.duration_us);
+    if event.status != 0 {
+        cells.first_bytes[outcome].record(event.first_byte_us);
     }
 }
 

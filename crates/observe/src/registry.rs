@@ -13,6 +13,7 @@ use crate::cells::{OUTCOMES, WorkerCells};
 use crate::event::{PurgeForm, PurgeScope, Slot};
 use crate::histogram::Merged;
 use crate::readings::Readings;
+use crate::tally::Statistics;
 
 /// Sites with series of their own, the two reserved slots included; later ones share [`Slot::OTHERS`]. Bounds memory
 /// (9 KiB per site and worker that has seen it) and the length of `/metrics`.
@@ -39,6 +40,7 @@ pub struct Registry {
     pub(crate) origins: RwLock<Names>,
     pub(crate) workers: Mutex<Vec<Arc<WorkerCells>>>,
     pub(crate) shared: Shared,
+    pub(crate) statistics: Statistics,
     pub(crate) readings: Mutex<Option<Box<dyn Fn() -> Readings + Send>>>,
 }
 
@@ -60,6 +62,7 @@ pub(crate) struct Shared {
     pub(crate) orders_failed: AtomicU64,
     pub(crate) staples_fetched: AtomicU64,
     pub(crate) staples_failed: AtomicU64,
+    pub(crate) reports_lost: AtomicU64,
     pub(crate) log_lines_lost: AtomicU64,
     pub(crate) log_write_errors: AtomicU64,
     pub(crate) log_reopens: AtomicU64,
@@ -109,6 +112,7 @@ impl Registry {
             origins: RwLock::new(Names::new(ORIGINS_MAX)),
             workers: Mutex::default(),
             shared: Shared::default(),
+            statistics: Statistics::default(),
             readings: Mutex::new(None),
         })
     }
@@ -189,6 +193,28 @@ impl Registry {
     /// Counts an attempt to fetch one that came to nothing.
     pub fn count_failed_staple(&self) {
         self.shared.staples_failed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Has all observers that are made from now on keep statistics, for somebody who calls [`Registry::take_reports`] about once a
+    /// second.
+    pub fn keep_statistics(&self) {
+        self.statistics.turn_on();
+    }
+
+    /// The statistics that have been handed over since this was called last: a report for each second, in order. A second
+    /// may come in several reports: their sum is what happened. Empty where nobody keeps any.
+    pub fn take_reports(&self) -> Vec<stats::Report> {
+        self.statistics.take(|| self.sites.read().to_vec())
+    }
+
+    /// Notes how many reports could not be delivered, since the start.
+    pub fn count_lost_reports(&self, total: u64) {
+        self.shared.reports_lost.store(total, Ordering::Relaxed);
+    }
+
+    /// Reports, or parts of one, that nobody has got: dropped before they were taken, or not delivered.
+    pub fn lost_reports(&self) -> u64 {
+        self.statistics.lost() + self.shared.reports_lost.load(Ordering::Relaxed)
     }
 
     /// All metrics in Prometheus' text format 0.0.4 (`text/plain; version=0.0.4`), each family with HELP and TYPE.

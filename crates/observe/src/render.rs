@@ -8,7 +8,7 @@ use semantics::{Outcome, Why};
 
 use crate::catalogue::*;
 use crate::cells::{BySlot, CLASS_NAMES, Counter, OriginCells, SiteCells, WorkerCells};
-use crate::event::{Handshake, Limit, OriginFailure, PurgeForm, PurgeScope, Slot};
+use crate::event::{Handshake, Hop, HopEnd, Limit, OriginFailure, PurgeForm, PurgeScope, Slot};
 use crate::exposition::Exposition;
 use crate::histogram::{Histogram, Merged};
 use crate::readings::{BudgetReading, CopiesReading, DiskReading, Readings};
@@ -151,6 +151,22 @@ fn render_connections(out: &mut Exposition, workers: &[Arc<WorkerCells>]) {
     for &handshake in Handshake::ALL {
         let count = sum(workers, |worker| &worker.handshakes.0[handshake as usize]);
         out.sample(&HANDSHAKES, &[handshake.as_str()], count);
+    }
+    // Only where there are other edges.
+    for hop in Hop::ALL {
+        let counts =
+            HopEnd::ALL.map(|end| (end, sum(workers, |worker| &worker.hops[hop as usize].0[end as usize])));
+        for (end, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
+            out.sample(&HOP_REQUESTS, &[hop.as_str(), end.as_str()], count);
+        }
+    }
+    for hop in Hop::ALL {
+        for &outcome in Outcome::ALL {
+            let count = sum(workers, |worker| &worker.asked[hop as usize].0[outcome as usize]);
+            if count > 0 {
+                out.sample(&HOP_ANSWERS, &[hop.as_str(), outcome.as_str()], count);
+            }
+        }
     }
 }
 
@@ -344,6 +360,7 @@ fn render_control(out: &mut Exposition, registry: &Registry, readings: Option<&R
 
 fn render_log(out: &mut Exposition, registry: &Registry, workers: &[Arc<WorkerCells>]) {
     let shared = &registry.shared;
+    out.sample(&REPORTS_LOST, &[], registry.lost_reports());
     out.sample(&LOG_LINES, &[], sum(workers, |worker| &worker.log_lines));
     out.sample(&LOG_LINES_DROPPED, &["queue-full"], sum(workers, |worker| &worker.log_lines_dropped));
     out.sample(&LOG_LINES_DROPPED, &["write-failed"], load(&shared.log_lines_lost));

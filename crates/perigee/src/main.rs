@@ -31,8 +31,11 @@ mod manager;
 mod member;
 mod nodes;
 mod ocsp;
+mod probe;
 mod purge;
+mod recorded;
 mod relay;
+mod replay;
 mod rollback;
 mod rollout;
 mod route;
@@ -67,6 +70,7 @@ Examples:
   perigee explain http://127.0.0.1:8080/            say how a request would be answered, and why
   perigee purge --url http://127.0.0.1:8080/        drop what is stored for a URL
   perigee warm --sitemap https://www.shop.example/sitemap.xml --edge 203.0.113.10
+  perigee replay --log access.log --config new.toml predict what a configuration will do, from recorded requests
   perigee upgrade                                   replace the running edge by a new binary, without a pause
   perigee router --config cluster.toml              send visitors to the closest PoP, by DNS
   perigee store stat                                say what the cache holds on disk
@@ -89,6 +93,8 @@ enum Command {
     Explain(explain::Explain),
     /// List the certificates of a running edge: when they end, and what is in the way of new ones
     Certificates(certificate_list::Certificates),
+    /// Say what recorded requests would have come to under a configuration
+    Replay(replay::ReplayArgs),
     /// Start a new binary in the place of a running edge, without refusing a connection
     Upgrade(upgrade::UpgradeArgs),
     /// Answer DNS: send each visitor to the closest PoP that lives
@@ -134,6 +140,7 @@ fn main() -> ExitCode {
         Command::Warm(warm) => warm.run(),
         Command::Explain(explain) => explain.run(),
         Command::Certificates(list) => list.run(),
+        Command::Replay(replay) => replay.run(),
         Command::Upgrade(upgrade) => upgrade.run(),
         Command::Router(router) => router.run(),
         Command::Route(route) => route.run(),

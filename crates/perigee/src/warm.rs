@@ -35,8 +35,8 @@ Examples:
   perigee warm --log access.log --pop fra --pop ams --config cluster.toml --rate 50
   perigee warm --urls urls.txt --edge 127.0.0.1:8080 --resume warm.done
 
-Sitemaps are fetched through the first edge, so the site's name need not lead there yet. Logs are perigee's own, or in the
-common or combined format; what was asked for most is fetched first.";
+Sitemaps are fetched through the first edge, so the site's name need not lead there yet. Logs are perigee's own,
+those of CloudFront and Logpush, or in the common or combined format; what was asked for most is fetched first.";
 
 /// URLs, at most, unless more are asked for.
 const URLS_MAX: usize = 100_000;
@@ -59,7 +59,7 @@ pub(crate) struct Warm {
     /// A sitemap or an index of some, also with gzip: a URL, or a file; may be given several times
     #[arg(long, value_name = "URL")]
     sitemap: Vec<String>,
-    /// An access log: perigee's, or in the common or combined format
+    /// An access log, also with gzip: perigee's, CloudFront's, Logpush, or in the common or combined format
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
     /// A file with a URL in each line
@@ -68,7 +68,7 @@ pub(crate) struct Warm {
     /// For lines of a log that do not say it: the host that visitors asked
     #[arg(long, value_name = "HOST", requires = "log")]
     host: Option<String>,
-    /// For what comes from a log: ask by http, not https
+    /// For lines of a log that do not say it: ask by http, not https
     #[arg(long, requires = "log")]
     http: bool,
     /// An edge by its address, with a port if it is not 80 and 443; may be given several times

@@ -174,7 +174,9 @@ fn what_a_log_has_most_of_is_fetched_first_within_the_budget_of_the_origin() {
     let origin = Origin::start();
     let budget = "origin_options = { budget = { requests_per_second = 2, in_flight = 1 } }";
     let stage = Stage::start("log", &origin, budget);
-    let line = |target: &str| format!("192.0.2.1 - - [x] \"GET {target} HTTP/1.1\" 200 5 \"-\" \"-\"\n");
+    let line = |target: &str| {
+        format!("192.0.2.1 - - [23/Nov/2026:20:44:33 +0000] \"GET {target} HTTP/1.1\" 200 5 \"-\" \"-\"\n")
+    };
     let log =
         [line("/seldom"), line("/often"), line("/often"), line("/often"), line("/twice"), line("/twice")];
     let log = stage.file("access.log", &log.concat());

@@ -1,15 +1,13 @@
-//! Which URLs to fetch beforehand: read from sitemaps, access logs and lists. Bytes in, URLs out; no files and no network, so
+//! Which URLs to fetch beforehand: read from sitemaps and lists. Bytes in, URLs out; no files and no network, so
 //! that `perigee warm` and the fuzzer see the same.
 //!
 //! Whatever is read is foreign: each reader has a limit for what it takes, and leaves out what is no URL.
 
 mod list;
-mod log;
 mod sitemap;
 mod url;
 
 pub use list::urls_of_list;
-pub use log::{Asked, Logged, asked_of_log};
 pub use sitemap::{LOCATIONS_MAX, SITEMAP_BYTES_MAX, Sitemap, Unreadable, read_sitemap};
 pub use url::{URL_BYTES_MAX, Url};
 

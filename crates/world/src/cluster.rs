@@ -1,4 +1,4 @@
-//! A whole cluster as processes of its own on loopback: etcd servers, controls, a relay, edges; and faults done to them.
+//! A whole cluster as processes of its own on loopback: etcd servers, controls, a relay, edges, routers; and faults done to them.
 //! Everything that was started is ended when it is dropped.
 
 use std::fs::{self, File};
@@ -38,6 +38,7 @@ pub struct Cluster {
     controls: Vec<Process>,
     relay: Option<Process>,
     edges: Vec<Process>,
+    routers: Vec<Process>,
     token: String,
     authority: String,
 }
@@ -48,7 +49,7 @@ pub struct Process {
     pub name: String,
     /// Where it listens.
     pub address: SocketAddr,
-    /// Where an edge's admin API is.
+    /// Where an edge's or a router's admin API is.
     pub admin: Option<SocketAddr>,
     command: Vec<String>,
     log: PathBuf,
@@ -144,6 +145,7 @@ impl Cluster {
             controls: Vec::new(),
             relay: None,
             edges: Vec::new(),
+            routers: Vec::new(),
             token: String::new(),
             authority: String::new(),
         };
@@ -292,6 +294,26 @@ impl Cluster {
         self.edges.push(process);
     }
 
+    /// Starts a router, which joins; `location` is its location data. Its index among the routers.
+    pub fn start_router(&mut self, location: Option<&Path>) -> usize {
+        let (name, address, admin) = (format!("ns{}", self.routers.len() + 1), free(), free());
+        let join = self.join_token(&["--role", "router"], 1);
+        let (config, state) = (self.directory.join(format!("{name}.toml")), self.directory.join(&name));
+        let location = location.map_or_else(String::new, |path| format!("location = {path:?}\n"));
+        let controls = self.control_urls();
+        let text = format!(
+            "node = {name:?}\nlisten = [\"{address}\"]\nadmin = \"{admin}\"\nstate = {state:?}\nworkers = 1\n{location}\
+             [cluster]\ncontrol = {controls:?}\n"
+        );
+        fs::write(&config, text).expect("a configuration");
+        let (config, join) = (config.display().to_string(), join.display().to_string());
+        let command = self.command(&["router", "--config", &config, "--token", &join]);
+        let mut process = self.process(&name, address, Some(admin), command);
+        process.await_listening();
+        self.routers.push(process);
+        self.routers.len() - 1
+    }
+
     fn command(&self, arguments: &[&str]) -> Vec<String> {
         let program = self.perigee.display().to_string();
         std::iter::once(program).chain(arguments.iter().map(|text| (*text).to_owned())).collect()
@@ -317,6 +339,11 @@ impl Cluster {
     /// Its edges, to do something to.
     pub fn edges_mut(&mut self) -> &mut [Process] {
         &mut self.edges
+    }
+
+    /// Its routers, to do something to.
+    pub fn routers_mut(&mut self) -> &mut [Process] {
+        &mut self.routers
     }
 
     /// Its controls, to do something to.
@@ -354,18 +381,18 @@ impl Cluster {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// Puts a configuration in force everywhere at once, and waits until every edge runs it.
+    /// Puts a configuration in force everywhere at once, and waits until every edge and router runs it.
     pub fn apply(&self, text: &str) {
         let path = self.directory.join("cluster.toml");
         fs::write(&path, text).expect("a configuration");
         self.perigee(&["apply", &path.display().to_string(), "--stage", "all", "--reason", "a test"]);
         let number = self.newest_version();
-        self.wait("every edge runs it", || {
+        self.wait("every edge and router runs it", || {
             let nodes = self.nodes();
             let runs = |name: &str| {
                 nodes.iter().any(|node| node["name"] == name && node["running"].as_u64() == Some(number))
             };
-            self.edges.iter().all(|edge| runs(&edge.name))
+            self.edges.iter().chain(&self.routers).all(|process| runs(&process.name))
         });
     }
 
@@ -399,7 +426,7 @@ impl Cluster {
 
     /// The ends of all logs.
     pub fn logs(&self) -> String {
-        let all = self.controls.iter().chain(&self.relay).chain(&self.edges);
+        let all = self.controls.iter().chain(&self.relay).chain(&self.edges).chain(&self.routers);
         let end = |process: &Process| {
             let log = process.log();
             let lines: Vec<_> = log.lines().rev().take(12).collect();
@@ -412,6 +439,7 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         // Nodes before those whom they would call for.
+        self.routers.clear();
         self.edges.clear();
         self.relay = None;
         self.controls.clear();

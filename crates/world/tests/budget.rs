@@ -68,7 +68,7 @@ fn no_second_has_more_requests_than_the_budget_and_what_has_no_turn_in_time_is_r
 fn validations_passes_and_unsafe_requests_draw_on_it_too() {
     let mut play = with_budget("requests_per_second = 1, queue = \"100ms\"");
     let client = play.visitor();
-    let mut is_used_up = |play: &mut Play, line: &str| {
+    let is_used_up = |play: &mut Play, line: &str| {
         client.get("/other").expect(503).why("origin-budget");
         assert_eq!(lines(play).last().unwrap(), line);
         play.pass_secs(2);

@@ -39,7 +39,10 @@ fn start(state: &Path, channel: Option<Channel>) -> Handle {
     let text = "[edge]\nworkers = 1\n[[store.disk]]\nsize = \"64MiB\"\n\
                 [[site]]\nname = \"a\"\ndomains = \"*\"\norigin = \"http://127.0.0.1:9\"\n";
     let options = Options {
+        budgets_are_leased: false,
         listen: Some(vec![([127, 0, 0, 1], 0).into()]),
+        listen_tier: None,
+        tier: None,
         listen_tls: None,
         certificates: Vec::new(),
         client_authorities: Vec::new(),
@@ -49,6 +52,7 @@ fn start(state: &Path, channel: Option<Channel>) -> Handle {
         ticket_secret: vec![9; 32],
         state: Some(state.to_owned()),
         disk_engine: None,
+        locate: None,
         registry: Registry::new(BuildInfo { version: "0", commit: "" }),
         access_log: None,
         predecessor: channel.map(|channel| Predecessor { channel, process: None, draining: 1 }),
@@ -130,7 +134,10 @@ fn only_one_edge_at_a_time_reads_what_begins_a_connection_of_http3_and_none_is_r
         let (channel, sockets) = predecessor.unzip();
         let any = || Some(vec![([127, 0, 0, 1], 0).into()]);
         let options = Options {
+            budgets_are_leased: false,
             listen: any(),
+            listen_tier: None,
+            tier: None,
             listen_tls: any(),
             certificates: vec![identity.certificate()],
             client_authorities: Vec::new(),
@@ -140,6 +147,7 @@ fn only_one_edge_at_a_time_reads_what_begins_a_connection_of_http3_and_none_is_r
             ticket_secret: vec![9; 32],
             state: None,
             disk_engine: None,
+            locate: None,
             registry: Registry::new(BuildInfo { version: "0", commit: "" }),
             access_log: None,
             predecessor: channel.map(|channel| Predecessor { channel, process: None, draining: 1 }),

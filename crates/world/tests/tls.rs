@@ -30,6 +30,8 @@ fn edge(config: &str, names: &[&str], secret: u8, clock: &Clock) -> Handle {
     };
     let options = Options {
         listen: Some(vec![([127, 0, 0, 1], 0).into()]),
+        listen_tier: None,
+        tier: None,
         listen_tls: Some(vec![([127, 0, 0, 1], 0).into()]),
         sockets: None,
         certificates: names.iter().map(certificate).collect(),
@@ -39,6 +41,7 @@ fn edge(config: &str, names: &[&str], secret: u8, clock: &Clock) -> Handle {
         ticket_secret: vec![secret; 32],
         state: None,
         disk_engine: None,
+        locate: None,
         registry: Registry::new(BuildInfo { version: "play", commit: "" }),
         access_log: None,
         predecessor: None,

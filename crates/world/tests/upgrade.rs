@@ -34,6 +34,8 @@ fn play<T>(serve: impl FnOnce(TcpStream) + Send + 'static, visit: impl FnOnce(Tc
         sockets: None,
         predecessor: None,
         budgets_are_leased: false,
+        listen_tier: None,
+        tier: None,
         listen_tls: None,
         certificates: Vec::new(),
         client_authorities: Vec::new(),
@@ -42,6 +44,7 @@ fn play<T>(serve: impl FnOnce(TcpStream) + Send + 'static, visit: impl FnOnce(Tc
         ticket_secret: vec![9; 32],
         state: None,
         disk_engine: None,
+        locate: None,
         registry: Registry::new(BuildInfo { version: "test", commit: "test" }),
         access_log: None,
     };

@@ -6,6 +6,7 @@
 mod budgets;
 mod configurations;
 mod controls;
+mod dashboard;
 mod nodes;
 mod purges;
 mod stage;

@@ -461,7 +461,7 @@ impl Node for TestNode {
                             }
                         }
                     }
-                    Down::Beat(_) | Down::Refused { .. } => {}
+                    Down::Beat(_) | Down::Counted(_) | Down::Refused { .. } => {}
                 }
             }
             self.sign(&mut state);
@@ -494,6 +494,7 @@ impl Node for TestNode {
             running: state.running,
             refused: None,
             starts: 1,
+            holdings: Default::default(),
             vitals,
             budgets: state.wants.as_mut().map(Wants::ask).into_iter().collect(),
         }]

@@ -59,6 +59,8 @@ fn world_before(origin: &str) -> World {
         sockets: None,
         predecessor: None,
         budgets_are_leased: false,
+        listen_tier: None,
+        tier: None,
         listen_tls: None,
         certificates: Vec::new(),
         client_authorities: Vec::new(),
@@ -67,6 +69,7 @@ fn world_before(origin: &str) -> World {
         ticket_secret: vec![9; 32],
         state: None,
         disk_engine: None,
+        locate: None,
         registry: Registry::new(BuildInfo { version: "0.0.0", commit: "" }),
         access_log: None,
     };

@@ -15,7 +15,7 @@ use semantics::{Fields, Why};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
-use crate::answer::{Answer, Body, Note};
+use crate::answer::{Answer, Body, Head, Note};
 use crate::deliver::{self, Sent};
 use crate::flow::Flow;
 use crate::h1::body::Framing;
@@ -190,7 +190,14 @@ impl Exchange {
                 Ok(answer) => self.send(answer, outgoing).await,
                 Err(Gone) => {
                     let note = Note::of(Why::ClientGone);
-                    let told = deliver::Told { status: 0, note, age: None, rule: None, origin: None };
+                    let told = deliver::Told {
+                        status: 0,
+                        head: Head::Own(Fields::new()),
+                        note,
+                        age: None,
+                        rule: None,
+                        origin: None,
+                    };
                     self.emit(&told, Why::ClientGone, 0, 0);
                     Err(Gone)
                 }

@@ -351,7 +351,7 @@ impl Connection<'_> {
 
     /// Answers a request that is refused before any flow, and closes.
     async fn refuse(&mut self, refusal: Refusal) -> Result<Option<usize>, Gone> {
-        let request = crate::intake::unreadable(&self.worker, self.visitor.client);
+        let request = crate::intake::unreadable(&self.worker, &self.visitor);
         let answer = refusal.answer(&request);
         if let Some(limit) = refusal.limit() {
             self.worker.count_limit(limit);

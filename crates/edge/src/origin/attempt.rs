@@ -124,9 +124,15 @@ pub(super) struct Ledger {
 
 impl Ledger {
     /// An attempt that has just begun; without a word about its end it counts as abandoned.
-    pub(super) fn new(sink: Option<Sink>, origin: Slot, retry: bool) -> Self {
+    pub(super) fn new(
+        sink: Option<Sink>,
+        origin: Slot,
+        on_behalf_of: Option<(Slot, u32)>,
+        retry: bool,
+    ) -> Self {
         let event = FetchEvent {
             origin,
+            on_behalf_of,
             connection: ConnectionUse::Missing,
             first_byte_us: None,
             end: FetchEnd::Failed(OriginFailure::Abandoned),
@@ -151,9 +157,10 @@ impl Ledger {
             FetchErrorKind::Truncated | FetchErrorKind::Reset => OriginFailure::Cut,
             FetchErrorKind::BreakerOpen => OriginFailure::Breaker,
             FetchErrorKind::BudgetShort => OriginFailure::Budget,
-            FetchErrorKind::NoOrigin | FetchErrorKind::Upload | FetchErrorKind::Unsendable => {
-                OriginFailure::Abandoned
-            }
+            FetchErrorKind::NoOrigin
+            | FetchErrorKind::Upload
+            | FetchErrorKind::Unsendable
+            | FetchErrorKind::Relayed(_) => OriginFailure::Abandoned,
         });
     }
 }

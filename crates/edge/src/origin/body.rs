@@ -368,7 +368,7 @@ impl OriginBody {
     }
 
     /// Closes the connection; the head was all that was wanted.
-    pub(super) fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         if let Some(mut live) = self.live.take() {
             live.attempt.finished(live.upload.0.sent.get());
         }

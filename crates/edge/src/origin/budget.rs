@@ -54,6 +54,11 @@ impl Askers {
         self.0.0.fetch_add(before.count(), Ordering::Relaxed);
     }
 
+    /// Whether there is nobody among them who has nothing to look at.
+    pub(crate) fn are_in_background(&self) -> bool {
+        self.0.1.load(Ordering::Relaxed) >= Class::BACKGROUND_RANK
+    }
+
     fn count(&self) -> u32 {
         self.0.0.load(Ordering::Relaxed)
     }

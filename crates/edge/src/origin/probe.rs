@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use model::origin::Probe;
+use observe::Slot;
 use semantics::Fields;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
@@ -69,6 +70,7 @@ async fn is_well(names: &Names, state: &Arc<OriginState>, probe: &Probe) -> bool
         body: RequestBody::Empty,
         retry_safe: false,
         takes_trailers: false,
+        on_behalf_of: Some((Slot::NONE, 0)),
         upgrade: None,
         askers: Askers::default(),
     };

@@ -3,6 +3,7 @@
 //! [`Clock`], decisions from `model`'s state machines.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -25,6 +26,7 @@ use super::connect::Endpoint;
 use super::error::{FetchError, FetchErrorKind, Sent};
 use super::tls::{Trust, client_config};
 use crate::clock::Clock;
+use crate::tiers::Certified;
 
 /// How often budgets are looked after.
 const BUDGET_TICK: Duration = Duration::from_millis(250);
@@ -32,6 +34,9 @@ const BUDGET_TICK: Duration = Duration::from_millis(250);
 /// The origins' state, shared by all workers.
 pub(crate) struct OriginsShared {
     clock: Clock,
+    /// What is shown to other edges.
+    certified: Arc<Certified>,
+    sources: Arc<[IpAddr]>,
     states: RwLock<HashMap<Arc<Origin>, Vec<Arc<OriginState>>>>,
     next_id: AtomicU64,
     /// By what nodes and controls name them.
@@ -43,16 +48,23 @@ pub(crate) struct OriginsShared {
 }
 
 impl OriginsShared {
-    /// No origins yet; `clock` is the edge's. `are_leased`: control grants what may be used of budgets.
-    pub(crate) fn new(clock: Clock, are_leased: bool) -> Self {
+    /// No origins yet; `clock` is the edge's, `sources` are the addresses from which it connects to origins.
+    pub(crate) fn new(clock: Clock, certified: Arc<Certified>, sources: &[IpAddr]) -> Self {
         OriginsShared {
             clock,
+            certified,
+            sources: sources.into(),
             states: RwLock::default(),
             next_id: AtomicU64::new(0),
             budgets: RwLock::default(),
-            are_leased,
+            are_leased: false,
             changed: Notify::new(),
         }
+    }
+
+    /// Whether control grants what may be used of budgets.
+    pub(crate) fn leased(self, are_leased: bool) -> Self {
+        OriginsShared { are_leased, ..self }
     }
 
     /// Takes note of the origins of a new configuration and forgets those that are no longer in it. What is known
@@ -172,7 +184,8 @@ impl OriginsShared {
         // Reads files, so it is made outside the lock; another worker's may win.
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let quota = group.budget.as_ref().map(|policy| self.budget(policy, origin));
-        let made = Arc::new(OriginState::new(id, origin, group, quota));
+        let made = OriginState::new(id, origin, group, &self.certified, self.sources.clone()).within(quota);
+        let made = Arc::new(made);
         let mut states = self.states.write();
         let of_origin = states.entry(origin.clone()).or_default();
         find(Some(of_origin), group).unwrap_or_else(|| {
@@ -201,8 +214,9 @@ pub(super) struct OriginState {
     pub(super) open: Gauge,
     /// Connections that are idle.
     pub(super) idle: Gauge,
+    sources: Arc<[IpAddr]>,
     policies: Policies,
-    tls: Result<Option<Tls>, String>,
+    tls: Result<OriginTls, String>,
     condition: Mutex<Condition>,
     budget: Mutex<RetryBudget>,
     retired: AtomicBool,
@@ -238,6 +252,16 @@ impl Policies {
     }
 }
 
+/// How a connection is secured.
+enum OriginTls {
+    /// Not at all.
+    Plain,
+    /// By the origin's certificate.
+    Verified(Tls),
+    /// By certificates on both sides, ours the newest: it is another edge.
+    Edge { certified: Arc<Certified>, node: Box<str>, name: ServerName<'static> },
+}
+
 struct Tls {
     name: ServerName<'static>,
     /// Offers what the origin's settings say.
@@ -252,18 +276,25 @@ struct Condition {
 }
 
 impl OriginState {
-    fn new(id: u64, origin: &Arc<Origin>, group: &OriginGroup, quota: Option<Arc<Budget>>) -> Self {
+    fn new(
+        id: u64,
+        origin: &Arc<Origin>,
+        group: &OriginGroup,
+        certified: &Arc<Certified>,
+        sources: Arc<[IpAddr]>,
+    ) -> Self {
         OriginState {
             id,
+            sources,
             name: origin.url().into(),
             settings: origin.clone(),
             probe: group.probe.clone(),
-            quota,
+            quota: None,
             counters: Counters::default(),
             open: Gauge::default(),
             idle: Gauge::default(),
             policies: Policies::of(group),
-            tls: tls_of(origin),
+            tls: tls_of(origin, certified),
             condition: Mutex::new(Condition {
                 health: Health::new(group.health),
                 breaker: Breaker::new(group.breaker),
@@ -273,6 +304,11 @@ impl OriginState {
         }
     }
 
+    /// Within this budget.
+    fn within(self, quota: Option<Arc<Budget>>) -> Self {
+        OriginState { quota, ..self }
+    }
+
     /// Whether no configuration names it any more.
     pub(super) fn is_retired(&self) -> bool {
         self.retired.load(Ordering::Relaxed)
@@ -280,15 +316,20 @@ impl OriginState {
 
     /// How to connect; `http2` whether HTTP/2 may be offered.
     pub(super) fn endpoint(&self, http2: bool) -> Result<Endpoint<'_>, FetchError> {
+        let unusable = |trouble: &str| FetchError::new(FetchErrorKind::Tls, Sent::Nothing, trouble);
         let tls = match &self.tls {
-            Ok(None) => None,
-            Ok(Some(tls)) => {
+            Ok(OriginTls::Plain) => None,
+            Ok(OriginTls::Verified(tls)) => {
                 let config = if http2 { &tls.config } else { &tls.http1 };
                 Some((config.clone(), tls.name.clone()))
             }
-            Err(trouble) => return Err(FetchError::new(FetchErrorKind::Tls, Sent::Nothing, trouble)),
+            Ok(OriginTls::Edge { certified, node, name }) => {
+                let config = certified.client(node).map_err(|trouble| unusable(&trouble))?;
+                Some((config, name.clone()))
+            }
+            Err(trouble) => return Err(unusable(trouble)),
         };
-        Ok(Endpoint { host: &self.settings.host, port: self.settings.port, tls })
+        Ok(Endpoint { host: &self.settings.host, port: self.settings.port, sources: &self.sources, tls })
     }
 
     /// Asks the breaker for leave to make an attempt.
@@ -360,13 +401,16 @@ pub(super) fn order(states: &[Arc<OriginState>], now: u64) -> Vec<usize> {
     health::choose(&(0..states.len()).collect::<Vec<_>>(), &health, now).origins
 }
 
-fn tls_of(origin: &Origin) -> Result<Option<Tls>, String> {
+fn tls_of(origin: &Origin, certified: &Arc<Certified>) -> Result<OriginTls, String> {
     if origin.scheme == Scheme::Http {
-        return Ok(None);
+        return Ok(OriginTls::Plain);
     }
     let name = origin.tls.server_name.as_deref().unwrap_or(&origin.host);
     let name = ServerName::try_from(name.to_owned())
         .map_err(|_| format!("{}: {name:?} is no name that a certificate can have", origin.url()))?;
+    if let Some(node) = &origin.tls.node {
+        return Ok(OriginTls::Edge { certified: certified.clone(), node: node.clone(), name });
+    }
     let mut trust = Trust {
         ca_file: origin.tls.ca.as_deref().map(std::path::Path::new),
         verify: origin.tls.verify,
@@ -380,7 +424,7 @@ fn tls_of(origin: &Origin) -> Result<Option<Tls>, String> {
     } else {
         config.clone()
     };
-    Ok(Some(Tls { name, config, http1 }))
+    Ok(OriginTls::Verified(Tls { name, config, http1 }))
 }
 
 // --- Counters ---

@@ -19,7 +19,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 
 use super::lines::{Lines, Writer, lines_body};
-use super::{BEAT, Down, Hello, Report, SILENCE, Up};
+use super::{BEAT, Down, Hello, Outbox, Report, SILENCE, Up};
 use crate::trust::{Identity, pinned_client_config};
 
 /// How long a connection may take until it can be used, and an answer until its head is there.
@@ -51,6 +51,11 @@ pub trait Node: Send + Sync + 'static {
 
     /// What it has to say: asked for after each [`Node::told`], each second, and when [`Node::has_news`].
     fn reports(&self) -> Vec<Report>;
+
+    /// Its statistics, which are said after what else it says.
+    fn outbox(&self) -> Option<&Outbox> {
+        None
+    }
 
     /// Returns when there is something to say before the next second.
     fn has_news(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
@@ -293,6 +298,8 @@ async fn listen(
     spread: &mut Duration,
     has_others: bool,
 ) -> Result<(), Stop> {
+    // Until it has said that it takes them.
+    let mut outbox = None;
     let mut tick = tokio::time::interval(BEAT);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut heard = tokio::time::Instant::now();
@@ -302,20 +309,25 @@ async fn listen(
             biased;
             line = lines.next::<Down>() => line?,
             () = node.has_news() => {
-                say(node, writer).await?;
+                say(node, outbox, writer).await?;
                 continue;
             }
             _ = tick.tick() => {
                 if heard.elapsed() > SILENCE {
                     return Err(format!("nothing was heard for {} s", SILENCE.as_secs()).to_owned().into());
                 }
-                if say(node, writer).await? == 0 {
+                if say(node, outbox, writer).await? == 0 {
                     say_line(writer, Up::Beat).await?;
                 }
                 continue;
             }
         };
         let Some(first) = first else { return Ok(()) };
+        // The other end beats each second. Who reads after a longer time was stopped (or its machine): what it finds may be as old, and
+        // the other end has given it up.
+        if heard.elapsed() > SILENCE {
+            return Err(format!("this process has read nothing for {} s", heard.elapsed().as_secs()).into());
+        }
         heard = tokio::time::Instant::now();
         let mut together = vec![first];
         while together.len() < LINES_TOGETHER_MAX
@@ -326,6 +338,17 @@ async fn listen(
         for line in &together {
             match line {
                 Down::Refused { why } => return Err(Stop::Refused(why.clone())),
+                Down::Welcome(welcome) => {
+                    outbox = node.outbox().filter(|_| welcome.takes_statistics);
+                    if let Some(outbox) = outbox {
+                        outbox.begin();
+                    }
+                }
+                Down::Counted(counted) => {
+                    if let Some(outbox) = outbox {
+                        outbox.confirm(counted);
+                    }
+                }
                 Down::Beat(beat) => {
                     *spread = Duration::from_millis(beat.spread_ms).min(SPREAD_MAX);
                     if beat.is_current {
@@ -338,17 +361,26 @@ async fn listen(
                 _ => {}
             }
         }
+        together.retain(|line| !matches!(line, Down::Counted(_)));
+        if together.is_empty() {
+            continue;
+        }
         node.told(together).await?;
-        say(node, writer).await?;
+        say(node, outbox, writer).await?;
     }
 }
 
 /// Says what there is to say; returns how much that was.
-async fn say(node: &dyn Node, writer: &Writer) -> Result<usize, String> {
+async fn say(node: &dyn Node, outbox: Option<&Outbox>, writer: &Writer) -> Result<usize, String> {
     let reports = node.reports();
     let count = reports.len();
     for report in reports {
         say_line(writer, Up::Report(Box::new(report))).await?;
+    }
+    let lines = outbox.map(Outbox::next).unwrap_or_default();
+    let count = count + lines.len();
+    for line in lines {
+        say_line(writer, Up::Statistics(Box::new((*line).clone()))).await?;
     }
     Ok(count)
 }

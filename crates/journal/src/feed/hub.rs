@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
@@ -18,14 +18,15 @@ use model::budget::lease::Grant;
 use model::change::{Change, Plan, Written};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 
 use super::dial::{Dialer, Link, Node, Told};
 use super::lines::{Lines, LinesBody, Writer, lines_body};
+use super::outbox::{Confirm, Outbox, Patience};
 use super::{
-    BEAT, BUDGETS_MAX, Beat, Down, Hello, Leased, Line, Records, Report, Restart, SILENCE, Up, Wanted,
-    Welcome,
+    BEAT, BUDGETS_MAX, Beat, Down, Hello, Leased, Line, PLAN_CELL, Records, Report, Restart, SILENCE,
+    Statistics, Up, Wanted, Welcome,
 };
 use crate::trust::{Peer, Role};
 use crate::{Error, Journal, Mark, Page, Record, Work};
@@ -50,8 +51,9 @@ const CONFIRM_EVERY: Duration = Duration::from_secs(2);
 const WORD_BYTES_MAX: usize = 256;
 const WHY_BYTES_MAX: usize = 8 << 10;
 
-/// How long a node whose cursor is above the hub's head waits for the hub to catch up.
-const HEAD_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a node whose cursor is above the hub's head waits for the hub to catch up. It hears nothing meanwhile: well below
+/// [`SILENCE`].
+const HEAD_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Nodes that have lost their feed all at once come back over this time for each of them: 25 a second, each of which costs
 /// control a handshake of about 1 ms and what the node has missed.
@@ -105,6 +107,19 @@ impl Source for Arc<Dialer> {
 /// `peer` is whoever has said it, a relay or another control perhaps.
 pub type Check = Box<dyn Fn(&Peer, &Report) -> Result<(), String> + Send + Sync>;
 
+/// Takes statistics: writes them down, or passes them on.
+pub trait Counting: Send + Sync + 'static {
+    /// Takes some, and says by `confirm` when they are written down, which may be at once. `peer` is whoever has said them, a
+    /// relay or another control perhaps. Never waits: what there is no room for is dropped, and said again some time.
+    ///
+    /// # Errors
+    /// `peer` may not speak for that node, or what it says is of no use: why. It is not said again.
+    fn count(&self, peer: &Peer, line: Arc<Statistics>, confirm: Confirm) -> Result<(), String>;
+}
+
+/// Statistics of one feed that have been written down and not been told of.
+const COUNTED_MAX: usize = 1_024;
+
 /// See the module's text.
 pub struct Hub {
     name: String,
@@ -117,6 +132,9 @@ pub struct Hub {
     news: watch::Sender<u64>,
     /// Changes when something has been granted.
     leases: watch::Sender<()>,
+    counting: OnceLock<Arc<dyn Counting>>,
+    /// Of the other controls.
+    shared_with: Mutex<Vec<Weak<Outbox>>>,
 }
 
 struct Inner {
@@ -130,6 +148,8 @@ struct Inner {
     held: VecDeque<(Record, Mark)>,
     bytes: usize,
     nodes: BTreeMap<String, Known>,
+    /// Other controls that say what their nodes report, and when they have said anything last.
+    reporters: BTreeMap<String, Instant>,
     reports: u64,
     /// What has been granted and not told yet, by node and budget.
     leases: BTreeMap<String, BTreeMap<String, Grant>>,
@@ -189,13 +209,32 @@ impl Hub {
     /// The hub of a relay, and the node by which it follows a control.
     pub fn of_relay(name: &str, dialer: Arc<Dialer>, check: Check) -> (Arc<Hub>, Arc<dyn Node>) {
         let hub = Hub::new(name, Box::new(dialer), check);
-        let node = Forward::new(&hub, false);
+        let node = Forward::new(&hub, false, Patience::RELAY);
+        hub.count_by(Arc::new(PassOn(Arc::clone(&node.outbox))));
         (hub, Arc::new(node))
     }
 
     /// The node by which a control tells another one what its nodes report.
     pub fn reporter(self: &Arc<Self>) -> Arc<dyn Node> {
-        Arc::new(Forward::new(self, true))
+        let node = Forward::new(self, true, Patience::CONTROL);
+        let mut shared_with = self.shared_with.lock();
+        shared_with.retain(|outbox| outbox.strong_count() > 0);
+        shared_with.push(Arc::downgrade(&node.outbox));
+        drop(shared_with);
+        Arc::new(node)
+    }
+
+    /// Says who takes statistics from now on; the first one who is said to stays it.
+    pub fn count_by(&self, counting: Arc<dyn Counting>) {
+        // It is said when the hub is made.
+        let _ = self.counting.set(counting);
+    }
+
+    /// Passes statistics on to all other controls.
+    pub fn share(&self, line: &Arc<Statistics>) {
+        for outbox in self.shared_with.lock().iter().filter_map(Weak::upgrade) {
+            outbox.push(Arc::clone(line), None);
+        }
     }
 
     fn new(name: &str, source: Box<dyn Source>, check: Check) -> Arc<Hub> {
@@ -211,6 +250,7 @@ impl Hub {
                 held: VecDeque::new(),
                 bytes: 0,
                 nodes: BTreeMap::new(),
+                reporters: BTreeMap::new(),
                 reports: 0,
                 leases: BTreeMap::new(),
                 confirmed: None,
@@ -218,6 +258,8 @@ impl Hub {
             head: watch::Sender::new((0, 0)),
             leases: watch::Sender::new(()),
             news: watch::Sender::new(0),
+            counting: OnceLock::new(),
+            shared_with: Mutex::default(),
         })
     }
 
@@ -247,6 +289,11 @@ impl Hub {
         let receipts = &inner.nodes.get(node)?.receipts;
         let at = receipts.partition_point(|receipt| receipt.cursor.position < position);
         receipts.range(at..).find(|receipt| inner.has(receipt.cursor)).cloned()
+    }
+
+    /// For how long another control has said nothing here of its nodes; `None` when it never has.
+    pub fn silence_of(&self, control: &str) -> Option<Duration> {
+        self.inner.lock().reporters.get(control).map(Instant::elapsed)
     }
 
     /// Forgets a node that has been retired.
@@ -435,20 +482,50 @@ impl Hub {
         self.head.send_replace((inner.head().position, inner.begun_anew));
     }
 
+    /// Reads what is new, from the newest record that is held on: it must still be there. Where it isn't, the journal's engine has
+    /// been put back to what it was earlier, or this hub was away for days: it begins anew, and so do nodes that know more.
     async fn read_on(&self, journal: &dyn Journal) -> Result<(), Error> {
         loop {
-            let page = match journal.read(self.head().position, LINE_RECORDS_MAX).await {
-                Err(Error::Trimmed(floor)) => {
-                    // Only a hub that was away for days meets this.
-                    let plan = self.plan();
-                    self.begin(journal.id(), floor, plan);
-                    continue;
-                }
-                other => other?,
+            let (head, newest) = {
+                let inner = self.inner.lock();
+                (inner.head(), inner.held.back().map(|(record, _)| record.clone()))
             };
-            let has_more = page.has_more;
-            if !page.records.is_empty() {
-                self.push(page.records);
+            let after = newest.as_ref().map_or(head.position, |newest| newest.position - 1);
+            let mut anew = None;
+            let (records, has_more) = match journal.read(after, LINE_RECORDS_MAX).await {
+                Err(Error::Trimmed(floor)) if floor == head => {
+                    let page = journal.read(head.position, LINE_RECORDS_MAX).await?;
+                    (page.records, page.has_more)
+                }
+                Err(Error::Trimmed(floor)) => {
+                    anew = Some(floor);
+                    (Vec::new(), true)
+                }
+                Err(error) => return Err(error),
+                Ok(mut page) => {
+                    let is_there = match &newest {
+                        Some(newest) => page.records.first() == Some(newest),
+                        None => page.floor == head,
+                    };
+                    if !is_there {
+                        anew = Some(page.floor);
+                    }
+                    page.records.drain(..usize::from(newest.is_some()).min(page.records.len()));
+                    (page.records, page.has_more)
+                }
+            };
+            if let Some(floor) = anew {
+                eprintln!(
+                    "perigee: the journal does not go on from position {}: reading it anew",
+                    head.position
+                );
+                let plan = journal.cell(PLAN_CELL).await?;
+                let plan = plan.and_then(|cell| serde_json::from_slice(&cell.value).ok());
+                self.begin(journal.id(), floor, plan.unwrap_or_else(|| self.plan()));
+                continue;
+            }
+            if !records.is_empty() {
+                self.push(records);
             }
             if !has_more {
                 self.inner.lock().confirmed = Some(Instant::now());
@@ -481,12 +558,29 @@ impl Hub {
             return Err("this relay has not heard from control yet".to_owned());
         };
         writer
-            .say(&Down::Welcome(Welcome { journal: journal.clone(), from: self.name.clone(), head }))
+            .say(&Down::Welcome(Welcome {
+                journal: journal.clone(),
+                from: self.name.clone(),
+                head,
+                takes_statistics: self.counting.get().is_some(),
+            }))
             .await?;
+        let (confirm, mut confirmed) = mpsc::channel(COUNTED_MAX);
+        let confirming = async {
+            while let Some(counted) = confirmed.recv().await {
+                writer.say(&Down::Counted(counted)).await?;
+            }
+            Ok(())
+        };
         let reading = async {
             loop {
                 let line = timeout(SILENCE, lines.next::<Up>());
-                match line.await.map_err(|_| format!("it said nothing for {} s", SILENCE.as_secs()))?? {
+                let line =
+                    line.await.map_err(|_| format!("it said nothing for {} s", SILENCE.as_secs()))??;
+                if hello.reports_only && peer.role == Role::Control {
+                    self.inner.lock().reporters.insert(peer.name.clone(), Instant::now());
+                }
+                match line {
                     None => return Ok(()),
                     Some(Up::Report(report)) => {
                         let is_own = report.node == peer.name;
@@ -496,6 +590,16 @@ impl Hub {
                             // Whoever passes it on can do nothing about it.
                             Err(why) => eprintln!("perigee: a report of {node} by {}: {why}", peer.name),
                             Ok(()) => {}
+                        }
+                    }
+                    Some(Up::Statistics(line)) => {
+                        let node = line.node.clone();
+                        let taken = self
+                            .counting
+                            .get()
+                            .map(|counting| counting.count(peer, Arc::new(*line), confirm.clone()));
+                        if let Some(Err(why)) = taken {
+                            eprintln!("perigee: statistics of {node} by {}: {why}", peer.name);
                         }
                     }
                     Some(Up::Beat) => {}
@@ -512,6 +616,7 @@ impl Hub {
         tokio::select! {
             ended = reading => ended,
             ended = writing => ended,
+            ended = confirming => ended,
         }
     }
 
@@ -588,13 +693,18 @@ impl Hub {
             let why = format!("the node is at {}, which the journal has not reached", hello.cursor.position);
             return self.restart(writer, &why).await;
         }
-        let known = self.inner.lock().digest_at(hello.cursor.position);
-        match known {
-            Some(mark) if mark != hello.cursor => {
+        let is_other = {
+            let inner = self.inner.lock();
+            // What lies below the floor shows when it has been caught up with.
+            hello.cursor.position >= inner.floor.position
+                && inner.digest_at(hello.cursor.position) != Some(hello.cursor)
+        };
+        match is_other {
+            true => {
                 let why = format!("the node's digest at {} is not the journal's", hello.cursor.position);
                 self.restart(writer, &why).await
             }
-            _ => Ok(hello.cursor),
+            false => Ok(hello.cursor),
         }
     }
 
@@ -749,12 +859,27 @@ struct Forward {
     /// The number of the last report that was passed on; 0 at the begin of each connection.
     said: Mutex<u64>,
     news: tokio::sync::Mutex<watch::Receiver<u64>>,
+    outbox: Arc<Outbox>,
+}
+
+/// A relay keeps nothing: it confirms what control has confirmed.
+struct PassOn(Arc<Outbox>);
+
+impl Counting for PassOn {
+    fn count(&self, peer: &Peer, line: Arc<Statistics>, confirm: Confirm) -> Result<(), String> {
+        if line.node != peer.name {
+            return Err(format!("{} speaks for {}", peer.name, line.node));
+        }
+        self.0.push(line, Some(confirm));
+        Ok(())
+    }
 }
 
 impl Forward {
-    fn new(hub: &Arc<Hub>, reports_only: bool) -> Forward {
+    fn new(hub: &Arc<Hub>, reports_only: bool, patience: Patience) -> Forward {
         let news = tokio::sync::Mutex::new(hub.news());
-        Forward { hub: Arc::downgrade(hub), reports_only, said: Mutex::new(0), news }
+        let outbox = Arc::new(Outbox::new(patience));
+        Forward { hub: Arc::downgrade(hub), reports_only, said: Mutex::new(0), news, outbox }
     }
 
     fn take(&self, line: Down) -> Result<(), String> {
@@ -790,7 +915,7 @@ impl Forward {
                 }
             }
             Down::Leases(leases) => hub.grant(leases),
-            Down::Refused { .. } => {}
+            Down::Refused { .. } | Down::Counted(_) => {}
         }
         Ok(())
     }
@@ -825,6 +950,10 @@ impl Node for Forward {
         let reports = new.map(|known| known.report.clone()).collect();
         *said = inner.reports;
         reports
+    }
+
+    fn outbox(&self) -> Option<&Outbox> {
+        Some(&self.outbox)
     }
 
     fn has_news(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {

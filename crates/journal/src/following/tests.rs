@@ -18,7 +18,7 @@ fn record(position: u64, change: Change) -> Record {
 }
 
 fn welcome(journal: &str, head: u64) -> Down {
-    Down::Welcome(Welcome { journal: journal.into(), from: "c1".into(), head })
+    Down::Welcome(Welcome { journal: journal.into(), from: "c1".into(), head, takes_statistics: true })
 }
 
 fn records(at: Mark, records: &[Record], head: u64) -> Down {

@@ -24,9 +24,12 @@ impl Default for Class {
 }
 
 impl Class {
+    /// From this place on, everything is in the background.
+    pub const BACKGROUND_RANK: u8 = Content::ALL.len() as u8;
+
     /// Its place in the order, from 0.
     pub const fn rank(self) -> u8 {
-        self.content as u8 + if self.is_background { Content::ALL.len() as u8 } else { 0 }
+        self.content as u8 + if self.is_background { Self::BACKGROUND_RANK } else { 0 }
     }
 }
 

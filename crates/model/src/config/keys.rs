@@ -9,6 +9,7 @@ use crate::compress;
 use crate::origin::bounds;
 use crate::routing;
 use crate::settings::{self, Bound};
+use crate::tiers;
 use crate::units::ByteSize;
 
 /// A table of the file: what may stand in it.
@@ -209,6 +210,11 @@ static POP: Table = Table {
             "The addresses that visitors are sent to, IPv4 and IPv6.",
         )
         .required(),
+        key(
+            "node",
+            Kind::Tables { of: &POP_NODE, max: Some(tiers::NODES_MAX) },
+            "One edge of the PoP, as the others reach it. Those that are named act as one cache.",
+        ),
         key("regions", Kind::List(&NAME), "Names of your own for groups of PoPs, which sites may name in `pops`.")
             .or("none"),
         key(
@@ -230,6 +236,34 @@ static POP: Table = Table {
         .or("no bound"),
         key("drain", Kind::Bool, "Nobody new is sent here.").or("false"),
         key("last_resort", Kind::Bool, "Visitors are sent here only when no other PoP is left.").or("false"),
+    ]],
+};
+
+static POP_NODE: Table = Table {
+    title: "[[pop.node]]",
+    groups: &[&[
+        key("name", NAME, "Its name: that of `node` in its own file, which its certificate shows.")
+            .required(),
+        key(
+            "tier",
+            text("an address with port", "10.0.0.1:7443"),
+            "Where the other edges reach it: what its own file says as `listen_tier`, or what leads there.",
+        )
+        .required(),
+        number("weight", tiers::WEIGHT, "Its share of the PoP's keys, in relation to the other nodes'."),
+    ]],
+};
+
+static SHIELD: Table = Table {
+    title: "[[site.shield_from]]",
+    groups: &[&[
+        key("from", Kind::List(&NAME), "Names of PoPs and of their regions: those that ask so.").required(),
+        key(
+            "pops",
+            Kind::List(&NAME),
+            "The PoPs through which they ask, the first that answers; at most 3. An empty list asks the origin.",
+        )
+        .required(),
     ]],
 };
 
@@ -333,6 +367,18 @@ static EDGE: Table = Table {
         )
         .or("none"),
         key(
+            "listen_tier",
+            Kind::List(&text("an address with port", "10.0.0.1:7443")),
+            "Addresses at which the other edges of the PoP, and those that it shields, reach this one: the `tier` of its [[pop.node]]. Only edges that show a certificate are let in.",
+        )
+        .or("none"),
+        key(
+            "tier",
+            Kind::Table(&TIER),
+            "What this node shows to other edges, and whom it believes. A node of a cluster has that from its cluster.",
+        )
+        .or("none"),
+        key(
             "admin",
             text("an address with port, or \"off\"", "127.0.0.1:9090"),
             "Address of the admin API and of /metrics.",
@@ -370,12 +416,37 @@ static EDGE: Table = Table {
         )
         .or("false"),
         key(
+            "origin_source",
+            Kind::List(&text("an address", "203.0.113.10")),
+            "The addresses of this machine from which origins are connected to: one IPv4 and one IPv6 address at most.",
+        )
+        .or("the system's choice"),
+        key(
             "http3",
             Kind::Bool,
             "Whether HTTP/3 is spoken on the UDP ports of listen_tls, and visitors are told of it (Alt-Svc).",
         )
         .or("true"),
         key("limits", Kind::Table(&LIMITS), "Limits against what visitors may use up."),
+    ]],
+};
+
+static TIER: Table = Table {
+    title: "[edge.tier]",
+    groups: &[&[
+        key(
+            "certificate",
+            text("a PEM file", "/etc/perigee/tier.pem"),
+            "This node's certificate, with its name (that of `node`) as a DNS name in it, or the URI perigee://edge/NAME; then those that lead to the authority.",
+        )
+        .required(),
+        key("key", text("a PEM file", "/etc/perigee/tier-key.pem"), "Its private key.").required(),
+        key(
+            "authority",
+            text("a PEM file", "/etc/perigee/tier-ca.pem"),
+            "The authority whose certificates the edges show each other. Use one that issues no others.",
+        )
+        .required(),
     ]],
 };
 
@@ -622,6 +693,18 @@ pub(crate) static SITE: Table = Table {
                 "Where the site is served: names of PoPs and of their regions. Visitors are sent nowhere else.",
             )
             .or("everywhere"),
+            key(
+                "shield",
+                Kind::List(&NAME),
+                "The PoPs through which all others ask the origin, so that it sees one fetch: the first that answers, at most 3. Then the origin.",
+            )
+            .or("none: each PoP asks the origin"),
+            key(
+                "shield_from",
+                tables(&SHIELD),
+                "What is asked instead of `shield` from some PoPs; the first that fits decides.",
+            )
+            .or("none"),
         ],
         ORIGIN_KEYS,
         CHOICES,
@@ -690,6 +773,8 @@ static COOKIES_VALUES: [Kind; 2] = [Kind::OneOf(&["all", "none"]), Kind::Table(&
 static CORS_VALUES: [Kind; 2] = [Kind::OneOf(&["static", "off", "all"]), Kind::Table(&CORS)];
 
 static COMPRESS_VALUES: [Kind; 2] = [Kind::Bool, Kind::Table(&COMPRESS)];
+
+static REWRITE_VALUES: [Kind; 2] = [Kind::OneOf(&["off"]), Kind::Table(&REWRITE)];
 
 static RATE_LIMIT_VALUES: [Kind; 2] = [Kind::OneOf(&["off"]), Kind::Table(&RATE_LIMIT)];
 
@@ -804,6 +889,12 @@ const CHOICES: &[Key] = &[
         "Whether encoded copies are made of what is stored and not encoded by the origin; what is passed is never touched. A table says of what.",
     )
     .or("true"),
+    key(
+        "rewrite",
+        Kind::Either(&REWRITE_VALUES),
+        "Whether the URLs of static files in pages and style sheets (GET, 200, text/html and text/css) are made to lead to another host. Done once, before what comes is stored. See website.md.",
+    )
+    .or("\"off\""),
 ];
 
 static HEURISTIC: Table = Table {
@@ -890,6 +981,33 @@ static COMPRESS: Table = Table {
         .or("[\"zstd\", \"br\", \"gzip\"]"),
         size("min_size", compress::MIN_SIZE, "Least bytes of a body that is compressed."),
         size("max_size", compress::MAX_SIZE, "Most bytes of one. With disks nothing above 1 MiB is: such a body lies in slices."),
+    ]],
+};
+
+static REWRITE: Table = Table {
+    title: "rewrite",
+    groups: &[&[
+        key(
+            "host",
+            text("a host, or an origin", "cdn.shop.example"),
+            "Where static files of the page's own host are fetched from; by https unless \"http://…\" is said.",
+        )
+        .required(),
+        key(
+            "hosts",
+            Kind::Map { what: "a host", of: &text("a host, or an origin", "cdn.shop.example") },
+            "The same for files of other hosts: { \"img.shop.example\" = \"cdn.shop.example\" }.",
+        ),
+        key("paths", Kind::List(&text("a path with \"*\" for any part", "/static/*")), "Paths that move.")
+            .or("those with the ending of a style sheet, script, picture, font, sound or film"),
+        key("social_images", Kind::Bool, "Whether pictures of previews move (og:image, twitter:image).").or("false"),
+        key("structured_data", Kind::Bool, "Whether files named in JSON-LD move.").or("false"),
+        key(
+            "inline_scripts",
+            Kind::List(&text("a path with \"*\" for any part", "/static/*")),
+            "Paths that move in strings of inline scripts too, also with their slashes escaped.",
+        )
+        .or("none"),
     ]],
 };
 

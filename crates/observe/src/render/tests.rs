@@ -162,6 +162,7 @@ fn full_readings(origin: Slot) -> Readings {
 fn fetch(origin: Slot, end: FetchEnd) -> FetchEvent {
     FetchEvent {
         origin,
+        on_behalf_of: Some((Slot::NONE, 0)),
         connection: ConnectionUse::Opened { connect_us: 800 },
         first_byte_us: Some(20_000),
         end,
@@ -177,8 +178,8 @@ fn a_full_registry_renders_each_family_of_the_catalogue_once_and_in_order() {
     let (site, origin) = (registry.site("shop"), registry.origin("http://o.example"));
     let observer = Observer::new(&registry, None);
     observer.emit(&event(site));
-    observer.emit_fetch(&fetch(origin, FetchEnd::Answered(200)));
-    observer.emit_fetch(&fetch(origin, FetchEnd::Failed(OriginFailure::Cut)));
+    observer.emit_fetch(&fetch(origin, FetchEnd::Answered(200)), Wall(0));
+    observer.emit_fetch(&fetch(origin, FetchEnd::Failed(OriginFailure::Cut)), Wall(0));
     observer.handshake_ended(Handshake::Tls13Resumed);
     registry.count_failed_order();
     registry.follow(5, 7, true);

@@ -1,9 +1,11 @@
 //! Where URLs come from: sitemaps by way of an edge or from a file, logs, lists.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::fs::File;
 use std::path::Path;
 
-use warm::{SITEMAP_BYTES_MAX, Url, asked_of_log, inflated, read_sitemap, urls_of_list};
+use insight::log::Lines;
+use warm::{SITEMAP_BYTES_MAX, Url, inflated, read_sitemap, urls_of_list};
 
 use super::Warm;
 use super::fetch::{Edge, Fetcher};
@@ -12,8 +14,11 @@ use crate::failure::Failure;
 /// Sitemaps that are read, at most: an index names others.
 const SITEMAPS_MAX: usize = 1_000;
 
-/// Bytes of a log or a list: what fits in memory beside everything else. Of a longer log, the end is enough.
-const FILE_BYTES_MAX: usize = 2 << 30;
+/// Bytes of a list.
+const FILE_BYTES_MAX: usize = 1 << 30;
+
+/// Different URLs of a log that are counted, at most: those that come first in it.
+const COUNTED_MAX: usize = 1_000_000;
 
 /// What is to be fetched.
 #[derive(Debug, Default)]
@@ -26,18 +31,7 @@ pub(super) struct Found {
 
 pub(super) async fn read(warm: &Warm, fetcher: &Fetcher, edge: &Edge) -> Result<Found, Failure> {
     let mut found = match (&warm.log, &warm.urls) {
-        (Some(file), _) => {
-            let text = read_file(file, FILE_BYTES_MAX)?;
-            let text = String::from_utf8_lossy(&text);
-            let asked = asked_of_log(text.lines(), warm.host.as_deref(), !warm.http, warm.max);
-            if asked.urls.is_empty() && asked.left_out > 0 && warm.host.is_none() {
-                return Err(Failure::new(
-                    format!("{}: no line says which host was asked", file.display()),
-                    "say it: --host www.shop.example",
-                ));
-            }
-            Found { urls: asked.urls, bad: asked.bad }
-        }
+        (Some(file), _) => read_log(warm, file)?,
         (None, Some(file)) => {
             let text = read_file(file, FILE_BYTES_MAX)?;
             let (urls, bad) = urls_of_list(&String::from_utf8_lossy(&text), warm.max);
@@ -53,6 +47,40 @@ pub(super) async fn read(warm: &Warm, fetcher: &Fetcher, edge: &Edge) -> Result<
         }
         false => Ok(found),
     }
+}
+
+/// What visitors have asked for with GET, and got: what was asked for most first.
+fn read_log(warm: &Warm, path: &Path) -> Result<Found, Failure> {
+    let wrong = |error: std::io::Error| Failure::new(format!("{}: {error}", path.display()), "");
+    let mut lines = Lines::new(File::open(path).map_err(wrong)?);
+    let (mut counts, mut hostless) = (HashMap::<Url, u64>::new(), 0);
+    while let Some((_, record)) = lines.next().map_err(wrong)? {
+        let is_good = record.method == "GET" && matches!(record.status, 200 | 203 | 206 | 301..=308);
+        if !is_good || !record.target.starts_with('/') {
+            continue;
+        }
+        let host = Some(&*record.host).filter(|host| !host.is_empty()).or(warm.host.as_deref());
+        let Some(host) = host else {
+            hostless += 1;
+            continue;
+        };
+        let is_https = record.secure.unwrap_or(!warm.http);
+        let Ok(url) = Url::of(is_https, host, &record.target) else { continue };
+        let has_room = counts.len() < COUNTED_MAX;
+        match counts.get_mut(&url) {
+            Some(count) => *count += 1,
+            None if has_room => drop(counts.insert(url, 1)),
+            None => {}
+        }
+    }
+    if counts.is_empty() && hostless > 0 {
+        let message = format!("{}: no line says which host was asked", path.display());
+        return Err(Failure::new(message, "say it: --host www.shop.example"));
+    }
+    let mut counted: Vec<(Url, u64)> = counts.into_iter().collect();
+    counted.sort_by(|(one, count), (other, more)| more.cmp(count).then_with(|| one.cmp(other)));
+    let urls = counted.into_iter().map(|(url, _)| url).take(warm.max).collect();
+    Ok(Found { urls, bad: usize::try_from(lines.malformed).unwrap_or(usize::MAX) })
 }
 
 fn read_file(path: &Path, bytes_max: usize) -> Result<Vec<u8>, Failure> {

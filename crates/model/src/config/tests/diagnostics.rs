@@ -144,7 +144,7 @@ domains = ["shop.example"]
 origin = "https://o.example"
 "#,
         &[
-            r#"2:1 error: unknown key "nginx" in [edge] | allowed here: listen, listen_tls, admin, workers, node, access_log, access_log_format, server_timing, trusted_proxies, proxy_protocol, http3, limits"#,
+            r#"2:1 error: unknown key "nginx" in [edge] | allowed here: listen, listen_tls, admin, workers, node, access_log, access_log_format, server_timing, trusted_proxies, proxy_protocol, origin_source, http3, limits"#,
         ],
     );
     check(
@@ -295,6 +295,19 @@ origin = "https://o.example"
             r#"2:20 error: trusted_proxies: "10.0.0.1/8" has bits set behind its prefix; the network is 10.0.0.0/8"#,
             r#"2:34 error: trusted_proxies: "10.0.0.0/33" has the prefix length "33"; it may be 0 to 32"#,
             r#"2:49 error: trusted_proxies: "lb.example" is not an address or a network such as 203.0.113.0/24"#,
+        ],
+    );
+    check(
+        r#"[edge]
+origin_source = ["203.0.113.10", "2001:db8::10", "203.0.113.11", "203.0.113.10:80"]
+[[site]]
+name = "shop"
+domains = ["shop.example"]
+origin = "https://o.example"
+"#,
+        &[
+            r#"2:50 error: origin_source: 203.0.113.11 is a second address of its family | write one IPv4 and one IPv6 address at most"#,
+            r#"2:66 error: origin_source: "203.0.113.10:80" is not an address | write an address of this machine, without a port, e.g. "203.0.113.10""#,
         ],
     );
     check(
