@@ -13,6 +13,7 @@
 //! blobs/HASH/INDEX             a piece of its text
 //! idempotency/DAY/HASH         what was answered under an idempotency key, sealed
 //! audit/DAY/MS-CHANCE          who did what
+//! budgets/HASH                 what nodes may use of an origin's budget, by the hash of the budget's name
 //! stables                      the numbers of the configurations that have been stable
 //! trimmed                      up to where records have been taken away
 //! ```

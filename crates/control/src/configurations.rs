@@ -21,6 +21,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::Shared;
 use crate::api::{answer, read_json};
 use crate::audit;
+use crate::budgets;
 use crate::cells::{self, bounded};
 use crate::clock::now_ms;
 use crate::idempotency::Keyed;
@@ -216,13 +217,19 @@ pub(crate) async fn add(
     }
     let hash = text_hash(wanted.text.as_bytes());
     let source = wanted.source.unwrap_or_else(|| "configuration".to_owned());
-    let (text, diagnostics, is_good) = check(wanted.text, source).await?;
-    if !is_good {
+    let (text, diagnostics, good) = check(wanted.text, source).await?;
+    let Some(snapshot) = good else {
         let errors = diagnostics.iter().filter(|finding| finding.severity == "error").count();
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "the configuration cannot be used")
             .found(format!("{errors} errors"))
             .next("nothing was changed; correct what the diagnostics say and add it again")
             .diagnostics(diagnostics));
+    };
+    let _noted_and_shown = shared.refresh_view().await;
+    if let Some(budget) = budgets::without_floor(&snapshot, budgets::edges(&shared.view.get())) {
+        return Err(Problem::new(StatusCode::CONFLICT, "the cluster has more edges than a budget is for")
+            .found(budget)
+            .next("nothing was changed; say in the budget how many there are: nodes = …"));
     }
     let mut added = ConfigurationAnswer { version: None, created: false, hash: hash.clone(), diagnostics };
     if wanted.dry_run {
@@ -270,15 +277,15 @@ pub(crate) async fn add(
         .next("nothing was added; look at theirs first, and add yours again"))
 }
 
-/// Every finding, and whether it can be used; on a thread of its own, as a long one takes a while.
-async fn check(text: String, source: String) -> Result<(String, Vec<Finding>, bool), Problem> {
+/// Every finding, and what can be used; on a thread of its own, as a long one takes a while.
+async fn check(text: String, source: String) -> Result<(String, Vec<Finding>, Option<Snapshot>), Problem> {
     let checked = tokio::task::spawn_blocking(move || {
         let parsed = Snapshot::parse_cluster(&text, &source);
         let mut found = parsed.diagnostics;
         found.extend(parsed.snapshot.iter().flat_map(Snapshot::run_tests));
         found.sort_by_key(|diagnostic| diagnostic.span.start);
-        let is_good = parsed.snapshot.is_some() && !found.iter().any(Diagnostic::is_error);
-        (text, found.iter().map(Finding::from).collect(), is_good)
+        let good = parsed.snapshot.filter(|_| !found.iter().any(Diagnostic::is_error));
+        (text, found.iter().map(Finding::from).collect(), good)
     });
     checked.await.map_err(|_| {
         Problem::new(

@@ -29,6 +29,7 @@ use tokio::time::Instant;
 mod api;
 mod audit;
 mod authority;
+mod budgets;
 mod canary;
 mod cells;
 mod clock;
@@ -247,6 +248,7 @@ impl Control {
         let house = housekeeping::keep_house(Arc::clone(&shared), Arc::clone(&certificates));
         spawn("housekeeping", Box::pin(house));
         spawn("roll-outs", Box::pin(rollouts::drive(Arc::clone(&shared))));
+        spawn("leasing budgets", Box::pin(budgets::keep(Arc::clone(&shared))));
         let peers = peers::keep(Arc::clone(&shared), Arc::clone(&certificates), address);
         spawn("reporting to other controls", Box::pin(peers));
         spawn("the canary purge", Box::pin(canary::sing(Arc::clone(&shared), canary_interval)));

@@ -26,6 +26,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::Shared;
 use crate::api::{answer, read_json};
 use crate::audit;
+use crate::budgets;
 use crate::cells;
 use crate::clock::{ms, now_ms};
 use crate::configurations::text_of;
@@ -373,6 +374,20 @@ pub(crate) async fn enroll(
         if shared.view.get().nodes.len() >= NODES_MAX {
             return Err(Problem::new(StatusCode::CONFLICT, "the cluster has too many nodes")
                 .wanted(format!("at most {NODES_MAX}")));
+        }
+        // What others have enrolled or configured a moment ago counts too.
+        let _noted_and_shown = shared.refresh_view().await;
+        let view = shared.view.get();
+        let edges = budgets::edges(&view) + u32::from(!view.nodes.contains_key(&name));
+        if enrolment.role == NodeRole::Edge
+            && let Some(budget) = view.snapshots().find_map(|of| budgets::without_floor(of, edges))
+        {
+            return Err(Problem::new(
+                StatusCode::CONFLICT,
+                "the cluster has as many edges as a budget is for",
+            )
+            .found(budget)
+            .next("say in the budget how many there may be, nodes = …, and apply that first"));
         }
         let certificate = shared
             .authority

@@ -755,6 +755,9 @@ fn next_step(why: Why) -> Option<&'static str> {
         Why::OriginConnect | Why::OriginTimeout | Why::OriginDown => {
             "Look after the origin; stale-if-error serves what is stored meanwhile."
         }
+        Why::OriginBudget => {
+            "The origin's budget is used up: raise it if the origin can take more, or have more answered from what is stored."
+        }
         Why::OriginProtocol => {
             "The origin breaks off, or breaks HTTP's rules: its error log has the time of the example."
         }
@@ -768,6 +771,7 @@ fn next_step(why: Why) -> Option<&'static str> {
         Why::Fresh
         | Why::StaleWhileRevalidate
         | Why::StaleIfError
+        | Why::StaleBudget
         | Why::Collapsed
         | Why::Method
         | Why::Upgrade

@@ -21,7 +21,7 @@ use crate::intake::CLIENT_CERTIFICATE;
 use crate::interim::Interim;
 use crate::loaded::RuleAt;
 use crate::object::{Item, Object, Stored};
-use crate::origin::{OriginRequest, OriginResponse, RequestBody};
+use crate::origin::{Askers, OriginRequest, OriginResponse, RequestBody};
 use crate::request::Request;
 use crate::rewriting;
 use crate::serve::{self, Wanted};
@@ -96,6 +96,8 @@ pub(crate) struct Job {
     pub(crate) position: u64,
     /// The epoch of the primary key when the fetch started.
     pub(crate) epoch: u64,
+    /// Who waits for it.
+    pub(crate) askers: Askers,
     /// Whether the stale response may answer in place of a 5xx.
     pub(crate) hides_errors: bool,
     /// What is stored and stale: to be validated.
@@ -316,6 +318,7 @@ impl Job {
             takes_trailers: false,
             on_behalf_of: Some(self.at.counted_for()),
             upgrade: None,
+            askers: self.askers.clone(),
         }
     }
 

@@ -11,12 +11,14 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use model::budget::Class;
 use parking_lot::Mutex;
 use semantics::{Facts, Fields, Why};
 use tokio::sync::watch;
 
 use crate::answer::ContentRange;
 use crate::object::{BLOCK_BYTES, Object, Sliced, WholeBody};
+use crate::origin::Askers;
 use crate::tiering::has_strong_validator;
 use crate::worker::Shared;
 
@@ -64,6 +66,8 @@ pub(crate) struct Flight {
     pub(crate) position: u64,
     /// The epoch of its primary key when the fetch started.
     pub(crate) epoch: u64,
+    /// Who waits for it.
+    pub(crate) askers: Askers,
     /// What it knows of besides, because another edge has asked for it: a position of the journal.
     pub(crate) raised: u64,
     landing: watch::Sender<Landing>,
@@ -79,6 +83,7 @@ impl Flight {
         Arc::new(Flight {
             position: start.position,
             epoch: start.epoch,
+            askers: Askers::new(start.class),
             raised: start.raised,
             landing: watch::Sender::new(Landing::Pending),
             failed_until_ms: AtomicU64::new(0),
@@ -139,6 +144,8 @@ pub(crate) struct Start {
     pub(crate) raised: u64,
     /// Monotonic milliseconds.
     pub(crate) now_ms: u64,
+    /// How urgent it is, where the origin has a budget.
+    pub(crate) class: Class,
 }
 
 /// The flights of an edge, by key.
@@ -182,11 +189,14 @@ impl Flights {
         if let Some(current) = shard.get(&key) {
             if let Some(why) = current.failing(start.now_ms) {
                 if has_stale {
+                    current.askers.join(start.class);
                     return Boarding::Failing(why);
                 }
                 flight.fail_until(why, current.failed_until_ms.load(Ordering::Relaxed));
+                flight.askers.add(&current.askers);
             }
             if current.is_alive() && current.epoch == start.epoch && may_follow(current) {
+                current.askers.join(start.class);
                 return Boarding::Follow(current.clone());
             }
         }

@@ -21,6 +21,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use model::Cache;
+use model::budget::Class;
 use model::positions::of_others;
 use model::rule::CountedBy;
 use observe::Limit;
@@ -33,6 +34,7 @@ use semantics::{
 };
 use store::disk::Spot;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::answer::{Answer, Body, Note, OriginNote};
 use crate::fetch::{self, Job, Outcome, RangeWanted, Report};
@@ -43,7 +45,7 @@ use crate::loaded::{RuleAt, view};
 use crate::lookup::{self, Found, FromDisk, Purged};
 use crate::measure;
 use crate::object::{Entry, Item, Object};
-use crate::origin::{OriginRequest, OriginResponse, RequestBody};
+use crate::origin::{Askers, OriginRequest, OriginResponse, RequestBody};
 use crate::rates::Counted;
 use crate::refusal::Refusal;
 use crate::request::{Method, Protocol, Request};
@@ -52,6 +54,7 @@ use crate::serve;
 use crate::slices::Trouble;
 use crate::tiering;
 use crate::tiers;
+use crate::urgency;
 use crate::websocket::{self, Handshake};
 use crate::worker::Worker;
 
@@ -90,6 +93,8 @@ pub(crate) struct Flow {
     origin: Option<Box<OriginNote>>,
     /// Set-Cookie lines of the origin's answer that the stored copy may lack.
     cookies: Fields,
+    /// Until when it waits for something newer than what it has, where the origin has a budget.
+    patience: Option<Instant>,
     /// This request's reader of the fill that it began: it must not be without one for a moment.
     reader: Option<FillReader>,
     /// What the fetch that answers knew of: its own position, and what it was asked to know of.
@@ -198,6 +203,7 @@ impl Flow {
                 has_waited: false,
                 origin: None,
                 cookies: Fields::new(),
+                patience: None,
                 reader: None,
                 knew: None,
             }))
@@ -265,10 +271,10 @@ impl Flow {
                 Step::Written { key } => self.written(key).await,
                 Step::Prime(answer) => self.prime(answer).await,
                 Step::Board(want) => self.board(want),
-                Step::Follow { want, flight } => {
-                    let landing = flight.landed().await;
-                    Step::Landed { want, landing, own: false }
-                }
+                Step::Follow { want, flight } => match self.in_time(&want, flight.landed()).await {
+                    Some(landing) => Step::Landed { want, landing, own: false },
+                    None => Step::Failed { want, why: Why::OriginBudget },
+                },
                 Step::Lead { want, flight, report } => self.lead(want, &flight, report).await,
                 Step::Landed { want, landing, own } => self.landed(want, landing, own),
                 Step::Private { why, response } => Step::Done(self.passed(*response, Note::of(why))),
@@ -356,7 +362,8 @@ impl Flow {
         self.boardings += 1;
         want.alone |= self.boardings > BOARDINGS_MAX;
         tiers::note_miss(&self.worker, self.at.loaded.tiers().is_some(), &self.text);
-        let start = start(&self.worker, &self.request, &self.text);
+        let class = want.class(&self.at, &self.request);
+        let start = start(&self.worker, &self.request, &self.text, class);
         if want.alone {
             return self.take_off(want, Flight::solitary(&start));
         }
@@ -387,8 +394,10 @@ impl Flow {
     }
 
     async fn lead(&mut self, want: Want, flight: &Flight, report: oneshot::Receiver<Report>) -> Step {
-        let Ok(report) = report.await else {
-            return Step::Failed { want, why: Why::Internal };
+        let report = match self.in_time(&want, report).await {
+            Some(Ok(report)) => report,
+            Some(Err(_)) => return Step::Failed { want, why: Why::Internal },
+            None => return Step::Failed { want, why: Why::OriginBudget },
         };
         self.origin = Some(report.origin);
         match report.outcome {
@@ -403,6 +412,18 @@ impl Flow {
                 Step::Private { why, response }
             }
             Outcome::Failed(why) => Step::Failed { want, why },
+        }
+    }
+
+    /// Waits for a fetch; where the origin has a budget and there is something stale that may be served, for no longer than the
+    /// budget says, be it that the fetch has no turn or that the origin is slow (`None`). The fetch goes on.
+    async fn in_time<T>(&mut self, want: &Want, fetch: impl Future<Output = T>) -> Option<T> {
+        match &self.at.rule().origin.budget {
+            Some(budget) if want.may_serve_stale() => {
+                let until = *self.patience.get_or_insert_with(|| Instant::now() + budget.stale_deadline);
+                tokio::time::timeout_at(until, fetch).await.ok()
+            }
+            _ => Some(fetch.await),
         }
     }
 
@@ -485,7 +506,8 @@ impl Flow {
         if self.request.method == Method::Post {
             lookup::write_request_key(&mut self.text, &self.at, &self.request);
         }
-        let start = start(&self.worker, &self.request, &self.text);
+        let class = urgency::class_of(&self.at, &self.request, None, false);
+        let start = start(&self.worker, &self.request, &self.text, class);
         self.knew = Some((start.position, start.raised));
         let mut fields = fetch::forwarded_fields(&self.worker, &self.at, &self.request);
         if !self.request.method.is_safe() && compares_tags(&fields) && self.at.rule().compress.is_some() {
@@ -510,6 +532,7 @@ impl Flow {
             takes_trailers: self.request.takes_trailers,
             on_behalf_of: Some(self.at.counted_for()),
             upgrade: (why == Why::Upgrade).then(|| "websocket".into()),
+            askers: Askers::new(class),
         };
         let interim = self.interim.clone();
         let fetched = self.worker.origins.fetch(&self.at.rule().origin, request, move |status, fields| {
@@ -584,7 +607,10 @@ impl Flow {
     fn failed(&mut self, want: Want, why: Why) -> Answer {
         match want.stale {
             Some((stored, assessment)) if stale_on(&assessment) >= StaleOn::Unreachable => {
-                let mut note = Note::of(Why::StaleIfError);
+                let mut note = Note::of(match why {
+                    Why::OriginBudget => Why::StaleBudget,
+                    _ => Why::StaleIfError,
+                });
                 note.forwarded_status =
                     self.origin.as_ref().map(|origin| origin.status).filter(|status| *status > 0);
                 serve::stored(&self.worker, &self.at, &self.request, stored, &assessment, note)
@@ -605,7 +631,7 @@ impl Flow {
         let Some((position, raised)) = self.knew.filter(|_| self.request.asked.is_some()) else { return };
         match answer.position {
             // What was stored before, served because nothing newer can be had.
-            Some(_) if answer.note.why == Why::StaleIfError => {}
+            Some(_) if matches!(answer.note.why, Why::StaleIfError | Why::StaleBudget) => {}
             Some(_) => answer.raised = raised,
             None => (answer.position, answer.raised) = (Some(position), raised),
         }
@@ -635,6 +661,12 @@ impl Step {
 impl Want {
     fn may_serve_stale(&self) -> bool {
         self.stale.as_ref().is_some_and(|(_, assessment)| stale_on(assessment) >= StaleOn::Unreachable)
+    }
+
+    /// How urgent it is.
+    fn class(&self, at: &RuleAt, request: &Request) -> Class {
+        let stored = self.stale.as_ref().map(|(stored, _)| stored);
+        urgency::class_of(at, request, stored, self.may_serve_stale())
     }
 
     /// Whether another fetch has stored what is wanted since this request looked: then there is nothing to fetch, and
@@ -681,6 +713,7 @@ impl Want {
             object_key: self.object_key,
             position: flight.position,
             epoch: flight.epoch,
+            askers: flight.askers.clone(),
             hides_errors: self.stale.as_ref().is_some_and(|(_, stale)| stale_on(stale) == StaleOn::Error),
             stale: self.stale.as_ref().map(|(stored, _)| stored.clone()),
             range: self.range.clone(),
@@ -709,13 +742,14 @@ fn at_the_door(worker: &Worker, request: &Request) -> Option<Answer> {
 }
 
 /// What is known when a fetch for the key text `text` starts.
-fn start(worker: &Worker, request: &Request, text: &[u8]) -> Start {
+fn start(worker: &Worker, request: &Request, text: &[u8], class: Class) -> Start {
     let shared = &worker.shared;
     Start {
         raised: tiers::raised(shared, request),
         position: shared.purge_position.load(Ordering::Acquire),
         epoch: shared.epochs.of(hash(&shared.seed, text).0),
         now_ms: shared.clock.monotonic_ms(),
+        class,
     }
 }
 
@@ -829,7 +863,7 @@ fn refresh(worker: &Rc<Worker>, request: &Rc<Request>, at: &RuleAt, text: Vec<u8
     if want.alone {
         return;
     }
-    let start = start(worker, request, &text);
+    let start = start(worker, request, &text, want.class(at, request));
     if let Boarding::Lead(flight) = worker.shared.flights.board(want.key, &start, true, |_| true)
         && !want.came_meanwhile(worker, &flight)
     {

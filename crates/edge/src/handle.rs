@@ -11,12 +11,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use model::budget::Amount;
+use model::budget::lease::{Ask as LeaseAsk, Grant};
 use model::change::Order;
 use model::settings::{Eviction, MEMORY};
 use model::{EdgeSettings, Snapshot, breaker, health};
 use observe::{
-    AccessLog, BreakerReading, CertificateReading, CopiesReading, DiskReading, Observer, OriginReading,
-    Readings, Registry, TierReading,
+    AccessLog, BreakerReading, BudgetReading, CertificateReading, CopiesReading, DiskReading, Observer,
+    OriginReading, Readings, Registry, TierReading,
 };
 use parking_lot::{Mutex, RwLock};
 use semantics::Wall;
@@ -36,7 +38,7 @@ use crate::hints::Hints;
 use crate::listen::{self, Secure};
 use crate::loaded::{Loaded, SiteNumbers};
 use crate::measure::Measuring;
-use crate::origin::{Origins, OriginsShared, probe_origins};
+use crate::origin::{BudgetReport, Origins, OriginsShared, probe_origins};
 use crate::published::Published;
 use crate::purge_log::PurgeLog;
 use crate::purging::{self, Applied, PurgeError, PurgeRequest, Receipt};
@@ -86,6 +88,9 @@ pub struct Options {
     pub access_log: Option<AccessLog>,
     /// The process that served before, which drains then: each purge is in force there too before it is acknowledged.
     pub predecessor: Option<Predecessor>,
+    /// Whether control grants what may be used of origins' budgets ([`Handle::ask_for_leases`]). Until it has, an edge uses its
+    /// floor; without control, all of it is the edge's own.
+    pub budgets_are_leased: bool,
 }
 
 /// From an address to a country. Asked once for each connection, by a worker: it must not wait.
@@ -196,6 +201,31 @@ pub struct Status {
     pub disks: Vec<DiskStats>,
     /// The origins and how they are.
     pub origins: Vec<OriginStatus>,
+    /// What may be asked of origins that have a budget, and what is.
+    pub budgets: Vec<BudgetStatus>,
+}
+
+/// The budget of one site at one origin, as the edge sees it.
+#[derive(Clone, Debug)]
+pub struct BudgetStatus {
+    /// The site.
+    pub site: String,
+    /// The origin's URL.
+    pub origin: String,
+    /// What all nodes together may use.
+    pub total: Amount,
+    /// What this edge may use now.
+    pub allowed: Amount,
+    /// What it uses: requests of the last second, and in flight.
+    pub used: Amount,
+    /// Requests that wait for their turn.
+    pub waiting: u64,
+    /// How often what they wait for has been asked for.
+    pub askers: u64,
+    /// Requests that had none in time.
+    pub refused: u64,
+    /// Answers that were ended because less was allowed for too long.
+    pub ended: u64,
 }
 
 /// One origin as the edge sees it.
@@ -238,6 +268,7 @@ impl Edge {
             locate,
             access_log,
             predecessor,
+            budgets_are_leased,
         } = options;
         let tls_base = TlsBase::new(&ticket_secret, clock.clone()).map_err(StartError::Tls)?;
         let tls = Tls::new(&tls_base, Offered::by(&snapshot), &certificates, &[]).map_err(StartError::Tls)?;
@@ -249,7 +280,8 @@ impl Edge {
         if let Some(identity) = tier {
             certified.replace(identity);
         }
-        let origins = Arc::new(OriginsShared::new(clock.clone(), certified.clone(), &edge.origin_source));
+        let origins = OriginsShared::new(clock.clone(), certified.clone(), &edge.origin_source);
+        let origins = Arc::new(origins.leased(budgets_are_leased));
         for trouble in origins.configure(loaded.origin_groups()) {
             eprintln!("perigee: {trouble}");
         }
@@ -443,7 +475,8 @@ async fn work(
         }
     });
     let sweep = tokio::task::spawn_local(worker.clone().sweep());
-    let prober = (index == 0).then(|| tokio::task::spawn_local(probe_origins(origins)));
+    let prober = (index == 0).then(|| tokio::task::spawn_local(probe_origins(origins.clone())));
+    let watch = (index == 0).then(|| tokio::task::spawn_local(origins.watch_budgets()));
     let tcp = listeners.tcp.into_iter();
     let accepting: Vec<_> = tcp
         .filter_map(|(listener, secure)| Some((tokio::net::TcpListener::from_std(listener).ok()?, secure)))
@@ -471,8 +504,8 @@ async fn work(
         quic::finish(&worker, endpoint).await;
     }
     sweep.abort();
-    if let Some(prober) = prober {
-        prober.abort();
+    for task in prober.into_iter().chain(watch) {
+        task.abort();
     }
 }
 
@@ -703,7 +736,24 @@ impl Handle {
             memory: self.shared.store.stats(),
             disks: self.shared.disks.stats(),
             origins: origins.collect(),
+            budgets: self.budgets(),
         }
+    }
+
+    /// What may be asked of origins that have a budget, and what is; by site and origin.
+    pub fn budgets(&self) -> Vec<BudgetStatus> {
+        self.origins.budgets().into_iter().map(budget_status).collect()
+    }
+
+    /// What each origin's budget asks of control now, by the names that both have for budgets; to be answered by
+    /// [`Handle::grant`]. Nothing unless [`Options::budgets_are_leased`].
+    pub fn ask_for_leases(&self) -> Vec<(String, LeaseAsk)> {
+        self.origins.ask_for_leases()
+    }
+
+    /// Takes what control grants of the budget with that name. What is unknown or has run out is left aside.
+    pub fn grant(&self, budget: &str, grant: Grant) {
+        self.origins.grant(budget, grant);
     }
 
     /// Stops taking connections, lets running requests end for at most `within`, then cuts what is left. Says whether
@@ -915,6 +965,7 @@ impl Handle {
                         idle_connections: report.idle,
                     })
                     .collect(),
+                budgets: origins.budgets().into_iter().map(budget_reading).collect(),
                 certificates: ends(&tls.lock().certificates),
                 quic_dropped: {
                     let [worker, process] = shared.quic.dropped();
@@ -930,6 +981,34 @@ impl Handle {
                 workers,
             }
         });
+    }
+}
+
+fn budget_status(report: BudgetReport) -> BudgetStatus {
+    BudgetStatus {
+        site: report.site.into(),
+        origin: report.origin.to_string(),
+        total: report.total,
+        allowed: report.allowed,
+        used: report.used,
+        waiting: report.waiting,
+        askers: report.askers,
+        refused: report.refused,
+        ended: report.ended,
+    }
+}
+
+fn budget_reading(report: BudgetReport) -> BudgetReading {
+    let pair = |amount: Amount| [amount.requests_per_second, amount.in_flight].map(u64::from);
+    BudgetReading {
+        site: report.site.into(),
+        origin: report.origin.to_string(),
+        total: pair(report.total),
+        allowed: pair(report.allowed),
+        used: pair(report.used),
+        waiting: report.waiting,
+        refused: report.refused,
+        ended: report.ended,
     }
 }
 

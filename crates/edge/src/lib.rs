@@ -54,11 +54,14 @@ mod succession;
 mod tiering;
 mod tiers;
 pub mod tls;
+mod urgency;
 mod websocket;
 mod worker;
 
 pub use clock::Clock;
-pub use handle::{Edge, Handle, Locate, Options, Predecessor, StartError, Status, wanted, workers};
+pub use handle::{
+    BudgetStatus, Edge, Handle, Locate, Options, Predecessor, StartError, Status, wanted, workers,
+};
 pub use purging::{Applied, PurgeError, PurgeRequest, PurgeTarget, Receipt};
 pub use storage::inspect;
 pub use tiers::TierIdentity;

@@ -2,10 +2,10 @@
 //! breaker, fail-over), gets a connection (kept or new), has the exchange, and decides about another try.
 //!
 //! ```text
-//! fetch ─► order of origins ─► breaker ─► slot ─► connection ─► exchange ─► OriginResponse { body: OriginBody }
-//!             ▲                                       ▲             │
-//!             │                                       └─ stale kept ┤  once, safe requests or nothing sent
-//!             └── next origin: nothing sent, or safe and in budget ─┘
+//! fetch ─► order of origins ─► breaker ─► budget ─► slot ─► connection ─► exchange ─► OriginResponse { body: OriginBody }
+//!             ▲                                                 ▲             │
+//!             │                                                 └─ stale kept ┤  once, safe requests or nothing sent
+//!             └── next origin: nothing sent, or safe and within the share of retries ┘
 //! ```
 //!
 //! What it doesn't do: it knows nothing of caching, strips no hop-by-hop fields (its callers do, both ways), and never
@@ -14,6 +14,7 @@
 
 mod attempt;
 mod body;
+mod budget;
 mod connect;
 mod error;
 mod exchange;
@@ -47,6 +48,7 @@ use shared::OriginState;
 use crate::tiers::Told;
 
 pub(crate) use body::{BodyPart, OriginBody, RequestBody, Transform};
+pub(crate) use budget::{Askers, BudgetReport};
 pub(crate) use error::{FetchError, FetchErrorKind, Phase, Sent};
 pub(crate) use exchange::{fields_of, header_map};
 pub(crate) use probe::probe_origins;
@@ -82,6 +84,8 @@ pub(crate) struct OriginRequest {
     pub(crate) on_behalf_of: Option<(Slot, u32)>,
     /// Protocol to upgrade to (`websocket`); the exchange then has a connection of its own (RFC 9110 §7.8).
     pub(crate) upgrade: Option<Box<str>>,
+    /// Who waits for it; looked at where the origin has a budget that is short.
+    pub(crate) askers: Askers,
 }
 
 /// An origin's answer, as soon as its head is here.
@@ -247,15 +251,21 @@ impl Origins {
         state.counters.attempts.add();
         let pool = self.pool(state);
         let mut ledger = self.ledger(&pool, request.on_behalf_of, tries.attempts > 1);
-        let asked = Instant::now();
-        let slot = match pool.slot().await {
-            Ok(slot) => slot,
+        let granted = async {
+            let turn = match &state.quota {
+                Some(budget) => Some(budget.turn(&request.askers).await?),
+                None => None,
+            };
+            Ok((turn, Instant::now(), pool.slot().await?))
+        };
+        let (turn, asked, slot) = match granted.await {
+            Ok(granted) => granted,
             Err(error) => {
-                ledger.fail(error.kind());
+                ledger.fail(FetchError::kind(&error));
                 return Err(Failed::before(error, upload));
             }
         };
-        let mut attempt = Attempt::new(&self.shared, state, permit, ledger, slot);
+        let mut attempt = Attempt::new(&self.shared, state, permit, ledger, slot, turn);
         let mut wanted = if request.upgrade.is_some() { Wanted::NewHttp1 } else { Wanted::Any };
         let timeouts = &state.settings.timeouts;
         loop {
@@ -281,12 +291,19 @@ impl Origins {
             };
             let connect_us = micros_since(asked);
             attempt.connected(&lease, connect_us);
+            if let Err(error) = attempt.send(&request.askers).await {
+                attempt.failed(&error);
+                return Err(Failed::before(error, upload));
+            }
             let sent_at = Instant::now();
             let request_time = self.shared.wall();
             let settings = &state.settings;
             let progress = upload.progress();
-            let exchanged =
-                exchange(settings, request, upload, &mut lease, tries.total, tries.on_informational).await;
+            let exchanged = tokio::select! {
+                biased;
+                error = attempt.given_up() => Err(Failed { error, upload: None, stale: false }),
+                done = exchange(settings, request, upload, &mut lease, tries.total, tries.on_informational) => done,
+            };
             let mut response = match exchanged {
                 Ok(response) => response,
                 Err(Failed { stale: true, upload: Some(unsent), error })
@@ -348,6 +365,7 @@ impl Origins {
         info: FetchInfo,
         request_time: Wall,
     ) -> Result<OriginResponse, Failed> {
+        attempt.is_tunnel();
         let upgraded = match request.upgrade {
             Some(_) => hyper::upgrade::on(&mut response).await.map_err(|error| error.to_string()),
             None => Err("an upgrade that nobody asked for".to_owned()),

@@ -75,7 +75,7 @@ impl Refusal {
             Refusal::OnlyIfCached => 504,
             Refusal::Origin(Why::OriginTimeout) => 504,
             Refusal::Origin(Why::Internal) => 500,
-            Refusal::Origin(Why::OriginDown) => 503,
+            Refusal::Origin(Why::OriginDown | Why::OriginBudget) => 503,
             Refusal::Origin(_) => 502,
         }
     }

@@ -28,11 +28,12 @@ use crate::fetch::{Job, RangeWanted};
 use crate::flight::{Arriving, End, Fill, FillReader, Unread};
 use crate::loaded::RuleAt;
 use crate::object::{Item, Object, Sliced};
-use crate::origin::OriginResponse;
+use crate::origin::{Askers, OriginResponse};
 use crate::pieces::Piece;
 use crate::request::Request;
 use crate::tiering::{Cutter, SLICE_BYTES, has_strong_validator};
 use crate::tiers;
+use crate::urgency;
 use crate::worker::{Shared, Worker};
 
 /// Bytes that are read from disk at a time: a slow visitor holds the first and the last of a slice in memory.
@@ -476,6 +477,7 @@ impl SliceReader {
             object_key: self.sliced.key,
             position,
             epoch: 0,
+            askers: Askers::new(urgency::class_of(&self.at, &self.request, Some(&self.object), false)),
             hides_errors: false,
             stale: None,
             range: Some(RangeWanted {

@@ -429,9 +429,11 @@ fn accept(job: &Job, next: &Next<'_>, mut response: OriginResponse) -> Result<Or
         return Err(match why {
             // What a shield cannot reach, another may.
             Why::OriginConnect if next.hop == Hop::Shield => Declined::Refused(why),
-            Why::OriginConnect | Why::OriginTimeout | Why::OriginProtocol | Why::OriginDown => {
-                Declined::Failed(why)
-            }
+            Why::OriginConnect
+            | Why::OriginTimeout
+            | Why::OriginProtocol
+            | Why::OriginDown
+            | Why::OriginBudget => Declined::Failed(why),
             why => Declined::Refused(why),
         });
     }
@@ -481,6 +483,11 @@ fn hop_request(job: &Job, to: Hop, demand: u64) -> OriginRequest {
     if demand > 0 {
         write_position(&mut fields, demand);
     }
+    if job.askers.are_in_background() {
+        // Whoever asks the origin for it is to know that nobody waits who has nothing.
+        fields.remove("priority");
+        fields.append_unchecked(b"Priority", b"u=7");
+    }
     job.add_conditions(&mut fields);
     OriginRequest {
         method: request.method.as_str().into(),
@@ -492,6 +499,7 @@ fn hop_request(job: &Job, to: Hop, demand: u64) -> OriginRequest {
         takes_trailers: false,
         on_behalf_of: None,
         upgrade: None,
+        askers: job.askers.clone(),
     }
 }
 

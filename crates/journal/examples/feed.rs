@@ -130,7 +130,14 @@ impl Follower {
 impl Node for Follower {
     fn hello(&self) -> Hello {
         let (journal, cursor) = self.state.lock().clone();
-        Hello { node: self.identity.peer().name.clone(), journal, cursor, reports_only: false, steers: false }
+        Hello {
+            node: self.identity.peer().name.clone(),
+            journal,
+            cursor,
+            reports_only: false,
+            steers: false,
+            takes_leases: false,
+        }
     }
 
     fn told(&self, lines: Vec<Down>) -> Told<'_> {
@@ -144,7 +151,11 @@ impl Node for Follower {
                     state.1 = records.fold(state.1, |mark, record| mark.then(&record));
                     assert_eq!(state.1.digest, line.digest);
                 }
-                Down::Beat(_) | Down::Steered(_) | Down::Counted(_) | Down::Refused { .. } => {}
+                Down::Beat(_)
+                | Down::Steered(_)
+                | Down::Counted(_)
+                | Down::Leases(_)
+                | Down::Refused { .. } => {}
             }
         }
         Box::pin(std::future::ready(Ok(())))
@@ -168,6 +179,7 @@ impl Node for Follower {
             holdings: Default::default(),
             vitals: Vitals::default(),
             steering: Steering::default(),
+            budgets: Vec::new(),
         }]
     }
 

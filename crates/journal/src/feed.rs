@@ -6,7 +6,8 @@
 //!  │ ── hello: journal, cursor ───────────────► │
 //!  │ ◄──────────────────────────── welcome ──── │
 //!  │ ◄─────────────── records after cursor ──── │   or restart: begin anew from here, trust nothing stored before
-//!  │ ── report: applied up to N, signed ──────► │
+//!  │ ── report: applied up to N, signed ──────► │   with what it wants of origins' budgets
+//!  │ ◄───────── leases, if hello takes them ─── │
 //!  │ ◄──────────────────────────────── beat ─── │   each second, so that both know that the other is there
 //!  │ ── report ───────────────────────────────► │
 //!  │ ── statistics of a second ───────────────► │
@@ -25,6 +26,7 @@ mod relay;
 
 use std::time::Duration;
 
+use model::budget::lease::{Ask, Grant};
 use model::change::Version;
 pub use model::steering::Steering;
 pub use model::vitals::Vitals;
@@ -48,6 +50,9 @@ pub const BEAT: Duration = Duration::from_secs(1);
 /// After how long without a word the other side is left.
 pub const SILENCE: Duration = Duration::from_secs(5);
 
+/// Budgets of origins that a node may say something of in one report.
+pub const BUDGETS_MAX: usize = 1_024;
+
 /// What a node is told.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -62,6 +67,8 @@ pub enum Down {
     Beat(Beat),
     /// What a node has reported for routers, to those who want it ([`Hello::steers`]).
     Steered(Box<Steered>),
+    /// What is granted of origins' budgets, to the node or to those behind a relay. Only for who [takes them](Hello::takes_leases).
+    Leases(Vec<Leased>),
     /// Statistics have been written down, and need not be kept by whoever has said them.
     Counted(Counted),
     /// The node is to break off and not to come back: why, and what to do.
@@ -173,6 +180,31 @@ pub struct Hello {
     /// Whether it wants to hear what nodes report for routers.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub steers: bool,
+    /// Whether it knows what [`Down::Leases`] is.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub takes_leases: bool,
+}
+
+/// What a node wants of an origin's budget.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wanted {
+    /// Which: see [`model::budget::BudgetPolicy::id`].
+    pub budget: String,
+    /// What it says of it.
+    #[serde(flatten)]
+    pub ask: Ask,
+}
+
+/// What a node is granted of an origin's budget.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leased {
+    /// The node.
+    pub node: String,
+    /// As it was asked for.
+    pub budget: String,
+    /// How much, and for how long.
+    #[serde(flatten)]
+    pub grant: Grant,
 }
 
 /// The cell with the plan that is in force: as in the newest record with one.
@@ -204,6 +236,9 @@ pub struct Report {
     /// For routers.
     #[serde(default, skip_serializing_if = "Steering::is_empty")]
     pub steering: Steering,
+    /// What it wants of origins' budgets; at most [`BUDGETS_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub budgets: Vec<Wanted>,
 }
 
 /// What a node has counted in a second, or in a part of one. Each is counted once, however often and by whomever it is said.
@@ -327,6 +362,21 @@ impl Line {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_said_of_budgets_is_left_aside_by_who_does_not_know_of_them() {
+        let hello = |takes_leases| {
+            let cursor = Mark::default();
+            let hello = Hello { node: "n".into(), journal: None, cursor, reports_only: false, takes_leases };
+            serde_json::to_value(hello).unwrap()
+        };
+        assert_eq!(hello(false).as_object().unwrap().len(), 3, "as before there were any");
+        assert_eq!(hello(true)["takes_leases"], true);
+        let ask = Ask { seq: 7, applied: 3, ..Ask::default() };
+        let wanted = Wanted { budget: "shop http://o".into(), ask };
+        let line = serde_json::to_string(&wanted).unwrap();
+        assert_eq!(serde_json::from_str::<Wanted>(&line).unwrap(), wanted, "{line}");
+    }
 
     #[test]
     fn a_record_arrives_byte_for_byte() {

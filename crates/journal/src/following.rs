@@ -116,7 +116,8 @@ impl Following {
                     step.distrust = Some(restart.why);
                 }
                 Down::Records(records) => self.read(records, &mut step)?,
-                Down::Steered(_) => {}
+                // No word of the journal's.
+                Down::Steered(_) | Down::Leases(_) => {}
                 Down::Refused { why } => return Err(why),
                 // It is between whoever follows and its outbox.
                 Down::Counted(_) => {}

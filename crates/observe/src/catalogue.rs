@@ -120,6 +120,18 @@ families! {
         "The origin's breaker: 0 closed, 1 half open, 2 open.";
     ORIGIN_CONNECTIONS = Gauge "perigee_origin_connections" ["origin", "state"] in "connections":
         "Connections to the origin now, busy or idle.";
+    ORIGIN_BUDGET = Gauge "perigee_origin_budget" ["site", "origin", "of"] in "requests":
+        "What a site may ask of an origin, by all nodes together: requests_per_second, and in_flight.";
+    ORIGIN_BUDGET_ALLOWED = Gauge "perigee_origin_budget_allowed" ["site", "origin", "of"] in "requests":
+        "What of that this edge may ask now: all of it, or on a node of a cluster its floor and what control has granted.";
+    ORIGIN_BUDGET_USED = Gauge "perigee_origin_budget_used" ["site", "origin", "of"] in "requests":
+        "What this edge asks: requests of the last second, and requests in flight.";
+    ORIGIN_BUDGET_WAITING = Gauge "perigee_origin_budget_waiting" ["site", "origin"] in "requests":
+        "Requests that wait for their turn at an origin whose budget is used up.";
+    ORIGIN_BUDGET_REFUSED = Counter "perigee_origin_budget_refused_total" ["site", "origin"] in "requests":
+        "Requests that had no turn in time at an origin whose budget is used up.";
+    ORIGIN_BUDGET_ENDED = Counter "perigee_origin_budget_ended_total" ["site", "origin"] in "requests":
+        "Requests to an origin that were ended because less was allowed than was in flight, for longer than the grace.";
     STORE_BYTES = Gauge "perigee_store_bytes" ["tier"] in "bytes":
         "Bytes charged to the tier's budget: bodies, heads and index.";
     STORE_BYTES_MAX = Gauge "perigee_store_max_bytes" ["tier"] in "bytes":

@@ -304,6 +304,8 @@ labels! {
         TooLarge = "too-large",
         /// The breaker was open; the origin was not asked.
         Breaker = "breaker",
+        /// The origin's budget was used up; it was not asked, or no longer.
+        Budget = "budget",
         /// All connections were in use for too long.
         Busy = "busy",
         /// The visitor went away, and nobody else wanted the answer.

@@ -38,7 +38,8 @@ pub use event::{
 pub use log::{AccessLog, Format, LogOptions, Sink};
 pub use observer::Observer;
 pub use readings::{
-    BreakerReading, CertificateReading, CopiesReading, DiskReading, OriginReading, Readings, TierReading,
+    BreakerReading, BudgetReading, CertificateReading, CopiesReading, DiskReading, OriginReading, Readings,
+    TierReading,
 };
 pub use registry::{
     BuildInfo, CERTIFICATES_MAX, FIRST_BYTE_BUCKETS, ORIGINS_MAX, Registry, SITES_MAX, Totals,

@@ -21,6 +21,8 @@ pub struct Readings {
     pub disks: Vec<DiskReading>,
     /// The origins of the running snapshot.
     pub origins: Vec<OriginReading>,
+    /// The budgets of origins, of the running snapshot.
+    pub budgets: Vec<BudgetReading>,
     /// When the certificates in force end, by name: at most [`crate::CERTIFICATES_MAX`].
     pub certificates: Vec<CertificateReading>,
     /// Packets of QUIC that there was no room for on their way in: in the system's buffers, between workers, between processes.
@@ -35,6 +37,27 @@ pub struct Readings {
     pub fills_in_flight: u64,
     /// Workers that answer requests.
     pub workers: u64,
+}
+
+/// The budget of one site at one origin. Pairs are requests per second, and requests in flight.
+#[derive(Clone, Debug)]
+pub struct BudgetReading {
+    /// The site.
+    pub site: String,
+    /// The origin's URL.
+    pub origin: String,
+    /// What all nodes together may use.
+    pub total: [u64; 2],
+    /// What this edge may use now.
+    pub allowed: [u64; 2],
+    /// What it uses.
+    pub used: [u64; 2],
+    /// Requests that wait for their turn.
+    pub waiting: u64,
+    /// Requests that had none in time; total since the budget was configured.
+    pub refused: u64,
+    /// Answers that were ended because less was allowed for too long; total likewise.
+    pub ended: u64,
 }
 
 /// The certificate of one name.

@@ -11,7 +11,7 @@ use crate::cells::{BySlot, CLASS_NAMES, Counter, OriginCells, SiteCells, WorkerC
 use crate::event::{Handshake, Hop, HopEnd, Limit, OriginFailure, PurgeForm, PurgeScope, Slot};
 use crate::exposition::Exposition;
 use crate::histogram::{Histogram, Merged};
-use crate::readings::{CopiesReading, DiskReading, Readings};
+use crate::readings::{BudgetReading, CopiesReading, DiskReading, Readings};
 use crate::registry::{Names, Registry};
 
 pub(crate) fn render(registry: &Registry) -> String {
@@ -29,6 +29,7 @@ pub(crate) fn render(registry: &Registry) -> String {
     render_origins(&mut out, &groups(&names, &origins));
     if let Some(readings) = &readings {
         render_origin_states(&mut out, &names, readings);
+        render_budgets(&mut out, readings);
         render_store(&mut out, readings);
     }
     drop(names);
@@ -228,6 +229,27 @@ fn render_origin_states(out: &mut Exposition, names: &Names, readings: &Readings
         out.sample(&ORIGIN_CONNECTIONS, &[names.name(state.origin), "busy"], busy);
         out.sample(&ORIGIN_CONNECTIONS, &[names.name(state.origin), "idle"], state.idle_connections);
     }
+}
+
+fn render_budgets(out: &mut Exposition, readings: &Readings) {
+    let mut pairs = |family, numbers: fn(&BudgetReading) -> [u64; 2]| {
+        for budget in &readings.budgets {
+            let [rate, in_flight] = numbers(budget);
+            out.sample(family, &[&budget.site, &budget.origin, "requests_per_second"], rate);
+            out.sample(family, &[&budget.site, &budget.origin, "in_flight"], in_flight);
+        }
+    };
+    pairs(&ORIGIN_BUDGET, |budget| budget.total);
+    pairs(&ORIGIN_BUDGET_ALLOWED, |budget| budget.allowed);
+    pairs(&ORIGIN_BUDGET_USED, |budget| budget.used);
+    let mut counts = |family, count: fn(&BudgetReading) -> u64| {
+        for budget in &readings.budgets {
+            out.sample(family, &[&budget.site, &budget.origin], count(budget));
+        }
+    };
+    counts(&ORIGIN_BUDGET_WAITING, |budget| budget.waiting);
+    counts(&ORIGIN_BUDGET_REFUSED, |budget| budget.refused);
+    counts(&ORIGIN_BUDGET_ENDED, |budget| budget.ended);
 }
 
 fn render_store(out: &mut Exposition, readings: &Readings) {

@@ -69,6 +69,17 @@ fn describe(answer: &Value) -> String {
     if !tiers.is_empty() {
         line("asks first", tiers.join(", then "));
     }
+    for (index, budget) in answer["budget"]["origins"].as_array().into_iter().flatten().enumerate() {
+        let (allowed, used) = (&budget["allowed"], &budget["used"]);
+        let rate = format!("{} of {} requests", used["requests_per_second"], allowed["requests_per_second"]);
+        let in_flight = format!("{} of {} in flight", used["in_flight"], allowed["in_flight"]);
+        let rest = format!("{} waiting, {} refused", budget["waiting"], budget["refused"]);
+        let told = format!("{}: {rate} in the last second, {in_flight}, {rest}", text(&budget["origin"]));
+        line(if index == 0 { "budget" } else { "" }, told);
+    }
+    if let Some(content) = answer["budget"]["content"].as_str() {
+        line("", format!("of the class {content}, before or after others when it is used up"));
+    }
     if let Some(redirect) = answer.get("redirect") {
         line("redirect", format!("{} to {}", redirect["status"], text(&redirect["location"])));
     }
@@ -158,7 +169,13 @@ mod tests {
             "method": "GET", "url": "http://a/x",
             "site": { "name": "shop", "line": 3 }, "rule": { "name": "rule 1", "line": 9 },
             "origins": ["http://o1", "http://o2"],
-            "tiers": [{ "as": "peer", "node": "fra-2" }, { "as": "shield", "node": "ams-1" }], "key": ["site 4:shop", "host 1:a"],
+            "tiers": [{ "as": "peer", "node": "fra-2" }, { "as": "shield", "node": "ams-1" }],
+            "budget": { "content": "page", "origins": [{
+                "origin": "http://o1", "waiting": 3, "refused": 4,
+                "allowed": { "requests_per_second": 200, "in_flight": 50 },
+                "used": { "requests_per_second": 12, "in_flight": 5 },
+            }] },
+            "key": ["site 4:shop", "host 1:a"],
             "variant": { "key_hash": "0f", "vary": [
                 { "names": ["accept-encoding", "x"], "values": ["vary accept-encoding 2:br", "vary x -"] },
                 { "names": ["y"], "values": ["vary y 1:1"] },
@@ -173,6 +190,8 @@ site        shop (line 3 of the configuration)
 rule        rule 1 (line 9 of the configuration)
 origin      http://o1, then http://o2
 asks first  fra-2 (peer), then ams-1 (shield)
+budget      http://o1: 12 of 200 requests in the last second, 5 of 50 in flight, 3 waiting, 4 refused
+            of the class page, before or after others when it is used up
 key         site 4:shop
             host 1:a
 variant     Vary names accept-encoding, x

@@ -58,6 +58,7 @@ mod top;
 mod upgrade;
 mod upgrader;
 mod versions;
+mod warm;
 
 /// Small allocations of many threads are what an edge does all day; the system's allocator is not made for that.
 #[global_allocator]
@@ -78,6 +79,7 @@ Examples:
   perigee check perigee.toml                        find every mistake in a configuration
   perigee explain http://127.0.0.1:8080/            say how a request would be answered, and why
   perigee purge --url http://127.0.0.1:8080/        drop what is stored for a URL
+  perigee warm --sitemap https://www.shop.example/sitemap.xml --edge 203.0.113.10
   perigee replay --log access.log --config new.toml predict what a configuration will do, from recorded requests
   perigee advise --log access.log --config perigee.toml   find what keeps a site from being cached well
   perigee measure http://shop.example/ --origin 127.0.0.1:8000 --via 127.0.0.1:8080   compare page loads
@@ -99,6 +101,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Drop what is stored: by URL, prefix, surrogate key, site, or all of it
     Purge(purge::Purge),
+    /// Have edges fetch what visitors will ask for: from sitemaps, an access log or a list
+    Warm(warm::Warm),
     /// Say how a running edge would answer a request, and why
     Explain(explain::Explain),
     /// List the certificates of a running edge: when they end, and what is in the way of new ones
@@ -163,6 +167,7 @@ fn main() -> ExitCode {
         Command::Edge(edge) => edge.run(),
         Command::Check(check) => return check::run(check),
         Command::Purge(purge) => purge.run(),
+        Command::Warm(warm) => warm.run(),
         Command::Explain(explain) => explain.run(),
         Command::Certificates(list) => list.run(),
         Command::Replay(replay) => replay.run(),

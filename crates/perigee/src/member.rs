@@ -17,17 +17,18 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ::edge::admin::ClusterStatus;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use journal::feed::{
-    Dialer, Down, Hello, Holdings, Link, Node, Outbox, Patience, Receipt, Refusal, Report, Statistics,
-    Steered, Steering, Told as Taken, Vitals, chance_below, follow,
+    BUDGETS_MAX, Dialer, Down, Hello, Holdings, Link, Node, Outbox, Patience, Receipt, Refusal, Report,
+    Statistics, Steered, Steering, Told as Taken, Vitals, Wanted, chance_below, follow,
 };
 use journal::following::{Following, Step};
 use journal::trust::{EnrolmentToken, Identity, Role};
+use model::budget::lease::{Ask, Grant};
 use model::change::{Order, Plan, Version, receipt_signed};
 use model::config::TEXT_BYTES_MAX;
 use observe::Registry;
@@ -46,6 +47,9 @@ const ORDERS_TOGETHER_MAX: usize = 10_000;
 
 /// A configuration that cannot be had is tried again after a time between 0 and this, drawn evenly.
 const FETCH_RETRY_WITHIN: Duration = Duration::from_secs(4);
+
+/// How often origins' budgets are asked for anew, at most: a little below the beat of reports.
+const ASKED_EVERY: Duration = Duration::from_millis(900);
 
 /// How often the moment of last having heard is written down; what a restart forgets of it makes sites validate early.
 const HEARD_WRITTEN_EVERY_MS: i64 = 5_000;
@@ -86,6 +90,12 @@ pub(crate) trait Works: Send + Sync + 'static {
     fn steered(&self, _: Steered) {}
     /// What it holds.
     fn holdings(&self) -> Holdings;
+    /// What it wants of origins' budgets now, if it asks origins.
+    fn ask_for_leases(&self) -> Vec<(String, Ask)> {
+        Vec::new()
+    }
+    /// It is granted a part of a budget.
+    fn grant(&self, _budget: &str, _grant: Grant) {}
     /// Where its visitors' requests are counted, if it has any.
     fn registry(&self) -> Option<&Registry>;
 }
@@ -120,6 +130,8 @@ pub(crate) struct Member {
     /// The program before this one has died with a configuration that is not the stable one.
     died_on_trial: bool,
     since_ms: i64,
+    /// What was asked of origins' budgets last, and when.
+    asked: Mutex<Option<(Instant, Vec<Wanted>)>>,
     news: Arc<Notify>,
     /// Statistics on their way.
     outbox: Outbox,
@@ -158,6 +170,7 @@ impl Member {
             running: Mutex::new(None),
             refused: Mutex::new(None),
             since_ms: now_ms(),
+            asked: Mutex::new(None),
             news: Arc::default(),
             outbox: Outbox::new(Patience::NODE),
             works: OnceLock::new(),
@@ -361,6 +374,29 @@ impl Member {
         Ok(())
     }
 
+    // --- Budgets ---
+
+    /// What is asked of origins' budgets: anew each second, however often it reports.
+    fn wanted(&self, works: &dyn Works) -> Vec<Wanted> {
+        let mut asked = self.asked.lock();
+        if asked.as_ref().is_none_or(|(at, _)| at.elapsed() >= ASKED_EVERY) {
+            let asks = works.ask_for_leases().into_iter().take(BUDGETS_MAX);
+            let wanted = asks.map(|(budget, ask)| Wanted { budget, ask }).collect();
+            *asked = Some((Instant::now(), wanted));
+        }
+        asked.as_ref().map(|(_, wanted)| wanted.clone()).unwrap_or_default()
+    }
+
+    fn lease(&self, lines: Vec<Down>) {
+        let Ok(works) = self.works() else { return };
+        for line in lines {
+            let Down::Leases(leases) = line else { continue };
+            for leased in leases.into_iter().filter(|leased| leased.node == self.name) {
+                works.grant(&leased.budget, leased.grant);
+            }
+        }
+    }
+
     // --- Configurations ---
 
     /// Runs what the plan says, from now on. Ends never.
@@ -465,6 +501,7 @@ impl Node for Member {
             cursor,
             reports_only: false,
             steers: self.works().is_ok_and(|works| works.steers()),
+            takes_leases: true,
         }
     }
 
@@ -477,6 +514,7 @@ impl Node for Member {
                 }
             }
         }
+        self.lease(lines.extract_if(.., |line| matches!(line, Down::Leases(_))).collect());
         if lines.is_empty() {
             return Box::pin(std::future::ready(Ok(())));
         }
@@ -505,6 +543,7 @@ impl Node for Member {
             holdings: works.holdings(),
             vitals: works.vitals(self.since_ms),
             steering: works.steering(),
+            budgets: self.wanted(&**works),
         }]
     }
 

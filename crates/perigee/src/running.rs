@@ -117,6 +117,7 @@ impl Beginning {
             Failure::new(format!("the path of this program cannot be found: {error}"), "mount /proc")
         })?;
         let mut options = options(sockets, &state, &settings)?;
+        options.budgets_are_leased = member.is_some();
         let own = match settings.statistics {
             true => {
                 options.registry.keep_statistics();
@@ -280,6 +281,7 @@ fn options(sockets: Sockets, state: &StateDir, settings: &EdgeSettings) -> Resul
         locate: None,
         registry,
         predecessor: None,
+        budgets_are_leased: false,
     })
 }
 

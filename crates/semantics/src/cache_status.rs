@@ -88,7 +88,7 @@ impl Fwd {
     pub const fn of(why: Why) -> Option<Fwd> {
         Some(match why {
             Why::Fresh | Why::StaleWhileRevalidate => return None,
-            Why::StaleIfError | Why::Revalidated | Why::Expired => Fwd::Stale,
+            Why::StaleIfError | Why::StaleBudget | Why::Revalidated | Why::Expired => Fwd::Stale,
             Why::Collapsed | Why::Absent | Why::Purged => Fwd::UriMiss,
             Why::Variant => Fwd::VaryMiss,
             Why::RequestDirective => Fwd::Request,
@@ -110,6 +110,7 @@ impl Fwd {
             | Why::Misdirected
             | Why::Loop
             | Why::OriginDown
+            | Why::OriginBudget
             | Why::ClientGone
             | Why::Internal => return None,
         })

@@ -64,6 +64,8 @@ whys! {
     StaleWhileRevalidate = "stale-while-revalidate", Hit;
     /// A stale stored response answered because the origin failed (stale-if-error).
     StaleIfError = "stale-if-error", Hit;
+    /// A stale stored response answered because the origin's budget had let the visitor wait for long enough.
+    StaleBudget = "stale-budget", Hit;
     /// The body of a fill that another request had started answered.
     Collapsed = "collapsed", Hit;
     /// The stored response had gone stale; the origin confirmed it with 304.
@@ -124,6 +126,8 @@ whys! {
     OriginProtocol = "origin-protocol", Error;
     /// The origin is failing and its breaker is open.
     OriginDown = "origin-down", Error;
+    /// The origin's budget is used up, and others came first.
+    OriginBudget = "origin-budget", Error;
     /// The client went away before the answer was complete.
     ClientGone = "client-gone", Error;
     /// A fault of the edge itself; the log has the rest.

@@ -223,6 +223,7 @@ impl Edges {
             tier: Some(self.authority.identity(node)),
             sockets: None,
             predecessor: None,
+            budgets_are_leased: false,
             certificates: Vec::new(),
             client_authorities: Vec::new(),
             clock: self.clock.clone(),

@@ -75,6 +75,7 @@ impl Stage {
             listen_tls: Some(vec![([127, 0, 0, 1], 0).into()]),
             sockets: None,
             predecessor: None,
+            budgets_are_leased: false,
             certificates: Vec::new(),
             client_authorities: Vec::new(),
             clock: Clock::manual(Wall(since.as_millis() as i64)),

@@ -39,6 +39,7 @@ fn start(state: &Path, channel: Option<Channel>) -> Handle {
     let text = "[edge]\nworkers = 1\n[[store.disk]]\nsize = \"64MiB\"\n\
                 [[site]]\nname = \"a\"\ndomains = \"*\"\norigin = \"http://127.0.0.1:9\"\n";
     let options = Options {
+        budgets_are_leased: false,
         listen: Some(vec![([127, 0, 0, 1], 0).into()]),
         listen_tier: None,
         tier: None,
@@ -133,6 +134,7 @@ fn only_one_edge_at_a_time_reads_what_begins_a_connection_of_http3_and_none_is_r
         let (channel, sockets) = predecessor.unzip();
         let any = || Some(vec![([127, 0, 0, 1], 0).into()]);
         let options = Options {
+            budgets_are_leased: false,
             listen: any(),
             listen_tier: None,
             tier: None,

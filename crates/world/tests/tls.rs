@@ -45,6 +45,7 @@ fn edge(config: &str, names: &[&str], secret: u8, clock: &Clock) -> Handle {
         registry: Registry::new(BuildInfo { version: "play", commit: "" }),
         access_log: None,
         predecessor: None,
+        budgets_are_leased: false,
     };
     Edge::start(Snapshot::parse(config, "play.toml").snapshot.expect("a good configuration"), options)
         .unwrap()

@@ -33,6 +33,7 @@ fn play<T>(serve: impl FnOnce(TcpStream) + Send + 'static, visit: impl FnOnce(Tc
         listen: Some(vec![([127, 0, 0, 1], 0).into()]),
         sockets: None,
         predecessor: None,
+        budgets_are_leased: false,
         listen_tier: None,
         tier: None,
         listen_tls: None,

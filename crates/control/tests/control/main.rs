@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "what a test cannot do without ends it")]
 
+mod budgets;
 mod configurations;
 mod controls;
 mod dashboard;

@@ -11,10 +11,12 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use journal::Journal;
-use journal::feed::{Dialer, Down, Hello, Link, Node, Receipt, Report, Steering, Told, follow};
+use journal::feed::{Dialer, Down, Hello, Link, Node, Receipt, Report, Steering, Told, Wanted, follow};
 use journal::memory::Memory;
 use journal::trust::{EnrolmentToken, Identity, fingerprint, pinned_client_config};
 use journal::{Mark, Record};
+use model::budget::Amount;
+use model::budget::lease::Holder;
 use model::change::receipt_signed;
 use parking_lot::Mutex;
 use rustls::pki_types::pem::PemObject;
@@ -306,9 +308,53 @@ struct State {
     last_down: Option<String>,
     /// Whether it was told something while it was held.
     has_missed: bool,
+    /// What it wants of one budget.
+    wants: Option<Wants>,
+}
+
+/// A node's part in a budget.
+struct Wants {
+    budget: String,
+    demand: Amount,
+    holder: Holder,
+    begun: Instant,
+    asked: Option<(Instant, Wanted)>,
+}
+
+impl Wants {
+    fn now_ms(&self) -> u64 {
+        self.begun.elapsed().as_millis() as u64
+    }
+
+    fn ask(&mut self) -> Wanted {
+        if let Some((at, wanted)) = &self.asked
+            && at.elapsed() < Duration::from_millis(500)
+        {
+            return wanted.clone();
+        }
+        let now = self.now_ms();
+        let ask = self.holder.ask(self.demand, 0, now);
+        let wanted = Wanted { budget: self.budget.clone(), ask };
+        self.asked = Some((Instant::now(), wanted.clone()));
+        wanted
+    }
 }
 
 impl TestNode {
+    /// From now on it wants this of a budget.
+    pub(crate) fn want(&self, budget: &str, demand: Amount) {
+        let seq = now_ms() as u64;
+        let (budget, holder) = (budget.to_owned(), Holder::new(seq, 0));
+        let wants = Wants { budget, demand, holder, begun: Instant::now(), asked: None };
+        self.state.lock().wants = Some(wants);
+    }
+
+    /// What it has been granted and may use now.
+    pub(crate) fn granted(&self) -> Amount {
+        let state = self.state.lock();
+        state.wants.as_ref().map(|wants| wants.holder.allowed(wants.now_ms())).unwrap_or_default()
+    }
+
     pub(crate) fn follow(address: SocketAddr, identity: Arc<Identity>, pop: &str) -> Arc<TestNode> {
         let node = Arc::new(TestNode {
             identity: Arc::clone(&identity),
@@ -375,6 +421,7 @@ impl Node for TestNode {
             cursor: state.cursor,
             reports_only: false,
             steers: false,
+            takes_leases: true,
         }
     }
 
@@ -406,6 +453,15 @@ impl Node for TestNode {
                         }
                     }
                     Down::Records(_) => state.has_missed = true,
+                    Down::Leases(leases) => {
+                        for leased in leases {
+                            assert_eq!(leased.node, self.name());
+                            if let Some(wants) = &mut state.wants {
+                                let now = wants.now_ms();
+                                wants.holder.take(leased.grant, now);
+                            }
+                        }
+                    }
                     Down::Beat(_) | Down::Steered(_) | Down::Counted(_) | Down::Refused { .. } => {}
                 }
             }
@@ -442,6 +498,7 @@ impl Node for TestNode {
             holdings: Default::default(),
             vitals,
             steering: Steering::default(),
+            budgets: state.wants.as_mut().map(Wants::ask).into_iter().collect(),
         }]
     }
 

@@ -9,6 +9,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use model::budget::Amount;
 use model::{Diagnostic, Snapshot};
 use observe::Totals;
 use semantics::{Fields, Outcome};
@@ -18,7 +19,7 @@ use super::explain::{self, Question};
 use super::guard::Guard;
 use super::purge::{PurgeBody, describe, refused};
 use super::{BODY_BYTES_MAX, ClusterStatus, Configuration, ConfigurationStatus, Upgrade, Upgrades};
-use crate::{Handle, Status};
+use crate::{BudgetStatus, Handle, Status};
 
 /// Header lines that `explain` takes.
 const EXPLAIN_HEADERS_MAX: usize = 64;
@@ -217,6 +218,22 @@ async fn certificates(State(api): State<Shared>) -> Json<Value> {
     Json(json!({ "certificates": certificates.collect::<Vec<_>>() }))
 }
 
+/// What a site may ask of an origin, and asks.
+pub(super) fn budget_json(budget: &BudgetStatus) -> Value {
+    let pair = |amount: Amount| json!({ "requests_per_second": amount.requests_per_second, "in_flight": amount.in_flight });
+    json!({
+        "site": budget.site,
+        "origin": budget.origin,
+        "total": pair(budget.total),
+        "allowed": pair(budget.allowed),
+        "used": pair(budget.used),
+        "waiting": budget.waiting,
+        "askers": budget.askers,
+        "refused": budget.refused,
+        "ended": budget.ended,
+    })
+}
+
 fn status_json(
     status: &Status,
     totals: &Totals,
@@ -233,6 +250,7 @@ fn status_json(
             "failures": origin.failures,
         })
     });
+    let budgets = status.budgets.iter().map(budget_json);
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "uptime_s": status.uptime.as_secs(),
@@ -257,6 +275,7 @@ fn status_json(
         "log_lines_dropped": totals.log_lines_dropped,
         "store": tiers_json(status),
         "origins": origins.collect::<Vec<_>>(),
+        "budgets": budgets.collect::<Vec<_>>(),
     })
 }
 

@@ -22,7 +22,7 @@ use semantics::{Facts, Fields, Policy, RequestDirectives, StaleOn, Wall, Why, de
 use serde_json::{Value, json};
 use stats::Country;
 
-use super::api::Problem;
+use super::api::{Problem, budget_json};
 use super::purge::hosts_served;
 use crate::Handle;
 use crate::compress;
@@ -35,6 +35,7 @@ use crate::serve::parts_answer;
 use crate::tiering::{self, SLICE_BYTES};
 use crate::tiers;
 use crate::tls::Shown;
+use crate::urgency::class_of;
 use crate::worker::Shared;
 
 /// The request to explain.
@@ -65,6 +66,16 @@ pub(super) fn explain(handle: &Handle, question: &Question) -> Result<Value, Pro
         "origins": rule.origin.origins.iter().map(|origin| origin.url()).collect::<Vec<_>>(),
         "purge_position": shared.purge_position.load(Ordering::Acquire),
     });
+    if rule.origin.budget.is_some() {
+        let content = class_of(&at, &request, None, false).content.as_str();
+        let all = handle.budgets();
+        let of_rule = all.iter().filter(|budget| {
+            *budget.site == *site.name
+                && rule.origin.origins.iter().any(|origin| origin.url() == budget.origin)
+        });
+        let budgets: Vec<Value> = of_rule.map(budget_json).collect();
+        explanation["budget"] = json!({ "content": content, "origins": budgets });
+    }
     if let Some((status, location)) = rule.location(&view(&request)) {
         explanation["redirect"] = json!({ "status": status, "location": location });
         return Ok(decided(explanation, Why::Redirect));

@@ -58,6 +58,7 @@ fn world_before(origin: &str) -> World {
         listen: Some(vec![any_port()]),
         sockets: None,
         predecessor: None,
+        budgets_are_leased: false,
         listen_tier: None,
         tier: None,
         listen_tls: None,

@@ -200,6 +200,7 @@ impl Job {
                 completes: None,
             }),
             told: None,
+            askers: self.askers.clone(),
             ..*self
         };
         let response = tiers::fetch(&rest, Some(&told.node), |_, _| {}).await;

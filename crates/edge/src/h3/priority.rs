@@ -14,6 +14,11 @@ impl Default for Priority {
 }
 
 impl Priority {
+    /// Whether it is for nobody who waits (§4.1: urgency 7).
+    pub(crate) fn is_background(self) -> bool {
+        self.urgency == 7
+    }
+
     /// Reads a Priority field value: a dictionary, of which `u` is heeded. What can't be read is as if it were not there
     /// (§4). `i` is left aside: streams of one urgency share what can be sent in any case.
     pub(crate) fn parse(text: &[u8]) -> Self {

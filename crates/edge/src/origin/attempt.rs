@@ -8,6 +8,7 @@ use model::breaker::Permit;
 use observe::{ConnectionUse, FetchEnd, FetchEvent, OriginFailure, Slot};
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::budget::{Askers, Turn};
 use super::connect::Meter;
 use super::error::{FetchError, FetchErrorKind, Phase};
 use super::pool::Lease;
@@ -23,6 +24,8 @@ pub(super) struct Attempt {
     permit: Permit,
     ledger: Ledger,
     _slot: OwnedSemaphorePermit,
+    /// Where the origin has a budget.
+    turn: Option<Turn>,
 }
 
 impl Attempt {
@@ -32,8 +35,38 @@ impl Attempt {
         permit: Permit,
         ledger: Ledger,
         slot: OwnedSemaphorePermit,
+        turn: Option<Turn>,
     ) -> Self {
-        Attempt { shared: shared.clone(), state: state.clone(), permit, ledger, _slot: slot }
+        Attempt { shared: shared.clone(), state: state.clone(), permit, ledger, _slot: slot, turn }
+    }
+
+    /// The request is about to be sent, for the first time or again: waits where the budget has less for it by now, or has been
+    /// drawn on for it already.
+    pub(super) async fn send(&mut self, askers: &Askers) -> Result<(), FetchError> {
+        while let Some(turn) = &mut self.turn
+            && !turn.send()
+        {
+            let budget = turn.budget();
+            self.turn = None;
+            self.turn = Some(budget.turn(askers).await?);
+        }
+        Ok(())
+    }
+
+    /// Returns when the budget wants it ended.
+    pub(super) async fn given_up(&self) -> FetchError {
+        match &self.turn {
+            Some(turn) => {
+                turn.given_up().await;
+                turn.error()
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    /// What goes on is no request any more.
+    pub(super) fn is_tunnel(&mut self) {
+        self.turn = None;
     }
 
     pub(super) fn origin(&self) -> &Arc<str> {
@@ -123,6 +156,7 @@ impl Ledger {
             FetchErrorKind::Protocol => OriginFailure::Protocol,
             FetchErrorKind::Truncated | FetchErrorKind::Reset => OriginFailure::Cut,
             FetchErrorKind::BreakerOpen => OriginFailure::Breaker,
+            FetchErrorKind::BudgetShort => OriginFailure::Budget,
             FetchErrorKind::NoOrigin
             | FetchErrorKind::Upload
             | FetchErrorKind::Unsendable

@@ -360,7 +360,13 @@ impl OriginBody {
                 Some(total) if total < idle => (total, Phase::Total),
                 _ => (idle, Phase::Idle),
             };
-            match timeout_at(deadline, live.incoming.frame()).await {
+            let frame = tokio::select! {
+                biased;
+                error = live.attempt.given_up() => return self.fail(error),
+                // Dropped before it is ready, a frame stays where it is.
+                frame = timeout_at(deadline, live.incoming.frame()) => frame,
+            };
+            match frame {
                 Ok(None) => {
                     self.finish();
                     return None;

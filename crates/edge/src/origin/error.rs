@@ -38,6 +38,8 @@ pub(crate) enum FetchErrorKind {
     NoOrigin,
     /// The origin has its most connections in use, and the queue for the next one is full.
     QueueFull,
+    /// The origin's budget is used up: there was no turn in time, or what goes on had to be ended.
+    BudgetShort,
     /// The visitor's request body broke off while it was being sent on.
     Upload,
     /// The request cannot be expressed towards an origin, although the visitor's side let it pass.
@@ -123,10 +125,14 @@ impl FetchError {
     /// Whether the failure is everybody's who wants the same thing. An answer that broke off or broke HTTP's rules is
     /// not: some field of this one visitor's request may have caused it.
     pub(crate) fn is_shared(&self) -> bool {
-        use FetchErrorKind::{BreakerOpen, Connect, NoOrigin, QueueFull, Relayed, Timeout, Tls};
+        use FetchErrorKind::{BreakerOpen, BudgetShort, Connect, NoOrigin, QueueFull, Relayed, Timeout, Tls};
         match self.kind {
-            Relayed(why) => matches!(why, Why::OriginConnect | Why::OriginTimeout | Why::OriginDown),
-            kind => matches!(kind, Connect | Tls | Timeout(_) | BreakerOpen | QueueFull | NoOrigin),
+            Relayed(why) => {
+                matches!(why, Why::OriginConnect | Why::OriginTimeout | Why::OriginDown | Why::OriginBudget)
+            }
+            kind => {
+                matches!(kind, Connect | Tls | Timeout(_) | BreakerOpen | QueueFull | BudgetShort | NoOrigin)
+            }
         }
     }
 
@@ -141,6 +147,8 @@ impl FetchError {
         match self.sent {
             _ if self.fault() != Fault::Origin => false,
             _ if self.kind == FetchErrorKind::Timeout(Phase::Total) => false,
+            // What had to be ended would only begin anew.
+            _ if self.kind == FetchErrorKind::BudgetShort => self.sent == Sent::Nothing,
             Sent::Nothing => true,
             Sent::Request | Sent::Answer => retry_safe,
         }
@@ -154,6 +162,7 @@ impl FetchError {
                 FetchErrorKind::BreakerOpen
                     | FetchErrorKind::Relayed(_)
                     | FetchErrorKind::QueueFull
+                    | FetchErrorKind::BudgetShort
                     | FetchErrorKind::Timeout(Phase::Queue | Phase::Total)
             )
     }
@@ -168,6 +177,7 @@ impl FetchError {
                 Why::OriginProtocol
             }
             FetchErrorKind::BreakerOpen | FetchErrorKind::QueueFull => Why::OriginDown,
+            FetchErrorKind::BudgetShort => Why::OriginBudget,
             FetchErrorKind::NoOrigin => Why::Internal,
             FetchErrorKind::Upload => Why::ClientGone,
             FetchErrorKind::Unsendable => Why::BadRequest,
@@ -194,6 +204,7 @@ impl FetchErrorKind {
             FetchErrorKind::BreakerOpen => "breaker-open",
             FetchErrorKind::NoOrigin => "no-origin",
             FetchErrorKind::QueueFull => "queue-full",
+            FetchErrorKind::BudgetShort => "budget",
             FetchErrorKind::Upload => "upload",
             FetchErrorKind::Unsendable => "unsendable",
             FetchErrorKind::Relayed(why) => why.as_str(),

@@ -11,12 +11,12 @@ use semantics::Fields;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
-use super::OriginRequest;
 use super::body::{RequestBody, Upload};
 use super::connect::Names;
 use super::exchange::exchange;
 use super::pool::{Pool, Wanted};
 use super::shared::{OriginState, OriginsShared};
+use super::{Askers, OriginRequest};
 
 /// Probes all origins that the configuration names, now and after each [`OriginsShared::configure`]; never ends. Run
 /// it once in the process, on a runtime on which `spawn_local` works. Dropping it stops all probes.
@@ -72,6 +72,7 @@ async fn is_well(names: &Names, state: &Arc<OriginState>, probe: &Probe) -> bool
         takes_trailers: false,
         on_behalf_of: Some((Slot::NONE, 0)),
         upgrade: None,
+        askers: Askers::default(),
     };
     let pool = Rc::new(Pool::new(state.clone()));
     let Ok(Ok(mut lease)) = timeout_at(deadline, pool.lease(names, Wanted::New)).await else { return false };

@@ -6,8 +6,11 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use model::breaker::{self, Breaker, BreakerPolicy, Verdict};
+use model::budget::BudgetPolicy;
+use model::budget::lease::{Ask, Grant};
 use model::health::{self, Health, HealthPolicy};
 use model::origin::Probe;
 use model::retry::{RetryBudget, RetryPolicy};
@@ -18,11 +21,15 @@ use rustls::pki_types::ServerName;
 use semantics::Wall;
 use tokio::sync::Notify;
 
+use super::budget::{Budget, BudgetReport};
 use super::connect::Endpoint;
 use super::error::{FetchError, FetchErrorKind, Sent};
 use super::tls::{Trust, client_config};
 use crate::clock::Clock;
 use crate::tiers::Certified;
+
+/// How often budgets are looked after.
+const BUDGET_TICK: Duration = Duration::from_millis(250);
 
 /// The origins' state, shared by all workers.
 pub(crate) struct OriginsShared {
@@ -32,6 +39,10 @@ pub(crate) struct OriginsShared {
     sources: Arc<[IpAddr]>,
     states: RwLock<HashMap<Arc<Origin>, Vec<Arc<OriginState>>>>,
     next_id: AtomicU64,
+    /// By what nodes and controls name them.
+    budgets: RwLock<HashMap<String, Arc<Budget>>>,
+    /// Whether control grants what may be used of budgets; else all of it is this edge's own.
+    are_leased: bool,
     /// Tells the prober that the set has changed.
     pub(super) changed: Notify,
 }
@@ -45,8 +56,15 @@ impl OriginsShared {
             sources: sources.into(),
             states: RwLock::default(),
             next_id: AtomicU64::new(0),
+            budgets: RwLock::default(),
+            are_leased: false,
             changed: Notify::new(),
         }
+    }
+
+    /// Whether control grants what may be used of budgets.
+    pub(crate) fn leased(self, are_leased: bool) -> Self {
+        OriginsShared { are_leased, ..self }
     }
 
     /// Takes note of the origins of a new configuration and forgets those that are no longer in it. What is known
@@ -57,8 +75,17 @@ impl OriginsShared {
     pub(crate) fn configure<'a>(&self, groups: impl IntoIterator<Item = &'a OriginGroup>) -> Vec<String> {
         let mut named = Vec::new();
         for group in groups {
-            named.extend(self.group(group));
+            let states = self.group(group);
+            if let Some(policy) = &group.budget {
+                states
+                    .iter()
+                    .filter_map(|state| state.quota.as_ref())
+                    .for_each(|quota| quota.configure(policy));
+            }
+            named.extend(states);
         }
+        let quotas = || named.iter().filter_map(|state| state.quota.as_ref());
+        self.budgets.write().retain(|_, budget| quotas().any(|named| Arc::ptr_eq(named, budget)));
         let mut gone = Vec::new();
         self.states.write().retain(|_, states| {
             states.retain(|state| {
@@ -86,6 +113,51 @@ impl OriginsShared {
         self.all().iter().map(|state| state.report(now)).collect()
     }
 
+    /// The budgets, for metrics and for people; by site and origin.
+    pub(crate) fn budgets(&self) -> Vec<BudgetReport> {
+        let mut reports: Vec<BudgetReport> =
+            self.all_budgets().iter().map(|budget| budget.report()).collect();
+        reports.sort_by(|one, other| (&one.site, &one.origin).cmp(&(&other.site, &other.origin)));
+        reports
+    }
+
+    /// What each budget asks of control now; nothing outside of a cluster.
+    pub(crate) fn ask_for_leases(&self) -> Vec<(String, Ask)> {
+        let budgets = self.all_budgets();
+        budgets.iter().filter_map(|budget| Some((budget.id().to_owned(), budget.ask()?))).collect()
+    }
+
+    /// What control grants to the budget of that name.
+    pub(crate) fn grant(&self, id: &str, grant: Grant) {
+        if let Some(budget) = self.budgets.read().get(id) {
+            budget.grant(grant);
+        }
+    }
+
+    /// Looks after what time changes in the budgets; never ends. One task in the process runs it.
+    pub(crate) async fn watch_budgets(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(BUDGET_TICK).await;
+            self.all_budgets().iter().for_each(|budget| budget.tick());
+        }
+    }
+
+    fn all_budgets(&self) -> Vec<Arc<Budget>> {
+        self.budgets.read().values().cloned().collect()
+    }
+
+    /// The one budget of an origin, which all groups of its site share.
+    fn budget(&self, policy: &BudgetPolicy, origin: &Origin) -> Arc<Budget> {
+        let name: Arc<str> = origin.url().into();
+        let id = policy.id(&name);
+        let mut budgets = self.budgets.write();
+        let budget = budgets.entry(id).or_insert_with(|| {
+            let chance = self.are_leased.then(|| crate::storage::chance() as u64);
+            Arc::new(Budget::new(policy, &name, &self.clock, chance))
+        });
+        budget.clone()
+    }
+
     /// The states of a group's origins, in the group's order.
     pub(super) fn group(&self, group: &OriginGroup) -> Vec<Arc<OriginState>> {
         group.origins.iter().map(|origin| self.state(origin, group)).collect()
@@ -111,7 +183,9 @@ impl OriginsShared {
         }
         // Reads files, so it is made outside the lock; another worker's may win.
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let made = Arc::new(OriginState::new(id, origin, group, &self.certified, self.sources.clone()));
+        let quota = group.budget.as_ref().map(|policy| self.budget(policy, origin));
+        let made = OriginState::new(id, origin, group, &self.certified, self.sources.clone()).within(quota);
+        let made = Arc::new(made);
         let mut states = self.states.write();
         let of_origin = states.entry(origin.clone()).or_default();
         find(Some(of_origin), group).unwrap_or_else(|| {
@@ -133,6 +207,8 @@ pub(super) struct OriginState {
     pub(super) name: Arc<str>,
     pub(super) settings: Arc<Origin>,
     pub(super) probe: Option<Probe>,
+    /// What it may be asked; `None` is without limit.
+    pub(super) quota: Option<Arc<Budget>>,
     pub(super) counters: Counters,
     /// Connections that are open, idle ones included.
     pub(super) open: Gauge,
@@ -152,14 +228,27 @@ struct Policies {
     health: HealthPolicy,
     retry: RetryPolicy,
     probe: Option<Probe>,
+    /// Whose budget it draws on; the budget's numbers are its own affair.
+    budget_of: Option<Box<str>>,
 }
 
 impl Policies {
+    fn of(group: &OriginGroup) -> Self {
+        Policies {
+            breaker: group.breaker,
+            health: group.health,
+            retry: group.retry,
+            probe: group.probe.clone(),
+            budget_of: group.budget.as_ref().map(|budget| budget.site.clone()),
+        }
+    }
+
     fn are_of(&self, group: &OriginGroup) -> bool {
         self.breaker == group.breaker
             && self.health == group.health
             && self.retry == group.retry
             && self.probe == group.probe
+            && self.budget_of.as_ref() == group.budget.as_ref().map(|budget| &budget.site)
     }
 }
 
@@ -201,15 +290,11 @@ impl OriginState {
             name: origin.url().into(),
             settings: origin.clone(),
             probe: group.probe.clone(),
+            quota: None,
             counters: Counters::default(),
             open: Gauge::default(),
             idle: Gauge::default(),
-            policies: Policies {
-                breaker: group.breaker,
-                health: group.health,
-                retry: group.retry,
-                probe: group.probe.clone(),
-            },
+            policies: Policies::of(group),
             tls: tls_of(origin, certified),
             condition: Mutex::new(Condition {
                 health: Health::new(group.health),
@@ -218,6 +303,11 @@ impl OriginState {
             budget: Mutex::new(RetryBudget::new(group.retry)),
             retired: AtomicBool::new(false),
         }
+    }
+
+    /// Within this budget.
+    fn within(self, quota: Option<Arc<Budget>>) -> Self {
+        OriginState { quota, ..self }
     }
 
     /// Whether no configuration names it any more.

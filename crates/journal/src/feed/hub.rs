@@ -14,6 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http_body::Body;
+use model::budget::lease::Grant;
 use model::change::{Change, Plan, Written};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -25,8 +26,8 @@ use super::dial::{Dialer, Link, Node, Told};
 use super::lines::{Lines, LinesBody, Writer, lines_body};
 use super::outbox::{Confirm, Outbox, Patience};
 use super::{
-    BEAT, Beat, Down, Hello, Line, PLAN_CELL, Records, Report, Restart, SILENCE, Statistics, Steered, Up,
-    Welcome,
+    BEAT, BUDGETS_MAX, Beat, Down, Hello, Leased, Line, PLAN_CELL, Records, Report, Restart, SILENCE,
+    Statistics, Steered, Up, Wanted, Welcome,
 };
 use crate::trust::{Peer, Role};
 use crate::{Error, Journal, Mark, Page, Record, Work};
@@ -141,6 +142,8 @@ pub struct Hub {
     news: watch::Sender<u64>,
     /// What nodes report for routers.
     steered: broadcast::Sender<Steered>,
+    /// Changes when something has been granted.
+    leases: watch::Sender<()>,
     counting: OnceLock<Arc<dyn Counting>>,
     /// What is shared with other controls.
     shared: Mutex<SharedStatistics>,
@@ -160,6 +163,8 @@ struct Inner {
     /// Other controls that say what their nodes report, and when they have said anything last.
     reporters: BTreeMap<String, Instant>,
     reports: u64,
+    /// What has been granted and not told yet, by node and budget.
+    leases: BTreeMap<String, BTreeMap<String, Grant>>,
     /// When it was last known that there is nothing newer than the head.
     confirmed: Option<Instant>,
 }
@@ -170,6 +175,8 @@ struct Known {
     heard: Instant,
     heard_ms: i64,
     is_from_below: bool,
+    /// The peer that has said it: the node itself, a relay, another control.
+    by: String,
     number: u64,
     receipts: VecDeque<super::Receipt>,
 }
@@ -260,9 +267,11 @@ impl Hub {
                 nodes: BTreeMap::new(),
                 reporters: BTreeMap::new(),
                 reports: 0,
+                leases: BTreeMap::new(),
                 confirmed: None,
             }),
             head: watch::Sender::new((0, 0)),
+            leases: watch::Sender::new(()),
             news: watch::Sender::new(0),
             steered: broadcast::Sender::new(STEERED_MAX),
             counting: OnceLock::new(),
@@ -308,7 +317,50 @@ impl Hub {
 
     /// Forgets a node that has been retired.
     pub fn forget(&self, node: &str) {
-        self.inner.lock().nodes.remove(node);
+        let mut inner = self.inner.lock();
+        inner.nodes.remove(node);
+        inner.leases.remove(node);
+    }
+
+    /// What nodes that are there want of origins' budgets, as far as it has been reported after the report of that number: the
+    /// node's name, whether it can be told from here what it is granted, and what it wants. With the number of the newest report.
+    pub fn wanted(&self, after: u64) -> (u64, Vec<(String, bool, Vec<Wanted>)>) {
+        let inner = self.inner.lock();
+        let new = inner.nodes.iter().filter(|(_, known)| {
+            known.number > after && !known.report.budgets.is_empty() && known.heard.elapsed() < SILENCE
+        });
+        let wanted =
+            new.map(|(node, known)| (node.clone(), known.is_from_below, known.report.budgets.clone()));
+        (inner.reports, wanted.collect())
+    }
+
+    /// Has nodes told what they are granted, directly or by their relay. Of what cannot be told before the next grant, the newest
+    /// is told.
+    pub fn grant(&self, leases: Vec<Leased>) {
+        if leases.is_empty() {
+            return;
+        }
+        let mut inner = self.inner.lock();
+        for Leased { node, budget, grant } in leases {
+            if inner.nodes.contains_key(&node) {
+                inner.leases.entry(node).or_default().insert(budget, grant);
+            }
+        }
+        drop(inner);
+        self.leases.send_replace(());
+    }
+
+    /// What is to be told to a peer.
+    fn leases_by(&self, peer: &str) -> Vec<Leased> {
+        let mut guard = self.inner.lock();
+        let inner = &mut *guard;
+        let nodes = &inner.nodes;
+        let own =
+            inner.leases.extract_if(.., |node, _| nodes.get(node).is_some_and(|known| known.by == peer));
+        own.flat_map(|(node, grants)| {
+            grants.into_iter().map(move |(budget, grant)| Leased { node: node.clone(), budget, grant })
+        })
+        .collect()
     }
 
     /// Changes with each report.
@@ -351,6 +403,10 @@ impl Hub {
         if !report.steering.is_bounded() {
             return Err("a report that says too much for routers".to_owned());
         }
+        let is_too_long = |wanted: &Wanted| wanted.budget.len() > WHY_BYTES_MAX;
+        if report.budgets.len() > BUDGETS_MAX || report.budgets.iter().any(is_too_long) {
+            return Err("a report with too much of budgets".to_owned());
+        }
         (self.check)(peer, &report)?;
         if !report.steering.is_empty() && self.steered.receiver_count() > 0 {
             let (node, pop, steering) = (report.node.clone(), report.pop.clone(), report.steering.clone());
@@ -392,13 +448,17 @@ impl Hub {
                     heard,
                     heard_ms,
                     is_from_below,
+                    by: peer.name.clone(),
                     number,
                 };
             }
             None => {
                 let receipts = VecDeque::from([report.receipt.clone()]);
                 let name = report.node.clone();
-                inner.nodes.insert(name, Known { report, heard, heard_ms, is_from_below, number, receipts });
+                let by = peer.name.clone();
+                inner
+                    .nodes
+                    .insert(name, Known { report, heard, heard_ms, is_from_below, by, number, receipts });
             }
         }
         drop(inner);
@@ -612,6 +672,7 @@ impl Hub {
     /// Tells a node everything, from where it is.
     async fn tell(&self, hello: &Hello, journal: &str, writer: &Writer) -> Result<(), String> {
         let mut heads = self.head.subscribe();
+        let mut leases = self.leases.subscribe();
         let begun_anew = heads.borrow_and_update().1;
         let mut cursor = self.start(hello, journal, writer).await?;
         let mut beat = tokio::time::interval(BEAT);
@@ -629,6 +690,13 @@ impl Hub {
                     tokio::select! {
                         biased;
                         _ = beat.tick() => writer.say(&self.word()).await?,
+                        changed = leases.changed(), if hello.takes_leases => {
+                            changed.map_err(|_| "the hub has ended".to_owned())?;
+                            let own = self.leases_by(&hello.node);
+                            if !own.is_empty() {
+                                writer.say(&Down::Leases(own)).await?;
+                            }
+                        }
                         changed = heads.changed() => changed.map_err(|_| "the hub has ended".to_owned())?,
                         heard = next_steered(&mut steered) => match heard {
                             Ok(line) => {
@@ -891,6 +959,7 @@ impl Forward {
                     hub.inner.lock().confirmed = Some(Instant::now());
                 }
             }
+            Down::Leases(leases) => hub.grant(leases),
             Down::Refused { .. } | Down::Steered(_) | Down::Counted(_) => {}
         }
         Ok(())
@@ -908,6 +977,7 @@ impl Node for Forward {
             cursor: inner.as_ref().map(|inner| inner.head()).unwrap_or_default(),
             reports_only: self.reports_only,
             steers: false,
+            takes_leases: !self.reports_only,
         }
     }
 

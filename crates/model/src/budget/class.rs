@@ -16,6 +16,23 @@ pub struct Class {
     pub content: Content,
 }
 
+impl Default for Class {
+    /// Where there is nothing to be short of.
+    fn default() -> Self {
+        Class { is_background: false, content: Content::Rest }
+    }
+}
+
+impl Class {
+    /// From this place on, everything is in the background.
+    pub const BACKGROUND_RANK: u8 = Content::ALL.len() as u8;
+
+    /// Its place in the order, from 0.
+    pub const fn rank(self) -> u8 {
+        self.content as u8 + if self.is_background { Self::BACKGROUND_RANK } else { 0 }
+    }
+}
+
 /// What a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Content {
@@ -84,8 +101,9 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_is_told_by_destination_then_by_type() {
+        type Case<'a> = (bool, &'a [(&'a str, &'a str)], Option<&'a str>, Content);
         let chrome = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8";
-        let cases: &[(bool, &[(&str, &str)], Option<&str>, Content)] = &[
+        let cases: &[Case] = &[
             (false, &[("Accept", chrome)], None, Content::Action),
             (true, &[("Sec-Fetch-Dest", "document"), ("Accept", "*/*")], None, Content::Page),
             (true, &[("Sec-Fetch-Dest", "iframe")], Some("image/png"), Content::Page),
@@ -119,6 +137,7 @@ mod tests {
             })
             .collect();
         classes.sort();
+        assert!(classes.iter().map(|class| class.rank()).eq(0..8));
         let sorted: Vec<String> = classes
             .iter()
             .map(|class| format!("{}{}", class.content.as_str(), if class.is_background { "'" } else { "" }))

@@ -81,6 +81,17 @@ impl Gate {
     /// # Errors
     /// It may not: when to ask again.
     pub fn begin(&mut self, now: u64) -> Result<(), NotNow> {
+        self.check(now)?;
+        self.pending += 1;
+        self.running += 1;
+        Ok(())
+    }
+
+    /// Whether a request may begin.
+    ///
+    /// # Errors
+    /// As [`Gate::begin`].
+    pub fn check(&mut self, now: u64) -> Result<(), NotNow> {
         self.forget(now);
         if now < self.closed_until {
             return Err(NotNow::Before(self.closed_until));
@@ -92,8 +103,6 @@ impl Gate {
             let first = self.sent.front().map_or(now, |(at, _)| *at);
             return Err(NotNow::Before(first + WINDOW_MS + 1));
         }
-        self.pending += 1;
-        self.running += 1;
         Ok(())
     }
 
@@ -182,17 +191,6 @@ impl Gate {
             self.in_window -= count;
         }
     }
-}
-
-/// The place in the queue of a request that waits: the least is the next to begin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
-    /// What kind it is of.
-    pub class: super::Class,
-    /// How many have asked for it, the most first.
-    pub askers: std::cmp::Reverse<u32>,
-    /// Who came earlier.
-    pub number: u64,
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use super::*;
 use crate::event::{ConnectionUse, Event, FetchEnd, FetchEvent};
 use crate::observer::Observer;
 use crate::observer::tests::event;
-use crate::readings::{BreakerReading, CertificateReading, OriginReading, TierReading};
+use crate::readings::{BreakerReading, BudgetReading, CertificateReading, OriginReading, TierReading};
 use crate::registry::{BuildInfo, SITES_MAX};
 
 fn registry() -> Arc<Registry> {
@@ -141,6 +141,16 @@ fn full_readings(origin: Slot) -> Readings {
                 idle_connections: 0,
             },
         ],
+        budgets: vec![BudgetReading {
+            site: "shop".into(),
+            origin: "http://o.example".into(),
+            total: [200, 50],
+            allowed: [40, 9],
+            used: [12, 3],
+            waiting: 4,
+            refused: 6,
+            ended: 1,
+        }],
         certificates: vec![CertificateReading { name: "*.shop.example".into(), not_after: Wall(2_500) }],
         purge_position: 41,
         quic_dropped: [8, 0, 1],
@@ -191,6 +201,12 @@ fn a_full_registry_renders_each_family_of_the_catalogue_once_and_in_order() {
         ("perigee_origin_failures_total{origin=\"http://o.example\",failure=\"cut\"}", 1.0),
         ("perigee_origin_retries_total{origin=\"http://o.example\"}", 2.0),
         ("perigee_origin_connections{origin=\"http://o.example\",state=\"busy\"}", 3.0),
+        ("perigee_origin_budget{site=\"shop\",origin=\"http://o.example\",of=\"in_flight\"}", 50.0),
+        (
+            "perigee_origin_budget_used{site=\"shop\",origin=\"http://o.example\",of=\"requests_per_second\"}",
+            12.0,
+        ),
+        ("perigee_origin_budget_refused_total{site=\"shop\",origin=\"http://o.example\"}", 6.0),
         ("perigee_origin_breaker_state{origin=\"http://o.example\"}", 2.0),
         ("perigee_origin_connect_seconds_sum{origin=\"http://o.example\"}", 0.0016),
         ("perigee_store_lookups_total{tier=\"memory\",result=\"found\"}", 5.0),

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use edge::{Handle, TierIdentity};
 use journal::feed::{CERTIFICATES_TOLD_MAX, HeldCertificate, HeldDisk, Holdings, Steering, Vitals};
 use journal::trust::Identity;
+use model::budget::lease::{Ask, Grant};
 use model::change::Order;
 use model::steering::VOTES_MAX;
 use observe::Registry;
@@ -146,6 +147,14 @@ impl Works for EdgeWorks {
             // A cache that fills is no leak.
             memory_bytes: resident_bytes().saturating_sub(self.handle.status().memory.bytes),
         }
+    }
+
+    fn ask_for_leases(&self) -> Vec<(String, Ask)> {
+        self.handle.ask_for_leases()
+    }
+
+    fn grant(&self, budget: &str, grant: Grant) {
+        self.handle.grant(budget, grant);
     }
 
     fn holdings(&self) -> Holdings {

@@ -75,7 +75,14 @@ impl Node for Recorder {
     fn hello(&self) -> Hello {
         let state = self.recorded();
         let node = self.identity.peer().name.clone();
-        Hello { node, journal: state.journal, cursor: state.cursor, reports_only: false, steers: false }
+        Hello {
+            node,
+            journal: state.journal,
+            cursor: state.cursor,
+            reports_only: false,
+            steers: false,
+            takes_leases: false,
+        }
     }
 
     fn told(&self, lines: Vec<Down>) -> Told<'_> {
@@ -97,7 +104,11 @@ impl Node for Recorder {
                         }
                         assert_eq!(line.digest, state.cursor.digest);
                     }
-                    Down::Beat(_) | Down::Steered(_) | Down::Counted(_) | Down::Refused { .. } => {}
+                    Down::Beat(_)
+                    | Down::Steered(_)
+                    | Down::Counted(_)
+                    | Down::Leases(_)
+                    | Down::Refused { .. } => {}
                 }
             }
             Ok(())
@@ -124,6 +135,7 @@ impl Node for Recorder {
             holdings: Default::default(),
             vitals: Vitals::default(),
             steering: Steering::default(),
+            budgets: Vec::new(),
         }]
     }
 
