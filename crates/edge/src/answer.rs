@@ -33,6 +33,10 @@ pub(crate) struct Answer {
     pub(crate) rule: Option<RuleAt>,
     /// The origin's part in it, for the log.
     pub(crate) origin: Option<Box<OriginNote>>,
+    /// The purge position that it carries; `None` for what comes from no cache.
+    pub(crate) position: Option<u64>,
+    /// What it knows of besides: see [`crate::flight::Flight::raised`].
+    pub(crate) raised: u64,
 }
 
 /// Where the field lines come from.
@@ -163,6 +167,8 @@ pub(crate) struct OriginNote {
     pub(crate) attempts: u32,
     /// What its answer says of its reuse: [`observe::Event::answer`].
     pub(crate) answer: Fields,
+    /// What another edge has told of what it took, if one was asked.
+    behind: Option<Box<str>>,
 }
 
 impl Answer {
@@ -179,6 +185,8 @@ impl Answer {
             body: Body::Empty,
             rule: None,
             origin: None,
+            position: None,
+            raised: 0,
         }
     }
 
@@ -206,13 +214,22 @@ impl OriginNote {
             first_byte_us: response.info.first_byte_us,
             attempts: response.info.attempts,
             answer: told_of(response),
+            behind: response.told.as_ref().map(|told| told.timing.clone().unwrap_or_default()),
+        }
+    }
+
+    /// What the hops behind took, the nearest first, as in Server-Timing (W3C).
+    pub(crate) fn timing(&self) -> String {
+        match &self.behind {
+            Some(behind) => behind.to_string(),
+            None => format!("origin;dur={:.3}", self.first_byte_us as f64 / 1000.0),
         }
     }
 
     /// Of a failure.
     pub(crate) fn of_error(error: &FetchError) -> Self {
         let name = error.origin().unwrap_or("-").into();
-        OriginNote { name, status: 0, first_byte_us: 0, attempts: 1, answer: Fields::new() }
+        OriginNote { name, status: 0, first_byte_us: 0, attempts: 1, answer: Fields::new(), behind: None }
     }
 }
 

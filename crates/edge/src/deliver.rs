@@ -21,6 +21,7 @@ use crate::h3::qpack;
 use crate::intake::CLIENT_CERTIFICATE;
 use crate::loaded::{RuleAt, view};
 use crate::request::{AltSvc, Method, Protocol, Request};
+use crate::tiers;
 use crate::worker::Worker;
 
 /// For how long a visitor may go by what Alt-Svc says (RFC 7838 §3.1): a day, the RFC's default, and what others say.
@@ -123,8 +124,15 @@ pub(crate) fn response_section(
 
 /// Appends the field lines of an answer but for those that concern the connection.
 fn write_fields(out: &mut Vec<u8>, worker: &Worker, request: &Request, answer: &Answer) {
-    let edited = edited_fields(request, answer);
-    if request.secure && answer.rule.as_ref().is_some_and(|at| at.rule().https == Https::Strict) {
+    let is_for_edge = request.asked.is_some();
+    let edited = match is_for_edge {
+        false => edited_fields(request, answer),
+        true => bare_fields(answer),
+    };
+    if request.secure
+        && !is_for_edge
+        && answer.rule.as_ref().is_some_and(|at| at.rule().https == Https::Strict)
+    {
         let is_said = match &edited {
             Some(fields) => fields.contains("strict-transport-security"),
             None => answer.head.field("strict-transport-security").is_some(),
@@ -176,6 +184,9 @@ fn write_fields(out: &mut Vec<u8>, worker: &Worker, request: &Request, answer: &
     {
         h1::write_number(out, "Content-Length", length);
     }
+    if is_for_edge {
+        return tiers::write_told(out, &worker.shared, request, answer);
+    }
     if answer.rule.as_ref().is_some_and(|at| at.loaded.snapshot.edge.server_timing) {
         write_server_timing(out, request, answer);
     }
@@ -226,6 +237,23 @@ fn edited_fields(request: &Request, answer: &Answer) -> Option<Fields> {
     Some(fields)
 }
 
+/// The same for another edge, which changes for its visitors what is to be changed: as stored, but for what describes the
+/// content that is sent.
+fn bare_fields(answer: &Answer) -> Option<Fields> {
+    let is_other_range = answer.content_range.is_some() && answer.head.field("content-range").is_some();
+    if answer.content_type.is_none() && !is_other_range {
+        return None;
+    }
+    let mut fields = answer.head.fields();
+    if answer.content_range.is_some() {
+        fields.remove("content-range");
+    }
+    if let Some(content_type) = &answer.content_type {
+        let _ = fields.set("Content-Type", content_type);
+    }
+    Some(fields)
+}
+
 /// Whether the origin chose the answer by who the visitor is.
 fn varies_by_certificate(answer: &Answer) -> bool {
     answer.head.field("vary").is_some()
@@ -266,13 +294,13 @@ fn handling(note: &Note) -> Handling {
     }
 }
 
-/// Server-Timing (W3C): what the edge took in all, and the origin's part.
+/// Server-Timing (W3C): what the edge took in all, and those that it had to ask: other edges, the origin.
 fn write_server_timing(out: &mut Vec<u8>, request: &Request, answer: &Answer) {
     let edge_ms = request.started.elapsed().as_secs_f64() * 1000.0;
     let _ = std::io::Write::write_fmt(out, format_args!("Server-Timing: edge;dur={edge_ms:.3}"));
     if let Some(origin) = &answer.origin {
-        let origin_ms = origin.first_byte_us as f64 / 1000.0;
-        let _ = std::io::Write::write_fmt(out, format_args!(", origin;dur={origin_ms:.3}"));
+        out.extend_from_slice(b", ");
+        out.extend_from_slice(origin.timing().as_bytes());
     }
     out.extend_from_slice(b"\r\n");
 }
@@ -317,6 +345,7 @@ pub(crate) fn emit(worker: &Worker, request: &Request, told: &Told, why: Why, se
         false => Vec::new(),
     };
     worker.observer.emit(&Event {
+        asked: request.asked.as_ref().map(|asked| asked.hop),
         wall: semantics::Wall(request.now.0.saturating_add(duration.as_millis() as i64)),
         duration_us: duration.as_micros() as u64,
         first_byte_us: sent.first_byte.as_micros() as u64,

@@ -22,6 +22,7 @@ use crate::loaded::{RuleAt, view};
 use crate::object::{Entry, Item, Object, SPECS_MAX, Variants};
 use crate::request::Request;
 use crate::tiering::{self, url_of};
+use crate::tiers;
 use crate::worker::Shared;
 
 /// What is stored for a request.
@@ -163,7 +164,9 @@ fn usable(shared: &Shared, at: &RuleAt, request: &Request, key: u128, stored: Ob
     };
     let purged = match purged {
         Some(Objection::Distrusted) => purged,
-        _ if may_have_missed(shared, at, request, &stored) => Some(Objection::Unheard),
+        _ if tiers::lags_behind(shared, request) || may_have_missed(shared, at, request, &stored) => {
+            Some(Objection::Unheard)
+        }
         _ => purged,
     };
     Found::Object { key, stored, purged }
@@ -236,16 +239,27 @@ pub(crate) fn purged(shared: &Shared, at: &RuleAt, request: &Request, tags: &[u6
     if position >= newest {
         return Purged::No { newest: position };
     }
+    with_subject(shared, at, request, tags, position, |subject| match shared.purges.read().check(subject) {
+        None => Purged::No { newest },
+        Some((kind, _)) => Purged::Yes(kind),
+    })
+}
+
+/// Asks a purge clock about a request's object that has these tags and was fetched at a position.
+pub(crate) fn with_subject<T>(
+    shared: &Shared,
+    at: &RuleAt,
+    request: &Request,
+    tags: &[u64],
+    position: u64,
+    ask: impl FnOnce(&Subject<'_>) -> T,
+) -> T {
     let url = url_hash(shared, at.site(), at.rule(), &request.authority, request.path(), request.query());
     // As keys are: no spelling of a path may slip under a purge.
     let path = normalise_path(request.path().as_bytes());
     let path = String::from_utf8_lossy(&path);
     let site = at.site_number();
-    let subject = Subject { site, url, host: &request.host, path: &path, tags, position };
-    match shared.purges.read().check(&subject) {
-        None => Purged::No { newest },
-        Some((kind, _)) => Purged::Yes(kind),
-    }
+    ask(&Subject { site, url, host: &request.host, path: &path, tags, position })
 }
 
 /// The hash under which a URL is purged: its key text without what makes variants.

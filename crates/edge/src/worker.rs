@@ -15,6 +15,7 @@ use model::Switches;
 use model::purge::PurgeClock;
 use model::rate::{Rate, TooMuch};
 use model::settings::Limits;
+use model::tiers::HotKeys;
 use parking_lot::{Mutex, RwLock};
 use semantics::Wall;
 use semantics::key::KeySeed;
@@ -37,9 +38,11 @@ use crate::purge_log::{Positions, PurgeLog};
 use crate::quic::Quic;
 use crate::rates::{Counted, Open, Rates};
 use crate::request::{Request, RequestId};
+use crate::rewriting;
 use crate::slices::Stretches;
 use crate::succession::Succession;
 use crate::tiering::Reads;
+use crate::tiers::Certified;
 use crate::tls::Tls;
 
 /// What all workers of an edge share.
@@ -60,6 +63,8 @@ pub(crate) struct Shared {
     pub(crate) quic: Arc<Quic>,
     /// What pages have asked browsers to load.
     pub(crate) hints: Hints,
+    /// What has become of what was to be rewritten.
+    pub(crate) rewrites: rewriting::Counts,
     /// Where large bodies lie; `None` where the system has no such files.
     pub(crate) pages: Option<Pages>,
     pub(crate) flights: Flights,
@@ -79,6 +84,10 @@ pub(crate) struct Shared {
     pub(crate) purge_log: Mutex<Option<PurgeLog>>,
     /// The newest purge position: an object fetched at or after it needs no look at `purges`.
     pub(crate) purge_position: AtomicU64,
+    /// What that means to other edges.
+    pub(crate) purge_positions: RwLock<model::positions::Positions>,
+    /// What is shown to other edges.
+    pub(crate) certified: Arc<Certified>,
     /// When whoever orders purges was last heard, with nothing more to tell.
     pub(crate) heard: Heard,
     pub(crate) registry: Arc<observe::Registry>,
@@ -195,6 +204,8 @@ pub(crate) struct Worker {
     next_turn: Cell<u32>,
     next_id: Cell<u64>,
     failures_told: Cell<(u32, u32)>,
+    /// What this worker's visitors ask for that the cache has not.
+    pub(crate) hot_keys: RefCell<HotKeys>,
     /// Reused by each request for its cache key.
     pub(crate) key_text: RefCell<Vec<u8>>,
 }
@@ -248,6 +259,7 @@ impl Worker {
             next_turn: Cell::new(0),
             next_id: Cell::new(id_seed),
             failures_told: Cell::new((0, 0)),
+            hot_keys: RefCell::default(),
             key_text: RefCell::default(),
             shared,
         }

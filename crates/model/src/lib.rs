@@ -17,6 +17,7 @@ pub mod diff;
 pub mod glob;
 pub mod health;
 pub mod origin;
+pub mod positions;
 pub mod purge;
 pub mod rate;
 pub mod redirect;
@@ -29,6 +30,7 @@ pub mod settings;
 pub mod site_test;
 pub mod snapshot;
 pub mod steering;
+pub mod tiers;
 pub mod units;
 pub mod vitals;
 

@@ -108,6 +108,10 @@ pub struct EdgeSettings {
     pub listen: Vec<SocketAddr>,
     /// Addresses for visitors who speak TLS. None by default: they need a certificate.
     pub listen_tls: Vec<SocketAddr>,
+    /// Where other edges reach this one: its PoP's, and those whose sites it shields. Nowhere by default.
+    pub listen_tier: Vec<SocketAddr>,
+    /// What it shows them, in files; on a node of a cluster, the cluster's certificates do.
+    pub tier: Option<TierFiles>,
     /// Certificates in files of the operator's own.
     pub certificates: Vec<CertificateFiles>,
     /// TLS with visitors.
@@ -138,6 +142,18 @@ pub struct EdgeSettings {
     pub http3: bool,
     /// Limits against what visitors may use up.
     pub limits: Limits,
+}
+
+/// What edges show each other, in PEM files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TierFiles {
+    /// This node's certificate, and those that lead from it to the authority; it has the node's name (a DNS name in its subject
+    /// alternative names), or the URI `perigee://edge/NAME`.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// The authority that all of them believe.
+    pub authority: PathBuf,
 }
 
 /// A certificate and its key, in files.
@@ -435,6 +451,8 @@ impl Default for EdgeSettings {
         EdgeSettings {
             listen: vec![SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080)],
             listen_tls: Vec::new(),
+            listen_tier: Vec::new(),
+            tier: None,
             certificates: Vec::new(),
             tls: TlsSettings::default(),
             acme: None,

@@ -34,6 +34,7 @@ fn measure(observer: &Observer, registry: &Registry) -> u64 {
             let start = Instant::now();
             for number in 0..EVENTS {
                 observer.emit(black_box(&Event {
+                    asked: None,
                     wall: Wall(1_795_466_673_000 + (round * EVENTS + number) as i64 / 50),
                     duration_us: 30 + number % 50,
                     first_byte_us: 20 + number % 30,

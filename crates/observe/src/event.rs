@@ -12,6 +12,8 @@ use stats::{Class, Country};
 /// client is given up.
 #[derive(Clone, Debug)]
 pub struct Event<'a> {
+    /// Another edge has asked, for its visitor, and counts it: in whose place this one was asked.
+    pub asked: Option<Hop>,
     /// Wall time at which the request ended: the time of the log line.
     pub wall: Wall,
     /// From the complete request head to the last byte of the response, in µs.
@@ -119,8 +121,8 @@ pub struct Fetch {
 pub struct FetchEvent {
     /// The origin asked.
     pub origin: Slot,
-    /// For which site, and for which of its rules, as [`Event::rule`] numbers them.
-    pub on_behalf_of: (Slot, u32),
+    /// For which site, and for which of its rules, as [`Event::rule`] numbers them; `None` when it was no origin but another edge.
+    pub on_behalf_of: Option<(Slot, u32)>,
     /// Whether its connection was opened for this attempt.
     pub connection: ConnectionUse,
     /// From sending the request to the first byte of the answer, in µs; absent when none came.
@@ -332,5 +334,62 @@ labels! {
         Hard = "hard",
         /// Stale: revalidated, and served stale meanwhile where that is allowed.
         Soft = "soft",
+    }
+}
+
+/// In whose place an edge is asked by another edge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hop {
+    /// As the owner of a key in its PoP.
+    Peer,
+    /// As a shield before the origin.
+    Shield,
+}
+
+impl Hop {
+    /// Both.
+    pub const ALL: [Hop; 2] = [Hop::Peer, Hop::Shield];
+
+    /// The stable text form.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Hop::Peer => "peer",
+            Hop::Shield => "shield",
+        }
+    }
+}
+
+/// What came of asking another edge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HopEnd {
+    /// Its answer was taken.
+    Answered,
+    /// It gave none: it was passed over.
+    Gone,
+    /// Its answer was older than a purge that is known here: it was asked again, or passed over.
+    Behind,
+    /// It answered that it has none, for a reason of its own: it was passed over.
+    Refused,
+    /// It answered that the origin has none.
+    Failed,
+    /// It broke off in the middle of a body, which was gone on with elsewhere.
+    Broken,
+}
+
+impl HopEnd {
+    /// All, in the order of their counters.
+    pub const ALL: [HopEnd; 6] =
+        [HopEnd::Answered, HopEnd::Gone, HopEnd::Behind, HopEnd::Refused, HopEnd::Failed, HopEnd::Broken];
+
+    /// The stable text form.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            HopEnd::Answered => "answered",
+            HopEnd::Gone => "gone",
+            HopEnd::Behind => "behind",
+            HopEnd::Refused => "refused",
+            HopEnd::Failed => "failed",
+            HopEnd::Broken => "broken",
+        }
     }
 }

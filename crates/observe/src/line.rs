@@ -3,7 +3,7 @@
 //!
 //! JSON keys, in this order, absent ones left out: `time` (RFC 3339, UTC, ms), `id`, `client`, `method`, `host`, `target`,
 //! `protocol`, `scheme` (only `https`), `authorized`, `status`, `body_bytes`, `head_bytes`, `received_bytes`, `duration_us`, `first_byte_us`, `outcome`, `why`,
-//! `site`, `rule`, `age`, `ttl`, `collapsed`, `stored`, `encoded`, `selected_by`, `origin`, `origin_status`, `origin_us`, `attempts`,
+//! `site`, `asked_as` (of a request of another edge), `rule`, `age`, `ttl`, `collapsed`, `stored`, `encoded`, `selected_by`, `origin`, `origin_status`, `origin_us`, `attempts`,
 //! `answer`, `referer`, `user_agent`. What reads them: `insight::log`.
 
 use std::io::Write;
@@ -53,6 +53,11 @@ pub(crate) fn write_json(out: &mut Vec<u8>, stamp: &mut Stamp, event: &Event<'_>
     out.extend_from_slice(b"\",\"site\":\"");
     out.extend_from_slice(names.site);
     out.push(b'"');
+    if let Some(hop) = event.asked {
+        out.extend_from_slice(b",\"asked_as\":\"");
+        out.extend_from_slice(hop.as_str().as_bytes());
+        out.push(b'"');
+    }
     if let Some(rule) = event.rule {
         number(out, b",\"rule\":", u64::from(rule));
     }

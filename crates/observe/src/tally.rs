@@ -225,11 +225,11 @@ impl Tally {
 
     /// Counts an attempt at an origin that has ended, if it got as far as a connection.
     pub(crate) fn count_fetch(&mut self, event: &FetchEvent, now: Wall, statistics: &Statistics) {
+        let Some((site, number)) = event.on_behalf_of else { return };
         if event.connection == ConnectionUse::Missing {
             return;
         }
         self.turn(now.secs(), statistics);
-        let (site, number) = event.on_behalf_of;
         let counts = self.counts(Key::of_origin(site.0, rule(number)));
         counts.origin_requests += 1;
         counts.origin_bytes += event.bytes_received;

@@ -54,10 +54,16 @@ const HEARD_WRITTEN_EVERY_MS: i64 = 5_000;
 
 /// What a node does with what it is told.
 pub(crate) trait Works: Send + Sync + 'static {
-    /// Purges: returns when they are in force and safe.
-    fn purge(&self, orders: &[Order]) -> Result<(), String>;
-    /// Has everything validated that was stored until now.
-    fn distrust(&self) -> Result<(), String>;
+    /// Purges: returns, when they are in force and safe, the node's own number of the last one.
+    fn purge(&self, orders: &[Order]) -> Result<u64, String>;
+    /// Has everything validated that was stored until now; the node's own number of that.
+    fn distrust(&self) -> Result<u64, String>;
+    /// Before it follows anybody: all that it has in force is of the journal up to this position.
+    fn begins_at(&self, position: u64);
+    /// The journal is in force up to this position; `applied`: the last of the node's own numbers that that took.
+    fn reached(&self, position: u64, applied: Option<u64>);
+    /// The node has another certificate.
+    fn certify(&self, identity: &Identity);
     /// Nothing had been missed at this moment, in ms since 1970.
     fn heard(&self, at_ms: i64);
     /// It is connected, or just begins; where it is, and the newest position that it knows of.
@@ -175,6 +181,13 @@ impl Member {
         *self.running.lock() = version;
     }
 
+    /// What it shows to other edges.
+    pub(crate) fn tier_identity(&self) -> Result<::edge::TierIdentity, Failure> {
+        edge::tier_identity(&self.identity()).map_err(|why| {
+            Failure::new(format!("the node's certificate is of no use to other edges: {why}"), "")
+        })
+    }
+
     /// Begins to follow, for the edge or router that runs.
     ///
     /// # Errors
@@ -182,7 +195,8 @@ impl Member {
     pub(crate) fn start(self: &Arc<Self>, works: Arc<dyn Works>) -> std::io::Result<()> {
         works.heard(*self.heard_written_ms.lock());
         let position = self.following.lock().place().at.position;
-        works.follows(position, position, false);
+        works.begins_at(position);
+        let certified = works.clone();
         // It is attached once, when it has started.
         let _ = self.works.set(works);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -199,7 +213,7 @@ impl Member {
                     () = follow(member.clone(), dialer.clone()) => {}
                     () = member.keep_configured(&dialer) => {}
                     () = member.keep_counted() => {}
-                    () = member.certified.keep_renewed(&member.keep, &dialer) => {}
+                    () = member.certified.keep_renewed(&member.keep, &dialer, |identity| certified.certify(identity)) => {}
                 }
             });
         })?;
@@ -291,12 +305,13 @@ impl Member {
             (step, is_new)
         };
         let not_applied = |error: String| format!("what control ordered is not in force: {error}");
+        let mut applied = None;
         for some in orders.chunks(ORDERS_TOGETHER_MAX) {
-            works.purge(some).map_err(not_applied)?;
+            applied = Some(works.purge(some).map_err(not_applied)?);
         }
         if let Some(why) = distrust {
             eprintln!("perigee: all that is stored is validated before it is served again: {why}");
-            works.distrust().map_err(not_applied)?;
+            applied = Some(works.distrust().map_err(not_applied)?);
         }
         let now = now_ms();
         let mut heard_written_ms = self.heard_written_ms.lock();
@@ -312,6 +327,7 @@ impl Member {
             following.reached(place.clone());
             (following.is_current(), following.head())
         };
+        works.reached(place.at.position, applied);
         works.follows(place.at.position, head, true);
         self.plan.send_if_modified(|known| {
             let is_other = *known != plan;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use journal::feed::{Holdings, Vitals, check_url};
-use journal::trust::{Role, is_name};
+use journal::trust::{Identity, Role, is_name};
 use model::change::Order;
 use model::{EdgeSettings, Snapshot};
 use observe::Registry;
@@ -136,13 +136,21 @@ struct RouterWorks {
 }
 
 impl Works for RouterWorks {
-    fn purge(&self, _: &[Order]) -> Result<(), String> {
-        Ok(())
+    fn purge(&self, _: &[Order]) -> Result<u64, String> {
+        Ok(0)
     }
 
-    fn distrust(&self) -> Result<(), String> {
-        Ok(())
+    fn distrust(&self) -> Result<u64, String> {
+        Ok(0)
     }
+
+    fn begins_at(&self, position: u64) {
+        self.router.follows(position, position, false);
+    }
+
+    fn reached(&self, _: u64, _: Option<u64>) {}
+
+    fn certify(&self, _: &Identity) {}
 
     fn heard(&self, _: i64) {}
 

@@ -33,6 +33,7 @@ use crate::purging::Url;
 use crate::request::{Method, Protocol, Request, RequestId};
 use crate::serve::parts_answer;
 use crate::tiering::{self, SLICE_BYTES};
+use crate::tiers;
 use crate::tls::Shown;
 use crate::worker::Shared;
 
@@ -76,6 +77,11 @@ pub(super) fn explain(handle: &Handle, question: &Question) -> Result<Value, Pro
     }
     let mut text = Vec::with_capacity(256);
     lookup::write_request_key(&mut text, &at, &request);
+    let tiers = tiers::explain(&at, &text);
+    if !tiers.is_empty() {
+        explanation["tiers"] =
+            tiers.iter().map(|(hop, node)| json!({ "as": hop.as_str(), "node": node })).collect();
+    }
     explanation["key"] = String::from_utf8_lossy(&text).lines().collect();
     // Before the look-up, which may take out what has been purged.
     let primary = hash(&shared.seed, &text).0;
@@ -218,6 +224,7 @@ fn request(question: &Question, now: Wall) -> Result<Request, Problem> {
         protocol: Protocol::Http11,
         secure: url.scheme == Scheme::Https,
         shown: Shown::Nothing,
+        asked: None,
         alt_svc: None,
         client: IpAddr::V4(Ipv4Addr::LOCALHOST),
         started: Instant::now(),

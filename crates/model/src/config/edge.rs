@@ -10,7 +10,7 @@ use super::choices::build_rate;
 use crate::rate::Rate;
 use crate::settings::{
     AccessLog, AccessLogFormat, CertificateFiles, EdgeSettings, HANDSHAKES_BURST_SECS, Limits, Network, Ocsp,
-    TlsSettings, TlsVersion,
+    TierFiles, TlsSettings, TlsVersion,
 };
 
 /// Settings from the section; defaults where it says nothing.
@@ -19,6 +19,8 @@ pub(super) fn build(findings: &mut Findings<'_>, section: Option<&Section>) -> E
     let Some(section) = section else { return settings };
     let listen = addresses(findings, section, "listen");
     settings.listen_tls = addresses(findings, section, "listen_tls");
+    settings.listen_tier = addresses(findings, section, "listen_tier");
+    settings.tier = section.table("tier").and_then(build_tier);
     if section.has("listen") && section.item("listen").is_some_and(|item| item.list().is_empty()) {
         let span = section.item("listen").map_or(0..0, |item| item.span.clone());
         findings.error(
@@ -142,6 +144,13 @@ fn origin_source(findings: &mut Findings<'_>, section: &Section) -> Vec<IpAddr> 
         }
     }
     sources
+}
+
+fn build_tier(section: &Section) -> Option<TierFiles> {
+    let file = |key| section.text(key).map(|(path, _)| path.into());
+    let (certificate, key, authority) = (file("certificate"), file("key"), file("authority"));
+    section.finish();
+    Some(TierFiles { certificate: certificate?, key: key?, authority: authority? })
 }
 
 /// TLS with visitors; defaults where the section says nothing.

@@ -9,6 +9,7 @@ use crate::compress;
 use crate::origin::bounds;
 use crate::routing;
 use crate::settings::{self, Bound};
+use crate::tiers;
 use crate::units::ByteSize;
 
 /// A table of the file: what may stand in it.
@@ -209,6 +210,11 @@ static POP: Table = Table {
             "The addresses that visitors are sent to, IPv4 and IPv6.",
         )
         .required(),
+        key(
+            "node",
+            Kind::Tables { of: &POP_NODE, max: Some(tiers::NODES_MAX) },
+            "One edge of the PoP, as the others reach it. Those that are named act as one cache.",
+        ),
         key("regions", Kind::List(&NAME), "Names of your own for groups of PoPs, which sites may name in `pops`.")
             .or("none"),
         key(
@@ -230,6 +236,34 @@ static POP: Table = Table {
         .or("no bound"),
         key("drain", Kind::Bool, "Nobody new is sent here.").or("false"),
         key("last_resort", Kind::Bool, "Visitors are sent here only when no other PoP is left.").or("false"),
+    ]],
+};
+
+static POP_NODE: Table = Table {
+    title: "[[pop.node]]",
+    groups: &[&[
+        key("name", NAME, "Its name: that of `node` in its own file, which its certificate shows.")
+            .required(),
+        key(
+            "tier",
+            text("an address with port", "10.0.0.1:7443"),
+            "Where the other edges reach it: what its own file says as `listen_tier`, or what leads there.",
+        )
+        .required(),
+        number("weight", tiers::WEIGHT, "Its share of the PoP's keys, in relation to the other nodes'."),
+    ]],
+};
+
+static SHIELD: Table = Table {
+    title: "[[site.shield_from]]",
+    groups: &[&[
+        key("from", Kind::List(&NAME), "Names of PoPs and of their regions: those that ask so.").required(),
+        key(
+            "pops",
+            Kind::List(&NAME),
+            "The PoPs through which they ask, the first that answers; at most 3. An empty list asks the origin.",
+        )
+        .required(),
     ]],
 };
 
@@ -333,6 +367,18 @@ static EDGE: Table = Table {
         )
         .or("none"),
         key(
+            "listen_tier",
+            Kind::List(&text("an address with port", "10.0.0.1:7443")),
+            "Addresses at which the other edges of the PoP, and those that it shields, reach this one: the `tier` of its [[pop.node]]. Only edges that show a certificate are let in.",
+        )
+        .or("none"),
+        key(
+            "tier",
+            Kind::Table(&TIER),
+            "What this node shows to other edges, and whom it believes. A node of a cluster has that from its cluster.",
+        )
+        .or("none"),
+        key(
             "admin",
             text("an address with port, or \"off\"", "127.0.0.1:9090"),
             "Address of the admin API and of /metrics.",
@@ -382,6 +428,25 @@ static EDGE: Table = Table {
         )
         .or("true"),
         key("limits", Kind::Table(&LIMITS), "Limits against what visitors may use up."),
+    ]],
+};
+
+static TIER: Table = Table {
+    title: "[edge.tier]",
+    groups: &[&[
+        key(
+            "certificate",
+            text("a PEM file", "/etc/perigee/tier.pem"),
+            "This node's certificate, with its name (that of `node`) as a DNS name in it, or the URI perigee://edge/NAME; then those that lead to the authority.",
+        )
+        .required(),
+        key("key", text("a PEM file", "/etc/perigee/tier-key.pem"), "Its private key.").required(),
+        key(
+            "authority",
+            text("a PEM file", "/etc/perigee/tier-ca.pem"),
+            "The authority whose certificates the edges show each other. Use one that issues no others.",
+        )
+        .required(),
     ]],
 };
 
@@ -628,6 +693,18 @@ pub(crate) static SITE: Table = Table {
                 "Where the site is served: names of PoPs and of their regions. Visitors are sent nowhere else.",
             )
             .or("everywhere"),
+            key(
+                "shield",
+                Kind::List(&NAME),
+                "The PoPs through which all others ask the origin, so that it sees one fetch: the first that answers, at most 3. Then the origin.",
+            )
+            .or("none: each PoP asks the origin"),
+            key(
+                "shield_from",
+                tables(&SHIELD),
+                "What is asked instead of `shield` from some PoPs; the first that fits decides.",
+            )
+            .or("none"),
         ],
         ORIGIN_KEYS,
         CHOICES,

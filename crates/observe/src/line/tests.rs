@@ -12,6 +12,7 @@ const WALL: Wall = Wall(1_795_466_673_007);
 
 fn event() -> Event<'static> {
     Event {
+        asked: None,
         wall: WALL,
         duration_us: 412,
         first_byte_us: 97,

@@ -17,6 +17,7 @@ fn registry() -> Arc<Registry> {
 
 pub(crate) fn event(site: Slot) -> Event<'static> {
     Event {
+        asked: None,
         wall: Wall(1_795_466_673_007),
         duration_us: 412,
         first_byte_us: 97,

@@ -2,14 +2,22 @@
 
 use std::sync::Arc;
 
-use edge::Handle;
+use edge::{Handle, TierIdentity};
 use journal::feed::{CERTIFICATES_TOLD_MAX, HeldCertificate, HeldDisk, Holdings, Vitals};
+use journal::trust::Identity;
 use model::change::Order;
 use observe::Registry;
+use rustls::pki_types::PrivateKeyDer;
 use semantics::{Outcome, Wall};
 
 use super::{Works, resident_bytes};
 use crate::configuration::{Live, Told};
+
+/// What a node shows to other edges.
+pub(super) fn tier_identity(identity: &Identity) -> Result<TierIdentity, String> {
+    let key = PrivateKeyDer::Pkcs8(identity.key().clone_key());
+    TierIdentity::new([identity.authority().clone()], identity.chain(), key)
+}
 
 /// An edge that runs, and its configuration.
 pub(crate) struct EdgeWorks {
@@ -18,12 +26,28 @@ pub(crate) struct EdgeWorks {
 }
 
 impl Works for EdgeWorks {
-    fn purge(&self, orders: &[Order]) -> Result<(), String> {
-        self.handle.apply(orders).map(drop).map_err(|error| error.to_string())
+    fn purge(&self, orders: &[Order]) -> Result<u64, String> {
+        self.handle.apply(orders).map(|applied| applied.position).map_err(|error| error.to_string())
     }
 
-    fn distrust(&self) -> Result<(), String> {
-        self.handle.distrust().map(drop).map_err(|error| error.to_string())
+    fn distrust(&self) -> Result<u64, String> {
+        self.handle.distrust().map_err(|error| error.to_string())
+    }
+
+    fn begins_at(&self, position: u64) {
+        self.handle.registry().follow(position, position, false);
+        self.handle.begins_at(position);
+    }
+
+    fn reached(&self, position: u64, applied: Option<u64>) {
+        self.handle.reached(position, applied);
+    }
+
+    fn certify(&self, identity: &Identity) {
+        match tier_identity(identity) {
+            Ok(identity) => self.handle.certify(identity),
+            Err(why) => eprintln!("perigee: the renewed certificate is of no use to other edges: {why}"),
+        }
     }
 
     fn heard(&self, at_ms: i64) {

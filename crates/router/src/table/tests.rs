@@ -9,6 +9,7 @@ fn pop(name: &str) -> Pop {
     Pop {
         name: name.into(),
         location: place(name).unwrap(),
+        nodes: Vec::new(),
         edges: vec!["192.0.2.1".parse().unwrap()],
         regions: Vec::new(),
         networks: Vec::new(),
