@@ -41,6 +41,7 @@ use crate::hints;
 use crate::interim::Interim;
 use crate::loaded::{RuleAt, view};
 use crate::lookup::{self, Found, FromDisk, Purged};
+use crate::measure;
 use crate::object::{Entry, Item, Object};
 use crate::origin::{OriginRequest, OriginResponse, RequestBody};
 use crate::rates::Counted;
@@ -690,7 +691,7 @@ impl Want {
     }
 }
 
-/// What concerns who asks, whatever for: challenges of an authority, the block list, how often one may ask.
+/// What concerns who asks, whatever for: challenges of an authority, the block list, how often one may ask, and beacons.
 fn at_the_door(worker: &Worker, request: &Request) -> Option<Answer> {
     if let Some(answer) = serve::challenge(worker, request) {
         return Some(answer);
@@ -704,7 +705,7 @@ fn at_the_door(worker: &Worker, request: &Request) -> Option<Answer> {
         worker.count_limit(Limit::RequestsPerClient);
         return Some(Refusal::TooOften(refused).answer(request));
     }
-    None
+    measure::beacon(worker, request)
 }
 
 /// What is known when a fetch for the key text `text` starts.

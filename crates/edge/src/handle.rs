@@ -35,6 +35,7 @@ use crate::handover::{Channel, Message};
 use crate::hints::Hints;
 use crate::listen::{self, Secure};
 use crate::loaded::{Loaded, SiteNumbers};
+use crate::measure::Measuring;
 use crate::origin::{Origins, OriginsShared, probe_origins};
 use crate::published::Published;
 use crate::purge_log::PurgeLog;
@@ -301,6 +302,7 @@ impl Edge {
             heard: Heard::alone(),
             purge_positions: RwLock::default(),
             certified,
+            measuring: Measuring::default(),
             registry: registry.clone(),
             locate,
             connections: AtomicUsize::new(0),
@@ -654,6 +656,18 @@ impl Handle {
     /// The addresses that other edges connect to.
     pub fn addresses_tier(&self) -> Vec<SocketAddr> {
         self.sockets.lock().addresses(Kind::Tier)
+    }
+
+    /// Begins to measure how long the way to visitors is, as an edge of this PoP, and to serve the beacon where the configuration says so.
+    /// `secret`: from which the beacon's tokens are made; edges with the same one take each other's.
+    pub fn measure(&self, pop: &str, secret: &[u8]) {
+        self.shared.measuring.start(pop, secret);
+    }
+
+    /// What was measured since it was taken last; as much as fits into a report.
+    pub fn take_measured(&self) -> model::steering::Steering {
+        let (trips, dropped) = (self.shared.measuring.take(), self.shared.measuring.take_dropped());
+        model::steering::Steering { trips, dropped, ..Default::default() }
     }
 
     /// Opens the access log anew, after it has been moved away; processes before this one that drain do so too.

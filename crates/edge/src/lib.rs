@@ -31,6 +31,7 @@ mod interim;
 mod listen;
 mod loaded;
 mod lookup;
+mod measure;
 mod meta;
 mod object;
 mod origin;

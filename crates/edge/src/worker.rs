@@ -30,6 +30,7 @@ use crate::flight::Flights;
 use crate::handle::Locate;
 use crate::hints::Hints;
 use crate::loaded::{Loaded, SiteNumbers};
+use crate::measure::Measuring;
 use crate::object::Entry;
 use crate::origin::{FetchError, Origins};
 use crate::past::Past;
@@ -90,6 +91,8 @@ pub(crate) struct Shared {
     pub(crate) certified: Arc<Certified>,
     /// When whoever orders purges was last heard, with nothing more to tell.
     pub(crate) heard: Heard,
+    /// How long the way to visitors is.
+    pub(crate) measuring: Measuring,
     pub(crate) registry: Arc<observe::Registry>,
     /// Where visitors are.
     pub(crate) locate: Option<Locate>,
