@@ -158,7 +158,7 @@ function world(data) {
           { name: "Share", number: true, cell: (row) => format.percent(ratio(row.requests, sum)) },
           { name: "p95", number: true, cell: (row) => format.micros(row.ttfb_us.p95) },
         ],
-      }) : pending(data.countries), areKnown ? null : h("p", { class: "note" }, "Edges tell countries once they have location data: ", h("code", {}, "perigee geo build"), "."))));
+      }) : pending(data.countries), areKnown ? null : h("p", { class: "note" }, "Edges tell countries once they know where networks are: ", h("code", {}, "[edge] location"), " names a file that ", h("code", {}, "perigee geo build"), " has made."))));
 }
 
 // --- What is asked for most ---
