@@ -197,6 +197,13 @@ async function numbers(browser) {
   const pops = await page.evaluate(() => Array.from(document.querySelectorAll("#pops tbody tr"), (row) => [row.querySelector("a").textContent, Number(row.querySelector("data").value)]));
   const sent = byPop.totals.map((one) => [one.key, one.requests]).sort((a, b) => b[1] - a[1]);
   check("requests by PoP are the API's", JSON.stringify(pops) === JSON.stringify(sent), { pops, sent });
+
+  const { totals: found } = await api("/v1/stats?by=country&step=1m");
+  const visited = found.filter(({ key, requests }) => key !== "-" && requests > 0).map(({ key }) => key).sort();
+  await page.goto(address("overview"));
+  await page.waitForSelector(".land.level-6");
+  const coloured = await page.locator(".map .land:not(.level-0) title").allTextContents();
+  check(`the map shows where visitors come from (${visited.length} countries)`, visited.length > 8 && coloured.length === visited.length && coloured.some((text) => text.startsWith("Germany: ")), { coloured, visited });
   await context.close();
 }
 

@@ -5,6 +5,7 @@ import { period } from "./view.js";
 
 // How often what goes on is asked for anew: as often as it can show, and not more often than anybody looks.
 const EVERY = [[900_000, 2000], [3_600_000, 5000], [86_400_000, 30_000], [Infinity, 120_000]];
+const SETTLES_MS = 30_000;
 const FIELDS = ["requests", "hits", "errors", "bytes", "hit_bytes", "origin_requests", "origin_bytes"];
 
 // What a page follows: statistics of the time, site and PoP that are looked at.
@@ -16,7 +17,8 @@ export function follow(view, base = "/v1/stats", parameters = {}, { slower = 1 }
   const id = JSON.stringify([base, view.range, view.from, view.to, filters]);
   return {
     id,
-    every: isLive ? every : null,
+    // What ended a moment ago may still grow.
+    every: isLive || to > now() - SETTLES_MS ? every : null,
     path: () => {
       const time = period(view, now());
       return path(base, { from: Math.floor(time.from), to: time.isLive ? null : time.to, ...filters });

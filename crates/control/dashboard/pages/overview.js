@@ -26,7 +26,10 @@ export const overview = {
     pops: { id: "", path: () => "/v1/pops", every: 2000 },
     rollout: { id: "", path: () => "/v1/rollouts/current", every: 3000 },
   }),
-  draw: ({ view, data }) => [attention(data), h("div", { class: "stack", key: "figures" }, figures(view, data)), world(data), tops(view, data), changes(data)],
+  draw: ({ view, data }) => {
+    const shown = data.stats?.value ? charts(data) : null;
+    return [attention(data), figures(data), shown?.first, world(data), shown?.others, tops(view, data), changes(data)];
+  },
 };
 
 // --- What needs somebody ---
@@ -54,29 +57,36 @@ function attention({ nodes, rollout, status }) {
 
 // --- Figures and charts ---
 
-function figures(view, data) {
+function figures(data) {
   if (!data.stats?.value) return pending(data.stats, "There are no statistics", "This control keeps none, or its nodes have not reported yet.");
   const shaped = shape(data.stats.value, data.nodes);
-  const { total, at, from, to } = shaped;
+  const { total, from, to } = shaped;
   const earlier = data.before?.value?.totals?.[0];
   const [requests, hits, errors, bytes, hitBytes, originBytes] = ["requests", "hits", "errors", "bytes", "hit_bytes", "origin_bytes"].map((name) => values(shaped, name));
-  const marked = { at, from, to, markers: markers(data.markers), isOld: data.stats.isOld };
   const seconds = Math.max(1, (to - from) / 1000);
-  const compared = (name, of = (totals) => totals[name], isShare = false) => ({ from: earlier ? of(earlier) : null, to: of(total), isShare });
+  const compared = (of, isShare = true) => ({ from: earlier ? of(earlier) : null, to: of(total), isShare });
   const hitRatio = (totals) => ratio(totals.hits, totals.requests);
   const byteRatio = (totals) => ratio(totals.hit_bytes, totals.bytes);
   const errorRatio = (totals) => ratio(totals.errors, totals.requests);
+  return h("div", { class: "tiles figures", key: "tiles" },
+    tile({ id: "requests", name: "Requests", value: total.requests, text: format.count(total.requests), note: format.rate(total.requests / seconds), change: compared((totals) => totals.requests, false), values: perSecond(shaped, requests) }),
+    tile({ id: "hit-ratio", name: "Hit ratio, by requests", value: hitRatio(total), text: format.percent(hitRatio(total)), change: compared(hitRatio), better: 1, values: share(hits, requests) }),
+    tile({ id: "byte-hit-ratio", name: "Hit ratio, by bytes", value: byteRatio(total), text: format.percent(byteRatio(total)), change: compared(byteRatio), better: 1, values: share(hitBytes, bytes) }),
+    tile({ id: "offload", name: "Origin offload", value: offload(total), text: format.percent(offload(total)), note: `origins sent ${format.bytes(total.origin_bytes)}`, change: compared(offload), better: 1, values: perSecond(shaped, originBytes) }),
+    tile({ id: "ttfb-p95", name: "First byte, p95", value: total.ttfb_us.p95, text: format.micros(total.ttfb_us.p95), note: `p50 ${format.micros(total.ttfb_us.p50)}, p99 ${format.micros(total.ttfb_us.p99)}`, change: compared((totals) => totals.ttfb_us.p95, false), better: -1, values: shaped.series[0]?.ttfb.p95 }),
+    tile({ id: "errors", name: "Errors (5xx)", value: total.errors, text: format.count(total.errors), note: format.percent(errorRatio(total)), change: compared(errorRatio), better: -1, values: errors, tone: "tone-bad" }),
+    saved(total, seconds));
+}
+
+// The first two stand above the map, the others below.
+function charts(data) {
+  const shaped = shape(data.stats.value, data.nodes);
+  const [requests, hits, errors, bytes, hitBytes, originBytes] = ["requests", "hits", "errors", "bytes", "hit_bytes", "origin_bytes"].map((name) => values(shaped, name));
   const ttfb = shaped.series[0]?.ttfb ?? { p50: [], p95: [], p99: [] };
-  return [
-    h("div", { class: "tiles", key: "tiles" },
-      tile({ id: "requests", name: "Requests", value: total.requests, text: format.count(total.requests), note: format.rate(total.requests / seconds), change: compared("requests"), values: perSecond(shaped, requests) }),
-      tile({ id: "hit-ratio", name: "Hit ratio, by requests", value: hitRatio(total), text: format.percent(hitRatio(total)), change: compared("", hitRatio, true), better: 1, values: share(hits, requests) }),
-      tile({ id: "byte-hit-ratio", name: "Hit ratio, by bytes", value: byteRatio(total), text: format.percent(byteRatio(total)), change: compared("", byteRatio, true), better: 1, values: share(hitBytes, bytes) }),
-      tile({ id: "offload", name: "Origin offload", value: offload(total), text: format.percent(offload(total)), note: `origins sent ${format.bytes(total.origin_bytes)}`, change: compared("", offload, true), better: 1, values: perSecond(shaped, originBytes) }),
-      tile({ id: "ttfb-p95", name: "First byte, p95", value: total.ttfb_us.p95, text: format.micros(total.ttfb_us.p95), note: `p50 ${format.micros(total.ttfb_us.p50)}, p99 ${format.micros(total.ttfb_us.p99)}`, change: compared("", (totals) => totals.ttfb_us.p95), better: -1, values: ttfb.p95 }),
-      tile({ id: "errors", name: "Errors (5xx)", value: total.errors, text: format.count(total.errors), note: format.percent(errorRatio(total)), change: compared("", errorRatio, true), better: -1, values: errors, tone: "tone-bad" }),
-      saved(total, seconds)),
-    h("div", { class: "grid-2", key: "charts" },
+  const marked = { at: shaped.at, from: shaped.from, to: shaped.to, markers: markers(data.markers), isOld: data.stats.isOld };
+  const bits = (list) => perSecond(shaped, list).map((value) => value * 8);
+  return {
+    first: h("div", { class: "grid-2", key: "first" },
       chart({ id: "chart-requests", title: "Requests per second", ...marked, kind: "stack", format: format.rate, series: [
         { name: "from the cache", values: perSecond(shaped, hits), tone: "tone-1" },
         { name: "not from the cache", values: perSecond(shaped, minus(requests, hits)), tone: "tone-3" },
@@ -84,20 +94,21 @@ function figures(view, data) {
       chart({ id: "chart-ratio", title: "Hit ratio", ...marked, format: format.percent, most: 1, series: [
         { name: "by requests", values: share(hits, requests), tone: "tone-1" },
         { name: "by bytes", values: share(hitBytes, bytes), tone: "tone-2" },
-      ] }),
+      ] })),
+    others: h("div", { class: "grid-2", key: "others" },
       chart({ id: "chart-ttfb", title: "Time to first byte", note: meaning(shaped), ...marked, format: format.micros, series: [
         { name: "p50", values: ttfb.p50, tone: "tone-1" },
         { name: "p95", values: ttfb.p95, tone: "tone-2" },
         { name: "p99", values: ttfb.p99, tone: "tone-4" },
       ] }),
       chart({ id: "chart-bandwidth", title: "Bandwidth", ...marked, format: format.bits, series: [
-        { name: "to visitors", values: perSecond(shaped, bytes).map((value) => value * 8), tone: "tone-1" },
-        { name: "from origins", values: perSecond(shaped, originBytes).map((value) => value * 8), tone: "tone-4" },
+        { name: "to visitors", values: bits(bytes), tone: "tone-1" },
+        { name: "from origins", values: bits(originBytes), tone: "tone-4" },
       ] }),
       chart({ id: "chart-errors", title: "Errors (5xx) per second", ...marked, format: format.rate, series: [{ name: "errors", values: perSecond(shaped, errors), tone: "tone-bad" }] }),
-      chart({ id: "chart-origin", title: "Requests to origins per second", ...marked, format: format.rate, series: [{ name: "requests to origins", values: perSecond(shaped, values(shaped, "origin_requests")), tone: "tone-4" }] })),
-    data.stats.value.lost?.reports > 0 ? h("p", { class: "note", key: "lost" }, `${format.whole(data.stats.value.lost.reports)} reports of nodes could not be delivered: the numbers are a little low.`) : null,
-  ];
+      chart({ id: "chart-origin", title: "Requests to origins per second", ...marked, format: format.rate, series: [{ name: "requests to origins", values: perSecond(shaped, values(shaped, "origin_requests")), tone: "tone-4" }] }),
+      data.stats.value.lost.reports > 0 ? h("p", { class: "note" }, `${format.whole(data.stats.value.lost.reports)} reports of nodes could not be delivered: the numbers are a little low.`) : null),
+  };
 }
 
 // What the origins' traffic would have cost.
@@ -108,7 +119,7 @@ function saved(total, seconds) {
   return h("div", { class: "tile", key: "saved" },
     h("p", { class: "tile-name" }, price > 0 ? "Money saved" : "Bytes saved"),
     h("p", { class: "tile-value" }, h("data", { id: "saved", value: price > 0 ? worth : spared }, price > 0 ? format.money(worth) : format.bytes(spared))),
-    h("div", { class: "tile-foot" }, h("span", { class: "note" }, price > 0 ? `${format.bytes(spared)} that origins did not send; ${format.money((worth / seconds) * MONTH_SECONDS)} in 30 days at this pace` : "that origins did not send")),
+    h("div", { class: "tile-foot" }, h("span", { class: "note" }, price > 0 ? `${format.bytes(spared)} not sent by origins; ${format.money((worth / seconds) * MONTH_SECONDS)} in 30 days at this pace` : "that origins did not send")),
     h("div", { class: "price no-print" }, h("label", { for: "price" }, "Your price per GB"), h("input", {
       id: "price", type: "number", min: 0, step: "any", inputmode: "decimal", placeholder: "0.08", value: localStorage.getItem(PRICE) ?? "",
       oninput: (event) => { event.target.value ? localStorage.setItem(PRICE, event.target.value) : localStorage.removeItem(PRICE); redraw(); },
@@ -147,7 +158,7 @@ function world(data) {
           { name: "Share", number: true, cell: (row) => format.percent(ratio(row.requests, sum)) },
           { name: "p95", number: true, cell: (row) => format.micros(row.ttfb_us.p95) },
         ],
-      }) : pending(data.countries), areKnown ? null : h("p", { class: "note" }, "Edges tell countries once they have location data: ", h("code", {}, "perigee geo build"), "."))));
+      }) : pending(data.countries), areKnown ? null : h("p", { class: "note" }, "Edges tell countries once they know where networks are: ", h("code", {}, "[edge] location"), " names a file that ", h("code", {}, "perigee geo build"), " has made."))));
 }
 
 // --- What is asked for most ---

@@ -250,7 +250,9 @@ pub(crate) async fn ask(
     let (head, body) = response.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
     let body = serde_json::from_slice(&body).unwrap_or_else(|_| json!(String::from_utf8_lossy(&body)));
-    check_form(method, path, head.status.as_u16(), &body);
+    if head.headers.get("content-type").is_some_and(|kind| kind == "application/json") {
+        check_form(method, path, head.status.as_u16(), &body);
+    }
     Answer { status: head.status.as_u16(), headers: head.headers, body }
 }
 
