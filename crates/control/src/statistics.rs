@@ -713,6 +713,7 @@ fn next_step(why: Why) -> Option<&'static str> {
         | Why::Upgrade
         | Why::Redirect
         | Why::Challenge
+        | Why::Beacon
         | Why::Preflight
         | Why::OnlyIfCached
         | Why::Blocked

@@ -20,13 +20,16 @@ mod client;
 mod cluster;
 mod configuration;
 mod control;
+mod demo;
 mod diff;
+mod doctor;
 mod edge;
 mod enroll;
 mod explain;
 mod failure;
 mod geo;
 mod http;
+mod integrate;
 mod login;
 mod manager;
 mod measure;
@@ -38,6 +41,7 @@ mod purge;
 mod recorded;
 mod relay;
 mod replay;
+mod rewrite;
 mod rollback;
 mod rollout;
 mod route;
@@ -66,6 +70,7 @@ struct Arguments {
 
 const EXAMPLES: &str = "\
 Examples:
+  perigee demo                                      see it: a whole CDN on this machine
   perigee serve --origin http://127.0.0.1:8000      put a cache in front of a website
   perigee check perigee.toml                        find every mistake in a configuration
   perigee explain http://127.0.0.1:8080/            say how a request would be answered, and why
@@ -81,6 +86,8 @@ Examples:
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// See it: a whole CDN on this machine, with a shop behind it, visitors in front of it, and a tour
+    Demo(demo::Demo),
     /// Serve websites from the cache, in front of their origins
     Serve(serve::Serve),
     /// Serve the websites of a cluster, as one of its nodes
@@ -109,6 +116,12 @@ enum Command {
     Geo(geo::Geo),
     /// Look at the cache on a disk: what it holds, and whether it is sound
     Store(store::Store),
+    /// Make the static files of a site that is made beforehand come from another host
+    Rewrite(rewrite::Rewrite),
+    /// Say what to paste where, and which rules to use, to put a site behind Perigee
+    Integrate(integrate::Integrate),
+    /// Look at a live site, directly and through an edge, and say what stands in the way
+    Doctor(doctor::Doctor),
     /// Run a control of a cluster: the API for operators, and what nodes follow
     Control(control::ControlArgs),
     /// Pass a cluster's changes on to the nodes of a region
@@ -136,7 +149,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    demo::tie_to_demo();
     let done = match Arguments::parse().command {
+        Command::Demo(demo) => demo.run(),
         Command::Serve(serve) => serve.run(),
         Command::Edge(edge) => edge.run(),
         Command::Check(check) => return check::run(check),
@@ -156,6 +171,9 @@ fn main() -> ExitCode {
         Command::Route(route) => route.run(),
         Command::Geo(geo) => geo.run(),
         Command::Store(store) => return store.run(),
+        Command::Rewrite(rewrite) => rewrite.run(),
+        Command::Integrate(integrate) => return ended(integrate.run()),
+        Command::Doctor(doctor) => return ended(doctor.run()),
         Command::Control(control) => control.run(),
         Command::Relay(relay) => relay.run(),
         Command::Login(login) => login.run(),
@@ -169,13 +187,15 @@ fn main() -> ExitCode {
         Command::Token(token) => token.run(),
         Command::Audit(audit) => audit.run(),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("{failure}");
-            ExitCode::FAILURE
-        }
-    }
+    ended(done.map(|()| ExitCode::SUCCESS))
+}
+
+/// The exit code, with the failure on standard error.
+fn ended(done: Result<ExitCode, failure::Failure>) -> ExitCode {
+    done.unwrap_or_else(|failure| {
+        eprintln!("{failure}");
+        ExitCode::FAILURE
+    })
 }
 
 /// Ends the process as the command line's own errors do: message, usage of `serve`, exit code 2.

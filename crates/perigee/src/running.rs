@@ -124,7 +124,11 @@ impl Beginning {
             options.predecessor = Some(takeover.predecessor()?);
             takeover.prepared()?;
         }
+        let secret = options.ticket_secret.clone();
         let handle = Arc::new(start_edge(read, options)?);
+        if let Some(pop) = member.as_ref().map(|member| member.pop()).filter(|pop| !pop.is_empty()) {
+            handle.measure(pop, &secret);
+        }
         live.attach(Arc::clone(&handle));
         certificates.attach(Arc::clone(&handle));
         let no_signals = |error| Failure::new(format!("signals cannot be received: {error}"), "");
@@ -138,7 +142,7 @@ impl Beginning {
         let started =
             serve_all(&handle, &live, &upgrader, takeover, admin, lock, &state).and_then(|address| {
                 let followed = member.as_ref().map_or(Ok(()), |member| {
-                    member.start(Arc::new(EdgeWorks { handle: handle.clone(), live: live.clone() }))
+                    member.start(Arc::new(EdgeWorks::new(member.pop(), handle.clone(), live.clone())))
                 });
                 followed.map(|()| address).map_err(|error| {
                     Failure::new(

@@ -189,6 +189,7 @@ const OF_CLUSTER: &[Key] = &[
     ),
     key("dns", Kind::Table(&DNS), "The DNS zone that the router answers for."),
     key("probe", Kind::Table(&PROBE), "How the router sees whether an edge lives."),
+    key("measure", Kind::Table(&MEASURE), "What edges measure of the way to visitors, for the router."),
 ];
 
 const NAME: Kind = text("a name of letters, digits, \"-\", \"_\" and \".\"", "fra");
@@ -231,7 +232,7 @@ static POP: Table = Table {
         key(
             "capacity",
             Kind::Number { min: 1, max: u32::MAX as i64 },
-            "What it can take, in the unit in which load is reported; above it, those visitors are sent elsewhere who lose least.",
+            "What it can take, in Mbit/s of responses' bodies, all its edges together; above it, those visitors are sent elsewhere who lose least. Edges of a cluster report what they send.",
         )
         .or("no bound"),
         key("drain", Kind::Bool, "Nobody new is sent here.").or("false"),
@@ -315,6 +316,16 @@ static PROBE: Table = Table {
         key("port", Kind::Number { min: 1, max: 65_535 }, "On which port.").or("80"),
         time("interval", routing::PROBE_INTERVAL, "Time between two probes of an edge."),
         time("timeout", routing::PROBE_TIMEOUT, "Time that an edge has to answer."),
+    ]],
+};
+
+static MEASURE: Table = Table {
+    title: "[measure]",
+    groups: &[&[
+        key("connections", Kind::Bool, "Whether edges of a cluster note how long the round trip of a visitor's connection is: of one connection in sixteen, by network (/24, /48).")
+            .or("true"),
+        key("beacons", Kind::Bool, "Whether edges of a cluster serve the script `/.perigee/beacon.js`, which has browsers time some PoPs, and take what it measures.")
+            .or("false"),
     ]],
 };
 

@@ -4,7 +4,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::feed::{Receipt, Relay, Vitals, follow};
+use crate::feed::{Receipt, Relay, Steering, Vitals, follow};
 use crate::memory::Memory;
 use crate::testing::Authority;
 use crate::trust::{Identity, verify};
@@ -75,7 +75,7 @@ impl Node for Recorder {
     fn hello(&self) -> Hello {
         let state = self.recorded();
         let node = self.identity.peer().name.clone();
-        Hello { node, journal: state.journal, cursor: state.cursor, reports_only: false }
+        Hello { node, journal: state.journal, cursor: state.cursor, reports_only: false, steers: false }
     }
 
     fn told(&self, lines: Vec<Down>) -> Told<'_> {
@@ -97,7 +97,7 @@ impl Node for Recorder {
                         }
                         assert_eq!(line.digest, state.cursor.digest);
                     }
-                    Down::Beat(_) | Down::Refused { .. } | Down::Counted(_) => {}
+                    Down::Beat(_) | Down::Steered(_) | Down::Counted(_) | Down::Refused { .. } => {}
                 }
             }
             Ok(())
@@ -123,6 +123,7 @@ impl Node for Recorder {
             starts: 1,
             holdings: Default::default(),
             vitals: Vitals::default(),
+            steering: Steering::default(),
         }]
     }
 
