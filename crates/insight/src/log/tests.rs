@@ -112,3 +112,32 @@ fn a_log_is_streamed_plain_and_packed_and_its_bad_lines_are_shown() {
     };
     assert!(end.is_err());
 }
+
+#[test]
+fn damaged_lines_are_read_or_refused_and_nothing_else() {
+    let mut state = 7_u64;
+    let mut dice = |sides: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % sides
+    };
+    for line in [OURS, LOGPUSH, CLOUDFRONT, COMBINED] {
+        for _ in 0..4000 {
+            let mut bytes = line.as_bytes().to_vec();
+            for _ in 0..=dice(3) {
+                let at = dice(bytes.len());
+                match dice(4) {
+                    0 => bytes.truncate(at + 1),
+                    1 => bytes[at] = dice(256) as u8,
+                    2 => bytes.insert(at, b"\"\\%[]{}\t -0x\xff"[dice(13)]),
+                    _ => _ = bytes.remove(at.min(bytes.len() - 2)),
+                }
+                if bytes.len() < 3 {
+                    break;
+                }
+            }
+            if let Ok(Some((_, record))) = Reader::default().read(&bytes) {
+                assert!(record.target.starts_with('/') || record.target == "*");
+            }
+        }
+    }
+}
