@@ -41,11 +41,13 @@ use crate::hints;
 use crate::interim::Interim;
 use crate::loaded::{RuleAt, view};
 use crate::lookup::{self, Found, FromDisk, Purged};
+use crate::measure;
 use crate::object::{Entry, Item, Object};
 use crate::origin::{OriginRequest, OriginResponse, RequestBody};
 use crate::rates::Counted;
 use crate::refusal::Refusal;
 use crate::request::{Method, Protocol, Request};
+use crate::rewriting;
 use crate::serve;
 use crate::slices::Trouble;
 use crate::tiering;
@@ -514,7 +516,8 @@ impl Flow {
             interim.push(status, fields);
         });
         match fetched.await {
-            Ok(response) => {
+            Ok(mut response) => {
+                rewriting::apply(&self.worker, &self.at, &self.request, None, &mut response);
                 self.origin = Some(Box::new(OriginNote::of(&response)));
                 if let Some(handshake) = handshake {
                     return Step::Done(self.opened(response, &handshake));
@@ -537,7 +540,9 @@ impl Flow {
 
     /// An answer to POST that says that it is what GET would get (Content-Location, RFC 9110 §9.3.3) is stored as that.
     fn own_content(&mut self, response: OriginResponse, start: &Start) -> Result<Step, Box<OriginResponse>> {
-        let is_pass = self.at.rule().cache == Cache::Pass || has_dot_segment(self.request.path().as_bytes());
+        let is_pass = self.at.rule().cache == Cache::Pass
+            || self.at.rule().rewrite.is_some()
+            || has_dot_segment(self.request.path().as_bytes());
         if self.request.method != Method::Post || is_pass {
             return Err(Box::new(response));
         }
@@ -686,7 +691,7 @@ impl Want {
     }
 }
 
-/// What concerns who asks, whatever for: challenges of an authority, the block list, how often one may ask.
+/// What concerns who asks, whatever for: challenges of an authority, the block list, how often one may ask, and beacons.
 fn at_the_door(worker: &Worker, request: &Request) -> Option<Answer> {
     if let Some(answer) = serve::challenge(worker, request) {
         return Some(answer);
@@ -700,7 +705,7 @@ fn at_the_door(worker: &Worker, request: &Request) -> Option<Answer> {
         worker.count_limit(Limit::RequestsPerClient);
         return Some(Refusal::TooOften(refused).answer(request));
     }
-    None
+    measure::beacon(worker, request)
 }
 
 /// What is known when a fetch for the key text `text` starts.

@@ -13,6 +13,7 @@ use crate::h1::body::{BadBody, BodyDecoder, Decoded, Framing};
 use crate::h1::{HeadScan, Scanned, parse_head};
 use crate::h3::frames::{BadFrame, Frame, Frames, On};
 use crate::h3::{self, qpack};
+use crate::measure;
 use crate::proxy_protocol::{self, Parsed};
 use crate::tiers;
 use crate::tls::Staple;
@@ -268,4 +269,16 @@ fn ends(length: usize, cuts: &[u8]) -> impl Iterator<Item = usize> {
         at
     });
     cuts.take_while(move |&end| end < length).chain((length > 0).then_some(length))
+}
+
+/// What a beacon reports, after a token of the right form: what is accepted has times within bounds, and each PoP once.
+pub fn beacon_report(text: &str) {
+    for query in [text.to_owned(), format!("{:058x}&{text}", 1)] {
+        let Some((_, _, _, results)) = measure::read_report(&query) else { continue };
+        assert!((1..=4).contains(&results.len()));
+        for (index, (pop, ms)) in results.iter().enumerate() {
+            assert!(ms.is_none_or(|ms| ms > 0.0 && ms <= 2_000.0));
+            assert!(results[..index].iter().all(|(other, _)| other != pop));
+        }
+    }
 }

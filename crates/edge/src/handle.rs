@@ -35,12 +35,14 @@ use crate::handover::{Channel, Message};
 use crate::hints::Hints;
 use crate::listen::{self, Secure};
 use crate::loaded::{Loaded, SiteNumbers};
+use crate::measure::Measuring;
 use crate::origin::{Origins, OriginsShared, probe_origins};
 use crate::published::Published;
 use crate::purge_log::PurgeLog;
 use crate::purging::{self, Applied, PurgeError, PurgeRequest, Receipt};
 use crate::quic::{self, Listening, Quic, Steering, strays};
 use crate::rates::Rates;
+use crate::rewriting;
 use crate::slices::Stretches;
 use crate::sockets::{Bound, Kind, Sockets};
 use crate::storage::{self, Place, Storage};
@@ -284,6 +286,7 @@ impl Edge {
             encoder: Encoder::new(),
             quic: quic.clone(),
             hints: Hints::new(),
+            rewrites: rewriting::Counts::default(),
             pages: Pages::new().ok(),
             flights: Flights::new(),
             loaded: Published::new(loaded),
@@ -299,6 +302,7 @@ impl Edge {
             heard: Heard::alone(),
             purge_positions: RwLock::default(),
             certified,
+            measuring: Measuring::default(),
             registry: registry.clone(),
             locate,
             connections: AtomicUsize::new(0),
@@ -654,6 +658,18 @@ impl Handle {
         self.sockets.lock().addresses(Kind::Tier)
     }
 
+    /// Begins to measure how long the way to visitors is, as an edge of this PoP, and to serve the beacon where the configuration says so.
+    /// `secret`: from which the beacon's tokens are made; edges with the same one take each other's.
+    pub fn measure(&self, pop: &str, secret: &[u8]) {
+        self.shared.measuring.start(pop, secret);
+    }
+
+    /// What was measured since it was taken last; as much as fits into a report.
+    pub fn take_measured(&self) -> model::steering::Steering {
+        let (trips, dropped) = (self.shared.measuring.take(), self.shared.measuring.take_dropped());
+        model::steering::Steering { trips, dropped, ..Default::default() }
+    }
+
     /// Opens the access log anew, after it has been moved away; processes before this one that drain do so too.
     pub fn reopen_log(&self) -> io::Result<()> {
         self.shared.succession.ask_before(Ask::Reopen);
@@ -883,6 +899,7 @@ impl Handle {
                 .collect(),
                 copies: copies_readings(&shared.encoder.counts),
                 copies_not_made: shared.encoder.counts.not_made(),
+                rewrites: shared.rewrites.all(),
                 origins: origins
                     .report()
                     .iter()

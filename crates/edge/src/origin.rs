@@ -46,7 +46,7 @@ use shared::OriginState;
 
 use crate::tiers::Told;
 
-pub(crate) use body::{BodyPart, OriginBody, RequestBody};
+pub(crate) use body::{BodyPart, OriginBody, RequestBody, Transform};
 pub(crate) use error::{FetchError, FetchErrorKind, Phase, Sent};
 pub(crate) use exchange::{fields_of, header_map};
 pub(crate) use probe::probe_origins;

@@ -240,7 +240,7 @@ pub(crate) fn invalidate_url(shared: &Shared, at: &RuleAt, request: &Request, ur
     let mut seen: Vec<(&KeyRecipe, bool)> = Vec::new();
     for rule in site.rules.iter().chain([&site.defaults]).filter(|rule| !rule.is_response_rule()) {
         let recipe = &rule.key;
-        let way = (recipe, rule.is_chosen_by_fields());
+        let way = (recipe, rule.has_own_keys());
         if seen.contains(&way) {
             continue;
         }
@@ -252,7 +252,7 @@ pub(crate) fn invalidate_url(shared: &Shared, at: &RuleAt, request: &Request, ur
             shared.purge_positions.write().changed(hash(&shared.seed, &text).0);
         }
         let is_plain = recipe.headers.is_empty() && recipe.cookies.is_empty() && !recipe.device_class;
-        if is_plain && !rule.is_chosen_by_fields() {
+        if is_plain && !rule.has_own_keys() {
             // The URL has one key in this rule: taking it away costs nothing later, unlike a purge that each hit would
             // have to check.
             for scheme in [Scheme::Http, Scheme::Https] {

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use journal::feed::{Dialer, Down, Hello, Hub, Link, Node, Receipt, Relay, Report, Told, Vitals, follow};
+use journal::feed::{
+    Dialer, Down, Hello, Hub, Link, Node, Receipt, Relay, Report, Steering, Told, Vitals, follow,
+};
 use journal::memory::Memory;
 use journal::trust::{Identity, Peer, Role, verify};
 use journal::{Commit, Journal, Mark};
@@ -128,7 +130,7 @@ impl Follower {
 impl Node for Follower {
     fn hello(&self) -> Hello {
         let (journal, cursor) = self.state.lock().clone();
-        Hello { node: self.identity.peer().name.clone(), journal, cursor, reports_only: false }
+        Hello { node: self.identity.peer().name.clone(), journal, cursor, reports_only: false, steers: false }
     }
 
     fn told(&self, lines: Vec<Down>) -> Told<'_> {
@@ -142,7 +144,7 @@ impl Node for Follower {
                     state.1 = records.fold(state.1, |mark, record| mark.then(&record));
                     assert_eq!(state.1.digest, line.digest);
                 }
-                Down::Beat(_) | Down::Counted(_) | Down::Refused { .. } => {}
+                Down::Beat(_) | Down::Steered(_) | Down::Counted(_) | Down::Refused { .. } => {}
             }
         }
         Box::pin(std::future::ready(Ok(())))
@@ -165,6 +167,7 @@ impl Node for Follower {
             starts: 1,
             holdings: Default::default(),
             vitals: Vitals::default(),
+            steering: Steering::default(),
         }]
     }
 

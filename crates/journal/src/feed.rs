@@ -26,6 +26,7 @@ mod relay;
 use std::time::Duration;
 
 use model::change::Version;
+pub use model::steering::Steering;
 pub use model::vitals::Vitals;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -59,6 +60,8 @@ pub enum Down {
     Restart(Restart),
     /// Nothing new.
     Beat(Beat),
+    /// What a node has reported for routers, to those who want it ([`Hello::steers`]).
+    Steered(Box<Steered>),
     /// Statistics have been written down, and need not be kept by whoever has said them.
     Counted(Counted),
     /// The node is to break off and not to come back: why, and what to do.
@@ -92,6 +95,20 @@ pub struct Beat {
     /// Whether whoever says it knows that there is nothing newer: a control that cannot reach the journal, or a relay that is cut
     /// off, does not.
     pub is_current: bool,
+}
+
+/// What a node has reported for routers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Steered {
+    /// Its name.
+    pub node: String,
+    /// The place where it stands.
+    pub pop: String,
+    /// What it says.
+    pub steering: Steering,
+    /// How many of these lines were dropped before this one, because they were not read fast enough.
+    #[serde(default)]
+    pub missed: u64,
 }
 
 /// Some consecutive records.
@@ -153,6 +170,9 @@ pub struct Hello {
     /// Whether it only reports, as a control does to another one.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub reports_only: bool,
+    /// Whether it wants to hear what nodes report for routers.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub steers: bool,
 }
 
 /// The cell with the plan that is in force: as in the newest record with one.
@@ -181,6 +201,9 @@ pub struct Report {
     pub holdings: Holdings,
     /// Since it began to run `running`.
     pub vitals: Vitals,
+    /// For routers.
+    #[serde(default, skip_serializing_if = "Steering::is_empty")]
+    pub steering: Steering,
 }
 
 /// What a node has counted in a second, or in a part of one. Each is counted once, however often and by whomever it is said.

@@ -116,6 +116,7 @@ impl Following {
                     step.distrust = Some(restart.why);
                 }
                 Down::Records(records) => self.read(records, &mut step)?,
+                Down::Steered(_) => {}
                 Down::Refused { why } => return Err(why),
                 // It is between whoever follows and its outbox.
                 Down::Counted(_) => {}

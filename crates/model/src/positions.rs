@@ -48,12 +48,17 @@ struct Step {
 
 impl Positions {
     /// The journal has been put in force up to `journal`, and own positions have come to `own` by that; `None` when nothing was
-    /// purged since the last time. Positions that go back say nothing new.
+    /// purged since the last time. Where the journal's go back, it is another one or was put back, and what was known of its
+    /// positions means nothing any more.
     pub fn reached(&mut self, journal: u64, own: Option<u64>) {
         let last = self.steps.back_mut();
         let own = own.unwrap_or(last.as_ref().map_or(0, |last| last.own));
         match last {
-            Some(last) if last.own > own || last.journal > journal => return,
+            Some(last) if last.own > own => return,
+            Some(last) if last.journal > journal => {
+                self.steps.clear();
+                self.steps.push_back(Step { own, journal });
+            }
             Some(last) if last.own == own => last.journal = journal,
             _ => self.steps.push_back(Step { own, journal }),
         }

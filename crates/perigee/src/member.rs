@@ -24,7 +24,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use journal::feed::{
     Dialer, Down, Hello, Holdings, Link, Node, Outbox, Patience, Receipt, Refusal, Report, Statistics,
-    Told as Taken, Vitals, chance_below, follow,
+    Steered, Steering, Told as Taken, Vitals, chance_below, follow,
 };
 use journal::following::{Following, Step};
 use journal::trust::{EnrolmentToken, Identity, Role};
@@ -37,6 +37,7 @@ use tokio::sync::{Notify, oneshot, watch};
 pub(crate) use self::edge::EdgeWorks;
 use crate::configuration::Told;
 use crate::failure::Failure;
+use crate::running::STATISTICS_EVERY;
 pub(crate) use certified::Certified;
 use keep::{Keep, Kept, check_text, is_signed};
 
@@ -45,9 +46,6 @@ const ORDERS_TOGETHER_MAX: usize = 10_000;
 
 /// A configuration that cannot be had is tried again after a time between 0 and this, drawn evenly.
 const FETCH_RETRY_WITHIN: Duration = Duration::from_secs(4);
-
-/// How often it is looked whether a second of statistics is there: workers hand one over when it is over.
-const STATISTICS_EVERY: Duration = Duration::from_millis(250);
 
 /// How often the moment of last having heard is written down; what a restart forgets of it makes sites validate early.
 const HEARD_WRITTEN_EVERY_MS: i64 = 5_000;
@@ -74,6 +72,18 @@ pub(crate) trait Works: Send + Sync + 'static {
     fn take(&self, told: Told) -> Result<(), String>;
     /// What has been counted since it began.
     fn vitals(&self, since_ms: i64) -> Vitals;
+    /// It begins to follow: `news` is to be notified when it has something to say before the next second.
+    fn begins(&self, _news: Arc<Notify>) {}
+    /// What it has to say to routers, since it was asked last.
+    fn steering(&self) -> Steering {
+        Steering::default()
+    }
+    /// Whether it wants to hear what nodes say to routers.
+    fn steers(&self) -> bool {
+        false
+    }
+    /// What a node says to routers.
+    fn steered(&self, _: Steered) {}
     /// What it holds.
     fn holdings(&self) -> Holdings;
     /// Where its visitors' requests are counted, if it has any.
@@ -110,7 +120,7 @@ pub(crate) struct Member {
     /// The program before this one has died with a configuration that is not the stable one.
     died_on_trial: bool,
     since_ms: i64,
-    news: Notify,
+    news: Arc<Notify>,
     /// Statistics on their way.
     outbox: Outbox,
     works: OnceLock<Arc<dyn Works>>,
@@ -148,7 +158,7 @@ impl Member {
             running: Mutex::new(None),
             refused: Mutex::new(None),
             since_ms: now_ms(),
-            news: Notify::new(),
+            news: Arc::default(),
             outbox: Outbox::new(Patience::NODE),
             works: OnceLock::new(),
             thread: Mutex::new(None),
@@ -176,6 +186,11 @@ impl Member {
         told
     }
 
+    /// The place where it stands; empty when it is in none.
+    pub(crate) fn pop(&self) -> &str {
+        &self.pop
+    }
+
     /// Says which configuration the node begins with.
     pub(crate) fn begins_with(&self, version: Option<Version>) {
         *self.running.lock() = version;
@@ -196,6 +211,7 @@ impl Member {
         works.heard(*self.heard_written_ms.lock());
         let position = self.following.lock().place().at.position;
         works.begins_at(position);
+        works.begins(Arc::clone(&self.news));
         let certified = works.clone();
         // It is attached once, when it has started.
         let _ = self.works.set(works);
@@ -443,10 +459,27 @@ impl Member {
 impl Node for Member {
     fn hello(&self) -> Hello {
         let (journal, cursor) = self.following.lock().hello();
-        Hello { node: self.name.clone(), journal, cursor, reports_only: false }
+        Hello {
+            node: self.name.clone(),
+            journal,
+            cursor,
+            reports_only: false,
+            steers: self.works().is_ok_and(|works| works.steers()),
+        }
     }
 
-    fn told(&self, lines: Vec<Down>) -> Taken<'_> {
+    fn told(&self, mut lines: Vec<Down>) -> Taken<'_> {
+        if let Ok(works) = self.works() {
+            let steered = lines.extract_if(.., |line| matches!(line, Down::Steered(_)));
+            for line in steered {
+                if let Down::Steered(steered) = line {
+                    works.steered(*steered);
+                }
+            }
+        }
+        if lines.is_empty() {
+            return Box::pin(std::future::ready(Ok(())));
+        }
         // It waits for disks, and so does whoever sends more.
         let taken = self.take(lines);
         Box::pin(std::future::ready(taken))
@@ -471,6 +504,7 @@ impl Node for Member {
             starts: self.starts,
             holdings: works.holdings(),
             vitals: works.vitals(self.since_ms),
+            steering: works.steering(),
         }]
     }
 

@@ -11,7 +11,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use journal::Journal;
-use journal::feed::{Dialer, Down, Hello, Link, Node, Receipt, Report, Told, follow};
+use journal::feed::{Dialer, Down, Hello, Link, Node, Receipt, Report, Steering, Told, follow};
 use journal::memory::Memory;
 use journal::trust::{EnrolmentToken, Identity, fingerprint, pinned_client_config};
 use journal::{Mark, Record};
@@ -374,6 +374,7 @@ impl Node for TestNode {
             journal: state.journal.clone(),
             cursor: state.cursor,
             reports_only: false,
+            steers: false,
         }
     }
 
@@ -405,7 +406,7 @@ impl Node for TestNode {
                         }
                     }
                     Down::Records(_) => state.has_missed = true,
-                    Down::Beat(_) | Down::Counted(_) | Down::Refused { .. } => {}
+                    Down::Beat(_) | Down::Steered(_) | Down::Counted(_) | Down::Refused { .. } => {}
                 }
             }
             self.sign(&mut state);
@@ -440,6 +441,7 @@ impl Node for TestNode {
             starts: 1,
             holdings: Default::default(),
             vitals,
+            steering: Steering::default(),
         }]
     }
 

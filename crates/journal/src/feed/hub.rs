@@ -17,6 +17,7 @@ use http_body::Body;
 use model::change::{Change, Plan, Written};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 
@@ -24,7 +25,8 @@ use super::dial::{Dialer, Link, Node, Told};
 use super::lines::{Lines, LinesBody, Writer, lines_body};
 use super::outbox::{Confirm, Outbox, Patience};
 use super::{
-    BEAT, Beat, Down, Hello, Line, PLAN_CELL, Records, Report, Restart, SILENCE, Statistics, Up, Welcome,
+    BEAT, Beat, Down, Hello, Line, PLAN_CELL, Records, Report, Restart, SILENCE, Statistics, Steered, Up,
+    Welcome,
 };
 use crate::trust::{Peer, Role};
 use crate::{Error, Journal, Mark, Page, Record, Work};
@@ -41,6 +43,9 @@ const LINE_TEXT_BYTES_MAX: usize = 1 << 20;
 
 /// Receipts that are remembered of each node: of older positions, a later receipt is the proof.
 const RECEIPTS_MAX: usize = 1_024;
+
+/// Reports for routers that wait to be passed on; a router that does not read them misses the oldest.
+const STEERED_MAX: usize = 1_024;
 
 /// How often it is asked whether there is nothing newer, when nothing has come.
 const CONFIRM_EVERY: Duration = Duration::from_secs(2);
@@ -115,6 +120,12 @@ pub trait Counting: Send + Sync + 'static {
     fn count(&self, peer: &Peer, line: Arc<Statistics>, confirm: Confirm) -> Result<(), String>;
 }
 
+/// Statistics on their way to other controls: to those that there are, and for those that will be seen in a moment.
+struct SharedStatistics {
+    with: Vec<Weak<Outbox>>,
+    recent: Outbox,
+}
+
 /// Statistics of one feed that have been written down and not been told of.
 const COUNTED_MAX: usize = 1_024;
 
@@ -128,9 +139,11 @@ pub struct Hub {
     head: watch::Sender<(u64, u64)>,
     /// Counts reports.
     news: watch::Sender<u64>,
+    /// What nodes report for routers.
+    steered: broadcast::Sender<Steered>,
     counting: OnceLock<Arc<dyn Counting>>,
-    /// Of the other controls.
-    shared_with: Mutex<Vec<Weak<Outbox>>>,
+    /// What is shared with other controls.
+    shared: Mutex<SharedStatistics>,
 }
 
 struct Inner {
@@ -209,10 +222,11 @@ impl Hub {
     /// The node by which a control tells another one what its nodes report.
     pub fn reporter(self: &Arc<Self>) -> Arc<dyn Node> {
         let node = Forward::new(self, true, Patience::CONTROL);
-        let mut shared_with = self.shared_with.lock();
-        shared_with.retain(|outbox| outbox.strong_count() > 0);
-        shared_with.push(Arc::downgrade(&node.outbox));
-        drop(shared_with);
+        let mut shared = self.shared.lock();
+        shared.recent.lines().into_iter().for_each(|line| node.outbox.push(line, None));
+        shared.with.retain(|outbox| outbox.strong_count() > 0);
+        shared.with.push(Arc::downgrade(&node.outbox));
+        drop(shared);
         Arc::new(node)
     }
 
@@ -224,7 +238,9 @@ impl Hub {
 
     /// Passes statistics on to all other controls.
     pub fn share(&self, line: &Arc<Statistics>) {
-        for outbox in self.shared_with.lock().iter().filter_map(Weak::upgrade) {
+        let shared = self.shared.lock();
+        shared.recent.push(Arc::clone(line), None);
+        for outbox in shared.with.iter().filter_map(Weak::upgrade) {
             outbox.push(Arc::clone(line), None);
         }
     }
@@ -248,8 +264,12 @@ impl Hub {
             }),
             head: watch::Sender::new((0, 0)),
             news: watch::Sender::new(0),
+            steered: broadcast::Sender::new(STEERED_MAX),
             counting: OnceLock::new(),
-            shared_with: Mutex::default(),
+            shared: Mutex::new(SharedStatistics {
+                with: Vec::new(),
+                recent: Outbox::new(Patience::NEW_CONTROL),
+            }),
         })
     }
 
@@ -328,7 +348,15 @@ impl Hub {
         if words.iter().any(|text| text.len() > WORD_BYTES_MAX) || why > WHY_BYTES_MAX {
             return Err("a report with texts that are too long".to_owned());
         }
+        if !report.steering.is_bounded() {
+            return Err("a report that says too much for routers".to_owned());
+        }
         (self.check)(peer, &report)?;
+        if !report.steering.is_empty() && self.steered.receiver_count() > 0 {
+            let (node, pop, steering) = (report.node.clone(), report.pop.clone(), report.steering.clone());
+            // Without a router there is nobody to tell.
+            let _told = self.steered.send(Steered { node, pop, steering, missed: 0 });
+        }
         let mut inner = self.inner.lock();
         let (cursor, is_from_below) = (report.receipt.cursor, peer.role != Role::Control);
         if let Some(digest) = inner.digest_at(cursor.position)
@@ -588,6 +616,8 @@ impl Hub {
         let mut cursor = self.start(hello, journal, writer).await?;
         let mut beat = tokio::time::interval(BEAT);
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut steered = hello.steers.then(|| self.steered.subscribe());
+        let mut missed = 0;
         loop {
             match self.after(cursor, begun_anew)? {
                 Next::Records(records, mark) => {
@@ -600,6 +630,14 @@ impl Hub {
                         biased;
                         _ = beat.tick() => writer.say(&self.word()).await?,
                         changed = heads.changed() => changed.map_err(|_| "the hub has ended".to_owned())?,
+                        heard = next_steered(&mut steered) => match heard {
+                            Ok(line) => {
+                                let missed = std::mem::take(&mut missed);
+                                writer.say(&Down::Steered(Box::new(Steered { missed, ..line }))).await?;
+                            }
+                            Err(RecvError::Lagged(count)) => missed += count,
+                            Err(RecvError::Closed) => return Err("the hub has ended".to_owned()),
+                        },
                     }
                 }
             }
@@ -709,6 +747,14 @@ impl Hub {
                 Next::Records(line, mark)
             }
         })
+    }
+}
+
+/// The next report for routers; never for who wants none.
+async fn next_steered(from: &mut Option<broadcast::Receiver<Steered>>) -> Result<Steered, RecvError> {
+    match from {
+        Some(from) => from.recv().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -845,7 +891,7 @@ impl Forward {
                     hub.inner.lock().confirmed = Some(Instant::now());
                 }
             }
-            Down::Refused { .. } | Down::Counted(_) => {}
+            Down::Refused { .. } | Down::Steered(_) | Down::Counted(_) => {}
         }
         Ok(())
     }
@@ -861,6 +907,7 @@ impl Node for Forward {
             journal: inner.as_ref().and_then(|inner| inner.journal.clone()),
             cursor: inner.as_ref().map(|inner| inner.head()).unwrap_or_default(),
             reports_only: self.reports_only,
+            steers: false,
         }
     }
 
