@@ -19,7 +19,7 @@ BODY = "0123456789abcdef" * 64
 def main(options):
     rounds = options.rounds or (2 if options.quick else 5)
     seconds = 1 if options.quick else 4
-    count = 1000 if options.quick else 8000
+    count = 4000 if options.quick else 8000
 
     def measure(rig):
         origin = servers.nginx_words(rig, BODY)

@@ -97,7 +97,11 @@ pub(crate) fn request(
     // From here on nobody sees what concerns this hop alone: neither key nor variant nor origin.
     hop::strip_hop_by_hop(&mut fields);
     let (mut asked, mut id) = (None, None);
-    if visitor.node.is_some() {
+    if let Some(node) = &visitor.node {
+        if loaded.snapshot.routing.pop_of_node(node).is_none() {
+            // It was one when its connection began.
+            return Err(Refusal::Blocked);
+        }
         let taken = Asked::take(&mut fields);
         let (by_edge, on_behalf) = taken.ok_or(Refusal::Syntax("an edge asks without saying for whom"))?;
         (client, secure) = (on_behalf.client, on_behalf.secure);
@@ -246,6 +250,8 @@ pub(crate) fn refused(
     }
     let mut request = unreadable(worker, visitor);
     request.protocol = protocol;
+    // Another edge must not take it for an answer of the origin.
+    request.asked = visitor.node.as_ref().map(|_| Asked { hop: observe::Hop::Peer, demand: 0 });
     let answer = refusal.answer(&request);
     (Rc::new(request), answer)
 }

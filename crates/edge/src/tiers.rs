@@ -437,7 +437,11 @@ fn accept(job: &Job, next: &Next<'_>, mut response: OriginResponse) -> Result<Or
             why => Declined::Refused(why),
         });
     }
-    let claim = text(POSITION).and_then(read_position).unwrap_or(0);
+    let Some(claim) = text(POSITION).and_then(read_position) else {
+        // No edge says so little.
+        response.body.close();
+        return Err(Declined::Refused(Why::Internal));
+    };
     let ttl = text(TTL).and_then(|ttl| ttl.parse().ok());
     let timing = text(TIMING).map(Into::into);
     let taken = position_of(job, &response.fields, claim).map_err(Declined::Behind);

@@ -251,6 +251,15 @@ impl Edges {
         &self.running[node]
     }
 
+    /// Gives an edge another configuration: the common one, changed.
+    pub fn reconfigure(&self, node: &str, change: impl Fn(&str) -> String) {
+        let parsed = Snapshot::parse_cluster(&change(&self.config), "edges.toml");
+        let handle = self.edge(node);
+        let settings = handle.with_snapshot(|snapshot| snapshot.edge.clone());
+        let common = parsed.snapshot.unwrap_or_else(|| panic!("{:?}", parsed.diagnostics));
+        handle.replace(common.for_node(settings), &[]).expect("the configuration comes into force");
+    }
+
     /// Where visitors reach it.
     pub fn address(&self, node: &str) -> SocketAddr {
         self.running[node].addresses()[0]

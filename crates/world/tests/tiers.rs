@@ -364,6 +364,20 @@ fn only_edges_of_the_configuration_are_let_in() {
 }
 
 #[test]
+fn a_node_that_is_taken_out_is_answered_nothing_more_on_the_connection_that_it_has() {
+    let origin = text_origin("Cache-Control: max-age=600\r\n", "one");
+    let nodes: [Place; 2] = [("ams", "ams-1"), ("fra", "fra-1")];
+    let edges = Edges::start(&nodes, &site(&origin, "shield = \"ams\""));
+    edges.get("fra-1", "/a");
+    let answered = "perigee_tier_requests_total{hop=\"shield\",end=\"answered\"}";
+    assert_eq!(edges.metric("fra-1", answered), 1);
+    edges.reconfigure("ams-1", |text| text.replace("fra-1", "fra-2"));
+    all_got(&[edges.get("fra-1", "/b")], b"one");
+    assert_eq!(edges.metric("fra-1", answered), 1, "passed over, and the origin asked");
+    assert_eq!(edges.metric("fra-1", "perigee_tier_requests_total{hop=\"shield\",end=\"refused\"}"), 1);
+}
+
+#[test]
 fn a_visitor_cannot_speak_as_an_edge() {
     let origin = text_origin(
         "Cache-Control: max-age=600\r\nPerigee-Tier-Position: 99\r\nPerigee-Tier-Ttl: 9\r\n",
