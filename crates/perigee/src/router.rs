@@ -12,7 +12,7 @@ use journal::trust::{Identity, Role, is_name};
 use model::change::Order;
 use model::{EdgeSettings, Snapshot};
 use observe::Registry;
-use router::server::{Config, Router, Settings, StartError};
+use router::server::{Config, FileConfig, Router, Settings, StartError};
 use router::sign::Signer;
 use router::wire::name_of;
 use serde::Deserialize;
@@ -255,8 +255,9 @@ impl RouterArgs {
             || Signer::generate().map_err(|_| Failure::new("no key could be made for the zone", ""));
         let (config, key, member, _lock) = match own {
             None => {
-                let snapshot = router::server::read_config(&self.config, &|_| {})
+                let file = FileConfig::read(self.config.clone(), &|text| eprintln!("{text}"))
                     .map_err(|errors| failed(StartError(errors)))?;
+                let snapshot = file.snapshot();
                 let is_signed = snapshot.routing.dns.as_ref().is_some_and(|dns| dns.dnssec);
                 // A key is made for a zone that is to be signed, and kept for the day on which another one is.
                 let key = is_signed.then(|| state.zone_key(generate)).transpose()?;
@@ -268,7 +269,7 @@ impl RouterArgs {
                 if let Some(ds) = ds {
                     eprintln!("for the parent zone: {ds}");
                 }
-                (Config::File(self.config.clone()), key, None, None)
+                (Config::File(Box::new(file)), key, None, None)
             }
             Some(Own { node, cluster, .. }) => {
                 let lock = state.lock()?;

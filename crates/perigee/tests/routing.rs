@@ -2,8 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
-use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -206,11 +206,26 @@ fn what_browsers_measure_at_an_edge_changes_what_a_router_answers() {
 }
 
 #[test]
+fn edges_tell_a_router_what_they_think_of_each_other() {
+    let shape = Shape { etcd: 0, controls: 1, edges: 1, relayed: 0, disks: false };
+    let mut cluster = Cluster::start(Path::new(PERIGEE), shape);
+    cluster.start_router(None);
+    let admin = cluster.routers_mut()[0].admin.unwrap();
+    let edges = TWO.replace("192.0.2.1", "127.0.0.1").replace("192.0.2.2", "127.0.0.2");
+    let port = cluster.edges()[0].address.port();
+    cluster.apply(&edges.replace("kind = \"off\"", &format!("port = {port}")));
+    // The edge stands in the one PoP and looks at the other, where nobody is; so does the router, which alone would not be enough.
+    let metric = |name: &str| metric(admin, name).unwrap_or_default();
+    cluster.wait("the other PoP is down", || metric("perigee_router_edge_up{edge=\"127.0.0.2\"}") == 0.0);
+    assert!(metric("perigee_router_votes_total") >= 1.0);
+    assert_eq!(metric("perigee_router_edge_up{edge=\"127.0.0.1\"}"), 1.0);
+}
+
+#[test]
 fn a_router_alone_takes_samples_from_who_has_its_token() {
     let scratch = Scratch::new("samples");
     let config = scratch.0.join("cluster.toml");
     std::fs::write(&config, TWO).unwrap();
-    let [router, admin] = [free(), free()];
     let mut child = Command::new(PERIGEE)
         .args(["router", "--config"])
         .arg(&config)
@@ -218,10 +233,29 @@ fn a_router_alone_takes_samples_from_who_has_its_token() {
         .arg(location(&scratch.0))
         .arg("--state")
         .arg(scratch.0.join("state"))
-        .args(["--listen", &router.to_string(), "--admin", &admin.to_string(), "--workers", "1"])
-        .stderr(Stdio::null())
+        .args([
+            "--listen",
+            "127.0.0.1:0",
+            "--admin",
+            "127.0.0.1:0",
+            "--http",
+            "127.0.0.1:0",
+            "--workers",
+            "1",
+        ])
+        .stderr(Stdio::piped())
         .spawn()
         .unwrap();
+    // It says which ports it has got; what it says later is read too, so that it never waits for that.
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let mut said = |before: &str, after: &str| -> SocketAddr {
+        let line = lines.find_map(|line| Some(line.strip_prefix(before)?.strip_suffix(after)?.to_owned()));
+        line.unwrap().parse().unwrap()
+    };
+    let router = said("answering on ", "");
+    let admin = said("metrics on http://", "/metrics");
+    let redirects = said("redirecting on http://", "/");
+    std::thread::spawn(move || lines.for_each(drop));
     let begun = Instant::now();
     let wait = |what: &str, is_so: &dyn Fn() -> bool| {
         while !is_so() {
@@ -230,6 +264,23 @@ fn a_router_alone_takes_samples_from_who_has_its_token() {
         }
     };
     wait("the nearest is answered", &|| ask(router, "shop.cdn.example") == found("192.0.2.1"));
+    // By HTTP: to the PoP's name for the site, which is not sent on again.
+    for (method, target, status, location) in [
+        ("GET", "/media/a.mp4?x=1", 302, "https://one.shop.cdn.example/media/a.mp4?x=1"),
+        ("PUT", "/r/shop/media/a.mp4", 307, "https://one.shop.cdn.example/media/a.mp4"),
+    ] {
+        let (found, answer) = http(redirects, method, target, "", "");
+        assert!(found == status && answer.contains(&format!("\r\nLocation: {location}\r\n")), "{answer}");
+    }
+    assert_eq!(http(redirects, "GET", "/r/nothing/a", "", "").0, 404);
+    let (status, route) = http(redirects, "GET", "/v1/route?site=shop", "", "");
+    assert!(status == 200 && route.contains("\"ip\": \"127.0.0.1\""), "{route}");
+    let mut stream = TcpStream::connect(redirects).unwrap();
+    write!(stream, "GET / HTTP/1.1\r\nHost: two.shop.cdn.example\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    assert!(text.starts_with("HTTP/1.1 421 "), "{text}");
+
     let sample = |pop: &str, ms: u32| {
         format!(r#"{{"network":"127.0.0.1","pop":"{pop}","count":20,"sum_ms":{}}}"#, 20 * ms)
     };
@@ -242,8 +293,4 @@ fn a_router_alone_takes_samples_from_who_has_its_token() {
     wait("the faster is answered", &|| ask(router, "shop.cdn.example") == found("192.0.2.2"));
     child.kill().unwrap();
     child.wait().unwrap();
-}
-
-fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }

@@ -502,10 +502,11 @@ mod tests {
         by_24[0xc0_0110..0xc0_0120].fill(2);
         by_24[0xc0_0210..0xc0_0220].fill(2);
         let starts = vec![0, 0x2001_0db8 << 32, (0x2001_0db8 << 32) | 0x1_0000, 0x2001_0db9 << 32];
+        let systems = Systems::compile(&[(0, 0), (0xc0_0000, 64_500)], &[(0, 0), (0x2001_0db8_0001, 64_501)]);
         Location {
             attribution: "somebody".into(),
             built_secs: 7,
-            ..Location::compile(cells, &by_24, starts, vec![0, 1, 2, 0])
+            ..Location::compile(cells, &by_24, starts, vec![0, 1, 2, 0]).with_systems(systems)
         }
     }
 

@@ -93,10 +93,32 @@ pub struct Settings {
 #[derive(Clone, Debug)]
 pub enum Config {
     /// A file, which is looked at once per second.
-    File(PathBuf),
+    File(Box<FileConfig>),
     /// Whoever starts the router, here and by [`Router::take`]: with the serial number of its zone. It may have no zone: then every
     /// question is another zone's.
     Told(Box<Snapshot>, u32),
+}
+
+/// A file with a configuration, as it was read before the router starts.
+#[derive(Clone, Debug)]
+pub struct FileConfig {
+    path: PathBuf,
+    seen: Option<SystemTime>,
+    snapshot: Snapshot,
+}
+
+impl FileConfig {
+    /// Reads it. The errors are whole sentences; `report` gets the warnings.
+    pub fn read(path: PathBuf, report: &dyn Fn(&str)) -> Result<FileConfig, Vec<String>> {
+        let seen = modified(&path);
+        let snapshot = read_config(&path, report)?;
+        Ok(FileConfig { path, seen, snapshot })
+    }
+
+    /// What it says.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
 }
 
 /// A router that runs. Dropping it leaves it running; [`Router::stop`] ends it.
@@ -150,6 +172,7 @@ struct PlanCounters {
     connected: AtomicU64,
     redirects: AtomicU64,
     redirects_refused: AtomicU64,
+    votes: AtomicU64,
     grey: AtomicU64,
     relieved: AtomicU64,
 }
@@ -644,6 +667,7 @@ fn render(shared: &Shared) -> String {
             "counter",
             &plan.redirects_refused,
         ),
+        ("perigee_router_votes_total", "Votes of the cluster's nodes on edges.", "counter", &plan.votes),
         (
             "perigee_router_pops_grey",
             "PoPs that answer probes, and most beacons do not reach.",
@@ -722,7 +746,7 @@ struct Planner {
 impl Planner {
     fn new(settings: &Settings, report: Box<dyn Fn(&str) + Send>) -> Result<Planner, Vec<String>> {
         let (snapshot, serial, config_seen) = match &settings.config {
-            Config::File(path) => (read_config(path, &*report)?, serial_now(), modified(path)),
+            Config::File(file) => (file.snapshot.clone(), serial_now(), file.seen),
             Config::Told(snapshot, serial) => ((**snapshot).clone(), *serial, None),
         };
         let (location, location_seen) = match &settings.location {
@@ -919,7 +943,7 @@ impl Planner {
     /// Looks at the files. Returns what was taken over: `Some(Ok)` something, `Some(Err)` it could not be used.
     fn reload(&mut self) -> Option<Result<(), ()>> {
         let config_path = match &self.settings.config {
-            Config::File(path) => Some(path.clone()),
+            Config::File(file) => Some(file.path.clone()),
             Config::Told(..) => None,
         };
         let config_seen = config_path.as_ref().and_then(|path| modified(path));
@@ -1080,6 +1104,7 @@ fn run_plan(
                 News::Steered(node, pop, steering) => {
                     let changes = planner.steered(&node, &pop, &steering, &shared.measured);
                     shared.plan.changes.fetch_add(changes, Ordering::Relaxed);
+                    shared.plan.votes.fetch_add(steering.votes.len() as u64, Ordering::Relaxed);
                     dirty |= changes > 0;
                 }
                 News::Told(snapshot, serial, answer) => {

@@ -27,6 +27,8 @@ use crate::location::{Cell, Location, UNKNOWN, first_64};
 
 /// PoPs that are compared for a cell: those that are nearest. A detour that leads past twelve others was never seen.
 const NEAREST: usize = 12;
+/// Threads that look for them.
+const THREADS_MAX: usize = 4;
 /// Choices from here on are numbers of splits.
 const SPLIT: u16 = 0xf000;
 /// In the pyramid: not all the same.
@@ -133,6 +135,34 @@ pub struct Ranking {
     pub cell: u16,
 }
 
+/// The [`NEAREST`] PoPs of each cell, with the operator's bias, best first.
+fn nearest_of(cells: &[[f64; 3]], units: &[[f64; 3]], pops: &[Pop]) -> Vec<u16> {
+    let width = NEAREST.min(pops.len());
+    let mut nearest = Vec::with_capacity(cells.len() * width);
+    let mut order: Vec<(f64, u16)> = Vec::new();
+    let unbiased = pops.iter().all(|pop| pop.bias_ms == 0.0);
+    for cell in cells {
+        order.clear();
+        order.extend(units.iter().enumerate().map(|(pop, unit)| {
+            // Without bias, the chord orders as the distance does, and takes no arc sine.
+            let chord = (0..3).map(|axis| (unit[axis] - cell[axis]).powi(2)).sum::<f64>();
+            let cost = match unbiased {
+                true => chord,
+                false => crate::estimate::prior_ms(km_between(*unit, *cell)) + pops[pop].bias_ms,
+            };
+            (cost, pop as u16)
+        }));
+        let by_cost = |a: &(f64, u16), b: &(f64, u16)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));
+        if order.len() > width && width > 0 {
+            order.select_nth_unstable_by(width - 1, by_cost);
+            order.truncate(width);
+        }
+        order.sort_unstable_by(by_cost);
+        nearest.extend(order.iter().map(|(_, pop)| *pop));
+    }
+    nearest
+}
+
 impl World {
     /// Puts PoPs and cells together. Cost: one distance for each pair of them.
     pub fn new(pops: Vec<Pop>, location: Arc<Location>) -> World {
@@ -140,30 +170,20 @@ impl World {
         let cell_units: Vec<[f64; 3]> = location.cells().iter().map(|cell| cell.point.unit()).collect();
         let networks = Networks::of(&pops);
         let mut world = World { pops, location, units, cell_units, nearest: Vec::new(), networks };
-        let width = NEAREST.min(world.pops.len());
-        let mut nearest = Vec::with_capacity(world.cell_units.len() * width);
-        let mut order: Vec<(f64, u16)> = Vec::new();
-        let unbiased = world.pops.iter().all(|pop| pop.bias_ms == 0.0);
-        for cell in &world.cell_units {
-            order.clear();
-            order.extend(world.units.iter().enumerate().map(|(pop, unit)| {
-                // Without bias, the chord orders as the distance does, and takes no arc sine.
-                let chord = (0..3).map(|axis| (unit[axis] - cell[axis]).powi(2)).sum::<f64>();
-                let cost = match unbiased {
-                    true => chord,
-                    false => crate::estimate::prior_ms(km_between(*unit, *cell)) + world.pops[pop].bias_ms,
-                };
-                (cost, pop as u16)
-            }));
-            let by_cost = |a: &(f64, u16), b: &(f64, u16)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));
-            if order.len() > width && width > 0 {
-                order.select_nth_unstable_by(width - 1, by_cost);
-                order.truncate(width);
-            }
-            order.sort_unstable_by(by_cost);
-            nearest.extend(order.iter().map(|(_, pop)| *pop));
-        }
-        world.nearest = nearest;
+        // With a thousand PoPs these are tens of millions of distances, and a start waits for them.
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
+        let part = world.cell_units.len().div_ceil(threads).max(1);
+        world.nearest = std::thread::scope(|scope| {
+            let parts: Vec<_> = world
+                .cell_units
+                .chunks(part)
+                .map(|cells| scope.spawn(|| nearest_of(cells, &world.units, &world.pops)))
+                .collect();
+            let joined = parts.into_iter().map(|part| part.join());
+            joined
+                .flat_map(|nearest| nearest.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+                .collect()
+        });
         world
     }
 
@@ -501,9 +521,7 @@ impl Table {
             }
             // The nearest that may be chosen are enough, where there are any; by distance alone, the first of them is it.
             near.clear();
-            if everywhere {
-                near.extend(world.nearest(cell).iter().copied().filter(|pop| table.is_usable(*pop)));
-            }
+            near.extend(world.nearest(cell).iter().copied().filter(|pop| table.is_usable(*pop)));
             let measured = priced
                 || (has_estimates && {
                     let country = world.location.cells()[usize::from(cell)].country;
@@ -513,8 +531,8 @@ impl Table {
                 table.choices.push(*first);
                 continue;
             }
-            if near.is_empty() {
-                near.extend(&usable);
+            if near.is_empty() || !everywhere {
+                near.clone_from(&usable);
             }
             settle(cell, &mut near, view);
             let first = world.order(cell, 0, &near, why, view).order.first().map(|one| one.pop);
