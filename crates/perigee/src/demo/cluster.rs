@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use model::rollout::GROWTH;
 use router::compile::Compiler;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
@@ -132,6 +133,7 @@ trusted_proxies = ["127.0.0.0/8"]
 # By this the lines to the shop and to other edges know how far it is.
 origin_source = "{address}"
 limits = {{ drain_timeout = "1s" }}
+location = {:?}
 
 [store]
 memory = "64MiB"
@@ -139,7 +141,8 @@ memory = "64MiB"
 [[store.disk]]
 size = "64MiB"
 "#,
-            local(control)
+            local(control),
+            self.location_file()
         )
     }
 
@@ -237,7 +240,10 @@ expect = {{ rule = "pages", ttl = "1h", request_headers = {{ Cookie = false }} }
         let version = added["version"]
             .as_u64()
             .ok_or_else(|| Failure::new(format!("control gave the configuration no number: {added}"), ""))?;
-        let rollout = json!({ "version": version, "stage": "all", "reason": "the demo begins" });
+        // There is nothing before it to compare with, and caches that begin empty grow.
+        let gates = json!({ "growth": GROWTH.max });
+        let rollout =
+            json!({ "version": version, "stage": "all", "reason": "the demo begins", "gates": gates });
         self.post("/v1/rollouts", rollout).await?;
         Ok(version)
     }

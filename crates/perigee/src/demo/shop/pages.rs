@@ -81,7 +81,7 @@ pub(super) fn product(product: &Product, cents: u64) -> String {
 <p>{price}</p>
 <form action="/cart" method="post"><input type="hidden" name="product" value="{number}"><button>Add to cart</button></form>
 <p><a href="/">Back to the shelf</a></p>
-<video src="/media/shelf.webm" controls muted preload="none" width="320" height="320"></video>
+<video src="/media/shelf.webm" poster="/photos/{number}.png" controls muted preload="none" width="320" height="320"></video>
 </div>
 </div>"#
         ),
