@@ -459,6 +459,8 @@ fn needs_new_start(running: &EdgeSettings, wanted: &EdgeSettings) -> Vec<&'stati
         ("eviction", running.store.eviction != wanted.store.eviction),
         ("[[store.disk]]", running.store.disks != wanted.store.disks),
         ("node", running.node != wanted.node),
+        ("location", running.location != wanted.location),
+        ("statistics", running.statistics != wanted.statistics),
         ("access_log", running.access_log != wanted.access_log),
         ("access_log_format", running.access_log_format != wanted.access_log_format),
     ]

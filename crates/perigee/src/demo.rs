@@ -4,7 +4,7 @@
 //! this process                                            processes of their own
 //!   visitors ── DNS ─────────────────────────────────────► router
 //!      │  └─ lines: city to PoP ─────────────────────────► edges of three PoPs ◄── changes ── control
-//!      │                                                     │
+//!      │                                                     │  └─ lines: PoP to PoP, the shield's ─► edges
 //!      └─ lines: city to shop ─► shop ◄─ lines: PoP to shop ─┘
 //! ```
 //!
@@ -296,7 +296,7 @@ impl Tour {
         if !off_thread(move || Ok(client.serves("/dashboard/"))).await? {
             return Ok(None);
         }
-        let listener = listen_on(self.ports.dashboard).await?;
+        let listener = listen_on(local(self.ports.dashboard)).await?;
         let tls = pinned_client_config(&profile.authority, &[b"http/1.1"])
             .map_err(|error| Failure::new(format!("TLS: {error}"), ""))?;
         tokio::task::spawn_local(pass_to_control(
@@ -390,12 +390,10 @@ fn draw_seed() -> Result<u64, Failure> {
     Ok(u32::from_le_bytes(bytes).into())
 }
 
-async fn listen_on(port: u16) -> Result<TcpListener, Failure> {
-    TcpListener::bind(local(port)).await.map_err(|error| {
-        Failure::new(
-            format!("{} cannot be listened on: {error}", local(port)),
-            "start the demo again: it takes other ports",
-        )
+async fn listen_on(address: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let message = format!("{address} cannot be listened on: {error}");
+        Failure::new(message, "start the demo again: it takes other ports")
     })
 }
 
@@ -403,7 +401,7 @@ async fn listen_on(port: u16) -> Result<TcpListener, Failure> {
 async fn open_shop(ports: Ports) -> Result<Rc<Scene>, Failure> {
     let shop = Arc::new(Shop::new());
     for (port, door) in [(ports.shop, Door::Front), (ports.office, Door::Office)] {
-        tokio::task::spawn_local(Arc::clone(&shop).serve(listen_on(port).await?, door));
+        tokio::task::spawn_local(Arc::clone(&shop).serve(listen_on(local(port)).await?, door));
     }
     Ok(Rc::new(Scene {
         host: format!("localhost:{}", ports.visitors),
@@ -429,7 +427,17 @@ async fn open_doors(scene: &Rc<Scene>, ports: Ports, viewer: &Rc<Cell<usize>>) -
             std::future::ready(Some((scene.shop_address, line)))
         }
     };
-    tokio::task::spawn_local(line::listen(listen_on(ports.straight).await?, to_shop));
+    tokio::task::spawn_local(line::listen(listen_on(local(ports.straight)).await?, to_shop));
+    for (pop, edge) in map::edges() {
+        let far = SocketAddr::new(map::edge_address(pop, edge), ports.tier);
+        let to_edge = move |from: SocketAddr| {
+            let from = map::pop_of(from.ip());
+            let line = from.map(|from| Line { one_way: map::pop_to_pop(from, pop), uplink: None });
+            std::future::ready(line.map(|line| (far, line)))
+        };
+        let door = SocketAddr::new(map::tier_door(pop, edge), ports.tier);
+        tokio::task::spawn_local(line::listen(listen_on(door).await?, to_edge));
+    }
     let to_pop = {
         let (scene, viewer) = (Rc::clone(scene), Rc::clone(viewer));
         move |_from: SocketAddr| {
@@ -441,7 +449,7 @@ async fn open_doors(scene: &Rc<Scene>, ports: Ports, viewer: &Rc<Cell<usize>>) -
             }
         }
     };
-    tokio::task::spawn_local(line::listen(listen_on(ports.visitors).await?, to_pop));
+    tokio::task::spawn_local(line::listen(listen_on(local(ports.visitors)).await?, to_pop));
     Ok(())
 }
 

@@ -13,6 +13,7 @@ mod address;
 mod advise;
 mod apply;
 mod audit;
+mod batches;
 mod certificate_list;
 mod certificates;
 mod check;
@@ -49,9 +50,11 @@ mod router;
 mod running;
 mod serve;
 mod state;
+mod stats;
 mod store;
 mod takeover;
 mod token;
+mod top;
 mod upgrade;
 mod upgrader;
 mod versions;
@@ -140,6 +143,10 @@ enum Command {
     Versions(versions::Versions),
     /// List the nodes of a cluster, or retire one
     Nodes(nodes::Nodes),
+    /// Say what a cluster has served: by site, PoP, country and more; which URLs, and why not from the cache
+    Stats(stats::Stats),
+    /// Watch what a cluster serves
+    Top(top::Top),
     /// Make a token by which nodes join a cluster
     Enroll(enroll::Enroll),
     /// List, make and revoke the tokens of operators and programs
@@ -183,6 +190,8 @@ fn main() -> ExitCode {
         Command::Rollback(rollback) => rollback.run(),
         Command::Versions(versions) => versions.run(),
         Command::Nodes(nodes) => nodes.run(),
+        Command::Stats(stats) => stats.run(),
+        Command::Top(top) => top.run(),
         Command::Enroll(enroll) => enroll.run(),
         Command::Token(token) => token.run(),
         Command::Audit(audit) => audit.run(),

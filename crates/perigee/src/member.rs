@@ -37,6 +37,7 @@ use tokio::sync::{Notify, oneshot, watch};
 pub(crate) use self::edge::EdgeWorks;
 use crate::configuration::Told;
 use crate::failure::Failure;
+use crate::running::STATISTICS_EVERY;
 pub(crate) use certified::Certified;
 use keep::{Keep, Kept, check_text, is_signed};
 
@@ -45,9 +46,6 @@ const ORDERS_TOGETHER_MAX: usize = 10_000;
 
 /// A configuration that cannot be had is tried again after a time between 0 and this, drawn evenly.
 const FETCH_RETRY_WITHIN: Duration = Duration::from_secs(4);
-
-/// How often it is looked whether a second of statistics is there: workers hand one over when it is over.
-const STATISTICS_EVERY: Duration = Duration::from_millis(250);
 
 /// How often the moment of last having heard is written down; what a restart forgets of it makes sites validate early.
 const HEARD_WRITTEN_EVERY_MS: i64 = 5_000;

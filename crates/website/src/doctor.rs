@@ -350,7 +350,8 @@ impl Site {
 
     /// What comes through the edge is what the site sends, and the edge keeps it.
     async fn through_the_edge(&mut self, file: &Address, first: &Fetched) {
-        if self.options.through.is_none() || first.status != 200 {
+        // What is made for each visitor is no hit, and not the same twice.
+        if self.options.through.is_none() || first.status != 200 || !checks::is_static(file) {
             return;
         }
         let Ok(second) = self.fetch(file, &[]).await else { return };

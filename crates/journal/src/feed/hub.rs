@@ -120,6 +120,12 @@ pub trait Counting: Send + Sync + 'static {
     fn count(&self, peer: &Peer, line: Arc<Statistics>, confirm: Confirm) -> Result<(), String>;
 }
 
+/// Statistics on their way to other controls: to those that there are, and for those that will be seen in a moment.
+struct SharedStatistics {
+    with: Vec<Weak<Outbox>>,
+    recent: Outbox,
+}
+
 /// Statistics of one feed that have been written down and not been told of.
 const COUNTED_MAX: usize = 1_024;
 
@@ -136,8 +142,8 @@ pub struct Hub {
     /// What nodes report for routers.
     steered: broadcast::Sender<Steered>,
     counting: OnceLock<Arc<dyn Counting>>,
-    /// Of the other controls.
-    shared_with: Mutex<Vec<Weak<Outbox>>>,
+    /// What is shared with other controls.
+    shared: Mutex<SharedStatistics>,
 }
 
 struct Inner {
@@ -216,10 +222,11 @@ impl Hub {
     /// The node by which a control tells another one what its nodes report.
     pub fn reporter(self: &Arc<Self>) -> Arc<dyn Node> {
         let node = Forward::new(self, true, Patience::CONTROL);
-        let mut shared_with = self.shared_with.lock();
-        shared_with.retain(|outbox| outbox.strong_count() > 0);
-        shared_with.push(Arc::downgrade(&node.outbox));
-        drop(shared_with);
+        let mut shared = self.shared.lock();
+        shared.recent.lines().into_iter().for_each(|line| node.outbox.push(line, None));
+        shared.with.retain(|outbox| outbox.strong_count() > 0);
+        shared.with.push(Arc::downgrade(&node.outbox));
+        drop(shared);
         Arc::new(node)
     }
 
@@ -231,7 +238,9 @@ impl Hub {
 
     /// Passes statistics on to all other controls.
     pub fn share(&self, line: &Arc<Statistics>) {
-        for outbox in self.shared_with.lock().iter().filter_map(Weak::upgrade) {
+        let shared = self.shared.lock();
+        shared.recent.push(Arc::clone(line), None);
+        for outbox in shared.with.iter().filter_map(Weak::upgrade) {
             outbox.push(Arc::clone(line), None);
         }
     }
@@ -257,7 +266,10 @@ impl Hub {
             news: watch::Sender::new(0),
             steered: broadcast::Sender::new(STEERED_MAX),
             counting: OnceLock::new(),
-            shared_with: Mutex::default(),
+            shared: Mutex::new(SharedStatistics {
+                with: Vec::new(),
+                recent: Outbox::new(Patience::NEW_CONTROL),
+            }),
         })
     }
 

@@ -407,12 +407,24 @@ static EDGE: Table = Table {
         .or("\"perigee\""),
         key(
             "access_log",
-            text("a file, \"stdout\" or \"off\"", "/var/log/perigee/access.log"),
-            "Where the access log goes.",
+            text("a file, \"stdout\", \"off\", syslog or a URL", "/var/log/perigee/access.log"),
+            "Where the access log goes: also syslog+udp://host:514, syslog+tcp://host:601, syslog+unix:///dev/log (RFC 5424), or an http:// or https:// URL that takes batches of lines (POST, gzip).",
         )
         .or("\"off\""),
-        key("access_log_format", Kind::OneOf(&["json", "combined"]), "How a line of the access log looks.")
+        key("access_log_format", Kind::OneOf(&["json", "combined", "cloudfront", "logpush"]), "How a line of the access log looks: as JSON, as web servers write it, with the fields of CloudFront's standard log, or with the names of Cloudflare's Logpush.")
             .or("\"json\""),
+        key(
+            "location",
+            text("a file", "/etc/perigee/location.geo"),
+            "Where networks are, so that statistics know visitors' countries: as made by `perigee geo build`.",
+        )
+        .or("none"),
+        key(
+            "statistics",
+            Kind::Bool,
+            "Whether requests are counted by site, rule, country, content, reason and status for control, and URLs by how often they are asked for.",
+        )
+        .or("true"),
         key("server_timing", Kind::Bool, "Whether responses carry Server-Timing.").or("false"),
         key(
             "trusted_proxies",

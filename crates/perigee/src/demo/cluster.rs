@@ -12,7 +12,7 @@ use router::compile::Compiler;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::map::{self, POPS};
+use super::map::{self, POPS, SHIELD};
 use super::place::Ports;
 use super::process::{self, Process};
 use crate::cluster::{Cluster as Reach, ControlClient, Profile};
@@ -112,7 +112,8 @@ impl Cluster {
     }
 
     fn node_file(&self, name: &str, pop: usize, edge: usize) -> String {
-        let (address, Ports { visitors, admin, control, .. }) = (map::edge_address(pop, edge), self.ports);
+        let (address, Ports { visitors, admin, tier, control, .. }) =
+            (map::edge_address(pop, edge), self.ports);
         let pop = POPS[pop].name;
         format!(
             r#"[cluster]
@@ -123,10 +124,12 @@ pop     = "{pop}"
 node   = "{name}"
 listen = "{address}:{visitors}"
 admin  = "{address}:{admin}"
+# Here other edges come in: of the same PoP, and where this one is a shield.
+listen_tier = "{address}:{tier}"
 workers = 1
 # Visitors come over lines that say whose they are.
 trusted_proxies = ["127.0.0.0/8"]
-# By this the line to the shop knows how far it is.
+# By this the lines to the shop and to other edges know how far it is.
 origin_source = "{address}"
 limits = {{ drain_timeout = "1s" }}
 
@@ -142,19 +145,19 @@ size = "64MiB"
 
     /// The cluster's configuration: what all nodes have in common.
     fn configuration(&self) -> String {
-        let Ports { visitors, straight, .. } = self.ports;
-        let pops: String = POPS
-            .iter()
-            .enumerate()
-            .map(|(number, pop)| {
-                let edges: Vec<_> =
-                    (0..pop.edges).map(|edge| map::edge_address(number, edge).to_string()).collect();
-                format!(
-                    "[[pop]]\nname = \"{}\"\nlocation = \"{}\"\nedges = {edges:?}\n\n",
-                    pop.name, pop.location
-                )
-            })
-            .collect();
+        let Ports { visitors, straight, tier, .. } = self.ports;
+        let node = |pop: usize, edge: usize| {
+            let (name, door) = (edge_name(&POPS[pop], edge), map::tier_door(pop, edge));
+            format!("[[pop.node]]\nname = \"{name}\"\ntier = \"{door}:{tier}\"\n\n")
+        };
+        let pop = |(number, pop): (usize, &map::Pop)| {
+            let edges: Vec<_> =
+                (0..pop.edges).map(|edge| map::edge_address(number, edge).to_string()).collect();
+            let nodes: String = (0..pop.edges).map(|edge| node(number, edge)).collect();
+            let map::Pop { name, location, .. } = pop;
+            format!("[[pop]]\nname = \"{name}\"\nlocation = \"{location}\"\nedges = {edges:?}\n\n{nodes}")
+        };
+        let pops: String = POPS.iter().enumerate().map(pop).collect();
         format!(
             r#"# The demo's cluster: three PoPs, one shop.
 
@@ -167,12 +170,11 @@ https = false
 [probe]
 port = {visitors}
 
-# --- Tiers ---
-# Every PoP fetches from the shop itself. A shield, through which the others fetch, is named here.
-
 [[site]]
 name = "shop"
 domains = ["{DOMAIN}", "localhost"]
+# The other PoPs ask this one before they ask the shop.
+shield = "{SHIELD}"
 # A long line leads there, which knows by the edge's address how far it is.
 origin = "http://127.0.0.1:{straight}"
 max_purge_lag = "10s"
@@ -292,7 +294,7 @@ control  = ["https://{}"]
         loop {
             let nodes = self.fetch("/v1/nodes").await?;
             let all = nodes["nodes"].as_array().map(Vec::as_slice).unwrap_or_default();
-            let edges: usize = POPS.iter().map(|pop| pop.edges).sum();
+            let edges = map::edges().count();
             if all.len() >= edges && all.iter().all(&is_so) {
                 return Ok(());
             }
@@ -334,9 +336,8 @@ control  = ["https://{}"]
     /// Each edge's name, and where it serves visitors.
     pub(super) fn edge_addresses(&self) -> impl Iterator<Item = (String, SocketAddr)> {
         let port = self.ports.visitors;
-        POPS.iter().enumerate().flat_map(move |(number, pop)| {
-            let address = move |edge| SocketAddr::new(map::edge_address(number, edge), port);
-            (0..pop.edges).map(move |edge| (edge_name(pop, edge), address(edge)))
+        map::edges().map(move |(pop, edge)| {
+            (edge_name(&POPS[pop], edge), SocketAddr::new(map::edge_address(pop, edge), port))
         })
     }
 

@@ -14,6 +14,9 @@ const SHOP: Point = Point { latitude: -36.85, longitude: 174.76 };
 /// What the shop's line carries, upwards: pages, photos and all, to everybody together. That of a small firm.
 pub(super) const SHOP_UPLINK_BITS_PER_SECOND: u64 = 20_000_000;
 
+/// The PoP through which the others ask the shop: the one that is nearest to it.
+pub(super) const SHIELD: &str = "sin";
+
 /// A place with edges.
 #[derive(Debug)]
 pub(super) struct Pop {
@@ -106,6 +109,16 @@ pub(super) fn edge_address(pop: usize, edge: usize) -> IpAddr {
     Ipv4Addr::new(127, 83, pop as u8 + 1, edge as u8 + 1).into()
 }
 
+/// Where other edges reach one: the near end of a line that leads there.
+pub(super) fn tier_door(pop: usize, edge: usize) -> IpAddr {
+    Ipv4Addr::new(127, 84, pop as u8 + 1, edge as u8 + 1).into()
+}
+
+/// All edges: their PoP, and their number in it.
+pub(super) fn edges() -> impl Iterator<Item = (usize, usize)> {
+    POPS.iter().enumerate().flat_map(|(pop, place)| (0..place.edges).map(move |edge| (pop, edge)))
+}
+
 /// The PoP that an address is an edge of.
 pub(super) fn pop_of(address: IpAddr) -> Option<usize> {
     let IpAddr::V4(address) = address else { return None };
@@ -132,6 +145,11 @@ pub(super) fn pop_to_shop(pop: usize) -> Duration {
     one_way(POPS[pop].point.km(SHOP) / PRIOR_KM_PER_MS)
 }
 
+/// One way between two PoPs, or from one edge of a PoP to another.
+pub(super) fn pop_to_pop(from: usize, to: usize) -> Duration {
+    one_way(POPS[from].point.km(POPS[to].point) / PRIOR_KM_PER_MS)
+}
+
 /// Of a round trip.
 fn one_way(round_trip_ms: f64) -> Duration {
     Duration::from_secs_f64(round_trip_ms / 2000.0)
@@ -156,6 +174,13 @@ mod tests {
             let nearest = (0..POPS.len()).map(|pop| city_to_pop(number, pop)).min();
             assert!(nearest < Some(city_to_shop(number)), "{}", city.name);
         }
+    }
+
+    #[test]
+    fn the_shield_is_the_pop_that_is_nearest_to_the_shop() {
+        let nearest = (0..POPS.len()).min_by_key(|pop| pop_to_shop(*pop)).unwrap();
+        assert_eq!(POPS[nearest].name, SHIELD);
+        assert_eq!(pop_to_pop(nearest, nearest), Duration::ZERO);
     }
 
     #[test]

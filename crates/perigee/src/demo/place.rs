@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock, statvfs};
 
-use super::map::{self, POPS};
+use super::map;
 use crate::failure::Failure;
 
 /// What the edges' disks, the journal and the logs take.
@@ -116,6 +116,8 @@ pub(super) struct Ports {
     pub(super) dns: u16,
     /// The admin API of each edge.
     pub(super) admin: u16,
+    /// Where edges come in at others, and the lines that lead there.
+    pub(super) tier: u16,
     /// The router's own.
     pub(super) router_admin: u16,
     /// The shop itself.
@@ -126,11 +128,8 @@ impl Ports {
     /// From `base` on, or those that are free.
     pub(super) fn choose(base: Option<u16>) -> Result<Self, Failure> {
         let local = || vec![IpAddr::V4(Ipv4Addr::LOCALHOST)];
-        let edges = || {
-            POPS.iter()
-                .enumerate()
-                .flat_map(|(pop, place)| (0..place.edges).map(move |edge| map::edge_address(pop, edge)))
-        };
+        let edges = || map::edges().map(|(pop, edge)| map::edge_address(pop, edge));
+        let doors = || map::edges().map(|(pop, edge)| map::tier_door(pop, edge));
         let with_edges = || local().into_iter().chain(edges()).collect::<Vec<_>>();
         let mut next = base;
         let mut taken = Vec::new();
@@ -154,6 +153,7 @@ impl Ports {
             dashboard: port(local())?,
             dns: port(local())?,
             admin: port(edges().collect())?,
+            tier: port(edges().chain(doors()).collect())?,
             router_admin: port(local())?,
             shop: port(local())?,
         })
@@ -203,7 +203,7 @@ fn find_free(addresses: &[IpAddr], taken: &[u16]) -> Result<u16, Failure> {
             "no port is free on {}: {last}",
             addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ")
         ),
-        "the demo needs the addresses 127.0.0.1 and 127.83.0.0/16 of this machine; end what listens on all ports",
+        "the demo needs the addresses 127.0.0.1, 127.83.0.0/16 and 127.84.0.0/16 of this machine; end what listens on all ports",
     ))
 }
 

@@ -217,12 +217,12 @@ impl Tour {
             (0, _) => format!("{name}: nobody had been sent there."),
             (all, some) if all == some => {
                 format!(
-                    "{name}: {seconds:.1} s after its death the last of its cities is served again: {}.",
+                    "{name}: {seconds:.1} s after its death the last of its cities has had a page from elsewhere: {}.",
                     by_pop(&elsewhere)
                 )
             }
             (all, some) => format!(
-                "{name}: {seconds:.1} s after its death {some} of its {all} cities are served: {}.",
+                "{name}: {seconds:.1} s after its death {some} of its {all} cities have had a page from elsewhere: {}.",
                 by_pop(&elsewhere)
             ),
         });
@@ -262,7 +262,7 @@ impl Tour {
 
     // --- Figures ---
 
-    /// One line: hits, what the shop was spared, and a city's pages, another one each time.
+    /// One line: hits, what the shop was spared, and how long a first page takes in a city (p50), another one each time.
     pub(super) fn figures(&self, seconds: u64) -> String {
         let summary = self.scene.tally.summary();
         let by_cdn = self.scene.shop.asked().by_cdn.load(std::sync::atomic::Ordering::Relaxed);
@@ -273,10 +273,10 @@ impl Tour {
             |ms: Option<u32>| ms.map_or("–".to_owned(), |ms| format!("{:.2} s", f64::from(ms) / 1000.0));
         let failed = match summary.failed_tries {
             0 => String::new(),
-            count => format!(" │ {count} tries failed"),
+            count => format!(" │ {count} failed"),
         };
         format!(
-            "{:02}:{:02} │ {} pages │ {:.1} % hits │ shop asked {by_cdn} times, spared {:.1} % │ {} p50 {}, without CDN {}{failed}",
+            "{:02}:{:02} │ {} pages │ {:.1} % hits │ shop asked {by_cdn}×, spared {:.1} % │ {} {}, without CDN {}{failed}",
             seconds / 60,
             seconds % 60,
             summary.pages,
@@ -288,7 +288,7 @@ impl Tour {
         )
     }
 
-    /// Each city: by which PoP it is served, and how long a page takes.
+    /// Each city: by which PoP it is served, and how long a first page takes.
     pub(super) fn cities(&self) -> String {
         let ms = |ms: Option<u32>| ms.map_or("-".to_owned(), |ms| format!("{ms} ms"));
         let rows: Vec<Vec<String>> = (0..CITIES.len())
@@ -304,7 +304,7 @@ impl Tour {
                 ]
             })
             .collect();
-        crate::cluster::table(&["CITY", "", "POP", "PAGE P50", "WITHOUT CDN"], &rows)
+        crate::cluster::table(&["CITY", "", "POP", "FIRST PAGE P50", "WITHOUT CDN"], &rows)
     }
 }
 

@@ -179,10 +179,11 @@ impl Browser {
 
     /// Loads a page and what belongs to it; false when the visitor has lost patience.
     async fn load(&mut self, path: &str) -> bool {
-        let begun = Instant::now();
+        let (begun, is_first) = (Instant::now(), self.kept.is_empty());
         while begun.elapsed() < PATIENCE {
             if self.try_to_load(path).await.is_ok() {
-                self.scene.tally.loaded(self.city, self.way, self.pop, begun.elapsed());
+                let took = is_first.then(|| begun.elapsed());
+                self.scene.tally.loaded(self.city, self.way, self.pop, took);
                 return true;
             }
             self.fail();

@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use model::rewrite::{EXTENSIONS, Rewrite};
+use model::rewrite::Rewrite;
 use semantics::directives::{ResponseDirectives, Scope};
 
 use super::client::Fetched;
@@ -16,6 +16,11 @@ const CERTIFICATE_DAYS: i64 = 14;
 
 /// Seconds for which a file that is named by its content should be kept: browsers and caches take a year for ever.
 const YEAR_SECS: u64 = 365 * 24 * 3600;
+
+/// Whether a path ends like that of a static file.
+pub(super) fn is_static(at: &Address) -> bool {
+    Rewrite::default().moves(at.path().as_bytes())
+}
 
 /// TLS, by what it has shown.
 pub(super) fn of_connection(report: &mut Report, at: &Address, fetched: &Fetched) {
@@ -85,6 +90,9 @@ pub(super) fn of_page(
             ),
             false => report.add("csp", Verdict::Good, &*about, "no policy is in the way", ""),
         }
+    }
+    if let Some(cdn) = cdn {
+        of_asset_host(report, page, found, cdn);
     }
     let mut mixed: Vec<_> = found.files.iter().filter(|file| page.secure && !file.address.secure).collect();
     mixed.dedup();
@@ -159,6 +167,38 @@ pub(super) fn of_page(
     }
 }
 
+/// Whether the page names its files where they are to come from.
+fn of_asset_host(report: &mut Report, page: &Address, found: &Found, cdn: &str) {
+    let movable =
+        found.files.iter().filter(|file| file.use_ != Use::SameOriginOnly && is_static(&file.address));
+    let (moved, others): (Vec<_>, Vec<_>) = movable.partition(|file| file.address.origin() == cdn);
+    let left: Vec<_> = others.iter().filter(|file| file.address.authority == page.authority).collect();
+    match left.first() {
+        Some(first) => {
+            let found = format!(
+                "{} of {} files are named on the page's own host, like {}",
+                left.len(),
+                left.len() + moved.len(),
+                first.address
+            );
+            report.add(
+                "named",
+                Verdict::Warning,
+                page.to_string(),
+                found,
+                "perigee integrate says what to paste; rewrite in a rule has the edge do it",
+            );
+        }
+        None => report.add(
+            "named",
+            Verdict::Good,
+            page.to_string(),
+            format!("{} files are named on {cdn}", moved.len()),
+            "",
+        ),
+    }
+}
+
 /// A file of the page.
 pub(super) fn of_file(report: &mut Report, page: &Address, file: &File, fetched: &Fetched) {
     let about = file.address.to_string();
@@ -171,8 +211,7 @@ pub(super) fn of_file(report: &mut Report, page: &Address, file: &File, fetched:
             "see whether it is there, and whether the site knows the Host that it is asked for",
         );
     }
-    let extension = file.address.path().rsplit('.').next().unwrap_or_default().to_ascii_lowercase();
-    if fetched.status != 200 || !EXTENSIONS.contains(&&*extension) {
+    if fetched.status != 200 || !is_static(&file.address) {
         return;
     }
     if fetched.fields.contains("set-cookie") {
@@ -376,11 +415,12 @@ mod tests {
     #[test]
     fn what_browsers_would_refuse_on_a_page_is_named() {
         for (html, lines, wanted) in [
-            ("<img src=/a.png>", vec![], vec![]),
+            ("<img src=https://cdn.example/a.png>", vec![], vec![]),
+            ("<img src=https://cdn.example/a.png><img src=/a.png>", vec![], vec!["named Warning"]),
             ("", vec![("Content-Security-Policy", "default-src 'self'")], vec!["csp Bad"]),
             ("<meta http-equiv=content-security-policy content=\"img-src 'self'\">", vec![], vec!["csp Bad"]),
             ("", vec![("Content-Security-Policy", "img-src https://cdn.example")], vec![]),
-            ("<img src=http://www.example/a.png>", vec![], vec!["mixed-content Bad"]),
+            ("<img src=http://www.example/a.png>", vec![], vec!["named Warning", "mixed-content Bad"]),
             ("<script>new Worker('https://cdn.example/w.js')</script>", vec![], vec!["workers Bad"]),
             ("<script>new Worker('/w.js')</script>", vec![], vec![]),
             ("<svg><use href='https://cdn.example/s.svg#a'/></svg>", vec![], vec!["workers Bad"]),

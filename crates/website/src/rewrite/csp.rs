@@ -5,16 +5,8 @@ use super::html::{is_link_that_moves, is_preload_that_moves};
 use super::url::Mapped;
 
 /// Directives that govern what moves.
-const GOVERNING: &[&str] = &[
-    "img-src",
-    "style-src",
-    "script-src",
-    "font-src",
-    "media-src",
-    "connect-src",
-    "manifest-src",
-    "object-src",
-];
+const GOVERNING: &[&str] =
+    &["img-src", "style-src", "script-src", "font-src", "media-src", "connect-src", "manifest-src"];
 
 /// Those that stand in for some of them where a policy has them.
 const FINER: &[&str] = &["style-src-elem", "script-src-elem"];
