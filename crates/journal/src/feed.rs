@@ -367,7 +367,14 @@ mod tests {
     fn what_is_said_of_budgets_is_left_aside_by_who_does_not_know_of_them() {
         let hello = |takes_leases| {
             let cursor = Mark::default();
-            let hello = Hello { node: "n".into(), journal: None, cursor, reports_only: false, takes_leases };
+            let hello = Hello {
+                node: "n".into(),
+                journal: None,
+                cursor,
+                reports_only: false,
+                steers: false,
+                takes_leases,
+            };
             serde_json::to_value(hello).unwrap()
         };
         assert_eq!(hello(false).as_object().unwrap().len(), 3, "as before there were any");
