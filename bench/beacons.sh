@@ -1,6 +1,18 @@
 #!/usr/bin/env bash
-# What measured round trips are worth, on a synthetic internet; see crates/router/examples/synthetic.
-# Usage: bench/beacons.sh [ROUNDS [SEED]]
+# What measured round trips are worth, on a synthetic internet, by a running router; see beacons.py.
+# Usage: bench/beacons.sh [--quick] [--systems] [--rounds N] [--seed N]
 set -euo pipefail
-cd "$(dirname "$0")/.."
-exec cargo run --release --quiet -p router --example synthetic -- beacons "$@"
+here=$(cd "$(dirname "$0")" && pwd)
+top=$(dirname "$here")
+case " $* " in *' --help '*|*' -h '*) exec python3 "$here/beacons.py" --help ;; esac
+target=${CARGO_TARGET_DIR:-$top/target}
+if [ -z "${PERIGEE:-}" ]; then
+  (cd "$top" && cargo build --release --quiet -p perigee)
+  PERIGEE=$target/release/perigee
+fi
+if [ -z "${SYNTHETIC:-}" ]; then
+  (cd "$top" && cargo build --release --quiet -p router --example synthetic)
+  SYNTHETIC=$target/release/examples/synthetic
+fi
+export PERIGEE SYNTHETIC
+exec python3 "$here/beacons.py" "$@"

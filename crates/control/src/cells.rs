@@ -52,6 +52,22 @@ pub(crate) async fn load_all<T: DeserializeOwned>(
     cells.iter().map(|cell| Ok((parse(&cell.name, &cell.value)?, cell.version))).collect()
 }
 
+/// All cells whose names start so. Those that cannot be read, which a newer control may have written, are named with an error
+/// each: one of them must not keep the others from being seen.
+pub(crate) async fn load_readable<T: DeserializeOwned>(
+    journal: &dyn Journal,
+    prefix: &str,
+) -> Result<(Vec<T>, Vec<(String, Error)>), Error> {
+    let (mut read, mut unread) = (Vec::new(), Vec::new());
+    for cell in bounded(journal.cells(prefix)).await? {
+        match parse(&cell.name, &cell.value) {
+            Ok(value) => read.push(value),
+            Err(error) => unread.push((cell.name, error)),
+        }
+    }
+    Ok((read, unread))
+}
+
 fn parse<T: DeserializeOwned>(name: &str, value: &[u8]) -> Result<T, Error> {
     serde_json::from_slice(value).map_err(|error| {
         Error::Broken(format!(

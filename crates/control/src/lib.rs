@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -22,7 +23,7 @@ use model::rate::{Bucket, Buckets, Rate, TooMuch};
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 mod api;
@@ -32,16 +33,20 @@ mod canary;
 mod cells;
 mod clock;
 mod configurations;
+mod dashboard;
+mod explain;
 mod housekeeping;
 mod idempotency;
 pub mod limits;
 mod nodes;
 mod peers;
+mod pops;
 mod problem;
 mod purges;
 mod rollouts;
 mod rollup;
 mod server;
+mod sites;
 mod statistics;
 mod status;
 mod tail;
@@ -102,7 +107,7 @@ pub struct Control;
 pub struct Handle {
     address: SocketAddr,
     stop: watch::Sender<bool>,
-    tasks: Vec<JoinHandle<()>>,
+    tasks: JoinSet<&'static str>,
     server: JoinHandle<()>,
 }
 
@@ -115,6 +120,7 @@ pub(crate) struct Shared {
     pub(crate) view: Arc<view::View>,
     /// Serves the feed, and keeps what nodes report.
     pub(crate) hub: Arc<Hub>,
+    pub(crate) peers: peers::Peers,
     pub(crate) tail: tail::Tail,
     pub(crate) statistics: Arc<rollup::Store>,
     pub(crate) calls: mpsc::Sender<purges::Call>,
@@ -144,11 +150,17 @@ pub(crate) enum Limit {
     RefusalsPerAddress,
     PurgesQueued,
     Connections,
+    StrangersPerAddress,
 }
 
 impl Limit {
-    pub(crate) const ALL: [Limit; 4] =
-        [Limit::RequestsPerToken, Limit::RefusalsPerAddress, Limit::PurgesQueued, Limit::Connections];
+    pub(crate) const ALL: [Limit; 5] = [
+        Limit::RequestsPerToken,
+        Limit::RefusalsPerAddress,
+        Limit::PurgesQueued,
+        Limit::Connections,
+        Limit::StrangersPerAddress,
+    ];
 
     /// Its name in metrics.
     pub(crate) fn as_str(self) -> &'static str {
@@ -157,6 +169,7 @@ impl Limit {
             Limit::RefusalsPerAddress => "refusals_per_address",
             Limit::PurgesQueued => "purges_queued",
             Limit::Connections => "connections",
+            Limit::StrangersPerAddress => "strangers_per_address",
         }
     }
 }
@@ -204,6 +217,7 @@ impl Control {
             vault,
             view,
             hub,
+            peers: peers::Peers::default(),
             tail: tail::Tail::new(),
             statistics,
             calls,
@@ -219,15 +233,23 @@ impl Control {
         let server =
             tokio::spawn(server::serve(listener, Arc::clone(&certificates), router, counts, stopping));
         let tail = Arc::clone(&shared);
-        let tasks = vec![
-            tokio::spawn(async move { tail.tail.follow(Arc::clone(&tail.journal)).await }),
-            tokio::spawn(purges::write(Arc::clone(&shared), waiting)),
-            tokio::spawn(housekeeping::keep_view(Arc::clone(&shared))),
-            tokio::spawn(housekeeping::keep_house(Arc::clone(&shared), Arc::clone(&certificates))),
-            tokio::spawn(rollouts::drive(Arc::clone(&shared))),
-            tokio::spawn(peers::keep(Arc::clone(&shared), Arc::clone(&certificates), address)),
-            tokio::spawn(canary::sing(Arc::clone(&shared), canary_interval)),
-        ];
+        let mut tasks = JoinSet::new();
+        let mut spawn = |name, work: Pin<Box<dyn Future<Output = ()> + Send>>| {
+            tasks.spawn(async move {
+                work.await;
+                name
+            });
+        };
+        let follow = async move { tail.tail.follow(Arc::clone(&tail.journal), tail.hub.heads()).await };
+        spawn("reading the journal", Box::pin(follow));
+        spawn("writing purges", Box::pin(purges::write(Arc::clone(&shared), waiting)));
+        spawn("reading cells", Box::pin(housekeeping::keep_view(Arc::clone(&shared))));
+        let house = housekeeping::keep_house(Arc::clone(&shared), Arc::clone(&certificates));
+        spawn("housekeeping", Box::pin(house));
+        spawn("roll-outs", Box::pin(rollouts::drive(Arc::clone(&shared))));
+        let peers = peers::keep(Arc::clone(&shared), Arc::clone(&certificates), address);
+        spawn("reporting to other controls", Box::pin(peers));
+        spawn("the canary purge", Box::pin(canary::sing(Arc::clone(&shared), canary_interval)));
         Ok(Handle { address, stop, tasks, server })
     }
 }
@@ -238,21 +260,30 @@ impl Handle {
         self.address
     }
 
+    /// Returns when a part of it has ended, which none does by itself: with it, this control is of no use. In words.
+    pub async fn broken(&mut self) -> String {
+        let ended = tokio::select! {
+            ended = self.tasks.join_next() => ended.unwrap_or(Ok("everything")),
+            ended = &mut self.server => ended.map(|()| "taking connections"),
+        };
+        match ended {
+            Ok(name) => format!("a part of this control has ended: {name}"),
+            Err(error) => format!("a part of this control has broken down: {error}"),
+        }
+    }
+
     /// Takes no more connections, lets running requests end, and ends.
     pub async fn stop(mut self) {
         self.stop.send_replace(true);
         let _panicked = (&mut self.server).await;
-        for task in &mut self.tasks {
-            task.abort();
-            let _aborted = task.await;
-        }
+        self.tasks.shutdown().await;
     }
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
+        // The others end with their set.
         self.server.abort();
-        self.tasks.iter().for_each(JoinHandle::abort);
     }
 }
 
@@ -266,14 +297,16 @@ impl Shared {
     /// Reads what requests look at.
     pub(crate) async fn refresh_view(&self) -> Result<(), journal::Error> {
         let done = self.view.refresh(&*self.journal).await;
-        let error = done.as_ref().err().map(ToString::to_string);
+        let error = done
+            .as_ref()
+            .map_or_else(|error| Some(error.to_string()), |unread| unread.as_ref().map(ToString::to_string));
         let before = std::mem::replace(&mut *self.journal_error.lock(), error.clone());
         match (&before, &error) {
             (None, Some(error)) => eprintln!("perigee: {error}"),
             (Some(_), None) => eprintln!("perigee: the journal can be read again"),
             _ => {}
         }
-        done
+        done.map(drop)
     }
 }
 

@@ -14,6 +14,13 @@ pub(crate) const PIECE_BYTES: usize = 512 << 10;
 /// Connections at a time, of nodes and operators. 300 nodes, their relays, and a room full of scripts.
 pub const CONNECTIONS_MAX: usize = 4_096;
 
+/// Of these, connections from one address (of IPv6: a network of 64 bits) that have not shown a node's certificate. Nodes behind one
+/// address are not limited by it, but for those that are shaking hands at the same moment.
+pub const STRANGERS_PER_ADDRESS_MAX: usize = 256;
+
+/// Bytes of what nodes ask for in order to join or to renew their certificate: a name and a certificate request.
+pub const JOIN_BYTES_MAX: usize = 64 << 10;
+
 /// Time for a TLS handshake, and for a request's head. Nobody who means it needs longer.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 

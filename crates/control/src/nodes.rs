@@ -15,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use journal::feed::{Report, Seen};
+use journal::feed::{Holdings, Report, Seen};
 use journal::trust::{self, EnrolmentToken, Peer, text_hash};
 use journal::{Commit, Error};
 use model::change::receipt_signed;
@@ -649,10 +649,10 @@ impl Proof {
 }
 
 impl Shared {
-    /// Who has proven a position. Edges and routers only: a relay keeps nothing that could be stale.
+    /// Who has proven a position. Edges only: relays and routers keep nothing that could be stale.
     pub(crate) fn proof(&self, position: u64) -> Proof {
         let mut proof = Proof::default();
-        for (node, heard) in self.nodes_heard().into_iter().filter(|(node, _)| node.role != NodeRole::Relay) {
+        for (node, heard) in self.nodes_heard().into_iter().filter(|(node, _)| node.role == NodeRole::Edge) {
             let (name, pop) = (node.name.clone(), node.pop.clone());
             let reached = heard.as_ref().map(|heard| heard.report.receipt.cursor.position);
             let receipt = if reached >= Some(position) { self.hub.receipt(&name, position) } else { None };
@@ -682,6 +682,10 @@ impl Shared {
                 }),
             }
         }
+        // Nobody can say here what they have proven.
+        for node in self.view.get().unreadable_nodes.iter().cloned() {
+            proof.laggards.push(Laggard { node, pop: String::new(), position: None, heard_ms: None });
+        }
         proof
     }
 
@@ -698,6 +702,31 @@ impl Shared {
 pub(crate) struct RefusalShown {
     version: u64,
     why: String,
+}
+
+/// A disk of a node.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct DiskShown {
+    /// Its directory.
+    name: String,
+    /// `well`; `full`: it is read, and a write found no room; `failed`: it is out of use until the next start.
+    health: String,
+    /// Bytes that are stored, and that there is room for.
+    bytes: u64,
+    bytes_max: u64,
+    /// Objects and slices.
+    records: u64,
+}
+
+/// A certificate that visitors of a node see.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct CertificateShown {
+    /// The first of its names, and how many it has.
+    name: String,
+    names: usize,
+    issuer: String,
+    /// Its end, in ms since 1970.
+    until_ms: i64,
 }
 
 /// A node.
@@ -733,11 +762,40 @@ pub(crate) struct NodeShown {
     hits: Option<u64>,
     /// Resident memory of its program.
     memory_bytes: Option<u64>,
+    /// Its disks; `null` when it has not been heard of.
+    disks: Option<Vec<DiskShown>>,
+    /// Those certificates for visitors that end first, at most 16.
+    certificates: Option<Vec<CertificateShown>>,
+    /// How many it has in all.
+    certificate_count: Option<usize>,
+}
+
+fn disks(holdings: &Holdings) -> Vec<DiskShown> {
+    let shown = holdings.disks.iter().map(|disk| DiskShown {
+        name: disk.name.clone(),
+        health: disk.health.clone(),
+        bytes: disk.bytes,
+        bytes_max: disk.bytes_max,
+        records: disk.records,
+    });
+    shown.collect()
+}
+
+fn certificates(holdings: &Holdings) -> Vec<CertificateShown> {
+    let shown = holdings.certificates.iter().map(|certificate| CertificateShown {
+        name: certificate.name.clone(),
+        names: certificate.names,
+        issuer: certificate.issuer.clone(),
+        until_ms: certificate.until_ms,
+    });
+    shown.collect()
 }
 
 /// All nodes.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Nodes {
+    /// When it was so, in ms since 1970 by this control's clock.
+    at_ms: i64,
     nodes: Vec<NodeShown>,
 }
 
@@ -763,7 +821,7 @@ pub(crate) async fn list(
             heard_ms: heard.as_ref().map(|heard| heard.heard_ms),
             software: report.map(|report| report.software.clone()),
             running: report.and_then(|report| report.running),
-            wanted: (node.role == NodeRole::Edge)
+            wanted: (node.role != NodeRole::Relay)
                 .then(|| view.plan.version_for(&node.name, &node.pop).map(|version| version.number))
                 .flatten(),
             refused: report
@@ -776,9 +834,12 @@ pub(crate) async fn list(
             errors: report.map(|report| report.vitals.errors),
             hits: report.map(|report| report.vitals.hits),
             memory_bytes: report.map(|report| report.vitals.memory_bytes),
+            disks: report.map(|report| disks(&report.holdings)),
+            certificates: report.map(|report| certificates(&report.holdings)),
+            certificate_count: report.map(|report| report.holdings.certificate_count),
         }
     });
-    Ok(Json(Nodes { nodes: nodes.collect() }))
+    Ok(Json(Nodes { at_ms: now_ms(), nodes: nodes.collect() }))
 }
 
 /// Retire a node
@@ -892,9 +953,10 @@ pub(crate) fn check_report(view: &View, journal: &str, peer: &Peer, report: &Rep
 
 impl Shared {
     /// Whether a node is in service, as far as is known: it beats each second. A control that has just begun has heard of nobody, and
-    /// must not take anybody for gone.
-    fn is_in_service(&self, heard: Option<&Seen>) -> bool {
+    /// one that does not hear another control has not heard of that one's nodes: they must not take anybody for gone.
+    pub(crate) fn is_in_service(&self, heard: Option<&Seen>) -> bool {
         heard.map_or_else(|| self.begun.elapsed(), |heard| heard.silent_for) <= OUT_OF_CONTACT
+            || !self.unheard_controls().is_empty()
     }
 
     /// All nodes, with what was heard of them last.

@@ -1,13 +1,14 @@
 //! The other controls: each notes in a cell that it runs, and tells all others what its nodes report, so that whichever is asked
 //! for a purge's receipts knows all nodes. Positions and plans they read from the journal.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use journal::feed::{Dialer, follow};
+use journal::feed::{Dialer, SILENCE, follow};
 use journal::{Commit, Error};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::MissedTickBehavior;
@@ -21,10 +22,49 @@ use crate::tls::Certificates;
 const LOOK: Duration = Duration::from_secs(5);
 
 /// How often a control notes that it runs.
-const NOTE: Duration = Duration::from_secs(60);
+const NOTE: Duration = Duration::from_secs(10);
 
-/// After how long without a note a control counts as gone.
-const GONE: Duration = Duration::from_secs(10 * 60);
+/// After how many looks at the same note a control counts as gone: a minute. Looks are counted, and no clocks compared: those of two
+/// machines differ, and while the journal cannot be read nobody can note anything.
+const SAME_NOTE_MAX: u32 = 12;
+
+/// What is known of the other controls.
+#[derive(Default)]
+pub(crate) struct Peers(Mutex<BTreeMap<String, Noted>>);
+
+/// How often a control's note has been the same.
+#[derive(Clone, Copy)]
+struct Noted {
+    version: u64,
+    same: u32,
+}
+
+impl Peers {
+    /// Notes what a look has found.
+    fn looked(&self, shared: &Shared, found: &[(Running, u64)]) {
+        let mut noted = self.0.lock();
+        noted.retain(|name, _| found.iter().any(|(other, _)| other.name == *name));
+        for (other, version) in found.iter().filter(|(other, _)| other.name != shared.name) {
+            let known = noted.entry(other.name.clone()).or_insert(Noted { version: *version, same: 0 });
+            let same = if known.version == *version { known.same + 1 } else { 0 };
+            *known = Noted { version: *version, same };
+        }
+    }
+
+    fn is_running(&self, name: &str) -> bool {
+        self.0.lock().get(name).is_some_and(|noted| noted.same <= SAME_NOTE_MAX)
+    }
+}
+
+impl Shared {
+    /// Controls that run, as the journal says, and do not say here what their nodes report. As long as there is one, nobody can say
+    /// here of a node that it is out of contact: it may be that one's.
+    pub(crate) fn unheard_controls(&self) -> Vec<String> {
+        let names: Vec<String> = self.peers.0.lock().keys().cloned().collect();
+        let is_heard = |name: &str| self.hub.silence_of(name).is_some_and(|silence| silence <= 3 * SILENCE);
+        names.into_iter().filter(|name| self.peers.is_running(name) && !is_heard(name)).collect()
+    }
+}
 
 /// A control that runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,9 +90,10 @@ pub(crate) async fn keep(shared: Arc<Shared>, certificates: Arc<Certificates>, a
         }
         // While the journal cannot be read, those that are known are reported to.
         let Ok(found) = cells::load_all::<Running>(&*shared.journal, "controls/").await else { continue };
+        shared.peers.looked(&shared, &found);
         let running = |name: &str, urls: &[String]| {
-            let since_ms = now_ms() - ms(GONE);
-            found.iter().any(|(other, _)| other.name == name && other.urls == urls && other.at_ms >= since_ms)
+            shared.peers.is_running(name)
+                && found.iter().any(|(other, _)| other.name == name && other.urls == urls)
         };
         others.retain(|name, (urls, task)| {
             let stays = running(name, urls);

@@ -13,6 +13,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use axum::{Extension, Json};
+use journal::feed::PLAN_CELL;
 use journal::{Commit, Error};
 use model::change::{Audience, Change, Plan, Written};
 use model::rollout::{Decision, Gates, NodeView, Pace, Rollout, Stage};
@@ -32,7 +33,6 @@ use crate::nodes::NodeRole;
 use crate::problem::Problem;
 use crate::purges::check_reason;
 use crate::tokens::{Caller, Role};
-use crate::view::PLAN_CELL;
 
 const ROLLOUT_CELL: &str = "rollout";
 /// The numbers of the configurations that have been stable, the newest last.

@@ -1,6 +1,7 @@
 //! Connections: TLS, who is at the other end, HTTP/1.1 or HTTP/2.
 
-use std::net::SocketAddr;
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,12 +12,13 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use journal::trust::Peer;
+use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-use crate::limits::{CONNECTIONS_MAX, HANDSHAKE_TIMEOUT, STREAMS_MAX};
+use crate::limits::{CONNECTIONS_MAX, HANDSHAKE_TIMEOUT, STRANGERS_PER_ADDRESS_MAX, STREAMS_MAX};
 use crate::tls::Certificates;
 use crate::{Counts, Limit};
 
@@ -43,6 +45,7 @@ pub(crate) async fn serve(
     mut stop: watch::Receiver<bool>,
 ) {
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let strangers = Arc::new(Strangers::default());
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -61,10 +64,14 @@ pub(crate) async fn serve(
             counts.reached(Limit::Connections);
             continue;
         };
+        let Some(stranger) = strangers.admit(address.ip()) else {
+            counts.reached(Limit::StrangersPerAddress);
+            continue;
+        };
         let acceptor = TlsAcceptor::from(certificates.config());
         let (router, stop) = (router.clone(), stop.clone());
         connections.spawn(async move {
-            connection(stream, address, acceptor, router, stop).await;
+            connection(stream, address, stranger, acceptor, router, stop).await;
             drop(permit);
         });
     }
@@ -73,9 +80,50 @@ pub(crate) async fn serve(
     connections.abort_all();
 }
 
+/// Connections that have not shown a node's certificate, by address.
+#[derive(Default)]
+struct Strangers(Mutex<HashMap<IpAddr, usize>>);
+
+/// One of them.
+struct Stranger {
+    all: Arc<Strangers>,
+    from: IpAddr,
+}
+
+impl Strangers {
+    /// `None` when there are enough of them from this address.
+    fn admit(self: &Arc<Self>, from: IpAddr) -> Option<Stranger> {
+        let from = match from.to_canonical() {
+            // Whoever has one address of these has all.
+            IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
+            from => from,
+        };
+        let mut counts = self.0.lock();
+        let count = counts.entry(from).or_default();
+        if *count >= STRANGERS_PER_ADDRESS_MAX {
+            return None;
+        }
+        *count += 1;
+        Some(Stranger { all: Arc::clone(self), from })
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        let mut counts = self.all.0.lock();
+        if let Some(count) = counts.get_mut(&self.from) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.from);
+            }
+        }
+    }
+}
+
 async fn connection(
     stream: TcpStream,
     address: SocketAddr,
+    stranger: Stranger,
     acceptor: TlsAcceptor,
     router: Router,
     mut stop: watch::Receiver<bool>,
@@ -86,6 +134,7 @@ async fn connection(
     };
     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     let client = Client { address, node: certificate.and_then(|certificate| Peer::of(certificate).ok()) };
+    let _stranger = client.node.is_none().then_some(stranger);
     let service = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: http::Request<Incoming>| {
         request.extensions_mut().insert(client.clone());
@@ -108,4 +157,28 @@ async fn connection(
         _ = stop.wait_for(|stopping| *stopping) => connection.as_mut().graceful_shutdown(),
     }
     let _ended = connection.await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_one_address_only_so_many_strangers_are_let_in() {
+        let strangers = Arc::new(Strangers::default());
+        let from = |address: &str| strangers.admit(address.parse().unwrap());
+        let mut inside: Vec<_> = (0..STRANGERS_PER_ADDRESS_MAX).map(|_| from("192.0.2.1").unwrap()).collect();
+        assert!(from("192.0.2.1").is_none());
+        assert!(from("::ffff:192.0.2.1").is_none(), "the same address, written differently");
+        assert!(from("192.0.2.2").is_some());
+        inside.pop();
+        assert!(from("192.0.2.1").is_some());
+        let networks: Vec<_> = (0..STRANGERS_PER_ADDRESS_MAX)
+            .map(|host| from(&format!("2001:db8::{host:x}")).unwrap())
+            .collect();
+        assert!(from("2001:db8::ffff:1").is_none());
+        assert!(from("2001:db8:0:1::1").is_some());
+        drop((inside, networks));
+        assert!(strangers.0.lock().is_empty());
+    }
 }

@@ -33,6 +33,9 @@ pub(crate) struct Status {
     nodes: usize,
     /// Of these, heard of in the last 30 seconds.
     nodes_in_contact: usize,
+    /// Other controls that run and do not tell this one what their nodes report: as long as there is one, nobody is taken for out of
+    /// contact, and purges wait for nodes that are silent.
+    controls_unheard: Vec<String>,
     canary: CanaryStatus,
 }
 
@@ -53,6 +56,7 @@ pub(crate) async fn status(
         journal_error: shared.journal_error.lock().clone(),
         nodes,
         nodes_in_contact: shared.in_contact(),
+        controls_unheard: shared.unheard_controls(),
         canary: shared.canary.status(),
     }))
 }
@@ -62,7 +66,7 @@ pub(crate) async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoRespo
     let canary = shared.canary.status();
     let nodes = shared.view.get().nodes.len();
     let counts = &shared.counts;
-    let lines: [(&str, &str, &str, f64); 9] = [
+    let lines: [(&str, &str, &str, f64); 10] = [
         (
             "perigee_control_journal_position",
             "gauge",
@@ -81,6 +85,12 @@ pub(crate) async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoRespo
             "gauge",
             "Nodes that have been heard of in the last 30 seconds.",
             shared.in_contact() as f64,
+        ),
+        (
+            "perigee_control_controls_unheard",
+            "gauge",
+            "Other controls that run and do not tell this one what their nodes report.",
+            shared.unheard_controls().len() as f64,
         ),
         (
             "perigee_control_canary_purge_seconds",

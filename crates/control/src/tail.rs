@@ -71,17 +71,31 @@ impl Tail {
         self.head.send_if_modified(|head| std::mem::replace(head, position.max(*head)) < position);
     }
 
-    /// Follows until it is dropped.
-    pub(crate) async fn follow(&self, journal: Arc<dyn Journal>) {
-        let mut after = 0;
+    /// Follows until it is dropped. `heads`: the hub's, which says when the journal is not any more what it was.
+    pub(crate) async fn follow(&self, journal: Arc<dyn Journal>, heads: watch::Receiver<(u64, u64)>) {
+        let (mut after, mut begun_anew) = (0, heads.borrow().1);
         loop {
+            let now = heads.borrow().1;
+            if std::mem::replace(&mut begun_anew, now) != now {
+                after = 0;
+                *self.read.lock() = Read::default();
+                self.head.send_replace(0);
+            }
             let step = match bounded(journal.read(after, PAGE)).await {
                 Ok(page) => {
                     if let Some(last) = page.records.last() {
                         after = last.position;
                     }
                     self.add(page.floor.position, &page.records);
-                    if page.has_more { Ok(()) } else { journal.changed(after).await }
+                    if page.has_more {
+                        Ok(())
+                    } else {
+                        let mut anew = heads.clone();
+                        tokio::select! {
+                            changed = journal.changed(after) => changed,
+                            _ = anew.wait_for(|(_, now)| *now != begun_anew) => Ok(()),
+                        }
+                    }
                 }
                 Err(Error::Trimmed(floor)) => {
                     after = floor.position;

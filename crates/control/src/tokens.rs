@@ -150,6 +150,11 @@ impl Caller {
             .next("have an admin make one: perigee token add --role"))
     }
 
+    /// Whether the token is for this site: for all unless it names some.
+    pub(crate) fn is_for(&self, site: &str) -> bool {
+        self.0.sites.as_ref().is_none_or(|sites| sites.iter().any(|allowed| allowed == site))
+    }
+
     /// Refuses who may not purge a site, or all of them (`None`). `path` is the place in the body.
     pub(crate) fn may_purge(&self, path: &str, site: Option<&str>) -> Result<(), Problem> {
         let Some(sites) = &self.0.sites else { return Ok(()) };
@@ -353,6 +358,15 @@ pub(crate) async fn list(
     let mut tokens: Vec<TokenShown> = view.tokens.values().map(|token| token.shown()).collect();
     tokens.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(Json(Tokens { tokens }))
+}
+
+/// Whose token this is
+///
+/// What it may do, for programs that offer only that.
+#[utoipa::path(get, path = "/v1/whoami", tag = "operators",
+    responses((status = 200, body = TokenShown), (status = "default", body = Problem)))]
+pub(crate) async fn whoami(Extension(caller): Extension<Caller>) -> Json<TokenShown> {
+    Json(caller.0.shown())
 }
 
 /// Revoke a token

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use journal::feed::PLAN_CELL;
 use journal::{Error, Journal};
 use model::Snapshot;
 use model::change::{Plan, Version};
@@ -14,9 +15,6 @@ use crate::cells;
 use crate::configurations;
 use crate::nodes::Node;
 use crate::tokens::Token;
-
-/// Where the plan is.
-pub(crate) const PLAN_CELL: &str = "plan";
 
 /// The newest picture.
 #[derive(Default)]
@@ -31,6 +29,8 @@ pub(crate) struct Picture {
     pub(crate) tokens: HashMap<String, Arc<Token>>,
     /// By name.
     pub(crate) nodes: BTreeMap<String, Arc<Node>>,
+    /// Names of nodes that are enrolled and whose cells cannot be read here.
+    pub(crate) unreadable_nodes: Vec<String>,
     pub(crate) plan: Plan,
     /// Whether all the configurations that the plan names could be read.
     pub(crate) is_whole: bool,
@@ -43,13 +43,27 @@ impl View {
         Arc::clone(&self.picture.read())
     }
 
-    /// Reads all of it.
-    pub(crate) async fn refresh(&self, journal: &dyn Journal) -> Result<(), Error> {
-        let tokens = cells::load_all::<Token>(journal, "tokens/").await?;
-        let nodes = cells::load_all::<Node>(journal, "nodes/").await?;
-        let plan = cells::load::<Plan>(journal, PLAN_CELL).await?.map(|(plan, _)| plan).unwrap_or_default();
+    /// Reads all of it. What cannot be read is left out, or stays as it was: the rest is seen all the same.
+    ///
+    /// Gives the first of what could not be read.
+    ///
+    /// # Errors
+    /// The journal cannot be reached, and nothing has changed.
+    pub(crate) async fn refresh(&self, journal: &dyn Journal) -> Result<Option<Error>, Error> {
+        let (tokens, unread_tokens) = cells::load_readable::<Token>(journal, "tokens/").await?;
+        let (nodes, unread_nodes) = cells::load_readable::<Node>(journal, "nodes/").await?;
         let before = self.get();
-        let (mut configurations, mut unread) = (Vec::new(), Ok(()));
+        let (plan, unread_plan) = match cells::load::<Plan>(journal, PLAN_CELL).await {
+            Ok(plan) => (plan.map(|(plan, _)| plan).unwrap_or_default(), None),
+            Err(error @ Error::Broken(_)) => (before.plan.clone(), Some(error)),
+            Err(error) => return Err(error),
+        };
+        let is_whole = unread_plan.is_none();
+        let unreadable_nodes =
+            unread_nodes.iter().map(|(name, _)| name.trim_start_matches("nodes/").to_owned()).collect();
+        let unread_cells = unread_tokens.into_iter().chain(unread_nodes).map(|(_, error)| error);
+        let mut unread: Option<Error> = unread_cells.chain(unread_plan).next();
+        let mut configurations = Vec::new();
         let mut versions: Vec<Version> = plan.stable.iter().cloned().collect();
         versions.extend(plan.candidate.iter().map(|candidate| candidate.version.clone()));
         if versions.is_empty() {
@@ -67,18 +81,20 @@ impl View {
             match snapshot {
                 Ok(snapshot) => configurations.push((version.clone(), snapshot)),
                 // Its sites are not known here then; who is who is known all the same.
-                Err(error) => unread = Err(error),
+                Err(error) => unread = Some(error),
             }
         }
+        let is_whole = is_whole && configurations.len() == versions.len();
         let picture = Picture {
-            tokens: tokens.into_iter().map(|(token, _)| (token.hash.clone(), Arc::new(token))).collect(),
-            nodes: nodes.into_iter().map(|(node, _)| (node.name.clone(), Arc::new(node))).collect(),
+            tokens: tokens.into_iter().map(|token| (token.hash.clone(), Arc::new(token))).collect(),
+            nodes: nodes.into_iter().map(|node| (node.name.clone(), Arc::new(node))).collect(),
+            unreadable_nodes,
             plan,
-            is_whole: unread.is_ok(),
+            is_whole,
             configurations,
         };
         *self.picture.write() = Arc::new(picture);
-        unread
+        Ok(unread)
     }
 }
 
@@ -86,6 +102,11 @@ impl Picture {
     /// The configurations that nodes may run now: what is stable first.
     pub(crate) fn snapshots(&self) -> impl Iterator<Item = &Snapshot> + Clone {
         self.configurations.iter().map(|(_, snapshot)| &**snapshot)
+    }
+
+    /// What is stable, with its number; before that, the first to be rolled out. `None` when there is none, or it could not be read.
+    pub(crate) fn in_force(&self) -> Option<(u64, &Snapshot)> {
+        self.configurations.first().map(|(version, snapshot)| (version.number, &**snapshot))
     }
 
     pub(crate) fn has_site(&self, name: &str) -> bool {

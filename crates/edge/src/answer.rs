@@ -4,9 +4,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use observe::Event;
 use semantics::cache_status::Fwd;
 use semantics::coding::{self, Form};
-use semantics::{Fields, Why};
+use semantics::{Fields, Vary, VarySpec, Why};
 use stats::Class;
 
 use crate::flight::FillReader;
@@ -32,6 +33,10 @@ pub(crate) struct Answer {
     pub(crate) rule: Option<RuleAt>,
     /// The origin's part in it, for the log.
     pub(crate) origin: Option<Box<OriginNote>>,
+    /// The purge position that it carries; `None` for what comes from no cache.
+    pub(crate) position: Option<u64>,
+    /// What it knows of besides: see [`crate::flight::Flight::raised`].
+    pub(crate) raised: u64,
 }
 
 /// Where the field lines come from.
@@ -59,6 +64,17 @@ impl Head {
         match self {
             Head::Stored(stored) | Head::Negotiated(stored, _) => stored.class(),
             Head::Own(fields) => Class::of(fields.get("content-type")),
+        }
+    }
+
+    /// Which request headers choose between answers like this one, if any.
+    pub(crate) fn vary(&self) -> Vary {
+        if self.field("vary").is_none() {
+            return Vary::None;
+        }
+        match self {
+            Head::Stored(stored) | Head::Negotiated(stored, _) => VarySpec::of(&stored.fields()),
+            Head::Own(fields) => VarySpec::of(fields),
         }
     }
 
@@ -149,6 +165,10 @@ pub(crate) struct OriginNote {
     pub(crate) status: u16,
     pub(crate) first_byte_us: u64,
     pub(crate) attempts: u32,
+    /// What its answer says of its reuse: [`observe::Event::answer`].
+    pub(crate) answer: Fields,
+    /// What another edge has told of what it took, if one was asked.
+    behind: Option<Box<str>>,
 }
 
 impl Answer {
@@ -165,6 +185,8 @@ impl Answer {
             body: Body::Empty,
             rule: None,
             origin: None,
+            position: None,
+            raised: 0,
         }
     }
 
@@ -191,12 +213,40 @@ impl OriginNote {
             status: response.status,
             first_byte_us: response.info.first_byte_us,
             attempts: response.info.attempts,
+            answer: told_of(response),
+            behind: response.told.as_ref().map(|told| told.timing.clone().unwrap_or_default()),
+        }
+    }
+
+    /// What the hops behind took, the nearest first, as in Server-Timing (W3C).
+    pub(crate) fn timing(&self) -> String {
+        match &self.behind {
+            Some(behind) => behind.to_string(),
+            None => format!("origin;dur={:.3}", self.first_byte_us as f64 / 1000.0),
         }
     }
 
     /// Of a failure.
     pub(crate) fn of_error(error: &FetchError) -> Self {
         let name = error.origin().unwrap_or("-").into();
-        OriginNote { name, status: 0, first_byte_us: 0, attempts: 1 }
+        OriginNote { name, status: 0, first_byte_us: 0, attempts: 1, answer: Fields::new(), behind: None }
     }
+}
+
+/// The fields of an origin's answer that decide about its reuse, without what is anybody's secret.
+fn told_of(response: &OriginResponse) -> Fields {
+    let mut told = Fields::with_capacity(8, 256);
+    for (name, value) in response.fields.iter() {
+        let known = Event::ANSWER_FIELDS.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()));
+        match known {
+            false => {}
+            true if name.eq_ignore_ascii_case(b"set-cookie") => {
+                if !told.contains("set-cookie") {
+                    told.append_unchecked(name, b"1");
+                }
+            }
+            true => told.append_unchecked(name, value),
+        }
+    }
+    told
 }

@@ -162,7 +162,8 @@ pub(crate) fn is_encoded(at: &RuleAt, status: u16, head: &[u8], length: Option<u
 /// What a stored response is answered with, and `None` where there is nothing to choose: it is sent as it lies. Asks for the
 /// copy that would have been better. Costs one load and a comparison for what is not encoded.
 pub(crate) fn choose(worker: &Worker, at: &RuleAt, request: &Request, stored: &Object) -> Option<Choice> {
-    let compress = at.rule().compress.as_ref()?;
+    // Other edges get identity: what they store, they encode for their own visitors.
+    let compress = at.rule().compress.as_ref().filter(|_| request.asked.is_none())?;
     if !is_stored_encoded(at, stored) {
         return None;
     }

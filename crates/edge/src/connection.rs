@@ -4,6 +4,7 @@
 //! ```text
 //! socket ─► PROXY header? ─► TLS? ─┬─► HTTP/1.1
 //!                                  └─► HTTP/2 (ALPN)
+//!   other edge ─► TLS with certificates on both sides ─► HTTP/2
 //! crate::quic ─────────────────────────► HTTP/3
 //! ```
 
@@ -19,6 +20,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use model::settings::HANDSHAKES_CLIENT_SHARE;
@@ -31,7 +33,7 @@ use crate::listen::Secure;
 use crate::rates::{Counted, Full, Opened};
 use crate::tls::{self, ACME_PROTOCOL, Shown};
 use crate::worker::Worker;
-use crate::{forwarded, proxy_protocol};
+use crate::{forwarded, proxy_protocol, tiers};
 
 use stream::{Io, Prefixed, Sealed};
 
@@ -52,6 +54,8 @@ pub(crate) struct Visitor {
     pub(crate) shown: Shown,
     /// The port where the same is spoken by HTTP/3, if there is one and it is not this.
     pub(crate) alt_svc: Option<u16>,
+    /// The node that is there, if it is another edge, which asks for its own visitors.
+    pub(crate) node: Option<Arc<str>>,
 }
 
 /// The visitor is gone, too slow, or the answer could not be completed: close without another word.
@@ -67,7 +71,7 @@ impl From<io::Error> for Gone {
 pub(crate) async fn serve(worker: Rc<Worker>, socket: TcpStream, peer: SocketAddr, secure: Secure) {
     let alt_svc = match secure {
         Secure::Tls { http3: Some(port) } => Some(port),
-        Secure::Tls { http3: None } | Secure::Plain => None,
+        Secure::Tls { http3: None } | Secure::Plain | Secure::Tier => None,
     };
     let mut visitor = Visitor {
         client: peer.ip(),
@@ -76,7 +80,13 @@ pub(crate) async fn serve(worker: Rc<Worker>, socket: TcpStream, peer: SocketAdd
         secure: secure != Secure::Plain,
         shown: Shown::Nothing,
         alt_svc,
+        node: None,
     };
+    if secure == Secure::Tier {
+        let Ok((io, node)) = meet_edge(&worker, socket).await else { return };
+        visitor.node = Some(node);
+        return Box::pin(http2::serve(worker, io, visitor)).await;
+    }
     let mut first = Vec::new();
     if worker.loaded().snapshot.edge.proxy_protocol {
         let Ok(client) = read_proxy_header(&worker, &socket, &mut first).await else { return };
@@ -89,7 +99,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, socket: TcpStream, peer: SocketAdd
     let Ok(_counted) = count(&worker, client) else { return };
     visitor.country = worker.shared.country_of(visitor.client);
     match secure {
-        Secure::Plain => http1::serve(worker, Io::Plain(socket), visitor, first).await,
+        Secure::Plain | Secure::Tier => http1::serve(worker, Io::Plain(socket), visitor, first).await,
         Secure::Tls { .. } => {
             let socket = Prefixed::new(socket, first);
             let Ok((io, is_http2, shown)) = shake_hands(&worker, client, socket).await else { return };
@@ -171,6 +181,30 @@ async fn shake_hands(
     let session = stream.get_ref().1;
     let shown = asking.map_or(Shown::Unasked, |asking| asking.shown(session.peer_certificates()));
     Ok((Io::Tls(Box::new(Sealed::of(stream))), is_http2, shown))
+}
+
+/// The handshake with another edge, which shows the certificate of a node of this configuration; which.
+async fn meet_edge(worker: &Rc<Worker>, socket: TcpStream) -> Result<(Io, Arc<str>), Gone> {
+    let watch = worker.watch();
+    watch.set(worker.tick_after(worker.limits().handshake_timeout));
+    let config = worker.shared.certified.server().map_err(|_| Gone)?;
+    let accepting = TlsAcceptor::from(config).accept(Prefixed::new(socket, Vec::new()));
+    let Some(shaken) = watch.within(Box::pin(accepting)).await else {
+        worker.count_limit(Limit::HandshakeTime);
+        worker.observer.handshake_ended(Handshake::Timeout);
+        return Err(Gone);
+    };
+    worker.observer.handshake_ended(match &shaken {
+        Ok(stream) => tls::done(stream.get_ref().1),
+        Err(error) => tls::failed(error),
+    });
+    let stream = shaken?;
+    let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).ok_or(Gone)?;
+    let names = tiers::names_of(certificate);
+    let loaded = worker.loaded();
+    let known = |name: &&String| loaded.snapshot.routing.pop_of_node(name).is_some();
+    let node = names.iter().find(known).ok_or(Gone)?;
+    Ok((Io::Tls(Box::new(Sealed::of(stream))), node.as_str().into()))
 }
 
 /// Reads the PROXY header; what comes behind it is left in `buffer`. `None` when it names no visitor.

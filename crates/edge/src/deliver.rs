@@ -12,8 +12,8 @@ use semantics::cache_status::{CacheStatus, Handling, write_cache_status};
 use semantics::coding;
 use semantics::directives::{ResponseDirectives, Scope};
 use semantics::fields::{lines_of, trim};
-use semantics::{Fields, Outcome, Why};
-use stats::Class;
+use semantics::key::{Device, hash, write_key};
+use semantics::{Fields, KeyRecipe, Outcome, Vary, VarySpec, Why};
 
 use crate::answer::{Answer, Body, ContentRange, Head, Note, OriginNote};
 use crate::h1;
@@ -21,6 +21,7 @@ use crate::h3::qpack;
 use crate::intake::CLIENT_CERTIFICATE;
 use crate::loaded::{RuleAt, view};
 use crate::request::{AltSvc, Method, Protocol, Request};
+use crate::tiers;
 use crate::worker::Worker;
 
 /// For how long a visitor may go by what Alt-Svc says (RFC 7838 §3.1): a day, the RFC's default, and what others say.
@@ -123,8 +124,15 @@ pub(crate) fn response_section(
 
 /// Appends the field lines of an answer but for those that concern the connection.
 fn write_fields(out: &mut Vec<u8>, worker: &Worker, request: &Request, answer: &Answer) {
-    let edited = edited_fields(request, answer);
-    if request.secure && answer.rule.as_ref().is_some_and(|at| at.rule().https == Https::Strict) {
+    let is_for_edge = request.asked.is_some();
+    let edited = match is_for_edge {
+        false => edited_fields(request, answer),
+        true => bare_fields(answer),
+    };
+    if request.secure
+        && !is_for_edge
+        && answer.rule.as_ref().is_some_and(|at| at.rule().https == Https::Strict)
+    {
         let is_said = match &edited {
             Some(fields) => fields.contains("strict-transport-security"),
             None => answer.head.field("strict-transport-security").is_some(),
@@ -176,6 +184,9 @@ fn write_fields(out: &mut Vec<u8>, worker: &Worker, request: &Request, answer: &
     {
         h1::write_number(out, "Content-Length", length);
     }
+    if is_for_edge {
+        return tiers::write_told(out, &worker.shared, request, answer);
+    }
     if answer.rule.as_ref().is_some_and(|at| at.loaded.snapshot.edge.server_timing) {
         write_server_timing(out, request, answer);
     }
@@ -226,6 +237,23 @@ fn edited_fields(request: &Request, answer: &Answer) -> Option<Fields> {
     Some(fields)
 }
 
+/// The same for another edge, which changes for its visitors what is to be changed: as stored, but for what describes the
+/// content that is sent.
+fn bare_fields(answer: &Answer) -> Option<Fields> {
+    let is_other_range = answer.content_range.is_some() && answer.head.field("content-range").is_some();
+    if answer.content_type.is_none() && !is_other_range {
+        return None;
+    }
+    let mut fields = answer.head.fields();
+    if answer.content_range.is_some() {
+        fields.remove("content-range");
+    }
+    if let Some(content_type) = &answer.content_type {
+        let _ = fields.set("Content-Type", content_type);
+    }
+    Some(fields)
+}
+
 /// Whether the origin chose the answer by who the visitor is.
 fn varies_by_certificate(answer: &Answer) -> bool {
     answer.head.field("vary").is_some()
@@ -266,13 +294,13 @@ fn handling(note: &Note) -> Handling {
     }
 }
 
-/// Server-Timing (W3C): what the edge took in all, and the origin's part.
+/// Server-Timing (W3C): what the edge took in all, and those that it had to ask: other edges, the origin.
 fn write_server_timing(out: &mut Vec<u8>, request: &Request, answer: &Answer) {
     let edge_ms = request.started.elapsed().as_secs_f64() * 1000.0;
     let _ = std::io::Write::write_fmt(out, format_args!("Server-Timing: edge;dur={edge_ms:.3}"));
     if let Some(origin) = &answer.origin {
-        let origin_ms = origin.first_byte_us as f64 / 1000.0;
-        let _ = std::io::Write::write_fmt(out, format_args!(", origin;dur={origin_ms:.3}"));
+        out.extend_from_slice(b", ");
+        out.extend_from_slice(origin.timing().as_bytes());
     }
     out.extend_from_slice(b"\r\n");
 }
@@ -280,8 +308,8 @@ fn write_server_timing(out: &mut Vec<u8>, request: &Request, answer: &Answer) {
 /// What is left of an answer when its body is gone: what the log tells.
 pub(crate) struct Told {
     pub(crate) status: u16,
+    pub(crate) head: Head,
     pub(crate) note: Note,
-    pub(crate) class: Class,
     pub(crate) age: Option<u64>,
     pub(crate) rule: Option<RuleAt>,
     pub(crate) origin: Option<Box<OriginNote>>,
@@ -290,9 +318,8 @@ pub(crate) struct Told {
 impl Answer {
     /// Parts the body from what is told of it.
     pub(crate) fn split(self) -> (Body, Told) {
-        let class = self.head.class();
-        let Answer { status, age, note, body, rule, origin, .. } = self;
-        (body, Told { status, note, class, age, rule, origin })
+        let Answer { status, head, age, note, body, rule, origin, .. } = self;
+        (body, Told { status, head, note, age, rule, origin })
     }
 }
 
@@ -313,24 +340,30 @@ pub(crate) fn emit(worker: &Worker, request: &Request, told: &Told, why: Why, se
         duration_us: origin.first_byte_us,
         attempts: origin.attempts,
     });
+    let selected_by = match worker.observer.writes_json() {
+        true => selectors(worker, request, told),
+        false => Vec::new(),
+    };
     worker.observer.emit(&Event {
+        asked: request.asked.as_ref().map(|asked| asked.hop),
         wall: semantics::Wall(request.now.0.saturating_add(duration.as_millis() as i64)),
         duration_us: duration.as_micros() as u64,
         first_byte_us: sent.first_byte.as_micros() as u64,
         client: request.client,
         country: request.country,
-        is_secure: request.secure,
         method: request.method.as_str().as_bytes(),
         host: request.host.as_bytes(),
         target: request.target.as_bytes(),
         protocol: request.protocol.as_str(),
+        secure: request.secure,
+        authorized: request.fields.contains("authorization"),
         status: told.status,
         head_bytes_sent: sent.head_bytes,
         body_bytes_sent: sent.body_bytes,
         bytes_received: sent.received_bytes,
         why,
         cache_status: cache_status(worker, &told.note),
-        class: told.class,
+        class: told.head.class(),
         collapsed: told.note.collapsed,
         stored: told.note.stored,
         personal: told.note.personal && why.outcome() == Outcome::Hit,
@@ -343,9 +376,41 @@ pub(crate) fn emit(worker: &Worker, request: &Request, told: &Told, why: Why, se
         ttl: told.note.ttl,
         site: told.rule.as_ref().map_or(Slot::NONE, RuleAt::slot),
         rule: told.rule.as_ref().map(|at| at.rule().number),
+        selected_by: &selected_by,
         fetch,
+        answer: told.origin.as_deref().map(|origin| &origin.answer),
         request_id: request.id.0,
         referer: request.fields.get("referer"),
         user_agent: request.fields.get("user-agent"),
     });
+}
+
+/// What of the request chose this answer among others of its URL: by Vary, and by what its rule puts into the key. Empty, and
+/// without an allocation, for most.
+fn selectors(worker: &Worker, request: &Request, told: &Told) -> Vec<(Box<str>, u32)> {
+    let Some(rule) = told.rule.as_ref().map(RuleAt::rule) else { return Vec::new() };
+    let (seed, mut text) = (&worker.shared.seed, Vec::new());
+    let mut selectors: Vec<(Box<str>, u32)> = Vec::new();
+    let mut add = |name: String, text: &[u8]| selectors.push((name.into(), hash(seed, text).0 as u32));
+    let by_headers = match told.head.vary() {
+        Vary::Spec(spec) => spec.names().map(str::to_owned).collect(),
+        Vary::None | Vary::Star => Vec::new(),
+    };
+    let of_recipe = rule.key.headers.iter().filter(|name| !by_headers.contains(*name));
+    for name in by_headers.iter().chain(of_recipe) {
+        let Some(spec) = VarySpec::from_bytes(name.as_bytes()) else { continue };
+        text.clear();
+        spec.write_variant(&mut text, &request.fields, &rule.policy.vary_normalise);
+        add(name.clone(), &text);
+    }
+    for name in &rule.key.cookies {
+        text.clear();
+        let recipe = KeyRecipe { cookies: vec![name.clone()], ..KeyRecipe::default() };
+        write_key(&mut text, &recipe, "", "", b"", None, &request.fields);
+        add(format!("cookie:{name}"), &text);
+    }
+    if rule.key.device_class {
+        add("device".to_owned(), Device::of(&request.fields).as_str().as_bytes());
+    }
+    selectors
 }

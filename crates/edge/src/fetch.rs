@@ -22,9 +22,11 @@ use crate::interim::Interim;
 use crate::loaded::RuleAt;
 use crate::object::{Item, Object, Stored};
 use crate::origin::{OriginRequest, OriginResponse, RequestBody};
-use crate::request::{Protocol, Request};
+use crate::request::Request;
+use crate::rewriting;
 use crate::serve::{self, Wanted};
 use crate::tiering::{self, SLICE_BYTES};
+use crate::tiers::{self, Told};
 use crate::worker::Worker;
 
 /// For how long an uncacheable answer makes others not queue for the same key. Varnish's default for hit-for-miss.
@@ -100,6 +102,12 @@ pub(crate) struct Job {
     pub(crate) stale: Option<Object>,
     /// Ask for this only.
     pub(crate) range: Option<RangeWanted>,
+    /// Ask no other edge, only the origin: nothing of this is kept anywhere.
+    pub(crate) is_direct: bool,
+    /// What another edge has told of the answer, if it is one's.
+    pub(crate) told: Option<Box<Told>>,
+    /// Whether the answer is to be kept on this node, as it is unless another one does.
+    pub(crate) is_kept: bool,
 }
 
 /// A range that is fetched instead of the whole.
@@ -166,15 +174,14 @@ pub(crate) struct Report {
 /// Flies: everything from the request to the origin to the object in the store.
 pub(crate) async fn fly(mut job: Job, pilot: Pilot, interim: Interim, report: oneshot::Sender<Report>) {
     loop {
-        let fetched =
-            job.worker.origins.fetch(&job.at.rule().origin, job.origin_request(), |status, fields| {
-                interim.push(status, fields);
-            });
-        let response = match fetched.await {
+        let fetched = tiers::fetch(&job, None, |status, fields| interim.push(status, fields)).await;
+        let mut response = match fetched {
             Ok(response) => response,
             Err(error) => return job.fail(&pilot, &error, report),
         };
+        rewriting::apply(&job.worker, &job.at, &job.request, job.stale.as_deref(), &mut response);
         let origin = Box::new(OriginNote::of(&response));
+        job.note_told(&mut response);
         let judged = job.judge(response);
         match judged {
             // What was to be confirmed or completed is no more: ask for everything, without conditions.
@@ -260,14 +267,29 @@ pub(crate) enum Shape {
 }
 
 impl Job {
-    /// The request as the origin gets it: whole and unconditional unless something stored is to be validated or
-    /// completed, in the spelling that is keyed, without what would let one visitor speak for others.
-    pub(crate) fn origin_request(&self) -> OriginRequest {
-        let mut fields = forwarded_fields(&self.worker, &self.at, &self.request);
-        fields.retain(|name, _| !is_one_of(name, CONDITIONS));
-        normalise_request(&mut fields, &self.at.rule().policy.vary_normalise);
+    /// Notes what another edge has told of an answer: what this node knows of it is no more than that one did.
+    pub(crate) fn note_told(&mut self, response: &mut OriginResponse) {
+        self.told = response.told.take();
+        self.position = self.told.as_ref().map_or(self.position, |told| told.position);
+        self.is_kept = self.told.as_ref().is_none_or(|told| tiers::is_kept(self, told));
+    }
+
+    /// What of the visitor's fields goes to another edge: all but what concerns one connection, what this edge says itself, and
+    /// conditions, which are this edge's own.
+    pub(crate) fn retain_for_hop(&self, fields: &mut Fields) {
+        hop::strip_hop_by_hop(fields);
+        fields.retain(|name, _| {
+            !is_one_of(name, OURS)
+                && !is_one_of(name, CONDITIONS)
+                && !is_one_of(name, &CLIENT_CERTIFICATE)
+                && !tiers::is_ours(name)
+        });
+    }
+
+    /// Adds what makes a request ask for no more than what is lacking here.
+    pub(crate) fn add_conditions(&self, fields: &mut Fields) {
         if let Some(stale) = &self.stale {
-            semantics::conditional::add_validators(&stale.fields(), &mut fields);
+            semantics::conditional::add_validators(&stale.fields(), fields);
         }
         if let Some(range) = &self.range {
             fields.append_unchecked(b"Range", &range.value);
@@ -275,6 +297,15 @@ impl Job {
                 fields.append_unchecked(b"If-Range", if_range);
             }
         }
+    }
+
+    /// The request as the origin gets it: whole and unconditional unless something stored is to be validated or
+    /// completed, in the spelling that is keyed, without what would let one visitor speak for others.
+    pub(crate) fn origin_request(&self) -> OriginRequest {
+        let mut fields = forwarded_fields(&self.worker, &self.at, &self.request);
+        fields.retain(|name, _| !is_one_of(name, CONDITIONS));
+        normalise_request(&mut fields, &self.at.rule().policy.vary_normalise);
+        self.add_conditions(&mut fields);
         OriginRequest {
             method: self.request.method.as_str().into(),
             target: sent_target(&self.at, &self.request).into(),
@@ -283,7 +314,7 @@ impl Job {
             body: RequestBody::Empty,
             retry_safe: self.request.method.is_safe(),
             takes_trailers: false,
-            on_behalf_of: self.at.counted_for(),
+            on_behalf_of: Some(self.at.counted_for()),
             upgrade: None,
         }
     }
@@ -322,6 +353,10 @@ impl Job {
         if completes.is_some() && response.status == 416 {
             return Judged::Whole;
         }
+        if response.status == 206 && self.range.is_some() && rewriting::concerns(&self.at, &response.fields) {
+            // What is rewritten is so from its beginning.
+            return Judged::Whole;
+        }
         self.at.rule().cors.on_receive(&mut response.fields);
         let response = Box::new(response);
         let method = self.request.method.as_str();
@@ -348,7 +383,8 @@ impl Job {
             }
         }
         let is_too_large = |length| length > self.worker.shared.store.object_bytes_max() as u64;
-        if shape.length().is_some_and(is_too_large) && !self.goes_in_slices(&shape) {
+        // What another node keeps streams through here, however large it is.
+        if shape.length().is_some_and(is_too_large) && !self.goes_in_slices(&shape) && self.is_kept {
             self.worker.count_limit(observe::Limit::ObjectBytes);
             return Judged::Private { response, reason: NotKept::TooLarge };
         }
@@ -430,7 +466,7 @@ impl Job {
                 length.is_some_and(|length| length > length_max)
             }
         };
-        is_long && !self.worker.shared.disks.is_empty()
+        is_long && !self.worker.shared.disks.is_empty() && self.is_kept
     }
 
     /// The stored response under the head that a 304 has updated (RFC 9111 §4.3.4).
@@ -476,7 +512,10 @@ impl Job {
     ) -> Result<Facts, semantics::Refusal> {
         let request =
             StoreRequest { method, fields: &self.request.fields, target: target_of(&self.at, &self.request) };
-        semantics::decide_store(&request, status, fields, &self.at.rule().policy, asked, answered)
+        let facts =
+            semantics::decide_store(&request, status, fields, &self.at.rule().policy, asked, answered)?;
+        let ttl_max = self.told.as_ref().and_then(|told| told.ttl);
+        Ok(ttl_max.map_or(facts, |secs| facts.fresh_for_at_most(secs)))
     }
 
     /// Whether an answer that adds to what is stored may be kept as that was: a part need not say again how long it is fresh.
@@ -502,8 +541,13 @@ impl Job {
     fn tags(&self, fields: &Fields) -> Option<Vec<u64>> {
         let seed = self.worker.shared.tag_seed();
         let tags = tags_of(fields, &seed, TagLimits::default());
-        let of_rule = self.at.rule().surrogate_keys.iter().map(|tag| tag_hash(&seed, tag.as_bytes()));
-        (tags.dropped == 0).then(|| tags.hashes.into_iter().chain(of_rule).collect())
+        (tags.dropped == 0).then(|| tags.hashes.into_iter().chain(self.rule_tags()).collect())
+    }
+
+    /// Hashes of the surrogate keys that the rule adds.
+    pub(crate) fn rule_tags(&self) -> impl Iterator<Item = u64> + '_ {
+        let seed = self.worker.shared.tag_seed();
+        self.at.rule().surrogate_keys.iter().map(move |tag| tag_hash(&seed, tag.as_bytes()))
     }
 }
 
@@ -559,7 +603,10 @@ pub(crate) fn forwarded_fields(worker: &Worker, at: &RuleAt, request: &Request) 
     let mut fields = request.fields.clone();
     hop::strip_hop_by_hop(&mut fields);
     fields.retain(|name, _| {
-        !is_one_of(name, OURS) && !is_one_of(name, OVERRIDES) && !is_one_of(name, &CLIENT_CERTIFICATE)
+        !is_one_of(name, OURS)
+            && !is_one_of(name, OVERRIDES)
+            && !is_one_of(name, &CLIENT_CERTIFICATE)
+            && !tiers::is_ours(name)
     });
     if rule.client_certificate != ClientCertificate::Off
         && let Some(certificate) = request.shown.certificate(&at.loaded, at.site(), request.now)
@@ -567,13 +614,7 @@ pub(crate) fn forwarded_fields(worker: &Worker, at: &RuleAt, request: &Request) 
         fields.append_unchecked(b"Client-Cert", certificate);
     }
     rule.request_cookies.apply(&mut fields);
-    let received = match request.protocol {
-        Protocol::Http10 => "1.0",
-        Protocol::Http11 => "1.1",
-        Protocol::Http2 => "2.0",
-        Protocol::Http3 => "3.0",
-    };
-    hop::append_via(&mut fields, received, &worker.shared.node);
+    hop::append_via(&mut fields, request.protocol.version(), &worker.shared.node);
     hop::append_cdn_loop(&mut fields, &worker.shared.node);
     fields.append_unchecked(b"X-Forwarded-For", request.client.to_string().as_bytes());
     fields.append_unchecked(b"X-Forwarded-Proto", if request.secure { b"https" } else { b"http" });
@@ -583,6 +624,7 @@ pub(crate) fn forwarded_fields(worker: &Worker, at: &RuleAt, request: &Request) 
     }
     fields.append_unchecked(b"X-Request-Id", &request.id.text());
     rule.request_headers.apply(&mut fields);
+    rewriting::ask_plain(at, &mut fields);
     fields
 }
 
@@ -613,6 +655,7 @@ pub(crate) fn target_of<'a>(at: &'a RuleAt, request: &'a Request) -> Target<'a> 
 /// (RFC 9110 §6.6.1), this edge in Via. The framing is made anew for each visitor.
 pub(crate) fn finish_head(worker: &Worker, fields: &mut Fields, response_time: Wall) {
     hop::strip_hop_by_hop(fields);
+    tiers::strip(fields);
     fields.remove("content-length");
     // Where else the origin speaks is not where visitors should go (RFC 7838 §2.4 would have them believe it).
     fields.remove("alt-svc");

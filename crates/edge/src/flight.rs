@@ -64,6 +64,8 @@ pub(crate) struct Flight {
     pub(crate) position: u64,
     /// The epoch of its primary key when the fetch started.
     pub(crate) epoch: u64,
+    /// What it knows of besides, because another edge has asked for it: a position of the journal.
+    pub(crate) raised: u64,
     landing: watch::Sender<Landing>,
     /// Monotonic milliseconds until which a failure, of this fetch or of the one before, speaks for the key.
     failed_until_ms: AtomicU64,
@@ -73,10 +75,11 @@ pub(crate) struct Flight {
 
 impl Flight {
     /// A flight that is on no board: nobody else can follow it.
-    pub(crate) fn solitary(position: u64, epoch: u64) -> Arc<Self> {
+    pub(crate) fn solitary(start: &Start) -> Arc<Self> {
         Arc::new(Flight {
-            position,
-            epoch,
+            position: start.position,
+            epoch: start.epoch,
+            raised: start.raised,
             landing: watch::Sender::new(Landing::Pending),
             failed_until_ms: AtomicU64::new(0),
             failed_why: AtomicU8::new(Why::Internal as u8),
@@ -132,6 +135,8 @@ pub(crate) struct Start {
     pub(crate) position: u64,
     /// The epoch of the primary key.
     pub(crate) epoch: u64,
+    /// What another edge has asked it to know of.
+    pub(crate) raised: u64,
     /// Monotonic milliseconds.
     pub(crate) now_ms: u64,
 }
@@ -173,7 +178,7 @@ impl Flights {
         may_follow: impl FnOnce(&Flight) -> bool,
     ) -> Boarding {
         let mut shard = self.shard(key).lock();
-        let flight = Flight::solitary(start.position, start.epoch);
+        let flight = Flight::solitary(start);
         if let Some(current) = shard.get(&key) {
             if let Some(why) = current.failing(start.now_ms) {
                 if has_stale {

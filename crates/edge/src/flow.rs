@@ -21,6 +21,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use model::Cache;
+use model::positions::of_others;
 use model::rule::CountedBy;
 use observe::Limit;
 use semantics::cache_status::Fwd;
@@ -45,9 +46,11 @@ use crate::origin::{OriginRequest, OriginResponse, RequestBody};
 use crate::rates::Counted;
 use crate::refusal::Refusal;
 use crate::request::{Method, Protocol, Request};
+use crate::rewriting;
 use crate::serve;
 use crate::slices::Trouble;
 use crate::tiering;
+use crate::tiers;
 use crate::websocket::{self, Handshake};
 use crate::worker::Worker;
 
@@ -88,6 +91,8 @@ pub(crate) struct Flow {
     cookies: Fields,
     /// This request's reader of the fill that it began: it must not be without one for a moment.
     reader: Option<FillReader>,
+    /// What the fetch that answers knew of: its own position, and what it was asked to know of.
+    knew: Option<(u64, u64)>,
 }
 
 /// Where a waiting request stands.
@@ -145,22 +150,15 @@ enum Looked {
 impl Flow {
     /// Everything that can be decided without waiting.
     pub(crate) fn begin(worker: &Rc<Worker>, request: &Rc<Request>) -> Begun {
-        if let Some(answer) = serve::challenge(worker, request) {
+        // Another edge has asked all this of its visitor.
+        let is_visitor = request.asked.is_none();
+        if is_visitor && let Some(answer) = at_the_door(worker, request) {
             return Begun::Answer(answer);
-        }
-        if worker.loaded().snapshot.block.contains(request.client) {
-            return Begun::Answer(Refusal::Blocked.answer(request));
-        }
-        if let Some(rate) = &worker.loaded().snapshot.edge.limits.requests_per_client
-            && let Err(refused) = worker.take(Counted::Requests(request.client), rate)
-        {
-            worker.count_limit(Limit::RequestsPerClient);
-            return Begun::Answer(Refusal::TooOften(refused).answer(request));
         }
         let Some(at) = RuleAt::of(worker.loaded(), request) else {
             return Begun::Answer(Refusal::UnknownSite.answer(request));
         };
-        if let Some(limit) = &at.rule().rate_limit {
+        if let Some(limit) = at.rule().rate_limit.as_ref().filter(|_| is_visitor) {
             let client = (limit.by == CountedBy::Client).then_some(request.client);
             let counted = Counted::Rule { site: at.site_number(), rule: limit.of_rule, client };
             if let Err(refused) = worker.take(counted, &limit.rate) {
@@ -200,6 +198,7 @@ impl Flow {
                 origin: None,
                 cookies: Fields::new(),
                 reader: None,
+                knew: None,
             }))
         };
         let directives = RequestDirectives::default();
@@ -275,6 +274,7 @@ impl Flow {
                 Step::Failed { want, why } => Step::of_answer(self.failed(want, why)),
                 Step::Done(mut answer) => {
                     answer.origin = self.origin.take();
+                    self.tell_position(&mut answer);
                     hints::learn(&self.worker, &self.at, &self.request, &answer);
                     return answer;
                 }
@@ -354,15 +354,20 @@ impl Flow {
     fn board(&mut self, mut want: Want) -> Step {
         self.boardings += 1;
         want.alone |= self.boardings > BOARDINGS_MAX;
-        let start = start(&self.worker, &self.text);
+        tiers::note_miss(&self.worker, self.at.loaded.tiers().is_some(), &self.text);
+        let start = start(&self.worker, &self.request, &self.text);
         if want.alone {
-            return self.take_off(want, Flight::solitary(start.position, start.epoch));
+            return self.take_off(want, Flight::solitary(&start));
         }
         let boarding = self.worker.shared.flights.board(want.key, &start, want.may_serve_stale(), |flight| {
             self.is_current(flight.landing().tags(), flight.position)
+                && tiers::may_follow(&self.worker.shared, &self.request, flight)
         });
         match boarding {
-            Boarding::Follow(flight) => Step::Follow { want, flight },
+            Boarding::Follow(flight) => {
+                self.knew = Some((flight.position, of_others(flight.raised)));
+                Step::Follow { want, flight }
+            }
             Boarding::Failing(why) => Step::Failed { want, why },
             Boarding::Lead(flight) => match want.came_meanwhile(&self.worker, &flight) {
                 true => Step::Again,
@@ -373,6 +378,7 @@ impl Flow {
 
     /// Begins the fetch as a task of its own.
     fn take_off(&mut self, want: Want, flight: Arc<Flight>) -> Step {
+        self.knew = Some((flight.position, flight.raised));
         let (sender, report) = oneshot::channel();
         let job = want.job(&self.worker, &self.request, &self.at, self.text.clone(), &flight);
         tokio::task::spawn_local(fetch::fly(job, Pilot::new(flight.clone()), self.interim.clone(), sender));
@@ -478,7 +484,8 @@ impl Flow {
         if self.request.method == Method::Post {
             lookup::write_request_key(&mut self.text, &self.at, &self.request);
         }
-        let start = start(&self.worker, &self.text);
+        let start = start(&self.worker, &self.request, &self.text);
+        self.knew = Some((start.position, start.raised));
         let mut fields = fetch::forwarded_fields(&self.worker, &self.at, &self.request);
         if !self.request.method.is_safe() && compares_tags(&fields) && self.at.rule().compress.is_some() {
             // Who has read a copy changes what it was made of.
@@ -500,7 +507,7 @@ impl Flow {
             retry_safe: self.request.method.is_safe() && matches!(body, RequestBody::Empty),
             body,
             takes_trailers: self.request.takes_trailers,
-            on_behalf_of: self.at.counted_for(),
+            on_behalf_of: Some(self.at.counted_for()),
             upgrade: (why == Why::Upgrade).then(|| "websocket".into()),
         };
         let interim = self.interim.clone();
@@ -508,7 +515,8 @@ impl Flow {
             interim.push(status, fields);
         });
         match fetched.await {
-            Ok(response) => {
+            Ok(mut response) => {
+                rewriting::apply(&self.worker, &self.at, &self.request, None, &mut response);
                 self.origin = Some(Box::new(OriginNote::of(&response)));
                 if let Some(handshake) = handshake {
                     return Step::Done(self.opened(response, &handshake));
@@ -531,13 +539,16 @@ impl Flow {
 
     /// An answer to POST that says that it is what GET would get (Content-Location, RFC 9110 §9.3.3) is stored as that.
     fn own_content(&mut self, response: OriginResponse, start: &Start) -> Result<Step, Box<OriginResponse>> {
-        let is_pass = self.at.rule().cache == Cache::Pass || has_dot_segment(self.request.path().as_bytes());
+        let is_pass = self.at.rule().cache == Cache::Pass
+            || self.at.rule().rewrite.is_some()
+            || has_dot_segment(self.request.path().as_bytes());
         if self.request.method != Method::Post || is_pass {
             return Err(Box::new(response));
         }
         // What this very request has outdated does not concern its own answer.
         let key = hash(&self.worker.shared.seed, &self.text).0;
-        let flight = Flight::solitary(start.position, self.worker.shared.epochs.of(key));
+        let epoch = self.worker.shared.epochs.of(key);
+        let flight = Flight::solitary(&Start { epoch, ..*start });
         let want = Want { key, object_key: key, why: Why::Method, stale: None, range: None, alone: true };
         let job = want.job(&self.worker, &self.request, &self.at, self.text.clone(), &flight);
         let (facts, head, response, shape) = job.keep(response)?;
@@ -586,6 +597,17 @@ impl Flow {
         let mut answer = Refusal::Origin(why).answer(&self.request);
         answer.rule = Some(self.at.clone());
         answer
+    }
+
+    /// Notes what an answer knows of, for another edge: what came of a fetch, what that knew of.
+    fn tell_position(&self, answer: &mut Answer) {
+        let Some((position, raised)) = self.knew.filter(|_| self.request.asked.is_some()) else { return };
+        match answer.position {
+            // What was stored before, served because nothing newer can be had.
+            Some(_) if answer.note.why == Why::StaleIfError => {}
+            Some(_) => answer.raised = raised,
+            None => (answer.position, answer.raised) = (Some(position), raised),
+        }
     }
 
     /// Whether no purge since `position` matches this request's URL or these tags.
@@ -661,14 +683,35 @@ impl Want {
             hides_errors: self.stale.as_ref().is_some_and(|(_, stale)| stale_on(stale) == StaleOn::Error),
             stale: self.stale.as_ref().map(|(stored, _)| stored.clone()),
             range: self.range.clone(),
+            is_direct: self.why == Why::HitForMiss,
+            told: None,
+            is_kept: true,
         }
     }
 }
 
+/// What concerns who asks, whatever for: challenges of an authority, the block list, how often one may ask.
+fn at_the_door(worker: &Worker, request: &Request) -> Option<Answer> {
+    if let Some(answer) = serve::challenge(worker, request) {
+        return Some(answer);
+    }
+    if worker.loaded().snapshot.block.contains(request.client) {
+        return Some(Refusal::Blocked.answer(request));
+    }
+    if let Some(rate) = &worker.loaded().snapshot.edge.limits.requests_per_client
+        && let Err(refused) = worker.take(Counted::Requests(request.client), rate)
+    {
+        worker.count_limit(Limit::RequestsPerClient);
+        return Some(Refusal::TooOften(refused).answer(request));
+    }
+    None
+}
+
 /// What is known when a fetch for the key text `text` starts.
-fn start(worker: &Worker, text: &[u8]) -> Start {
+fn start(worker: &Worker, request: &Request, text: &[u8]) -> Start {
     let shared = &worker.shared;
     Start {
+        raised: tiers::raised(shared, request),
         position: shared.purge_position.load(Ordering::Acquire),
         epoch: shared.epochs.of(hash(&shared.seed, text).0),
         now_ms: shared.clock.monotonic_ms(),
@@ -785,7 +828,7 @@ fn refresh(worker: &Rc<Worker>, request: &Rc<Request>, at: &RuleAt, text: Vec<u8
     if want.alone {
         return;
     }
-    let start = start(worker, &text);
+    let start = start(worker, request, &text);
     if let Boarding::Lead(flight) = worker.shared.flights.board(want.key, &start, true, |_| true)
         && !want.came_meanwhile(worker, &flight)
     {

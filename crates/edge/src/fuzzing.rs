@@ -14,6 +14,7 @@ use crate::h1::{HeadScan, Scanned, parse_head};
 use crate::h3::frames::{BadFrame, Frame, Frames, On};
 use crate::h3::{self, qpack};
 use crate::proxy_protocol::{self, Parsed};
+use crate::tiers;
 use crate::tls::Staple;
 
 /// A request head: found at the same place however the network cuts it, and well formed once it is accepted.
@@ -182,6 +183,22 @@ pub fn ocsp(der: &[u8]) {
         Staple::read(&[der, &[0]].concat(), &[5]).is_err()
             && Staple::read(&der[..der.len() - 1], &[5]).is_err()
     );
+}
+
+/// What an edge tells another of a request: whatever the fields say, none of those that only edges say to each other is left once it
+/// is taken for one, and all of them are once they are stripped from a stranger's.
+pub fn tier_request(lines: &[(&str, &[u8])]) {
+    let mut fields = semantics::Fields::new();
+    for (name, value) in lines {
+        let _ = fields.append(name, value);
+    }
+    let mut stripped = fields.clone();
+    tiers::strip(&mut stripped);
+    assert!(stripped.iter().all(|(name, _)| !tiers::is_ours(name)));
+    if tiers::Asked::take(&mut fields).is_some() {
+        assert!(fields.iter().all(|(name, _)| !tiers::is_ours(name)));
+        assert!(tiers::Asked::take(&mut fields).is_none(), "nobody is told twice");
+    }
 }
 
 /// A PROXY header: decided as soon as it is complete, and not otherwise by what follows it.

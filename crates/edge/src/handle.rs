@@ -41,11 +41,13 @@ use crate::purge_log::PurgeLog;
 use crate::purging::{self, Applied, PurgeError, PurgeRequest, Receipt};
 use crate::quic::{self, Listening, Quic, Steering, strays};
 use crate::rates::Rates;
+use crate::rewriting;
 use crate::slices::Stretches;
 use crate::sockets::{Bound, Kind, Sockets};
 use crate::storage::{self, Place, Storage};
 use crate::succession::{self, Ask, Invalidation, Succession};
 use crate::tiering::Reads;
+use crate::tiers::{Certified, TierIdentity};
 use crate::tls::{Certificate, Challenge, ClientAuthorities, Offered, Tls, TlsBase};
 use crate::worker::{Epochs, Heard, Shared, TICK, Worker};
 
@@ -55,6 +57,10 @@ pub struct Options {
     pub listen: Option<Vec<SocketAddr>>,
     /// The same for those who speak TLS.
     pub listen_tls: Option<Vec<SocketAddr>>,
+    /// The same for other edges.
+    pub listen_tier: Option<Vec<SocketAddr>>,
+    /// What is shown to other edges; without, none is asked and none let in.
+    pub tier: Option<TierIdentity>,
     /// The certificates of the configuration's files: [`crate::tls::read_certificates`].
     pub certificates: Vec<Certificate>,
     /// Whose certificates visitors may show: [`crate::tls::read_client_authorities`].
@@ -218,6 +224,8 @@ impl Edge {
             listen,
             sockets,
             listen_tls,
+            listen_tier,
+            tier,
             certificates,
             client_authorities,
             clock,
@@ -234,8 +242,13 @@ impl Edge {
         let tls = Tls::new(&tls_base, Offered::by(&snapshot), &certificates, &[]).map_err(StartError::Tls)?;
         let workers = workers(&edge);
         let site_numbers = SiteNumbers::default();
-        let loaded = Arc::new(Loaded::new(snapshot, &client_authorities, &site_numbers, &registry));
-        let origins = Arc::new(OriginsShared::new(clock.clone()));
+        let loaded =
+            Arc::new(Loaded::new(snapshot, &client_authorities, &site_numbers, &registry, tier.is_some()));
+        let certified = Arc::new(Certified::default());
+        if let Some(identity) = tier {
+            certified.replace(identity);
+        }
+        let origins = Arc::new(OriginsShared::new(clock.clone(), certified.clone(), &edge.origin_source));
         for trouble in origins.configure(loaded.origin_groups()) {
             eprintln!("perigee: {trouble}");
         }
@@ -272,6 +285,7 @@ impl Edge {
             encoder: Encoder::new(),
             quic: quic.clone(),
             hints: Hints::new(),
+            rewrites: rewriting::Counts::default(),
             pages: Pages::new().ok(),
             flights: Flights::new(),
             loaded: Published::new(loaded),
@@ -285,6 +299,8 @@ impl Edge {
             purge_log: Mutex::new(purge_log),
             purge_position: AtomicU64::new(newest),
             heard: Heard::alone(),
+            purge_positions: RwLock::default(),
+            certified,
             registry: registry.clone(),
             locate,
             connections: AtomicUsize::new(0),
@@ -310,7 +326,8 @@ impl Edge {
         shared.disks.keep(move |key| memory.upgrade().is_some_and(|shared| shared.store.peek(key).is_some()));
         let open = || {
             let (plain, tls) = (listen.unwrap_or(edge.listen), listen_tls.unwrap_or(edge.listen_tls));
-            Sockets::open(&wanted(plain, tls, edge.http3), Vec::new(), workers)
+            let tier = listen_tier.unwrap_or(edge.listen_tier);
+            Sockets::open(&wanted(plain, tls, tier, edge.http3), Vec::new(), workers)
         };
         let sockets = sockets
             .map_or_else(open, Ok)
@@ -319,13 +336,17 @@ impl Edge {
         let mut steerings = Vec::new();
         let mut by_worker: Vec<Listeners> = (0..workers).map(|_| Listeners::default()).collect();
         let addresses_quic = sockets.addresses(Kind::Quic);
-        for kind in [Kind::Http, Kind::Https] {
+        for kind in [Kind::Http, Kind::Https, Kind::Tier] {
             let dealt = sockets.deal(kind, workers).map_err(StartError::Thread)?;
             for (worker, dealt) in by_worker.iter_mut().zip(dealt) {
                 for socket in dealt {
                     let address = socket.local_addr().map_err(StartError::Thread)?;
                     let http3 = addresses_quic.contains(&address).then_some(address.port());
-                    let secure = if kind == Kind::Https { Secure::Tls { http3 } } else { Secure::Plain };
+                    let secure = match kind {
+                        Kind::Https => Secure::Tls { http3 },
+                        Kind::Tier => Secure::Tier,
+                        _ => Secure::Plain,
+                    };
                     worker.tcp.push((socket, secure));
                 }
             }
@@ -378,10 +399,19 @@ impl Edge {
 }
 
 /// What is listened on, by what is spoken there.
-pub fn wanted(plain: Vec<SocketAddr>, tls: Vec<SocketAddr>, http3: bool) -> Vec<(Kind, SocketAddr)> {
+pub fn wanted(
+    plain: Vec<SocketAddr>,
+    tls: Vec<SocketAddr>,
+    tier: Vec<SocketAddr>,
+    http3: bool,
+) -> Vec<(Kind, SocketAddr)> {
     let plain = plain.into_iter().map(|address| (Kind::Http, address));
+    let tier = tier.into_iter().map(|address| (Kind::Tier, address));
     let kinds: &[Kind] = if http3 { &[Kind::Https, Kind::Quic] } else { &[Kind::Https] };
-    plain.chain(tls.into_iter().flat_map(|address| kinds.iter().map(move |kind| (*kind, address)))).collect()
+    plain
+        .chain(tier)
+        .chain(tls.into_iter().flat_map(|address| kinds.iter().map(move |kind| (*kind, address))))
+        .collect()
 }
 
 /// One worker's part in what is listened on.
@@ -509,7 +539,8 @@ impl Handle {
     }
 
     /// Puts another configuration in force: requests that start from now on see it whole, those under way keep the
-    /// one they began with. Listening addresses, workers, memory policy, disks, node name and access log need a restart;
+    /// one they began with. Listening addresses, workers, memory policy, disks, node name, access log and
+    /// `origin_source` need a restart;
     /// memory may change. `client_authorities`: [`crate::tls::read_client_authorities`] of it. Returns what is doubtful about
     /// the origins (an unreadable CA file), for the operator.
     ///
@@ -526,7 +557,13 @@ impl Handle {
             self.shared.disks.switch(snapshot.switches.disk);
             let offered = self.with_snapshot(Offered::by);
             let Shared { site_numbers, registry, .. } = &*self.shared;
-            let loaded = Arc::new(Loaded::new(snapshot, client_authorities, site_numbers, registry));
+            let loaded = Arc::new(Loaded::new(
+                snapshot,
+                client_authorities,
+                site_numbers,
+                registry,
+                self.shared.certified.is_there(),
+            ));
             let mut troubles = self.origins.configure(loaded.origin_groups());
             self.shared.loaded.replace(loaded);
             troubles
@@ -595,6 +632,28 @@ impl Handle {
     /// [`Site::max_purge_lag`]: model::Site::max_purge_lag
     pub fn heard(&self, at: Wall) {
         self.shared.heard.set(at, &self.shared.clock);
+    }
+
+    /// Notes that the journal is in force here up to a position. `applied`: the last of the own positions that that took, as
+    /// [`Handle::apply`] and [`Handle::distrust`] say; `None` when nothing was purged. What edges tell each other goes by it.
+    pub fn reached(&self, journal: u64, applied: Option<u64>) {
+        self.shared.purge_positions.write().reached(journal, applied);
+    }
+
+    /// Notes, before it follows anybody, that all that it has in force is of the journal up to this position.
+    pub fn begins_at(&self, journal: u64) {
+        let own = self.shared.purge_position.load(Ordering::Acquire);
+        self.shared.purge_positions.write().reached(journal, Some(own));
+    }
+
+    /// Shows other edges another certificate from now on. Connections that stand are not touched.
+    pub fn certify(&self, identity: TierIdentity) {
+        self.shared.certified.replace(identity);
+    }
+
+    /// The addresses that other edges connect to.
+    pub fn addresses_tier(&self) -> Vec<SocketAddr> {
+        self.sockets.lock().addresses(Kind::Tier)
     }
 
     /// Opens the access log anew, after it has been moved away; processes before this one that drain do so too.
@@ -826,6 +885,7 @@ impl Handle {
                 .collect(),
                 copies: copies_readings(&shared.encoder.counts),
                 copies_not_made: shared.encoder.counts.not_made(),
+                rewrites: shared.rewrites.all(),
                 origins: origins
                     .report()
                     .iter()

@@ -52,7 +52,7 @@ impl Hints {
 pub(crate) fn for_visitor(worker: &Worker, at: &RuleAt, request: &Request) -> Option<Fields> {
     let is_page = request.method == Method::Get
         && request.fields.get("sec-fetch-mode").is_none_or(|mode| mode == b"navigate");
-    if !at.rule().early_hints || request.protocol < Protocol::Http2 || !is_page {
+    if !at.rule().early_hints || request.protocol < Protocol::Http2 || !is_page || request.asked.is_some() {
         return None;
     }
     let hint = worker.shared.hints.0.lookup(key(worker, at, request))?;

@@ -4,6 +4,7 @@
 use std::rc::Rc;
 use std::time::Instant;
 
+use model::settings::HEADER_BYTES;
 use semantics::request_rules::{Body, Form, Version, check_request};
 use semantics::{Fields, hop};
 
@@ -14,6 +15,7 @@ use crate::h1::Head;
 use crate::h1::body::Framing;
 use crate::refusal::Refusal;
 use crate::request::{AltSvc, Method, Protocol, Request};
+use crate::tiers::Asked;
 use crate::tls::Shown;
 use crate::worker::Worker;
 
@@ -42,7 +44,8 @@ pub(crate) fn request(
     if request_line as u64 > edge.limits.request_line_max.0 {
         return Err(Refusal::TargetTooLong(edge.limits.request_line_max.0));
     }
-    if head.fields.len() > edge.limits.header_count_max as usize {
+    // Another edge has counted its visitor's, and adds its own.
+    if visitor.node.is_none() && head.fields.len() > edge.limits.header_count_max as usize {
         return Err(Refusal::TooManyLines(edge.limits.header_count_max as usize));
     }
     let Head { method, target, protocol, mut fields } = head;
@@ -93,6 +96,13 @@ pub(crate) fn request(
     }
     // From here on nobody sees what concerns this hop alone: neither key nor variant nor origin.
     hop::strip_hop_by_hop(&mut fields);
+    let (mut asked, mut id) = (None, None);
+    if visitor.node.is_some() {
+        let taken = Asked::take(&mut fields);
+        let (by_edge, on_behalf) = taken.ok_or(Refusal::Syntax("an edge asks without saying for whom"))?;
+        (client, secure) = (on_behalf.client, on_behalf.secure);
+        (asked, id) = (Some(by_edge), Some(on_behalf.id));
+    }
     let host: Box<str> = without_port(&authority).to_ascii_lowercase().into();
     let now = worker.shared.clock.wall();
     if loaded.asks_for_certificates() {
@@ -116,6 +126,7 @@ pub(crate) fn request(
         protocol,
         secure,
         shown: visitor.shown.clone(),
+        asked,
         alt_svc: visitor.alt_svc.map(|port| match loaded.snapshot.switches.http3 {
             true => AltSvc::Http3(port),
             false => AltSvc::Clear,
@@ -124,7 +135,7 @@ pub(crate) fn request(
         country,
         started,
         now,
-        id: worker.request_id(),
+        id: id.unwrap_or_else(|| worker.request_id()),
         expects_continue,
         has_body: framing != Framing::None,
         wants_websocket,
@@ -164,9 +175,12 @@ pub(crate) fn request_of_parts<'a, I: Iterator<Item = (&'a [u8], &'a [u8])>>(
     let (count, bytes) = lines()
         .fold((0, 0), |(count, bytes), (name, value)| (count + 1, bytes + name.len() + value.len() + 4));
     let head_len = (bytes + target.len() + authority.map_or(0, str::len)) as u64;
-    let limits = worker.limits();
-    if head_len > limits.header_bytes_max.0 {
-        return Err(Refusal::HeadTooLarge(limits.header_bytes_max.0));
+    let header_bytes_max = match visitor.node {
+        None => worker.limits().header_bytes_max.0,
+        Some(_) => HEADER_BYTES.max.0,
+    };
+    if head_len > header_bytes_max {
+        return Err(Refusal::HeadTooLarge(header_bytes_max));
     }
     let mut fields = Fields::with_capacity(count + 1, bytes + 32);
     if let Some(authority) = authority {
@@ -248,6 +262,7 @@ pub(crate) fn unreadable(worker: &Worker, visitor: &Visitor) -> Request {
         protocol: Protocol::Http11,
         secure: false,
         shown: Shown::Nothing,
+        asked: None,
         alt_svc: None,
         client: visitor.client,
         country: visitor.country,

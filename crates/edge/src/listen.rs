@@ -34,6 +34,8 @@ pub(crate) enum Secure {
     Tls {
         http3: Option<u16>,
     },
+    /// Not visitors but other edges, who speak TLS and show who they are.
+    Tier,
 }
 
 /// Opens `count` sockets on one address. Port 0 becomes one free port for all of them.

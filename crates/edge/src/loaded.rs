@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use crate::published::Held;
 use crate::request::Request;
+use crate::tiers::Tiers;
 use crate::tls::{self, ClientAuthorities};
 
 /// A snapshot in force.
@@ -21,6 +22,8 @@ pub(crate) struct Loaded {
     pub(crate) version: u16,
     /// By site index.
     sites: Vec<OfSite>,
+    /// Other edges to ask; `None` on an edge that stands alone.
+    tiers: Option<Tiers>,
     asks_for_certificates: bool,
 }
 
@@ -68,13 +71,14 @@ impl SiteNumbers {
 }
 
 impl Loaded {
-    /// Of the `authorities`, a site has those that it names. Without them it asks nobody, and answers nobody who would have
+    /// `is_certified`: whether it can show other edges who it is. Of the `authorities`, a site has those that it names. Without them it asks nobody, and answers nobody who would have
     /// to show a certificate.
     pub(crate) fn new(
         snapshot: Snapshot,
         authorities: &[ClientAuthorities],
         numbers: &SiteNumbers,
         registry: &Registry,
+        is_certified: bool,
     ) -> Self {
         let of_site = |site: &Site| OfSite {
             number: numbers.of(&site.name),
@@ -86,7 +90,8 @@ impl Loaded {
         let sites: Vec<OfSite> = snapshot.sites.iter().map(of_site).collect();
         let asks_for_certificates = sites.iter().any(|site| site.client_authorities.is_some());
         let version = numbers.loads.fetch_add(1, Ordering::Relaxed);
-        Loaded { snapshot, version, sites, asks_for_certificates }
+        let tiers = if is_certified { Tiers::of(&snapshot) } else { None };
+        Loaded { snapshot, version, sites, tiers, asks_for_certificates }
     }
 
     /// Whose certificates visitors of a site are asked for, by its index.
@@ -99,11 +104,18 @@ impl Loaded {
         self.asks_for_certificates
     }
 
-    /// Every origin group that the configuration names.
+    /// The other edges to ask.
+    pub(crate) fn tiers(&self) -> Option<&Tiers> {
+        self.tiers.as_ref()
+    }
+
+    /// Every origin group that the configuration names, those of other edges among them.
     pub(crate) fn origin_groups(&self) -> impl Iterator<Item = &OriginGroup> {
-        self.snapshot.sites.iter().flat_map(|site| {
+        let tiers = self.tiers.iter().flat_map(Tiers::groups);
+        let origins = self.snapshot.sites.iter().flat_map(|site| {
             site.rules.iter().map(|rule| &*rule.origin).chain(std::iter::once(&*site.defaults.origin))
-        })
+        });
+        origins.chain(tiers)
     }
 }
 

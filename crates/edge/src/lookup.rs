@@ -12,22 +12,23 @@ use std::sync::atomic::Ordering;
 
 use model::purge::{Kind, Subject};
 use model::{Rule, Site};
-use semantics::key::{hash, normalise_path, write_key, write_url_key};
+use semantics::key::{hash, normalise_path, write_url_key};
 use semantics::reuse::stale_on;
-use semantics::vary::{Vary, VarySpec, normalise_request, preferred_language, single_language};
+use semantics::vary::{Vary, VarySpec, preferred_language, single_language};
 use semantics::{Assessment, Facts, Fields, Flags, Policy, RequestDirectives, Reuse, StaleOn, Wall, Why};
 use store::disk::Spot;
 
-use crate::loaded::RuleAt;
+use crate::loaded::{RuleAt, view};
 use crate::object::{Entry, Item, Object, SPECS_MAX, Variants};
 use crate::request::Request;
 use crate::tiering::{self, url_of};
+use crate::tiers;
 use crate::worker::Shared;
 
 /// What is stored for a request.
 pub(crate) enum Found {
-    /// A response for this URL and this request's headers. `purged`: what a purge that is not hard has made of it.
-    Object { key: u128, stored: Object, purged: Option<Kind> },
+    /// A response for this URL and this request's headers. `purged`: what is held against it.
+    Object { key: u128, stored: Object, purged: Option<Objection> },
     /// The last answer could not be stored: don't queue.
     Pass { key: u128 },
     /// Something under this key is on disk and must be read first.
@@ -37,39 +38,8 @@ pub(crate) enum Found {
 }
 
 /// Appends the key text of `request` to `text`, which is empty.
-///
-/// Headers and cookies are keyed as the origin gets to see them; a recipe without any copies nothing.
 pub(crate) fn write_request_key(text: &mut Vec<u8>, at: &RuleAt, request: &Request) {
-    let (path, query) = (request.path().as_bytes(), request.query().map(str::as_bytes));
-    let rule = at.rule();
-    let mut write = |fields: &Fields| {
-        write_key(text, &rule.key, &at.site().name, &request.authority, path, query, fields);
-        write_scheme(text, request.secure);
-        if is_chosen_by_fields(rule) {
-            text.extend_from_slice(format!("rule {}\n", rule.number).as_bytes());
-        }
-    };
-    if rule.key.headers.is_empty() && rule.key.cookies.is_empty() {
-        return write(&request.fields);
-    }
-    let mut fields = request.fields.clone();
-    rule.request_cookies.apply(&mut fields);
-    normalise_request(&mut fields, &rule.policy.vary_normalise);
-    write(&fields);
-}
-
-/// Whether the rule applies because of the request's headers or cookies: what it stores is then not for those whose
-/// requests lack them, so its number belongs to the key.
-pub(crate) fn is_chosen_by_fields(rule: &Rule) -> bool {
-    !rule.conditions.headers.is_empty() || !rule.conditions.cookies.is_empty()
-}
-
-/// What is served over TLS has keys of its own: origins redirect by X-Forwarded-Proto, and that redirect must not reach
-/// those who followed it.
-pub(crate) fn write_scheme(text: &mut Vec<u8>, secure: bool) {
-    if secure {
-        text.extend_from_slice(b"scheme https\n");
-    }
+    at.rule().write_key(text, &at.site().name, &request.authority, &view(request));
 }
 
 /// What a request has had read from disk: by key, and `None` where that came to nothing. It answers the request also where
@@ -189,10 +159,30 @@ fn usable(shared: &Shared, at: &RuleAt, request: &Request, key: u128, stored: Ob
             None
         }
         Purged::Yes(Kind::Hard) => return Found::Nothing { key, why: Why::Purged },
-        Purged::Yes(kind) => Some(kind),
+        Purged::Yes(Kind::Soft) => Some(Objection::SoftlyPurged),
+        Purged::Yes(Kind::Doubt) => Some(Objection::Distrusted),
     };
-    let purged = if may_have_missed(shared, at, request, &stored) { Some(Kind::Doubt) } else { purged };
+    let purged = match purged {
+        Some(Objection::Distrusted) => purged,
+        _ if tiers::lags_behind(shared, request) || may_have_missed(shared, at, request, &stored) => {
+            Some(Objection::Unheard)
+        }
+        _ => purged,
+    };
     Found::Object { key, stored, purged }
+}
+
+/// What is held against something stored, though no hard purge matches it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Objection {
+    /// A soft purge matches: it is stale from then on.
+    SoftlyPurged,
+    /// This node was told that it has missed purges, and has confirmed what came before as if it were in force: it must not
+    /// serve this again before the origin has said that it is unchanged.
+    Distrusted,
+    /// Nothing has been heard for longer than the site allows. What may have been purged meanwhile, this node has confirmed to
+    /// nobody: the site says whether it answers while the origin fails.
+    Unheard,
 }
 
 /// Whether there may be a purge of it that this node has not heard of, given before the time that its site allows for that.
@@ -205,7 +195,7 @@ fn may_have_missed(shared: &Shared, at: &RuleAt, request: &Request, stored: &Obj
 
 /// What becomes of something that is not hard purged.
 pub(crate) fn after_purge(
-    purged: Option<Kind>,
+    purged: Option<Objection>,
     mut assessment: Assessment,
     facts: &Facts,
     directives: &RequestDirectives,
@@ -213,7 +203,7 @@ pub(crate) fn after_purge(
     now: Wall,
 ) -> Assessment {
     match (purged, assessment.reuse) {
-        (Some(Kind::Soft), Reuse::Fresh) => {
+        (Some(Objection::SoftlyPurged), Reuse::Fresh) => {
             // Stale from now on. A soft purge allows by itself that the stale one answers meanwhile, unless the origin has
             // forbidden stale answers altogether.
             (assessment.reuse, assessment.why) = match facts.flags.has(Flags::NEVER_STALE) {
@@ -221,7 +211,11 @@ pub(crate) fn after_purge(
                 false => (Reuse::StaleWhileRevalidate, Why::StaleWhileRevalidate),
             };
         }
-        (Some(Kind::Doubt), Reuse::Fresh | Reuse::StaleWhileRevalidate) => {
+        (Some(Objection::Distrusted), _) => {
+            assessment.reuse = Reuse::Revalidate { stale_on: StaleOn::Nothing };
+            assessment.why = Why::Expired;
+        }
+        (Some(Objection::Unheard), Reuse::Fresh | Reuse::StaleWhileRevalidate) => {
             assessment.reuse = Reuse::Revalidate { stale_on: stale_on(facts, directives, policy, now) };
             assessment.why = Why::Expired;
         }
@@ -245,16 +239,27 @@ pub(crate) fn purged(shared: &Shared, at: &RuleAt, request: &Request, tags: &[u6
     if position >= newest {
         return Purged::No { newest: position };
     }
+    with_subject(shared, at, request, tags, position, |subject| match shared.purges.read().check(subject) {
+        None => Purged::No { newest },
+        Some((kind, _)) => Purged::Yes(kind),
+    })
+}
+
+/// Asks a purge clock about a request's object that has these tags and was fetched at a position.
+pub(crate) fn with_subject<T>(
+    shared: &Shared,
+    at: &RuleAt,
+    request: &Request,
+    tags: &[u64],
+    position: u64,
+    ask: impl FnOnce(&Subject<'_>) -> T,
+) -> T {
     let url = url_hash(shared, at.site(), at.rule(), &request.authority, request.path(), request.query());
     // As keys are: no spelling of a path may slip under a purge.
     let path = normalise_path(request.path().as_bytes());
     let path = String::from_utf8_lossy(&path);
     let site = at.site_number();
-    let subject = Subject { site, url, host: &request.host, path: &path, tags, position };
-    match shared.purges.read().check(&subject) {
-        None => Purged::No { newest },
-        Some((kind, _)) => Purged::Yes(kind),
-    }
+    ask(&Subject { site, url, host: &request.host, path: &path, tags, position })
 }
 
 /// The hash under which a URL is purged: its key text without what makes variants.

@@ -44,7 +44,9 @@ use exchange::{Failed, body_length, exchange, response_fields};
 use pool::{Pool, Wanted};
 use shared::OriginState;
 
-pub(crate) use body::{BodyPart, OriginBody, RequestBody};
+use crate::tiers::Told;
+
+pub(crate) use body::{BodyPart, OriginBody, RequestBody, Transform};
 pub(crate) use error::{FetchError, FetchErrorKind, Phase, Sent};
 pub(crate) use exchange::{fields_of, header_map};
 pub(crate) use probe::probe_origins;
@@ -76,8 +78,8 @@ pub(crate) struct OriginRequest {
     pub(crate) retry_safe: bool,
     /// Whether trailer fields of the answer will be passed on: the origin is told so (TE, RFC 9110 §10.1.4).
     pub(crate) takes_trailers: bool,
-    /// For which site and rule, in the metrics.
-    pub(crate) on_behalf_of: (Slot, u32),
+    /// For which site and rule an origin is asked, in the statistics; `None` when another edge is.
+    pub(crate) on_behalf_of: Option<(Slot, u32)>,
     /// Protocol to upgrade to (`websocket`); the exchange then has a connection of its own (RFC 9110 §7.8).
     pub(crate) upgrade: Option<Box<str>>,
 }
@@ -96,6 +98,8 @@ pub(crate) struct OriginResponse {
     pub(crate) body: OriginBody,
     /// The connection, after 101.
     pub(crate) tunnel: Option<Tunnel>,
+    /// What another edge has told of it, if one was asked.
+    pub(crate) told: Option<Box<Told>>,
     /// How it was got.
     pub(crate) info: FetchInfo,
     /// When the request that got this answer was sent (RFC 9111 §4.2.3).
@@ -137,6 +141,12 @@ impl Origins {
     /// From now on, `emit` gets one event for each attempt at an origin, when the attempt is over, body and all.
     pub(crate) fn report_to(&self, registry: &Arc<Registry>, emit: impl Fn(&FetchEvent) + 'static) {
         *self.observer.borrow_mut() = Some((registry.clone(), Rc::new(emit)));
+    }
+
+    /// How many exchanges this worker has with the only origin of `group` now.
+    pub(crate) fn in_flight(&self, group: &OriginGroup) -> u32 {
+        let states = self.shared.group(group);
+        states.first().map_or(0, |state| self.pool(state).in_flight())
     }
 
     /// Asks the origins of `group`, in order, until one answers.
@@ -321,6 +331,7 @@ impl Origins {
                 length,
                 body,
                 tunnel: None,
+                told: None,
                 info,
                 request_time,
                 response_time: self.shared.wall(),
@@ -350,6 +361,7 @@ impl Origins {
                     length: Some(0),
                     body: OriginBody::empty(),
                     tunnel: Some(Tunnel { io: TokioIo::new(upgraded), _attempt: attempt }),
+                    told: None,
                     info,
                     request_time,
                     response_time: self.shared.wall(),
@@ -364,7 +376,7 @@ impl Origins {
     }
 
     /// What will be told of an attempt that begins now.
-    fn ledger(&self, pool: &Pool, on_behalf_of: (Slot, u32), retry: bool) -> Ledger {
+    fn ledger(&self, pool: &Pool, on_behalf_of: Option<(Slot, u32)>, retry: bool) -> Ledger {
         let observer = self.observer.borrow();
         let Some((registry, sink)) = &*observer else {
             return Ledger::new(None, Slot::NONE, on_behalf_of, retry);

@@ -7,13 +7,13 @@ use std::sync::atomic::Ordering;
 
 use model::change::{Order, What};
 use model::purge::{Kind, Purge, Target};
+use model::rule::write_scheme;
 use model::{Scheme, Site, Snapshot};
 use observe::{PurgeForm, PurgeScope};
 use semantics::key::{KeyRecipe, hash, normalise_path, write_url_key};
 use semantics::tags::tag_hash;
 
 use crate::loaded::{Loaded, RuleAt};
-use crate::lookup;
 use crate::past::Past;
 use crate::request::Request;
 use crate::succession::Invalidation;
@@ -124,12 +124,25 @@ pub(crate) fn purge(shared: &Shared, requests: &[PurgeRequest]) -> Result<Vec<Re
     let checked: Vec<(Order, usize)> =
         requests.iter().map(|request| check(&loaded, request)).collect::<Result<_, _>>()?;
     let (orders, sites): (Vec<Order>, Vec<usize>) = checked.into_iter().unzip();
-    let Applied { position, .. } = apply(shared, &orders)?;
+    let Applied { position, .. } = apply_as(shared, &orders, Whose::Own)?;
     Ok(sites.into_iter().map(|sites| Receipt { position, sites }).collect())
 }
 
 /// Puts purges in force as one, whatever they name. What this node cannot make sense of purges more, never less.
 pub(crate) fn apply(shared: &Shared, orders: &[Order]) -> Result<Applied, PurgeError> {
+    apply_as(shared, orders, Whose::Everybodys)
+}
+
+/// Who else knows of a purge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whose {
+    /// Every node of the cluster, by its journal.
+    Everybodys,
+    /// Nobody else.
+    Own,
+}
+
+fn apply_as(shared: &Shared, orders: &[Order], whose: Whose) -> Result<Applied, PurgeError> {
     if orders.is_empty() {
         return Ok(Applied { position: shared.purge_position.load(Ordering::Acquire), widened: 0 });
     }
@@ -151,7 +164,7 @@ pub(crate) fn apply(shared: &Shared, orders: &[Order]) -> Result<Applied, PurgeE
             }
         }
     }
-    let recorded = record(shared, &purges, Durability::Required);
+    let recorded = record(shared, &purges, Durability::Required, whose);
     drop(past);
     let (position, to_sync) = recorded?;
     let synced = to_sync.map_or(Ok(()), |file| file.sync_data());
@@ -176,7 +189,7 @@ pub(crate) fn apply(shared: &Shared, orders: &[Order]) -> Result<Applied, PurgeE
 /// be among it.
 pub(crate) fn distrust(shared: &Shared) -> Result<u64, PurgeError> {
     let purges = [Purge { target: Target::Everything, kind: Kind::Doubt }];
-    let (position, to_sync) = record(shared, &purges, Durability::Required)?;
+    let (position, to_sync) = record(shared, &purges, Durability::Required, Whose::Everybodys)?;
     let synced = to_sync.map_or(Ok(()), |file| file.sync_data());
     shared.succession.purge_before(shared, &purges);
     synced.map_err(|error| PurgeError::NotSafe(error.to_string()))?;
@@ -209,7 +222,7 @@ pub(crate) fn adopt<T>(
         eprintln!(
             "perigee: what earlier configurations of {names} have stored is dropped: there were too many to remember"
         );
-        let (_, to_sync) = record(shared, &purges, Durability::Required)?;
+        let (_, to_sync) = record(shared, &purges, Durability::Required, Whose::Everybodys)?;
         to_sync.map_or(Ok(()), |file| file.sync_data()).map_err(not_logged)?;
     }
     *past = next;
@@ -227,7 +240,7 @@ pub(crate) fn invalidate_url(shared: &Shared, at: &RuleAt, request: &Request, ur
     let mut seen: Vec<(&KeyRecipe, bool)> = Vec::new();
     for rule in site.rules.iter().chain([&site.defaults]).filter(|rule| !rule.is_response_rule()) {
         let recipe = &rule.key;
-        let way = (recipe, lookup::is_chosen_by_fields(rule));
+        let way = (recipe, rule.has_own_keys());
         if seen.contains(&way) {
             continue;
         }
@@ -235,13 +248,16 @@ pub(crate) fn invalidate_url(shared: &Shared, at: &RuleAt, request: &Request, ur
         let mut text = Vec::with_capacity(128);
         let query = query.map(str::as_bytes);
         write_url_key(&mut text, recipe, &site.name, &request.authority, path.as_bytes(), query);
+        if shared.certified.is_there() {
+            shared.purge_positions.write().changed(hash(&shared.seed, &text).0);
+        }
         let is_plain = recipe.headers.is_empty() && recipe.cookies.is_empty() && !recipe.device_class;
-        if is_plain && !lookup::is_chosen_by_fields(rule) {
+        if is_plain && !rule.has_own_keys() {
             // The URL has one key in this rule: taking it away costs nothing later, unlike a purge that each hit would
             // have to check.
-            for secure in [false, true] {
+            for scheme in [Scheme::Http, Scheme::Https] {
                 let length = text.len();
-                lookup::write_scheme(&mut text, secure);
+                write_scheme(&mut text, scheme);
                 let key = hash(&shared.seed, &text).0;
                 text.truncate(length);
                 // The epoch first: what is in flight must not be stored after the removal.
@@ -280,7 +296,7 @@ fn record_at_once(shared: &Shared, target: Target) {
 /// Puts a purge in force of which everybody else knows.
 pub(crate) fn record_told(shared: &Shared, targets: Vec<Target>, kind: Kind) {
     let purges: Vec<Purge> = targets.into_iter().map(|target| Purge { target, kind }).collect();
-    let Ok((_, Some(file))) = record(shared, &purges, Durability::Wanted) else { return };
+    let Ok((_, Some(file))) = record(shared, &purges, Durability::Wanted, Whose::Own) else { return };
     // Once in many; whoever has asked doesn't wait for it.
     let _ = std::thread::Builder::new().name("purge-log".into()).spawn(move || file.sync_data());
 }
@@ -291,6 +307,7 @@ fn record(
     shared: &Shared,
     purges: &[Purge],
     durability: Durability,
+    whose: Whose,
 ) -> Result<(u64, Option<Arc<File>>), PurgeError> {
     // Held until the purges are in force, so that positions come into force in their order; look-ups never take it.
     let mut log = shared.purge_log.lock();
@@ -311,6 +328,9 @@ fn record(
             None
         }
     };
+    if whose == Whose::Own && shared.certified.is_there() {
+        shared.purge_positions.write().purged_here(purges, position);
+    }
     let mut clock = shared.purges.write();
     purges.iter().for_each(|purge| clock.record(purge.clone(), position));
     shared.purge_position.store(position, Ordering::Release);

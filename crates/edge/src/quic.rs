@@ -285,7 +285,7 @@ async fn hold(
     let chain = connection.peer_identity().and_then(|chain| chain.downcast::<Vec<CertificateDer<'_>>>().ok());
     let shown = asking.map_or(Shown::Unasked, |asking| asking.shown(chain.as_deref().map(Vec::as_slice)));
     let country = worker.shared.country_of(peer);
-    let visitor = Visitor { client: peer, country, peer, secure: true, shown, alt_svc: None };
+    let visitor = Visitor { client: peer, country, peer, secure: true, shown, alt_svc: None, node: None };
     connection::serve_http3(worker.clone(), connection, visitor).await;
 }
 

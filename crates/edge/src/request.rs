@@ -7,6 +7,7 @@ use std::time::Instant;
 use semantics::{Fields, Wall};
 use stats::Country;
 
+use crate::tiers::Asked;
 use crate::tls::Shown;
 
 /// What a visitor is told of HTTP/3 (RFC 7838 §3).
@@ -39,6 +40,8 @@ pub(crate) struct Request {
     pub(crate) secure: bool,
     /// What its connection has shown of the visitor.
     pub(crate) shown: Shown,
+    /// That another edge asks, for its visitor.
+    pub(crate) asked: Option<Asked>,
     /// What the visitor is to be told of HTTP/3.
     pub(crate) alt_svc: Option<AltSvc>,
     /// The visitor's address, after PROXY protocol and trusted X-Forwarded-For.
@@ -149,6 +152,16 @@ pub(crate) enum Protocol {
 }
 
 impl Protocol {
+    /// As in Via (RFC 9110 §7.6.3).
+    pub(crate) const fn version(self) -> &'static str {
+        match self {
+            Protocol::Http10 => "1.0",
+            Protocol::Http11 => "1.1",
+            Protocol::Http2 => "2.0",
+            Protocol::Http3 => "3.0",
+        }
+    }
+
     /// As in the access log.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {

@@ -38,7 +38,7 @@ pub(crate) fn stored(
     let age = Some(u64::from(assessment.age));
     let choice = compress::choose(worker, at, request, &stored);
     if let Some(answer) = conditional(at, request, stored.head(), &stored.facts, choice.as_ref(), age, note) {
-        return answer;
+        return Answer { position: Some(stored.position()), ..answer };
     }
     let Some(length) = stored.body_len() else { return from_parts(at, request, stored, age, note) };
     let head = match &choice {
@@ -49,6 +49,7 @@ pub(crate) fn stored(
         age,
         length: Some(length),
         rule: Some(at.clone()),
+        position: Some(stored.position()),
         ..Answer::new(stored.facts.status, head, note)
     };
     if let Some((form, copy)) = choice.as_ref().and_then(|choice| choice.copy.clone()) {
@@ -221,6 +222,7 @@ fn from_parts(at: &RuleAt, request: &Request, stored: Object, age: Option<u64>, 
         age,
         length: Some(0),
         rule: Some(at.clone()),
+        position: Some(stored.position()),
         ..Answer::new(206, Head::Stored(stored.clone()), note)
     };
     if let Some((offset, length, content_range)) = held_part(request, &stored) {
@@ -318,12 +320,14 @@ pub(crate) fn fill(
     let status = fill.facts.status;
     let head = fill.head.as_block();
     // What streams in has no copies yet. What is already on its way to slices won't have any.
-    let is_encoded = fill.sliced.is_none() && compress::is_encoded(at, status, head, fill.length);
+    let is_encoded = request.asked.is_none()
+        && fill.sliced.is_none()
+        && compress::is_encoded(at, status, head, fill.length);
     let choice = is_encoded.then(|| Choice { accepted: Accepted::of(&request.fields), copy: None });
     if request.method.is_cacheable()
         && let Some(answer) = conditional(at, request, head, &fill.facts, choice.as_ref(), age, note)
     {
-        return Some(answer);
+        return Some(Answer { position: Some(fill.position), ..answer });
     }
     let head = if is_encoded { coding::fields_of(head, None) } else { fill.head.clone() };
     let mut answer = Answer {
@@ -331,6 +335,7 @@ pub(crate) fn fill(
         length: fill.length,
         content_range: fill.content_range,
         rule: Some(at.clone()),
+        position: Some(fill.position),
         ..Answer::new(status, Head::Own(head), note)
     };
     let (mut start, mut end) = (0, None);

@@ -25,13 +25,14 @@ use store::disk::Record;
 
 use crate::answer::ContentRange as Described;
 use crate::fetch::{Job, RangeWanted};
-use crate::flight::{Arriving, End, Fill, FillReader, Flight, Unread};
+use crate::flight::{Arriving, End, Fill, FillReader, Unread};
 use crate::loaded::RuleAt;
 use crate::object::{Item, Object, Sliced};
 use crate::origin::OriginResponse;
 use crate::pieces::Piece;
 use crate::request::Request;
 use crate::tiering::{Cutter, SLICE_BYTES, has_strong_validator};
+use crate::tiers;
 use crate::worker::{Shared, Worker};
 
 /// Bytes that are read from disk at a time: a slow visitor holds the first and the last of a slice in memory.
@@ -328,7 +329,7 @@ impl SliceReader {
                             Some(Failed::OfAsker) if *is_new == IsNew::Begun => {
                                 Some(Trouble::Origin(Why::OriginProtocol))
                             }
-                            Some(Failed::OfAsker) | None => None,
+                            Some(Failed::OfAsker | Failed::OnTheWay) | None => None,
                         };
                         self.source = Source::None;
                         self.trouble(trouble)?;
@@ -465,7 +466,7 @@ impl SliceReader {
 
     fn job(&self, stretch: &Stretch, span: Span) -> Job {
         let validator = self.object.field("etag").or_else(|| self.object.field("last-modified"));
-        let flight = Flight::solitary(stretch.fill.position, 0);
+        let position = stretch.fill.position;
         Job {
             worker: self.worker.clone(),
             request: self.request.clone(),
@@ -473,8 +474,8 @@ impl SliceReader {
             text: Vec::new(),
             key: 0,
             object_key: self.sliced.key,
-            position: flight.position,
-            epoch: flight.epoch,
+            position,
+            epoch: 0,
             hides_errors: false,
             stale: None,
             range: Some(RangeWanted {
@@ -483,6 +484,9 @@ impl SliceReader {
                 if_range: validator.map(<[u8]>::to_vec),
                 completes: None,
             }),
+            is_direct: false,
+            told: None,
+            is_kept: true,
         }
     }
 }
@@ -512,12 +516,16 @@ enum Failed {
     Shared(Trouble),
     /// For who asked, perhaps for no other: the answer was about the asker.
     OfAsker,
+    /// Another edge has broken off: whoever wants the rest asks again, and is answered by the next.
+    OnTheWay,
 }
 
 impl Gap {
     async fn fetch(self) {
         let Err(failed) = self.pump(&self.stretch.fill).await else { return };
-        let _first = self.stretch.failed.set(failed);
+        if !matches!(failed, Failed::OnTheWay) {
+            let _first = self.stretch.failed.set(failed);
+        }
         if let Failed::Shared(Trouble::Outdated) = failed {
             self.registered.shared.forget_slices(&self.sliced);
         }
@@ -525,8 +533,8 @@ impl Gap {
     }
 
     async fn pump(&self, fill: &Arc<Fill>) -> Result<(), Failed> {
-        let Job { worker, at, request, .. } = &self.job;
-        let fetched = worker.origins.fetch(&at.rule().origin, self.job.origin_request(), |_, _| {}).await;
+        let Job { worker, request, .. } = &self.job;
+        let fetched = tiers::fetch(&self.job, None, |_, _| {}).await;
         let mut response = fetched.map_err(|error| {
             worker.log_failure(request, &error);
             Failed::Shared(Trouble::Origin(error.why()))
@@ -562,7 +570,10 @@ impl Gap {
         }
         if left > 0 {
             cutter.finish_early();
-            return Err(Failed::Shared(Trouble::Origin(Why::OriginProtocol)));
+            return Err(match response.told {
+                Some(_) => Failed::OnTheWay,
+                None => Failed::Shared(Trouble::Origin(Why::OriginProtocol)),
+            });
         }
         cutter.finish();
         fill.end(End::Complete);

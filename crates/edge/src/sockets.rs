@@ -22,6 +22,8 @@ pub enum Kind {
     Http,
     /// HTTP over TLS over TCP.
     Https,
+    /// HTTP over TLS over TCP, for other edges.
+    Tier,
     /// HTTP/3 over UDP.
     Quic,
     /// The admin API.
@@ -31,11 +33,17 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// As a service manager names it: `http`, `https`, `quic` or `admin`.
+    /// As a service manager names it: `http`, `https`, `tier`, `quic` or `admin`.
     pub fn named(name: &str) -> Option<Kind> {
-        [("http", Kind::Http), ("https", Kind::Https), ("quic", Kind::Quic), ("admin", Kind::Admin)]
-            .into_iter()
-            .find_map(|(known, kind)| (known == name).then_some(kind))
+        [
+            ("http", Kind::Http),
+            ("https", Kind::Https),
+            ("tier", Kind::Tier),
+            ("quic", Kind::Quic),
+            ("admin", Kind::Admin),
+        ]
+        .into_iter()
+        .find_map(|(known, kind)| (known == name).then_some(kind))
     }
 }
 

@@ -15,6 +15,7 @@ use model::Switches;
 use model::purge::PurgeClock;
 use model::rate::{Rate, TooMuch};
 use model::settings::Limits;
+use model::tiers::HotKeys;
 use parking_lot::{Mutex, RwLock};
 use semantics::Wall;
 use semantics::key::KeySeed;
@@ -37,9 +38,11 @@ use crate::purge_log::{Positions, PurgeLog};
 use crate::quic::Quic;
 use crate::rates::{Counted, Open, Rates};
 use crate::request::{Request, RequestId};
+use crate::rewriting;
 use crate::slices::Stretches;
 use crate::succession::Succession;
 use crate::tiering::Reads;
+use crate::tiers::Certified;
 use crate::tls::Tls;
 
 /// What all workers of an edge share.
@@ -60,6 +63,8 @@ pub(crate) struct Shared {
     pub(crate) quic: Arc<Quic>,
     /// What pages have asked browsers to load.
     pub(crate) hints: Hints,
+    /// What has become of what was to be rewritten.
+    pub(crate) rewrites: rewriting::Counts,
     /// Where large bodies lie; `None` where the system has no such files.
     pub(crate) pages: Option<Pages>,
     pub(crate) flights: Flights,
@@ -79,6 +84,10 @@ pub(crate) struct Shared {
     pub(crate) purge_log: Mutex<Option<PurgeLog>>,
     /// The newest purge position: an object fetched at or after it needs no look at `purges`.
     pub(crate) purge_position: AtomicU64,
+    /// What that means to other edges.
+    pub(crate) purge_positions: RwLock<model::positions::Positions>,
+    /// What is shown to other edges.
+    pub(crate) certified: Arc<Certified>,
     /// When whoever orders purges was last heard, with nothing more to tell.
     pub(crate) heard: Heard,
     pub(crate) registry: Arc<observe::Registry>,
@@ -189,8 +198,14 @@ pub(crate) struct Worker {
     buffers: RefCell<Vec<Vec<u8>>>,
     watches: RefCell<Vec<Rc<Watch>>>,
     tick: Cell<u32>,
+    /// Ticks since it began to drain.
+    drained_ticks: Cell<u32>,
+    /// Which of [`GOODBYE_TICKS`] is the next connection's.
+    next_turn: Cell<u32>,
     next_id: Cell<u64>,
     failures_told: Cell<(u32, u32)>,
+    /// What this worker's visitors ask for that the cache has not.
+    pub(crate) hot_keys: RefCell<HotKeys>,
     /// Reused by each request for its cache key.
     pub(crate) key_text: RefCell<Vec<u8>>,
 }
@@ -204,6 +219,14 @@ const DISKS_LOOKED_AT_TICKS: u32 = 4;
 /// For how many ticks a node that stops keeps idle connections open: a request on its way is answered and told
 /// `Connection: close`, instead of meeting a closed socket.
 const IDLE_GRACE_TICKS: u32 = 6;
+
+/// The tick of a drain at which a connection is told to go.
+#[derive(Clone, Copy)]
+pub(crate) struct Turn(u32);
+
+/// While another process takes over, connections with many streams are told to go at one of so many ticks: they all come back with
+/// a handshake, and all at once would be more than a busy machine can take (with HTTP/3, 168 to 383 of 30,000 failed then).
+const GOODBYE_TICKS: u32 = 12;
 
 /// Most failures of origins that one worker writes to standard error per [`TICK`].
 const FAILURES_TOLD_MAX: u32 = 3;
@@ -232,8 +255,11 @@ impl Worker {
             buffers: RefCell::default(),
             watches: RefCell::default(),
             tick: Cell::new(0),
+            drained_ticks: Cell::new(0),
+            next_turn: Cell::new(0),
             next_id: Cell::new(id_seed),
             failures_told: Cell::new((0, 0)),
+            hot_keys: RefCell::default(),
             key_text: RefCell::default(),
             shared,
         }
@@ -296,11 +322,26 @@ impl Worker {
         self.shared.draining.load(Ordering::Relaxed)
     }
 
-    /// Whether a connection that has had `served` requests is to be told that it ends. One that is just beginning while another
-    /// process takes over gets its first answer before: its visitor came for that. `is_spoken`: the switch of its protocol.
-    pub(crate) fn says_goodbye(&self, served: u32, is_spoken: impl Fn(&Switches) -> bool) -> bool {
+    /// When a new connection is to be told that it ends, while another process takes over: one after the other.
+    pub(crate) fn turn(&self) -> Turn {
+        let turn = self.next_turn.get();
+        self.next_turn.set((turn + 1) % GOODBYE_TICKS);
+        Turn(turn)
+    }
+
+    /// Whether a connection that has had `served` requests is to be told that it ends. While another process takes over, it is
+    /// when its turn has come, and it has had its first answer: its visitor came for that. `is_spoken`: the switch of its protocol.
+    pub(crate) fn says_goodbye(
+        &self,
+        turn: Turn,
+        served: u32,
+        is_spoken: impl Fn(&Switches) -> bool,
+    ) -> bool {
         match self.is_draining() {
-            true => served > 0 || !self.shared.is_gentle.load(Ordering::Relaxed),
+            true if self.shared.is_gentle.load(Ordering::Relaxed) => {
+                served > 0 && self.drained_ticks.get() >= turn.0
+            }
+            true => true,
             false => !is_spoken(&self.loaded().snapshot.switches),
         }
     }
@@ -341,16 +382,15 @@ impl Worker {
     /// Runs as long as the worker: expires deadlines, and lets the observer hand over what it has buffered.
     pub(crate) async fn sweep(self: Rc<Self>) {
         let mut interval = tokio::time::interval(TICK);
-        let mut drained_ticks = 0;
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             interval.tick().await;
             let tick = self.tick.get().wrapping_add(1);
             self.tick.set(tick);
             // Visitors who are just about to send get an answer that says goodbye; only then idle connections are closed.
-            drained_ticks += u32::from(self.is_draining());
+            self.drained_ticks.set(self.drained_ticks.get() + u32::from(self.is_draining()));
             let is_gentle = self.shared.is_gentle.load(Ordering::Relaxed);
-            let closes_idle = drained_ticks >= IDLE_GRACE_TICKS && !is_gentle;
+            let closes_idle = self.drained_ticks.get() >= IDLE_GRACE_TICKS && !is_gentle;
             self.watches.borrow_mut().retain(|watch| {
                 let is_over = tick >= watch.deadline.get() || (closes_idle && watch.idle.get());
                 if is_over && !watch.expired.get() {

@@ -163,6 +163,7 @@ impl Node for Follower {
             running: None,
             refused: None,
             starts: 1,
+            holdings: Default::default(),
             vitals: Vitals::default(),
         }]
     }

@@ -155,6 +155,9 @@ pub struct Hello {
     pub reports_only: bool,
 }
 
+/// The cell with the plan that is in force: as in the newest record with one.
+pub const PLAN_CELL: &str = "plan";
+
 /// How a node is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
@@ -173,6 +176,9 @@ pub struct Report {
     pub refused: Option<Refusal>,
     /// Starts of its program since it was enrolled: a crash shows here.
     pub starts: u64,
+    /// What it holds, to be looked at.
+    #[serde(default)]
+    pub holdings: Holdings,
     /// Since it began to run `running`.
     pub vitals: Vitals,
 }
@@ -220,6 +226,47 @@ impl Counted {
         (&self.node, self.epoch, self.sequence) == (&line.node, line.epoch, line.sequence)
     }
 }
+/// What a node holds: its disks, and the certificates that its visitors see.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holdings {
+    /// Its disks, in the order of its configuration.
+    pub disks: Vec<HeldDisk>,
+    /// The certificates that end first, at most [`CERTIFICATES_TOLD_MAX`].
+    pub certificates: Vec<HeldCertificate>,
+    /// How many there are in all.
+    pub certificate_count: usize,
+}
+
+/// A disk of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldDisk {
+    /// Its directory.
+    pub name: String,
+    /// `well`, `full` or `failed`.
+    pub health: String,
+    /// Bytes that are stored.
+    pub bytes: u64,
+    /// Bytes that there is room for.
+    pub bytes_max: u64,
+    /// Objects and slices.
+    pub records: u64,
+}
+
+/// A certificate that visitors see.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldCertificate {
+    /// The first of its names.
+    pub name: String,
+    /// How many names it has.
+    pub names: usize,
+    /// Who issued it.
+    pub issuer: String,
+    /// Its end, in ms since 1970.
+    pub until_ms: i64,
+}
+
+/// Certificates in a report: a report is said each second, and it is the next to end that somebody has to look at.
+pub const CERTIFICATES_TOLD_MAX: usize = 16;
 
 /// Proof that a node has applied the journal up to a position.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -229,6 +229,11 @@ impl Identity {
         &self.key
     }
 
+    /// The node's certificate, and the authority's that it leads to.
+    pub fn chain(&self) -> Vec<CertificateDer<'static>> {
+        vec![self.certificate.clone(), self.authority.clone()]
+    }
+
     /// A signature by this node's key, base64.
     pub fn sign(&self, text: &str) -> String {
         sign(&self.signer, text)
@@ -246,7 +251,7 @@ impl Identity {
     /// Of the TLS library.
     pub fn client_config(&self, alpn: &[u8]) -> Result<Arc<rustls::ClientConfig>, rustls::Error> {
         let believed = Believed::Authority(roots(&self.authority)?);
-        let chain = vec![self.certificate.clone(), self.authority.clone()];
+        let chain = self.chain();
         let key = PrivateKeyDer::Pkcs8(self.key.clone_key());
         let mut config = client(believed)?.with_client_auth_cert(chain, key)?;
         config.alpn_protocols = vec![alpn.to_vec()];
@@ -264,7 +269,7 @@ impl Identity {
             .allow_unauthenticated()
             .build()
             .map_err(|error| rustls::Error::General(error.to_string()))?;
-        let chain = vec![self.certificate.clone(), self.authority.clone()];
+        let chain = self.chain();
         let key = PrivateKeyDer::Pkcs8(self.key.clone_key());
         let mut config = rustls::ServerConfig::builder_with_provider(crypto)
             .with_protocol_versions(&[&rustls::version::TLS13])?

@@ -38,6 +38,7 @@ mod schema;
 mod site;
 mod store;
 mod tests_of_site;
+mod tiers;
 
 use std::collections::HashMap;
 
@@ -85,6 +86,7 @@ impl NodeSettings {
     pub fn parse(text: &str, source: &str) -> ParsedNode {
         let (settings, diagnostics) = read(text, source, Document::Node, |findings, root| {
             let edge = build_own(findings, root, None);
+            tiers::refuse_files(findings, root);
             let cluster = cluster::build(findings, root.table("cluster"));
             let section = root.table("edge");
             if section.is_none_or(|section| !section.has("node")) {
@@ -174,7 +176,11 @@ fn build_whole(findings: &mut Findings<'_>, root: &Section) -> Option<Snapshot> 
         }
     }
     sections.iter().for_each(|site| clients::check(findings, site, Some(&edge)));
-    build_common(findings, root, edge)
+    let snapshot = build_common(findings, root, edge);
+    if let Some(snapshot) = &snapshot {
+        tiers::check_node(findings, root, snapshot);
+    }
+    snapshot
 }
 
 /// What is a node's own. `sites`: those of the same file, if it is one that has sites.
@@ -216,6 +222,7 @@ fn build_common(findings: &mut Findings<'_>, root: &Section, edge: EdgeSettings)
     let switches = cluster::build_switches(root.table("switches"));
     let block = cluster::build_block(findings, root);
     let routing = routing::build(findings, root);
+    tiers::check_shields(findings, root, &routing);
     root.finish();
     if sites.len() < sections.len() {
         return None;

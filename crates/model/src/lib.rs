@@ -6,6 +6,7 @@
 
 pub mod block;
 pub mod breaker;
+pub mod budget;
 pub mod change;
 pub mod cluster;
 pub mod compress;
@@ -16,16 +17,20 @@ pub mod diff;
 pub mod glob;
 pub mod health;
 pub mod origin;
+pub mod positions;
 pub mod purge;
 pub mod rate;
 pub mod redirect;
 pub mod retry;
+pub mod rewrite;
 pub mod rollout;
 pub mod routing;
 pub mod rule;
 pub mod settings;
 pub mod site_test;
 pub mod snapshot;
+pub mod steering;
+pub mod tiers;
 pub mod units;
 pub mod vitals;
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use semantics::Fields;
 
 use crate::breaker::BreakerPolicy;
+use crate::budget::BudgetPolicy;
 use crate::diagnostic::did_you_mean;
 use crate::health::HealthPolicy;
 use crate::retry::RetryPolicy;
@@ -71,6 +72,8 @@ pub struct Tls {
     pub ca: Option<Box<str>>,
     /// Name asked for (SNI) and expected in the certificate; the origin's host when absent.
     pub server_name: Option<Box<str>>,
+    /// The edge that is reached there: it shows the certificate of this node, and wants to see ours. `None` for origins.
+    pub node: Option<Box<str>>,
     /// Whether the certificate is checked. `false` lets anyone on the way read and change everything.
     pub verify: bool,
 }
@@ -123,6 +126,8 @@ pub struct OriginGroup {
     pub health: HealthPolicy,
     /// Active probes; `None` learns from visitors' requests only.
     pub probe: Option<Probe>,
+    /// What each of the origins may be asked by all nodes together; `None` is without limit.
+    pub budget: Option<BudgetPolicy>,
 }
 
 /// Limits and time-outs of origins: default, least and most, each with its reason.
@@ -162,7 +167,7 @@ pub fn fail_over_statuses_default() -> Vec<StatusRange> {
 
 impl Default for Tls {
     fn default() -> Self {
-        Tls { ca: None, server_name: None, verify: true }
+        Tls { ca: None, server_name: None, node: None, verify: true }
     }
 }
 
@@ -253,8 +258,11 @@ impl Origin {
         if self.port == self.scheme.default_port() { host } else { format!("{host}:{}", self.port) }
     }
 
-    /// The origin as a URL, for logs and messages.
+    /// The origin as a URL, for logs and messages; `tier:NAME` where it is another edge.
     pub fn url(&self) -> String {
+        if let Some(node) = &self.tls.node {
+            return format!("tier:{node}");
+        }
         format!("{}://{}{}", self.scheme.as_str(), self.authority(), self.path_prefix)
     }
 }
@@ -279,6 +287,7 @@ impl OriginGroup {
             breaker: BreakerPolicy::default(),
             health: HealthPolicy::default(),
             probe: None,
+            budget: None,
         }
     }
 

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::settings::{Bound, Network, bound};
+use crate::tiers::Node;
 
 /// PoPs of one cluster. Each costs the router some µs per change, and its visitors nothing.
 pub const POPS_MAX: usize = 1000;
@@ -98,6 +99,16 @@ impl Routing {
         let named = |pop: &Pop| names.iter().any(|name| pop.name == *name || pop.regions.contains(name));
         (0..self.pops.len()).filter(|index| names.is_empty() || named(&self.pops[*index])).collect()
     }
+
+    /// The PoP of this name.
+    pub fn pop_named(&self, name: &str) -> Option<&Pop> {
+        self.pops.iter().find(|pop| &*pop.name == name)
+    }
+
+    /// The PoP that has a node of this name.
+    pub fn pop_of_node(&self, name: &str) -> Option<&Pop> {
+        self.pops.iter().find(|pop| pop.nodes.iter().any(|node| &*node.name == name))
+    }
 }
 
 /// One or more edges in one place.
@@ -109,6 +120,8 @@ pub struct Pop {
     pub location: Point,
     /// The addresses that visitors are sent to.
     pub edges: Vec<IpAddr>,
+    /// Its edges as they reach each other, where they act as one cache: at most [`crate::tiers::NODES_MAX`].
+    pub nodes: Vec<Node>,
     /// Names of the operator's own for groups of PoPs, which sites may name.
     pub regions: Vec<Box<str>>,
     /// Clients that are served here before any estimate is asked.

@@ -10,8 +10,9 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use semantics::Fields;
-use semantics::key::KeyRecipe;
+use semantics::key::{KeyRecipe, write_key};
 use semantics::policy::Policy;
+use semantics::vary::normalise_request;
 
 use crate::compress::Compress;
 use crate::cors::Cors;
@@ -19,6 +20,7 @@ use crate::glob::{Captures, Glob};
 use crate::origin::{OriginGroup, Scheme, StatusRange};
 use crate::rate::Rate;
 use crate::redirect::Redirect;
+use crate::rewrite::Rewrite;
 use crate::units::Ttl;
 
 /// A request as rules see it: borrowed from the edge's own request.
@@ -128,6 +130,8 @@ pub struct Rule {
     pub early_hints: bool,
     /// What is compressed of what is stored; `None` is nothing.
     pub compress: Option<Compress>,
+    /// What is rewritten in pages and style sheets; `None` is nothing.
+    pub rewrite: Option<Arc<Rewrite>>,
 }
 
 /// How often may be asked, and who is counted together.
@@ -222,6 +226,14 @@ pub enum CookieFilter {
     Drop(Vec<Glob>),
 }
 
+/// What is served over TLS has keys of its own: origins redirect by X-Forwarded-Proto, and that redirect must not reach
+/// those who followed it.
+pub fn write_scheme(out: &mut Vec<u8>, scheme: Scheme) {
+    if scheme == Scheme::Https {
+        out.extend_from_slice(b"scheme https\n");
+    }
+}
+
 impl Rule {
     /// A site's defaults when the configuration says nothing: HTTP decides.
     pub fn defaults(origin: Arc<OriginGroup>, line: u32) -> Rule {
@@ -247,7 +259,44 @@ impl Rule {
             websocket: true,
             early_hints: true,
             compress: Some(Compress::default()),
+            rewrite: None,
         }
+    }
+
+    /// Appends the key text of a request that this rule of `site` decides about: what its answer is stored under. `authority` is the
+    /// host as the request has it, with a port where there is one.
+    ///
+    /// Headers and cookies are keyed as the origin gets to see them; a recipe without any copies nothing.
+    pub fn write_key(&self, out: &mut Vec<u8>, site: &str, authority: &str, request: &RequestView<'_>) {
+        let mut write = |fields: &Fields| {
+            let (path, query) = (request.path.as_bytes(), request.query.map(str::as_bytes));
+            write_key(out, &self.key, site, authority, path, query, fields);
+            write_scheme(out, request.scheme);
+            if self.is_chosen_by_fields() {
+                out.extend_from_slice(format!("rule {}\n", self.number).as_bytes());
+            }
+            if let Some(rewrite) = &self.rewrite {
+                rewrite.write_key(out);
+            }
+        };
+        if self.key.headers.is_empty() && self.key.cookies.is_empty() {
+            return write(request.fields);
+        }
+        let mut fields = request.fields.clone();
+        self.request_cookies.apply(&mut fields);
+        normalise_request(&mut fields, &self.policy.vary_normalise);
+        write(&fields);
+    }
+
+    /// Whether the rule applies because of the request's headers or cookies: what it stores is then not for those whose
+    /// requests lack them, so its number belongs to the key.
+    pub fn is_chosen_by_fields(&self) -> bool {
+        !self.conditions.headers.is_empty() || !self.conditions.cookies.is_empty()
+    }
+
+    /// Whether what it stores has keys that its recipe and a URL do not tell.
+    pub fn has_own_keys(&self) -> bool {
+        self.is_chosen_by_fields() || self.rewrite.is_some()
     }
 
     /// What to call it in messages, logs and `explain`: its title, `rule 3`, or `defaults`.

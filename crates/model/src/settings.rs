@@ -108,6 +108,10 @@ pub struct EdgeSettings {
     pub listen: Vec<SocketAddr>,
     /// Addresses for visitors who speak TLS. None by default: they need a certificate.
     pub listen_tls: Vec<SocketAddr>,
+    /// Where other edges reach this one: its PoP's, and those whose sites it shields. Nowhere by default.
+    pub listen_tier: Vec<SocketAddr>,
+    /// What it shows them, in files; on a node of a cluster, the cluster's certificates do.
+    pub tier: Option<TierFiles>,
     /// Certificates in files of the operator's own.
     pub certificates: Vec<CertificateFiles>,
     /// TLS with visitors.
@@ -136,10 +140,24 @@ pub struct EdgeSettings {
     pub trusted_proxies: Vec<Network>,
     /// Whether connections begin with a PROXY protocol header (version 1 or 2).
     pub proxy_protocol: bool,
+    /// The addresses from which origins are connected to: at most one of each family. None is the system's choice.
+    pub origin_source: Vec<IpAddr>,
     /// Whether HTTP/3 is spoken on the UDP ports of `listen_tls`.
     pub http3: bool,
     /// Limits against what visitors may use up.
     pub limits: Limits,
+}
+
+/// What edges show each other, in PEM files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TierFiles {
+    /// This node's certificate, and those that lead from it to the authority; it has the node's name (a DNS name in its subject
+    /// alternative names), or the URI `perigee://edge/NAME`.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// The authority that all of them believe.
+    pub authority: PathBuf,
 }
 
 /// A certificate and its key, in files.
@@ -456,6 +474,8 @@ impl Default for EdgeSettings {
         EdgeSettings {
             listen: vec![SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080)],
             listen_tls: Vec::new(),
+            listen_tier: Vec::new(),
+            tier: None,
             certificates: Vec::new(),
             tls: TlsSettings::default(),
             acme: None,
@@ -470,6 +490,7 @@ impl Default for EdgeSettings {
             server_timing: false,
             trusted_proxies: Vec::new(),
             proxy_protocol: false,
+            origin_source: Vec::new(),
             http3: true,
             limits: Limits::default(),
         }

@@ -16,10 +16,11 @@ use crate::block::BlockList;
 use crate::cluster::Switches;
 use crate::diagnostic::{Diagnostic, Lines, Severity};
 use crate::origin::{Origin, OriginGroup};
-use crate::routing::Routing;
+use crate::routing::{Pop, Routing};
 use crate::rule::{Matched, RequestView, Rule};
 use crate::settings::EdgeSettings;
 use crate::site_test::SiteTest;
+use crate::tiers::Shield;
 
 /// A whole configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,6 +60,8 @@ pub struct Site {
     pub client_ca: Option<PathBuf>,
     /// Where it is served: names of PoPs and of regions; everywhere when empty. See [`Routing::pops_of`].
     pub pops: Vec<Box<str>>,
+    /// Through which PoPs its origin is asked: the first whose `from` fits. See [`Site::shields_from`].
+    pub shields: Vec<Shield>,
     /// Its rules, in order.
     pub rules: Vec<Rule>,
     /// What applies when no rule matches.
@@ -89,6 +92,7 @@ impl Snapshot {
             domains: vec!["*".into()],
             client_ca: None,
             pops: Vec::new(),
+            shields: Vec::new(),
             rules: Vec::new(),
             defaults,
             max_purge_lag: None,
@@ -137,6 +141,18 @@ impl Site {
     pub fn match_rule(&self, request: &RequestView<'_>) -> Matched<'_> {
         self.find(request, |rule| !rule.is_response_rule())
             .unwrap_or(Matched { rule: &self.defaults, index: self.rules.len() })
+    }
+
+    /// The PoPs through which edges of `pop` ask its origin, in the order in which they are asked: none for those that are
+    /// themselves the first. Of several, `pop` itself ends the list: what comes after it is farther from the origin's owner's
+    /// wish than itself.
+    pub fn shields_from(&self, pop: &Pop) -> &[Box<str>] {
+        let fits = |shield: &&Shield| {
+            shield.from.is_empty()
+                || shield.from.iter().any(|name| *name == pop.name || pop.regions.contains(name))
+        };
+        let pops = self.shields.iter().find(fits).map_or(&[][..], |shield| &shield.pops);
+        &pops[..pops.iter().position(|name| *name == pop.name).unwrap_or(pops.len())]
     }
 
     /// The response rule that changes an answer with `status`, if any. Costs nothing for a site without such rules.

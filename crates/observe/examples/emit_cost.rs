@@ -43,17 +43,19 @@ fn measure(observer: &Observer, registry: &Registry, urls: u64) -> u64 {
             let start = Instant::now();
             for number in 0..EVENTS {
                 observer.emit(black_box(&Event {
+                    asked: None,
                     wall: Wall(1_795_466_673_000 + (round * EVENTS + number) as i64 / 50),
                     duration_us: 30 + number % 50,
                     first_byte_us: 20 + number % 30,
                     client: IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9)),
                     country: Country::of(*b"DE"),
-                    is_secure: true,
                     method: b"GET",
                     host: b"www.shop.example",
                     // Spread, so that neighbours are not neighbours.
                     target: targets[(number.wrapping_mul(0x9e37_79b9_7f4a_7c15) % urls) as usize].as_bytes(),
                     protocol: "HTTP/1.1",
+                    secure: false,
+                    authorized: false,
                     status: 200,
                     head_bytes_sent: 310,
                     body_bytes_sent: 10_240,
@@ -75,7 +77,9 @@ fn measure(observer: &Observer, registry: &Registry, urls: u64) -> u64 {
                     ttl: Some(48),
                     site,
                     rule: Some(2),
+                    selected_by: &[],
                     fetch: None,
+                    answer: None,
                     request_id: number,
                     referer: Some(b"https://www.shop.example/catalogue/shoes?page=2"),
                     user_agent: Some(

@@ -84,6 +84,10 @@ families! {
         "Times that a limit was reached and something was refused, closed or cut because of it.";
     HANDSHAKES = Counter "perigee_tls_handshakes_total" ["result"] in "handshakes":
         "TLS handshakes with clients by how they ended: done (with or without a session resumed, by version), or why not.";
+    HOP_REQUESTS = Counter "perigee_tier_requests_total" ["hop", "end"] in "requests":
+        "Requests to other edges, as owners of a key in the PoP (peer) or before the origin (shield), by what came of them: answered; passed over as it was gone, behind a purge or had no answer of its own (refused); the origin had none (failed); the body broke off and was gone on with (broken).";
+    HOP_ANSWERS = Counter "perigee_tier_answers_total" ["hop", "outcome"] in "requests":
+        "Requests of other edges, in whose place this one was asked, by outcome. They are counted nowhere else: their visitors are those of the edges that ask.";
     QUIC_DROPPED = Counter "perigee_quic_packets_dropped_total" ["queue"] in "packets":
         "Packets of HTTP/3 that there was no room for on their way in: in the system's socket buffers, between workers, between the processes of an upgrade.";
     CERTIFICATE_ENDS = Gauge "perigee_certificate_not_after_timestamp_seconds" ["name"] in "seconds":
@@ -166,6 +170,8 @@ families! {
         "Processor time that making them took, on threads of low priority.";
     COPIES_NOT_MADE = Counter "perigee_copies_not_made_total" ["reason"] in "copies":
         "Copies that were asked for and not made: a queue was full, the copy was hardly smaller, or its coder failed.";
+    REWRITES = Counter "perigee_rewrites_total" ["outcome"] in "responses":
+        "Pages and style sheets that a rule has rewritten: whole; failed-open, when a limit let the rest pass as it was; left, because they were encoded or forbade it.";
     FILLS = Gauge "perigee_fills_in_flight" [] in "fills":
         "Fetches being written into the cache now.";
     PURGES = Counter "perigee_purges_total" ["scope", "form"] in "purges":

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use semantics::coding::Coding;
 use semantics::{Outcome, Why};
 
-use crate::event::{Handshake, Limit, OriginFailure};
+use crate::event::{Handshake, Hop, HopEnd, Limit, OriginFailure};
 use crate::histogram::Histogram;
 
 /// A counter with one writing thread: no read-modify-write instruction, so no locked bus cycle.
@@ -97,6 +97,10 @@ pub(crate) struct WorkerCells {
     pub(crate) connections_closed: Counter,
     pub(crate) limits: Row<{ Limit::ALL.len() }>,
     pub(crate) handshakes: Row<{ Handshake::ALL.len() }>,
+    /// What came of asking other edges, by [`Hop`].
+    pub(crate) hops: [Row<{ HopEnd::ALL.len() }>; Hop::ALL.len()],
+    /// What other edges were answered, by [`Hop`].
+    pub(crate) asked: [Row<OUTCOMES>; Hop::ALL.len()],
     pub(crate) log_lines: Counter,
     pub(crate) log_lines_dropped: Counter,
     pub(crate) sites: Mutex<BySlot<SiteCells>>,

@@ -5,13 +5,15 @@ use std::net::IpAddr;
 
 use semantics::cache_status::CacheStatus;
 use semantics::coding::Coding;
-use semantics::{Wall, Why};
+use semantics::{Fields, Wall, Why};
 use stats::{Class, Country};
 
 /// One finished request, as log and metrics see it. Emitted once, after the last byte to the client or when the
 /// client is given up.
 #[derive(Clone, Debug)]
 pub struct Event<'a> {
+    /// Another edge has asked, for its visitor, and counts it: in whose place this one was asked.
+    pub asked: Option<Hop>,
     /// Wall time at which the request ended: the time of the log line.
     pub wall: Wall,
     /// From the complete request head to the last byte of the response, in µs.
@@ -22,8 +24,6 @@ pub struct Event<'a> {
     pub client: IpAddr,
     /// Where that is.
     pub country: Country,
-    /// Whether the visitor's connection is encrypted.
-    pub is_secure: bool,
     /// The method as sent. Any bytes; escaped in the log.
     pub method: &'a [u8],
     /// The host asked for. Any bytes.
@@ -32,6 +32,10 @@ pub struct Event<'a> {
     pub target: &'a [u8],
     /// The protocol between visitor and edge, as `HTTP/1.1`. Must hold no quote, backslash or control byte.
     pub protocol: &'static str,
+    /// Whether the visitor's connection is encrypted.
+    pub secure: bool,
+    /// Whether the request has Authorization.
+    pub authorized: bool,
     /// The status sent; 0 when no response was sent.
     pub status: u16,
     /// Bytes of response head sent.
@@ -63,14 +67,40 @@ pub struct Event<'a> {
     pub site: Slot,
     /// The matched rule's place in its site, from 1; 0 for the site's defaults.
     pub rule: Option<u32>,
+    /// What of the request chose between variants of the answer: the selecting headers, cookies (`cookie:name`) and `device`,
+    /// each with a short hash of its value. Names are lower-case tokens.
+    pub selected_by: &'a [(Box<str>, u32)],
     /// The origin's part, when one was asked on behalf of this request.
     pub fetch: Option<Fetch>,
+    /// What the origin's answer said of its reuse: field lines whose names are in [`Event::ANSWER_FIELDS`], and no values that
+    /// are anybody's secret. Any bytes.
+    pub answer: Option<&'a Fields>,
     /// The request's id; 16 hex digits in the log.
     pub request_id: u64,
     /// The Referer field. Any bytes.
     pub referer: Option<&'a [u8]>,
     /// The User-Agent field. Any bytes.
     pub user_agent: Option<&'a [u8]>,
+}
+
+impl Event<'_> {
+    /// The fields of an origin's answer that decide about its reuse, lower-case. Of `set-cookie` it is only told that there is
+    /// one (`1`).
+    pub const ANSWER_FIELDS: &'static [&'static str] = &[
+        "age",
+        "cache-control",
+        "cdn-cache-control",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "date",
+        "etag",
+        "expires",
+        "last-modified",
+        "perigee-cache-control",
+        "set-cookie",
+        "vary",
+    ];
 }
 
 /// The origin's part in one request.
@@ -91,8 +121,8 @@ pub struct Fetch {
 pub struct FetchEvent {
     /// The origin asked.
     pub origin: Slot,
-    /// For which site, and for which of its rules, as [`Event::rule`] numbers them.
-    pub on_behalf_of: (Slot, u32),
+    /// For which site, and for which of its rules, as [`Event::rule`] numbers them; `None` when it was no origin but another edge.
+    pub on_behalf_of: Option<(Slot, u32)>,
     /// Whether its connection was opened for this attempt.
     pub connection: ConnectionUse,
     /// From sending the request to the first byte of the answer, in µs; absent when none came.
@@ -304,5 +334,62 @@ labels! {
         Hard = "hard",
         /// Stale: revalidated, and served stale meanwhile where that is allowed.
         Soft = "soft",
+    }
+}
+
+/// In whose place an edge is asked by another edge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hop {
+    /// As the owner of a key in its PoP.
+    Peer,
+    /// As a shield before the origin.
+    Shield,
+}
+
+impl Hop {
+    /// Both.
+    pub const ALL: [Hop; 2] = [Hop::Peer, Hop::Shield];
+
+    /// The stable text form.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Hop::Peer => "peer",
+            Hop::Shield => "shield",
+        }
+    }
+}
+
+/// What came of asking another edge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HopEnd {
+    /// Its answer was taken.
+    Answered,
+    /// It gave none: it was passed over.
+    Gone,
+    /// Its answer was older than a purge that is known here: it was asked again, or passed over.
+    Behind,
+    /// It answered that it has none, for a reason of its own: it was passed over.
+    Refused,
+    /// It answered that the origin has none.
+    Failed,
+    /// It broke off in the middle of a body, which was gone on with elsewhere.
+    Broken,
+}
+
+impl HopEnd {
+    /// All, in the order of their counters.
+    pub const ALL: [HopEnd; 6] =
+        [HopEnd::Answered, HopEnd::Gone, HopEnd::Behind, HopEnd::Refused, HopEnd::Failed, HopEnd::Broken];
+
+    /// The stable text form.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            HopEnd::Answered => "answered",
+            HopEnd::Gone => "gone",
+            HopEnd::Behind => "behind",
+            HopEnd::Refused => "refused",
+            HopEnd::Failed => "failed",
+            HopEnd::Broken => "broken",
+        }
     }
 }

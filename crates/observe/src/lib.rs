@@ -32,8 +32,8 @@ mod syslog;
 mod tally;
 
 pub use event::{
-    ConnectionUse, Event, Fetch, FetchEnd, FetchEvent, Handshake, Limit, OriginFailure, PurgeForm,
-    PurgeScope, Slot,
+    ConnectionUse, Event, Fetch, FetchEnd, FetchEvent, Handshake, Hop, HopEnd, Limit, OriginFailure,
+    PurgeForm, PurgeScope, Slot,
 };
 pub use log::{AccessLog, Format, LogOptions, Sink};
 pub use observer::Observer;

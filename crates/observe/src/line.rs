@@ -2,14 +2,14 @@
 //! into the worker's buffer; allocates only when that buffer grows.
 //!
 //! JSON keys, in this order, absent ones left out: `time` (RFC 3339, UTC, ms), `id`, `client`, `method`, `host`, `target`,
-//! `protocol`, `status`, `body_bytes`, `head_bytes`, `received_bytes`, `duration_us`, `first_byte_us`, `outcome`, `why`,
-//! `site`, `rule`, `age`, `ttl`, `collapsed`, `stored`, `encoded`, `origin`, `origin_status`, `origin_us`, `attempts`, `referer`,
-//! `user_agent`.
+//! `protocol`, `scheme` (only `https`), `authorized`, `status`, `body_bytes`, `head_bytes`, `received_bytes`, `duration_us`, `first_byte_us`, `outcome`, `why`,
+//! `site`, `asked_as` (of a request of another edge), `rule`, `age`, `ttl`, `collapsed`, `stored`, `encoded`, `selected_by`, `origin`, `origin_status`, `origin_us`, `attempts`,
+//! `answer`, `referer`, `user_agent`. What reads them: `insight::log`.
 
 use std::io::Write;
 use std::net::IpAddr;
 
-use semantics::Wall;
+use semantics::{Fields, Wall};
 
 use crate::escape;
 use crate::event::{Event, Fetch};
@@ -35,7 +35,14 @@ pub(crate) fn write_json(out: &mut Vec<u8>, stamp: &mut Stamp, event: &Event<'_>
     text(out, b"\",\"target\":\"", event.target);
     out.extend_from_slice(b"\",\"protocol\":\"");
     out.extend_from_slice(event.protocol.as_bytes());
-    number(out, b"\",\"status\":", u64::from(event.status));
+    if event.secure {
+        out.extend_from_slice(b"\",\"scheme\":\"https");
+    }
+    out.push(b'"');
+    if event.authorized {
+        out.extend_from_slice(b",\"authorized\":true");
+    }
+    number(out, b",\"status\":", u64::from(event.status));
     number(out, b",\"body_bytes\":", event.body_bytes_sent);
     number(out, b",\"head_bytes\":", event.head_bytes_sent);
     number(out, b",\"received_bytes\":", event.bytes_received);
@@ -48,6 +55,11 @@ pub(crate) fn write_json(out: &mut Vec<u8>, stamp: &mut Stamp, event: &Event<'_>
     out.extend_from_slice(b"\",\"site\":\"");
     out.extend_from_slice(names.site);
     out.push(b'"');
+    if let Some(hop) = event.asked {
+        out.extend_from_slice(b",\"asked_as\":\"");
+        out.extend_from_slice(hop.as_str().as_bytes());
+        out.push(b'"');
+    }
     if let Some(rule) = event.rule {
         number(out, b",\"rule\":", u64::from(rule));
     }
@@ -69,8 +81,14 @@ pub(crate) fn write_json(out: &mut Vec<u8>, stamp: &mut Stamp, event: &Event<'_>
         out.extend_from_slice(coding.as_str().as_bytes());
         out.push(b'"');
     }
+    if !event.selected_by.is_empty() {
+        write_selectors(out, event.selected_by);
+    }
     if let Some(fetch) = &event.fetch {
         write_fetch(out, fetch, names.origin);
+    }
+    if let Some(answer) = event.answer.filter(|answer| !answer.is_empty()) {
+        write_answer(out, answer);
     }
     if let Some(referer) = event.referer {
         text(out, b",\"referer\":\"", referer);
@@ -89,6 +107,31 @@ fn write_fetch(out: &mut Vec<u8>, fetch: &Fetch, origin: &[u8]) {
     number(out, b"\",\"origin_status\":", u64::from(fetch.status));
     number(out, b",\"origin_us\":", fetch.duration_us);
     number(out, b",\"attempts\":", u64::from(fetch.attempts));
+}
+
+fn write_selectors(out: &mut Vec<u8>, selectors: &[(Box<str>, u32)]) {
+    out.extend_from_slice(b",\"selected_by\":{");
+    for (index, (name, hash)) in selectors.iter().enumerate() {
+        text(out, if index == 0 { b"\"" } else { b",\"" }, name.as_bytes());
+        // Writing into memory cannot fail.
+        let _ = write!(out, "\":\"{hash:08x}\"");
+    }
+    out.push(b'}');
+}
+
+/// Longest value of an answer's field that is told whole: Cache-Control of real origins stays under 200 bytes.
+const ANSWER_VALUE_BYTES_MAX: usize = 256;
+
+fn write_answer(out: &mut Vec<u8>, answer: &Fields) {
+    out.extend_from_slice(b",\"answer\":{");
+    let before = out.len();
+    for name in Event::ANSWER_FIELDS {
+        let Some(value) = answer.combined(name) else { continue };
+        text(out, if out.len() == before { b"\"" } else { b",\"" }, name.as_bytes());
+        text(out, b"\":\"", &value[..value.len().min(ANSWER_VALUE_BYTES_MAX)]);
+        out.push(b'"');
+    }
+    out.push(b'}');
 }
 
 /// Appends one line in the combined format: client, two dashes, time in brackets, request line, status, body bytes,

@@ -7,7 +7,7 @@ use semantics::Wall;
 
 use crate::cells::{BySlot, OriginCells, SiteCells, WorkerCells, class_of};
 use crate::escape;
-use crate::event::{ConnectionUse, Event, FetchEnd, FetchEvent, Handshake, Limit, Slot};
+use crate::event::{ConnectionUse, Event, FetchEnd, FetchEvent, Handshake, Hop, HopEnd, Limit, Slot};
 use crate::line::{self, LineNames, Stamp, foreign};
 use crate::log::{AccessLog, BUFFER_BYTES, Format, LogLink};
 use crate::registry::{Names, Registry};
@@ -59,22 +59,9 @@ impl Observer {
         let outcome = event.why.outcome() as usize;
         let mut sites = self.sites.borrow_mut();
         let site = local(&mut sites, event.site, |slot| self.meet_site(slot));
-        let cells = &*site.cells;
-        cells.whys.0[event.why as usize].add(1);
-        cells.classes.0[class_of(event.status)].add(1);
-        cells.body_bytes_sent.0[outcome].add(event.body_bytes_sent);
-        cells.head_bytes_sent.add(event.head_bytes_sent);
-        cells.bytes_received.add(event.bytes_received);
-        cells.collapsed.add(u64::from(event.collapsed));
-        cells.stored.add(u64::from(event.stored));
-        cells.personal.add(u64::from(event.personal));
-        if let Some((coding, saved)) = event.encoded {
-            cells.encoded.0[coding as usize].add(1);
-            cells.body_bytes_saved.add(saved);
-        }
-        cells.durations[outcome].record(event.duration_us);
-        if event.status != 0 {
-            cells.first_bytes[outcome].record(event.first_byte_us);
+        match event.asked {
+            Some(hop) => self.cells.asked[hop as usize].0[outcome].add(1),
+            None => count(&site.cells, event),
         }
         if let Some(tally) = &self.tally {
             tally.borrow_mut().count(event, &self.registry.statistics);
@@ -86,6 +73,11 @@ impl Observer {
             None => b"",
         };
         log.borrow_mut().append(&self.cells, event, LineNames { site: &site.name, origin });
+    }
+
+    /// Whether a line is written that tells what decides about reuse: worth finding out what [`Event::selected_by`] holds.
+    pub fn writes_json(&self) -> bool {
+        self.log.as_ref().is_some_and(|log| log.borrow().link.format == Format::Json)
     }
 
     /// Counts one finished attempt at an origin.
@@ -130,6 +122,11 @@ impl Observer {
         self.cells.limits.0[limit as usize].add(1);
     }
 
+    /// Counts what came of asking another edge.
+    pub fn hop_ended(&self, hop: Hop, end: HopEnd) {
+        self.cells.hops[hop as usize].0[end as usize].add(1);
+    }
+
     /// Counts a TLS handshake that has ended.
     pub fn handshake_ended(&self, handshake: Handshake) {
         self.cells.handshakes.0[handshake as usize].add(1);
@@ -165,6 +162,27 @@ impl Drop for Observer {
         if let Some(tally) = &self.tally {
             tally.borrow_mut().hand_over_last(&self.registry.statistics);
         }
+    }
+}
+
+/// Counts a visitor's request in its site's cells.
+fn count(cells: &SiteCells, event: &Event<'_>) {
+    let outcome = event.why.outcome() as usize;
+    cells.whys.0[event.why as usize].add(1);
+    cells.classes.0[class_of(event.status)].add(1);
+    cells.body_bytes_sent.0[outcome].add(event.body_bytes_sent);
+    cells.head_bytes_sent.add(event.head_bytes_sent);
+    cells.bytes_received.add(event.bytes_received);
+    cells.collapsed.add(u64::from(event.collapsed));
+    cells.stored.add(u64::from(event.stored));
+    cells.personal.add(u64::from(event.personal));
+    if let Some((coding, saved)) = event.encoded {
+        cells.encoded.0[coding as usize].add(1);
+        cells.body_bytes_saved.add(saved);
+    }
+    cells.durations[outcome].record(event.duration_us);
+    if event.status != 0 {
+        cells.first_bytes[outcome].record(event.first_byte_us);
     }
 }
 

@@ -8,7 +8,7 @@ use semantics::{Outcome, Why};
 
 use crate::catalogue::*;
 use crate::cells::{BySlot, CLASS_NAMES, Counter, OriginCells, SiteCells, WorkerCells};
-use crate::event::{Handshake, Limit, OriginFailure, PurgeForm, PurgeScope, Slot};
+use crate::event::{Handshake, Hop, HopEnd, Limit, OriginFailure, PurgeForm, PurgeScope, Slot};
 use crate::exposition::Exposition;
 use crate::histogram::{Histogram, Merged};
 use crate::readings::{CopiesReading, DiskReading, Readings};
@@ -151,6 +151,22 @@ fn render_connections(out: &mut Exposition, workers: &[Arc<WorkerCells>]) {
         let count = sum(workers, |worker| &worker.handshakes.0[handshake as usize]);
         out.sample(&HANDSHAKES, &[handshake.as_str()], count);
     }
+    // Only where there are other edges.
+    for hop in Hop::ALL {
+        let counts =
+            HopEnd::ALL.map(|end| (end, sum(workers, |worker| &worker.hops[hop as usize].0[end as usize])));
+        for (end, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
+            out.sample(&HOP_REQUESTS, &[hop.as_str(), end.as_str()], count);
+        }
+    }
+    for hop in Hop::ALL {
+        for &outcome in Outcome::ALL {
+            let count = sum(workers, |worker| &worker.asked[hop as usize].0[outcome as usize]);
+            if count > 0 {
+                out.sample(&HOP_ANSWERS, &[hop.as_str(), outcome.as_str()], count);
+            }
+        }
+    }
 }
 
 fn render_certificates(out: &mut Exposition, registry: &Registry, readings: Option<&Readings>) {
@@ -278,6 +294,9 @@ fn render_copies(out: &mut Exposition, readings: &Readings) {
         ["queue-full", "hardly-smaller", "failed"].into_iter().zip(readings.copies_not_made)
     {
         out.sample(&COPIES_NOT_MADE, &[reason], count);
+    }
+    for (outcome, count) in ["whole", "failed-open", "left"].into_iter().zip(readings.rewrites) {
+        out.sample(&REWRITES, &[outcome], count);
     }
 }
 

@@ -225,11 +225,11 @@ impl Tally {
 
     /// Counts an attempt at an origin that has ended, if it got as far as a connection.
     pub(crate) fn count_fetch(&mut self, event: &FetchEvent, now: Wall, statistics: &Statistics) {
+        let Some((site, number)) = event.on_behalf_of else { return };
         if event.connection == ConnectionUse::Missing {
             return;
         }
         self.turn(now.secs(), statistics);
-        let (site, number) = event.on_behalf_of;
         let counts = self.counts(Key::of_origin(site.0, rule(number)));
         counts.origin_requests += 1;
         counts.origin_bytes += event.bytes_received;
@@ -317,7 +317,7 @@ impl Tally {
 
     fn list(&mut self, event: &Event<'_>, bytes: u64, status: Status) {
         self.url.clear();
-        self.url.extend_from_slice(if event.is_secure { b"https://" } else { b"http://" });
+        self.url.extend_from_slice(if event.secure { b"https://" } else { b"http://" });
         self.url.extend_from_slice(event.host);
         self.url.extend_from_slice(event.target);
         let hash = XxHash3_64::oneshot(&self.url);

@@ -53,7 +53,7 @@ pub(crate) struct Cluster {
 }
 
 /// What `perigee login` writes.
-#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Profile {
     pub(crate) control: String,
@@ -275,6 +275,16 @@ impl ControlClient {
         })?;
         let (status, body) = parse_answer(&answer).map_err(|what| self.strange(what))?;
         Ok((status, body.to_vec()))
+    }
+
+    /// Whether it has something for browsers at `target`.
+    pub(crate) fn serves(&self, target: &str) -> bool {
+        let request = format!(
+            "GET {target} HTTP/1.0\r\nHost: {}:{}\r\nConnection: close\r\n\r\n",
+            self.host, self.port
+        );
+        let answer = self.send(request.as_bytes());
+        answer.is_ok_and(|answer| matches!(parse_answer(&answer), Ok((200, _))))
     }
 
     fn send(&self, request: &[u8]) -> io::Result<Vec<u8>> {

@@ -51,6 +51,14 @@ pub(crate) struct Told {
     pub(crate) text: Arc<str>,
 }
 
+impl Told {
+    /// What the nodes of the cluster have in common, and what is doubtful about it.
+    pub(crate) fn read(&self) -> Result<(Snapshot, Vec<Diagnostic>), Refused> {
+        let called = format!("configuration {}", self.version.number);
+        usable(Snapshot::parse_cluster(&self.text, &called), &called)
+    }
+}
+
 /// A configuration that was read.
 pub(crate) struct Read {
     pub(crate) snapshot: Snapshot,
@@ -100,19 +108,13 @@ impl Source {
             Source::Node { file, told } => {
                 let settings = read_node(file)?;
                 let (name, cluster) = (file.display().to_string(), Some(settings.cluster));
-                let Some(Told { version, text }) = told else {
+                let Some(told) = told else {
                     let snapshot = Snapshot::without_sites(settings.edge);
                     return with_certificates(snapshot, cluster, Vec::new(), String::new(), &name);
                 };
-                let called = format!("configuration {}", version.number);
-                let (common, warnings) = usable(Snapshot::parse_cluster(text, &called), &called)?;
-                with_certificates(
-                    common.for_node(settings.edge),
-                    cluster,
-                    warnings,
-                    version.hash.clone(),
-                    &name,
-                )
+                let (common, warnings) = told.read()?;
+                let (snapshot, hash) = (common.for_node(settings.edge), told.version.hash.clone());
+                with_certificates(snapshot, cluster, warnings, hash, &name)
             }
         }
     }
@@ -448,6 +450,8 @@ fn needs_new_start(running: &EdgeSettings, wanted: &EdgeSettings) -> Vec<&'stati
     [
         ("listen", running.listen != wanted.listen),
         ("listen_tls", running.listen_tls != wanted.listen_tls),
+        ("listen_tier", running.listen_tier != wanted.listen_tier),
+        ("[edge.tier]", running.tier != wanted.tier),
         ("http3", running.http3 != wanted.http3),
         ("ticket_secret_file", running.tls.ticket_secret_file != wanted.tls.ticket_secret_file),
         ("admin", running.admin != wanted.admin),

@@ -239,17 +239,23 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
     let journal = open(&settings.journal, &settings.state).await?;
     let mut options = Options::new(settings.name.clone(), settings.listen, settings.state.clone(), journal);
     options.names = settings.names.clone();
-    let handle = Control::start(options)
+    let mut handle = Control::start(options)
         .await
         .map_err(|error| Failure::new(format!("control cannot be started: {error}"), ""))?;
     announce(&settings, handle.address(), is_first);
     let _ready = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    tokio::select! {
-        _ = terminated.recv() => {}
-        _ = interrupted.recv() => {}
-    }
+    let broken = tokio::select! {
+        _ = terminated.recv() => None,
+        _ = interrupted.recv() => None,
+        why = handle.broken() => Some(why),
+    };
     handle.stop().await;
-    Ok(())
+    match broken {
+        None => Ok(()),
+        Some(why) => {
+            Err(Failure::new(why, "start it again: nodes and the other controls have gone on meanwhile"))
+        }
+    }
 }
 
 /// Says where it is, and how to talk to it.

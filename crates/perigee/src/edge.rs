@@ -6,12 +6,12 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use journal::trust::EnrolmentToken;
+use journal::trust::{EnrolmentToken, Role};
 
 use crate::address::{AdminAt, parse_admin};
 use crate::configuration::{Refused, Source, read_node};
 use crate::failure::Failure;
-use crate::member::Member;
+use crate::member::{Member, Who};
 use crate::running::{Addresses, Beginning};
 
 /// Bytes of an enrolment token that are read.
@@ -53,7 +53,13 @@ impl Edge {
         let settings = read_node(&self.config).map_err(Refused::into_failure)?;
         let is_start = !beginning.is_takeover();
         let token = || self.token.as_deref().map(read_token).transpose();
-        let member = Member::new(&settings, beginning.take_state()?.path(), token, is_start)?;
+        let who = Who {
+            role: Role::Edge,
+            name: settings.edge.node.clone(),
+            pop: settings.cluster.pop.clone(),
+            controls: settings.cluster.control.iter().map(ToString::to_string).collect(),
+        };
+        let member = Member::new(who, beginning.take_state()?.path(), token, is_start)?;
         let (source, read) = first(&self.config, &member)?;
         let at = Addresses { admin: self.admin, admin_remote: self.admin_remote, ..Addresses::default() };
         let before = format!("as node {} of a cluster", settings.edge.node);

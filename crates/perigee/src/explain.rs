@@ -60,6 +60,15 @@ fn describe(answer: &Value) -> String {
     line("rule", format!("{}{}", text(&rule["name"]), at_line(rule)));
     let origins: Vec<String> = answer["origins"].as_array().into_iter().flatten().map(text).collect();
     line("origin", origins.join(", then "));
+    let tiers: Vec<String> = answer["tiers"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|tier| format!("{} ({})", text(&tier["node"]), text(&tier["as"])))
+        .collect();
+    if !tiers.is_empty() {
+        line("asks first", tiers.join(", then "));
+    }
     if let Some(redirect) = answer.get("redirect") {
         line("redirect", format!("{} to {}", redirect["status"], text(&redirect["location"])));
     }
@@ -148,7 +157,8 @@ mod tests {
         let answer = json!({
             "method": "GET", "url": "http://a/x",
             "site": { "name": "shop", "line": 3 }, "rule": { "name": "rule 1", "line": 9 },
-            "origins": ["http://o1", "http://o2"], "key": ["site 4:shop", "host 1:a"],
+            "origins": ["http://o1", "http://o2"],
+            "tiers": [{ "as": "peer", "node": "fra-2" }, { "as": "shield", "node": "ams-1" }], "key": ["site 4:shop", "host 1:a"],
             "variant": { "key_hash": "0f", "vary": [
                 { "names": ["accept-encoding", "x"], "values": ["vary accept-encoding 2:br", "vary x -"] },
                 { "names": ["y"], "values": ["vary y 1:1"] },
@@ -162,6 +172,7 @@ request     GET http://a/x
 site        shop (line 3 of the configuration)
 rule        rule 1 (line 9 of the configuration)
 origin      http://o1, then http://o2
+asks first  fra-2 (peer), then ams-1 (shield)
 key         site 4:shop
             host 1:a
 variant     Vary names accept-encoding, x

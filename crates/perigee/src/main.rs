@@ -10,6 +10,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
 mod address;
+mod advise;
 mod apply;
 mod audit;
 mod batches;
@@ -20,20 +21,28 @@ mod client;
 mod cluster;
 mod configuration;
 mod control;
+mod demo;
 mod diff;
+mod doctor;
 mod edge;
 mod enroll;
 mod explain;
 mod failure;
 mod geo;
 mod http;
+mod integrate;
 mod login;
 mod manager;
+mod measure;
 mod member;
 mod nodes;
 mod ocsp;
+mod probe;
 mod purge;
+mod recorded;
 mod relay;
+mod replay;
+mod rewrite;
 mod rollback;
 mod rollout;
 mod route;
@@ -64,10 +73,14 @@ struct Arguments {
 
 const EXAMPLES: &str = "\
 Examples:
+  perigee demo                                      see it: a whole CDN on this machine
   perigee serve --origin http://127.0.0.1:8000      put a cache in front of a website
   perigee check perigee.toml                        find every mistake in a configuration
   perigee explain http://127.0.0.1:8080/            say how a request would be answered, and why
   perigee purge --url http://127.0.0.1:8080/        drop what is stored for a URL
+  perigee replay --log access.log --config new.toml predict what a configuration will do, from recorded requests
+  perigee advise --log access.log --config perigee.toml   find what keeps a site from being cached well
+  perigee measure http://shop.example/ --origin 127.0.0.1:8000 --via 127.0.0.1:8080   compare page loads
   perigee upgrade                                   replace the running edge by a new binary, without a pause
   perigee router --config cluster.toml              send visitors to the closest PoP, by DNS
   perigee store stat                                say what the cache holds on disk
@@ -76,6 +89,8 @@ Examples:
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// See it: a whole CDN on this machine, with a shop behind it, visitors in front of it, and a tour
+    Demo(demo::Demo),
     /// Serve websites from the cache, in front of their origins
     Serve(serve::Serve),
     /// Serve the websites of a cluster, as one of its nodes
@@ -88,6 +103,12 @@ enum Command {
     Explain(explain::Explain),
     /// List the certificates of a running edge: when they end, and what is in the way of new ones
     Certificates(certificate_list::Certificates),
+    /// Say what recorded requests would have come to under a configuration
+    Replay(replay::ReplayArgs),
+    /// Say what keeps a site from being cached well, what to change, and what that will bring
+    Advise(advise::AdviseArgs),
+    /// Say how fast a page is, from its origin and through the CDN, in a real browser
+    Measure(measure::MeasureArgs),
     /// Start a new binary in the place of a running edge, without refusing a connection
     Upgrade(upgrade::UpgradeArgs),
     /// Answer DNS: send each visitor to the closest PoP that lives
@@ -98,6 +119,12 @@ enum Command {
     Geo(geo::Geo),
     /// Look at the cache on a disk: what it holds, and whether it is sound
     Store(store::Store),
+    /// Make the static files of a site that is made beforehand come from another host
+    Rewrite(rewrite::Rewrite),
+    /// Say what to paste where, and which rules to use, to put a site behind Perigee
+    Integrate(integrate::Integrate),
+    /// Look at a live site, directly and through an edge, and say what stands in the way
+    Doctor(doctor::Doctor),
     /// Run a control of a cluster: the API for operators, and what nodes follow
     Control(control::ControlArgs),
     /// Pass a cluster's changes on to the nodes of a region
@@ -129,18 +156,31 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    demo::tie_to_demo();
     let done = match Arguments::parse().command {
+        Command::Demo(demo) => demo.run(),
         Command::Serve(serve) => serve.run(),
         Command::Edge(edge) => edge.run(),
         Command::Check(check) => return check::run(check),
         Command::Purge(purge) => purge.run(),
         Command::Explain(explain) => explain.run(),
         Command::Certificates(list) => list.run(),
+        Command::Replay(replay) => replay.run(),
+        Command::Advise(advise) => advise.run(),
+        Command::Measure(measure) => {
+            return measure.run().unwrap_or_else(|failure| {
+                eprintln!("{failure}");
+                ExitCode::FAILURE
+            });
+        }
         Command::Upgrade(upgrade) => upgrade.run(),
         Command::Router(router) => router.run(),
         Command::Route(route) => route.run(),
         Command::Geo(geo) => geo.run(),
         Command::Store(store) => return store.run(),
+        Command::Rewrite(rewrite) => rewrite.run(),
+        Command::Integrate(integrate) => return ended(integrate.run()),
+        Command::Doctor(doctor) => return ended(doctor.run()),
         Command::Control(control) => control.run(),
         Command::Relay(relay) => relay.run(),
         Command::Login(login) => login.run(),
@@ -156,13 +196,15 @@ fn main() -> ExitCode {
         Command::Token(token) => token.run(),
         Command::Audit(audit) => audit.run(),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("{failure}");
-            ExitCode::FAILURE
-        }
-    }
+    ended(done.map(|()| ExitCode::SUCCESS))
+}
+
+/// The exit code, with the failure on standard error.
+fn ended(done: Result<ExitCode, failure::Failure>) -> ExitCode {
+    done.unwrap_or_else(|failure| {
+        eprintln!("{failure}");
+        ExitCode::FAILURE
+    })
 }
 
 /// Ends the process as the command line's own errors do: message, usage of `serve`, exit code 2.

@@ -1,14 +1,15 @@
-//! What makes an edge a node of a cluster: it follows the journal by a feed, puts in force what that says, and reports.
+//! What makes an edge or a router a node of a cluster: it follows the journal by a feed, puts in force what that says, and reports.
 //!
 //! ```text
-//! control ─ feed ─► told: purges ─► edge, purge log ─► place on disk ─► receipt ─► control
+//! control ─ feed ─► told: purges ─► works, purge log ─► place on disk ─► receipt ─► control
 //!                     └─ plan ─► text by hash ─► hash, signature, parser, tests ─► in force, or a refusal in the report
 //! ```
 //!
-//! Nothing here is in a visitor's way. While no control can be reached, the edge serves what it has; how long a site puts up with
-//! that is the site's `max_purge_lag`.
+//! Nothing here is in a visitor's way. While no control can be reached, the node serves what it has; how long a site puts up with
+//! that is the site's `max_purge_lag`. What an edge does with what it is told stands in `member::edge`; a router in `router`.
 
 mod certified;
+mod edge;
 mod join;
 pub(crate) mod keep;
 
@@ -18,24 +19,23 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use ::edge::admin::ClusterStatus;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use edge::Handle;
-use edge::admin::ClusterStatus;
 use journal::feed::{
-    Dialer, Down, Hello, Link, Node, Outbox, Patience, Receipt, Refusal, Report, Statistics, Told as Taken,
-    Vitals, chance_below, follow,
+    Dialer, Down, Hello, Holdings, Link, Node, Outbox, Patience, Receipt, Refusal, Report, Statistics,
+    Told as Taken, Vitals, chance_below, follow,
 };
 use journal::following::{Following, Step};
 use journal::trust::{EnrolmentToken, Identity, Role};
-use model::NodeSettings;
-use model::change::{Plan, Version, receipt_signed};
+use model::change::{Order, Plan, Version, receipt_signed};
 use model::config::TEXT_BYTES_MAX;
+use observe::Registry;
 use parking_lot::Mutex;
-use semantics::Outcome;
 use tokio::sync::{Notify, oneshot, watch};
 
-use crate::configuration::{Live, Told};
+pub(crate) use self::edge::EdgeWorks;
+use crate::configuration::Told;
 use crate::failure::Failure;
 use crate::running::STATISTICS_EVERY;
 pub(crate) use certified::Certified;
@@ -49,6 +49,44 @@ const FETCH_RETRY_WITHIN: Duration = Duration::from_secs(4);
 
 /// How often the moment of last having heard is written down; what a restart forgets of it makes sites validate early.
 const HEARD_WRITTEN_EVERY_MS: i64 = 5_000;
+
+/// What a node does with what it is told.
+pub(crate) trait Works: Send + Sync + 'static {
+    /// Purges: returns, when they are in force and safe, the node's own number of the last one.
+    fn purge(&self, orders: &[Order]) -> Result<u64, String>;
+    /// Has everything validated that was stored until now; the node's own number of that.
+    fn distrust(&self) -> Result<u64, String>;
+    /// Before it follows anybody: all that it has in force is of the journal up to this position.
+    fn begins_at(&self, position: u64);
+    /// The journal is in force up to this position; `applied`: the last of the node's own numbers that that took.
+    fn reached(&self, position: u64, applied: Option<u64>);
+    /// The node has another certificate.
+    fn certify(&self, identity: &Identity);
+    /// Nothing had been missed at this moment, in ms since 1970.
+    fn heard(&self, at_ms: i64);
+    /// It is connected, or just begins; where it is, and the newest position that it knows of.
+    fn follows(&self, position: u64, head: u64, is_connected: bool);
+    /// It is not connected any more.
+    fn lost_control(&self);
+    /// Puts a configuration in force, or says why it can't be.
+    fn take(&self, told: Told) -> Result<(), String>;
+    /// What has been counted since it began.
+    fn vitals(&self, since_ms: i64) -> Vitals;
+    /// What it holds.
+    fn holdings(&self) -> Holdings;
+    /// Where its visitors' requests are counted, if it has any.
+    fn registry(&self) -> Option<&Registry>;
+}
+
+/// Which node, and where its cluster is.
+#[derive(Clone, Debug)]
+pub(crate) struct Who {
+    pub(crate) role: Role,
+    pub(crate) name: String,
+    /// The place where it stands; empty when it is in none.
+    pub(crate) pop: String,
+    pub(crate) controls: Vec<String>,
+}
 
 /// A node of a cluster.
 pub(crate) struct Member {
@@ -73,30 +111,29 @@ pub(crate) struct Member {
     news: Notify,
     /// Statistics on their way.
     outbox: Outbox,
-    edge: OnceLock<(Arc<Handle>, Arc<Live>)>,
+    works: OnceLock<Arc<dyn Works>>,
     thread: Mutex<Option<(oneshot::Sender<()>, JoinHandle<()>)>>,
 }
 
 impl Member {
-    /// The node that this machine is, as `settings` and what it keeps in the state directory say; joins first, if it has not.
+    /// The node that this machine is, by `who` and what it keeps in the state directory; joins first, if it has not.
     /// `token`: reads the enrolment token. `is_start`: the program has not taken the place of a running one.
     ///
     /// # Errors
     /// It has not joined and cannot; what it keeps is of no use.
     pub(crate) fn new(
-        settings: &NodeSettings,
+        who: Who,
         state: &std::path::Path,
         token: impl FnOnce() -> Result<Option<EnrolmentToken>, Failure>,
         is_start: bool,
     ) -> Result<Arc<Self>, Failure> {
         let keep = Keep::of(state)?;
-        let name = settings.edge.node.clone();
-        let controls: Vec<String> = settings.cluster.control.iter().map(ToString::to_string).collect();
-        let certified = Certified::new(&keep, (Role::Edge, &name), &controls, token)?;
+        let Who { role, name, pop, controls } = who;
+        let certified = Certified::new(&keep, (role, &name), &controls, token)?;
         let Kept { place, heard_ms } = keep.place();
         Ok(Arc::new(Member {
             name,
-            pop: settings.cluster.pop.clone(),
+            pop,
             controls,
             starts: keep.count_start(is_start),
             died_on_trial: is_start && keep.died_on_trial(),
@@ -111,7 +148,7 @@ impl Member {
             since_ms: now_ms(),
             news: Notify::new(),
             outbox: Outbox::new(Patience::NODE),
-            edge: OnceLock::new(),
+            works: OnceLock::new(),
             thread: Mutex::new(None),
         }))
     }
@@ -137,22 +174,29 @@ impl Member {
         told
     }
 
-    /// Says which configuration the edge begins with.
+    /// Says which configuration the node begins with.
     pub(crate) fn begins_with(&self, version: Option<Version>) {
         *self.running.lock() = version;
     }
 
-    /// Begins to follow, for the edge that runs.
+    /// What it shows to other edges.
+    pub(crate) fn tier_identity(&self) -> Result<::edge::TierIdentity, Failure> {
+        edge::tier_identity(&self.identity()).map_err(|why| {
+            Failure::new(format!("the node's certificate is of no use to other edges: {why}"), "")
+        })
+    }
+
+    /// Begins to follow, for the edge or router that runs.
     ///
     /// # Errors
     /// The system gives no thread.
-    pub(crate) fn start(self: &Arc<Self>, handle: Arc<Handle>, live: Arc<Live>) -> std::io::Result<()> {
-        let heard = semantics::Wall(*self.heard_written_ms.lock());
-        handle.heard(heard);
+    pub(crate) fn start(self: &Arc<Self>, works: Arc<dyn Works>) -> std::io::Result<()> {
+        works.heard(*self.heard_written_ms.lock());
         let position = self.following.lock().place().at.position;
-        handle.registry().follow(position, position, false);
+        works.begins_at(position);
+        let certified = works.clone();
         // It is attached once, when it has started.
-        let _ = self.edge.set((handle, live));
+        let _ = self.works.set(works);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = oneshot::channel();
         let member = self.clone();
@@ -167,7 +211,7 @@ impl Member {
                     () = follow(member.clone(), dialer.clone()) => {}
                     () = member.keep_configured(&dialer) => {}
                     () = member.keep_counted() => {}
-                    () = member.certified.keep_renewed(&member.keep, &dialer) => {}
+                    () = member.certified.keep_renewed(&member.keep, &dialer, |identity| certified.certify(identity)) => {}
                 }
             });
         })?;
@@ -179,7 +223,7 @@ impl Member {
     pub(crate) fn stop(&self) {
         let Some((stop, thread)) = self.thread.lock().take() else { return };
         drop(stop);
-        // It panics when the edge does, which is told elsewhere.
+        // It panics when the node does, which is told elsewhere.
         let _ = thread.join();
         self.keep.note_trial(false);
     }
@@ -212,8 +256,8 @@ impl Member {
         self.certified.identity()
     }
 
-    fn edge(&self) -> Result<&(Arc<Handle>, Arc<Live>), String> {
-        self.edge.get().ok_or_else(|| "the edge has not started yet".to_owned())
+    fn works(&self) -> Result<&Arc<dyn Works>, String> {
+        self.works.get().ok_or_else(|| "the node has not started yet".to_owned())
     }
 
     // --- Statistics ---
@@ -227,8 +271,7 @@ impl Member {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let Ok((handle, _)) = self.edge() else { continue };
-            let registry = handle.registry();
+            let Some(registry) = self.works().ok().and_then(|works| works.registry()) else { continue };
             let reports = registry.take_reports();
             registry.count_lost_reports(self.outbox.lost());
             if reports.is_empty() {
@@ -252,22 +295,23 @@ impl Member {
     // --- Purges ---
 
     fn take(&self, lines: Vec<Down>) -> Result<(), String> {
-        let (handle, _) = self.edge()?;
+        let works = self.works()?;
         let (Step { orders, distrust, place }, is_new) = {
             let mut following = self.following.lock();
             let step = following.take(lines)?;
             let is_new = step.place != *following.place();
             (step, is_new)
         };
-        let not_applied = |error: edge::PurgeError| format!("what control ordered is not in force: {error}");
+        let not_applied = |error: String| format!("what control ordered is not in force: {error}");
+        let mut applied = None;
         for some in orders.chunks(ORDERS_TOGETHER_MAX) {
-            handle.apply(some).map_err(not_applied)?;
+            applied = Some(works.purge(some).map_err(not_applied)?);
         }
         if let Some(why) = distrust {
             eprintln!("perigee: all that is stored is validated before it is served again: {why}");
-            handle.distrust().map_err(not_applied)?;
+            applied = Some(works.distrust().map_err(not_applied)?);
         }
-        let now = handle.clock().wall();
+        let now = now_ms();
         let mut heard_written_ms = self.heard_written_ms.lock();
         if is_new {
             let kept = Kept { place: place.clone(), heard_ms: *heard_written_ms };
@@ -281,18 +325,19 @@ impl Member {
             following.reached(place.clone());
             (following.is_current(), following.head())
         };
-        handle.registry().follow(place.at.position, head, true);
+        works.reached(place.at.position, applied);
+        works.follows(place.at.position, head, true);
         self.plan.send_if_modified(|known| {
             let is_other = *known != plan;
             *known = plan;
             is_other
         });
         if is_current {
-            handle.heard(now);
-            if now.0 - *heard_written_ms >= HEARD_WRITTEN_EVERY_MS {
-                *heard_written_ms = now.0;
+            works.heard(now);
+            if now - *heard_written_ms >= HEARD_WRITTEN_EVERY_MS {
+                *heard_written_ms = now;
                 // A loss of power may leave an older one: then sites validate early.
-                let _ = self.keep.write_place(&Kept { place, heard_ms: now.0 }, false);
+                let _ = self.keep.write_place(&Kept { place, heard_ms: now }, false);
             }
         }
         Ok(())
@@ -350,10 +395,10 @@ impl Member {
             return Ok(());
         }
         let told = self.fetch(version, dialer).await?;
-        let (_, live) = self.edge()?;
+        let works = self.works()?;
         // Before it can do harm.
         self.keep.note_trial(self.plan.borrow().stable.as_ref() != Some(version));
-        match live.take(told) {
+        match works.take(told) {
             Ok(()) => {
                 *self.running.lock() = Some(version.clone());
                 *self.refused.lock() = None;
@@ -410,7 +455,7 @@ impl Node for Member {
             let following = self.following.lock();
             (following.place().journal.clone(), following.place().at)
         };
-        let (Some(journal), Ok((handle, _))) = (journal, self.edge()) else { return Vec::new() };
+        let (Some(journal), Ok(works)) = (journal, self.works()) else { return Vec::new() };
         let at_ms = now_ms();
         let signed = receipt_signed(&journal, &self.name, cursor.position, &cursor.digest, at_ms);
         let receipt = Receipt { cursor, at_ms, signature: self.identity().sign(&signed) };
@@ -422,7 +467,8 @@ impl Node for Member {
             running: self.running.lock().as_ref().map(|version| version.number),
             refused: self.refused.lock().clone(),
             starts: self.starts,
-            vitals: vitals(handle, self.since_ms),
+            holdings: works.holdings(),
+            vitals: works.vitals(self.since_ms),
         }]
     }
 
@@ -448,30 +494,16 @@ impl Node for Member {
                     eprintln!("perigee: not connected with {url}: {why}");
                 }
                 *known = now;
-                if let Ok((handle, _)) = self.edge() {
-                    handle.registry().lose_control();
+                if let Ok(works) = self.works() {
+                    works.lost_control();
                 }
             }
         }
     }
 }
 
-fn vitals(handle: &Handle, since_ms: i64) -> Vitals {
-    let totals = handle.registry().totals();
-    Vitals {
-        since_ms,
-        requests: totals.requests(),
-        errors: totals.server_errors,
-        hits: totals.requests_of(Outcome::Hit),
-        personal_hits: totals.personal_hits,
-        latency: totals.first_bytes,
-        // A cache that fills is no leak.
-        memory_bytes: resident_bytes().saturating_sub(handle.status().memory.bytes),
-    }
-}
-
 /// Memory of this process, as the system says; 0 when it does not.
-fn resident_bytes() -> u64 {
+pub(crate) fn resident_bytes() -> u64 {
     let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kib = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<u64>().ok());

@@ -94,7 +94,7 @@ async fn relay(settings: Settings, keep: &Keep, certified: Arc<Certified>) -> Re
     tokio::select! {
         () = follow(node, dialer.clone()) => {}
         () = Relay::new(hub, dialer.clone()).serve(listener, move || identity.identity()) => {}
-        () = certified.keep_renewed(keep, &dialer) => {}
+        () = certified.keep_renewed(keep, &dialer, |_| {}) => {}
         _ = terminated.recv() => {}
         _ = interrupted.recv() => {}
     }

@@ -9,7 +9,6 @@ use clap::Args;
 use model::Snapshot;
 use router::location::{Location, UNKNOWN};
 use router::table::{Ranking, View, World};
-use serde_json::json;
 
 use crate::failure::Failure;
 
@@ -82,7 +81,7 @@ impl Route {
         let view = View { down, ..View::default() };
         let ranking = world.rank_client(self.ip, &group, &view);
         let text = if self.json {
-            self.as_json(&world, &ranking)
+            format!("{:#}\n", router::explain::ranking(&world, self.ip, &ranking))
         } else {
             self.as_text(&snapshot, &world, &ranking)
         };
@@ -126,34 +125,6 @@ impl Route {
             text.push_str(&format!("location data: {}\n", world.location.attribution));
         }
         text
-    }
-
-    fn as_json(&self, world: &World, ranking: &Ranking) -> String {
-        let cell = world.location.cells()[usize::from(ranking.cell)];
-        let known = ranking.cell != UNKNOWN;
-        let order: Vec<serde_json::Value> = ranking
-            .order
-            .iter()
-            .map(|one| {
-                let pop = &world.pops[usize::from(one.pop)];
-                json!({
-                    "pop": pop.name, "edges": pop.edges, "line": pop.line, "km": known.then_some(one.km.round()),
-                    "prior_ms": one.estimate.prior_ms, "residual_ms": one.estimate.residual_ms,
-                    "samples": one.estimate.samples, "bias_ms": one.extra_ms, "score_ms": one.score_ms(),
-                })
-            })
-            .collect();
-        let object = json!({
-            "ip": self.ip,
-            "cell": known.then_some(ranking.cell),
-            "latitude": known.then_some(cell.point.latitude),
-            "longitude": known.then_some(cell.point.longitude),
-            "country": std::str::from_utf8(&cell.country).ok().filter(|_| cell.country != [0; 2]),
-            "why": ranking.why.as_str(),
-            "order": order,
-            "attribution": world.location.attribution,
-        });
-        format!("{object:#}\n")
     }
 }
 

@@ -17,9 +17,9 @@ use std::time::Duration;
 use control::OwnStatistics;
 use edge::admin::{Admin, AdminOptions, Upgrades};
 use edge::sockets::{Bound, Kind, Sockets};
-use edge::{Clock, Handle, Options, StartError};
+use edge::{Clock, Handle, Options, StartError, TierIdentity};
 use model::EdgeSettings;
-use model::settings::{AccessLog, AccessLogFormat, SyslogBy};
+use model::settings::{AccessLog, AccessLogFormat, SyslogBy, TierFiles};
 use observe::{BuildInfo, LogOptions, Registry, SyslogTo};
 use router::location::Location;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -33,7 +33,7 @@ use crate::certificates::Certificates;
 use crate::configuration::{Live, Read, Source, fit_connections};
 use crate::failure::Failure;
 use crate::manager;
-use crate::member::Member;
+use crate::member::{EdgeWorks, Member};
 use crate::state::{Lock, StateDir};
 use crate::takeover::Takeover;
 use crate::upgrader::{Begins, Upgrader};
@@ -126,6 +126,10 @@ impl Beginning {
             false => None,
         };
         options.client_authorities.clone_from(&read.client_authorities);
+        options.tier = match &member {
+            Some(member) => Some(member.tier_identity()?),
+            None => settings.tier.as_ref().map(|files| read_tier(files, &settings.node)).transpose()?,
+        };
         options.certificates = certificates.at_start(&read.snapshot, &read.certificates);
         if let Some(takeover) = &mut takeover {
             options.predecessor = Some(takeover.predecessor()?);
@@ -152,8 +156,9 @@ impl Beginning {
         };
         let started =
             serve_all(&handle, &live, &upgrader, takeover, admin, lock, &state).and_then(|address| {
-                let followed =
-                    member.as_ref().map_or(Ok(()), |member| member.start(handle.clone(), live.clone()));
+                let followed = member.as_ref().map_or(Ok(()), |member| {
+                    member.start(Arc::new(EdgeWorks { handle: handle.clone(), live: live.clone() }))
+                });
                 followed.map(|()| address).map_err(|error| {
                     Failure::new(
                         format!("no thread to follow the cluster: {error}"),
@@ -181,12 +186,17 @@ impl Addresses {
     fn open_sockets(&self, passed: Vec<Bound>, settings: &EdgeSettings) -> Result<Sockets, Failure> {
         let listen = if self.listen.is_empty() { &settings.listen } else { &self.listen };
         let tls = if self.listen_tls.is_empty() { &settings.listen_tls } else { &self.listen_tls };
-        let mut wanted = edge::wanted(listen.clone(), tls.clone(), settings.http3);
+        let tier = settings.listen_tier.clone();
+        let mut wanted = edge::wanted(listen.clone(), tls.clone(), tier, settings.http3);
         wanted.extend(self.admin_address(settings).map(|address| (Kind::Admin, address)));
         Sockets::open(&wanted, passed, edge::workers(settings)).map_err(|(kind, address, error)| match kind {
             Kind::Admin => Failure::new(
                 format!("the admin API cannot listen on {address}: {error}"),
                 "is it in use? Choose another address with --admin HOST:PORT",
+            ),
+            Kind::Tier => Failure::new(
+                format!("cannot listen on {address} for other edges: {error}"),
+                "is it in use? Choose another address with listen_tier in [edge]",
             ),
             _ => Failure::new(
                 format!("cannot listen on {address}: {error}"),
@@ -232,11 +242,27 @@ impl Addresses {
     }
 }
 
+/// What an edge by itself shows to others.
+fn read_tier(files: &TierFiles, node: &str) -> Result<TierIdentity, Failure> {
+    let wrong =
+        |what: String| Failure::new(what, "correct [edge.tier], or leave it out to ask no other edge");
+    let identity = TierIdentity::read(files).map_err(wrong)?;
+    match identity.is_of(node) {
+        true => Ok(identity),
+        false => Err(wrong(format!(
+            "{}: the certificate names another than this node, {node:?}",
+            files.certificate.display()
+        ))),
+    }
+}
+
 fn options(sockets: Sockets, state: &StateDir, settings: &EdgeSettings) -> Result<Options, Failure> {
     let commit = option_env!("PERIGEE_COMMIT").unwrap_or("");
     let registry = Registry::new(BuildInfo { version: env!("CARGO_PKG_VERSION"), commit });
     Ok(Options {
         listen: None,
+        listen_tier: None,
+        tier: None,
         listen_tls: None,
         sockets: Some(sockets),
         certificates: Vec::new(),
@@ -297,6 +323,9 @@ fn greet(handle: &Handle, admin: Option<SocketAddr>, state: &StateDir, before: &
     }
     for address in handle.addresses_tls() {
         eprintln!("  visitors  https://{}/", reachable(*address));
+    }
+    for address in handle.addresses_tier() {
+        eprintln!("  edges     {address}");
     }
     if let Some(address) = admin {
         eprintln!("  metrics   http://{}/metrics", reachable(address));

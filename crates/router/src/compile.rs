@@ -197,8 +197,8 @@ impl Compiler {
         count
     }
 
-    /// Takes a list of the operator's own: `prefix,place` in each line, where the place is an airport, a cloud's region, or
-    /// latitude and longitude with a blank between.
+    /// Takes a list of the operator's own: `prefix,place` or `prefix,place,country` in each line, where the place is an airport, a cloud's
+    /// region, or latitude and longitude with a blank between.
     pub fn list(&mut self, text: &str, source: &str) -> usize {
         let mut count = 0;
         for (number, line) in text.lines().enumerate() {
@@ -206,20 +206,26 @@ impl Compiler {
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
-            let (prefix, name) = line.split_once(',').unwrap_or((line, ""));
-            let name = name.trim();
+            let (prefix, rest) = line.split_once(',').unwrap_or((line, ""));
+            let (name, country) = rest.split_once(',').unwrap_or((rest, ""));
+            let (name, country) = (name.trim(), country.trim());
+            let code = match country {
+                "" => Some([0; 2]),
+                country => country_code(country),
+            };
             let point = place(name).or_else(|| {
                 let (latitude, longitude) = name.split_once(char::is_whitespace)?;
                 on_earth(latitude.trim().parse().ok()?, longitude.trim().parse().ok()?)
             });
-            match (Network::parse(prefix.trim()), point) {
-                (Ok(network), Some(point)) => {
-                    let place = self.place_at([0; 2], point);
+            match (Network::parse(prefix.trim()), point, code) {
+                (Ok(network), Some(point), Some(code)) => {
+                    let place = self.place_at(code, point);
                     self.put(network.range().0, network.prefix_len(), place, None);
                     count += 1;
                 }
-                (Err(reason), _) => self.complain(source, number, format!("{prefix:?} {reason}")),
-                (Ok(_), None) => self.complain(source, number, format!("{name:?} is no place")),
+                (Err(reason), ..) => self.complain(source, number, format!("{prefix:?} {reason}")),
+                (Ok(_), None, _) => self.complain(source, number, format!("{name:?} is no place")),
+                (Ok(_), _, None) => self.complain(source, number, format!("{country:?} is no country")),
             }
         }
         count

@@ -39,6 +39,13 @@ pub fn prior_ms(km: f64) -> f64 {
     PRIOR_MS + km / PRIOR_KM_PER_MS
 }
 
+/// Sums that are kept for cells, and as many for autonomous systems in them: some 10 MB.
+const SUMS_MAX: usize = 200_000;
+/// What [`Estimates::fade`] leaves of every sum, each time.
+const FADE: f64 = 0.98;
+/// A sum that is worth less than so many samples is forgotten.
+const WORTH_MIN: f64 = 0.3;
+
 /// Who was measured against which PoP.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample {
@@ -52,8 +59,10 @@ pub struct Sample {
     pub pop: u16,
     /// From the cell to the PoP.
     pub km: f64,
-    /// What was measured.
+    /// What was measured: the mean, if it was several times.
     pub rtt_ms: f64,
+    /// How many times.
+    pub count: u32,
 }
 
 /// Why a sample is not believed.
@@ -63,6 +72,8 @@ pub enum Refused {
     FasterThanLight,
     /// Not a time at all, or beyond [`SAMPLE_MS_MAX`].
     OutOfRange,
+    /// There is no room for another cell and PoP.
+    Full,
 }
 
 /// Number and sum, in which what is old fades.
@@ -73,10 +84,10 @@ struct Sum {
 }
 
 impl Sum {
-    fn add(&mut self, ms: f64) {
-        let keep = if self.count >= MEMORY_SAMPLES { 1.0 - 1.0 / MEMORY_SAMPLES } else { 1.0 };
-        self.count = self.count * keep + 1.0;
-        self.ms = self.ms * keep + ms;
+    fn add(&mut self, ms: f64, count: f64) {
+        let keep = if self.count >= MEMORY_SAMPLES { 1.0 - (count / MEMORY_SAMPLES).min(1.0) } else { 1.0 };
+        self.count = self.count * keep + count;
+        self.ms = self.ms * keep + ms * count;
     }
 
     fn shrunk(self, before_ms: f64) -> f64 {
@@ -85,15 +96,79 @@ impl Sum {
         }
         (self.ms / self.count - before_ms) * self.count / (self.count + SHRINK)
     }
+
+    fn fade(&mut self) -> bool {
+        (self.count, self.ms) = (self.count * FADE, self.ms * FADE);
+        self.count >= WORTH_MIN
+    }
+}
+
+/// Sums by PoP.
+#[derive(Clone, Debug, Default)]
+struct ByPop(Vec<(u16, Sum)>);
+
+impl ByPop {
+    fn get(&self, pop: u16) -> Sum {
+        self.0.iter().find(|(known, _)| *known == pop).map_or_else(Sum::default, |(_, sum)| *sum)
+    }
+
+    /// Returns whether there is one more.
+    fn add(&mut self, pop: u16, ms: f64, count: f64) -> bool {
+        match self.0.iter_mut().find(|(known, _)| *known == pop) {
+            Some((_, sum)) => {
+                sum.add(ms, count);
+                false
+            }
+            None => {
+                let mut sum = Sum::default();
+                sum.add(ms, count);
+                self.0.push((pop, sum));
+                true
+            }
+        }
+    }
 }
 
 /// What was measured. All sums are of the difference to [`prior_ms`].
 #[derive(Clone, Debug, Default)]
 pub struct Estimates {
     all: Sum,
-    countries: HashMap<([u8; 2], u16), Sum>,
-    cells: HashMap<(u16, u16), Sum>,
-    systems: HashMap<(u16, u32, u16), Sum>,
+    countries: HashMap<[u8; 2], ByPop>,
+    cells: HashMap<u16, ByPop>,
+    systems: HashMap<(u16, u32), ByPop>,
+    /// In `cells`, and in `systems`.
+    sums: (usize, usize),
+}
+
+/// What was measured of the visitors of a cell, or of an autonomous system in it.
+pub struct Known<'e> {
+    all: Sum,
+    country: Option<&'e ByPop>,
+    cell: Option<&'e ByPop>,
+    system: Option<&'e ByPop>,
+}
+
+impl Known<'_> {
+    /// How long they wait for `pop`, which is `km` away.
+    pub fn of(&self, pop: u16, km: f64) -> Estimate {
+        let prior_ms = prior_ms(km);
+        if self.all.count == 0.0 {
+            return Estimate { prior_ms, residual_ms: 0.0, samples: 0.0 };
+        }
+        let sum = |level: Option<&ByPop>| level.map_or_else(Sum::default, |sums| sums.get(pop));
+        let (country, cell, system) = (sum(self.country), sum(self.cell), sum(self.system));
+        let mut residual_ms = self.all.shrunk(0.0);
+        for level in [country, cell, system] {
+            residual_ms += level.shrunk(residual_ms);
+        }
+        let samples = cell.count + system.count + COUNTRY_WORTH * (country.count - cell.count).max(0.0);
+        Estimate { prior_ms, residual_ms, samples }
+    }
+
+    /// Whether nobody of them, or of their country, was measured: then distance decides.
+    pub fn is_nothing(&self) -> bool {
+        self.country.is_none()
+    }
 }
 
 /// An estimate and its parts.
@@ -125,14 +200,65 @@ impl Estimates {
         if sample.rtt_ms < (sample.km - 50.0) / LIGHT_KM_PER_MS {
             return Err(Refused::FasterThanLight);
         }
-        let missed = sample.rtt_ms - prior_ms(sample.km);
-        self.all.add(missed);
-        self.countries.entry((sample.country, sample.pop)).or_default().add(missed);
-        self.cells.entry((sample.cell, sample.pop)).or_default().add(missed);
-        if sample.asn != 0 {
-            self.systems.entry((sample.cell, sample.asn, sample.pop)).or_default().add(missed);
+        let (missed, count) = (sample.rtt_ms - prior_ms(sample.km), f64::from(sample.count.max(1)));
+        if self.sums.0 >= SUMS_MAX
+            && self.cells.get(&sample.cell).is_none_or(|sums| sums.get(sample.pop).count == 0.0)
+        {
+            return Err(Refused::Full);
+        }
+        self.all.add(missed, count);
+        self.countries.entry(sample.country).or_default().add(sample.pop, missed, count);
+        let is_new = self.cells.entry(sample.cell).or_default().add(sample.pop, missed, count);
+        self.sums.0 += usize::from(is_new);
+        if sample.asn != 0 && self.sums.1 < SUMS_MAX {
+            let sums = self.systems.entry((sample.cell, sample.asn)).or_default();
+            self.sums.1 += usize::from(sums.add(sample.pop, missed, count));
         }
         Ok(())
+    }
+
+    /// Lets everything count for less; what is worth nothing any more is forgotten. To be called every ten minutes: half of a sample is
+    /// left after six hours.
+    pub fn fade(&mut self) {
+        self.all.fade();
+        fn fade<K>(levels: &mut HashMap<K, ByPop>) -> usize {
+            levels.retain(|_, sums| {
+                sums.0.retain_mut(|(_, sum)| sum.fade());
+                !sums.0.is_empty()
+            });
+            levels.values().map(|sums| sums.0.len()).sum()
+        }
+        fade(&mut self.countries);
+        self.sums = (fade(&mut self.cells), fade(&mut self.systems));
+        if self.countries.is_empty() {
+            *self = Estimates::default();
+        }
+    }
+
+    /// Gives PoPs other numbers, as a changed configuration does; those of which `to` says nothing are forgotten.
+    pub fn renumber(&mut self, to: impl Fn(u16) -> Option<u16>) {
+        let renumber = |sums: &mut ByPop| {
+            let known = std::mem::take(&mut sums.0);
+            sums.0 = known.into_iter().filter_map(|(pop, sum)| Some((to(pop)?, sum))).collect();
+            !sums.0.is_empty()
+        };
+        self.countries.retain(|_, sums| renumber(sums));
+        self.cells.retain(|_, sums| renumber(sums));
+        self.systems.retain(|_, sums| renumber(sums));
+        self.sums.0 = self.cells.values().map(|sums| sums.0.len()).sum();
+        self.sums.1 = self.systems.values().map(|sums| sums.0.len()).sum();
+    }
+
+    /// Forgets which cell and system was which, as other location data numbers them anew; what is known of countries stays.
+    pub fn forget_cells(&mut self) {
+        self.cells.clear();
+        self.systems.clear();
+        self.sums = (0, 0);
+    }
+
+    /// Autonomous systems of which something was measured in a cell.
+    pub fn systems_of(&self, cell: u16) -> Vec<u32> {
+        self.systems.keys().filter(|(known, _)| *known == cell).map(|(_, asn)| *asn).collect()
     }
 
     /// Whether nothing was measured.
@@ -140,25 +266,14 @@ impl Estimates {
         self.all.count == 0.0
     }
 
-    /// How long visitors of `cell` wait for `pop`, which is `km` away. `asn` 0: whichever their network is.
-    pub fn of(&self, cell: u16, country: [u8; 2], asn: u32, pop: u16, km: f64) -> Estimate {
-        let prior_ms = prior_ms(km);
-        if self.is_empty() {
-            return Estimate { prior_ms, residual_ms: 0.0, samples: 0.0 };
+    /// What is known of the visitors of `cell`. `asn` 0: whichever their network is.
+    pub fn known(&self, cell: u16, country: [u8; 2], asn: u32) -> Known<'_> {
+        Known {
+            all: self.all,
+            country: self.countries.get(&country),
+            cell: self.cells.get(&cell),
+            system: if asn == 0 { None } else { self.systems.get(&(cell, asn)) },
         }
-        let country = self.countries.get(&(country, pop)).copied().unwrap_or_default();
-        let of_cell = self.cells.get(&(cell, pop)).copied().unwrap_or_default();
-        let of_system = match asn {
-            0 => Sum::default(),
-            asn => self.systems.get(&(cell, asn, pop)).copied().unwrap_or_default(),
-        };
-        let mut residual_ms = self.all.shrunk(0.0);
-        for level in [country, of_cell, of_system] {
-            residual_ms += level.shrunk(residual_ms);
-        }
-        let samples =
-            of_cell.count + of_system.count + COUNTRY_WORTH * (country.count - of_cell.count).max(0.0);
-        Estimate { prior_ms, residual_ms, samples }
     }
 
     /// The gain, in ms, above which `other` is to be preferred to `first`, where distance alone prefers `first`.
@@ -190,13 +305,17 @@ mod tests {
     use proptest::prelude::*;
 
     fn sample(pop: u16, km: f64, rtt_ms: f64) -> Sample {
-        Sample { cell: 1, country: *b"DE", asn: 3320, pop, km, rtt_ms }
+        Sample { cell: 1, country: *b"DE", asn: 3320, pop, km, rtt_ms, count: 1 }
+    }
+
+    fn of(estimates: &Estimates, asn: u32, pop: u16, km: f64) -> Estimate {
+        estimates.known(1, *b"DE", asn).of(pop, km)
     }
 
     #[test]
     fn without_samples_distance_decides() {
         let estimates = Estimates::default();
-        let near = estimates.of(1, *b"DE", 0, 0, 540.0);
+        let near = of(&estimates, 0, 0, 540.0);
         assert_eq!((near.ms(), near.samples), (20.0, 0.0));
     }
 
@@ -208,7 +327,7 @@ mod tests {
                 estimates.add(&sample(0, 100.0, 60.0)).unwrap();
                 estimates.add(&sample(1, 400.0, 25.0)).unwrap();
             }
-            let of = |pop, km| (estimates.of(1, *b"DE", 3320, pop, km), 0.0);
+            let of = |pop, km| (of(&estimates, 3320, pop, km), 0.0);
             Estimates::prefer(&[of(0, 100.0), of(1, 400.0)])
         };
         assert_eq!((choose(0), choose(1), choose(20)), (0, 0, 1));
@@ -224,6 +343,25 @@ mod tests {
         assert!(estimates.is_empty());
     }
 
+    #[test]
+    fn what_is_old_fades_and_pops_may_get_other_numbers() {
+        let mut estimates = Estimates::default();
+        for _ in 0..50 {
+            estimates.add(&sample(0, 100.0, 60.0)).unwrap();
+            estimates.add(&sample(3, 400.0, 25.0)).unwrap();
+        }
+        let before = of(&estimates, 3320, 3, 400.0);
+        estimates.renumber(|pop| (pop == 3).then_some(1));
+        assert_eq!(of(&estimates, 3320, 1, 400.0), before);
+        assert_eq!(of(&estimates, 3320, 0, 100.0).samples, 0.0, "its PoP is gone");
+        estimates.fade();
+        let faded = of(&estimates, 3320, 1, 400.0).samples;
+        assert!(faded < before.samples && faded > before.samples / 2.0, "{faded}");
+        (0..1_000).for_each(|_| estimates.fade());
+        assert!(estimates.is_empty());
+        assert_eq!(estimates.sums, (0, 0));
+    }
+
     proptest! {
         /// One liar, or one unlucky visitor, moves an estimate by no more than its share.
         #[test]
@@ -234,9 +372,9 @@ mod tests {
             for rtt in &good {
                 estimates.add(&sample(0, 500.0, *rtt)).unwrap();
             }
-            let before = estimates.of(1, *b"DE", 0, 0, 500.0).ms();
+            let before = of(&estimates, 0, 0, 500.0).ms();
             estimates.add(&sample(0, 500.0, bad)).unwrap();
-            let after = estimates.of(1, *b"DE", 0, 0, 500.0).ms();
+            let after = of(&estimates, 0, 0, 500.0).ms();
             prop_assert!(after <= bad + 1e-6, "{before} {after}");
         }
     }

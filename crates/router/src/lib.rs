@@ -6,13 +6,16 @@
 //!        estimate, health, load ────────┘   (built anew when any of them changes, and swapped)
 //! ```
 //!
-//! All but `udp`, `probe` and `server` is pure: no IO, no clock, no chance but for keys. Imports neither the edge nor what steers it.
+//! All but `udp`, `probe`, `http` and `server` is pure: no IO, no clock, no chance but for keys. Imports neither the edge nor what steers it.
 
 pub mod compile;
 pub mod estimate;
+pub mod explain;
 pub mod health;
+mod http;
 pub mod load;
 pub mod location;
+mod measure;
 mod probe;
 pub mod respond;
 pub mod server;

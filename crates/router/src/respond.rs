@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use siphasher::sip::SipHasher24;
 
 use crate::sign::{RENEW_SECS, Signer, nsec};
-use crate::table::{Found, Table, World};
+use crate::table::{Found, Table, View, World};
 use crate::wire::{
     Bad, Edns, QUESTION_NAME, Query, UDP_BYTES_MAX, UDP_BYTES_PLAIN, rcode, read, rtype, write_record,
 };
@@ -44,6 +44,8 @@ pub struct State {
     pub world: Arc<World>,
     /// Where clients go, for each of [`Zone::groups`].
     pub tables: Vec<Table>,
+    /// From what the tables were made, for whoever asks why.
+    pub view: View,
     /// Answers of each PoP.
     pub pops: Vec<PopAnswers>,
     /// TTL of what is chosen.

@@ -6,8 +6,9 @@
 //! plan    health, configuration and location data → a new state, made beside the others and swapped
 //! ```
 //!
-//! Configuration and location data are files that are looked at once per second. What cannot be used is reported and counted, and the
-//! state before it stays. It starts and answers without control, edges or network.
+//! Configuration and location data are files that are looked at once per second; on a node of a cluster the configuration is told by
+//! whoever follows the journal ([`Router::take`]). What cannot be used is reported and counted, and the state before it stays. It
+//! starts and answers without control, edges or network.
 
 use std::collections::HashMap;
 use std::io::ErrorKind;
@@ -18,7 +19,8 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use model::routing::{POPS_MAX, ProbeKind, ProbeSettings};
+use model::routing::{DNS_RATE, DNS_TTL, POPS_MAX, ProbeKind, ProbeSettings};
+use model::steering::RoundTrips;
 use model::{Routing, Snapshot};
 use parking_lot::Mutex;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -26,8 +28,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
+use crate::explain;
 use crate::health::EdgeHealth;
+use crate::http::{self, Answer, Request};
 use crate::location::Location;
+use crate::measure::{MeasureCounters, Measurements};
 use crate::probe::{Seen, watch};
 use crate::respond::{Counters, FLAPPING_TTL, Now, PopAnswers, Responder, State, Transport};
 use crate::sign::Signer;
@@ -44,6 +49,10 @@ const TCP_IDLE: Duration = Duration::from_secs(10);
 const TCP_QUERY_BYTES_MAX: usize = 4_096;
 /// How often files are looked at, and states of PoPs that come back are advanced.
 const LOOK: Duration = Duration::from_secs(1);
+/// How often what was measured comes into force.
+const MEASURED_EVERY: Duration = Duration::from_secs(2);
+/// Connections to the admin address at a time.
+const ADMIN_CONNECTIONS_MAX: usize = 64;
 /// What probes may have seen and nobody has looked at yet.
 const SEEN_MAX: usize = 4 * POPS_MAX;
 /// How long a thread that waits for packets doesn't look whether it shall stop.
@@ -56,12 +65,12 @@ const SOCKET_BYTES: usize = 1 << 20;
 pub struct Settings {
     /// Addresses for queries, by UDP and TCP. Port 0 takes a free one.
     pub listen: Vec<SocketAddr>,
-    /// Address of `/healthz` and `/metrics`.
+    /// Address of `/healthz`, `/metrics`, `/v1/route` and `/v1/samples`.
     pub admin: Option<SocketAddr>,
     /// Threads per address.
     pub workers: usize,
-    /// The cluster's configuration.
-    pub config: PathBuf,
+    /// Where the configuration comes from.
+    pub config: Config,
     /// Location data; without, nobody's place is known.
     pub location: Option<PathBuf>,
     /// The zone's key, as PKCS #8, if there is one to sign with.
@@ -70,6 +79,18 @@ pub struct Settings {
     pub node: String,
     /// From which cookies are made; the same on all servers of a zone.
     pub cookie_secret: [u8; 16],
+    /// Who shows it may tell what was measured, by the admin address. Without, nobody may.
+    pub token: Option<String>,
+}
+
+/// Where the configuration comes from.
+#[derive(Clone, Debug)]
+pub enum Config {
+    /// A file, which is looked at once per second.
+    File(PathBuf),
+    /// Whoever starts the router, here and by [`Router::take`]: with the serial number of its zone. It may have no zone: then every
+    /// question is another zone's.
+    Told(Box<Snapshot>, u32),
 }
 
 /// A router that runs. Dropping it leaves it running; [`Router::stop`] ends it.
@@ -79,7 +100,16 @@ pub struct Router {
     /// Where it listens for admin.
     pub admin: Option<SocketAddr>,
     shared: Arc<Shared>,
-    threads: Vec<JoinHandle<()>>,
+    news: mpsc::SyncSender<News>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// What the plan is made anew for.
+enum News {
+    Seen(Seen),
+    /// A configuration, its serial number, and where it is to be said what came of it.
+    Told(Box<Snapshot>, u32, mpsc::SyncSender<Result<(), Vec<String>>>),
+    Measured(Vec<RoundTrips>),
 }
 
 /// What all threads see.
@@ -90,7 +120,9 @@ struct Shared {
     stop: AtomicBool,
     counters: Vec<Arc<Counters>>,
     plan: PlanCounters,
+    measured: MeasureCounters,
     probing: Mutex<HashMap<IpAddr, bool>>,
+    token: Option<String>,
     started: Instant,
 }
 
@@ -103,6 +135,10 @@ struct PlanCounters {
     down: AtomicU64,
     probes_failed: AtomicU64,
     probes: AtomicU64,
+    serial: AtomicU64,
+    position: AtomicU64,
+    head: AtomicU64,
+    connected: AtomicU64,
 }
 
 /// Why a router does not start. Whole sentences.
@@ -136,8 +172,10 @@ impl Router {
             generation: AtomicU64::new(1),
             stop: AtomicBool::new(false),
             counters: (0..=udp.len()).map(|_| Arc::default()).collect(),
-            plan: PlanCounters::default(),
+            plan: PlanCounters { serial: u64::from(planner.serial).into(), ..PlanCounters::default() },
+            measured: MeasureCounters::default(),
             probing: Mutex::default(),
+            token: settings.token.clone(),
             started: Instant::now(),
         });
         let mut threads = Vec::new();
@@ -150,19 +188,60 @@ impl Router {
         }
         let (seen_in, seen_out) = tokio::sync::mpsc::channel(SEEN_MAX);
         let (targets_in, targets_out) = tokio::sync::watch::channel(planner.targets());
-        let io = Arc::clone(&shared);
-        let run_io = move || serve_io(&io, tcp, admin, &targets_out, &seen_in);
+        let (news, news_out) = mpsc::sync_channel(SEEN_MAX);
+        let (io, io_news) = (Arc::clone(&shared), news.clone());
+        let run_io = move || serve_io(&io, tcp, admin, &targets_out, (&seen_in, &io_news));
         threads.push(std::thread::Builder::new().name("io".into()).spawn(run_io).map_err(failed)?);
         let plan = Arc::clone(&shared);
-        let run_plan = move || run_plan(&mut planner, &plan, seen_out, &targets_in);
+        let forward = news.clone();
+        // It ends with the runtime, which drops the probes' side of the channel.
+        let run_seen = move || forward_seen(seen_out, &forward);
+        std::thread::Builder::new().name("seen".into()).spawn(run_seen).map_err(failed)?;
+        let run_plan = move || run_plan(&mut planner, &plan, &news_out, &targets_in);
         threads.push(std::thread::Builder::new().name("plan".into()).spawn(run_plan).map_err(failed)?);
-        Ok(Router { listening, admin: admin_address, shared, threads })
+        Ok(Router { listening, admin: admin_address, shared, news, threads: Mutex::new(threads) })
+    }
+
+    /// Puts a configuration in force; returns when the next query would be answered from it. For routers that were started with
+    /// [`Config::Told`].
+    ///
+    /// # Errors
+    /// It cannot be used: everything that is wrong, in sentences. What was in force stays.
+    pub fn take(&self, snapshot: Snapshot, serial: u32) -> Result<(), Vec<String>> {
+        let stopped = || vec!["the router has stopped".to_owned()];
+        let (answer, answered) = mpsc::sync_channel(1);
+        self.news.send(News::Told(Box::new(snapshot), serial, answer)).map_err(|_| stopped())?;
+        answered.recv().map_err(|_| stopped())?
+    }
+
+    /// Takes round trips that were measured; they count within some seconds. What comes faster than they can be taken is dropped, and
+    /// counted.
+    pub fn measured(&self, trips: Vec<RoundTrips>) {
+        tell_measured(&self.shared, &self.news, trips);
+    }
+
+    /// Queries that were read.
+    pub fn queries(&self) -> u64 {
+        self.shared.counters.iter().map(|counters| counters.queries.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Notes, for metrics, up to where the cluster's journal has been followed.
+    pub fn follows(&self, position: u64, head: u64, is_connected: bool) {
+        let plan = &self.shared.plan;
+        plan.position.store(position, Ordering::Relaxed);
+        plan.head.store(head, Ordering::Relaxed);
+        plan.connected.store(u64::from(is_connected), Ordering::Relaxed);
+    }
+
+    /// Notes, for metrics, that the cluster's journal is not followed any more.
+    pub fn lost_control(&self) {
+        self.shared.plan.connected.store(0, Ordering::Relaxed);
     }
 
     /// Stops: what was received is answered, and all threads end.
-    pub fn stop(self) {
+    pub fn stop(&self) {
         self.shared.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads {
+        for thread in std::mem::take(&mut *self.threads.lock()) {
             // A thread that has panicked has said so; there is nothing left to stop.
             _ = thread.join();
         }
@@ -257,7 +336,7 @@ fn serve_io(
     listeners: Vec<std::net::TcpListener>,
     admin: Option<std::net::TcpListener>,
     targets: &tokio::sync::watch::Receiver<Targets>,
-    seen: &tokio::sync::mpsc::Sender<Seen>,
+    (seen, news): (&tokio::sync::mpsc::Sender<Seen>, &mpsc::SyncSender<News>),
 ) {
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
     runtime.block_on(async {
@@ -266,7 +345,8 @@ fn serve_io(
             tokio::spawn(accept(listener, Arc::clone(shared), Arc::clone(&connections), Purpose::Dns));
         }
         if let Some(listener) = admin {
-            tokio::spawn(accept(listener, Arc::clone(shared), Arc::new(Semaphore::new(64)), Purpose::Admin));
+            let room = Arc::new(Semaphore::new(ADMIN_CONNECTIONS_MAX));
+            tokio::spawn(accept(listener, Arc::clone(shared), room, Purpose::Admin(news.clone())));
         }
         tokio::spawn(probe_all(targets.clone(), seen.clone()));
         while !shared.stop.load(Ordering::Relaxed) {
@@ -275,10 +355,10 @@ fn serve_io(
     });
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 enum Purpose {
     Dns,
-    Admin,
+    Admin(mpsc::SyncSender<News>),
 }
 
 async fn accept(
@@ -294,12 +374,15 @@ async fn accept(
         let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, peer)) => {
-                let shared = Arc::clone(&shared);
+                let (shared, purpose) = (Arc::clone(&shared), purpose.clone());
                 tokio::spawn(async move {
                     // Whatever ends a connection is the peer's affair.
                     _ = match purpose {
                         Purpose::Dns => serve_tcp(stream, peer.ip(), &shared).await,
-                        Purpose::Admin => serve_admin(stream, &shared).await,
+                        Purpose::Admin(news) => {
+                            let answer = |_, request: &Request| answer_admin(&shared, &news, request);
+                            http::serve(stream, peer.ip(), answer).await
+                        }
                     };
                     drop(permit);
                 });
@@ -336,27 +419,83 @@ async fn serve_tcp(mut stream: TcpStream, peer: IpAddr, shared: &Shared) -> std:
     }
 }
 
-async fn serve_admin(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
-    let mut head = vec![0; 4096];
-    let mut length = 0;
-    while !head[..length].windows(4).any(|end| end == b"\r\n\r\n") {
-        let read = tokio::time::timeout(TCP_IDLE, stream.read(&mut head[length..])).await??;
-        if read == 0 {
-            return Ok(());
+fn answer_admin(shared: &Shared, news: &mpsc::SyncSender<News>, request: &Request) -> Answer {
+    match (&*request.method, &*request.path) {
+        ("GET" | "HEAD", "/healthz") => Answer::text(200, "ok\n"),
+        ("GET" | "HEAD", "/metrics") => Answer::text(200, render(shared)),
+        ("GET" | "HEAD", "/v1/route") => answer_route(shared, request),
+        ("POST", "/v1/samples") => answer_samples(shared, news, request),
+        (_, "/healthz" | "/metrics" | "/v1/route" | "/v1/samples") => {
+            Answer::text(405, "wanted GET, and POST for /v1/samples\n")
         }
-        length += read;
+        _ => Answer::text(404, "here are /healthz, /metrics, /v1/route and /v1/samples\n"),
     }
-    let path = head.split(|byte| *byte == b' ').nth(1).unwrap_or_default();
-    let (status, body) = match path {
-        b"/healthz" => ("200 OK", "ok\n".to_owned()),
-        b"/metrics" => ("200 OK", render(shared)),
-        _ => ("404 Not Found", "here are /healthz and /metrics\n".to_owned()),
+}
+
+/// Where a client is sent now: `?ip=ADDRESS`, and `&site=NAME` unless all PoPs may be chosen.
+fn answer_route(shared: &Shared, request: &Request) -> Answer {
+    let wrong = |error: String, wanted: &str| {
+        Answer::json(400, &serde_json::json!({ "error": error, "wanted": wanted }))
     };
-    let answer = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
-        body.len()
-    );
-    tokio::time::timeout(TCP_IDLE, stream.write_all(answer.as_bytes())).await?
+    let Some(ip) = request.parameter("ip").and_then(|ip| ip.parse().ok()) else {
+        return wrong("the client's address is missing, or is none".to_owned(), "?ip=203.0.113.7&site=shop");
+    };
+    let state = Arc::clone(&shared.state.lock());
+    let group: Vec<u16> = match request.parameter("site") {
+        None => (0..state.world.pops.len() as u16).collect(),
+        Some(site) => match state.zone.sites.get(&*site) {
+            Some(group) => state.zone.groups[*group].clone(),
+            None => return wrong(format!("no site is called {site:?}"), "the name of a [[site]]"),
+        },
+    };
+    if group.is_empty() {
+        return Answer::json(503, &serde_json::json!({ "error": "the configuration has no PoP" }));
+    }
+    Answer::json(200, &explain::ranking(&state.world, ip, &state.world.rank_client(ip, &group, &state.view)))
+}
+
+/// What `POST /v1/samples` takes.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Samples {
+    samples: Vec<RoundTrips>,
+}
+
+fn answer_samples(shared: &Shared, news: &mpsc::SyncSender<News>, request: &Request) -> Answer {
+    let shown = request.authorization.as_deref().and_then(|text| text.strip_prefix("Bearer "));
+    let is_known = shared.token.as_deref().zip(shown).is_some_and(|(token, shown)| {
+        aws_lc_rs::constant_time::verify_slices_are_equal(token.as_bytes(), shown.as_bytes()).is_ok()
+    });
+    if !is_known {
+        let error = "wanted Authorization: Bearer, with the token of the state directory (admin-token)";
+        return Answer::json(401, &serde_json::json!({ "error": error }));
+    }
+    match serde_json::from_slice::<Samples>(&request.body) {
+        Ok(Samples { samples }) => {
+            let count = samples.len();
+            match tell_measured(shared, news, samples) {
+                true => Answer::json(202, &serde_json::json!({ "received": count })),
+                false => {
+                    Answer::json(503, &serde_json::json!({ "error": "too many at a time; none was taken" }))
+                }
+            }
+        }
+        Err(error) => {
+            let wanted =
+                r#"{"samples": [{"network": "203.0.113.0", "pop": "fra", "count": 1, "sum_ms": 23.4}]}"#;
+            Answer::json(400, &serde_json::json!({ "error": error.to_string(), "wanted": wanted }))
+        }
+    }
+}
+
+/// Whether there was room for them.
+fn tell_measured(shared: &Shared, news: &mpsc::SyncSender<News>, trips: Vec<RoundTrips>) -> bool {
+    let count: u64 = trips.iter().map(|trips| u64::from(trips.count)).sum();
+    let is_told = news.try_send(News::Measured(trips)).is_ok();
+    if !is_told {
+        shared.measured.dropped.fetch_add(count, Ordering::Relaxed);
+    }
+    is_told
 }
 
 fn render(shared: &Shared) -> String {
@@ -386,6 +525,25 @@ fn render(shared: &Shared) -> String {
             "counter",
             &plan.reload_errors,
         ),
+        ("perigee_router_serial", "Serial number of the zone in force.", "gauge", &plan.serial),
+        (
+            "perigee_router_journal_position",
+            "Up to where the cluster's journal has been followed; 0 without a cluster.",
+            "gauge",
+            &plan.position,
+        ),
+        (
+            "perigee_router_journal_head",
+            "Newest position of the cluster's journal, as far as is known.",
+            "gauge",
+            &plan.head,
+        ),
+        (
+            "perigee_router_control_connected",
+            "Whether a control of the cluster is followed.",
+            "gauge",
+            &plan.connected,
+        ),
         ("perigee_router_edge_changes_total", "Edges that went down or came up.", "counter", &plan.changes),
         ("perigee_router_edges_down", "Edges that are down.", "gauge", &plan.down),
         ("perigee_router_probes_total", "Probes of edges.", "counter", &plan.probes),
@@ -397,6 +555,19 @@ fn render(shared: &Shared) -> String {
         ),
     ] {
         line(name, help, kind, counter.load(Ordering::Relaxed));
+    }
+    line(
+        "perigee_router_samples_total",
+        "Round trips that were measured, and are believed.",
+        "counter",
+        shared.measured.taken.load(Ordering::Relaxed),
+    );
+    let name = "perigee_router_samples_refused_total";
+    text.push_str(&format!(
+        "# HELP {name} Round trips that are not believed, by reason.\n# TYPE {name} counter\n"
+    ));
+    for (why, count) in shared.measured.refused() {
+        text.push_str(&format!("{name}{{why=\"{why}\"}} {count}\n"));
     }
     let edges = shared.probing.lock();
     let mut edges: Vec<(&IpAddr, &bool)> = edges.iter().collect();
@@ -447,6 +618,7 @@ struct Planner {
     signer: Option<Arc<Signer>>,
     serial: u32,
     health: HashMap<IpAddr, EdgeHealth>,
+    measurements: Measurements,
     config_seen: Option<SystemTime>,
     location_seen: Option<SystemTime>,
     made: (Vec<f64>, bool),
@@ -455,8 +627,10 @@ struct Planner {
 
 impl Planner {
     fn new(settings: &Settings, report: Box<dyn Fn(&str) + Send>) -> Result<Planner, Vec<String>> {
-        let config_seen = modified(&settings.config);
-        let snapshot = read_config(&settings.config, &*report)?;
+        let (snapshot, serial, config_seen) = match &settings.config {
+            Config::File(path) => (read_config(path, &*report)?, serial_now(), modified(path)),
+            Config::Told(snapshot, serial) => ((**snapshot).clone(), *serial, None),
+        };
         let (location, location_seen) = match &settings.location {
             None => (Arc::new(Location::empty()), None),
             Some(path) => (Arc::new(read_location(path)?), modified(path)),
@@ -467,28 +641,25 @@ impl Planner {
             report,
             world,
             signer: None,
-            serial: serial_now(),
+            serial,
             health: HashMap::new(),
+            measurements: Measurements::default(),
             config_seen,
             location_seen,
             snapshot,
             made: (Vec::new(), false),
             started: Instant::now(),
         };
-        planner.signer = planner.make_signer(&planner.snapshot)?;
-        Zone::build(&planner.snapshot, planner.serial, planner.signer.as_deref())?;
+        planner.signer = make_signer(&planner.snapshot, settings.key.as_deref())?;
+        planner.zone(&planner.snapshot, planner.serial, planner.signer.as_deref())?;
         Ok(planner)
     }
 
-    fn make_signer(&self, snapshot: &Snapshot) -> Result<Option<Arc<Signer>>, Vec<String>> {
-        let Some(dns) = snapshot.routing.dns.as_ref().filter(|dns| dns.dnssec) else { return Ok(None) };
-        let Some(key) = &self.settings.key else {
-            return Err(vec!["the zone is to be signed (dnssec = true) and there is no key; give --state a directory to keep one in".to_owned()]);
-        };
-        let apex = name_of(&dns.zone).unwrap_or_default();
-        Signer::new(key, &apex).map(|signer| Some(Arc::new(signer))).map_err(|_| {
-            vec!["the zone's key is no P-256 key in PKCS #8; move it away to have one made anew".to_owned()]
-        })
+    fn zone(&self, snapshot: &Snapshot, serial: u32, signer: Option<&Signer>) -> Result<Zone, Vec<String>> {
+        match (&self.settings.config, &snapshot.routing.dns) {
+            (Config::Told(..), None) => Ok(Zone::nothing(snapshot)),
+            _ => Zone::build(snapshot, serial, signer),
+        }
     }
 
     fn routing(&self) -> &Routing {
@@ -519,31 +690,38 @@ impl Planner {
         let view = View {
             down: shares.iter().map(|share| *share == 0.0).collect(),
             share: shares.clone(),
+            estimates: Arc::clone(&self.measurements.estimates),
             ..View::default()
         };
+        self.measurements.is_new = false;
         // Down PoPs are chosen when nothing is believed any more; then their edges are answered as if they were up.
         let view_share = view.share.iter().map(|share| if *share == 0.0 { 1.0 } else { *share }).collect();
         let view = View { share: view_share, ..view };
-        let zone = Zone::build(&self.snapshot, self.serial, self.signer.as_deref());
-        let (Ok(zone), Some(dns)) = (zone, self.routing().dns.as_ref()) else {
+        let Ok(zone) = self.zone(&self.snapshot, self.serial, self.signer.as_deref()) else {
             unreachable!("a configuration is taken over only when its zone could be built")
         };
-        let ttl = dns.ttl.as_secs() as u32;
+        let dns = self.routing().dns.as_ref();
+        let ttl = dns.map_or(DNS_TTL.default, |dns| dns.ttl).as_secs() as u32;
         let ttl = if flapping { ttl.min(FLAPPING_TTL) } else { ttl };
         let is_down = |edge: &IpAddr| self.health.get(edge).is_some_and(EdgeHealth::is_down);
         let pops = self.routing().pops.iter().map(|pop| {
             let living: Vec<IpAddr> = pop.edges.iter().copied().filter(|edge| !is_down(edge)).collect();
-            PopAnswers::new(if living.is_empty() { &pop.edges } else { &living }, ttl, dns.https)
+            PopAnswers::new(
+                if living.is_empty() { &pop.edges } else { &living },
+                ttl,
+                dns.is_some_and(|dns| dns.https),
+            )
         });
         let state = State {
             tables: zone.groups.iter().map(|group| Table::build(&self.world, group, &view)).collect(),
+            view,
             pops: pops.collect(),
             zone,
             world: Arc::clone(&self.world),
             ttl,
             signer: self.signer.clone(),
-            client_subnet: dns.client_subnet,
-            rate: dns.rate,
+            client_subnet: dns.is_some_and(|dns| dns.client_subnet),
+            rate: dns.map_or(DNS_RATE.default, |dns| dns.rate),
             node: self.settings.node.as_str().into(),
             cookie_secret: self.settings.cookie_secret,
         };
@@ -566,43 +744,83 @@ impl Planner {
 
     /// Looks at the files. Returns what was taken over: `Some(Ok)` something, `Some(Err)` it could not be used.
     fn reload(&mut self) -> Option<Result<(), ()>> {
-        let config_seen = modified(&self.settings.config);
+        let config_path = match &self.settings.config {
+            Config::File(path) => Some(path.clone()),
+            Config::Told(..) => None,
+        };
+        let config_seen = config_path.as_ref().and_then(|path| modified(path));
         let location_path = self.settings.location.clone();
         let location_seen = location_path.as_ref().and_then(|path| modified(path));
         if (config_seen, location_seen) == (self.config_seen, self.location_seen) {
             return None;
         }
-        let location_changed = location_seen != self.location_seen;
+        let location_path = location_path.filter(|_| location_seen != self.location_seen);
         (self.config_seen, self.location_seen) = (config_seen, location_seen);
         let reread = || -> Result<_, Vec<String>> {
-            let snapshot = read_config(&self.settings.config, &*self.report)?;
-            let signer = self.make_signer(&snapshot)?;
-            Zone::build(&snapshot, self.serial, signer.as_deref())?;
-            let location = match location_path.filter(|_| location_changed) {
-                Some(path) => Arc::new(read_location(&path)?),
-                None => Arc::clone(&self.world.location),
+            let snapshot = match &config_path {
+                Some(path) => read_config(path, &*self.report)?,
+                None => self.snapshot.clone(),
             };
-            Ok((snapshot, signer, location))
+            let location = location_path.map(|path| read_location(&path).map(Arc::new)).transpose()?;
+            Ok((snapshot, location))
         };
-        match reread() {
-            Ok((snapshot, signer, location)) => {
-                if snapshot.routing.pops != self.snapshot.routing.pops || location_changed {
-                    self.world = Arc::new(World::new(snapshot.routing.pops.clone(), location));
-                }
-                let edges: Vec<IpAddr> =
-                    snapshot.routing.pops.iter().flat_map(|pop| pop.edges.clone()).collect();
-                self.health.retain(|edge, _| edges.contains(edge));
-                self.serial = serial_now().max(self.serial.wrapping_add(1));
-                (self.snapshot, self.signer) = (snapshot, signer);
+        let serial = match config_path {
+            Some(_) => serial_now().max(self.serial.wrapping_add(1)),
+            None => self.serial,
+        };
+        let taken = reread().and_then(|(snapshot, location)| self.adopt(snapshot, serial, location));
+        Some(match taken {
+            Ok(()) => {
                 (self.report)("the changed configuration or location data is in force");
-                Some(Ok(()))
+                Ok(())
             }
             Err(errors) => {
                 errors.iter().for_each(|error| (self.report)(error));
                 (self.report)("the changed file is not used; what was in force before stays");
-                Some(Err(()))
+                Err(())
             }
+        })
+    }
+
+    /// Takes a configuration over, and location data if there is a new one. Nothing is changed if it can't be used.
+    fn adopt(
+        &mut self,
+        snapshot: Snapshot,
+        serial: u32,
+        location: Option<Arc<Location>>,
+    ) -> Result<(), Vec<String>> {
+        let signer = make_signer(&snapshot, self.settings.key.as_deref())?;
+        self.zone(&snapshot, serial, signer.as_deref())?;
+        if snapshot.routing.pops != self.snapshot.routing.pops || location.is_some() {
+            let location = location.unwrap_or_else(|| Arc::clone(&self.world.location));
+            let world = World::new(snapshot.routing.pops.clone(), location);
+            self.measurements.renumber(&self.world, &world);
+            self.world = Arc::new(world);
         }
+        let edges: Vec<IpAddr> = snapshot.routing.pops.iter().flat_map(|pop| pop.edges.clone()).collect();
+        self.health.retain(|edge, _| edges.contains(edge));
+        (self.snapshot, self.signer, self.serial) = (snapshot, signer, serial);
+        Ok(())
+    }
+}
+
+fn make_signer(snapshot: &Snapshot, key: Option<&[u8]>) -> Result<Option<Arc<Signer>>, Vec<String>> {
+    let Some(dns) = snapshot.routing.dns.as_ref().filter(|dns| dns.dnssec) else { return Ok(None) };
+    let Some(key) = key else {
+        return Err(vec!["the zone is to be signed (dnssec = true) and there is no key; give --state a directory to keep one in".to_owned()]);
+    };
+    let apex = name_of(&dns.zone).unwrap_or_default();
+    Signer::new(key, &apex).map(|signer| Some(Arc::new(signer))).map_err(|_| {
+        vec!["the zone's key is no P-256 key in PKCS #8; move it away to have one made anew".to_owned()]
+    })
+}
+
+/// Whether a router with this zone key can use a configuration that it is told. The errors are whole sentences.
+pub fn check(snapshot: &Snapshot, key: Option<&[u8]>) -> Result<(), Vec<String>> {
+    let signer = make_signer(snapshot, key)?;
+    match snapshot.routing.dns {
+        Some(_) => Zone::build(snapshot, 1, signer.as_deref()).map(drop),
+        None => Ok(()),
     }
 }
 
@@ -644,59 +862,84 @@ pub fn read_location(path: &std::path::Path) -> Result<Location, Vec<String>> {
     })
 }
 
+/// Hands on what probes see to a thread that may block, with a bound on how long.
+fn forward_seen(mut seen: tokio::sync::mpsc::Receiver<Seen>, news: &mpsc::SyncSender<News>) {
+    while let Some(one) = seen.blocking_recv() {
+        if news.send(News::Seen(one)).is_err() {
+            return;
+        }
+    }
+}
+
 fn run_plan(
     planner: &mut Planner,
     shared: &Shared,
-    mut seen: tokio::sync::mpsc::Receiver<Seen>,
+    news: &mpsc::Receiver<News>,
     targets: &tokio::sync::watch::Sender<Targets>,
 ) {
-    // Sights are taken from the runtime's channel by a thread that may block, with a bound on how long.
-    let (tick_in, tick_out) = mpsc::sync_channel::<Seen>(SEEN_MAX);
-    let forward = std::thread::Builder::new().name("seen".into()).spawn(move || {
-        while let Some(one) = seen.blocking_recv() {
-            if tick_in.send(one).is_err() {
-                return;
-            }
-        }
-    });
     let mut looked = Instant::now();
+    let mut measured = Instant::now();
+    let mut answers = Vec::new();
     while !shared.stop.load(Ordering::Relaxed) {
-        let mut dirty = false;
-        let mut next = tick_out.recv_timeout(STOP_LOOK).ok();
+        let (mut dirty, mut reloaded) = (false, false);
+        let mut next = news.recv_timeout(STOP_LOOK).ok();
         while let Some(one) = next {
-            shared.plan.probes.fetch_add(1, Ordering::Relaxed);
-            shared.plan.probes_failed.fetch_add(u64::from(!one.good), Ordering::Relaxed);
-            if planner.take(one) {
-                shared.plan.changes.fetch_add(1, Ordering::Relaxed);
-                dirty = true;
+            match one {
+                News::Seen(seen) => {
+                    shared.plan.probes.fetch_add(1, Ordering::Relaxed);
+                    shared.plan.probes_failed.fetch_add(u64::from(!seen.good), Ordering::Relaxed);
+                    if planner.take(seen) {
+                        shared.plan.changes.fetch_add(1, Ordering::Relaxed);
+                        dirty = true;
+                    }
+                }
+                News::Measured(trips) => {
+                    let (world, now) = (Arc::clone(&planner.world), planner.now_ms());
+                    for trips in &trips {
+                        planner.measurements.take(trips, &world, now, &shared.measured);
+                    }
+                }
+                News::Told(snapshot, serial, answer) => {
+                    let taken = planner.adopt(*snapshot, serial, None);
+                    count_reload(&shared.plan, taken.is_ok());
+                    reloaded |= taken.is_ok();
+                    answers.push((answer, taken));
+                }
             }
-            next = tick_out.try_recv().ok();
+            next = news.try_recv().ok();
         }
         if looked.elapsed() >= LOOK {
             looked = Instant::now();
-            match planner.reload() {
-                Some(Ok(())) => {
-                    shared.plan.reloads.fetch_add(1, Ordering::Relaxed);
-                    targets.send_if_modified(|now| {
-                        let new = planner.targets();
-                        let changed = *now != new;
-                        *now = new;
-                        changed
-                    });
-                    dirty = true;
-                }
-                Some(Err(())) => _ = shared.plan.reload_errors.fetch_add(1, Ordering::Relaxed),
-                None => {}
+            if let Some(taken) = planner.reload() {
+                count_reload(&shared.plan, taken.is_ok());
+                reloaded |= taken.is_ok();
             }
             dirty |= planner.standing() != planner.made;
+            if planner.measurements.is_new && measured.elapsed() >= MEASURED_EVERY {
+                measured = Instant::now();
+                dirty = true;
+            }
         }
-        if dirty {
+        if reloaded {
+            targets.send_if_modified(|now| {
+                let new = planner.targets();
+                let changed = *now != new;
+                *now = new;
+                changed
+            });
+        }
+        if dirty || reloaded {
             let state = planner.state();
             *shared.state.lock() = state;
             shared.generation.fetch_add(1, Ordering::Release);
             shared.plan.states.fetch_add(1, Ordering::Relaxed);
+            shared.plan.serial.store(u64::from(planner.serial), Ordering::Relaxed);
             let down = planner.health.values().filter(|health| health.is_down()).count();
             shared.plan.down.store(down as u64, Ordering::Relaxed);
+        }
+        for (answer, taken) in answers.drain(..) {
+            // Whoever has asked may be gone.
+            _ = answer.send(taken);
         }
         let up = planner
             .targets()
@@ -705,7 +948,9 @@ fn run_plan(
             .map(|edge| (edge, !planner.health.get(&edge).is_some_and(EdgeHealth::is_down)));
         *shared.probing.lock() = up.collect();
     }
-    drop(tick_out);
-    // It ends with the runtime, which drops the probes' side of the channel.
-    drop(forward);
+}
+
+fn count_reload(plan: &PlanCounters, is_good: bool) {
+    let counter = if is_good { &plan.reloads } else { &plan.reload_errors };
+    counter.fetch_add(1, Ordering::Relaxed);
 }

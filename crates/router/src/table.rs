@@ -20,7 +20,7 @@ use std::sync::Arc;
 use model::Pop;
 use model::routing::km_between;
 
-use crate::estimate::{Estimate, Estimates};
+use crate::estimate::{Estimate, Estimates, Known};
 use crate::health::fail_open;
 use crate::location::{Location, UNKNOWN, first_64};
 
@@ -166,6 +166,14 @@ impl World {
         world
     }
 
+    /// Kilometres from the middle of a cell to a PoP; 0 from nowhere.
+    pub fn km(&self, cell: u16, pop: u16) -> f64 {
+        match cell {
+            UNKNOWN => 0.0,
+            cell => km_between(self.units[usize::from(pop)], self.cell_units[usize::from(cell)]),
+        }
+    }
+
     fn nearest(&self, cell: u16) -> &[u16] {
         let width = NEAREST.min(self.pops.len());
         &self.nearest[usize::from(cell) * width..][..width]
@@ -180,7 +188,8 @@ impl World {
 
     /// Ranks PoPs that may all be chosen, the reason being `why` if the nearest is.
     fn order(&self, cell: u16, asn: u32, usable: &[u16], why: Why, view: &View) -> Ranking {
-        let mut order: Vec<Ranked> = usable.iter().map(|pop| self.ranked(cell, asn, *pop, view)).collect();
+        let known = view.estimates.known(cell, self.location.cells()[usize::from(cell)].country, asn);
+        let mut order: Vec<Ranked> = usable.iter().map(|pop| self.ranked(cell, *pop, view, &known)).collect();
         if cell == UNKNOWN {
             return Ranking { order, why: if why == Why::Distance { Why::Unlocated } else { why }, cell };
         }
@@ -234,13 +243,10 @@ impl World {
         ranking
     }
 
-    fn ranked(&self, cell: u16, asn: u32, pop: u16, view: &View) -> Ranked {
-        let index = usize::from(pop);
-        let at = usize::from(cell);
-        let km = if cell == UNKNOWN { 0.0 } else { km_between(self.units[index], self.cell_units[at]) };
-        let country = self.location.cells()[at].country;
-        let estimate = view.estimates.of(cell, country, asn, pop, km);
-        Ranked { pop, km, estimate, extra_ms: self.pops[index].bias_ms + price(view, pop) }
+    fn ranked(&self, cell: u16, pop: u16, view: &View, known: &Known<'_>) -> Ranked {
+        let km = self.km(cell, pop);
+        let estimate = known.of(pop, km);
+        Ranked { pop, km, estimate, extra_ms: self.pops[usize::from(pop)].bias_ms + price(view, pop) }
     }
 
     /// Which of `group` may be chosen, and what that says about the choice. Never none, if the group has any.
@@ -392,7 +398,8 @@ impl Table {
             usable: is_usable,
         };
         let everywhere = group.len() == world.pops.len();
-        let measured = !view.estimates.is_empty() || view.prices.iter().any(|price| *price > 0.0);
+        let priced = view.prices.iter().any(|price| *price > 0.0);
+        let has_estimates = !view.estimates.is_empty();
         let slow = view.share.iter().any(|share| *share < 1.0);
         let mut near: Vec<u16> = Vec::new();
         for cell in 0..world.cell_units.len() as u16 {
@@ -416,6 +423,11 @@ impl Table {
             if everywhere {
                 near.extend(world.nearest(cell).iter().copied().filter(|pop| table.is_usable(*pop)));
             }
+            let measured = priced
+                || (has_estimates && {
+                    let country = world.location.cells()[usize::from(cell)].country;
+                    !view.estimates.known(cell, country, 0).is_nothing()
+                });
             if let (Some(first), false, false) = (near.first(), measured, slow) {
                 table.choices.push(*first);
                 continue;

@@ -33,6 +33,8 @@ pub struct Zone {
     pub apex: Vec<u8>,
     /// What is chosen per client: PoPs by index, one group per distinct list.
     pub groups: Vec<Vec<u16>>,
+    /// The group of each site.
+    pub sites: HashMap<Box<str>, usize>,
     /// SOA, as it stands in negative answers.
     pub soa: Set,
     nodes: HashMap<Vec<u8>, Node>,
@@ -98,6 +100,19 @@ pub enum Lookup<'z> {
 }
 
 impl Zone {
+    /// No zone at all: every name is another zone's. The groups of sites are there.
+    pub fn nothing(snapshot: &Snapshot) -> Zone {
+        let mut zone = Zone {
+            apex: Vec::new(),
+            groups: Vec::new(),
+            sites: HashMap::new(),
+            soa: Set::new(rtype::SOA, 0, Vec::new()),
+            nodes: HashMap::new(),
+        };
+        zone.add_groups(snapshot);
+        zone
+    }
+
     /// The zone of a configuration that has one. `serial`: of its SOA. The errors are whole sentences.
     pub fn build(snapshot: &Snapshot, serial: u32, signer: Option<&Signer>) -> Result<Zone, Vec<String>> {
         let Some(dns) = &snapshot.routing.dns else {
@@ -107,7 +122,7 @@ impl Zone {
         let Some(apex) = name_of(&dns.zone) else {
             return Err(vec![format!("the zone {:?} is too long for a name of DNS", dns.zone)]);
         };
-        let mut zone = Zone { soa: soa(dns, serial), apex, groups: Vec::new(), nodes: HashMap::new() };
+        let mut zone = Zone { soa: soa(dns, serial), apex, ..Zone::nothing(snapshot) };
         zone.add_apex(dns, signer);
         zone.add_sites(snapshot, dns, &mut errors);
         zone.add_records(dns, &mut errors);
@@ -152,7 +167,7 @@ impl Zone {
         self.nodes.len()
     }
 
-    /// Whether it has none; it never is.
+    /// Whether it has none: [`Zone::nothing`].
     pub fn is_empty(&self) -> bool {
         self.nodes.is_empty()
     }
@@ -185,7 +200,7 @@ impl Zone {
         }
     }
 
-    fn add_sites(&mut self, snapshot: &Snapshot, dns: &DnsSettings, errors: &mut Vec<String>) {
+    fn add_groups(&mut self, snapshot: &Snapshot) {
         for site in &snapshot.sites {
             let pops: Vec<u16> =
                 snapshot.routing.pops_of(&site.pops).into_iter().map(|pop| pop as u16).collect();
@@ -193,6 +208,13 @@ impl Zone {
                 self.groups.push(pops);
                 self.groups.len() - 1
             });
+            self.sites.insert(site.name.clone(), group);
+        }
+    }
+
+    fn add_sites(&mut self, snapshot: &Snapshot, dns: &DnsSettings, errors: &mut Vec<String>) {
+        for site in &snapshot.sites {
+            let group = self.sites.get(&site.name).copied().unwrap_or_default();
             let own = format!("{}.{}", site.name.to_ascii_lowercase(), dns.zone);
             let inside = site.domains.iter().map(|domain| domain.to_string());
             let names = inside.filter(|domain| name_of(domain).is_some_and(|name| self.holds(&name)));
@@ -382,6 +404,10 @@ mod tests {
         assert_eq!(kind("y.cdn.example"), "", "there are names below it");
         assert_eq!(kind("_acme.x.y.cdn.example"), "16");
         assert_eq!(kind("old.cdn.example"), "5");
+        let nothing = Zone::nothing(&Snapshot::without_sites(model::EdgeSettings::default()));
+        for name in ["", "cdn.example"] {
+            assert!(matches!(nothing.find(&name_of(name).unwrap()), Lookup::Outside), "{name:?}");
+        }
         for outside in ["www.shop.example", "example", "", "xcdn.example"] {
             assert_eq!(kind(outside), "outside", "{outside}");
         }

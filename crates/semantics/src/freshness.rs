@@ -159,6 +159,15 @@ impl Facts {
         i64::from(self.lifetime) - i64::try_from(self.age(now)).unwrap_or(i64::MAX)
     }
 
+    /// The same for something that is fresh for no more than `secs` after its arrival, as the cache behind this one has said;
+    /// negative when it was stale there. What that counts from its own arrival (a rule's ttl) must not begin anew here.
+    #[must_use]
+    pub fn fresh_for_at_most(self, secs: i64) -> Facts {
+        let age_secs = i64::try_from(self.initial_age_ms / 1000).unwrap_or(i64::MAX);
+        let end = age_secs.saturating_add(secs).clamp(0, i64::from(u32::MAX));
+        Facts { lifetime: self.lifetime.min(end as u32), ..self }
+    }
+
     /// Whether the origin can be asked "has it changed?".
     pub const fn has_validator(&self) -> bool {
         self.flags.has(Flags::STRONG_ETAG.with(Flags::WEAK_ETAG).with(Flags::LAST_MODIFIED))

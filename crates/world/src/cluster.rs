@@ -1,4 +1,4 @@
-//! A whole cluster as processes of its own on loopback: etcd servers, controls, a relay, edges; and faults done to them.
+//! A whole cluster as processes of its own on loopback: etcd servers, controls, a relay, edges, routers; and faults done to them.
 //! Everything that was started is ended when it is dropped.
 
 use std::fs::{self, File};
@@ -38,6 +38,7 @@ pub struct Cluster {
     controls: Vec<Process>,
     relay: Option<Process>,
     edges: Vec<Process>,
+    routers: Vec<Process>,
     token: String,
     authority: String,
 }
@@ -48,8 +49,10 @@ pub struct Process {
     pub name: String,
     /// Where it listens.
     pub address: SocketAddr,
-    /// Where an edge's admin API is.
+    /// Where an edge's or a router's admin API is.
     pub admin: Option<SocketAddr>,
+    /// Where other edges reach it, if it is one.
+    pub tier: Option<SocketAddr>,
     command: Vec<String>,
     log: PathBuf,
     child: Option<Child>,
@@ -144,6 +147,7 @@ impl Cluster {
             controls: Vec::new(),
             relay: None,
             edges: Vec::new(),
+            routers: Vec::new(),
             token: String::new(),
             authority: String::new(),
         };
@@ -200,7 +204,8 @@ impl Cluster {
         command: Vec<String>,
     ) -> Process {
         let log = self.directory.join(format!("{name}.log"));
-        let mut process = Process { name: name.to_owned(), address, admin, command, log, child: None };
+        let mut process =
+            Process { name: name.to_owned(), address, admin, tier: None, command, log, child: None };
         process.start();
         process
     }
@@ -272,7 +277,7 @@ impl Cluster {
     }
 
     fn start_edge(&mut self, number: usize, relayed: bool, has_disk: bool, join: &Path) {
-        let (name, address, admin) = (format!("edge-{number}"), free(), free());
+        let (name, address, admin, tier) = (format!("edge-{number}"), free(), free(), free());
         let state = self.directory.join(&name);
         let config = self.directory.join(format!("{name}.toml"));
         let follows = match &self.relay {
@@ -281,15 +286,36 @@ impl Cluster {
         };
         let disk = if has_disk { "[[store.disk]]\nsize = \"256MiB\"\n" } else { "" };
         let text = format!(
-            "[cluster]\ncontrol = {follows:?}\npop = \"one\"\n[edge]\nnode = {name:?}\nlisten = \"{address}\"\nadmin = \"{admin}\"\n\
+            "[cluster]\ncontrol = {follows:?}\npop = \"one\"\n[edge]\nnode = {name:?}\nlisten = \"{address}\"\nlisten_tier = \"{tier}\"\nadmin = \"{admin}\"\n\
              workers = 1\n[store]\nmemory = \"64MiB\"\n{disk}"
         );
         fs::write(&config, text).expect("a configuration");
         let [config, join, state] = [config.as_path(), join, &state].map(|path| path.display().to_string());
         let command = self.command(&["edge", "--config", &config, "--token", &join, "--state", &state]);
         let mut process = self.process(&name, address, Some(admin), command);
+        process.tier = Some(tier);
         process.await_listening();
         self.edges.push(process);
+    }
+
+    /// Starts a router, which joins; `location` is its location data. Its index among the routers.
+    pub fn start_router(&mut self, location: Option<&Path>) -> usize {
+        let (name, address, admin) = (format!("ns{}", self.routers.len() + 1), free(), free());
+        let join = self.join_token(&["--role", "router"], 1);
+        let (config, state) = (self.directory.join(format!("{name}.toml")), self.directory.join(&name));
+        let location = location.map_or_else(String::new, |path| format!("location = {path:?}\n"));
+        let controls = self.control_urls();
+        let text = format!(
+            "node = {name:?}\nlisten = [\"{address}\"]\nadmin = \"{admin}\"\nstate = {state:?}\nworkers = 1\n{location}\
+             [cluster]\ncontrol = {controls:?}\n"
+        );
+        fs::write(&config, text).expect("a configuration");
+        let (config, join) = (config.display().to_string(), join.display().to_string());
+        let command = self.command(&["router", "--config", &config, "--token", &join]);
+        let mut process = self.process(&name, address, Some(admin), command);
+        process.await_listening();
+        self.routers.push(process);
+        self.routers.len() - 1
     }
 
     fn command(&self, arguments: &[&str]) -> Vec<String> {
@@ -317,6 +343,11 @@ impl Cluster {
     /// Its edges, to do something to.
     pub fn edges_mut(&mut self) -> &mut [Process] {
         &mut self.edges
+    }
+
+    /// Its routers, to do something to.
+    pub fn routers_mut(&mut self) -> &mut [Process] {
+        &mut self.routers
     }
 
     /// Its controls, to do something to.
@@ -354,18 +385,18 @@ impl Cluster {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// Puts a configuration in force everywhere at once, and waits until every edge runs it.
+    /// Puts a configuration in force everywhere at once, and waits until every edge and router runs it.
     pub fn apply(&self, text: &str) {
         let path = self.directory.join("cluster.toml");
         fs::write(&path, text).expect("a configuration");
         self.perigee(&["apply", &path.display().to_string(), "--stage", "all", "--reason", "a test"]);
         let number = self.newest_version();
-        self.wait("every edge runs it", || {
+        self.wait("every edge and router runs it", || {
             let nodes = self.nodes();
             let runs = |name: &str| {
                 nodes.iter().any(|node| node["name"] == name && node["running"].as_u64() == Some(number))
             };
-            self.edges.iter().all(|edge| runs(&edge.name))
+            self.edges.iter().chain(&self.routers).all(|process| runs(&process.name))
         });
     }
 
@@ -399,7 +430,7 @@ impl Cluster {
 
     /// The ends of all logs.
     pub fn logs(&self) -> String {
-        let all = self.controls.iter().chain(&self.relay).chain(&self.edges);
+        let all = self.controls.iter().chain(&self.relay).chain(&self.edges).chain(&self.routers);
         let end = |process: &Process| {
             let log = process.log();
             let lines: Vec<_> = log.lines().rev().take(12).collect();
@@ -412,6 +443,7 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         // Nodes before those whom they would call for.
+        self.routers.clear();
         self.edges.clear();
         self.relay = None;
         self.controls.clear();

@@ -2,6 +2,7 @@
 //!
 //! - [`wire`]: HTTP/1.1 as bytes, for clients and origins that must be able to say what no library would say.
 //! - [`mod@play`]: the scenario language, in which a test reads like a play.
+//! - [`edges`]: several edges that ask each other.
 //! - [`authority`]: a certificate authority that nobody here wrote, and a look at what an edge shows in a handshake.
 //! - [`responder`]: an OCSP responder, by `openssl`.
 //! - [`conformance`]: runs the public HTTP cache-tests definitions against a proxy (binary `conformance`).
@@ -13,6 +14,7 @@ pub mod authority;
 pub mod cluster;
 pub mod conformance;
 mod dates;
+pub mod edges;
 pub mod play;
 pub mod responder;
 pub mod trusting;

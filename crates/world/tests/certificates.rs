@@ -70,6 +70,8 @@ impl Stage {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
         let options = Options {
             listen: Some(vec![([127, 0, 0, 1], 0).into()]),
+            listen_tier: None,
+            tier: None,
             listen_tls: Some(vec![([127, 0, 0, 1], 0).into()]),
             sockets: None,
             predecessor: None,

@@ -40,6 +40,8 @@ fn start(state: &Path, channel: Option<Channel>) -> Handle {
                 [[site]]\nname = \"a\"\ndomains = \"*\"\norigin = \"http://127.0.0.1:9\"\n";
     let options = Options {
         listen: Some(vec![([127, 0, 0, 1], 0).into()]),
+        listen_tier: None,
+        tier: None,
         listen_tls: None,
         certificates: Vec::new(),
         client_authorities: Vec::new(),
@@ -132,6 +134,8 @@ fn only_one_edge_at_a_time_reads_what_begins_a_connection_of_http3_and_none_is_r
         let any = || Some(vec![([127, 0, 0, 1], 0).into()]);
         let options = Options {
             listen: any(),
+            listen_tier: None,
+            tier: None,
             listen_tls: any(),
             certificates: vec![identity.certificate()],
             client_authorities: Vec::new(),

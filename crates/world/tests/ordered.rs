@@ -307,6 +307,19 @@ fn what_is_distrusted_is_validated_before_it_is_served_also_after_a_restart() {
     }
 }
 
+#[test]
+fn what_is_distrusted_never_answers_for_an_origin_that_fails() {
+    for (passed, age) in [(0, "fresh"), (90_000, "stale")] {
+        let mut play = play();
+        play.site("stale_if_error = \"1d\"\nstale_while_revalidate = \"1d\"");
+        store(&mut play, &["/a"], "old");
+        play.pass_secs(passed);
+        play.handle().distrust().expect("it is in force");
+        play.origin(|o| o.get("/a").reply(503).body(age));
+        play.client(|c| c.get("/a").expect(503).body(age));
+    }
+}
+
 // --- How fast ---
 
 #[test]

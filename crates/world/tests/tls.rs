@@ -30,6 +30,8 @@ fn edge(config: &str, names: &[&str], secret: u8, clock: &Clock) -> Handle {
     };
     let options = Options {
         listen: Some(vec![([127, 0, 0, 1], 0).into()]),
+        listen_tier: None,
+        tier: None,
         listen_tls: Some(vec![([127, 0, 0, 1], 0).into()]),
         sockets: None,
         certificates: names.iter().map(certificate).collect(),

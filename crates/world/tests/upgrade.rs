@@ -33,6 +33,8 @@ fn play<T>(serve: impl FnOnce(TcpStream) + Send + 'static, visit: impl FnOnce(Tc
         listen: Some(vec![([127, 0, 0, 1], 0).into()]),
         sockets: None,
         predecessor: None,
+        listen_tier: None,
+        tier: None,
         listen_tls: None,
         certificates: Vec::new(),
         client_authorities: Vec::new(),

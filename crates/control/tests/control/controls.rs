@@ -2,8 +2,8 @@ use std::fs;
 use std::sync::Arc;
 
 use control::{Control, Options};
-use journal::Journal;
 use journal::sqlite::Sqlite;
+use journal::{Commit, Journal};
 use serde_json::json;
 
 use super::stage::{DOCUMENT, SITES, Stage, directory, loopback};
@@ -214,4 +214,56 @@ async fn of_several_controls_that_drive_a_rollout_each_step_is_written_once() {
     let plans = page.records.iter().filter(|record| record.text.contains("\"plan\""));
     assert_eq!(plans.count(), 1, "{page:?}");
     assert_eq!(nodes.iter().filter(|node| node.running() == Some(1)).count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_control_that_runs_and_is_not_heard_is_named() {
+    let stage = Stage::start().await;
+    let running = json!({ "name": "c9", "urls": ["https://127.0.0.1:1"], "at_ms": 0 }).to_string();
+    let cells = vec![("controls/c9".to_owned(), Some(running.into_bytes()))];
+    stage.journal.commit(Commit { cells, ..Commit::default() }).await.unwrap();
+    stage
+        .wait("the control that is not heard", async |stage| {
+            stage.get("/v1/status").await.body["controls_unheard"] == json!(["c9"])
+        })
+        .await;
+    // The one that is heard isn't.
+    let other = stage.another("c2").await;
+    stage
+        .wait("both controls to know", async |stage| {
+            let there = stage.call_at(other.address(), "GET", "/v1/status", &stage.admin, &[], None).await;
+            let here = stage.get("/v1/status").await;
+            [here, there].iter().all(|answer| answer.body["controls_unheard"] == json!(["c9"]))
+        })
+        .await;
+}
+
+/// A newer control may write what this one cannot read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cell_that_cannot_be_read_hides_no_other_one() {
+    let stage = Stage::start().await;
+    stage.configure().await;
+    let _node = stage.node("fra-1", "fra").await;
+    let strange = |name: &str| (name.to_owned(), Some(b"{\"strange\":1}".to_vec()));
+    let cells = vec![strange("tokens/strange"), strange("nodes/strange")];
+    stage.journal.commit(Commit { cells, ..Commit::default() }).await.unwrap();
+    let token = stage.token("late", "viewer", None).await;
+    stage
+        .wait("what was made afterwards", async |stage| {
+            let answer = stage.call("GET", "/v1/status", &token, &[], None).await;
+            answer.status == 200
+                && answer.body["journal_error"].as_str().is_some_and(|why| why.contains("strange"))
+        })
+        .await;
+    // What a node has stored that nobody here knows of, nobody here can call purged.
+    let purged = stage.call("POST", "/v1/purges", &stage.admin, &[], Some(json!({ "site": "shop" }))).await;
+    assert_eq!(purged.status, 202, "{purged:?}");
+    let path = purged.body["receipts"].as_str().unwrap();
+    stage
+        .wait("the receipt of the node that is known", async |stage| {
+            !stage.get(path).await.body["receipts"].as_array().unwrap().is_empty()
+        })
+        .await;
+    let proof = stage.get(path).await.body;
+    assert_eq!((&proof["state"], &proof["laggards"][0]["node"]), (&json!("waiting"), &json!("strange")));
 }

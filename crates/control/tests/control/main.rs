@@ -5,6 +5,7 @@
 
 mod configurations;
 mod controls;
+mod dashboard;
 mod nodes;
 mod purges;
 mod stage;

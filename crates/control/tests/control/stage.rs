@@ -438,6 +438,7 @@ impl Node for TestNode {
             running: state.running,
             refused: None,
             starts: 1,
+            holdings: Default::default(),
             vitals,
         }]
     }

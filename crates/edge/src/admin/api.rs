@@ -13,7 +13,6 @@ use model::{Diagnostic, Snapshot};
 use observe::Totals;
 use semantics::{Fields, Outcome};
 use serde_json::{Value, json};
-use store::disk::Health;
 
 use super::explain::{self, Question};
 use super::guard::Guard;
@@ -276,11 +275,7 @@ fn tiers_json(status: &Status) -> Vec<Value> {
         json!({
             "tier": "disk",
             "directory": disk.name,
-            "health": match disk.health {
-                Health::Well => "well",
-                Health::Full => "full",
-                Health::Failed => "failed",
-            },
+            "health": disk.health.as_str(),
             "bytes": disk.bytes,
             "bytes_max": disk.bytes_max,
             "objects": disk.records,

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use axum::http::StatusCode;
-use model::purge::{Kind, Subject};
+use model::purge::Subject;
 use model::rule::Cache;
 use model::{Rule, Scheme, Site};
 use semantics::coding::Form;
@@ -27,12 +27,13 @@ use super::purge::hosts_served;
 use crate::Handle;
 use crate::compress;
 use crate::loaded::{RuleAt, view};
-use crate::lookup::{self, Found};
+use crate::lookup::{self, Found, Objection};
 use crate::object::{Item, Sliced, Stored, Variants};
 use crate::purging::Url;
 use crate::request::{Method, Protocol, Request, RequestId};
 use crate::serve::parts_answer;
 use crate::tiering::{self, SLICE_BYTES};
+use crate::tiers;
 use crate::tls::Shown;
 use crate::worker::Shared;
 
@@ -76,6 +77,11 @@ pub(super) fn explain(handle: &Handle, question: &Question) -> Result<Value, Pro
     }
     let mut text = Vec::with_capacity(256);
     lookup::write_request_key(&mut text, &at, &request);
+    let tiers = tiers::explain(&at, &text);
+    if !tiers.is_empty() {
+        explanation["tiers"] =
+            tiers.iter().map(|(hop, node)| json!({ "as": hop.as_str(), "node": node })).collect();
+    }
     explanation["key"] = String::from_utf8_lossy(&text).lines().collect();
     // Before the look-up, which may take out what has been purged.
     let primary = hash(&shared.seed, &text).0;
@@ -218,6 +224,7 @@ fn request(question: &Question, now: Wall) -> Result<Request, Problem> {
         protocol: Protocol::Http11,
         secure: url.scheme == Scheme::Https,
         shown: Shown::Nothing,
+        asked: None,
         alt_svc: None,
         client: IpAddr::V4(Ipv4Addr::LOCALHOST),
         started: Instant::now(),
@@ -249,7 +256,7 @@ fn rule_json(site: &Site, rule: &Rule) -> Value {
     })
 }
 
-fn stored_json(key: u128, stored: &Stored, purged: Option<Kind>) -> Value {
+fn stored_json(key: u128, stored: &Stored, purged: Option<Objection>) -> Value {
     // What names the representation; the rest of the head is the visitor's to see.
     const SHOWN: [&str; 8] = [
         "content-type",
@@ -271,8 +278,8 @@ fn stored_json(key: u128, stored: &Stored, purged: Option<Kind>) -> Value {
         "is_part": stored.parts().is_some(),
         "position": stored.position(),
         "surrogate_keys": stored.tags().len(),
-        "softly_purged": purged == Some(Kind::Soft),
-        "in_doubt": purged == Some(Kind::Doubt),
+        "softly_purged": purged == Some(Objection::SoftlyPurged),
+        "in_doubt": matches!(purged, Some(Objection::Distrusted | Objection::Unheard)),
         "fields": SHOWN.iter().filter_map(shown).collect::<std::collections::BTreeMap<_, _>>(),
     })
 }
@@ -305,17 +312,20 @@ fn freshness_json(
     policy: &Policy,
     now: Wall,
     assessment: &Assessment,
-    purged: Option<Kind>,
+    purged: Option<Objection>,
     purged_at: Option<u64>,
 ) -> Value {
-    let soft_at = purged_at.filter(|_| purged == Some(Kind::Soft));
+    let soft_at = purged_at.filter(|_| purged == Some(Objection::SoftlyPurged));
     let source = source_text(facts.source, policy);
     let has = |flag| facts.flags.has(flag);
     let purged = match (purged, purged_at) {
-        (Some(Kind::Doubt), Some(at)) => {
-            format!("; purges before position {at} may have been missed, so in doubt")
+        (Some(Objection::Distrusted), at) => {
+            let at = at.unwrap_or_default();
+            format!(
+                "; purges before position {at} may have been missed, so to be validated before it is served"
+            )
         }
-        (Some(Kind::Doubt), None) => {
+        (Some(Objection::Unheard), _) => {
             "; no purges have been heard of for longer than max_purge_lag, so in doubt".into()
         }
         (_, Some(at)) => format!("; softly purged at position {at}, so stale"),

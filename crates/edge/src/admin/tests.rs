@@ -58,6 +58,8 @@ fn world_before(origin: &str) -> World {
         listen: Some(vec![any_port()]),
         sockets: None,
         predecessor: None,
+        listen_tier: None,
+        tier: None,
         listen_tls: None,
         certificates: Vec::new(),
         client_authorities: Vec::new(),

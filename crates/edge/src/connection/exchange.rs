@@ -12,11 +12,10 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use observe::Limit;
 use semantics::{Fields, Why};
-use stats::Class;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
-use crate::answer::{Answer, Body, Note};
+use crate::answer::{Answer, Body, Head, Note};
 use crate::deliver::{self, Sent};
 use crate::flow::Flow;
 use crate::h1::body::Framing;
@@ -193,8 +192,8 @@ impl Exchange {
                     let note = Note::of(Why::ClientGone);
                     let told = deliver::Told {
                         status: 0,
+                        head: Head::Own(Fields::new()),
                         note,
-                        class: Class::None,
                         age: None,
                         rule: None,
                         origin: None,

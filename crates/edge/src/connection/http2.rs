@@ -19,7 +19,8 @@ use bytes::Bytes;
 use h2::server::{Builder, Connection, SendResponse};
 use h2::{Reason, RecvStream, SendStream};
 use http::StatusCode;
-use model::settings::Limits;
+use model::cluster::Switches;
+use model::settings::{HEADER_BYTES, Limits};
 use observe::Limit;
 use semantics::Fields;
 
@@ -31,7 +32,8 @@ use crate::intake::{self, Intake, Parts};
 use crate::origin::{BodyPart, fields_of, header_map};
 use crate::refusal::Refusal;
 use crate::request::{Protocol, Request};
-use crate::worker::{Watch, Worker};
+use crate::tiers;
+use crate::worker::{Turn, Watch, Worker};
 
 use super::exchange::{Exchange, Fault, Follows, Incoming, Outgoing, whole_body};
 use super::frames::Conduct;
@@ -61,7 +63,7 @@ const ERROR_RESETS_MAX: usize = 200;
 
 /// Serves one connection until either side has had enough.
 pub(super) async fn serve(worker: Rc<Worker>, io: Io, visitor: Visitor) {
-    let limits = worker.limits();
+    let limits = limits_for(&worker, &visitor);
     let watch = worker.watch();
     watch.set(worker.tick_after(limits.header_timeout));
     let mut builder = Builder::new();
@@ -83,7 +85,8 @@ pub(super) async fn serve(worker: Rc<Worker>, io: Io, visitor: Visitor) {
         Some(Err(_)) => return,
         None => return worker.count_limit(Limit::HeadTime),
     };
-    let streams = Streams { worker: worker.clone(), visitor, running: Rc::default(), served: 0 };
+    let streams =
+        Streams { worker: worker.clone(), visitor, running: Rc::default(), served: 0, turn: worker.turn() };
     let end = streams.run(connection, &stream, &conduct, &watch, &limits).await;
     // The last frames may still be with us.
     watch.set(worker.tick_after(GOODBYE));
@@ -91,6 +94,20 @@ pub(super) async fn serve(worker: Rc<Worker>, io: Io, visitor: Visitor) {
     if end == End::Refused {
         watch.set(worker.tick_after(LINGER));
         let _ = watch.within(discard(&stream)).await;
+    }
+}
+
+/// The limits of a connection: another edge speaks for many visitors, within the limits that are its own.
+fn limits_for(worker: &Worker, visitor: &Visitor) -> Limits {
+    let limits = worker.limits();
+    match visitor.node {
+        None => limits,
+        Some(_) => Limits {
+            streams_max: tiers::STREAMS_MAX,
+            header_bytes_max: HEADER_BYTES.max,
+            requests_per_connection_max: u32::MAX,
+            ..limits
+        },
     }
 }
 
@@ -112,6 +129,7 @@ struct Streams {
     /// How many have a task of their own.
     running: Rc<Cell<usize>>,
     served: u32,
+    turn: Turn,
 }
 
 /// A new stream, trouble, or the connection's end.
@@ -155,7 +173,9 @@ impl Streams {
                 if watch.is_expired() {
                     return Poll::Ready(None);
                 }
-                if !is_leaving && self.worker.says_goodbye(self.served, |switches| switches.http2) {
+                let is_edge = self.visitor.node.is_some();
+                let is_spoken = |switches: &Switches| switches.http2 || is_edge;
+                if !is_leaving && self.worker.says_goodbye(self.turn, self.served, is_spoken) {
                     is_leaving = true;
                     connection.graceful_shutdown();
                 }
@@ -164,7 +184,8 @@ impl Streams {
                     // All that the requests of one read were answered with leaves together. A socket that is full wakes
                     // this task; one that is broken shows when it is read.
                     let _ = stream.poll_flush(context);
-                    if conduct.exceeded().is_some() {
+                    // Another edge resets what its visitors no longer want, all of them at once if it has to.
+                    if !is_edge && conduct.exceeded().is_some() {
                         return Poll::Ready(None);
                     }
                     let heading_until = self.worker.tick_after(limits.header_timeout);
@@ -193,6 +214,7 @@ impl Streams {
             })
             .await;
             if accepted.is_none()
+                && self.visitor.node.is_none()
                 && let Some(limit) = conduct.exceeded()
             {
                 return self.refuse(connection, limit).await;

@@ -127,7 +127,7 @@ impl Session {
     async fn run(self: Rc<Self>, mut control: SendStream) {
         let worker = &self.worker;
         let limits = worker.limits();
-        let watch = worker.watch();
+        let (watch, turn) = (worker.watch(), worker.turn());
         // Whether the deadline that is set is one between two requests.
         let mut waits_idle = None;
         let leaving = &self.leaving;
@@ -140,7 +140,8 @@ impl Session {
                     if watch.is_expired() {
                         return Poll::Ready(Event::Late);
                     }
-                    if leaving.get() == Leaving::No && worker.says_goodbye(served, |switches| switches.http3)
+                    if leaving.get() == Leaving::No
+                        && worker.says_goodbye(turn, served, |switches| switches.http3)
                     {
                         return Poll::Ready(Event::Draining);
                     }

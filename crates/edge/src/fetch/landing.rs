@@ -6,13 +6,14 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use model::purge::Kind;
+use observe::HopEnd;
 use semantics::key::hash;
-use semantics::range::{self, ContentRange, Part};
+use semantics::range::{self, ContentRange, Part, Span};
 use semantics::update::{HeadUpdate, update_from_head};
 use semantics::{Facts, Fields};
 use tokio::sync::oneshot;
 
-use super::{Job, Outcome, Report, Shape};
+use super::{Job, Outcome, RangeWanted, Report, Shape};
 use crate::answer::{ContentRange as Described, OriginNote};
 use crate::flight::{Arriving, End, FAILURE_HOLD_MS, Fill, Landing, Pilot};
 use crate::lookup::{self, Place, Purged};
@@ -21,6 +22,7 @@ use crate::origin::{FetchError, OriginResponse};
 use crate::request::Method;
 use crate::slices::{self, Alone};
 use crate::tiering::{self, Cutter};
+use crate::tiers;
 use crate::worker::Worker;
 
 /// What fills in flight may take in memory beside the tier, in objects of the largest size: with the default of 2 % each
@@ -32,6 +34,9 @@ const REWRITTEN_BYTES_MAX: u64 = 16 * 1024;
 
 /// How much of a body may be fetched for the disk alone, after all who wanted it have left.
 const UNREAD_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// How often a body that another edge has broken off is gone on with.
+const RESUMED_MAX: u32 = 3;
 
 impl Job {
     /// Stores a confirmed response and tells who waits.
@@ -66,7 +71,7 @@ impl Job {
             head,
             body: Arriving::default(),
         });
-        if self.is_only_on_disk(&fill) {
+        if self.is_only_passing(&fill) {
             // Nobody new follows it: who comes later finds the head and reads what is there, on disk or in this fill.
             fill.abandon();
         }
@@ -74,12 +79,15 @@ impl Job {
         fill
     }
 
-    /// Whether memory will hold no more of it than what passes by.
-    fn is_only_on_disk(&self, fill: &Fill) -> bool {
+    /// Whether memory will hold no more of it than what passes by: it goes to disk alone, or another node keeps it.
+    fn is_only_passing(&self, fill: &Fill) -> bool {
         let is_part = fill.content_range.is_some();
         let is_large =
             fill.length.is_some_and(|length| length > self.worker.shared.store.object_bytes_max() as u64);
-        fill.sliced.is_some() && (is_part || is_large)
+        match fill.sliced {
+            Some(_) => is_part || is_large,
+            None => is_large,
+        }
     }
 
     /// Streams the body into the fill, to disk and, if it came whole, into the store.
@@ -91,7 +99,7 @@ impl Job {
         mut response: Box<OriginResponse>,
     ) {
         let mut kept = KeptBytes { worker: &self.worker, bytes: 0 };
-        let mut keeps = !self.is_only_on_disk(fill);
+        let mut keeps = !self.is_only_passing(fill);
         let _followed = fill
             .sliced
             .as_ref()
@@ -112,8 +120,18 @@ impl Job {
             }
         }
         let mut left = shape.length().unwrap_or(u64::MAX);
+        let mut resumed = 0;
         while let Some(piece) = response.body.chunk().await {
-            let Ok(piece) = piece else { return self.break_off(pilot, fill, to_disk) };
+            let piece = match piece {
+                Ok(piece) => piece,
+                Err(_counted) => match self.go_on(fill, &shape, &mut resumed).await {
+                    Some(rest) => {
+                        response = rest;
+                        continue;
+                    }
+                    None => return self.break_off(pilot, fill, to_disk),
+                },
+            };
             if keeps && !kept.takes(piece.len()) {
                 // Too large to keep: nobody new may follow, those who do get a window that moves on.
                 keeps = false;
@@ -152,6 +170,49 @@ impl Job {
         self.finish(pilot, false);
     }
 
+    /// What is left of a body that another edge has broken off, from whoever has the same representation: the next edge, or the
+    /// origin. `None` when the bytes could not be told from another version's, or it has been tried often enough.
+    async fn go_on(&self, fill: &Fill, shape: &Shape, resumed: &mut u32) -> Option<Box<OriginResponse>> {
+        let told = self.told.as_ref()?;
+        let (end, complete) = match shape {
+            Shape::Part { range: ContentRange::Span { span, complete }, .. } => (span.end() + 1, *complete),
+            Shape::Part { .. } => return None,
+            Shape::Whole { length } | Shape::Rest { length, .. } => ((*length)?, *length),
+        };
+        let start = shape.start() + fill.progress().bytes;
+        if *resumed >= RESUMED_MAX || !tiering::has_strong_validator(&fill.head) || start >= end {
+            return None;
+        }
+        *resumed += 1;
+        self.worker.observer.hop_ended(told.hop, HopEnd::Broken);
+        let wanted = Span::new(start, end - 1)?;
+        let validator = fill.head.get("etag").or_else(|| fill.head.get("last-modified"));
+        let rest = Job {
+            worker: self.worker.clone(),
+            request: self.request.clone(),
+            at: self.at.clone(),
+            text: Vec::new(),
+            stale: None,
+            range: Some(RangeWanted {
+                value: format!("bytes={start}-{}", end - 1).into_bytes(),
+                asked: None,
+                if_range: validator.map(<[u8]>::to_vec),
+                completes: None,
+            }),
+            told: None,
+            ..*self
+        };
+        let response = tiers::fetch(&rest, Some(&told.node), |_, _| {}).await;
+        let response = response.inspect_err(|error| self.worker.log_failure(&self.request, error)).ok()?;
+        let range = response.fields.get("content-range").and_then(ContentRange::parse)?;
+        let ContentRange::Span { span, complete: of } = range else { return None };
+        let is_rest = response.status == 206
+            && span == wanted
+            && (complete.is_none() || complete == of)
+            && range::may_combine(&fill.head, complete, &response.fields, of);
+        is_rest.then(|| Box::new(response))
+    }
+
     /// Chooses how a fill gets to disk. While what comes with it lives, nobody else cuts what could not be put to this.
     fn to_disk(&self, fill: &Fill, shape: &Shape) -> (ToDisk<'_>, Option<Alone>) {
         let shared = &self.worker.shared;
@@ -161,6 +222,7 @@ impl Job {
         };
         match &fill.sliced {
             Some((_, sliced)) if tiering::has_strong_validator(&fill.head) => (cut(sliced.id, true), None),
+            None if !self.is_kept => (ToDisk::Nothing, None),
             None if shape.length().is_some() || shared.disks.is_empty() => (ToDisk::AsOne, None),
             sliced => match slices::alone(shared, fill.key) {
                 None if sliced.is_some() => (ToDisk::Nothing, None),
@@ -244,8 +306,11 @@ impl Job {
         Some(Stored::partial(fill.facts, fill.position, fill.tags.clone(), &fill.head, parts))
     }
 
-    /// Puts an object where it belongs, unless it has been invalidated meanwhile.
+    /// Puts an object where it belongs, unless that is another node or it has been invalidated meanwhile.
     fn store(&self, head: &Fields, stored: &Object, copy: DiskCopy) {
+        if !self.is_kept {
+            return;
+        }
         let (shared, position) = (&self.worker.shared, stored.position());
         let purged = lookup::purged(shared, &self.at, &self.request, stored.tags(), position);
         let primary = hash(&shared.seed, &self.text).0;

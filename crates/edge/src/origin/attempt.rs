@@ -91,7 +91,12 @@ pub(super) struct Ledger {
 
 impl Ledger {
     /// An attempt that has just begun; without a word about its end it counts as abandoned.
-    pub(super) fn new(sink: Option<Sink>, origin: Slot, on_behalf_of: (Slot, u32), retry: bool) -> Self {
+    pub(super) fn new(
+        sink: Option<Sink>,
+        origin: Slot,
+        on_behalf_of: Option<(Slot, u32)>,
+        retry: bool,
+    ) -> Self {
         let event = FetchEvent {
             origin,
             on_behalf_of,
@@ -118,9 +123,10 @@ impl Ledger {
             FetchErrorKind::Protocol => OriginFailure::Protocol,
             FetchErrorKind::Truncated | FetchErrorKind::Reset => OriginFailure::Cut,
             FetchErrorKind::BreakerOpen => OriginFailure::Breaker,
-            FetchErrorKind::NoOrigin | FetchErrorKind::Upload | FetchErrorKind::Unsendable => {
-                OriginFailure::Abandoned
-            }
+            FetchErrorKind::NoOrigin
+            | FetchErrorKind::Upload
+            | FetchErrorKind::Unsendable
+            | FetchErrorKind::Relayed(_) => OriginFailure::Abandoned,
         });
     }
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
@@ -102,13 +102,15 @@ impl Known {
 pub(super) struct Endpoint<'a> {
     pub(super) host: &'a str,
     pub(super) port: u16,
+    /// From where: the one of the address's family, else the system chooses.
+    pub(super) sources: &'a [IpAddr],
     pub(super) tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
 }
 
 /// Resolves, connects, shakes hands; counted in `open` until it is closed. The caller bounds the time.
 pub(super) async fn connect(names: &Names, endpoint: Endpoint<'_>, open: &Gauge) -> Result<Wire, FetchError> {
     let addresses = names.resolve(endpoint.host, endpoint.port).await?;
-    let tcp = dial(&addresses)
+    let tcp = dial(&addresses, endpoint.sources)
         .await
         .map_err(|error| FetchError::new(FetchErrorKind::Connect, Sent::Nothing, error))?;
     // Latency matters more than a few packets; the writers above hand over whole heads and chunks.
@@ -123,21 +125,25 @@ pub(super) async fn connect(names: &Names, endpoint: Endpoint<'_>, open: &Gauge)
             Stream::Tls(Box::new(stream))
         }
     };
-    Ok(Wire { stream, meter: Arc::default(), _open: open.count() })
+    Ok(Wire { stream, meter: Arc::default(), is_deaf: false, _open: open.count() })
 }
 
 /// Connects to the first of `addresses` that answers: the next one starts when the one before failed or took longer
 /// than [`NEXT_ADDRESS_AFTER`]. The others are dropped.
-async fn dial(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
+async fn dial(addresses: &[SocketAddr], sources: &[IpAddr]) -> io::Result<TcpStream> {
+    let from = |to: SocketAddr| {
+        let source = sources.iter().find(|source| source.is_ipv4() == to.is_ipv4()).copied();
+        connect_from(source, to)
+    };
     if let [address] = addresses {
-        return TcpStream::connect(address).await;
+        return from(*address).await;
     }
     let mut rest = addresses.iter().copied().peekable();
     let mut tries = JoinSet::new();
     let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
     loop {
         if let Some(address) = rest.next() {
-            tries.spawn(TcpStream::connect(address));
+            tries.spawn(from(address));
         }
         let next = match rest.peek() {
             Some(_) => match timeout(NEXT_ADDRESS_AFTER, tries.join_next()).await {
@@ -155,10 +161,25 @@ async fn dial(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
     }
 }
 
+async fn connect_from(source: Option<IpAddr>, to: SocketAddr) -> io::Result<TcpStream> {
+    let Some(source) = source else { return TcpStream::connect(to).await };
+    let socket = if source.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.bind(SocketAddr::new(source, 0)).map_err(|error| {
+        io::Error::new(error.kind(), format!("origin_source {source} cannot be used: {error}"))
+    })?;
+    socket.connect(to).await
+}
+
 /// A connection's bytes, counted: whether the origin has sent anything decides whether a request may be sent again.
+///
+/// Writing to it never fails because the origin has closed: it may have answered before (413 or 501 to an upload, RFC 9112
+/// §9.5), and the library would throw that answer away, unread. What can no longer be written is dropped; reading tells
+/// the end.
 pub(super) struct Wire {
     stream: Stream,
     meter: Arc<Meter>,
+    /// The origin takes nothing any more.
+    is_deaf: bool,
     _open: Counted,
 }
 
@@ -176,12 +197,6 @@ impl Meter {
 
     pub(super) fn written(&self) -> u64 {
         self.written.load(Ordering::Relaxed)
-    }
-
-    fn wrote(&self, polled: &Poll<io::Result<usize>>) {
-        if let Poll::Ready(Ok(bytes)) = polled {
-            self.written.fetch_add(*bytes as u64, Ordering::Relaxed);
-        }
     }
 }
 
@@ -202,6 +217,26 @@ impl Wire {
             Stream::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(b"h2"),
         }
     }
+
+    /// What writing `length` bytes has come to.
+    fn wrote(&mut self, polled: Poll<io::Result<usize>>, length: usize) -> Poll<io::Result<usize>> {
+        match polled {
+            Poll::Ready(Err(error)) if has_closed(&error) => {
+                self.is_deaf = true;
+                Poll::Ready(Ok(length))
+            }
+            Poll::Ready(Ok(bytes)) => {
+                self.meter.written.fetch_add(bytes as u64, Ordering::Relaxed);
+                Poll::Ready(Ok(bytes))
+            }
+            other => other,
+        }
+    }
+}
+
+/// Whether writing failed because the other side reads no more.
+fn has_closed(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
 impl AsyncRead for Wire {
@@ -222,12 +257,14 @@ impl AsyncRead for Wire {
 
 impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.is_deaf {
+            return Poll::Ready(Ok(buf.len()));
+        }
         let polled = match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
             Stream::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
         };
-        self.meter.wrote(&polled);
-        polled
+        self.wrote(polled, buf.len())
     }
 
     fn poll_write_vectored(
@@ -235,12 +272,15 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let length = bufs.iter().map(|buf| buf.len()).sum();
+        if self.is_deaf {
+            return Poll::Ready(Ok(length));
+        }
         let polled = match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         };
-        self.meter.wrote(&polled);
-        polled
+        self.wrote(polled, length)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -251,10 +291,14 @@ impl AsyncWrite for Wire {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
+        if self.is_deaf {
+            return Poll::Ready(Ok(()));
+        }
+        let polled = match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Stream::Tls(stream) => Pin::new(stream).poll_flush(cx),
-        }
+        };
+        self.wrote(polled.map_ok(|()| 0), 0).map_ok(|_| ())
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -298,9 +342,26 @@ mod tests {
         let refusing = listen().await.unwrap().local_addr().unwrap();
         let listening = listen().await.unwrap();
         let address = listening.local_addr().unwrap();
-        let stream = dial(&[refusing, refusing, address]).await.unwrap();
+        let stream = dial(&[refusing, refusing, address], &[]).await.unwrap();
         assert_eq!(stream.peer_addr().unwrap(), address);
-        assert_eq!(dial(&[refusing, refusing]).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
-        assert!(dial(&[]).await.is_err());
+        assert_eq!(
+            dial(&[refusing, refusing], &[]).await.unwrap_err().kind(),
+            io::ErrorKind::ConnectionRefused
+        );
+        assert!(dial(&[], &[]).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn connections_come_from_the_address_of_their_family() {
+        let listening = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let to = listening.local_addr().unwrap();
+        let source: IpAddr = "127.83.0.9".parse().unwrap();
+        let stream = dial(&[to], &["2001:db8::9".parse().unwrap(), source]).await.unwrap();
+        assert_eq!(listening.accept().await.unwrap().1, stream.local_addr().unwrap());
+        assert_eq!(stream.local_addr().unwrap().ip(), source);
+
+        // An address of nobody here (RFC 5737).
+        let error = dial(&[to], &["192.0.2.9".parse().unwrap()]).await.unwrap_err();
+        assert!(error.to_string().contains("origin_source 192.0.2.9 cannot be used"), "{error}");
     }
 }

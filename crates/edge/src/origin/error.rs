@@ -42,6 +42,8 @@ pub(crate) enum FetchErrorKind {
     Upload,
     /// The request cannot be expressed towards an origin, although the visitor's side let it pass.
     Unsendable,
+    /// Another edge has answered that it has no answer: why it has none.
+    Relayed(Why),
 }
 
 /// Which time-out fired.
@@ -87,6 +89,12 @@ impl FetchError {
         FetchError { kind, sent, origin: None, detail: detail.to_string().into_boxed_str() }
     }
 
+    /// What another edge has answered that has no answer.
+    pub(crate) fn relayed(node: &str, why: Why) -> Self {
+        let detail = "it has no answer either";
+        FetchError::new(FetchErrorKind::Relayed(why), Sent::Answer, detail).at(&format!("tier:{node}").into())
+    }
+
     /// The same error with the name of the origin that it is about.
     pub(super) fn at(mut self, origin: &Arc<str>) -> Self {
         self.origin = Some(origin.clone());
@@ -115,8 +123,11 @@ impl FetchError {
     /// Whether the failure is everybody's who wants the same thing. An answer that broke off or broke HTTP's rules is
     /// not: some field of this one visitor's request may have caused it.
     pub(crate) fn is_shared(&self) -> bool {
-        use FetchErrorKind::{BreakerOpen, Connect, NoOrigin, QueueFull, Timeout, Tls};
-        matches!(self.kind, Connect | Tls | Timeout(_) | BreakerOpen | QueueFull | NoOrigin)
+        use FetchErrorKind::{BreakerOpen, Connect, NoOrigin, QueueFull, Relayed, Timeout, Tls};
+        match self.kind {
+            Relayed(why) => matches!(why, Why::OriginConnect | Why::OriginTimeout | Why::OriginDown),
+            kind => matches!(kind, Connect | Tls | Timeout(_) | BreakerOpen | QueueFull | NoOrigin),
+        }
     }
 
     /// Whether no origin has seen anything of the request.
@@ -141,6 +152,7 @@ impl FetchError {
             && !matches!(
                 self.kind,
                 FetchErrorKind::BreakerOpen
+                    | FetchErrorKind::Relayed(_)
                     | FetchErrorKind::QueueFull
                     | FetchErrorKind::Timeout(Phase::Queue | Phase::Total)
             )
@@ -159,6 +171,7 @@ impl FetchError {
             FetchErrorKind::NoOrigin => Why::Internal,
             FetchErrorKind::Upload => Why::ClientGone,
             FetchErrorKind::Unsendable => Why::BadRequest,
+            FetchErrorKind::Relayed(why) => why,
         }
     }
 }
@@ -183,6 +196,7 @@ impl FetchErrorKind {
             FetchErrorKind::QueueFull => "queue-full",
             FetchErrorKind::Upload => "upload",
             FetchErrorKind::Unsendable => "unsendable",
+            FetchErrorKind::Relayed(why) => why.as_str(),
         }
     }
 }

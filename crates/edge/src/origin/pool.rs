@@ -36,6 +36,10 @@ const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
 const PING_AFTER: Duration = Duration::from_secs(15);
 const PING_ANSWER: Duration = Duration::from_secs(10);
 
+/// The same for other edges, who may have to wait long for an origin and are told so apart from those who are gone.
+const EDGE_PING_AFTER: Duration = Duration::from_secs(1);
+const EDGE_PING_ANSWER: Duration = Duration::from_secs(2);
+
 /// Exchanges that may wait for a connection, per connection that the origin may have. More are refused at once: what
 /// waits behind four others on each connection is late anyway.
 const QUEUED_PER_CONNECTION: usize = 4;
@@ -113,6 +117,12 @@ impl Pool {
             sweeping: Cell::new(false),
             metric: Cell::new(None),
         }
+    }
+
+    /// Exchanges that run now.
+    pub(super) fn in_flight(&self) -> u32 {
+        let most = self.origin.settings.connections_max.max(1);
+        most.saturating_sub(self.slots.available_permits() as u32)
     }
 
     /// Leave to have one exchange with the origin, until the permit is dropped. Waits in a bounded queue, for as long
@@ -209,7 +219,7 @@ impl Pool {
             let sender = Sender::Http1(handshake_http1(wire).await?);
             return Ok(Lease { sender, meter, reused: false, pool });
         }
-        let sender = handshake_http2(wire).await?;
+        let sender = handshake_http2(wire, settings.tls.node.is_some()).await?;
         let last_used = Rc::new(Cell::new(Instant::now()));
         let connection = Multiplexed { sender, meter: meter.clone(), last_used };
         *self.http2.borrow_mut() = Some(connection.clone());
@@ -360,14 +370,16 @@ async fn handshake_http1(wire: Wire) -> Result<http1::SendRequest<Upload>, Fetch
     Ok(sender)
 }
 
-async fn handshake_http2(wire: Wire) -> Result<http2::SendRequest<Upload>, FetchError> {
+async fn handshake_http2(wire: Wire, is_edge: bool) -> Result<http2::SendRequest<Upload>, FetchError> {
+    let (ping_after, ping_answer) =
+        if is_edge { (EDGE_PING_AFTER, EDGE_PING_ANSWER) } else { (PING_AFTER, PING_ANSWER) };
     let (sender, connection) = http2::Builder::new(Local)
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(HEAD_BYTES_MAX as u32)
-        .keep_alive_interval(PING_AFTER)
-        .keep_alive_timeout(PING_ANSWER)
+        .keep_alive_interval(ping_after)
+        .keep_alive_timeout(ping_answer)
         .handshake(TokioIo::new(wire))
         .await
         .map_err(handshake_failure)?;

@@ -70,7 +70,7 @@ async fn is_well(names: &Names, state: &Arc<OriginState>, probe: &Probe) -> bool
         body: RequestBody::Empty,
         retry_safe: false,
         takes_trailers: false,
-        on_behalf_of: (Slot::NONE, 0),
+        on_behalf_of: Some((Slot::NONE, 0)),
         upgrade: None,
     };
     let pool = Rc::new(Pool::new(state.clone()));

@@ -3,6 +3,7 @@
 //! [`Clock`], decisions from `model`'s state machines.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -21,10 +22,14 @@ use super::connect::Endpoint;
 use super::error::{FetchError, FetchErrorKind, Sent};
 use super::tls::{Trust, client_config};
 use crate::clock::Clock;
+use crate::tiers::Certified;
 
 /// The origins' state, shared by all workers.
 pub(crate) struct OriginsShared {
     clock: Clock,
+    /// What is shown to other edges.
+    certified: Arc<Certified>,
+    sources: Arc<[IpAddr]>,
     states: RwLock<HashMap<Arc<Origin>, Vec<Arc<OriginState>>>>,
     next_id: AtomicU64,
     /// Tells the prober that the set has changed.
@@ -32,9 +37,16 @@ pub(crate) struct OriginsShared {
 }
 
 impl OriginsShared {
-    /// No origins yet; `clock` is the edge's.
-    pub(crate) fn new(clock: Clock) -> Self {
-        OriginsShared { clock, states: RwLock::default(), next_id: AtomicU64::new(0), changed: Notify::new() }
+    /// No origins yet; `clock` is the edge's, `sources` are the addresses from which it connects to origins.
+    pub(crate) fn new(clock: Clock, certified: Arc<Certified>, sources: &[IpAddr]) -> Self {
+        OriginsShared {
+            clock,
+            certified,
+            sources: sources.into(),
+            states: RwLock::default(),
+            next_id: AtomicU64::new(0),
+            changed: Notify::new(),
+        }
     }
 
     /// Takes note of the origins of a new configuration and forgets those that are no longer in it. What is known
@@ -99,7 +111,7 @@ impl OriginsShared {
         }
         // Reads files, so it is made outside the lock; another worker's may win.
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let made = Arc::new(OriginState::new(id, origin, group));
+        let made = Arc::new(OriginState::new(id, origin, group, &self.certified, self.sources.clone()));
         let mut states = self.states.write();
         let of_origin = states.entry(origin.clone()).or_default();
         find(Some(of_origin), group).unwrap_or_else(|| {
@@ -126,8 +138,9 @@ pub(super) struct OriginState {
     pub(super) open: Gauge,
     /// Connections that are idle.
     pub(super) idle: Gauge,
+    sources: Arc<[IpAddr]>,
     policies: Policies,
-    tls: Result<Option<Tls>, String>,
+    tls: Result<OriginTls, String>,
     condition: Mutex<Condition>,
     budget: Mutex<RetryBudget>,
     retired: AtomicBool,
@@ -150,6 +163,16 @@ impl Policies {
     }
 }
 
+/// How a connection is secured.
+enum OriginTls {
+    /// Not at all.
+    Plain,
+    /// By the origin's certificate.
+    Verified(Tls),
+    /// By certificates on both sides, ours the newest: it is another edge.
+    Edge { certified: Arc<Certified>, node: Box<str>, name: ServerName<'static> },
+}
+
 struct Tls {
     name: ServerName<'static>,
     /// Offers what the origin's settings say.
@@ -164,9 +187,16 @@ struct Condition {
 }
 
 impl OriginState {
-    fn new(id: u64, origin: &Arc<Origin>, group: &OriginGroup) -> Self {
+    fn new(
+        id: u64,
+        origin: &Arc<Origin>,
+        group: &OriginGroup,
+        certified: &Arc<Certified>,
+        sources: Arc<[IpAddr]>,
+    ) -> Self {
         OriginState {
             id,
+            sources,
             name: origin.url().into(),
             settings: origin.clone(),
             probe: group.probe.clone(),
@@ -179,7 +209,7 @@ impl OriginState {
                 retry: group.retry,
                 probe: group.probe.clone(),
             },
-            tls: tls_of(origin),
+            tls: tls_of(origin, certified),
             condition: Mutex::new(Condition {
                 health: Health::new(group.health),
                 breaker: Breaker::new(group.breaker),
@@ -196,15 +226,20 @@ impl OriginState {
 
     /// How to connect; `http2` whether HTTP/2 may be offered.
     pub(super) fn endpoint(&self, http2: bool) -> Result<Endpoint<'_>, FetchError> {
+        let unusable = |trouble: &str| FetchError::new(FetchErrorKind::Tls, Sent::Nothing, trouble);
         let tls = match &self.tls {
-            Ok(None) => None,
-            Ok(Some(tls)) => {
+            Ok(OriginTls::Plain) => None,
+            Ok(OriginTls::Verified(tls)) => {
                 let config = if http2 { &tls.config } else { &tls.http1 };
                 Some((config.clone(), tls.name.clone()))
             }
-            Err(trouble) => return Err(FetchError::new(FetchErrorKind::Tls, Sent::Nothing, trouble)),
+            Ok(OriginTls::Edge { certified, node, name }) => {
+                let config = certified.client(node).map_err(|trouble| unusable(&trouble))?;
+                Some((config, name.clone()))
+            }
+            Err(trouble) => return Err(unusable(trouble)),
         };
-        Ok(Endpoint { host: &self.settings.host, port: self.settings.port, tls })
+        Ok(Endpoint { host: &self.settings.host, port: self.settings.port, sources: &self.sources, tls })
     }
 
     /// Asks the breaker for leave to make an attempt.
@@ -276,13 +311,16 @@ pub(super) fn order(states: &[Arc<OriginState>], now: u64) -> Vec<usize> {
     health::choose(&(0..states.len()).collect::<Vec<_>>(), &health, now).origins
 }
 
-fn tls_of(origin: &Origin) -> Result<Option<Tls>, String> {
+fn tls_of(origin: &Origin, certified: &Arc<Certified>) -> Result<OriginTls, String> {
     if origin.scheme == Scheme::Http {
-        return Ok(None);
+        return Ok(OriginTls::Plain);
     }
     let name = origin.tls.server_name.as_deref().unwrap_or(&origin.host);
     let name = ServerName::try_from(name.to_owned())
         .map_err(|_| format!("{}: {name:?} is no name that a certificate can have", origin.url()))?;
+    if let Some(node) = &origin.tls.node {
+        return Ok(OriginTls::Edge { certified: certified.clone(), node: node.clone(), name });
+    }
     let mut trust = Trust {
         ca_file: origin.tls.ca.as_deref().map(std::path::Path::new),
         verify: origin.tls.verify,
@@ -296,7 +334,7 @@ fn tls_of(origin: &Origin) -> Result<Option<Tls>, String> {
     } else {
         config.clone()
     };
-    Ok(Some(Tls { name, config, http1 }))
+    Ok(OriginTls::Verified(Tls { name, config, http1 }))
 }
 
 // --- Counters ---

@@ -207,7 +207,7 @@ fn hasty(mut group: OriginGroup) -> OriginGroup {
 /// A worker's origins on a clock that the test moves.
 fn origins() -> (Origins, Clock) {
     let clock = Clock::manual(Wall::from_secs(1_000_000));
-    (Origins::new(Arc::new(OriginsShared::new(clock.clone()))), clock)
+    (Origins::new(Arc::new(OriginsShared::new(clock.clone(), Arc::default(), &[]))), clock)
 }
 
 fn get(target: &str) -> OriginRequest {
@@ -223,7 +223,7 @@ fn request(method: &str, target: &str) -> OriginRequest {
         body: RequestBody::Empty,
         retry_safe: matches!(method, "GET" | "HEAD" | "OPTIONS"),
         takes_trailers: false,
-        on_behalf_of: (Slot::NONE, 0),
+        on_behalf_of: None,
         upgrade: None,
     }
 }

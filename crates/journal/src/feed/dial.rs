@@ -323,6 +323,11 @@ async fn listen(
             }
         };
         let Some(first) = first else { return Ok(()) };
+        // The other end beats each second. Who reads after a longer time was stopped (or its machine): what it finds may be as old, and
+        // the other end has given it up.
+        if heard.elapsed() > SILENCE {
+            return Err(format!("this process has read nothing for {} s", heard.elapsed().as_secs()).into());
+        }
         heard = tokio::time::Instant::now();
         let mut together = vec![first];
         while together.len() < LINES_TOGETHER_MAX

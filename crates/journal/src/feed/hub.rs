@@ -23,7 +23,9 @@ use tokio::time::{sleep, timeout};
 use super::dial::{Dialer, Link, Node, Told};
 use super::lines::{Lines, LinesBody, Writer, lines_body};
 use super::outbox::{Confirm, Outbox, Patience};
-use super::{BEAT, Beat, Down, Hello, Line, Records, Report, Restart, SILENCE, Statistics, Up, Welcome};
+use super::{
+    BEAT, Beat, Down, Hello, Line, PLAN_CELL, Records, Report, Restart, SILENCE, Statistics, Up, Welcome,
+};
 use crate::trust::{Peer, Role};
 use crate::{Error, Journal, Mark, Page, Record, Work};
 
@@ -47,8 +49,9 @@ const CONFIRM_EVERY: Duration = Duration::from_secs(2);
 const WORD_BYTES_MAX: usize = 256;
 const WHY_BYTES_MAX: usize = 8 << 10;
 
-/// How long a node whose cursor is above the hub's head waits for the hub to catch up.
-const HEAD_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a node whose cursor is above the hub's head waits for the hub to catch up. It hears nothing meanwhile: well below
+/// [`SILENCE`].
+const HEAD_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Nodes that have lost their feed all at once come back over this time for each of them: 25 a second, each of which costs
 /// control a handshake of about 1 ms and what the node has missed.
@@ -147,6 +150,8 @@ struct Inner {
     held: VecDeque<(Record, Mark)>,
     bytes: usize,
     nodes: BTreeMap<String, Known>,
+    /// Other controls that say what their nodes report, and when they have said anything last.
+    reporters: BTreeMap<String, Instant>,
     reports: u64,
     /// When it was last known that there is nothing newer than the head.
     confirmed: Option<Instant>,
@@ -246,6 +251,7 @@ impl Hub {
                 held: VecDeque::new(),
                 bytes: 0,
                 nodes: BTreeMap::new(),
+                reporters: BTreeMap::new(),
                 reports: 0,
                 confirmed: None,
             }),
@@ -285,6 +291,11 @@ impl Hub {
         let receipts = &inner.nodes.get(node)?.receipts;
         let at = receipts.partition_point(|receipt| receipt.cursor.position < position);
         receipts.range(at..).find(|receipt| inner.has(receipt.cursor)).cloned()
+    }
+
+    /// For how long another control has said nothing here of its nodes; `None` when it never has.
+    pub fn silence_of(&self, control: &str) -> Option<Duration> {
+        self.inner.lock().reporters.get(control).map(Instant::elapsed)
     }
 
     /// Forgets a node that has been retired.
@@ -422,20 +433,50 @@ impl Hub {
         self.head.send_replace((inner.head().position, inner.begun_anew));
     }
 
+    /// Reads what is new, from the newest record that is held on: it must still be there. Where it isn't, the journal's engine has
+    /// been put back to what it was earlier, or this hub was away for days: it begins anew, and so do nodes that know more.
     async fn read_on(&self, journal: &dyn Journal) -> Result<(), Error> {
         loop {
-            let page = match journal.read(self.head().position, LINE_RECORDS_MAX).await {
-                Err(Error::Trimmed(floor)) => {
-                    // Only a hub that was away for days meets this.
-                    let plan = self.plan();
-                    self.begin(journal.id(), floor, plan);
-                    continue;
-                }
-                other => other?,
+            let (head, newest) = {
+                let inner = self.inner.lock();
+                (inner.head(), inner.held.back().map(|(record, _)| record.clone()))
             };
-            let has_more = page.has_more;
-            if !page.records.is_empty() {
-                self.push(page.records);
+            let after = newest.as_ref().map_or(head.position, |newest| newest.position - 1);
+            let mut anew = None;
+            let (records, has_more) = match journal.read(after, LINE_RECORDS_MAX).await {
+                Err(Error::Trimmed(floor)) if floor == head => {
+                    let page = journal.read(head.position, LINE_RECORDS_MAX).await?;
+                    (page.records, page.has_more)
+                }
+                Err(Error::Trimmed(floor)) => {
+                    anew = Some(floor);
+                    (Vec::new(), true)
+                }
+                Err(error) => return Err(error),
+                Ok(mut page) => {
+                    let is_there = match &newest {
+                        Some(newest) => page.records.first() == Some(newest),
+                        None => page.floor == head,
+                    };
+                    if !is_there {
+                        anew = Some(page.floor);
+                    }
+                    page.records.drain(..usize::from(newest.is_some()).min(page.records.len()));
+                    (page.records, page.has_more)
+                }
+            };
+            if let Some(floor) = anew {
+                eprintln!(
+                    "perigee: the journal does not go on from position {}: reading it anew",
+                    head.position
+                );
+                let plan = journal.cell(PLAN_CELL).await?;
+                let plan = plan.and_then(|cell| serde_json::from_slice(&cell.value).ok());
+                self.begin(journal.id(), floor, plan.unwrap_or_else(|| self.plan()));
+                continue;
+            }
+            if !records.is_empty() {
+                self.push(records);
             }
             if !has_more {
                 self.inner.lock().confirmed = Some(Instant::now());
@@ -485,7 +526,12 @@ impl Hub {
         let reading = async {
             loop {
                 let line = timeout(SILENCE, lines.next::<Up>());
-                match line.await.map_err(|_| format!("it said nothing for {} s", SILENCE.as_secs()))?? {
+                let line =
+                    line.await.map_err(|_| format!("it said nothing for {} s", SILENCE.as_secs()))??;
+                if hello.reports_only && peer.role == Role::Control {
+                    self.inner.lock().reporters.insert(peer.name.clone(), Instant::now());
+                }
+                match line {
                     None => return Ok(()),
                     Some(Up::Report(report)) => {
                         let is_own = report.node == peer.name;
@@ -590,13 +636,18 @@ impl Hub {
             let why = format!("the node is at {}, which the journal has not reached", hello.cursor.position);
             return self.restart(writer, &why).await;
         }
-        let known = self.inner.lock().digest_at(hello.cursor.position);
-        match known {
-            Some(mark) if mark != hello.cursor => {
+        let is_other = {
+            let inner = self.inner.lock();
+            // What lies below the floor shows when it has been caught up with.
+            hello.cursor.position >= inner.floor.position
+                && inner.digest_at(hello.cursor.position) != Some(hello.cursor)
+        };
+        match is_other {
+            true => {
                 let why = format!("the node's digest at {} is not the journal's", hello.cursor.position);
                 self.restart(writer, &why).await
             }
-            _ => Ok(hello.cursor),
+            false => Ok(hello.cursor),
         }
     }
 

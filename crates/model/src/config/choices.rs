@@ -1,8 +1,10 @@
 //! What sites and rules can say alike: caching, keys, headers, cookies, redirects, cross-origin reading.
 
+use std::sync::Arc;
+
 use semantics::coding::Coding;
 use semantics::fields::is_tchar;
-use semantics::key::{KeyRecipe, Query, QueryPart};
+use semantics::key::{KeyRecipe, Query, QueryPart, normalise_host};
 use semantics::policy::{RequestCacheControl, SetCookie};
 use semantics::vary::Normalise;
 
@@ -17,6 +19,7 @@ use crate::cors::{Allow, AllowedOrigins, Cors};
 use crate::glob::Glob;
 use crate::rate::Rate;
 use crate::redirect::{Redirect, STATUSES};
+use crate::rewrite::{Rewrite, origin_of};
 use crate::rule::{Cache, ClientCertificate, Conditions, CookieFilter, CountedBy, Https, RateLimit, Rule};
 use crate::settings::RATE_PER;
 
@@ -83,6 +86,9 @@ pub(super) fn apply_choices(findings: &mut Findings<'_>, section: &Section, rule
     rule.early_hints = section.bool("early_hints").unwrap_or(rule.early_hints);
     if let Some(item) = section.item("compress") {
         rule.compress = build_compress(findings, item);
+    }
+    if let Some(item) = section.item("rewrite") {
+        rule.rewrite = item.table().and_then(|table| build_rewrite(findings, table));
     }
     if rule.is_response_rule() {
         return;
@@ -339,6 +345,46 @@ fn build_redirect(
     };
     section.finish();
     built
+}
+
+fn build_rewrite(findings: &mut Findings<'_>, section: &Section) -> Option<Arc<Rewrite>> {
+    let origin = |findings: &mut Findings<'_>, text: &str, span| {
+        let origin = origin_of(text);
+        if origin.is_none() {
+            let message = format!("{text:?} is no host that files can be fetched from");
+            findings.error(span, message, "write e.g. \"cdn.shop.example\"");
+        }
+        origin
+    };
+    let mut rewrite = Rewrite::default();
+    if let Some((text, span)) = section.text("host") {
+        rewrite.host = origin(findings, text, span).unwrap_or_default();
+    }
+    for (from, to) in section.map("hosts") {
+        if from.text.contains('/') || origin_of(&from.text).is_none() {
+            let message = format!("{:?} is no host", from.text);
+            findings.error(&from.span, message, "write e.g. \"img.shop.example\"");
+        }
+        let to = to.text().and_then(|(text, span)| origin(findings, text, span));
+        rewrite.hosts.push((normalise_host(&from.text).into(), to.unwrap_or_default()));
+    }
+    let globs = |findings: &mut Findings<'_>, key| {
+        let mut globs = Vec::new();
+        for (path, span) in section.list(key).iter().filter_map(Item::text) {
+            if !path.starts_with(['/', '*']) {
+                let message = format!("the path {path:?} matches nothing: paths begin with \"/\"");
+                findings.error(span, message, format!("write \"/{path}\""));
+            }
+            globs.push(Glob::new(path));
+        }
+        globs
+    };
+    rewrite.paths = globs(findings, "paths");
+    rewrite.inline_scripts = globs(findings, "inline_scripts");
+    rewrite.social_images = section.bool("social_images").unwrap_or(false);
+    rewrite.structured_data = section.bool("structured_data").unwrap_or(false);
+    section.finish();
+    (!rewrite.host.is_empty()).then(|| Arc::new(rewrite))
 }
 
 fn build_cors(findings: &mut Findings<'_>, item: &Item) -> Cors {

@@ -1,6 +1,6 @@
 //! `[edge]` → [`EdgeSettings`], but for its `store`, which has a table of its own.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::choices::build_rate;
 use crate::rate::Rate;
 use crate::settings::{
     AccessLog, AccessLogFormat, CertificateFiles, EdgeSettings, HANDSHAKES_BURST_SECS, Limits, Network, Ocsp,
-    SyslogBy, TlsSettings, TlsVersion,
+    SyslogBy, TierFiles, TlsSettings, TlsVersion,
 };
 
 /// Settings from the section; defaults where it says nothing.
@@ -19,6 +19,8 @@ pub(super) fn build(findings: &mut Findings<'_>, section: Option<&Section>) -> E
     let Some(section) = section else { return settings };
     let listen = addresses(findings, section, "listen");
     settings.listen_tls = addresses(findings, section, "listen_tls");
+    settings.listen_tier = addresses(findings, section, "listen_tier");
+    settings.tier = section.table("tier").and_then(build_tier);
     if section.has("listen") && section.item("listen").is_some_and(|item| item.list().is_empty()) {
         let span = section.item("listen").map_or(0..0, |item| item.span.clone());
         findings.error(
@@ -65,6 +67,7 @@ pub(super) fn build(findings: &mut Findings<'_>, section: Option<&Section>) -> E
     settings.server_timing = section.bool("server_timing").unwrap_or(false);
     settings.proxy_protocol = section.bool("proxy_protocol").unwrap_or(false);
     settings.http3 = section.bool("http3").unwrap_or(true);
+    settings.origin_source = origin_source(findings, section);
     for (text, span) in section.list("trusted_proxies").iter().filter_map(|item| item.text()) {
         match Network::parse(text) {
             Ok(network) => settings.trusted_proxies.push(network),
@@ -144,6 +147,36 @@ fn build_limits(section: &Section) -> Limits {
 fn addresses(findings: &mut Findings<'_>, section: &Section, key: &'static str) -> Vec<SocketAddr> {
     let texts = section.list(key).iter().filter_map(|item| item.text());
     texts.filter_map(|(text, span)| address(findings, key, text, span)).collect()
+}
+
+/// At most one address of each family: of two, nobody could say which one is taken.
+fn origin_source(findings: &mut Findings<'_>, section: &Section) -> Vec<IpAddr> {
+    let mut sources: Vec<IpAddr> = Vec::new();
+    for (text, span) in section.list("origin_source").iter().filter_map(|item| item.text()) {
+        match text.parse::<IpAddr>() {
+            Ok(address) if sources.iter().any(|source| source.is_ipv4() == address.is_ipv4()) => {
+                findings.error(
+                    span,
+                    format!("origin_source: {text} is a second address of its family"),
+                    "write one IPv4 and one IPv6 address at most",
+                );
+            }
+            Ok(address) => sources.push(address),
+            Err(_) => findings.error(
+                span,
+                format!("origin_source: {text:?} is not an address"),
+                "write an address of this machine, without a port, e.g. \"203.0.113.10\"",
+            ),
+        }
+    }
+    sources
+}
+
+fn build_tier(section: &Section) -> Option<TierFiles> {
+    let file = |key| section.text(key).map(|(path, _)| path.into());
+    let (certificate, key, authority) = (file("certificate"), file("key"), file("authority"));
+    section.finish();
+    Some(TierFiles { certificate: certificate?, key: key?, authority: authority? })
 }
 
 /// TLS with visitors; defaults where the section says nothing.

@@ -4,10 +4,12 @@
 use std::time::Duration;
 
 use crate::breaker::BreakerPolicy;
+use crate::budget;
 use crate::compress;
 use crate::origin::bounds;
 use crate::routing;
 use crate::settings::{self, Bound};
+use crate::tiers;
 use crate::units::ByteSize;
 
 /// A table of the file: what may stand in it.
@@ -208,6 +210,11 @@ static POP: Table = Table {
             "The addresses that visitors are sent to, IPv4 and IPv6.",
         )
         .required(),
+        key(
+            "node",
+            Kind::Tables { of: &POP_NODE, max: Some(tiers::NODES_MAX) },
+            "One edge of the PoP, as the others reach it. Those that are named act as one cache.",
+        ),
         key("regions", Kind::List(&NAME), "Names of your own for groups of PoPs, which sites may name in `pops`.")
             .or("none"),
         key(
@@ -229,6 +236,34 @@ static POP: Table = Table {
         .or("no bound"),
         key("drain", Kind::Bool, "Nobody new is sent here.").or("false"),
         key("last_resort", Kind::Bool, "Visitors are sent here only when no other PoP is left.").or("false"),
+    ]],
+};
+
+static POP_NODE: Table = Table {
+    title: "[[pop.node]]",
+    groups: &[&[
+        key("name", NAME, "Its name: that of `node` in its own file, which its certificate shows.")
+            .required(),
+        key(
+            "tier",
+            text("an address with port", "10.0.0.1:7443"),
+            "Where the other edges reach it: what its own file says as `listen_tier`, or what leads there.",
+        )
+        .required(),
+        number("weight", tiers::WEIGHT, "Its share of the PoP's keys, in relation to the other nodes'."),
+    ]],
+};
+
+static SHIELD: Table = Table {
+    title: "[[site.shield_from]]",
+    groups: &[&[
+        key("from", Kind::List(&NAME), "Names of PoPs and of their regions: those that ask so.").required(),
+        key(
+            "pops",
+            Kind::List(&NAME),
+            "The PoPs through which they ask, the first that answers; at most 3. An empty list asks the origin.",
+        )
+        .required(),
     ]],
 };
 
@@ -332,6 +367,18 @@ static EDGE: Table = Table {
         )
         .or("none"),
         key(
+            "listen_tier",
+            Kind::List(&text("an address with port", "10.0.0.1:7443")),
+            "Addresses at which the other edges of the PoP, and those that it shields, reach this one: the `tier` of its [[pop.node]]. Only edges that show a certificate are let in.",
+        )
+        .or("none"),
+        key(
+            "tier",
+            Kind::Table(&TIER),
+            "What this node shows to other edges, and whom it believes. A node of a cluster has that from its cluster.",
+        )
+        .or("none"),
+        key(
             "admin",
             text("an address with port, or \"off\"", "127.0.0.1:9090"),
             "Address of the admin API and of /metrics.",
@@ -381,12 +428,37 @@ static EDGE: Table = Table {
         )
         .or("false"),
         key(
+            "origin_source",
+            Kind::List(&text("an address", "203.0.113.10")),
+            "The addresses of this machine from which origins are connected to: one IPv4 and one IPv6 address at most.",
+        )
+        .or("the system's choice"),
+        key(
             "http3",
             Kind::Bool,
             "Whether HTTP/3 is spoken on the UDP ports of listen_tls, and visitors are told of it (Alt-Svc).",
         )
         .or("true"),
         key("limits", Kind::Table(&LIMITS), "Limits against what visitors may use up."),
+    ]],
+};
+
+static TIER: Table = Table {
+    title: "[edge.tier]",
+    groups: &[&[
+        key(
+            "certificate",
+            text("a PEM file", "/etc/perigee/tier.pem"),
+            "This node's certificate, with its name (that of `node`) as a DNS name in it, or the URI perigee://edge/NAME; then those that lead to the authority.",
+        )
+        .required(),
+        key("key", text("a PEM file", "/etc/perigee/tier-key.pem"), "Its private key.").required(),
+        key(
+            "authority",
+            text("a PEM file", "/etc/perigee/tier-ca.pem"),
+            "The authority whose certificates the edges show each other. Use one that issues no others.",
+        )
+        .required(),
     ]],
 };
 
@@ -633,6 +705,18 @@ pub(crate) static SITE: Table = Table {
                 "Where the site is served: names of PoPs and of their regions. Visitors are sent nowhere else.",
             )
             .or("everywhere"),
+            key(
+                "shield",
+                Kind::List(&NAME),
+                "The PoPs through which all others ask the origin, so that it sees one fetch: the first that answers, at most 3. Then the origin.",
+            )
+            .or("none: each PoP asks the origin"),
+            key(
+                "shield_from",
+                tables(&SHIELD),
+                "What is asked instead of `shield` from some PoPs; the first that fits decides.",
+            )
+            .or("none"),
         ],
         ORIGIN_KEYS,
         CHOICES,
@@ -701,6 +785,8 @@ static COOKIES_VALUES: [Kind; 2] = [Kind::OneOf(&["all", "none"]), Kind::Table(&
 static CORS_VALUES: [Kind; 2] = [Kind::OneOf(&["static", "off", "all"]), Kind::Table(&CORS)];
 
 static COMPRESS_VALUES: [Kind; 2] = [Kind::Bool, Kind::Table(&COMPRESS)];
+
+static REWRITE_VALUES: [Kind; 2] = [Kind::OneOf(&["off"]), Kind::Table(&REWRITE)];
 
 static RATE_LIMIT_VALUES: [Kind; 2] = [Kind::OneOf(&["off"]), Kind::Table(&RATE_LIMIT)];
 
@@ -815,6 +901,12 @@ const CHOICES: &[Key] = &[
         "Whether encoded copies are made of what is stored and not encoded by the origin; what is passed is never touched. A table says of what.",
     )
     .or("true"),
+    key(
+        "rewrite",
+        Kind::Either(&REWRITE_VALUES),
+        "Whether the URLs of static files in pages and style sheets (GET, 200, text/html and text/css) are made to lead to another host. Done once, before what comes is stored. See website.md.",
+    )
+    .or("\"off\""),
 ];
 
 static HEURISTIC: Table = Table {
@@ -904,6 +996,33 @@ static COMPRESS: Table = Table {
     ]],
 };
 
+static REWRITE: Table = Table {
+    title: "rewrite",
+    groups: &[&[
+        key(
+            "host",
+            text("a host, or an origin", "cdn.shop.example"),
+            "Where static files of the page's own host are fetched from; by https unless \"http://…\" is said.",
+        )
+        .required(),
+        key(
+            "hosts",
+            Kind::Map { what: "a host", of: &text("a host, or an origin", "cdn.shop.example") },
+            "The same for files of other hosts: { \"img.shop.example\" = \"cdn.shop.example\" }.",
+        ),
+        key("paths", Kind::List(&text("a path with \"*\" for any part", "/static/*")), "Paths that move.")
+            .or("those with the ending of a style sheet, script, picture, font, sound or film"),
+        key("social_images", Kind::Bool, "Whether pictures of previews move (og:image, twitter:image).").or("false"),
+        key("structured_data", Kind::Bool, "Whether files named in JSON-LD move.").or("false"),
+        key(
+            "inline_scripts",
+            Kind::List(&text("a path with \"*\" for any part", "/static/*")),
+            "Paths that move in strings of inline scripts too, also with their slashes escaped.",
+        )
+        .or("none"),
+    ]],
+};
+
 static CORS: Table = Table {
     title: "cors",
     groups: &[&[
@@ -950,6 +1069,12 @@ static ORIGIN_OPTIONS: Table = Table {
         )
         .or("[500, \"502-504\"]"),
         key("retry", Kind::Table(&RETRY), "How many retries are granted."),
+        key(
+            "budget",
+            Kind::Table(&BUDGET),
+            "What each of the origins may be asked, by all nodes together; for a site and not for a rule.",
+        )
+        .or("no limit"),
         key("breaker", Kind::Table(&BREAKER), "When a failing origin is no longer asked for a while."),
         key("health", Kind::Table(&HEALTH), "How origins are asked whether they are well."),
     ]],
@@ -992,6 +1117,49 @@ static RETRY: Table = Table {
     groups: &[&[
         number("percent", bound(20, 0, 100), "Retries per hundred requests."),
         number("floor_per_second", bound(1, 0, 1000), "Retries per second that are always granted."),
+    ]],
+};
+
+static BUDGET: Table = Table {
+    title: "budget",
+    groups: &[&[
+        Key {
+            default: Shown::Text("no limit"),
+            ..number(
+                "requests_per_second",
+                budget::bounds::REQUESTS_PER_SECOND,
+                "Requests that may be sent in any second, retries and validations among them.",
+            )
+        },
+        Key {
+            default: Shown::Text("no limit"),
+            ..number(
+                "in_flight",
+                budget::bounds::IN_FLIGHT,
+                "Requests that may go on at a time, until the answer's last byte.",
+            )
+        },
+        time("queue", budget::bounds::QUEUE, "How long a request waits for its turn; then it is refused."),
+        time(
+            "stale_deadline",
+            budget::bounds::STALE_DEADLINE,
+            "How long a visitor waits for a newer answer, where there is a stale one that may be served.",
+        ),
+        number(
+            "reserve_percent",
+            budget::bounds::RESERVE,
+            "Share of the budget that nodes of a cluster have for good, to go on when they are cut off.",
+        ),
+        number(
+            "nodes",
+            budget::bounds::NODES,
+            "Edges of the cluster, at most: the reserve is divided by as many.",
+        ),
+        time(
+            "grace",
+            budget::bounds::GRACE,
+            "How long what is in flight may go on above what a node is allowed by then; the newest is ended first.",
+        ),
     ]],
 };
 

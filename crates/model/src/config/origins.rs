@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::check::{Findings, Item, Section, Span};
 use super::pieces::{header_ops, statuses};
+use crate::budget::{Amount, BudgetPolicy, bounds as limits};
 use crate::origin::{Origin, OriginGroup, Probe, bounds, is_host_name};
 
 /// The group of a site or rule. Without `origin`, `inherited` is what the site has; options alone change a copy of it.
@@ -38,7 +39,22 @@ pub(super) fn build(
         }
     }
     if let Some(options) = options {
+        let budget = options.table("budget");
         apply_options(findings, options, &mut group);
+        match (budget, inherited) {
+            (None, _) => {}
+            (Some(budget), None) => {
+                let site = section.text("name").map_or("", |(name, _)| name);
+                group.budget = build_budget(findings, budget, site);
+            }
+            (Some(budget), Some(_)) => {
+                findings.error(
+                    &budget.span,
+                    "budget is a site's and no rule's: all rules with the same origin draw on one",
+                    "put it into the origin_options of the site",
+                );
+            }
+        }
     }
     Some(Arc::new(group))
 }
@@ -111,6 +127,32 @@ fn apply_options(findings: &mut Findings<'_>, options: &Section, group: &mut Ori
         apply_health(findings, section, group);
     }
     options.finish();
+}
+
+fn build_budget(findings: &mut Findings<'_>, section: &Section, site: &str) -> Option<BudgetPolicy> {
+    let [rate, in_flight] = ["requests_per_second", "in_flight"].map(|key| section.number(key));
+    if !section.has("requests_per_second") && !section.has("in_flight") {
+        findings.error(
+            &section.span,
+            "the budget allows everything",
+            "write e.g. budget = { requests_per_second = 200, in_flight = 50 }",
+        );
+    }
+    let total = Amount {
+        requests_per_second: rate.unwrap_or(Amount::MAX.requests_per_second),
+        in_flight: in_flight.unwrap_or(Amount::MAX.in_flight),
+    };
+    let budget = BudgetPolicy {
+        site: site.into(),
+        total,
+        queue: section.time("queue").unwrap_or(limits::QUEUE.default),
+        stale_deadline: section.time("stale_deadline").unwrap_or(limits::STALE_DEADLINE.default),
+        reserve_percent: section.number("reserve_percent").unwrap_or(limits::RESERVE.default),
+        nodes: section.number("nodes").unwrap_or(limits::NODES.default),
+        grace: section.time("grace").unwrap_or(limits::GRACE.default),
+    };
+    section.finish();
+    Some(budget)
 }
 
 fn apply_tls(findings: &mut Findings<'_>, section: &Section, group: &mut OriginGroup) {

@@ -19,6 +19,7 @@ pub(super) fn build(findings: &mut Findings<'_>, root: &Section) -> Routing {
     let pops: Vec<Pop> = sections.iter().filter_map(|section| build_pop(findings, section)).collect();
     if pops.len() == sections.len() {
         refuse_doubles(findings, &sections, &pops);
+        super::tiers::refuse_doubles(findings, &sections);
         check_sites(findings, root, &pops);
     }
     if !pops.is_empty() && pops.iter().all(|pop| pop.last_resort) {
@@ -49,6 +50,7 @@ fn build_pop(findings: &mut Findings<'_>, section: &Section) -> Option<Pop> {
             findings.error(&item.span, message, "put a load balancer in front, or make it two PoPs");
         }
     }
+    let nodes = super::tiers::build_nodes(findings, section);
     let mut networks = Vec::new();
     for (text, span) in section.list("networks").iter().filter_map(Item::text) {
         match Network::parse(text) {
@@ -70,6 +72,7 @@ fn build_pop(findings: &mut Findings<'_>, section: &Section) -> Option<Pop> {
         name: name?,
         location: location?,
         edges,
+        nodes,
         regions,
         networks,
         bias_ms,

@@ -7,7 +7,7 @@ use semantics::key::normalise_path;
 use super::check::{Findings, Item, Section, Span};
 use super::choices::apply_choices;
 use super::pieces::{check_cookie_name, check_header_name, check_method, statuses, value_test};
-use super::{check_name, origins, tests_of_site};
+use super::{check_name, origins, tests_of_site, tiers};
 use crate::diagnostic::did_you_mean;
 use crate::glob::Glob;
 use crate::origin::{Scheme, is_host_name};
@@ -50,9 +50,14 @@ pub(super) fn build(findings: &mut Findings<'_>, section: &Section, index: usize
     } else {
         warn_of_shadowed(findings, &rules, &places);
     }
+    rules.iter_mut().chain([&mut defaults]).filter_map(|rule| rule.rewrite.as_mut()).for_each(|rewrite| {
+        let rewrite = Arc::make_mut(rewrite);
+        rewrite.add_own_hosts(domains.iter().map(|domain| &**domain).filter(|domain| !domain.contains('*')));
+    });
     let tests = tests_of_site::build(findings, section, &rules, &domains);
     let client_ca = section.text("client_ca").map(|(path, _)| path.into());
     let pops = section.list("pops").iter().filter_map(Item::text).map(|(name, _)| name.into()).collect();
+    let shields = tiers::build_shields(section);
     section.finish();
     if origin_missing || domains.is_empty() {
         return None;
@@ -64,6 +69,7 @@ pub(super) fn build(findings: &mut Findings<'_>, section: &Section, index: usize
         max_purge_lag,
         client_ca,
         pops,
+        shields,
         has_response_rules: rules.iter().any(Rule::is_response_rule),
         rules,
         defaults,

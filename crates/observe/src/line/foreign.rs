@@ -37,7 +37,7 @@ pub(crate) fn write_cloudfront(out: &mut Vec<u8>, stamp: &mut Stamp, event: &Eve
     out.push(b'\t');
     write_hex(out, event.request_id);
     field(out, event.host);
-    out.extend_from_slice(if event.is_secure { b"\thttps" } else { b"\thttp" });
+    out.extend_from_slice(if event.secure { b"\thttps" } else { b"\thttp" });
     number(out, b"\t", event.bytes_received);
     seconds(out, event.duration_us);
     out.extend_from_slice(b"\t-\t-\t-\t");
@@ -140,7 +140,7 @@ pub(crate) fn write_logpush(out: &mut Vec<u8>, stamp: &mut Stamp, event: &Event<
     text(out, b"\",\"ClientRequestURI\":\"", event.target);
     text(out, b"\",\"ClientRequestPath\":\"", path);
     text(out, b"\",\"ClientRequestProtocol\":\"", event.protocol.as_bytes());
-    text(out, b"\",\"ClientRequestScheme\":\"", if event.is_secure { b"https" } else { b"http" });
+    text(out, b"\",\"ClientRequestScheme\":\"", if event.secure { b"https" } else { b"http" });
     text(out, b"\",\"ClientRequestReferer\":\"", event.referer.unwrap_or_default());
     text(out, b"\",\"ClientRequestUserAgent\":\"", event.user_agent.unwrap_or_default());
     number(out, b"\",\"ClientRequestBytes\":", event.bytes_received);

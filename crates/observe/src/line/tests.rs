@@ -12,16 +12,18 @@ const WALL: Wall = Wall(1_795_466_673_007);
 
 fn event() -> Event<'static> {
     Event {
+        asked: None,
         wall: WALL,
         duration_us: 412,
         first_byte_us: 97,
         client: IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9)),
         country: Country::of(*b"DE"),
-        is_secure: true,
         method: b"GET",
         host: b"shop.example",
         target: b"/a.css?v=1",
         protocol: "HTTP/1.1",
+        secure: false,
+        authorized: false,
         status: 200,
         head_bytes_sent: 310,
         body_bytes_sent: 10240,
@@ -43,7 +45,9 @@ fn event() -> Event<'static> {
         ttl: Some(48),
         site: Slot::NONE,
         rule: Some(2),
+        selected_by: &[],
         fetch: None,
+        answer: None,
         request_id: 0x00ab_cdef_0123_4567,
         referer: None,
         user_agent: Some(b"curl/8.5.0"),
@@ -92,6 +96,40 @@ fn a_miss_names_its_origin() {
         r#""outcome":"miss","why":"expired","site":"shop","rule":2,"age":12,"ttl":-3,"collapsed":true,"stored":true,"encoded":"br","#,
         r#""origin":"main","origin_status":503,"origin_us":90000,"attempts":2,"referer":"https://a.example/","#,
         r#""user_agent":"curl/8.5.0"}"#,
+        "\n"
+    );
+    assert!(line.ends_with(wanted), "{line}");
+}
+
+#[test]
+fn a_line_tells_what_decides_about_reuse_and_nothing_secret() {
+    let mut answer = Fields::new();
+    for (name, value) in [
+        ("Vary", "Accept-Encoding"),
+        ("Cache-Control", "max-age=60"),
+        ("Vary", "Accept-Language"),
+        ("X-Powered-By", "a\"b"),
+        ("ETag", "W/\"1\""),
+    ] {
+        answer.append(name, value).unwrap();
+    }
+    let line = json(&Event {
+        secure: true,
+        authorized: true,
+        selected_by: &[("accept-encoding".into(), 0x1f), ("cookie:theme".into(), 0xdead_beef)],
+        fetch: Some(Fetch { origin: Slot::NONE, status: 200, duration_us: 9, attempts: 1 }),
+        answer: Some(&answer),
+        user_agent: None,
+        ..event()
+    });
+    assert!(
+        line.contains(r#""protocol":"HTTP/1.1","scheme":"https","authorized":true,"status":200"#),
+        "{line}"
+    );
+    let wanted = concat!(
+        r#""ttl":48,"selected_by":{"accept-encoding":"0000001f","cookie:theme":"deadbeef"},"origin":"main","#,
+        r#""origin_status":200,"origin_us":9,"attempts":1,"answer":{"cache-control":"max-age=60","etag":"W/\"1\"","#,
+        r#""vary":"Accept-Encoding, Accept-Language"}}"#,
         "\n"
     );
     assert!(line.ends_with(wanted), "{line}");

@@ -17,16 +17,18 @@ fn registry() -> Arc<Registry> {
 
 pub(crate) fn event(site: Slot) -> Event<'static> {
     Event {
+        asked: None,
         wall: Wall(1_795_466_673_007),
         duration_us: 412,
         first_byte_us: 97,
         client: IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9)),
         country: Country::of(*b"DE"),
-        is_secure: true,
         method: b"GET",
         host: b"www.shop.example",
         target: b"/static/css/site.4f9a31c0.css?v=20261123",
         protocol: "HTTP/1.1",
+        secure: false,
+        authorized: false,
         status: 200,
         head_bytes_sent: 310,
         body_bytes_sent: 10_240,
@@ -48,7 +50,9 @@ pub(crate) fn event(site: Slot) -> Event<'static> {
         ttl: Some(48),
         site,
         rule: Some(2),
+        selected_by: &[],
         fetch: None,
+        answer: None,
         request_id: 0x00ab_cdef_0123_4567,
         referer: Some(b"https://www.shop.example/catalogue/shoes?page=2"),
         user_agent: Some(

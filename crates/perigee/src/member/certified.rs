@@ -58,8 +58,8 @@ impl Certified {
         self.identity.read().clone()
     }
 
-    /// Has the certificate renewed at two thirds of its life and a bit, drawn by chance. Ends never.
-    pub(crate) async fn keep_renewed(&self, keep: &Keep, dialer: &Dialer) {
+    /// Has the certificate renewed at two thirds of its life and a bit, drawn by chance, and tells of it. Ends never.
+    pub(crate) async fn keep_renewed(&self, keep: &Keep, dialer: &Dialer, renewed_to: impl Fn(&Identity)) {
         let share = chance_below(1000) as i64;
         loop {
             let (begin, end) = self.identity().peer().valid;
@@ -73,6 +73,7 @@ impl Certified {
             let identity = self.identity();
             match join::renew(keep, dialer, &identity).await {
                 Ok(renewed) => {
+                    renewed_to(&renewed);
                     *self.identity.write() = Arc::new(renewed);
                     eprintln!("perigee: this node's certificate was renewed");
                 }

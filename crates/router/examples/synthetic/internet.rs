@@ -46,6 +46,7 @@ impl Chance {
 /// A town.
 pub(super) struct Town {
     pub(super) country: [u8; 2],
+    pub(super) at: Point,
     /// Its share of all visitors.
     pub(super) weight: f64,
     /// Kilometres to each PoP.
@@ -95,23 +96,13 @@ impl Internet {
                 let nearest = centres.iter().min_by(|a, b| at.km(a.1).total_cmp(&at.km(b.1)));
                 Town {
                     country: nearest.map_or([0; 2], |(code, _)| *code),
+                    at,
                     weight: 1.0 / (rank + 1) as f64 / harmonic,
                     km: pops.iter().map(|pop| at.km(*pop)).collect(),
                 }
             })
             .collect();
         Internet { towns, pops, countries, networks }
-    }
-
-    /// A visitor: a town, and one of the networks of its country.
-    pub(super) fn visitor(&self, chance: &mut Chance) -> (usize, usize) {
-        let mut at = chance.unit();
-        let town = self.towns.iter().position(|town| {
-            at -= town.weight;
-            at < 0.0
-        });
-        let town = town.unwrap_or(0);
-        (town, chance.below(self.networks[self.country(town)].len()))
     }
 
     /// A number that no other network has.
@@ -124,6 +115,23 @@ impl Internet {
         let country = self.country(town);
         let (access, detours) = &self.networks[country][network];
         access + self.towns[town].km[pop] / 100.0 * self.countries[country].1[pop] + detours[pop]
+    }
+
+    /// The PoPs, and of each town its place, its share, and of each of its networks a number and the ms to each PoP.
+    pub(super) fn as_json(&self) -> serde_json::Value {
+        let towns = self.towns.iter().enumerate().map(|(number, town)| {
+            let networks = (0..self.networks[self.country(number)].len()).map(|network| {
+                let rtts: Vec<f64> =
+                    (0..self.pops.len()).map(|pop| self.rtt_ms((number, network), pop)).collect();
+                serde_json::json!({ "asn": self.asn((number, network)), "rtt_ms": rtts })
+            });
+            serde_json::json!({
+                "latitude": town.at.latitude, "longitude": town.at.longitude, "weight": town.weight,
+                "country": std::str::from_utf8(&town.country).unwrap_or_default(),
+                "km": town.km, "networks": networks.collect::<Vec<_>>(),
+            })
+        });
+        serde_json::json!({ "pops": POPS, "towns": towns.collect::<Vec<_>>() })
     }
 
     fn country(&self, town: usize) -> usize {

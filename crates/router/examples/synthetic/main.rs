@@ -1,8 +1,7 @@
-//! What measurements are worth, and how load is spread, on a synthetic internet. See `internet` for the model.
+//! A synthetic internet, and how load is spread on it. See `internet` for the model.
 //!
-//! `cargo run --release -p router --example synthetic -- beacons [ROUNDS [SEED]]` or `… load [SEED]`; called by `bench/`.
+//! `cargo run --release -p router --example synthetic -- internet SEED TOWNS` prints it as JSON, `… load [SEED]` measures; called by `bench/`.
 
-mod beacons;
 mod internet;
 mod load;
 
@@ -10,10 +9,14 @@ fn main() -> std::process::ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let numbers: Vec<u64> = arguments.iter().skip(1).filter_map(|text| text.parse().ok()).collect();
     match arguments.first().map(String::as_str) {
-        Some("beacons") => beacons::run(&numbers),
+        Some("internet") => {
+            let number = |index: usize, default| numbers.get(index).copied().unwrap_or(default);
+            let mut chance = internet::Chance(number(0, 1).wrapping_mul(0x2545_f491_4f6c_dd1d));
+            println!("{}", internet::Internet::new(&mut chance, number(1, 1_500) as usize).as_json());
+        }
         Some("load") => load::run(&numbers),
         _ => {
-            eprintln!("usage: synthetic beacons [ROUNDS [SEED]] | load [SEED]");
+            eprintln!("usage: synthetic internet [SEED [TOWNS]] | load [SEED]");
             return std::process::ExitCode::from(2);
         }
     }

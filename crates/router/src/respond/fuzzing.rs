@@ -59,6 +59,7 @@ pub fn state() -> Arc<State> {
             zone,
             world,
             tables,
+            view: View::default(),
             pops,
             ttl: 30,
             signer: Some(signer),

@@ -9,6 +9,7 @@ fn pop(name: &str) -> Pop {
     Pop {
         name: name.into(),
         location: place(name).unwrap(),
+        nodes: Vec::new(),
         edges: vec!["192.0.2.1".parse().unwrap()],
         regions: Vec::new(),
         networks: Vec::new(),
@@ -111,7 +112,7 @@ fn who_was_measured_to_be_faster_is_preferred() {
     for _ in 0..30 {
         for (pop, rtt_ms) in [(0, 220.0), (1, 90.0)] {
             let km = world.rank(cell, 0, &[pop], &View::default()).order[0].km;
-            estimates.add(&Sample { cell, country: [0; 2], asn: 0, pop, km, rtt_ms }).unwrap();
+            estimates.add(&Sample { cell, country: [0; 2], asn: 0, pop, km, rtt_ms, count: 1 }).unwrap();
         }
     }
     let view = View { estimates: Arc::new(estimates), ..View::default() };

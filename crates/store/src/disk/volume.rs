@@ -158,6 +158,17 @@ pub enum Health {
     Failed,
 }
 
+impl Health {
+    /// As the API and reports have it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Health::Well => "well",
+            Health::Full => "full",
+            Health::Failed => "failed",
+        }
+    }
+}
+
 pub(crate) fn count(counter: &AtomicU64, by: u64) {
     counter.fetch_add(by, Ordering::Relaxed);
 }

@@ -70,7 +70,12 @@ impl Stage {
         }
         let snapshot = snapshot(config);
         let listen = || vec![([127, 0, 0, 1], 0).into()];
-        let wanted = edge::wanted(listen(), tls.map(|_| listen()).unwrap_or_default(), snapshot.edge.http3);
+        let wanted = edge::wanted(
+            listen(),
+            tls.map(|_| listen()).unwrap_or_default(),
+            Vec::new(),
+            snapshot.edge.http3,
+        );
         let sockets =
             Sockets::open(&wanted, passed, edge::workers(&snapshot.edge)).expect("nothing is to be opened");
         let options = Options {
@@ -149,6 +154,8 @@ fn options(now_ms: i64, state: Option<&Path>, tls: Option<&Identity>) -> Options
         listen: Some(vec![([127, 0, 0, 1], 0).into()]),
         sockets: None,
         predecessor: None,
+        listen_tier: None,
+        tier: None,
         listen_tls: tls.map(|_| vec![([127, 0, 0, 1], 0).into()]),
         certificates: tls.iter().map(|identity| identity.certificate()).collect(),
         client_authorities: Vec::new(),

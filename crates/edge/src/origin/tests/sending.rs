@@ -148,6 +148,26 @@ fn an_early_answer_does_not_wait_for_the_upload_and_its_connection_is_not_kept()
 }
 
 #[test]
+fn an_early_answer_is_read_although_the_upload_meets_a_reset() {
+    play(async {
+        let refused = "HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno";
+        let gate = Rc::new(Notify::new());
+        let origin = Scripted::start(vec![vec![ReadHead, Wait(gate.clone()), send(refused), Reset]]).await;
+        let (origins, _) = origins();
+        let (parts, receiver) = mpsc::channel(1);
+        let mut upload = request("POST", "/");
+        upload.body = RequestBody::Stream { length: Some(1_000_000), parts: receiver };
+        let group = origin.group();
+        let fetch = tokio::task::spawn_local(async move { fetch_line(&origins, &group, upload).await });
+        until("the origin has the head", || origin.seen().len() == 1).await;
+        // Both in one turn: the origin has closed before this part is written, and nobody knows it yet.
+        gate.notify_one();
+        parts.try_send(Ok(data("hello"))).unwrap();
+        assert_eq!(fetch.await.unwrap(), "413 [2] \"no\"");
+    });
+}
+
+#[test]
 fn an_answer_that_is_dropped_ends_its_upload() {
     play(async {
         let part = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhel";

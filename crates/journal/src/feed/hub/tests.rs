@@ -121,6 +121,7 @@ impl Node for Recorder {
             running: None,
             refused: None,
             starts: 1,
+            holdings: Default::default(),
             vitals: Vitals::default(),
         }]
     }
@@ -461,4 +462,130 @@ async fn statistics_reach_control_through_a_relay_and_are_kept_until_they_have()
     teller.outbox.push(line("fra-1", 3), None);
     sleep(Duration::from_millis(50)).await;
     assert_eq!(teller.outbox.len(), 2);
+}
+
+/// A journal whose engine can be exchanged for another one of the same name.
+struct PutBack(Mutex<Arc<dyn Journal>>);
+
+impl PutBack {
+    fn now(&self) -> Arc<dyn Journal> {
+        self.0.lock().clone()
+    }
+}
+
+impl Journal for PutBack {
+    fn id(&self) -> &str {
+        "j1"
+    }
+
+    fn commit(&self, commit: Commit) -> Work<'_, u64> {
+        Box::pin(async move { self.now().commit(commit).await })
+    }
+
+    fn read(&self, after: u64, limit: usize) -> Work<'_, Page> {
+        Box::pin(async move { self.now().read(after, limit).await })
+    }
+
+    fn changed(&self, after: u64) -> Work<'_, ()> {
+        Box::pin(async move { self.now().changed(after).await })
+    }
+
+    fn cell(&self, name: &str) -> Work<'_, Option<crate::Cell>> {
+        let name = name.to_owned();
+        Box::pin(async move { self.now().cell(&name).await })
+    }
+
+    fn cells(&self, prefix: &str) -> Work<'_, Vec<crate::Cell>> {
+        let prefix = prefix.to_owned();
+        Box::pin(async move { self.now().cells(&prefix).await })
+    }
+
+    fn trim(&self, through: u64) -> Work<'_, ()> {
+        Box::pin(async move { self.now().trim(through).await })
+    }
+}
+
+/// An engine that is put back to what it was earlier gives positions a second time: what was proven by the first ones is worth
+/// nothing.
+#[tokio::test]
+async fn a_journal_that_is_put_back_is_read_anew_and_so_is_it_by_nodes() {
+    for written_again in [0, 3, 5, 9] {
+        let authority = Authority::new("cluster");
+        let first: Arc<dyn Journal> = Arc::new(Memory::new("j1", 1));
+        let engine = Arc::new(PutBack(Mutex::new(first)));
+        let journal: Arc<dyn Journal> = engine.clone();
+        let hub = Hub::of_journal("c1", journal.clone(), Plan::default(), any()).await.unwrap();
+        let nobody = Arc::new(Dialer::new(Vec::new(), || unreachable!("there is nobody above")));
+        let (url, _serving) = serve(&hub, authority.identity(Role::Control, "c1", 7), nobody).await;
+        let edge = Recorder::new(authority.identity(Role::Edge, "fra-1", 7));
+        let _following = edge.follow(&[&url]);
+        edge.reaches(|state| !state.restarts.is_empty()).await;
+        write(&journal, texts(0..10)).await;
+        has_receipt(&hub, "fra-1", 10).await;
+
+        let earlier: Arc<dyn Journal> = Arc::new(Memory::new("j1", 1));
+        let head = write(&earlier, texts(0..5).chain(texts(100..100 + written_again))).await;
+        *engine.0.lock() = earlier;
+        let state = edge.reaches(|state| state.restarts.len() == 2).await;
+        hub.reaches(head).await;
+        assert_eq!(hub.head().position, head);
+        assert!(!state.restarts[1].is_empty());
+        assert!(hub.receipt("fra-1", 10).is_none(), "{written_again}: proven by what is not there any more");
+        let position = write(&journal, texts(200..210)).await;
+        assert_eq!(has_receipt(&hub, "fra-1", position).await.cursor, hub.head());
+    }
+}
+
+/// What waits in the socket of a process that was stopped is not what control says now.
+#[test]
+fn a_node_that_was_stopped_dials_anew_instead_of_believing_what_has_waited() {
+    struct Stopped(Arc<Recorder>, Mutex<bool>);
+    impl Node for Stopped {
+        fn hello(&self) -> Hello {
+            self.0.hello()
+        }
+        fn told(&self, lines: Vec<Down>) -> Told<'_> {
+            let is_first = lines.iter().any(|line| matches!(line, Down::Records(_)))
+                && !std::mem::replace(&mut *self.1.lock(), true);
+            if is_first {
+                // The whole thread, and with it this runtime.
+                std::thread::sleep(SILENCE + Duration::from_millis(500));
+            }
+            self.0.told(lines)
+        }
+        fn reports(&self) -> Vec<Report> {
+            self.0.reports()
+        }
+        fn link(&self, link: Link<'_>) {
+            self.0.link(link);
+        }
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let cluster = runtime.block_on(Cluster::new());
+    let edge = cluster.edge("fra-1");
+    let (identity, url) = (edge.identity.clone(), cluster.url.clone());
+    let node = Arc::new(Stopped(edge.clone(), Mutex::new(false)));
+    let (end, ended) = tokio::sync::oneshot::channel::<()>();
+    let stopped = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let dialer = Arc::new(Dialer::new(vec![url], move || identity.clone()));
+        runtime.block_on(async {
+            tokio::select! {
+                () = follow(node, dialer) => {}
+                _ = ended => {}
+            }
+        });
+    });
+    runtime.block_on(async {
+        edge.reaches(|state| !state.restarts.is_empty()).await;
+        let position = write(&cluster.journal, texts(0..3)).await;
+        // Whichever it notices first: that time has passed, or that something is there to be read.
+        let stopped = |why: &String| {
+            why.contains("this process has read nothing for") || why.contains("nothing was heard for")
+        };
+        edge.reaches(|state| state.downs.iter().any(stopped)).await;
+        has_receipt(&cluster.hub, "fra-1", position).await;
+    });
+    end.send(()).unwrap();
+    stopped.join().unwrap();
 }

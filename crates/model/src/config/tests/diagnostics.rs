@@ -144,7 +144,7 @@ domains = ["shop.example"]
 origin = "https://o.example"
 "#,
         &[
-            r#"2:1 error: unknown key "nginx" in [edge] | allowed here: listen, listen_tls, admin, workers, node, access_log, access_log_format, server_timing, trusted_proxies, proxy_protocol, http3, limits"#,
+            r#"2:1 error: unknown key "nginx" in [edge] | allowed here: listen, listen_tls, listen_tier, tier, admin, workers, node, access_log, access_log_format, location, statistics, server_timing, trusted_proxies, proxy_protocol, origin_source, http3, limits"#,
         ],
     );
     check(
@@ -295,6 +295,19 @@ origin = "https://o.example"
             r#"2:20 error: trusted_proxies: "10.0.0.1/8" has bits set behind its prefix; the network is 10.0.0.0/8"#,
             r#"2:34 error: trusted_proxies: "10.0.0.0/33" has the prefix length "33"; it may be 0 to 32"#,
             r#"2:49 error: trusted_proxies: "lb.example" is not an address or a network such as 203.0.113.0/24"#,
+        ],
+    );
+    check(
+        r#"[edge]
+origin_source = ["203.0.113.10", "2001:db8::10", "203.0.113.11", "203.0.113.10:80"]
+[[site]]
+name = "shop"
+domains = ["shop.example"]
+origin = "https://o.example"
+"#,
+        &[
+            r#"2:50 error: origin_source: 203.0.113.11 is a second address of its family | write one IPv4 and one IPv6 address at most"#,
+            r#"2:66 error: origin_source: "203.0.113.10:80" is not an address | write an address of this machine, without a port, e.g. "203.0.113.10""#,
         ],
     );
     check(
@@ -780,6 +793,27 @@ origin_options = { fail_over = ["5x", 99, 404, "600"] }
             r#"5:33 error: fail_over: "5x" is not a status, a class or a range of statuses from 100 to 599 | write e.g. 404, "5xx" or "500-503""#,
             "5:39 error: fail_over is 99; it may be 100 to 599",
             r#"5:48 error: fail_over: "600" is not a status, a class or a range of statuses from 100 to 599 | write e.g. 404, "5xx" or "500-503""#,
+        ],
+    );
+    check(
+        r#"origin = "https://o.example"
+origin_options = { budget = { queue = "1s" } }
+"#,
+        &[
+            "5:29 error: the budget allows everything | write e.g. budget = { requests_per_second = 200, in_flight = 50 }",
+        ],
+    );
+    check(
+        r#"origin = "https://o.example"
+origin_options = { budget = { in_flight = 0, requests = 5 } }
+[[site.rule]]
+path = "/a"
+origin_options = { budget = { in_flight = 5 } }
+"#,
+        &[
+            "5:43 error: in_flight is 0; it may be 1 to 1000000",
+            r#"5:46 error: unknown key "requests" in budget | allowed here: requests_per_second, in_flight, queue, stale_deadline, reserve_percent, nodes, grace"#,
+            "8:29 error: budget is a site's and no rule's: all rules with the same origin draw on one | put it into the origin_options of the site",
         ],
     );
     check(

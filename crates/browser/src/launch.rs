@@ -1,0 +1,156 @@
+//! Starting a browser, and ending it with all that it has written.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::process::{Child, Command};
+
+use crate::link::Link;
+use crate::page::Page;
+use crate::{CALL_TIME_MAX, Error};
+
+/// What Chromium is called by those who package it, the likelier first.
+pub(crate) const NAMES: &[&str] = &["chromium", "chromium-browser", "google-chrome-stable", "google-chrome"];
+
+/// Longest that a browser may take to end after it was told to.
+const END_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// How a browser is started.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The program; the first of the usual names on `PATH` without.
+    pub program: Option<PathBuf>,
+    /// Hosts that are to be found at an address, whatever DNS says; a name with its port goes to that port.
+    pub hosts: Vec<(String, SocketAddr)>,
+    /// Takes every certificate: for servers under test that have one of their own making.
+    pub takes_any_certificate: bool,
+}
+
+/// A running browser. Ends when it is dropped, or better by [`Browser::close`].
+pub struct Browser {
+    link: Arc<Link>,
+    child: Child,
+    profile: PathBuf,
+    version: String,
+}
+
+/// The first of the usual names for which `PATH` has a file.
+pub fn find() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    NAMES.iter().find_map(|name| {
+        std::env::split_paths(&path).map(|directory| directory.join(name)).find(|program| program.is_file())
+    })
+}
+
+impl Browser {
+    /// Starts one, and waits until it answers.
+    pub async fn launch(options: &Options) -> Result<Browser, Error> {
+        let program = options.program.clone().or_else(find).ok_or(Error::Missing)?;
+        let profile = new_profile().map_err(Error::Start)?;
+        let started = start(&program, &profile, options);
+        let mut child =
+            started.inspect_err(|_| drop(std::fs::remove_dir_all(&profile))).map_err(Error::Start)?;
+        let (Some(writer), Some(reader)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(Error::Gone);
+        };
+        let mut browser =
+            Browser { link: Link::open(writer, reader), child, profile, version: String::new() };
+        let version = browser.link.call(None, "Browser.getVersion", json!({})).await?;
+        let product = version["product"].as_str().ok_or(Error::Strange("Browser.getVersion", "product"))?;
+        product.clone_into(&mut browser.version);
+        Ok(browser)
+    }
+
+    /// Name and version, as `Chrome/126.0.6478.126`.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// Opens an empty page in a profile of its own: no cookies, nothing in the cache.
+    pub async fn new_page(&self) -> Result<Page, Error> {
+        Page::open(self.link.clone()).await
+    }
+
+    /// Ends it and removes its profile.
+    pub async fn close(mut self) {
+        // Whether it still answers or not, it ends.
+        let told = self.link.call(None, "Browser.close", json!({}));
+        let _ = tokio::time::timeout(END_TIME_MAX.min(CALL_TIME_MAX), told).await;
+        if tokio::time::timeout(END_TIME_MAX, self.child.wait()).await.is_err() {
+            let _ = self.child.kill().await;
+        }
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        // Already gone after `close`; a profile that cannot be removed is the system's to clean.
+        let _ = self.child.start_kill();
+        let _ = std::fs::remove_dir_all(&self.profile);
+    }
+}
+
+fn new_profile() -> std::io::Result<PathBuf> {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let nanos = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |now| now.subsec_nanos());
+    let name = format!("perigee-browser-{}-{number}-{nanos}", std::process::id());
+    let profile = std::env::temp_dir().join(name);
+    // Fails where it exists: what somebody else has made is not taken for a profile.
+    std::fs::create_dir(&profile)?;
+    Ok(profile)
+}
+
+/// The browser reads calls from descriptor 3 and writes to 4; a shell gives it its standard ones there, and nothing in
+/// their place.
+fn start(program: &Path, profile: &Path, options: &Options) -> std::io::Result<Child> {
+    let mut command = Command::new("/bin/sh");
+    command.arg("-c").arg("exec \"$@\" 3<&0 4>&1 </dev/null >/dev/null 2>&1").arg("sh").arg(program);
+    command.args([
+        "--headless=new",
+        "--remote-debugging-pipe",
+        "--no-first-run",
+        "--no-default-browser-check",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-default-apps",
+        "--disable-dev-shm-usage",
+        "--disable-extensions",
+        "--disable-features=Translate,OptimizationHints,MediaRouter,HttpsFirstBalancedModeAutoEnable,HttpsUpgrades",
+        "--disable-gpu",
+        "--disable-sync",
+        "--hide-scrollbars",
+        "--metrics-recording-only",
+        "--mute-audio",
+        "--no-pings",
+        "--password-store=basic",
+        "--window-size=1366,768",
+    ]);
+    if is_root() {
+        // Chromium refuses to run its sandbox as root.
+        command.arg("--no-sandbox");
+    }
+    if options.takes_any_certificate {
+        command.arg("--ignore-certificate-errors");
+    }
+    if !options.hosts.is_empty() {
+        let rules = options.hosts.iter().map(|(host, address)| format!("MAP {host} {address}"));
+        command.arg(format!("--host-resolver-rules={}", rules.collect::<Vec<_>>().join(", ")));
+    }
+    let mut user_data = std::ffi::OsString::from("--user-data-dir=");
+    user_data.push(profile);
+    command.arg(user_data).arg("about:blank");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true).spawn()
+}
+
+fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
+}

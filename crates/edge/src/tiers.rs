@@ -1,0 +1,553 @@
+//! Several edges as tiers: whom a fetch asks before it asks the origin, in which words, and what it takes for an answer.
+//!
+//! ```text
+//! visitor ─► edge ─► owner of the key in the PoP ─► shield: owner of the key there ─► fall-back shield ─► origin
+//!             └─────── passed over: gone, slow, or older than a purge that is known here ──────┘
+//! ```
+//!
+//! A request between edges is an ordinary request with [`Asked`] beside it, and goes through the ordinary machine: so an owner
+//! or a shield answers from its cache, joins a fetch that is under way, or begins one. Nobody asks further back than its own
+//! place: an owner asks no owner and a shield no shield, so nothing runs in circles.
+//!
+//! What goes between edges besides what is HTTP's own, in fields that begin with `Perigee-Tier-` and that no visitor and no
+//! origin can say:
+//!
+//! | field | in | says |
+//! |---|---|---|
+//! | `Perigee-Tier-Hop` | request | `peer` or `shield`: in whose place it is asked |
+//! | `Perigee-Tier-Position` | request | the answer must know of purges up to here, or (`now`) be validated |
+//! | `Perigee-Tier-Position` | answer | it does know of those up to here |
+//! | `Perigee-Tier-Ttl` | answer | seconds for which it is fresh; negative when stale |
+//! | `Perigee-Tier-Timing` | answer | what the hops behind took, as in Server-Timing |
+//! | `Perigee-Tier-Failed` | answer | it is no answer of the origin's: why there is none |
+
+mod trust;
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use model::positions::NOW;
+use model::rule::ClientCertificate;
+use model::tiers::{Node, rank, spread};
+use model::{Origin, OriginGroup, Scheme, Site, Snapshot};
+use observe::{Hop, HopEnd};
+use semantics::key::{KeySeed, hash, normalise_host};
+use semantics::tags::{TagLimits, tags_of};
+use semantics::{Fields, Outcome, Why, hop};
+
+use crate::answer::Answer;
+use crate::fetch::{Job, sent_target};
+use crate::flight::Flight;
+use crate::loaded::RuleAt;
+use crate::lookup;
+use crate::origin::{FetchError, OriginRequest, OriginResponse, RequestBody};
+use crate::request::{Request, RequestId};
+use crate::worker::{Shared, Worker};
+
+pub use trust::TierIdentity;
+pub(crate) use trust::{Certified, names_of};
+
+/// How the fields between edges begin.
+const PREFIX: &[u8] = b"perigee-tier-";
+const HOP: &str = "Perigee-Tier-Hop";
+const POSITION: &str = "Perigee-Tier-Position";
+const TTL: &str = "Perigee-Tier-Ttl";
+const TIMING: &str = "Perigee-Tier-Timing";
+const FAILED: &str = "Perigee-Tier-Failed";
+
+/// Nodes of a PoP that are asked for a key, one after the other. Both gone at once is an outage of the place.
+const NODES_ASKED_MAX: usize = 2;
+
+/// Time for a connection to another edge, TLS included: three round trips of a third of the earth.
+const CONNECT: Duration = Duration::from_millis(1000);
+
+/// Time for another edge's answer: an owner may wait for a shield and that for an origin, with all its time-outs and fail-overs.
+/// That it lives is seen by pings meanwhile, so one that is gone or stands still is passed over within seconds.
+const FIRST_BYTE: Duration = Duration::from_secs(120);
+
+/// How long a connection to another edge is kept without use.
+const KEEP_ALIVE: Duration = Duration::from_secs(300);
+
+/// Exchanges at a time with one edge, per worker: streams of one connection.
+pub(crate) const STREAMS_MAX: u32 = 1000;
+
+/// A site with `max_purge_lag` takes no copy that was not validated while nothing was heard for this long: what another node
+/// has not heard either would count twice. Control is heard every second.
+const SILENCE_MAX: Duration = Duration::from_secs(5);
+
+// --- The tiers of a configuration ---
+
+/// The tiers as this node sees them. None on an edge that is no node of a PoP.
+pub(crate) struct Tiers {
+    /// Its PoP, as an index.
+    pop: usize,
+    /// This node in it.
+    node: usize,
+    /// How to ask each other node, by its name.
+    hops: HashMap<Box<str>, OriginGroup>,
+}
+
+impl Tiers {
+    pub(crate) fn of(snapshot: &Snapshot) -> Option<Tiers> {
+        let own = &*snapshot.edge.node;
+        let pops = &snapshot.routing.pops;
+        let is_own = |node: &Node| *node.name == *own;
+        let pop = pops.iter().position(|pop| pop.nodes.iter().any(is_own))?;
+        let node = pops[pop].nodes.iter().position(is_own)?;
+        let others = pops.iter().flat_map(|pop| &pop.nodes).filter(|node| !is_own(node));
+        let hops = others.map(|node| (node.name.clone(), group_of(node))).collect();
+        Some(Tiers { pop, node, hops })
+    }
+
+    pub(crate) fn groups(&self) -> impl Iterator<Item = &OriginGroup> {
+        self.hops.values()
+    }
+}
+
+/// Another edge as an origin: pools, breaker and time-outs are the same.
+fn group_of(node: &Node) -> OriginGroup {
+    let timeouts = model::origin::Timeouts {
+        connect: CONNECT,
+        first_byte: FIRST_BYTE,
+        keep_alive: KEEP_ALIVE,
+        ..model::origin::Timeouts::default()
+    };
+    OriginGroup::of(Origin {
+        scheme: Scheme::Https,
+        host: node.address.ip().to_string().into(),
+        port: node.address.port(),
+        path_prefix: "".into(),
+        host_override: None,
+        http2: true,
+        tls: model::origin::Tls { node: Some(node.name.clone()), ..model::origin::Tls::default() },
+        timeouts,
+        connections_max: STREAMS_MAX,
+    })
+}
+
+// --- Asked by another edge ---
+
+/// What is known of a request that came from another edge.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    /// In whose place this node is asked.
+    pub(crate) hop: Hop,
+    /// Purges that the answer must know of: a position of the journal, 0 for none, or [`NOW`].
+    pub(crate) demand: u64,
+}
+
+/// Who the visitor is, as the edge says that has asked.
+pub(crate) struct OnBehalf {
+    pub(crate) client: IpAddr,
+    pub(crate) secure: bool,
+    pub(crate) id: RequestId,
+}
+
+/// What an edge says of its visitor to the next one.
+const SAID_ANEW: [&str; 3] = ["x-forwarded-for", "x-forwarded-proto", "x-request-id"];
+
+impl Asked {
+    /// Takes the fields of tiers out of a request that came from another edge. `None` when it says not what it should.
+    pub(crate) fn take(fields: &mut Fields) -> Option<(Asked, OnBehalf)> {
+        let text = |name| std::str::from_utf8(fields.get(name)?).ok();
+        let hop = match fields.get(HOP)? {
+            b"peer" => Hop::Peer,
+            b"shield" => Hop::Shield,
+            _ => return None,
+        };
+        let demand = text(POSITION).map_or(Some(0), read_position)?;
+        let on_behalf = OnBehalf {
+            client: text("x-forwarded-for")?.parse().ok()?,
+            secure: fields.get("x-forwarded-proto")? == b"https",
+            id: RequestId(u64::from_str_radix(text("x-request-id")?, 16).ok()?),
+        };
+        strip(fields);
+        // Said anew to whoever is asked next, and no words of the visitor's.
+        fields.retain(|name, _| !SAID_ANEW.iter().any(|said| name.eq_ignore_ascii_case(said.as_bytes())));
+        Some((Asked { hop, demand }, on_behalf))
+    }
+}
+
+fn read_position(text: &str) -> Option<u64> {
+    if text == "now" { Some(NOW) } else { text.parse().ok() }
+}
+
+fn write_position(fields: &mut Fields, position: u64) {
+    match position {
+        NOW => fields.append_unchecked(POSITION.as_bytes(), b"now"),
+        position => fields.append_unchecked(POSITION.as_bytes(), position.to_string().as_bytes()),
+    }
+}
+
+/// Takes off what only edges say to each other.
+pub(crate) fn strip(fields: &mut Fields) {
+    if fields.iter().any(|(name, _)| is_ours(name)) {
+        fields.retain(|name, _| !is_ours(name));
+    }
+}
+
+/// Whether a field is of those that only edges say to each other.
+pub(crate) fn is_ours(name: &[u8]) -> bool {
+    name.get(..PREFIX.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(PREFIX))
+}
+
+/// What must be known to whoever answers a request; 0 for nothing, as to all visitors.
+fn demand_of(request: &Request) -> u64 {
+    request.asked.as_ref().map_or(0, |asked| asked.demand)
+}
+
+/// Whether something stored must be validated first, because another edge knows of a purge that this one has not heard of.
+pub(crate) fn lags_behind(shared: &Shared, request: &Request) -> bool {
+    request.asked.is_some() && shared.purge_positions.read().lags_behind(demand_of(request))
+}
+
+/// What a fetch that begins for `request` will know of besides this node's own position: what it is asked to know.
+pub(crate) fn raised(shared: &Shared, request: &Request) -> u64 {
+    if request.asked.is_none() { 0 } else { shared.purge_positions.read().raised(demand_of(request)) }
+}
+
+/// Whether `request` may have what a fetch brings that has begun for another.
+pub(crate) fn may_follow(shared: &Shared, request: &Request, flight: &Flight) -> bool {
+    request.asked.is_none()
+        || shared.purge_positions.read().may_follow(demand_of(request), flight.position, flight.raised)
+}
+
+/// Appends to an answer for another edge what that wants to know of it.
+pub(crate) fn write_told(out: &mut Vec<u8>, shared: &Shared, request: &Request, answer: &Answer) {
+    let Some(asked) = &request.asked else { return };
+    let mut fields = Fields::new();
+    let claim = answer.position.map_or(0, |position| shared.purge_positions.read().claim(position));
+    let claim = claim.max(answer.raised);
+    write_position(&mut fields, claim);
+    if let Some(ttl) = answer.note.ttl {
+        fields.append_unchecked(TTL.as_bytes(), ttl.to_string().as_bytes());
+    }
+    // What this edge says by a rule of its own, the other one would have said by itself, if it had the same rule.
+    if matches!(answer.note.why.outcome(), Outcome::Error | Outcome::Local) {
+        fields.append_unchecked(FAILED.as_bytes(), answer.note.why.as_str().as_bytes());
+    }
+    let own_ms = request.started.elapsed().as_secs_f64() * 1000.0;
+    let mut timing = format!("{};dur={own_ms:.3}", asked.hop.as_str());
+    if let Some(origin) = &answer.origin {
+        timing.push_str(", ");
+        timing.push_str(&origin.timing());
+    }
+    fields.append_unchecked(TIMING.as_bytes(), timing.as_bytes());
+    out.extend_from_slice(fields.as_block());
+}
+
+// --- Asking ---
+
+/// What another edge has told of an answer that was taken.
+#[derive(Clone, Debug)]
+pub(crate) struct Told {
+    /// In whose place it was asked.
+    pub(crate) hop: Hop,
+    /// Its name.
+    pub(crate) node: Box<str>,
+    /// The own position up to which the answer is good.
+    pub(crate) position: u64,
+    /// Seconds for which it is fresh.
+    pub(crate) ttl: Option<i64>,
+    /// What the hops behind took.
+    pub(crate) timing: Option<Box<str>>,
+}
+
+/// One edge that is asked before the origin is.
+struct Next<'a> {
+    hop: Hop,
+    node: &'a str,
+    group: &'a OriginGroup,
+}
+
+/// Why an answer of another edge is not taken.
+enum Declined {
+    /// It is older than a purge that this node knows: to be asked again with this demand.
+    Behind(u64),
+    /// The other edge has no answer, and the next may have one.
+    Refused(Why),
+    /// The origin has none.
+    Failed(Why),
+}
+
+/// Fetches for a job: from the tiers, as far as there are any, and at last from the origin. `except` names an edge that is not
+/// to be asked.
+///
+/// Errors say which hop failed. Bounded by the time-outs of each; a hop that fails or declines is passed over and counted.
+pub(crate) async fn fetch(
+    job: &Job,
+    except: Option<&str>,
+    on_informational: impl Fn(u16, Fields),
+) -> Result<OriginResponse, FetchError> {
+    if let Some(tiers) = job.at.loaded.tiers()
+        && !job.is_direct
+        && job.at.rule().client_certificate == ClientCertificate::Off
+        && job.request.method.is_cacheable()
+    {
+        for next in next_hops(job, tiers).into_iter().filter(|next| Some(next.node) != except) {
+            match ask(job, &next).await {
+                Ok(Some(response)) => return Ok(response),
+                Ok(None) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    job.worker.origins.fetch(&job.at.rule().origin, job.origin_request(), on_informational).await
+}
+
+/// Asks one edge: its answer, `None` when it is to be passed over, or that the origin has no answer.
+async fn ask(job: &Job, next: &Next<'_>) -> Result<Option<OriginResponse>, FetchError> {
+    let worker = &job.worker;
+    let count = |end| worker.observer.hop_ended(next.hop, end);
+    let mut demand = demanded(job);
+    // Asked again at most once: who knows of a purge then and has an older copy is of no use.
+    for _ in 0..2 {
+        let request = hop_request(job, next.hop, demand);
+        let response = match worker.origins.fetch(next.group, request, |_, _| {}).await {
+            Ok(response) => response,
+            Err(error) => {
+                count(HopEnd::Gone);
+                worker.log_failure(&job.request, &error);
+                return Ok(None);
+            }
+        };
+        match accept(job, next, response) {
+            Ok(response) => {
+                count(HopEnd::Answered);
+                return Ok(Some(response));
+            }
+            Err(Declined::Behind(wanted)) => {
+                count(HopEnd::Behind);
+                if wanted <= demand {
+                    return Ok(None);
+                }
+                demand = wanted;
+            }
+            Err(Declined::Refused(why)) => {
+                count(HopEnd::Refused);
+                worker.log_failure(&job.request, &FetchError::relayed(next.node, why));
+                return Ok(None);
+            }
+            Err(Declined::Failed(why)) => {
+                count(HopEnd::Failed);
+                return Err(FetchError::relayed(next.node, why));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// The edges to ask, in order.
+fn next_hops<'a>(job: &'a Job, tiers: &'a Tiers) -> Vec<Next<'a>> {
+    let (loaded, worker, key) = (&job.at.loaded, &job.worker, key_of(job));
+    let asked = job.request.asked.as_ref().map(|asked| asked.hop);
+    let load = |node: &Node| tiers.hops.get(&node.name).map_or(0, |group| worker.origins.in_flight(group));
+    let load = worker.hot_keys.borrow().is_hot(key).then_some(&load as &dyn Fn(&Node) -> u32);
+    let places = places(&loaded.snapshot, tiers, job.at.site(), key, asked, load);
+    let next = |(hop, node): (Hop, &'a Node)| {
+        tiers.hops.get(&node.name).map(|group| Next { hop, node: &node.name, group })
+    };
+    places.into_iter().filter_map(next).collect()
+}
+
+/// Where to ask for a key before the origin, in order. `asked`: in whose place this node was asked itself; `load`: of a hot
+/// key, what each node has to do.
+fn places<'a>(
+    snapshot: &'a Snapshot,
+    tiers: &Tiers,
+    site: &Site,
+    key: u64,
+    asked: Option<Hop>,
+    load: Option<&dyn Fn(&Node) -> u32>,
+) -> Vec<(Hop, &'a Node)> {
+    let own_pop = &snapshot.routing.pops[tiers.pop];
+    let mut places = Vec::new();
+    if asked.is_none() {
+        let mut order = rank(key, &own_pop.nodes);
+        if let Some(load) = load {
+            spread(&mut order, |index| load(&own_pop.nodes[index]));
+        }
+        // Who comes before this node. Without any, it is the owner.
+        let before = order.into_iter().take_while(|index| *index != tiers.node).take(NODES_ASKED_MAX);
+        places.extend(before.map(|index| (Hop::Peer, &own_pop.nodes[index])));
+    }
+    if asked != Some(Hop::Shield) {
+        for pop in site.shields_from(own_pop).iter().filter_map(|name| snapshot.routing.pop_named(name)) {
+            let order = rank(key, &pop.nodes).into_iter().take(NODES_ASKED_MAX);
+            places.extend(order.map(|index| (Hop::Shield, &pop.nodes[index])));
+        }
+    }
+    places
+}
+
+/// What decides about the owner: the same on every node, unlike what responses are stored under.
+fn key_of(job: &Job) -> u64 {
+    let mut text = Vec::with_capacity(128);
+    lookup::write_request_key(&mut text, &job.at, &job.request);
+    common_hash(&text)
+}
+
+/// The hash of a key text that all nodes compute alike.
+fn common_hash(text: &[u8]) -> u64 {
+    hash(&KeySeed([0; 16]), text).0 as u64
+}
+
+/// Counts a request that the cache could not answer, if there are tiers: what many ask for is kept also where it is not owned.
+pub(crate) fn note_miss(worker: &Worker, has_tiers: bool, text: &[u8]) {
+    if has_tiers {
+        worker.hot_keys.borrow_mut().touch(common_hash(text));
+    }
+}
+
+/// Whether this node is to keep what it was answered: what it owns, stands in for, or was asked for by others; what it has had
+/// before; and what many ask it for. The rest is kept by one node for all.
+pub(crate) fn is_kept(job: &Job, told: &Told) -> bool {
+    told.hop != Hop::Peer || job.stale.is_some() || job.worker.hot_keys.borrow().is_hot(key_of(job))
+}
+
+/// What the answer must know of: what this node knows, and what it is asked to know.
+fn demanded(job: &Job) -> u64 {
+    let (shared, request) = (&job.worker.shared, &job.request);
+    let is_silent = || shared.heard.silence(&shared.clock).is_some_and(|silence| silence > SILENCE_MAX);
+    if job.at.site().max_purge_lag.is_some() && is_silent() {
+        return NOW;
+    }
+    let tags = job.stale.as_ref().map_or(&[][..], |stale| stale.tags());
+    let known = lookup::with_subject(shared, &job.at, request, tags, 0, |subject| {
+        shared.purge_positions.read().demands(&shared.purges.read(), subject)
+    });
+    known.max(demand_of(request))
+}
+
+/// Judges what another edge has answered: what it tells is taken off, and noted beside the answer if that is taken.
+fn accept(job: &Job, next: &Next<'_>, mut response: OriginResponse) -> Result<OriginResponse, Declined> {
+    let text = |name| std::str::from_utf8(response.fields.get(name)?).ok();
+    if let Some(failed) = text(FAILED) {
+        let why = Why::ALL.iter().copied().find(|why| why.as_str() == failed).unwrap_or(Why::Internal);
+        response.body.close();
+        return Err(match why {
+            // What a shield cannot reach, another may.
+            Why::OriginConnect if next.hop == Hop::Shield => Declined::Refused(why),
+            Why::OriginConnect | Why::OriginTimeout | Why::OriginProtocol | Why::OriginDown => {
+                Declined::Failed(why)
+            }
+            why => Declined::Refused(why),
+        });
+    }
+    let claim = text(POSITION).and_then(read_position).unwrap_or(0);
+    let ttl = text(TTL).and_then(|ttl| ttl.parse().ok());
+    let timing = text(TIMING).map(Into::into);
+    let taken = position_of(job, &response.fields, claim).map_err(Declined::Behind);
+    let position = match taken {
+        Ok(position) => position,
+        Err(declined) => {
+            response.body.close();
+            return Err(declined);
+        }
+    };
+    strip(&mut response.fields);
+    response.fields.remove("x-request-id");
+    response.told = Some(Box::new(Told { hop: next.hop, node: next.node.into(), position, ttl, timing }));
+    Ok(response)
+}
+
+/// The own position up to which a copy with this claim is good; or what to demand, because it is older than a purge.
+fn position_of(job: &Job, fields: &Fields, claim: u64) -> Result<u64, u64> {
+    let (shared, request) = (&job.worker.shared, &job.request);
+    let tags = tags_of(fields, &shared.tag_seed(), TagLimits::default());
+    if tags.dropped > 0 && claim != NOW {
+        // It cannot be told by what it may have been purged.
+        return Err(NOW);
+    }
+    let tags: Vec<u64> = tags.hashes.into_iter().chain(job.rule_tags()).collect();
+    lookup::with_subject(shared, &job.at, request, &tags, 0, |subject| {
+        let (positions, purges) = (shared.purge_positions.read(), shared.purges.read());
+        positions.accepts(&purges, subject, claim, demand_of(request), job.position)
+    })
+}
+
+/// The request as another edge gets it: the visitor's own words, so that it comes to the same rule, key and variant there.
+fn hop_request(job: &Job, to: Hop, demand: u64) -> OriginRequest {
+    let (worker, request) = (&job.worker, &job.request);
+    let mut fields = request.fields.clone();
+    job.retain_for_hop(&mut fields);
+    hop::append_via(&mut fields, request.protocol.version(), &worker.shared.node);
+    hop::append_cdn_loop(&mut fields, &worker.shared.node);
+    fields.append_unchecked(b"X-Forwarded-For", request.client.to_string().as_bytes());
+    fields.append_unchecked(b"X-Forwarded-Proto", if request.secure { b"https" } else { b"http" });
+    fields.append_unchecked(b"X-Request-Id", &request.id.text());
+    fields.append_unchecked(HOP.as_bytes(), to.as_str().as_bytes());
+    if demand > 0 {
+        write_position(&mut fields, demand);
+    }
+    job.add_conditions(&mut fields);
+    OriginRequest {
+        method: request.method.as_str().into(),
+        target: sent_target(&job.at, request).into(),
+        host: normalise_host(&request.authority).into(),
+        fields,
+        body: RequestBody::Empty,
+        retry_safe: true,
+        takes_trailers: false,
+        on_behalf_of: None,
+        upgrade: None,
+    }
+}
+
+/// Which nodes are asked for a key text before the origin is, in order, with the place in which they are: for explanations.
+pub(crate) fn explain(at: &RuleAt, text: &[u8]) -> Vec<(Hop, String)> {
+    let Some(tiers) = at.loaded.tiers() else { return Vec::new() };
+    let places = places(&at.loaded.snapshot, tiers, at.site(), common_hash(text), None, None);
+    places.into_iter().map(|(hop, node)| (hop, node.name.to_string())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_edges_say_what_only_edges_say() {
+        let mut fields = Fields::new();
+        for name in [
+            "Perigee-Tier-Hop",
+            "PERIGEE-Tier-Position",
+            "perigee-tier-any",
+            "Perigee-Cache-Control",
+            "X-Perigee-Tier-Hop",
+        ] {
+            fields.append_unchecked(name.as_bytes(), b"1");
+        }
+        strip(&mut fields);
+        let left: Vec<_> = fields.iter().map(|(name, _)| name.to_vec()).collect();
+        assert_eq!(left, [b"Perigee-Cache-Control".to_vec(), b"X-Perigee-Tier-Hop".to_vec()]);
+    }
+
+    #[test]
+    fn a_request_between_edges_says_who_asks_for_whom() {
+        let words = |hop: &str, position: &str, client: &str| -> Fields {
+            [
+                ("Perigee-Tier-Hop", hop),
+                ("Perigee-Tier-Position", position),
+                ("X-Forwarded-For", client),
+                ("X-Forwarded-Proto", "https"),
+                ("X-Request-Id", "00000000000000ff"),
+                ("Accept", "*/*"),
+            ]
+            .into_iter()
+            .collect()
+        };
+        let mut fields = words("peer", "17", "192.0.2.7");
+        let (asked, on_behalf) = Asked::take(&mut fields).unwrap();
+        assert_eq!((asked.hop, asked.demand), (Hop::Peer, 17));
+        assert_eq!(on_behalf.client, IpAddr::from([192, 0, 2, 7]));
+        assert!(on_behalf.secure && on_behalf.id == RequestId(255));
+        assert_eq!(fields.iter().count(), 1, "what is left is the visitor's");
+        assert_eq!(Asked::take(&mut words("shield", "now", "::1")).unwrap().0.demand, NOW);
+        for (hop, position, client) in
+            [("origin", "1", "::1"), ("peer", "-1", "::1"), ("peer", "1", "somebody"), ("peer", "x", "::1")]
+        {
+            assert!(Asked::take(&mut words(hop, position, client)).is_none(), "{hop} {position} {client}");
+        }
+    }
+}

@@ -1,0 +1,407 @@
+// Walks the dashboard of a running cluster in headless Chromium, page by page, while visitors come and an edge dies.
+//
+// Environment: CONTROL (its URL), TOKEN (of an administrator), EDGE_PIDS (of the edges; the last is killed), CHROMIUM (its path), PICTURES
+// (folder for what was seen). Prints `ok NAME` or `not ok NAME` for each check; exits with 1 when one is not.
+"use strict";
+const fs = require("node:fs");
+const path = require("node:path");
+const { chromium } = require("playwright-core");
+
+const { CONTROL, TOKEN, EDGE_PIDS, CHROMIUM, PICTURES } = process.env;
+const axe = fs.readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
+// Longest wait for anything that must come; the machine may be busy.
+const PATIENCE = 30_000;
+
+const PAGES = {
+  overview: "#chart-requests .line",
+  places: "#pops tbody tr",
+  why: ".cause",
+  explain: "form",
+  purges: "#purge",
+  rollouts: "#rollout-state",
+  configuration: "#config-state[data-good=true]",
+  nodes: ".node-state",
+  audit: "#entries tbody tr",
+};
+const address = (page, query = "") => `${CONTROL}/dashboard/${page === "overview" ? "" : page}${query}`;
+
+let failures = 0;
+
+function check(name, holds, details) {
+  if (!holds) failures += 1;
+  console.log(`${holds ? "ok" : "not ok"} dashboard: ${name}`);
+  if (!holds && details !== undefined) console.log(JSON.stringify(details, null, 1));
+}
+
+async function api(where, body) {
+  const response = await fetch(CONTROL + where, {
+    method: body === undefined ? "GET" : "POST",
+    headers: { authorization: `Bearer ${TOKEN}`, "content-type": "application/json" },
+    body: body === undefined ? undefined : JSON.stringify(body),
+  });
+  return response.json();
+}
+
+// Asks until it is so, for 30 s at most; how long it took in ms, or nothing.
+async function until(isSo) {
+  const begun = Date.now();
+  while (Date.now() - begun < PATIENCE) {
+    if (await isSo()) return Date.now() - begun;
+    await new Promise((done) => setTimeout(done, 100));
+  }
+  return undefined;
+}
+
+// --- Browsers ---
+
+// A browser that nobody used before. What it complains about is kept.
+async function visitor(browser, { scheme = "light", width = 1440, permissions = [] } = {}) {
+  const context = await browser.newContext({
+    ignoreHTTPSErrors: true, viewport: { width, height: 900 }, colorScheme: scheme, reducedMotion: "reduce", permissions,
+  });
+  context.setDefaultTimeout(PATIENCE);
+  const page = await context.newPage();
+  const complaints = [];
+  page.on("console", (message) => {
+    if (["error", "warning"].includes(message.type())) complaints.push(`${message.type()}: ${message.text()} ${message.location().url}`);
+  });
+  page.on("pageerror", (error) => complaints.push(`error: ${error.stack}`));
+  return { context, page, complaints };
+}
+
+async function enter(page) {
+  await page.goto(address("overview", `#token=${TOKEN}`));
+  await page.waitForSelector("main h1");
+}
+
+const value = async (page, selector) => Number(await page.getAttribute(selector, "value"));
+
+const picture = (page, name) => page.screenshot({ path: path.join(PICTURES, `${name}.png`), fullPage: true, animations: "disabled" });
+
+// --- Who looks ---
+
+async function signsIn(browser) {
+  const { context, page } = await visitor(browser);
+  await page.goto(address("nodes"));
+  await page.fill("#token", "pgt_0000");
+  await page.click("button[type=submit]");
+  const said = await page.textContent(".problem");
+  check("a wrong token is refused, with the reason", said.includes("no token of this cluster has this secret"), said);
+  await picture(page, "sign-in");
+  await page.fill("#token", TOKEN);
+  await page.keyboard.press("Enter");
+  await page.waitForSelector(".node-state");
+  check("the right one leads to the page that was asked for", page.url() === address("nodes"), page.url());
+  await page.click("text=Sign out");
+  await page.waitForSelector("#token");
+  const kept = await page.evaluate(() => JSON.stringify([sessionStorage, localStorage]));
+  check("who signs out leaves no token behind", !kept.includes("pgt_"), kept);
+  await page.goto(address("nodes", `#token=${TOKEN}`));
+  await page.waitForSelector(".node-state");
+  check("a link with a token signs in, and the address forgets it", !page.url().includes("token"), page.url());
+  await context.close();
+}
+
+// --- Each page ---
+
+async function everyPage(browser) {
+  for (const [scheme, width] of [["light", 1440], ["dark", 1440], ["light", 390]]) {
+    const { context, page, complaints } = await visitor(browser, { scheme, width });
+    await enter(page);
+    for (const [name, sign] of Object.entries(PAGES)) {
+      await page.goto(address(name, name === "explain" ? "?url=https%3A%2F%2Fwww.shop.example%2Fstatic%2Fphoto-1.png%3Fw%3D1" : ""));
+      await page.waitForSelector(sign, { state: "attached" });
+      await page.waitForFunction(() => !document.querySelector(".loading"));
+      const problems = await page.locator(".problem").allTextContents();
+      const isWide = await page.evaluate(() => document.documentElement.scrollWidth > innerWidth);
+      const found = await violations(page);
+      const where = `${name}, ${scheme}, ${width} px`;
+      check(`${where}: shows what it is for, and fits`, problems.length === 0 && !isWide, { problems, isWide });
+      check(`${where}: axe finds nothing serious`, found.length === 0, found);
+      await picture(page, `${name}-${scheme}-${width}`);
+    }
+    check(`${scheme}, ${width} px: nothing on the console`, complaints.length === 0, complaints);
+    await context.close();
+  }
+}
+
+// What axe-core calls serious or worse. It is run beside the page, whose policy lets nobody else's script in.
+async function violations(page) {
+  const session = await page.context().newCDPSession(page);
+  const { frameTree } = await session.send("Page.getFrameTree");
+  const { executionContextId: contextId } = await session.send("Page.createIsolatedWorld", { frameId: frameTree.frame.id });
+  await session.send("Runtime.evaluate", { expression: axe, contextId });
+  const { result, exceptionDetails } = await session.send("Runtime.evaluate", {
+    expression: "axe.run(document, { resultTypes: ['violations'] }).then(({ violations }) => JSON.stringify(violations))", contextId, awaitPromise: true, returnByValue: true,
+  });
+  await session.detach();
+  if (exceptionDetails) throw new Error(exceptionDetails.exception?.description ?? exceptionDetails.text);
+  return JSON.parse(result.value).filter(({ impact }) => ["serious", "critical"].includes(impact))
+    .map(({ id, help, nodes }) => ({ id, help, nodes: nodes.slice(0, 3).map(({ html, failureSummary }) => [html.slice(0, 200), failureSummary]) }));
+}
+
+// --- Numbers ---
+
+// Over a time that is past, so that both say the same.
+async function numbers(browser) {
+  const to = Date.now() - 5000;
+  const from = to - 20_000;
+  const { context, page } = await visitor(browser);
+  await enter(page);
+  const { totals: [total] } = await api(`/v1/stats?from=${from}&to=${to}`);
+  await page.goto(address("overview", `?from=${from}&to=${to}`));
+  await page.waitForSelector("#requests");
+  const shown = {};
+  for (const id of ["requests", "hit-ratio", "byte-hit-ratio", "offload", "ttfb-p95", "errors", "saved"]) shown[id] = await value(page, `data#${id}`);
+  const wanted = {
+    requests: total.requests, "hit-ratio": total.hits / total.requests, "byte-hit-ratio": total.hit_bytes / total.bytes,
+    offload: Math.max(0, 1 - total.origin_bytes / total.bytes), "ttfb-p95": total.ttfb_us.p95, errors: total.errors, saved: Math.max(0, total.bytes - total.origin_bytes),
+  };
+  check(`the overview's numbers are the API's (${total.requests} requests)`, total.requests > 0 && JSON.stringify(shown) === JSON.stringify(wanted), { shown, wanted });
+  await page.fill("#price", "0.1");
+  await page.waitForFunction((worth) => Number(document.getElementById("saved").value) === worth, (wanted.saved / 1e9) * 0.1);
+  check("money saved is what origins did not send, at the price that was named", true);
+
+  await page.click("[aria-label='Table: Requests per second']");
+  const rows = await page.locator("#chart-requests tbody tr").count();
+  check("a chart is a table, too", rows > 10, rows);
+  await page.click("[aria-label='Chart: Requests per second']");
+  await page.focus("#chart-ttfb .reader");
+  await page.keyboard.press("Home");
+  await page.keyboard.press("ArrowRight");
+  await page.waitForSelector("#chart-ttfb .reader[aria-valuenow='1']");
+  const read = await page.getAttribute("#chart-ttfb .reader", "aria-valuetext");
+  check("a chart is read point by point with the keyboard", /p95 /.test(read), read);
+  const [download] = await Promise.all([page.waitForEvent("download"), page.click("[aria-label='PNG: Requests per second']")]);
+  const file = path.join(PICTURES, "chart.png");
+  await download.saveAs(file);
+  check("a chart is saved as a PNG", fs.readFileSync(file).subarray(1, 4).toString() === "PNG" && fs.statSync(file).size > 5000, fs.statSync(file).size);
+
+  const [table] = await Promise.all([page.waitForEvent("download"), page.click("[aria-label='CSV of what is shown']")]);
+  const lines = fs.readFileSync(await table.path(), "utf8").trim().split("\r\n");
+  const summed = lines.slice(1).reduce((sum, line) => sum + Number(line.split(",")[lines[0].split(",").indexOf("requests")]), 0);
+  check("the numbers are saved as CSV, and sum to the same", summed === total.requests, { summed, wanted: total.requests });
+
+  const why = await api(`/v1/stats/why?from=${from}&to=${to}`);
+  await page.goto(address("why", `?from=${from}&to=${to}`));
+  await page.waitForSelector("data#why-all");
+  const causes = Object.fromEntries(await page.locator(".why-requests").evaluateAll((nodes) => nodes.map((node) => [node.dataset.why, Number(node.value)])));
+  const others = Object.fromEntries(why.items.filter((item) => !item.is_hit && item.requests > 0).map((item) => [item.why, item.requests]));
+  const sum = why.items.reduce((sum, item) => sum + item.requests, 0);
+  check("each non-hit has its cause, as the API says", Object.keys(others).length > 1 && Object.entries(others).every(([name, requests]) => causes[name] === requests) && Object.keys(causes).length === Object.keys(others).length, { causes, others });
+  check("the causes sum to all requests", (await value(page, "data#why-all")) === sum && sum === total.requests, { sum, total: total.requests });
+
+  const byPop = await api(`/v1/stats?from=${from}&to=${to}&by=pop`);
+  await page.goto(address("places", `?from=${from}&to=${to}`));
+  await page.waitForSelector("#pops tbody tr");
+  const pops = await page.evaluate(() => Array.from(document.querySelectorAll("#pops tbody tr"), (row) => [row.querySelector("a").textContent, Number(row.querySelector("data").value)]));
+  const sent = byPop.totals.map((one) => [one.key, one.requests]).sort((a, b) => b[1] - a[1]);
+  check("requests by PoP are the API's", JSON.stringify(pops) === JSON.stringify(sent), { pops, sent });
+  await context.close();
+}
+
+// --- A link shows the same to others; paper, too ---
+
+async function shares(browser) {
+  const { context, page } = await visitor(browser, { permissions: ["clipboard-read", "clipboard-write"] });
+  await enter(page);
+  await page.goto(address("overview", "?site=shop"));
+  await page.waitForSelector("#requests");
+  await page.click("text=Copy link");
+  const copied = await page.evaluate(() => navigator.clipboard.readText());
+  const { searchParams } = new URL(copied);
+  check("a copied link has the view and its time, and no token", searchParams.get("site") === "shop" && Number(searchParams.get("to")) > Number(searchParams.get("from")) && !copied.includes("pgt_"), copied);
+  const paper = await page.pdf({ format: "A4", printBackground: true });
+  fs.writeFileSync(path.join(PICTURES, "overview.pdf"), paper);
+  await page.emulateMedia({ media: "print" });
+  const isBare = await page.evaluate(() => ["nav", ".tools button", ".chart-tools button", "#price"].every((selector) => document.querySelector(selector).offsetParent === null));
+  check("on paper there is nothing to click", isBare && paper.length > 10_000, paper.length);
+  await page.emulateMedia({ media: null });
+  await page.selectOption("#theme", "dark");
+  const dark = await page.evaluate(() => getComputedStyle(document.body).backgroundColor);
+  await page.selectOption("#theme", "light");
+  const light = await page.evaluate(() => getComputedStyle(document.body).backgroundColor);
+  check("the theme can be chosen", dark !== light, { dark, light });
+  await context.close();
+}
+
+// --- Changes ---
+
+async function purges(browser) {
+  const { context, page, complaints } = await visitor(browser);
+  await enter(page);
+  await page.goto(address("purges"));
+  await page.click("label:has-text('Surrogate keys')");
+  await page.fill("#purge-text", "static\npages");
+  await page.fill("#purge-reason", "new photos");
+  await page.click("#purge button[type=submit]");
+  await page.waitForSelector("#proof-state[data-state=done]");
+  const position = new URL(page.url()).searchParams.get("position");
+  const shown = await page.evaluate(() => Array.from(document.querySelectorAll("[aria-label=Receipts] tbody tr"), (row) => row.querySelector("strong").textContent)).then((names) => names.sort());
+  const { receipts } = await api(`/v1/purges/${position}`);
+  check("a purge shows the receipt of each node", JSON.stringify(shown) === JSON.stringify(receipts.map(({ node }) => node).sort()) && shown.length === 2, { shown, receipts });
+  const listed = await page.textContent("#history");
+  check("and stands in the list with its reason", listed.includes("new photos") && listed.includes(position), listed);
+  await picture(page, "purge-proven");
+  await page.click("label:has-text('Everything')");
+  await page.click("#purge button[type=submit]");
+  const yes = page.locator("dialog button[type=submit]");
+  check("purging everything wants a word typed first", await yes.isDisabled());
+  await page.fill("#dialog-word", "everything");
+  await page.waitForSelector("dialog button[type=submit]:not([disabled])");
+  check("and then can be done", true);
+  await picture(page, "purge-everything");
+  await page.keyboard.press("Escape");
+  await page.waitForSelector("dialog", { state: "detached" });
+  check("or left", true);
+  check("purging: nothing on the console", complaints.length === 0, complaints);
+  await context.close();
+}
+
+async function configures(browser) {
+  const { context, page, complaints } = await visitor(browser);
+  await enter(page);
+  await page.goto(address("configuration"));
+  await page.waitForSelector("#config-state[data-good=true]");
+  const text = await page.inputValue("#config-text");
+  await page.fill("#config-text", text.replace('ttl = "1d"', 'ttl = "5 parsecs"'));
+  await page.waitForSelector(".findings li");
+  const said = await page.textContent(".findings li");
+  const line = text.split("\n").findIndex((line) => line.includes('ttl = "1d"')) + 1;
+  check("the editor shows what check says, with the line", said.includes("parsecs") && said.includes(`${line}:`), said);
+  check("and what has errors cannot be applied", await page.locator("#apply button[type=submit]").isDisabled());
+  await picture(page, "configuration-wrong");
+  await page.fill("#config-text", text.replace('ttl = "1d"', 'ttl = "2d"'));
+  await page.fill("#config-reason", "keep photos longer");
+  await page.waitForSelector("#config-state[data-good=true]");
+  await page.click("#config-diff button");
+  await page.waitForSelector(".diff .new");
+  const difference = await page.locator(".diff .new, .diff .old").allTextContents();
+  check("the editor shows what is changed", difference.length === 2 && difference.join().includes('ttl = "2d"'), difference);
+  // One roll-out at a time: that of the first configuration may still be watched.
+  if (["running", "paused"].includes((await api("/v1/rollouts/current")).state)) await api("/v1/rollouts/current/undo", {});
+  await page.check("input[value=all]");
+  await page.click("#apply button[type=submit]");
+  await page.waitForSelector("#rollout-state[data-state=running]");
+  const begun = await api("/v1/rollouts/current");
+  check("what is applied is rolled out, with its reason", begun.state === "running" && begun.reason === "keep photos longer", begun);
+  await context.close();
+  // The browser itself says of each answer to a wrong configuration that it is one.
+  const others = complaints.filter((text) => !(text.includes("status of 422") && text.endsWith("/v1/configurations")));
+  check("the editor: nothing else on the console", others.length === 0, others);
+}
+
+// A roll-out is paused, goes on, and is taken back, by what stands on the page.
+async function takesBack(browser) {
+  const { context, page, complaints } = await visitor(browser);
+  await enter(page);
+  await page.goto(address("rollouts"));
+  await page.waitForSelector("#rollout-state[data-state=running]");
+  await page.click("text=Pause");
+  await page.waitForSelector("#rollout-state[data-state=paused]");
+  check("a roll-out is paused", (await api("/v1/rollouts/current")).state === "paused");
+  await page.click("text=Resume");
+  await page.waitForSelector("#rollout-state[data-state=running]");
+  check("and goes on", (await api("/v1/rollouts/current")).state === "running");
+  await picture(page, "rollout-running");
+  await page.click("text=Take back");
+  await page.click("dialog button[type=submit]");
+  await page.waitForSelector("#rollout-state[data-state=undone]");
+  const now = await api("/v1/rollouts/current");
+  check("and is taken back", now.state === "undone", now);
+  const list = await page.textContent("#versions");
+  const { versions } = await api("/v1/configurations");
+  check("each configuration stands there with author and reason", versions.every(({ author, reason }) => list.includes(author) && list.includes(reason)), list);
+  await page.goto(address("audit"));
+  await page.waitForSelector("#entries tbody tr");
+  const entries = await page.textContent("#entries");
+  check("the audit log says who did it", entries.includes("rollout.undo") && entries.includes("admin"));
+  check("changing: nothing on the console", complaints.length === 0, complaints);
+  await context.close();
+}
+
+// --- Who may less ---
+
+async function looksOnly(browser) {
+  const { secret } = await api("/v1/tokens", { name: `viewer-${Date.now()}`, role: "viewer" });
+  const { context, page, complaints } = await visitor(browser);
+  await page.goto(address("purges", `#token=${secret}`));
+  await page.waitForSelector("#purge .hint");
+  check("a viewer is told what purging needs, and cannot", await page.locator("#purge button[type=submit]").isDisabled());
+  await page.goto(address("configuration"));
+  await page.waitForSelector("#config-text");
+  check("a viewer reads configurations only", await page.locator("#config-text").evaluate((area) => area.readOnly));
+  await page.goto(address("audit"));
+  await page.waitForSelector(".hint");
+  check("a viewer is told who reads the audit log", (await page.textContent("main")).includes("admin"));
+  check("looking only: nothing on the console", complaints.length === 0, complaints);
+  await context.close();
+}
+
+async function losesControl(browser) {
+  const { context, page } = await visitor(browser);
+  await enter(page);
+  await page.goto(address("nodes"));
+  await page.waitForSelector(".node-state");
+  await context.setOffline(true);
+  await page.waitForSelector(".lost");
+  const said = await page.textContent(".lost");
+  check("without control, the page says so and shows what was known", said.includes("does not answer") && (await page.locator(".node-state").count()) === 2, said);
+  await picture(page, "nodes-without-control");
+  await context.setOffline(false);
+  await page.waitForSelector(".lost", { state: "detached" });
+  check("and goes on when control is back", true);
+  await context.close();
+}
+
+// --- An edge dies ---
+
+async function loses(browser) {
+  const { context, page, complaints } = await visitor(browser);
+  await enter(page);
+  await page.goto(address("overview"));
+  await page.waitForSelector(".attention");
+  process.kill(Number(EDGE_PIDS.split(" ").at(-1)), "SIGKILL");
+  const took = await until(async () => (await page.locator(".attention").textContent()).includes("nyc-1"));
+  check(`an edge that dies shows on the overview (after ${took === undefined ? "never" : (took / 1000).toFixed(1)} s)`, took !== undefined);
+  const mark = await page.locator(".map .pop").evaluateAll((nodes) => nodes.map((node) => node.getAttribute("class")));
+  check("and on the map", mark.some((name) => /warn|bad/.test(name)), mark);
+  await picture(page, "overview-edge-lost");
+  await page.goto(address("nodes"));
+  const state = page.locator(".node-state[data-node=nyc-1]");
+  await state.waitFor();
+  const other = page.locator(".node-state[data-node=fra-1]");
+  const isShown = await until(async () => (await state.getAttribute("data-state")) !== "good" && (await other.getAttribute("data-state")) === "good");
+  check("and among the nodes, where the other one is well", isShown !== undefined);
+  await picture(page, "nodes-edge-lost");
+  check("losing an edge: nothing on the console", complaints.length === 0, complaints);
+  await context.close();
+}
+
+(async () => {
+  fs.mkdirSync(PICTURES, { recursive: true });
+  const browser = await chromium.launch({
+    executablePath: CHROMIUM,
+    headless: true,
+    args: ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
+  });
+  try {
+    const seen = await until(async () => (await api("/v1/stats")).totals?.[0]?.requests > 500);
+    check("nodes report what visitors ask", seen !== undefined);
+    await signsIn(browser);
+    await everyPage(browser);
+    await numbers(browser);
+    await shares(browser);
+    await purges(browser);
+    await configures(browser);
+    await takesBack(browser);
+    await looksOnly(browser);
+    await losesControl(browser);
+    await loses(browser);
+  } catch (error) {
+    check(`the walk goes to its end: ${error.stack}`, false);
+  } finally {
+    await browser.close();
+  }
+  process.exit(failures === 0 ? 0 : 1);
+})();
