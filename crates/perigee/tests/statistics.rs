@@ -56,7 +56,7 @@ fn answer(mut stream: TcpStream, requests: &AtomicU64, bytes: &AtomicU64) {
         head.push(byte[0]);
     }
     let path = String::from_utf8_lossy(&head).split(' ').nth(1).unwrap_or_default().to_owned();
-    let (status, fields) = match &*path {
+    let (status, fields) = match path.split('?').next().unwrap_or_default() {
         "/broken" => ("500 Broken", ""),
         "/missing" => ("404 Not Found", ""),
         path if path.ends_with(".css") => ("200 OK", "Content-Type: text/css\r\n"),

@@ -250,7 +250,7 @@ fn cloudfronts_fields_are_33_and_hold_no_tab() {
         ("cs-uri-query", "x=%221%22"),
         ("x-edge-result-type", "Hit"),
         ("x-edge-request-id", "00abcdef01234567"),
-        ("cs-protocol", "https"),
+        ("cs-protocol", "http"),
         ("cs-bytes", "145"),
         ("time-taken", "0.000"),
         ("cs-protocol-version", "HTTP/1.1"),
@@ -285,7 +285,7 @@ fn logpushs_names_hold_what_the_event_has() {
         "{\"EdgeStartTimestamp\":\"2026-11-23T20:44:32.967Z\",\"EdgeEndTimestamp\":\"2026-11-23T20:44:33.007Z\",\"RayID\":\"00abcdef01234567\",\
          \"ClientIP\":\"203.0.113.9\",\"ClientCountry\":\"de\",\"ClientRequestMethod\":\"GET\",\"ClientRequestHost\":\"shop.example\",\
          \"ClientRequestURI\":\"/a.css?v=1\",\"ClientRequestPath\":\"/a.css\",\"ClientRequestProtocol\":\"HTTP/1.1\",\
-         \"ClientRequestScheme\":\"https\",\"ClientRequestReferer\":\"\",\"ClientRequestUserAgent\":\"curl/8.5.0\",\"ClientRequestBytes\":145,\
+         \"ClientRequestScheme\":\"http\",\"ClientRequestReferer\":\"\",\"ClientRequestUserAgent\":\"curl/8.5.0\",\"ClientRequestBytes\":145,\
          \"EdgeResponseStatus\":200,\"EdgeResponseBytes\":10550,\"EdgeResponseBodyBytes\":10240,\"EdgeTimeToFirstByteMs\":0,\
          \"EdgeColoCode\":\"edge\",\"CacheCacheStatus\":\"expired\",\"ZoneName\":\"shop\",\"OriginResponseStatus\":200,\
          \"OriginResponseDurationMs\":31}\n"
