@@ -19,7 +19,7 @@ import rig as bench
 
 SEED = 7
 CONNECTIONS = 24
-LINES = int(os.environ.get("REPLAY_LINES", "1000000"))
+LINES = 1_000_000
 
 PLAIN = ""
 DRAFT = """
@@ -101,7 +101,7 @@ def size(dice, median, sigma=1.0):
 
 def zipf(dice, titles, alpha):
     """A rank that falls about like 1 / rank^alpha."""
-    return min(titles - 1, int(titles * dice.random() ** (1 / (1 - min(alpha, 0.95) * 0.8)) ))
+    return min(titles - 1, int(titles * dice.random() ** (1 / (1 - min(alpha, 0.95) * 0.8))))
 
 
 # --- Serving ---
