@@ -229,9 +229,10 @@ https://bench.example:{port}, https://127.0.0.1:{port} {{
 # --- Perigee ---
 
 
-def perigee(rig, origin, cores=None, memory="1GiB", disk=None, log=True, tls=False, writes_per_day=None):
+def perigee(rig, origin, cores=None, memory="1GiB", disk=None, log=True, tls=False, writes_per_day=None,
+            edge=""):
     """Perigee as it comes, with its JSON access log to a file; `memory` and `disk` are the sizes of the store,
-    `writes_per_day` the write budget of its disk if not the default. With `tls` its port is the one that speaks it.
+    `writes_per_day` the write budget of its disk if not the default, `edge` further lines of `[edge]`. With `tls` its port is the one that speaks it.
 
     Its files stand in `server.root`, those of its disk tier in `server.root`/disk.
     """
@@ -260,6 +261,7 @@ key = "{key}"
 """
     config = rig.write(f"perigee-{port}/perigee.toml", f"""
 [edge]
+{edge}
 {access_log}
 {listen_tls}
 {certificates}

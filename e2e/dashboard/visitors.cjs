@@ -1,7 +1,9 @@
 // Visitors of the test's sites: asks the edges on the ports in EDGES, about 40 times a second, until it is ended. Each says by
-// X-Forwarded-For that it comes from somewhere else.
+// X-Forwarded-For that it comes from one of the networks in visitors.csv, the first ones more often.
 "use strict";
+const fs = require("node:fs");
 const http = require("node:http");
+const path = require("node:path");
 
 const ports = process.env.EDGES.split(" ").map(Number);
 const agents = ports.map(() => new http.Agent({ keepAlive: true, maxSockets: 4 }));
@@ -16,7 +18,7 @@ const PATHS = [
   [1.5, "blog.example", "/"],
   [1, "blog.example", "/posts/1"],
 ];
-const CLIENTS = ["203.0.113.7", "198.51.100.20", "192.0.2.33", "203.0.113.200"];
+const NETWORKS = fs.readFileSync(path.join(__dirname, "visitors.csv"), "utf8").match(/^10\.\d+/gm);
 
 // Chance with a seed, so that two runs ask alike.
 let seed = 7;
@@ -30,14 +32,14 @@ const pick = () => {
 };
 
 function ask() {
-  const [, host, path] = pick();
+  const [, host, where] = pick();
   const index = chance() < 0.6 ? 0 : 1;
   const unseen = chance() < 0.06 ? `?id=${Math.floor(chance() * 1e6)}` : "";
-  const client = CLIENTS[Math.floor(chance() * CLIENTS.length)];
+  const client = `${NETWORKS[Math.floor(chance() ** 2 * NETWORKS.length)]}.0.${1 + Math.floor(chance() * 200)}`;
   const request = http.get({
     host: "127.0.0.1",
     port: ports[index],
-    path: path + unseen,
+    path: where + unseen,
     agent: agents[index],
     headers: { host, "x-forwarded-for": client, "accept-encoding": "identity" },
   }, (response) => response.resume());

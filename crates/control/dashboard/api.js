@@ -53,6 +53,22 @@ export async function ask(path, { method, body, signal, as = token.get() } = {})
   return answer;
 }
 
+// Has the browser save what a path answers.
+export async function download(path, name) {
+  const response = await fetch(path, { headers: { authorization: `Bearer ${token.get()}` } });
+  if (!response.ok) throw new Problem(response.status, await response.json());
+  saveAs(await response.blob(), name);
+}
+
+// Has the browser save a file.
+export function saveAs(blob, name) {
+  const anchor = document.createElement("a");
+  anchor.href = URL.createObjectURL(blob);
+  anchor.download = name;
+  anchor.click();
+  setTimeout(() => URL.revokeObjectURL(anchor.href), 10_000);
+}
+
 // A path with a query; parameters that are null or empty are left out, and lists repeat their name.
 export function path(base, parameters) {
   const query = new URLSearchParams();

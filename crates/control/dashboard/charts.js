@@ -97,8 +97,8 @@ export function chart({ id, title, note, at, from, to, series, format: write, ki
       h("div", { class: "chart-head" },
         h("h3", {}, title),
         h("div", { class: "chart-tools no-print" },
-          h("button", { class: "quiet small", type: "button", "aria-pressed": String(isTable), "aria-label": `${title} as a table`, onclick: () => toggleTable(id) }, isTable ? "Chart" : "Table"),
-          h("button", { class: "quiet small", type: "button", "aria-label": `${title} as a PNG picture`, disabled: isTable, onclick: () => save(document.getElementById(id).querySelector("svg"), title) }, "PNG"))),
+          h("button", { class: "quiet small", type: "button", "aria-label": `${isTable ? "Chart" : "Table"}: ${title}`, onclick: () => toggleTable(id) }, isTable ? "Chart" : "Table"),
+          h("button", { class: "quiet small", type: "button", "aria-label": `PNG: ${title}`, disabled: isTable, onclick: () => save(document.getElementById(id).querySelector("svg"), title) }, "PNG"))),
       note ? h("p", { class: "note" }, note) : null,
       series.length > 1 || kind === "stack" ? legend(series, write) : null),
     isTable ? table(plot) : h("div", { class: "plot", ref: (node) => watch(node, id) }, drawing(plot), isEmpty ? h("p", { class: "plot-empty" }, "Nothing in this time") : reader(plot), tip(plot)));
@@ -189,7 +189,9 @@ function told({ at, series, write }) {
 // What is under the cursor: by pointer, or point by point with the arrow keys.
 function reader(plot) {
   const { id, title, at, from, to, width } = plot;
-  const index = cursor.at === null ? at.length - 1 : nearest(at, cursor.at);
+  // Asked anew at each key: several may be pressed between two drawings.
+  const current = () => (cursor.at === null ? at.length - 1 : nearest(at, cursor.at));
+  const index = current();
   const move = (moment) => {
     cursor.at = moment;
     cursor.chart = id;
@@ -211,7 +213,7 @@ function reader(plot) {
       if (event.key === "Escape") leave();
       if (!(event.key in keys)) return;
       event.preventDefault();
-      move(at[Math.min(at.length - 1, Math.max(0, index + keys[event.key]))]);
+      move(at[Math.min(at.length - 1, Math.max(0, current() + keys[event.key]))]);
     },
   });
 }

@@ -5,7 +5,7 @@ import { empty } from "./parts.js";
 
 const AROUND = 3;
 // Beyond, everything between the first and the last difference is shown as replaced.
-const EDITS_MAX = 2000;
+const EDITS_MAX = 500;
 
 // [{ kind: "same" | "old" | "new", text, from, to }], line numbers from 1.
 export function compare(before, after) {
@@ -60,9 +60,13 @@ function back(trace, x, y) {
   return kinds.reverse();
 }
 
+// What was compared last: pages are drawn again each second, and what they compare seldom changes.
+let last = { before: null, after: null, lines: [] };
+
 // Shows them, with `label` for screen readers.
 export function difference(before, after, label) {
-  const lines = compare(before, after);
+  if (last.before !== before || last.after !== after) last = { before, after, lines: compare(before, after) };
+  const { lines } = last;
   const shown = new Set();
   lines.forEach(({ kind }, index) => {
     if (kind !== "same") for (let near = index - AROUND; near <= index + AROUND; near += 1) shown.add(near);

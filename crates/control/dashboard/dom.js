@@ -8,7 +8,7 @@ const SVG = "http://www.w3.org/2000/svg";
 const PROPERTIES = new Set(["value", "checked", "open", "selected", "indeterminate"]);
 
 // Describes an element: h("a", { href: "/" }, "text", h("b"), …). Children that are null, undefined or false are left out.
-// Properties: attributes by name; `onclick` and the like take functions; `style` takes an object; `ref` is called once with the element.
+// Properties: attributes by name; `onclick` and the like take functions; `style` takes an object; `ref` is called once with the element, when it is on the page.
 export function h(tag, properties, ...children) {
   const { key, ref, ...rest } = properties ?? {};
   return { tag, key, ref, properties: rest, children: described(children) };
@@ -26,7 +26,11 @@ function described(children) {
 // Makes the children of `parent` be as described.
 export function show(parent, ...children) {
   place(parent, described(children), parent.namespaceURI === SVG);
+  for (const [ref, node] of arrived.splice(0)) ref(node);
 }
+
+// Elements that are new on the page, with what is to be called.
+const arrived = [];
 
 function place(parent, wanted, isSvg) {
   const keyed = new Map();
@@ -61,7 +65,7 @@ function create(description, isSvg) {
   const inSvg = isSvg || tag === "svg";
   const node = inSvg ? document.createElementNS(SVG, tag) : document.createElement(tag);
   const shown = update({ tag, key, node, properties: {} }, description, inSvg);
-  description.ref?.(node);
+  if (description.ref) arrived.push([description.ref, node]);
   return shown;
 }
 

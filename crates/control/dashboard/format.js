@@ -50,6 +50,9 @@ export const date = or((ms) => clock({ day: "numeric", month: "short", year: "nu
 // A tick of an axis that shows so many ms.
 export const tick = (ms, shown) => (shown <= 300_000 ? second : shown <= 86_400_000 * 1.1 ? minute : shown <= 3 * 86_400_000 ? dayMinute : day).format(ms);
 
+// What statistics call a country, a PoP or another thing that is not known.
+export const UNKNOWN = "-";
+
 let regions;
 try {
   regions = new Intl.DisplayNames([LOCALE], { type: "region" });
@@ -58,7 +61,8 @@ try {
 }
 // The name of a country by its code; what has none, as it is.
 export function country(code) {
-  if (!/^[A-Z]{2}$/.test(code)) return code === "" ? "unknown" : code;
+  if (code === UNKNOWN) return "not known";
+  if (!/^[A-Z]{2}$/.test(code)) return code;
   if (code === "XK") return "Kosovo";
   try {
     return regions?.of(code) ?? code;

@@ -125,6 +125,12 @@ onChange(turn);
 // A drawing says "4 s ago" of things that do not change.
 setInterval(() => { if (me && !document.hidden) redraw(); }, 1000);
 
+// A link to the page that is shown already loads nothing.
+addEventListener("hashchange", () => {
+  const given = tokenOfLink();
+  if (given) enter(given);
+});
+
 const given = tokenOfLink() ?? token.get();
 if (given) enter(given);
 turn({ isOther: false });

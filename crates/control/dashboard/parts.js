@@ -5,12 +5,12 @@ import * as format from "./format.js";
 import { bar, sparkline } from "./charts.js";
 import { redraw } from "./view.js";
 
-// A node beats each second; silence shows after three.
-export const SILENT_MS = 3_500;
+// A node says each second how it is: one that has left two out is silent.
+export const SILENT_MS = 2_200;
 
-export const panel = (title, { note, tools, id, wide, key } = {}, ...children) =>
-  h("section", { class: `panel${wide ? " wide" : ""}`, key: key ?? id ?? title, "aria-label": title },
-    h("header", { class: "panel-head" }, h("h2", { id }, title), tools ? h("div", { class: "panel-tools" }, tools) : null),
+export const panel = (title, { note, tools, id, key } = {}, ...children) =>
+  h("section", { class: "panel", id, key: key ?? id ?? title, "aria-label": title },
+    h("header", { class: "panel-head" }, h("h2", {}, title), tools ? h("div", { class: "panel-tools" }, tools) : null),
     note ? h("p", { class: "note" }, note) : null,
     children);
 
@@ -31,7 +31,7 @@ export const tile = ({ id, name, value, text, note, change, better, values, tone
 
 // What it was in the time before; `better` says which way is good: 1 up, -1 down, 0 neither.
 function delta({ from, to, isShare }, better) {
-  if (from === null || from === undefined || to === null || to === undefined || (!isShare && from === 0)) return h("span", { class: "note" }, "no time before to compare");
+  if (from === null || from === undefined || to === null || to === undefined || (!isShare && from === 0)) return null;
   const by = isShare ? to - from : to / from - 1;
   const text = isShare ? `${by >= 0 ? "+" : "−"}${format.percent(Math.abs(by)).replace(" %", "")} pp` : `${by >= 0 ? "+" : "−"}${format.percent(Math.abs(by))}`;
   const isSame = Math.abs(by) < (isShare ? 0.0005 : 0.005);

@@ -1,5 +1,7 @@
 // A drawing of the page as a PNG: the SVG with all styles written into it, painted on a canvas.
 
+import { saveAs } from "./api.js";
+
 const STYLES = ["fill", "fill-opacity", "stroke", "stroke-width", "stroke-opacity", "stroke-dasharray", "stroke-linecap", "stroke-linejoin", "opacity", "font-family", "font-size", "font-weight", "display"];
 const PADDING = 20;
 const HEAD = 34;
@@ -8,11 +10,7 @@ const HEAD = 34;
 export async function save(svg, title) {
   const { width, height } = svg.getBoundingClientRect();
   const blob = await picture(svg, title, Math.round(width), Math.round(height));
-  const anchor = document.createElement("a");
-  anchor.href = URL.createObjectURL(blob);
-  anchor.download = `${title.toLowerCase().replaceAll(/[^a-z0-9]+/g, "-")}.png`;
-  anchor.click();
-  setTimeout(() => URL.revokeObjectURL(anchor.href), 10_000);
+  saveAs(blob, `${title.toLowerCase().replaceAll(/[^a-z0-9]+/g, "-")}.png`);
 }
 
 async function picture(svg, title, width, height) {
@@ -21,8 +19,9 @@ async function picture(svg, title, width, height) {
   from.forEach((node, index) => {
     const computed = getComputedStyle(node);
     for (const name of STYLES) to[index].setAttribute(name, computed.getPropertyValue(name));
-    to[index].removeAttribute("class");
+    to[index].setAttribute("class", node.classList.contains("cursor") ? "is-cursor" : "");
   });
+  copy.querySelector(".is-cursor")?.remove();
   copy.setAttribute("xmlns", "http://www.w3.org/2000/svg");
   copy.setAttribute("width", width);
   copy.setAttribute("height", height);

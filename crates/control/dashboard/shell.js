@@ -1,6 +1,6 @@
 // What stands around every page: navigation, the choice of time, site and PoP, sharing, the theme; and the way in.
 
-import { now } from "./api.js";
+import { download, now } from "./api.js";
 import { h } from "./dom.js";
 import * as format from "./format.js";
 import { audit } from "./pages/audit.js";
@@ -15,7 +15,7 @@ import { why } from "./pages/why.js";
 import { button, code, dialog, empty, field, health, problem, say, toast, worst } from "./parts.js";
 import { RANGE, RANGES, change, frozen, link, period, redraw } from "./view.js";
 
-// By their place in the address. `isOver`: what it shows is over a time, and of sites and PoPs.
+// By their place in the address. `isOver`: what it shows is over a time, and of sites and PoPs; `exports`: the path of its numbers as CSV.
 export const PAGES = { overview, places, why, explain, purges, rollouts, configuration, nodes, audit };
 
 const GROUPS = [
@@ -26,7 +26,7 @@ const GROUPS = [
 
 // What every page needs.
 export const always = () => ({
-  nodes: { id: "", path: () => "/v1/nodes", every: 1000 },
+  nodes: { id: "", path: () => "/v1/nodes", every: 500 },
   sites: { id: "", path: () => "/v1/sites", every: 15_000 },
   status: { id: "", path: () => "/v1/status", every: 5000 },
 });
@@ -77,10 +77,24 @@ const mark = () =>
 
 function tools(view, page, data) {
   return h("div", { class: "tools" },
-    page.isOver ? filters(view, data) : null,
+    page.isOver ? [filters(view, data), h("p", { class: "print-only" }, onPaper(view))] : null,
     h("div", { class: "row no-print" },
-      button("Copy link", () => share(), { kind: "quiet", label: "Copy a link to what is shown" }),
+      page.exports ? button("CSV", () => exported(page.exports(view)), { kind: "quiet", label: "CSV of what is shown" }) : null,
+      button("Copy link", () => share(), { kind: "quiet", label: "Copy link to what is shown" }),
       button("Print", () => print(), { kind: "quiet", label: "Print, or save as PDF" })));
+}
+
+function onPaper(view) {
+  const { from, to } = period(view, now());
+  return [`${format.moment(from)} to ${format.moment(to)}`, view.site, view.pop].filter(Boolean).join(", ");
+}
+
+async function exported(path) {
+  try {
+    await download(path, "perigee.csv");
+  } catch (error) {
+    say(error.message, "bad");
+  }
 }
 
 async function share() {
@@ -149,6 +163,7 @@ export function signIn({ refused, enter, isTried }) {
       h("p", {}, "Sign in to this cluster with a token."),
       field("token", "Token", h("input", { id: "token", type: "password", required: true, autocomplete: "current-password", spellcheck: "false", placeholder: "pgt_…", "aria-describedby": "token-help", value: typed, oninput: (event) => { typed = event.target.value; } }),
         ["It stays in this tab and goes to nobody but this control. The first one is in the file ", code("admin-token"), " of control's state directory; others: ", code("perigee token add NAME --role viewer"), "."]),
-      refused ? problem(refused) : null,
+      // What the API says beside it is for programs.
+      refused ? problem({ message: refused.message, next: refused.status === 401 ? null : refused.next }) : null,
       h("button", { class: "primary", type: "submit" }, "Sign in")));
 }

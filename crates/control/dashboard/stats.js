@@ -37,35 +37,81 @@ export function before(view) {
   };
 }
 
-// The step for sums only, of few buckets: by country there are many series.
-export const coarse = (view) => {
+// For how long control keeps the finer steps, less what passes until the question is there.
+const KEPT = { "1s": 3_300_000, "1m": 6.9 * 86_400_000 };
+const HOUR = 3_600_000;
+
+// The step of the one series of a page, where control would choose too coarse a one: a day by minutes.
+export const fine = (view) => {
   const { from, to } = period(view, now());
-  return to - from <= 6 * 3_600_000 ? "1m" : "1h";
+  return to - from > 16 * HOUR && to - from <= 25 * HOUR && from >= now() - KEPT["1m"] ? "1m" : null;
+};
+
+// The step of many series: few buckets.
+export const coarse = (view, isFew = false) => {
+  const { from, to } = period(view, now());
+  if (isFew && to - from <= 900_000 && from >= now() - KEPT["1s"]) return "1s";
+  return to - from <= 6 * HOUR && from >= now() - KEPT["1m"] ? "1m" : "1h";
 };
 
 const EMPTY = Object.fromEntries(FIELDS.map((name) => [name, 0]));
+const QUANTILES = ["p50", "p95", "p99"];
 
-// Of an answer: time, series without the buckets that still grow, and sums.
-export function shape(stats) {
-  const end = stats.at.findIndex((at) => at + stats.step > stats.complete_to);
-  const count = end < 0 ? stats.at.length : end;
-  const at = stats.at.slice(0, count);
-  const cut = (series) => ({
+// Points of a line that an eye can still tell apart.
+const POINTS = 180;
+const GROUPS = [1, 2, 5, 10, 15, 20, 30, 60];
+
+// When the first node joined: before, there was nothing to count, and a chart begins there.
+const ROOM_MS = 10_000;
+const beginning = (nodes) => Math.min(Infinity, ...(nodes?.value?.nodes ?? []).map((node) => node.enrolled_ms)) - ROOM_MS;
+
+// Of an answer: time, series and sums. Buckets that still grow are left out; of many, some are put together, so that each is whole.
+export function shape(stats, nodes) {
+  const first = beginning(nodes);
+  const from = first < stats.to ? Math.max(stats.from, Math.floor(first / stats.step) * stats.step) : stats.from;
+  const count = (stats.to - from) / stats.step;
+  const size = GROUPS.find((size) => count / size <= POINTS) ?? GROUPS.at(-1);
+  const length = stats.step * size;
+  const groups = new Map();
+  stats.at.forEach((at, index) => {
+    const begin = Math.floor(at / length) * length;
+    if (begin < from || begin + length > stats.complete_to || begin + length > stats.to) return;
+    if (groups.has(begin)) groups.get(begin).push(index);
+    else groups.set(begin, [index]);
+  });
+  const lists = [...groups.values()];
+  const together = (series) => ({
     key: series.key,
-    ...Object.fromEntries(FIELDS.map((name) => [name, series[name].slice(0, count)])),
-    ttfb: Object.fromEntries(["p50", "p95", "p99"].map((name) => [name, series.ttfb_us[name].slice(0, count)])),
+    ...Object.fromEntries(FIELDS.map((name) => [name, lists.map((list) => list.reduce((sum, index) => sum + series[name][index], 0))])),
+    ttfb: Object.fromEntries(QUANTILES.map((name) => [name, lists.map((list) => mean(list, series.ttfb_us[name], series.requests))])),
   });
   return {
-    at,
-    from: stats.from,
+    at: [...groups.keys()],
+    from,
     to: stats.to,
-    seconds: stats.step / 1000,
-    series: stats.series.map(cut),
+    seconds: length / 1000,
+    // How many buckets of the API are one here.
+    size,
+    series: stats.series.map(together),
     // The sums of all; with `by`, there is one for each key.
     total: stats.totals[0] ?? { ...EMPTY, ttfb_us: { p50: null, p95: null, p99: null } },
     totals: stats.totals,
   };
 }
+
+// By requests; null where there was none.
+function mean(list, values, requests) {
+  let [sum, weight] = [0, 0];
+  for (const index of list) {
+    if (values[index] === null) continue;
+    sum += values[index] * requests[index];
+    weight += requests[index];
+  }
+  return weight > 0 ? sum / weight : null;
+}
+
+// What a chart of percentiles has to say about its points; null when they are the API's own.
+export const meaning = (shaped) => (shaped.size > 1 ? `Each point is the mean of the percentiles of ${shaped.size} times ${shaped.seconds / shaped.size} s.` : null);
 
 // Values of one thing over time, where there may be no series at all.
 export const values = (shaped, name, number = 0) => shaped.series[number]?.[name] ?? [];

@@ -56,6 +56,9 @@ mod tokens;
 mod vault;
 mod view;
 
+#[doc(hidden)]
+pub use rollup::measure;
+pub use statistics::OwnStatistics;
 pub use tokens::Role;
 
 use limits::{CANARY_INTERVAL, PURGES_QUEUED_MAX, REFUSALS_PER_ADDRESS};

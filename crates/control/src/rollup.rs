@@ -15,6 +15,7 @@
 
 mod cells;
 mod database;
+pub mod measure;
 mod query;
 mod seen;
 mod top;
@@ -265,9 +266,14 @@ impl Writer {
                 self.write(lines);
             }
             if kept_house.elapsed() >= HOUSEKEEPING {
-                kept_house = Instant::now();
-                if let Err(error) = self.database.keep_house(now_ms() / 1000) {
-                    self.tell(&error);
+                match self.database.keep_house(now_ms() / 1000) {
+                    // At once again, behind the lines that have come.
+                    Ok(true) => {}
+                    Ok(false) => kept_house = Instant::now(),
+                    Err(error) => {
+                        kept_house = Instant::now();
+                        self.tell(&error);
+                    }
                 }
             }
             if is_over || self.is_ending.load(Ordering::Relaxed) {
@@ -338,17 +344,7 @@ impl Writer {
                 }
             }
         }
-        for (second, cells) in &batch.seconds {
-            for view in VIEWS {
-                let mut folded: HashMap<Coord, Sums> = HashMap::new();
-                for (coord, sums) in cells {
-                    folded.entry(coord.only(*view)).or_default().merge(sums);
-                }
-                work.add_cells(0, *view, *second, folded)?;
-            }
-        }
-        batch.tops.write(&mut work)?;
-        work.commit()
+        batch.write(work)
     }
 }
 
@@ -373,6 +369,20 @@ impl Batch {
         self.tops.add(second, pop, &sites, report.lists, report.examples);
         Ok(())
     }
+
+    fn write(self, mut work: database::Work<'_>) -> Result<(), rusqlite::Error> {
+        for (second, cells) in &self.seconds {
+            for view in VIEWS {
+                let mut folded: HashMap<Coord, Sums> = HashMap::new();
+                for (coord, sums) in cells {
+                    folded.entry(coord.only(*view)).or_default().merge(sums);
+                }
+                work.add_cells(0, *view, *second, folded)?;
+            }
+        }
+        self.tops.write(&mut work)?;
+        work.commit()
+    }
 }
 
 impl Sums {
@@ -391,3 +401,6 @@ impl Sums {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,12 +2,17 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use axum::extract::{RawQuery, State};
+use axum::extract::{FromRef, RawQuery, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
 use axum::{Extension, Json};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use journal::feed::{Confirm, Counting, Statistics};
 use journal::trust::{self, Peer};
 use semantics::Why;
@@ -70,6 +75,65 @@ impl Counting for Takes {
         }
         self.store.count(line, pop.to_owned(), confirm);
         Ok(())
+    }
+}
+
+// --- An edge without a control ---
+
+/// What the paths of statistics are served from.
+#[derive(Clone)]
+pub(crate) struct Served(Arc<Store>);
+
+impl FromRef<Arc<Shared>> for Served {
+    fn from_ref(shared: &Arc<Shared>) -> Self {
+        Served(Arc::clone(&shared.statistics))
+    }
+}
+
+/// Statistics of one edge that has no control: the same paths, from a file of its own.
+pub struct OwnStatistics {
+    store: Arc<Store>,
+    sequence: AtomicU64,
+}
+
+impl OwnStatistics {
+    /// Begins anew in a file.
+    ///
+    /// # Errors
+    /// It cannot be made: why.
+    pub fn begin(path: &Path) -> Result<Self, String> {
+        for ending in ["", "-wal", "-shm"] {
+            let mut file = path.as_os_str().to_owned();
+            file.push(ending);
+            match std::fs::remove_file(&file) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(format!("{}: {error}", Path::new(&file).display()));
+                }
+                _ => {}
+            }
+        }
+        Ok(OwnStatistics { store: Store::open(path)?, sequence: AtomicU64::new(0) })
+    }
+
+    /// Counts a report.
+    pub fn count(&self, report: &stats::Report) {
+        let sequence = self.sequence.fetch_add(1, Ordering::Relaxed) + 1;
+        let report = BASE64_STANDARD.encode(report.encode());
+        let line = Statistics { node: "-".to_owned(), epoch: 1, sequence, lost: 0, report };
+        // Nobody waits to hear of it.
+        let (confirm, _) = tokio::sync::mpsc::channel(1);
+        self.store.count(Arc::new(line), "-".to_owned(), confirm);
+    }
+
+    /// The paths, for whoever has been let in by other means.
+    pub fn router(&self) -> axum::Router {
+        axum::Router::new()
+            .route("/v1/stats", get(series))
+            .route("/v1/stats/export", get(export))
+            .route("/v1/stats/top", get(top))
+            .route("/v1/stats/why", get(whys))
+            .layer(Extension(Caller::of_this_machine()))
+            .with_state(Served(Arc::clone(&self.store)))
     }
 }
 
@@ -379,7 +443,7 @@ impl StatisticsShown {
         ("why" = Option<Vec<String>>, Query)),
     responses((status = 200, body = StatisticsShown), (status = "default", body = Problem)))]
 pub(crate) async fn series(
-    State(shared): State<Arc<Shared>>,
+    State(Served(store)): State<Served>,
     Extension(caller): Extension<Caller>,
     RawQuery(query): RawQuery,
 ) -> Result<Json<StatisticsShown>, Problem> {
@@ -387,7 +451,6 @@ pub(crate) async fn series(
     let asked = Asked::of(query, &SERIES_PARAMETERS)?;
     let by = asked.choice("by", &by_choices())?;
     let ask = asked.ask(&caller, by, true)?;
-    let store = Arc::clone(&shared.statistics);
     let answer = off_the_runtime(move || store.ask(&ask)).await?;
     Ok(Json(StatisticsShown::of(&answer, by.is_some())))
 }
@@ -415,7 +478,7 @@ pub(crate) struct Row {
     responses((status = 200, body = Vec<Row>, content_type = "application/json"),
         (status = "default", body = Problem)))]
 pub(crate) async fn export(
-    State(shared): State<Arc<Shared>>,
+    State(Served(store)): State<Served>,
     Extension(caller): Extension<Caller>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
@@ -425,7 +488,6 @@ pub(crate) async fn export(
     let by = asked.choice("by", &by_choices())?;
     let is_csv = asked.choice("format", &[("csv", true), ("json", false)])?.unwrap_or(true);
     let ask = asked.ask(&caller, by, true)?;
-    let store = Arc::clone(&shared.statistics);
     let answer = off_the_runtime(move || store.ask(&ask)).await?;
     let rows = answer.series.iter().flat_map(|series| {
         let key = by.is_some().then(|| series.key.clone());
@@ -520,7 +582,7 @@ pub(crate) struct TopShown {
         ("pop" = Option<Vec<String>>, Query), ("limit" = Option<i64>, Query, description = "20 unless given, 200 at most")),
     responses((status = 200, body = TopShown), (status = "default", body = Problem)))]
 pub(crate) async fn top(
-    State(shared): State<Arc<Shared>>,
+    State(Served(store)): State<Served>,
     Extension(caller): Extension<Caller>,
     RawQuery(query): RawQuery,
 ) -> Result<Json<TopShown>, Problem> {
@@ -546,7 +608,6 @@ pub(crate) async fn top(
             .wanted(format!("1 to {TOP_MAX}")));
     }
     let ask = top_ask(&asked, &caller, Some(kind), limit as usize)?;
-    let store = Arc::clone(&shared.statistics);
     let top = off_the_runtime(move || store.top(&ask)).await?;
     let items = top.items.into_iter().map(|item| {
         let entry = item.entry;
@@ -628,7 +689,7 @@ pub(crate) struct Whys {
         ("pop" = Option<Vec<String>>, Query)),
     responses((status = 200, body = Whys), (status = "default", body = Problem)))]
 pub(crate) async fn whys(
-    State(shared): State<Arc<Shared>>,
+    State(Served(store)): State<Served>,
     Extension(caller): Extension<Caller>,
     RawQuery(query): RawQuery,
 ) -> Result<Json<Whys>, Problem> {
@@ -637,7 +698,6 @@ pub(crate) async fn whys(
     let ask = asked.ask(&caller, Some(Dim::Why), false)?;
     let examples = top_ask(&asked, &caller, None, 0)?;
     let (ask_from, ask_to) = (ask.from * 1000, ask.to * 1000);
-    let store = Arc::clone(&shared.statistics);
     let (answer, top) = off_the_runtime(move || Ok((store.ask(&ask)?, store.top(&examples)?))).await?;
     let mut newest: HashMap<Why, ExampleShown> = HashMap::new();
     // The newest first.
@@ -717,6 +777,7 @@ fn next_step(why: Why) -> Option<&'static str> {
         | Why::Upgrade
         | Why::Redirect
         | Why::Challenge
+        | Why::Beacon
         | Why::Preflight
         | Why::OnlyIfCached
         | Why::Blocked

@@ -120,6 +120,20 @@ impl Caller {
         &self.0.name
     }
 
+    /// Somebody who may look, and was let in by other means than a token of the cluster.
+    pub(crate) fn of_this_machine() -> Caller {
+        Caller(Arc::new(Token {
+            name: "admin".to_owned(),
+            role: Role::Viewer,
+            sites: None,
+            hash: String::new(),
+            by: String::new(),
+            created_ms: 0,
+            expires_ms: None,
+            requests: REQUESTS_PER_TOKEN,
+        }))
+    }
+
     /// The sites that the token is bound to; `None`: all.
     pub(crate) fn sites(&self) -> Option<&[String]> {
         self.0.sites.as_deref()

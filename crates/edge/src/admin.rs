@@ -14,6 +14,7 @@
 //! | `POST /v1/upgrade` | begins to start the program anew in this process's place | yes |
 //! | `GET /v1/upgrade` | how that goes, or went; the process that took over answers it too | yes |
 //! | `GET /v1/config/schema` | JSON Schema of the configuration file | yes |
+//! | `GET /v1/stats`, `/v1/stats/…` | what was served, on an edge without a control: as control's API has it | yes |
 //!
 //! On a node of a cluster, what is purged and which configuration is in force is the cluster's to say: there, `POST /v1/purge` and
 //! `POST /v1/reload` are refused.
@@ -69,6 +70,8 @@ pub struct AdminOptions {
     pub socket: Option<TcpListener>,
     /// Who replaces this process by another; `None` where it cannot be.
     pub upgrades: Option<Arc<dyn Upgrades>>,
+    /// Further paths, which want the token too.
+    pub further: Option<axum::Router>,
 }
 
 impl AdminOptions {
@@ -258,12 +261,12 @@ impl Admin {
         options: AdminOptions,
     ) -> io::Result<Self> {
         options.check()?;
-        let AdminOptions { address, token, socket, upgrades, .. } = options;
+        let AdminOptions { address, token, socket, upgrades, further, .. } = options;
         let listener = socket.map_or_else(|| TcpListener::bind(address), Ok)?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let guard = guard::Guard::new(token, address.ip().to_canonical().is_loopback());
-        let router = api::router(handle, configuration, upgrades, guard, BODY_BYTES_MAX);
+        let router = api::router(handle, configuration, upgrades, guard, further.unwrap_or_default());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = oneshot::channel();
         let (paused, is_paused) = watch::channel(false);

@@ -14,6 +14,7 @@ mod halves;
 mod http1;
 mod http2;
 mod http3;
+mod round_trip;
 mod stream;
 
 use std::future::poll_fn;
@@ -97,6 +98,13 @@ pub(crate) async fn serve(worker: Rc<Worker>, socket: TcpStream, peer: SocketAdd
     }
     let client = counted_client(&worker, &visitor);
     let Ok(_counted) = count(&worker, client) else { return };
+    let measuring = &worker.shared.measuring;
+    // To a proxy before us it would be another way than the visitor's.
+    if let Some(client) = client.filter(|client| *client == visitor.peer)
+        && measuring.wants_connection(&worker.loaded().snapshot)
+    {
+        measuring.connection(client, round_trip::least_us(&socket));
+    }
     visitor.country = worker.shared.country_of(visitor.client);
     match secure {
         Secure::Plain | Secure::Tier => http1::serve(worker, Io::Plain(socket), visitor, first).await,
@@ -115,7 +123,13 @@ pub(crate) async fn serve(worker: Rc<Worker>, socket: TcpStream, peer: SocketAdd
 /// Serves one connection of QUIC until either side has had enough.
 pub(crate) async fn serve_http3(worker: Rc<Worker>, connection: quinn::Connection, visitor: Visitor) {
     let Ok(_counted) = count(&worker, counted_client(&worker, &visitor)) else { return };
+    let measuring = &worker.shared.clone().measuring;
+    let measured = measuring.wants_connection(&worker.loaded().snapshot);
+    let measured = measured.then(|| (connection.clone(), visitor.client));
     http3::serve(worker, connection, visitor).await;
+    if let Some((connection, client)) = measured {
+        measuring.connection(client, connection.rtt().as_micros().try_into().unwrap_or(0));
+    }
 }
 
 /// Whom a connection is counted for; nobody, if it is of those who stand before us for others.

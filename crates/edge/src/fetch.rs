@@ -23,6 +23,7 @@ use crate::loaded::RuleAt;
 use crate::object::{Item, Object, Stored};
 use crate::origin::{Askers, OriginRequest, OriginResponse, RequestBody};
 use crate::request::Request;
+use crate::rewriting;
 use crate::serve::{self, Wanted};
 use crate::tiering::{self, SLICE_BYTES};
 use crate::tiers::{self, Told};
@@ -180,6 +181,7 @@ pub(crate) async fn fly(mut job: Job, pilot: Pilot, interim: Interim, report: on
             Ok(response) => response,
             Err(error) => return job.fail(&pilot, &error, report),
         };
+        rewriting::apply(&job.worker, &job.at, &job.request, job.stale.as_deref(), &mut response);
         let origin = Box::new(OriginNote::of(&response));
         job.note_told(&mut response);
         let judged = job.judge(response);
@@ -352,6 +354,10 @@ impl Job {
         }
         let completes = self.range.as_ref().and_then(|range| range.completes.as_ref());
         if completes.is_some() && response.status == 416 {
+            return Judged::Whole;
+        }
+        if response.status == 206 && self.range.is_some() && rewriting::concerns(&self.at, &response.fields) {
+            // What is rewritten is so from its beginning.
             return Judged::Whole;
         }
         self.at.rule().cors.on_receive(&mut response.fields);
@@ -621,6 +627,7 @@ pub(crate) fn forwarded_fields(worker: &Worker, at: &RuleAt, request: &Request) 
     }
     fields.append_unchecked(b"X-Request-Id", &request.id.text());
     rule.request_headers.apply(&mut fields);
+    rewriting::ask_plain(at, &mut fields);
     fields
 }
 

@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use model::Cache;
 use model::budget::Class;
+use model::positions::of_others;
 use model::rule::CountedBy;
 use observe::Limit;
 use semantics::cache_status::Fwd;
@@ -42,11 +43,13 @@ use crate::hints;
 use crate::interim::Interim;
 use crate::loaded::{RuleAt, view};
 use crate::lookup::{self, Found, FromDisk, Purged};
+use crate::measure;
 use crate::object::{Entry, Item, Object};
 use crate::origin::{Askers, OriginRequest, OriginResponse, RequestBody};
 use crate::rates::Counted;
 use crate::refusal::Refusal;
 use crate::request::{Method, Protocol, Request};
+use crate::rewriting;
 use crate::serve;
 use crate::slices::Trouble;
 use crate::tiering;
@@ -366,13 +369,11 @@ impl Flow {
         }
         let boarding = self.worker.shared.flights.board(want.key, &start, want.may_serve_stale(), |flight| {
             self.is_current(flight.landing().tags(), flight.position)
-                && tiers::may_follow(&self.worker.shared, &self.request, flight.position, flight.raised)
+                && tiers::may_follow(&self.worker.shared, &self.request, flight)
         });
         match boarding {
             Boarding::Follow(flight) => {
-                // Validated for another request: this one came later.
-                let raised = if flight.raised == tiers::NOW { 0 } else { flight.raised };
-                self.knew = Some((flight.position, raised));
+                self.knew = Some((flight.position, of_others(flight.raised)));
                 Step::Follow { want, flight }
             }
             Boarding::Failing(why) => Step::Failed { want, why },
@@ -538,7 +539,8 @@ impl Flow {
             interim.push(status, fields);
         });
         match fetched.await {
-            Ok(response) => {
+            Ok(mut response) => {
+                rewriting::apply(&self.worker, &self.at, &self.request, None, &mut response);
                 self.origin = Some(Box::new(OriginNote::of(&response)));
                 if let Some(handshake) = handshake {
                     return Step::Done(self.opened(response, &handshake));
@@ -561,7 +563,9 @@ impl Flow {
 
     /// An answer to POST that says that it is what GET would get (Content-Location, RFC 9110 §9.3.3) is stored as that.
     fn own_content(&mut self, response: OriginResponse, start: &Start) -> Result<Step, Box<OriginResponse>> {
-        let is_pass = self.at.rule().cache == Cache::Pass || has_dot_segment(self.request.path().as_bytes());
+        let is_pass = self.at.rule().cache == Cache::Pass
+            || self.at.rule().rewrite.is_some()
+            || has_dot_segment(self.request.path().as_bytes());
         if self.request.method != Method::Post || is_pass {
             return Err(Box::new(response));
         }
@@ -720,7 +724,7 @@ impl Want {
     }
 }
 
-/// What concerns who asks, whatever for: challenges of an authority, the block list, how often one may ask.
+/// What concerns who asks, whatever for: challenges of an authority, the block list, how often one may ask, and beacons.
 fn at_the_door(worker: &Worker, request: &Request) -> Option<Answer> {
     if let Some(answer) = serve::challenge(worker, request) {
         return Some(answer);
@@ -734,7 +738,7 @@ fn at_the_door(worker: &Worker, request: &Request) -> Option<Answer> {
         worker.count_limit(Limit::RequestsPerClient);
         return Some(Refusal::TooOften(refused).answer(request));
     }
-    None
+    measure::beacon(worker, request)
 }
 
 /// What is known when a fetch for the key text `text` starts.

@@ -13,7 +13,9 @@ use crate::h1::body::{BadBody, BodyDecoder, Decoded, Framing};
 use crate::h1::{HeadScan, Scanned, parse_head};
 use crate::h3::frames::{BadFrame, Frame, Frames, On};
 use crate::h3::{self, qpack};
+use crate::measure;
 use crate::proxy_protocol::{self, Parsed};
+use crate::tiers;
 use crate::tls::Staple;
 
 /// A request head: found at the same place however the network cuts it, and well formed once it is accepted.
@@ -184,6 +186,22 @@ pub fn ocsp(der: &[u8]) {
     );
 }
 
+/// What an edge tells another of a request: whatever the fields say, none of those that only edges say to each other is left once it
+/// is taken for one, and all of them are once they are stripped from a stranger's.
+pub fn tier_request(lines: &[(&str, &[u8])]) {
+    let mut fields = semantics::Fields::new();
+    for (name, value) in lines {
+        let _ = fields.append(name, value);
+    }
+    let mut stripped = fields.clone();
+    tiers::strip(&mut stripped);
+    assert!(stripped.iter().all(|(name, _)| !tiers::is_ours(name)));
+    if tiers::Asked::take(&mut fields).is_some() {
+        assert!(fields.iter().all(|(name, _)| !tiers::is_ours(name)));
+        assert!(tiers::Asked::take(&mut fields).is_none(), "nobody is told twice");
+    }
+}
+
 /// A PROXY header: decided as soon as it is complete, and not otherwise by what follows it.
 pub fn proxy_protocol(bytes: &[u8]) {
     let whole = proxy_protocol::parse(bytes);
@@ -251,4 +269,16 @@ fn ends(length: usize, cuts: &[u8]) -> impl Iterator<Item = usize> {
         at
     });
     cuts.take_while(move |&end| end < length).chain((length > 0).then_some(length))
+}
+
+/// What a beacon reports, after a token of the right form: what is accepted has times within bounds, and each PoP once.
+pub fn beacon_report(text: &str) {
+    for query in [text.to_owned(), format!("{:058x}&{text}", 1)] {
+        let Some((_, _, _, results)) = measure::read_report(&query) else { continue };
+        assert!((1..=4).contains(&results.len()));
+        for (index, (pop, ms)) in results.iter().enumerate() {
+            assert!(ms.is_none_or(|ms| ms > 0.0 && ms <= 2_000.0));
+            assert!(results[..index].iter().all(|(other, _)| other != pop));
+        }
+    }
 }

@@ -37,18 +37,20 @@ use crate::handover::{Channel, Message};
 use crate::hints::Hints;
 use crate::listen::{self, Secure};
 use crate::loaded::{Loaded, SiteNumbers};
+use crate::measure::Measuring;
 use crate::origin::{BudgetReport, Origins, OriginsShared, probe_origins};
 use crate::published::Published;
 use crate::purge_log::PurgeLog;
 use crate::purging::{self, Applied, PurgeError, PurgeRequest, Receipt};
 use crate::quic::{self, Listening, Quic, Steering, strays};
 use crate::rates::Rates;
+use crate::rewriting;
 use crate::slices::Stretches;
 use crate::sockets::{Bound, Kind, Sockets};
 use crate::storage::{self, Place, Storage};
 use crate::succession::{self, Ask, Invalidation, Succession};
 use crate::tiering::Reads;
-use crate::tiers::{Certified, JournalPositions, TierIdentity};
+use crate::tiers::{Certified, TierIdentity};
 use crate::tls::{Certificate, Challenge, ClientAuthorities, Offered, Tls, TlsBase};
 use crate::worker::{Epochs, Heard, Shared, TICK, Worker};
 
@@ -316,6 +318,7 @@ impl Edge {
             encoder: Encoder::new(),
             quic: quic.clone(),
             hints: Hints::new(),
+            rewrites: rewriting::Counts::default(),
             pages: Pages::new().ok(),
             flights: Flights::new(),
             loaded: Published::new(loaded),
@@ -329,8 +332,9 @@ impl Edge {
             purge_log: Mutex::new(purge_log),
             purge_position: AtomicU64::new(newest),
             heard: Heard::alone(),
-            purge_positions: JournalPositions::default(),
+            purge_positions: RwLock::default(),
             certified,
+            measuring: Measuring::default(),
             registry: registry.clone(),
             locate,
             connections: AtomicUsize::new(0),
@@ -668,14 +672,13 @@ impl Handle {
     /// Notes that the journal is in force here up to a position. `applied`: the last of the own positions that that took, as
     /// [`Handle::apply`] and [`Handle::distrust`] say; `None` when nothing was purged. What edges tell each other goes by it.
     pub fn reached(&self, journal: u64, applied: Option<u64>) {
-        let own = applied.unwrap_or_else(|| self.shared.purge_positions.newest_own());
-        self.shared.purge_positions.reached(own, journal);
+        self.shared.purge_positions.write().reached(journal, applied);
     }
 
     /// Notes, before it follows anybody, that all that it has in force is of the journal up to this position.
     pub fn begins_at(&self, journal: u64) {
         let own = self.shared.purge_position.load(Ordering::Acquire);
-        self.shared.purge_positions.reached(own, journal);
+        self.shared.purge_positions.write().reached(journal, Some(own));
     }
 
     /// Shows other edges another certificate from now on. Connections that stand are not touched.
@@ -686,6 +689,18 @@ impl Handle {
     /// The addresses that other edges connect to.
     pub fn addresses_tier(&self) -> Vec<SocketAddr> {
         self.sockets.lock().addresses(Kind::Tier)
+    }
+
+    /// Begins to measure how long the way to visitors is, as an edge of this PoP, and to serve the beacon where the configuration says so.
+    /// `secret`: from which the beacon's tokens are made; edges with the same one take each other's.
+    pub fn measure(&self, pop: &str, secret: &[u8]) {
+        self.shared.measuring.start(pop, secret);
+    }
+
+    /// What was measured since it was taken last; as much as fits into a report.
+    pub fn take_measured(&self) -> model::steering::Steering {
+        let (trips, dropped) = (self.shared.measuring.take(), self.shared.measuring.take_dropped());
+        model::steering::Steering { trips, dropped, ..Default::default() }
     }
 
     /// Opens the access log anew, after it has been moved away; processes before this one that drain do so too.
@@ -934,6 +949,7 @@ impl Handle {
                 .collect(),
                 copies: copies_readings(&shared.encoder.counts),
                 copies_not_made: shared.encoder.counts.not_made(),
+                rewrites: shared.rewrites.all(),
                 origins: origins
                     .report()
                     .iter()

@@ -47,7 +47,7 @@ use shared::OriginState;
 
 use crate::tiers::Told;
 
-pub(crate) use body::{BodyPart, OriginBody, RequestBody};
+pub(crate) use body::{BodyPart, OriginBody, RequestBody, Transform};
 pub(crate) use budget::{Askers, BudgetReport};
 pub(crate) use error::{FetchError, FetchErrorKind, Phase, Sent};
 pub(crate) use exchange::{fields_of, header_map};

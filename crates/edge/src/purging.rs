@@ -240,7 +240,7 @@ pub(crate) fn invalidate_url(shared: &Shared, at: &RuleAt, request: &Request, ur
     let mut seen: Vec<(&KeyRecipe, bool)> = Vec::new();
     for rule in site.rules.iter().chain([&site.defaults]).filter(|rule| !rule.is_response_rule()) {
         let recipe = &rule.key;
-        let way = (recipe, rule.is_chosen_by_fields());
+        let way = (recipe, rule.has_own_keys());
         if seen.contains(&way) {
             continue;
         }
@@ -249,10 +249,10 @@ pub(crate) fn invalidate_url(shared: &Shared, at: &RuleAt, request: &Request, ur
         let query = query.map(str::as_bytes);
         write_url_key(&mut text, recipe, &site.name, &request.authority, path.as_bytes(), query);
         if shared.certified.is_there() {
-            shared.purge_positions.changed(hash(&shared.seed, &text).0);
+            shared.purge_positions.write().changed(hash(&shared.seed, &text).0);
         }
         let is_plain = recipe.headers.is_empty() && recipe.cookies.is_empty() && !recipe.device_class;
-        if is_plain && !rule.is_chosen_by_fields() {
+        if is_plain && !rule.has_own_keys() {
             // The URL has one key in this rule: taking it away costs nothing later, unlike a purge that each hit would
             // have to check.
             for scheme in [Scheme::Http, Scheme::Https] {
@@ -329,7 +329,7 @@ fn record(
         }
     };
     if whose == Whose::Own && shared.certified.is_there() {
-        shared.purge_positions.purged_here(purges, position);
+        shared.purge_positions.write().purged_here(purges, position);
     }
     let mut clock = shared.purges.write();
     purges.iter().for_each(|purge| clock.record(purge.clone(), position));

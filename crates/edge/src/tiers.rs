@@ -9,26 +9,25 @@
 //! or a shield answers from its cache, joins a fetch that is under way, or begins one. Nobody asks further back than its own
 //! place: an owner asks no owner and a shield no shield, so nothing runs in circles.
 //!
-//! What goes between edges besides what is HTTP's own, in fields that begin with `Perigee-` and that no visitor and no
+//! What goes between edges besides what is HTTP's own, in fields that begin with `Perigee-Tier-` and that no visitor and no
 //! origin can say:
 //!
 //! | field | in | says |
 //! |---|---|---|
-//! | `Perigee-Hop` | request | `peer` or `shield`: in whose place it is asked |
-//! | `Perigee-Position` | request | the answer must know of purges up to here, or (`now`) be validated |
-//! | `Perigee-Position` | answer | it does know of those up to here |
-//! | `Perigee-Ttl` | answer | seconds for which it is fresh; negative when stale |
-//! | `Perigee-Timing` | answer | what the hops behind took, as in Server-Timing |
-//! | `Perigee-Failed` | answer | it is no answer of the origin's: why there is none |
+//! | `Perigee-Tier-Hop` | request | `peer` or `shield`: in whose place it is asked |
+//! | `Perigee-Tier-Position` | request | the answer must know of purges up to here, or (`now`) be validated |
+//! | `Perigee-Tier-Position` | answer | it does know of those up to here |
+//! | `Perigee-Tier-Ttl` | answer | seconds for which it is fresh; negative when stale |
+//! | `Perigee-Tier-Timing` | answer | what the hops behind took, as in Server-Timing |
+//! | `Perigee-Tier-Failed` | answer | it is no answer of the origin's: why there is none |
 
-mod positions;
 mod trust;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use model::purge::Kind;
+use model::positions::NOW;
 use model::rule::ClientCertificate;
 use model::tiers::{Node, rank, spread};
 use model::{Origin, OriginGroup, Scheme, Site, Snapshot};
@@ -39,24 +38,23 @@ use semantics::{Fields, Outcome, Why, hop};
 
 use crate::answer::Answer;
 use crate::fetch::{Job, sent_target};
+use crate::flight::Flight;
 use crate::loaded::RuleAt;
 use crate::lookup;
 use crate::origin::{FetchError, OriginRequest, OriginResponse, RequestBody};
 use crate::request::{Request, RequestId};
 use crate::worker::{Shared, Worker};
 
-use positions::Known;
-pub(crate) use positions::{JournalPositions, NOW};
 pub use trust::TierIdentity;
 pub(crate) use trust::{Certified, names_of};
 
 /// How the fields between edges begin.
-const PREFIX: &[u8] = b"perigee-";
-const HOP: &str = "Perigee-Hop";
-const POSITION: &str = "Perigee-Position";
-const TTL: &str = "Perigee-Ttl";
-const TIMING: &str = "Perigee-Timing";
-const FAILED: &str = "Perigee-Failed";
+const PREFIX: &[u8] = b"perigee-tier-";
+const HOP: &str = "Perigee-Tier-Hop";
+const POSITION: &str = "Perigee-Tier-Position";
+const TTL: &str = "Perigee-Tier-Ttl";
+const TIMING: &str = "Perigee-Tier-Timing";
+const FAILED: &str = "Perigee-Tier-Failed";
 
 /// Nodes of a PoP that are asked for a key, one after the other. Both gone at once is an outage of the place.
 const NODES_ASKED_MAX: usize = 2;
@@ -146,6 +144,9 @@ pub(crate) struct OnBehalf {
     pub(crate) id: RequestId,
 }
 
+/// What an edge says of its visitor to the next one.
+const SAID_ANEW: [&str; 3] = ["x-forwarded-for", "x-forwarded-proto", "x-request-id"];
+
 impl Asked {
     /// Takes the fields of tiers out of a request that came from another edge. `None` when it says not what it should.
     pub(crate) fn take(fields: &mut Fields) -> Option<(Asked, OnBehalf)> {
@@ -162,6 +163,8 @@ impl Asked {
             id: RequestId(u64::from_str_radix(text("x-request-id")?, 16).ok()?),
         };
         strip(fields);
+        // Said anew to whoever is asked next, and no words of the visitor's.
+        fields.retain(|name, _| !SAID_ANEW.iter().any(|said| name.eq_ignore_ascii_case(said.as_bytes())));
         Some((Asked { hop, demand }, on_behalf))
     }
 }
@@ -189,38 +192,39 @@ pub(crate) fn is_ours(name: &[u8]) -> bool {
     name.get(..PREFIX.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(PREFIX))
 }
 
+/// What must be known to whoever answers a request; 0 for nothing, as to all visitors.
+fn demand_of(request: &Request) -> u64 {
+    request.asked.as_ref().map_or(0, |asked| asked.demand)
+}
+
 /// Whether something stored must be validated first, because another edge knows of a purge that this one has not heard of.
 pub(crate) fn lags_behind(shared: &Shared, request: &Request) -> bool {
-    request.asked.as_ref().is_some_and(|asked| asked.demand > shared.purge_positions.newest())
+    request.asked.is_some() && shared.purge_positions.read().lags_behind(demand_of(request))
 }
 
 /// What a fetch that begins for `request` will know of besides this node's own position: what it is asked to know.
 pub(crate) fn raised(shared: &Shared, request: &Request) -> u64 {
-    match &request.asked {
-        Some(asked) if asked.demand > shared.purge_positions.newest() => asked.demand,
-        _ => 0,
-    }
+    if request.asked.is_none() { 0 } else { shared.purge_positions.read().raised(demand_of(request)) }
 }
 
-/// Whether `request` may have what a fetch brings that began at an own position, and at `raised`, if that is a position.
-pub(crate) fn may_follow(shared: &Shared, request: &Request, position: u64, raised: u64) -> bool {
-    let Some(asked) = &request.asked else { return true };
-    let raised = if raised == NOW { 0 } else { raised };
-    asked.demand == 0
-        || (asked.demand != NOW && asked.demand <= shared.purge_positions.claim(position).max(raised))
+/// Whether `request` may have what a fetch brings that has begun for another.
+pub(crate) fn may_follow(shared: &Shared, request: &Request, flight: &Flight) -> bool {
+    request.asked.is_none()
+        || shared.purge_positions.read().may_follow(demand_of(request), flight.position, flight.raised)
 }
 
 /// Appends to an answer for another edge what that wants to know of it.
 pub(crate) fn write_told(out: &mut Vec<u8>, shared: &Shared, request: &Request, answer: &Answer) {
     let Some(asked) = &request.asked else { return };
     let mut fields = Fields::new();
-    let claim =
-        answer.position.map_or(0, |position| shared.purge_positions.claim(position)).max(answer.raised);
+    let claim = answer.position.map_or(0, |position| shared.purge_positions.read().claim(position));
+    let claim = claim.max(answer.raised);
     write_position(&mut fields, claim);
     if let Some(ttl) = answer.note.ttl {
         fields.append_unchecked(TTL.as_bytes(), ttl.to_string().as_bytes());
     }
-    if answer.note.why.outcome() == Outcome::Error {
+    // What this edge says by a rule of its own, the other one would have said by itself, if it had the same rule.
+    if matches!(answer.note.why.outcome(), Outcome::Error | Outcome::Local) {
         fields.append_unchecked(FAILED.as_bytes(), answer.note.why.as_str().as_bytes());
     }
     let own_ms = request.started.elapsed().as_secs_f64() * 1000.0;
@@ -402,25 +406,18 @@ pub(crate) fn is_kept(job: &Job, told: &Told) -> bool {
     told.hop != Hop::Peer || job.stale.is_some() || job.worker.hot_keys.borrow().is_hot(key_of(job))
 }
 
-/// What the answer must know of, as far as this node knows by itself.
+/// What the answer must know of: what this node knows, and what it is asked to know.
 fn demanded(job: &Job) -> u64 {
     let (shared, request) = (&job.worker.shared, &job.request);
-    let asked = request.asked.as_ref().map_or(0, |asked| asked.demand);
     let is_silent = || shared.heard.silence(&shared.clock).is_some_and(|silence| silence > SILENCE_MAX);
     if job.at.site().max_purge_lag.is_some() && is_silent() {
         return NOW;
     }
     let tags = job.stale.as_ref().map_or(&[][..], |stale| stale.tags());
     let known = lookup::with_subject(shared, &job.at, request, tags, 0, |subject| {
-        if shared.purge_positions.is_purged_here(subject) {
-            return NOW;
-        }
-        match shared.purges.read().check(subject) {
-            Some((Kind::Hard | Kind::Doubt, own)) => shared.purge_positions.demand(own),
-            Some((Kind::Soft, _)) | None => 0,
-        }
+        shared.purge_positions.read().demands(&shared.purges.read(), subject)
     });
-    asked.max(known)
+    known.max(demand_of(request))
 }
 
 /// Judges what another edge has answered: what it tells is taken off, and noted beside the answer if that is taken.
@@ -460,35 +457,15 @@ fn accept(job: &Job, next: &Next<'_>, mut response: OriginResponse) -> Result<Or
 /// The own position up to which a copy with this claim is good; or what to demand, because it is older than a purge.
 fn position_of(job: &Job, fields: &Fields, claim: u64) -> Result<u64, u64> {
     let (shared, request) = (&job.worker.shared, &job.request);
-    let wanted = raised(shared, request);
-    if claim < wanted {
-        // Whoever asked this node knows more than it does, and would have to take its word for it.
-        return Err(wanted);
-    }
-    if claim == NOW {
-        return Ok(job.position);
-    }
-    let known = match shared.purge_positions.known(claim) {
-        Known::UpTo(own) => own,
-        Known::TooOld => return Err(shared.purge_positions.newest()),
-    };
     let tags = tags_of(fields, &shared.tag_seed(), TagLimits::default());
-    if tags.dropped > 0 {
+    if tags.dropped > 0 && claim != NOW {
         // It cannot be told by what it may have been purged.
         return Err(NOW);
     }
-    let of_rule = job.rule_tags();
-    let tags: Vec<u64> = tags.hashes.into_iter().chain(of_rule).collect();
-    lookup::with_subject(shared, &job.at, request, &tags, known, |subject| {
-        if shared.purge_positions.is_purged_here(subject) {
-            return Err(NOW);
-        }
-        match shared.purges.read().check(subject) {
-            None => Ok(job.position),
-            // Stale, as it is here.
-            Some((Kind::Soft, _)) => Ok(known.min(job.position)),
-            Some((Kind::Hard | Kind::Doubt, own)) => Err(shared.purge_positions.demand(own)),
-        }
+    let tags: Vec<u64> = tags.hashes.into_iter().chain(job.rule_tags()).collect();
+    lookup::with_subject(shared, &job.at, request, &tags, 0, |subject| {
+        let (positions, purges) = (shared.purge_positions.read(), shared.purges.read());
+        positions.accepts(&purges, subject, claim, demand_of(request), job.position)
     })
 }
 
@@ -540,20 +517,26 @@ mod tests {
     #[test]
     fn only_edges_say_what_only_edges_say() {
         let mut fields = Fields::new();
-        for name in ["Perigee-Hop", "PERIGEE-Position", "perigee-anything", "Perigee", "X-Perigee-Hop"] {
+        for name in [
+            "Perigee-Tier-Hop",
+            "PERIGEE-Tier-Position",
+            "perigee-tier-any",
+            "Perigee-Cache-Control",
+            "X-Perigee-Tier-Hop",
+        ] {
             fields.append_unchecked(name.as_bytes(), b"1");
         }
         strip(&mut fields);
         let left: Vec<_> = fields.iter().map(|(name, _)| name.to_vec()).collect();
-        assert_eq!(left, [b"Perigee".to_vec(), b"X-Perigee-Hop".to_vec()]);
+        assert_eq!(left, [b"Perigee-Cache-Control".to_vec(), b"X-Perigee-Tier-Hop".to_vec()]);
     }
 
     #[test]
     fn a_request_between_edges_says_who_asks_for_whom() {
         let words = |hop: &str, position: &str, client: &str| -> Fields {
             [
-                ("Perigee-Hop", hop),
-                ("Perigee-Position", position),
+                ("Perigee-Tier-Hop", hop),
+                ("Perigee-Tier-Position", position),
                 ("X-Forwarded-For", client),
                 ("X-Forwarded-Proto", "https"),
                 ("X-Request-Id", "00000000000000ff"),
@@ -566,7 +549,8 @@ mod tests {
         let (asked, on_behalf) = Asked::take(&mut fields).unwrap();
         assert_eq!((asked.hop, asked.demand), (Hop::Peer, 17));
         assert_eq!(on_behalf.client, IpAddr::from([192, 0, 2, 7]));
-        assert!(on_behalf.secure && on_behalf.id == RequestId(255) && !fields.contains("perigee-hop"));
+        assert!(on_behalf.secure && on_behalf.id == RequestId(255));
+        assert_eq!(fields.iter().count(), 1, "what is left is the visitor's");
         assert_eq!(Asked::take(&mut words("shield", "now", "::1")).unwrap().0.demand, NOW);
         for (hop, position, client) in
             [("origin", "1", "::1"), ("peer", "-1", "::1"), ("peer", "1", "somebody"), ("peer", "x", "::1")]

@@ -30,6 +30,7 @@ use crate::flight::Flights;
 use crate::handle::Locate;
 use crate::hints::Hints;
 use crate::loaded::{Loaded, SiteNumbers};
+use crate::measure::Measuring;
 use crate::object::Entry;
 use crate::origin::{FetchError, Origins};
 use crate::past::Past;
@@ -38,10 +39,11 @@ use crate::purge_log::{Positions, PurgeLog};
 use crate::quic::Quic;
 use crate::rates::{Counted, Open, Rates};
 use crate::request::{Request, RequestId};
+use crate::rewriting;
 use crate::slices::Stretches;
 use crate::succession::Succession;
 use crate::tiering::Reads;
-use crate::tiers::{Certified, JournalPositions};
+use crate::tiers::Certified;
 use crate::tls::Tls;
 
 /// What all workers of an edge share.
@@ -62,6 +64,8 @@ pub(crate) struct Shared {
     pub(crate) quic: Arc<Quic>,
     /// What pages have asked browsers to load.
     pub(crate) hints: Hints,
+    /// What has become of what was to be rewritten.
+    pub(crate) rewrites: rewriting::Counts,
     /// Where large bodies lie; `None` where the system has no such files.
     pub(crate) pages: Option<Pages>,
     pub(crate) flights: Flights,
@@ -82,11 +86,13 @@ pub(crate) struct Shared {
     /// The newest purge position: an object fetched at or after it needs no look at `purges`.
     pub(crate) purge_position: AtomicU64,
     /// What that means to other edges.
-    pub(crate) purge_positions: JournalPositions,
+    pub(crate) purge_positions: RwLock<model::positions::Positions>,
     /// What is shown to other edges.
     pub(crate) certified: Arc<Certified>,
     /// When whoever orders purges was last heard, with nothing more to tell.
     pub(crate) heard: Heard,
+    /// How long the way to visitors is.
+    pub(crate) measuring: Measuring,
     pub(crate) registry: Arc<observe::Registry>,
     /// Where visitors are.
     pub(crate) locate: Option<Locate>,

@@ -9,3 +9,4 @@ pub mod advise;
 pub mod class;
 pub mod log;
 pub mod replay;
+pub mod stats;

@@ -34,7 +34,9 @@ use store::{Insertion, Policy, Tier, TierConfig, Weigh};
 use crate::log::Record;
 pub use lore::{Assumed, Probed};
 use lore::{Known, Lore};
+pub(crate) use run::recorded_load;
 pub use run::{ClassRow, Difference, Report, Run};
+pub(crate) use tally::ratio;
 pub use tally::{Notes, Tally, Totals};
 
 /// How long an answer that may not be kept makes others not wait for its key: `edge`'s own time.
@@ -64,6 +66,8 @@ pub struct Settings {
     pub assumed: Assumed,
     /// What a look at the origin has told of classes of URLs.
     pub probed: Arc<Probed>,
+    /// Classes of URLs whose answers are taken to have a validator: what would come of it if the origin sent one.
+    pub validated: Vec<String>,
 }
 
 /// One configuration, and what its cache holds at this point of the log.
@@ -76,6 +80,8 @@ pub struct Replay {
     lore: Lore,
     text: Vec<u8>,
     generation: u64,
+    /// The time of the first record.
+    began: Option<Wall>,
     /// What it had to take for granted, and how often.
     pub notes: Notes,
 }
@@ -121,6 +127,8 @@ struct Object {
     validator: u64,
     length: u64,
     head: u32,
+    /// When it had come: who asked before followed the fetch.
+    landed: Wall,
 }
 
 impl Weigh for Item {
@@ -194,6 +202,7 @@ impl Replay {
             lore: Lore::default(),
             text: Vec::new(),
             generation: 0,
+            began: None,
             notes: Notes::default(),
         })
     }
@@ -203,6 +212,11 @@ impl Replay {
         &self.snapshot
     }
 
+    /// What it was told beside the configuration.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     /// What memory holds and did.
     pub fn memory(&self) -> store::TierStats {
         self.memory.stats()
@@ -210,6 +224,7 @@ impl Replay {
 
     /// Takes the next request; they come in the order of the log. `None` when it is none of this configuration's sites'.
     pub fn take(&mut self, record: &Record) -> Option<Decision> {
+        self.began.get_or_insert(record.time);
         let snapshot = self.snapshot.clone();
         self.site_of(&snapshot, record).map(|site| self.decide(site, record))
     }
@@ -293,16 +308,16 @@ impl Replay {
         let primary = self.hash();
         let is_part = asked.record.status == 206;
         self.lore.learn(primary, asked, &self.settings, &mut self.notes);
-        let (mut key, mut found) = (primary, self.lookup(primary));
+        let (mut key, mut found) = (primary, self.lookup(primary, asked.now));
         if let Some(Item::Variants(spec, generation)) = found.as_deref() {
             key = self.variant_key(asked, spec, *generation);
-            found = self.lookup(key);
+            found = self.lookup(key, asked.now);
             decision.why = Why::Variant;
         }
         if is_part && !matches!(found.as_deref(), Some(Item::Object(_))) {
             // A part that is kept by itself: requests for the same length are taken for requests for the same part.
             key = self.key_with(format!("part {}\n", asked.record.body_bytes).as_bytes());
-            found = self.lookup(key);
+            found = self.lookup(key, asked.now);
         }
         let stored = match found.as_deref() {
             Some(Item::Object(object)) => Some(*object),
@@ -316,7 +331,7 @@ impl Replay {
         let directives = RequestDirectives::default();
         let Some(object) = stored else { return self.fetch(asked, primary, key, None, decision) };
         let assessment = decide_reuse(&object.facts, &directives, &asked.rule.policy, asked.now);
-        decision.why = assessment.why;
+        decision.why = if asked.now < object.landed { Why::Collapsed } else { assessment.why };
         match assessment.reuse {
             Reuse::Fresh => self.serve_copy(asked, key, object, decision),
             Reuse::StaleWhileRevalidate => {
@@ -344,11 +359,14 @@ impl Replay {
         let age = record.age.filter(|_| why != Why::HitForMiss && !record.collapsed)?;
         let is_hit = record.outcome == Some(semantics::Outcome::Hit);
         let known = self.lore.get(primary)?;
-        if !is_hit || !known.is_first || record.status == 206 {
+        let stored = Wall(asked.now.0 - i64::from(age) * 1000);
+        // One that was stored later waits in the log behind those who followed its fetch.
+        let is_older = self.began.is_some_and(|began| stored < began);
+        if !is_hit || !is_older || !known.is_first || record.status == 206 {
             return None;
         }
-        let mut object = known.object()?;
-        object.facts.response_time = Wall(asked.now.0 - i64::from(age) * 1000);
+        let mut object = known.object(stored)?;
+        object.facts.response_time = stored;
         object.facts.initial_age_ms = 0;
         self.notes.stored_before += 1;
         let vary = known.vary.clone();
@@ -402,7 +420,8 @@ impl Replay {
                 if is_confirmed {
                     decision.why = Why::Revalidated;
                 }
-                let object = Object { facts, validator: known.validator, length, head: known.head };
+                let landed = asked.record.time;
+                let object = Object { facts, validator: known.validator, length, head: known.head, landed };
                 let key = match asked.record.status {
                     206 => key,
                     _ => self.place(asked, primary, known.vary),
@@ -442,7 +461,7 @@ impl Replay {
         }
         decision.compressed = true;
         let copy = key ^ 0x636f_7079;
-        if self.lookup(copy).is_none() {
+        if self.lookup(copy, asked.now).is_none() {
             self.insert(copy, Item::Copy(asked.record.body_bytes));
         }
     }
@@ -500,7 +519,7 @@ impl Replay {
     /// Where an answer goes; writes the index of variants, if it varies.
     fn place(&mut self, asked: &Asked<'_>, primary: u128, vary: Option<Arc<VarySpec>>) -> u128 {
         let Some(spec) = vary else { return primary };
-        let generation = match self.lookup(primary).as_deref() {
+        let generation = match self.memory.peek(primary).as_deref() {
             Some(Item::Variants(known, generation)) if *known == spec => *generation,
             _ => {
                 self.generation += 1;
@@ -513,7 +532,13 @@ impl Replay {
 
     // --- The store ---
 
-    fn lookup(&self, key: u128) -> Option<Arc<Item>> {
+    fn lookup(&self, key: u128, now: Wall) -> Option<Arc<Item>> {
+        if let Some(item) = self.memory.peek(key)
+            && matches!(&*item, Item::Object(object) if now < object.landed)
+        {
+            // Still a fetch that is followed: no hit that the store could count.
+            return Some(item);
+        }
         if let Some(item) = self.memory.lookup(key) {
             return Some(item);
         }
@@ -611,9 +636,9 @@ fn write_hash(out: &mut Vec<u8>, record: &Record, name: &str, notes: &mut Notes)
 }
 
 impl Known {
-    fn object(&self) -> Option<Object> {
+    fn object(&self, landed: Wall) -> Option<Object> {
         let facts = self.judged.ok()?;
-        Some(Object { facts, validator: self.validator, length: self.length, head: self.head })
+        Some(Object { facts, validator: self.validator, length: self.length, head: self.head, landed })
     }
 }
 

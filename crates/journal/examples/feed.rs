@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use journal::feed::{Dialer, Down, Hello, Hub, Link, Node, Receipt, Relay, Report, Told, Vitals, follow};
+use journal::feed::{
+    Dialer, Down, Hello, Hub, Link, Node, Receipt, Relay, Report, Steering, Told, Vitals, follow,
+};
 use journal::memory::Memory;
 use journal::trust::{Identity, Peer, Role, verify};
 use journal::{Commit, Journal, Mark};
@@ -134,6 +136,7 @@ impl Node for Follower {
             cursor,
             reports_only: false,
             takes_leases: false,
+            steers: false,
         }
     }
 
@@ -148,7 +151,11 @@ impl Node for Follower {
                     state.1 = records.fold(state.1, |mark, record| mark.then(&record));
                     assert_eq!(state.1.digest, line.digest);
                 }
-                Down::Beat(_) | Down::Counted(_) | Down::Leases(_) | Down::Refused { .. } => {}
+                Down::Beat(_)
+                | Down::Steered(_)
+                | Down::Counted(_)
+                | Down::Leases(_)
+                | Down::Refused { .. } => {}
             }
         }
         Box::pin(std::future::ready(Ok(())))
@@ -172,6 +179,7 @@ impl Node for Follower {
             holdings: Default::default(),
             vitals: Vitals::default(),
             budgets: Vec::new(),
+            steering: Steering::default(),
         }]
     }
 

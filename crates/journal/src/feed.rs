@@ -28,6 +28,7 @@ use std::time::Duration;
 
 use model::budget::lease::{Ask, Grant};
 use model::change::Version;
+pub use model::steering::Steering;
 pub use model::vitals::Vitals;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -66,6 +67,8 @@ pub enum Down {
     Beat(Beat),
     /// What is granted of origins' budgets, to the node or to those behind a relay. Only for who [takes them](Hello::takes_leases).
     Leases(Vec<Leased>),
+    /// What a node has reported for routers, to those who want it ([`Hello::steers`]).
+    Steered(Box<Steered>),
     /// Statistics have been written down, and need not be kept by whoever has said them.
     Counted(Counted),
     /// The node is to break off and not to come back: why, and what to do.
@@ -99,6 +102,20 @@ pub struct Beat {
     /// Whether whoever says it knows that there is nothing newer: a control that cannot reach the journal, or a relay that is cut
     /// off, does not.
     pub is_current: bool,
+}
+
+/// What a node has reported for routers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Steered {
+    /// Its name.
+    pub node: String,
+    /// The place where it stands.
+    pub pop: String,
+    /// What it says.
+    pub steering: Steering,
+    /// How many of these lines were dropped before this one, because they were not read fast enough.
+    #[serde(default)]
+    pub missed: u64,
 }
 
 /// Some consecutive records.
@@ -163,6 +180,9 @@ pub struct Hello {
     /// Whether it knows what [`Down::Leases`] is.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub takes_leases: bool,
+    /// Whether it wants to hear what nodes report for routers.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub steers: bool,
 }
 
 /// What a node wants of an origin's budget.
@@ -216,6 +236,9 @@ pub struct Report {
     /// What it wants of origins' budgets; at most [`BUDGETS_MAX`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub budgets: Vec<Wanted>,
+    /// For routers.
+    #[serde(default, skip_serializing_if = "Steering::is_empty")]
+    pub steering: Steering,
 }
 
 /// What a node has counted in a second, or in a part of one. Each is counted once, however often and by whomever it is said.
@@ -344,7 +367,14 @@ mod tests {
     fn what_is_said_of_budgets_is_left_aside_by_who_does_not_know_of_them() {
         let hello = |takes_leases| {
             let cursor = Mark::default();
-            let hello = Hello { node: "n".into(), journal: None, cursor, reports_only: false, takes_leases };
+            let hello = Hello {
+                node: "n".into(),
+                journal: None,
+                cursor,
+                reports_only: false,
+                takes_leases,
+                steers: false,
+            };
             serde_json::to_value(hello).unwrap()
         };
         assert_eq!(hello(false).as_object().unwrap().len(), 3, "as before there were any");

@@ -117,7 +117,7 @@ impl Following {
                 }
                 Down::Records(records) => self.read(records, &mut step)?,
                 // No word of the journal's.
-                Down::Leases(_) => {}
+                Down::Leases(_) | Down::Steered(_) => {}
                 Down::Refused { why } => return Err(why),
                 // It is between whoever follows and its outbox.
                 Down::Counted(_) => {}

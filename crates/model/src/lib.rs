@@ -17,6 +17,7 @@ pub mod diff;
 pub mod glob;
 pub mod health;
 pub mod origin;
+pub mod positions;
 pub mod purge;
 pub mod rate;
 pub mod redirect;

@@ -71,6 +71,18 @@ impl Rewrite {
             && EXTENSIONS.iter().any(|known| extension.eq_ignore_ascii_case(known.as_bytes()))
     }
 
+    /// Has the files of these hosts move like the page's own: a style sheet that has moved names them too. Not those that files
+    /// move to.
+    pub fn add_own_hosts<'h>(&mut self, hosts: impl Iterator<Item = &'h str>) {
+        for host in hosts {
+            let is_target = |to: &str| to.split_once("://").is_some_and(|(_, authority)| authority == host);
+            let is_known = self.hosts.iter().any(|(from, to)| **from == *host || is_target(to));
+            if !is_known && !is_target(&self.host) {
+                self.hosts.push((host.into(), self.host.clone()));
+            }
+        }
+    }
+
     /// Where files of this host move to; `own` is the page's.
     pub fn target<'a>(&'a self, host: &str, own: &str) -> Option<&'a str> {
         let pair = self.hosts.iter().find(|(from, _)| **from == *host);

@@ -91,6 +91,8 @@ pub struct Routing {
     pub dns: Option<DnsSettings>,
     /// How edges are looked at.
     pub probe: ProbeSettings,
+    /// What edges measure.
+    pub measure: MeasureSettings,
 }
 
 impl Routing {
@@ -128,7 +130,7 @@ pub struct Pop {
     pub networks: Vec<Network>,
     /// Added to every estimate of this PoP, in ms: what it costs more than others, in the operator's eyes.
     pub bias_ms: f64,
-    /// What it can take, in the unit in which load is reported; `None` is no bound.
+    /// What it can take, in Mbit/s; `None` is no bound.
     pub capacity: Option<u32>,
     /// Nobody new is sent here.
     pub drain: bool,
@@ -197,6 +199,21 @@ impl Default for ProbeSettings {
             interval: PROBE_INTERVAL.default,
             timeout: PROBE_TIMEOUT.default,
         }
+    }
+}
+
+/// What edges measure of the way to visitors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MeasureSettings {
+    /// The round trips of some of their visitors' connections.
+    pub connections: bool,
+    /// Whether they serve the beacon, and take what it says.
+    pub beacons: bool,
+}
+
+impl Default for MeasureSettings {
+    fn default() -> Self {
+        MeasureSettings { connections: true, beacons: false }
     }
 }
 

@@ -275,6 +275,9 @@ impl Rule {
             if self.is_chosen_by_fields() {
                 out.extend_from_slice(format!("rule {}\n", self.number).as_bytes());
             }
+            if let Some(rewrite) = &self.rewrite {
+                rewrite.write_key(out);
+            }
         };
         if self.key.headers.is_empty() && self.key.cookies.is_empty() {
             return write(request.fields);
@@ -289,6 +292,11 @@ impl Rule {
     /// requests lack them, so its number belongs to the key.
     pub fn is_chosen_by_fields(&self) -> bool {
         !self.conditions.headers.is_empty() || !self.conditions.cookies.is_empty()
+    }
+
+    /// Whether what it stores has keys that its recipe and a URL do not tell.
+    pub fn has_own_keys(&self) -> bool {
+        self.is_chosen_by_fields() || self.rewrite.is_some()
     }
 
     /// What to call it in messages, logs and `explain`: its title, `rule 3`, or `defaults`.

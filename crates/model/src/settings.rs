@@ -130,6 +130,10 @@ pub struct EdgeSettings {
     pub access_log: AccessLog,
     /// How a line of it looks.
     pub access_log_format: AccessLogFormat,
+    /// Where networks are: a file that `perigee geo build` has made; `None`: nobody knows.
+    pub location: Option<PathBuf>,
+    /// Whether statistics are kept for whoever shows them.
+    pub statistics: bool,
     /// Whether responses carry Server-Timing.
     pub server_timing: bool,
     /// Whose X-Forwarded-For, X-Forwarded-Proto and PROXY lines are believed.
@@ -262,6 +266,17 @@ pub enum Eviction {
     S3Fifo,
 }
 
+/// How messages of syslog travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SyslogBy {
+    /// A datagram each.
+    Udp,
+    /// Framed, over one connection.
+    Tcp,
+    /// To a local socket.
+    Unix,
+}
+
 /// Where the access log goes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum AccessLog {
@@ -272,6 +287,10 @@ pub enum AccessLog {
     Stdout,
     /// Appended to a file.
     File(PathBuf),
+    /// To syslog, by `udp` or `tcp` to `host:port`, or by `unix` to a path.
+    Syslog(SyslogBy, String),
+    /// In batches to an `http://` or `https://` URL.
+    Http(String),
 }
 
 /// How a line of the access log looks.
@@ -282,6 +301,10 @@ pub enum AccessLogFormat {
     Json,
     /// Apache's combined format.
     Combined,
+    /// The fields of CloudFront's standard log.
+    Cloudfront,
+    /// JSON with the names of Cloudflare's Logpush.
+    Logpush,
 }
 
 /// Every limit for visitors; see the constants of the same names for ranges and reasons.
@@ -462,6 +485,8 @@ impl Default for EdgeSettings {
             node: "perigee".to_owned(),
             access_log: AccessLog::default(),
             access_log_format: AccessLogFormat::default(),
+            location: None,
+            statistics: true,
             server_timing: false,
             trusted_proxies: Vec::new(),
             proxy_protocol: false,

@@ -9,6 +9,10 @@ use serde::{Deserialize, Serialize};
 
 /// Round trips in one report; what is more waits for the next one, a second later.
 pub const TRIPS_MAX: usize = 512;
+/// Votes in one report. Each address has three PoPs that look at it, so that a node has some hundred even in the largest cluster.
+pub const VOTES_MAX: usize = 4_096;
+/// Bytes of a PoP's name.
+const NAME_BYTES_MAX: usize = 64;
 /// Bits of a network whose round trips are put together: of IPv4, of IPv6. What is longer is nobody's business.
 pub const NETWORK_BITS: (u8, u8) = (24, 48);
 
@@ -31,7 +35,51 @@ pub struct RoundTrips {
     pub failed: u32,
 }
 
+/// What a node thinks of an edge that it has probed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vote {
+    /// The edge's address.
+    pub edge: IpAddr,
+    /// Whether it does not answer.
+    pub down: bool,
+}
+
+/// What one report says.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Steering {
+    /// Round trips since the report before: at most [`TRIPS_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trips: Vec<RoundTrips>,
+    /// How many more there were that nobody had room for.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub dropped: u64,
+    /// What it sends, in Mbit/s of responses' bodies; `None` when it was asked too soon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mbps: Option<f64>,
+    /// What it thinks of the edges that it looks at: at most [`VOTES_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub votes: Vec<Vote>,
+}
+
+impl Steering {
+    /// Whether it says nothing.
+    pub fn is_empty(&self) -> bool {
+        *self == Steering::default()
+    }
+
+    /// Whether it is no longer than a report may make it.
+    pub fn is_bounded(&self) -> bool {
+        self.trips.len() <= TRIPS_MAX
+            && self.votes.len() <= VOTES_MAX
+            && self.trips.iter().all(|trips| trips.pop.len() <= NAME_BYTES_MAX)
+    }
+}
+
 fn is_none(count: &u32) -> bool {
+    *count == 0
+}
+
+fn is_zero(count: &u64) -> bool {
     *count == 0
 }
 

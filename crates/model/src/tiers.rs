@@ -101,7 +101,7 @@ const WINDOW: u32 = 8192;
 
 /// A key is hot that has at least this share of the touches that count: at most so many keys are hot at a time, so that
 /// copies of them take little of what a PoP's memory holds together.
-const HOT_SHARE: u32 = 512;
+const HOT_SHARE: u32 = 256;
 
 /// And that was touched so often at least.
 const HOT_TOUCHES: u16 = 8;

@@ -1,5 +1,5 @@
 //! Measures what one hit costs in this crate: `cargo run --release -p observe --example emit_cost`. Prints the median
-//! over rounds of ns per event, without a log and with each format to /dev/null.
+//! over rounds of ns per event, without a log, with statistics, and with each format to /dev/null.
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
@@ -12,13 +12,20 @@ use stats::{Class, Country};
 
 fn main() -> std::io::Result<()> {
     let registry = Registry::new(BuildInfo { version: "0", commit: "" });
-    println!("counters only   {:>4} ns", measure(&Observer::new(&registry, None), &registry));
+    println!("counters only   {:>4} ns", measure(&Observer::new(&registry, None), &registry, 1));
+    let counted = Registry::new(BuildInfo { version: "0", commit: "" });
+    counted.keep_statistics();
+    for urls in [1, 500, 100_000] {
+        let cost = measure(&Observer::new(&counted, None), &counted, urls);
+        println!("and statistics  {cost:>4} ns, of {urls} URLs");
+        drop(counted.take_reports());
+    }
     for format in [Format::Json, Format::Combined] {
         let log = AccessLog::start(LogOptions { sink: Sink::File("/dev/null".into()), format }, &registry)?;
         println!(
             "{:<15} {:>4} ns",
             format!("{format:?}"),
-            measure(&Observer::new(&registry, Some(&log)), &registry)
+            measure(&Observer::new(&registry, Some(&log)), &registry, 1)
         );
         log.stop(std::time::Duration::from_secs(5));
     }
@@ -26,9 +33,11 @@ fn main() -> std::io::Result<()> {
     Ok(())
 }
 
-fn measure(observer: &Observer, registry: &Registry) -> u64 {
+fn measure(observer: &Observer, registry: &Registry, urls: u64) -> u64 {
     const EVENTS: u64 = 200_000;
     let site = registry.site("shop");
+    let targets: Vec<String> =
+        (0..urls).map(|number| format!("/static/css/site.{number:08x}.css?v=20261123")).collect();
     let mut rounds: Vec<u64> = (0..15u64)
         .map(|round| {
             let start = Instant::now();
@@ -42,7 +51,8 @@ fn measure(observer: &Observer, registry: &Registry) -> u64 {
                     country: Country::of(*b"DE"),
                     method: b"GET",
                     host: b"www.shop.example",
-                    target: b"/static/css/site.4f9a31c0.css?v=20261123",
+                    // Spread, so that neighbours are not neighbours.
+                    target: targets[(number.wrapping_mul(0x9e37_79b9_7f4a_7c15) % urls) as usize].as_bytes(),
                     protocol: "HTTP/1.1",
                     secure: false,
                     authorized: false,

@@ -182,6 +182,8 @@ families! {
         "Processor time that making them took, on threads of low priority.";
     COPIES_NOT_MADE = Counter "perigee_copies_not_made_total" ["reason"] in "copies":
         "Copies that were asked for and not made: a queue was full, the copy was hardly smaller, or its coder failed.";
+    REWRITES = Counter "perigee_rewrites_total" ["outcome"] in "responses":
+        "Pages and style sheets that a rule has rewritten: whole; failed-open, when a limit let the rest pass as it was; left, because they were encoded or forbade it.";
     FILLS = Gauge "perigee_fills_in_flight" [] in "fills":
         "Fetches being written into the cache now.";
     PURGES = Counter "perigee_purges_total" ["scope", "form"] in "purges":

@@ -4,7 +4,7 @@
 //! ```text
 //!   worker ── Observer::emit(&Event) ──► its own counters ◄── Registry::render() ── GET /metrics
 //!                     │
-//!                     ├─► its own 64 KiB buffer ──(full, or 1 s old)──► bounded queue ──► log thread ──► file | stdout
+//!                     ├─► its own 64 KiB buffer ──(full, or 1 s old)──► bounded queue ──► log thread ──► file | stdout | …
 //!                     └─► its own tally ──(the second is over)──► Registry::take_reports() ──► whoever keeps statistics
 //! ```
 //!
@@ -13,7 +13,8 @@
 //! full, lines are dropped and counted. Label values come from closed enums and from the configuration, never from a
 //! request, and the number of sites and origins with series of their own is bounded.
 //!
-//! Not here: error messages for people (the binary prints them), traces, and sending anything over the network.
+//! Not here: error messages for people (the binary prints them), traces, and whatever takes TLS: a log that goes over HTTP is given
+//! as a writer ([`AccessLog::start_to`]).
 
 pub mod catalogue;
 mod cells;
@@ -27,6 +28,7 @@ mod observer;
 mod readings;
 mod registry;
 mod render;
+mod syslog;
 mod tally;
 
 pub use event::{
@@ -42,3 +44,4 @@ pub use readings::{
 pub use registry::{
     BuildInfo, CERTIFICATES_MAX, FIRST_BYTE_BUCKETS, ORIGINS_MAX, Registry, SITES_MAX, Totals,
 };
+pub use syslog::SyslogTo;

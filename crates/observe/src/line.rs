@@ -1,4 +1,4 @@
-//! One finished request as one line of text: a JSON object, or the combined format of web servers. Formats straight
+//! One finished request as one line of text: a JSON object, the combined format of web servers, or what other networks write. Formats straight
 //! into the worker's buffer; allocates only when that buffer grows.
 //!
 //! JSON keys, in this order, absent ones left out: `time` (RFC 3339, UTC, ms), `id`, `client`, `method`, `host`, `target`,
@@ -13,6 +13,8 @@ use semantics::{Fields, Wall};
 
 use crate::escape;
 use crate::event::{Event, Fetch};
+
+pub(crate) mod foreign;
 
 /// The names that go with an event's slots, already escaped for JSON.
 pub(crate) struct LineNames<'a> {
@@ -224,7 +226,7 @@ impl Stamp {
         Stamp { secs: i64::MIN, rfc3339: Vec::new(), combined: Vec::new() }
     }
 
-    fn write_rfc3339(&mut self, out: &mut Vec<u8>, wall: Wall) {
+    pub(crate) fn write_rfc3339(&mut self, out: &mut Vec<u8>, wall: Wall) {
         self.renew(wall);
         out.extend_from_slice(&self.rfc3339);
         let ms = wall.0.rem_euclid(1000) as u16;

@@ -15,7 +15,9 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use crate::line::foreign::CLOUDFRONT_HEAD;
 use crate::registry::Registry;
+use crate::syslog::{Syslog, SyslogTo};
 
 /// Bytes after which a worker hands its buffer over.
 pub(crate) const BUFFER_BYTES: usize = 64 * 1024;
@@ -33,6 +35,8 @@ pub enum Sink {
     File(PathBuf),
     /// The process's standard output.
     Stdout,
+    /// Messages of syslog, from a machine of this name.
+    Syslog(SyslogTo, String),
 }
 
 /// How a request becomes a line.
@@ -42,6 +46,10 @@ pub enum Format {
     Json,
     /// The combined format that web server log tools read.
     Combined,
+    /// The fields of CloudFront's standard log, separated by tabs; a new file begins with their names.
+    Cloudfront,
+    /// One JSON object per line, with the names of Cloudflare's Logpush.
+    Logpush,
 }
 
 /// What [`AccessLog::start`] needs to know.
@@ -85,12 +93,28 @@ impl AccessLog {
     /// When the file cannot be opened for appending, or no thread can be started.
     pub fn start(options: LogOptions, registry: &Arc<Registry>) -> io::Result<Self> {
         match options.sink {
-            Sink::Stdout => Self::start_on(Box::new(io::stdout()), None, options.format, registry),
+            Sink::Stdout => Self::start_to(Box::new(io::stdout()), options.format, registry),
             Sink::File(path) => {
-                let file = open(&path)?;
+                let file = open(&path, options.format)?;
                 Self::start_on(Box::new(file), Some(path), options.format, registry)
             }
+            Sink::Syslog(to, host) => {
+                Self::start_to(Box::new(Syslog::new(to, &host)), options.format, registry)
+            }
         }
+    }
+
+    /// Starts the log thread on a writer, which is given whole lines and may wait: then lines wait in the queue, and are dropped and
+    /// counted when that is full.
+    ///
+    /// # Errors
+    /// No thread can be started.
+    pub fn start_to(
+        writer: Box<dyn Write + Send>,
+        format: Format,
+        registry: &Arc<Registry>,
+    ) -> io::Result<Self> {
+        Self::start_on(writer, None, format, registry)
     }
 
     fn start_on(
@@ -126,7 +150,7 @@ impl AccessLog {
     /// When the file cannot be opened: logging goes on to the old one.
     pub fn reopen(&self) -> io::Result<()> {
         let Some(path) = &self.path else { return Ok(()) };
-        *self.reopened.lock() = Some(open(path)?);
+        *self.reopened.lock() = Some(open(path, self.link.format)?);
         // A full queue wakes the thread as well.
         let _ = self.link.queue.try_send(Message::Wake);
         Ok(())
@@ -148,12 +172,16 @@ impl AccessLog {
     }
 }
 
-fn open(path: &Path) -> io::Result<File> {
+fn open(path: &Path, format: Format) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.append(true).create(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o640);
-    options.open(path)
+    let mut file = options.open(path)?;
+    if format == Format::Cloudfront && file.metadata()?.len() == 0 {
+        file.write_all(CLOUDFRONT_HEAD.as_bytes())?;
+    }
+    Ok(file)
 }
 
 impl LogLink {

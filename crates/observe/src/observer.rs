@@ -8,7 +8,7 @@ use semantics::Wall;
 use crate::cells::{BySlot, OriginCells, SiteCells, WorkerCells, class_of};
 use crate::escape;
 use crate::event::{ConnectionUse, Event, FetchEnd, FetchEvent, Handshake, Hop, HopEnd, Limit, Slot};
-use crate::line::{self, LineNames, Stamp};
+use crate::line::{self, LineNames, Stamp, foreign};
 use crate::log::{AccessLog, BUFFER_BYTES, Format, LogLink};
 use crate::registry::{Names, Registry};
 use crate::tally::Tally;
@@ -233,6 +233,8 @@ impl Lines {
         match self.link.format {
             Format::Json => line::write_json(&mut self.bytes, &mut self.stamp, event, names),
             Format::Combined => line::write_combined(&mut self.bytes, &mut self.stamp, event),
+            Format::Cloudfront => foreign::write_cloudfront(&mut self.bytes, &mut self.stamp, event),
+            Format::Logpush => foreign::write_logpush(&mut self.bytes, &mut self.stamp, event, names),
         }
         self.count += 1;
         cells.log_lines.add(1);

@@ -15,6 +15,8 @@ pub struct Readings {
     pub copies: Vec<CopiesReading>,
     /// Copies asked for and not made: queue full, hardly smaller, coder failed.
     pub copies_not_made: [u64; 3],
+    /// Pages and style sheets rewritten whole, in part, and not at all although a rule says so.
+    pub rewrites: [u64; 3],
     /// The disks; a handful.
     pub disks: Vec<DiskReading>,
     /// The origins of the running snapshot.

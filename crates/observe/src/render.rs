@@ -317,6 +317,9 @@ fn render_copies(out: &mut Exposition, readings: &Readings) {
     {
         out.sample(&COPIES_NOT_MADE, &[reason], count);
     }
+    for (outcome, count) in ["whole", "failed-open", "left"].into_iter().zip(readings.rewrites) {
+        out.sample(&REWRITES, &[outcome], count);
+    }
 }
 
 fn for_each_disk(

@@ -53,7 +53,7 @@ pub(crate) struct Cluster {
 }
 
 /// What `perigee login` writes.
-#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Profile {
     pub(crate) control: String,
@@ -222,6 +222,15 @@ impl ControlClient {
         if (200..300).contains(&status) { Ok(value) } else { Err(refusal(status, &value)) }
     }
 
+    /// GET of what is no JSON: text.
+    pub(crate) fn fetch_text(&self, target: &str) -> Result<String, Failure> {
+        let (status, body) = self.ask_bytes("GET", target, None)?;
+        match (200..300).contains(&status) {
+            true => Ok(String::from_utf8_lossy(&body).into_owned()),
+            false => Err(refusal(status, &serde_json::from_slice(&body).unwrap_or_default())),
+        }
+    }
+
     /// Status and JSON of an answer, whatever the status.
     pub(crate) fn ask(
         &self,
@@ -229,6 +238,19 @@ impl ControlClient {
         target: &str,
         body: Option<&Value>,
     ) -> Result<(u16, Value), Failure> {
+        let (status, body) = self.ask_bytes(method, target, body)?;
+        let value = serde_json::from_slice(&body).map_err(|_| self.strange("is not JSON"))?;
+        Ok((status, value))
+    }
+
+    fn strange(&self, what: &str) -> Failure {
+        Failure::new(
+            format!("control at {}: the answer {what}", self.url),
+            "is it perigee's control that listens there?",
+        )
+    }
+
+    fn ask_bytes(&self, method: &str, target: &str, body: Option<&Value>) -> Result<(u16, Vec<u8>), Failure> {
         let body = body.map(Value::to_string).unwrap_or_default();
         let request = format!(
             "{method} {target} HTTP/1.0\r\nHost: {}:{}\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n\
@@ -251,15 +273,18 @@ impl ControlClient {
             };
             Failure::new(format!("control at {}: {error}", self.url), next)
         })?;
-        let strange = |what: &str| {
-            Failure::new(
-                format!("control at {}: the answer {what}", self.url),
-                "is it perigee's control that listens there?",
-            )
-        };
-        let (status, body) = parse_answer(&answer).map_err(strange)?;
-        let value = serde_json::from_slice(body).map_err(|_| strange("is not JSON"))?;
-        Ok((status, value))
+        let (status, body) = parse_answer(&answer).map_err(|what| self.strange(what))?;
+        Ok((status, body.to_vec()))
+    }
+
+    /// Whether it has something for browsers at `target`.
+    pub(crate) fn serves(&self, target: &str) -> bool {
+        let request = format!(
+            "GET {target} HTTP/1.0\r\nHost: {}:{}\r\nConnection: close\r\n\r\n",
+            self.host, self.port
+        );
+        let answer = self.send(request.as_bytes());
+        answer.is_ok_and(|answer| matches!(parse_answer(&answer), Ok((200, _))))
     }
 
     fn send(&self, request: &[u8]) -> io::Result<Vec<u8>> {

@@ -450,6 +450,8 @@ fn needs_new_start(running: &EdgeSettings, wanted: &EdgeSettings) -> Vec<&'stati
     [
         ("listen", running.listen != wanted.listen),
         ("listen_tls", running.listen_tls != wanted.listen_tls),
+        ("listen_tier", running.listen_tier != wanted.listen_tier),
+        ("[edge.tier]", running.tier != wanted.tier),
         ("http3", running.http3 != wanted.http3),
         ("ticket_secret_file", running.tls.ticket_secret_file != wanted.tls.ticket_secret_file),
         ("admin", running.admin != wanted.admin),
@@ -457,6 +459,8 @@ fn needs_new_start(running: &EdgeSettings, wanted: &EdgeSettings) -> Vec<&'stati
         ("eviction", running.store.eviction != wanted.store.eviction),
         ("[[store.disk]]", running.store.disks != wanted.store.disks),
         ("node", running.node != wanted.node),
+        ("location", running.location != wanted.location),
+        ("statistics", running.statistics != wanted.statistics),
         ("access_log", running.access_log != wanted.access_log),
         ("access_log_format", running.access_log_format != wanted.access_log_format),
     ]

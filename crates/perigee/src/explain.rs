@@ -71,6 +71,15 @@ fn describe(answer: &Value) -> String {
     if let Some(content) = answer["budget"]["content"].as_str() {
         line("", format!("of the class {content}, before or after others when it is used up"));
     }
+    let tiers: Vec<String> = answer["tiers"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|tier| format!("{} ({})", text(&tier["node"]), text(&tier["as"])))
+        .collect();
+    if !tiers.is_empty() {
+        line("asks first", tiers.join(", then "));
+    }
     if let Some(redirect) = answer.get("redirect") {
         line("redirect", format!("{} to {}", redirect["status"], text(&redirect["location"])));
     }
@@ -165,6 +174,7 @@ mod tests {
                 "allowed": { "requests_per_second": 200, "in_flight": 50 },
                 "used": { "requests_per_second": 12, "in_flight": 5 },
             }] },
+            "tiers": [{ "as": "peer", "node": "fra-2" }, { "as": "shield", "node": "ams-1" }],
             "key": ["site 4:shop", "host 1:a"],
             "variant": { "key_hash": "0f", "vary": [
                 { "names": ["accept-encoding", "x"], "values": ["vary accept-encoding 2:br", "vary x -"] },
@@ -181,6 +191,7 @@ rule        rule 1 (line 9 of the configuration)
 origin      http://o1, then http://o2
 budget      http://o1: 12 of 200 requests in the last second, 5 of 50 in flight, 3 waiting, 4 refused
             of the class page, before or after others when it is used up
+asks first  fra-2 (peer), then ams-1 (shield)
 key         site 4:shop
             host 1:a
 variant     Vary names accept-encoding, x

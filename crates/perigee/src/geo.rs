@@ -15,7 +15,7 @@ Examples:
   perigee geo build --database GeoLite2-City.mmdb --geofeed feed.csv --list own.csv --output location.geo
 
 A geofeed has lines `prefix,country,region,city,` (RFC 8805). A list has lines `prefix,place`, where the place is an
-airport, a cloud's region, or latitude and longitude: `203.0.113.0/24,FRA`, `2001:db8::/32,50.11 8.68`.";
+airport, a cloud's region, or latitude and longitude: `203.0.113.0/24,FRA`, `2001:db8::/32,50.11 8.68,DE`.";
 
 /// `perigee geo`.
 #[derive(Debug, Args)]
@@ -43,6 +43,9 @@ struct Build {
     /// A list of your own; wins over geofeeds
     #[arg(long, value_name = "FILE")]
     list: Vec<PathBuf>,
+    /// A table of autonomous systems: lines `first address,last address,number`, with commas or tabs; may be given several times
+    #[arg(long, value_name = "FILE")]
+    systems: Vec<PathBuf>,
     /// Whose data it is, as its licence demands it to be shown; may be given several times
     #[arg(long, value_name = "TEXT")]
     attribution: Vec<String>,
@@ -81,6 +84,10 @@ impl Build {
                 networks +=
                     if is_feed { compiler.geofeed(&text, &source) } else { compiler.list(&text, &source) };
             }
+        }
+        for path in &self.systems {
+            let text = std::fs::read_to_string(path).map_err(|error| unreadable(path, &error))?;
+            compiler.systems(&text, &path.display().to_string());
         }
         for text in &self.attribution {
             compiler.attribute(text);

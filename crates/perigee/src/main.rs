@@ -10,8 +10,10 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
 mod address;
+mod advise;
 mod apply;
 mod audit;
+mod batches;
 mod certificate_list;
 mod certificates;
 mod check;
@@ -19,15 +21,19 @@ mod client;
 mod cluster;
 mod configuration;
 mod control;
+mod demo;
 mod diff;
+mod doctor;
 mod edge;
 mod enroll;
 mod explain;
 mod failure;
 mod geo;
 mod http;
+mod integrate;
 mod login;
 mod manager;
+mod measure;
 mod member;
 mod nodes;
 mod ocsp;
@@ -36,6 +42,7 @@ mod purge;
 mod recorded;
 mod relay;
 mod replay;
+mod rewrite;
 mod rollback;
 mod rollout;
 mod route;
@@ -43,9 +50,11 @@ mod router;
 mod running;
 mod serve;
 mod state;
+mod stats;
 mod store;
 mod takeover;
 mod token;
+mod top;
 mod upgrade;
 mod upgrader;
 mod versions;
@@ -65,12 +74,15 @@ struct Arguments {
 
 const EXAMPLES: &str = "\
 Examples:
+  perigee demo                                      see it: a whole CDN on this machine
   perigee serve --origin http://127.0.0.1:8000      put a cache in front of a website
   perigee check perigee.toml                        find every mistake in a configuration
   perigee explain http://127.0.0.1:8080/            say how a request would be answered, and why
   perigee purge --url http://127.0.0.1:8080/        drop what is stored for a URL
   perigee warm --sitemap https://www.shop.example/sitemap.xml --edge 203.0.113.10
   perigee replay --log access.log --config new.toml predict what a configuration will do, from recorded requests
+  perigee advise --log access.log --config perigee.toml   find what keeps a site from being cached well
+  perigee measure http://shop.example/ --origin 127.0.0.1:8000 --via 127.0.0.1:8080   compare page loads
   perigee upgrade                                   replace the running edge by a new binary, without a pause
   perigee router --config cluster.toml              send visitors to the closest PoP, by DNS
   perigee store stat                                say what the cache holds on disk
@@ -79,6 +91,8 @@ Examples:
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// See it: a whole CDN on this machine, with a shop behind it, visitors in front of it, and a tour
+    Demo(demo::Demo),
     /// Serve websites from the cache, in front of their origins
     Serve(serve::Serve),
     /// Serve the websites of a cluster, as one of its nodes
@@ -95,6 +109,10 @@ enum Command {
     Certificates(certificate_list::Certificates),
     /// Say what recorded requests would have come to under a configuration
     Replay(replay::ReplayArgs),
+    /// Say what keeps a site from being cached well, what to change, and what that will bring
+    Advise(advise::AdviseArgs),
+    /// Say how fast a page is, from its origin and through the CDN, in a real browser
+    Measure(measure::MeasureArgs),
     /// Start a new binary in the place of a running edge, without refusing a connection
     Upgrade(upgrade::UpgradeArgs),
     /// Answer DNS: send each visitor to the closest PoP that lives
@@ -105,6 +123,12 @@ enum Command {
     Geo(geo::Geo),
     /// Look at the cache on a disk: what it holds, and whether it is sound
     Store(store::Store),
+    /// Make the static files of a site that is made beforehand come from another host
+    Rewrite(rewrite::Rewrite),
+    /// Say what to paste where, and which rules to use, to put a site behind Perigee
+    Integrate(integrate::Integrate),
+    /// Look at a live site, directly and through an edge, and say what stands in the way
+    Doctor(doctor::Doctor),
     /// Run a control of a cluster: the API for operators, and what nodes follow
     Control(control::ControlArgs),
     /// Pass a cluster's changes on to the nodes of a region
@@ -123,6 +147,10 @@ enum Command {
     Versions(versions::Versions),
     /// List the nodes of a cluster, or retire one
     Nodes(nodes::Nodes),
+    /// Say what a cluster has served: by site, PoP, country and more; which URLs, and why not from the cache
+    Stats(stats::Stats),
+    /// Watch what a cluster serves
+    Top(top::Top),
     /// Make a token by which nodes join a cluster
     Enroll(enroll::Enroll),
     /// List, make and revoke the tokens of operators and programs
@@ -132,7 +160,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    demo::tie_to_demo();
     let done = match Arguments::parse().command {
+        Command::Demo(demo) => demo.run(),
         Command::Serve(serve) => serve.run(),
         Command::Edge(edge) => edge.run(),
         Command::Check(check) => return check::run(check),
@@ -141,11 +171,21 @@ fn main() -> ExitCode {
         Command::Explain(explain) => explain.run(),
         Command::Certificates(list) => list.run(),
         Command::Replay(replay) => replay.run(),
+        Command::Advise(advise) => advise.run(),
+        Command::Measure(measure) => {
+            return measure.run().unwrap_or_else(|failure| {
+                eprintln!("{failure}");
+                ExitCode::FAILURE
+            });
+        }
         Command::Upgrade(upgrade) => upgrade.run(),
         Command::Router(router) => router.run(),
         Command::Route(route) => route.run(),
         Command::Geo(geo) => geo.run(),
         Command::Store(store) => return store.run(),
+        Command::Rewrite(rewrite) => rewrite.run(),
+        Command::Integrate(integrate) => return ended(integrate.run()),
+        Command::Doctor(doctor) => return ended(doctor.run()),
         Command::Control(control) => control.run(),
         Command::Relay(relay) => relay.run(),
         Command::Login(login) => login.run(),
@@ -155,17 +195,21 @@ fn main() -> ExitCode {
         Command::Rollback(rollback) => rollback.run(),
         Command::Versions(versions) => versions.run(),
         Command::Nodes(nodes) => nodes.run(),
+        Command::Stats(stats) => stats.run(),
+        Command::Top(top) => top.run(),
         Command::Enroll(enroll) => enroll.run(),
         Command::Token(token) => token.run(),
         Command::Audit(audit) => audit.run(),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("{failure}");
-            ExitCode::FAILURE
-        }
-    }
+    ended(done.map(|()| ExitCode::SUCCESS))
+}
+
+/// The exit code, with the failure on standard error.
+fn ended(done: Result<ExitCode, failure::Failure>) -> ExitCode {
+    done.unwrap_or_else(|failure| {
+        eprintln!("{failure}");
+        ExitCode::FAILURE
+    })
 }
 
 /// Ends the process as the command line's own errors do: message, usage of `serve`, exit code 2.

@@ -24,7 +24,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use journal::feed::{
     BUDGETS_MAX, Dialer, Down, Hello, Holdings, Link, Node, Outbox, Patience, Receipt, Refusal, Report,
-    Statistics, Told as Taken, Vitals, Wanted, chance_below, follow,
+    Statistics, Steered, Steering, Told as Taken, Vitals, Wanted, chance_below, follow,
 };
 use journal::following::{Following, Step};
 use journal::trust::{EnrolmentToken, Identity, Role};
@@ -38,6 +38,7 @@ use tokio::sync::{Notify, oneshot, watch};
 pub(crate) use self::edge::EdgeWorks;
 use crate::configuration::Told;
 use crate::failure::Failure;
+use crate::running::STATISTICS_EVERY;
 pub(crate) use certified::Certified;
 use keep::{Keep, Kept, check_text, is_signed};
 
@@ -49,8 +50,6 @@ const FETCH_RETRY_WITHIN: Duration = Duration::from_secs(4);
 
 /// How often origins' budgets are asked for anew, at most: a little below the beat of reports.
 const ASKED_EVERY: Duration = Duration::from_millis(900);
-/// How often it is looked whether a second of statistics is there: workers hand one over when it is over.
-const STATISTICS_EVERY: Duration = Duration::from_millis(250);
 
 /// How often the moment of last having heard is written down; what a restart forgets of it makes sites validate early.
 const HEARD_WRITTEN_EVERY_MS: i64 = 5_000;
@@ -77,6 +76,18 @@ pub(crate) trait Works: Send + Sync + 'static {
     fn take(&self, told: Told) -> Result<(), String>;
     /// What has been counted since it began.
     fn vitals(&self, since_ms: i64) -> Vitals;
+    /// It begins to follow: `news` is to be notified when it has something to say before the next second.
+    fn begins(&self, _news: Arc<Notify>) {}
+    /// What it has to say to routers, since it was asked last.
+    fn steering(&self) -> Steering {
+        Steering::default()
+    }
+    /// Whether it wants to hear what nodes say to routers.
+    fn steers(&self) -> bool {
+        false
+    }
+    /// What a node says to routers.
+    fn steered(&self, _: Steered) {}
     /// What it holds.
     fn holdings(&self) -> Holdings;
     /// What it wants of origins' budgets now, if it asks origins.
@@ -121,7 +132,7 @@ pub(crate) struct Member {
     since_ms: i64,
     /// What was asked of origins' budgets last, and when.
     asked: Mutex<Option<(Instant, Vec<Wanted>)>>,
-    news: Notify,
+    news: Arc<Notify>,
     /// Statistics on their way.
     outbox: Outbox,
     works: OnceLock<Arc<dyn Works>>,
@@ -160,7 +171,7 @@ impl Member {
             refused: Mutex::new(None),
             since_ms: now_ms(),
             asked: Mutex::new(None),
-            news: Notify::new(),
+            news: Arc::default(),
             outbox: Outbox::new(Patience::NODE),
             works: OnceLock::new(),
             thread: Mutex::new(None),
@@ -188,6 +199,11 @@ impl Member {
         told
     }
 
+    /// The place where it stands; empty when it is in none.
+    pub(crate) fn pop(&self) -> &str {
+        &self.pop
+    }
+
     /// Says which configuration the node begins with.
     pub(crate) fn begins_with(&self, version: Option<Version>) {
         *self.running.lock() = version;
@@ -208,6 +224,7 @@ impl Member {
         works.heard(*self.heard_written_ms.lock());
         let position = self.following.lock().place().at.position;
         works.begins_at(position);
+        works.begins(Arc::clone(&self.news));
         let certified = works.clone();
         // It is attached once, when it has started.
         let _ = self.works.set(works);
@@ -478,13 +495,26 @@ impl Member {
 impl Node for Member {
     fn hello(&self) -> Hello {
         let (journal, cursor) = self.following.lock().hello();
-        Hello { node: self.name.clone(), journal, cursor, reports_only: false, takes_leases: true }
+        Hello {
+            node: self.name.clone(),
+            journal,
+            cursor,
+            reports_only: false,
+            takes_leases: true,
+            steers: self.works().is_ok_and(|works| works.steers()),
+        }
     }
 
-    fn told(&self, lines: Vec<Down>) -> Taken<'_> {
-        let is_lease = |line: &Down| matches!(line, Down::Leases(_));
-        let (leases, lines): (Vec<Down>, Vec<Down>) = lines.into_iter().partition(is_lease);
-        self.lease(leases);
+    fn told(&self, mut lines: Vec<Down>) -> Taken<'_> {
+        self.lease(lines.extract_if(.., |line| matches!(line, Down::Leases(_))).collect());
+        if let Ok(works) = self.works() {
+            let steered = lines.extract_if(.., |line| matches!(line, Down::Steered(_)));
+            for line in steered {
+                if let Down::Steered(steered) = line {
+                    works.steered(*steered);
+                }
+            }
+        }
         if lines.is_empty() {
             return Box::pin(std::future::ready(Ok(())));
         }
@@ -513,6 +543,7 @@ impl Node for Member {
             holdings: works.holdings(),
             vitals: works.vitals(self.since_ms),
             budgets: self.wanted(&**works),
+            steering: works.steering(),
         }]
     }
 

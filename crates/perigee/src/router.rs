@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use journal::feed::{Holdings, Vitals, check_url};
+use journal::feed::{Holdings, Steered, Vitals, check_url};
 use journal::trust::{Identity, Role, is_name};
 use model::change::Order;
 use model::{EdgeSettings, Snapshot};
 use observe::Registry;
-use router::server::{Config, Router, Settings, StartError};
+use router::server::{Config, FileConfig, Router, Settings, StartError};
 use router::sign::Signer;
 use router::wire::name_of;
 use serde::Deserialize;
@@ -64,6 +64,9 @@ pub(crate) struct RouterArgs {
     /// Address of /healthz, /metrics, /v1/route and /v1/samples, or off [default: 127.0.0.1:9053]
     #[arg(long, value_name = "HOST:PORT", value_parser = parse_admin)]
     admin: Option<AdminAt>,
+    /// Address where HTTP requests are redirected to the closest PoP, and /v1/route is answered; may be given several times
+    #[arg(long, value_name = "HOST:PORT", value_parser = parse_address)]
+    http: Vec<SocketAddr>,
     /// Location data, made by `perigee geo build`; without, visitors are spread over all PoPs
     #[arg(long, value_name = "FILE")]
     location: Option<PathBuf>,
@@ -88,6 +91,8 @@ struct Own {
     node: String,
     #[serde(default)]
     listen: Vec<SocketAddr>,
+    #[serde(default)]
+    http: Vec<SocketAddr>,
     admin: Option<String>,
     location: Option<PathBuf>,
     state: Option<PathBuf>,
@@ -170,6 +175,14 @@ impl Works for RouterWorks {
         Ok(())
     }
 
+    fn steers(&self) -> bool {
+        true
+    }
+
+    fn steered(&self, steered: Steered) {
+        self.router.steered(&steered.node, &steered.pop, steered.steering, steered.missed);
+    }
+
     fn vitals(&self, since_ms: i64) -> Vitals {
         Vitals {
             since_ms,
@@ -242,8 +255,9 @@ impl RouterArgs {
             || Signer::generate().map_err(|_| Failure::new("no key could be made for the zone", ""));
         let (config, key, member, _lock) = match own {
             None => {
-                let snapshot = router::server::read_config(&self.config, &|_| {})
+                let file = FileConfig::read(self.config.clone(), &|text| eprintln!("{text}"))
                     .map_err(|errors| failed(StartError(errors)))?;
+                let snapshot = file.snapshot();
                 let is_signed = snapshot.routing.dns.as_ref().is_some_and(|dns| dns.dnssec);
                 // A key is made for a zone that is to be signed, and kept for the day on which another one is.
                 let key = is_signed.then(|| state.zone_key(generate)).transpose()?;
@@ -255,7 +269,7 @@ impl RouterArgs {
                 if let Some(ds) = ds {
                     eprintln!("for the parent zone: {ds}");
                 }
-                (Config::File(self.config.clone()), key, None, None)
+                (Config::File(Box::new(file)), key, None, None)
             }
             Some(Own { node, cluster, .. }) => {
                 let lock = state.lock()?;
@@ -283,6 +297,7 @@ impl RouterArgs {
                 Some(AdminAt::Off) => None,
                 Some(AdminAt::Address(address)) => Some(address),
             },
+            http: self.http,
             workers: self.workers.map_or(cores, usize::from),
             config,
             location: self.location.clone(),
@@ -298,6 +313,9 @@ impl RouterArgs {
         eprintln!("answering on {}", addresses.join(", "));
         if let Some(admin) = router.admin {
             eprintln!("metrics on http://{admin}/metrics");
+        }
+        for http in &router.http {
+            eprintln!("redirecting on http://{http}/");
         }
         if self.location.is_none() {
             eprintln!(
@@ -336,6 +354,9 @@ impl RouterArgs {
     fn fill_from(&mut self, own: &Own) -> Result<(), Failure> {
         if self.listen.is_empty() {
             self.listen.clone_from(&own.listen);
+        }
+        if self.http.is_empty() {
+            self.http.clone_from(&own.http);
         }
         if self.admin.is_none() {
             let read = own.admin.as_deref().map(parse_admin).transpose();

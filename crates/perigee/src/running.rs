@@ -10,21 +10,25 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use control::OwnStatistics;
 use edge::admin::{Admin, AdminOptions, Upgrades};
 use edge::sockets::{Bound, Kind, Sockets};
 use edge::{Clock, Handle, Options, StartError, TierIdentity};
 use model::EdgeSettings;
-use model::settings::{AccessLog, AccessLogFormat, TierFiles};
-use observe::{BuildInfo, LogOptions, Registry};
+use model::settings::{AccessLog, AccessLogFormat, SyslogBy, TierFiles};
+use observe::{BuildInfo, LogOptions, Registry, SyslogTo};
+use router::location::Location;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use stats::Country;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::address::AdminAt;
+use crate::batches::Batches;
 use crate::certificates::Certificates;
 use crate::configuration::{Live, Read, Source, fit_connections};
 use crate::failure::Failure;
@@ -36,6 +40,8 @@ use crate::upgrader::{Begins, Upgrader};
 
 /// How often the configuration file is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often it is looked whether a second of statistics is there: workers hand one over when it is over.
+pub(crate) const STATISTICS_EVERY: Duration = Duration::from_millis(250);
 /// File descriptors that are not visitors' connections: origins, log, admin.
 const OTHER_DESCRIPTORS: u64 = 1024;
 
@@ -104,7 +110,7 @@ impl Beginning {
         let live = Live::new(source, &read, connections_fit, Arc::clone(&certificates), member.clone());
         let live = Arc::new(live);
         let sockets = at.open_sockets(passed, &settings)?;
-        let admin = at.admin_options(&sockets, &state, &settings)?;
+        let mut admin = at.admin_options(&sockets, &state, &settings)?;
         let last = takeover.as_ref().map(Takeover::upgrade);
         let draining = takeover.as_ref().map_or(0, Takeover::draining);
         let upgrader = Upgrader::new(draining, last).map_err(|error| {
@@ -112,9 +118,14 @@ impl Beginning {
         })?;
         let mut options = options(sockets, &state, &settings)?;
         options.budgets_are_leased = member.is_some();
-        if member.is_some() {
-            options.registry.keep_statistics();
-        }
+        let own = match settings.statistics {
+            true => {
+                options.registry.keep_statistics();
+                options.locate = settings.location.as_deref().map(locate).transpose()?;
+                member.is_none().then(|| own_statistics(&state)).flatten()
+            }
+            false => None,
+        };
         options.client_authorities.clone_from(&read.client_authorities);
         options.tier = match &member {
             Some(member) => Some(member.tier_identity()?),
@@ -125,7 +136,19 @@ impl Beginning {
             options.predecessor = Some(takeover.predecessor()?);
             takeover.prepared()?;
         }
+        let secret = options.ticket_secret.clone();
         let handle = Arc::new(start_edge(read, options)?);
+        if let Some(pop) = member.as_ref().map(|member| member.pop()).filter(|pop| !pop.is_empty()) {
+            handle.measure(pop, &secret);
+        }
+        if let Some(own) = own {
+            if let Some(admin) = &mut admin {
+                admin.further = Some(own.router());
+            }
+            count_own(own, &handle).map_err(|error| {
+                Failure::new(format!("no thread for statistics: {error}"), "look at the limits of this user")
+            })?;
+        }
         live.attach(Arc::clone(&handle));
         certificates.attach(Arc::clone(&handle));
         let no_signals = |error| Failure::new(format!("signals cannot be received: {error}"), "");
@@ -139,7 +162,7 @@ impl Beginning {
         let started =
             serve_all(&handle, &live, &upgrader, takeover, admin, lock, &state).and_then(|address| {
                 let followed = member.as_ref().map_or(Ok(()), |member| {
-                    member.start(Arc::new(EdgeWorks { handle: handle.clone(), live: live.clone() }))
+                    member.start(Arc::new(EdgeWorks::new(member.pop(), handle.clone(), live.clone())))
                 });
                 followed.map(|()| address).map_err(|error| {
                     Failure::new(
@@ -212,6 +235,7 @@ impl Addresses {
             token: state.token()?,
             socket: Some(socket),
             upgrades: None,
+            further: None,
         };
         options.check().map_err(|error| {
             Failure::new(
@@ -259,6 +283,42 @@ fn options(sockets: Sockets, state: &StateDir, settings: &EdgeSettings) -> Resul
         predecessor: None,
         budgets_are_leased: false,
     })
+}
+
+/// The statistics of an edge without a control; without room for their file there are none, and it serves.
+fn own_statistics(state: &StateDir) -> Option<OwnStatistics> {
+    OwnStatistics::begin(&state.path().join("statistics.sqlite"))
+        .inspect_err(|why| eprintln!("perigee: there will be no statistics: {why}"))
+        .ok()
+}
+
+/// Writes down what workers count, for as long as the edge lives.
+fn count_own(own: OwnStatistics, handle: &Arc<Handle>) -> io::Result<()> {
+    let handle = Arc::downgrade(handle);
+    std::thread::Builder::new().name("statistics-own".into()).spawn(move || {
+        while let Some(handle) = handle.upgrade() {
+            handle.registry().take_reports().iter().for_each(|report| own.count(report));
+            drop(handle);
+            std::thread::sleep(STATISTICS_EVERY);
+        }
+    })?;
+    Ok(())
+}
+
+/// Where visitors are, as a file of location data says.
+fn locate(path: &Path) -> Result<edge::Locate, Failure> {
+    let unusable = |why: String| {
+        Failure::new(
+            format!("location {}: {why}", path.display()),
+            "have one made by `perigee geo build`, or take the line out",
+        )
+    };
+    let file = std::fs::File::open(path).map_err(|error| unusable(error.to_string()))?;
+    let location = Location::read(file).map_err(|damaged| unusable(damaged.to_string()))?;
+    Ok(Arc::new(move |client| {
+        let cell = location.cells().get(usize::from(location.cell(client)));
+        cell.map_or(Country::UNKNOWN, |cell| Country::of(cell.country))
+    }))
 }
 
 /// To standard error: standard output may be the access log.
@@ -348,20 +408,34 @@ fn start_access_log(
     settings: &EdgeSettings,
     registry: &Arc<Registry>,
 ) -> Result<Option<observe::AccessLog>, Failure> {
-    let sink = match &settings.access_log {
-        AccessLog::Off => return Ok(None),
-        AccessLog::Stdout => observe::Sink::Stdout,
-        AccessLog::File(path) => observe::Sink::File(path.clone()),
-    };
     let format = match settings.access_log_format {
         AccessLogFormat::Json => observe::Format::Json,
         AccessLogFormat::Combined => observe::Format::Combined,
+        AccessLogFormat::Cloudfront => observe::Format::Cloudfront,
+        AccessLogFormat::Logpush => observe::Format::Logpush,
     };
-    let started = observe::AccessLog::start(LogOptions { sink, format }, registry);
+    let start = |sink| observe::AccessLog::start(LogOptions { sink, format }, registry);
+    let started = match &settings.access_log {
+        AccessLog::Off => return Ok(None),
+        AccessLog::Stdout => start(observe::Sink::Stdout),
+        AccessLog::File(path) => start(observe::Sink::File(path.clone())),
+        AccessLog::Syslog(by, place) => {
+            let to = match by {
+                SyslogBy::Udp => SyslogTo::Udp(place.clone()),
+                SyslogBy::Tcp => SyslogTo::Tcp(place.clone()),
+                SyslogBy::Unix => SyslogTo::Unix(place.into()),
+            };
+            start(observe::Sink::Syslog(to, settings.node.clone()))
+        }
+        AccessLog::Http(url) => Batches::to(url)
+            .map_err(io::Error::other)
+            .and_then(|batches| observe::AccessLog::start_to(Box::new(batches), format, registry)),
+    };
     started.map(Some).map_err(|error| {
         let place = match &settings.access_log {
             AccessLog::File(path) => path.display().to_string(),
-            _ => "standard output".into(),
+            AccessLog::Syslog(_, place) | AccessLog::Http(place) => place.clone(),
+            AccessLog::Stdout | AccessLog::Off => "standard output".into(),
         };
         Failure::new(format!("the access log cannot be written to {place}: {error}"), "correct access_log")
     })

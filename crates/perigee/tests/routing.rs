@@ -2,10 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
-use std::path::Path;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use world::cluster::{Cluster, Shape};
 
@@ -39,6 +40,18 @@ fn ask(router: SocketAddr, name: &str) -> Option<Answer> {
     Some(Answer { code: answer[3] & 0xf, address })
 }
 
+/// An answer of HTTP: its status, and all of it.
+fn http(server: SocketAddr, method: &str, target: &str, fields: &str, body: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(server).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let length = body.len();
+    write!(stream, "{method} {target} HTTP/1.1\r\nHost: shop.example\r\nContent-Length: {length}\r\nConnection: close\r\n{fields}\r\n{body}")
+        .unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    (text[9..12].parse().unwrap(), text)
+}
+
 /// A number of a router's metrics.
 fn metric(router: SocketAddr, name: &str) -> Option<f64> {
     let mut stream = TcpStream::connect(router).ok()?;
@@ -60,6 +73,38 @@ fn configuration(address: IpAddr, more: &str) -> String {
 
 fn found(address: &str) -> Option<Answer> {
     Some(Answer { code: 0, address: Some(address.parse().unwrap()) })
+}
+
+/// Where the tests' own address is, as location data.
+fn location(directory: &Path) -> PathBuf {
+    let (list, location) = (directory.join("list.csv"), directory.join("location.geo"));
+    std::fs::write(&list, "127.0.0.0/8,FRA,DE\n").unwrap();
+    let made = Command::new(PERIGEE)
+        .args(["geo", "build", "--list"])
+        .arg(&list)
+        .arg("--output")
+        .arg(&location)
+        .stderr(Stdio::null())
+        .status();
+    assert!(made.unwrap().success());
+    location
+}
+
+/// A directory that goes with the test.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Scratch {
+        let path = std::env::temp_dir().join(format!("perigee-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Scratch(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 const REFUSED: Option<Answer> = Some(Answer { code: 5, address: None });
@@ -117,4 +162,135 @@ fn a_purge_is_proven_without_a_router_that_is_gone() {
         .collect();
     assert_eq!((nodes, &proof["laggards"]), (vec!["edge-1"], &serde_json::json!([])));
     cluster.routers_mut()[0].thaw();
+}
+
+/// Two PoPs, of which the first is the nearest; beacons are served.
+const TWO: &str = "[[pop]]\nname = \"one\"\nlocation = \"FRA\"\nedges = [\"192.0.2.1\"]\n\
+    [[pop]]\nname = \"two\"\nlocation = \"AMS\"\nedges = [\"192.0.2.2\"]\n[probe]\nkind = \"off\"\n\
+    [measure]\nbeacons = true\n[dns]\nzone = \"cdn.example\"\n\
+    nameservers = { \"ns1.cdn.example\" = [\"127.0.0.1\"] }\n\
+    [[site]]\nname = \"shop\"\ndomains = [\"shop.example\"]\norigin = \"http://127.0.0.1:9\"\n";
+
+#[test]
+fn what_browsers_measure_at_an_edge_changes_what_a_router_answers() {
+    let scratch = Scratch::new("beacons");
+    let shape = Shape { etcd: 0, controls: 1, edges: 1, relayed: 0, disks: false };
+    let mut cluster = Cluster::start(Path::new(PERIGEE), shape);
+    cluster.start_router(Some(&location(&scratch.0)));
+    let router = cluster.routers_mut()[0].address;
+    let admin = cluster.routers_mut()[0].admin.unwrap();
+    cluster.apply(TWO);
+    assert_eq!(ask(router, "shop.cdn.example"), found("192.0.2.1"), "the nearest");
+    assert_eq!(ask(router, "two.cdn.example"), found("192.0.2.2"), "a PoP's own name");
+    assert_eq!(ask(router, "two.shop.cdn.example"), found("192.0.2.2"), "and for a site");
+
+    let edge = cluster.edges()[0].address;
+    assert_eq!(http(edge, "POST", "/.perigee/beacon?nonsense&one=1", "", "").0, 400);
+    assert_eq!(http(edge, "GET", "/.perigee/beacon?0", "", "").0, 204);
+    for _ in 0..12 {
+        let (status, script) = http(edge, "GET", "/.perigee/beacon.js", "", "");
+        assert_eq!(status, 200, "{script}");
+        assert!(script.contains("[\"one\",o],[\"two\",\"//two.cdn.example\"]"), "{script}");
+        let token = script.split_once("beacon?").and_then(|_| script.rsplit_once("/.perigee/beacon?"));
+        let token = token.unwrap().1.split('&').next().unwrap();
+        let report = format!("/.perigee/beacon?{token}&one=190&two=14.5");
+        assert_eq!(http(edge, "POST", &report, "", "").0, 204);
+        assert_eq!(http(edge, "POST", &report, "", "").0, 403, "a second time");
+    }
+    cluster.wait("the router sends its visitors where it is fast", || {
+        ask(router, "shop.cdn.example") == found("192.0.2.2")
+    });
+    let (status, why) = http(admin, "GET", "/v1/route?ip=127.0.0.1&site=shop", "", "");
+    assert!(status == 200 && why.contains("\"why\": \"measured\""), "{why}");
+    assert!(metric(admin, "perigee_router_samples_total") >= Some(24.0));
+}
+
+#[test]
+fn edges_tell_a_router_what_they_think_of_each_other() {
+    let shape = Shape { etcd: 0, controls: 1, edges: 1, relayed: 0, disks: false };
+    let mut cluster = Cluster::start(Path::new(PERIGEE), shape);
+    cluster.start_router(None);
+    let admin = cluster.routers_mut()[0].admin.unwrap();
+    let edges = TWO.replace("192.0.2.1", "127.0.0.1").replace("192.0.2.2", "127.0.0.2");
+    let port = cluster.edges()[0].address.port();
+    cluster.apply(&edges.replace("kind = \"off\"", &format!("port = {port}")));
+    // The edge stands in the one PoP and looks at the other, where nobody is; so does the router, which alone would not be enough.
+    let metric = |name: &str| metric(admin, name).unwrap_or_default();
+    cluster.wait("the other PoP is down", || metric("perigee_router_edge_up{edge=\"127.0.0.2\"}") == 0.0);
+    assert!(metric("perigee_router_votes_total") >= 1.0);
+    assert_eq!(metric("perigee_router_edge_up{edge=\"127.0.0.1\"}"), 1.0);
+}
+
+#[test]
+fn a_router_alone_takes_samples_from_who_has_its_token() {
+    let scratch = Scratch::new("samples");
+    let config = scratch.0.join("cluster.toml");
+    std::fs::write(&config, TWO).unwrap();
+    let mut child = Command::new(PERIGEE)
+        .args(["router", "--config"])
+        .arg(&config)
+        .arg("--location")
+        .arg(location(&scratch.0))
+        .arg("--state")
+        .arg(scratch.0.join("state"))
+        .args([
+            "--listen",
+            "127.0.0.1:0",
+            "--admin",
+            "127.0.0.1:0",
+            "--http",
+            "127.0.0.1:0",
+            "--workers",
+            "1",
+        ])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // It says which ports it has got; what it says later is read too, so that it never waits for that.
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let mut said = |before: &str, after: &str| -> SocketAddr {
+        let line = lines.find_map(|line| Some(line.strip_prefix(before)?.strip_suffix(after)?.to_owned()));
+        line.unwrap().parse().unwrap()
+    };
+    let router = said("answering on ", "");
+    let admin = said("metrics on http://", "/metrics");
+    let redirects = said("redirecting on http://", "/");
+    std::thread::spawn(move || lines.for_each(drop));
+    let begun = Instant::now();
+    let wait = |what: &str, is_so: &dyn Fn() -> bool| {
+        while !is_so() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "it never came that {what}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    wait("the nearest is answered", &|| ask(router, "shop.cdn.example") == found("192.0.2.1"));
+    // By HTTP: to the PoP's name for the site, which is not sent on again.
+    for (method, target, status, location) in [
+        ("GET", "/media/a.mp4?x=1", 302, "https://one.shop.cdn.example/media/a.mp4?x=1"),
+        ("PUT", "/r/shop/media/a.mp4", 307, "https://one.shop.cdn.example/media/a.mp4"),
+    ] {
+        let (found, answer) = http(redirects, method, target, "", "");
+        assert!(found == status && answer.contains(&format!("\r\nLocation: {location}\r\n")), "{answer}");
+    }
+    assert_eq!(http(redirects, "GET", "/r/nothing/a", "", "").0, 404);
+    let (status, route) = http(redirects, "GET", "/v1/route?site=shop", "", "");
+    assert!(status == 200 && route.contains("\"ip\": \"127.0.0.1\""), "{route}");
+    let mut stream = TcpStream::connect(redirects).unwrap();
+    write!(stream, "GET / HTTP/1.1\r\nHost: two.shop.cdn.example\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    assert!(text.starts_with("HTTP/1.1 421 "), "{text}");
+
+    let sample = |pop: &str, ms: u32| {
+        format!(r#"{{"network":"127.0.0.1","pop":"{pop}","count":20,"sum_ms":{}}}"#, 20 * ms)
+    };
+    let body = format!(r#"{{"samples":[{},{}]}}"#, sample("one", 190), sample("two", 14));
+    assert_eq!(http(admin, "POST", "/v1/samples", "Authorization: Bearer x\r\n", &body).0, 401);
+    let token = std::fs::read_to_string(scratch.0.join("state/admin-token")).unwrap();
+    let shown = format!("Authorization: Bearer {}\r\n", token.trim());
+    assert_eq!(http(admin, "POST", "/v1/samples", &shown, "{}").0, 400);
+    assert_eq!(http(admin, "POST", "/v1/samples", &shown, &body).0, 202);
+    wait("the faster is answered", &|| ask(router, "shop.cdn.example") == found("192.0.2.2"));
+    child.kill().unwrap();
+    child.wait().unwrap();
 }

@@ -20,6 +20,7 @@ use model::settings::Network;
 use serde::Deserialize;
 
 use crate::location::{CELLS_MAX, Cell, Location, UNKNOWN};
+use crate::systems::Systems;
 
 /// Width of a cell, in quarters of a degree, at first.
 const GRID_QUARTERS: i32 = 1;
@@ -39,6 +40,9 @@ pub struct Compiler {
     /// Cities of the databases, lower-case.
     cities: HashMap<([u8; 2], String), u32>,
     attribution: Vec<String>,
+    /// First and last network of ranges of one system: /24s, and /48s.
+    systems_v4: Vec<(u64, u64, u32)>,
+    systems_v6: Vec<(u64, u64, u32)>,
     /// What was wrong with lines of geofeeds and lists, and how many more there were.
     pub complaints: Vec<String>,
     /// Bad lines in all.
@@ -56,6 +60,30 @@ struct Key {
     country: [u8; 2],
     latitude_milli: i32,
     longitude_milli: i32,
+}
+
+/// Ranges → runs that ascend from 0, with 0 for what nobody has. Where ranges overlap, the one that begins later counts.
+fn filled(mut ranges: Vec<(u64, u64, u32)>) -> Vec<(u64, u32)> {
+    if ranges.is_empty() {
+        return Vec::new();
+    }
+    ranges.sort_unstable_by_key(|(first, last, _)| (*first, std::cmp::Reverse(*last)));
+    let mut runs: Vec<(u64, u32)> = vec![(0, 0)];
+    let mut put = |start: u64, system: u32| {
+        if let Some(last) = runs.last_mut().filter(|(known, _)| *known == start) {
+            last.1 = system;
+        } else if runs.last().is_none_or(|(_, known)| *known != system) {
+            runs.push((start, system));
+        }
+    };
+    for (index, (first, last, system)) in ranges.iter().enumerate() {
+        put(*first, *system);
+        let next = ranges.get(index + 1).map_or(u64::MAX, |(first, ..)| *first);
+        if *last + 1 < next {
+            put(*last + 1, 0);
+        }
+    }
+    runs
 }
 
 /// A record, of either of two schemas: MaxMind's own, or flat as in `ip-location-db`.
@@ -125,6 +153,8 @@ impl Compiler {
             known: HashMap::new(),
             cities: HashMap::new(),
             attribution: Vec::new(),
+            systems_v4: Vec::new(),
+            systems_v6: Vec::new(),
             complaints: Vec::new(),
             bad_lines: 0,
         }
@@ -231,6 +261,43 @@ impl Compiler {
         count
     }
 
+    /// Takes a table of autonomous systems: first address, last address and number in each line, with tabs or commas between; what
+    /// follows is left. So are ranges within a /24 or /48.
+    pub fn systems(&mut self, text: &str, source: &str) -> usize {
+        let mut count = 0;
+        for (number, line) in text.lines().enumerate() {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let mut fields = line.split(['\t', ',']).map(|field| field.trim().trim_matches('"'));
+            let mut field = || fields.next().unwrap_or_default();
+            let (first, last, system) = (field().parse(), field().parse(), field());
+            let system = system.strip_prefix("AS").unwrap_or(system).parse::<u32>();
+            match (first, last, system) {
+                (Ok(IpAddr::V4(first)), Ok(IpAddr::V4(last)), Ok(system)) if first <= last => {
+                    let (first, end) =
+                        (u64::from(u32::from(first)).div_ceil(256), (u64::from(u32::from(last)) + 1) / 256);
+                    count += usize::from(end > first);
+                    self.systems_v4.extend((end > first).then(|| (first, end - 1, system)));
+                }
+                (Ok(IpAddr::V6(first)), Ok(IpAddr::V6(last)), Ok(system)) if first <= last => {
+                    let first = (u128::from(first).div_ceil(1 << 80)) as u64;
+                    // Of the last address of all, one more is none.
+                    let end = u128::from(last).checked_add(1).map_or(1 << 48, |end| (end >> 80) as u64);
+                    count += usize::from(end > first);
+                    self.systems_v6.extend((end > first).then(|| (first, end - 1, system)));
+                }
+                _ => self.complain(
+                    source,
+                    number,
+                    format!("{line:?} is no first address, last address and number"),
+                ),
+            }
+        }
+        count
+    }
+
     fn complain(&mut self, source: &str, line_index: usize, text: String) {
         self.bad_lines += 1;
         if self.complaints.len() < COMPLAINTS_MAX {
@@ -244,7 +311,8 @@ impl Compiler {
         let by_24: Vec<u16> = self.by_24.iter().map(|place| cell_of_place[*place as usize]).collect();
         self.by_24 = Vec::new();
         let (starts, run_cells) = runs(&self.v6, &cell_of_place);
-        let mut location = Location::compile(cells, &by_24, starts, run_cells);
+        let systems = Systems::compile(&filled(self.systems_v4), &filled(self.systems_v6));
+        let mut location = Location::compile(cells, &by_24, starts, run_cells).with_systems(systems);
         self.attribution.dedup();
         (location.attribution, location.built_secs) = (self.attribution.join("; "), built_secs);
         location

@@ -1,7 +1,8 @@
 //! How long a visitor of a cell waits for a PoP: a guess by distance, corrected by what was measured.
 //!
 //! ```text
-//! estimate = 10 ms + km / 54 per ms + R(all) + R(country, PoP) + R(cell, PoP) + R(cell, AS, PoP)
+//! estimate = 10 ms + km / 54 per ms + R(all) + R(country, PoP) + R(cell, PoP)
+//!                                                              or + R(country, AS, PoP) + R(cell, AS, PoP), of an AS that is known
 //! ```
 //!
 //! Each R is what the estimates before it miss on average, times n / (n + 2): a single sample moves an estimate by a third. The first,
@@ -11,7 +12,7 @@
 //!
 //! Pure: samples in, estimates out. Called by `table` and by `perigee route`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// What the first km costs: the visitor's own line, both ways.
 pub const PRIOR_MS: f64 = 10.0;
@@ -29,6 +30,11 @@ pub const GAIN_SHARE_MIN: f64 = 0.05;
 const DOUBT_MS: f64 = 40.0;
 /// Samples from which a level is believed by half.
 const SHRINK: f64 = 2.0;
+/// As [`DOUBT_MS`] and [`SHRINK`], within one autonomous system: its visitors go the same ways.
+const SYSTEM_DOUBT_MS: f64 = 33.0;
+const SYSTEM_SHRINK: f64 = 1.0;
+/// A sample of the same system and country, in whichever cell, tells as much as one of the cell whose system is not known.
+const SYSTEM_WORTH: f64 = 1.0;
 /// A sample of the same country, but another cell, tells so much of one of the cell itself.
 const COUNTRY_WORTH: f64 = 0.2;
 /// Samples of one key that are kept in its sums; older ones fade (each new one weighs 1 / this, then).
@@ -90,11 +96,11 @@ impl Sum {
         self.ms = self.ms * keep + ms * count;
     }
 
-    fn shrunk(self, before_ms: f64) -> f64 {
+    fn shrunk(self, before_ms: f64, shrink: f64) -> f64 {
         if self.count == 0.0 {
             return 0.0;
         }
-        (self.ms / self.count - before_ms) * self.count / (self.count + SHRINK)
+        (self.ms / self.count - before_ms) * self.count / (self.count + shrink)
     }
 
     fn fade(&mut self) -> bool {
@@ -135,8 +141,10 @@ pub struct Estimates {
     all: Sum,
     countries: HashMap<[u8; 2], ByPop>,
     cells: HashMap<u16, ByPop>,
+    /// Of countries and systems.
+    networks: HashMap<([u8; 2], u32), ByPop>,
     systems: HashMap<(u16, u32), ByPop>,
-    /// In `cells`, and in `systems`.
+    /// In `cells`, and in `networks` and `systems`.
     sums: (usize, usize),
 }
 
@@ -145,6 +153,7 @@ pub struct Known<'e> {
     all: Sum,
     country: Option<&'e ByPop>,
     cell: Option<&'e ByPop>,
+    network: Option<&'e ByPop>,
     system: Option<&'e ByPop>,
 }
 
@@ -153,16 +162,30 @@ impl Known<'_> {
     pub fn of(&self, pop: u16, km: f64) -> Estimate {
         let prior_ms = prior_ms(km);
         if self.all.count == 0.0 {
-            return Estimate { prior_ms, residual_ms: 0.0, samples: 0.0 };
+            return Estimate { prior_ms, ..Estimate::default() };
         }
         let sum = |level: Option<&ByPop>| level.map_or_else(Sum::default, |sums| sums.get(pop));
-        let (country, cell, system) = (sum(self.country), sum(self.cell), sum(self.system));
-        let mut residual_ms = self.all.shrunk(0.0);
-        for level in [country, cell, system] {
-            residual_ms += level.shrunk(residual_ms);
+        let country = sum(self.country);
+        let mut residual_ms = self.all.shrunk(0.0, SHRINK);
+        residual_ms += country.shrunk(residual_ms, SHRINK);
+        if self.network.is_some() {
+            // What the cell says is of all its systems together.
+            let (network, system) = (sum(self.network), sum(self.system));
+            residual_ms += network.shrunk(residual_ms, SYSTEM_SHRINK);
+            residual_ms += system.shrunk(residual_ms, SHRINK);
+            let elsewhere = COUNTRY_WORTH * (country.count - network.count).max(0.0);
+            let samples = SYSTEM_WORTH * network.count + system.count + elsewhere;
+            return Estimate { prior_ms, residual_ms, samples, doubt_ms: SYSTEM_DOUBT_MS };
         }
-        let samples = cell.count + system.count + COUNTRY_WORTH * (country.count - cell.count).max(0.0);
-        Estimate { prior_ms, residual_ms, samples }
+        let cell = sum(self.cell);
+        residual_ms += cell.shrunk(residual_ms, SHRINK);
+        let samples = cell.count + COUNTRY_WORTH * (country.count - cell.count).max(0.0);
+        Estimate { prior_ms, residual_ms, samples, doubt_ms: DOUBT_MS }
+    }
+
+    /// Whether something is known of their system alone.
+    pub fn is_of_system(&self) -> bool {
+        self.network.is_some()
     }
 
     /// Whether nobody of them, or of their country, was measured: then distance decides.
@@ -172,7 +195,7 @@ impl Known<'_> {
 }
 
 /// An estimate and its parts.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Estimate {
     /// By distance.
     pub prior_ms: f64,
@@ -180,6 +203,8 @@ pub struct Estimate {
     pub residual_ms: f64,
     /// What the measurements are worth, in samples of the cell itself.
     pub samples: f64,
+    /// How much one of these differs from the next.
+    doubt_ms: f64,
 }
 
 impl Estimate {
@@ -211,6 +236,8 @@ impl Estimates {
         let is_new = self.cells.entry(sample.cell).or_default().add(sample.pop, missed, count);
         self.sums.0 += usize::from(is_new);
         if sample.asn != 0 && self.sums.1 < SUMS_MAX {
+            let sums = self.networks.entry((sample.country, sample.asn)).or_default();
+            self.sums.1 += usize::from(sums.add(sample.pop, missed, count));
             let sums = self.systems.entry((sample.cell, sample.asn)).or_default();
             self.sums.1 += usize::from(sums.add(sample.pop, missed, count));
         }
@@ -229,7 +256,7 @@ impl Estimates {
             levels.values().map(|sums| sums.0.len()).sum()
         }
         fade(&mut self.countries);
-        self.sums = (fade(&mut self.cells), fade(&mut self.systems));
+        self.sums = (fade(&mut self.cells), fade(&mut self.networks) + fade(&mut self.systems));
         if self.countries.is_empty() {
             *self = Estimates::default();
         }
@@ -244,21 +271,28 @@ impl Estimates {
         };
         self.countries.retain(|_, sums| renumber(sums));
         self.cells.retain(|_, sums| renumber(sums));
+        self.networks.retain(|_, sums| renumber(sums));
         self.systems.retain(|_, sums| renumber(sums));
         self.sums.0 = self.cells.values().map(|sums| sums.0.len()).sum();
-        self.sums.1 = self.systems.values().map(|sums| sums.0.len()).sum();
+        let systems = self.networks.values().chain(self.systems.values());
+        self.sums.1 = systems.map(|sums| sums.0.len()).sum();
     }
 
     /// Forgets which cell and system was which, as other location data numbers them anew; what is known of countries stays.
     pub fn forget_cells(&mut self) {
         self.cells.clear();
         self.systems.clear();
-        self.sums = (0, 0);
+        self.sums = (0, self.networks.values().map(|sums| sums.0.len()).sum());
     }
 
-    /// Autonomous systems of which something was measured in a cell.
-    pub fn systems_of(&self, cell: u16) -> Vec<u32> {
-        self.systems.keys().filter(|(known, _)| *known == cell).map(|(_, asn)| *asn).collect()
+    /// Whether something was measured of systems by themselves.
+    pub fn knows_systems(&self) -> bool {
+        !self.networks.is_empty()
+    }
+
+    /// Countries of whose systems something was measured.
+    pub fn countries_with_systems(&self) -> HashSet<[u8; 2]> {
+        self.networks.keys().map(|(country, _)| *country).collect()
     }
 
     /// Whether nothing was measured.
@@ -272,6 +306,7 @@ impl Estimates {
             all: self.all,
             country: self.countries.get(&country),
             cell: self.cells.get(&cell),
+            network: if asn == 0 { None } else { self.networks.get(&(country, asn)) },
             system: if asn == 0 { None } else { self.systems.get(&(cell, asn)) },
         }
     }
@@ -281,7 +316,8 @@ impl Estimates {
     /// More than the usual hysteresis, by the doubt that so few samples leave.
     pub fn margin_ms(first: &Estimate, other: &Estimate) -> f64 {
         let steady = GAIN_MS_MIN.max(first.ms() * GAIN_SHARE_MIN);
-        let doubt = DOUBT_MS * (1.0 / (1.0 + first.samples) + 1.0 / (1.0 + other.samples)).sqrt();
+        let doubt = first.doubt_ms.max(other.doubt_ms)
+            * (1.0 / (1.0 + first.samples) + 1.0 / (1.0 + other.samples)).sqrt();
         // Without any sample of either, distance is all there is, and it is compared as it stands.
         if first.samples + other.samples == 0.0 { f64::INFINITY } else { steady.max(doubt) }
     }
@@ -341,6 +377,28 @@ mod tests {
             assert_eq!(estimates.add(&sample(0, 0.0, rtt)), Err(Refused::OutOfRange), "{rtt}");
         }
         assert!(estimates.is_empty());
+    }
+
+    #[test]
+    fn a_system_has_ways_of_its_own() {
+        let mut estimates = Estimates::default();
+        for cell in 0..6 {
+            for (asn, near, far) in [(3320, 60.0, 25.0), (6805, 18.0, 30.0)] {
+                for (pop, km, rtt_ms) in [(0, 100.0, near), (1, 400.0, far)] {
+                    let sample = Sample { cell, country: *b"DE", asn, pop, km, rtt_ms, count: 1 };
+                    estimates.add(&sample).unwrap();
+                }
+            }
+        }
+        let choose = |asn| {
+            let of = |pop, km| (estimates.known(99, *b"DE", asn).of(pop, km), 0.0);
+            Estimates::prefer(&[of(0, 100.0), of(1, 400.0)])
+        };
+        assert_eq!(
+            (choose(3320), choose(6805), choose(0)),
+            (1, 0, 0),
+            "also in a cell where nobody was measured"
+        );
     }
 
     #[test]

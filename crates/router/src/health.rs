@@ -1,10 +1,10 @@
 //! Whether an edge lives, from what several observers see of it; and whether that verdict is to be believed.
 //!
 //! An observer says *down* after two misses in a row, and *up* again after four good probes over at least five seconds. An
-//! edge is down when two of three observers say so (the majority of those who were heard lately). When more than half of
+//! edge is down when two of three observers say so (at least half of those who were heard lately, and at least two). When more than half of
 //! all edges look down at once, it is the observers that are cut off: everything counts as up ([`fail_open`]).
 //!
-//! Pure: `now` is monotonic ms. Called by `probe`.
+//! Pure: `now` is monotonic ms. Called by `server`, and by `observe` at edges.
 
 /// Misses in a row after which an observer says *down*.
 pub const MISSES: u32 = 2;
@@ -20,15 +20,46 @@ pub const SLOW_START_MS: u64 = 10_000;
 /// After a change of state, answers are kept shorter for so long: there may be another.
 pub const FLAPPING_MS: u64 = 60_000;
 
-/// What one observer has seen.
-#[derive(Clone, Debug)]
-struct Observer {
-    id: u32,
-    heard_ms: u64,
+/// What one observer has seen of an edge.
+#[derive(Clone, Debug, Default)]
+pub struct Sight {
     down: bool,
     misses: u32,
     successes: u32,
     success_since_ms: u64,
+}
+
+impl Sight {
+    /// Takes a probe's end. Returns whether it says something else now.
+    pub fn step(&mut self, good: bool, now_ms: u64) -> bool {
+        let before = self.down;
+        if good {
+            if self.successes == 0 {
+                self.success_since_ms = now_ms;
+            }
+            (self.misses, self.successes) = (0, self.successes.saturating_add(1));
+            if self.successes >= SUCCESSES && now_ms.saturating_sub(self.success_since_ms) >= RECOVERY_MS {
+                self.down = false;
+            }
+        } else {
+            (self.misses, self.successes) = (self.misses.saturating_add(1), 0);
+            self.down |= self.misses >= MISSES;
+        }
+        self.down != before
+    }
+
+    /// Whether it says *down*.
+    pub fn is_down(&self) -> bool {
+        self.down
+    }
+}
+
+/// One observer of an edge.
+#[derive(Clone, Debug)]
+struct Observer {
+    id: u32,
+    heard_ms: u64,
+    sight: Sight,
 }
 
 /// One edge.
@@ -57,7 +88,18 @@ impl EdgeHealth {
 
     /// Takes what `observer` saw. Returns whether the edge's state changed.
     pub fn step(&mut self, observer: u32, good: bool, now_ms: u64) -> bool {
-        let index = match self.observers.iter().position(|one| one.id == observer) {
+        self.observer(observer, now_ms).sight.step(good, now_ms);
+        self.judge(now_ms)
+    }
+
+    /// Takes what `observer` says, which has steps of its own. Returns whether the edge's state changed.
+    pub fn vote(&mut self, observer: u32, down: bool, now_ms: u64) -> bool {
+        self.observer(observer, now_ms).sight.down = down;
+        self.judge(now_ms)
+    }
+
+    fn observer(&mut self, id: u32, now_ms: u64) -> &mut Observer {
+        let index = match self.observers.iter().position(|one| one.id == id) {
             Some(index) => index,
             None => {
                 if self.observers.len() >= OBSERVERS_MAX {
@@ -66,40 +108,22 @@ impl EdgeHealth {
                         self.observers.swap_remove(oldest);
                     }
                 }
-                self.observers.push(Observer {
-                    id: observer,
-                    heard_ms: now_ms,
-                    down: false,
-                    misses: 0,
-                    successes: 0,
-                    success_since_ms: now_ms,
-                });
+                self.observers.push(Observer { id, heard_ms: now_ms, sight: Sight::default() });
                 self.observers.len() - 1
             }
         };
         let one = &mut self.observers[index];
         one.heard_ms = now_ms;
-        if good {
-            if one.successes == 0 {
-                one.success_since_ms = now_ms;
-            }
-            (one.misses, one.successes) = (0, one.successes.saturating_add(1));
-            if one.successes >= SUCCESSES && now_ms.saturating_sub(one.success_since_ms) >= RECOVERY_MS {
-                one.down = false;
-            }
-        } else {
-            (one.misses, one.successes) = (one.misses.saturating_add(1), 0);
-            one.down |= one.misses >= MISSES;
-        }
-        self.judge(now_ms)
+        one
     }
 
-    /// Down when most of those who were heard lately say so: all of one or two, two of three.
+    /// Down when at least half of those who were heard lately say so, and no fewer than two of them, if there are two: two of
+    /// three, two of four, three of five.
     fn judge(&mut self, now_ms: u64) -> bool {
         let heard = self.observers.iter().filter(|one| now_ms.saturating_sub(one.heard_ms) <= SILENCE_MS);
-        let (count, against) =
-            heard.fold((0, 0), |(count, against), one| (count + 1, against + u32::from(one.down)));
-        let down = count > 0 && against > count / 2;
+        let (count, against) = heard
+            .fold((0usize, 0), |(count, against), one| (count + 1, against + usize::from(one.sight.down)));
+        let down = count > 0 && against >= count.min(2).max(count.div_ceil(2));
         let changed = down != self.down;
         if changed {
             (self.down, self.changed_ms) = (down, Some(now_ms));
@@ -166,6 +190,20 @@ mod tests {
         }
         edge.step(1, false, 10_000);
         assert!(edge.step(1, false, 10_500), "two of three");
+    }
+
+    #[test]
+    fn votes_of_edges_count_beside_the_routers_own_sight() {
+        let mut edge = EdgeHealth::new();
+        for round in 0..4 {
+            edge.step(0, false, round * 500);
+            for observer in 1..4 {
+                edge.vote(observer, false, round * 500);
+            }
+        }
+        assert!(!edge.is_down(), "the router alone sees it down");
+        assert!(edge.vote(1, true, 2_000), "two of four");
+        assert!(edge.vote(1, false, 2_100));
     }
 
     #[test]

@@ -3,23 +3,27 @@
 //! ```text
 //! client network ─► location: cell ─► table: PoP ─► zone: an answer, made beforehand ─► udp, server
 //!                                       ▲
-//!        estimate, health, load ────────┘   (built anew when any of them changes, and swapped)
+//!        estimate, health, demand ──────┘   (built anew when any of them changes, and swapped)
 //! ```
 //!
-//! All but `udp`, `probe`, `http` and `server` is pure: no IO, no clock, no chance but for keys. Imports neither the edge nor what steers it.
+//! All but `udp`, `probe`, `observe`, `http` and `server` is pure: no IO, no clock, no chance but for keys. Imports neither the edge nor what steers it.
 
 pub mod compile;
+mod demand;
 pub mod estimate;
 pub mod explain;
+mod grey;
 pub mod health;
 mod http;
 pub mod load;
 pub mod location;
 mod measure;
+pub mod observe;
 mod probe;
 pub mod respond;
 pub mod server;
 pub mod sign;
+pub mod systems;
 pub mod table;
 mod udp;
 pub mod wire;

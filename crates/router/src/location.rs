@@ -13,11 +13,13 @@
 //! Pure. Made by `compile`, read at the start.
 
 use std::hash::Hasher;
-use std::io::{BufReader, Cursor, Read, Seek, SeekFrom};
+use std::io::{BufRead, BufReader, Cursor, Read, Seek, SeekFrom};
 use std::net::{IpAddr, Ipv6Addr};
 
 use model::Point;
 use twox_hash::XxHash3_64;
+
+use crate::systems::{self, Systems};
 
 /// Cells at most, the unknown one included. `table` numbers what it does beyond them.
 pub const CELLS_MAX: usize = 65_000;
@@ -65,6 +67,7 @@ pub struct Location {
     starts: Vec<u32>,
     run_cells: Vec<u16>,
     index: Vec<u32>,
+    systems: Systems,
 }
 
 /// Why a file is not used.
@@ -152,7 +155,18 @@ impl Location {
             starts,
             run_cells,
             index,
+            systems: Systems::default(),
         }
+    }
+
+    /// With this word on whose networks are.
+    pub(crate) fn with_systems(self, systems: Systems) -> Location {
+        Location { systems, ..self }
+    }
+
+    /// Whose networks are.
+    pub fn systems(&self) -> &Systems {
+        &self.systems
     }
 
     /// All cells, the unknown one first.
@@ -236,6 +250,18 @@ impl Location {
             before = start >> 16;
         }
         self.run_cells.iter().for_each(|cell| content.extend(cell.to_le_bytes()));
+        if !self.systems.is_empty() {
+            let (v4, v6) = self.systems.runs();
+            for runs in [v4, v6] {
+                content.extend((runs.len() as u32).to_le_bytes());
+                let mut before = 0;
+                for (start, system) in runs {
+                    write_number(&mut content, start - before);
+                    content.extend(system.to_le_bytes());
+                    before = start;
+                }
+            }
+        }
 
         let packed = zstd::bulk::compress(&content, level)?;
         let mut file = MAGIC.to_vec();
@@ -306,9 +332,15 @@ impl Location {
         if !blocks_good || !leaves.iter().chain(&runs.1).all(|cell| is_cell(usize::from(*cell))) {
             return Err(Damaged("names a cell that it does not have"));
         }
-        match reader.from.read(&mut [0]) {
-            Ok(0) => Ok(Location { attribution, built_secs, ..Location::with(cells, blocks, leaves, runs) }),
-            _ => Err(Damaged("has bytes behind its end")),
+        let location = Location { attribution, built_secs, ..Location::with(cells, blocks, leaves, runs) };
+        // Whose networks are, some files say and others don't.
+        if reader.is_at_end()? {
+            return Ok(location);
+        }
+        let (v4, v6) = (reader.systems(24)?, reader.systems(48)?);
+        match reader.is_at_end()? {
+            true => Ok(location.with_systems(Systems::compile(&v4, &v6))),
+            false => Err(Damaged("has bytes behind its end")),
         }
     }
 }
@@ -360,6 +392,26 @@ impl<R: Read> Reader<R> {
             numbers.extend(piece[..now * N].as_chunks::<N>().0.iter().map(|chunk| read(*chunk)));
         }
         Ok(numbers)
+    }
+
+    fn is_at_end(&mut self) -> Result<bool, Damaged> {
+        self.from.fill_buf().map(<[u8]>::is_empty).map_err(|_| CUT)
+    }
+
+    /// Runs of networks of one system, which begin at numbers of so many bits.
+    fn systems(&mut self, width: u32) -> Result<Vec<(u64, u32)>, Damaged> {
+        let count = self.count(systems::RUNS_MAX)?;
+        let mut runs: Vec<(u64, u32)> = Vec::new();
+        let mut start = 0u64;
+        for run in 0..count {
+            let step = self.number()?;
+            start = start.checked_add(step).filter(|start| start >> width == 0).unwrap_or(u64::MAX);
+            if start == u64::MAX || (step == 0) != (run == 0) {
+                return Err(Damaged("has systems that do not ascend from 0"));
+            }
+            runs.push((start, u32::from_le_bytes(self.array()?)));
+        }
+        Ok(runs)
     }
 
     /// The runs of IPv6.
@@ -450,10 +502,11 @@ mod tests {
         by_24[0xc0_0110..0xc0_0120].fill(2);
         by_24[0xc0_0210..0xc0_0220].fill(2);
         let starts = vec![0, 0x2001_0db8 << 32, (0x2001_0db8 << 32) | 0x1_0000, 0x2001_0db9 << 32];
+        let systems = Systems::compile(&[(0, 0), (0xc0_0000, 64_500)], &[(0, 0), (0x2001_0db8_0001, 64_501)]);
         Location {
             attribution: "somebody".into(),
             built_secs: 7,
-            ..Location::compile(cells, &by_24, starts, vec![0, 1, 2, 0])
+            ..Location::compile(cells, &by_24, starts, vec![0, 1, 2, 0]).with_systems(systems)
         }
     }
 

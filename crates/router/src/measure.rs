@@ -33,6 +33,8 @@ pub(crate) struct MeasureCounters {
     pub(crate) full: AtomicU64,
     /// Those that the planner had no time for.
     pub(crate) dropped: AtomicU64,
+    /// Reports that never came, as they were not read fast enough.
+    pub(crate) missed: AtomicU64,
 }
 
 impl MeasureCounters {
@@ -97,7 +99,7 @@ impl Measurements {
         let sample = Sample {
             cell,
             country: world.location.cells()[usize::from(cell)].country,
-            asn: 0,
+            asn: world.location.systems().of(network),
             pop: pop as u16,
             km: world.km(cell, pop as u16),
             rtt_ms: trips.sum_ms / f64::from(trips.count),

@@ -1,9 +1,6 @@
 //! Asks each edge on its service port whether it lives.
 //!
-//! One task per address, at its own pace; what it sees goes through a channel to whoever keeps the [`EdgeHealth`]s. Here this
-//! router is the only observer; others' sights come in the same form.
-//!
-//! [`EdgeHealth`]: crate::health::EdgeHealth
+//! One task per address, at its own pace; what it sees goes through a channel to whoever keeps the [`Sight`](crate::health::Sight)s.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -21,12 +18,39 @@ pub(crate) struct Seen {
     pub(crate) good: bool,
 }
 
+/// Who is probed, and how.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Targets {
+    pub(crate) edges: Vec<IpAddr>,
+    pub(crate) settings: ProbeSettings,
+}
+
+/// Probes whoever is to be probed, until nobody says any more who that is.
+pub(crate) async fn probe_all(
+    mut targets: tokio::sync::watch::Receiver<Targets>,
+    seen: tokio::sync::mpsc::Sender<Seen>,
+) {
+    loop {
+        let now = targets.borrow_and_update().clone();
+        let mut watchers = JoinSet::new();
+        if now.settings.kind != ProbeKind::Off {
+            for edge in now.edges {
+                watchers.spawn(watch(edge, now.settings, seen.clone()));
+            }
+        }
+        // Dropping the set ends its tasks; a probe that is cut off has seen nothing.
+        if targets.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
 /// Probes of one edge under way at a time. The next one doesn't wait for one that gets no answer, or a dead edge would be
 /// noticed later than a refusing one.
 const PROBES_MAX: usize = 4;
 
 /// Probes `edge` until nobody listens any more.
-pub(crate) async fn watch(edge: IpAddr, settings: ProbeSettings, seen: tokio::sync::mpsc::Sender<Seen>) {
+async fn watch(edge: IpAddr, settings: ProbeSettings, seen: tokio::sync::mpsc::Sender<Seen>) {
     // Edges are not all asked at the same instant.
     let offset = (settings.interval.as_millis() * u128::from(hash(edge))) >> 64;
     let mut next = Instant::now() + Duration::from_millis(offset as u64);

@@ -14,6 +14,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use model::Snapshot;
 use siphasher::sip::SipHasher24;
 
 use crate::sign::{RENEW_SECS, Signer, nsec};
@@ -44,6 +45,8 @@ pub struct State {
     pub world: Arc<World>,
     /// Where clients go, for each of [`Zone::groups`].
     pub tables: Vec<Table>,
+    /// The configuration.
+    pub snapshot: Arc<Snapshot>,
     /// From what the tables were made, for whoever asks why.
     pub view: View,
     /// Answers of each PoP.
@@ -308,7 +311,7 @@ impl Responder {
             return reply;
         }
         let wanted = CHOSEN.iter().position(|rtype| *rtype == query.rtype);
-        let mut pop = None;
+        let mut pop = node.pop;
         if let Some(group) = node.group {
             let (client, bits) = client_of(state, edns, from);
             let Found { pop: found, scope } = state.tables[group].find(&state.world, client, bits);
@@ -317,16 +320,15 @@ impl Responder {
             if wanted.is_some() && uses_subnet(state, edns) {
                 reply.scope = scope;
             }
-            if let Some(index) = wanted {
-                let answers = &state.pops[usize::from(found)];
-                let set = &answers.sets[index];
-                if !set.is_empty() {
-                    self.write_rotated(&answers.plain[index], set.len(), out);
-                    reply.answers = set.len() as u16;
-                    reply.answers +=
-                        self.sign(signed, name, (query.rtype, found), answers.ttl, set, now, out);
-                    return reply;
-                }
+        }
+        if let (Some(found), Some(index)) = (pop, wanted) {
+            let answers = &state.pops[usize::from(found)];
+            let set = &answers.sets[index];
+            if !set.is_empty() {
+                self.write_rotated(&answers.plain[index], set.len(), out);
+                reply.answers = set.len() as u16;
+                reply.answers += self.sign(signed, name, (query.rtype, found), answers.ttl, set, now, out);
+                return reply;
             }
         }
         let set = node.set(query.rtype).or_else(|| node.set(rtype::CNAME));

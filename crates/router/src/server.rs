@@ -11,6 +11,7 @@
 //! starts and answers without control, edges or network.
 
 use std::collections::HashMap;
+use std::hash::Hasher;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
@@ -19,8 +20,8 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use model::routing::{DNS_RATE, DNS_TTL, POPS_MAX, ProbeKind, ProbeSettings};
-use model::steering::RoundTrips;
+use model::routing::{DNS_RATE, DNS_TTL, POPS_MAX};
+use model::steering::{RoundTrips, Steering, Vote, network_of};
 use model::{Routing, Snapshot};
 use parking_lot::Mutex;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -28,18 +29,20 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
+use crate::demand::{self, Demand, Relief};
 use crate::explain;
+use crate::grey::Greys;
 use crate::health::EdgeHealth;
 use crate::http::{self, Answer, Request};
-use crate::location::Location;
+use crate::location::{Location, UNKNOWN};
 use crate::measure::{MeasureCounters, Measurements};
-use crate::probe::{Seen, watch};
+use crate::probe::{Seen, Targets, probe_all};
 use crate::respond::{Counters, FLAPPING_TTL, Now, PopAnswers, Responder, State, Transport};
 use crate::sign::Signer;
-use crate::table::{Table, View, World};
+use crate::table::{Table, V4_BITS, V6_BITS, View, World};
 use crate::udp::Batch;
 use crate::wire::name_of;
-use crate::zone::Zone;
+use crate::zone::{Lookup, Zone};
 
 /// TCP connections at a time; each takes a few KiB.
 const TCP_CONNECTIONS_MAX: usize = 1_024;
@@ -51,8 +54,9 @@ const TCP_QUERY_BYTES_MAX: usize = 4_096;
 const LOOK: Duration = Duration::from_secs(1);
 /// How often what was measured comes into force.
 const MEASURED_EVERY: Duration = Duration::from_secs(2);
-/// Connections to the admin address at a time.
+/// Connections to the admin address at a time, and to those for HTTP.
 const ADMIN_CONNECTIONS_MAX: usize = 64;
+const HTTP_CONNECTIONS_MAX: usize = 4_096;
 /// What probes may have seen and nobody has looked at yet.
 const SEEN_MAX: usize = 4 * POPS_MAX;
 /// How long a thread that waits for packets doesn't look whether it shall stop.
@@ -67,6 +71,8 @@ pub struct Settings {
     pub listen: Vec<SocketAddr>,
     /// Address of `/healthz`, `/metrics`, `/v1/route` and `/v1/samples`.
     pub admin: Option<SocketAddr>,
+    /// Addresses where HTTP requests are redirected to the closest PoP, and `/v1/route` is answered.
+    pub http: Vec<SocketAddr>,
     /// Threads per address.
     pub workers: usize,
     /// Where the configuration comes from.
@@ -87,10 +93,32 @@ pub struct Settings {
 #[derive(Clone, Debug)]
 pub enum Config {
     /// A file, which is looked at once per second.
-    File(PathBuf),
+    File(Box<FileConfig>),
     /// Whoever starts the router, here and by [`Router::take`]: with the serial number of its zone. It may have no zone: then every
     /// question is another zone's.
     Told(Box<Snapshot>, u32),
+}
+
+/// A file with a configuration, as it was read before the router starts.
+#[derive(Clone, Debug)]
+pub struct FileConfig {
+    path: PathBuf,
+    seen: Option<SystemTime>,
+    snapshot: Snapshot,
+}
+
+impl FileConfig {
+    /// Reads it. The errors are whole sentences; `report` gets the warnings.
+    pub fn read(path: PathBuf, report: &dyn Fn(&str)) -> Result<FileConfig, Vec<String>> {
+        let seen = modified(&path);
+        let snapshot = read_config(&path, report)?;
+        Ok(FileConfig { path, seen, snapshot })
+    }
+
+    /// What it says.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
 }
 
 /// A router that runs. Dropping it leaves it running; [`Router::stop`] ends it.
@@ -99,6 +127,8 @@ pub struct Router {
     pub listening: Vec<SocketAddr>,
     /// Where it listens for admin.
     pub admin: Option<SocketAddr>,
+    /// Where it redirects HTTP requests.
+    pub http: Vec<SocketAddr>,
     shared: Arc<Shared>,
     news: mpsc::SyncSender<News>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -109,7 +139,8 @@ enum News {
     Seen(Seen),
     /// A configuration, its serial number, and where it is to be said what came of it.
     Told(Box<Snapshot>, u32, mpsc::SyncSender<Result<(), Vec<String>>>),
-    Measured(Vec<RoundTrips>),
+    /// What a node says, of which PoP; nobody in particular, when both are empty.
+    Steered(Box<str>, Box<str>, Box<Steering>),
 }
 
 /// What all threads see.
@@ -139,6 +170,11 @@ struct PlanCounters {
     position: AtomicU64,
     head: AtomicU64,
     connected: AtomicU64,
+    redirects: AtomicU64,
+    redirects_refused: AtomicU64,
+    votes: AtomicU64,
+    grey: AtomicU64,
+    relieved: AtomicU64,
 }
 
 /// Why a router does not start. Whole sentences.
@@ -166,6 +202,14 @@ impl Router {
                 StartError(vec![format!("cannot listen on {address} for admin: {error}")])
             })?),
         };
+        let mut redirecting = Vec::new();
+        for address in &settings.http {
+            redirecting.push(std::net::TcpListener::bind(address).map_err(|error| {
+                StartError(vec![format!("cannot listen on {address} for HTTP: {error}")])
+            })?);
+        }
+        let http =
+            redirecting.iter().zip(&settings.http).map(|(one, address)| local(one, *address)).collect();
         let admin_address = admin.as_ref().and_then(|listener| listener.local_addr().ok());
         let shared = Arc::new(Shared {
             state: Mutex::new(planner.state()),
@@ -190,7 +234,7 @@ impl Router {
         let (targets_in, targets_out) = tokio::sync::watch::channel(planner.targets());
         let (news, news_out) = mpsc::sync_channel(SEEN_MAX);
         let (io, io_news) = (Arc::clone(&shared), news.clone());
-        let run_io = move || serve_io(&io, tcp, admin, &targets_out, (&seen_in, &io_news));
+        let run_io = move || serve_io(&io, tcp, (admin, redirecting), &targets_out, (&seen_in, &io_news));
         threads.push(std::thread::Builder::new().name("io".into()).spawn(run_io).map_err(failed)?);
         let plan = Arc::clone(&shared);
         let forward = news.clone();
@@ -199,7 +243,7 @@ impl Router {
         std::thread::Builder::new().name("seen".into()).spawn(run_seen).map_err(failed)?;
         let run_plan = move || run_plan(&mut planner, &plan, &news_out, &targets_in);
         threads.push(std::thread::Builder::new().name("plan".into()).spawn(run_plan).map_err(failed)?);
-        Ok(Router { listening, admin: admin_address, shared, news, threads: Mutex::new(threads) })
+        Ok(Router { listening, admin: admin_address, http, shared, news, threads: Mutex::new(threads) })
     }
 
     /// Puts a configuration in force; returns when the next query would be answered from it. For routers that were started with
@@ -214,10 +258,12 @@ impl Router {
         answered.recv().map_err(|_| stopped())?
     }
 
-    /// Takes round trips that were measured; they count within some seconds. What comes faster than they can be taken is dropped, and
-    /// counted.
-    pub fn measured(&self, trips: Vec<RoundTrips>) {
-        tell_measured(&self.shared, &self.news, trips);
+    /// Takes what a node of the cluster has reported: round trips count within some seconds. What comes faster than it can be taken is
+    /// dropped, and counted, and so are the `missed` reports that the cluster had no time for.
+    pub fn steered(&self, node: &str, pop: &str, steering: Steering, missed: u64) {
+        self.shared.measured.missed.fetch_add(missed, Ordering::Relaxed);
+        self.shared.measured.dropped.fetch_add(steering.dropped, Ordering::Relaxed);
+        tell(&self.shared, &self.news, (node, pop), steering);
     }
 
     /// Queries that were read.
@@ -334,7 +380,7 @@ fn serve_udp(socket: &UdpSocket, shared: &Shared, index: usize) {
 fn serve_io(
     shared: &Arc<Shared>,
     listeners: Vec<std::net::TcpListener>,
-    admin: Option<std::net::TcpListener>,
+    (admin, redirecting): (Option<std::net::TcpListener>, Vec<std::net::TcpListener>),
     targets: &tokio::sync::watch::Receiver<Targets>,
     (seen, news): (&tokio::sync::mpsc::Sender<Seen>, &mpsc::SyncSender<News>),
 ) {
@@ -348,6 +394,10 @@ fn serve_io(
             let room = Arc::new(Semaphore::new(ADMIN_CONNECTIONS_MAX));
             tokio::spawn(accept(listener, Arc::clone(shared), room, Purpose::Admin(news.clone())));
         }
+        let room = Arc::new(Semaphore::new(HTTP_CONNECTIONS_MAX));
+        for listener in redirecting {
+            tokio::spawn(accept(listener, Arc::clone(shared), Arc::clone(&room), Purpose::Redirect));
+        }
         tokio::spawn(probe_all(targets.clone(), seen.clone()));
         while !shared.stop.load(Ordering::Relaxed) {
             tokio::time::sleep(STOP_LOOK).await;
@@ -359,6 +409,7 @@ fn serve_io(
 enum Purpose {
     Dns,
     Admin(mpsc::SyncSender<News>),
+    Redirect,
 }
 
 async fn accept(
@@ -381,6 +432,10 @@ async fn accept(
                         Purpose::Dns => serve_tcp(stream, peer.ip(), &shared).await,
                         Purpose::Admin(news) => {
                             let answer = |_, request: &Request| answer_admin(&shared, &news, request);
+                            http::serve(stream, peer.ip(), answer).await
+                        }
+                        Purpose::Redirect => {
+                            let answer = |peer, request: &Request| answer_visitor(&shared, peer, request);
                             http::serve(stream, peer.ip(), answer).await
                         }
                     };
@@ -423,7 +478,7 @@ fn answer_admin(shared: &Shared, news: &mpsc::SyncSender<News>, request: &Reques
     match (&*request.method, &*request.path) {
         ("GET" | "HEAD", "/healthz") => Answer::text(200, "ok\n"),
         ("GET" | "HEAD", "/metrics") => Answer::text(200, render(shared)),
-        ("GET" | "HEAD", "/v1/route") => answer_route(shared, request),
+        ("GET" | "HEAD", "/v1/route") => answer_route(shared, request, None),
         ("POST", "/v1/samples") => answer_samples(shared, news, request),
         (_, "/healthz" | "/metrics" | "/v1/route" | "/v1/samples") => {
             Answer::text(405, "wanted GET, and POST for /v1/samples\n")
@@ -432,12 +487,62 @@ fn answer_admin(shared: &Shared, news: &mpsc::SyncSender<News>, request: &Reques
     }
 }
 
-/// Where a client is sent now: `?ip=ADDRESS`, and `&site=NAME` unless all PoPs may be chosen.
-fn answer_route(shared: &Shared, request: &Request) -> Answer {
+/// A visitor's request: to the closest PoP, for `SITE.ZONE/PATH` of the site that it asks for, or that the path names: `/r/SITE/PATH`.
+fn answer_visitor(shared: &Shared, peer: IpAddr, request: &Request) -> Answer {
+    let count = |counter: &AtomicU64| _ = counter.fetch_add(1, Ordering::Relaxed);
+    if request.path == "/v1/route" {
+        return answer_route(shared, request, Some(peer));
+    }
+    let state = Arc::clone(&shared.state.lock());
+    let Some(dns) = &state.snapshot.routing.dns else {
+        return Answer::text(503, "this router has no zone: there is no name to redirect to\n");
+    };
+    let host = request.host.as_deref().unwrap_or_default().to_ascii_lowercase();
+    let host = host.rsplit_once(':').map_or(&*host, |(name, _)| name);
+    // A PoP's own name that leads here would lead here again.
+    let is_pop = name_of(host)
+        .is_some_and(|name| matches!(state.zone.find(&name), Lookup::Node(node) if node.pop.is_some()));
+    if is_pop {
+        count(&shared.plan.redirects_refused);
+        return Answer::text(421, "this is a PoP's name, and not the PoP\n");
+    }
+    let named = request.path.strip_prefix("/r/").and_then(|rest| rest.split_once('/'));
+    let (site, path) = match named {
+        Some((site, path)) => (state.snapshot.site_named(site), path),
+        None => (state.snapshot.site_for(host), request.path.trim_start_matches('/')),
+    };
+    let group = site.and_then(|site| Some((site, *state.zone.sites.get(&site.name)?)));
+    let Some((site, group)) = group.filter(|_| request.path.starts_with('/')) else {
+        count(&shared.plan.redirects_refused);
+        return Answer::text(404, "no site has this domain, or this name after /r/\n");
+    };
+    let bits = if peer.is_ipv4() { V4_BITS } else { V6_BITS };
+    let pop = state.tables[group].find(&state.world, peer, bits).pop;
+    let pop = state.world.pops[usize::from(pop)].name.to_ascii_lowercase();
+    // HTTPS records are given where every edge speaks TLS.
+    let scheme = if dns.https { "https" } else { "http" };
+    let query = request.query.as_ref().map_or_else(String::new, |query| format!("?{query}"));
+    let site = site.name.to_ascii_lowercase();
+    let location = format!("{scheme}://{pop}.{site}.{}/{path}{query}", dns.zone);
+    count(&shared.plan.redirects);
+    Answer {
+        status: if matches!(&*request.method, "GET" | "HEAD") { 302 } else { 307 },
+        media: "text/plain",
+        fields: format!("Location: {location}\r\nCache-Control: private, max-age={}\r\n", state.ttl),
+        body: format!("{location}\n"),
+    }
+}
+
+/// Where a client is sent now: `?ip=ADDRESS` (without, `asker`), and `&site=NAME` unless all PoPs may be chosen.
+fn answer_route(shared: &Shared, request: &Request, asker: Option<IpAddr>) -> Answer {
     let wrong = |error: String, wanted: &str| {
         Answer::json(400, &serde_json::json!({ "error": error, "wanted": wanted }))
     };
-    let Some(ip) = request.parameter("ip").and_then(|ip| ip.parse().ok()) else {
+    let ip = match request.parameter("ip") {
+        Some(ip) => ip.parse().ok(),
+        None => asker,
+    };
+    let Some(ip) = ip else {
         return wrong("the client's address is missing, or is none".to_owned(), "?ip=203.0.113.7&site=shop");
     };
     let state = Arc::clone(&shared.state.lock());
@@ -473,7 +578,8 @@ fn answer_samples(shared: &Shared, news: &mpsc::SyncSender<News>, request: &Requ
     match serde_json::from_slice::<Samples>(&request.body) {
         Ok(Samples { samples }) => {
             let count = samples.len();
-            match tell_measured(shared, news, samples) {
+            let steering = Steering { trips: samples, ..Steering::default() };
+            match tell(shared, news, ("", ""), steering) {
                 true => Answer::json(202, &serde_json::json!({ "received": count })),
                 false => {
                     Answer::json(503, &serde_json::json!({ "error": "too many at a time; none was taken" }))
@@ -488,10 +594,15 @@ fn answer_samples(shared: &Shared, news: &mpsc::SyncSender<News>, request: &Requ
     }
 }
 
-/// Whether there was room for them.
-fn tell_measured(shared: &Shared, news: &mpsc::SyncSender<News>, trips: Vec<RoundTrips>) -> bool {
-    let count: u64 = trips.iter().map(|trips| u64::from(trips.count)).sum();
-    let is_told = news.try_send(News::Measured(trips)).is_ok();
+/// Whether there was room for it.
+fn tell(
+    shared: &Shared,
+    news: &mpsc::SyncSender<News>,
+    (node, pop): (&str, &str),
+    steering: Steering,
+) -> bool {
+    let count: u64 = steering.trips.iter().map(|trips| u64::from(trips.count)).sum();
+    let is_told = news.try_send(News::Steered(node.into(), pop.into(), Box::new(steering))).is_ok();
     if !is_told {
         shared.measured.dropped.fetch_add(count, Ordering::Relaxed);
     }
@@ -544,6 +655,37 @@ fn render(shared: &Shared) -> String {
             "gauge",
             &plan.connected,
         ),
+        (
+            "perigee_router_redirects_total",
+            "HTTP requests that were redirected to a PoP.",
+            "counter",
+            &plan.redirects,
+        ),
+        (
+            "perigee_router_redirects_refused_total",
+            "HTTP requests of no site, or by a PoP's own name.",
+            "counter",
+            &plan.redirects_refused,
+        ),
+        ("perigee_router_votes_total", "Votes of the cluster's nodes on edges.", "counter", &plan.votes),
+        (
+            "perigee_router_pops_grey",
+            "PoPs that answer probes, and most beacons do not reach.",
+            "gauge",
+            &plan.grey,
+        ),
+        (
+            "perigee_router_cells_moved",
+            "Places whose visitors do not all go where they would, as PoPs are full.",
+            "gauge",
+            &plan.relieved,
+        ),
+        (
+            "perigee_router_reports_missed_total",
+            "Reports of the cluster's nodes that this router was too slow for.",
+            "counter",
+            &shared.measured.missed,
+        ),
         ("perigee_router_edge_changes_total", "Edges that went down or came up.", "counter", &plan.changes),
         ("perigee_router_edges_down", "Edges that are down.", "gauge", &plan.down),
         ("perigee_router_probes_total", "Probes of edges.", "counter", &plan.probes),
@@ -581,44 +723,20 @@ fn render(shared: &Shared) -> String {
     text
 }
 
-/// Who is probed, and how.
-#[derive(Clone, Debug, PartialEq)]
-struct Targets {
-    edges: Vec<IpAddr>,
-    settings: ProbeSettings,
-}
-
-async fn probe_all(
-    mut targets: tokio::sync::watch::Receiver<Targets>,
-    seen: tokio::sync::mpsc::Sender<Seen>,
-) {
-    loop {
-        let now = targets.borrow_and_update().clone();
-        let mut watchers = tokio::task::JoinSet::new();
-        if now.settings.kind != ProbeKind::Off {
-            for edge in now.edges {
-                watchers.spawn(watch(edge, now.settings, seen.clone()));
-            }
-        }
-        // Dropping the set ends its tasks; a probe that is cut off has seen nothing.
-        if targets.changed().await.is_err() {
-            return;
-        }
-    }
-}
-
 // --- Plan ---
 
 /// Makes states from files and from what is seen of the edges.
 struct Planner {
     settings: Settings,
     report: Box<dyn Fn(&str) + Send>,
-    snapshot: Snapshot,
+    snapshot: Arc<Snapshot>,
     world: Arc<World>,
     signer: Option<Arc<Signer>>,
     serial: u32,
     health: HashMap<IpAddr, EdgeHealth>,
     measurements: Measurements,
+    demand: Demand,
+    greys: Greys,
     config_seen: Option<SystemTime>,
     location_seen: Option<SystemTime>,
     made: (Vec<f64>, bool),
@@ -628,7 +746,7 @@ struct Planner {
 impl Planner {
     fn new(settings: &Settings, report: Box<dyn Fn(&str) + Send>) -> Result<Planner, Vec<String>> {
         let (snapshot, serial, config_seen) = match &settings.config {
-            Config::File(path) => (read_config(path, &*report)?, serial_now(), modified(path)),
+            Config::File(file) => (file.snapshot.clone(), serial_now(), file.seen),
             Config::Told(snapshot, serial) => ((**snapshot).clone(), *serial, None),
         };
         let (location, location_seen) = match &settings.location {
@@ -644,9 +762,11 @@ impl Planner {
             serial,
             health: HashMap::new(),
             measurements: Measurements::default(),
+            demand: Demand::default(),
+            greys: Greys::default(),
             config_seen,
             location_seen,
-            snapshot,
+            snapshot: Arc::new(snapshot),
             made: (Vec::new(), false),
             started: Instant::now(),
         };
@@ -684,19 +804,99 @@ impl Planner {
         (shares, self.health.values().any(|health| health.is_flapping(now)))
     }
 
+    /// What is known of the PoPs, of which each gets such a share of its visitors.
+    fn view(&self, shares: &[f64]) -> View {
+        let Relief { prices, splits } = self.demand.relief();
+        let is_down = |(pop, share): (usize, &f64)| *share == 0.0 || self.greys.is_grey(pop);
+        View {
+            down: shares.iter().enumerate().map(is_down).collect(),
+            // Down PoPs are chosen when nothing is believed any more; then their edges are answered as if they were up.
+            share: shares.iter().map(|share| if *share == 0.0 { 1.0 } else { *share }).collect(),
+            prices,
+            splits,
+            estimates: Arc::clone(&self.measurements.estimates),
+        }
+    }
+
+    /// Looks whether PoPs can take what they get, and whether visitors reach them; whether that has changed anything.
+    fn look(&mut self) -> bool {
+        let (shares, now) = (self.standing().0, self.now_ms());
+        let view = self.view(&shares);
+        let living = |pop: &model::Pop| {
+            let up = pop.edges.iter().filter(|edge| !self.health.get(edge).is_some_and(EdgeHealth::is_down));
+            up.count() as f64 / pop.edges.len().max(1) as f64
+        };
+        let up: Vec<f64> = self.routing().pops.iter().map(living).collect();
+        let moved = self.demand.look(&self.world, &view, &up, now);
+        if moved {
+            let cells = self.demand.relief().splits.len();
+            (self.report)(&match cells {
+                0 => "all PoPs can take what they get: everybody goes where it is best".to_owned(),
+                cells => format!("PoPs are full: visitors of {cells} places do not all go where it is best"),
+            });
+        }
+        let changed = self.greys.look(now);
+        for pop in &changed {
+            let name = &self.routing().pops[usize::from(*pop)].name;
+            let verdict = match self.greys.is_grey(usize::from(*pop)) {
+                true => "is not reached by visitors, though it answers probes: it counts as down",
+                false => "is reached by visitors again",
+            };
+            (self.report)(&format!("PoP {name} {verdict}"));
+        }
+        moved || !changed.is_empty()
+    }
+
+    /// Takes what a node says; returns how many edges went or came by it.
+    fn steered(&mut self, node: &str, pop: &str, steering: &Steering, counters: &MeasureCounters) -> u64 {
+        let (world, now) = (Arc::clone(&self.world), self.now_ms());
+        let index = |name: &str| world.pops.iter().position(|pop| *pop.name == *name).map(|at| at as u16);
+        let own = index(pop).filter(|_| !node.is_empty());
+        for trips in &steering.trips {
+            self.measurements.take(trips, &world, now, counters);
+            let Some(at) = index(&trips.pop) else { continue };
+            match own == Some(at) {
+                // Its own visitors' connections, and beacons of pages that it has served: the latter say nothing of who is cut off.
+                true => {
+                    let cell = world.location.cell(trips.network);
+                    if cell != UNKNOWN {
+                        self.demand.seen(cell, at, trips.count);
+                    }
+                }
+                false => {
+                    let network = network_of(trips.network);
+                    self.greys.seen(at, network, trips.count, trips.failed, now);
+                }
+            }
+        }
+        if let (Some(own), Some(mbps)) = (own, steering.mbps) {
+            self.demand.load(node, own, mbps, now);
+        }
+        let mut changes = 0;
+        let known = |edge: &IpAddr| world.pops.iter().any(|pop| pop.edges.contains(edge));
+        for Vote { edge, down } in &steering.votes {
+            let is_known = self.health.contains_key(edge) || known(edge);
+            if is_known && self.health.entry(*edge).or_default().vote(observer_id(node), *down, now) {
+                self.tell_change(*edge);
+                changes += 1;
+            }
+        }
+        changes
+    }
+
+    fn tell_change(&self, edge: IpAddr) {
+        let pop = self.routing().pops.iter().find(|pop| pop.edges.contains(&edge));
+        let pop = pop.map_or("?", |pop| &*pop.name);
+        let is_down = self.health.get(&edge).is_some_and(EdgeHealth::is_down);
+        let verdict = if is_down { "is down: it does not answer probes" } else { "is up again" };
+        (self.report)(&format!("edge {edge} of PoP {pop} {verdict}"));
+    }
+
     /// A state from everything that is known.
     fn state(&mut self) -> Arc<State> {
         let (shares, flapping) = self.standing();
-        let view = View {
-            down: shares.iter().map(|share| *share == 0.0).collect(),
-            share: shares.clone(),
-            estimates: Arc::clone(&self.measurements.estimates),
-            ..View::default()
-        };
+        let view = self.view(&shares);
         self.measurements.is_new = false;
-        // Down PoPs are chosen when nothing is believed any more; then their edges are answered as if they were up.
-        let view_share = view.share.iter().map(|share| if *share == 0.0 { 1.0 } else { *share }).collect();
-        let view = View { share: view_share, ..view };
         let Ok(zone) = self.zone(&self.snapshot, self.serial, self.signer.as_deref()) else {
             unreachable!("a configuration is taken over only when its zone could be built")
         };
@@ -714,6 +914,7 @@ impl Planner {
         });
         let state = State {
             tables: zone.groups.iter().map(|group| Table::build(&self.world, group, &view)).collect(),
+            snapshot: Arc::clone(&self.snapshot),
             view,
             pops: pops.collect(),
             zone,
@@ -734,10 +935,7 @@ impl Planner {
         let now = self.now_ms();
         let changed = self.health.entry(seen.edge).or_default().step(0, seen.good, now);
         if changed {
-            let pop = self.routing().pops.iter().find(|pop| pop.edges.contains(&seen.edge));
-            let pop = pop.map_or("?", |pop| &*pop.name);
-            let verdict = if seen.good { "is up again" } else { "is down: it does not answer probes" };
-            (self.report)(&format!("edge {} of PoP {pop} {verdict}", seen.edge));
+            self.tell_change(seen.edge);
         }
         changed
     }
@@ -745,7 +943,7 @@ impl Planner {
     /// Looks at the files. Returns what was taken over: `Some(Ok)` something, `Some(Err)` it could not be used.
     fn reload(&mut self) -> Option<Result<(), ()>> {
         let config_path = match &self.settings.config {
-            Config::File(path) => Some(path.clone()),
+            Config::File(file) => Some(file.path.clone()),
             Config::Told(..) => None,
         };
         let config_seen = config_path.as_ref().and_then(|path| modified(path));
@@ -759,7 +957,7 @@ impl Planner {
         let reread = || -> Result<_, Vec<String>> {
             let snapshot = match &config_path {
                 Some(path) => read_config(path, &*self.report)?,
-                None => self.snapshot.clone(),
+                None => (*self.snapshot).clone(),
             };
             let location = location_path.map(|path| read_location(&path).map(Arc::new)).transpose()?;
             Ok((snapshot, location))
@@ -795,13 +993,22 @@ impl Planner {
             let location = location.unwrap_or_else(|| Arc::clone(&self.world.location));
             let world = World::new(snapshot.routing.pops.clone(), location);
             self.measurements.renumber(&self.world, &world);
+            self.demand.forget();
+            self.greys.forget();
             self.world = Arc::new(world);
         }
         let edges: Vec<IpAddr> = snapshot.routing.pops.iter().flat_map(|pop| pop.edges.clone()).collect();
         self.health.retain(|edge, _| edges.contains(edge));
-        (self.snapshot, self.signer, self.serial) = (snapshot, signer, serial);
+        (self.snapshot, self.signer, self.serial) = (Arc::new(snapshot), signer, serial);
         Ok(())
     }
+}
+
+/// An observer's number; the router's own is 0.
+fn observer_id(node: &str) -> u32 {
+    let mut hasher = siphasher::sip::SipHasher24::new();
+    hasher.write(node.as_bytes());
+    hasher.finish() as u32 | 1
 }
 
 fn make_signer(snapshot: &Snapshot, key: Option<&[u8]>) -> Result<Option<Arc<Signer>>, Vec<String>> {
@@ -879,6 +1086,7 @@ fn run_plan(
 ) {
     let mut looked = Instant::now();
     let mut measured = Instant::now();
+    let mut balanced = Instant::now();
     let mut answers = Vec::new();
     while !shared.stop.load(Ordering::Relaxed) {
         let (mut dirty, mut reloaded) = (false, false);
@@ -893,11 +1101,11 @@ fn run_plan(
                         dirty = true;
                     }
                 }
-                News::Measured(trips) => {
-                    let (world, now) = (Arc::clone(&planner.world), planner.now_ms());
-                    for trips in &trips {
-                        planner.measurements.take(trips, &world, now, &shared.measured);
-                    }
+                News::Steered(node, pop, steering) => {
+                    let changes = planner.steered(&node, &pop, &steering, &shared.measured);
+                    shared.plan.changes.fetch_add(changes, Ordering::Relaxed);
+                    shared.plan.votes.fetch_add(steering.votes.len() as u64, Ordering::Relaxed);
+                    dirty |= changes > 0;
                 }
                 News::Told(snapshot, serial, answer) => {
                     let taken = planner.adopt(*snapshot, serial, None);
@@ -915,6 +1123,10 @@ fn run_plan(
                 reloaded |= taken.is_ok();
             }
             dirty |= planner.standing() != planner.made;
+            if balanced.elapsed().as_millis() as u64 >= demand::LOOK_MS {
+                balanced = Instant::now();
+                dirty |= planner.look();
+            }
             if planner.measurements.is_new && measured.elapsed() >= MEASURED_EVERY {
                 measured = Instant::now();
                 dirty = true;
@@ -936,6 +1148,10 @@ fn run_plan(
             shared.plan.serial.store(u64::from(planner.serial), Ordering::Relaxed);
             let down = planner.health.values().filter(|health| health.is_down()).count();
             shared.plan.down.store(down as u64, Ordering::Relaxed);
+            let grey = (0..planner.world.pops.len()).filter(|pop| planner.greys.is_grey(*pop)).count();
+            shared.plan.grey.store(grey as u64, Ordering::Relaxed);
+            let moved = planner.demand.relief().splits.len();
+            shared.plan.relieved.store(moved as u64, Ordering::Relaxed);
         }
         for (answer, taken) in answers.drain(..) {
             // Whoever has asked may be gone.

@@ -16,16 +16,19 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use model::Pop;
 use model::routing::km_between;
 
 use crate::estimate::{Estimate, Estimates, Known};
 use crate::health::fail_open;
-use crate::location::{Location, UNKNOWN, first_64};
+use crate::location::{Cell, Location, UNKNOWN, first_64};
 
 /// PoPs that are compared for a cell: those that are nearest. A detour that leads past twelve others was never seen.
 const NEAREST: usize = 12;
+/// Threads that look for them.
+const THREADS_MAX: usize = 4;
 /// Choices from here on are numbers of splits.
 const SPLIT: u16 = 0xf000;
 /// In the pyramid: not all the same.
@@ -132,6 +135,34 @@ pub struct Ranking {
     pub cell: u16,
 }
 
+/// The [`NEAREST`] PoPs of each cell, with the operator's bias, best first.
+fn nearest_of(cells: &[[f64; 3]], units: &[[f64; 3]], pops: &[Pop]) -> Vec<u16> {
+    let width = NEAREST.min(pops.len());
+    let mut nearest = Vec::with_capacity(cells.len() * width);
+    let mut order: Vec<(f64, u16)> = Vec::new();
+    let unbiased = pops.iter().all(|pop| pop.bias_ms == 0.0);
+    for cell in cells {
+        order.clear();
+        order.extend(units.iter().enumerate().map(|(pop, unit)| {
+            // Without bias, the chord orders as the distance does, and takes no arc sine.
+            let chord = (0..3).map(|axis| (unit[axis] - cell[axis]).powi(2)).sum::<f64>();
+            let cost = match unbiased {
+                true => chord,
+                false => crate::estimate::prior_ms(km_between(*unit, *cell)) + pops[pop].bias_ms,
+            };
+            (cost, pop as u16)
+        }));
+        let by_cost = |a: &(f64, u16), b: &(f64, u16)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));
+        if order.len() > width && width > 0 {
+            order.select_nth_unstable_by(width - 1, by_cost);
+            order.truncate(width);
+        }
+        order.sort_unstable_by(by_cost);
+        nearest.extend(order.iter().map(|(_, pop)| *pop));
+    }
+    nearest
+}
+
 impl World {
     /// Puts PoPs and cells together. Cost: one distance for each pair of them.
     pub fn new(pops: Vec<Pop>, location: Arc<Location>) -> World {
@@ -139,30 +170,20 @@ impl World {
         let cell_units: Vec<[f64; 3]> = location.cells().iter().map(|cell| cell.point.unit()).collect();
         let networks = Networks::of(&pops);
         let mut world = World { pops, location, units, cell_units, nearest: Vec::new(), networks };
-        let width = NEAREST.min(world.pops.len());
-        let mut nearest = Vec::with_capacity(world.cell_units.len() * width);
-        let mut order: Vec<(f64, u16)> = Vec::new();
-        let unbiased = world.pops.iter().all(|pop| pop.bias_ms == 0.0);
-        for cell in &world.cell_units {
-            order.clear();
-            order.extend(world.units.iter().enumerate().map(|(pop, unit)| {
-                // Without bias, the chord orders as the distance does, and takes no arc sine.
-                let chord = (0..3).map(|axis| (unit[axis] - cell[axis]).powi(2)).sum::<f64>();
-                let cost = match unbiased {
-                    true => chord,
-                    false => crate::estimate::prior_ms(km_between(*unit, *cell)) + world.pops[pop].bias_ms,
-                };
-                (cost, pop as u16)
-            }));
-            let by_cost = |a: &(f64, u16), b: &(f64, u16)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));
-            if order.len() > width && width > 0 {
-                order.select_nth_unstable_by(width - 1, by_cost);
-                order.truncate(width);
-            }
-            order.sort_unstable_by(by_cost);
-            nearest.extend(order.iter().map(|(_, pop)| *pop));
-        }
-        world.nearest = nearest;
+        // With a thousand PoPs these are tens of millions of distances, and a start waits for them.
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
+        let part = world.cell_units.len().div_ceil(threads).max(1);
+        world.nearest = std::thread::scope(|scope| {
+            let parts: Vec<_> = world
+                .cell_units
+                .chunks(part)
+                .map(|cells| scope.spawn(|| nearest_of(cells, &world.units, &world.pops)))
+                .collect();
+            let joined = parts.into_iter().map(|part| part.join());
+            joined
+                .flat_map(|nearest| nearest.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+                .collect()
+        });
         world
     }
 
@@ -172,6 +193,11 @@ impl World {
             UNKNOWN => 0.0,
             cell => km_between(self.units[usize::from(pop)], self.cell_units[usize::from(cell)]),
         }
+    }
+
+    /// The nearest PoP of a cell, with the operator's bias; `None` without PoPs.
+    pub fn first_by_distance(&self, cell: u16) -> Option<u16> {
+        self.nearest(cell).first().copied()
     }
 
     fn nearest(&self, cell: u16) -> &[u16] {
@@ -232,7 +258,7 @@ impl World {
     /// For a client: as [`World::rank`], after the operator's networks.
     pub fn rank_client(&self, address: IpAddr, group: &[u16], view: &View) -> Ranking {
         let cell = self.location.cell(address);
-        let mut ranking = self.rank(cell, 0, group, view);
+        let mut ranking = self.rank(cell, self.location.systems().of(address), group, view);
         if let Some((pop, _)) = self.networks.find(address, 128)
             && let Some(at) = ranking.order.iter().position(|one| one.pop == pop)
         {
@@ -289,10 +315,14 @@ fn price(view: &View, pop: u16) -> f64 {
 
 /// A number from 0 up to 1, as if by chance, and always the same for the same input.
 fn mix(input: u64) -> f64 {
+    (mix_bits(input) >> 11) as f64 / (1u64 << 53) as f64
+}
+
+fn mix_bits(input: u64) -> u64 {
     let mut bits = input.wrapping_add(0x9e37_79b9_7f4a_7c15);
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    ((bits ^ (bits >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+    bits ^ (bits >> 31)
 }
 
 // --- The operator's networks ---
@@ -374,7 +404,77 @@ pub struct Table {
     /// Of IPv6, for each run a bit: whether it is sent elsewhere than the run before it.
     borders: Vec<u64>,
     usable: Vec<bool>,
+    by_system: Option<BySystem>,
 }
+
+/// What is chosen by the autonomous system too, where something is known of some: found out when it is first asked for.
+#[derive(Debug)]
+struct BySystem {
+    view: View,
+    usable: Vec<u16>,
+    /// Whether these are all PoPs, but for those that are down.
+    everywhere: bool,
+    why: Why,
+    /// For each cell a bit: whether its choice depends on the system.
+    cells: Vec<u64>,
+    /// Cell, system and PoP, in 16, 32 and 16 bits; 0 is none yet. What shares a slot pushes the other out.
+    known: Box<[AtomicU64]>,
+}
+
+impl BySystem {
+    fn of(world: &World, group: &[u16], view: &View) -> Option<BySystem> {
+        let (usable, why) = world.usable(group, view);
+        if world.location.systems().is_empty() || !view.estimates.knows_systems() {
+            return None;
+        }
+        let countries = view.estimates.countries_with_systems();
+        let cells = world.location.cells();
+        let mut bits = vec![0; cells.len().div_ceil(64)];
+        for (cell, Cell { country, .. }) in cells.iter().enumerate().skip(1) {
+            // A cell that is split for load is split as it is.
+            if countries.contains(country) && !view.splits.contains_key(&(cell as u16)) {
+                bits[cell / 64] |= 1 << (cell % 64);
+            }
+        }
+        let known = (0..KNOWN_SLOTS).map(|_| AtomicU64::new(0)).collect();
+        let everywhere = group.len() == world.pops.len();
+        Some(BySystem { view: view.clone(), usable, everywhere, why, cells: bits, known })
+    }
+
+    fn is_of(&self, cell: u16) -> bool {
+        self.cells[usize::from(cell) / 64] >> (cell % 64) & 1 == 1
+    }
+
+    /// The PoP of a cell and system, if the system is one of which something is known.
+    fn find(&self, world: &World, cell: u16, system: u32, otherwise: u16) -> u16 {
+        let slot = mix_bits(u64::from(cell) << 32 | u64::from(system)) as usize % KNOWN_SLOTS;
+        let key = u64::from(cell) << 48 | u64::from(system) << 16;
+        let known = self.known[slot].load(Relaxed);
+        if known & !0xffff == key && known != 0 {
+            return known as u16;
+        }
+        let country = world.location.cells()[usize::from(cell)].country;
+        let pop = match self.view.estimates.known(cell, country, system).is_of_system() {
+            true => {
+                let nearest = if self.everywhere { world.nearest(cell) } else { &[] };
+                let mut near = nearest.to_vec();
+                near.retain(|pop| self.usable.contains(pop));
+                if near.is_empty() {
+                    near.clone_from(&self.usable);
+                }
+                settle(cell, &mut near, &self.view);
+                let ranking = world.order(cell, system, &near, self.why, &self.view);
+                ranking.order.first().map_or(otherwise, |one| one.pop)
+            }
+            false => otherwise,
+        };
+        self.known[slot].store(key | u64::from(pop), Relaxed);
+        pop
+    }
+}
+
+/// Choices by cell and system that a table remembers: half a MiB.
+const KNOWN_SLOTS: usize = 1 << 16;
 
 /// Where a client is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -396,6 +496,7 @@ impl Table {
             pyramid: Vec::new(),
             borders: Vec::new(),
             usable: is_usable,
+            by_system: BySystem::of(world, group, view),
         };
         let everywhere = group.len() == world.pops.len();
         let priced = view.prices.iter().any(|price| *price > 0.0);
@@ -420,9 +521,7 @@ impl Table {
             }
             // The nearest that may be chosen are enough, where there are any; by distance alone, the first of them is it.
             near.clear();
-            if everywhere {
-                near.extend(world.nearest(cell).iter().copied().filter(|pop| table.is_usable(*pop)));
-            }
+            near.extend(world.nearest(cell).iter().copied().filter(|pop| table.is_usable(*pop)));
             let measured = priced
                 || (has_estimates && {
                     let country = world.location.cells()[usize::from(cell)].country;
@@ -432,8 +531,8 @@ impl Table {
                 table.choices.push(*first);
                 continue;
             }
-            if near.is_empty() {
-                near.extend(&usable);
+            if near.is_empty() || !everywhere {
+                near.clone_from(&usable);
             }
             settle(cell, &mut near, view);
             let first = world.order(cell, 0, &near, why, view).order.first().map(|one| one.pop);
@@ -444,7 +543,7 @@ impl Table {
         table.borders = vec![0; cells.len().div_ceil(64)];
         let mut before = None;
         for (run, cell) in cells.iter().enumerate() {
-            let choice = table.choices[usize::from(*cell)];
+            let choice = (table.choices[usize::from(*cell)], table.is_one(*cell));
             if before != Some(choice) {
                 table.borders[run / 64] |= 1 << (run % 64);
             }
@@ -480,6 +579,22 @@ impl Table {
         SPLIT + (self.splits.len() - 1) as u16
     }
 
+    /// The PoP of a /24, whose cell is known.
+    fn pop_of_24(&self, world: &World, cell: u16, network: u32) -> u16 {
+        let choice = self.choices[usize::from(cell)];
+        let pop = self.resolve(choice, u64::from(network));
+        match &self.by_system {
+            Some(by) if by.is_of(cell) => by.find(world, cell, world.location.systems().of_24(network), pop),
+            _ => pop,
+        }
+    }
+
+    /// Whether all networks of a cell are sent to one PoP.
+    fn is_one(&self, cell: u16) -> bool {
+        let is_split = self.choices[usize::from(cell)] >= SPLIT;
+        !is_split && self.by_system.as_ref().is_none_or(|by| !by.is_of(cell))
+    }
+
     fn resolve(&self, choice: u16, network: u64) -> u16 {
         if choice < SPLIT {
             return choice;
@@ -495,8 +610,8 @@ impl Table {
         for block in 0..=u16::MAX {
             let all_the_same = |cells: &[u16]| {
                 let first = self.choices[usize::from(cells[0])];
-                let same =
-                    first < SPLIT && cells.iter().all(|cell| self.choices[usize::from(*cell)] == first);
+                let is_same = |cell: &u16| self.choices[usize::from(*cell)] == first && self.is_one(*cell);
+                let same = cells.iter().all(is_same);
                 if same { first } else { MIXED }
             };
             pyramid[1 << 16 | usize::from(block)] = match location.block(block) {
@@ -522,8 +637,7 @@ impl Table {
 
     fn find_v4(&self, world: &World, address: Ipv4Addr, bits: u8) -> Found {
         let network = u32::from(address) >> 8;
-        let choice = self.choices[usize::from(world.location.cell_of_24(network))];
-        let pop = self.resolve(choice, u64::from(network));
+        let pop = self.pop_of_24(world, world.location.cell_of_24(network), network);
         let mut scope = self.scope_of_24(world, network, pop);
         let mut found = Found { pop, scope };
         if !world.networks.order.is_empty() {
@@ -551,9 +665,7 @@ impl Table {
             }
             return level;
         }
-        let is_pop = |cell: u16, network: u32| {
-            self.resolve(self.choices[usize::from(cell)], u64::from(network)) == pop
-        };
+        let is_pop = |cell: u16, network: u32| self.pop_of_24(world, cell, network) == pop;
         let cells = world.location.block(block);
         let mut scope = V4_BITS;
         for doubling in 0..8 {
@@ -598,13 +710,25 @@ impl Table {
     fn find_v6(&self, world: &World, address: Ipv6Addr, bits: u8) -> Found {
         let number = first_64(address);
         let run = world.location.run_of(number);
-        let choice = self.choices[usize::from(world.location.run_cells()[run])];
-        let pop = self.resolve(choice, number >> 16);
+        let cell = world.location.run_cells()[run];
+        let choice = self.choices[usize::from(cell)];
+        let mut pop = self.resolve(choice, number >> 16);
         let mut scope = V6_BITS;
         if choice < SPLIT {
-            let (first, end) = (self.border_before(run), self.border_behind(run));
-            let first = world.location.start_of(first).unwrap_or(0);
-            let last = world.location.start_of(end).map_or(u64::MAX, |next| next - 1);
+            let by = self.by_system.as_ref().filter(|by| by.is_of(cell));
+            let (first, end) = match by {
+                // Others of the same choice may be of a cell where it depends on the system.
+                Some(_) => (run, run + 1),
+                None => (self.border_before(run), self.border_behind(run)),
+            };
+            let mut first = world.location.start_of(first).unwrap_or(0);
+            let mut last = world.location.start_of(end).map_or(u64::MAX, |next| next - 1);
+            if let Some(by) = by {
+                let systems = world.location.systems();
+                pop = by.find(world, cell, systems.of(address.into()), pop);
+                let (of_system, to) = systems.around_48(number >> 16);
+                (first, last) = (first.max(of_system << 16), last.min(to << 16 | 0xffff));
+            }
             let within = |bits: u8| {
                 let width = u64::MAX.checked_shr(u32::from(bits)).unwrap_or(0);
                 number & !width >= first && number | width <= last

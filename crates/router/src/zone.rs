@@ -4,6 +4,7 @@
 //! cdn.example             SOA NS CAA DNSKEY…, and the operator's records
 //! ns1.cdn.example         A AAAA of a nameserver that lies in the zone
 //! shop.cdn.example        the site "shop": where to is chosen per client
+//! fra.cdn.example         the PoP "fra"; fra.shop.cdn.example is it too, for the site "shop"
 //! www.cdn.example         a domain of a site, if it lies in the zone; so do wildcards
 //! ```
 //!
@@ -38,6 +39,11 @@ pub struct Zone {
     /// SOA, as it stands in negative answers.
     pub soa: Set,
     nodes: HashMap<Vec<u8>, Node>,
+    /// PoPs by the label that names them, and what is known of each.
+    pop_labels: HashMap<Vec<u8>, u16>,
+    pop_nodes: Vec<Node>,
+    /// Below which names PoPs have names: sites' own, with their groups.
+    above_pops: HashMap<Vec<u8>, usize>,
 }
 
 /// What is known of one name.
@@ -45,6 +51,8 @@ pub struct Zone {
 pub struct Node {
     /// Clients are sent to one of this group of PoPs.
     pub group: Option<usize>,
+    /// Clients are sent to this PoP, whoever they are.
+    pub pop: Option<u16>,
     /// Other records.
     pub sets: Vec<Set>,
 }
@@ -108,6 +116,9 @@ impl Zone {
             sites: HashMap::new(),
             soa: Set::new(rtype::SOA, 0, Vec::new()),
             nodes: HashMap::new(),
+            pop_labels: HashMap::new(),
+            pop_nodes: Vec::new(),
+            above_pops: HashMap::new(),
         };
         zone.add_groups(snapshot);
         zone
@@ -124,6 +135,7 @@ impl Zone {
         };
         let mut zone = Zone { soa: soa(dns, serial), apex, ..Zone::nothing(snapshot) };
         zone.add_apex(dns, signer);
+        zone.add_pops(snapshot);
         zone.add_sites(snapshot, dns, &mut errors);
         zone.add_records(dns, &mut errors);
         zone.fill_gaps();
@@ -138,6 +150,9 @@ impl Zone {
         if !self.holds(name) {
             return Lookup::Outside;
         }
+        if let Some(pop) = self.pop_of(name) {
+            return Lookup::Node(&self.pop_nodes[usize::from(pop)]);
+        }
         // The nearest name that there is decides whether a wildcard stands in (RFC 4592 §3.3.1).
         let mut above = parent(name);
         while let Some(encloser) = above {
@@ -149,6 +164,16 @@ impl Zone {
             above = parent(encloser);
         }
         Lookup::Nothing
+    }
+
+    /// The PoP that a name is of which nothing else is known: `POP.ZONE`, or `POP.SITE.ZONE` for the PoPs of that site.
+    fn pop_of(&self, name: &[u8]) -> Option<u16> {
+        let above = parent(name)?;
+        let pop = *self.pop_labels.get(&name[..name.len() - above.len()])?;
+        match self.above_pops.get(above) {
+            Some(group) => self.groups[*group].contains(&pop).then_some(pop),
+            None => (above == self.apex).then_some(pop),
+        }
     }
 
     fn holds(&self, name: &[u8]) -> bool {
@@ -200,6 +225,18 @@ impl Zone {
         }
     }
 
+    /// Names of PoPs that are no label of DNS stay without one.
+    fn add_pops(&mut self, snapshot: &Snapshot) {
+        for (index, pop) in snapshot.routing.pops.iter().enumerate() {
+            self.pop_nodes.push(Node { pop: Some(index as u16), ..Node::default() });
+            if (1..=63).contains(&pop.name.len()) && !pop.name.contains('.') {
+                let mut label = vec![pop.name.len() as u8];
+                label.extend(pop.name.to_ascii_lowercase().bytes());
+                self.pop_labels.insert(label, index as u16);
+            }
+        }
+    }
+
     fn add_groups(&mut self, snapshot: &Snapshot) {
         for site in &snapshot.sites {
             let pops: Vec<u16> =
@@ -216,6 +253,7 @@ impl Zone {
         for site in &snapshot.sites {
             let group = self.sites.get(&site.name).copied().unwrap_or_default();
             let own = format!("{}.{}", site.name.to_ascii_lowercase(), dns.zone);
+            self.above_pops.extend(name_of(&own).map(|name| (name, group)));
             let inside = site.domains.iter().map(|domain| domain.to_string());
             let names = inside.filter(|domain| name_of(domain).is_some_and(|name| self.holds(&name)));
             for text in std::iter::once(own).chain(names.collect::<Vec<_>>()) {
@@ -383,7 +421,8 @@ mod tests {
             Lookup::Nothing => "nothing".to_owned(),
             Lookup::Node(node) => {
                 let types: Vec<String> = node.sets.iter().map(|set| set.rtype.to_string()).collect();
-                format!("{}{}", node.group.map_or("", |_| "chosen "), types.join(","))
+                let pop = node.pop.map_or_else(String::new, |pop| format!("PoP {pop} "));
+                format!("{pop}{}{}", node.group.map_or("", |_| "chosen "), types.join(","))
             }
         }
     }
@@ -399,6 +438,9 @@ mod tests {
         assert_eq!(kind("shop.cdn.example"), "chosen ");
         assert_eq!(kind("www.cdn.example"), "chosen ");
         assert_eq!(kind("anything.cdn.example"), "chosen ", "the wildcard");
+        assert_eq!(kind("a.cdn.example"), "PoP 0 ");
+        assert_eq!(kind("a.shop.cdn.example"), "PoP 0 ");
+        assert_eq!(kind("a.y.cdn.example"), "nothing");
         assert_eq!(kind("ns1.cdn.example"), "1");
         assert_eq!(kind("below.ns1.cdn.example"), "nothing", "a wildcard ends at a name that exists");
         assert_eq!(kind("y.cdn.example"), "", "there are names below it");

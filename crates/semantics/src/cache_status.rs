@@ -99,6 +99,7 @@ impl Fwd {
             Why::OriginConnect | Why::OriginTimeout | Why::OriginProtocol => Fwd::Miss,
             Why::Redirect
             | Why::Challenge
+            | Why::Beacon
             | Why::Preflight
             | Why::OnlyIfCached
             | Why::BadRequest

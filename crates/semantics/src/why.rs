@@ -98,6 +98,8 @@ whys! {
     Redirect = "redirect", Local;
     /// A certificate authority that looks whose a domain is got its answer (RFC 8555).
     Challenge = "challenge", Local;
+    /// The beacon: its script, what it times, or what it reports.
+    Beacon = "beacon", Local;
     /// A CORS preflight was answered by rule.
     Preflight = "preflight", Local;
     /// The client wanted only a stored response and there was none (only-if-cached, RFC 9111 §5.2.1.7).

@@ -308,3 +308,18 @@ pub fn moved_links(rewrite: &Rewrite, page: &Page, value: &str) -> Option<String
     let base = Base::of(page);
     csp::moved_links(value, |url| base.map(rewrite, url.as_bytes()))
 }
+
+/// The URLs that a style sheet names.
+pub(crate) fn css_urls(sheet: &[u8]) -> Vec<String> {
+    let mut urls = Vec::new();
+    css::Scanner::default().push(sheet, &mut Vec::new(), &mut |url| {
+        urls.push(String::from_utf8_lossy(url).into_owned());
+        None
+    });
+    urls
+}
+
+/// The URLs of a `srcset`.
+pub(crate) fn srcset_urls(set: &str) -> Vec<&str> {
+    srcset::candidates(set.as_bytes()).into_iter().filter_map(|range| set.get(range)).collect()
+}

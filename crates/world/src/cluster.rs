@@ -51,6 +51,8 @@ pub struct Process {
     pub address: SocketAddr,
     /// Where an edge's or a router's admin API is.
     pub admin: Option<SocketAddr>,
+    /// Where other edges reach it, if it is one.
+    pub tier: Option<SocketAddr>,
     command: Vec<String>,
     log: PathBuf,
     child: Option<Child>,
@@ -202,7 +204,8 @@ impl Cluster {
         command: Vec<String>,
     ) -> Process {
         let log = self.directory.join(format!("{name}.log"));
-        let mut process = Process { name: name.to_owned(), address, admin, command, log, child: None };
+        let mut process =
+            Process { name: name.to_owned(), address, admin, tier: None, command, log, child: None };
         process.start();
         process
     }
@@ -274,7 +277,7 @@ impl Cluster {
     }
 
     fn start_edge(&mut self, number: usize, relayed: bool, has_disk: bool, join: &Path) {
-        let (name, address, admin) = (format!("edge-{number}"), free(), free());
+        let (name, address, admin, tier) = (format!("edge-{number}"), free(), free(), free());
         let state = self.directory.join(&name);
         let config = self.directory.join(format!("{name}.toml"));
         let follows = match &self.relay {
@@ -283,13 +286,14 @@ impl Cluster {
         };
         let disk = if has_disk { "[[store.disk]]\nsize = \"256MiB\"\n" } else { "" };
         let text = format!(
-            "[cluster]\ncontrol = {follows:?}\npop = \"one\"\n[edge]\nnode = {name:?}\nlisten = \"{address}\"\nadmin = \"{admin}\"\n\
+            "[cluster]\ncontrol = {follows:?}\npop = \"one\"\n[edge]\nnode = {name:?}\nlisten = \"{address}\"\nlisten_tier = \"{tier}\"\nadmin = \"{admin}\"\n\
              workers = 1\n[store]\nmemory = \"64MiB\"\n{disk}"
         );
         fs::write(&config, text).expect("a configuration");
         let [config, join, state] = [config.as_path(), join, &state].map(|path| path.display().to_string());
         let command = self.command(&["edge", "--config", &config, "--token", &join, "--state", &state]);
         let mut process = self.process(&name, address, Some(admin), command);
+        process.tier = Some(tier);
         process.await_listening();
         self.edges.push(process);
     }

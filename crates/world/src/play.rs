@@ -284,6 +284,11 @@ impl Play {
         self.written()
     }
 
+    /// The statistics of all seconds that are over since it was asked last.
+    pub fn reports(&mut self) -> Vec<stats::Report> {
+        self.stage().handle().registry().take_reports()
+    }
+
     /// Stops the edge and starts it again, later by nothing, with what it keeps on disk and an empty memory.
     pub fn restart(&mut self) -> &mut Self {
         let stage = self.stage.take().expect("the edge runs");

@@ -62,7 +62,7 @@ fn a_cold_object_is_fetched_once_for_all_edges() {
     all_got(&answers, b"one");
     assert_eq!(origin.asked("/cold").len(), 1, "one fetch for 300 visitors of five edges");
     let asked = &origin.asked("/cold")[0];
-    assert!(!asked.head.to_ascii_lowercase().contains("perigee-"), "{}", asked.head);
+    assert!(!asked.head.to_ascii_lowercase().contains("perigee-tier-"), "{}", asked.head);
     assert!(asked.field("cdn-loop").is_some_and(|nodes| nodes.contains("ams-")), "{}", asked.head);
 }
 
@@ -214,7 +214,7 @@ fn each_hop_says_in_order_what_it_did_and_how_long_it_took() {
     let timing = got.field("server-timing").unwrap();
     let hops: Vec<_> = timing.split(", ").map(|hop| hop.split(';').next().unwrap()).collect();
     assert_eq!(hops, ["edge", "peer", "shield", "origin"], "{timing}");
-    assert!(!got.head.to_ascii_lowercase().contains("perigee-"), "{}", got.head);
+    assert!(!got.head.to_ascii_lowercase().contains("perigee-tier-"), "{}", got.head);
     assert_eq!(got.head.to_ascii_lowercase().matches("x-request-id").count(), 1, "{}", got.head);
 }
 
@@ -365,18 +365,24 @@ fn only_edges_of_the_configuration_are_let_in() {
 
 #[test]
 fn a_visitor_cannot_speak_as_an_edge() {
-    let origin =
-        text_origin("Cache-Control: max-age=600\r\nPerigee-Position: 99\r\nPerigee-Ttl: 9\r\n", "one");
+    let origin = text_origin(
+        "Cache-Control: max-age=600\r\nPerigee-Tier-Position: 99\r\nPerigee-Tier-Ttl: 9\r\n",
+        "one",
+    );
     let nodes: [Place; 2] = [("ams", "ams-1"), ("fra", "fra-1")];
     let edges = Edges::start(&nodes, &site(&origin, "shield = \"ams\""));
-    let lines = "Perigee-Hop: shield\r\nPerigee-Position: now\r\nX-Forwarded-For: 6.6.6.6\r\n";
+    let lines = "Perigee-Tier-Hop: shield\r\nPerigee-Tier-Position: now\r\nX-Forwarded-For: 6.6.6.6\r\n";
     for _ in 0..2 {
         let got = edges.get_with("fra-1", "/a", lines);
-        assert!(got.status == 200 && !got.head.to_ascii_lowercase().contains("perigee-"), "{}", got.head);
+        assert!(
+            got.status == 200 && !got.head.to_ascii_lowercase().contains("perigee-tier-"),
+            "{}",
+            got.head
+        );
     }
     let asked = origin.asked("/a");
     assert_eq!(asked.len(), 1);
-    assert!(!asked[0].head.to_ascii_lowercase().contains("perigee-"), "{}", asked[0].head);
+    assert!(!asked[0].head.to_ascii_lowercase().contains("perigee-tier-"), "{}", asked[0].head);
     assert_eq!(asked[0].field("x-forwarded-for"), Some("127.0.0.1"));
     let _ = get(edges.address("ams-1"), "/a", lines);
     assert_eq!(origin.asked("/a").len(), 1);

@@ -116,7 +116,7 @@ function editor(me) {
         }))),
     h("p", { class: "verdict", id: "config-state", role: "status", "data-good": String(isNow && found.isGood) }, state(me, isNow)),
     findings.length === 0 ? null : h("ol", { class: "findings" }, findings.map((finding, index) => h("li", { key: index, class: finding.severity },
-      button(`${finding.line}:${finding.column}`, () => reveal(finding.line, finding.column), { kind: "quiet small", label: `Go to line ${finding.line}, column ${finding.column}` }),
+      button(`${finding.line}:${finding.column}`, () => reveal(finding.line, finding.column), { kind: "quiet small", label: `${finding.line}:${finding.column}, go there` }),
       h("span", {}, h("strong", {}, finding.severity), " ", finding.message, finding.help ? h("span", { class: "note" }, ` ${finding.help}`) : null)))));
 }
 

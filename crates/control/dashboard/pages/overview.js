@@ -5,7 +5,7 @@ import { h } from "../dom.js";
 import * as format from "../format.js";
 import { map } from "../map.js";
 import { empty, health, panel, pending, table, tag, tile, worst } from "../parts.js";
-import { before, coarse, follow, markers, minus, offload, perSecond, ratio, shape, share, values } from "../stats.js";
+import { before, coarse, fine, follow, markers, meaning, minus, offload, perSecond, ratio, shape, share, values } from "../stats.js";
 import { change, link, redraw } from "../view.js";
 
 const PRICE = "perigee-price";
@@ -15,8 +15,9 @@ const MONTH_SECONDS = 30 * 86_400;
 export const overview = {
   title: "Overview",
   isOver: true,
+  exports: (view) => follow(view, "/v1/stats/export").path(),
   needs: (view) => ({
-    stats: follow(view),
+    stats: follow(view, "/v1/stats", { step: fine(view) }),
     before: before(view),
     countries: follow(view, "/v1/stats", { by: "country", step: coarse(view) }, { slower: 3 }),
     urls: follow(view, "/v1/stats/top", { of: "urls", by: view.top ?? "requests", limit: LISTED }, { slower: 2 }),
@@ -55,7 +56,7 @@ function attention({ nodes, rollout, status }) {
 
 function figures(view, data) {
   if (!data.stats?.value) return pending(data.stats, "There are no statistics", "This control keeps none, or its nodes have not reported yet.");
-  const shaped = shape(data.stats.value);
+  const shaped = shape(data.stats.value, data.nodes);
   const { total, at, from, to } = shaped;
   const earlier = data.before?.value?.totals?.[0];
   const [requests, hits, errors, bytes, hitBytes, originBytes] = ["requests", "hits", "errors", "bytes", "hit_bytes", "origin_bytes"].map((name) => values(shaped, name));
@@ -84,7 +85,7 @@ function figures(view, data) {
         { name: "by requests", values: share(hits, requests), tone: "tone-1" },
         { name: "by bytes", values: share(hitBytes, bytes), tone: "tone-2" },
       ] }),
-      chart({ id: "chart-ttfb", title: "Time to first byte", ...marked, format: format.micros, series: [
+      chart({ id: "chart-ttfb", title: "Time to first byte", note: meaning(shaped), ...marked, format: format.micros, series: [
         { name: "p50", values: ttfb.p50, tone: "tone-1" },
         { name: "p95", values: ttfb.p95, tone: "tone-2" },
         { name: "p99", values: ttfb.p99, tone: "tone-4" },
@@ -108,7 +109,7 @@ function saved(total, seconds) {
     h("p", { class: "tile-name" }, price > 0 ? "Money saved" : "Bytes saved"),
     h("p", { class: "tile-value" }, h("data", { id: "saved", value: price > 0 ? worth : spared }, price > 0 ? format.money(worth) : format.bytes(spared))),
     h("div", { class: "tile-foot" }, h("span", { class: "note" }, price > 0 ? `${format.bytes(spared)} that origins did not send; ${format.money((worth / seconds) * MONTH_SECONDS)} in 30 days at this pace` : "that origins did not send")),
-    h("div", { class: "price no-print" }, h("label", { for: "price" }, "Your price, GB"), h("input", {
+    h("div", { class: "price no-print" }, h("label", { for: "price" }, "Your price per GB"), h("input", {
       id: "price", type: "number", min: 0, step: "any", inputmode: "decimal", placeholder: "0.08", value: localStorage.getItem(PRICE) ?? "",
       oninput: (event) => { event.target.value ? localStorage.setItem(PRICE, event.target.value) : localStorage.removeItem(PRICE); redraw(); },
     })));
@@ -120,7 +121,7 @@ export function popMarks(pops, nodes) {
   const at = nodes?.value?.at_ms ?? 0;
   return (pops?.value?.pops ?? []).map((pop) => {
     const states = (nodes?.value?.nodes ?? []).filter((node) => pop.edges.includes(node.name)).map((node) => health(node, at).state);
-    return { ...pop, state: states.length === 0 ? "bad" : worst(states), text: pop.edges.length === 0 ? "no edge has joined" : `${states.filter((state) => state === "good").length} of ${pop.edges.length} edges well` };
+    return { ...pop, name: pop.name || format.UNKNOWN, state: states.length === 0 ? "bad" : worst(states), text: pop.edges.length === 0 ? "no edge has joined" : `${states.filter((state) => state === "good").length} of ${pop.edges.length} edges well` };
   });
 }
 
@@ -129,6 +130,7 @@ function world(data) {
   const visitors = new Map(totals.map((total) => [total.key, total.requests]));
   const sum = totals.reduce((sum, total) => sum + total.requests, 0);
   const rows = [...totals].sort((a, b) => b.requests - a.requests).slice(0, 10);
+  const areKnown = totals.length === 0 || totals.some((total) => total.key !== format.UNKNOWN);
   const pops = popMarks(data.pops, data.nodes);
   const lost = pops.filter((pop) => pop.latitude === null);
   return panel("Where visitors come from", { id: "world", tools: h("a", { href: link("places") }, "All PoPs and countries") },
@@ -136,7 +138,7 @@ function world(data) {
       h("div", { class: "world-map" },
         map({ id: "map", visitors, pops }),
         h("ul", { class: "legend" }, h("li", {}, h("span", { class: "swatch round good" }), "PoP, well"), h("li", {}, h("span", { class: "swatch round warn" }), "look"), h("li", {}, h("span", { class: "swatch round bad" }), "act"), h("li", {}, h("span", { class: "ramp", "aria-hidden": "true" }), "few to many visitors")),
-        lost.length > 0 ? h("p", { class: "note" }, `Not on the map: ${lost.map((pop) => pop.name || "(no PoP)").join(", ")}. `, "Say where they are: ", h("code", {}, `[[pop]] name = "${lost[0].name || "fra"}", location = [50.11, 8.68]`), ".") : null),
+        lost.length > 0 ? h("p", { class: "note" }, `Not on the map: ${lost.map((pop) => (pop.name === format.UNKNOWN ? "nodes in no PoP" : pop.name)).join(", ")}. `, "Say where they are: ", h("code", {}, `[[pop]] name = "${lost[0].name === format.UNKNOWN ? "fra" : lost[0].name}", location = [50.11, 8.68]`), ".") : null),
       h("div", {}, data.countries?.value ? table({
         label: "Visitors by country", key: (row) => row.key, rows, none: empty("No visitors in this time", "As soon as somebody asks, their countries stand here."),
         columns: [
@@ -145,7 +147,7 @@ function world(data) {
           { name: "Share", number: true, cell: (row) => format.percent(ratio(row.requests, sum)) },
           { name: "p95", number: true, cell: (row) => format.micros(row.ttfb_us.p95) },
         ],
-      }) : pending(data.countries, "No countries are known", "Edges need location data to tell them."))));
+      }) : pending(data.countries), areKnown ? null : h("p", { class: "note" }, "Edges tell countries once they have location data: ", h("code", {}, "perigee geo build"), "."))));
 }
 
 // --- What is asked for most ---
@@ -164,15 +166,17 @@ function tops(view, data) {
         { name: "Bytes", number: true, cell: (row) => format.bytes(row.bytes) },
       ],
     }),
-    resource.value.error_at_most > 0 ? h("p", { class: "note" }, `Counted in bounded memory: each is at most ${format.count(resource.value.error_at_most)} too high.`) : null,
+    isExact(resource.value) ? null : h("p", { class: "note" }, `Counted in bounded memory: each is true to within ${format.count(Math.max(resource.value.error_at_most, ...resource.value.items.map((item) => item.at_most_too_high)))}.`),
   ] : pending(resource);
   return h("div", { class: "grid-2", key: "tops" },
     panel("Asked for most", { id: "top-urls", tools: choose }, list("Asked for most", data.urls, [])),
     panel("Missed most", { id: "top-misses", tools: h("a", { href: link("why") }, "Why") }, list("Missed most", data.misses, [{ name: "Cause", cell: (row) => row.why }])));
 }
 
+const isExact = ({ error_at_most: low, items }) => low === 0 && items.every((item) => item.at_most_too_high === 0);
+
 function changes(data) {
-  const items = (data.markers?.value?.items ?? []).toReversed().slice(0, 12);
+  const items = (data.markers?.value?.items ?? []).slice(0, 12);
   return panel("Changes in this time", { id: "changes", note: "They are marked in every chart." },
     items.length === 0 ? empty("Nothing was changed in this time") : h("ol", { class: "log" }, items.map((item) => h("li", { key: `${item.at}${item.text}` }, h("time", {}, format.moment(item.at)), h("span", { class: `marker-dot ${item.kind}`, "aria-hidden": "true" }), item.text))));
 }

@@ -127,7 +127,7 @@ function versions(view, me, { versions: found, rollout }) {
       { name: "Size", number: true, cell: (row) => format.bytes(row.bytes) },
       { name: "", cell: (row) => h("div", { class: "row tight no-print" },
         button("Compare", () => change({ to: row.number, base: before(list, row.number, stable) }), { kind: "quiet small", label: `Compare configuration ${row.number}` }),
-        row.number === stable ? null : button("Put in force…", () => confirm({ title: `Put configuration ${row.number} in force everywhere?`, text: `“${row.reason}” by ${row.author}. It comes into force on all nodes at once, watched, and is undone by itself when it does harm.`, yes: "Put in force", then: () => act(`Configuration ${row.number} is being rolled out.`, "/v1/rollback", { version: row.number }) }), { kind: "quiet small", disabled: !can, label: `Put configuration ${row.number} in force` })) },
+        row.number === stable ? null : button("Put in force…", () => confirm({ title: `Put configuration ${row.number} in force everywhere?`, text: `“${row.reason}” by ${row.author}. It comes into force on all nodes at once, watched, and is undone by itself when it does harm.`, yes: "Put in force", then: () => act(`Configuration ${row.number} is being rolled out.`, "/v1/rollback", { version: row.number }) }), { kind: "quiet small", disabled: !can, label: `Put in force… configuration ${row.number}` })) },
     ],
   }));
 }

@@ -11,6 +11,7 @@ export const why = {
   title: "Why it missed",
   about: "Every request has exactly one cause; here they are by what they cost, with what to do next.",
   isOver: true,
+  exports: (view) => follow(view, "/v1/stats/export", { by: "why" }).path(),
   needs: (view) => ({
     why: follow(view, "/v1/stats/why"),
     misses: follow(view, "/v1/stats/top", { of: "misses", by: "bytes", limit: 20 }, { slower: 2 }),

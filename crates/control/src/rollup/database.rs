@@ -126,6 +126,16 @@ impl Database {
         Ok(Database { connection, lives, rolled })
     }
 
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// A number that a statement with a time finds.
+    #[cfg(test)]
+    pub(super) fn count(&self, statement: &str, at: i64) -> i64 {
+        self.connection.query_row(statement, [at], |row| row.get(0)).unwrap_or(-1)
+    }
+
     /// Begins a transaction.
     pub(super) fn begin<'a>(&'a mut self, names: &'a Mutex<Names>) -> rusqlite::Result<Work<'a>> {
         Ok(Work {
@@ -138,8 +148,9 @@ impl Database {
         })
     }
 
-    /// Sums up what is over, and forgets what is old.
-    pub(super) fn keep_house(&mut self, now: i64) -> rusqlite::Result<()> {
+    /// Sums up what is over, and forgets what is old; of much, a part. Returns whether there is more to sum up.
+    pub(super) fn keep_house(&mut self, now: i64) -> rusqlite::Result<bool> {
+        let mut has_more = false;
         for step in 0..STEPS.len() - 1 {
             let next = STEPS[step + 1];
             let until = (now - GRACE).div_euclid(next) * next;
@@ -151,8 +162,10 @@ impl Database {
                 self.roll(step, until)?;
                 rolled += 1;
             }
+            has_more |= rolled > 0;
         }
-        self.forget(now)
+        self.forget(now)?;
+        Ok(has_more)
     }
 
     /// Sums up the first buckets that have not been, as far as one of the next step reaches.

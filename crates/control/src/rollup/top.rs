@@ -20,8 +20,9 @@ pub(super) const KEPT: [i64; 4] = [0, 86_400, 31 * 86_400, 400 * 86_400];
 /// The step of the finest lists.
 const FINEST: usize = 1;
 
-/// URLs of a list in a bucket.
+/// URLs of a list in a bucket: of all PoPs together, and of one.
 const LISTED_MAX: usize = 200;
+const LISTED_OF_POP_MAX: usize = 50;
 
 /// Examples in a bucket: one for each reason and site.
 const EXAMPLES_MAX: usize = 500;
@@ -38,8 +39,12 @@ pub(super) fn is_list(view: i64) -> bool {
     view >= FIRST_VIEW
 }
 
-fn view_of(pop: u32, kind: i64) -> i64 {
+pub(super) fn view_of(pop: u32, kind: i64) -> i64 {
     FIRST_VIEW + i64::from(pop) * 8 + kind
+}
+
+fn listed_max(view: i64) -> usize {
+    if view < FIRST_VIEW + 8 { LISTED_MAX } else { LISTED_OF_POP_MAX }
 }
 
 fn kind_of(view: i64) -> i64 {
@@ -92,7 +97,7 @@ impl Gathered {
         for ((view, at), lists) in self.lists {
             let mut sum = TopList::default();
             sum.merge(&lists);
-            sum.keep(LISTED_MAX);
+            sum.keep(listed_max(view));
             work.add(FINEST, view, at, &write_list(&sum))?;
         }
         for ((view, at), examples) in self.examples {
@@ -114,7 +119,7 @@ pub(super) fn merge<'a>(view: i64, contents: impl Iterator<Item = &'a [u8]>) -> 
     let lists = contents.map(read_list).collect::<Result<Vec<TopList>, Damaged>>()?;
     let mut sum = TopList::default();
     sum.merge(&lists);
-    sum.keep(LISTED_MAX);
+    sum.keep(listed_max(view));
     Ok(write_list(&sum))
 }
 
@@ -144,7 +149,7 @@ fn read_of(reader: &mut Reader<'_>) -> Result<Of, Damaged> {
     Ok(Of { site, why: Why::ALL.iter().copied().find(|why| why.as_str() == text) })
 }
 
-fn write_list(list: &TopList) -> Vec<u8> {
+pub(super) fn write_list(list: &TopList) -> Vec<u8> {
     let mut out = Vec::new();
     write_number(&mut out, list.floor);
     for entry in &list.entries {

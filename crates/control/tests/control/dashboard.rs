@@ -106,6 +106,26 @@ async fn a_request_is_explained_by_what_is_in_force() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn sites_are_listed_for_those_whose_they_are() {
+    let stage = Stage::start().await;
+    let none = stage.get("/v1/sites").await;
+    assert_eq!((&none.body["configuration"], &none.body["sites"]), (&json!(null), &json!([])));
+    stage.configure().await;
+    let names = |answer: &super::stage::Answer| {
+        let sites = answer.body["sites"].as_array().unwrap().iter();
+        sites.map(|site| site["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let all = stage.get("/v1/sites").await;
+    assert_eq!(
+        (all.body["configuration"].as_u64(), names(&all)),
+        (Some(1), vec!["shop".into(), "blog".into()])
+    );
+    assert_eq!(all.body["sites"][0]["domains"], json!(["www.shop.example", "cdn.shop.example"]));
+    let blogger = stage.token("blogger", "viewer", Some(&["blog"])).await;
+    assert_eq!(names(&stage.call("GET", "/v1/sites", &blogger, &[], None).await), ["blog"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn pops_have_their_places_from_the_configuration_and_their_edges_from_the_nodes() {
     let stage = Stage::start().await;
     let text =

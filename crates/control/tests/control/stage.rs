@@ -11,7 +11,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use journal::Journal;
-use journal::feed::{Dialer, Down, Hello, Link, Node, Receipt, Report, Told, Wanted, follow};
+use journal::feed::{Dialer, Down, Hello, Link, Node, Receipt, Report, Steering, Told, Wanted, follow};
 use journal::memory::Memory;
 use journal::trust::{EnrolmentToken, Identity, fingerprint, pinned_client_config};
 use journal::{Mark, Record};
@@ -421,6 +421,7 @@ impl Node for TestNode {
             cursor: state.cursor,
             reports_only: false,
             takes_leases: true,
+            steers: false,
         }
     }
 
@@ -461,7 +462,7 @@ impl Node for TestNode {
                             }
                         }
                     }
-                    Down::Beat(_) | Down::Counted(_) | Down::Refused { .. } => {}
+                    Down::Beat(_) | Down::Steered(_) | Down::Counted(_) | Down::Refused { .. } => {}
                 }
             }
             self.sign(&mut state);
@@ -497,6 +498,7 @@ impl Node for TestNode {
             holdings: Default::default(),
             vitals,
             budgets: state.wants.as_mut().map(Wants::ask).into_iter().collect(),
+            steering: Steering::default(),
         }]
     }
 

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use super::explain::{self, Question};
 use super::guard::Guard;
 use super::purge::{PurgeBody, describe, refused};
-use super::{ClusterStatus, Configuration, ConfigurationStatus, Upgrade, Upgrades};
+use super::{BODY_BYTES_MAX, ClusterStatus, Configuration, ConfigurationStatus, Upgrade, Upgrades};
 use crate::{BudgetStatus, Handle, Status};
 
 /// Header lines that `explain` takes.
@@ -38,7 +38,7 @@ pub(super) fn router(
     configuration: Arc<dyn Configuration>,
     upgrades: Option<Arc<dyn Upgrades>>,
     guard: Guard,
-    body_bytes_max: usize,
+    further: Router,
 ) -> Router {
     let api = Arc::new(Api { handle, configuration, upgrades, guard });
     let guarded = Router::new()
@@ -50,6 +50,7 @@ pub(super) fn router(
         .route("/v1/reload", post(reload))
         .route("/v1/upgrade", post(begin_upgrade).get(last_upgrade))
         .route("/v1/config/schema", get(schema))
+        .merge(further.with_state(()))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&api), want_token));
@@ -58,7 +59,7 @@ pub(super) fn router(
         .route("/metrics", get(metrics))
         .method_not_allowed_fallback(wrong_method)
         .merge(guarded)
-        .layer(DefaultBodyLimit::max(body_bytes_max))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn_with_state(Arc::clone(&api), refuse_pages))
         .with_state(api)
 }

@@ -80,6 +80,7 @@ fn world_before(origin: &str) -> World {
         token: TOKEN.into(),
         socket: None,
         upgrades: None,
+        further: None,
     };
     let admin = Admin::start(Arc::clone(&handle), Arc::new(Paper::default()), options).unwrap();
     World { handle, admin }
@@ -346,6 +347,7 @@ fn an_address_beyond_loopback_must_be_allowed_by_name() {
             token: token.into(),
             socket: None,
             upgrades: None,
+            further: None,
         };
         Admin::start(Arc::clone(&world.handle), Arc::new(Paper::default()), options).map(drop)
     };

@@ -184,7 +184,8 @@ impl Streams {
                     // All that the requests of one read were answered with leaves together. A socket that is full wakes
                     // this task; one that is broken shows when it is read.
                     let _ = stream.poll_flush(context);
-                    if conduct.exceeded().is_some() {
+                    // Another edge resets what its visitors no longer want, all of them at once if it has to.
+                    if !is_edge && conduct.exceeded().is_some() {
                         return Poll::Ready(None);
                     }
                     let heading_until = self.worker.tick_after(limits.header_timeout);
@@ -213,6 +214,7 @@ impl Streams {
             })
             .await;
             if accepted.is_none()
+                && self.visitor.node.is_none()
                 && let Some(limit) = conduct.exceeded()
             {
                 return self.refuse(connection, limit).await;

@@ -274,6 +274,16 @@ impl Body for Upload {
 pub(crate) struct OriginBody {
     live: Option<Live>,
     trailers: Fields,
+    transform: Option<Box<dyn Transform>>,
+}
+
+/// What changes a body while it is read.
+pub(crate) trait Transform {
+    /// What has become of the next bytes, as far as that is known.
+    fn push(&mut self, piece: &[u8]) -> Bytes;
+
+    /// What is left at the body's clean end.
+    fn finish(self: Box<Self>) -> Bytes;
 }
 
 struct Live {
@@ -295,7 +305,7 @@ impl OriginBody {
         total: Option<Instant>,
     ) -> Self {
         let live = Live { incoming, lease, attempt, upload: StopsUpload(upload), idle, total };
-        let mut body = OriginBody { live: Some(live), trailers: Fields::new() };
+        let mut body = OriginBody { live: Some(live), trailers: Fields::new(), transform: None };
         let ended = body.live.as_ref().is_some_and(|live| live.incoming.is_end_stream());
         if ended {
             body.finish();
@@ -305,7 +315,7 @@ impl OriginBody {
 
     /// A body without bytes.
     pub(super) fn empty() -> Self {
-        OriginBody { live: None, trailers: Fields::new() }
+        OriginBody { live: None, trailers: Fields::new(), transform: None }
     }
 
     /// The next bytes, never empty; `None` at the clean end and ever after; `Some(Err)` once when the body broke off,
@@ -314,6 +324,33 @@ impl OriginBody {
     /// The idle time-out counts from the call, or from the last that the origin has taken of a request that is still being
     /// sent; the total one from the start of the fetch. Dropping the future loses nothing.
     pub(crate) async fn chunk(&mut self) -> Option<Result<Bytes, FetchError>> {
+        loop {
+            let piece = self.read().await;
+            let Some(transform) = &mut self.transform else { return piece };
+            let changed = match piece {
+                Some(Ok(piece)) => transform.push(&piece),
+                Some(Err(error)) => {
+                    self.transform = None;
+                    return Some(Err(error));
+                }
+                None => {
+                    let rest = self.transform.take().map(|transform| transform.finish());
+                    return rest.filter(|rest| !rest.is_empty()).map(Ok);
+                }
+            };
+            if !changed.is_empty() {
+                return Some(Ok(changed));
+            }
+        }
+    }
+
+    /// Has all that is still to be read changed on its way.
+    pub(crate) fn transform(&mut self, transform: Box<dyn Transform>) {
+        self.transform = Some(transform);
+    }
+
+    /// The next bytes as the origin has sent them.
+    async fn read(&mut self) -> Option<Result<Bytes, FetchError>> {
         let asked = Instant::now();
         loop {
             let live = self.live.as_mut()?;
@@ -359,7 +396,7 @@ impl OriginBody {
 
     /// Whether all of it has been read, and no trailers came.
     pub(crate) fn is_over(&self) -> bool {
-        self.live.is_none() && self.trailers.is_empty()
+        self.live.is_none() && self.trailers.is_empty() && self.transform.is_none()
     }
 
     /// The trailer fields (RFC 9110 §6.5), after the end. Whoever cannot pass them on may drop them.

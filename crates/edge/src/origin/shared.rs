@@ -285,7 +285,8 @@ impl OriginState {
     ) -> Self {
         OriginState {
             id,
-            sources,
+            // Other edges are in the edges' own network, where that address may mean nothing.
+            sources: if origin.tls.node.is_some() { Arc::default() } else { sources },
             name: origin.url().into(),
             settings: origin.clone(),
             probe: group.probe.clone(),

@@ -104,8 +104,8 @@ impl Lore {
                 self.note_type(record, &answer);
                 match (fetch.status, former) {
                     (304, Some(former)) => self.confirmed(asked, former, answer),
-                    (304, None) => self.judge(asked, record.status, answer, notes),
-                    (status, _) => self.judge(asked, status, answer, notes),
+                    (304, None) => self.judge(asked, record.status, answer, settings),
+                    (status, _) => self.judge(asked, status, answer, settings),
                 }
             }
             (_, Some(mut former)) => {
@@ -144,7 +144,7 @@ impl Lore {
     }
 
     /// What the fields of an answer say.
-    fn judge(&mut self, asked: &Asked<'_>, status: u16, mut answer: Fields, _notes: &mut Notes) -> Known {
+    fn judge(&mut self, asked: &Asked<'_>, status: u16, mut answer: Fields, settings: &Settings) -> Known {
         let record = asked.record;
         asked.rule.cors.on_receive(&mut answer);
         let said =
@@ -158,13 +158,16 @@ impl Lore {
             Vary::None | Vary::Star => None,
         };
         let validator = answer.get("etag").filter(|tag| !tag.is_empty()).or(answer.get("last-modified"));
+        let length = said.unwrap_or(sent);
+        let taken =
+            || settings.validated.contains(&pattern(record.path())).then(|| hash_of(&length.to_be_bytes()));
         Known {
             judged: judge(asked, status, &answer, false),
             shares_authorized: record.authorized && judge(asked, status, &answer, true).is_ok(),
             vary,
-            validator: validator.map_or(0, hash_of),
+            validator: validator.map(hash_of).or_else(taken).unwrap_or(0),
             status,
-            length: said.unwrap_or(sent),
+            length,
             head: record
                 .head_bytes
                 .map_or(HEAD_BYTES_ASSUMED, |bytes| bytes.saturating_sub(HEAD_BYTES_ADDED).max(60))
@@ -207,7 +210,7 @@ impl Lore {
             set(&mut fields, "Cache-Control", &said);
             set(&mut fields, "Last-Modified", "Thu, 01 Jan 2015 00:00:00 GMT");
         }
-        self.judge(asked, status, fields, notes)
+        self.judge(asked, status, fields, settings)
     }
 
     fn intern(&mut self, spec: VarySpec) -> Arc<VarySpec> {

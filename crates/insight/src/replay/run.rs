@@ -177,7 +177,7 @@ impl Run {
 }
 
 /// Requests to the origin that a recorded request cost, and their bytes. A fetch in the background has no line of its own.
-fn recorded_load(record: &Record) -> (u64, u64) {
+pub(crate) fn recorded_load(record: &Record) -> (u64, u64) {
     let behind = record.why == Some(Why::StaleWhileRevalidate.as_str());
     match &record.fetch {
         Some(fetch) => {

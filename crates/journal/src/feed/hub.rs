@@ -18,6 +18,7 @@ use model::budget::lease::Grant;
 use model::change::{Change, Plan, Written};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 
@@ -26,7 +27,7 @@ use super::lines::{Lines, LinesBody, Writer, lines_body};
 use super::outbox::{Confirm, Outbox, Patience};
 use super::{
     BEAT, BUDGETS_MAX, Beat, Down, Hello, Leased, Line, PLAN_CELL, Records, Report, Restart, SILENCE,
-    Statistics, Up, Wanted, Welcome,
+    Statistics, Steered, Up, Wanted, Welcome,
 };
 use crate::trust::{Peer, Role};
 use crate::{Error, Journal, Mark, Page, Record, Work};
@@ -43,6 +44,9 @@ const LINE_TEXT_BYTES_MAX: usize = 1 << 20;
 
 /// Receipts that are remembered of each node: of older positions, a later receipt is the proof.
 const RECEIPTS_MAX: usize = 1_024;
+
+/// Reports for routers that wait to be passed on; a router that does not read them misses the oldest.
+const STEERED_MAX: usize = 1_024;
 
 /// How often it is asked whether there is nothing newer, when nothing has come.
 const CONFIRM_EVERY: Duration = Duration::from_secs(2);
@@ -117,6 +121,12 @@ pub trait Counting: Send + Sync + 'static {
     fn count(&self, peer: &Peer, line: Arc<Statistics>, confirm: Confirm) -> Result<(), String>;
 }
 
+/// Statistics on their way to other controls: to those that there are, and for those that will be seen in a moment.
+struct SharedStatistics {
+    with: Vec<Weak<Outbox>>,
+    recent: Outbox,
+}
+
 /// Statistics of one feed that have been written down and not been told of.
 const COUNTED_MAX: usize = 1_024;
 
@@ -132,9 +142,11 @@ pub struct Hub {
     news: watch::Sender<u64>,
     /// Changes when something has been granted.
     leases: watch::Sender<()>,
+    /// What nodes report for routers.
+    steered: broadcast::Sender<Steered>,
     counting: OnceLock<Arc<dyn Counting>>,
-    /// Of the other controls.
-    shared_with: Mutex<Vec<Weak<Outbox>>>,
+    /// What is shared with other controls.
+    shared: Mutex<SharedStatistics>,
 }
 
 struct Inner {
@@ -217,10 +229,11 @@ impl Hub {
     /// The node by which a control tells another one what its nodes report.
     pub fn reporter(self: &Arc<Self>) -> Arc<dyn Node> {
         let node = Forward::new(self, true, Patience::CONTROL);
-        let mut shared_with = self.shared_with.lock();
-        shared_with.retain(|outbox| outbox.strong_count() > 0);
-        shared_with.push(Arc::downgrade(&node.outbox));
-        drop(shared_with);
+        let mut shared = self.shared.lock();
+        shared.recent.lines().into_iter().for_each(|line| node.outbox.push(line, None));
+        shared.with.retain(|outbox| outbox.strong_count() > 0);
+        shared.with.push(Arc::downgrade(&node.outbox));
+        drop(shared);
         Arc::new(node)
     }
 
@@ -232,7 +245,9 @@ impl Hub {
 
     /// Passes statistics on to all other controls.
     pub fn share(&self, line: &Arc<Statistics>) {
-        for outbox in self.shared_with.lock().iter().filter_map(Weak::upgrade) {
+        let shared = self.shared.lock();
+        shared.recent.push(Arc::clone(line), None);
+        for outbox in shared.with.iter().filter_map(Weak::upgrade) {
             outbox.push(Arc::clone(line), None);
         }
     }
@@ -258,8 +273,12 @@ impl Hub {
             head: watch::Sender::new((0, 0)),
             leases: watch::Sender::new(()),
             news: watch::Sender::new(0),
+            steered: broadcast::Sender::new(STEERED_MAX),
             counting: OnceLock::new(),
-            shared_with: Mutex::default(),
+            shared: Mutex::new(SharedStatistics {
+                with: Vec::new(),
+                recent: Outbox::new(Patience::NEW_CONTROL),
+            }),
         })
     }
 
@@ -385,7 +404,15 @@ impl Hub {
         if report.budgets.len() > BUDGETS_MAX || report.budgets.iter().any(is_too_long) {
             return Err("a report with too much of budgets".to_owned());
         }
+        if !report.steering.is_bounded() {
+            return Err("a report that says too much for routers".to_owned());
+        }
         (self.check)(peer, &report)?;
+        if !report.steering.is_empty() && self.steered.receiver_count() > 0 {
+            let (node, pop, steering) = (report.node.clone(), report.pop.clone(), report.steering.clone());
+            // Without a router there is nobody to tell.
+            let _told = self.steered.send(Steered { node, pop, steering, missed: 0 });
+        }
         let mut inner = self.inner.lock();
         let (cursor, is_from_below) = (report.receipt.cursor, peer.role != Role::Control);
         if let Some(digest) = inner.digest_at(cursor.position)
@@ -650,6 +677,8 @@ impl Hub {
         let mut cursor = self.start(hello, journal, writer).await?;
         let mut beat = tokio::time::interval(BEAT);
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut steered = hello.steers.then(|| self.steered.subscribe());
+        let mut missed = 0;
         loop {
             match self.after(cursor, begun_anew)? {
                 Next::Records(records, mark) => {
@@ -669,6 +698,14 @@ impl Hub {
                             }
                         }
                         changed = heads.changed() => changed.map_err(|_| "the hub has ended".to_owned())?,
+                        heard = next_steered(&mut steered) => match heard {
+                            Ok(line) => {
+                                let missed = std::mem::take(&mut missed);
+                                writer.say(&Down::Steered(Box::new(Steered { missed, ..line }))).await?;
+                            }
+                            Err(RecvError::Lagged(count)) => missed += count,
+                            Err(RecvError::Closed) => return Err("the hub has ended".to_owned()),
+                        },
                     }
                 }
             }
@@ -778,6 +815,14 @@ impl Hub {
                 Next::Records(line, mark)
             }
         })
+    }
+}
+
+/// The next report for routers; never for who wants none.
+async fn next_steered(from: &mut Option<broadcast::Receiver<Steered>>) -> Result<Steered, RecvError> {
+    match from {
+        Some(from) => from.recv().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -915,7 +960,7 @@ impl Forward {
                 }
             }
             Down::Leases(leases) => hub.grant(leases),
-            Down::Refused { .. } | Down::Counted(_) => {}
+            Down::Refused { .. } | Down::Steered(_) | Down::Counted(_) => {}
         }
         Ok(())
     }
@@ -932,6 +977,7 @@ impl Node for Forward {
             cursor: inner.as_ref().map(|inner| inner.head()).unwrap_or_default(),
             reports_only: self.reports_only,
             takes_leases: !self.reports_only,
+            steers: false,
         }
     }
 

@@ -33,6 +33,8 @@ impl Patience {
     pub const NODE: Patience = Patience { time: Duration::from_secs(60), bytes: 8 << 20 };
     /// Of a relay, for all its nodes.
     pub const RELAY: Patience = Patience { time: Duration::from_secs(60), bytes: 64 << 20 };
+    /// Of a control, for others that it has not heard of yet: they look for each other every few seconds.
+    pub const NEW_CONTROL: Patience = Patience { time: Duration::from_secs(60), bytes: 16 << 20 };
     /// Of a control towards another one, which may be away for as long as an upgrade of its machine takes.
     pub const CONTROL: Patience = Patience { time: Duration::from_secs(600), bytes: 64 << 20 };
 }
@@ -70,6 +72,11 @@ impl Outbox {
         waiting.bytes += line.bytes();
         waiting.lines.push_back(Line { line, since: now, said: None, confirm });
         self.let_go(&mut waiting, now);
+    }
+
+    /// All that waits, to be put into another one.
+    pub(super) fn lines(&self) -> Vec<Arc<Statistics>> {
+        self.waiting.lock().lines.iter().map(|line| Arc::clone(&line.line)).collect()
     }
 
     /// A new connection: nothing has been said on it yet.

@@ -10,7 +10,7 @@ use super::choices::build_rate;
 use crate::rate::Rate;
 use crate::settings::{
     AccessLog, AccessLogFormat, CertificateFiles, EdgeSettings, HANDSHAKES_BURST_SECS, Limits, Network, Ocsp,
-    TierFiles, TlsSettings, TlsVersion,
+    SyslogBy, TierFiles, TlsSettings, TlsVersion,
 };
 
 /// Settings from the section; defaults where it says nothing.
@@ -54,11 +54,16 @@ pub(super) fn build(findings: &mut Findings<'_>, section: Option<&Section>) -> E
             findings.error(span, "access_log is empty", "write a file, \"stdout\" or \"off\"");
             AccessLog::Off
         }
-        Some((path, _)) => AccessLog::File(path.into()),
+        Some((place, span)) => access_log(findings, place, span),
     };
-    if section.text("access_log_format").map(|(word, _)| word) == Some("combined") {
-        settings.access_log_format = AccessLogFormat::Combined;
-    }
+    settings.access_log_format = match section.text("access_log_format").map(|(word, _)| word) {
+        Some("combined") => AccessLogFormat::Combined,
+        Some("cloudfront") => AccessLogFormat::Cloudfront,
+        Some("logpush") => AccessLogFormat::Logpush,
+        _ => AccessLogFormat::Json,
+    };
+    settings.location = section.text("location").map(|(path, _)| path.into());
+    settings.statistics = section.bool("statistics").unwrap_or(true);
     settings.server_timing = section.bool("server_timing").unwrap_or(false);
     settings.proxy_protocol = section.bool("proxy_protocol").unwrap_or(false);
     settings.http3 = section.bool("http3").unwrap_or(true);
@@ -82,6 +87,27 @@ pub(super) fn build(findings: &mut Findings<'_>, section: Option<&Section>) -> E
     }
     section.finish();
     settings
+}
+
+/// A file, unless it is said by which protocol it goes elsewhere.
+fn access_log(findings: &mut Findings<'_>, place: &str, span: &Span) -> AccessLog {
+    let Some((scheme, rest)) = place.split_once("://") else { return AccessLog::File(place.into()) };
+    let has_port =
+        rest.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+    match scheme {
+        "syslog+udp" | "syslog" if has_port => AccessLog::Syslog(SyslogBy::Udp, rest.to_owned()),
+        "syslog+tcp" if has_port => AccessLog::Syslog(SyslogBy::Tcp, rest.to_owned()),
+        "syslog+unix" if rest.starts_with('/') => AccessLog::Syslog(SyslogBy::Unix, rest.to_owned()),
+        "http" | "https" if !rest.is_empty() => AccessLog::Http(place.to_owned()),
+        _ => {
+            findings.error(
+                span,
+                format!("access_log: {place:?} is no place for a log"),
+                "write a file, \"stdout\", \"off\", \"syslog+udp://host:514\", \"syslog+tcp://host:601\", \"syslog+unix:///dev/log\" or a URL that takes POST",
+            );
+            AccessLog::Off
+        }
+    }
 }
 
 fn build_limits(section: &Section) -> Limits {

@@ -189,6 +189,7 @@ const OF_CLUSTER: &[Key] = &[
     ),
     key("dns", Kind::Table(&DNS), "The DNS zone that the router answers for."),
     key("probe", Kind::Table(&PROBE), "How the router sees whether an edge lives."),
+    key("measure", Kind::Table(&MEASURE), "What edges measure of the way to visitors, for the router."),
 ];
 
 const NAME: Kind = text("a name of letters, digits, \"-\", \"_\" and \".\"", "fra");
@@ -231,7 +232,7 @@ static POP: Table = Table {
         key(
             "capacity",
             Kind::Number { min: 1, max: u32::MAX as i64 },
-            "What it can take, in the unit in which load is reported; above it, those visitors are sent elsewhere who lose least.",
+            "What it can take, in Mbit/s of responses' bodies, all its edges together; above it, those visitors are sent elsewhere who lose least. Edges of a cluster report what they send.",
         )
         .or("no bound"),
         key("drain", Kind::Bool, "Nobody new is sent here.").or("false"),
@@ -318,6 +319,16 @@ static PROBE: Table = Table {
     ]],
 };
 
+static MEASURE: Table = Table {
+    title: "[measure]",
+    groups: &[&[
+        key("connections", Kind::Bool, "Whether edges of a cluster note how long the round trip of a visitor's connection is: of one connection in sixteen, by network (/24, /48).")
+            .or("true"),
+        key("beacons", Kind::Bool, "Whether edges of a cluster serve the script `/.perigee/beacon.js`, which has browsers time some PoPs, and take what it measures.")
+            .or("false"),
+    ]],
+};
+
 static OF_WHICH: Table = Table {
     title: "[cluster]",
     groups: &[&[
@@ -396,12 +407,24 @@ static EDGE: Table = Table {
         .or("\"perigee\""),
         key(
             "access_log",
-            text("a file, \"stdout\" or \"off\"", "/var/log/perigee/access.log"),
-            "Where the access log goes.",
+            text("a file, \"stdout\", \"off\", syslog or a URL", "/var/log/perigee/access.log"),
+            "Where the access log goes: also syslog+udp://host:514, syslog+tcp://host:601, syslog+unix:///dev/log (RFC 5424), or an http:// or https:// URL that takes batches of lines (POST, gzip).",
         )
         .or("\"off\""),
-        key("access_log_format", Kind::OneOf(&["json", "combined"]), "How a line of the access log looks.")
+        key("access_log_format", Kind::OneOf(&["json", "combined", "cloudfront", "logpush"]), "How a line of the access log looks: as JSON, as web servers write it, with the fields of CloudFront's standard log, or with the names of Cloudflare's Logpush.")
             .or("\"json\""),
+        key(
+            "location",
+            text("a file", "/etc/perigee/location.geo"),
+            "Where networks are, so that statistics know visitors' countries: as made by `perigee geo build`.",
+        )
+        .or("none"),
+        key(
+            "statistics",
+            Kind::Bool,
+            "Whether requests are counted by site, rule, country, content, reason and status for control, and URLs by how often they are asked for.",
+        )
+        .or("true"),
         key("server_timing", Kind::Bool, "Whether responses carry Server-Timing.").or("false"),
         key(
             "trusted_proxies",

@@ -1,4 +1,4 @@
-//! `[[pop]]`, `[dns]`, `[probe]` and the `pops` of sites → [`Routing`].
+//! `[[pop]]`, `[dns]`, `[probe]`, `[measure]` and the `pops` of sites → [`Routing`].
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -8,8 +8,8 @@ use super::check_name;
 use crate::diagnostic::did_you_mean;
 use crate::origin::is_host_name;
 use crate::routing::{
-    DNS_RATE, DNS_TTL, DnsSettings, EDGES_MAX, Point, Pop, ProbeKind, ProbeSettings, Routing, place,
-    place_names,
+    DNS_RATE, DNS_TTL, DnsSettings, EDGES_MAX, MeasureSettings, Point, Pop, ProbeKind, ProbeSettings,
+    Routing, place, place_names,
 };
 use crate::settings::Network;
 
@@ -30,7 +30,12 @@ pub(super) fn build(findings: &mut Findings<'_>, root: &Section) -> Routing {
         let help = "add [[pop]] with name, location and edges";
         findings.error(&section.span, "[dns] without a PoP: there is nowhere to send visitors to", help);
     }
-    Routing { pops, dns, probe: build_probe(root.table("probe")) }
+    Routing {
+        pops,
+        dns,
+        probe: build_probe(root.table("probe")),
+        measure: build_measure(root.table("measure")),
+    }
 }
 
 // --- PoPs ---
@@ -277,6 +282,17 @@ fn build_probe(section: Option<&Section>) -> ProbeSettings {
         port: section.number("port").and_then(|port| u16::try_from(port).ok()).unwrap_or(defaults.port),
         interval: section.time("interval").unwrap_or(defaults.interval),
         timeout: section.time("timeout").unwrap_or(defaults.timeout),
+    };
+    section.finish();
+    settings
+}
+
+fn build_measure(section: Option<&Section>) -> MeasureSettings {
+    let defaults = MeasureSettings::default();
+    let Some(section) = section else { return defaults };
+    let settings = MeasureSettings {
+        connections: section.bool("connections").unwrap_or(defaults.connections),
+        beacons: section.bool("beacons").unwrap_or(defaults.beacons),
     };
     section.finish();
     settings

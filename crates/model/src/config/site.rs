@@ -50,6 +50,10 @@ pub(super) fn build(findings: &mut Findings<'_>, section: &Section, index: usize
     } else {
         warn_of_shadowed(findings, &rules, &places);
     }
+    rules.iter_mut().chain([&mut defaults]).filter_map(|rule| rule.rewrite.as_mut()).for_each(|rewrite| {
+        let rewrite = Arc::make_mut(rewrite);
+        rewrite.add_own_hosts(domains.iter().map(|domain| &**domain).filter(|domain| !domain.contains('*')));
+    });
     let tests = tests_of_site::build(findings, section, &rules, &domains);
     let client_ca = section.text("client_ca").map(|(path, _)| path.into());
     let pops = section.list("pops").iter().filter_map(Item::text).map(|(name, _)| name.into()).collect();

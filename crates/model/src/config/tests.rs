@@ -16,6 +16,7 @@ mod cluster;
 mod corrupt;
 mod diagnostics;
 mod routing;
+mod tiers;
 
 /// The example of the documentation, which says every kind of thing that can be said.
 fn example() -> &'static str {
@@ -291,6 +292,47 @@ fn documented_defaults_are_the_real_ones() {
     assert_eq!((retry.percent, retry.floor_per_sec), (20, 1));
     let heuristic = semantics::Heuristic::default();
     assert_eq!(heuristic.fraction_percent, 10);
+}
+
+#[test]
+fn what_is_rewritten_is_a_choice_of_sites_and_rules() {
+    let site = |lines: &str| {
+        format!(
+            "[[site]]\nname = \"shop\"\ndomains = [\"www.shop.example\", \"cdn.shop.example\", \"*.lamps.example\"]\n\
+             origin = \"http://127.0.0.1:8000\"\n{lines}\n"
+        )
+    };
+    let text = site(
+        "rewrite = { host = \"cdn.shop.example\", hosts = { \"IMG.shop.example:443\" = \"http://pics.example:81\" } }\n\
+         [[site.rule]]\npath = \"/a/*\"\nrewrite = \"off\"\n\
+         [[site.rule]]\npath = \"/b/*\"\nrewrite = { host = \"x.example\", paths = \"/static/*\", structured_data = true }\n",
+    );
+    let parsed = Snapshot::parse(&text, "f");
+    assert_eq!(parsed.diagnostics, []);
+    let snapshot = parsed.snapshot.unwrap();
+    let shop = snapshot.site_named("shop").unwrap();
+    let rewrite = shop.defaults.rewrite.as_ref().unwrap();
+    assert_eq!(&*rewrite.host, "https://cdn.shop.example");
+    // The site's own names move too, but for the one that files move to.
+    let hosts: Vec<_> = rewrite.hosts.iter().map(|(from, to)| (&**from, &**to)).collect();
+    let wanted =
+        [("img.shop.example", "http://pics.example:81"), ("www.shop.example", "https://cdn.shop.example")];
+    assert_eq!(hosts, wanted);
+    assert_eq!(shop.rules[0].rewrite, None);
+    let other = shop.rules[1].rewrite.as_ref().unwrap();
+    assert!(
+        other.structured_data && !other.social_images && other.moves(b"/static/x") && !other.moves(b"/a.css")
+    );
+    for (lines, message) in [
+        ("rewrite = { host = \"https://a/b\" }", "no host that files can be fetched from"),
+        ("rewrite = { host = \"a.example\", paths = \"static\" }", "matches nothing"),
+        ("rewrite = { host = \"a.example\", hosts = { \"a/b\" = \"c.example\" } }", "is no host"),
+        ("rewrite = { paths = \"/a\" }", "host"),
+        ("rewrite = true", "rewrite"),
+    ] {
+        let found = Snapshot::parse(&site(lines), "f").diagnostics;
+        assert!(found.iter().any(|found| found.message.contains(message)), "{lines}: {found:?}");
+    }
 }
 
 #[test]

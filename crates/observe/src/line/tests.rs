@@ -224,3 +224,70 @@ fn numbers_are_written_in_full() {
         assert_eq!(String::from_utf8(out).unwrap(), value.to_string());
     }
 }
+
+#[test]
+fn cloudfronts_fields_are_33_and_hold_no_tab() {
+    let mut out = Vec::new();
+    let target = b"/a b\t%20.css?x=\"1\"";
+    foreign::write_cloudfront(&mut out, &mut Stamp::new(), &Event { target, age: Some(3), ..event() });
+    let text = String::from_utf8(out).unwrap();
+    let fields: Vec<&str> = text.strip_suffix('\n').unwrap().split('\t').collect();
+    let names = foreign::CLOUDFRONT_HEAD.lines().nth(1).unwrap().strip_prefix("#Fields: ").unwrap();
+    assert_eq!((fields.len(), names.split(' ').count()), (33, 33));
+    let by_name: std::collections::HashMap<&str, &str> = names.split(' ').zip(fields).collect();
+    for (name, value) in [
+        ("date", "2026-11-23"),
+        ("time", "20:44:33"),
+        ("x-edge-location", "edge"),
+        ("sc-bytes", "10550"),
+        ("c-ip", "203.0.113.9"),
+        ("cs-method", "GET"),
+        ("cs(Host)", "shop.example"),
+        ("cs-uri-stem", "/a%20b%09%2520.css"),
+        ("sc-status", "200"),
+        ("cs(Referer)", "-"),
+        ("cs(User-Agent)", "curl/8.5.0"),
+        ("cs-uri-query", "x=%221%22"),
+        ("x-edge-result-type", "Hit"),
+        ("x-edge-request-id", "00abcdef01234567"),
+        ("cs-protocol", "https"),
+        ("cs-bytes", "145"),
+        ("time-taken", "0.000"),
+        ("cs-protocol-version", "HTTP/1.1"),
+        ("time-to-first-byte", "0.000"),
+        ("sc-content-len", "10240"),
+        ("sc-range-end", "-"),
+    ] {
+        assert_eq!(by_name[name], value, "{name}");
+    }
+    let gone =
+        Event { status: 0, why: Why::ClientGone, duration_us: 12_345_678, protocol: "HTTP/2", ..event() };
+    let mut out = Vec::new();
+    foreign::write_cloudfront(&mut out, &mut Stamp::new(), &gone);
+    let text = String::from_utf8(out).unwrap();
+    assert!(
+        ["\t000\t", "\t12.345\t", "\tHTTP/2.0\t", "\tClientCommError\t"]
+            .iter()
+            .all(|part| text.contains(part)),
+        "{text}"
+    );
+}
+
+#[test]
+fn logpushs_names_hold_what_the_event_has() {
+    let fetch = Fetch { origin: Slot::NONE, status: 200, duration_us: 31_000, attempts: 1 };
+    let event = Event { why: Why::Expired, duration_us: 40_000, fetch: Some(fetch), ..event() };
+    let mut out = Vec::new();
+    let names = LineNames { site: b"shop", origin: b"main" };
+    foreign::write_logpush(&mut out, &mut Stamp::new(), &event, names);
+    assert_eq!(
+        String::from_utf8(out).unwrap(),
+        "{\"EdgeStartTimestamp\":\"2026-11-23T20:44:32.967Z\",\"EdgeEndTimestamp\":\"2026-11-23T20:44:33.007Z\",\"RayID\":\"00abcdef01234567\",\
+         \"ClientIP\":\"203.0.113.9\",\"ClientCountry\":\"de\",\"ClientRequestMethod\":\"GET\",\"ClientRequestHost\":\"shop.example\",\
+         \"ClientRequestURI\":\"/a.css?v=1\",\"ClientRequestPath\":\"/a.css\",\"ClientRequestProtocol\":\"HTTP/1.1\",\
+         \"ClientRequestScheme\":\"https\",\"ClientRequestReferer\":\"\",\"ClientRequestUserAgent\":\"curl/8.5.0\",\"ClientRequestBytes\":145,\
+         \"EdgeResponseStatus\":200,\"EdgeResponseBytes\":10550,\"EdgeResponseBodyBytes\":10240,\"EdgeTimeToFirstByteMs\":0,\
+         \"EdgeColoCode\":\"edge\",\"CacheCacheStatus\":\"expired\",\"ZoneName\":\"shop\",\"OriginResponseStatus\":200,\
+         \"OriginResponseDurationMs\":31}\n"
+    );
+}

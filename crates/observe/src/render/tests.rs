@@ -123,6 +123,7 @@ fn full_readings(origin: Slot) -> Readings {
             cpu_us: 61_500,
         }],
         copies_not_made: [1, 2, 0],
+        rewrites: [7, 1, 0],
         silence_ms: Some(1500),
         origins: vec![
             OriginReading {
@@ -181,6 +182,8 @@ fn a_full_registry_renders_each_family_of_the_catalogue_once_and_in_order() {
     observer.emit_fetch(&fetch(origin, FetchEnd::Answered(200)), Wall(0));
     observer.emit_fetch(&fetch(origin, FetchEnd::Failed(OriginFailure::Cut)), Wall(0));
     observer.handshake_ended(Handshake::Tls13Resumed);
+    observer.hop_ended(Hop::Shield, HopEnd::Behind);
+    observer.emit(&Event { asked: Some(Hop::Peer), ..event(site) });
     registry.count_failed_order();
     registry.follow(5, 7, true);
     registry.read_from(move || full_readings(origin));
@@ -212,12 +215,15 @@ fn a_full_registry_renders_each_family_of_the_catalogue_once_and_in_order() {
         ("perigee_certificate_not_after_timestamp_seconds{name=\"*.shop.example\"}", 2.5),
         ("perigee_certificate_orders_total{result=\"failed\"}", 1.0),
         ("perigee_tls_handshakes_total{result=\"tls1.3-resumed\"}", 1.0),
+        ("perigee_tier_requests_total{hop=\"shield\",end=\"behind\"}", 1.0),
+        ("perigee_tier_answers_total{hop=\"peer\",outcome=\"hit\"}", 1.0),
         ("perigee_encoded_responses_total{site=\"shop\",coding=\"gzip\"}", 1.0),
         ("perigee_saved_body_bytes_total{site=\"shop\"}", 700.0),
         ("perigee_copies_made_total{coding=\"br\",effort=\"thorough\"}", 2.0),
         ("perigee_copies_written_bytes_total{coding=\"br\",effort=\"thorough\"}", 900.0),
         ("perigee_copies_cpu_seconds_total{coding=\"br\",effort=\"thorough\"}", 0.061),
         ("perigee_copies_not_made_total{reason=\"hardly-smaller\"}", 2.0),
+        ("perigee_rewrites_total{outcome=\"failed-open\"}", 1.0),
         ("perigee_purge_position", 41.0),
         ("perigee_config_loaded_timestamp_seconds", 1.5),
         ("perigee_config_reloads_total{result=\"ok\"}", 1.0),

@@ -1,18 +1,26 @@
 //! What an edge does with what its cluster tells it.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use edge::{Handle, TierIdentity};
-use journal::feed::{CERTIFICATES_TOLD_MAX, HeldCertificate, HeldDisk, Holdings, Vitals};
+use journal::feed::{CERTIFICATES_TOLD_MAX, HeldCertificate, HeldDisk, Holdings, Steering, Vitals};
 use journal::trust::Identity;
 use model::budget::lease::{Ask, Grant};
 use model::change::Order;
+use model::steering::VOTES_MAX;
 use observe::Registry;
+use parking_lot::Mutex;
+use router::observe::Observing;
 use rustls::pki_types::PrivateKeyDer;
 use semantics::{Outcome, Wall};
+use tokio::sync::Notify;
 
 use super::{Works, resident_bytes};
 use crate::configuration::{Live, Told};
+
+/// The shortest time over which it is said what an edge sends.
+const LOAD_OVER: Duration = Duration::from_millis(500);
 
 /// What a node shows to other edges.
 pub(super) fn tier_identity(identity: &Identity) -> Result<TierIdentity, String> {
@@ -22,8 +30,45 @@ pub(super) fn tier_identity(identity: &Identity) -> Result<TierIdentity, String>
 
 /// An edge that runs, and its configuration.
 pub(crate) struct EdgeWorks {
-    pub(crate) handle: Arc<Handle>,
-    pub(crate) live: Arc<Live>,
+    pop: String,
+    handle: Arc<Handle>,
+    live: Arc<Live>,
+    /// What has been sent in all, and when that was known.
+    sent: Mutex<(u64, Instant)>,
+    /// It looks at edges of other PoPs; not where no thread could be had.
+    observing: OnceLock<Observing>,
+}
+
+impl EdgeWorks {
+    pub(crate) fn new(pop: &str, handle: Arc<Handle>, live: Arc<Live>) -> EdgeWorks {
+        let sent = handle.registry().totals().body_bytes_sent;
+        EdgeWorks {
+            pop: pop.to_owned(),
+            handle,
+            live,
+            sent: Mutex::new((sent, Instant::now())),
+            observing: OnceLock::new(),
+        }
+    }
+
+    fn look_at_others(&self) {
+        if let Some(observing) = self.observing.get() {
+            self.handle.with_snapshot(|snapshot| observing.look_at(&snapshot.routing, &self.pop));
+        }
+    }
+
+    /// Mbit/s since it was asked last; `None` when that was a moment ago.
+    fn mbps(&self) -> Option<f64> {
+        let (sent, now) = (self.handle.registry().totals().body_bytes_sent, Instant::now());
+        let mut last = self.sent.lock();
+        let over = now.duration_since(last.1);
+        if over < LOAD_OVER {
+            return None;
+        }
+        let bytes = sent.saturating_sub(last.0);
+        *last = (sent, now);
+        Some(bytes as f64 * 8e-6 / over.as_secs_f64())
+    }
 }
 
 impl Works for EdgeWorks {
@@ -64,7 +109,30 @@ impl Works for EdgeWorks {
     }
 
     fn take(&self, told: Told) -> Result<(), String> {
-        self.live.take(told)
+        self.live.take(told)?;
+        self.look_at_others();
+        Ok(())
+    }
+
+    fn begins(&self, news: Arc<Notify>) {
+        if self.pop.is_empty() {
+            return;
+        }
+        match Observing::start(move || news.notify_one()) {
+            // It begins once.
+            Ok(observing) => _ = self.observing.set(observing),
+            Err(error) => eprintln!("perigee: edges of other PoPs are not looked at: no thread: {error}"),
+        }
+        self.look_at_others();
+    }
+
+    fn steering(&self) -> Steering {
+        if self.pop.is_empty() {
+            return Steering::default();
+        }
+        let mut votes = self.observing.get().map(Observing::votes).unwrap_or_default();
+        votes.truncate(VOTES_MAX);
+        Steering { mbps: self.mbps(), votes, ..self.handle.take_measured() }
     }
 
     fn vitals(&self, since_ms: i64) -> Vitals {

@@ -59,6 +59,7 @@ pub fn state() -> Arc<State> {
             zone,
             world,
             tables,
+            snapshot: Arc::new(snapshot),
             view: View::default(),
             pops,
             ttl: 30,
@@ -95,4 +96,12 @@ pub fn respond(bytes: &[u8]) {
             assert_eq!(records, count);
         }
     }
+}
+
+/// Reads any bytes as a head of HTTP. A head that is complete is found however much follows, and not before it is there.
+pub fn http_head(bytes: &[u8]) {
+    let Ok(Some((request, head, body))) = crate::http::parse(bytes) else { return };
+    assert!(head <= bytes.len() && body <= crate::http::BODY_BYTES_MAX);
+    assert!(matches!(crate::http::parse(&bytes[..head - 1]), Ok(None)));
+    assert!(crate::http::parse(&bytes[..head]).is_ok_and(|again| again == Some((request, head, body))));
 }

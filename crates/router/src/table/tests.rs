@@ -35,8 +35,44 @@ fn make_location() -> Arc<Location> {
         list.push_str(&format!("11.1.{third}.0/24,{}\n", ["FRA", "JFK", "NRT"][(third / 16) % 3]));
     }
     compiler.list(&list, "list");
+    compiler.systems(SYSTEMS, "systems");
     assert_eq!(compiler.bad_lines, 0);
     Arc::new(compiler.finish(0))
+}
+
+const SYSTEMS: &str = "10.0.0.0,10.63.255.255,64500\n10.128.3.0,10.128.77.255,64501\n11.1.16.0\t11.1.25.255\tAS64502\tname\n\
+    2001:db8:1000::,2001:db8:1fff:ffff:ffff:ffff:ffff:ffff,64503\n";
+
+/// Measured: visitors of each of these systems get to the last PoP at once, and to the others late.
+fn measured() -> Arc<Estimates> {
+    let mut estimates = Estimates::default();
+    for asn in 64_500..64_504 {
+        for (pop, rtt_ms) in [(0, 400.0), (1, 400.0), (2, 20.0)] {
+            let sample = Sample { cell: 1, country: [0; 2], asn, pop, km: 500.0, rtt_ms, count: 30 };
+            estimates.add(&sample).unwrap();
+        }
+    }
+    Arc::new(estimates)
+}
+
+#[test]
+fn a_system_that_was_measured_is_sent_where_it_is_fast_and_its_neighbours_are_not() {
+    let world = world(|_| {});
+    let view = View { estimates: measured(), ..View::default() };
+    let table = Table::build(&world, &ALL, &view);
+    for (address, bits) in
+        [("10.1.2.3", 24), ("10.63.255.1", 24), ("11.1.17.1", 24), ("2001:db8:1234::1", 48)]
+    {
+        let found = table.find(&world, at(address), bits);
+        let ranking = world.rank_client(at(address), &ALL, &view);
+        assert_eq!((found.pop, ranking.order[0].pop, ranking.why), (2, 2, Why::Measured), "{address}");
+    }
+    assert_eq!(
+        table.find(&world, at("10.1.2.3"), 24).scope,
+        16,
+        "a system's networks share an answer, within a /16"
+    );
+    assert_eq!(table.find(&world, at("2001:db8:1234::1"), 48).scope, 36);
 }
 
 fn world(change: impl FnOnce(&mut Vec<Pop>)) -> World {
@@ -230,6 +266,7 @@ proptest! {
         clients in prop::collection::vec((arbitrary_address(), prop::collection::vec(any::<u128>(), 20)), 60),
         down in prop::collection::vec(any::<bool>(), 3),
         split: bool,
+        has_measured: bool,
         networks in prop::collection::vec((0u32..1 << 16, 9u8..=24, 0usize..3), 0..5),
     ) {
         let world = world(|pops| for (low, bits, pop) in &networks {
@@ -241,6 +278,9 @@ proptest! {
         let mut view = View { down, ..View::default() };
         if split {
             view.splits.insert(cell, vec![(0, 0.5), (2, 0.5)]);
+        }
+        if has_measured {
+            view.estimates = measured();
         }
         let table = Table::build(&world, &ALL, &view);
         for (client, others) in clients {

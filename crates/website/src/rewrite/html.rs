@@ -506,7 +506,8 @@ const SOURCE: Fetching =
     ("source", &[("src", Use::Url), ("srcset", Use::Set), ("data-src", Use::Url), ("data-srcset", Use::Set)]);
 const VIDEO: Fetching = ("video", &[("src", Use::Url), ("poster", Use::Url), ("data-src", Use::Url)]);
 const AUDIO: Fetching = ("audio", &[("src", Use::Url)]);
-const EMBED: Fetching = ("embed", &[("src", Use::Url)]);
+/// A drawing in it is a document of its own: to policies and to scripts it is a frame.
+const EMBED: Fetching = ("embed", &[("src", Use::SameOriginOnly)]);
 const INPUT: Fetching = ("input", &[("src", Use::Url)]);
 const IMAGE: Fetching = ("image", &[("href", Use::Url), ("xlink:href", Use::Url)]);
 const USE: Fetching = ("use", &[("href", Use::SameOriginOnly), ("xlink:href", Use::SameOriginOnly)]);

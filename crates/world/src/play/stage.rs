@@ -1,6 +1,7 @@
 //! The edge of a play: started in this process on a free port, with a clock that only the play moves.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use edge::handover::{Channel, Message};
@@ -10,6 +11,7 @@ use edge::{Clock, Edge, Handle, Options, Predecessor, PurgeError, PurgeRequest, 
 use model::Snapshot;
 use observe::{BuildInfo, Registry};
 use semantics::Wall;
+use stats::Country;
 use tokio::runtime::Handle as Runtime;
 
 use super::bridge::Bridge;
@@ -163,10 +165,17 @@ fn options(now_ms: i64, state: Option<&Path>, tls: Option<&Identity>) -> Options
         ticket_secret: vec![9; 32],
         state: state.map(Path::to_owned),
         disk_engine: None,
-        locate: None,
-        registry: Registry::new(BuildInfo { version: "play", commit: "" }),
+        locate: Some(Arc::new(|_| Country::of(*b"DE"))),
+        registry: counted(),
         access_log: None,
     }
+}
+
+/// A registry for observers that keep statistics, too.
+fn counted() -> Arc<Registry> {
+    let registry = Registry::new(BuildInfo { version: "play", commit: "" });
+    registry.keep_statistics();
+    registry
 }
 
 fn authorities(snapshot: &Snapshot) -> Vec<ClientAuthorities> {

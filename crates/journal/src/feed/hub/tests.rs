@@ -4,7 +4,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::feed::{Receipt, Relay, Vitals, follow};
+use crate::feed::{Receipt, Relay, Steering, Vitals, follow};
 use crate::memory::Memory;
 use crate::testing::Authority;
 use crate::trust::{Identity, verify};
@@ -75,7 +75,8 @@ impl Node for Recorder {
     fn hello(&self) -> Hello {
         let state = self.recorded();
         let node = self.identity.peer().name.clone();
-        Hello { node, journal: state.journal, cursor: state.cursor, reports_only: false, takes_leases: false }
+        let (journal, cursor) = (state.journal, state.cursor);
+        Hello { node, journal, cursor, reports_only: false, takes_leases: false, steers: false }
     }
 
     fn told(&self, lines: Vec<Down>) -> Told<'_> {
@@ -97,7 +98,11 @@ impl Node for Recorder {
                         }
                         assert_eq!(line.digest, state.cursor.digest);
                     }
-                    Down::Beat(_) | Down::Leases(_) | Down::Refused { .. } | Down::Counted(_) => {}
+                    Down::Beat(_)
+                    | Down::Leases(_)
+                    | Down::Steered(_)
+                    | Down::Counted(_)
+                    | Down::Refused { .. } => {}
                 }
             }
             Ok(())
@@ -124,6 +129,7 @@ impl Node for Recorder {
             holdings: Default::default(),
             vitals: Vitals::default(),
             budgets: Vec::new(),
+            steering: Steering::default(),
         }]
     }
 
@@ -505,4 +511,88 @@ fn a_node_that_was_stopped_dials_anew_instead_of_believing_what_has_waited() {
     });
     end.send(()).unwrap();
     stopped.join().unwrap();
+}
+
+// --- Statistics ---
+
+/// Writes statistics down, as control does.
+#[derive(Default)]
+struct Ledger(Mutex<Vec<(String, u64, String)>>);
+
+impl Counting for Ledger {
+    fn count(&self, peer: &Peer, line: Arc<Statistics>, confirm: Confirm) -> Result<(), String> {
+        self.0.lock().push((line.node.clone(), line.sequence, peer.name.clone()));
+        let _full = confirm.try_send(crate::feed::Counted::of(&line));
+        Ok(())
+    }
+}
+
+/// A node that has statistics to tell.
+struct Teller {
+    recorder: Arc<Recorder>,
+    outbox: Outbox,
+}
+
+impl Node for Teller {
+    fn hello(&self) -> Hello {
+        self.recorder.hello()
+    }
+
+    fn told(&self, lines: Vec<Down>) -> Told<'_> {
+        self.recorder.told(lines)
+    }
+
+    fn reports(&self) -> Vec<Report> {
+        Vec::new()
+    }
+
+    fn outbox(&self) -> Option<&Outbox> {
+        Some(&self.outbox)
+    }
+
+    fn link(&self, _: Link<'_>) {}
+}
+
+#[tokio::test]
+async fn statistics_reach_control_through_a_relay_and_are_kept_until_they_have() {
+    let mut cluster = Cluster::new().await;
+    let ledger = Arc::new(Ledger::default());
+    cluster.hub.count_by(ledger.clone());
+    let identity = Arc::new(cluster.authority.identity(Role::Relay, "eu", 7));
+    let above = Arc::new(Dialer::new(vec![cluster.url.clone()], move || identity.clone()));
+    let (relay, forward) = Hub::of_relay("eu", above.clone(), any());
+    let _following = Running(tokio::spawn(follow(forward, above.clone())));
+    let identity = cluster.authority.identity(Role::Relay, "eu", 7);
+    let (relay_url, _relaying) = serve(&relay, identity, above).await;
+
+    let recorder = cluster.edge("fra-1");
+    let teller = Arc::new(Teller { recorder: recorder.clone(), outbox: Outbox::new(Patience::NODE) });
+    let line = |node: &str, sequence| {
+        let (node, report) = (node.to_owned(), "cmVwb3J0".to_owned());
+        Arc::new(Statistics { node, epoch: 1, sequence, lost: 0, report })
+    };
+    // What was counted before there was anybody to tell, and what a node may not say.
+    teller.outbox.push(line("fra-1", 1), None);
+    teller.outbox.push(line("other", 1), None);
+    teller.outbox.push(line("fra-1", 2), None);
+    let identity = recorder.identity.clone();
+    let dialer = Arc::new(Dialer::new(vec![relay_url], move || identity.clone()));
+    let _telling = Running(tokio::spawn(follow(teller.clone(), dialer)));
+    let waits_for = async |count: usize| {
+        let deadline = Instant::now() + PATIENCE;
+        while teller.outbox.len() > count {
+            assert!(Instant::now() < deadline, "{} are not confirmed", teller.outbox.len());
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    waits_for(1).await;
+    let by_relay = |sequence| ("fra-1".to_owned(), sequence, "eu".to_owned());
+    assert_eq!(*ledger.0.lock(), [by_relay(1), by_relay(2)]);
+    assert_eq!(teller.outbox.lost(), 0);
+
+    // Of what control did not confirm, the node keeps all.
+    cluster._serving = Running(tokio::spawn(std::future::pending()));
+    teller.outbox.push(line("fra-1", 3), None);
+    sleep(Duration::from_millis(50)).await;
+    assert_eq!(teller.outbox.len(), 2);
 }

@@ -1,0 +1,35 @@
+//! Size and speed of thirteen months of statistics: `rollups DIRECTORY SITES POPS DAYS`. Prints a table and one line `RESULT …`.
+
+use std::path::Path;
+use std::time::Instant;
+
+use control::measure::{Shape, ask, fill};
+
+/// Rounds of each question.
+const ROUNDS: usize = 5;
+
+fn main() -> Result<(), String> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [directory, sites, pops, days] = &arguments[..] else {
+        return Err("wanted DIRECTORY SITES POPS DAYS".to_owned());
+    };
+    let number = |text: &String| text.parse::<u32>().map_err(|error| format!("{text}: {error}"));
+    let shape = Shape {
+        sites: number(sites)?,
+        pops: number(pops)?,
+        days: i64::from(number(days)?),
+        minute_hours: 12,
+        second_minutes: 20,
+    };
+    let path = Path::new(directory).join("statistics.sqlite");
+    let begun = Instant::now();
+    let bytes = fill(&path, shape)?;
+    println!("{:.2} GB, filled in {:.0} s", bytes as f64 / 1e9, begun.elapsed().as_secs_f64());
+    let asked = ask(&path, shape, ROUNDS)?;
+    for (name, ms) in &asked {
+        println!("{name:<30} {ms:>8.1} ms");
+    }
+    let slowest = asked.iter().map(|(_, ms)| *ms).fold(0.0, f64::max);
+    println!("RESULT bytes={bytes} slowest_ms={slowest:.1}");
+    Ok(())
+}

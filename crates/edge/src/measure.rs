@@ -1,0 +1,399 @@
+//! How long the way to visitors is: round trips of some of their connections, and what browsers time that run the beacon. Nothing here
+//! is in a request's way, and nothing is kept until somebody wants it ([`Measuring::start`]).
+//!
+//! ```text
+//! GET  /.perigee/beacon.js           a script with a token, which says who may report what, and until when
+//! GET  /.perigee/beacon              204: what the script times, at this PoP and at three others
+//! POST /.perigee/beacon?TOKEN&fra=23.4&iad=91.0&nrt=x      what came of it, in ms; x: no answer
+//! ```
+//!
+//! A token is good for one report, from the network that it was given to, on the PoPs that stand in it: whoever wants to lie has to
+//! load the script for each lie, and may from one network only so often. What is said is not believed for that (the router looks
+//! whether light could have done it); but it can't be made up by the thousand.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::hmac;
+use bytes::Bytes;
+use model::Snapshot;
+use model::steering::{RoundTrips, TRIPS_MAX, network_of};
+use parking_lot::Mutex;
+use semantics::{Fields, Why};
+
+use crate::answer::{Answer, Body, Head, Note};
+use crate::request::{Method, Request};
+use crate::storage::chance;
+use crate::worker::Worker;
+
+/// Of so many connections the round trip of one is read: asking the kernel takes some 300 ns.
+const CONNECTIONS_PER_SAMPLE: u32 = 16;
+/// Networks and PoPs whose round trips wait for the next report: some seconds of a busy edge. What is more is dropped, and counted.
+const HELD_MAX: usize = 8 * TRIPS_MAX;
+/// How long a token is good: the script waits until its page has loaded.
+const TOKEN_SECS: u64 = 120;
+/// Reports of one network in [`TOKEN_SECS`].
+const REPORTS_PER_NETWORK: u32 = 16;
+/// Reports that are remembered in [`TOKEN_SECS`], so that none counts twice. Those beyond are refused. 4 MB at most.
+const REPORTS_MAX: usize = 65_536;
+/// PoPs that one beacon times.
+const TARGETS: usize = 4;
+/// Of so many that are next to this PoP, two are timed.
+const NEIGHBOURS: usize = 7;
+/// Longer round trips tell of a sleeping phone, not of a path.
+const TRIP_MS_MAX: f64 = 2_000.0;
+/// Bytes of a MAC in a token.
+const MAC_BYTES: usize = 16;
+
+const SCRIPT_PATH: &str = "/.perigee/beacon.js";
+const BEACON_PATH: &str = "/.perigee/beacon";
+
+/// What an edge measures.
+#[derive(Default)]
+pub(crate) struct Measuring {
+    started: OnceLock<Started>,
+    connections: AtomicU32,
+    dropped: AtomicU64,
+}
+
+struct Started {
+    pop: Box<str>,
+    key: hmac::Key,
+    trips: Mutex<HashMap<(IpAddr, Box<str>), Sum>>,
+    reports: Mutex<Reports>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Sum {
+    count: u32,
+    ms: f64,
+    failed: u32,
+}
+
+/// Reports of this stretch of [`TOKEN_SECS`], and of the one before.
+#[derive(Default)]
+struct Reports {
+    stretch: u64,
+    nonces: [HashSet<u64>; 2],
+    by_network: HashMap<IpAddr, u32>,
+}
+
+impl Measuring {
+    /// Begins to measure, at this PoP. `secret`: from which tokens are made; edges with the same one take each other's.
+    pub(crate) fn start(&self, pop: &str, secret: &[u8]) {
+        // One key for one purpose: what is signed here means nothing elsewhere.
+        let of_secret = hmac::Key::new(hmac::HMAC_SHA256, secret);
+        let key = hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&of_secret, b"perigee beacon").as_ref());
+        // It is started once.
+        _ = self.started.set(Started {
+            pop: pop.into(),
+            key,
+            trips: Mutex::default(),
+            reports: Mutex::default(),
+        });
+    }
+
+    /// Whether the round trip of this connection is to be read.
+    pub(crate) fn wants_connection(&self, snapshot: &Snapshot) -> bool {
+        self.started.get().is_some()
+            && snapshot.routing.measure.connections
+            && self.connections.fetch_add(1, Ordering::Relaxed).is_multiple_of(CONNECTIONS_PER_SAMPLE)
+    }
+
+    /// Notes the round trip of a connection, in µs; 0 when the kernel knows none.
+    pub(crate) fn connection(&self, client: IpAddr, rtt_us: u32) {
+        let ms = f64::from(rtt_us) / 1e3;
+        if let Some(started) = self.started.get().filter(|_| rtt_us > 0 && ms <= TRIP_MS_MAX) {
+            self.note(started, client, &started.pop, Some(ms));
+        }
+    }
+
+    fn note(&self, started: &Started, client: IpAddr, pop: &str, ms: Option<f64>) {
+        let mut trips = started.trips.lock();
+        let key = (network_of(client), Box::from(pop));
+        if trips.len() >= HELD_MAX && !trips.contains_key(&key) {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let sum = trips.entry(key).or_default();
+        match ms {
+            Some(ms) => (sum.count, sum.ms) = (sum.count.saturating_add(1), sum.ms + ms),
+            None => sum.failed = sum.failed.saturating_add(1),
+        }
+    }
+
+    /// What was measured and has not been taken yet; at most [`TRIPS_MAX`] of it.
+    pub(crate) fn take(&self) -> Vec<RoundTrips> {
+        let Some(started) = self.started.get() else { return Vec::new() };
+        let mut trips = started.trips.lock();
+        let some: Vec<(IpAddr, Box<str>)> = trips.keys().take(TRIPS_MAX).cloned().collect();
+        let taken = some.into_iter().filter_map(|key| {
+            let Sum { count, ms, failed } = trips.remove(&key)?;
+            Some(RoundTrips { network: key.0, pop: key.1.into(), count, sum_ms: ms, failed })
+        });
+        taken.collect()
+    }
+
+    /// Round trips that were not kept, since it was asked last.
+    pub(crate) fn take_dropped(&self) -> u64 {
+        self.dropped.swap(0, Ordering::Relaxed)
+    }
+}
+
+/// The answer to a request of the beacon; `None` for all others, and where there is none.
+pub(crate) fn beacon(worker: &Worker, request: &Request) -> Option<Answer> {
+    let path = request.path();
+    if path != SCRIPT_PATH && path != BEACON_PATH {
+        return None;
+    }
+    let loaded = worker.loaded();
+    let measuring = &worker.shared.measuring;
+    let started = measuring.started.get().filter(|_| loaded.snapshot.routing.measure.beacons)?;
+    let now_secs = (request.now.0 / 1_000).max(0) as u64;
+    match (&request.method, path) {
+        (Method::Get, SCRIPT_PATH) => {
+            let targets = targets(&loaded.snapshot, &started.pop);
+            let names: Vec<&str> = targets.iter().map(|(name, _)| *name).collect();
+            let token = started.token(request.client, &names, now_secs);
+            Some(answer(200, Some(script(&token, &targets))))
+        }
+        (Method::Get, BEACON_PATH) => Some(answer(204, None)),
+        (Method::Post, BEACON_PATH) => {
+            let query = request.target.get(request.path_len + 1..).unwrap_or_default();
+            Some(match started.report(request.client, query, now_secs) {
+                Ok(results) => {
+                    for (pop, ms) in results {
+                        measuring.note(started, request.client, pop, ms);
+                    }
+                    answer(204, None)
+                }
+                Err(status) => answer(status, None),
+            })
+        }
+        _ => Some(answer(405, None)),
+    }
+}
+
+fn answer(status: u16, script: Option<String>) -> Answer {
+    let mut fields = Fields::new();
+    // Pages of other origins load the script and time this.
+    fields.append_unchecked(b"Access-Control-Allow-Origin", b"*");
+    fields.append_unchecked(b"Timing-Allow-Origin", b"*");
+    fields.append_unchecked(b"Cross-Origin-Resource-Policy", b"cross-origin");
+    fields.append_unchecked(b"Cache-Control", b"no-store");
+    if script.is_some() {
+        fields.append_unchecked(b"Content-Type", b"text/javascript");
+    }
+    let body = script.map(Bytes::from);
+    Answer {
+        length: match (&body, status) {
+            (Some(body), _) => Some(body.len() as u64),
+            (None, 204) => None,
+            (None, _) => Some(0),
+        },
+        body: body.map_or(Body::Empty, Body::Bytes),
+        ..Answer::new(status, Head::Own(fields), Note::of(Why::Beacon))
+    }
+}
+
+/// What a beacon times: names of PoPs, and where they are asked; the own one first, without a place of its own.
+fn targets<'s>(snapshot: &'s Snapshot, pop: &'s str) -> Vec<(&'s str, Option<String>)> {
+    let pops = &snapshot.routing.pops;
+    let zone = snapshot.routing.dns.as_ref().map(|dns| &dns.zone);
+    let own = pops.iter().position(|known| *known.name == *pop);
+    let (Some(own), Some(zone)) = (own, zone) else { return vec![(pop, None)] };
+    let is_other = |index: &usize| *index != own && !pops[*index].last_resort;
+    let mut others: Vec<usize> = (0..pops.len()).filter(is_other).collect();
+    others.sort_by(|a, b| {
+        let km = |index: &usize| pops[*index].location.km(pops[own].location);
+        km(a).total_cmp(&km(b))
+    });
+    let mut draw = chance();
+    let mut below = |end: usize| {
+        let drawn = (draw & 0xffff_ffff) as usize % end;
+        draw >>= 32;
+        drawn
+    };
+    let mut chosen = vec![own];
+    while chosen.len() < TARGETS && !others.is_empty() {
+        let range = if chosen.len() < TARGETS - 1 { NEIGHBOURS.min(others.len()) } else { others.len() };
+        chosen.push(others.remove(below(range)));
+    }
+    let host = |index: usize| format!("{}.{zone}", pops[index].name.to_ascii_lowercase());
+    chosen.into_iter().map(|index| (&*pops[index].name, (index != own).then(|| host(index)))).collect()
+}
+
+/// Times each target three times, of which the first pays for the connection; and reports.
+fn script(token: &str, targets: &[(&str, Option<String>)]) -> String {
+    let list: Vec<String> = targets
+        .iter()
+        .map(|(name, host)| {
+            let host = host.as_ref().map_or_else(|| "o".to_owned(), |host| format!("\"//{host}\""));
+            format!("[\"{name}\",{host}]")
+        })
+        .collect();
+    format!(
+        "(async()=>{{const o=new URL(document.currentScript.src).origin,p=[{}];\n\
+         if(document.readyState!=\"complete\")await new Promise(f=>addEventListener(\"load\",f));\n\
+         const time=async b=>{{let m=1/0;for(let i=0;i<3;i++){{const c=new AbortController(),k=setTimeout(()=>c.abort(),3000),a=performance.now();\n\
+         try{{await fetch(b+\"{BEACON_PATH}?\"+i,{{mode:\"no-cors\",cache:\"no-store\",credentials:\"omit\",signal:c.signal}})}}catch{{return\"x\"}}finally{{clearTimeout(k)}}\n\
+         if(i)m=Math.min(m,performance.now()-a)}}return m.toFixed(1)}};\n\
+         const r=[];for(const[n,b]of p)r.push(n+\"=\"+await time(b));\n\
+         navigator.sendBeacon(o+\"{BEACON_PATH}?{token}&\"+r.join(\"&\"))}})();\n",
+        list.join(","),
+    )
+}
+
+impl Started {
+    fn mac(&self, expiry: u64, nonce: u64, client: IpAddr, pops: &[&str]) -> hmac::Tag {
+        let said = format!("{expiry} {nonce} {} {}", network_of(client), pops.join(" "));
+        hmac::sign(&self.key, said.as_bytes())
+    }
+
+    fn token(&self, client: IpAddr, pops: &[&str], now_secs: u64) -> String {
+        let (expiry, nonce) = (now_secs + TOKEN_SECS, chance() as u64);
+        let mac = self.mac(expiry, nonce, client, pops);
+        let mac: String = mac.as_ref()[..MAC_BYTES].iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("{expiry:010x}{nonce:016x}{mac}")
+    }
+
+    /// What a report says, if its token is good; else the status of the refusal.
+    fn report<'q>(
+        &self,
+        client: IpAddr,
+        query: &'q str,
+        now_secs: u64,
+    ) -> Result<Vec<(&'q str, Option<f64>)>, u16> {
+        let (expiry, nonce, mac, results) = read_report(query).ok_or(400u16)?;
+        let pops: Vec<&str> = results.iter().map(|(pop, _)| *pop).collect();
+        let wanted = self.mac(expiry, nonce, client, &pops);
+        let is_ours = verify_slices_are_equal(&wanted.as_ref()[..MAC_BYTES], &mac).is_ok();
+        if !is_ours || expiry < now_secs || expiry > now_secs + TOKEN_SECS {
+            return Err(403);
+        }
+        self.reports.lock().admit(network_of(client), nonce, now_secs)?;
+        Ok(results)
+    }
+}
+
+impl Reports {
+    /// Notes a report, unless it has come before or is too much.
+    fn admit(&mut self, network: IpAddr, nonce: u64, now_secs: u64) -> Result<(), u16> {
+        let stretch = now_secs / TOKEN_SECS;
+        if stretch != self.stretch {
+            // A token outlives the stretch that it was made in, but not the next one.
+            self.nonces.swap(0, 1);
+            self.nonces[0].clear();
+            if stretch != self.stretch + 1 {
+                self.nonces[1].clear();
+            }
+            self.by_network.clear();
+            self.stretch = stretch;
+        }
+        if self.nonces.iter().any(|nonces| nonces.contains(&nonce)) {
+            return Err(403);
+        }
+        let count = self.by_network.get(&network).copied().unwrap_or(0);
+        if count >= REPORTS_PER_NETWORK || self.nonces[0].len() >= REPORTS_MAX {
+            return Err(429);
+        }
+        self.by_network.insert(network, count + 1);
+        self.nonces[0].insert(nonce);
+        Ok(())
+    }
+}
+
+type Report<'q> = (u64, u64, [u8; MAC_BYTES], Vec<(&'q str, Option<f64>)>);
+
+/// Reads `TOKEN&fra=23.4&iad=x`.
+pub(crate) fn read_report(query: &str) -> Option<Report<'_>> {
+    let mut parts = query.split('&');
+    let token = parts.next().filter(|token| token.len() == 26 + 2 * MAC_BYTES && token.is_ascii())?;
+    let expiry = u64::from_str_radix(&token[..10], 16).ok()?;
+    let nonce = u64::from_str_radix(&token[10..26], 16).ok()?;
+    let mut mac = [0; MAC_BYTES];
+    for (index, byte) in mac.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&token[26 + 2 * index..][..2], 16).ok()?;
+    }
+    let mut results = Vec::new();
+    for part in parts {
+        let (pop, ms) = part.split_once('=')?;
+        let ms = match ms {
+            "x" => None,
+            ms => Some(ms.parse::<f64>().ok().filter(|ms| *ms > 0.0 && *ms <= TRIP_MS_MAX)?),
+        };
+        if results.len() == TARGETS || results.iter().any(|(known, _)| *known == pop) {
+            return None;
+        }
+        results.push((pop, ms));
+    }
+    (!results.is_empty()).then_some((expiry, nonce, mac, results))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u64 = 1_800_000_000;
+
+    fn started() -> (Measuring, IpAddr) {
+        let measuring = Measuring::default();
+        measuring.start("fra", &[7; 32]);
+        (measuring, "203.0.113.7".parse().unwrap())
+    }
+
+    #[test]
+    fn a_report_counts_once_from_where_its_token_was_given_while_that_is_good() {
+        let (measuring, client) = started();
+        let started = measuring.started.get().unwrap();
+        let token = started.token(client, &["fra", "iad"], NOW);
+        let query = format!("{token}&fra=20.5&iad=x");
+        let neighbour: IpAddr = "203.0.113.200".parse().unwrap();
+        let stranger: IpAddr = "198.51.100.1".parse().unwrap();
+        let report =
+            |client, query: &str, now| started.report(client, query, now).map(|results| results.len());
+        assert_eq!(report(stranger, &query, NOW), Err(403));
+        assert_eq!(report(client, &query, NOW + TOKEN_SECS + 1), Err(403), "too late");
+        assert_eq!(report(client, &format!("{token}&fra=20.5&nrt=1"), NOW), Err(403), "not on this PoP");
+        assert_eq!(report(client, &query.replace("20.5", "-1"), NOW), Err(400));
+        assert_eq!(report(neighbour, &query, NOW), Ok(2));
+        assert_eq!(report(client, &query, NOW), Err(403), "again");
+        assert_eq!(report(client, &query, NOW + TOKEN_SECS), Err(403), "and later");
+    }
+
+    #[test]
+    fn one_network_reports_so_often_and_no_more() {
+        let (measuring, client) = started();
+        let started = measuring.started.get().unwrap();
+        let report = |client, now| {
+            let query = format!("{}&fra=20", started.token(client, &["fra"], now));
+            started.report(client, &query, now).map(drop)
+        };
+        for _ in 0..REPORTS_PER_NETWORK {
+            assert_eq!(report(client, NOW), Ok(()));
+        }
+        assert_eq!(report(client, NOW), Err(429));
+        assert_eq!(report("198.51.100.1".parse().unwrap(), NOW), Ok(()));
+        assert_eq!(report(client, NOW + TOKEN_SECS), Ok(()));
+    }
+
+    #[test]
+    fn what_is_held_is_bounded_and_taken_once() {
+        let (measuring, client) = started();
+        for _ in 0..3 {
+            measuring.connection(client, 20_000);
+        }
+        measuring.connection(client, 0);
+        let taken = measuring.take();
+        assert_eq!((taken.len(), taken[0].count, taken[0].sum_ms, &*taken[0].pop), (1, 3, 60.0, "fra"));
+        assert!(measuring.take().is_empty());
+        for network in 0..HELD_MAX as u32 + 10 {
+            measuring.connection(IpAddr::V4((0x0b00_0000 + (network << 8)).into()), 1_000);
+        }
+        assert_eq!(measuring.take_dropped(), 10);
+        assert_eq!(measuring.take().len(), TRIPS_MAX);
+    }
+}

@@ -1,0 +1,299 @@
+//! `perigee measure`: how fast a page is, from its origin and through the CDN, in a real browser; and what of the difference is more
+//! than chance.
+//!
+//! A round visits the page once in each way, in turns that change from round to round, so that whatever else the machine does meets all of them
+//! alike. First views have a profile of their own; repeat views the cache that the first view has left.
+
+mod relay;
+mod report;
+mod series;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use browser::{Browser, Options, Page};
+use clap::Args;
+use model::units::parse_duration;
+use serde_json::json;
+use tokio::net::lookup_host;
+
+use crate::address::parse_address;
+use crate::failure::Failure;
+use crate::purge::Edge;
+use report::{Place as PlaceReport, Report};
+use series::{Budget, Series, Shot, View};
+
+const EXAMPLES: &str = "\
+Examples:
+  perigee measure http://127.0.0.1:8080/                                  one way: as the address says
+  perigee measure http://shop.example/ --origin 127.0.0.1:8000 --via 127.0.0.1:8080 --html report.html
+  perigee measure http://shop.example/ --origin 127.0.0.1:8000 --via 127.0.0.1:8080 --from sydney=280ms/12ms --cold
+  perigee measure https://www.shop.example/ --budget lcp=2.5s,ttfb=400ms   exit code 1 when a median is over it
+
+--from NAME=FAR/NEAR puts the origin FAR and the edges NEAR away, by a relay that delays what passes: an emulation, for TCP alone.
+A difference is claimed only where a rank test says that chance would make one with --level's probability at most, over all
+claims of the report together.";
+
+/// Longest that one visit may take.
+const VISIT_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// Most edges that are compared: each has a browser of its own.
+const VIAS_MAX: usize = 8;
+
+/// `perigee measure`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct MeasureArgs {
+    /// The page
+    #[arg(value_name = "URL")]
+    url: String,
+    /// Where the page's host is to be found without the CDN [default: where DNS says]
+    #[arg(long, value_name = "HOST:PORT", value_parser = parse_address)]
+    origin: Option<SocketAddr>,
+    /// An edge to compare with; may be given several times
+    #[arg(long, value_name = "HOST:PORT", value_parser = parse_address)]
+    via: Vec<SocketAddr>,
+    /// Also visit the edges after a purge of the page's host: by the edge's own API, as `perigee purge` does
+    #[arg(long, requires = "via")]
+    cold: bool,
+    #[command(flatten)]
+    edge: Edge,
+    /// A place to visit from: the round trips to the origin and to the edges; may be given several times
+    #[arg(long, value_name = "NAME=FAR/NEAR", value_parser = parse_place)]
+    from: Vec<Place>,
+    /// Rounds
+    #[arg(long, value_name = "N", default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..=200))]
+    runs: u32,
+    /// With which probability a report may claim a difference where there is none
+    #[arg(long, value_name = "SHARE", default_value_t = 0.01, value_parser = parse_level)]
+    level: f64,
+    /// Exit with 1 when the median of a first view is over one of these: ttfb, fcp, lcp, load, cls, bytes, requests
+    #[arg(long, value_name = "NAME=MOST,…", value_parser = Budget::parse)]
+    budget: Option<Budget>,
+    /// Take every certificate
+    #[arg(long)]
+    insecure: bool,
+    /// The browser's program [default: the first Chromium on PATH]
+    #[arg(long, value_name = "FILE")]
+    browser: Option<PathBuf>,
+    /// Write a report for people
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Print the report as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+fn parse_level(text: &str) -> Result<f64, String> {
+    let level = text.parse().ok().filter(|level| (0.0001..=0.2).contains(level));
+    level.ok_or(format!("{text:?} is no level; write a share from 0.0001 to 0.2, as 0.01"))
+}
+
+/// Where visitors are.
+#[derive(Clone, Debug)]
+struct Place {
+    name: String,
+    to_origin: Duration,
+    to_edges: Duration,
+}
+
+fn parse_place(text: &str) -> Result<Place, String> {
+    let wrong = || format!("{text:?} is no place; write e.g. sydney=280ms/12ms");
+    let (name, times) = text.split_once('=').ok_or_else(wrong)?;
+    let (far, near) = times.split_once('/').ok_or_else(wrong)?;
+    let time = |text: &str| match text {
+        "0" => Ok(Duration::ZERO),
+        text => parse_duration(text)
+            .map_err(|bad| format!("{text:?} {}; write e.g. {}", bad.reason, bad.suggestion)),
+    };
+    let place = Place { name: name.to_owned(), to_origin: time(far)?, to_edges: time(near)? };
+    match place.to_origin.max(place.to_edges) > Duration::from_secs(10) || name.is_empty() {
+        true => Err(wrong()),
+        false => Ok(place),
+    }
+}
+
+/// The page's address, in parts.
+struct Target {
+    host: String,
+    port: u16,
+    prefix: String,
+}
+
+impl Target {
+    fn of(url: &str) -> Result<Target, Failure> {
+        let wrong = || Failure::new(format!("{url:?} is no page"), "write e.g. https://www.shop.example/");
+        let (scheme, rest) = url.split_once("://").ok_or_else(wrong)?;
+        let default = match scheme {
+            "http" => 80,
+            "https" => 443,
+            _ => return Err(wrong()),
+        };
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) if !port.contains(']') => (host, port.parse().map_err(|_| wrong())?),
+            _ => (authority, default),
+        };
+        if host.is_empty() || host.contains([',', ' ', '@']) {
+            return Err(wrong());
+        }
+        Ok(Target { host: host.to_owned(), port, prefix: format!("{scheme}://{authority}/") })
+    }
+
+    async fn resolve(&self) -> Result<SocketAddr, Failure> {
+        let name = self.host.trim_matches(['[', ']']);
+        let found = lookup_host((name, self.port)).await;
+        let missing =
+            || Failure::new(format!("{} is not found", self.host), "say where it is: --origin HOST:PORT");
+        found.ok().and_then(|mut addresses| addresses.next()).ok_or_else(missing)
+    }
+}
+
+/// A way to the page: a browser that finds its host at one address.
+struct Way {
+    name: String,
+    is_edge: bool,
+    browser: Browser,
+}
+
+impl MeasureArgs {
+    /// Measures, reports, and says by the exit code whether the budget was kept.
+    pub(crate) fn run(self) -> Result<ExitCode, Failure> {
+        if self.via.len() > VIAS_MAX {
+            return Err(Failure::new(
+                format!("{} edges are too many", self.via.len()),
+                format!("name {VIAS_MAX} at most"),
+            ));
+        }
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.map_err(|error| Failure::new(format!("no runtime: {error}"), ""))?;
+        let report = runtime.block_on(self.measure())?;
+        if let Some(file) = &self.html {
+            std::fs::write(file, report.html()).map_err(|error| {
+                Failure::new(format!("{} cannot be written: {error}", file.display()), "name another file")
+            })?;
+            eprintln!("The report is in {}", file.display());
+        }
+        let over = self.budget.as_ref().map(|budget| report.over(budget)).unwrap_or_default();
+        crate::print(&match self.json {
+            true => format!("{:#}\n", json!({ "report": report.json(), "over_budget": over })),
+            false => crate::visible_lines(&report.text()),
+        })?;
+        over.iter().for_each(|line| eprintln!("over budget: {line}"));
+        Ok(if over.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    async fn measure(&self) -> Result<Report, Failure> {
+        let target = Target::of(&self.url)?;
+        let here = vec![Place { name: "here".into(), to_origin: Duration::ZERO, to_edges: Duration::ZERO }];
+        let places = if self.from.is_empty() { &here } else { &self.from };
+        let mut report = Report::new(&self.url, self.level, self.runs);
+        for place in places {
+            let ways = self.ways(&target, place).await?;
+            report.browser = ways.first().map(|way| way.browser.version().to_owned()).unwrap_or_default();
+            let measured = self.visit(&target, place, &ways).await;
+            for way in ways {
+                way.browser.close().await;
+            }
+            report.places.push(PlaceReport::new(
+                &place.name,
+                (place.to_origin.as_secs_f64() * 1e3, place.to_edges.as_secs_f64() * 1e3),
+                !self.from.is_empty(),
+                measured?,
+                self.level,
+            ));
+        }
+        Ok(report)
+    }
+
+    /// A browser for the origin and one for each edge, with their delays.
+    async fn ways(&self, target: &Target, place: &Place) -> Result<Vec<Way>, Failure> {
+        let mut wanted = vec![("origin".to_owned(), self.origin, place.to_origin, false)];
+        for (index, via) in self.via.iter().enumerate() {
+            let name = if self.via.len() == 1 { "CDN".to_owned() } else { format!("CDN {}", index + 1) };
+            wanted.push((name, Some(*via), place.to_edges, true));
+        }
+        let mut ways = Vec::new();
+        for (name, address, round_trip, is_edge) in wanted {
+            let address = match (address, round_trip.is_zero()) {
+                (address, true) => address,
+                (address, false) => {
+                    let far = match address {
+                        Some(address) => address,
+                        None => target.resolve().await?,
+                    };
+                    let relay = relay::start(far, round_trip).await;
+                    Some(relay.map_err(|error| Failure::new(format!("no relay to {far}: {error}"), ""))?)
+                }
+            };
+            let options = Options {
+                program: self.browser.clone(),
+                hosts: address.map(|address| (target.host.clone(), address)).into_iter().collect(),
+                takes_any_certificate: self.insecure,
+            };
+            let browser = Browser::launch(&options).await.map_err(of_browser)?;
+            ways.push(Way { name, is_edge, browser });
+        }
+        Ok(ways)
+    }
+
+    async fn visit(&self, target: &Target, place: &Place, ways: &[Way]) -> Result<Vec<Series>, Failure> {
+        let mut shots: BTreeMap<(usize, View), Vec<Shot>> = BTreeMap::new();
+        // What no visitor meets twice: DNS, the first start of everything.
+        for way in ways {
+            self.first_view(way).await?.1.close().await.map_err(of_browser)?;
+        }
+        for round in 0..self.runs as usize {
+            eprintln!("{}: round {} of {}", place.name, round + 1, self.runs);
+            for turn in 0..ways.len() {
+                let at = (turn + round) % ways.len();
+                let way = &ways[at];
+                if way.is_edge && self.cold {
+                    self.purge(target).await?;
+                    let (shot, page) = self.first_view(way).await?;
+                    page.close().await.map_err(of_browser)?;
+                    shots.entry((at, View::Cold)).or_default().push(shot);
+                }
+                let (shot, mut page) = self.first_view(way).await?;
+                shots.entry((at, View::First)).or_default().push(shot);
+                let again = page.visit(&self.url, VISIT_TIME_MAX).await.map_err(of_browser)?;
+                shots.entry((at, View::Repeat)).or_default().push(Shot::of(again));
+                page.close().await.map_err(of_browser)?;
+            }
+        }
+        let series = |((at, view), shots): ((usize, View), Vec<Shot>)| {
+            Series::new(&ways[at].name, ways[at].is_edge, view, shots)
+        };
+        Ok(shots.into_iter().map(series).collect())
+    }
+
+    async fn first_view(&self, way: &Way) -> Result<(Shot, Page), Failure> {
+        let mut page = way.browser.new_page().await.map_err(of_browser)?;
+        let visit = page.visit(&self.url, VISIT_TIME_MAX).await.map_err(of_browser)?;
+        let document = visit.exchanges.iter().rfind(|one| one.kind == "Document");
+        let failed = document.is_none_or(|one| one.failure.is_some() || one.status >= 400 || one.status == 0);
+        if failed {
+            let why = document.and_then(|one| one.failure.clone());
+            let status = document.map_or(0, |one| one.status);
+            return Err(Failure::new(
+                format!("{} by way of {}: {}", self.url, way.name, why.unwrap_or(format!("status {status}"))),
+                "check the address, and that --origin and --via listen and serve this host",
+            ));
+        }
+        Ok((Shot::of(visit), page))
+    }
+
+    async fn purge(&self, target: &Target) -> Result<(), Failure> {
+        let client = self.edge.client()?;
+        let body = json!({ "prefix": target.prefix });
+        let purged = tokio::task::spawn_blocking(move || client.post("/v1/purge", &body)).await;
+        purged.map_err(|error| Failure::new(format!("the purge did not end: {error}"), ""))?.map(drop)
+    }
+}
+
+fn of_browser(error: browser::Error) -> Failure {
+    Failure::new(error.to_string(), "is a Chromium installed? Name its program: --browser FILE")
+}

@@ -1,0 +1,146 @@
+//! `perigee measure` with a real browser: it sees a gain where there is one, and claims none where there is none. Nothing is
+//! tested, with a word, where no Chromium is installed.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+/// A page of four resources, until the test ends.
+fn serve() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            std::thread::spawn(move || {
+                let (mut head, mut byte) = (Vec::new(), [0]);
+                while stream.read(&mut byte).is_ok_and(|count| count == 1) {
+                    head.push(byte[0]);
+                    if !head.ends_with(b"\r\n\r\n") {
+                        continue;
+                    }
+                    let target = String::from_utf8_lossy(&head).split(' ').nth(1).unwrap_or("/").to_owned();
+                    let (kind, body) = match &*target {
+                        "/" => (
+                            "text/html",
+                            "<!doctype html><link rel=stylesheet href=/a.css><script src=/a.js></script><h1>Hello</h1><script src=/b.js></script>",
+                        ),
+                        "/a.css" => ("text/css", "h1 { font-size: 5em }"),
+                        _ => ("text/javascript", "var a = 1;"),
+                    };
+                    let answer = format!(
+                        "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nCache-Control: no-store\r\n\
+                         Cache-Status: test; hit\r\n\r\n{body}",
+                        body.len()
+                    );
+                    if stream.write_all(answer.as_bytes()).is_err() {
+                        return;
+                    }
+                    head.clear();
+                }
+            });
+        }
+    });
+    address
+}
+
+fn measure(arguments: &[&str]) -> Option<Output> {
+    let is_there =
+        ["chromium", "chromium-browser", "google-chrome-stable", "google-chrome"].iter().any(|name| {
+            std::env::split_paths(&std::env::var_os("PATH").unwrap())
+                .any(|directory| directory.join(name).is_file())
+        });
+    if !is_there {
+        eprintln!("no Chromium is installed: nothing was tested");
+        return None;
+    }
+    let mut command = Command::new(env!("CARGO_BIN_EXE_perigee"));
+    Some(command.arg("measure").args(arguments).stdin(Stdio::null()).output().unwrap())
+}
+
+#[test]
+fn a_gain_is_shown_with_its_interval_and_a_budget_fails() {
+    let server = serve().to_string();
+    let scratch = std::env::temp_dir().join(format!("perigee-measure-{}.html", std::process::id()));
+    let html = scratch.display().to_string();
+    let Some(output) = measure(&[
+        "http://shop.test/",
+        "--origin",
+        &server,
+        "--via",
+        &server,
+        "--from",
+        "far=300ms/0",
+        "--runs",
+        "7",
+        "--json",
+        "--html",
+        &html,
+        "--budget",
+        "requests=1,lcp=20m",
+    ]) else {
+        return;
+    };
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("over budget: requests from far by way of CDN") && !said.contains("over budget: lcp"),
+        "{said}"
+    );
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let place = &report["report"]["places"][0];
+    assert_eq!(place["emulated"], true);
+    let comparison = |metric: &str| {
+        let rows = place["comparisons"].as_array().unwrap().iter();
+        rows.clone().find(|row| row["metric"] == metric && row["after"] == "CDN, first view").unwrap().clone()
+    };
+    for metric in ["ttfb", "load"] {
+        let row = comparison(metric);
+        assert_eq!(row["claimed"], true, "{row}");
+        // A page of this kind takes two round trips before its first byte, and two more before its scripts.
+        assert!(row["gain_ms"].as_f64().unwrap() > 400.0, "{row}");
+        let low = row["interval95_ms"][0].as_f64().unwrap();
+        assert!(low > 0.0 && low <= row["gain_ms"].as_f64().unwrap(), "{row}");
+    }
+    let first = place["series"].as_array().unwrap().iter().find(|one| one["view"] == "first view").unwrap();
+    assert_eq!(first["typical"][0]["cache_status"], "test; hit");
+    let page = std::fs::read_to_string(&scratch).unwrap();
+    std::fs::remove_file(&scratch).unwrap();
+    assert!(page.contains("sooner") && page.contains("emulated by a relay") && page.ends_with("</html>\n"));
+}
+
+#[test]
+fn where_nothing_differs_nothing_is_claimed() {
+    let server = serve().to_string();
+    let Some(output) = measure(&[
+        "http://shop.test/",
+        "--origin",
+        &server,
+        "--via",
+        &server,
+        "--runs",
+        "7",
+        "--level",
+        "0.0001",
+    ]) else {
+        return;
+    };
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains("no difference that can be told from chance"), "{said}");
+    assert!(!said.contains("sooner") && !said.contains("later"), "{said}");
+}
+
+#[test]
+fn a_page_that_cannot_be_had_says_why() {
+    let Some(output) = measure(&["http://shop.test/", "--origin", "127.0.0.1:1", "--runs", "1"]) else {
+        return;
+    };
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said.contains("net::") && said.contains("next:"), "{said}");
+}

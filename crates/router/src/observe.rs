@@ -1,0 +1,161 @@
+//! What an edge sees of the edges of other PoPs, for the cluster's routers: a router alone sees them from one place, and can't tell a dead
+//! edge from its own bad line.
+//!
+//! Each address is looked at from three other PoPs, always the same ones, by every node there. What an observer says is *down* or *up*,
+//! after as many probes as in [`crate::health`]. One that sees most of what it looks at down says nothing: it is cut off itself.
+
+use std::collections::HashMap;
+use std::hash::Hasher;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use model::Routing;
+use model::steering::Vote;
+use parking_lot::Mutex;
+use siphasher::sip::SipHasher24;
+use tokio::sync::{mpsc, watch};
+
+use crate::health::Sight;
+use crate::probe::{Seen, Targets, probe_all};
+
+/// PoPs that look at an address.
+const OBSERVERS: usize = 3;
+/// What probes may have seen and nobody has looked at yet.
+const SEEN_MAX: usize = 256;
+
+/// An observer that runs; dropping it ends it.
+pub struct Observing {
+    targets: watch::Sender<Targets>,
+    sights: Arc<Mutex<HashMap<IpAddr, Sight>>>,
+}
+
+impl Observing {
+    /// Starts, with nothing to look at. `changed` is called when a vote has changed.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub fn start(changed: impl Fn() + Send + 'static) -> std::io::Result<Observing> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (targets, looked_at) = watch::channel(Targets::default());
+        let sights: Arc<Mutex<HashMap<IpAddr, Sight>>> = Arc::default();
+        let noted = Arc::clone(&sights);
+        std::thread::Builder::new().name("observe".into()).spawn(move || {
+            runtime.block_on(async {
+                let (seen_in, mut seen_out) = mpsc::channel::<Seen>(SEEN_MAX);
+                let started = Instant::now();
+                let note = async {
+                    while let Some(seen) = seen_out.recv().await {
+                        let now_ms = started.elapsed().as_millis() as u64;
+                        // It is looked at no longer, if it isn't there.
+                        let step = |sight: &mut Sight| sight.step(seen.good, now_ms);
+                        if noted.lock().get_mut(&seen.edge).is_some_and(step) {
+                            changed();
+                        }
+                    }
+                };
+                tokio::select! {
+                    () = probe_all(looked_at, seen_in) => {}
+                    () = note => {}
+                }
+            });
+        })?;
+        Ok(Observing { targets, sights })
+    }
+
+    /// Looks at what a node of this PoP is to look at from now on.
+    pub fn look_at(&self, routing: &Routing, pop: &str) {
+        let edges = targets_of(routing, pop);
+        {
+            let mut sights = self.sights.lock();
+            sights.retain(|edge, _| edges.contains(edge));
+            edges.iter().for_each(|edge| _ = sights.entry(*edge).or_default());
+        }
+        let new = Targets { edges, settings: routing.probe };
+        self.targets.send_if_modified(|now| {
+            let is_other = *now != new;
+            *now = new;
+            is_other
+        });
+    }
+
+    /// What is to be said of each address; nothing by who is cut off.
+    pub fn votes(&self) -> Vec<Vote> {
+        let sights = self.sights.lock();
+        let down = sights.values().filter(|sight| sight.is_down()).count();
+        if sights.len() > 1 && down * 2 > sights.len() {
+            return Vec::new();
+        }
+        sights.iter().map(|(edge, sight)| Vote { edge: *edge, down: sight.is_down() }).collect()
+    }
+}
+
+/// The addresses that nodes of a PoP look at: of each address's other PoPs, the three that come first by a hash of both.
+fn targets_of(routing: &Routing, pop: &str) -> Vec<IpAddr> {
+    let weight = |edge: &IpAddr, observer: &str| {
+        let mut hasher = SipHasher24::new();
+        hasher.write(edge.to_string().as_bytes());
+        hasher.write(observer.as_bytes());
+        hasher.finish()
+    };
+    let Some(own) = routing.pops.iter().position(|known| *known.name == *pop) else { return Vec::new() };
+    let others = routing.pops.iter().enumerate().filter(|(index, _)| *index != own);
+    let edges = others.flat_map(|(index, other)| other.edges.iter().map(move |edge| (index, edge)));
+    edges
+        .filter(|(index, edge)| {
+            let mine = weight(edge, pop);
+            let before = routing.pops.iter().enumerate().filter(|(observer, other)| {
+                observer != index && *observer != own && weight(edge, &other.name) < mine
+            });
+            before.count() < OBSERVERS
+        })
+        .map(|(_, edge)| *edge)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn routing(pops: usize) -> Routing {
+        let text: String = (0..pops)
+            .map(|pop| {
+                format!("[[pop]]\nname = \"p{pop}\"\nlocation = [{pop}, {pop}]\nedges = [\"192.0.2.{pop}\", \"2001:db8::{pop}\"]\n")
+            })
+            .collect();
+        let site = "[[site]]\nname = \"s\"\ndomains = \"s.example\"\norigin = \"http://o.example\"\n";
+        model::Snapshot::parse_cluster(&format!("{text}{site}"), "c.toml").snapshot.unwrap().routing
+    }
+
+    #[test]
+    fn each_address_is_looked_at_from_three_other_pops_as_far_as_there_are_any() {
+        for (pops, wanted) in [(1, 0), (2, 1), (3, 2), (4, 3), (20, 3)] {
+            let routing = routing(pops);
+            let mut looked_at: HashMap<IpAddr, usize> = HashMap::new();
+            for pop in &routing.pops {
+                let targets = targets_of(&routing, &pop.name);
+                assert!(targets.iter().all(|target| !pop.edges.contains(target)));
+                targets.into_iter().for_each(|target| *looked_at.entry(target).or_default() += 1);
+            }
+            let all = routing.pops.iter().flat_map(|pop| &pop.edges);
+            all.for_each(|edge| assert_eq!(looked_at.get(edge).copied().unwrap_or(0), wanted, "{pops}"));
+        }
+        assert!(targets_of(&routing(4), "elsewhere").is_empty());
+    }
+
+    #[test]
+    fn who_sees_most_down_says_nothing() {
+        let observing = Observing::start(|| {}).unwrap();
+        let mut routing = routing(4);
+        routing.probe.kind = model::routing::ProbeKind::Off;
+        observing.look_at(&routing, "p0");
+        let all = observing.votes().len();
+        assert!(all > 0 && observing.votes().iter().all(|vote| !vote.down));
+        for (index, sight) in observing.sights.lock().values_mut().enumerate() {
+            if index * 2 <= all {
+                (0..2).for_each(|_| _ = sight.step(false, 0));
+            }
+        }
+        assert!(observing.votes().is_empty());
+    }
+}
