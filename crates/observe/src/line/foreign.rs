@@ -165,7 +165,7 @@ fn cache_status(why: Why) -> &'static str {
     match why {
         Why::Fresh | Why::Collapsed => "hit",
         Why::StaleWhileRevalidate => "updating",
-        Why::StaleIfError => "stale",
+        Why::StaleIfError | Why::StaleBudget => "stale",
         Why::Revalidated => "revalidated",
         Why::Expired => "expired",
         Why::Uncacheable | Why::TooLarge | Why::HitForMiss => "bypass",
