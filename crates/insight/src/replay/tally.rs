@@ -105,6 +105,7 @@ impl Notes {
             (self.chosen_by_fields, "requests met a rule with conditions on headers or cookies; the log has only Referer and User-Agent".to_owned()),
             (self.learnt_from_hits, "objects were never fetched in this log: their lifetime is taken from age and ttl".to_owned()),
             (self.probed, "objects: their headers are those that a look at the origin has found for their class".to_owned()),
+            (self.refused, "times something was too large for memory, or found no room there".to_owned()),
             (
                 self.assumed,
                 format!(
