@@ -158,7 +158,7 @@ let typed = "";
 export function signIn({ refused, enter, isTried }) {
   if (isTried) return h("p", { class: "loading signing", role: "status", key: "signing" }, "Signing in…");
   return h("main", { class: "sign-in", key: "sign-in" },
-    h("form", { class: "panel", onsubmit: (event) => { event.preventDefault(); enter(typed.trim()); } },
+    h("form", { class: "panel", onsubmit: (event) => { event.preventDefault(); const secret = typed.trim(); typed = ""; enter(secret); } },
       h("h1", {}, mark(), "Perigee"),
       h("p", {}, "Sign in to this cluster with a token."),
       field("token", "Token", h("input", { id: "token", type: "password", required: true, autocomplete: "current-password", spellcheck: "false", placeholder: "pgt_…", "aria-describedby": "token-help", value: typed, oninput: (event) => { typed = event.target.value; } }),

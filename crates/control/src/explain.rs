@@ -142,10 +142,11 @@ pub(crate) async fn explain(
         Problem::new(StatusCode::CONFLICT, "no configuration is in force, so nothing is decided yet")
             .next("add one and roll it out: perigee apply")
     })?;
-    let site = snapshot.site_for(&host).ok_or_else(|| {
-        let domains = snapshot.sites.iter().flat_map(|site| &site.domains);
+    let site = snapshot.site_for(&host).filter(|site| caller.is_for(&site.name)).ok_or_else(|| {
+        let sites = snapshot.sites.iter().filter(|site| caller.is_for(&site.name));
+        let domains = sites.flat_map(|site| &site.domains);
         Problem::unknown(
-            "no site of the configuration serves this host",
+            "no site of the configuration that the token is for serves this host",
             &host,
             domains.map(|domain| &**domain),
         )

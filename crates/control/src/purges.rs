@@ -29,9 +29,7 @@ use crate::api::{answer, read_json};
 use crate::cells;
 use crate::clock::now_ms;
 use crate::idempotency::{Before, Keyed, PurgeAt};
-use crate::limits::{
-    COMMIT_PATIENCE, KEYED_PER_COMMIT_MAX, LISTED_MAX, PURGE_LINGER, REASON_BYTES_MAX, WAIT_MAX,
-};
+use crate::limits::{COMMIT_PATIENCE, KEYED_PER_COMMIT_MAX, PURGE_LINGER, REASON_BYTES_MAX, WAIT_MAX};
 use crate::nodes::Proof;
 use crate::problem::Problem;
 use crate::tail::RecentPurge;
@@ -599,7 +597,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// The newest purges.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Purges {
-    /// The newest first; at most 1,000, without the canaries.
+    /// The newest first; at most 1,000, without the canaries, and those of the token's sites, where it is for some only.
     purges: Vec<RecentPurge>,
     /// The newest position of the journal.
     head: u64,
@@ -613,5 +611,5 @@ pub(crate) async fn list(
     Extension(caller): Extension<Caller>,
 ) -> Result<Json<Purges>, Problem> {
     caller.may(Role::Viewer)?;
-    Ok(Json(Purges { purges: shared.tail.recent_purges(LISTED_MAX), head: shared.tail.head() }))
+    Ok(Json(Purges { purges: shared.tail.recent_purges(&caller), head: shared.tail.head() }))
 }

@@ -811,7 +811,8 @@ pub(crate) struct Markers {
 
 /// What was changed when, for lines on charts
 ///
-/// Purges go back as far as the newest 1,000, the rest for 35 days before `to`.
+/// Purges go back as far as the newest 1,000, the rest for 35 days before `to`. A token that is for some sites sees no purges of
+/// others.
 #[utoipa::path(get, path = "/v1/markers", tag = "statistics",
     params(("from" = Option<i64>, Query), ("to" = Option<i64>, Query)),
     responses((status = 200, body = Markers), (status = "default", body = Problem)))]
@@ -829,7 +830,7 @@ pub(crate) async fn markers(
     };
     let mut items: Vec<Marker> = shared
         .tail
-        .recent_purges(LISTED_MAX)
+        .recent_purges(&caller)
         .into_iter()
         .filter(|purge| (from..to).contains(&purge.at_ms))
         .map(|purge| Marker {

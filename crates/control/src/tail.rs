@@ -16,6 +16,7 @@ use crate::cells::bounded;
 use crate::clock::ms;
 use crate::limits::{CANARY_TAG, LISTED_MAX, RECORDS_KEPT, RECORDS_KEPT_MAX};
 use crate::purges::describe;
+use crate::tokens::Caller;
 
 /// Records in one read.
 const PAGE: usize = 500;
@@ -54,6 +55,9 @@ pub(crate) struct RecentPurge {
     pub(crate) purges: usize,
     /// The first ten in words.
     pub(crate) matches: Vec<String>,
+    /// The sites that they name.
+    #[serde(skip)]
+    sites: Vec<String>,
 }
 
 impl Tail {
@@ -133,9 +137,10 @@ impl Tail {
         self.advance(records.last().map_or(floor, |record| record.position));
     }
 
-    /// The newest purges, the newest first, without the canaries.
-    pub(crate) fn recent_purges(&self, limit: usize) -> Vec<RecentPurge> {
-        self.read.lock().purges.iter().rev().take(limit).cloned().collect()
+    /// The newest purges, the newest first, without the canaries and those that name a site which is not `caller`'s.
+    pub(crate) fn recent_purges(&self, caller: &Caller) -> Vec<RecentPurge> {
+        let is_for = |purge: &&RecentPurge| purge.sites.iter().all(|site| caller.is_for(site));
+        self.read.lock().purges.iter().rev().filter(is_for).cloned().collect()
     }
 
     /// The same as entries of the audit log.
@@ -174,6 +179,7 @@ fn recent(position: u64, by: &str, at_ms: i64, orders: &[Order]) -> RecentPurge 
         reason,
         purges: orders.len(),
         matches: orders.iter().take(DESCRIBED_MAX).map(describe).collect(),
+        sites: orders.iter().filter_map(|order| order.what.site()).map(str::to_owned).collect(),
     }
 }
 

@@ -293,6 +293,8 @@ impl Flow {
 
     /// Looks again, for a request that has followed something that was not for it.
     fn again(&mut self) -> Step {
+        // It may be something else that is found now.
+        self.knew = None;
         let mut text = std::mem::take(&mut self.text);
         let looked = look(
             &self.worker,
@@ -672,6 +674,10 @@ impl Want {
     /// Whether another fetch has stored what is wanted since this request looked: then there is nothing to fetch, and
     /// `flight`, just begun, lands on that. Between looking and boarding a whole fetch can end on another core.
     fn came_meanwhile(&self, worker: &Worker, flight: &Arc<Flight>) -> bool {
+        // Who follows it wants what knows of more than what was stored may.
+        if flight.raised > 0 {
+            return false;
+        }
         let shared = &worker.shared;
         let landing = match shared.store.peek(self.object_key) {
             None => return false,

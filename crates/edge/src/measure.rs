@@ -249,7 +249,7 @@ fn script(token: &str, targets: &[(&str, Option<String>)]) -> String {
 
 impl Started {
     fn mac(&self, expiry: u64, nonce: u64, client: IpAddr, pops: &[&str]) -> hmac::Tag {
-        let said = format!("{expiry} {nonce} {} {}", network_of(client), pops.join(" "));
+        let said = format!("{} {expiry} {nonce} {} {}", self.pop, network_of(client), pops.join(" "));
         hmac::sign(&self.key, said.as_bytes())
     }
 

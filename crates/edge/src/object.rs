@@ -85,6 +85,9 @@ impl std::ops::Deref for Object {
     }
 }
 
+/// Bits of a head's length: 16 MiB, far above what is read of an origin's head.
+const HEAD_BITS: u32 = 24;
+
 /// A stored response: immutable, shared by whoever serves it.
 pub(crate) struct Stored {
     /// Freshness and validators, worked out when it came.
@@ -95,8 +98,8 @@ pub(crate) struct Stored {
     pub(crate) copies: Copies,
     /// The head block, and behind it the whole body if that is small.
     bytes: Box<[u8]>,
-    head_len: u32,
-    class: Class,
+    /// The head block's length, and above [`HEAD_BITS`] its [`Class`]: a field of its own would cost each object 8 bytes.
+    head_and_class: u32,
     more: Option<Box<More>>,
 }
 
@@ -215,7 +218,7 @@ impl Stored {
 
     /// The same body under a head that a 304 has updated.
     pub(crate) fn with_head(&self, facts: Facts, position: u64, tags: Vec<u64>, head: &Fields) -> Self {
-        let behind = &self.bytes[self.head_len as usize..];
+        let behind = &self.bytes[self.head_len()..];
         let rest = self.more.as_deref().map_or(Rest::Nothing, |more| more.rest.clone());
         let stored = Stored::new(facts, position, tags, head, &[behind], rest);
         Stored { copies: self.copies.of_same_content(), ..stored }
@@ -242,8 +245,7 @@ impl Stored {
             position: position.into(),
             copies: Copies::default(),
             bytes: bytes.into(),
-            head_len: head.len() as u32,
-            class,
+            head_and_class: head.len() as u32 | (class as u32) << HEAD_BITS,
             more,
         }
     }
@@ -269,12 +271,16 @@ impl Stored {
 
     /// The stored field lines, as they go to the wire.
     pub(crate) fn head(&self) -> &[u8] {
-        &self.bytes[..self.head_len as usize]
+        &self.bytes[..self.head_len()]
     }
 
     /// What kind of content it is, by Content-Type.
     pub(crate) fn class(&self) -> Class {
-        self.class
+        Class::ALL[(self.head_and_class >> HEAD_BITS) as usize]
+    }
+
+    fn head_len(&self) -> usize {
+        (self.head_and_class & ((1 << HEAD_BITS) - 1)) as usize
     }
 
     /// The stored field lines, parsed.
@@ -290,7 +296,7 @@ impl Stored {
     /// Length of the whole body; `None` when only parts are held.
     pub(crate) fn body_len(&self) -> Option<u64> {
         match self.rest() {
-            Rest::Nothing => Some((self.bytes.len() - self.head_len as usize) as u64),
+            Rest::Nothing => Some((self.bytes.len() - self.head_len()) as u64),
             Rest::Pages(run) => Some(run.len()),
             Rest::Blocks(_, len) => Some(*len),
             Rest::Sliced(sliced) => Some(sliced.len),
@@ -327,7 +333,7 @@ impl Stored {
     pub(crate) fn body_at(&self, offset: u64) -> &[u8] {
         match self.rest() {
             Rest::Nothing => {
-                let body = &self.bytes[self.head_len as usize..];
+                let body = &self.bytes[self.head_len()..];
                 body.get(offset as usize..).unwrap_or(&[])
             }
             Rest::Blocks(blocks, _) => {

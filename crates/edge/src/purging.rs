@@ -293,7 +293,8 @@ fn record_at_once(shared: &Shared, target: Target) {
     shared.succession.tell(shared, &Invalidation::Targets(Kind::Hard, vec![target]));
 }
 
-/// Puts a purge in force of which everybody else knows.
+/// Puts a purge in force that a visitor's request, or the process that is being replaced, has brought about: as far as other edges
+/// are concerned, nobody knows of it but this one.
 pub(crate) fn record_told(shared: &Shared, targets: Vec<Target>, kind: Kind) {
     let purges: Vec<Purge> = targets.into_iter().map(|target| Purge { target, kind }).collect();
     let Ok((_, Some(file))) = record(shared, &purges, Durability::Wanted, Whose::Own) else { return };

@@ -284,6 +284,7 @@ impl Counted {
         (&self.node, self.epoch, self.sequence) == (&line.node, line.epoch, line.sequence)
     }
 }
+
 /// What a node holds: its disks, and the certificates that its visitors see.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holdings {

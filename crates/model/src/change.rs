@@ -97,6 +97,17 @@ pub enum What {
     Everything,
 }
 
+impl What {
+    /// The site that it names, if any.
+    pub fn site(&self) -> Option<&str> {
+        match self {
+            What::Url { site, .. } | What::Prefix { site, .. } | What::Site { site } => Some(site),
+            What::Tag { site, .. } => site.as_deref(),
+            What::Everything => None,
+        }
+    }
+}
+
 /// Which configuration each node is to run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {

@@ -70,7 +70,7 @@ impl Counted {
             format!(
                 "{} lines and not one request that is for this configuration\n{}",
                 self.lines,
-                self.words()
+                crate::visible_lines(&self.words())
             ),
             "the log has to be our JSON, combined, CloudFront's or Logpush's, and its hosts in the configuration; \
              --site NAME takes a log without hosts",

@@ -1,6 +1,7 @@
 //! `perigee rewrite`: files of a site that is made beforehand, rewritten so that their static files come from another host.
 //! All is rewritten beside the files before the first of them is replaced, and each is replaced whole.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -354,11 +355,11 @@ impl<'a> Beside<'a> {
 
     fn target(&self, name: &Path) -> Result<PathBuf, Failure> {
         let Some((_, unfinished)) = &self.out else {
-            let file = name.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            return Ok(self
-                .root
-                .join(name)
-                .with_file_name(format!(".{file}.perigee-{}", std::process::id())));
+            // Names are bytes: two that look alike must not wait under one.
+            let mut hidden = OsString::from(".");
+            hidden.push(name.file_name().unwrap_or_default());
+            hidden.push(format!(".perigee-{}", std::process::id()));
+            return Ok(self.root.join(name).with_file_name(hidden));
         };
         let target = unfinished.join(name);
         let parent = target.parent().unwrap_or(unfinished);
@@ -368,8 +369,9 @@ impl<'a> Beside<'a> {
 
     /// Puts what waits where it belongs; how many files were replaced.
     fn put_in_place(mut self, all: &[Done]) -> Result<usize, Failure> {
-        if let Some((out, unfinished)) = self.out.take() {
-            fs::rename(&unfinished, out).map_err(|error| cannot("write", out, &error))?;
+        if let Some((out, unfinished)) = &self.out {
+            fs::rename(unfinished, out).map_err(|error| cannot("write", out, &error))?;
+            self.out = None;
             self.waiting.clear();
             return Ok(0);
         }
@@ -377,7 +379,16 @@ impl<'a> Beside<'a> {
         for done in all.iter().filter(|done| done.report.changed > 0) {
             if let Some(waits) = &done.waits {
                 let target = self.root.join(&done.name);
-                fs::rename(waits, &target).map_err(|error| cannot("replace", &target, &error))?;
+                fs::rename(waits, &target).map_err(|error| match replaced {
+                    0 => cannot("replace", &target, &error),
+                    _ => Failure::new(
+                        format!(
+                            "cannot replace {}: {error}; {replaced} files have been replaced",
+                            target.display()
+                        ),
+                        "mend that and run it again: what has been rewritten is left as it is",
+                    ),
+                })?;
                 replaced += 1;
             }
         }

@@ -245,10 +245,9 @@ impl Work {
             let until = deadline.unwrap_or_else(|| Instant::now() + Duration::from_secs(3_600));
             tokio::select! {
                 biased;
-                ended = workers.join_next() => match ended {
-                    None => break,
-                    // A mistake of ours is told by its panic.
-                    Some(_) => {}
+                // A mistake of ours is told by its panic.
+                ended = workers.join_next() => if ended.is_none() {
+                    break;
                 },
                 _ = tokio::signal::ctrl_c() => {
                     self.is_stopped.set(true);

@@ -76,7 +76,7 @@ fn a_gain_is_shown_with_its_interval_and_a_budget_fails() {
         "--from",
         "far=300ms/0",
         "--runs",
-        "7",
+        "9",
         "--json",
         "--html",
         &html,

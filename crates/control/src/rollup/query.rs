@@ -15,6 +15,9 @@ pub(crate) const SERIES_MAX: usize = 1_000;
 /// Points of a series at most, whatever step is asked for: 13 months of hours.
 pub(crate) const POINTS_MAX: i64 = 10_000;
 
+/// Points of all series together: about 100 MB while they are answered.
+const POINTS_IN_ALL_MAX: usize = 500_000;
+
 /// Points for which a step is chosen.
 const POINTS_WANTED: i64 = 1_000;
 
@@ -227,7 +230,7 @@ impl Gathering<'_> {
         if let Some(place) = self.places.get(&(site, value)) {
             return *place;
         }
-        let is_full = self.series.len() >= SERIES_MAX;
+        let is_full = self.series.len() >= SERIES_MAX.min(POINTS_IN_ALL_MAX / self.points.max(1));
         let key = match is_full {
             true => "(others)".to_owned(),
             false => self.key(by, site, value),

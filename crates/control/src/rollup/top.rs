@@ -1,6 +1,6 @@
 //! Lists of URLs, and examples: by minute, hour and day, for each PoP and for all together.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use parking_lot::Mutex;
 use rusqlite::{Connection, params};
@@ -33,6 +33,10 @@ const BUCKETS_WANTED: i64 = 400;
 /// Views of lists are numbered from here: eight for each PoP, and for all together those of PoP 0.
 const FIRST_VIEW: i64 = 1_000;
 const EXAMPLES: i64 = 6;
+
+/// Lists, and examples, that a question holds before it puts them together: it may be for hundreds of PoPs and buckets.
+const LISTS_AT_ONCE: usize = 64;
+const EXAMPLES_AT_ONCE: usize = 8 * EXAMPLES_MAX;
 
 /// Whether the buckets of a view are lists or examples.
 pub(super) fn is_list(view: i64) -> bool {
@@ -249,13 +253,13 @@ pub(super) fn answer(connection: &Connection, names: &Mutex<Names>, ask: &TopAsk
     let from = ask.from.div_euclid(step) * step;
     let to = (ask.to.max(ask.from + 1) + step - 1).div_euclid(step) * step;
     let number = |text: &String| names.lock().numbers.get(text).copied();
-    let pops: Vec<u32> = match &ask.pops {
-        None => vec![0],
+    let pops: BTreeSet<u32> = match &ask.pops {
+        None => BTreeSet::from([0]),
         Some(pops) => pops.iter().filter_map(number).collect(),
     };
     let sites: Option<Vec<u32>> = ask.sites.as_ref().map(|sites| sites.iter().filter_map(number).collect());
     let is_wanted = |of: &Of| sites.as_ref().is_none_or(|sites| sites.contains(&of.site));
-    let (mut lists, mut examples) = (Vec::new(), Vec::new());
+    let (mut sum, mut lists, mut examples) = (TopList::default(), Vec::new(), Vec::new());
     for (place, begin, end) in parts(FINEST, place, from, to, &database::rolled(connection)?) {
         for pop in &pops {
             let view = view_of(*pop, ask.kind.map_or(EXAMPLES, |kind| kind as i64));
@@ -267,19 +271,29 @@ pub(super) fn answer(connection: &Connection, names: &Mutex<Names>, ask: &TopAsk
                 let content =
                     row.get_ref(0)?.as_blob().map_err(|error| CannotSay::Broken(error.to_string()))?;
                 match ask.kind {
-                    Some(_) => lists.push(read_list(content)?),
-                    None => examples.extend(read_examples(content)?),
+                    Some(_) => {
+                        let mut list = read_list(content)?;
+                        list.entries.retain(|entry| is_wanted(&entry.of));
+                        lists.push(list);
+                        if lists.len() >= LISTS_AT_ONCE {
+                            sum.merge(&std::mem::take(&mut lists));
+                        }
+                    }
+                    None => {
+                        examples.extend(read_examples(content)?);
+                        examples.retain(|at: &At| is_wanted(&at.example.of));
+                        if examples.len() > EXAMPLES_AT_ONCE {
+                            examples = newest(examples);
+                        }
+                    }
                 }
             }
         }
     }
-    let mut sum = TopList::default();
-    lists.iter_mut().for_each(|list| list.entries.retain(|entry| is_wanted(&entry.of)));
     sum.merge(&lists);
     let floor = sum.floor;
     // What is cut off here was left out because of the limit, and not because it was not known.
     sum.keep(ask.limit);
-    examples.retain(|at| is_wanted(&at.example.of));
     let names = names.lock();
     let items = sum.entries.into_iter().map(|entry| TopItem { site: names.text(entry.of.site), entry });
     let examples =

@@ -342,3 +342,29 @@ pub(crate) async fn in_service(stage: &Stage, count: usize) {
 fn names(body: &Value, list: &str) -> Vec<String> {
     body[list].as_array().unwrap().iter().map(|entry| entry["node"].as_str().unwrap().to_owned()).collect()
 }
+
+/// Who works for one shop does not read what another one purges, nor how it is set up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_for_some_sites_sees_nothing_of_others() {
+    let stage = Stage::start().await;
+    stage.configure().await;
+    for site in ["shop", "blog"] {
+        let body = Some(json!({ "site": site, "tag": format!("secret-of-{site}") }));
+        let purged = stage.call("POST", "/v1/purges", &stage.admin, &[], body).await;
+        assert_eq!(purged.status, 202, "{purged:?}");
+    }
+    let token = stage.token("shops", "viewer", Some(&["shop"])).await;
+    for path in ["/v1/purges", "/v1/markers"] {
+        stage
+            .wait("the purge of its own", async |stage| {
+                let seen = stage.call("GET", path, &token, &[], None).await.body.to_string();
+                assert!(!seen.contains("secret-of-blog"), "{path}: {seen}");
+                seen.contains("secret-of-shop")
+            })
+            .await;
+    }
+    let explain = "/v1/explain?url=http://blog.example/";
+    let refused = stage.call("GET", explain, &token, &[], None).await;
+    assert!(refused.status >= 400 && !refused.body.to_string().contains("8001"), "{refused:?}");
+    assert_eq!(stage.get(explain).await.status, 200);
+}

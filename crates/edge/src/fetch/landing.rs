@@ -209,6 +209,8 @@ impl Job {
         let ContentRange::Span { span, complete: of } = range else { return None };
         let is_rest = response.status == 206
             && span == wanted
+            // Without it, what ends early and cleanly would pass for the whole.
+            && response.length == Some(end - start)
             && (complete.is_none() || complete == of)
             && range::may_combine(&fill.head, complete, &response.fields, of);
         is_rest.then(|| Box::new(response))

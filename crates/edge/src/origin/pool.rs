@@ -31,6 +31,11 @@ const READ_BUFFER_MAX: usize = 128 * 1024;
 const STREAM_WINDOW: u32 = 512 * 1024;
 const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
 
+/// Towards another edge, whose one connection carries what many visitors read: no window of the connection, so that some who read
+/// slowly stop nobody else, and a smaller one per stream (256 MiB with all streams full).
+const EDGE_STREAM_WINDOW: u32 = 256 * 1024;
+const EDGE_CONNECTION_WINDOW: u32 = (1 << 31) - 1;
+
 /// An HTTP/2 connection in use that is silent for this long is pinged, and given up when the answer takes longer than
 /// the second.
 const PING_AFTER: Duration = Duration::from_secs(15);
@@ -373,10 +378,15 @@ async fn handshake_http1(wire: Wire) -> Result<http1::SendRequest<Upload>, Fetch
 async fn handshake_http2(wire: Wire, is_edge: bool) -> Result<http2::SendRequest<Upload>, FetchError> {
     let (ping_after, ping_answer) =
         if is_edge { (EDGE_PING_AFTER, EDGE_PING_ANSWER) } else { (PING_AFTER, PING_ANSWER) };
+    let (stream_window, connection_window) = if is_edge {
+        (EDGE_STREAM_WINDOW, EDGE_CONNECTION_WINDOW)
+    } else {
+        (STREAM_WINDOW, CONNECTION_WINDOW)
+    };
     let (sender, connection) = http2::Builder::new(Local)
         .timer(TokioTimer::new())
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_stream_window_size(stream_window)
+        .initial_connection_window_size(connection_window)
         .max_header_list_size(HEAD_BYTES_MAX as u32)
         .keep_alive_interval(ping_after)
         .keep_alive_timeout(ping_answer)

@@ -42,6 +42,9 @@ const HELD_BYTES_MAX: usize = 64 << 20;
 const LINE_RECORDS_MAX: usize = 512;
 const LINE_TEXT_BYTES_MAX: usize = 1 << 20;
 
+/// Leases in one line, at most: about 1 MB.
+const LEASES_TOGETHER_MAX: usize = 4_096;
+
 /// Receipts that are remembered of each node: of older positions, a later receipt is the proof.
 const RECEIPTS_MAX: usize = 1_024;
 
@@ -693,8 +696,8 @@ impl Hub {
                         changed = leases.changed(), if hello.takes_leases => {
                             changed.map_err(|_| "the hub has ended".to_owned())?;
                             let own = self.leases_by(&hello.node);
-                            if !own.is_empty() {
-                                writer.say(&Down::Leases(own)).await?;
+                            for some in own.chunks(LEASES_TOGETHER_MAX) {
+                                writer.say(&Down::Leases(some.to_vec())).await?;
                             }
                         }
                         changed = heads.changed() => changed.map_err(|_| "the hub has ended".to_owned())?,

@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -78,9 +79,13 @@ impl Browser {
     pub(super) async fn start(program: &Path, routes: &[(String, SocketAddr)]) -> Result<Browser, String> {
         static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let profile = std::env::temp_dir().join(format!("perigee-doctor-{}-{number}", std::process::id()));
-        std::fs::create_dir_all(&profile)
-            .map_err(|error| format!("{} cannot be made: {error}", profile.display()))?;
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let nanos = now.map_or(0, |now| now.subsec_nanos());
+        let profile =
+            std::env::temp_dir().join(format!("perigee-doctor-{}-{number}-{nanos}", std::process::id()));
+        // A fresh one that is nobody else's, even where others may write beside it.
+        let made = std::fs::DirBuilder::new().mode(0o700).create(&profile);
+        made.map_err(|error| format!("{} cannot be made: {error}", profile.display()))?;
         let rules: Vec<String> = routes.iter().map(|(host, to)| format!("MAP {host} {to}")).collect();
         let mut arguments = vec![
             "--headless=new".to_owned(),
@@ -93,6 +98,7 @@ impl Browser {
         }
         let plain = [
             "--no-first-run",
+            "--disable-dev-shm-usage",
             "--disable-gpu",
             "--hide-scrollbars",
             "--mute-audio",
