@@ -146,7 +146,7 @@ pub(crate) async fn explain(
         let sites = snapshot.sites.iter().filter(|site| caller.is_for(&site.name));
         let domains = sites.flat_map(|site| &site.domains);
         Problem::unknown(
-            "no site of the configuration that the token is for serves this host",
+            "no site of the configuration serves this host",
             &host,
             domains.map(|domain| &**domain),
         )
