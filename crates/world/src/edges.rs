@@ -319,8 +319,14 @@ fn seed_of(node: &str) -> [u8; 16] {
     std::array::from_fn(|index| bytes[index % bytes.len()])
 }
 
+/// A port that is free, and stays so until the edge takes it: on a loopback address of this process's own, where no other test
+/// draws one.
 fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port")
+    let [.., a, b, c] = std::process::id().to_be_bytes();
+    let own = [127, 1 + a % 254, b, 1 + c % 254];
+    TcpListener::bind((std::net::Ipv4Addr::from(own), 0))
+        .and_then(|listener| listener.local_addr())
+        .expect("a free port")
 }
 
 /// Directories that are gone with the test.
