@@ -1,7 +1,6 @@
 //! Connections: TLS, who is at the other end, HTTP/1.1 or HTTP/2.
 
-use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use journal::trust::Peer;
-use parking_lot::Mutex;
+use model::crowd::{Counted, Crowd};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -45,7 +44,7 @@ pub(crate) async fn serve(
     mut stop: watch::Receiver<bool>,
 ) {
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let strangers = Arc::new(Strangers::default());
+    let strangers = Crowd::new(STRANGERS_PER_ADDRESS_MAX);
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -80,50 +79,10 @@ pub(crate) async fn serve(
     connections.abort_all();
 }
 
-/// Connections that have not shown a node's certificate, by address.
-#[derive(Default)]
-struct Strangers(Mutex<HashMap<IpAddr, usize>>);
-
-/// One of them.
-struct Stranger {
-    all: Arc<Strangers>,
-    from: IpAddr,
-}
-
-impl Strangers {
-    /// `None` when there are enough of them from this address.
-    fn admit(self: &Arc<Self>, from: IpAddr) -> Option<Stranger> {
-        let from = match from.to_canonical() {
-            // Whoever has one address of these has all.
-            IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
-            from => from,
-        };
-        let mut counts = self.0.lock();
-        let count = counts.entry(from).or_default();
-        if *count >= STRANGERS_PER_ADDRESS_MAX {
-            return None;
-        }
-        *count += 1;
-        Some(Stranger { all: Arc::clone(self), from })
-    }
-}
-
-impl Drop for Stranger {
-    fn drop(&mut self) {
-        let mut counts = self.all.0.lock();
-        if let Some(count) = counts.get_mut(&self.from) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.from);
-            }
-        }
-    }
-}
-
 async fn connection(
     stream: TcpStream,
     address: SocketAddr,
-    stranger: Stranger,
+    stranger: Counted,
     acceptor: TlsAcceptor,
     router: Router,
     mut stop: watch::Receiver<bool>,
@@ -157,28 +116,4 @@ async fn connection(
         _ = stop.wait_for(|stopping| *stopping) => connection.as_mut().graceful_shutdown(),
     }
     let _ended = connection.await;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn of_one_address_only_so_many_strangers_are_let_in() {
-        let strangers = Arc::new(Strangers::default());
-        let from = |address: &str| strangers.admit(address.parse().unwrap());
-        let mut inside: Vec<_> = (0..STRANGERS_PER_ADDRESS_MAX).map(|_| from("192.0.2.1").unwrap()).collect();
-        assert!(from("192.0.2.1").is_none());
-        assert!(from("::ffff:192.0.2.1").is_none(), "the same address, written differently");
-        assert!(from("192.0.2.2").is_some());
-        inside.pop();
-        assert!(from("192.0.2.1").is_some());
-        let networks: Vec<_> = (0..STRANGERS_PER_ADDRESS_MAX)
-            .map(|host| from(&format!("2001:db8::{host:x}")).unwrap())
-            .collect();
-        assert!(from("2001:db8::ffff:1").is_none());
-        assert!(from("2001:db8:0:1::1").is_some());
-        drop((inside, networks));
-        assert!(strangers.0.lock().is_empty());
-    }
 }

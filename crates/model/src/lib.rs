@@ -12,6 +12,7 @@ pub mod cluster;
 pub mod compress;
 pub mod config;
 pub mod cors;
+pub mod crowd;
 pub mod diagnostic;
 pub mod diff;
 pub mod glob;

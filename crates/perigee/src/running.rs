@@ -287,7 +287,7 @@ fn options(sockets: Sockets, state: &StateDir, settings: &EdgeSettings) -> Resul
 
 /// The statistics of an edge without a control; without room for their file there are none, and it serves.
 fn own_statistics(state: &StateDir) -> Option<OwnStatistics> {
-    OwnStatistics::begin(&state.path().join("statistics.sqlite"))
+    OwnStatistics::begin(&state.path().join("own-statistics.sqlite"))
         .inspect_err(|why| eprintln!("perigee: there will be no statistics: {why}"))
         .ok()
 }

@@ -20,6 +20,7 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
+use model::crowd::Crowd;
 use model::routing::{DNS_RATE, DNS_TTL, POPS_MAX};
 use model::steering::{RoundTrips, Steering, Vote, network_of};
 use model::{Routing, Snapshot};
@@ -46,6 +47,8 @@ use crate::zone::{Lookup, Zone};
 
 /// TCP connections at a time; each takes a few KiB.
 const TCP_CONNECTIONS_MAX: usize = 1_024;
+/// Of these from one address, or IPv6 network of 64 bits: many resolvers of an operator, and not all there is. So also for HTTP.
+const TCP_PER_ADDRESS_MAX: usize = 64;
 /// How long a TCP connection may be silent, or take for a query or an answer (RFC 7766 §6.2.3 leaves it to us).
 const TCP_IDLE: Duration = Duration::from_secs(10);
 /// Bytes of a query by TCP.
@@ -421,10 +424,13 @@ async fn accept(
     let Ok(listener) = listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener)) else {
         return;
     };
+    let crowd = Crowd::new(TCP_PER_ADDRESS_MAX);
     loop {
         let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, peer)) => {
+                // Whoever has enough of them is closed at once.
+                let Some(counted) = crowd.admit(peer.ip()) else { continue };
                 let (shared, purpose) = (Arc::clone(&shared), purpose.clone());
                 tokio::spawn(async move {
                     // Whatever ends a connection is the peer's affair.
@@ -439,7 +445,7 @@ async fn accept(
                             http::serve(stream, peer.ip(), answer).await
                         }
                     };
-                    drop(permit);
+                    drop((permit, counted));
                 });
             }
             // Out of descriptors, most likely: they come back when connections end.

@@ -1,0 +1,76 @@
+//! How many of something there are at a time by address, so that one client cannot take all the room.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Counts by address; of IPv6 by network of 64 bits: whoever has one address of these has all. As large as what it counts.
+#[derive(Debug)]
+pub struct Crowd {
+    each_max: usize,
+    counts: Mutex<HashMap<IpAddr, usize>>,
+}
+
+/// One that is counted, until it is dropped.
+#[derive(Debug)]
+pub struct Counted {
+    crowd: Arc<Crowd>,
+    from: IpAddr,
+}
+
+impl Crowd {
+    /// At most `each_max` of each address.
+    pub fn new(each_max: usize) -> Arc<Crowd> {
+        Arc::new(Crowd { each_max, counts: Mutex::default() })
+    }
+
+    /// Counts one more; `None` when there are enough from this address.
+    pub fn admit(self: &Arc<Self>, from: IpAddr) -> Option<Counted> {
+        let from = match from.to_canonical() {
+            IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
+            from => from,
+        };
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(from).or_default();
+        if *count >= self.each_max {
+            return None;
+        }
+        *count += 1;
+        Some(Counted { crowd: Arc::clone(self), from })
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut counts = self.crowd.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.from) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.from);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_one_address_only_so_many_are_let_in() {
+        const MAX: usize = 7;
+        let crowd = Crowd::new(MAX);
+        let from = |address: &str| crowd.admit(address.parse().unwrap());
+        let mut inside: Vec<_> = (0..MAX).map(|_| from("192.0.2.1").unwrap()).collect();
+        assert!(from("192.0.2.1").is_none());
+        assert!(from("::ffff:192.0.2.1").is_none(), "the same address, written differently");
+        assert!(from("192.0.2.2").is_some());
+        inside.pop();
+        assert!(from("192.0.2.1").is_some());
+        let networks: Vec<_> = (0..MAX).map(|host| from(&format!("2001:db8::{host:x}")).unwrap()).collect();
+        assert!(from("2001:db8::ffff:1").is_none());
+        assert!(from("2001:db8:0:1::1").is_some());
+        drop((inside, networks));
+        assert!(crowd.counts.lock().unwrap().is_empty());
+    }
+}
