@@ -161,3 +161,25 @@ fn totals_tell_errors_and_how_long_heads_took() {
     (wanted[0], wanted[1], wanted[2], wanted[16]) = (2, 2, 1, 1);
     assert_eq!(totals.first_bytes, wanted);
 }
+
+#[test]
+fn statistics_are_of_visitors_and_not_of_probes() {
+    let registry = registry();
+    registry.keep_statistics();
+    let observer = Observer::new(&registry, None);
+    let unknown = |user_agent| Event {
+        why: Why::UnknownSite,
+        status: 421,
+        user_agent: Some(user_agent),
+        ..event(Slot::NONE)
+    };
+    observer.emit(&unknown(b"perigee-router"));
+    observer.emit(&unknown(b"somebody"));
+    // A visitor who borrows the name is counted.
+    observer.emit(&Event { user_agent: Some(b"perigee-router"), ..event(registry.site("shop")) });
+    drop(observer);
+    let counted: u64 =
+        registry.take_reports().iter().flat_map(|report| &report.cells).map(|(_, cell)| cell.requests).sum();
+    assert_eq!(counted, 2);
+    assert_eq!(registry.totals().requests(), 3, "metrics have all");
+}
