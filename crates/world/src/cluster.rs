@@ -2,7 +2,7 @@
 //! Everything that was started is ended when it is dropped.
 
 use std::fs::{self, File};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use journal::trust::fingerprint;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+
+use crate::authority::free_address as free;
 
 /// Longest wait for anything that must come.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -122,11 +124,6 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
     }
-}
-
-/// A port that is free now.
-fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port")
 }
 
 /// Whether etcd is installed.
