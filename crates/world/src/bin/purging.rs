@@ -39,6 +39,8 @@ const OBJECTS: usize = 2_000;
 const VISITORS: usize = 8;
 /// One in so many of the origin's answers takes up to 300 ms.
 const SLOW_ONE_IN: u64 = 20;
+/// Timed calls a second, of all operators together: every price of a shop in a quarter of an hour.
+const CALLS_PER_SECOND: f64 = 100.0;
 const SEED: u64 = 42;
 
 /// Purges that are ordered in one way.
@@ -48,8 +50,11 @@ struct Phase {
     calls: usize,
     /// Objects that each call purges.
     per_call: usize,
-    /// Calls at a time.
+    /// Operators, each of whom has one call at a time.
     concurrency: usize,
+    /// Calls a second, of all together, at times drawn beforehand (a Poisson process), whatever earlier calls take: each is timed from
+    /// when it was due. Without, each operator calls again at once.
+    rate: Option<f64>,
 }
 
 /// A small generator: the same seed, the same draws (SplitMix64).
@@ -66,6 +71,12 @@ impl Draw {
 
     fn below(&mut self, end: usize) -> usize {
         (self.next() % end.max(1) as u64) as usize
+    }
+
+    /// How long until the next of `rate` events a second.
+    fn pause(&mut self, rate: f64) -> Duration {
+        let part = ((self.next() >> 11) + 1) as f64 / (1_u64 << 53) as f64;
+        Duration::from_secs_f64(-part.ln() / rate)
     }
 }
 
@@ -146,18 +157,22 @@ fn main() {
     let visitors: Vec<_> =
         (0..VISITORS).map(|number| runtime.spawn(visit(world.clone(), number as u64))).collect();
 
-    let timed = Phase { calls, per_call: 1, concurrency: 8 };
-    let begin = Instant::now();
-    let took = runtime.block_on(run(&world, timed));
-    let per_second = took.len() as f64 / begin.elapsed().as_secs_f64();
-    let failures = world.failures.load(Ordering::Relaxed);
-    println!(
-        "{} calls, {per_second:.0} a second, beside {} answers to visitors, of which {} hits and {failures} failures",
-        took.len(),
-        world.answers.load(Ordering::Relaxed),
-        world.hits.load(Ordering::Relaxed),
-    );
-    let against = Phase { calls: random / 50, per_call: 50, concurrency: 4 };
+    let timed = |phase: Phase| {
+        let (begin, answers, hits) =
+            (Instant::now(), world.answers.load(Ordering::Relaxed), world.hits.load(Ordering::Relaxed));
+        let took = runtime.block_on(run(&world, phase));
+        let per_second = took.len() as f64 / begin.elapsed().as_secs_f64();
+        println!(
+            "{} calls, {per_second:.0} a second, beside {} answers to visitors, of which {} hits",
+            took.len(),
+            world.answers.load(Ordering::Relaxed) - answers,
+            world.hits.load(Ordering::Relaxed) - hits,
+        );
+        (took, per_second)
+    };
+    let (took, _) = timed(Phase { calls, per_call: 1, concurrency: 32, rate: Some(CALLS_PER_SECOND) });
+    let (busy, busy_per_second) = timed(Phase { calls: calls / 4, per_call: 1, concurrency: 8, rate: None });
+    let against = Phase { calls: random / 50, per_call: 50, concurrency: 4, rate: None };
     let (done, purging) = {
         let (world, done) = (world.clone(), Arc::new(AtomicBool::new(false)));
         let is_done = done.clone();
@@ -180,17 +195,19 @@ fn main() {
     });
     println!("{} more purges beside {disturbances} disturbances", random_calls * against.per_call);
     world.shown.take().iter().for_each(|words| println!("  {words}"));
-    let at = |pick: fn(&Took) -> Duration, part: f64| {
+    let failures = world.failures.load(Ordering::Relaxed);
+    let at = |took: &[Took], pick: fn(&Took) -> Duration, part: f64| {
         let mut values: Vec<f64> = took.iter().map(|took| pick(took).as_secs_f64() * 1e3).collect();
         values.sort_by(f64::total_cmp);
         values.get((values.len() as f64 * part) as usize).or(values.last()).copied().unwrap_or(f64::NAN)
     };
     println!(
-        "RESULT p50_ms={:.1} p99_ms={:.1} written_p50_ms={:.1} stale_after_receipt={} calls={} random={} failed_calls={} \
-         answers={} failures={failures}",
-        at(|took| took.proven, 0.5),
-        at(|took| took.proven, 0.99),
-        at(|took| took.written, 0.5),
+        "RESULT p50_ms={:.1} p99_ms={:.1} written_p50_ms={:.1} busy_p50_ms={:.1} busy_per_s={busy_per_second:.0} \
+         stale_after_receipt={} calls={} random={} failed_calls={} answers={} failures={failures}",
+        at(&took, |took| took.proven, 0.5),
+        at(&took, |took| took.proven, 0.99),
+        at(&took, |took| took.written, 0.5),
+        at(&busy, |took| took.proven, 0.5),
         world.stale.load(Ordering::Relaxed),
         took.len(),
         random_calls * against.per_call,
@@ -386,9 +403,19 @@ async fn operate(world: Arc<World>, phase: Phase, operator: usize, calls: usize)
     let mut draw = Draw(SEED ^ (operator as u64 + 1).wrapping_mul(0x5851_f42d_4c95_7f2d));
     // Objects of its own, so that each version has one purge that it waits for.
     let own: Vec<usize> = (0..OBJECTS).filter(|object| object % phase.concurrency == operator).collect();
-    let mut connection = None;
+    let mut connections: Vec<Option<Api>> = world.controls.iter().map(|_| None).collect();
     let mut took = Vec::with_capacity(calls);
+    let rate = phase.rate.map(|rate| rate / phase.concurrency as f64);
+    let mut due = Instant::now();
     while took.len() < calls {
+        let begin = match rate {
+            Some(rate) => {
+                due += draw.pause(rate);
+                tokio::time::sleep_until(due.into()).await;
+                due
+            }
+            None => Instant::now(),
+        };
         // Different ones, so that as many are purged as are counted.
         let mut chosen = BTreeSet::new();
         while chosen.len() < phase.per_call {
@@ -403,13 +430,13 @@ async fn operate(world: Arc<World>, phase: Phase, operator: usize, calls: usize)
         };
         let names: Vec<String> = chosen.iter().map(name).collect();
         let body = serde_json::json!({ (if by_tag { "tags" } else { "urls" }): names });
-        let control = &world.controls[draw.below(world.controls.len())];
-        let begin = Instant::now();
+        let control = draw.below(world.controls.len());
+        let (control, connection) = (&world.controls[control], &mut connections[control]);
         let failed = world.calls_failed.load(Ordering::Relaxed);
         assert!(failed < 1_000, "too many calls fail: {:?}", world.shown.take());
-        match purge(&world, control, &mut connection, &body).await {
+        match purge(&world, control, connection, &body).await {
             Ok((proof, written)) => {
-                took.push(Took { written, proven: begin.elapsed() });
+                took.push(Took { written: written - begin, proven: begin.elapsed() });
                 for (edge, (name, _)) in world.edges.iter().enumerate() {
                     if proof.receipts.iter().any(|receipt| receipt.node == *name) {
                         for (object, version) in chosen.iter().zip(&versions) {
@@ -419,7 +446,7 @@ async fn operate(world: Arc<World>, phase: Phase, operator: usize, calls: usize)
                 }
             }
             Err(why) => {
-                connection = None;
+                *connection = None;
                 world.calls_failed.fetch_add(1, Ordering::Relaxed);
                 world.shown.add(|| format!("a purge by {control}: {why}"));
                 sleep(Duration::from_millis(200)).await;
@@ -429,24 +456,23 @@ async fn operate(world: Arc<World>, phase: Phase, operator: usize, calls: usize)
     took
 }
 
-type Api = (String, http2::SendRequest<Full<Bytes>>);
+type Api = http2::SendRequest<Full<Bytes>>;
 
-/// Purges, and waits for the last receipt. How long it took until it was written.
+/// Purges, and waits for the last receipt. When it was written.
 async fn purge(
     world: &World,
     control: &str,
     connection: &mut Option<Api>,
     body: &serde_json::Value,
-) -> Result<(Proof, Duration), String> {
-    let begin = Instant::now();
+) -> Result<(Proof, Instant), String> {
     let text = Bytes::from(body.to_string());
     let written: Accepted = call(world, control, connection, Method::POST, "/v1/purges", text).await?;
-    let took = begin.elapsed();
+    let at = Instant::now();
     for _ in 0..6 {
         let path = format!("/v1/purges/{}?wait=10s", written.position);
         let proof: Proof = call(world, control, connection, Method::GET, &path, Bytes::new()).await?;
         if proof.state == "done" {
-            return Ok((proof, took));
+            return Ok((proof, at));
         }
     }
     Err(format!("position {} was not done within a minute", written.position))
@@ -460,7 +486,7 @@ async fn call<T: DeserializeOwned>(
     path: &str,
     body: Bytes,
 ) -> Result<T, String> {
-    if connection.as_ref().is_none_or(|(to, sender)| to != control || sender.is_closed()) {
+    if connection.as_ref().is_none_or(http2::SendRequest::is_closed) {
         let address = control.strip_prefix("https://").ok_or("a control's URL begins with https://")?;
         let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
         stream.set_nodelay(true).map_err(|error| error.to_string())?;
@@ -471,9 +497,9 @@ async fn call<T: DeserializeOwned>(
         let made = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
         let (sender, driver) = made.map_err(|error| error.to_string())?;
         tokio::spawn(driver);
-        *connection = Some((control.to_owned(), sender));
+        *connection = Some(sender);
     }
-    let Some((_, sender)) = connection else { return Err("no connection".into()) };
+    let Some(sender) = connection else { return Err("no connection".into()) };
     let request = Request::builder()
         .method(method)
         .uri(format!("{control}{path}"))
