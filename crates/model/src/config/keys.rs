@@ -589,6 +589,12 @@ static VISITORS_TLS: Table = Table {
             "32 bytes of chance or more, readable by this user alone. Edges with the same ones resume each other's sessions.",
         )
         .or("one of its own, in the state directory"),
+        key(
+            "early_data",
+            Kind::Bool,
+            "Whether a visitor who returns may ask with its first bytes (0-RTT), which saves a round trip. Only what is safe is answered before the handshake is over; the origin is told by Early-Data: 1, and may refuse with 425 (RFC 8470). Sessions are resumed by the edge that they began at then, not by others with the same secret.",
+        )
+        .or("false"),
     ]],
 };
 
