@@ -1,6 +1,6 @@
 //! Early data (RFC 8446 §2.3, RFC 8470): what a visitor who returns asks with its first bytes, before the handshake is over.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,7 +71,10 @@ fn come_again(visitor: &Arc<ClientConfig>, text: &str) -> (ClientConnection, Vec
 fn listen(connection: &mut ClientConnection, socket: &mut TcpStream, end: &str) -> String {
     let mut answer = Vec::new();
     while !answer.ends_with(end.as_bytes()) {
-        let count = connection.read_tls(socket).expect("the edge answers");
+        let count = match connection.read_tls(socket) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            read => read.expect("the edge answers"),
+        };
         assert!(count > 0, "the edge closes after {:?}", String::from_utf8_lossy(&answer));
         connection.process_new_packets().expect("TLS as it should be");
         let mut part = vec![0; 16 * 1024];
