@@ -134,6 +134,7 @@ impl Reader<'_> {
         let parameters = rule.get("action_parameters");
         let Some(keys) = self.action(&action, parameters, phase) else {
             let instead = format!("{action}: requests are not filtered, challenged or scored here: see block, rate_limit and limits");
+            self.ledger.settle(expression.id, Outcome::NotMapped(instead.clone()));
             rule.speak_for(&Outcome::NotMapped(instead), self.ledger);
             return;
         };
@@ -389,7 +390,8 @@ impl Reader<'_> {
         self.note(rule.get("priority"), Outcome::Mapped("the order of rules".into()));
         let target = rule.get("targets").and_then(|targets| targets.items().first());
         let Some(value) = target.and_then(|target| target.at(&["constraint", "value"])) else { return };
-        let condition = match expression::of_url(value.text().unwrap_or_default()) {
+        let actions = rule.get("actions").map_or(&[][..], Node::items);
+        let mut condition = match expression::of_url(value.text().unwrap_or_default()) {
             Ok(condition) => condition,
             Err(why) => {
                 rule.speak_for(&Outcome::NotMapped(format!("its URL cannot be said by conditions of a rule: {why}")), self.ledger);
@@ -397,6 +399,11 @@ impl Reader<'_> {
             }
         };
         self.ledger.mapped(value.id, "hosts, path, scheme");
+        let forwards = actions.iter().any(|action| action.get("id").and_then(Node::text) == Some("forwarding_url"));
+        if forwards && condition.paths.is_empty() {
+            // So that there is a star that its target can name.
+            condition.paths.push("/*".into());
+        }
         if !condition.is_exact {
             self.ledger.not_mapped(value.id, "rules have no condition on the query");
         }
@@ -405,7 +412,7 @@ impl Reader<'_> {
         let mut keys = condition.keys(&[value.id]);
         let stars = condition.paths.first().map_or(0, |path| path.matches('*').count());
         let before = condition.hosts.first().map_or(0, |host| host.matches('*').count());
-        for action in rule.get("actions").map_or(&[][..], Node::items) {
+        for action in actions {
             self.page_action(action, &mut keys, before, stars);
         }
         let name = value.text().unwrap_or_default().to_owned();

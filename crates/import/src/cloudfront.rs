@@ -33,6 +33,10 @@ pub(super) fn import(text: &str, name: &str) -> Result<Imported, Broken> {
     let mut draft = Draft::default();
     draft.edge.set("listen", "[\"0.0.0.0:80\", \"[::]:80\"]", &[]);
     let site = reader.site(config);
+    for name in ["ETag", "Id", "ARN", "Status", "LastModifiedTime", "DomainName", "InProgressInvalidationBatches"] {
+        // What stands around the configuration.
+        reader.not_needed(root.get(name).or_else(|| root.at(&["Distribution", name])), "about the distribution, not its configuration");
+    }
     draft.sites.push(site);
     for leaf in root.leaves() {
         if ledger.is_silent(leaf.id) && leaf.is_nothing() {
