@@ -818,6 +818,12 @@ const CHOICES: &[Key] = &[
         "The same by status, errors among them: { \"404\" = \"10s\", \"5xx\" = \"1s\" }.",
     )
     .or("HTTP decides"),
+    key(
+        "ttl_overrides",
+        Kind::Bool,
+        "Whether ttl and ttl_by_status replace what the origin says of a lifetime. false: they hold for what it says nothing of.",
+    )
+    .or("true"),
     key("browser_ttl", TTL, "The max-age that visitors are told.").or("the origin's"),
     key("stale_while_revalidate", TTL, "How long past its freshness a response may answer while it is fetched anew.")
         .or("the origin's"),
