@@ -352,6 +352,20 @@ impl Cluster {
         &mut self.controls
     }
 
+    /// Adds to a control's configuration, and starts it again.
+    pub fn add_to_control(&mut self, index: usize, text: &str) {
+        let control = &mut self.controls[index];
+        let path = self.directory.join(format!("{}.toml", control.name));
+        let before = fs::read_to_string(&path).expect("a configuration");
+        fs::write(&path, format!("{before}{text}")).expect("a configuration");
+        control.restart();
+    }
+
+    /// Where it keeps everything.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// Members of etcd, to do something to.
     pub fn etcd_mut(&mut self) -> &mut [Process] {
         &mut self.etcd
