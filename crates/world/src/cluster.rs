@@ -411,6 +411,19 @@ impl Cluster {
         });
     }
 
+    /// Begins to roll a configuration out, as `perigee apply` does: staged. Its number.
+    pub fn roll_out(&self, text: &str, reason: &str) -> u64 {
+        let path = self.directory.join("cluster.toml");
+        fs::write(&path, text).expect("a configuration");
+        self.perigee(&["apply", &path.display().to_string(), "--reason", reason]);
+        self.newest_version()
+    }
+
+    /// The state directory of a process of this name.
+    pub fn state(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
     /// The nodes as the first control knows them.
     pub fn nodes(&self) -> Vec<serde_json::Value> {
         let text = self.perigee(&["nodes", "--json"]);
