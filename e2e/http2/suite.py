@@ -331,13 +331,15 @@ def early_by_openssl(edge, root):
     asked = "GET /early HTTP/1.1\r\nHost: suite.example\r\nConnection: close\r\n\r\n"
     with open(early, "w") as file:
         file.write(asked)
-    command = ["openssl", "s_client", "-connect", f"127.0.0.1:{edge.port}", "-servername", "suite.example", "-tls1_3", "-alpn", "http/1.1", "-ign_eof"]
+    command = ["openssl", "s_client", "-connect", f"127.0.0.1:{edge.port}", "-servername", "suite.example", "-tls1_3", "-alpn", "http/1.1",
+               # Read on when there is nothing more to say.
+               "-ign_eof"]
     first = subprocess.run([*command, "-sess_out", session], input=asked, capture_output=True, text=True, timeout=60)
     assert "hello" in first.stdout, (first.stdout + first.stderr)[-500:]
     out = tell([*command, "-sess_in", session, "-early_data", early])
     assert "Early data was accepted" in out and "hello" in out, out[-800:]
     # The session is used up; what was sent early is not asked again by this client, so that there is nothing to answer.
-    again = subprocess.run([*command, "-sess_in", session, "-early_data", early], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+    again = subprocess.run([*command[:-1], "-sess_in", session, "-early_data", early], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
     assert "Early data was rejected" in again.stdout and "hello" not in again.stdout, (again.stdout + again.stderr)[-800:]
 
 
