@@ -517,6 +517,8 @@ impl Reader<'_> {
         keys.set("domains", if has_all { quote("*") } else { quote_list(&domains) }, &[]);
         keys.set("origin", quote(ORIGIN), &[]);
         keys.set("heuristic.percent", "0", &[]);
+        // Nor are static files opened to scripts of other sites.
+        keys.set("cors", quote("off"), &[]);
         keys.extend(&self.headers.clone());
         self.pages.sort_by_key(|(priority, _)| std::cmp::Reverse(*priority));
         self.caching.reverse();

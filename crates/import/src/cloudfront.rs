@@ -129,6 +129,8 @@ impl Reader<'_> {
         keys.set("origin", origin.unwrap_or_else(|| quote(REFUSED_ORIGIN)), &[]);
         // CloudFront guesses no lifetimes: it has a default.
         keys.set("heuristic.percent", "0", &[]);
+        // Nor are static files opened to scripts of other sites.
+        keys.set("cors", quote("off"), &[]);
         self.rest(config);
         let name = aliases.first().map_or("distribution", |name| name.trim_start_matches("*."));
         DraftSite { name: name.to_owned(), from: Vec::new(), keys, rules }

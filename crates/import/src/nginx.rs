@@ -405,6 +405,8 @@ impl<'a> World<'a> {
         keys.set("origin", origin.unwrap_or_else(|| quote(FILES_ORIGIN)), &origin_from);
         // nginx guesses no lifetimes.
         keys.set("heuristic.percent", "0", &[]);
+        // Nor are static files opened to scripts of other sites.
+        keys.set("cors", quote("off"), &[]);
         self.read_clients(tls, &mut keys);
         let name = domains.iter().map(|(domain, _)| &**domain).find(|domain| *domain != "*").unwrap_or("default");
         let name = name.trim_start_matches("*.").to_owned();

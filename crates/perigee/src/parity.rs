@@ -44,9 +44,10 @@ const TOLERANCE_SECS: u64 = 5;
 const EXAMPLES_SHOWN: usize = 3;
 
 /// Fields that differ from one answer to the next, or name the server.
-const BY_NATURE: [&str; 18] = [
+const BY_NATURE: [&str; 22] = [
     "date", "age", "server", "via", "connection", "keep-alive", "transfer-encoding", "content-length", "cache-status", "x-cache",
     "x-cache-status", "x-cache-hits", "x-served-by", "alt-svc", "server-timing", "accept-ranges", "cache-control", "expires",
+    "x-request-id", "x-varnish", "x-amz-cf-id", "cf-ray",
 ];
 
 /// `perigee parity`.
