@@ -39,6 +39,7 @@ mod measure;
 mod member;
 mod nodes;
 mod ocsp;
+mod parity;
 mod probe;
 mod purge;
 mod recorded;
@@ -81,6 +82,7 @@ Examples:
   perigee serve --origin http://127.0.0.1:8000      put a cache in front of a website
   perigee init                                      write a first configuration
   nginx -T | perigee import nginx - --out perigee.toml   begin with what you have
+  perigee parity --log access.log --old http://10.0.0.1 --new http://127.0.0.1:8080   compare both by recorded requests
   perigee check perigee.toml                        find every mistake in a configuration
   perigee explain http://127.0.0.1:8080/            say how a request would be answered, and why
   perigee purge --url http://127.0.0.1:8080/        drop what is stored for a URL
@@ -106,6 +108,8 @@ enum Command {
     Init(init::Init),
     /// Make a configuration out of nginx's, CloudFront's, Cloudflare's or Varnish's, and say what becomes of each directive
     Import(import::Import),
+    /// Ask two servers for what a log says was asked for, and say where their answers differ
+    Parity(parity::ParityArgs),
     /// Find every mistake in a configuration file
     Check(check::CheckArgs),
     /// Drop what is stored: by URL, prefix, surrogate key, site, or all of it
@@ -180,6 +184,7 @@ fn main() -> ExitCode {
         Command::Edge(edge) => edge.run(),
         Command::Init(init) => init.run(),
         Command::Import(import) => return ended(import.run()),
+        Command::Parity(parity) => return ended(parity.run()),
         Command::Check(check) => return check::run(check),
         Command::Purge(purge) => purge.run(),
         Command::Warm(warm) => warm.run(),
