@@ -40,6 +40,7 @@ mod ocsp;
 mod probe;
 mod purge;
 mod recorded;
+mod reference;
 mod relay;
 mod replay;
 mod rewrite;
@@ -157,6 +158,8 @@ enum Command {
     Token(token::Token),
     /// Say who did what in a cluster
     Audit(audit::Audit),
+    /// Print a part of the reference, as Markdown: what this very binary can do
+    Reference(reference::Reference),
 }
 
 fn main() -> ExitCode {
@@ -200,6 +203,7 @@ fn main() -> ExitCode {
         Command::Enroll(enroll) => enroll.run(),
         Command::Token(token) => token.run(),
         Command::Audit(audit) => audit.run(),
+        Command::Reference(reference) => reference.run(),
     };
     ended(done.map(|()| ExitCode::SUCCESS))
 }
