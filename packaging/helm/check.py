@@ -1,5 +1,5 @@
 """Lints the Helm chart, renders it in the ways in which it is meant to be used, and has the binary check each configuration in it.
-Prints `ok …` or `not ok …` for each. Usage: check.py PERIGEE      needs the packages in requirements.txt; called by packaging/check."""
+Prints `ok …` or `not ok …` for each. Usage: check.py PERIGEE      needs the packages of packaging/requirements.txt; called by packaging/check."""
 
 import os
 import subprocess
