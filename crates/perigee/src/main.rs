@@ -44,6 +44,7 @@ mod plan;
 mod probe;
 mod purge;
 mod recorded;
+mod reference;
 mod relay;
 mod replay;
 mod rewrite;
@@ -178,6 +179,8 @@ enum Command {
     Completions(shells::Completions),
     /// Write the pages for man
     Man(shells::Man),
+    /// Print a part of the reference, as Markdown: what this very binary can do
+    Reference(reference::Reference),
 }
 
 fn main() -> ExitCode {
@@ -227,6 +230,7 @@ fn main() -> ExitCode {
         Command::Audit(audit) => audit.run(),
         Command::Completions(completions) => completions.run(),
         Command::Man(man) => man.run(),
+        Command::Reference(reference) => reference.run(),
     };
     ended(done.map(|()| ExitCode::SUCCESS))
 }
