@@ -17,6 +17,7 @@ mod cells;
 mod database;
 pub mod measure;
 mod query;
+mod rum;
 mod seen;
 mod top;
 
@@ -39,6 +40,7 @@ use crate::clock::now_ms;
 
 pub(crate) use cells::{Dim, Dims, Sums};
 pub(crate) use query::{Answer, Ask, CannotSay, POINTS_MAX, Series};
+pub(crate) use rum::{By as RumBy, RumAnswer, RumAsk};
 pub(crate) use top::{Top, TopAsk};
 
 use cells::Coord;
@@ -208,6 +210,11 @@ impl Store {
     pub(crate) fn top(&self, ask: &TopAsk) -> Result<Top, CannotSay> {
         self.shared.read(|connection, names| top::answer(connection, names, ask))
     }
+
+    /// What browsers have told of page views. Waits for the disk.
+    pub(crate) fn rum(&self, ask: &RumAsk) -> Result<RumAnswer, CannotSay> {
+        self.shared.read(|connection, names| rum::answer(connection, names, ask))
+    }
 }
 
 impl Drop for Store {
@@ -254,6 +261,7 @@ struct Batch {
     /// Cells with all dimensions, by second.
     seconds: BTreeMap<i64, HashMap<Coord, Sums>>,
     tops: top::Gathered,
+    views: rum::Gathered,
 }
 
 impl Writer {
@@ -367,7 +375,7 @@ impl Batch {
             cells.entry(Coord::of(key, site, pop, why)).or_default().merge(&Sums::of(key, cell));
         }
         self.tops.add(second, pop, &sites, report.lists, report.examples);
-        Ok(())
+        self.views.add(work, second, pop, &sites, report.views)
     }
 
     fn write(self, mut work: database::Work<'_>) -> Result<(), rusqlite::Error> {
@@ -381,6 +389,7 @@ impl Batch {
             }
         }
         self.tops.write(&mut work)?;
+        self.views.write(&mut work)?;
         work.commit()
     }
 }
