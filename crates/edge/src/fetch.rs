@@ -318,6 +318,7 @@ impl Job {
             takes_trailers: false,
             on_behalf_of: Some(self.at.counted_for()),
             upgrade: None,
+            patience: None,
             askers: self.askers.clone(),
         }
     }

@@ -534,6 +534,7 @@ impl Flow {
             takes_trailers: self.request.takes_trailers,
             on_behalf_of: Some(self.at.counted_for()),
             upgrade: (why == Why::Upgrade).then(|| "websocket".into()),
+            patience: None,
             askers: Askers::new(class),
         };
         let interim = self.interim.clone();

@@ -41,7 +41,7 @@ use crate::fetch::{Job, sent_target};
 use crate::flight::Flight;
 use crate::loaded::RuleAt;
 use crate::lookup;
-use crate::origin::{FetchError, OriginRequest, OriginResponse, RequestBody};
+use crate::origin::{FetchError, OriginRequest, OriginResponse, Patience, RequestBody};
 use crate::request::{Request, RequestId};
 use crate::worker::{Shared, Worker};
 
@@ -62,9 +62,12 @@ const NODES_ASKED_MAX: usize = 2;
 /// Time for a connection to another edge, TLS included: three round trips of a third of the earth.
 const CONNECT: Duration = Duration::from_millis(1000);
 
-/// Time for another edge's answer: an owner may wait for a shield and that for an origin, with all its time-outs and fail-overs.
-/// That it lives is seen by pings meanwhile, so one that is gone or stands still is passed over within seconds.
-const FIRST_BYTE: Duration = Duration::from_secs(120);
+/// Time for another edge's answer, at least: an owner may wait for a shield and that for an origin. That it lives is seen by pings
+/// meanwhile, so one that is gone or stands still is passed over within seconds.
+const FIRST_BYTE_MIN: Duration = Duration::from_secs(120);
+
+/// How much longer an edge is waited for than it waits itself: it is to say what has failed, and not to be given up first.
+const LONGER: Duration = Duration::from_secs(5);
 
 /// How long a connection to another edge is kept without use.
 const KEEP_ALIVE: Duration = Duration::from_secs(300);
@@ -109,7 +112,6 @@ impl Tiers {
 fn group_of(node: &Node) -> OriginGroup {
     let timeouts = model::origin::Timeouts {
         connect: CONNECT,
-        first_byte: FIRST_BYTE,
         keep_alive: KEEP_ALIVE,
         ..model::origin::Timeouts::default()
     };
@@ -124,6 +126,27 @@ fn group_of(node: &Node) -> OriginGroup {
         timeouts,
         connections_max: STREAMS_MAX,
     })
+}
+
+/// How long another edge is waited for: longer than it may wait for the site's origins, with the budget and fail-overs, and a peer
+/// longer than the shield that it may ask.
+fn patience_for(origins: &OriginGroup, hop: Hop) -> Patience {
+    let longer = match hop {
+        Hop::Peer => 2 * LONGER,
+        Hop::Shield => LONGER,
+    };
+    let of_all = |time: fn(&model::origin::Timeouts) -> Duration| {
+        origins.origins.iter().map(move |origin| time(&origin.timeouts))
+    };
+    let turns = origins.budget.as_ref().map_or(Duration::ZERO, |budget| budget.queue);
+    let answer: Duration =
+        of_all(|timeouts| timeouts.connect + timeouts.first_byte).map(|time| time + turns).sum();
+    let total = origins.origins.first().and_then(|origin| origin.timeouts.total);
+    Patience {
+        first_byte: answer.max(FIRST_BYTE_MIN) + longer,
+        idle: of_all(|timeouts| timeouts.idle).max().unwrap_or_default() + longer,
+        total: total.map(|total| total + longer),
+    }
 }
 
 // --- Asked by another edge ---
@@ -504,6 +527,7 @@ fn hop_request(job: &Job, to: Hop, demand: u64) -> OriginRequest {
         on_behalf_of: None,
         upgrade: None,
         askers: job.askers.clone(),
+        patience: Some(patience_for(&job.at.rule().origin, to)),
     }
 }
 

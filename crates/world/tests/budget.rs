@@ -2,7 +2,7 @@
 //! get meanwhile. Time stands still but for [`Play::pass_secs`], so that a second has as many requests as the test sees.
 
 use edge::BudgetStatus;
-use world::play::{Play, Talk, wait_until};
+use world::play::{Play, Talk, content, wait_until};
 use world::{Gate, play};
 
 const FRESH: (&str, &str) = ("Cache-Control", "max-age=60");
@@ -158,6 +158,32 @@ fn what_has_waited_in_vain_has_left_the_queue() {
     gate.open();
     held.expect(200);
     client.get("/a").expect(200);
+}
+
+#[test]
+fn what_nobody_reads_on_is_ended_too_when_more_is_in_flight_than_is_allowed_for_longer_than_the_grace() {
+    let mut play = with_budget("in_flight = 2, grace = \"5s\"");
+    // More than fits between origin and visitor.
+    let body = content(1, 48 << 20);
+    play.origin(|o| {
+        o.get("/one").header("Cache-Control", "private").body(&body);
+        o.get("/two").header("Cache-Control", "private").body(&body);
+        o.get("/three").header(FRESH.0, FRESH.1).body("three");
+    });
+    let client = play.visitor();
+    let mut talks = ["/one", "/two"].map(|target| client.get(target).begin());
+    let heads = talks.each_mut().map(|talk| talk.expect_head(200));
+    let smaller = play.config_text().replace("in_flight = 2", "in_flight = 1");
+    play.reconfigure(&smaller);
+    play.pass_secs(4);
+    assert_eq!(budget(&mut play).used.in_flight, 2);
+    play.pass_secs(2);
+    wait_until("the newest to be ended", || budget(&mut play).used.in_flight == 1);
+    assert_eq!(budget(&mut play).ended, 1);
+    let [mut one, mut two] = talks;
+    two.finish(&heads[1]).cut();
+    one.finish(&heads[0]).whole();
+    client.get("/three").expect(200);
 }
 
 #[test]

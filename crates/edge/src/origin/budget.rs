@@ -20,7 +20,7 @@ use model::budget::gate::{Gate, NotNow};
 use model::budget::lease::{Ask, Grant, Holder};
 use model::budget::{Amount, BudgetPolicy, Class};
 use parking_lot::Mutex;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{oneshot, watch};
 use tokio::time::{sleep, timeout};
 
 use super::error::{FetchError, FetchErrorKind, Sent};
@@ -86,7 +86,7 @@ struct Inner {
     waiting: Vec<Waiter>,
     next_number: u64,
     /// What goes on, by number, the newest last; told when it is to be given up.
-    running: BTreeMap<u64, Arc<Notify>>,
+    running: BTreeMap<u64, watch::Sender<bool>>,
     /// Whether a task looks at the time for those who wait.
     is_watched: bool,
 }
@@ -102,7 +102,22 @@ pub(super) struct Turn {
     budget: Arc<Budget>,
     number: u64,
     is_sent: bool,
-    given_up: Arc<Notify>,
+    given_up: GivenUp,
+}
+
+/// Tells when a request is to be given up. All clones tell the same.
+#[derive(Clone)]
+pub(super) struct GivenUp(watch::Receiver<bool>);
+
+impl GivenUp {
+    /// Returns when it is to be given up, or there is nothing any more that could be; never without a budget.
+    pub(super) async fn wait_for(given_up: Option<&mut GivenUp>) {
+        match given_up {
+            // An error says that the turn is no more.
+            Some(GivenUp(told)) => drop(told.wait_for(|is_given_up| *is_given_up).await),
+            None => std::future::pending().await,
+        }
+    }
 }
 
 /// A budget for metrics and for people.
@@ -154,9 +169,11 @@ impl Budget {
 
     /// Takes the numbers of a new configuration; what is counted stays.
     pub(super) fn configure(&self, policy: &BudgetPolicy) {
+        let now = self.clock.monotonic_ms();
         let mut inner = self.inner.lock();
         if inner.policy != *policy {
             inner.policy = policy.clone();
+            inner.refresh(now);
         }
     }
 
@@ -237,7 +254,7 @@ impl Budget {
         let grace_ms = inner.policy.grace.as_millis() as u64;
         let excess = inner.gate.excess(now, grace_ms) as usize;
         for given_up in inner.running.values().rev().take(excess) {
-            given_up.notify_one();
+            given_up.send_replace(true);
         }
     }
 
@@ -329,9 +346,9 @@ impl Inner {
 
 impl Turn {
     fn new(budget: &Arc<Budget>, number: u64, inner: &mut Inner) -> Turn {
-        let given_up = Arc::new(Notify::new());
-        inner.running.insert(number, given_up.clone());
-        Turn { budget: budget.clone(), number, is_sent: false, given_up }
+        let (give_up, given_up) = watch::channel(false);
+        inner.running.insert(number, give_up);
+        Turn { budget: budget.clone(), number, is_sent: false, given_up: GivenUp(given_up) }
     }
 
     /// The request is about to be sent. `false`: it may not, because less is allowed by now or because it has been sent before;
@@ -347,9 +364,9 @@ impl Turn {
         inner.gate.send(now)
     }
 
-    /// Returns when it must be given up.
-    pub(super) async fn given_up(&self) {
-        self.given_up.notified().await;
+    /// What tells when it is to be given up.
+    pub(super) fn given_up(&self) -> GivenUp {
+        self.given_up.clone()
     }
 
     /// Why it was given up.
