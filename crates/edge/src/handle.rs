@@ -45,6 +45,7 @@ use crate::purging::{self, Applied, PurgeError, PurgeRequest, Receipt};
 use crate::quic::{self, Listening, Quic, Steering, strays};
 use crate::rates::Rates;
 use crate::rewriting;
+use crate::rum::PageViews;
 use crate::slices::Stretches;
 use crate::sockets::{Bound, Kind, Sockets};
 use crate::storage::{self, Place, Storage};
@@ -335,6 +336,7 @@ impl Edge {
             purge_positions: RwLock::default(),
             certified,
             measuring: Measuring::default(),
+            rum: PageViews::new(),
             registry: registry.clone(),
             locate,
             connections: AtomicUsize::new(0),
@@ -695,6 +697,7 @@ impl Handle {
     /// `secret`: from which the beacon's tokens are made; edges with the same one take each other's.
     pub fn measure(&self, pop: &str, secret: &[u8]) {
         self.shared.measuring.start(pop, secret);
+        self.shared.rum.start(pop, secret);
     }
 
     /// What was measured since it was taken last; as much as fits into a report.
@@ -950,6 +953,7 @@ impl Handle {
                 copies: copies_readings(&shared.encoder.counts),
                 copies_not_made: shared.encoder.counts.not_made(),
                 rewrites: shared.rewrites.all(),
+                views: shared.rum.outcomes(),
                 origins: origins
                     .report()
                     .iter()

@@ -805,6 +805,8 @@ static COMPRESS_VALUES: [Kind; 2] = [Kind::Bool, Kind::Table(&COMPRESS)];
 
 static REWRITE_VALUES: [Kind; 2] = [Kind::OneOf(&["off"]), Kind::Table(&REWRITE)];
 
+static RUM_VALUES: [Kind; 2] = [Kind::Bool, Kind::Table(&RUM)];
+
 static RATE_LIMIT_VALUES: [Kind; 2] = [Kind::OneOf(&["off"]), Kind::Table(&RATE_LIMIT)];
 
 /// What a site says for all its rules, and a rule for itself.
@@ -930,6 +932,12 @@ const CHOICES: &[Key] = &[
         "Whether the URLs of static files in pages and style sheets (GET, 200, text/html and text/css) are made to lead to another host. Done once, before what comes is stored. See website.md.",
     )
     .or("\"off\""),
+    key(
+        "rum",
+        Kind::Either(&RUM_VALUES),
+        "Whether browsers tell how fast pages are (real user monitoring), by the script /.perigee/beacon.js. A table says how; a rule's adds to its site's. See rum.md.",
+    )
+    .or("false"),
 ];
 
 static HEURISTIC: Table = Table {
@@ -1043,6 +1051,18 @@ static REWRITE: Table = Table {
             "Paths that move in strings of inline scripts too, also with their slashes escaped.",
         )
         .or("none"),
+    ]],
+};
+
+static RUM: Table = Table {
+    title: "rum",
+    groups: &[&[
+        number("one_in", bound(1, 1, 100_000), "One of so many page views is told of."),
+        key("group", text("1 to 64 letters, digits, \"-\", \"_\" and \".\"", "checkout"), "What views of these pages are counted as.")
+            .or("the first part of each page's path, of 64 different ones in an hour"),
+        key("inject", Kind::Bool, "Whether the edge puts the script into pages (GET, 200, text/html) as they come from the origin. Without, pages have it themselves.")
+            .or("false"),
+        key("consent", Kind::Bool, "Whether the script waits until the page says that the visitor has agreed.").or("false"),
     ]],
 };
 
