@@ -52,6 +52,7 @@ use crate::succession::{self, Ask, Invalidation, Succession};
 use crate::tiering::Reads;
 use crate::tiers::{Certified, TierIdentity};
 use crate::tls::{Certificate, Challenge, ClientAuthorities, Offered, Tls, TlsBase};
+use crate::tracing::Tracing;
 use crate::worker::{Epochs, Heard, Shared, TICK, Worker};
 
 /// What an edge is given besides its configuration.
@@ -86,6 +87,8 @@ pub struct Options {
     pub locate: Option<Locate>,
     /// Where requests are logged; nowhere by default.
     pub access_log: Option<AccessLog>,
+    /// How traces are begun and told; `None` is off.
+    pub tracing: Option<Tracing>,
     /// The process that served before, which drains then: each purge is in force there too before it is acknowledged.
     pub predecessor: Option<Predecessor>,
     /// Whether control grants what may be used of origins' budgets ([`Handle::ask_for_leases`]). Until it has, an edge uses its
@@ -267,6 +270,7 @@ impl Edge {
             registry,
             locate,
             access_log,
+            tracing,
             predecessor,
             budgets_are_leased,
         } = options;
@@ -336,6 +340,7 @@ impl Edge {
             certified,
             measuring: Measuring::default(),
             registry: registry.clone(),
+            tracing,
             locate,
             connections: AtomicUsize::new(0),
             accepting: AtomicUsize::new(workers),

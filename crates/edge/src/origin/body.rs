@@ -22,6 +22,7 @@ use super::attempt::Attempt;
 use super::error::{FetchError, FetchErrorKind, Phase, Sent};
 use super::exchange::{body_failure, fields_of, header_map};
 use super::pool::Lease;
+use crate::tracing::Asking;
 
 // --- Towards the origin ---
 
@@ -275,6 +276,8 @@ pub(crate) struct OriginBody {
     live: Option<Live>,
     trailers: Fields,
     transform: Option<Box<dyn Transform>>,
+    /// Ends with the body, or with the wish for it.
+    asking: Option<Asking>,
 }
 
 /// What changes a body while it is read.
@@ -305,7 +308,8 @@ impl OriginBody {
         total: Option<Instant>,
     ) -> Self {
         let live = Live { incoming, lease, attempt, upload: StopsUpload(upload), idle, total };
-        let mut body = OriginBody { live: Some(live), trailers: Fields::new(), transform: None };
+        let mut body =
+            OriginBody { live: Some(live), trailers: Fields::new(), transform: None, asking: None };
         let ended = body.live.as_ref().is_some_and(|live| live.incoming.is_end_stream());
         if ended {
             body.finish();
@@ -315,7 +319,14 @@ impl OriginBody {
 
     /// A body without bytes.
     pub(super) fn empty() -> Self {
-        OriginBody { live: None, trailers: Fields::new(), transform: None }
+        OriginBody { live: None, trailers: Fields::new(), transform: None, asking: None }
+    }
+
+    /// It ends this span with its end.
+    pub(crate) fn trace(&mut self, asking: Asking) {
+        if self.live.is_some() {
+            self.asking = Some(asking);
+        }
     }
 
     /// The next bytes, never empty; `None` at the clean end and ever after; `Some(Err)` once when the body broke off,
@@ -406,12 +417,14 @@ impl OriginBody {
 
     /// Closes the connection; the head was all that was wanted.
     pub(crate) fn close(&mut self) {
+        self.asking = None;
         if let Some(mut live) = self.live.take() {
             live.attempt.finished(live.upload.0.sent.get());
         }
     }
 
     fn finish(&mut self) {
+        self.asking = None;
         // A connection that answered before it had taken the whole request cannot carry another one yet.
         if let Some(mut live) = self.live.take() {
             live.attempt.finished(live.upload.0.sent.get());
