@@ -176,10 +176,10 @@ fn origin_source(findings: &mut Findings<'_>, section: &Section) -> Vec<IpAddr> 
 fn build_traces(findings: &mut Findings<'_>, section: &Section) -> Option<TraceSettings> {
     let to = section.text("to");
     if let Some((url, span)) = to
-        && !url
+        && url
             .strip_prefix("https://")
             .or_else(|| url.strip_prefix("http://"))
-            .is_some_and(|rest| !rest.is_empty())
+            .is_none_or(|rest| rest.is_empty())
     {
         let message = format!("traces.to: {url:?} is no URL");
         findings.error(span, message, "write e.g. to = \"http://127.0.0.1:4318/v1/traces\"");
