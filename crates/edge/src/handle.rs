@@ -53,6 +53,7 @@ use crate::succession::{self, Ask, Invalidation, Succession};
 use crate::tiering::Reads;
 use crate::tiers::{Certified, TierIdentity};
 use crate::tls::{Certificate, Challenge, ClientAuthorities, Offered, Tls, TlsBase};
+use crate::tracing::Tracing;
 use crate::worker::{Epochs, Heard, Shared, TICK, Worker};
 
 /// What an edge is given besides its configuration.
@@ -87,6 +88,8 @@ pub struct Options {
     pub locate: Option<Locate>,
     /// Where requests are logged; nowhere by default.
     pub access_log: Option<AccessLog>,
+    /// How traces are begun and told; `None` is off.
+    pub tracing: Option<Tracing>,
     /// The process that served before, which drains then: each purge is in force there too before it is acknowledged.
     pub predecessor: Option<Predecessor>,
     /// Whether control grants what may be used of origins' budgets ([`Handle::ask_for_leases`]). Until it has, an edge uses its
@@ -268,6 +271,7 @@ impl Edge {
             registry,
             locate,
             access_log,
+            tracing,
             predecessor,
             budgets_are_leased,
         } = options;
@@ -338,6 +342,7 @@ impl Edge {
             measuring: Measuring::default(),
             rum: PageViews::new(),
             registry: registry.clone(),
+            tracing,
             locate,
             connections: AtomicUsize::new(0),
             accepting: AtomicUsize::new(workers),

@@ -368,6 +368,15 @@ impl Cluster {
         control.restart();
     }
 
+    /// Changes the configuration of an edge's own, and starts it again.
+    pub fn configure_edge(&mut self, index: usize, change: impl Fn(&str) -> String) {
+        let edge = &mut self.edges[index];
+        let path = self.directory.join(format!("{}.toml", edge.name));
+        let before = fs::read_to_string(&path).expect("a configuration");
+        fs::write(&path, change(&before)).expect("a configuration");
+        edge.restart();
+    }
+
     /// Where it keeps everything.
     pub fn directory(&self) -> &Path {
         &self.directory

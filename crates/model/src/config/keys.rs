@@ -413,6 +413,7 @@ static EDGE: Table = Table {
         .or("\"off\""),
         key("access_log_format", Kind::OneOf(&["json", "combined", "cloudfront", "logpush"]), "How a line of the access log looks: as JSON, as web servers write it, with the fields of CloudFront's standard log, or with the names of Cloudflare's Logpush.")
             .or("\"json\""),
+        key("traces", Kind::Table(&TRACES), "Which requests are traced, and who is told.").or("none"),
         key(
             "location",
             text("a file", "/etc/perigee/location.geo"),
@@ -470,6 +471,35 @@ static TIER: Table = Table {
             "The authority whose certificates the edges show each other. Use one that issues no others.",
         )
         .required(),
+    ]],
+};
+
+static TRACES: Table = Table {
+    title: "[edge.traces]",
+    groups: &[&[
+        key(
+            "to",
+            text("an http:// or https:// URL", "http://127.0.0.1:4318/v1/traces"),
+            "Who collects traces: OTLP over HTTP (protocol buffers, gzip).",
+        )
+        .required(),
+        number(
+            "one_in",
+            settings::TRACED_ONE_IN,
+            "One request of so many begins a trace that is recorded. All others have ids too, so that whoever is asked next does not record them either.",
+        ),
+        key(
+            "believe_visitors",
+            Kind::Bool,
+            "Whether a visitor's `traceparent` is continued, with its word whether it is recorded. Other edges' always is.",
+        )
+        .or("false"),
+        key(
+            "authorization_file",
+            text("a file", "/etc/perigee/traces-authorization"),
+            "A file whose line is said to the collector as Authorization.",
+        )
+        .or("none"),
     ]],
 };
 
