@@ -422,3 +422,56 @@ fn what_the_origin_refuses_a_hop_is_not_asked_again_by_all() {
     assert!(origin.asked("/a").len() <= 2, "asked {} times", origin.asked("/a").len());
     assert!(!String::from_utf8_lossy(&got.body).contains("ams"), "visitors see less");
 }
+
+/// The same text again and again: what encoding makes small.
+fn style() -> String {
+    "body { color: #204060; margin: 0 auto } ".repeat(600)
+}
+
+#[test]
+fn who_passes_an_answer_on_passes_on_the_encoded_copy_that_its_owner_has() {
+    let origin = CountingOrigin::start(move |_, stream| {
+        let head = "Cache-Control: max-age=60\r\nContent-Type: text/css\r\nETag: \"one\"\r\n";
+        reply(stream, head, style().as_bytes())
+    });
+    let places = [("fra", "fra-1"), ("fra", "fra-2")];
+    let edges = Edges::start(&places, &site(&origin, ""));
+    let owner = owner_of(&edges, &["fra-1", "fra-2"], "/style.css");
+    let other = if owner == "fra-1" { "fra-2" } else { "fra-1" };
+    let from = |node: &str, lines: &str| edges.get_with(node, "/style.css", lines);
+    let zstd = "Accept-Encoding: zstd\r\n";
+    // Until its owner has the copy, identity is passed on.
+    let first = from(other, zstd);
+    assert!(first.field("content-encoding").is_none() && first.body == style().as_bytes(), "{}", first.head);
+    wait_until("the owner has a copy", || from(owner, zstd).field("content-encoding") == Some("zstd"));
+    let of_owner = from(owner, zstd);
+    assert!(of_owner.body.len() < style().len() / 10);
+    for _ in 0..3 {
+        let got = from(other, zstd);
+        assert_eq!((got.status, got.field("content-encoding")), (200, Some("zstd")), "{}", got.head);
+        assert_eq!(got.body, of_owner.body);
+        assert_eq!(got.field("etag"), of_owner.field("etag"));
+        assert!(
+            got.field("vary").is_some_and(|names| names.eq_ignore_ascii_case("accept-encoding")),
+            "{}",
+            got.head
+        );
+    }
+    // Who reads no zstd gets none, also behind somebody who does.
+    let plain = from(other, "");
+    assert!(plain.field("content-encoding").is_none() && plain.body == style().as_bytes(), "{}", plain.head);
+    // Parts are of identity, under its own tag.
+    let part = from(other, &format!("{zstd}Range: bytes=5-9\r\n"));
+    assert_eq!(
+        (part.status, &*part.body, part.field("etag")),
+        (206, &b"{ col"[..], Some("\"one\"")),
+        "{}",
+        part.head
+    );
+    // Whoever has any of them and asks whether it is still so is told.
+    for tag in [of_owner.field("etag").unwrap(), "\"one\""] {
+        let got = from(other, &format!("{zstd}If-None-Match: {tag}\r\n"));
+        assert_eq!(got.status, 304, "{tag}: {}", got.head);
+    }
+    assert_eq!(origin.asked("/style.css").len(), 1);
+}
