@@ -215,10 +215,7 @@ fn nothing_purged_is_served_after_a_receipt_however_fills_answers_and_reconnects
     );
     let wrong = truth.wrong.lock();
     assert!(wrong.is_empty(), "seed {seed}: {} wrong, first {}", wrong.len(), wrong[0]);
-    assert!(
-        served > requests / 2 && from_hops > requests / 50,
-        "{served} answers, {from_hops} by others"
-    );
+    assert!(served > requests / 2 && from_hops > requests / 50, "{served} answers, {from_hops} by others");
     assert!(
         operator.purges > 10 && operator.returns > 2,
         "{} purges, {} returns",

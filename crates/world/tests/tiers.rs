@@ -3,7 +3,7 @@
 
 use std::io::Write;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use model::change::What;
@@ -421,6 +421,65 @@ fn what_the_origin_refuses_a_hop_is_not_asked_again_by_all() {
     assert_eq!(got.status, 502, "{}", got.head);
     assert!(origin.asked("/a").len() <= 2, "asked {} times", origin.asked("/a").len());
     assert!(!String::from_utf8_lossy(&got.body).contains("ams"), "visitors see less");
+}
+
+#[test]
+fn when_one_of_four_edges_is_killed_its_share_is_fetched_again_and_no_request_fails() {
+    const OBJECTS: usize = 400;
+    let origin = text_origin("Cache-Control: max-age=600\r\n", "one");
+    let places = [("fra", "fra-1"), ("fra", "fra-2"), ("fra", "fra-3"), ("fra", "fra-4")];
+    let mut edges = Edges::start(&places, &site(&origin, ""));
+    let all = addresses(&edges, &places);
+    // Ranks by Zipf's law with the exponent 0.9.
+    let mut sum = 0.0;
+    let sums = (1..=OBJECTS).map(|rank| {
+        sum += (rank as f64).powf(-0.9);
+        sum
+    });
+    let sums: Vec<f64> = sums.collect();
+    let ask_all = |addresses: &[std::net::SocketAddr]| {
+        (0..OBJECTS).for_each(|object| {
+            let got = get(addresses[object % addresses.len()], &format!("/{object}"), "");
+            assert_eq!(got.status, 200, "{object}: {}", got.head);
+        });
+    };
+    ask_all(&all);
+    let (asked, is_killed) = (AtomicUsize::new(0), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let visitors: Vec<_> = (0..6_u64)
+            .map(|visitor| {
+                let (asked, is_killed, sums, left) = (&asked, &is_killed, &sums, &all[..3]);
+                scope.spawn(move || {
+                    let mut random = visitor + 1;
+                    // A while before, and a while after.
+                    let mut after = 0;
+                    while after < 200 {
+                        random = random
+                            .wrapping_mul(6_364_136_223_846_793_005)
+                            .wrapping_add(1_442_695_040_888_963_407);
+                        let drawn = (random >> 11) as f64 / (1_u64 << 53) as f64 * sums[OBJECTS - 1];
+                        let object = sums.partition_point(|sum| *sum < drawn);
+                        let got = get(left[(random >> 7) as usize % 3], &format!("/{object}"), "");
+                        assert!(got.status == 200 && got.is_whole, "{object}: {}", got.head);
+                        asked.fetch_add(1, Ordering::SeqCst);
+                        after += usize::from(is_killed.load(Ordering::SeqCst));
+                    }
+                })
+            })
+            .collect();
+        wait_until("visitors ask", || {
+            asked.load(Ordering::SeqCst) > 300 || visitors.iter().any(|v| v.is_finished())
+        });
+        edges.kill("fra-4");
+        is_killed.store(true, Ordering::SeqCst);
+        visitors.into_iter().for_each(|visitor| visitor.join().expect("each is answered"));
+    });
+    ask_all(&all[..3]);
+    let counts: Vec<usize> = (0..OBJECTS).map(|object| origin.asked(&format!("/{object}")).len()).collect();
+    let again = counts.iter().filter(|count| **count > 1).count();
+    assert!(counts.iter().all(|count| *count <= 3), "{counts:?}");
+    // A quarter of them was its own; the rest is where it was.
+    assert!((OBJECTS / 8..OBJECTS * 3 / 8).contains(&again), "{again} of {OBJECTS} were fetched again");
 }
 
 /// The same text again and again: what encoding makes small.
