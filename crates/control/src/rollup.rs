@@ -36,12 +36,12 @@ use rusqlite::Connection;
 use stats::{Cell, Key, Report};
 
 use crate::clock::now_ms;
+use crate::export::Totals;
 
-pub(crate) use cells::{Dim, Dims, Sums};
+pub(crate) use cells::{Coord, Dim, Dims, Sums};
 pub(crate) use query::{Answer, Ask, CannotSay, POINTS_MAX, Series};
 pub(crate) use top::{Top, TopAsk};
 
-use cells::Coord;
 use database::Database;
 
 /// How the time is cut: seconds, minutes, hours, days. In s.
@@ -102,6 +102,8 @@ struct Shared {
     readers: Mutex<Vec<Connection>>,
     counts: Counts,
     names: Mutex<Names>,
+    /// What is added to besides, once it is written.
+    exported: Mutex<Vec<Arc<Totals>>>,
 }
 
 /// What the store counts, for metrics.
@@ -160,6 +162,7 @@ impl Store {
             readers: Mutex::default(),
             counts: Counts::default(),
             names: Mutex::default(),
+            exported: Mutex::default(),
         });
         let opened = Database::open(path, &mut shared.names.lock());
         let database = opened.map_err(|error| format!("{}: {error}", path.display()))?;
@@ -192,6 +195,16 @@ impl Store {
             self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
             self.shared.counts.refused.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Adds to these, from now on, what has been written down.
+    pub(crate) fn export(&self, totals: Arc<Totals>) {
+        self.shared.exported.lock().push(totals);
+    }
+
+    /// The text of a dimension's value.
+    pub(crate) fn text(&self, dim: Dim, value: u32) -> String {
+        cells::text_of(dim, value).unwrap_or_else(|| self.shared.names.lock().text(value))
     }
 
     /// What it has counted of itself.
@@ -344,7 +357,11 @@ impl Writer {
                 }
             }
         }
-        batch.write(work)
+        let seconds = batch.write(work)?;
+        for totals in &*self.shared.exported.lock() {
+            seconds.values().for_each(|cells| totals.add(cells));
+        }
+        Ok(())
     }
 }
 
@@ -370,7 +387,11 @@ impl Batch {
         Ok(())
     }
 
-    fn write(self, mut work: database::Work<'_>) -> Result<(), rusqlite::Error> {
+    /// Returns the cells that have been written.
+    fn write(
+        self,
+        mut work: database::Work<'_>,
+    ) -> Result<BTreeMap<i64, HashMap<Coord, Sums>>, rusqlite::Error> {
         for (second, cells) in &self.seconds {
             for view in VIEWS {
                 let mut folded: HashMap<Coord, Sums> = HashMap::new();
@@ -381,7 +402,8 @@ impl Batch {
             }
         }
         self.tops.write(&mut work)?;
-        work.commit()
+        work.commit()?;
+        Ok(self.seconds)
     }
 }
 

@@ -140,6 +140,17 @@ pub(crate) async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoRespo
     for (name, kind, help, value) in lines.chain(of_statistics) {
         text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n"));
     }
+    let name = "perigee_control_export_requests_total";
+    text.push_str(&format!("# HELP {name} Requests with statistics for others, by what became of them.\n"));
+    text.push_str(&format!("# TYPE {name} counter\n"));
+    for export in &*shared.exports.lock() {
+        let counts = &export.counts;
+        for (end, count) in [("sent", &counts.sent), ("failed", &counts.failed), ("dropped", &counts.dropped)]
+        {
+            let (to, count) = (&export.place, count.load(Ordering::Relaxed));
+            text.push_str(&format!("{name}{{to=\"{to}\",end=\"{end}\"}} {count}\n"));
+        }
+    }
     text.push_str(&format!(
         "# HELP perigee_control_canary_late_seconds The limit of the alarm.\n# TYPE perigee_control_canary_late_seconds \
          gauge\nperigee_control_canary_late_seconds {}\n",

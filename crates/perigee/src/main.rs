@@ -30,6 +30,8 @@ mod explain;
 mod failure;
 mod geo;
 mod http;
+mod import;
+mod init;
 mod integrate;
 mod login;
 mod manager;
@@ -49,6 +51,7 @@ mod route;
 mod router;
 mod running;
 mod serve;
+mod shells;
 mod state;
 mod stats;
 mod store;
@@ -76,6 +79,8 @@ const EXAMPLES: &str = "\
 Examples:
   perigee demo                                      see it: a whole CDN on this machine
   perigee serve --origin http://127.0.0.1:8000      put a cache in front of a website
+  perigee init                                      write a first configuration
+  nginx -T | perigee import nginx - --out perigee.toml   begin with what you have
   perigee check perigee.toml                        find every mistake in a configuration
   perigee explain http://127.0.0.1:8080/            say how a request would be answered, and why
   perigee purge --url http://127.0.0.1:8080/        drop what is stored for a URL
@@ -97,6 +102,10 @@ enum Command {
     Serve(serve::Serve),
     /// Serve the websites of a cluster, as one of its nodes
     Edge(edge::Edge),
+    /// Write a first configuration: three questions, or flags
+    Init(init::Init),
+    /// Make a configuration out of nginx's, CloudFront's, Cloudflare's or Varnish's, and say what becomes of each directive
+    Import(import::Import),
     /// Find every mistake in a configuration file
     Check(check::CheckArgs),
     /// Drop what is stored: by URL, prefix, surrogate key, site, or all of it
@@ -157,6 +166,10 @@ enum Command {
     Token(token::Token),
     /// Say who did what in a cluster
     Audit(audit::Audit),
+    /// Print what has a shell complete this program's words
+    Completions(shells::Completions),
+    /// Write the pages for man
+    Man(shells::Man),
 }
 
 fn main() -> ExitCode {
@@ -165,6 +178,8 @@ fn main() -> ExitCode {
         Command::Demo(demo) => demo.run(),
         Command::Serve(serve) => serve.run(),
         Command::Edge(edge) => edge.run(),
+        Command::Init(init) => init.run(),
+        Command::Import(import) => return ended(import.run()),
         Command::Check(check) => return check::run(check),
         Command::Purge(purge) => purge.run(),
         Command::Warm(warm) => warm.run(),
@@ -200,6 +215,8 @@ fn main() -> ExitCode {
         Command::Enroll(enroll) => enroll.run(),
         Command::Token(token) => token.run(),
         Command::Audit(audit) => audit.run(),
+        Command::Completions(completions) => completions.run(),
+        Command::Man(man) => man.run(),
     };
     ended(done.map(|()| ExitCode::SUCCESS))
 }

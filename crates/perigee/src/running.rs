@@ -28,7 +28,7 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::address::AdminAt;
-use crate::batches::Batches;
+use crate::batches::{Batches, Content};
 use crate::certificates::Certificates;
 use crate::configuration::{Live, Read, Source, fit_connections};
 use crate::failure::Failure;
@@ -427,7 +427,7 @@ fn start_access_log(
             };
             start(observe::Sink::Syslog(to, settings.node.clone()))
         }
-        AccessLog::Http(url) => Batches::to(url)
+        AccessLog::Http(url) => Batches::to(url, Content::Lines)
             .map_err(io::Error::other)
             .and_then(|batches| observe::AccessLog::start_to(Box::new(batches), format, registry)),
     };

@@ -13,6 +13,8 @@
 pub mod bytes;
 pub mod histogram;
 pub mod key;
+pub mod otlp;
+pub mod remote_write;
 pub mod report;
 pub mod sketch;
 

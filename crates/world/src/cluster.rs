@@ -369,6 +369,20 @@ impl Cluster {
         &mut self.controls
     }
 
+    /// Adds to a control's configuration, and starts it again.
+    pub fn add_to_control(&mut self, index: usize, text: &str) {
+        let control = &mut self.controls[index];
+        let path = self.directory.join(format!("{}.toml", control.name));
+        let before = fs::read_to_string(&path).expect("a configuration");
+        fs::write(&path, format!("{before}{text}")).expect("a configuration");
+        control.restart();
+    }
+
+    /// Where it keeps everything.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// Members of etcd, to do something to.
     pub fn etcd_mut(&mut self) -> &mut [Process] {
         &mut self.etcd
@@ -412,6 +426,19 @@ impl Cluster {
             };
             self.edges.iter().chain(&self.routers).all(|process| runs(&process.name))
         });
+    }
+
+    /// Begins to roll a configuration out, as `perigee apply` does: staged. Its number.
+    pub fn roll_out(&self, text: &str, reason: &str) -> u64 {
+        let path = self.directory.join("cluster.toml");
+        fs::write(&path, text).expect("a configuration");
+        self.perigee(&["apply", &path.display().to_string(), "--reason", reason]);
+        self.newest_version()
+    }
+
+    /// The state directory of a process of this name.
+    pub fn state(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
     }
 
     /// The nodes as the first control knows them.

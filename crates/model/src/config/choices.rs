@@ -101,6 +101,7 @@ pub(super) fn apply_choices(findings: &mut Findings<'_>, section: &Section, rule
             &[
                 "ttl",
                 "ttl_by_status",
+                "ttl_overrides",
                 "stale_while_revalidate",
                 "stale_if_error",
                 "set_cookie",
@@ -131,6 +132,7 @@ fn apply_policy(findings: &mut Findings<'_>, section: &Section, rule: &mut Rule)
     let policy = &mut rule.policy;
     let secs = |name| section.time(name).map(|ttl| ttl.as_secs());
     policy.ttl = secs("ttl").or(policy.ttl);
+    policy.ttl_overrides = section.bool("ttl_overrides").unwrap_or(policy.ttl_overrides);
     policy.stale_while_revalidate = secs("stale_while_revalidate").or(policy.stale_while_revalidate);
     policy.stale_if_error = secs("stale_if_error").or(policy.stale_if_error);
     if let Some(item) = section.item("ttl_by_status") {

@@ -589,6 +589,12 @@ static VISITORS_TLS: Table = Table {
             "32 bytes of chance or more, readable by this user alone. Edges with the same ones resume each other's sessions.",
         )
         .or("one of its own, in the state directory"),
+        key(
+            "early_data",
+            Kind::Bool,
+            "Whether a visitor who returns may ask with its first bytes (0-RTT), which saves a round trip. Only what is safe is answered before the handshake is over; the origin is told by Early-Data: 1, and may refuse with 425 (RFC 8470). Sessions are resumed by the edge that they began at then, not by others with the same secret.",
+        )
+        .or("false"),
     ]],
 };
 
@@ -812,6 +818,12 @@ const CHOICES: &[Key] = &[
         "The same by status, errors among them: { \"404\" = \"10s\", \"5xx\" = \"1s\" }.",
     )
     .or("HTTP decides"),
+    key(
+        "ttl_overrides",
+        Kind::Bool,
+        "Whether ttl and ttl_by_status replace what the origin says of a lifetime. false: they hold for what it says nothing of.",
+    )
+    .or("true"),
     key("browser_ttl", TTL, "The max-age that visitors are told.").or("the origin's"),
     key("stale_while_revalidate", TTL, "How long past its freshness a response may answer while it is fetched anew.")
         .or("the origin's"),
