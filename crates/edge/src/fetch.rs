@@ -275,7 +275,7 @@ impl Job {
     pub(crate) fn note_told(&mut self, response: &mut OriginResponse) {
         self.told = response.told.take();
         self.position = self.told.as_ref().map_or(self.position, |told| told.position);
-        self.is_kept = self.told.as_ref().is_none_or(|told| tiers::is_kept(self, told));
+        self.is_kept = self.told.as_ref().is_none_or(|told| told.is_kept);
     }
 
     /// What of the visitor's fields goes to another edge: all but what concerns one connection, what this edge says itself, and
