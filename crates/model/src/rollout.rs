@@ -19,6 +19,10 @@
 //! In the last stage there is nobody left to compare with: what gets worse then is taken for the candidate's doing, also when
 //! it is an origin's. To go back is the safe mistake.
 //!
+//! Where nothing was stable before, there is nothing to go back to: without a configuration nodes answer nobody, which is worse
+//! than any harm. Such a one is never undone by itself. What speaks against it holds it up before the last stage, where the others have
+//! nothing to lose, and is only told in the last.
+//!
 //! Nodes out of contact neither hold it up nor speak for it: they take up what is stable when they are back.
 //!
 //! The whole is written down by control whenever a step decided something, together with [`Rollout::plan`]; the watching
@@ -304,6 +308,7 @@ impl Rollout {
             Stage::Measure if self.is_paused => paused(),
             Stage::Measure => self.measured(now_ms, nodes),
             _ => match self.find_harm(nodes) {
+                Some(harm) if self.stable.is_none() => self.bear(&harm, now_ms, nodes),
                 Some(harm) => self.undo(harm, now_ms),
                 None if self.is_paused => paused(),
                 None => self.advance(now_ms, nodes),
@@ -316,6 +321,24 @@ impl Rollout {
         self.began_ms.push((stage, now_ms));
         self.watch.begin_stage();
         self.streaks.clear();
+    }
+
+    /// The first configuration of all does harm.
+    fn bear(&mut self, harm: &Harm, now_ms: i64, nodes: &[NodeView]) -> Decision {
+        if self.is_paused {
+            return paused();
+        }
+        if self.stage != Stage::All {
+            return Decision::Wait(format!(
+                "{harm}; nothing was stable before, so it is not taken back: it goes no further until that is mended, or an operator takes it back"
+            ));
+        }
+        match self.advance(now_ms, nodes) {
+            Decision::Wait(what) => {
+                Decision::Wait(format!("{what}; {harm}, and nothing was stable before to go back to"))
+            }
+            decision => decision,
+        }
     }
 
     fn undo(&mut self, harm: Harm, now_ms: i64) -> Decision {
@@ -422,6 +445,13 @@ impl Rollout {
             let told = format!("{} of {known} nodes that are to run it are in contact and do", arrived.len());
             if self.watch.elapsed() < times.most_ms {
                 return Decision::Wait(format!("more nodes to run it: {told}"));
+            }
+            if self.stable.is_none() {
+                return match arrived.is_empty() {
+                    true => Decision::Wait(format!("a node to run it: {told}")),
+                    // They have nothing else to run, and those that are away none to come back to.
+                    false => self.go_on(now_ms, nodes),
+                };
             }
             // Nothing is known of most: that is no reason to go on, and none to wait for ever.
             let absent = self.audience_of(nodes).find(|node| !self.has_arrived(node));

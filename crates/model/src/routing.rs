@@ -76,6 +76,11 @@ pub fn place_names() -> impl Iterator<Item = &'static str> {
     places().map(|(name, _)| name).filter(|name| !name.starts_with("country:"))
 }
 
+/// The names of a cloud's regions: of `aws`, all that begin with `aws:`.
+pub fn regions_of_cloud(cloud: &str) -> impl Iterator<Item = &'static str> {
+    place_names().filter(move |name| name.strip_prefix(cloud).is_some_and(|rest| rest.starts_with(':')))
+}
+
 fn places() -> impl Iterator<Item = (&'static str, Point)> {
     PLACES.lines().filter_map(|line| {
         let (name, rest) = line.split_once(' ')?;
