@@ -202,15 +202,26 @@ static POP: Table = Table {
         key(
             "location",
             Kind::Either(&[text("a place", "FRA"), Kind::List(&DEGREES)]),
-            "Where it is: the code of an airport (\"FRA\"), a region of a cloud (\"aws:eu-central-1\"; aws, gcp, azure, oci, alibaba, ibm, digitalocean, linode, vultr), or latitude and longitude ([50.11, 8.68]).",
+            "Where it is, unless it is another CDN: the code of an airport (\"FRA\"), a region of a cloud (\"aws:eu-central-1\"; aws, gcp, azure, oci, alibaba, ibm, digitalocean, linode, vultr), or latitude and longitude ([50.11, 8.68]).",
         )
-        .required(),
+        .or("needed without `cname`"),
         key(
             "edges",
             Kind::List(&text("an address", "203.0.113.10")),
-            "The addresses that visitors are sent to, IPv4 and IPv6.",
+            "The addresses that visitors are sent to, IPv4 and IPv6. Of another CDN, only for a domain that is the zone itself, where no CNAME may stand.",
         )
-        .required(),
+        .or("needed without `cname`"),
+        key(
+            "cname",
+            text("a domain", "shop.other-cdn.example"),
+            "Another CDN, by the name that it has for your site: the PoP is that CDN, and its visitors get a CNAME. Only sites that name it, or a region of it, in `pops` use it.",
+        ),
+        key(
+            "beacon",
+            text("a URL", "https://shop.other-cdn.example/pixel.gif"),
+            "Of another CDN, something small that pages' beacons time; without, nobody is sent there for its being faster.",
+        )
+        .or("is not timed"),
         key(
             "node",
             Kind::Tables { of: &POP_NODE, max: Some(tiers::NODES_MAX) },
@@ -230,13 +241,19 @@ static POP: Table = Table {
             "Added to what this PoP's visitors are thought to wait: it is chosen where it is nearer than others by more than this.",
         ),
         key(
+            "share",
+            Kind::Number { min: *routing::SHARE_PERCENT.start(), max: *routing::SHARE_PERCENT.end() },
+            "Percent of a site's visitors that are sent here wherever they are, always the same ones (by a hash of their /24 or /48), while it is up; the others go to PoPs without a share.",
+        )
+        .or("whoever it is best for"),
+        key(
             "capacity",
             Kind::Number { min: 1, max: u32::MAX as i64 },
             "What it can take, in Mbit/s of responses' bodies, all its edges together; above it, those visitors are sent elsewhere who lose least. Edges of a cluster report what they send.",
         )
         .or("no bound"),
         key("drain", Kind::Bool, "Nobody new is sent here.").or("false"),
-        key("last_resort", Kind::Bool, "Visitors are sent here only when no other PoP is left.").or("false"),
+        key("last_resort", Kind::Bool, "Visitors are sent here only when no other PoP is left, or when all others are full.").or("false"),
     ]],
 };
 
