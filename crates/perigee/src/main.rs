@@ -40,9 +40,11 @@ mod member;
 mod nodes;
 mod ocsp;
 mod parity;
+mod plan;
 mod probe;
 mod purge;
 mod recorded;
+mod reference;
 mod relay;
 mod replay;
 mod rewrite;
@@ -90,6 +92,7 @@ Examples:
   perigee replay --log access.log --config new.toml predict what a configuration will do, from recorded requests
   perigee advise --log access.log --config perigee.toml   find what keeps a site from being cached well
   perigee measure http://shop.example/ --origin 127.0.0.1:8000 --via 127.0.0.1:8080   compare page loads
+  perigee plan --countries shares.csv --origin FRA  say where to put PoPs, and what each brings
   perigee upgrade                                   replace the running edge by a new binary, without a pause
   perigee router --config cluster.toml              send visitors to the closest PoP, by DNS
   perigee store stat                                say what the cache holds on disk
@@ -126,6 +129,8 @@ enum Command {
     Advise(advise::AdviseArgs),
     /// Say how fast a page is, from its origin and through the CDN, in a real browser
     Measure(measure::MeasureArgs),
+    /// Say where to put PoPs: which to add, what each brings and costs, and what is lost with each
+    Plan(Box<plan::PlanArgs>),
     /// Start a new binary in the place of a running edge, without refusing a connection
     Upgrade(upgrade::UpgradeArgs),
     /// Answer DNS: send each visitor to the closest PoP that lives
@@ -174,6 +179,8 @@ enum Command {
     Completions(shells::Completions),
     /// Write the pages for man
     Man(shells::Man),
+    /// Print a part of the reference, as Markdown: what this very binary can do
+    Reference(reference::Reference),
 }
 
 fn main() -> ExitCode {
@@ -198,6 +205,7 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             });
         }
+        Command::Plan(plan) => plan.run(),
         Command::Upgrade(upgrade) => upgrade.run(),
         Command::Router(router) => router.run(),
         Command::Route(route) => route.run(),
@@ -222,6 +230,7 @@ fn main() -> ExitCode {
         Command::Audit(audit) => audit.run(),
         Command::Completions(completions) => completions.run(),
         Command::Man(man) => man.run(),
+        Command::Reference(reference) => reference.run(),
     };
     ended(done.map(|()| ExitCode::SUCCESS))
 }

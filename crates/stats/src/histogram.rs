@@ -67,6 +67,13 @@ impl Histogram {
         self.0.iter().fold(0, |sum, (_, count)| sum.saturating_add(*count))
     }
 
+    /// Times of at most so many µs, which is the upper bound of a bucket.
+    pub fn count_up_to_us(&self, us: u64) -> u64 {
+        let last = bucket_of(us) as u8;
+        let within = self.0.iter().take_while(|(bucket, _)| *bucket <= last);
+        within.fold(0, |sum, (_, count)| sum.saturating_add(*count))
+    }
+
     /// The time that `per_mille` of all are at or below, as the upper bound of its bucket, in µs; `None` without any.
     pub fn quantile_us(&self, per_mille: u64) -> Option<u64> {
         let rank = (u128::from(self.count()) * u128::from(per_mille)).div_ceil(1000).max(1) as u64;
