@@ -58,6 +58,7 @@ mod vault;
 mod view;
 
 #[doc(hidden)]
+pub use dashboard::outlines;
 pub use rollup::measure;
 pub use statistics::OwnStatistics;
 pub use statistics::next_step;

@@ -19,7 +19,7 @@ mod parse;
 
 use std::collections::{BTreeSet, HashMap};
 
-use crate::draft::{Draft, DraftRule, DraftSite, Keys, quote, quote_list};
+use crate::draft::{Draft, DraftRule, DraftSite, Keys, is_domain, quote, quote_list};
 use crate::ledger::{Id, Ledger, Outcome};
 use crate::{Broken, Imported};
 use parse::{Directive, Files};
@@ -405,6 +405,8 @@ impl<'a> World<'a> {
         keys.set("origin", origin.unwrap_or_else(|| quote(FILES_ORIGIN)), &origin_from);
         // nginx guesses no lifetimes.
         keys.set("heuristic.percent", "0", &[]);
+        // Nor are static files opened to scripts of other sites.
+        keys.set("cors", quote("off"), &[]);
         self.read_clients(tls, &mut keys);
         let name = domains.iter().map(|(domain, _)| &**domain).find(|domain| *domain != "*").unwrap_or("default");
         let name = name.trim_start_matches("*.").to_owned();
@@ -513,13 +515,13 @@ fn domains_of(name: &str) -> Result<Vec<String>, Outcome> {
     if lower.starts_with('~') {
         return Err(Outcome::NotMapped(format!("{name:?} is an expression: write its hosts into domains")));
     }
-    if let Some(rest) = lower.strip_prefix('.') {
+    if let Some(rest) = lower.strip_prefix('.').filter(|rest| is_domain(rest)) {
         return Ok(vec![rest.to_owned(), format!("*.{rest}")]);
     }
     if lower.ends_with(".*") {
         return Err(Outcome::NotMapped(format!("{name:?} has its star at the end: write its hosts into domains")));
     }
-    if lower.starts_with('$') || lower.contains(['/', ':']) {
+    if !is_domain(&lower) {
         return Err(Outcome::NotMapped(format!("{name:?} is no host: write its hosts into domains")));
     }
     Ok(vec![lower])

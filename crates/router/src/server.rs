@@ -524,12 +524,16 @@ fn answer_visitor(shared: &Shared, peer: IpAddr, request: &Request) -> Answer {
     };
     let bits = if peer.is_ipv4() { V4_BITS } else { V6_BITS };
     let pop = state.tables[group].find(&state.world, peer, bits).pop;
-    let pop = state.world.pops[usize::from(pop)].name.to_ascii_lowercase();
+    let pop = &state.world.pops[usize::from(pop)];
     // HTTPS records are given where every edge speaks TLS.
     let scheme = if dns.https { "https" } else { "http" };
     let query = request.query.as_ref().map_or_else(String::new, |query| format!("?{query}"));
-    let site = site.name.to_ascii_lowercase();
-    let location = format!("{scheme}://{pop}.{site}.{}/{path}{query}", dns.zone);
+    let host = match &pop.cname {
+        // The name that the other CDN knows itself by.
+        Some(cname) => cname.to_string(),
+        None => format!("{}.{}.{}", pop.name.to_ascii_lowercase(), site.name.to_ascii_lowercase(), dns.zone),
+    };
+    let location = format!("{scheme}://{host}/{path}{query}");
     count(&shared.plan.redirects);
     Answer {
         status: if matches!(&*request.method, "GET" | "HEAD") { 302 } else { 307 },
@@ -820,8 +824,9 @@ impl Planner {
     fn standing(&self) -> (Vec<f64>, bool) {
         let now = self.now_ms();
         let of = |edge: &IpAddr| self.health.get(edge).map_or(1.0, |health| health.share(now));
-        let shares =
-            self.routing().pops.iter().map(|pop| pop.edges.iter().map(of).fold(0.0, f64::max)).collect();
+        // What cannot be probed, as it has no addresses, counts as well.
+        let best = |pop: &model::Pop| pop.edges.iter().map(of).reduce(f64::max).unwrap_or(1.0);
+        let shares = self.routing().pops.iter().map(best).collect();
         (shares, self.health.values().any(|health| health.is_flapping(now)))
     }
 
@@ -845,7 +850,7 @@ impl Planner {
         let view = self.view(&shares);
         let living = |pop: &model::Pop| {
             let up = pop.edges.iter().filter(|edge| !self.health.get(edge).is_some_and(EdgeHealth::is_down));
-            up.count() as f64 / pop.edges.len().max(1) as f64
+            if pop.edges.is_empty() { 1.0 } else { up.count() as f64 / pop.edges.len() as f64 }
         };
         let up: Vec<f64> = self.routing().pops.iter().map(living).collect();
         let moved = self.demand.look(&self.world, &view, &up, now);
@@ -927,11 +932,8 @@ impl Planner {
         let is_down = |edge: &IpAddr| self.health.get(edge).is_some_and(EdgeHealth::is_down);
         let pops = self.routing().pops.iter().map(|pop| {
             let living: Vec<IpAddr> = pop.edges.iter().copied().filter(|edge| !is_down(edge)).collect();
-            PopAnswers::new(
-                if living.is_empty() { &pop.edges } else { &living },
-                ttl,
-                dns.is_some_and(|dns| dns.https),
-            )
+            let edges = if living.is_empty() { &pop.edges } else { &living };
+            PopAnswers::new(pop, edges, ttl, dns.is_some_and(|dns| dns.https))
         });
         let state = State {
             tables: zone.groups.iter().map(|group| Table::build(&self.world, group, &view)).collect(),

@@ -208,7 +208,7 @@ impl<'a> World<'a> {
         }
     }
 
-    fn response_headers(&mut self, scope: &Scope<'a>, prefix: &str, keys: &mut Keys) {
+    pub(super) fn response_headers(&mut self, scope: &Scope<'a>, prefix: &str, keys: &mut Keys) {
         let hidden = scope.all(&format!("{prefix}_hide_header"));
         let removed: Vec<(&str, Id)> = hidden.iter().map(|one| (one.arg(0), one.id)).collect();
         let (removed, cookies): (Vec<_>, Vec<_>) =
@@ -228,6 +228,9 @@ impl<'a> World<'a> {
             } else if value.is_empty() {
                 self.ledger.not_needed(header.id, "it is not sent without a value");
             } else {
+                if header.arg(2) != "always" {
+                    self.ledger.not_mapped(header.id, "every answer has it; without \"always\" nginx leaves it out of errors");
+                }
                 match added.iter_mut().find(|(known, ..)| known == name) {
                     Some((_, values, ids)) => {
                         values.push(value.to_owned());
