@@ -2,8 +2,9 @@
 # From the API call to the last edge's receipt, on a cluster of real processes, and whether anything purged is served afterwards.
 # Usage: bench/purge.sh [--quick] [--calls N] [--random N]
 # Three etcd servers, two controls, a relay, five edges with disks, one origin, visitors at every edge: see
-# crates/world/src/cluster.rs and crates/world/src/bin/purging.rs. First N calls with one purge each are timed; then N purges in calls of
-# fifty go against slow fills and edges that are killed, frozen and cut off.
+# crates/world/src/cluster.rs and crates/world/src/bin/purging.rs. First N calls with one purge each, 100 a second at random times, are
+# timed from when they were due; then a quarter as many by eight who call again at once; then N purges in calls of fifty go against
+# slow fills and edges that are killed, frozen and cut off.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 calls=10000 random=100000

@@ -52,6 +52,13 @@ async function until(isSo) {
   return undefined;
 }
 
+// Checks what must come to be so within PATIENCE: a page shows an answer when it has it, not when it was asked for.
+async function comes(name, look, isSo) {
+  let seen;
+  const took = await until(async () => isSo((seen = await look())));
+  check(name, took !== undefined, seen);
+}
+
 // --- Browsers ---
 
 // A browser that nobody used before. What it complains about is kept.
@@ -85,20 +92,18 @@ async function signsIn(browser) {
   await page.goto(address("nodes"));
   await page.fill("#token", "pgt_0000");
   await page.click("button[type=submit]");
-  const said = await page.textContent(".problem");
-  check("a wrong token is refused, with the reason", said.includes("no token of this cluster has this secret"), said);
+  await comes("a wrong token is refused, with the reason", () => page.textContent(".problem"), (said) => said.includes("no token of this cluster has this secret"));
   await picture(page, "sign-in");
   await page.fill("#token", TOKEN);
   await page.keyboard.press("Enter");
   await page.waitForSelector(".node-state");
-  check("the right one leads to the page that was asked for", page.url() === address("nodes"), page.url());
+  await comes("the right one leads to the page that was asked for", () => page.url(), (url) => url === address("nodes"));
   await page.click("text=Sign out");
   await page.waitForSelector("#token");
-  const kept = await page.evaluate(() => JSON.stringify([sessionStorage, localStorage]));
-  check("who signs out leaves no token behind", !kept.includes("pgt_"), kept);
+  await comes("who signs out leaves no token behind", () => page.evaluate(() => JSON.stringify([sessionStorage, localStorage])), (kept) => !kept.includes("pgt_"));
   await page.goto(address("nodes", `#token=${TOKEN}`));
   await page.waitForSelector(".node-state");
-  check("a link with a token signs in, and the address forgets it", !page.url().includes("token"), page.url());
+  await comes("a link with a token signs in, and the address forgets it", () => page.url(), (url) => !url.includes("token"));
   await context.close();
 }
 
@@ -112,12 +117,13 @@ async function everyPage(browser) {
       await page.goto(address(name, name === "explain" ? "?url=https%3A%2F%2Fwww.shop.example%2Fstatic%2Fphoto-1.png%3Fw%3D1" : ""));
       await page.waitForSelector(sign, { state: "attached" });
       await page.waitForFunction(() => !document.querySelector(".loading"));
-      const problems = await page.locator(".problem").allTextContents();
-      const isWide = await page.evaluate(() => document.documentElement.scrollWidth > innerWidth);
-      const found = await violations(page);
       const where = `${name}, ${scheme}, ${width} px`;
-      check(`${where}: shows what it is for, and fits`, problems.length === 0 && !isWide, { problems, isWide });
-      check(`${where}: axe finds nothing serious`, found.length === 0, found);
+      const look = async () => ({
+        problems: await page.locator(".problem").allTextContents(),
+        isWide: await page.evaluate(() => document.documentElement.scrollWidth > innerWidth),
+      });
+      await comes(`${where}: shows what it is for, and fits`, look, ({ problems, isWide }) => problems.length === 0 && !isWide);
+      await comes(`${where}: axe finds nothing serious`, () => violations(page), (found) => found.length === 0);
       await picture(page, `${name}-${scheme}-${width}`);
     }
     check(`${scheme}, ${width} px: nothing on the console`, complaints.length === 0, complaints);
@@ -148,30 +154,35 @@ async function numbers(browser) {
   const from = to - 40_000;
   const { context, page } = await visitor(browser);
   await enter(page);
-  const { totals: [total] } = await api(`/v1/stats?from=${from}&to=${to}`);
-  await page.goto(address("overview", `?from=${from}&to=${to}`));
-  await page.waitForSelector("#requests");
-  const shown = {};
-  for (const id of ["requests", "hit-ratio", "byte-hit-ratio", "offload", "ttfb-p95", "errors", "saved"]) shown[id] = await value(page, `data#${id}`);
-  const wanted = {
-    requests: total.requests, "hit-ratio": total.hits / total.requests, "byte-hit-ratio": total.hit_bytes / total.bytes,
-    offload: Math.max(0, 1 - total.origin_bytes / total.bytes), "ttfb-p95": total.ttfb_us.p95, errors: total.errors, saved: Math.max(0, total.bytes - total.origin_bytes),
+  const overview = async () => {
+    const { totals: [total] } = await api(`/v1/stats?from=${from}&to=${to}`);
+    await page.goto(address("overview", `?from=${from}&to=${to}`));
+    await page.waitForSelector("#requests");
+    const shown = {};
+    for (const id of ["requests", "hit-ratio", "byte-hit-ratio", "offload", "ttfb-p95", "errors", "saved"]) shown[id] = await value(page, `data#${id}`);
+    const wanted = {
+      requests: total.requests, "hit-ratio": total.hits / total.requests, "byte-hit-ratio": total.hit_bytes / total.bytes,
+      offload: Math.max(0, 1 - total.origin_bytes / total.bytes), "ttfb-p95": total.ttfb_us.p95, errors: total.errors, saved: Math.max(0, total.bytes - total.origin_bytes),
+    };
+    return { total, shown, wanted };
   };
-  check(`the overview's numbers are the API's (${total.requests} requests)`, total.requests > 0 && JSON.stringify(shown) === JSON.stringify(wanted), { shown, wanted });
+  let total, wanted;
+  await comes("the overview's numbers are the API's", overview, (seen) => {
+    ({ total, wanted } = seen);
+    return total.requests > 0 && JSON.stringify(seen.shown) === JSON.stringify(wanted);
+  });
   await page.fill("#price", "0.1");
   await page.waitForFunction((worth) => Number(document.getElementById("saved").value) === worth, (wanted.saved / 1e9) * 0.1);
   check("money saved is what origins did not send, at the price that was named", true);
 
   await page.click("[aria-label='Table: Requests per second']");
-  const rows = await page.locator("#chart-requests tbody tr").count();
-  check("a chart is a table, too", rows > 10, rows);
+  await comes("a chart is a table, too", () => page.locator("#chart-requests tbody tr").count(), (rows) => rows > 10);
   await page.click("[aria-label='Chart: Requests per second']");
   await page.focus("#chart-ttfb .reader");
   await page.keyboard.press("Home");
   await page.keyboard.press("ArrowRight");
   await page.waitForSelector("#chart-ttfb .reader[aria-valuenow='1']");
-  const read = await page.getAttribute("#chart-ttfb .reader", "aria-valuetext");
-  check("a chart is read point by point with the keyboard", /p95 /.test(read), read);
+  await comes("a chart is read point by point with the keyboard", () => page.getAttribute("#chart-ttfb .reader", "aria-valuetext"), (read) => /p95 /.test(read));
   const [download] = await Promise.all([page.waitForEvent("download"), page.click("[aria-label='PNG: Requests per second']")]);
   const file = path.join(PICTURES, "chart.png");
   await download.saveAs(file);
@@ -182,28 +193,37 @@ async function numbers(browser) {
   const summed = lines.slice(1).reduce((sum, line) => sum + Number(line.split(",")[lines[0].split(",").indexOf("requests")]), 0);
   check("the numbers are saved as CSV, and sum to the same", summed === total.requests, { summed, wanted: total.requests });
 
-  const why = await api(`/v1/stats/why?from=${from}&to=${to}`);
-  await page.goto(address("why", `?from=${from}&to=${to}`));
-  await page.waitForSelector("data#why-all");
-  const causes = Object.fromEntries(await page.locator(".why-requests").evaluateAll((nodes) => nodes.map((node) => [node.dataset.why, Number(node.value)])));
-  const others = Object.fromEntries(why.items.filter((item) => !item.is_hit && item.requests > 0).map((item) => [item.why, item.requests]));
-  const sum = why.items.reduce((sum, item) => sum + item.requests, 0);
-  check("each non-hit has its cause, as the API says", Object.keys(others).length > 1 && Object.entries(others).every(([name, requests]) => causes[name] === requests) && Object.keys(causes).length === Object.keys(others).length, { causes, others });
-  check("the causes sum to all requests", (await value(page, "data#why-all")) === sum && sum === total.requests, { sum, total: total.requests });
+  const whys = async () => {
+    const why = await api(`/v1/stats/why?from=${from}&to=${to}`);
+    await page.goto(address("why", `?from=${from}&to=${to}`));
+    await page.waitForSelector("data#why-all");
+    const causes = Object.fromEntries(await page.locator(".why-requests").evaluateAll((nodes) => nodes.map((node) => [node.dataset.why, Number(node.value)])));
+    const others = Object.fromEntries(why.items.filter((item) => !item.is_hit && item.requests > 0).map((item) => [item.why, item.requests]));
+    const sum = why.items.reduce((sum, item) => sum + item.requests, 0);
+    return { causes, others, sum, shownSum: await value(page, "data#why-all") };
+  };
+  await comes("each non-hit has its cause, as the API says", whys, ({ causes, others }) =>
+    Object.keys(others).length > 1 && Object.entries(others).every(([name, requests]) => causes[name] === requests) && Object.keys(causes).length === Object.keys(others).length);
+  await comes("the causes sum to all requests", whys, ({ sum, shownSum }) => shownSum === sum && sum === total.requests);
 
-  const byPop = await api(`/v1/stats?from=${from}&to=${to}&by=pop`);
-  await page.goto(address("places", `?from=${from}&to=${to}`));
-  await page.waitForSelector("#pops tbody tr");
-  const pops = await page.evaluate(() => Array.from(document.querySelectorAll("#pops tbody tr"), (row) => [row.querySelector("a").textContent, Number(row.querySelector("data").value)]));
-  const sent = byPop.totals.map((one) => [one.key, one.requests]).sort((a, b) => b[1] - a[1]);
-  check("requests by PoP are the API's", JSON.stringify(pops) === JSON.stringify(sent), { pops, sent });
+  const byPop = async () => {
+    const { totals } = await api(`/v1/stats?from=${from}&to=${to}&by=pop`);
+    await page.goto(address("places", `?from=${from}&to=${to}`));
+    await page.waitForSelector("#pops tbody tr");
+    const pops = await page.evaluate(() => Array.from(document.querySelectorAll("#pops tbody tr"), (row) => [row.querySelector("a").textContent, Number(row.querySelector("data").value)]));
+    return { pops, sent: totals.map((one) => [one.key, one.requests]).sort((a, b) => b[1] - a[1]) };
+  };
+  await comes("requests by PoP are the API's", byPop, ({ pops, sent }) => JSON.stringify(pops) === JSON.stringify(sent));
 
-  const { totals: found } = await api("/v1/stats?by=country&step=1m");
-  const visited = found.filter(({ key, requests }) => key !== "-" && requests > 0).map(({ key }) => key).sort();
   await page.goto(address("overview"));
   await page.waitForSelector(".land.level-6");
-  const coloured = await page.locator(".map .land:not(.level-0) title").allTextContents();
-  check(`the map shows where visitors come from (${visited.length} countries)`, visited.length > 8 && coloured.length === visited.length && coloured.some((text) => text.startsWith("Germany: ")), { coloured, visited });
+  const map = async () => {
+    const { totals } = await api("/v1/stats?by=country&step=1m");
+    const visited = totals.filter(({ key, requests }) => key !== "-" && requests > 0).map(({ key }) => key).sort();
+    return { visited, coloured: await page.locator(".map .land:not(.level-0) title").allTextContents() };
+  };
+  await comes("the map shows where visitors come from", map, ({ visited, coloured }) =>
+    visited.length > 8 && coloured.length === visited.length && coloured.some((text) => text.startsWith("Germany: ")));
   await context.close();
 }
 
@@ -244,16 +264,17 @@ async function purges(browser) {
   await page.click("#purge button[type=submit]");
   await page.waitForSelector("#proof-state[data-state=done]");
   const position = new URL(page.url()).searchParams.get("position");
-  const shown = await page.evaluate(() => Array.from(document.querySelectorAll("[aria-label=Receipts] tbody tr"), (row) => row.querySelector("strong").textContent)).then((names) => names.sort());
-  const { receipts } = await api(`/v1/purges/${position}`);
-  check("a purge shows the receipt of each node", JSON.stringify(shown) === JSON.stringify(receipts.map(({ node }) => node).sort()) && shown.length === 2, { shown, receipts });
-  const listed = await page.textContent("#history");
-  check("and stands in the list with its reason", listed.includes("new photos") && listed.includes(position), listed);
+  const receipts = async () => ({
+    shown: await page.evaluate(() => Array.from(document.querySelectorAll("[aria-label=Receipts] tbody tr"), (row) => row.querySelector("strong").textContent).sort()),
+    sent: (await api(`/v1/purges/${position}`)).receipts.map(({ node }) => node).sort(),
+  });
+  await comes("a purge shows the receipt of each node", receipts, ({ shown, sent }) => JSON.stringify(shown) === JSON.stringify(sent) && shown.length === 2);
+  await comes("and stands in the list with its reason", () => page.textContent("#history"), (listed) => listed.includes("new photos") && listed.includes(position));
   await picture(page, "purge-proven");
   await page.click("label:has-text('Everything')");
   await page.click("#purge button[type=submit]");
   const yes = page.locator("dialog button[type=submit]");
-  check("purging everything wants a word typed first", await yes.isDisabled());
+  await comes("purging everything wants a word typed first", () => yes.isDisabled(), (isDisabled) => isDisabled);
   await page.fill("#dialog-word", "everything");
   await page.waitForSelector("dialog button[type=submit]:not([disabled])");
   check("and then can be done", true);
@@ -272,26 +293,21 @@ async function configures(browser) {
   await page.waitForSelector("#config-state[data-good=true]");
   const text = await page.inputValue("#config-text");
   await page.fill("#config-text", text.replace('ttl = "1d"', 'ttl = "5 parsecs"'));
-  await page.waitForSelector(".findings li");
-  const said = await page.textContent(".findings li");
   const line = text.split("\n").findIndex((line) => line.includes('ttl = "1d"')) + 1;
-  check("the editor shows what check says, with the line", said.includes("parsecs") && said.includes(`${line}:`), said);
-  check("and what has errors cannot be applied", await page.locator("#apply button[type=submit]").isDisabled());
+  await comes("the editor shows what check says, with the line", () => page.textContent(".findings li"), (said) => said.includes("parsecs") && said.includes(`${line}:`));
+  await comes("and what has errors cannot be applied", () => page.locator("#apply button[type=submit]").isDisabled(), (isDisabled) => isDisabled);
   await picture(page, "configuration-wrong");
   await page.fill("#config-text", text.replace('ttl = "1d"', 'ttl = "2d"'));
   await page.fill("#config-reason", "keep photos longer");
   await page.waitForSelector("#config-state[data-good=true]");
   await page.click("#config-diff button");
-  await page.waitForSelector(".diff .new");
-  const difference = await page.locator(".diff .new, .diff .old").allTextContents();
-  check("the editor shows what is changed", difference.length === 2 && difference.join().includes('ttl = "2d"'), difference);
+  await comes("the editor shows what is changed", () => page.locator(".diff .new, .diff .old").allTextContents(), (lines) => lines.length === 2 && lines.join().includes('ttl = "2d"'));
   // One roll-out at a time: that of the first configuration may still be watched.
   if (["running", "paused"].includes((await api("/v1/rollouts/current")).state)) await api("/v1/rollouts/current/undo", {});
   await page.check("input[value=all]");
   await page.click("#apply button[type=submit]");
   await page.waitForSelector("#rollout-state[data-state=running]");
-  const begun = await api("/v1/rollouts/current");
-  check("what is applied is rolled out, with its reason", begun.state === "running" && begun.reason === "keep photos longer", begun);
+  await comes("what is applied is rolled out, with its reason", () => api("/v1/rollouts/current"), ({ state, reason }) => state === "running" && reason === "keep photos longer");
   await context.close();
   // The browser itself says of each answer to a wrong configuration that it is one.
   const others = complaints.filter((text) => !(text.includes("status of 422") && text.endsWith("/v1/configurations")));
@@ -306,23 +322,20 @@ async function takesBack(browser) {
   await page.waitForSelector("#rollout-state[data-state=running]");
   await page.click("text=Pause");
   await page.waitForSelector("#rollout-state[data-state=paused]");
-  check("a roll-out is paused", (await api("/v1/rollouts/current")).state === "paused");
+  const state = async () => (await api("/v1/rollouts/current")).state;
+  await comes("a roll-out is paused", state, (state) => state === "paused");
   await page.click("text=Resume");
   await page.waitForSelector("#rollout-state[data-state=running]");
-  check("and goes on", (await api("/v1/rollouts/current")).state === "running");
+  await comes("and goes on", state, (state) => state === "running");
   await picture(page, "rollout-running");
   await page.click("text=Take back");
   await page.click("dialog button[type=submit]");
   await page.waitForSelector("#rollout-state[data-state=undone]");
-  const now = await api("/v1/rollouts/current");
-  check("and is taken back", now.state === "undone", now);
-  const list = await page.textContent("#versions");
+  await comes("and is taken back", state, (state) => state === "undone");
   const { versions } = await api("/v1/configurations");
-  check("each configuration stands there with author and reason", versions.every(({ author, reason }) => list.includes(author) && list.includes(reason)), list);
+  await comes("each configuration stands there with author and reason", () => page.textContent("#versions"), (list) => versions.every(({ author, reason }) => list.includes(author) && list.includes(reason)));
   await page.goto(address("audit"));
-  await page.waitForSelector("#entries tbody tr");
-  const entries = await page.textContent("#entries");
-  check("the audit log says who did it", entries.includes("rollout.undo") && entries.includes("admin"));
+  await comes("the audit log says who did it", () => page.textContent("#entries"), (entries) => entries.includes("rollout.undo") && entries.includes("admin"));
   check("changing: nothing on the console", complaints.length === 0, complaints);
   await context.close();
 }
@@ -334,13 +347,13 @@ async function looksOnly(browser) {
   const { context, page, complaints } = await visitor(browser);
   await page.goto(address("purges", `#token=${secret}`));
   await page.waitForSelector("#purge .hint");
-  check("a viewer is told what purging needs, and cannot", await page.locator("#purge button[type=submit]").isDisabled());
+  await comes("a viewer is told what purging needs, and cannot", () => page.locator("#purge button[type=submit]").isDisabled(), (isDisabled) => isDisabled);
   await page.goto(address("configuration"));
   await page.waitForSelector("#config-text");
-  check("a viewer reads configurations only", await page.locator("#config-text").evaluate((area) => area.readOnly));
+  await comes("a viewer reads configurations only", () => page.locator("#config-text").evaluate((area) => area.readOnly), (readOnly) => readOnly);
   await page.goto(address("audit"));
   await page.waitForSelector(".hint");
-  check("a viewer is told who reads the audit log", (await page.textContent("main")).includes("admin"));
+  await comes("a viewer is told who reads the audit log", () => page.textContent("main"), (said) => said.includes("admin"));
   check("looking only: nothing on the console", complaints.length === 0, complaints);
   await context.close();
 }
@@ -352,8 +365,8 @@ async function losesControl(browser) {
   await page.waitForSelector(".node-state");
   await context.setOffline(true);
   await page.waitForSelector(".lost");
-  const said = await page.textContent(".lost");
-  check("without control, the page says so and shows what was known", said.includes("does not answer") && (await page.locator(".node-state").count()) === 2, said);
+  const look = async () => ({ said: await page.textContent(".lost"), nodes: await page.locator(".node-state").count() });
+  await comes("without control, the page says so and shows what was known", look, ({ said, nodes }) => said.includes("does not answer") && nodes === 2);
   await picture(page, "nodes-without-control");
   await context.setOffline(false);
   await page.waitForSelector(".lost", { state: "detached" });
@@ -371,8 +384,7 @@ async function loses(browser) {
   process.kill(Number(EDGE_PIDS.split(" ").at(-1)), "SIGKILL");
   const took = await until(async () => (await page.locator(".attention").textContent()).includes("nyc-1"));
   check(`an edge that dies shows on the overview (after ${took === undefined ? "never" : (took / 1000).toFixed(1)} s)`, took !== undefined);
-  const mark = await page.locator(".map .pop").evaluateAll((nodes) => nodes.map((node) => node.getAttribute("class")));
-  check("and on the map", mark.some((name) => /warn|bad/.test(name)), mark);
+  await comes("and on the map", () => page.locator(".map .pop").evaluateAll((nodes) => nodes.map((node) => node.getAttribute("class"))), (marks) => marks.some((name) => /warn|bad/.test(name)));
   await picture(page, "overview-edge-lost");
   await page.goto(address("nodes"));
   const state = page.locator(".node-state[data-node=nyc-1]");

@@ -59,6 +59,7 @@ fn operators() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(statistics::export))
         .routes(routes!(statistics::top))
         .routes(routes!(statistics::whys))
+        .routes(routes!(statistics::rum))
         .routes(routes!(statistics::markers))
         .merge(configurations)
 }

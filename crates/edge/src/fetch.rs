@@ -275,7 +275,7 @@ impl Job {
     pub(crate) fn note_told(&mut self, response: &mut OriginResponse) {
         self.told = response.told.take();
         self.position = self.told.as_ref().map_or(self.position, |told| told.position);
-        self.is_kept = self.told.as_ref().is_none_or(|told| tiers::is_kept(self, told));
+        self.is_kept = self.told.as_ref().is_none_or(|told| told.is_kept);
     }
 
     /// What of the visitor's fields goes to another edge: all but what concerns one connection, what this edge says itself, and
@@ -320,6 +320,7 @@ impl Job {
             takes_trailers: false,
             on_behalf_of: Some(self.at.counted_for()),
             upgrade: None,
+            patience: None,
             askers: self.askers.clone(),
         }
     }

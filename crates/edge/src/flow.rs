@@ -37,13 +37,13 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::answer::{Answer, Body, Note, OriginNote};
+use crate::beacon;
 use crate::fetch::{self, Job, Outcome, RangeWanted, Report};
 use crate::flight::{Boarding, Fill, FillReader, Flight, Landing, Pilot, Start};
 use crate::hints;
 use crate::interim::Interim;
 use crate::loaded::{RuleAt, view};
 use crate::lookup::{self, Found, FromDisk, Purged};
-use crate::measure;
 use crate::object::{Entry, Item, Object};
 use crate::origin::{Askers, OriginRequest, OriginResponse, RequestBody};
 use crate::rates::Counted;
@@ -547,6 +547,7 @@ impl Flow {
             takes_trailers: self.request.takes_trailers,
             on_behalf_of: Some(self.at.counted_for()),
             upgrade: (why == Why::Upgrade).then(|| "websocket".into()),
+            patience: None,
             askers: Askers::new(class),
         };
         let interim = self.interim.clone();
@@ -760,7 +761,7 @@ fn at_the_door(worker: &Worker, request: &Request) -> Option<Answer> {
         worker.count_limit(Limit::RequestsPerClient);
         return Some(Refusal::TooOften(refused).answer(request));
     }
-    measure::beacon(worker, request)
+    beacon::answer(worker, request)
 }
 
 /// What is known when a fetch for the key text `text` starts.

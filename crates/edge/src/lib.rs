@@ -11,6 +11,7 @@
 
 pub mod admin;
 mod answer;
+mod beacon;
 mod clock;
 mod compress;
 mod connection;
@@ -46,6 +47,7 @@ mod rates;
 mod refusal;
 mod request;
 mod rewriting;
+mod rum;
 mod serve;
 mod slices;
 pub mod sockets;

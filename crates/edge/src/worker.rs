@@ -40,6 +40,7 @@ use crate::quic::Quic;
 use crate::rates::{Counted, Open, Rates};
 use crate::request::{Request, RequestId};
 use crate::rewriting;
+use crate::rum::PageViews;
 use crate::slices::Stretches;
 use crate::succession::Succession;
 use crate::tiering::Reads;
@@ -94,6 +95,8 @@ pub(crate) struct Shared {
     pub(crate) heard: Heard,
     /// How long the way to visitors is.
     pub(crate) measuring: Measuring,
+    /// What browsers tell of page views.
+    pub(crate) rum: PageViews,
     pub(crate) registry: Arc<observe::Registry>,
     /// How traces are begun and told; `None` while they are off.
     pub(crate) tracing: Option<Tracing>,

@@ -8,5 +8,6 @@
 pub mod advise;
 pub mod class;
 pub mod log;
+pub mod plan;
 pub mod replay;
 pub mod stats;

@@ -205,6 +205,9 @@ pub struct TlsSettings {
     pub min_version: TlsVersion,
     /// File with the secret that session tickets are made from; `None` is one of the state directory's own.
     pub ticket_secret_file: Option<PathBuf>,
+    /// Whether a visitor who returns may ask before the handshake is over (RFC 8470). Sessions are remembered then, by this edge
+    /// alone, and tickets are not used.
+    pub early_data: bool,
 }
 
 /// A version of TLS. Older ones are not spoken (RFC 8996).

@@ -187,6 +187,9 @@ macro_rules! labels {
 
             /// The stable text form: the label value.
             pub const fn as_str(self) -> &'static str { match self { $($name::$variant => $text,)* } }
+
+            /// One sentence for people.
+            pub fn sentence(self) -> &'static str { match self { $($name::$variant => $doc.trim(),)* } }
         }
     };
 }

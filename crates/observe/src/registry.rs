@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use semantics::{Outcome, Wall, Why};
+use stats::Country;
+use stats::rum::View;
 
 use crate::cells::{OUTCOMES, WorkerCells};
 use crate::event::{PurgeForm, PurgeScope, Slot};
@@ -215,6 +217,13 @@ impl Registry {
     /// may come in several reports: their sum is what happened. Empty where nobody keeps any.
     pub fn take_reports(&self) -> Vec<stats::Report> {
         self.statistics.take(|| self.sites.read().to_vec())
+    }
+
+    /// Counts what a visitor's browser has said of a page view, for the next report; `false` when nobody keeps statistics, or there
+    /// is no room. `group`: [`stats::rum::GROUP_BYTES_MAX`] at most, and of a bounded number.
+    pub fn count_view(&self, site: Slot, country: Country, group: &str, view: &View) -> bool {
+        let of = stats::rum::Of { site: site.0, country, group: group.into() };
+        self.statistics.is_on() && self.statistics.count_view(of, view)
     }
 
     /// Notes how many reports could not be delivered, since the start.

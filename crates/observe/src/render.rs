@@ -320,6 +320,9 @@ fn render_copies(out: &mut Exposition, readings: &Readings) {
     for (outcome, count) in ["whole", "failed-open", "left"].into_iter().zip(readings.rewrites) {
         out.sample(&REWRITES, &[outcome], count);
     }
+    for (outcome, count) in ["counted", "impossible", "forged", "too-many"].into_iter().zip(readings.views) {
+        out.sample(&VIEWS, &[outcome], count);
+    }
 }
 
 fn for_each_disk(

@@ -209,6 +209,7 @@ pub(super) fn build_tls(section: Option<&Section>) -> TlsSettings {
         settings.min_version = TlsVersion::Tls13;
     }
     settings.ticket_secret_file = section.text("ticket_secret_file").map(|(path, _)| path.into());
+    settings.early_data = section.bool("early_data").unwrap_or_default();
     section.finish();
     settings
 }

@@ -2,6 +2,8 @@
 //! `purging PERIGEE CALLS RANDOM`: with the program PERIGEE, CALLS purges are timed; then RANDOM more go against slow fills and edges
 //! that are killed, frozen and cut off.
 //!
+//! The edges are two PoPs, one of them the shield of the other, so that most answers have gone through several.
+//!
 //! It is the origin, the visitors and the operators at once, so it knows the truth: each object has a version, which a purge
 //! follows. A version that the origin gave out before a purge must not come from an edge to a request that began after that edge's
 //! receipt for it. The origin is slow at times, so that fills are in flight while the purge arrives.
@@ -18,18 +20,16 @@ use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use journal::trust::pinned_client_config;
-use rustls::pki_types::ServerName;
+use hyper_util::rt::TokioIo;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-use tokio_rustls::TlsConnector;
 use world::cluster::{Cluster, Shape};
+use world::draw::Draw;
+use world::operator::Operator;
 
 /// The host that visitors ask for.
 const HOST: &str = "shop.example";
@@ -39,6 +39,8 @@ const OBJECTS: usize = 2_000;
 const VISITORS: usize = 8;
 /// One in so many of the origin's answers takes up to 300 ms.
 const SLOW_ONE_IN: u64 = 20;
+/// Timed calls a second, of all operators together: every price of a shop in a quarter of an hour.
+const CALLS_PER_SECOND: f64 = 100.0;
 const SEED: u64 = 42;
 
 /// Purges that are ordered in one way.
@@ -48,25 +50,11 @@ struct Phase {
     calls: usize,
     /// Objects that each call purges.
     per_call: usize,
-    /// Calls at a time.
+    /// Operators, each of whom has one call at a time.
     concurrency: usize,
-}
-
-/// A small generator: the same seed, the same draws (SplitMix64).
-struct Draw(u64);
-
-impl Draw {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        (self.next() % end.max(1) as u64) as usize
-    }
+    /// Calls a second, of all together, at times drawn beforehand (a Poisson process), whatever earlier calls take: each is timed from
+    /// when it was due. Without, each operator calls again at once.
+    rate: Option<f64>,
 }
 
 /// What is true.
@@ -141,23 +129,29 @@ fn main() {
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a port");
     let address = listener.local_addr().expect("an address");
     runtime.spawn(origin(world.clone(), listener));
-    cluster
-        .apply(&format!("[[site]]\nname = \"shop\"\ndomains = [{HOST:?}]\norigin = \"http://{address}\"\n"));
+    let pops = cluster.pops(&[("ams", 2), ("fra", 3)]);
+    cluster.apply(&format!(
+        "{pops}[[site]]\nname = \"shop\"\ndomains = [{HOST:?}]\nshield = \"ams\"\norigin = \"http://{address}\"\n"
+    ));
     let visitors: Vec<_> =
         (0..VISITORS).map(|number| runtime.spawn(visit(world.clone(), number as u64))).collect();
 
-    let timed = Phase { calls, per_call: 1, concurrency: 8 };
-    let begin = Instant::now();
-    let took = runtime.block_on(run(&world, timed));
-    let per_second = took.len() as f64 / begin.elapsed().as_secs_f64();
-    let failures = world.failures.load(Ordering::Relaxed);
-    println!(
-        "{} calls, {per_second:.0} a second, beside {} answers to visitors, of which {} hits and {failures} failures",
-        took.len(),
-        world.answers.load(Ordering::Relaxed),
-        world.hits.load(Ordering::Relaxed),
-    );
-    let against = Phase { calls: random / 50, per_call: 50, concurrency: 4 };
+    let timed = |phase: Phase| {
+        let (begin, answers, hits) =
+            (Instant::now(), world.answers.load(Ordering::Relaxed), world.hits.load(Ordering::Relaxed));
+        let took = runtime.block_on(run(&world, phase));
+        let per_second = took.len() as f64 / begin.elapsed().as_secs_f64();
+        println!(
+            "{} calls, {per_second:.0} a second, beside {} answers to visitors, of which {} hits",
+            took.len(),
+            world.answers.load(Ordering::Relaxed) - answers,
+            world.hits.load(Ordering::Relaxed) - hits,
+        );
+        (took, per_second)
+    };
+    let (took, _) = timed(Phase { calls, per_call: 1, concurrency: 32, rate: Some(CALLS_PER_SECOND) });
+    let (busy, busy_per_second) = timed(Phase { calls: calls / 4, per_call: 1, concurrency: 8, rate: None });
+    let against = Phase { calls: random / 50, per_call: 50, concurrency: 4, rate: None };
     let (done, purging) = {
         let (world, done) = (world.clone(), Arc::new(AtomicBool::new(false)));
         let is_done = done.clone();
@@ -180,17 +174,19 @@ fn main() {
     });
     println!("{} more purges beside {disturbances} disturbances", random_calls * against.per_call);
     world.shown.take().iter().for_each(|words| println!("  {words}"));
-    let at = |pick: fn(&Took) -> Duration, part: f64| {
+    let failures = world.failures.load(Ordering::Relaxed);
+    let at = |took: &[Took], pick: fn(&Took) -> Duration, part: f64| {
         let mut values: Vec<f64> = took.iter().map(|took| pick(took).as_secs_f64() * 1e3).collect();
         values.sort_by(f64::total_cmp);
         values.get((values.len() as f64 * part) as usize).or(values.last()).copied().unwrap_or(f64::NAN)
     };
     println!(
-        "RESULT p50_ms={:.1} p99_ms={:.1} written_p50_ms={:.1} stale_after_receipt={} calls={} random={} failed_calls={} \
-         answers={} failures={failures}",
-        at(|took| took.proven, 0.5),
-        at(|took| took.proven, 0.99),
-        at(|took| took.written, 0.5),
+        "RESULT p50_ms={:.1} p99_ms={:.1} written_p50_ms={:.1} busy_p50_ms={:.1} busy_per_s={busy_per_second:.0} \
+         stale_after_receipt={} calls={} random={} failed_calls={} answers={} failures={failures}",
+        at(&took, |took| took.proven, 0.5),
+        at(&took, |took| took.proven, 0.99),
+        at(&took, |took| took.written, 0.5),
+        at(&busy, |took| took.proven, 0.5),
         world.stale.load(Ordering::Relaxed),
         took.len(),
         random_calls * against.per_call,
@@ -349,7 +345,9 @@ async fn ask(
     let status = response.status();
     let is_hit = response
         .headers()
-        .get("cache-status")
+        .get_all("cache-status")
+        .iter()
+        .next_back()
         .is_some_and(|value| value.to_str().is_ok_and(|value| value.contains("; hit")));
     let body = response.into_body().collect().await.map_err(words)?.to_bytes();
     if status != StatusCode::OK {
@@ -386,9 +384,20 @@ async fn operate(world: Arc<World>, phase: Phase, operator: usize, calls: usize)
     let mut draw = Draw(SEED ^ (operator as u64 + 1).wrapping_mul(0x5851_f42d_4c95_7f2d));
     // Objects of its own, so that each version has one purge that it waits for.
     let own: Vec<usize> = (0..OBJECTS).filter(|object| object % phase.concurrency == operator).collect();
-    let mut connection = None;
+    let mut clients: Vec<Operator> =
+        world.controls.iter().map(|control| Operator::new(control, &world.authority, &world.token)).collect();
     let mut took = Vec::with_capacity(calls);
+    let rate = phase.rate.map(|rate| rate / phase.concurrency as f64);
+    let mut due = Instant::now();
     while took.len() < calls {
+        let begin = match rate {
+            Some(rate) => {
+                due += draw.pause(rate);
+                tokio::time::sleep_until(due.into()).await;
+                due
+            }
+            None => Instant::now(),
+        };
         // Different ones, so that as many are purged as are counted.
         let mut chosen = BTreeSet::new();
         while chosen.len() < phase.per_call {
@@ -403,13 +412,12 @@ async fn operate(world: Arc<World>, phase: Phase, operator: usize, calls: usize)
         };
         let names: Vec<String> = chosen.iter().map(name).collect();
         let body = serde_json::json!({ (if by_tag { "tags" } else { "urls" }): names });
-        let control = &world.controls[draw.below(world.controls.len())];
-        let begin = Instant::now();
+        let client = &mut clients[draw.below(world.controls.len())];
         let failed = world.calls_failed.load(Ordering::Relaxed);
         assert!(failed < 1_000, "too many calls fail: {:?}", world.shown.take());
-        match purge(&world, control, &mut connection, &body).await {
+        match purge(client, &body).await {
             Ok((proof, written)) => {
-                took.push(Took { written, proven: begin.elapsed() });
+                took.push(Took { written: written - begin, proven: begin.elapsed() });
                 for (edge, (name, _)) in world.edges.iter().enumerate() {
                     if proof.receipts.iter().any(|receipt| receipt.node == *name) {
                         for (object, version) in chosen.iter().zip(&versions) {
@@ -419,9 +427,8 @@ async fn operate(world: Arc<World>, phase: Phase, operator: usize, calls: usize)
                 }
             }
             Err(why) => {
-                connection = None;
                 world.calls_failed.fetch_add(1, Ordering::Relaxed);
-                world.shown.add(|| format!("a purge by {control}: {why}"));
+                world.shown.add(|| format!("a purge by {}: {why}", client.control));
                 sleep(Duration::from_millis(200)).await;
             }
         }
@@ -429,66 +436,17 @@ async fn operate(world: Arc<World>, phase: Phase, operator: usize, calls: usize)
     took
 }
 
-type Api = (String, http2::SendRequest<Full<Bytes>>);
-
-/// Purges, and waits for the last receipt. How long it took until it was written.
-async fn purge(
-    world: &World,
-    control: &str,
-    connection: &mut Option<Api>,
-    body: &serde_json::Value,
-) -> Result<(Proof, Duration), String> {
-    let begin = Instant::now();
+/// Purges, and waits for the last receipt. When it was written.
+async fn purge(operator: &mut Operator, body: &serde_json::Value) -> Result<(Proof, Instant), String> {
     let text = Bytes::from(body.to_string());
-    let written: Accepted = call(world, control, connection, Method::POST, "/v1/purges", text).await?;
-    let took = begin.elapsed();
+    let written: Accepted = operator.call(Method::POST, "/v1/purges", text).await?;
+    let at = Instant::now();
     for _ in 0..6 {
         let path = format!("/v1/purges/{}?wait=10s", written.position);
-        let proof: Proof = call(world, control, connection, Method::GET, &path, Bytes::new()).await?;
+        let proof: Proof = operator.call(Method::GET, &path, Bytes::new()).await?;
         if proof.state == "done" {
-            return Ok((proof, took));
+            return Ok((proof, at));
         }
     }
     Err(format!("position {} was not done within a minute", written.position))
-}
-
-async fn call<T: DeserializeOwned>(
-    world: &World,
-    control: &str,
-    connection: &mut Option<Api>,
-    method: Method,
-    path: &str,
-    body: Bytes,
-) -> Result<T, String> {
-    if connection.as_ref().is_none_or(|(to, sender)| to != control || sender.is_closed()) {
-        let address = control.strip_prefix("https://").ok_or("a control's URL begins with https://")?;
-        let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
-        stream.set_nodelay(true).map_err(|error| error.to_string())?;
-        let tls = pinned_client_config(&world.authority, &[b"h2"]).map_err(|error| error.to_string())?;
-        let name = ServerName::try_from("localhost").map_err(|error| error.to_string())?;
-        let stream =
-            TlsConnector::from(tls).connect(name, stream).await.map_err(|error| error.to_string())?;
-        let made = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
-        let (sender, driver) = made.map_err(|error| error.to_string())?;
-        tokio::spawn(driver);
-        *connection = Some((control.to_owned(), sender));
-    }
-    let Some((_, sender)) = connection else { return Err("no connection".into()) };
-    let request = Request::builder()
-        .method(method)
-        .uri(format!("{control}{path}"))
-        .header("authorization", format!("Bearer {}", world.token))
-        .header("content-type", "application/json")
-        .body(Full::from(body))
-        .map_err(|error| error.to_string())?;
-    let answered = timeout(Duration::from_secs(30), sender.send_request(request)).await;
-    let response =
-        answered.map_err(|_| "no answer in 30 s".to_owned())?.map_err(|error| error.to_string())?;
-    let status = response.status();
-    let body = response.into_body().collect().await.map_err(|error| error.to_string())?.to_bytes();
-    match status.is_success() {
-        true => serde_json::from_slice(&body)
-            .map_err(|error| format!("{path}: {error}: {}", String::from_utf8_lossy(&body))),
-        false => Err(format!("{path}: answered {status}: {}", String::from_utf8_lossy(&body))),
-    }
 }
