@@ -50,6 +50,16 @@ static BUILD: LazyLock<String> = LazyLock::new(|| {
 
 static PAGE: LazyLock<String> = LazyLock::new(|| DOCUMENT.replace(BUILD_MARK, &BUILD));
 
+/// The outlines of countries that the map is drawn from, for other maps: code (ISO 3166; empty where there is none), and a path of
+/// SVG in tenths of a unit. The projection is Equal Earth, with 180 units per radian.
+pub fn outlines() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let world = FILES.iter().find(|(name, _)| *name == "world.js").map_or("", |(_, text)| text);
+    world.lines().filter_map(|line| {
+        let (code, path) = line.trim().strip_prefix("[\"")?.split_once("\",\"")?;
+        Some((code, path.strip_suffix("\"],")?))
+    })
+}
+
 /// The paths of the dashboard.
 pub(crate) fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new()

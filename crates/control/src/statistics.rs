@@ -729,13 +729,13 @@ pub(crate) async fn whys(
 }
 
 /// What to do about a reason, if there is something.
-fn next_step(why: Why) -> Option<&'static str> {
+pub fn next_step(why: Why) -> Option<&'static str> {
     Some(match why {
         Why::Absent => {
             "Normal for what is new or rare. For much that is asked for often: give the store more memory or a disk, or a longer ttl."
         }
         Why::Variant => {
-            "Look at Vary of the answer: vary_normalise makes values alike, and what makes no difference can be left out."
+            "Look at Vary of the answer: vary of a rule makes values alike, and what makes no difference can be left out."
         }
         Why::Expired => {
             "Give it a longer ttl, by Cache-Control of the origin or by rule, and purge it when it changes."

@@ -56,6 +56,7 @@ mod succession;
 mod tiering;
 mod tiers;
 pub mod tls;
+mod tracing;
 mod urgency;
 mod websocket;
 mod worker;
@@ -67,3 +68,4 @@ pub use handle::{
 pub use purging::{Applied, PurgeError, PurgeRequest, PurgeTarget, Receipt};
 pub use storage::inspect;
 pub use tiers::TierIdentity;
+pub use tracing::Tracing;

@@ -159,16 +159,20 @@ impl Timing<'_> {
     }
 }
 
-/// What a beacon times: names of PoPs, and where they are asked; the own one first, without a place of its own.
+/// What a beacon times: names of PoPs, and by which URL (without a scheme: by the page's); the own one first, without one of its own.
 fn targets<'s>(snapshot: &'s Snapshot, pop: &'s str) -> Vec<(&'s str, Option<String>)> {
     let pops = &snapshot.routing.pops;
     let zone = snapshot.routing.dns.as_ref().map(|dns| &dns.zone);
     let own = pops.iter().position(|known| *known.name == *pop);
     let (Some(own), Some(zone)) = (own, zone) else { return vec![(pop, None)] };
-    let is_other = |index: &usize| *index != own && !pops[*index].last_resort;
+    let is_other = |index: &usize| {
+        let pop = &pops[*index];
+        *index != own && if pop.cname.is_some() { pop.beacon.is_some() } else { !pop.last_resort }
+    };
     let mut others: Vec<usize> = (0..pops.len()).filter(is_other).collect();
     others.sort_by(|a, b| {
-        let km = |index: &usize| pops[*index].location.km(pops[own].location);
+        // Another CDN is taken to be as near as can be: nothing but a beacon tells.
+        let km = |index: &usize| pops[*index].location.zip(pops[own].location).map_or(0.0, |(a, b)| a.km(b));
         km(a).total_cmp(&km(b))
     });
     let mut draw = chance();
@@ -182,24 +186,27 @@ fn targets<'s>(snapshot: &'s Snapshot, pop: &'s str) -> Vec<(&'s str, Option<Str
         let range = if chosen.len() < TARGETS - 1 { NEIGHBOURS.min(others.len()) } else { others.len() };
         chosen.push(others.remove(below(range)));
     }
-    let host = |index: usize| format!("{}.{zone}", pops[index].name.to_ascii_lowercase());
-    chosen.into_iter().map(|index| (&*pops[index].name, (index != own).then(|| host(index)))).collect()
+    let url = |index: usize| match &pops[index].beacon {
+        Some(url) => url.to_string(),
+        None => format!("//{}.{zone}{PATH}", pops[index].name.to_ascii_lowercase()),
+    };
+    chosen.into_iter().map(|index| (&*pops[index].name, (index != own).then(|| url(index)))).collect()
 }
 
 /// Times each target three times, of which the first pays for the connection; and reports.
 fn script(token: &Token, targets: &[(&str, Option<String>)]) -> String {
     let list: Vec<String> = targets
         .iter()
-        .map(|(name, host)| {
-            let host = host.as_ref().map_or_else(|| "o".to_owned(), |host| format!("\"//{host}\""));
-            format!("[\"{name}\",{host}]")
+        .map(|(name, url)| {
+            let url = url.as_ref().map_or_else(|| format!("o+\"{PATH}\""), |url| format!("\"{url}\""));
+            format!("[\"{name}\",{url}]")
         })
         .collect();
     format!(
         "(async()=>{{const p=[{}];\n\
          if(document.readyState!=\"complete\")await new Promise(f=>addEventListener(\"load\",f));\n\
          const time=async b=>{{let m=1/0;for(let i=0;i<3;i++){{const c=new AbortController(),k=setTimeout(()=>c.abort(),3000),a=performance.now();\n\
-         try{{await fetch(b+\"{PATH}?\"+i,{{mode:\"no-cors\",cache:\"no-store\",credentials:\"omit\",signal:c.signal}})}}catch{{return\"x\"}}finally{{clearTimeout(k)}}\n\
+         try{{await fetch(b+\"?\"+i,{{mode:\"no-cors\",cache:\"no-store\",credentials:\"omit\",signal:c.signal}})}}catch{{return\"x\"}}finally{{clearTimeout(k)}}\n\
          if(i)m=Math.min(m,performance.now()-a)}}return m.toFixed(1)}};\n\
          const r=[];for(const[n,b]of p)r.push(n+\"=\"+await time(b));\n\
          navigator.sendBeacon(o+\"{PATH}?{token}&\"+r.join(\"&\"))}})();\n",

@@ -16,6 +16,7 @@
 //! |---|---|---|
 //! | `Perigee-Tier-Hop` | request | `peer` or `shield`: in whose place it is asked |
 //! | `Perigee-Tier-Position` | request | the answer must know of purges up to here, or (`now`) be validated |
+//! | `Perigee-Tier-Passes` | request | the asker keeps nothing of the answer, so it may be encoded as its visitor likes |
 //! | `Perigee-Tier-Position` | answer | it does know of those up to here |
 //! | `Perigee-Tier-Ttl` | answer | seconds for which it is fresh; negative when stale |
 //! | `Perigee-Tier-Timing` | answer | what the hops behind took, as in Server-Timing |
@@ -43,6 +44,7 @@ use crate::loaded::RuleAt;
 use crate::lookup;
 use crate::origin::{FetchError, OriginRequest, OriginResponse, Patience, RequestBody};
 use crate::request::{Request, RequestId};
+use crate::tracing::{self, Asking};
 use crate::worker::{Shared, Worker};
 
 pub use trust::TierIdentity;
@@ -52,6 +54,7 @@ pub(crate) use trust::{Certified, names_of};
 const PREFIX: &[u8] = b"perigee-tier-";
 const HOP: &str = "Perigee-Tier-Hop";
 const POSITION: &str = "Perigee-Tier-Position";
+const PASSES: &str = "Perigee-Tier-Passes";
 const TTL: &str = "Perigee-Tier-Ttl";
 const TIMING: &str = "Perigee-Tier-Timing";
 const FAILED: &str = "Perigee-Tier-Failed";
@@ -158,6 +161,9 @@ pub(crate) struct Asked {
     pub(crate) hop: Hop,
     /// Purges that the answer must know of: a position of the journal, 0 for none, or [`NOW`].
     pub(crate) demand: u64,
+    /// Whether the answer is passed on to a visitor and not kept: then it may be an encoded copy. Whoever keeps it gets identity, of
+    /// which all codings and all ranges can be made.
+    pub(crate) passes_on: bool,
 }
 
 /// Who the visitor is, as the edge says that has asked.
@@ -180,6 +186,7 @@ impl Asked {
             _ => return None,
         };
         let demand = text(POSITION).map_or(Some(0), read_position)?;
+        let passes_on = fields.contains(PASSES);
         let on_behalf = OnBehalf {
             client: text("x-forwarded-for")?.parse().ok()?,
             secure: fields.get("x-forwarded-proto")? == b"https",
@@ -188,7 +195,7 @@ impl Asked {
         strip(fields);
         // Said anew to whoever is asked next, and no words of the visitor's.
         fields.retain(|name, _| !SAID_ANEW.iter().any(|said| name.eq_ignore_ascii_case(said.as_bytes())));
-        Some((Asked { hop, demand }, on_behalf))
+        Some((Asked { hop, demand, passes_on }, on_behalf))
     }
 }
 
@@ -275,6 +282,8 @@ pub(crate) struct Told {
     pub(crate) ttl: Option<i64>,
     /// What the hops behind took.
     pub(crate) timing: Option<Box<str>>,
+    /// Whether it is to be kept here, as was decided before it was asked for.
+    pub(crate) is_kept: bool,
 }
 
 /// One edge that is asked before the origin is.
@@ -316,7 +325,11 @@ pub(crate) async fn fetch(
             }
         }
     }
-    job.worker.origins.fetch(&job.at.rule().origin, job.origin_request(), on_informational).await
+    let mut request = job.origin_request();
+    let asking = Asking::begin(&job.worker, &job.request, tracing::FETCH, job.why, &mut request.fields);
+    let mut fetched = job.worker.origins.fetch(&job.at.rule().origin, request, on_informational).await;
+    Asking::ended(asking, &mut fetched);
+    fetched
 }
 
 /// Asks one edge: its answer, `None` when it is to be passed over, or that the origin has no answer.
@@ -324,10 +337,15 @@ async fn ask(job: &Job, next: &Next<'_>) -> Result<Option<OriginResponse>, Fetch
     let worker = &job.worker;
     let count = |end| worker.observer.hop_ended(next.hop, end);
     let mut demand = demanded(job);
+    let is_kept = is_kept(job, next.hop);
     // Asked again at most once: who knows of a purge then and has an older copy is of no use.
     for _ in 0..2 {
-        let request = hop_request(job, next.hop, demand);
-        let response = match worker.origins.fetch(next.group, request, |_, _| {}).await {
+        let mut request = hop_request(job, next.hop, demand, is_kept);
+        let asking = Asking::begin(worker, &job.request, next.hop.as_str(), job.why, &mut request.fields);
+        let asking = asking.map(|asking| asking.of_node(next.node));
+        let mut fetched = worker.origins.fetch(next.group, request, |_, _| {}).await;
+        Asking::ended(asking, &mut fetched);
+        let response = match fetched {
             Ok(response) => response,
             Err(error) => {
                 count(HopEnd::Gone);
@@ -335,7 +353,7 @@ async fn ask(job: &Job, next: &Next<'_>) -> Result<Option<OriginResponse>, Fetch
                 return Ok(None);
             }
         };
-        match accept(job, next, response) {
+        match accept(job, next, response, is_kept) {
             Ok(response) => {
                 count(HopEnd::Answered);
                 return Ok(Some(response));
@@ -425,8 +443,15 @@ pub(crate) fn note_miss(worker: &Worker, has_tiers: bool, text: &[u8]) {
 
 /// Whether this node is to keep what it was answered: what it owns, stands in for, or was asked for by others; what it has had
 /// before; and what many ask it for. The rest is kept by one node for all.
-pub(crate) fn is_kept(job: &Job, told: &Told) -> bool {
-    told.hop != Hop::Peer || job.stale.is_some() || job.worker.hot_keys.borrow().is_hot(key_of(job))
+fn is_kept(job: &Job, hop: Hop) -> bool {
+    hop != Hop::Peer || job.stale.is_some() || job.worker.hot_keys.borrow().is_hot(key_of(job))
+}
+
+/// Whether an answer that is not kept may be an encoded copy. Not for parts, which are of identity, nor for who has something and asks
+/// whether it is still the same: that is known of all codings only where the identity is.
+fn may_be_encoded(job: &Job) -> bool {
+    let conditions = ["if-none-match", "if-match", "if-range", "range"];
+    job.range.is_none() && !conditions.iter().any(|name| job.request.fields.contains(name))
 }
 
 /// What the answer must know of: what this node knows, and what it is asked to know.
@@ -444,7 +469,12 @@ fn demanded(job: &Job) -> u64 {
 }
 
 /// Judges what another edge has answered: what it tells is taken off, and noted beside the answer if that is taken.
-fn accept(job: &Job, next: &Next<'_>, mut response: OriginResponse) -> Result<OriginResponse, Declined> {
+fn accept(
+    job: &Job,
+    next: &Next<'_>,
+    mut response: OriginResponse,
+    is_kept: bool,
+) -> Result<OriginResponse, Declined> {
     let text = |name| std::str::from_utf8(response.fields.get(name)?).ok();
     if let Some(failed) = text(FAILED) {
         let why = Why::ALL.iter().copied().find(|why| why.as_str() == failed).unwrap_or(Why::Internal);
@@ -477,7 +507,8 @@ fn accept(job: &Job, next: &Next<'_>, mut response: OriginResponse) -> Result<Or
     };
     strip(&mut response.fields);
     response.fields.remove("x-request-id");
-    response.told = Some(Box::new(Told { hop: next.hop, node: next.node.into(), position, ttl, timing }));
+    response.told =
+        Some(Box::new(Told { hop: next.hop, node: next.node.into(), position, ttl, timing, is_kept }));
     Ok(response)
 }
 
@@ -497,7 +528,7 @@ fn position_of(job: &Job, fields: &Fields, claim: u64) -> Result<u64, u64> {
 }
 
 /// The request as another edge gets it: the visitor's own words, so that it comes to the same rule, key and variant there.
-fn hop_request(job: &Job, to: Hop, demand: u64) -> OriginRequest {
+fn hop_request(job: &Job, to: Hop, demand: u64, is_kept: bool) -> OriginRequest {
     let (worker, request) = (&job.worker, &job.request);
     let mut fields = request.fields.clone();
     job.retain_for_hop(&mut fields);
@@ -509,6 +540,9 @@ fn hop_request(job: &Job, to: Hop, demand: u64) -> OriginRequest {
     fields.append_unchecked(HOP.as_bytes(), to.as_str().as_bytes());
     if demand > 0 {
         write_position(&mut fields, demand);
+    }
+    if !is_kept && may_be_encoded(job) {
+        fields.append_unchecked(PASSES.as_bytes(), b"1");
     }
     if job.askers.are_in_background() {
         // Whoever asks the origin for it is to know that nobody waits who has nothing.

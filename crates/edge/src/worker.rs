@@ -46,6 +46,7 @@ use crate::succession::Succession;
 use crate::tiering::Reads;
 use crate::tiers::Certified;
 use crate::tls::Tls;
+use crate::tracing::{Tracer, Tracing};
 
 /// What all workers of an edge share.
 pub(crate) struct Shared {
@@ -97,6 +98,8 @@ pub(crate) struct Shared {
     /// What browsers tell of page views.
     pub(crate) rum: PageViews,
     pub(crate) registry: Arc<observe::Registry>,
+    /// How traces are begun and told; `None` while they are off.
+    pub(crate) tracing: Option<Tracing>,
     /// Where visitors are.
     pub(crate) locate: Option<Locate>,
     pub(crate) connections: AtomicUsize,
@@ -196,6 +199,7 @@ pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     pub(crate) origins: Origins,
     pub(crate) observer: observe::Observer,
+    pub(crate) tracer: Option<Tracer>,
     pub(crate) disk_reader: store::disk::Reader,
     /// TLS handshakes under way.
     pub(crate) handshakes: Arc<Open>,
@@ -254,6 +258,7 @@ impl Worker {
         Worker {
             origins,
             observer,
+            tracer: shared.tracing.clone().map(Tracer::new),
             disk_reader: shared.disks.reader(),
             handshakes: Arc::default(),
             loaded: Hold::of(&shared.loaded),

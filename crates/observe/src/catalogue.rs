@@ -222,4 +222,6 @@ families! {
         "Failed writes to the access log.";
     LOG_REOPENS = Counter "perigee_log_reopens_total" [] in "reopens":
         "Times that the access log was reopened.";
+    SPANS = Counter "perigee_spans_total" ["end"] in "spans":
+        "Spans of traces: sent to the collector, refused by it (or tried in vain), or dropped because the queue was full.";
 }

@@ -68,6 +68,11 @@ pub(crate) struct Shared {
     pub(crate) log_lines_lost: AtomicU64,
     pub(crate) log_write_errors: AtomicU64,
     pub(crate) log_reopens: AtomicU64,
+    pub(crate) spans_sent: AtomicU64,
+    pub(crate) spans_refused: AtomicU64,
+    pub(crate) spans_dropped: AtomicU64,
+    /// Requests to the collector that failed for good.
+    pub(crate) trace_failures: AtomicU64,
 }
 
 /// Names by slot, and slots by name.
@@ -124,6 +129,11 @@ impl Registry {
     /// installed, not per request.
     pub fn site(&self, name: &str) -> Slot {
         slot_for(&self.sites, name)
+    }
+
+    /// The name of a site's slot.
+    pub fn site_name(&self, slot: Slot) -> String {
+        self.sites.read().name(slot).to_owned()
     }
 
     /// The slot of an origin, by its name or URL in the configuration. As [`Registry::site`].

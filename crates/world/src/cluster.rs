@@ -344,6 +344,23 @@ impl Cluster {
         &self.edges
     }
 
+    /// Lines of a configuration: its edges as nodes of PoPs of these names, each with so many of them, in order.
+    pub fn pops(&self, pops: &[(&str, usize)]) -> String {
+        let (mut text, mut left) = (String::new(), self.edges.as_slice());
+        for (number, (pop, count)) in pops.iter().enumerate() {
+            let nodes;
+            (nodes, left) = left.split_at(*count);
+            text.push_str(&format!(
+                "[[pop]]\nname = {pop:?}\nlocation = [1.0, 2.0]\nedges = \"192.0.2.{number}\"\n"
+            ));
+            for node in nodes {
+                let tier = node.tier.expect("an edge has an address for the others");
+                text.push_str(&format!("[[pop.node]]\nname = {:?}\ntier = \"{tier}\"\n", node.name));
+            }
+        }
+        text
+    }
+
     /// Its edges, to do something to.
     pub fn edges_mut(&mut self) -> &mut [Process] {
         &mut self.edges
@@ -366,6 +383,15 @@ impl Cluster {
         let before = fs::read_to_string(&path).expect("a configuration");
         fs::write(&path, format!("{before}{text}")).expect("a configuration");
         control.restart();
+    }
+
+    /// Changes the configuration of an edge's own, and starts it again.
+    pub fn configure_edge(&mut self, index: usize, change: impl Fn(&str) -> String) {
+        let edge = &mut self.edges[index];
+        let path = self.directory.join(format!("{}.toml", edge.name));
+        let before = fs::read_to_string(&path).expect("a configuration");
+        fs::write(&path, change(&before)).expect("a configuration");
+        edge.restart();
     }
 
     /// Where it keeps everything.

@@ -44,7 +44,7 @@ impl Attempt {
     /// drawn on for it already.
     pub(super) async fn send(&mut self, askers: &Askers) -> Result<(), FetchError> {
         while let Some(turn) = &mut self.turn
-            && !turn.send()
+            && !turn.send(askers).await?
         {
             let budget = turn.budget();
             self.turn = None;

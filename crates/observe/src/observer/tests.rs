@@ -54,6 +54,7 @@ pub(crate) fn event(site: Slot) -> Event<'static> {
         fetch: None,
         answer: None,
         request_id: 0x00ab_cdef_0123_4567,
+        trace_id: None,
         referer: Some(b"https://www.shop.example/catalogue/shoes?page=2"),
         user_agent: Some(
             b"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36",

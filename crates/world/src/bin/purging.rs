@@ -2,6 +2,8 @@
 //! `purging PERIGEE CALLS RANDOM`: with the program PERIGEE, CALLS purges are timed; then RANDOM more go against slow fills and edges
 //! that are killed, frozen and cut off.
 //!
+//! The edges are two PoPs, one of them the shield of the other, so that most answers have gone through several.
+//!
 //! It is the origin, the visitors and the operators at once, so it knows the truth: each object has a version, which a purge
 //! follows. A version that the origin gave out before a purge must not come from an edge to a request that began after that edge's
 //! receipt for it. The origin is slow at times, so that fills are in flight while the purge arrives.
@@ -127,8 +129,10 @@ fn main() {
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a port");
     let address = listener.local_addr().expect("an address");
     runtime.spawn(origin(world.clone(), listener));
-    cluster
-        .apply(&format!("[[site]]\nname = \"shop\"\ndomains = [{HOST:?}]\norigin = \"http://{address}\"\n"));
+    let pops = cluster.pops(&[("ams", 2), ("fra", 3)]);
+    cluster.apply(&format!(
+        "{pops}[[site]]\nname = \"shop\"\ndomains = [{HOST:?}]\nshield = \"ams\"\norigin = \"http://{address}\"\n"
+    ));
     let visitors: Vec<_> =
         (0..VISITORS).map(|number| runtime.spawn(visit(world.clone(), number as u64))).collect();
 
@@ -341,7 +345,9 @@ async fn ask(
     let status = response.status();
     let is_hit = response
         .headers()
-        .get("cache-status")
+        .get_all("cache-status")
+        .iter()
+        .next_back()
         .is_some_and(|value| value.to_str().is_ok_and(|value| value.contains("; hit")));
     let body = response.into_body().collect().await.map_err(words)?.to_bytes();
     if status != StatusCode::OK {
