@@ -242,7 +242,11 @@ impl Reader<'_> {
                 match self.next() {
                     Some('"') => return Ok(Token::Text(text)),
                     Some('\n') | None => {
-                        return self.broken(place.clone(), "a text has no end in its line", "close it with \"");
+                        return self.broken(
+                            place.clone(),
+                            "a text has no end in its line",
+                            "close it with \"",
+                        );
                     }
                     Some(next) => text.push(next),
                 }

@@ -110,7 +110,9 @@ pub(super) fn run(arguments: &[u64]) {
         let by_weight = by_weight.collect();
         let (estimates, seen) = (Estimates::default(), Default::default());
         let mut trial = Trial { internet, estimates, chance, by_weight, systems, seen };
-        let nearest = |town: &Vec<f64>| (0..town.len()).min_by(|a, b| prior_ms(town[*a]).total_cmp(&prior_ms(town[*b]))).unwrap_or(0);
+        let nearest = |town: &Vec<f64>| {
+            (0..town.len()).min_by(|a, b| prior_ms(town[*a]).total_cmp(&prior_ms(town[*b]))).unwrap_or(0)
+        };
         let geography = trial.inflation(|town, _| nearest(&trial.internet.towns[town].km));
         let mut posted = 0;
         for (row, stage) in rows.iter_mut().zip(STAGES) {
@@ -124,7 +126,8 @@ pub(super) fn run(arguments: &[u64]) {
             row[1] += got / geography * share;
             row[2] += f64::from(u8::from(got > geography + 1e-9));
             for (at, knows) in [(3, false), (4, true)] {
-                row[at] += share / geography * trial.inflation(|town, network| trial.oracle(town, network, knows));
+                row[at] +=
+                    share / geography * trial.inflation(|town, network| trial.oracle(town, network, knows));
             }
         }
     }

@@ -18,7 +18,9 @@ fn main() -> std::process::ExitCode {
         Some("load") => load::run(&numbers),
         Some("beacons") => beacons::run(&numbers),
         _ => {
-            eprintln!("usage: synthetic internet [SEED [TOWNS]] | load [SEED] | beacons [SEEDS [TOWNS [SYSTEMS]]]");
+            eprintln!(
+                "usage: synthetic internet [SEED [TOWNS]] | load [SEED] | beacons [SEEDS [TOWNS [SYSTEMS]]]"
+            );
             return std::process::ExitCode::from(2);
         }
     }
