@@ -32,14 +32,22 @@ const SILENT_SECS: u64 = 7200;
 pub(super) fn import(text: &str, name: &str) -> Result<Imported, Broken> {
     let mut ledger = Ledger::default();
     let root = json::read(text, name, &mut ledger)?;
-    let mut reader = Reader { ledger: &mut ledger, redirects: Vec::new(), pages: Vec::new(), caching: Vec::new(), headers: Keys::default(), hosts: Vec::new() };
+    let mut reader = Reader {
+        ledger: &mut ledger,
+        redirects: Vec::new(),
+        pages: Vec::new(),
+        caching: Vec::new(),
+        headers: Keys::default(),
+        hosts: Vec::new(),
+    };
     reader.answer(&root);
     let site = reader.site();
     let Some(site) = site else {
         return Err(Broken {
             place: ledger.place(root.id).clone(),
             message: "there are no rules in it: neither rulesets nor page rules".into(),
-            help: "give it what the API answers for /zones/ZONE/rulesets/ID, or for /zones/ZONE/pagerules".into(),
+            help: "give it what the API answers for /zones/ZONE/rulesets/ID, or for /zones/ZONE/pagerules"
+                .into(),
         });
     };
     let mut draft = Draft::default();
@@ -113,7 +121,12 @@ impl Reader<'_> {
             return;
         }
         self.note(rule.get("enabled"), Outcome::NotNeeded("it is on".into()));
-        let name = rule.get("description").and_then(Node::text).filter(|text| !text.is_empty()).unwrap_or("rule").to_owned();
+        let name = rule
+            .get("description")
+            .and_then(Node::text)
+            .filter(|text| !text.is_empty())
+            .unwrap_or("rule")
+            .to_owned();
         let action = rule.get("action").and_then(Node::text).unwrap_or_default().to_owned();
         let Some(expression) = rule.get("expression") else { return };
         let conditions = match expression::read(expression.text().unwrap_or_default()) {
@@ -133,7 +146,9 @@ impl Reader<'_> {
         }
         let parameters = rule.get("action_parameters");
         let Some(keys) = self.action(&action, parameters, phase) else {
-            let instead = format!("{action}: requests are not filtered, challenged or scored here: see block, rate_limit and limits");
+            let instead = format!(
+                "{action}: requests are not filtered, challenged or scored here: see block, rate_limit and limits"
+            );
             self.ledger.settle(expression.id, Outcome::NotMapped(instead.clone()));
             rule.speak_for(&Outcome::NotMapped(instead), self.ledger);
             return;
@@ -147,7 +162,12 @@ impl Reader<'_> {
             self.hosts.extend(condition.hosts.iter().cloned());
             let mut all = condition.keys(&[expression.id]);
             all.extend(&keys);
-            let draft = DraftRule { name: name.clone(), from: vec![expression.id], keys: all, ..DraftRule::default() };
+            let draft = DraftRule {
+                name: name.clone(),
+                from: vec![expression.id],
+                keys: all,
+                ..DraftRule::default()
+            };
             match keys.has_table("redirect") || keys.get("origin").is_some() {
                 true => self.redirects.push(draft),
                 false => self.caching.push(draft),
@@ -165,7 +185,10 @@ impl Reader<'_> {
             ("block", _) => {
                 keys.set("origin", quote(REFUSED_ORIGIN), &[]);
                 keys.set("cache", "false", &[]);
-                self.note(parameters, Outcome::NotMapped("the answer is 502: the origin does not exist".into()));
+                self.note(
+                    parameters,
+                    Outcome::NotMapped("the answer is 502: the origin does not exist".into()),
+                );
             }
             ("route", Some(parameters)) => {
                 let host = parameters.get("host_header");
@@ -175,7 +198,10 @@ impl Reader<'_> {
                 let origin = parameters.at(&["origin", "host"]);
                 if let Some((node, host)) = origin.and_then(|node| Some((node, node.text()?))) {
                     self.map(&mut keys, "origin", quote(&format!("https://{host}")), node);
-                    self.note(parameters.at(&["origin", "port"]), Outcome::NotMapped("write the port into the origin".into()));
+                    self.note(
+                        parameters.at(&["origin", "port"]),
+                        Outcome::NotMapped("write the port into the origin".into()),
+                    );
                 }
             }
             _ => return None,
@@ -226,7 +252,10 @@ impl Reader<'_> {
                 (Some("bypass"), _) => {
                     self.map(keys, "response_headers.set.Cache-Control", quote("no-cache"), browser);
                 }
-                _ => browser.speak_for(&Outcome::NotNeeded("visitors are told what the origin says".into()), self.ledger),
+                _ => browser.speak_for(
+                    &Outcome::NotNeeded("visitors are told what the origin says".into()),
+                    self.ledger,
+                ),
             }
         }
         if let Some(key) = parameters.get("cache_key") {
@@ -246,11 +275,26 @@ impl Reader<'_> {
         {
             self.map(keys, "origin_options.timeouts.first_byte", secs(seconds), timeout);
         }
-        self.note(parameters.get("respect_strong_etags"), Outcome::NotNeeded("the origin's ETags are kept, with a suffix for copies".into()));
-        self.note(parameters.get("origin_error_page_passthru"), Outcome::NotNeeded("the origin's error pages are sent".into()));
-        self.note(parameters.get("origin_cache_control"), Outcome::NotNeeded("the origin's Cache-Control is obeyed".into()));
-        self.note(parameters.get("cache_reserve"), Outcome::NotMapped("write [[store.disk]]: everything is kept there".into()));
-        self.note(parameters.get("additional_cacheable_ports"), Outcome::NotNeeded("a site answers on every port that [edge] listens on".into()));
+        self.note(
+            parameters.get("respect_strong_etags"),
+            Outcome::NotNeeded("the origin's ETags are kept, with a suffix for copies".into()),
+        );
+        self.note(
+            parameters.get("origin_error_page_passthru"),
+            Outcome::NotNeeded("the origin's error pages are sent".into()),
+        );
+        self.note(
+            parameters.get("origin_cache_control"),
+            Outcome::NotNeeded("the origin's Cache-Control is obeyed".into()),
+        );
+        self.note(
+            parameters.get("cache_reserve"),
+            Outcome::NotMapped("write [[store.disk]]: everything is kept there".into()),
+        );
+        self.note(
+            parameters.get("additional_cacheable_ports"),
+            Outcome::NotNeeded("a site answers on every port that [edge] listens on".into()),
+        );
     }
 
     fn status_ttl(&mut self, status: &Node, keys: &mut Keys) {
@@ -270,7 +314,10 @@ impl Reader<'_> {
             // -1 is no-store, 0 is no-cache.
             None => {
                 keys.set(&*key, secs(0), &[value.id]);
-                status.speak_for(&Outcome::Mapped(format!("{key}, which is validated on each use")), self.ledger);
+                status.speak_for(
+                    &Outcome::Mapped(format!("{key}, which is validated on each use")),
+                    self.ledger,
+                );
             }
         }
     }
@@ -289,7 +336,10 @@ impl Reader<'_> {
         {
             self.map(keys, "query.sort", "true", node);
         }
-        for node in [key.get("cache_by_device_type"), key.at(&["custom_key", "user", "device_type"])].into_iter().flatten() {
+        for node in [key.get("cache_by_device_type"), key.at(&["custom_key", "user", "device_type"])]
+            .into_iter()
+            .flatten()
+        {
             if node.bool() == Some(true) {
                 self.map(keys, "key.device", "true", node);
             }
@@ -317,20 +367,38 @@ impl Reader<'_> {
                 let names: Vec<&str> = list.items().iter().filter_map(Node::text).collect();
                 self.map(keys, "key.headers", quote_list(&names), list);
             }
-            self.note(header.get("exclude_origin"), Outcome::NotNeeded("Origin is not in the key; see cors".into()));
-            self.note(header.get("check_presence"), Outcome::NotMapped("write vary = { NAME = \"presence\" }, and key.headers".into()));
-            self.note(header.get("contains"), Outcome::NotMapped("write vary = { NAME = [\"…\"] }, and key.headers".into()));
+            self.note(
+                header.get("exclude_origin"),
+                Outcome::NotNeeded("Origin is not in the key; see cors".into()),
+            );
+            self.note(
+                header.get("check_presence"),
+                Outcome::NotMapped("write vary = { NAME = \"presence\" }, and key.headers".into()),
+            );
+            self.note(
+                header.get("contains"),
+                Outcome::NotMapped("write vary = { NAME = [\"…\"] }, and key.headers".into()),
+            );
         }
         if let Some(cookie) = custom.get("cookie") {
             if let Some(list) = cookie.get("include") {
                 let names: Vec<&str> = list.items().iter().filter_map(Node::text).collect();
                 self.map(keys, "key.cookies", quote_list(&names), list);
             }
-            self.note(cookie.get("check_presence"), Outcome::NotMapped("write a rule with with_cookie".into()));
+            self.note(
+                cookie.get("check_presence"),
+                Outcome::NotMapped("write a rule with with_cookie".into()),
+            );
         }
         self.note(custom.at(&["user", "geo"]), Outcome::NotMapped("countries are not in the key".into()));
-        self.note(custom.at(&["user", "lang"]), Outcome::NotMapped("write key.headers = \"Accept-Language\", and vary for its values".into()));
-        self.note(custom.get("host"), Outcome::NotMapped("the host that visitors ask for is always in the key".into()));
+        self.note(
+            custom.at(&["user", "lang"]),
+            Outcome::NotMapped("write key.headers = \"Accept-Language\", and vary for its values".into()),
+        );
+        self.note(
+            custom.get("host"),
+            Outcome::NotMapped("the host that visitors ask for is always in the key".into()),
+        );
     }
 
     // --- Redirects and headers ---
@@ -350,7 +418,10 @@ impl Reader<'_> {
 
     fn header_changes(&mut self, parameters: &Node, phase: &str, keys: &mut Keys) -> Option<()> {
         let table = if phase.contains("response") { "response_headers" } else { "request_headers" };
-        self.note(parameters.get("uri"), Outcome::NotMapped("paths are not changed but by a redirect".into()));
+        self.note(
+            parameters.get("uri"),
+            Outcome::NotMapped("paths are not changed but by a redirect".into()),
+        );
         let headers = parameters.get("headers")?;
         let mut removed: Vec<&str> = Vec::new();
         let mut from: Vec<Id> = Vec::new();
@@ -367,7 +438,10 @@ impl Reader<'_> {
                     keys.set(&*key, quote(value), &[change.id]);
                     change.speak_for(&Outcome::Mapped(key), self.ledger);
                 }
-                _ => change.speak_for(&Outcome::NotMapped("there are no expressions in values: let the origin send it".into()), self.ledger),
+                _ => change.speak_for(
+                    &Outcome::NotMapped("there are no expressions in values: let the origin send it".into()),
+                    self.ledger,
+                ),
             }
         }
         if !removed.is_empty() {
@@ -394,12 +468,16 @@ impl Reader<'_> {
         let mut condition = match expression::of_url(value.text().unwrap_or_default()) {
             Ok(condition) => condition,
             Err(why) => {
-                rule.speak_for(&Outcome::NotMapped(format!("its URL cannot be said by conditions of a rule: {why}")), self.ledger);
+                rule.speak_for(
+                    &Outcome::NotMapped(format!("its URL cannot be said by conditions of a rule: {why}")),
+                    self.ledger,
+                );
                 return;
             }
         };
         self.ledger.mapped(value.id, "hosts, path, scheme");
-        let forwards = actions.iter().any(|action| action.get("id").and_then(Node::text) == Some("forwarding_url"));
+        let forwards =
+            actions.iter().any(|action| action.get("id").and_then(Node::text) == Some("forwarding_url"));
         if forwards && condition.paths.is_empty() {
             // So that there is a star that its target can name.
             condition.paths.push("/*".into());
@@ -444,24 +522,33 @@ impl Reader<'_> {
                     self.silent(keys, &[value.id]);
                 }
             }
-            ("cache_level", Some("simplified" | "basic"), _) => self.map(keys, "query", quote("ignore"), value),
+            ("cache_level", Some("simplified" | "basic"), _) => {
+                self.map(keys, "query", quote("ignore"), value)
+            }
             ("cache_level", ..) => self.ledger.not_needed(value.id, "it is so without a rule"),
             ("edge_cache_ttl", _, Some(ttl)) => {
                 self.map(keys, "ttl", secs(ttl), value);
                 keys.remove("ttl_overrides");
             }
-            ("browser_cache_ttl", _, Some(0)) => self.ledger.not_needed(value.id, "visitors are told what the origin says"),
+            ("browser_cache_ttl", _, Some(0)) => {
+                self.ledger.not_needed(value.id, "visitors are told what the origin says")
+            }
             ("browser_cache_ttl", _, Some(ttl)) => self.map(keys, "browser_ttl", secs(ttl), value),
             ("cache_ttl_by_status", ..) => {
                 for (status, ttl) in value.members() {
-                    let seconds = ttl.number().or_else(|| ttl.text().and_then(|text| text.parse().ok())).unwrap_or(0);
+                    let seconds =
+                        ttl.number().or_else(|| ttl.text().and_then(|text| text.parse().ok())).unwrap_or(0);
                     self.map(keys, &dotted("ttl_by_status", status), secs(seconds), ttl);
                 }
             }
             ("cache_by_device_type", Some("on"), _) => self.map(keys, "key.device", "true", value),
             ("sort_query_string_for_cache", Some("on"), _) => self.map(keys, "query.sort", "true", value),
-            ("host_header_override", Some(host), _) => self.map(keys, "origin_options.host", quote(host), value),
-            ("resolve_override", Some(host), _) => self.map(keys, "origin", quote(&format!("https://{host}")), value),
+            ("host_header_override", Some(host), _) => {
+                self.map(keys, "origin_options.host", quote(host), value)
+            }
+            ("resolve_override", Some(host), _) => {
+                self.map(keys, "origin", quote(&format!("https://{host}")), value)
+            }
             ("forwarding_url", ..) => {
                 let url = value.get("url").and_then(Node::text).unwrap_or_default();
                 let status = value.get("status_code").and_then(Node::number).unwrap_or(301);
@@ -484,16 +571,33 @@ impl Reader<'_> {
                 }
             }
             ("bypass_cache_on_cookie" | "cache_on_cookie", ..) => {
-                value.speak_for(&Outcome::NotMapped("write a rule before this one with with_cookie, and cache = false".into()), self.ledger);
+                value.speak_for(
+                    &Outcome::NotMapped(
+                        "write a rule before this one with with_cookie, and cache = false".into(),
+                    ),
+                    self.ledger,
+                );
             }
             ("cache_key_fields" | "cache_key", ..) => {
-                value.speak_for(&Outcome::NotMapped("write query, key.headers and key.cookies".into()), self.ledger);
+                value.speak_for(
+                    &Outcome::NotMapped("write query, key.headers and key.cookies".into()),
+                    self.ledger,
+                );
             }
-            ("origin_error_page_pass_thru" | "respect_strong_etag" | "explicit_cache_control" | "opportunistic_encryption", ..) => {
+            (
+                "origin_error_page_pass_thru"
+                | "respect_strong_etag"
+                | "explicit_cache_control"
+                | "opportunistic_encryption",
+                ..,
+            ) => {
                 value.speak_for(&Outcome::NotNeeded("it is so without a rule".into()), self.ledger);
             }
             ("ssl" | "automatic_https_rewrites", ..) => {
-                value.speak_for(&Outcome::NotMapped("write https:// into the origin, and https = \"redirect\"".into()), self.ledger);
+                value.speak_for(
+                    &Outcome::NotMapped("write https:// into the origin, and https = \"redirect\"".into()),
+                    self.ledger,
+                );
             }
             (id, ..) => value.speak_for(&Outcome::NotMapped(format!("{id} has no equal here")), self.ledger),
         }
@@ -502,7 +606,11 @@ impl Reader<'_> {
     // --- The site ---
 
     fn site(mut self) -> Option<DraftSite> {
-        if self.redirects.is_empty() && self.pages.is_empty() && self.caching.is_empty() && self.headers.says_as(&Keys::default()) {
+        if self.redirects.is_empty()
+            && self.pages.is_empty()
+            && self.caching.is_empty()
+            && self.headers.says_as(&Keys::default())
+        {
             return None;
         }
         let mut keys = Keys::default();
@@ -511,7 +619,9 @@ impl Reader<'_> {
         // A domain has its star at the start alone; others are conditions of rules.
         let has_all = self.hosts.is_empty() || !self.hosts.iter().all(|host| is_domain(host));
         let is_held = |host: &String, hosts: &[String]| {
-            hosts.iter().any(|wide| wide.strip_prefix('*').is_some_and(|end| wide != host && host.ends_with(end)))
+            hosts
+                .iter()
+                .any(|wide| wide.strip_prefix('*').is_some_and(|end| wide != host && host.ends_with(end)))
         };
         let domains: Vec<&String> = self.hosts.iter().filter(|host| !is_held(host, &self.hosts)).collect();
         keys.set("domains", if has_all { quote("*") } else { quote_list(&domains) }, &[]);
@@ -525,7 +635,10 @@ impl Reader<'_> {
         if self.caching.len() > 1 {
             let ids: Vec<Id> = self.caching.iter().flat_map(|rule| rule.from.clone()).collect();
             for id in ids {
-                self.ledger.not_mapped(id, "where several rules hold, the last alone decides; Cloudflare puts them together");
+                self.ledger.not_mapped(
+                    id,
+                    "where several rules hold, the last alone decides; Cloudflare puts them together",
+                );
             }
         }
         let mut rules = self.redirects;
@@ -538,7 +651,8 @@ impl Reader<'_> {
         if !has_rest {
             let mut files = DraftRule { name: "files".into(), ..DraftRule::default() };
             files.remarks.push("What Cloudflare caches without a rule.".into());
-            let paths: Vec<String> = EXTENSIONS.split_whitespace().map(|extension| format!("*.{extension}")).collect();
+            let paths: Vec<String> =
+                EXTENSIONS.split_whitespace().map(|extension| format!("*.{extension}")).collect();
             files.keys.set("path", quote_list(&paths), &[]);
             files.keys.set("ttl", secs(SILENT_SECS), &[]);
             for (status, ttl) in SILENT {

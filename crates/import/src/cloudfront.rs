@@ -25,7 +25,8 @@ pub(super) fn import(text: &str, name: &str) -> Result<Imported, Broken> {
     if config.get("DefaultCacheBehavior").is_none() {
         return Err(Broken {
             place: ledger.place(root.id).clone(),
-            message: "there is no DefaultCacheBehavior: this is not the configuration of a distribution".into(),
+            message: "there is no DefaultCacheBehavior: this is not the configuration of a distribution"
+                .into(),
             help: "give it what aws cloudfront get-distribution-config --id ID prints".into(),
         });
     }
@@ -33,9 +34,14 @@ pub(super) fn import(text: &str, name: &str) -> Result<Imported, Broken> {
     let mut draft = Draft::default();
     draft.edge.set("listen", "[\"0.0.0.0:80\", \"[::]:80\"]", &[]);
     let site = reader.site(config);
-    for name in ["ETag", "Id", "ARN", "Status", "LastModifiedTime", "DomainName", "InProgressInvalidationBatches"] {
+    for name in
+        ["ETag", "Id", "ARN", "Status", "LastModifiedTime", "DomainName", "InProgressInvalidationBatches"]
+    {
         // What stands around the configuration.
-        reader.not_needed(root.get(name).or_else(|| root.at(&["Distribution", name])), "about the distribution, not its configuration");
+        reader.not_needed(
+            root.get(name).or_else(|| root.at(&["Distribution", name])),
+            "about the distribution, not its configuration",
+        );
     }
     draft.sites.push(site);
     for leaf in root.leaves() {
@@ -92,12 +98,15 @@ impl Reader<'_> {
 
     fn site(&mut self, config: &Node) -> DraftSite {
         let mut keys = Keys::default();
-        let aliases: Vec<&str> = self.texts(config.get("Aliases")).into_iter().filter(|name| is_domain(name)).collect();
+        let aliases: Vec<&str> =
+            self.texts(config.get("Aliases")).into_iter().filter(|name| is_domain(name)).collect();
         match config.at(&["Aliases", "Items"]).filter(|_| !aliases.is_empty()) {
             Some(items) => {
                 // What a wildcard holds already is not said twice.
                 let is_held = |name: &&&str| {
-                    aliases.iter().any(|wide| wide.strip_prefix('*').is_some_and(|end| wide != *name && name.ends_with(end)))
+                    aliases.iter().any(|wide| {
+                        wide.strip_prefix('*').is_some_and(|end| wide != *name && name.ends_with(end))
+                    })
                 };
                 let names: Vec<&str> = aliases.iter().filter(|name| !is_held(name)).copied().collect();
                 self.map(&mut keys, "domains", quote_list(&names), items);
@@ -140,7 +149,8 @@ impl Reader<'_> {
 
     fn origin(&mut self, origin: &Node) {
         let mut keys = Keys::default();
-        let Some((id, domain)) = origin.get("Id").and_then(Node::text).zip(origin.get("DomainName").and_then(Node::text))
+        let Some((id, domain)) =
+            origin.get("Id").and_then(Node::text).zip(origin.get("DomainName").and_then(Node::text))
         else {
             return;
         };
@@ -204,16 +214,26 @@ impl Reader<'_> {
             let name = header.get("HeaderName").and_then(Node::text);
             let value = header.get("HeaderValue").and_then(Node::text);
             if let Some((name, value)) = name.zip(value) {
-                self.map(&mut keys, &dotted("origin_options.request_headers.set", name), quote(value), header);
+                self.map(
+                    &mut keys,
+                    &dotted("origin_options.request_headers.set", name),
+                    quote(value),
+                    header,
+                );
             }
         }
         let signed = "requests are not signed for S3: have the bucket answer to a secret header or to the edges' addresses";
         self.not_mapped(origin.get("OriginAccessControlId"), signed);
         self.not_mapped(origin.at(&["S3OriginConfig", "OriginAccessIdentity"]), signed);
-        self.not_mapped(origin.get("VpcOriginConfig"), "have the edges reach the origin: by a route into its network");
+        self.not_mapped(
+            origin.get("VpcOriginConfig"),
+            "have the edges reach the origin: by a route into its network",
+        );
         if let Some(shield) = origin.get("OriginShield") {
             match shield.get("Enabled").and_then(Node::bool) {
-                Some(true) => self.not_mapped(Some(shield), "write shield = \"POP\" into the site, once there are PoPs"),
+                Some(true) => {
+                    self.not_mapped(Some(shield), "write shield = \"POP\" into the site, once there are PoPs")
+                }
                 _ => self.not_needed(Some(shield), "it is off"),
             }
         }
@@ -243,7 +263,8 @@ impl Reader<'_> {
         let codes = group.at(&["FailoverCriteria", "StatusCodes"]);
         self.not_needed(codes.and_then(|codes| codes.get("Quantity")), "it counts what is there");
         if let Some(items) = codes.and_then(|codes| codes.get("Items")) {
-            let codes: Vec<String> = items.items().iter().filter_map(Node::number).map(|code| code.to_string()).collect();
+            let codes: Vec<String> =
+                items.items().iter().filter_map(Node::number).map(|code| code.to_string()).collect();
             self.map(&mut keys, "origin_options.fail_over", format!("[{}]", codes.join(", ")), items);
         }
         self.not_needed(group.get("SelectionCriteria"), "the first that is well is asked");
@@ -277,7 +298,10 @@ impl Reader<'_> {
             name = text.to_owned();
             let text = if text.starts_with(['/', '*']) { text.to_owned() } else { format!("/{text}") };
             if text.contains('?') {
-                self.ledger.not_mapped(node.id, "\"?\" stands for one character there; the rule has \"*\", which is for more");
+                self.ledger.not_mapped(
+                    node.id,
+                    "\"?\" stands for one character there; the rule has \"*\", which is for more",
+                );
             }
             self.map(&mut keys, "path", quote(&text.replace('?', "*")), node);
         }
@@ -307,7 +331,9 @@ impl Reader<'_> {
         self.methods(behaviour);
         self.caching(behaviour, errors, &mut keys);
         match behaviour.get("Compress").map(|node| (node, node.bool())) {
-            Some((node, Some(false))) if keys.get("cache").is_none() => self.map(&mut keys, "compress", "false", node),
+            Some((node, Some(false))) if keys.get("cache").is_none() => {
+                self.map(&mut keys, "compress", "false", node)
+            }
             Some((node, _)) => self.ledger.not_needed(node.id, "compress is on, of what is cached"),
             None => {}
         }
@@ -318,8 +344,14 @@ impl Reader<'_> {
                 self.not_mapped(Some(item), programs);
             }
         }
-        self.not_mapped(behaviour.get("FieldLevelEncryptionId"), "fields are not encrypted: TLS to the origin has to do");
-        self.not_mapped(behaviour.get("RealtimeLogConfigArn"), "write access_log in [edge]: a URL takes batches of lines");
+        self.not_mapped(
+            behaviour.get("FieldLevelEncryptionId"),
+            "fields are not encrypted: TLS to the origin has to do",
+        );
+        self.not_mapped(
+            behaviour.get("RealtimeLogConfigArn"),
+            "write access_log in [edge]: a URL takes batches of lines",
+        );
         let mut rule = DraftRule { name, from: from.to_vec(), keys, ..DraftRule::default() };
         for list in ["TrustedSigners", "TrustedKeyGroups"] {
             let Some(node) = behaviour.get(list) else { continue };
@@ -344,13 +376,19 @@ impl Reader<'_> {
         if let Some(items) = allowed.get("Items") {
             match methods.contains(&"POST") {
                 true => self.not_needed(Some(items), "methods pass as visitors use them"),
-                false => self.not_mapped(Some(items), "other methods are not refused here, but reach the origin: have it refuse them"),
+                false => self.not_mapped(
+                    Some(items),
+                    "other methods are not refused here, but reach the origin: have it refuse them",
+                ),
             }
         }
         if let Some(cached) = allowed.get("CachedMethods") {
             let with_options = self.texts(Some(cached)).contains(&"OPTIONS");
             match with_options {
-                true => self.not_mapped(cached.get("Items"), "answers to OPTIONS are not stored; preflights are answered by cors"),
+                true => self.not_mapped(
+                    cached.get("Items"),
+                    "answers to OPTIONS are not stored; preflights are answered by cors",
+                ),
                 false => self.not_needed(Some(cached), "GET and HEAD are what is cached"),
             }
         }
@@ -457,7 +495,12 @@ impl Reader<'_> {
     }
 
     /// Minimum, default and maximum.
-    fn lifetimes(&mut self, (min, default, max): (u64, u64, u64), nodes: [Option<&Node>; 3], keys: &mut Keys) {
+    fn lifetimes(
+        &mut self,
+        (min, default, max): (u64, u64, u64),
+        nodes: [Option<&Node>; 3],
+        keys: &mut Keys,
+    ) {
         let [of_min, of_default, of_max] = nodes;
         let from: Vec<Id> = of_default.map(|node| node.id).into_iter().collect();
         let mut say = |node: Option<&Node>, outcome: Outcome| {
@@ -490,7 +533,10 @@ impl Reader<'_> {
         }
         match max >= YEAR_SECS {
             true => say(of_max, Outcome::NotNeeded("the origin's lifetimes hold".into())),
-            false => say(of_max, Outcome::NotMapped("what the origin says is not cut: have it say less, or write ttl".into())),
+            false => say(
+                of_max,
+                Outcome::NotMapped("what the origin says is not cut: have it say less, or write ttl".into()),
+            ),
         }
     }
 
@@ -514,7 +560,8 @@ impl Reader<'_> {
             Cookies::All => headers.push("Cookie"),
             Cookies::Some(names) => {
                 // Names with "*" are no names for a key.
-                let (wide, plain): (Vec<&String>, Vec<&String>) = names.iter().partition(|name| name.contains(['*', '?']));
+                let (wide, plain): (Vec<&String>, Vec<&String>) =
+                    names.iter().partition(|name| name.contains(['*', '?']));
                 if !plain.is_empty() {
                     keys.set("key.cookies", quote_list(&plain), from);
                 }
@@ -532,7 +579,10 @@ impl Reader<'_> {
             keys.set("key.headers", quote_list(&headers), from);
         }
         if policy.headers.iter().any(|name| name.to_ascii_lowercase().contains("viewer-country")) {
-            self.ledger.not_mapped(node.id, "countries are not in the key: have the origin tell them apart otherwise");
+            self.ledger.not_mapped(
+                node.id,
+                "countries are not in the key: have the origin tell them apart otherwise",
+            );
         }
         if policy.headers.iter().any(|name| name.eq_ignore_ascii_case("authorization")) {
             keys.set("share_authorized", "true", from);
@@ -540,7 +590,9 @@ impl Reader<'_> {
     }
 
     fn response_headers(&mut self, behaviour: &Node, keys: &mut Keys) {
-        let Some(node) = behaviour.get("ResponseHeadersPolicyId").filter(|node| !node.is_nothing()) else { return };
+        let Some(node) = behaviour.get("ResponseHeadersPolicyId").filter(|node| !node.is_nothing()) else {
+            return;
+        };
         let (is_cors, with_preflight, is_secure) = match node.text().unwrap_or_default() {
             "60669652-455b-4ae9-85a4-c4c02393f86c" => (true, false, false),
             "5cc3b908-e619-4b99-88e5-2cf7f45965bd" => (true, true, false),
@@ -578,31 +630,49 @@ impl Reader<'_> {
     // --- The rest ---
 
     fn rest(&mut self, config: &Node) {
-        for name in ["CallerReference", "Comment", "PriceClass", "HttpVersion", "IsIPV6Enabled", "ConnectionMode"] {
+        for name in
+            ["CallerReference", "Comment", "PriceClass", "HttpVersion", "IsIPV6Enabled", "ConnectionMode"]
+        {
             let why = match name {
                 "PriceClass" => "where content is served is where edges are",
-                "HttpVersion" | "IsIPV6Enabled" => "HTTP/2 and HTTP/3, IPv4 and IPv6 are spoken wherever [edge] listens",
+                "HttpVersion" | "IsIPV6Enabled" => {
+                    "HTTP/2 and HTTP/3, IPv4 and IPv6 are spoken wherever [edge] listens"
+                }
                 _ => "a note",
             };
             self.not_needed(config.get(name), why);
         }
         match config.get("Enabled") {
             Some(node) if node.bool() == Some(true) => self.ledger.not_needed(node.id, "it is on"),
-            Some(node) => self.ledger.not_mapped(node.id, "the distribution is switched off: so is nothing here"),
+            Some(node) => {
+                self.ledger.not_mapped(node.id, "the distribution is switched off: so is nothing here")
+            }
             None => {}
         }
-        self.not_mapped(config.get("DefaultRootObject"), "the origin is asked for /: have it answer with this file");
-        self.not_mapped(config.get("WebACLId"), "there is no filter of requests but block, rate_limit and limits");
+        self.not_mapped(
+            config.get("DefaultRootObject"),
+            "the origin is asked for /: have it answer with this file",
+        );
+        self.not_mapped(
+            config.get("WebACLId"),
+            "there is no filter of requests but block, rate_limit and limits",
+        );
         if let Some(logging) = config.get("Logging") {
             match logging.get("Enabled").and_then(Node::bool) {
-                Some(true) => self.not_mapped(Some(logging), "write access_log in [edge], and access_log_format = \"cloudfront\" for the same lines"),
+                Some(true) => self.not_mapped(
+                    Some(logging),
+                    "write access_log in [edge], and access_log_format = \"cloudfront\" for the same lines",
+                ),
                 _ => self.not_needed(Some(logging), "it is off"),
             }
         }
         if let Some(geo) = config.at(&["Restrictions", "GeoRestriction"]) {
             match geo.get("RestrictionType").and_then(Node::text) {
                 Some("none") | None => self.not_needed(Some(geo), "nobody is kept out"),
-                _ => self.not_mapped(Some(geo), "rules do not know where visitors are: the origin has to refuse, or block their networks"),
+                _ => self.not_mapped(
+                    Some(geo),
+                    "rules do not know where visitors are: the origin has to refuse, or block their networks",
+                ),
             }
         }
         if let Some(certificate) = config.get("ViewerCertificate") {
@@ -643,7 +713,8 @@ fn managed(id: &str) -> Option<Policy> {
     let texts = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
     let optimized = Policy { min: 1, default: 86_400, max: YEAR_SECS, ..Policy::default() };
     let overriding = ["Host", "Origin", "X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override"];
-    let origin = Policy { max: YEAR_SECS, headers: texts(&overriding), cookies: Cookies::All, ..Policy::default() };
+    let origin =
+        Policy { max: YEAR_SECS, headers: texts(&overriding), cookies: Cookies::All, ..Policy::default() };
     Some(match id {
         // CachingOptimized, CachingOptimizedForUncompressedObjects
         "658327ea-f89d-4fab-a63d-7e88639e58f6" | "b2884449-e4de-46a7-ac36-70bc7f1ddd6d" => optimized,

@@ -142,8 +142,10 @@ impl Draft {
             if parsed.snapshot.is_some() {
                 return Ok(Imported { config, items: ledger.close() });
             }
-            let errors: Vec<&Diagnostic> = parsed.diagnostics.iter().filter(|found| found.is_error()).collect();
-            if !errors.iter().fold(false, |any, error| take_out(&mut lines, &mut ledger, error) || any) {
+            let errors: Vec<&Diagnostic> =
+                parsed.diagnostics.iter().filter(|found| found.is_error()).collect();
+            let taken = errors.iter().filter(|error| take_out(&mut lines, &mut ledger, error)).count();
+            if taken == 0 {
                 let first = errors.first().map_or("", |error| &*error.message);
                 return Err(nothing(first));
             }
@@ -343,7 +345,8 @@ pub(crate) fn secs(secs: u64) -> String {
 
 /// A dotted key whose last part is a text of somebody's own.
 pub(crate) fn dotted(table: &str, name: &str) -> String {
-    let is_bare = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+    let is_bare =
+        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
     if is_bare { format!("{table}.{name}") } else { format!("{table}.{}", quote(name)) }
 }
 

@@ -134,7 +134,11 @@ impl<'a> Reader<'a> {
         self.go_to(text.as_ptr() as usize - self.text.as_ptr() as usize);
         if depth > DEPTH_MAX {
             let message = format!("values lie more than {DEPTH_MAX} deep");
-            return Err(Broken { place: self.place.clone(), message, help: "no such export is that deep".into() });
+            return Err(Broken {
+                place: self.place.clone(),
+                message,
+                help: "no such export is that deep".into(),
+            });
         }
         let next = self.ledger.len();
         let value = match text.as_bytes().first() {

@@ -161,8 +161,9 @@ impl Ledger {
     /// All of it. What nobody has spoken for is not mapped.
     pub(crate) fn close(mut self) -> Vec<Item> {
         for item in self.items.iter_mut().filter(|item| item.outcomes.is_empty()) {
-            item.outcomes
-                .push(Outcome::NotMapped("unknown here: look it up, and say it by hand if it matters".into()));
+            item.outcomes.push(Outcome::NotMapped(
+                "unknown here: look it up, and say it by hand if it matters".into(),
+            ));
         }
         self.items
     }

@@ -90,6 +90,14 @@ struct Server<'a> {
     is_tls: bool,
 }
 
+/// Domains that have the same servers.
+struct Names {
+    domains: Vec<(String, Id)>,
+    /// The server that answers by http, and the one that does by https.
+    plain: Option<usize>,
+    tls: Option<usize>,
+}
+
 /// Everything that is known while servers are read.
 struct World<'a> {
     files: &'a Files,
@@ -154,7 +162,9 @@ impl<'a> World<'a> {
             http.innermost().iter().filter(|directive| directive.name == "server").copied().collect();
         if servers.is_empty() {
             // A fragment, as lies in conf.d: what stands in it is one server's.
-            if let Some(first) = http.innermost().iter().find(|one| matches!(&*one.name, "location" | "proxy_pass")) {
+            if let Some(first) =
+                http.innermost().iter().find(|one| matches!(&*one.name, "location" | "proxy_pass"))
+            {
                 let names = vec![("*".to_owned(), first.id)];
                 let scope = Scope::default().with(http.innermost().to_vec());
                 self.servers.push(Server { directive: first, scope, names, is_plain: true, is_tls: false });
@@ -165,8 +175,9 @@ impl<'a> World<'a> {
             self.read_server(server, http.with(level), draft);
         }
         self.read_addresses(draft);
-        for (domains, plain, tls) in self.sites() {
-            if let Some(site) = self.build_site(&domains, plain, tls) {
+        self.read_limits(draft);
+        for names in self.sites() {
+            if let Some(site) = self.build_site(&names) {
                 draft.sites.push(site);
             }
         }
@@ -208,8 +219,12 @@ impl<'a> World<'a> {
             let ids: Vec<Id> = proxies.iter().map(|one| one.id).collect();
             self.map(&mut draft.edge, "trusted_proxies", quote_list(&networks), &ids);
         }
-        let denied: Vec<&Directive> =
-            http.innermost().iter().filter(|one| one.name == "deny" && one.arg(0) != "all").copied().collect();
+        let denied: Vec<&Directive> = http
+            .innermost()
+            .iter()
+            .filter(|one| one.name == "deny" && one.arg(0) != "all")
+            .copied()
+            .collect();
         if !denied.is_empty() {
             let networks: Vec<&str> = denied.iter().map(|one| one.arg(0)).collect();
             let ids: Vec<Id> = denied.iter().map(|one| one.id).collect();
@@ -222,9 +237,11 @@ impl<'a> World<'a> {
             scope.innermost().iter().filter(|one| one.name == "listen").copied().collect();
         let is_tls = |listen: &&&Directive| listen.args.iter().any(|arg| matches!(&**arg, "ssl" | "quic"));
         let has_tls = listens.iter().any(|listen| is_tls(&listen)) || scope.is_on("ssl");
-        let is_plain = listens.is_empty() || listens.iter().any(|listen| !is_tls(&listen) && !scope.is_on("ssl"));
-        let is_default =
-            listens.iter().any(|one| one.args.iter().any(|arg| matches!(&**arg, "default_server" | "default")));
+        let is_plain =
+            listens.is_empty() || listens.iter().any(|listen| !is_tls(&listen) && !scope.is_on("ssl"));
+        let is_default = listens
+            .iter()
+            .any(|one| one.args.iter().any(|arg| matches!(&**arg, "default_server" | "default")));
         let mut names: Vec<(String, Id)> = Vec::new();
         let server_names: Vec<&Directive> =
             scope.innermost().iter().filter(|one| one.name == "server_name").copied().collect();
@@ -245,7 +262,9 @@ impl<'a> World<'a> {
         self.read_certificates(&scope, draft);
         if let Some(protocols) = scope.last("ssl_protocols") {
             match protocols.args.iter().any(|arg| arg == "TLSv1.2") {
-                true => self.ledger.not_needed(protocols.id, "TLS 1.2 and 1.3 are what is spoken; older versions are not"),
+                true => self
+                    .ledger
+                    .not_needed(protocols.id, "TLS 1.2 and 1.3 are what is spoken; older versions are not"),
                 false => self.map(&mut draft.root, "tls.min_version", quote("1.3"), &[protocols.id]),
             }
         }
@@ -259,7 +278,10 @@ impl<'a> World<'a> {
         let (chains, keys) = (scope.all("ssl_certificate"), scope.all("ssl_certificate_key"));
         for (index, chain) in chains.iter().enumerate() {
             let Some(key) = keys.get(index) else {
-                self.ledger.not_mapped(chain.id, "it has no ssl_certificate_key: add [[certificate]] with chain and key");
+                self.ledger.not_mapped(
+                    chain.id,
+                    "it has no ssl_certificate_key: add [[certificate]] with chain and key",
+                );
                 continue;
             };
             let mut certificate = Keys::default();
@@ -285,11 +307,13 @@ impl<'a> World<'a> {
                 let flag = |name: &str| listen.args.iter().any(|arg| arg == name);
                 let is_tls = flag("ssl") || flag("quic") || server.scope.is_on("ssl");
                 if is_tls && !has_certificate {
-                    let instead = "there is no certificate in this text: add listen_tls and [[certificate]] or [acme]";
+                    let instead =
+                        "there is no certificate in this text: add listen_tls and [[certificate]] or [acme]";
                     self.ledger.not_mapped(listen.id, instead);
                     continue;
                 }
-                let (to, key) = if is_tls { (&mut tls, "edge.listen_tls") } else { (&mut plain, "edge.listen") };
+                let (to, key) =
+                    if is_tls { (&mut tls, "edge.listen_tls") } else { (&mut plain, "edge.listen") };
                 if !to.0.contains(&address) {
                     to.0.push(address);
                 }
@@ -304,10 +328,39 @@ impl<'a> World<'a> {
         }
     }
 
+    /// `client_max_body_size`: a node has one limit.
+    fn read_limits(&mut self, draft: &mut Draft) {
+        let mut sizes: Vec<(Id, u64)> = Vec::new();
+        self.files.each(|directive| {
+            if directive.name == "client_max_body_size" {
+                sizes.extend(known::size(directive.arg(0)).map(|size| (directive.id, size)));
+            }
+        });
+        let Some(largest) = sizes.iter().map(|(_, size)| *size).max() else { return };
+        // 0 is no limit.
+        let is_open = sizes.iter().any(|(_, size)| *size == 0);
+        for (id, size) in sizes {
+            match size {
+                0 => self
+                    .ledger
+                    .not_needed(id, "bodies have a limit of 20 GiB: see body_bytes_max in [edge] limits"),
+                size if is_open || size < largest => {
+                    self.ledger
+                        .not_mapped(id, "the limit is one for all sites of a node, and the largest is taken");
+                }
+                size => {
+                    let value = quote(&model::ByteSize(size).to_string());
+                    draft.edge.set("limits.body_bytes_max", value, &[id]);
+                    self.ledger.mapped(id, "edge.limits.body_bytes_max");
+                }
+            }
+        }
+    }
+
     // --- Sites ---
 
     /// Domains with the servers that they have for http and https, those with the same ones together.
-    fn sites(&mut self) -> Vec<(Vec<(String, Id)>, Option<usize>, Option<usize>)> {
+    fn sites(&mut self) -> Vec<Names> {
         let mut domains: Vec<(String, Id, Option<usize>, Option<usize>)> = Vec::new();
         for (index, server) in self.servers.iter().enumerate() {
             for (domain, id) in &server.names {
@@ -334,28 +387,26 @@ impl<'a> World<'a> {
                 }
             }
         }
-        let mut sites: Vec<(Vec<(String, Id)>, Option<usize>, Option<usize>)> = Vec::new();
+        let mut sites: Vec<Names> = Vec::new();
         for (domain, id, plain, tls) in domains {
-            match sites.iter_mut().find(|(_, a, b)| (*a, *b) == (plain, tls)) {
-                Some((of_site, ..)) => of_site.push((domain, id)),
-                None => sites.push((vec![(domain, id)], plain, tls)),
+            match sites.iter_mut().find(|names| (names.plain, names.tls) == (plain, tls)) {
+                Some(names) => names.domains.push((domain, id)),
+                None => sites.push(Names { domains: vec![(domain, id)], plain, tls }),
             }
         }
         sites
     }
 
-    fn build_site(
-        &mut self,
-        domains: &[(String, Id)],
-        plain: Option<usize>,
-        tls: Option<usize>,
-    ) -> Option<DraftSite> {
+    fn build_site(&mut self, of_site: &Names) -> Option<DraftSite> {
+        let Names { domains, plain, tls } = of_site;
+        let (plain, tls) = (*plain, *tls);
         let mut keys = Keys::default();
         let ids: Vec<Id> = domains.iter().map(|(_, id)| *id).collect();
         // What a wildcard holds already is not said twice.
         let is_held = |domain: &str| {
             domains.iter().any(|(wide, _)| {
-                wide.strip_prefix('*').is_some_and(|end| wide != domain && !end.is_empty() && domain.ends_with(end))
+                wide.strip_prefix('*')
+                    .is_some_and(|end| wide != domain && !end.is_empty() && domain.ends_with(end))
             })
         };
         let names: Vec<&str> =
@@ -376,7 +427,8 @@ impl<'a> World<'a> {
                 self.ledger.mapped(directive.id, "[[site]]");
                 from.insert(directive.id);
             }
-            if !is_alone && scheme == "http"
+            if !is_alone
+                && scheme == "http"
                 && let Some(ids) = self.only_redirects_to_https(server)
             {
                 self.map(&mut keys, "https", quote("redirect"), &ids);
@@ -391,9 +443,15 @@ impl<'a> World<'a> {
         }
         let refused = quote(REFUSED_ORIGIN);
         let is_catch_all = names == ["*"];
-        if is_catch_all && !rules.is_empty() && rules.iter().all(|rule| rule.keys.get("origin") == Some(&*refused)) {
+        if is_catch_all
+            && !rules.is_empty()
+            && rules.iter().all(|rule| rule.keys.get("origin") == Some(&*refused))
+        {
             for id in rules.iter().flat_map(|rule| &rule.from).chain(&from) {
-                self.ledger.settle(*id, Outcome::NotNeeded("a host that no site has is answered with an error anyway".into()));
+                self.ledger.settle(
+                    *id,
+                    Outcome::NotNeeded("a host that no site has is answered with an error anyway".into()),
+                );
             }
             return None;
         }
@@ -401,14 +459,16 @@ impl<'a> World<'a> {
         let last = rules.iter().rev().find(|rule| rule.keys.get("path").is_none());
         let origin = last.and_then(|rule| rule.keys.get("origin")).map(str::to_owned);
         let origin_from = last.map(|rule| rule.from.clone()).unwrap_or_default();
-        let origin = origin.or_else(|| rules.iter().find_map(|rule| rule.keys.get("origin").map(str::to_owned)));
+        let origin =
+            origin.or_else(|| rules.iter().find_map(|rule| rule.keys.get("origin").map(str::to_owned)));
         keys.set("origin", origin.unwrap_or_else(|| quote(FILES_ORIGIN)), &origin_from);
         // nginx guesses no lifetimes.
         keys.set("heuristic.percent", "0", &[]);
         // Nor are static files opened to scripts of other sites.
         keys.set("cors", quote("off"), &[]);
         self.read_clients(tls, &mut keys);
-        let name = domains.iter().map(|(domain, _)| &**domain).find(|domain| *domain != "*").unwrap_or("default");
+        let name =
+            domains.iter().map(|(domain, _)| &**domain).find(|domain| *domain != "*").unwrap_or("default");
         let name = name.trim_start_matches("*.").to_owned();
         Some(DraftSite { name, from: from.into_iter().collect(), keys, rules })
     }
@@ -416,7 +476,8 @@ impl<'a> World<'a> {
     /// Visitors' certificates.
     fn read_clients(&mut self, tls: Option<usize>, keys: &mut Keys) {
         let Some(scope) = tls.map(|server| self.servers[server].scope.clone()) else { return };
-        let (Some(authority), Some(verify)) = (scope.last("ssl_client_certificate"), scope.last("ssl_verify_client"))
+        let (Some(authority), Some(verify)) =
+            (scope.last("ssl_client_certificate"), scope.last("ssl_verify_client"))
         else {
             return;
         };
@@ -439,7 +500,10 @@ impl<'a> World<'a> {
                     let rest = rest.replace("${host}", "$host").replace("${request_uri}", "$request_uri");
                     matches!(
                         &*rest,
-                        "$host$request_uri" | "$http_host$request_uri" | "$server_name$request_uri" | "$host$uri$is_args$args"
+                        "$host$request_uri"
+                            | "$http_host$request_uri"
+                            | "$server_name$request_uri"
+                            | "$host$uri$is_args$args"
                     )
                 })
         };
@@ -461,8 +525,9 @@ impl<'a> World<'a> {
                     ids.push(directive.id);
                     ids.extend(children.iter().map(|child| child.id));
                 }
-                "location" if directive.arg(0).contains("/.well-known/acme-challenge")
-                    || directive.arg(1).contains("/.well-known/acme-challenge") => {}
+                "location"
+                    if directive.arg(0).contains("/.well-known/acme-challenge")
+                        || directive.arg(1).contains("/.well-known/acme-challenge") => {}
                 "location" | "if" | "rewrite" | "return" | "proxy_pass" => return None,
                 _ => {}
             }
@@ -494,8 +559,12 @@ fn speak_for_children(directive: &Directive, outcome: &Outcome, ledger: &mut Led
     for child in directive.children() {
         if ledger.is_silent(child.id) {
             let of_block = match outcome {
-                Outcome::NotNeeded(_) => Outcome::NotNeeded(format!("it is part of a block {name} that is not needed")),
-                _ => Outcome::NotMapped(format!("it is part of a block {name} that is not mapped: see there")),
+                Outcome::NotNeeded(_) => {
+                    Outcome::NotNeeded(format!("it is part of a block {name} that is not needed"))
+                }
+                _ => {
+                    Outcome::NotMapped(format!("it is part of a block {name} that is not mapped: see there"))
+                }
             };
             ledger.note(child.id, of_block);
         }
@@ -519,7 +588,9 @@ fn domains_of(name: &str) -> Result<Vec<String>, Outcome> {
         return Ok(vec![rest.to_owned(), format!("*.{rest}")]);
     }
     if lower.ends_with(".*") {
-        return Err(Outcome::NotMapped(format!("{name:?} has its star at the end: write its hosts into domains")));
+        return Err(Outcome::NotMapped(format!(
+            "{name:?} has its star at the end: write its hosts into domains"
+        )));
     }
     if !is_domain(&lower) {
         return Err(Outcome::NotMapped(format!("{name:?} is no host: write its hosts into domains")));
@@ -551,8 +622,10 @@ fn address_of(listen: &str) -> Option<String> {
 
 /// A rule that answers nobody.
 fn refusal(name: &str, keys: Keys, from: Vec<Id>) -> DraftRule {
-    let mut rule = DraftRule { name: format!("{name}-refused"), from: from.clone(), keys, ..DraftRule::default() };
-    rule.remarks.push("nginx lets nobody through here. This origin does not exist, so the answer is 502.".into());
+    let mut rule =
+        DraftRule { name: format!("{name}-refused"), from: from.clone(), keys, ..DraftRule::default() };
+    rule.remarks
+        .push("nginx lets nobody through here. This origin does not exist, so the answer is 502.".into());
     rule.remarks.push("Take the rule out once your origin refuses by itself.".into());
     rule.keys.set("origin", quote(REFUSED_ORIGIN), &from);
     rule.keys.set("cache", "false", &[]);

@@ -40,8 +40,7 @@ pub(crate) fn patterns(expression: &str, ignores_case: bool) -> Option<Patterns>
         Some(rest) => (rest, true),
         None => (expression, ignores_case),
     };
-    let mut reader =
-        Reader { rest: expression.chars().peekable(), is_exact: true, groups: 0, depth: 0 };
+    let mut reader = Reader { rest: expression.chars().peekable(), is_exact: true, groups: 0, depth: 0 };
     let ways = reader.alternatives(true)?;
     if reader.rest.next().is_some() {
         return None;
@@ -280,7 +279,10 @@ mod tests {
     fn expressions_become_patterns_as_far_as_that_goes() {
         let check = |expression: &str, wanted: &[&str], is_exact: bool| {
             let found = patterns(expression, false).unwrap_or_else(|| panic!("{expression}"));
-            assert_eq!((found.globs, found.is_exact), (wanted.iter().map(|glob| (*glob).to_owned()).collect(), is_exact));
+            assert_eq!(
+                (found.globs, found.is_exact),
+                (wanted.iter().map(|glob| (*glob).to_owned()).collect(), is_exact)
+            );
         };
         check(r"\.(jpg|png)$", &["*.jpg", "*.png"], true);
         check(r"\.jpe?g$", &["*.jpg", "*.jpeg"], true);
@@ -289,10 +291,20 @@ mod tests {
         check(r"^/v[0-9]+/x$", &["/v*/x"], false);
         check(r"/\.git", &["*/.git*"], true);
         check(r"^/a$|^/b", &["/a", "/b*"], true);
-        check(r"^/(?:img|css)/.+\.min\.[jc]ss?$", &[
-            "/img/*.min.js", "/img/*.min.jss", "/img/*.min.cs", "/img/*.min.css",
-            "/css/*.min.js", "/css/*.min.jss", "/css/*.min.cs", "/css/*.min.css",
-        ], false);
+        check(
+            r"^/(?:img|css)/.+\.min\.[jc]ss?$",
+            &[
+                "/img/*.min.js",
+                "/img/*.min.jss",
+                "/img/*.min.cs",
+                "/img/*.min.css",
+                "/css/*.min.js",
+                "/css/*.min.jss",
+                "/css/*.min.cs",
+                "/css/*.min.css",
+            ],
+            false,
+        );
         for expression in [r"^/(?!admin)", r"(a)\1", "(", "[", "a{", "*"] {
             assert_eq!(patterns(expression, false), None, "{expression}");
         }

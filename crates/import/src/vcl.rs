@@ -95,9 +95,17 @@ impl Reader<'_> {
         for statement in program {
             match statement.words().first().copied() {
                 Some("vcl") => self.ledger.not_needed(statement.id, "the version of the language"),
-                Some("import") => self.ledger.not_mapped(statement.id, "modules are not loaded: see what is said of their calls"),
-                Some("include") => self.ledger.not_mapped(statement.id, "the file is not part of this text: import it by itself, or put it here"),
-                Some("acl") => self.not_mapped(statement, "rules do not know who asks: block lists networks; purges need a token"),
+                Some("import") => self
+                    .ledger
+                    .not_mapped(statement.id, "modules are not loaded: see what is said of their calls"),
+                Some("include") => self.ledger.not_mapped(
+                    statement.id,
+                    "the file is not part of this text: import it by itself, or put it here",
+                ),
+                Some("acl") => self.not_mapped(
+                    statement,
+                    "rules do not know who asks: block lists networks; purges need a token",
+                ),
                 Some("backend") => self.backend(statement),
                 _ => {}
             }
@@ -125,18 +133,27 @@ impl Reader<'_> {
                 ".connect_timeout" => self.time(&mut keys, "origin_options.timeouts.connect", field),
                 ".first_byte_timeout" => self.time(&mut keys, "origin_options.timeouts.first_byte", field),
                 ".between_bytes_timeout" => self.time(&mut keys, "origin_options.timeouts.idle", field),
-                ".max_connections" => self.ledger.not_mapped(field.id, "write origin_options.budget with in_flight, for all edges together"),
+                ".max_connections" => self.ledger.not_mapped(
+                    field.id,
+                    "write origin_options.budget with in_flight, for all edges together",
+                ),
                 ".probe" if field.block.is_empty() => {
                     self.ledger.mapped(field.id, "origin_options.health");
                     if let Some(probe) = self.probes.get(value).cloned() {
                         keys.extend(&probe);
                     }
                 }
-                ".path" => self.ledger.not_mapped(field.id, "origins are reached by TCP: have it listen on a port"),
+                ".path" => {
+                    self.ledger.not_mapped(field.id, "origins are reached by TCP: have it listen on a port")
+                }
                 _ => {}
             }
         }
-        for field in statement.block.iter().filter(|field| field.words().first() == Some(&".probe") && !field.block.is_empty()) {
+        for field in statement
+            .block
+            .iter()
+            .filter(|field| field.words().first() == Some(&".probe") && !field.block.is_empty())
+        {
             self.ledger.mapped(field.id, "origin_options.health");
             let probe = self.probe(field);
             keys.extend(&probe);
@@ -145,10 +162,13 @@ impl Reader<'_> {
             self.ledger.not_mapped(statement.id, "it has no .host: name an origin");
             return;
         }
-        let host = host.split_once(':').filter(|_| host.matches(':').count() == 1).map_or(&*host, |(bare, of_host)| {
-            of_host.clone_into(&mut port);
-            bare
-        });
+        let host = host.split_once(':').filter(|_| host.matches(':').count() == 1).map_or(
+            &*host,
+            |(bare, of_host)| {
+                of_host.clone_into(&mut port);
+                bare
+            },
+        );
         let port = if port == "80" || port == "http" { String::new() } else { format!(":{port}") };
         let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
         self.map(&mut keys, "origin", quote(&format!("http://{host}{port}")), &ids);
@@ -165,11 +185,21 @@ impl Reader<'_> {
                 ".url" => self.map(&mut keys, "origin_options.health.path", quote(value), id),
                 ".interval" => self.time(&mut keys, "origin_options.health.interval", field),
                 ".timeout" => self.time(&mut keys, "origin_options.health.timeout", field),
-                ".expected_response" => self.map(&mut keys, "origin_options.health.statuses", value.parse::<u16>().map_or(quote(value), |code| code.to_string()), id),
+                ".expected_response" => self.map(
+                    &mut keys,
+                    "origin_options.health.statuses",
+                    value.parse::<u16>().map_or(quote(value), |code| code.to_string()),
+                    id,
+                ),
                 ".threshold" | ".window" | ".initial" => {
-                    self.ledger.not_mapped(field.id, "write down_after and up_after in origin_options.health: probes in a row count");
+                    self.ledger.not_mapped(
+                        field.id,
+                        "write down_after and up_after in origin_options.health: probes in a row count",
+                    );
                 }
-                ".request" => self.ledger.not_mapped(field.id, "probes are GET requests: write origin_options.health.path"),
+                ".request" => self
+                    .ledger
+                    .not_mapped(field.id, "probes are GET requests: write origin_options.health.path"),
                 _ => {}
             }
         }
@@ -200,7 +230,10 @@ impl Reader<'_> {
                 self.block(name, &statement.block, &[Condition::default()], false);
             }
             "vcl_init" | "vcl_fini" => {
-                self.not_mapped(statement, "programs are not run: of several backends, write a list into origin");
+                self.not_mapped(
+                    statement,
+                    "programs are not run: of several backends, write a list into origin",
+                );
             }
             "vcl_hash" => {
                 self.ledger.mapped(statement.id, "key");
@@ -210,7 +243,10 @@ impl Reader<'_> {
             | "vcl_backend_fetch" | "vcl_backend_error" => {
                 self.not_mapped(statement, "programs are not run: what is stale answers by stale_if_error, WebSocket passes by itself, errors are the origin's");
             }
-            _ => self.not_mapped(statement, "programs are not run: what it does where it is called has to be said in rules"),
+            _ => self.not_mapped(
+                statement,
+                "programs are not run: what it does where it is called has to be said in rules",
+            ),
         }
     }
 
@@ -247,7 +283,9 @@ impl Reader<'_> {
             let mut joined = Vec::new();
             for outer in around {
                 for way in &ways {
-                    joined.push(outer.and(way).ok_or("two of the conditions around it have no common pattern")?);
+                    joined.push(
+                        outer.and(way).ok_or("two of the conditions around it have no common pattern")?,
+                    );
                 }
             }
             Ok(joined)
@@ -286,12 +324,20 @@ impl Reader<'_> {
             ("unset" | "remove", target) => self.unset(statement, target, around),
             ("set", target) => self.set(statement, target, around),
             ("error", code) => self.refuse(id, code, around),
-            ("call", _) => self.ledger.not_mapped(id, "programs are not run: what it does has to be said in rules"),
+            ("call", _) => {
+                self.ledger.not_mapped(id, "programs are not run: what it does has to be said in rules")
+            }
             ("std.collect" | "std.log" | "std.syslog" | "std.querysort", _) => {
-                self.ledger.not_mapped(id, "modules are not run: the order of a query's parts is of no account with query.sort");
+                self.ledger.not_mapped(
+                    id,
+                    "modules are not run: the order of a query's parts is of no account with query.sort",
+                );
             }
             ("ban" | "purge", _) => self.ledger.not_mapped(id, "purge by perigee purge, or by the API"),
-            ("new", _) => self.ledger.not_mapped(id, "requests are not spread: of a list of origins the first that is well is asked"),
+            ("new", _) => self.ledger.not_mapped(
+                id,
+                "requests are not spread: of a list of origins the first that is well is asked",
+            ),
             _ => {}
         }
     }
@@ -300,7 +346,8 @@ impl Reader<'_> {
     fn ending(&mut self, sub: &str, statement: &Statement, around: &[Condition]) {
         let id = statement.id;
         let words = statement.words();
-        let action = words.iter().find(|word| !matches!(**word, "return" | "(" | ")")).copied().unwrap_or_default();
+        let action =
+            words.iter().find(|word| !matches!(**word, "return" | "(" | ")")).copied().unwrap_or_default();
         let is_unconditional = around.iter().all(Condition::is_always);
         match (sub, action) {
             ("vcl_recv", "pass" | "pipe") => self.effect(around, "cache", "false", id),
@@ -318,9 +365,13 @@ impl Reader<'_> {
                 self.refuse(id, code, around);
             }
             ("vcl_recv", "purge") => self.ledger.not_mapped(id, "purge by perigee purge, or by the API"),
-            ("vcl_backend_response" | "vcl_fetch", "pass" | "hit_for_pass" | "abandon") => self.effect(around, "cache", "false", id),
+            ("vcl_backend_response" | "vcl_fetch", "pass" | "hit_for_pass" | "abandon") => {
+                self.effect(around, "cache", "false", id)
+            }
             (_, "deliver" | "fetch" | "ok") => self.ledger.not_needed(id, "it goes on so by itself"),
-            (_, action) => self.ledger.not_mapped(id, format!("{action:?} has no equal: programs are not run")),
+            (_, action) => {
+                self.ledger.not_mapped(id, format!("{action:?} has no equal: programs are not run"))
+            }
         }
     }
 
@@ -336,7 +387,10 @@ impl Reader<'_> {
                     self.effects.push(Effect { condition: condition.clone(), keys, from: vec![id] });
                 }
             }
-            _ => self.ledger.not_mapped(id, "the edge makes no answers but redirects: write redirect in a rule, or https = \"redirect\""),
+            _ => self.ledger.not_mapped(
+                id,
+                "the edge makes no answers but redirects: write redirect in a rule, or https = \"redirect\"",
+            ),
         }
     }
 
@@ -344,17 +398,31 @@ impl Reader<'_> {
         let id = statement.id;
         let lower = target.to_ascii_lowercase();
         match &*lower {
-            "req.http.cookie" | "bereq.http.cookie" => self.effect(around, "request_cookies", quote("none"), id),
+            "req.http.cookie" | "bereq.http.cookie" => {
+                self.effect(around, "request_cookies", quote("none"), id)
+            }
             "beresp.http.set-cookie" => self.effect(around, "set_cookie", quote("strip"), id),
-            "req.http.accept-encoding" => self.ledger.not_needed(id, "one copy is kept, and others are made of it"),
+            "req.http.accept-encoding" => {
+                self.ledger.not_needed(id, "one copy is kept, and others are made of it")
+            }
             "beresp.http.cache-control" | "beresp.http.expires" | "beresp.http.pragma" => {
                 self.ledger.not_mapped(id, "what the origin says of lifetimes is overridden by ttl, and sent to visitors: see browser_ttl");
             }
-            "beresp.http.vary" => self.ledger.not_mapped(id, "Vary is obeyed: make spellings equal by the key vary"),
+            "beresp.http.vary" => {
+                self.ledger.not_mapped(id, "Vary is obeyed: make spellings equal by the key vary")
+            }
             _ => {
                 let (table, name) = match lower.split_once(".http.") {
-                    Some(("req" | "bereq", _)) => ("request_headers", &target[target.len() - lower.split_once(".http.").map_or(0, |(_, name)| name.len())..]),
-                    Some(("beresp" | "resp" | "obj", _)) => ("response_headers", &target[target.len() - lower.split_once(".http.").map_or(0, |(_, name)| name.len())..]),
+                    Some(("req" | "bereq", _)) => (
+                        "request_headers",
+                        &target
+                            [target.len() - lower.split_once(".http.").map_or(0, |(_, name)| name.len())..],
+                    ),
+                    Some(("beresp" | "resp" | "obj", _)) => (
+                        "response_headers",
+                        &target
+                            [target.len() - lower.split_once(".http.").map_or(0, |(_, name)| name.len())..],
+                    ),
                     _ => return self.ledger.not_mapped(id, format!("{target} has no equal here")),
                 };
                 self.remove(around, table, name, id);
@@ -381,42 +449,67 @@ impl Reader<'_> {
                     self.effect(around, "stale_while_revalidate", secs(ms / 1000), id);
                     self.effect(around, "stale_if_error", secs(ms / 1000), id);
                 }
-                None => self.ledger.not_mapped(id, "its time is computed: write stale_while_revalidate and stale_if_error"),
+                None => self
+                    .ledger
+                    .not_mapped(id, "its time is computed: write stale_while_revalidate and stale_if_error"),
             },
-            "beresp.keep" | "req.grace" => self.ledger.not_needed(id, "what is stale is kept as long as there is room, and validated"),
-            "beresp.uncacheable" if statement.value() == Some("true") => self.effect(around, "cache", "false", id),
-            "beresp.do_gzip" | "beresp.do_gunzip" | "beresp.do_stream" | "req.hash_ignore_busy" | "beresp.storage" => {
+            "beresp.keep" | "req.grace" => {
+                self.ledger.not_needed(id, "what is stale is kept as long as there is room, and validated")
+            }
+            "beresp.uncacheable" if statement.value() == Some("true") => {
+                self.effect(around, "cache", "false", id)
+            }
+            "beresp.do_gzip"
+            | "beresp.do_gunzip"
+            | "beresp.do_stream"
+            | "req.hash_ignore_busy"
+            | "beresp.storage" => {
                 self.ledger.not_needed(id, "it is done so by itself");
             }
-            "beresp.do_esi" => self.ledger.not_mapped(id, "pages are not put together (ESI): let the origin do it"),
+            "beresp.do_esi" => {
+                self.ledger.not_mapped(id, "pages are not put together (ESI): let the origin do it")
+            }
             "req.backend_hint" | "req.backend" | "bereq.backend" => {
                 let name = statement.value().unwrap_or_default();
                 match self.backends.get(name).cloned() {
                     Some(keys) => {
                         self.ledger.mapped(id, "origin");
                         for condition in around {
-                            self.effects.push(Effect { condition: condition.clone(), keys: keys.clone(), from: vec![id] });
+                            self.effects.push(Effect {
+                                condition: condition.clone(),
+                                keys: keys.clone(),
+                                from: vec![id],
+                            });
                         }
                     }
-                    None => self.ledger.not_mapped(id, format!("{name:?} is no backend of this text: name an origin")),
+                    None => self
+                        .ledger
+                        .not_mapped(id, format!("{name:?} is no backend of this text: name an origin")),
                 }
             }
             "req.url" | "bereq.url" => {
                 self.ledger.not_mapped(id, "paths are not changed; parameters that are of no account: query = { drop = [\"utm_*\"] }");
             }
-            "req.http.host" => self.ledger.not_mapped(id, "write all hosts into domains, and origin_options.host"),
+            "req.http.host" => {
+                self.ledger.not_mapped(id, "write all hosts into domains, and origin_options.host")
+            }
             "bereq.http.host" => match statement.literal() {
                 Some(host) => self.effect(around, "origin_options.host", quote(host), id),
                 None => self.ledger.not_mapped(id, "write origin_options.host"),
             },
-            "req.http.x-forwarded-for" | "bereq.http.x-forwarded-for" => self.ledger.not_needed(id, "it is sent by itself"),
-            "req.http.cookie" => self.ledger.not_mapped(id, "write request_cookies = { keep = […] }, and key.cookies"),
+            "req.http.x-forwarded-for" | "bereq.http.x-forwarded-for" => {
+                self.ledger.not_needed(id, "it is sent by itself")
+            }
+            "req.http.cookie" => {
+                self.ledger.not_mapped(id, "write request_cookies = { keep = […] }, and key.cookies")
+            }
             "beresp.http.cache-control" | "resp.http.cache-control" if statement.literal().is_some() => {
                 let value = statement.literal().unwrap_or_default();
                 self.effect(around, "response_headers.set.Cache-Control", quote(value), id);
             }
             _ => {
-                let name = &target[target.len() - lower.split_once(".http.").map_or(0, |(_, name)| name.len())..];
+                let name =
+                    &target[target.len() - lower.split_once(".http.").map_or(0, |(_, name)| name.len())..];
                 let table = match lower.split_once(".http.") {
                     Some(("req" | "bereq", _)) => "request_headers",
                     Some(("beresp" | "resp", _)) => "response_headers",
@@ -426,7 +519,9 @@ impl Reader<'_> {
                     _ if name.to_ascii_lowercase().starts_with("x-cache") => {
                         self.ledger.not_needed(id, "Cache-Status (RFC 9211) says it on every answer");
                     }
-                    Some(value) => self.effect(around, &dotted(&format!("{table}.set"), name), quote(value), id),
+                    Some(value) => {
+                        self.effect(around, &dotted(&format!("{table}.set"), name), quote(value), id)
+                    }
                     None => self.ledger.not_mapped(id, "values are not computed: let the origin send it"),
                 }
             }
@@ -438,13 +533,30 @@ impl Reader<'_> {
             let words = statement.words();
             match words.first().copied() {
                 Some("hash_data") => {
-                    let what = words.iter().find(|word| word.contains('.')).copied().unwrap_or_default().to_ascii_lowercase();
+                    let what = words
+                        .iter()
+                        .find(|word| word.contains('.'))
+                        .copied()
+                        .unwrap_or_default()
+                        .to_ascii_lowercase();
                     match &*what {
-                        "req.url" | "req.http.host" | "server.ip" => self.ledger.not_needed(statement.id, "site, scheme, host, path and query always belong to the key"),
-                        "req.http.x-forwarded-proto" => self.ledger.not_needed(statement.id, "the scheme always belongs to the key"),
+                        "req.url" | "req.http.host" | "server.ip" => self.ledger.not_needed(
+                            statement.id,
+                            "site, scheme, host, path and query always belong to the key",
+                        ),
+                        "req.http.x-forwarded-proto" => {
+                            self.ledger.not_needed(statement.id, "the scheme always belongs to the key")
+                        }
                         what => match what.strip_prefix("req.http.") {
-                            Some(name) => self.effect(std::slice::from_ref(around), "key.headers", quote(name), statement.id),
-                            None => self.ledger.not_mapped(statement.id, "write key.headers, key.cookies or key.device"),
+                            Some(name) => self.effect(
+                                std::slice::from_ref(around),
+                                "key.headers",
+                                quote(name),
+                                statement.id,
+                            ),
+                            None => self
+                                .ledger
+                                .not_mapped(statement.id, "write key.headers, key.cookies or key.device"),
                         },
                     }
                 }
@@ -476,7 +588,10 @@ impl Reader<'_> {
         for is_pass in [true, false] {
             for effect in &self.effects {
                 let passes = effect.keys.get("cache") == Some("false");
-                if passes == is_pass && !effect.condition.is_always() && !conditions.contains(&effect.condition) {
+                if passes == is_pass
+                    && !effect.condition.is_always()
+                    && !conditions.contains(&effect.condition)
+                {
                     conditions.push(effect.condition.clone());
                 }
             }
@@ -541,7 +656,12 @@ impl Reader<'_> {
             // Varnish's own vcl_recv passes what has a cookie or Authorization.
             let asks_by_cookie = said.get("request_cookies").is_none() && !rule.keys.has_table("with_cookie");
             if !self.always_hashes && asks_by_cookie && !rule.keys.has_table("with_header") {
-                let mut passed = DraftRule { name: format!("{}-with-cookies", rule.name), from: rule.from.clone(), keys: rule.keys.clone(), ..DraftRule::default() };
+                let mut passed = DraftRule {
+                    name: format!("{}-with-cookies", rule.name),
+                    from: rule.from.clone(),
+                    keys: rule.keys.clone(),
+                    ..DraftRule::default()
+                };
                 passed.remarks.push("Varnish passes requests with cookies, unless the program takes them away or looks them up by itself.".into());
                 passed.keys.set("with_header.Cookie", "true", &[]);
                 passed.keys.extend(&base);

@@ -20,7 +20,8 @@ fn check(dir: &str, source: Source, statements: impl Fn(&str) -> usize) -> usize
 fn check_file(file: &Path, source: Source, statements: &impl Fn(&str) -> usize) -> Result<(), String> {
     let name = file.file_name().unwrap().to_string_lossy().into_owned();
     let text = std::fs::read_to_string(file).unwrap();
-    let (text, expected) = text.split_once("#### expect\n").ok_or(format!("{name} has no line #### expect\n"))?;
+    let (text, expected) =
+        text.split_once("#### expect\n").ok_or(format!("{name} has no line #### expect\n"))?;
     let imported = import(source, text, &name).map_err(|broken| format!("{broken}\n"))?;
     hold_what_is_promised(&imported, &name);
     let (found, count) = (imported.items.len(), statements(text));
@@ -29,8 +30,11 @@ fn check_file(file: &Path, source: Source, statements: &impl Fn(&str) -> usize) 
     }
     let left: Vec<&str> = expected.lines().filter_map(|line| line.strip_prefix("# left: ")).collect();
     let open: Vec<&Item> = imported.items.iter().filter(|item| item.is_open()).collect();
-    if left.len() != open.len() || !open.iter().zip(&left).all(|(item, left)| item.directive.starts_with(left)) {
-        let open: String = open.iter().map(|item| format!("    {}: {:?}\n", item.directive, item.outcomes)).collect();
+    if left.len() != open.len()
+        || !open.iter().zip(&left).all(|(item, left)| item.directive.starts_with(left))
+    {
+        let open: String =
+            open.iter().map(|item| format!("    {}: {:?}\n", item.directive, item.outcomes)).collect();
         return Err(format!("{name}: not mapped is\n{open}"));
     }
     // The tests are those of the last site.
@@ -49,7 +53,10 @@ fn hold_what_is_promised(imported: &Imported, name: &str) {
     let parsed = Snapshot::parse(&imported.config, name);
     assert!(parsed.snapshot.is_some(), "{}\n{:?}", imported.config, parsed.diagnostics);
     for item in &imported.items {
-        assert!(!item.outcomes.is_empty() && item.outcomes.iter().all(|outcome| !outcome.text().is_empty()), "{item:?}");
+        assert!(
+            !item.outcomes.is_empty() && item.outcomes.iter().all(|outcome| !outcome.text().is_empty()),
+            "{item:?}"
+        );
         assert!(
             !item.outcomes.iter().any(|outcome| outcome.text().starts_with("unknown here")),
             "{name}: nobody knows {item:?}"
@@ -81,10 +88,12 @@ fn statements(text: &str) -> usize {
     let mut plain = String::new();
     let mut rest = text;
     while let Some(c) = rest.chars().next() {
-        let skipped = [("/*", "*/"), ("//", "\n"), ("#", "\n"), ("{\"", "\"}"), ("\"", "\"")].into_iter().find_map(|(open, close)| {
-            let inside = rest.strip_prefix(open)?;
-            Some(&inside[inside.find(close)? + close.len()..])
-        });
+        let skipped = [("/*", "*/"), ("//", "\n"), ("#", "\n"), ("{\"", "\"}"), ("\"", "\"")]
+            .into_iter()
+            .find_map(|(open, close)| {
+                let inside = rest.strip_prefix(open)?;
+                Some(&inside[inside.find(close)? + close.len()..])
+            });
         match skipped {
             Some(behind) => rest = behind,
             None => {

@@ -7,19 +7,85 @@ use serde_json::{Value, json};
 
 /// Directives that are known, in places where they belong and where they don't, and some that nobody knows.
 const NAMES: &[&str] = &[
-    "proxy_pass", "proxy_cache", "proxy_cache_valid", "proxy_cache_key", "proxy_cache_bypass", "proxy_no_cache", "proxy_set_header",
-    "proxy_hide_header", "proxy_ignore_headers", "proxy_cache_use_stale", "proxy_read_timeout", "proxy_next_upstream", "add_header",
-    "expires", "gzip", "gzip_types", "listen", "server_name", "return", "rewrite", "set", "deny", "allow", "limit_req", "include",
-    "try_files", "root", "ssl_certificate", "error_page", "keepalive", "internal", "auth_basic", "no_such_directive", "x",
+    "proxy_pass",
+    "proxy_cache",
+    "proxy_cache_valid",
+    "proxy_cache_key",
+    "proxy_cache_bypass",
+    "proxy_no_cache",
+    "proxy_set_header",
+    "proxy_hide_header",
+    "proxy_ignore_headers",
+    "proxy_cache_use_stale",
+    "proxy_read_timeout",
+    "proxy_next_upstream",
+    "add_header",
+    "expires",
+    "gzip",
+    "gzip_types",
+    "listen",
+    "server_name",
+    "return",
+    "rewrite",
+    "set",
+    "deny",
+    "allow",
+    "limit_req",
+    "include",
+    "try_files",
+    "root",
+    "ssl_certificate",
+    "error_page",
+    "keepalive",
+    "internal",
+    "auth_basic",
+    "no_such_directive",
+    "x",
 ];
 
 const ARGS: &[&str] = &[
-    "on", "off", "any", "200", "301", "404", "10m", "1d", "bad", "/", "/a", "=", "~", "^~", "@named", "http://10.0.0.1",
-    "http://app/x/", "http://$host", "$cookie_a", "$http_x", "$var", "$request_uri", "Host", "X-A", "\"\"", "'two words'",
-    "\"\\\"\"", "c", "error", "updating", "1.2.3.4", "*.a.example", "443", "ssl", "zone=z", "\\.(a|b)$", "${x}", "permanent",
+    "on",
+    "off",
+    "any",
+    "200",
+    "301",
+    "404",
+    "10m",
+    "1d",
+    "bad",
+    "/",
+    "/a",
+    "=",
+    "~",
+    "^~",
+    "@named",
+    "http://10.0.0.1",
+    "http://app/x/",
+    "http://$host",
+    "$cookie_a",
+    "$http_x",
+    "$var",
+    "$request_uri",
+    "Host",
+    "X-A",
+    "\"\"",
+    "'two words'",
+    "\"\\\"\"",
+    "c",
+    "error",
+    "updating",
+    "1.2.3.4",
+    "*.a.example",
+    "443",
+    "ssl",
+    "zone=z",
+    "\\.(a|b)$",
+    "${x}",
+    "permanent",
 ];
 
-const BLOCKS: &[&str] = &["http", "server", "location", "if", "upstream", "map", "types", "limit_except", "stream", "nonsense"];
+const BLOCKS: &[&str] =
+    &["http", "server", "location", "if", "upstream", "map", "types", "limit_except", "stream", "nonsense"];
 
 #[derive(Clone, Debug)]
 struct Tree {
@@ -29,15 +95,15 @@ struct Tree {
 
 fn words(names: &'static [&'static str]) -> impl Strategy<Value = Vec<String>> {
     let args = prop::collection::vec(prop::sample::select(ARGS), 0..4);
-    (prop::sample::select(names), args).prop_map(|(name, args)| {
-        [name].into_iter().chain(args).map(str::to_owned).collect()
-    })
+    (prop::sample::select(names), args)
+        .prop_map(|(name, args)| [name].into_iter().chain(args).map(str::to_owned).collect())
 }
 
 fn trees() -> impl Strategy<Value = Vec<Tree>> {
     let leaf = words(NAMES).prop_map(|words| Tree { words, block: None });
     let tree = leaf.prop_recursive(4, 48, 6, |inner| {
-        (words(BLOCKS), prop::collection::vec(inner, 0..6)).prop_map(|(words, block)| Tree { words, block: Some(block) })
+        (words(BLOCKS), prop::collection::vec(inner, 0..6))
+            .prop_map(|(words, block)| Tree { words, block: Some(block) })
     });
     prop::collection::vec(tree, 0..8)
 }
@@ -78,8 +144,22 @@ fn leaves(value: &Value) -> usize {
 
 fn scalars() -> impl Strategy<Value = Value> {
     const TEXTS: &[&str] = &[
-        "", "a", "https-only", "redirect-to-https", "*", "/x/?*", "origin", "658327ea-f89d-4fab-a63d-7e88639e58f6", "whitelist",
-        "set_cache_settings", "true", "(http.host eq \"a\")", "override_origin", "cache_level", "*a.example/b/*", "not/a path",
+        "",
+        "a",
+        "https-only",
+        "redirect-to-https",
+        "*",
+        "/x/?*",
+        "origin",
+        "658327ea-f89d-4fab-a63d-7e88639e58f6",
+        "whitelist",
+        "set_cache_settings",
+        "true",
+        "(http.host eq \"a\")",
+        "override_origin",
+        "cache_level",
+        "*a.example/b/*",
+        "not/a path",
     ];
     prop_oneof![
         Just(Value::Null),
@@ -94,23 +174,83 @@ fn values(names: &'static [&'static str]) -> impl Strategy<Value = Value> {
     scalars().prop_recursive(5, 40, 6, move |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-            prop::collection::vec((prop::sample::select(names), inner), 0..6)
-                .prop_map(|members| members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect::<serde_json::Map<_, _>>().into()),
+            prop::collection::vec((prop::sample::select(names), inner), 0..6).prop_map(|members| members
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value))
+                .collect::<serde_json::Map<_, _>>()
+                .into()),
         ]
     })
 }
 
 const OF_CLOUDFRONT: &[&str] = &[
-    "Items", "Quantity", "Id", "DomainName", "OriginPath", "Origins", "OriginGroups", "CacheBehaviors", "PathPattern",
-    "TargetOriginId", "ViewerProtocolPolicy", "CachePolicyId", "ForwardedValues", "Cookies", "Forward", "Headers", "MinTTL",
-    "DefaultTTL", "MaxTTL", "Enabled", "TrustedSigners", "CustomErrorResponses", "ErrorCode", "ErrorCachingMinTTL", "Whatever",
-    "CustomOriginConfig", "OriginProtocolPolicy", "HTTPPort", "Members", "OriginId", "Aliases", "AllowedMethods", "Compress",
+    "Items",
+    "Quantity",
+    "Id",
+    "DomainName",
+    "OriginPath",
+    "Origins",
+    "OriginGroups",
+    "CacheBehaviors",
+    "PathPattern",
+    "TargetOriginId",
+    "ViewerProtocolPolicy",
+    "CachePolicyId",
+    "ForwardedValues",
+    "Cookies",
+    "Forward",
+    "Headers",
+    "MinTTL",
+    "DefaultTTL",
+    "MaxTTL",
+    "Enabled",
+    "TrustedSigners",
+    "CustomErrorResponses",
+    "ErrorCode",
+    "ErrorCachingMinTTL",
+    "Whatever",
+    "CustomOriginConfig",
+    "OriginProtocolPolicy",
+    "HTTPPort",
+    "Members",
+    "OriginId",
+    "Aliases",
+    "AllowedMethods",
+    "Compress",
 ];
 
 const OF_CLOUDFLARE: &[&str] = &[
-    "result", "rules", "phase", "action", "expression", "action_parameters", "cache", "edge_ttl", "mode", "default", "browser_ttl",
-    "cache_key", "custom_key", "query_string", "include", "targets", "constraint", "value", "actions", "id", "priority", "status",
-    "enabled", "description", "headers", "operation", "from_value", "target_url", "status_code_ttl", "status_code", "other",
+    "result",
+    "rules",
+    "phase",
+    "action",
+    "expression",
+    "action_parameters",
+    "cache",
+    "edge_ttl",
+    "mode",
+    "default",
+    "browser_ttl",
+    "cache_key",
+    "custom_key",
+    "query_string",
+    "include",
+    "targets",
+    "constraint",
+    "value",
+    "actions",
+    "id",
+    "priority",
+    "status",
+    "enabled",
+    "description",
+    "headers",
+    "operation",
+    "from_value",
+    "target_url",
+    "status_code_ttl",
+    "status_code",
+    "other",
 ];
 
 proptest! {
@@ -170,10 +310,23 @@ proptest! {
 }
 
 const VCL: &[&str] = &[
-    "return (pass);", "return (hash);", "return (synth(403));", "unset req.http.Cookie;", "set req.http.X = \"1\";",
-    "set req.http.X = req.http.Y + \"1\";", "set req.backend_hint = default;", "set req.backend_hint = other;", "call something;",
-    "set req.url = regsub(req.url, \"a\", \"b\");", "unset req.http.X-\\ y;", "std.collect(req.http.Cookie);", "nonsense;",
-    "set beresp.ttl = 1h;", "set beresp.grace = 9999999w;", "set req.http.Host = \"a b\";", "unset resp.http.Connection;",
+    "return (pass);",
+    "return (hash);",
+    "return (synth(403));",
+    "unset req.http.Cookie;",
+    "set req.http.X = \"1\";",
+    "set req.http.X = req.http.Y + \"1\";",
+    "set req.backend_hint = default;",
+    "set req.backend_hint = other;",
+    "call something;",
+    "set req.url = regsub(req.url, \"a\", \"b\");",
+    "unset req.http.X-\\ y;",
+    "std.collect(req.http.Cookie);",
+    "nonsense;",
+    "set beresp.ttl = 1h;",
+    "set beresp.grace = 9999999w;",
+    "set req.http.Host = \"a b\";",
+    "unset resp.http.Connection;",
 ];
 
 #[test]

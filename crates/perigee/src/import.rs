@@ -68,8 +68,8 @@ impl Import {
             Kind::Cloudflare => Source::Cloudflare,
             Kind::Vcl => Source::Vcl,
         };
-        let imported =
-            import::import(source, &text, &name).map_err(|broken| Failure::new(broken.to_string(), broken.help))?;
+        let imported = import::import(source, &text, &name)
+            .map_err(|broken| Failure::new(broken.to_string(), broken.help))?;
         if let Some(out) = &self.out {
             crate::init::write_new(out, &imported.config, self.force)?;
         }
@@ -92,13 +92,15 @@ impl Import {
 
 fn read(file: &Path) -> Result<(String, String), Failure> {
     if file == Path::new("-") {
-        let text = std::io::read_to_string(std::io::stdin())
-            .map_err(|error| Failure::new(format!("standard input cannot be read: {error}"), "give it a file"))?;
+        let text = std::io::read_to_string(std::io::stdin()).map_err(|error| {
+            Failure::new(format!("standard input cannot be read: {error}"), "give it a file")
+        })?;
         return Ok((text, "standard input".to_owned()));
     }
     let name = file.display().to_string();
-    let text = std::fs::read_to_string(file)
-        .map_err(|error| Failure::new(format!("{name} cannot be read: {error}"), "name a file, or - for standard input"))?;
+    let text = std::fs::read_to_string(file).map_err(|error| {
+        Failure::new(format!("{name} cannot be read: {error}"), "name a file, or - for standard input")
+    })?;
     Ok((text, name))
 }
 

@@ -72,11 +72,15 @@ impl Init {
             false => Ok(None),
         };
         let missing = |flag: &str| {
-            Failure::new(format!("{flag} is not said, and nobody can be asked"), format!("add {flag}, or see perigee init --help"))
+            Failure::new(
+                format!("{flag} is not said, and nobody can be asked"),
+                format!("add {flag}, or see perigee init --help"),
+            )
         };
         let host = match self.host.take() {
             Some(host) => host,
-            None => ask("Host name of the site, as visitors type it", "www.shop.example")?.ok_or_else(|| missing("--host"))?,
+            None => ask("Host name of the site, as visitors type it", "www.shop.example")?
+                .ok_or_else(|| missing("--host"))?,
         };
         let origin = match self.origin.take() {
             Some(origin) => origin,
@@ -94,7 +98,10 @@ impl Init {
                     Some(word) => {
                         self.accept_terms |= word == "acme";
                         Tls::from_str(&word, true).map_err(|_| {
-                            Failure::new(format!("{word:?} is none of off, acme, files"), "run perigee init again")
+                            Failure::new(
+                                format!("{word:?} is none of off, acme, files"),
+                                "run perigee init again",
+                            )
                         })?
                     }
                 }
@@ -107,7 +114,10 @@ impl Init {
             )),
             Tls::Acme if !self.accept_terms => {
                 let next = "read the terms of service of the authority (https://letsencrypt.org/repository/) and add --accept-terms";
-                return Err(Failure::new("a certificate is ordered only from an authority whose terms you accept", next));
+                return Err(Failure::new(
+                    "a certificate is ordered only from an authority whose terms you accept",
+                    next,
+                ));
             }
             _ => None,
         };
@@ -115,13 +125,22 @@ impl Init {
         let place = self.out.display().to_string();
         let parsed = Snapshot::parse(&text, &place);
         if parsed.snapshot.is_none() {
-            let found: String =
-                parsed.diagnostics.iter().filter(|found| found.is_error()).map(Diagnostic::to_string).collect();
-            return Err(Failure::new(format!("what was answered makes no configuration:\n{found}"), "run perigee init again"));
+            let found: String = parsed
+                .diagnostics
+                .iter()
+                .filter(|found| found.is_error())
+                .map(Diagnostic::to_string)
+                .collect();
+            return Err(Failure::new(
+                format!("what was answered makes no configuration:\n{found}"),
+                "run perigee init again",
+            ));
         }
         write_new(&self.out, &text, self.force)?;
         let place = shell_word(&place);
-        crate::print(&format!("wrote {place}\nnext: perigee check {place} && perigee serve --config {place}\n"))
+        crate::print(&format!(
+            "wrote {place}\nnext: perigee check {place} && perigee serve --config {place}\n"
+        ))
     }
 }
 
@@ -156,7 +175,9 @@ fn write(host: &str, origin: &str, tls: Tls, certificate: Option<(&Path, &Path)>
         _ => String::new(),
     };
     let https = match tls {
-        Tls::Off => "# https = \"redirect\"                    # once there is TLS: who comes without is sent there\n",
+        Tls::Off => {
+            "# https = \"redirect\"                    # once there is TLS: who comes without is sent there\n"
+        }
         _ => "https = \"redirect\"                      # who comes without TLS is sent there\n",
     };
     format!(
@@ -210,12 +231,18 @@ pub(crate) fn write_new(file: &Path, text: &str, force: bool) -> Result<(), Fail
     let written = options.open(file).and_then(|mut opened| opened.write_all(text.as_bytes()));
     written.map_err(|error| match error.kind() {
         ErrorKind::AlreadyExists => is_there(file),
-        _ => Failure::new(format!("{} cannot be written: {error}", file.display()), "name a file in a directory that is there"),
+        _ => Failure::new(
+            format!("{} cannot be written: {error}", file.display()),
+            "name a file in a directory that is there",
+        ),
     })
 }
 
 fn is_there(file: &Path) -> Failure {
-    Failure::new(format!("{} is there already", file.display()), "name another file, or add --force to replace it")
+    Failure::new(
+        format!("{} is there already", file.display()),
+        "name another file, or add --force to replace it",
+    )
 }
 
 /// A file name as a shell takes it.

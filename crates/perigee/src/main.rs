@@ -33,6 +33,7 @@ mod http;
 mod import;
 mod init;
 mod integrate;
+mod interrupt;
 mod login;
 mod manager;
 mod measure;

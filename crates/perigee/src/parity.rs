@@ -45,9 +45,28 @@ const EXAMPLES_SHOWN: usize = 3;
 
 /// Fields that differ from one answer to the next, or name the server.
 const BY_NATURE: [&str; 22] = [
-    "date", "age", "server", "via", "connection", "keep-alive", "transfer-encoding", "content-length", "cache-status", "x-cache",
-    "x-cache-status", "x-cache-hits", "x-served-by", "alt-svc", "server-timing", "accept-ranges", "cache-control", "expires",
-    "x-request-id", "x-varnish", "x-amz-cf-id", "cf-ray",
+    "date",
+    "age",
+    "server",
+    "via",
+    "connection",
+    "keep-alive",
+    "transfer-encoding",
+    "content-length",
+    "cache-status",
+    "x-cache",
+    "x-cache-status",
+    "x-cache-hits",
+    "x-served-by",
+    "alt-svc",
+    "server-timing",
+    "accept-ranges",
+    "cache-control",
+    "expires",
+    "x-request-id",
+    "x-varnish",
+    "x-amz-cf-id",
+    "cf-ray",
 ];
 
 /// `perigee parity`.
@@ -119,10 +138,14 @@ impl ParityArgs {
     pub(crate) fn run(self) -> Result<ExitCode, Failure> {
         let servers = [Probe::new(&self.old)?, Probe::new(&self.new)?];
         let (requests, left_out) = self.requests()?;
-        let ignored: BTreeSet<String> =
-            BY_NATURE.iter().map(|name| (*name).to_owned()).chain(self.ignore.iter().map(|name| name.to_ascii_lowercase())).collect();
+        let ignored: BTreeSet<String> = BY_NATURE
+            .iter()
+            .map(|name| (*name).to_owned())
+            .chain(self.ignore.iter().map(|name| name.to_ascii_lowercase()))
+            .collect();
         let pace = Pace { next: Mutex::new(Instant::now()), gap: Duration::from_secs(1) / self.rate };
-        let (found, next) = (Mutex::new(Found { asked: requests.len(), ..Found::default() }), AtomicUsize::new(0));
+        let (found, next) =
+            (Mutex::new(Found { asked: requests.len(), ..Found::default() }), AtomicUsize::new(0));
         std::thread::scope(|scope| {
             for _ in 0..self.parallel {
                 scope.spawn(|| {
@@ -167,14 +190,23 @@ impl ParityArgs {
         })?;
         if counts.is_empty() {
             let (message, next) = match hostless {
-                0 => (format!("there is no GET or HEAD in {} lines of the log", counted.lines), "is it a log of requests?"),
-                _ => ("no line of the log says which host was asked".to_owned(), "say it: --host www.shop.example"),
+                0 => (
+                    format!("there is no GET or HEAD in {} lines of the log", counted.lines),
+                    "is it a log of requests?",
+                ),
+                _ => (
+                    "no line of the log says which host was asked".to_owned(),
+                    "say it: --host www.shop.example",
+                ),
             };
             return Err(Failure::new(message, next));
         }
         let mut requests: Vec<(Asked, u64)> = counts.into_iter().collect();
         requests.sort_by(|(one, count), (other, more)| more.cmp(count).then_with(|| one.cmp(other)));
-        Ok((requests.into_iter().map(|(asked, _)| asked).take(self.max).collect(), left_out + hostless + counted.malformed))
+        Ok((
+            requests.into_iter().map(|(asked, _)| asked).take(self.max).collect(),
+            left_out + hostless + counted.malformed,
+        ))
     }
 
     fn as_json(&self, found: &Found, left_out: u64) -> String {
@@ -187,7 +219,8 @@ impl ParityArgs {
                 })
             })
             .collect();
-        let failed: Vec<Value> = found.failed.iter().map(|(request, why)| json!({ "request": request, "why": why })).collect();
+        let failed: Vec<Value> =
+            found.failed.iter().map(|(request, why)| json!({ "request": request, "why": why })).collect();
         let value = json!({
             "old": self.old, "new": self.new, "asked": found.asked, "same": found.same, "left_out": left_out,
             "differences": differences, "failed": failed,
@@ -196,13 +229,22 @@ impl ParityArgs {
     }
 
     fn as_text(&self, found: &Found, left_out: u64) -> String {
-        let mut text = format!("old {}, new {}: {} requests, {} with the same answers", self.old, self.new, found.asked, found.same);
+        let mut text = format!(
+            "old {}, new {}: {} requests, {} with the same answers",
+            self.old, self.new, found.asked, found.same
+        );
         if left_out > 0 {
             text.push_str(&format!("; {left_out} lines of the log left out"));
         }
         text.push('\n');
         for (difference, urls) in ordered(found) {
-            text.push_str(&format!("\n{} differs for {}: {} there, {} here\n", difference.what, urls.len(), difference.old, difference.new));
+            text.push_str(&format!(
+                "\n{} differs for {}: {} there, {} here\n",
+                difference.what,
+                urls.len(),
+                difference.old,
+                difference.new
+            ));
             for url in urls.iter().take(EXAMPLES_SHOWN) {
                 text.push_str(&format!("  {url}\n"));
             }
@@ -233,7 +275,9 @@ fn note(found: &Mutex<Found>, request: &Asked, outcome: Result<Vec<Difference>, 
     let Ok(mut found) = found.lock() else { return };
     match outcome {
         Ok(differences) if differences.is_empty() => found.same += 1,
-        Ok(differences) => differences.into_iter().for_each(|one| found.differences.entry(one).or_default().push(name.clone())),
+        Ok(differences) => differences
+            .into_iter()
+            .for_each(|one| found.differences.entry(one).or_default().push(name.clone())),
         Err(why) => found.failed.push((name, why)),
     }
 }
@@ -283,7 +327,8 @@ fn compare(
 
 fn differences(old: &(u16, Fields), new: &(u16, Fields), ignored: &BTreeSet<String>) -> Vec<Difference> {
     let mut found = Vec::new();
-    let mut push = |what: &str, old: String, new: String| found.push(Difference { what: what.to_owned(), old, new });
+    let mut push =
+        |what: &str, old: String, new: String| found.push(Difference { what: what.to_owned(), old, new });
     if old.0 != new.0 {
         push("status", old.0.to_string(), new.0.to_string());
     }
@@ -291,8 +336,12 @@ fn differences(old: &(u16, Fields), new: &(u16, Fields), ignored: &BTreeSet<Stri
     if !lifetimes[0].is_like(&lifetimes[1]) {
         push("lifetime", lifetimes[0].to_string(), lifetimes[1].to_string());
     }
-    let names: BTreeSet<String> =
-        old.1.iter().chain(new.1.iter()).map(|(name, _)| String::from_utf8_lossy(name).to_ascii_lowercase()).collect();
+    let names: BTreeSet<String> = old
+        .1
+        .iter()
+        .chain(new.1.iter())
+        .map(|(name, _)| String::from_utf8_lossy(name).to_ascii_lowercase())
+        .collect();
     for name in names.difference(ignored) {
         let (one, other) = (values(&old.1, name), values(&new.1, name));
         if one != other {
@@ -304,14 +353,21 @@ fn differences(old: &(u16, Fields), new: &(u16, Fields), ignored: &BTreeSet<Stri
 
 /// The values of a header, as they are compared: those of Vary in any order and case, of Set-Cookie the names alone.
 fn values(fields: &Fields, name: &str) -> String {
-    let mut values: Vec<String> = fields.get_all(name).map(|value| String::from_utf8_lossy(value).into_owned()).collect();
+    let mut values: Vec<String> =
+        fields.get_all(name).map(|value| String::from_utf8_lossy(value).into_owned()).collect();
     match name {
         "vary" => {
-            values = values.iter().flat_map(|line| line.split(',')).map(|name| name.trim().to_ascii_lowercase()).collect();
+            values = values
+                .iter()
+                .flat_map(|line| line.split(','))
+                .map(|name| name.trim().to_ascii_lowercase())
+                .collect();
             values.sort();
             values.dedup();
         }
-        "set-cookie" => values = values.iter().map(|line| line.split('=').next().unwrap_or_default().to_owned()).collect(),
+        "set-cookie" => {
+            values = values.iter().map(|line| line.split('=').next().unwrap_or_default().to_owned()).collect()
+        }
         _ => {}
     }
     if values.is_empty() { "nothing".to_owned() } else { values.join(", ") }
@@ -392,7 +448,13 @@ mod tests {
 
     #[test]
     fn headers_are_compared_but_for_those_that_differ_by_nature() {
-        assert_eq!(told(&[("Server", "nginx"), ("Vary", "Accept, Cookie")], &[("Via", "x"), ("Vary", "cookie,accept")]), []);
+        assert_eq!(
+            told(
+                &[("Server", "nginx"), ("Vary", "Accept, Cookie")],
+                &[("Via", "x"), ("Vary", "cookie,accept")]
+            ),
+            []
+        );
         assert_eq!(told(&[("Set-Cookie", "a=1; Path=/")], &[("Set-Cookie", "a=2")]), []);
         let wanted = [("x-a".to_owned(), "1, 2".to_owned(), "nothing".to_owned())];
         assert_eq!(told(&[("X-A", "1"), ("x-a", "2")], &[]), wanted);

@@ -62,7 +62,10 @@ impl Man {
     /// Writes them.
     pub(crate) fn run(self) -> Result<(), Failure> {
         let wrong = |error: std::io::Error| {
-            Failure::new(format!("{}: the pages cannot be written: {error}", self.dir.display()), "name a directory that may be written")
+            Failure::new(
+                format!("{}: the pages cannot be written: {error}", self.dir.display()),
+                "name a directory that may be written",
+            )
         };
         std::fs::create_dir_all(&self.dir).map_err(wrong)?;
         clap_mangen::generate_to(Arguments::command(), &self.dir).map_err(wrong)

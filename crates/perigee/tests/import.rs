@@ -122,17 +122,24 @@ fn serve(stream: TcpStream, seen: &Mutex<BTreeMap<String, usize>>) -> Option<()>
         *seen.lock().unwrap().entry(target.clone()).or_default() += 1;
         let html = "Content-Type: text/plain\r\n";
         let (status, more) = match target.split(['?']).next()? {
-            "/fresh" => ("200 OK", "Content-Type: text/plain\r\nCache-Control: max-age=600\r\nETag: \"1\"\r\n".to_owned()),
+            "/fresh" => (
+                "200 OK",
+                "Content-Type: text/plain\r\nCache-Control: max-age=600\r\nETag: \"1\"\r\n".to_owned(),
+            ),
             "/private" => ("200 OK", format!("{html}Cache-Control: private\r\n")),
             "/no-store" => ("200 OK", format!("{html}Cache-Control: no-store\r\n")),
             "/cookie" => ("200 OK", format!("{html}Set-Cookie: session=secret\r\n")),
             "/vary" => ("200 OK", format!("{html}Cache-Control: max-age=60\r\nVary: X-Lang\r\n")),
             "/gone" => ("404 Not Found", html.to_owned()),
             "/moved" => ("301 Moved Permanently", format!("{html}Location: http://{host}/fresh\r\n")),
-            "/static/app.css" => {
-                ("200 OK", "Content-Type: text/css\r\nCache-Control: no-cache\r\nSet-Cookie: a=1\r\nX-Powered-By: x\r\n".to_owned())
+            "/static/app.css" => (
+                "200 OK",
+                "Content-Type: text/css\r\nCache-Control: no-cache\r\nSet-Cookie: a=1\r\nX-Powered-By: x\r\n"
+                    .to_owned(),
+            ),
+            "/api/list" => {
+                ("200 OK", "Content-Type: application/json\r\nCache-Control: max-age=60\r\n".to_owned())
             }
-            "/api/list" => ("200 OK", "Content-Type: application/json\r\nCache-Control: max-age=60\r\n".to_owned()),
             _ => ("200 OK", html.to_owned()),
         };
         let body = format!("{host} {target}");
@@ -240,8 +247,11 @@ fn an_imported_nginx_answers_as_the_real_one_but_for_what_is_told() {
         .replace("ORIGIN", &of_nginx.address.to_string())
         .replace("LISTEN", &old.to_string());
     let nginx_file = scratch.file("nginx.conf", &config);
-    let _nginx =
-        Running::start(Command::new("nginx").args(["-c", &nginx_file, "-e", &scratch.path("error.log")]), old, &scratch.path("nginx.out"));
+    let _nginx = Running::start(
+        Command::new("nginx").args(["-c", &nginx_file, "-e", &scratch.path("error.log")]),
+        old,
+        &scratch.path("nginx.out"),
+    );
 
     // What visitors ask for is in the log of the real one.
     for (method, target) in ASKED {
@@ -268,25 +278,49 @@ fn an_imported_nginx_answers_as_the_real_one_but_for_what_is_told() {
         .replace("/var/cache/perigee", &scratch.path("store"));
     let perigee_file = scratch.file("perigee.toml", &text);
     let _perigee = Running::start(
-        Command::new(env!("CARGO_BIN_EXE_perigee")).args(["serve", "--config", &perigee_file, "--state", &scratch.path("state")]),
+        Command::new(env!("CARGO_BIN_EXE_perigee")).args([
+            "serve",
+            "--config",
+            &perigee_file,
+            "--state",
+            &scratch.path("state"),
+        ]),
         new,
         &scratch.path("perigee.out"),
     );
 
     // The log replayed at both.
     let (old_url, new_url) = (format!("http://{old}"), format!("http://{new}"));
-    let arguments =
-        ["parity", "--log", &log, "--host", "shop.example", "--old", &old_url, "--new", &new_url, "--rate", "200", "--json"];
+    let arguments = [
+        "parity",
+        "--log",
+        &log,
+        "--host",
+        "shop.example",
+        "--old",
+        &old_url,
+        "--new",
+        &new_url,
+        "--rate",
+        "200",
+        "--json",
+    ];
     let output = perigee(&arguments);
     let found: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", said(&output)));
     assert_eq!(output.status.code(), Some(1), "{found:#}");
-    assert_eq!((found["asked"].as_u64(), found["left_out"].as_u64()), (Some(ASKED.len() as u64), Some(0)), "{found:#}");
+    assert_eq!(
+        (found["asked"].as_u64(), found["left_out"].as_u64()),
+        (Some(ASKED.len() as u64), Some(0)),
+        "{found:#}"
+    );
     assert_eq!(found["failed"], serde_json::json!([]), "{found:#}");
     let differences: Vec<String> = found["differences"]
         .as_array()
         .unwrap()
         .iter()
-        .map(|one| format!("{} {} → {}: {}", one["what"], one["old"], one["new"], one["examples"]).replace('"', ""))
+        .map(|one| {
+            format!("{} {} → {}: {}", one["what"], one["old"], one["new"], one["examples"]).replace('"', "")
+        })
         .collect();
     let mut differences: Vec<&str> = differences.iter().map(String::as_str).collect();
     differences.sort_unstable();
@@ -328,22 +362,34 @@ fn what_is_not_mapped_is_told_with_its_line_and_fails_when_that_is_asked_for() {
     assert!(output.status.success());
     assert_eq!((value["directives"].as_u64(), value["not_mapped"].as_u64()), (Some(5), Some(1)));
     assert_eq!(value["report"][4]["directive"], "sub_filter a b");
-    assert_eq!((value["report"][4]["line"].as_u64(), value["report"][4]["column"].as_u64()), (Some(3), Some(44)));
+    assert_eq!(
+        (value["report"][4]["line"].as_u64(), value["report"][4]["column"].as_u64()),
+        (Some(3), Some(44))
+    );
     assert!(value["config"].as_str().unwrap().contains("domains = \"a.example\""));
     assert_eq!(perigee(&["import", "nginx", &file, "--strict", "--json"]).status.code(), Some(1));
     let output = perigee(&["import", "nginx", &file]);
-    assert!(String::from_utf8_lossy(&output.stderr).contains("site.conf:3:44: sub_filter a b\n    not mapped: "), "{}", said(&output));
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("site.conf:3:44: sub_filter a b\n    not mapped: "),
+        "{}",
+        said(&output)
+    );
     let broken = scratch.file("broken.conf", "server {\n  listen 80\n}\n");
     let output = perigee(&["import", "nginx", &broken]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(said(&output).contains("broken.conf:2:3: the directive \"listen\" has no end"), "{}", said(&output));
+    assert!(
+        said(&output).contains("broken.conf:2:3: the directive \"listen\" has no end"),
+        "{}",
+        said(&output)
+    );
 }
 
 #[test]
 fn init_writes_what_check_accepts_and_replaces_nothing_unasked() {
     let scratch = Scratch::new("init");
     let out = scratch.path("perigee.toml");
-    let flags = ["init", "--host", "www.shop.example", "--origin", "http://127.0.0.1:8000", "--yes", "--out", &out];
+    let flags =
+        ["init", "--host", "www.shop.example", "--origin", "http://127.0.0.1:8000", "--yes", "--out", &out];
     let output = perigee(&flags);
     assert!(output.status.success(), "{}", said(&output));
     assert!(said(&output).contains(&format!("next: perigee check {out}")), "{}", said(&output));

@@ -774,7 +774,7 @@ impl Table {
             };
             pyramid[1 << 16 | usize::from(block)] = match location.block(block) {
                 Ok(cell) => all_the_same(&[cell]),
-                Err(leaf) => *leaves.entry(leaf.as_ptr()).or_insert_with(|| all_the_same(leaf)),
+                Err(leaf) => *leaves.entry(leaf.cells.as_ptr()).or_insert_with(|| all_the_same(leaf.cells)),
             };
         }
         for node in (1..1 << 16).rev() {
@@ -823,24 +823,44 @@ impl Table {
             }
             return level;
         }
-        let is_pop = |cell: u16, network: u32| self.pop_of_24(world, cell, network) == pop;
-        let cells = world.location.block(block);
+        let (first, last) = self.stretch(world, network, pop);
         let mut scope = V4_BITS;
-        for doubling in 0..8 {
-            let own = (network & 0xff) >> doubling;
-            let first = ((own ^ 1) << doubling) as usize;
-            let sibling = first..first + (1 << doubling);
-            let base = network & !0xff;
-            let same = match cells {
-                Ok(cell) => sibling.into_iter().all(|at| is_pop(cell, base | at as u32)),
-                Err(leaf) => sibling.into_iter().all(|at| is_pop(leaf[at], base | at as u32)),
-            };
-            if !same {
+        for doubling in 1..=8 {
+            let width = (1u16 << doubling) - 1;
+            let own = network as u8;
+            if own & !(width as u8) < first || own | width as u8 > last {
                 break;
             }
             scope -= 1;
         }
         scope
+    }
+
+    /// The first and the last of the /24s around one, within its /16, that are all sent to `pop`.
+    fn stretch(&self, world: &World, network: u32, pop: u16) -> (u8, u8) {
+        let block = world.location.block((network >> 8) as u16);
+        let run_at = |at: u8| match block {
+            Ok(cell) => (cell, (0, u8::MAX)),
+            Err(leaf) => {
+                let run = leaf.run_of(at);
+                (leaf.cells[run], leaf.range(run))
+            }
+        };
+        // What lies behind `at` and is sent there: the rest of its run, or itself where each network is asked for.
+        let reach = |at: u8| {
+            let (cell, range) = run_at(at);
+            let range = if self.is_one(cell) { range } else { (at, at) };
+            let is_there = self.pop_of_24(world, cell, network & !0xff | u32::from(at)) == pop;
+            is_there.then_some(range)
+        };
+        let (mut first, mut last) = (network as u8, network as u8);
+        while let Some((from, _)) = first.checked_sub(1).and_then(reach) {
+            first = from;
+        }
+        while let Some((_, to)) = last.checked_add(1).and_then(reach) {
+            last = to;
+        }
+        (first, last)
     }
 
     /// The first run of those around `run` that are all sent to the same place.

@@ -5,11 +5,11 @@
 //! [`Refusal`]'s variants; the first that fails is the answer. What the rule says against the headers is in `policy.rs`.
 
 use crate::directives::{ResponseDirectives, Scope};
+use crate::freshness::LifetimeSource;
 use crate::freshness::{self, Facts, Flags, is_heuristically_cacheable};
 use crate::policy::{RequestCacheControl, SetCookie};
 use crate::reuse::{stale_if_error_secs, stale_while_revalidate_secs};
 use crate::target::Target;
-use crate::freshness::LifetimeSource;
 use crate::{Fields, Policy, RequestDirectives, Wall};
 
 /// The request whose response is judged.

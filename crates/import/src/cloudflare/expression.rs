@@ -59,9 +59,13 @@ impl Condition {
                                 () if of_b.covers(&of_a) => common.push(a.clone()),
                                 // A beginning and an end.
                                 () => match (a.strip_suffix('*'), b.strip_prefix('*')) {
-                                    (Some(begin), Some(end)) if !begin.contains('*') => common.push(format!("{begin}*{end}")),
+                                    (Some(begin), Some(end)) if !begin.contains('*') => {
+                                        common.push(format!("{begin}*{end}"))
+                                    }
                                     _ => match (b.strip_suffix('*'), a.strip_prefix('*')) {
-                                        (Some(begin), Some(end)) if !begin.contains('*') => common.push(format!("{begin}*{end}")),
+                                        (Some(begin), Some(end)) if !begin.contains('*') => {
+                                            common.push(format!("{begin}*{end}"))
+                                        }
                                         _ => {}
                                     },
                                 },
@@ -152,7 +156,8 @@ fn tokens(text: &str) -> Result<Vec<Token>, String> {
             }
             next => {
                 let mut word = next.to_string();
-                while let Some(next) = rest.next_if(|next| !next.is_whitespace() && !"(){},".contains(*next)) {
+                while let Some(next) = rest.next_if(|next| !next.is_whitespace() && !"(){},".contains(*next))
+                {
                     word.push(next);
                     if next == '[' {
                         // A name within brackets is part of the word.
@@ -309,7 +314,13 @@ impl Reader {
             _ => None,
         };
         match (open, field, self.next(), self.next(), self.next()) {
-            (Some(Token::Open), Some(field), Some(Token::Comma), Some(Token::Text(text)), Some(Token::Close)) => Ok((field, text)),
+            (
+                Some(Token::Open),
+                Some(field),
+                Some(Token::Comma),
+                Some(Token::Text(text)),
+                Some(Token::Close),
+            ) => Ok((field, text)),
             _ => Err("its arguments are not understood".into()),
         }
     }
@@ -348,7 +359,8 @@ impl Reader {
             "contains" => compare(field, vec![format!("*{text}*")], is_exact),
             "wildcard" => compare(field, vec![text], is_exact),
             "matches" | "~" => {
-                let found = patterns(&text, false).ok_or_else(|| format!("{text:?} cannot be said by patterns with \"*\""))?;
+                let found = patterns(&text, false)
+                    .ok_or_else(|| format!("{text:?} cannot be said by patterns with \"*\""))?;
                 compare(field, found.globs, is_exact && found.is_exact)
             }
             "ne" | "!=" => Err("\"ne\" has no word in rules: write the cases that are meant".into()),
@@ -359,19 +371,25 @@ impl Reader {
 
 /// The condition that a field matches one of some patterns.
 fn compare(field: &str, globs: Vec<String>, is_exact: bool) -> Result<Vec<Condition>, String> {
-    let of = |condition: Condition| Ok(vec![Condition { is_exact: condition.is_exact && is_exact, ..condition }]);
+    let of =
+        |condition: Condition| Ok(vec![Condition { is_exact: condition.is_exact && is_exact, ..condition }]);
     let exact = Condition { is_exact: true, ..Condition::default() };
     match field {
         "http.host" => of(Condition { hosts: globs, ..exact }),
         "http.request.uri.path" | "raw.http.request.uri.path" => of(Condition { paths: globs, ..exact }),
         "http.request.uri" | "raw.http.request.uri" => {
-            let bare: Vec<String> = globs.iter().map(|glob| glob.split('?').next().unwrap_or_default().to_owned()).collect();
+            let bare: Vec<String> =
+                globs.iter().map(|glob| glob.split('?').next().unwrap_or_default().to_owned()).collect();
             of(Condition { is_exact: bare == globs, paths: bare, ..exact })
         }
         "http.request.uri.path.extension" => {
             of(Condition { paths: globs.iter().map(|extension| format!("*.{extension}")).collect(), ..exact })
         }
-        "http.request.full_uri" => globs.iter().map(|glob| of_url(glob)).map(|found| found.map(|one| Condition { is_exact: one.is_exact && is_exact, ..one })).collect(),
+        "http.request.full_uri" => globs
+            .iter()
+            .map(|glob| of_url(glob))
+            .map(|found| found.map(|one| Condition { is_exact: one.is_exact && is_exact, ..one }))
+            .collect(),
         "http.request.method" => of(Condition { methods: globs, ..exact }),
         "http.cookie" => headers("Cookie", globs, is_exact),
         "http.user_agent" => headers("User-Agent", globs, is_exact),
@@ -430,21 +448,32 @@ mod tests {
             let found = read(expression).unwrap_or_else(|why| panic!("{expression}: {why}"));
             let found: Vec<(Vec<&str>, Vec<&str>)> = found
                 .iter()
-                .map(|one| (one.hosts.iter().map(|text| &**text).collect(), one.paths.iter().map(|text| &**text).collect()))
+                .map(|one| {
+                    (
+                        one.hosts.iter().map(|text| &**text).collect(),
+                        one.paths.iter().map(|text| &**text).collect(),
+                    )
+                })
                 .collect();
             let wanted: Vec<(Vec<&str>, Vec<&str>)> =
                 wanted.iter().map(|(hosts, paths)| (hosts.to_vec(), paths.to_vec())).collect();
             assert_eq!(found, wanted, "{expression}");
         };
         check("true", &[(&[], &[])]);
-        check(r#"(http.host eq "a.example" and starts_with(http.request.uri.path, "/x/"))"#, &[(&["a.example"], &["/x/*"])]);
+        check(
+            r#"(http.host eq "a.example" and starts_with(http.request.uri.path, "/x/"))"#,
+            &[(&["a.example"], &["/x/*"])],
+        );
         check(r#"http.request.uri.path.extension in {"css" "js"}"#, &[(&[], &["*.css", "*.js"])]);
         check(
             r#"(http.request.uri.path contains "/img/") or (http.request.uri.path eq "/")"#,
             &[(&[], &["*/img/*"]), (&[], &["/"])],
         );
         check(r#"http.request.full_uri wildcard "https://a.example/x/*""#, &[(&["a.example"], &["/x/*"])]);
-        check(r#"starts_with(http.request.uri.path, "/a/") and ends_with(http.request.uri.path, ".js")"#, &[(&[], &["/a/*.js"])]);
+        check(
+            r#"starts_with(http.request.uri.path, "/a/") and ends_with(http.request.uri.path, ".js")"#,
+            &[(&[], &["/a/*.js"])],
+        );
         for (expression, why) in [
             (r#"ip.src eq "192.0.2.1""#, "no condition on ip.src"),
             (r#"not http.host eq "a""#, "\"not\" has no word"),

@@ -26,7 +26,9 @@ impl<'a> World<'a> {
         }
         if let Some(methods) = scope.last(&format!("{prefix}_cache_methods")) {
             match methods.args.iter().any(|method| method == "POST") {
-                true => self.ledger.not_mapped(methods.id, "answers to POST are not stored; GET and HEAD always are"),
+                true => self
+                    .ledger
+                    .not_mapped(methods.id, "answers to POST are not stored; GET and HEAD always are"),
                 false => self.ledger.not_needed(methods.id, "GET and HEAD are what is cached"),
             }
         }
@@ -106,17 +108,24 @@ impl<'a> World<'a> {
                 match &**case {
                     "updating" => self.map(keys, "stale_while_revalidate", secs(inactive), &[stale.id]),
                     "off" => self.map(keys, "stale_if_error", secs(0), &[stale.id]),
-                    "error" | "timeout" | "invalid_header" | "http_500" | "http_502" | "http_503" | "http_504" => {
+                    "error" | "timeout" | "invalid_header" | "http_500" | "http_502" | "http_503"
+                    | "http_504" => {
                         self.map(keys, "stale_if_error", secs(inactive), &[stale.id]);
                     }
-                    case => self.ledger.not_mapped(stale.id, format!("{case}: only failures (5xx) are bridged by what is stale")),
+                    case => self.ledger.not_mapped(
+                        stale.id,
+                        format!("{case}: only failures (5xx) are bridged by what is stale"),
+                    ),
                 }
             }
         }
         for update in scope.all(&format!("{prefix}_cache_background_update")) {
             match keys.get("stale_while_revalidate") {
                 Some(_) => self.ledger.mapped(update.id, "stale_while_revalidate"),
-                None => self.ledger.not_needed(update.id, "what is stale is fetched in the background within stale_while_revalidate"),
+                None => self.ledger.not_needed(
+                    update.id,
+                    "what is stale is fetched in the background within stale_while_revalidate",
+                ),
             }
         }
     }
@@ -131,9 +140,11 @@ impl<'a> World<'a> {
                 "request_uri" => (has_path, has_query) = (true, true),
                 "uri" | "document_uri" => has_path = true,
                 "args" | "query_string" => has_query = true,
-                "is_args" | "scheme" | "host" | "http_host" | "server_name" | "proxy_host" | "server_port"
-                | "proxy_port" | "slice_range" | "request_method" | "https" | "hostname" => {}
-                "http_cookie" => self.ledger.not_mapped(directive.id, "$http_cookie: name the cookies that count, in key.cookies"),
+                "is_args" | "scheme" | "host" | "http_host" | "server_name" | "proxy_host"
+                | "server_port" | "proxy_port" | "slice_range" | "request_method" | "https" | "hostname" => {}
+                "http_cookie" => self
+                    .ledger
+                    .not_mapped(directive.id, "$http_cookie: name the cookies that count, in key.cookies"),
                 other => {
                     if let Some(name) = other.strip_prefix("cookie_") {
                         cookies.push(name.to_owned());
@@ -142,7 +153,9 @@ impl<'a> World<'a> {
                     } else if let Some(name) = other.strip_prefix("http_") {
                         headers.push(name.replace('_', "-"));
                     } else {
-                        let instead = format!("${other} is not in the key: write key.headers, key.cookies or key.device");
+                        let instead = format!(
+                            "${other} is not in the key: write key.headers, key.cookies or key.device"
+                        );
                         self.ledger.not_mapped(directive.id, instead);
                     }
                 }
@@ -150,7 +163,9 @@ impl<'a> World<'a> {
         }
         let id = &[directive.id];
         match (has_query, kept.is_empty()) {
-            (true, _) => self.ledger.mapped(directive.id, "the key: site, scheme, host, path and query always belong to it"),
+            (true, _) => self
+                .ledger
+                .mapped(directive.id, "the key: site, scheme, host, path and query always belong to it"),
             // What is not in the key is not sent to the origin either.
             (false, false) => self.map(keys, "query.keep", quote_list(&kept), id),
             (false, true) if has_path => self.map(keys, "query", quote("ignore"), id),
@@ -182,10 +197,19 @@ impl<'a> World<'a> {
                                     self.ledger.mapped(*id, "a rule with cache = false");
                                 }
                                 if !condition.is_exact {
-                                    self.ledger.not_mapped(directive.id, format!("{arg}: its pattern has no exact equal; see the rule"));
+                                    self.ledger.not_mapped(
+                                        directive.id,
+                                        format!("{arg}: its pattern has no exact equal; see the rule"),
+                                    );
                                 }
-                                if is_fresh && !scope.all(&format!("{prefix}_no_cache")).iter().any(|other| other.args.contains(arg)) {
-                                    let instead = format!("{arg} does not refresh what is stored: purge instead");
+                                if is_fresh
+                                    && !scope
+                                        .all(&format!("{prefix}_no_cache"))
+                                        .iter()
+                                        .any(|other| other.args.contains(arg))
+                                {
+                                    let instead =
+                                        format!("{arg} does not refresh what is stored: purge instead");
                                     self.ledger.not_mapped(directive.id, instead);
                                 }
                                 let with_id = Condition {

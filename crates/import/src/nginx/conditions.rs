@@ -37,7 +37,9 @@ impl Condition {
             (paths, []) => paths.to_vec(),
             (paths, own) => {
                 let is_inside = |path: &&String| {
-                    paths.iter().any(|wide| model::glob::Glob::new(wide).covers(&model::glob::Glob::new(path)))
+                    paths
+                        .iter()
+                        .any(|wide| model::glob::Glob::new(wide).covers(&model::glob::Glob::new(path)))
                 };
                 let inside: Vec<String> = own.iter().filter(is_inside).cloned().collect();
                 if inside.is_empty() {
@@ -63,9 +65,15 @@ pub(super) fn is_said(value: &str) -> bool {
 
 impl<'a> World<'a> {
     /// When `value`, a variable or several, is neither empty nor "0": any of the conditions.
-    pub(super) fn conditions_of_value(&mut self, value: &str, scope: &Scope<'a>) -> Result<Vec<Condition>, String> {
+    pub(super) fn conditions_of_value(
+        &mut self,
+        value: &str,
+        scope: &Scope<'a>,
+    ) -> Result<Vec<Condition>, String> {
         let names = super::caching::variables(value);
-        let plain: String = names.iter().fold(value.replace(['{', '}'], ""), |text, name| text.replacen(&format!("${name}"), "", 1));
+        let plain: String = names
+            .iter()
+            .fold(value.replace(['{', '}'], ""), |text, name| text.replacen(&format!("${name}"), "", 1));
         if names.is_empty() || !plain.trim_matches(['"', ' ']).is_empty() {
             return Err("only variables are understood here: write a rule with cache = false".into());
         }
@@ -84,7 +92,9 @@ impl<'a> World<'a> {
             return Ok(vec![Condition::of(dotted("with_header", &header.replace('_', "-")), "true")]);
         }
         if name.starts_with("arg_") || matches!(name, "args" | "query_string" | "is_args") {
-            return Err("rules have no condition on the query: let the origin say Cache-Control: no-store".into());
+            return Err(
+                "rules have no condition on the query: let the origin say Cache-Control: no-store".into()
+            );
         }
         if let Some(map) = self.maps.get(name).copied() {
             return self.conditions_of_map(map);
@@ -93,11 +103,15 @@ impl<'a> World<'a> {
         let mut found = Vec::new();
         let mut is_set = false;
         for directive in scope.levels.iter().flatten() {
-            let sets = |child: &Directive| child.name == "set" && child.arg(0).trim_start_matches('$') == name;
+            let sets =
+                |child: &Directive| child.name == "set" && child.arg(0).trim_start_matches('$') == name;
             if sets(directive) {
                 is_set = true;
                 if is_said(directive.arg(1)) {
-                    return Err(format!("${name} is {:?} from the start: write a rule with cache = false", directive.arg(1)));
+                    return Err(format!(
+                        "${name} is {:?} from the start: write a rule with cache = false",
+                        directive.arg(1)
+                    ));
                 }
                 self.ledger.mapped(directive.id, "a rule with cache = false, where an if changes it");
             }
@@ -108,10 +122,11 @@ impl<'a> World<'a> {
             is_set = true;
             match self.conditions_of_if(directive) {
                 Ok(conditions) => {
-                    found.extend(conditions.into_iter().map(|condition| Condition {
-                        from: vec![directive.id, child.id],
-                        ..condition
-                    }));
+                    found.extend(
+                        conditions
+                            .into_iter()
+                            .map(|condition| Condition { from: vec![directive.id, child.id], ..condition }),
+                    );
                 }
                 Err(why) => {
                     self.ledger.not_mapped(directive.id, why.clone());
@@ -136,7 +151,10 @@ impl<'a> World<'a> {
                     self.ledger.not_needed(entry.id, "nothing holds unless a rule says so");
                 }
                 "default" => {
-                    self.ledger.not_mapped(entry.id, "holds for all but those that are named: write the rules by hand");
+                    self.ledger.not_mapped(
+                        entry.id,
+                        "holds for all but those that are named: write the rules by hand",
+                    );
                     return Err("its map holds by default: write the rules by hand".into());
                 }
                 pattern if holds => {
@@ -148,7 +166,9 @@ impl<'a> World<'a> {
                     match compare(&source, operator, text) {
                         Ok(conditions) => {
                             self.ledger.mapped(entry.id, "a rule with cache = false");
-                            found.extend(conditions.into_iter().map(|one| Condition { from: vec![entry.id], ..one }));
+                            found.extend(
+                                conditions.into_iter().map(|one| Condition { from: vec![entry.id], ..one }),
+                            );
                         }
                         Err(why) => self.ledger.not_mapped(entry.id, why),
                     }
@@ -174,7 +194,9 @@ impl<'a> World<'a> {
         let rest = words.collect::<Vec<_>>().join(" ");
         let found = match &*operator {
             "" => compare(&first, "!=", ""),
-            "=" | "!=" | "~" | "~*" | "!~" | "!~*" => compare(&first, &operator, rest.trim_matches(['"', '\''])),
+            "=" | "!=" | "~" | "~*" | "!~" | "!~*" => {
+                compare(&first, &operator, rest.trim_matches(['"', '\'']))
+            }
             _ => Err("its condition is not understood: write a rule by hand".into()),
         }?;
         Ok(found.into_iter().map(|condition| Condition { from: vec![directive.id], ..condition }).collect())
@@ -186,14 +208,17 @@ fn compare(variable: &str, operator: &str, text: &str) -> Result<Vec<Condition>,
     let variable = variable.trim_start_matches('$').trim_matches(['{', '}']);
     let no = |why: &str| Err(format!("${variable}: {why}"));
     let expression = |ignores_case| {
-        patterns(text, ignores_case).ok_or_else(|| format!("{text:?} cannot be said by patterns with \"*\": write a rule by hand"))
+        patterns(text, ignores_case)
+            .ok_or_else(|| format!("{text:?} cannot be said by patterns with \"*\": write a rule by hand"))
     };
     let globs = || -> Result<(Vec<String>, bool), String> {
         match operator {
             "=" => Ok((vec![text.to_owned()], true)),
             "~" | "!~" => expression(false).map(|found| (found.globs, found.is_exact)),
             "~*" | "!~*" => expression(true).map(|found| (found.globs, found.is_exact)),
-            _ => Err(format!("${variable}: a rule has no word for \"is not\": write the cases that are meant")),
+            _ => {
+                Err(format!("${variable}: a rule has no word for \"is not\": write the cases that are meant"))
+            }
         }
     };
     // A header or cookie has one pattern, so several are several conditions.
@@ -210,7 +235,9 @@ fn compare(variable: &str, operator: &str, text: &str) -> Result<Vec<Condition>,
                 };
                 Ok(globs.into_iter().map(of).collect())
             }
-            _ => Err(format!("${variable}: a rule has no word for \"is not\": write the cases that are meant")),
+            _ => {
+                Err(format!("${variable}: a rule has no word for \"is not\": write the cases that are meant"))
+            }
         }
     };
     match variable {
@@ -219,17 +246,25 @@ fn compare(variable: &str, operator: &str, text: &str) -> Result<Vec<Condition>,
                 "!=" => (vec![text.to_owned()], true),
                 _ => globs()?,
             };
-            let matched = |method: &&&str| globs.iter().any(|glob| model::glob::Glob::new(glob).matches(method.as_bytes()));
+            let matched = |method: &&&str| {
+                globs.iter().any(|glob| model::glob::Glob::new(glob).matches(method.as_bytes()))
+            };
             let is_negated = operator.starts_with('!');
             let methods: Vec<&str> =
                 METHODS.iter().filter(|method| matched(method) != is_negated).copied().collect();
-            if methods.is_empty() { no("no method that visitors use") } else { Ok(vec![Condition::of("methods", quote_list(&methods))]) }
+            if methods.is_empty() {
+                no("no method that visitors use")
+            } else {
+                Ok(vec![Condition::of("methods", quote_list(&methods))])
+            }
         }
         "host" | "http_host" | "server_name" => {
             let (globs, is_exact) = globs()?;
             Ok(vec![Condition { is_exact, ..Condition::of("hosts", quote_list(&globs)) }])
         }
-        "scheme" if matches!((operator, text), ("=", "http" | "https")) => Ok(vec![Condition::of("scheme", quote(text))]),
+        "scheme" if matches!((operator, text), ("=", "http" | "https")) => {
+            Ok(vec![Condition::of("scheme", quote(text))])
+        }
         "https" => match (operator, text) {
             ("=", "on") | ("!=", "") => Ok(vec![Condition::of("scheme", quote("https"))]),
             ("=", "") | ("!=", "on") => Ok(vec![Condition::of("scheme", quote("http"))]),
@@ -242,7 +277,8 @@ fn compare(variable: &str, operator: &str, text: &str) -> Result<Vec<Condition>,
         "uri" | "document_uri" | "request_uri" => {
             let (globs, is_exact) = globs()?;
             // The query is no part of the path.
-            let bare: Vec<String> = globs.iter().map(|glob| glob.split('?').next().unwrap_or_default().to_owned()).collect();
+            let bare: Vec<String> =
+                globs.iter().map(|glob| glob.split('?').next().unwrap_or_default().to_owned()).collect();
             let is_whole = bare == globs;
             Ok(vec![Condition { paths: bare, is_exact: is_exact && is_whole, ..Condition::default() }])
         }

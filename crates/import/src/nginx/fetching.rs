@@ -7,15 +7,32 @@ use crate::ledger::Id;
 
 /// Fields that cannot be changed by a rule, or that the edge sends by itself.
 const SENT: [&str; 11] = [
-    "host", "connection", "upgrade", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-real-ip",
-    "content-length", "te", "via", "transfer-encoding",
+    "host",
+    "connection",
+    "upgrade",
+    "x-forwarded-for",
+    "x-forwarded-proto",
+    "x-forwarded-host",
+    "x-real-ip",
+    "content-length",
+    "te",
+    "via",
+    "transfer-encoding",
 ];
 
 impl<'a> World<'a> {
     /// `proxy_pass`: `origin`, and the Host that it is asked for. `path` is the location's prefix, where it has one.
-    pub(super) fn origin(&mut self, pass: &'a Directive, path: Option<&str>, scope: &Scope<'a>, keys: &mut Keys) {
+    pub(super) fn origin(
+        &mut self,
+        pass: &'a Directive,
+        path: Option<&str>,
+        scope: &Scope<'a>,
+        keys: &mut Keys,
+    ) {
         let url = pass.arg(0);
-        let Some((scheme, rest)) = url.split_once("://").filter(|(scheme, _)| matches!(*scheme, "http" | "https")) else {
+        let Some((scheme, rest)) =
+            url.split_once("://").filter(|(scheme, _)| matches!(*scheme, "http" | "https"))
+        else {
             self.ledger.not_mapped(pass.id, format!("{url:?} is no origin by itself: name one in the rule"));
             keys.set("origin", quote(FILES_ORIGIN), &[pass.id]);
             return;
@@ -29,7 +46,10 @@ impl<'a> World<'a> {
         let authority = authority.strip_suffix("$request_uri").unwrap_or(authority);
         let uri = if uri.starts_with("$request_uri") { "" } else { uri };
         if authority.contains('$') || authority.starts_with("unix:") || uri.contains('$') {
-            self.ledger.not_mapped(pass.id, format!("{url:?} is known only when a request comes: name an origin in the rule"));
+            self.ledger.not_mapped(
+                pass.id,
+                format!("{url:?} is known only when a request comes: name an origin in the rule"),
+            );
             keys.set("origin", quote(FILES_ORIGIN), &[pass.id]);
             return;
         }
@@ -44,7 +64,10 @@ impl<'a> World<'a> {
                 ""
             }
             (uri, None) => {
-                self.ledger.not_mapped(pass.id, format!("the path is not changed to {uri}: have the origin answer at the path asked for"));
+                self.ledger.not_mapped(
+                    pass.id,
+                    format!("the path is not changed to {uri}: have the origin answer at the path asked for"),
+                );
                 ""
             }
         };
@@ -64,12 +87,16 @@ impl<'a> World<'a> {
         let hosts = scope.all("proxy_set_header");
         let host = hosts.iter().find(|one| one.arg(0).eq_ignore_ascii_case("host"));
         match host.map(|one| (one.arg(1), one.id)) {
-            Some((value, id)) if matches!(value, "$host" | "$http_host" | "${host}" | "$host:$server_port") => {
+            Some(("$host" | "$http_host" | "${host}" | "$host:$server_port", id)) => {
                 self.ledger.not_needed(id, "the origin is asked for the host that the visitor asked for");
             }
             Some(("$proxy_host" | "", id)) => self.map(keys, "origin_options.host", quote(authority), &[id]),
-            Some((value, id)) if !value.contains('$') => self.map(keys, "origin_options.host", quote(value), &[id]),
-            Some((value, id)) => self.ledger.not_mapped(id, format!("{value} is no host by itself: write origin_options.host")),
+            Some((value, id)) if !value.contains('$') => {
+                self.map(keys, "origin_options.host", quote(value), &[id])
+            }
+            Some((value, id)) => {
+                self.ledger.not_mapped(id, format!("{value} is no host by itself: write origin_options.host"))
+            }
             // nginx asks for the name in proxy_pass.
             None => keys.set("origin_options.host", quote(authority), &[pass.id]),
         }
@@ -89,7 +116,10 @@ impl<'a> World<'a> {
     ) -> Vec<String> {
         let (mut urls, mut backups) = (Vec::new(), Vec::new());
         let flat = self.files.flat(upstream.children(), self.ledger);
-        let count = flat.iter().filter(|one| one.name == "server" && !one.args.iter().any(|arg| arg == "backup")).count();
+        let count = flat
+            .iter()
+            .filter(|one| one.name == "server" && !one.args.iter().any(|arg| arg == "backup"))
+            .count();
         for directive in flat {
             match &*directive.name {
                 "server" => {
@@ -137,24 +167,33 @@ impl<'a> World<'a> {
     fn server_option(&mut self, directive: &'a Directive, option: &str, keys: &mut Keys) {
         let ids = &[directive.id];
         match option.split_once('=') {
-            Some(("max_fails", count)) => self.map(keys, "origin_options.health.aside_after", toml_number(count), ids),
+            Some(("max_fails", count)) => {
+                self.map(keys, "origin_options.health.aside_after", toml_number(count), ids)
+            }
             Some(("fail_timeout", time)) => {
                 if let Some(ms) = known::time_ms(time) {
                     self.map(keys, "origin_options.health.aside", duration(ms), ids);
                 }
             }
             Some(("max_conns", _)) => {
-                self.ledger.not_mapped(directive.id, "max_conns: write origin_options.budget with in_flight, for all edges together");
+                self.ledger.not_mapped(
+                    directive.id,
+                    "max_conns: write origin_options.budget with in_flight, for all edges together",
+                );
             }
             Some(("weight", "1")) | None => {}
-            Some((name, _)) => self.ledger.not_mapped(directive.id, format!("{name} has no equal: put a balancer there")),
+            Some((name, _)) => {
+                self.ledger.not_mapped(directive.id, format!("{name} has no equal: put a balancer there"))
+            }
         }
     }
 
     fn tls(&mut self, scope: &Scope<'a>, keys: &mut Keys) {
         if let Some(name) = scope.last("proxy_ssl_name") {
             match name.arg(0) {
-                "$host" | "$http_host" | "$proxy_host" => self.ledger.not_needed(name.id, "the origin's host is asked for and expected"),
+                "$host" | "$http_host" | "$proxy_host" => {
+                    self.ledger.not_needed(name.id, "the origin's host is asked for and expected")
+                }
                 other => self.map(keys, "origin_options.tls.server_name", quote(other), &[name.id]),
             }
         }
@@ -162,7 +201,9 @@ impl<'a> World<'a> {
             self.map(keys, "origin_options.tls.ca", quote(ca.arg(0)), &[ca.id]);
         }
         match scope.last("proxy_ssl_verify") {
-            Some(verify) if verify.arg(0) == "off" => self.map(keys, "origin_options.tls.verify", "false", &[verify.id]),
+            Some(verify) if verify.arg(0) == "off" => {
+                self.map(keys, "origin_options.tls.verify", "false", &[verify.id])
+            }
             Some(verify) => self.ledger.not_needed(verify.id, "the origin's certificate is always checked"),
             None => {}
         }
@@ -187,12 +228,21 @@ impl<'a> World<'a> {
             match &*name.to_ascii_lowercase() {
                 "host" => {}
                 "upgrade" => self.ledger.not_needed(header.id, "WebSocket passes by itself; see websocket"),
-                "x-real-ip" => self.ledger.not_mapped(header.id, "the visitor's address is the last one in X-Forwarded-For"),
-                lower if SENT.contains(&lower) => self.ledger.not_needed(header.id, format!("{name} is sent by itself")),
-                "range" if value == "$slice_range" => self.ledger.not_needed(header.id, "long bodies are fetched in parts by themselves"),
+                "x-real-ip" => self
+                    .ledger
+                    .not_mapped(header.id, "the visitor's address is the last one in X-Forwarded-For"),
+                lower if SENT.contains(&lower) => {
+                    self.ledger.not_needed(header.id, format!("{name} is sent by itself"))
+                }
+                "range" if value == "$slice_range" => {
+                    self.ledger.not_needed(header.id, "long bodies are fetched in parts by themselves")
+                }
                 _ if value.is_empty() => removed.push((name, header.id)),
                 _ if value.contains('$') => {
-                    self.ledger.not_mapped(header.id, format!("{name}: there are no variables; have the origin read what is sent"));
+                    self.ledger.not_mapped(
+                        header.id,
+                        format!("{name}: there are no variables; have the origin read what is sent"),
+                    );
                 }
                 _ => self.map(keys, &dotted("request_headers.set", name), quote(value), &[header.id]),
             }
@@ -224,12 +274,16 @@ impl<'a> World<'a> {
             if value.contains("$upstream_cache_status") {
                 self.ledger.not_needed(header.id, "Cache-Status (RFC 9211) says it on every answer");
             } else if value.contains('$') {
-                self.ledger.not_mapped(header.id, format!("{name}: there are no variables; let the origin send it"));
+                self.ledger
+                    .not_mapped(header.id, format!("{name}: there are no variables; let the origin send it"));
             } else if value.is_empty() {
                 self.ledger.not_needed(header.id, "it is not sent without a value");
             } else {
                 if header.arg(2) != "always" {
-                    self.ledger.not_mapped(header.id, "every answer has it; without \"always\" nginx leaves it out of errors");
+                    self.ledger.not_mapped(
+                        header.id,
+                        "every answer has it; without \"always\" nginx leaves it out of errors",
+                    );
                 }
                 match added.iter_mut().find(|(known, ..)| known == name) {
                     Some((_, values, ids)) => {
@@ -257,7 +311,10 @@ impl<'a> World<'a> {
             }
             [time] => match known::time_ms(time) {
                 Some(ms) => self.map(keys, "browser_ttl", secs(ms / 1000), id),
-                None => self.ledger.not_mapped(expires.id, format!("{time} is no time by itself: write browser_ttl in a rule for each path")),
+                None => self.ledger.not_mapped(
+                    expires.id,
+                    format!("{time} is no time by itself: write browser_ttl in a rule for each path"),
+                ),
             },
             _ => self.ledger.not_mapped(expires.id, "write browser_ttl with a time from now"),
         }
@@ -285,7 +342,12 @@ impl<'a> World<'a> {
         if let Some(length) = scope.last("gzip_min_length") {
             match known::size(length.arg(0)) {
                 Some(size) => {
-                    self.map(keys, "compress.min_size", quote(&model::ByteSize(size).to_string()), &[length.id]);
+                    self.map(
+                        keys,
+                        "compress.min_size",
+                        quote(&model::ByteSize(size).to_string()),
+                        &[length.id],
+                    );
                 }
                 None => self.ledger.not_mapped(length.id, "write compress.min_size"),
             }
@@ -296,7 +358,9 @@ impl<'a> World<'a> {
     fn rates(&mut self, scope: &Scope<'a>, keys: &mut Keys) {
         let limits = scope.all("limit_req");
         let Some(limit) = limits.first() else { return };
-        let option = |directive: &'a Directive, name: &str| directive.args.iter().find_map(|arg| arg.strip_prefix(name));
+        let option = |directive: &'a Directive, name: &str| {
+            directive.args.iter().find_map(|arg| arg.strip_prefix(name))
+        };
         for other in &limits[1..] {
             self.ledger.not_mapped(other.id, "a rule has one rate_limit: the first is taken");
         }
@@ -307,14 +371,20 @@ impl<'a> World<'a> {
             Some((number.parse::<u32>().ok()?, if per == "m" { "1m" } else { "1s" }))
         });
         let (Some(zone), Some((requests, per))) = (zone, parsed) else {
-            self.ledger.not_mapped(limit.id, "its zone is not in this text: write rate_limit = { requests = …, per = … }");
+            self.ledger.not_mapped(
+                limit.id,
+                "its zone is not in this text: write rate_limit = { requests = …, per = … }",
+            );
             return;
         };
         let by = match zone.arg(0) {
             "$binary_remote_addr" | "$remote_addr" => "client",
             "$server_name" | "$host" => "all",
             key => {
-                self.ledger.not_mapped(limit.id, format!("{key}: requests are counted by client or all together: write rate_limit"));
+                self.ledger.not_mapped(
+                    limit.id,
+                    format!("{key}: requests are counted by client or all together: write rate_limit"),
+                );
                 self.ledger.not_mapped(zone.id, "see limit_req");
                 return;
             }
@@ -329,12 +399,19 @@ impl<'a> World<'a> {
     }
 
     fn timeouts(&mut self, scope: &Scope<'a>, keys: &mut Keys) {
-        for (name, of) in [("proxy_connect_timeout", &["connect"][..]), ("proxy_read_timeout", &["first_byte", "idle"])] {
+        for (name, of) in
+            [("proxy_connect_timeout", &["connect"][..]), ("proxy_read_timeout", &["first_byte", "idle"])]
+        {
             let Some(timeout) = scope.last(name) else { continue };
             match known::time_ms(timeout.arg(0)) {
                 Some(ms) => {
                     for key in of {
-                        self.map(keys, &format!("origin_options.timeouts.{key}"), duration(ms), &[timeout.id]);
+                        self.map(
+                            keys,
+                            &format!("origin_options.timeouts.{key}"),
+                            duration(ms),
+                            &[timeout.id],
+                        );
                     }
                 }
                 None => self.ledger.not_mapped(timeout.id, "write origin_options.timeouts"),
@@ -349,7 +426,8 @@ impl<'a> World<'a> {
             match case.strip_prefix("http_") {
                 Some(status) => statuses.push(status),
                 None if case == "non_idempotent" => {
-                    self.ledger.not_mapped(next.id, "non_idempotent: what changes something is never sent twice");
+                    self.ledger
+                        .not_mapped(next.id, "non_idempotent: what changes something is never sent twice");
                 }
                 None => {}
             }

@@ -53,7 +53,8 @@ impl<'a> World<'a> {
         let scope = self.servers[server].scope.clone();
         let ground = Ground { name: "server", paths: &[], groups: &[], from: &[], prefix: None };
         let mut rules = self.rewrites(&scope, &ground);
-        let answers_all = rules.iter().any(|rule| rule.keys.get("path").is_none() && !has_condition(&rule.keys));
+        let answers_all =
+            rules.iter().any(|rule| rule.keys.get("path").is_none() && !has_condition(&rule.keys));
         if !answers_all {
             let mut locations = Vec::new();
             self.collect(&scope, None, &mut locations);
@@ -153,7 +154,9 @@ impl<'a> World<'a> {
             Kind::Expression => 2,
             Kind::Prefix { .. } => 3,
         };
-        for one in locations.iter().filter(|one| one.kind == Kind::Prefix { is_final: false } && rank(one) == 1) {
+        for one in
+            locations.iter().filter(|one| one.kind == Kind::Prefix { is_final: false } && rank(one) == 1)
+        {
             if has_expressions {
                 let instead = "it lies within a ^~ location, so its rule stands before those of expressions, which nginx would try first";
                 self.ledger.not_mapped(one.directive.id, instead);
@@ -175,10 +178,12 @@ impl<'a> World<'a> {
         };
         let from = [location.directive.id];
         let prefix = matches!(location.kind, Kind::Prefix { .. } | Kind::Exact).then_some(&*location.text);
-        let ground = Ground { name: &name, paths: &location.paths, groups: &location.groups, from: &from, prefix };
+        let ground =
+            Ground { name: &name, paths: &location.paths, groups: &location.groups, from: &from, prefix };
         let mut rules = self.rewrites(&location.scope, &ground);
         let answers_all = rules.iter().any(|rule| {
-            !has_condition(&rule.keys) && (rule.keys.get("path").map(str::to_owned) == path_value(&location.paths))
+            !has_condition(&rule.keys)
+                && (rule.keys.get("path").map(str::to_owned) == path_value(&location.paths))
         });
         if !answers_all {
             rules.extend(self.content(&location.scope, &ground));
@@ -194,7 +199,11 @@ impl<'a> World<'a> {
         for directive in scope.innermost().to_vec() {
             match &*directive.name {
                 "return" => {
-                    rules.extend(self.answer(directive, &Condition { is_exact: true, ..Condition::default() }, ground));
+                    rules.extend(self.answer(
+                        directive,
+                        &Condition { is_exact: true, ..Condition::default() },
+                        ground,
+                    ));
                     break;
                 }
                 "rewrite" => rules.extend(self.rewrite(directive, ground)),
@@ -224,7 +233,12 @@ impl<'a> World<'a> {
     }
 
     /// `return` under a condition.
-    fn answer(&mut self, directive: &'a Directive, condition: &Condition, ground: &Ground<'_>) -> Option<DraftRule> {
+    fn answer(
+        &mut self,
+        directive: &'a Directive,
+        condition: &Condition,
+        ground: &Ground<'_>,
+    ) -> Option<DraftRule> {
         let keys = condition.within(ground.paths)?;
         let from = [&condition.from[..], &[directive.id]].concat();
         let (status, target) = match directive.arg(0) {
@@ -246,11 +260,15 @@ impl<'a> World<'a> {
             }
         }
         if status >= 400 {
-            self.ledger.not_mapped(directive.id, "the rule has an origin that does not exist: let the origin refuse, then take the rule out");
+            self.ledger.not_mapped(
+                directive.id,
+                "the rule has an origin that does not exist: let the origin refuse, then take the rule out",
+            );
             let rule = self.rule(ground, keys, &from);
             return Some(refusal(ground.name, rule.keys, rule.from));
         }
-        self.ledger.not_mapped(directive.id, "the edge makes no answers but redirects: let the origin answer");
+        self.ledger
+            .not_mapped(directive.id, "the edge makes no answers but redirects: let the origin answer");
         None
     }
 
@@ -264,7 +282,8 @@ impl<'a> World<'a> {
     ) -> Result<(), String> {
         let template = template(target, groups)?;
         let stars = groups.len();
-        Redirect::parse(&template, status, stars).map_err(|why| format!("its target {why}: write a redirect by hand"))?;
+        Redirect::parse(&template, status, stars)
+            .map_err(|why| format!("its target {why}: write a redirect by hand"))?;
         self.map(keys, "redirect.to", quote(&template), from);
         keys.set("redirect.status", status.to_string(), from);
         Ok(())
@@ -276,7 +295,12 @@ impl<'a> World<'a> {
         let status = match directive.arg(2) {
             "permanent" => 301,
             "redirect" => 302,
-            _ if target.starts_with("http://") || target.starts_with("https://") || target.starts_with("$scheme") => 302,
+            _ if target.starts_with("http://")
+                || target.starts_with("https://")
+                || target.starts_with("$scheme") =>
+            {
+                302
+            }
             _ => {
                 self.ledger.not_mapped(
                     directive.id,
@@ -286,12 +310,19 @@ impl<'a> World<'a> {
             }
         };
         let Some(found) = patterns(directive.arg(0), false) else {
-            self.ledger.not_mapped(directive.id, "its expression cannot be said by patterns with \"*\": write a rule with redirect");
+            self.ledger.not_mapped(
+                directive.id,
+                "its expression cannot be said by patterns with \"*\": write a rule with redirect",
+            );
             return None;
         };
-        let condition = Condition { paths: found.globs.clone(), is_exact: found.is_exact, ..Condition::default() };
+        let condition =
+            Condition { paths: found.globs.clone(), is_exact: found.is_exact, ..Condition::default() };
         let Some(mut keys) = condition.within(ground.paths) else {
-            self.ledger.not_mapped(directive.id, "its paths are not those of its location: write a rule with redirect");
+            self.ledger.not_mapped(
+                directive.id,
+                "its paths are not those of its location: write a rule with redirect",
+            );
             return None;
         };
         keys.set("path", quote_list(&found.globs), &[directive.id]);
@@ -304,7 +335,10 @@ impl<'a> World<'a> {
         match self.redirect(&target, status, &found.groups, &mut keys, &[directive.id]) {
             Ok(()) => {
                 if !found.is_exact {
-                    let message = format!("its expression has no exact equal; the rule is for {}", found.globs.join(", "));
+                    let message = format!(
+                        "its expression has no exact equal; the rule is for {}",
+                        found.globs.join(", ")
+                    );
                     self.ledger.not_mapped(directive.id, message);
                 }
                 Some(self.rule(&Ground { name: "moved", ..*ground }, keys, &[directive.id]))
@@ -346,13 +380,19 @@ impl<'a> World<'a> {
                 continue;
             }
             let Some(keys) = condition.within(ground.paths) else {
-                self.ledger.not_mapped(directive.id, "its paths are not those of its location: write a rule by hand");
+                self.ledger.not_mapped(
+                    directive.id,
+                    "its paths are not those of its location: write a rule by hand",
+                );
                 continue;
             };
             if says.iter().any(|one| one.name == "rewrite") {
                 for one in says.iter().filter(|one| one.name == "rewrite") {
                     let Some(mut rule) = self.rewrite(one, ground) else { continue };
-                    condition.lines.iter().for_each(|(key, value)| rule.keys.set(key, value, &condition.from));
+                    condition
+                        .lines
+                        .iter()
+                        .for_each(|(key, value)| rule.keys.set(key, value, &condition.from));
                     self.ledger.mapped(directive.id, "[[site.rule]]");
                     rules.push(rule);
                 }
@@ -391,14 +431,22 @@ impl<'a> World<'a> {
         if let Some(except) = scope.own("limit_except") {
             let refused: Vec<&str> = METHODS
                 .iter()
-                .filter(|method| !except.args.iter().any(|allowed| allowed == *method || (allowed == "GET" && **method == "HEAD")))
+                .filter(|method| {
+                    !except
+                        .args
+                        .iter()
+                        .any(|allowed| allowed == *method || (allowed == "GET" && **method == "HEAD"))
+                })
                 .copied()
                 .collect();
             if !refused.is_empty() {
                 let mut keys = keys.clone();
                 keys.set("methods", quote_list(&refused), &[except.id]);
                 self.ledger.mapped(except.id, "a rule that refuses the other methods");
-                except.children().iter().for_each(|child| self.ledger.mapped(child.id, "a rule that refuses the other methods"));
+                except
+                    .children()
+                    .iter()
+                    .for_each(|child| self.ledger.mapped(child.id, "a rule that refuses the other methods"));
                 rules.push(refusal(ground.name, keys, [ground.from, &[except.id]].concat()));
             }
         }
@@ -436,8 +484,12 @@ impl<'a> World<'a> {
             keys.remove("set_cookie");
             keys.remove_table("compress");
         }
-        let mut rule =
-            DraftRule { name: ground.name.to_owned(), from: ground.from.to_vec(), keys, ..DraftRule::default() };
+        let mut rule = DraftRule {
+            name: ground.name.to_owned(),
+            from: ground.from.to_vec(),
+            keys,
+            ..DraftRule::default()
+        };
         if rule.keys.get("origin").is_some_and(|origin| origin == quote(FILES_ORIGIN)) {
             rule.remarks.push("What nginx answers here by itself needs an origin: a server that has these files, or nginx on another port.".into());
         }
@@ -447,9 +499,8 @@ impl<'a> World<'a> {
 
     /// What requests are passed to; with `try_files … @name`, what that location passes them to.
     fn pass(&mut self, scope: &Scope<'a>) -> (Option<(&'a Directive, &'static str)>, Scope<'a>) {
-        let own = |scope: &Scope<'a>| {
-            PASSES.iter().find_map(|(name, prefix)| Some((scope.own(name)?, *prefix)))
-        };
+        let own =
+            |scope: &Scope<'a>| PASSES.iter().find_map(|(name, prefix)| Some((scope.own(name)?, *prefix)));
         // An `if` within a location passes to what the location does, unless it says otherwise.
         for depth in (1..=scope.levels.len()).rev() {
             let here = Scope { levels: scope.levels[..depth].to_vec() };
@@ -464,14 +515,18 @@ impl<'a> World<'a> {
         if let Some(files) = scope.own("try_files")
             && let Some(last) = files.args.last()
         {
-            let named = scope.levels.iter().rev().flatten().find(|one| one.name == "location" && one.arg(0) == last);
+            let named =
+                scope.levels.iter().rev().flatten().find(|one| one.name == "location" && one.arg(0) == last);
             if let Some(named) = named.copied().filter(|_| last.starts_with('@')) {
                 let level = self.files.flat(named.children(), self.ledger);
                 let base = Scope { levels: scope.levels[..scope.levels.len() - 1].to_vec() };
                 let merged = base.with(scope.innermost().to_vec()).with(level);
                 if let Some(pass) = own(&merged) {
                     self.ledger.mapped(named.id, "the origin of the location that names it");
-                    self.ledger.not_mapped(files.id, "files are not looked for: the origin is asked for all of it, and must have them");
+                    self.ledger.not_mapped(
+                        files.id,
+                        "files are not looked for: the origin is asked for all of it, and must have them",
+                    );
                     return (Some(pass), merged);
                 }
             }
@@ -550,7 +605,8 @@ fn template(target: &str, groups: &[Option<usize>]) -> Result<String, String> {
             "request_uri" => template.push_str("{path}{query}"),
             "uri" | "document_uri" => template.push_str("{path}"),
             "is_args" => {
-                if let Some(args) = rest.strip_prefix("$args").or_else(|| rest.strip_prefix("$query_string")) {
+                if let Some(args) = rest.strip_prefix("$args").or_else(|| rest.strip_prefix("$query_string"))
+                {
                     rest = args;
                     template.push_str("{query}");
                 } else {
@@ -558,10 +614,17 @@ fn template(target: &str, groups: &[Option<usize>]) -> Result<String, String> {
                 }
             }
             name if is_group => {
-                let star = name.parse::<usize>().ok().and_then(|number| groups.iter().position(|group| *group == Some(number)));
+                let star = name
+                    .parse::<usize>()
+                    .ok()
+                    .and_then(|number| groups.iter().position(|group| *group == Some(number)));
                 match star {
                     Some(star) => template.push_str(&format!("{{{}}}", star + 1)),
-                    None => return Err(format!("${name} of its target is not all that a \"*\" stands for: write a redirect by hand")),
+                    None => {
+                        return Err(format!(
+                            "${name} of its target is not all that a \"*\" stands for: write a redirect by hand"
+                        ));
+                    }
                 }
             }
             name => return Err(format!("${name} is not known in redirects: write one by hand")),

@@ -98,12 +98,14 @@ impl Files {
                 path => format!("{}/{path}", self.base),
             };
             let glob = model::glob::Glob::new(&pattern);
-            let mut found: Vec<&String> = self.named.keys().filter(|path| glob.matches(path.as_bytes())).collect();
+            let mut found: Vec<&String> =
+                self.named.keys().filter(|path| glob.matches(path.as_bytes())).collect();
             found.sort();
             if pattern.ends_with("mime.types") {
                 ledger.not_needed(directive.id, "Content-Type comes from the origin");
             } else if found.is_empty() {
-                let instead = "the file is not part of this text: import what nginx -T prints, which has all files";
+                let instead =
+                    "the file is not part of this text: import what nginx -T prints, which has all files";
                 ledger.not_mapped(directive.id, instead);
             } else if depth < INCLUDES_MAX {
                 ledger.mapped(directive.id, "the directives of the file");
@@ -180,7 +182,9 @@ impl<'a> Reader<'a> {
                 Token::Word(word) => word,
                 Token::Close if depth > 0 => return Ok(directives),
                 Token::Over if depth == 0 => return Ok(directives),
-                Token::Over => return self.broken(place, "the text ends within a block", "close it with \"}\""),
+                Token::Over => {
+                    return self.broken(place, "the text ends within a block", "close it with \"}\"");
+                }
                 Token::Close => return self.broken(place, "\"}\" without \"{\"", "take it out"),
                 Token::Open => return self.broken(place, "\"{\" without a name", "write e.g. server {"),
                 // nginx refuses a lone ";"; it says nothing, so it is let through.
@@ -213,7 +217,11 @@ impl<'a> Reader<'a> {
                     return Ok(Directive { id, name, args, block: Some(block) });
                 }
                 Token::Close | Token::Over => {
-                    return self.broken(place, format!("the directive {name:?} has no end"), "end it with \";\"");
+                    return self.broken(
+                        place,
+                        format!("the directive {name:?} has no end"),
+                        "end it with \";\"",
+                    );
                 }
             }
         }
@@ -315,7 +323,9 @@ impl<'a> Reader<'a> {
                 Some('{') => open += 1,
                 Some('}') => open -= 1,
                 Some(_) => {}
-                None => return self.broken(place.clone(), "the text ends within a block", "close it with \"}\""),
+                None => {
+                    return self.broken(place.clone(), "the text ends within a block", "close it with \"}\"");
+                }
             }
         }
         Ok(())

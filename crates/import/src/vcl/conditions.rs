@@ -25,7 +25,13 @@ pub(super) struct Condition {
 
 impl Default for Condition {
     fn default() -> Condition {
-        Condition { paths: Vec::new(), hosts: Vec::new(), methods: Vec::new(), lines: Vec::new(), is_exact: true }
+        Condition {
+            paths: Vec::new(),
+            hosts: Vec::new(),
+            methods: Vec::new(),
+            lines: Vec::new(),
+            is_exact: true,
+        }
     }
 }
 
@@ -47,7 +53,8 @@ impl Condition {
     }
 
     pub(super) fn name(&self) -> String {
-        let first = [&self.paths, &self.hosts, &self.methods].into_iter().find_map(|list| list.first()).cloned();
+        let first =
+            [&self.paths, &self.hosts, &self.methods].into_iter().find_map(|list| list.first()).cloned();
         first.or_else(|| self.lines.first().map(|(key, _)| key.clone())).unwrap_or_else(|| "rest".into())
     }
 
@@ -56,7 +63,8 @@ impl Condition {
         let lists = |mine: &[String], theirs: &[String]| {
             let glob = model::glob::Glob::new;
             mine.is_empty()
-                || (!theirs.is_empty() && theirs.iter().all(|their| mine.iter().any(|my| glob(my).covers(&glob(their)))))
+                || (!theirs.is_empty()
+                    && theirs.iter().all(|their| mine.iter().any(|my| glob(my).covers(&glob(their)))))
         };
         lists(&self.paths, &other.paths)
             && lists(&self.hosts, &other.hosts)
@@ -164,7 +172,9 @@ impl<'t> Reader<'t> {
             return if self.take(")") { Ok(ways) } else { Err("a parenthesis is not closed".into()) };
         }
         let is_not = self.take("!");
-        let Some(Token::Word(name)) = self.tokens.get(self.at) else { return Err("it is not understood".into()) };
+        let Some(Token::Word(name)) = self.tokens.get(self.at) else {
+            return Err("it is not understood".into());
+        };
         self.at += 1;
         let operator = ["==", "~", "!=", "!~", "<", ">", "<=", ">="].into_iter().find(|sign| self.take(sign));
         let Some(operator) = operator else {
@@ -198,7 +208,8 @@ fn compare(name: &str, operator: &str, text: &str) -> Result<Vec<Condition>, Str
     let (globs, is_exact) = match operator {
         "==" | "!=" => (vec![text.to_owned()], true),
         "~" | "!~" => {
-            let found = patterns(text, false).ok_or_else(|| format!("{text:?} cannot be said by patterns with \"*\""))?;
+            let found = patterns(text, false)
+                .ok_or_else(|| format!("{text:?} cannot be said by patterns with \"*\""))?;
             (found.globs, found.is_exact)
         }
         _ => return Err(format!("rules do not know what is {operator} something")),
@@ -211,9 +222,14 @@ fn compare(name: &str, operator: &str, text: &str) -> Result<Vec<Condition>, Str
     };
     match &*lower {
         "req.method" | "req.request" | "bereq.method" => {
-            let holds = |method: &&&str| globs.iter().any(|glob| model::glob::Glob::new(glob).matches(method.as_bytes()));
-            let methods: Vec<String> =
-                METHODS.iter().filter(|method| holds(method) != is_not).map(|method| (*method).to_owned()).collect();
+            let holds = |method: &&&str| {
+                globs.iter().any(|glob| model::glob::Glob::new(glob).matches(method.as_bytes()))
+            };
+            let methods: Vec<String> = METHODS
+                .iter()
+                .filter(|method| holds(method) != is_not)
+                .map(|method| (*method).to_owned())
+                .collect();
             match methods.is_empty() {
                 true => Err(format!("{text:?} is no method that visitors use")),
                 false => Ok(vec![Condition { methods, is_exact, ..Condition::default() }]),
@@ -221,7 +237,8 @@ fn compare(name: &str, operator: &str, text: &str) -> Result<Vec<Condition>, Str
         }
         "req.url" | "bereq.url" => {
             no_not()?;
-            let paths: Vec<String> = globs.iter().map(|glob| glob.split('?').next().unwrap_or_default().to_owned()).collect();
+            let paths: Vec<String> =
+                globs.iter().map(|glob| glob.split('?').next().unwrap_or_default().to_owned()).collect();
             // The query is part of a URL there, so an end there is no end of a path; those that say both come out once.
             let is_exact = is_exact && paths == globs;
             let mut unique: Vec<String> = Vec::new();
@@ -239,9 +256,13 @@ fn compare(name: &str, operator: &str, text: &str) -> Result<Vec<Condition>, Str
         other => match other.split_once(".http.") {
             Some(("req" | "bereq", _)) => {
                 no_not()?;
-                let header = &name[name.len() - other.split_once(".http.").map_or(0, |(_, header)| header.len())..];
+                let header =
+                    &name[name.len() - other.split_once(".http.").map_or(0, |(_, header)| header.len())..];
                 let line = |glob: &String| (dotted("with_header", header), quote(glob));
-                Ok(globs.iter().map(|glob| Condition { lines: vec![line(glob)], is_exact, ..Condition::default() }).collect())
+                Ok(globs
+                    .iter()
+                    .map(|glob| Condition { lines: vec![line(glob)], is_exact, ..Condition::default() })
+                    .collect())
             }
             _ => Err(format!("rules have no condition on {name}")),
         },

@@ -142,7 +142,8 @@ impl Reader<'_> {
     fn skip_comment(&mut self) -> Result<(), Broken> {
         let place = self.place();
         let mut last = ' ';
-        (self.next(), self.next());
+        self.next();
+        self.next();
         loop {
             match self.next() {
                 Some('/') if last == '*' => return Ok(()),
@@ -242,7 +243,11 @@ impl Reader<'_> {
                 match self.next() {
                     Some('"') => return Ok(Token::Text(text)),
                     Some('\n') | None => {
-                        return self.broken(place.clone(), "a text has no end in its line", "close it with \"");
+                        return self.broken(
+                            place.clone(),
+                            "a text has no end in its line",
+                            "close it with \"",
+                        );
                     }
                     Some(next) => text.push(next),
                 }
