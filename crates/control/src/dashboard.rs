@@ -36,7 +36,7 @@ macro_rules! files {
 const FILES: &[(&str, &str)] = files!(
     "style.css" "print.css" "icon.svg" "main.js" "shell.js" "api.js" "view.js" "dom.js" "format.js" "charts.js" "picture.js" "map.js" "world.js"
     "parts.js" "stats.js" "diff.js"
-    "pages/overview.js" "pages/places.js" "pages/why.js" "pages/explain.js" "pages/purges.js" "pages/rollouts.js"
+    "pages/overview.js" "pages/places.js" "pages/speed.js" "pages/why.js" "pages/explain.js" "pages/purges.js" "pages/rollouts.js"
     "pages/configuration.js" "pages/nodes.js" "pages/audit.js"
 );
 
@@ -49,6 +49,16 @@ static BUILD: LazyLock<String> = LazyLock::new(|| {
 });
 
 static PAGE: LazyLock<String> = LazyLock::new(|| DOCUMENT.replace(BUILD_MARK, &BUILD));
+
+/// The outlines of countries that the map is drawn from, for other maps: code (ISO 3166; empty where there is none), and a path of
+/// SVG in tenths of a unit. The projection is Equal Earth, with 180 units per radian.
+pub fn outlines() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let world = FILES.iter().find(|(name, _)| *name == "world.js").map_or("", |(_, text)| text);
+    world.lines().filter_map(|line| {
+        let (code, path) = line.trim().strip_prefix("[\"")?.split_once("\",\"")?;
+        Some((code, path.strip_suffix("\"],")?))
+    })
+}
 
 /// The paths of the dashboard.
 pub(crate) fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {

@@ -26,6 +26,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
+mod advice;
 mod api;
 mod audit;
 mod authority;
@@ -58,8 +59,11 @@ mod vault;
 mod view;
 
 #[doc(hidden)]
+pub use dashboard::outlines;
 pub use rollup::measure;
 pub use statistics::OwnStatistics;
+pub use statistics::next_step;
+pub use status::metric_families;
 pub use tokens::Role;
 
 use limits::{CANARY_INTERVAL, PURGES_QUEUED_MAX, REFUSALS_PER_ADDRESS};
@@ -171,7 +175,7 @@ impl Limit {
     ];
 
     /// Its name in metrics.
-    pub(crate) fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Limit::RequestsPerToken => "requests_per_token",
             Limit::RefusalsPerAddress => "refusals_per_address",

@@ -17,6 +17,7 @@ mod cells;
 mod database;
 pub mod measure;
 mod query;
+mod rum;
 mod seen;
 mod top;
 
@@ -40,6 +41,7 @@ use crate::export::Totals;
 
 pub(crate) use cells::{Coord, Dim, Dims, Sums};
 pub(crate) use query::{Answer, Ask, CannotSay, POINTS_MAX, Series};
+pub(crate) use rum::{By as RumBy, RumAnswer, RumAsk};
 pub(crate) use top::{Top, TopAsk};
 
 use database::Database;
@@ -221,6 +223,11 @@ impl Store {
     pub(crate) fn top(&self, ask: &TopAsk) -> Result<Top, CannotSay> {
         self.shared.read(|connection, names| top::answer(connection, names, ask))
     }
+
+    /// What browsers have told of page views. Waits for the disk.
+    pub(crate) fn rum(&self, ask: &RumAsk) -> Result<RumAnswer, CannotSay> {
+        self.shared.read(|connection, names| rum::answer(connection, names, ask))
+    }
 }
 
 impl Drop for Store {
@@ -267,6 +274,7 @@ struct Batch {
     /// Cells with all dimensions, by second.
     seconds: BTreeMap<i64, HashMap<Coord, Sums>>,
     tops: top::Gathered,
+    views: rum::Gathered,
 }
 
 impl Writer {
@@ -384,7 +392,7 @@ impl Batch {
             cells.entry(Coord::of(key, site, pop, why)).or_default().merge(&Sums::of(key, cell));
         }
         self.tops.add(second, pop, &sites, report.lists, report.examples);
-        Ok(())
+        self.views.add(work, second, pop, &sites, report.views)
     }
 
     /// Returns the cells that have been written.
@@ -402,6 +410,7 @@ impl Batch {
             }
         }
         self.tops.write(&mut work)?;
+        self.views.write(&mut work)?;
         work.commit()?;
         Ok(self.seconds)
     }

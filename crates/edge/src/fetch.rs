@@ -92,6 +92,8 @@ pub(crate) struct Job {
     pub(crate) key: u128,
     /// The key that the object will be under, as far as is known.
     pub(crate) object_key: u128,
+    /// Why the cache could not answer; `None` for a part of what it has.
+    pub(crate) why: Option<Why>,
     /// The purge position when the fetch started.
     pub(crate) position: u64,
     /// The epoch of the primary key when the fetch started.

@@ -46,6 +46,7 @@ use crate::purging::{self, Applied, PurgeError, PurgeRequest, Receipt};
 use crate::quic::{self, Listening, Quic, Steering, strays};
 use crate::rates::Rates;
 use crate::rewriting;
+use crate::rum::PageViews;
 use crate::slices::Stretches;
 use crate::sockets::{Bound, Kind, Sockets};
 use crate::storage::{self, Place, Storage};
@@ -53,6 +54,7 @@ use crate::succession::{self, Ask, Invalidation, Succession};
 use crate::tiering::Reads;
 use crate::tiers::{Certified, TierIdentity};
 use crate::tls::{Certificate, Challenge, ClientAuthorities, Offered, Tls, TlsBase};
+use crate::tracing::Tracing;
 use crate::worker::{Epochs, Heard, Shared, TICK, Worker};
 
 /// What an edge is given besides its configuration.
@@ -87,6 +89,8 @@ pub struct Options {
     pub locate: Option<Locate>,
     /// Where requests are logged; nowhere by default.
     pub access_log: Option<AccessLog>,
+    /// How traces are begun and told; `None` is off.
+    pub tracing: Option<Tracing>,
     /// The process that served before, which drains then: each purge is in force there too before it is acknowledged.
     pub predecessor: Option<Predecessor>,
     /// Whether control grants what may be used of origins' budgets ([`Handle::ask_for_leases`]). Until it has, an edge uses its
@@ -268,6 +272,7 @@ impl Edge {
             registry,
             locate,
             access_log,
+            tracing,
             predecessor,
             budgets_are_leased,
         } = options;
@@ -340,7 +345,9 @@ impl Edge {
             purge_positions: RwLock::default(),
             certified,
             measuring: Measuring::default(),
+            rum: PageViews::new(),
             registry: registry.clone(),
+            tracing,
             locate,
             connections: AtomicUsize::new(0),
             accepting: AtomicUsize::new(workers),
@@ -707,6 +714,7 @@ impl Handle {
     /// `secret`: from which the beacon's tokens are made; edges with the same one take each other's.
     pub fn measure(&self, pop: &str, secret: &[u8]) {
         self.shared.measuring.start(pop, secret);
+        self.shared.rum.start(pop, secret);
     }
 
     /// What was measured since it was taken last; as much as fits into a report.
@@ -968,6 +976,7 @@ impl Handle {
                 copies: copies_readings(&shared.encoder.counts),
                 copies_not_made: shared.encoder.counts.not_made(),
                 rewrites: shared.rewrites.all(),
+                views: shared.rum.outcomes(),
                 origins: origins
                     .report()
                     .iter()

@@ -115,6 +115,7 @@ pub(crate) fn request(
         (client, secure) = (on_behalf.client, on_behalf.secure);
         (asked, id) = (Some(by_edge), Some(on_behalf.id));
     }
+    let trace = worker.tracer.as_ref().map(|tracer| tracer.begin(&mut fields, asked.is_some()));
     let host: Box<str> = without_port(&authority).to_ascii_lowercase().into();
     let now = worker.shared.clock.wall();
     if loaded.asks_for_certificates() {
@@ -148,6 +149,7 @@ pub(crate) fn request(
         started,
         now,
         id: id.unwrap_or_else(|| worker.request_id()),
+        trace,
         expects_continue,
         has_body: framing != Framing::None,
         wants_websocket,
@@ -297,6 +299,7 @@ pub(crate) fn unreadable(worker: &Worker, visitor: &Visitor) -> Request {
         started: Instant::now(),
         now: worker.shared.clock.wall(),
         id: worker.request_id(),
+        trace: None,
         expects_continue: false,
         has_body: false,
         wants_websocket: false,

@@ -44,6 +44,7 @@ use crate::loaded::RuleAt;
 use crate::lookup;
 use crate::origin::{FetchError, OriginRequest, OriginResponse, Patience, RequestBody};
 use crate::request::{Request, RequestId};
+use crate::tracing::{self, Asking};
 use crate::worker::{Shared, Worker};
 
 pub use trust::TierIdentity;
@@ -324,7 +325,11 @@ pub(crate) async fn fetch(
             }
         }
     }
-    job.worker.origins.fetch(&job.at.rule().origin, job.origin_request(), on_informational).await
+    let mut request = job.origin_request();
+    let asking = Asking::begin(&job.worker, &job.request, tracing::FETCH, job.why, &mut request.fields);
+    let mut fetched = job.worker.origins.fetch(&job.at.rule().origin, request, on_informational).await;
+    Asking::ended(asking, &mut fetched);
+    fetched
 }
 
 /// Asks one edge: its answer, `None` when it is to be passed over, or that the origin has no answer.
@@ -335,8 +340,12 @@ async fn ask(job: &Job, next: &Next<'_>) -> Result<Option<OriginResponse>, Fetch
     let is_kept = is_kept(job, next.hop);
     // Asked again at most once: who knows of a purge then and has an older copy is of no use.
     for _ in 0..2 {
-        let request = hop_request(job, next.hop, demand, is_kept);
-        let response = match worker.origins.fetch(next.group, request, |_, _| {}).await {
+        let mut request = hop_request(job, next.hop, demand, is_kept);
+        let asking = Asking::begin(worker, &job.request, next.hop.as_str(), job.why, &mut request.fields);
+        let asking = asking.map(|asking| asking.of_node(next.node));
+        let mut fetched = worker.origins.fetch(next.group, request, |_, _| {}).await;
+        Asking::ended(asking, &mut fetched);
+        let response = match fetched {
             Ok(response) => response,
             Err(error) => {
                 count(HopEnd::Gone);

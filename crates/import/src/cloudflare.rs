@@ -7,7 +7,7 @@
 
 mod expression;
 
-use crate::draft::{Draft, DraftRule, DraftSite, Keys, dotted, quote, quote_list, secs};
+use crate::draft::{Draft, DraftRule, DraftSite, Keys, dotted, is_domain, quote, quote_list, secs};
 use crate::json::{self, Node};
 use crate::ledger::{Id, Ledger, Outcome};
 use crate::{Broken, Imported};
@@ -616,11 +616,8 @@ impl Reader<'_> {
         let mut keys = Keys::default();
         self.hosts.sort();
         self.hosts.dedup();
-        // A domain has its star at the start alone.
-        let is_domain = |host: &String| {
-            !host.contains('*') || host.strip_prefix("*.").is_some_and(|rest| !rest.contains('*'))
-        };
-        let has_all = self.hosts.is_empty() || !self.hosts.iter().all(is_domain);
+        // A domain has its star at the start alone; others are conditions of rules.
+        let has_all = self.hosts.is_empty() || !self.hosts.iter().all(|host| is_domain(host));
         let is_held = |host: &String, hosts: &[String]| {
             hosts
                 .iter()
@@ -630,6 +627,8 @@ impl Reader<'_> {
         keys.set("domains", if has_all { quote("*") } else { quote_list(&domains) }, &[]);
         keys.set("origin", quote(ORIGIN), &[]);
         keys.set("heuristic.percent", "0", &[]);
+        // Nor are static files opened to scripts of other sites.
+        keys.set("cors", quote("off"), &[]);
         keys.extend(&self.headers.clone());
         self.pages.sort_by_key(|(priority, _)| std::cmp::Reverse(*priority));
         self.caching.reverse();

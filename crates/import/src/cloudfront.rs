@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use crate::draft::{Draft, DraftRule, DraftSite, Keys, dotted, quote, quote_list, secs};
+use crate::draft::{Draft, DraftRule, DraftSite, Keys, dotted, is_domain, quote, quote_list, secs};
 use crate::json::{self, Node};
 use crate::ledger::{Id, Ledger, Outcome};
 use crate::{Broken, Imported};
@@ -77,6 +77,12 @@ impl Reader<'_> {
         }
     }
 
+    fn not_a_domain(&mut self, node: &Node) {
+        for leaf in node.leaves() {
+            self.ledger.settle(leaf.id, Outcome::NotMapped("it is no host: write domains".into()));
+        }
+    }
+
     /// The texts of a list, as CloudFront writes them: `{"Quantity": 1, "Items": ["a"]}`.
     fn texts<'n>(&mut self, list: Option<&'n Node>) -> Vec<&'n str> {
         let Some(list) = list else { return Vec::new() };
@@ -92,7 +98,8 @@ impl Reader<'_> {
 
     fn site(&mut self, config: &Node) -> DraftSite {
         let mut keys = Keys::default();
-        let aliases = self.texts(config.get("Aliases"));
+        let aliases: Vec<&str> =
+            self.texts(config.get("Aliases")).into_iter().filter(|name| is_domain(name)).collect();
         match config.at(&["Aliases", "Items"]).filter(|_| !aliases.is_empty()) {
             Some(items) => {
                 // What a wildcard holds already is not said twice.
@@ -103,6 +110,9 @@ impl Reader<'_> {
                 };
                 let names: Vec<&str> = aliases.iter().filter(|name| !is_held(name)).copied().collect();
                 self.map(&mut keys, "domains", quote_list(&names), items);
+                for node in items.items().iter().filter(|node| !node.text().is_some_and(is_domain)) {
+                    self.not_a_domain(node);
+                }
             }
             // The name that CloudFront gives is not part of the configuration.
             None => keys.set("domains", quote("*"), &[]),
@@ -128,6 +138,8 @@ impl Reader<'_> {
         keys.set("origin", origin.unwrap_or_else(|| quote(REFUSED_ORIGIN)), &[]);
         // CloudFront guesses no lifetimes: it has a default.
         keys.set("heuristic.percent", "0", &[]);
+        // Nor are static files opened to scripts of other sites.
+        keys.set("cors", quote("off"), &[]);
         self.rest(config);
         let name = aliases.first().map_or("distribution", |name| name.trim_start_matches("*."));
         DraftSite { name: name.to_owned(), from: Vec::new(), keys, rules }

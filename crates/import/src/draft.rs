@@ -117,6 +117,8 @@ struct Written {
     from: Vec<Id>,
     /// Number of the rule or table that it belongs to.
     part: usize,
+    /// Number of the site, from 1; 0 before the first.
+    site: usize,
     is_head: bool,
 }
 
@@ -142,7 +144,8 @@ impl Draft {
             }
             let errors: Vec<&Diagnostic> =
                 parsed.diagnostics.iter().filter(|found| found.is_error()).collect();
-            if !errors.iter().fold(false, |any, error| take_out(&mut lines, &mut ledger, error) || any) {
+            let taken = errors.iter().filter(|error| take_out(&mut lines, &mut ledger, error)).count();
+            if taken == 0 {
                 let first = errors.first().map_or("", |error| &*error.message);
                 return Err(nothing(first));
             }
@@ -151,7 +154,7 @@ impl Draft {
     }
 
     fn write(mut self, ledger: &Ledger, what: &str, name: &str) -> Vec<Written> {
-        let mut out = Writer { lines: Vec::new(), part: 0, ledger };
+        let mut out = Writer { lines: Vec::new(), part: 0, site: 0, ledger };
         out.comment(&format!("Imported from the {what} {}; comments name its lines.", one_line(name)));
         out.comment("What is not mapped stands in the report of the import, and is not in here.");
         out.keys(&self.root);
@@ -169,6 +172,7 @@ impl Draft {
         }
         let mut names = BTreeSet::new();
         for site in &mut self.sites {
+            out.site += 1;
             out.head("[[site]]", &site.from);
             site.keys.lines.insert(0, named(&site.name, &mut names));
             out.keys(&site.keys);
@@ -190,12 +194,14 @@ impl Draft {
 struct Writer<'a> {
     lines: Vec<Written>,
     part: usize,
+    site: usize,
     ledger: &'a Ledger,
 }
 
 impl Writer<'_> {
     fn plain(&self, text: &str) -> Written {
-        Written { text: text.into(), key: String::new(), from: Vec::new(), part: self.part, is_head: false }
+        let (part, site) = (self.part, self.site);
+        Written { text: text.into(), key: String::new(), from: Vec::new(), part, site, is_head: false }
     }
 
     fn comment(&mut self, text: &str) {
@@ -246,15 +252,20 @@ fn take_out(lines: &mut [Written], ledger: &mut Ledger, error: &Diagnostic) -> b
         return false;
     }
     let top = lines[index].key.split('.').next().unwrap_or_default().to_owned();
-    let is_whole = lines[index].is_head || ESSENTIAL.contains(&&*top) || top == "origin";
-    let part = lines[index].part;
+    let is_whole = lines[index].is_head || ESSENTIAL.contains(&&*top) || top == "origin" || top == "domains";
+    let (part, site) = (lines[index].part, lines[index].site);
+    // Without its head, rules would be another site's.
+    let is_site = lines[index].text.starts_with("[[site]]") || top == "domains";
     let mut reason = format!("{}: {}", lines[index].key, error.message);
     if !error.help.is_empty() {
         reason.push_str(&format!("; {}", error.help));
     }
     // A rule without its origin would ask the site's.
     let range: Vec<usize> = match is_whole && part > 0 {
-        true => (0..lines.len()).filter(|at| lines[*at].part == part && !is_left_out(&lines[*at])).collect(),
+        true => {
+            let belongs = |line: &Written| if is_site { line.site == site } else { line.part == part };
+            (0..lines.len()).filter(|at| belongs(&lines[*at]) && !is_left_out(&lines[*at])).collect()
+        }
         false => vec![index],
     };
     for at in range {
@@ -285,6 +296,18 @@ fn named(name: &str, taken: &mut BTreeSet<String>) -> Line {
         number += 1;
     }
     Line { key: "name".into(), value: quote(&unique), from: Vec::new() }
+}
+
+/// Whether a site can have it as a domain: a host, or one behind `*.`.
+pub(crate) fn is_domain(text: &str) -> bool {
+    let name = text.strip_prefix("*.").unwrap_or(text);
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+    };
+    name.len() <= 253 && name.split('.').all(is_label)
 }
 
 // --- TOML ---

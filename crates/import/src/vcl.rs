@@ -675,6 +675,8 @@ impl Reader<'_> {
         keys.set("domains", quote("*"), &[]);
         keys.set("origin", base.get("origin").unwrap_or_default().to_owned(), &[]);
         keys.set("heuristic.percent", "0", &[]);
+        // Nor are static files opened to scripts of other sites.
+        keys.set("cors", quote("off"), &[]);
         Some(DraftSite { name: "default".into(), from: Vec::new(), keys, rules })
     }
 }

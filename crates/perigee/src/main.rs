@@ -33,15 +33,19 @@ mod http;
 mod import;
 mod init;
 mod integrate;
+mod interrupt;
 mod login;
 mod manager;
 mod measure;
 mod member;
 mod nodes;
 mod ocsp;
+mod parity;
+mod plan;
 mod probe;
 mod purge;
 mod recorded;
+mod reference;
 mod relay;
 mod replay;
 mod rewrite;
@@ -81,6 +85,7 @@ Examples:
   perigee serve --origin http://127.0.0.1:8000      put a cache in front of a website
   perigee init                                      write a first configuration
   nginx -T | perigee import nginx - --out perigee.toml   begin with what you have
+  perigee parity --log access.log --old http://10.0.0.1 --new http://127.0.0.1:8080   compare both by recorded requests
   perigee check perigee.toml                        find every mistake in a configuration
   perigee explain http://127.0.0.1:8080/            say how a request would be answered, and why
   perigee purge --url http://127.0.0.1:8080/        drop what is stored for a URL
@@ -88,6 +93,7 @@ Examples:
   perigee replay --log access.log --config new.toml predict what a configuration will do, from recorded requests
   perigee advise --log access.log --config perigee.toml   find what keeps a site from being cached well
   perigee measure http://shop.example/ --origin 127.0.0.1:8000 --via 127.0.0.1:8080   compare page loads
+  perigee plan --countries shares.csv --origin FRA  say where to put PoPs, and what each brings
   perigee upgrade                                   replace the running edge by a new binary, without a pause
   perigee router --config cluster.toml              send visitors to the closest PoP, by DNS
   perigee store stat                                say what the cache holds on disk
@@ -106,6 +112,8 @@ enum Command {
     Init(init::Init),
     /// Make a configuration out of nginx's, CloudFront's, Cloudflare's or Varnish's, and say what becomes of each directive
     Import(import::Import),
+    /// Ask two servers for what a log says was asked for, and say where their answers differ
+    Parity(parity::ParityArgs),
     /// Find every mistake in a configuration file
     Check(check::CheckArgs),
     /// Drop what is stored: by URL, prefix, surrogate key, site, or all of it
@@ -122,6 +130,8 @@ enum Command {
     Advise(advise::AdviseArgs),
     /// Say how fast a page is, from its origin and through the CDN, in a real browser
     Measure(measure::MeasureArgs),
+    /// Say where to put PoPs: which to add, what each brings and costs, and what is lost with each
+    Plan(Box<plan::PlanArgs>),
     /// Start a new binary in the place of a running edge, without refusing a connection
     Upgrade(upgrade::UpgradeArgs),
     /// Answer DNS: send each visitor to the closest PoP that lives
@@ -170,6 +180,8 @@ enum Command {
     Completions(shells::Completions),
     /// Write the pages for man
     Man(shells::Man),
+    /// Print a part of the reference, as Markdown: what this very binary can do
+    Reference(reference::Reference),
 }
 
 fn main() -> ExitCode {
@@ -180,6 +192,7 @@ fn main() -> ExitCode {
         Command::Edge(edge) => edge.run(),
         Command::Init(init) => init.run(),
         Command::Import(import) => return ended(import.run()),
+        Command::Parity(parity) => return ended(parity.run()),
         Command::Check(check) => return check::run(check),
         Command::Purge(purge) => purge.run(),
         Command::Warm(warm) => warm.run(),
@@ -193,6 +206,7 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             });
         }
+        Command::Plan(plan) => plan.run(),
         Command::Upgrade(upgrade) => upgrade.run(),
         Command::Router(router) => router.run(),
         Command::Route(route) => route.run(),
@@ -217,6 +231,7 @@ fn main() -> ExitCode {
         Command::Audit(audit) => audit.run(),
         Command::Completions(completions) => completions.run(),
         Command::Man(man) => man.run(),
+        Command::Reference(reference) => reference.run(),
     };
     ended(done.map(|()| ExitCode::SUCCESS))
 }

@@ -157,7 +157,7 @@ impl Cluster {
         }
         let join = cluster.join_token(&["--role", "edge", "--pop", "one"], shape.edges + shape.relayed);
         for number in 1..=shape.edges + shape.relayed {
-            cluster.start_edge(number, number > shape.edges, shape.disks, &join);
+            cluster.start_edge(number, number > shape.edges, shape.disks, "one", &join);
         }
         cluster
     }
@@ -273,7 +273,7 @@ impl Cluster {
         self.relay = Some(process);
     }
 
-    fn start_edge(&mut self, number: usize, relayed: bool, has_disk: bool, join: &Path) {
+    fn start_edge(&mut self, number: usize, relayed: bool, has_disk: bool, pop: &str, join: &Path) {
         let (name, address, admin, tier) = (format!("edge-{number}"), free(), free(), free());
         let state = self.directory.join(&name);
         let config = self.directory.join(format!("{name}.toml"));
@@ -283,7 +283,7 @@ impl Cluster {
         };
         let disk = if has_disk { "[[store.disk]]\nsize = \"256MiB\"\n" } else { "" };
         let text = format!(
-            "[cluster]\ncontrol = {follows:?}\npop = \"one\"\n[edge]\nnode = {name:?}\nlisten = \"{address}\"\nlisten_tier = \"{tier}\"\nadmin = \"{admin}\"\n\
+            "[cluster]\ncontrol = {follows:?}\npop = {pop:?}\n[edge]\nnode = {name:?}\nlisten = \"{address}\"\nlisten_tier = \"{tier}\"\nadmin = \"{admin}\"\n\
              workers = 1\n[store]\nmemory = \"64MiB\"\n{disk}"
         );
         fs::write(&config, text).expect("a configuration");
@@ -293,6 +293,13 @@ impl Cluster {
         process.tier = Some(tier);
         process.await_listening();
         self.edges.push(process);
+    }
+
+    /// Starts another edge, in a PoP, which joins. Its index among the edges.
+    pub fn start_edge_in(&mut self, pop: &str) -> usize {
+        let join = self.join_token(&["--role", "edge", "--pop", pop], 1);
+        self.start_edge(self.edges.len() + 1, false, false, pop, &join);
+        self.edges.len() - 1
     }
 
     /// Starts a router, which joins; `location` is its location data. Its index among the routers.
@@ -376,6 +383,15 @@ impl Cluster {
         let before = fs::read_to_string(&path).expect("a configuration");
         fs::write(&path, format!("{before}{text}")).expect("a configuration");
         control.restart();
+    }
+
+    /// Changes the configuration of an edge's own, and starts it again.
+    pub fn configure_edge(&mut self, index: usize, change: impl Fn(&str) -> String) {
+        let edge = &mut self.edges[index];
+        let path = self.directory.join(format!("{}.toml", edge.name));
+        let before = fs::read_to_string(&path).expect("a configuration");
+        fs::write(&path, change(&before)).expect("a configuration");
+        edge.restart();
     }
 
     /// Where it keeps everything.

@@ -241,6 +241,7 @@ fn request(question: &Question, now: Wall) -> Result<Request, Problem> {
         started: Instant::now(),
         now,
         id: RequestId(0),
+        trace: None,
         expects_continue: false,
         has_body: false,
         wants_websocket: false,

@@ -22,6 +22,7 @@ use super::budget::GivenUp;
 use super::error::{FetchError, FetchErrorKind, Phase, Sent};
 use super::exchange::{body_failure, fields_of, header_map};
 use super::pool::Lease;
+use crate::tracing::Asking;
 
 // --- Towards the origin ---
 
@@ -302,6 +303,8 @@ struct Live {
     upload: StopsUpload,
     idle: Duration,
     total: Option<Instant>,
+    /// The span of it, which ends with it.
+    asking: Option<Asking>,
 }
 
 impl OriginBody {
@@ -315,7 +318,7 @@ impl OriginBody {
     ) -> Self {
         let given_up = attempt.given_up();
         let is_over = incoming.is_end_stream();
-        let live = Live { incoming, lease, attempt, upload: StopsUpload(upload), idle, total };
+        let live = Live { incoming, lease, attempt, upload: StopsUpload(upload), idle, total, asking: None };
         let exchange = Rc::new(RefCell::new(Exchange::Live(Box::new(live))));
         if is_over {
             finish(&exchange);
@@ -333,6 +336,13 @@ impl OriginBody {
             given_up: None,
             trailers: Fields::new(),
             transform: None,
+        }
+    }
+
+    /// Its end ends this span.
+    pub(crate) fn trace(&mut self, asking: Asking) {
+        if let Exchange::Live(live) = &mut *self.exchange.borrow_mut() {
+            live.asking = Some(asking);
         }
     }
 

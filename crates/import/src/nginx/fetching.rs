@@ -87,9 +87,7 @@ impl<'a> World<'a> {
         let hosts = scope.all("proxy_set_header");
         let host = hosts.iter().find(|one| one.arg(0).eq_ignore_ascii_case("host"));
         match host.map(|one| (one.arg(1), one.id)) {
-            Some((value, id))
-                if matches!(value, "$host" | "$http_host" | "${host}" | "$host:$server_port") =>
-            {
+            Some(("$host" | "$http_host" | "${host}" | "$host:$server_port", id)) => {
                 self.ledger.not_needed(id, "the origin is asked for the host that the visitor asked for");
             }
             Some(("$proxy_host" | "", id)) => self.map(keys, "origin_options.host", quote(authority), &[id]),
@@ -260,7 +258,7 @@ impl<'a> World<'a> {
         }
     }
 
-    fn response_headers(&mut self, scope: &Scope<'a>, prefix: &str, keys: &mut Keys) {
+    pub(super) fn response_headers(&mut self, scope: &Scope<'a>, prefix: &str, keys: &mut Keys) {
         let hidden = scope.all(&format!("{prefix}_hide_header"));
         let removed: Vec<(&str, Id)> = hidden.iter().map(|one| (one.arg(0), one.id)).collect();
         let (removed, cookies): (Vec<_>, Vec<_>) =
@@ -281,6 +279,12 @@ impl<'a> World<'a> {
             } else if value.is_empty() {
                 self.ledger.not_needed(header.id, "it is not sent without a value");
             } else {
+                if header.arg(2) != "always" {
+                    self.ledger.not_mapped(
+                        header.id,
+                        "every answer has it; without \"always\" nginx leaves it out of errors",
+                    );
+                }
                 match added.iter_mut().find(|(known, ..)| known == name) {
                     Some((_, values, ids)) => {
                         values.push(value.to_owned());

@@ -211,6 +211,14 @@ impl<'a> World<'a> {
                 _ => {}
             }
         }
+        // Redirects have the headers that are added to answers.
+        for rule in rules.iter_mut().filter(|rule| rule.keys.has_table("redirect")) {
+            let mut keys = Keys::default();
+            self.response_headers(scope, "proxy", &mut keys);
+            keys.remove("set_cookie");
+            keys.remove("response_headers.remove");
+            rule.keys.extend(&keys);
+        }
         rules
     }
 

@@ -14,7 +14,7 @@ pub const EXACT_MAX: usize = 4;
 /// Sites that are added at most.
 pub const COUNT_MAX: usize = 32;
 /// Comparisons of a market with a site, after which a search for more than [`EXACT_MAX`] ends: a second or less.
-pub const WORK_MAX: u64 = 600_000_000;
+pub const WORK_MAX: u64 = 200_000_000;
 /// What counts as better, in ms: more than rounding can do.
 const BETTER_MS: f64 = 1e-9;
 

@@ -60,6 +60,7 @@ impl Trial {
                 asn: if self.systems { asn } else { 0 },
                 pop: pop as u16,
                 km: km[pop],
+                is_placed: true,
                 rtt_ms,
                 count: 1,
             };
