@@ -230,9 +230,9 @@ https://bench.example:{port}, https://127.0.0.1:{port} {{
 
 
 def perigee(rig, origin, cores=None, memory="1GiB", disk=None, log=True, tls=False, writes_per_day=None,
-            edge=""):
+            edge="", site=""):
     """Perigee as it comes, with its JSON access log to a file; `memory` and `disk` are the sizes of the store,
-    `writes_per_day` the write budget of its disk if not the default, `edge` further lines of `[edge]`. With `tls` its port is the one that speaks it.
+    `writes_per_day` the write budget of its disk if not the default, `edge` further lines of `[edge]`, `site` of the site. With `tls` its port is the one that speaks it.
 
     Its files stand in `server.root`, those of its disk tier in `server.root`/disk.
     """
@@ -272,6 +272,7 @@ memory = "{memory}"
 [[site]]
 name = "bench"
 domains = ["*"]
+{site}
 origin = "http://127.0.0.1:{origin.port}"
 # The rivals have no limit here; a thousand requests of a second each need a thousand connections.
 origin_options = {{ connections_max = 10000 }}

@@ -125,6 +125,9 @@ class Edge:
 [edge]
 listen_tls = "127.0.0.1:{self.port}"
 
+[tls]
+early_data = true
+
 [edge.limits]
 header_timeout = "{STALL_SECONDS}s"
 handshake_timeout = "{STALL_SECONDS}s"
@@ -322,6 +325,24 @@ def by_h2load(edge, *options):
     assert "4000 done, 4000 succeeded, 0 failed, 0 errored" in out, out[-500:]
 
 
+def early_by_openssl(edge, root):
+    """A session of one connection lets the next one ask with its first bytes."""
+    session, early = os.path.join(root, "session"), os.path.join(root, "early")
+    asked = "GET /early HTTP/1.1\r\nHost: suite.example\r\nConnection: close\r\n\r\n"
+    with open(early, "w") as file:
+        file.write(asked)
+    command = ["openssl", "s_client", "-connect", f"127.0.0.1:{edge.port}", "-servername", "suite.example", "-tls1_3", "-alpn", "http/1.1",
+               # Read on when there is nothing more to say.
+               "-ign_eof"]
+    first = subprocess.run([*command, "-sess_out", session], input=asked, capture_output=True, text=True, timeout=60)
+    assert "hello" in first.stdout, (first.stdout + first.stderr)[-500:]
+    out = tell([*command, "-sess_in", session, "-early_data", early])
+    assert "Early data was accepted" in out and "hello" in out, out[-800:]
+    # The session is used up; what was sent early is not asked again by this client, so that there is nothing to answer.
+    again = subprocess.run([*command[:-1], "-sess_in", session, "-early_data", early], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+    assert "Early data was rejected" in again.stdout and "hello" not in again.stdout, (again.stdout + again.stderr)[-800:]
+
+
 def main():
     root = tempfile.mkdtemp(prefix="perigee-http2-")
     origin = OriginServer(("127.0.0.1", 0), Origin)
@@ -330,6 +351,7 @@ def main():
     try:
         before = edge.limits()
         report("h2: answers, downloads and uploads", lambda: ordinary(edge))
+        report("openssl: early data is answered, once", lambda: early_by_openssl(edge, root))
         if shutil.which("nghttp") and shutil.which("h2load"):
             report("nghttp: two downloads", lambda: by_nghttp(edge))
             report("nghttp: headers in CONTINUATION", lambda: by_nghttp(edge, "--continuation"))

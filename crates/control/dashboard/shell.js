@@ -11,15 +11,16 @@ import { overview } from "./pages/overview.js";
 import { places } from "./pages/places.js";
 import { purges } from "./pages/purges.js";
 import { rollouts } from "./pages/rollouts.js";
+import { speed } from "./pages/speed.js";
 import { why } from "./pages/why.js";
 import { button, code, dialog, empty, field, health, problem, say, toast, worst } from "./parts.js";
 import { RANGE, RANGES, change, frozen, link, period, redraw } from "./view.js";
 
 // By their place in the address. `isOver`: what it shows is over a time, and of sites and PoPs; `exports`: the path of its numbers as CSV.
-export const PAGES = { overview, places, why, explain, purges, rollouts, configuration, nodes, audit };
+export const PAGES = { overview, places, speed, why, explain, purges, rollouts, configuration, nodes, audit };
 
 const GROUPS = [
-  ["See", ["overview", "places", "why", "explain"]],
+  ["See", ["overview", "places", "speed", "why", "explain"]],
   ["Change", ["purges", "rollouts", "configuration"]],
   ["Keep", ["nodes", "audit"]],
 ];

@@ -5,7 +5,10 @@
 //! hub.grant ◄─ grants ──────────┘  └─ the next table ─► the cell, if nobody has written meanwhile
 //! ```
 //!
-//! Nothing is read or written while no configuration has a budget. A control that cannot reach the journal grants for as long as its last
+//! A table that no configuration has a budget for, and that nobody has written for an hour, is deleted: whatever was granted of it has
+//! run out, and whatever was in flight has been ended.
+//!
+//! Nothing else is read or written while no configuration has a budget. A control that cannot reach the journal grants for as long as its last
 //! reading is good, and then nothing: nodes go on with their floors.
 
 use std::collections::BTreeMap;
@@ -17,7 +20,7 @@ use journal::trust::text_hash;
 use journal::{Commit, Error};
 use model::Snapshot;
 use model::budget::lease::{Action, Event, Keeper, Table};
-use model::budget::{Amount, BudgetPolicy};
+use model::budget::{Amount, BudgetPolicy, bounds};
 use model::change::Plan;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, MissedTickBehavior, sleep};
@@ -29,6 +32,12 @@ use crate::view::Picture;
 
 /// How often the tables are read. Together with [`GATHER`] well below [`model::budget::lease::LEASE_MS`].
 const READ_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How often it is looked for tables of budgets that no configuration has any more.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(600);
+
+/// After how long such a table is deleted: the longest grace, with what clocks may differ by.
+const UNNAMED_MAX: Duration = Duration::from_secs(bounds::GRACE.max.as_secs() * 5 / 4);
 
 /// Reports that come within this are answered together.
 const GATHER: Duration = Duration::from_millis(50);
@@ -62,6 +71,8 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
         keepers: BTreeMap::new(),
         terms: BTreeMap::new(),
         read_for: None,
+        unnamed: Unnamed::default(),
+        swept: None,
         reported: 0,
         trouble: None,
         shared,
@@ -78,6 +89,7 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
                     keeping.hear();
                     keeping.read().await;
                 }
+                keeping.sweep().await;
             }
             changed = news.changed() => {
                 if changed.is_err() {
@@ -98,6 +110,9 @@ struct Keeping {
     terms: BTreeMap<String, Terms>,
     /// For which plan the terms have been read.
     read_for: Option<Plan>,
+    unnamed: Unnamed,
+    /// When it was looked for such tables last.
+    swept: Option<Instant>,
     /// The number of the newest report that was heard.
     reported: u64,
     trouble: Option<String>,
@@ -187,6 +202,24 @@ impl Keeping {
         cells::bounded(self.shared.journal.commit(commit)).await.map(drop)
     }
 
+    /// Deletes tables of budgets that no configuration has any more.
+    async fn sweep(&mut self) {
+        if self.read_for.is_none() || self.swept.is_some_and(|at| at.elapsed() < SWEEP_INTERVAL) {
+            return;
+        }
+        self.swept = Some(Instant::now());
+        // What cannot be read or written now is looked at again the next time.
+        let Ok(found) = cells::load_all::<Kept>(&*self.shared.journal, "budgets/").await else { return };
+        let unnamed = found.into_iter().filter(|(kept, _)| !self.terms.contains_key(&kept.budget));
+        let versions = unnamed.map(|(kept, version)| (kept.budget, version)).collect();
+        for (budget, version) in self.unnamed.over(versions, self.begun.elapsed()) {
+            let name = cell(&budget);
+            let commit =
+                Commit { expect: vec![(name.clone(), version)], cells: vec![(name, None)], record: None };
+            let _again = cells::bounded(self.shared.journal.commit(commit)).await;
+        }
+    }
+
     /// Says once what is in the way, and once that it is not any more.
     fn tell(&mut self, trouble: Option<String>) {
         match (&self.trouble, &trouble) {
@@ -195,6 +228,23 @@ impl Keeping {
             _ => {}
         }
         self.trouble = trouble;
+    }
+}
+
+/// Tables of budgets that no configuration has: at which version of its cell each was first seen, and when.
+#[derive(Debug, Default)]
+struct Unnamed(BTreeMap<String, (u64, Duration)>);
+
+impl Unnamed {
+    /// Takes those that there are at this time, with their versions; which of them are to be deleted. Whatever has been written since
+    /// it was seen, some control still leases.
+    fn over(&mut self, tables: BTreeMap<String, u64>, now: Duration) -> Vec<(String, u64)> {
+        self.0.retain(|budget, (version, _)| tables.get(budget) == Some(version));
+        let seen = |(budget, version): (String, u64)| {
+            let (_, since) = self.0.entry(budget.clone()).or_insert((version, now));
+            (now - *since >= UNNAMED_MAX).then_some((budget, version))
+        };
+        tables.into_iter().filter_map(seen).collect()
     }
 }
 
@@ -244,4 +294,25 @@ pub(crate) fn without_floor(snapshot: &Snapshot, edges: u32) -> Option<String> {
         (policy.floor() != Amount::default() && policy.nodes < edges)
             .then(|| format!("the budget of site {} for {origin} is for {} edges", policy.site, policy.nodes))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_that_no_configuration_has_and_nobody_writes_is_deleted_after_the_longest_grace() {
+        let mut unnamed = Unnamed::default();
+        let tables =
+            |of: &[(&str, u64)]| of.iter().map(|(name, version)| ((*name).to_owned(), *version)).collect();
+        let at = |minutes: u64| Duration::from_secs(60 * minutes);
+        assert_eq!(unnamed.over(tables(&[("one", 3), ("two", 5)]), at(0)), []);
+        // Another control still leases the second.
+        assert_eq!(unnamed.over(tables(&[("one", 3), ("two", 6)]), at(74)), []);
+        assert_eq!(unnamed.over(tables(&[("one", 3), ("two", 6)]), at(75)), [("one".to_owned(), 3)]);
+        // A site with the first has come and gone.
+        assert_eq!(unnamed.over(tables(&[("two", 6)]), at(80)), []);
+        assert_eq!(unnamed.over(tables(&[("one", 9)]), at(150)), []);
+        assert_eq!(unnamed.over(tables(&[("one", 9)]), at(225)), [("one".to_owned(), 9)]);
+    }
 }

@@ -26,6 +26,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
+mod advice;
 mod api;
 mod audit;
 mod authority;
@@ -36,6 +37,7 @@ mod clock;
 mod configurations;
 mod dashboard;
 mod explain;
+pub mod export;
 mod housekeeping;
 mod idempotency;
 pub mod limits;
@@ -60,6 +62,8 @@ mod view;
 pub use dashboard::outlines;
 pub use rollup::measure;
 pub use statistics::OwnStatistics;
+pub use statistics::next_step;
+pub use status::metric_families;
 pub use tokens::Role;
 
 use limits::{CANARY_INTERVAL, PURGES_QUEUED_MAX, REFUSALS_PER_ADDRESS};
@@ -81,6 +85,8 @@ pub struct Options {
     pub journal: Arc<dyn Journal>,
     /// How often the canary purge is sent.
     pub canary_interval: Duration,
+    /// Who else is told what the cluster serves.
+    pub exports: Vec<export::Export>,
 }
 
 impl Options {
@@ -98,6 +104,7 @@ impl Options {
             state,
             journal,
             canary_interval: CANARY_INTERVAL,
+            exports: Vec::new(),
         }
     }
 }
@@ -111,6 +118,7 @@ pub struct Handle {
     stop: watch::Sender<bool>,
     tasks: JoinSet<&'static str>,
     server: JoinHandle<()>,
+    shared: Arc<Shared>,
 }
 
 /// What all of a control's tasks know.
@@ -125,6 +133,8 @@ pub(crate) struct Shared {
     pub(crate) peers: peers::Peers,
     pub(crate) tail: tail::Tail,
     pub(crate) statistics: Arc<rollup::Store>,
+    /// Each tells others of what is counted, until it is taken away.
+    pub(crate) exports: Mutex<Vec<export::Exporting>>,
     pub(crate) calls: mpsc::Sender<purges::Call>,
     pub(crate) rates: Mutex<Rates>,
     pub(crate) canary: canary::Canary,
@@ -165,7 +175,7 @@ impl Limit {
     ];
 
     /// Its name in metrics.
-    pub(crate) fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Limit::RequestsPerToken => "requests_per_token",
             Limit::RefusalsPerAddress => "refusals_per_address",
@@ -190,7 +200,7 @@ impl Control {
     /// # Errors
     /// One sentence on what is in the way, and what to do.
     pub async fn start(options: Options) -> Result<Handle, String> {
-        let Options { name, listen, names, state, journal, canary_interval } = options;
+        let Options { name, listen, names, state, journal, canary_interval, exports } = options;
         vault::make_private_directory(&state).map_err(|error| format!("{}: {error}", state.display()))?;
         let (authority, vault) = authority::open(&*journal, &state).await?;
         let listener = TcpListener::bind(listen).await.map_err(|error| format!("{listen}: {error}"))?;
@@ -210,6 +220,8 @@ impl Control {
             view: Arc::clone(&view),
             hub: Arc::downgrade(&hub),
         }));
+        let exports = exports.into_iter().map(|export| export::Exporting::start(export, &name, &statistics));
+        let exports = exports.collect::<Result<Vec<_>, _>>()?;
         let counts = Arc::new(Counts::default());
         let (calls, waiting) = mpsc::channel(PURGES_QUEUED_MAX);
         let shared = Arc::new(Shared {
@@ -222,6 +234,7 @@ impl Control {
             peers: peers::Peers::default(),
             tail: tail::Tail::new(),
             statistics,
+            exports: Mutex::new(exports),
             calls,
             rates: Mutex::new(Rates::new()),
             canary: canary::Canary::default(),
@@ -253,7 +266,7 @@ impl Control {
         let peers = peers::keep(Arc::clone(&shared), Arc::clone(&certificates), address);
         spawn("reporting to other controls", Box::pin(peers));
         spawn("the canary purge", Box::pin(canary::sing(Arc::clone(&shared), canary_interval)));
-        Ok(Handle { address, stop, tasks, server })
+        Ok(Handle { address, stop, tasks, server, shared })
     }
 }
 
@@ -280,6 +293,9 @@ impl Handle {
         self.stop.send_replace(true);
         let _panicked = (&mut self.server).await;
         self.tasks.shutdown().await;
+        let exports = std::mem::take(&mut *self.shared.exports.lock());
+        // Waits for the last of what is told.
+        let _panicked = tokio::task::spawn_blocking(move || drop(exports)).await;
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::Limit;
+
 /// Bytes of a request's body, unless it is a configuration: 500 purges of the longest kind, as JSON.
 pub const BODY_BYTES_MAX: usize = 2 << 20;
 
@@ -114,3 +116,56 @@ pub const CANARY_TAG: &str = "perigee-canary";
 /// How often the cells that others may have changed are read: tokens, nodes, plan. So long a revoked token may still be taken by
 /// another control.
 pub(crate) const VIEW_INTERVAL: Duration = Duration::from_millis(500);
+
+/// The limits of control for people: of what, how much, and the name under which reaching one is counted.
+pub fn limits_in_words() -> Vec<(&'static str, String, Option<&'static str>)> {
+    let days = |time: Duration| format!("{} days", time.as_secs() / 86_400);
+    let seconds = |time: Duration| format!("{} s", time.as_secs());
+    let mebibytes = |bytes: usize| format!("{} MiB", bytes >> 20);
+    vec![
+        (
+            "requests of a token per second, and twice that at once",
+            REQUESTS_PER_TOKEN.to_string(),
+            Some(Limit::RequestsPerToken.as_str()),
+        ),
+        (
+            "the most that `--requests-per-second` of a token may say",
+            REQUESTS_PER_TOKEN_MAX.to_string(),
+            None,
+        ),
+        (
+            "requests without a good token per second and address, and ten seconds' worth at once",
+            REFUSALS_PER_ADDRESS.to_string(),
+            Some(Limit::RefusalsPerAddress.as_str()),
+        ),
+        ("calls that wait to be written", PURGES_QUEUED_MAX.to_string(), Some(Limit::PurgesQueued.as_str())),
+        ("connections at a time", CONNECTIONS_MAX.to_string(), Some(Limit::Connections.as_str())),
+        (
+            "of these, from one address (IPv6: /64) without a node's certificate",
+            STRANGERS_PER_ADDRESS_MAX.to_string(),
+            Some(Limit::StrangersPerAddress.as_str()),
+        ),
+        ("requests at a time on one HTTP/2 connection", STREAMS_MAX.to_string(), None),
+        ("time for a handshake, and for a request's head", seconds(HANDSHAKE_TIMEOUT), None),
+        ("body of a request", mebibytes(BODY_BYTES_MAX), None),
+        ("a configuration", mebibytes(CONFIGURATION_BYTES_MAX), None),
+        ("longest `wait` for receipts", seconds(WAIT_MAX), None),
+        ("tokens that are alive", TOKENS_MAX.to_string(), None),
+        ("nodes of a cluster", NODES_MAX.to_string(), None),
+        ("bytes of a reason, or of the name of a token or node", REASON_BYTES_MAX.to_string(), None),
+        ("bytes of an idempotency key", IDEMPOTENCY_KEY_BYTES_MAX.to_string(), None),
+        (
+            "time for which an idempotency key is known, at least",
+            format!("{} h", IDEMPOTENCY_KEPT.as_secs() / 3600),
+            None,
+        ),
+        ("age of records that are kept", days(RECORDS_KEPT), None),
+        ("records that are kept", RECORDS_KEPT_MAX.to_string(), None),
+        ("entries of the audit log, and purges, in an answer", LISTED_MAX.to_string(), None),
+        ("age of the audit log", format!("{AUDIT_KEPT_DAYS} days"), None),
+        ("silence after which a node is out of contact", seconds(OUT_OF_CONTACT), None),
+        ("life of a node's certificate", days(NODE_CERTIFICATE), None),
+        ("life of an enrolment token, at most", days(ENROLMENT_TTL_MAX), None),
+        ("nodes that one lets in, at most", ENROLMENT_USES_MAX.to_string(), None),
+    ]
+}

@@ -56,8 +56,8 @@ pub(crate) async fn list(
     for pop in view.in_force().into_iter().flat_map(|(_, snapshot)| &snapshot.routing.pops) {
         let shown = PopShown {
             name: pop.name.to_string(),
-            latitude: Some(pop.location.latitude),
-            longitude: Some(pop.location.longitude),
+            latitude: pop.location.map(|point| point.latitude),
+            longitude: pop.location.map(|point| point.longitude),
             regions: pop.regions.iter().map(ToString::to_string).collect(),
             drain: pop.drain,
             ..PopShown::default()

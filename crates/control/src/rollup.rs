@@ -17,6 +17,7 @@ mod cells;
 mod database;
 pub mod measure;
 mod query;
+mod rum;
 mod seen;
 mod top;
 
@@ -36,12 +37,13 @@ use rusqlite::Connection;
 use stats::{Cell, Key, Report};
 
 use crate::clock::now_ms;
+use crate::export::Totals;
 
-pub(crate) use cells::{Dim, Dims, Sums};
+pub(crate) use cells::{Coord, Dim, Dims, Sums};
 pub(crate) use query::{Answer, Ask, CannotSay, POINTS_MAX, Series};
+pub(crate) use rum::{By as RumBy, RumAnswer, RumAsk};
 pub(crate) use top::{Top, TopAsk};
 
-use cells::Coord;
 use database::Database;
 
 /// How the time is cut: seconds, minutes, hours, days. In s.
@@ -102,6 +104,8 @@ struct Shared {
     readers: Mutex<Vec<Connection>>,
     counts: Counts,
     names: Mutex<Names>,
+    /// What is added to besides, once it is written.
+    exported: Mutex<Vec<Arc<Totals>>>,
 }
 
 /// What the store counts, for metrics.
@@ -160,6 +164,7 @@ impl Store {
             readers: Mutex::default(),
             counts: Counts::default(),
             names: Mutex::default(),
+            exported: Mutex::default(),
         });
         let opened = Database::open(path, &mut shared.names.lock());
         let database = opened.map_err(|error| format!("{}: {error}", path.display()))?;
@@ -194,6 +199,16 @@ impl Store {
         }
     }
 
+    /// Adds to these, from now on, what has been written down.
+    pub(crate) fn export(&self, totals: Arc<Totals>) {
+        self.shared.exported.lock().push(totals);
+    }
+
+    /// The text of a dimension's value.
+    pub(crate) fn text(&self, dim: Dim, value: u32) -> String {
+        cells::text_of(dim, value).unwrap_or_else(|| self.shared.names.lock().text(value))
+    }
+
     /// What it has counted of itself.
     pub(crate) fn counts(&self) -> &Counts {
         &self.shared.counts
@@ -207,6 +222,11 @@ impl Store {
     /// The URLs that were asked for most. Waits for the disk.
     pub(crate) fn top(&self, ask: &TopAsk) -> Result<Top, CannotSay> {
         self.shared.read(|connection, names| top::answer(connection, names, ask))
+    }
+
+    /// What browsers have told of page views. Waits for the disk.
+    pub(crate) fn rum(&self, ask: &RumAsk) -> Result<RumAnswer, CannotSay> {
+        self.shared.read(|connection, names| rum::answer(connection, names, ask))
     }
 }
 
@@ -254,6 +274,7 @@ struct Batch {
     /// Cells with all dimensions, by second.
     seconds: BTreeMap<i64, HashMap<Coord, Sums>>,
     tops: top::Gathered,
+    views: rum::Gathered,
 }
 
 impl Writer {
@@ -344,7 +365,11 @@ impl Writer {
                 }
             }
         }
-        batch.write(work)
+        let seconds = batch.write(work)?;
+        for totals in &*self.shared.exported.lock() {
+            seconds.values().for_each(|cells| totals.add(cells));
+        }
+        Ok(())
     }
 }
 
@@ -367,10 +392,14 @@ impl Batch {
             cells.entry(Coord::of(key, site, pop, why)).or_default().merge(&Sums::of(key, cell));
         }
         self.tops.add(second, pop, &sites, report.lists, report.examples);
-        Ok(())
+        self.views.add(work, second, pop, &sites, report.views)
     }
 
-    fn write(self, mut work: database::Work<'_>) -> Result<(), rusqlite::Error> {
+    /// Returns the cells that have been written.
+    fn write(
+        self,
+        mut work: database::Work<'_>,
+    ) -> Result<BTreeMap<i64, HashMap<Coord, Sums>>, rusqlite::Error> {
         for (second, cells) in &self.seconds {
             for view in VIEWS {
                 let mut folded: HashMap<Coord, Sums> = HashMap::new();
@@ -381,7 +410,9 @@ impl Batch {
             }
         }
         self.tops.write(&mut work)?;
-        work.commit()
+        self.views.write(&mut work)?;
+        work.commit()?;
+        Ok(self.seconds)
     }
 }
 

@@ -19,6 +19,7 @@ use semantics::Why;
 use serde::Serialize;
 use stats::ListKind;
 use stats::key::is_hit;
+use stats::rum::{Metric, Views};
 use utoipa::ToSchema;
 
 use crate::Shared;
@@ -26,7 +27,7 @@ use crate::audit;
 use crate::clock::now_ms;
 use crate::limits::LISTED_MAX;
 use crate::problem::Problem;
-use crate::rollup::{Answer, Ask, CannotSay, Dim, STEPS, Series, Store, Sums, TopAsk};
+use crate::rollup::{Answer, Ask, CannotSay, Dim, RumAsk, RumBy, STEPS, Series, Store, Sums, TopAsk};
 use crate::tokens::{Caller, Role};
 use crate::view::View;
 
@@ -132,6 +133,7 @@ impl OwnStatistics {
             .route("/v1/stats/export", get(export))
             .route("/v1/stats/top", get(top))
             .route("/v1/stats/why", get(whys))
+            .route("/v1/stats/rum", get(rum))
             .layer(Extension(Caller::of_this_machine()))
             .with_state(Served(Arc::clone(&self.store)))
     }
@@ -727,13 +729,13 @@ pub(crate) async fn whys(
 }
 
 /// What to do about a reason, if there is something.
-fn next_step(why: Why) -> Option<&'static str> {
+pub fn next_step(why: Why) -> Option<&'static str> {
     Some(match why {
         Why::Absent => {
             "Normal for what is new or rare. For much that is asked for often: give the store more memory or a disk, or a longer ttl."
         }
         Why::Variant => {
-            "Look at Vary of the answer: vary_normalise makes values alike, and what makes no difference can be left out."
+            "Look at Vary of the answer: vary of a rule makes values alike, and what makes no difference can be left out."
         }
         Why::Expired => {
             "Give it a longer ttl, by Cache-Control of the origin or by rule, and purge it when it changes."
@@ -785,6 +787,130 @@ fn next_step(why: Why) -> Option<&'static str> {
         | Why::Misdirected
         | Why::ClientGone => return None,
     })
+}
+
+// --- Page views ---
+
+/// What browsers have told of one metric: in ms, `cls` as it is.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct MetricShown {
+    /// Page views that told of it.
+    views: u64,
+    p50: Option<f64>,
+    p75: Option<f64>,
+    p95: Option<f64>,
+    /// Page views where it was good, and poor, as web.dev has it; absent for what is only a part of another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    good: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    poor: Option<u64>,
+    /// How far the values may be off because they were rounded: half of this.
+    resolution: f64,
+}
+
+/// Page views of one key.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ViewsShown {
+    /// The value of what was asked `by`; absent for all together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
+    views: u64,
+    /// By name: ttfb, fcp, lcp, inp, cls, load; of ttfb, redirect, dns, connect, tls, wait. Those that nobody told of are absent.
+    metrics: BTreeMap<&'static str, MetricShown>,
+}
+
+/// What visitors' browsers have told of page views.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct RumShown {
+    /// What it is of, in ms since 1970: whole minutes, hours or days.
+    from: i64,
+    to: i64,
+    /// Length of a bucket, in ms.
+    step: i64,
+    /// All together.
+    total: ViewsShown,
+    /// By key, those with the most page views first, 200 at most; empty without `by`.
+    items: Vec<ViewsShown>,
+    /// Begin of each bucket, in ms since 1970.
+    at: Vec<i64>,
+    /// Page views of each bucket.
+    views: Vec<u64>,
+    /// The 75th percentile of each bucket, by metric; `null` where nobody told of it.
+    p75: BTreeMap<&'static str, Vec<Option<f64>>>,
+}
+
+/// A value in the unit that is shown.
+fn shown(metric: Metric, value: u32) -> f64 {
+    if metric == Metric::Cls { f64::from(value) / 1_000.0 } else { f64::from(value) }
+}
+
+impl ViewsShown {
+    fn of(key: Option<String>, views: &Views) -> Self {
+        let told = Metric::ALL.iter().filter(|metric| views.of(**metric).count() > 0);
+        let metrics = told.map(|metric| {
+            let spread = views.of(*metric);
+            let quantile = |per_mille| spread.quantile(per_mille).map(|value| shown(*metric, value));
+            let all = spread.count();
+            let shown = MetricShown {
+                views: all,
+                p50: quantile(500),
+                p75: quantile(750),
+                p95: quantile(950),
+                good: metric.bounds().map(|(good, _)| spread.count_to(good)),
+                poor: metric.bounds().map(|(_, poor)| all - spread.count_to(poor)),
+                resolution: shown(*metric, spread.resolution()),
+            };
+            (metric.as_str(), shown)
+        });
+        ViewsShown { key, views: views.count, metrics: metrics.collect() }
+    }
+}
+
+/// What visitors' browsers have told of page views
+///
+/// Web Vitals, the load event, and the parts of the time to the first byte, of the sites and rules that say `rum`. Two of pop, country
+/// and group together are kept for small clusters.
+#[utoipa::path(get, path = "/v1/stats/rum", tag = "statistics",
+    params(("from" = Option<i64>, Query, description = "in ms since 1970; 15 minutes before `to` unless given"),
+        ("to" = Option<i64>, Query, description = "in ms since 1970; now unless given"),
+        ("by" = Option<String>, Query, description = "one of site, pop, country, group"),
+        ("site" = Option<Vec<String>>, Query), ("pop" = Option<Vec<String>>, Query),
+        ("country" = Option<Vec<String>>, Query), ("group" = Option<Vec<String>>, Query, description = "of pages: as a rule names it, or the first part of their paths")),
+    responses((status = 200, body = RumShown), (status = "default", body = Problem)))]
+pub(crate) async fn rum(
+    State(Served(store)): State<Served>,
+    Extension(caller): Extension<Caller>,
+    RawQuery(query): RawQuery,
+) -> Result<Json<RumShown>, Problem> {
+    caller.may(Role::Viewer)?;
+    let asked = Asked::of(query, &["from", "to", "by", "site", "pop", "country", "group"])?;
+    let choices =
+        [("site", RumBy::Site), ("pop", RumBy::Pop), ("country", RumBy::Country), ("group", RumBy::Group)];
+    let by = asked.choice("by", &choices)?;
+    let (from, to) = asked.span()?;
+    let values = |name: &str| asked.values.get(name).cloned();
+    let ask = RumAsk {
+        from: from.div_euclid(1000),
+        to: to.div_euclid(1000) + i64::from(to.rem_euclid(1000) > 0),
+        now: now_ms() / 1000,
+        by,
+        filters: [asked.sites(&caller), values("pop"), values("country"), values("group")],
+    };
+    let answer = off_the_runtime(move || store.rum(&ask)).await?;
+    let p75 = Metric::ALL.iter().filter(|metric| answer.total.of(**metric).count() > 0).map(|metric| {
+        let point = |views: &Views| views.of(*metric).quantile(750).map(|value| shown(*metric, value));
+        (metric.as_str(), answer.points.iter().map(point).collect())
+    });
+    Ok(Json(RumShown {
+        from: answer.from * 1000,
+        to: answer.to * 1000,
+        step: answer.step * 1000,
+        total: ViewsShown::of(None, &answer.total),
+        items: answer.by_key.iter().map(|(key, views)| ViewsShown::of(Some(key.clone()), views)).collect(),
+        at: (0..answer.points.len() as i64).map(|index| (answer.from + index * answer.step) * 1000).collect(),
+        views: answer.points.iter().map(|views| views.count).collect(),
+        p75: p75.collect(),
+    }))
 }
 
 // --- What was changed when ---

@@ -61,95 +61,135 @@ pub(crate) async fn status(
     }))
 }
 
+/// A family of one metric: name, kind, what it says, and its value.
+type Family = (&'static str, &'static str, &'static str, fn(&Shared) -> f64);
+
+static FAMILIES: [Family; 10] = [
+    ("perigee_control_journal_position", "gauge", "Newest position of the journal.", |shared| {
+        shared.tail.head() as f64
+    }),
+    (
+        "perigee_control_journal_reachable",
+        "gauge",
+        "Whether the journal could be read when it was tried last.",
+        |shared| f64::from(u8::from(shared.journal_error.lock().is_none())),
+    ),
+    ("perigee_control_nodes", "gauge", "Nodes that are enrolled.", |shared| {
+        shared.view.get().nodes.len() as f64
+    }),
+    (
+        "perigee_control_nodes_in_contact",
+        "gauge",
+        "Nodes that have been heard of in the last 30 seconds.",
+        |shared| shared.in_contact() as f64,
+    ),
+    (
+        "perigee_control_controls_unheard",
+        "gauge",
+        "Other controls that run and do not tell this one what their nodes report.",
+        |shared| shared.unheard_controls().len() as f64,
+    ),
+    (
+        "perigee_control_canary_purge_seconds",
+        "gauge",
+        "From the last canary purge to its last receipt.",
+        |shared| shared.canary.status().took_ms.unwrap_or_default() as f64 / 1000.0,
+    ),
+    (
+        "perigee_control_canary_alarm",
+        "gauge",
+        "Whether the last canary purge was not proven in time.",
+        |shared| f64::from(u8::from(shared.canary.status().alarm)),
+    ),
+    (
+        "perigee_control_canary_late_total",
+        "counter",
+        "Canary purges that were not proven in time.",
+        |shared| shared.counts.canaries_late.load(Ordering::Relaxed) as f64,
+    ),
+    ("perigee_control_purges_total", "counter", "Purges that have been written.", |shared| {
+        shared.counts.purges.load(Ordering::Relaxed) as f64
+    }),
+    ("perigee_control_purge_records_total", "counter", "Records that they were written in.", |shared| {
+        shared.counts.records.load(Ordering::Relaxed) as f64
+    }),
+];
+
+/// What [`metrics`] shows: name, kind and what it says, of each family.
+pub fn metric_families() -> Vec<(String, &'static str, &'static str)> {
+    let mut families: Vec<_> =
+        FAMILIES.iter().map(|(name, kind, help, _)| ((*name).to_owned(), *kind, *help)).collect();
+    families.extend(
+        OF_STATISTICS
+            .iter()
+            .map(|(name, help)| (format!("perigee_control_statistics_{name}_total"), "counter", *help)),
+    );
+    families.extend(
+        [EXPORT_REQUESTS, CANARY_LATE_SECONDS, LIMITS_REACHED]
+            .map(|(name, kind, help)| (name.to_owned(), kind, help)),
+    );
+    families
+}
+
+/// What is not one number of [`FAMILIES`]: name, kind, and what it says.
+const EXPORT_REQUESTS: (&str, &str, &str) = (
+    "perigee_control_export_requests_total",
+    "counter",
+    "Requests with statistics for others, by what became of them.",
+);
+const CANARY_LATE_SECONDS: (&str, &str, &str) =
+    ("perigee_control_canary_late_seconds", "gauge", "The limit of the alarm.");
+const LIMITS_REACHED: (&str, &str, &str) =
+    ("perigee_control_limits_reached_total", "counter", "Times that a limit was reached.");
+
+/// Of statistics: the end of the name, and what it says.
+static OF_STATISTICS: [(&str, &str); 5] = [
+    ("counted", "Statistics of a second of a node that were written down."),
+    ("repeated", "Statistics that came again and were counted already."),
+    ("damaged", "Statistics that could not be read."),
+    ("refused", "Statistics for which there was no room; nodes say them again."),
+    ("failed", "Transactions of statistics that failed; nodes say them again."),
+];
+
 /// Metrics in the text format of Prometheus. They say nothing that a stranger could use, and need no token.
 pub(crate) async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
-    let canary = shared.canary.status();
-    let nodes = shared.view.get().nodes.len();
     let counts = &shared.counts;
-    let lines: [(&str, &str, &str, f64); 10] = [
-        (
-            "perigee_control_journal_position",
-            "gauge",
-            "Newest position of the journal.",
-            shared.tail.head() as f64,
-        ),
-        (
-            "perigee_control_journal_reachable",
-            "gauge",
-            "Whether the journal could be read when it was tried last.",
-            f64::from(u8::from(shared.journal_error.lock().is_none())),
-        ),
-        ("perigee_control_nodes", "gauge", "Nodes that are enrolled.", nodes as f64),
-        (
-            "perigee_control_nodes_in_contact",
-            "gauge",
-            "Nodes that have been heard of in the last 30 seconds.",
-            shared.in_contact() as f64,
-        ),
-        (
-            "perigee_control_controls_unheard",
-            "gauge",
-            "Other controls that run and do not tell this one what their nodes report.",
-            shared.unheard_controls().len() as f64,
-        ),
-        (
-            "perigee_control_canary_purge_seconds",
-            "gauge",
-            "From the last canary purge to its last receipt.",
-            canary.took_ms.unwrap_or_default() as f64 / 1000.0,
-        ),
-        (
-            "perigee_control_canary_alarm",
-            "gauge",
-            "Whether the last canary purge was not proven in time.",
-            f64::from(u8::from(canary.alarm)),
-        ),
-        (
-            "perigee_control_canary_late_total",
-            "counter",
-            "Canary purges that were not proven in time.",
-            counts.canaries_late.load(Ordering::Relaxed) as f64,
-        ),
-        (
-            "perigee_control_purges_total",
-            "counter",
-            "Purges that have been written.",
-            counts.purges.load(Ordering::Relaxed) as f64,
-        ),
-        (
-            "perigee_control_purge_records_total",
-            "counter",
-            "Records that they were written in.",
-            counts.records.load(Ordering::Relaxed) as f64,
-        ),
-    ];
     let statistics = shared.statistics.counts();
-    let counted = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed) as f64;
-    let of_statistics = [
-        ("counted", "Statistics of a second of a node that were written down.", &statistics.lines),
-        ("repeated", "Statistics that came again and were counted already.", &statistics.repeated),
-        ("damaged", "Statistics that could not be read.", &statistics.damaged),
-        ("refused", "Statistics for which there was no room; nodes say them again.", &statistics.refused),
-        ("failed", "Transactions of statistics that failed; nodes say them again.", &statistics.failed),
+    let values = [
+        &statistics.lines,
+        &statistics.repeated,
+        &statistics.damaged,
+        &statistics.refused,
+        &statistics.failed,
     ];
-    let of_statistics = of_statistics.map(|(name, help, count)| {
-        (format!("perigee_control_statistics_{name}_total"), "counter", help, counted(count))
+    let of_statistics = OF_STATISTICS.iter().zip(values).map(|((name, help), count)| {
+        let count = count.load(Ordering::Relaxed) as f64;
+        (format!("perigee_control_statistics_{name}_total"), "counter", *help, count)
     });
-    let lines = lines.into_iter().map(|(name, kind, help, value)| (name.to_owned(), kind, help, value));
+    let lines =
+        FAMILIES.iter().map(|(name, kind, help, value)| ((*name).to_owned(), *kind, *help, value(&shared)));
     let mut text = String::new();
     for (name, kind, help, value) in lines.chain(of_statistics) {
         text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n"));
     }
-    text.push_str(&format!(
-        "# HELP perigee_control_canary_late_seconds The limit of the alarm.\n# TYPE perigee_control_canary_late_seconds \
-         gauge\nperigee_control_canary_late_seconds {}\n",
-        CANARY_LATE.as_secs()
-    ));
-    text.push_str("# HELP perigee_control_limits_reached_total Times that a limit was reached.\n");
-    text.push_str("# TYPE perigee_control_limits_reached_total counter\n");
+    let (name, kind, help) = EXPORT_REQUESTS;
+    text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
+    for export in &*shared.exports.lock() {
+        let counts = &export.counts;
+        for (end, count) in [("sent", &counts.sent), ("failed", &counts.failed), ("dropped", &counts.dropped)]
+        {
+            let (to, count) = (&export.place, count.load(Ordering::Relaxed));
+            text.push_str(&format!("{name}{{to=\"{to}\",end=\"{end}\"}} {count}\n"));
+        }
+    }
+    let (name, kind, help) = CANARY_LATE_SECONDS;
+    let late = CANARY_LATE.as_secs();
+    text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {late}\n"));
+    let (name, kind, help) = LIMITS_REACHED;
+    text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
     for (limit, count) in Limit::ALL.iter().zip(&counts.limits) {
         let (limit, count) = (limit.as_str(), count.load(Ordering::Relaxed));
-        text.push_str(&format!("perigee_control_limits_reached_total{{limit=\"{limit}\"}} {count}\n"));
+        text.push_str(&format!("{name}{{limit=\"{limit}\"}} {count}\n"));
     }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
 }

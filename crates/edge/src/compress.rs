@@ -162,8 +162,9 @@ pub(crate) fn is_encoded(at: &RuleAt, status: u16, head: &[u8], length: Option<u
 /// What a stored response is answered with, and `None` where there is nothing to choose: it is sent as it lies. Asks for the
 /// copy that would have been better. Costs one load and a comparison for what is not encoded.
 pub(crate) fn choose(worker: &Worker, at: &RuleAt, request: &Request, stored: &Object) -> Option<Choice> {
-    // Other edges get identity: what they store, they encode for their own visitors.
-    let compress = at.rule().compress.as_ref().filter(|_| request.asked.is_none())?;
+    // Other edges that store it get identity, and encode it for their own visitors.
+    let compress = at.rule().compress.as_ref();
+    let compress = compress.filter(|_| request.asked.as_ref().is_none_or(|asked| asked.passes_on))?;
     if !is_stored_encoded(at, stored) {
         return None;
     }

@@ -28,12 +28,11 @@ use model::settings::HANDSHAKES_CLIENT_SHARE;
 use observe::{Handshake, Limit};
 use stats::Country;
 use tokio::net::TcpStream;
-use tokio_rustls::TlsAcceptor;
 
 use crate::listen::Secure;
 use crate::rates::{Counted, Full, Opened};
 use crate::tls::{self, ACME_PROTOCOL, Shown};
-use crate::worker::Worker;
+use crate::worker::{Watch, Worker};
 use crate::{forwarded, proxy_protocol, tiers};
 
 use stream::{Io, Prefixed, Sealed};
@@ -176,25 +175,34 @@ async fn shake_hands(
     let watch = worker.watch();
     watch.set(worker.tick_after(limits.handshake_timeout));
     let (config, asking) = worker.tls().tcp(&worker.loaded()).map_err(|_| Gone)?;
-    let Some(shaken) = watch.within(Box::pin(TlsAcceptor::from(config).accept(socket))).await else {
-        worker.count_limit(Limit::HandshakeTime);
-        worker.observer.handshake_ended(Handshake::Timeout);
-        return Err(Gone);
-    };
-    worker.observer.handshake_ended(match &shaken {
-        Ok(stream) => tls::done(stream.get_ref().1),
-        Err(error) => tls::failed(error),
-    });
-    let stream = shaken?;
-    let protocol = stream.get_ref().1.alpn_protocol();
+    let sealed = within(worker, &watch, Sealed::open(config, socket)).await?;
+    let session = sealed.session();
+    let protocol = session.alpn_protocol();
     if protocol == Some(ACME_PROTOCOL) {
         // The handshake was the answer (RFC 8737 §3).
         return Err(Gone);
     }
     let is_http2 = protocol == Some(b"h2");
-    let session = stream.get_ref().1;
     let shown = asking.map_or(Shown::Unasked, |asking| asking.shown(session.peer_certificates()));
-    Ok((Io::Tls(Box::new(Sealed::of(stream))), is_http2, shown))
+    Ok((Io::Tls(Box::new(sealed)), is_http2, shown))
+}
+
+/// Waits for a handshake and counts how it ended.
+async fn within(
+    worker: &Worker,
+    watch: &Watch,
+    handshake: impl Future<Output = io::Result<Sealed>>,
+) -> Result<Sealed, Gone> {
+    let Some(shaken) = watch.within(Box::pin(handshake)).await else {
+        worker.count_limit(Limit::HandshakeTime);
+        worker.observer.handshake_ended(Handshake::Timeout);
+        return Err(Gone);
+    };
+    worker.observer.handshake_ended(match &shaken {
+        Ok(sealed) => tls::done(sealed.session()),
+        Err(error) => tls::failed(error),
+    });
+    Ok(shaken?)
 }
 
 /// The handshake with another edge, which shows the certificate of a node of this configuration; which.
@@ -202,23 +210,14 @@ async fn meet_edge(worker: &Rc<Worker>, socket: TcpStream) -> Result<(Io, Arc<st
     let watch = worker.watch();
     watch.set(worker.tick_after(worker.limits().handshake_timeout));
     let config = worker.shared.certified.server().map_err(|_| Gone)?;
-    let accepting = TlsAcceptor::from(config).accept(Prefixed::new(socket, Vec::new()));
-    let Some(shaken) = watch.within(Box::pin(accepting)).await else {
-        worker.count_limit(Limit::HandshakeTime);
-        worker.observer.handshake_ended(Handshake::Timeout);
-        return Err(Gone);
-    };
-    worker.observer.handshake_ended(match &shaken {
-        Ok(stream) => tls::done(stream.get_ref().1),
-        Err(error) => tls::failed(error),
-    });
-    let stream = shaken?;
-    let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).ok_or(Gone)?;
+    let sealed = within(worker, &watch, Sealed::open(config, Prefixed::new(socket, Vec::new()))).await?;
+    let certificate = sealed.session().peer_certificates().and_then(|chain| chain.first()).ok_or(Gone)?;
     let names = tiers::names_of(certificate);
     let loaded = worker.loaded();
     let known = |name: &&String| loaded.snapshot.routing.pop_of_node(name).is_some();
     let node = names.iter().find(known).ok_or(Gone)?;
-    Ok((Io::Tls(Box::new(Sealed::of(stream))), node.as_str().into()))
+    let node = node.as_str().into();
+    Ok((Io::Tls(Box::new(sealed)), node))
 }
 
 /// Reads the PROXY header; what comes behind it is left in `buffer`. `None` when it names no visitor.

@@ -22,6 +22,7 @@ use crate::intake::CLIENT_CERTIFICATE;
 use crate::loaded::{RuleAt, view};
 use crate::request::{AltSvc, Method, Protocol, Request};
 use crate::tiers;
+use crate::tracing;
 use crate::worker::Worker;
 
 /// For how long a visitor may go by what Alt-Svc says (RFC 7838 §3.1): a day, the RFC's default, and what others say.
@@ -380,8 +381,17 @@ pub(crate) fn emit(worker: &Worker, request: &Request, told: &Told, why: Why, se
         fetch,
         answer: told.origin.as_deref().map(|origin| &origin.answer),
         request_id: request.id.0,
+        trace_id: request.trace.as_ref().map(|trace| trace.id),
         referer: request.fields.get("referer"),
         user_agent: request.fields.get("user-agent"),
+    });
+    tracing::finish(worker, request, || tracing::Finished {
+        status: told.status,
+        why,
+        site: told.rule.as_ref().map_or(Slot::NONE, RuleAt::slot),
+        rule: told.rule.as_ref().map(|at| at.rule().number),
+        is_collapsed: told.note.collapsed,
+        sent_bytes: sent.head_bytes + sent.body_bytes,
     });
 }
 

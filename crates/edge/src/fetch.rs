@@ -92,6 +92,8 @@ pub(crate) struct Job {
     pub(crate) key: u128,
     /// The key that the object will be under, as far as is known.
     pub(crate) object_key: u128,
+    /// Why the cache could not answer; `None` for a part of what it has.
+    pub(crate) why: Option<Why>,
     /// The purge position when the fetch started.
     pub(crate) position: u64,
     /// The epoch of the primary key when the fetch started.
@@ -273,7 +275,7 @@ impl Job {
     pub(crate) fn note_told(&mut self, response: &mut OriginResponse) {
         self.told = response.told.take();
         self.position = self.told.as_ref().map_or(self.position, |told| told.position);
-        self.is_kept = self.told.as_ref().is_none_or(|told| tiers::is_kept(self, told));
+        self.is_kept = self.told.as_ref().is_none_or(|told| told.is_kept);
     }
 
     /// What of the visitor's fields goes to another edge: all but what concerns one connection, what this edge says itself, and
@@ -318,6 +320,7 @@ impl Job {
             takes_trailers: false,
             on_behalf_of: Some(self.at.counted_for()),
             upgrade: None,
+            patience: None,
             askers: self.askers.clone(),
         }
     }

@@ -37,13 +37,13 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::answer::{Answer, Body, Note, OriginNote};
+use crate::beacon;
 use crate::fetch::{self, Job, Outcome, RangeWanted, Report};
 use crate::flight::{Boarding, Fill, FillReader, Flight, Landing, Pilot, Start};
 use crate::hints;
 use crate::interim::Interim;
 use crate::loaded::{RuleAt, view};
 use crate::lookup::{self, Found, FromDisk, Purged};
-use crate::measure;
 use crate::object::{Entry, Item, Object};
 use crate::origin::{Askers, OriginRequest, OriginResponse, RequestBody};
 use crate::rates::Counted;
@@ -54,6 +54,7 @@ use crate::serve;
 use crate::slices::Trouble;
 use crate::tiering;
 use crate::tiers;
+use crate::tracing::{self, Asking};
 use crate::urgency;
 use crate::websocket::{self, Handshake};
 use crate::worker::Worker;
@@ -227,7 +228,11 @@ impl Flow {
         let mut text = worker.key_text.take();
         text.clear();
         lookup::write_request_key(&mut text, &at, request);
-        let begun = match look(worker, &at, request, &directives, &mut text, &[], false) {
+        let looked = look(worker, &at, request, &directives, &mut text, &[], false);
+        if let (Some(trace), Looked::Answer(_) | Looked::Refresh(..)) = (&request.trace, &looked) {
+            trace.looked(request.started);
+        }
+        let begun = match looked {
             Looked::Answer(answer) if answer.is_from_slices() => {
                 wait(Step::Prime(answer), text.clone(), directives, at)
             }
@@ -347,7 +352,11 @@ impl Flow {
         if self.directives.only_if_cached && !reader.is_all_here() {
             return Step::Done(Refusal::OnlyIfCached.answer(&self.request));
         }
-        match reader.prime().await {
+        let primed = reader.prime().await;
+        if let Some(trace) = &self.request.trace {
+            trace.looked(self.request.started);
+        }
+        match primed {
             Ok(()) => Step::Done(answer),
             Err(Trouble::Outdated) if self.boardings <= BOARDINGS_MAX => {
                 self.boardings += 1;
@@ -361,6 +370,9 @@ impl Flow {
     }
 
     fn board(&mut self, mut want: Want) -> Step {
+        if let Some(trace) = &self.request.trace {
+            trace.looked(self.request.started);
+        }
         self.boardings += 1;
         want.alone |= self.boardings > BOARDINGS_MAX;
         tiers::note_miss(&self.worker, self.at.loaded.tiers().is_some(), &self.text);
@@ -524,6 +536,7 @@ impl Flow {
             }
             _ => None,
         };
+        let asking = Asking::begin(&self.worker, &self.request, tracing::FETCH, Some(why), &mut fields);
         let request = OriginRequest {
             method: self.request.method.as_str().into(),
             target: fetch::sent_target(&self.at, &self.request).into(),
@@ -534,13 +547,16 @@ impl Flow {
             takes_trailers: self.request.takes_trailers,
             on_behalf_of: Some(self.at.counted_for()),
             upgrade: (why == Why::Upgrade).then(|| "websocket".into()),
+            patience: None,
             askers: Askers::new(class),
         };
         let interim = self.interim.clone();
         let fetched = self.worker.origins.fetch(&self.at.rule().origin, request, move |status, fields| {
             interim.push(status, fields);
         });
-        match fetched.await {
+        let mut fetched = fetched.await;
+        Asking::ended(asking, &mut fetched);
+        match fetched {
             Ok(mut response) => {
                 rewriting::apply(&self.worker, &self.at, &self.request, None, &mut response);
                 self.origin = Some(Box::new(OriginNote::of(&response)));
@@ -717,6 +733,7 @@ impl Want {
             text,
             key: self.key,
             object_key: self.object_key,
+            why: Some(self.why),
             position: flight.position,
             epoch: flight.epoch,
             askers: flight.askers.clone(),
@@ -744,7 +761,7 @@ fn at_the_door(worker: &Worker, request: &Request) -> Option<Answer> {
         worker.count_limit(Limit::RequestsPerClient);
         return Some(Refusal::TooOften(refused).answer(request));
     }
-    measure::beacon(worker, request)
+    beacon::answer(worker, request)
 }
 
 /// What is known when a fetch for the key text `text` starts.

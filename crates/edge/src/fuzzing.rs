@@ -15,6 +15,7 @@ use crate::h3::frames::{BadFrame, Frame, Frames, On};
 use crate::h3::{self, qpack};
 use crate::measure;
 use crate::proxy_protocol::{self, Parsed};
+use crate::rum;
 use crate::tiers;
 use crate::tls::Staple;
 
@@ -274,11 +275,22 @@ fn ends(length: usize, cuts: &[u8]) -> impl Iterator<Item = usize> {
 /// What a beacon reports, after a token of the right form: what is accepted has times within bounds, and each PoP once.
 pub fn beacon_report(text: &str) {
     for query in [text.to_owned(), format!("{:058x}&{text}", 1)] {
-        let Some((_, _, _, results)) = measure::read_report(&query) else { continue };
+        let Some((_, results)) = measure::read_report(&query) else { continue };
         assert!((1..=4).contains(&results.len()));
         for (index, (pop, ms)) in results.iter().enumerate() {
             assert!(ms.is_none_or(|ms| ms > 0.0 && ms <= 2_000.0));
             assert!(results[..index].iter().all(|(other, _)| other != pop));
+        }
+    }
+}
+
+/// What a browser tells of a page view, after a token of the right form: what is accepted is within its bounds.
+pub fn page_view(text: &str) {
+    for told in [text.to_owned(), format!("{:058x}&{text}", 1)] {
+        let Some(told) = rum::read_view(&told) else { continue };
+        assert!(told.path.starts_with('/') && told.path.len() <= 1_024 && !told.path.contains(' '));
+        for (metric, value) in stats::rum::Metric::ALL.iter().zip(told.view) {
+            assert!(value.is_none_or(|value| value <= metric.max()));
         }
     }
 }

@@ -28,6 +28,7 @@ use stats::Country;
 use store::disk::{DiskStats, EngineKind, Health};
 use store::{Pages, Policy, Tier, TierConfig, TierStats};
 use tokio::runtime::Builder;
+use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
 use crate::clock::Clock;
@@ -38,13 +39,14 @@ use crate::hints::Hints;
 use crate::listen::{self, Secure};
 use crate::loaded::{Loaded, SiteNumbers};
 use crate::measure::Measuring;
-use crate::origin::{BudgetReport, Origins, OriginsShared, probe_origins};
+use crate::origin::{BudgetReport, Origins, OriginsShared, WORDS_MAX, probe_origins};
 use crate::published::Published;
 use crate::purge_log::PurgeLog;
 use crate::purging::{self, Applied, PurgeError, PurgeRequest, Receipt};
 use crate::quic::{self, Listening, Quic, Steering, strays};
 use crate::rates::Rates;
 use crate::rewriting;
+use crate::rum::PageViews;
 use crate::slices::Stretches;
 use crate::sockets::{Bound, Kind, Sockets};
 use crate::storage::{self, Place, Storage};
@@ -52,6 +54,7 @@ use crate::succession::{self, Ask, Invalidation, Succession};
 use crate::tiering::Reads;
 use crate::tiers::{Certified, TierIdentity};
 use crate::tls::{Certificate, Challenge, ClientAuthorities, Offered, Tls, TlsBase};
+use crate::tracing::Tracing;
 use crate::worker::{Epochs, Heard, Shared, TICK, Worker};
 
 /// What an edge is given besides its configuration.
@@ -86,6 +89,8 @@ pub struct Options {
     pub locate: Option<Locate>,
     /// Where requests are logged; nowhere by default.
     pub access_log: Option<AccessLog>,
+    /// How traces are begun and told; `None` is off.
+    pub tracing: Option<Tracing>,
     /// The process that served before, which drains then: each purge is in force there too before it is acknowledged.
     pub predecessor: Option<Predecessor>,
     /// Whether control grants what may be used of origins' budgets ([`Handle::ask_for_leases`]). Until it has, an edge uses its
@@ -267,6 +272,7 @@ impl Edge {
             registry,
             locate,
             access_log,
+            tracing,
             predecessor,
             budgets_are_leased,
         } = options;
@@ -281,7 +287,11 @@ impl Edge {
             certified.replace(identity);
         }
         let origins = OriginsShared::new(clock.clone(), certified.clone(), &edge.origin_source);
-        let origins = Arc::new(origins.leased(budgets_are_leased));
+        let (words, heard) = mpsc::channel(WORDS_MAX);
+        let origins = Arc::new(origins.leased(budgets_are_leased).hearing(heard));
+        if predecessor.is_some() {
+            origins.follow();
+        }
         for trouble in origins.configure(loaded.origin_groups()) {
             eprintln!("perigee: {trouble}");
         }
@@ -335,7 +345,9 @@ impl Edge {
             purge_positions: RwLock::default(),
             certified,
             measuring: Measuring::default(),
+            rum: PageViews::new(),
             registry: registry.clone(),
+            tracing,
             locate,
             connections: AtomicUsize::new(0),
             accepting: AtomicUsize::new(workers),
@@ -343,7 +355,7 @@ impl Edge {
             rates: Rates::default(),
             draining: AtomicBool::new(false),
             is_gentle: AtomicBool::new(false),
-            succession: Succession::new(),
+            succession: Succession::new(words),
             cut: AtomicBool::new(false),
             next_generation: AtomicU64::new(storage::chance() as u64),
         });
@@ -353,6 +365,12 @@ impl Edge {
             StartError::PurgeLog(place.log_path().unwrap_or_default(), io::Error::other(error.to_string()))
         })?;
         if let Some(predecessor) = predecessor {
+            let weak = Arc::downgrade(&shared);
+            origins.tell_before(Box::new(move |word| {
+                if let Some(shared) = weak.upgrade() {
+                    shared.succession.tell_before(&Message::Turns(word));
+                }
+            }));
             succession::follow(&shared, predecessor).map_err(StartError::Thread)?;
         }
         let memory = Arc::downgrade(&shared);
@@ -476,6 +494,7 @@ async fn work(
     });
     let sweep = tokio::task::spawn_local(worker.clone().sweep());
     let prober = (index == 0).then(|| tokio::task::spawn_local(probe_origins(origins.clone())));
+    let hear = (index == 0).then(|| tokio::task::spawn_local(origins.clone().hear()));
     let watch = (index == 0).then(|| tokio::task::spawn_local(origins.watch_budgets()));
     let tcp = listeners.tcp.into_iter();
     let accepting: Vec<_> = tcp
@@ -504,7 +523,7 @@ async fn work(
         quic::finish(&worker, endpoint).await;
     }
     sweep.abort();
-    for task in prober.into_iter().chain(watch) {
+    for task in prober.into_iter().chain(watch).chain(hear) {
         task.abort();
     }
 }
@@ -695,6 +714,7 @@ impl Handle {
     /// `secret`: from which the beacon's tokens are made; edges with the same one take each other's.
     pub fn measure(&self, pop: &str, secret: &[u8]) {
         self.shared.measuring.start(pop, secret);
+        self.shared.rum.start(pop, secret);
     }
 
     /// What was measured since it was taken last; as much as fits into a report.
@@ -898,6 +918,12 @@ impl Handle {
             }
         });
         let handed_over = succession::hand_over(&self.shared, channel, heard);
+        let shared = Arc::downgrade(&self.shared);
+        self.origins.hand_over(Box::new(move |word| {
+            if let Some(shared) = shared.upgrade() {
+                shared.succession.tell_after(&Message::Turns(word));
+            }
+        }));
         // Before this process takes no connection any more: at no moment is one refused.
         self.shared.quic.stop_reading();
         self.shared.succession.leave_quic();
@@ -950,6 +976,7 @@ impl Handle {
                 copies: copies_readings(&shared.encoder.counts),
                 copies_not_made: shared.encoder.counts.not_made(),
                 rewrites: shared.rewrites.all(),
+                views: shared.rum.outcomes(),
                 origins: origins
                     .report()
                     .iter()

@@ -9,6 +9,7 @@
 //! new ─► old   serving                    they are open here, and connections are taken
 //! old ─► new   quic_left                  it reads the sockets of HTTP/3 no more
 //! old ─► new   draining                   it takes no more connections, and hears of purges
+//!    both      turns                      of origins' budgets: see `origin::turns`
 //!    both      purge, done, forget, reopen, stop   until the old one has ended: see `succession`
 //! ```
 //!
@@ -33,7 +34,7 @@ use crate::purge_log::{Logged, LoggedKind};
 use crate::sockets::{Bound, Kind, Sockets};
 
 /// What the two speak. Another number means that they cannot.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 
 /// File descriptors beside one packet; the kernel allows 253.
 const DESCRIPTORS_MAX: usize = 128;
@@ -97,10 +98,26 @@ pub enum Message {
         /// In hex.
         key: String,
     },
+    /// What counts against origins' budgets.
+    #[doc(hidden)]
+    Turns(Word),
     /// The access log was moved away: open it anew.
     Reopen,
     /// The node stops: end within the ordinary drain time.
     Stop,
+}
+
+/// [`Message::Turns`]: see `origin::turns`. Budgets by their ids, turns by their numbers in the process that drains.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[doc(hidden)]
+pub enum Word {
+    Taken { budget: String, numbers: Vec<u64> },
+    Told,
+    Ask { budget: String, number: u64, rank: u8, count: u32 },
+    Turn { budget: String, number: u64, is_granted: bool },
+    GiveUp { budget: String, number: u64 },
+    Over { budget: String, number: u64 },
 }
 
 /// [`Message::Purge`].

@@ -35,6 +35,7 @@ pub(crate) fn request(
     worker: &Worker,
     head: Head<'_>,
     visitor: &Visitor,
+    is_early: bool,
     head_len: u64,
     started: Instant,
 ) -> Result<Intake, Refusal> {
@@ -84,6 +85,13 @@ pub(crate) fn request(
         // RFC 9112 §3.2.2: Host is replaced by what the target says, before anything reads it.
         let _ = fields.set("host", authority.as_bytes());
     }
+    if is_early {
+        if !is_replayable(method, framing) {
+            return Err(TOO_EARLY);
+        }
+        // RFC 8470 §5.1: who answers next can ask for it again, when it is sure to come from the visitor.
+        let _ = fields.set("early-data", b"1");
+    }
     let wants_websocket = asks_for_websocket(method, protocol, &fields);
     let takes_trailers = hop::takes_trailers(&fields);
     let (mut client, mut country, mut secure) = (visitor.client, visitor.country, visitor.secure);
@@ -107,6 +115,7 @@ pub(crate) fn request(
         (client, secure) = (on_behalf.client, on_behalf.secure);
         (asked, id) = (Some(by_edge), Some(on_behalf.id));
     }
+    let trace = worker.tracer.as_ref().map(|tracer| tracer.begin(&mut fields, asked.is_some()));
     let host: Box<str> = without_port(&authority).to_ascii_lowercase().into();
     let now = worker.shared.clock.wall();
     if loaded.asks_for_certificates() {
@@ -140,6 +149,7 @@ pub(crate) fn request(
         started,
         now,
         id: id.unwrap_or_else(|| worker.request_id()),
+        trace,
         expects_continue,
         has_body: framing != Framing::None,
         wants_websocket,
@@ -156,6 +166,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) authority: Option<&'a str>,
     /// Whether nothing follows the head.
     pub(crate) ends: bool,
+    /// Whether it came before the visitor's handshake was over.
+    pub(crate) is_early: bool,
     pub(crate) protocol: Protocol,
     /// The protocol that CONNECT is to open (`:protocol`: RFC 8441 §4, RFC 9220 §3).
     pub(crate) connects_to: Option<&'a str>,
@@ -169,7 +181,10 @@ pub(crate) fn request_of_parts<'a, I: Iterator<Item = (&'a [u8], &'a [u8])>>(
     visitor: &Visitor,
     started: Instant,
 ) -> Result<Intake, Refusal> {
-    let &Parts { method, target, authority, ends, protocol, connects_to } = parts;
+    let &Parts { method, target, authority, ends, is_early, protocol, connects_to } = parts;
+    if is_early && (!ends || connects_to.is_some()) {
+        return Err(TOO_EARLY);
+    }
     let method = match connects_to {
         None => method,
         // From here on it is what HTTP/1.1 would have asked.
@@ -213,7 +228,7 @@ pub(crate) fn request_of_parts<'a, I: Iterator<Item = (&'a [u8], &'a [u8])>>(
         fields.append_unchecked(b"cookie", &cookies);
     }
     let head = Head { method, target, protocol, fields };
-    let mut intake = request(worker, head, visitor, head_len, started)?;
+    let mut intake = request(worker, head, visitor, is_early, head_len, started)?;
     let is_empty = intake.request.fields.contains("content-length");
     if connects_to.is_some() {
         if is_empty || intake.framing != Framing::None {
@@ -228,6 +243,14 @@ pub(crate) fn request_of_parts<'a, I: Iterator<Item = (&'a [u8], &'a [u8])>>(
         return Err(Refusal::Syntax("the content is shorter than Content-Length says"));
     }
     Ok(intake)
+}
+
+/// RFC 8470 §5.2.
+const TOO_EARLY: Refusal = Refusal::Rule(425, "This is not answered before the TLS handshake is over.");
+
+/// Whether it may be answered though somebody else may have sent it again (RFC 8470 §4): it changes nothing (RFC 9110 §9.2.1).
+fn is_replayable(method: &str, framing: Framing) -> bool {
+    matches!(method, "GET" | "HEAD" | "OPTIONS") && framing == Framing::None
 }
 
 /// Whether a request wants to switch to WebSocket (RFC 6455 §4.1).
@@ -251,7 +274,8 @@ pub(crate) fn refused(
     let mut request = unreadable(worker, visitor);
     request.protocol = protocol;
     // Another edge must not take it for an answer of the origin.
-    request.asked = visitor.node.as_ref().map(|_| Asked { hop: observe::Hop::Peer, demand: 0 });
+    request.asked =
+        visitor.node.as_ref().map(|_| Asked { hop: observe::Hop::Peer, demand: 0, passes_on: false });
     let answer = refusal.answer(&request);
     (Rc::new(request), answer)
 }
@@ -275,6 +299,7 @@ pub(crate) fn unreadable(worker: &Worker, visitor: &Visitor) -> Request {
         started: Instant::now(),
         now: worker.shared.clock.wall(),
         id: worker.request_id(),
+        trace: None,
         expects_continue: false,
         has_body: false,
         wants_websocket: false,

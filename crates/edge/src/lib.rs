@@ -11,6 +11,7 @@
 
 pub mod admin;
 mod answer;
+mod beacon;
 mod clock;
 mod compress;
 mod connection;
@@ -46,6 +47,7 @@ mod rates;
 mod refusal;
 mod request;
 mod rewriting;
+mod rum;
 mod serve;
 mod slices;
 pub mod sockets;
@@ -54,6 +56,7 @@ mod succession;
 mod tiering;
 mod tiers;
 pub mod tls;
+mod tracing;
 mod urgency;
 mod websocket;
 mod worker;
@@ -65,3 +68,4 @@ pub use handle::{
 pub use purging::{Applied, PurgeError, PurgeRequest, PurgeTarget, Receipt};
 pub use storage::inspect;
 pub use tiers::TierIdentity;
+pub use tracing::Tracing;

@@ -94,6 +94,11 @@ impl Loaded {
         Loaded { snapshot, version, sites, tiers, asks_for_certificates }
     }
 
+    /// A site's slot in the metrics.
+    pub(crate) fn slot(&self, site: &Site) -> Slot {
+        self.sites[site.index].slot
+    }
+
     /// Whose certificates visitors of a site are asked for, by its index.
     pub(crate) fn client_authorities(&self, site: usize) -> Option<&ClientAuthorities> {
         self.sites[site].client_authorities.as_ref()

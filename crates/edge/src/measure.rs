@@ -1,11 +1,5 @@
-//! How long the way to visitors is: round trips of some of their connections, and what browsers time that run the beacon. Nothing here
-//! is in a request's way, and nothing is kept until somebody wants it ([`Measuring::start`]).
-//!
-//! ```text
-//! GET  /.perigee/beacon.js           a script with a token, which says who may report what, and until when
-//! GET  /.perigee/beacon              204: what the script times, at this PoP and at three others
-//! POST /.perigee/beacon?TOKEN&fra=23.4&iad=91.0&nrt=x      what came of it, in ms; x: no answer
-//! ```
+//! How long the way to visitors is: round trips of some of their connections, and what browsers time that run the beacon
+//! ([`crate::beacon`]). Nothing here is in a request's way, and nothing is kept until somebody wants it ([`Measuring::start`]).
 //!
 //! A token is good for one report, from the network that it was given to, on the PoPs that stand in it: whoever wants to lie has to
 //! load the script for each lie, and may from one network only so often. What is said is not believed for that (the router looks
@@ -16,18 +10,13 @@ use std::net::IpAddr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::hmac;
-use bytes::Bytes;
 use model::Snapshot;
 use model::steering::{RoundTrips, TRIPS_MAX, network_of};
 use parking_lot::Mutex;
-use semantics::{Fields, Why};
 
-use crate::answer::{Answer, Body, Head, Note};
-use crate::request::{Method, Request};
+use crate::beacon::{PATH, Token, key_for};
 use crate::storage::chance;
-use crate::worker::Worker;
 
 /// Of so many connections the round trip of one is read: asking the kernel takes some 300 ns.
 const CONNECTIONS_PER_SAMPLE: u32 = 16;
@@ -45,11 +34,6 @@ const TARGETS: usize = 4;
 const NEIGHBOURS: usize = 7;
 /// Longer round trips tell of a sleeping phone, not of a path.
 const TRIP_MS_MAX: f64 = 2_000.0;
-/// Bytes of a MAC in a token.
-const MAC_BYTES: usize = 16;
-
-const SCRIPT_PATH: &str = "/.perigee/beacon.js";
-const BEACON_PATH: &str = "/.perigee/beacon";
 
 /// What an edge measures.
 #[derive(Default)]
@@ -84,9 +68,7 @@ struct Reports {
 impl Measuring {
     /// Begins to measure, at this PoP. `secret`: from which tokens are made; edges with the same one take each other's.
     pub(crate) fn start(&self, pop: &str, secret: &[u8]) {
-        // One key for one purpose: what is signed here means nothing elsewhere.
-        let of_secret = hmac::Key::new(hmac::HMAC_SHA256, secret);
-        let key = hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&of_secret, b"perigee beacon").as_ref());
+        let key = key_for(secret, "perigee beacon");
         // It is started once.
         _ = self.started.set(Started {
             pop: pop.into(),
@@ -143,72 +125,54 @@ impl Measuring {
     }
 }
 
-/// The answer to a request of the beacon; `None` for all others, and where there is none.
-pub(crate) fn beacon(worker: &Worker, request: &Request) -> Option<Answer> {
-    let path = request.path();
-    if path != SCRIPT_PATH && path != BEACON_PATH {
-        return None;
-    }
-    let loaded = worker.loaded();
-    let measuring = &worker.shared.measuring;
-    let started = measuring.started.get().filter(|_| loaded.snapshot.routing.measure.beacons)?;
-    let now_secs = (request.now.0 / 1_000).max(0) as u64;
-    match (&request.method, path) {
-        (Method::Get, SCRIPT_PATH) => {
-            let targets = targets(&loaded.snapshot, &started.pop);
-            let names: Vec<&str> = targets.iter().map(|(name, _)| *name).collect();
-            let token = started.token(request.client, &names, now_secs);
-            Some(answer(200, Some(script(&token, &targets))))
-        }
-        (Method::Get, BEACON_PATH) => Some(answer(204, None)),
-        (Method::Post, BEACON_PATH) => {
-            let query = request.target.get(request.path_len + 1..).unwrap_or_default();
-            Some(match started.report(request.client, query, now_secs) {
-                Ok(results) => {
-                    for (pop, ms) in results {
-                        measuring.note(started, request.client, pop, ms);
-                    }
-                    answer(204, None)
-                }
-                Err(status) => answer(status, None),
-            })
-        }
-        _ => Some(answer(405, None)),
+/// What browsers time, while they are asked to.
+pub(crate) struct Timing<'m> {
+    measuring: &'m Measuring,
+    started: &'m Started,
+}
+
+impl Measuring {
+    /// The part of the beacon that times PoPs; `None` where there is none.
+    pub(crate) fn serves(&self, snapshot: &Snapshot) -> Option<Timing<'_>> {
+        let started = self.started.get().filter(|_| snapshot.routing.measure.beacons)?;
+        Some(Timing { measuring: self, started })
     }
 }
 
-fn answer(status: u16, script: Option<String>) -> Answer {
-    let mut fields = Fields::new();
-    // Pages of other origins load the script and time this.
-    fields.append_unchecked(b"Access-Control-Allow-Origin", b"*");
-    fields.append_unchecked(b"Timing-Allow-Origin", b"*");
-    fields.append_unchecked(b"Cross-Origin-Resource-Policy", b"cross-origin");
-    fields.append_unchecked(b"Cache-Control", b"no-store");
-    if script.is_some() {
-        fields.append_unchecked(b"Content-Type", b"text/javascript");
+impl Timing<'_> {
+    /// The script's part, for a client.
+    pub(crate) fn part(&self, snapshot: &Snapshot, client: IpAddr, now_secs: u64) -> String {
+        let targets = targets(snapshot, &self.started.pop);
+        let names: Vec<&str> = targets.iter().map(|(name, _)| *name).collect();
+        script(&self.started.token(client, &names, now_secs), &targets)
     }
-    let body = script.map(Bytes::from);
-    Answer {
-        length: match (&body, status) {
-            (Some(body), _) => Some(body.len() as u64),
-            (None, 204) => None,
-            (None, _) => Some(0),
-        },
-        body: body.map_or(Body::Empty, Body::Bytes),
-        ..Answer::new(status, Head::Own(fields), Note::of(Why::Beacon))
+
+    /// Takes what a client reports.
+    ///
+    /// # Errors
+    /// It does not count: with which status it is refused.
+    pub(crate) fn take_report(&self, client: IpAddr, query: &str, now_secs: u64) -> Result<(), u16> {
+        for (pop, ms) in self.started.report(client, query, now_secs)? {
+            self.measuring.note(self.started, client, pop, ms);
+        }
+        Ok(())
     }
 }
 
-/// What a beacon times: names of PoPs, and where they are asked; the own one first, without a place of its own.
+/// What a beacon times: names of PoPs, and by which URL (without a scheme: by the page's); the own one first, without one of its own.
 fn targets<'s>(snapshot: &'s Snapshot, pop: &'s str) -> Vec<(&'s str, Option<String>)> {
     let pops = &snapshot.routing.pops;
     let zone = snapshot.routing.dns.as_ref().map(|dns| &dns.zone);
     let own = pops.iter().position(|known| *known.name == *pop);
     let (Some(own), Some(zone)) = (own, zone) else { return vec![(pop, None)] };
-    let is_other = |index: &usize| *index != own && !pops[*index].last_resort;
+    let is_other = |index: &usize| {
+        let pop = &pops[*index];
+        *index != own && if pop.cname.is_some() { pop.beacon.is_some() } else { !pop.last_resort }
+    };
     let mut others: Vec<usize> = (0..pops.len()).filter(is_other).collect();
     others.sort_by(|a, b| {
-        let km = |index: &usize| pops[*index].location.km(pops[own].location);
+        // Another CDN is taken to be as near as can be: nothing but a beacon tells.
+        let km = |index: &usize| pops[*index].location.zip(pops[own].location).map_or(0.0, |(a, b)| a.km(b));
         km(a).total_cmp(&km(b))
     });
     let mut draw = chance();
@@ -222,42 +186,41 @@ fn targets<'s>(snapshot: &'s Snapshot, pop: &'s str) -> Vec<(&'s str, Option<Str
         let range = if chosen.len() < TARGETS - 1 { NEIGHBOURS.min(others.len()) } else { others.len() };
         chosen.push(others.remove(below(range)));
     }
-    let host = |index: usize| format!("{}.{zone}", pops[index].name.to_ascii_lowercase());
-    chosen.into_iter().map(|index| (&*pops[index].name, (index != own).then(|| host(index)))).collect()
+    let url = |index: usize| match &pops[index].beacon {
+        Some(url) => url.to_string(),
+        None => format!("//{}.{zone}{PATH}", pops[index].name.to_ascii_lowercase()),
+    };
+    chosen.into_iter().map(|index| (&*pops[index].name, (index != own).then(|| url(index)))).collect()
 }
 
 /// Times each target three times, of which the first pays for the connection; and reports.
-fn script(token: &str, targets: &[(&str, Option<String>)]) -> String {
+fn script(token: &Token, targets: &[(&str, Option<String>)]) -> String {
     let list: Vec<String> = targets
         .iter()
-        .map(|(name, host)| {
-            let host = host.as_ref().map_or_else(|| "o".to_owned(), |host| format!("\"//{host}\""));
-            format!("[\"{name}\",{host}]")
+        .map(|(name, url)| {
+            let url = url.as_ref().map_or_else(|| format!("o+\"{PATH}\""), |url| format!("\"{url}\""));
+            format!("[\"{name}\",{url}]")
         })
         .collect();
     format!(
-        "(async()=>{{const o=new URL(document.currentScript.src).origin,p=[{}];\n\
+        "(async()=>{{const p=[{}];\n\
          if(document.readyState!=\"complete\")await new Promise(f=>addEventListener(\"load\",f));\n\
          const time=async b=>{{let m=1/0;for(let i=0;i<3;i++){{const c=new AbortController(),k=setTimeout(()=>c.abort(),3000),a=performance.now();\n\
-         try{{await fetch(b+\"{BEACON_PATH}?\"+i,{{mode:\"no-cors\",cache:\"no-store\",credentials:\"omit\",signal:c.signal}})}}catch{{return\"x\"}}finally{{clearTimeout(k)}}\n\
+         try{{await fetch(b+\"?\"+i,{{mode:\"no-cors\",cache:\"no-store\",credentials:\"omit\",signal:c.signal}})}}catch{{return\"x\"}}finally{{clearTimeout(k)}}\n\
          if(i)m=Math.min(m,performance.now()-a)}}return m.toFixed(1)}};\n\
          const r=[];for(const[n,b]of p)r.push(n+\"=\"+await time(b));\n\
-         navigator.sendBeacon(o+\"{BEACON_PATH}?{token}&\"+r.join(\"&\"))}})();\n",
+         navigator.sendBeacon(o+\"{PATH}?{token}&\"+r.join(\"&\"))}})();\n",
         list.join(","),
     )
 }
 
 impl Started {
-    fn mac(&self, expiry: u64, nonce: u64, client: IpAddr, pops: &[&str]) -> hmac::Tag {
-        let said = format!("{} {expiry} {nonce} {} {}", self.pop, network_of(client), pops.join(" "));
-        hmac::sign(&self.key, said.as_bytes())
+    fn purpose(&self, client: IpAddr, pops: &[&str]) -> String {
+        format!("{} {} {}", self.pop, network_of(client), pops.join(" "))
     }
 
-    fn token(&self, client: IpAddr, pops: &[&str], now_secs: u64) -> String {
-        let (expiry, nonce) = (now_secs + TOKEN_SECS, chance() as u64);
-        let mac = self.mac(expiry, nonce, client, pops);
-        let mac: String = mac.as_ref()[..MAC_BYTES].iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("{expiry:010x}{nonce:016x}{mac}")
+    fn token(&self, client: IpAddr, pops: &[&str], now_secs: u64) -> Token {
+        Token::make(&self.key, now_secs + TOKEN_SECS, &self.purpose(client, pops))
     }
 
     /// What a report says, if its token is good; else the status of the refusal.
@@ -267,14 +230,13 @@ impl Started {
         query: &'q str,
         now_secs: u64,
     ) -> Result<Vec<(&'q str, Option<f64>)>, u16> {
-        let (expiry, nonce, mac, results) = read_report(query).ok_or(400u16)?;
+        let (token, results) = read_report(query).ok_or(400u16)?;
         let pops: Vec<&str> = results.iter().map(|(pop, _)| *pop).collect();
-        let wanted = self.mac(expiry, nonce, client, &pops);
-        let is_ours = verify_slices_are_equal(&wanted.as_ref()[..MAC_BYTES], &mac).is_ok();
-        if !is_ours || expiry < now_secs || expiry > now_secs + TOKEN_SECS {
+        let is_ours = token.is_for(&self.key, &self.purpose(client, &pops));
+        if !is_ours || token.at < now_secs || token.at > now_secs + TOKEN_SECS {
             return Err(403);
         }
-        self.reports.lock().admit(network_of(client), nonce, now_secs)?;
+        self.reports.lock().admit(network_of(client), token.nonce, now_secs)?;
         Ok(results)
     }
 }
@@ -306,18 +268,12 @@ impl Reports {
     }
 }
 
-type Report<'q> = (u64, u64, [u8; MAC_BYTES], Vec<(&'q str, Option<f64>)>);
+type Report<'q> = (Token, Vec<(&'q str, Option<f64>)>);
 
 /// Reads `TOKEN&fra=23.4&iad=x`.
 pub(crate) fn read_report(query: &str) -> Option<Report<'_>> {
     let mut parts = query.split('&');
-    let token = parts.next().filter(|token| token.len() == 26 + 2 * MAC_BYTES && token.is_ascii())?;
-    let expiry = u64::from_str_radix(&token[..10], 16).ok()?;
-    let nonce = u64::from_str_radix(&token[10..26], 16).ok()?;
-    let mut mac = [0; MAC_BYTES];
-    for (index, byte) in mac.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&token[26 + 2 * index..][..2], 16).ok()?;
-    }
+    let token = Token::read(parts.next()?)?;
     let mut results = Vec::new();
     for part in parts {
         let (pop, ms) = part.split_once('=')?;
@@ -330,7 +286,7 @@ pub(crate) fn read_report(query: &str) -> Option<Report<'_>> {
         }
         results.push((pop, ms));
     }
-    (!results.is_empty()).then_some((expiry, nonce, mac, results))
+    (!results.is_empty()).then_some((token, results))
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ mod pool;
 mod probe;
 mod shared;
 mod tls;
+mod turns;
 
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use model::OriginGroup;
@@ -40,6 +42,7 @@ use tokio::time::{Instant, timeout};
 
 use attempt::{Attempt, Ledger, Sink};
 use body::Upload;
+use budget::GivenUp;
 use connect::Names;
 use exchange::{Failed, body_length, exchange, response_fields};
 use pool::{Pool, Wanted};
@@ -53,6 +56,7 @@ pub(crate) use error::{FetchError, FetchErrorKind, Phase, Sent};
 pub(crate) use exchange::{fields_of, header_map};
 pub(crate) use probe::probe_origins;
 pub(crate) use shared::OriginsShared;
+pub(crate) use turns::{Heard, WORDS_MAX};
 
 /// One worker's way to the origins: its pools and its resolved names, and what it shares with the other workers.
 /// Must live on a runtime on which `spawn_local` works.
@@ -86,6 +90,19 @@ pub(crate) struct OriginRequest {
     pub(crate) upgrade: Option<Box<str>>,
     /// Who waits for it; looked at where the origin has a budget that is short.
     pub(crate) askers: Askers,
+    /// How long to wait, where it is not the origin's own settings that say so.
+    pub(crate) patience: Option<Patience>,
+}
+
+/// How long an answer is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Patience {
+    /// From the request to the head.
+    pub(crate) first_byte: Duration,
+    /// Between two parts of the body.
+    pub(crate) idle: Duration,
+    /// From the beginning to the end of the body, other attempts included; `None` is without limit.
+    pub(crate) total: Option<Duration>,
 }
 
 /// An origin's answer, as soon as its head is here.
@@ -172,7 +189,8 @@ impl Origins {
         let Some(first) = states.first() else {
             return Err(FetchError::new(FetchErrorKind::NoOrigin, Sent::Nothing, "the group is empty"));
         };
-        let total = first.settings.timeouts.total.map(|total| started + total);
+        let total = request.patience.map_or(first.settings.timeouts.total, |patience| patience.total);
+        let total = total.map(|total| started + total);
         let now = self.shared.now();
         first.budget_request(now);
         let body = std::mem::replace(&mut request.body, RequestBody::Empty);
@@ -299,9 +317,13 @@ impl Origins {
             let request_time = self.shared.wall();
             let settings = &state.settings;
             let progress = upload.progress();
+            let mut given_up = attempt.given_up();
             let exchanged = tokio::select! {
                 biased;
-                error = attempt.given_up() => Err(Failed { error, upload: None, stale: false }),
+                () = GivenUp::wait_for(given_up.as_mut()) => match attempt.why_given_up() {
+                    Some(error) => Err(Failed { error, upload: None, stale: false }),
+                    None => unreachable!("only what has a turn is given up"),
+                },
                 done = exchange(settings, request, upload, &mut lease, tries.total, tries.on_informational) => done,
             };
             let mut response = match exchanged {
@@ -341,7 +363,8 @@ impl Origins {
             }
             let incoming = response.into_body();
             let length = body_length(&*request.method == "HEAD", status, &incoming);
-            let body = OriginBody::new(incoming, lease, attempt, progress, timeouts.idle, tries.total);
+            let idle = request.patience.map_or(timeouts.idle, |patience| patience.idle);
+            let body = OriginBody::new(incoming, lease, attempt, progress, idle, tries.total);
             return Ok(OriginResponse {
                 status,
                 fields,

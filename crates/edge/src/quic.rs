@@ -28,9 +28,7 @@ use std::time::{Duration, Instant};
 use aws_lc_rs::{hkdf, hmac};
 use observe::Limit;
 use parking_lot::Mutex;
-use quinn::{
-    Connecting, Endpoint, EndpointConfig, Incoming, ServerConfig, TokioRuntime, TransportConfig, VarInt,
-};
+use quinn::{Endpoint, EndpointConfig, Incoming, ServerConfig, TokioRuntime, TransportConfig, VarInt};
 use rustls::pki_types::CertificateDer;
 
 use crate::connection::{self, Visitor};
@@ -279,8 +277,27 @@ async fn hold(
 ) {
     let worker = open.worker();
     let Ok(connecting) = incoming.accept_with(config) else { return };
-    let Some(connection) = shake_hands(worker, connecting).await else { return };
-    drop(handshake);
+    let connection = match worker.tls().takes_early_data() && asking.is_none() {
+        // What comes before the handshake is over says so itself.
+        true => match connecting.into_0rtt() {
+            Ok((connection, shaken)) => {
+                let (worker, shaking) = (worker.clone(), connection.clone());
+                tokio::task::spawn_local(async move {
+                    let _under_way = handshake;
+                    if shake_hands(&worker, shaken).await.is_none() {
+                        shaking.close(VarInt::from_u32(crate::h3::Code::NoError as u32), b"");
+                    }
+                });
+                connection
+            }
+            Err(_) => return,
+        },
+        false => {
+            let Some(Ok(connection)) = shake_hands(worker, connecting).await else { return };
+            drop(handshake);
+            connection
+        }
+    };
     let peer = connection.remote_address().ip().to_canonical();
     let chain = connection.peer_identity().and_then(|chain| chain.downcast::<Vec<CertificateDer<'_>>>().ok());
     let shown = asking.map_or(Shown::Unasked, |asking| asking.shown(chain.as_deref().map(Vec::as_slice)));
@@ -289,16 +306,15 @@ async fn hold(
     connection::serve_http3(worker.clone(), connection, visitor).await;
 }
 
-async fn shake_hands(worker: &Worker, connecting: Connecting) -> Option<quinn::Connection> {
+/// What a handshake comes to; `None` when it takes too long.
+async fn shake_hands<T>(worker: &Worker, handshake: impl Future<Output = T>) -> Option<T> {
     let watch = worker.watch();
     watch.set(worker.tick_after(worker.limits().handshake_timeout));
-    match watch.within(connecting).await {
-        Some(connection) => connection.ok(),
-        None => {
-            worker.count_limit(Limit::HandshakeTime);
-            None
-        }
+    let shaken = watch.within(handshake).await;
+    if shaken.is_none() {
+        worker.count_limit(Limit::HandshakeTime);
     }
+    shaken
 }
 
 /// Lets what is still to be told be told: endings of connections.

@@ -9,6 +9,7 @@ use stats::Country;
 
 use crate::tiers::Asked;
 use crate::tls::Shown;
+use crate::tracing::Trace;
 
 /// What a visitor is told of HTTP/3 (RFC 7838 §3).
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +55,8 @@ pub(crate) struct Request {
     pub(crate) now: Wall,
     /// Identifies the request in the log, on error pages and towards the origin.
     pub(crate) id: RequestId,
+    /// Where it stands in a trace; `None` while traces are off.
+    pub(crate) trace: Option<Trace>,
     /// Whether it asks for WebSocket: to switch to it, or by CONNECT, which is GET here.
     pub(crate) wants_websocket: bool,
     /// Whether trailer fields of the answer are wanted (TE, RFC 9110 §10.1.4).

@@ -48,11 +48,13 @@ pub(crate) fn ask_plain(at: &RuleAt, fields: &mut Fields) {
 
 /// Whether an answer with these fields is rewritten.
 pub(crate) fn concerns(at: &RuleAt, fields: &Fields) -> bool {
-    at.rule().rewrite.is_some() && kind_of(fields).is_some()
+    at.rule().rewrite.as_ref().is_some_and(|rewrite| kind_of(rewrite, fields).is_some())
 }
 
-fn kind_of(fields: &Fields) -> Option<Kind> {
-    Kind::of_content_type(fields.get("content-type")?)
+/// As what it is rewritten; a style sheet gets no script, and nothing else where no files move.
+fn kind_of(rewrite: &Rewrite, fields: &Fields) -> Option<Kind> {
+    let kind = Kind::of_content_type(fields.get("content-type")?)?;
+    (kind == Kind::Html || !rewrite.host.is_empty()).then_some(kind)
 }
 
 /// Has an answer rewritten as it comes, if the rule says so and it is a page or style sheet: its head now, its body while it is
@@ -76,7 +78,7 @@ pub(crate) fn apply(
     };
     match response.status {
         200 => {
-            let Some(kind) = kind_of(&response.fields) else { return };
+            let Some(kind) = kind_of(rewrite, &response.fields) else { return };
             let shared = &worker.shared;
             if may_encode(response.fields.as_block()).is_none() {
                 shared.rewrites.left.fetch_add(1, Ordering::Relaxed);
@@ -90,7 +92,7 @@ pub(crate) fn apply(
             }
         }
         304 => match stale.map(|stale| stale.fields()) {
-            Some(fields) if kind_of(&fields).is_none() => {}
+            Some(fields) if kind_of(rewrite, &fields).is_none() => {}
             // The visitor's own copy may have been rewritten.
             _ => change_head(rewrite, &page, &mut response.fields),
         },

@@ -475,6 +475,7 @@ impl SliceReader {
             text: Vec::new(),
             key: 0,
             object_key: self.sliced.key,
+            why: None,
             position,
             epoch: 0,
             askers: Askers::new(urgency::class_of(&self.at, &self.request, Some(&self.object), false)),

@@ -28,9 +28,11 @@ use std::{io, thread};
 
 use model::purge::{Kind as PurgeKind, Purge as ClockPurge, Target};
 use parking_lot::Mutex;
+use tokio::sync::mpsc;
 
 use crate::handle::Predecessor;
 use crate::handover::{Channel, Message, PACKET_BYTES_MAX, Purge};
+use crate::origin::Heard;
 use crate::purge_log::{Logged, LoggedKind};
 use crate::purging;
 use crate::worker::Shared;
@@ -55,6 +57,8 @@ pub(crate) struct Succession {
     is_settled: AtomicBool,
     /// What the process after this one may ask of it.
     obey: Mutex<Option<Obey>>,
+    /// Where goes what both say of origins' budgets.
+    words: mpsc::Sender<Heard>,
 }
 
 type Obey = Box<dyn Fn(Ask) + Send>;
@@ -106,12 +110,13 @@ pub(crate) struct Link {
 }
 
 impl Succession {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(words: mpsc::Sender<Heard>) -> Self {
         Succession {
             kin: Mutex::new(Kin { stage: Stage::Serving, before: None }),
             is_orphan: AtomicBool::new(false),
             is_settled: AtomicBool::new(false),
             obey: Mutex::new(None),
+            words,
         }
     }
 
@@ -158,7 +163,8 @@ impl Succession {
         self.tell_after(&Message::Draining);
     }
 
-    fn tell_after(&self, message: &Message) {
+    /// Says something to the process that serves now.
+    pub(crate) fn tell_after(&self, message: &Message) {
         let after = match &self.kin.lock().stage {
             Stage::HandedOver(after) => Some(after.clone()),
             Stage::Serving | Stage::Releasing(_) => None,
@@ -170,13 +176,23 @@ impl Succession {
 
     /// Asks something of the processes before this one.
     pub(crate) fn ask_before(&self, what: Ask) {
+        self.tell_before(match what {
+            Ask::Stop => &Message::Stop,
+            Ask::Reopen => &Message::Reopen,
+        });
+    }
+
+    /// Says something to the process that drains.
+    pub(crate) fn tell_before(&self, message: &Message) {
         let before = self.kin.lock().before.clone();
         if let Some(before) = before {
-            before.tell(match what {
-                Ask::Stop => &Message::Stop,
-                Ask::Reopen => &Message::Reopen,
-            });
+            before.tell(message);
         }
+    }
+
+    /// Passes on what is said of origins' budgets. Whoever hears it may have ended: then nothing more is asked either.
+    fn heard(&self, heard: Heard) {
+        let _ended = self.words.blocking_send(heard);
     }
 
     /// What is done when the process after this one asks for it.
@@ -236,8 +252,10 @@ pub(crate) fn hand_over(shared: &Arc<Shared>, channel: Channel, heard: Vec<Messa
         }
     }
     heard.into_iter().for_each(|message| hear(shared, &link, Side::After, message));
-    listen(shared, link, Side::After)
-        .inspect_err(|_| shared.succession.is_orphan.store(true, Ordering::Release))
+    listen(shared, link, Side::After).inspect_err(|_| {
+        shared.succession.is_orphan.store(true, Ordering::Release);
+        shared.succession.heard(Heard::AfterGone);
+    })
 }
 
 /// Reads what a neighbour says, in a thread, until it is gone.
@@ -250,6 +268,12 @@ fn listen(shared: &Arc<Shared>, link: Arc<Link>, side: Side) -> io::Result<()> {
             hear(&shared, &held, side, message);
         }
         held.end();
+        if let Some(shared) = weak.upgrade() {
+            shared.succession.heard(match side {
+                Side::Before => Heard::BeforeGone,
+                Side::After => Heard::AfterGone,
+            });
+        }
         match (weak.upgrade(), side) {
             (Some(shared), Side::After) => {
                 shared.succession.is_orphan.store(true, Ordering::Release);
@@ -297,6 +321,10 @@ fn hear(shared: &Arc<Shared>, link: &Link, side: Side, message: Message) {
                 let _ = waiting.try_send(());
             }
         }
+        Message::Turns(word) => succession.heard(match side {
+            Side::Before => Heard::Before(word),
+            Side::After => Heard::After(word),
+        }),
         Message::QuicLeft if side == Side::Before => shared.quic.start_reading(),
         Message::Draining if side == Side::Before => succession.is_settled.store(true, Ordering::Release),
         Message::Stop if side == Side::After => succession.ask(Ask::Stop),

@@ -16,6 +16,7 @@
 //! |---|---|---|
 //! | `Perigee-Tier-Hop` | request | `peer` or `shield`: in whose place it is asked |
 //! | `Perigee-Tier-Position` | request | the answer must know of purges up to here, or (`now`) be validated |
+//! | `Perigee-Tier-Passes` | request | the asker keeps nothing of the answer, so it may be encoded as its visitor likes |
 //! | `Perigee-Tier-Position` | answer | it does know of those up to here |
 //! | `Perigee-Tier-Ttl` | answer | seconds for which it is fresh; negative when stale |
 //! | `Perigee-Tier-Timing` | answer | what the hops behind took, as in Server-Timing |
@@ -41,8 +42,9 @@ use crate::fetch::{Job, sent_target};
 use crate::flight::Flight;
 use crate::loaded::RuleAt;
 use crate::lookup;
-use crate::origin::{FetchError, OriginRequest, OriginResponse, RequestBody};
+use crate::origin::{FetchError, OriginRequest, OriginResponse, Patience, RequestBody};
 use crate::request::{Request, RequestId};
+use crate::tracing::{self, Asking};
 use crate::worker::{Shared, Worker};
 
 pub use trust::TierIdentity;
@@ -52,6 +54,7 @@ pub(crate) use trust::{Certified, names_of};
 const PREFIX: &[u8] = b"perigee-tier-";
 const HOP: &str = "Perigee-Tier-Hop";
 const POSITION: &str = "Perigee-Tier-Position";
+const PASSES: &str = "Perigee-Tier-Passes";
 const TTL: &str = "Perigee-Tier-Ttl";
 const TIMING: &str = "Perigee-Tier-Timing";
 const FAILED: &str = "Perigee-Tier-Failed";
@@ -62,9 +65,12 @@ const NODES_ASKED_MAX: usize = 2;
 /// Time for a connection to another edge, TLS included: three round trips of a third of the earth.
 const CONNECT: Duration = Duration::from_millis(1000);
 
-/// Time for another edge's answer: an owner may wait for a shield and that for an origin, with all its time-outs and fail-overs.
-/// That it lives is seen by pings meanwhile, so one that is gone or stands still is passed over within seconds.
-const FIRST_BYTE: Duration = Duration::from_secs(120);
+/// Time for another edge's answer, at least: an owner may wait for a shield and that for an origin. That it lives is seen by pings
+/// meanwhile, so one that is gone or stands still is passed over within seconds.
+const FIRST_BYTE_MIN: Duration = Duration::from_secs(120);
+
+/// How much longer an edge is waited for than it waits itself: it is to say what has failed, and not to be given up first.
+const LONGER: Duration = Duration::from_secs(5);
 
 /// How long a connection to another edge is kept without use.
 const KEEP_ALIVE: Duration = Duration::from_secs(300);
@@ -109,7 +115,6 @@ impl Tiers {
 fn group_of(node: &Node) -> OriginGroup {
     let timeouts = model::origin::Timeouts {
         connect: CONNECT,
-        first_byte: FIRST_BYTE,
         keep_alive: KEEP_ALIVE,
         ..model::origin::Timeouts::default()
     };
@@ -126,6 +131,27 @@ fn group_of(node: &Node) -> OriginGroup {
     })
 }
 
+/// How long another edge is waited for: longer than it may wait for the site's origins, with the budget and fail-overs, and a peer
+/// longer than the shield that it may ask.
+fn patience_for(origins: &OriginGroup, hop: Hop) -> Patience {
+    let longer = match hop {
+        Hop::Peer => 2 * LONGER,
+        Hop::Shield => LONGER,
+    };
+    let of_all = |time: fn(&model::origin::Timeouts) -> Duration| {
+        origins.origins.iter().map(move |origin| time(&origin.timeouts))
+    };
+    let turns = origins.budget.as_ref().map_or(Duration::ZERO, |budget| budget.queue);
+    let answer: Duration =
+        of_all(|timeouts| timeouts.connect + timeouts.first_byte).map(|time| time + turns).sum();
+    let total = origins.origins.first().and_then(|origin| origin.timeouts.total);
+    Patience {
+        first_byte: answer.max(FIRST_BYTE_MIN) + longer,
+        idle: of_all(|timeouts| timeouts.idle).max().unwrap_or_default() + longer,
+        total: total.map(|total| total + longer),
+    }
+}
+
 // --- Asked by another edge ---
 
 /// What is known of a request that came from another edge.
@@ -135,6 +161,9 @@ pub(crate) struct Asked {
     pub(crate) hop: Hop,
     /// Purges that the answer must know of: a position of the journal, 0 for none, or [`NOW`].
     pub(crate) demand: u64,
+    /// Whether the answer is passed on to a visitor and not kept: then it may be an encoded copy. Whoever keeps it gets identity, of
+    /// which all codings and all ranges can be made.
+    pub(crate) passes_on: bool,
 }
 
 /// Who the visitor is, as the edge says that has asked.
@@ -157,6 +186,7 @@ impl Asked {
             _ => return None,
         };
         let demand = text(POSITION).map_or(Some(0), read_position)?;
+        let passes_on = fields.contains(PASSES);
         let on_behalf = OnBehalf {
             client: text("x-forwarded-for")?.parse().ok()?,
             secure: fields.get("x-forwarded-proto")? == b"https",
@@ -165,7 +195,7 @@ impl Asked {
         strip(fields);
         // Said anew to whoever is asked next, and no words of the visitor's.
         fields.retain(|name, _| !SAID_ANEW.iter().any(|said| name.eq_ignore_ascii_case(said.as_bytes())));
-        Some((Asked { hop, demand }, on_behalf))
+        Some((Asked { hop, demand, passes_on }, on_behalf))
     }
 }
 
@@ -252,6 +282,8 @@ pub(crate) struct Told {
     pub(crate) ttl: Option<i64>,
     /// What the hops behind took.
     pub(crate) timing: Option<Box<str>>,
+    /// Whether it is to be kept here, as was decided before it was asked for.
+    pub(crate) is_kept: bool,
 }
 
 /// One edge that is asked before the origin is.
@@ -293,7 +325,11 @@ pub(crate) async fn fetch(
             }
         }
     }
-    job.worker.origins.fetch(&job.at.rule().origin, job.origin_request(), on_informational).await
+    let mut request = job.origin_request();
+    let asking = Asking::begin(&job.worker, &job.request, tracing::FETCH, job.why, &mut request.fields);
+    let mut fetched = job.worker.origins.fetch(&job.at.rule().origin, request, on_informational).await;
+    Asking::ended(asking, &mut fetched);
+    fetched
 }
 
 /// Asks one edge: its answer, `None` when it is to be passed over, or that the origin has no answer.
@@ -301,10 +337,15 @@ async fn ask(job: &Job, next: &Next<'_>) -> Result<Option<OriginResponse>, Fetch
     let worker = &job.worker;
     let count = |end| worker.observer.hop_ended(next.hop, end);
     let mut demand = demanded(job);
+    let is_kept = is_kept(job, next.hop);
     // Asked again at most once: who knows of a purge then and has an older copy is of no use.
     for _ in 0..2 {
-        let request = hop_request(job, next.hop, demand);
-        let response = match worker.origins.fetch(next.group, request, |_, _| {}).await {
+        let mut request = hop_request(job, next.hop, demand, is_kept);
+        let asking = Asking::begin(worker, &job.request, next.hop.as_str(), job.why, &mut request.fields);
+        let asking = asking.map(|asking| asking.of_node(next.node));
+        let mut fetched = worker.origins.fetch(next.group, request, |_, _| {}).await;
+        Asking::ended(asking, &mut fetched);
+        let response = match fetched {
             Ok(response) => response,
             Err(error) => {
                 count(HopEnd::Gone);
@@ -312,7 +353,7 @@ async fn ask(job: &Job, next: &Next<'_>) -> Result<Option<OriginResponse>, Fetch
                 return Ok(None);
             }
         };
-        match accept(job, next, response) {
+        match accept(job, next, response, is_kept) {
             Ok(response) => {
                 count(HopEnd::Answered);
                 return Ok(Some(response));
@@ -402,8 +443,15 @@ pub(crate) fn note_miss(worker: &Worker, has_tiers: bool, text: &[u8]) {
 
 /// Whether this node is to keep what it was answered: what it owns, stands in for, or was asked for by others; what it has had
 /// before; and what many ask it for. The rest is kept by one node for all.
-pub(crate) fn is_kept(job: &Job, told: &Told) -> bool {
-    told.hop != Hop::Peer || job.stale.is_some() || job.worker.hot_keys.borrow().is_hot(key_of(job))
+fn is_kept(job: &Job, hop: Hop) -> bool {
+    hop != Hop::Peer || job.stale.is_some() || job.worker.hot_keys.borrow().is_hot(key_of(job))
+}
+
+/// Whether an answer that is not kept may be an encoded copy. Not for parts, which are of identity, nor for who has something and asks
+/// whether it is still the same: that is known of all codings only where the identity is.
+fn may_be_encoded(job: &Job) -> bool {
+    let conditions = ["if-none-match", "if-match", "if-range", "range"];
+    job.range.is_none() && !conditions.iter().any(|name| job.request.fields.contains(name))
 }
 
 /// What the answer must know of: what this node knows, and what it is asked to know.
@@ -421,7 +469,12 @@ fn demanded(job: &Job) -> u64 {
 }
 
 /// Judges what another edge has answered: what it tells is taken off, and noted beside the answer if that is taken.
-fn accept(job: &Job, next: &Next<'_>, mut response: OriginResponse) -> Result<OriginResponse, Declined> {
+fn accept(
+    job: &Job,
+    next: &Next<'_>,
+    mut response: OriginResponse,
+    is_kept: bool,
+) -> Result<OriginResponse, Declined> {
     let text = |name| std::str::from_utf8(response.fields.get(name)?).ok();
     if let Some(failed) = text(FAILED) {
         let why = Why::ALL.iter().copied().find(|why| why.as_str() == failed).unwrap_or(Why::Internal);
@@ -454,7 +507,8 @@ fn accept(job: &Job, next: &Next<'_>, mut response: OriginResponse) -> Result<Or
     };
     strip(&mut response.fields);
     response.fields.remove("x-request-id");
-    response.told = Some(Box::new(Told { hop: next.hop, node: next.node.into(), position, ttl, timing }));
+    response.told =
+        Some(Box::new(Told { hop: next.hop, node: next.node.into(), position, ttl, timing, is_kept }));
     Ok(response)
 }
 
@@ -474,7 +528,7 @@ fn position_of(job: &Job, fields: &Fields, claim: u64) -> Result<u64, u64> {
 }
 
 /// The request as another edge gets it: the visitor's own words, so that it comes to the same rule, key and variant there.
-fn hop_request(job: &Job, to: Hop, demand: u64) -> OriginRequest {
+fn hop_request(job: &Job, to: Hop, demand: u64, is_kept: bool) -> OriginRequest {
     let (worker, request) = (&job.worker, &job.request);
     let mut fields = request.fields.clone();
     job.retain_for_hop(&mut fields);
@@ -486,6 +540,9 @@ fn hop_request(job: &Job, to: Hop, demand: u64) -> OriginRequest {
     fields.append_unchecked(HOP.as_bytes(), to.as_str().as_bytes());
     if demand > 0 {
         write_position(&mut fields, demand);
+    }
+    if !is_kept && may_be_encoded(job) {
+        fields.append_unchecked(PASSES.as_bytes(), b"1");
     }
     if job.askers.are_in_background() {
         // Whoever asks the origin for it is to know that nobody waits who has nothing.
@@ -504,6 +561,7 @@ fn hop_request(job: &Job, to: Hop, demand: u64) -> OriginRequest {
         on_behalf_of: None,
         upgrade: None,
         askers: job.askers.clone(),
+        patience: Some(patience_for(&job.at.rule().origin, to)),
     }
 }
 

@@ -32,11 +32,13 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
 mod clients;
+mod sessions;
 mod staple;
 mod tickets;
 
 pub(crate) use clients::{Asking, Shown, asks};
 pub use clients::{ClientAuthorities, read_client_authorities};
+use sessions::Sessions;
 pub use staple::{Responder, STAPLE_BYTES_MAX, Staple};
 use tickets::Tickets;
 
@@ -344,6 +346,8 @@ fn is_from_authority(hello: &ClientHello<'_>) -> bool {
 pub(crate) struct TlsBase {
     provider: Arc<CryptoProvider>,
     tickets: Arc<Tickets>,
+    /// Used instead of tickets where early data is taken.
+    sessions: Arc<Sessions>,
     clock: Clock,
 }
 
@@ -355,7 +359,7 @@ impl TlsBase {
         let first = CipherSuite::TLS13_AES_128_GCM_SHA256;
         provider.cipher_suites.sort_by_key(|suite| suite.suite() != first);
         let tickets = Arc::new(Tickets::new(ticket_secret, clock.clone())?);
-        Ok(TlsBase { provider: Arc::new(provider), tickets, clock })
+        Ok(TlsBase { provider: Arc::new(provider), tickets, sessions: Arc::default(), clock })
     }
 }
 
@@ -364,11 +368,13 @@ impl TlsBase {
 pub(crate) struct Offered {
     min_version: TlsVersion,
     http2: bool,
+    early_data: bool,
 }
 
 impl Offered {
     pub(crate) fn by(snapshot: &Snapshot) -> Self {
-        Offered { min_version: snapshot.edge.tls.min_version, http2: snapshot.switches.http2 }
+        let tls = &snapshot.edge.tls;
+        Offered { min_version: tls.min_version, http2: snapshot.switches.http2, early_data: tls.early_data }
     }
 }
 
@@ -387,7 +393,7 @@ impl TimeProvider for Time {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Carrier {
     Tcp,
-    /// TLS 1.3 alone, and nothing of a request before the handshake is done.
+    /// TLS 1.3 alone.
     Quic,
 }
 
@@ -434,6 +440,11 @@ impl Tls {
         })
     }
 
+    /// Whether a visitor who returns may ask before its handshake is over.
+    pub(crate) fn takes_early_data(&self) -> bool {
+        self.offered.early_data
+    }
+
     /// For a handshake over TCP that begins now.
     ///
     /// # Errors
@@ -463,7 +474,9 @@ impl Tls {
         let asking = Asking::new(&self.base, self.certificates.clone(), loaded.clone());
         let deciders =
             Deciders { verifier: asking.clone(), resolver: asking.clone(), tickets: asking.clone() };
-        let config = server_config(&self.base, carrier, self.offered, &self.certificates, deciders)?;
+        // What a visitor shows is known when the handshake is over.
+        let offered = Offered { early_data: false, ..self.offered };
+        let config = server_config(&self.base, carrier, offered, &self.certificates, deciders)?;
         Ok((config, asking))
     }
 
@@ -472,6 +485,9 @@ impl Tls {
         self.answers.get(token).map(|answer| &**answer)
     }
 }
+
+/// Bytes that a visitor may send over TCP before its handshake is over: a few requests. The rest waits.
+const EARLY_DATA_BYTES: u32 = 16 * 1024;
 
 /// What decides within a handshake.
 struct Deciders {
@@ -495,9 +511,24 @@ fn server_config(
         })?
         .with_client_cert_verifier(deciders.verifier)
         .with_cert_resolver(deciders.resolver);
-    config.ticketer = deciders.tickets;
-    // Sessions live in tickets alone: a visitor who never returns costs no memory.
-    config.session_storage = Arc::new(NoServerSessionStorage {});
+    match offered.early_data {
+        // Sessions live in tickets alone: a visitor who never returns costs no memory.
+        false => {
+            config.ticketer = deciders.tickets;
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+        }
+        // The library takes early data only for sessions that are used up by being resumed, so that none is replayed.
+        true => {
+            config.session_storage = base.sessions.clone();
+            config.max_early_data_size = match carrier {
+                Carrier::Tcp => EARLY_DATA_BYTES,
+                // RFC 9001 §4.6.1: the one value that there is; QUIC's own windows bound it.
+                Carrier::Quic => u32::MAX,
+            };
+            // An answer to early data does not wait for the visitor's part of the handshake.
+            config.send_half_rtt_data = true;
+        }
+    }
     match carrier {
         Carrier::Tcp => {
             let spoken = PROTOCOLS.iter().filter(|name| offered.http2 || **name != HTTP2);

@@ -40,11 +40,13 @@ use crate::quic::Quic;
 use crate::rates::{Counted, Open, Rates};
 use crate::request::{Request, RequestId};
 use crate::rewriting;
+use crate::rum::PageViews;
 use crate::slices::Stretches;
 use crate::succession::Succession;
 use crate::tiering::Reads;
 use crate::tiers::Certified;
 use crate::tls::Tls;
+use crate::tracing::{Tracer, Tracing};
 
 /// What all workers of an edge share.
 pub(crate) struct Shared {
@@ -93,7 +95,11 @@ pub(crate) struct Shared {
     pub(crate) heard: Heard,
     /// How long the way to visitors is.
     pub(crate) measuring: Measuring,
+    /// What browsers tell of page views.
+    pub(crate) rum: PageViews,
     pub(crate) registry: Arc<observe::Registry>,
+    /// How traces are begun and told; `None` while they are off.
+    pub(crate) tracing: Option<Tracing>,
     /// Where visitors are.
     pub(crate) locate: Option<Locate>,
     pub(crate) connections: AtomicUsize,
@@ -193,6 +199,7 @@ pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     pub(crate) origins: Origins,
     pub(crate) observer: observe::Observer,
+    pub(crate) tracer: Option<Tracer>,
     pub(crate) disk_reader: store::disk::Reader,
     /// TLS handshakes under way.
     pub(crate) handshakes: Arc<Open>,
@@ -251,6 +258,7 @@ impl Worker {
         Worker {
             origins,
             observer,
+            tracer: shared.tracing.clone().map(Tracer::new),
             disk_reader: shared.disks.reader(),
             handshakes: Arc::default(),
             loaded: Hold::of(&shared.loaded),

@@ -27,6 +27,7 @@ pub mod rewrite;
 pub mod rollout;
 pub mod routing;
 pub mod rule;
+pub mod rum;
 pub mod settings;
 pub mod site_test;
 pub mod snapshot;

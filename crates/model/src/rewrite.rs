@@ -44,7 +44,8 @@ pub const EXTENSIONS: &[&str] = &[
 /// What a rule says about rewriting.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rewrite {
-    /// Where static files of the page's own host are fetched from: scheme and authority, like `https://cdn.shop.example`.
+    /// Where static files of the page's own host are fetched from: scheme and authority, like `https://cdn.shop.example`. Empty where
+    /// none move.
     pub host: Box<str>,
     /// Other hosts whose files move, lower-case and without a default port, each with where they move to.
     pub hosts: Vec<(Box<str>, Box<str>)>,
@@ -56,6 +57,8 @@ pub struct Rewrite {
     pub structured_data: bool,
     /// Paths that move in the strings of inline scripts.
     pub inline_scripts: Vec<Glob>,
+    /// Whether pages get the script that tells of page views ([`crate::rum::SCRIPT_TAG`]).
+    pub script: bool,
 }
 
 impl Rewrite {
@@ -74,6 +77,9 @@ impl Rewrite {
     /// Has the files of these hosts move like the page's own: a style sheet that has moved names them too. Not those that files
     /// move to.
     pub fn add_own_hosts<'h>(&mut self, hosts: impl Iterator<Item = &'h str>) {
+        if self.host.is_empty() {
+            return;
+        }
         for host in hosts {
             let is_target = |to: &str| to.split_once("://").is_some_and(|(_, authority)| authority == host);
             let is_known = self.hosts.iter().any(|(from, to)| **from == *host || is_target(to));
@@ -85,6 +91,9 @@ impl Rewrite {
 
     /// Where files of this host move to; `own` is the page's.
     pub fn target<'a>(&'a self, host: &str, own: &str) -> Option<&'a str> {
+        if self.host.is_empty() {
+            return None;
+        }
         let pair = self.hosts.iter().find(|(from, _)| **from == *host);
         pair.map(|(_, to)| &**to).or_else(|| (host == own).then_some(&*self.host))
     }
@@ -103,6 +112,9 @@ impl Rewrite {
             globs(&self.inline_scripts)
         );
         text.extend_from_slice(line.as_bytes());
+        if self.script {
+            text.extend_from_slice(b"with script\n");
+        }
     }
 }
 

@@ -17,7 +17,12 @@
 //! ([`Rollout::judged_on_few`]), and an operator who will not wait says [`Rollout::without_traffic`].
 //!
 //! In the last stage there is nobody left to compare with: what gets worse then is taken for the candidate's doing, also when
-//! it is an origin's. To go back is the safe mistake.
+//! it is an origin's. To go back is the safe mistake. Slowness alone, which every machine and network has for some seconds, counts
+//! there only while it lasts, and has to last for longer.
+//!
+//! Where nothing was stable before, there is nothing to go back to: without a configuration nodes answer nobody, which is worse
+//! than any harm. Such a one is never undone by itself. What speaks against it holds it up before the last stage, where the others have
+//! nothing to lose, and is only told in the last.
 //!
 //! Nodes out of contact neither hold it up nor speak for it: they take up what is stable when they are back.
 //!
@@ -48,6 +53,9 @@ const MEASURE_MS: u64 = 30_000;
 const REQUESTS_ENOUGH: u64 = 200;
 /// Steps in a row that a share must be too large for: a moment is none.
 const CONFIRMED: u32 = 3;
+/// The same for slowness once all run it and nobody is left to compare with: longer than [`watch::RECENT_MS`], so that a hiccup of
+/// origins or machines has left the window by itself, and short enough for what stays to be undone within 30 s.
+const CONFIRMED_ALONE: u32 = 20;
 /// One in so many nodes may start anew, or lose contact, for reasons of its own; but two may not.
 const STARTS_SHARE: usize = 50;
 const SILENCE_SHARE: usize = 5;
@@ -304,6 +312,7 @@ impl Rollout {
             Stage::Measure if self.is_paused => paused(),
             Stage::Measure => self.measured(now_ms, nodes),
             _ => match self.find_harm(nodes) {
+                Some(harm) if self.stable.is_none() => self.bear(&harm, now_ms, nodes),
                 Some(harm) => self.undo(harm, now_ms),
                 None if self.is_paused => paused(),
                 None => self.advance(now_ms, nodes),
@@ -316,6 +325,24 @@ impl Rollout {
         self.began_ms.push((stage, now_ms));
         self.watch.begin_stage();
         self.streaks.clear();
+    }
+
+    /// The first configuration of all does harm.
+    fn bear(&mut self, harm: &Harm, now_ms: i64, nodes: &[NodeView]) -> Decision {
+        if self.is_paused {
+            return paused();
+        }
+        if self.stage != Stage::All {
+            return Decision::Wait(format!(
+                "{harm}; nothing was stable before, so it is not taken back: it goes no further until that is mended, or an operator takes it back"
+            ));
+        }
+        match self.advance(now_ms, nodes) {
+            Decision::Wait(what) => {
+                Decision::Wait(format!("{what}; {harm}, and nothing was stable before to go back to"))
+            }
+            decision => decision,
+        }
     }
 
     fn undo(&mut self, harm: Harm, now_ms: i64) -> Decision {
@@ -422,6 +449,13 @@ impl Rollout {
             let told = format!("{} of {known} nodes that are to run it are in contact and do", arrived.len());
             if self.watch.elapsed() < times.most_ms {
                 return Decision::Wait(format!("more nodes to run it: {told}"));
+            }
+            if self.stable.is_none() {
+                return match arrived.is_empty() {
+                    true => Decision::Wait(format!("a node to run it: {told}")),
+                    // They have nothing else to run, and those that are away none to come back to.
+                    false => self.go_on(now_ms, nodes),
+                };
             }
             // Nothing is known of most: that is no reason to go on, and none to wait for ever.
             let absent = self.audience_of(nodes).find(|node| !self.has_arrived(node));
@@ -564,7 +598,7 @@ impl Rollout {
             .filter(is_comparable)
             .partition(|node| self.audience.includes(&node.name, &node.pop));
         let run: Vec<&NodeView> = run.into_iter().filter(|node| self.has_arrived(node)).collect();
-        let mut found: Vec<Harm> = Vec::new();
+        let mut found: Vec<(Span, Harm)> = Vec::new();
         let mut looked = Vec::new();
         for span in [Span::Recent, Span::Stage] {
             let others = Group::of(self, &others, span);
@@ -572,15 +606,22 @@ impl Rollout {
                 // Without a new report there is nothing new to say.
                 if self.watch.seen(&node.name).is_some_and(|seen| seen.is_new) {
                     looked.push(node.name.clone());
-                    found.extend(self.compare(&node.name, &Group::of(self, &[node], span), &others, span));
+                    let harms = self.compare(&node.name, &Group::of(self, &[node], span), &others, span);
+                    found.extend(harms.into_iter().map(|harm| (span, harm)));
                 }
             }
             if run.len() > 1 {
                 let name = format!("{} and {} more", run[0].name, run.len() - 1);
                 looked.push(name.clone());
-                found.extend(self.compare(&name, &Group::of(self, &run, span), &others, span));
+                let harms = self.compare(&name, &Group::of(self, &run, span), &others, span);
+                found.extend(harms.into_iter().map(|harm| (span, harm)));
             }
         }
+        if self.stage == Stage::All {
+            // What was slow a while ago and is no more would count to the end of the stage.
+            found.retain(|(span, harm)| *span == Span::Recent || !harm.measure.is_slowness());
+        }
+        let found: Vec<Harm> = found.into_iter().map(|(_, harm)| harm).collect();
         self.streaks.retain(|(name, measure), _| {
             let is_found = found.iter().any(|harm| harm.node == *name && harm.measure == *measure);
             is_found || !looked.contains(name) || *measure == Measure::Memory
@@ -595,7 +636,9 @@ impl Rollout {
             let streak = self.streaks.entry(key.clone()).or_insert(0);
             *streak += 1;
             counted.push(key);
-            if *streak >= CONFIRMED && worst.is_none() {
+            let is_alone = self.stage == Stage::All && harm.measure.is_slowness();
+            let confirmed = if is_alone { CONFIRMED_ALONE } else { CONFIRMED };
+            if *streak >= confirmed && worst.is_none() {
                 worst = Some(harm);
             }
         }

@@ -26,6 +26,8 @@ pub const PROBE_TIMEOUT: Bound<Duration> =
     bound(Duration::from_secs(1), Duration::from_millis(100), Duration::from_secs(30));
 /// What an operator may add to a PoP's estimates.
 pub const BIAS: Bound<Duration> = bound(Duration::ZERO, Duration::ZERO, Duration::from_secs(10));
+/// Percent of all visitors that a PoP may be given.
+pub const SHARE_PERCENT: std::ops::RangeInclusive<i64> = 1..=100;
 
 /// A place on the earth, in degrees.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -101,10 +103,13 @@ pub struct Routing {
 }
 
 impl Routing {
-    /// The PoPs that a site's `pops` name, as indices; all when it names none. See [`crate::Site::pops`].
+    /// The PoPs that a site's `pops` name, as indices; all of one's own when it names none. See [`crate::Site::pops`].
     pub fn pops_of(&self, names: &[Box<str>]) -> Vec<usize> {
-        let named = |pop: &Pop| names.iter().any(|name| pop.name == *name || pop.regions.contains(name));
-        (0..self.pops.len()).filter(|index| names.is_empty() || named(&self.pops[*index])).collect()
+        let is_of = |pop: &Pop| match names.is_empty() {
+            true => pop.cname.is_none(),
+            false => names.iter().any(|name| pop.name == *name || pop.regions.contains(name)),
+        };
+        (0..self.pops.len()).filter(|index| is_of(&self.pops[*index])).collect()
     }
 
     /// The PoP of this name.
@@ -118,14 +123,18 @@ impl Routing {
     }
 }
 
-/// One or more edges in one place.
+/// One or more edges in one place; or another CDN, which is in all places.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pop {
     /// Its name: letters, digits, `-`, `_` and `.`.
     pub name: Box<str>,
-    /// Where it is.
-    pub location: Point,
-    /// The addresses that visitors are sent to.
+    /// Where it is; `None` for another CDN: near everybody, as far as is known.
+    pub location: Option<Point>,
+    /// Of another CDN, the name that visitors are sent to, lower-case.
+    pub cname: Option<Box<str>>,
+    /// Of another CDN, what a visitor's browser times to learn how far it is.
+    pub beacon: Option<Box<str>>,
+    /// The addresses that visitors are sent to; of another CDN, where a CNAME may not stand.
     pub edges: Vec<IpAddr>,
     /// Its edges as they reach each other, where they act as one cache: at most [`crate::tiers::NODES_MAX`].
     pub nodes: Vec<Node>,
@@ -135,6 +144,8 @@ pub struct Pop {
     pub networks: Vec<Network>,
     /// Added to every estimate of this PoP, in ms: what it costs more than others, in the operator's eyes.
     pub bias_ms: f64,
+    /// The percentage of all visitors that are sent here, wherever they are; `None`: those for whom it is the best.
+    pub share: Option<u8>,
     /// What it can take, in Mbit/s; `None` is no bound.
     pub capacity: Option<u32>,
     /// Nobody new is sent here.

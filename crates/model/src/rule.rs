@@ -21,6 +21,7 @@ use crate::origin::{OriginGroup, Scheme, StatusRange};
 use crate::rate::Rate;
 use crate::redirect::Redirect;
 use crate::rewrite::Rewrite;
+use crate::rum::Rum;
 use crate::units::Ttl;
 
 /// A request as rules see it: borrowed from the edge's own request.
@@ -132,6 +133,8 @@ pub struct Rule {
     pub compress: Option<Compress>,
     /// What is rewritten in pages and style sheets; `None` is nothing.
     pub rewrite: Option<Arc<Rewrite>>,
+    /// Whether browsers tell of views of its pages, and how.
+    pub rum: Option<Rum>,
 }
 
 /// How often may be asked, and who is counted together.
@@ -260,6 +263,7 @@ impl Rule {
             early_hints: true,
             compress: Some(Compress::default()),
             rewrite: None,
+            rum: None,
         }
     }
 

@@ -98,6 +98,8 @@ pub const DISK_SIZE_MAX: ByteSize = ByteSize(16 << 40);
 /// who disagrees writes the drive's rating. An average with a burst of one whole size, so that a new cache fills at full
 /// speed.
 pub const WRITES_PER_DAY: Bound<u32> = bound(10, 1, 1000);
+/// One request of how many begins a trace: enough to see what is usual, and little to keep.
+pub const TRACED_ONE_IN: Bound<u32> = bound(1000, 1, 1_000_000_000);
 /// Worker threads; the default is one per core.
 pub const WORKERS: Bound<u32> = bound(0, 1, 1024);
 
@@ -130,6 +132,8 @@ pub struct EdgeSettings {
     pub access_log: AccessLog,
     /// How a line of it looks.
     pub access_log_format: AccessLogFormat,
+    /// Where traces go; `None` is off.
+    pub traces: Option<TraceSettings>,
     /// Where networks are: a file that `perigee geo build` has made; `None`: nobody knows.
     pub location: Option<PathBuf>,
     /// Whether statistics are kept for whoever shows them.
@@ -146,6 +150,19 @@ pub struct EdgeSettings {
     pub http3: bool,
     /// Limits against what visitors may use up.
     pub limits: Limits,
+}
+
+/// Where traces go, and which.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TraceSettings {
+    /// URL of a collector that takes OTLP over HTTP.
+    pub to: String,
+    /// A file whose line is said as Authorization.
+    pub authorization_file: Option<PathBuf>,
+    /// One request of so many begins a trace that is recorded.
+    pub one_in: u32,
+    /// Whether a visitor's `traceparent` is continued.
+    pub believe_visitors: bool,
 }
 
 /// What edges show each other, in PEM files.
@@ -188,6 +205,9 @@ pub struct TlsSettings {
     pub min_version: TlsVersion,
     /// File with the secret that session tickets are made from; `None` is one of the state directory's own.
     pub ticket_secret_file: Option<PathBuf>,
+    /// Whether a visitor who returns may ask before the handshake is over (RFC 8470). Sessions are remembered then, by this edge
+    /// alone, and tickets are not used.
+    pub early_data: bool,
 }
 
 /// A version of TLS. Older ones are not spoken (RFC 8996).
@@ -485,6 +505,7 @@ impl Default for EdgeSettings {
             node: "perigee".to_owned(),
             access_log: AccessLog::default(),
             access_log_format: AccessLogFormat::default(),
+            traces: None,
             location: None,
             statistics: true,
             server_timing: false,

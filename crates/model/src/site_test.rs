@@ -195,7 +195,9 @@ impl SiteTest {
         let facts = decide_store(&request, self.status, &response, &rule.policy, NOW, NOW)
             .map_err(|refusal| lower_first(refusal.sentence().trim_end_matches('.')))?;
         let from = match facts.source {
-            LifetimeSource::Rule | LifetimeSource::RuleForStatus => "by rule",
+            LifetimeSource::Rule | LifetimeSource::RuleForStatus | LifetimeSource::RuleForSilence => {
+                "by rule"
+            }
             LifetimeSource::Heuristic => "by guess",
             LifetimeSource::Nothing => "nothing says more",
             _ => "from the origin",

@@ -81,6 +81,7 @@ fn measure(observer: &Observer, registry: &Registry, urls: u64) -> u64 {
                     fetch: None,
                     answer: None,
                     request_id: number,
+                    trace_id: None,
                     referer: Some(b"https://www.shop.example/catalogue/shoes?page=2"),
                     user_agent: Some(
                         b"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36",

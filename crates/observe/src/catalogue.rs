@@ -184,6 +184,8 @@ families! {
         "Copies that were asked for and not made: a queue was full, the copy was hardly smaller, or its coder failed.";
     REWRITES = Counter "perigee_rewrites_total" ["outcome"] in "responses":
         "Pages and style sheets that a rule has rewritten: whole; failed-open, when a limit let the rest pass as it was; left, because they were encoded or forbade it.";
+    VIEWS = Counter "perigee_page_views_told_total" ["outcome"] in "page views":
+        "Page views that browsers have told of (rum): counted; impossible, when it could not be read or a time cannot be; forged, when its token was not ours, too old or used before; too-many, of one network or in all.";
     FILLS = Gauge "perigee_fills_in_flight" [] in "fills":
         "Fetches being written into the cache now.";
     PURGES = Counter "perigee_purges_total" ["scope", "form"] in "purges":
@@ -220,4 +222,6 @@ families! {
         "Failed writes to the access log.";
     LOG_REOPENS = Counter "perigee_log_reopens_total" [] in "reopens":
         "Times that the access log was reopened.";
+    SPANS = Counter "perigee_spans_total" ["end"] in "spans":
+        "Spans of traces: sent to the collector, refused by it (or tried in vain), or dropped because the queue was full.";
 }

@@ -77,6 +77,8 @@ pub struct Event<'a> {
     pub answer: Option<&'a Fields>,
     /// The request's id; 16 hex digits in the log.
     pub request_id: u64,
+    /// The trace that it is in; 32 hex digits in the log.
+    pub trace_id: Option<u128>,
     /// The Referer field. Any bytes.
     pub referer: Option<&'a [u8]>,
     /// The User-Agent field. Any bytes.
@@ -185,6 +187,9 @@ macro_rules! labels {
 
             /// The stable text form: the label value.
             pub const fn as_str(self) -> &'static str { match self { $($name::$variant => $text,)* } }
+
+            /// One sentence for people.
+            pub fn sentence(self) -> &'static str { match self { $($name::$variant => $doc.trim(),)* } }
         }
     };
 }

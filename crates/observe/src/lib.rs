@@ -13,8 +13,10 @@
 //! full, lines are dropped and counted. Label values come from closed enums and from the configuration, never from a
 //! request, and the number of sites and origins with series of their own is bounded.
 //!
-//! Not here: error messages for people (the binary prints them), traces, and whatever takes TLS: a log that goes over HTTP is given
-//! as a writer ([`AccessLog::start_to`]).
+//! Spans of traces that are sampled go the same way, through a queue of their own ([`Traces`]).
+//!
+//! Not here: error messages for people (the binary prints them), and whatever takes TLS: what goes over HTTP is given as a writer
+//! ([`AccessLog::start_to`], [`Traces::start`]).
 
 pub mod catalogue;
 mod cells;
@@ -30,6 +32,7 @@ mod registry;
 mod render;
 mod syslog;
 mod tally;
+mod traces;
 
 pub use event::{
     ConnectionUse, Event, Fetch, FetchEnd, FetchEvent, Handshake, Hop, HopEnd, Limit, OriginFailure,
@@ -45,3 +48,4 @@ pub use registry::{
     BuildInfo, CERTIFICATES_MAX, FIRST_BYTE_BUCKETS, ORIGINS_MAX, Registry, SITES_MAX, Totals,
 };
 pub use syslog::SyslogTo;
+pub use traces::{SPANS_QUEUED_MAX, Traces};

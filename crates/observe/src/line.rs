@@ -1,7 +1,7 @@
 //! One finished request as one line of text: a JSON object, the combined format of web servers, or what other networks write. Formats straight
 //! into the worker's buffer; allocates only when that buffer grows.
 //!
-//! JSON keys, in this order, absent ones left out: `time` (RFC 3339, UTC, ms), `id`, `client`, `method`, `host`, `target`,
+//! JSON keys, in this order, absent ones left out: `time` (RFC 3339, UTC, ms), `id`, `trace`, `client`, `method`, `host`, `target`,
 //! `protocol`, `scheme` (only `https`), `authorized`, `status`, `body_bytes`, `head_bytes`, `received_bytes`, `duration_us`, `first_byte_us`, `outcome`, `why`,
 //! `site`, `asked_as` (of a request of another edge), `rule`, `age`, `ttl`, `collapsed`, `stored`, `encoded`, `selected_by`, `origin`, `origin_status`, `origin_us`, `attempts`,
 //! `answer`, `referer`, `user_agent`. What reads them: `insight::log`.
@@ -28,6 +28,11 @@ pub(crate) fn write_json(out: &mut Vec<u8>, stamp: &mut Stamp, event: &Event<'_>
     stamp.write_rfc3339(out, event.wall);
     out.extend_from_slice(b"\",\"id\":\"");
     write_hex(out, event.request_id);
+    if let Some(trace_id) = event.trace_id {
+        out.extend_from_slice(b"\",\"trace\":\"");
+        write_hex(out, (trace_id >> 64) as u64);
+        write_hex(out, trace_id as u64);
+    }
     out.extend_from_slice(b"\",\"client\":\"");
     write_address(out, event.client);
     text(out, b"\",\"method\":\"", event.method);

@@ -17,6 +17,9 @@ pub struct Readings {
     pub copies_not_made: [u64; 3],
     /// Pages and style sheets rewritten whole, in part, and not at all although a rule says so.
     pub rewrites: [u64; 3],
+    /// Page views that browsers have told of: counted, refused as unreadable or impossible, as forged, late or told before, and as too
+    /// many of one network or in all.
+    pub views: [u64; 4],
     /// The disks; a handful.
     pub disks: Vec<DiskReading>,
     /// The origins of the running snapshot.

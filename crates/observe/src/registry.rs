@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use semantics::{Outcome, Wall, Why};
+use stats::Country;
+use stats::rum::View;
 
 use crate::cells::{OUTCOMES, WorkerCells};
 use crate::event::{PurgeForm, PurgeScope, Slot};
@@ -66,6 +68,11 @@ pub(crate) struct Shared {
     pub(crate) log_lines_lost: AtomicU64,
     pub(crate) log_write_errors: AtomicU64,
     pub(crate) log_reopens: AtomicU64,
+    pub(crate) spans_sent: AtomicU64,
+    pub(crate) spans_refused: AtomicU64,
+    pub(crate) spans_dropped: AtomicU64,
+    /// Requests to the collector that failed for good.
+    pub(crate) trace_failures: AtomicU64,
 }
 
 /// Names by slot, and slots by name.
@@ -122,6 +129,11 @@ impl Registry {
     /// installed, not per request.
     pub fn site(&self, name: &str) -> Slot {
         slot_for(&self.sites, name)
+    }
+
+    /// The name of a site's slot.
+    pub fn site_name(&self, slot: Slot) -> String {
+        self.sites.read().name(slot).to_owned()
     }
 
     /// The slot of an origin, by its name or URL in the configuration. As [`Registry::site`].
@@ -205,6 +217,13 @@ impl Registry {
     /// may come in several reports: their sum is what happened. Empty where nobody keeps any.
     pub fn take_reports(&self) -> Vec<stats::Report> {
         self.statistics.take(|| self.sites.read().to_vec())
+    }
+
+    /// Counts what a visitor's browser has said of a page view, for the next report; `false` when nobody keeps statistics, or there
+    /// is no room. `group`: [`stats::rum::GROUP_BYTES_MAX`] at most, and of a bounded number.
+    pub fn count_view(&self, site: Slot, country: Country, group: &str, view: &View) -> bool {
+        let of = stats::rum::Of { site: site.0, country, group: group.into() };
+        self.statistics.is_on() && self.statistics.count_view(of, view)
     }
 
     /// Notes how many reports could not be delivered, since the start.

@@ -320,6 +320,9 @@ fn render_copies(out: &mut Exposition, readings: &Readings) {
     for (outcome, count) in ["whole", "failed-open", "left"].into_iter().zip(readings.rewrites) {
         out.sample(&REWRITES, &[outcome], count);
     }
+    for (outcome, count) in ["counted", "impossible", "forged", "too-many"].into_iter().zip(readings.views) {
+        out.sample(&VIEWS, &[outcome], count);
+    }
 }
 
 fn for_each_disk(
@@ -369,6 +372,11 @@ fn render_log(out: &mut Exposition, registry: &Registry, workers: &[Arc<WorkerCe
     out.sample(&LOG_LINES_DROPPED, &["write-failed"], load(&shared.log_lines_lost));
     out.sample(&LOG_WRITE_ERRORS, &[], load(&shared.log_write_errors));
     out.sample(&LOG_REOPENS, &[], load(&shared.log_reopens));
+    for (end, count) in
+        [("sent", &shared.spans_sent), ("refused", &shared.spans_refused), ("dropped", &shared.spans_dropped)]
+    {
+        out.sample(&SPANS, &[end], load(count));
+    }
 }
 
 fn sum(workers: &[Arc<WorkerCells>], counter: impl Fn(&WorkerCells) -> &Counter) -> u64 {

@@ -10,6 +10,7 @@ use semantics::cache_status::write_cache_status;
 use semantics::{Outcome, Wall, Why};
 use stats::histogram::{BUCKETS, bucket_of};
 use stats::key::is_hit;
+use stats::rum::{self, View, Views};
 use stats::sketch::Of;
 use stats::{
     Cell, Class, Country, Example, Histogram, Key, LISTS, ListKind, Report, Rule, Sketch, Status, TopList,
@@ -37,12 +38,26 @@ const LISTED_MAX: usize = 200;
 /// Cells that may wait to be taken, of all workers and seconds: some 20 MiB. What is more is dropped and counted.
 const WAITING_CELLS_MAX: usize = 100_000;
 
+/// Kinds of page views that may wait; what is of others then is told apart by site alone.
+const VIEW_KINDS_MAX: usize = 2_000;
+
+/// Page views that may wait to be taken: ten seconds of 10,000, some 20 MiB. What is more is dropped and counted.
+const WAITING_VIEWS_MAX: u64 = 100_000;
+
 /// What workers hand over, until somebody takes it.
 #[derive(Debug, Default)]
 pub(crate) struct Statistics {
     is_on: AtomicBool,
     waiting: Mutex<Waiting>,
+    views: Mutex<WaitingViews>,
     lost: AtomicU64,
+}
+
+/// Page views, their sites by slot. Beacons are few beside requests, so that workers share them.
+#[derive(Debug, Default)]
+struct WaitingViews {
+    by_kind: HashMap<rum::Of, Views>,
+    count: u64,
 }
 
 #[derive(Debug, Default)]
@@ -85,19 +100,46 @@ impl Statistics {
         waiting.handed.push(handed);
     }
 
+    /// Counts a page view; `false` when there was no room.
+    pub(crate) fn count_view(&self, of: rum::Of, view: &View) -> bool {
+        let mut waiting = self.views.lock();
+        if waiting.count >= WAITING_VIEWS_MAX {
+            return false;
+        }
+        waiting.count += 1;
+        let has_room = waiting.by_kind.len() < VIEW_KINDS_MAX || waiting.by_kind.contains_key(&of);
+        let of = match has_room {
+            true => of,
+            false => rum::Of { country: Country::UNKNOWN, group: OTHERS.into(), ..of },
+        };
+        waiting.by_kind.entry(of).or_default().add(view);
+        true
+    }
+
     /// What has been handed over since it was asked last: a report for each second, in order.
     pub(crate) fn take(&self, names: impl Fn() -> Vec<String>) -> Vec<Report> {
         let mut handed = std::mem::take(&mut *self.waiting.lock()).handed;
         handed.sort_by_key(|handed| handed.second);
         let names = if handed.is_empty() { Vec::new() } else { names() };
-        handed
-            .chunk_by(|one, other| one.second == other.second)
-            .map(|chunk| report_of(chunk, &names))
-            .collect()
+        let chunks: Vec<&[Handed]> = handed.chunk_by(|one, other| one.second == other.second).collect();
+        let newest = chunks.len().saturating_sub(1);
+        let reports = chunks.into_iter().enumerate().map(|(index, chunk)| {
+            // A beacon is a request, so that a report comes soon after it, and page views go with that.
+            let views = if index == newest {
+                std::mem::take(&mut *self.views.lock())
+            } else {
+                WaitingViews::default()
+            };
+            report_of(chunk, views, &names)
+        });
+        reports.collect()
     }
 }
 
-fn report_of(handed: &[Handed], names: &[String]) -> Report {
+/// The group of pages of those for which there is no room.
+const OTHERS: &str = "(others)";
+
+fn report_of(handed: &[Handed], views: WaitingViews, names: &[String]) -> Report {
     let mut sites = Sites { names, numbers: HashMap::new(), used: Vec::new() };
     let mut cells: HashMap<Key, Cell> = HashMap::new();
     let mut lists: HashMap<ListKind, Vec<TopList>> = HashMap::new();
@@ -124,10 +166,14 @@ fn report_of(handed: &[Handed], names: &[String]) -> Report {
     });
     let mut cells: Vec<(Key, Cell)> = cells.into_iter().collect();
     cells.sort_unstable_by_key(|(key, _)| *key);
+    let views = views.by_kind.into_iter();
+    let views: Vec<(rum::Of, Views)> =
+        views.map(|(of, views)| (rum::Of { site: sites.number(of.site), ..of }, views)).collect();
     Report {
         second: handed.first().map_or(0, |handed| handed.second),
         lists: lists.collect(),
         examples: examples.into_values().collect(),
+        views,
         cells,
         sites: sites.used,
     }

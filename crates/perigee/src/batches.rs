@@ -1,8 +1,8 @@
-//! The access log over HTTP: what the log thread writes at once becomes one POST, gzip, lines of text in it. A collector such as
-//! Vector, Fluent Bit or ClickHouse's HTTP interface takes it from there.
+//! What goes to collectors over HTTP: what is written at once becomes one POST. Lines of the access log, which a collector such as
+//! Vector, Fluent Bit or ClickHouse's HTTP interface takes; statistics as Prometheus remote-write or OTLP; traces as OTLP.
 //!
-//! Only the log thread waits. While a collector is away, lines wait in the log's bounded queue; what does not fit is dropped and
-//! counted (`perigee_log_lines_dropped_total`), as are lines that were tried in vain.
+//! Only the thread that writes waits. What comes while a collector is away waits in the bounded queue before that thread; what does
+//! not fit is dropped and counted there, as is what was tried in vain.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -17,8 +17,9 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use client::http::parse_answer;
 
-/// How long one batch is tried.
+/// How long one batch is tried: of lines, of which more come all the time, and of what has a queue for longer absences.
 const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE_OF_EXPORTS: Duration = Duration::from_secs(300);
 
 /// For a connection, and between two bytes.
 const STALL: Duration = Duration::from_secs(10);
@@ -30,12 +31,65 @@ const PAUSE_MAX: Duration = Duration::from_secs(4);
 /// Bytes of an answer that are read: only its status counts.
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
 
-/// A writer of whole lines.
+/// What is in a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// Lines of text.
+    Lines,
+    /// A request of Prometheus remote-write 1.0.
+    RemoteWrite,
+    /// A request of OTLP.
+    Otlp,
+}
+
+impl Content {
+    /// What is said of it in the head.
+    fn fields(self) -> &'static str {
+        match self {
+            Content::Lines => "Content-Type: application/x-ndjson\r\nContent-Encoding: gzip\r\n",
+            Content::RemoteWrite => {
+                "Content-Type: application/x-protobuf\r\nContent-Encoding: snappy\r\n\
+                 X-Prometheus-Remote-Write-Version: 0.1.0\r\n"
+            }
+            Content::Otlp => "Content-Type: application/x-protobuf\r\nContent-Encoding: gzip\r\n",
+        }
+    }
+
+    fn encode(self, bytes: &[u8]) -> io::Result<Vec<u8>> {
+        match self {
+            Content::RemoteWrite => snap::raw::Encoder::new().compress_vec(bytes).map_err(io::Error::other),
+            Content::Lines | Content::Otlp => {
+                let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+                encoder.write_all(bytes)?;
+                encoder.finish()
+            }
+        }
+    }
+
+    fn patience(self) -> Duration {
+        match self {
+            Content::Lines => PATIENCE,
+            Content::RemoteWrite | Content::Otlp => PATIENCE_OF_EXPORTS,
+        }
+    }
+}
+
+/// A writer of whole batches.
 pub(crate) struct Batches {
     host: String,
     port: u16,
     target: String,
     tls: Option<Arc<ClientConfig>>,
+    content: Content,
+    /// The value of Authorization.
+    authorization: Option<String>,
+}
+
+/// What a collector has answered.
+struct Answer {
+    status: u16,
+    /// When it wants to be asked again (RFC 9110 §10.2.3); dates are not read.
+    retry_after: Option<Duration>,
 }
 
 impl Batches {
@@ -43,7 +97,7 @@ impl Batches {
     ///
     /// # Errors
     /// It is no such URL, or TLS cannot be set up: in a sentence.
-    pub(crate) fn to(url: &str) -> Result<Self, String> {
+    pub(crate) fn to(url: &str, content: Content) -> Result<Self, String> {
         let wrong = || format!("{url:?} is no URL; wanted e.g. https://collector.example/logs");
         let (rest, is_tls) = match (url.strip_prefix("https://"), url.strip_prefix("http://")) {
             (Some(rest), _) => (rest, true),
@@ -62,11 +116,36 @@ impl Batches {
         }
         let target = if target.is_empty() { "/" } else { target };
         let tls = is_tls.then(client_config).transpose()?;
-        Ok(Batches { host: host.to_owned(), port, target: target.to_owned(), tls })
+        Ok(Batches {
+            host: host.to_owned(),
+            port,
+            target: target.to_owned(),
+            tls,
+            content,
+            authorization: None,
+        })
     }
 
-    /// One attempt: the answer's status.
-    fn post(&self, body: &[u8]) -> io::Result<u16> {
+    /// With a value for Authorization: visible characters and spaces.
+    ///
+    /// # Errors
+    /// It has others, or none.
+    pub(crate) fn authorized(mut self, value: &str) -> Result<Self, String> {
+        if value.is_empty() || value.bytes().any(|byte| !matches!(byte, b' '..=b'~')) {
+            return Err("what is to be said as Authorization is not one line of text".to_owned());
+        }
+        self.authorization = Some(value.to_owned());
+        Ok(self)
+    }
+
+    /// Where it goes, without what may be secret in a query.
+    pub(crate) fn place(&self) -> String {
+        let path = self.target.split('?').next().unwrap_or_default();
+        format!("{}:{}{}", self.host, self.port, path.replace(['"', '\\'], "_"))
+    }
+
+    /// One attempt.
+    fn post(&self, body: &[u8]) -> io::Result<Answer> {
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         let mut stream = None;
         for address in (self.host.as_str(), self.port).to_socket_addrs()? {
@@ -82,11 +161,16 @@ impl Batches {
         stream.set_read_timeout(Some(STALL))?;
         stream.set_write_timeout(Some(STALL))?;
         let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        let authorization = self.authorization.as_ref();
+        let authorization =
+            authorization.map_or_else(String::new, |value| format!("Authorization: {value}\r\n"));
         let head = format!(
-            "POST {} HTTP/1.0\r\nHost: {host}:{}\r\nContent-Type: application/x-ndjson\r\nContent-Encoding: gzip\r\n\
-             Content-Length: {}\r\nConnection: close\r\n\r\n",
+            "POST {} HTTP/1.1\r\nHost: {host}:{}\r\nUser-Agent: perigee/{}\r\n{}{authorization}Content-Length: {}\r\n\
+             Connection: close\r\n\r\n",
             self.target,
             self.port,
+            env!("CARGO_PKG_VERSION"),
+            self.content.fields(),
             body.len()
         );
         let answer = match &self.tls {
@@ -97,8 +181,17 @@ impl Batches {
                 exchange(StreamOwned::new(session, stream), head.as_bytes(), body)?
             }
         };
-        parse_answer(&answer).map(|(status, _)| status).map_err(io::Error::other)
+        let (status, _) = parse_answer(&answer).map_err(io::Error::other)?;
+        Ok(Answer { status, retry_after: retry_after(&answer) })
     }
+}
+
+fn retry_after(answer: &[u8]) -> Option<Duration> {
+    let text = String::from_utf8_lossy(answer);
+    let head = text.split("\r\n\r\n").next()?;
+    let mut fields = head.lines().filter_map(|line| line.split_once(':'));
+    let (_, value) = fields.find(|(name, _)| name.eq_ignore_ascii_case("retry-after"))?;
+    value.trim().parse().ok().map(Duration::from_secs)
 }
 
 fn client_config() -> Result<Arc<ClientConfig>, String> {
@@ -126,25 +219,26 @@ fn exchange(mut stream: impl Read + Write, head: &[u8], body: &[u8]) -> io::Resu
 }
 
 impl Write for Batches {
-    fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
-        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-        encoder.write_all(lines)?;
-        let body = encoder.finish()?;
-        let (deadline, mut pause) = (Instant::now() + PATIENCE, PAUSE);
+    fn write(&mut self, batch: &[u8]) -> io::Result<usize> {
+        let body = self.content.encode(batch)?;
+        let (deadline, mut pause) = (Instant::now() + self.content.patience(), PAUSE);
         loop {
-            let failure = match self.post(&body) {
-                Ok(200..300) => return Ok(lines.len()),
+            let (failure, asked) = match self.post(&body) {
+                Ok(Answer { status: 200..300, .. }) => return Ok(batch.len()),
                 // What is wrong with it stays wrong, but for what says "later".
-                Ok(status @ 400..500) if !matches!(status, 408 | 425 | 429) => {
+                Ok(Answer { status: status @ 400..500, .. }) if !matches!(status, 408 | 425 | 429) => {
                     return Err(io::Error::other(format!("the collector answered {status}")));
                 }
-                Ok(status) => io::Error::other(format!("the collector answered {status}")),
-                Err(error) => error,
+                Ok(Answer { status, retry_after }) => {
+                    (io::Error::other(format!("the collector answered {status}")), retry_after)
+                }
+                Err(error) => (error, None),
             };
-            if Instant::now() + pause > deadline {
+            let wait = asked.unwrap_or_default().max(pause);
+            if Instant::now() + wait > deadline {
                 return Err(failure);
             }
-            sleep(pause);
+            sleep(wait);
             pause = (2 * pause).min(PAUSE_MAX);
         }
     }
@@ -175,14 +269,14 @@ mod tests {
                     head.push(byte[0]);
                 }
                 let head = String::from_utf8(head).unwrap();
-                assert!(head.starts_with("POST /logs?stream=perigee HTTP/1.0\r\n"), "{head}");
+                assert!(head.starts_with("POST /logs?stream=perigee HTTP/1.1\r\n"), "{head}");
                 let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).unwrap();
                 let mut body = vec![0; length.parse().unwrap()];
                 stream.read_exact(&mut body).unwrap();
                 let mut text = String::new();
                 flate2::read::GzDecoder::new(&body[..]).read_to_string(&mut text).unwrap();
                 bodies.push(text);
-                write!(stream, "HTTP/1.1 {status} x\r\nContent-Length: 0\r\n\r\n").unwrap();
+                write!(stream, "HTTP/1.1 {status} x\r\nContent-Length: 0\r\nRetry-After: 0\r\n\r\n").unwrap();
             }
             bodies
         });
@@ -192,7 +286,7 @@ mod tests {
     #[test]
     fn a_batch_is_said_again_until_it_is_taken() {
         let (url, collecting) = collector(&[503, 204, 200]);
-        let mut batches = Batches::to(&url).unwrap();
+        let mut batches = Batches::to(&url, Content::Lines).unwrap();
         assert_eq!(batches.write(b"{\"a\":1}\n").unwrap(), 8);
         assert_eq!(batches.write(b"{\"b\":2}\n").unwrap(), 8);
         assert_eq!(collecting.join().unwrap(), ["{\"a\":1}\n", "{\"a\":1}\n", "{\"b\":2}\n"]);
@@ -201,15 +295,34 @@ mod tests {
     #[test]
     fn what_is_refused_for_good_is_not_said_again() {
         let (url, collecting) = collector(&[400]);
-        let error = Batches::to(&url).unwrap().write(b"x\n").unwrap_err();
+        let error = Batches::to(&url, Content::Lines).unwrap().write(b"x\n").unwrap_err();
         assert!(error.to_string().contains("400"), "{error}");
         assert_eq!(collecting.join().unwrap().len(), 1);
     }
 
     #[test]
+    fn a_collector_says_when_it_wants_to_be_asked_again() {
+        let asked = |fields: &str| {
+            retry_after(format!("HTTP/1.1 429 x\r\n{fields}\r\n\r\nRetry-After: 9").as_bytes())
+        };
+        assert_eq!(asked("A: b\r\nretry-after:  7 "), Some(Duration::from_secs(7)));
+        assert_eq!(asked("Retry-After: Fri, 27 Nov 2026 00:00:00 GMT"), None);
+        assert_eq!(asked("A: b"), None);
+    }
+
+    #[test]
+    fn what_is_said_as_authorization_is_one_line() {
+        let batches = || Batches::to("http://a/write?token=secret", Content::Otlp).unwrap();
+        assert_eq!(batches().authorized("Bearer x").unwrap().place(), "a:80/write");
+        for wrong in ["", "Bearer x\r\nHost: b", "Bearer \u{e9}"] {
+            assert!(batches().authorized(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
     fn what_is_no_url_is_refused_at_the_start() {
         for wrong in ["ftp://a/", "http://", "https://:443/", "http://a:x/", "http://a/b c"] {
-            assert!(Batches::to(wrong).is_err(), "{wrong}");
+            assert!(Batches::to(wrong, Content::Lines).is_err(), "{wrong}");
         }
     }
 }

@@ -58,6 +58,11 @@ impl Cluster {
         Cluster { control: Some(control), authority: Some(authority), token_file: Some(token_file) }
     }
 
+    /// Whether any flag names one.
+    pub(crate) fn is_given(&self) -> bool {
+        self.control.is_some() || self.authority.is_some() || self.token_file.is_some()
+    }
+
     /// Whether flags or environment name a control: then `perigee purge` goes there, and not to the edge of this machine.
     pub(crate) fn is_named(&self) -> bool {
         self.control.is_some() || variable("PERIGEE_CONTROL").is_some()

@@ -463,6 +463,7 @@ fn needs_new_start(running: &EdgeSettings, wanted: &EdgeSettings) -> Vec<&'stati
         ("statistics", running.statistics != wanted.statistics),
         ("access_log", running.access_log != wanted.access_log),
         ("access_log_format", running.access_log_format != wanted.access_log_format),
+        ("[edge.traces]", running.traces != wanted.traces),
     ]
     .into_iter()
     .filter_map(|(name, has_changed)| has_changed.then_some(name))

@@ -1,5 +1,6 @@
 //! `perigee control`: runs a control of a cluster, until SIGTERM or SIGINT.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
@@ -9,16 +10,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use control::export::{By, EVERY, EVERY_MAX, EVERY_MIN, Export, Form};
 use control::{Control, Options};
 use journal::Journal;
 use journal::etcd::Etcd;
 use journal::sqlite::Sqlite;
 use journal::trust::{fingerprint, is_name};
+use model::units::parse_duration;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde::Deserialize;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::batches::{Batches, Content};
 use crate::failure::Failure;
 
 const EXAMPLES: &str = "\
@@ -39,6 +43,13 @@ or, for several controls, in place of [journal]:
   [journal.etcd]
   endpoints = [\"https://etcd-1:2379\", \"https://etcd-2:2379\", \"https://etcd-3:2379\"]
   ca_file   = \"/etc/perigee/etcd-ca.pem\"  # also certificate_file and key_file, user and password_file, prefix
+
+and, as often as wanted, who else is told what the cluster serves (of several controls, at one of them):
+  [[export]]
+  to   = \"http://prometheus.example:9090/api/v1/write\"
+  form = \"remote-write\"                     # or \"otlp\"
+  # every = \"10s\", by = [\"site\", \"pop\", \"status\"], labels = { cluster = \"main\" },
+  # authorization_file = \"/etc/perigee/export-authorization\" (e.g. Bearer …)
 
 The first control of a cluster makes its authority, its secret and its first token. Each further one needs
 a copy of the file cluster-secret in its state directory, and a journal that both reach.";
@@ -65,6 +76,81 @@ struct Settings {
     names: Vec<String>,
     state: PathBuf,
     journal: JournalSettings,
+    #[serde(default)]
+    export: Vec<ExportSettings>,
+}
+
+/// `[[export]]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExportSettings {
+    to: String,
+    form: FormSetting,
+    every: Option<String>,
+    by: Option<Vec<String>>,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+    authorization_file: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum FormSetting {
+    RemoteWrite,
+    Otlp,
+}
+
+/// What is told apart, unless said otherwise.
+const EXPORTED_BY: [&str; 3] = ["site", "pop", "status"];
+
+/// Labels that series have by themselves.
+const OWN_LABELS: [&str; 10] =
+    ["__name__", "control", "le", "site", "pop", "country", "class", "rule", "status", "why"];
+
+impl ExportSettings {
+    /// Ready to be started.
+    ///
+    /// # Errors
+    /// What is wrong, and what to write.
+    fn open(&self) -> Result<Export, (String, &'static str)> {
+        let at =
+            |what: String| format!("export to {:?}: {what}", self.to.split('?').next().unwrap_or_default());
+        let (form, content) = match self.form {
+            FormSetting::RemoteWrite => (Form::RemoteWrite, Content::RemoteWrite),
+            FormSetting::Otlp => (Form::Otlp, Content::Otlp),
+        };
+        let every = self.every.as_deref().map_or(Ok(EVERY), |text| {
+            let every = parse_duration(text).ok().filter(|every| (EVERY_MIN..=EVERY_MAX).contains(every));
+            every.ok_or_else(|| (at(format!("every {text:?} is none of 1s to 2m")), "e.g. every = \"10s\""))
+        })?;
+        let names = self.by.as_ref().map(|names| names.iter().map(String::as_str).collect());
+        let by = By::of(names.unwrap_or_else(|| EXPORTED_BY.to_vec()));
+        let by = by.map_err(|why| (at(format!("by: {why}")), "e.g. by = [\"site\", \"pop\", \"status\"]"))?;
+        let is_label = |name: &str| {
+            let mut bytes = name.bytes();
+            bytes.next().is_some_and(|first| first.is_ascii_alphabetic() || first == b'_')
+                && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+                && !OWN_LABELS.contains(&name)
+        };
+        if let Some(wrong) = self.labels.keys().find(|name| !is_label(name)) {
+            return Err((
+                at(format!(
+                    "labels: {wrong:?} is no name for a label, or one that series have by themselves"
+                )),
+                "use letters, digits and '_', e.g. labels = { cluster = \"main\" }",
+            ));
+        }
+        let mut batches = Batches::to(&self.to, content)
+            .map_err(|why| (at(why), "e.g. to = \"http://prometheus.example:9090/api/v1/write\""))?;
+        let place = batches.place();
+        if let Some(path) = &self.authorization_file {
+            let next = "name a file that holds one line, e.g. Bearer … or Basic …";
+            let text = fs::read_to_string(path)
+                .map_err(|error| (at(format!("authorization_file {}: {error}", path.display())), next))?;
+            batches = batches.authorized(text.trim_end()).map_err(|why| (at(why), next))?;
+        }
+        Ok(Export { place, form, by, labels: self.labels.clone(), every, to: Box::new(batches) })
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -195,7 +281,7 @@ fn check(settings: &Settings) -> Result<(), (String, &'static str)> {
             return Err((format!("{key} {:?} is not absolute", path.display()), "write the whole path"));
         }
     }
-    Ok(())
+    settings.export.iter().try_for_each(|export| export.open().map(drop))
 }
 
 /// The state directory first: a journal may well lie in it.
@@ -239,6 +325,8 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
     let journal = open(&settings.journal, &settings.state).await?;
     let mut options = Options::new(settings.name.clone(), settings.listen, settings.state.clone(), journal);
     options.names = settings.names.clone();
+    let exports = settings.export.iter().map(ExportSettings::open).collect::<Result<_, _>>();
+    options.exports = exports.map_err(|(message, next)| Failure::new(message, next))?;
     let mut handle = Control::start(options)
         .await
         .map_err(|error| Failure::new(format!("control cannot be started: {error}"), ""))?;
@@ -304,6 +392,32 @@ mod tests {
                 "sqlite = \"/s/j\"",
                 "etcd = { endpoints = [\"x\"], user = \"a\" }",
                 "user and password_file go together",
+            ),
+            ("[journal]", "[[export]]\nto = \"a\"\nform = \"otlp\"\n[journal]", "is no URL"),
+            (
+                "[journal]",
+                "[[export]]\nto = \"http://a/\"\nform = \"csv\"\n[journal]",
+                "unknown variant `csv`",
+            ),
+            (
+                "[journal]",
+                "[[export]]\nto = \"http://a/\"\nform = \"otlp\"\nevery = \"5m\"\n[journal]",
+                "every \"5m\" is none of 1s to 2m",
+            ),
+            (
+                "[journal]",
+                "[[export]]\nto = \"http://a/\"\nform = \"otlp\"\nby = [\"moon\"]\n[journal]",
+                "\"moon\" is nothing to tell apart",
+            ),
+            (
+                "[journal]",
+                "[[export]]\nto = \"http://a/\"\nform = \"otlp\"\nlabels = { site = \"a\" }\n[journal]",
+                "\"site\" is no name for a label",
+            ),
+            (
+                "[journal]",
+                "[[export]]\nto = \"http://a/\"\nform = \"otlp\"\nauthorization_file = \"/nowhere\"\n[journal]",
+                "authorization_file /nowhere",
             ),
         ] {
             let error = check(&good.replacen(from, to, 1)).unwrap_err();

@@ -28,17 +28,22 @@ mod enroll;
 mod explain;
 mod failure;
 mod geo;
+mod import;
+mod init;
 mod integrate;
+mod interrupt;
 mod login;
 mod manager;
 mod measure;
 mod member;
 mod nodes;
 mod ocsp;
+mod parity;
 mod plan;
 mod probe;
 mod purge;
 mod recorded;
+mod reference;
 mod relay;
 mod replay;
 mod rewrite;
@@ -48,6 +53,7 @@ mod route;
 mod router;
 mod running;
 mod serve;
+mod shells;
 mod state;
 mod stats;
 mod store;
@@ -75,6 +81,9 @@ const EXAMPLES: &str = "\
 Examples:
   perigee demo                                      see it: a whole CDN on this machine
   perigee serve --origin http://127.0.0.1:8000      put a cache in front of a website
+  perigee init                                      write a first configuration
+  nginx -T | perigee import nginx - --out perigee.toml   begin with what you have
+  perigee parity --log access.log --old http://10.0.0.1 --new http://127.0.0.1:8080   compare both by recorded requests
   perigee check perigee.toml                        find every mistake in a configuration
   perigee explain http://127.0.0.1:8080/            say how a request would be answered, and why
   perigee purge --url http://127.0.0.1:8080/        drop what is stored for a URL
@@ -97,6 +106,12 @@ enum Command {
     Serve(serve::Serve),
     /// Serve the websites of a cluster, as one of its nodes
     Edge(edge::Edge),
+    /// Write a first configuration: three questions, or flags
+    Init(init::Init),
+    /// Make a configuration out of nginx's, CloudFront's, Cloudflare's or Varnish's, and say what becomes of each directive
+    Import(import::Import),
+    /// Ask two servers for what a log says was asked for, and say where their answers differ
+    Parity(parity::ParityArgs),
     /// Find every mistake in a configuration file
     Check(check::CheckArgs),
     /// Drop what is stored: by URL, prefix, surrogate key, site, or all of it
@@ -159,6 +174,12 @@ enum Command {
     Token(token::Token),
     /// Say who did what in a cluster
     Audit(audit::Audit),
+    /// Print what has a shell complete this program's words
+    Completions(shells::Completions),
+    /// Write the pages for man
+    Man(shells::Man),
+    /// Print a part of the reference, as Markdown: what this very binary can do
+    Reference(reference::Reference),
 }
 
 fn main() -> ExitCode {
@@ -167,6 +188,9 @@ fn main() -> ExitCode {
         Command::Demo(demo) => demo.run(),
         Command::Serve(serve) => serve.run(),
         Command::Edge(edge) => edge.run(),
+        Command::Init(init) => init.run(),
+        Command::Import(import) => return ended(import.run()),
+        Command::Parity(parity) => return ended(parity.run()),
         Command::Check(check) => return check::run(check),
         Command::Purge(purge) => purge.run(),
         Command::Warm(warm) => warm.run(),
@@ -203,6 +227,9 @@ fn main() -> ExitCode {
         Command::Enroll(enroll) => enroll.run(),
         Command::Token(token) => token.run(),
         Command::Audit(audit) => audit.run(),
+        Command::Completions(completions) => completions.run(),
+        Command::Man(man) => man.run(),
+        Command::Reference(reference) => reference.run(),
     };
     ended(done.map(|()| ExitCode::SUCCESS))
 }

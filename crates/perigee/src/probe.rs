@@ -63,39 +63,65 @@ impl Probe {
 
     /// Status and fields of the answer to GET of `target` at `host`, or at the probed host where that is empty.
     pub(crate) fn ask(&self, host: &str, target: &str) -> io::Result<(u16, Fields)> {
+        self.exchange("GET", host, target, "gzip, br", 0)
+    }
+
+    /// The same without a coding, and by any method; the body is read too, of at most `body_bytes_max`, so that a cache gets all of it.
+    pub(crate) fn ask_whole(
+        &self,
+        method: &str,
+        host: &str,
+        target: &str,
+        body_bytes_max: u64,
+    ) -> io::Result<(u16, Fields)> {
+        self.exchange(method, host, target, "identity", body_bytes_max)
+    }
+
+    fn exchange(
+        &self,
+        method: &str,
+        host: &str,
+        target: &str,
+        codings: &str,
+        body_bytes_max: u64,
+    ) -> io::Result<(u16, Fields)> {
         let host = if host.is_empty() { &self.host } else { host };
         // A target that could end the line was never one of a request.
         if !target.bytes().chain(host.bytes()).all(|byte| byte.is_ascii_graphic()) {
             return Err(ErrorKind::InvalidInput.into());
         }
         let request = format!(
-            "GET {target} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: perigee-probe\r\nAccept: */*\r\n\
-             Accept-Encoding: gzip, br\r\nConnection: close\r\n\r\n"
+            "{method} {target} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: perigee-probe\r\nAccept: */*\r\n\
+             Accept-Encoding: {codings}\r\nConnection: close\r\n\r\n"
         );
         let address = (&*self.host, self.port).to_socket_addrs()?.next().ok_or(ErrorKind::NotFound)?;
         let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         let head = match &self.tls {
-            None => exchange(&mut stream, request.as_bytes())?,
+            None => exchange(&mut stream, request.as_bytes(), body_bytes_max)?,
             Some(config) => {
                 let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
                 let tls = ClientConnection::new(config.clone(), name).map_err(io::Error::other)?;
-                exchange(&mut StreamOwned::new(tls, stream), request.as_bytes())?
+                exchange(&mut StreamOwned::new(tls, stream), request.as_bytes(), body_bytes_max)?
             }
         };
         parse(&head).ok_or_else(|| io::Error::new(ErrorKind::InvalidData, "the answer is not HTTP/1"))
     }
 }
 
-/// Sends, and reads to the end of the head.
-fn exchange(stream: &mut (impl Read + Write), request: &[u8]) -> io::Result<Vec<u8>> {
+/// Sends, and reads to the end of the head; what comes then, up to the end of the connection, is thrown away.
+fn exchange(stream: &mut (impl Read + Write), request: &[u8], body_bytes_max: u64) -> io::Result<Vec<u8>> {
     stream.write_all(request)?;
     stream.flush()?;
     let (mut head, mut part) = (Vec::new(), [0; 4096]);
     while head.len() < HEAD_BYTES_MAX {
         if let Some(end) = head.windows(4).position(|window| window == b"\r\n\r\n") {
             head.truncate(end + 2);
+            if body_bytes_max > 0 {
+                // Some close without a word (TLS), which ends a body just as well.
+                let _read = io::copy(&mut stream.take(body_bytes_max), &mut io::sink());
+            }
             return Ok(head);
         }
         match stream.read(&mut part) {

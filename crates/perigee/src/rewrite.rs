@@ -128,6 +128,7 @@ impl Rewrite {
             social_images: self.social_images,
             structured_data: self.structured_data,
             inline_scripts: globs(&self.inline_scripts),
+            script: false,
         };
         for pair in &self.host {
             let Some((from, to)) = pair.split_once('=') else {

@@ -109,9 +109,15 @@ impl Route {
             let why = if place == 0 { format!("  chosen: {}", why_in_words(ranking)) } else { String::new() };
             let extra =
                 if one.extra_ms > 0.0 { format!(" + {:.0} ms bias", one.extra_ms) } else { String::new() };
-            let wait = match ranking.cell {
-                UNKNOWN => String::new(),
-                _ => format!("  {:>6.0} km  {:>4.0} ms by distance{extra}", one.km, one.estimate.prior_ms),
+            let wait = match (&pop.cname, ranking.cell) {
+                (Some(cname), _) if one.estimate.samples > 0.0 => {
+                    format!("  CNAME {cname}  {:>4.0} ms as measured{extra}", one.estimate.ms())
+                }
+                (Some(cname), _) => format!("  CNAME {cname}  not measured{extra}"),
+                (None, UNKNOWN) => String::new(),
+                (None, _) => {
+                    format!("  {:>6.0} km  {:>4.0} ms by distance{extra}", one.km, one.estimate.prior_ms)
+                }
             };
             text.push_str(&format!(
                 "{}. {:<12}{wait}  ({}:{}){why}\n",
@@ -135,9 +141,10 @@ fn why_in_words(ranking: &Ranking) -> &'static str {
         Why::Distance => "the nearest",
         Why::Measured => "measured to be faster than nearer ones",
         Why::Load => "nearer ones are full",
+        Why::Share => "one of the visitors that it gets a share of",
         Why::Unlocated => "one of all, as the client's place is not known",
         Why::FailedOpen => "most look down, so none is believed to be",
-        Why::LastResort => "the last resort: no other is left",
+        Why::LastResort => "the last resort: no other is left, or has room",
         Why::Drained => "it drains, but no other is left",
     }
 }

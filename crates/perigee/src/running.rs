@@ -17,7 +17,7 @@ use std::time::Duration;
 use control::OwnStatistics;
 use edge::admin::{Admin, AdminOptions, Upgrades};
 use edge::sockets::{Bound, Kind, Sockets};
-use edge::{Clock, Handle, Options, StartError, TierIdentity};
+use edge::{Clock, Handle, Options, StartError, TierIdentity, Tracing};
 use model::EdgeSettings;
 use model::settings::{AccessLog, AccessLogFormat, SyslogBy, TierFiles};
 use observe::{BuildInfo, LogOptions, Registry, SyslogTo};
@@ -28,7 +28,7 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::address::AdminAt;
-use crate::batches::Batches;
+use crate::batches::{Batches, Content};
 use crate::certificates::Certificates;
 use crate::configuration::{Live, Read, Source, fit_connections};
 use crate::failure::Failure;
@@ -278,6 +278,7 @@ fn options(sockets: Sockets, state: &StateDir, settings: &EdgeSettings) -> Resul
         state: Some(state.path().to_owned()),
         disk_engine: None,
         access_log: start_access_log(settings, &registry)?,
+        tracing: start_traces(settings, &registry)?,
         locate: None,
         registry,
         predecessor: None,
@@ -427,7 +428,7 @@ fn start_access_log(
             };
             start(observe::Sink::Syslog(to, settings.node.clone()))
         }
-        AccessLog::Http(url) => Batches::to(url)
+        AccessLog::Http(url) => Batches::to(url, Content::Lines)
             .map_err(io::Error::other)
             .and_then(|batches| observe::AccessLog::start_to(Box::new(batches), format, registry)),
     };
@@ -439,6 +440,23 @@ fn start_access_log(
         };
         Failure::new(format!("the access log cannot be written to {place}: {error}"), "correct access_log")
     })
+}
+
+fn start_traces(settings: &EdgeSettings, registry: &Arc<Registry>) -> Result<Option<Tracing>, Failure> {
+    let Some(traces) = &settings.traces else { return Ok(None) };
+    let begin = || {
+        let mut to = Batches::to(&traces.to, Content::Otlp)?;
+        if let Some(path) = &traces.authorization_file {
+            let text =
+                std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+            to = to.authorized(text.trim_end())?;
+        }
+        observe::Traces::start(&settings.node, Box::new(to), registry).map_err(|error| error.to_string())
+    };
+    let sent = begin().map_err(|why: String| {
+        Failure::new(format!("traces cannot be sent: {why}"), "correct [edge.traces]")
+    })?;
+    Ok(Some(Tracing { traces: sent, one_in: traces.one_in, believes_visitors: traces.believe_visitors }))
 }
 
 /// As many file descriptors as the system lets this process have: each visitor is one. Says how many visitors that is;

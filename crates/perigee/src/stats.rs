@@ -18,6 +18,7 @@ Examples:
   perigee stats why --site shop                 why requests were not answered from the cache
   perigee stats top --of misses --by bytes      the URLs that missed most
   perigee stats --by site --last 30d --csv      a row for each bucket, for a spreadsheet
+  perigee stats rum --by group --last 1d        how fast pages were for their visitors
 
 What is counted, and for how long it is kept: docs/statistics.md.";
 
@@ -39,6 +40,8 @@ enum Action {
     Top(TopUrls),
     /// Why requests ended as they did, and what to do about it
     Why(Asked),
+    /// How fast pages were, as visitors' browsers have told: 75th percentiles
+    Rum(PageViews),
 }
 
 /// What holds for each question.
@@ -105,6 +108,29 @@ struct TopUrls {
     asked: Asked,
 }
 
+#[derive(Debug, Args)]
+struct PageViews {
+    /// What to tell apart
+    #[arg(long, value_enum)]
+    by: Option<ViewsBy>,
+    /// Only visitors of this country, e.g. DE
+    #[arg(long, value_name = "CODE")]
+    country: Vec<String>,
+    /// Only this group of pages, e.g. /tea/
+    #[arg(long, value_name = "GROUP")]
+    group: Vec<String>,
+    #[command(flatten)]
+    asked: Asked,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ViewsBy {
+    Site,
+    Pop,
+    Country,
+    Group,
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Of {
     Urls,
@@ -144,6 +170,7 @@ impl Stats {
         match self.action {
             None => self.series.run(&self.asked),
             Some(Action::Top(top)) => top.run(),
+            Some(Action::Rum(views)) => views.run(),
             Some(Action::Why(asked)) => {
                 let answer = asked.cluster.client()?.fetch(&asked.path("/v1/stats/why"))?;
                 show(asked.json, &answer, whys)
@@ -182,7 +209,50 @@ impl TopUrls {
     }
 }
 
+impl PageViews {
+    fn run(&self) -> Result<(), Failure> {
+        let mut target = self.asked.path("/v1/stats/rum");
+        if let Some(by) = &self.by {
+            push_query(&mut target, "by", &name_of(by));
+        }
+        for (name, values) in [("country", &self.country), ("group", &self.group)] {
+            values.iter().for_each(|value| push_query(&mut target, name, value));
+        }
+        show(self.asked.json, &self.asked.cluster.client()?.fetch(&target)?, views)
+    }
+}
+
 // --- Words ---
+
+/// Page views by key, one line each, and what the time to the first byte is made of.
+fn views(answer: &Value) -> String {
+    const VITALS: [&str; 6] = ["ttfb", "fcp", "lcp", "inp", "cls", "load"];
+    const PARTS: [&str; 5] = ["redirect", "dns", "connect", "tls", "wait"];
+    let items = answer["items"].as_array().into_iter().flatten();
+    let lines: Vec<&Value> = items.chain([&answer["total"]]).collect();
+    let name = |line: &Value| if line["key"].is_null() { "all".to_owned() } else { cell(&line["key"]) };
+    let value = |line: &Value, metric: &str| match line["metrics"][metric]["p75"].as_f64() {
+        None => "-".to_owned(),
+        Some(shift) if metric == "cls" => format!("{shift:.3}"),
+        Some(ms) => format!("{ms:.0} ms"),
+    };
+    let rows = |metrics: &[&str], has_good: bool| -> Vec<Vec<String>> {
+        let row = |line: &&Value| {
+            let mut row = vec![name(line), cell(&line["views"])];
+            row.extend(metrics.iter().map(|metric| value(line, metric)));
+            let lcp = &line["metrics"]["lcp"];
+            row.extend(has_good.then(|| share(&lcp["good"], &lcp["views"])));
+            row
+        };
+        lines.iter().map(row).collect()
+    };
+    let mut text = String::from("75th percentiles: three of four page views were at least as fast\n\n");
+    let head = ["", "VIEWS", "TTFB", "FCP", "LCP", "INP", "CLS", "LOAD", "LCP GOOD"];
+    text.push_str(&table(&head, &rows(&VITALS, true)));
+    text.push_str("\nwhat the time to the first byte is made of\n\n");
+    text.push_str(&table(&["", "VIEWS", "REDIRECT", "DNS", "CONNECT", "TLS", "WAIT"], &rows(&PARTS, false)));
+    text
+}
 
 /// Sums by key, one line each.
 pub(crate) fn totals(answer: &Value) -> String {
@@ -331,6 +401,28 @@ mod tests {
         }
         assert_eq!(share(&json!(1), &json!(3)), "33.3 %");
         assert_eq!(share(&json!(0), &json!(0)), "-");
+    }
+
+    #[test]
+    fn page_views_are_shown_with_their_percentiles() {
+        let line = |key: &str| {
+            json!({ "key": key, "views": 4, "metrics": {
+                "ttfb": { "views": 4, "p75": 48.0 }, "cls": { "views": 4, "p75": 0.021 },
+                "lcp": { "views": 4, "p75": 613.0, "good": 3 }, "wait": { "views": 4, "p75": 31.0 } } })
+        };
+        let mut total = line("");
+        total["key"] = Value::Null;
+        assert_eq!(
+            views(&json!({ "items": [line("fra")], "total": total })),
+            "75th percentiles: three of four page views were at least as fast\n\n\
+             \x20    VIEWS  TTFB   FCP  LCP     INP  CLS    LOAD  LCP GOOD\n\
+             fra  4      48 ms  -    613 ms  -    0.021  -     75.0 %\n\
+             all  4      48 ms  -    613 ms  -    0.021  -     75.0 %\n\
+             \nwhat the time to the first byte is made of\n\n\
+             \x20    VIEWS  REDIRECT  DNS  CONNECT  TLS  WAIT\n\
+             fra  4      -         -    -        -    31 ms\n\
+             all  4      -         -    -        -    31 ms\n"
+        );
     }
 
     #[test]

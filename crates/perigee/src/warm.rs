@@ -181,7 +181,8 @@ fn edges_of(config: &Path, names: &[String]) -> Result<Vec<Edge>, Failure> {
     let snapshot = parse(Snapshot::parse_cluster).or_else(|| parse(Snapshot::parse)).ok_or_else(|| {
         Failure::new(format!("{place}: the configuration has errors"), "perigee check says which, and where")
     })?;
-    let pops = snapshot.routing.pops.iter();
+    // Another CDN is not ours to fill.
+    let pops = snapshot.routing.pops.iter().filter(|pop| pop.cname.is_none());
     let known: Vec<&str> = pops.clone().map(|pop| &*pop.name).collect();
     let mut edges = Vec::new();
     for name in names {

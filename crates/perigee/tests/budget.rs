@@ -1,13 +1,13 @@
-//! A cluster with an origin that has a budget, as processes: two edges that follow control, one behind a relay, and an origin that
-//! counts.
+//! A cluster with an origin that has a budget, as processes: edges that follow control, one behind a relay, and an origin that
+//! counts. `PERIGEE_STORM=ROUNDS` has the storm go on for longer than in an ordinary run, `PERIGEE_STORM_SEED=N` draws others.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::{sleep, spawn};
 use std::time::{Duration, Instant};
 
@@ -22,6 +22,8 @@ struct Origin {
     asked: AtomicUsize,
     in_flight: AtomicUsize,
     in_flight_max: AtomicUsize,
+    /// When each request came, and for what.
+    arrivals: Mutex<Vec<(Instant, String)>>,
 }
 
 impl Origin {
@@ -43,7 +45,10 @@ impl Origin {
     fn serve(&self, stream: TcpStream) -> Option<()> {
         let mut lines = BufReader::new(stream.try_clone().ok()?).lines();
         loop {
+            let first = lines.next()?.ok()?;
             while !lines.next()?.ok()?.is_empty() {}
+            let target = first.split(' ').nth(1).unwrap_or_default().to_owned();
+            self.arrivals.lock().unwrap().push((Instant::now(), target));
             self.asked.fetch_add(1, Ordering::SeqCst);
             let now = self.in_flight.fetch_add(1, Ordering::SeqCst) + 1;
             self.in_flight_max.fetch_max(now, Ordering::SeqCst);
@@ -134,4 +139,238 @@ fn the_nodes_of_a_cluster_share_a_budget_and_keep_a_floor_without_control() {
     let (asked, secs) = (origin.asked.load(Ordering::SeqCst) as u64, begun.elapsed().as_secs() + 1);
     assert!(asked <= RATE * (secs + 1), "{asked} requests in {secs} s");
     assert!(asked >= 60);
+}
+
+// --- A storm ---
+
+const STORM_RATE: usize = 40;
+const STORM_IN_FLIGHT: usize = 21;
+const STALE_DEADLINE: Duration = Duration::from_millis(500);
+/// What a busy machine may add to it. Who waits for a turn waits for up to 20 s.
+const SLACK: Duration = Duration::from_secs(5);
+const OBJECTS: usize = 300;
+const VISITORS: usize = 14;
+const ROUNDS: u64 = 10;
+
+/// A small generator: the same seed, the same draws (SplitMix64).
+struct Draw(u64);
+
+impl Draw {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+
+    /// A rank by Zipf's law with the exponent 0.9: the sums of its weights are given.
+    fn rank(&mut self, sums: &[f64]) -> usize {
+        let drawn = (self.next() >> 11) as f64 / (1_u64 << 53) as f64 * sums[sums.len() - 1];
+        sums.partition_point(|sum| *sum < drawn)
+    }
+}
+
+/// What visitors know of the storm.
+struct Storm {
+    edges: Vec<SocketAddr>,
+    sums: Vec<f64>,
+    /// Of each edge, odd while something is done to it.
+    troubles: Vec<AtomicU64>,
+    /// Hard purges of everything, begun and ended.
+    purges: AtomicU64,
+    /// By edge and object: one more than the number of hard purges after which the edge has answered from what it keeps.
+    kept: Vec<Vec<AtomicU64>>,
+    is_over: AtomicBool,
+    served: AtomicUsize,
+    stale: AtomicUsize,
+    refused: AtomicUsize,
+    longest_ms: AtomicU64,
+    wrong: Mutex<Vec<String>>,
+}
+
+impl Storm {
+    fn visit(&self, mut draw: Draw) {
+        while !self.is_over.load(Ordering::SeqCst) {
+            let (at, object) = (draw.below(self.edges.len() as u64) as usize, draw.rank(&self.sums));
+            let state = || (self.troubles[at].load(Ordering::SeqCst), self.purges.load(Ordering::SeqCst));
+            let before = state();
+            let kept = self.kept[at][object].load(Ordering::SeqCst);
+            let begun = Instant::now();
+            let answer = get(self.edges[at], "www.example", &format!("/{object}"));
+            let took = begun.elapsed();
+            let is_calm = before == state() && before.0 % 2 == 0 && before.1 % 2 == 0;
+            let answer = answer.unwrap_or_default();
+            let last = answer.lines().rfind(|line| line.starts_with("Cache-Status:")).unwrap_or_default();
+            match answer.get(9..12) {
+                Some("200") => {
+                    self.served.fetch_add(1, Ordering::SeqCst);
+                    self.stale.fetch_add(usize::from(last.contains("detail=stale")), Ordering::SeqCst);
+                    if is_calm && last.contains("; hit") {
+                        self.kept[at][object].store(before.1 + 1, Ordering::SeqCst);
+                    }
+                }
+                Some("503") if answer.contains("detail=origin-budget") => {
+                    self.refused.fetch_add(1, Ordering::SeqCst);
+                }
+                // Whoever asks one that is killed gets nothing, and one that has just begun may have no leave to ask.
+                _ if !is_calm => {}
+                _ => self.wrong.lock().unwrap().push(format!("edge {at}: {answer:?}")),
+            }
+            if is_calm && kept == before.1 + 1 {
+                self.longest_ms.fetch_max(took.as_millis() as u64, Ordering::SeqCst);
+                if took > STALE_DEADLINE + SLACK {
+                    self.wrong
+                        .lock()
+                        .unwrap()
+                        .push(format!("edge {at} took {took:?} for {object}: {answer}"));
+                }
+            }
+            sleep(Duration::from_millis(2 + draw.below(10)));
+        }
+    }
+
+    /// Does something to an edge, of which visitors are to know.
+    fn trouble(&self, at: usize, what: impl FnOnce()) {
+        self.troubles[at].fetch_add(1, Ordering::SeqCst);
+        what();
+        self.troubles[at].fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// By how much this machine lets somebody sleep too long, at the most, until it is told to end.
+fn oversleep(is_over: &AtomicBool) -> Duration {
+    let (pause, mut longest) = (Duration::from_millis(5), Duration::ZERO);
+    while !is_over.load(Ordering::SeqCst) {
+        let begun = Instant::now();
+        sleep(pause);
+        longest = longest.max(begun.elapsed() - pause);
+    }
+    longest
+}
+
+#[test]
+fn purges_of_everything_at_full_load_and_partitions_never_bring_the_origin_more_than_its_budget() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let (seed, rounds) =
+        (number("PERIGEE_STORM_SEED").unwrap_or(3), number("PERIGEE_STORM").unwrap_or(ROUNDS));
+    println!("PERIGEE_STORM_SEED={seed}");
+    let (origin, address) = Origin::start();
+    let shape = Shape { etcd: 0, controls: 1, edges: 5, relayed: 2, disks: false };
+    let mut cluster = Cluster::start(Path::new(env!("CARGO_BIN_EXE_perigee")), shape);
+    // The shield follows control; of the five others, two follow the relay.
+    let text = cluster.pops(&[("ams", 2), ("fra", 5)]);
+    cluster.apply(&format!(
+        "{text}[[site]]\nname = \"shop\"\ndomains = [\"*\"]\nshield = \"ams\"\nttl = \"2s\"\norigin = \"http://{address}\"\n\
+         origin_options = {{ budget = {{ requests_per_second = {STORM_RATE}, in_flight = {STORM_IN_FLIGHT}, reserve_percent = 35, \
+         nodes = 7, queue = \"20s\", stale_deadline = \"500ms\", grace = \"8s\" }} }}\n"
+    ));
+    let edges: Vec<_> = cluster.edges().iter().map(|edge| edge.address).collect();
+    let mut sum = 0.0;
+    let sums = (1..=OBJECTS).map(|rank| {
+        sum += (rank as f64).powf(-0.9);
+        sum
+    });
+    let storm = Storm {
+        sums: sums.collect(),
+        troubles: edges.iter().map(|_| AtomicU64::new(0)).collect(),
+        purges: AtomicU64::new(0),
+        kept: edges.iter().map(|_| (0..OBJECTS).map(|_| AtomicU64::new(0)).collect()).collect(),
+        edges,
+        is_over: AtomicBool::new(false),
+        served: AtomicUsize::new(0),
+        stale: AtomicUsize::new(0),
+        refused: AtomicUsize::new(0),
+        longest_ms: AtomicU64::new(0),
+        wrong: Mutex::default(),
+    };
+    let begun = Instant::now();
+    let (late, purged_at) = std::thread::scope(|scope| {
+        let late = scope.spawn(|| oversleep(&storm.is_over));
+        for visitor in 0..VISITORS as u64 {
+            let (storm, draw) = (&storm, Draw(seed ^ (visitor + 1).wrapping_mul(0x1234_5678_9abc_def1)));
+            scope.spawn(move || storm.visit(draw));
+        }
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let mut draw = Draw(seed);
+            (0..rounds).for_each(|_| disturb(&mut cluster, &storm, &mut draw));
+            let purged_at = Instant::now();
+            purge(&cluster, &storm, false);
+            let before = storm.served.load(Ordering::SeqCst);
+            cluster
+                .wait("visitors to be served again", || storm.served.load(Ordering::SeqCst) > before + 500);
+            purged_at
+        }));
+        storm.is_over.store(true, Ordering::SeqCst);
+        (late.join().unwrap(), ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
+    let arrivals = std::mem::take(&mut *origin.arrivals.lock().unwrap());
+    let (served, stale) = (storm.served.load(Ordering::SeqCst), storm.stale.load(Ordering::SeqCst));
+    let in_flight_max = origin.in_flight_max.load(Ordering::SeqCst);
+    let spans = arrivals.windows(STORM_RATE + 1).map(|some| some[STORM_RATE].0 - some[0].0);
+    let shortest = spans.min().unwrap_or(Duration::MAX);
+    println!(
+        "{served} answers, {stale} of them stale, {} refused, in {:?}; the origin had {} requests, {} of them at most in {shortest:?}, \
+         {in_flight_max} at a time; longest wait beside something stale {} ms; this machine is late by up to {late:?}",
+        storm.refused.load(Ordering::SeqCst),
+        begun.elapsed(),
+        arrivals.len(),
+        STORM_RATE + 1,
+        storm.longest_ms.load(Ordering::SeqCst),
+    );
+    let wrong = storm.wrong.lock().unwrap();
+    assert!(wrong.is_empty(), "seed {seed}: {} wrong, first {}", wrong.len(), wrong[0]);
+    assert!(in_flight_max <= STORM_IN_FLIGHT, "{in_flight_max} in flight");
+    assert!(shortest + late >= Duration::from_secs(1), "{} requests within {shortest:?}", STORM_RATE + 1);
+    assert!(served > 500 && stale > 20, "{served} served, {stale} stale");
+    // What most ask for is back first.
+    let mut back: Vec<usize> = Vec::new();
+    for (_, target) in arrivals.iter().filter(|(at, _)| *at > purged_at) {
+        let object = target.trim_start_matches('/').parse().unwrap();
+        if !back.contains(&object) {
+            back.push(object);
+        }
+    }
+    let mean = |some: &[usize]| some.iter().sum::<usize>() as f64 / some.len().max(1) as f64;
+    let (first, last) = (mean(&back[..back.len() / 3]), mean(&back[back.len() - back.len() / 3..]));
+    assert!(back.len() > 30 && first < last, "{} came back, ranks {first:.0} before {last:.0}", back.len());
+}
+
+fn purge(cluster: &Cluster, storm: &Storm, is_soft: bool) {
+    if is_soft {
+        cluster.perigee(&["purge", "--cluster", "--everything", "--soft"]);
+        return;
+    }
+    storm.purges.fetch_add(1, Ordering::SeqCst);
+    cluster.perigee(&["purge", "--cluster", "--everything", "--wait"]);
+    storm.purges.fetch_add(1, Ordering::SeqCst);
+}
+
+/// One round: something is purged, or stands still, or is killed.
+fn disturb(cluster: &mut Cluster, storm: &Storm, draw: &mut Draw) {
+    let at = draw.below(storm.edges.len() as u64) as usize;
+    let pause = Duration::from_millis(500 + draw.below(2_500));
+    match draw.below(6) {
+        0 => purge(cluster, storm, false),
+        1 => purge(cluster, storm, true),
+        // All that there is has run out when it is back.
+        2 => {
+            cluster.controls_mut()[0].freeze();
+            sleep(2 * pause);
+            cluster.controls_mut()[0].thaw();
+        }
+        // Those behind it hear nothing, and its connections are cut.
+        3 => cluster.relay_mut().unwrap().restart(),
+        4 => storm.trouble(at, || cluster.edges_mut()[at].restart()),
+        _ => storm.trouble(at, || {
+            cluster.edges()[at].freeze();
+            sleep(pause);
+            cluster.edges()[at].thaw();
+        }),
+    }
+    sleep(Duration::from_millis(500));
 }

@@ -190,7 +190,8 @@ fn what_browsers_measure_at_an_edge_changes_what_a_router_answers() {
     for _ in 0..12 {
         let (status, script) = http(edge, "GET", "/.perigee/beacon.js", "", "");
         assert_eq!(status, 200, "{script}");
-        assert!(script.contains("[\"one\",o],[\"two\",\"//two.cdn.example\"]"), "{script}");
+        let timed = "[\"one\",o+\"/.perigee/beacon\"],[\"two\",\"//two.cdn.example/.perigee/beacon\"]";
+        assert!(script.contains(timed), "{script}");
         let token = script.split_once("beacon?").and_then(|_| script.rsplit_once("/.perigee/beacon?"));
         let token = token.unwrap().1.split('&').next().unwrap();
         let report = format!("/.perigee/beacon?{token}&one=190&two=14.5");

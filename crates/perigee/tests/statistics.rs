@@ -13,6 +13,9 @@ use std::time::Duration;
 use serde_json::Value;
 use world::cluster::{Cluster, Shape, has_etcd};
 
+#[path = "statistics/export.rs"]
+mod export;
+
 const PERIGEE: &str = env!("CARGO_BIN_EXE_perigee");
 
 /// An origin that counts what it was asked and what it has sent.

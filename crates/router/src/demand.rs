@@ -128,6 +128,7 @@ impl Demand {
         }
         let plain = View { prices: Vec::new(), splits: HashMap::new(), ..view.clone() };
         let group: Vec<u16> = (0..world.pops.len() as u16).collect();
+        let resorts = world.resorts(&group, &plain);
         let demand = self.demand(world, &loads);
         let mut cells: Vec<(u16, f64)> = demand.into_iter().collect();
         cells.sort_unstable_by_key(|(cell, _)| *cell);
@@ -135,7 +136,11 @@ impl Demand {
             .iter()
             .map(|(cell, _)| {
                 let ranking = world.rank(*cell, 0, &group, &plain);
-                ranking.order.iter().take(CHOICES).map(|one| (one.pop, one.score_ms())).collect()
+                // Of another CDN that nobody has measured, nobody knows what it costs.
+                let known = ranking.order.iter().filter(|one| one.is_known);
+                let mut costs: Costs = known.take(CHOICES).map(|one| (one.pop, one.score_ms())).collect();
+                costs.extend(resorts.iter().map(|pop| (*pop, RESORT_MS)));
+                costs
             })
             .collect();
         // How full the fullest would be, if each cell's visitors went to these.
@@ -199,6 +204,8 @@ impl Demand {
     }
 }
 
+/// What a PoP of last resort costs: more than any other that has room, however far it is and however dear.
+const RESORT_MS: f64 = 100_000.0;
 /// PoPs that a cell's visitors may be sent to.
 const CHOICES: usize = 12;
 
@@ -295,6 +302,50 @@ mod tests {
         assert!((200..300).contains(&to_fra), "{to_fra} of 1,000, where a quarter fits");
         let moved = (0..10).map(|place| std::net::Ipv4Addr::new(10, place, 0, 1).into());
         assert!(moved.into_iter().any(|ip| world.rank_client(ip, &[0, 1, 2], &view).why == Why::Load));
+    }
+
+    #[test]
+    fn what_no_pop_has_room_for_goes_to_the_last_resort_and_no_more() {
+        let (plain, mut demand) = (world(), Demand::default());
+        let mut pops = plain.pops.clone();
+        pops.iter_mut().for_each(|pop| pop.capacity = Some(100));
+        let other = model::Pop {
+            name: "other".into(),
+            location: None,
+            cname: Some("other.example".into()),
+            edges: Vec::new(),
+            capacity: None,
+            last_resort: true,
+            ..pops[0].clone()
+        };
+        pops.push(other);
+        let world = World::new(pops, Arc::clone(&plain.location));
+        let up = [1.0; 4];
+        demand.load("fra-1", 0, 250.0, 0);
+        assert!(demand.look(&world, &View::default(), &up, 0));
+        let to_other = |demand: &Demand| {
+            let splits = demand.relief().splits;
+            let parts = splits.values().flatten().filter(|(pop, _)| *pop == 3);
+            parts.map(|(_, share)| share / 10.0).sum::<f64>()
+        };
+        assert_eq!(to_other(&demand), 0.0, "there is room elsewhere");
+        demand.load("fra-1", 0, 400.0, 70_000);
+        assert!(demand.look(&world, &View::default(), &up, 70_000));
+        let other = to_other(&demand);
+        assert!((other - 0.25).abs() < 0.001, "{other}: 100 of 400 have no room");
+        let Relief { prices, splits } = demand.relief();
+        let view = View { prices, splits, ..View::default() };
+        let sent = |group: &[u16]| {
+            let table = Table::build(&world, group, &view);
+            let client =
+                |host: u32| std::net::Ipv4Addr::from(0x0a00_0000 | (host % 10) << 16 | (host / 10) << 8);
+            (0..1_000).filter(|host| table.find(&world, client(*host).into(), 24).pop == 3).count()
+        };
+        assert!((200..300).contains(&sent(&[0, 1, 2, 3])), "{}", sent(&[0, 1, 2, 3]));
+        assert_eq!(sent(&[0, 1, 2]), 0, "a site that does not name it stays within its fence");
+        let moved = (0..10).map(|place| std::net::Ipv4Addr::new(10, place, 0, 1).into());
+        let whys: Vec<Why> = moved.map(|ip| world.rank_client(ip, &[0, 1, 2, 3], &view).why).collect();
+        assert!(whys.contains(&Why::LastResort), "{whys:?}");
     }
 
     #[test]

@@ -65,6 +65,8 @@ pub struct Sample {
     pub pop: u16,
     /// From the cell to the PoP.
     pub km: f64,
+    /// Whether that is a place: of another CDN, which has many, `km` is a guess, and nothing too fast.
+    pub is_placed: bool,
     /// What was measured: the mean, if it was several times.
     pub rtt_ms: f64,
     /// How many times.
@@ -222,7 +224,7 @@ impl Estimates {
         if !(sample.rtt_ms > 0.0 && sample.rtt_ms <= SAMPLE_MS_MAX) {
             return Err(Refused::OutOfRange);
         }
-        if sample.rtt_ms < (sample.km - 50.0) / LIGHT_KM_PER_MS {
+        if sample.is_placed && sample.rtt_ms < (sample.km - 50.0) / LIGHT_KM_PER_MS {
             return Err(Refused::FasterThanLight);
         }
         let (missed, count) = (sample.rtt_ms - prior_ms(sample.km), f64::from(sample.count.max(1)));
@@ -341,7 +343,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn sample(pop: u16, km: f64, rtt_ms: f64) -> Sample {
-        Sample { cell: 1, country: *b"DE", asn: 3320, pop, km, rtt_ms, count: 1 }
+        Sample { cell: 1, country: *b"DE", asn: 3320, pop, km, is_placed: true, rtt_ms, count: 1 }
     }
 
     fn of(estimates: &Estimates, asn: u32, pop: u16, km: f64) -> Estimate {
@@ -385,8 +387,7 @@ mod tests {
         for cell in 0..6 {
             for (asn, near, far) in [(3320, 60.0, 25.0), (6805, 18.0, 30.0)] {
                 for (pop, km, rtt_ms) in [(0, 100.0, near), (1, 400.0, far)] {
-                    let sample = Sample { cell, country: *b"DE", asn, pop, km, rtt_ms, count: 1 };
-                    estimates.add(&sample).unwrap();
+                    estimates.add(&Sample { cell, asn, ..sample(pop, km, rtt_ms) }).unwrap();
                 }
             }
         }

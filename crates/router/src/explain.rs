@@ -19,7 +19,8 @@ pub fn ranking(world: &World, ip: IpAddr, ranking: &Ranking) -> Value {
         .map(|one| {
             let pop = &world.pops[usize::from(one.pop)];
             json!({
-                "pop": pop.name, "edges": pop.edges, "line": pop.line, "km": known.then_some(one.km.round()),
+                "pop": pop.name, "edges": pop.edges, "cname": pop.cname, "share": pop.share, "line": pop.line,
+                "km": (known && pop.location.is_some()).then_some(one.km.round()),
                 "prior_ms": one.estimate.prior_ms, "residual_ms": one.estimate.residual_ms,
                 "samples": one.estimate.samples, "bias_ms": one.extra_ms, "score_ms": one.score_ms(),
             })

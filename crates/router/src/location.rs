@@ -1,11 +1,11 @@
 //! Where networks are: from an address to a cell, of a quarter of a degree within a country.
 //!
 //! ```text
-//! IPv4  65,536 blocks of /16 ─► a cell for all of it, or a leaf: 256 cells, one per /24; equal leaves are stored once
-//! IPv6  runs of equal cells, each from a /48 on; an index by the first 16 bits says where to look, so that 32 bits say where
+//! IPv4  65,536 blocks of /16 ─► a cell for all of it, or a leaf: runs of /24s with one cell; equal leaves are stored once
+//! IPv6  runs of equal cells, each from a /48 on, in groups of 32: where each group begins, and the distances within
 //! ```
 //!
-//! One or two reads of memory per look-up of IPv4, about ten of IPv6; some 20 MB each for the whole internet.
+//! An index by the first 16 bits says which groups to look in. A look-up reads three to six lines of memory of IPv4, about ten of IPv6.
 //!
 //! As a file: `PGEO`, version, xxh3 of what follows, and the content by zstd. Whatever bytes are given to [`Location::decode`], it
 //! returns, within a bounded memory, and what it returns can be asked without a panic: every index in it was checked.
@@ -62,12 +62,147 @@ pub struct Location {
     pub built_secs: u64,
     cells: Vec<Cell>,
     blocks: Vec<u32>,
-    leaves: Vec<u16>,
-    /// Bits 16 to 48 of where each run begins; `index` says for the first 16 bits which runs begin there.
-    starts: Vec<u32>,
+    leaves: Leaves,
+    /// Where each run begins, by its first 48 bits.
+    starts: Starts,
     run_cells: Vec<u16>,
-    index: Vec<u32>,
     systems: Systems,
+}
+
+/// The leaves of IPv4, each as runs of equal cells.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Leaves {
+    /// The first run of each, and behind the last.
+    firsts: Vec<u32>,
+    /// The first /24 of each run, within its leaf; a leaf's first is 0.
+    starts: Vec<u8>,
+    cells: Vec<u16>,
+}
+
+/// The /24s of a /16.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Leaf<'l> {
+    starts: &'l [u8],
+    /// The cells of its runs.
+    pub(crate) cells: &'l [u16],
+}
+
+impl Leaf<'_> {
+    /// The run that holds a /24, given by its last byte.
+    pub(crate) fn run_of(&self, network: u8) -> usize {
+        self.starts.partition_point(|start| *start <= network).saturating_sub(1)
+    }
+
+    /// The first and the last /24 of a run.
+    pub(crate) fn range(&self, run: usize) -> (u8, u8) {
+        (self.starts[run], self.starts.get(run + 1).map_or(u8::MAX, |next| next - 1))
+    }
+}
+
+impl Leaves {
+    fn push(&mut self, cells: &[u16]) {
+        if self.firsts.is_empty() {
+            self.firsts.push(0);
+        }
+        for (at, cell) in cells.iter().enumerate() {
+            if at == 0 || cells[at - 1] != *cell {
+                self.starts.push(at as u8);
+                self.cells.push(*cell);
+            }
+        }
+        self.firsts.push(self.cells.len() as u32);
+    }
+
+    fn count(&self) -> usize {
+        self.firsts.len().saturating_sub(1)
+    }
+
+    fn get(&self, number: usize) -> Leaf<'_> {
+        let (from, to) = (self.firsts[number] as usize, self.firsts[number + 1] as usize);
+        Leaf { starts: &self.starts[from..to], cells: &self.cells[from..to] }
+    }
+
+    fn shrink(mut self) -> Leaves {
+        self.starts.shrink_to_fit();
+        self.cells.shrink_to_fit();
+        self
+    }
+}
+
+/// Numbers of 48 bits that ascend from 0.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Starts {
+    /// The first of each [`GROUP`], and where its distances begin.
+    groups: Vec<(u64, u32)>,
+    /// From each to the next within its group, seven bits per byte.
+    steps: Vec<u8>,
+    /// For the first 16 bits, how many numbers lie before them.
+    index: Vec<u32>,
+    count: usize,
+    last: u64,
+}
+
+/// Runs of IPv6 whose starts are put together.
+const GROUP: usize = 32;
+
+impl Starts {
+    /// They must ascend.
+    fn push(&mut self, start: u64) {
+        while self.index.len() as u64 <= start >> 32 {
+            self.index.push(self.count as u32);
+        }
+        match self.count.is_multiple_of(GROUP) {
+            true => self.groups.push((start, self.steps.len() as u32)),
+            false => write_number(&mut self.steps, start - self.last),
+        }
+        (self.count, self.last) = (self.count + 1, start);
+    }
+
+    fn finish(mut self) -> Starts {
+        self.index.resize(BLOCKS + 1, self.count as u32);
+        self.steps.shrink_to_fit();
+        self
+    }
+
+    /// The numbers of a group, in order.
+    fn group(&self, group: usize) -> impl Iterator<Item = u64> {
+        let (mut start, mut at) = self.groups[group];
+        let count = (self.count - group * GROUP).min(GROUP);
+        (0..count).map(move |place| {
+            if place > 0 {
+                let mut shift = 0;
+                let mut step = 0u64;
+                loop {
+                    let byte = self.steps[at as usize];
+                    at += 1;
+                    step |= u64::from(byte & 0x7f) << shift;
+                    shift += 7;
+                    if byte < 0x80 {
+                        break;
+                    }
+                }
+                start += step;
+            }
+            start
+        })
+    }
+
+    fn get(&self, number: usize) -> Option<u64> {
+        let group = (number < self.count).then_some(number / GROUP)?;
+        self.group(group).nth(number % GROUP)
+    }
+
+    /// The last that is not above `key`.
+    fn last_up_to(&self, key: u64) -> usize {
+        let top = (key >> 32) as usize;
+        // The one that is wanted may lie before those of its block.
+        let from = (self.index[top] as usize).saturating_sub(1) / GROUP;
+        let to = (self.index[top + 1] as usize).div_ceil(GROUP);
+        let group =
+            from + self.groups[from..to].partition_point(|(first, _)| *first <= key).saturating_sub(1);
+        let within = self.group(group).take_while(|start| *start <= key).count();
+        group * GROUP + within.saturating_sub(1)
+    }
 }
 
 /// Why a file is not used.
@@ -92,7 +227,7 @@ impl Location {
     /// One that knows nothing: every network is in the cell [`UNKNOWN`].
     pub fn empty() -> Location {
         let nowhere = Cell { country: [0; 2], point: Point { latitude: 0.0, longitude: 0.0 } };
-        Location::of(vec![nowhere], vec![0; BLOCKS], Vec::new(), vec![0], vec![UNKNOWN])
+        Location::of(vec![nowhere], vec![0; BLOCKS], Leaves::default(), vec![0], vec![UNKNOWN])
     }
 
     /// From the cell of each /24 (2^24 of them), and the runs of IPv6 (first 64 bits, ascending from 0). The first cell is [`UNKNOWN`].
@@ -102,7 +237,7 @@ impl Location {
         starts: Vec<u64>,
         run_cells: Vec<u16>,
     ) -> Location {
-        let mut leaves: Vec<u16> = Vec::new();
+        let mut leaves = Leaves::default();
         let mut known = std::collections::HashMap::new();
         let blocks = by_24
             .chunks(LEAF)
@@ -111,8 +246,8 @@ impl Location {
                     return u32::from(leaf[0]);
                 }
                 let number = *known.entry(leaf).or_insert_with(|| {
-                    leaves.extend_from_slice(leaf);
-                    leaves.len() / LEAF - 1
+                    leaves.push(leaf);
+                    leaves.count() - 1
                 });
                 IS_LEAF | number as u32
             })
@@ -123,38 +258,24 @@ impl Location {
     fn of(
         cells: Vec<Cell>,
         blocks: Vec<u32>,
-        leaves: Vec<u16>,
+        leaves: Leaves,
         starts: Vec<u64>,
         run_cells: Vec<u16>,
     ) -> Location {
-        let mut index = Vec::with_capacity(BLOCKS + 1);
-        let mut at = 0;
-        for top in 0..BLOCKS as u64 {
-            while at < starts.len() && starts[at] < top << 48 {
-                at += 1;
-            }
-            index.push(at as u32);
-        }
-        index.push(starts.len() as u32);
-        let starts = starts.iter().map(|start| (start >> 16) as u32).collect();
-        Location::with(cells, blocks, leaves, (starts, run_cells, index))
+        let mut packed = Starts::default();
+        starts.iter().for_each(|start| packed.push(start >> 16));
+        Location::with(cells, blocks, leaves, (packed.finish(), run_cells))
     }
 
-    fn with(
-        cells: Vec<Cell>,
-        blocks: Vec<u32>,
-        leaves: Vec<u16>,
-        (starts, run_cells, index): Runs,
-    ) -> Location {
+    fn with(cells: Vec<Cell>, blocks: Vec<u32>, leaves: Leaves, (starts, run_cells): Runs) -> Location {
         Location {
             attribution: String::new(),
             built_secs: 0,
             cells,
             blocks,
-            leaves,
+            leaves: leaves.shrink(),
             starts,
             run_cells,
-            index,
             systems: Systems::default(),
         }
     }
@@ -186,20 +307,20 @@ impl Location {
     pub(crate) fn cell_of_24(&self, network: u32) -> u16 {
         let block = self.blocks[(network >> 8) as usize];
         match self.leaf(block) {
-            Some(leaf) => leaf[(network & 0xff) as usize],
+            Some(leaf) => leaf.cells[leaf.run_of(network as u8)],
             None => block as u16,
         }
     }
 
-    /// The cells of the /24s of a /16: one for all, or 256.
-    pub(crate) fn block(&self, number: u16) -> Result<u16, &[u16]> {
+    /// The cells of the /24s of a /16: one for all, or a leaf.
+    pub(crate) fn block(&self, number: u16) -> Result<u16, Leaf<'_>> {
         let block = self.blocks[usize::from(number)];
         self.leaf(block).map_or(Ok(block as u16), Err)
     }
 
-    fn leaf(&self, block: u32) -> Option<&[u16]> {
+    fn leaf(&self, block: u32) -> Option<Leaf<'_>> {
         let number = (block & IS_LEAF != 0).then_some((block & !IS_LEAF) as usize)?;
-        Some(&self.leaves[number * LEAF..][..LEAF])
+        Some(self.leaves.get(number))
     }
 
     /// The cells of the runs of IPv6, in order.
@@ -209,18 +330,12 @@ impl Location {
 
     /// The run that holds an address, given by its first 64 bits.
     pub(crate) fn run_of(&self, address: u64) -> usize {
-        let top = (address >> 48) as usize;
-        let (from, to) = (self.index[top] as usize, self.index[top + 1] as usize);
-        let low = (address >> 16) as u32;
-        // The run that holds the address may begin before its block of /16.
-        (from + self.starts[from..to].partition_point(|start| *start <= low)).saturating_sub(1)
+        self.starts.last_up_to(address >> 16)
     }
 
     /// Where a run begins; behind the last one, `None`.
     pub(crate) fn start_of(&self, run: usize) -> Option<u64> {
-        let low = u64::from(*self.starts.get(run)?);
-        let top = self.index.partition_point(|first| *first as usize <= run).saturating_sub(1) as u64;
-        Some(top << 48 | low << 16)
+        self.starts.get(run).map(|start| start << 16)
     }
 
     /// As a file. `level`: of zstd, 1 to 19.
@@ -241,13 +356,15 @@ impl Location {
             }
         }
         self.blocks.iter().for_each(|block| content.extend(block.to_le_bytes()));
-        content.extend(((self.leaves.len() / LEAF) as u32).to_le_bytes());
-        self.leaves.iter().for_each(|cell| content.extend(cell.to_le_bytes()));
-        content.extend((self.starts.len() as u32).to_le_bytes());
+        content.extend((self.leaves.count() as u32).to_le_bytes());
+        for leaf in (0..self.leaves.count()).map(|number| self.leaves.get(number)) {
+            (0..=u8::MAX).for_each(|network| content.extend(leaf.cells[leaf.run_of(network)].to_le_bytes()));
+        }
+        content.extend((self.starts.count as u32).to_le_bytes());
         let mut before = 0;
-        for start in (0..self.starts.len()).filter_map(|run| self.start_of(run)) {
-            write_number(&mut content, (start >> 16) - before);
-            before = start >> 16;
+        for start in (0..self.starts.groups.len()).flat_map(|group| self.starts.group(group)) {
+            write_number(&mut content, start - before);
+            before = start;
         }
         self.run_cells.iter().for_each(|cell| content.extend(cell.to_le_bytes()));
         if !self.systems.is_empty() {
@@ -322,14 +439,25 @@ impl Location {
         }
         let blocks: Vec<u32> = reader.numbers(BLOCKS, u32::from_le_bytes)?;
         let leaf_count = reader.count(BLOCKS)?;
-        let leaves: Vec<u16> = reader.numbers(leaf_count * LEAF, u16::from_le_bytes)?;
+        let mut leaves = Leaves::default();
+        for _ in 0..leaf_count {
+            leaves.push(
+                &reader
+                    .array::<{ 2 * LEAF }>()?
+                    .as_chunks()
+                    .0
+                    .iter()
+                    .map(|cell| u16::from_le_bytes(*cell))
+                    .collect::<Vec<u16>>(),
+            );
+        }
         let runs = reader.runs()?;
         let is_cell = |cell: usize| cell < cells.len();
         let blocks_good = blocks.iter().all(|block| match block & IS_LEAF {
             0 => is_cell(*block as usize),
             _ => ((block & !IS_LEAF) as usize) < leaf_count,
         });
-        if !blocks_good || !leaves.iter().chain(&runs.1).all(|cell| is_cell(usize::from(*cell))) {
+        if !blocks_good || !leaves.cells.iter().chain(&runs.1).all(|cell| is_cell(usize::from(*cell))) {
             return Err(Damaged("names a cell that it does not have"));
         }
         let location = Location { attribution, built_secs, ..Location::with(cells, blocks, leaves, runs) };
@@ -359,8 +487,8 @@ fn write_number(out: &mut Vec<u8>, mut number: u64) {
     out.push(number as u8);
 }
 
-/// Low bits of the starts of runs, their cells, and the index.
-type Runs = (Vec<u32>, Vec<u16>, Vec<u32>);
+/// Where runs begin, and their cells.
+type Runs = (Starts, Vec<u16>);
 
 struct Reader<R> {
     from: BufReader<R>,
@@ -417,8 +545,7 @@ impl<R: Read> Reader<R> {
     /// The runs of IPv6.
     fn runs(&mut self) -> Result<Runs, Damaged> {
         let count = self.count(RUNS_MAX)?;
-        let mut starts: Vec<u32> = Vec::with_capacity(count);
-        let mut index: Vec<u32> = Vec::with_capacity(BLOCKS + 1);
+        let mut starts = Starts::default();
         let mut start = 0u64;
         for run in 0..count {
             let step = self.number()?;
@@ -426,16 +553,12 @@ impl<R: Read> Reader<R> {
             if start == u64::MAX || (step == 0) != (run == 0) {
                 return Err(Damaged("has runs that do not ascend from 0"));
             }
-            while index.len() as u64 <= start >> 32 {
-                index.push(run as u32);
-            }
-            starts.push(start as u32);
+            starts.push(start);
         }
         if count == 0 {
             return Err(Damaged("has no runs"));
         }
-        index.resize(BLOCKS + 1, count as u32);
-        Ok((starts, self.numbers(count, u16::from_le_bytes)?, index))
+        Ok((starts.finish(), self.numbers(count, u16::from_le_bytes)?))
     }
 
     fn number(&mut self) -> Result<u64, Damaged> {
@@ -532,7 +655,7 @@ mod tests {
             .map(cell),
             [1, 1, 2, 2, 0, 0, 0]
         );
-        assert_eq!(location.leaves.len(), LEAF, "equal leaves are stored once");
+        assert_eq!(location.leaves.count(), 1, "equal leaves are stored once");
     }
 
     #[test]
@@ -555,6 +678,31 @@ mod tests {
         let empty = Location::empty();
         assert_eq!(empty.cell("8.8.8.8".parse().unwrap()), UNKNOWN);
         assert_eq!(Location::decode(&empty.encode(1).unwrap()), Ok(empty));
+    }
+
+    proptest! {
+        #[test]
+        fn starts_are_found_as_in_a_plain_list(
+            steps in prop::collection::vec(prop_oneof![1u64..200, 1u64..1 << 20, 1u64..1 << 40], 0..200),
+            keys in prop::collection::vec(0u64..1 << 48, 20),
+        ) {
+            let mut list = vec![0u64];
+            for step in steps {
+                let next = list[list.len() - 1] + step;
+                list.extend((next < 1 << 48).then_some(next));
+            }
+            let mut packed = Starts::default();
+            list.iter().for_each(|start| packed.push(*start));
+            let packed = packed.finish();
+            let around = list.iter().flat_map(|start| [*start, start + 1, start.saturating_sub(1)]);
+            for key in keys.into_iter().chain(around).filter(|key| key >> 48 == 0) {
+                prop_assert_eq!(packed.last_up_to(key), list.partition_point(|start| *start <= key) - 1);
+            }
+            for (number, start) in list.iter().enumerate() {
+                prop_assert_eq!(packed.get(number), Some(*start));
+            }
+            prop_assert_eq!(packed.get(list.len()), None);
+        }
     }
 
     proptest! {

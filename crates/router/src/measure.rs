@@ -102,6 +102,7 @@ impl Measurements {
             asn: world.location.systems().of(network),
             pop: pop as u16,
             km: world.km(cell, pop as u16),
+            is_placed: world.pops[pop].location.is_some(),
             rtt_ms: trips.sum_ms / f64::from(trips.count),
             count: trips.count.min(left),
         };

@@ -4,6 +4,8 @@
 //! so that an answer is a header, the question, a copy, and OPT. Signatures depend on the name: each is made when it is first asked for
 //! and kept by the responder, of which every thread has its own.
 //!
+//! A PoP that is another CDN is a CNAME, whatever is asked for (RFC 1034 §3.6.2); at the zone's own name, where none may stand, its addresses.
+//!
 //! What bounds its use as an amplifier: answers by UDP are at most 1,232 bytes, ANY is answered with one record (RFC 8482), and one network
 //! (/24, /56) gets no more than `rate` answers of one kind per second; of those beyond, every second one is told to come by TCP.
 //! Who shows a cookie of ours (RFC 7873) is who it says, and isn't counted.
@@ -14,13 +16,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use model::Snapshot;
+use model::{Pop, Snapshot};
 use siphasher::sip::SipHasher24;
 
 use crate::sign::{RENEW_SECS, Signer, nsec};
 use crate::table::{Found, Table, View, World};
 use crate::wire::{
-    Bad, Edns, QUESTION_NAME, Query, UDP_BYTES_MAX, UDP_BYTES_PLAIN, rcode, read, rtype, write_record,
+    Bad, Edns, QUESTION_NAME, Query, UDP_BYTES_MAX, UDP_BYTES_PLAIN, name_of, rcode, read, rtype,
+    write_record,
 };
 use crate::zone::{Lookup, Node, Zone, address_data, https_data};
 
@@ -68,6 +71,8 @@ pub struct State {
 /// A PoP's records.
 #[derive(Debug, Default)]
 pub struct PopAnswers {
+    /// Of another CDN, its name on the wire, and the record.
+    cname: Option<(Vec<u8>, Vec<u8>)>,
     sets: [Vec<Vec<u8>>; 3],
     ttl: u32,
     plain: [Vec<u8>; 3],
@@ -77,7 +82,17 @@ const CHOSEN: [u16; 3] = [rtype::A, rtype::AAAA, rtype::HTTPS];
 
 impl PopAnswers {
     /// Of a PoP whose living edges are these.
-    pub fn new(edges: &[IpAddr], ttl: u32, https: bool) -> PopAnswers {
+    pub fn new(pop: &Pop, edges: &[IpAddr], ttl: u32, https: bool) -> PopAnswers {
+        let Some(cname) = &pop.cname else { return PopAnswers::of_edges(edges, ttl, https) };
+        let mut record = Vec::new();
+        // A name that is too long for DNS is refused with the configuration.
+        let target = name_of(cname).unwrap_or_else(|| vec![0]);
+        write_record(&mut record, &QUESTION_NAME, rtype::CNAME, ttl, &target);
+        // What it says of HTTP/2 and HTTP/3 is its own affair.
+        PopAnswers { cname: Some((target, record)), ..PopAnswers::of_edges(edges, ttl, false) }
+    }
+
+    fn of_edges(edges: &[IpAddr], ttl: u32, https: bool) -> PopAnswers {
         let mut answers = PopAnswers { ttl, ..PopAnswers::default() };
         for edge in edges {
             let (rtype, data) = address_data(*edge);
@@ -295,6 +310,28 @@ impl Responder {
                 return reply;
             }
         };
+        let wanted = CHOSEN.iter().position(|rtype| *rtype == query.rtype);
+        let mut pop = node.pop;
+        if let Some(group) = node.group {
+            let (client, bits) = client_of(state, edns, from);
+            let Found { pop: found, scope } = state.tables[group].find(&state.world, client, bits);
+            pop = Some(found);
+            // A record that is the same for everybody says so, by a scope of 0.
+            let depends = wanted.is_some() || (state.zone.aliased[group] && name != state.zone.apex);
+            if depends && uses_subnet(state, edns) {
+                reply.scope = scope;
+            }
+        }
+        if let Some(found) = pop.filter(|_| name != state.zone.apex)
+            && let answers = &state.pops[usize::from(found)]
+            && let Some((target, record)) = &answers.cname
+        {
+            out.extend_from_slice(record);
+            let of = (rtype::CNAME, found);
+            reply.answers =
+                1 + self.sign(signed, name, of, answers.ttl, std::slice::from_ref(target), now, out);
+            return reply;
+        }
         if query.rtype == rtype::ANY {
             // One record that says why there are no more (RFC 8482 §4.2).
             let data = b"\x07RFC8482\0".to_vec();
@@ -309,17 +346,6 @@ impl Responder {
                 out,
             );
             return reply;
-        }
-        let wanted = CHOSEN.iter().position(|rtype| *rtype == query.rtype);
-        let mut pop = node.pop;
-        if let Some(group) = node.group {
-            let (client, bits) = client_of(state, edns, from);
-            let Found { pop: found, scope } = state.tables[group].find(&state.world, client, bits);
-            pop = Some(found);
-            // A record that is the same for everybody says so, by a scope of 0.
-            if wanted.is_some() && uses_subnet(state, edns) {
-                reply.scope = scope;
-            }
         }
         if let (Some(found), Some(index)) = (pop, wanted) {
             let answers = &state.pops[usize::from(found)];

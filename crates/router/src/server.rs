@@ -524,12 +524,16 @@ fn answer_visitor(shared: &Shared, peer: IpAddr, request: &Request) -> Answer {
     };
     let bits = if peer.is_ipv4() { V4_BITS } else { V6_BITS };
     let pop = state.tables[group].find(&state.world, peer, bits).pop;
-    let pop = state.world.pops[usize::from(pop)].name.to_ascii_lowercase();
+    let pop = &state.world.pops[usize::from(pop)];
     // HTTPS records are given where every edge speaks TLS.
     let scheme = if dns.https { "https" } else { "http" };
     let query = request.query.as_ref().map_or_else(String::new, |query| format!("?{query}"));
-    let site = site.name.to_ascii_lowercase();
-    let location = format!("{scheme}://{pop}.{site}.{}/{path}{query}", dns.zone);
+    let host = match &pop.cname {
+        // The name that the other CDN knows itself by.
+        Some(cname) => cname.to_string(),
+        None => format!("{}.{}.{}", pop.name.to_ascii_lowercase(), site.name.to_ascii_lowercase(), dns.zone),
+    };
+    let location = format!("{scheme}://{host}/{path}{query}");
     count(&shared.plan.redirects);
     Answer {
         status: if matches!(&*request.method, "GET" | "HEAD") { 302 } else { 307 },
@@ -615,6 +619,99 @@ fn tell(
     is_told
 }
 
+/// A family of one metric: name, what it says, its kind, and where it is counted.
+type Family = (&'static str, &'static str, &'static str, fn(&Shared) -> &AtomicU64);
+
+static FAMILIES: [Family; 18] = [
+    ("perigee_router_states_total", "States that came into force.", "counter", |shared| &shared.plan.states),
+    ("perigee_router_reloads_total", "Changed files that came into force.", "counter", |shared| {
+        &shared.plan.reloads
+    }),
+    ("perigee_router_reload_errors_total", "Changed files that could not be used.", "counter", |shared| {
+        &shared.plan.reload_errors
+    }),
+    ("perigee_router_serial", "Serial number of the zone in force.", "gauge", |shared| &shared.plan.serial),
+    (
+        "perigee_router_journal_position",
+        "Up to where the cluster's journal has been followed; 0 without a cluster.",
+        "gauge",
+        |shared| &shared.plan.position,
+    ),
+    (
+        "perigee_router_journal_head",
+        "Newest position of the cluster's journal, as far as is known.",
+        "gauge",
+        |shared| &shared.plan.head,
+    ),
+    (
+        "perigee_router_control_connected",
+        "Whether a control of the cluster is followed.",
+        "gauge",
+        |shared| &shared.plan.connected,
+    ),
+    ("perigee_router_redirects_total", "HTTP requests that were redirected to a PoP.", "counter", |shared| {
+        &shared.plan.redirects
+    }),
+    (
+        "perigee_router_redirects_refused_total",
+        "HTTP requests of no site, or by a PoP's own name.",
+        "counter",
+        |shared| &shared.plan.redirects_refused,
+    ),
+    ("perigee_router_votes_total", "Votes of the cluster's nodes on edges.", "counter", |shared| {
+        &shared.plan.votes
+    }),
+    (
+        "perigee_router_pops_grey",
+        "PoPs that answer probes, and most beacons do not reach.",
+        "gauge",
+        |shared| &shared.plan.grey,
+    ),
+    (
+        "perigee_router_cells_moved",
+        "Places whose visitors do not all go where they would, as PoPs are full.",
+        "gauge",
+        |shared| &shared.plan.relieved,
+    ),
+    (
+        "perigee_router_reports_missed_total",
+        "Reports of the cluster's nodes that this router was too slow for.",
+        "counter",
+        |shared| &shared.measured.missed,
+    ),
+    ("perigee_router_edge_changes_total", "Edges that went down or came up.", "counter", |shared| {
+        &shared.plan.changes
+    }),
+    ("perigee_router_edges_down", "Edges that are down.", "gauge", |shared| &shared.plan.down),
+    ("perigee_router_probes_total", "Probes of edges.", "counter", |shared| &shared.plan.probes),
+    ("perigee_router_probes_failed_total", "Probes without a good answer.", "counter", |shared| {
+        &shared.plan.probes_failed
+    }),
+    (
+        "perigee_router_samples_total",
+        "Round trips that were measured, and are believed.",
+        "counter",
+        |shared| &shared.measured.taken,
+    ),
+];
+
+/// Those with labels: name, what they say, kind.
+const SAMPLES_REFUSED: (&str, &str, &str) =
+    ("perigee_router_samples_refused_total", "Round trips that are not believed, by reason.", "counter");
+const EDGE_UP: (&str, &str, &str) = ("perigee_router_edge_up", "Whether an edge is up.", "gauge");
+
+/// What `/metrics` shows: name, kind and what it says, of each family.
+pub fn metric_families() -> Vec<(String, &'static str, &'static str)> {
+    let counters = Counters::default();
+    let mut families: Vec<_> = counters
+        .all()
+        .map(|(name, help, _)| (format!("perigee_dns_{name}_total"), "counter", help.trim()))
+        .collect();
+    families.extend(FAMILIES.iter().map(|(name, help, kind, _)| ((*name).to_owned(), *kind, *help)));
+    families.extend([SAMPLES_REFUSED, EDGE_UP].map(|(name, help, kind)| (name.to_owned(), kind, help)));
+    families
+}
+
 fn render(shared: &Shared) -> String {
     let mut text = String::new();
     let mut line = |name: &str, help: &str, kind: &str, value: u64| {
@@ -632,99 +729,21 @@ fn render(shared: &Shared) -> String {
     for (name, help, value) in sums {
         line(&format!("perigee_dns_{name}_total"), help, "counter", value);
     }
-    let plan = &shared.plan;
-    for (name, help, kind, counter) in [
-        ("perigee_router_states_total", "States that came into force.", "counter", &plan.states),
-        ("perigee_router_reloads_total", "Changed files that came into force.", "counter", &plan.reloads),
-        (
-            "perigee_router_reload_errors_total",
-            "Changed files that could not be used.",
-            "counter",
-            &plan.reload_errors,
-        ),
-        ("perigee_router_serial", "Serial number of the zone in force.", "gauge", &plan.serial),
-        (
-            "perigee_router_journal_position",
-            "Up to where the cluster's journal has been followed; 0 without a cluster.",
-            "gauge",
-            &plan.position,
-        ),
-        (
-            "perigee_router_journal_head",
-            "Newest position of the cluster's journal, as far as is known.",
-            "gauge",
-            &plan.head,
-        ),
-        (
-            "perigee_router_control_connected",
-            "Whether a control of the cluster is followed.",
-            "gauge",
-            &plan.connected,
-        ),
-        (
-            "perigee_router_redirects_total",
-            "HTTP requests that were redirected to a PoP.",
-            "counter",
-            &plan.redirects,
-        ),
-        (
-            "perigee_router_redirects_refused_total",
-            "HTTP requests of no site, or by a PoP's own name.",
-            "counter",
-            &plan.redirects_refused,
-        ),
-        ("perigee_router_votes_total", "Votes of the cluster's nodes on edges.", "counter", &plan.votes),
-        (
-            "perigee_router_pops_grey",
-            "PoPs that answer probes, and most beacons do not reach.",
-            "gauge",
-            &plan.grey,
-        ),
-        (
-            "perigee_router_cells_moved",
-            "Places whose visitors do not all go where they would, as PoPs are full.",
-            "gauge",
-            &plan.relieved,
-        ),
-        (
-            "perigee_router_reports_missed_total",
-            "Reports of the cluster's nodes that this router was too slow for.",
-            "counter",
-            &shared.measured.missed,
-        ),
-        ("perigee_router_edge_changes_total", "Edges that went down or came up.", "counter", &plan.changes),
-        ("perigee_router_edges_down", "Edges that are down.", "gauge", &plan.down),
-        ("perigee_router_probes_total", "Probes of edges.", "counter", &plan.probes),
-        (
-            "perigee_router_probes_failed_total",
-            "Probes without a good answer.",
-            "counter",
-            &plan.probes_failed,
-        ),
-    ] {
-        line(name, help, kind, counter.load(Ordering::Relaxed));
+    for (name, help, kind, counter) in &FAMILIES {
+        line(name, help, kind, counter(shared).load(Ordering::Relaxed));
     }
-    line(
-        "perigee_router_samples_total",
-        "Round trips that were measured, and are believed.",
-        "counter",
-        shared.measured.taken.load(Ordering::Relaxed),
-    );
-    let name = "perigee_router_samples_refused_total";
-    text.push_str(&format!(
-        "# HELP {name} Round trips that are not believed, by reason.\n# TYPE {name} counter\n"
-    ));
+    let (name, help, kind) = SAMPLES_REFUSED;
+    text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
     for (why, count) in shared.measured.refused() {
         text.push_str(&format!("{name}{{why=\"{why}\"}} {count}\n"));
     }
     let edges = shared.probing.lock();
     let mut edges: Vec<(&IpAddr, &bool)> = edges.iter().collect();
     edges.sort();
-    text.push_str(
-        "# HELP perigee_router_edge_up Whether an edge is up.\n# TYPE perigee_router_edge_up gauge\n",
-    );
+    let (name, help, kind) = EDGE_UP;
+    text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
     for (edge, up) in edges {
-        text.push_str(&format!("perigee_router_edge_up{{edge=\"{edge}\"}} {}\n", u8::from(*up)));
+        text.push_str(&format!("{name}{{edge=\"{edge}\"}} {}\n", u8::from(*up)));
     }
     text
 }
@@ -805,8 +824,9 @@ impl Planner {
     fn standing(&self) -> (Vec<f64>, bool) {
         let now = self.now_ms();
         let of = |edge: &IpAddr| self.health.get(edge).map_or(1.0, |health| health.share(now));
-        let shares =
-            self.routing().pops.iter().map(|pop| pop.edges.iter().map(of).fold(0.0, f64::max)).collect();
+        // What cannot be probed, as it has no addresses, counts as well.
+        let best = |pop: &model::Pop| pop.edges.iter().map(of).reduce(f64::max).unwrap_or(1.0);
+        let shares = self.routing().pops.iter().map(best).collect();
         (shares, self.health.values().any(|health| health.is_flapping(now)))
     }
 
@@ -830,7 +850,7 @@ impl Planner {
         let view = self.view(&shares);
         let living = |pop: &model::Pop| {
             let up = pop.edges.iter().filter(|edge| !self.health.get(edge).is_some_and(EdgeHealth::is_down));
-            up.count() as f64 / pop.edges.len().max(1) as f64
+            if pop.edges.is_empty() { 1.0 } else { up.count() as f64 / pop.edges.len() as f64 }
         };
         let up: Vec<f64> = self.routing().pops.iter().map(living).collect();
         let moved = self.demand.look(&self.world, &view, &up, now);
@@ -912,11 +932,8 @@ impl Planner {
         let is_down = |edge: &IpAddr| self.health.get(edge).is_some_and(EdgeHealth::is_down);
         let pops = self.routing().pops.iter().map(|pop| {
             let living: Vec<IpAddr> = pop.edges.iter().copied().filter(|edge| !is_down(edge)).collect();
-            PopAnswers::new(
-                if living.is_empty() { &pop.edges } else { &living },
-                ttl,
-                dns.is_some_and(|dns| dns.https),
-            )
+            let edges = if living.is_empty() { &pop.edges } else { &living };
+            PopAnswers::new(pop, edges, ttl, dns.is_some_and(|dns| dns.https))
         });
         let state = State {
             tables: zone.groups.iter().map(|group| Table::build(&self.world, group, &view)).collect(),

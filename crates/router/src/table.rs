@@ -8,6 +8,9 @@
 //! A ranking begins with geography's order and leaves it only for what was measured beyond doubt ([`Estimates::prefer`]). PoPs
 //! that are down or drained are left out, unless nothing else is left: an answer is always given.
 //!
+//! Another CDN is a PoP that is in no place: it is taken to be as far as the nearest that is in one, and chosen for what was measured
+//! alone, or for its share of all visitors, or when nothing else is left.
+//!
 //! The *scope* of an answer is the widest prefix around the client in which every network gets the same answer. Above /16 a pyramid
 //! over the blocks says so in 16 steps, below the cells themselves do.
 //!
@@ -45,7 +48,8 @@ pub struct World {
     pub pops: Vec<Pop>,
     /// Where networks are.
     pub location: Arc<Location>,
-    units: Vec<[f64; 3]>,
+    /// Where each PoP is; nothing for another CDN.
+    units: Vec<Option<[f64; 3]>>,
     cell_units: Vec<[f64; 3]>,
     /// For each cell, the [`NEAREST`] PoPs with the operator's bias, best first.
     nearest: Vec<u16>,
@@ -82,7 +86,9 @@ pub enum Why {
     Unlocated,
     /// Everything looks down, so that nothing is believed.
     FailedOpen,
-    /// Nothing but the last resort is left.
+    /// It gets a share of all visitors, and this is one of them.
+    Share,
+    /// Nothing but the last resort is left, or has room.
     LastResort,
     /// Nothing but what drains is left.
     Drained,
@@ -98,6 +104,7 @@ impl Why {
             Why::Load => "load",
             Why::Unlocated => "unlocated",
             Why::FailedOpen => "failed-open",
+            Why::Share => "share",
             Why::LastResort => "last-resort",
             Why::Drained => "drained",
         }
@@ -115,14 +122,51 @@ pub struct Ranked {
     pub estimate: Estimate,
     /// The operator's bias and the price of its load.
     pub extra_ms: f64,
+    /// Whether there is anything to judge it by: of another CDN that nobody has measured there isn't.
+    pub is_known: bool,
 }
 
 impl Ranked {
     /// What is compared.
     pub fn score_ms(&self) -> f64 {
-        self.estimate.ms() + self.extra_ms
+        self.estimate.ms() + self.costs_ms()
+    }
+
+    fn costs_ms(&self) -> f64 {
+        if self.is_known { self.extra_ms } else { f64::INFINITY }
     }
 }
+
+/// PoPs of a group that may be chosen.
+#[derive(Clone, Debug)]
+struct Usable {
+    /// Those that are chosen by what is best; never none, if the group has any.
+    best: Vec<u16>,
+    /// What that says about the choice.
+    why: Why,
+    shares: Shares,
+    /// Further ones, which are there for what the others have no room for.
+    resort: Vec<u16>,
+}
+
+/// PoPs that get a share of all visitors: each a stretch of the numbers from 0 to 1, its own whoever else is up. Which visitor belongs to which
+/// follows from a hash of the network.
+#[derive(Clone, Debug, Default)]
+struct Shares(Vec<(f64, f64, u16)>);
+
+impl Shares {
+    /// `network`: the number of a /24 or /48.
+    fn find(&self, network: u64) -> Option<u16> {
+        if self.0.is_empty() {
+            return None;
+        }
+        // Another number than splits draw, or the share of a split cell would come from one of its parts.
+        let at = mix(network ^ SHARES);
+        self.0.iter().find(|(from, to, _)| (*from..*to).contains(&at)).map(|(.., pop)| *pop)
+    }
+}
+
+const SHARES: u64 = 1 << 63;
 
 /// PoPs for a client, best first, and why the first is.
 #[derive(Clone, Debug)]
@@ -135,15 +179,15 @@ pub struct Ranking {
     pub cell: u16,
 }
 
-/// The [`NEAREST`] PoPs of each cell, with the operator's bias, best first.
-fn nearest_of(cells: &[[f64; 3]], units: &[[f64; 3]], pops: &[Pop]) -> Vec<u16> {
-    let width = NEAREST.min(pops.len());
+/// The [`NEAREST`] PoPs of each cell that are somewhere, with the operator's bias, best first: `width` each.
+fn nearest_of(cells: &[[f64; 3]], units: &[Option<[f64; 3]>], pops: &[Pop], width: usize) -> Vec<u16> {
     let mut nearest = Vec::with_capacity(cells.len() * width);
     let mut order: Vec<(f64, u16)> = Vec::new();
     let unbiased = pops.iter().all(|pop| pop.bias_ms == 0.0);
     for cell in cells {
         order.clear();
-        order.extend(units.iter().enumerate().map(|(pop, unit)| {
+        let placed = units.iter().enumerate().filter_map(|(pop, unit)| Some((pop, unit.as_ref()?)));
+        order.extend(placed.map(|(pop, unit)| {
             // Without bias, the chord orders as the distance does, and takes no arc sine.
             let chord = (0..3).map(|axis| (unit[axis] - cell[axis]).powi(2)).sum::<f64>();
             let cost = match unbiased {
@@ -166,10 +210,11 @@ fn nearest_of(cells: &[[f64; 3]], units: &[[f64; 3]], pops: &[Pop]) -> Vec<u16> 
 impl World {
     /// Puts PoPs and cells together. Cost: one distance for each pair of them.
     pub fn new(pops: Vec<Pop>, location: Arc<Location>) -> World {
-        let units: Vec<[f64; 3]> = pops.iter().map(|pop| pop.location.unit()).collect();
+        let units: Vec<Option<[f64; 3]>> = pops.iter().map(|pop| Some(pop.location?.unit())).collect();
         let cell_units: Vec<[f64; 3]> = location.cells().iter().map(|cell| cell.point.unit()).collect();
         let networks = Networks::of(&pops);
         let mut world = World { pops, location, units, cell_units, nearest: Vec::new(), networks };
+        let width = world.width();
         // With a thousand PoPs these are tens of millions of distances, and a start waits for them.
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
         let part = world.cell_units.len().div_ceil(threads).max(1);
@@ -177,7 +222,7 @@ impl World {
             let parts: Vec<_> = world
                 .cell_units
                 .chunks(part)
-                .map(|cells| scope.spawn(|| nearest_of(cells, &world.units, &world.pops)))
+                .map(|cells| scope.spawn(|| nearest_of(cells, &world.units, &world.pops, width)))
                 .collect();
             let joined = parts.into_iter().map(|part| part.join());
             joined
@@ -187,12 +232,28 @@ impl World {
         world
     }
 
-    /// Kilometres from the middle of a cell to a PoP; 0 from nowhere.
+    /// Kilometres from the middle of a cell to a PoP; 0 from nowhere. To another CDN as many as to the nearest PoP: a guess that says
+    /// neither that it is better nor that it is worse.
     pub fn km(&self, cell: u16, pop: u16) -> f64 {
-        match cell {
-            UNKNOWN => 0.0,
-            cell => km_between(self.units[usize::from(pop)], self.cell_units[usize::from(cell)]),
+        let nearest = || self.first_by_distance(cell).and_then(|pop| self.units[usize::from(pop)]);
+        match (cell, self.units[usize::from(pop)].or_else(nearest)) {
+            (UNKNOWN, _) | (_, None) => 0.0,
+            (cell, Some(unit)) => km_between(unit, self.cell_units[usize::from(cell)]),
         }
+    }
+
+    fn is_placed(&self, pop: u16) -> bool {
+        self.units[usize::from(pop)].is_some()
+    }
+
+    /// Whether a group has all PoPs that are in a place.
+    fn is_everywhere(&self, group: &[u16]) -> bool {
+        (0..self.pops.len() as u16).all(|pop| !self.is_placed(pop) || group.contains(&pop))
+    }
+
+    /// How many PoPs stand in `nearest` for each cell.
+    fn width(&self) -> usize {
+        self.units.iter().filter(|unit| unit.is_some()).count().min(NEAREST)
     }
 
     /// The nearest PoP of a cell, with the operator's bias; `None` without PoPs.
@@ -201,15 +262,32 @@ impl World {
     }
 
     fn nearest(&self, cell: u16) -> &[u16] {
-        let width = NEAREST.min(self.pops.len());
+        let width = self.width();
         &self.nearest[usize::from(cell) * width..][..width]
     }
 
-    /// The PoPs of `group` for the visitors of a cell, of the autonomous system `asn` (0: whichever).
+    /// The PoPs of `group` for the visitors of a cell, of the autonomous system `asn` (0: whichever). Shares are not of a cell.
     pub fn rank(&self, cell: u16, asn: u32, group: &[u16], view: &View) -> Ranking {
-        let (mut usable, why) = self.usable(group, view);
-        settle(cell, &mut usable, view);
-        self.order(cell, asn, &usable, why, view)
+        self.rank_usable(cell, asn, self.usable(group, view), view)
+    }
+
+    fn rank_usable(&self, cell: u16, asn: u32, usable: Usable, view: &View) -> Ranking {
+        let Usable { mut best, why, resort, .. } = usable;
+        settle(cell, &mut best, view);
+        let mut ranking = self.order(cell, asn, &best, why, view);
+        if let Some(most) = most_of(cell, view)
+            && resort.contains(&most)
+        {
+            let known = view.estimates.known(cell, self.location.cells()[usize::from(cell)].country, asn);
+            ranking.order.insert(0, self.ranked(cell, most, view, &known));
+            ranking.why = Why::LastResort;
+        }
+        ranking
+    }
+
+    /// PoPs of `group` that take what the others have no room for.
+    pub fn resorts(&self, group: &[u16], view: &View) -> Vec<u16> {
+        self.usable(group, view).resort
     }
 
     /// Ranks PoPs that may all be chosen, the reason being `why` if the nearest is.
@@ -217,12 +295,17 @@ impl World {
         let known = view.estimates.known(cell, self.location.cells()[usize::from(cell)].country, asn);
         let mut order: Vec<Ranked> = usable.iter().map(|pop| self.ranked(cell, *pop, view, &known)).collect();
         if cell == UNKNOWN {
+            order.sort_by_key(|one| !self.is_placed(one.pop));
             return Ranking { order, why: if why == Why::Distance { Why::Unlocated } else { why }, cell };
         }
-        // Geography's order; what comes equal keeps the order of the file.
+        // Geography's order; what comes equal keeps the order of the file. What is in no place comes last.
         let by_distance = |one: &Ranked| one.estimate.prior_ms + self.pops[usize::from(one.pop)].bias_ms;
-        order.sort_by(|a, b| by_distance(a).total_cmp(&by_distance(b)));
-        let candidates: Vec<(Estimate, f64)> = order.iter().map(|one| (one.estimate, one.extra_ms)).collect();
+        order.sort_by(|a, b| {
+            let nowhere = |one: &Ranked| !self.is_placed(one.pop);
+            nowhere(a).cmp(&nowhere(b)).then(by_distance(a).total_cmp(&by_distance(b)))
+        });
+        let candidates: Vec<(Estimate, f64)> =
+            order.iter().map(|one| (one.estimate, one.costs_ms())).collect();
         let nearest = order.first().map(|one| one.pop);
         let mut first = Estimates::prefer(&candidates);
         let mut chosen_for = if first == 0 { why } else { Why::Measured };
@@ -242,29 +325,42 @@ impl World {
             order.sort_by(|a, b| a.score_ms().total_cmp(&b.score_ms()));
             order.insert(0, chosen);
         }
-        if let Some(parts) = view.splits.get(&cell)
-            && let Some((most, _)) = parts.iter().max_by(|a, b| a.1.total_cmp(&b.1))
-            && let Some(at) = order.iter().position(|one| one.pop == *most)
+        if let Some(most) = most_of(cell, view)
+            && let Some(at) = order.iter().position(|one| one.pop == most)
         {
             let chosen = order.remove(at);
             order.insert(0, chosen);
-            if nearest != Some(*most) {
+            if nearest != Some(most) {
                 chosen_for = Why::Load;
             }
         }
         Ranking { order, why: chosen_for, cell }
     }
 
-    /// For a client: as [`World::rank`], after the operator's networks.
+    /// For a client: as [`World::rank`], after the operator's networks and shares.
     pub fn rank_client(&self, address: IpAddr, group: &[u16], view: &View) -> Ranking {
-        let cell = self.location.cell(address);
-        let mut ranking = self.rank(cell, self.location.systems().of(address), group, view);
-        if let Some((pop, _)) = self.networks.find(address, 128)
-            && let Some(at) = ranking.order.iter().position(|one| one.pop == pop)
-        {
+        let (cell, asn) = (self.location.cell(address), self.location.systems().of(address));
+        let usable = self.usable(group, view);
+        let shares = usable.shares.clone();
+        let mut ranking = self.rank_usable(cell, asn, usable, view);
+        let known = view.estimates.known(cell, self.location.cells()[usize::from(cell)].country, asn);
+        for (.., pop) in &shares.0 {
+            if ranking.order.iter().all(|one| one.pop != *pop) {
+                ranking.order.push(self.ranked(cell, *pop, view, &known));
+            }
+        }
+        let network = match address.to_canonical() {
+            IpAddr::V4(v4) => u64::from(u32::from(v4) >> 8),
+            IpAddr::V6(v6) => first_64(v6) >> 16,
+        };
+        let owner = self.networks.find(address, 128).map(|(pop, _)| (pop, Why::Network));
+        let shared = shares.find(network).map(|pop| (pop, Why::Share));
+        let place = |pop: u16| ranking.order.iter().position(|one| one.pop == pop);
+        let first = [owner, shared].into_iter().flatten().find_map(|(pop, why)| Some((place(pop)?, why)));
+        if let Some((at, why)) = first {
             let chosen = ranking.order.remove(at);
             ranking.order.insert(0, chosen);
-            ranking.why = Why::Network;
+            ranking.why = why;
         }
         ranking
     }
@@ -272,26 +368,62 @@ impl World {
     fn ranked(&self, cell: u16, pop: u16, view: &View, known: &Known<'_>) -> Ranked {
         let km = self.km(cell, pop);
         let estimate = known.of(pop, km);
-        Ranked { pop, km, estimate, extra_ms: self.pops[usize::from(pop)].bias_ms + price(view, pop) }
+        let extra_ms = self.pops[usize::from(pop)].bias_ms + price(view, pop);
+        Ranked { pop, km, estimate, extra_ms, is_known: self.is_placed(pop) || estimate.samples > 0.0 }
     }
 
-    /// Which of `group` may be chosen, and what that says about the choice. Never none, if the group has any.
-    fn usable(&self, group: &[u16], view: &View) -> (Vec<u16>, Why) {
+    /// Which of `group` may be chosen.
+    ///
+    /// When more than half of those that are probed look down, it is the prober that is cut off, and all count as up. But when *all* of them
+    /// look down and something else is there that doesn't, such as another CDN, visitors go there: that costs little if it is wrong.
+    fn usable(&self, group: &[u16], view: &View) -> Usable {
+        let pop = |pop: u16| &self.pops[usize::from(pop)];
         let looks_down = |pop: u16| view.down.get(usize::from(pop)).copied().unwrap_or(false);
-        let drains = |pop: u16| self.pops[usize::from(pop)].drain;
-        let resort = |pop: u16| self.pops[usize::from(pop)].last_resort;
-        let judged: Vec<u16> = group.iter().copied().filter(|pop| !drains(*pop)).collect();
-        let down = judged.iter().filter(|pop| looks_down(**pop)).count();
-        let disbelieve = fail_open(down, judged.len());
-        let up: Vec<u16> = judged.iter().copied().filter(|pop| disbelieve || !looks_down(*pop)).collect();
-        let good: Vec<u16> = up.iter().copied().filter(|pop| !resort(*pop)).collect();
-        match (good.is_empty(), up.is_empty(), judged.is_empty()) {
-            (false, ..) => (good, if disbelieve { Why::FailedOpen } else { Why::Distance }),
-            (_, false, _) => (up, Why::LastResort),
-            (.., false) => (judged, Why::FailedOpen),
-            _ => (group.to_vec(), Why::Drained),
+        let of = |wanted: &dyn Fn(u16) -> bool| -> Vec<u16> {
+            group.iter().copied().filter(|one| !pop(*one).drain && wanted(*one)).collect()
+        };
+        let is_normal = |one: u16| !pop(one).last_resort;
+        let probed = of(&|one| is_normal(one) && !pop(one).edges.is_empty());
+        let down = probed.iter().filter(|one| looks_down(**one)).count();
+        let mut disbelieve = fail_open(down, probed.len());
+        let resort = of(&|one| !is_normal(one) && !looks_down(one));
+        let up = of(&|one| is_normal(one) && !looks_down(one));
+        if down == probed.len() && !(up.is_empty() && resort.is_empty()) {
+            disbelieve = false;
         }
+        let normal = if disbelieve { of(&is_normal) } else { up };
+        let (best, why, resort) = match (normal.is_empty(), resort.is_empty()) {
+            (false, _) => (normal, if disbelieve { Why::FailedOpen } else { Why::Distance }, resort),
+            (true, false) => (resort, Why::LastResort, Vec::new()),
+            (true, true) => match of(&|_| true) {
+                none if none.is_empty() => (group.to_vec(), Why::Drained, Vec::new()),
+                all => (all, Why::FailedOpen, Vec::new()),
+            },
+        };
+        let shares = self.shares(group, &best, view);
+        let mut rest = best.clone();
+        rest.retain(|one| pop(*one).share.is_none());
+        Usable { best: if rest.is_empty() { best } else { rest }, why, shares, resort }
     }
+
+    /// Stretches follow each other in the order of the group, so that one that goes moves nobody else's.
+    fn shares(&self, group: &[u16], usable: &[u16], view: &View) -> Shares {
+        let (mut shares, mut from) = (Vec::new(), 0.0);
+        for one in group {
+            let Some(percent) = self.pops[usize::from(*one)].share else { continue };
+            let width = f64::from(percent) / 100.0;
+            if usable.contains(one) {
+                shares.push((from, from + width * share(view, *one), *one));
+            }
+            from += width;
+        }
+        Shares(shares)
+    }
+}
+
+/// Of a cell that is split, where most of its visitors go.
+fn most_of(cell: u16, view: &View) -> Option<u16> {
+    view.splits.get(&cell)?.iter().max_by(|a, b| a.1.total_cmp(&b.1)).map(|(pop, _)| *pop)
 }
 
 /// Leaves out PoPs that are coming back and to which this cell has not returned yet, unless no other is left.
@@ -404,6 +536,7 @@ pub struct Table {
     /// Of IPv6, for each run a bit: whether it is sent elsewhere than the run before it.
     borders: Vec<u64>,
     usable: Vec<bool>,
+    shares: Shares,
     by_system: Option<BySystem>,
 }
 
@@ -411,7 +544,9 @@ pub struct Table {
 #[derive(Debug)]
 struct BySystem {
     view: View,
-    usable: Vec<u16>,
+    best: Vec<u16>,
+    /// Of these, those that are in no place.
+    nowhere: Vec<u16>,
     /// Whether these are all PoPs, but for those that are down.
     everywhere: bool,
     why: Why,
@@ -422,8 +557,7 @@ struct BySystem {
 }
 
 impl BySystem {
-    fn of(world: &World, group: &[u16], view: &View) -> Option<BySystem> {
-        let (usable, why) = world.usable(group, view);
+    fn of(world: &World, group: &[u16], usable: &Usable, view: &View) -> Option<BySystem> {
         if world.location.systems().is_empty() || !view.estimates.knows_systems() {
             return None;
         }
@@ -437,8 +571,15 @@ impl BySystem {
             }
         }
         let known = (0..KNOWN_SLOTS).map(|_| AtomicU64::new(0)).collect();
-        let everywhere = group.len() == world.pops.len();
-        Some(BySystem { view: view.clone(), usable, everywhere, why, cells: bits, known })
+        Some(BySystem {
+            view: view.clone(),
+            nowhere: usable.best.iter().copied().filter(|pop| !world.is_placed(*pop)).collect(),
+            best: usable.best.clone(),
+            everywhere: world.is_everywhere(group),
+            why: usable.why,
+            cells: bits,
+            known,
+        })
     }
 
     fn is_of(&self, cell: u16) -> bool {
@@ -458,9 +599,10 @@ impl BySystem {
             true => {
                 let nearest = if self.everywhere { world.nearest(cell) } else { &[] };
                 let mut near = nearest.to_vec();
-                near.retain(|pop| self.usable.contains(pop));
-                if near.is_empty() {
-                    near.clone_from(&self.usable);
+                near.retain(|pop| self.best.contains(pop));
+                match near.is_empty() {
+                    true => near.clone_from(&self.best),
+                    false => near.extend(&self.nowhere),
                 }
                 settle(cell, &mut near, &self.view);
                 let ranking = world.order(cell, system, &near, self.why, &self.view);
@@ -488,31 +630,43 @@ pub struct Found {
 impl Table {
     /// Ranks all cells for a group, which may not be empty. Some ms with two dozen PoPs.
     pub fn build(world: &World, group: &[u16], view: &View) -> Table {
-        let (usable, why) = world.usable(group, view);
-        let is_usable = (0..world.pops.len()).map(|pop| usable.contains(&(pop as u16))).collect();
+        let all = world.usable(group, view);
+        let (best, why) = (&all.best, all.why);
+        let shared = all.shares.0.iter().map(|(.., pop)| pop);
+        let mut is_usable = vec![false; world.pops.len()];
+        best.iter().chain(shared).for_each(|pop| is_usable[usize::from(*pop)] = true);
+        let mut is_best = vec![false; world.pops.len()];
+        best.iter().for_each(|pop| is_best[usize::from(*pop)] = true);
+        let nowhere: Vec<u16> = best.iter().copied().filter(|pop| !world.is_placed(*pop)).collect();
         let mut table = Table {
             choices: Vec::with_capacity(world.cell_units.len()),
             splits: Vec::new(),
             pyramid: Vec::new(),
             borders: Vec::new(),
             usable: is_usable,
-            by_system: BySystem::of(world, group, view),
+            shares: all.shares.clone(),
+            by_system: BySystem::of(world, group, &all, view),
         };
-        let everywhere = group.len() == world.pops.len();
+        let everywhere = world.is_everywhere(group);
         let priced = view.prices.iter().any(|price| *price > 0.0);
         let has_estimates = !view.estimates.is_empty();
         let slow = view.share.iter().any(|share| *share < 1.0);
         let mut near: Vec<u16> = Vec::new();
         for cell in 0..world.cell_units.len() as u16 {
             if cell == UNKNOWN {
-                let shares: Vec<(u16, f64)> = usable.iter().map(|pop| (*pop, share(view, *pop))).collect();
+                let placed: Vec<u16> = best.iter().copied().filter(|pop| world.is_placed(*pop)).collect();
+                let of = if placed.is_empty() { best } else { &placed };
+                let shares: Vec<(u16, f64)> = of.iter().map(|pop| (*pop, share(view, *pop))).collect();
                 let choice = table.choice_of(&shares);
                 table.choices.push(choice);
                 continue;
             }
             if let Some(parts) = view.splits.get(&cell) {
-                let parts: Vec<(u16, f64)> =
-                    parts.iter().copied().filter(|(pop, _)| table.is_usable(*pop)).collect();
+                let parts: Vec<(u16, f64)> = parts
+                    .iter()
+                    .copied()
+                    .filter(|(pop, _)| best.contains(pop) || all.resort.contains(pop))
+                    .collect();
                 if !parts.is_empty() {
                     let choice = table.choice_of(&parts);
                     table.choices.push(choice);
@@ -521,7 +675,7 @@ impl Table {
             }
             // The nearest that may be chosen are enough, where there are any; by distance alone, the first of them is it.
             near.clear();
-            near.extend(world.nearest(cell).iter().copied().filter(|pop| table.is_usable(*pop)));
+            near.extend(world.nearest(cell).iter().copied().filter(|pop| is_best[usize::from(*pop)]));
             let measured = priced
                 || (has_estimates && {
                     let country = world.location.cells()[usize::from(cell)].country;
@@ -531,8 +685,9 @@ impl Table {
                 table.choices.push(*first);
                 continue;
             }
-            if near.is_empty() || !everywhere {
-                near.clone_from(&usable);
+            match near.is_empty() || !everywhere {
+                true => near.clone_from(best),
+                false => near.extend(&nowhere),
             }
             settle(cell, &mut near, view);
             let first = world.order(cell, 0, &near, why, view).order.first().map(|one| one.pop);
@@ -581,6 +736,9 @@ impl Table {
 
     /// The PoP of a /24, whose cell is known.
     fn pop_of_24(&self, world: &World, cell: u16, network: u32) -> u16 {
+        if let Some(pop) = self.shares.find(u64::from(network)) {
+            return pop;
+        }
         let choice = self.choices[usize::from(cell)];
         let pop = self.resolve(choice, u64::from(network));
         match &self.by_system {
@@ -591,7 +749,7 @@ impl Table {
 
     /// Whether all networks of a cell are sent to one PoP.
     fn is_one(&self, cell: u16) -> bool {
-        let is_split = self.choices[usize::from(cell)] >= SPLIT;
+        let is_split = self.choices[usize::from(cell)] >= SPLIT || !self.shares.0.is_empty();
         !is_split && self.by_system.as_ref().is_none_or(|by| !by.is_of(cell))
     }
 
@@ -616,7 +774,7 @@ impl Table {
             };
             pyramid[1 << 16 | usize::from(block)] = match location.block(block) {
                 Ok(cell) => all_the_same(&[cell]),
-                Err(leaf) => *leaves.entry(leaf.as_ptr()).or_insert_with(|| all_the_same(leaf)),
+                Err(leaf) => *leaves.entry(leaf.cells.as_ptr()).or_insert_with(|| all_the_same(leaf.cells)),
             };
         }
         for node in (1..1 << 16).rev() {
@@ -665,24 +823,44 @@ impl Table {
             }
             return level;
         }
-        let is_pop = |cell: u16, network: u32| self.pop_of_24(world, cell, network) == pop;
-        let cells = world.location.block(block);
+        let (first, last) = self.stretch(world, network, pop);
         let mut scope = V4_BITS;
-        for doubling in 0..8 {
-            let own = (network & 0xff) >> doubling;
-            let first = ((own ^ 1) << doubling) as usize;
-            let sibling = first..first + (1 << doubling);
-            let base = network & !0xff;
-            let same = match cells {
-                Ok(cell) => sibling.into_iter().all(|at| is_pop(cell, base | at as u32)),
-                Err(leaf) => sibling.into_iter().all(|at| is_pop(leaf[at], base | at as u32)),
-            };
-            if !same {
+        for doubling in 1..=8 {
+            let width = (1u16 << doubling) - 1;
+            let own = network as u8;
+            if own & !(width as u8) < first || own | width as u8 > last {
                 break;
             }
             scope -= 1;
         }
         scope
+    }
+
+    /// The first and the last of the /24s around one, within its /16, that are all sent to `pop`.
+    fn stretch(&self, world: &World, network: u32, pop: u16) -> (u8, u8) {
+        let block = world.location.block((network >> 8) as u16);
+        let run_at = |at: u8| match block {
+            Ok(cell) => (cell, (0, u8::MAX)),
+            Err(leaf) => {
+                let run = leaf.run_of(at);
+                (leaf.cells[run], leaf.range(run))
+            }
+        };
+        // What lies behind `at` and is sent there: the rest of its run, or itself where each network is asked for.
+        let reach = |at: u8| {
+            let (cell, range) = run_at(at);
+            let range = if self.is_one(cell) { range } else { (at, at) };
+            let is_there = self.pop_of_24(world, cell, network & !0xff | u32::from(at)) == pop;
+            is_there.then_some(range)
+        };
+        let (mut first, mut last) = (network as u8, network as u8);
+        while let Some((from, _)) = first.checked_sub(1).and_then(reach) {
+            first = from;
+        }
+        while let Some((_, to)) = last.checked_add(1).and_then(reach) {
+            last = to;
+        }
+        (first, last)
     }
 
     /// The first run of those around `run` that are all sent to the same place.
@@ -712,9 +890,10 @@ impl Table {
         let run = world.location.run_of(number);
         let cell = world.location.run_cells()[run];
         let choice = self.choices[usize::from(cell)];
-        let mut pop = self.resolve(choice, number >> 16);
+        let shared = self.shares.find(number >> 16);
+        let mut pop = shared.unwrap_or_else(|| self.resolve(choice, number >> 16));
         let mut scope = V6_BITS;
-        if choice < SPLIT {
+        if choice < SPLIT && shared.is_none() {
             let by = self.by_system.as_ref().filter(|by| by.is_of(cell));
             let (first, end) = match by {
                 // Others of the same choice may be of a cell where it depends on the system.
@@ -728,6 +907,9 @@ impl Table {
                 pop = by.find(world, cell, systems.of(address.into()), pop);
                 let (of_system, to) = systems.around_48(number >> 16);
                 (first, last) = (first.max(of_system << 16), last.min(to << 16 | 0xffff));
+            }
+            if !self.shares.0.is_empty() {
+                (first, last) = (number, number);
             }
             let within = |bits: u8| {
                 let width = u64::MAX.checked_shr(u32::from(bits)).unwrap_or(0);

@@ -34,6 +34,8 @@ pub struct Zone {
     pub apex: Vec<u8>,
     /// What is chosen per client: PoPs by index, one group per distinct list.
     pub groups: Vec<Vec<u16>>,
+    /// For each group, whether one of its PoPs is another CDN, so that the answer to some clients is a CNAME.
+    pub aliased: Vec<bool>,
     /// The group of each site.
     pub sites: HashMap<Box<str>, usize>,
     /// SOA, as it stands in negative answers.
@@ -113,6 +115,7 @@ impl Zone {
         let mut zone = Zone {
             apex: Vec::new(),
             groups: Vec::new(),
+            aliased: Vec::new(),
             sites: HashMap::new(),
             soa: Set::new(rtype::SOA, 0, Vec::new()),
             nodes: HashMap::new(),
@@ -242,6 +245,8 @@ impl Zone {
             let pops: Vec<u16> =
                 snapshot.routing.pops_of(&site.pops).into_iter().map(|pop| pop as u16).collect();
             let group = self.groups.iter().position(|group| *group == pops).unwrap_or_else(|| {
+                self.aliased
+                    .push(pops.iter().any(|pop| snapshot.routing.pops[usize::from(*pop)].cname.is_some()));
                 self.groups.push(pops);
                 self.groups.len() - 1
             });
@@ -320,14 +325,21 @@ impl Zone {
                 if record.data().compose_canonical_rdata(&mut data).is_err() {
                     continue;
                 }
+                let is_apex = owner == self.apex;
                 let node = self.nodes.entry(owner).or_default();
                 let chosen = node.group.is_some()
                     && matches!(kind, rtype::A | rtype::AAAA | rtype::HTTPS | rtype::CNAME);
+                let is_aliased = node.group.is_some_and(|group| self.aliased[group]) && !is_apex;
                 let cname_beside = (kind == rtype::CNAME && !node.sets.is_empty())
                     || (kind != rtype::CNAME && node.set(rtype::CNAME).is_some());
                 if chosen {
                     errors.push(format!(
                         "records: {shown} is a site's, and its {} is chosen per client",
+                        record.rtype()
+                    ));
+                } else if is_aliased {
+                    errors.push(format!(
+                        "records: {shown} is a site's that some visitors get a CNAME to another CDN for, beside which DNS forbids {} (RFC 1034 §3.6.2)",
                         record.rtype()
                     ));
                 } else if cname_beside {
@@ -453,6 +465,34 @@ mod tests {
         for outside in ["www.shop.example", "example", "", "xcdn.example"] {
             assert_eq!(kind(outside), "outside", "{outside}");
         }
+    }
+
+    #[test]
+    fn no_record_stands_beside_a_cname_to_another_cdn_but_at_the_zones_own_name() {
+        let build = |records: &str| {
+            let text = HEAD
+                .replace(
+                    "[[site]]",
+                    "[[pop]]\nname = \"b\"\ncname = \"b.other.example\"\nedges = \"192.0.2.7\"\n[[site]]",
+                )
+                .replace("domains = [", "pops = [\"a\", \"b\"]\ndomains = [\"cdn.example\", ");
+            let text = format!(
+                "{text}[dns]\nzone = \"cdn.example\"\nnameservers = {{ \"ns1.cdn.example\" = \"192.0.2.53\" }}\nrecords = '''\n{records}\n'''"
+            );
+            let parsed = Snapshot::parse_cluster(&text, "c.toml");
+            assert!(parsed.diagnostics.iter().all(|found| !found.is_error()), "{:?}", parsed.diagnostics);
+            Zone::build(&parsed.snapshot.unwrap(), 1, None)
+        };
+        assert_eq!(
+            build("shop TXT x").unwrap_err(),
+            [
+                "records: shop.cdn.example is a site's that some visitors get a CNAME to another CDN for, beside which DNS forbids TXT (RFC 1034 §3.6.2)"
+            ]
+        );
+        assert_eq!(
+            kind(&build("@ TXT x\n_acme-challenge.shop TXT y").unwrap(), "cdn.example"),
+            "chosen 6,2,16"
+        );
     }
 
     #[test]

@@ -46,6 +46,8 @@ pub enum LifetimeSource {
     Rule,
     /// The rule's ttl for this status.
     RuleForStatus,
+    /// The rule's ttl, for the status or for all, because the response says nothing.
+    RuleForSilence,
     /// `s-maxage` in a targeted field.
     TargetedSMaxage(u8),
     /// `max-age` in a targeted field.
@@ -79,6 +81,7 @@ impl LifetimeSource {
             LifetimeSource::Expires => [6, 0],
             LifetimeSource::Heuristic => [7, 0],
             LifetimeSource::Nothing => [8, 0],
+            LifetimeSource::RuleForSilence => [9, 0],
         }
     }
 
@@ -93,13 +96,18 @@ impl LifetimeSource {
             [6, 0] => LifetimeSource::Expires,
             [7, 0] => LifetimeSource::Heuristic,
             [8, 0] => LifetimeSource::Nothing,
+            [9, 0] => LifetimeSource::RuleForSilence,
             _ => return None,
         })
     }
 
     /// Whether the origin set the lifetime by name.
     pub const fn is_explicit(self) -> bool {
-        !self.is_rule() && !matches!(self, LifetimeSource::Heuristic | LifetimeSource::Nothing)
+        !self.is_rule()
+            && !matches!(
+                self,
+                LifetimeSource::RuleForSilence | LifetimeSource::Heuristic | LifetimeSource::Nothing
+            )
     }
 }
 
@@ -266,11 +274,11 @@ pub(crate) fn lifetime(
         let ttl = clamp(ttl);
         ttl.saturating_add(clamp(initial_age_ms / 1000))
     };
-    if let Some((_, ttl)) = policy.ttl_by_status.iter().find(|(statuses, _)| statuses.contains(&status)) {
-        return (rule(*ttl), LifetimeSource::RuleForStatus);
-    }
-    if let Some(ttl) = policy.ttl.filter(|_| is_good(status)) {
-        return (rule(ttl), LifetimeSource::Rule);
+    let by_status = policy.ttl_by_status.iter().find(|(statuses, _)| statuses.contains(&status));
+    let by_rule = by_status.map(|(_, ttl)| (*ttl, LifetimeSource::RuleForStatus));
+    let by_rule = by_rule.or_else(|| Some((policy.ttl.filter(|_| is_good(status))?, LifetimeSource::Rule)));
+    if let Some((ttl, source)) = by_rule.filter(|_| policy.ttl_overrides) {
+        return (rule(ttl), source);
     }
     match (directives.targeted, directives.s_maxage, directives.max_age) {
         (Some(place), Some(secs), _) => return (secs, LifetimeSource::TargetedSMaxage(place)),
@@ -286,6 +294,9 @@ pub(crate) fn lifetime(
         // What is no date is in the past (RFC 9111 §5.3). Of several lines the first counts.
         let expires = date::parse(expires, response_time).unwrap_or(Wall(i64::MIN));
         return (clamp(expires.secs_since(date)), LifetimeSource::Expires);
+    }
+    if let Some((ttl, _)) = by_rule {
+        return (rule(ttl), LifetimeSource::RuleForSilence);
     }
     let may_guess = is_heuristically_cacheable(status) || directives.public;
     if may_guess && let Some(modified) = last_modified(response, response_time) {
@@ -317,6 +328,7 @@ pub fn lifetime_origin(facts: &Facts, policy: &Policy) -> String {
     match facts.source {
         LifetimeSource::Rule => format!("the rule's ttl of {ttl} s from arrival"),
         LifetimeSource::RuleForStatus => format!("the rule's ttl of {ttl} s for status {}", facts.status),
+        LifetimeSource::RuleForSilence => format!("the rule's ttl of {ttl} s, as the origin says nothing"),
         LifetimeSource::TargetedSMaxage(place) => format!("s-maxage={secs} in {}", field(place)),
         LifetimeSource::TargetedMaxAge(place) => format!("max-age={secs} in {}", field(place)),
         LifetimeSource::SMaxage => format!("s-maxage={secs} in Cache-Control"),

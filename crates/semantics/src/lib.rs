@@ -23,6 +23,7 @@ mod structured;
 pub mod tags;
 pub mod target;
 pub mod time;
+pub mod trace;
 pub mod update;
 pub mod vary;
 pub mod why;

@@ -14,6 +14,9 @@
 //! 5. Expires.
 //! 6. [`Policy::heuristic`], when nothing above is present.
 //!
+//! With [`Policy::ttl_overrides`] off, 1 and 2 stand between 5 and 6: they hold for what the origin says no lifetime of, as nginx's
+//! `proxy_cache_valid`, CloudFront's default TTL and Varnish's `default_ttl` do. `no-cache` then counts.
+//!
 //! A rule's ttl (1, 2) counts from the moment the response arrived here, whatever its Age and Date say: the operator
 //! means time at this edge, and an origin with a wrong clock must not undo that. It also replaces `no-cache`, as it
 //! does with CloudFront's minimum TTL and with a TTL set in VCL.
@@ -45,6 +48,8 @@ pub struct Policy {
     pub ttl: Option<u64>,
     /// The same for ranges of statuses, errors among them (negative caching). The first match counts.
     pub ttl_by_status: Vec<(RangeInclusive<u16>, u64)>,
+    /// Whether `ttl` and `ttl_by_status` replace what the response says of its lifetime; else they stand in where it says nothing.
+    pub ttl_overrides: bool,
     /// How long after its end of freshness a response may answer while it is fetched anew (RFC 5861 §3). `None` leaves
     /// it to the response; zero forbids it.
     pub stale_while_revalidate: Option<u64>,
@@ -70,6 +75,7 @@ impl Default for Policy {
         Policy {
             ttl: None,
             ttl_by_status: Vec::new(),
+            ttl_overrides: true,
             stale_while_revalidate: None,
             stale_if_error: None,
             set_cookie: SetCookie::Refuse,

@@ -5,6 +5,7 @@
 //! [`Refusal`]'s variants; the first that fails is the answer. What the rule says against the headers is in `policy.rs`.
 
 use crate::directives::{ResponseDirectives, Scope};
+use crate::freshness::LifetimeSource;
 use crate::freshness::{self, Facts, Flags, is_heuristically_cacheable};
 use crate::policy::{RequestCacheControl, SetCookie};
 use crate::reuse::{stale_if_error_secs, stale_while_revalidate_secs};
@@ -150,8 +151,11 @@ pub fn decide_store(
         flags: flags(response, &directives, source.is_rule(), response_time)
             .with_if(is_personal, Flags::PERSONAL),
     };
-    let known_cacheable =
-        source.is_rule() || source.is_explicit() || directives.public || is_heuristically_cacheable(status);
+    let known_cacheable = source.is_rule()
+        || source == LifetimeSource::RuleForSilence
+        || source.is_explicit()
+        || directives.public
+        || is_heuristically_cacheable(status);
     if !known_cacheable || !is_useful(&facts, policy) {
         return Err(Refusal::NoFreshness);
     }

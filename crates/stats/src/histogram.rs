@@ -67,6 +67,13 @@ impl Histogram {
         self.0.iter().fold(0, |sum, (_, count)| sum.saturating_add(*count))
     }
 
+    /// Times of at most so many µs, which is the upper bound of a bucket.
+    pub fn count_up_to_us(&self, us: u64) -> u64 {
+        let last = bucket_of(us) as u8;
+        let within = self.0.iter().take_while(|(bucket, _)| *bucket <= last);
+        within.fold(0, |sum, (_, count)| sum.saturating_add(*count))
+    }
+
     /// The time that `per_mille` of all are at or below, as the upper bound of its bucket, in µs; `None` without any.
     pub fn quantile_us(&self, per_mille: u64) -> Option<u64> {
         let rank = (u128::from(self.count()) * u128::from(per_mille)).div_ceil(1000).max(1) as u64;
@@ -87,6 +94,19 @@ impl Histogram {
             write_number(out, *count);
             before = *bucket;
         }
+    }
+
+    /// Adds what [`Histogram::write`] has written, without a histogram in between.
+    ///
+    /// # Errors
+    /// It is no histogram; what was read before that is added.
+    pub fn merge_from(&mut self, reader: &mut Reader<'_>) -> Result<(), Damaged> {
+        let (count, mut bucket) = (reader.count(2)?, 0u8);
+        for _ in 0..count {
+            bucket = bucket.checked_add(reader.byte()?).ok_or(WRONG)?;
+            self.add(usize::from(bucket), reader.number()?);
+        }
+        Ok(())
     }
 
     /// Reads what [`Histogram::write`] has written.
@@ -145,5 +165,10 @@ mod tests {
         assert_eq!(high.count(), 100);
         assert_eq!(high.quantile_us(500), Some(56));
         assert_eq!(high.quantile_us(1000), Some(112));
+        let (mut merged, mut bytes) = (low.clone(), Vec::new());
+        merged.merge(&high);
+        high.write(&mut bytes);
+        low.merge_from(&mut Reader(&bytes)).unwrap();
+        assert_eq!(low, merged);
     }
 }

@@ -1,5 +1,5 @@
 //! What is counted of requests, second by second, and how a node tells it: the cells by site, rule, country, class of content,
-//! reason and status; times to the first byte; and the URLs that are asked for most.
+//! reason and status; times to the first byte; the URLs that are asked for most; and what browsers say of page views.
 //!
 //! ```text
 //! edge: each worker counts ─► a Report per second ─► bytes ─► control: the same cells, summed over time and places
@@ -13,7 +13,10 @@
 pub mod bytes;
 pub mod histogram;
 pub mod key;
+pub mod otlp;
+pub mod remote_write;
 pub mod report;
+pub mod rum;
 pub mod sketch;
 
 pub use histogram::Histogram;

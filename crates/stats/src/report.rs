@@ -1,8 +1,10 @@
 //! What a node says of one second, and its form on the wire.
 //!
 //! ```text
-//! version  second  names: sites and reasons  cells…  lists…  examples…
+//! version  second  names: sites and reasons  cells…  lists…  examples…  page views…
 //! ```
+//!
+//! Page views are there from version 2 on, which is said only where there are any: controls that do not know it still understand all else.
 //!
 //! Numbers take seven bits per byte, names are said once. Reasons are named by text, so that nodes and controls of different
 //! versions understand each other; one that is not known counts as none. Whatever bytes are given to [`Report::decode`], it
@@ -13,9 +15,12 @@ use semantics::Why;
 use crate::bytes::{Reader, write_number, write_text};
 use crate::histogram::Histogram;
 use crate::key::{Class, Country, Key, Rule, Status};
+use crate::rum::{self, Views};
 use crate::sketch::{Entry, Of, TopList};
 
 const VERSION: u8 = 1;
+/// With page views.
+const VERSION_VIEWS: u8 = 2;
 
 /// Sums of the requests under one key in one second.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -104,6 +109,8 @@ pub struct Report {
     pub lists: Vec<(ListKind, TopList)>,
     /// One for each reason, when there are lists.
     pub examples: Vec<Example>,
+    /// Page views, each kind once.
+    pub views: Vec<(rum::Of, Views)>,
 }
 
 /// Why bytes are no report.
@@ -128,7 +135,7 @@ fn why_number(why: Option<Why>) -> u64 {
 impl Report {
     /// As bytes.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = vec![VERSION];
+        let mut out = vec![if self.views.is_empty() { VERSION } else { VERSION_VIEWS }];
         write_number(&mut out, self.second.max(0) as u64);
         write_number(&mut out, self.sites.len() as u64);
         self.sites.iter().for_each(|name| write_text(&mut out, name));
@@ -167,6 +174,9 @@ impl Report {
             write_text(&mut out, &example.cache_status);
             write_number(&mut out, example.at_ms.max(0) as u64);
         }
+        if !self.views.is_empty() {
+            rum::write_all(&mut out, &self.views);
+        }
         out
     }
 
@@ -176,7 +186,8 @@ impl Report {
     /// They are not what [`Report::encode`] makes: in words.
     pub fn decode(bytes: &[u8]) -> Result<Report, Damaged> {
         let mut reader = Reader(bytes);
-        if reader.byte()? != VERSION {
+        let version = reader.byte()?;
+        if ![VERSION, VERSION_VIEWS].contains(&version) {
             return Err(Damaged("is of another version"));
         }
         let second = time(reader.number()?)?;
@@ -204,6 +215,9 @@ impl Report {
                 cache_status: reader.text()?.to_owned(),
                 at_ms: time(reader.number()?)?,
             });
+        }
+        if version == VERSION_VIEWS {
+            report.views = rum::read_all(&mut reader, tables.sites)?;
         }
         match reader.0.is_empty() {
             true => Ok(report),
@@ -292,6 +306,8 @@ mod tests {
             status: Status::ServerError,
         };
         let of = Of { site: 1, why: Some(Why::Absent) };
+        let mut views = Views::default();
+        views.add(&std::array::from_fn(|index| (index % 3 > 0).then_some(index as u32 * 900)));
         let entry = Entry { of, url: "https://a.example/\u{fc}".into(), count: 9, over: 2, other: 700 };
         Report {
             second: 1_800_000_000,
@@ -304,12 +320,13 @@ mod tests {
                 cache_status: "edge; fwd=miss".into(),
                 at_ms: 1_800_000_000_123,
             }],
+            views: vec![(rum::Of { site: 1, country: Country::of(*b"DE"), group: "/tea".into() }, views)],
         }
     }
 
     #[test]
     fn what_was_said_is_read_again() {
-        for report in [report(), Report::default()] {
+        for report in [report(), Report { views: Vec::new(), ..report() }, Report::default()] {
             assert_eq!(Report::decode(&report.encode()), Ok(report));
         }
     }

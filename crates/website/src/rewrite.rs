@@ -288,6 +288,9 @@ impl Mover {
 }
 
 fn origins(rewrite: &Rewrite) -> Vec<&str> {
+    if rewrite.host.is_empty() {
+        return Vec::new();
+    }
     let mut origins = vec![&*rewrite.host];
     for (_, to) in &rewrite.hosts {
         if !origins.contains(&&**to) {

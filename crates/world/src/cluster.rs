@@ -157,7 +157,7 @@ impl Cluster {
         }
         let join = cluster.join_token(&["--role", "edge", "--pop", "one"], shape.edges + shape.relayed);
         for number in 1..=shape.edges + shape.relayed {
-            cluster.start_edge(number, number > shape.edges, shape.disks, &join);
+            cluster.start_edge(number, number > shape.edges, shape.disks, "one", &join);
         }
         cluster
     }
@@ -273,7 +273,7 @@ impl Cluster {
         self.relay = Some(process);
     }
 
-    fn start_edge(&mut self, number: usize, relayed: bool, has_disk: bool, join: &Path) {
+    fn start_edge(&mut self, number: usize, relayed: bool, has_disk: bool, pop: &str, join: &Path) {
         let (name, address, admin, tier) = (format!("edge-{number}"), free(), free(), free());
         let state = self.directory.join(&name);
         let config = self.directory.join(format!("{name}.toml"));
@@ -283,7 +283,7 @@ impl Cluster {
         };
         let disk = if has_disk { "[[store.disk]]\nsize = \"256MiB\"\n" } else { "" };
         let text = format!(
-            "[cluster]\ncontrol = {follows:?}\npop = \"one\"\n[edge]\nnode = {name:?}\nlisten = \"{address}\"\nlisten_tier = \"{tier}\"\nadmin = \"{admin}\"\n\
+            "[cluster]\ncontrol = {follows:?}\npop = {pop:?}\n[edge]\nnode = {name:?}\nlisten = \"{address}\"\nlisten_tier = \"{tier}\"\nadmin = \"{admin}\"\n\
              workers = 1\n[store]\nmemory = \"64MiB\"\n{disk}"
         );
         fs::write(&config, text).expect("a configuration");
@@ -293,6 +293,13 @@ impl Cluster {
         process.tier = Some(tier);
         process.await_listening();
         self.edges.push(process);
+    }
+
+    /// Starts another edge, in a PoP, which joins. Its index among the edges.
+    pub fn start_edge_in(&mut self, pop: &str) -> usize {
+        let join = self.join_token(&["--role", "edge", "--pop", pop], 1);
+        self.start_edge(self.edges.len() + 1, false, false, pop, &join);
+        self.edges.len() - 1
     }
 
     /// Starts a router, which joins; `location` is its location data. Its index among the routers.
@@ -337,6 +344,23 @@ impl Cluster {
         &self.edges
     }
 
+    /// Lines of a configuration: its edges as nodes of PoPs of these names, each with so many of them, in order.
+    pub fn pops(&self, pops: &[(&str, usize)]) -> String {
+        let (mut text, mut left) = (String::new(), self.edges.as_slice());
+        for (number, (pop, count)) in pops.iter().enumerate() {
+            let nodes;
+            (nodes, left) = left.split_at(*count);
+            text.push_str(&format!(
+                "[[pop]]\nname = {pop:?}\nlocation = [1.0, 2.0]\nedges = \"192.0.2.{number}\"\n"
+            ));
+            for node in nodes {
+                let tier = node.tier.expect("an edge has an address for the others");
+                text.push_str(&format!("[[pop.node]]\nname = {:?}\ntier = \"{tier}\"\n", node.name));
+            }
+        }
+        text
+    }
+
     /// Its edges, to do something to.
     pub fn edges_mut(&mut self) -> &mut [Process] {
         &mut self.edges
@@ -350,6 +374,29 @@ impl Cluster {
     /// Its controls, to do something to.
     pub fn controls_mut(&mut self) -> &mut [Process] {
         &mut self.controls
+    }
+
+    /// Adds to a control's configuration, and starts it again.
+    pub fn add_to_control(&mut self, index: usize, text: &str) {
+        let control = &mut self.controls[index];
+        let path = self.directory.join(format!("{}.toml", control.name));
+        let before = fs::read_to_string(&path).expect("a configuration");
+        fs::write(&path, format!("{before}{text}")).expect("a configuration");
+        control.restart();
+    }
+
+    /// Changes the configuration of an edge's own, and starts it again.
+    pub fn configure_edge(&mut self, index: usize, change: impl Fn(&str) -> String) {
+        let edge = &mut self.edges[index];
+        let path = self.directory.join(format!("{}.toml", edge.name));
+        let before = fs::read_to_string(&path).expect("a configuration");
+        fs::write(&path, change(&before)).expect("a configuration");
+        edge.restart();
+    }
+
+    /// Where it keeps everything.
+    pub fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// Members of etcd, to do something to.
@@ -395,6 +442,19 @@ impl Cluster {
             };
             self.edges.iter().chain(&self.routers).all(|process| runs(&process.name))
         });
+    }
+
+    /// Begins to roll a configuration out, as `perigee apply` does: staged. Its number.
+    pub fn roll_out(&self, text: &str, reason: &str) -> u64 {
+        let path = self.directory.join("cluster.toml");
+        fs::write(&path, text).expect("a configuration");
+        self.perigee(&["apply", &path.display().to_string(), "--reason", reason]);
+        self.newest_version()
+    }
+
+    /// The state directory of a process of this name.
+    pub fn state(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
     }
 
     /// The nodes as the first control knows them.

@@ -224,6 +224,7 @@ impl Edges {
             sockets: None,
             predecessor: None,
             budgets_are_leased: false,
+            tracing: None,
             certificates: Vec::new(),
             client_authorities: Vec::new(),
             clock: self.clock.clone(),

@@ -6,6 +6,8 @@
 //! - [`authority`]: a certificate authority that nobody here wrote, and a look at what an edge shows in a handshake.
 //! - [`responder`]: an OCSP responder, by `openssl`.
 //! - [`conformance`]: runs the public HTTP cache-tests definitions against a proxy (binary `conformance`).
+//! - [`operator`]: somebody who uses control's API.
+//! - [`draw`]: chance that is the same for the same seed.
 //! - [`trusting`]: TLS for the clients of benches.
 //!
 //! Nothing of Perigee depends on this crate.
@@ -14,7 +16,9 @@ pub mod authority;
 pub mod cluster;
 pub mod conformance;
 mod dates;
+pub mod draw;
 pub mod edges;
+pub mod operator;
 pub mod play;
 pub mod responder;
 pub mod trusting;

@@ -214,6 +214,15 @@ impl Play {
         Http3::on(Quic::connect(self.runtime.handle().clone(), address, identity))
     }
 
+    /// A client that has been there before and speaks HTTP/3 with its first bytes; and what says whether they were taken.
+    pub fn early_http3(&mut self) -> (Http3, impl FnOnce() -> bool) {
+        let address = *self.stage().handle().addresses_tls().first().expect("the edge listens for TLS");
+        let identity = self.tls.as_ref().expect("the play has TLS");
+        let runtime = self.runtime.handle().clone();
+        let (quic, accepted) = Quic::connect_early(runtime.clone(), address, identity);
+        (Http3::on(quic), move || runtime.block_on(accepted))
+    }
+
     /// A connection of QUIC to the edge, on which nothing has been said.
     pub fn quic(&mut self) -> Quic {
         let address = *self.stage().handle().addresses_tls().first().expect("the edge listens for TLS");

@@ -2,7 +2,7 @@
 //! get meanwhile. Time stands still but for [`Play::pass_secs`], so that a second has as many requests as the test sees.
 
 use edge::BudgetStatus;
-use world::play::{Play, Talk, wait_until};
+use world::play::{Play, Talk, content, wait_until};
 use world::{Gate, play};
 
 const FRESH: (&str, &str) = ("Cache-Control", "max-age=60");
@@ -158,6 +158,66 @@ fn what_has_waited_in_vain_has_left_the_queue() {
     gate.open();
     held.expect(200);
     client.get("/a").expect(200);
+}
+
+#[test]
+fn what_nobody_reads_on_is_ended_too_when_more_is_in_flight_than_is_allowed_for_longer_than_the_grace() {
+    let mut play = with_budget("in_flight = 2, grace = \"5s\"");
+    // More than fits between origin and visitor.
+    let body = content(1, 48 << 20);
+    play.origin(|o| {
+        o.get("/one").header("Cache-Control", "private").body(&body);
+        o.get("/two").header("Cache-Control", "private").body(&body);
+        o.get("/three").header(FRESH.0, FRESH.1).body("three");
+    });
+    let client = play.visitor();
+    let [(mut one, head_of_one), (mut two, head_of_two)] = ["/one", "/two"].map(|target| {
+        let mut talk = client.get(target).begin();
+        let head = talk.expect_head(200);
+        (talk, head)
+    });
+    let smaller = play.config_text().replace("in_flight = 2", "in_flight = 1");
+    play.reconfigure(&smaller);
+    play.pass_secs(4);
+    assert_eq!(budget(&mut play).used.in_flight, 2);
+    play.pass_secs(2);
+    wait_until("the newest to be ended", || budget(&mut play).used.in_flight == 1);
+    assert_eq!(budget(&mut play).ended, 1);
+    two.finish(&head_of_two).cut();
+    one.finish(&head_of_one).whole();
+    client.get("/three").expect(200);
+}
+
+#[test]
+fn a_process_that_drains_draws_on_the_budget_of_the_one_that_serves() {
+    let gate = Gate::new();
+    let mut play = with_budget("in_flight = 1, queue = \"60s\"");
+    play.origin(|o| {
+        o.get("/held").header("Cache-Control", "private").part("begin, ").hold(&gate).part("end");
+        o.get("/old").header(FRESH.0, FRESH.1).body("old");
+        o.get("/new").header(FRESH.0, FRESH.1).body("new");
+    });
+    let client = play.visitor();
+    let mut held = client.get("/held").begin();
+    let head = held.expect_head(200);
+    let mut old = client.get("/old").begin();
+    wait_for_waiting(&mut play, 1);
+    let draining = play.upgrade();
+    wait_until("the new process to count what the old one has in flight", || {
+        budget(&mut play).used.in_flight == 1
+    });
+    // Who waited there waits here.
+    wait_for_waiting(&mut play, 1);
+    let mut new = play.visitor().get("/new").begin();
+    wait_for_waiting(&mut play, 2);
+    play.pass_secs(2);
+    play.origin_saw(1);
+    gate.open();
+    held.finish(&head).whole();
+    old.expect(200).body("old");
+    new.expect(200).body("new");
+    wait_until("all to have ended", || budget(&mut play).used.in_flight == 0);
+    drop(draining);
 }
 
 #[test]

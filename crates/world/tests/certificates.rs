@@ -76,6 +76,7 @@ impl Stage {
             sockets: None,
             predecessor: None,
             budgets_are_leased: false,
+            tracing: None,
             certificates: Vec::new(),
             client_authorities: Vec::new(),
             clock: Clock::manual(Wall(since.as_millis() as i64)),

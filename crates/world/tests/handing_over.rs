@@ -40,6 +40,7 @@ fn start(state: &Path, channel: Option<Channel>) -> Handle {
                 [[site]]\nname = \"a\"\ndomains = \"*\"\norigin = \"http://127.0.0.1:9\"\n";
     let options = Options {
         budgets_are_leased: false,
+        tracing: None,
         listen: Some(vec![([127, 0, 0, 1], 0).into()]),
         listen_tier: None,
         tier: None,
@@ -135,6 +136,7 @@ fn only_one_edge_at_a_time_reads_what_begins_a_connection_of_http3_and_none_is_r
         let any = || Some(vec![([127, 0, 0, 1], 0).into()]);
         let options = Options {
             budgets_are_leased: false,
+            tracing: None,
             listen: any(),
             listen_tier: None,
             tier: None,

@@ -3,7 +3,7 @@
 
 use std::io::Write;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use model::change::What;
@@ -421,4 +421,116 @@ fn what_the_origin_refuses_a_hop_is_not_asked_again_by_all() {
     assert_eq!(got.status, 502, "{}", got.head);
     assert!(origin.asked("/a").len() <= 2, "asked {} times", origin.asked("/a").len());
     assert!(!String::from_utf8_lossy(&got.body).contains("ams"), "visitors see less");
+}
+
+#[test]
+fn when_one_of_four_edges_is_killed_its_share_is_fetched_again_and_no_request_fails() {
+    const OBJECTS: usize = 400;
+    let origin = text_origin("Cache-Control: max-age=600\r\n", "one");
+    let places = [("fra", "fra-1"), ("fra", "fra-2"), ("fra", "fra-3"), ("fra", "fra-4")];
+    let mut edges = Edges::start(&places, &site(&origin, ""));
+    let all = addresses(&edges, &places);
+    // Ranks by Zipf's law with the exponent 0.9.
+    let mut sum = 0.0;
+    let sums = (1..=OBJECTS).map(|rank| {
+        sum += (rank as f64).powf(-0.9);
+        sum
+    });
+    let sums: Vec<f64> = sums.collect();
+    let ask_all = |addresses: &[std::net::SocketAddr]| {
+        (0..OBJECTS).for_each(|object| {
+            let got = get(addresses[object % addresses.len()], &format!("/{object}"), "");
+            assert_eq!(got.status, 200, "{object}: {}", got.head);
+        });
+    };
+    ask_all(&all);
+    let (asked, is_killed) = (AtomicUsize::new(0), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let visitors: Vec<_> = (0..6_u64)
+            .map(|visitor| {
+                let (asked, is_killed, sums, left) = (&asked, &is_killed, &sums, &all[..3]);
+                scope.spawn(move || {
+                    let mut random = visitor + 1;
+                    // A while before, and a while after.
+                    let mut after = 0;
+                    while after < 200 {
+                        random = random
+                            .wrapping_mul(6_364_136_223_846_793_005)
+                            .wrapping_add(1_442_695_040_888_963_407);
+                        let drawn = (random >> 11) as f64 / (1_u64 << 53) as f64 * sums[OBJECTS - 1];
+                        let object = sums.partition_point(|sum| *sum < drawn);
+                        let got = get(left[(random >> 7) as usize % 3], &format!("/{object}"), "");
+                        assert!(got.status == 200 && got.is_whole, "{object}: {}", got.head);
+                        asked.fetch_add(1, Ordering::SeqCst);
+                        after += usize::from(is_killed.load(Ordering::SeqCst));
+                    }
+                })
+            })
+            .collect();
+        wait_until("visitors ask", || {
+            asked.load(Ordering::SeqCst) > 300 || visitors.iter().any(|v| v.is_finished())
+        });
+        edges.kill("fra-4");
+        is_killed.store(true, Ordering::SeqCst);
+        visitors.into_iter().for_each(|visitor| visitor.join().expect("each is answered"));
+    });
+    ask_all(&all[..3]);
+    let counts: Vec<usize> = (0..OBJECTS).map(|object| origin.asked(&format!("/{object}")).len()).collect();
+    let again = counts.iter().filter(|count| **count > 1).count();
+    assert!(counts.iter().all(|count| *count <= 3), "{counts:?}");
+    // A quarter of them was its own; the rest is where it was.
+    assert!((OBJECTS / 8..OBJECTS * 3 / 8).contains(&again), "{again} of {OBJECTS} were fetched again");
+}
+
+/// The same text again and again: what encoding makes small.
+fn style() -> String {
+    "body { color: #204060; margin: 0 auto } ".repeat(600)
+}
+
+#[test]
+fn who_passes_an_answer_on_passes_on_the_encoded_copy_that_its_owner_has() {
+    let origin = CountingOrigin::start(move |_, stream| {
+        let head = "Cache-Control: max-age=60\r\nContent-Type: text/css\r\nETag: \"one\"\r\n";
+        reply(stream, head, style().as_bytes())
+    });
+    let places = [("fra", "fra-1"), ("fra", "fra-2")];
+    let edges = Edges::start(&places, &site(&origin, ""));
+    let owner = owner_of(&edges, &["fra-1", "fra-2"], "/style.css");
+    let other = if owner == "fra-1" { "fra-2" } else { "fra-1" };
+    let from = |node: &str, lines: &str| edges.get_with(node, "/style.css", lines);
+    let zstd = "Accept-Encoding: zstd\r\n";
+    // Until its owner has the copy, identity is passed on.
+    let first = from(other, zstd);
+    assert!(first.field("content-encoding").is_none() && first.body == style().as_bytes(), "{}", first.head);
+    wait_until("the owner has a copy", || from(owner, zstd).field("content-encoding") == Some("zstd"));
+    let of_owner = from(owner, zstd);
+    assert!(of_owner.body.len() < style().len() / 10);
+    for _ in 0..3 {
+        let got = from(other, zstd);
+        assert_eq!((got.status, got.field("content-encoding")), (200, Some("zstd")), "{}", got.head);
+        assert_eq!(got.body, of_owner.body);
+        assert_eq!(got.field("etag"), of_owner.field("etag"));
+        assert!(
+            got.field("vary").is_some_and(|names| names.eq_ignore_ascii_case("accept-encoding")),
+            "{}",
+            got.head
+        );
+    }
+    // Who reads no zstd gets none, also behind somebody who does.
+    let plain = from(other, "");
+    assert!(plain.field("content-encoding").is_none() && plain.body == style().as_bytes(), "{}", plain.head);
+    // Parts are of identity, under its own tag.
+    let part = from(other, &format!("{zstd}Range: bytes=5-9\r\n"));
+    assert_eq!(
+        (part.status, &*part.body, part.field("etag")),
+        (206, &b"{ col"[..], Some("\"one\"")),
+        "{}",
+        part.head
+    );
+    // Whoever has any of them and asks whether it is still so is told.
+    for tag in [of_owner.field("etag").unwrap(), "\"one\""] {
+        let got = from(other, &format!("{zstd}If-None-Match: {tag}\r\n"));
+        assert_eq!(got.status, 304, "{tag}: {}", got.head);
+    }
+    assert_eq!(origin.asked("/style.css").len(), 1);
 }

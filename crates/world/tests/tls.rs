@@ -46,6 +46,7 @@ fn edge(config: &str, names: &[&str], secret: u8, clock: &Clock) -> Handle {
         access_log: None,
         predecessor: None,
         budgets_are_leased: false,
+        tracing: None,
     };
     Edge::start(Snapshot::parse(config, "play.toml").snapshot.expect("a good configuration"), options)
         .unwrap()

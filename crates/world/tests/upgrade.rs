@@ -34,6 +34,7 @@ fn play<T>(serve: impl FnOnce(TcpStream) + Send + 'static, visit: impl FnOnce(Tc
         sockets: None,
         predecessor: None,
         budgets_are_leased: false,
+        tracing: None,
         listen_tier: None,
         tier: None,
         listen_tls: None,

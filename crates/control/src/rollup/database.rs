@@ -10,7 +10,7 @@ use stats::report::Damaged;
 
 use super::cells::{Bucket, Coord, Dims, Sums};
 use super::seen::{Lives, Seen};
-use super::{KEPT, NAMES_MAX, Names, STEPS, VIEWS, top};
+use super::{KEPT, NAMES_MAX, Names, STEPS, VIEWS, rum, top};
 
 /// Connections that are kept for queries. More come and go.
 pub(super) const READERS_MAX: usize = 4;
@@ -212,7 +212,7 @@ impl Database {
         for (step, kept) in KEPT.into_iter().enumerate() {
             let views = views(&transaction, step)?;
             for view in views {
-                let kept = if top::is_list(view) { top::KEPT[step] } else { kept };
+                let kept = if top::is_list(view) || rum::is_rum(view) { top::KEPT[step] } else { kept };
                 // Nothing goes that is not in the next step yet.
                 let before =
                     (now - kept).min(if step + 1 < STEPS.len() { self.rolled[step] } else { i64::MAX });
@@ -343,6 +343,9 @@ fn merge(view: i64, known: Option<&[u8]>, contents: &[&[u8]]) -> Result<Vec<u8>,
     let all = known.iter().chain(contents);
     if top::is_list(view) {
         return top::merge(view, all.copied());
+    }
+    if rum::is_rum(view) {
+        return rum::merge(view, all.copied());
     }
     let view = VIEWS.iter().copied().find(|known| i64::from(known.0) == view).unwrap_or(Dims::ALL);
     let mut sum = Bucket::Cells(HashMap::new());

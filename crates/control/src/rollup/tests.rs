@@ -277,3 +277,54 @@ async fn what_a_node_says_is_counted_once_and_confirmed_each_time_over_a_restart
         assert_eq!(counted, if begun == 0 { 3 } else { 0 });
     }
 }
+
+#[test]
+fn page_views_add_up_over_minutes_hours_and_days_and_by_what_is_asked() {
+    use stats::rum::{Metric, Of, Views};
+    let mut bench = Bench::new();
+    let told = |second: i64, country: &[u8; 2], group: &str, ttfb: u32| {
+        let mut views = Views::default();
+        let mut view = [None; stats::rum::METRICS];
+        view[Metric::Ttfb as usize] = Some(ttfb);
+        views.add(&view);
+        let of = Of { site: 0, country: Country::of(*country), group: group.into() };
+        Report { views: vec![(of, views)], ..report(second, "shop", Vec::new()) }
+    };
+    for (at, pop, country, group, ttfb) in [
+        (0, "fra", b"DE", "/tea/", 40),
+        (70, "fra", b"DE", "/tea/", 50),
+        (80, "lhr", b"GB", "/pay/", 60),
+        (4_000, "fra", b"GB", "/tea/", 1_001),
+    ] {
+        bench.put(DAY + at, pop, told(DAY + at, country, group, ttfb));
+        bench.keep_house(DAY + at + 20);
+    }
+    bench.keep_house(DAY + 86_400 + 20);
+    let ask = |by: Option<RumBy>, dim: usize, value: Option<&str>, back: i64| {
+        let mut filters: [Option<Vec<String>>; 4] = Default::default();
+        filters[dim] = value.map(|value| vec![value.to_owned()]);
+        let ask = RumAsk { from: DAY, to: DAY + 86_400, now: DAY + 86_400 + back, by, filters };
+        rum::answer(&database::open_reader(&bench.place.file()).unwrap(), &bench.names, &ask).unwrap()
+    };
+    let keys = |answer: &RumAnswer| -> Vec<(String, u64, Option<u32>)> {
+        let shown = answer.by_key.iter();
+        shown.map(|(key, views)| (key.clone(), views.count, views.of(Metric::Ttfb).quantile(750))).collect()
+    };
+    // From hours, and from the day, when hours are gone.
+    for back in [20, 40 * 86_400] {
+        let all = ask(None, 0, None, back);
+        assert_eq!((all.total.count, all.total.of(Metric::Ttfb).quantile(750)), (4, Some(60)));
+        assert_eq!(all.points.iter().map(|views| views.count).sum::<u64>(), 4);
+        let by_pop = ask(Some(RumBy::Pop), 0, Some("shop"), back);
+        assert_eq!(keys(&by_pop), [("fra".into(), 3, Some(1_001)), ("lhr".into(), 1, Some(60))]);
+        let by_country = ask(Some(RumBy::Country), 0, None, back);
+        assert_eq!(keys(&by_country)[0].1 + keys(&by_country)[1].1, 4);
+        let groups_of_a_pop = ask(Some(RumBy::Group), 1, Some("lhr"), back);
+        assert_eq!(keys(&groups_of_a_pop), [("/pay/".into(), 1, Some(60))]);
+        assert_eq!(keys(&ask(Some(RumBy::Pop), 2, Some("GB"), back)).len(), 2);
+        assert_eq!(ask(None, 0, Some("nobody"), back).total.count, 0);
+    }
+    let cells = rum::merge(200, std::iter::empty()).unwrap();
+    assert_eq!(rum::merge(200, [&cells[..], &[1]].into_iter()), Ok(vec![1]), "too many stay too many");
+    assert!(rum::merge(200, [&[0, 1, 2][..]].into_iter()).is_err());
+}

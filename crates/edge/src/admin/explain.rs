@@ -241,6 +241,7 @@ fn request(question: &Question, now: Wall) -> Result<Request, Problem> {
         started: Instant::now(),
         now,
         id: RequestId(0),
+        trace: None,
         expects_continue: false,
         has_body: false,
         wants_websocket: false,
@@ -384,6 +385,7 @@ fn source_text(source: LifetimeSource, policy: &Policy) -> String {
     match source {
         LifetimeSource::Rule => "the rule's ttl".into(),
         LifetimeSource::RuleForStatus => "the rule's ttl for this status".into(),
+        LifetimeSource::RuleForSilence => "the rule's ttl, as the origin says nothing".into(),
         LifetimeSource::TargetedSMaxage(index) => format!("s-maxage in {}", targeted(index)),
         LifetimeSource::TargetedMaxAge(index) => format!("max-age in {}", targeted(index)),
         LifetimeSource::SMaxage => "s-maxage in Cache-Control".into(),

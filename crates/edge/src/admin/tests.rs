@@ -59,6 +59,7 @@ fn world_before(origin: &str) -> World {
         sockets: None,
         predecessor: None,
         budgets_are_leased: false,
+        tracing: None,
         listen_tier: None,
         tier: None,
         listen_tls: None,

@@ -181,7 +181,10 @@ impl Connection<'_> {
     async fn serve_request(&mut self, end: usize, last: bool) -> Result<After, Gone> {
         let started = Instant::now();
         let parsed = match h1::parse_head(&self.reader.buffer[..end]) {
-            Ok(head) => crate::intake::request(&self.worker, head, &self.visitor, end as u64, started),
+            Ok(head) => {
+                let is_early = self.reader.stream.is_early();
+                crate::intake::request(&self.worker, head, &self.visitor, is_early, end as u64, started)
+            }
             Err(bad) => Err(Refusal::of_head(bad)),
         };
         self.reader.buffer.drain(..end);

@@ -227,7 +227,7 @@ impl Streams {
                         is_leaving = true;
                         connection.graceful_shutdown();
                     }
-                    self.begin(request, respond, watch).await;
+                    self.begin(request, respond, stream.is_early(), watch).await;
                     // What was answered at once leaves no other trace: the connection has been in use.
                     phase = None;
                     idle_until = self.worker.tick_after(limits.idle_timeout);
@@ -273,6 +273,7 @@ impl Streams {
         &self,
         request: http::Request<RecvStream>,
         respond: SendResponse<Bytes>,
+        is_early: bool,
         watch: &Rc<Watch>,
     ) {
         let mut answering = Answering { respond, stream: None, is_ended: false };
@@ -284,6 +285,7 @@ impl Streams {
             target: parts.uri.path_and_query().map_or("", |target| target.as_str()),
             authority: parts.uri.authority().map(|authority| authority.as_str()),
             ends: content.is_end_stream(),
+            is_early,
             protocol: Protocol::Http2,
             connects_to: parts.extensions.get::<h2::ext::Protocol>().map(h2::ext::Protocol::as_str),
         };

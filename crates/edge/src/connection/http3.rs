@@ -269,6 +269,7 @@ impl Session {
                     target: pseudo.target,
                     authority: pseudo.authority,
                     ends: content.has_ended(),
+                    is_early: content.is_early(),
                     protocol: Protocol::Http3,
                     connects_to: pseudo.connects_to,
                 };

@@ -1,15 +1,16 @@
 //! The bytes between a visitor and the edge, encrypted or not.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io::{self, BufRead, IoSlice, Read, Write};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
 
-use rustls::ServerConnection;
+use rustls::{ServerConfig, ServerConnection};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::server::TlsStream;
 
 use super::frames::Conduct;
 
@@ -28,10 +29,14 @@ pub(crate) enum Io {
     Tls(Box<Sealed>),
 }
 
-/// A socket behind a TLS session whose handshake is over.
+/// A socket behind a TLS session whose handshake is over, or goes on behind early data.
 pub(crate) struct Sealed {
     socket: TcpStream,
     session: ServerConnection,
+    /// What came before the handshake was over (RFC 8446 §2.3), and was not read yet: [`ServerConfig::max_early_data_size`] at most.
+    early: Vec<u8>,
+    /// Whether the handshake goes on: what is read may be a replay.
+    is_early: bool,
     /// Whether the visitor has sent its last byte.
     is_over: bool,
     /// Encrypted bytes that the socket has taken.
@@ -72,6 +77,11 @@ impl Stream {
 
     pub(super) fn is_encrypted(&self) -> bool {
         self.is_encrypted
+    }
+
+    /// Whether the visitor's handshake is not over, so that what it asks may be somebody's replay of what it asked before.
+    pub(super) fn is_early(&self) -> bool {
+        matches!(&*self.io.borrow(), Io::Tls(sealed) if sealed.is_early)
     }
 
     pub(super) fn with_socket<T>(&self, look: impl FnOnce(&TcpStream) -> T) -> T {
@@ -207,17 +217,64 @@ impl AsyncWrite for Gathering {
 }
 
 impl Sealed {
-    /// Takes over a stream whose handshake is done.
-    pub(super) fn of(stream: TlsStream<Prefixed>) -> Self {
-        let (prefixed, mut session) = stream.into_inner();
-        session.set_buffer_limit(Some(SEALED_BYTES));
-        Sealed { socket: prefixed.socket, session, is_over: false, sent: 0 }
+    /// Shakes hands: until that is done, or early data has come.
+    ///
+    /// # Errors
+    /// Those of the socket; those of TLS, as [`rustls::Error`] within; an end before the handshake's.
+    pub(super) async fn open(config: Arc<ServerConfig>, prefixed: Prefixed) -> io::Result<Self> {
+        let Prefixed { socket, first } = prefixed;
+        let session = ServerConnection::new(config).map_err(invalid)?;
+        let mut sealed =
+            Sealed { socket, session, early: Vec::new(), is_early: false, is_over: false, sent: 0 };
+        let mut first = &first[..];
+        while !first.is_empty() {
+            sealed.session.read_tls(&mut first)?;
+            if let Err(error) = sealed.session.process_new_packets() {
+                return Err(sealed.refuse(&mut Context::from_waker(Waker::noop()), error));
+            }
+        }
+        poll_fn(|context| sealed.poll_shake_hands(context)).await?;
+        sealed.session.set_buffer_limit(Some(SEALED_BYTES));
+        Ok(sealed)
+    }
+
+    /// What was agreed on.
+    pub(super) fn session(&self) -> &ServerConnection {
+        &self.session
+    }
+
+    fn poll_shake_hands(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.poll_send(context))?;
+            self.take_early()?;
+            if !self.early.is_empty() || !self.session.is_handshaking() {
+                return Poll::Ready(Ok(()));
+            }
+            if !ready!(self.poll_open(context))? {
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+        }
+    }
+
+    /// Takes what came early out of the session, which has a place of its own for it.
+    fn take_early(&mut self) -> io::Result<()> {
+        if let Some(mut early) = self.session.early_data() {
+            early.read_to_end(&mut self.early)?;
+        }
+        self.is_early = self.session.is_handshaking();
+        Ok(())
     }
 
     /// Whether there are decrypted bytes, or the end.
     fn has_opened(&mut self) -> io::Result<bool> {
         let state = self.session.process_new_packets().map_err(io::Error::other)?;
-        Ok(state.plaintext_bytes_to_read() > 0 || state.peer_has_closed())
+        Ok(!self.early.is_empty() || state.plaintext_bytes_to_read() > 0 || state.peer_has_closed())
+    }
+
+    /// Sends the alert that says what is wrong, as far as the socket takes it.
+    fn refuse(&mut self, context: &mut Context<'_>, error: rustls::Error) -> io::Error {
+        let _ = self.poll_send(context);
+        invalid(error)
     }
 
     /// Reads from the socket once and decrypts; whether anything came.
@@ -228,9 +285,10 @@ impl Sealed {
             read => read?,
         };
         if let Err(error) = self.session.process_new_packets() {
-            // The alert that says what is wrong, as far as the socket takes it.
-            let _ = self.poll_send(context);
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, error)));
+            return Poll::Ready(Err(self.refuse(context, error)));
+        }
+        if self.is_early {
+            self.take_early()?;
         }
         Poll::Ready(Ok(count > 0))
     }
@@ -246,6 +304,10 @@ impl Sealed {
         }
         Poll::Ready(Ok(()))
     }
+}
+
+fn invalid(error: rustls::Error) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
 /// A socket as rustls wants it: what would have to wait is an error, and the task is woken when it needn't any more.
@@ -291,6 +353,12 @@ impl AsyncRead for Sealed {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         loop {
+            if !this.early.is_empty() {
+                let count = this.early.len().min(buffer.remaining());
+                buffer.put_slice(&this.early[..count]);
+                this.early.drain(..count);
+                return Poll::Ready(Ok(()));
+            }
             match this.session.reader().fill_buf() {
                 Ok(opened) => {
                     // None of them is the end.
@@ -342,55 +410,6 @@ impl AsyncWrite for Sealed {
         // Said once, however often this is polled.
         self.session.send_close_notify();
         ready!(self.poll_send(context))?;
-        Pin::new(&mut self.socket).poll_shutdown(context)
-    }
-}
-
-impl AsyncRead for Prefixed {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.first.is_empty() {
-            return Pin::new(&mut self.socket).poll_read(context, buffer);
-        }
-        let count = self.first.len().min(buffer.remaining());
-        buffer.put_slice(&self.first[..count]);
-        self.first.drain(..count);
-        if self.first.is_empty() {
-            self.first = Vec::new();
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Prefixed {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.socket).poll_shutdown(context)
     }
 }

@@ -8,7 +8,7 @@ use model::breaker::Permit;
 use observe::{ConnectionUse, FetchEnd, FetchEvent, OriginFailure, Slot};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::budget::{Askers, Turn};
+use super::budget::{Askers, GivenUp, Turn};
 use super::connect::Meter;
 use super::error::{FetchError, FetchErrorKind, Phase};
 use super::pool::Lease;
@@ -44,7 +44,7 @@ impl Attempt {
     /// drawn on for it already.
     pub(super) async fn send(&mut self, askers: &Askers) -> Result<(), FetchError> {
         while let Some(turn) = &mut self.turn
-            && !turn.send()
+            && !turn.send(askers).await?
         {
             let budget = turn.budget();
             self.turn = None;
@@ -53,15 +53,14 @@ impl Attempt {
         Ok(())
     }
 
-    /// Returns when the budget wants it ended.
-    pub(super) async fn given_up(&self) -> FetchError {
-        match &self.turn {
-            Some(turn) => {
-                turn.given_up().await;
-                turn.error()
-            }
-            None => std::future::pending().await,
-        }
+    /// What tells when the budget wants it ended; `None` without one.
+    pub(super) fn given_up(&self) -> Option<GivenUp> {
+        self.turn.as_ref().map(Turn::given_up)
+    }
+
+    /// Why it is ended then.
+    pub(super) fn why_given_up(&self) -> Option<FetchError> {
+        self.turn.as_ref().map(Turn::error)
     }
 
     /// What goes on is no request any more.

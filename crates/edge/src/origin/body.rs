@@ -5,13 +5,12 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use semantics::Fields;
 use semantics::hop::strip_trailers;
@@ -19,9 +18,11 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
 use super::attempt::Attempt;
+use super::budget::GivenUp;
 use super::error::{FetchError, FetchErrorKind, Phase, Sent};
 use super::exchange::{body_failure, fields_of, header_map};
 use super::pool::Lease;
+use crate::tracing::Asking;
 
 // --- Towards the origin ---
 
@@ -270,11 +271,20 @@ impl Body for Upload {
 // --- From the origin ---
 
 /// The body of a response, read as it comes. Dropping it before its end closes the connection (HTTP/1.1) or resets
-/// the stream (HTTP/2).
+/// the stream (HTTP/2). So does the origin's budget when it wants it ended, also while nobody reads.
 pub(crate) struct OriginBody {
-    live: Option<Live>,
+    exchange: Rc<RefCell<Exchange>>,
+    given_up: Option<GivenUp>,
     trailers: Fields,
     transform: Option<Box<dyn Transform>>,
+}
+
+/// Where the exchange is whose answer is read.
+enum Exchange {
+    Live(Box<Live>),
+    /// Given up while nobody read: whoever reads on is to be told why.
+    GivenUp(FetchError),
+    Over,
 }
 
 /// What changes a body while it is read.
@@ -293,6 +303,8 @@ struct Live {
     upload: StopsUpload,
     idle: Duration,
     total: Option<Instant>,
+    /// The span of it, which ends with it.
+    asking: Option<Asking>,
 }
 
 impl OriginBody {
@@ -304,18 +316,34 @@ impl OriginBody {
         idle: Duration,
         total: Option<Instant>,
     ) -> Self {
-        let live = Live { incoming, lease, attempt, upload: StopsUpload(upload), idle, total };
-        let mut body = OriginBody { live: Some(live), trailers: Fields::new(), transform: None };
-        let ended = body.live.as_ref().is_some_and(|live| live.incoming.is_end_stream());
-        if ended {
-            body.finish();
+        let given_up = attempt.given_up();
+        let is_over = incoming.is_end_stream();
+        let live = Live { incoming, lease, attempt, upload: StopsUpload(upload), idle, total, asking: None };
+        let exchange = Rc::new(RefCell::new(Exchange::Live(Box::new(live))));
+        if is_over {
+            finish(&exchange);
+        } else if let Some(given_up) = given_up.clone() {
+            // It ends with the exchange.
+            tokio::task::spawn_local(end_unread(Rc::downgrade(&exchange), given_up));
         }
-        body
+        OriginBody { exchange, given_up, trailers: Fields::new(), transform: None }
     }
 
     /// A body without bytes.
     pub(super) fn empty() -> Self {
-        OriginBody { live: None, trailers: Fields::new(), transform: None }
+        OriginBody {
+            exchange: Rc::new(RefCell::new(Exchange::Over)),
+            given_up: None,
+            trailers: Fields::new(),
+            transform: None,
+        }
+    }
+
+    /// Its end ends this span.
+    pub(crate) fn trace(&mut self, asking: Asking) {
+        if let Exchange::Live(live) = &mut *self.exchange.borrow_mut() {
+            live.asking = Some(asking);
+        }
     }
 
     /// The next bytes, never empty; `None` at the clean end and ever after; `Some(Err)` once when the body broke off,
@@ -353,27 +381,27 @@ impl OriginBody {
     async fn read(&mut self) -> Option<Result<Bytes, FetchError>> {
         let asked = Instant::now();
         loop {
-            let live = self.live.as_mut()?;
-            let patience = live.idle;
-            let idle = asked.max(live.upload.0.touched.get()) + patience;
-            let (deadline, phase) = match live.total {
-                Some(total) if total < idle => (total, Phase::Total),
-                _ => (idle, Phase::Idle),
+            let (deadline, phase, patience) = match &*self.exchange.borrow() {
+                Exchange::Live(live) => live.deadline(asked),
+                Exchange::Over => return None,
+                Exchange::GivenUp(_) => break,
             };
             let frame = tokio::select! {
                 biased;
-                error = live.attempt.given_up() => return self.fail(error),
+                () = GivenUp::wait_for(self.given_up.as_mut()) => break,
                 // Dropped before it is ready, a frame stays where it is.
-                frame = timeout_at(deadline, live.incoming.frame()) => frame,
+                frame = timeout_at(deadline, std::future::poll_fn(|context| poll_frame(&self.exchange, context))) => frame,
             };
             match frame {
                 Ok(None) => {
-                    self.finish();
+                    finish(&self.exchange);
                     return None;
                 }
                 Ok(Some(Ok(frame))) => match frame.into_data() {
                     Ok(data) if !data.is_empty() => {
-                        live.attempt.received(data.len());
+                        if let Exchange::Live(live) = &mut *self.exchange.borrow_mut() {
+                            live.attempt.received(data.len());
+                        }
                         return Some(Ok(data));
                     }
                     Ok(_) => {}
@@ -384,19 +412,33 @@ impl OriginBody {
                     }
                 },
                 Ok(Some(Err(error))) => return self.fail(body_failure(&error)),
-                Err(_) if phase == Phase::Idle && live.upload.0.touched.get() + patience > Instant::now() => {
-                }
+                // The origin has taken more of the request meanwhile.
+                Err(_) if self.deadline(asked) > Some(Instant::now()) => {}
                 Err(_) => {
                     let detail = format_args!("no more of the body within {patience:?}");
                     return self.fail(FetchError::new(FetchErrorKind::Timeout(phase), Sent::Answer, detail));
                 }
             }
         }
+        give_up(&self.exchange);
+        match self.exchange.replace(Exchange::Over) {
+            Exchange::GivenUp(error) => Some(Err(error)),
+            Exchange::Live(_) | Exchange::Over => None,
+        }
+    }
+
+    fn deadline(&self, asked: Instant) -> Option<Instant> {
+        match &*self.exchange.borrow() {
+            Exchange::Live(live) => Some(live.deadline(asked).0),
+            Exchange::GivenUp(_) | Exchange::Over => None,
+        }
     }
 
     /// Whether all of it has been read, and no trailers came.
     pub(crate) fn is_over(&self) -> bool {
-        self.live.is_none() && self.trailers.is_empty() && self.transform.is_none()
+        matches!(&*self.exchange.borrow(), Exchange::Over)
+            && self.trailers.is_empty()
+            && self.transform.is_none()
     }
 
     /// The trailer fields (RFC 9110 §6.5), after the end. Whoever cannot pass them on may drop them.
@@ -406,31 +448,79 @@ impl OriginBody {
 
     /// Closes the connection; the head was all that was wanted.
     pub(crate) fn close(&mut self) {
-        if let Some(mut live) = self.live.take() {
+        if let Exchange::Live(mut live) = self.exchange.replace(Exchange::Over) {
             live.attempt.finished(live.upload.0.sent.get());
-        }
-    }
-
-    fn finish(&mut self) {
-        // A connection that answered before it had taken the whole request cannot carry another one yet.
-        if let Some(mut live) = self.live.take() {
-            live.attempt.finished(live.upload.0.sent.get());
-            if live.upload.0.is_done() {
-                live.lease.give_back();
-            }
         }
     }
 
     fn fail(&mut self, error: FetchError) -> Option<Result<Bytes, FetchError>> {
-        let mut live = self.live.take()?;
-        let error = error.at(live.attempt.origin());
-        live.attempt.failed(&error);
-        Some(Err(error))
+        let Exchange::Live(live) = self.exchange.replace(Exchange::Over) else { return None };
+        Some(Err(live.fail(error)))
+    }
+}
+
+impl Live {
+    /// Until when more of the body is to come to who asked at that time, which time-out that is, and how long.
+    fn deadline(&self, asked: Instant) -> (Instant, Phase, Duration) {
+        let idle = asked.max(self.upload.0.touched.get()) + self.idle;
+        match self.total {
+            Some(total) if total < idle => (total, Phase::Total, self.idle),
+            _ => (idle, Phase::Idle, self.idle),
+        }
+    }
+
+    /// Ends it; what is told of it.
+    fn fail(mut self: Box<Self>, error: FetchError) -> FetchError {
+        let error = error.at(self.attempt.origin());
+        self.attempt.failed(&error);
+        error
+    }
+}
+
+fn poll_frame(
+    exchange: &RefCell<Exchange>,
+    context: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    match &mut *exchange.borrow_mut() {
+        Exchange::Live(live) => Pin::new(&mut live.incoming).poll_frame(context),
+        // Whoever gave it up has told the one who reads.
+        Exchange::GivenUp(_) | Exchange::Over => Poll::Pending,
+    }
+}
+
+fn finish(exchange: &RefCell<Exchange>) {
+    // A connection that answered before it had taken the whole request cannot carry another one yet.
+    if let Exchange::Live(mut live) = exchange.replace(Exchange::Over) {
+        live.attempt.finished(live.upload.0.sent.get());
+        if live.upload.0.is_done() {
+            live.lease.give_back();
+        }
+    }
+}
+
+/// Ends an exchange because the budget wants it.
+fn give_up(exchange: &RefCell<Exchange>) {
+    let ended = match exchange.replace(Exchange::Over) {
+        Exchange::Live(live) => match live.attempt.why_given_up() {
+            Some(error) => Exchange::GivenUp(live.fail(error)),
+            None => Exchange::Over,
+        },
+        ended => ended,
+    };
+    exchange.replace(ended);
+}
+
+/// Ends an exchange that is to be given up, whether somebody reads its answer or not.
+async fn end_unread(exchange: Weak<RefCell<Exchange>>, mut given_up: GivenUp) {
+    GivenUp::wait_for(Some(&mut given_up)).await;
+    if let Some(exchange) = exchange.upgrade() {
+        give_up(&exchange);
     }
 }
 
 impl std::fmt::Debug for OriginBody {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("OriginBody").field("live", &self.live.is_some()).finish()
+        let is_live = matches!(&*self.exchange.borrow(), Exchange::Live(_));
+        f.debug_struct("OriginBody").field("is_live", &is_live).finish()
     }
 }

@@ -8,7 +8,8 @@
 //!
 //! What counts is decided by [`model::budget::gate`], how much is allowed by [`model::budget::lease`] on a node of a cluster. Probes
 //! of health are not counted: what they ask for is the owner's own setting, and a budget that is used up must not look like an
-//! origin that is down. A tunnel counts until it is open.
+//! origin that is down. A tunnel counts until it is open. A process that drains after an upgrade draws on the gates of the one that
+//! serves ([`super::turns`]).
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -20,14 +21,15 @@ use model::budget::gate::{Gate, NotNow};
 use model::budget::lease::{Ask, Grant, Holder};
 use model::budget::{Amount, BudgetPolicy, Class};
 use parking_lot::Mutex;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{oneshot, watch};
 use tokio::time::{sleep, timeout};
 
 use super::error::{FetchError, FetchErrorKind, Sent};
+use super::turns::Turns;
 use crate::clock::Clock;
 
 /// Requests that wait for one origin, at most; of more, the least urgent are refused.
-const WAITING_MAX: usize = 4_096;
+pub(super) const WAITING_MAX: usize = 4_096;
 
 /// How often it is looked whether a time has come, at least and at most.
 const LOOK_MIN: Duration = Duration::from_millis(1);
@@ -41,6 +43,16 @@ impl Askers {
     /// One, of that class.
     pub(crate) fn new(class: Class) -> Self {
         Askers(Arc::new((AtomicU32::new(1), AtomicU8::new(class.rank()))))
+    }
+
+    /// As many, the most urgent of that rank: as another process says.
+    pub(super) fn of(rank: u8, count: u32) -> Self {
+        Askers(Arc::new((AtomicU32::new(count), AtomicU8::new(rank))))
+    }
+
+    /// The rank of the most urgent of them, and how many they are.
+    pub(super) fn parts(&self) -> (u8, u32) {
+        (self.0.1.load(Ordering::Relaxed), self.count())
     }
 
     /// One more.
@@ -73,6 +85,7 @@ pub(crate) struct Budget {
     id: String,
     origin: Arc<str>,
     clock: Clock,
+    turns: Arc<Turns>,
     inner: Mutex<Inner>,
     refused: AtomicU64,
     ended: AtomicU64,
@@ -85,10 +98,18 @@ struct Inner {
     holder: Option<Holder>,
     waiting: Vec<Waiter>,
     next_number: u64,
-    /// What goes on, by number, the newest last; told when it is to be given up.
-    running: BTreeMap<u64, Arc<Notify>>,
+    /// What goes on, by number, the newest last.
+    running: BTreeMap<u64, Running>,
     /// Whether a task looks at the time for those who wait.
     is_watched: bool,
+    /// Whether the gate is that of another process now.
+    is_handed_over: bool,
+}
+
+struct Running {
+    /// Told when it is to be given up.
+    give_up: watch::Sender<bool>,
+    is_sent: bool,
 }
 
 struct Waiter {
@@ -102,7 +123,22 @@ pub(super) struct Turn {
     budget: Arc<Budget>,
     number: u64,
     is_sent: bool,
-    given_up: Arc<Notify>,
+    given_up: GivenUp,
+}
+
+/// Tells when a request is to be given up. All clones tell the same.
+#[derive(Clone)]
+pub(super) struct GivenUp(watch::Receiver<bool>);
+
+impl GivenUp {
+    /// Returns when it is to be given up, or there is nothing any more that could be; never without a budget.
+    pub(super) async fn wait_for(given_up: Option<&mut GivenUp>) {
+        match given_up {
+            // An error says that the turn is no more.
+            Some(GivenUp(told)) => drop(told.wait_for(|is_given_up| *is_given_up).await),
+            None => std::future::pending().await,
+        }
+    }
 }
 
 /// A budget for metrics and for people.
@@ -128,20 +164,32 @@ pub(crate) struct BudgetReport {
 
 impl Budget {
     /// `chance` where control grants it: see [`Holder::new`].
-    pub(super) fn new(policy: &BudgetPolicy, origin: &Arc<str>, clock: &Clock, chance: Option<u64>) -> Self {
+    pub(super) fn new(
+        policy: &BudgetPolicy,
+        origin: &Arc<str>,
+        clock: &Clock,
+        chance: Option<u64>,
+        turns: &Arc<Turns>,
+    ) -> Self {
         let now = clock.monotonic_ms();
+        let mut gate = Gate::new(now);
+        if turns.is_held() {
+            gate.hold();
+        }
         Budget {
             id: policy.id(origin),
             origin: origin.clone(),
             clock: clock.clone(),
+            turns: turns.clone(),
             inner: Mutex::new(Inner {
                 policy: policy.clone(),
-                gate: Gate::new(now),
+                gate,
                 holder: chance.map(|chance| Holder::new(chance, now)),
                 waiting: Vec::new(),
                 next_number: 0,
                 running: BTreeMap::new(),
                 is_watched: false,
+                is_handed_over: turns.is_handed_over(),
             }),
             refused: AtomicU64::new(0),
             ended: AtomicU64::new(0),
@@ -154,9 +202,11 @@ impl Budget {
 
     /// Takes the numbers of a new configuration; what is counted stays.
     pub(super) fn configure(&self, policy: &BudgetPolicy) {
+        let now = self.clock.monotonic_ms();
         let mut inner = self.inner.lock();
         if inner.policy != *policy {
             inner.policy = policy.clone();
+            inner.refresh(now);
         }
     }
 
@@ -168,6 +218,11 @@ impl Budget {
         let (put_out, waits, patience) = {
             let mut inner = self.inner.lock();
             let patience = inner.policy.queue;
+            if inner.is_handed_over {
+                let number = inner.next_number;
+                inner.next_number += 1;
+                return Ok(Turn::new(self, number, &mut inner));
+            }
             if inner.waiting.is_empty()
                 && let Some(number) = inner.begin(self.clock.monotonic_ms())
             {
@@ -231,13 +286,16 @@ impl Budget {
     pub(super) fn tick(&self) {
         let now = self.clock.monotonic_ms();
         let mut inner = self.inner.lock();
+        if inner.is_handed_over {
+            return;
+        }
         inner.refresh(now);
         let waiting = inner.waiting.len() as u32;
         inner.gate.note_demand(waiting, now);
         let grace_ms = inner.policy.grace.as_millis() as u64;
         let excess = inner.gate.excess(now, grace_ms) as usize;
-        for given_up in inner.running.values().rev().take(excess) {
-            given_up.notify_one();
+        for running in inner.running.values().rev().take(excess) {
+            running.give_up.send_replace(true);
         }
     }
 
@@ -258,6 +316,60 @@ impl Budget {
         if inner.holder.as_mut().is_some_and(|holder| holder.take(grant, now)) {
             inner.refresh(now);
         }
+    }
+
+    // --- Another process in this one's place ---
+
+    /// The gate is another process's from now on: who waits here will wait there. It is told what has been sent and has not ended, by
+    /// number; within the lock, so that the end of none is told first.
+    pub(super) fn hand_over(self: &Arc<Self>, tell: impl FnOnce(Vec<u64>)) {
+        let mut given = Vec::new();
+        {
+            let mut inner = self.inner.lock();
+            inner.is_handed_over = true;
+            for waiter in std::mem::take(&mut inner.waiting) {
+                let turn = Turn::new(self, waiter.number, &mut inner);
+                given.push((waiter, turn));
+            }
+            let sent = inner.running.iter().filter(|(_, running)| running.is_sent);
+            tell(sent.map(|(number, _)| *number).collect());
+        }
+        for (waiter, turn) in given {
+            drop(waiter.turn.send(turn));
+        }
+    }
+
+    /// The other process has given leave to send that one; whether it is still wanted.
+    pub(super) fn note_sent(&self, number: u64) -> bool {
+        let mut inner = self.inner.lock();
+        let running = inner.running.get_mut(&number);
+        running.is_some_and(|running| !std::mem::replace(&mut running.is_sent, true))
+    }
+
+    /// The other process wants that one ended.
+    pub(super) fn give_up(&self, number: u64) {
+        if let Some(running) = self.inner.lock().running.get(&number) {
+            running.give_up.send_replace(true);
+        }
+    }
+
+    /// A turn of something that the process before this one has in flight.
+    pub(super) fn adopt(self: &Arc<Self>) -> Turn {
+        let mut inner = self.inner.lock();
+        inner.gate.adopt();
+        let number = inner.next_number;
+        inner.next_number += 1;
+        let mut turn = Turn::new(self, number, &mut inner);
+        turn.is_sent = true;
+        if let Some(running) = inner.running.get_mut(&number) {
+            running.is_sent = true;
+        }
+        turn
+    }
+
+    /// All is adopted that there was. What was sent in the last second is not known.
+    pub(super) fn open(self: &Arc<Self>) {
+        self.inner.lock().gate.open(self.clock.monotonic_ms());
     }
 
     pub(super) fn report(&self) -> BudgetReport {
@@ -329,27 +441,44 @@ impl Inner {
 
 impl Turn {
     fn new(budget: &Arc<Budget>, number: u64, inner: &mut Inner) -> Turn {
-        let given_up = Arc::new(Notify::new());
-        inner.running.insert(number, given_up.clone());
-        Turn { budget: budget.clone(), number, is_sent: false, given_up }
+        let (give_up, given_up) = watch::channel(false);
+        inner.running.insert(number, Running { give_up, is_sent: false });
+        Turn { budget: budget.clone(), number, is_sent: false, given_up: GivenUp(given_up) }
     }
 
     /// The request is about to be sent. `false`: it may not, because less is allowed by now or because it has been sent before;
     /// then another turn is needed.
-    pub(super) fn send(&mut self) -> bool {
+    ///
+    /// # Errors
+    /// The process that has the gate has no turn for it.
+    pub(super) async fn send(&mut self, askers: &Askers) -> Result<bool, FetchError> {
         if self.is_sent {
-            return false;
+            return Ok(false);
+        }
+        let budget = &self.budget;
+        {
+            let now = budget.clock.monotonic_ms();
+            let mut inner = budget.inner.lock();
+            if !inner.is_handed_over {
+                self.is_sent = true;
+                inner.refresh(now);
+                let is_within = inner.gate.send(now);
+                if let Some(running) = inner.running.get_mut(&self.number) {
+                    running.is_sent = is_within;
+                }
+                return Ok(is_within);
+            }
+        }
+        if !budget.turns.ask(&budget.id, self.number, askers).await {
+            return Err(budget.refuse("the process that serves now has no turn"));
         }
         self.is_sent = true;
-        let now = self.budget.clock.monotonic_ms();
-        let mut inner = self.budget.inner.lock();
-        inner.refresh(now);
-        inner.gate.send(now)
+        Ok(true)
     }
 
-    /// Returns when it must be given up.
-    pub(super) async fn given_up(&self) {
-        self.given_up.notified().await;
+    /// What tells when it is to be given up.
+    pub(super) fn given_up(&self) -> GivenUp {
+        self.given_up.clone()
     }
 
     /// Why it was given up.
@@ -368,18 +497,23 @@ impl Turn {
 impl Drop for Turn {
     fn drop(&mut self) {
         let now = self.budget.clock.monotonic_ms();
-        {
+        let (is_told, has_others) = {
             let mut inner = self.budget.inner.lock();
-            inner.running.remove(&self.number);
-            if !self.is_sent {
-                inner.gate.not_sent();
+            let was_sent = inner.running.remove(&self.number).is_some_and(|running| running.is_sent);
+            if !inner.is_handed_over {
+                if !self.is_sent {
+                    inner.gate.not_sent();
+                }
+                inner.gate.end(now);
             }
-            inner.gate.end(now);
-            if inner.waiting.is_empty() {
-                return;
-            }
+            (inner.is_handed_over && was_sent, !inner.waiting.is_empty())
+        };
+        if is_told {
+            self.budget.turns.over(&self.budget.id, self.number);
         }
-        self.budget.pump();
+        if has_others {
+            self.budget.pump();
+        }
     }
 }
 

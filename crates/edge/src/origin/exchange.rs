@@ -80,7 +80,7 @@ pub(super) async fn exchange(
         upload: resendable.then(|| Upload::new(super::RequestBody::Empty)),
         stale: false,
     };
-    let patience = origin.timeouts.first_byte;
+    let patience = request.patience.map_or(origin.timeouts.first_byte, |patience| patience.first_byte);
     let deadline = |total: Option<Instant>| {
         let late = progress.late_at(patience);
         total.map_or(late, |total| total.min(late))

@@ -72,6 +72,7 @@ async fn is_well(names: &Names, state: &Arc<OriginState>, probe: &Probe) -> bool
         takes_trailers: false,
         on_behalf_of: Some((Slot::NONE, 0)),
         upgrade: None,
+        patience: None,
         askers: Askers::default(),
     };
     let pool = Rc::new(Pool::new(state.clone()));

@@ -19,12 +19,13 @@ use parking_lot::{Mutex, RwLock};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use semantics::Wall;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 
 use super::budget::{Budget, BudgetReport};
 use super::connect::Endpoint;
 use super::error::{FetchError, FetchErrorKind, Sent};
 use super::tls::{Trust, client_config};
+use super::turns::{Heard, Turns};
 use crate::clock::Clock;
 use crate::tiers::Certified;
 
@@ -43,6 +44,10 @@ pub(crate) struct OriginsShared {
     budgets: RwLock<HashMap<String, Arc<Budget>>>,
     /// Whether control grants what may be used of budgets; else all of it is this edge's own.
     are_leased: bool,
+    /// What of budgets is this process's, before and after another one.
+    pub(super) turns: Arc<Turns>,
+    /// What those say.
+    pub(super) words: Mutex<Option<mpsc::Receiver<Heard>>>,
     /// Tells the prober that the set has changed.
     pub(super) changed: Notify,
 }
@@ -58,6 +63,8 @@ impl OriginsShared {
             next_id: AtomicU64::new(0),
             budgets: RwLock::default(),
             are_leased: false,
+            turns: Arc::default(),
+            words: Mutex::default(),
             changed: Notify::new(),
         }
     }
@@ -129,7 +136,7 @@ impl OriginsShared {
 
     /// What control grants to the budget of that name.
     pub(crate) fn grant(&self, id: &str, grant: Grant) {
-        if let Some(budget) = self.budgets.read().get(id) {
+        if let Some(budget) = self.budget_named(id) {
             budget.grant(grant);
         }
     }
@@ -142,7 +149,12 @@ impl OriginsShared {
         }
     }
 
-    fn all_budgets(&self) -> Vec<Arc<Budget>> {
+    /// The budget of that name, if the configuration has it.
+    pub(super) fn budget_named(&self, id: &str) -> Option<Arc<Budget>> {
+        self.budgets.read().get(id).cloned()
+    }
+
+    pub(super) fn all_budgets(&self) -> Vec<Arc<Budget>> {
         self.budgets.read().values().cloned().collect()
     }
 
@@ -153,7 +165,7 @@ impl OriginsShared {
         let mut budgets = self.budgets.write();
         let budget = budgets.entry(id).or_insert_with(|| {
             let chance = self.are_leased.then(|| crate::storage::chance() as u64);
-            Arc::new(Budget::new(policy, &name, &self.clock, chance))
+            Arc::new(Budget::new(policy, &name, &self.clock, chance, &self.turns))
         });
         budget.clone()
     }

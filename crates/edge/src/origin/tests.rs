@@ -225,6 +225,7 @@ fn request(method: &str, target: &str) -> OriginRequest {
         takes_trailers: false,
         on_behalf_of: None,
         upgrade: None,
+        patience: None,
         askers: Askers::default(),
     }
 }

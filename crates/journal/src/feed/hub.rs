@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -390,6 +391,15 @@ impl Hub {
                 let error = serde_json::json!({ "error": error.to_string() });
                 (http::StatusCode::SERVICE_UNAVAILABLE, error.to_string())
             }
+        }
+    }
+
+    /// Takes from above what a node reports for routers. What nodes below say has been told already.
+    fn steered_above(&self, line: Steered) {
+        let is_own = |known: &Known| known.is_from_below && known.heard.elapsed() < SILENCE;
+        if !self.inner.lock().nodes.get(&line.node).is_some_and(is_own) {
+            // The router may have left since.
+            let _told = self.steered.send(line);
         }
     }
 
@@ -906,6 +916,8 @@ struct Forward {
     reports_only: bool,
     /// The number of the last report that was passed on; 0 at the begin of each connection.
     said: Mutex<u64>,
+    /// Whether it is told what nodes elsewhere report for routers.
+    steers: AtomicBool,
     news: tokio::sync::Mutex<watch::Receiver<u64>>,
     outbox: Arc<Outbox>,
 }
@@ -927,7 +939,14 @@ impl Forward {
     fn new(hub: &Arc<Hub>, reports_only: bool, patience: Patience) -> Forward {
         let news = tokio::sync::Mutex::new(hub.news());
         let outbox = Arc::new(Outbox::new(patience));
-        Forward { hub: Arc::downgrade(hub), reports_only, said: Mutex::new(0), news, outbox }
+        Forward {
+            hub: Arc::downgrade(hub),
+            reports_only,
+            said: Mutex::new(0),
+            steers: AtomicBool::new(false),
+            news,
+            outbox,
+        }
     }
 
     fn take(&self, line: Down) -> Result<(), String> {
@@ -961,9 +980,13 @@ impl Forward {
                 if beat.is_current && beat.head == head.position {
                     hub.inner.lock().confirmed = Some(Instant::now());
                 }
+                if hub.steered.receiver_count() > 0 && !self.steers.load(Ordering::Relaxed) {
+                    return Err("a router follows now, and wants to hear what all nodes report".to_owned());
+                }
             }
             Down::Leases(leases) => hub.grant(leases),
-            Down::Refused { .. } | Down::Steered(_) | Down::Counted(_) => {}
+            Down::Steered(line) => hub.steered_above(*line),
+            Down::Refused { .. } | Down::Counted(_) => {}
         }
         Ok(())
     }
@@ -973,13 +996,16 @@ impl Node for Forward {
     fn hello(&self) -> Hello {
         *self.said.lock() = 0;
         let hub = self.hub.upgrade();
+        // It costs what all nodes report, so only a relay that routers follow asks for it.
+        let steers = !self.reports_only && hub.as_ref().is_some_and(|hub| hub.steered.receiver_count() > 0);
+        self.steers.store(steers, Ordering::Relaxed);
         let inner = hub.as_ref().map(|hub| hub.inner.lock());
         Hello {
             node: hub.as_ref().map(|hub| hub.name.clone()).unwrap_or_default(),
             journal: inner.as_ref().and_then(|inner| inner.journal.clone()),
             cursor: inner.as_ref().map(|inner| inner.head()).unwrap_or_default(),
             reports_only: self.reports_only,
-            steers: false,
+            steers,
             takes_leases: !self.reports_only,
         }
     }

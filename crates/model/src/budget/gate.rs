@@ -65,6 +65,22 @@ impl Gate {
         }
     }
 
+    /// Lets nothing through until [`Gate::open`].
+    pub fn hold(&mut self) {
+        self.closed_until = u64::MAX;
+    }
+
+    /// Lets something through again when a window has passed.
+    pub fn open(&mut self, now: u64) {
+        self.closed_until = now + WINDOW_MS;
+    }
+
+    /// One goes on that another gate has let through and that this one has to count from now on. Whoever tells of it owes
+    /// [`Gate::end`].
+    pub fn adopt(&mut self) {
+        self.running += 1;
+    }
+
     /// What is allowed from now on.
     pub fn allow(&mut self, allowed: Amount, now: u64) {
         self.allowed = allowed;

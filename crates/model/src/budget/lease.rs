@@ -18,6 +18,9 @@
 //!   run out by a control's own clock, counted from when it saw the table; then the window of a second passes too, or for what
 //!   is in flight the grace after which the node ends it ([`super::BudgetPolicy::grace`]).
 //!
+//! - A node whose last grant has run out for as long again takes part as one that has just begun: it may have been so long that the
+//!   table is another one.
+//!
 //! Clocks may run fast or slow by a tenth. A control that has just begun knows of nothing that has run out, and waits anew.
 
 use std::collections::BTreeMap;
@@ -127,6 +130,9 @@ impl Holder {
 
     /// What it says now.
     pub fn ask(&mut self, demand: Amount, running: u32, now: u64) -> Ask {
+        if self.applied > 0 && now >= self.until + LEASE_MS {
+            *self = Holder { next_seq: self.next_seq, ..Holder::new(0, now) };
+        }
         let seq = self.next_seq;
         self.next_seq += 1;
         if self.asked.len() == ASKS_MAX {

@@ -9,6 +9,7 @@ use semantics::policy::{RequestCacheControl, SetCookie};
 use semantics::vary::Normalise;
 
 use super::check::{Findings, Item, Section, Value};
+use super::check_name;
 use super::pieces::{
     check_cookie_name, check_header_name, check_method, header_name_of, header_name_or_star, header_ops,
     status_of_text,
@@ -21,6 +22,7 @@ use crate::rate::Rate;
 use crate::redirect::{Redirect, STATUSES};
 use crate::rewrite::{Rewrite, origin_of};
 use crate::rule::{Cache, ClientCertificate, Conditions, CookieFilter, CountedBy, Https, RateLimit, Rule};
+use crate::rum::Rum;
 use crate::settings::RATE_PER;
 
 /// Puts what the section says on top of what `rule` says already.
@@ -90,6 +92,10 @@ pub(super) fn apply_choices(findings: &mut Findings<'_>, section: &Section, rule
     if let Some(item) = section.item("rewrite") {
         rule.rewrite = item.table().and_then(|table| build_rewrite(findings, table));
     }
+    if let Some(item) = section.item("rum") {
+        rule.rum = build_rum(findings, item, rule.rum.take());
+    }
+    put_script(rule);
     if rule.is_response_rule() {
         return;
     }
@@ -101,6 +107,7 @@ pub(super) fn apply_choices(findings: &mut Findings<'_>, section: &Section, rule
             &[
                 "ttl",
                 "ttl_by_status",
+                "ttl_overrides",
                 "stale_while_revalidate",
                 "stale_if_error",
                 "set_cookie",
@@ -131,6 +138,7 @@ fn apply_policy(findings: &mut Findings<'_>, section: &Section, rule: &mut Rule)
     let policy = &mut rule.policy;
     let secs = |name| section.time(name).map(|ttl| ttl.as_secs());
     policy.ttl = secs("ttl").or(policy.ttl);
+    policy.ttl_overrides = section.bool("ttl_overrides").unwrap_or(policy.ttl_overrides);
     policy.stale_while_revalidate = secs("stale_while_revalidate").or(policy.stale_while_revalidate);
     policy.stale_if_error = secs("stale_if_error").or(policy.stale_if_error);
     if let Some(item) = section.item("ttl_by_status") {
@@ -385,6 +393,41 @@ fn build_rewrite(findings: &mut Findings<'_>, section: &Section) -> Option<Arc<R
     rewrite.structured_data = section.bool("structured_data").unwrap_or(false);
     section.finish();
     (!rewrite.host.is_empty()).then(|| Arc::new(rewrite))
+}
+
+/// On top of what the site says, so that a rule that names its group need not say all else again.
+fn build_rum(findings: &mut Findings<'_>, item: &Item, of_site: Option<Rum>) -> Option<Rum> {
+    let mut rum = of_site.unwrap_or_default();
+    let section = match &item.value {
+        Value::Table(section) => section,
+        Value::Bool(false) => return None,
+        _ => return Some(rum),
+    };
+    if let Some(one_in) = section.number("one_in") {
+        rum.one_in = one_in;
+    }
+    if let Some((name, span)) = section.text("group") {
+        check_name(findings, "the group", name, span);
+        rum.group = Some(name.into());
+    }
+    rum.inject = section.bool("inject").unwrap_or(rum.inject);
+    rum.consent = section.bool("consent").unwrap_or(rum.consent);
+    section.finish();
+    Some(rum)
+}
+
+/// Has the script put into pages by who rewrites them, or not any more.
+fn put_script(rule: &mut Rule) {
+    let script = rule.rum.as_ref().is_some_and(|rum| rum.inject);
+    let is_nothing = |rewrite: &Arc<Rewrite>| rewrite.host.is_empty() && !script;
+    match &mut rule.rewrite {
+        Some(rewrite) if rewrite.script != script => Arc::make_mut(rewrite).script = script,
+        None if script => rule.rewrite = Some(Arc::new(Rewrite { script, ..Rewrite::default() })),
+        _ => {}
+    }
+    if rule.rewrite.as_ref().is_some_and(is_nothing) {
+        rule.rewrite = None;
+    }
 }
 
 fn build_cors(findings: &mut Findings<'_>, item: &Item) -> Cors {

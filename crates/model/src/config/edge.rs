@@ -10,7 +10,7 @@ use super::choices::build_rate;
 use crate::rate::Rate;
 use crate::settings::{
     AccessLog, AccessLogFormat, CertificateFiles, EdgeSettings, HANDSHAKES_BURST_SECS, Limits, Network, Ocsp,
-    SyslogBy, TierFiles, TlsSettings, TlsVersion,
+    SyslogBy, TRACED_ONE_IN, TierFiles, TlsSettings, TlsVersion, TraceSettings,
 };
 
 /// Settings from the section; defaults where it says nothing.
@@ -62,6 +62,7 @@ pub(super) fn build(findings: &mut Findings<'_>, section: Option<&Section>) -> E
         Some("logpush") => AccessLogFormat::Logpush,
         _ => AccessLogFormat::Json,
     };
+    settings.traces = section.table("traces").and_then(|traces| build_traces(findings, traces));
     settings.location = section.text("location").map(|(path, _)| path.into());
     settings.statistics = section.bool("statistics").unwrap_or(true);
     settings.server_timing = section.bool("server_timing").unwrap_or(false);
@@ -172,6 +173,27 @@ fn origin_source(findings: &mut Findings<'_>, section: &Section) -> Vec<IpAddr> 
     sources
 }
 
+fn build_traces(findings: &mut Findings<'_>, section: &Section) -> Option<TraceSettings> {
+    let to = section.text("to");
+    if let Some((url, span)) = to
+        && url
+            .strip_prefix("https://")
+            .or_else(|| url.strip_prefix("http://"))
+            .is_none_or(|rest| rest.is_empty())
+    {
+        let message = format!("traces.to: {url:?} is no URL");
+        findings.error(span, message, "write e.g. to = \"http://127.0.0.1:4318/v1/traces\"");
+    }
+    let settings = TraceSettings {
+        to: to?.0.to_owned(),
+        authorization_file: section.text("authorization_file").map(|(path, _)| path.into()),
+        one_in: section.number("one_in").unwrap_or(TRACED_ONE_IN.default),
+        believe_visitors: section.bool("believe_visitors").unwrap_or(false),
+    };
+    section.finish();
+    Some(settings)
+}
+
 fn build_tier(section: &Section) -> Option<TierFiles> {
     let file = |key| section.text(key).map(|(path, _)| path.into());
     let (certificate, key, authority) = (file("certificate"), file("key"), file("authority"));
@@ -187,6 +209,7 @@ pub(super) fn build_tls(section: Option<&Section>) -> TlsSettings {
         settings.min_version = TlsVersion::Tls13;
     }
     settings.ticket_secret_file = section.text("ticket_secret_file").map(|(path, _)| path.into());
+    settings.early_data = section.bool("early_data").unwrap_or_default();
     section.finish();
     settings
 }

@@ -202,15 +202,26 @@ static POP: Table = Table {
         key(
             "location",
             Kind::Either(&[text("a place", "FRA"), Kind::List(&DEGREES)]),
-            "Where it is: the code of an airport (\"FRA\"), a region of a cloud (\"aws:eu-central-1\"; aws, gcp, azure, oci, alibaba, ibm, digitalocean, linode, vultr), or latitude and longitude ([50.11, 8.68]).",
+            "Where it is, unless it is another CDN: the code of an airport (\"FRA\"), a region of a cloud (\"aws:eu-central-1\"; aws, gcp, azure, oci, alibaba, ibm, digitalocean, linode, vultr), or latitude and longitude ([50.11, 8.68]).",
         )
-        .required(),
+        .or("needed without `cname`"),
         key(
             "edges",
             Kind::List(&text("an address", "203.0.113.10")),
-            "The addresses that visitors are sent to, IPv4 and IPv6.",
+            "The addresses that visitors are sent to, IPv4 and IPv6. Of another CDN, only for a domain that is the zone itself, where no CNAME may stand.",
         )
-        .required(),
+        .or("needed without `cname`"),
+        key(
+            "cname",
+            text("a domain", "shop.other-cdn.example"),
+            "Another CDN, by the name that it has for your site: the PoP is that CDN, and its visitors get a CNAME. Only sites that name it, or a region of it, in `pops` use it.",
+        ),
+        key(
+            "beacon",
+            text("a URL", "https://shop.other-cdn.example/pixel.gif"),
+            "Of another CDN, something small that pages' beacons time; without, nobody is sent there for its being faster.",
+        )
+        .or("is not timed"),
         key(
             "node",
             Kind::Tables { of: &POP_NODE, max: Some(tiers::NODES_MAX) },
@@ -230,13 +241,19 @@ static POP: Table = Table {
             "Added to what this PoP's visitors are thought to wait: it is chosen where it is nearer than others by more than this.",
         ),
         key(
+            "share",
+            Kind::Number { min: *routing::SHARE_PERCENT.start(), max: *routing::SHARE_PERCENT.end() },
+            "Percent of a site's visitors that are sent here wherever they are, always the same ones (by a hash of their /24 or /48), while it is up; the others go to PoPs without a share.",
+        )
+        .or("whoever it is best for"),
+        key(
             "capacity",
             Kind::Number { min: 1, max: u32::MAX as i64 },
             "What it can take, in Mbit/s of responses' bodies, all its edges together; above it, those visitors are sent elsewhere who lose least. Edges of a cluster report what they send.",
         )
         .or("no bound"),
         key("drain", Kind::Bool, "Nobody new is sent here.").or("false"),
-        key("last_resort", Kind::Bool, "Visitors are sent here only when no other PoP is left.").or("false"),
+        key("last_resort", Kind::Bool, "Visitors are sent here only when no other PoP is left, or when all others are full.").or("false"),
     ]],
 };
 
@@ -413,6 +430,7 @@ static EDGE: Table = Table {
         .or("\"off\""),
         key("access_log_format", Kind::OneOf(&["json", "combined", "cloudfront", "logpush"]), "How a line of the access log looks: as JSON, as web servers write it, with the fields of CloudFront's standard log, or with the names of Cloudflare's Logpush.")
             .or("\"json\""),
+        key("traces", Kind::Table(&TRACES), "Which requests are traced, and who is told.").or("none"),
         key(
             "location",
             text("a file", "/etc/perigee/location.geo"),
@@ -470,6 +488,35 @@ static TIER: Table = Table {
             "The authority whose certificates the edges show each other. Use one that issues no others.",
         )
         .required(),
+    ]],
+};
+
+static TRACES: Table = Table {
+    title: "[edge.traces]",
+    groups: &[&[
+        key(
+            "to",
+            text("an http:// or https:// URL", "http://127.0.0.1:4318/v1/traces"),
+            "Who collects traces: OTLP over HTTP (protocol buffers, gzip).",
+        )
+        .required(),
+        number(
+            "one_in",
+            settings::TRACED_ONE_IN,
+            "One request of so many begins a trace that is recorded. All others have ids too, so that whoever is asked next does not record them either.",
+        ),
+        key(
+            "believe_visitors",
+            Kind::Bool,
+            "Whether a visitor's `traceparent` is continued, with its word whether it is recorded. Other edges' always is.",
+        )
+        .or("false"),
+        key(
+            "authorization_file",
+            text("a file", "/etc/perigee/traces-authorization"),
+            "A file whose line is said to the collector as Authorization.",
+        )
+        .or("none"),
     ]],
 };
 
@@ -589,6 +636,12 @@ static VISITORS_TLS: Table = Table {
             "32 bytes of chance or more, readable by this user alone. Edges with the same ones resume each other's sessions.",
         )
         .or("one of its own, in the state directory"),
+        key(
+            "early_data",
+            Kind::Bool,
+            "Whether a visitor who returns may ask with its first bytes (0-RTT), which saves a round trip. Only what is safe is answered before the handshake is over; the origin is told by Early-Data: 1, and may refuse with 425 (RFC 8470). Sessions are resumed by the edge that they began at then, not by others with the same secret.",
+        )
+        .or("false"),
     ]],
 };
 
@@ -799,6 +852,8 @@ static COMPRESS_VALUES: [Kind; 2] = [Kind::Bool, Kind::Table(&COMPRESS)];
 
 static REWRITE_VALUES: [Kind; 2] = [Kind::OneOf(&["off"]), Kind::Table(&REWRITE)];
 
+static RUM_VALUES: [Kind; 2] = [Kind::Bool, Kind::Table(&RUM)];
+
 static RATE_LIMIT_VALUES: [Kind; 2] = [Kind::OneOf(&["off"]), Kind::Table(&RATE_LIMIT)];
 
 /// What a site says for all its rules, and a rule for itself.
@@ -812,6 +867,12 @@ const CHOICES: &[Key] = &[
         "The same by status, errors among them: { \"404\" = \"10s\", \"5xx\" = \"1s\" }.",
     )
     .or("HTTP decides"),
+    key(
+        "ttl_overrides",
+        Kind::Bool,
+        "Whether ttl and ttl_by_status replace what the origin says of a lifetime. false: they hold for what it says nothing of.",
+    )
+    .or("true"),
     key("browser_ttl", TTL, "The max-age that visitors are told.").or("the origin's"),
     key("stale_while_revalidate", TTL, "How long past its freshness a response may answer while it is fetched anew.")
         .or("the origin's"),
@@ -918,6 +979,12 @@ const CHOICES: &[Key] = &[
         "Whether the URLs of static files in pages and style sheets (GET, 200, text/html and text/css) are made to lead to another host. Done once, before what comes is stored. See website.md.",
     )
     .or("\"off\""),
+    key(
+        "rum",
+        Kind::Either(&RUM_VALUES),
+        "Whether browsers tell how fast pages are (real user monitoring), by the script /.perigee/beacon.js. A table says how; a rule's adds to its site's. See rum.md.",
+    )
+    .or("false"),
 ];
 
 static HEURISTIC: Table = Table {
@@ -1031,6 +1098,18 @@ static REWRITE: Table = Table {
             "Paths that move in strings of inline scripts too, also with their slashes escaped.",
         )
         .or("none"),
+    ]],
+};
+
+static RUM: Table = Table {
+    title: "rum",
+    groups: &[&[
+        number("one_in", bound(1, 1, 100_000), "One of so many page views is told of."),
+        key("group", text("1 to 64 letters, digits, \"-\", \"_\" and \".\"", "checkout"), "What views of these pages are counted as.")
+            .or("the first part of each page's path, of 64 different ones in an hour"),
+        key("inject", Kind::Bool, "Whether the edge puts the script into pages (GET, 200, text/html) as they come from the origin. Without, pages have it themselves.")
+            .or("false"),
+        key("consent", Kind::Bool, "Whether the script waits until the page says that the visitor has agreed.").or("false"),
     ]],
 };
 

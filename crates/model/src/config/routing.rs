@@ -21,8 +21,9 @@ pub(super) fn build(findings: &mut Findings<'_>, root: &Section) -> Routing {
         refuse_doubles(findings, &sections, &pops);
         super::tiers::refuse_doubles(findings, &sections);
         check_sites(findings, root, &pops);
+        check_other_cdns(findings, root, &sections, &pops);
     }
-    if !pops.is_empty() && pops.iter().all(|pop| pop.last_resort) {
+    if !pops.is_empty() && pops.len() == sections.len() && pops.iter().all(|pop| pop.last_resort) {
         findings.error(&sections[0].span, "every PoP is a last resort", "leave last_resort out of one");
     }
     let dns = root.table("dns").and_then(|section| build_dns(findings, section));
@@ -46,6 +47,15 @@ fn build_pop(findings: &mut Findings<'_>, section: &Section) -> Option<Pop> {
         Box::<str>::from(name)
     });
     let location = section.item("location").and_then(|item| build_location(findings, item));
+    let cname = section.text("cname").map(|(text, span)| (domain(findings, "cname", text, span), span));
+    let beacon = section.text("beacon").map(|(text, span)| {
+        check_beacon(findings, text, span, cname.is_some());
+        Box::<str>::from(text)
+    });
+    let is_complete = match cname {
+        Some(_) => refuse_beside_cname(findings, section),
+        None => ["location", "edges"].map(|key| wanted(findings, section, key)) == [true; 2],
+    };
     let edges = addresses(findings, "edges", section.item("edges"));
     if let Some(item) = section.item("edges") {
         if item.list().is_empty() {
@@ -69,13 +79,29 @@ fn build_pop(findings: &mut Findings<'_>, section: &Section) -> Option<Pop> {
         regions.push(Box::<str>::from(region));
     }
     let bias_ms = section.time("bias").map_or(0.0, |bias| bias.as_secs_f64() * 1e3);
+    let share = section.number("share").and_then(|percent| u8::try_from(percent).ok());
     let capacity = section.number("capacity");
     let drain = section.bool("drain").unwrap_or(false);
     let last_resort = section.bool("last_resort").unwrap_or(false);
+    if let Some(item) = section.item("share").filter(|_| last_resort) {
+        let message = "share beside last_resort: it gets its share always, or visitors when no other is left";
+        findings.error(&item.span, message, "leave one out");
+    }
     section.finish();
+    let cname = match cname {
+        Some((name, _)) => Some(name?),
+        None => None,
+    };
+    // What is no place has been told already.
+    if !is_complete || (cname.is_none() && location.is_none()) {
+        return None;
+    }
     Some(Pop {
         name: name?,
-        location: location?,
+        location,
+        cname,
+        beacon,
+        share,
         edges,
         nodes,
         regions,
@@ -86,6 +112,89 @@ fn build_pop(findings: &mut Findings<'_>, section: &Section) -> Option<Pop> {
         last_resort,
         line: findings.line(&section.span),
     })
+}
+
+/// Whether a PoP that is no other CDN has what it needs.
+fn wanted(findings: &mut Findings<'_>, section: &Section, key: &'static str) -> bool {
+    if !section.has(key) {
+        let example = if key == "edges" { "[\"203.0.113.10\"]" } else { "\"FRA\"" };
+        findings.error(
+            &section.span,
+            format!("[[pop]] has no {key}"),
+            format!("add {key} = {example}; or cname, if it is another CDN"),
+        );
+    }
+    section.has(key)
+}
+
+/// Another CDN is everywhere, and nothing of it acts as an edge of ours.
+fn refuse_beside_cname(findings: &mut Findings<'_>, section: &Section) -> bool {
+    let mut is_good = true;
+    for key in ["location", "node", "capacity"].into_iter().filter(|key| section.has(key)) {
+        let span = section.item(key).map_or(&section.span, |item| &item.span);
+        findings.error(
+            span,
+            format!("{key} beside cname: another CDN's places and machines are its own"),
+            format!("leave {key} out"),
+        );
+        is_good = false;
+    }
+    is_good
+}
+
+fn check_beacon(findings: &mut Findings<'_>, text: &str, span: &super::Span, has_cname: bool) {
+    let host = text.strip_prefix("https://").map(|rest| rest.split(['/', ':']).next().unwrap_or_default());
+    let is_plain = text
+        .bytes()
+        .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'<' | b'?' | b'#'));
+    if !is_plain || !host.is_some_and(is_host_name) {
+        let message = format!("beacon: {text:?} is no URL that a browser could time");
+        findings.error(span, message, "write e.g. \"https://shop.other-cdn.example/pixel.gif\"");
+    } else if !has_cname {
+        findings.error(span, "beacon without cname: edges of one's own are timed anyway", "leave it out");
+    }
+}
+
+/// What only shows when zone, sites and PoPs are seen together.
+fn check_other_cdns(findings: &mut Findings<'_>, root: &Section, sections: &[&Section], pops: &[Pop]) {
+    let zone = root.table("dns").and_then(|dns| dns.text("zone")).map(|(zone, _)| zone);
+    let zone = zone.map(|zone| zone.strip_suffix('.').unwrap_or(zone).to_ascii_lowercase());
+    for (pop, section) in pops.iter().zip(sections) {
+        let inside = pop.cname.as_ref().zip(zone.as_ref()).filter(|(name, zone)| is_inside(name, zone));
+        if let (Some((name, _)), Some(item)) = (inside, section.item("cname")) {
+            let message = format!("cname: {name:?} lies in the zone itself, and is no other CDN's");
+            findings.error(&item.span, message, "write the name that the other CDN has given to your site");
+        }
+    }
+    let routing = Routing { pops: pops.to_vec(), ..Routing::default() };
+    for site in root.list("site").iter().filter_map(Item::table) {
+        let names: Vec<Box<str>> =
+            site.list("pops").iter().filter_map(Item::text).map(|(name, _)| name.into()).collect();
+        let chosen: Vec<&Pop> = routing.pops_of(&names).into_iter().map(|index| &pops[index]).collect();
+        let span = site.item("pops").map_or(&site.span, |item| &item.span);
+        let sum: u32 = chosen.iter().filter_map(|pop| pop.share).map(u32::from).sum();
+        if sum > 100 {
+            let message = format!("the shares of this site's PoPs add up to {sum} %");
+            findings.error(span, message, "100 % is everybody: lower one, or take a PoP out of pops");
+        }
+        let bare = chosen.iter().find(|pop| pop.cname.is_some() && pop.edges.is_empty());
+        let is_zone = |domain: &str| {
+            zone.as_ref()
+                .is_some_and(|zone| domain.strip_suffix('.').unwrap_or(domain).eq_ignore_ascii_case(zone))
+        };
+        let apex = site.list("domains").iter().filter_map(Item::text).find(|(domain, _)| is_zone(domain));
+        if let (Some(pop), Some((domain, span))) = (bare, apex) {
+            let message = format!(
+                "{domain:?} is the zone itself, where DNS allows no CNAME (RFC 1034 §3.6.2), and the PoP {:?} is one",
+                pop.name
+            );
+            let help = format!(
+                "give {:?} edges, which are answered there; or take it out of the site's pops",
+                pop.name
+            );
+            findings.error(span, message, help);
+        }
+    }
 }
 
 fn build_location(findings: &mut Findings<'_>, item: &Item) -> Option<Point> {

@@ -10,6 +10,7 @@ use super::*;
 use crate::compress::Compress;
 use crate::cors::Cors;
 use crate::rule::Cache;
+use crate::rum::Rum;
 use crate::{ByteSize, DiskSettings, Scheme};
 
 mod cluster;
@@ -332,6 +333,38 @@ fn what_is_rewritten_is_a_choice_of_sites_and_rules() {
     ] {
         let found = Snapshot::parse(&site(lines), "f").diagnostics;
         assert!(found.iter().any(|found| found.message.contains(message)), "{lines}: {found:?}");
+    }
+}
+
+#[test]
+fn a_rule_says_of_page_views_what_it_says_on_top_of_its_site() {
+    let text = "[[site]]\nname = \"shop\"\ndomains = [\"www.shop.example\"]\norigin = \"http://127.0.0.1:8000\"\n\
+         rum = { one_in = 10, inject = true }\n\
+         [[site.rule]]\npath = \"/pay/*\"\nrum = { group = \"checkout\", consent = true }\n\
+         [[site.rule]]\npath = \"/private/*\"\nrum = false\n\
+         [[site.rule]]\npath = \"/own/*\"\nrum = { inject = false }\nrewrite = { host = \"cdn.example\" }\n";
+    let parsed = Snapshot::parse(text, "f");
+    assert_eq!(parsed.diagnostics, []);
+    let snapshot = parsed.snapshot.unwrap();
+    let shop = snapshot.site_named("shop").unwrap();
+    let site = Rum { one_in: 10, group: None, inject: true, consent: false };
+    assert_eq!(shop.defaults.rum, Some(site.clone()));
+    let script = |rule: &crate::Rule| rule.rewrite.as_ref().is_some_and(|rewrite| rewrite.script);
+    assert!(script(&shop.defaults) && script(&shop.rules[0]));
+    assert_eq!(
+        shop.rules[0].rum,
+        Some(Rum { group: Some("checkout".into()), consent: true, ..site.clone() })
+    );
+    assert_eq!((&shop.rules[1].rum, &shop.rules[1].rewrite), (&None, &None));
+    assert_eq!(shop.rules[2].rum, Some(Rum { inject: false, ..site }));
+    assert!(shop.rules[2].rewrite.is_some() && !script(&shop.rules[2]));
+    for (line, message) in [
+        ("rum = \"on\"", "rum"),
+        ("rum = { one_in = 0 }", "one_in"),
+        ("rum = { group = \"a b\" }", "the group"),
+    ] {
+        let found = Snapshot::parse(&text.replace("rum = false", line), "f").diagnostics;
+        assert!(found.iter().any(|found| found.message.contains(message)), "{line}: {found:?}");
     }
 }
 

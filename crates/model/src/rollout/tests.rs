@@ -174,6 +174,54 @@ fn the_first_configuration_of_all_is_not_measured_against_anything() {
     assert_eq!(rollout.stage, Stage::Promoted);
 }
 
+fn first_of_all(pace: Pace) -> (Nodes, Rollout) {
+    let mut nodes = Nodes::of(&THREE_POPS);
+    nodes.views.iter_mut().for_each(|view| view.running = None);
+    (nodes, Rollout::begin(version(1), None, pace, "anna", "", 0))
+}
+
+#[test]
+fn the_first_configuration_of_all_is_never_taken_back_to_none() {
+    // A whole PoP dies while it is on trial everywhere, and some start anew again and again.
+    let (mut nodes, mut rollout) = first_of_all(Pace::AtOnce);
+    for _ in 0..30 {
+        assert!(matches!(nodes.second(&mut rollout, |_| true, 100), Some(Decision::Wait(_))));
+    }
+    let there = |name: &str| !name.starts_with("fra");
+    for second in 0..200 {
+        nodes.node("nyc-1").starts += u64::from(second % 20 == 0);
+        let decision = nodes.second(&mut rollout, there, 100);
+        let Some(Decision::Wait(what)) = decision else { panic!("{decision:?}") };
+        assert!(second < 25 || what.contains("nothing was stable before to go back to"), "{what}");
+        assert_eq!(rollout.plan().version_for("nyc-1", "nyc"), Some(&version(1)));
+    }
+    assert_eq!(nodes.until_decided(&mut rollout, there, 100).0, Some(Decision::Promote));
+    assert_eq!(rollout.plan().stable, Some(version(1)));
+
+    // Nearly all are gone, and stay away: those that are left run it, and so will the others.
+    let (mut nodes, mut rollout) = first_of_all(Pace::AtOnce);
+    nodes.second(&mut rollout, |_| true, 100);
+    assert_eq!(nodes.until_decided(&mut rollout, |name| name == "fra-1", 100).0, Some(Decision::Promote));
+}
+
+#[test]
+fn the_first_configuration_of_all_goes_no_further_while_its_first_node_would_not_take_it() {
+    let (mut nodes, mut rollout) = first_of_all(Pace::Staged);
+    let (decision, _) = nodes.until_decided(&mut rollout, |_| true, 100);
+    assert_eq!(decision, widen(Audience::Nodes(vec!["ams-1".into()])));
+    nodes.node("ams-1").refused = Some((1, "no such certificate".into()));
+    for _ in 0..400 {
+        let decision = nodes.second(&mut rollout, |_| true, 100);
+        let Some(Decision::Wait(what)) = decision else { panic!("{decision:?}") };
+        assert!(what.contains("no such certificate") && what.contains("goes no further"), "{what}");
+    }
+    nodes.node("ams-1").refused = None;
+    assert_eq!(nodes.until_decided(&mut rollout, |_| true, 100).0, widen(Audience::Pops(vec!["ams".into()])));
+    assert!(!rollout.is_over());
+    rollout.take_back(0);
+    assert_eq!(rollout.stage, Stage::Undone, "an operator may");
+}
+
 #[test]
 fn nodes_out_of_contact_hold_nothing_up_and_are_never_well() {
     let (mut nodes, mut rollout) = (Nodes::of(&THREE_POPS), staged());
@@ -282,6 +330,32 @@ fn what_is_worse_for_all_alike_is_not_the_candidates_doing() {
             nodes.second(&mut rollout, |_| true, 100);
         }
         assert_eq!(rollout.stage == Stage::Undone, is_harm, "{:?}", rollout.harm);
+    }
+}
+
+#[test]
+fn once_all_run_it_a_hiccup_is_no_harm_and_slowness_that_stays_is_undone_in_time() {
+    for (slow_for, is_promoted) in [(8, true), (600, false)] {
+        let mut nodes = Nodes::of(&THREE_POPS);
+        let mut rollout = staged();
+        while rollout.stage != Stage::All {
+            nodes.second(&mut rollout, |_| true, 100);
+        }
+        let mut seconds = 0;
+        while !rollout.is_over() {
+            seconds += 1;
+            if (60..60 + slow_for).contains(&seconds) {
+                for view in &mut nodes.views {
+                    view.vitals.requests += 20;
+                    view.vitals.hits += 20;
+                    view.vitals.latency[12] += 20;
+                }
+            }
+            nodes.second(&mut rollout, |_| true, 100);
+        }
+        let place = format!("slow for {slow_for} s, over after {seconds} s: {:?}", rollout.harm);
+        assert_eq!(rollout.stage == Stage::Promoted, is_promoted, "{place}");
+        assert!(is_promoted || seconds - 60 <= 30, "{place}");
     }
 }
 

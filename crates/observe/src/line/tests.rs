@@ -49,6 +49,7 @@ fn event() -> Event<'static> {
         fetch: None,
         answer: None,
         request_id: 0x00ab_cdef_0123_4567,
+        trace_id: None,
         referer: None,
         user_agent: Some(b"curl/8.5.0"),
     }

@@ -54,6 +54,7 @@ pub(crate) fn event(site: Slot) -> Event<'static> {
         fetch: None,
         answer: None,
         request_id: 0x00ab_cdef_0123_4567,
+        trace_id: None,
         referer: Some(b"https://www.shop.example/catalogue/shoes?page=2"),
         user_agent: Some(
             b"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36",
@@ -113,6 +114,36 @@ fn a_blocked_sink_costs_lines_and_never_time() {
     assert!(log.stop(Duration::from_secs(30)));
     let lines = written.lock().iter().filter(|&&byte| byte == b'\n').count() as u64;
     assert_eq!(lines + dropped, made, "each line is written or counted as dropped");
+}
+
+#[test]
+fn statistics_that_nobody_takes_are_bounded_and_counted_and_nobody_waits() {
+    const COUNTRIES: u8 = 20;
+    const SECONDS: i64 = 300;
+    let registry = registry();
+    registry.keep_statistics();
+    let observer = Observer::new(&registry, None);
+    let site = registry.site("shop");
+    let per_second = u64::from(COUNTRIES) * u64::from(COUNTRIES);
+    // Hundreds of cells each second, and one more second, in which the last of them is handed over.
+    for second in 0..=SECONDS {
+        for number in 0..if second == SECONDS { 1 } else { u16::from(COUNTRIES).pow(2) } {
+            let letter = |place: u16| b'A' + place as u8;
+            let [one, other] = [number / u16::from(COUNTRIES), number % u16::from(COUNTRIES)].map(letter);
+            let country = Country::of([one, other]);
+            observer.emit(&Event { wall: Wall(second * 1000), country, ..event(site) });
+        }
+    }
+    let kept: u64 =
+        registry.take_reports().iter().flat_map(|report| &report.cells).map(|(_, cell)| cell.requests).sum();
+    let lost = registry.lost_reports();
+    assert!(lost > 0 && kept > 0, "{lost} {kept}");
+    assert_eq!(
+        kept + lost * per_second,
+        SECONDS as u64 * per_second,
+        "each second is kept or counted as lost"
+    );
+    assert!(registry.render().contains(&format!("perigee_statistics_lost_total {lost}\n")));
 }
 
 #[test]

@@ -124,6 +124,7 @@ fn full_readings(origin: Slot) -> Readings {
         }],
         copies_not_made: [1, 2, 0],
         rewrites: [7, 1, 0],
+        views: [5, 1, 2, 0],
         silence_ms: Some(1500),
         origins: vec![
             OriginReading {
@@ -224,6 +225,7 @@ fn a_full_registry_renders_each_family_of_the_catalogue_once_and_in_order() {
         ("perigee_copies_cpu_seconds_total{coding=\"br\",effort=\"thorough\"}", 0.061),
         ("perigee_copies_not_made_total{reason=\"hardly-smaller\"}", 2.0),
         ("perigee_rewrites_total{outcome=\"failed-open\"}", 1.0),
+        ("perigee_page_views_told_total{outcome=\"forged\"}", 2.0),
         ("perigee_purge_position", 41.0),
         ("perigee_config_loaded_timestamp_seconds", 1.5),
         ("perigee_config_reloads_total{result=\"ok\"}", 1.0),

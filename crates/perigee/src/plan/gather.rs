@@ -121,7 +121,9 @@ impl Gathered {
         let existing = config.as_ref().map_or(&[][..], |(_, snapshot)| &snapshot.routing.pops);
         let mut offers: Vec<Offer> = Vec::new();
         for pop in existing {
-            let place = Place::at(&pop.name, pop.location);
+            // Another CDN has no place of its own, and is nothing that could be planned.
+            let Some(location) = pop.location else { continue };
+            let place = Place::at(&pop.name, location);
             offers.push(Offer { cost: prices.of(&place), location: String::new(), place });
         }
         let kept = offers.len();
@@ -400,6 +402,7 @@ fn take_samples(
             asn: 0,
             pop: pop as u16,
             km: pops[pop].place.point.km(place.point),
+            is_placed: true,
             rtt_ms: trips.sum_ms / f64::from(trips.count),
             count: trips.count,
         };

@@ -117,6 +117,22 @@ impl Internet {
         access + self.towns[town].km[pop] / 100.0 * self.countries[country].1[pop] + detours[pop]
     }
 
+    /// Networks of a town's country.
+    pub(super) fn network_count(&self, town: usize) -> usize {
+        self.networks[self.country(town)].len()
+    }
+
+    /// What a visitor's own line takes.
+    pub(super) fn access_ms(&self, (town, network): (usize, usize)) -> f64 {
+        self.networks[self.country(town)][network].0
+    }
+
+    /// As [`Internet::rtt_ms`], on the country's usual path.
+    pub(super) fn without_detour_ms(&self, (town, network): (usize, usize), pop: usize) -> f64 {
+        let stretch = self.countries[self.country(town)].1[pop];
+        self.access_ms((town, network)) + self.towns[town].km[pop] / 100.0 * stretch
+    }
+
     /// The PoPs, and of each town its place, its share, and of each of its networks a number and the ms to each PoP.
     pub(super) fn as_json(&self) -> serde_json::Value {
         let towns = self.towns.iter().enumerate().map(|(number, town)| {

@@ -2,6 +2,7 @@
 //!
 //! `cargo run --release -p router --example synthetic -- internet SEED TOWNS` prints it as JSON, `… load [SEED]` measures; called by `bench/`.
 
+mod beacons;
 mod internet;
 mod load;
 
@@ -15,8 +16,11 @@ fn main() -> std::process::ExitCode {
             println!("{}", internet::Internet::new(&mut chance, number(1, 1_500) as usize).as_json());
         }
         Some("load") => load::run(&numbers),
+        Some("beacons") => beacons::run(&numbers),
         _ => {
-            eprintln!("usage: synthetic internet [SEED [TOWNS]] | load [SEED]");
+            eprintln!(
+                "usage: synthetic internet [SEED [TOWNS]] | load [SEED] | beacons [SEEDS [TOWNS [SYSTEMS]]]"
+            );
             return std::process::ExitCode::from(2);
         }
     }

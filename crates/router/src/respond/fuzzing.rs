@@ -8,7 +8,7 @@ use super::*;
 use crate::location::Location;
 use crate::table::View;
 
-/// Two PoPs, one site, everything switched on.
+/// Two PoPs and another CDN, a site for the former and one for all, everything switched on.
 pub const CONFIG: &str = r#"
 [[pop]]
 name = "fra"
@@ -21,6 +21,12 @@ name = "nrt"
 location = "NRT"
 edges = ["198.51.100.1"]
 networks = ["10.2.0.0/16", "2001:db8:2::/48"]
+
+[[pop]]
+name = "other"
+cname = "shop.other.example"
+edges = ["203.0.113.9"]
+networks = ["10.3.0.0/16"]
 
 [dns]
 zone = "cdn.example"
@@ -39,6 +45,12 @@ alias CNAME shop
 name = "shop"
 domains = ["*.shop.cdn.example"]
 origin = "http://o.example"
+
+[[site]]
+name = "both"
+domains = ["cdn.example"]
+origin = "http://o.example"
+pops = ["fra", "other"]
 "#;
 
 /// The state of that configuration.
@@ -54,7 +66,7 @@ pub fn state() -> Arc<State> {
         let zone = Zone::build(&snapshot, 7, Some(&signer)).expect("its records are good");
         let world = Arc::new(World::new(snapshot.routing.pops.clone(), Arc::new(Location::empty())));
         let tables = zone.groups.iter().map(|group| Table::build(&world, group, &View::default())).collect();
-        let pops = world.pops.iter().map(|pop| PopAnswers::new(&pop.edges, 30, true)).collect();
+        let pops = world.pops.iter().map(|pop| PopAnswers::new(pop, &pop.edges, 30, true)).collect();
         Arc::new(State {
             zone,
             world,

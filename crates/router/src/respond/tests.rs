@@ -148,6 +148,44 @@ fn other_records_are_answered_too() {
 }
 
 #[test]
+fn another_cdn_is_a_cname_to_its_visitors_whatever_they_ask_for_and_addresses_where_none_may_stand() {
+    let of =
+        |name, rtype, address| answer(name, rtype, &Ask { subnet: Some((address, 24)), ..Ask::default() }).1;
+    let (ours, others) = ("10.1.5.0", "10.3.5.0");
+    for rtype in [rtype::A, rtype::AAAA, rtype::HTTPS, rtype::TXT, rtype::ANY, rtype::CNAME] {
+        let wanted = ["an both.cdn.example CNAME shop.other.example."];
+        assert_eq!(of("both.cdn.example", rtype, others), wanted, "{rtype}");
+    }
+    assert_eq!(of("both.cdn.example", rtype::AAAA, ours), ["an both.cdn.example AAAA 2001:db8::1"]);
+    let soa = "au cdn.example SOA ns1.cdn.example. hostmaster.cdn.example. 7 7200 3600 1209600 60";
+    assert_eq!(of("both.cdn.example", rtype::CNAME, ours), [soa], "it is none to these");
+    // The zone's own name has SOA and NS beside: of the other CDN its addresses, and no word on its protocols.
+    assert_eq!(of("cdn.example", rtype::A, others), ["an cdn.example A 203.0.113.9"]);
+    assert_eq!(of("cdn.example", rtype::HTTPS, others), [soa]);
+    assert_eq!(of("cdn.example", rtype::NS, others), ["an cdn.example NS ns1.cdn.example."]);
+    for name in ["other.cdn.example", "other.both.cdn.example"] {
+        assert_eq!(of(name, rtype::A, ours), [format!("an {name} CNAME shop.other.example.")]);
+    }
+    assert_eq!(
+        of("other.shop.cdn.example", rtype::A, ours).len(),
+        2,
+        "a site that does not name it does not have it: this is the site's wildcard"
+    );
+    // The answer depends on the client, so a scope is told also for types that are the same for everybody elsewhere.
+    let scoped = |name, rtype| {
+        let how = Ask { subnet: Some((others, 24)), ..Ask::default() };
+        subnet(&ask(&query(name, rtype, &how), Transport::Tcp).unwrap()).unwrap().2
+    };
+    assert!(scoped("both.cdn.example", rtype::TXT) > 0);
+    assert_eq!(scoped("shop.cdn.example", rtype::TXT), 0);
+    let signed = Ask { dnssec: true, subnet: Some((others, 24)), ..Ask::default() };
+    assert_eq!(
+        answer("both.cdn.example", rtype::A, &signed).1,
+        ["an both.cdn.example CNAME shop.other.example.", "an both.cdn.example RRSIG over CNAME labels 3"]
+    );
+}
+
+#[test]
 fn nothing_is_denied_with_the_zones_soa() {
     let soa = "au cdn.example SOA ns1.cdn.example. hostmaster.cdn.example. 7 7200 3600 1209600 60";
     assert_eq!(answer("no.cdn.example", rtype::A, &Ask::default()), (rcode::NXDOMAIN, vec![soa.to_owned()]));
@@ -190,6 +228,8 @@ fn every_signature_covers_its_records() {
         ("cdn.example", rtype::ANY),
         ("alias.cdn.example", rtype::A),
         ("no.cdn.example", rtype::A),
+        ("other.cdn.example", rtype::AAAA),
+        ("other.both.cdn.example", rtype::TXT),
     ] {
         let out = ask(&query(name, rtype, &signed), Transport::Tcp).unwrap();
         let message = Message::from_octets(&out[..]).unwrap();

@@ -8,7 +8,10 @@ use crate::estimate::Sample;
 fn pop(name: &str) -> Pop {
     Pop {
         name: name.into(),
-        location: place(name).unwrap(),
+        location: place(name),
+        cname: None,
+        beacon: None,
+        share: None,
         nodes: Vec::new(),
         edges: vec!["192.0.2.1".parse().unwrap()],
         regions: Vec::new(),
@@ -48,7 +51,8 @@ fn measured() -> Arc<Estimates> {
     let mut estimates = Estimates::default();
     for asn in 64_500..64_504 {
         for (pop, rtt_ms) in [(0, 400.0), (1, 400.0), (2, 20.0)] {
-            let sample = Sample { cell: 1, country: [0; 2], asn, pop, km: 500.0, rtt_ms, count: 30 };
+            let sample =
+                Sample { cell: 1, country: [0; 2], asn, pop, km: 500.0, is_placed: true, rtt_ms, count: 30 };
             estimates.add(&sample).unwrap();
         }
     }
@@ -129,6 +133,103 @@ fn bias_drain_and_last_resort_are_the_operators() {
     );
 }
 
+fn other_cdn(change: impl FnOnce(&mut Pop)) -> World {
+    world(|pops| {
+        let mut other =
+            Pop { location: None, cname: Some("other.example".into()), edges: Vec::new(), ..pop("FRA") };
+        other.name = "other".into();
+        change(&mut other);
+        pops.push(other);
+    })
+}
+
+const WITH_OTHER: [u16; 4] = [0, 1, 2, 3];
+
+#[test]
+fn a_share_is_of_all_visitors_and_always_the_same_ones_while_who_has_it_is_up() {
+    let world = other_cdn(|other| other.share = Some(20));
+    let clients: Vec<IpAddr> =
+        (0..4_000u32).map(|network| Ipv4Addr::from(0x0a00_0000 + (network << 8)).into()).collect();
+    let sent = |view: &View| -> Vec<u16> {
+        let table = Table::build(&world, &WITH_OTHER, view);
+        clients.iter().map(|client| table.find(&world, *client, 24).pop).collect()
+    };
+    let before = sent(&View::default());
+    let count = |sent: &[u16], pop| sent.iter().filter(|one| **one == pop).count();
+    assert!((720..880).contains(&count(&before, 3)) && count(&before, 0) > 3_000, "a fifth");
+    let without = sent(&View { down: vec![false, false, false, true], ..View::default() });
+    assert_eq!(count(&without, 3), 0);
+    let moved = before.iter().zip(&without).filter(|(a, b)| a != b).count();
+    assert_eq!(moved, count(&before, 3), "nobody else goes elsewhere");
+    let chosen = clients.iter().zip(&before).find(|(_, pop)| **pop == 3).unwrap().0;
+    let ranking = world.rank_client(*chosen, &WITH_OTHER, &View::default());
+    assert_eq!((ranking.order[0].pop, ranking.order[1].pop, ranking.why), (3, 0, Why::Share));
+    assert_eq!(Table::build(&world, &WITH_OTHER, &View::default()).find(&world, *chosen, 24).scope, 24);
+}
+
+#[test]
+fn shares_of_a_hundred_percent_leave_nothing_and_one_that_is_down_is_the_others() {
+    let world = world(|pops| {
+        pops.iter_mut().zip([70, 20, 10]).for_each(|(pop, share)| pop.share = Some(share));
+    });
+    for (down, wanted) in [(vec![], [700, 200, 100]), (vec![true, false, false], [0, 200, 100])] {
+        let view = View { down, ..View::default() };
+        let table = Table::build(&world, &ALL, &view);
+        let mut counts = [0i32; 3];
+        for network in 0..1_000u32 {
+            let client = Ipv4Addr::from(0x0a00_0000 + (network << 8));
+            counts[usize::from(table.find(&world, client.into(), 24).pop)] += 1;
+        }
+        assert!(counts.iter().zip(wanted).all(|(count, least)| *count >= least * 8 / 10), "{counts:?}");
+        assert!(wanted[0] > 0 || counts[0] == 0, "{counts:?}");
+    }
+}
+
+#[test]
+fn another_cdn_takes_who_is_left_when_all_own_pops_are_down() {
+    let of = |world: &World, down: &[bool]| {
+        let view = View { down: down.into(), ..View::default() };
+        let ranking = world.rank_client(at("10.1.2.3"), &WITH_OTHER, &view);
+        let found = Table::build(world, &WITH_OTHER, &view).find(world, at("10.1.2.3"), 24);
+        assert_eq!(found.pop, ranking.order[0].pop);
+        (found.pop, ranking.why)
+    };
+    let last = other_cdn(|other| other.last_resort = true);
+    assert_eq!(of(&last, &[]), (0, Why::Distance));
+    assert_eq!(of(&last, &[true, false, false]), (1, Why::Distance));
+    assert_eq!(of(&last, &[true, true, false]), (0, Why::FailedOpen), "most look down, and not all");
+    assert_eq!(of(&last, &[true; 3]), (3, Why::LastResort));
+    assert_eq!(of(&last, &[true; 4]), (0, Why::FailedOpen), "it is no better");
+    let beside = other_cdn(|_| {});
+    assert_eq!(of(&beside, &[]), (0, Why::Distance), "nobody has measured it");
+    assert_eq!(of(&beside, &[true; 3]), (3, Why::Distance));
+}
+
+#[test]
+fn another_cdn_is_chosen_where_it_was_measured_to_be_faster() {
+    let world = other_cdn(|_| {});
+    let cell = world.location.cell(at("10.1.2.3"));
+    let measured = |rtt_ms: [f64; 2]| {
+        let mut estimates = Estimates::default();
+        for _ in 0..30 {
+            for (pop, rtt_ms) in [(0, rtt_ms[0]), (3, rtt_ms[1])] {
+                let km = world.km(cell, pop);
+                let sample =
+                    Sample { cell, country: [0; 2], asn: 0, pop, km, is_placed: pop != 3, rtt_ms, count: 1 };
+                estimates.add(&sample).unwrap();
+            }
+        }
+        let view = View { estimates: Arc::new(estimates), ..View::default() };
+        let ranking = world.rank_client(at("10.1.2.3"), &WITH_OTHER, &view);
+        let found = Table::build(&world, &WITH_OTHER, &view).find(&world, at("10.1.2.3"), 24);
+        assert_eq!(found.pop, ranking.order[0].pop);
+        (found.pop, ranking.why)
+    };
+    assert_eq!(measured([60.0, 20.0]), (3, Why::Measured));
+    assert_eq!(measured([20.0, 19.0]), (0, Why::Distance), "not by so little");
+    assert_eq!(measured([20.0, 60.0]), (0, Why::Distance));
+}
+
 #[test]
 fn a_fence_is_never_left() {
     let world = world(|_| {});
@@ -148,7 +249,9 @@ fn who_was_measured_to_be_faster_is_preferred() {
     for _ in 0..30 {
         for (pop, rtt_ms) in [(0, 220.0), (1, 90.0)] {
             let km = world.rank(cell, 0, &[pop], &View::default()).order[0].km;
-            estimates.add(&Sample { cell, country: [0; 2], asn: 0, pop, km, rtt_ms, count: 1 }).unwrap();
+            estimates
+                .add(&Sample { cell, country: [0; 2], asn: 0, pop, km, is_placed: true, rtt_ms, count: 1 })
+                .unwrap();
         }
     }
     let view = View { estimates: Arc::new(estimates), ..View::default() };
@@ -194,7 +297,7 @@ fn who_comes_back_gets_its_cells_little_by_little() {
     for share in [0.0, 0.3, 0.6, 1.0] {
         let view = View { share: vec![share, 1.0, 1.0], ..View::default() };
         let of = |cell: u16| {
-            let mut usable = world.usable(&ALL, &view).0;
+            let mut usable = world.usable(&ALL, &view).best;
             settle(cell, &mut usable, &view);
             usable.contains(&0)
         };
@@ -267,12 +370,14 @@ proptest! {
         down in prop::collection::vec(any::<bool>(), 3),
         split: bool,
         has_measured: bool,
+        share in prop::option::of(1u8..=100),
         networks in prop::collection::vec((0u32..1 << 16, 9u8..=24, 0usize..3), 0..5),
     ) {
         let world = world(|pops| for (low, bits, pop) in &networks {
             let first = (0x0a00_0000 + (low << 8)) & (u32::MAX << (32 - bits));
             let network = format!("{}/{bits}", Ipv4Addr::from(first));
             pops[*pop].networks.push(model::settings::Network::parse(&network).unwrap());
+            pops[1].share = share;
         });
         let cell = world.location.cell(at("10.1.2.3"));
         let mut view = View { down, ..View::default() };

@@ -137,6 +137,32 @@ fn a_rule_beats_the_headers_and_counts_from_arrival() {
 }
 
 #[test]
+fn a_rule_that_overrides_nothing_speaks_for_an_origin_that_is_silent() {
+    let policy = Policy {
+        ttl: Some(30),
+        ttl_by_status: vec![(404..=404, 5), (302..=302, 7)],
+        ttl_overrides: false,
+        ..Policy::default()
+    };
+    let check = |status: u16, lines: &[(&str, &str)], expected: (u32, LifetimeSource)| {
+        let response = fields(lines);
+        let directives = ResponseDirectives::of(&response, &policy.targeted);
+        let found = lifetime(status, &response, &directives, &policy, NOW, 100_500);
+        assert_eq!(found, expected, "{status} {lines:?}");
+    };
+    let day_old = ago(86_400);
+    check(200, &[], (130, LifetimeSource::RuleForSilence));
+    check(200, &[("Cache-Control", "public")], (130, LifetimeSource::RuleForSilence));
+    check(200, &[("Last-Modified", &day_old)], (130, LifetimeSource::RuleForSilence));
+    check(404, &[], (105, LifetimeSource::RuleForSilence));
+    check(302, &[], (107, LifetimeSource::RuleForSilence));
+    check(503, &[], (0, LifetimeSource::Nothing));
+    check(200, &[("Cache-Control", "max-age=60")], (60, LifetimeSource::MaxAge));
+    check(404, &[("CDN-Cache-Control", "max-age=9")], (9, LifetimeSource::TargetedMaxAge(1)));
+    check(200, &[("Expires", "0")], (0, LifetimeSource::Expires));
+}
+
+#[test]
 fn the_origin_of_a_lifetime_is_told_in_words() {
     let policy = Policy::default();
     let facts = Facts { initial_age_ms: 3000, ..facts(60) };
@@ -145,6 +171,7 @@ fn the_origin_of_a_lifetime_is_told_in_words() {
     };
     check(LifetimeSource::Rule, "the rule's ttl of 57 s from arrival");
     check(LifetimeSource::RuleForStatus, "the rule's ttl of 57 s for status 200");
+    check(LifetimeSource::RuleForSilence, "the rule's ttl of 57 s, as the origin says nothing");
     check(LifetimeSource::TargetedMaxAge(0), "max-age=60 in Perigee-Cache-Control");
     check(LifetimeSource::TargetedMaxAge(9), "max-age=60 in a targeted field");
     check(LifetimeSource::SMaxage, "s-maxage=60 in Cache-Control");
@@ -176,6 +203,7 @@ fn facts_come_back_from_their_bytes_and_nothing_else_does() {
     let sources = [
         LifetimeSource::Rule,
         LifetimeSource::RuleForStatus,
+        LifetimeSource::RuleForSilence,
         LifetimeSource::TargetedSMaxage(1),
         LifetimeSource::TargetedMaxAge(200),
         LifetimeSource::SMaxage,

@@ -14,6 +14,9 @@ const FINER: &[&str] = &["style-src-elem", "script-src-elem"];
 /// The policies of one field line, or of one `meta`, with `origins` allowed; `None` when they allow them already, or restrict
 /// nothing that moves. `'none'` stays: what the page forbids itself stays forbidden.
 pub(super) fn extended(policies: &str, origins: &[&str]) -> Option<String> {
+    if origins.is_empty() {
+        return None;
+    }
     let mut changed = false;
     let extended: Vec<String> = policies
         .split(',')

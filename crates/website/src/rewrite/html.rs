@@ -10,6 +10,7 @@ use encoding_rs::WINDOWS_1252;
 use lol_html::html_content::{Attribute, Element, TextChunk};
 use lol_html::{AsciiCompatibleEncoding, HtmlRewriter, MemorySettings, OutputSink, Settings};
 use lol_html::{bail_out, element, text};
+use model::rum::SCRIPT_TAG;
 
 use super::script::{self, SCRIPT_BYTES_MAX};
 use super::url::{Left, Mapped};
@@ -45,6 +46,9 @@ struct State {
     held: Vec<u8>,
     has_base: bool,
     has_preconnect: bool,
+    /// Whether it is a whole page, and not a part for another one's script.
+    is_page: bool,
+    has_script: bool,
     /// Whether nothing has been seen yet that ends the head.
     in_head: bool,
 }
@@ -72,6 +76,8 @@ impl Html {
             held: Vec::new(),
             has_base: false,
             has_preconnect: false,
+            is_page: false,
+            has_script: false,
             in_head: true,
         }));
         let (tags, texts, failing) = (state.clone(), state.clone(), state.clone());
@@ -250,7 +256,11 @@ impl State {
     fn tag_in(&mut self, element: &Element<'_, '_>, window: &Window) {
         let start = element.source_location().bytes().start;
         let mut tag = Tag { attributes: element.attributes(), window, edits: Vec::new(), moved: false };
-        let kind = ElementKind::of(window.name_at(start + 1));
+        let name = window.name_at(start + 1);
+        let kind = ElementKind::of(name);
+        if self.mover.rewrite.script && !self.has_script {
+            self.put_script(name, start, &mut tag);
+        }
         self.in_head = self.in_head && !matches!(kind, ElementKind::Body | ElementKind::Fetching(_));
         self.text = Text::Passes;
         match kind {
@@ -278,6 +288,17 @@ impl State {
             tag.edits.sort_by_key(|(range, _)| range.start);
         }
         self.edits.extend(tag.edits);
+    }
+
+    /// Puts the script that tells of page views before the first tag that may follow one: after what says how the rest is read.
+    fn put_script(&mut self, name: &[u8], start: usize, tag: &mut Tag<'_, '_>) {
+        let is_one_of =
+            |names: &[&str]| names.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()));
+        self.is_page |= is_one_of(&["html", "head", "body"]);
+        if self.is_page && !is_one_of(&["html", "head", "title", "meta", "base"]) {
+            tag.edits.push((start..start, SCRIPT_TAG.into()));
+            self.has_script = true;
+        }
     }
 
     /// Moves what an attribute names, or says why not.

@@ -2,6 +2,8 @@
 //! `purging PERIGEE CALLS RANDOM`: with the program PERIGEE, CALLS purges are timed; then RANDOM more go against slow fills and edges
 //! that are killed, frozen and cut off.
 //!
+//! The edges are two PoPs, one of them the shield of the other, so that most answers have gone through several.
+//!
 //! It is the origin, the visitors and the operators at once, so it knows the truth: each object has a version, which a purge
 //! follows. A version that the origin gave out before a purge must not come from an edge to a request that began after that edge's
 //! receipt for it. The origin is slow at times, so that fills are in flight while the purge arrives.
@@ -18,18 +20,16 @@ use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use journal::trust::pinned_client_config;
-use rustls::pki_types::ServerName;
+use hyper_util::rt::TokioIo;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-use tokio_rustls::TlsConnector;
 use world::cluster::{Cluster, Shape};
+use world::draw::Draw;
+use world::operator::Operator;
 
 /// The host that visitors ask for.
 const HOST: &str = "shop.example";
@@ -55,29 +55,6 @@ struct Phase {
     /// Calls a second, of all together, at times drawn beforehand (a Poisson process), whatever earlier calls take: each is timed from
     /// when it was due. Without, each operator calls again at once.
     rate: Option<f64>,
-}
-
-/// A small generator: the same seed, the same draws (SplitMix64).
-struct Draw(u64);
-
-impl Draw {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        (self.next() % end.max(1) as u64) as usize
-    }
-
-    /// How long until the next of `rate` events a second.
-    fn pause(&mut self, rate: f64) -> Duration {
-        let part = ((self.next() >> 11) + 1) as f64 / (1_u64 << 53) as f64;
-        Duration::from_secs_f64(-part.ln() / rate)
-    }
 }
 
 /// What is true.
@@ -152,8 +129,10 @@ fn main() {
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a port");
     let address = listener.local_addr().expect("an address");
     runtime.spawn(origin(world.clone(), listener));
-    cluster
-        .apply(&format!("[[site]]\nname = \"shop\"\ndomains = [{HOST:?}]\norigin = \"http://{address}\"\n"));
+    let pops = cluster.pops(&[("ams", 2), ("fra", 3)]);
+    cluster.apply(&format!(
+        "{pops}[[site]]\nname = \"shop\"\ndomains = [{HOST:?}]\nshield = \"ams\"\norigin = \"http://{address}\"\n"
+    ));
     let visitors: Vec<_> =
         (0..VISITORS).map(|number| runtime.spawn(visit(world.clone(), number as u64))).collect();
 
@@ -366,7 +345,9 @@ async fn ask(
     let status = response.status();
     let is_hit = response
         .headers()
-        .get("cache-status")
+        .get_all("cache-status")
+        .iter()
+        .next_back()
         .is_some_and(|value| value.to_str().is_ok_and(|value| value.contains("; hit")));
     let body = response.into_body().collect().await.map_err(words)?.to_bytes();
     if status != StatusCode::OK {
@@ -403,7 +384,8 @@ async fn operate(world: Arc<World>, phase: Phase, operator: usize, calls: usize)
     let mut draw = Draw(SEED ^ (operator as u64 + 1).wrapping_mul(0x5851_f42d_4c95_7f2d));
     // Objects of its own, so that each version has one purge that it waits for.
     let own: Vec<usize> = (0..OBJECTS).filter(|object| object % phase.concurrency == operator).collect();
-    let mut connections: Vec<Option<Api>> = world.controls.iter().map(|_| None).collect();
+    let mut clients: Vec<Operator> =
+        world.controls.iter().map(|control| Operator::new(control, &world.authority, &world.token)).collect();
     let mut took = Vec::with_capacity(calls);
     let rate = phase.rate.map(|rate| rate / phase.concurrency as f64);
     let mut due = Instant::now();
@@ -430,11 +412,10 @@ async fn operate(world: Arc<World>, phase: Phase, operator: usize, calls: usize)
         };
         let names: Vec<String> = chosen.iter().map(name).collect();
         let body = serde_json::json!({ (if by_tag { "tags" } else { "urls" }): names });
-        let control = draw.below(world.controls.len());
-        let (control, connection) = (&world.controls[control], &mut connections[control]);
+        let client = &mut clients[draw.below(world.controls.len())];
         let failed = world.calls_failed.load(Ordering::Relaxed);
         assert!(failed < 1_000, "too many calls fail: {:?}", world.shown.take());
-        match purge(&world, control, connection, &body).await {
+        match purge(client, &body).await {
             Ok((proof, written)) => {
                 took.push(Took { written: written - begin, proven: begin.elapsed() });
                 for (edge, (name, _)) in world.edges.iter().enumerate() {
@@ -446,9 +427,8 @@ async fn operate(world: Arc<World>, phase: Phase, operator: usize, calls: usize)
                 }
             }
             Err(why) => {
-                *connection = None;
                 world.calls_failed.fetch_add(1, Ordering::Relaxed);
-                world.shown.add(|| format!("a purge by {control}: {why}"));
+                world.shown.add(|| format!("a purge by {}: {why}", client.control));
                 sleep(Duration::from_millis(200)).await;
             }
         }
@@ -456,65 +436,17 @@ async fn operate(world: Arc<World>, phase: Phase, operator: usize, calls: usize)
     took
 }
 
-type Api = http2::SendRequest<Full<Bytes>>;
-
 /// Purges, and waits for the last receipt. When it was written.
-async fn purge(
-    world: &World,
-    control: &str,
-    connection: &mut Option<Api>,
-    body: &serde_json::Value,
-) -> Result<(Proof, Instant), String> {
+async fn purge(operator: &mut Operator, body: &serde_json::Value) -> Result<(Proof, Instant), String> {
     let text = Bytes::from(body.to_string());
-    let written: Accepted = call(world, control, connection, Method::POST, "/v1/purges", text).await?;
+    let written: Accepted = operator.call(Method::POST, "/v1/purges", text).await?;
     let at = Instant::now();
     for _ in 0..6 {
         let path = format!("/v1/purges/{}?wait=10s", written.position);
-        let proof: Proof = call(world, control, connection, Method::GET, &path, Bytes::new()).await?;
+        let proof: Proof = operator.call(Method::GET, &path, Bytes::new()).await?;
         if proof.state == "done" {
             return Ok((proof, at));
         }
     }
     Err(format!("position {} was not done within a minute", written.position))
-}
-
-async fn call<T: DeserializeOwned>(
-    world: &World,
-    control: &str,
-    connection: &mut Option<Api>,
-    method: Method,
-    path: &str,
-    body: Bytes,
-) -> Result<T, String> {
-    if connection.as_ref().is_none_or(http2::SendRequest::is_closed) {
-        let address = control.strip_prefix("https://").ok_or("a control's URL begins with https://")?;
-        let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
-        stream.set_nodelay(true).map_err(|error| error.to_string())?;
-        let tls = pinned_client_config(&world.authority, &[b"h2"]).map_err(|error| error.to_string())?;
-        let name = ServerName::try_from("localhost").map_err(|error| error.to_string())?;
-        let stream =
-            TlsConnector::from(tls).connect(name, stream).await.map_err(|error| error.to_string())?;
-        let made = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
-        let (sender, driver) = made.map_err(|error| error.to_string())?;
-        tokio::spawn(driver);
-        *connection = Some(sender);
-    }
-    let Some(sender) = connection else { return Err("no connection".into()) };
-    let request = Request::builder()
-        .method(method)
-        .uri(format!("{control}{path}"))
-        .header("authorization", format!("Bearer {}", world.token))
-        .header("content-type", "application/json")
-        .body(Full::from(body))
-        .map_err(|error| error.to_string())?;
-    let answered = timeout(Duration::from_secs(30), sender.send_request(request)).await;
-    let response =
-        answered.map_err(|_| "no answer in 30 s".to_owned())?.map_err(|error| error.to_string())?;
-    let status = response.status();
-    let body = response.into_body().collect().await.map_err(|error| error.to_string())?.to_bytes();
-    match status.is_success() {
-        true => serde_json::from_slice(&body)
-            .map_err(|error| format!("{path}: {error}: {}", String::from_utf8_lossy(&body))),
-        false => Err(format!("{path}: answered {status}: {}", String::from_utf8_lossy(&body))),
-    }
 }

@@ -3,12 +3,13 @@
 use std::future::poll_fn;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 use h3::client::SendRequest;
 use h3_quinn::OpenStreams;
 use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{Connection, ConnectionError, Endpoint};
+use quinn::{Connection, ConnectionError, Endpoint, ZeroRttAccepted};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
@@ -99,6 +100,38 @@ impl Quic {
             (endpoint, timeout(PATIENCE, connecting).await.expect("the edge answers"))
         });
         Ok(Quic { runtime, endpoint, connection: connection? })
+    }
+
+    /// Connects again to an edge that a connection has left tickets of, and does not wait for the handshake: what is said now is said
+    /// with the first bytes. Whether the edge took them so is known later.
+    pub fn connect_early(
+        runtime: Handle,
+        address: SocketAddr,
+        identity: &Identity,
+    ) -> (Quic, ZeroRttAccepted) {
+        let mut tls = identity.client(b"h3");
+        tls.enable_early_data = true;
+        let tls = QuicClientConfig::try_from(tls).expect("QUIC can use this TLS");
+        let config = quinn::ClientConfig::new(Arc::new(tls));
+        let (endpoint, (connection, accepted)) = runtime.block_on(async {
+            let endpoint = Endpoint::client(([127, 0, 0, 1], 0).into()).expect("a socket opens");
+            let deadline = Instant::now() + PATIENCE;
+            loop {
+                assert!(Instant::now() < deadline, "no ticket for early data has come");
+                let connecting = endpoint.connect_with(config.clone(), address, "site.example");
+                match connecting.expect("a handshake begins").into_0rtt() {
+                    Ok(early) => break (endpoint, early),
+                    Err(connecting) => {
+                        let first = timeout(PATIENCE, connecting).await.expect("the edge answers");
+                        let first = first.expect("a handshake");
+                        // Tickets come behind it.
+                        tokio::time::sleep(Duration::from_millis(20)).await;
+                        first.close(0_u32.into(), b"");
+                    }
+                }
+            }
+        });
+        (Quic { runtime, endpoint, connection }, accepted)
     }
 
     /// Opens a stream one way, and says `bytes` on it; ends it, if `ends`.

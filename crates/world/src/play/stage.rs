@@ -155,6 +155,7 @@ fn options(now_ms: i64, state: Option<&Path>, tls: Option<&Identity>) -> Options
         sockets: None,
         predecessor: None,
         budgets_are_leased: false,
+        tracing: None,
         listen_tier: None,
         tier: None,
         listen_tls: tls.map(|_| vec![([127, 0, 0, 1], 0).into()]),

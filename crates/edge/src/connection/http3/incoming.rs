@@ -56,6 +56,11 @@ impl Content {
         }
     }
 
+    /// Whether its stream was opened before the visitor's handshake was over.
+    pub(super) fn is_early(&self) -> bool {
+        self.recv.is_0rtt()
+    }
+
     /// Whether nothing follows the head.
     pub(super) fn has_ended(&self) -> bool {
         matches!(self.ahead, Some(BodyPart::End(_)))

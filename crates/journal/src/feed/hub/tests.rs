@@ -43,6 +43,9 @@ struct Recorded {
     restarts: Vec<String>,
     plan: Plan,
     downs: Vec<String>,
+    /// What it was told that nodes report for routers, and how often it has reported itself.
+    steered: Vec<(String, f64)>,
+    reports: u32,
 }
 
 impl Recorder {
@@ -80,7 +83,7 @@ impl Node for Recorder {
             journal: state.journal,
             cursor: state.cursor,
             reports_only: false,
-            steers: false,
+            steers: self.identity.peer().role == Role::Router,
             takes_leases: false,
         }
     }
@@ -104,11 +107,10 @@ impl Node for Recorder {
                         }
                         assert_eq!(line.digest, state.cursor.digest);
                     }
-                    Down::Beat(_)
-                    | Down::Steered(_)
-                    | Down::Counted(_)
-                    | Down::Leases(_)
-                    | Down::Refused { .. } => {}
+                    Down::Steered(line) => {
+                        state.steered.push((line.node, line.steering.mbps.unwrap_or_default()));
+                    }
+                    Down::Beat(_) | Down::Counted(_) | Down::Leases(_) | Down::Refused { .. } => {}
                 }
             }
             Ok(())
@@ -118,7 +120,12 @@ impl Node for Recorder {
     }
 
     fn reports(&self) -> Vec<Report> {
-        let state = self.recorded();
+        let is_edge = self.identity.peer().role == Role::Edge;
+        let state = {
+            let mut state = self.state.lock();
+            state.reports += 1;
+            state.clone()
+        };
         let Some(journal) = state.journal else { return Vec::new() };
         let node = self.identity.peer().name.clone();
         let signed = receipt_signed(&journal, &node, state.cursor.position, &state.cursor.digest, 7);
@@ -134,7 +141,7 @@ impl Node for Recorder {
             starts: 1,
             holdings: Default::default(),
             vitals: Vitals::default(),
-            steering: Steering::default(),
+            steering: Steering { mbps: is_edge.then_some(f64::from(state.reports)), ..Steering::default() },
             budgets: Vec::new(),
         }]
     }
@@ -320,6 +327,31 @@ async fn nodes_behind_a_relay_are_told_and_heard_as_if_there_were_none() {
         let seen = edge.recorded();
         assert_eq!(seen.texts, texts(0..40).collect::<Vec<_>>());
         assert_eq!(seen.restarts.len(), 1, "{:?}", seen.restarts);
+    }
+}
+
+#[tokio::test]
+async fn a_router_behind_a_relay_hears_all_nodes_and_each_report_once() {
+    let cluster = Cluster::new().await;
+    let identity = Arc::new(cluster.authority.identity(Role::Relay, "eu", 7));
+    let dialer = Arc::new(Dialer::new(vec![cluster.url.clone()], move || identity.clone()));
+    let (hub, node) = Hub::of_relay("eu", dialer.clone(), any());
+    let _following = Running(tokio::spawn(follow(node, dialer.clone())));
+    let identity = cluster.authority.identity(Role::Relay, "eu", 7);
+    let (url, _serving) = serve(&hub, identity, dialer).await;
+    let (near, far) = (cluster.edge("near"), cluster.edge("far"));
+    let _edges = [near.follow(&[&url]), far.follow(&[&cluster.url])];
+    near.reaches(|state| !state.restarts.is_empty()).await;
+    let router = Recorder::new(cluster.authority.identity(Role::Router, "ns1", 7));
+    let _router = router.follow(&[&url]);
+    // The relay follows control already, and asks it for more now.
+    let of = |state: &Recorded, node: &str| -> Vec<f64> {
+        state.steered.iter().filter(|(from, _)| from == node).map(|(_, number)| *number).collect()
+    };
+    let heard = router.reaches(|state| of(state, "far").len() > 2 && of(state, "near").len() > 4).await;
+    for node in ["near", "far"] {
+        let numbers = of(&heard, node);
+        assert!(numbers.is_sorted_by(|a, b| a < b), "{node}: {numbers:?}");
     }
 }
 

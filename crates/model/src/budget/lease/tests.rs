@@ -102,6 +102,21 @@ fn of_who_says_nothing_what_was_taken_is_free_when_every_grant_has_run_out() {
 }
 
 #[test]
+fn who_has_been_granted_nothing_for_long_takes_grants_of_a_table_that_has_begun_anew() {
+    let mut node = Holder::new(40, 0);
+    let grant = |seq, number, age_ms| Grant { seq, number, amount: amount(5, 5), age_ms, for_ms: LEASE_MS };
+    let first = node.ask(amount(5, 5), 0, 1_000);
+    assert!(node.take(grant(first.seq, 17, 0), 1_010));
+    let second = node.ask(amount(5, 5), 0, 2_000);
+    assert!(!node.take(grant(second.seq, 3, 0), 2_010), "of an older table");
+    let late = 6_000 + LEASE_MS;
+    let third = node.ask(amount(5, 5), 0, late);
+    assert_eq!(third.applied, 0);
+    assert!(!node.take(grant(third.seq, 3, 1), late + 10), "of a reading before it began anew");
+    assert!(node.take(grant(third.seq, 3, 0), late + 10));
+}
+
+#[test]
 fn a_control_that_begins_waits_anew() {
     let mut control = Alone::new(amount(100, 20));
     control.keeper.step(asked("a", ask(1, 0, amount(90, 15), 0)), 1_000);

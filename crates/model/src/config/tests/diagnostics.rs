@@ -144,7 +144,7 @@ domains = ["shop.example"]
 origin = "https://o.example"
 "#,
         &[
-            r#"2:1 error: unknown key "nginx" in [edge] | allowed here: listen, listen_tls, listen_tier, tier, admin, workers, node, access_log, access_log_format, location, statistics, server_timing, trusted_proxies, proxy_protocol, origin_source, http3, limits"#,
+            r#"2:1 error: unknown key "nginx" in [edge] | allowed here: listen, listen_tls, listen_tier, tier, admin, workers, node, access_log, access_log_format, traces, location, statistics, server_timing, trusted_proxies, proxy_protocol, origin_source, http3, limits"#,
         ],
     );
     check(

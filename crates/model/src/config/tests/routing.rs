@@ -53,7 +53,7 @@ fn pops_zone_and_probes_are_read_as_they_stand() {
     let [fra, vir, ams] = &routing.pops[..] else { panic!("three PoPs") };
     assert_eq!((fra.edges.len(), fra.bias_ms, fra.capacity, fra.line), (2, 0.0, None, 2));
     assert_eq!((vir.bias_ms, vir.capacity), (20.0, Some(5000)));
-    assert_eq!((ams.location, ams.drain), (Point { latitude: 52.37, longitude: 4.0 }, true));
+    assert_eq!((ams.location, ams.drain), (Some(Point { latitude: 52.37, longitude: 4.0 }), true));
     let dns = routing.dns.as_ref().unwrap();
     assert_eq!((&*dns.zone, &*dns.contact, dns.dnssec), ("cdn.example", "hostmaster@cdn.example", true));
     assert_eq!((dns.nameservers.len(), dns.ttl), (2, Duration::from_secs(30)));
@@ -61,6 +61,74 @@ fn pops_zone_and_probes_are_read_as_they_stand() {
     assert_eq!(routing.pops_of(&snapshot.sites[0].pops), [0, 2]);
     assert_eq!(routing.pops_of(&[]), [0, 1, 2]);
     assert_eq!(routing.pops_of(&["vir".into(), "nl".into()]), [1, 2]);
+}
+
+const OTHER: &str = r#"
+[[pop]]
+name = "other"
+cname = "Shop.Other-CDN.example."
+beacon = "https://shop.other-cdn.example/pixel.gif"
+share = 20
+"#;
+
+#[test]
+fn another_cdn_is_a_pop_of_sites_that_name_it() {
+    let text = format!("{}{OTHER}", TEXT.replace("pops = [\"eu\"]", "pops = [\"eu\", \"other\"]"));
+    let parsed = Snapshot::parse_cluster(&text, "c.toml");
+    assert_eq!(parsed.diagnostics, []);
+    let snapshot = parsed.snapshot.unwrap();
+    let other = &snapshot.routing.pops[3];
+    assert_eq!((other.cname.as_deref(), other.share), (Some("shop.other-cdn.example"), Some(20)));
+    assert_eq!((other.location, other.edges.len()), (None, 0));
+    assert_eq!(snapshot.routing.pops_of(&snapshot.sites[0].pops), [0, 2, 3]);
+    assert_eq!(snapshot.routing.pops_of(&[]), [0, 1, 2], "nobody is sent to another CDN without a word");
+}
+
+#[test]
+fn another_cdn_that_cannot_be_one_is_refused_and_why() {
+    let check = |from: &str, to: &str, wanted: &str| {
+        let text = format!("{}{OTHER}", TEXT.replace("pops = [\"eu\"]", "pops = [\"eu\", \"other\"]"));
+        assert!(text.contains(from), "{from}");
+        let parsed = Snapshot::parse_cluster(&text.replace(from, to), "c.toml");
+        let found: Vec<String> =
+            parsed.diagnostics.iter().map(|found| format!("{} ({})", found.message, found.help)).collect();
+        assert_eq!(found, [wanted]);
+    };
+    check(
+        "cname = \"Shop",
+        "location = \"FRA\"\ncname = \"Shop",
+        "location beside cname: another CDN's places and machines are its own (leave location out)",
+    );
+    check(
+        "Shop.Other-CDN.example.",
+        "shop.cdn.example",
+        "cname: \"shop.cdn.example\" lies in the zone itself, and is no other CDN's (write the name that the other CDN has given to your site)",
+    );
+    check(
+        "\"www.shop.example\"",
+        "\"cdn.example\"",
+        "\"cdn.example\" is the zone itself, where DNS allows no CNAME (RFC 1034 §3.6.2), and the PoP \"other\" is one (give \"other\" edges, which are answered there; or take it out of the site's pops)",
+    );
+    check(
+        "regions = [\"eu\"]\n",
+        "regions = [\"eu\"]\nshare = 90\n",
+        "the shares of this site's PoPs add up to 110 % (100 % is everybody: lower one, or take a PoP out of pops)",
+    );
+    check(
+        "share = 20",
+        "share = 20\nlast_resort = true",
+        "share beside last_resort: it gets its share always, or visitors when no other is left (leave one out)",
+    );
+    check(
+        "https://shop.other-cdn.example/pixel.gif",
+        "http://shop.other-cdn.example/",
+        "beacon: \"http://shop.other-cdn.example/\" is no URL that a browser could time (write e.g. \"https://shop.other-cdn.example/pixel.gif\")",
+    );
+    check(
+        "location = \"FRA\"\n",
+        "",
+        "[[pop]] has no location (add location = \"FRA\"; or cname, if it is another CDN)",
+    );
 }
 
 #[test]

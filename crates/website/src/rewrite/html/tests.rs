@@ -223,6 +223,38 @@ fn previews_structured_data_and_inline_scripts_move_when_asked() {
 }
 
 #[test]
+fn whole_pages_get_the_script_of_page_views_once_and_nothing_else_changes() {
+    let script = Rewrite { script: true, ..Rewrite::default() };
+    let tag = "<script async src=\"/.perigee/beacon.js\"></script>";
+    for (page, becomes) in [
+        (
+            "<!doctype html><html><head><meta charset=utf-8><title>a</title>|<link rel=icon href=/a.png></head><body>",
+            true,
+        ),
+        ("<HTML><BODY>", true),
+        (
+            "<html><head><title>a</title></head>|<body class=b><p style=\"background:url(/a.png)\"><img src=/b.png>",
+            true,
+        ),
+        ("<head>|<noscript><img src=/a.png></noscript>", true),
+        // Parts of pages, and texts.
+        ("<li><img src=/a.png></li>", false),
+        ("no tags at all", false),
+    ] {
+        let page = if page.contains('|') || !becomes { page.to_owned() } else { page.replace("><", ">|<") };
+        let wanted = page.replace('|', if becomes { tag } else { "" });
+        assert_eq!(text(script.clone(), &page.replace('|', "")), wanted);
+    }
+    let both = Rewrite { script: true, ..rewrite() };
+    let page = "<html><head><title>a</title><link rel=stylesheet href=/a.css>";
+    let moved = format!(
+        "<html><head><title>a</title>{tag}<link rel=preconnect href=\"https://cdn.example\">\
+         <link rel=stylesheet href=https://cdn.example/a.css>"
+    );
+    assert_eq!(text(both, page), moved);
+}
+
+#[test]
 fn an_import_map_moves() {
     check(
         &rewrite(),

@@ -1,0 +1,671 @@
+//! Cloudflare: cache rules, redirects, header changes and page rules of a zone, as its API gives them: a ruleset, a list of page rules,
+//! a list of several such answers, each with or without `result` around it.
+//!
+//! Of several rules that hold, Cloudflare puts what they say together, and the last one wins; here the first that matches decides alone. So
+//! cache rules come out in the opposite order, and it is said in the report. Page rules go by priority, the first wins in both. What a zone
+//! caches without a rule (files with some extensions) is written as the last rules. Where the origin is, DNS knows, and no rule.
+
+mod expression;
+
+use crate::draft::{Draft, DraftRule, DraftSite, Keys, dotted, is_domain, quote, quote_list, secs};
+use crate::json::{self, Node};
+use crate::ledger::{Id, Ledger, Outcome};
+use crate::{Broken, Imported};
+use expression::Condition;
+
+/// Stands for the origin, which is in the zone's DNS. No such name exists (RFC 6761 §6.4).
+const ORIGIN: &str = "http://name-an-origin.invalid";
+
+/// Stands where requests are blocked.
+const REFUSED_ORIGIN: &str = "http://refused.invalid";
+
+/// What is cached without a rule ("Default cache behavior" of Cloudflare's documentation).
+const EXTENSIONS: &str = "7z avi avif apk bin bmp bz2 class css csv doc docx dmg ejs eot eps exe flac gif gz ico iso jar jpg jpeg js mid \
+                          midi mkv mp3 mp4 ogg otf pdf pict pls png ppt pptx ps rar svg svgz swf tar tif tiff ttf webm webp woff woff2 \
+                          xls xlsx zip zst";
+
+/// Lifetimes where the origin says nothing, there too.
+const SILENT: [(&str, u64); 4] = [("302-303", 1200), ("403", 60), ("404", 180), ("410", 180)];
+const SILENT_SECS: u64 = 7200;
+
+/// Reads rules of a zone.
+pub(super) fn import(text: &str, name: &str) -> Result<Imported, Broken> {
+    let mut ledger = Ledger::default();
+    let root = json::read(text, name, &mut ledger)?;
+    let mut reader = Reader {
+        ledger: &mut ledger,
+        redirects: Vec::new(),
+        pages: Vec::new(),
+        caching: Vec::new(),
+        headers: Keys::default(),
+        hosts: Vec::new(),
+    };
+    reader.answer(&root);
+    let site = reader.site();
+    let Some(site) = site else {
+        return Err(Broken {
+            place: ledger.place(root.id).clone(),
+            message: "there are no rules in it: neither rulesets nor page rules".into(),
+            help: "give it what the API answers for /zones/ZONE/rulesets/ID, or for /zones/ZONE/pagerules"
+                .into(),
+        });
+    };
+    let mut draft = Draft::default();
+    draft.edge.set("listen", "[\"0.0.0.0:80\", \"[::]:80\"]", &[]);
+    draft.sites.push(site);
+    for leaf in root.leaves() {
+        if ledger.is_silent(leaf.id) && leaf.is_nothing() {
+            ledger.not_needed(leaf.id, "it is off, or says nothing");
+        }
+    }
+    draft.finish(ledger, "Cloudflare rules", name)
+}
+
+struct Reader<'a> {
+    ledger: &'a mut Ledger,
+    redirects: Vec<DraftRule>,
+    /// With their priority: the highest is first.
+    pages: Vec<(u64, DraftRule)>,
+    /// In the order of Cloudflare, of which the last wins.
+    caching: Vec<DraftRule>,
+    /// Of rules that are for all requests.
+    headers: Keys,
+    hosts: Vec<String>,
+}
+
+impl Reader<'_> {
+    fn map(&mut self, keys: &mut Keys, key: &str, value: impl Into<String>, node: &Node) {
+        keys.set(key, value, &[node.id]);
+        node.speak_for(&Outcome::Mapped(key.into()), self.ledger);
+    }
+
+    fn note(&mut self, node: Option<&Node>, outcome: Outcome) {
+        if let Some(node) = node {
+            node.speak_for(&outcome, self.ledger);
+        }
+    }
+
+    /// One answer of the API, or a list of some.
+    fn answer(&mut self, node: &Node) {
+        for item in node.items() {
+            self.answer(item);
+        }
+        let about = "about the answer, not the rules";
+        for name in ["success", "errors", "messages", "result_info"] {
+            self.note(node.get(name), Outcome::NotNeeded(about.into()));
+        }
+        if let Some(result) = node.get("result") {
+            self.answer(result);
+        }
+        if node.get("targets").is_some() {
+            self.page_rule(node);
+        }
+        let Some(rules) = node.get("rules") else { return };
+        for name in ["id", "name", "description", "kind", "version", "last_updated", "source"] {
+            self.note(node.get(name), Outcome::NotNeeded("a note".into()));
+        }
+        let phase = node.get("phase").and_then(Node::text).unwrap_or_default().to_owned();
+        self.note(node.get("phase"), Outcome::NotNeeded("rules are told apart by what they do".into()));
+        for rule in rules.items() {
+            self.rule(rule, &phase);
+        }
+    }
+
+    /// A rule of a ruleset.
+    fn rule(&mut self, rule: &Node, phase: &str) {
+        for name in ["id", "ref", "version", "last_updated", "description", "categories", "logging"] {
+            self.note(rule.get(name), Outcome::NotNeeded("a note".into()));
+        }
+        if rule.get("enabled").and_then(Node::bool) == Some(false) {
+            rule.speak_for(&Outcome::NotNeeded("the rule is switched off".into()), self.ledger);
+            return;
+        }
+        self.note(rule.get("enabled"), Outcome::NotNeeded("it is on".into()));
+        let name = rule
+            .get("description")
+            .and_then(Node::text)
+            .filter(|text| !text.is_empty())
+            .unwrap_or("rule")
+            .to_owned();
+        let action = rule.get("action").and_then(Node::text).unwrap_or_default().to_owned();
+        let Some(expression) = rule.get("expression") else { return };
+        let conditions = match expression::read(expression.text().unwrap_or_default()) {
+            Ok(conditions) => conditions,
+            Err(why) => {
+                let instead = format!("its expression cannot be said by conditions of a rule: {why}");
+                rule.speak_for(&Outcome::NotMapped(instead), self.ledger);
+                return;
+            }
+        };
+        match conditions.iter().all(|condition| condition.is_exact) {
+            true => self.note(Some(expression), Outcome::Mapped("path, hosts and other conditions".into())),
+            false => {
+                self.ledger.mapped(expression.id, "path, hosts and other conditions");
+                self.ledger.not_mapped(expression.id, "it has no exact equal; see the rule");
+            }
+        }
+        let parameters = rule.get("action_parameters");
+        let Some(keys) = self.action(&action, parameters, phase) else {
+            let instead = format!(
+                "{action}: requests are not filtered, challenged or scored here: see block, rate_limit and limits"
+            );
+            self.ledger.settle(expression.id, Outcome::NotMapped(instead.clone()));
+            rule.speak_for(&Outcome::NotMapped(instead), self.ledger);
+            return;
+        };
+        self.note(rule.get("action"), Outcome::Mapped("[[site.rule]]".into()));
+        if conditions.iter().all(Condition::is_always) && action == "rewrite" {
+            self.headers.extend(&keys);
+            return;
+        }
+        for condition in conditions {
+            self.hosts.extend(condition.hosts.iter().cloned());
+            let mut all = condition.keys(&[expression.id]);
+            all.extend(&keys);
+            let draft = DraftRule {
+                name: name.clone(),
+                from: vec![expression.id],
+                keys: all,
+                ..DraftRule::default()
+            };
+            match keys.has_table("redirect") || keys.get("origin").is_some() {
+                true => self.redirects.push(draft),
+                false => self.caching.push(draft),
+            }
+        }
+    }
+
+    /// What a rule does.
+    fn action(&mut self, action: &str, parameters: Option<&Node>, phase: &str) -> Option<Keys> {
+        let mut keys = Keys::default();
+        match (action, parameters) {
+            ("set_cache_settings", Some(parameters)) => self.cache_settings(parameters, &mut keys),
+            ("redirect", Some(parameters)) => self.redirect(parameters, &mut keys)?,
+            ("rewrite", Some(parameters)) => self.header_changes(parameters, phase, &mut keys)?,
+            ("block", _) => {
+                keys.set("origin", quote(REFUSED_ORIGIN), &[]);
+                keys.set("cache", "false", &[]);
+                self.note(
+                    parameters,
+                    Outcome::NotMapped("the answer is 502: the origin does not exist".into()),
+                );
+            }
+            ("route", Some(parameters)) => {
+                let host = parameters.get("host_header");
+                if let Some((node, host)) = host.and_then(|node| Some((node, node.text()?))) {
+                    self.map(&mut keys, "origin_options.host", quote(host), node);
+                }
+                let origin = parameters.at(&["origin", "host"]);
+                if let Some((node, host)) = origin.and_then(|node| Some((node, node.text()?))) {
+                    self.map(&mut keys, "origin", quote(&format!("https://{host}")), node);
+                    self.note(
+                        parameters.at(&["origin", "port"]),
+                        Outcome::NotMapped("write the port into the origin".into()),
+                    );
+                }
+            }
+            _ => return None,
+        }
+        Some(keys)
+    }
+
+    // --- Cache rules ---
+
+    fn cache_settings(&mut self, parameters: &Node, keys: &mut Keys) {
+        let is_off = parameters.get("cache").and_then(Node::bool) == Some(false);
+        if is_off {
+            if let Some(node) = parameters.get("cache") {
+                self.map(keys, "cache", "false", node);
+            }
+            parameters.speak_for(&Outcome::NotNeeded("nothing is cached".into()), self.ledger);
+            return;
+        }
+        self.note(parameters.get("cache"), Outcome::Mapped("cache".into()));
+        if let Some(edge) = parameters.get("edge_ttl") {
+            let mode = edge.get("mode").and_then(Node::text).unwrap_or_default();
+            let default = edge.get("default").and_then(|node| Some((node, node.number()?)));
+            match (mode, default) {
+                ("override_origin", Some((node, ttl))) => self.map(keys, "ttl", secs(ttl), node),
+                ("bypass_by_default", _) => {}
+                (_, Some((node, ttl))) => {
+                    self.map(keys, "ttl", secs(ttl), node);
+                    keys.set("ttl_overrides", "false", &[node.id]);
+                }
+                ("respect_origin", None) => self.silent(keys, &[edge.id]),
+                _ => {}
+            }
+            self.note(edge.get("mode"), Outcome::Mapped("ttl_overrides".into()));
+            for status in edge.get("status_code_ttl").map_or(&[][..], Node::items) {
+                self.status_ttl(status, keys);
+            }
+        } else {
+            self.silent(keys, &[parameters.id]);
+        }
+        if let Some(browser) = parameters.get("browser_ttl") {
+            match (browser.get("mode").and_then(Node::text), browser.get("default")) {
+                (Some("override_origin"), Some(node)) => {
+                    if let Some(ttl) = node.number() {
+                        self.map(keys, "browser_ttl", secs(ttl), node);
+                    }
+                    self.note(browser.get("mode"), Outcome::Mapped("browser_ttl".into()));
+                }
+                (Some("bypass"), _) => {
+                    self.map(keys, "response_headers.set.Cache-Control", quote("no-cache"), browser);
+                }
+                _ => browser.speak_for(
+                    &Outcome::NotNeeded("visitors are told what the origin says".into()),
+                    self.ledger,
+                ),
+            }
+        }
+        if let Some(key) = parameters.get("cache_key") {
+            self.cache_key(key, keys);
+        }
+        if let Some(stale) = parameters.get("serve_stale") {
+            match stale.get("disable_stale_while_updating").and_then(Node::bool) {
+                Some(true) => self.map(keys, "stale_while_revalidate", secs(0), stale),
+                _ => stale.speak_for(
+                    &Outcome::NotMapped("how long is not said: write stale_while_revalidate".into()),
+                    self.ledger,
+                ),
+            }
+        }
+        if let Some(timeout) = parameters.get("read_timeout")
+            && let Some(seconds) = timeout.number()
+        {
+            self.map(keys, "origin_options.timeouts.first_byte", secs(seconds), timeout);
+        }
+        self.note(
+            parameters.get("respect_strong_etags"),
+            Outcome::NotNeeded("the origin's ETags are kept, with a suffix for copies".into()),
+        );
+        self.note(
+            parameters.get("origin_error_page_passthru"),
+            Outcome::NotNeeded("the origin's error pages are sent".into()),
+        );
+        self.note(
+            parameters.get("origin_cache_control"),
+            Outcome::NotNeeded("the origin's Cache-Control is obeyed".into()),
+        );
+        self.note(
+            parameters.get("cache_reserve"),
+            Outcome::NotMapped("write [[store.disk]]: everything is kept there".into()),
+        );
+        self.note(
+            parameters.get("additional_cacheable_ports"),
+            Outcome::NotNeeded("a site answers on every port that [edge] listens on".into()),
+        );
+    }
+
+    fn status_ttl(&mut self, status: &Node, keys: &mut Keys) {
+        let (Some(value), range) = (status.get("value"), status.get("status_code_range")) else { return };
+        let code = status.get("status_code").and_then(Node::number).map(|code| code.to_string());
+        let range = range.map(|range| {
+            let of = |name: &str, default: u64| range.get(name).and_then(Node::number).unwrap_or(default);
+            format!("{}-{}", of("from", 100), of("to", 599))
+        });
+        let Some(key) = code.or(range) else { return };
+        let key = dotted("ttl_by_status", &key);
+        match value.number() {
+            Some(ttl) => {
+                keys.set(&*key, secs(ttl), &[value.id]);
+                status.speak_for(&Outcome::Mapped(key), self.ledger);
+            }
+            // -1 is no-store, 0 is no-cache.
+            None => {
+                keys.set(&*key, secs(0), &[value.id]);
+                status.speak_for(
+                    &Outcome::Mapped(format!("{key}, which is validated on each use")),
+                    self.ledger,
+                );
+            }
+        }
+    }
+
+    fn silent(&mut self, keys: &mut Keys, from: &[Id]) {
+        keys.set("ttl", secs(SILENT_SECS), from);
+        for (status, ttl) in SILENT {
+            keys.set(dotted("ttl_by_status", status), secs(ttl), from);
+        }
+        keys.set("ttl_overrides", "false", from);
+    }
+
+    fn cache_key(&mut self, key: &Node, keys: &mut Keys) {
+        if let Some(node) = key.get("ignore_query_strings_order")
+            && node.bool() == Some(true)
+        {
+            self.map(keys, "query.sort", "true", node);
+        }
+        for node in [key.get("cache_by_device_type"), key.at(&["custom_key", "user", "device_type"])]
+            .into_iter()
+            .flatten()
+        {
+            if node.bool() == Some(true) {
+                self.map(keys, "key.device", "true", node);
+            }
+        }
+        self.note(
+            key.get("cache_deception_armor"),
+            Outcome::NotMapped("there is no such guard: have rules for static files name their paths".into()),
+        );
+        let Some(custom) = key.get("custom_key") else { return };
+        if let Some(query) = custom.get("query_string") {
+            for (name, to, all) in [("include", "query.keep", "all"), ("exclude", "query.drop", "ignore")] {
+                let Some(list) = query.get(name) else { continue };
+                let is_all = list.text() == Some("*") || list.get("all").and_then(Node::bool) == Some(true);
+                let items = list.get("list").unwrap_or(list).items();
+                let names: Vec<&str> = items.iter().filter_map(Node::text).collect();
+                if is_all || names == ["*"] {
+                    self.map(keys, "query", quote(all), list);
+                } else if !names.is_empty() {
+                    self.map(keys, to, quote_list(&names), list);
+                }
+            }
+        }
+        if let Some(header) = custom.get("header") {
+            if let Some(list) = header.get("include") {
+                let names: Vec<&str> = list.items().iter().filter_map(Node::text).collect();
+                self.map(keys, "key.headers", quote_list(&names), list);
+            }
+            self.note(
+                header.get("exclude_origin"),
+                Outcome::NotNeeded("Origin is not in the key; see cors".into()),
+            );
+            self.note(
+                header.get("check_presence"),
+                Outcome::NotMapped("write vary = { NAME = \"presence\" }, and key.headers".into()),
+            );
+            self.note(
+                header.get("contains"),
+                Outcome::NotMapped("write vary = { NAME = [\"…\"] }, and key.headers".into()),
+            );
+        }
+        if let Some(cookie) = custom.get("cookie") {
+            if let Some(list) = cookie.get("include") {
+                let names: Vec<&str> = list.items().iter().filter_map(Node::text).collect();
+                self.map(keys, "key.cookies", quote_list(&names), list);
+            }
+            self.note(
+                cookie.get("check_presence"),
+                Outcome::NotMapped("write a rule with with_cookie".into()),
+            );
+        }
+        self.note(custom.at(&["user", "geo"]), Outcome::NotMapped("countries are not in the key".into()));
+        self.note(
+            custom.at(&["user", "lang"]),
+            Outcome::NotMapped("write key.headers = \"Accept-Language\", and vary for its values".into()),
+        );
+        self.note(
+            custom.get("host"),
+            Outcome::NotMapped("the host that visitors ask for is always in the key".into()),
+        );
+    }
+
+    // --- Redirects and headers ---
+
+    fn redirect(&mut self, parameters: &Node, keys: &mut Keys) -> Option<()> {
+        let from = parameters.get("from_value")?;
+        let target = from.at(&["target_url", "value"])?;
+        let keeps = from.get("preserve_query_string").and_then(Node::bool) == Some(true);
+        let status = from.get("status_code").and_then(Node::number).unwrap_or(301);
+        let to = target.text()?.replace('{', "{{").replace('}', "}}");
+        let to = if keeps { format!("{to}{{query}}") } else { to };
+        keys.set("redirect.to", quote(&to), &[target.id]);
+        keys.set("redirect.status", status.to_string(), &[target.id]);
+        from.speak_for(&Outcome::Mapped("redirect".into()), self.ledger);
+        Some(())
+    }
+
+    fn header_changes(&mut self, parameters: &Node, phase: &str, keys: &mut Keys) -> Option<()> {
+        let table = if phase.contains("response") { "response_headers" } else { "request_headers" };
+        self.note(
+            parameters.get("uri"),
+            Outcome::NotMapped("paths are not changed but by a redirect".into()),
+        );
+        let headers = parameters.get("headers")?;
+        let mut removed: Vec<&str> = Vec::new();
+        let mut from: Vec<Id> = Vec::new();
+        for (name, change) in headers.members() {
+            let value = change.get("value").and_then(Node::text);
+            match (change.get("operation").and_then(Node::text), value) {
+                (Some("remove"), _) => {
+                    removed.push(name);
+                    from.push(change.id);
+                    change.speak_for(&Outcome::Mapped(format!("{table}.remove")), self.ledger);
+                }
+                (Some(operation @ ("set" | "add")), Some(value)) => {
+                    let key = dotted(&format!("{table}.{operation}"), name);
+                    keys.set(&*key, quote(value), &[change.id]);
+                    change.speak_for(&Outcome::Mapped(key), self.ledger);
+                }
+                _ => change.speak_for(
+                    &Outcome::NotMapped("there are no expressions in values: let the origin send it".into()),
+                    self.ledger,
+                ),
+            }
+        }
+        if !removed.is_empty() {
+            keys.set(format!("{table}.remove"), quote_list(&removed), &from);
+        }
+        Some(())
+    }
+
+    // --- Page rules ---
+
+    fn page_rule(&mut self, rule: &Node) {
+        for name in ["id", "created_on", "modified_on"] {
+            self.note(rule.get(name), Outcome::NotNeeded("a note".into()));
+        }
+        if rule.get("status").and_then(Node::text) == Some("disabled") {
+            rule.speak_for(&Outcome::NotNeeded("the rule is switched off".into()), self.ledger);
+            return;
+        }
+        self.note(rule.get("status"), Outcome::NotNeeded("it is on".into()));
+        self.note(rule.get("priority"), Outcome::Mapped("the order of rules".into()));
+        let target = rule.get("targets").and_then(|targets| targets.items().first());
+        let Some(value) = target.and_then(|target| target.at(&["constraint", "value"])) else { return };
+        let actions = rule.get("actions").map_or(&[][..], Node::items);
+        let mut condition = match expression::of_url(value.text().unwrap_or_default()) {
+            Ok(condition) => condition,
+            Err(why) => {
+                rule.speak_for(
+                    &Outcome::NotMapped(format!("its URL cannot be said by conditions of a rule: {why}")),
+                    self.ledger,
+                );
+                return;
+            }
+        };
+        self.ledger.mapped(value.id, "hosts, path, scheme");
+        let forwards =
+            actions.iter().any(|action| action.get("id").and_then(Node::text) == Some("forwarding_url"));
+        if forwards && condition.paths.is_empty() {
+            // So that there is a star that its target can name.
+            condition.paths.push("/*".into());
+        }
+        if !condition.is_exact {
+            self.ledger.not_mapped(value.id, "rules have no condition on the query");
+        }
+        self.note(rule.get("targets"), Outcome::Mapped("hosts, path, scheme".into()));
+        self.hosts.extend(condition.hosts.iter().cloned());
+        let mut keys = condition.keys(&[value.id]);
+        let stars = condition.paths.first().map_or(0, |path| path.matches('*').count());
+        let before = condition.hosts.first().map_or(0, |host| host.matches('*').count());
+        for action in actions {
+            self.page_action(action, &mut keys, before, stars);
+        }
+        let name = value.text().unwrap_or_default().to_owned();
+        let draft = DraftRule { name, from: vec![value.id], keys, ..DraftRule::default() };
+        let priority = rule.get("priority").and_then(Node::number).unwrap_or(0);
+        self.pages.push((priority, draft));
+    }
+
+    fn page_action(&mut self, action: &Node, keys: &mut Keys, stars_of_host: usize, stars: usize) {
+        let (Some(id), value) = (action.get("id").and_then(Node::text), action.get("value")) else { return };
+        self.note(action.get("id"), Outcome::NotNeeded("it names the action, which see".into()));
+        let (text, number) = (value.and_then(Node::text), value.and_then(Node::number));
+        let Some(value) = value else {
+            // Actions that are a word alone.
+            match id {
+                "always_use_https" => {
+                    keys.set("https", quote("redirect"), &[action.id]);
+                    self.ledger.mapped(action.id, "https");
+                }
+                _ => self.ledger.not_mapped(action.id, format!("{id} has no equal here")),
+            }
+            return;
+        };
+        match (id, text, number) {
+            ("cache_level", Some("bypass"), _) => self.map(keys, "cache", "false", value),
+            ("cache_level", Some("cache_everything"), _) => {
+                self.ledger.mapped(value.id, "cache");
+                if keys.get("ttl").is_none() {
+                    self.silent(keys, &[value.id]);
+                }
+            }
+            ("cache_level", Some("simplified" | "basic"), _) => {
+                self.map(keys, "query", quote("ignore"), value)
+            }
+            ("cache_level", ..) => self.ledger.not_needed(value.id, "it is so without a rule"),
+            ("edge_cache_ttl", _, Some(ttl)) => {
+                self.map(keys, "ttl", secs(ttl), value);
+                keys.remove("ttl_overrides");
+            }
+            ("browser_cache_ttl", _, Some(0)) => {
+                self.ledger.not_needed(value.id, "visitors are told what the origin says")
+            }
+            ("browser_cache_ttl", _, Some(ttl)) => self.map(keys, "browser_ttl", secs(ttl), value),
+            ("cache_ttl_by_status", ..) => {
+                for (status, ttl) in value.members() {
+                    let seconds =
+                        ttl.number().or_else(|| ttl.text().and_then(|text| text.parse().ok())).unwrap_or(0);
+                    self.map(keys, &dotted("ttl_by_status", status), secs(seconds), ttl);
+                }
+            }
+            ("cache_by_device_type", Some("on"), _) => self.map(keys, "key.device", "true", value),
+            ("sort_query_string_for_cache", Some("on"), _) => self.map(keys, "query.sort", "true", value),
+            ("host_header_override", Some(host), _) => {
+                self.map(keys, "origin_options.host", quote(host), value)
+            }
+            ("resolve_override", Some(host), _) => {
+                self.map(keys, "origin", quote(&format!("https://{host}")), value)
+            }
+            ("forwarding_url", ..) => {
+                let url = value.get("url").and_then(Node::text).unwrap_or_default();
+                let status = value.get("status_code").and_then(Node::number).unwrap_or(301);
+                let mut to = url.replace('{', "{{").replace('}', "}}");
+                let mut is_known = true;
+                for number in 1..=9_usize {
+                    let name = format!("${number}");
+                    if to.contains(&name) {
+                        // Stars of the host come first.
+                        is_known &= number > stars_of_host && number <= stars_of_host + stars;
+                        to = to.replace(&name, &format!("{{{}}}", number.saturating_sub(stars_of_host)));
+                    }
+                }
+                if is_known {
+                    keys.set("redirect.to", quote(&to), &[value.id]);
+                    keys.set("redirect.status", status.to_string(), &[value.id]);
+                    value.speak_for(&Outcome::Mapped("redirect".into()), self.ledger);
+                } else {
+                    value.speak_for(&Outcome::NotMapped("what a \"*\" of the host stands for is not known in redirects: write one for each host".into()), self.ledger);
+                }
+            }
+            ("bypass_cache_on_cookie" | "cache_on_cookie", ..) => {
+                value.speak_for(
+                    &Outcome::NotMapped(
+                        "write a rule before this one with with_cookie, and cache = false".into(),
+                    ),
+                    self.ledger,
+                );
+            }
+            ("cache_key_fields" | "cache_key", ..) => {
+                value.speak_for(
+                    &Outcome::NotMapped("write query, key.headers and key.cookies".into()),
+                    self.ledger,
+                );
+            }
+            (
+                "origin_error_page_pass_thru"
+                | "respect_strong_etag"
+                | "explicit_cache_control"
+                | "opportunistic_encryption",
+                ..,
+            ) => {
+                value.speak_for(&Outcome::NotNeeded("it is so without a rule".into()), self.ledger);
+            }
+            ("ssl" | "automatic_https_rewrites", ..) => {
+                value.speak_for(
+                    &Outcome::NotMapped("write https:// into the origin, and https = \"redirect\"".into()),
+                    self.ledger,
+                );
+            }
+            (id, ..) => value.speak_for(&Outcome::NotMapped(format!("{id} has no equal here")), self.ledger),
+        }
+    }
+
+    // --- The site ---
+
+    fn site(mut self) -> Option<DraftSite> {
+        if self.redirects.is_empty()
+            && self.pages.is_empty()
+            && self.caching.is_empty()
+            && self.headers.says_as(&Keys::default())
+        {
+            return None;
+        }
+        let mut keys = Keys::default();
+        self.hosts.sort();
+        self.hosts.dedup();
+        // A domain has its star at the start alone; others are conditions of rules.
+        let has_all = self.hosts.is_empty() || !self.hosts.iter().all(|host| is_domain(host));
+        let is_held = |host: &String, hosts: &[String]| {
+            hosts
+                .iter()
+                .any(|wide| wide.strip_prefix('*').is_some_and(|end| wide != host && host.ends_with(end)))
+        };
+        let domains: Vec<&String> = self.hosts.iter().filter(|host| !is_held(host, &self.hosts)).collect();
+        keys.set("domains", if has_all { quote("*") } else { quote_list(&domains) }, &[]);
+        keys.set("origin", quote(ORIGIN), &[]);
+        keys.set("heuristic.percent", "0", &[]);
+        // Nor are static files opened to scripts of other sites.
+        keys.set("cors", quote("off"), &[]);
+        keys.extend(&self.headers.clone());
+        self.pages.sort_by_key(|(priority, _)| std::cmp::Reverse(*priority));
+        self.caching.reverse();
+        if self.caching.len() > 1 {
+            let ids: Vec<Id> = self.caching.iter().flat_map(|rule| rule.from.clone()).collect();
+            for id in ids {
+                self.ledger.not_mapped(
+                    id,
+                    "where several rules hold, the last alone decides; Cloudflare puts them together",
+                );
+            }
+        }
+        let mut rules = self.redirects;
+        rules.extend(self.pages.into_iter().map(|(_, rule)| rule));
+        rules.extend(self.caching);
+        let has_rest = rules.iter().any(|rule| {
+            ["path", "hosts", "methods", "scheme"].iter().all(|key| rule.keys.get(key).is_none())
+                && !rule.keys.has_table("with_header")
+        });
+        if !has_rest {
+            let mut files = DraftRule { name: "files".into(), ..DraftRule::default() };
+            files.remarks.push("What Cloudflare caches without a rule.".into());
+            let paths: Vec<String> =
+                EXTENSIONS.split_whitespace().map(|extension| format!("*.{extension}")).collect();
+            files.keys.set("path", quote_list(&paths), &[]);
+            files.keys.set("ttl", secs(SILENT_SECS), &[]);
+            for (status, ttl) in SILENT {
+                files.keys.set(dotted("ttl_by_status", status), secs(ttl), &[]);
+            }
+            files.keys.set("ttl_overrides", "false", &[]);
+            rules.push(files);
+            let mut rest = DraftRule { name: "rest".into(), ..DraftRule::default() };
+            rest.remarks.push("And what it does not.".into());
+            rest.keys.set("cache", "false", &[]);
+            rules.push(rest);
+        }
+        let name = domains.first().map_or("zone", |host| host.trim_start_matches("*.")).to_owned();
+        Some(DraftSite { name, from: Vec::new(), keys, rules })
+    }
+}

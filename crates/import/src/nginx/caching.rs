@@ -1,0 +1,245 @@
+//! What a location says about caching, as keys of its rule.
+
+use super::conditions::{Condition, is_said};
+use super::parse::Directive;
+use super::{Scope, World, known};
+use crate::draft::{Keys, dotted, quote, quote_list, secs};
+
+/// Directives that pass requests on, and the prefix of what belongs to each.
+pub(super) const PASSES: [(&str, &str); 4] =
+    [("proxy_pass", "proxy"), ("fastcgi_pass", "fastcgi"), ("uwsgi_pass", "uwsgi"), ("scgi_pass", "scgi")];
+
+impl<'a> World<'a> {
+    /// Whether the location uses a cache; `prefix` is that of its pass.
+    pub(super) fn is_cached(&mut self, scope: &Scope<'a>, prefix: &str) -> bool {
+        let Some(cache) = scope.last(&format!("{prefix}_cache")) else { return false };
+        self.ledger.mapped(cache.id, "cache");
+        cache.arg(0) != "off"
+    }
+
+    /// The keys of a rule that caches.
+    pub(super) fn caching(&mut self, scope: &Scope<'a>, prefix: &str, keys: &mut Keys) {
+        self.lifetimes(scope, prefix, keys);
+        self.stale(scope, prefix, keys);
+        if let Some(key) = scope.last(&format!("{prefix}_cache_key")) {
+            self.cache_key(key, keys);
+        }
+        if let Some(methods) = scope.last(&format!("{prefix}_cache_methods")) {
+            match methods.args.iter().any(|method| method == "POST") {
+                true => self
+                    .ledger
+                    .not_mapped(methods.id, "answers to POST are not stored; GET and HEAD always are"),
+                false => self.ledger.not_needed(methods.id, "GET and HEAD are what is cached"),
+            }
+        }
+    }
+
+    /// `proxy_cache_valid` and `proxy_ignore_headers`.
+    fn lifetimes(&mut self, scope: &Scope<'a>, prefix: &str, keys: &mut Keys) {
+        let mut said = Vec::new();
+        for valid in scope.all(&format!("{prefix}_cache_valid")) {
+            let Some((time, statuses)) = valid.args.split_last() else { continue };
+            let Some(ttl) = known::time_ms(time).map(|ms| ms / 1000) else {
+                self.ledger.not_mapped(valid.id, format!("{time:?} is no time: write ttl"));
+                continue;
+            };
+            let statuses: Vec<&str> = match statuses {
+                [] => vec!["200", "301", "302"],
+                statuses => statuses.iter().map(String::as_str).collect(),
+            };
+            for status in statuses {
+                let key = match status {
+                    // As of a whole, a part of it.
+                    "200" => "ttl".to_owned(),
+                    "any" => {
+                        if keys.get("ttl").is_none() {
+                            self.map(keys, "ttl", secs(ttl), &[valid.id]);
+                        }
+                        dotted("ttl_by_status", "300-599")
+                    }
+                    status => dotted("ttl_by_status", status),
+                };
+                // The first that holds a status counts.
+                if keys.get(&key).is_none() {
+                    self.map(keys, &key, secs(ttl), &[valid.id]);
+                }
+            }
+            said.push(valid.id);
+        }
+        let mut overrides = (false, false);
+        for ignored in scope.all(&format!("{prefix}_ignore_headers")) {
+            for name in &ignored.args {
+                match &*name.to_ascii_lowercase() {
+                    "cache-control" => overrides.0 = true,
+                    "expires" => overrides.1 = true,
+                    "set-cookie" => self.map(keys, "set_cookie", quote("strip"), &[ignored.id]),
+                    "vary" => self.ledger.not_mapped(
+                        ignored.id,
+                        "Vary is obeyed: have the origin not send it, or make spellings equal by the key vary",
+                    ),
+                    _ => self.ledger.not_needed(ignored.id, "X-Accel headers mean nothing here"),
+                }
+            }
+            if overrides != (false, false) {
+                match overrides {
+                    (true, true) if !said.is_empty() => {
+                        let key = "ttl; private and no-store still keep an answer out of the cache";
+                        self.ledger.mapped(ignored.id, key);
+                    }
+                    _ => self.ledger.not_mapped(
+                        ignored.id,
+                        "Cache-Control and Expires are obeyed, unless both are ignored and a time is said: write ttl",
+                    ),
+                }
+            }
+        }
+        if !said.is_empty() && overrides != (true, true) {
+            // proxy_cache_valid stands in for an origin that says nothing.
+            keys.set("ttl_overrides", "false", &said);
+        }
+    }
+
+    /// `proxy_cache_use_stale`, for as long as nginx would have kept it.
+    fn stale(&mut self, scope: &Scope<'a>, prefix: &str, keys: &mut Keys) {
+        let zone = scope.last(&format!("{prefix}_cache")).map_or("", |cache| cache.arg(0));
+        let inactive = self.zones.get(zone).copied().unwrap_or(600);
+        for stale in scope.all(&format!("{prefix}_cache_use_stale")) {
+            for case in &stale.args {
+                match &**case {
+                    "updating" => self.map(keys, "stale_while_revalidate", secs(inactive), &[stale.id]),
+                    "off" => self.map(keys, "stale_if_error", secs(0), &[stale.id]),
+                    "error" | "timeout" | "invalid_header" | "http_500" | "http_502" | "http_503"
+                    | "http_504" => {
+                        self.map(keys, "stale_if_error", secs(inactive), &[stale.id]);
+                    }
+                    case => self.ledger.not_mapped(
+                        stale.id,
+                        format!("{case}: only failures (5xx) are bridged by what is stale"),
+                    ),
+                }
+            }
+        }
+        for update in scope.all(&format!("{prefix}_cache_background_update")) {
+            match keys.get("stale_while_revalidate") {
+                Some(_) => self.ledger.mapped(update.id, "stale_while_revalidate"),
+                None => self.ledger.not_needed(
+                    update.id,
+                    "what is stale is fetched in the background within stale_while_revalidate",
+                ),
+            }
+        }
+    }
+
+    /// `proxy_cache_key`: what it has beside site, scheme, host, path and query.
+    fn cache_key(&mut self, directive: &'a Directive, keys: &mut Keys) {
+        let text: String = directive.args.join(" ");
+        let (mut headers, mut cookies, mut kept) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut has_path, mut has_query) = (false, false);
+        for variable in variables(&text) {
+            match &*variable {
+                "request_uri" => (has_path, has_query) = (true, true),
+                "uri" | "document_uri" => has_path = true,
+                "args" | "query_string" => has_query = true,
+                "is_args" | "scheme" | "host" | "http_host" | "server_name" | "proxy_host"
+                | "server_port" | "proxy_port" | "slice_range" | "request_method" | "https" | "hostname" => {}
+                "http_cookie" => self
+                    .ledger
+                    .not_mapped(directive.id, "$http_cookie: name the cookies that count, in key.cookies"),
+                other => {
+                    if let Some(name) = other.strip_prefix("cookie_") {
+                        cookies.push(name.to_owned());
+                    } else if let Some(name) = other.strip_prefix("arg_") {
+                        kept.push(name.to_owned());
+                    } else if let Some(name) = other.strip_prefix("http_") {
+                        headers.push(name.replace('_', "-"));
+                    } else {
+                        let instead = format!(
+                            "${other} is not in the key: write key.headers, key.cookies or key.device"
+                        );
+                        self.ledger.not_mapped(directive.id, instead);
+                    }
+                }
+            }
+        }
+        let id = &[directive.id];
+        match (has_query, kept.is_empty()) {
+            (true, _) => self
+                .ledger
+                .mapped(directive.id, "the key: site, scheme, host, path and query always belong to it"),
+            // What is not in the key is not sent to the origin either.
+            (false, false) => self.map(keys, "query.keep", quote_list(&kept), id),
+            (false, true) if has_path => self.map(keys, "query", quote("ignore"), id),
+            (false, true) => self.ledger.not_mapped(directive.id, "the path always belongs to the key"),
+        }
+        if !headers.is_empty() {
+            self.map(keys, "key.headers", quote_list(&headers), id);
+        }
+        if !cookies.is_empty() {
+            self.map(keys, "key.cookies", quote_list(&cookies), id);
+        }
+    }
+
+    /// When a location that caches does not: `proxy_cache_bypass` and `proxy_no_cache`.
+    pub(super) fn passes(&mut self, scope: &Scope<'a>, prefix: &str) -> Vec<Condition> {
+        let mut conditions: Vec<Condition> = Vec::new();
+        for (name, is_fresh) in [("no_cache", false), ("cache_bypass", true)] {
+            for directive in scope.all(&format!("{prefix}_{name}")) {
+                for arg in &directive.args {
+                    if !is_said(arg) {
+                        self.ledger.not_needed(directive.id, format!("{arg} never holds"));
+                        continue;
+                    }
+                    match self.conditions_of_value(arg, scope) {
+                        Ok(found) => {
+                            for condition in found {
+                                self.ledger.mapped(directive.id, "a rule with cache = false");
+                                for id in &condition.from {
+                                    self.ledger.mapped(*id, "a rule with cache = false");
+                                }
+                                if !condition.is_exact {
+                                    self.ledger.not_mapped(
+                                        directive.id,
+                                        format!("{arg}: its pattern has no exact equal; see the rule"),
+                                    );
+                                }
+                                if is_fresh
+                                    && !scope
+                                        .all(&format!("{prefix}_no_cache"))
+                                        .iter()
+                                        .any(|other| other.args.contains(arg))
+                                {
+                                    let instead =
+                                        format!("{arg} does not refresh what is stored: purge instead");
+                                    self.ledger.not_mapped(directive.id, instead);
+                                }
+                                let with_id = Condition {
+                                    from: [&condition.from[..], &[directive.id]].concat(),
+                                    ..condition
+                                };
+                                match conditions.iter_mut().find(|known| known.says_as(&with_id)) {
+                                    Some(known) => known.from.extend(with_id.from),
+                                    None => conditions.push(with_id),
+                                }
+                            }
+                        }
+                        Err(instead) => self.ledger.not_mapped(directive.id, format!("{arg}: {instead}")),
+                    }
+                }
+            }
+        }
+        conditions
+    }
+}
+
+/// Names of the variables in a text: `$a` and `${a}`.
+pub(super) fn variables(text: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut parts = text.split('$');
+    parts.next();
+    for part in parts {
+        let part = part.strip_prefix('{').unwrap_or(part);
+        let end = part.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(part.len());
+        names.push(part[..end].to_owned());
+    }
+    names
+}

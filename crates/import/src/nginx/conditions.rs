@@ -1,0 +1,296 @@
+//! When something holds, as conditions of a rule: of `if`, of `map`, and of variables that these set.
+
+use super::parse::Directive;
+use super::{Scope, World};
+use crate::draft::{Keys, dotted, quote, quote_list};
+use crate::ledger::Id;
+use crate::pattern::patterns;
+
+/// Methods that visitors use.
+pub(super) const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+
+/// What must hold, all together.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Condition {
+    /// One of these paths; any without.
+    pub(super) paths: Vec<String>,
+    /// Keys of a rule, with their values.
+    pub(super) lines: Vec<(String, String)>,
+    pub(super) from: Vec<Id>,
+    pub(super) is_exact: bool,
+}
+
+impl Condition {
+    fn of(key: impl Into<String>, value: impl Into<String>) -> Condition {
+        Condition { lines: vec![(key.into(), value.into())], is_exact: true, ..Condition::default() }
+    }
+
+    pub(super) fn says_as(&self, other: &Condition) -> bool {
+        (&self.paths, &self.lines) == (&other.paths, &other.lines)
+    }
+
+    /// The keys of a rule for this condition within the paths of a location; nothing where the two have no common pattern.
+    pub(super) fn within(&self, paths: &[String]) -> Option<Keys> {
+        let mut keys = Keys::default();
+        let common: Vec<String> = match (paths, &self.paths[..]) {
+            ([], own) => own.to_vec(),
+            (paths, []) => paths.to_vec(),
+            (paths, own) => {
+                let is_inside = |path: &&String| {
+                    paths
+                        .iter()
+                        .any(|wide| model::glob::Glob::new(wide).covers(&model::glob::Glob::new(path)))
+                };
+                let inside: Vec<String> = own.iter().filter(is_inside).cloned().collect();
+                if inside.is_empty() {
+                    return None;
+                }
+                inside
+            }
+        };
+        if !common.is_empty() {
+            keys.set("path", quote_list(&common), &self.from);
+        }
+        for (key, value) in &self.lines {
+            keys.set(key, value, &self.from);
+        }
+        Some(keys)
+    }
+}
+
+/// Whether a value of `proxy_no_cache` could hold at all.
+pub(super) fn is_said(value: &str) -> bool {
+    !value.is_empty() && value != "0"
+}
+
+impl<'a> World<'a> {
+    /// When `value`, a variable or several, is neither empty nor "0": any of the conditions.
+    pub(super) fn conditions_of_value(
+        &mut self,
+        value: &str,
+        scope: &Scope<'a>,
+    ) -> Result<Vec<Condition>, String> {
+        let names = super::caching::variables(value);
+        let plain: String = names
+            .iter()
+            .fold(value.replace(['{', '}'], ""), |text, name| text.replacen(&format!("${name}"), "", 1));
+        if names.is_empty() || !plain.trim_matches(['"', ' ']).is_empty() {
+            return Err("only variables are understood here: write a rule with cache = false".into());
+        }
+        let mut all = Vec::new();
+        for name in names {
+            all.extend(self.conditions_of_variable(&name, scope)?);
+        }
+        Ok(all)
+    }
+
+    fn conditions_of_variable(&mut self, name: &str, scope: &Scope<'a>) -> Result<Vec<Condition>, String> {
+        if let Some(cookie) = name.strip_prefix("cookie_") {
+            return Ok(vec![Condition::of(dotted("with_cookie", cookie), "true")]);
+        }
+        if let Some(header) = name.strip_prefix("http_") {
+            return Ok(vec![Condition::of(dotted("with_header", &header.replace('_', "-")), "true")]);
+        }
+        if name.starts_with("arg_") || matches!(name, "args" | "query_string" | "is_args") {
+            return Err(
+                "rules have no condition on the query: let the origin say Cache-Control: no-store".into()
+            );
+        }
+        if let Some(map) = self.maps.get(name).copied() {
+            return self.conditions_of_map(map);
+        }
+        // Set within an `if` of the server or the location.
+        let mut found = Vec::new();
+        let mut is_set = false;
+        for directive in scope.levels.iter().flatten() {
+            let sets =
+                |child: &Directive| child.name == "set" && child.arg(0).trim_start_matches('$') == name;
+            if sets(directive) {
+                is_set = true;
+                if is_said(directive.arg(1)) {
+                    return Err(format!(
+                        "${name} is {:?} from the start: write a rule with cache = false",
+                        directive.arg(1)
+                    ));
+                }
+                self.ledger.mapped(directive.id, "a rule with cache = false, where an if changes it");
+            }
+            let Some(child) = directive.children().iter().find(|child| sets(child)) else { continue };
+            if directive.name != "if" || !is_said(child.arg(1)) {
+                continue;
+            }
+            is_set = true;
+            match self.conditions_of_if(directive) {
+                Ok(conditions) => {
+                    found.extend(
+                        conditions
+                            .into_iter()
+                            .map(|condition| Condition { from: vec![directive.id, child.id], ..condition }),
+                    );
+                }
+                Err(why) => {
+                    self.ledger.not_mapped(directive.id, why.clone());
+                    self.ledger.not_mapped(child.id, why);
+                }
+            }
+        }
+        match is_set {
+            true => Ok(found),
+            false => Err(format!("what ${name} is, is not known here: write a rule with cache = false")),
+        }
+    }
+
+    fn conditions_of_map(&mut self, map: &'a Directive) -> Result<Vec<Condition>, String> {
+        let source = map.arg(0).to_owned();
+        let mut found = Vec::new();
+        self.ledger.mapped(map.id, "rules with cache = false");
+        for entry in map.children() {
+            let holds = is_said(entry.arg(0));
+            match &*entry.name {
+                "default" | "volatile" | "hostnames" | "" if !holds => {
+                    self.ledger.not_needed(entry.id, "nothing holds unless a rule says so");
+                }
+                "default" => {
+                    self.ledger.not_mapped(
+                        entry.id,
+                        "holds for all but those that are named: write the rules by hand",
+                    );
+                    return Err("its map holds by default: write the rules by hand".into());
+                }
+                pattern if holds => {
+                    let (operator, text) = match pattern {
+                        text if text.starts_with("~*") => ("~*", &text[2..]),
+                        text if text.starts_with('~') => ("~", &text[1..]),
+                        text => ("=", text),
+                    };
+                    match compare(&source, operator, text) {
+                        Ok(conditions) => {
+                            self.ledger.mapped(entry.id, "a rule with cache = false");
+                            found.extend(
+                                conditions.into_iter().map(|one| Condition { from: vec![entry.id], ..one }),
+                            );
+                        }
+                        Err(why) => self.ledger.not_mapped(entry.id, why),
+                    }
+                }
+                _ => self.ledger.not_needed(entry.id, "nothing holds unless a rule says so"),
+            }
+        }
+        Ok(found)
+    }
+
+    /// The condition of an `if`.
+    pub(super) fn conditions_of_if(&mut self, directive: &Directive) -> Result<Vec<Condition>, String> {
+        let text = directive.args.join(" ");
+        let Some(inside) = text.strip_prefix('(').and_then(|text| text.strip_suffix(')')) else {
+            return Err("its condition is not understood: write a rule by hand".into());
+        };
+        let mut words = inside.split_whitespace();
+        let first = words.next().unwrap_or_default().to_owned();
+        if first.starts_with('-') || first.starts_with('!') {
+            return Err("files are not looked for: let the origin do it".into());
+        }
+        let operator = words.next().unwrap_or_default().to_owned();
+        let rest = words.collect::<Vec<_>>().join(" ");
+        let found = match &*operator {
+            "" => compare(&first, "!=", ""),
+            "=" | "!=" | "~" | "~*" | "!~" | "!~*" => {
+                compare(&first, &operator, rest.trim_matches(['"', '\'']))
+            }
+            _ => Err("its condition is not understood: write a rule by hand".into()),
+        }?;
+        Ok(found.into_iter().map(|condition| Condition { from: vec![directive.id], ..condition }).collect())
+    }
+}
+
+/// Conditions for a variable that is compared with a text.
+fn compare(variable: &str, operator: &str, text: &str) -> Result<Vec<Condition>, String> {
+    let variable = variable.trim_start_matches('$').trim_matches(['{', '}']);
+    let no = |why: &str| Err(format!("${variable}: {why}"));
+    let expression = |ignores_case| {
+        patterns(text, ignores_case)
+            .ok_or_else(|| format!("{text:?} cannot be said by patterns with \"*\": write a rule by hand"))
+    };
+    let globs = || -> Result<(Vec<String>, bool), String> {
+        match operator {
+            "=" => Ok((vec![text.to_owned()], true)),
+            "~" | "!~" => expression(false).map(|found| (found.globs, found.is_exact)),
+            "~*" | "!~*" => expression(true).map(|found| (found.globs, found.is_exact)),
+            _ => {
+                Err(format!("${variable}: a rule has no word for \"is not\": write the cases that are meant"))
+            }
+        }
+    };
+    // A header or cookie has one pattern, so several are several conditions.
+    let with = |table: &str, name: &str| -> Result<Vec<Condition>, String> {
+        let key = dotted(table, name);
+        match (operator, text) {
+            ("!=", "") => Ok(vec![Condition::of(key, "true")]),
+            ("=", "") => Ok(vec![Condition::of(key, "false")]),
+            ("~" | "~*" | "=", _) => {
+                let (globs, is_exact) = globs()?;
+                let of = |glob: String| match &*glob {
+                    "*" => Condition { is_exact, ..Condition::of(&key, "true") },
+                    glob => Condition { is_exact, ..Condition::of(&key, quote(glob)) },
+                };
+                Ok(globs.into_iter().map(of).collect())
+            }
+            _ => {
+                Err(format!("${variable}: a rule has no word for \"is not\": write the cases that are meant"))
+            }
+        }
+    };
+    match variable {
+        "request_method" => {
+            let (globs, _) = match operator {
+                "!=" => (vec![text.to_owned()], true),
+                _ => globs()?,
+            };
+            let matched = |method: &&&str| {
+                globs.iter().any(|glob| model::glob::Glob::new(glob).matches(method.as_bytes()))
+            };
+            let is_negated = operator.starts_with('!');
+            let methods: Vec<&str> =
+                METHODS.iter().filter(|method| matched(method) != is_negated).copied().collect();
+            if methods.is_empty() {
+                no("no method that visitors use")
+            } else {
+                Ok(vec![Condition::of("methods", quote_list(&methods))])
+            }
+        }
+        "host" | "http_host" | "server_name" => {
+            let (globs, is_exact) = globs()?;
+            Ok(vec![Condition { is_exact, ..Condition::of("hosts", quote_list(&globs)) }])
+        }
+        "scheme" if matches!((operator, text), ("=", "http" | "https")) => {
+            Ok(vec![Condition::of("scheme", quote(text))])
+        }
+        "https" => match (operator, text) {
+            ("=", "on") | ("!=", "") => Ok(vec![Condition::of("scheme", quote("https"))]),
+            ("=", "") | ("!=", "on") => Ok(vec![Condition::of("scheme", quote("http"))]),
+            _ => no("is not understood: write a rule by hand"),
+        },
+        "http_x_forwarded_proto" if matches!((operator, text), ("=", "http") | ("!=", "https")) => {
+            // Believed of trusted proxies, which then is the scheme.
+            Ok(vec![Condition { is_exact: operator == "=", ..Condition::of("scheme", quote("http")) }])
+        }
+        "uri" | "document_uri" | "request_uri" => {
+            let (globs, is_exact) = globs()?;
+            // The query is no part of the path.
+            let bare: Vec<String> =
+                globs.iter().map(|glob| glob.split('?').next().unwrap_or_default().to_owned()).collect();
+            let is_whole = bare == globs;
+            Ok(vec![Condition { paths: bare, is_exact: is_exact && is_whole, ..Condition::default() }])
+        }
+        "args" | "query_string" | "is_args" => no("rules have no condition on the query"),
+        _ => {
+            if let Some(cookie) = variable.strip_prefix("cookie_") {
+                with("with_cookie", cookie)
+            } else if let Some(header) = variable.strip_prefix("http_") {
+                with("with_header", &header.replace('_', "-"))
+            } else {
+                no("rules have no condition on it: write one on the path, a header or a cookie")
+            }
+        }
+    }
+}
