@@ -160,7 +160,8 @@ fn measured_round_trips_take_the_place_of_estimates() {
     assert_eq!(measured["round_trips"]["measured"]["refused"], 2, "faster than light, and of no known PoP");
     let mean = |plan: &Value| plan["today"]["mean_ms"].as_f64().unwrap();
     assert!(mean(&measured) > mean(&estimated) + 20.0, "{} {}", mean(&measured), mean(&estimated));
-    assert_eq!((&estimated["today"]["measured"], &measured["today"]["measured"]), (&0.0.into(), &0.5.into()));
+    let part = |plan: &Value| plan["today"]["measured"].as_f64().unwrap();
+    assert!(part(&estimated) == 0.0 && (part(&measured) - 0.5).abs() < 0.01, "Japan's half");
 }
 
 #[test]

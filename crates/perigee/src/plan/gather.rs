@@ -177,7 +177,8 @@ impl Gathered {
     pub(super) fn measured_share(&self, set: &[usize]) -> f64 {
         let assigned = self.problem.assign(set).into_iter().enumerate();
         let measured = assigned.filter(|(market, offer)| self.is_measured[*offer][*market]);
-        measured.map(|(market, _)| self.problem.demand()[market]).sum()
+        // The sum of nothing would be -0.
+        measured.map(|(market, _)| self.problem.demand()[market]).fold(0.0, |sum, part| sum + part)
     }
 
     /// Round trips to the nearest of some points, by distance alone, with their weights.
