@@ -76,6 +76,7 @@ def python_purges():
     proof = control.purge(tags=["python"], site="blog", reason="test").wait()
     assert proof["state"] == "done" and [one["node"] for one in proof["receipts"]] == ["fra-1"], proof
     assert int(blog("python")[0]) == int(before) + 1
+    assert control.purge_status(proof["position"])["state"] == "done", "without a wait, too"
     for form in ({"url": "http://blog.example/python"}, {"prefix": "http://blog.example/py"}, {"site": "blog"}, {"everything": True}):
         before = stored(blog, "python")
         control.purge(**form).wait()

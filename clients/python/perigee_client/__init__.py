@@ -193,7 +193,9 @@ class Control:
 
     def purge_status(self, position: int, wait: float = 0.0) -> Json:
         """How far a purge has come: `state`, `receipts`, `laggards`, `out_of_contact`. `wait`: seconds to wait for its end, 55 at most."""
-        return self.get(f"/v1/purges/{position}", {"wait": f"{int(wait * 1000)}ms"})
+        # Control takes no wait of nothing.
+        millis = int(min(wait, 55.0) * 1000)
+        return self.get(f"/v1/purges/{position}", {"wait": f"{millis}ms"} if millis > 0 else None)
 
     def nodes(self) -> list[Json]:
         """The nodes of the cluster."""

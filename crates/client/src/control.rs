@@ -65,7 +65,12 @@ impl Control {
     /// # Errors
     /// As [`Control::fetch`].
     pub fn purge_status(&self, position: u64, wait: Duration) -> Result<Value, Error> {
-        self.fetch(&format!("/v1/purges/{position}?wait={}ms", wait.min(WAIT_MAX).as_millis()))
+        let mut target = format!("/v1/purges/{position}");
+        // Control takes no wait of nothing.
+        if wait.as_millis() > 0 {
+            push_query(&mut target, "wait", &format!("{}ms", wait.min(WAIT_MAX).as_millis()));
+        }
+        self.fetch(&target)
     }
 
     /// Waits for the last receipt of a purge, for `timeout` at most, and returns the last status; `state` says whether it is done. Every
