@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
+use client::Control;
 use insight::advise::{Metric, Proposal, Survey, Trial, Verdict, Verifier, Worth};
 use insight::replay::{Replay, Settings};
 use model::Snapshot;
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, ControlClient};
+use crate::cluster::Cluster;
 use crate::failure::Failure;
 use crate::recorded::{self, Counted};
 use crate::replay::bytes;
@@ -196,7 +197,7 @@ impl Base {
     }
 
     /// The one that has proven itself, or the first of all on its way there.
-    fn of_cluster(control: &ControlClient) -> Result<Base, Failure> {
+    fn of_cluster(control: &Control) -> Result<Base, Failure> {
         let versions = control.fetch("/v1/configurations")?;
         let number = versions["stable"].as_u64().or(versions["candidate"].as_u64()).ok_or_else(|| {
             Failure::new("the cluster runs no configuration", "roll one out first: perigee apply")

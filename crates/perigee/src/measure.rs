@@ -292,9 +292,10 @@ impl MeasureArgs {
 
     async fn purge(&self, target: &Target) -> Result<(), Failure> {
         let client = self.edge.client()?;
-        let body = json!({ "prefix": target.prefix });
-        let purged = tokio::task::spawn_blocking(move || client.post("/v1/purge", &body)).await;
-        purged.map_err(|error| Failure::new(format!("the purge did not end: {error}"), ""))?.map(drop)
+        let wanted = client::Purge { prefix: Some(target.prefix.clone()), ..client::Purge::default() };
+        let purged = tokio::task::spawn_blocking(move || client.purge(&wanted)).await;
+        purged.map_err(|error| Failure::new(format!("the purge did not end: {error}"), ""))??;
+        Ok(())
     }
 }
 

@@ -208,8 +208,13 @@ impl Member {
         &self.pop
     }
 
-    /// Says which configuration the node begins with.
+    /// Says which configuration the node begins with: after a death on trial not the one that was in force last.
     pub(crate) fn begins_with(&self, version: Option<Version>) {
+        if let Some(version) = &version
+            && let Err(error) = self.keep.write_running(version)
+        {
+            eprintln!("perigee: {}: cannot be written: {error}", self.keep.path().display());
+        }
         *self.running.lock() = version;
     }
 

@@ -25,9 +25,9 @@ pub(super) fn configuration(gathered: &Gathered, report: &Report) -> Result<Stri
     let mut names: Vec<String> = pops.iter().map(|pop| pop.name.to_string()).collect();
     let mut addresses = (1..=254u8).map(|host| IpAddr::V4(Ipv4Addr::new(192, 0, 2, host)));
     text.push_str("\n# Added by `perigee plan`. The addresses are nobody's (RFC 5737): put those of your edges there.\n");
-    for site in &report.plan.set[pops.len()..] {
-        let site = &gathered.sites[*site];
-        let plain = site.location.to_ascii_lowercase().replace(':', "-");
+    for offer in &report.plan.set[pops.len()..] {
+        let offer = &gathered.offers[*offer];
+        let plain = offer.location.to_ascii_lowercase().replace(':', "-");
         let name = (1..).map(|count| if count == 1 { plain.clone() } else { format!("{plain}-{count}") });
         let name = name.into_iter().find(|name| !names.contains(name)).unwrap_or(plain.clone());
         let is_free = |address: &IpAddr| pops.iter().all(|pop| !pop.edges.contains(address));
@@ -39,7 +39,7 @@ pub(super) fn configuration(gathered: &Gathered, report: &Report) -> Result<Stri
         };
         text.push_str(&format!(
             "\n# {}\n[[pop]]\nname = {name:?}\nlocation = {:?}\nedges = [\"{address}\"]\n",
-            site.place.city, site.location
+            offer.place.city, offer.location
         ));
         names.push(name);
     }
