@@ -1,6 +1,7 @@
 //! Starting a browser, and ending it with all that it has written.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -20,8 +21,12 @@ pub(crate) const NAMES: &[&str] = &["chromium", "chromium-browser", "google-chro
 /// Longest that a browser may take to end after it was told to.
 const END_TIME_MAX: Duration = Duration::from_secs(5);
 
+/// Attempts at removing a profile, and the time between them: a profile that cannot be removed is the system's to clean.
+const REMOVALS_MAX: u32 = 50;
+const REMOVAL_PAUSE: Duration = Duration::from_millis(20);
+
 /// How a browser is started.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// The program; the first of the usual names on `PATH` without.
     pub program: Option<PathBuf>,
@@ -29,6 +34,23 @@ pub struct Options {
     pub hosts: Vec<(String, SocketAddr)>,
     /// Takes every certificate: for servers under test that have one of their own making.
     pub takes_any_certificate: bool,
+    /// Width and height of its window.
+    pub window: (u32, u32),
+    /// Whether it speaks no HTTP/3.
+    pub without_quic: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let hosts = Vec::new();
+        Options {
+            program: None,
+            hosts,
+            takes_any_certificate: false,
+            window: (1366, 768),
+            without_quic: false,
+        }
+    }
 }
 
 /// A running browser. Ends when it is dropped, or better by [`Browser::close`].
@@ -89,9 +111,17 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // Already gone after `close`; a profile that cannot be removed is the system's to clean.
+        // Already gone after `close`. Else its processes may still write what is being removed, for a moment.
         let _ = self.child.start_kill();
-        let _ = std::fs::remove_dir_all(&self.profile);
+        for _ in 0..REMOVALS_MAX {
+            let is_gone = !matches!(self.child.try_wait(), Ok(None));
+            // Fails while they do; after the last attempt nobody could do better.
+            let _ = std::fs::remove_dir_all(&self.profile);
+            if is_gone && !self.profile.exists() {
+                return;
+            }
+            std::thread::sleep(REMOVAL_PAUSE);
+        }
     }
 }
 
@@ -104,7 +134,7 @@ fn new_profile() -> std::io::Result<PathBuf> {
     let name = format!("perigee-browser-{}-{number}-{nanos}", std::process::id());
     let profile = std::env::temp_dir().join(name);
     // Fails where it exists: what somebody else has made is not taken for a profile.
-    std::fs::create_dir(&profile)?;
+    std::fs::DirBuilder::new().mode(0o700).create(&profile)?;
     Ok(profile)
 }
 
@@ -123,16 +153,20 @@ fn start(program: &Path, profile: &Path, options: &Options) -> std::io::Result<C
         "--disable-default-apps",
         "--disable-dev-shm-usage",
         "--disable-extensions",
-        "--disable-features=Translate,OptimizationHints,MediaRouter,HttpsFirstBalancedModeAutoEnable,HttpsUpgrades",
+        "--disable-features=Translate,OptimizationHints,MediaRouter,HttpsFirstBalancedModeAutoEnable,HttpsUpgrades,LocalNetworkAccessChecks",
         "--disable-gpu",
         "--disable-sync",
+        "--force-color-profile=srgb",
         "--hide-scrollbars",
         "--metrics-recording-only",
         "--mute-audio",
         "--no-pings",
         "--password-store=basic",
-        "--window-size=1366,768",
     ]);
+    command.arg(format!("--window-size={},{}", options.window.0, options.window.1));
+    if options.without_quic {
+        command.arg("--disable-quic");
+    }
     if is_root() {
         // Chromium refuses to run its sandbox as root.
         command.arg("--no-sandbox");

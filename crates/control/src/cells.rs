@@ -15,6 +15,7 @@
 //! audit/DAY/MS-CHANCE          who did what
 //! budgets/HASH                 what nodes may use of an origin's budget, by the hash of the budget's name
 //! stables                      the numbers of the configurations that have been stable
+//! advice                       the newest report of what to change, and what came of it
 //! trimmed                      up to where records have been taken away
 //! ```
 

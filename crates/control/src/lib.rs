@@ -26,6 +26,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
+mod advice;
 mod api;
 mod audit;
 mod authority;

@@ -124,14 +124,23 @@ pub fn metric_families() -> Vec<(String, &'static str, &'static str)> {
             .iter()
             .map(|(name, help)| (format!("perigee_control_statistics_{name}_total"), "counter", *help)),
     );
-    families.push(("perigee_control_canary_late_seconds".to_owned(), "gauge", "The limit of the alarm."));
-    families.push((
-        "perigee_control_limits_reached_total".to_owned(),
-        "counter",
-        "Times that a limit was reached.",
-    ));
+    families.extend(
+        [EXPORT_REQUESTS, CANARY_LATE_SECONDS, LIMITS_REACHED]
+            .map(|(name, kind, help)| (name.to_owned(), kind, help)),
+    );
     families
 }
+
+/// What is not one number of [`FAMILIES`]: name, kind, and what it says.
+const EXPORT_REQUESTS: (&str, &str, &str) = (
+    "perigee_control_export_requests_total",
+    "counter",
+    "Requests with statistics for others, by what became of them.",
+);
+const CANARY_LATE_SECONDS: (&str, &str, &str) =
+    ("perigee_control_canary_late_seconds", "gauge", "The limit of the alarm.");
+const LIMITS_REACHED: (&str, &str, &str) =
+    ("perigee_control_limits_reached_total", "counter", "Times that a limit was reached.");
 
 /// Of statistics: the end of the name, and what it says.
 static OF_STATISTICS: [(&str, &str); 5] = [
@@ -163,9 +172,8 @@ pub(crate) async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoRespo
     for (name, kind, help, value) in lines.chain(of_statistics) {
         text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n"));
     }
-    let name = "perigee_control_export_requests_total";
-    text.push_str(&format!("# HELP {name} Requests with statistics for others, by what became of them.\n"));
-    text.push_str(&format!("# TYPE {name} counter\n"));
+    let (name, kind, help) = EXPORT_REQUESTS;
+    text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
     for export in &*shared.exports.lock() {
         let counts = &export.counts;
         for (end, count) in [("sent", &counts.sent), ("failed", &counts.failed), ("dropped", &counts.dropped)]
@@ -174,16 +182,14 @@ pub(crate) async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoRespo
             text.push_str(&format!("{name}{{to=\"{to}\",end=\"{end}\"}} {count}\n"));
         }
     }
-    text.push_str(&format!(
-        "# HELP perigee_control_canary_late_seconds The limit of the alarm.\n# TYPE perigee_control_canary_late_seconds \
-         gauge\nperigee_control_canary_late_seconds {}\n",
-        CANARY_LATE.as_secs()
-    ));
-    text.push_str("# HELP perigee_control_limits_reached_total Times that a limit was reached.\n");
-    text.push_str("# TYPE perigee_control_limits_reached_total counter\n");
+    let (name, kind, help) = CANARY_LATE_SECONDS;
+    let late = CANARY_LATE.as_secs();
+    text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {late}\n"));
+    let (name, kind, help) = LIMITS_REACHED;
+    text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
     for (limit, count) in Limit::ALL.iter().zip(&counts.limits) {
         let (limit, count) = (limit.as_str(), count.load(Ordering::Relaxed));
-        text.push_str(&format!("perigee_control_limits_reached_total{{limit=\"{limit}\"}} {count}\n"));
+        text.push_str(&format!("{name}{{limit=\"{limit}\"}} {count}\n"));
     }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
 }

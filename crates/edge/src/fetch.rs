@@ -234,7 +234,12 @@ pub(crate) async fn fly(mut job: Job, pilot: Pilot, interim: Interim, report: on
                     job.worker.shared.disks.remove(job.object_key);
                     job.worker.insert(job.object_key, Arc::new(Item::Pass { until_ms }));
                 }
-                pilot.flight().land(Landing::Private);
+                // The origin wants to be asked by somebody who is sure to be there, as the others may be (RFC 8470 §5.2).
+                let is_too_early = response.status == 425 && job.request.fields.contains("early-data");
+                pilot.flight().land(match is_too_early {
+                    true => Landing::Failed { why: Why::Uncacheable, shared: false },
+                    false => Landing::Private,
+                });
                 job.finish(&pilot, false);
                 let why = if reason == NotKept::TooLarge { Why::TooLarge } else { Why::Uncacheable };
                 tell(Outcome::Private(response, why));

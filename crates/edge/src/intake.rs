@@ -85,14 +85,10 @@ pub(crate) fn request(
         // RFC 9112 §3.2.2: Host is replaced by what the target says, before anything reads it.
         let _ = fields.set("host", authority.as_bytes());
     }
-    if is_early {
-        if !is_replayable(method, framing) {
-            return Err(TOO_EARLY);
-        }
-        // RFC 8470 §5.1: who answers next can ask for it again, when it is sure to come from the visitor.
-        let _ = fields.set("early-data", b"1");
-    }
     let wants_websocket = asks_for_websocket(method, protocol, &fields);
+    if is_early && (wants_websocket || !is_replayable(method, framing)) {
+        return Err(TOO_EARLY);
+    }
     let takes_trailers = hop::takes_trailers(&fields);
     let (mut client, mut country, mut secure) = (visitor.client, visitor.country, visitor.secure);
     if !edge.trusted_proxies.is_empty() && forwarded::is_trusted(&edge.trusted_proxies, visitor.client) {
@@ -104,6 +100,10 @@ pub(crate) fn request(
     }
     // From here on nobody sees what concerns this hop alone: neither key nor variant nor origin.
     hop::strip_hop_by_hop(&mut fields);
+    if is_early {
+        // RFC 8470 §5.1: who answers next can ask for it again, when it is sure to come from the visitor.
+        let _ = fields.set("early-data", b"1");
+    }
     let (mut asked, mut id) = (None, None);
     if let Some(node) = &visitor.node {
         if loaded.snapshot.routing.pop_of_node(node).is_none() {

@@ -45,6 +45,9 @@ pub(crate) fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListe
     if address.port() != 0 {
         let alone = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         alone.set_reuse_address(true)?;
+        if address.is_ipv6() {
+            alone.set_only_v6(true)?;
+        }
         alone.bind(&address.into())?;
         alone.listen(1)?;
     }
@@ -197,6 +200,14 @@ mod tests {
         for line in ["", "  sl  local_address rem_address   st", "1: 0100007F:01BB", "1: 0100007F:01BB x"] {
             assert_eq!(dropped_of(line, &[443]), None, "{line:?}");
         }
+    }
+
+    #[test]
+    fn all_addresses_of_both_families_can_be_listened_on() {
+        let four = bind(SocketAddr::from(([0, 0, 0, 0], 0)), 2).unwrap();
+        let port = four[0].local_addr().unwrap().port();
+        let six = bind(SocketAddr::from(([0; 8], port)), 2).unwrap();
+        assert_eq!(six[0].local_addr().unwrap().port(), port);
     }
 
     #[test]

@@ -290,10 +290,11 @@ pub(crate) fn place(
     request: &Request,
     response: &Fields,
     text: &mut Vec<u8>,
+    is_kept: bool,
 ) -> Place {
     let primary = hash(&shared.seed, text).0;
     let Vary::Spec(spec) = VarySpec::of(response) else { return Place { key: primary, language_key: None } };
-    let generation = index(shared, primary, &spec, request);
+    let generation = index(shared, primary, &spec, request, is_kept);
     let rules = &at.rule().policy.vary_normalise;
     let key = variant_key(shared, text, generation, |text| spec.write_variant(text, &request.fields, rules));
     let language = response.get("content-language").and_then(single_language);
@@ -306,7 +307,7 @@ pub(crate) fn place(
 }
 
 /// Puts `spec` first into the index under `primary`; the index's generation.
-fn index(shared: &Shared, primary: u128, spec: &VarySpec, request: &Request) -> u64 {
+fn index(shared: &Shared, primary: u128, spec: &VarySpec, request: &Request, is_kept: bool) -> u64 {
     let store = &shared.store;
     // Memory may have lost it since the request looked. Waiting for the disk here is rare, and costs less than all variants.
     let on_disk = || shared.disks.find(primary).and_then(|spot| tiering::peek(shared, primary, &spot));
@@ -320,7 +321,10 @@ fn index(shared: &Shared, primary: u128, spec: &VarySpec, request: &Request) -> 
     specs.insert(0, spec.clone());
     specs.truncate(SPECS_MAX);
     let variants = Variants { generation, specs };
-    shared.put_variants(primary, &variants, &url_of(request));
+    // What is only passed on is found while it passes, and not after a restart.
+    if is_kept {
+        shared.put_variants(primary, &variants, &url_of(request));
+    }
     let _counted = store.insert(primary, Arc::new(Item::Variants(variants)));
     generation
 }

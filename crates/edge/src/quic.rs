@@ -276,8 +276,10 @@ async fn hold(
     handshake: Handshake,
 ) {
     let worker = open.worker();
+    // What is asked early counts for an address, and goes to the origin under it: only for one that has been shown to be the visitor's.
+    let is_proven = incoming.remote_address_validated();
     let Ok(connecting) = incoming.accept_with(config) else { return };
-    let connection = match worker.tls().takes_early_data() && asking.is_none() {
+    let connection = match worker.tls().takes_early_data() && is_proven && asking.is_none() {
         // What comes before the handshake is over says so itself.
         true => match connecting.into_0rtt() {
             Ok((connection, shaken)) => {

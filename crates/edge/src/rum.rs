@@ -4,6 +4,7 @@
 //! Whoever can load a page can tell of it what he likes, so what is told is bounded, and not trusted:
 //!
 //! - A token is for one page view, on the host and from the network that it was given to, at the PoP that gave it.
+//! - Nothing is taken from pages of other sites, as far as browsers say where they come from.
 //! - One network tells of [`VIEWS_PER_NETWORK`] page views in [`STRETCH_SECS`], whatever it sends: it moves no percentile of many.
 //! - Times that cannot be (longer than the script has been there, or in an order in which nothing loads) are refused as a whole.
 //! - Groups of pages are named by rules, or are the first part of a path, of [`GROUPS_MAX`] different ones.
@@ -44,6 +45,8 @@ const NONCES: usize = 1 << 18;
 const GROUPS_MAX: usize = 64;
 /// Groups of all sites.
 const GROUPS_IN_ALL_MAX: usize = 4_096;
+/// Of those, how many may be first told of by one network: who invents names does not fill all places.
+const GROUPS_OF_NETWORK_MAX: usize = 8;
 /// The group of those beyond.
 const OTHERS: &str = "(others)";
 /// How long after its navigation began a page may load the script, in ms.
@@ -79,6 +82,8 @@ struct Seen {
 struct Groups {
     hour: u64,
     by_site: HashMap<usize, HashSet<Box<str>>>,
+    /// How many each network was the first to tell of.
+    by_network: HashMap<IpAddr, usize>,
     count: usize,
 }
 
@@ -133,6 +138,9 @@ impl PageViews {
 
     /// The token for the script's part; `None` where this page view is not to be told of.
     pub(crate) fn part(&self, site: &Site, request: &Request, now_secs: u64) -> Option<String> {
+        if is_of_another_site(request) {
+            return None;
+        }
         let rum = match page_of(request) {
             Some(page) => rum_of(site, request, page)?,
             // It does not say which page it is for: then that decides when it is told of.
@@ -178,6 +186,9 @@ impl PageViews {
         now_secs: u64,
     ) -> Outcome {
         let Some(Told { token, view, path }) = read_view(told) else { return Outcome::Impossible };
+        if is_of_another_site(request) {
+            return Outcome::Forged;
+        }
         {
             let signing = self.signing.read();
             let is_ours = token.is_for(&signing.key, &signing.purpose(request));
@@ -194,7 +205,7 @@ impl PageViews {
         }
         let group = match &rum.group {
             Some(named) => named,
-            None => self.groups.lock().of(site.index, path, now_secs),
+            None => self.groups.lock().of(site.index, path, network_of(request.client), now_secs),
         };
         match registry.count_view(slot, request.country, group, &view) {
             true => Outcome::Counted,
@@ -245,7 +256,7 @@ impl Seen {
 
 impl Groups {
     /// The group of a page: the first part of its path, or `/` for what lies at the root.
-    fn of<'p>(&mut self, site: usize, path: &'p str, now_secs: u64) -> &'p str {
+    fn of<'p>(&mut self, site: usize, path: &'p str, network: IpAddr, now_secs: u64) -> &'p str {
         let rest = path.strip_prefix('/').unwrap_or(path);
         let group = rest.find('/').map_or("/", |end| &path[..end + 1 + path.len() - rest.len()]);
         let hour = now_secs / 3_600;
@@ -259,10 +270,20 @@ impl Groups {
         if known.len() >= GROUPS_MAX || self.count >= GROUPS_IN_ALL_MAX || group.len() > GROUP_BYTES_MAX {
             return OTHERS;
         }
+        let of_network = self.by_network.entry(network).or_default();
+        if *of_network >= GROUPS_OF_NETWORK_MAX {
+            return OTHERS;
+        }
+        *of_network += 1;
         known.insert(group.into());
         self.count += 1;
         group
     }
+}
+
+/// Whether a page of somebody else's site has its visitors' browsers load the script, or tell (Fetch Metadata, `Sec-Fetch-Site`).
+fn is_of_another_site(request: &Request) -> bool {
+    request.fields.get("sec-fetch-site").is_some_and(|site| site == b"cross-site")
 }
 
 /// The path of the page that loads the script, as far as it says so.
@@ -409,21 +430,35 @@ mod tests {
         assert_eq!(views.admit(client(9), 7, STRETCH_SECS), Err(Outcome::Forged), "and later");
     }
 
+    fn network(number: usize) -> IpAddr {
+        IpAddr::from([10, (number >> 8) as u8, number as u8, 0])
+    }
+
+    #[test]
+    fn one_network_takes_few_places_of_groups() {
+        let mut groups = Groups::default();
+        let named =
+            (0..GROUPS_MAX).filter(|name| groups.of(0, &format!("/{name}/"), network(1), 0) != OTHERS);
+        assert_eq!(named.count(), GROUPS_OF_NETWORK_MAX);
+        assert_eq!(groups.of(0, "/tea/", network(2), 0), "/tea/");
+        assert_eq!(groups.of(0, "/tea/", network(1), 0), "/tea/", "what others have named is named for all");
+    }
+
     #[test]
     fn groups_are_the_first_parts_of_paths_and_of_a_bounded_number() {
         let mut groups = Groups::default();
         for (path, group) in
             [("/", "/"), ("/about", "/"), ("/tea/green/1", "/tea/"), ("/tea/", "/tea/"), ("//x", "//")]
         {
-            assert_eq!(groups.of(0, path, 0), group);
+            assert_eq!(groups.of(0, path, network(0), 0), group);
         }
         for number in 0..2 * GROUPS_MAX {
-            groups.of(0, &format!("/{number}/a"), 0);
+            groups.of(0, &format!("/{number}/a"), network(number), 0);
         }
-        assert_eq!(groups.of(0, "/new/", 0), OTHERS);
-        assert_eq!(groups.of(0, "/tea/", 0), "/tea/");
-        assert_eq!(groups.of(1, "/new/", 0), "/new/");
-        assert_eq!(groups.of(1, &format!("/{}/", "a".repeat(GROUP_BYTES_MAX)), 0), OTHERS);
-        assert_eq!(groups.of(0, "/new/", 3_600), "/new/");
+        assert_eq!(groups.of(0, "/new/", network(900), 0), OTHERS);
+        assert_eq!(groups.of(0, "/tea/", network(900), 0), "/tea/");
+        assert_eq!(groups.of(1, "/new/", network(900), 0), "/new/");
+        assert_eq!(groups.of(1, &format!("/{}/", "a".repeat(GROUP_BYTES_MAX)), network(900), 0), OTHERS);
+        assert_eq!(groups.of(0, "/new/", network(900), 3_600), "/new/");
     }
 }

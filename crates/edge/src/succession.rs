@@ -268,19 +268,18 @@ fn listen(shared: &Arc<Shared>, link: Arc<Link>, side: Side) -> io::Result<()> {
             hear(&shared, &held, side, message);
         }
         held.end();
-        if let Some(shared) = weak.upgrade() {
-            shared.succession.heard(match side {
-                Side::Before => Heard::BeforeGone,
-                Side::After => Heard::AfterGone,
-            });
-        }
-        match (weak.upgrade(), side) {
-            (Some(shared), Side::After) => {
+        let Some(shared) = weak.upgrade() else { return };
+        // Telling of it comes last: it may have to wait.
+        match side {
+            Side::After => {
                 shared.succession.is_orphan.store(true, Ordering::Release);
                 shared.succession.ask(Ask::Stop);
+                shared.succession.heard(Heard::AfterGone);
             }
-            (Some(shared), Side::Before) => shared.quic.start_reading(),
-            (None, _) => {}
+            Side::Before => {
+                shared.quic.start_reading();
+                shared.succession.heard(Heard::BeforeGone);
+            }
         }
     });
     if thread.is_err() {

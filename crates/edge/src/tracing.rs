@@ -107,6 +107,13 @@ fn now_ns(request: &Request) -> u64 {
     begun_ns(request).saturating_add(request.started.elapsed().as_nanos() as u64)
 }
 
+/// Bytes of a visitor's text in a span: many wait while nobody takes them. The access log has the whole, by the trace's id.
+const TEXT_BYTES_MAX: usize = 512;
+
+fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(TEXT_BYTES_MAX)]
+}
+
 fn span_of(trace: &Trace, id: u64, parent: u64, name: &str, kind: i32) -> Span {
     Span {
         trace_id: trace.id.to_be_bytes().to_vec(),
@@ -142,13 +149,13 @@ pub(crate) fn finish(worker: &Worker, request: &Request, finished: impl FnOnce()
         (lookup.start_ns, lookup.end_ns) = (begun, begun.saturating_add(trace.looked_ns.get()));
         tracer.tracing.traces.tell(lookup);
     }
-    let method = request.method.as_str();
+    let method = cut(request.method.as_str());
     let mut span = span_of(trace, trace.span, trace.parent, method, KIND_SERVER);
     (span.start_ns, span.end_ns) = (begun, now_ns(request));
     span.attributes = vec![
         KeyValue::text("http.request.method", method),
-        KeyValue::text("server.address", &*request.host),
-        KeyValue::text("url.path", request.path()),
+        KeyValue::text("server.address", cut(&request.host)),
+        KeyValue::text("url.path", cut(request.path())),
         KeyValue::text("url.scheme", if request.secure { "https" } else { "http" }),
         KeyValue::text("network.protocol.version", request.protocol.version()),
         KeyValue::number("http.response.status_code", finished.status.into()),

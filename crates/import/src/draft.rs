@@ -144,7 +144,8 @@ impl Draft {
             }
             let errors: Vec<&Diagnostic> =
                 parsed.diagnostics.iter().filter(|found| found.is_error()).collect();
-            if !errors.iter().fold(false, |any, error| take_out(&mut lines, &mut ledger, error) || any) {
+            let taken = errors.iter().filter(|error| take_out(&mut lines, &mut ledger, error)).count();
+            if taken == 0 {
                 let first = errors.first().map_or("", |error| &*error.message);
                 return Err(nothing(first));
             }

@@ -90,6 +90,14 @@ struct Server<'a> {
     is_tls: bool,
 }
 
+/// Domains that have the same servers.
+struct Names {
+    domains: Vec<(String, Id)>,
+    /// The server that answers by http, and the one that does by https.
+    plain: Option<usize>,
+    tls: Option<usize>,
+}
+
 /// Everything that is known while servers are read.
 struct World<'a> {
     files: &'a Files,
@@ -167,8 +175,9 @@ impl<'a> World<'a> {
             self.read_server(server, http.with(level), draft);
         }
         self.read_addresses(draft);
-        for (domains, plain, tls) in self.sites() {
-            if let Some(site) = self.build_site(&domains, plain, tls) {
+        self.read_limits(draft);
+        for names in self.sites() {
+            if let Some(site) = self.build_site(&names) {
                 draft.sites.push(site);
             }
         }
@@ -319,10 +328,39 @@ impl<'a> World<'a> {
         }
     }
 
+    /// `client_max_body_size`: a node has one limit.
+    fn read_limits(&mut self, draft: &mut Draft) {
+        let mut sizes: Vec<(Id, u64)> = Vec::new();
+        self.files.each(|directive| {
+            if directive.name == "client_max_body_size" {
+                sizes.extend(known::size(directive.arg(0)).map(|size| (directive.id, size)));
+            }
+        });
+        let Some(largest) = sizes.iter().map(|(_, size)| *size).max() else { return };
+        // 0 is no limit.
+        let is_open = sizes.iter().any(|(_, size)| *size == 0);
+        for (id, size) in sizes {
+            match size {
+                0 => self
+                    .ledger
+                    .not_needed(id, "bodies have a limit of 20 GiB: see body_bytes_max in [edge] limits"),
+                size if is_open || size < largest => {
+                    self.ledger
+                        .not_mapped(id, "the limit is one for all sites of a node, and the largest is taken");
+                }
+                size => {
+                    let value = quote(&model::ByteSize(size).to_string());
+                    draft.edge.set("limits.body_bytes_max", value, &[id]);
+                    self.ledger.mapped(id, "edge.limits.body_bytes_max");
+                }
+            }
+        }
+    }
+
     // --- Sites ---
 
     /// Domains with the servers that they have for http and https, those with the same ones together.
-    fn sites(&mut self) -> Vec<(Vec<(String, Id)>, Option<usize>, Option<usize>)> {
+    fn sites(&mut self) -> Vec<Names> {
         let mut domains: Vec<(String, Id, Option<usize>, Option<usize>)> = Vec::new();
         for (index, server) in self.servers.iter().enumerate() {
             for (domain, id) in &server.names {
@@ -349,22 +387,19 @@ impl<'a> World<'a> {
                 }
             }
         }
-        let mut sites: Vec<(Vec<(String, Id)>, Option<usize>, Option<usize>)> = Vec::new();
+        let mut sites: Vec<Names> = Vec::new();
         for (domain, id, plain, tls) in domains {
-            match sites.iter_mut().find(|(_, a, b)| (*a, *b) == (plain, tls)) {
-                Some((of_site, ..)) => of_site.push((domain, id)),
-                None => sites.push((vec![(domain, id)], plain, tls)),
+            match sites.iter_mut().find(|names| (names.plain, names.tls) == (plain, tls)) {
+                Some(names) => names.domains.push((domain, id)),
+                None => sites.push(Names { domains: vec![(domain, id)], plain, tls }),
             }
         }
         sites
     }
 
-    fn build_site(
-        &mut self,
-        domains: &[(String, Id)],
-        plain: Option<usize>,
-        tls: Option<usize>,
-    ) -> Option<DraftSite> {
+    fn build_site(&mut self, of_site: &Names) -> Option<DraftSite> {
+        let Names { domains, plain, tls } = of_site;
+        let (plain, tls) = (*plain, *tls);
         let mut keys = Keys::default();
         let ids: Vec<Id> = domains.iter().map(|(_, id)| *id).collect();
         // What a wildcard holds already is not said twice.

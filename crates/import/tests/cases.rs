@@ -2,6 +2,8 @@
 //! `#### expect`, and tests of the site that has to come out (`[[site.test]]`, as in configuration.md), which are run against it.
 //! Lines there that begin with `# left: ` name, in order, what is not mapped: the beginnings of the directives.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 use std::path::Path;
 
 use import::{Imported, Item, Source, import};

@@ -1,12 +1,12 @@
 //! Where to put PoPs: how far visitors are from those that there are, which to add, what each brings, and what is lost with each.
 //!
 //! ```text
-//! shares, logs ─► markets ─┐
-//! places ─► sites ─────────┼─► Problem: round trips of each market to each site ─► best ─► Choice ─► Coverage, Loss
-//! prices ─► cost of each ──┘
+//! shares, logs ─► markets ──┐
+//! PoPs, cities ─► places ───┼─► Problem: round trips of each market to each place ─► best ─► Choice ─► Coverage, Loss
+//! prices ─► cost of each ───┘
 //! ```
 //!
-//! Each market is served by the site with the shortest round trip, as the router would have it. What is made small is the mean
+//! Each market is served by the place with the shortest round trip, as the router would have it. What is made small is the mean
 //! round trip of all demand. Neither the way between PoP and origin nor how full a PoP is counts here.
 //!
 //! Pure: round trips come from the caller, who knows whether they were measured. Called by `perigee plan`.
@@ -21,7 +21,7 @@ pub use optimise::{Choice, Limit, best};
 /// A round trip that is called short: what a visitor hardly notices, some ten thousand steps of light in glass.
 pub const NEAR_MS: f64 = 50.0;
 
-/// What a site costs.
+/// What a place costs.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Cost {
     /// Per month, whatever it does.
@@ -30,18 +30,18 @@ pub struct Cost {
     pub per_gb: f64,
 }
 
-/// Markets, sites, and the way between them.
+/// Markets, places, and the way between them.
 #[derive(Clone, Debug, Default)]
 pub struct Problem {
     /// Each market's part of the requests; all together are 1.
     demand: Vec<f64>,
     /// GB per month that each market asks for.
     gb: Vec<f64>,
-    /// What each site costs.
+    /// What each place costs.
     costs: Vec<Cost>,
-    /// Round trips in ms: by site, then by market.
+    /// Round trips in ms: by place, then by market.
     ms: Vec<Vec<f64>>,
-    /// Sites that are there already and stay.
+    /// Places that are there already and stay.
     kept: Vec<usize>,
 }
 
@@ -56,28 +56,28 @@ pub struct Coverage {
     pub near: f64,
 }
 
-/// What it would be without one site.
+/// What it would be without one place.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Loss {
-    /// The site that is gone.
-    pub site: usize,
+    /// The place that is gone.
+    pub place: usize,
     /// How well demand is served then; `None` when no other is left.
     pub coverage: Option<Coverage>,
     /// The part of demand that has to move.
     pub moved: f64,
-    /// The site with the most demand then, and its part.
+    /// The place with the most demand then, and its part.
     pub busiest: Option<(usize, f64)>,
 }
 
 impl Problem {
-    /// `markets`: weight and GB per month of each; weights need not add up to anything. `sites`: cost and round trip (ms) to each market.
+    /// `markets`: weight and GB per month of each; weights need not add up to anything. `places`: cost and round trip (ms) to each market.
     ///
-    /// Panics when a site has not one round trip per market, or `kept` names no site.
-    pub fn new(markets: &[(f64, f64)], sites: Vec<(Cost, Vec<f64>)>, kept: Vec<usize>) -> Problem {
+    /// Panics when a place has not one round trip per market, or `kept` names no place.
+    pub fn new(markets: &[(f64, f64)], places: Vec<(Cost, Vec<f64>)>, kept: Vec<usize>) -> Problem {
         let total: f64 = markets.iter().map(|(weight, _)| weight).sum();
-        assert!(sites.iter().all(|(_, ms)| ms.len() == markets.len()), "a round trip for each market");
-        assert!(kept.iter().all(|site| *site < sites.len()), "only sites are kept");
-        let (costs, ms) = sites.into_iter().unzip();
+        assert!(places.iter().all(|(_, ms)| ms.len() == markets.len()), "a round trip for each market");
+        assert!(kept.iter().all(|place| *place < places.len()), "only places are kept");
+        let (costs, ms) = places.into_iter().unzip();
         Problem {
             demand: markets
                 .iter()
@@ -113,12 +113,12 @@ impl Problem {
         Problem { demand, gb, costs: self.costs.clone(), ms, kept: self.kept.clone() }
     }
 
-    /// How many sites there are.
-    pub fn sites(&self) -> usize {
+    /// How many places there are.
+    pub fn places(&self) -> usize {
         self.costs.len()
     }
 
-    /// The sites that are there already.
+    /// The places that are there already.
     pub fn kept(&self) -> &[usize] {
         &self.kept
     }
@@ -129,8 +129,8 @@ impl Problem {
     }
 
     /// Round trip, in ms.
-    pub fn ms(&self, site: usize, market: usize) -> f64 {
-        self.ms[site][market]
+    pub fn ms(&self, place: usize, market: usize) -> f64 {
+        self.ms[place][market]
     }
 
     /// Which of `set` serves each market: the one with the shortest round trip, the lower number among equals. Empty when `set` is.
@@ -150,35 +150,35 @@ impl Problem {
     pub fn coverage(&self, set: &[usize]) -> Option<Coverage> {
         let assigned = self.assign(set);
         let trips =
-            assigned.iter().enumerate().map(|(market, site)| (self.ms[*site][market], self.demand[market]));
+            assigned.iter().enumerate().map(|(market, place)| (self.ms[*place][market], self.demand[market]));
         Coverage::of(trips.collect())
     }
 
     /// The part of the demand that each of `set` serves, in its order.
     pub fn shares(&self, set: &[usize]) -> Vec<f64> {
         let mut shares = vec![0.0; self.costs.len()];
-        for (market, site) in self.assign(set).into_iter().enumerate() {
-            shares[site] += self.demand[market];
+        for (market, place) in self.assign(set).into_iter().enumerate() {
+            shares[place] += self.demand[market];
         }
-        set.iter().map(|site| shares[*site]).collect()
+        set.iter().map(|place| shares[*place]).collect()
     }
 
-    /// What `set` costs per month: each of its sites, and what each sends to whom it serves.
+    /// What `set` costs per month: each of its places, and what each sends to whom it serves.
     pub fn cost(&self, set: &[usize]) -> f64 {
-        let month: f64 = set.iter().map(|site| self.costs[*site].month).sum();
+        let month: f64 = set.iter().map(|place| self.costs[*place].month).sum();
         let sent = self.assign(set).into_iter().enumerate();
-        month + sent.map(|(market, site)| self.gb[market] * self.costs[site].per_gb).sum::<f64>()
+        month + sent.map(|(market, place)| self.gb[market] * self.costs[place].per_gb).sum::<f64>()
     }
 
     /// What is lost with each of `set`, in its order.
     pub fn losses(&self, set: &[usize]) -> Vec<Loss> {
         let shares = self.shares(set);
-        let without = |(index, site): (usize, &usize)| {
-            let rest: Vec<usize> = set.iter().copied().filter(|other| other != site).collect();
+        let without = |(index, place): (usize, &usize)| {
+            let rest: Vec<usize> = set.iter().copied().filter(|other| other != place).collect();
             let loads = self.shares(&rest);
             let busiest =
                 rest.iter().copied().zip(loads).max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0)));
-            Loss { site: *site, coverage: self.coverage(&rest), moved: shares[index], busiest }
+            Loss { place: *place, coverage: self.coverage(&rest), moved: shares[index], busiest }
         };
         set.iter().enumerate().map(without).collect()
     }
@@ -188,15 +188,15 @@ impl Problem {
         let (mut built, mut rest) = (self.kept.clone(), added.to_vec());
         let mut order = Vec::new();
         while !rest.is_empty() {
-            let mean = |site: &usize| {
-                let set: Vec<usize> = built.iter().copied().chain([*site]).collect();
+            let mean = |place: &usize| {
+                let set: Vec<usize> = built.iter().copied().chain([*place]).collect();
                 self.coverage(&set).map_or(f64::INFINITY, |coverage| coverage.mean_ms)
             };
             let first = (0..rest.len())
                 .min_by(|a, b| mean(&rest[*a]).total_cmp(&mean(&rest[*b])).then(rest[*a].cmp(&rest[*b])));
-            let site = rest.remove(first.unwrap_or(0));
-            built.push(site);
-            order.push(site);
+            let place = rest.remove(first.unwrap_or(0));
+            built.push(place);
+            order.push(place);
         }
         order
     }

@@ -17,7 +17,8 @@
 //! ([`Rollout::judged_on_few`]), and an operator who will not wait says [`Rollout::without_traffic`].
 //!
 //! In the last stage there is nobody left to compare with: what gets worse then is taken for the candidate's doing, also when
-//! it is an origin's. To go back is the safe mistake.
+//! it is an origin's. To go back is the safe mistake. Slowness alone, which every machine and network has for some seconds, counts
+//! there only while it lasts, and has to last for longer.
 //!
 //! Where nothing was stable before, there is nothing to go back to: without a configuration nodes answer nobody, which is worse
 //! than any harm. Such a one is never undone by itself. What speaks against it holds it up before the last stage, where the others have
@@ -52,6 +53,9 @@ const MEASURE_MS: u64 = 30_000;
 const REQUESTS_ENOUGH: u64 = 200;
 /// Steps in a row that a share must be too large for: a moment is none.
 const CONFIRMED: u32 = 3;
+/// The same for slowness once all run it and nobody is left to compare with: longer than [`watch::RECENT_MS`], so that a hiccup of
+/// origins or machines has left the window by itself, and short enough for what stays to be undone within 30 s.
+const CONFIRMED_ALONE: u32 = 20;
 /// One in so many nodes may start anew, or lose contact, for reasons of its own; but two may not.
 const STARTS_SHARE: usize = 50;
 const SILENCE_SHARE: usize = 5;
@@ -594,7 +598,7 @@ impl Rollout {
             .filter(is_comparable)
             .partition(|node| self.audience.includes(&node.name, &node.pop));
         let run: Vec<&NodeView> = run.into_iter().filter(|node| self.has_arrived(node)).collect();
-        let mut found: Vec<Harm> = Vec::new();
+        let mut found: Vec<(Span, Harm)> = Vec::new();
         let mut looked = Vec::new();
         for span in [Span::Recent, Span::Stage] {
             let others = Group::of(self, &others, span);
@@ -602,15 +606,22 @@ impl Rollout {
                 // Without a new report there is nothing new to say.
                 if self.watch.seen(&node.name).is_some_and(|seen| seen.is_new) {
                     looked.push(node.name.clone());
-                    found.extend(self.compare(&node.name, &Group::of(self, &[node], span), &others, span));
+                    let harms = self.compare(&node.name, &Group::of(self, &[node], span), &others, span);
+                    found.extend(harms.into_iter().map(|harm| (span, harm)));
                 }
             }
             if run.len() > 1 {
                 let name = format!("{} and {} more", run[0].name, run.len() - 1);
                 looked.push(name.clone());
-                found.extend(self.compare(&name, &Group::of(self, &run, span), &others, span));
+                let harms = self.compare(&name, &Group::of(self, &run, span), &others, span);
+                found.extend(harms.into_iter().map(|harm| (span, harm)));
             }
         }
+        if self.stage == Stage::All {
+            // What was slow a while ago and is no more would count to the end of the stage.
+            found.retain(|(span, harm)| *span == Span::Recent || !harm.measure.is_slowness());
+        }
+        let found: Vec<Harm> = found.into_iter().map(|(_, harm)| harm).collect();
         self.streaks.retain(|(name, measure), _| {
             let is_found = found.iter().any(|harm| harm.node == *name && harm.measure == *measure);
             is_found || !looked.contains(name) || *measure == Measure::Memory
@@ -625,7 +636,9 @@ impl Rollout {
             let streak = self.streaks.entry(key.clone()).or_insert(0);
             *streak += 1;
             counted.push(key);
-            if *streak >= CONFIRMED && worst.is_none() {
+            let is_alone = self.stage == Stage::All && harm.measure.is_slowness();
+            let confirmed = if is_alone { CONFIRMED_ALONE } else { CONFIRMED };
+            if *streak >= confirmed && worst.is_none() {
                 worst = Some(harm);
             }
         }

@@ -1,13 +1,16 @@
 //! `perigee advise`: what keeps a site from being cached well, what to change, what that will bring, and, afterwards, whether it did.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
+use client::Control;
 use insight::advise::{Metric, Proposal, Survey, Trial, Verdict, Verifier, Worth};
 use insight::replay::{Replay, Settings};
-use serde_json::json;
+use model::Snapshot;
+use serde_json::{Value, json};
 
+use crate::cluster::Cluster;
 use crate::failure::Failure;
 use crate::recorded::{self, Counted};
 use crate::replay::bytes;
@@ -18,6 +21,8 @@ Examples:
   perigee advise --log access.log --config perigee.toml --draft 1 > new.toml   the configuration with the first
   perigee advise --log access.log --config perigee.toml --json > proposals.json
   perigee advise --verify proposals.json --log later.log                 did it do what was predicted?
+  perigee advise --log access.log --report                               for the cluster's configuration, shown in its dashboard
+  perigee advise --verify --report --only 1 --log later.log              and what came of it
 
 Apply one proposal, check and reload, let some traffic pass, verify, and ask again: what remains is then seen better.
 A log of other servers tells no response headers: --live asks the origin for one URL of each class.";
@@ -30,7 +35,7 @@ pub(crate) struct AdviseArgs {
     #[arg(long, value_name = "FILE", required = true)]
     log: Vec<PathBuf>,
     /// The configuration that was in force
-    #[arg(long, value_name = "FILE", required_unless_present = "verify")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["verify", "report"], conflicts_with = "report")]
     config: Option<PathBuf>,
     /// Only this site; it also takes requests without a host
     #[arg(long, value_name = "NAME")]
@@ -39,42 +44,56 @@ pub(crate) struct AdviseArgs {
     #[arg(long, value_name = "URL")]
     live: Option<String>,
     /// Print the configuration with this proposal applied, and nothing else
-    #[arg(long, value_name = "NUMBER", conflicts_with_all = ["json", "verify"])]
+    #[arg(long, value_name = "NUMBER", conflicts_with_all = ["json", "verify", "report"])]
     draft: Option<usize>,
-    /// Proposals that have been applied, as --json has printed them: say whether the log shows what was predicted; exit code 1 if not
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["config", "live"])]
-    verify: Option<PathBuf>,
+    /// Proposals that have been applied, as --json has printed them: say whether the log shows what was predicted; exit code 1 if not.
+    /// With --report, those that control keeps
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["config", "live"], num_args = 0..=1)]
+    verify: Option<Option<PathBuf>>,
     /// With --verify, only these proposals, by their numbers
     #[arg(long, value_name = "NUMBER", requires = "verify")]
     only: Vec<usize>,
+    /// Work it out for the configuration that a cluster runs, and have its control keep it for the dashboard
+    #[arg(long)]
+    report: bool,
     /// Print as JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    cluster: Cluster,
 }
 
 impl AdviseArgs {
     /// Advises, or verifies.
     pub(crate) fn run(self) -> Result<(), Failure> {
         if let Some(file) = &self.verify {
-            return self.verify(file);
+            return self.verify(file.as_ref());
         }
-        let Some(config) = &self.config else {
-            return Err(Failure::new("there is no configuration", "name it: --config FILE"));
-        };
+        if self.cluster.is_given() && !self.report {
+            return Err(Failure::new(
+                "flags name a control, and nothing is reported to it",
+                "add --report, or leave them out",
+            ));
+        }
         if self.log.iter().any(|log| log.as_os_str() == "-") {
             return Err(Failure::new("standard input cannot be read twice", "put the log into a file"));
         }
-        let (text, snapshot) = recorded::configuration(config)?;
+        let control = self.report.then(|| self.cluster.client()).transpose()?;
+        let base = match (&self.config, &control) {
+            (Some(config), _) => Base::of_file(config)?,
+            (None, Some(control)) => Base::of_cluster(control)?,
+            (None, None) => return Err(Failure::new("there is no configuration", "name it: --config FILE")),
+        };
+        let Base { text, snapshot, place, number } = base;
         let mut settings = Settings { site: self.site.clone(), ..Settings::default() };
         if let Some(at) = &self.live {
             settings.probed = Arc::new(recorded::probe(&self.log, at)?);
         }
-        let wrong = |why| Failure::new(format!("{}: {why}", config.display()), "correct --site");
+        let wrong = |why| Failure::new(format!("{place}: {why}"), "correct --site");
         let replay = Replay::new(snapshot, settings.clone()).map_err(wrong)?;
         let mut survey = Survey::new(text.clone(), replay);
         let counted = recorded::read(&self.log, |format, record| survey.take(format, record))?;
         counted.refuse_nothing(survey.requests())?;
-        let place = config.display().to_string();
         let parse = |draft: &str| recorded::parse(draft, &place).ok();
         let candidates = survey.candidates();
         let found = candidates.len();
@@ -101,25 +120,30 @@ impl AdviseArgs {
                 )),
             };
         }
+        if let Some(control) = &control {
+            let told: Vec<Value> = proposals.iter().map(|proposal| told(proposal, &text)).collect();
+            let body = json!({ "configuration": number, "requests": survey.requests(), "proposals": told });
+            control.post("/v1/advice", &body)?;
+        }
         crate::print(&match self.json {
             true => format!("{:#}\n", json!({ "log": counted, "considered": found, "proposals": proposals })),
             false => crate::visible_lines(&describe(&proposals, &counted, survey.requests())),
         })
     }
 
-    fn verify(&self, file: &PathBuf) -> Result<(), Failure> {
-        let place = file.display();
-        let text = std::fs::read_to_string(file).map_err(|error| {
-            Failure::new(format!("{place} cannot be read: {error}"), "name what --json printed")
-        })?;
-        let strange = |why: String| {
-            Failure::new(
-                format!("{place} holds no proposals: {why}"),
-                "give it what `perigee advise --json` printed",
-            )
+    fn verify(&self, file: Option<&PathBuf>) -> Result<(), Failure> {
+        let control = self.report.then(|| self.cluster.client()).transpose()?;
+        let (place, mut value) = match (file, &control) {
+            (Some(file), _) => (file.display().to_string(), read_proposals(file)?),
+            (None, Some(control)) => ("control's report".to_owned(), control.fetch("/v1/advice")?),
+            (None, None) => {
+                return Err(Failure::new(
+                    "--verify names no proposals",
+                    "name what --json printed, or add --report",
+                ));
+            }
         };
-        let mut value: serde_json::Value =
-            serde_json::from_str(&text).map_err(|error| strange(error.to_string()))?;
+        let strange = |why: String| no_proposals(&place, &why);
         let proposals: Vec<Proposal> =
             serde_json::from_value(value["proposals"].take()).map_err(|error| strange(error.to_string()))?;
         let is_meant = |one: &Proposal| self.only.is_empty() || self.only.contains(&one.number);
@@ -138,6 +162,10 @@ impl AdviseArgs {
                         "predicted": proposal.after, "measured": measured, "verdict": verdict })
             })
             .collect();
+        if let Some(control) = &control {
+            let kept = rows.iter().map(|row| json!({ "number": row["number"], "measured": row["measured"], "verdict": row["verdict"] }));
+            control.post("/v1/advice/verdicts", &json!({ "verdicts": kept.collect::<Vec<_>>() }))?;
+        }
         crate::print(&match self.json {
             true => format!("{:#}\n", json!({ "log": counted, "verdicts": rows })),
             false => crate::visible_lines(&verdict_words(&verdicts)),
@@ -150,6 +178,67 @@ impl AdviseArgs {
             )),
         }
     }
+}
+
+/// The configuration that advice is for.
+struct Base {
+    text: String,
+    snapshot: Snapshot,
+    /// What to call it.
+    place: String,
+    /// Its number in a cluster.
+    number: Option<u64>,
+}
+
+impl Base {
+    fn of_file(file: &Path) -> Result<Base, Failure> {
+        let (text, snapshot) = recorded::configuration(file)?;
+        Ok(Base { text, snapshot, place: file.display().to_string(), number: None })
+    }
+
+    /// The one that has proven itself, or the first of all on its way there.
+    fn of_cluster(control: &Control) -> Result<Base, Failure> {
+        let versions = control.fetch("/v1/configurations")?;
+        let number = versions["stable"].as_u64().or(versions["candidate"].as_u64()).ok_or_else(|| {
+            Failure::new("the cluster runs no configuration", "roll one out first: perigee apply")
+        })?;
+        let found = control.fetch(&format!("/v1/configurations/{number}"))?;
+        let text = found["text"].as_str().unwrap_or_default().to_owned();
+        let place = format!("configuration {number}");
+        let snapshot = recorded::parse(&text, &place)?;
+        Ok(Base { text, snapshot, place, number: Some(number) })
+    }
+}
+
+/// A proposal as control keeps it: with the lines that it changes.
+fn told(proposal: &Proposal, text: &str) -> Value {
+    let mut told = json!(proposal);
+    told["edit"] = match proposal.draft.is_empty() {
+        true => Value::Null,
+        false => lines_changed(text, &proposal.draft),
+    };
+    told
+}
+
+/// What makes one text of the other: all between the lines that both begin and end with.
+fn lines_changed(text: &str, draft: &str) -> Value {
+    let (old, new): (Vec<&str>, Vec<&str>) = (text.lines().collect(), draft.lines().collect());
+    let before = old.iter().zip(&new).take_while(|(one, other)| one == other).count();
+    let (old, new) = (&old[before..], &new[before..]);
+    let behind = old.iter().rev().zip(new.iter().rev()).take_while(|(one, other)| one == other).count();
+    json!({ "line": before + 1, "remove": old[..old.len() - behind], "insert": new[..new.len() - behind] })
+}
+
+fn read_proposals(file: &Path) -> Result<Value, Failure> {
+    let place = file.display().to_string();
+    let text = std::fs::read_to_string(file).map_err(|error| {
+        Failure::new(format!("{place} cannot be read: {error}"), "name what --json printed")
+    })?;
+    serde_json::from_str(&text).map_err(|error| no_proposals(&place, &error.to_string()))
+}
+
+fn no_proposals(place: &str, why: &str) -> Failure {
+    Failure::new(format!("{place} holds no proposals: {why}"), "give it what `perigee advise --json` printed")
 }
 
 fn describe(proposals: &[Proposal], counted: &Counted, requests: u64) -> String {
@@ -226,4 +315,21 @@ fn verdict_words(verdicts: &[(Proposal, f64, Verdict)]) -> String {
         ));
     }
     words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_is_told_as_the_lines_between_what_stays() {
+        for (text, draft, wanted) in [
+            ("a\nb\nc\n", "a\nx\ny\nc\n", json!({ "line": 2, "remove": ["b"], "insert": ["x", "y"] })),
+            ("a\nb\n", "a\nb\nb\n", json!({ "line": 3, "remove": [], "insert": ["b"] })),
+            ("a\na\n", "a\n", json!({ "line": 2, "remove": ["a"], "insert": [] })),
+            ("a\n", "a\n", json!({ "line": 2, "remove": [], "insert": [] })),
+        ] {
+            assert_eq!(lines_changed(text, draft), wanted);
+        }
+    }
 }

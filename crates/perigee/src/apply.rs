@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use client::Control;
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, ControlClient, show};
+use crate::cluster::{Cluster, show};
 use crate::failure::Failure;
 use crate::rollout;
 
@@ -78,15 +79,15 @@ impl Apply {
         let text =
             text.map_err(|error| Failure::new(format!("{source}: {error}"), "name the file with the sites"))?;
         let client = self.cluster.client()?;
-        let wanted = json!({ "text": text, "reason": self.reason.clone().unwrap_or_default(), "source": source, "dry_run": self.dry_run });
-        let (status, added) = client.ask("POST", "/v1/configurations", Some(&wanted))?;
+        let reason = self.reason.as_deref().unwrap_or_default();
+        let (status, added) = client.add_configuration(&text, &source, reason, self.dry_run)?;
         let findings = findings(&added);
         if !(200..300).contains(&status) {
             if self.json {
                 crate::print(&format!("{added:#}\n"))?;
             }
             eprint!("{findings}");
-            return Err(crate::client::refusal(status, &added));
+            return Err(client::Error::refused(status, &added).into());
         }
         if self.dry_run || self.no_rollout {
             eprint!("{findings}");
@@ -103,7 +104,7 @@ impl Apply {
             "version": added["version"], "stage": stage, "first": self.first, "reason": self.reason,
             "without_traffic": self.without_traffic,
         });
-        let begun = client.post("/v1/rollouts", &wanted)?;
+        let begun = client.roll_out(&wanted)?;
         match self.wait {
             true => wait(&client, self.json),
             false => show(self.json, &begun, rollout::describe),
@@ -112,10 +113,10 @@ impl Apply {
 }
 
 /// Says how the roll-out goes, until its end.
-pub(crate) fn wait(client: &ControlClient, json: bool) -> Result<(), Failure> {
+pub(crate) fn wait(client: &Control, json: bool) -> Result<(), Failure> {
     let mut said = String::new();
     loop {
-        let current = client.fetch("/v1/rollouts/current")?;
+        let current = client.rollout()?;
         let words = rollout::describe(&current);
         match current["state"].as_str() {
             Some("running" | "paused") => {

@@ -15,7 +15,7 @@ use flate2::write::GzEncoder;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-use crate::http::parse_answer;
+use client::http::parse_answer;
 
 /// How long one batch is tried: of lines, of which more come all the time, and of what has a queue for longer absences.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -1,5 +1,4 @@
-//! Speaks to the control of a cluster: one request per connection, over TLS that believes one authority and nothing else. Used by
-//! all commands that concern a cluster.
+//! Which cluster is meant, and what its control says, in words. Used by all commands that concern a cluster; the crate `client` speaks to it.
 //!
 //! Where control is, and how to be let in, stands in flags, else in the environment, else in the profile that `perigee login`
 //! has written:
@@ -9,34 +8,19 @@
 //! ```
 
 use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
 
 use clap::Args;
-use journal::trust::{fingerprint, pinned_client_config};
+use client::Control;
+use journal::trust::fingerprint;
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::client::refusal;
 use crate::failure::Failure;
-use crate::http::parse_answer;
-
-/// Time to connect.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Time between two bytes: longer than control lets anybody wait.
-const PATIENCE: Duration = Duration::from_secs(70);
-/// Bytes of an answer that are read.
-const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
-
-/// Where control listens unless its URL says otherwise.
-const DEFAULT_PORT: u16 = 7700;
 
 /// Which cluster is meant.
 #[derive(Debug, Default, Args)]
@@ -61,13 +45,11 @@ pub(crate) struct Profile {
     pub(crate) token: String,
 }
 
-/// A cluster's control.
-pub(crate) struct ControlClient {
-    url: String,
-    host: String,
-    port: u16,
-    token: String,
-    tls: Arc<ClientConfig>,
+impl Profile {
+    /// The way to its control.
+    pub(crate) fn client(&self) -> Result<Control, Failure> {
+        Ok(Control::new(&self.control, &self.authority, &self.token)?)
+    }
 }
 
 impl Cluster {
@@ -76,14 +58,19 @@ impl Cluster {
         Cluster { control: Some(control), authority: Some(authority), token_file: Some(token_file) }
     }
 
+    /// Whether any flag names one.
+    pub(crate) fn is_given(&self) -> bool {
+        self.control.is_some() || self.authority.is_some() || self.token_file.is_some()
+    }
+
     /// Whether flags or environment name a control: then `perigee purge` goes there, and not to the edge of this machine.
     pub(crate) fn is_named(&self) -> bool {
         self.control.is_some() || variable("PERIGEE_CONTROL").is_some()
     }
 
     /// The way to its API.
-    pub(crate) fn client(&self) -> Result<ControlClient, Failure> {
-        ControlClient::new(&self.profile()?)
+    pub(crate) fn client(&self) -> Result<Control, Failure> {
+        self.profile()?.client()
     }
 
     /// From flags, environment and profile, in this order.
@@ -191,152 +178,6 @@ pub(crate) fn write_profile(path: &Path, profile: &Profile) -> Result<(), Failur
     })
 }
 
-// --- Requests ---
-
-impl ControlClient {
-    /// To the control of a profile.
-    pub(crate) fn new(profile: &Profile) -> Result<Self, Failure> {
-        let (host, port) = parse_url(&profile.control)?;
-        let tls = pinned_client_config(&profile.authority, &[b"http/1.1"])
-            .map_err(|error| Failure::new(format!("TLS: {error}"), ""))?;
-        Ok(ControlClient { url: profile.control.clone(), host, port, token: profile.token.clone(), tls })
-    }
-
-    /// GET of `target`, which starts with `/` and is percent-encoded.
-    pub(crate) fn fetch(&self, target: &str) -> Result<Value, Failure> {
-        self.exchange("GET", target, None)
-    }
-
-    /// POST of a JSON body.
-    pub(crate) fn post(&self, target: &str, body: &Value) -> Result<Value, Failure> {
-        self.exchange("POST", target, Some(body))
-    }
-
-    /// DELETE.
-    pub(crate) fn delete(&self, target: &str) -> Result<Value, Failure> {
-        self.exchange("DELETE", target, None)
-    }
-
-    fn exchange(&self, method: &str, target: &str, body: Option<&Value>) -> Result<Value, Failure> {
-        let (status, value) = self.ask(method, target, body)?;
-        if (200..300).contains(&status) { Ok(value) } else { Err(refusal(status, &value)) }
-    }
-
-    /// GET of what is no JSON: text.
-    pub(crate) fn fetch_text(&self, target: &str) -> Result<String, Failure> {
-        let (status, body) = self.ask_bytes("GET", target, None)?;
-        match (200..300).contains(&status) {
-            true => Ok(String::from_utf8_lossy(&body).into_owned()),
-            false => Err(refusal(status, &serde_json::from_slice(&body).unwrap_or_default())),
-        }
-    }
-
-    /// Status and JSON of an answer, whatever the status.
-    pub(crate) fn ask(
-        &self,
-        method: &str,
-        target: &str,
-        body: Option<&Value>,
-    ) -> Result<(u16, Value), Failure> {
-        let (status, body) = self.ask_bytes(method, target, body)?;
-        let value = serde_json::from_slice(&body).map_err(|_| self.strange("is not JSON"))?;
-        Ok((status, value))
-    }
-
-    fn strange(&self, what: &str) -> Failure {
-        Failure::new(
-            format!("control at {}: the answer {what}", self.url),
-            "is it perigee's control that listens there?",
-        )
-    }
-
-    fn ask_bytes(&self, method: &str, target: &str, body: Option<&Value>) -> Result<(u16, Vec<u8>), Failure> {
-        let body = body.map(Value::to_string).unwrap_or_default();
-        let request = format!(
-            "{method} {target} HTTP/1.0\r\nHost: {}:{}\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n\
-             Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
-            self.host,
-            self.port,
-            self.token,
-            body.len()
-        );
-        let answer = self.send(request.as_bytes()).map_err(|error| {
-            let next = match error.kind() {
-                ErrorKind::ConnectionRefused => {
-                    "is `perigee control` running there? Name another one with --control URL"
-                }
-                ErrorKind::InvalidData => {
-                    "is it a control of the cluster that was meant? Its fingerprint is printed at its start; \
-                     compare it with --authority"
-                }
-                _ => "check --control URL",
-            };
-            Failure::new(format!("control at {}: {error}", self.url), next)
-        })?;
-        let (status, body) = parse_answer(&answer).map_err(|what| self.strange(what))?;
-        Ok((status, body.to_vec()))
-    }
-
-    /// Whether it has something for browsers at `target`.
-    pub(crate) fn serves(&self, target: &str) -> bool {
-        let request = format!(
-            "GET {target} HTTP/1.0\r\nHost: {}:{}\r\nConnection: close\r\n\r\n",
-            self.host, self.port
-        );
-        let answer = self.send(request.as_bytes());
-        answer.is_ok_and(|answer| matches!(parse_answer(&answer), Ok((200, _))))
-    }
-
-    fn send(&self, request: &[u8]) -> io::Result<Vec<u8>> {
-        let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address");
-        let mut stream = None;
-        for address in (self.host.as_str(), self.port).to_socket_addrs()? {
-            match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
-                Ok(connected) => {
-                    stream = Some(connected);
-                    break;
-                }
-                Err(error) => last = error,
-            }
-        }
-        let stream = stream.ok_or(last)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        let name = ServerName::try_from(self.host.clone()).map_err(io::Error::other)?;
-        let tls = ClientConnection::new(Arc::clone(&self.tls), name).map_err(io::Error::other)?;
-        let mut stream = StreamOwned::new(tls, stream);
-        stream.write_all(request)?;
-        stream.flush()?;
-        let mut answer = Vec::new();
-        match stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer) {
-            // Without a close_notify: whether it is whole, Content-Length says.
-            Err(error) if error.kind() == ErrorKind::UnexpectedEof && !answer.is_empty() => {}
-            read => _ = read?,
-        }
-        Ok(answer)
-    }
-}
-
-/// Host and port of `https://host[:port]`.
-fn parse_url(url: &str) -> Result<(String, u16), Failure> {
-    let wrong = || {
-        Failure::new(
-            format!("{url:?} is no address of a control"),
-            "write e.g. https://control-1.example:7700",
-        )
-    };
-    let rest = url.strip_prefix("https://").ok_or_else(wrong)?.trim_end_matches('/');
-    let (host, port) = match rest.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => (host, port.parse().map_err(|_| wrong())?),
-        _ => (rest, DEFAULT_PORT),
-    };
-    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    match host.is_empty() || host.contains(['/', '@', '?', ' ']) {
-        true => Err(wrong()),
-        false => Ok((host.to_owned(), port)),
-    }
-}
-
 // --- Words ---
 
 /// Prints an answer as JSON, or in words.
@@ -360,16 +201,6 @@ pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
         text.push_str(&line(&mut row.iter().map(String::as_str)));
     }
     text
-}
-
-/// A name as a segment of a path.
-pub(crate) fn segment(name: &str) -> String {
-    name.bytes()
-        .map(|byte| match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => (byte as char).to_string(),
-            _ => format!("%{byte:02X}"),
-        })
-        .collect()
 }
 
 /// A cell: text as it is, nothing as `-`.
@@ -399,23 +230,6 @@ pub(crate) fn when(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_controls_address_is_read_or_refused() {
-        for (url, wanted) in [
-            ("https://control-1.example", Some(("control-1.example", 7700))),
-            ("https://192.0.2.7:8443/", Some(("192.0.2.7", 8443))),
-            ("https://[2001:db8::1]:8443", Some(("2001:db8::1", 8443))),
-            ("https://[2001:db8::1]", Some(("2001:db8::1", 7700))),
-            ("http://control-1.example", None),
-            ("https://", None),
-            ("https://a/b", None),
-            ("https://a:x", None),
-        ] {
-            let read = parse_url(url).ok();
-            assert_eq!(read, wanted.map(|(host, port)| (host.to_owned(), port)), "{url}");
-        }
-    }
 
     #[test]
     fn a_profile_is_read_as_it_was_written_by_its_owner_alone() {

@@ -37,13 +37,7 @@ impl Diff {
     pub(crate) fn run(self) -> Result<(), Failure> {
         let client = self.cluster.client()?;
         let Some(file) = &self.file else {
-            let mut target = "/v1/diff".to_owned();
-            for (name, number) in [("from", self.from), ("to", self.to)] {
-                if let Some(number) = number {
-                    crate::client::push_query(&mut target, name, &number.to_string());
-                }
-            }
-            return show(self.json, &client.fetch(&target)?, describe);
+            return show(self.json, &client.diff(self.from, self.to)?, describe);
         };
         let place = file.display();
         let new = std::fs::read_to_string(file)

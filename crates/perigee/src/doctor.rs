@@ -10,6 +10,7 @@ use serde_json::json;
 use website::doctor::{self, Options, Report};
 
 use crate::failure::Failure;
+use crate::interrupt::{self, unless_interrupted};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -61,7 +62,9 @@ impl Doctor {
             without_browser: self.no_browser,
             chromium: self.chromium.clone(),
         };
-        let report = examine(&options)?;
+        let Some(report) = examine(&options)? else {
+            return Ok(ExitCode::from(interrupt::EXIT_CODE));
+        };
         if let Some(file) = &self.html {
             std::fs::write(file, doctor::as_html(&report)).map_err(|error| {
                 Failure::new(format!("{} cannot be written: {error}", file.display()), "")
@@ -76,13 +79,15 @@ impl Doctor {
     }
 }
 
-/// Looks at a site.
-pub(crate) fn examine(options: &Options) -> Result<Report, Failure> {
+/// Looks at a site; `None` when it was interrupted.
+pub(crate) fn examine(options: &Options) -> Result<Option<Report>, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime =
         runtime.map_err(|error| Failure::new(format!("the runtime cannot be started: {error}"), ""))?;
-    let examined = runtime.block_on(doctor::examine(options));
-    examined.map_err(|error| Failure::new(error, "write e.g. perigee doctor https://www.shop.example/"))
+    runtime.block_on(unless_interrupted(async {
+        let examined = doctor::examine(options).await;
+        examined.map_err(|error| Failure::new(error, "write e.g. perigee doctor https://www.shop.example/"))
+    }))
 }
 
 fn as_json(report: &Report) -> String {

@@ -1,9 +1,10 @@
 //! `perigee enroll`: makes a token by which nodes join a cluster; lists and revokes such tokens.
 
 use clap::{Args, Subcommand};
+use client::segment;
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, cell, segment, show, table, when};
+use crate::cluster::{Cluster, cell, show, table, when};
 use crate::failure::Failure;
 
 const EXAMPLES: &str = "\

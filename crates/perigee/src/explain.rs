@@ -5,10 +5,10 @@ use std::fmt::Write;
 use clap::Args;
 use serde_json::Value;
 
-use crate::client::push_query;
 use crate::failure::Failure;
 use crate::purge::Edge;
 use crate::visible;
+use client::push_query;
 
 const EXAMPLES: &str = "\
 Examples:

@@ -56,7 +56,9 @@ impl Integrate {
         self.print()?;
         let Some(url) = self.check else { return Ok(ExitCode::SUCCESS) };
         let options = Options { url, cdn: self.cdn, pages: 1, without_browser: true, ..Options::default() };
-        let report = crate::doctor::examine(&options)?;
+        let Some(report) = crate::doctor::examine(&options)? else {
+            return Ok(ExitCode::from(crate::interrupt::EXIT_CODE));
+        };
         crate::print(&format!("\n{}", as_text(&report, std::io::stdout().is_terminal())))?;
         Ok(if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
-use crate::cluster::{Cluster, ControlClient, profile_path, write_profile};
+use crate::cluster::{Cluster, profile_path, write_profile};
 use crate::failure::Failure;
 
 const EXAMPLES: &str = "\
@@ -36,7 +36,7 @@ impl Login {
     /// Asks control, then writes the profile.
     pub(crate) fn run(self) -> Result<(), Failure> {
         let profile = Cluster::of(self.url, self.authority, self.token_file).profile()?;
-        let status = ControlClient::new(&profile)?.fetch("/v1/status")?;
+        let status = profile.client()?.fetch("/v1/status")?;
         let path = profile_path()?;
         write_profile(&path, &profile)?;
         let kept = path.display().to_string();

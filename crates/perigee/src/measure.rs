@@ -22,6 +22,7 @@ use tokio::net::lookup_host;
 
 use crate::address::parse_address;
 use crate::failure::Failure;
+use crate::interrupt::{self, unless_interrupted};
 use crate::purge::Edge;
 use report::{Place as PlaceReport, Report};
 use series::{Budget, Series, Shot, View};
@@ -170,7 +171,9 @@ impl MeasureArgs {
         }
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.map_err(|error| Failure::new(format!("no runtime: {error}"), ""))?;
-        let report = runtime.block_on(self.measure())?;
+        let Some(report) = runtime.block_on(unless_interrupted(self.measure()))? else {
+            return Ok(ExitCode::from(interrupt::EXIT_CODE));
+        };
         if let Some(file) = &self.html {
             std::fs::write(file, report.html()).map_err(|error| {
                 Failure::new(format!("{} cannot be written: {error}", file.display()), "name another file")
@@ -233,6 +236,7 @@ impl MeasureArgs {
                 program: self.browser.clone(),
                 hosts: address.map(|address| (target.host.clone(), address)).into_iter().collect(),
                 takes_any_certificate: self.insecure,
+                ..Options::default()
             };
             let browser = Browser::launch(&options).await.map_err(of_browser)?;
             ways.push(Way { name, is_edge, browser });
@@ -288,9 +292,10 @@ impl MeasureArgs {
 
     async fn purge(&self, target: &Target) -> Result<(), Failure> {
         let client = self.edge.client()?;
-        let body = json!({ "prefix": target.prefix });
-        let purged = tokio::task::spawn_blocking(move || client.post("/v1/purge", &body)).await;
-        purged.map_err(|error| Failure::new(format!("the purge did not end: {error}"), ""))?.map(drop)
+        let wanted = client::Purge { prefix: Some(target.prefix.clone()), ..client::Purge::default() };
+        let purged = tokio::task::spawn_blocking(move || client.purge(&wanted)).await;
+        purged.map_err(|error| Failure::new(format!("the purge did not end: {error}"), ""))??;
+        Ok(())
     }
 }
 

@@ -48,6 +48,10 @@ const ORDERS_TOGETHER_MAX: usize = 10_000;
 /// A configuration that cannot be had is tried again after a time between 0 and this, drawn evenly.
 const FETCH_RETRY_WITHIN: Duration = Duration::from_secs(4);
 
+/// A program that has died with a configuration on trial tries none for so long after its start: control hears of the start
+/// first, and takes back what did it. Otherwise what kills it at once would do so again before anybody has heard of it.
+const TRIAL_AGAIN_AFTER_MS: i64 = 10_000;
+
 /// How often origins' budgets are asked for anew, at most: a little below the beat of reports.
 const ASKED_EVERY: Duration = Duration::from_millis(900);
 
@@ -204,8 +208,13 @@ impl Member {
         &self.pop
     }
 
-    /// Says which configuration the node begins with.
+    /// Says which configuration the node begins with: after a death on trial not the one that was in force last.
     pub(crate) fn begins_with(&self, version: Option<Version>) {
+        if let Some(version) = &version
+            && let Err(error) = self.keep.write_running(version)
+        {
+            eprintln!("perigee: {}: cannot be written: {error}", self.keep.path().display());
+        }
         *self.running.lock() = version;
     }
 
@@ -405,8 +414,14 @@ impl Member {
         loop {
             let plan = plans.borrow_and_update().clone();
             let wanted = plan.version_for(&self.name, &self.pop);
+            let held_back_ms = match wanted == plan.stable.as_ref() {
+                true => 0,
+                false => self.held_back_ms(),
+            };
             let is_done = match wanted {
-                Some(version) if self.is_to_be_tried(version) => self.run(version, dialer).await,
+                Some(version) if held_back_ms == 0 && self.is_to_be_tried(version) => {
+                    self.run(version, dialer).await
+                }
                 _ => Ok(()),
             };
             // To go back to without asking anybody.
@@ -428,9 +443,25 @@ impl Member {
                 [wanted, plan.stable.as_ref(), running.as_ref()].into_iter().flatten().collect();
             self.keep.retain(&kept);
             self.keep.note_trial(running.is_some() && running != plan.stable);
-            if plans.changed().await.is_err() {
-                return;
+            tokio::select! {
+                biased;
+                changed = plans.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                }
+                () = sleep_ms(held_back_ms), if held_back_ms > 0 => {}
             }
+        }
+    }
+
+    /// For how long nothing but what is stable is to be tried.
+    fn held_back_ms(&self) -> u64 {
+        match self.died_on_trial {
+            true => TRIAL_AGAIN_AFTER_MS
+                .saturating_sub(now_ms() - self.since_ms)
+                .clamp(0, TRIAL_AGAIN_AFTER_MS) as u64,
+            false => 0,
         }
     }
 

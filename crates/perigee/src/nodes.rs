@@ -38,9 +38,9 @@ impl Nodes {
     pub(crate) fn run(self) -> Result<(), Failure> {
         let client = self.cluster.client()?;
         match self.action {
-            None => show(self.json, &client.fetch("/v1/nodes")?, describe),
+            None => show(self.json, &client.nodes()?, describe),
             Some(Action::Retire { name }) => {
-                let gone = client.delete(&format!("/v1/nodes/{}", crate::cluster::segment(&name)))?;
+                let gone = client.delete(&format!("/v1/nodes/{}", client::segment(&name)))?;
                 show(self.json, &gone, |_| format!("{} is retired\n", crate::visible(&name)))
             }
         }

@@ -16,7 +16,7 @@ use parking_lot::{Condvar, Mutex};
 use semantics::Wall;
 
 use crate::certificates::{Certificates, text};
-use crate::http;
+use client::http;
 
 /// Time for one exchange with a responder.
 const TIME_MAX: Duration = Duration::from_secs(30);

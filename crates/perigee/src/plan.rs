@@ -22,8 +22,8 @@ Examples:
   perigee plan --countries shares.csv --traffic 12000 --pops 4 --html plan.html --out pops.toml
   perigee plan --prices-out prices.toml                             the price table, to be edited; then --prices
 
-Round trips are estimated by distance, as the router does it, until --measured has some. Candidates are some hundred cities; name
-others by --candidates: airports (FRA,JFK), regions of clouds (aws:eu-central-1), or all of a cloud (aws).";
+Round trips are estimated by distance, as the router does it, until --measured has some. Places are some hundred cities; name
+others by --places: airports (FRA,JFK), regions of clouds (aws:eu-central-1), or all of a cloud (aws).";
 
 /// `perigee plan`.
 #[derive(Debug, Args)]
@@ -46,7 +46,7 @@ pub(crate) struct PlanArgs {
     origin: Option<String>,
     /// Where PoPs may be put, with commas between: airports, regions of clouds, clouds [default: some hundred cities]
     #[arg(long, value_name = "PLACES", value_delimiter = ',')]
-    candidates: Vec<String>,
+    places: Vec<String>,
     /// What new PoPs may cost per month
     #[arg(long, value_name = "AMOUNT", value_parser = amount)]
     budget: Option<f64>,

@@ -1,16 +1,16 @@
 //! `perigee purge`: asks a running edge to drop what it has stored, or all edges of a cluster by way of its control. Says it is
 //! done only when they have said so.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::{ArgGroup, Args};
-use serde_json::{Value, json};
+use client::{Admin, Control};
+use serde_json::Value;
 
 use crate::address::parse_address;
-use crate::client::Client;
-use crate::cluster::{Cluster, ControlClient};
+use crate::cluster::Cluster;
 use crate::failure::Failure;
 use crate::state::StateDir;
 
@@ -75,8 +75,8 @@ pub(crate) struct Purge {
     json: bool,
 }
 
-/// Between two looks at a purge's receipts.
-const LOOK: &str = "2s";
+/// Where `serve` puts the admin API when nothing else is said.
+const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
 
 /// Which running edge is meant.
 #[derive(Debug, Args)]
@@ -91,23 +91,21 @@ pub(crate) struct Edge {
 
 impl Edge {
     /// The way to its admin API.
-    pub(crate) fn client(&self) -> Result<Client, Failure> {
-        Client::new(self.admin, &StateDir::find_here(self.state.clone())?)
+    pub(crate) fn client(&self) -> Result<Admin, Failure> {
+        let state = StateDir::find_here(self.state.clone())?;
+        let address = self.admin.or_else(|| state.admin_address()).unwrap_or(DEFAULT_ADDRESS);
+        Ok(Admin::new(address, state.existing_token()?))
     }
 }
 
 impl Purge {
     /// Purges and says at which position it is in force.
     pub(crate) fn run(self) -> Result<(), Failure> {
-        let mut body = self.body();
         if self.by_cluster || self.cluster.is_named() {
-            if let Some(reason) = &self.reason {
-                body["reason"] = json!(reason);
-            }
             let client = self.cluster.client()?;
-            let accepted = client.post("/v1/purges", &body)?;
+            let accepted = client.purge(&self.wanted())?;
             return match self.wait {
-                true => self.prove(&client, &accepted["position"]),
+                true => self.prove(&client, client::position(&accepted)?),
                 false => crate::cluster::show(self.json, &accepted, accepted_words),
             };
         }
@@ -117,53 +115,41 @@ impl Purge {
                 "leave them out, or name the cluster: --control URL, or --cluster after perigee login",
             ));
         }
-        let answer = self.edge.client()?.post("/v1/purge", &body)?;
+        let answer = self.edge.client()?.purge(&self.wanted())?;
         crate::print(&if self.json { format!("{answer:#}\n") } else { describe(&answer) })
     }
 
     /// Waits for the last receipt, and shows them.
-    fn prove(&self, client: &ControlClient, position: &Value) -> Result<(), Failure> {
-        let until = Instant::now() + Duration::from_secs(self.timeout);
+    fn prove(&self, client: &Control, position: u64) -> Result<(), Failure> {
         let mut said = String::new();
-        loop {
-            let status = client.fetch(&format!("/v1/purges/{position}?wait={LOOK}"))?;
-            let is_done = status["state"] == "done";
-            if is_done || Instant::now() >= until {
-                crate::cluster::show(self.json, &status, proof_words)?;
-                return match is_done {
-                    true => Ok(()),
-                    false => Err(Failure::new(
-                        format!("not every node has signed within {} s; {}", self.timeout, progress(&status)),
-                        "the purge is in the journal, and they apply it before they serve on; perigee nodes says how they are",
-                    )),
-                };
-            }
-            let words = progress(&status);
+        let timeout = Duration::from_secs(self.timeout);
+        let status = client.await_purge(position, timeout, &mut |status| {
+            let words = progress(status);
             if words != said {
                 eprintln!("{words}");
                 said = words;
             }
+        })?;
+        crate::cluster::show(self.json, &status, proof_words)?;
+        match status["state"] == "done" {
+            true => Ok(()),
+            false => Err(Failure::new(
+                format!("not every node has signed within {} s; {}", self.timeout, progress(&status)),
+                "the purge is in the journal, and they apply it before they serve on; perigee nodes says how they are",
+            )),
         }
     }
 
-    fn body(&self) -> Value {
-        let mut body = json!({ "soft": self.soft });
-        if let Some(url) = &self.url {
-            body["url"] = json!(url);
+    fn wanted(&self) -> client::Purge {
+        client::Purge {
+            url: self.url.clone(),
+            prefix: self.prefix.clone(),
+            tags: self.tag.clone(),
+            site: self.site.clone(),
+            everything: self.everything,
+            soft: self.soft,
+            reason: self.reason.clone(),
         }
-        if let Some(prefix) = &self.prefix {
-            body["prefix"] = json!(prefix);
-        }
-        if !self.tag.is_empty() {
-            body["tags"] = json!(self.tag);
-        }
-        if let Some(site) = &self.site {
-            body["site"] = json!(site);
-        }
-        if self.everything {
-            body["everything"] = json!(true);
-        }
-        body
     }
 }
 
@@ -244,6 +230,8 @@ fn describe(answer: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]

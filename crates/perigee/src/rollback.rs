@@ -1,7 +1,6 @@
 //! `perigee rollback`: goes back to an older configuration, everywhere at once.
 
 use clap::Args;
-use serde_json::json;
 
 use crate::apply::wait;
 use crate::cluster::{Cluster, show};
@@ -37,8 +36,7 @@ impl Rollback {
     /// Goes back.
     pub(crate) fn run(self) -> Result<(), Failure> {
         let client = self.cluster.client()?;
-        let answer =
-            client.post("/v1/rollback", &json!({ "version": self.version, "reason": self.reason }))?;
+        let answer = client.roll_back(self.version, self.reason.as_deref())?;
         match self.wait && answer["state"] == "running" {
             true => wait(&client, self.json),
             false => show(self.json, &answer, describe),

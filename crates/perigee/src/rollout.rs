@@ -68,13 +68,13 @@ impl Rollout {
     pub(crate) fn run(self) -> Result<(), Failure> {
         let client = self.cluster.client()?;
         let answer = match self.action {
-            None => client.fetch("/v1/rollouts/current")?,
+            None => client.rollout()?,
             Some(Action::Start { version, stage, first, reason, without_traffic }) => {
                 let stage = stage.to_possible_value().map(|value| value.get_name().to_owned());
                 let wanted = json!({
                     "version": version, "stage": stage, "first": first, "reason": reason, "without_traffic": without_traffic,
                 });
-                client.post("/v1/rollouts", &wanted)?
+                client.roll_out(&wanted)?
             }
             Some(Action::Pause) => client.post("/v1/rollouts/current/pause", &json!({}))?,
             Some(Action::Resume { without_traffic }) => {

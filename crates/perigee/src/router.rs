@@ -341,7 +341,7 @@ impl RouterArgs {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
-            Ok(())
+            Ok::<(), Failure>(())
         })?;
         if let Some(member) = member {
             member.stop();

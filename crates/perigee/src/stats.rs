@@ -6,9 +6,9 @@ use clap::{Args, Subcommand, ValueEnum};
 use model::units::parse_duration;
 use serde_json::Value;
 
-use crate::client::push_query;
 use crate::cluster::{Cluster, cell, show, table};
 use crate::failure::Failure;
+use client::push_query;
 
 const EXAMPLES: &str = "\
 Examples:

@@ -1,9 +1,10 @@
 //! `perigee token`: tokens of operators and programs: lists, makes and revokes them.
 
 use clap::{Args, Subcommand};
+use client::segment;
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, cell, segment, show, table, when};
+use crate::cluster::{Cluster, cell, show, table, when};
 use crate::failure::Failure;
 
 const EXAMPLES: &str = "\

@@ -5,9 +5,10 @@ use std::thread::sleep;
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
+use client::Control;
 use serde_json::Value;
 
-use crate::cluster::{Cluster, ControlClient, cell, table};
+use crate::cluster::{Cluster, cell, table};
 use crate::failure::Failure;
 use crate::stats::{bytes, share, time};
 
@@ -54,11 +55,11 @@ impl Top {
         }
     }
 
-    fn page(&self, client: &ControlClient) -> Result<String, Failure> {
+    fn page(&self, client: &Control) -> Result<String, Failure> {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         let to = now.saturating_sub(SETTLES_SECS);
         let span = format!("from={}&to={}", (to - self.seconds) * 1000, to * 1000);
-        let site = self.site.as_ref().map(|site| format!("&site={}", crate::cluster::segment(site)));
+        let site = self.site.as_ref().map(|site| format!("&site={}", client::segment(site)));
         let site = site.unwrap_or_default();
         let minute = format!("from={}{site}", (now - 60) * 1000);
         let all = client.fetch(&format!("/v1/stats?step=1s&{span}{site}"))?;

@@ -73,7 +73,7 @@ impl UpgradeArgs {
             }
             thread::sleep(LOOK_INTERVAL);
             // Found anew each time: the new process may have another address.
-            match self.edge.client().and_then(|client| client.fetch("/v1/upgrade")) {
+            match self.edge.client().and_then(|client| Ok(client.fetch("/v1/upgrade")?)) {
                 Ok(answer) => last = answer,
                 Err(failure) if begin.elapsed() > patience => return Err(failure),
                 Err(_one_of_them_answers_soon) => {}

@@ -5,11 +5,12 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use world::cluster::{Cluster, Shape};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -213,6 +214,75 @@ fn the_log_of_an_edge_predicts_what_another_configuration_does() {
     assert!(verified.status.success() && said.contains("as predicted"), "{said}");
     let verified = perigee(&["advise", "--verify", &saved, "--only", "1", "--log", &kept]);
     assert_eq!(verified.status.code(), Some(1), "what was not applied has not helped");
+}
+
+#[test]
+fn control_keeps_advice_for_its_dashboard_and_what_came_of_it() {
+    let shape = Shape { etcd: 0, controls: 1, edges: 1, relayed: 0, disks: false };
+    let cluster = Cluster::start(Path::new(env!("CARGO_BIN_EXE_perigee")), shape);
+    let (scratch, origin) = (Scratch::new("advice"), origin());
+    let site =
+        format!("[[site]]\nname = \"shop\"\ndomains = [\"shop.test\"]\norigin = \"http://{origin}\"\n");
+    cluster.apply(&site);
+    let refused = cluster.try_perigee(0, &["advise", "--verify", "--report", "--log", "/nowhere"]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("nobody has reported any advice"));
+
+    let plain = config(&scratch, "plain.toml", origin, "");
+    let log = record(&scratch, &plain, &asked());
+    let told = cluster.perigee(&["advise", "--log", &log, "--report", "--json"]);
+    let told: Value = serde_json::from_str(&told).unwrap();
+    let proposals = told["proposals"].as_array().unwrap();
+    let silent = proposals.iter().find(|one| one["faults"][0] == "missing-ttl").unwrap();
+    let number = silent["number"].to_string();
+
+    // What it is applied to is the text that the cluster runs, by whoever looks at the dashboard.
+    if browser::find().is_some() {
+        open_in_the_editor(&cluster, &number, silent["change"].as_str().unwrap());
+    } else {
+        eprintln!("no Chromium is installed: the dashboard was not tested");
+    }
+
+    let drafted = perigee(&["advise", "--log", &log, "--config", &plain, "--draft", &number]);
+    let better = scratch.file("better.toml", &String::from_utf8_lossy(&drafted.stdout));
+    fs::remove_file(&log).unwrap();
+    let later = record(&scratch, &better, &asked());
+    let verify = ["advise", "--verify", "--report", "--only", &number, "--log", &later, "--json"];
+    let verdicts: Value = serde_json::from_str(&cluster.perigee(&verify)).unwrap();
+    assert_eq!(verdicts["verdicts"][0]["verdict"], "kept", "{verdicts}");
+    let elsewhere = cluster.try_perigee(0, &["advise", "--log", &later, "--config", &plain, "--report"]);
+    assert_eq!(elsewhere.status.code(), Some(2), "another configuration than the cluster's is not reported");
+}
+
+/// Goes from the reasons of misses to a proposal, and from there to the editor: which has the lines, and has found them good.
+fn open_in_the_editor(cluster: &Cluster, number: &str, change: &str) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let options = browser::Options { takes_any_certificate: true, ..browser::Options::default() };
+        let browser = browser::Browser::launch(&options).await.unwrap();
+        let page = browser.new_page().await.unwrap();
+        let url = format!("{}/dashboard/why#token={}", cluster.control_urls()[0], cluster.access().1);
+        page.call("Page.navigate", serde_json::json!({ "url": url })).await.unwrap();
+        let until = Instant::now() + PATIENCE * 2;
+        let when = async |what: &str, script: &str| loop {
+            match page.evaluate(script).await {
+                Ok(found) if found != false && !found.is_null() => return found,
+                found => {
+                    let text = page.evaluate("document.body.innerText").await;
+                    assert!(Instant::now() < until, "it never came that {what}: {found:?}, {text:?}");
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        };
+        let open = format!(
+            "(found => found && (found.click(), true))([...document.querySelectorAll('a.advice-open')].find(one => one.href.includes('advice={number}')))"
+        );
+        when("the proposal is there", &open).await;
+        when("its lines are good", "document.getElementById('config-state')?.dataset.good === 'true' && document.getElementById('config-reason').value.startsWith('advice: ')").await;
+        let text = when("they are in the text", "document.getElementById('config-text').value").await;
+        let text = text.as_str().unwrap();
+        assert!(change.lines().all(|line| text.contains(line)), "{change} is not in {text}");
+        browser.close().await;
+    });
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Output, Stdio};
 
@@ -48,18 +48,39 @@ fn serve() -> SocketAddr {
     address
 }
 
-fn measure(arguments: &[&str]) -> Option<Output> {
-    let is_there =
-        ["chromium", "chromium-browser", "google-chrome-stable", "google-chrome"].iter().any(|name| {
-            std::env::split_paths(&std::env::var_os("PATH").unwrap())
-                .any(|directory| directory.join(name).is_file())
-        });
-    if !is_there {
+/// The command, where there is a browser for it.
+fn command(arguments: &[&str]) -> Option<Command> {
+    if browser::find().is_none() {
         eprintln!("no Chromium is installed: nothing was tested");
         return None;
     }
     let mut command = Command::new(env!("CARGO_BIN_EXE_perigee"));
-    Some(command.arg("measure").args(arguments).stdin(Stdio::null()).output().unwrap())
+    command.arg("measure").args(arguments).stdin(Stdio::null());
+    Some(command)
+}
+
+fn measure(arguments: &[&str]) -> Option<Output> {
+    Some(command(arguments)?.output().unwrap())
+}
+
+#[test]
+fn who_interrupts_it_is_left_with_no_browser_and_no_profile() {
+    let server = serve().to_string();
+    let arguments = ["http://shop.test/", "--origin", &server, "--via", &server, "--runs", "20"];
+    let Some(mut command) = command(&arguments) else { return };
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(said.any(|line| line.contains("round 1 of")), "it begins");
+    let own = format!("perigee-browser-{}-", child.id());
+    let profiles = || {
+        let all = std::fs::read_dir(std::env::temp_dir()).unwrap();
+        all.filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with(&own)).count()
+    };
+    assert_eq!(profiles(), 2, "one for each way");
+    let told = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(told.success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(profiles(), 0);
 }
 
 #[test]

@@ -796,6 +796,12 @@ fn a_node_goes_back_to_what_is_stable_from_its_own_disk() {
     drop(node);
     let node = Node::start(&scratch);
     assert!(node.has_said("the program has died"));
+    // What kills it at once would do so again before anybody has heard of it.
+    control.reported("that it has died, before the candidate is tried again", |report| {
+        report.running == Some(stable.number) && report.starts == 2
+    });
+    let kept = fs::read_to_string(scratch.0.join("state/cluster/running")).unwrap();
+    assert!(kept.contains(&stable.hash), "{kept}");
     control.reported("the candidate to run again", |report| {
         report.running == Some(version.number) && report.starts == 2
     });

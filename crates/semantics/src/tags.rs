@@ -2,8 +2,8 @@
 //!
 //! Read from four response fields: `Surrogate-Key` and `xkey` (separated by white space), `Cache-Tag` (by commas) and
 //! `Cache-Groups` (RFC 9875 §2, a list of strings). A store keeps the 64-bit hashes only; a purge hashes the name it
-//! is given and compares. The names are for us: [`FIELDS_FOR_US`] are removed before a response leaves the edge,
-//! except Cache-Groups, which is for every cache on the way.
+//! is given and compares. The fields go on to visitors as the origin has sent them, for caches behind this one that purge by them, too; a
+//! rule can take them away.
 //!
 //! A Cache-Groups group is, by its RFC, one of its origin; here the name alone counts, within the site.
 
@@ -18,9 +18,6 @@ pub const COUNT_MAX: usize = 256;
 
 /// Most bytes of one surrogate key; a longer one is dropped. 1024 is what CDNs accept for one key.
 pub const BYTES_MAX: usize = 1024;
-
-/// Fields that carry surrogate keys and are of no use to clients.
-pub const FIELDS_FOR_US: [&str; 3] = ["surrogate-key", "cache-tag", "xkey"];
 
 /// The limits of one site.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

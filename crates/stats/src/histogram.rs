@@ -96,6 +96,19 @@ impl Histogram {
         }
     }
 
+    /// Adds what [`Histogram::write`] has written, without a histogram in between.
+    ///
+    /// # Errors
+    /// It is no histogram; what was read before that is added.
+    pub fn merge_from(&mut self, reader: &mut Reader<'_>) -> Result<(), Damaged> {
+        let (count, mut bucket) = (reader.count(2)?, 0u8);
+        for _ in 0..count {
+            bucket = bucket.checked_add(reader.byte()?).ok_or(WRONG)?;
+            self.add(usize::from(bucket), reader.number()?);
+        }
+        Ok(())
+    }
+
     /// Reads what [`Histogram::write`] has written.
     ///
     /// # Errors
@@ -152,5 +165,10 @@ mod tests {
         assert_eq!(high.count(), 100);
         assert_eq!(high.quantile_us(500), Some(56));
         assert_eq!(high.quantile_us(1000), Some(112));
+        let (mut merged, mut bytes) = (low.clone(), Vec::new());
+        merged.merge(&high);
+        high.write(&mut bytes);
+        low.merge_from(&mut Reader(&bytes)).unwrap();
+        assert_eq!(low, merged);
     }
 }

@@ -17,7 +17,7 @@ pub const TIME_MS_MAX: u32 = 60_000;
 /// The largest Cumulative Layout Shift that is one, in thousandths.
 pub const SHIFT_MAX: u32 = 10_000;
 
-/// Halvings of the resolution: from 1 ms to 64 ms, with which all times that there are have fewer than [`VALUES_MAX`] values twice over.
+/// Halvings of the resolution: from 1 ms to 128 ms, with which all times that there are have fewer than [`VALUES_MAX`] values twice over.
 const HALVINGS_MAX: u8 = 7;
 const _: () = assert!((TIME_MS_MAX as usize >> HALVINGS_MAX) < VALUES_MAX);
 

@@ -393,7 +393,9 @@ impl Site {
                 "",
             );
         }
-        let Some(program) = chromium::find(self.options.chromium.as_deref()) else {
+        let named = self.options.chromium.clone();
+        let found = named.map_or_else(browser::find, |named| Some(named).filter(|named| named.exists()));
+        let Some(program) = found else {
             let found = "Chromium is not installed: nothing is known of what pages look like, their consoles and scripts";
             return self.report.add(
                 "browser",
@@ -403,7 +405,7 @@ impl Site {
                 "install chromium, or name it with --chromium",
             );
         };
-        if let Err(error) = self.compare_in(&program, pages).await {
+        if let Err(error) = self.compare_in(program, pages).await {
             self.report.add(
                 "browser",
                 Verdict::Bad,
@@ -414,47 +416,49 @@ impl Site {
         }
     }
 
-    async fn compare_in(&mut self, program: &std::path::Path, pages: &[Address]) -> Result<(), String> {
+    async fn compare_in(&mut self, program: PathBuf, pages: &[Address]) -> Result<(), String> {
         let mut hosts = vec![(self.address.clone(), self.options.direct)];
-        let mut direct = chromium::Browser::start(program, &routes(&hosts)).await?;
+        let direct = chromium::start(program.clone(), routes(&hosts)).await?;
         let Some(edge) = self.options.through else {
             for page in pages {
-                let visit = direct.visit(&page.to_string()).await?;
+                let visit = chromium::visit(&direct, &page.to_string()).await?;
                 compare::alone(&mut self.report, page, &visit);
             }
-            return direct.close().await;
+            direct.close().await;
+            return Ok(());
         };
         hosts[0].1 = Some(edge);
         if let Some(cdn) = self.cdn.as_deref().and_then(Address::parse) {
             hosts.push((cdn, Some(edge)));
         }
-        let mut through = chromium::Browser::start(program, &routes(&hosts)).await?;
+        let through = chromium::start(program, routes(&hosts)).await?;
         for page in pages {
             let url = page.to_string();
-            let first = direct.visit(&url).await?;
-            let second = direct.visit(&url).await?;
-            through.visit(&url).await?;
-            let mut visit = through.visit(&url).await?;
+            let first = chromium::visit(&direct, &url).await?;
+            let second = chromium::visit(&direct, &url).await?;
+            chromium::visit(&through, &url).await?;
+            let mut seen = chromium::visit(&through, &url).await?;
             // From one load to the next, the edge of a letter may be smoothed differently: what stays different counts.
             let mut looks = vec![first.pixels.clone(), second.pixels.clone()];
             for _ in 0..3 {
-                if looks.contains(&visit.pixels) {
+                if looks.contains(&seen.pixels) {
                     break;
                 }
-                looks.push(direct.visit(&url).await?.pixels);
-                visit.pixels = through.visit(&url).await?.pixels;
+                looks.push(chromium::visit(&direct, &url).await?.pixels);
+                seen.pixels = chromium::visit(&through, &url).await?.pixels;
             }
             let pair = compare::Pair {
                 page,
                 cdn: self.cdn.as_deref(),
                 direct: [&first, &second],
                 looks: &looks,
-                through: &visit,
+                through: &seen,
             };
             pair.compare(&mut self.report);
         }
-        direct.close().await?;
-        through.close().await
+        direct.close().await;
+        through.close().await;
+        Ok(())
     }
 }
 

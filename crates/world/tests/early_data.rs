@@ -166,6 +166,46 @@ fn what_changes_something_waits_for_the_handshake() {
 }
 
 #[test]
+fn a_websocket_is_not_opened_before_the_handshake_is_over() {
+    let mut play = early_play();
+    play.origin(|o| o.get("/first").reply(404));
+    let (visitor, at) = (visitor(), address(&mut play));
+    come_once(&mut play, &visitor);
+    let wanted = "Upgrade: websocket\r\nConnection: Upgrade, early-data\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
+    let (mut connection, first) =
+        come_again(&visitor, &format!("GET /chat HTTP/1.1\r\nHost: {NAME}\r\n{wanted}\r\n\r\n"));
+    let mut early = socket(at);
+    early.write_all(&first).expect("the edge reads");
+    let refused = listen(&mut connection, &mut early, "</html>\n");
+    assert!(refused.starts_with("HTTP/1.1 425 "), "{refused}");
+}
+
+#[test]
+fn those_who_wait_for_an_early_request_that_is_refused_are_one_fetch_again() {
+    let gate = world::Gate::new();
+    let mut play = early_play();
+    play.origin(|o| {
+        o.get("/first").reply(404);
+        o.get("/a").hold(&gate).reply(425).body("later");
+        o.get("/a").header("Cache-Control", "max-age=60").body("the answer");
+    });
+    let (visitor, at) = (visitor(), address(&mut play));
+    come_once(&mut play, &visitor);
+    let (mut connection, first) = come_again(&visitor, &get("/a"));
+    let mut early = socket(at);
+    early.write_all(&first).expect("the edge reads");
+    gate.wait_reached();
+    let others: Vec<_> = (0..4).map(|_| play.visitor().get("/a").begin()).collect();
+    gate.open();
+    assert!(listen(&mut connection, &mut early, "later").starts_with("HTTP/1.1 425 "));
+    for mut other in others {
+        other.expect(200);
+    }
+    // The first visit, the early request, and one for all others.
+    play.origin_saw(3);
+}
+
+#[test]
 fn an_origin_that_wants_to_be_sure_is_asked_again_by_the_visitor() {
     let mut play = early_play();
     play.origin(|o| {

@@ -23,12 +23,15 @@ let apply = { stage: "edge", reason: "" };
 let refused = null;
 let isSending = false;
 let isCompared = false;
+// The proposal that the draft has taken.
+let taken = null;
 
 export const configuration = {
   title: "Configuration",
   needs: (view) => ({
     versions: { id: "", path: () => "/v1/configurations", every: 5000 },
     ...(view.version ? { version: { id: view.version, path: () => `/v1/configurations/${view.version}`, every: null } } : {}),
+    ...(view.advice ? { advice: { id: "", path: () => "/v1/advice", every: null } } : {}),
   }),
   draw: ({ view, me, data }) => {
     if (!view.version && data.versions?.value) {
@@ -39,6 +42,7 @@ export const configuration = {
     const loaded = data.version?.value;
     if (loaded && !data.version.isOld && draft?.base !== loaded.number && (!draft || draft.text === draft.before)) begin(me, loaded.number, loaded.text, Number(view.line));
     if (data.version?.problem) return problem(data.version.problem);
+    if (view.advice && loaded && !data.version.isOld) take(me, view, data.advice?.value, loaded);
     if (!draft) return h("p", { class: "loading", role: "status" }, "Loading…");
     return [chooser(data), h("div", { class: "editor-page", key: "editor" }, editor(me), side(me, data))];
   },
@@ -52,6 +56,23 @@ function begin(me, base, text, line = 0) {
   draft = { base, before: text, text, line };
   found = { text: null, findings: [], problem: null, isGood: false };
   refused = null;
+  check(me);
+}
+
+// Puts the lines of a proposal into the text that they are for, once.
+function take(me, view, advice, loaded) {
+  const proposal = advice?.proposals.find(({ number }) => String(number) === view.advice);
+  const mark = `${advice?.at_ms} ${view.advice}`;
+  if (!proposal?.edit || taken === mark || advice.configuration !== loaded.number || draft?.text !== loaded.text) return;
+  taken = mark;
+  const { line, remove, insert } = proposal.edit;
+  const lines = loaded.text.split("\n");
+  if (remove.some((text, index) => lines[line - 1 + index] !== text)) return;
+  lines.splice(line - 1, remove.length, ...insert);
+  begin(me, loaded.number, loaded.text, line);
+  draft.text = lines.join("\n");
+  apply = { ...apply, reason: `advice: ${proposal.faults.join(" and ")}, ${proposal.site}` };
+  isCompared = true;
   check(me);
 }
 

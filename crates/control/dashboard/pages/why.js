@@ -3,7 +3,7 @@
 import { bar } from "../charts.js";
 import { h } from "../dom.js";
 import * as format from "../format.js";
-import { empty, panel, pending, table } from "../parts.js";
+import { code, empty, panel, pending, table, tag } from "../parts.js";
 import { follow, ratio } from "../stats.js";
 import { link } from "../view.js";
 
@@ -15,9 +15,56 @@ export const why = {
   needs: (view) => ({
     why: follow(view, "/v1/stats/why"),
     misses: follow(view, "/v1/stats/top", { of: "misses", by: "bytes", limit: 20 }, { slower: 2 }),
+    advice: { id: "", path: () => "/v1/advice", every: 10_000 },
+    versions: { id: "", path: () => "/v1/configurations", every: 10_000 },
   }),
-  draw: ({ data }) => [causes(data), misses(data)],
+  draw: ({ view, data }) => [causes(data), advice(view, data), misses(data)],
 };
+
+// --- What to change ---
+
+const COMMAND = "perigee advise --log access.log --report";
+const VERIFY = "perigee advise --verify --report --log access.log";
+const METRICS = {
+  hit_ratio: ["hit ratio there", format.percent], error_ratio: ["errors of the origin there", format.percent], repeat_ratio: ["requests there by visitors who had it", format.percent],
+  origin_requests_per_request: ["requests to the origin per request there", (value) => value.toFixed(3)],
+  origin_bytes_per_request: ["bytes from the origin per request there", format.bytes], bytes_per_request: ["bytes to visitors per request there", format.bytes],
+};
+const VERDICTS = { kept: ["good", "as predicted"], partly: ["warn", "better, and less than was predicted"], failed: ["bad", "not better"], unknown: ["quiet", "not seen in the log"] };
+
+function advice(view, { advice: found, versions }) {
+  if (!found?.value) return panel("What to change", { id: "advice" }, pending(found, "Nobody has looked yet", "Where an edge's access log is: ", code(COMMAND), ". It replays what was asked for under each change, and shows here what helps."));
+  const { configuration, requests, by, at_ms, verdicts, verified_ms } = found.value;
+  const proposals = found.value.proposals.filter((proposal) => !view.site || proposal.site === view.site);
+  const stable = versions?.value?.stable ?? versions?.value?.candidate ?? null;
+  const isCurrent = stable === configuration;
+  const note = `From ${format.count(requests)} recorded requests, for configuration ${configuration}; reported by ${by}, ${format.moment(at_ms)}.`;
+  const changed = isCurrent || stable === null ? null : h("div", { class: "note hint" },
+    h("p", {}, `By now the cluster runs configuration ${stable}. Whether it did what was predicted, a log that begins after the change says: `, code(VERIFY)),
+    h("p", {}, "What to change next: ", code(COMMAND), ". What did not help is undone by a roll-back: ", h("a", { href: link("rollouts") }, "roll-outs"), "."));
+  return panel("What to change", { id: "advice", note },
+    changed,
+    verified_ms ? h("p", { class: "note" }, `Looked at again ${format.moment(verified_ms)}.`) : null,
+    proposals.length === 0 ? empty("Nothing to propose", "The log shows no fault that is worth a change.") : h("ol", { class: "causes" }, proposals.map((proposal) => proposed(proposal, verdicts.find(({ number }) => number === proposal.number), isCurrent, configuration))));
+}
+
+function proposed(proposal, verdict, isCurrent, configuration) {
+  const [name, write] = METRICS[proposal.metric] ?? [proposal.metric, String];
+  const [state, word] = verdict ? VERDICTS[verdict.verdict] ?? ["quiet", verdict.verdict] : [];
+  return h("li", { class: "cause", key: proposal.number },
+    h("div", { class: "cause-head" },
+      h("h3", {}, proposal.faults.join(" and "), h("span", { class: "note" }, ` ${proposal.site}`)),
+      h("dl", { class: "facts" },
+        h("div", {}, h("dt", {}, "now"), h("dd", {}, write(proposal.before))),
+        h("div", {}, h("dt", {}, proposal.is_estimate ? "expected" : "predicted"), h("dd", {}, h("data", { class: "advice-after", value: proposal.after }, write(proposal.after)))),
+        verdict ? h("div", {}, h("dt", {}, "measured"), h("dd", {}, write(verdict.measured))) : null)),
+    h("p", {}, `${proposal.evidence}. Measured: ${name}.`),
+    verdict ? h("p", {}, tag(state, word)) : null,
+    h("pre", { tabindex: 0, "aria-label": "Lines to change" }, proposal.change),
+    h("p", { class: "next" }, h("span", { class: "next-word" }, "Apply"), proposal.apply,
+      proposal.edit && isCurrent ? [" ", h("a", { class: "advice-open", href: link("configuration", { version: configuration, advice: proposal.number }) }, "Open in the editor")] : null),
+    h("p", { class: "next" }, h("span", { class: "next-word" }, "Undo"), proposal.undo));
+}
 
 function causes({ why: found }) {
   if (!found?.value) return pending(found, "There are no statistics");

@@ -1,6 +1,6 @@
 //! Answers to questions: which series over which time, from the smallest view that has what is asked for.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use parking_lot::Mutex;
 use rusqlite::{Connection, params};
@@ -129,6 +129,12 @@ pub(super) fn answer(connection: &Connection, names: &Mutex<Names>, ask: &Ask) -
         }
     }
     let mut series = gathering.series;
+    for one in &mut series {
+        // Each cell was added once: to its point, where there are any.
+        for point in one.points.iter().flatten() {
+            one.total.merge(point);
+        }
+    }
     series.sort_by(|a, b| (b.total.requests, &a.key).cmp(&(a.total.requests, &b.key)));
     let complete_to = (ask.now - SETTLES_SECS).div_euclid(step) * step;
     Ok(Answer { from, to, step, complete_to, series, lost: lost as u64 })
@@ -160,21 +166,26 @@ fn view_for(ask: &Ask) -> Dims {
 }
 
 /// By dimension, the numbers that count. A value that nobody has heard of has none.
-fn filters(names: &Mutex<Names>, ask: &Ask) -> Vec<(Dim, HashSet<u32>)> {
+fn filters(names: &Mutex<Names>, ask: &Ask) -> Vec<(Dim, Vec<u32>)> {
     let names = names.lock();
     let number = |dim: Dim, text: &String| match is_named(dim) {
         true if text == "-" && dim == Dim::Why => Some(0),
         true => names.numbers.get(text).copied(),
         false => number_of(dim, text),
     };
-    let numbers = |dim: Dim, texts: &Vec<String>| texts.iter().filter_map(|text| number(dim, text)).collect();
+    let numbers = |dim: Dim, texts: &Vec<String>| {
+        let mut numbers: Vec<u32> = texts.iter().filter_map(|text| number(dim, text)).collect();
+        numbers.sort_unstable();
+        numbers
+    };
     ask.filters.iter().map(|(dim, texts)| (*dim, numbers(*dim, texts))).collect()
 }
 
 struct Gathering<'a> {
     ask: &'a Ask,
     names: &'a Mutex<Names>,
-    filters: Vec<(Dim, HashSet<u32>)>,
+    /// Few numbers each, looked at for each cell: faster in a row than by hash.
+    filters: Vec<(Dim, Vec<u32>)>,
     from: i64,
     step: i64,
     points: usize,
@@ -187,25 +198,21 @@ impl Gathering<'_> {
     fn take(&mut self, view: Dims, at: i64, content: &[u8]) -> Result<(), CannotSay> {
         let bucket = ((at - self.from).div_euclid(self.step)).max(0) as usize;
         let is_whole = each(content, view, |coord, unread| {
-            let is_wanted = |(dim, numbers): &(Dim, HashSet<u32>)| numbers.contains(&coord.0[*dim as usize]);
+            let is_wanted =
+                |(dim, numbers): &(Dim, Vec<u32>)| numbers.binary_search(&coord.0[*dim as usize]).is_ok();
             if !self.filters.iter().all(is_wanted) {
                 return Ok(());
             }
-            let sums = unread.read()?;
             let place = self.place(coord);
             let points = self.points;
             let series = &mut self.series[place];
-            series.total.merge(&sums);
-            if bucket < points {
-                if series.points.len() < points {
-                    series.points.resize_with(points, || None);
-                }
-                match &mut series.points[bucket] {
-                    Some(point) => point.merge(&sums),
-                    empty => *empty = Some(Box::new(sums)),
-                }
+            if bucket >= points {
+                return unread.add_to(&mut series.total);
             }
-            Ok(())
+            if series.points.len() < points {
+                series.points.resize_with(points, || None);
+            }
+            unread.add_to(series.points[bucket].get_or_insert_default())
         })?;
         match is_whole {
             true => Ok(()),

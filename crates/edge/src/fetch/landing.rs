@@ -346,7 +346,7 @@ impl Job {
 
     fn place(&self, response: &Fields) -> Place {
         let mut text = self.text.clone();
-        lookup::place(&self.worker.shared, &self.at, &self.request, response, &mut text)
+        lookup::place(&self.worker.shared, &self.at, &self.request, response, &mut text, self.is_kept)
     }
 
     /// What an answer to HEAD says about a stored answer to GET (RFC 9111 §4.3.5).

@@ -141,7 +141,8 @@ impl OriginsShared {
                 Heard::BeforeGone => {
                     self.open();
                     // Each of them is dropped without the lock: it may give its turn to the next.
-                    drop(std::mem::take(&mut *self.turns.lent.lock()));
+                    let gone = std::mem::take(&mut *self.turns.lent.lock());
+                    drop(gone);
                 }
                 Heard::After(word) => self.hear_after(word),
                 Heard::AfterGone => {

@@ -87,9 +87,7 @@ impl<'a> World<'a> {
         let hosts = scope.all("proxy_set_header");
         let host = hosts.iter().find(|one| one.arg(0).eq_ignore_ascii_case("host"));
         match host.map(|one| (one.arg(1), one.id)) {
-            Some((value, id))
-                if matches!(value, "$host" | "$http_host" | "${host}" | "$host:$server_port") =>
-            {
+            Some(("$host" | "$http_host" | "${host}" | "$host:$server_port", id)) => {
                 self.ledger.not_needed(id, "the origin is asked for the host that the visitor asked for");
             }
             Some(("$proxy_host" | "", id)) => self.map(keys, "origin_options.host", quote(authority), &[id]),

@@ -6,23 +6,17 @@ use crate::ledger::Outcome;
 /// Directives that are read where they count; one that is left was overridden everywhere.
 const READ: &[&str] = &[
     "add_header",
-    "client_max_body_size",
     "expires",
     "gzip",
     "gzip_min_length",
     "gzip_types",
     "limit_req",
     "limit_req_zone",
-    "map",
     "server_name",
     "ssl_certificate",
     "ssl_certificate_key",
     "ssl_protocols",
     "upstream",
-    "set",
-    "real_ip_header",
-    "server",
-    "location",
     "keepalive",
     "deny",
     "set_real_ip_from",
@@ -70,6 +64,24 @@ pub(super) fn outcome(directive: &Directive) -> Option<Outcome> {
         return Some(outcome);
     }
     match name {
+        "real_ip_header" => match &*directive.arg(0).to_ascii_lowercase() {
+            "x-forwarded-for" => {
+                not_needed("addresses of trusted proxies are passed over in X-Forwarded-For")
+            }
+            "proxy_protocol" => not_mapped("write proxy_protocol = true in [edge]"),
+            _ => not_mapped("visitors' addresses come from X-Forwarded-For alone: have the proxy send it"),
+        },
+        "client_max_body_size" => not_mapped("write limits = { body_bytes_max = … } in [edge]"),
+        "map" if directive.arg(1) == "$connection_upgrade" => not_needed("WebSocket passes by itself"),
+        "set" | "map" => not_mapped("there are no variables: write a rule for each case"),
+        "server" => not_mapped("no site comes of it: see its server_name"),
+        "location" if directive.arg(0).starts_with('@') => not_mapped(
+            "nothing leads to it here: the origin's own error pages are sent, and stale_if_error bridges failures",
+        ),
+        "location" if directive.args.iter().any(|arg| arg.contains("/.well-known/acme-challenge")) => {
+            not_needed("[acme] answers the authority by itself")
+        }
+        "location" => not_needed("what stands before it answers all requests"),
         "events"
         | "worker_processes"
         | "worker_connections"

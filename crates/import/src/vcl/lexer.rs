@@ -142,7 +142,8 @@ impl Reader<'_> {
     fn skip_comment(&mut self) -> Result<(), Broken> {
         let place = self.place();
         let mut last = ' ';
-        (self.next(), self.next());
+        self.next();
+        self.next();
         loop {
             match self.next() {
                 Some('/') if last == '*' => return Ok(()),

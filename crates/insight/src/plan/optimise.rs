@@ -1,19 +1,19 @@
-//! The best sites to add: those with the least mean round trip, at most so many, for at most so much.
+//! The best places to add: those with the least mean round trip, at most so many, for at most so much.
 //!
 //! First a choice by greed, made better by adding and swapping while that helps. Then the whole tree of choices is searched for a better
-//! one, and branches are cut off that cannot have one: what several sites bring together is never more than the sum of what each
-//! brings alone (the gain is submodular; Cornuéjols, Fisher and Nemhauser 1977). For up to [`EXACT_MAX`] sites the search always comes
+//! one, and branches are cut off that cannot have one: what several places bring together is never more than the sum of what each
+//! brings alone (the gain is submodular; Cornuéjols, Fisher and Nemhauser 1977). For up to [`EXACT_MAX`] places the search always comes
 //! to its end; beyond, it ends after [`WORK_MAX`] steps with the best that was found, and says so.
 //!
 //! The same problem has the same answer, always: among equals the lower numbers win.
 
 use super::Problem;
 
-/// Up to so many sites the choice is always proven the best.
+/// Up to so many places the choice is always proven the best.
 pub const EXACT_MAX: usize = 4;
-/// Sites that are added at most.
+/// Places that are added at most.
 pub const COUNT_MAX: usize = 32;
-/// Comparisons of a market with a site, after which a search for more than [`EXACT_MAX`] ends: a second or less.
+/// Comparisons of a market with a place, after which a search for more than [`EXACT_MAX`] ends: a second or less.
 pub const WORK_MAX: u64 = 200_000_000;
 /// What counts as better, in ms: more than rounding can do.
 const BETTER_MS: f64 = 1e-9;
@@ -21,7 +21,7 @@ const BETTER_MS: f64 = 1e-9;
 /// What may be added.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limit {
-    /// How many sites; at most [`COUNT_MAX`].
+    /// How many places; at most [`COUNT_MAX`].
     pub count: usize,
     /// What the cost per month may grow by; `None` is no bound.
     pub budget: Option<f64>,
@@ -30,23 +30,23 @@ pub struct Limit {
 /// What to add.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Choice {
-    /// The sites, ascending.
+    /// The places, ascending.
     pub added: Vec<usize>,
     /// Whether nothing better exists; else nothing better was found.
     pub is_proven: bool,
 }
 
-/// The best sites to add to those that are kept. See the module's text.
+/// The best places to add to those that are kept. See the module's text.
 pub fn best(problem: &Problem, limit: &Limit) -> Choice {
     best_within(problem, limit, WORK_MAX)
 }
 
 /// As [`best`], with another bound than [`WORK_MAX`].
 pub(super) fn best_within(problem: &Problem, limit: &Limit, work_max: u64) -> Choice {
-    let count = limit.count.min(COUNT_MAX).min(problem.sites() - problem.kept.len());
+    let count = limit.count.min(COUNT_MAX).min(problem.places() - problem.kept.len());
     let mut search = Search::new(problem, Limit { count, ..*limit }, work_max);
     search.incumbent();
-    let rest: Vec<usize> = (0..problem.sites()).filter(|site| !problem.kept.contains(site)).collect();
+    let rest: Vec<usize> = (0..problem.places()).filter(|place| !problem.kept.contains(place)).collect();
     let current = search.start.clone();
     search.descend(&mut Vec::new(), &current, &rest);
     let is_proven = search.work < search.work_max;
@@ -57,7 +57,7 @@ pub(super) fn best_within(problem: &Problem, limit: &Limit, work_max: u64) -> Ch
 struct Search<'p> {
     problem: &'p Problem,
     limit: Limit,
-    /// Round trip of each market to the nearest site that is kept; to the farthest of all when none is.
+    /// Round trip of each market to the nearest place that is kept; to the farthest of all when none is.
     start: Vec<f64>,
     /// What all may cost together.
     budget: Option<f64>,
@@ -73,7 +73,7 @@ impl<'p> Search<'p> {
     fn new(problem: &'p Problem, limit: Limit, work_max: u64) -> Self {
         let extreme = |market: usize| {
             let all = problem.ms.iter().map(|ms| ms[market]);
-            let kept = problem.kept.iter().map(|site| problem.ms[*site][market]);
+            let kept = problem.kept.iter().map(|place| problem.ms[*place][market]);
             if problem.kept.is_empty() { all.fold(0.0, f64::max) } else { kept.fold(f64::INFINITY, f64::min) }
         };
         let start: Vec<f64> = (0..problem.demand.len()).map(extreme).collect();
@@ -103,12 +103,12 @@ impl<'p> Search<'p> {
     }
 
     fn month(&self, added: &[usize]) -> f64 {
-        self.with(added).iter().map(|site| self.problem.costs[*site].month).sum()
+        self.with(added).iter().map(|place| self.problem.costs[*place].month).sum()
     }
 
     fn mean_with(&self, added: &[usize]) -> f64 {
         let nearest = |market: usize| {
-            added.iter().map(|site| self.problem.ms[*site][market]).fold(self.start[market], f64::min)
+            added.iter().map(|place| self.problem.ms[*place][market]).fold(self.start[market], f64::min)
         };
         (0..self.start.len()).map(|market| self.problem.demand[market] * nearest(market)).sum()
     }
@@ -130,8 +130,8 @@ impl<'p> Search<'p> {
             }
             let mut added = Vec::new();
             while added.len() < self.limit.count {
-                let Some(site) = self.greediest(&added, per_cost) else { break };
-                added.push(site);
+                let Some(place) = self.greediest(&added, per_cost) else { break };
+                added.push(place);
             }
             let mean_ms = self.mean_with(&added);
             self.consider(&added, mean_ms);
@@ -139,15 +139,15 @@ impl<'p> Search<'p> {
         while self.swap() {}
     }
 
-    /// The affordable site that brings most, or most for its price.
+    /// The affordable place that brings most, or most for its price.
     fn greediest(&self, added: &[usize], per_cost: bool) -> Option<usize> {
         let before = self.mean_with(added);
         let cost_before = self.problem.cost(&self.with(added));
         let mut found: Option<(f64, usize)> = None;
-        for site in (0..self.problem.sites())
-            .filter(|site| !self.problem.kept.contains(site) && !added.contains(site))
+        for place in (0..self.problem.places())
+            .filter(|place| !self.problem.kept.contains(place) && !added.contains(place))
         {
-            let more: Vec<usize> = added.iter().copied().chain([site]).collect();
+            let more: Vec<usize> = added.iter().copied().chain([place]).collect();
             let gain = before - self.mean_with(&more);
             if gain <= BETTER_MS || !self.is_affordable(&more) {
                 continue;
@@ -155,13 +155,13 @@ impl<'p> Search<'p> {
             let price = (self.problem.cost(&self.with(&more)) - cost_before).max(0.01);
             let worth = if per_cost { gain / price } else { gain };
             if found.is_none_or(|(most, _)| worth > most) {
-                found = Some((worth, site));
+                found = Some((worth, place));
             }
         }
-        found.map(|(_, site)| site)
+        found.map(|(_, place)| place)
     }
 
-    /// One site more, or another one in the place of one: the best such step. Whether there was any.
+    /// One place more, or another one in the place of one: the best such step. Whether there was any.
     fn swap(&mut self) -> bool {
         let from = self.best.clone();
         let mut steps: Vec<Option<usize>> = (0..from.len()).map(Some).collect();
@@ -170,12 +170,12 @@ impl<'p> Search<'p> {
         }
         let mut improved = false;
         for out in steps {
-            for site in (0..self.problem.sites())
-                .filter(|site| !self.problem.kept.contains(site) && !from.contains(site))
+            for place in (0..self.problem.places())
+                .filter(|place| !self.problem.kept.contains(place) && !from.contains(place))
             {
                 let left =
-                    from.iter().enumerate().filter(|(index, _)| Some(*index) != out).map(|(_, site)| *site);
-                let added: Vec<usize> = left.chain([site]).collect();
+                    from.iter().enumerate().filter(|(index, _)| Some(*index) != out).map(|(_, place)| *place);
+                let added: Vec<usize> = left.chain([place]).collect();
                 let mean_ms = self.mean_with(&added);
                 improved |= self.consider(&added, mean_ms);
             }
@@ -194,32 +194,32 @@ impl<'p> Search<'p> {
         self.work += (rest.len() * current.len()) as u64;
         let mean_ms = mean(self.problem, current);
         let room = self.budget.map(|budget| budget - self.sending_min - self.month(chosen));
-        let fits = |site: usize| room.is_none_or(|room| self.problem.costs[site].month <= room + 1e-9);
-        let mut gains: Vec<(f64, usize)> = (rest.iter().filter(|site| fits(**site)))
-            .map(|site| (self.gain(*site, current), *site))
+        let fits = |place: usize| room.is_none_or(|room| self.problem.costs[place].month <= room + 1e-9);
+        let mut gains: Vec<(f64, usize)> = (rest.iter().filter(|place| fits(**place)))
+            .map(|place| (self.gain(*place, current), *place))
             .filter(|(gain, _)| *gain > BETTER_MS)
             .collect();
         gains.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-        let sites: Vec<usize> = gains.iter().map(|(_, site)| *site).collect();
+        let places: Vec<usize> = gains.iter().map(|(_, place)| *place).collect();
         for index in 0..gains.len() {
             let bound = self.bound(&gains[index..], left, room);
             if mean_ms - bound >= self.best_ms - BETTER_MS {
                 return;
             }
-            let (gain, site) = gains[index];
-            chosen.push(site);
+            let (gain, place) = gains[index];
+            chosen.push(place);
             self.consider(chosen, mean_ms - gain);
             if left > 1 {
                 let next: Vec<f64> =
-                    current.iter().zip(&self.problem.ms[site]).map(|(now, ms)| now.min(*ms)).collect();
-                self.descend(chosen, &next, &sites[index + 1..]);
+                    current.iter().zip(&self.problem.ms[place]).map(|(now, ms)| now.min(*ms)).collect();
+                self.descend(chosen, &next, &places[index + 1..]);
             }
             chosen.pop();
         }
     }
 
-    fn gain(&self, site: usize, current: &[f64]) -> f64 {
-        let saved = self.problem.ms[site].iter().zip(current).map(|(ms, now)| (now - ms).max(0.0));
+    fn gain(&self, place: usize, current: &[f64]) -> f64 {
+        let saved = self.problem.ms[place].iter().zip(current).map(|(ms, now)| (now - ms).max(0.0));
         saved.zip(&self.problem.demand).map(|(saved, demand)| saved * demand).sum()
     }
 
@@ -228,12 +228,12 @@ impl<'p> Search<'p> {
         let by_count: f64 = gains.iter().take(left).map(|(gain, _)| gain).sum();
         let Some(mut room) = room else { return by_count };
         let mut by_worth: Vec<(f64, f64)> =
-            gains.iter().map(|(gain, site)| (*gain, self.problem.costs[*site].month)).collect();
+            gains.iter().map(|(gain, place)| (*gain, self.problem.costs[*place].month)).collect();
         by_worth.sort_by(|a, b| (b.0 * a.1).total_cmp(&(a.0 * b.1)));
         let mut by_budget = 0.0;
         for (gain, month) in by_worth {
             if month > room {
-                // A part of the last one, as if sites could be cut.
+                // A part of the last one, as if places could be cut.
                 by_budget += gain * (room / month).max(0.0);
                 break;
             }

@@ -6,14 +6,14 @@ use super::places::{Place, markets, markets_of, metros, networks};
 use super::prices::Prices;
 use super::*;
 
-/// Markets and sites on a line, 1 ms apart per unit.
-fn on_a_line(markets: &[(f64, f64)], sites: &[(f64, f64)], kept: &[usize]) -> Problem {
-    let sites = sites.iter().map(|(at, month)| {
+/// Markets and places on a line, 1 ms apart per unit.
+fn on_a_line(markets: &[(f64, f64)], places: &[(f64, f64)], kept: &[usize]) -> Problem {
+    let places = places.iter().map(|(at, month)| {
         let ms = markets.iter().map(|(place, _)| (place - at).abs()).collect();
         (Cost { month: *month, per_gb: 0.0 }, ms)
     });
     let weights: Vec<(f64, f64)> = markets.iter().map(|(_, weight)| (*weight, 0.0)).collect();
-    Problem::new(&weights, sites.collect(), kept.to_vec())
+    Problem::new(&weights, places.collect(), kept.to_vec())
 }
 
 fn unlimited(count: usize) -> Limit {
@@ -31,7 +31,7 @@ fn coverage_says_mean_tail_and_what_is_near() {
 
 #[test]
 fn greed_alone_would_be_wrong_and_the_choice_is_right() {
-    // The middle site is the best alone; the outer two are the best together.
+    // The middle place is the best alone; the outer two are the best together.
     let problem =
         on_a_line(&[(0.0, 10.0), (50.0, 1.0), (100.0, 10.0)], &[(50.0, 1.0), (0.0, 1.0), (100.0, 1.0)], &[]);
     assert_eq!(best(&problem, &unlimited(1)).added, [0]);
@@ -42,14 +42,14 @@ fn greed_alone_would_be_wrong_and_the_choice_is_right() {
 #[test]
 fn a_budget_holds_for_all_that_is_added_and_for_what_it_sends() {
     let markets = [(1.0, 100.0), (1.0, 100.0)];
-    let site = |month: f64, per_gb: f64, ms: [f64; 2]| (Cost { month, per_gb }, ms.to_vec());
-    let sites = vec![
-        site(100.0, 0.0, [50.0, 50.0]),
-        site(100.0, 0.0, [10.0, 50.0]),
+    let place = |month: f64, per_gb: f64, ms: [f64; 2]| (Cost { month, per_gb }, ms.to_vec());
+    let places = vec![
+        place(100.0, 0.0, [50.0, 50.0]),
+        place(100.0, 0.0, [10.0, 50.0]),
         // Dear by what it sends: 100 and 100 × 2.
-        site(100.0, 2.0, [50.0, 5.0]),
+        place(100.0, 2.0, [50.0, 5.0]),
     ];
-    let problem = Problem::new(&markets, sites, vec![0]);
+    let problem = Problem::new(&markets, places, vec![0]);
     let within = |budget: f64| best(&problem, &Limit { count: 3, budget: Some(budget) }).added;
     assert_eq!(within(99.0), Vec::<usize>::new());
     assert_eq!(within(100.0), [1]);
@@ -170,27 +170,27 @@ fn what_comes_with_perigee_is_whole() {
     assert_eq!((&*near.city, near.country), ("Munich", "DE"));
 }
 
-/// All sets of at most `count` of `0..sites`.
-fn subsets(sites: usize, count: usize) -> Vec<Vec<usize>> {
-    (0u32..1 << sites)
+/// All sets of at most `count` of `0..places`.
+fn subsets(places: usize, count: usize) -> Vec<Vec<usize>> {
+    (0u32..1 << places)
         .filter(|bits| bits.count_ones() as usize <= count)
-        .map(|bits| (0..sites).filter(|site| bits & (1 << site) != 0).collect())
+        .map(|bits| (0..places).filter(|place| bits & (1 << place) != 0).collect())
         .collect()
 }
 
 prop_compose! {
-    fn any_problem()(markets in 1usize..12, sites in 1usize..9)(
+    fn any_problem()(markets in 1usize..12, places in 1usize..9)(
         weights in prop::collection::vec((1u32..100, 0u32..50), markets),
-        sites in prop::collection::vec(
-            ((1u32..50, 0u32..20), prop::collection::vec(1u32..300, markets)), sites),
+        places in prop::collection::vec(
+            ((1u32..50, 0u32..20), prop::collection::vec(1u32..300, markets)), places),
         keeps in any::<bool>(),
     ) -> Problem {
         let weights: Vec<_> = weights.into_iter().map(|(weight, gb)| (f64::from(weight), f64::from(gb))).collect();
-        let sites = sites.into_iter().map(|((month, per_gb), ms)| {
+        let places = places.into_iter().map(|((month, per_gb), ms)| {
             let cost = Cost { month: f64::from(month), per_gb: f64::from(per_gb) / 100.0 };
             (cost, ms.into_iter().map(f64::from).collect())
         });
-        Problem::new(&weights, sites.collect(), if keeps { vec![0] } else { vec![] })
+        Problem::new(&weights, places.collect(), if keeps { vec![0] } else { vec![] })
     }
 }
 
@@ -204,27 +204,27 @@ proptest! {
         let with = |added: &[usize]| problem.kept().iter().chain(added).copied().collect::<Vec<_>>();
         let mean = |added: &[usize]| problem.coverage(&with(added)).map_or(f64::INFINITY, |one| one.mean_ms);
         let is_allowed = |added: &[usize]| {
-            added.len() <= count && added.iter().all(|site| !problem.kept().contains(site))
+            added.len() <= count && added.iter().all(|place| !problem.kept().contains(place))
                 && limit.budget.is_none_or(|budget| added.is_empty() || problem.cost(&with(added)) - base <= budget + 1e-9)
         };
         prop_assert!(is_allowed(&choice.added));
         // Without any PoP, a choice that is as far as the farthest is none: it may stay empty.
         let all_alike = |added: &[usize]| problem.kept().is_empty() && choice.added.is_empty()
-            && (0..problem.demand().len()).all(|market| added.iter().all(|site|
-                (0..problem.sites()).all(|other| problem.ms(other, market) <= problem.ms(*site, market))));
-        for added in subsets(problem.sites(), count).into_iter().filter(|added| is_allowed(added)) {
+            && (0..problem.demand().len()).all(|market| added.iter().all(|place|
+                (0..problem.places()).all(|other| problem.ms(other, market) <= problem.ms(*place, market))));
+        for added in subsets(problem.places(), count).into_iter().filter(|added| is_allowed(added)) {
             prop_assert!(mean(&choice.added) <= mean(&added) + 1e-6 || all_alike(&added), "{:?} {:?}", choice, added);
         }
     }
 
     #[test]
     fn one_more_pop_never_makes_it_worse(problem in any_problem(), set in 0usize..256) {
-        let set: Vec<usize> = (0..problem.sites()).filter(|site| set & (1 << site) != 0).collect();
+        let set: Vec<usize> = (0..problem.places()).filter(|place| set & (1 << place) != 0).collect();
         let Some(before) = problem.coverage(&set) else { return Ok(()) };
-        for site in 0..problem.sites() {
+        for place in 0..problem.places() {
             let mut more = set.clone();
-            if !more.contains(&site) {
-                more.push(site);
+            if !more.contains(&place) {
+                more.push(place);
             }
             let after = problem.coverage(&more).unwrap();
             prop_assert!(after.mean_ms <= before.mean_ms + 1e-9);
@@ -235,7 +235,7 @@ proptest! {
     #[test]
     fn more_pops_are_never_worse_and_the_same_comes_again(problem in any_problem()) {
         let mut before = f64::INFINITY;
-        for count in 1..=problem.sites() - problem.kept().len() {
+        for count in 1..=problem.places() - problem.kept().len() {
             let choice = best(&problem, &unlimited(count));
             prop_assert_eq!(&choice, &best(&problem, &unlimited(count)));
             let set: Vec<usize> = problem.kept().iter().chain(&choice.added).copied().collect();
@@ -282,9 +282,9 @@ proptest! {
         }).collect();
         let grouped = problem.grouped(&groups);
         prop_assert!((grouped.demand().iter().sum::<f64>() - 1.0).abs() < 1e-9);
-        for site in 0..problem.sites() {
-            let one = |problem: &Problem| problem.coverage(&[site]).unwrap().mean_ms;
-            prop_assert!((one(&grouped) - one(&problem)).abs() < 1e-6, "the mean to one site stays");
+        for place in 0..problem.places() {
+            let one = |problem: &Problem| problem.coverage(&[place]).unwrap().mean_ms;
+            prop_assert!((one(&grouped) - one(&problem)).abs() < 1e-6, "the mean to one place stays");
         }
     }
 

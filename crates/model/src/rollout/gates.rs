@@ -156,6 +156,13 @@ pub enum Measure {
     Arrival,
 }
 
+impl Measure {
+    /// Whether it is how long answers take.
+    pub(crate) fn is_slowness(self) -> bool {
+        matches!(self, Measure::Latency | Measure::Slow)
+    }
+}
+
 /// So many of so many requests.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Share {

@@ -334,6 +334,32 @@ fn what_is_worse_for_all_alike_is_not_the_candidates_doing() {
 }
 
 #[test]
+fn once_all_run_it_a_hiccup_is_no_harm_and_slowness_that_stays_is_undone_in_time() {
+    for (slow_for, is_promoted) in [(8, true), (600, false)] {
+        let mut nodes = Nodes::of(&THREE_POPS);
+        let mut rollout = staged();
+        while rollout.stage != Stage::All {
+            nodes.second(&mut rollout, |_| true, 100);
+        }
+        let mut seconds = 0;
+        while !rollout.is_over() {
+            seconds += 1;
+            if (60..60 + slow_for).contains(&seconds) {
+                for view in &mut nodes.views {
+                    view.vitals.requests += 20;
+                    view.vitals.hits += 20;
+                    view.vitals.latency[12] += 20;
+                }
+            }
+            nodes.second(&mut rollout, |_| true, 100);
+        }
+        let place = format!("slow for {slow_for} s, over after {seconds} s: {:?}", rollout.harm);
+        assert_eq!(rollout.stage == Stage::Promoted, is_promoted, "{place}");
+        assert!(is_promoted || seconds - 60 <= 30, "{place}");
+    }
+}
+
+#[test]
 fn another_control_goes_on_and_begins_the_stage_anew() {
     let (mut nodes, mut rollout) = (Nodes::of(&THREE_POPS), staged());
     nodes.until_decided(&mut rollout, |_| true, 100);

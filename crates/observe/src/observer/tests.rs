@@ -117,6 +117,36 @@ fn a_blocked_sink_costs_lines_and_never_time() {
 }
 
 #[test]
+fn statistics_that_nobody_takes_are_bounded_and_counted_and_nobody_waits() {
+    const COUNTRIES: u8 = 20;
+    const SECONDS: i64 = 300;
+    let registry = registry();
+    registry.keep_statistics();
+    let observer = Observer::new(&registry, None);
+    let site = registry.site("shop");
+    let per_second = u64::from(COUNTRIES) * u64::from(COUNTRIES);
+    // Hundreds of cells each second, and one more second, in which the last of them is handed over.
+    for second in 0..=SECONDS {
+        for number in 0..if second == SECONDS { 1 } else { u16::from(COUNTRIES).pow(2) } {
+            let letter = |place: u16| b'A' + place as u8;
+            let [one, other] = [number / u16::from(COUNTRIES), number % u16::from(COUNTRIES)].map(letter);
+            let country = Country::of([one, other]);
+            observer.emit(&Event { wall: Wall(second * 1000), country, ..event(site) });
+        }
+    }
+    let kept: u64 =
+        registry.take_reports().iter().flat_map(|report| &report.cells).map(|(_, cell)| cell.requests).sum();
+    let lost = registry.lost_reports();
+    assert!(lost > 0 && kept > 0, "{lost} {kept}");
+    assert_eq!(
+        kept + lost * per_second,
+        SECONDS as u64 * per_second,
+        "each second is kept or counted as lost"
+    );
+    assert!(registry.render().contains(&format!("perigee_statistics_lost_total {lost}\n")));
+}
+
+#[test]
 fn lines_of_a_quiet_worker_are_handed_over_within_a_second_or_when_the_clock_jumps_back() {
     for (now, kept) in [(999, true), (1000, false), (-1, false)] {
         let registry = registry();

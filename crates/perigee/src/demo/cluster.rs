@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use client::Control;
 use model::rollout::GROWTH;
 use router::compile::Compiler;
 use serde_json::{Value, json};
@@ -16,7 +17,7 @@ use tokio::time::{Instant, sleep};
 use super::map::{self, POPS, SHIELD};
 use super::place::Ports;
 use super::process::{self, Process};
-use crate::cluster::{Cluster as Reach, ControlClient, Profile};
+use crate::cluster::{Cluster as Reach, Profile};
 use crate::failure::Failure;
 
 /// Time for anything that must come while the cluster begins; a debug build on a busy machine is slow.
@@ -38,7 +39,7 @@ pub(super) struct Cluster {
     edges: Vec<Vec<Process>>,
     router: Option<Process>,
     profile: Profile,
-    client: Arc<ControlClient>,
+    client: Arc<Control>,
 }
 
 impl Cluster {
@@ -54,7 +55,7 @@ impl Cluster {
         wait_for("control to listen", &mut [&mut control], || listens(local(ports.control))).await?;
         let url = format!("https://{}", local(ports.control));
         let profile = Reach::of(url, state.join("ca.pem").display().to_string(), token).profile()?;
-        let client = Arc::new(ControlClient::new(&profile)?);
+        let client = Arc::new(profile.client()?);
         let mut cluster = Cluster {
             directory: directory.to_owned(),
             ports,
@@ -326,17 +327,17 @@ control  = ["https://{}"]
     /// POST to control's API.
     async fn post(&self, target: &str, body: Value) -> Result<Value, Failure> {
         let (client, target) = (Arc::clone(&self.client), target.to_owned());
-        off_thread(move || client.post(&target, &body)).await
+        off_thread(move || Ok(client.post(&target, &body)?)).await
     }
 
     /// The way to control's API, for what takes longer than the cluster can be held.
-    pub(super) fn client(&self) -> Arc<ControlClient> {
+    pub(super) fn client(&self) -> Arc<Control> {
         Arc::clone(&self.client)
     }
 
     async fn fetch(&self, target: &str) -> Result<Value, Failure> {
         let (client, target) = (Arc::clone(&self.client), target.to_owned());
-        off_thread(move || client.fetch(&target)).await
+        off_thread(move || Ok(client.fetch(&target)?)).await
     }
 
     /// Each edge's name, and where it serves visitors.
@@ -416,7 +417,7 @@ control  = ["https://{}"]
 /// # Errors
 /// Control cannot be reached.
 pub(super) async fn prove(
-    client: &Arc<ControlClient>,
+    client: &Arc<Control>,
     position: &Value,
     patience: Duration,
     hear: impl Fn(&Value),
@@ -424,7 +425,7 @@ pub(super) async fn prove(
     let until = Instant::now() + patience;
     loop {
         let (client, target) = (Arc::clone(client), format!("/v1/purges/{position}?wait=2s"));
-        let status = off_thread(move || client.fetch(&target)).await?;
+        let status = off_thread(move || Ok(client.fetch(&target)?)).await?;
         if status["state"] == "done" || Instant::now() > until {
             return Ok(status);
         }

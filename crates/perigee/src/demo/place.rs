@@ -143,7 +143,7 @@ impl Ports {
                 None => find_free(&addresses, &taken)?,
             };
             taken.push(port);
-            Ok(port)
+            Ok::<u16, Failure>(port)
         };
         Ok(Ports {
             visitors: port(with_edges())?,

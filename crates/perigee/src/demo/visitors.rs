@@ -235,7 +235,7 @@ impl Browser {
     /// Logs in, puts something into the cart and looks at it: it must be this visitor's own.
     async fn buy(&mut self) -> Result<(), Failed> {
         let name = format!("Visitor {} from {}", self.number, CITIES[self.city].name);
-        let form = format!("name={}", crate::cluster::segment(&name));
+        let form = format!("name={}", client::segment(&name));
         self.cookie = self.ask(Method::POST, "/login", &form).await?.cookie;
         let form = format!("product={WATCHED}");
         self.ask(Method::POST, "/cart", &form).await?;

@@ -27,9 +27,9 @@ pub(super) fn configuration(gathered: &Gathered, report: &Report) -> Result<Stri
     text.push_str("\n# Added by `perigee plan`. The addresses are nobody's (RFC 5737): put those of your edges there.\n");
     // Those of the configuration come first, but for other CDNs, which are in no place.
     let kept = pops.iter().filter(|pop| pop.location.is_some()).count();
-    for site in &report.plan.set[kept..] {
-        let site = &gathered.sites[*site];
-        let plain = site.location.to_ascii_lowercase().replace(':', "-");
+    for offer in &report.plan.set[kept..] {
+        let offer = &gathered.offers[*offer];
+        let plain = offer.location.to_ascii_lowercase().replace(':', "-");
         let name = (1..).map(|count| if count == 1 { plain.clone() } else { format!("{plain}-{count}") });
         let name = name.into_iter().find(|name| !names.contains(name)).unwrap_or(plain.clone());
         let is_free = |address: &IpAddr| pops.iter().all(|pop| !pop.edges.contains(address));
@@ -41,7 +41,7 @@ pub(super) fn configuration(gathered: &Gathered, report: &Report) -> Result<Stri
         };
         text.push_str(&format!(
             "\n# {}\n[[pop]]\nname = {name:?}\nlocation = {:?}\nedges = [\"{address}\"]\n",
-            site.place.city, site.location
+            offer.place.city, offer.location
         ));
         names.push(name);
     }

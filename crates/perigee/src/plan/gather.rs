@@ -21,10 +21,10 @@ use crate::recorded;
 
 /// Groups of markets among which is chosen; the figures are of all markets.
 const GROUPS_MAX: usize = 400;
-/// A candidate nearer than this to a PoP that there is adds nothing.
+/// A place nearer than this to a PoP that there is adds nothing.
 const SAME_PLACE_KM: f64 = 40.0;
-/// Candidates at most.
-const CANDIDATES_MAX: usize = 400;
+/// Places at most.
+const PLACES_MAX: usize = 400;
 /// Seconds of a month, as far as prices go.
 const MONTH_SECS: f64 = 30.0 * 86_400.0;
 /// Nothing is nearer, whatever corrections say.
@@ -41,9 +41,9 @@ pub(super) struct Market {
     cell: u16,
 }
 
-/// Where a PoP is or may be.
+/// Where a PoP is or may be, and for what.
 #[derive(Clone, Debug)]
-pub(super) struct Site {
+pub(super) struct Offer {
     pub(super) place: Place,
     /// As `location` of a PoP has it.
     pub(super) location: String,
@@ -77,10 +77,10 @@ pub(super) struct Gathered {
     pub(super) measured: Measured,
     pub(super) markets: Vec<Market>,
     /// Those that there are first.
-    pub(super) sites: Vec<Site>,
+    pub(super) offers: Vec<Offer>,
     pub(super) problem: Problem,
     pub(super) grouped: Problem,
-    /// By site, then by market: whether the round trip rests on measurements.
+    /// By place, then by market: whether the round trip rests on measurements.
     is_measured: Vec<Vec<bool>>,
     pub(super) origin: Option<Place>,
     pub(super) config: Option<(String, Snapshot)>,
@@ -119,41 +119,39 @@ impl Gathered {
             warnings.push("the traffic is not known, so costs are without it: --traffic GB".to_owned());
         }
         let existing = config.as_ref().map_or(&[][..], |(_, snapshot)| &snapshot.routing.pops);
-        let mut sites: Vec<Site> = Vec::new();
-        // Another CDN is in no place that could be planned with.
-        for (pop, point) in existing.iter().filter_map(|pop| Some((pop, pop.location?))) {
-            let place = Place::at(&pop.name, point);
-            sites.push(Site { cost: prices.of(&place), location: String::new(), place });
+        let mut offers: Vec<Offer> = Vec::new();
+        for pop in existing {
+            // Another CDN has no place of its own, and is nothing that could be planned.
+            let Some(location) = pop.location else { continue };
+            let place = Place::at(&pop.name, location);
+            offers.push(Offer { cost: prices.of(&place), location: String::new(), place });
         }
-        let kept = sites.len();
-        for place in candidates(&args.candidates)? {
-            if sites[..kept].iter().all(|site| site.place.point.km(place.point) > SAME_PLACE_KM) {
-                sites.push(Site { cost: prices.of(&place), location: place.name.clone(), place });
+        let kept = offers.len();
+        for place in places_of(&args.places)? {
+            if offers[..kept].iter().all(|offer| offer.place.point.km(place.point) > SAME_PLACE_KM) {
+                offers.push(Offer { cost: prices.of(&place), location: place.name.clone(), place });
             }
         }
-        if sites.len() == kept {
-            return Err(Failure::new(
-                "no candidate is left: PoPs are at all of them",
-                "name others by --candidates",
-            ));
+        if offers.len() == kept {
+            return Err(Failure::new("no place is left: PoPs are at all of them", "name others by --places"));
         }
         let mut estimates = Estimates::default();
         let mut measured = Measured::default();
         if let Some(path) = &args.measured {
-            measured = take_samples(path, &sites[..kept], &location, &mut estimates)?;
+            measured = take_samples(path, &offers[..kept], &location, &mut estimates)?;
             if measured.taken == 0 {
                 warnings.push(format!("{} has no round trip that can be used", path.display()));
             }
         }
         let mut rows = Vec::new();
         let mut is_measured = Vec::new();
-        for (index, site) in sites.iter().enumerate() {
+        for (index, offer) in offers.iter().enumerate() {
             let way = |market: &Market| {
                 let known = estimates.known(market.cell, market.country, 0);
-                known.of(index as u16, site.place.point.km(market.point))
+                known.of(index as u16, offer.place.point.km(market.point))
             };
             let ways: Vec<_> = markets.iter().map(way).collect();
-            rows.push((site.cost, ways.iter().map(|way| way.ms().max(TRIP_MS_MIN)).collect()));
+            rows.push((offer.cost, ways.iter().map(|way| way.ms().max(TRIP_MS_MIN)).collect()));
             is_measured.push(ways.iter().map(|way| way.samples >= 1.0).collect());
         }
         let weights: Vec<(f64, f64)> = markets.iter().map(|market| (market.weight, market.gb)).collect();
@@ -165,7 +163,7 @@ impl Gathered {
             demand,
             measured,
             markets,
-            sites,
+            offers,
             problem,
             is_measured,
             origin,
@@ -178,11 +176,12 @@ impl Gathered {
     /// The part of demand whose round trip to the PoP of `set` that serves it was measured.
     pub(super) fn measured_share(&self, set: &[usize]) -> f64 {
         let assigned = self.problem.assign(set).into_iter().enumerate();
-        let measured = assigned.filter(|(market, site)| self.is_measured[*site][*market]);
-        measured.map(|(market, _)| self.problem.demand()[market]).sum()
+        let measured = assigned.filter(|(market, offer)| self.is_measured[*offer][*market]);
+        // The sum of nothing would be -0.
+        measured.map(|(market, _)| self.problem.demand()[market]).fold(0.0, |sum, part| sum + part)
     }
 
-    /// Round trips to places that are no sites, by distance alone, with their weights.
+    /// Round trips to the nearest of some points, by distance alone, with their weights.
     pub(super) fn trips_to(&self, points: &[Point]) -> Vec<(f64, f64)> {
         let units: Vec<_> = points.iter().map(|point| point.unit()).collect();
         let nearest = |market: &Market| {
@@ -197,15 +196,15 @@ impl Gathered {
     /// For another solver: what is chosen among.
     pub(super) fn as_json(&self) -> String {
         let problem = &self.grouped;
-        let sites: Vec<_> = (self.sites.iter().enumerate())
-            .map(|(index, site)| {
+        let offers: Vec<_> = (self.offers.iter().enumerate())
+            .map(|(index, offer)| {
                 let ms: Vec<f64> = (0..problem.demand().len()).map(|market| problem.ms(index, market)).collect();
-                serde_json::json!({ "name": site.place.name, "month": site.cost.month, "per_gb": site.cost.per_gb, "ms": ms })
+                serde_json::json!({ "name": offer.place.name, "month": offer.cost.month, "per_gb": offer.cost.per_gb, "ms": ms })
             })
             .collect();
         format!(
             "{}\n",
-            serde_json::json!({ "demand": problem.demand(), "kept": problem.kept(), "sites": sites })
+            serde_json::json!({ "demand": problem.demand(), "kept": problem.kept(), "places": offers })
         )
     }
 }
@@ -336,7 +335,7 @@ fn groups(markets: &[Market]) -> Vec<usize> {
 
 // --- Sites ---
 
-fn candidates(named: &[String]) -> Result<Vec<Place>, Failure> {
+fn places_of(named: &[String]) -> Result<Vec<Place>, Failure> {
     let mut places: Vec<Place> = Vec::new();
     let mut add = |place: Place| {
         if places.iter().all(|known| known.name != place.name) {
@@ -351,14 +350,14 @@ fn candidates(named: &[String]) -> Result<Vec<Place>, Failure> {
         match Place::named(name) {
             Some(place) => add(place),
             None if !of_cloud.is_empty() => of_cloud.into_iter().filter_map(Place::named).for_each(&mut add),
-            None => return Err(unknown_place("--candidates", name)),
+            None => return Err(unknown_place("--places", name)),
         }
     }
     match places.len() {
-        0 => Err(Failure::new("--candidates names nothing", "write e.g. FRA,JFK or aws")),
-        count if count > CANDIDATES_MAX => Err(Failure::new(
-            format!("{count} candidates are too many: {CANDIDATES_MAX} may be compared"),
-            "name fewer by --candidates",
+        0 => Err(Failure::new("--places names nothing", "write e.g. FRA,JFK or aws")),
+        count if count > PLACES_MAX => Err(Failure::new(
+            format!("{count} places are too many: {PLACES_MAX} may be compared"),
+            "name fewer by --places",
         )),
         _ => Ok(places),
     }
@@ -378,7 +377,7 @@ fn unknown_place(flag: &str, name: &str) -> Failure {
 
 fn take_samples(
     path: &Path,
-    pops: &[Site],
+    pops: &[Offer],
     location: &Location,
     estimates: &mut Estimates,
 ) -> Result<Measured, Failure> {
@@ -391,7 +390,7 @@ fn take_samples(
     let mut measured = Measured::default();
     for trips in samples.iter().filter(|trips| trips.count > 0) {
         let count = u64::from(trips.count);
-        let pop = pops.iter().position(|site| site.place.name == trips.pop);
+        let pop = pops.iter().position(|offer| offer.place.name == trips.pop);
         let cell = location.cell(network_of(trips.network));
         let Some(pop) = pop.filter(|_| cell != UNKNOWN) else {
             measured.refused += count;

@@ -274,7 +274,7 @@ fn map(gathered: &Gathered, report: &Report) -> String {
     svg.push_str("</g>\n");
     // Dots first, so that no label lies below one.
     let spots: Vec<(f64, f64)> =
-        report.plan.set.iter().map(|site| project(gathered.sites[*site].place.point)).collect();
+        report.plan.set.iter().map(|offer| project(gathered.offers[*offer].place.point)).collect();
     let mut taken: Vec<(f64, f64, f64, f64)> =
         spots.iter().map(|(x, y)| (x - 7.0, y - 7.0, 14.0, 14.0)).collect();
     for ((x, y), pop) in spots.into_iter().zip(&report.plan.pops) {

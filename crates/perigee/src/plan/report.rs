@@ -21,7 +21,7 @@ pub(super) struct Report {
     /// The best set of each size.
     pub(super) steps: Vec<Step>,
     pub(super) plan: Plan,
-    /// The candidates that bring most to what there is today.
+    /// The places that bring most to what there is today.
     pub(super) next: Vec<Next>,
     pub(super) networks: Vec<Other>,
     pub(super) prices: Priced,
@@ -157,7 +157,7 @@ impl Report {
         let kept = problem.kept().to_vec();
         let base_cost = problem.cost(&kept);
         let with = |added: &[usize]| kept.iter().chain(added).copied().collect::<Vec<usize>>();
-        let name = |site: &usize| gathered.sites[*site].place.name.clone();
+        let name = |offer: &usize| gathered.offers[*offer].place.name.clone();
         let served = |set: &[usize]| {
             problem.coverage(set).map(|coverage| Served::of(coverage, gathered.measured_share(set)))
         };
@@ -176,12 +176,12 @@ impl Report {
         };
 
         // The best set of each size.
-        let candidates = gathered.sites.len() - kept.len();
+        let left = gathered.offers.len() - kept.len();
         let mut before = today.as_ref().map(|today| today.served.mean_ms);
         let mut cost_before = 0.0;
         let mut means: Vec<f64> = before.filter(|_| !kept.is_empty()).into_iter().collect();
         let (mut steps, mut sets) = (Vec::new(), Vec::new());
-        for count in 1..=usize::from(args.up_to).min(candidates) {
+        for count in 1..=usize::from(args.up_to).min(left) {
             let choice = best(&gathered.grouped, &Limit { count, budget: None });
             if choice.added.len() < count {
                 break;
@@ -234,7 +234,7 @@ impl Report {
                     args.budget.unwrap_or(0.0),
                     prices.currency
                 ),
-                "raise --budget, or name cheaper places by --candidates or --prices",
+                "raise --budget, or name cheaper places by --places or --prices",
             ));
         }
         let planned = served(&set).ok_or_else(nothing)?;
@@ -254,14 +254,14 @@ impl Report {
         };
 
         let from = today.as_ref().map(|today| today.served.mean_ms);
-        let mut next: Vec<Next> = (kept.len()..gathered.sites.len())
-            .filter_map(|site| {
-                let served = served(&with(&[site]))?;
-                let cost = problem.cost(&with(&[site])) - base_cost;
+        let mut next: Vec<Next> = (kept.len()..gathered.offers.len())
+            .filter_map(|offer| {
+                let served = served(&with(&[offer]))?;
+                let cost = problem.cost(&with(&[offer])) - base_cost;
                 let gain_ms = from.map(|from| from - served.mean_ms);
-                let city = gathered.sites[site].place.city.clone();
+                let city = gathered.offers[offer].place.city.clone();
                 Some(Next {
-                    name: name(&site),
+                    name: name(&offer),
                     city,
                     gain_ms,
                     cost,
@@ -317,19 +317,19 @@ impl Report {
         let mut built = set[..kept].to_vec();
         let mut before = today.map(|today| today.served.mean_ms);
         let mut rows = Vec::new();
-        for (index, site) in set.iter().enumerate() {
-            let place = &gathered.sites[*site].place;
+        for (index, offer) in set.iter().enumerate() {
+            let place = &gathered.offers[*offer].place;
             let is_new = index >= kept;
             let cost_before = problem.cost(&built);
             if is_new {
-                built.push(*site);
+                built.push(*offer);
             }
             let mean_ms = problem.coverage(&built).map(|coverage| coverage.mean_ms).filter(|_| is_new);
             let gain_ms = before.zip(mean_ms).map(|(before, after)| before - after);
             let cost =
-                if is_new { problem.cost(&built) - cost_before } else { gathered.sites[*site].cost.month };
+                if is_new { problem.cost(&built) - cost_before } else { gathered.offers[*offer].cost.month };
             before = mean_ms.or(before);
-            let name = |site: usize| gathered.sites[site].place.name.clone();
+            let name = |offer: usize| gathered.offers[offer].place.name.clone();
             let loss =
                 losses[index].coverage.zip(losses[index].busiest).map(|(coverage, (busiest, share))| Loss {
                     mean_ms: coverage.mean_ms,

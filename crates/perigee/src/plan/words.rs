@@ -98,7 +98,7 @@ pub(super) fn describe(report: &Report) -> String {
         ));
     }
 
-    words.push_str(&format!("\nWhat to build, in this order; and what there is when one is gone\n"));
+    words.push_str("\nWhat to build, in this order; and what there is when one is gone\n");
     let rows: Vec<Vec<String>> = (plan.pops.iter())
         .map(|pop| {
             let loss = pop.loss.as_ref();

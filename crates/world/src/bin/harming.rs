@@ -40,6 +40,8 @@ const EDGES: usize = 10;
 const REQUESTS_PER_SECOND: f64 = 40.0;
 /// The header by which an answer says which configuration it was made by.
 const TRIED: &str = "x-tried";
+/// The header by which an answer says that its visitor is a slow reader.
+const TAKES_LONG: &str = "x-takes-long";
 /// Between two looks at control's API.
 const LOOK: Duration = Duration::from_millis(200);
 /// Between two looks at what visitors have seen.
@@ -148,11 +150,12 @@ impl Kind {
             }
             Kind::HitsCollapse => first = rule("/*", "cache = false"),
             Kind::PersonalShared => first = rule("/account/*", "set_cookie = \"rfc9111\""),
+            // The file is nowhere, which control cannot know.
             Kind::Refused => {
                 more = format!(
-                    "[[site]]\nname = \"partner\"\ndomains = [\"partner.example\"]\norigin = \"https://{}\"\n\
-                     origin_options = {{ tls = {{ ca = \"/etc/partner/ca-of-another-machine.pem\" }} }}\n",
-                    origins.plain
+                    "[[site]]\nname = \"partner\"\ndomains = [\"partner.example\"]\n{}\nhttps = \"redirect\"\n\
+                     client_certificate = \"required\"\nclient_ca = \"/etc/partner/clients-ca-that-is-not-here.pem\"\n",
+                    at(origins.plain)
                 );
             }
             Kind::ErrorsLate => first = rule("/fresh/*", &format!("cache = false\n{}", at(origins.late))),
@@ -190,6 +193,8 @@ struct World {
     candidate: AtomicU64,
     is_over: AtomicBool,
     answers: AtomicU64,
+    /// Has what is held end.
+    release: watch::Sender<u64>,
 }
 
 /// An edge, as its visitors know it.
@@ -258,7 +263,7 @@ enum Manner {
     SlowAtTimes,
     /// Begins to fail some time after the first request.
     Late,
-    /// Begins each answer, and does not end it until it is told to.
+    /// Gives much more than was asked for, to visitors who do not read it until they are told to end: each holds its buffers.
     Holding,
 }
 
@@ -317,19 +322,19 @@ async fn answer(
         Manner::Holding => {
             release.mark_unchanged();
             let released = async move { _ = release.changed().await };
-            Content::Held { first: Some(whole), released: Box::pin(released) }
+            Content::Endless { piece: Bytes::from(vec![b'x'; 65_536]), released: Box::pin(released) }
         }
         _ => Content::Whole(Full::new(whole)),
     };
-    response.body(content).expect("a response")
+    response.header(TAKES_LONG, u16::from(manner == Manner::Holding)).body(content).expect("a response")
 }
 
 /// The content of an answer.
 enum Content {
     Whole(Full<Bytes>),
-    /// Something at once, and the end later.
-    Held {
-        first: Option<Bytes>,
+    /// The same piece again and again, until it is released.
+    Endless {
+        piece: Bytes,
         released: Pin<Box<dyn Future<Output = ()> + Send>>,
     },
 }
@@ -344,9 +349,9 @@ impl Body for Content {
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match self.get_mut() {
             Content::Whole(whole) => Pin::new(whole).poll_frame(context),
-            Content::Held { first, released } => match first.take() {
-                Some(first) => Poll::Ready(Some(Ok(Frame::data(first)))),
-                None => released.as_mut().poll(context).map(|()| None),
+            Content::Endless { piece, released } => match released.as_mut().poll(context) {
+                Poll::Ready(()) => Poll::Ready(None),
+                Poll::Pending => Poll::Ready(Some(Ok(Frame::data(piece.clone())))),
             },
         }
     }
@@ -405,7 +410,10 @@ async fn visit(world: &World, edge: usize, host: &str, path: &str) {
     let is_failure = response.status().is_server_error();
     let is_candidate = tried == Some(world.candidate.load(Ordering::SeqCst));
     seat.sight.lock().note(is_candidate, began, is_failure);
-    if response.into_body().collect().await.is_ok() {
+    if response.headers().get(TAKES_LONG).is_some_and(|value| value == "1") {
+        // Nothing of it is read; then the connection is closed.
+        let _ = world.release.subscribe().changed().await;
+    } else if response.into_body().collect().await.is_ok() {
         seat.idle.lock().push(sender);
     }
 }
@@ -452,8 +460,6 @@ struct Bench {
     operator: Operator,
     runtime: Runtime,
     origins: Origins,
-    /// Has what is held end.
-    release: watch::Sender<u64>,
     /// The number of the stable configuration.
     stable: u64,
     /// That of the newest.
@@ -552,10 +558,11 @@ impl Bench {
             candidate: AtomicU64::new(0),
             is_over: AtomicBool::new(false),
             answers: AtomicU64::new(0),
+            release,
         });
         let (authority, token) = cluster.access();
         let operator = Operator::new(&cluster.control_urls()[0], authority, token);
-        let mut bench = Bench { cluster, world, operator, runtime, origins, release, stable: 1, number: 1 };
+        let mut bench = Bench { cluster, world, operator, runtime, origins, stable: 1, number: 1 };
         // The plain one: that of a kind which changes nothing.
         bench.cluster.apply(&Kind::Silent.text(1, &bench.origins));
         for edge in 0..EDGES {
@@ -671,7 +678,7 @@ impl Bench {
         self.await_state("visitors have the old configuration again", PATIENCE, |look, world| {
             look.all_run(now_stable) && world.edges.iter().all(is_back)
         });
-        self.release.send_modify(|generation| *generation += 1);
+        self.world.release.send_modify(|generation| *generation += 1);
         let sights: Vec<Sight> = self.world.edges.iter().map(|edge| *edge.sight.lock()).collect();
         let first = sights.iter().filter_map(|sight| sight.first).min();
         let failed = sights.iter().filter_map(|sight| sight.failed).min();

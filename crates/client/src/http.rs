@@ -9,12 +9,7 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Sends `request`, and reads until the other side closes: at most `bytes_max` within `time_max`, and what is more is left.
-pub(crate) fn send(
-    address: SocketAddr,
-    request: &[u8],
-    bytes_max: u64,
-    time_max: Duration,
-) -> io::Result<Vec<u8>> {
+pub fn send(address: SocketAddr, request: &[u8], bytes_max: u64, time_max: Duration) -> io::Result<Vec<u8>> {
     let deadline = Instant::now() + time_max;
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE.min(time_max))?;
     stream.set_read_timeout(Some(PATIENCE.min(time_max)))?;
@@ -36,7 +31,7 @@ pub(crate) fn send(
 }
 
 /// Status and body. The error ends the sentence "the answer …". An answer that ended early is an error.
-pub(crate) fn parse_answer(answer: &[u8]) -> Result<(u16, &[u8]), &'static str> {
+pub fn parse_answer(answer: &[u8]) -> Result<(u16, &[u8]), &'static str> {
     let end = answer.windows(4).position(|window| window == b"\r\n\r\n").ok_or("has no complete head")?;
     let head = std::str::from_utf8(&answer[..end]).map_err(|_| "has a head that is not text")?;
     let body = &answer[end + 4..];

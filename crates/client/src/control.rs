@@ -1,0 +1,334 @@
+//! A control of a cluster: one request per connection, over TLS that believes one authority and nothing else.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use journal::trust::pinned_client_config;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
+use serde_json::{Value, json};
+
+use crate::{Error, Purge, http, push_query};
+
+/// Time to connect.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time between two bytes: longer than control lets anybody wait.
+const PATIENCE: Duration = Duration::from_secs(70);
+/// Bytes of an answer that are read.
+const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// For how long control lets anybody wait for a purge.
+const WAIT_MAX: Duration = Duration::from_secs(55);
+/// Between two looks at a purge's receipts.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// Where control listens unless its URL says otherwise.
+pub const DEFAULT_PORT: u16 = 7700;
+
+/// A cluster's control.
+#[derive(Clone)]
+pub struct Control {
+    url: String,
+    host: String,
+    port: u16,
+    token: String,
+    tls: Arc<ClientConfig>,
+}
+
+impl Control {
+    /// At `url` (`https://host[:port]`). `authority`: the fingerprint of the cluster's authority, 64 hex digits; nothing else is believed. `token`: an
+    /// operator's or a program's.
+    ///
+    /// # Errors
+    /// The URL is none of a control. Nothing is asked yet.
+    pub fn new(url: &str, authority: &str, token: &str) -> Result<Self, Error> {
+        let (host, port) = parse_url(url)?;
+        let tls = pinned_client_config(authority, &[b"http/1.1"])
+            .map_err(|error| Error::new(format!("TLS: {error}"), ""))?;
+        Ok(Control { url: url.to_owned(), host, port, token: token.to_owned(), tls })
+    }
+
+    // --- What operators and programs do ---
+
+    /// Purges: accepted once it is safe in the journal. The answer has the purge's `position`; see [`crate::position`].
+    ///
+    /// # Errors
+    /// As [`Control::fetch`].
+    pub fn purge(&self, purge: &Purge) -> Result<Value, Error> {
+        self.post("/v1/purges", &json!(purge))
+    }
+
+    /// How far a purge has come: `state` (`done` when each edge in service has signed for it), `receipts`, `laggards`, `out_of_contact`. `wait`: for how
+    /// long to wait for the end of it; 55 s at most.
+    ///
+    /// # Errors
+    /// As [`Control::fetch`].
+    pub fn purge_status(&self, position: u64, wait: Duration) -> Result<Value, Error> {
+        let mut target = format!("/v1/purges/{position}");
+        // Control takes no wait of nothing.
+        if wait.as_millis() > 0 {
+            push_query(&mut target, "wait", &format!("{}ms", wait.min(WAIT_MAX).as_millis()));
+        }
+        self.fetch(&target)
+    }
+
+    /// Waits for the last receipt of a purge, for `timeout` at most, and returns the last status; `state` says whether it is done. Every
+    /// two seconds `look` sees how far it is.
+    ///
+    /// # Errors
+    /// As [`Control::fetch`].
+    pub fn await_purge(
+        &self,
+        position: u64,
+        timeout: Duration,
+        look: &mut dyn FnMut(&Value),
+    ) -> Result<Value, Error> {
+        let until = Instant::now() + timeout;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let status = self.purge_status(position, left.min(LOOK))?;
+            if status["state"] == "done" || left.is_zero() {
+                return Ok(status);
+            }
+            look(&status);
+        }
+    }
+
+    /// The nodes of the cluster: `nodes`.
+    ///
+    /// # Errors
+    /// As [`Control::fetch`].
+    pub fn nodes(&self) -> Result<Value, Error> {
+        self.fetch("/v1/nodes")
+    }
+
+    /// Statistics; `query` as `/v1/stats` takes it, e.g. `[("by", "pop"), ("from", "-1h")]`.
+    ///
+    /// # Errors
+    /// As [`Control::fetch`].
+    pub fn statistics(&self, query: &[(&str, &str)]) -> Result<Value, Error> {
+        let mut target = "/v1/stats".to_owned();
+        query.iter().for_each(|(name, value)| push_query(&mut target, name, value));
+        self.fetch(&target)
+    }
+
+    /// Adds a configuration as a version, or, with `dry_run`, only checks it. Status and answer: its `version`, and its `diagnostics`
+    /// also when it is refused (422).
+    ///
+    /// # Errors
+    /// There is no answer.
+    pub fn add_configuration(
+        &self,
+        text: &str,
+        source: &str,
+        reason: &str,
+        dry_run: bool,
+    ) -> Result<(u16, Value), Error> {
+        let wanted = json!({ "text": text, "source": source, "reason": reason, "dry_run": dry_run });
+        self.ask("POST", "/v1/configurations", Some(&wanted))
+    }
+
+    /// What tells two versions apart: `changes`, `warnings`. `None` is what is stable, and the newest.
+    ///
+    /// # Errors
+    /// As [`Control::fetch`].
+    pub fn diff(&self, from: Option<u64>, to: Option<u64>) -> Result<Value, Error> {
+        let mut target = "/v1/diff".to_owned();
+        for (name, number) in [("from", from), ("to", to)] {
+            if let Some(number) = number {
+                push_query(&mut target, name, &number.to_string());
+            }
+        }
+        self.fetch(&target)
+    }
+
+    /// Begins to roll a version out: `wanted` as `/v1/rollouts` takes it, e.g. `{"version": 3, "stage": "edge", "reason": "…"}`.
+    ///
+    /// # Errors
+    /// As [`Control::fetch`].
+    pub fn roll_out(&self, wanted: &Value) -> Result<Value, Error> {
+        self.post("/v1/rollouts", wanted)
+    }
+
+    /// How the roll-out stands; its `state` is `running`, `paused`, `promoted` or `undone`.
+    ///
+    /// # Errors
+    /// As [`Control::fetch`].
+    pub fn rollout(&self) -> Result<Value, Error> {
+        self.fetch("/v1/rollouts/current")
+    }
+
+    /// Goes back to a version, or to what was stable before, everywhere at once.
+    ///
+    /// # Errors
+    /// As [`Control::fetch`].
+    pub fn roll_back(&self, version: Option<u64>, reason: Option<&str>) -> Result<Value, Error> {
+        self.post("/v1/rollback", &json!({ "version": version, "reason": reason }))
+    }
+
+    // --- Requests ---
+
+    /// GET of `target`, which starts with `/` and is percent-encoded.
+    ///
+    /// # Errors
+    /// Nothing answers, what answers is no control of the cluster, or it refuses; [`Error::status`] tells which.
+    pub fn fetch(&self, target: &str) -> Result<Value, Error> {
+        self.exchange("GET", target, None)
+    }
+
+    /// POST of a JSON body.
+    ///
+    /// # Errors
+    /// As [`Control::fetch`].
+    pub fn post(&self, target: &str, body: &Value) -> Result<Value, Error> {
+        self.exchange("POST", target, Some(body))
+    }
+
+    /// DELETE.
+    ///
+    /// # Errors
+    /// As [`Control::fetch`].
+    pub fn delete(&self, target: &str) -> Result<Value, Error> {
+        self.exchange("DELETE", target, None)
+    }
+
+    fn exchange(&self, method: &str, target: &str, body: Option<&Value>) -> Result<Value, Error> {
+        let (status, value) = self.ask(method, target, body)?;
+        if (200..300).contains(&status) { Ok(value) } else { Err(Error::refused(status, &value)) }
+    }
+
+    /// GET of what is no JSON: text.
+    ///
+    /// # Errors
+    /// As [`Control::fetch`].
+    pub fn fetch_text(&self, target: &str) -> Result<String, Error> {
+        let (status, body) = self.ask_bytes("GET", target, None)?;
+        match (200..300).contains(&status) {
+            true => Ok(String::from_utf8_lossy(&body).into_owned()),
+            false => Err(Error::refused(status, &serde_json::from_slice(&body).unwrap_or_default())),
+        }
+    }
+
+    /// Status and JSON of an answer, whatever the status.
+    ///
+    /// # Errors
+    /// There is no answer, or it is not JSON.
+    pub fn ask(&self, method: &str, target: &str, body: Option<&Value>) -> Result<(u16, Value), Error> {
+        let (status, body) = self.ask_bytes(method, target, body)?;
+        let value = serde_json::from_slice(&body).map_err(|_| self.strange("is not JSON"))?;
+        Ok((status, value))
+    }
+
+    fn strange(&self, what: &str) -> Error {
+        Error::new(
+            format!("control at {}: the answer {what}", self.url),
+            "is it perigee's control that listens there?",
+        )
+    }
+
+    fn ask_bytes(&self, method: &str, target: &str, body: Option<&Value>) -> Result<(u16, Vec<u8>), Error> {
+        let body = body.map(Value::to_string).unwrap_or_default();
+        let request = format!(
+            "{method} {target} HTTP/1.0\r\nHost: {}:{}\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            self.host,
+            self.port,
+            self.token,
+            body.len()
+        );
+        let answer = self.send(request.as_bytes()).map_err(|error| {
+            let next = match error.kind() {
+                ErrorKind::ConnectionRefused => {
+                    "is `perigee control` running there? Name another one with --control URL"
+                }
+                ErrorKind::InvalidData => {
+                    "is it a control of the cluster that was meant? Its fingerprint is printed at its start; \
+                     compare it with --authority"
+                }
+                _ => "check --control URL",
+            };
+            Error::new(format!("control at {}: {error}", self.url), next)
+        })?;
+        let (status, body) = http::parse_answer(&answer).map_err(|what| self.strange(what))?;
+        Ok((status, body.to_vec()))
+    }
+
+    /// Whether it has something for browsers at `target`.
+    pub fn serves(&self, target: &str) -> bool {
+        let request = format!(
+            "GET {target} HTTP/1.0\r\nHost: {}:{}\r\nConnection: close\r\n\r\n",
+            self.host, self.port
+        );
+        let answer = self.send(request.as_bytes());
+        answer.is_ok_and(|answer| matches!(http::parse_answer(&answer), Ok((200, _))))
+    }
+
+    fn send(&self, request: &[u8]) -> io::Result<Vec<u8>> {
+        let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address");
+        let mut stream = None;
+        for address in (self.host.as_str(), self.port).to_socket_addrs()? {
+            match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
+                Ok(connected) => {
+                    stream = Some(connected);
+                    break;
+                }
+                Err(error) => last = error,
+            }
+        }
+        let stream = stream.ok_or(last)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        let name = ServerName::try_from(self.host.clone()).map_err(io::Error::other)?;
+        let tls = ClientConnection::new(Arc::clone(&self.tls), name).map_err(io::Error::other)?;
+        let mut stream = StreamOwned::new(tls, stream);
+        stream.write_all(request)?;
+        stream.flush()?;
+        let mut answer = Vec::new();
+        match stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer) {
+            // Without a close_notify: whether it is whole, Content-Length says.
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof && !answer.is_empty() => {}
+            read => _ = read?,
+        }
+        Ok(answer)
+    }
+}
+
+/// Host and port of `https://host[:port]`.
+fn parse_url(url: &str) -> Result<(String, u16), Error> {
+    let wrong = || {
+        Error::new(format!("{url:?} is no address of a control"), "write e.g. https://control-1.example:7700")
+    };
+    let rest = url.strip_prefix("https://").ok_or_else(wrong)?.trim_end_matches('/');
+    let (host, port) = match rest.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, port.parse().map_err(|_| wrong())?),
+        _ => (rest, DEFAULT_PORT),
+    };
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    match host.is_empty() || host.contains(['/', '@', '?', ' ']) {
+        true => Err(wrong()),
+        false => Ok((host.to_owned(), port)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_controls_address_is_read_or_refused() {
+        for (url, wanted) in [
+            ("https://control-1.example", Some(("control-1.example", 7700))),
+            ("https://192.0.2.7:8443/", Some(("192.0.2.7", 8443))),
+            ("https://[2001:db8::1]:8443", Some(("2001:db8::1", 8443))),
+            ("https://[2001:db8::1]", Some(("2001:db8::1", 7700))),
+            ("http://control-1.example", None),
+            ("https://", None),
+            ("https://a/b", None),
+            ("https://a:x", None),
+        ] {
+            let read = parse_url(url).ok();
+            assert_eq!(read, wanted.map(|(host, port)| (host.to_owned(), port)), "{url}");
+        }
+    }
+}
