@@ -4,6 +4,8 @@ import http.server
 import json
 import os
 import random
+import re
+import shutil
 import socket
 import struct
 import subprocess
@@ -90,6 +92,11 @@ name = "nrt"
 location = "NRT"
 edges = ["127.0.0.13", "::1"]
 
+[[pop]]
+name = "other"
+cname = "shop.other-cdn.example"
+networks = ["10.77.0.0/16"]
+
 [dns]
 zone = "cdn.example"
 nameservers = { "ns1.cdn.example" = ["127.0.0.1"] }
@@ -118,6 +125,12 @@ name = "fenced"
 domains = "fenced.example"
 origin = "http://127.0.0.1:9"
 pops = ["eu"]
+
+[[site]]
+name = "both"
+domains = "both.example"
+origin = "http://127.0.0.1:9"
+pops = ["eu", "other"]
 """
 LIST = "10.0.0.0/9,FRA\n10.128.0.0/9,NRT\n10.64.0.0/16,AMS\n2001:db8:f::/48,FRA\n"
 ZONE = dns.name.from_text("cdn.example")
@@ -166,7 +179,8 @@ def signatures(router):
     for name, rtype, subnet in [("shop.cdn.example", "A", "10.1.0.0/24"), ("shop.cdn.example", "A", "10.200.0.0/24"), ("SHOP.cdn.example", "AAAA", "10.200.0.0/24"),
                                 ("x.shop.cdn.example", "A", None), ("shop.cdn.example", "HTTPS", "10.1.0.0/24"), ("cdn.example", "DNSKEY", None), ("cdn.example", "SOA", None),
                                 ("cdn.example", "NS", None), ("cdn.example", "CAA", None), ("cdn.example", "CDS", None), ("cdn.example", "CDNSKEY", None), ("txt.cdn.example", "TXT", None),
-                                ("many.cdn.example", "TXT", None), ("alias.cdn.example", "A", None), ("nothing.cdn.example", "A", None), ("txt.cdn.example", "A", None), ("cdn.example", "ANY", None)]:
+                                ("many.cdn.example", "TXT", None), ("alias.cdn.example", "A", None), ("both.cdn.example", "A", "10.77.1.0/24"), ("other.cdn.example", "AAAA", None),
+                                ("nothing.cdn.example", "A", None), ("txt.cdn.example", "A", None), ("cdn.example", "ANY", None)]:
         _, answer = router.ask(name, rtype, subnet, dnssec=True, tcp=True)
         for section in (answer.answer, answer.authority):
             for rrset in section:
@@ -282,6 +296,25 @@ def tools(router):
     check("perigee route: what if a PoP were gone", first["order"][0]["pop"] == "fra" and first["why"] == "distance", explained.stdout + explained.stderr)
 
 
+def analysed(router, work):
+    """dnsviz asks as a validating resolver would, from the DS record on: every record and denial must be secure, and nothing warned of."""
+    if not all(map(shutil.which, ("dnsviz", "named", "named-checkconf"))):
+        print("skip dnsviz: wanted dnsviz, named and named-checkconf (packages dnsviz, bind9, bind9-utils)", flush=True)
+        return
+    ds = run(PERIGEE, "router", "--config", router.config, "--state", router.state, "--ds").stdout.split(" DS ")[1].strip()
+    probed, keys = os.path.join(work, "probed.json"), os.path.join(work, "keys")
+    _, answer = router.ask("cdn.example", "DNSKEY", tcp=True)
+    with open(keys, "w") as file:
+        file.write(answer.answer[0].to_text() + "\n")
+    server = f"127.0.0.1:{router.port}"
+    asked = run("dnsviz", "probe", "-A", "-4", "-a", "cdn.example", "-x", f"cdn.example+:ns1.cdn.example={server}", "-N", "cdn.example:ns1.cdn.example=127.0.0.1",
+                "-D", f"cdn.example:{ds}", "-o", probed, "cdn.example", "shop.cdn.example")
+    shown = run("dnsviz", "print", "-t", keys, "-r", probed)
+    states = re.findall(r"^\s*\[(.)\]", shown.stdout, re.MULTILINE)
+    wrong = re.findall(r"^\s*[EW]:.*", shown.stdout, re.MULTILINE)
+    check(f"dnsviz finds {len(states)} records and proofs secure", len(states) > 30 and set(states) == {"."} and not wrong, asked.stderr + shown.stdout + shown.stderr)
+
+
 def failover(router, edges, probe):
     edges["127.0.0.11"].die()
     gone = until(lambda: router.addresses("shop.cdn.example", "10.1.0.0/24") == ["127.0.0.12"])
@@ -337,6 +370,7 @@ def main():
             answers(router)
             signatures(router)
             tools(router)
+            analysed(router, work)
             properties(router)
             failover(router, edges, probe)
             reload(router)
