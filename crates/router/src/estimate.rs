@@ -31,7 +31,11 @@ const DOUBT_MS: f64 = 40.0;
 /// Samples from which a level is believed by half.
 const SHRINK: f64 = 2.0;
 /// As [`DOUBT_MS`] and [`SHRINK`], within one autonomous system: its visitors go the same ways.
-const SYSTEM_DOUBT_MS: f64 = 33.0;
+const SYSTEM_DOUBT_MS: f64 = 22.0;
+/// The same while it is a single sample that speaks: nobody sends a whole system elsewhere with one report.
+const SINGLE_DOUBT_MS: f64 = 33.0;
+/// What a single sample of a system and cell is worth: it counts for both.
+const SINGLE_WORTH: f64 = 2.0;
 const SYSTEM_SHRINK: f64 = 1.0;
 /// A sample of the same system and country, in whichever cell, tells as much as one of the cell whose system is not known.
 const SYSTEM_WORTH: f64 = 1.0;
@@ -177,7 +181,8 @@ impl Known<'_> {
             residual_ms += system.shrunk(residual_ms, SHRINK);
             let elsewhere = COUNTRY_WORTH * (country.count - network.count).max(0.0);
             let samples = SYSTEM_WORTH * network.count + system.count + elsewhere;
-            return Estimate { prior_ms, residual_ms, samples, doubt_ms: SYSTEM_DOUBT_MS };
+            let doubt_ms = if samples < SINGLE_WORTH + 1.0 { SINGLE_DOUBT_MS } else { SYSTEM_DOUBT_MS };
+            return Estimate { prior_ms, residual_ms, samples, doubt_ms };
         }
         let cell = sum(self.cell);
         residual_ms += cell.shrunk(residual_ms, SHRINK);

@@ -25,7 +25,9 @@ pub(super) fn configuration(gathered: &Gathered, report: &Report) -> Result<Stri
     let mut names: Vec<String> = pops.iter().map(|pop| pop.name.to_string()).collect();
     let mut addresses = (1..=254u8).map(|host| IpAddr::V4(Ipv4Addr::new(192, 0, 2, host)));
     text.push_str("\n# Added by `perigee plan`. The addresses are nobody's (RFC 5737): put those of your edges there.\n");
-    for offer in &report.plan.set[pops.len()..] {
+    // Those of the configuration come first, but for other CDNs, which are in no place.
+    let kept = pops.iter().filter(|pop| pop.location.is_some()).count();
+    for offer in &report.plan.set[kept..] {
         let offer = &gathered.offers[*offer];
         let plain = offer.location.to_ascii_lowercase().replace(':', "-");
         let name = (1..).map(|count| if count == 1 { plain.clone() } else { format!("{plain}-{count}") });
