@@ -49,7 +49,7 @@ export async function ask(path, { method, body, signal, as = token.get() } = {})
   } catch {
     answer = { error: `the answer is not JSON: ${text.slice(0, 200)}` };
   }
-  if (!response.ok || answer.error) throw new Problem(response.status, answer);
+  if (!response.ok || answer?.error) throw new Problem(response.status, answer);
   return answer;
 }
 

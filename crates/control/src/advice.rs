@@ -144,20 +144,24 @@ fn may_report(caller: &Caller) -> Result<(), Problem> {
 }
 
 /// What has been advised
+///
+/// `null` while nobody has reported any.
 #[utoipa::path(get, path = "/v1/advice", tag = "configurations",
-    responses((status = 200, body = Advice), (status = "default", body = Problem)))]
+    responses((status = 200, body = Option<Advice>), (status = "default", body = Problem)))]
 pub(crate) async fn get(
     State(shared): State<Arc<Shared>>,
     Extension(caller): Extension<Caller>,
-) -> Result<Json<Advice>, Problem> {
+) -> Result<Json<Option<Advice>>, Problem> {
     caller.may(Role::Viewer)?;
-    let (mut advice, _) = cells::load::<Advice>(&*shared.journal, CELL).await?.ok_or_else(none)?;
+    let Some((mut advice, _)) = cells::load::<Advice>(&*shared.journal, CELL).await? else {
+        return Ok(Json(None));
+    };
     if let Some(sites) = caller.sites() {
         advice.proposals.retain(|proposal| sites.contains(&proposal.site));
         let is_shown = |number: usize| advice.proposals.iter().any(|proposal| proposal.number == number);
         advice.verdicts.retain(|verdict| is_shown(verdict.number));
     }
-    Ok(Json(advice))
+    Ok(Json(Some(advice)))
 }
 
 /// Keep a report of `perigee advise`

@@ -143,6 +143,12 @@ impl AdviseArgs {
                 ));
             }
         };
+        if value.is_null() {
+            return Err(Failure::new(
+                "nobody has reported any advice yet",
+                "perigee advise --log access.log --report",
+            ));
+        }
         let strange = |why: String| no_proposals(&place, &why);
         let proposals: Vec<Proposal> =
             serde_json::from_value(value["proposals"].take()).map_err(|error| strange(error.to_string()))?;

@@ -235,7 +235,7 @@ impl Write for Batches {
                 Err(error) => (error, None),
             };
             let wait = asked.unwrap_or_default().max(pause);
-            if Instant::now() + wait > deadline {
+            if wait > deadline.saturating_duration_since(Instant::now()) {
                 return Err(failure);
             }
             sleep(wait);

@@ -626,7 +626,7 @@ fn http3_downloads_and_kept_connections_outlive_upgrades_and_new_ones_reach_the_
 #[test]
 fn a_new_process_that_does_not_get_ready_changes_nothing_and_whoever_asked_is_told_why() {
     let origin = Origin::start();
-    let edge = "[edge.limits]\nupgrade_timeout = \"2s\"";
+    let edge = "[edge.limits]\nupgrade_timeout = \"8s\"";
     let running = Running::start("fail", &origin, edge);
     let pid = running.child.id();
     let load = Load::start(running.address);
@@ -643,7 +643,7 @@ fn a_new_process_that_does_not_get_ready_changes_nothing_and_whoever_asked_is_to
         first.join().unwrap()
     });
     let said = String::from_utf8_lossy(&first.stderr).into_owned();
-    assert!(said.contains("not ready within 2 s") && said.contains("here I hang"), "{said}");
+    assert!(said.contains("not ready within 8 s") && said.contains("here I hang"), "{said}");
 
     fs::remove_file(running.directory.join("perigee")).unwrap();
     running.fail_to_upgrade(&["cannot be started", "perigee"]);

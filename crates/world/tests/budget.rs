@@ -190,6 +190,10 @@ fn what_nobody_reads_on_is_ended_too_when_more_is_in_flight_than_is_allowed_for_
 
 #[test]
 fn a_process_that_drains_draws_on_the_budget_of_the_one_that_serves() {
+    if std::env::var_os("PERIGEE_PLAY_DISK").is_some() {
+        // A play's own disk is not handed over; `handing_over` has plays with disks that are.
+        return;
+    }
     let gate = Gate::new();
     let mut play = with_budget("in_flight = 1, queue = \"60s\"");
     play.origin(|o| {

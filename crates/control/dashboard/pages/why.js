@@ -33,7 +33,8 @@ const METRICS = {
 const VERDICTS = { kept: ["good", "as predicted"], partly: ["warn", "better, and less than was predicted"], failed: ["bad", "not better"], unknown: ["quiet", "not seen in the log"] };
 
 function advice(view, { advice: found, versions }) {
-  if (!found?.value) return panel("What to change", { id: "advice" }, pending(found, "Nobody has looked yet", "Where an edge's access log is: ", code(COMMAND), ". It replays what was asked for under each change, and shows here what helps."));
+  if (found?.value === undefined) return panel("What to change", { id: "advice" }, pending(found));
+  if (found?.value === null) return panel("What to change", { id: "advice" }, empty("Nobody has looked yet", "Where an edge's access log is: ", code(COMMAND), ". It replays what was asked for under each change, and shows here what helps."));
   const { configuration, requests, by, at_ms, verdicts, verified_ms } = found.value;
   const proposals = found.value.proposals.filter((proposal) => !view.site || proposal.site === view.site);
   const stable = versions?.value?.stable ?? versions?.value?.candidate ?? null;

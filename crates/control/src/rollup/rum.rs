@@ -14,7 +14,7 @@ use stats::report::Damaged;
 use stats::rum::{Of, Views};
 
 use super::database::{self, Work};
-use super::query::{CannotSay, parts};
+use super::query::{CannotSay, POINTS_MAX, parts};
 use super::{Names, STEPS, top};
 
 /// The step of the finest buckets: a minute.
@@ -219,6 +219,10 @@ pub(super) fn answer(
     };
     let place = (FINEST..STEPS.len()).find(is_good).unwrap_or(STEPS.len() - 1);
     let step = STEPS[place];
+    let points = ask.to.saturating_sub(ask.from) / step;
+    if points > POINTS_MAX {
+        return Err(CannotSay::TooManyPoints(points));
+    }
     let from = ask.from.div_euclid(step) * step;
     let to = (ask.to.max(ask.from + 1) + step - 1).div_euclid(step) * step;
     let filters = ask.filters.iter().enumerate().filter_map(|(dim, texts)| {

@@ -225,7 +225,7 @@ fn facts_come_back_from_their_bytes_and_nothing_else_does() {
         };
         let bytes = facts.to_bytes();
         assert_eq!(Facts::from_bytes(&bytes), Some(facts));
-        for (at, wrong) in [(30, 9), (39, 1)] {
+        for (at, wrong) in [(30, 10), (39, 1)] {
             let mut bytes = bytes;
             bytes[at] = wrong;
             assert_eq!(Facts::from_bytes(&bytes), None);
