@@ -311,11 +311,14 @@ impl Reader<'_> {
                 keys.set(&*key, secs(ttl), &[value.id]);
                 status.speak_for(&Outcome::Mapped(key), self.ledger);
             }
-            // -1 is no-store, 0 is no-cache.
+            // -1 is no-store, 0 is no-cache: what must not be stored is at least never used without having been asked for.
             None => {
                 keys.set(&*key, secs(0), &[value.id]);
+                keys.set("stale_if_error", secs(0), &[value.id]);
                 status.speak_for(
-                    &Outcome::Mapped(format!("{key}, which is validated on each use")),
+                    &Outcome::NotMapped(
+                        "have the origin say no-store: it is stored, and validated on each use".into(),
+                    ),
                     self.ledger,
                 );
             }
@@ -522,9 +525,10 @@ impl Reader<'_> {
                     self.silent(keys, &[value.id]);
                 }
             }
-            ("cache_level", Some("simplified" | "basic"), _) => {
-                self.map(keys, "query", quote("ignore"), value)
-            }
+            ("cache_level", Some("simplified" | "basic"), _) => self.ledger.not_mapped(
+                value.id,
+                "write query = \"ignore\" where the origin needs no query: it is not sent there either then",
+            ),
             ("cache_level", ..) => self.ledger.not_needed(value.id, "it is so without a rule"),
             ("edge_cache_ttl", _, Some(ttl)) => {
                 self.map(keys, "ttl", secs(ttl), value);

@@ -1,9 +1,10 @@
 //! What a location says about caching, as keys of its rule.
 
-use super::conditions::{Condition, is_said};
+use super::conditions::{Condition, is_of_query, is_said};
 use super::parse::Directive;
 use super::{Scope, World, known};
 use crate::draft::{Keys, dotted, quote, quote_list, secs};
+use crate::ledger::Id;
 
 /// Directives that pass requests on, and the prefix of what belongs to each.
 pub(super) const PASSES: [(&str, &str); 4] =
@@ -179,9 +180,10 @@ impl<'a> World<'a> {
         }
     }
 
-    /// When a location that caches does not: `proxy_cache_bypass` and `proxy_no_cache`.
-    pub(super) fn passes(&mut self, scope: &Scope<'a>, prefix: &str) -> Vec<Condition> {
-        let mut conditions: Vec<Condition> = Vec::new();
+    /// When a location that caches does not: `proxy_cache_bypass` and `proxy_no_cache`; and directives that have conditions which
+    /// cannot be said.
+    pub(super) fn passes(&mut self, scope: &Scope<'a>, prefix: &str) -> (Vec<Condition>, Vec<Id>) {
+        let (mut conditions, mut unsaid): (Vec<Condition>, Vec<Id>) = (Vec::new(), Vec::new());
         for (name, is_fresh) in [("no_cache", false), ("cache_bypass", true)] {
             for directive in scope.all(&format!("{prefix}_{name}")) {
                 for arg in &directive.args {
@@ -222,12 +224,17 @@ impl<'a> World<'a> {
                                 }
                             }
                         }
-                        Err(instead) => self.ledger.not_mapped(directive.id, format!("{arg}: {instead}")),
+                        Err(instead) => {
+                            self.ledger.not_mapped(directive.id, format!("{arg}: {instead}"));
+                            if !variables(arg).iter().all(|name| is_of_query(name)) {
+                                unsaid.push(directive.id);
+                            }
+                        }
                     }
                 }
             }
         }
-        conditions
+        (conditions, unsaid)
     }
 }
 

@@ -1,5 +1,6 @@
 //! When something holds, as conditions of a rule: of `if`, of `map`, and of variables that these set.
 
+use super::caching::variables;
 use super::parse::Directive;
 use super::{Scope, World};
 use crate::draft::{Keys, dotted, quote, quote_list};
@@ -91,7 +92,7 @@ impl<'a> World<'a> {
         if let Some(header) = name.strip_prefix("http_") {
             return Ok(vec![Condition::of(dotted("with_header", &header.replace('_', "-")), "true")]);
         }
-        if name.starts_with("arg_") || matches!(name, "args" | "query_string" | "is_args") {
+        if is_of_query(name) {
             return Err(
                 "rules have no condition on the query: let the origin say Cache-Control: no-store".into()
             );
@@ -101,7 +102,7 @@ impl<'a> World<'a> {
         }
         // Set within an `if` of the server or the location.
         let mut found = Vec::new();
-        let mut is_set = false;
+        let (mut is_set, mut is_said_whole) = (false, true);
         for directive in scope.levels.iter().flatten() {
             let sets =
                 |child: &Directive| child.name == "set" && child.arg(0).trim_start_matches('$') == name;
@@ -131,10 +132,13 @@ impl<'a> World<'a> {
                 Err(why) => {
                     self.ledger.not_mapped(directive.id, why.clone());
                     self.ledger.not_mapped(child.id, why);
+                    is_said_whole &=
+                        variables(&directive.args.join(" ")).iter().all(|name| is_of_query(name));
                 }
             }
         }
         match is_set {
+            true if !is_said_whole => Err(format!("a part of what sets ${name} cannot be said")),
             true => Ok(found),
             false => Err(format!("what ${name} is, is not known here: write a rule with cache = false")),
         }
@@ -143,19 +147,22 @@ impl<'a> World<'a> {
     fn conditions_of_map(&mut self, map: &'a Directive) -> Result<Vec<Condition>, String> {
         let source = map.arg(0).to_owned();
         let mut found = Vec::new();
+        if map.children().iter().any(|entry| &*entry.name == "default" && is_said(entry.arg(0))) {
+            for entry in map.children() {
+                self.ledger.not_mapped(
+                    entry.id,
+                    "its map holds for all but those that are named: write the rules by hand",
+                );
+            }
+            return Err("its map holds by default: write the rules by hand".into());
+        }
         self.ledger.mapped(map.id, "rules with cache = false");
+        let mut is_said_whole = true;
         for entry in map.children() {
             let holds = is_said(entry.arg(0));
             match &*entry.name {
                 "default" | "volatile" | "hostnames" | "" if !holds => {
                     self.ledger.not_needed(entry.id, "nothing holds unless a rule says so");
-                }
-                "default" => {
-                    self.ledger.not_mapped(
-                        entry.id,
-                        "holds for all but those that are named: write the rules by hand",
-                    );
-                    return Err("its map holds by default: write the rules by hand".into());
                 }
                 pattern if holds => {
                     let (operator, text) = match pattern {
@@ -170,13 +177,19 @@ impl<'a> World<'a> {
                                 conditions.into_iter().map(|one| Condition { from: vec![entry.id], ..one }),
                             );
                         }
-                        Err(why) => self.ledger.not_mapped(entry.id, why),
+                        Err(why) => {
+                            self.ledger.not_mapped(entry.id, why);
+                            is_said_whole &= variables(&source).iter().all(|name| is_of_query(name));
+                        }
                     }
                 }
                 _ => self.ledger.not_needed(entry.id, "nothing holds unless a rule says so"),
             }
         }
-        Ok(found)
+        match is_said_whole {
+            true => Ok(found),
+            false => Err("a part of its map cannot be said".into()),
+        }
     }
 
     /// The condition of an `if`.
@@ -203,10 +216,18 @@ impl<'a> World<'a> {
     }
 }
 
+/// Whether a variable is of the query. That belongs to the key, so what is kept for one query is for those who ask with the same.
+pub(super) fn is_of_query(name: &str) -> bool {
+    name.starts_with("arg_") || matches!(name, "args" | "query_string" | "is_args")
+}
+
 /// Conditions for a variable that is compared with a text.
 fn compare(variable: &str, operator: &str, text: &str) -> Result<Vec<Condition>, String> {
     let variable = variable.trim_start_matches('$').trim_matches(['{', '}']);
     let no = |why: &str| Err(format!("${variable}: {why}"));
+    if !variable.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+        return no("several variables in one: write a rule for each");
+    }
     let expression = |ignores_case| {
         patterns(text, ignores_case)
             .ok_or_else(|| format!("{text:?} cannot be said by patterns with \"*\": write a rule by hand"))

@@ -261,13 +261,8 @@ impl<'a> World<'a> {
     pub(super) fn response_headers(&mut self, scope: &Scope<'a>, prefix: &str, keys: &mut Keys) {
         let hidden = scope.all(&format!("{prefix}_hide_header"));
         let removed: Vec<(&str, Id)> = hidden.iter().map(|one| (one.arg(0), one.id)).collect();
-        let (removed, cookies): (Vec<_>, Vec<_>) =
-            removed.into_iter().partition(|(name, _)| !name.eq_ignore_ascii_case("set-cookie"));
-        for (_, id) in &cookies {
-            // Without this the cookie would keep the answer out of the cache.
-            self.map(keys, "set_cookie", quote("strip"), &[*id]);
-        }
-        self.remove("response_headers.remove", &[removed, cookies].concat(), keys);
+        // A cookie that is hidden keeps an answer out of the cache all the same, unless it is ignored too.
+        self.remove("response_headers.remove", &removed, keys);
         let mut added: Vec<(String, Vec<String>, Vec<Id>)> = Vec::new();
         for header in scope.all("add_header") {
             let (name, value) = (header.arg(0), header.arg(1));

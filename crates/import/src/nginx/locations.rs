@@ -462,9 +462,14 @@ impl<'a> World<'a> {
             None => fetch.set("origin", quote(FILES_ORIGIN), ground.from),
         }
         self.handling(&scope, prefix, &mut fetch);
-        let is_cached = self.is_cached(&scope, prefix);
+        let mut is_cached = self.is_cached(&scope, prefix);
+        let mut unsaid = Vec::new();
         if is_cached {
-            for condition in self.passes(&scope, prefix) {
+            let conditions;
+            (conditions, unsaid) = self.passes(&scope, prefix);
+            // What was never shared under some condition is shared under none, while that cannot be said.
+            is_cached = unsaid.is_empty();
+            for condition in conditions {
                 let Some(mut keys) = condition.within(ground.paths) else { continue };
                 keys.extend(&fetch);
                 keys.set("cache", "false", &condition.from);
@@ -480,7 +485,7 @@ impl<'a> World<'a> {
         if is_cached {
             self.caching(&scope, prefix, &mut keys);
         } else {
-            keys.set("cache", "false", &[]);
+            keys.set("cache", "false", &unsaid);
             keys.remove("set_cookie");
             keys.remove_table("compress");
         }
