@@ -6,7 +6,8 @@
 //! ```
 //!
 //! - Nobody waits for it: adding to [`Totals`] is adding in memory, and the queue gives up its oldest request when it is full.
-//! - A request that is given up costs points on a chart, and no sum: the next one has everything again.
+//! - A request that is given up costs points on a chart, and no sum: the next one has everything again. The zero that a new series
+//!   begins at is told once; where that request is given up, what came before the next one is in the sum, and not in its increase.
 //! - How bytes come to a collector is not known here: each request is written to a writer as a whole, which tries as long as it likes.
 
 mod otlp;

@@ -54,35 +54,54 @@ fn come_once(play: &mut Play, visitor: &Arc<ClientConfig>) {
     assert_eq!(stream.conn.handshake_kind(), Some(HandshakeKind::Full));
 }
 
-/// A connection with `text` in its first bytes, which were not sent yet.
-fn come_again(visitor: &Arc<ClientConfig>, text: &str) -> (ClientConnection, Vec<u8>) {
-    let name = NAME.try_into().expect("a name");
-    let mut connection = ClientConnection::new(visitor.clone(), name).expect("TLS begins");
-    let mut early = connection.early_data().expect("a session that takes early data is remembered");
-    early.write_all(text.as_bytes()).expect("there is room for a request");
-    let mut first = Vec::new();
-    while connection.wants_write() {
-        connection.write_tls(&mut first).expect("a vector takes all");
-    }
-    (connection, first)
+/// A visitor who has been there before, and has just sent its first bytes with a request in them.
+struct Early {
+    connection: ClientConnection,
+    socket: TcpStream,
+    first: Vec<u8>,
 }
 
-/// Reads an answer up to its last bytes, and sends nothing meanwhile: not the end of the handshake either.
-fn listen(connection: &mut ClientConnection, socket: &mut TcpStream, end: &str) -> String {
-    let mut answer = Vec::new();
-    while !answer.ends_with(end.as_bytes()) {
-        let count = match connection.read_tls(socket) {
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            read => read.expect("the edge answers"),
-        };
-        assert!(count > 0, "the edge closes after {:?}", String::from_utf8_lossy(&answer));
-        connection.process_new_packets().expect("TLS as it should be");
-        let mut part = vec![0; 16 * 1024];
-        while let Ok(read @ 1..) = connection.reader().read(&mut part) {
-            answer.extend_from_slice(&part[..read]);
+impl Early {
+    fn begin(play: &mut Play, text: &str) -> Early {
+        let visitor = visitor();
+        come_once(play, &visitor);
+        let name = NAME.try_into().expect("a name");
+        let mut connection = ClientConnection::new(visitor, name).expect("TLS begins");
+        let mut early = connection.early_data().expect("a session that takes early data is remembered");
+        early.write_all(text.as_bytes()).expect("there is room for a request");
+        let mut first = Vec::new();
+        while connection.wants_write() {
+            connection.write_tls(&mut first).expect("a vector takes all");
         }
+        let mut socket = socket(address(play));
+        socket.write_all(&first).expect("the edge reads");
+        Early { connection, socket, first }
     }
-    String::from_utf8(answer).expect("text")
+
+    /// Reads an answer up to its last bytes, and sends nothing meanwhile: not the end of the handshake either.
+    fn listen(&mut self, end: &str) -> String {
+        let mut answer = Vec::new();
+        while !answer.ends_with(end.as_bytes()) {
+            let count = match self.connection.read_tls(&mut self.socket) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                read => read.expect("the edge answers"),
+            };
+            assert!(count > 0, "the edge closes after {:?}", String::from_utf8_lossy(&answer));
+            self.connection.process_new_packets().expect("TLS as it should be");
+            let mut part = vec![0; 16 * 1024];
+            while let Ok(read @ 1..) = self.connection.reader().read(&mut part) {
+                answer.extend_from_slice(&part[..read]);
+            }
+        }
+        String::from_utf8(answer).expect("text")
+    }
+
+    /// Ends the handshake, and asks as anybody else does.
+    fn ask(&mut self, text: &str) {
+        rustls::Stream::new(&mut self.connection, &mut self.socket)
+            .write_all(text.as_bytes())
+            .expect("the edge reads");
+    }
 }
 
 fn get(path: &str) -> String {
@@ -96,24 +115,15 @@ fn who_returns_is_answered_before_the_handshake_is_over() {
         o.get("/first").reply(404);
         o.get("/a").header("Cache-Control", "max-age=60").body("the answer");
     });
-    let (visitor, at) = (visitor(), address(&mut play));
-    come_once(&mut play, &visitor);
-    let (mut connection, first) = come_again(&visitor, &get("/a"));
-    let mut socket = socket(at);
-    socket.write_all(&first).expect("the edge reads");
-    let answer = listen(&mut connection, &mut socket, "the answer");
+    let mut early = Early::begin(&mut play, &get("/a"));
+    let answer = early.listen("the answer");
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-    assert!(connection.is_early_data_accepted());
+    assert!(early.connection.is_early_data_accepted());
     play.origin_last_saw(|seen| {
         seen.header("Early-Data", "1");
     });
-    // The handshake ends, and the connection goes on as any other.
-    while connection.wants_write() {
-        connection.write_tls(&mut socket).expect("the edge reads");
-    }
-    let mut stream = rustls::Stream::new(&mut connection, &mut socket);
-    stream.write_all(get("/a").as_bytes()).expect("the edge reads");
-    let again = listen(&mut connection, &mut socket, "the answer");
+    early.ask(&get("/a"));
+    let again = early.listen("the answer");
     assert!(again.contains("; hit"), "{again}");
     let resumed = "perigee_tls_handshakes_total{result=\"tls1.3-resumed\"} 1\n";
     wait_until("the count", || play.handle().registry().render().contains(resumed));
@@ -126,14 +136,10 @@ fn what_is_sent_again_by_somebody_else_is_not_answered_again() {
         o.get("/first").reply(404);
         o.get("/a").header("Cache-Control", "no-store").body("the answer").always();
     });
-    let (visitor, at) = (visitor(), address(&mut play));
-    come_once(&mut play, &visitor);
-    let (mut connection, first) = come_again(&visitor, &get("/a"));
-    let mut true_one = socket(at);
-    true_one.write_all(&first).expect("the edge reads");
-    listen(&mut connection, &mut true_one, "the answer");
-    let mut replay = socket(at);
-    replay.write_all(&first).expect("the edge reads");
+    let mut early = Early::begin(&mut play, &get("/a"));
+    early.listen("the answer");
+    let mut replay = socket(address(&mut play));
+    replay.write_all(&early.first).expect("the edge reads");
     replay.shutdown(std::net::Shutdown::Write).expect("the edge is told that no more comes");
     // A handshake is begun with it, which it cannot go on with.
     let _ = replay.read_to_end(&mut Vec::new());
@@ -147,15 +153,10 @@ fn what_changes_something_waits_for_the_handshake() {
         o.get("/first").reply(404);
         o.post("/form").reply(201).body("taken");
     });
-    let (visitor, at) = (visitor(), address(&mut play));
-    come_once(&mut play, &visitor);
     let post = format!("POST /form HTTP/1.1\r\nHost: {NAME}\r\nContent-Length: 0\r\n\r\n");
-    let (mut connection, first) = come_again(&visitor, &post);
-    let mut early = socket(at);
-    early.write_all(&first).expect("the edge reads");
-    let refused = listen(&mut connection, &mut early, "</html>\n");
+    let refused = Early::begin(&mut play, &post).listen("</html>\n");
     assert!(refused.starts_with("HTTP/1.1 425 "), "{refused}");
-    let mut stream = connect(at, NAME, (*visitor).clone()).expect("a handshake");
+    let mut stream = connect(address(&mut play), NAME, (*visitor()).clone()).expect("a handshake");
     write!(stream, "{post}").expect("the edge reads");
     let mut status = [0; 13];
     stream.read_exact(&mut status).expect("an answer");
@@ -169,14 +170,9 @@ fn what_changes_something_waits_for_the_handshake() {
 fn a_websocket_is_not_opened_before_the_handshake_is_over() {
     let mut play = early_play();
     play.origin(|o| o.get("/first").reply(404));
-    let (visitor, at) = (visitor(), address(&mut play));
-    come_once(&mut play, &visitor);
     let wanted = "Upgrade: websocket\r\nConnection: Upgrade, early-data\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
-    let (mut connection, first) =
-        come_again(&visitor, &format!("GET /chat HTTP/1.1\r\nHost: {NAME}\r\n{wanted}\r\n\r\n"));
-    let mut early = socket(at);
-    early.write_all(&first).expect("the edge reads");
-    let refused = listen(&mut connection, &mut early, "</html>\n");
+    let asked = format!("GET /chat HTTP/1.1\r\nHost: {NAME}\r\n{wanted}\r\n\r\n");
+    let refused = Early::begin(&mut play, &asked).listen("</html>\n");
     assert!(refused.starts_with("HTTP/1.1 425 "), "{refused}");
 }
 
@@ -189,15 +185,11 @@ fn those_who_wait_for_an_early_request_that_is_refused_are_one_fetch_again() {
         o.get("/a").hold(&gate).reply(425).body("later");
         o.get("/a").header("Cache-Control", "max-age=60").body("the answer");
     });
-    let (visitor, at) = (visitor(), address(&mut play));
-    come_once(&mut play, &visitor);
-    let (mut connection, first) = come_again(&visitor, &get("/a"));
-    let mut early = socket(at);
-    early.write_all(&first).expect("the edge reads");
+    let mut early = Early::begin(&mut play, &get("/a"));
     gate.wait_reached();
     let others: Vec<_> = (0..4).map(|_| play.visitor().get("/a").begin()).collect();
     gate.open();
-    assert!(listen(&mut connection, &mut early, "later").starts_with("HTTP/1.1 425 "));
+    assert!(early.listen("later").starts_with("HTTP/1.1 425 "));
     for mut other in others {
         other.expect(200);
     }
@@ -213,20 +205,11 @@ fn an_origin_that_wants_to_be_sure_is_asked_again_by_the_visitor() {
         o.get("/a").reply(425).body("later");
         o.get("/a").header("Cache-Control", "max-age=60").body("the answer");
     });
-    let (visitor, at) = (visitor(), address(&mut play));
-    come_once(&mut play, &visitor);
-    let (mut connection, first) = come_again(&visitor, &get("/a"));
-    let mut socket = socket(at);
-    socket.write_all(&first).expect("the edge reads");
-    let refused = listen(&mut connection, &mut socket, "later");
+    let mut early = Early::begin(&mut play, &get("/a"));
+    let refused = early.listen("later");
     assert!(refused.starts_with("HTTP/1.1 425 "), "{refused}");
-    while connection.wants_write() {
-        connection.write_tls(&mut socket).expect("the edge reads");
-    }
-    rustls::Stream::new(&mut connection, &mut socket)
-        .write_all(get("/a").as_bytes())
-        .expect("the edge reads");
-    let answer = listen(&mut connection, &mut socket, "the answer");
+    early.ask(&get("/a"));
+    let answer = early.listen("the answer");
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     play.origin_last_saw(|seen| {
         seen.no_header("Early-Data");
