@@ -238,6 +238,9 @@ fn first(member: &Member, key: &[u8]) -> Config {
 
 impl RouterArgs {
     pub(crate) fn run(mut self) -> Result<(), Failure> {
+        // Of large pages the allocator's free parts stay resident: half as much again as a router needs. It reads few bytes of many
+        // pages, and small ones serve as well. Where they cannot be switched off, it takes more memory and that is all.
+        let _smaller = rustix::thread::disable_transparent_huge_pages(true);
         let own = Own::read(&self.config)?;
         if own.is_none() && self.token.is_some() {
             return Err(Failure::new(
