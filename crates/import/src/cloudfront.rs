@@ -248,10 +248,20 @@ impl Reader<'_> {
             let Some(node) = member.get("OriginId") else { continue };
             let Some(origin) = node.text().and_then(|id| self.origins.get(id)).cloned() else { continue };
             self.ledger.mapped(node.id, "origin");
-            urls.extend(origin.get("origin").map(str::to_owned));
+            let Some(url) = origin.get("origin").map(str::to_owned) else { continue };
+            // What one origin is sent is often a secret that it shares with CloudFront alone.
+            let sent = "origin_options.request_headers.";
+            let own = origin.renamed(sent, &format!("origin_options.request_headers_of.{url}."));
+            let is_known = urls.contains(&url);
+            urls.push(url);
             if index == 0 {
                 keys.extend(&origin);
-            } else if origin.get("origin_options.host") != keys.get("origin_options.host") {
+                keys.remove_under(sent);
+            }
+            if !is_known {
+                keys.extend(&own);
+            }
+            if index > 0 && origin.get("origin_options.host") != keys.get("origin_options.host") {
                 let instead = "origins of a list are asked for one host: give this one the other's name, or see origin_options.host";
                 self.ledger.not_mapped(node.id, instead);
             }

@@ -1,0 +1,236 @@
+//! What an import must not do: open what was guarded, share what was not, keep what was not kept. Each text is a configuration as
+//! people run them; the tests of the site (`[[site.test]]`, as in configuration.md) are run against what comes of it.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+use import::{Imported, Source, import};
+use model::Snapshot;
+
+/// Imports a text, and asks the last site that comes of it: by a line `PATH [METHOD] [HOST] [Header: value, …] -> WANTED`, where
+/// what is wanted is `refused`, `passed`, `cached`, or an origin with one of the last two behind it.
+#[track_caller]
+fn check(source: Source, text: &str, asked: &[(&str, &str)]) -> Imported {
+    let imported = import(source, text, "text").unwrap();
+    let mut config = imported.config.clone();
+    for (request, wanted) in asked {
+        let (line, headers) = request.split_once(" with ").unwrap_or((request, ""));
+        let mut words = line.split(' ');
+        config.push_str(&format!("\n[[site.test]]\nget = {:?}\n", words.next().unwrap()));
+        for word in words {
+            let key = if word.bytes().all(|byte| byte.is_ascii_uppercase()) { "method" } else { "host" };
+            config.push_str(&format!("{key} = {word:?}\n"));
+        }
+        if let Some((name, value)) = headers.split_once(": ") {
+            config.push_str(&format!("headers = {{ {name} = {value:?} }}\n"));
+        }
+        let expect = match wanted.split_once(' ') {
+            _ if *wanted == "refused" => "origin = \"http://refused.invalid\", cache = false".to_owned(),
+            Some(("to", target)) => format!("redirect = {target:?}"),
+            Some((origin, how)) => format!("origin = \"http://{origin}\", cache = {}", how == "cached"),
+            None => format!("cache = {}", *wanted == "cached"),
+        };
+        config.push_str(&format!("expect = {{ {expect} }}\n"));
+    }
+    let parsed = Snapshot::parse(&config, "imported");
+    let snapshot = parsed.snapshot.unwrap_or_else(|| panic!("{config}\n{:?}", parsed.diagnostics));
+    let failed: String = snapshot.run_tests().iter().map(ToString::to_string).collect();
+    assert!(failed.is_empty(), "{failed}\n{config}");
+    imported
+}
+
+/// Whether the report says of a statement that it is not mapped.
+fn is_told(imported: &Imported, statement: &str) -> bool {
+    imported.items.iter().any(|item| item.directive.starts_with(statement) && item.is_open())
+}
+
+// --- nginx ---
+
+fn server(inside: &str) -> String {
+    format!(
+        "proxy_cache_path /c keys_zone=z:1m max_size=1g; proxy_cache z; proxy_cache_valid 200 1h;\n\
+         server {{ server_name a.example; {inside} }}"
+    )
+}
+
+const REST: &str = "location / { proxy_pass http://10.0.0.1; }";
+
+#[test]
+fn a_guard_under_an_expression_that_cannot_be_said_refuses_all_that_it_could_be_for() {
+    let text = server(&format!("location ~ ^/(?!public)secret[0-9]+/(a|b)\\1 {{ deny all; }} {REST}"));
+    let imported = check(
+        Source::Nginx,
+        &text,
+        &[("/secret1/aa", "refused"), ("/secretary/b/x", "refused"), ("/other", "10.0.0.1 cached")],
+    );
+    assert!(is_told(&imported, "location ~ ^/(?!public)"));
+    let text = server(&format!("location ~ \\Qx\\E {{ auth_basic on; proxy_pass http://10.0.0.2; }} {REST}"));
+    check(Source::Nginx, &text, &[("/x", "refused"), ("/other", "refused")]);
+}
+
+#[test]
+fn a_guard_that_ignores_letter_case_is_closed_in_every_case() {
+    let text = server(&format!(
+        "if ($http_user_agent ~* (badbot|evil)) {{ return 403; }} location ~* \\.(php|bak)$ {{ deny all; }} {REST}"
+    ));
+    check(
+        Source::Nginx,
+        &text,
+        &[
+            ("/a.PhP", "refused"),
+            ("/a with User-Agent: a BadBot/1", "refused"),
+            ("/a with User-Agent: EVIL", "refused"),
+            ("/a with User-Agent: good", "10.0.0.1 cached"),
+        ],
+    );
+}
+
+#[test]
+fn a_guard_whose_condition_cannot_be_said_refuses_the_whole_place_that_it_stands_in() {
+    for condition in
+        ["$geo_blocked", "$arg_token !~ \"^[a-f]+$\"", "$remote_addr ~ ^10", "!-f $request_filename"]
+    {
+        let imported = check(
+            Source::Nginx,
+            &server(&format!("if ({condition}) {{ return 403; }} {REST}")),
+            &[("/", "refused"), ("/x", "refused")],
+        );
+        assert!(imported.config.contains("so all is refused"), "{}", imported.config);
+        check(
+            Source::Nginx,
+            &server(&format!(
+                "location /p/ {{ if ({condition}) {{ return 403; }} proxy_pass http://10.0.0.1; }} {REST}"
+            )),
+            &[("/p/x", "refused"), ("/x", "10.0.0.1 cached")],
+        );
+    }
+    // What is in the query may be what is refused.
+    check(
+        Source::Nginx,
+        &server(&format!("if ($request_uri ~ \"passwd\") {{ return 403; }} {REST}")),
+        &[("/x?file=passwd", "refused")],
+    );
+}
+
+#[test]
+fn a_guard_for_all_but_some_lets_these_in_and_nobody_else() {
+    check(
+        Source::Nginx,
+        &server(&format!("if ($http_x_secret != \"abc\") {{ return 403; }} {REST}")),
+        &[("/", "refused"), ("/ with X-Secret: abd", "refused"), ("/ with X-Secret: abc", "10.0.0.1 cached")],
+    );
+    check(
+        Source::Nginx,
+        &server(&format!(
+            "location /p/ {{ if ($cookie_a !~ \"^(b|c)$\") {{ return 302 /login; }} proxy_pass http://10.0.0.2; }} {REST}"
+        )),
+        &[("/p/x", "to /login"), ("/p/x with Cookie: a=c", "10.0.0.2 cached"), ("/x", "10.0.0.1 cached")],
+    );
+    // Methods that nobody thinks of are refused too.
+    check(
+        Source::Nginx,
+        &server(
+            "if ($request_method !~ ^(GET|HEAD|POST)$) { return 405; } location / { limit_except GET { deny all; } proxy_pass http://10.0.0.1; }",
+        ),
+        &[
+            ("/ PROPFIND", "refused"),
+            ("/ POST", "refused"),
+            ("/", "10.0.0.1 cached"),
+            ("/ HEAD", "10.0.0.1 cached"),
+        ],
+    );
+}
+
+#[test]
+fn a_map_that_guards_is_read() {
+    let text = format!(
+        "map $http_user_agent $bad {{ default 0; ~*curl 1; }} {}",
+        server(&format!("if ($bad) {{ return 403; }} {REST}"))
+    );
+    check(Source::Nginx, &text, &[("/ with User-Agent: Curl/8", "refused"), ("/", "10.0.0.1 cached")]);
+}
+
+#[test]
+fn networks_that_are_denied_in_one_place_are_blocked() {
+    let text = server("location / { deny 203.0.113.0/24; allow all; proxy_pass http://10.0.0.1; }");
+    let imported = check(Source::Nginx, &text, &[("/", "10.0.0.1 cached")]);
+    assert!(imported.config.contains("block = \"203.0.113.0/24\""), "{}", imported.config);
+    let text = server("location / { deny 0.0.0.0/0; proxy_pass http://10.0.0.1; }");
+    check(Source::Nginx, &text, &[("/", "refused")]);
+}
+
+#[test]
+fn a_pattern_that_holds_for_more_opens_no_guard_behind_it() {
+    let text = server(&format!(
+        "location ~ ^/v[0-9]+/ {{ proxy_pass http://10.0.0.2; }} location /vault/ {{ deny all; }} \
+         location /v-own/ {{ proxy_pass http://10.0.0.3; proxy_cache off; }} {REST}"
+    ));
+    check(
+        Source::Nginx,
+        &text,
+        &[
+            ("/v1/x", "10.0.0.2 cached"),
+            ("/vault/x", "refused"),
+            ("/v-own/me/", "10.0.0.3 passed"),
+            ("/x", "10.0.0.1 cached"),
+        ],
+    );
+    // An expression that nginx would try before the prefix that lies within another.
+    let text = server(&format!(
+        "location ^~ /static/ {{ proxy_pass http://10.0.0.2; }} location /static/up/ {{ proxy_pass http://10.0.0.3; }} \
+         location ~ \\.php$ {{ deny all; }} {REST}"
+    ));
+    check(Source::Nginx, &text, &[("/static/up/x.php", "refused"), ("/static/up/x", "10.0.0.3 cached")]);
+}
+
+#[test]
+fn another_spelling_of_a_path_is_no_way_around_its_guard() {
+    let text = server(&format!("location /admin/ {{ deny all; }} {REST}"));
+    let asked = [
+        "/admin/",
+        "//admin/",
+        "/./admin/",
+        "/x/../admin/",
+        "/admin%2Fx",
+        "/%2e/admin/",
+        "/%61dmin/",
+        "/x/..",
+    ]
+    .map(|path| (path, "refused"));
+    check(Source::Nginx, &text, &asked);
+    check(Source::Nginx, &text, &[("/a.b/c..d/.well-known/x", "10.0.0.1 cached")]);
+    check(
+        Source::Nginx,
+        &server("location \"/my files/\" { deny all; } location / { proxy_pass http://10.0.0.1; }"),
+        &[("/my%20files/x", "refused"), ("/x", "10.0.0.1 cached")],
+    );
+}
+
+#[test]
+fn a_location_that_was_not_shared_and_cannot_be_said_is_shared_nowhere() {
+    let text = server(&format!(
+        "location ~ ^/(?!css)me {{ proxy_pass http://10.0.0.2; proxy_cache off; }} location /css/ {{ proxy_pass http://10.0.0.1; }} {REST}"
+    ));
+    check(Source::Nginx, &text, &[("/me", "10.0.0.1 passed"), ("/css/a", "10.0.0.1 cached")]);
+}
+
+#[test]
+fn a_pass_whose_paths_only_meet_those_of_its_location_is_a_pass() {
+    let text = server(
+        "set $skip 0; if ($uri ~ \\.json$) { set $skip 1; } location /api/ { proxy_pass http://10.0.0.1; proxy_no_cache $skip; proxy_cache_bypass $skip; }",
+    );
+    check(Source::Nginx, &text, &[("/api/x.json", "10.0.0.1 passed"), ("/api/x", "10.0.0.1 cached")]);
+}
+
+#[test]
+fn a_server_of_this_machine_alone_is_no_site_for_all() {
+    let text = format!(
+        "{} server {{ listen 127.0.0.1:8081; server_name status.example; location / {{ proxy_pass http://10.0.0.9; }} }}",
+        server(REST)
+    );
+    let imported = check(Source::Nginx, &text, &[("/", "10.0.0.1 cached")]);
+    assert!(
+        !imported.config.contains("status.example") && !imported.config.contains("8081"),
+        "{}",
+        imported.config
+    );
+}
