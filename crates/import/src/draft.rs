@@ -73,11 +73,6 @@ impl Keys {
         self.lines.retain(|line| line.key != key);
     }
 
-    /// The value of the first key that begins so.
-    pub(crate) fn first_under(&self, beginning: &str) -> Option<&str> {
-        self.lines.iter().find(|line| line.key.starts_with(beginning)).map(|line| &*line.value)
-    }
-
     /// The keys that begin so, with another beginning.
     pub(crate) fn renamed(&self, beginning: &str, to: &str) -> Keys {
         let mut keys = Keys::default();
@@ -87,6 +82,20 @@ impl Keys {
             }
         }
         keys
+    }
+
+    /// Puts the texts of all keys below `key` into its one list.
+    pub(crate) fn gather(&mut self, key: &str) {
+        let beginning = format!("{key}.");
+        let (mut texts, mut from): (Vec<String>, Vec<Id>) = Default::default();
+        for line in self.lines.iter().filter(|line| line.key.starts_with(&beginning)) {
+            texts.push(line.value.clone());
+            from.extend(&line.from);
+        }
+        if !texts.is_empty() {
+            self.remove_under(&beginning);
+            self.set(key, format!("[{}]", texts.join(", ")), &from);
+        }
     }
 
     /// Takes out all keys that begin so.
@@ -128,6 +137,8 @@ pub(crate) struct DraftRule {
     pub(crate) keys: Keys,
     /// Whether it holds for more than what it stands for, as a pattern that has no exact equal does.
     pub(crate) is_wide: bool,
+    /// Whether it stands before others that would be tried first.
+    pub(crate) is_early: bool,
 }
 
 /// What a rule does with a request that it should not have had, the worst last.
@@ -490,17 +501,18 @@ pub(crate) fn are_apart(one: &str, other: &str) -> bool {
     }
 }
 
-/// A pattern for what two patterns have in common: all of it, and perhaps more of the second; nothing where they are apart.
-pub(crate) fn common(one: &str, other: &str) -> Option<String> {
+/// A pattern for what two patterns have in common, and whether it is just that: else it is for more of the second. Nothing where they are
+/// apart.
+pub(crate) fn common(one: &str, other: &str) -> Option<(String, bool)> {
     let glob = model::glob::Glob::new;
     if are_apart(one, other) {
         return None;
     }
     if glob(one).covers(&glob(other)) {
-        return Some(other.to_owned());
+        return Some((other.to_owned(), true));
     }
     if glob(other).covers(&glob(one)) {
-        return Some(one.to_owned());
+        return Some((one.to_owned(), true));
     }
     // A beginning and an end, where no text has them one over the other.
     let ends = |begin: &str, end: &str| -> Option<String> {
@@ -515,7 +527,97 @@ pub(crate) fn common(one: &str, other: &str) -> Option<String> {
         });
         (!head.contains('*') && !lies_over).then(|| format!("{mark}{head}*{tail}"))
     };
-    Some(ends(one, other).or_else(|| ends(other, one)).unwrap_or_else(|| other.to_owned()))
+    Some(match ends(one, other).or_else(|| ends(other, one)) {
+        Some(both) => (both, true),
+        None => (other.to_owned(), false),
+    })
+}
+
+/// Keeps closed what the order of rules would open: a rule that refuses, or passes by the cache, comes before those that hold for more
+/// than what they stand for.
+pub(crate) fn close(rules: &mut Vec<DraftRule>, ledger: &mut Ledger) {
+    let mut at = 1;
+    while at < rules.len() {
+        let rule = &rules[at];
+        let is_strict = rule.is_refusal() || rule.openness() == Openness::Passed;
+        let wide = rules[..at].iter().enumerate().position(|(place, before)| {
+            // What stands between and takes all that falls through the wide one.
+            let is_caught = !before.is_early
+                && rules[place + 1..at]
+                    .iter()
+                    .any(|between| !between.is_wide && !between.is_early && covers(between, before));
+            // Who has cookies is passed because of them; where they are taken away, there is no need.
+            let is_bare = rule.keys.get("with_header.Cookie") == Some("true")
+                && before.keys.get("request_cookies") == Some(&*quote("none"));
+            (before.is_wide || before.is_early)
+                && before.openness() > rule.openness()
+                && !is_bare
+                && !is_caught
+                && may_meet(before, rule)
+        });
+        if let Some(place) = wide.filter(|_| is_strict) {
+            let mut rule = rule.clone();
+            for id in &rule.from {
+                ledger.not_mapped(
+                    *id,
+                    "its rule comes before one whose patterns hold for more than its expression: it would be opened, or shared, by that",
+                );
+            }
+            rule.remarks.push(
+                "Before a rule that would take some of it, as its patterns hold for more than what they stand for.".into(),
+            );
+            rules.insert(place, rule);
+            at += 1;
+        }
+        at += 1;
+    }
+}
+
+/// Takes out rules that say what the one behind them says, for no more.
+pub(crate) fn simplify(rules: &mut Vec<DraftRule>) {
+    for at in (1..rules.len()).rev() {
+        let (before, rule) = (&rules[at - 1], &rules[at]);
+        let said = |rule: &DraftRule| {
+            let mut keys = rule.keys.clone();
+            keys.lines.retain(|line| {
+                !matches!(&*line.key, "path" | "hosts" | "scheme" | "methods")
+                    && !line.key.starts_with("with_")
+            });
+            keys
+        };
+        if covers(rule, before) && said(rule).says_as(&said(before)) {
+            rules.remove(at - 1);
+        }
+    }
+}
+
+/// Whether one is for all requests that the other is for.
+fn covers(one: &DraftRule, other: &DraftRule) -> bool {
+    let glob = model::glob::Glob::new;
+    let lists = ["path", "hosts", "scheme", "methods"].iter().all(|key| {
+        let (mine, theirs) = (one.keys.texts(key), other.keys.texts(key));
+        let is_mine = |their: &String| mine.iter().any(|my| glob(my).covers(&glob(their)));
+        mine.is_empty() || (!theirs.is_empty() && theirs.iter().all(is_mine))
+    });
+    let mut fields = one.keys.lines.iter().filter(|line| line.key.starts_with("with_"));
+    lists && fields.all(|line| other.keys.get(&line.key) == Some(&*line.value))
+}
+
+/// Whether there may be a request that both are for.
+fn may_meet(one: &DraftRule, other: &DraftRule) -> bool {
+    let lists = ["path", "hosts", "scheme"].iter().all(|key| {
+        let (mine, theirs) = (one.keys.texts(key), other.keys.texts(key));
+        mine.is_empty()
+            || theirs.is_empty()
+            || mine.iter().any(|my| theirs.iter().any(|their| !are_apart(my, their)))
+    });
+    let (mine, theirs) = (one.keys.texts("methods"), other.keys.texts("methods"));
+    let methods = mine.is_empty() || theirs.is_empty() || mine.iter().any(|method| theirs.contains(method));
+    // One asks that there is none of what the other asks for.
+    let fields = one.keys.lines.iter().filter(|line| line.key.starts_with("with_")).all(|line| {
+        other.keys.get(&line.key).is_none_or(|value| (value == "false") == (line.value == "false"))
+    });
+    lists && methods && fields
 }
 
 /// A dotted key whose last part is a text of somebody's own.

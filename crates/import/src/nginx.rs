@@ -20,7 +20,7 @@ mod parse;
 use std::collections::{BTreeSet, HashMap};
 
 use crate::draft::{
-    Draft, DraftRule, DraftSite, Keys, Openness, REFUSED_ORIGIN, are_apart, is_domain, quote, quote_list,
+    Draft, DraftRule, DraftSite, Keys, Openness, REFUSED_ORIGIN, close, is_domain, quote, quote_list,
 };
 use crate::ledger::{Id, Ledger, Outcome};
 use crate::{Broken, Imported};
@@ -195,7 +195,8 @@ impl<'a> World<'a> {
         let keeps_slashes = self.keeps_slashes();
         for names in self.sites() {
             if let Some(mut site) = self.build_site(&names) {
-                close(&mut site.rules, self.ledger, keeps_slashes);
+                close(&mut site.rules, self.ledger);
+                close_spellings(&mut site.rules, keeps_slashes);
                 draft.sites.push(site);
             }
         }
@@ -633,29 +634,8 @@ fn is_of_this_machine(scope: &Scope<'_>) -> bool {
 /// Paths that are others' in another spelling: nginx reads them as one before it looks for a location.
 const OTHER_SPELLINGS: [&str; 8] = ["*//*", "*/./*", "*/../*", "*/.", "*/..", "*%2E*", "*%2F*", "*%5C*"];
 
-/// Keeps closed what the order of rules would open: a rule that refuses, or passes by the cache, comes before those that hold for more
-/// than what they stand for. And what refuses paths refuses them in every spelling that nginx would have read as the same.
-fn close(rules: &mut Vec<DraftRule>, ledger: &mut Ledger, keeps_slashes: bool) {
-    let mut at = 1;
-    while at < rules.len() {
-        let rule = &rules[at];
-        let wide = rules[..at].iter().position(|before| {
-            before.is_wide && before.openness() > rule.openness() && may_meet(before, rule)
-        });
-        if let Some(place) = wide {
-            let mut rule = rule.clone();
-            for id in &rule.from {
-                ledger.not_mapped(
-                    *id,
-                    "its rule comes before one whose patterns hold for more than its expression: it would be opened, or shared, by that",
-                );
-            }
-            rule.remarks.push("Before a rule that would take some of it, as its patterns hold for more than what they stand for.".into());
-            rules.insert(place, rule);
-            at += 1;
-        }
-        at += 1;
-    }
+/// What refuses paths refuses them in every spelling that nginx would have read as the same.
+fn close_spellings(rules: &mut Vec<DraftRule>, keeps_slashes: bool) {
     let guards: Vec<Id> = rules
         .iter()
         .filter(|rule| rule.is_refusal() && rule.keys.get("path").is_some())
@@ -670,17 +650,6 @@ fn close(rules: &mut Vec<DraftRule>, ledger: &mut Ledger, keeps_slashes: bool) {
             "In another spelling, these paths would pass by the rules that refuse; nginx reads them as one.";
         rules.insert(0, DraftRule::refusal("other-spellings", keys, Vec::new(), who));
     }
-}
-
-/// Whether there may be a request that both are for.
-fn may_meet(one: &DraftRule, other: &DraftRule) -> bool {
-    let values = |rule: &DraftRule, key: &str| rule.keys.texts(key);
-    ["path", "hosts", "scheme"].iter().all(|key| {
-        let (mine, theirs) = (values(one, key), values(other, key));
-        mine.is_empty()
-            || theirs.is_empty()
-            || mine.iter().any(|my| theirs.iter().any(|their| !are_apart(my, their)))
-    })
 }
 
 /// The address that `listen` names.

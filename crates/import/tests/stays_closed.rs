@@ -234,3 +234,181 @@ fn a_server_of_this_machine_alone_is_no_site_for_all() {
         imported.config
     );
 }
+
+// --- Varnish ---
+
+fn program(recv: &str, rest: &str) -> String {
+    format!(
+        "vcl 4.1; backend default {{ .host = \"10.0.0.1\"; }} backend b {{ .host = \"10.0.0.2\"; }} sub vcl_recv {{ {recv} }} {rest}"
+    )
+}
+
+#[test]
+fn a_statement_after_a_return_is_not_reached() {
+    let text = program(
+        "if (req.url ~ \"^/a/\") { return (pass); set req.backend_hint = b; } \
+         if (req.url ~ \"^/a/b/\") { set req.backend_hint = b; unset req.http.Cookie; return (hash); } \
+         unset req.http.Cookie; return (hash); set req.backend_hint = b;",
+        "",
+    );
+    let imported = check(
+        Source::Vcl,
+        &text,
+        &[("/a/b/c", "10.0.0.1 passed"), ("/x with Cookie: a=1", "10.0.0.1 cached")],
+    );
+    assert!(
+        imported
+            .items
+            .iter()
+            .any(|item| item.outcomes.iter().any(|one| one.text().starts_with("nothing comes there")))
+    );
+    // What a pass sends to the origin is as it was there.
+    let text = program("if (req.url ~ \"^/a/\") { return (pass); } unset req.http.Cookie;", "");
+    let imported = check(Source::Vcl, &text, &[("/a/x", "10.0.0.1 passed")]);
+    let rule = imported.config.split("[[site.rule]]").nth(1).unwrap();
+    assert!(rule.contains("/a/*") && !rule.contains("request_cookies"), "{}", imported.config);
+}
+
+#[test]
+fn else_holds_where_what_stands_before_it_does_not() {
+    let text = program(
+        "if (req.http.host == \"a.example\") { set req.backend_hint = b; } \
+         elsif (req.http.X-Debug) { return (pass); } else { unset req.http.Cookie; } return (hash);",
+        "",
+    );
+    check(
+        Source::Vcl,
+        &text,
+        &[
+            ("/ a.example with X-Debug: 1", "10.0.0.2 cached"),
+            ("/ b.example with X-Debug: 1", "10.0.0.1 passed"),
+            ("/ b.example", "10.0.0.1 cached"),
+        ],
+    );
+    let imported = import(Source::Vcl, &text, "text").unwrap();
+    let of_host = imported.config.split("[[site.rule]]").find(|rule| rule.contains("a.example")).unwrap();
+    assert!(!of_host.contains("request_cookies"), "{}", imported.config);
+}
+
+#[test]
+fn is_not_is_said_by_the_order_of_rules() {
+    let text = program(
+        "if (req.http.X-Secret != \"abc\" && !(req.url ~ \"^/open/\")) { return (synth(403)); } return (hash);",
+        "",
+    );
+    check(
+        Source::Vcl,
+        &text,
+        &[
+            ("/", "refused"),
+            ("/ with X-Secret: abd", "refused"),
+            ("/ with X-Secret: abc", "10.0.0.1 cached"),
+            ("/open/x", "10.0.0.1 cached"),
+        ],
+    );
+}
+
+#[test]
+fn a_pass_whose_condition_cannot_be_read_passes_the_smallest_scope_that_can_be_said() {
+    let text = program(
+        "if (req.http.host == \"a.example\") { if (std.ip(req.http.X-Ip, \"0\") ~ office) { return (pass); } } return (hash);",
+        "",
+    );
+    let imported = check(Source::Vcl, &text, &[("/ a.example", "passed"), ("/ b.example", "cached")]);
+    assert!(is_told(&imported, "if (std.ip"));
+    let text = program("if (req.url ~ \"^/shop/(?!static)\") { return (pass); } return (hash);", "");
+    check(Source::Vcl, &text, &[("/shop/x", "passed"), ("/x", "cached")]);
+    let text = program(
+        "return (hash);",
+        "sub vcl_backend_response { if (beresp.http.X-Mine) { set beresp.uncacheable = true; } }",
+    );
+    check(Source::Vcl, &text, &[("/x", "passed")]);
+    // It may have to be passed with its cookies.
+    let text =
+        program("if (client.ip ~ office) { return (pass); } unset req.http.Cookie; return (hash);", "");
+    let imported = check(Source::Vcl, &text, &[("/x", "passed")]);
+    assert!(!imported.config.contains("request_cookies"), "{}", imported.config);
+}
+
+#[test]
+fn what_is_stored_by_no_cache_is_no_reason_to_pass_all() {
+    let text = program(
+        "return (hash);",
+        "sub vcl_backend_response { if (beresp.http.Set-Cookie || beresp.http.Cache-Control ~ \"no-cache|no-store|private\" || beresp.ttl <= 0s) \
+         { set beresp.ttl = 120s; set beresp.uncacheable = true; return (deliver); } }",
+    );
+    let imported = check(Source::Vcl, &text, &[("/x", "cached")]);
+    assert!(imported.items.iter().all(|item| !item.is_open()), "{:#?}", imported.items);
+}
+
+#[test]
+fn a_guard_by_address_refuses_all_that_stand_before_it() {
+    let text = program(
+        "if (req.method == \"PURGE\") { if (!client.ip ~ purgers) { return (synth(405)); } return (purge); } \
+         if (req.url ~ \"^/admin/\" && !(client.ip ~ office)) { return (synth(403)); } return (hash);",
+        "acl office { \"10.0.0.0\"/8; }",
+    );
+    check(Source::Vcl, &text, &[("/ PURGE", "refused"), ("/admin/x", "refused"), ("/x", "cached")]);
+    check(Source::Vcl, &program("if (client.ip ~ bad) { return (synth(403)); }", ""), &[("/x", "refused")]);
+    check(
+        Source::Vcl,
+        &program("if (req.url ~ \"secret=\") { return (synth(403)); }", ""),
+        &[("/x", "refused")],
+    );
+}
+
+#[test]
+fn what_is_called_is_done() {
+    let text = program(
+        "call guard; call hide; return (hash);",
+        "sub guard { if (req.url ~ \"^/open/\") { return; } if (!req.http.X-Token) { return (synth(401)); } } sub hide { unset req.http.Cookie; }",
+    );
+    check(Source::Vcl, &text, &[("/x", "refused"), ("/x with X-Token: 1", "cached"), ("/open/x", "cached")]);
+    check(Source::Vcl, &program("call elsewhere; return (hash);", ""), &[("/x", "passed")]);
+}
+
+#[test]
+fn a_key_that_is_computed_shares_nothing() {
+    let hash = "sub vcl_hash { hash_data(req.url); hash_data(req.http.X-Lang); }";
+    let recv = "set req.http.X-Lang = regsub(req.http.Cookie, \".*lang=(..).*\", \"\\1\"); return (hash);";
+    check(Source::Vcl, &program(recv, hash), &[("/x", "passed")]);
+    check(Source::Vcl, &program("return (hash);", hash), &[("/x", "cached")]);
+    check(
+        Source::Vcl,
+        &program("return (hash);", "sub vcl_hash { hash_data(cookie.get(\"a\")); }"),
+        &[("/x", "passed")],
+    );
+}
+
+#[test]
+fn requests_with_cookies_are_passed_under_every_condition() {
+    let text = program("if (req.http.X-Kind == \"a\") { set req.backend_hint = b; }", "");
+    check(
+        Source::Vcl,
+        &text,
+        &[
+            ("/x with Cookie: a=1", "10.0.0.1 passed"),
+            ("/x with X-Kind: a", "10.0.0.2 cached"),
+            ("/x", "10.0.0.1 cached"),
+        ],
+    );
+    let imported = import(Source::Vcl, &text, "text").unwrap();
+    assert_eq!(imported.config.matches("with_header.Cookie = true").count(), 2, "{}", imported.config);
+}
+
+#[test]
+fn a_program_of_many_conditions_stays_on_the_safe_side() {
+    let mut recv = String::new();
+    for number in 0..12 {
+        recv.push_str(&format!("if (req.http.X-{number}) {{ set req.http.Y-{number} = \"1\"; }} "));
+    }
+    recv.push_str(
+        "if (req.http.X-Last) { return (pass); } if (req.http.X-Bad) { return (synth(403)); } return (hash);",
+    );
+    let imported = check(
+        Source::Vcl,
+        &program(&recv, ""),
+        &[("/x with X-Last: 1", "passed"), ("/x with X-Bad: 1", "refused")],
+    );
+    assert!(imported.config.matches("[[site.rule]]").count() <= 256, "too many rules");
+}

@@ -47,7 +47,9 @@ impl Condition {
             (paths, []) => paths.to_vec(),
             (paths, own) => {
                 let mut both: Vec<String> = Vec::new();
-                for path in paths.iter().flat_map(|path| own.iter().filter_map(|own| common(path, own))) {
+                for path in
+                    paths.iter().flat_map(|path| own.iter().filter_map(|own| Some(common(path, own)?.0)))
+                {
                     if !both.contains(&path) {
                         both.push(path);
                     }

@@ -45,8 +45,10 @@ struct Location<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fit {
     Exact,
-    /// They are more, or stand before what nginx would try first.
+    /// They are more.
     Wide,
+    /// They stand before what nginx would try first.
+    Early,
     /// They only cover what its expression could be for.
     Covering,
 }
@@ -199,7 +201,7 @@ impl<'a> World<'a> {
         for one in &mut ordered {
             let is_before = one.kind == Kind::Prefix { is_final: false } && rank(one) == 1;
             if is_before && has_expressions {
-                one.fit = Fit::Wide;
+                one.fit = Fit::Early;
                 let instead = "it lies within a ^~ location, so its rule stands before those of expressions, which nginx would try first";
                 self.ledger.not_mapped(one.directive.id, instead);
             }
@@ -223,8 +225,9 @@ impl<'a> World<'a> {
             Ground { name: &name, paths: &location.paths, groups: &location.groups, from: &from, prefix };
         let mut rules =
             self.rewrites(&location.scope, &ground, &mut |world| world.content(&location.scope, &ground));
-        if location.fit == Fit::Wide {
-            rules.iter_mut().for_each(|rule| rule.is_wide = true);
+        for rule in &mut rules {
+            rule.is_wide |= location.fit == Fit::Wide;
+            rule.is_early = location.fit == Fit::Early;
         }
         rules
     }
@@ -715,7 +718,7 @@ fn inside(globs: &[String], outer: Option<&str>) -> Vec<String> {
     let outer = outer.filter(|outer| *outer != "/").map(|outer| path_pattern(&format!("{outer}*")));
     let globs = globs.iter().map(|glob| path_pattern(glob));
     match outer {
-        Some(outer) => globs.filter_map(|glob| common(&outer, &glob)).collect(),
+        Some(outer) => globs.filter_map(|glob| Some(common(&outer, &glob)?.0)).collect(),
         None => globs.collect(),
     }
 }
