@@ -117,6 +117,28 @@ impl Keys {
         other.lines.iter().for_each(|line| self.set(&*line.key, &*line.value, &line.from));
     }
 
+    /// Says all that `other` says of settings of a cache: each of them as a whole.
+    pub(crate) fn overlay(&mut self, other: &Keys) {
+        if other.get("ttl").is_some() {
+            self.remove("ttl_overrides");
+            self.remove_table("ttl_by_status");
+        }
+        for table in ["query", "origin", "browser_ttl"] {
+            if other.has_table(table) {
+                self.remove_table(table);
+            }
+        }
+        let mut other = other.clone();
+        for key in ["request_headers.remove", "response_headers.remove"] {
+            // Headers that go, go for each of them.
+            let both = [self.texts(key), other.texts(key)].concat();
+            if let Some(line) = other.lines.iter_mut().find(|line| line.key == key) {
+                line.value = quote_list(&both);
+            }
+        }
+        self.extend(&other);
+    }
+
     /// What both say alike, whatever it comes from.
     pub(crate) fn says_as(&self, other: &Keys) -> bool {
         let said = |keys: &Keys| -> BTreeSet<(String, String)> {
@@ -482,6 +504,12 @@ pub(crate) fn path_pattern(path: &str) -> String {
     format!("{mark}{}", String::from_utf8_lossy(&normal))
 }
 
+/// The path of a pattern of URLs.
+pub(crate) fn without_query(pattern: &str) -> &str {
+    let begin = if pattern.starts_with(IGNORES_CASE) { IGNORES_CASE.len() } else { 0 };
+    pattern[begin..].find('?').map_or(pattern, |query| &pattern[..begin + query])
+}
+
 /// Whether two patterns have no text in common, as far as their beginnings and ends tell.
 pub(crate) fn are_apart(one: &str, other: &str) -> bool {
     let bare = |text: &str| text.strip_prefix(IGNORES_CASE).unwrap_or(text).to_ascii_lowercase();
@@ -514,6 +542,16 @@ pub(crate) fn common(one: &str, other: &str) -> Option<(String, bool)> {
     if glob(other).covers(&glob(one)) {
         return Some((one.to_owned(), true));
     }
+    // Of two that differ in whether letter case counts, what both have is not said.
+    let is_bare = |text: &str| !text.starts_with(IGNORES_CASE);
+    let folded = |text: &str| format!("{IGNORES_CASE}{}", text.strip_prefix(IGNORES_CASE).unwrap_or(text));
+    let is_same_kind = is_bare(one) == is_bare(other);
+    if !is_same_kind && glob(&folded(one)).covers(&glob(other)) {
+        return Some((other.to_owned(), false));
+    }
+    if !is_same_kind && glob(&folded(other)).covers(&glob(one)) {
+        return Some((one.to_owned(), false));
+    }
     // A beginning and an end, where no text has them one over the other.
     let ends = |begin: &str, end: &str| -> Option<String> {
         let mark =
@@ -528,7 +566,7 @@ pub(crate) fn common(one: &str, other: &str) -> Option<(String, bool)> {
         (!head.contains('*') && !lies_over).then(|| format!("{mark}{head}*{tail}"))
     };
     Some(match ends(one, other).or_else(|| ends(other, one)) {
-        Some(both) => (both, true),
+        Some(both) => (both, is_same_kind),
         None => (other.to_owned(), false),
     })
 }

@@ -23,6 +23,7 @@
 
 mod cloudflare;
 mod cloudfront;
+mod condition;
 mod draft;
 mod json;
 mod ledger;

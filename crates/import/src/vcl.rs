@@ -21,10 +21,11 @@ mod lexer;
 
 use std::collections::{BTreeSet, HashMap};
 
+use crate::condition::Condition;
 use crate::draft::{Draft, DraftRule, DraftSite, Keys, close, dotted, quote, secs, simplify};
 use crate::ledger::{Id, Ledger, Outcome};
 use crate::{Broken, Imported};
-use conditions::{Condition, Expr};
+use conditions::Expr;
 use lexer::{Statement, Token};
 
 /// Stands where no backend is named. No such name exists (RFC 6761 §6.4).

@@ -412,3 +412,71 @@ fn a_program_of_many_conditions_stays_on_the_safe_side() {
     );
     assert!(imported.config.matches("[[site.rule]]").count() <= 256, "too many rules");
 }
+
+// --- Cloudflare ---
+
+/// Rules, each with its expression and what it does.
+fn zone(rules: &[(&str, &str, &str)]) -> String {
+    let rules: Vec<String> = rules
+        .iter()
+        .map(|(expression, action, parameters)| {
+            format!("{{\"expression\": {expression:?}, \"action\": {action:?}, \"action_parameters\": {parameters}}}")
+        })
+        .collect();
+    format!("{{\"rules\": [{}]}}", rules.join(", "))
+}
+
+const CACHED: &str = "{\"cache\": true, \"edge_ttl\": {\"mode\": \"override_origin\", \"default\": 3600}}";
+
+#[test]
+fn what_one_rule_passes_no_other_shares_that_says_nothing_of_it() {
+    let text = zone(&[
+        ("true", "set_cache_settings", CACHED),
+        ("http.cookie contains \"session\"", "set_cache_settings", "{\"cache\": false}"),
+        (
+            "starts_with(http.request.uri.path, \"/a/\")",
+            "set_cache_settings",
+            "{\"browser_ttl\": {\"mode\": \"override_origin\", \"default\": 60}}",
+        ),
+        ("starts_with(http.request.uri.path, \"/b/\")", "set_cache_settings", CACHED),
+        ("starts_with(http.request.uri.path, \"/a/\")", "route", "{\"origin\": {\"host\": \"c.example\"}}"),
+    ]);
+    let imported = check(
+        Source::Cloudflare,
+        &text,
+        &[
+            ("/a/x with Cookie: session=1", "passed"),
+            ("/a/x", "cached"),
+            ("/b/x with Cookie: session=1", "cached"),
+            ("/x with Cookie: session=1", "passed"),
+            ("/x", "cached"),
+        ],
+    );
+    assert!(imported.config.contains("origin = \"https://c.example\""), "{}", imported.config);
+}
+
+#[test]
+fn a_rule_that_says_nothing_of_the_cache_makes_nothing_cached() {
+    let pages = "{\"result\": [{\"targets\": [{\"constraint\": {\"value\": \"a.example/*\"}}], \
+                 \"actions\": [{\"id\": \"always_use_https\"}], \"priority\": 1, \"status\": \"active\"}]}";
+    check(Source::Cloudflare, pages, &[("/page a.example", "passed"), ("/a.css a.example", "cached")]);
+    let text = zone(&[("http.request.uri.path eq \"/x\"", "route", "{\"host_header\": \"b.example\"}")]);
+    check(Source::Cloudflare, &text, &[("/x", "passed"), ("/x.css", "cached")]);
+}
+
+#[test]
+fn what_is_blocked_or_passed_under_what_cannot_be_said_is_so_wherever_it_may_hold() {
+    let text = zone(&[
+        ("ip.src ne 192.0.2.1 and http.request.uri.path wildcard \"/Admin/*\"", "block", "{}"),
+        (
+            "not http.cookie contains \"a\" and http.host eq \"a.example\"",
+            "set_cache_settings",
+            "{\"cache\": false}",
+        ),
+        ("true", "set_cache_settings", CACHED),
+    ]);
+    check(Source::Cloudflare, &text, &[("/admin/x a.example", "refused"), ("/x a.example", "passed")]);
+    let text = zone(&[("ip.geoip.country eq \"XX\"", "block", "{}"), ("true", "set_cache_settings", CACHED)]);
+    let imported = check(Source::Cloudflare, &text, &[("/x", "refused")]);
+    assert!(is_told(&imported, "rules[0].expression"));
+}

@@ -3,7 +3,7 @@
 use super::caching::variables;
 use super::parse::Directive;
 use super::{Scope, World};
-use crate::draft::{Keys, common, dotted, path_pattern, quote, quote_list};
+use crate::draft::{Keys, common, dotted, path_pattern, quote, quote_list, without_query};
 use crate::ledger::Id;
 use crate::pattern::patterns;
 use model::glob::IGNORES_CASE;
@@ -368,8 +368,7 @@ fn compare(variable: &str, operator: &str, text: &str) -> Result<Vec<Condition>,
             let (globs, is_exact) = globs()?;
             // The query is no part of the path, but of what is asked for. A pattern that begins with its star may be for a query too, and
             // one without any is for no query.
-            let bare: Vec<String> =
-                globs.iter().map(|glob| glob.split('?').next().unwrap_or_default().to_owned()).collect();
+            let bare: Vec<String> = globs.iter().map(|glob| without_query(glob).to_owned()).collect();
             let is_of_path = |glob: &String| {
                 let bare = glob.strip_prefix(IGNORES_CASE).unwrap_or(glob);
                 bare.len() > 1 && bare.find('*') == Some(bare.len() - 1)

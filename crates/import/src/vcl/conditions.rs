@@ -4,9 +4,10 @@
 //! alike. What else is asked (addresses, statuses, what the response says) is [`Expr::Unsure`]: it may hold and may not.
 
 use super::Token;
-use crate::draft::{Keys, common, dotted, path_pattern, quote, quote_list};
-use crate::ledger::Id;
+use crate::condition::Condition;
+use crate::draft::{dotted, path_pattern, quote, without_query};
 use crate::pattern::{covering, patterns};
+use model::glob::IGNORES_CASE;
 
 /// Parentheses within parentheses, at most.
 const DEPTH_MAX: usize = 16;
@@ -31,19 +32,6 @@ pub(super) enum Expr {
     Any(Vec<Expr>),
 }
 
-/// What must hold, all together.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Condition {
-    paths: Vec<String>,
-    hosts: Vec<String>,
-    methods: Vec<String>,
-    lines: Vec<(String, String)>,
-    /// Whether it says what the program does, as far as anybody would mind.
-    pub(super) is_exact: bool,
-    /// Whether it holds for more.
-    pub(super) is_wide: bool,
-}
-
 impl Expr {
     /// Whether it holds for nothing but what is kept by no cache.
     pub(super) fn is_unkept(&self) -> bool {
@@ -53,102 +41,6 @@ impl Expr {
             Expr::All(parts) => parts.iter().any(Expr::is_unkept),
             _ => false,
         }
-    }
-}
-
-impl Default for Condition {
-    fn default() -> Condition {
-        Condition {
-            paths: Vec::new(),
-            hosts: Vec::new(),
-            methods: Vec::new(),
-            lines: Vec::new(),
-            is_exact: true,
-            is_wide: false,
-        }
-    }
-}
-
-impl Condition {
-    pub(super) fn keys(&self, from: &[Id]) -> Keys {
-        let mut keys = Keys::default();
-        for (key, values) in [("path", &self.paths), ("hosts", &self.hosts), ("methods", &self.methods)] {
-            if !values.is_empty() {
-                keys.set(key, quote_list(values), from);
-            }
-        }
-        self.lines.iter().for_each(|(key, value)| keys.set(key, value, from));
-        keys
-    }
-
-    pub(super) fn name(&self) -> String {
-        let first =
-            [&self.paths, &self.hosts, &self.methods].into_iter().find_map(|list| list.first()).cloned();
-        first.or_else(|| self.lines.first().map(|(key, _)| key.clone())).unwrap_or_else(|| "rest".into())
-    }
-
-    /// Whether it holds whenever `other` does.
-    pub(super) fn covers(&self, other: &Condition) -> bool {
-        let lists = |mine: &[String], theirs: &[String]| {
-            let glob = model::glob::Glob::new;
-            mine.is_empty()
-                || (!theirs.is_empty()
-                    && theirs.iter().all(|their| mine.iter().any(|my| glob(my).covers(&glob(their)))))
-        };
-        lists(&self.paths, &other.paths)
-            && lists(&self.hosts, &other.hosts)
-            && lists(&self.methods, &other.methods)
-            && self.lines.iter().all(|line| other.lines.contains(line))
-    }
-
-    /// Both together; nothing where they never hold for the same request. Where that cannot be said, it is for more.
-    pub(super) fn and(&self, other: &Condition) -> Option<Condition> {
-        let is_exact = self.is_exact && other.is_exact;
-        let mut is_wide = self.is_wide || other.is_wide;
-        let mut both = |one: &[String], other: &[String]| -> Option<Vec<String>> {
-            match (one, other) {
-                ([], only) | (only, []) => Some(only.to_vec()),
-                (one, other) => {
-                    let mut shared: Vec<String> = Vec::new();
-                    for (a, b) in one.iter().flat_map(|a| other.iter().map(move |b| (a, b))) {
-                        if let Some((pattern, is_said)) = common(a, b) {
-                            is_wide |= !is_said;
-                            if !shared.contains(&pattern) {
-                                shared.push(pattern);
-                            }
-                        }
-                    }
-                    (!shared.is_empty()).then_some(shared)
-                }
-            }
-        };
-        let (paths, hosts) = (both(&self.paths, &other.paths)?, both(&self.hosts, &other.hosts)?);
-        let methods: Vec<String> = match (&self.methods[..], &other.methods[..]) {
-            ([], only) | (only, []) => only.to_vec(),
-            (one, other) => one.iter().filter(|method| other.contains(method)).cloned().collect(),
-        };
-        if methods.is_empty() && !(self.methods.is_empty() && other.methods.is_empty()) {
-            return None;
-        }
-        let mut lines = self.lines.clone();
-        for (key, value) in &other.lines {
-            let Some((_, known)) = lines.iter_mut().find(|(known, _)| known == key) else {
-                lines.push((key.clone(), value.clone()));
-                continue;
-            };
-            match (&**known, &**value) {
-                (one, other) if one == other => {}
-                ("false", _) | (_, "false") => return None,
-                (_, "true") => {}
-                ("true", _) => known.clone_from(value),
-                // A field may have several lines, so that both hold.
-                _ => {
-                    is_wide = true;
-                    known.clone_from(value);
-                }
-            }
-        }
-        Some(Condition { paths, hosts, methods, lines, is_exact, is_wide })
     }
 }
 
@@ -395,7 +287,7 @@ fn of_url(operator: &str, text: &str) -> Expr {
             let Some(found) = patterns(&expression, false) else {
                 let paths: Vec<String> = covering(text, false).iter().map(|glob| path_of(glob)).collect();
                 let why = no_pattern(text);
-                if paths.iter().any(|path| path == "*") {
+                if paths.iter().any(|path| path == "*" || path == "(?i)*") {
                     return Expr::Unsure(why);
                 }
                 let is = Expr::Perhaps(
@@ -404,8 +296,10 @@ fn of_url(operator: &str, text: &str) -> Expr {
                 );
                 return if text.starts_with('^') { is } else { Expr::Any(vec![is, Expr::OfQuery(why)]) };
             };
-            let is_begun =
-                |glob: &String| glob.find('*').is_none_or(|star| star > 0 && star + 1 == glob.len());
+            let is_begun = |glob: &String| {
+                let bare = glob.strip_prefix(IGNORES_CASE).unwrap_or(glob);
+                bare.find('*').is_none_or(|star| star > 0 && star + 1 == bare.len())
+            };
             let may_be_of_query = !is_of_path && !found.globs.iter().all(is_begun);
             (found.globs, found.is_exact, is_of_path, may_be_of_query)
         }
@@ -419,7 +313,7 @@ fn of_url(operator: &str, text: &str) -> Expr {
         }
     }
     let of_query = || Expr::OfQuery(format!("{text:?} may be about the query"));
-    if paths.iter().any(|path| path == "*") {
+    if paths.iter().any(|path| path == "*" || path == "(?i)*") {
         return of_query();
     }
     // Those that say an end both with and without a query come out once.
@@ -435,7 +329,7 @@ fn of_url(operator: &str, text: &str) -> Expr {
 }
 
 fn path_of(glob: &str) -> String {
-    path_pattern(glob.split('?').next().unwrap_or_default())
+    path_pattern(without_query(glob))
 }
 
 /// How expressions for URLs say that a path ends, whether a query follows or not.
