@@ -480,3 +480,67 @@ fn what_is_blocked_or_passed_under_what_cannot_be_said_is_so_wherever_it_may_hol
     let imported = check(Source::Cloudflare, &text, &[("/x", "refused")]);
     assert!(is_told(&imported, "rules[0].expression"));
 }
+
+// --- CloudFront ---
+
+fn distribution(default: &str, behaviours: &str, more: &str) -> String {
+    format!(
+        r#"{{"DistributionConfig": {{ {more} "Origins": {{"Items": [
+            {{"Id": "o", "DomainName": "10.0.0.1", "CustomOriginConfig": {{"OriginProtocolPolicy": "http-only"}}}},
+            {{"Id": "p", "DomainName": "10.0.0.2", "CustomOriginConfig": {{"OriginProtocolPolicy": "http-only"}}}}]}},
+            "DefaultCacheBehavior": {{"TargetOriginId": "o", "CachePolicyId": "658327ea-f89d-4fab-a63d-7e88639e58f6" {default} }},
+            "CacheBehaviors": {{"Items": [{behaviours}]}} }} }}"#
+    )
+}
+
+#[test]
+fn a_distribution_that_is_closed_by_what_cannot_be_said_is_closed() {
+    for closed in [
+        r#""WebACLId": "arn:aws:wafv2:x","#,
+        r#""Restrictions": {"GeoRestriction": {"RestrictionType": "whitelist", "Items": ["DE"]}},"#,
+        r#""Enabled": false,"#,
+    ] {
+        check(Source::CloudFront, &distribution("", "", closed), &[("/x", "refused")]);
+    }
+    check(Source::CloudFront, &distribution("", "", r#""Enabled": true,"#), &[("/x", "10.0.0.1 cached")]);
+}
+
+#[test]
+fn a_behaviour_whose_requests_a_function_sees_first_answers_nobody() {
+    let function =
+        r#", "FunctionAssociations": {"Items": [{"EventType": "viewer-request", "FunctionARN": "a"}]}"#;
+    let text = distribution(
+        function,
+        r#"{"PathPattern": "/open/*", "TargetOriginId": "o", "CachePolicyId": "658327ea-f89d-4fab-a63d-7e88639e58f6"}"#,
+        "",
+    );
+    check(Source::CloudFront, &text, &[("/x", "refused"), ("/open/x", "10.0.0.1 cached")]);
+}
+
+#[test]
+fn methods_that_a_behaviour_does_not_let_through_are_refused() {
+    let text = distribution(r#", "AllowedMethods": {"Items": ["GET", "HEAD"]}"#, "", "");
+    check(
+        Source::CloudFront,
+        &text,
+        &[("/x", "10.0.0.1 cached"), ("/x POST", "refused"), ("/x PURGE", "refused")],
+    );
+}
+
+#[test]
+fn a_behaviour_for_one_character_shares_nothing_that_another_does_not() {
+    let text = distribution(
+        "",
+        r#"{"PathPattern": "/v??/*", "TargetOriginId": "o", "CachePolicyId": "658327ea-f89d-4fab-a63d-7e88639e58f6"},
+           {"PathPattern": "/vip/*", "TargetOriginId": "p", "CachePolicyId": "4135ea2d-6df8-44a3-9df3-4b5a84be39ad"}"#,
+        "",
+    );
+    check(Source::CloudFront, &text, &[("/vip/x", "10.0.0.2 passed"), ("/v12/x", "10.0.0.1 cached")]);
+    // Where less would be refused or passed, more is.
+    let text = distribution(
+        "",
+        r#"{"PathPattern": "/v?/*", "TargetOriginId": "p", "CachePolicyId": "4135ea2d-6df8-44a3-9df3-4b5a84be39ad"}"#,
+        "",
+    );
+    check(Source::CloudFront, &text, &[("/v!/x", "10.0.0.2 passed"), ("/x", "10.0.0.1 cached")]);
+}
