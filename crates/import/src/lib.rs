@@ -66,6 +66,15 @@ pub struct Imported {
     pub items: Vec<Item>,
 }
 
+impl Imported {
+    /// How many rules answer nobody, because what they stand for let in only some and no rule can say whom.
+    pub fn refusals(&self) -> usize {
+        let origin = format!("origin = \"{}\"", draft::REFUSED_ORIGIN);
+        let rules = self.config.split("[[site.rule]]").skip(1);
+        rules.filter(|rule| rule.lines().any(|line| line.starts_with(&origin))).count()
+    }
+}
+
 /// Why a text cannot be imported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Broken {
