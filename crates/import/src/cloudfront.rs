@@ -621,10 +621,11 @@ impl Reader<'_> {
         }
         match max >= YEAR_SECS {
             true => say(of_max, Outcome::NotNeeded("the origin's lifetimes hold".into())),
-            false => say(
-                of_max,
-                Outcome::NotMapped("what the origin says is not cut: have it say less, or write ttl".into()),
-            ),
+            false => {
+                let from: Vec<Id> = of_max.map(|node| node.id).into_iter().collect();
+                keys.set("ttl_max", secs(max), &from);
+                say(of_max, Outcome::Mapped("ttl_max".into()));
+            }
         }
     }
 

@@ -198,7 +198,9 @@ impl DraftRule {
     /// Has it pass by the cache: what says how it is stored goes.
     pub(crate) fn pass(&mut self, from: &[Id]) {
         self.keys.set("cache", "false", from);
-        for key in ["ttl", "ttl_overrides", "stale_while_revalidate", "stale_if_error", "set_cookie"] {
+        for key in
+            ["ttl", "ttl_overrides", "ttl_max", "stale_while_revalidate", "stale_if_error", "set_cookie"]
+        {
             self.keys.remove(key);
         }
         for table in ["ttl_by_status", "key", "query", "compress"] {

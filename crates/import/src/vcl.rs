@@ -79,6 +79,8 @@ struct Path {
     has_returned: bool,
     /// vcl_recv has ended by itself, so that Varnish's own, which passes for cookies, is not run.
     is_hashed: bool,
+    /// So has vcl_backend_response.
+    is_delivered: bool,
     /// Longest lifetime that is said under a condition which cannot be said.
     ttl_max_ms: Option<u64>,
 }
@@ -668,7 +670,8 @@ impl<'a> Reader<'a> {
                 self.pass(id, path, Reach::Unsure);
             }
             (_, "deliver" | "fetch" | "ok" | "lookup" | "hash" | "miss") => {
-                self.ledger.not_needed(id, "it goes on so by itself")
+                path.is_delivered |= is_sure && matches!(sub, "vcl_backend_response" | "vcl_fetch");
+                self.ledger.not_needed(id, "it goes on so by itself");
             }
             (_, action) => {
                 self.ledger.not_mapped(id, format!("{action:?} has no equal: programs are not run"))
@@ -960,6 +963,9 @@ impl<'a> Reader<'a> {
             rule.pass(&[]);
             return vec![rule];
         }
+        if let Some(shortest) = shortest {
+            said.set("ttl_max", secs(shortest), &[]);
+        }
         if let (Some(shortest), Some(ttl)) = (shortest, &ttl) {
             let ttl = model::units::parse_duration(ttl.trim_matches('"')).map_or(0, |ttl| ttl.as_secs());
             said.set("ttl", secs(ttl.min(shortest)), &[]);
@@ -967,6 +973,10 @@ impl<'a> Reader<'a> {
         if ttl.is_none() {
             said.set("ttl", secs(TTL_SECS.min(shortest.unwrap_or(TTL_SECS))), &[]);
             said.set("ttl_overrides", "false", &[]);
+        }
+        // Varnish's own vcl_backend_response keeps nothing that says no-cache.
+        if ttl.is_some() && !path.is_delivered {
+            said.set("ttl_overrides", quote("unless-no-cache"), &[]);
         }
         if said.get("stale_while_revalidate").is_none() {
             said.set("stale_while_revalidate", secs(GRACE_SECS), &[]);

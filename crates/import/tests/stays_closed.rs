@@ -544,3 +544,39 @@ fn a_behaviour_for_one_character_shares_nothing_that_another_does_not() {
     );
     check(Source::CloudFront, &text, &[("/v!/x", "10.0.0.2 passed"), ("/x", "10.0.0.1 cached")]);
 }
+
+// --- Lifetimes ---
+
+/// How long what comes with some Cache-Control is kept; nothing is "not stored".
+#[track_caller]
+fn lives(source: Source, text: &str, said: &str, wanted: &str) {
+    let imported = import(source, text, "text").unwrap();
+    let expect = if wanted.is_empty() { "stored = false".to_owned() } else { format!("ttl = {wanted:?}") };
+    let config = format!(
+        "{}\n[[site.test]]\nget = \"/x\"\nresponse_headers = {{ Cache-Control = {said:?} }}\nexpect = {{ {expect} }}\n",
+        imported.config
+    );
+    let parsed = Snapshot::parse(&config, "imported");
+    let snapshot = parsed.snapshot.unwrap_or_else(|| panic!("{config}\n{:?}", parsed.diagnostics));
+    let failed: String = snapshot.run_tests().iter().map(ToString::to_string).collect();
+    assert!(failed.is_empty(), "{failed}\n{config}");
+}
+
+#[test]
+fn the_maximum_of_cloudfront_cuts_what_the_origin_says() {
+    let legacy = r#"{"DistributionConfig": {"Origins": {"Items": [{"Id": "o", "DomainName": "10.0.0.1"}]},
+        "DefaultCacheBehavior": {"TargetOriginId": "o", "MinTTL": 0, "DefaultTTL": 60, "MaxTTL": 600}}}"#;
+    for (said, wanted) in [("max-age=86400", "10m"), ("max-age=300", "5m"), ("public", "1m")] {
+        lives(Source::CloudFront, legacy, said, wanted);
+    }
+}
+
+#[test]
+fn no_cache_counts_where_varnish_goes_on_by_its_own_program() {
+    let fetch = |end: &str| {
+        program("return (hash);", &format!("sub vcl_backend_response {{ set beresp.ttl = 1h; {end} }}"))
+    };
+    lives(Source::Vcl, &fetch(""), "no-cache", "");
+    lives(Source::Vcl, &fetch(""), "max-age=1", "1h");
+    lives(Source::Vcl, &fetch("return (deliver);"), "no-cache", "1h");
+}

@@ -869,10 +869,11 @@ const CHOICES: &[Key] = &[
     .or("HTTP decides"),
     key(
         "ttl_overrides",
-        Kind::Bool,
-        "Whether ttl and ttl_by_status replace what the origin says of a lifetime. false: they hold for what it says nothing of.",
+        Kind::Either(&[Kind::Bool, Kind::OneOf(&["unless-no-cache"])]),
+        "Whether ttl and ttl_by_status replace what the origin says of a lifetime. false: they hold for what it says nothing of. unless-no-cache: they do, but for what says no-cache.",
     )
     .or("true"),
+    key("ttl_max", TTL, "How long an answer is fresh at most, if that is by the origin's word or by guess.").or("no bound"),
     key("browser_ttl", TTL, "The max-age that visitors are told.").or("the origin's"),
     key("stale_while_revalidate", TTL, "How long past its freshness a response may answer while it is fetched anew.")
         .or("the origin's"),
