@@ -550,10 +550,15 @@ fn a_behaviour_for_one_character_shares_nothing_that_another_does_not() {
 /// How long what comes with some Cache-Control is kept; nothing is "not stored".
 #[track_caller]
 fn lives(source: Source, text: &str, said: &str, wanted: &str) {
+    status_lives(source, text, 200, said, wanted);
+}
+
+#[track_caller]
+fn status_lives(source: Source, text: &str, status: u16, said: &str, wanted: &str) {
     let imported = import(source, text, "text").unwrap();
     let expect = if wanted.is_empty() { "stored = false".to_owned() } else { format!("ttl = {wanted:?}") };
     let config = format!(
-        "{}\n[[site.test]]\nget = \"/x\"\nresponse_headers = {{ Cache-Control = {said:?} }}\nexpect = {{ {expect} }}\n",
+        "{}\n[[site.test]]\nget = \"/x\"\nstatus = {status}\nresponse_headers = {{ Cache-Control = {said:?} }}\nexpect = {{ {expect} }}\n",
         imported.config
     );
     let parsed = Snapshot::parse(&config, "imported");
@@ -579,4 +584,14 @@ fn no_cache_counts_where_varnish_goes_on_by_its_own_program() {
     lives(Source::Vcl, &fetch(""), "no-cache", "");
     lives(Source::Vcl, &fetch(""), "max-age=1", "1h");
     lives(Source::Vcl, &fetch("return (deliver);"), "no-cache", "1h");
+}
+
+#[test]
+fn redirects_are_kept_where_nginx_keeps_them() {
+    let text = server(REST);
+    for (status, said, wanted) in [(200, "public", "1h"), (301, "public", ""), (308, "max-age=60", "1m")] {
+        status_lives(Source::Nginx, &text, status, said, wanted);
+    }
+    let text = server(&format!("proxy_cache_valid 200 301 1h; {REST}"));
+    status_lives(Source::Nginx, &text, 301, "public", "1h");
 }
