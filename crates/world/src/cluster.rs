@@ -4,12 +4,13 @@
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use journal::trust::fingerprint;
+use rustix::process::{Pid, Signal, kill_process};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
@@ -104,6 +105,8 @@ pub struct Process {
     command: Vec<String>,
     log: PathBuf,
     child: Option<Child>,
+    /// The process that has taken the child's place by an upgrade.
+    successor: Option<Pid>,
 }
 
 impl Process {
@@ -116,6 +119,7 @@ impl Process {
             .stderr(log)
             .spawn();
         self.child = Some(child.unwrap_or_else(|error| panic!("{}: {error}", self.command[0])));
+        self.successor = None;
     }
 
     fn await_listening(&mut self) {
@@ -135,6 +139,12 @@ impl Process {
 
     /// As a loss of power would, but for what the system has not written yet.
     pub fn kill(&mut self) {
+        if let Some(successor) = self.successor.take() {
+            let _ = kill_process(successor, Signal::KILL);
+            while is_alive(successor) {
+                sleep(Duration::from_millis(5));
+            }
+        }
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();
@@ -143,23 +153,29 @@ impl Process {
 
     /// Asks it to end, as a service manager does, and waits until it has.
     pub fn stop(&mut self) {
-        self.signal(rustix::process::Signal::TERM);
+        self.signal(Signal::TERM);
         let deadline = Instant::now() + PATIENCE;
         while self.child.is_some() && self.ended().is_none() {
             assert!(Instant::now() < deadline, "{} does not end:\n{}", self.name, self.log());
             sleep(Duration::from_millis(20));
         }
-        self.child = None;
+        self.kill();
     }
 
     /// Whether it has ended by itself, and how.
-    pub fn ended(&mut self) -> Option<ExitStatus> {
-        self.child.as_mut().and_then(|child| child.try_wait().ok()).flatten()
+    pub fn ended(&mut self) -> Option<String> {
+        match self.successor {
+            Some(successor) => (!is_alive(successor)).then(|| "the process that was upgraded to".to_owned()),
+            None => {
+                let child = self.child.as_mut()?.try_wait().ok().flatten();
+                child.map(|status| status.to_string())
+            }
+        }
     }
 
-    /// Its process id, while it runs.
-    pub fn pid(&self) -> Option<u32> {
-        self.child.as_ref().map(Child::id)
+    /// The id of the process that serves.
+    pub fn pid(&self) -> Option<Pid> {
+        self.successor.or_else(|| Pid::from_raw(self.child.as_ref()?.id() as i32))
     }
 
     /// Starts it again, and waits until it listens.
@@ -171,20 +187,25 @@ impl Process {
 
     /// Stops its time: it holds its connections, and says nothing.
     pub fn freeze(&self) {
-        self.signal(rustix::process::Signal::STOP);
+        self.signal(Signal::STOP);
     }
 
     /// Lets it go on.
     pub fn thaw(&self) {
-        self.signal(rustix::process::Signal::CONT);
+        self.signal(Signal::CONT);
     }
 
-    fn signal(&self, signal: rustix::process::Signal) {
-        let pid = self.child.as_ref().and_then(|child| rustix::process::Pid::from_raw(child.id() as i32));
-        if let Some(pid) = pid {
-            let _ = rustix::process::kill_process(pid, signal);
+    fn signal(&self, signal: Signal) {
+        if let Some(pid) = self.pid() {
+            let _ = kill_process(pid, signal);
         }
     }
+}
+
+fn is_alive(pid: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_pid())).unwrap_or_default();
+    let state = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().next());
+    state.is_some_and(|state| state != "Z")
 }
 
 impl Drop for Process {
@@ -283,8 +304,16 @@ impl Cluster {
     ) -> Process {
         let log = self.directory.join(format!("{name}.log"));
         let command = self.ground.command(name, command);
-        let mut process =
-            Process { name: name.to_owned(), address, admin, tier: None, command, log, child: None };
+        let mut process = Process {
+            name: name.to_owned(),
+            address,
+            admin,
+            tier: None,
+            command,
+            log,
+            child: None,
+            successor: None,
+        };
         process.start();
         process
     }
@@ -569,6 +598,27 @@ impl Cluster {
     /// Leaves its directory behind when it is dropped, for who looks at what has happened.
     pub fn keep(&mut self) {
         self.is_kept = true;
+    }
+
+    /// Has an edge put its program anew in its own place, as after an update.
+    ///
+    /// # Errors
+    /// What `perigee upgrade` says when the old process serves on.
+    pub fn upgrade_edge(&mut self, index: usize) -> Result<(), String> {
+        let name = self.edges[index].name.clone();
+        let state = self.state(&name).display().to_string();
+        let command = self.ground.command(&name, self.command(&["upgrade", "--state", &state]));
+        let output = Command::new(&command[0]).args(&command[1..]).stdin(Stdio::null()).output();
+        let output = output.map_err(|error| format!("{}: {error}", command[0]))?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        let pid = said.split("(process ").nth(1).and_then(|rest| rest.split(')').next()?.parse().ok());
+        match pid.and_then(Pid::from_raw) {
+            Some(pid) if output.status.success() => {
+                self.edges[index].successor = Some(pid);
+                Ok(())
+            }
+            _ => Err(String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ")),
+        }
     }
 
     /// The state directory of a process of this name.

@@ -43,6 +43,8 @@ const DOMAIN: &str = "shop.example";
 const TRIED: &str = "x-tried";
 /// From then on nobody is to notice that a PoP is gone: the TTL of answers, and what it takes to see it.
 const POP_FORGOTTEN: Duration = Duration::from_secs(35);
+/// For how long the machine may have had no time while a request was under way that must be answered.
+const STALLED_MAX: Duration = Duration::from_secs(1);
 /// Words that are shown at most of each kind of violation, and of requests without an answer in each step.
 const SHOWN_MAX: u64 = 20;
 const SAID_MAX: u64 = 4;
@@ -114,6 +116,7 @@ struct Visit {
     phase: Phase,
     /// Phases that there have been.
     phases: u64,
+    stalled: Duration,
 }
 
 /// What visitors, shop and those who watch have in common.
@@ -142,6 +145,7 @@ struct Watched {
     /// Requests without an answer in this step, as far as they were told.
     said: AtomicU64,
     late_ms: AtomicU64,
+    stalled_ms: AtomicU64,
     over: AtomicBool,
 }
 
@@ -153,6 +157,11 @@ impl Watched {
     /// By how much the machine has been late with what was due, lately.
     fn late(&self) -> Duration {
         Duration::from_millis(self.late_ms.load(Ordering::Relaxed))
+    }
+
+    /// For how long the machine has had no time for who watches, all in all. What takes long meanwhile says nothing.
+    fn stalled(&self) -> Duration {
+        Duration::from_millis(self.stalled_ms.load(Ordering::Relaxed))
     }
 
     fn edge_at(&self, address: IpAddr) -> Option<usize> {
@@ -209,14 +218,14 @@ impl Watched {
 
     fn visit_begins(&self) -> Visit {
         let (phases, phase) = *self.phase.lock();
-        Visit { began: Instant::now(), phase, phases }
+        Visit { began: Instant::now(), phase, phases, stalled: self.stalled() }
     }
 
     fn visit_ends(&self, visit: &Visit, failed: Option<&str>, page: Page) {
         self.requests.fetch_add(1, Ordering::Relaxed);
         let answered = u64::from(failed.is_none());
         self.answered.fetch_add(answered, Ordering::Relaxed);
-        let is_same = self.phase.lock().0 == visit.phases;
+        let is_same = self.phase.lock().0 == visit.phases && self.stalled() - visit.stalled < STALLED_MAX;
         let unanswered = |when: &str| {
             if let Some(why) = failed {
                 self.violation("unanswered", || format!("{} {when}: {why}", page.path()));

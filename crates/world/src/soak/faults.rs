@@ -9,10 +9,11 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use http::Method;
-use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
 use serde_json::Value;
 
 use super::rig::{POPS, Rig, SMALL_DISK};
+use super::shop::Manner;
 use super::{Options, POP_FORGOTTEN, Phase};
 use crate::cluster::Process;
 use crate::draw::Draw;
@@ -36,8 +37,12 @@ pub(super) enum What {
     Kill,
     /// Ended as a service manager does, and started again.
     Restart,
+    /// Its program is put anew in its own place.
+    Upgrade,
     /// It stands still, and holds its connections.
     Freeze,
+    /// It answers with errors.
+    Fail,
     /// It stands still for four fifths of the time.
     Stutter,
     /// Nothing comes from it or to it.
@@ -76,14 +81,18 @@ pub(super) enum Whom {
     Controls,
     Relay,
     Etcd(usize),
+    /// All members but one; where there is one, that.
+    EtcdMajority,
     Router(usize),
+    Origin,
     Cluster,
 }
 
 /// What may be done to whom: the kind of each, where numbers are drawn, and how often it is among others.
-const KINDS: [(What, Whom, usize); 37] = [
+const KINDS: [(What, Whom, usize); 41] = [
     (What::Kill, Whom::Edge(0), 3),
     (What::Restart, Whom::Edge(0), 2),
+    (What::Upgrade, Whom::Edge(0), 2),
     (What::Freeze, Whom::Edge(0), 3),
     (What::Stutter, Whom::Edge(0), 2),
     (What::Cut, Whom::Edge(0), 2),
@@ -116,6 +125,9 @@ const KINDS: [(What, Whom, usize); 37] = [
     (What::Cut, Whom::Router(0), 1),
     (What::Restart, Whom::Router(0), 1),
     (What::FewFiles, Whom::Router(0), 1),
+    (What::Fail, Whom::Origin, 2),
+    (What::Freeze, Whom::Origin, 2),
+    (What::Kill, Whom::EtcdMajority, 1),
     (What::BadConfiguration, Whom::Cluster, 2),
     (What::UnusableConfiguration, Whom::Cluster, 2),
     (What::RollOut, Whom::Cluster, 5),
@@ -136,6 +148,7 @@ impl fmt::Display for Fault {
         let (what, names) = (self.what, self.names.join(", "));
         match (self.whom, self.hold) {
             (Whom::Cluster, _) => write!(f, "{what:?}"),
+            (Whom::Origin, hold) => write!(f, "{what:?} the origin for {:.1} s", hold.as_secs_f64()),
             (_, Duration::ZERO) => write!(f, "{what:?} {names}"),
             (_, hold) => write!(f, "{what:?} {names} for {:.1} s", hold.as_secs_f64()),
         }
@@ -176,6 +189,8 @@ impl Whom {
             Whom::Controls => "all controls",
             Whom::Relay => "relay",
             Whom::Etcd(_) => "etcd",
+            Whom::EtcdMajority => "most of etcd",
+            Whom::Origin => "origin",
             Whom::Router(_) => "router",
             Whom::Cluster => "cluster",
         }
@@ -187,7 +202,8 @@ impl Fault {
     pub(super) fn drawn(rig: &mut Rig, done: &mut FaultsDone, options: &Options) -> Fault {
         let can_cut = rig.ground.can_cut();
         let is_possible = |(what, whom, _): &&(What, Whom, usize)| {
-            (can_cut || !what.needs_namespaces()) && (options.etcd > 0 || !matches!(whom, Whom::Etcd(_)))
+            (can_cut || !what.needs_namespaces())
+                && (options.etcd > 0 || !matches!(whom, Whom::Etcd(_) | Whom::EtcdMajority))
         };
         let mut chances = Vec::new();
         for (what, whom, weight) in KINDS.iter().filter(is_possible) {
@@ -214,13 +230,22 @@ impl Fault {
             other => other,
         };
         let hold = match (what, whom) {
-            (What::Restart | What::DamageStore | What::DamageState, _) | (_, Whom::Cluster) => Duration::ZERO,
+            (What::Restart | What::Upgrade | What::DamageStore | What::DamageState, _)
+            | (_, Whom::Cluster) => Duration::ZERO,
             (_, Whom::Pop(_)) => POP_FORGOTTEN + Duration::from_millis(5_000 + rig.draw.below(15_000) as u64),
             _ => Duration::from_millis(1_500 + rig.draw.below(12_000) as u64),
         };
         let mut fault = Fault { what, whom, names: Vec::new(), hold: hold.min(options.hold_max) };
         fault.names = rig.targets(&fault).iter().map(|process| process.name.clone()).collect();
         fault
+    }
+}
+
+impl Fault {
+    /// What it may take longer until all agree: who knows nothing but that it died with a configuration on trial waits before it tries that
+    /// again, so that control hears of the death.
+    pub(super) fn more_to_agree(&self) -> Duration {
+        if self.what == What::DamageState { Duration::from_secs(10) } else { Duration::ZERO }
     }
 }
 
@@ -238,8 +263,12 @@ impl Rig {
             Whom::Controls => cluster.controls_mut().iter_mut().collect(),
             Whom::Relay => cluster.relay_mut().into_iter().collect(),
             Whom::Etcd(index) => vec![&mut cluster.etcd_mut()[index]],
+            Whom::EtcdMajority => {
+                let most = (cluster.etcd().len() - 1).max(1);
+                cluster.etcd_mut().iter_mut().take(most).collect()
+            }
             Whom::Router(index) => vec![&mut cluster.routers_mut()[index]],
-            Whom::Cluster => Vec::new(),
+            Whom::Origin | Whom::Cluster => Vec::new(),
         }
     }
 
@@ -260,6 +289,14 @@ impl Rig {
                 self.targets(fault).into_iter().for_each(Process::stop);
                 self.targets(fault).into_iter().for_each(Process::restart);
             }
+            What::Upgrade => {
+                let Whom::Edge(index) = fault.whom else { return };
+                if let Err(why) = self.cluster.upgrade_edge(index) {
+                    println!("    the old process serves on: {why}");
+                }
+            }
+            What::Fail => self.with_origin(fault, Manner::Fails),
+            What::Freeze if fault.whom == Whom::Origin => self.with_origin(fault, Manner::Silent),
             What::Freeze => {
                 self.targets(fault).into_iter().for_each(|process| process.freeze());
                 self.hold(fault);
@@ -305,7 +342,7 @@ impl Rig {
                     self.targets(fault).into_iter().map(|process| few_files(process)).collect::<Vec<_>>();
                 self.hold(fault);
                 for (process, before) in self.targets(fault).into_iter().zip(limits) {
-                    if let (Some(pid), Some(before)) = (pid_of(process), before) {
+                    if let (Some(pid), Some(before)) = (process.pid(), before) {
                         let _ = prlimit(Some(pid), Resource::Nofile, before);
                     }
                 }
@@ -334,6 +371,13 @@ impl Rig {
     fn hold(&mut self, fault: &Fault) {
         sleep(fault.hold);
         self.world.enter(Phase::Disturbed);
+    }
+
+    /// The origin is like this for a while.
+    fn with_origin(&mut self, fault: &Fault, manner: Manner) {
+        *self.world.shop.manner.lock() = manner;
+        self.hold(fault);
+        *self.world.shop.manner.lock() = Manner::Well;
     }
 
     /// Makes something so for each whom it is done to, holds it, and makes it not so.
@@ -505,14 +549,10 @@ fn fill(path: &Path) -> std::io::Result<()> {
     }
 }
 
-fn pid_of(process: &Process) -> Option<Pid> {
-    process.pid().and_then(|pid| Pid::from_raw(pid as i32))
-}
-
 /// Lets it open few files more. What it was allowed before.
 fn few_files(process: &Process) -> Option<Rlimit> {
-    let pid = pid_of(process)?;
-    let open = fs::read_dir(format!("/proc/{}/fd", process.pid()?)).ok()?.count() as u64;
+    let pid = process.pid()?;
+    let open = fs::read_dir(format!("/proc/{}/fd", pid.as_raw_pid())).ok()?.count() as u64;
     let most = getrlimit(Resource::Nofile).maximum;
     let few = Rlimit { current: Some(open + FILES_MORE), maximum: most };
     prlimit(Some(pid), Resource::Nofile, few).ok()

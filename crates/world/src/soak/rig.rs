@@ -15,6 +15,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::faults::{Fault, FaultsDone};
 use super::shop::{self, FILES, PAGES, Page, REQUESTS_PER_SECOND, Shop};
@@ -51,6 +52,7 @@ pub(super) struct Rig {
     pub(super) origin: SocketAddr,
     operators: Vec<Operator>,
     runtime: Runtime,
+    interrupted: Arc<AtomicBool>,
     agree_within: Duration,
     /// The longest time until all agreed.
     agreed_longest: Duration,
@@ -65,7 +67,7 @@ pub(super) fn run(options: &Options) -> Outcome {
     let mut done = FaultsDone::default();
     let began = Instant::now();
     let mut steps = 0;
-    while began.elapsed() < options.length && steps < options.steps_max {
+    while began.elapsed() < options.length && steps < options.steps_max && !rig.is_interrupted() {
         steps += 1;
         let fault = Fault::drawn(&mut rig, &mut done, options);
         let Err(panic) =
@@ -126,6 +128,7 @@ impl Rig {
             violations: Mutex::default(),
             said: AtomicU64::new(0),
             late_ms: AtomicU64::new(0),
+            stalled_ms: AtomicU64::new(0),
             over: AtomicBool::new(false),
         });
         let of_origin = world.clone();
@@ -145,6 +148,7 @@ impl Rig {
             small_disk,
             origin,
             operators: first,
+            interrupted: await_interrupt(&runtime),
             runtime,
             agree_within,
             agreed_longest: Duration::ZERO,
@@ -191,6 +195,11 @@ impl Rig {
         text
     }
 
+    /// Whether somebody wants it to end, after the step that is under way.
+    fn is_interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::Relaxed)
+    }
+
     // --- Steps ---
 
     /// Does something, ends it, and waits until all agree again; then a moment of calm.
@@ -202,7 +211,7 @@ impl Rig {
         self.do_fault(fault, done);
         let healed = Instant::now();
         self.world.enter(Phase::Disturbed);
-        self.agree(healed);
+        self.agree(healed, self.agree_within + fault.more_to_agree());
         self.await_routers();
         self.none_has_ended();
         sleep(SETTLE);
@@ -213,24 +222,22 @@ impl Rig {
 
     /// Waits until every edge and router has the position of a purge that is ordered now, and the configuration that it is to have, at
     /// each control. From then on nothing may be served that was purged before.
-    fn agree(&mut self, healed: Instant) {
+    fn agree(&mut self, healed: Instant, within: Duration) {
         let proven: Vec<u64> =
             self.world.proven.iter().map(|version| version.load(Ordering::SeqCst)).collect();
-        let (mut position, mut lags) = (None, String::new());
+        let (mut position, mut lags, stalled) = (None, String::new(), self.world.stalled());
         let agreed = loop {
             if position.is_none() {
                 position = self.order_purge();
             }
             match position.map(|position| self.laggards(position)) {
                 None => lags = "no control takes a purge".to_owned(),
-                Some(found) if found.is_empty() => break healed.elapsed(),
+                Some(found) if found.is_empty() => {
+                    break healed.elapsed().saturating_sub(self.world.stalled() - stalled);
+                }
                 Some(found) => lags = found,
             }
             assert!(healed.elapsed() < PATIENCE, "they never agree: {lags}\n{}", self.cluster.logs());
-            if healed.elapsed() > self.agree_within && self.agreed_longest < self.agree_within {
-                println!("    after {:.1} s: {lags}", healed.elapsed().as_secs_f64());
-                self.agreed_longest = self.agree_within;
-            }
             sleep(LOOK);
         };
         for (edge, index) in
@@ -238,11 +245,16 @@ impl Rig {
         {
             self.world.raise_floor(edge, index, proven[index]);
         }
-        if agreed > self.agree_within {
+        if agreed > within {
             self.world.violation("agreement", || format!("{:.1} s; until then {lags}", agreed.as_secs_f64()));
         }
         self.agreed_longest = self.agreed_longest.max(agreed);
-        println!("    all agree after {:.1} s", agreed.as_secs_f64());
+        let stalled = self.world.stalled() - stalled;
+        println!(
+            "    all agree after {:.1} s, beside {:.1} s without any time",
+            agreed.as_secs_f64(),
+            stalled.as_secs_f64()
+        );
     }
 
     fn order_purge(&mut self) -> Option<u64> {
@@ -389,12 +401,32 @@ async fn watch_lateness(world: &Watched) {
     while !world.is_over() {
         let began = Instant::now();
         tokio::time::sleep(pause).await;
-        most = most.max((began.elapsed() - pause).as_millis() as u64 + 1);
+        let late = (began.elapsed() - pause).as_millis() as u64;
+        if late > pause.as_millis() as u64 {
+            world.stalled_ms.fetch_add(late, Ordering::Relaxed);
+        }
+        most = most.max(late + 1);
         if since.elapsed() > Duration::from_secs(2) {
             (before, most, since) = (most, 0, Instant::now());
         }
         world.late_ms.store(most.max(before), Ordering::Relaxed);
     }
+}
+
+/// True once somebody has said SIGINT or SIGTERM.
+fn await_interrupt(runtime: &Runtime) -> Arc<AtomicBool> {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let noted = interrupted.clone();
+    runtime.spawn(async move {
+        let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminate.recv() => {}
+        }
+        println!("    ending after this step");
+        noted.store(true, Ordering::Relaxed);
+    });
+    interrupted
 }
 
 /// A number of a node's metrics.

@@ -130,11 +130,22 @@ pub(super) fn version_of(headers: &HeaderMap) -> Option<u64> {
     tag.strip_prefix("\"v")?.strip_suffix('"')?.parse().ok()
 }
 
+/// How the origin is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Manner {
+    Well,
+    /// It answers with 500.
+    Fails,
+    /// It takes requests, and answers none while it is so.
+    Silent,
+}
+
 /// What is so at the origin.
 pub(super) struct Shop {
     /// The version that is given out.
     pub(super) versions: Vec<AtomicU64>,
     pub(super) asked: AtomicU64,
+    pub(super) manner: Mutex<Manner>,
     arrivals: Mutex<Arrivals>,
 }
 
@@ -150,6 +161,7 @@ impl Shop {
         Shop {
             versions: (0..PAGES + FILES).map(|_| AtomicU64::new(1)).collect(),
             asked: AtomicU64::new(0),
+            manner: Mutex::new(Manner::Well),
             arrivals: Mutex::default(),
         }
     }
@@ -202,6 +214,12 @@ async fn give(world: &Watched, request: &Request<Incoming>, drawn: u64) -> Respo
         world.violation("budget", || {
             format!("the origin had {count} requests within a second of {REQUESTS_PER_SECOND}")
         });
+    }
+    while *shop.manner.lock() == Manner::Silent {
+        sleep(Duration::from_millis(50)).await;
+    }
+    if *shop.manner.lock() == Manner::Fails {
+        return status(StatusCode::INTERNAL_SERVER_ERROR);
     }
     let Some(page) = Page::of(request.uri().path()) else { return status(StatusCode::NOT_FOUND) };
     let headers = request.headers();
