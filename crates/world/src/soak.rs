@@ -43,7 +43,7 @@ const DOMAIN: &str = "shop.example";
 const TRIED: &str = "x-tried";
 /// From then on nobody is to notice that a PoP is gone: the TTL of answers, and what it takes to see it.
 const POP_FORGOTTEN: Duration = Duration::from_secs(35);
-/// For how long the machine may have had no time while a request was under way that must be answered.
+/// For how long the machine may have had no time while a request was under way that must be answered, or all had to agree.
 const STALLED_MAX: Duration = Duration::from_secs(1);
 /// Words that are shown at most of each kind of violation, and of requests without an answer in each step.
 const SHOWN_MAX: u64 = 20;

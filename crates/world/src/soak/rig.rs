@@ -19,7 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::faults::{Fault, FaultsDone};
 use super::shop::{self, FILES, PAGES, Page, REQUESTS_PER_SECOND, Shop};
-use super::{DOMAIN, Options, Outcome, Phase, Seen, TRIED, Watched};
+use super::{DOMAIN, Options, Outcome, Phase, STALLED_MAX, Seen, TRIED, Watched};
 use crate::cluster::{Cluster, Process, Seat, Shape};
 use crate::draw::Draw;
 use crate::ground::Fields;
@@ -54,7 +54,9 @@ pub(super) struct Rig {
     runtime: Runtime,
     interrupted: Arc<AtomicBool>,
     agree_within: Duration,
-    /// The longest time until all agreed.
+    /// Steps after which the machine had too little time to say how soon all agreed.
+    unjudged: usize,
+    /// Of the others, the longest time until all agreed.
     agreed_longest: Duration,
 }
 
@@ -151,6 +153,7 @@ impl Rig {
             interrupted: await_interrupt(&runtime),
             runtime,
             agree_within,
+            unjudged: 0,
             agreed_longest: Duration::ZERO,
         };
         let text = rig.configuration(1, "");
@@ -245,11 +248,15 @@ impl Rig {
         {
             self.world.raise_floor(edge, index, proven[index]);
         }
-        if agreed > within {
+        let stalled = self.world.stalled() - stalled;
+        if agreed > within && stalled > STALLED_MAX {
+            self.unjudged += 1;
+        } else if agreed > within {
             self.world.violation("agreement", || format!("{:.1} s; until then {lags}", agreed.as_secs_f64()));
         }
-        self.agreed_longest = self.agreed_longest.max(agreed);
-        let stalled = self.world.stalled() - stalled;
+        if stalled <= STALLED_MAX {
+            self.agreed_longest = self.agreed_longest.max(agreed);
+        }
         println!(
             "    all agree after {:.1} s, beside {:.1} s without any time",
             agreed.as_secs_f64(),
@@ -375,7 +382,7 @@ impl Rig {
         let lost: Vec<u64> = world.lost.iter().map(read).collect();
         println!(
             "RESULT minutes={minutes:.1} steps={steps} requests={} answered={:.3}% pop_lost_requests={} pop_lost_answered={:.3}% \
-             after_35s_requests={} after_35s_answered={:.3}% purges={} agreed_s_max={:.1} origin_requests={} origin_most_in_1s={} \
+             after_35s_requests={} after_35s_answered={:.3}% purges={} agreed_s_max={:.1} not_judged={} origin_requests={} origin_most_in_1s={} \
              violations={violations} seed={}",
             read(&world.requests),
             share(read(&world.requests), read(&world.answered)),
@@ -385,6 +392,7 @@ impl Rig {
             share(lost[2], lost[3]),
             read(&world.purges),
             self.agreed_longest.as_secs_f64(),
+            self.unjudged,
             read(&world.shop.asked),
             world.shop.most_in_a_second(),
             options.seed,
