@@ -1,6 +1,7 @@
 //! Visitors: each asks the routers for an address as a resolver would for its network, keeps it for as long as it may, and looks at
 //! all that it gets. Like a browser, it asks anew on another connection when one that it had kept breaks before an answer, and at the
-//! next address when one cannot be reached; then it gives up, and tries again with its next request.
+//! next address when one cannot be reached; then it gives up, and tries again after a second, and then every five, as pages of errors
+//! reload themselves.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Range;
@@ -28,9 +29,12 @@ const NAME: &[u8] = b"\x04shop\x03cdn\x07example\0";
 const RESOLVER_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a visitor waits for a connection, and for an answer with all of its body.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(4);
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(15);
 /// Mean time between a visitor's requests.
 const PAUSE_MS: usize = 150;
+
+/// How long it waits when it was not answered once, and when not for the second time and more.
+const RELOADS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
 
 /// A visitor.
 struct Visitor {
@@ -40,16 +44,22 @@ struct Visitor {
     /// Where the shop is, and until when that is so.
     resolved: Option<(Vec<SocketAddr>, Instant)>,
     kept: Option<(SocketAddr, SendRequest<Full<Bytes>>)>,
+    /// Requests without an answer in a row.
+    failures: usize,
 }
 
 /// Visits the shop until all is over.
 pub(super) async fn visit(world: Arc<Watched>, number: u64) {
     let draw = Draw(world.seed ^ (number + 1).wrapping_mul(0x1234_5678_9abc_def1));
-    let mut visitor = Visitor { world, number, draw, resolved: None, kept: None };
+    let mut visitor = Visitor { world, number, draw, resolved: None, kept: None, failures: 0 };
     while !visitor.world.is_over() {
         visitor.browse().await;
-        let pause = 1 + visitor.draw.below(2 * PAUSE_MS);
-        sleep(Duration::from_millis(pause as u64)).await;
+        let pause = Duration::from_millis(1 + visitor.draw.below(2 * PAUSE_MS) as u64);
+        sleep(match visitor.failures {
+            0 => pause,
+            failures => RELOADS[failures.min(RELOADS.len()) - 1],
+        })
+        .await;
     }
 }
 
@@ -72,6 +82,7 @@ impl Visitor {
         };
         let began = self.world.visit_begins();
         let asked = self.ask(page, range).await;
+        self.failures = if asked.is_ok() { 0 } else { self.failures + 1 };
         if let Err(why) = &asked {
             self.kept = None;
             self.world.say(|| format!("visitor {} did not get {}: {why}", self.number, page.path()));
@@ -112,12 +123,12 @@ impl Visitor {
         range: Option<&Range<usize>>,
     ) -> Result<Response<Incoming>, String> {
         let kept = self.kept.take().filter(|(at, sender)| *at == address && !sender.is_closed());
-        if let Some((_, mut sender)) = kept
-            && let Ok(answered) = timeout(PATIENCE, sender.send_request(self.request(page, range)?)).await
-            && let Ok(response) = answered
-        {
-            self.kept = Some((address, sender));
-            return Ok(response);
+        if let Some((_, mut sender)) = kept {
+            let answered = timeout(PATIENCE, sender.send_request(self.request(page, range)?)).await;
+            if let Ok(response) = answered.map_err(|_| "no answer in time")? {
+                self.kept = Some((address, sender));
+                return Ok(response);
+            }
         }
         let stream = timeout(CONNECT_PATIENCE, TcpStream::connect(address)).await;
         let stream = stream.map_err(|_| "no connection in time")?.map_err(|error| error.to_string())?;
