@@ -16,13 +16,15 @@
 //! visitors: who might be refused is refused, and what might not be shared is not, for all who come there. Not run: regular
 //! substitutions, directors, inline C, modules.
 
+mod backends;
 mod conditions;
 mod lexer;
+mod site;
 
 use std::collections::{BTreeSet, HashMap};
 
 use crate::condition::Condition;
-use crate::draft::{Draft, DraftRule, DraftSite, Keys, close, dotted, quote, secs, simplify};
+use crate::draft::{Draft, DraftSite, Keys, dotted, quote, secs};
 use crate::ledger::{Id, Ledger, Outcome};
 use crate::{Broken, Imported};
 use conditions::Expr;
@@ -69,7 +71,7 @@ struct Path {
     keys: Keys,
     from: Vec<Id>,
     /// Why nobody is let through.
-    refused: Option<String>,
+    refused: Option<&'static str>,
     is_passed: bool,
     /// Whether it may be passed for a condition that cannot be said, so that what the origin is sent stays as it is.
     is_maybe_passed: bool,
@@ -129,145 +131,6 @@ impl<'a> Reader<'a> {
                 self.ledger.not_mapped(one.id, instead);
             }
         });
-    }
-
-    // --- Backends ---
-
-    fn declarations(&mut self, program: &[Statement]) {
-        for statement in program {
-            if let Some(name) = statement.name_of("probe") {
-                let keys = self.probe(statement);
-                self.probes.insert(name.to_owned(), keys);
-                self.ledger.mapped(statement.id, "origin_options.health");
-            }
-        }
-        for statement in program {
-            match statement.words().first().copied() {
-                Some("vcl") => self.ledger.not_needed(statement.id, "the version of the language"),
-                Some("import") => self
-                    .ledger
-                    .not_mapped(statement.id, "modules are not loaded: see what is said of their calls"),
-                Some("include") => self.ledger.not_mapped(
-                    statement.id,
-                    "the file is not part of this text: import it by itself, or put it here",
-                ),
-                Some("acl") => self.not_mapped(
-                    statement,
-                    "rules do not know who asks: block lists networks; purges need a token",
-                ),
-                Some("backend") => self.backend(statement),
-                _ => {}
-            }
-        }
-    }
-
-    fn backend(&mut self, statement: &Statement) {
-        let Some(name) = statement.name_of("backend") else { return };
-        let (mut keys, mut host, mut port) = (Keys::default(), String::new(), "80".to_owned());
-        let mut ids = vec![statement.id];
-        for field in &statement.block {
-            let words = field.words();
-            let (Some(key), Some(value)) = (words.first().copied(), field.value()) else { continue };
-            let id = [field.id];
-            match key {
-                ".host" => {
-                    host = value.to_owned();
-                    ids.push(field.id);
-                }
-                ".port" => {
-                    port = value.to_owned();
-                    ids.push(field.id);
-                }
-                ".host_header" => self.map(&mut keys, "origin_options.host", quote(value), &id),
-                ".connect_timeout" => self.time(&mut keys, "origin_options.timeouts.connect", field),
-                ".first_byte_timeout" => self.time(&mut keys, "origin_options.timeouts.first_byte", field),
-                ".between_bytes_timeout" => self.time(&mut keys, "origin_options.timeouts.idle", field),
-                ".max_connections" => self.ledger.not_mapped(
-                    field.id,
-                    "write origin_options.budget with in_flight, for all edges together",
-                ),
-                ".probe" if field.block.is_empty() => {
-                    self.ledger.mapped(field.id, "origin_options.health");
-                    if let Some(probe) = self.probes.get(value).cloned() {
-                        keys.extend(&probe);
-                    }
-                }
-                ".path" => {
-                    self.ledger.not_mapped(field.id, "origins are reached by TCP: have it listen on a port")
-                }
-                _ => {}
-            }
-        }
-        for field in statement
-            .block
-            .iter()
-            .filter(|field| field.words().first() == Some(&".probe") && !field.block.is_empty())
-        {
-            self.ledger.mapped(field.id, "origin_options.health");
-            let probe = self.probe(field);
-            keys.extend(&probe);
-        }
-        if host.is_empty() {
-            self.ledger.not_mapped(statement.id, "it has no .host: name an origin");
-            return;
-        }
-        let host = host.split_once(':').filter(|_| host.matches(':').count() == 1).map_or(
-            &*host,
-            |(bare, of_host)| {
-                of_host.clone_into(&mut port);
-                bare
-            },
-        );
-        let port = if port == "80" || port == "http" { String::new() } else { format!(":{port}") };
-        let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-        self.map(&mut keys, "origin", quote(&format!("http://{host}{port}")), &ids);
-        self.first.get_or_insert_with(|| name.to_owned());
-        self.backends.insert(name.to_owned(), keys);
-    }
-
-    fn probe(&mut self, statement: &Statement) -> Keys {
-        let mut keys = Keys::default();
-        for field in &statement.block {
-            let (Some(key), Some(value)) = (field.words().first().copied(), field.value()) else { continue };
-            let id = &[field.id];
-            match key {
-                ".url" => self.map(&mut keys, "origin_options.health.path", quote(value), id),
-                ".interval" => self.time(&mut keys, "origin_options.health.interval", field),
-                ".timeout" => self.time(&mut keys, "origin_options.health.timeout", field),
-                ".expected_response" => self.map(
-                    &mut keys,
-                    "origin_options.health.statuses",
-                    value.parse::<u16>().map_or(quote(value), |code| code.to_string()),
-                    id,
-                ),
-                ".threshold" | ".window" | ".initial" => {
-                    self.ledger.not_mapped(
-                        field.id,
-                        "write down_after and up_after in origin_options.health: probes in a row count",
-                    );
-                }
-                ".request" => self
-                    .ledger
-                    .not_mapped(field.id, "probes are GET requests: write origin_options.health.path"),
-                _ => {}
-            }
-        }
-        keys
-    }
-
-    fn map(&mut self, keys: &mut Keys, key: &str, value: impl Into<String>, from: &[Id]) {
-        keys.set(key, value, from);
-        from.iter().for_each(|id| self.ledger.mapped(*id, key));
-    }
-
-    fn time(&mut self, keys: &mut Keys, key: &str, field: &Statement) {
-        match field.duration_ms() {
-            Some(ms) => {
-                let time = quote(&model::units::write_duration(std::time::Duration::from_millis(ms)));
-                self.map(keys, key, time, &[field.id]);
-            }
-            None => self.ledger.not_mapped(field.id, format!("its time is computed: write {key}")),
-        }
     }
 
     // --- Following ---
@@ -609,7 +472,7 @@ impl<'a> Reader<'a> {
             ("unset" | "remove", target) => self.unset(statement, target, path, reach),
             ("set", "req.hash") => self.hash(statement, path),
             ("set", target) => self.set(statement, target, path, reach),
-            ("error", code) => self.refuse(id, code, path),
+            ("error", code) => self.refuse(id, code, path, reach),
             ("hash_data", _) => self.hash(statement, path),
             ("std.collect" | "std.log" | "std.syslog" | "std.querysort", _) => {
                 self.ledger.not_mapped(
@@ -654,7 +517,7 @@ impl<'a> Reader<'a> {
             (_, "synth" | "error" | "fail" | "purge") => {
                 let code = words.iter().find(|word| word.parse::<u16>().is_ok()).copied();
                 let code = code.unwrap_or(if action == "purge" { "405" } else { "503" });
-                self.refuse(id, code, path);
+                self.refuse(id, code, path, reach);
             }
             (_, "restart" | "retry" | "vcl") => {
                 self.ledger.not_mapped(
@@ -681,11 +544,14 @@ impl<'a> Reader<'a> {
     }
 
     /// An answer that is made here. Nobody gets what is behind it; who only might get it neither.
-    fn refuse(&mut self, id: Id, code: &str, path: &mut Path) {
+    fn refuse(&mut self, id: Id, code: &str, path: &mut Path, reach: Reach) {
         match code.parse::<u16>() {
             Ok(400..) => {
                 self.ledger.not_mapped(id, "the rule has an origin that does not exist: let the origin refuse, then take the rule out; where it is a redirect, write one");
-                path.refused = Some("Varnish lets nobody through here.".into());
+                path.refused = Some(match reach {
+                    Reach::Sure => "Varnish lets nobody through here.",
+                    _ => "Varnish lets not everybody through here. Whom cannot be said, so all is refused.",
+                });
                 path.is_ended = true;
                 path.from.push(id);
             }
@@ -898,110 +764,6 @@ impl<'a> Reader<'a> {
                 },
             }
         }
-    }
-
-    // --- The site ---
-
-    fn site(&mut self, paths: Vec<Path>) -> DraftSite {
-        let first = self.first.as_ref().and_then(|name| self.backends.get(name)).cloned().unwrap_or_default();
-        let mut base = first;
-        if base.get("origin").is_none() {
-            base.set("origin", quote(NO_ORIGIN), &[]);
-        }
-        let mut rules: Vec<DraftRule> = Vec::new();
-        let mut before: Vec<Condition> = Vec::new();
-        for path in paths {
-            // What an earlier one takes whole is never tried.
-            if before.iter().any(|condition| condition.covers(&path.condition)) {
-                continue;
-            }
-            if !path.condition.is_wide {
-                before.push(path.condition.clone());
-            }
-            rules.extend(self.rules(path, &base));
-        }
-        simplify(&mut rules);
-        close(&mut rules, self.ledger);
-        let mut keys = Keys::default();
-        keys.set("domains", quote("*"), &[]);
-        keys.set("origin", base.get("origin").unwrap_or_default().to_owned(), &[]);
-        keys.set("heuristic.percent", "0", &[]);
-        // Nor are static files opened to scripts of other sites.
-        keys.set("cors", quote("off"), &[]);
-        DraftSite { name: "default".into(), from: Vec::new(), keys, rules }
-    }
-
-    /// The rule of a path, and the one before it for those who come with cookies.
-    fn rules(&mut self, path: Path, base: &Keys) -> Vec<DraftRule> {
-        let mut from: Vec<Id> = Vec::new();
-        path.from.iter().for_each(|id| {
-            if !from.contains(id) {
-                from.push(*id);
-            }
-        });
-        let (name, conditions) = (path.condition.name(), path.condition.keys(&from));
-        if let Some(who) = &path.refused {
-            let mut rule = DraftRule::refusal(&name, conditions, from, who);
-            rule.is_wide = path.condition.is_wide;
-            return vec![rule];
-        }
-        let mut said = base.clone();
-        if path.keys.get("origin").is_some() {
-            said.remove_table("origin_options");
-        }
-        said.extend(&path.keys);
-        for table in ["request_headers", "response_headers"] {
-            said.gather(&format!("{table}.remove"));
-        }
-        said.gather("key.headers");
-        let mut rule = DraftRule { name, from, is_wide: path.condition.is_wide, ..DraftRule::default() };
-        rule.keys = conditions.clone();
-        let shortest = path.ttl_max_ms.map(|ms| ms / 1000);
-        let ttl = said.get("ttl").map(str::to_owned);
-        if path.is_passed || ttl.as_deref() == Some(&*secs(0)) || shortest == Some(0) {
-            rule.keys.extend(&said);
-            rule.pass(&[]);
-            return vec![rule];
-        }
-        if let Some(shortest) = shortest {
-            said.set("ttl_max", secs(shortest), &[]);
-        }
-        if let (Some(shortest), Some(ttl)) = (shortest, &ttl) {
-            let ttl = model::units::parse_duration(ttl.trim_matches('"')).map_or(0, |ttl| ttl.as_secs());
-            said.set("ttl", secs(ttl.min(shortest)), &[]);
-        }
-        if ttl.is_none() {
-            said.set("ttl", secs(TTL_SECS.min(shortest.unwrap_or(TTL_SECS))), &[]);
-            said.set("ttl_overrides", "false", &[]);
-        }
-        // Varnish's own vcl_backend_response keeps nothing that says no-cache.
-        if ttl.is_some() && !path.is_delivered {
-            said.set("ttl_overrides", quote("unless-no-cache"), &[]);
-        }
-        if said.get("stale_while_revalidate").is_none() {
-            said.set("stale_while_revalidate", secs(GRACE_SECS), &[]);
-        }
-        rule.keys.extend(&said);
-        // Varnish's own vcl_recv passes what has a cookie or Authorization.
-        let cookie = conditions.get("with_header.Cookie").map(str::to_owned);
-        let has_cookies = said.get("request_cookies").is_none() && cookie.as_deref() != Some("false");
-        if path.is_hashed || !has_cookies {
-            return vec![rule];
-        }
-        let remark = "Varnish passes requests with cookies, unless the program takes them away or looks them up by itself.";
-        if cookie.is_some() {
-            rule.remarks.push(remark.into());
-            rule.pass(&[]);
-            return vec![rule];
-        }
-        let mut passed = rule.clone();
-        passed.name = format!("{}-with-cookies", rule.name);
-        passed.remarks.push(remark.into());
-        passed.keys = conditions;
-        passed.keys.set("with_header.Cookie", "true", &[]);
-        passed.keys.extend(&said);
-        passed.pass(&[]);
-        vec![passed, rule]
     }
 }
 

@@ -177,6 +177,15 @@ impl<'t> Reader<'t> {
     }
 }
 
+/// The header that a name stands for.
+fn header_of(name: &str) -> &str {
+    match name.split_once(".http.").map_or("", |(_, header)| header) {
+        // Rules for cookies are told by it.
+        header if header.eq_ignore_ascii_case("cookie") => "Cookie",
+        header => header,
+    }
+}
+
 fn is_of_response(name: &str) -> bool {
     ["beresp.", "resp.", "obj."].iter().any(|of| name.starts_with(of))
 }
@@ -185,7 +194,7 @@ fn is_of_response(name: &str) -> bool {
 fn alone(name: &str) -> Expr {
     match name.to_ascii_lowercase().split_once(".http.") {
         Some(("req" | "bereq", _)) => {
-            let header = name.split_once(".http.").map_or("", |(_, header)| header);
+            let header = header_of(name);
             let line = (dotted("with_header", header), "true".to_owned());
             Expr::Is(vec![Condition { lines: vec![line], ..Condition::default() }])
         }
@@ -251,7 +260,7 @@ fn of_globs(name: &str, lower: &str, globs: Vec<String>, is_exact: bool) -> Expr
         }
         other => match other.split_once(".http.") {
             Some(("req" | "bereq", _)) => {
-                let header = name.split_once(".http.").map_or("", |(_, header)| header);
+                let header = header_of(name);
                 let line = |glob: &String| (dotted("with_header", header), quote(glob));
                 let of = |glob: &String| Condition {
                     lines: vec![line(glob)],
