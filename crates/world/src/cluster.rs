@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use journal::sqlite::Sqlite;
 use journal::trust::fingerprint;
+use journal::{Commit, Journal};
 use rustix::process::{Pid, Signal, kill_process};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -585,6 +587,33 @@ impl Cluster {
             };
             self.edges.iter().chain(&self.routers).all(|process| runs(&process.name))
         });
+    }
+
+    /// Makes what is rolled out stable, as minutes of good behaviour would: in the journal of a control that is stopped for it. With
+    /// SQLite alone.
+    pub fn make_stable(&mut self) {
+        let path = self.directory.join(&self.controls[0].name).join("journal.sqlite");
+        self.controls[0].kill();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let chance: journal::Chance = Arc::new(|| 0);
+            let journal = Sqlite::open(&path, &chance).expect("the journal");
+            let read = async |name: &str| {
+                let cell = journal.cell(name).await.expect("a cell").expect("a cell");
+                (cell.name, serde_json::from_slice::<serde_json::Value>(&cell.value).expect("a value"))
+            };
+            let (rollout, mut promoted) = read("rollout").await;
+            promoted["stage"] = "promoted".into();
+            let (plan, _) = read("plan").await;
+            let stable = serde_json::json!({ "stable": promoted["version"] });
+            let record = serde_json::json!({ "by": "test", "at_ms": 1, "change": { "plan": &stable } });
+            let values = [(rollout, promoted), (plan, stable)];
+            let cells = values.map(|(name, value)| (name, Some(value.to_string().into_bytes()))).to_vec();
+            let commit = Commit { cells, record: Some(record.to_string()), ..Commit::default() };
+            journal.commit(commit).await.expect("to be written");
+        });
+        drop(runtime);
+        self.controls[0].restart();
     }
 
     /// Begins to roll a configuration out, as `perigee apply` does: staged. Its number.
