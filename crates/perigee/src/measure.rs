@@ -4,6 +4,9 @@
 //! A round visits the page once in each way, in turns that change from round to round, so that whatever else the machine does meets all of them
 //! alike. First views have a profile of their own; repeat views the cache that the first view has left.
 
+mod device;
+mod packets;
+mod place;
 mod relay;
 mod report;
 mod series;
@@ -16,7 +19,6 @@ use std::time::Duration;
 
 use browser::{Browser, Options, Page};
 use clap::Args;
-use model::units::parse_duration;
 use serde_json::json;
 use tokio::net::lookup_host;
 
@@ -24,6 +26,8 @@ use crate::address::parse_address;
 use crate::failure::Failure;
 use crate::interrupt::{self, unless_interrupted};
 use crate::purge::Edge;
+use packets::{Line, Shape};
+use place::{Means, Place};
 use report::{Place as PlaceReport, Report};
 use series::{Budget, Series, Shot, View};
 
@@ -32,9 +36,11 @@ Examples:
   perigee measure http://127.0.0.1:8080/                                  one way: as the address says
   perigee measure http://shop.example/ --origin 127.0.0.1:8000 --via 127.0.0.1:8080 --html report.html
   perigee measure http://shop.example/ --origin 127.0.0.1:8000 --via 127.0.0.1:8080 --from sydney=280ms/12ms --cold
+  perigee measure http://shop.example/ --via 127.0.0.1:8080 --from phone=180ms/60ms,9Mbit,0.5%
   perigee measure https://www.shop.example/ --budget lcp=2.5s,ttfb=400ms   exit code 1 when a median is over it
 
---from NAME=FAR/NEAR puts the origin FAR and the edges NEAR away, by a relay that delays what passes: an emulation, for TCP alone.
+--from NAME=FAR/NEAR puts the origin FAR and the edges NEAR away: packet by packet where this runs as root and has /dev/net/tun, else by
+a relay that delays what passes; for TCP alone. The report says which. Packets may also meet a rate and a loss, the same in both directions.
 A difference is claimed only where a rank test says that chance would make one with --level's probability at most, over all
 claims of the report together.";
 
@@ -43,6 +49,9 @@ const VISIT_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// Most edges that are compared: each has a browser of its own.
 const VIAS_MAX: usize = 8;
+
+/// Other hosts of a page that are forwarded to.
+const HOSTS_MAX: usize = 64;
 
 /// `perigee measure`.
 #[derive(Debug, Args)]
@@ -62,9 +71,12 @@ pub(crate) struct MeasureArgs {
     cold: bool,
     #[command(flatten)]
     edge: Edge,
-    /// A place to visit from: the round trips to the origin and to the edges; may be given several times
-    #[arg(long, value_name = "NAME=FAR/NEAR", value_parser = parse_place)]
+    /// A place to visit from: the round trips to the origin and to the edges, what its line carries and loses; may be given several times
+    #[arg(long, value_name = "NAME=FAR/NEAR[,RATE][,LOSS]", value_parser = Place::parse)]
     from: Vec<Place>,
+    /// How places are emulated [default: packets where they can be, else relay]
+    #[arg(long, value_name = "MEANS", requires = "from")]
+    emulate: Option<Means>,
     /// Rounds
     #[arg(long, value_name = "N", default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..=200))]
     runs: u32,
@@ -91,30 +103,6 @@ pub(crate) struct MeasureArgs {
 fn parse_level(text: &str) -> Result<f64, String> {
     let level = text.parse().ok().filter(|level| (0.0001..=0.2).contains(level));
     level.ok_or(format!("{text:?} is no level; write a share from 0.0001 to 0.2, as 0.01"))
-}
-
-/// Where visitors are.
-#[derive(Clone, Debug)]
-struct Place {
-    name: String,
-    to_origin: Duration,
-    to_edges: Duration,
-}
-
-fn parse_place(text: &str) -> Result<Place, String> {
-    let wrong = || format!("{text:?} is no place; write e.g. sydney=280ms/12ms");
-    let (name, times) = text.split_once('=').ok_or_else(wrong)?;
-    let (far, near) = times.split_once('/').ok_or_else(wrong)?;
-    let time = |text: &str| match text {
-        "0" => Ok(Duration::ZERO),
-        text => parse_duration(text)
-            .map_err(|bad| format!("{text:?} {}; write e.g. {}", bad.reason, bad.suggestion)),
-    };
-    let place = Place { name: name.to_owned(), to_origin: time(far)?, to_edges: time(near)? };
-    match place.to_origin.max(place.to_edges) > Duration::from_secs(10) || name.is_empty() {
-        true => Err(wrong()),
-        false => Ok(place),
-    }
 }
 
 /// The page's address, in parts.
@@ -158,6 +146,8 @@ struct Way {
     name: String,
     is_edge: bool,
     browser: Browser,
+    /// What it is far away by, where that is done packet by packet.
+    _line: Option<Line>,
 }
 
 impl MeasureArgs {
@@ -191,57 +181,138 @@ impl MeasureArgs {
 
     async fn measure(&self) -> Result<Report, Failure> {
         let target = Target::of(&self.url)?;
-        let here = vec![Place { name: "here".into(), to_origin: Duration::ZERO, to_edges: Duration::ZERO }];
-        let places = if self.from.is_empty() { &here } else { &self.from };
+        let here = [Place::here()];
+        let places = if self.from.is_empty() { &here[..] } else { &self.from };
+        let means = self.means()?;
+        let beside = match means {
+            Some(Means::Packets) => self.beside(&target).await?,
+            _ => Vec::new(),
+        };
         let mut report = Report::new(&self.url, self.level, self.runs);
         for place in places {
-            let ways = self.ways(&target, place).await?;
+            let ways = self.ways(&target, place, means, &beside).await?;
             report.browser = ways.first().map(|way| way.browser.version().to_owned()).unwrap_or_default();
             let measured = self.visit(&target, place, &ways).await;
             for way in ways {
                 way.browser.close().await;
             }
-            report.places.push(PlaceReport::new(
-                &place.name,
-                (place.to_origin.as_secs_f64() * 1e3, place.to_edges.as_secs_f64() * 1e3),
-                !self.from.is_empty(),
-                measured?,
-                self.level,
-            ));
+            report.places.push(PlaceReport::new(place.clone(), means, measured?, self.level));
         }
         Ok(report)
     }
 
+    /// How places are emulated, if there are any: packet by packet where that can be done and nothing else is wanted.
+    fn means(&self) -> Result<Option<Means>, Failure> {
+        if self.from.is_empty() {
+            return Ok(None);
+        }
+        let needing = self.from.iter().find(|place| place.needs_packets());
+        if self.emulate == Some(Means::Relay) {
+            return match needing {
+                None => Ok(Some(Means::Relay)),
+                Some(place) => Err(Failure::new(
+                    format!("--from {}: a relay has neither rate nor loss", place.name),
+                    "leave them out, or --emulate relay",
+                )),
+            };
+        }
+        match Line::open(Shape::default()) {
+            Ok(_) => Ok(Some(Means::Packets)),
+            Err(error) if self.emulate.is_some() || needing.is_some() => Err(Failure::new(
+                format!("no packets can be delayed here: {error}"),
+                "run it as root, where there is /dev/net/tun and network namespaces are allowed",
+            )),
+            Err(error) => {
+                eprintln!("No packets can be delayed here ({error}), so a relay delays bytes; see --emulate");
+                Ok(Some(Means::Relay))
+            }
+        }
+    }
+
+    /// What else the page needs, and where it is: from a browser behind a line nothing is reached that is not forwarded.
+    async fn beside(&self, target: &Target) -> Result<Vec<(String, SocketAddr)>, Failure> {
+        let way = self.way("origin", false, self.origin, None, Vec::new(), target).await?;
+        let seen = self.first_view(&way).await;
+        way.browser.close().await;
+        let mut found = BTreeMap::new();
+        for one in seen?.0.visit.exchanges {
+            let Ok(other) = Target::of(&one.url) else { continue };
+            if other.host == target.host || found.len() == HOSTS_MAX {
+                continue;
+            }
+            // What is not found here, the browser will not find either.
+            if let Ok(address) = other.resolve().await {
+                found.insert(format!("{}:{}", other.host, other.port), address);
+            }
+        }
+        Ok(found.into_iter().collect())
+    }
+
     /// A browser for the origin and one for each edge, with their delays.
-    async fn ways(&self, target: &Target, place: &Place) -> Result<Vec<Way>, Failure> {
+    async fn ways(
+        &self,
+        target: &Target,
+        place: &Place,
+        means: Option<Means>,
+        beside: &[(String, SocketAddr)],
+    ) -> Result<Vec<Way>, Failure> {
         let mut wanted = vec![("origin".to_owned(), self.origin, place.to_origin, false)];
         for (index, via) in self.via.iter().enumerate() {
             let name = if self.via.len() == 1 { "CDN".to_owned() } else { format!("CDN {}", index + 1) };
             wanted.push((name, Some(*via), place.to_edges, true));
         }
         let mut ways = Vec::new();
-        for (name, address, round_trip, is_edge) in wanted {
-            let address = match (address, round_trip.is_zero()) {
-                (address, true) => address,
-                (address, false) => {
-                    let far = match address {
-                        Some(address) => address,
-                        None => target.resolve().await?,
-                    };
-                    let relay = relay::start(far, round_trip).await;
+        for (name, address, shape, is_edge) in wanted {
+            let is_relayed = means == Some(Means::Relay) && !shape.round_trip.is_zero();
+            let address = match address {
+                None if is_relayed || means == Some(Means::Packets) => Some(target.resolve().await?),
+                address => address,
+            };
+            let (mut line, mut hosts) = (None, Vec::new());
+            let address = match address {
+                Some(far) if is_relayed => {
+                    let relay = relay::start(far, shape.round_trip).await;
                     Some(relay.map_err(|error| Failure::new(format!("no relay to {far}: {error}"), ""))?)
                 }
+                Some(far) if means == Some(Means::Packets) => {
+                    let laid = Line::open(shape).and_then(|mut line| {
+                        for (host, address) in beside {
+                            hosts.push((host.clone(), line.forward_beside(*address)?));
+                        }
+                        Ok((line.forward(far)?, line))
+                    });
+                    let (near, laid) =
+                        laid.map_err(|error| Failure::new(format!("no line to {far}: {error}"), ""))?;
+                    line = Some(laid);
+                    Some(near)
+                }
+                address => address,
             };
-            let options = Options {
-                program: self.browser.clone(),
-                hosts: address.map(|address| (target.host.clone(), address)).into_iter().collect(),
-                takes_any_certificate: self.insecure,
-                ..Options::default()
-            };
-            let browser = Browser::launch(&options).await.map_err(of_browser)?;
-            ways.push(Way { name, is_edge, browser });
+            ways.push(self.way(&name, is_edge, address, line, hosts, target).await?);
         }
         Ok(ways)
+    }
+
+    async fn way(
+        &self,
+        name: &str,
+        is_edge: bool,
+        address: Option<SocketAddr>,
+        line: Option<Line>,
+        mut hosts: Vec<(String, SocketAddr)>,
+        target: &Target,
+    ) -> Result<Way, Failure> {
+        hosts.extend(address.map(|address| (target.host.clone(), address)));
+        let options = Options {
+            program: self.browser.clone(),
+            hosts,
+            takes_any_certificate: self.insecure,
+            without_quic: line.is_some(),
+            namespace: line.as_ref().map(Line::near),
+            ..Options::default()
+        };
+        let browser = Browser::launch(&options).await.map_err(of_browser)?;
+        Ok(Way { name: name.to_owned(), is_edge, browser, _line: line })
     }
 
     async fn visit(&self, target: &Target, place: &Place, ways: &[Way]) -> Result<Vec<Series>, Failure> {

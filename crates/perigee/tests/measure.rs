@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Output, Stdio};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A page of four resources, until the test ends.
 fn serve() -> SocketAddr {
@@ -24,11 +24,18 @@ fn serve() -> SocketAddr {
                         continue;
                     }
                     let target = String::from_utf8_lossy(&head).split(' ').nth(1).unwrap_or("/").to_owned();
+                    // A page with a script of another host, which the query names.
+                    let beside = target
+                        .strip_prefix("/?")
+                        .map(|host| format!("<h1>Hi</h1><script src=\"http://{host}/a.js\"></script>"));
                     let (kind, body) = match &*target {
                         "/" => (
                             "text/html",
                             "<!doctype html><link rel=stylesheet href=/a.css><script src=/a.js></script><h1>Hello</h1><script src=/b.js></script>",
                         ),
+                        page if page.starts_with("/?") => {
+                            ("text/html", beside.as_deref().unwrap_or_default())
+                        }
                         "/a.css" => ("text/css", "h1 { font-size: 5em }"),
                         _ => ("text/javascript", "var a = 1;"),
                     };
@@ -96,6 +103,8 @@ fn a_gain_is_shown_with_its_interval_and_a_budget_fails() {
         &server,
         "--from",
         "far=300ms/0",
+        "--emulate",
+        "relay",
         "--runs",
         "9",
         "--json",
@@ -114,7 +123,7 @@ fn a_gain_is_shown_with_its_interval_and_a_budget_fails() {
     );
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     let place = &report["report"]["places"][0];
-    assert_eq!(place["emulated"], true);
+    assert_eq!((&place["emulated"], &place["emulated_by"]), (&json!(true), &json!("relay")));
     let comparison = |metric: &str| {
         let rows = place["comparisons"].as_array().unwrap().iter();
         rows.clone().find(|row| row["metric"] == metric && row["after"] == "CDN, first view").unwrap().clone()
@@ -132,6 +141,41 @@ fn a_gain_is_shown_with_its_interval_and_a_budget_fails() {
     let page = std::fs::read_to_string(&scratch).unwrap();
     std::fs::remove_file(&scratch).unwrap();
     assert!(page.contains("sooner") && page.contains("emulated by a relay") && page.ends_with("</html>\n"));
+}
+
+#[test]
+fn packets_take_their_time_where_they_can_be_delayed() {
+    let (server, other) = (serve(), serve());
+    let arguments = |page: &str| {
+        let from = ["--from", "far=200ms/40ms,50Mbit", "--emulate", "packets", "--runs", "2", "--json"];
+        let way = [page, "--origin", &server.to_string(), "--via", &server.to_string()].map(str::to_owned);
+        way.into_iter().chain(from.map(str::to_owned)).collect::<Vec<_>>()
+    };
+    let page = arguments(&format!("http://shop.test/?{other}"));
+    let Some(output) = measure(&page.iter().map(String::as_str).collect::<Vec<_>>()) else { return };
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    if said.contains("no packets can be delayed here") {
+        assert_eq!(output.status.code(), Some(1), "what was asked for is not replaced by less");
+        return eprintln!("{said}: nothing was tested");
+    }
+    assert!(output.status.success(), "{said}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let place = &report["report"]["places"][0];
+    assert_eq!((&place["emulated_by"], &place["rate_bits"]), (&json!("packets"), &json!(50e6)));
+    let series = |way: &str| {
+        let all = place["series"].as_array().unwrap().iter();
+        all.clone().find(|one| one["way"] == way && one["view"] == "first view").unwrap()
+    };
+    // Two round trips before the first byte. Chromium connects some milliseconds before it counts the navigation's start.
+    for (way, least) in [("origin", 400.0), ("CDN", 80.0)] {
+        let times = series(way)["metrics"]["ttfb"]["values"].as_array().unwrap();
+        assert!(times.iter().all(|ms| ms.as_f64().unwrap() >= least * 0.9), "{way}: {times:?}");
+    }
+    // What is not under test is reached, and stays where it is.
+    let requests = series("CDN")["typical"].as_array().unwrap();
+    let beside =
+        requests.iter().find(|one| one["url"].as_str().unwrap().contains(&other.to_string())).unwrap();
+    assert_eq!((&beside["status"], &beside["failure"]), (&json!(200), &Value::Null), "{beside}");
 }
 
 #[test]

@@ -3,6 +3,8 @@
 use insight::stats;
 use serde_json::{Value, json};
 
+use super::packets::Shape;
+use super::place::{self, Means};
 use super::series::{Budget, Comparison, METRICS, Series, TIMES, View};
 
 /// Requests of a waterfall that are drawn.
@@ -19,9 +21,9 @@ pub(super) struct Report {
 
 /// What was measured from one place.
 pub(super) struct Place {
-    name: String,
-    round_trips_ms: (f64, f64),
-    is_emulated: bool,
+    place: place::Place,
+    /// How it is emulated, where it is.
+    means: Option<Means>,
     series: Vec<Series>,
     /// The series that are compared, and each time of theirs.
     pairs: Vec<(usize, usize, Vec<Comparison>)>,
@@ -29,13 +31,7 @@ pub(super) struct Place {
 
 impl Place {
     /// Compares each way with the origin, view by view, and decides what may be claimed, for all of them together.
-    pub(super) fn new(
-        name: &str,
-        round_trips_ms: (f64, f64),
-        is_emulated: bool,
-        series: Vec<Series>,
-        level: f64,
-    ) -> Place {
+    pub(super) fn new(place: place::Place, means: Option<Means>, series: Vec<Series>, level: f64) -> Place {
         let mut pairs = Vec::new();
         for (after, edge) in series.iter().enumerate().filter(|(_, one)| one.is_edge) {
             let view = if edge.view == View::Cold { View::First } else { edge.view };
@@ -49,18 +45,29 @@ impl Place {
         let claimed = stats::claims(&ps, level);
         let all = pairs.iter_mut().flat_map(|(.., compared)| compared);
         all.zip(claimed).for_each(|(one, is_claimed)| one.is_claimed = is_claimed);
-        Place { name: name.to_owned(), round_trips_ms, is_emulated, series, pairs }
+        Place { place, means, series, pairs }
     }
 
     fn title(&self) -> String {
-        match self.is_emulated {
-            false => format!("From {}", self.name),
-            true => format!(
-                "From {}: {:.0} ms to the origin, {:.0} ms to the edges (emulated by a relay that delays TCP)",
-                self.name, self.round_trips_ms.0, self.round_trips_ms.1
-            ),
+        let Some(means) = self.means else { return format!("From {}", self.place.name) };
+        let mut title = format!(
+            "From {}: {:.0} ms to the origin, {:.0} ms to the edges",
+            self.place.name,
+            milliseconds(self.place.to_origin),
+            milliseconds(self.place.to_edges)
+        );
+        if let Some(rate) = self.place.to_origin.rate {
+            title.push_str(&format!(", {} Mbit/s", rate / 1e6));
         }
+        if self.place.to_origin.loss > 0.0 {
+            title.push_str(&format!(", {:.1} % of packets lost", self.place.to_origin.loss * 100.0));
+        }
+        format!("{title} ({})", means.words())
     }
+}
+
+fn milliseconds(shape: Shape) -> f64 {
+    shape.round_trip.as_secs_f64() * 1e3
 }
 
 /// What a comparison comes to, in one sentence.
@@ -114,12 +121,12 @@ impl Report {
                         Some(median) if median <= *most => {}
                         Some(median) => over.push(format!(
                             "{name} from {} by way of {}: {} and at most {} is wanted",
-                            place.name,
+                            place.place.name,
                             series.way,
                             unit.words(median),
                             unit.words(*most)
                         )),
-                        None => over.push(format!("{name} from {}: the page showed none", place.name)),
+                        None => over.push(format!("{name} from {}: the page showed none", place.place.name)),
                     }
                 }
             }
@@ -141,8 +148,9 @@ impl Report {
                     })
                     .collect();
                 json!({
-                    "name": place.name, "emulated": place.is_emulated, "round_trip_origin_ms": place.round_trips_ms.0,
-                    "round_trip_edges_ms": place.round_trips_ms.1, "comparisons": comparisons,
+                    "name": place.place.name, "emulated": place.means.is_some(), "emulated_by": place.means.map(Means::name),
+                    "round_trip_origin_ms": milliseconds(place.place.to_origin), "round_trip_edges_ms": milliseconds(place.place.to_edges),
+                    "rate_bits": place.place.to_origin.rate, "loss": place.place.to_origin.loss, "comparisons": comparisons,
                     "series": place.series.iter().map(Series::json).collect::<Vec<_>>(),
                 })
             })
