@@ -5,6 +5,8 @@
 //! alike. First views have a profile of their own; repeat views the cache that the first view has left.
 
 mod device;
+mod film;
+mod keep;
 mod packets;
 mod place;
 mod relay;
@@ -15,17 +17,24 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use browser::{Browser, Options, Page};
 use clap::Args;
+use client::Control;
 use serde_json::json;
 use tokio::net::lookup_host;
+use tokio::runtime::Runtime;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
 
 use crate::address::parse_address;
+use crate::cluster::Cluster;
 use crate::failure::Failure;
 use crate::interrupt::{self, unless_interrupted};
 use crate::purge::Edge;
+use film::Film;
+use keep::Kept;
 use packets::{Line, Shape};
 use place::{Means, Place};
 use report::{Place as PlaceReport, Report};
@@ -38,6 +47,9 @@ Examples:
   perigee measure http://shop.example/ --origin 127.0.0.1:8000 --via 127.0.0.1:8080 --from sydney=280ms/12ms --cold
   perigee measure http://shop.example/ --via 127.0.0.1:8080 --from phone=180ms/60ms,9Mbit,0.5%
   perigee measure https://www.shop.example/ --budget lcp=2.5s,ttfb=400ms   exit code 1 when a median is over it
+  perigee measure https://www.shop.example/ --via 127.0.0.1:8443 --every 1h --keep home   the cluster's dashboard shows it over time
+  perigee measure list                                                    what control keeps
+  perigee measure compare home --ago 1d                                   the newest against yesterday's
 
 --from NAME=FAR/NEAR puts the origin FAR and the edges NEAR away: packet by packet where this runs as root and has /dev/net/tun, else by
 a relay that delays what passes; for TCP alone. The report says which. Packets may also meet a rate and a loss, the same in both directions.
@@ -53,13 +65,19 @@ const VIAS_MAX: usize = 8;
 /// Other hosts of a page that are forwarded to.
 const HOSTS_MAX: usize = 64;
 
+/// How often a page may be measured: a measurement takes a minute, and after a week the line has gaps.
+const EVERY_MIN: Duration = Duration::from_secs(60);
+const EVERY_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+
 /// `perigee measure`.
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct MeasureArgs {
+    #[command(subcommand)]
+    kept: Option<Kept>,
     /// The page
-    #[arg(value_name = "URL")]
-    url: String,
+    #[arg(value_name = "URL", required = true)]
+    url: Option<String>,
     /// Where the page's host is to be found without the CDN [default: where DNS says]
     #[arg(long, value_name = "HOST:PORT", value_parser = parse_address)]
     origin: Option<SocketAddr>,
@@ -98,6 +116,21 @@ pub(crate) struct MeasureArgs {
     /// Print the report as JSON
     #[arg(long)]
     json: bool,
+    /// Have a cluster's control keep the result, under this name: its dashboard shows it over time
+    #[arg(long, value_name = "NAME")]
+    keep: Option<String>,
+    /// Measure again and again, so long after the last time, until it is interrupted
+    #[arg(long, value_name = "DURATION", requires = "keep", value_parser = parse_every)]
+    every: Option<Duration>,
+    #[command(flatten)]
+    cluster: Cluster,
+}
+
+/// At most every minute: a measurement takes that long.
+fn parse_every(text: &str) -> Result<Duration, String> {
+    let every = keep::duration(text)?;
+    let range = EVERY_MIN..=EVERY_MAX;
+    range.contains(&every).then_some(every).ok_or(format!("{text:?} is out of range; write 1m to 7d"))
 }
 
 fn parse_level(text: &str) -> Result<f64, String> {
@@ -141,13 +174,21 @@ impl Target {
     }
 }
 
+/// What makes a way long, as long as it is there.
+#[derive(Default)]
+struct Distance {
+    line: Option<Line>,
+    /// Ends with this.
+    _relay: Option<JoinSet<()>>,
+}
+
 /// A way to the page: a browser that finds its host at one address.
 struct Way {
     name: String,
     is_edge: bool,
     browser: Browser,
-    /// What it is far away by, where that is done packet by packet.
-    _line: Option<Line>,
+    /// What it is far away by.
+    _distance: Distance,
 }
 
 impl MeasureArgs {
@@ -159,11 +200,36 @@ impl MeasureArgs {
                 format!("name {VIAS_MAX} at most"),
             ));
         }
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-        let runtime = runtime.map_err(|error| Failure::new(format!("no runtime: {error}"), ""))?;
-        let Some(report) = runtime.block_on(unless_interrupted(self.measure()))? else {
-            return Ok(ExitCode::from(interrupt::EXIT_CODE));
-        };
+        if let Some(kept) = &self.kept {
+            return kept.run().map(|()| ExitCode::SUCCESS);
+        }
+        if self.cluster.is_given() && self.keep.is_none() {
+            return Err(Failure::new(
+                "flags name a control, and nothing is told to it",
+                "add --keep NAME, or leave them out",
+            ));
+        }
+        // Before anything is measured: who is not let in learns it at once.
+        let control = self.keep.as_ref().map(|_| self.cluster.client()).transpose()?;
+        let done = runtime()?.block_on(unless_interrupted(self.work(control.as_ref())))?;
+        Ok(done.unwrap_or(ExitCode::from(interrupt::EXIT_CODE)))
+    }
+
+    /// Measures once, or again and again.
+    async fn work(&self, control: Option<&Control>) -> Result<ExitCode, Failure> {
+        let Some(every) = self.every else { return self.once(control).await };
+        loop {
+            let next = Instant::now() + every;
+            if let Err(failure) = self.once(control).await {
+                // The page, its origin or control may be away for a while.
+                eprintln!("{failure}");
+            }
+            sleep_until(next).await;
+        }
+    }
+
+    async fn once(&self, control: Option<&Control>) -> Result<ExitCode, Failure> {
+        let report = self.measure().await?;
         if let Some(file) = &self.html {
             std::fs::write(file, report.html()).map_err(|error| {
                 Failure::new(format!("{} cannot be written: {error}", file.display()), "name another file")
@@ -176,11 +242,19 @@ impl MeasureArgs {
             false => crate::visible_lines(&report.text()),
         })?;
         over.iter().for_each(|line| eprintln!("over budget: {line}"));
+        if let (Some(control), Some(name)) = (control, &self.keep) {
+            control.post("/v1/page-tests", &keep::told(name, &report, &over))?;
+        }
         Ok(if over.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
+    /// The page.
+    fn url(&self) -> &str {
+        self.url.as_deref().unwrap_or_default()
+    }
+
     async fn measure(&self) -> Result<Report, Failure> {
-        let target = Target::of(&self.url)?;
+        let target = Target::of(self.url())?;
         let here = [Place::here()];
         let places = if self.from.is_empty() { &here[..] } else { &self.from };
         let means = self.means()?;
@@ -188,15 +262,20 @@ impl MeasureArgs {
             Some(Means::Packets) => self.beside(&target).await?,
             _ => Vec::new(),
         };
-        let mut report = Report::new(&self.url, self.level, self.runs);
+        let mut report = Report::new(self.url(), self.level, self.runs);
         for place in places {
             let ways = self.ways(&target, place, means, &beside).await?;
             report.browser = ways.first().map(|way| way.browser.version().to_owned()).unwrap_or_default();
             let measured = self.visit(&target, place, &ways).await;
+            let films = if measured.is_ok() && self.html.is_some() {
+                self.films(&ways).await
+            } else {
+                Ok(Vec::new())
+            };
             for way in ways {
                 way.browser.close().await;
             }
-            report.places.push(PlaceReport::new(place.clone(), means, measured?, self.level));
+            report.places.push(PlaceReport::new(place.clone(), means, measured?, films?, self.level));
         }
         Ok(report)
     }
@@ -231,7 +310,7 @@ impl MeasureArgs {
 
     /// What else the page needs, and where it is: from a browser behind a line nothing is reached that is not forwarded.
     async fn beside(&self, target: &Target) -> Result<Vec<(String, SocketAddr)>, Failure> {
-        let way = self.way("origin", false, self.origin, None, Vec::new(), target).await?;
+        let way = self.way("origin", false, self.origin, Distance::default(), Vec::new(), target).await?;
         let seen = self.first_view(&way).await;
         way.browser.close().await;
         let mut found = BTreeMap::new();
@@ -268,11 +347,14 @@ impl MeasureArgs {
                 None if is_relayed || means == Some(Means::Packets) => Some(target.resolve().await?),
                 address => address,
             };
-            let (mut line, mut hosts) = (None, Vec::new());
+            let (mut distance, mut hosts) = (Distance::default(), Vec::new());
             let address = match address {
                 Some(far) if is_relayed => {
                     let relay = relay::start(far, shape.round_trip).await;
-                    Some(relay.map_err(|error| Failure::new(format!("no relay to {far}: {error}"), ""))?)
+                    let (near, relay) =
+                        relay.map_err(|error| Failure::new(format!("no relay to {far}: {error}"), ""))?;
+                    distance._relay = Some(relay);
+                    Some(near)
                 }
                 Some(far) if means == Some(Means::Packets) => {
                     let laid = Line::open(shape).and_then(|mut line| {
@@ -283,12 +365,12 @@ impl MeasureArgs {
                     });
                     let (near, laid) =
                         laid.map_err(|error| Failure::new(format!("no line to {far}: {error}"), ""))?;
-                    line = Some(laid);
+                    distance.line = Some(laid);
                     Some(near)
                 }
                 address => address,
             };
-            ways.push(self.way(&name, is_edge, address, line, hosts, target).await?);
+            ways.push(self.way(&name, is_edge, address, distance, hosts, target).await?);
         }
         Ok(ways)
     }
@@ -298,21 +380,22 @@ impl MeasureArgs {
         name: &str,
         is_edge: bool,
         address: Option<SocketAddr>,
-        line: Option<Line>,
+        distance: Distance,
         mut hosts: Vec<(String, SocketAddr)>,
         target: &Target,
     ) -> Result<Way, Failure> {
         hosts.extend(address.map(|address| (target.host.clone(), address)));
+        let line = distance.line.as_ref();
         let options = Options {
             program: self.browser.clone(),
             hosts,
             takes_any_certificate: self.insecure,
             without_quic: line.is_some(),
-            namespace: line.as_ref().map(Line::near),
+            namespace: line.map(Line::near),
             ..Options::default()
         };
         let browser = Browser::launch(&options).await.map_err(of_browser)?;
-        Ok(Way { name: name.to_owned(), is_edge, browser, _line: line })
+        Ok(Way { name: name.to_owned(), is_edge, browser, _distance: distance })
     }
 
     async fn visit(&self, target: &Target, place: &Place, ways: &[Way]) -> Result<Vec<Series>, Failure> {
@@ -334,7 +417,7 @@ impl MeasureArgs {
                 }
                 let (shot, mut page) = self.first_view(way).await?;
                 shots.entry((at, View::First)).or_default().push(shot);
-                let again = page.visit(&self.url, VISIT_TIME_MAX).await.map_err(of_browser)?;
+                let again = page.visit(self.url(), VISIT_TIME_MAX).await.map_err(of_browser)?;
                 shots.entry((at, View::Repeat)).or_default().push(Shot::of(again));
                 page.close().await.map_err(of_browser)?;
             }
@@ -345,16 +428,33 @@ impl MeasureArgs {
         Ok(shots.into_iter().map(series).collect())
     }
 
+    /// What is to be seen by each way.
+    async fn films(&self, ways: &[Way]) -> Result<Vec<Film>, Failure> {
+        let mut films = Vec::new();
+        for way in ways {
+            let mut page = way.browser.new_page().await.map_err(of_browser)?;
+            let (_, frames) = page.film(self.url(), VISIT_TIME_MAX).await.map_err(of_browser)?;
+            page.close().await.map_err(of_browser)?;
+            films.push(Film { way: way.name.clone(), frames });
+        }
+        Ok(films)
+    }
+
     async fn first_view(&self, way: &Way) -> Result<(Shot, Page), Failure> {
         let mut page = way.browser.new_page().await.map_err(of_browser)?;
-        let visit = page.visit(&self.url, VISIT_TIME_MAX).await.map_err(of_browser)?;
+        let visit = page.visit(self.url(), VISIT_TIME_MAX).await.map_err(of_browser)?;
         let document = visit.exchanges.iter().rfind(|one| one.kind == "Document");
         let failed = document.is_none_or(|one| one.failure.is_some() || one.status >= 400 || one.status == 0);
         if failed {
             let why = document.and_then(|one| one.failure.clone());
             let status = document.map_or(0, |one| one.status);
             return Err(Failure::new(
-                format!("{} by way of {}: {}", self.url, way.name, why.unwrap_or(format!("status {status}"))),
+                format!(
+                    "{} by way of {}: {}",
+                    self.url(),
+                    way.name,
+                    why.unwrap_or(format!("status {status}"))
+                ),
                 "check the address, and that --origin and --via listen and serve this host",
             ));
         }
@@ -368,6 +468,15 @@ impl MeasureArgs {
         purged.map_err(|error| Failure::new(format!("the purge did not end: {error}"), ""))??;
         Ok(())
     }
+}
+
+fn runtime() -> Result<Runtime, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    runtime.map_err(|error| Failure::new(format!("no runtime: {error}"), ""))
+}
+
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }
 
 fn of_browser(error: browser::Error) -> Failure {
