@@ -556,6 +556,11 @@ impl Cluster {
 
     /// Runs a command of the program as the administrator, at the control of this number. What it printed, and how it ended.
     pub fn try_perigee(&self, control: usize, arguments: &[&str]) -> Output {
+        self.ready_perigee(control, arguments).output().expect("the program")
+    }
+
+    /// As [`Cluster::try_perigee`], and not yet started.
+    pub fn ready_perigee(&self, control: usize, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.perigee);
         command.args(arguments).env("PERIGEE_CONTROL", format!("https://{}", self.controls[control].address));
         command.env("PERIGEE_AUTHORITY", &self.authority).env("PERIGEE_TOKEN", &self.token);
@@ -563,7 +568,8 @@ impl Cluster {
             let authority = self.directory.join("c1").join("ca.pem");
             command.env("PERIGEE_AUTHORITY", authority);
         }
-        command.stdin(Stdio::null()).output().expect("the program")
+        command.stdin(Stdio::null());
+        command
     }
 
     /// As [`Cluster::try_perigee`] at the first control; it must succeed.
