@@ -586,6 +586,18 @@ fn a_node_joins_runs_what_the_plan_says_and_proves_what_it_has_applied() {
 }
 
 #[test]
+fn a_node_without_a_configuration_says_503_so_that_routers_send_nobody_there() {
+    let (scratch, origin, mut control) = (Scratch::new(), Origin::start(), Control::start());
+    write_files(&scratch.0, &control);
+    let node = Node::start(&scratch);
+    let (status, body) = node.get("/a");
+    assert_eq!(status, 503, "{body}");
+    let (_, version) = control.apply(&sites(&origin));
+    control.reported("the configuration to run", |report| report.running == Some(version.number));
+    node.gets("/a", 0);
+}
+
+#[test]
 fn a_node_that_is_not_let_in_says_why() {
     let (scratch, mut control) = (Scratch::new(), Control::start());
     write_files(&scratch.0, &control);
