@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use model::routing::{Point, place};
-use model::{Pop, Snapshot};
+use model::Pop;
 use router::location::{Location, UNKNOWN};
 use router::table::{Ranking, View, World};
 
