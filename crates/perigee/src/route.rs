@@ -1,12 +1,13 @@
 //! `perigee route`: says to which PoP a client would be sent, why, what comes next, and on what data. Asks no running router: it
-//! decides as one would that thinks every edge well, but for those named by `--without`.
+//! decides as one would that thinks every edge well, but for those named by `--without`; `--with` adds PoPs that there are not yet.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
-use model::Snapshot;
+use model::routing::{Point, place};
+use model::Pop;
 use router::location::{Location, UNKNOWN};
 use router::table::{Ranking, View, World};
 
@@ -15,7 +16,8 @@ use crate::failure::Failure;
 const EXAMPLES: &str = "\
 Examples:
   perigee route 203.0.113.7 --site shop --config cluster.toml --location location.geo
-  perigee route 203.0.113.7 --config cluster.toml --location location.geo --without fra     what if fra were gone";
+  perigee route 203.0.113.7 --config cluster.toml --location location.geo --without fra     what if fra were gone
+  perigee route 203.0.113.7 --config cluster.toml --location location.geo --with waw=WAW    what if there were one in Warsaw";
 
 /// `perigee route`.
 #[derive(Debug, Args)]
@@ -35,6 +37,9 @@ pub(crate) struct Route {
     /// As if this PoP were down; may be given several times
     #[arg(long, value_name = "POP")]
     without: Vec<String>,
+    /// As if there were this PoP too, for any site: an airport, a cloud's region, or LATITUDE,LONGITUDE; may be given several times
+    #[arg(long, value_name = "POP=PLACE", value_parser = parse_pop)]
+    with: Vec<Pop>,
     /// Print as JSON
     #[arg(long)]
     json: bool,
@@ -48,8 +53,8 @@ impl Route {
             Some(path) => router::server::read_location(path).map_err(joined)?,
             None => Location::empty(),
         };
-        let pops = &snapshot.routing.pops;
-        if pops.is_empty() {
+        let mut pops = snapshot.routing.pops.clone();
+        if pops.is_empty() && self.with.is_empty() {
             return Err(Failure::new(
                 format!("{} has no [[pop]]", self.config.display()),
                 "add one with name, location and edges",
@@ -65,7 +70,18 @@ impl Route {
             })
         });
         let fence = named.transpose()?.map_or(&[][..], |site| &site.pops);
-        let group: Vec<u16> = snapshot.routing.pops_of(fence).into_iter().map(|pop| pop as u16).collect();
+        let mut group = snapshot.routing.pops_of(fence);
+        for new in &self.with {
+            if let Some(known) = pops.iter().find(|pop| pop.name == new.name) {
+                return Err(Failure::new(
+                    format!("--with {}: there is a PoP of this name in line {}", new.name, known.line),
+                    "take another name",
+                ));
+            }
+            group.push(pops.len());
+            pops.push(new.clone());
+        }
+        let group: Vec<u16> = group.into_iter().map(|pop| pop as u16).collect();
         let mut down = vec![false; pops.len()];
         for name in &self.without {
             let Some(index) = pops.iter().position(|pop| *pop.name == **name) else {
@@ -77,18 +93,18 @@ impl Route {
             };
             down[index] = true;
         }
-        let world = World::new(pops.clone(), Arc::new(location));
+        let world = World::new(pops, Arc::new(location));
         let view = View { down, ..View::default() };
         let ranking = world.rank_client(self.ip, &group, &view);
         let text = if self.json {
             format!("{:#}\n", router::explain::ranking(&world, self.ip, &ranking))
         } else {
-            self.as_text(&snapshot, &world, &ranking)
+            self.as_text(&world, &ranking)
         };
         crate::print(&text)
     }
 
-    fn as_text(&self, snapshot: &Snapshot, world: &World, ranking: &Ranking) -> String {
+    fn as_text(&self, world: &World, ranking: &Ranking) -> String {
         let mut text = String::new();
         let cell = world.location.cells()[usize::from(ranking.cell)];
         match ranking.cell {
@@ -105,7 +121,7 @@ impl Route {
             }
         }
         for (place, one) in ranking.order.iter().enumerate() {
-            let pop = &snapshot.routing.pops[usize::from(one.pop)];
+            let pop = &world.pops[usize::from(one.pop)];
             let why = if place == 0 { format!("  chosen: {}", why_in_words(ranking)) } else { String::new() };
             let extra =
                 if one.extra_ms > 0.0 { format!(" + {:.0} ms bias", one.extra_ms) } else { String::new() };
@@ -119,19 +135,48 @@ impl Route {
                     format!("  {:>6.0} km  {:>4.0} ms by distance{extra}", one.km, one.estimate.prior_ms)
                 }
             };
-            text.push_str(&format!(
-                "{}. {:<12}{wait}  ({}:{}){why}\n",
-                place + 1,
-                pop.name,
-                self.config.display(),
-                pop.line
-            ));
+            let said = match pop.line {
+                0 => "--with".to_owned(),
+                line => format!("{}:{line}", self.config.display()),
+            };
+            text.push_str(&format!("{}. {:<12}{wait}  ({said}){why}\n", place + 1, pop.name));
         }
         if !world.location.attribution.is_empty() {
             text.push_str(&format!("location data: {}\n", world.location.attribution));
         }
         text
     }
+}
+
+/// A PoP that is not in the configuration: it begins in no line of it.
+fn parse_pop(text: &str) -> Result<Pop, String> {
+    let wanted = "wanted POP=PLACE, such as waw=WAW, waw=aws:eu-central-1 or waw=52.17,20.97";
+    let (name, at) = text.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or(wanted)?;
+    let coordinates = || {
+        let (latitude, longitude) = at.split_once(',')?;
+        let point =
+            Point { latitude: latitude.trim().parse().ok()?, longitude: longitude.trim().parse().ok()? };
+        let is_real = (-90.0..=90.0).contains(&point.latitude) && (-180.0..=180.0).contains(&point.longitude);
+        is_real.then_some(point)
+    };
+    let location = place(at).or_else(|| place(&at.to_ascii_uppercase())).or_else(coordinates);
+    let location = location.ok_or_else(|| format!("{at:?} is no place; {wanted}"))?;
+    Ok(Pop {
+        name: name.into(),
+        location: Some(location),
+        cname: None,
+        beacon: None,
+        edges: Vec::new(),
+        nodes: Vec::new(),
+        regions: Vec::new(),
+        networks: Vec::new(),
+        bias_ms: 0.0,
+        share: None,
+        capacity: None,
+        drain: false,
+        last_resort: false,
+        line: 0,
+    })
 }
 
 fn why_in_words(ranking: &Ranking) -> &'static str {
@@ -146,5 +191,23 @@ fn why_in_words(ranking: &Ranking) -> &'static str {
         Why::FailedOpen => "most look down, so none is believed to be",
         Why::LastResort => "the last resort: no other is left, or has room",
         Why::Drained => "it drains, but no other is left",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pop_that_is_to_be_is_read_and_what_is_no_place_is_refused_with_an_example() {
+        for (text, latitude) in
+            [("waw=WAW", 52.0), ("waw=waw", 52.0), ("x=52.17, 20.97", 52.0), ("f=aws:eu-central-1", 50.0)]
+        {
+            let pop = parse_pop(text).unwrap();
+            assert_eq!((pop.location.unwrap().latitude.floor(), pop.line), (latitude, 0), "{text}");
+        }
+        for text in ["WAW", "=WAW", "a=", "a=nowhere", "a=91,0", "a=0,181", "a=1;2"] {
+            assert!(parse_pop(text).unwrap_err().contains("waw=WAW"), "{text}");
+        }
     }
 }

@@ -74,7 +74,9 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Head>, (u16, &'static str)> {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
     let mut head = httparse::Request::new(&mut fields);
     let length = match head.parse(bytes) {
-        Ok(httparse::Status::Complete(length)) => length,
+        // A whole one too: whether it came at once or in pieces makes no difference.
+        Ok(httparse::Status::Complete(length)) if length <= HEAD_BYTES_MAX => length,
+        Ok(httparse::Status::Complete(_)) => return Err((431, "the head is too long\n")),
         Ok(httparse::Status::Partial) if bytes.len() >= HEAD_BYTES_MAX => {
             return Err((431, "the head is too long\n"));
         }
@@ -92,7 +94,9 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Head>, (u16, &'static str)> {
         if is("transfer-encoding") {
             return Err((411, "the body must say its length: Content-Length\n"));
         } else if is("content-length") {
-            let read = text().and_then(|text| text.parse().ok());
+            // Digits alone (RFC 9110 §8.6): the parser of numbers would take a sign.
+            let digits = text().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+            let read = digits.and_then(|text| text.parse().ok());
             if body.is_some() || read.is_none() {
                 return Err((400, "Content-Length must be one number\n"));
             }
@@ -204,6 +208,7 @@ mod tests {
             ("Transfer-Encoding: chunked", 411),
             ("Content-Length: 5\r\nContent-Length: 5", 400),
             ("Content-Length: five", 400),
+            ("Content-Length: +5", 400),
             ("Content-Length: 9999999", 413),
             ("Host: a\r\nHost: b", 400),
             ("no field", 400),
@@ -212,5 +217,7 @@ mod tests {
             assert_eq!(read.unwrap_err().0, status, "{fields}");
         }
         assert_eq!(parse(&vec![b'A'; HEAD_BYTES_MAX]).unwrap_err().0, 431);
+        let whole = format!("GET / HTTP/1.1\r\nHost: {}\r\n\r\n", "a".repeat(HEAD_BYTES_MAX));
+        assert_eq!(parse(whole.as_bytes()).unwrap_err().0, 431);
     }
 }

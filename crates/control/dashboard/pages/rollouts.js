@@ -76,7 +76,7 @@ function stages(found) {
   return h("ol", { class: "stages" }, STAGES.map(([stage, name, note]) => {
     const at = began.get(stage);
     const isNow = found.stage === stage;
-    const who = stage === "edge" && found.audience.nodes.length > 0 ? found.audience.nodes.join(", ") : stage === "pop" && found.audience.pops.length > 0 ? found.audience.pops.join(", ") : note;
+    const who = stage === "edge" && found.audience.nodes.length > 0 ? found.audience.nodes.join(", ") : stage === "pop" && found.audience.pops.length > 0 ? found.audience.pops.join(", ") : stage === "all" && found.waiting.length > 0 ? `nameservers one at a time; still to come: ${found.waiting.join(", ")}` : note;
     const isPassed = at === undefined && STAGES.slice(STAGES.findIndex(([name]) => name === stage) + 1).some(([name]) => began.has(name));
     const state = isNow ? "now" : at !== undefined ? "done" : "ahead";
     return h("li", { key: stage, class: `${state}${undone && state === "ahead" ? " never" : ""}`, "aria-current": isNow ? "step" : null },

@@ -334,6 +334,29 @@ fn a_table_says_what_the_ranking_says() {
 }
 
 #[test]
+fn a_table_says_what_the_ranking_says_also_of_few_pops_far_away_among_many() {
+    let places: Vec<&str> = model::routing::place_names().step_by(7).take(80).collect();
+    for (biased, down) in [(false, false), (true, false), (false, true)] {
+        let mut pops: Vec<Pop> = places.iter().map(|place| pop(place)).collect();
+        // Two in one place come equal.
+        pops[61].location = pops[60].location;
+        pops.iter_mut()
+            .enumerate()
+            .for_each(|(index, pop)| pop.bias_ms = f64::from(biased) * (index % 5) as f64);
+        let world = World::new(pops, location());
+        let view = View { down: vec![down; 20], ..View::default() };
+        for group in [&[3, 17, 60, 61][..], &[60, 61], &[5], &[1, 2, 30, 31, 32, 33, 34, 70]] {
+            let table = Table::build(&world, group, &view);
+            for address in ["10.1.2.3", "10.200.2.3", "11.1.17.4", "2001:db8::1"] {
+                let ranking = world.rank_client(at(address), group, &view);
+                let found = table.find(&world, at(address), 128).pop;
+                assert_eq!(found, ranking.order[0].pop, "{address} {group:?} {biased} {down}");
+            }
+        }
+    }
+}
+
+#[test]
 fn scopes_are_as_wide_as_the_answer_reaches() {
     let world =
         world(|pops| pops[1].networks = vec![model::settings::Network::parse("10.64.7.0/24").unwrap()]);
