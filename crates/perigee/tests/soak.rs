@@ -1,19 +1,20 @@
 //! A whole CDN under fire, in short: `perigee-world soak` is the long form.
 
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use world::cluster::has_etcd;
 use world::soak::{Options, run};
 
+/// One as good as any other, where the environment names none.
+const SEED: u64 = 6;
+
 #[test]
 fn under_fire_every_answer_is_right_nothing_purged_or_private_is_served_and_all_agree_afterwards() {
-    let drawn =
-        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64 % 1_000_000;
     let seed = std::env::var("PERIGEE_SOAK_SEED").ok().and_then(|text| text.parse().ok());
     let outcome = run(&Options {
         perigee: PathBuf::from(env!("CARGO_BIN_EXE_perigee")),
-        seed: seed.unwrap_or(drawn),
+        seed: seed.unwrap_or(SEED),
         length: Duration::from_secs(20),
         steps_max: 5,
         etcd: usize::from(has_etcd()),
