@@ -208,7 +208,7 @@ impl Visitor {
                 format!("{name}: visitor {} got {} of {version} ({})", self.number, page.path(), told())
             }),
             None => {}
-            Some(index) => {
+            Some(_) => {
                 if version < floor {
                     world.violation("purged", || {
                         let path = page.path();
