@@ -6,8 +6,8 @@ use std::time::Duration;
 use world::cluster::has_etcd;
 use world::soak::{Options, run};
 
-/// One as good as any other, where the environment names none.
-const SEED: u64 = 6;
+/// Where etcd is and network namespaces are: an edge is killed, the shield is cut off, all controls are killed, and a store is damaged.
+const SEED: u64 = 57_641;
 
 #[test]
 fn under_fire_every_answer_is_right_nothing_purged_or_private_is_served_and_all_agree_afterwards() {
@@ -15,8 +15,8 @@ fn under_fire_every_answer_is_right_nothing_purged_or_private_is_served_and_all_
     let outcome = run(&Options {
         perigee: PathBuf::from(env!("CARGO_BIN_EXE_perigee")),
         seed: seed.unwrap_or(SEED),
-        length: Duration::from_secs(20),
-        steps_max: 5,
+        length: Duration::from_secs(45),
+        steps_max: 4,
         etcd: usize::from(has_etcd()),
         visitors: 6,
         hold_max: Duration::from_secs(3),
