@@ -3,7 +3,7 @@
 const http = require("node:http");
 
 const image = Buffer.alloc(20_000, "x");
-const page = (where) => `<!doctype html><title>${where}</title><p>${"text ".repeat(300)}</p>`;
+const page = (where) => `<!doctype html><html lang=en><title>${where}</title><p>${"text ".repeat(300)}</p>`;
 const html = { "content-type": "text/html" };
 
 http.createServer((request, response) => {

@@ -1,13 +1,13 @@
 // Walks the dashboard of a running cluster in headless Chromium, page by page, while visitors come and an edge dies.
 //
-// Environment: CONTROL (its URL), TOKEN (of an administrator), EDGE_PIDS (of the edges; the last is killed), CHROMIUM (its path), PICTURES
-// (folder for what was seen). Prints `ok NAME` or `not ok NAME` for each check; exits with 1 when one is not.
+// Environment: CONTROL (its URL), TOKEN (of an administrator), EDGES (ports of the edges), EDGE_PIDS (of the same; the last is killed), CHROMIUM
+// (its path), PICTURES (folder for what was seen). A page test `products` has been kept. Prints `ok NAME` or `not ok NAME` for each check; exits with 1 when one is not.
 "use strict";
 const fs = require("node:fs");
 const path = require("node:path");
 const { chromium } = require("playwright-core");
 
-const { CONTROL, TOKEN, EDGE_PIDS, CHROMIUM, PICTURES } = process.env;
+const { CONTROL, TOKEN, EDGES, EDGE_PIDS, CHROMIUM, PICTURES } = process.env;
 const axe = fs.readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
 // Longest wait for anything that must come; the machine may be busy.
 const PATIENCE = 30_000;
@@ -15,6 +15,7 @@ const PATIENCE = 30_000;
 const PAGES = {
   overview: "#chart-requests .line",
   places: "#pops tbody tr",
+  speed: "#chart-test-lcp .line",
   why: ".cause",
   explain: "form",
   purges: "#purge",
@@ -23,6 +24,7 @@ const PAGES = {
   nodes: ".node-state",
   audit: "#entries tbody tr",
 };
+const QUERIES = { explain: "?url=https%3A%2F%2Fwww.shop.example%2Fstatic%2Fphoto-1.png%3Fw%3D1", speed: "?test=products" };
 const address = (page, query = "") => `${CONTROL}/dashboard/${page === "overview" ? "" : page}${query}`;
 
 let failures = 0;
@@ -114,7 +116,7 @@ async function everyPage(browser) {
     const { context, page, complaints } = await visitor(browser, { scheme, width });
     await enter(page);
     for (const [name, sign] of Object.entries(PAGES)) {
-      await page.goto(address(name, name === "explain" ? "?url=https%3A%2F%2Fwww.shop.example%2Fstatic%2Fphoto-1.png%3Fw%3D1" : ""));
+      await page.goto(address(name, QUERIES[name]));
       await page.waitForSelector(sign, { state: "attached" });
       await page.waitForFunction(() => !document.querySelector(".loading"));
       const where = `${name}, ${scheme}, ${width} px`;
@@ -224,6 +226,55 @@ async function numbers(browser) {
   };
   await comes("the map shows where visitors come from", map, ({ visited, coloured }) =>
     visited.length > 8 && coloured.length === visited.length && coloured.some((text) => text.startsWith("Germany: ")));
+  await context.close();
+}
+
+// --- How fast pages are ---
+
+// Visits pages of the shop through an edge, in a browser of its own: what it tells of them when it leaves is what is shown.
+async function views(count) {
+  const args = ["--no-sandbox", "--disable-gpu", "--no-first-run", `--host-resolver-rules=MAP www.shop.example:80 127.0.0.1:${EDGES.split(" ")[0]}`];
+  const visitors = await chromium.launch({ executablePath: CHROMIUM, headless: true, args });
+  const page = await visitors.newPage();
+  for (let number = 0; number < count; number += 1) {
+    await page.goto(`http://www.shop.example/products/${20 + number}`);
+    // The edge's own script, which it has put into the page, is there before the page is left.
+    await page.waitForFunction(() => performance.getEntriesByType("resource").some(({ name }) => name.endsWith("/.perigee/beacon.js")), undefined, { timeout: PATIENCE });
+  }
+  await page.goto("about:blank");
+  return visitors;
+}
+
+async function speeds(browser) {
+  const visitors = await views(5);
+  const told = await until(async () => (await api("/v1/stats/rum")).total?.views >= 5);
+  check("browsers tell of their page views", told !== undefined);
+  await visitors.close();
+  const { context, page, complaints } = await visitor(browser);
+  await enter(page);
+  await page.goto(address("speed"));
+  await page.waitForSelector("data#speed-views");
+  const both = async () => ({ shown: await value(page, "data#speed-views"), sent: (await api("/v1/stats/rum")).total.views });
+  await comes("page views are as many as the API says", both, ({ shown, sent }) => shown === sent && sent >= 5);
+  const first = async () => ({ shown: await value(page, "data#speed-ttfb"), sent: (await api("/v1/stats/rum")).total.metrics.ttfb.p75 });
+  await comes("and as fast", first, ({ shown, sent }) => shown === sent);
+  await page.selectOption("#speed-by", "group");
+  await comes("they are told by group of pages", () => page.textContent("#speed-by-key"), (said) => said.includes("/products/"));
+  await page.click(".test-name:has-text('products')");
+  await page.waitForSelector("#chart-test-lcp .line");
+  const test = async () => {
+    const { items } = await api("/v1/page-tests/products");
+    const series = items.at(-1).series.filter(({ view }) => view === "first view");
+    return {
+      count: items.length, sent: series.map(({ medians }) => medians.lcp),
+      shown: await page.locator(".test-lcp").evaluateAll((nodes) => nodes.map((node) => Number(node.value))),
+    };
+  };
+  await comes("a page test shows what it has measured, by each way", test, ({ count, sent, shown }) => count === 2 && sent.length === 2 && JSON.stringify(sent) === JSON.stringify(shown));
+  await comes("with what was changed meanwhile", () => page.locator("#chart-test-lcp .marker").count(), (markers) => markers > 0);
+  await comes("and by what means its place was emulated", () => page.textContent("main"), (said) => said.includes("Emulated by a relay"));
+  await picture(page, "speed-test");
+  check("page speed: nothing on the console", complaints.length === 0, complaints);
   await context.close();
 }
 
@@ -410,6 +461,7 @@ async function loses(browser) {
     await signsIn(browser);
     await everyPage(browser);
     await numbers(browser);
+    await speeds(browser);
     await shares(browser);
     await purges(browser);
     await configures(browser);

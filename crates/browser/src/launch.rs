@@ -1,6 +1,7 @@
 //! Starting a browser, and ending it with all that it has written.
 
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -8,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::json;
 use tokio::process::{Child, Command};
 
@@ -38,6 +40,8 @@ pub struct Options {
     pub window: (u32, u32),
     /// Whether it speaks no HTTP/3.
     pub without_quic: bool,
+    /// The network namespace that it runs in, rather than that of this process (network_namespaces(7)).
+    pub namespace: Option<Arc<OwnedFd>>,
 }
 
 impl Default for Options {
@@ -49,6 +53,7 @@ impl Default for Options {
             takes_any_certificate: false,
             window: (1366, 768),
             without_quic: false,
+            namespace: None,
         }
     }
 }
@@ -181,7 +186,24 @@ fn start(program: &Path, profile: &Path, options: &Options) -> std::io::Result<C
     let mut user_data = std::ffi::OsString::from("--user-data-dir=");
     user_data.push(profile);
     command.arg(user_data).arg("about:blank");
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true).spawn()
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
+    match &options.namespace {
+        None => command.spawn(),
+        Some(namespace) => spawn_within(namespace, command),
+    }
+}
+
+/// A child is in the namespace of the thread that has started it: one that ends right after.
+fn spawn_within(namespace: &OwnedFd, mut command: Command) -> std::io::Result<Child> {
+    let runtime = tokio::runtime::Handle::current();
+    let start = move || {
+        let _entered = runtime.enter();
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+        command.spawn()
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(start).join().unwrap_or_else(|_| Err(std::io::Error::other("its thread has panicked")))
+    })
 }
 
 fn is_root() -> bool {

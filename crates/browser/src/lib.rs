@@ -2,7 +2,8 @@
 //!
 //! [`Browser`] speaks the Chrome DevTools Protocol over a pair of pipes (`--remote-debugging-pipe`): no port that others of
 //! the machine could reach, and no WebSocket. [`Page`] is one tab in a profile of its own, so that two pages share neither
-//! cache nor cookies. [`Page::visit`] loads a URL and returns what a visitor would have got; whoever wants more calls the
+//! cache nor cookies. [`Page::visit`] loads a URL and returns what a visitor would have got, [`Page::film`] also
+//! what was to be seen meanwhile; whoever wants more calls the
 //! protocol's methods by name ([`Page::call`]) and reads its events ([`Page::next_event`]).
 //!
 //! What it doesn't do: it decides nothing about what is good or slow, and emulates neither network nor device.
@@ -18,7 +19,7 @@ use std::io;
 pub use launch::{Browser, Options, find};
 pub use link::Event;
 pub use page::Page;
-pub use visit::{Exchange, Paint, Visit};
+pub use visit::{Exchange, Frame, Paint, Visit};
 
 /// Why a browser could not do what it was told.
 #[derive(Debug)]

@@ -22,6 +22,22 @@ const EXCHANGES_MAX: usize = 5_000;
 /// Messages that one visit remembers.
 const MESSAGES_MAX: usize = 200;
 
+/// Pictures of a film: a small one each time that something changes, width and height at most, in JPEG of some kilobytes.
+const FRAME_SIZE_MAX: (u32, u32) = (240, 240);
+const FRAME_QUALITY: u32 = 50;
+
+/// Pictures that a film remembers; what changes more often, moves for ever.
+const FRAMES_MAX: usize = 300;
+
+/// What a visitor saw, and from when on.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    /// From the navigation's start.
+    pub at_ms: f64,
+    /// A JPEG, in base64; 240 pixels wide at most.
+    pub jpeg: String,
+}
+
 /// What a visit came to.
 #[derive(Clone, Debug, Default)]
 pub struct Visit {
@@ -98,7 +114,7 @@ impl Exchange {
 const TIMING: &str = "new Promise(done => {
   const nav = performance.getEntriesByType('navigation')[0] || {};
   const fcp = performance.getEntriesByName('first-contentful-paint')[0];
-  const out = { ttfb: nav.responseStart || 0, load: nav.loadEventEnd || 0, fcp: fcp ? fcp.startTime : null, lcp: null, cls: 0 };
+  const out = { ttfb: nav.responseStart || 0, load: nav.loadEventEnd || 0, origin: performance.timeOrigin, fcp: fcp ? fcp.startTime : null, lcp: null, cls: 0 };
   let sum = 0, first = 0, last = 0;
   const shift = entry => {
     if (entry.hadRecentInput) return;
@@ -121,6 +137,21 @@ impl Page {
     /// Leaves the page where it is, so that a second visit is what the visitor's next one would be: with the cache and
     /// cookies that the first has left. A page that cannot be had at all is no error: the failed request says why.
     pub async fn visit(&mut self, url: &str, patience: Duration) -> Result<Visit, Error> {
+        self.load(url, patience, false).await.map(|(visit, _)| visit)
+    }
+
+    /// The same, with pictures of what was to be seen, in the order of time; none where the page could not be had. They cost the browser time:
+    /// who measures does not film.
+    pub async fn film(&mut self, url: &str, patience: Duration) -> Result<(Visit, Vec<Frame>), Error> {
+        self.load(url, patience, true).await
+    }
+
+    async fn load(
+        &mut self,
+        url: &str,
+        patience: Duration,
+        films: bool,
+    ) -> Result<(Visit, Vec<Frame>), Error> {
         let deadline = Instant::now() + patience;
         self.call("Page.enable", json!({})).await?;
         self.call("Page.navigate", json!({ "url": "about:blank" })).await?;
@@ -128,33 +159,58 @@ impl Page {
         self.call("Log.enable", json!({})).await?;
         self.call("Runtime.enable", json!({})).await?;
         self.forget_events();
+        if films {
+            let (width, height) = FRAME_SIZE_MAX;
+            let wanted =
+                json!({ "format": "jpeg", "quality": FRAME_QUALITY, "maxWidth": width, "maxHeight": height });
+            self.call("Page.startScreencast", wanted).await?;
+        }
         let answer = self.call("Page.navigate", json!({ "url": url })).await?;
         let mut seen = Seen::default();
         let failed = answer["errorText"].as_str().is_some_and(|text| !text.is_empty());
         let is_complete = self.watch(&mut seen, failed, deadline).await?;
+        if films {
+            self.call("Page.stopScreencast", json!({})).await?;
+        }
+        let frames = std::mem::take(&mut seen.frames);
         let mut visit = seen.finish();
         visit.is_complete = is_complete;
-        if !failed {
-            let timing = self.evaluate(TIMING).await?;
-            visit.ttfb_ms = timing["ttfb"].as_f64().unwrap_or(0.0);
-            visit.load_ms = timing["load"].as_f64().unwrap_or(0.0);
-            visit.fcp_ms = timing["fcp"].as_f64();
-            visit.cls = timing["cls"].as_f64().unwrap_or(0.0);
-            visit.lcp = timing["lcp"]["at"].as_f64().map(|at_ms| Paint {
-                at_ms,
-                what: timing["lcp"]["what"].as_str().unwrap_or_default().to_owned(),
-            });
+        if failed {
+            return Ok((visit, Vec::new()));
         }
-        Ok(visit)
+        let timing = self.evaluate(TIMING).await?;
+        visit.ttfb_ms = timing["ttfb"].as_f64().unwrap_or(0.0);
+        visit.load_ms = timing["load"].as_f64().unwrap_or(0.0);
+        visit.fcp_ms = timing["fcp"].as_f64();
+        visit.cls = timing["cls"].as_f64().unwrap_or(0.0);
+        visit.lcp = timing["lcp"]["at"].as_f64().map(|at_ms| Paint {
+            at_ms,
+            what: timing["lcp"]["what"].as_str().unwrap_or_default().to_owned(),
+        });
+        // Both are times of day of one clock. Before the navigation, the empty page was to be seen.
+        let origin = timing["origin"].as_f64().unwrap_or(0.0);
+        let frames = frames.into_iter().map(|(at, jpeg)| Frame { at_ms: at * 1000.0 - origin, jpeg });
+        Ok((visit, frames.filter(|frame| frame.at_ms >= 0.0).collect()))
     }
 
     /// Reads events until the page is loaded and quiet; `false` at the deadline.
     async fn watch(&mut self, seen: &mut Seen, failed: bool, deadline: Instant) -> Result<bool, Error> {
+        // Of the last event that had to do with loading: a page that moves for ever is quiet, too.
+        let mut last = Instant::now();
         loop {
             let is_done = (seen.is_loaded || failed) && seen.under_way == 0;
-            let until = if is_done { deadline.min(Instant::now() + QUIET) } else { deadline };
+            let until = if is_done { deadline.min(last + QUIET) } else { deadline };
             match timeout_at(until, self.next_event()).await {
-                Ok(Some(event)) => seen.take(&event),
+                Ok(Some(event)) if event.method == "Page.screencastFrame" => {
+                    let taken = json!({ "sessionId": event.params["sessionId"] });
+                    seen.frame(event);
+                    // Without, no other comes.
+                    self.call("Page.screencastFrameAck", taken).await?;
+                }
+                Ok(Some(event)) => {
+                    last = Instant::now();
+                    seen.take(&event);
+                }
                 Ok(None) => return Err(Error::Gone),
                 Err(_) => return Ok(is_done),
             }
@@ -172,6 +228,8 @@ struct Seen {
     starts: Vec<f64>,
     under_way: usize,
     is_loaded: bool,
+    /// Times of day in seconds, and pictures.
+    frames: Vec<(f64, String)>,
 }
 
 impl Seen {
@@ -212,6 +270,15 @@ impl Seen {
                 },
             ),
             _ => {}
+        }
+    }
+
+    fn frame(&mut self, mut event: Event) {
+        let at = event.params["metadata"]["timestamp"].as_f64();
+        if let (Some(at), Value::String(jpeg)) = (at, event.params["data"].take())
+            && self.frames.len() < FRAMES_MAX
+        {
+            self.frames.push((at, jpeg));
         }
     }
 

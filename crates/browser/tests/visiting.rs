@@ -95,3 +95,25 @@ fn a_visit_tells_requests_paints_and_what_the_next_one_spares() {
         browser.close().await;
     });
 }
+
+#[test]
+fn a_film_shows_what_was_to_be_seen_and_measures_the_same() {
+    if browser::find().is_none() {
+        eprintln!("no Chromium is installed: nothing was tested");
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let options = Options { hosts: vec![("shop.test".into(), serve())], ..Options::default() };
+        let browser = Browser::launch(&options).await.unwrap();
+        let mut page = browser.new_page().await.unwrap();
+        let (visit, frames) = page.film("http://shop.test/", PATIENCE).await.unwrap();
+        assert!(visit.is_complete && visit.fcp_ms.is_some(), "{visit:?}");
+        assert!(frames.is_sorted_by_key(|frame| frame.at_ms) && !frames.is_empty());
+        // JPEGs begin with FF D8 FF.
+        assert!(frames.iter().all(|frame| frame.jpeg.starts_with("/9j/") && frame.jpeg.len() < 100_000));
+        let (_, none) = page.film("http://gone.test/", PATIENCE).await.unwrap();
+        assert!(none.is_empty(), "what cannot be had shows nothing");
+        browser.close().await;
+    });
+}

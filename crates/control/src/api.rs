@@ -20,8 +20,8 @@ use crate::limits::{BODY_BYTES_MAX, CONFIGURATION_BYTES_MAX, JOIN_BYTES_MAX};
 use crate::problem::Problem;
 use crate::server::Client;
 use crate::{
-    Shared, advice, audit, configurations, dashboard, explain, nodes, pops, purges, rollouts, sites,
-    statistics, status, tokens,
+    Shared, advice, audit, configurations, dashboard, explain, nodes, page_tests, pops, purges, rollouts,
+    sites, statistics, status, tokens,
 };
 
 /// JSON takes at most six bytes for one.
@@ -55,6 +55,8 @@ fn operators() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(sites::list))
         .routes(routes!(advice::get, advice::report))
         .routes(routes!(advice::verify))
+        .routes(routes!(page_tests::list, page_tests::keep))
+        .routes(routes!(page_tests::results))
         .routes(routes!(audit::list))
         .routes(routes!(status::status))
         .routes(routes!(statistics::series))

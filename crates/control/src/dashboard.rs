@@ -36,7 +36,7 @@ macro_rules! files {
 const FILES: &[(&str, &str)] = files!(
     "style.css" "print.css" "icon.svg" "main.js" "shell.js" "api.js" "view.js" "dom.js" "format.js" "charts.js" "picture.js" "map.js" "world.js"
     "parts.js" "stats.js" "diff.js"
-    "pages/overview.js" "pages/places.js" "pages/speed.js" "pages/why.js" "pages/explain.js" "pages/purges.js" "pages/rollouts.js"
+    "pages/overview.js" "pages/places.js" "pages/speed.js" "pages/tests.js" "pages/why.js" "pages/explain.js" "pages/purges.js" "pages/rollouts.js"
     "pages/configuration.js" "pages/nodes.js" "pages/audit.js"
 );
 

@@ -12,7 +12,7 @@ use crate::cells;
 use crate::clock::now_ms;
 use crate::limits::{TRIM_INTERVAL, VIEW_INTERVAL};
 use crate::tls::Certificates;
-use crate::{audit, idempotency};
+use crate::{audit, idempotency, page_tests};
 
 const TRIMMED_CELL: &str = "trimmed";
 
@@ -56,6 +56,7 @@ pub(crate) async fn keep_house(shared: Arc<Shared>, certificates: Arc<Certificat
             }
             done = done.and(audit::sweep(&*shared.journal).await);
             done = done.and(idempotency::sweep(&shared.journal).await);
+            done = done.and(page_tests::sweep(&*shared.journal).await);
         }
         if let Err(error) = done {
             eprintln!("perigee: old records cannot be taken away: {error}");

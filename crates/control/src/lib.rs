@@ -42,6 +42,7 @@ mod housekeeping;
 mod idempotency;
 pub mod limits;
 mod nodes;
+mod page_tests;
 mod peers;
 mod pops;
 mod problem;

@@ -82,6 +82,15 @@ pub(crate) const TRIM_INTERVAL: Duration = Duration::from_secs(60);
 /// How long the audit log is kept.
 pub const AUDIT_KEPT_DAYS: i64 = 400;
 
+/// How long results of page tests are kept: long enough to see what a change of last quarter has done.
+pub const PAGE_TESTS_KEPT_DAYS: i64 = 90;
+
+/// Page tests that are kept: each is a name in one cell, which each of them rewrites.
+pub const PAGE_TESTS_MAX: usize = 200;
+
+/// Bytes of a result: nine rounds of two ways and three views from eight places have half of it.
+pub const PAGE_TEST_BYTES_MAX: usize = 64 << 10;
+
 /// Entries of the audit log in an answer, and purges in the list of the newest ones.
 pub const LISTED_MAX: usize = 1_000;
 
@@ -163,6 +172,9 @@ pub fn limits_in_words() -> Vec<(&'static str, String, Option<&'static str>)> {
         ("records that are kept", RECORDS_KEPT_MAX.to_string(), None),
         ("entries of the audit log, and purges, in an answer", LISTED_MAX.to_string(), None),
         ("age of the audit log", format!("{AUDIT_KEPT_DAYS} days"), None),
+        ("page tests", PAGE_TESTS_MAX.to_string(), None),
+        ("bytes of a page test's result", PAGE_TEST_BYTES_MAX.to_string(), None),
+        ("age of results of page tests", format!("{PAGE_TESTS_KEPT_DAYS} days"), None),
         ("silence after which a node is out of contact", seconds(OUT_OF_CONTACT), None),
         ("life of a node's certificate", days(NODE_CERTIFICATE), None),
         ("life of an enrolment token, at most", days(ENROLMENT_TTL_MAX), None),

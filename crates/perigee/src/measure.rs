@@ -4,6 +4,11 @@
 //! A round visits the page once in each way, in turns that change from round to round, so that whatever else the machine does meets all of them
 //! alike. First views have a profile of their own; repeat views the cache that the first view has left.
 
+mod device;
+mod film;
+mod keep;
+mod packets;
+mod place;
 mod relay;
 mod report;
 mod series;
@@ -12,18 +17,26 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use browser::{Browser, Options, Page};
 use clap::Args;
-use model::units::parse_duration;
+use client::Control;
 use serde_json::json;
 use tokio::net::lookup_host;
+use tokio::runtime::Runtime;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
 
 use crate::address::parse_address;
+use crate::cluster::Cluster;
 use crate::failure::Failure;
 use crate::interrupt::{self, unless_interrupted};
 use crate::purge::Edge;
+use film::Film;
+use keep::Kept;
+use packets::{Line, Shape};
+use place::{Means, Place};
 use report::{Place as PlaceReport, Report};
 use series::{Budget, Series, Shot, View};
 
@@ -32,9 +45,14 @@ Examples:
   perigee measure http://127.0.0.1:8080/                                  one way: as the address says
   perigee measure http://shop.example/ --origin 127.0.0.1:8000 --via 127.0.0.1:8080 --html report.html
   perigee measure http://shop.example/ --origin 127.0.0.1:8000 --via 127.0.0.1:8080 --from sydney=280ms/12ms --cold
+  perigee measure http://shop.example/ --via 127.0.0.1:8080 --from phone=180ms/60ms,9Mbit,0.5%
   perigee measure https://www.shop.example/ --budget lcp=2.5s,ttfb=400ms   exit code 1 when a median is over it
+  perigee measure https://www.shop.example/ --via 127.0.0.1:8443 --every 1h --keep home   the cluster's dashboard shows it over time
+  perigee measure list                                                    what control keeps
+  perigee measure compare home --ago 1d                                   the newest against yesterday's
 
---from NAME=FAR/NEAR puts the origin FAR and the edges NEAR away, by a relay that delays what passes: an emulation, for TCP alone.
+--from NAME=FAR/NEAR puts the origin FAR and the edges NEAR away: packet by packet where this runs as root and has /dev/net/tun, else by
+a relay that delays what passes; for TCP alone. The report says which. Packets may also meet a rate and a loss, the same in both directions.
 A difference is claimed only where a rank test says that chance would make one with --level's probability at most, over all
 claims of the report together.";
 
@@ -44,13 +62,22 @@ const VISIT_TIME_MAX: Duration = Duration::from_secs(60);
 /// Most edges that are compared: each has a browser of its own.
 const VIAS_MAX: usize = 8;
 
+/// Other hosts of a page that are forwarded to.
+const HOSTS_MAX: usize = 64;
+
+/// How often a page may be measured: a measurement takes a minute, and after a week the line has gaps.
+const EVERY_MIN: Duration = Duration::from_secs(60);
+const EVERY_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+
 /// `perigee measure`.
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct MeasureArgs {
+    #[command(subcommand)]
+    kept: Option<Kept>,
     /// The page
-    #[arg(value_name = "URL")]
-    url: String,
+    #[arg(value_name = "URL", required = true)]
+    url: Option<String>,
     /// Where the page's host is to be found without the CDN [default: where DNS says]
     #[arg(long, value_name = "HOST:PORT", value_parser = parse_address)]
     origin: Option<SocketAddr>,
@@ -62,9 +89,12 @@ pub(crate) struct MeasureArgs {
     cold: bool,
     #[command(flatten)]
     edge: Edge,
-    /// A place to visit from: the round trips to the origin and to the edges; may be given several times
-    #[arg(long, value_name = "NAME=FAR/NEAR", value_parser = parse_place)]
+    /// A place to visit from: the round trips to the origin and to the edges, what its line carries and loses; may be given several times
+    #[arg(long, value_name = "NAME=FAR/NEAR[,RATE][,LOSS]", value_parser = Place::parse)]
     from: Vec<Place>,
+    /// How places are emulated [default: packets where they can be, else relay]
+    #[arg(long, value_name = "MEANS", requires = "from")]
+    emulate: Option<Means>,
     /// Rounds
     #[arg(long, value_name = "N", default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..=200))]
     runs: u32,
@@ -86,35 +116,26 @@ pub(crate) struct MeasureArgs {
     /// Print the report as JSON
     #[arg(long)]
     json: bool,
+    /// Have a cluster's control keep the result, under this name: its dashboard shows it over time
+    #[arg(long, value_name = "NAME")]
+    keep: Option<String>,
+    /// Measure again and again, so long after the last time, until it is interrupted
+    #[arg(long, value_name = "DURATION", requires = "keep", value_parser = parse_every)]
+    every: Option<Duration>,
+    #[command(flatten)]
+    cluster: Cluster,
+}
+
+/// At most every minute: a measurement takes that long.
+fn parse_every(text: &str) -> Result<Duration, String> {
+    let every = keep::duration(text)?;
+    let range = EVERY_MIN..=EVERY_MAX;
+    range.contains(&every).then_some(every).ok_or(format!("{text:?} is out of range; write 1m to 7d"))
 }
 
 fn parse_level(text: &str) -> Result<f64, String> {
     let level = text.parse().ok().filter(|level| (0.0001..=0.2).contains(level));
     level.ok_or(format!("{text:?} is no level; write a share from 0.0001 to 0.2, as 0.01"))
-}
-
-/// Where visitors are.
-#[derive(Clone, Debug)]
-struct Place {
-    name: String,
-    to_origin: Duration,
-    to_edges: Duration,
-}
-
-fn parse_place(text: &str) -> Result<Place, String> {
-    let wrong = || format!("{text:?} is no place; write e.g. sydney=280ms/12ms");
-    let (name, times) = text.split_once('=').ok_or_else(wrong)?;
-    let (far, near) = times.split_once('/').ok_or_else(wrong)?;
-    let time = |text: &str| match text {
-        "0" => Ok(Duration::ZERO),
-        text => parse_duration(text)
-            .map_err(|bad| format!("{text:?} {}; write e.g. {}", bad.reason, bad.suggestion)),
-    };
-    let place = Place { name: name.to_owned(), to_origin: time(far)?, to_edges: time(near)? };
-    match place.to_origin.max(place.to_edges) > Duration::from_secs(10) || name.is_empty() {
-        true => Err(wrong()),
-        false => Ok(place),
-    }
 }
 
 /// The page's address, in parts.
@@ -153,11 +174,21 @@ impl Target {
     }
 }
 
+/// What makes a way long, as long as it is there.
+#[derive(Default)]
+struct Distance {
+    line: Option<Line>,
+    /// Ends with this.
+    _relay: Option<JoinSet<()>>,
+}
+
 /// A way to the page: a browser that finds its host at one address.
 struct Way {
     name: String,
     is_edge: bool,
     browser: Browser,
+    /// What it is far away by.
+    _distance: Distance,
 }
 
 impl MeasureArgs {
@@ -169,11 +200,36 @@ impl MeasureArgs {
                 format!("name {VIAS_MAX} at most"),
             ));
         }
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-        let runtime = runtime.map_err(|error| Failure::new(format!("no runtime: {error}"), ""))?;
-        let Some(report) = runtime.block_on(unless_interrupted(self.measure()))? else {
-            return Ok(ExitCode::from(interrupt::EXIT_CODE));
-        };
+        if let Some(kept) = &self.kept {
+            return kept.run().map(|()| ExitCode::SUCCESS);
+        }
+        if self.cluster.is_given() && self.keep.is_none() {
+            return Err(Failure::new(
+                "flags name a control, and nothing is told to it",
+                "add --keep NAME, or leave them out",
+            ));
+        }
+        // Before anything is measured: who is not let in learns it at once.
+        let control = self.keep.as_ref().map(|_| self.cluster.client()).transpose()?;
+        let done = runtime()?.block_on(unless_interrupted(self.work(control.as_ref())))?;
+        Ok(done.unwrap_or(ExitCode::from(interrupt::EXIT_CODE)))
+    }
+
+    /// Measures once, or again and again.
+    async fn work(&self, control: Option<&Control>) -> Result<ExitCode, Failure> {
+        let Some(every) = self.every else { return self.once(control).await };
+        loop {
+            let next = Instant::now() + every;
+            if let Err(failure) = self.once(control).await {
+                // The page, its origin or control may be away for a while.
+                eprintln!("{failure}");
+            }
+            sleep_until(next).await;
+        }
+    }
+
+    async fn once(&self, control: Option<&Control>) -> Result<ExitCode, Failure> {
+        let report = self.measure().await?;
         if let Some(file) = &self.html {
             std::fs::write(file, report.html()).map_err(|error| {
                 Failure::new(format!("{} cannot be written: {error}", file.display()), "name another file")
@@ -186,62 +242,160 @@ impl MeasureArgs {
             false => crate::visible_lines(&report.text()),
         })?;
         over.iter().for_each(|line| eprintln!("over budget: {line}"));
+        if let (Some(control), Some(name)) = (control, &self.keep) {
+            control.post("/v1/page-tests", &keep::told(name, &report, &over))?;
+        }
         Ok(if over.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
+    /// The page.
+    fn url(&self) -> &str {
+        self.url.as_deref().unwrap_or_default()
+    }
+
     async fn measure(&self) -> Result<Report, Failure> {
-        let target = Target::of(&self.url)?;
-        let here = vec![Place { name: "here".into(), to_origin: Duration::ZERO, to_edges: Duration::ZERO }];
-        let places = if self.from.is_empty() { &here } else { &self.from };
-        let mut report = Report::new(&self.url, self.level, self.runs);
+        let target = Target::of(self.url())?;
+        let here = [Place::here()];
+        let places = if self.from.is_empty() { &here[..] } else { &self.from };
+        let means = self.means()?;
+        let beside = match means {
+            Some(Means::Packets) => self.beside(&target).await?,
+            _ => Vec::new(),
+        };
+        let mut report = Report::new(self.url(), self.level, self.runs);
         for place in places {
-            let ways = self.ways(&target, place).await?;
+            let ways = self.ways(&target, place, means, &beside).await?;
             report.browser = ways.first().map(|way| way.browser.version().to_owned()).unwrap_or_default();
             let measured = self.visit(&target, place, &ways).await;
+            let films = if measured.is_ok() && self.html.is_some() {
+                self.films(&ways).await
+            } else {
+                Ok(Vec::new())
+            };
             for way in ways {
                 way.browser.close().await;
             }
-            report.places.push(PlaceReport::new(
-                &place.name,
-                (place.to_origin.as_secs_f64() * 1e3, place.to_edges.as_secs_f64() * 1e3),
-                !self.from.is_empty(),
-                measured?,
-                self.level,
-            ));
+            report.places.push(PlaceReport::new(place.clone(), means, measured?, films?, self.level));
         }
         Ok(report)
     }
 
+    /// How places are emulated, if there are any: packet by packet where that can be done and nothing else is wanted.
+    fn means(&self) -> Result<Option<Means>, Failure> {
+        if self.from.is_empty() {
+            return Ok(None);
+        }
+        let needing = self.from.iter().find(|place| place.needs_packets());
+        if self.emulate == Some(Means::Relay) {
+            return match needing {
+                None => Ok(Some(Means::Relay)),
+                Some(place) => Err(Failure::new(
+                    format!("--from {}: a relay has neither rate nor loss", place.name),
+                    "leave them out, or --emulate relay",
+                )),
+            };
+        }
+        match Line::open(Shape::default()) {
+            Ok(_) => Ok(Some(Means::Packets)),
+            Err(error) if self.emulate.is_some() || needing.is_some() => Err(Failure::new(
+                format!("no packets can be delayed here: {error}"),
+                "run it as root, where there is /dev/net/tun and network namespaces are allowed",
+            )),
+            Err(error) => {
+                eprintln!("No packets can be delayed here ({error}), so a relay delays bytes; see --emulate");
+                Ok(Some(Means::Relay))
+            }
+        }
+    }
+
+    /// What else the page needs, and where it is: from a browser behind a line nothing is reached that is not forwarded.
+    async fn beside(&self, target: &Target) -> Result<Vec<(String, SocketAddr)>, Failure> {
+        let way = self.way("origin", false, self.origin, Distance::default(), Vec::new(), target).await?;
+        let seen = self.first_view(&way).await;
+        way.browser.close().await;
+        let mut found = BTreeMap::new();
+        for one in seen?.0.visit.exchanges {
+            let Ok(other) = Target::of(&one.url) else { continue };
+            if other.host == target.host || found.len() == HOSTS_MAX {
+                continue;
+            }
+            // What is not found here, the browser will not find either.
+            if let Ok(address) = other.resolve().await {
+                found.insert(format!("{}:{}", other.host, other.port), address);
+            }
+        }
+        Ok(found.into_iter().collect())
+    }
+
     /// A browser for the origin and one for each edge, with their delays.
-    async fn ways(&self, target: &Target, place: &Place) -> Result<Vec<Way>, Failure> {
+    async fn ways(
+        &self,
+        target: &Target,
+        place: &Place,
+        means: Option<Means>,
+        beside: &[(String, SocketAddr)],
+    ) -> Result<Vec<Way>, Failure> {
         let mut wanted = vec![("origin".to_owned(), self.origin, place.to_origin, false)];
         for (index, via) in self.via.iter().enumerate() {
             let name = if self.via.len() == 1 { "CDN".to_owned() } else { format!("CDN {}", index + 1) };
             wanted.push((name, Some(*via), place.to_edges, true));
         }
         let mut ways = Vec::new();
-        for (name, address, round_trip, is_edge) in wanted {
-            let address = match (address, round_trip.is_zero()) {
-                (address, true) => address,
-                (address, false) => {
-                    let far = match address {
-                        Some(address) => address,
-                        None => target.resolve().await?,
-                    };
-                    let relay = relay::start(far, round_trip).await;
-                    Some(relay.map_err(|error| Failure::new(format!("no relay to {far}: {error}"), ""))?)
+        for (name, address, shape, is_edge) in wanted {
+            let is_relayed = means == Some(Means::Relay) && !shape.round_trip.is_zero();
+            let address = match address {
+                None if is_relayed || means == Some(Means::Packets) => Some(target.resolve().await?),
+                address => address,
+            };
+            let (mut distance, mut hosts) = (Distance::default(), Vec::new());
+            let address = match address {
+                Some(far) if is_relayed => {
+                    let relay = relay::start(far, shape.round_trip).await;
+                    let (near, relay) =
+                        relay.map_err(|error| Failure::new(format!("no relay to {far}: {error}"), ""))?;
+                    distance._relay = Some(relay);
+                    Some(near)
                 }
+                Some(far) if means == Some(Means::Packets) => {
+                    let laid = Line::open(shape).and_then(|mut line| {
+                        for (host, address) in beside {
+                            hosts.push((host.clone(), line.forward_beside(*address)?));
+                        }
+                        Ok((line.forward(far)?, line))
+                    });
+                    let (near, laid) =
+                        laid.map_err(|error| Failure::new(format!("no line to {far}: {error}"), ""))?;
+                    distance.line = Some(laid);
+                    Some(near)
+                }
+                address => address,
             };
-            let options = Options {
-                program: self.browser.clone(),
-                hosts: address.map(|address| (target.host.clone(), address)).into_iter().collect(),
-                takes_any_certificate: self.insecure,
-                ..Options::default()
-            };
-            let browser = Browser::launch(&options).await.map_err(of_browser)?;
-            ways.push(Way { name, is_edge, browser });
+            ways.push(self.way(&name, is_edge, address, distance, hosts, target).await?);
         }
         Ok(ways)
+    }
+
+    async fn way(
+        &self,
+        name: &str,
+        is_edge: bool,
+        address: Option<SocketAddr>,
+        distance: Distance,
+        mut hosts: Vec<(String, SocketAddr)>,
+        target: &Target,
+    ) -> Result<Way, Failure> {
+        hosts.extend(address.map(|address| (target.host.clone(), address)));
+        let line = distance.line.as_ref();
+        let options = Options {
+            program: self.browser.clone(),
+            hosts,
+            takes_any_certificate: self.insecure,
+            without_quic: line.is_some(),
+            namespace: line.map(Line::near),
+            ..Options::default()
+        };
+        let browser = Browser::launch(&options).await.map_err(of_browser)?;
+        Ok(Way { name: name.to_owned(), is_edge, browser, _distance: distance })
     }
 
     async fn visit(&self, target: &Target, place: &Place, ways: &[Way]) -> Result<Vec<Series>, Failure> {
@@ -263,7 +417,7 @@ impl MeasureArgs {
                 }
                 let (shot, mut page) = self.first_view(way).await?;
                 shots.entry((at, View::First)).or_default().push(shot);
-                let again = page.visit(&self.url, VISIT_TIME_MAX).await.map_err(of_browser)?;
+                let again = page.visit(self.url(), VISIT_TIME_MAX).await.map_err(of_browser)?;
                 shots.entry((at, View::Repeat)).or_default().push(Shot::of(again));
                 page.close().await.map_err(of_browser)?;
             }
@@ -274,16 +428,33 @@ impl MeasureArgs {
         Ok(shots.into_iter().map(series).collect())
     }
 
+    /// What is to be seen by each way.
+    async fn films(&self, ways: &[Way]) -> Result<Vec<Film>, Failure> {
+        let mut films = Vec::new();
+        for way in ways {
+            let mut page = way.browser.new_page().await.map_err(of_browser)?;
+            let (_, frames) = page.film(self.url(), VISIT_TIME_MAX).await.map_err(of_browser)?;
+            page.close().await.map_err(of_browser)?;
+            films.push(Film { way: way.name.clone(), frames });
+        }
+        Ok(films)
+    }
+
     async fn first_view(&self, way: &Way) -> Result<(Shot, Page), Failure> {
         let mut page = way.browser.new_page().await.map_err(of_browser)?;
-        let visit = page.visit(&self.url, VISIT_TIME_MAX).await.map_err(of_browser)?;
+        let visit = page.visit(self.url(), VISIT_TIME_MAX).await.map_err(of_browser)?;
         let document = visit.exchanges.iter().rfind(|one| one.kind == "Document");
         let failed = document.is_none_or(|one| one.failure.is_some() || one.status >= 400 || one.status == 0);
         if failed {
             let why = document.and_then(|one| one.failure.clone());
             let status = document.map_or(0, |one| one.status);
             return Err(Failure::new(
-                format!("{} by way of {}: {}", self.url, way.name, why.unwrap_or(format!("status {status}"))),
+                format!(
+                    "{} by way of {}: {}",
+                    self.url(),
+                    way.name,
+                    why.unwrap_or(format!("status {status}"))
+                ),
                 "check the address, and that --origin and --via listen and serve this host",
             ));
         }
@@ -297,6 +468,15 @@ impl MeasureArgs {
         purged.map_err(|error| Failure::new(format!("the purge did not end: {error}"), ""))??;
         Ok(())
     }
+}
+
+fn runtime() -> Result<Runtime, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    runtime.map_err(|error| Failure::new(format!("no runtime: {error}"), ""))
+}
+
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }
 
 fn of_browser(error: browser::Error) -> Failure {

@@ -801,7 +801,8 @@ fn a_node_goes_back_to_what_is_stable_from_its_own_disk() {
     let (_, stable) = control.apply(&format!("{}ttl = \"1h\"\n", sites(&origin)));
     control.reported("what is stable to run", |report| report.running == Some(stable.number));
     let version = control.version(&format!("{}ttl = \"2h\"\n", sites(&origin)));
-    let candidate = Candidate { version: version.clone(), to: Audience::Pops(vec!["fra".into()]) };
+    let candidate =
+        Candidate { version: version.clone(), to: Audience::Pops(vec!["fra".into()]), waiting: Vec::new() };
     control.write(Change::Plan(Plan { stable: Some(stable.clone()), candidate: Some(candidate) }));
     control.reported("the candidate to run", |report| report.running == Some(version.number));
     // It boots with it too, unless it has died with it.

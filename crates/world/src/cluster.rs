@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use journal::sqlite::Sqlite;
 use journal::trust::fingerprint;
+use journal::{Commit, Journal};
 use rustix::process::{Pid, Signal, kill_process};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -554,6 +556,11 @@ impl Cluster {
 
     /// Runs a command of the program as the administrator, at the control of this number. What it printed, and how it ended.
     pub fn try_perigee(&self, control: usize, arguments: &[&str]) -> Output {
+        self.ready_perigee(control, arguments).output().expect("the program")
+    }
+
+    /// As [`Cluster::try_perigee`], and not yet started.
+    pub fn ready_perigee(&self, control: usize, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.perigee);
         command.args(arguments).env("PERIGEE_CONTROL", format!("https://{}", self.controls[control].address));
         command.env("PERIGEE_AUTHORITY", &self.authority).env("PERIGEE_TOKEN", &self.token);
@@ -561,7 +568,8 @@ impl Cluster {
             let authority = self.directory.join("c1").join("ca.pem");
             command.env("PERIGEE_AUTHORITY", authority);
         }
-        command.stdin(Stdio::null()).output().expect("the program")
+        command.stdin(Stdio::null());
+        command
     }
 
     /// As [`Cluster::try_perigee`] at the first control; it must succeed.
@@ -585,6 +593,33 @@ impl Cluster {
             };
             self.edges.iter().chain(&self.routers).all(|process| runs(&process.name))
         });
+    }
+
+    /// Makes what is rolled out stable, as minutes of good behaviour would: in the journal of a control that is stopped for it. With
+    /// SQLite alone.
+    pub fn make_stable(&mut self) {
+        let path = self.directory.join(&self.controls[0].name).join("journal.sqlite");
+        self.controls[0].kill();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let chance: journal::Chance = Arc::new(|| 0);
+            let journal = Sqlite::open(&path, &chance).expect("the journal");
+            let read = async |name: &str| {
+                let cell = journal.cell(name).await.expect("a cell").expect("a cell");
+                (cell.name, serde_json::from_slice::<serde_json::Value>(&cell.value).expect("a value"))
+            };
+            let (rollout, mut promoted) = read("rollout").await;
+            promoted["stage"] = "promoted".into();
+            let (plan, _) = read("plan").await;
+            let stable = serde_json::json!({ "stable": promoted["version"] });
+            let record = serde_json::json!({ "by": "test", "at_ms": 1, "change": { "plan": &stable } });
+            let values = [(rollout, promoted), (plan, stable)];
+            let cells = values.map(|(name, value)| (name, Some(value.to_string().into_bytes()))).to_vec();
+            let commit = Commit { cells, record: Some(record.to_string()), ..Commit::default() };
+            journal.commit(commit).await.expect("to be written");
+        });
+        drop(runtime);
+        self.controls[0].restart();
     }
 
     /// Begins to roll a configuration out, as `perigee apply` does: staged. Its number.

@@ -1,4 +1,4 @@
-// How fast pages were for their visitors, as their browsers have told: Web Vitals by PoP, country and group of pages.
+// How fast pages were for their visitors, as their browsers have told: Web Vitals by PoP, country and group of pages; and what page tests say.
 
 import { chart } from "../charts.js";
 import { h } from "../dom.js";
@@ -6,6 +6,7 @@ import * as format from "../format.js";
 import { code, empty, panel, pending, table, tag, tile } from "../parts.js";
 import { follow, ratio } from "../stats.js";
 import { change, link } from "../view.js";
+import { needs, tests } from "./tests.js";
 
 const ms = (value) => format.micros(value === null || value === undefined ? null : value * 1000);
 const shift = (value) => (value === null || value === undefined ? format.none : value.toFixed(3));
@@ -28,19 +29,20 @@ const word = { good: "good", warn: "needs work", bad: "poor", quiet: "not known"
 
 export const speed = {
   title: "Page speed",
-  about: "What visitors' browsers have told. Three of four page views were at least as fast as these numbers.",
+  about: "What visitors' browsers have told: three of four page views were at least as fast as these numbers. Below, what page tests have measured.",
   isOver: true,
-  needs: (view) => ({ speed: follow(view, "/v1/stats/rum", { by: by(view), country: view.country, group: view.group }, { slower: 3 }) }),
-  draw: ({ view, data }) => {
-    const found = data.speed;
-    if (!found?.value) return pending(found, "There are no statistics");
-    const { total } = found.value;
-    if (total.views === 0) {
-      return panel("Page views", { id: "speed" }, empty("No page views in this time", "A site or rule says ", code("rum = { inject = true }"), ": then the edge puts a small script into its pages, and browsers tell how fast they were. Without cookies, and nothing is kept in the browser."));
-    }
-    return [filters(view), tiles(total), charts(found), lines(view, found), parts(view, found)];
-  },
+  needs: (view) => ({ speed: follow(view, "/v1/stats/rum", { by: by(view), country: view.country, group: view.group }, { slower: 3 }), ...needs(view) }),
+  draw: ({ view, data }) => [visitors(view, data.speed), tests(view, data)],
 };
+
+function visitors(view, found) {
+  if (!found?.value) return pending(found, "There are no statistics");
+  const { total } = found.value;
+  if (total.views === 0) {
+    return panel("Page views", { id: "speed" }, empty("No page views in this time", "A site or rule says ", code("rum = { inject = true }"), ": then the edge puts a small script into its pages, and browsers tell how fast they were. Without cookies, and nothing is kept in the browser."));
+  }
+  return [filters(view), tiles(total), charts(found), lines(view, found), parts(view, found)];
+}
 
 const filters = (view) =>
   h("div", { class: "row", key: "filters" },

@@ -87,6 +87,12 @@ fn views(connection: &Connection, step: usize) -> rusqlite::Result<Vec<i64>> {
         .collect()
 }
 
+/// Whether this version can add up the buckets of a view. Those of a newer one, which has run here before, are left alone, and forgotten
+/// when their time has come: they must not keep the others from being summed up.
+fn is_known(view: i64) -> bool {
+    top::is_list(view) || rum::is_rum(view) || VIEWS.iter().any(|known| i64::from(known.0) == view)
+}
+
 impl Database {
     pub(super) fn open(path: &Path, names: &mut Names) -> rusqlite::Result<Database> {
         let connection = Connection::open(path)?;
@@ -97,6 +103,12 @@ impl Database {
         connection.pragma_update(None, "cache_size", -32 * 1024)?;
         let form: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
         if form != FORM {
+            if form != 0 {
+                eprintln!(
+                    "perigee: {} has statistics in the form {form}, and this version writes {FORM}: they are begun anew",
+                    path.display()
+                );
+            }
             connection.execute_batch(
                 "DROP TABLE IF EXISTS names; DROP TABLE IF EXISTS buckets; DROP TABLE IF EXISTS rolled; DROP TABLE IF EXISTS seen;",
             )?;
@@ -172,7 +184,7 @@ impl Database {
     fn roll(&mut self, step: usize, until: i64) -> rusqlite::Result<()> {
         let next = STEPS[step + 1];
         let transaction = self.connection.transaction()?;
-        let views = views(&transaction, step)?;
+        let views: Vec<i64> = views(&transaction, step)?.into_iter().filter(|view| is_known(*view)).collect();
         let mut first = None;
         for view in &views {
             let found: Option<i64> = transaction

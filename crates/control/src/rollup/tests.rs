@@ -123,6 +123,33 @@ fn sums_are_the_same_in_each_step_however_late_it_comes() {
 }
 
 #[test]
+fn what_a_newer_version_has_written_keeps_nothing_else_from_being_summed_up() {
+    let mut bench = Bench::new();
+    let unknown = i64::from(Dims::ALL.0) + 1;
+    assert!(!VIEWS.iter().any(|view| i64::from(view.0) == unknown) && !rum::is_rum(unknown));
+    for second in [0, 1] {
+        bench.put(
+            DAY + 5,
+            "fra",
+            report(DAY + second, "shop", vec![(key(Why::Fresh, b"DE", Class::Image, 200), cell(1, 10))]),
+        );
+        let mut work = bench.database.begin(&bench.names).unwrap();
+        work.add(0, unknown, DAY + second, b"of another form").unwrap();
+        work.commit().unwrap();
+    }
+    bench.keep_house(DAY + 120);
+    let count = |view: i64, step: i64| {
+        bench.database.count(
+            &format!("SELECT COUNT(*) FROM buckets WHERE view = {view} AND step = {step} AND at >= ?1"),
+            0,
+        )
+    };
+    assert_eq!((count(i64::from(Dims::POP), 1), count(unknown, 0), count(unknown, 1)), (1, 2, 0));
+    bench.keep_house(DAY + 86_400);
+    assert_eq!(bench.database.count("SELECT COUNT(*) FROM buckets WHERE step = 0 AND at >= ?1", 0), 0);
+}
+
+#[test]
 fn each_dimension_is_told_apart_and_filters_are_any_of_their_values() {
     let mut bench = Bench::new();
     let cells = vec![

@@ -8,6 +8,7 @@ mod configurations;
 mod controls;
 mod dashboard;
 mod nodes;
+mod page_tests;
 mod purges;
 mod stage;
 mod tokens;

@@ -11,17 +11,22 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 /// Pieces that are on their way in one direction: at 16 KiB each, what a window of 4 MiB holds.
 const PIECES_MAX: usize = 256;
 const PIECE_BYTES: usize = 16 * 1024;
 
-/// Listens on a free loopback port, and passes on to `target` with this round trip. Ends with the runtime.
-pub(super) async fn start(target: SocketAddr, round_trip: Duration) -> std::io::Result<SocketAddr> {
+/// Listens on a free loopback port, and passes on to `target` with this round trip, until the second value is dropped.
+pub(super) async fn start(
+    target: SocketAddr,
+    round_trip: Duration,
+) -> std::io::Result<(SocketAddr, JoinSet<()>)> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
-    tokio::spawn(async move {
+    let mut listening = JoinSet::new();
+    listening.spawn(async move {
         while let Ok((near, _)) = listener.accept().await {
             tokio::spawn(async move {
                 let Ok(far) = TcpStream::connect(target).await else { return };
@@ -34,7 +39,7 @@ pub(super) async fn start(target: SocketAddr, round_trip: Duration) -> std::io::
             });
         }
     });
-    Ok(address)
+    Ok((address, listening))
 }
 
 /// Passes bytes on, each piece `delay` after it came and the first one `more` later still. Ends when one side does.
@@ -86,7 +91,7 @@ mod tests {
                 }
             });
             let round_trip = Duration::from_millis(60);
-            let relay = start(target, round_trip).await.unwrap();
+            let (relay, _listening) = start(target, round_trip).await.unwrap();
             let begin = Instant::now();
             let mut stream = TcpStream::connect(relay).await.unwrap();
             for (number, trips) in [(1, 2), (2, 3)] {

@@ -3,6 +3,9 @@
 use insight::stats;
 use serde_json::{Value, json};
 
+use super::film::{self, Film, PICTURES_BYTES_MAX};
+use super::packets::Shape;
+use super::place::{self, Means};
 use super::series::{Budget, Comparison, METRICS, Series, TIMES, View};
 
 /// Requests of a waterfall that are drawn.
@@ -10,7 +13,7 @@ const ROWS_MAX: usize = 60;
 
 /// All that was measured.
 pub(super) struct Report {
-    url: String,
+    pub(super) url: String,
     level: f64,
     runs: u32,
     pub(super) browser: String,
@@ -19,10 +22,12 @@ pub(super) struct Report {
 
 /// What was measured from one place.
 pub(super) struct Place {
-    name: String,
-    round_trips_ms: (f64, f64),
-    is_emulated: bool,
-    series: Vec<Series>,
+    pub(super) place: place::Place,
+    /// How it is emulated, where it is.
+    pub(super) means: Option<Means>,
+    pub(super) series: Vec<Series>,
+    /// A film by each way, where they are wanted.
+    films: Vec<Film>,
     /// The series that are compared, and each time of theirs.
     pairs: Vec<(usize, usize, Vec<Comparison>)>,
 }
@@ -30,10 +35,10 @@ pub(super) struct Place {
 impl Place {
     /// Compares each way with the origin, view by view, and decides what may be claimed, for all of them together.
     pub(super) fn new(
-        name: &str,
-        round_trips_ms: (f64, f64),
-        is_emulated: bool,
+        place: place::Place,
+        means: Option<Means>,
         series: Vec<Series>,
+        films: Vec<Film>,
         level: f64,
     ) -> Place {
         let mut pairs = Vec::new();
@@ -49,22 +54,33 @@ impl Place {
         let claimed = stats::claims(&ps, level);
         let all = pairs.iter_mut().flat_map(|(.., compared)| compared);
         all.zip(claimed).for_each(|(one, is_claimed)| one.is_claimed = is_claimed);
-        Place { name: name.to_owned(), round_trips_ms, is_emulated, series, pairs }
+        Place { place, means, series, films, pairs }
     }
 
     fn title(&self) -> String {
-        match self.is_emulated {
-            false => format!("From {}", self.name),
-            true => format!(
-                "From {}: {:.0} ms to the origin, {:.0} ms to the edges (emulated by a relay that delays TCP)",
-                self.name, self.round_trips_ms.0, self.round_trips_ms.1
-            ),
+        let Some(means) = self.means else { return format!("From {}", self.place.name) };
+        let mut title = format!(
+            "From {}: {:.0} ms to the origin, {:.0} ms to the edges",
+            self.place.name,
+            milliseconds(self.place.to_origin),
+            milliseconds(self.place.to_edges)
+        );
+        if let Some(rate) = self.place.to_origin.rate {
+            title.push_str(&format!(", {} Mbit/s", rate / 1e6));
         }
+        if self.place.to_origin.loss > 0.0 {
+            title.push_str(&format!(", {:.1} % of packets lost", self.place.to_origin.loss * 100.0));
+        }
+        format!("{title} ({})", means.words())
     }
 }
 
+fn milliseconds(shape: Shape) -> f64 {
+    shape.round_trip.as_secs_f64() * 1e3
+}
+
 /// What a comparison comes to, in one sentence.
-fn sentence(one: &Comparison) -> String {
+pub(super) fn sentence(one: &Comparison) -> String {
     let (name, unit) = METRICS[one.metric];
     let what = match name {
         "ttfb" => "The first byte comes",
@@ -114,12 +130,12 @@ impl Report {
                         Some(median) if median <= *most => {}
                         Some(median) => over.push(format!(
                             "{name} from {} by way of {}: {} and at most {} is wanted",
-                            place.name,
+                            place.place.name,
                             series.way,
                             unit.words(median),
                             unit.words(*most)
                         )),
-                        None => over.push(format!("{name} from {}: the page showed none", place.name)),
+                        None => over.push(format!("{name} from {}: the page showed none", place.place.name)),
                     }
                 }
             }
@@ -141,8 +157,10 @@ impl Report {
                     })
                     .collect();
                 json!({
-                    "name": place.name, "emulated": place.is_emulated, "round_trip_origin_ms": place.round_trips_ms.0,
-                    "round_trip_edges_ms": place.round_trips_ms.1, "comparisons": comparisons,
+                    "name": place.place.name, "emulated": place.means.is_some(), "emulated_by": place.means.map(Means::name),
+                    "round_trip_origin_ms": milliseconds(place.place.to_origin), "round_trip_edges_ms": milliseconds(place.place.to_edges),
+                    "rate_bits": place.place.to_origin.rate, "loss": place.place.to_origin.loss,
+                    "films": place.films.iter().map(Film::json).collect::<Vec<_>>(), "comparisons": comparisons,
                     "series": place.series.iter().map(Series::json).collect::<Vec<_>>(),
                 })
             })
@@ -199,7 +217,8 @@ impl Report {
             self.runs,
             escape(&self.browser)
         );
-        for place in &self.places {
+        let mut room = PICTURES_BYTES_MAX;
+        for (number, place) in self.places.iter().enumerate() {
             html.push_str(&format!("<h2>{}</h2>", escape(&place.title())));
             for (before, after, compared) in &place.pairs {
                 let (before, after) = (&place.series[*before], &place.series[*after]);
@@ -218,6 +237,7 @@ impl Report {
                 }
                 html.push_str("</ul>");
             }
+            html.push_str(&film::strips(&place.films, number, &mut room));
             html.push_str(&bars(&place.series));
             html.push_str("<h3>What was loaded, in the visit in the middle</h3>");
             place.series.iter().for_each(|series| html.push_str(&waterfall(series)));
@@ -230,7 +250,8 @@ impl Report {
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#223}h1{font-size:1.6em}h2{margin-top:2em;\
 border-top:1px solid #ccd;padding-top:1em}li.good::marker{content:'✓ ';color:#187a3c}li.bad::marker{content:'✗ ';color:#b3261e}\
 li.same::marker{content:'= ';color:#667}.by{color:#667}table{border-collapse:collapse;width:100%}td,th{padding:.2em .5em;text-align:right}\
-td:first-child,th:first-child{text-align:left}svg{width:100%;height:auto}details{margin:.5em 0}summary{cursor:pointer}text{font:11px system-ui,sans-serif;fill:#223}";
+td:first-child,th:first-child{text-align:left}svg{width:100%;height:auto}details{margin:.5em 0}summary{cursor:pointer}\
+.film{overflow-x:auto}.film table{width:auto}.frame{width:120px;height:68px;border:1px solid #ccd;background:#fff center/contain no-repeat}text{font:11px system-ui,sans-serif;fill:#223}";
 
 /// Medians with their intervals, a bar for each time.
 fn bars(series: &[Series]) -> String {
@@ -341,7 +362,7 @@ fn waterfall(series: &Series) -> String {
 }
 
 /// For text and for attributes: URLs and field values are whatever others have written.
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for char in text.chars() {
         match char {

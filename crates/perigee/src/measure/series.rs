@@ -179,13 +179,17 @@ pub(super) struct Comparison {
 impl Comparison {
     /// `None` where one side has no values.
     pub(super) fn of(before: &Series, after: &Series, metric: usize) -> Option<Comparison> {
-        let (old, new) = (before.values(metric), after.values(metric));
+        Comparison::between(&before.values(metric), &after.values(metric), metric)
+    }
+
+    /// The same of values.
+    pub(super) fn between(old: &[f64], new: &[f64], metric: usize) -> Option<Comparison> {
         Some(Comparison {
             metric,
-            before: stats::median(&old)?,
-            after: stats::median(&new)?,
-            interval: stats::gain_interval(&old, &new, 0.95, metric as u64)?,
-            test: stats::rank_test(&old, &new)?,
+            before: stats::median(old)?,
+            after: stats::median(new)?,
+            interval: stats::gain_interval(old, new, 0.95, metric as u64)?,
+            test: stats::rank_test(old, new)?,
             is_claimed: false,
         })
     }

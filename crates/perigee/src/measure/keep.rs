@@ -1,0 +1,189 @@
+//! Results that a cluster's control keeps: told, listed, and compared with each other.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use insight::stats;
+use model::units::parse_duration;
+use serde_json::{Value, json};
+
+use super::report::{Report, sentence};
+use super::series::{Comparison, METRICS, TIMES};
+use crate::cluster::{Cluster, cell, show, table, when};
+use crate::failure::Failure;
+
+const DAY_MS: i64 = 24 * 3600 * 1000;
+
+/// How far back is looked for a result to compare with: for as long as control keeps them.
+const KEPT_MS: i64 = 90 * DAY_MS;
+
+/// What is done with what control keeps.
+#[derive(Debug, Subcommand)]
+pub(super) enum Kept {
+    /// The page tests that control keeps
+    List(List),
+    /// The newest result of a page test against an earlier one
+    Compare(Compare),
+}
+
+impl Kept {
+    pub(super) fn run(&self) -> Result<(), Failure> {
+        match self {
+            Kept::List(list) => list.run(),
+            Kept::Compare(compare) => compare.run(),
+        }
+    }
+}
+
+/// `perigee measure list`.
+#[derive(Debug, Args)]
+pub(super) struct List {
+    #[command(flatten)]
+    cluster: Cluster,
+    /// Print control's answer as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl List {
+    fn run(&self) -> Result<(), Failure> {
+        let found = self.cluster.client()?.fetch("/v1/page-tests")?;
+        show(self.json, &found, |answer| {
+            let rows = answer["items"].as_array().into_iter().flatten().map(|one| {
+                let over = one["over_budget"].as_array().map_or(0, Vec::len);
+                let budget = if over == 0 { "kept".to_owned() } else { format!("{over} over") };
+                vec![cell(&one["name"]), when(&one["at_ms"]), budget, cell(&one["by"]), cell(&one["url"])]
+            });
+            table(&["NAME", "LAST MEASURED", "BUDGET", "BY", "PAGE"], &rows.collect::<Vec<_>>())
+        })
+    }
+}
+
+/// `perigee measure compare`.
+#[derive(Debug, Args)]
+pub(super) struct Compare {
+    /// The page test
+    name: String,
+    /// Compare with the newest result that is so much older [default: the one before]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    ago: Option<Duration>,
+    /// With which probability a difference may be claimed where there is none
+    #[arg(long, value_name = "SHARE", default_value_t = 0.01, value_parser = super::parse_level)]
+    level: f64,
+    #[command(flatten)]
+    cluster: Cluster,
+}
+
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    parse_duration(text).map_err(|bad| format!("{text:?} {}; write e.g. {}", bad.reason, bad.suggestion))
+}
+
+impl Compare {
+    fn run(&self) -> Result<(), Failure> {
+        let client = self.cluster.client()?;
+        let now = super::now_ms();
+        let target = format!("/v1/page-tests/{}?from={}&values=true", escaped(&self.name), now - KEPT_MS);
+        let found = client.fetch(&target)?;
+        let items = found["items"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let missing = |what: &str| {
+            Failure::new(
+                format!("{what} of {} is kept", self.name),
+                "measure it: perigee measure URL --keep NAME",
+            )
+        };
+        let at = |one: &Value| one["at_ms"].as_i64().unwrap_or_default();
+        let (newest, earlier) = items.split_last().ok_or_else(|| missing("no result"))?;
+        let latest = self.ago.map_or(i64::MAX, |ago| at(newest) - ago.as_millis() as i64);
+        let before = earlier
+            .iter()
+            .rfind(|one| at(one) <= latest)
+            .ok_or_else(|| missing("no result that is so old"))?;
+        crate::print(&crate::visible_lines(&describe(&self.name, before, newest, self.level)))
+    }
+}
+
+/// For a path: names that control takes have nothing else.
+fn escaped(name: &str) -> String {
+    name.bytes()
+        .map(|byte| match byte.is_ascii_alphanumeric() || b"._-".contains(&byte) {
+            true => char::from(byte).to_string(),
+            false => format!("%{byte:02X}"),
+        })
+        .collect()
+}
+
+fn describe(name: &str, before: &Value, after: &Value, level: f64) -> String {
+    let all = |result: &Value| result["series"].as_array().cloned().unwrap_or_default();
+    let values = |series: &Value, metric: usize| -> Vec<f64> {
+        let values = series["values"][METRICS[metric].0].as_array().map(Vec::as_slice).unwrap_or_default();
+        values.iter().filter_map(Value::as_f64).collect()
+    };
+    let mut compared = Vec::new();
+    for new in all(after) {
+        let is_same =
+            |old: &&Value| ["place", "emulated_by", "way", "view"].iter().all(|key| old[*key] == new[*key]);
+        let Some(old) = all(before).iter().find(is_same).cloned() else { continue };
+        let title = format!("From {}, {}, {}", cell(&new["place"]), cell(&new["way"]), cell(&new["view"]));
+        let times = (0..TIMES)
+            .filter_map(|metric| Comparison::between(&values(&old, metric), &values(&new, metric), metric));
+        compared.push((title, times.collect::<Vec<_>>()));
+    }
+    let ps: Vec<f64> = compared.iter().flat_map(|(_, times)| times).map(|one| one.test.p).collect();
+    let claims = stats::claims(&ps, level);
+    let times = compared.iter_mut().flat_map(|(_, times)| times);
+    times.zip(claims).for_each(|(one, is_claimed)| one.is_claimed = is_claimed);
+    let mut text = format!("{name}: {} against {}\n", when(&after["at_ms"]), when(&before["at_ms"]));
+    for (title, times) in &compared {
+        text.push_str(&format!("\n{title}:\n"));
+        times.iter().for_each(|one| text.push_str(&format!("  {}\n", sentence(one))));
+    }
+    if compared.is_empty() {
+        text.push_str(
+            "\nNothing was measured both times from the same place, by the same means and the same way.\n",
+        );
+    }
+    text
+}
+
+/// What control is told of a report.
+pub(super) fn told(name: &str, report: &Report, over_budget: &[String]) -> Value {
+    // A thousandth of a millisecond, or of a layout shift's score.
+    let rounded = |value: f64| (value * 1000.0).round() / 1000.0;
+    let series: Vec<Value> = (report.places.iter())
+        .flat_map(|place| place.series.iter().map(move |series| (place, series)))
+        .map(|(place, series)| {
+            let values: serde_json::Map<String, Value> = (METRICS.iter().enumerate())
+                .map(|(index, (metric, _))| {
+                    let values: Vec<f64> = series.values(index).into_iter().map(rounded).collect();
+                    ((*metric).to_owned(), json!(values))
+                })
+                .collect();
+            json!({
+                "place": place.place.name, "emulated_by": place.means.map(super::Means::name), "way": series.way,
+                "is_edge": series.is_edge, "view": series.view.words(), "values": values,
+            })
+        })
+        .collect();
+    json!({ "name": name, "url": report.url, "browser": report.browser, "series": series, "over_budget": over_budget })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_measured_alike_is_compared_and_only_what_is_more_than_chance_is_claimed() {
+        let result = |at_ms: i64, way: &str, lcp: &[f64]| json!({ "at_ms": at_ms, "series": [{ "place": "here", "emulated_by": null, "way": way, "view": "first view", "values": { "lcp": lcp } }] });
+        let slow: Vec<f64> = (0..9).map(|value| 900.0 + f64::from(value)).collect();
+        let fast: Vec<f64> = (0..9).map(|value| 300.0 + f64::from(value)).collect();
+        let (before, after) = (result(1, "CDN", &slow), result(2, "CDN", &fast));
+        let said = describe("home", &before, &after, 0.01);
+        assert!(
+            said.contains("The main content shows 600 ms sooner: after 304 ms instead of 904 ms"),
+            "{said}"
+        );
+        assert!(describe("home", &before, &before, 0.01).contains("told from chance"));
+        let said = describe("home", &before, &result(2, "origin", &fast), 0.01);
+        assert!(said.contains("Nothing was measured both times") && !said.contains("sooner"), "{said}");
+    }
+}
