@@ -20,6 +20,9 @@
 //! | `unanswered` | every request is answered while nothing is done to anybody, and from 35 s after a PoP was lost |
 //! | `ended` | no process ends by itself |
 //!
+//! Not done: wrong clocks, as Linux gives a process no wall clock of its own (plays have one, `edge::Clock`); memory limits
+//! (`bench/overload.sh`); damage to etcd's and SQLite's own files; two faults at a time.
+//!
 //! What is done and when follows from the seed; what comes of it also from the machine. `perigee-world soak` runs it.
 
 mod faults;
