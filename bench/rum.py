@@ -1,6 +1,6 @@
 """Share of a core that an edge needs for 10,000 page views a second, told by browsers.
 
-Each view is a POST of its own with a token that the edge has given before, from one of 4,000 networks; what an ordinary one says is in
+Each view is a POST of its own with a token that the edge has given before, from one of 16,000 networks; what an ordinary one says is in
 it. Beside it, at the same rate, the shortest answer of the edge (204, nothing told): what any request costs. All views must be counted.
 """
 import argparse
@@ -15,7 +15,7 @@ import servers
 
 CONNECTIONS = 64
 RATE = 10_000
-NETWORKS = 4_000
+NETWORKS = 16_000
 HOST = "shop.example"
 
 

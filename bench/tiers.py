@@ -144,7 +144,7 @@ def edges(rig, origin, authority, nodes, shield=None):
             certificate, key = authority.sign(name)
             tier = f'listen_tier = "127.0.0.1:{ports[name]}"\n[edge.tier]\ncertificate = "{certificate}"\nkey = "{key}"\n' \
                    f'authority = "{authority.certificate}"\n'
-        disk = f'[[store.disk]]\nsize = "{node["disk"]}"\n' if "disk" in node else ""
+        disk = f'[[store.disk]]\nsize = "{node["disk"]}"\nwrites_per_day = 1000\n' if "disk" in node else ""
         config = rig.write(f"{name}.toml", f'[edge]\nnode = "{name}"\nlisten = "127.0.0.1:{port}"\nadmin = "127.0.0.1:{admin}"\n'
                                            f'workers = 1\n{tier}[store]\nmemory = "{node.get("memory", "512MiB")}"\n{disk}{common}')
         argv = [binary, "serve", "--config", config, "--state", rig.path(f"{name}-state")]

@@ -120,6 +120,7 @@ export function health(node, at) {
   if (!node.in_service) return { state: "bad", text: `out of contact for ${format.span(silent)}` };
   if (silent > SILENT_MS) return { state: "warn", text: `silent for ${format.span(silent)}` };
   if (node.refused) return { state: "bad", text: `refused configuration ${node.refused.version}` };
+  if (node.unwell) return { state: "bad", text: `does not answer itself: ${node.unwell}` };
   if (node.wanted !== null && node.running !== node.wanted) return { state: "warn", text: `runs ${node.running ?? "none"}, is to run ${node.wanted}` };
   if (node.behind > 0) return { state: "warn", text: `${format.whole(node.behind)} behind` };
   return { state: "good", text: "well" };

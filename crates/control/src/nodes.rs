@@ -765,6 +765,8 @@ pub(crate) struct NodeShown {
     wanted: Option<u64>,
     /// The one that it would not take.
     refused: Option<RefusalShown>,
+    /// Why it does not answer what it asks itself, as routers do each second.
+    unwell: Option<String>,
     /// Up to where it has applied the journal.
     position: Option<u64>,
     /// How far that is behind the newest position, as positions go.
@@ -842,6 +844,7 @@ pub(crate) async fn list(
             refused: report
                 .and_then(|report| report.refused.as_ref())
                 .map(|refusal| RefusalShown { version: refusal.version.number, why: refusal.why.clone() }),
+            unwell: report.and_then(|report| report.unwell.clone()),
             position,
             behind: position.map(|position| head.saturating_sub(position)),
             starts: report.map(|report| report.starts),

@@ -99,6 +99,7 @@ async fn step(shared: &Shared, known: Option<(Rollout, u64)>) -> Result<Option<(
             return Ok(Some((rollout, version)));
         }
         Some(Decision::Widen(_)) => "rollout.widen",
+        Some(Decision::Admit(_)) => "rollout.admit",
         Some(Decision::Promote) => "rollout.promote",
         Some(Decision::Undo(_)) => "rollout.undo",
     };
@@ -118,10 +119,10 @@ fn measured(rollout: &Rollout, node: &NodeView) -> Option<MeasureShown> {
     let counted = rollout.counted(&node.name)?;
     Some(MeasureShown {
         node: node.name.clone(),
-        is_candidate: rollout.audience.includes(&node.name, &node.pop),
+        is_candidate: rollout.is_for(node),
         requests: counted.requests,
         errors: counted.errors,
-        misses: counted.requests.saturating_sub(counted.hits),
+        misses: if node.is_router { 0 } else { counted.requests.saturating_sub(counted.hits) },
         starts: node.starts,
         memory_bytes: node.vitals.memory_bytes,
     })
@@ -131,7 +132,10 @@ fn subject(rollout: &Rollout) -> String {
     let to = match &rollout.audience {
         Audience::Nodes(nodes) => format!("on {}", nodes.join(", ")),
         Audience::Pops(pops) => format!("in {}", pops.join(", ")),
-        Audience::All => "everywhere".to_owned(),
+        Audience::All => match rollout.admitted() {
+            Some(router) => format!("on {router} as well"),
+            None => "everywhere".to_owned(),
+        },
     };
     match rollout.stage {
         Stage::Promoted => format!("{} is stable", rollout.version.number),
@@ -142,7 +146,8 @@ fn subject(rollout: &Rollout) -> String {
 
 /// The nodes that configurations are for.
 fn views(shared: &Shared) -> Vec<NodeView> {
-    let nodes = shared.nodes_heard().into_iter().filter(|(node, _)| node.role == NodeRole::Edge);
+    let has_one = |role| matches!(role, NodeRole::Edge | NodeRole::Router);
+    let nodes = shared.nodes_heard().into_iter().filter(|(node, _)| has_one(node.role));
     let view = nodes.map(|(node, heard)| {
         let (reported_ms, report) = match heard {
             Some(seen) => (seen.heard_ms, Some(seen.report)),
@@ -152,9 +157,11 @@ fn views(shared: &Shared) -> Vec<NodeView> {
         NodeView {
             name: node.name.clone(),
             pop: node.pop.clone(),
+            is_router: node.role == NodeRole::Router,
             reported_ms,
             running: report.as_ref().and_then(|report| report.running),
             refused: refused.map(|refusal| (refusal.version.number, refusal.why.clone())),
+            unwell: report.as_ref().and_then(|report| report.unwell.clone()),
             starts: report.as_ref().map_or(0, |report| report.starts),
             vitals: report.map(|report| report.vitals).unwrap_or_default(),
         }
@@ -284,8 +291,9 @@ pub(crate) struct MeasureShown {
     node: String,
     /// Whether it is to run the candidate; the others are what it is compared with.
     is_candidate: bool,
+    /// Of a router, queries.
     requests: u64,
-    /// Of these with a status of 500 to 599.
+    /// Of these with a status of 500 to 599; of a router, for names that it does not know.
     errors: u64,
     /// Of these not from the cache.
     misses: u64,
@@ -308,6 +316,8 @@ pub(crate) struct RolloutShown {
     #[schema(value_type = Option<String>)]
     stage: Option<Stage>,
     audience: AudienceShown,
+    /// Routers that do not run it yet: once all edges do, they take it one at a time.
+    waiting: Vec<String>,
     /// Nodes in service that run it, and that are in service.
     running: usize,
     nodes: usize,
@@ -340,6 +350,7 @@ fn shown(shared: &Shared, found: Option<(Rollout, u64)>) -> RolloutShown {
             reason: None,
             stage: None,
             audience: AudienceShown::default(),
+            waiting: Vec::new(),
             running: 0,
             nodes: in_service().count(),
             waiting_for: None,
@@ -369,6 +380,7 @@ fn shown(shared: &Shared, found: Option<(Rollout, u64)>) -> RolloutShown {
         stable: rollout.stable.as_ref().map(|version| version.number),
         stage: Some(rollout.stage),
         audience,
+        waiting: if rollout.is_over() { Vec::new() } else { rollout.waiting.clone() },
         running: in_service().filter(|node| node.running == Some(rollout.version.number)).count(),
         nodes: in_service().count(),
         waiting_for: found.waiting_for,
@@ -450,12 +462,14 @@ async fn begin(
     if let Some(gates) = &wanted.gates {
         gates.check().map_err(|error| Problem::bad(format!("gates: {error}")))?;
     }
-    let nodes = views(shared);
+    let (routers, nodes): (Vec<NodeView>, Vec<NodeView>) =
+        views(shared).into_iter().partition(|node| node.is_router);
     let pace = if wanted.stage == BeginAt::All { Pace::AtOnce } else { Pace::Staged };
     let mut rollout =
         Rollout::begin(info.version(), plan.stable.clone(), pace, caller.name(), &reason, now_ms());
     rollout.gates = wanted.gates.unwrap_or_default();
     rollout.without_traffic = wanted.without_traffic;
+    rollout.have_wait(routers.into_iter().map(|router| router.name));
     let stable = plan.stable.as_ref().map(|stable| stable.number);
     rollout.is_cold = configurations::difference(shared, stable, info.number).await?.is_cold;
     match (wanted.stage, wanted.first) {

@@ -163,7 +163,9 @@ impl Flow {
             return Begun::Answer(answer);
         }
         let Some(at) = RuleAt::of(worker.loaded(), request) else {
-            return Begun::Answer(Refusal::UnknownSite.answer(request));
+            let has_sites = !worker.loaded().snapshot.sites.is_empty();
+            let refusal = if has_sites { Refusal::UnknownSite } else { Refusal::NoSites };
+            return Begun::Answer(refusal.answer(request));
         };
         if let Some(limit) = at.rule().rate_limit.as_ref().filter(|_| is_visitor) {
             let client = (limit.by == CountedBy::Client).then_some(request.client);

@@ -274,8 +274,12 @@ pub(crate) fn refused(
     let mut request = unreadable(worker, visitor);
     request.protocol = protocol;
     // Another edge must not take it for an answer of the origin.
-    request.asked =
-        visitor.node.as_ref().map(|_| Asked { hop: observe::Hop::Peer, demand: 0, passes_on: false });
+    request.asked = visitor.node.as_ref().map(|_| Asked {
+        hop: observe::Hop::Peer,
+        demand: 0,
+        passes_on: false,
+        is_instead: false,
+    });
     let answer = refusal.answer(&request);
     (Rc::new(request), answer)
 }

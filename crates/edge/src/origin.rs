@@ -198,11 +198,17 @@ impl Origins {
         let retry_safe = request.retry_safe && upload.is_empty();
 
         let order = shared::order(&states, now);
+        let prepared = (!group.request_headers_of.is_empty()).then(|| request.fields.clone());
         let mut attempts = 0;
         let mut answer: Option<OriginResponse> = None;
         let mut error: Option<FetchError> = None;
-        for (place, state) in order.iter().map(|&index| &states[index]).enumerate() {
+        for (place, &index) in order.iter().enumerate() {
+            let state = &states[index];
             let now = self.shared.now();
+            if let Some(prepared) = &prepared {
+                request.fields = prepared.clone();
+                group.prepare_for(index, &mut request.fields);
+            }
             let Some(permit) = state.admit(now) else {
                 state.counters.breaker_refusals.add();
                 self.ledger(&self.pool(state), request.on_behalf_of, attempts > 0)

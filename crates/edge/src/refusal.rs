@@ -35,6 +35,8 @@ pub(crate) enum Refusal {
     Blocked,
     /// No site has the host.
     UnknownSite,
+    /// There are no sites at all: the node has not been told of any yet.
+    NoSites,
     /// The rule wants a certificate of the visitor, and there is none.
     NoCertificate,
     /// The connection was made for another site than the request, and cannot show what that wants to see.
@@ -69,6 +71,8 @@ impl Refusal {
             Refusal::TooOften(_) => 429,
             Refusal::Blocked => 403,
             Refusal::UnknownSite | Refusal::Misdirected => 421,
+            // Another edge may know: routers take who says 500 or more for down.
+            Refusal::NoSites => 503,
             // 401 would have to name a scheme of authentication by fields (RFC 9110 §15.5.2), which is of no use here.
             Refusal::NoCertificate => 403,
             Refusal::Loop => 508,
@@ -91,7 +95,7 @@ impl Refusal {
             | Refusal::BodyTooLarge(_)
             | Refusal::TooOften(_) => Why::Limit,
             Refusal::Blocked => Why::Blocked,
-            Refusal::UnknownSite => Why::UnknownSite,
+            Refusal::UnknownSite | Refusal::NoSites => Why::UnknownSite,
             Refusal::NoCertificate => Why::ClientCertificate,
             Refusal::Misdirected => Why::Misdirected,
             Refusal::Loop => Why::Loop,
@@ -126,6 +130,7 @@ impl Refusal {
             Refusal::TooOften(_) => "Too many requests. Please try again shortly.".into(),
             Refusal::Blocked => "This address is not served here.".into(),
             Refusal::UnknownSite => "No site of this name is served here.".into(),
+            Refusal::NoSites => "No site is served here yet. Please try again shortly.".into(),
             Refusal::NoCertificate => {
                 "This takes a client certificate, and none was shown. Please choose one that the site has given you.".into()
             }

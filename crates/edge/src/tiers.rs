@@ -7,7 +7,8 @@
 //!
 //! A request between edges is an ordinary request with [`Asked`] beside it, and goes through the ordinary machine: so an owner
 //! or a shield answers from its cache, joins a fetch that is under way, or begins one. Nobody asks further back than its own
-//! place: an owner asks no owner and a shield no shield, so nothing runs in circles.
+//! place: an owner asks no owner and a shield no shield, so nothing runs in circles. Who is asked instead of an owner asks that one,
+//! in the owner's place.
 //!
 //! What goes between edges besides what is HTTP's own, in fields that begin with `Perigee-Tier-` and that no visitor and no
 //! origin can say:
@@ -17,6 +18,7 @@
 //! | `Perigee-Tier-Hop` | request | `peer` or `shield`: in whose place it is asked |
 //! | `Perigee-Tier-Position` | request | the answer must know of purges up to here, or (`now`) be validated |
 //! | `Perigee-Tier-Passes` | request | the asker keeps nothing of the answer, so it may be encoded as its visitor likes |
+//! | `Perigee-Tier-Instead` | request | the owner has more to do, and is to be asked for what the one asked has not |
 //! | `Perigee-Tier-Position` | answer | it does know of those up to here |
 //! | `Perigee-Tier-Ttl` | answer | seconds for which it is fresh; negative when stale |
 //! | `Perigee-Tier-Timing` | answer | what the hops behind took, as in Server-Timing |
@@ -55,6 +57,7 @@ const PREFIX: &[u8] = b"perigee-tier-";
 const HOP: &str = "Perigee-Tier-Hop";
 const POSITION: &str = "Perigee-Tier-Position";
 const PASSES: &str = "Perigee-Tier-Passes";
+const INSTEAD: &str = "Perigee-Tier-Instead";
 const TTL: &str = "Perigee-Tier-Ttl";
 const TIMING: &str = "Perigee-Tier-Timing";
 const FAILED: &str = "Perigee-Tier-Failed";
@@ -132,9 +135,10 @@ fn group_of(node: &Node) -> OriginGroup {
 }
 
 /// How long another edge is waited for: longer than it may wait for the site's origins, with the budget and fail-overs, and a peer
-/// longer than the shield that it may ask.
-fn patience_for(origins: &OriginGroup, hop: Hop) -> Patience {
-    let longer = match hop {
+/// longer than the shield that it may ask, and one that is asked instead of the owner longer than that.
+fn patience_for(origins: &OriginGroup, next: &Next<'_>) -> Patience {
+    let longer = match next.hop {
+        Hop::Peer if next.is_instead => 3 * LONGER,
         Hop::Peer => 2 * LONGER,
         Hop::Shield => LONGER,
     };
@@ -164,6 +168,8 @@ pub(crate) struct Asked {
     /// Whether the answer is passed on to a visitor and not kept: then it may be an encoded copy. Whoever keeps it gets identity, of
     /// which all codings and all ranges can be made.
     pub(crate) passes_on: bool,
+    /// Whether it is asked instead of the key's owner, which lives and has more to do.
+    pub(crate) is_instead: bool,
 }
 
 /// Who the visitor is, as the edge says that has asked.
@@ -187,6 +193,7 @@ impl Asked {
         };
         let demand = text(POSITION).map_or(Some(0), read_position)?;
         let passes_on = fields.contains(PASSES);
+        let is_instead = fields.contains(INSTEAD);
         let on_behalf = OnBehalf {
             client: text("x-forwarded-for")?.parse().ok()?,
             secure: fields.get("x-forwarded-proto")? == b"https",
@@ -195,7 +202,7 @@ impl Asked {
         strip(fields);
         // Said anew to whoever is asked next, and no words of the visitor's.
         fields.retain(|name, _| !SAID_ANEW.iter().any(|said| name.eq_ignore_ascii_case(said.as_bytes())));
-        Some((Asked { hop, demand, passes_on }, on_behalf))
+        Some((Asked { hop, demand, passes_on, is_instead }, on_behalf))
     }
 }
 
@@ -291,6 +298,7 @@ struct Next<'a> {
     hop: Hop,
     node: &'a str,
     group: &'a OriginGroup,
+    is_instead: bool,
 }
 
 /// Why an answer of another edge is not taken.
@@ -340,7 +348,7 @@ async fn ask(job: &Job, next: &Next<'_>) -> Result<Option<OriginResponse>, Fetch
     let is_kept = is_kept(job, next.hop);
     // Asked again at most once: who knows of a purge then and has an older copy is of no use.
     for _ in 0..2 {
-        let mut request = hop_request(job, next.hop, demand, is_kept);
+        let mut request = hop_request(job, next, demand, is_kept);
         let asking = Asking::begin(worker, &job.request, next.hop.as_str(), job.why, &mut request.fields);
         let asking = asking.map(|asking| asking.of_node(next.node));
         let mut fetched = worker.origins.fetch(next.group, request, |_, _| {}).await;
@@ -382,41 +390,63 @@ async fn ask(job: &Job, next: &Next<'_>) -> Result<Option<OriginResponse>, Fetch
 /// The edges to ask, in order.
 fn next_hops<'a>(job: &'a Job, tiers: &'a Tiers) -> Vec<Next<'a>> {
     let (loaded, worker, key) = (&job.at.loaded, &job.worker, key_of(job));
-    let asked = job.request.asked.as_ref().map(|asked| asked.hop);
+    let asked = job.request.asked.as_ref();
     let load = |node: &Node| tiers.hops.get(&node.name).map_or(0, |group| worker.origins.in_flight(group));
     let load = worker.hot_keys.borrow().is_hot(key).then_some(&load as &dyn Fn(&Node) -> u32);
     let places = places(&loaded.snapshot, tiers, job.at.site(), key, asked, load);
-    let next = |(hop, node): (Hop, &'a Node)| {
-        tiers.hops.get(&node.name).map(|group| Next { hop, node: &node.name, group })
+    let next = |place: Place<'a>| {
+        let Place { hop, node, is_instead } = place;
+        tiers.hops.get(&node.name).map(|group| Next { hop, node: &node.name, group, is_instead })
     };
     places.into_iter().filter_map(next).collect()
 }
 
-/// Where to ask for a key before the origin, in order. `asked`: in whose place this node was asked itself; `load`: of a hot
-/// key, what each node has to do.
+/// One node that has a place before the origin.
+struct Place<'a> {
+    hop: Hop,
+    node: &'a Node,
+    /// It comes before the owner, which is to be asked by it.
+    is_instead: bool,
+}
+
+/// Where to ask for a key before the origin, in order. `asked`: how this node was asked itself; `load`: of a hot key, what each node
+/// has to do.
 fn places<'a>(
     snapshot: &'a Snapshot,
     tiers: &Tiers,
     site: &Site,
     key: u64,
-    asked: Option<Hop>,
+    asked: Option<&Asked>,
     load: Option<&dyn Fn(&Node) -> u32>,
-) -> Vec<(Hop, &'a Node)> {
+) -> Vec<Place<'a>> {
     let own_pop = &snapshot.routing.pops[tiers.pop];
     let mut places = Vec::new();
-    if asked.is_none() {
-        let mut order = rank(key, &own_pop.nodes);
-        if let Some(load) = load {
-            spread(&mut order, |index| load(&own_pop.nodes[index]));
+    if asked.is_none_or(|asked| asked.is_instead) {
+        let order = rank(key, &own_pop.nodes);
+        let owner = order[0];
+        // Who comes before this node. Without any, it is the owner. By load it never becomes one: then each node whose peers are busy
+        // would ask further back for what a peer has.
+        let mut before: Vec<usize> = order.into_iter().take_while(|index| *index != tiers.node).collect();
+        if asked.is_some() {
+            before.truncate(1);
+        } else if let Some(load) = load {
+            spread(&mut before, |index| load(&own_pop.nodes[index]));
         }
-        // Who comes before this node. Without any, it is the owner.
-        let before = order.into_iter().take_while(|index| *index != tiers.node).take(NODES_ASKED_MAX);
-        places.extend(before.map(|index| (Hop::Peer, &own_pop.nodes[index])));
+        let first = before.first().copied();
+        places.extend(before.into_iter().take(NODES_ASKED_MAX).map(|index| Place {
+            hop: Hop::Peer,
+            node: &own_pop.nodes[index],
+            is_instead: Some(index) == first && index != owner,
+        }));
     }
-    if asked != Some(Hop::Shield) {
+    if asked.is_none_or(|asked| asked.hop != Hop::Shield) {
         for pop in site.shields_from(own_pop).iter().filter_map(|name| snapshot.routing.pop_named(name)) {
             let order = rank(key, &pop.nodes).into_iter().take(NODES_ASKED_MAX);
-            places.extend(order.map(|index| (Hop::Shield, &pop.nodes[index])));
+            places.extend(order.map(|index| Place {
+                hop: Hop::Shield,
+                node: &pop.nodes[index],
+                is_instead: false,
+            }));
         }
     }
     places
@@ -444,7 +474,10 @@ pub(crate) fn note_miss(worker: &Worker, has_tiers: bool, text: &[u8]) {
 /// Whether this node is to keep what it was answered: what it owns, stands in for, or was asked for by others; what it has had
 /// before; and what many ask it for. The rest is kept by one node for all.
 fn is_kept(job: &Job, hop: Hop) -> bool {
-    hop != Hop::Peer || job.stale.is_some() || job.worker.hot_keys.borrow().is_hot(key_of(job))
+    hop != Hop::Peer
+        || job.request.asked.is_some()
+        || job.stale.is_some()
+        || job.worker.hot_keys.borrow().is_hot(key_of(job))
 }
 
 /// Whether an answer that is not kept may be an encoded copy. Not for parts, which are of identity, nor for who has something and asks
@@ -528,7 +561,7 @@ fn position_of(job: &Job, fields: &Fields, claim: u64) -> Result<u64, u64> {
 }
 
 /// The request as another edge gets it: the visitor's own words, so that it comes to the same rule, key and variant there.
-fn hop_request(job: &Job, to: Hop, demand: u64, is_kept: bool) -> OriginRequest {
+fn hop_request(job: &Job, next: &Next<'_>, demand: u64, is_kept: bool) -> OriginRequest {
     let (worker, request) = (&job.worker, &job.request);
     let mut fields = request.fields.clone();
     job.retain_for_hop(&mut fields);
@@ -537,7 +570,10 @@ fn hop_request(job: &Job, to: Hop, demand: u64, is_kept: bool) -> OriginRequest 
     fields.append_unchecked(b"X-Forwarded-For", request.client.to_string().as_bytes());
     fields.append_unchecked(b"X-Forwarded-Proto", if request.secure { b"https" } else { b"http" });
     fields.append_unchecked(b"X-Request-Id", &request.id.text());
-    fields.append_unchecked(HOP.as_bytes(), to.as_str().as_bytes());
+    fields.append_unchecked(HOP.as_bytes(), next.hop.as_str().as_bytes());
+    if next.is_instead {
+        fields.append_unchecked(INSTEAD.as_bytes(), b"1");
+    }
     if demand > 0 {
         write_position(&mut fields, demand);
     }
@@ -561,7 +597,7 @@ fn hop_request(job: &Job, to: Hop, demand: u64, is_kept: bool) -> OriginRequest 
         on_behalf_of: None,
         upgrade: None,
         askers: job.askers.clone(),
-        patience: Some(patience_for(&job.at.rule().origin, to)),
+        patience: Some(patience_for(&job.at.rule().origin, next)),
     }
 }
 
@@ -569,7 +605,7 @@ fn hop_request(job: &Job, to: Hop, demand: u64, is_kept: bool) -> OriginRequest 
 pub(crate) fn explain(at: &RuleAt, text: &[u8]) -> Vec<(Hop, String)> {
     let Some(tiers) = at.loaded.tiers() else { return Vec::new() };
     let places = places(&at.loaded.snapshot, tiers, at.site(), common_hash(text), None, None);
-    places.into_iter().map(|(hop, node)| (hop, node.name.to_string())).collect()
+    places.into_iter().map(|place| (place.hop, place.node.name.to_string())).collect()
 }
 
 #[cfg(test)]

@@ -1,23 +1,25 @@
 //! Cloudflare: cache rules, redirects, header changes and page rules of a zone, as its API gives them: a ruleset, a list of page rules,
 //! a list of several such answers, each with or without `result` around it.
 //!
-//! Of several rules that hold, Cloudflare puts what they say together, and the last one wins; here the first that matches decides alone. So
-//! cache rules come out in the opposite order, and it is said in the report. Page rules go by priority, the first wins in both. What a zone
-//! caches without a rule (files with some extensions) is written as the last rules. Where the origin is, DNS knows, and no rule.
+//! Of several rules that hold, Cloudflare puts what they say together, and of each setting the last word wins; here the first that matches
+//! decides alone. So each set of rules that may hold together becomes a rule that says what they say together, on top of what a zone does
+//! without any: it caches files with some extensions, and nothing else. Page rules go by priority, the first wins, and what it says is
+//! said before the others. Where the origin is, DNS knows, and no rule.
+//!
+//! What is blocked under an expression that cannot be said is refused wherever it may hold, and what is not cached under one is not.
 
 mod expression;
 
-use crate::draft::{Draft, DraftRule, DraftSite, Keys, dotted, is_domain, quote, quote_list, secs};
+use crate::condition::Condition;
+use crate::draft::{
+    Draft, DraftRule, DraftSite, Keys, close, dotted, is_domain, quote, quote_list, secs, simplify,
+};
 use crate::json::{self, Node};
 use crate::ledger::{Id, Ledger, Outcome};
 use crate::{Broken, Imported};
-use expression::Condition;
 
 /// Stands for the origin, which is in the zone's DNS. No such name exists (RFC 6761 §6.4).
 const ORIGIN: &str = "http://name-an-origin.invalid";
-
-/// Stands where requests are blocked.
-const REFUSED_ORIGIN: &str = "http://refused.invalid";
 
 /// What is cached without a rule ("Default cache behavior" of Cloudflare's documentation).
 const EXTENSIONS: &str = "7z avi avif apk bin bmp bz2 class css csv doc docx dmg ejs eot eps exe flac gif gz ico iso jar jpg jpeg js mid \
@@ -37,6 +39,7 @@ pub(super) fn import(text: &str, name: &str) -> Result<Imported, Broken> {
         redirects: Vec::new(),
         pages: Vec::new(),
         caching: Vec::new(),
+        passed: Vec::new(),
         headers: Keys::default(),
         hosts: Vec::new(),
     };
@@ -65,13 +68,27 @@ struct Reader<'a> {
     ledger: &'a mut Ledger,
     redirects: Vec<DraftRule>,
     /// With their priority: the highest is first.
-    pages: Vec<(u64, DraftRule)>,
+    pages: Vec<(u64, Settings)>,
     /// In the order of Cloudflare, of which the last wins.
-    caching: Vec<DraftRule>,
+    caching: Vec<Vec<Settings>>,
+    /// What is passed for an expression that cannot be said.
+    passed: Vec<Settings>,
     /// Of rules that are for all requests.
     headers: Keys,
     hosts: Vec<String>,
 }
+
+/// What is said of those for whom a condition holds.
+#[derive(Clone, Debug)]
+struct Settings {
+    name: String,
+    condition: Condition,
+    keys: Keys,
+    from: Vec<Id>,
+}
+
+/// Settings that hold together, at most as many: each becomes a rule. What would make more is left to the rules that are there.
+const TOGETHER_MAX: usize = 128;
 
 impl Reader<'_> {
     fn map(&mut self, keys: &mut Keys, key: &str, value: impl Into<String>, node: &Node) {
@@ -132,8 +149,7 @@ impl Reader<'_> {
         let conditions = match expression::read(expression.text().unwrap_or_default()) {
             Ok(conditions) => conditions,
             Err(why) => {
-                let instead = format!("its expression cannot be said by conditions of a rule: {why}");
-                rule.speak_for(&Outcome::NotMapped(instead), self.ledger);
+                self.unsaid(rule, expression, &name, &action, &why);
                 return;
             }
         };
@@ -158,21 +174,54 @@ impl Reader<'_> {
             self.headers.extend(&keys);
             return;
         }
+        let mut ways = Vec::new();
         for condition in conditions {
             self.hosts.extend(condition.hosts.iter().cloned());
-            let mut all = condition.keys(&[expression.id]);
-            all.extend(&keys);
-            let draft = DraftRule {
-                name: name.clone(),
-                from: vec![expression.id],
-                keys: all,
-                ..DraftRule::default()
-            };
-            match keys.has_table("redirect") || keys.get("origin").is_some() {
-                true => self.redirects.push(draft),
-                false => self.caching.push(draft),
+            let (name, from) = (name.clone(), vec![expression.id]);
+            if action == "block" {
+                self.redirects.push(blocked(&name, &condition, from));
+                continue;
+            }
+            match keys.has_table("redirect") {
+                true => {
+                    let mut all = condition.keys(&from);
+                    all.extend(&keys);
+                    let is_wide = condition.is_wide;
+                    self.redirects.push(DraftRule { name, from, keys: all, is_wide, ..DraftRule::default() });
+                }
+                false => ways.push(Settings { name, condition, keys: keys.clone(), from }),
             }
         }
+        self.caching.push(ways);
+    }
+
+    /// A rule for an expression that cannot be said: what it keeps out, or out of the cache, is kept so wherever it may hold.
+    fn unsaid(&mut self, rule: &Node, expression: &Node, name: &str, action: &str, why: &str) {
+        let bypasses = rule.at(&["action_parameters", "cache"]).and_then(Node::bool) == Some(false);
+        let separates = rule
+            .at(&["action_parameters", "cache_key", "custom_key"])
+            .is_some_and(|key| ["header", "cookie", "user"].iter().any(|part| key.get(part).is_some()));
+        let wide = expression::read_wide(expression.text().unwrap_or_default());
+        let from = vec![expression.id];
+        let and = match action {
+            "block" => {
+                self.redirects.extend(wide.iter().map(|condition| blocked(name, condition, from.clone())));
+                "; all is refused for which it may hold, until that rule is taken out"
+            }
+            "set_cache_settings" if bypasses || separates => {
+                for condition in wide {
+                    let mut keys = Keys::default();
+                    keys.set("cache", "false", &from);
+                    // Wherever it may hold, and whatever others say after it.
+                    let name = name.to_owned();
+                    self.passed.push(Settings { name, condition, keys, from: from.clone() });
+                }
+                "; nothing is cached for which it may hold"
+            }
+            _ => "",
+        };
+        let instead = format!("its expression cannot be said by conditions of a rule: {why}{and}");
+        rule.speak_for(&Outcome::NotMapped(instead), self.ledger);
     }
 
     /// What a rule does.
@@ -183,8 +232,6 @@ impl Reader<'_> {
             ("redirect", Some(parameters)) => self.redirect(parameters, &mut keys)?,
             ("rewrite", Some(parameters)) => self.header_changes(parameters, phase, &mut keys)?,
             ("block", _) => {
-                keys.set("origin", quote(REFUSED_ORIGIN), &[]);
-                keys.set("cache", "false", &[]);
                 self.note(
                     parameters,
                     Outcome::NotMapped("the answer is 502: the origin does not exist".into()),
@@ -220,7 +267,9 @@ impl Reader<'_> {
             parameters.speak_for(&Outcome::NotNeeded("nothing is cached".into()), self.ledger);
             return;
         }
-        self.note(parameters.get("cache"), Outcome::Mapped("cache".into()));
+        if let Some(node) = parameters.get("cache") {
+            self.map(keys, "cache", "true", node);
+        }
         if let Some(edge) = parameters.get("edge_ttl") {
             let mode = edge.get("mode").and_then(Node::text).unwrap_or_default();
             let default = edge.get("default").and_then(|node| Some((node, node.number()?)));
@@ -231,15 +280,15 @@ impl Reader<'_> {
                     self.map(keys, "ttl", secs(ttl), node);
                     keys.set("ttl_overrides", "false", &[node.id]);
                 }
-                ("respect_origin", None) => self.silent(keys, &[edge.id]),
+                ("respect_origin", None) => silent(keys, &[edge.id]),
                 _ => {}
             }
             self.note(edge.get("mode"), Outcome::Mapped("ttl_overrides".into()));
             for status in edge.get("status_code_ttl").map_or(&[][..], Node::items) {
                 self.status_ttl(status, keys);
             }
-        } else {
-            self.silent(keys, &[parameters.id]);
+        } else if parameters.get("cache").is_some() {
+            silent(keys, &[parameters.id]);
         }
         if let Some(browser) = parameters.get("browser_ttl") {
             match (browser.get("mode").and_then(Node::text), browser.get("default")) {
@@ -323,14 +372,6 @@ impl Reader<'_> {
                 );
             }
         }
-    }
-
-    fn silent(&mut self, keys: &mut Keys, from: &[Id]) {
-        keys.set("ttl", secs(SILENT_SECS), from);
-        for (status, ttl) in SILENT {
-            keys.set(dotted("ttl_by_status", status), secs(ttl), from);
-        }
-        keys.set("ttl_overrides", "false", from);
     }
 
     fn cache_key(&mut self, key: &Node, keys: &mut Keys) {
@@ -490,16 +531,15 @@ impl Reader<'_> {
         }
         self.note(rule.get("targets"), Outcome::Mapped("hosts, path, scheme".into()));
         self.hosts.extend(condition.hosts.iter().cloned());
-        let mut keys = condition.keys(&[value.id]);
+        let mut keys = Keys::default();
         let stars = condition.paths.first().map_or(0, |path| path.matches('*').count());
         let before = condition.hosts.first().map_or(0, |host| host.matches('*').count());
         for action in actions {
             self.page_action(action, &mut keys, before, stars);
         }
         let name = value.text().unwrap_or_default().to_owned();
-        let draft = DraftRule { name, from: vec![value.id], keys, ..DraftRule::default() };
         let priority = rule.get("priority").and_then(Node::number).unwrap_or(0);
-        self.pages.push((priority, draft));
+        self.pages.push((priority, Settings { name, condition, keys, from: vec![value.id] }));
     }
 
     fn page_action(&mut self, action: &Node, keys: &mut Keys, stars_of_host: usize, stars: usize) {
@@ -520,9 +560,9 @@ impl Reader<'_> {
         match (id, text, number) {
             ("cache_level", Some("bypass"), _) => self.map(keys, "cache", "false", value),
             ("cache_level", Some("cache_everything"), _) => {
-                self.ledger.mapped(value.id, "cache");
+                self.map(keys, "cache", "true", value);
                 if keys.get("ttl").is_none() {
-                    self.silent(keys, &[value.id]);
+                    silent(keys, &[value.id]);
                 }
             }
             ("cache_level", Some("simplified" | "basic"), _) => self.ledger.not_mapped(
@@ -612,7 +652,8 @@ impl Reader<'_> {
     fn site(mut self) -> Option<DraftSite> {
         if self.redirects.is_empty()
             && self.pages.is_empty()
-            && self.caching.is_empty()
+            && self.caching.iter().all(Vec::is_empty)
+            && self.passed.is_empty()
             && self.headers.says_as(&Keys::default())
         {
             return None;
@@ -627,49 +668,132 @@ impl Reader<'_> {
                 .iter()
                 .any(|wide| wide.strip_prefix('*').is_some_and(|end| wide != host && host.ends_with(end)))
         };
-        let domains: Vec<&String> = self.hosts.iter().filter(|host| !is_held(host, &self.hosts)).collect();
+        let domains: Vec<String> =
+            self.hosts.iter().filter(|host| !is_held(host, &self.hosts)).cloned().collect();
         keys.set("domains", if has_all { quote("*") } else { quote_list(&domains) }, &[]);
         keys.set("origin", quote(ORIGIN), &[]);
         keys.set("heuristic.percent", "0", &[]);
         // Nor are static files opened to scripts of other sites.
         keys.set("cors", quote("off"), &[]);
         keys.extend(&self.headers.clone());
+        let mut rules = std::mem::take(&mut self.redirects);
         self.pages.sort_by_key(|(priority, _)| std::cmp::Reverse(*priority));
-        self.caching.reverse();
-        if self.caching.len() > 1 {
-            let ids: Vec<Id> = self.caching.iter().flat_map(|rule| rule.from.clone()).collect();
-            for id in ids {
-                self.ledger.not_mapped(
-                    id,
-                    "where several rules hold, the last alone decides; Cloudflare puts them together",
-                );
-            }
+        let pages: Vec<Settings> =
+            std::mem::take(&mut self.pages).into_iter().map(|(_, page)| page).collect();
+        for page in pages.iter().filter(|page| page.keys.has_table("redirect")) {
+            let mut keys = page.condition.keys(&page.from);
+            keys.extend(&page.keys);
+            let (name, from, is_wide) = (page.name.clone(), page.from.clone(), page.condition.is_wide);
+            rules.push(DraftRule { name, from, keys, is_wide, ..DraftRule::default() });
         }
-        let mut rules = self.redirects;
-        rules.extend(self.pages.into_iter().map(|(_, rule)| rule));
-        rules.extend(self.caching);
-        let has_rest = rules.iter().any(|rule| {
-            ["path", "hosts", "methods", "scheme"].iter().all(|key| rule.keys.get(key).is_none())
-                && !rule.keys.has_table("with_header")
-        });
-        if !has_rest {
-            let mut files = DraftRule { name: "files".into(), ..DraftRule::default() };
-            files.remarks.push("What Cloudflare caches without a rule.".into());
-            let paths: Vec<String> =
-                EXTENSIONS.split_whitespace().map(|extension| format!("*.{extension}")).collect();
-            files.keys.set("path", quote_list(&paths), &[]);
-            files.keys.set("ttl", secs(SILENT_SECS), &[]);
-            for (status, ttl) in SILENT {
-                files.keys.set(dotted("ttl_by_status", status), secs(ttl), &[]);
-            }
-            files.keys.set("ttl_overrides", "false", &[]);
-            rules.push(files);
-            let mut rest = DraftRule { name: "rest".into(), ..DraftRule::default() };
-            rest.remarks.push("And what it does not.".into());
-            rest.keys.set("cache", "false", &[]);
-            rules.push(rest);
+        let mut together = unruled();
+        together = self.parted(together, &pages);
+        for settings in std::mem::take(&mut self.caching) {
+            together = self.parted(together, &settings);
         }
+        let passed = std::mem::take(&mut self.passed);
+        together = self.parted(together, &passed);
+        let mut caching: Vec<DraftRule> = together.into_iter().map(rule_of).collect();
+        simplify(&mut caching);
+        rules.extend(caching);
+        close(&mut rules, self.ledger);
         let name = domains.first().map_or("zone", |host| host.trim_start_matches("*.")).to_owned();
         Some(DraftSite { name, from: Vec::new(), keys, rules })
     }
+}
+
+impl Reader<'_> {
+    /// Each of what holds together, with the first of some settings that holds, and then without them.
+    fn parted(&mut self, together: Vec<Settings>, settings: &[Settings]) -> Vec<Settings> {
+        let mut rest = together;
+        let mut parted = Vec::new();
+        for more in settings.iter().filter(|more| !more.keys.has_table("redirect")) {
+            let mut without = Vec::new();
+            for mut known in rest {
+                let Some(condition) = known.condition.and(&more.condition) else {
+                    without.push(known);
+                    continue;
+                };
+                if parted.len() + without.len() >= TOGETHER_MAX {
+                    for id in &more.from {
+                        self.ledger.not_mapped(
+                            *id,
+                            format!("it would make more than {TOGETHER_MAX} rules of those that hold together: nothing is cached where it is not said"),
+                        );
+                    }
+                    known.keys.set("cache", "false", &more.from);
+                    without.push(known);
+                    continue;
+                }
+                let mut both = Settings { condition, ..known.clone() };
+                // A rule for all is not named for it.
+                if !more.condition.is_always() {
+                    both.name.clone_from(&more.name);
+                }
+                both.keys.overlay(&more.keys);
+                both.from.extend(&more.from);
+                parted.push(both);
+                if !more.condition.covers(&known.condition) || more.condition.is_wide {
+                    without.push(known);
+                }
+            }
+            rest = without;
+        }
+        parted.extend(rest);
+        parted
+    }
+}
+
+/// What a zone does without rules: it caches files, and nothing else.
+fn unruled() -> Vec<Settings> {
+    let mut files = Settings {
+        name: "files".into(),
+        condition: Condition {
+            paths: EXTENSIONS.split_whitespace().map(|extension| format!("*.{extension}")).collect(),
+            ..Condition::default()
+        },
+        keys: Keys::default(),
+        from: Vec::new(),
+    };
+    let mut rest = Settings { name: "rest".into(), condition: Condition::default(), ..files.clone() };
+    silent(&mut files.keys, &[]);
+    rest.keys.set("cache", "false", &[]);
+    vec![files, rest]
+}
+
+fn rule_of(settings: Settings) -> DraftRule {
+    let Settings { name, condition, keys, from } = settings;
+    let mut rule = DraftRule {
+        name,
+        keys: condition.keys(&from),
+        from,
+        is_wide: condition.is_wide,
+        ..DraftRule::default()
+    };
+    match &*rule.name {
+        "files" => rule.remarks.push("What Cloudflare caches without a rule.".into()),
+        "rest" => rule.remarks.push("And what it does not.".into()),
+        _ => {}
+    }
+    rule.keys.extend(&keys);
+    match rule.keys.get("cache") {
+        Some("false") => rule.pass(&[]),
+        _ => rule.keys.remove("cache"),
+    }
+    rule
+}
+
+fn blocked(name: &str, condition: &Condition, from: Vec<Id>) -> DraftRule {
+    let mut rule =
+        DraftRule::refusal(name, condition.keys(&from), from, "Cloudflare lets nobody through here.");
+    rule.is_wide = condition.is_wide;
+    rule
+}
+
+fn silent(keys: &mut Keys, from: &[Id]) {
+    keys.set("ttl", secs(SILENT_SECS), from);
+    for (status, ttl) in SILENT {
+        keys.set(dotted("ttl_by_status", status), secs(ttl), from);
+    }
+    keys.set("ttl_overrides", "false", from);
 }

@@ -1,17 +1,18 @@
 //! CloudFront: a distribution is a site, its behaviours are rules in their order, the default behaviour the last one.
 //!
 //! Policies that AWS manages are known by their ids. Of one's own the distribution has the id alone, so its behaviour is not
-//! cached until somebody says what belongs to the key; a behaviour for signed URLs answers nobody. Functions are reported, not run.
+//! cached until somebody says what belongs to the key; a behaviour for signed URLs answers nobody, nor does one whose requests a function
+//! sees first: it may be what keeps visitors out. A filter of requests, a restriction by country and being switched off close all of it.
 
 use std::collections::HashMap;
 
-use crate::draft::{Draft, DraftRule, DraftSite, Keys, dotted, is_domain, quote, quote_list, secs};
+use crate::draft::{
+    Draft, DraftRule, DraftSite, Keys, Openness, REFUSED_ORIGIN, close, dotted, is_domain, path_pattern,
+    quote, quote_list, secs,
+};
 use crate::json::{self, Node};
 use crate::ledger::{Id, Ledger, Outcome};
 use crate::{Broken, Imported};
-
-/// Stands where nobody is to be let through. No such name exists (RFC 6761 §6.4).
-const REFUSED_ORIGIN: &str = "http://refused.invalid";
 
 /// What CloudFront does with a lifetime that is said by nobody.
 const YEAR_SECS: u64 = 31_536_000;
@@ -127,14 +128,19 @@ impl Reader<'_> {
         for error in self.items(config.get("CustomErrorResponses")) {
             self.error(error, &mut errors);
         }
-        let mut rules = Vec::new();
+        let mut rules = self.closed(config);
         for behaviour in self.items(config.get("CacheBehaviors")) {
             rules.extend(self.behaviour(behaviour, &errors));
         }
         if let Some(behaviour) = config.get("DefaultCacheBehavior") {
             rules.extend(self.behaviour(behaviour, &errors));
         }
-        let origin = rules.iter().rev().find_map(|rule| rule.keys.get("origin").map(str::to_owned));
+        close(&mut rules, self.ledger);
+        let origin = rules
+            .iter()
+            .rev()
+            .filter(|rule| !rule.is_refusal())
+            .find_map(|rule| rule.keys.get("origin").map(str::to_owned));
         keys.set("origin", origin.unwrap_or_else(|| quote(REFUSED_ORIGIN)), &[]);
         // CloudFront guesses no lifetimes: it has a default.
         keys.set("heuristic.percent", "0", &[]);
@@ -248,10 +254,20 @@ impl Reader<'_> {
             let Some(node) = member.get("OriginId") else { continue };
             let Some(origin) = node.text().and_then(|id| self.origins.get(id)).cloned() else { continue };
             self.ledger.mapped(node.id, "origin");
-            urls.extend(origin.get("origin").map(str::to_owned));
+            let Some(url) = origin.get("origin").map(str::to_owned) else { continue };
+            // What one origin is sent is often a secret that it shares with CloudFront alone.
+            let sent = "origin_options.request_headers.";
+            let own = origin.renamed(sent, &format!("origin_options.request_headers_of.{url}."));
+            let is_known = urls.contains(&url);
+            urls.push(url);
             if index == 0 {
                 keys.extend(&origin);
-            } else if origin.get("origin_options.host") != keys.get("origin_options.host") {
+                keys.remove_under(sent);
+            }
+            if !is_known {
+                keys.extend(&own);
+            }
+            if index > 0 && origin.get("origin_options.host") != keys.get("origin_options.host") {
                 let instead = "origins of a list are asked for one host: give this one the other's name, or see origin_options.host";
                 self.ledger.not_mapped(node.id, instead);
             }
@@ -292,18 +308,18 @@ impl Reader<'_> {
 
     fn behaviour(&mut self, behaviour: &Node, errors: &Keys) -> Vec<DraftRule> {
         let mut keys = Keys::default();
+        let mut is_wide = false;
         let pattern = behaviour.get("PathPattern");
         let mut name = "rest".to_owned();
         if let Some((node, text)) = pattern.and_then(|node| Some((node, node.text()?))) {
             name = text.to_owned();
-            let text = if text.starts_with(['/', '*']) { text.to_owned() } else { format!("/{text}") };
-            if text.contains('?') {
-                self.ledger.not_mapped(
-                    node.id,
-                    "\"?\" stands for one character there; the rule has \"*\", which is for more",
-                );
+            // "?" stands for one character there.
+            let (paths, fit) = one_character(text);
+            if !fit.is_empty() {
+                self.ledger.not_mapped(node.id, fit);
             }
-            self.map(&mut keys, "path", quote(&text.replace('?', "*")), node);
+            is_wide = paths.len() == 1 && text.contains('?');
+            self.map(&mut keys, "path", quote_list(&paths), node);
         }
         let from = [behaviour.id];
         let target = behaviour.get("TargetOriginId");
@@ -328,7 +344,8 @@ impl Reader<'_> {
                 _ => self.ledger.not_needed(node.id, "visitors choose"),
             }
         }
-        self.methods(behaviour);
+        let place = keys.get("path").map(str::to_owned);
+        let methods = self.methods(behaviour);
         self.caching(behaviour, errors, &mut keys);
         match behaviour.get("Compress").map(|node| (node, node.bool())) {
             Some((node, Some(false))) if keys.get("cache").is_none() => {
@@ -338,10 +355,20 @@ impl Reader<'_> {
             None => {}
         }
         self.response_headers(behaviour, &mut keys);
-        let programs = "programs are not run: write rules, or let the origin do it";
+        let mut first_seen_by: Vec<Id> = Vec::new();
         for list in ["LambdaFunctionAssociations", "FunctionAssociations"] {
             for item in self.items(behaviour.get(list)) {
-                self.not_mapped(Some(item), programs);
+                match item.get("EventType").and_then(Node::text) {
+                    Some("viewer-request") => {
+                        first_seen_by.extend(item.leaves().iter().map(|leaf| leaf.id));
+                        self.not_mapped(
+                            Some(item),
+                            "programs are not run, and it may be what keeps visitors out: the rule refuses all; write what it does as rules, or let the origin do it, then name the origin in the rule",
+                        );
+                    }
+                    _ => self
+                        .not_mapped(Some(item), "programs are not run: write rules, or let the origin do it"),
+                }
             }
         }
         self.not_mapped(
@@ -352,7 +379,14 @@ impl Reader<'_> {
             behaviour.get("RealtimeLogConfigArn"),
             "write access_log in [edge]: a URL takes batches of lines",
         );
-        let mut rule = DraftRule { name, from: from.to_vec(), keys, ..DraftRule::default() };
+        let mut rule = DraftRule { name, from: from.to_vec(), keys, is_wide, ..DraftRule::default() };
+        if !first_seen_by.is_empty() {
+            refuse(
+                &mut rule,
+                "A function sees requests first here, and whom it lets through is not known.",
+                &from,
+            );
+        }
         for list in ["TrustedSigners", "TrustedKeyGroups"] {
             let Some(node) = behaviour.get(list) else { continue };
             match node.get("Enabled").and_then(Node::bool) {
@@ -361,25 +395,47 @@ impl Reader<'_> {
                         Some(node),
                         "signatures of URLs are not checked: the rule refuses all; let the origin check, then name it in the rule",
                     );
-                    rule.keys.set("origin", quote(REFUSED_ORIGIN), &from);
-                    rule.remarks.push("CloudFront lets in only signed URLs here. This origin does not exist, so the answer is 502.".into());
+                    refuse(&mut rule, "CloudFront lets in only signed URLs here.", &from);
                 }
                 _ => self.not_needed(Some(node), "it is off"),
             }
         }
-        vec![rule]
+        // What is shared may be so for less; what is not must not be for less.
+        if rule.openness() != Openness::Shared
+            && let Some(pattern) = pattern.and_then(Node::text).filter(|text| text.contains('?'))
+        {
+            rule.is_wide = true;
+            rule.keys.set("path", quote(&path_of(&pattern.replace('?', "*"))), &from);
+        }
+        let mut rules = vec![rule];
+        if let Some((methods, ids)) = methods.filter(|_| !rules[0].is_refusal()) {
+            rules[0].keys.set("methods", methods, &ids);
+            let mut keys = Keys::default();
+            if let Some(place) = place {
+                keys.set("path", place, &from);
+            }
+            let who = "CloudFront refuses other methods here.";
+            rules.push(DraftRule::refusal(&rules[0].name, keys, ids, who));
+        }
+        rules
     }
 
-    fn methods(&mut self, behaviour: &Node) {
-        let Some(allowed) = behaviour.get("AllowedMethods") else { return };
+    /// The methods that are let through, where some are not, and where they stand.
+    fn methods(&mut self, behaviour: &Node) -> Option<(String, Vec<Id>)> {
+        let allowed = behaviour.get("AllowedMethods")?;
         let methods = self.texts(Some(allowed));
+        let mut found = None;
         if let Some(items) = allowed.get("Items") {
-            match methods.contains(&"POST") {
+            match methods.contains(&"POST") || methods.is_empty() {
                 true => self.not_needed(Some(items), "methods pass as visitors use them"),
-                false => self.not_mapped(
-                    Some(items),
-                    "other methods are not refused here, but reach the origin: have it refuse them",
-                ),
+                false => {
+                    items.speak_for(
+                        &Outcome::Mapped("methods, and a rule that refuses the others".into()),
+                        self.ledger,
+                    );
+                    let ids = items.leaves().iter().map(|leaf| leaf.id).collect();
+                    found = Some((quote_list(&methods), ids));
+                }
             }
         }
         if let Some(cached) = allowed.get("CachedMethods") {
@@ -392,6 +448,38 @@ impl Reader<'_> {
                 false => self.not_needed(Some(cached), "GET and HEAD are what is cached"),
             }
         }
+        found
+    }
+
+    /// What closes the whole distribution to some or to all, which no rule says: so all is refused, before all other rules.
+    fn closed(&mut self, config: &Node) -> Vec<DraftRule> {
+        let geo = config.at(&["Restrictions", "GeoRestriction"]);
+        let is_restricted = !matches!(
+            geo.and_then(|geo| geo.get("RestrictionType")).and_then(Node::text),
+            Some("none") | None
+        );
+        let is_off = config.get("Enabled").and_then(Node::bool) == Some(false);
+        let guards = [
+            (
+                config.get("WebACLId").filter(|node| !node.is_nothing()),
+                "web-acl",
+                "A filter of requests (WAF) stands before it, and whom it lets through is not part of this text.",
+            ),
+            (
+                geo.filter(|_| is_restricted),
+                "countries",
+                "It is open to some countries alone, and rules do not know where visitors are.",
+            ),
+            (config.get("Enabled").filter(|_| is_off), "switched-off", "The distribution is switched off."),
+        ];
+        let mut rules = Vec::new();
+        for (node, name, who) in guards {
+            if let Some(node) = node {
+                let ids: Vec<Id> = node.leaves().iter().map(|leaf| leaf.id).take(1).collect();
+                rules.push(DraftRule::refusal(name, Keys::default(), ids, who));
+            }
+        }
+        rules
     }
 
     fn caching(&mut self, behaviour: &Node, errors: &Keys, keys: &mut Keys) {
@@ -533,10 +621,11 @@ impl Reader<'_> {
         }
         match max >= YEAR_SECS {
             true => say(of_max, Outcome::NotNeeded("the origin's lifetimes hold".into())),
-            false => say(
-                of_max,
-                Outcome::NotMapped("what the origin says is not cut: have it say less, or write ttl".into()),
-            ),
+            false => {
+                let from: Vec<Id> = of_max.map(|node| node.id).into_iter().collect();
+                keys.set("ttl_max", secs(max), &from);
+                say(of_max, Outcome::Mapped("ttl_max".into()));
+            }
         }
     }
 
@@ -644,9 +733,10 @@ impl Reader<'_> {
         }
         match config.get("Enabled") {
             Some(node) if node.bool() == Some(true) => self.ledger.not_needed(node.id, "it is on"),
-            Some(node) => {
-                self.ledger.not_mapped(node.id, "the distribution is switched off: so is nothing here")
-            }
+            Some(node) => self.ledger.not_mapped(
+                node.id,
+                "the distribution is switched off: a rule refuses all, until you take it out",
+            ),
             None => {}
         }
         self.not_mapped(
@@ -655,7 +745,7 @@ impl Reader<'_> {
         );
         self.not_mapped(
             config.get("WebACLId"),
-            "there is no filter of requests but block, rate_limit and limits",
+            "there is no filter of requests but block, rate_limit and limits: a rule refuses all; take it out once you can do without",
         );
         if let Some(logging) = config.get("Logging") {
             match logging.get("Enabled").and_then(Node::bool) {
@@ -671,7 +761,7 @@ impl Reader<'_> {
                 Some("none") | None => self.not_needed(Some(geo), "nobody is kept out"),
                 _ => self.not_mapped(
                     Some(geo),
-                    "rules do not know where visitors are: the origin has to refuse, or block their networks",
+                    "rules do not know where visitors are: a rule refuses all; have the origin refuse, or block their networks, then take it out",
                 ),
             }
         }
@@ -686,6 +776,39 @@ impl Reader<'_> {
         }
         self.not_mapped(config.get("ContinuousDeploymentPolicyId"), "roll out in stages: perigee apply");
     }
+}
+
+/// A path pattern, which may lack its "/".
+fn path_of(text: &str) -> String {
+    let begin = if text.starts_with(['/', '*']) { "" } else { "/" };
+    path_pattern(&format!("{begin}{text}"))
+}
+
+/// The patterns of a path pattern in which `?` stands for one character, and what is not the same about them.
+fn one_character(text: &str) -> (Vec<String>, &'static str) {
+    match text.matches('?').count() {
+        0 => (vec![path_of(text)], ""),
+        1 => {
+            let letters = ('a'..='z').chain('A'..='Z').chain('0'..='9').chain("-_.~".chars());
+            let of = |letter: char| path_of(&text.replace('?', letter.encode_utf8(&mut [0; 4])));
+            (
+                letters.map(of).collect(),
+                "\"?\" stands for one character there; the rule has letters and digits in its place",
+            )
+        }
+        _ => {
+            let fit = "\"?\" stands for one character there; the rule has \"*\", which is for more";
+            (vec![path_of(&text.replace('?', "*"))], fit)
+        }
+    }
+}
+
+/// Has a rule answer nobody.
+fn refuse(rule: &mut DraftRule, who: &str, from: &[Id]) {
+    rule.pass(&[]);
+    rule.keys.remove_table("origin_options");
+    rule.keys.set("origin", quote(REFUSED_ORIGIN), from);
+    rule.remarks.push(format!("{who} This origin does not exist, so the answer is 502."));
 }
 
 /// What belongs to a key, and for how long it is kept.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use model::glob::IGNORES_CASE;
 use model::{Diagnostic, Snapshot};
 
 use crate::ledger::{Id, Ledger, Place};
@@ -11,6 +12,13 @@ use crate::{Broken, Imported};
 /// Keys that say when a rule applies, or all that it does: without one of them it would be another rule.
 const ESSENTIAL: [&str; 9] =
     ["name", "path", "methods", "hosts", "scheme", "with_header", "with_cookie", "status", "redirect"];
+
+/// Keys that tell visitors apart, or keep from the origin what it could tell them apart by: without one of them, what is stored would be
+/// for more than it may be. So are those that begin with the first.
+const SEPARATING: [&str; 3] = ["key.", "request_cookies", "request_headers.remove"];
+
+/// Stands where nobody is let through: no such name exists (RFC 6761 §6.4), so the answer is 502.
+pub(crate) const REFUSED_ORIGIN: &str = "http://refused.invalid";
 
 /// Times that the text is read: each time at least one line is taken out.
 const ROUNDS_MAX: usize = 200;
@@ -43,13 +51,51 @@ impl Keys {
         self.lines.iter().find(|line| line.key == key).map(|line| &*line.value)
     }
 
+    /// The texts of a list, or the one text; nothing where there is no such key.
+    pub(crate) fn texts(&self, key: &str) -> Vec<String> {
+        let value = self.get(key).unwrap_or_default();
+        let mut texts = Vec::new();
+        let mut text: Option<String> = None;
+        let mut rest = value.chars();
+        while let Some(next) = rest.next() {
+            match (next, &mut text) {
+                ('"', None) => text = Some(String::new()),
+                ('"', Some(_)) => texts.extend(text.take()),
+                ('\\', Some(text)) => text.extend(rest.next()),
+                (next, Some(text)) => text.push(next),
+                (_, None) => {}
+            }
+        }
+        texts
+    }
+
     pub(crate) fn remove(&mut self, key: &str) {
         self.lines.retain(|line| line.key != key);
     }
 
-    /// The value of the first key that begins so.
-    pub(crate) fn first_under(&self, beginning: &str) -> Option<&str> {
-        self.lines.iter().find(|line| line.key.starts_with(beginning)).map(|line| &*line.value)
+    /// The keys that begin so, with another beginning.
+    pub(crate) fn renamed(&self, beginning: &str, to: &str) -> Keys {
+        let mut keys = Keys::default();
+        for line in &self.lines {
+            if let Some(rest) = line.key.strip_prefix(beginning) {
+                keys.set(format!("{to}{rest}"), &*line.value, &line.from);
+            }
+        }
+        keys
+    }
+
+    /// Puts the texts of all keys below `key` into its one list.
+    pub(crate) fn gather(&mut self, key: &str) {
+        let beginning = format!("{key}.");
+        let (mut texts, mut from): (Vec<String>, Vec<Id>) = Default::default();
+        for line in self.lines.iter().filter(|line| line.key.starts_with(&beginning)) {
+            texts.push(line.value.clone());
+            from.extend(&line.from);
+        }
+        if !texts.is_empty() {
+            self.remove_under(&beginning);
+            self.set(key, format!("[{}]", texts.join(", ")), &from);
+        }
     }
 
     /// Takes out all keys that begin so.
@@ -71,6 +117,28 @@ impl Keys {
         other.lines.iter().for_each(|line| self.set(&*line.key, &*line.value, &line.from));
     }
 
+    /// Says all that `other` says of settings of a cache: each of them as a whole.
+    pub(crate) fn overlay(&mut self, other: &Keys) {
+        if other.get("ttl").is_some() {
+            self.remove("ttl_overrides");
+            self.remove_table("ttl_by_status");
+        }
+        for table in ["query", "origin", "browser_ttl"] {
+            if other.has_table(table) {
+                self.remove_table(table);
+            }
+        }
+        let mut other = other.clone();
+        for key in ["request_headers.remove", "response_headers.remove"] {
+            // Headers that go, go for each of them.
+            let both = [self.texts(key), other.texts(key)].concat();
+            if let Some(line) = other.lines.iter_mut().find(|line| line.key == key) {
+                line.value = quote_list(&both);
+            }
+        }
+        self.extend(&other);
+    }
+
     /// What both say alike, whatever it comes from.
     pub(crate) fn says_as(&self, other: &Keys) -> bool {
         let said = |keys: &Keys| -> BTreeSet<(String, String)> {
@@ -89,6 +157,60 @@ pub(crate) struct DraftRule {
     pub(crate) remarks: Vec<String>,
     pub(crate) from: Vec<Id>,
     pub(crate) keys: Keys,
+    /// Whether it holds for more than what it stands for, as a pattern that has no exact equal does.
+    pub(crate) is_wide: bool,
+    /// Whether it stands before others that would be tried first.
+    pub(crate) is_early: bool,
+}
+
+/// What a rule does with a request that it should not have had, the worst last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Openness {
+    /// Nobody gets any content: it is refused or sent elsewhere.
+    Closed,
+    /// The origin is asked each time.
+    Passed,
+    /// What is stored is for all.
+    Shared,
+}
+
+impl DraftRule {
+    /// A rule that answers nobody. `who` is what did not let anybody through.
+    pub(crate) fn refusal(name: &str, keys: Keys, from: Vec<Id>, who: &str) -> DraftRule {
+        let mut rule =
+            DraftRule { name: format!("{name}-refused"), from: from.clone(), keys, ..DraftRule::default() };
+        rule.remarks.push(format!("{who} This origin does not exist, so the answer is 502."));
+        rule.remarks.push("Take the rule out once your origin refuses by itself.".into());
+        rule.keys.set("origin", quote(REFUSED_ORIGIN), &from);
+        rule.keys.set("cache", "false", &[]);
+        rule
+    }
+
+    pub(crate) fn openness(&self) -> Openness {
+        let is_refused = self.keys.get("origin") == Some(&*quote(REFUSED_ORIGIN));
+        match self.keys.get("cache") {
+            _ if is_refused || self.keys.has_table("redirect") => Openness::Closed,
+            Some("false") => Openness::Passed,
+            _ => Openness::Shared,
+        }
+    }
+
+    /// Has it pass by the cache: what says how it is stored goes.
+    pub(crate) fn pass(&mut self, from: &[Id]) {
+        self.keys.set("cache", "false", from);
+        for key in
+            ["ttl", "ttl_overrides", "ttl_max", "stale_while_revalidate", "stale_if_error", "set_cookie"]
+        {
+            self.keys.remove(key);
+        }
+        for table in ["ttl_by_status", "key", "query", "compress"] {
+            self.keys.remove_table(table);
+        }
+    }
+
+    pub(crate) fn is_refusal(&self) -> bool {
+        self.keys.get("origin") == Some(&*quote(REFUSED_ORIGIN))
+    }
 }
 
 /// A site.
@@ -120,6 +242,8 @@ struct Written {
     /// Number of the site, from 1; 0 before the first.
     site: usize,
     is_head: bool,
+    /// Whether it is of a rule that refuses, or passes by the cache: that may hold for more, and must not hold for less.
+    is_strict: bool,
 }
 
 impl Draft {
@@ -154,7 +278,7 @@ impl Draft {
     }
 
     fn write(mut self, ledger: &Ledger, what: &str, name: &str) -> Vec<Written> {
-        let mut out = Writer { lines: Vec::new(), part: 0, site: 0, ledger };
+        let mut out = Writer { lines: Vec::new(), part: 0, site: 0, is_strict: false, ledger };
         out.comment(&format!("Imported from the {what} {}; comments name its lines.", one_line(name)));
         out.comment("What is not mapped stands in the report of the import, and is not in here.");
         out.keys(&self.root);
@@ -182,9 +306,11 @@ impl Draft {
                 for remark in &rule.remarks {
                     out.comment(remark);
                 }
+                out.is_strict = rule.keys.get("cache") == Some("false");
                 out.head("[[site.rule]]", &rule.from);
                 rule.keys.lines.insert(0, named(&rule.name, &mut names));
                 out.keys(&rule.keys);
+                out.is_strict = false;
             }
         }
         out.lines
@@ -195,13 +321,22 @@ struct Writer<'a> {
     lines: Vec<Written>,
     part: usize,
     site: usize,
+    is_strict: bool,
     ledger: &'a Ledger,
 }
 
 impl Writer<'_> {
     fn plain(&self, text: &str) -> Written {
-        let (part, site) = (self.part, self.site);
-        Written { text: text.into(), key: String::new(), from: Vec::new(), part, site, is_head: false }
+        let (part, site, is_strict) = (self.part, self.site, self.is_strict);
+        Written {
+            text: text.into(),
+            key: String::new(),
+            from: Vec::new(),
+            part,
+            site,
+            is_head: false,
+            is_strict,
+        }
     }
 
     fn comment(&mut self, text: &str) {
@@ -252,8 +387,13 @@ fn take_out(lines: &mut [Written], ledger: &mut Ledger, error: &Diagnostic) -> b
         return false;
     }
     let top = lines[index].key.split('.').next().unwrap_or_default().to_owned();
-    let is_whole = lines[index].is_head || ESSENTIAL.contains(&&*top) || top == "origin" || top == "domains";
     let (part, site) = (lines[index].part, lines[index].site);
+    // A rule that refuses or passes holds for more without one of its conditions; without the rule, it would be shared or open.
+    let is_condition = lines[index].is_strict && !lines[index].is_head && top != "origin";
+    let is_whole = !is_condition
+        && (lines[index].is_head || ESSENTIAL.contains(&&*top) || top == "origin" || top == "domains");
+    let is_passed = lines.iter().any(|line| line.part == part && line.key == "cache" && !is_left_out(line));
+    let is_of_rule = part > 0 && !lines[index].is_strict && site > 0;
     // Without its head, rules would be another site's.
     let is_site = lines[index].text.starts_with("[[site]]") || top == "domains";
     let mut reason = format!("{}: {}", lines[index].key, error.message);
@@ -275,6 +415,12 @@ fn take_out(lines: &mut [Written], ledger: &mut Ledger, error: &Diagnostic) -> b
             ledger.not_mapped(*id, format!("cannot be said so: {}", reason.trim_start_matches(": ")));
         }
         line.text = format!("# left out: {}", line.text);
+    }
+    if !is_whole && is_of_rule && !is_passed && SEPARATING.iter().any(|key| lines[index].key.starts_with(key))
+    {
+        let line = &mut lines[index];
+        line.text = format!("cache = false  {}", line.text);
+        "cache".clone_into(&mut line.key);
     }
     true
 }
@@ -341,6 +487,177 @@ pub(crate) fn quote_list<T: AsRef<str>>(texts: &[T]) -> String {
 /// Seconds as a duration.
 pub(crate) fn secs(secs: u64) -> String {
     quote(&model::Ttl::from_secs(secs).to_string())
+}
+
+/// A path, or a pattern of paths, as rules have it: in the spelling in which paths are compared.
+pub(crate) fn path_pattern(path: &str) -> String {
+    let (mark, path) = match path.strip_prefix(IGNORES_CASE) {
+        Some(rest) => (IGNORES_CASE, rest),
+        None => ("", path),
+    };
+    let mut encoded = String::with_capacity(path.len());
+    for byte in path.bytes() {
+        match byte {
+            b'?' | b'#' | b'"' | 0..=b' ' | 0x7f.. => encoded.push_str(&format!("%{byte:02X}")),
+            byte => encoded.push(char::from(byte)),
+        }
+    }
+    let normal = semantics::key::normalise_path(encoded.as_bytes());
+    format!("{mark}{}", String::from_utf8_lossy(&normal))
+}
+
+/// The path of a pattern of URLs.
+pub(crate) fn without_query(pattern: &str) -> &str {
+    let begin = if pattern.starts_with(IGNORES_CASE) { IGNORES_CASE.len() } else { 0 };
+    pattern[begin..].find('?').map_or(pattern, |query| &pattern[..begin + query])
+}
+
+/// Whether two patterns have no text in common, as far as their beginnings and ends tell.
+pub(crate) fn are_apart(one: &str, other: &str) -> bool {
+    let bare = |text: &str| text.strip_prefix(IGNORES_CASE).unwrap_or(text).to_ascii_lowercase();
+    let (one, other) = (bare(one), bare(other));
+    let apart = |a: &str, b: &str| {
+        let length = a.len().min(b.len());
+        a.as_bytes()[..length] != b.as_bytes()[..length]
+    };
+    let head = |text: &str| text.split('*').next().unwrap_or_default().to_owned();
+    let tail = |text: &str| -> String { text.rsplit('*').next().unwrap_or_default().chars().rev().collect() };
+    let is_whole = |text: &str| !text.contains('*');
+    match (is_whole(&one), is_whole(&other)) {
+        (true, true) => one != other,
+        (true, false) => !model::glob::Glob::new(&other).matches(one.as_bytes()),
+        (false, true) => !model::glob::Glob::new(&one).matches(other.as_bytes()),
+        (false, false) => apart(&head(&one), &head(&other)) || apart(&tail(&one), &tail(&other)),
+    }
+}
+
+/// A pattern for what two patterns have in common, and whether it is just that: else it is for more of the second. Nothing where they are
+/// apart.
+pub(crate) fn common(one: &str, other: &str) -> Option<(String, bool)> {
+    let glob = model::glob::Glob::new;
+    if are_apart(one, other) {
+        return None;
+    }
+    if glob(one).covers(&glob(other)) {
+        return Some((other.to_owned(), true));
+    }
+    if glob(other).covers(&glob(one)) {
+        return Some((one.to_owned(), true));
+    }
+    // Of two that differ in whether letter case counts, what both have is not said.
+    let is_bare = |text: &str| !text.starts_with(IGNORES_CASE);
+    let folded = |text: &str| format!("{IGNORES_CASE}{}", text.strip_prefix(IGNORES_CASE).unwrap_or(text));
+    let is_same_kind = is_bare(one) == is_bare(other);
+    if !is_same_kind && glob(&folded(one)).covers(&glob(other)) {
+        return Some((other.to_owned(), false));
+    }
+    if !is_same_kind && glob(&folded(other)).covers(&glob(one)) {
+        return Some((one.to_owned(), false));
+    }
+    // A beginning and an end, where no text has them one over the other.
+    let ends = |begin: &str, end: &str| -> Option<String> {
+        let mark =
+            if begin.starts_with(IGNORES_CASE) || end.starts_with(IGNORES_CASE) { IGNORES_CASE } else { "" };
+        let bare = |text: &str| text.strip_prefix(IGNORES_CASE).unwrap_or(text).to_owned();
+        let (begin, end) = (bare(begin), bare(end));
+        let (head, tail) = (begin.strip_suffix('*')?, end.strip_prefix('*')?);
+        let last = tail.split('*').next().unwrap_or_default();
+        let lies_over = (1..=last.len().min(head.len())).any(|length| {
+            head.to_ascii_lowercase().ends_with(last.to_ascii_lowercase().get(..length).unwrap_or_default())
+        });
+        (!head.contains('*') && !lies_over).then(|| format!("{mark}{head}*{tail}"))
+    };
+    Some(match ends(one, other).or_else(|| ends(other, one)) {
+        Some(both) => (both, is_same_kind),
+        None => (other.to_owned(), false),
+    })
+}
+
+/// Keeps closed what the order of rules would open: a rule that refuses, or passes by the cache, comes before those that hold for more
+/// than what they stand for.
+pub(crate) fn close(rules: &mut Vec<DraftRule>, ledger: &mut Ledger) {
+    let mut at = 1;
+    while at < rules.len() {
+        let rule = &rules[at];
+        let is_strict = rule.is_refusal() || rule.openness() == Openness::Passed;
+        let wide = rules[..at].iter().enumerate().position(|(place, before)| {
+            // What stands between and takes all that falls through the wide one.
+            let is_caught = !before.is_early
+                && rules[place + 1..at]
+                    .iter()
+                    .any(|between| !between.is_wide && !between.is_early && covers(between, before));
+            // Who has cookies is passed because of them; where they are taken away, there is no need.
+            let is_bare = rule.keys.get("with_header.Cookie") == Some("true")
+                && before.keys.get("request_cookies") == Some(&*quote("none"));
+            (before.is_wide || before.is_early)
+                && before.openness() > rule.openness()
+                && !is_bare
+                && !is_caught
+                && may_meet(before, rule)
+        });
+        if let Some(place) = wide.filter(|_| is_strict) {
+            let mut rule = rule.clone();
+            for id in &rule.from {
+                ledger.not_mapped(
+                    *id,
+                    "its rule comes before one whose patterns hold for more than its expression: it would be opened, or shared, by that",
+                );
+            }
+            rule.remarks.push(
+                "Before a rule that would take some of it, as its patterns hold for more than what they stand for.".into(),
+            );
+            rules.insert(place, rule);
+            at += 1;
+        }
+        at += 1;
+    }
+}
+
+/// Takes out rules that say what the one behind them says, for no more.
+pub(crate) fn simplify(rules: &mut Vec<DraftRule>) {
+    for at in (1..rules.len()).rev() {
+        let (before, rule) = (&rules[at - 1], &rules[at]);
+        let said = |rule: &DraftRule| {
+            let mut keys = rule.keys.clone();
+            keys.lines.retain(|line| {
+                !matches!(&*line.key, "path" | "hosts" | "scheme" | "methods")
+                    && !line.key.starts_with("with_")
+            });
+            keys
+        };
+        if covers(rule, before) && said(rule).says_as(&said(before)) {
+            rules.remove(at - 1);
+        }
+    }
+}
+
+/// Whether one is for all requests that the other is for.
+fn covers(one: &DraftRule, other: &DraftRule) -> bool {
+    let glob = model::glob::Glob::new;
+    let lists = ["path", "hosts", "scheme", "methods"].iter().all(|key| {
+        let (mine, theirs) = (one.keys.texts(key), other.keys.texts(key));
+        let is_mine = |their: &String| mine.iter().any(|my| glob(my).covers(&glob(their)));
+        mine.is_empty() || (!theirs.is_empty() && theirs.iter().all(is_mine))
+    });
+    let mut fields = one.keys.lines.iter().filter(|line| line.key.starts_with("with_"));
+    lists && fields.all(|line| other.keys.get(&line.key) == Some(&*line.value))
+}
+
+/// Whether there may be a request that both are for.
+fn may_meet(one: &DraftRule, other: &DraftRule) -> bool {
+    let lists = ["path", "hosts", "scheme"].iter().all(|key| {
+        let (mine, theirs) = (one.keys.texts(key), other.keys.texts(key));
+        mine.is_empty()
+            || theirs.is_empty()
+            || mine.iter().any(|my| theirs.iter().any(|their| !are_apart(my, their)))
+    });
+    let (mine, theirs) = (one.keys.texts("methods"), other.keys.texts("methods"));
+    let methods = mine.is_empty() || theirs.is_empty() || mine.iter().any(|method| theirs.contains(method));
+    // One asks that there is none of what the other asks for.
+    let fields = one.keys.lines.iter().filter(|line| line.key.starts_with("with_")).all(|line| {
+        other.keys.get(&line.key).is_none_or(|value| (value == "false") == (line.value == "false"))
+    });
+    lists && methods && fields
 }
 
 /// A dotted key whose last part is a text of somebody's own.

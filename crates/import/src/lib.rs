@@ -23,6 +23,7 @@
 
 mod cloudflare;
 mod cloudfront;
+mod condition;
 mod draft;
 mod json;
 mod ledger;
@@ -63,6 +64,15 @@ pub struct Imported {
     pub config: String,
     /// Every statement of the text, in its order, and what became of it.
     pub items: Vec<Item>,
+}
+
+impl Imported {
+    /// How many rules answer nobody, because what they stand for let in only some and no rule can say whom.
+    pub fn refusals(&self) -> usize {
+        let origin = format!("origin = \"{}\"", draft::REFUSED_ORIGIN);
+        let rules = self.config.split("[[site.rule]]").skip(1);
+        rules.filter(|rule| rule.lines().any(|line| line.starts_with(&origin))).count()
+    }
 }
 
 /// Why a text cannot be imported.

@@ -19,16 +19,15 @@ mod parse;
 
 use std::collections::{BTreeSet, HashMap};
 
-use crate::draft::{Draft, DraftRule, DraftSite, Keys, is_domain, quote, quote_list};
+use crate::draft::{
+    Draft, DraftRule, DraftSite, Keys, Openness, REFUSED_ORIGIN, close, is_domain, quote, quote_list,
+};
 use crate::ledger::{Id, Ledger, Outcome};
 use crate::{Broken, Imported};
 use parse::{Directive, Files};
 
 /// Stands where nginx answers from files or a protocol that is no HTTP. No such name exists (RFC 6761 §6.4).
 const FILES_ORIGIN: &str = "http://name-an-origin.invalid";
-
-/// Stands where nginx lets nobody through.
-const REFUSED_ORIGIN: &str = "http://refused.invalid";
 
 /// Reads a configuration of nginx.
 pub(super) fn import(text: &str, name: &str) -> Result<Imported, Broken> {
@@ -109,6 +108,8 @@ struct World<'a> {
     /// `keys_zone` → seconds of `inactive`.
     zones: HashMap<&'a str, u64>,
     limits: HashMap<&'a str, &'a Directive>,
+    /// `deny` with networks, each once.
+    denied: Vec<&'a Directive>,
 }
 
 impl<'a> World<'a> {
@@ -133,6 +134,7 @@ impl<'a> World<'a> {
             maps: HashMap::new(),
             zones: HashMap::new(),
             limits: HashMap::new(),
+            denied: Vec::new(),
         };
         for directive in &http {
             match &*directive.name {
@@ -170,17 +172,47 @@ impl<'a> World<'a> {
                 self.servers.push(Server { directive: first, scope, names, is_plain: true, is_tls: false });
             }
         }
+        let mut scopes: Vec<(&Directive, Scope<'a>)> = Vec::new();
         for server in servers {
             let level = self.files.flat(server.children(), self.ledger);
-            self.read_server(server, http.with(level), draft);
+            scopes.push((server, http.with(level)));
+        }
+        let has_public = scopes.iter().any(|(_, scope)| !is_of_this_machine(scope));
+        for (server, scope) in scopes {
+            if has_public && is_of_this_machine(&scope) {
+                // A site answers on every address that is listened on.
+                self.ledger.not_mapped(
+                    server.id,
+                    "it listens on this machine's own addresses alone, and a site answers on all: left out; give it a node of its own",
+                );
+                continue;
+            }
+            self.read_server(server, scope, draft);
         }
         self.read_addresses(draft);
         self.read_limits(draft);
+        self.denying(&http);
+        let keeps_slashes = self.keeps_slashes();
         for names in self.sites() {
-            if let Some(site) = self.build_site(&names) {
+            if let Some(mut site) = self.build_site(&names) {
+                close(&mut site.rules, self.ledger);
+                close_spellings(&mut site.rules, keeps_slashes);
                 draft.sites.push(site);
             }
         }
+        let denied = std::mem::take(&mut self.denied);
+        if !denied.is_empty() {
+            let networks: Vec<&str> = denied.iter().map(|one| one.arg(0)).collect();
+            let ids: Vec<Id> = denied.iter().map(|one| one.id).collect();
+            self.map(&mut draft.root, "block", quote_list(&networks), &ids);
+        }
+    }
+
+    /// Whether `//` is another path than `/` anywhere.
+    fn keeps_slashes(&self) -> bool {
+        let mut keeps = false;
+        self.files.each(|directive| keeps |= directive.name == "merge_slashes" && directive.arg(0) == "off");
+        keeps
     }
 
     // --- What a node is told ---
@@ -218,17 +250,6 @@ impl<'a> World<'a> {
         if !networks.is_empty() {
             let ids: Vec<Id> = proxies.iter().map(|one| one.id).collect();
             self.map(&mut draft.edge, "trusted_proxies", quote_list(&networks), &ids);
-        }
-        let denied: Vec<&Directive> = http
-            .innermost()
-            .iter()
-            .filter(|one| one.name == "deny" && one.arg(0) != "all")
-            .copied()
-            .collect();
-        if !denied.is_empty() {
-            let networks: Vec<&str> = denied.iter().map(|one| one.arg(0)).collect();
-            let ids: Vec<Id> = denied.iter().map(|one| one.id).collect();
-            self.map(&mut draft.root, "block", quote_list(&networks), &ids);
         }
     }
 
@@ -598,6 +619,39 @@ fn domains_of(name: &str) -> Result<Vec<String>, Outcome> {
     Ok(vec![lower])
 }
 
+/// Whether a server is reached from its own machine alone.
+fn is_of_this_machine(scope: &Scope<'_>) -> bool {
+    let mut listens = scope.innermost().iter().filter(|one| one.name == "listen").peekable();
+    let is_own = |listen: &str| {
+        listen.starts_with("unix:")
+            || address_of(listen)
+                .and_then(|address| address.parse::<std::net::SocketAddr>().ok())
+                .is_some_and(|address| address.ip().is_loopback())
+    };
+    listens.peek().is_some() && listens.all(|listen| is_own(listen.arg(0)))
+}
+
+/// Paths that are others' in another spelling: nginx reads them as one before it looks for a location.
+const OTHER_SPELLINGS: [&str; 8] = ["*//*", "*/./*", "*/../*", "*/.", "*/..", "*%2E*", "*%2F*", "*%5C*"];
+
+/// What refuses paths refuses them in every spelling that nginx would have read as the same.
+fn close_spellings(rules: &mut Vec<DraftRule>, keeps_slashes: bool) {
+    let guards: Vec<Id> = rules
+        .iter()
+        .filter(|rule| rule.is_refusal() && rule.keys.get("path").is_some())
+        .flat_map(|rule| rule.from.iter().copied())
+        .collect();
+    if !guards.is_empty() && rules.iter().any(|rule| rule.openness() > Openness::Closed) {
+        let spellings =
+            OTHER_SPELLINGS.into_iter().filter(|spelling| !(keeps_slashes && *spelling == "*//*"));
+        let mut keys = Keys::default();
+        keys.set("path", quote_list(&spellings.collect::<Vec<_>>()), &[]);
+        let who =
+            "In another spelling, these paths would pass by the rules that refuse; nginx reads them as one.";
+        rules.insert(0, DraftRule::refusal("other-spellings", keys, Vec::new(), who));
+    }
+}
+
 /// The address that `listen` names.
 fn address_of(listen: &str) -> Option<String> {
     if listen.starts_with("unix:") {
@@ -622,12 +676,12 @@ fn address_of(listen: &str) -> Option<String> {
 
 /// A rule that answers nobody.
 fn refusal(name: &str, keys: Keys, from: Vec<Id>) -> DraftRule {
-    let mut rule =
-        DraftRule { name: format!("{name}-refused"), from: from.clone(), keys, ..DraftRule::default() };
-    rule.remarks
-        .push("nginx lets nobody through here. This origin does not exist, so the answer is 502.".into());
-    rule.remarks.push("Take the rule out once your origin refuses by itself.".into());
-    rule.keys.set("origin", quote(REFUSED_ORIGIN), &from);
-    rule.keys.set("cache", "false", &[]);
-    rule
+    DraftRule::refusal(name, keys, from, "nginx lets nobody through here.")
+}
+
+/// The same where more is refused than nginx did, because what it did cannot be said.
+fn wide_refusal(name: &str, keys: Keys, from: Vec<Id>, what: &str) -> DraftRule {
+    let who =
+        format!("nginx lets not everybody through here: {what}. That cannot be said, so all is refused.");
+    DraftRule::refusal(name, keys, from, &who)
 }

@@ -1,7 +1,10 @@
 //! Regular expressions as patterns with `*`, as far as that goes: literals, alternatives, optional parts, and runs of anything.
 //!
 //! What has no equal becomes `*` and is called inexact: it matches more. What cannot be said even so (look-around, back references)
-//! gives nothing. Called for locations of nginx, conditions of VCL and of Cloudflare.
+//! gives nothing, but where something is guarded: [`covering`] then gives patterns that surely match all that the expression does.
+//! Called for locations of nginx, conditions of VCL and of Cloudflare.
+
+use model::glob::IGNORES_CASE;
 
 /// Patterns that an expression may become, at most.
 const PATTERNS_MAX: usize = 64;
@@ -28,50 +31,65 @@ type Way = Vec<Piece>;
 
 struct Reader<'a> {
     rest: std::iter::Peekable<std::str::Chars<'a>>,
+    aim: Aim,
     is_exact: bool,
+    ignores_case: bool,
     groups: usize,
     depth: usize,
 }
 
-/// The patterns for an expression that may match anywhere in a text. `ignores_case`: as `~*` and `(?i)`; then the
-/// spellings in lower and upper case are both given, and mixed ones are missed.
+/// What becomes of parts that no pattern says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Aim {
+    /// Nothing comes of the whole expression.
+    Equal,
+    /// They are taken for anything, so that the patterns match more and never less.
+    Cover,
+}
+
+/// The patterns for an expression that may match anywhere in a text. `ignores_case`: as `~*` and `(?i)`.
 pub(crate) fn patterns(expression: &str, ignores_case: bool) -> Option<Patterns> {
-    let (expression, ignores_case) = match expression.strip_prefix("(?i)") {
+    read(expression, ignores_case, Aim::Equal)
+}
+
+/// Patterns that match whatever the expression does, and perhaps more; `*` where nothing is known.
+pub(crate) fn covering(expression: &str, ignores_case: bool) -> Vec<String> {
+    read(expression, ignores_case, Aim::Cover).map_or_else(|| vec!["*".to_owned()], |found| found.globs)
+}
+
+fn read(expression: &str, ignores_case: bool, aim: Aim) -> Option<Patterns> {
+    let (expression, ignores_case) = match expression.strip_prefix(IGNORES_CASE) {
         Some(rest) => (rest, true),
         None => (expression, ignores_case),
     };
-    let mut reader = Reader { rest: expression.chars().peekable(), is_exact: true, groups: 0, depth: 0 };
+    let mut reader = Reader {
+        rest: expression.chars().peekable(),
+        aim,
+        is_exact: true,
+        ignores_case,
+        groups: 0,
+        depth: 0,
+    };
     let ways = reader.alternatives(true)?;
     if reader.rest.next().is_some() {
         return None;
     }
-    let mut is_exact = reader.is_exact;
     let mut globs: Vec<String> = Vec::new();
     let mut groups = Vec::new();
     for way in &ways {
-        let (glob, stars) = write(way);
-        let mut push = |glob: String| {
-            if !globs.contains(&glob) {
-                globs.push(glob);
-            }
-        };
-        let (lower, upper) = (glob.to_lowercase(), glob.to_uppercase());
-        if ignores_case && lower != upper {
-            is_exact = false;
-            push(lower);
-            push(upper);
-        } else {
-            push(glob);
+        let (mut glob, stars) = write(way);
+        if reader.ignores_case && glob.bytes().any(|byte| byte.is_ascii_alphabetic()) {
+            glob = format!("{IGNORES_CASE}{}", glob.to_lowercase());
+        }
+        if !globs.contains(&glob) {
+            globs.push(glob);
         }
         groups = stars;
-    }
-    if globs.len() > PATTERNS_MAX {
-        return None;
     }
     if ways.len() > 1 {
         groups.clear();
     }
-    Some(Patterns { globs, groups, is_exact })
+    Some(Patterns { globs, groups, is_exact: reader.is_exact })
 }
 
 fn write(way: &Way) -> (String, Vec<Option<usize>>) {
@@ -93,11 +111,17 @@ fn write(way: &Way) -> (String, Vec<Option<usize>>) {
     (glob, groups)
 }
 
-fn joined(left: &[Way], right: &[Way]) -> Option<Vec<Way>> {
-    if left.len() * right.len() > PATTERNS_MAX {
-        return None;
-    }
-    Some(left.iter().flat_map(|one| right.iter().map(|other| [&one[..], &other[..]].concat())).collect())
+fn joined(left: &[Way], right: &[Way]) -> Vec<Way> {
+    left.iter().flat_map(|one| right.iter().map(|other| [&one[..], &other[..]].concat())).collect()
+}
+
+fn star() -> Vec<Way> {
+    vec![vec![Piece::Star(None)]]
+}
+
+/// What matches where the text itself does not go on.
+fn nothing() -> Vec<Way> {
+    vec![Vec::new()]
 }
 
 impl Reader<'_> {
@@ -112,7 +136,8 @@ impl Reader<'_> {
         loop {
             ways.extend(self.sequence(is_top)?);
             if ways.len() > PATTERNS_MAX {
-                return None;
+                self.give_up()?;
+                ways = star();
             }
             if self.rest.next_if_eq(&'|').is_none() {
                 self.depth -= 1;
@@ -134,13 +159,18 @@ impl Reader<'_> {
                     self.rest.next();
                     is_open = false;
                     if self.rest.peek().is_some_and(|next| *next != '|') {
-                        return None;
+                        self.give_up()?;
+                        is_open = true;
                     }
                 }
                 _ => {
                     let atom = self.atom()?;
-                    let atom = self.repeated(atom)?;
-                    ways = joined(&ways, &atom)?;
+                    let mut atom = self.repeated(atom)?;
+                    if ways.len() * atom.len() > PATTERNS_MAX {
+                        self.give_up()?;
+                        atom = star();
+                    }
+                    ways = joined(&ways, &atom);
                 }
             }
         }
@@ -148,6 +178,12 @@ impl Reader<'_> {
             ways.iter_mut().for_each(|way| way.push(Piece::Star(None)));
         }
         Some(ways)
+    }
+
+    /// Nothing, unless the aim is to cover.
+    fn give_up(&mut self) -> Option<()> {
+        self.is_exact = false;
+        (self.aim == Aim::Cover).then_some(())
     }
 
     /// One character, class or group.
@@ -159,19 +195,38 @@ impl Reader<'_> {
                 if self.rest.peek() != Some(&'*') {
                     self.is_exact = false;
                 }
-                Some(vec![vec![Piece::Star(None)]])
+                Some(star())
             }
             '[' => self.class(),
             '(' => self.group(),
             '\\' => match self.rest.next()? {
                 'd' | 'w' | 's' | 'S' | 'D' | 'W' => {
                     self.is_exact = false;
-                    Some(vec![vec![Piece::Star(None)]])
+                    Some(star())
                 }
-                c if c.is_ascii_alphanumeric() => None,
+                c if c.is_ascii_alphanumeric() => {
+                    self.give_up()?;
+                    match c {
+                        // Places between characters.
+                        'b' | 'B' | 'A' | 'z' | 'Z' | 'G' => Some(nothing()),
+                        'n' | 'r' | 't' | 'f' | 'e' | 'a' | 'h' | 'H' | 'v' | 'V' | 'R' | 'N' | 'X' => {
+                            Some(star())
+                        }
+                        // A back reference; what else has digits behind it is not read.
+                        '1'..='9' => {
+                            while self.rest.next_if(char::is_ascii_digit).is_some() {}
+                            Some(star())
+                        }
+                        _ => None,
+                    }
+                }
                 c => Some(text(c)),
             },
-            '*' | '+' | '?' | '{' | '^' | '$' => None,
+            '^' | '$' => {
+                self.give_up()?;
+                Some(nothing())
+            }
+            '*' | '+' | '?' | '{' => None,
             c => Some(text(c)),
         }
     }
@@ -183,6 +238,11 @@ impl Reader<'_> {
         loop {
             match self.rest.next()? {
                 ']' if !is_first => break,
+                // [:alpha:] and its like.
+                '[' if self.rest.peek() == Some(&':') => {
+                    is_plain = false;
+                    while self.rest.next()? != ']' {}
+                }
                 '\\' => {
                     let escaped = self.rest.next()?;
                     is_plain &= !escaped.is_ascii_alphanumeric();
@@ -198,7 +258,7 @@ impl Reader<'_> {
             return Some(members.into_iter().map(|c| vec![Piece::Text(c.to_string())]).collect());
         }
         self.is_exact = false;
-        Some(vec![vec![Piece::Star(None)]])
+        Some(star())
     }
 
     fn is_repeated(&mut self) -> bool {
@@ -207,19 +267,31 @@ impl Reader<'_> {
 
     fn group(&mut self) -> Option<Vec<Way>> {
         let mut number = None;
+        let mut is_looking = false;
         if self.rest.next_if_eq(&'?').is_some() {
             match self.rest.next()? {
                 ':' => {}
                 '<' | 'P' => {
                     // A named group counts as a group too; a look-behind is none.
-                    self.groups += 1;
-                    let mut name = String::new();
-                    loop {
-                        match self.rest.next()? {
-                            '>' => break,
-                            '=' | '!' => return None,
-                            c => name.push(c),
+                    self.rest.next_if_eq(&'<');
+                    match self.rest.next_if(|next| matches!(next, '=' | '!' | '>')) {
+                        None => {
+                            self.groups += 1;
+                            while self.rest.next()? != '>' {}
                         }
+                        Some('>') => return None,
+                        Some(_) => is_looking = true,
+                    }
+                }
+                '=' | '!' => is_looking = true,
+                '>' => self.give_up()?,
+                'i' => {
+                    self.give_up()?;
+                    self.ignores_case = true;
+                    match self.rest.next()? {
+                        ':' => {}
+                        ')' => return Some(nothing()),
+                        _ => return None,
                     }
                 }
                 _ => return None,
@@ -228,8 +300,15 @@ impl Reader<'_> {
             self.groups += 1;
             number = Some(self.groups);
         }
+        if is_looking {
+            // Looking around says only less of what matches.
+            self.give_up()?;
+        }
         let mut ways = self.alternatives(false)?;
         self.rest.next_if_eq(&')')?;
+        if is_looking {
+            return Some(nothing());
+        }
         if let [way] = &mut ways[..]
             && let [Piece::Star(group)] = &mut way[..]
         {
@@ -240,18 +319,17 @@ impl Reader<'_> {
 
     /// What stands behind an atom: `*`, `+`, `?`, `{2,3}`, each also lazy.
     fn repeated(&mut self, atom: Vec<Way>) -> Option<Vec<Way>> {
-        let is_star = atom == [vec![Piece::Star(None)]];
-        let star = vec![vec![Piece::Star(None)]];
+        let is_star = atom == star();
         let repeated = match self.rest.peek() {
             Some('*') => {
                 self.rest.next();
                 self.is_exact &= is_star;
-                star
+                star()
             }
             Some('+') => {
                 self.rest.next();
                 self.is_exact = false;
-                star
+                star()
             }
             Some('?') => {
                 self.rest.next();
@@ -262,7 +340,7 @@ impl Reader<'_> {
             Some('{') => {
                 while self.rest.next()? != '}' {}
                 self.is_exact = false;
-                star
+                star()
             }
             _ => return Some(atom),
         };
@@ -319,9 +397,55 @@ mod tests {
     }
 
     #[test]
-    fn case_is_ignored_in_two_spellings() {
-        let found = patterns(r"\.gif$", true).unwrap();
-        assert_eq!(found.globs, ["*.gif", "*.GIF"]);
-        assert!(!found.is_exact);
+    fn case_is_ignored_where_the_expression_says_so() {
+        for found in [patterns(r"\.gif$", true), patterns(r"(?i)\.GIF$", false)] {
+            let found = found.unwrap();
+            assert_eq!((found.globs, found.is_exact), (vec!["(?i)*.gif".to_owned()], true));
+        }
+    }
+
+    #[test]
+    fn what_has_no_equal_is_covered() {
+        let check = |expression: &str, wanted: &[&str]| {
+            assert_eq!(covering(expression, false), wanted, "{expression}");
+        };
+        check(r"^/admin(?!/public)", &["/admin*"]);
+        check(r"^/(?<!x)(a|b)\1/", &["/a*/*", "/b*/*"]);
+        check(r"(^|/)\.git(/|$)", &["*.git/*", "*.git*", "*/.git/*", "*/.git*"]);
+        check(r"^/secret[[:digit:]]+/\bx", &["/secret*/x*"]);
+        check(r"^/(?i:Wp)-admin", &["(?i)/wp-admin*"]);
+        check(r"^/a$b", &["/ab*"]);
+        check(r"^/x\Qa\E", &["*"]);
+        check("(", &["*"]);
+        let many = format!("^/{}$", "(a|b)".repeat(7));
+        assert_eq!(patterns(&many, false), None);
+        let covers = covering(&many, false);
+        assert!(covers.len() == 64 && covers[0] == "/aaaaaa*", "{covers:?}");
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(300))]
+
+        /// Against an engine that nobody here wrote.
+        #[test]
+        fn whatever_an_expression_matches_is_matched_by_what_covers_it(
+            expression in r"\^?(/|a|b|\.|\\\.|\(a\|b\)|\(\^\|/\)|\[ab\]|\[\^a\]|\[\[:alpha:\]\]|\\d|\\b|a\*|b\+|c\?|a\{2\}|\(\?i\)|\(\?:a\|B\)\?){1,6}\$?",
+            text in r"[/abcAB1.]{0,8}",
+        ) {
+            let Ok(engine) = regex::Regex::new(&expression) else { return Ok(()) };
+            let matches = |globs: &[String]| {
+                globs.iter().any(|glob| model::glob::Glob::new(glob).matches(text.as_bytes()))
+            };
+            if engine.is_match(&text) {
+                let covers = covering(&expression, false);
+                proptest::prop_assert!(matches(&covers), "{expression} {text} {covers:?}");
+            }
+            if let Some(found) = patterns(&expression, false) {
+                proptest::prop_assert!(!engine.is_match(&text) || matches(&found.globs), "{expression} {text} {found:?}");
+                if found.is_exact {
+                    proptest::prop_assert_eq!(matches(&found.globs), engine.is_match(&text), "{} {} {:?}", expression, text, found);
+                }
+            }
+        }
     }
 }

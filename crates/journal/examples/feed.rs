@@ -175,6 +175,7 @@ impl Node for Follower {
             receipt: Receipt { cursor, at_ms, signature },
             running: None,
             refused: None,
+            unwell: None,
             starts: 1,
             holdings: Default::default(),
             vitals: Vitals::default(),

@@ -226,6 +226,9 @@ pub struct Report {
     /// The configuration that it would not take, and why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<Refusal>,
+    /// Why it does not answer what it asks itself; nothing from nodes that ask themselves nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unwell: Option<String>,
     /// Starts of its program since it was enrolled: a crash shows here.
     pub starts: u64,
     /// What it holds, to be looked at.

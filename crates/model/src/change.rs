@@ -136,6 +136,16 @@ pub struct Candidate {
     pub version: Version,
     /// Who runs it by now.
     pub to: Audience,
+    /// Who of them does not yet, by name: nameservers, which take it one at a time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting: Vec<String>,
+}
+
+impl Candidate {
+    /// Whether a node is to run it by now.
+    pub fn is_for(&self, node: &str, pop: &str) -> bool {
+        self.to.includes(node, pop) && !self.waiting.iter().any(|name| name == node)
+    }
 }
 
 /// Some of the nodes.
@@ -159,7 +169,7 @@ impl Plan {
 
     /// The configuration that a node is to run; `None` as long as there is none for it.
     pub fn version_for(&self, node: &str, pop: &str) -> Option<&Version> {
-        let candidate = self.candidate.as_ref().filter(|candidate| candidate.to.includes(node, pop));
+        let candidate = self.candidate.as_ref().filter(|candidate| candidate.is_for(node, pop));
         candidate.map(|candidate| &candidate.version).or(self.stable.as_ref())
     }
 }
@@ -216,11 +226,14 @@ mod tests {
             (Audience::Pops(vec!["fra".into()]), [4, 4, 3]),
             (Audience::All, [4, 4, 4]),
         ] {
-            plan.candidate = Some(Candidate { version: version(4), to });
+            plan.candidate = Some(Candidate { version: version(4), to, waiting: Vec::new() });
             let run = [("fra-1", "fra"), ("fra-2", "fra"), ("nyc-1", "nyc")]
                 .map(|(node, pop)| number(&plan, node, pop).unwrap_or_default());
             assert_eq!(run, wanted, "{:?}", plan.candidate);
         }
+        let waiting = vec!["fra-2".into()];
+        plan.candidate = Some(Candidate { version: version(4), to: Audience::All, waiting });
+        assert_eq!((number(&plan, "fra-1", "fra"), number(&plan, "fra-2", "fra")), (Some(4), Some(3)));
     }
 
     #[test]

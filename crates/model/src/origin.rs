@@ -116,6 +116,9 @@ pub struct OriginGroup {
     pub origins: Vec<Arc<Origin>>,
     /// Changes to each request that goes to this group, after the rule's own.
     pub request_headers: HeaderOps,
+    /// Changes for one origin alone, after those: one for each of `origins`, or none at all. What an origin knows us by is its secret,
+    /// and must not reach the one that stands in for it.
+    pub request_headers_of: Vec<HeaderOps>,
     /// Statuses upon which a safe request goes to the next origin. A failed connection always does.
     pub fail_over_statuses: Vec<StatusRange>,
     /// How many retries are granted.
@@ -282,6 +285,7 @@ impl OriginGroup {
         OriginGroup {
             origins: vec![Arc::new(origin)],
             request_headers: HeaderOps::default(),
+            request_headers_of: Vec::new(),
             fail_over_statuses: fail_over_statuses_default(),
             retry: RetryPolicy::default(),
             breaker: BreakerPolicy::default(),
@@ -299,6 +303,13 @@ impl OriginGroup {
     /// Applies the group's header changes to a request that leaves for it.
     pub fn prepare(&self, request: &mut Fields) {
         self.request_headers.apply(request);
+    }
+
+    /// Applies the changes for one origin alone, by its place in the group, to a request that is prepared.
+    pub fn prepare_for(&self, origin: usize, request: &mut Fields) {
+        if let Some(changes) = self.request_headers_of.get(origin) {
+            changes.apply(request);
+        }
     }
 }
 

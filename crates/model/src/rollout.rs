@@ -24,11 +24,14 @@
 //! than any harm. Such a one is never undone by itself. What speaks against it holds it up before the last stage, where the others have
 //! nothing to lose, and is only told in the last.
 //!
+//! Nameservers take it one at a time, once all edges run it ([`admission`]): whoever asks for a zone asks all of them.
+//!
 //! Nodes out of contact neither hold it up nor speak for it: they take up what is stable when they are back.
 //!
 //! The whole is written down by control whenever a step decided something, together with [`Rollout::plan`]; the watching
 //! itself is not ([`Rollout`] is read without it), so that another control that goes on begins the stage's time anew.
 
+mod admission;
 mod gates;
 #[cfg(test)]
 mod simulation;
@@ -112,6 +115,12 @@ pub struct Rollout {
     /// Whether a stage went by with too few requests to judge.
     #[serde(default)]
     pub judged_on_few: bool,
+    /// Routers that do not run it yet: each is admitted when the one before runs it and answers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting: Vec<String>,
+    /// The router that was admitted last, if it has still to show that it is well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    admitted: Option<String>,
     /// Why it was undone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub harm: Option<Harm>,
@@ -161,12 +170,16 @@ pub struct NodeView {
     pub name: String,
     /// The place where it stands; empty when it is in none.
     pub pop: String,
+    /// Whether it is a router, and no edge: of its queries those count as errors that name nothing that it knows.
+    pub is_router: bool,
     /// When its newest report came, in ms since 1970 by control's clock; 0 when none ever did.
     pub reported_ms: i64,
     /// The configuration that it runs.
     pub running: Option<u64>,
     /// The number of the configuration that it would not take, and why.
     pub refused: Option<(u64, String)>,
+    /// Why it does not answer a question that it has asked itself, if so.
+    pub unwell: Option<String>,
     /// Starts of its program.
     pub starts: u64,
     /// What it has counted.
@@ -178,6 +191,8 @@ pub struct NodeView {
 pub enum Decision {
     /// These nodes run it from now on.
     Widen(Audience),
+    /// And this router.
+    Admit(String),
     /// It is what is stable.
     Promote,
     /// It is taken back everywhere.
@@ -244,6 +259,8 @@ impl Rollout {
             without_traffic: false,
             is_paused: false,
             judged_on_few: false,
+            waiting: Vec::new(),
+            admitted: None,
             harm: None,
             before: BTreeMap::new(),
             watch: Watch::default(),
@@ -256,7 +273,8 @@ impl Rollout {
         let (stable, candidate) = match self.stage {
             Stage::Measure | Stage::Undone => (self.stable.clone(), None),
             Stage::Edge | Stage::Pop | Stage::All => {
-                let candidate = Candidate { version: self.version.clone(), to: self.audience.clone() };
+                let (version, to) = (self.version.clone(), self.audience.clone());
+                let candidate = Candidate { version, to, waiting: self.waiting.clone() };
                 (self.stable.clone(), Some(candidate))
             }
             Stage::Promoted => (Some(self.version.clone()), None),
@@ -296,10 +314,11 @@ impl Rollout {
         if self.is_over() {
             return None;
         }
-        let (version, audience, is_measuring) =
-            (self.version.number, &self.audience, self.stage == Stage::Measure);
+        let (version, audience, waiting, is_measuring) =
+            (self.version.number, &self.audience, &self.waiting, self.stage == Stage::Measure);
         self.watch.observe(now_ms, nodes, |node| {
-            is_measuring || !audience.includes(&node.name, &node.pop) || node.running == Some(version)
+            let is_for = audience.includes(&node.name, &node.pop) && !waiting.contains(&node.name);
+            is_measuring || !is_for || node.running == Some(version)
         });
         if self.watch.is_fresh() {
             // The first step of all, or the first of another control.
@@ -308,13 +327,21 @@ impl Rollout {
             }
             self.watch.begin_stage();
         }
-        Some(match self.stage {
-            Stage::Measure if self.is_paused => paused(),
-            Stage::Measure => self.measured(now_ms, nodes),
-            _ => match self.find_harm(nodes) {
-                Some(harm) if self.stable.is_none() => self.bear(&harm, now_ms, nodes),
-                Some(harm) => self.undo(harm, now_ms),
-                None if self.is_paused => paused(),
+        if self.stage == Stage::Measure {
+            return Some(if self.is_paused { paused() } else { self.measured(now_ms, nodes) });
+        }
+        let (routers, edges): (Vec<NodeView>, Vec<NodeView>) =
+            nodes.iter().cloned().partition(|node| node.is_router);
+        let harm = match self.find_harm(&edges) {
+            None => self.find_harm_at_routers(&routers),
+            harm => harm,
+        };
+        Some(match harm {
+            Some(harm) if self.stable.is_none() => self.bear(&harm, now_ms, nodes),
+            Some(harm) => self.undo(harm, now_ms),
+            None if self.is_paused => paused(),
+            None => match self.admit(&edges, &routers) {
+                Some(decision) => decision,
                 None => self.advance(now_ms, nodes),
             },
         })
@@ -363,6 +390,13 @@ impl Rollout {
                 left.div_ceil(1000)
             ));
         }
+        if !nodes.is_empty() && nodes.iter().all(|node| node.is_router) {
+            // Nameservers alone: there is nobody but them to begin with, and they take it one at a time.
+            self.measure(nodes);
+            self.audience = Audience::All;
+            self.enter(Stage::All, now_ms);
+            return Decision::Widen(Audience::All);
+        }
         let Some(canary) = self.choose(nodes) else {
             return Decision::Wait(match &self.canary {
                 Some(name) => format!(
@@ -382,7 +416,9 @@ impl Rollout {
     fn choose(&self, nodes: &[NodeView]) -> Option<String> {
         let stable = self.stable.as_ref().map(|stable| stable.number);
         let is_well = |node: &&NodeView| {
-            !self.watch.is_silent(&node.name) && (stable.is_none() || node.running == stable)
+            !node.is_router
+                && !self.watch.is_silent(&node.name)
+                && (stable.is_none() || node.running == stable)
         };
         if let Some(name) = &self.canary {
             return nodes
@@ -391,7 +427,7 @@ impl Rollout {
                 .filter(is_well)
                 .map(|node| node.name.clone());
         }
-        let size = |pop: &str| nodes.iter().filter(|node| node.pop == pop).count();
+        let size = |pop: &str| nodes.iter().filter(|node| !node.is_router && node.pop == pop).count();
         let first = nodes.iter().filter(is_well).min_by_key(|node| (size(&node.pop), &node.pop, &node.name));
         first.map(|node| node.name.clone())
     }
@@ -432,7 +468,7 @@ impl Rollout {
     fn advance(&mut self, now_ms: i64, nodes: &[NodeView]) -> Decision {
         let times = self.times();
         let there: Vec<&NodeView> =
-            self.audience_of(nodes).filter(|node| !self.watch.is_silent(&node.name)).collect();
+            self.audience_of(nodes).filter(|node| !self.is_passed_over(node)).collect();
         let arrived: Vec<&NodeView> = there.iter().copied().filter(|node| self.has_arrived(node)).collect();
         // In the first stage the node's own time counts.
         let began =
@@ -441,7 +477,8 @@ impl Rollout {
             Stage::Edge => arrived.first().and_then(began).unwrap_or(0),
             _ => self.watch.elapsed(),
         };
-        let counted = arrived.iter().filter_map(|node| self.watch.counted(&node.name, Span::Stage));
+        let edges = arrived.iter().filter(|node| !node.is_router);
+        let counted = edges.filter_map(|node| self.watch.counted(&node.name, Span::Stage));
         let requests: u64 = counted.map(|counted| counted.requests).sum();
         let (missing, is_over) = (there.len() - arrived.len(), elapsed >= times.most_ms);
         let known = self.audience_of(nodes).filter(|node| self.was_there(node)).count().max(there.len());
@@ -484,7 +521,7 @@ impl Rollout {
         }
         let canary = nodes.iter().find(|node| Some(&node.name) == self.canary.as_ref());
         let pop = canary.map(|node| node.pop.clone()).unwrap_or_default();
-        let reachable = || nodes.iter().filter(|node| !self.watch.is_silent(&node.name));
+        let reachable = || nodes.iter().filter(|node| !node.is_router && !self.watch.is_silent(&node.name));
         let in_pop = reachable().filter(|node| node.pop == pop).count();
         // A stage without a new node, or without one that is left to compare with, is none.
         let has_pop = self.stage == Stage::Edge && in_pop > 1 && in_pop < reachable().count();
@@ -593,10 +630,8 @@ impl Rollout {
     fn numbers(&mut self, nodes: &[NodeView]) -> Option<Harm> {
         let is_comparable =
             |node: &&NodeView| !self.watch.is_silent(&node.name) && !self.watch.is_cold(&node.name);
-        let (run, others): (Vec<&NodeView>, Vec<&NodeView>) = nodes
-            .iter()
-            .filter(is_comparable)
-            .partition(|node| self.audience.includes(&node.name, &node.pop));
+        let (run, others): (Vec<&NodeView>, Vec<&NodeView>) =
+            nodes.iter().filter(is_comparable).partition(|node| self.is_for(node));
         let run: Vec<&NodeView> = run.into_iter().filter(|node| self.has_arrived(node)).collect();
         let mut found: Vec<(Span, Harm)> = Vec::new();
         let mut looked = Vec::new();

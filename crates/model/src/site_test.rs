@@ -160,6 +160,7 @@ impl SiteTest {
                 rule.request_cookies.apply(&mut sent);
                 rule.request_headers.apply(&mut sent);
                 rule.origin.prepare(&mut sent);
+                rule.origin.prepare_for(0, &mut sent);
                 judge_header(name, test, &sent, "the request's", differs)
             }
             Wanted::ResponseHeader(name, test) => {

@@ -76,7 +76,7 @@ impl Import {
         let open = imported.items.iter().filter(|item| item.is_open()).count();
         let report = match self.json {
             true => as_json(&imported, &name),
-            false => as_text(&imported.items, self.out.as_deref()),
+            false => as_text(&imported, self.out.as_deref()),
         };
         match &self.out {
             None if !self.json => {
@@ -113,6 +113,7 @@ fn as_json(imported: &Imported, name: &str) -> String {
         "mapped": mapped,
         "not_needed": not_needed,
         "not_mapped": not_mapped,
+        "refusals": imported.refusals(),
         "report": imported.items,
     });
     format!("{value:#}\n")
@@ -132,7 +133,8 @@ fn counts(items: &[Item]) -> [usize; 3] {
     counts
 }
 
-fn as_text(items: &[Item], out: Option<&Path>) -> String {
+fn as_text(imported: &Imported, out: Option<&Path>) -> String {
+    let items = &imported.items;
     let mut text = String::new();
     for item in items {
         text.push_str(&format!("{}: {}\n", item.place, item.directive));
@@ -146,6 +148,14 @@ fn as_text(items: &[Item], out: Option<&Path>) -> String {
         "\n{} directives: {mapped} mapped, {not_needed} not needed, {not_mapped} not mapped or in part\n",
         items.len()
     ));
+    match imported.refusals() {
+        0 => {}
+        count => text.push_str(&format!(
+            "{count} rule{} nobody (502), as what let in only some there is not said by a rule: read the comments before {}, and decide\n",
+            if count == 1 { " answers" } else { "s answer" },
+            if count == 1 { "it" } else { "them" },
+        )),
+    }
     if let Some(out) = out {
         text.push_str(&format!("next: perigee check {}\n", out.display()));
     }

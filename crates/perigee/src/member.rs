@@ -80,6 +80,10 @@ pub(crate) trait Works: Send + Sync + 'static {
     fn take(&self, told: Told) -> Result<(), String>;
     /// What has been counted since it began.
     fn vitals(&self, since_ms: i64) -> Vitals;
+    /// Why it does not answer what it asks itself, if it asks.
+    fn unwell(&self) -> Option<String> {
+        None
+    }
     /// It begins to follow: `news` is to be notified when it has something to say before the next second.
     fn begins(&self, _news: Arc<Notify>) {}
     /// What it has to say to routers, since it was asked last.
@@ -570,6 +574,7 @@ impl Node for Member {
             receipt,
             running: self.running.lock().as_ref().map(|version| version.number),
             refused: self.refused.lock().clone(),
+            unwell: works.unwell(),
             starts: self.starts,
             holdings: works.holdings(),
             vitals: works.vitals(self.since_ms),

@@ -52,6 +52,7 @@ fn describe(answer: &Value) -> String {
         let health = match (&node["in_service"], &node["refused"]["version"], &node["running"]) {
             (Value::Bool(false), ..) => "out of contact".to_owned(),
             (_, Value::Number(version), _) => format!("refused {version}"),
+            _ if node["unwell"].is_string() => "does not answer".to_owned(),
             (_, _, running) if *running != node["wanted"] => format!("to run {}", cell(&node["wanted"])),
             _ => "well".to_owned(),
         };

@@ -125,6 +125,12 @@ pub(crate) fn describe(rollout: &Value) -> String {
     if let Some(what) = rollout["waiting_for"].as_str() {
         words.push_str(&format!("  waits for: {}\n", crate::visible(what)));
     }
+    let waiting: Vec<&str> =
+        rollout["waiting"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    if !waiting.is_empty() {
+        let names = crate::visible(&waiting.join(", "));
+        words.push_str(&format!("  nameservers that wait for the one before: {names}\n"));
+    }
     if rollout["judged_on_few"] == true {
         words.push_str("  a stage went by with too few requests to judge\n");
     }
@@ -145,6 +151,10 @@ mod tests {
             (
                 json!({ "version": 4, "state": "running", "audience": { "nodes": ["fra-1"] }, "running": 1, "nodes": 5, "waiting_for": "x" }),
                 "Configuration 4 is running, on fra-1: 1 of 5 nodes in service run it.\n  waits for: x\n",
+            ),
+            (
+                json!({ "version": 4, "state": "running", "audience": { "all": true }, "running": 2, "nodes": 4, "waiting": ["ns2", "ns3"] }),
+                "Configuration 4 is running, everywhere: 2 of 4 nodes in service run it.\n  nameservers that wait for the one before: ns2, ns3\n",
             ),
             (
                 json!({ "version": 4, "state": "undone", "began": [], "harm": { "node": "fra-1", "told": "has errors" } }),

@@ -183,10 +183,15 @@ impl Works for RouterWorks {
         self.router.steered(&steered.node, &steered.pop, steered.steering, steered.missed);
     }
 
+    fn unwell(&self) -> Option<String> {
+        self.router.unwell()
+    }
+
     fn vitals(&self, since_ms: i64) -> Vitals {
         Vitals {
             since_ms,
             requests: self.router.queries(),
+            errors: self.router.queries_for_nothing(),
             memory_bytes: resident_bytes(),
             ..Vitals::default()
         }

@@ -374,6 +374,16 @@ fn what_is_not_mapped_is_told_with_its_line_and_fails_when_that_is_asked_for() {
         "{}",
         said(&output)
     );
+    // What is closed because it cannot be said is counted at the end.
+    let guarded = scratch.file(
+        "guarded.conf",
+        "server {\n  server_name a.example;\n  if ($geoip_country_code = XX) { return 403; }\n  location / { proxy_pass http://10.0.0.1; }\n}\n",
+    );
+    let output = perigee(&["import", "nginx", &guarded, "--out", &scratch.path("guarded.toml")]);
+    assert!(said(&output).contains("\n1 rule answers nobody (502)"), "{}", said(&output));
+    let output = perigee(&["import", "nginx", &guarded, "--json"]);
+    let value: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", said(&output)));
+    assert_eq!(value["refusals"].as_u64(), Some(1));
     let broken = scratch.file("broken.conf", "server {\n  listen 80\n}\n");
     let output = perigee(&["import", "nginx", &broken]);
     assert_eq!(output.status.code(), Some(1));

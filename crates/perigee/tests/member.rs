@@ -586,6 +586,18 @@ fn a_node_joins_runs_what_the_plan_says_and_proves_what_it_has_applied() {
 }
 
 #[test]
+fn a_node_without_a_configuration_says_503_so_that_routers_send_nobody_there() {
+    let (scratch, origin, mut control) = (Scratch::new(), Origin::start(), Control::start());
+    write_files(&scratch.0, &control);
+    let node = Node::start(&scratch);
+    let (status, body) = node.get("/a");
+    assert_eq!(status, 503, "{body}");
+    let (_, version) = control.apply(&sites(&origin));
+    control.reported("the configuration to run", |report| report.running == Some(version.number));
+    node.gets("/a", 0);
+}
+
+#[test]
 fn a_node_that_is_not_let_in_says_why() {
     let (scratch, mut control) = (Scratch::new(), Control::start());
     write_files(&scratch.0, &control);
@@ -789,7 +801,8 @@ fn a_node_goes_back_to_what_is_stable_from_its_own_disk() {
     let (_, stable) = control.apply(&format!("{}ttl = \"1h\"\n", sites(&origin)));
     control.reported("what is stable to run", |report| report.running == Some(stable.number));
     let version = control.version(&format!("{}ttl = \"2h\"\n", sites(&origin)));
-    let candidate = Candidate { version: version.clone(), to: Audience::Pops(vec!["fra".into()]) };
+    let candidate =
+        Candidate { version: version.clone(), to: Audience::Pops(vec!["fra".into()]), waiting: Vec::new() };
     control.write(Change::Plan(Plan { stable: Some(stable.clone()), candidate: Some(candidate) }));
     control.reported("the candidate to run", |report| report.running == Some(version.number));
     // It boots with it too, unless it has died with it.

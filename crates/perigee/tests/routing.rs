@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+use std::cell::Cell;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -143,6 +144,71 @@ fn a_router_answers_what_its_cluster_says_and_starts_from_its_own_disk() {
     cluster.perigee(&["rollout", "undo"]);
     cluster.apply(&configuration("192.0.2.2".parse().unwrap(), ""));
     assert_eq!(ask(router, "shop.cdn.example"), found("192.0.2.2"));
+}
+
+/// Begins to roll a configuration out to all at once.
+fn begin(cluster: &Cluster, text: &str) {
+    let path = cluster.state("next.toml");
+    std::fs::write(&path, text).unwrap();
+    cluster.perigee(&["apply", &path.display().to_string(), "--stage", "all", "--reason", "a test"]);
+}
+
+fn rollout(cluster: &Cluster) -> serde_json::Value {
+    serde_json::from_str(&cluster.perigee(&["rollout", "--json"])).unwrap()
+}
+
+#[test]
+fn nameservers_take_a_configuration_one_at_a_time_and_one_that_refuses_it_keeps_the_others_from_it() {
+    let shape = Shape { etcd: 0, controls: 1, edges: 1, relayed: 0, disks: false };
+    let mut cluster = Cluster::start(Path::new(PERIGEE), shape);
+    cluster.start_router(None);
+    cluster.start_router(None);
+    let routers = [0, 1].map(|index| cluster.routers_mut()[index].address);
+    let admins = [0, 1].map(|index| cluster.routers_mut()[index].admin.unwrap());
+    let with = |address: &str, more: &str| configuration(address.parse().unwrap(), more);
+    cluster.apply(&with("192.0.2.1", ""));
+    cluster.make_stable();
+
+    // They answer themselves, so one has it, then the other.
+    begin(&cluster, &with("192.0.2.2", ""));
+    let saw_one_alone = Cell::new(false);
+    cluster.wait("both answer from it", || {
+        let answers = routers.map(|router| ask(router, "shop.cdn.example"));
+        saw_one_alone.set(saw_one_alone.get() || answers[0] != answers[1]);
+        answers.iter().all(|answer| *answer == found("192.0.2.2"))
+    });
+    assert!(saw_one_alone.get(), "for some seconds only one had it");
+    for admin in admins {
+        assert_eq!(metric(admin, "perigee_router_unwell"), Some(0.0));
+    }
+    cluster.make_stable();
+
+    // What no zone can hold is refused by one, so the other never hears of it, and edges give it back.
+    begin(&cluster, &with("192.0.2.9", "records = \"shop A 192.0.2.7\""));
+    cluster.wait("it is taken back", || rollout(&cluster)["state"] == "undone");
+    let harm = rollout(&cluster)["harm"].clone();
+    assert_eq!(harm["measure"], "refusal", "{harm}");
+    let refusing = cluster.nodes().into_iter().filter(|node| node["refused"]["version"] == 3);
+    let refusing: Vec<_> = refusing.map(|node| node["name"].clone()).collect();
+    assert_eq!(refusing, [harm["node"].clone()]);
+    assert_eq!(
+        routers.map(|router| ask(router, "shop.cdn.example")),
+        [found("192.0.2.2"), found("192.0.2.2")]
+    );
+
+    // One that is dead holds the other up for no longer than it is heard to be.
+    cluster.routers_mut()[0].kill();
+    cluster.wait("the first is found to be silent", || {
+        let nodes = cluster.nodes();
+        let heard = nodes.iter().find(|node| node["name"] == "ns1").unwrap()["heard_ms"].as_i64().unwrap();
+        let newest = nodes.iter().filter_map(|node| node["heard_ms"].as_i64()).max().unwrap();
+        newest - heard > 5_000
+    });
+    begin(&cluster, &with("192.0.2.3", ""));
+    cluster.wait("the second has it", || ask(routers[1], "shop.cdn.example") == found("192.0.2.3"));
+    cluster.routers_mut()[0].restart();
+    cluster
+        .wait("and the first, when it is back", || ask(routers[0], "shop.cdn.example") == found("192.0.2.3"));
 }
 
 #[test]

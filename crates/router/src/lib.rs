@@ -6,7 +6,7 @@
 //!        estimate, health, demand ──────┘   (built anew when any of them changes, and swapped)
 //! ```
 //!
-//! All but `udp`, `probe`, `observe`, `http` and `server` is pure: no IO, no clock, no chance but for keys. Imports neither the edge nor what steers it.
+//! All but `udp`, `probe`, `observe`, `http`, `selfcheck` and `server` is pure: no IO, no clock, no chance but for keys. Imports neither the edge nor what steers it.
 
 pub mod compile;
 mod demand;
@@ -21,6 +21,7 @@ mod measure;
 pub mod observe;
 mod probe;
 pub mod respond;
+mod selfcheck;
 pub mod server;
 pub mod sign;
 pub mod systems;

@@ -156,7 +156,7 @@ counters! {
     queries: "Queries that were read.",
     answers: "Answers with what was asked for.",
     nodata: "Answers that there is no such record.",
-    nxdomain: "Answers that there is no such name.",
+    nxdomain: "Answers that there is no such name, whatever code says so.",
     refused: "Answers that the name is another zone's, or the question not ours.",
     formerr: "Answers that the query could not be read.",
     dropped: "Packets that are no query.",
@@ -182,6 +182,15 @@ struct Reply {
     answers: u16,
     authorities: u16,
     scope: u8,
+    /// There is no such name, also where a signed answer has another code for that.
+    is_nothing: bool,
+}
+
+impl Reply {
+    /// Without records.
+    fn of(rcode: u16) -> Reply {
+        Reply { rcode, answers: 0, authorities: 0, scope: 0, is_nothing: false }
+    }
 }
 
 impl Responder {
@@ -236,12 +245,12 @@ impl Responder {
         }
         let mut reply = match edns.version {
             0 => self.fill(state, &query, &edns, from, now, out),
-            _ => Reply { rcode: rcode::BADVERS, answers: 0, authorities: 0, scope: 0 },
+            _ => Reply::of(rcode::BADVERS),
         };
         count(match (reply.rcode, reply.answers) {
+            _ if reply.is_nothing => &counters.nxdomain,
             (rcode::NOERROR, 1..) => &counters.answers,
             (rcode::NOERROR, _) => &counters.nodata,
-            (rcode::NXDOMAIN, _) => &counters.nxdomain,
             _ => &counters.refused,
         });
         let known = cookie_is_ours(state, &edns, from, now);
@@ -291,21 +300,21 @@ impl Responder {
         now: Now,
         out: &mut Vec<u8>,
     ) -> Reply {
-        let mut reply = Reply { rcode: rcode::NOERROR, answers: 0, authorities: 0, scope: 0 };
-        let refused = |code| Reply { rcode: code, answers: 0, authorities: 0, scope: 0 };
+        let mut reply = Reply::of(rcode::NOERROR);
         if query.class != 1 || matches!(query.rtype, rtype::AXFR | rtype::IXFR | rtype::OPT) {
-            return refused(rcode::REFUSED);
+            return Reply::of(rcode::REFUSED);
         }
         let name = query.name.as_bytes();
         let signed = edns.dnssec_ok.then_some(state.signer.as_deref()).flatten();
         let node = match state.zone.find(name) {
-            Lookup::Outside => return refused(rcode::REFUSED),
+            Lookup::Outside => return Reply::of(rcode::REFUSED),
             Lookup::Node(node) => node,
             Lookup::Nothing => {
                 // Signed, such a name exists and has nothing (RFC 9824 §3), unless the asker knows better.
                 if signed.is_none() || edns.compact_ok {
                     reply.rcode = rcode::NXDOMAIN;
                 }
+                reply.is_nothing = true;
                 self.deny(state, signed, name, vec![rtype::NXNAME], now, &mut reply, out);
                 return reply;
             }

@@ -39,6 +39,7 @@ use crate::location::{Location, UNKNOWN};
 use crate::measure::{MeasureCounters, Measurements};
 use crate::probe::{Seen, Targets, probe_all};
 use crate::respond::{Counters, FLAPPING_TTL, Now, PopAnswers, Responder, State, Transport};
+use crate::selfcheck::{self, SelfCheck};
 use crate::sign::Signer;
 use crate::table::{Table, V4_BITS, V6_BITS, View, World};
 use crate::udp::Batch;
@@ -158,6 +159,7 @@ struct Shared {
     probing: Mutex<HashMap<IpAddr, bool>>,
     token: Option<String>,
     started: Instant,
+    asked: SelfCheck,
 }
 
 #[derive(Default)]
@@ -178,6 +180,7 @@ struct PlanCounters {
     votes: AtomicU64,
     grey: AtomicU64,
     relieved: AtomicU64,
+    unwell: AtomicU64,
 }
 
 /// Why a router does not start. Whole sentences.
@@ -224,6 +227,7 @@ impl Router {
             probing: Mutex::default(),
             token: settings.token.clone(),
             started: Instant::now(),
+            asked: SelfCheck::new(),
         });
         let mut threads = Vec::new();
         let failed = |error: std::io::Error| StartError(vec![format!("cannot start a thread: {error}")]);
@@ -237,7 +241,11 @@ impl Router {
         let (targets_in, targets_out) = tokio::sync::watch::channel(planner.targets());
         let (news, news_out) = mpsc::sync_channel(SEEN_MAX);
         let (io, io_news) = (Arc::clone(&shared), news.clone());
-        let run_io = move || serve_io(&io, tcp, (admin, redirecting), &targets_out, (&seen_in, &io_news));
+        // Of one that nobody steers nobody would hear what it finds.
+        let asks_itself = matches!(settings.config, Config::Told(..));
+        let own = if asks_itself { listening.clone() } else { Vec::new() };
+        let run_io =
+            move || serve_io(&io, tcp, (admin, redirecting), &targets_out, (&seen_in, &io_news), own);
         threads.push(std::thread::Builder::new().name("io".into()).spawn(run_io).map_err(failed)?);
         let plan = Arc::clone(&shared);
         let forward = news.clone();
@@ -272,6 +280,19 @@ impl Router {
     /// Queries that were read.
     pub fn queries(&self) -> u64 {
         self.shared.counters.iter().map(|counters| counters.queries.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Queries for what there is not: names of other zones, and names that the zone does not have.
+    pub fn queries_for_nothing(&self) -> u64 {
+        let of = |counters: &Arc<Counters>| {
+            counters.refused.load(Ordering::Relaxed) + counters.nxdomain.load(Ordering::Relaxed)
+        };
+        self.shared.counters.iter().map(of).sum()
+    }
+
+    /// Why it does not answer what it asks itself each second, if so: a sentence. For routers that were started with [`Config::Told`].
+    pub fn unwell(&self) -> Option<String> {
+        self.shared.asked.unwell()
     }
 
     /// Notes, for metrics, up to where the cluster's journal has been followed.
@@ -386,6 +407,7 @@ fn serve_io(
     (admin, redirecting): (Option<std::net::TcpListener>, Vec<std::net::TcpListener>),
     targets: &tokio::sync::watch::Receiver<Targets>,
     (seen, news): (&tokio::sync::mpsc::Sender<Seen>, &mpsc::SyncSender<News>),
+    own: Vec<SocketAddr>,
 ) {
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
     runtime.block_on(async {
@@ -402,10 +424,30 @@ fn serve_io(
             tokio::spawn(accept(listener, Arc::clone(shared), Arc::clone(&room), Purpose::Redirect));
         }
         tokio::spawn(probe_all(targets.clone(), seen.clone()));
+        if !own.is_empty() {
+            tokio::spawn(ask_itself(Arc::clone(shared), own));
+        }
         while !shared.stop.load(Ordering::Relaxed) {
             tokio::time::sleep(STOP_LOOK).await;
         }
     });
+}
+
+/// Ends never.
+async fn ask_itself(shared: Arc<Shared>, own: Vec<SocketAddr>) {
+    let mut ticks = tokio::time::interval(selfcheck::EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let of = Arc::clone(&shared);
+        let in_force = move || {
+            let state = Arc::clone(&of.state.lock());
+            (state.zone.apex.clone(), state.zone.serial())
+        };
+        let unwell = selfcheck::ask_all(&own, in_force).await;
+        shared.plan.unwell.store(u64::from(unwell.is_some()), Ordering::Relaxed);
+        shared.asked.found(unwell);
+    }
 }
 
 #[derive(Clone)]
@@ -622,7 +664,7 @@ fn tell(
 /// A family of one metric: name, what it says, its kind, and where it is counted.
 type Family = (&'static str, &'static str, &'static str, fn(&Shared) -> &AtomicU64);
 
-static FAMILIES: [Family; 18] = [
+static FAMILIES: [Family; 19] = [
     ("perigee_router_states_total", "States that came into force.", "counter", |shared| &shared.plan.states),
     ("perigee_router_reloads_total", "Changed files that came into force.", "counter", |shared| {
         &shared.plan.reloads
@@ -648,6 +690,12 @@ static FAMILIES: [Family; 18] = [
         "Whether a control of the cluster is followed.",
         "gauge",
         |shared| &shared.plan.connected,
+    ),
+    (
+        "perigee_router_unwell",
+        "Whether it does not answer what it asks itself each second, as a node of a cluster does.",
+        "gauge",
+        |shared| &shared.plan.unwell,
     ),
     ("perigee_router_redirects_total", "HTTP requests that were redirected to a PoP.", "counter", |shared| {
         &shared.plan.redirects

@@ -179,30 +179,51 @@ pub struct Ranking {
     pub cell: u16,
 }
 
-/// The [`NEAREST`] PoPs of each cell that are somewhere, with the operator's bias, best first: `width` each.
-fn nearest_of(cells: &[[f64; 3]], units: &[Option<[f64; 3]>], pops: &[Pop], width: usize) -> Vec<u16> {
-    let mut nearest = Vec::with_capacity(cells.len() * width);
-    let mut order: Vec<(f64, u16)> = Vec::new();
-    let unbiased = pops.iter().all(|pop| pop.bias_ms == 0.0);
-    for cell in cells {
-        order.clear();
-        let placed = units.iter().enumerate().filter_map(|(pop, unit)| Some((pop, unit.as_ref()?)));
-        order.extend(placed.map(|(pop, unit)| {
+/// PoPs that are somewhere, to be ordered by distance and the operator's bias.
+struct Placed {
+    /// Where, the bias in ms, and which.
+    pops: Vec<([f64; 3], f64, u16)>,
+    is_biased: bool,
+}
+
+impl Placed {
+    /// Of `some`, those that are somewhere.
+    fn of(some: impl Iterator<Item = u16>, units: &[Option<[f64; 3]>], pops: &[Pop]) -> Placed {
+        let placed = some.filter_map(|pop| {
+            let index = usize::from(pop);
+            Some((units[index]?, pops[index].bias_ms, pop))
+        });
+        let pops: Vec<_> = placed.collect();
+        Placed { is_biased: pops.iter().any(|(_, bias_ms, _)| *bias_ms != 0.0), pops }
+    }
+
+    /// The best `width` for a cell into `best`, which is emptied first: the best one first, and what comes equal in its order. Most are
+    /// worse than what has been found, and cost one distance.
+    fn best_of(&self, cell: &[f64; 3], width: usize, best: &mut Vec<(f64, u16)>) {
+        best.clear();
+        for (unit, bias_ms, pop) in &self.pops {
             // Without bias, the chord orders as the distance does, and takes no arc sine.
             let chord = (0..3).map(|axis| (unit[axis] - cell[axis]).powi(2)).sum::<f64>();
-            let cost = match unbiased {
-                true => chord,
-                false => crate::estimate::prior_ms(km_between(*unit, *cell)) + pops[pop].bias_ms,
+            let cost = match self.is_biased {
+                false => chord,
+                true => crate::estimate::prior_ms(km_between(*unit, *cell)) + bias_ms,
             };
-            (cost, pop as u16)
-        }));
-        let by_cost = |a: &(f64, u16), b: &(f64, u16)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));
-        if order.len() > width && width > 0 {
-            order.select_nth_unstable_by(width - 1, by_cost);
-            order.truncate(width);
+            if best.len() < width || best.last().is_some_and(|(worst, _)| cost < *worst) {
+                let at = best.partition_point(|(known, _)| *known <= cost);
+                best.truncate(width - 1);
+                best.insert(at.min(best.len()), (cost, *pop));
+            }
         }
-        order.sort_unstable_by(by_cost);
-        nearest.extend(order.iter().map(|(_, pop)| *pop));
+    }
+}
+
+/// The `width` best PoPs of each cell, best first.
+fn nearest_of(cells: &[[f64; 3]], placed: &Placed, width: usize) -> Vec<u16> {
+    let mut nearest = Vec::with_capacity(cells.len() * width);
+    let mut best = Vec::with_capacity(width);
+    for cell in cells {
+        placed.best_of(cell, width, &mut best);
+        nearest.extend(best.iter().map(|(_, pop)| *pop));
     }
     nearest
 }
@@ -216,13 +237,14 @@ impl World {
         let mut world = World { pops, location, units, cell_units, nearest: Vec::new(), networks };
         let width = world.width();
         // With a thousand PoPs these are tens of millions of distances, and a start waits for them.
+        let placed = Placed::of(0..world.pops.len() as u16, &world.units, &world.pops);
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
         let part = world.cell_units.len().div_ceil(threads).max(1);
         world.nearest = std::thread::scope(|scope| {
             let parts: Vec<_> = world
                 .cell_units
                 .chunks(part)
-                .map(|cells| scope.spawn(|| nearest_of(cells, &world.units, &world.pops, width)))
+                .map(|cells| scope.spawn(|| nearest_of(cells, &placed, width)))
                 .collect();
             let joined = parts.into_iter().map(|part| part.join());
             joined
@@ -652,6 +674,8 @@ impl Table {
         let has_estimates = !view.estimates.is_empty();
         let slow = view.share.iter().any(|share| *share < 1.0);
         let mut near: Vec<u16> = Vec::new();
+        let placed = Placed::of(best.iter().copied(), &world.units, &world.pops);
+        let mut nearest = Vec::with_capacity(1);
         for cell in 0..world.cell_units.len() as u16 {
             if cell == UNKNOWN {
                 let placed: Vec<u16> = best.iter().copied().filter(|pop| world.is_placed(*pop)).collect();
@@ -681,9 +705,16 @@ impl Table {
                     let country = world.location.cells()[usize::from(cell)].country;
                     !view.estimates.known(cell, country, 0).is_nothing()
                 });
-            if let (Some(first), false, false) = (near.first(), measured, slow) {
-                table.choices.push(*first);
-                continue;
+            if !measured && !slow {
+                // Of a group with few PoPs none may be among the nearest of all.
+                if near.is_empty() {
+                    placed.best_of(&world.cell_units[usize::from(cell)], 1, &mut nearest);
+                    near.extend(nearest.iter().map(|(_, pop)| *pop));
+                }
+                if let Some(first) = near.first() {
+                    table.choices.push(*first);
+                    continue;
+                }
             }
             match near.is_empty() || !everywhere {
                 true => near.clone_from(best),

@@ -190,6 +190,13 @@ impl Zone {
         false
     }
 
+    /// Its serial number; 0 without a zone.
+    pub fn serial(&self) -> u32 {
+        // The first of the five numbers at the end of SOA (RFC 1035 §3.3.13).
+        let numbers = self.soa.records.first().and_then(|record| record.last_chunk::<20>());
+        numbers.and_then(|numbers| numbers.first_chunk()).map_or(0, |serial| u32::from_be_bytes(*serial))
+    }
+
     /// How many names it has.
     pub fn len(&self) -> usize {
         self.nodes.len()

@@ -14,7 +14,7 @@
 //! answer that lay in a cache which does not say so is not taken for new. Date is cut to whole seconds, so up to a
 //! second of the difference is taken as rounding.
 
-use crate::directives::{ResponseDirectives, SECS_MAX, delta_seconds};
+use crate::directives::{ResponseDirectives, SECS_MAX, Scope, delta_seconds};
 use crate::fields::trim;
 use crate::{Fields, Policy, Wall, date};
 
@@ -277,9 +277,24 @@ pub(crate) fn lifetime(
     let by_status = policy.ttl_by_status.iter().find(|(statuses, _)| statuses.contains(&status));
     let by_rule = by_status.map(|(_, ttl)| (*ttl, LifetimeSource::RuleForStatus));
     let by_rule = by_rule.or_else(|| Some((policy.ttl.filter(|_| is_good(status))?, LifetimeSource::Rule)));
-    if let Some((ttl, source)) = by_rule.filter(|_| policy.ttl_overrides) {
+    let is_heeded = policy.heeds_no_cache && directives.no_cache == Scope::Whole;
+    if let Some((ttl, source)) = by_rule.filter(|_| policy.ttl_overrides && !is_heeded) {
         return (rule(ttl), source);
     }
+    let (secs, source) =
+        lifetime_said(status, response, directives, policy, response_time, by_rule.map(|(ttl, _)| rule(ttl)));
+    (policy.ttl_max.map_or(secs, |max| secs.min(rule(max))), source)
+}
+
+/// The same, where no rule replaces it; `for_silence` is what a rule says for an origin that says nothing.
+fn lifetime_said(
+    status: u16,
+    response: &Fields,
+    directives: &ResponseDirectives,
+    policy: &Policy,
+    response_time: Wall,
+    for_silence: Option<u32>,
+) -> (u32, LifetimeSource) {
     match (directives.targeted, directives.s_maxage, directives.max_age) {
         (Some(place), Some(secs), _) => return (secs, LifetimeSource::TargetedSMaxage(place)),
         (Some(place), None, Some(secs)) => return (secs, LifetimeSource::TargetedMaxAge(place)),
@@ -295,8 +310,8 @@ pub(crate) fn lifetime(
         let expires = date::parse(expires, response_time).unwrap_or(Wall(i64::MIN));
         return (clamp(expires.secs_since(date)), LifetimeSource::Expires);
     }
-    if let Some((ttl, _)) = by_rule {
-        return (rule(ttl), LifetimeSource::RuleForSilence);
+    if let Some(secs) = for_silence {
+        return (secs, LifetimeSource::RuleForSilence);
     }
     let may_guess = is_heuristically_cacheable(status) || directives.public;
     if may_guess && let Some(modified) = last_modified(response, response_time) {
@@ -325,6 +340,11 @@ pub fn lifetime_origin(facts: &Facts, policy: &Policy) -> String {
     let field =
         |place: u8| policy.targeted.get(usize::from(place)).map_or("a targeted field", String::as_str);
     let ttl = u64::from(secs).saturating_sub(facts.initial_age_ms / 1000);
+    if let Some(max) = policy.ttl_max.filter(|max| *max == ttl)
+        && !matches!(facts.source, LifetimeSource::Rule | LifetimeSource::RuleForStatus)
+    {
+        return format!("the rule's ttl_max of {max} s from arrival");
+    }
     match facts.source {
         LifetimeSource::Rule => format!("the rule's ttl of {ttl} s from arrival"),
         LifetimeSource::RuleForStatus => format!("the rule's ttl of {ttl} s for status {}", facts.status),

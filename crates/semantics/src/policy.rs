@@ -17,6 +17,9 @@
 //! With [`Policy::ttl_overrides`] off, 1 and 2 stand between 5 and 6: they hold for what the origin says no lifetime of, as nginx's
 //! `proxy_cache_valid`, CloudFront's default TTL and Varnish's `default_ttl` do. `no-cache` then counts.
 //!
+//! With [`Policy::heeds_no_cache`] on, an answer that says `no-cache` is treated as if `ttl_overrides` were off: so Varnish's own program has it.
+//! [`Policy::ttl_max`] cuts what 3 to 6 give, as CloudFront's maximum TTL does; it lengthens nothing.
+//!
 //! A rule's ttl (1, 2) counts from the moment the response arrived here, whatever its Age and Date say: the operator
 //! means time at this edge, and an origin with a wrong clock must not undo that. It also replaces `no-cache`, as it
 //! does with CloudFront's minimum TTL and with a TTL set in VCL.
@@ -50,6 +53,10 @@ pub struct Policy {
     pub ttl_by_status: Vec<(RangeInclusive<u16>, u64)>,
     /// Whether `ttl` and `ttl_by_status` replace what the response says of its lifetime; else they stand in where it says nothing.
     pub ttl_overrides: bool,
+    /// Whether they leave an answer alone that says `no-cache`.
+    pub heeds_no_cache: bool,
+    /// Longest time for which what is fresh by the response's own word, or by guess, is fresh here, from its arrival.
+    pub ttl_max: Option<u64>,
     /// How long after its end of freshness a response may answer while it is fetched anew (RFC 5861 §3). `None` leaves
     /// it to the response; zero forbids it.
     pub stale_while_revalidate: Option<u64>,
@@ -76,6 +83,8 @@ impl Default for Policy {
             ttl: None,
             ttl_by_status: Vec::new(),
             ttl_overrides: true,
+            heeds_no_cache: false,
+            ttl_max: None,
             stale_while_revalidate: None,
             stale_if_error: None,
             set_cookie: SetCookie::Refuse,

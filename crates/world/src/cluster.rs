@@ -5,10 +5,14 @@ use std::fs::{self, File};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use journal::sqlite::Sqlite;
 use journal::trust::fingerprint;
+use journal::{Commit, Journal};
+use rustix::process::{Pid, Signal, kill_process};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
@@ -16,6 +20,8 @@ use crate::authority::free_address as free;
 
 /// Longest wait for anything that must come.
 const PATIENCE: Duration = Duration::from_secs(90);
+
+const DISK: &str = "[[store.disk]]\nsize = \"256MiB\"\n";
 
 /// How many there are of each.
 #[derive(Clone, Copy, Debug)]
@@ -32,9 +38,52 @@ pub struct Shape {
     pub disks: bool,
 }
 
+/// Where the processes of a cluster run.
+pub trait Ground: Send + Sync {
+    /// An address for the process of this name, at which nobody listens.
+    fn free(&self, name: &str) -> SocketAddr;
+
+    /// An address for the visitors of an edge of this name: the port is that of all edges, where each has an address of its own.
+    fn service(&self, name: &str) -> SocketAddr {
+        self.free(name)
+    }
+
+    /// An address for the admin API of an edge, which is reached from its own machine.
+    fn admin(&self, name: &str) -> SocketAddr {
+        self.free(name)
+    }
+
+    /// How a command is run as the process of this name.
+    fn command(&self, _name: &str, command: Vec<String>) -> Vec<String> {
+        command
+    }
+}
+
+/// All at 127.0.0.1.
+struct OneMachine;
+
+impl Ground for OneMachine {
+    fn free(&self, _name: &str) -> SocketAddr {
+        free()
+    }
+}
+
+/// An edge that is to be.
+#[derive(Clone, Copy, Debug)]
+pub struct Seat<'s> {
+    /// Its PoP.
+    pub pop: &'s str,
+    /// Whether it follows the relay, which has to be there.
+    pub is_relayed: bool,
+    /// The lines of `[store]`, and what follows them.
+    pub store: &'s str,
+}
+
 /// A cluster that runs.
 pub struct Cluster {
     directory: PathBuf,
+    ground: Arc<dyn Ground>,
+    is_kept: bool,
     perigee: PathBuf,
     etcd: Vec<Process>,
     controls: Vec<Process>,
@@ -58,6 +107,8 @@ pub struct Process {
     command: Vec<String>,
     log: PathBuf,
     child: Option<Child>,
+    /// The process that has taken the child's place by an upgrade.
+    successor: Option<Pid>,
 }
 
 impl Process {
@@ -70,12 +121,13 @@ impl Process {
             .stderr(log)
             .spawn();
         self.child = Some(child.unwrap_or_else(|error| panic!("{}: {error}", self.command[0])));
+        self.successor = None;
     }
 
     fn await_listening(&mut self) {
         let deadline = Instant::now() + PATIENCE;
         while TcpStream::connect(self.address).is_err() {
-            let ended = self.child.as_mut().and_then(|child| child.try_wait().ok()).flatten();
+            let ended = self.ended();
             assert!(ended.is_none(), "{} has ended with {ended:?}:\n{}", self.name, self.log());
             assert!(Instant::now() < deadline, "{} does not listen:\n{}", self.name, self.log());
             sleep(Duration::from_millis(20));
@@ -89,10 +141,43 @@ impl Process {
 
     /// As a loss of power would, but for what the system has not written yet.
     pub fn kill(&mut self) {
+        if let Some(successor) = self.successor.take() {
+            let _ = kill_process(successor, Signal::KILL);
+            while is_alive(successor) {
+                sleep(Duration::from_millis(5));
+            }
+        }
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+
+    /// Asks it to end, as a service manager does, and waits until it has.
+    pub fn stop(&mut self) {
+        self.signal(Signal::TERM);
+        let deadline = Instant::now() + PATIENCE;
+        while self.child.is_some() && self.ended().is_none() {
+            assert!(Instant::now() < deadline, "{} does not end:\n{}", self.name, self.log());
+            sleep(Duration::from_millis(20));
+        }
+        self.kill();
+    }
+
+    /// Whether it has ended by itself, and how.
+    pub fn ended(&mut self) -> Option<String> {
+        match self.successor {
+            Some(successor) => (!is_alive(successor)).then(|| "the process that was upgraded to".to_owned()),
+            None => {
+                let child = self.child.as_mut()?.try_wait().ok().flatten();
+                child.map(|status| status.to_string())
+            }
+        }
+    }
+
+    /// The id of the process that serves.
+    pub fn pid(&self) -> Option<Pid> {
+        self.successor.or_else(|| Pid::from_raw(self.child.as_ref()?.id() as i32))
     }
 
     /// Starts it again, and waits until it listens.
@@ -104,20 +189,25 @@ impl Process {
 
     /// Stops its time: it holds its connections, and says nothing.
     pub fn freeze(&self) {
-        self.signal(rustix::process::Signal::STOP);
+        self.signal(Signal::STOP);
     }
 
     /// Lets it go on.
     pub fn thaw(&self) {
-        self.signal(rustix::process::Signal::CONT);
+        self.signal(Signal::CONT);
     }
 
-    fn signal(&self, signal: rustix::process::Signal) {
-        let pid = self.child.as_ref().and_then(|child| rustix::process::Pid::from_raw(child.id() as i32));
-        if let Some(pid) = pid {
-            let _ = rustix::process::kill_process(pid, signal);
+    fn signal(&self, signal: Signal) {
+        if let Some(pid) = self.pid() {
+            let _ = kill_process(pid, signal);
         }
     }
+}
+
+fn is_alive(pid: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_pid())).unwrap_or_default();
+    let state = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().next());
+    state.is_some_and(|state| state != "Z")
 }
 
 impl Drop for Process {
@@ -134,11 +224,18 @@ pub fn has_etcd() -> bool {
 impl Cluster {
     /// Starts one from nothing, with `perigee` as its program: all have joined when this returns, and no site is served yet.
     pub fn start(perigee: &Path, shape: Shape) -> Cluster {
+        Cluster::start_on(Arc::new(OneMachine), perigee, shape)
+    }
+
+    /// The same, elsewhere.
+    pub fn start_on(ground: Arc<dyn Ground>, perigee: &Path, shape: Shape) -> Cluster {
         let unique = format!("perigee-cluster-{}-{}", std::process::id(), free().port());
         let directory = std::env::temp_dir().join(unique);
         fs::create_dir_all(&directory).expect("a directory");
         let mut cluster = Cluster {
             directory,
+            ground,
+            is_kept: false,
             perigee: perigee.to_owned(),
             etcd: Vec::new(),
             controls: Vec::new(),
@@ -157,13 +254,20 @@ impl Cluster {
         }
         let join = cluster.join_token(&["--role", "edge", "--pop", "one"], shape.edges + shape.relayed);
         for number in 1..=shape.edges + shape.relayed {
-            cluster.start_edge(number, number > shape.edges, shape.disks, "one", &join);
+            let store = format!("memory = \"64MiB\"\n{}", if shape.disks { DISK } else { "" });
+            let seat = Seat { pop: "one", is_relayed: number > shape.edges, store: &store };
+            cluster.start_edge(number, seat, &join);
         }
         cluster
     }
 
     fn start_etcd(&mut self, count: usize) {
-        let members: Vec<_> = (1..=count).map(|number| (format!("e{number}"), free(), free())).collect();
+        let members = (1..=count).map(|number| {
+            let name = format!("e{number}");
+            let (client, peer) = (self.ground.free(&name), self.ground.free(&name));
+            (name, client, peer)
+        });
+        let members: Vec<_> = members.collect();
         let initial: Vec<_> = members.iter().map(|(name, _, peer)| format!("{name}=http://{peer}")).collect();
         for (name, client, peer) in &members {
             let directory = self.directory.join(name).display().to_string();
@@ -201,14 +305,24 @@ impl Cluster {
         command: Vec<String>,
     ) -> Process {
         let log = self.directory.join(format!("{name}.log"));
-        let mut process =
-            Process { name: name.to_owned(), address, admin, tier: None, command, log, child: None };
+        let command = self.ground.command(name, command);
+        let mut process = Process {
+            name: name.to_owned(),
+            address,
+            admin,
+            tier: None,
+            command,
+            log,
+            child: None,
+            successor: None,
+        };
         process.start();
         process
     }
 
     fn start_control(&mut self, number: usize) {
-        let (name, address) = (format!("c{number}"), free());
+        let name = format!("c{number}");
+        let address = self.ground.free(&name);
         let state = self.directory.join(&name);
         let journal = match self.etcd.is_empty() {
             true => format!("sqlite = {:?}", state.join("journal.sqlite")),
@@ -257,8 +371,10 @@ impl Cluster {
         path
     }
 
-    fn start_relay(&mut self) {
-        let (name, address) = ("relay".to_owned(), free());
+    /// Starts the relay, which joins.
+    pub fn start_relay(&mut self) {
+        let name = "relay".to_owned();
+        let address = self.ground.free(&name);
         let join = self.join_token(&["--role", "relay"], 1);
         let config = self.directory.join("relay.toml");
         let state = self.directory.join(&name);
@@ -273,18 +389,20 @@ impl Cluster {
         self.relay = Some(process);
     }
 
-    fn start_edge(&mut self, number: usize, relayed: bool, has_disk: bool, pop: &str, join: &Path) {
-        let (name, address, admin, tier) = (format!("edge-{number}"), free(), free(), free());
+    fn start_edge(&mut self, number: usize, seat: Seat<'_>, join: &Path) {
+        let name = format!("edge-{number}");
+        let (address, ground) = (self.ground.service(&name), &self.ground);
+        let (admin, tier) = (ground.admin(&name), ground.free(&name));
+        let Seat { pop, is_relayed, store } = seat;
         let state = self.directory.join(&name);
         let config = self.directory.join(format!("{name}.toml"));
         let follows = match &self.relay {
-            Some(relay) if relayed => vec![format!("https://{}", relay.address)],
+            Some(relay) if is_relayed => vec![format!("https://{}", relay.address)],
             _ => self.control_urls(),
         };
-        let disk = if has_disk { "[[store.disk]]\nsize = \"256MiB\"\n" } else { "" };
         let text = format!(
             "[cluster]\ncontrol = {follows:?}\npop = {pop:?}\n[edge]\nnode = {name:?}\nlisten = \"{address}\"\nlisten_tier = \"{tier}\"\nadmin = \"{admin}\"\n\
-             workers = 1\n[store]\nmemory = \"64MiB\"\n{disk}"
+             workers = 1\n[store]\n{store}"
         );
         fs::write(&config, text).expect("a configuration");
         let [config, join, state] = [config.as_path(), join, &state].map(|path| path.display().to_string());
@@ -297,14 +415,20 @@ impl Cluster {
 
     /// Starts another edge, in a PoP, which joins. Its index among the edges.
     pub fn start_edge_in(&mut self, pop: &str) -> usize {
-        let join = self.join_token(&["--role", "edge", "--pop", pop], 1);
-        self.start_edge(self.edges.len() + 1, false, false, pop, &join);
+        self.add_edge(Seat { pop, is_relayed: false, store: "memory = \"64MiB\"\n" })
+    }
+
+    /// Starts another edge, which joins. Its index among the edges.
+    pub fn add_edge(&mut self, seat: Seat<'_>) -> usize {
+        let join = self.join_token(&["--role", "edge", "--pop", seat.pop], 1);
+        self.start_edge(self.edges.len() + 1, seat, &join);
         self.edges.len() - 1
     }
 
     /// Starts a router, which joins; `location` is its location data. Its index among the routers.
     pub fn start_router(&mut self, location: Option<&Path>) -> usize {
-        let (name, address, admin) = (format!("ns{}", self.routers.len() + 1), free(), free());
+        let name = format!("ns{}", self.routers.len() + 1);
+        let (address, admin) = (self.ground.free(&name), self.ground.free(&name));
         let join = self.join_token(&["--role", "router"], 1);
         let (config, state) = (self.directory.join(format!("{name}.toml")), self.directory.join(&name));
         let location = location.map_or_else(String::new, |path| format!("location = {path:?}\n"));
@@ -366,14 +490,30 @@ impl Cluster {
         &mut self.edges
     }
 
+    /// Its routers.
+    pub fn routers(&self) -> &[Process] {
+        &self.routers
+    }
+
     /// Its routers, to do something to.
     pub fn routers_mut(&mut self) -> &mut [Process] {
         &mut self.routers
     }
 
+    /// Its controls.
+    pub fn controls(&self) -> &[Process] {
+        &self.controls
+    }
+
     /// Its controls, to do something to.
     pub fn controls_mut(&mut self) -> &mut [Process] {
         &mut self.controls
+    }
+
+    /// All that there is, to do something to.
+    pub fn processes_mut(&mut self) -> impl Iterator<Item = &mut Process> {
+        let above = self.etcd.iter_mut().chain(&mut self.controls).chain(&mut self.relay);
+        above.chain(&mut self.edges).chain(&mut self.routers)
     }
 
     /// Adds to a control's configuration, and starts it again.
@@ -397,6 +537,11 @@ impl Cluster {
     /// Where it keeps everything.
     pub fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// Members of etcd.
+    pub fn etcd(&self) -> &[Process] {
+        &self.etcd
     }
 
     /// Members of etcd, to do something to.
@@ -450,12 +595,65 @@ impl Cluster {
         });
     }
 
+    /// Makes what is rolled out stable, as minutes of good behaviour would: in the journal of a control that is stopped for it. With
+    /// SQLite alone.
+    pub fn make_stable(&mut self) {
+        let path = self.directory.join(&self.controls[0].name).join("journal.sqlite");
+        self.controls[0].kill();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let chance: journal::Chance = Arc::new(|| 0);
+            let journal = Sqlite::open(&path, &chance).expect("the journal");
+            let read = async |name: &str| {
+                let cell = journal.cell(name).await.expect("a cell").expect("a cell");
+                (cell.name, serde_json::from_slice::<serde_json::Value>(&cell.value).expect("a value"))
+            };
+            let (rollout, mut promoted) = read("rollout").await;
+            promoted["stage"] = "promoted".into();
+            let (plan, _) = read("plan").await;
+            let stable = serde_json::json!({ "stable": promoted["version"] });
+            let record = serde_json::json!({ "by": "test", "at_ms": 1, "change": { "plan": &stable } });
+            let values = [(rollout, promoted), (plan, stable)];
+            let cells = values.map(|(name, value)| (name, Some(value.to_string().into_bytes()))).to_vec();
+            let commit = Commit { cells, record: Some(record.to_string()), ..Commit::default() };
+            journal.commit(commit).await.expect("to be written");
+        });
+        drop(runtime);
+        self.controls[0].restart();
+    }
+
     /// Begins to roll a configuration out, as `perigee apply` does: staged. Its number.
     pub fn roll_out(&self, text: &str, reason: &str) -> u64 {
         let path = self.directory.join("cluster.toml");
         fs::write(&path, text).expect("a configuration");
         self.perigee(&["apply", &path.display().to_string(), "--reason", reason]);
         self.newest_version()
+    }
+
+    /// Leaves its directory behind when it is dropped, for who looks at what has happened.
+    pub fn keep(&mut self) {
+        self.is_kept = true;
+    }
+
+    /// Has an edge put its program anew in its own place, as after an update.
+    ///
+    /// # Errors
+    /// What `perigee upgrade` says when the old process serves on.
+    pub fn upgrade_edge(&mut self, index: usize) -> Result<(), String> {
+        let name = self.edges[index].name.clone();
+        let state = self.state(&name).display().to_string();
+        let command = self.ground.command(&name, self.command(&["upgrade", "--state", &state]));
+        let output = Command::new(&command[0]).args(&command[1..]).stdin(Stdio::null()).output();
+        let output = output.map_err(|error| format!("{}: {error}", command[0]))?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        let pid = said.split("(process ").nth(1).and_then(|rest| rest.split(')').next()?.parse().ok());
+        match pid.and_then(Pid::from_raw) {
+            Some(pid) if output.status.success() => {
+                self.edges[index].successor = Some(pid);
+                Ok(())
+            }
+            _ => Err(String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ")),
+        }
     }
 
     /// The state directory of a process of this name.
@@ -511,6 +709,8 @@ impl Drop for Cluster {
         self.relay = None;
         self.controls.clear();
         self.etcd.clear();
-        let _ = fs::remove_dir_all(&self.directory);
+        if !self.is_kept {
+            let _ = fs::remove_dir_all(&self.directory);
+        }
     }
 }

@@ -8,6 +8,8 @@
 //! - [`conformance`]: runs the public HTTP cache-tests definitions against a proxy (binary `conformance`).
 //! - [`operator`]: somebody who uses control's API.
 //! - [`draw`]: chance that is the same for the same seed.
+//! - [`cluster`]: a whole cluster as processes of its own; [`ground`]: a network of its own for them.
+//! - [`soak`]: all of it under fire (binary `perigee-world`).
 //! - [`trusting`]: TLS for the clients of benches.
 //!
 //! Nothing of Perigee depends on this crate.
@@ -18,9 +20,11 @@ pub mod conformance;
 mod dates;
 pub mod draw;
 pub mod edges;
+pub mod ground;
 pub mod operator;
 pub mod play;
 pub mod responder;
+pub mod soak;
 pub mod trusting;
 pub mod wire;
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use model::change::What;
-use world::edges::{CountingOrigin, Edges, Got, Hold, Place, ask, crowd, get, reply, wait_until};
+use world::edges::{Asked, CountingOrigin, Edges, Got, Hold, Place, ask, crowd, get, reply, wait_until};
 
 /// Two edges that are the shield, and three that are one PoP.
 const FIVE: [Place; 5] =
@@ -23,6 +23,29 @@ fn text_origin(head: &'static str, body: &'static str) -> CountingOrigin {
 
 fn addresses(edges: &Edges, nodes: &[Place]) -> Vec<std::net::SocketAddr> {
     nodes.iter().map(|(_, node)| edges.address(node)).collect()
+}
+
+/// An origin that gives parts of a body out.
+fn ranged_origin(body: Arc<Vec<u8>>) -> CountingOrigin {
+    CountingOrigin::start(move |asked, stream| {
+        let (first, last) = asked_range(asked).unwrap_or((0, usize::MAX));
+        let last = last.min(body.len() - 1);
+        let part = &body[first..=last];
+        let head = format!(
+            "HTTP/1.1 206 Partial Content\r\nContent-Length: {}\r\nContent-Range: bytes {first}-{last}/{}\r\n\
+             ETag: \"a\"\r\nCache-Control: max-age=60\r\n\r\n",
+            part.len(),
+            body.len()
+        );
+        stream.write_all(head.as_bytes())?;
+        stream.write_all(part)
+    })
+}
+
+/// The first and the last byte of a request's range.
+fn asked_range(asked: &Asked) -> Option<(usize, usize)> {
+    let (first, last) = asked.field("range")?.strip_prefix("bytes=")?.split_once('-')?;
+    Some((first.parse().ok()?, last.parse().unwrap_or(usize::MAX)))
 }
 
 #[track_caller]
@@ -69,22 +92,7 @@ fn a_cold_object_is_fetched_once_for_all_edges() {
 #[test]
 fn a_range_of_a_large_object_is_fetched_once_for_all_edges() {
     let body: Arc<Vec<u8>> = Arc::new((0..6 << 20).map(|byte: u32| (byte % 251) as u8).collect());
-    let content = body.clone();
-    let origin = CountingOrigin::start(move |asked, stream| {
-        let range = asked.field("range").and_then(|range| range.strip_prefix("bytes=")).unwrap_or("0-");
-        let (first, last) = range.split_once('-').unwrap();
-        let first: usize = first.parse().unwrap();
-        let last = last.parse().map_or(content.len() - 1, |last: usize| last.min(content.len() - 1));
-        let part = &content[first..=last];
-        let head = format!(
-            "HTTP/1.1 206 Partial Content\r\nContent-Length: {}\r\nContent-Range: bytes {first}-{last}/{}\r\n\
-             ETag: \"a\"\r\nCache-Control: max-age=60\r\n\r\n",
-            part.len(),
-            content.len()
-        );
-        stream.write_all(head.as_bytes())?;
-        stream.write_all(part)
-    });
+    let origin = ranged_origin(body.clone());
     let edges = Edges::start_with_disks(&FIVE, &site(&origin, "shield = \"ams\""));
     let range = "Range: bytes=1500000-1700000\r\n";
     let answers = crowd(&addresses(&edges, &FIVE), 100, "/large", range);
@@ -93,6 +101,33 @@ fn a_range_of_a_large_object_is_fetched_once_for_all_edges() {
     // And once more when all have it.
     all_got(&crowd(&addresses(&edges, &FIVE), 20, "/large", range), &body[1_500_000..=1_700_000]);
     assert_eq!(origin.asked("/large").len(), 1);
+}
+
+#[test]
+fn parts_of_what_is_hot_are_fetched_once_however_busy_their_owner_is() {
+    const SLICE: usize = 1 << 20;
+    let body: Arc<Vec<u8>> = Arc::new((0..16 * SLICE).map(|byte| (byte % 239) as u8).collect());
+    let origin = ranged_origin(body.clone());
+    let nodes: [Place; 3] = [("fra", "fra-1"), ("fra", "fra-2"), ("fra", "fra-3")];
+    let edges = Edges::start_with_disks(&nodes, &site(&origin, ""));
+    let addresses = addresses(&edges, &nodes);
+    // Hot on each edge, by parts of one slice that it does not have yet.
+    for at in &addresses {
+        (0..20).for_each(|_| all_got(&[get(*at, "/large", "Range: bytes=0-9\r\n")], &body[..10]));
+    }
+    std::thread::scope(|scope| {
+        for slice in 0..16 {
+            let (addresses, body) = (&addresses, &body);
+            scope.spawn(move || {
+                let (first, last) = (slice * SLICE + 1000, slice * SLICE + 2000);
+                let got = crowd(addresses, 12, "/large", &format!("Range: bytes={first}-{last}\r\n"));
+                all_got(&got, &body[first..=last]);
+            });
+        }
+    });
+    let mut asked: Vec<_> = origin.asked("/large").iter().filter_map(asked_range).collect();
+    asked.sort_unstable();
+    assert!(asked.windows(2).all(|pair| pair[0].1 < pair[1].0), "the origin was asked twice: {asked:?}");
 }
 
 #[test]

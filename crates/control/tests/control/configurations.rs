@@ -216,3 +216,43 @@ async fn a_rollback_goes_to_what_was_stable_before() {
         "what was under way is taken back first"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nameservers_take_a_configuration_one_after_the_other_and_give_it_back_together() {
+    let stage = Stage::start().await;
+    let edge = stage.node("fra-1", "fra").await;
+    let routers = [stage.router("ns1").await, stage.router("ns2").await];
+    in_service(&stage, 3).await;
+    stage.configure().await;
+    let run = async |wanted: u64| {
+        let run = || routers.iter().chain([&edge]).all(|node| node.running() == Some(wanted));
+        stage.wait("the configuration at all nodes", async |_| run()).await;
+    };
+    run(1).await;
+    stage.make_stable().await;
+    let text = format!("{SITES}# 2\n");
+    assert_eq!(stage.post("/v1/configurations", json!({ "text": text, "reason": "x" })).await.status, 201);
+    let begun = stage.post("/v1/rollouts", json!({ "version": 2, "stage": "all" })).await;
+    assert_eq!((begun.status, &begun.body["waiting"]), (202, &json!(["ns1", "ns2"])), "{begun:?}");
+    run(2).await;
+    // The order in which plans were told.
+    let told = edge.told_text();
+    let waited: Vec<usize> = told
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["change"]["plan"].clone())
+        .filter(|plan| plan["candidate"]["version"]["number"] == 2)
+        .map(|plan| plan["candidate"]["waiting"].as_array().map_or(0, Vec::len))
+        .collect();
+    assert_eq!(waited, [2, 1, 0], "{told}");
+    let admitted = stage.get("/v1/audit").await.body;
+    let count =
+        admitted["entries"].as_array().unwrap().iter().filter(|one| one["action"] == "rollout.admit").count();
+    assert_eq!(count, 2, "{admitted}");
+
+    // The second one answers for nothing that it is asked for, which the first has not shown.
+    routers[1].is_ill.store(true, std::sync::atomic::Ordering::Relaxed);
+    run(1).await;
+    let undone = stage.get("/v1/rollouts/current").await.body;
+    assert_eq!((&undone["state"], &undone["harm"]["node"]), (&json!("undone"), &json!("ns2")), "{undone}");
+    assert_eq!(undone["waiting"], json!([]));
+}

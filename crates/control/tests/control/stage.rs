@@ -172,10 +172,44 @@ impl Stage {
         }
     }
 
-    /// A node that has been enrolled and follows.
+    /// Makes what is rolled out stable, as minutes of good behaviour would.
+    pub(crate) async fn make_stable(&self) {
+        loop {
+            let rollout = self.journal.cell("rollout").await.unwrap().unwrap();
+            let plan = self.journal.cell("plan").await.unwrap().unwrap();
+            let mut promoted: Value = serde_json::from_slice(&rollout.value).unwrap();
+            promoted["stage"] = json!("promoted");
+            let stable = json!({ "stable": promoted["version"] });
+            let record = json!({ "by": "test", "at_ms": now_ms(), "change": { "plan": &stable } });
+            let commit = journal::Commit {
+                expect: vec![(rollout.name.clone(), rollout.version), (plan.name.clone(), plan.version)],
+                cells: vec![
+                    (rollout.name, Some(promoted.to_string().into_bytes())),
+                    (plan.name, Some(stable.to_string().into_bytes())),
+                ],
+                record: Some(record.to_string()),
+            };
+            match self.journal.commit(commit).await {
+                Ok(_) => return,
+                Err(journal::Error::Conflict(_)) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    /// An edge that has been enrolled and follows.
     pub(crate) async fn node(&self, name: &str, pop: &str) -> Arc<TestNode> {
-        let made =
-            self.post("/v1/enrolment-tokens", json!({ "role": "edge", "pop": pop, "name": name })).await;
+        self.enrol("edge", name, pop).await
+    }
+
+    /// A router that has been enrolled and follows.
+    pub(crate) async fn router(&self, name: &str) -> Arc<TestNode> {
+        self.enrol("router", name, "").await
+    }
+
+    async fn enrol(&self, role: &str, name: &str, pop: &str) -> Arc<TestNode> {
+        let wish = json!({ "role": role, "pop": pop, "name": name });
+        let made = self.post("/v1/enrolment-tokens", wish).await;
         assert_eq!(made.status, 201, "{made:?}");
         let token: EnrolmentToken = made.body["token"].as_str().unwrap().parse().unwrap();
         let joined = self.join(&token, None).await;
@@ -496,6 +530,7 @@ impl Node for TestNode {
             receipt,
             running: state.running,
             refused: None,
+            unwell: None,
             starts: 1,
             holdings: Default::default(),
             vitals,

@@ -4,97 +4,13 @@
 //! `starts_with()`, `ends_with()`, `lower()`; host, path, URI, full URI, extension, method, `ssl`, cookies, User-Agent, Referer and
 //! named request headers. Not read: addresses, countries, the query, scores of bots.
 
-use crate::draft::{Keys, dotted, quote, quote_list};
-use crate::ledger::Id;
-use crate::pattern::patterns;
+use crate::condition::Condition;
+use crate::draft::{dotted, path_pattern, quote, without_query};
+use crate::pattern::{covering, patterns};
+use model::glob::IGNORES_CASE;
 
 /// Ways in which an expression may hold, at most.
 const WAYS_MAX: usize = 64;
-
-/// What must hold, all together.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Condition {
-    pub(super) paths: Vec<String>,
-    pub(super) hosts: Vec<String>,
-    methods: Vec<String>,
-    scheme: Option<&'static str>,
-    lines: Vec<(String, String)>,
-    /// Whether it says just what the expression does.
-    pub(super) is_exact: bool,
-}
-
-impl Condition {
-    pub(super) fn keys(&self, from: &[Id]) -> Keys {
-        let mut keys = Keys::default();
-        for (key, values) in [("path", &self.paths), ("hosts", &self.hosts), ("methods", &self.methods)] {
-            if !values.is_empty() {
-                keys.set(key, quote_list(values), from);
-            }
-        }
-        if let Some(scheme) = self.scheme {
-            keys.set("scheme", quote(scheme), from);
-        }
-        self.lines.iter().for_each(|(key, value)| keys.set(key, value, from));
-        keys
-    }
-
-    /// Whether it holds for every request.
-    pub(super) fn is_always(&self) -> bool {
-        *self == Condition { is_exact: true, ..Condition::default() }
-    }
-
-    /// Both together, where that can be said.
-    fn and(&self, other: &Condition) -> Option<Condition> {
-        let both = |one: &[String], other: &[String]| -> Option<Vec<String>> {
-            match (one, other) {
-                ([], only) | (only, []) => Some(only.to_vec()),
-                (one, other) => {
-                    let glob = model::glob::Glob::new;
-                    let mut common: Vec<String> = Vec::new();
-                    for a in one {
-                        for b in other {
-                            let (of_a, of_b) = (glob(a), glob(b));
-                            match () {
-                                () if of_a.covers(&of_b) => common.push(b.clone()),
-                                () if of_b.covers(&of_a) => common.push(a.clone()),
-                                // A beginning and an end.
-                                () => match (a.strip_suffix('*'), b.strip_prefix('*')) {
-                                    (Some(begin), Some(end)) if !begin.contains('*') => {
-                                        common.push(format!("{begin}*{end}"))
-                                    }
-                                    _ => match (b.strip_suffix('*'), a.strip_prefix('*')) {
-                                        (Some(begin), Some(end)) if !begin.contains('*') => {
-                                            common.push(format!("{begin}*{end}"))
-                                        }
-                                        _ => {}
-                                    },
-                                },
-                            }
-                        }
-                    }
-                    common.dedup();
-                    (!common.is_empty()).then_some(common)
-                }
-            }
-        };
-        let mut lines = self.lines.clone();
-        for (key, value) in &other.lines {
-            // A header has one pattern.
-            if lines.iter().any(|(known, other)| known == key && other != value) {
-                return None;
-            }
-            lines.push((key.clone(), value.clone()));
-        }
-        Some(Condition {
-            paths: both(&self.paths, &other.paths)?,
-            hosts: both(&self.hosts, &other.hosts)?,
-            methods: both(&self.methods, &other.methods)?,
-            scheme: self.scheme.or(other.scheme),
-            lines,
-            is_exact: self.is_exact && other.is_exact,
-        })
-    }
-}
 
 #[derive(Clone, Debug, PartialEq)]
 enum Token {
@@ -109,8 +25,28 @@ enum Token {
 
 /// Reads an expression. The error says what is not understood, as the end of a sentence.
 pub(super) fn read(expression: &str) -> Result<Vec<Condition>, String> {
+    read_as(expression, Aim::Equal)
+}
+
+/// Conditions of which one holds wherever the expression does, and perhaps elsewhere: what is not understood is taken to hold.
+pub(super) fn read_wide(expression: &str) -> Vec<Condition> {
+    let wide = |condition| Condition { is_exact: false, is_wide: true, ..condition };
+    let ways = read_as(expression, Aim::Cover).unwrap_or_else(|_| vec![Condition::default()]);
+    ways.into_iter().map(wide).collect()
+}
+
+/// What becomes of parts that no condition says.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Aim {
+    /// Nothing comes of the whole.
+    Equal,
+    /// They are taken to hold.
+    Cover,
+}
+
+fn read_as(expression: &str, aim: Aim) -> Result<Vec<Condition>, String> {
     let tokens = tokens(expression)?;
-    let mut reader = Reader { tokens, at: 0, depth: 0 };
+    let mut reader = Reader { tokens, aim, at: 0, depth: 0 };
     let ways = reader.any()?;
     match reader.peek() {
         None => Ok(ways),
@@ -178,6 +114,7 @@ fn tokens(text: &str) -> Result<Vec<Token>, String> {
 
 struct Reader {
     tokens: Vec<Token>,
+    aim: Aim,
     at: usize,
     depth: usize,
 }
@@ -232,12 +169,10 @@ impl Reader {
             }
             let mut both = Vec::new();
             for one in &ways {
-                for other in &more {
-                    let Some(joined) = one.and(other) else {
-                        return Err("two of its conditions on the same thing have no common pattern".into());
-                    };
-                    both.push(joined);
-                }
+                both.extend(more.iter().filter_map(|other| one.and(other)));
+            }
+            if both.is_empty() {
+                return Err("its conditions never hold together".into());
             }
             ways = both;
         }
@@ -247,10 +182,13 @@ impl Reader {
     fn one(&mut self) -> Result<Vec<Condition>, String> {
         if self.take(&["not", "!"]) {
             if self.take(&["ssl"]) {
-                return Ok(vec![Condition { scheme: Some("http"), is_exact: true, ..Condition::default() }]);
+                return Ok(vec![Condition { scheme: Some("http"), ..Condition::default() }]);
             }
-            return Err("\"not\" has no word in rules: write the cases that are meant".into());
+            let begin = self.at;
+            self.skip_one(begin)?;
+            return self.no_word("\"not\" has no word in rules: write the cases that are meant".into());
         }
+        let begin = self.at;
         match self.next() {
             Some(Token::Open) => {
                 let ways = self.any()?;
@@ -259,27 +197,61 @@ impl Reader {
                     _ => Err("a parenthesis is not closed".into()),
                 }
             }
-            Some(Token::Word(word)) => self.test(&word),
+            Some(Token::Word(word)) => match self.test(&word) {
+                Err(why) if self.aim == Aim::Cover => {
+                    self.skip_one(begin)?;
+                    self.no_word(why)
+                }
+                found => found,
+            },
             _ => Err("it ends too early".into()),
+        }
+    }
+
+    /// What is not understood: anything, where the aim is to cover.
+    fn no_word(&self, why: String) -> Result<Vec<Condition>, String> {
+        match self.aim {
+            Aim::Cover => Ok(vec![Condition::default()]),
+            Aim::Equal => Err(why),
+        }
+    }
+
+    /// Passes over one part of `and` and `or`.
+    fn skip_one(&mut self, begin: usize) -> Result<(), String> {
+        self.at = begin;
+        let mut open = 0_usize;
+        loop {
+            match self.peek() {
+                None if self.at > begin && open == 0 => return Ok(()),
+                None => return Err("it ends too early".into()),
+                Some(Token::Close | Token::CloseList) if open == 0 => return Ok(()),
+                Some(Token::Word(word)) if open == 0 && matches!(&**word, "and" | "or" | "&&" | "||") => {
+                    return Ok(());
+                }
+                Some(Token::Open | Token::OpenList) => open += 1,
+                Some(Token::Close | Token::CloseList) => open -= 1,
+                Some(_) => {}
+            }
+            self.at += 1;
         }
     }
 
     fn test(&mut self, word: &str) -> Result<Vec<Condition>, String> {
         let of = |condition| Ok(vec![condition]);
         match word {
-            "true" => return of(Condition { is_exact: true, ..Condition::default() }),
-            "ssl" => return of(Condition { scheme: Some("https"), is_exact: true, ..Condition::default() }),
+            "true" => return of(Condition::default()),
+            "ssl" => return of(Condition { scheme: Some("https"), ..Condition::default() }),
             "starts_with" | "ends_with" => {
-                let (field, text) = self.arguments()?;
+                let (field, text, folds) = self.arguments()?;
                 let glob = if word == "starts_with" { format!("{text}*") } else { format!("*{text}") };
-                return compare(&field, vec![glob], true);
+                return compare(&field, vec![if folds { ignoring_case(&glob) } else { glob }], true);
             }
             _ => {}
         }
-        let mut is_exact = true;
+        let mut folds = false;
         let field = match word {
             "lower" | "upper" => {
-                is_exact = false;
+                folds = true;
                 match (self.next(), self.next(), self.next()) {
                     (Some(Token::Open), Some(Token::Word(field)), Some(Token::Close)) => field,
                     _ => return Err(format!("{word}(…) is not understood")),
@@ -289,7 +261,7 @@ impl Reader {
                 let (Some(Token::Open), Some(Token::Word(field))) = (self.next(), self.next()) else {
                     return Err("any(…) is not understood".into());
                 };
-                let found = self.operator(&field, true)?;
+                let found = self.operator(&field, false)?;
                 return match self.next() {
                     Some(Token::Close) => Ok(found),
                     _ => Err("any(…) is not understood".into()),
@@ -297,11 +269,13 @@ impl Reader {
             }
             field => field.to_owned(),
         };
-        self.operator(&field, is_exact)
+        self.operator(&field, folds)
     }
 
-    fn arguments(&mut self) -> Result<(String, String), String> {
+    /// The field and the text, and whether letter case is ignored.
+    fn arguments(&mut self) -> Result<(String, String, bool), String> {
         let open = self.next();
+        let folds = self.word() == "lower";
         let field = match self.next() {
             Some(Token::Word(word)) if word == "lower" => {
                 let inner = (self.next(), self.next(), self.next());
@@ -320,17 +294,20 @@ impl Reader {
                 Some(Token::Comma),
                 Some(Token::Text(text)),
                 Some(Token::Close),
-            ) => Ok((field, text)),
+            ) => Ok((field, text, folds)),
             _ => Err("its arguments are not understood".into()),
         }
     }
 
-    fn operator(&mut self, field: &str, is_exact: bool) -> Result<Vec<Condition>, String> {
+    /// `folds`: letter case is ignored.
+    fn operator(&mut self, field: &str, folds: bool) -> Result<Vec<Condition>, String> {
+        let of_text = |text: &String| if folds { ignoring_case(text) } else { text.clone() };
         let mut operator = match self.next() {
             Some(Token::Word(word)) => word,
             _ => return Err(format!("{field} stands alone")),
         };
-        if operator == "strict" {
+        let is_strict = operator == "strict";
+        if is_strict {
             operator = match self.next() {
                 Some(Token::Word(word)) => word,
                 _ => return Err("\"strict\" stands alone".into()),
@@ -345,7 +322,9 @@ impl Reader {
                 match self.next() {
                     Some(Token::Text(text)) => texts.push(text),
                     Some(Token::Comma) => {}
-                    Some(Token::CloseList) => return compare(field, texts, is_exact),
+                    Some(Token::CloseList) => {
+                        return compare(field, texts.iter().map(of_text).collect(), true);
+                    }
                     _ => return Err(format!("the list behind {field} is not understood")),
                 }
             }
@@ -355,14 +334,15 @@ impl Reader {
             _ => return Err(format!("what {field} is compared with is not understood")),
         };
         match &*operator {
-            "eq" | "==" => compare(field, vec![text], is_exact),
-            "contains" => compare(field, vec![format!("*{text}*")], is_exact),
-            "wildcard" => compare(field, vec![text], is_exact),
-            "matches" | "~" => {
-                let found = patterns(&text, false)
-                    .ok_or_else(|| format!("{text:?} cannot be said by patterns with \"*\""))?;
-                compare(field, found.globs, is_exact && found.is_exact)
-            }
+            "eq" | "==" => compare(field, vec![of_text(&text)], true),
+            "contains" => compare(field, vec![of_text(&format!("*{text}*"))], true),
+            "wildcard" if !is_strict => compare(field, vec![ignoring_case(&text)], true),
+            "wildcard" => compare(field, vec![of_text(&text)], true),
+            "matches" | "~" => match patterns(&text, folds) {
+                Some(found) => compare(field, found.globs, found.is_exact),
+                None if self.aim == Aim::Cover => compare(field, covering(&text, folds), false),
+                None => Err(format!("{text:?} cannot be said by patterns with \"*\"")),
+            },
             "ne" | "!=" => Err("\"ne\" has no word in rules: write the cases that are meant".into()),
             other => Err(format!("{other:?} is not understood")),
         }
@@ -373,22 +353,41 @@ impl Reader {
 fn compare(field: &str, globs: Vec<String>, is_exact: bool) -> Result<Vec<Condition>, String> {
     let of =
         |condition: Condition| Ok(vec![Condition { is_exact: condition.is_exact && is_exact, ..condition }]);
-    let exact = Condition { is_exact: true, ..Condition::default() };
+    let exact = Condition::default();
     match field {
-        "http.host" => of(Condition { hosts: globs, ..exact }),
-        "http.request.uri.path" | "raw.http.request.uri.path" => of(Condition { paths: globs, ..exact }),
+        "http.host" => {
+            let host = |glob: &String| glob.strip_prefix(IGNORES_CASE).unwrap_or(glob).to_ascii_lowercase();
+            of(Condition { hosts: globs.iter().map(host).collect(), ..exact })
+        }
+        "http.request.uri.path" | "raw.http.request.uri.path" => {
+            of(Condition { paths: globs.iter().map(|glob| path_pattern(glob)).collect(), ..exact })
+        }
         "http.request.uri" | "raw.http.request.uri" => {
-            let bare: Vec<String> =
-                globs.iter().map(|glob| glob.split('?').next().unwrap_or_default().to_owned()).collect();
-            of(Condition { is_exact: bare == globs, paths: bare, ..exact })
+            let is_whole = globs.iter().all(|glob| without_query(glob) == glob && !glob.contains('*'));
+            let paths = globs.iter().map(|glob| path_pattern(without_query(glob))).collect();
+            let bare = globs.iter().all(|glob| without_query(glob) == glob);
+            // What has a star may be about the query.
+            of(Condition { is_exact: bare, is_wide: !is_whole, paths, ..exact })
         }
-        "http.request.uri.path.extension" => {
-            of(Condition { paths: globs.iter().map(|extension| format!("*.{extension}")).collect(), ..exact })
-        }
+        "http.request.uri.path.extension" => of(Condition {
+            paths: globs
+                .iter()
+                .map(|extension| path_pattern(&format!("{IGNORES_CASE}*.{extension}")))
+                .collect(),
+            ..exact
+        }),
         "http.request.full_uri" => globs
             .iter()
-            .map(|glob| of_url(glob))
-            .map(|found| found.map(|one| Condition { is_exact: one.is_exact && is_exact, ..one }))
+            .map(|glob| {
+                // Cases count in no host.
+                let bare = glob.strip_prefix(IGNORES_CASE);
+                let mut found = of_url(bare.unwrap_or(glob))?;
+                if bare.is_some() {
+                    found.paths.iter_mut().for_each(|path| *path = ignoring_case(path));
+                }
+                Ok(found)
+            })
+            .map(|found| found.map(|one| held(one, is_exact)))
             .collect(),
         "http.request.method" => of(Condition { methods: globs, ..exact }),
         "http.cookie" => headers("Cookie", globs, is_exact),
@@ -404,10 +403,26 @@ fn compare(field: &str, globs: Vec<String>, is_exact: bool) -> Result<Vec<Condit
     }
 }
 
+fn ignoring_case(pattern: &str) -> String {
+    let has_letters = pattern.bytes().any(|byte| byte.is_ascii_alphabetic());
+    if has_letters && !pattern.starts_with(IGNORES_CASE) {
+        format!("{IGNORES_CASE}{pattern}")
+    } else {
+        pattern.to_owned()
+    }
+}
+
+/// A condition that says the same or not; if not, it holds for more.
+fn held(condition: Condition, is_exact: bool) -> Condition {
+    let is_exact = condition.is_exact && is_exact;
+    Condition { is_exact, is_wide: condition.is_wide || !is_exact, ..condition }
+}
+
 fn headers(name: &str, globs: Vec<String>, is_exact: bool) -> Result<Vec<Condition>, String> {
     let of = |glob: String| Condition {
         lines: vec![(dotted("with_header", name), quote(&glob))],
         is_exact,
+        is_wide: !is_exact,
         ..Condition::default()
     };
     Ok(globs.into_iter().map(of).collect())
@@ -434,6 +449,7 @@ pub(super) fn of_url(pattern: &str) -> Result<Condition, String> {
         hosts: if host == "*" || host.is_empty() { Vec::new() } else { vec![host.to_ascii_lowercase()] },
         paths: if any_path { Vec::new() } else { vec![bare.to_owned()] },
         is_exact: bare == path,
+        is_wide: bare != path,
         ..Condition::default()
     })
 }
@@ -464,12 +480,15 @@ mod tests {
             r#"(http.host eq "a.example" and starts_with(http.request.uri.path, "/x/"))"#,
             &[(&["a.example"], &["/x/*"])],
         );
-        check(r#"http.request.uri.path.extension in {"css" "js"}"#, &[(&[], &["*.css", "*.js"])]);
+        check(r#"http.request.uri.path.extension in {"css" "js"}"#, &[(&[], &["(?i)*.css", "(?i)*.js"])]);
         check(
             r#"(http.request.uri.path contains "/img/") or (http.request.uri.path eq "/")"#,
             &[(&[], &["*/img/*"]), (&[], &["/"])],
         );
-        check(r#"http.request.full_uri wildcard "https://a.example/x/*""#, &[(&["a.example"], &["/x/*"])]);
+        check(
+            r#"http.request.full_uri wildcard "https://a.example/x/*""#,
+            &[(&["a.example"], &["(?i)/x/*"])],
+        );
         check(
             r#"starts_with(http.request.uri.path, "/a/") and ends_with(http.request.uri.path, ".js")"#,
             &[(&[], &["/a/*.js"])],

@@ -67,6 +67,11 @@ impl<'a> World<'a> {
             }
             said.push(valid.id);
         }
+        // "ttl" is for redirects too, which are kept only where they are named.
+        let others = dotted("ttl_by_status", "300-399");
+        if keys.get("ttl").is_some() && keys.get(&dotted("ttl_by_status", "300-599")).is_none() {
+            keys.set(others, secs(0), &said);
+        }
         let mut overrides = (false, false);
         for ignored in scope.all(&format!("{prefix}_ignore_headers")) {
             for name in &ignored.args {

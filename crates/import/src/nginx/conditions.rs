@@ -3,9 +3,10 @@
 use super::caching::variables;
 use super::parse::Directive;
 use super::{Scope, World};
-use crate::draft::{Keys, dotted, quote, quote_list};
+use crate::draft::{Keys, common, dotted, path_pattern, quote, quote_list, without_query};
 use crate::ledger::Id;
 use crate::pattern::patterns;
+use model::glob::IGNORES_CASE;
 
 /// Methods that visitors use.
 pub(super) const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
@@ -19,6 +20,8 @@ pub(super) struct Condition {
     pub(super) lines: Vec<(String, String)>,
     pub(super) from: Vec<Id>,
     pub(super) is_exact: bool,
+    /// Whether it may hold for less than what is asked for: then nothing that is guarded can rest on it.
+    pub(super) is_short: bool,
 }
 
 impl Condition {
@@ -26,31 +29,39 @@ impl Condition {
         Condition { lines: vec![(key.into(), value.into())], is_exact: true, ..Condition::default() }
     }
 
+    /// What holds for every request.
+    pub(super) fn always() -> Condition {
+        Condition { is_exact: true, ..Condition::default() }
+    }
+
     pub(super) fn says_as(&self, other: &Condition) -> bool {
         (&self.paths, &self.lines) == (&other.paths, &other.lines)
     }
 
-    /// The keys of a rule for this condition within the paths of a location; nothing where the two have no common pattern.
+    /// The keys of a rule for this condition within the paths of a location: for all that both hold for, and perhaps more; nothing
+    /// where they have nothing in common.
     pub(super) fn within(&self, paths: &[String]) -> Option<Keys> {
         let mut keys = Keys::default();
-        let common: Vec<String> = match (paths, &self.paths[..]) {
+        let both: Vec<String> = match (paths, &self.paths[..]) {
             ([], own) => own.to_vec(),
             (paths, []) => paths.to_vec(),
             (paths, own) => {
-                let is_inside = |path: &&String| {
-                    paths
-                        .iter()
-                        .any(|wide| model::glob::Glob::new(wide).covers(&model::glob::Glob::new(path)))
-                };
-                let inside: Vec<String> = own.iter().filter(is_inside).cloned().collect();
-                if inside.is_empty() {
+                let mut both: Vec<String> = Vec::new();
+                for path in
+                    paths.iter().flat_map(|path| own.iter().filter_map(|own| Some(common(path, own)?.0)))
+                {
+                    if !both.contains(&path) {
+                        both.push(path);
+                    }
+                }
+                if both.is_empty() {
                     return None;
                 }
-                inside
+                both
             }
         };
-        if !common.is_empty() {
-            keys.set("path", quote_list(&common), &self.from);
+        if !both.is_empty() {
+            keys.set("path", quote_list(&both), &self.from);
         }
         for (key, value) in &self.lines {
             keys.set(key, value, &self.from);
@@ -71,6 +82,7 @@ impl<'a> World<'a> {
         value: &str,
         scope: &Scope<'a>,
     ) -> Result<Vec<Condition>, String> {
+        const PASSED: &str = "a rule with cache = false";
         let names = super::caching::variables(value);
         let plain: String = names
             .iter()
@@ -80,12 +92,18 @@ impl<'a> World<'a> {
         }
         let mut all = Vec::new();
         for name in names {
-            all.extend(self.conditions_of_variable(&name, scope)?);
+            all.extend(self.conditions_of_variable(&name, scope, PASSED)?);
         }
         Ok(all)
     }
 
-    fn conditions_of_variable(&mut self, name: &str, scope: &Scope<'a>) -> Result<Vec<Condition>, String> {
+    /// `to`: what becomes of the statements that say it, for the report.
+    pub(super) fn conditions_of_variable(
+        &mut self,
+        name: &str,
+        scope: &Scope<'a>,
+        to: &str,
+    ) -> Result<Vec<Condition>, String> {
         if let Some(cookie) = name.strip_prefix("cookie_") {
             return Ok(vec![Condition::of(dotted("with_cookie", cookie), "true")]);
         }
@@ -98,7 +116,7 @@ impl<'a> World<'a> {
             );
         }
         if let Some(map) = self.maps.get(name).copied() {
-            return self.conditions_of_map(map);
+            return self.conditions_of_map(map, to);
         }
         // Set within an `if` of the server or the location.
         let mut found = Vec::new();
@@ -114,7 +132,7 @@ impl<'a> World<'a> {
                         directive.arg(1)
                     ));
                 }
-                self.ledger.mapped(directive.id, "a rule with cache = false, where an if changes it");
+                self.ledger.mapped(directive.id, format!("{to}, where an if changes it"));
             }
             let Some(child) = directive.children().iter().find(|child| sets(child)) else { continue };
             if directive.name != "if" || !is_said(child.arg(1)) {
@@ -144,7 +162,7 @@ impl<'a> World<'a> {
         }
     }
 
-    fn conditions_of_map(&mut self, map: &'a Directive) -> Result<Vec<Condition>, String> {
+    fn conditions_of_map(&mut self, map: &'a Directive, to: &str) -> Result<Vec<Condition>, String> {
         let source = map.arg(0).to_owned();
         let mut found = Vec::new();
         if map.children().iter().any(|entry| &*entry.name == "default" && is_said(entry.arg(0))) {
@@ -156,7 +174,7 @@ impl<'a> World<'a> {
             }
             return Err("its map holds by default: write the rules by hand".into());
         }
-        self.ledger.mapped(map.id, "rules with cache = false");
+        self.ledger.mapped(map.id, to);
         let mut is_said_whole = true;
         for entry in map.children() {
             let holds = is_said(entry.arg(0));
@@ -172,7 +190,7 @@ impl<'a> World<'a> {
                     };
                     match compare(&source, operator, text) {
                         Ok(conditions) => {
-                            self.ledger.mapped(entry.id, "a rule with cache = false");
+                            self.ledger.mapped(entry.id, to);
                             found.extend(
                                 conditions.into_iter().map(|one| Condition { from: vec![entry.id], ..one }),
                             );
@@ -192,28 +210,71 @@ impl<'a> World<'a> {
         }
     }
 
+    /// When an `if` holds that keeps somebody out: conditions that hold for no less than it does.
+    pub(super) fn conditions_of_guard(
+        &mut self,
+        directive: &'a Directive,
+        scope: &Scope<'a>,
+    ) -> Result<Vec<Condition>, String> {
+        let variable = match parts_of_if(directive) {
+            Some((first, operator, _)) if operator.is_empty() => first.trim_start_matches('$').to_owned(),
+            _ => String::new(),
+        };
+        let is_set = |directive: &&Directive| {
+            let sets = |one: &Directive| one.name == "set" && one.arg(0).trim_start_matches('$') == variable;
+            sets(directive) || directive.children().iter().any(sets)
+        };
+        let is_known = self.maps.contains_key(&*variable) || scope.levels.iter().flatten().any(is_set);
+        let found = match is_known {
+            true => self.conditions_of_variable(&variable, scope, "a rule that refuses")?,
+            false => self.conditions_of_if(directive)?,
+        };
+        match found.iter().any(|condition| condition.is_short) {
+            true => Err("patterns would hold for less".into()),
+            false => Ok(found),
+        }
+    }
+
+    /// For whom an `if` with "is not" does not hold: conditions that hold for no more than them.
+    pub(super) fn exceptions_of_guard(&self, directive: &Directive) -> Option<Vec<Condition>> {
+        let (first, operator, text) = parts_of_if(directive)?;
+        let operator = operator.strip_prefix('!').filter(|operator| matches!(*operator, "=" | "~" | "~*"))?;
+        let found = compare(&first, operator, &text).ok().filter(|_| !text.is_empty())?;
+        let is_usable = |one: &Condition| one.is_exact && !one.is_short && one.paths.is_empty();
+        let of = |one: Condition| Condition { from: vec![directive.id], ..one };
+        found.iter().all(is_usable).then(|| found.into_iter().map(of).collect())
+    }
+
     /// The condition of an `if`.
     pub(super) fn conditions_of_if(&mut self, directive: &Directive) -> Result<Vec<Condition>, String> {
-        let text = directive.args.join(" ");
-        let Some(inside) = text.strip_prefix('(').and_then(|text| text.strip_suffix(')')) else {
+        let Some((first, operator, rest)) = parts_of_if(directive) else {
             return Err("its condition is not understood: write a rule by hand".into());
         };
-        let mut words = inside.split_whitespace();
-        let first = words.next().unwrap_or_default().to_owned();
         if first.starts_with('-') || first.starts_with('!') {
             return Err("files are not looked for: let the origin do it".into());
         }
-        let operator = words.next().unwrap_or_default().to_owned();
-        let rest = words.collect::<Vec<_>>().join(" ");
         let found = match &*operator {
             "" => compare(&first, "!=", ""),
-            "=" | "!=" | "~" | "~*" | "!~" | "!~*" => {
-                compare(&first, &operator, rest.trim_matches(['"', '\'']))
-            }
+            "=" | "!=" | "~" | "~*" | "!~" | "!~*" => compare(&first, &operator, &rest),
             _ => Err("its condition is not understood: write a rule by hand".into()),
         }?;
         Ok(found.into_iter().map(|condition| Condition { from: vec![directive.id], ..condition }).collect())
     }
+}
+
+/// What stands in the parentheses of an `if`: a variable, an operator or none, a text.
+fn parts_of_if(directive: &Directive) -> Option<(String, String, String)> {
+    let text = directive.args.join(" ");
+    let inside = text.strip_prefix('(')?.strip_suffix(')')?;
+    let mut words = inside.split_whitespace();
+    let first = words.next().unwrap_or_default().to_owned();
+    let operator = words.next().unwrap_or_default().to_owned();
+    let rest = words.collect::<Vec<_>>().join(" ");
+    Some((first, operator, rest.trim_matches(['"', '\'']).to_owned()))
+}
+
+fn is_method(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-')
 }
 
 /// Whether a variable is of the query. That belongs to the key, so what is kept for one query is for those who ask with the same.
@@ -267,6 +328,10 @@ fn compare(variable: &str, operator: &str, text: &str) -> Result<Vec<Condition>,
                 "!=" => (vec![text.to_owned()], true),
                 _ => globs()?,
             };
+            // Methods that are named, whether visitors use them or not.
+            if !operator.starts_with('!') && globs.iter().all(|glob| is_method(glob)) {
+                return Ok(vec![Condition::of("methods", quote_list(&globs))]);
+            }
             let matched = |method: &&&str| {
                 globs.iter().any(|glob| model::glob::Glob::new(glob).matches(method.as_bytes()))
             };
@@ -276,16 +341,19 @@ fn compare(variable: &str, operator: &str, text: &str) -> Result<Vec<Condition>,
             if methods.is_empty() {
                 no("no method that visitors use")
             } else {
-                Ok(vec![Condition::of("methods", quote_list(&methods))])
+                // There are others, which nobody has named.
+                Ok(vec![Condition { is_short: true, ..Condition::of("methods", quote_list(&methods)) }])
             }
         }
         "host" | "http_host" | "server_name" => {
             let (globs, is_exact) = globs()?;
             Ok(vec![Condition { is_exact, ..Condition::of("hosts", quote_list(&globs)) }])
         }
-        "scheme" if matches!((operator, text), ("=", "http" | "https")) => {
-            Ok(vec![Condition::of("scheme", quote(text))])
-        }
+        "scheme" => match (operator, text) {
+            ("=", "http") | ("!=", "https") => Ok(vec![Condition::of("scheme", quote("http"))]),
+            ("=", "https") | ("!=", "http") => Ok(vec![Condition::of("scheme", quote("https"))]),
+            _ => no("is not understood: write a rule by hand"),
+        },
         "https" => match (operator, text) {
             ("=", "on") | ("!=", "") => Ok(vec![Condition::of("scheme", quote("https"))]),
             ("=", "") | ("!=", "on") => Ok(vec![Condition::of("scheme", quote("http"))]),
@@ -293,15 +361,22 @@ fn compare(variable: &str, operator: &str, text: &str) -> Result<Vec<Condition>,
         },
         "http_x_forwarded_proto" if matches!((operator, text), ("=", "http") | ("!=", "https")) => {
             // Believed of trusted proxies, which then is the scheme.
-            Ok(vec![Condition { is_exact: operator == "=", ..Condition::of("scheme", quote("http")) }])
+            let is_exact = operator == "=";
+            Ok(vec![Condition { is_exact, is_short: !is_exact, ..Condition::of("scheme", quote("http")) }])
         }
         "uri" | "document_uri" | "request_uri" => {
             let (globs, is_exact) = globs()?;
-            // The query is no part of the path.
-            let bare: Vec<String> =
-                globs.iter().map(|glob| glob.split('?').next().unwrap_or_default().to_owned()).collect();
+            // The query is no part of the path, but of what is asked for. A pattern that begins with its star may be for a query too, and
+            // one without any is for no query.
+            let bare: Vec<String> = globs.iter().map(|glob| without_query(glob).to_owned()).collect();
+            let is_of_path = |glob: &String| {
+                let bare = glob.strip_prefix(IGNORES_CASE).unwrap_or(glob);
+                bare.len() > 1 && bare.find('*') == Some(bare.len() - 1)
+            };
             let is_whole = bare == globs;
-            Ok(vec![Condition { paths: bare, is_exact: is_exact && is_whole, ..Condition::default() }])
+            let is_short = variable == "request_uri" && !(is_whole && globs.iter().all(is_of_path));
+            let paths = bare.iter().map(|path| path_pattern(path)).collect();
+            Ok(vec![Condition { paths, is_exact: is_exact && is_whole, is_short, ..Condition::default() }])
         }
         "args" | "query_string" | "is_args" => no("rules have no condition on the query"),
         _ => {

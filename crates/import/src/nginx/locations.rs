@@ -4,16 +4,19 @@
 //! it. So the rules are: exact ones; prefixes with `^~` and what lies within them, longest first; expressions in their order;
 //! prefixes, longest first; `/`. What this cannot say is told: an expression that nginx would prefer within a plain prefix that
 //! itself lies within a `^~` one.
+//!
+//! What keeps somebody out is never said for less. Where a pattern or a condition cannot be said, all is refused that it could be for:
+//! what covers the expression, else the whole location or server. "Is not" becomes rules for those whom it lets in, and a refusal behind them.
 
 use model::redirect::Redirect;
 
 use super::caching::PASSES;
-use super::conditions::{Condition, METHODS};
+use super::conditions::Condition;
 use super::parse::Directive;
-use super::{FILES_ORIGIN, Scope, World, refusal};
-use crate::draft::{DraftRule, Keys, quote, quote_list};
+use super::{FILES_ORIGIN, Scope, World, refusal, wide_refusal};
+use crate::draft::{DraftRule, Keys, Openness, are_apart, common, path_pattern, quote, quote_list};
 use crate::ledger::Id;
-use crate::pattern::{Patterns, patterns};
+use crate::pattern::{covering, patterns};
 
 /// How a location is chosen.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,7 +38,23 @@ struct Location<'a> {
     paths: Vec<String>,
     /// What the stars of its pattern are groups of.
     groups: Vec<Option<usize>>,
+    /// How well the paths say what it is for.
+    fit: Fit,
 }
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fit {
+    Exact,
+    /// They are more.
+    Wide,
+    /// They stand before what nginx would try first.
+    Early,
+    /// They only cover what its expression could be for.
+    Covering,
+}
+
+/// Rules that are made once all that stands before them is known.
+type Rest<'r, 'a> = &'r mut dyn FnMut(&mut World<'a>) -> Vec<DraftRule>;
 
 /// Where a rule applies: the location, or the server.
 struct Ground<'g> {
@@ -52,20 +71,29 @@ impl<'a> World<'a> {
     pub(super) fn rules_of_server(&mut self, server: usize, scheme: Option<&str>) -> Vec<DraftRule> {
         let scope = self.servers[server].scope.clone();
         let ground = Ground { name: "server", paths: &[], groups: &[], from: &[], prefix: None };
-        let mut rules = self.rewrites(&scope, &ground);
-        let answers_all =
-            rules.iter().any(|rule| rule.keys.get("path").is_none() && !has_condition(&rule.keys));
-        if !answers_all {
+        let inner = scope.clone();
+        let mut rules = self.rewrites(&scope, &ground, &mut |world| {
+            let (scope, mut rules) = (&inner, Vec::new());
             let mut locations = Vec::new();
-            self.collect(&scope, None, &mut locations);
+            world.collect(scope, None, &mut locations);
             let has_rest = locations.iter().any(|one| one.paths.is_empty() && one.kind != Kind::Expression);
-            for location in self.ordered(locations) {
-                rules.extend(self.rules_of_location(&location));
+            let mut unshared: Vec<(Vec<String>, Id)> = Vec::new();
+            for location in world.ordered(locations) {
+                let mut found = world.rules_of_location(&location);
+                if location.fit == Fit::Covering {
+                    found.retain(DraftRule::is_refusal);
+                    if found.is_empty() && !world.shares(&location.scope) {
+                        unshared.push((location.paths.clone(), location.directive.id));
+                    }
+                }
+                rules.extend(found);
             }
             if !has_rest {
-                rules.extend(self.rest(&scope));
+                rules.extend(world.rest(scope));
             }
-        }
+            world.pass_what_was_not_shared(&unshared, &mut rules);
+            rules
+        });
         if let Some(scheme) = scheme {
             for rule in &mut rules {
                 rule.name = format!("{}-{scheme}", rule.name);
@@ -106,38 +134,53 @@ impl<'a> World<'a> {
             let level = self.files.flat(directive.children(), self.ledger);
             let scope = scope.with(level);
             let mut groups = Vec::new();
+            let mut fit = Fit::Exact;
             let paths = match kind {
-                Kind::Exact => vec![text.clone()],
+                Kind::Exact => vec![path_pattern(&text)],
                 Kind::Prefix { .. } if text == "/" => Vec::new(),
-                Kind::Prefix { .. } => vec![format!("{text}*")],
+                Kind::Prefix { .. } => vec![path_pattern(&format!("{text}*"))],
                 Kind::Expression => {
                     let ignores_case = directive.arg(0).starts_with("~*");
-                    match patterns(&text, ignores_case).and_then(|found| inside(found, outer)) {
+                    match patterns(&text, ignores_case) {
                         Some(found) => {
+                            let globs = inside(&found.globs, outer);
                             if !found.is_exact {
                                 let message = format!(
                                     "its expression has no exact equal; the rule is for {}",
-                                    found.globs.join(", ")
+                                    globs.join(", ")
                                 );
                                 self.ledger.not_mapped(directive.id, message);
+                                fit = Fit::Wide;
                             }
-                            groups = found.groups;
-                            found.globs
+                            groups = if globs == found.globs { found.groups } else { Vec::new() };
+                            globs
                         }
                         None => {
-                            let instead = "its expression cannot be said by patterns with \"*\": write rules by hand, before the others";
+                            let globs = inside(&covering(&text, ignores_case), outer);
+                            let instead = format!(
+                                "its expression cannot be said by patterns with \"*\": what it keeps out is refused, and what it does not share is \
+                                 not shared, at all that it could be for ({}); write rules by hand, before the others",
+                                globs.join(", ")
+                            );
                             self.ledger.not_mapped(directive.id, instead);
-                            continue;
+                            fit = Fit::Covering;
+                            globs
                         }
                     }
                 }
             };
-            self.ledger.mapped(directive.id, "[[site.rule]]");
+            if paths.is_empty() && kind == Kind::Expression {
+                self.ledger.not_needed(directive.id, "it has no paths in common with the location around it");
+                continue;
+            }
+            if fit != Fit::Covering {
+                self.ledger.mapped(directive.id, "[[site.rule]]");
+            }
             if scope.innermost().iter().any(|one| one.name == "location") {
                 let prefix = matches!(kind, Kind::Prefix { .. }).then_some(&*text).or(outer);
                 self.collect(&scope, prefix, found);
             }
-            found.push(Location { directive, kind, text, scope, paths, groups });
+            found.push(Location { directive, kind, text, scope, paths, groups, fit });
         }
     }
 
@@ -154,15 +197,15 @@ impl<'a> World<'a> {
             Kind::Expression => 2,
             Kind::Prefix { .. } => 3,
         };
-        for one in
-            locations.iter().filter(|one| one.kind == Kind::Prefix { is_final: false } && rank(one) == 1)
-        {
-            if has_expressions {
+        let mut ordered = locations;
+        for one in &mut ordered {
+            let is_before = one.kind == Kind::Prefix { is_final: false } && rank(one) == 1;
+            if is_before && has_expressions {
+                one.fit = Fit::Early;
                 let instead = "it lies within a ^~ location, so its rule stands before those of expressions, which nginx would try first";
                 self.ledger.not_mapped(one.directive.id, instead);
             }
         }
-        let mut ordered = locations;
         // The sort keeps expressions in their order.
         ordered.sort_by_key(|one| {
             let length = if one.kind == Kind::Expression { 0 } else { one.text.len() };
@@ -180,38 +223,88 @@ impl<'a> World<'a> {
         let prefix = matches!(location.kind, Kind::Prefix { .. } | Kind::Exact).then_some(&*location.text);
         let ground =
             Ground { name: &name, paths: &location.paths, groups: &location.groups, from: &from, prefix };
-        let mut rules = self.rewrites(&location.scope, &ground);
-        let answers_all = rules.iter().any(|rule| {
-            !has_condition(&rule.keys)
-                && (rule.keys.get("path").map(str::to_owned) == path_value(&location.paths))
-        });
-        if !answers_all {
-            rules.extend(self.content(&location.scope, &ground));
+        let mut rules =
+            self.rewrites(&location.scope, &ground, &mut |world| world.content(&location.scope, &ground));
+        for rule in &mut rules {
+            rule.is_wide |= location.fit == Fit::Wide;
+            rule.is_early = location.fit == Fit::Early;
         }
         rules
     }
 
+    /// Whether what a location answers is kept for all.
+    fn shares(&mut self, scope: &Scope<'a>) -> bool {
+        let (pass, scope) = self.pass(scope);
+        pass.is_some_and(|(_, prefix)| {
+            scope.last(&format!("{prefix}_cache")).is_some_and(|cache| cache.arg(0) != "off")
+        })
+    }
+
+    /// What a location whose paths cannot be said did not share is shared by none of the rules that may have it now.
+    fn pass_what_was_not_shared(&mut self, unshared: &[(Vec<String>, Id)], rules: &mut [DraftRule]) {
+        for rule in rules.iter_mut().filter(|rule| rule.openness() == Openness::Shared) {
+            let paths = rule.keys.texts("path");
+            let may_have = |globs: &[String]| {
+                paths.is_empty() || paths.iter().any(|path| globs.iter().any(|glob| !are_apart(path, glob)))
+            };
+            let ids: Vec<Id> =
+                unshared.iter().filter(|(globs, _)| may_have(globs)).map(|(_, id)| *id).collect();
+            if !ids.is_empty() {
+                rule.pass(&ids);
+                rule.remarks
+                    .push("Some of it was not shared by nginx, which cannot be said: so nothing is.".into());
+            }
+        }
+    }
+
     // --- What is answered at once ---
 
-    /// `return`, `rewrite` and `if` of a level, in their order.
-    fn rewrites(&mut self, scope: &Scope<'a>, ground: &Ground<'_>) -> Vec<DraftRule> {
-        let mut rules = Vec::new();
-        for directive in scope.innermost().to_vec() {
+    /// `return`, `rewrite` and `if` of a level, in their order, and then the rest, unless nothing is left for it.
+    fn rewrites(&mut self, scope: &Scope<'a>, ground: &Ground<'_>, rest: Rest<'_, 'a>) -> Vec<DraftRule> {
+        let directives = scope.innermost().to_vec();
+        self.rewrites_of(&directives, scope, ground, rest)
+    }
+
+    fn rewrites_of(
+        &mut self,
+        directives: &[&'a Directive],
+        scope: &Scope<'a>,
+        ground: &Ground<'_>,
+        rest: Rest<'_, 'a>,
+    ) -> Vec<DraftRule> {
+        let mut rules: Vec<DraftRule> = Vec::new();
+        for (index, directive) in directives.iter().enumerate() {
             match &*directive.name {
                 "return" => {
-                    rules.extend(self.answer(
-                        directive,
-                        &Condition { is_exact: true, ..Condition::default() },
-                        ground,
-                    ));
+                    rules.extend(self.answer(directive, &Condition::always(), ground));
                     break;
                 }
                 "rewrite" => rules.extend(self.rewrite(directive, ground)),
-                "if" => rules.extend(self.branch(directive, scope, ground)),
+                "if" => match self.exceptions(directive, ground) {
+                    Some((exceptions, last)) => {
+                        let behind = self.rewrites_of(&directives[index + 1..], scope, ground, rest);
+                        rules.extend(required(behind, &exceptions));
+                        rules.push(last);
+                        self.add_headers(scope, &mut rules);
+                        return rules;
+                    }
+                    None => rules.extend(self.branch(directive, scope, ground)),
+                },
                 _ => {}
             }
         }
-        // Redirects have the headers that are added to answers.
+        self.add_headers(scope, &mut rules);
+        let answers_all = rules.iter().any(|rule| {
+            !has_condition(&rule.keys) && rule.keys.get("path").map(str::to_owned) == path_value(ground.paths)
+        });
+        if !answers_all {
+            rules.extend(rest(self));
+        }
+        rules
+    }
+
+    /// Redirects have the headers that are added to answers.
+    fn add_headers(&mut self, scope: &Scope<'a>, rules: &mut [DraftRule]) {
         for rule in rules.iter_mut().filter(|rule| rule.keys.has_table("redirect")) {
             let mut keys = Keys::default();
             self.response_headers(scope, "proxy", &mut keys);
@@ -219,7 +312,24 @@ impl<'a> World<'a> {
             keys.remove("response_headers.remove");
             rule.keys.extend(&keys);
         }
-        rules
+    }
+
+    /// `if … is not …` that sends all others away: whom it lets in, and the rule for the others.
+    fn exceptions(
+        &mut self,
+        directive: &'a Directive,
+        ground: &Ground<'_>,
+    ) -> Option<(Vec<Condition>, DraftRule)> {
+        const EXCEPTIONS_MAX: usize = 8;
+        let answer = directive.children().iter().find(|one| one.name == "return")?;
+        let exceptions = self.exceptions_of_guard(directive)?;
+        let last =
+            self.answer(answer, &Condition { from: vec![directive.id], ..Condition::always() }, ground)?;
+        if exceptions.is_empty() || exceptions.len() > EXCEPTIONS_MAX {
+            return None;
+        }
+        self.ledger.mapped(directive.id, "conditions of the rules after it, and a rule behind them");
+        Some((exceptions, last))
     }
 
     fn rule(&self, ground: &Ground<'_>, mut keys: Keys, from: &[Id]) -> DraftRule {
@@ -358,12 +468,18 @@ impl<'a> World<'a> {
             // It is read where its variable is used.
             return Vec::new();
         }
-        let conditions = match self.conditions_of_if(directive) {
-            Ok(conditions) => conditions,
-            Err(instead) => {
+        let guard = says.iter().find(|one| keeps_out(one, directive)).copied();
+        let conditions = match guard {
+            Some(_) => self.conditions_of_guard(directive, scope),
+            None => self.conditions_of_if(directive),
+        };
+        let conditions = match (conditions, guard) {
+            (Ok(conditions), _) => conditions,
+            (Err(instead), None) => {
                 self.ledger.not_mapped(directive.id, instead);
                 return Vec::new();
             }
+            (Err(why), Some(guard)) => return vec![self.refuse_all(directive, guard, &why, ground)],
         };
         let mut rules = Vec::new();
         for condition in &conditions {
@@ -375,15 +491,14 @@ impl<'a> World<'a> {
                 let rule = self.answer(answer, condition, ground);
                 if rule.is_some() {
                     self.ledger.mapped(directive.id, "[[site.rule]]");
+                } else if guard.is_some() && condition.within(ground.paths).is_some() {
+                    return vec![self.refuse_all(directive, answer, "its answer cannot be said", ground)];
                 }
                 rules.extend(rule);
                 continue;
             }
             let Some(keys) = condition.within(ground.paths) else {
-                self.ledger.not_mapped(
-                    directive.id,
-                    "its paths are not those of its location: write a rule by hand",
-                );
+                self.ledger.not_needed(directive.id, "its paths are none of its location's");
                 continue;
             };
             if says.iter().any(|one| one.name == "rewrite") {
@@ -405,10 +520,30 @@ impl<'a> World<'a> {
                 let mut merged = keys.clone();
                 merged.extend(&rule.keys);
                 rule.keys = merged;
+                rule.is_wide |= !condition.is_exact;
                 rules.push(rule);
             }
         }
         rules
+    }
+
+    /// The refusal of all where a guard stands that cannot be said.
+    fn refuse_all(
+        &mut self,
+        directive: &'a Directive,
+        guard: &'a Directive,
+        why: &str,
+        ground: &Ground<'_>,
+    ) -> DraftRule {
+        let place = if ground.paths.is_empty() { "the whole server" } else { "the whole location" };
+        let instead = format!(
+            "it keeps somebody out, and whom cannot be said ({why}): {place} is refused; let the origin refuse, then take the rule out"
+        );
+        self.ledger.not_mapped(directive.id, instead);
+        self.ledger.not_mapped(guard.id, format!("see its if: {place} is refused"));
+        let what = format!("{} {}", directive.name, directive.args.join(" "));
+        let rule = self.rule(ground, Keys::default(), &[directive.id, guard.id]);
+        wide_refusal(ground.name, rule.keys, rule.from, &what)
     }
 
     // --- What is fetched ---
@@ -427,29 +562,26 @@ impl<'a> World<'a> {
             }
             return vec![refusal(ground.name, keys, ground.from.to_vec())];
         }
-        let mut rules = Vec::new();
         if let Some(except) = scope.own("limit_except") {
-            let refused: Vec<&str> = METHODS
-                .iter()
-                .filter(|method| {
-                    !except
-                        .args
-                        .iter()
-                        .any(|allowed| allowed == *method || (allowed == "GET" && **method == "HEAD"))
-                })
-                .copied()
-                .collect();
-            if !refused.is_empty() {
-                let mut keys = keys.clone();
-                keys.set("methods", quote_list(&refused), &[except.id]);
-                self.ledger.mapped(except.id, "a rule that refuses the other methods");
-                except
-                    .children()
-                    .iter()
-                    .for_each(|child| self.ledger.mapped(child.id, "a rule that refuses the other methods"));
-                rules.push(refusal(ground.name, keys, [ground.from, &[except.id]].concat()));
-            }
+            let to = "methods, and a rule that refuses the others";
+            self.ledger.mapped(except.id, to);
+            except.children().iter().for_each(|child| self.ledger.mapped(child.id, to));
+            let methods: Vec<String> = except.args.iter().map(|method| method.to_ascii_uppercase()).collect();
+            let allowed = Condition {
+                lines: vec![("methods".to_owned(), quote_list(&methods))],
+                from: vec![except.id],
+                ..Condition::always()
+            };
+            let mut rules = required(self.fetching(scope, ground, keys.clone()), &[allowed]);
+            rules.push(refusal(ground.name, keys, [ground.from, &[except.id]].concat()));
+            return rules;
         }
+        self.fetching(scope, ground, keys)
+    }
+
+    /// The rules for what is fetched.
+    fn fetching(&mut self, scope: &Scope<'a>, ground: &Ground<'_>, mut keys: Keys) -> Vec<DraftRule> {
+        let mut rules = Vec::new();
         let (pass, scope) = self.pass(scope);
         let prefix = pass.map_or("proxy", |(_, prefix)| prefix);
         let mut fetch = Keys::default();
@@ -539,6 +671,30 @@ impl<'a> World<'a> {
         (None, scope.clone())
     }
 
+    /// `deny` for all; what denies some networks is blocked on the whole node.
+    pub(super) fn denying(&mut self, scope: &Scope<'a>) -> Vec<&'a Directive> {
+        let is_access = |one: &&&Directive| matches!(&*one.name, "allow" | "deny");
+        let level = scope.levels.iter().rev().find(|level| level.iter().any(|one| is_access(&one)));
+        let mut guards = Vec::new();
+        for one in level.into_iter().flatten().filter(is_access).copied() {
+            match (&*one.name, one.arg(0)) {
+                ("allow", "all") => break,
+                ("deny", "unix:") => self.ledger.not_needed(one.id, "visitors come by TCP and UDP"),
+                ("deny", network) if is_some_network(network) => {
+                    if !self.denied.iter().any(|known| known.id == one.id) {
+                        self.denied.push(one);
+                    }
+                    if !self.http.innermost().iter().any(|of_all| of_all.id == one.id) {
+                        self.ledger.not_mapped(one.id, "it is blocked for every site and path");
+                    }
+                }
+                ("deny", _) => guards.push(one),
+                _ => {}
+            }
+        }
+        guards
+    }
+
     /// Whether nginx lets through only whom it knows. Nothing that is guarded may be opened.
     fn is_guarded(&mut self, scope: &Scope<'a>) -> bool {
         let mut guards: Vec<&Directive> = Vec::new();
@@ -546,7 +702,7 @@ impl<'a> World<'a> {
         guards.extend(scope.last("auth_request").filter(|one| one.arg(0) != "off"));
         guards.extend(scope.last("auth_jwt").filter(|one| one.arg(0) != "off"));
         guards.extend(scope.own("internal"));
-        guards.extend(scope.all("deny").into_iter().filter(|one| one.arg(0) == "all"));
+        guards.extend(self.denying(scope));
         for guard in &guards {
             self.ledger.not_mapped(
                 guard.id,
@@ -557,18 +713,65 @@ impl<'a> World<'a> {
     }
 }
 
-/// Patterns of an expression within a prefix.
-fn inside(found: Patterns, outer: Option<&str>) -> Option<Patterns> {
-    let Some(outer) = outer.filter(|outer| *outer != "/") else { return Some(found) };
-    let globs: Vec<String> = found
-        .globs
-        .iter()
-        .filter_map(|glob| match glob.strip_prefix('*') {
-            Some(rest) => Some(format!("{outer}*{rest}")),
-            None => glob.starts_with(outer).then(|| glob.clone()),
-        })
-        .collect();
-    (!globs.is_empty()).then_some(Patterns { globs, ..found })
+/// Patterns of an expression within a prefix, in the spelling of paths.
+fn inside(globs: &[String], outer: Option<&str>) -> Vec<String> {
+    let outer = outer.filter(|outer| *outer != "/").map(|outer| path_pattern(&format!("{outer}*")));
+    let globs = globs.iter().map(|glob| path_pattern(glob));
+    match outer {
+        Some(outer) => globs.filter_map(|glob| Some(common(&outer, &glob)?.0)).collect(),
+        None => globs.collect(),
+    }
+}
+
+/// Whether what an `if` answers keeps somebody out: a refusal, or sending elsewhere who is not known.
+fn keeps_out(answer: &Directive, condition: &Directive) -> bool {
+    let status = answer.arg(0).parse::<u16>().unwrap_or(302);
+    let asks_who = condition.args.iter().any(|arg| {
+        ["cookie", "authorization", "remote_", "ssl_client", "jwt", "realip"]
+            .iter()
+            .any(|who| arg.contains(who))
+    });
+    answer.name == "return" && (status >= 400 || (matches!(status, 302 | 303 | 307) && asks_who))
+}
+
+/// The rules for those alone for whom one of the exceptions holds.
+fn required(rules: Vec<DraftRule>, exceptions: &[Condition]) -> Vec<DraftRule> {
+    let mut kept = Vec::new();
+    for rule in rules {
+        for exception in exceptions {
+            let mut rule = rule.clone();
+            let (mut is_said, mut is_empty) = (true, false);
+            for (key, value) in &exception.lines {
+                let known = rule.keys.get(key).map(str::to_owned);
+                match known {
+                    Some(known) if known == *value => {}
+                    Some(_) if key == "methods" => {
+                        let mut allowed = Keys::default();
+                        allowed.set("methods", value, &[]);
+                        let allowed = allowed.texts("methods");
+                        let mut both = rule.keys.texts("methods");
+                        both.retain(|one| {
+                            allowed.contains(one) || (one == "HEAD" && allowed.iter().any(|one| one == "GET"))
+                        });
+                        is_empty |= both.is_empty();
+                        rule.keys.set(key, quote_list(&both), &exception.from);
+                    }
+                    Some(_) => is_said = false,
+                    None => rule.keys.set(key, value, &exception.from),
+                }
+            }
+            // Where both cannot be said, what refuses may do so to more, and others may not.
+            if !is_empty && (is_said || rule.is_refusal()) {
+                kept.push(rule);
+            }
+        }
+    }
+    kept
+}
+
+/// An address or a network, but not everybody.
+fn is_some_network(text: &str) -> bool {
+    model::settings::Network::parse(text).is_ok_and(|network| network.prefix_len() > 0)
 }
 
 fn path_value(paths: &[String]) -> Option<String> {

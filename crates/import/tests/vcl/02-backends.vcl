@@ -21,14 +21,20 @@ sub vcl_backend_response { if (beresp.status == 404) { set beresp.ttl = 10s; } }
 # left: .threshold
 # left: acl purgers
 # left: "127.0.0.1"
-# left: if (req.method == "PURGE")
 # left: if (! client.ip
 # left: return (synth (405
-# left: return (purge)
 # left: return (synth (750
 # left: set req.url
 # left: if (beresp.status
 # left: set beresp.ttl
+[[site.test]]
+get = "/"
+method = "PURGE"
+expect = { origin = "http://refused.invalid" }
+[[site.test]]
+get = "/"
+host = "old.example"
+expect = { origin = "http://refused.invalid" }
 [[site.test]]
 get = "/img/a.png"
 expect = { origin = "http://img.internal:9000", ttl = "2m" }

@@ -13,7 +13,6 @@ sub vcl_backend_response { set beresp.ttl = 5m; set beresp.keep = 1d; set beresp
 #### expect
 # left: return (synth (403
 # left: sub vcl_hit
-# left: return (deliver)
 [[site.test]]
 get = "/"
 headers = { User-Agent = "x BadBot" }

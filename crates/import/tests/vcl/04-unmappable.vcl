@@ -22,10 +22,7 @@ sub vcl_backend_response {
 # left: new rr
 # left: rr.add_backend
 # left: rr.add_backend
-# left: sub helper
-# left: set req.http.X
 # left: set req.backend_hint
-# left: call helper
 # left: if (req.url ~ "^/(?!public)")
 # left: return (pass)
 # left: if (req.esi_level
@@ -34,4 +31,4 @@ sub vcl_backend_response {
 # left: set beresp.http.X-Computed
 [[site.test]]
 get = "/files/a"
-expect = { ttl = "7d", origin = "http://b1" }
+expect = { cache = false, origin = "http://b1", request_headers = { X = "1" } }

@@ -409,8 +409,9 @@ impl Hub {
     /// It is not believed, or shows that the node has read something else than this journal.
     pub fn report(&self, peer: &Peer, report: Report) -> Result<(), String> {
         let words = [&report.node, &report.pop, &report.software, &report.receipt.signature];
-        let why = report.refused.as_ref().map_or(0, |refused| refused.why.len());
-        if words.iter().any(|text| text.len() > WORD_BYTES_MAX) || why > WHY_BYTES_MAX {
+        let whys = [report.refused.as_ref().map(|refused| &refused.why), report.unwell.as_ref()];
+        let is_too_long = |why: &&String| why.len() > WHY_BYTES_MAX;
+        if words.iter().any(|text| text.len() > WORD_BYTES_MAX) || whys.iter().flatten().any(is_too_long) {
             return Err("a report with texts that are too long".to_owned());
         }
         if !report.steering.is_bounded() {

@@ -108,6 +108,7 @@ pub(super) fn apply_choices(findings: &mut Findings<'_>, section: &Section, rule
                 "ttl",
                 "ttl_by_status",
                 "ttl_overrides",
+                "ttl_max",
                 "stale_while_revalidate",
                 "stale_if_error",
                 "set_cookie",
@@ -138,7 +139,13 @@ fn apply_policy(findings: &mut Findings<'_>, section: &Section, rule: &mut Rule)
     let policy = &mut rule.policy;
     let secs = |name| section.time(name).map(|ttl| ttl.as_secs());
     policy.ttl = secs("ttl").or(policy.ttl);
-    policy.ttl_overrides = section.bool("ttl_overrides").unwrap_or(policy.ttl_overrides);
+    if let Some(overrides) = section.bool("ttl_overrides") {
+        (policy.ttl_overrides, policy.heeds_no_cache) = (overrides, false);
+    }
+    if section.text("ttl_overrides").is_some() {
+        (policy.ttl_overrides, policy.heeds_no_cache) = (true, true);
+    }
+    policy.ttl_max = secs("ttl_max").or(policy.ttl_max);
     policy.stale_while_revalidate = secs("stale_while_revalidate").or(policy.stale_while_revalidate);
     policy.stale_if_error = secs("stale_if_error").or(policy.stale_if_error);
     if let Some(item) = section.item("ttl_by_status") {

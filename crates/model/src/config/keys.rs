@@ -805,7 +805,7 @@ static RULE: Table = Table {
             key(
                 "path",
                 Kind::List(&text("a path with \"*\" for any part", "/static/*")),
-                "Paths that the rule is for. \"*\" stands for any text, also none, also across \"/\"; nothing else is special. The query is not part of the path.",
+                "Paths that the rule is for. \"*\" stands for any text, also none, also across \"/\"; nothing else is special, but \"(?i)\" at the start: letter case is ignored. The query is not part of the path.",
             ),
             key(
                 "methods",
@@ -821,7 +821,7 @@ static RULE: Table = Table {
             key(
                 "with_header",
                 Kind::Map { what: "a header name", of: &TEST_OF_VALUE },
-                "Headers that the request must have: a text with \"*\", true for any value, false for none.",
+                "Headers that the request must have: a text with \"*\", true for any value, false for none. \"(?i)\" at the start of a text ignores letter case.",
             ),
             key(
                 "with_cookie",
@@ -869,10 +869,11 @@ const CHOICES: &[Key] = &[
     .or("HTTP decides"),
     key(
         "ttl_overrides",
-        Kind::Bool,
-        "Whether ttl and ttl_by_status replace what the origin says of a lifetime. false: they hold for what it says nothing of.",
+        Kind::Either(&[Kind::Bool, Kind::OneOf(&["unless-no-cache"])]),
+        "Whether ttl and ttl_by_status replace what the origin says of a lifetime. false: they hold for what it says nothing of. unless-no-cache: they do, but for what says no-cache.",
     )
     .or("true"),
+    key("ttl_max", TTL, "How long an answer is fresh at most, if that is by the origin's word or by guess.").or("no bound"),
     key("browser_ttl", TTL, "The max-age that visitors are told.").or("the origin's"),
     key("stale_while_revalidate", TTL, "How long past its freshness a response may answer while it is fetched anew.")
         .or("the origin's"),
@@ -1150,6 +1151,11 @@ static ORIGIN_OPTIONS: Table = Table {
             .or("false"),
         key("tls", Kind::Table(&TLS), "How origins prove who they are."),
         key("request_headers", Kind::Table(&HEADER_CHANGES), "Changes to each request that goes to these origins, after the rule's own."),
+        key(
+            "request_headers_of",
+            Kind::Map { what: "one of the origins", of: &Kind::Table(&HEADER_CHANGES) },
+            "Changes to the requests that go to one origin of the list and to no other: what it knows the edge by.",
+        ),
         number("connections_max", bounds::CONNECTIONS, "Connections to one origin per worker."),
         key("timeouts", Kind::Table(&TIMEOUTS), "How long the edge waits."),
         key(

@@ -7,6 +7,7 @@ use super::check::{Findings, Item, Section, Span};
 use super::pieces::{header_ops, statuses};
 use crate::budget::{Amount, BudgetPolicy, bounds as limits};
 use crate::origin::{Origin, OriginGroup, Probe, bounds, is_host_name};
+use crate::rule::HeaderOps;
 
 /// The group of a site or rule. Without `origin`, `inherited` is what the site has; options alone change a copy of it.
 pub(super) fn build(
@@ -17,7 +18,9 @@ pub(super) fn build(
     let origins = origin_list(findings, section);
     let options = section.table("origin_options");
     let mut group = match (origins, inherited) {
-        (Some(origins), Some(inherited)) => OriginGroup { origins, ..(**inherited).clone() },
+        (Some(origins), Some(inherited)) => {
+            OriginGroup { origins, request_headers_of: Vec::new(), ..(**inherited).clone() }
+        }
         (Some(origins), None) => {
             let mut group = OriginGroup::of(Origin::clone(origins.first()?));
             group.origins = origins;
@@ -111,6 +114,21 @@ fn apply_options(findings: &mut Findings<'_>, options: &Section, group: &mut Ori
     }
     if let Some(changes) = options.table("request_headers") {
         group.request_headers.ops.extend(header_ops(findings, changes).ops);
+    }
+    for (url, item) in options.map("request_headers_of") {
+        let Some(changes) = item.table() else { continue };
+        let changes = header_ops(findings, changes);
+        // Compared by where they are; how they are reached is the same for all.
+        let is_named =
+            |origin: &Arc<Origin>| Origin::parse(&url.text).is_ok_and(|named| named.url() == origin.url());
+        let Some(place) = group.origins.iter().position(is_named) else {
+            let known: Vec<String> = group.origins.iter().map(|origin| origin.url()).collect();
+            let message = format!("request_headers_of names {:?}, which is none of the origins", url.text);
+            findings.error(&url.span, message, format!("the origins are {}", known.join(", ")));
+            continue;
+        };
+        group.request_headers_of.resize_with(group.origins.len(), HeaderOps::default);
+        group.request_headers_of[place].ops.extend(changes.ops);
     }
     if let Some(item) = options.item("fail_over") {
         group.fail_over_statuses = statuses(findings, "fail_over", item.list());

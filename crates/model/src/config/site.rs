@@ -9,7 +9,7 @@ use super::choices::apply_choices;
 use super::pieces::{check_cookie_name, check_header_name, check_method, statuses, value_test};
 use super::{check_name, origins, tests_of_site, tiers};
 use crate::diagnostic::did_you_mean;
-use crate::glob::Glob;
+use crate::glob::{Glob, IGNORES_CASE};
 use crate::origin::{Scheme, is_host_name};
 use crate::rule::{Conditions, HeaderOps, Rule};
 use crate::snapshot::Site;
@@ -242,6 +242,7 @@ fn build_conditions(findings: &mut Findings<'_>, section: &Section, domains: &[B
 
 fn check_path(path: &str) -> Result<(), (String, String)> {
     let bad = |reason: &str, help: String| Err((reason.to_owned(), help));
+    let path = path.strip_prefix(IGNORES_CASE).unwrap_or(path);
     if !path.starts_with(['/', '*']) {
         return bad("does not begin with \"/\" or \"*\"", format!("write {:?}", format!("/{path}")));
     }

@@ -35,6 +35,25 @@ fn nothing_but_the_star_is_special() {
 }
 
 #[test]
+fn letter_case_is_passed_over_where_the_pattern_says_so() {
+    check("(?i)/Admin/*", &["/admin/", "/ADMIN/x", "/aDmIn/é"], &["/admin", "/bdmin/"]);
+    check("(?i)*.php", &["/a.php", "/a.PhP", ".php"], &["/a.php5", "php"]);
+    check("(?i)*bad*bot*", &["BadBot/1.0", "a bad ROBOT"], &["bot bad"]);
+    check("(?i)", &[""], &["(?i)"]);
+    for (pattern, other, covers) in [
+        ("(?i)/a/*", "/A/b", true),
+        ("(?i)/a/*", "(?i)/A/B/*", true),
+        ("/a/*", "(?i)/a/b", false),
+        ("*", "(?i)/a", true),
+        ("/1/*", "(?i)/1/a", true),
+    ] {
+        assert_eq!(Glob::new(pattern).covers(&Glob::new(other)), covers, "{pattern} covers {other}");
+    }
+    assert_eq!(Glob::new("(?i)/OLD/*").captures(b"/old/X").unwrap().of(1), b"X");
+    assert_eq!(Glob::new("(?i)/x**").as_str(), "(?i)/x*");
+}
+
+#[test]
 fn captures_are_what_the_stars_stand_for() {
     let glob = Glob::new("/old/*/p-*.html");
     let captures = glob.captures(b"/old/a/b/p-12.html").unwrap();

@@ -154,6 +154,8 @@ pub enum Measure {
     Refusal,
     /// The node does not come to run it.
     Arrival,
+    /// The node does not answer what it asks itself.
+    SelfCheck,
 }
 
 impl Measure {

@@ -171,9 +171,11 @@ impl Cluster {
             let view = NodeView {
                 name: format!("{pop}-{number}"),
                 pop: (*pop).to_owned(),
+                is_router: false,
                 reported_ms: 0,
                 running: Some(STABLE),
                 refused: None,
+                unwell: None,
                 starts: chance.bits() % 5 + 1,
                 vitals: Vitals { since_ms: 1, ..Vitals::default() },
             };

@@ -15,9 +15,11 @@ impl Nodes {
         let view = |(name, pop): &(&str, &str)| NodeView {
             name: (*name).to_owned(),
             pop: (*pop).to_owned(),
+            is_router: name.starts_with("ns"),
             reported_ms: 0,
             running: Some(3),
             refused: None,
+            unwell: None,
             starts: 1,
             vitals: Vitals { since_ms: 1, memory_bytes: 1 << 30, ..Vitals::default() },
         };
@@ -119,7 +121,10 @@ fn at_once_is_for_all_at_once_and_undone_all_the_same() {
     for harm in [false, true] {
         let mut rollout = Rollout::begin(version(4), Some(version(3)), Pace::AtOnce, "anna", "", 0);
         let to = Audience::All;
-        assert_eq!(rollout.plan().candidate, Some(Candidate { version: version(4), to }));
+        assert_eq!(
+            rollout.plan().candidate,
+            Some(Candidate { version: version(4), to, waiting: Vec::new() })
+        );
         if harm {
             for _ in 0..5 {
                 nodes.second(&mut rollout, all, 100);
@@ -444,4 +449,184 @@ fn a_rollout_can_begin_with_a_whole_pop() {
     assert_eq!(rollout.plan().version_for("fra-1", "fra").map(|version| version.number), Some(3));
     let (decision, _) = nodes.until_decided(&mut rollout, |_| true, 100);
     assert_eq!(decision, Some(Decision::Widen(Audience::All)));
+}
+
+const WITH_NAMESERVERS: [(&str, &str); 6] =
+    [("fra-1", "fra"), ("fra-2", "fra"), ("ams-1", "ams"), ("ns1", "ams"), ("ns2", ""), ("ns3", "")];
+
+fn with_nameservers(pace: Pace) -> (Nodes, Rollout) {
+    let mut rollout = Rollout::begin(version(4), Some(version(3)), pace, "anna", "", 0);
+    rollout.have_wait(["ns3", "ns1", "ns2"].map(str::to_owned));
+    (Nodes::of(&WITH_NAMESERVERS), rollout)
+}
+
+impl Nodes {
+    /// Who of the nameservers runs the candidate.
+    fn nameservers_on_trial(&self) -> Vec<&str> {
+        let run = self.views.iter().filter(|view| view.is_router && view.running == Some(4));
+        run.map(|view| &*view.name).collect()
+    }
+
+    /// Until this one is admitted and has come to run it.
+    fn until_admitted(&mut self, rollout: &mut Rollout, name: &str) {
+        for _ in 0..600 {
+            self.second(rollout, |_| true, 100);
+            if rollout.admitted() == Some(name) && self.node(name).running == Some(4) {
+                return;
+            }
+        }
+        panic!("{name} is never admitted: {rollout:?}");
+    }
+}
+
+#[test]
+fn nameservers_take_it_one_at_a_time_and_not_before_all_edges() {
+    for pace in [Pace::AtOnce, Pace::Staged] {
+        let (mut nodes, mut rollout) = with_nameservers(pace);
+        let mut admitted: Vec<(String, i64)> = Vec::new();
+        while !rollout.is_over() {
+            // An edge that is late holds the nameservers up.
+            let is_late =
+                rollout.stage == Stage::All && nodes.now_ms < rollout.began_ms.last().unwrap().1 + 8_000;
+            let decision = nodes.second(&mut rollout, |name| !is_late || name != "fra-2", 100);
+            if let Some(Decision::Admit(name)) = decision {
+                assert!(
+                    nodes.views.iter().filter(|view| !view.is_router).all(|view| view.running == Some(4))
+                );
+                admitted.push((name, nodes.now_ms));
+            }
+            assert!(nodes.nameservers_on_trial().len() <= admitted.len() || rollout.is_over());
+        }
+        assert_eq!(rollout.plan(), Plan { stable: Some(version(4)), candidate: None });
+        let names: Vec<&str> = admitted.iter().map(|(name, _)| &**name).collect();
+        assert_eq!(names, ["ns1", "ns2", "ns3"], "{pace:?}");
+        for two in admitted.windows(2) {
+            let seconds = (two[1].1 - two[0].1) / 1_000;
+            assert!((5..10).contains(&seconds), "{admitted:?}");
+        }
+    }
+}
+
+#[test]
+fn what_goes_wrong_at_a_nameserver_undoes_it_before_the_next_has_it() {
+    type Ill = fn(&mut NodeView);
+    let cases: [(Measure, Ill); 5] = [
+        (Measure::Refusal, |view| view.refused = Some((4, "no such record".into()))),
+        (Measure::SelfCheck, |view| view.unwell = Some("no answer in 500 ms".into())),
+        (Measure::Starts, |view| view.starts = 2),
+        (Measure::Errors, |view| view.vitals.errors += 60),
+        (Measure::Silence, |_| {}),
+    ];
+    for (measure, make_ill) in cases {
+        let (mut nodes, mut rollout) = with_nameservers(Pace::AtOnce);
+        nodes.until_admitted(&mut rollout, "ns2");
+        let is_silent = measure == Measure::Silence;
+        for _ in 0..30 {
+            if rollout.is_over() {
+                break;
+            }
+            make_ill(nodes.node("ns2"));
+            nodes.second(&mut rollout, |name| !is_silent || name != "ns2", 100);
+            assert!(!nodes.nameservers_on_trial().contains(&"ns3"), "{measure:?}");
+        }
+        let harm = rollout.harm.clone().unwrap_or_else(|| panic!("{measure:?} is no harm: {rollout:?}"));
+        assert_eq!((&*harm.node, harm.measure), ("ns2", measure), "{harm}");
+        assert_eq!(rollout.plan(), Plan { stable: Some(version(3)), candidate: None });
+    }
+}
+
+#[test]
+fn a_nameserver_that_dies_later_is_none_of_it_and_two_are() {
+    for (lost, is_harm) in [(&["ns1"][..], false), (&["ns1", "ns3"], true)] {
+        let (mut nodes, mut rollout) = with_nameservers(Pace::AtOnce);
+        nodes.until_admitted(&mut rollout, "ns3");
+        for _ in 0..10 {
+            nodes.second(&mut rollout, |_| true, 100);
+        }
+        assert_eq!((rollout.admitted(), nodes.nameservers_on_trial().len()), (None, 3));
+        while !rollout.is_over() {
+            nodes.second(&mut rollout, |name| !lost.contains(&name), 100);
+        }
+        assert_eq!(rollout.stage == Stage::Undone, is_harm, "{lost:?}: {:?}", rollout.harm);
+    }
+}
+
+#[test]
+fn a_nameserver_that_is_away_or_not_well_holds_nobody_up_and_is_admitted_when_it_is_back() {
+    for is_away in [true, false] {
+        let (mut nodes, mut rollout) = with_nameservers(Pace::AtOnce);
+        for second in 0..100 {
+            nodes.node("ns1").unwell = (!is_away && second < 60).then(|| "no answer".to_owned());
+            nodes.second(&mut rollout, |name| !is_away || second >= 60 || name != "ns1", 100);
+            let run = nodes.nameservers_on_trial();
+            assert!(second >= 60 || !run.contains(&"ns1"), "{second}: {run:?}");
+            assert!(second != 59 || run.len() == 2, "the others have it: {run:?}");
+        }
+        assert_eq!(nodes.nameservers_on_trial().len(), 3);
+        assert_eq!(nodes.until_decided(&mut rollout, |_| true, 100).0, Some(Decision::Promote));
+    }
+    // And one that stays away, since a moment ago, gets what is stable, whenever that is.
+    let (mut nodes, mut rollout) = with_nameservers(Pace::AtOnce);
+    nodes.node("ns1").reported_ms = nodes.now_ms - 1_000;
+    while !rollout.is_over() {
+        nodes.second(&mut rollout, |name| name != "ns1", 100);
+    }
+    assert_eq!(rollout.plan().version_for("ns1", "ams"), Some(&version(4)));
+}
+
+#[test]
+fn when_all_nameservers_are_out_of_contact_none_is_blamed() {
+    let (mut nodes, mut rollout) = with_nameservers(Pace::AtOnce);
+    nodes.until_admitted(&mut rollout, "ns1");
+    for _ in 0..60 {
+        let decision = nodes.second(&mut rollout, |name| !name.starts_with("ns"), 100);
+        assert!(matches!(decision, Some(Decision::Wait(_))), "{decision:?}");
+    }
+    while !rollout.is_over() {
+        nodes.second(&mut rollout, |_| true, 100);
+    }
+    assert_eq!(
+        (rollout.stage, nodes.nameservers_on_trial().len()),
+        (Stage::Promoted, 3),
+        "{:?}",
+        rollout.harm
+    );
+
+    // Most of those that wait stay silent, and so does the one that was admitted: the last one is not kept waiting for ever.
+    let (mut nodes, mut rollout) = with_nameservers(Pace::AtOnce);
+    nodes.views.push(NodeView { name: "ns4".into(), ..nodes.views[5].clone() });
+    rollout.waiting.push("ns4".into());
+    nodes.until_admitted(&mut rollout, "ns1");
+    let (decision, seconds) =
+        nodes.until_decided(&mut rollout, |name| !["ns1", "ns2", "ns3"].contains(&name), 100);
+    assert!(matches!(decision, Some(Decision::Undo(_))) && seconds <= 600, "{decision:?} after {seconds} s");
+}
+
+#[test]
+fn nameservers_alone_are_admitted_too_and_begin_at_once_where_nothing_was_stable() {
+    let mut nodes = Nodes::of(&WITH_NAMESERVERS[3..]);
+    let mut rollout = staged();
+    rollout.have_wait(["ns1", "ns2", "ns3"].map(str::to_owned));
+    nodes.until_admitted(&mut rollout, "ns2");
+    assert_eq!(nodes.nameservers_on_trial(), ["ns1", "ns2"]);
+    while !rollout.is_over() {
+        nodes.second(&mut rollout, |_| true, 100);
+    }
+    assert_eq!(rollout.stage, Stage::Promoted);
+
+    let mut first = Rollout::begin(version(1), None, Pace::AtOnce, "anna", "", 0);
+    first.have_wait(["ns1", "ns2", "ns3"].map(str::to_owned));
+    assert_eq!(first.waiting, Vec::<String>::new(), "they have nothing to lose");
+}
+
+#[test]
+fn another_control_goes_on_with_the_nameserver_that_was_admitted() {
+    let (mut nodes, mut rollout) = with_nameservers(Pace::AtOnce);
+    nodes.until_admitted(&mut rollout, "ns2");
+    nodes.node("ns2").starts += 1;
+    let mut other: Rollout = serde_json::from_str(&serde_json::to_string(&rollout).unwrap()).unwrap();
+    assert_eq!((other.admitted(), &*other.waiting), (Some("ns2"), &["ns3".to_owned()][..]));
+    let (decision, _) = nodes.until_decided(&mut other, |_| true, 100);
+    let Some(Decision::Undo(harm)) = decision else { panic!("{decision:?}") };
+    assert_eq!((&*harm.node, harm.measure), ("ns2", Measure::Starts));
 }

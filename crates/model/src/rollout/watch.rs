@@ -10,6 +10,8 @@ use crate::vitals::Vitals;
 const STEP_MS_MAX: u64 = 5_000;
 /// A node without a sign of life for so long is out of contact: fifteen reports.
 pub(super) const SILENCE_MS: u64 = 15_000;
+/// Within which one reports that is alive: three reports.
+const LIVELY_MS: u64 = 3_000;
 /// The time of "now" for shares: short, so that what begins late is not lost in what was good before.
 pub(super) const RECENT_MS: u64 = 10_000;
 /// And for memory, whose noise needs more points.
@@ -45,6 +47,10 @@ pub(super) struct Seen {
     pub(super) reachable_since: Option<u64>,
     /// Where this stage began for it: a node that is to run the candidate, when it did.
     pub(super) began: Option<Began>,
+    /// How many reports have come since it is watched; the first may be an old one.
+    reports: u32,
+    /// For how many reports in a row it has said that it does not answer itself.
+    pub(super) unwell: u32,
     samples: VecDeque<(u64, Vitals)>,
 }
 
@@ -74,11 +80,15 @@ impl Watch {
                 is_new: false,
                 reachable_since: None,
                 began: None,
+                reports: 0,
+                unwell: 0,
                 samples: VecDeque::new(),
             });
             seen.is_new = node.reported_ms != seen.reported_ms && node.reported_ms > 0;
             if seen.is_new {
                 (seen.reported_ms, seen.heard) = (node.reported_ms, now);
+                seen.reports = seen.reports.saturating_add(1);
+                seen.unwell = if node.unwell.is_some() { seen.unwell.saturating_add(1) } else { 0 };
                 if node.starts != seen.starts {
                     seen.starts = node.starts;
                     seen.cold_until = now + COLD_MS;
@@ -112,6 +122,16 @@ impl Watch {
         }
     }
 
+    /// This stage begins for one node only now.
+    pub(super) fn begin_for(&mut self, name: &str) {
+        let now = self.now;
+        if let Some(seen) = self.nodes.get_mut(name) {
+            seen.began = None;
+            seen.was_there = !seen.is_silent(now);
+            seen.reachable_since = seen.was_there.then_some(now);
+        }
+    }
+
     /// Whether it has only begun to watch.
     pub(super) fn is_fresh(&self) -> bool {
         !self.is_begun
@@ -133,6 +153,13 @@ impl Watch {
 
     pub(super) fn is_silent(&self, name: &str) -> bool {
         self.nodes.get(name).is_none_or(|seen| seen.is_silent(self.now))
+    }
+
+    /// Whether it reports just now, for sure: one that has died of late is not silent yet.
+    pub(super) fn is_lively(&self, name: &str) -> bool {
+        self.nodes
+            .get(name)
+            .is_some_and(|seen| seen.reports > 1 && self.now.saturating_sub(seen.heard) <= LIVELY_MS)
     }
 
     pub(super) fn is_cold(&self, name: &str) -> bool {

@@ -137,6 +137,25 @@ fn a_rule_beats_the_headers_and_counts_from_arrival() {
 }
 
 #[test]
+fn a_rule_may_heed_no_cache_and_cut_what_the_origin_says() {
+    let check = |policy: &Policy, line: &str, expected: (u32, LifetimeSource)| {
+        let response = fields(&[("Cache-Control", line)]);
+        let directives = ResponseDirectives::of(&response, &policy.targeted);
+        assert_eq!(lifetime(200, &response, &directives, policy, NOW, 100_500), expected, "{line}");
+    };
+    let heeding = Policy { ttl: Some(30), heeds_no_cache: true, ..Policy::default() };
+    check(&heeding, "max-age=60", (130, LifetimeSource::Rule));
+    check(&heeding, "no-cache", (130, LifetimeSource::RuleForSilence));
+    check(&heeding, "no-cache, max-age=60", (60, LifetimeSource::MaxAge));
+    check(&heeding, "no-cache=\"set-cookie\"", (130, LifetimeSource::Rule));
+    // Counted from the arrival, as a rule's ttl is.
+    let cutting = Policy { ttl: Some(30), ttl_overrides: false, ttl_max: Some(20), ..Policy::default() };
+    check(&cutting, "max-age=600", (120, LifetimeSource::MaxAge));
+    check(&cutting, "max-age=60", (60, LifetimeSource::MaxAge));
+    check(&cutting, "public", (120, LifetimeSource::RuleForSilence));
+}
+
+#[test]
 fn a_rule_that_overrides_nothing_speaks_for_an_origin_that_is_silent() {
     let policy = Policy {
         ttl: Some(30),

@@ -20,6 +20,25 @@ fn group_of(origins: impl IntoIterator<Item = Origin>) -> OriginGroup {
 
 const BUSY: &str = "HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy";
 
+#[test]
+fn what_one_origin_knows_the_edge_by_is_not_sent_to_the_one_that_stands_in() {
+    play(async {
+        let first = Scripted::start(vec![vec![Read, send(BUSY)]]).await;
+        let second =
+            Scripted::start(vec![vec![Read, send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")]]).await;
+        let mut group = group_of([first.origin(), second.origin()]);
+        let set = |value: &str| model::rule::HeaderOps {
+            ops: vec![model::rule::HeaderOp::Set("X-Secret".into(), value.into())],
+        };
+        group.request_headers_of = vec![set("of-the-first"), model::rule::HeaderOps::default()];
+        let (origins, _) = origins();
+        assert_eq!(fetch_line(&origins, &group, get("/")).await, "200 [0] \"\"");
+        let sent = |origin: &Scripted| origin.seen().join("").to_ascii_lowercase();
+        assert!(sent(&first).contains("x-secret: of-the-first"), "{}", sent(&first));
+        assert!(!sent(&second).contains("x-secret"), "{}", sent(&second));
+    });
+}
+
 // --- Time-outs ---
 
 #[test]

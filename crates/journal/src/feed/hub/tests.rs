@@ -138,6 +138,7 @@ impl Node for Recorder {
             receipt,
             running: None,
             refused: None,
+            unwell: None,
             starts: 1,
             holdings: Default::default(),
             vitals: Vitals::default(),
@@ -284,7 +285,11 @@ async fn a_plan_is_known_to_whoever_begins_after_it() {
     let version = Version { number: 3, hash: "ab".into(), signature: String::new() };
     let plan = Plan {
         stable: None,
-        candidate: Some(Candidate { version, to: Audience::Nodes(vec!["fra-1".into()]) }),
+        candidate: Some(Candidate {
+            version,
+            to: Audience::Nodes(vec!["fra-1".into()]),
+            waiting: Vec::new(),
+        }),
     };
     let written = Written { by: "a".into(), at_ms: 1, change: Change::Plan(plan.clone()) };
     let position = write(&cluster.journal, [serde_json::to_string(&written).unwrap()]).await;

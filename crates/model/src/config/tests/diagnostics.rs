@@ -836,6 +836,24 @@ origin_options = { health = { path = "healthz" }, request_headers = { set = { Ho
 }
 
 #[test]
+fn headers_of_one_origin_name_one_of_the_origins() {
+    check(
+        r#"[[site]]
+name = "shop"
+domains = ["shop.example"]
+origin = ["https://a.example", "https://b.example"]
+origin_options.request_headers_of."https://c.example" = { set = { X-A = "1" } }
+[site.origin_options.request_headers_of."https://b.example"]
+set = { Host = "x" }
+"#,
+        &[
+            r#"5:35 error: request_headers_of names "https://c.example", which is none of the origins | the origins are https://a.example, https://b.example"#,
+            r#"7:9 error: Host cannot be changed by a rule | for the Host that origins are asked for write origin_options = { host = "…" }"#,
+        ],
+    );
+}
+
+#[test]
 fn paths_methods_and_conditions_are_checked() {
     let check = |body: &str, expected: &[&str]| {
         check(

@@ -1,0 +1,597 @@
+//! What an import must not do: open what was guarded, share what was not, keep what was not kept. Each text is a configuration as
+//! people run them; the tests of the site (`[[site.test]]`, as in configuration.md) are run against what comes of it.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+use import::{Imported, Source, import};
+use model::Snapshot;
+
+/// Imports a text, and asks the last site that comes of it: by a line `PATH [METHOD] [HOST] [Header: value, …] -> WANTED`, where
+/// what is wanted is `refused`, `passed`, `cached`, or an origin with one of the last two behind it.
+#[track_caller]
+fn check(source: Source, text: &str, asked: &[(&str, &str)]) -> Imported {
+    let imported = import(source, text, "text").unwrap();
+    let mut config = imported.config.clone();
+    for (request, wanted) in asked {
+        let (line, headers) = request.split_once(" with ").unwrap_or((request, ""));
+        let mut words = line.split(' ');
+        config.push_str(&format!("\n[[site.test]]\nget = {:?}\n", words.next().unwrap()));
+        for word in words {
+            let key = if word.bytes().all(|byte| byte.is_ascii_uppercase()) { "method" } else { "host" };
+            config.push_str(&format!("{key} = {word:?}\n"));
+        }
+        if let Some((name, value)) = headers.split_once(": ") {
+            config.push_str(&format!("headers = {{ {name} = {value:?} }}\n"));
+        }
+        let expect = match wanted.split_once(' ') {
+            _ if *wanted == "refused" => "origin = \"http://refused.invalid\", cache = false".to_owned(),
+            Some(("to", target)) => format!("redirect = {target:?}"),
+            Some((origin, how)) => format!("origin = \"http://{origin}\", cache = {}", how == "cached"),
+            None => format!("cache = {}", *wanted == "cached"),
+        };
+        config.push_str(&format!("expect = {{ {expect} }}\n"));
+    }
+    let parsed = Snapshot::parse(&config, "imported");
+    let snapshot = parsed.snapshot.unwrap_or_else(|| panic!("{config}\n{:?}", parsed.diagnostics));
+    let failed: String = snapshot.run_tests().iter().map(ToString::to_string).collect();
+    assert!(failed.is_empty(), "{failed}\n{config}");
+    imported
+}
+
+/// Whether the report says of a statement that it is not mapped.
+fn is_told(imported: &Imported, statement: &str) -> bool {
+    imported.items.iter().any(|item| item.directive.starts_with(statement) && item.is_open())
+}
+
+// --- nginx ---
+
+fn server(inside: &str) -> String {
+    format!(
+        "proxy_cache_path /c keys_zone=z:1m max_size=1g; proxy_cache z; proxy_cache_valid 200 1h;\n\
+         server {{ server_name a.example; {inside} }}"
+    )
+}
+
+const REST: &str = "location / { proxy_pass http://10.0.0.1; }";
+
+#[test]
+fn a_guard_under_an_expression_that_cannot_be_said_refuses_all_that_it_could_be_for() {
+    let text = server(&format!("location ~ ^/(?!public)secret[0-9]+/(a|b)\\1 {{ deny all; }} {REST}"));
+    let imported = check(
+        Source::Nginx,
+        &text,
+        &[("/secret1/aa", "refused"), ("/secretary/b/x", "refused"), ("/other", "10.0.0.1 cached")],
+    );
+    assert!(is_told(&imported, "location ~ ^/(?!public)"));
+    let text = server(&format!("location ~ \\Qx\\E {{ auth_basic on; proxy_pass http://10.0.0.2; }} {REST}"));
+    check(Source::Nginx, &text, &[("/x", "refused"), ("/other", "refused")]);
+}
+
+#[test]
+fn a_guard_that_ignores_letter_case_is_closed_in_every_case() {
+    let text = server(&format!(
+        "if ($http_user_agent ~* (badbot|evil)) {{ return 403; }} location ~* \\.(php|bak)$ {{ deny all; }} {REST}"
+    ));
+    check(
+        Source::Nginx,
+        &text,
+        &[
+            ("/a.PhP", "refused"),
+            ("/a with User-Agent: a BadBot/1", "refused"),
+            ("/a with User-Agent: EVIL", "refused"),
+            ("/a with User-Agent: good", "10.0.0.1 cached"),
+        ],
+    );
+}
+
+#[test]
+fn a_guard_whose_condition_cannot_be_said_refuses_the_whole_place_that_it_stands_in() {
+    for condition in
+        ["$geo_blocked", "$arg_token !~ \"^[a-f]+$\"", "$remote_addr ~ ^10", "!-f $request_filename"]
+    {
+        let imported = check(
+            Source::Nginx,
+            &server(&format!("if ({condition}) {{ return 403; }} {REST}")),
+            &[("/", "refused"), ("/x", "refused")],
+        );
+        assert!(imported.config.contains("so all is refused"), "{}", imported.config);
+        check(
+            Source::Nginx,
+            &server(&format!(
+                "location /p/ {{ if ({condition}) {{ return 403; }} proxy_pass http://10.0.0.1; }} {REST}"
+            )),
+            &[("/p/x", "refused"), ("/x", "10.0.0.1 cached")],
+        );
+    }
+    // What is in the query may be what is refused.
+    check(
+        Source::Nginx,
+        &server(&format!("if ($request_uri ~ \"passwd\") {{ return 403; }} {REST}")),
+        &[("/x?file=passwd", "refused")],
+    );
+}
+
+#[test]
+fn a_guard_for_all_but_some_lets_these_in_and_nobody_else() {
+    check(
+        Source::Nginx,
+        &server(&format!("if ($http_x_secret != \"abc\") {{ return 403; }} {REST}")),
+        &[("/", "refused"), ("/ with X-Secret: abd", "refused"), ("/ with X-Secret: abc", "10.0.0.1 cached")],
+    );
+    check(
+        Source::Nginx,
+        &server(&format!(
+            "location /p/ {{ if ($cookie_a !~ \"^(b|c)$\") {{ return 302 /login; }} proxy_pass http://10.0.0.2; }} {REST}"
+        )),
+        &[("/p/x", "to /login"), ("/p/x with Cookie: a=c", "10.0.0.2 cached"), ("/x", "10.0.0.1 cached")],
+    );
+    // Methods that nobody thinks of are refused too.
+    check(
+        Source::Nginx,
+        &server(
+            "if ($request_method !~ ^(GET|HEAD|POST)$) { return 405; } location / { limit_except GET { deny all; } proxy_pass http://10.0.0.1; }",
+        ),
+        &[
+            ("/ PROPFIND", "refused"),
+            ("/ POST", "refused"),
+            ("/", "10.0.0.1 cached"),
+            ("/ HEAD", "10.0.0.1 cached"),
+        ],
+    );
+}
+
+#[test]
+fn a_map_that_guards_is_read() {
+    let text = format!(
+        "map $http_user_agent $bad {{ default 0; ~*curl 1; }} {}",
+        server(&format!("if ($bad) {{ return 403; }} {REST}"))
+    );
+    check(Source::Nginx, &text, &[("/ with User-Agent: Curl/8", "refused"), ("/", "10.0.0.1 cached")]);
+}
+
+#[test]
+fn networks_that_are_denied_in_one_place_are_blocked() {
+    let text = server("location / { deny 203.0.113.0/24; allow all; proxy_pass http://10.0.0.1; }");
+    let imported = check(Source::Nginx, &text, &[("/", "10.0.0.1 cached")]);
+    assert!(imported.config.contains("block = \"203.0.113.0/24\""), "{}", imported.config);
+    let text = server("location / { deny 0.0.0.0/0; proxy_pass http://10.0.0.1; }");
+    check(Source::Nginx, &text, &[("/", "refused")]);
+}
+
+#[test]
+fn a_pattern_that_holds_for_more_opens_no_guard_behind_it() {
+    let text = server(&format!(
+        "location ~ ^/v[0-9]+/ {{ proxy_pass http://10.0.0.2; }} location /vault/ {{ deny all; }} \
+         location /v-own/ {{ proxy_pass http://10.0.0.3; proxy_cache off; }} {REST}"
+    ));
+    check(
+        Source::Nginx,
+        &text,
+        &[
+            ("/v1/x", "10.0.0.2 cached"),
+            ("/vault/x", "refused"),
+            ("/v-own/me/", "10.0.0.3 passed"),
+            ("/x", "10.0.0.1 cached"),
+        ],
+    );
+    // An expression that nginx would try before the prefix that lies within another.
+    let text = server(&format!(
+        "location ^~ /static/ {{ proxy_pass http://10.0.0.2; }} location /static/up/ {{ proxy_pass http://10.0.0.3; }} \
+         location ~ \\.php$ {{ deny all; }} {REST}"
+    ));
+    check(Source::Nginx, &text, &[("/static/up/x.php", "refused"), ("/static/up/x", "10.0.0.3 cached")]);
+}
+
+#[test]
+fn another_spelling_of_a_path_is_no_way_around_its_guard() {
+    let text = server(&format!("location /admin/ {{ deny all; }} {REST}"));
+    let asked = [
+        "/admin/",
+        "//admin/",
+        "/./admin/",
+        "/x/../admin/",
+        "/admin%2Fx",
+        "/%2e/admin/",
+        "/%61dmin/",
+        "/x/..",
+    ]
+    .map(|path| (path, "refused"));
+    check(Source::Nginx, &text, &asked);
+    check(Source::Nginx, &text, &[("/a.b/c..d/.well-known/x", "10.0.0.1 cached")]);
+    check(
+        Source::Nginx,
+        &server("location \"/my files/\" { deny all; } location / { proxy_pass http://10.0.0.1; }"),
+        &[("/my%20files/x", "refused"), ("/x", "10.0.0.1 cached")],
+    );
+}
+
+#[test]
+fn a_location_that_was_not_shared_and_cannot_be_said_is_shared_nowhere() {
+    let text = server(&format!(
+        "location ~ ^/(?!css)me {{ proxy_pass http://10.0.0.2; proxy_cache off; }} location /css/ {{ proxy_pass http://10.0.0.1; }} {REST}"
+    ));
+    check(Source::Nginx, &text, &[("/me", "10.0.0.1 passed"), ("/css/a", "10.0.0.1 cached")]);
+}
+
+#[test]
+fn a_pass_whose_paths_only_meet_those_of_its_location_is_a_pass() {
+    let text = server(
+        "set $skip 0; if ($uri ~ \\.json$) { set $skip 1; } location /api/ { proxy_pass http://10.0.0.1; proxy_no_cache $skip; proxy_cache_bypass $skip; }",
+    );
+    check(Source::Nginx, &text, &[("/api/x.json", "10.0.0.1 passed"), ("/api/x", "10.0.0.1 cached")]);
+}
+
+#[test]
+fn a_server_of_this_machine_alone_is_no_site_for_all() {
+    let text = format!(
+        "{} server {{ listen 127.0.0.1:8081; server_name status.example; location / {{ proxy_pass http://10.0.0.9; }} }}",
+        server(REST)
+    );
+    let imported = check(Source::Nginx, &text, &[("/", "10.0.0.1 cached")]);
+    assert!(
+        !imported.config.contains("status.example") && !imported.config.contains("8081"),
+        "{}",
+        imported.config
+    );
+}
+
+// --- Varnish ---
+
+fn program(recv: &str, rest: &str) -> String {
+    format!(
+        "vcl 4.1; backend default {{ .host = \"10.0.0.1\"; }} backend b {{ .host = \"10.0.0.2\"; }} sub vcl_recv {{ {recv} }} {rest}"
+    )
+}
+
+#[test]
+fn a_statement_after_a_return_is_not_reached() {
+    let text = program(
+        "if (req.url ~ \"^/a/\") { return (pass); set req.backend_hint = b; } \
+         if (req.url ~ \"^/a/b/\") { set req.backend_hint = b; unset req.http.Cookie; return (hash); } \
+         unset req.http.Cookie; return (hash); set req.backend_hint = b;",
+        "",
+    );
+    let imported = check(
+        Source::Vcl,
+        &text,
+        &[("/a/b/c", "10.0.0.1 passed"), ("/x with Cookie: a=1", "10.0.0.1 cached")],
+    );
+    assert!(
+        imported
+            .items
+            .iter()
+            .any(|item| item.outcomes.iter().any(|one| one.text().starts_with("nothing comes there")))
+    );
+    // What a pass sends to the origin is as it was there.
+    let text = program("if (req.url ~ \"^/a/\") { return (pass); } unset req.http.Cookie;", "");
+    let imported = check(Source::Vcl, &text, &[("/a/x", "10.0.0.1 passed")]);
+    let rule = imported.config.split("[[site.rule]]").nth(1).unwrap();
+    assert!(rule.contains("/a/*") && !rule.contains("request_cookies"), "{}", imported.config);
+}
+
+#[test]
+fn else_holds_where_what_stands_before_it_does_not() {
+    let text = program(
+        "if (req.http.host == \"a.example\") { set req.backend_hint = b; } \
+         elsif (req.http.X-Debug) { return (pass); } else { unset req.http.Cookie; } return (hash);",
+        "",
+    );
+    check(
+        Source::Vcl,
+        &text,
+        &[
+            ("/ a.example with X-Debug: 1", "10.0.0.2 cached"),
+            ("/ b.example with X-Debug: 1", "10.0.0.1 passed"),
+            ("/ b.example", "10.0.0.1 cached"),
+        ],
+    );
+    let imported = import(Source::Vcl, &text, "text").unwrap();
+    let of_host = imported.config.split("[[site.rule]]").find(|rule| rule.contains("a.example")).unwrap();
+    assert!(!of_host.contains("request_cookies"), "{}", imported.config);
+}
+
+#[test]
+fn is_not_is_said_by_the_order_of_rules() {
+    let text = program(
+        "if (req.http.X-Secret != \"abc\" && !(req.url ~ \"^/open/\")) { return (synth(403)); } return (hash);",
+        "",
+    );
+    check(
+        Source::Vcl,
+        &text,
+        &[
+            ("/", "refused"),
+            ("/ with X-Secret: abd", "refused"),
+            ("/ with X-Secret: abc", "10.0.0.1 cached"),
+            ("/open/x", "10.0.0.1 cached"),
+        ],
+    );
+}
+
+#[test]
+fn a_pass_whose_condition_cannot_be_read_passes_the_smallest_scope_that_can_be_said() {
+    let text = program(
+        "if (req.http.host == \"a.example\") { if (std.ip(req.http.X-Ip, \"0\") ~ office) { return (pass); } } return (hash);",
+        "",
+    );
+    let imported = check(Source::Vcl, &text, &[("/ a.example", "passed"), ("/ b.example", "cached")]);
+    assert!(is_told(&imported, "if (std.ip"));
+    let text = program("if (req.url ~ \"^/shop/(?!static)\") { return (pass); } return (hash);", "");
+    check(Source::Vcl, &text, &[("/shop/x", "passed"), ("/x", "cached")]);
+    let text = program(
+        "return (hash);",
+        "sub vcl_backend_response { if (beresp.http.X-Mine) { set beresp.uncacheable = true; } }",
+    );
+    check(Source::Vcl, &text, &[("/x", "passed")]);
+    // It may have to be passed with its cookies.
+    let text =
+        program("if (client.ip ~ office) { return (pass); } unset req.http.Cookie; return (hash);", "");
+    let imported = check(Source::Vcl, &text, &[("/x", "passed")]);
+    assert!(!imported.config.contains("request_cookies"), "{}", imported.config);
+}
+
+#[test]
+fn what_is_stored_by_no_cache_is_no_reason_to_pass_all() {
+    let text = program(
+        "return (hash);",
+        "sub vcl_backend_response { if (beresp.http.Set-Cookie || beresp.http.Cache-Control ~ \"no-cache|no-store|private\" || beresp.ttl <= 0s) \
+         { set beresp.ttl = 120s; set beresp.uncacheable = true; return (deliver); } }",
+    );
+    let imported = check(Source::Vcl, &text, &[("/x", "cached")]);
+    assert!(imported.items.iter().all(|item| !item.is_open()), "{:#?}", imported.items);
+}
+
+#[test]
+fn a_guard_by_address_refuses_all_that_stand_before_it() {
+    let text = program(
+        "if (req.method == \"PURGE\") { if (!client.ip ~ purgers) { return (synth(405)); } return (purge); } \
+         if (req.url ~ \"^/admin/\" && !(client.ip ~ office)) { return (synth(403)); } return (hash);",
+        "acl office { \"10.0.0.0\"/8; }",
+    );
+    check(Source::Vcl, &text, &[("/ PURGE", "refused"), ("/admin/x", "refused"), ("/x", "cached")]);
+    check(Source::Vcl, &program("if (client.ip ~ bad) { return (synth(403)); }", ""), &[("/x", "refused")]);
+    check(
+        Source::Vcl,
+        &program("if (req.url ~ \"secret=\") { return (synth(403)); }", ""),
+        &[("/x", "refused")],
+    );
+}
+
+#[test]
+fn what_is_called_is_done() {
+    let text = program(
+        "call guard; call hide; return (hash);",
+        "sub guard { if (req.url ~ \"^/open/\") { return; } if (!req.http.X-Token) { return (synth(401)); } } sub hide { unset req.http.Cookie; }",
+    );
+    check(Source::Vcl, &text, &[("/x", "refused"), ("/x with X-Token: 1", "cached"), ("/open/x", "cached")]);
+    check(Source::Vcl, &program("call elsewhere; return (hash);", ""), &[("/x", "passed")]);
+}
+
+#[test]
+fn a_key_that_is_computed_shares_nothing() {
+    let hash = "sub vcl_hash { hash_data(req.url); hash_data(req.http.X-Lang); }";
+    let recv = "set req.http.X-Lang = regsub(req.http.Cookie, \".*lang=(..).*\", \"\\1\"); return (hash);";
+    check(Source::Vcl, &program(recv, hash), &[("/x", "passed")]);
+    check(Source::Vcl, &program("return (hash);", hash), &[("/x", "cached")]);
+    check(
+        Source::Vcl,
+        &program("return (hash);", "sub vcl_hash { hash_data(cookie.get(\"a\")); }"),
+        &[("/x", "passed")],
+    );
+}
+
+#[test]
+fn requests_with_cookies_are_passed_under_every_condition() {
+    let text = program("if (req.http.X-Kind == \"a\") { set req.backend_hint = b; }", "");
+    check(
+        Source::Vcl,
+        &text,
+        &[
+            ("/x with Cookie: a=1", "10.0.0.1 passed"),
+            ("/x with X-Kind: a", "10.0.0.2 cached"),
+            ("/x", "10.0.0.1 cached"),
+        ],
+    );
+    let imported = import(Source::Vcl, &text, "text").unwrap();
+    assert_eq!(imported.config.matches("with_header.Cookie = true").count(), 2, "{}", imported.config);
+}
+
+#[test]
+fn a_program_of_many_conditions_stays_on_the_safe_side() {
+    let mut recv = String::new();
+    for number in 0..12 {
+        recv.push_str(&format!("if (req.http.X-{number}) {{ set req.http.Y-{number} = \"1\"; }} "));
+    }
+    recv.push_str(
+        "if (req.http.X-Last) { return (pass); } if (req.http.X-Bad) { return (synth(403)); } return (hash);",
+    );
+    let imported = check(
+        Source::Vcl,
+        &program(&recv, ""),
+        &[("/x with X-Last: 1", "passed"), ("/x with X-Bad: 1", "refused")],
+    );
+    assert!(imported.config.matches("[[site.rule]]").count() <= 256, "too many rules");
+}
+
+// --- Cloudflare ---
+
+/// Rules, each with its expression and what it does.
+fn zone(rules: &[(&str, &str, &str)]) -> String {
+    let rules: Vec<String> = rules
+        .iter()
+        .map(|(expression, action, parameters)| {
+            format!("{{\"expression\": {expression:?}, \"action\": {action:?}, \"action_parameters\": {parameters}}}")
+        })
+        .collect();
+    format!("{{\"rules\": [{}]}}", rules.join(", "))
+}
+
+const CACHED: &str = "{\"cache\": true, \"edge_ttl\": {\"mode\": \"override_origin\", \"default\": 3600}}";
+
+#[test]
+fn what_one_rule_passes_no_other_shares_that_says_nothing_of_it() {
+    let text = zone(&[
+        ("true", "set_cache_settings", CACHED),
+        ("http.cookie contains \"session\"", "set_cache_settings", "{\"cache\": false}"),
+        (
+            "starts_with(http.request.uri.path, \"/a/\")",
+            "set_cache_settings",
+            "{\"browser_ttl\": {\"mode\": \"override_origin\", \"default\": 60}}",
+        ),
+        ("starts_with(http.request.uri.path, \"/b/\")", "set_cache_settings", CACHED),
+        ("starts_with(http.request.uri.path, \"/a/\")", "route", "{\"origin\": {\"host\": \"c.example\"}}"),
+    ]);
+    let imported = check(
+        Source::Cloudflare,
+        &text,
+        &[
+            ("/a/x with Cookie: session=1", "passed"),
+            ("/a/x", "cached"),
+            ("/b/x with Cookie: session=1", "cached"),
+            ("/x with Cookie: session=1", "passed"),
+            ("/x", "cached"),
+        ],
+    );
+    assert!(imported.config.contains("origin = \"https://c.example\""), "{}", imported.config);
+}
+
+#[test]
+fn a_rule_that_says_nothing_of_the_cache_makes_nothing_cached() {
+    let pages = "{\"result\": [{\"targets\": [{\"constraint\": {\"value\": \"a.example/*\"}}], \
+                 \"actions\": [{\"id\": \"always_use_https\"}], \"priority\": 1, \"status\": \"active\"}]}";
+    check(Source::Cloudflare, pages, &[("/page a.example", "passed"), ("/a.css a.example", "cached")]);
+    let text = zone(&[("http.request.uri.path eq \"/x\"", "route", "{\"host_header\": \"b.example\"}")]);
+    check(Source::Cloudflare, &text, &[("/x", "passed"), ("/x.css", "cached")]);
+}
+
+#[test]
+fn what_is_blocked_or_passed_under_what_cannot_be_said_is_so_wherever_it_may_hold() {
+    let text = zone(&[
+        ("ip.src ne 192.0.2.1 and http.request.uri.path wildcard \"/Admin/*\"", "block", "{}"),
+        (
+            "not http.cookie contains \"a\" and http.host eq \"a.example\"",
+            "set_cache_settings",
+            "{\"cache\": false}",
+        ),
+        ("true", "set_cache_settings", CACHED),
+    ]);
+    check(Source::Cloudflare, &text, &[("/admin/x a.example", "refused"), ("/x a.example", "passed")]);
+    let text = zone(&[("ip.geoip.country eq \"XX\"", "block", "{}"), ("true", "set_cache_settings", CACHED)]);
+    let imported = check(Source::Cloudflare, &text, &[("/x", "refused")]);
+    assert!(is_told(&imported, "rules[0].expression"));
+}
+
+// --- CloudFront ---
+
+fn distribution(default: &str, behaviours: &str, more: &str) -> String {
+    format!(
+        r#"{{"DistributionConfig": {{ {more} "Origins": {{"Items": [
+            {{"Id": "o", "DomainName": "10.0.0.1", "CustomOriginConfig": {{"OriginProtocolPolicy": "http-only"}}}},
+            {{"Id": "p", "DomainName": "10.0.0.2", "CustomOriginConfig": {{"OriginProtocolPolicy": "http-only"}}}}]}},
+            "DefaultCacheBehavior": {{"TargetOriginId": "o", "CachePolicyId": "658327ea-f89d-4fab-a63d-7e88639e58f6" {default} }},
+            "CacheBehaviors": {{"Items": [{behaviours}]}} }} }}"#
+    )
+}
+
+#[test]
+fn a_distribution_that_is_closed_by_what_cannot_be_said_is_closed() {
+    for closed in [
+        r#""WebACLId": "arn:aws:wafv2:x","#,
+        r#""Restrictions": {"GeoRestriction": {"RestrictionType": "whitelist", "Items": ["DE"]}},"#,
+        r#""Enabled": false,"#,
+    ] {
+        check(Source::CloudFront, &distribution("", "", closed), &[("/x", "refused")]);
+    }
+    check(Source::CloudFront, &distribution("", "", r#""Enabled": true,"#), &[("/x", "10.0.0.1 cached")]);
+}
+
+#[test]
+fn a_behaviour_whose_requests_a_function_sees_first_answers_nobody() {
+    let function =
+        r#", "FunctionAssociations": {"Items": [{"EventType": "viewer-request", "FunctionARN": "a"}]}"#;
+    let text = distribution(
+        function,
+        r#"{"PathPattern": "/open/*", "TargetOriginId": "o", "CachePolicyId": "658327ea-f89d-4fab-a63d-7e88639e58f6"}"#,
+        "",
+    );
+    check(Source::CloudFront, &text, &[("/x", "refused"), ("/open/x", "10.0.0.1 cached")]);
+}
+
+#[test]
+fn methods_that_a_behaviour_does_not_let_through_are_refused() {
+    let text = distribution(r#", "AllowedMethods": {"Items": ["GET", "HEAD"]}"#, "", "");
+    check(
+        Source::CloudFront,
+        &text,
+        &[("/x", "10.0.0.1 cached"), ("/x POST", "refused"), ("/x PURGE", "refused")],
+    );
+}
+
+#[test]
+fn a_behaviour_for_one_character_shares_nothing_that_another_does_not() {
+    let text = distribution(
+        "",
+        r#"{"PathPattern": "/v??/*", "TargetOriginId": "o", "CachePolicyId": "658327ea-f89d-4fab-a63d-7e88639e58f6"},
+           {"PathPattern": "/vip/*", "TargetOriginId": "p", "CachePolicyId": "4135ea2d-6df8-44a3-9df3-4b5a84be39ad"}"#,
+        "",
+    );
+    check(Source::CloudFront, &text, &[("/vip/x", "10.0.0.2 passed"), ("/v12/x", "10.0.0.1 cached")]);
+    // Where less would be refused or passed, more is.
+    let text = distribution(
+        "",
+        r#"{"PathPattern": "/v?/*", "TargetOriginId": "p", "CachePolicyId": "4135ea2d-6df8-44a3-9df3-4b5a84be39ad"}"#,
+        "",
+    );
+    check(Source::CloudFront, &text, &[("/v!/x", "10.0.0.2 passed"), ("/x", "10.0.0.1 cached")]);
+}
+
+// --- Lifetimes ---
+
+/// How long what comes with some Cache-Control is kept; nothing is "not stored".
+#[track_caller]
+fn lives(source: Source, text: &str, said: &str, wanted: &str) {
+    status_lives(source, text, 200, said, wanted);
+}
+
+#[track_caller]
+fn status_lives(source: Source, text: &str, status: u16, said: &str, wanted: &str) {
+    let imported = import(source, text, "text").unwrap();
+    let expect = if wanted.is_empty() { "stored = false".to_owned() } else { format!("ttl = {wanted:?}") };
+    let config = format!(
+        "{}\n[[site.test]]\nget = \"/x\"\nstatus = {status}\nresponse_headers = {{ Cache-Control = {said:?} }}\nexpect = {{ {expect} }}\n",
+        imported.config
+    );
+    let parsed = Snapshot::parse(&config, "imported");
+    let snapshot = parsed.snapshot.unwrap_or_else(|| panic!("{config}\n{:?}", parsed.diagnostics));
+    let failed: String = snapshot.run_tests().iter().map(ToString::to_string).collect();
+    assert!(failed.is_empty(), "{failed}\n{config}");
+}
+
+#[test]
+fn the_maximum_of_cloudfront_cuts_what_the_origin_says() {
+    let legacy = r#"{"DistributionConfig": {"Origins": {"Items": [{"Id": "o", "DomainName": "10.0.0.1"}]},
+        "DefaultCacheBehavior": {"TargetOriginId": "o", "MinTTL": 0, "DefaultTTL": 60, "MaxTTL": 600}}}"#;
+    for (said, wanted) in [("max-age=86400", "10m"), ("max-age=300", "5m"), ("public", "1m")] {
+        lives(Source::CloudFront, legacy, said, wanted);
+    }
+}
+
+#[test]
+fn no_cache_counts_where_varnish_goes_on_by_its_own_program() {
+    let fetch = |end: &str| {
+        program("return (hash);", &format!("sub vcl_backend_response {{ set beresp.ttl = 1h; {end} }}"))
+    };
+    lives(Source::Vcl, &fetch(""), "no-cache", "");
+    lives(Source::Vcl, &fetch(""), "max-age=1", "1h");
+    lives(Source::Vcl, &fetch("return (deliver);"), "no-cache", "1h");
+}
+
+#[test]
+fn redirects_are_kept_where_nginx_keeps_them() {
+    let text = server(REST);
+    for (status, said, wanted) in [(200, "public", "1h"), (301, "public", ""), (308, "max-age=60", "1m")] {
+        status_lives(Source::Nginx, &text, status, said, wanted);
+    }
+    let text = server(&format!("proxy_cache_valid 200 301 1h; {REST}"));
+    status_lives(Source::Nginx, &text, 301, "public", "1h");
+}
