@@ -1,4 +1,6 @@
-"""The origin of bench/replay.sh: what a path says is what it answers. Usage: replay_origin.py PORT
+"""The origin of bench/replay.sh and bench/advise.sh: what a path says is what it answers.
+
+Usage: replay_origin.py PORT [KIND…]     these kinds have an ETag, too
 
 /KIND/NUMBER-SIZE.EXT   SIZE bytes; by KIND:
   long     max-age=3600, an ETag
@@ -8,6 +10,11 @@
   cookie   max-age=3600, and a cookie for everybody
   lang     max-age=3600, Vary: Accept-Language
   mine     private
+  noise, order, keyed, raw, off, well
+           as long; of `well`, the query is a part of the ETag
+  stale    as short
+  hashed   shared caches may keep it for a year, browsers for a minute; an ETag
+  gone     404, without a word of freshness
 """
 import asyncio
 import sys
@@ -21,8 +28,12 @@ SAYS = {
     "cookie": "Cache-Control: max-age=3600\r\nSet-Cookie: seen=1\r\n",
     "lang": "Cache-Control: max-age=3600\r\nVary: Accept-Language\r\n",
     "mine": "Cache-Control: private\r\n",
+    "hashed": "Cache-Control: max-age=60, s-maxage=31536000\r\n",
+    "well": "Cache-Control: max-age=31536000\r\n",
+    "gone": "",
 }
-TAGGED = {"long", "short", "lang", "cookie"}
+SAYS |= dict.fromkeys(("noise", "order", "keyed", "raw", "off"), SAYS["long"]) | {"stale": SAYS["short"]}
+TAGGED = {"long", "short", "lang", "cookie", "noise", "order", "keyed", "raw", "off", "well", "stale", "hashed"}
 TYPES = {"css": "text/css", "js": "text/javascript", "png": "image/png", "bin": "application/octet-stream"}
 
 
@@ -42,18 +53,19 @@ class Origin(asyncio.Protocol):
             self.answer(head)
 
     def answer(self, head):
-        path = head.split(" ", 2)[1].partition("?")[0]
+        path, _, query = head.split(" ", 2)[1].partition("?")
         _, kind, name = path.split("/", 2)
         stem, _, extension = name.partition(".")
         size = int(stem.rpartition("-")[2])
         fields = SAYS[kind] + f"Content-Type: {TYPES.get(extension, 'text/html')}\r\n"
-        tag = f'"{stem}"'
+        tag = f'"{stem}{query if kind == "well" else ""}"'
         if kind in TAGGED:
             fields += f"ETag: {tag}\r\n"
             if f"if-none-match: {tag}" in head.lower():
                 self.transport.write(f"HTTP/1.1 304 Not Modified\r\n{fields}\r\n".encode())
                 return
-        self.transport.write(f"HTTP/1.1 200 OK\r\n{fields}Content-Length: {size}\r\n\r\n".encode() + BODY[:size])
+        status = "404 Not Found" if kind == "gone" else "200 OK"
+        self.transport.write(f"HTTP/1.1 {status}\r\n{fields}Content-Length: {size}\r\n\r\n".encode() + BODY[:size])
 
 
 async def main(port):
@@ -62,4 +74,5 @@ async def main(port):
 
 
 if __name__ == "__main__":
+    TAGGED |= set(sys.argv[2:])
     asyncio.run(main(int(sys.argv[1])))

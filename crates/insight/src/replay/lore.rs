@@ -157,15 +157,20 @@ impl Lore {
             Vary::Spec(spec) => Some(self.intern(spec)),
             Vary::None | Vary::Star => None,
         };
-        let validator = answer.get("etag").filter(|tag| !tag.is_empty()).or(answer.get("last-modified"));
         let length = said.unwrap_or(sent);
-        let taken =
-            || settings.validated.contains(&pattern(record.path())).then(|| hash_of(&length.to_be_bytes()));
+        let validator_of = |answer: &Fields| {
+            let tag = answer.get("etag").filter(|tag| !tag.is_empty());
+            tag.or(answer.get("last-modified")).map(hash_of)
+        };
+        if validator_of(&answer).is_none() && settings.validated.contains(&pattern(record.path())) {
+            // Before it is judged: what can be validated may be kept although it says nothing of a lifetime.
+            set(&mut answer, "ETag", &format!("\"{length:x}\""));
+        }
         Known {
             judged: judge(asked, status, &answer, false),
             shares_authorized: record.authorized && judge(asked, status, &answer, true).is_ok(),
             vary,
-            validator: validator.map(hash_of).or_else(taken).unwrap_or(0),
+            validator: validator_of(&answer).unwrap_or(0),
             status,
             length,
             head: record

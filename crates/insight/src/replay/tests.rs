@@ -81,6 +81,18 @@ fn a_validator_spares_the_bytes_of_what_has_not_changed() {
 }
 
 #[test]
+fn what_is_taken_to_have_a_validator_is_kept_and_validated_although_it_has_no_lifetime() {
+    let nothing = fetched(r#""content-type":"text/css""#);
+    let log = Log::of(&[(0, "/a/x.css", &nothing), (1, "/a/x.css", &nothing), (2, "/b/x.css", &nothing)]);
+    let settings = Settings { validated: vec!["/a/*.css".to_owned()], ..Settings::default() };
+    let mut replay = Replay::new(snapshot(""), settings).unwrap();
+    let decisions: Vec<_> = log.iter().map(|record| replay.take(record).unwrap()).collect();
+    let told: Vec<_> =
+        decisions.iter().map(|decision| (decision.why.as_str(), decision.origin_bytes)).collect();
+    assert_eq!(told, [("absent", 1000), ("revalidated", 0), ("uncacheable", 1000)]);
+}
+
+#[test]
 fn what_may_not_be_kept_is_passed_and_the_rule_that_lifts_it_counts() {
     let cookie = fetched(r#""cache-control":"max-age=60","set-cookie":"1""#);
     let log: &[(i64, &str, &str)] = &[(0, "/x", &cookie), (1, "/x", &cookie)];
