@@ -325,7 +325,13 @@ pub(crate) async fn fetch(
         && job.at.rule().client_certificate == ClientCertificate::Off
         && job.request.method.is_cacheable()
     {
-        for next in next_hops(job, tiers).into_iter().filter(|next| Some(next.node) != except) {
+        // Nor one that has asked: while two do not know the same nodes, each can take the other for the owner, and both would wait.
+        let may_be_asked = |next: &Next<'_>| {
+            let has_asked =
+                job.request.asked.is_some() && hop::cdn_passes(&job.request.fields, next.node) > 0;
+            Some(next.node) != except && !has_asked
+        };
+        for next in next_hops(job, tiers).into_iter().filter(may_be_asked) {
             match ask(job, &next).await {
                 Ok(Some(response)) => return Ok(response),
                 Ok(None) => {}

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
-use model::routing::{Point, place};
 use model::Pop;
+use model::routing::{Point, place};
 use router::location::{Location, UNKNOWN};
 use router::table::{Ranking, View, World};
 
