@@ -351,8 +351,7 @@ impl Reader {
 
 /// The condition that a field matches one of some patterns.
 fn compare(field: &str, globs: Vec<String>, is_exact: bool) -> Result<Vec<Condition>, String> {
-    let of =
-        |condition: Condition| Ok(vec![Condition { is_exact: condition.is_exact && is_exact, ..condition }]);
+    let of = |condition: Condition| Ok(vec![held(condition, is_exact)]);
     let exact = Condition::default();
     match field {
         "http.host" => {

@@ -428,14 +428,18 @@ impl<'a> World<'a> {
         };
         let condition =
             Condition { paths: found.globs.clone(), is_exact: found.is_exact, ..Condition::default() };
-        let Some(mut keys) = condition.within(ground.paths) else {
+        // The groups of its target are those of its own pattern: narrowed to the location's paths they would be others.
+        let own = quote_list(&found.globs);
+        let within =
+            condition.within(ground.paths).filter(|keys| keys.get("path").is_none_or(|path| path == own));
+        let Some(mut keys) = within else {
             self.ledger.not_mapped(
                 directive.id,
                 "its paths are not those of its location: write a rule with redirect",
             );
             return None;
         };
-        keys.set("path", quote_list(&found.globs), &[directive.id]);
+        keys.set("path", own, &[directive.id]);
         // rewrite keeps the query, unless its target ends with "?".
         let target = match target.strip_suffix('?') {
             Some(bare) => bare.to_owned(),
