@@ -7,12 +7,16 @@
 use std::collections::HashMap;
 
 use crate::draft::{
-    Draft, DraftRule, DraftSite, Keys, Openness, REFUSED_ORIGIN, close, dotted, is_domain, path_pattern,
-    quote, quote_list, secs,
+    Draft, DraftRule, DraftSite, Keys, Openness, REFUSED_ORIGIN, close, close_spellings, dotted, is_domain,
+    path_pattern, quote, quote_list, secs,
 };
 use crate::json::{self, Node};
 use crate::ledger::{Id, Ledger, Outcome};
 use crate::{Broken, Imported};
+
+/// Paths that are others' in another spelling: CloudFront removes dot segments (RFC 3986 §6.2.2) before it looks for a behaviour, and then
+/// asks the origin for the path as it came.
+const OTHER_SPELLINGS: [&str; 5] = ["*/./*", "*/../*", "*/.", "*/..", "*%2E*"];
 
 /// What CloudFront does with a lifetime that is said by nobody.
 const YEAR_SECS: u64 = 31_536_000;
@@ -136,6 +140,7 @@ impl Reader<'_> {
             rules.extend(self.behaviour(behaviour, &errors));
         }
         close(&mut rules, self.ledger);
+        close_spellings(&mut rules, &OTHER_SPELLINGS, "CloudFront");
         let origin = rules
             .iter()
             .rev()
