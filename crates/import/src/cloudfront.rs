@@ -384,7 +384,8 @@ impl Reader<'_> {
             behaviour.get("RealtimeLogConfigArn"),
             "write access_log in [edge]: a URL takes batches of lines",
         );
-        let mut rule = DraftRule { name, from: from.to_vec(), keys, is_wide, ..DraftRule::default() };
+        let wide_place = Some(behaviour.id).filter(|_| is_wide);
+        let mut rule = DraftRule { name, from: from.to_vec(), keys, wide_place, ..DraftRule::default() };
         if !first_seen_by.is_empty() {
             refuse(
                 &mut rule,
@@ -409,7 +410,7 @@ impl Reader<'_> {
         if rule.openness() != Openness::Shared
             && let Some(pattern) = pattern.and_then(Node::text).filter(|text| text.contains('?'))
         {
-            rule.is_wide = true;
+            rule.wide_place = Some(behaviour.id);
             rule.keys.set("path", quote(&path_of(&pattern.replace('?', "*"))), &from);
         }
         let mut rules = vec![rule];
@@ -420,7 +421,8 @@ impl Reader<'_> {
                 keys.set("path", place, &from);
             }
             let who = "CloudFront refuses other methods here.";
-            rules.push(DraftRule::refusal(&rules[0].name, keys, ids, who));
+            let refusal = DraftRule::refusal(&rules[0].name, keys, ids, who);
+            rules.push(DraftRule { wide_place: rules[0].wide_place, ..refusal });
         }
         rules
     }

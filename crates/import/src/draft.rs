@@ -183,6 +183,8 @@ pub(crate) struct DraftRule {
     pub(crate) keys: Keys,
     /// Whether it holds for more than what it stands for, as a pattern that has no exact equal does.
     pub(crate) is_wide: bool,
+    /// The place whose pattern holds for more, where it is of such a one: all of its rules hold for just the same more.
+    pub(crate) wide_place: Option<Id>,
     /// Whether it stands before others that would be tried first.
     pub(crate) is_early: bool,
     /// Whether it keeps somebody out though it is a redirect: it sends away who is not known.
@@ -240,6 +242,11 @@ impl DraftRule {
     /// Whether somebody is kept out by it: other redirects only say where something is.
     pub(crate) fn is_guard(&self) -> bool {
         self.is_refusal() || self.keeps_out
+    }
+
+    /// Whether it holds for more than it stands for.
+    pub(crate) fn is_open(&self) -> bool {
+        self.is_wide || self.wide_place.is_some()
     }
 
     /// Whether it tells visitors apart as well as another.
@@ -670,7 +677,10 @@ fn copy_before(placed: &mut Vec<Placed>, at: usize, ledger: &mut Ledger) -> usiz
             copy.pass(&strict.rule.from);
         }
         copy.remarks.push(REMARK.into());
-        (copy.is_wide, copy.is_early) = (strict.rule.is_wide, strict.rule.is_early);
+        copy.is_wide = strict.rule.is_wide;
+        copy.wide_place = strict.rule.wide_place;
+        // What would be tried before an early one, would be so before what comes before that.
+        copy.is_early = placed[index..=at].iter().any(|behind| behind.rule.is_early);
         strict.rule.from.iter().for_each(|id| ledger.not_mapped(*id, TOLD));
         if is_whole {
             wide.from.iter().for_each(|id| ledger.not_mapped(*id, TOLD_OF_ALL));
@@ -693,7 +703,7 @@ fn takes_from(placed: &[Placed], index: usize, at: usize) -> bool {
         (Openness::Shared, Openness::Shared) => !before.rule.separates_as(&strict.rule),
         (before, strict) => before > strict,
     };
-    if !(is_misplaced || before.rule.is_wide) || !is_more_open || !may_meet(&before.rule, &strict.rule) {
+    if !(is_misplaced || before.rule.is_open()) || !is_more_open || !may_meet(&before.rule, &strict.rule) {
         return false;
     }
     // Who has cookies is passed because of them; where they are taken away, there is no need.
@@ -701,14 +711,21 @@ fn takes_from(placed: &[Placed], index: usize, at: usize) -> bool {
         && strict.rule.keys.get("with_header.Cookie") == Some("true")
         && before.rule.keys.get("request_cookies") == Some(&*quote("none"));
     let is_dead = || placed[..index].iter().any(|first| covers(&first.rule, &before.rule));
-    // What stands between and takes all that falls through the wide one.
+    // What came before the stricter one has taken all that both are for: it holds for just that, or for as much more as the stricter one, and
+    // no early rule has kept it from that.
+    let is_kept = |first: &Placed| {
+        let mut early = placed.iter().filter(|one| one.rule.is_early && one.place <= first.place);
+        early.any(|early| may_meet(&early.rule, &first.rule))
+    };
     let is_caught = || {
-        placed[index + 1..at].iter().any(|between| {
-            let is_as_it_was = !between.is_copy && !between.rule.is_wide && !between.rule.is_early;
-            is_as_it_was && covers(&between.rule, &before.rule)
+        placed.iter().any(|first| {
+            let is_as_it_was = !first.is_copy && first.place < strict.place;
+            let is_sure = !first.rule.is_open()
+                || (!first.rule.is_wide && first.rule.wide_place == strict.rule.wide_place);
+            is_as_it_was && is_sure && covers_both(&first.rule, &before.rule, &strict.rule) && !is_kept(first)
         })
     };
-    !is_bare && !is_dead() && (is_misplaced || !is_caught())
+    !is_bare && !is_dead() && (before.rule.is_early || !is_caught())
 }
 
 /// Keeps paths in other spellings as closed as those that `reader` read them as: refused where a rule keeps somebody out of some, not stored
@@ -750,14 +767,22 @@ pub(crate) fn simplify(rules: &mut Vec<DraftRule>) {
 
 /// Whether one is for all requests that the other is for.
 fn covers(one: &DraftRule, other: &DraftRule) -> bool {
+    covers_both(one, other, other)
+}
+
+/// Whether one is for all requests that two others are both for.
+fn covers_both(one: &DraftRule, other: &DraftRule, another: &DraftRule) -> bool {
     let glob = model::glob::Glob::new;
     let lists = ["path", "hosts", "scheme", "methods"].iter().all(|key| {
-        let (mine, theirs) = (one.keys.texts(key), other.keys.texts(key));
+        let mine = one.keys.texts(key);
         let is_mine = |their: &String| mine.iter().any(|my| glob(my).covers(&glob(their)));
-        mine.is_empty() || (!theirs.is_empty() && theirs.iter().all(is_mine))
+        let holds = |theirs: &[String]| !theirs.is_empty() && theirs.iter().all(is_mine);
+        mine.is_empty() || holds(&other.keys.texts(key)) || holds(&another.keys.texts(key))
     });
     let mut fields = one.keys.lines.iter().filter(|line| line.key.starts_with("with_"));
-    lists && fields.all(|line| other.keys.get(&line.key) == Some(&*line.value))
+    let is_said =
+        |line: &Line| [other, another].iter().any(|rule| rule.keys.get(&line.key) == Some(&*line.value));
+    lists && fields.all(is_said)
 }
 
 /// Whether there may be a request that both are for.

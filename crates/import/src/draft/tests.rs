@@ -1,13 +1,11 @@
 //! The order of rules: what was closed stays so.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
-
 use model::glob::Glob;
 use proptest::prelude::*;
 
 use super::*;
 
-/// A rule in a few words: `WHAT [wide] [early] [PATH] [+A | -A] [by A]`, where what it does is `share`, `pass`, `refuse`, `send` (a guard)
+/// A rule in a few words: `WHAT [wide] [of-1] [early] [PATH] [+A | -A] [by A]`, where what it does is `share`, `pass`, `refuse`, `send` (a guard)
 /// or `move`; `+A` is for those with a header, `-A` for those without it.
 fn rule(text: &str) -> DraftRule {
     let mut rule = DraftRule { name: text.into(), ..DraftRule::default() };
@@ -21,6 +19,7 @@ fn rule(text: &str) -> DraftRule {
                 rule.keeps_out = word == "send";
             }
             "wide" => rule.is_wide = true,
+            "of-1" => rule.wide_place = Some(1),
             "early" => rule.is_early = true,
             "+A" => rule.keys.set("with_header.A", "true", &[]),
             "-A" => rule.keys.set("with_header.A", "false", &[]),
@@ -75,7 +74,9 @@ fn stays_closed(texts: &[&str]) -> Result<(), String> {
     const PATHS: [&str; 6] = ["/a/1", "/a/b/1", "/a/b/1.x", "/a/1.x", "/1.x", "/1"];
     let old: Vec<DraftRule> = texts.iter().map(|text| rule(text)).collect();
     let new = closed(texts);
-    let open: Vec<usize> = (0..old.len()).filter(|at| old[*at].is_wide || old[*at].is_early).collect();
+    let is_of_one = |at: &usize| old[*at].wide_place.is_some();
+    let open: Vec<usize> = (0..old.len()).filter(|at| old[*at].is_wide).collect();
+    let has_place = (0..old.len()).any(|at| is_of_one(&at));
     for asked in PATHS.into_iter().flat_map(|path| [(path, false), (path, true)]) {
         let found = new.iter().find(|rule| is_for(rule, asked));
         let found = match found {
@@ -83,14 +84,21 @@ fn stays_closed(texts: &[&str]) -> Result<(), String> {
             Some(rule) if rule.openness() == Openness::Closed => Fate::Closed,
             found => fate(found),
         };
-        for chosen in 0..1_usize << open.len() {
+        for chosen in 0..1_usize << (open.len() + usize::from(has_place)) {
             let is_less =
                 |at: usize| open.iter().position(|one| *one == at).is_some_and(|bit| chosen >> bit & 1 == 1);
-            // A wide one does not hold after all, an early one only where no other does.
-            let was = |at: &usize| is_for(&old[*at], asked) && !is_less(*at);
-            let late = |at: &usize| is_for(&old[*at], asked) && old[*at].is_early && is_less(*at);
-            let first = (0..old.len()).find(was).or_else(|| (0..old.len()).find(late));
-            let wanted = fate(first.map(|at| &old[at]));
+            // A wide one does not hold after all, nor any of a wide place; and in place of an early one any behind it may have been.
+            let may_be =
+                |at: &usize| is_for(&old[*at], asked) && !(is_of_one(at) && chosen >> open.len() & 1 == 1);
+            let was = |at: &usize| may_be(at) && !is_less(*at);
+            let first = (0..old.len()).find(was);
+            let wanted = match first {
+                Some(at) if old[at].is_early => {
+                    (at..old.len()).filter(was).map(|at| fate(Some(&old[at]))).min()
+                }
+                at => Some(fate(at.map(|at| &old[at]))),
+            }
+            .unwrap();
             if found > wanted {
                 let names: Vec<&str> = new.iter().map(|rule| &*rule.name).collect();
                 return Err(format!(
@@ -110,6 +118,8 @@ fn what_was_refused_stays_refused_and_what_was_not_cached_is_not_cached() {
         &["share wide /a/*", "refuse /1.x", "pass *.x", "share"],
         &["share wide /a/b/*", "refuse *.x -A", "pass +A", "refuse"],
         &["share early /a/*", "refuse *.x", "pass"],
+        &["share early /a/b/*", "share /a/*", "refuse *.x"],
+        &["share early", "share key.headers", "refuse"],
         &["pass wide /a/*", "refuse /a/b/*", "share"],
         // Nor must it come before who is sent away.
         &["share wide *.x", "send /a/*", "pass", "share"],
@@ -137,6 +147,8 @@ fn rules_that_hold_for_just_what_they_stand_for_stay_as_they_are() {
         // Cookies are the reason to pass, and are taken away.
         &["share wide bare /a/*", "pass +Cookie"],
         &["share wide /a/*", "move"],
+        // Where the place is not theirs, neither is, and where it is, the first has what it asks for.
+        &["share of-1 /a/* +A", "refuse of-1 /a/*"],
     ] {
         let names: Vec<String> = closed(rules).into_iter().map(|rule| rule.name).collect();
         assert_eq!(names, rules);
@@ -195,9 +207,9 @@ proptest! {
 fn rules() -> impl Strategy<Value = String> {
     const WORDS: [&[&str]; 4] = [
         &["share", "share", "share key.headers", "pass", "pass", "refuse", "refuse", "send", "move"],
-        &["", "", " wide", " wide", " early"],
+        &["", "", " wide", " wide", " early", " of-1", " of-1"],
         &["", " /a/*", " /a/b/*", " *.x", " /a/*.x", " /1.x"],
         &["", "", " +A", " -A"],
     ];
-    WORDS.map(|words| prop::sample::select(words)).prop_map(|words| words.concat())
+    WORDS.map(prop::sample::select).prop_map(|words| words.concat())
 }

@@ -228,7 +228,7 @@ impl<'a> World<'a> {
         let mut rules =
             self.rewrites(&location.scope, &ground, &mut |world| world.content(&location.scope, &ground));
         for rule in &mut rules {
-            rule.is_wide |= location.fit == Fit::Wide;
+            rule.wide_place = Some(location.directive.id).filter(|_| location.fit == Fit::Wide);
             rule.is_early = location.fit == Fit::Early;
         }
         rules
@@ -278,7 +278,7 @@ impl<'a> World<'a> {
             }
             let leads_there = |(_, _, target): &&(Id, Vec<String>, String)| {
                 let is_taken = rules[..at].iter().any(|before| {
-                    !before.is_wide
+                    !before.is_open()
                         && !before.is_early
                         && !has_condition(&before.keys)
                         && covers_path(before, target)
