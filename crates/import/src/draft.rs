@@ -725,7 +725,7 @@ fn takes_from(placed: &[Placed], index: usize, at: usize) -> bool {
             is_as_it_was && is_sure && covers_both(&first.rule, &before.rule, &strict.rule) && !is_kept(first)
         })
     };
-    !is_bare && !is_dead() && (before.rule.is_early || !is_caught())
+    !is_bare && !is_dead() && !is_caught()
 }
 
 /// Keeps paths in other spellings as closed as those that `reader` read them as: refused where a rule keeps somebody out of some, not stored

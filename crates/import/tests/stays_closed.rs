@@ -279,7 +279,7 @@ fn a_rule_that_shares_with_more_takes_nothing_that_is_kept_apart() {
 #[test]
 fn a_redirect_of_one_location_is_none_of_the_whole_site() {
     let text = server(&format!(
-        "location /a/ {{ rewrite ^(.*)$ https://b.example$1 permanent; proxy_pass http://10.0.0.2; }} \
+        "location /a/ {{ rewrite ^(.*)$ https://b.example/new$1 permanent; proxy_pass http://10.0.0.2; }} \
          location /c/ {{ rewrite ^/c/(.*)$ /d/$1 permanent; proxy_pass http://10.0.0.2; }} {REST}"
     ));
     let imported = check(
@@ -347,10 +347,10 @@ fn another_spelling_of_a_path_that_is_not_stored_is_not_stored() {
     check(Source::Nginx, &text, &asked);
     check(Source::Nginx, &text, &[("/x", "cached")]);
     // What is guarded wherever it is stays so.
-    let text = server(&format!(
-        "location /account/ {{ proxy_pass http://10.0.0.1; proxy_cache off; }} \
-         location / {{ if ($cookie_a !~ \"^b$\") {{ return 302 /login; }} proxy_pass http://10.0.0.1; }}"
-    ));
+    let text = server(
+        "location /account/ { proxy_pass http://10.0.0.1; proxy_cache off; } \
+         location / { if ($cookie_a !~ \"^b$\") { return 302 /login; } proxy_pass http://10.0.0.1; }",
+    );
     check(Source::Nginx, &text, &[("//account/x", "refused"), ("/x", "to /login")]);
 }
 
@@ -645,6 +645,7 @@ fn what_is_done_about_errors_is_no_rule_for_all() {
         ("vcl_deliver", "if (resp.status >= 500 && req.restarts == 0) { return (restart); }"),
         ("vcl_deliver", "if (resp.status == 404) { return (synth(404, \"gone\")); }"),
         ("vcl_deliver", "if (client.ip ~ office) { if (resp.status == 500) { return (synth(503)); } }"),
+        ("vcl_fetch", "if (beresp.status >= 500) { error 503; }"),
         ("vcl_recv", "if (req.restarts > 0) { return (pass); } return (hash);"),
     ] {
         let text = program("", &format!("sub {sub} {{ {statements} }}"));
