@@ -24,6 +24,12 @@ fn is_separating(key: &str) -> bool {
 /// Stands where nobody is let through: no such name exists (RFC 6761 §6.4), so the answer is 502.
 pub(crate) const REFUSED_ORIGIN: &str = "http://refused.invalid";
 
+/// Rules that a site may have in our configuration. Of more, the last would be left out, which may be those that refuse.
+const RULES_MAX: usize = 1000;
+
+/// Rules of a site, copies among them, from which on copies are for all that a stricter rule is for, so that there is one of each.
+const NARROW_COPIES_UP_TO: usize = RULES_MAX / 2;
+
 /// Times that the text is read: each time at least one line is taken out.
 const ROUNDS_MAX: usize = 200;
 
@@ -301,6 +307,17 @@ impl Draft {
         };
         if self.sites.is_empty() {
             return Err(nothing("name a file in which content is fetched from an origin"));
+        }
+        if let Some(site) = self.sites.iter().find(|site| site.rules.len() > RULES_MAX) {
+            return Err(Broken {
+                place: Place { file: name.into(), line: 1, column: 1 },
+                message: format!(
+                    "{} would have {} rules; a site may have {RULES_MAX}",
+                    site.name,
+                    site.rules.len()
+                ),
+                help: "take out what is the same but for its path, or import it in parts".into(),
+            });
         }
         let mut lines = self.write(&ledger, what, name);
         for _ in 0..ROUNDS_MAX {
@@ -660,7 +677,10 @@ fn copy_before(placed: &mut Vec<Placed>, at: usize, ledger: &mut Ledger) -> usiz
             continue;
         }
         let (strict, wide) = (placed[at].clone(), &placed[index].rule);
-        let is_whole = covers(&strict.rule, wide);
+        // The stars of a redirect's target are those of its own path.
+        let is_whole = covers(&strict.rule, wide)
+            && !strict.rule.keys.has_table("redirect")
+            && placed.len() < NARROW_COPIES_UP_TO;
         let mut copy = match (is_whole, strict.rule.openness()) {
             (false, _) => strict.rule.clone(),
             // What it says goes for all of the wide one, and it is nearer to what that says.

@@ -296,6 +296,21 @@ fn a_redirect_of_one_location_is_none_of_the_whole_site() {
 }
 
 #[test]
+fn rules_beyond_what_a_site_may_have_are_not_left_out() {
+    let many = |count: usize| {
+        let locations: String = (0..count)
+            .map(|number| format!("location ~ ^/{number}[0-9]+/ {{ proxy_pass http://10.0.0.1; }} "))
+            .collect();
+        server(&format!("{locations} location / {{ deny all; }}"))
+    };
+    for count in [200, 600, 990] {
+        check(Source::Nginx, &many(count), &[("/x", "refused"), ("/1x/", "refused")]);
+    }
+    let broken = import(Source::Nginx, &many(1000), "nginx.conf").unwrap_err();
+    assert!(broken.message.contains("a site may have 1000"), "{broken}");
+}
+
+#[test]
 fn what_is_rewritten_is_as_closed_as_where_it_leads_to() {
     let rewritten = |rewrite: &str| {
         server(&format!(
