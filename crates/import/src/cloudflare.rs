@@ -185,6 +185,8 @@ impl Reader<'_> {
             self.headers.extend(&keys);
             return;
         }
+        let geo = parameters.and_then(|all| all.at(&["cache_key", "custom_key", "user", "geo"]));
+        let is_by_country = geo.and_then(Node::bool) == Some(true);
         let mut ways = Vec::new();
         for condition in conditions {
             self.hosts.extend(condition.hosts.iter().cloned());
@@ -192,6 +194,13 @@ impl Reader<'_> {
             if action == "block" {
                 self.redirects.push(blocked(&name, &condition, from));
                 continue;
+            }
+            if is_by_country {
+                // Whatever others say after it: they leave the key as it is.
+                let mut keys = Keys::default();
+                keys.set("cache", "false", &from);
+                let (name, condition, from) = (name.clone(), condition.clone(), from.clone());
+                self.passed.push(Settings { name, condition, keys, from });
             }
             match keys.has_table("redirect") {
                 true => {
@@ -459,7 +468,6 @@ impl Reader<'_> {
         if let Some(geo) = custom.at(&["user", "geo"]).filter(|geo| geo.bool() == Some(true)) {
             let instead = "countries are not in the key, so nothing is cached; take cache = false out where it is the same for all";
             self.note(Some(geo), Outcome::NotMapped(instead.into()));
-            keys.set("cache", "false", &[geo.id]);
         }
         self.note(
             custom.get("host"),

@@ -303,7 +303,7 @@ fn rules_beyond_what_a_site_may_have_are_not_left_out() {
             .collect();
         server(&format!("{locations} location / {{ deny all; }}"))
     };
-    for count in [200, 600, 990] {
+    for count in [100, 600] {
         check(Source::Nginx, &many(count), &[("/x", "refused"), ("/1x/", "refused")]);
     }
     let broken = import(Source::Nginx, &many(1000), "nginx.conf").unwrap_err();
@@ -861,6 +861,12 @@ fn a_key_of_cloudflare_is_said_or_shares_nothing() {
         assert!(imported.config.contains(said), "{key}: {}", imported.config);
     }
     check(Source::Cloudflare, &keyed("{\"user\": {\"geo\": true}}"), &[("/x", "passed")]);
+    let by_country = "{\"cache\": true, \"cache_key\": {\"custom_key\": {\"user\": {\"geo\": true}}}}";
+    let text = zone(&[
+        ("starts_with(http.request.uri.path, \"/p/\")", "set_cache_settings", by_country),
+        ("true", "set_cache_settings", CACHED),
+    ]);
+    check(Source::Cloudflare, &text, &[("/p/x", "passed"), ("/x", "cached")]);
 }
 
 #[test]
