@@ -274,6 +274,27 @@ async function speeds(browser) {
   await comes("with what was changed meanwhile", () => page.locator("#chart-test-lcp .marker").count(), (markers) => markers > 0);
   await comes("and by what means its place was emulated", () => page.textContent("main"), (said) => said.includes("Emulated by a relay"));
   await picture(page, "speed-test");
+  // Told as if measured: from a place of one name, by one means and by another.
+  for (const [means, lcp] of [["relay", 900], ["relay", 950], ["packets", 300]]) {
+    await api("/v1/page-tests", {
+      name: "apart", url: "http://www.shop.example/", browser: "Chrome/126", over_budget: [],
+      series: [{ place: "far", emulated_by: means, line: "80 ms to the origin, 10 ms to the edges", way: "CDN", is_edge: true, view: "first view", values: { lcp: [lcp] } }],
+    });
+  }
+  await page.goto(address("speed", "?test=apart"));
+  await page.waitForSelector("#test-place");
+  const apart = async () => ({
+    kinds: (await page.locator("#test-place option").allTextContents()).join("; "),
+    last: Number(await page.getAttribute("#chart-test-lcp .reader", "aria-valuemax")), lcp: await value(page, ".test-lcp"),
+  });
+  await comes("what was measured by other means is in no line with it", apart, ({ kinds, last, lcp }) => kinds === "far, packets; far, relay" && last === 0 && lcp === 300);
+  await page.selectOption("#test-place", { label: "far, relay" });
+  await comes("and has a line of its own", apart, ({ last, lcp }) => last === 1 && lcp === 950);
+  await page.click("#test button:has-text('Forget')");
+  await page.fill("#dialog-word", "apart");
+  await page.click("dialog button[type=submit]");
+  const left = async () => ({ shown: await page.locator(".test-name").allTextContents(), kept: (await api("/v1/page-tests")).items.map(({ name }) => name) });
+  await comes("a page test that nobody needs any more is forgotten", left, ({ shown, kept }) => shown.join() === "products" && kept.join() === "products");
   check("page speed: nothing on the console", complaints.length === 0, complaints);
   await context.close();
 }

@@ -56,7 +56,7 @@ fn operators() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(advice::get, advice::report))
         .routes(routes!(advice::verify))
         .routes(routes!(page_tests::list, page_tests::keep))
-        .routes(routes!(page_tests::results))
+        .routes(routes!(page_tests::results, page_tests::forget))
         .routes(routes!(audit::list))
         .routes(routes!(status::status))
         .routes(routes!(statistics::series))

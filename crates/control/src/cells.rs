@@ -16,8 +16,8 @@
 //! budgets/HASH                 what nodes may use of an origin's budget, by the hash of the budget's name
 //! stables                      the numbers of the configurations that have been stable
 //! advice                       the newest report of what to change, and what came of it
-//! page-tests                   the page tests there are, and the newest result of each
-//! page-tests/NAME/DAY          the results of a day
+//! tested-pages/NAME            a page test: its newest result in short, and how much is kept of which day
+//! page-results/NAME/DAY/MS-CHANCE  what it has measured once
 //! trimmed                      up to where records have been taken away
 //! ```
 

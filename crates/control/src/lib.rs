@@ -61,6 +61,7 @@ mod view;
 
 #[doc(hidden)]
 pub use dashboard::outlines;
+pub use page_tests::is_page_test_name;
 pub use rollup::measure;
 pub use statistics::OwnStatistics;
 pub use statistics::next_step;
@@ -164,15 +165,17 @@ pub(crate) enum Limit {
     PurgesQueued,
     Connections,
     StrangersPerAddress,
+    PageTestsKept,
 }
 
 impl Limit {
-    pub(crate) const ALL: [Limit; 5] = [
+    pub(crate) const ALL: [Limit; 6] = [
         Limit::RequestsPerToken,
         Limit::RefusalsPerAddress,
         Limit::PurgesQueued,
         Limit::Connections,
         Limit::StrangersPerAddress,
+        Limit::PageTestsKept,
     ];
 
     /// Its name in metrics.
@@ -183,6 +186,7 @@ impl Limit {
             Limit::PurgesQueued => "purges_queued",
             Limit::Connections => "connections",
             Limit::StrangersPerAddress => "strangers_per_address",
+            Limit::PageTestsKept => "page_tests_kept",
         }
     }
 }

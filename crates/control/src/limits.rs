@@ -85,11 +85,26 @@ pub const AUDIT_KEPT_DAYS: i64 = 400;
 /// How long results of page tests are kept: long enough to see what a change of last quarter has done.
 pub const PAGE_TESTS_KEPT_DAYS: i64 = 90;
 
-/// Page tests that are kept: each is a name in one cell, which each of them rewrites.
+/// Page tests that are kept: each is a cell, and whoever keeps a result reads all of them.
 pub const PAGE_TESTS_MAX: usize = 200;
 
 /// Bytes of a result: nine rounds of two ways and three views from eight places have half of it.
 pub const PAGE_TEST_BYTES_MAX: usize = 64 << 10;
+
+/// Bytes of all results of one test: what an answer is made from. With nine rounds of one edge each hour, 90 days have a tenth of it.
+pub const PAGE_TEST_KEPT_BYTES_MAX: u64 = 32 << 20;
+
+/// Bytes of all results of all tests: an eighth of what an etcd holds unless it is told otherwise.
+pub const PAGE_TESTS_KEPT_BYTES_MAX: u64 = 256 << 20;
+
+/// Bytes of a page test's name, which is a part of cells' names.
+pub const PAGE_TEST_NAME_BYTES_MAX: usize = 60;
+
+/// Bytes of the URL of a page that is tested.
+pub const PAGE_TEST_URL_BYTES_MAX: usize = 2_000;
+
+/// Series of a result: `perigee measure` has three views of each of eight edges, and two of the origin, from two places.
+pub const PAGE_TEST_SERIES_MAX: usize = 64;
 
 /// Entries of the audit log in an answer, and purges in the list of the newest ones.
 pub const LISTED_MAX: usize = 1_000;
@@ -174,6 +189,19 @@ pub fn limits_in_words() -> Vec<(&'static str, String, Option<&'static str>)> {
         ("age of the audit log", format!("{AUDIT_KEPT_DAYS} days"), None),
         ("page tests", PAGE_TESTS_MAX.to_string(), None),
         ("bytes of a page test's result", PAGE_TEST_BYTES_MAX.to_string(), None),
+        ("series of a page test's result", PAGE_TEST_SERIES_MAX.to_string(), None),
+        ("bytes of a page test's name", PAGE_TEST_NAME_BYTES_MAX.to_string(), None),
+        ("bytes of the URL of a page test", PAGE_TEST_URL_BYTES_MAX.to_string(), None),
+        (
+            "results of a page test; above, its oldest days are forgotten, and what is of the day itself is refused",
+            mebibytes(PAGE_TEST_KEPT_BYTES_MAX as usize),
+            Some(Limit::PageTestsKept.as_str()),
+        ),
+        (
+            "results of all page tests; above, the oldest days are forgotten, and what is of the day itself is refused",
+            mebibytes(PAGE_TESTS_KEPT_BYTES_MAX as usize),
+            Some(Limit::PageTestsKept.as_str()),
+        ),
         ("age of results of page tests", format!("{PAGE_TESTS_KEPT_DAYS} days"), None),
         ("silence after which a node is out of contact", seconds(OUT_OF_CONTACT), None),
         ("life of a node's certificate", days(NODE_CERTIFICATE), None),

@@ -32,7 +32,7 @@ export const speed = {
   about: "What visitors' browsers have told: three of four page views were at least as fast as these numbers. Below, what page tests have measured.",
   isOver: true,
   needs: (view) => ({ speed: follow(view, "/v1/stats/rum", { by: by(view), country: view.country, group: view.group }, { slower: 3 }), ...needs(view) }),
-  draw: ({ view, data }) => [visitors(view, data.speed), tests(view, data)],
+  draw: ({ view, data, me }) => [visitors(view, data.speed), tests(view, data, me)],
 };
 
 function visitors(view, found) {

@@ -4,7 +4,7 @@ use super::stage::Stage;
 
 /// A result, with these times to the largest paint by way of the edge.
 fn result(name: &str, lcp: &[f64]) -> Value {
-    let series = |way: &str, is_edge: bool, lcp: &[f64]| json!({ "place": "sydney", "emulated_by": "packets", "way": way, "is_edge": is_edge, "view": "first view", "values": { "lcp": lcp } });
+    let series = |way: &str, is_edge: bool, lcp: &[f64]| json!({ "place": "sydney", "emulated_by": "packets", "line": "280 ms to the origin, 12 ms to the edges", "way": way, "is_edge": is_edge, "view": "first view", "values": { "lcp": lcp } });
     json!({
         "name": name, "url": "https://www.shop.example/", "browser": "Chrome/126", "over_budget": ["lcp: too slow"],
         "series": [series("origin", false, &[900.0]), series("CDN", true, lcp)],
@@ -25,12 +25,16 @@ async fn what_was_measured_is_kept_in_its_order_and_shown_with_medians() {
     let names: Vec<&Value> = listed["items"].as_array().unwrap().iter().map(|one| &one["name"]).collect();
     assert_eq!(names, ["home", "list"]);
     assert_eq!(listed["items"][0]["over_budget"], json!(["lcp: too slow"]));
+    let counts = ["over_budget_count", "results"].map(|count| listed["items"][0][count].as_u64());
+    assert_eq!(counts, [Some(1), Some(2)]);
 
     let shown = stage.get("/v1/page-tests/home").await.body;
     let medians: Vec<&Value> =
         shown["items"].as_array().unwrap().iter().map(|one| &one["series"][1]["medians"]["lcp"]).collect();
     assert_eq!(medians, [400.0, 150.0]);
-    assert_eq!(shown["items"][0]["series"][1]["values"], Value::Null, "not asked for");
+    let series = &shown["items"][0]["series"][1];
+    assert_eq!(series["line"], "280 ms to the origin, 12 ms to the edges");
+    assert_eq!(series["values"], Value::Null, "not asked for");
     let whole = stage.get("/v1/page-tests/home?values=true").await.body;
     assert_eq!(whole["items"][0]["series"][1]["values"]["lcp"], json!([300.0, 500.0, 400.0]));
     let first = shown["items"][0]["at_ms"].as_i64().unwrap();
@@ -47,6 +51,27 @@ async fn another_control_shows_the_same() {
     let shown = stage.call_at(other.address(), "GET", "/v1/page-tests/home", &stage.admin, &[], None).await;
     assert_eq!(shown.body["items"][0]["series"][0]["medians"]["lcp"], 900.0, "{shown:?}");
     other.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forgotten_test_is_gone_with_its_results_and_the_audit_log_says_by_whom() {
+    let stage = Stage::start().await;
+    for name in ["home", "home", "list"] {
+        assert_eq!(stage.post("/v1/page-tests", result(name, &[300.0])).await.status, 201);
+    }
+    let ci = stage.token("ci", "purger", None).await;
+    assert_eq!(stage.call("DELETE", "/v1/page-tests/home", &ci, &[], None).await.status, 403);
+    assert_eq!(stage.delete("/v1/page-tests/a%2Fb").await.status, 400);
+    assert_eq!(stage.delete("/v1/page-tests/home").await.body, json!({ "name": "home", "gone": true }));
+    assert_eq!(stage.delete("/v1/page-tests/home").await.status, 404);
+    assert_eq!(stage.get("/v1/page-tests/home").await.status, 404);
+    let listed = stage.get("/v1/page-tests").await.body;
+    assert_eq!((listed["items"].as_array().unwrap().len(), &listed["items"][0]["name"]), (1, &json!("list")));
+    let audit = stage.get("/v1/audit?without_purges=true").await.body;
+    let entries = audit["entries"].as_array().unwrap();
+    assert!(entries.iter().any(|one| one["action"] == "page-test.forget" && one["subject"] == "home"));
+    // The name may be taken again, and begins anew.
+    assert_eq!(stage.post("/v1/page-tests", result("home", &[300.0])).await.body["results"], 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -73,6 +98,7 @@ async fn who_may_purge_all_may_keep_results_and_bad_ones_are_refused() {
     let wrong = [
         (with(&|one| one["name"] = json!("a/b")), 400, "no name"),
         (with(&|one| one["name"] = json!("")), 400, "no name"),
+        (with(&|one| one["name"] = json!("..")), 400, "no name"),
         (with(&|one| one["colour"] = json!(1)), 400, "unknown field"),
         (with(&|one| one["series"][0]["values"] = json!({ "speed": [1.0] })), 400, "not measured"),
         (with(&|one| one["series"][0]["values"] = json!({ "lcp": [-1.0] })), 400, "below zero"),
