@@ -140,6 +140,11 @@ def browse(server, pages):
 
 def main(options):
     seconds = options.seconds or (2 if options.quick else 20)
+    names = [*(flood.name for flood in floods.FLOODS), "handshakes"]
+    if options.only is not None:
+        names = [name for name in names if options.only in name]
+        if not names:
+            sys.exit(f"bench/abuse.sh: no flood's name contains {options.only!r}")
 
     def measure(rig):
         os.sched_setaffinity(0, {bench.LOAD_CORE})
@@ -163,7 +168,7 @@ def main(options):
         latencies(server.port, 1)
         before = server.memory_bytes()
         rows, worst, most = [], 0.0, 0.0
-        for name in [*(flood.name for flood in floods.FLOODS), "handshakes"]:
+        for name in names:
             reached = limits()
             without, taken, connections, cpu = beside_flood(server, name, seconds)
             grown = (server.memory_bytes() - before) / 2**20
@@ -188,4 +193,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="bench/abuse.sh", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a smoke run of a minute")
     parser.add_argument("--seconds", type=int, help="how long each flood runs; 20 unless told")
+    parser.add_argument("--only", metavar="WORDS", help="only the floods whose names contain this, to look at one again")
     main(parser.parse_args())

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What floods cost a visitor who behaves; see abuse.py. Usage: bench/abuse.sh [--quick] [--seconds N]
+# What floods cost a visitor who behaves; see abuse.py. Usage: bench/abuse.sh [--quick] [--seconds N] [--only WORDS]
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname "$0")/setup.sh"
 # The floods are those of the HTTP/2 suite, and need its packages.

@@ -63,7 +63,7 @@ pub(crate) use turns::{Heard, WORDS_MAX};
 pub(crate) struct Origins {
     shared: Arc<OriginsShared>,
     pools: RefCell<HashMap<u64, Rc<Pool>>>,
-    names: Names,
+    names: Rc<Names>,
     observer: RefCell<Option<(Arc<Registry>, Sink)>>,
 }
 
@@ -156,7 +156,7 @@ pub(crate) struct FetchInfo {
 impl Origins {
     /// A worker's own, without connections.
     pub(crate) fn new(shared: Arc<OriginsShared>) -> Self {
-        Origins { shared, pools: RefCell::default(), names: Names::default(), observer: RefCell::default() }
+        Origins { shared, pools: RefCell::default(), names: Rc::default(), observer: RefCell::default() }
     }
 
     /// From now on, `emit` gets one event for each attempt at an origin, when the attempt is over, body and all.
@@ -313,6 +313,7 @@ impl Origins {
                     return Err(Failed::before(error, upload));
                 }
             };
+            let leased = Instant::now();
             let connect_us = micros_since(asked);
             attempt.connected(&lease, connect_us);
             if let Err(error) = attempt.send(&request.askers).await {
@@ -339,7 +340,7 @@ impl Origins {
                 {
                     state.counters.stale.add();
                     upload = unsent;
-                    wanted = Wanted::New;
+                    wanted = Wanted::After(leased);
                     continue;
                 }
                 Err(failed) => {

@@ -7,8 +7,8 @@
 //!
 //! A request between edges is an ordinary request with [`Asked`] beside it, and goes through the ordinary machine: so an owner
 //! or a shield answers from its cache, joins a fetch that is under way, or begins one. Nobody asks further back than its own
-//! place: an owner asks no owner and a shield no shield, so nothing runs in circles. Who is asked instead of an owner asks that one,
-//! in the owner's place.
+//! place: an owner asks no owner and a shield no shield, so nothing runs in circles. Who is asked instead of an owner, because that one
+//! has more to do or could not be reached from there, asks the owner once more.
 //!
 //! What goes between edges besides what is HTTP's own, in fields that begin with `Perigee-Tier-` and that no visitor and no
 //! origin can say:
@@ -18,7 +18,7 @@
 //! | `Perigee-Tier-Hop` | request | `peer` or `shield`: in whose place it is asked |
 //! | `Perigee-Tier-Position` | request | the answer must know of purges up to here, or (`now`) be validated |
 //! | `Perigee-Tier-Passes` | request | the asker keeps nothing of the answer, so it may be encoded as its visitor likes |
-//! | `Perigee-Tier-Instead` | request | the owner has more to do, and is to be asked for what the one asked has not |
+//! | `Perigee-Tier-Instead` | request | the owner has more to do or was not reached, and is to be asked for what the one asked has not |
 //! | `Perigee-Tier-Position` | answer | it does know of those up to here |
 //! | `Perigee-Tier-Ttl` | answer | seconds for which it is fresh; negative when stale |
 //! | `Perigee-Tier-Timing` | answer | what the hops behind took, as in Server-Timing |
@@ -137,10 +137,11 @@ fn group_of(node: &Node) -> OriginGroup {
 /// How long another edge is waited for: longer than it may wait for the site's origins, with the budget and fail-overs, and a peer
 /// longer than the shield that it may ask, and one that is asked instead of the owner longer than that.
 fn patience_for(origins: &OriginGroup, next: &Next<'_>) -> Patience {
-    let longer = match next.hop {
-        Hop::Peer if next.is_instead => 3 * LONGER,
-        Hop::Peer => 2 * LONGER,
-        Hop::Shield => LONGER,
+    let longer = match (next.hop, next.is_instead) {
+        (Hop::Peer, true) => 4 * LONGER,
+        (Hop::Peer, false) => 3 * LONGER,
+        (Hop::Shield, true) => 2 * LONGER,
+        (Hop::Shield, false) => LONGER,
     };
     let of_all = |time: fn(&model::origin::Timeouts) -> Duration| {
         origins.origins.iter().map(move |origin| time(&origin.timeouts))
@@ -168,7 +169,7 @@ pub(crate) struct Asked {
     /// Whether the answer is passed on to a visitor and not kept: then it may be an encoded copy. Whoever keeps it gets identity, of
     /// which all codings and all ranges can be made.
     pub(crate) passes_on: bool,
-    /// Whether it is asked instead of the key's owner, which lives and has more to do.
+    /// Whether it is asked instead of the key's owner, which has more to do or was not reached.
     pub(crate) is_instead: bool,
 }
 
@@ -439,8 +440,9 @@ fn places<'a>(
             spread(&mut before, |index| load(&own_pop.nodes[index]));
         }
         let first = before.first().copied();
+        let hop = asked.map_or(Hop::Peer, |asked| asked.hop);
         places.extend(before.into_iter().take(NODES_ASKED_MAX).map(|index| Place {
-            hop: Hop::Peer,
+            hop,
             node: &own_pop.nodes[index],
             is_instead: Some(index) == first && index != owner,
         }));
@@ -448,10 +450,10 @@ fn places<'a>(
     if asked.is_none_or(|asked| asked.hop != Hop::Shield) {
         for pop in site.shields_from(own_pop).iter().filter_map(|name| snapshot.routing.pop_named(name)) {
             let order = rank(key, &pop.nodes).into_iter().take(NODES_ASKED_MAX);
-            places.extend(order.map(|index| Place {
+            places.extend(order.enumerate().map(|(turn, index)| Place {
                 hop: Hop::Shield,
                 node: &pop.nodes[index],
-                is_instead: false,
+                is_instead: turn > 0,
             }));
         }
     }

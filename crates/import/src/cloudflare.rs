@@ -12,10 +12,12 @@ mod expression;
 
 use crate::condition::Condition;
 use crate::draft::{
-    Draft, DraftRule, DraftSite, Keys, close, dotted, is_domain, quote, quote_list, secs, simplify,
+    Draft, DraftRule, DraftSite, Keys, close, close_spellings, dotted, is_domain, quote, quote_list, secs,
+    simplify,
 };
 use crate::json::{self, Node};
 use crate::ledger::{Id, Ledger, Outcome};
+use crate::pattern::covering;
 use crate::{Broken, Imported};
 
 /// Stands for the origin, which is in the zone's DNS. No such name exists (RFC 6761 §6.4).
@@ -25,6 +27,10 @@ const ORIGIN: &str = "http://name-an-origin.invalid";
 const EXTENSIONS: &str = "7z avi avif apk bin bmp bz2 class css csv doc docx dmg ejs eot eps exe flac gif gz ico iso jar jpg jpeg js mid \
                           midi mkv mp3 mp4 ogg otf pdf pict pls png ppt pptx ps rar svg svgz swf tar tif tiff ttf webm webp woff woff2 \
                           xls xlsx zip zst";
+
+/// Paths that are others' in another spelling: rules see URLs normalised ("Cloudflare normalization", which is on unless it is switched off),
+/// and origins see them as they came.
+const OTHER_SPELLINGS: [&str; 7] = ["*//*", "*/./*", "*/../*", "*/.", "*/..", "*%2E*", "*\\*"];
 
 /// Lifetimes where the origin says nothing, there too.
 const SILENT: [(&str, u64); 4] = [("302-303", 1200), ("403", 60), ("404", 180), ("410", 180)];
@@ -146,6 +152,11 @@ impl Reader<'_> {
             .to_owned();
         let action = rule.get("action").and_then(Node::text).unwrap_or_default().to_owned();
         let Some(expression) = rule.get("expression") else { return };
+        if rule.get("ratelimit").is_some() {
+            let instead = "it keeps nobody out who asks seldom: write rate_limit = { requests = …, per = … } into a rule";
+            rule.speak_for(&Outcome::NotMapped(instead.into()), self.ledger);
+            return;
+        }
         let conditions = match expression::read(expression.text().unwrap_or_default()) {
             Ok(conditions) => conditions,
             Err(why) => {
@@ -275,7 +286,11 @@ impl Reader<'_> {
             let default = edge.get("default").and_then(|node| Some((node, node.number()?)));
             match (mode, default) {
                 ("override_origin", Some((node, ttl))) => self.map(keys, "ttl", secs(ttl), node),
-                ("bypass_by_default", _) => {}
+                // What the origin says nothing of is not kept, whatever was said of it before.
+                ("bypass_by_default", _) => {
+                    keys.set("ttl", secs(0), &[edge.id]);
+                    keys.set("ttl_overrides", "false", &[edge.id]);
+                }
                 (_, Some((node, ttl))) => {
                     self.map(keys, "ttl", secs(ttl), node);
                     keys.set("ttl_overrides", "false", &[node.id]);
@@ -406,39 +421,46 @@ impl Reader<'_> {
                 }
             }
         }
+        // Where a part of what is said counts there, all of it does here: more keys, and never a wrong one.
+        let mut headers = Named::default();
         if let Some(header) = custom.get("header") {
-            if let Some(list) = header.get("include") {
-                let names: Vec<&str> = list.items().iter().filter_map(Node::text).collect();
-                self.map(keys, "key.headers", quote_list(&names), list);
+            headers.all_of(header.get("include"));
+            for (name, instead) in [
+                ("check_presence", "all that they say is in the key: write vary = { NAME = \"presence\" }"),
+                ("contains", "all that they say is in the key: write vary = { NAME = [\"…\"] }"),
+            ] {
+                headers.all_of(header.get(name));
+                self.note(header.get(name), Outcome::NotMapped(instead.into()));
             }
             self.note(
                 header.get("exclude_origin"),
                 Outcome::NotNeeded("Origin is not in the key; see cors".into()),
             );
-            self.note(
-                header.get("check_presence"),
-                Outcome::NotMapped("write vary = { NAME = \"presence\" }, and key.headers".into()),
-            );
-            self.note(
-                header.get("contains"),
-                Outcome::NotMapped("write vary = { NAME = [\"…\"] }, and key.headers".into()),
-            );
         }
+        if let Some(lang) = custom.at(&["user", "lang"]).filter(|lang| lang.bool() == Some(true)) {
+            headers.names.push("Accept-Language".into());
+            headers.from.push(lang.id);
+            let instead = "all of Accept-Language is in the key: write vary for its values";
+            self.note(Some(lang), Outcome::NotMapped(instead.into()));
+        }
+        let mut cookies = Named::default();
         if let Some(cookie) = custom.get("cookie") {
-            if let Some(list) = cookie.get("include") {
-                let names: Vec<&str> = list.items().iter().filter_map(Node::text).collect();
-                self.map(keys, "key.cookies", quote_list(&names), list);
-            }
-            self.note(
-                cookie.get("check_presence"),
-                Outcome::NotMapped("write a rule with with_cookie".into()),
-            );
+            cookies.all_of(cookie.get("include"));
+            cookies.all_of(cookie.get("check_presence"));
+            let instead = "all that they say is in the key: write a rule with with_cookie";
+            self.note(cookie.get("check_presence"), Outcome::NotMapped(instead.into()));
         }
-        self.note(custom.at(&["user", "geo"]), Outcome::NotMapped("countries are not in the key".into()));
-        self.note(
-            custom.at(&["user", "lang"]),
-            Outcome::NotMapped("write key.headers = \"Accept-Language\", and vary for its values".into()),
-        );
+        for (named, key) in [(headers, "key.headers"), (cookies, "key.cookies")] {
+            if !named.names.is_empty() {
+                keys.set(key, quote_list(&named.names), &named.from);
+                named.from.iter().for_each(|id| self.ledger.mapped(*id, key));
+            }
+        }
+        if let Some(geo) = custom.at(&["user", "geo"]).filter(|geo| geo.bool() == Some(true)) {
+            let instead = "countries are not in the key, so nothing is cached; take cache = false out where it is the same for all";
+            self.note(Some(geo), Outcome::NotMapped(instead.into()));
+            keys.set("cache", "false", &[geo.id]);
+        }
         self.note(
             custom.get("host"),
             Outcome::NotMapped("the host that visitors ask for is always in the key".into()),
@@ -539,7 +561,35 @@ impl Reader<'_> {
         }
         let name = value.text().unwrap_or_default().to_owned();
         let priority = rule.get("priority").and_then(Node::number).unwrap_or(0);
+        let is_by_cookie =
+            |action: &&Node| action.get("id").and_then(Node::text) == Some("bypass_cache_on_cookie");
+        let cookies = actions.iter().find(is_by_cookie).and_then(|action| action.get("value"));
+        if let Some((node, expression)) = cookies.and_then(|node| Some((node, node.text()?))) {
+            let mut passed = keys.clone();
+            passed.set("cache", "false", &[node.id]);
+            for way in self.with_cookies(node, expression) {
+                let Some(condition) = condition.and(&way) else { continue };
+                let (name, from) = (format!("{name}-with-cookies"), vec![value.id, node.id]);
+                self.pages.push((priority, Settings { name, condition, keys: passed.clone(), from }));
+            }
+        }
         self.pages.push((priority, Settings { name, condition, keys, from: vec![value.id] }));
+    }
+
+    /// Those who have a cookie whose name an expression is for; as there is one pattern for all cookies of a request, perhaps more.
+    fn with_cookies(&mut self, node: &Node, expression: &str) -> Vec<Condition> {
+        const KEY: &str = "with_header.Cookie";
+        // Where a name begins or ends is not said of all of them.
+        let globs = match expression.contains(['^', '$']) {
+            true => vec!["*".to_owned()],
+            false => covering(expression, true),
+        };
+        self.ledger.mapped(node.id, format!("{KEY}, in a rule with cache = false"));
+        let of = |glob: &String| {
+            let value = if glob == "*" { "true".to_owned() } else { quote(glob) };
+            Condition { lines: vec![(KEY.to_owned(), value)], is_wide: true, ..Condition::default() }
+        };
+        globs.iter().map(of).collect()
     }
 
     fn page_action(&mut self, action: &Node, keys: &mut Keys, stars_of_host: usize, stars: usize) {
@@ -614,19 +664,17 @@ impl Reader<'_> {
                     value.speak_for(&Outcome::NotMapped("what a \"*\" of the host stands for is not known in redirects: write one for each host".into()), self.ledger);
                 }
             }
+            // A rule before this one, which see.
+            ("bypass_cache_on_cookie", Some(_), _) => {}
             ("bypass_cache_on_cookie" | "cache_on_cookie", ..) => {
-                value.speak_for(
-                    &Outcome::NotMapped(
-                        "write a rule before this one with with_cookie, and cache = false".into(),
-                    ),
-                    self.ledger,
-                );
+                let instead = "nothing is cached: write rules with with_cookie, and take cache = false out";
+                value.speak_for(&Outcome::NotMapped(instead.into()), self.ledger);
+                keys.set("cache", "false", &[action.id]);
             }
             ("cache_key_fields" | "cache_key", ..) => {
-                value.speak_for(
-                    &Outcome::NotMapped("write query, key.headers and key.cookies".into()),
-                    self.ledger,
-                );
+                let instead = "it is not read, so nothing is cached: write query, key.headers and key.cookies, and take cache = false out";
+                value.speak_for(&Outcome::NotMapped(instead.into()), self.ledger);
+                keys.set("cache", "false", &[action.id]);
             }
             (
                 "origin_error_page_pass_thru"
@@ -697,6 +745,7 @@ impl Reader<'_> {
         simplify(&mut caching);
         rules.extend(caching);
         close(&mut rules, self.ledger);
+        close_spellings(&mut rules, &OTHER_SPELLINGS, "Cloudflare");
         let name = domains.first().map_or("zone", |host| host.trim_start_matches("*.")).to_owned();
         Some(DraftSite { name, from: Vec::new(), keys, rules })
     }
@@ -741,6 +790,27 @@ impl Reader<'_> {
         }
         parted.extend(rest);
         parted
+    }
+}
+
+/// Names that belong to a key, and where they are said.
+#[derive(Default)]
+struct Named {
+    names: Vec<String>,
+    from: Vec<Id>,
+}
+
+impl Named {
+    /// The items of a list, or the names of an object.
+    fn all_of(&mut self, node: Option<&Node>) {
+        let Some(node) = node else { return };
+        let names = node.items().iter().filter_map(Node::text).map(str::to_owned);
+        for name in names.chain(node.members().iter().map(|(name, _)| name.to_owned())) {
+            if !self.names.contains(&name) {
+                self.names.push(name);
+            }
+        }
+        self.from.extend(node.leaves().iter().map(|leaf| leaf.id));
     }
 }
 

@@ -7,12 +7,16 @@
 use std::collections::HashMap;
 
 use crate::draft::{
-    Draft, DraftRule, DraftSite, Keys, Openness, REFUSED_ORIGIN, close, dotted, is_domain, path_pattern,
-    quote, quote_list, secs,
+    Draft, DraftRule, DraftSite, Keys, Openness, REFUSED_ORIGIN, close, close_spellings, dotted, is_domain,
+    path_pattern, quote, quote_list, secs,
 };
 use crate::json::{self, Node};
 use crate::ledger::{Id, Ledger, Outcome};
 use crate::{Broken, Imported};
+
+/// Paths that are others' in another spelling: CloudFront removes dot segments (RFC 3986 §6.2.2) before it looks for a behaviour, and then
+/// asks the origin for the path as it came.
+const OTHER_SPELLINGS: [&str; 5] = ["*/./*", "*/../*", "*/.", "*/..", "*%2E*"];
 
 /// What CloudFront does with a lifetime that is said by nobody.
 const YEAR_SECS: u64 = 31_536_000;
@@ -136,6 +140,7 @@ impl Reader<'_> {
             rules.extend(self.behaviour(behaviour, &errors));
         }
         close(&mut rules, self.ledger);
+        close_spellings(&mut rules, &OTHER_SPELLINGS, "CloudFront");
         let origin = rules
             .iter()
             .rev()
@@ -379,7 +384,8 @@ impl Reader<'_> {
             behaviour.get("RealtimeLogConfigArn"),
             "write access_log in [edge]: a URL takes batches of lines",
         );
-        let mut rule = DraftRule { name, from: from.to_vec(), keys, is_wide, ..DraftRule::default() };
+        let wide_place = Some(behaviour.id).filter(|_| is_wide);
+        let mut rule = DraftRule { name, from: from.to_vec(), keys, wide_place, ..DraftRule::default() };
         if !first_seen_by.is_empty() {
             refuse(
                 &mut rule,
@@ -404,7 +410,7 @@ impl Reader<'_> {
         if rule.openness() != Openness::Shared
             && let Some(pattern) = pattern.and_then(Node::text).filter(|text| text.contains('?'))
         {
-            rule.is_wide = true;
+            rule.wide_place = Some(behaviour.id);
             rule.keys.set("path", quote(&path_of(&pattern.replace('?', "*"))), &from);
         }
         let mut rules = vec![rule];
@@ -415,7 +421,8 @@ impl Reader<'_> {
                 keys.set("path", place, &from);
             }
             let who = "CloudFront refuses other methods here.";
-            rules.push(DraftRule::refusal(&rules[0].name, keys, ids, who));
+            let refusal = DraftRule::refusal(&rules[0].name, keys, ids, who);
+            rules.push(DraftRule { wide_place: rules[0].wide_place, ..refusal });
         }
         rules
     }

@@ -17,6 +17,10 @@ const ESSENTIAL: [&str; 9] =
 /// for more than it may be. So are those that begin with the first.
 const SEPARATING: [&str; 3] = ["key.", "request_cookies", "request_headers.remove"];
 
+fn is_separating(key: &str) -> bool {
+    SEPARATING.iter().any(|beginning| key.starts_with(beginning))
+}
+
 /// Stands where nobody is let through: no such name exists (RFC 6761 §6.4), so the answer is 502.
 pub(crate) const REFUSED_ORIGIN: &str = "http://refused.invalid";
 
@@ -29,6 +33,16 @@ struct Line {
     key: String,
     value: String,
     from: Vec<Id>,
+}
+
+impl Line {
+    fn is_condition(&self) -> bool {
+        matches!(&*self.key, "path" | "hosts" | "scheme" | "methods") || self.key.starts_with("with_")
+    }
+
+    fn is_separating(&self) -> bool {
+        is_separating(&self.key)
+    }
 }
 
 /// The keys of a table, in their order.
@@ -139,6 +153,16 @@ impl Keys {
         self.extend(&other);
     }
 
+    /// Those that say when a rule applies.
+    fn conditions(&self) -> Keys {
+        Keys { lines: self.lines.iter().filter(|line| line.is_condition()).cloned().collect() }
+    }
+
+    /// The others.
+    fn without_conditions(&self) -> Keys {
+        Keys { lines: self.lines.iter().filter(|line| !line.is_condition()).cloned().collect() }
+    }
+
     /// What both say alike, whatever it comes from.
     pub(crate) fn says_as(&self, other: &Keys) -> bool {
         let said = |keys: &Keys| -> BTreeSet<(String, String)> {
@@ -159,8 +183,12 @@ pub(crate) struct DraftRule {
     pub(crate) keys: Keys,
     /// Whether it holds for more than what it stands for, as a pattern that has no exact equal does.
     pub(crate) is_wide: bool,
+    /// The place whose pattern holds for more, where it is of such a one: all of its rules hold for just the same more.
+    pub(crate) wide_place: Option<Id>,
     /// Whether it stands before others that would be tried first.
     pub(crate) is_early: bool,
+    /// Whether it keeps somebody out though it is a redirect: it sends away who is not known.
+    pub(crate) keeps_out: bool,
 }
 
 /// What a rule does with a request that it should not have had, the worst last.
@@ -187,9 +215,8 @@ impl DraftRule {
     }
 
     pub(crate) fn openness(&self) -> Openness {
-        let is_refused = self.keys.get("origin") == Some(&*quote(REFUSED_ORIGIN));
         match self.keys.get("cache") {
-            _ if is_refused || self.keys.has_table("redirect") => Openness::Closed,
+            _ if self.is_refusal() || self.keys.has_table("redirect") => Openness::Closed,
             Some("false") => Openness::Passed,
             _ => Openness::Shared,
         }
@@ -210,6 +237,22 @@ impl DraftRule {
 
     pub(crate) fn is_refusal(&self) -> bool {
         self.keys.get("origin") == Some(&*quote(REFUSED_ORIGIN))
+    }
+
+    /// Whether somebody is kept out by it: other redirects only say where something is.
+    pub(crate) fn is_guard(&self) -> bool {
+        self.is_refusal() || self.keeps_out
+    }
+
+    /// Whether it holds for more than it stands for.
+    pub(crate) fn is_open(&self) -> bool {
+        self.is_wide || self.wide_place.is_some()
+    }
+
+    /// Whether it tells visitors apart as well as another.
+    fn separates_as(&self, other: &DraftRule) -> bool {
+        let mut lines = other.keys.lines.iter().filter(|line| line.is_separating());
+        lines.all(|line| self.keys.get(&line.key) == Some(&*line.value))
     }
 }
 
@@ -242,7 +285,7 @@ struct Written {
     /// Number of the site, from 1; 0 before the first.
     site: usize,
     is_head: bool,
-    /// Whether it is of a rule that refuses, or passes by the cache: that may hold for more, and must not hold for less.
+    /// Whether it is of a rule that keeps somebody out, or passes by the cache: that may hold for more, and must not hold for less.
     is_strict: bool,
 }
 
@@ -306,7 +349,7 @@ impl Draft {
                 for remark in &rule.remarks {
                     out.comment(remark);
                 }
-                out.is_strict = rule.keys.get("cache") == Some("false");
+                out.is_strict = rule.keys.get("cache") == Some("false") || rule.is_guard();
                 out.head("[[site.rule]]", &rule.from);
                 rule.keys.lines.insert(0, named(&rule.name, &mut names));
                 out.keys(&rule.keys);
@@ -389,7 +432,8 @@ fn take_out(lines: &mut [Written], ledger: &mut Ledger, error: &Diagnostic) -> b
     let top = lines[index].key.split('.').next().unwrap_or_default().to_owned();
     let (part, site) = (lines[index].part, lines[index].site);
     // A rule that refuses or passes holds for more without one of its conditions; without the rule, it would be shared or open.
-    let is_condition = lines[index].is_strict && !lines[index].is_head && top != "origin";
+    let is_condition =
+        lines[index].is_strict && !lines[index].is_head && !matches!(&*top, "origin" | "redirect");
     let is_whole = !is_condition
         && (lines[index].is_head || ESSENTIAL.contains(&&*top) || top == "origin" || top == "domains");
     let is_passed = lines.iter().any(|line| line.part == part && line.key == "cache" && !is_left_out(line));
@@ -416,8 +460,7 @@ fn take_out(lines: &mut [Written], ledger: &mut Ledger, error: &Diagnostic) -> b
         }
         line.text = format!("# left out: {}", line.text);
     }
-    if !is_whole && is_of_rule && !is_passed && SEPARATING.iter().any(|key| lines[index].key.starts_with(key))
-    {
+    if !is_whole && is_of_rule && !is_passed && is_separating(&lines[index].key) {
         let line = &mut lines[index];
         line.text = format!("cache = false  {}", line.text);
         "cache".clone_into(&mut line.key);
@@ -573,43 +616,141 @@ pub(crate) fn common(one: &str, other: &str) -> Option<(String, bool)> {
     })
 }
 
-/// Keeps closed what the order of rules would open: a rule that refuses, or passes by the cache, comes before those that hold for more
-/// than what they stand for.
+/// Keeps closed what the order of rules would open.
+///
+/// A rule that is wide, or early, takes requests that a stricter one behind it was for. So a copy of the stricter one comes before it: for all
+/// that it is for or, where it is for all that the other is, for just that, so that what stands between keeps its own. First come copies
+/// of rules that share what the other would share with more, as passes; then of those that pass; then of those that let nobody through. A copy
+/// takes from rules that it has been put before as a wide one does, and those that this may not happen to are stricter, so that they come later.
 pub(crate) fn close(rules: &mut Vec<DraftRule>, ledger: &mut Ledger) {
-    let mut at = 1;
-    while at < rules.len() {
-        let rule = &rules[at];
-        let is_strict = rule.is_refusal() || rule.openness() == Openness::Passed;
-        let wide = rules[..at].iter().enumerate().position(|(place, before)| {
-            // What stands between and takes all that falls through the wide one.
-            let is_caught = !before.is_early
-                && rules[place + 1..at]
-                    .iter()
-                    .any(|between| !between.is_wide && !between.is_early && covers(between, before));
-            // Who has cookies is passed because of them; where they are taken away, there is no need.
-            let is_bare = rule.keys.get("with_header.Cookie") == Some("true")
-                && before.keys.get("request_cookies") == Some(&*quote("none"));
-            (before.is_wide || before.is_early)
-                && before.openness() > rule.openness()
-                && !is_bare
-                && !is_caught
-                && may_meet(before, rule)
-        });
-        if let Some(place) = wide.filter(|_| is_strict) {
-            let mut rule = rule.clone();
-            for id in &rule.from {
-                ledger.not_mapped(
-                    *id,
-                    "its rule comes before one whose patterns hold for more than its expression: it would be opened, or shared, by that",
-                );
+    let place = |(place, rule)| Placed { place, rule, is_copy: false };
+    let mut placed: Vec<Placed> = std::mem::take(rules).into_iter().enumerate().map(place).collect();
+    for level in [Openness::Shared, Openness::Passed, Openness::Closed] {
+        let mut at = 0;
+        while at < placed.len() {
+            let strict = &placed[at];
+            let is_of_level = strict.rule.openness() == level && !strict.is_copy;
+            if is_of_level && (level != Openness::Closed || strict.rule.is_guard()) {
+                at = copy_before(&mut placed, at, ledger);
             }
-            rule.remarks.push(
-                "Before a rule that would take some of it, as its patterns hold for more than what they stand for.".into(),
-            );
-            rules.insert(place, rule);
             at += 1;
         }
+    }
+    rules.extend(placed.into_iter().map(|placed| placed.rule));
+}
+
+/// A rule, and where it stood before there were copies: those have the place of what they are copies of.
+#[derive(Clone)]
+struct Placed {
+    place: usize,
+    rule: DraftRule,
+    is_copy: bool,
+}
+
+/// Puts copies of the rule at `at` before those that would take from it. Where it stands then.
+fn copy_before(placed: &mut Vec<Placed>, at: usize, ledger: &mut Ledger) -> usize {
+    const TOLD: &str = "its rule comes before one whose patterns hold for more than its expression: it would be opened, or shared, by that";
+    const TOLD_OF_ALL: &str = "its patterns hold for more than its expression, and what is behind it is stricter: a rule before it is that for all of it";
+    const REMARK: &str =
+        "Before a rule that would take some of it, as its patterns hold for more than what they stand for.";
+    let (mut index, mut at) = (0, at);
+    while index < at {
+        if !takes_from(placed, index, at) {
+            index += 1;
+            continue;
+        }
+        let (strict, wide) = (placed[at].clone(), &placed[index].rule);
+        let is_whole = covers(&strict.rule, wide);
+        let mut copy = match (is_whole, strict.rule.openness()) {
+            (false, _) => strict.rule.clone(),
+            // What it says goes for all of the wide one, and it is nearer to what that says.
+            (true, Openness::Shared | Openness::Passed) => {
+                DraftRule { name: format!("{}-past-the-cache", wide.name), ..wide.clone() }
+            }
+            (true, Openness::Closed) => {
+                let mut keys = wide.keys.conditions();
+                keys.extend(&strict.rule.keys.without_conditions());
+                DraftRule { keys, ..strict.rule.clone() }
+            }
+        };
+        if strict.rule.openness() > Openness::Closed {
+            copy.pass(&strict.rule.from);
+        }
+        copy.remarks.push(REMARK.into());
+        copy.is_wide = strict.rule.is_wide;
+        copy.wide_place = strict.rule.wide_place;
+        // What would be tried before an early one, would be so before what comes before that.
+        copy.is_early = placed[index..=at].iter().any(|behind| behind.rule.is_early);
+        strict.rule.from.iter().for_each(|id| ledger.not_mapped(*id, TOLD));
+        if is_whole {
+            wide.from.iter().for_each(|id| ledger.not_mapped(*id, TOLD_OF_ALL));
+        }
+        placed.insert(index, Placed { place: strict.place, rule: copy, is_copy: true });
         at += 1;
+        if !is_whole {
+            break;
+        }
+        index += 2;
+    }
+    at
+}
+
+/// Whether the rule at `index` may take a request that the stricter one at `at` was for, and be more open to it.
+fn takes_from(placed: &[Placed], index: usize, at: usize) -> bool {
+    let (before, strict) = (&placed[index], &placed[at]);
+    let is_misplaced = before.rule.is_early || before.place > strict.place;
+    let is_more_open = match (before.rule.openness(), strict.rule.openness()) {
+        (Openness::Shared, Openness::Shared) => !before.rule.separates_as(&strict.rule),
+        (before, strict) => before > strict,
+    };
+    if !(is_misplaced || before.rule.is_open()) || !is_more_open || !may_meet(&before.rule, &strict.rule) {
+        return false;
+    }
+    // Who has cookies is passed because of them; where they are taken away, there is no need.
+    let is_bare = strict.rule.openness() == Openness::Passed
+        && strict.rule.keys.get("with_header.Cookie") == Some("true")
+        && before.rule.keys.get("request_cookies") == Some(&*quote("none"));
+    let is_dead = || placed[..index].iter().any(|first| covers(&first.rule, &before.rule));
+    // What came before the stricter one has taken all that both are for: it holds for just that, or for as much more as the stricter one, and
+    // no early rule has kept it from that.
+    let is_kept = |first: &Placed| {
+        let mut early = placed.iter().filter(|one| one.rule.is_early && one.place <= first.place);
+        early.any(|early| may_meet(&early.rule, &first.rule))
+    };
+    let is_caught = || {
+        placed.iter().any(|first| {
+            let is_as_it_was = !first.is_copy && first.place < strict.place;
+            let is_sure = !first.rule.is_open()
+                || (!first.rule.is_wide && first.rule.wide_place == strict.rule.wide_place);
+            is_as_it_was && is_sure && covers_both(&first.rule, &before.rule, &strict.rule) && !is_kept(first)
+        })
+    };
+    !is_bare && !is_dead() && !is_caught()
+}
+
+/// Keeps paths in other spellings as closed as those that `reader` read them as: refused where a rule keeps somebody out of some, not stored
+/// where one passes some.
+pub(crate) fn close_spellings(rules: &mut Vec<DraftRule>, spellings: &[&str], reader: &str) {
+    let Some(first) = rules.iter().position(|rule| rule.openness() > Openness::Closed) else { return };
+    let has_path = |rule: &DraftRule| rule.keys.get("path").is_some();
+    let is_guarded = rules.iter().any(|rule| rule.is_guard() && has_path(rule));
+    let is_passed = rules.iter().any(|rule| rule.openness() == Openness::Passed && has_path(rule))
+        && rules.iter().any(|rule| rule.openness() == Openness::Shared);
+    let mut keys = Keys::default();
+    keys.set("path", quote_list(spellings), &[]);
+    let name = "other-spellings";
+    let remark = |what: &str| {
+        format!(
+            "In another spelling, these paths would pass by the rules that {what}; {reader} reads them as one."
+        )
+    };
+    // A pass for all of them would open what is guarded behind it.
+    if is_guarded || (is_passed && rules[first..].iter().any(DraftRule::is_guard)) {
+        rules.insert(0, DraftRule::refusal(name, keys, Vec::new(), &remark("refuse")));
+    } else if is_passed {
+        keys.set("cache", "false", &[]);
+        let remarks = vec![remark("do not store")];
+        rules.insert(first, DraftRule { name: name.into(), remarks, keys, ..DraftRule::default() });
     }
 }
 
@@ -617,14 +758,7 @@ pub(crate) fn close(rules: &mut Vec<DraftRule>, ledger: &mut Ledger) {
 pub(crate) fn simplify(rules: &mut Vec<DraftRule>) {
     for at in (1..rules.len()).rev() {
         let (before, rule) = (&rules[at - 1], &rules[at]);
-        let said = |rule: &DraftRule| {
-            let mut keys = rule.keys.clone();
-            keys.lines.retain(|line| {
-                !matches!(&*line.key, "path" | "hosts" | "scheme" | "methods")
-                    && !line.key.starts_with("with_")
-            });
-            keys
-        };
+        let said = |rule: &DraftRule| rule.keys.without_conditions();
         if covers(rule, before) && said(rule).says_as(&said(before)) {
             rules.remove(at - 1);
         }
@@ -633,14 +767,22 @@ pub(crate) fn simplify(rules: &mut Vec<DraftRule>) {
 
 /// Whether one is for all requests that the other is for.
 fn covers(one: &DraftRule, other: &DraftRule) -> bool {
+    covers_both(one, other, other)
+}
+
+/// Whether one is for all requests that two others are both for.
+fn covers_both(one: &DraftRule, other: &DraftRule, another: &DraftRule) -> bool {
     let glob = model::glob::Glob::new;
     let lists = ["path", "hosts", "scheme", "methods"].iter().all(|key| {
-        let (mine, theirs) = (one.keys.texts(key), other.keys.texts(key));
+        let mine = one.keys.texts(key);
         let is_mine = |their: &String| mine.iter().any(|my| glob(my).covers(&glob(their)));
-        mine.is_empty() || (!theirs.is_empty() && theirs.iter().all(is_mine))
+        let holds = |theirs: &[String]| !theirs.is_empty() && theirs.iter().all(is_mine);
+        mine.is_empty() || holds(&other.keys.texts(key)) || holds(&another.keys.texts(key))
     });
     let mut fields = one.keys.lines.iter().filter(|line| line.key.starts_with("with_"));
-    lists && fields.all(|line| other.keys.get(&line.key) == Some(&*line.value))
+    let is_said =
+        |line: &Line| [other, another].iter().any(|rule| rule.keys.get(&line.key) == Some(&*line.value));
+    lists && fields.all(is_said)
 }
 
 /// Whether there may be a request that both are for.
@@ -652,7 +794,11 @@ fn may_meet(one: &DraftRule, other: &DraftRule) -> bool {
             || mine.iter().any(|my| theirs.iter().any(|their| !are_apart(my, their)))
     });
     let (mine, theirs) = (one.keys.texts("methods"), other.keys.texts("methods"));
-    let methods = mine.is_empty() || theirs.is_empty() || mine.iter().any(|method| theirs.contains(method));
+    // A rule for GET is for HEAD too.
+    let is_get = |method: &String| matches!(&**method, "GET" | "HEAD");
+    let is_theirs =
+        |method: &String| theirs.contains(method) || (is_get(method) && theirs.iter().any(is_get));
+    let methods = mine.is_empty() || theirs.is_empty() || mine.iter().any(is_theirs);
     // One asks that there is none of what the other asks for.
     let fields = one.keys.lines.iter().filter(|line| line.key.starts_with("with_")).all(|line| {
         other.keys.get(&line.key).is_none_or(|value| (value == "false") == (line.value == "false"))
@@ -670,3 +816,6 @@ pub(crate) fn dotted(table: &str, name: &str) -> String {
 fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,7 +20,7 @@ mod parse;
 use std::collections::{BTreeSet, HashMap};
 
 use crate::draft::{
-    Draft, DraftRule, DraftSite, Keys, Openness, REFUSED_ORIGIN, close, is_domain, quote, quote_list,
+    Draft, DraftRule, DraftSite, Keys, REFUSED_ORIGIN, close, close_spellings, is_domain, quote, quote_list,
 };
 use crate::ledger::{Id, Ledger, Outcome};
 use crate::{Broken, Imported};
@@ -192,11 +192,14 @@ impl<'a> World<'a> {
         self.read_addresses(draft);
         self.read_limits(draft);
         self.denying(&http);
-        let keeps_slashes = self.keeps_slashes();
+        let spellings: Vec<&str> = match self.keeps_slashes() {
+            true => OTHER_SPELLINGS.into_iter().filter(|spelling| *spelling != "*//*").collect(),
+            false => OTHER_SPELLINGS.to_vec(),
+        };
         for names in self.sites() {
             if let Some(mut site) = self.build_site(&names) {
                 close(&mut site.rules, self.ledger);
-                close_spellings(&mut site.rules, keeps_slashes);
+                close_spellings(&mut site.rules, &spellings, "nginx");
                 draft.sites.push(site);
             }
         }
@@ -633,24 +636,6 @@ fn is_of_this_machine(scope: &Scope<'_>) -> bool {
 
 /// Paths that are others' in another spelling: nginx reads them as one before it looks for a location.
 const OTHER_SPELLINGS: [&str; 8] = ["*//*", "*/./*", "*/../*", "*/.", "*/..", "*%2E*", "*%2F*", "*%5C*"];
-
-/// What refuses paths refuses them in every spelling that nginx would have read as the same.
-fn close_spellings(rules: &mut Vec<DraftRule>, keeps_slashes: bool) {
-    let guards: Vec<Id> = rules
-        .iter()
-        .filter(|rule| rule.is_refusal() && rule.keys.get("path").is_some())
-        .flat_map(|rule| rule.from.iter().copied())
-        .collect();
-    if !guards.is_empty() && rules.iter().any(|rule| rule.openness() > Openness::Closed) {
-        let spellings =
-            OTHER_SPELLINGS.into_iter().filter(|spelling| !(keeps_slashes && *spelling == "*//*"));
-        let mut keys = Keys::default();
-        keys.set("path", quote_list(&spellings.collect::<Vec<_>>()), &[]);
-        let who =
-            "In another spelling, these paths would pass by the rules that refuse; nginx reads them as one.";
-        rules.insert(0, DraftRule::refusal("other-spellings", keys, Vec::new(), who));
-    }
-}
 
 /// The address that `listen` names.
 fn address_of(listen: &str) -> Option<String> {

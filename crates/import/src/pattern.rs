@@ -24,6 +24,8 @@ pub(crate) struct Patterns {
 enum Piece {
     Text(String),
     Star(Option<usize>),
+    /// `$` within a group: nothing comes behind it.
+    End,
 }
 
 /// One way to match.
@@ -106,6 +108,7 @@ fn write(way: &Way) -> (String, Vec<Option<usize>>) {
                 glob.push('*');
                 groups.push(*group);
             }
+            Piece::End => {}
         }
     }
     (glob, groups)
@@ -117,6 +120,15 @@ fn joined(left: &[Way], right: &[Way]) -> Vec<Way> {
 
 fn star() -> Vec<Way> {
     vec![vec![Piece::Star(None)]]
+}
+
+/// A way up to where it says that the text ends; nothing where that is not the end.
+fn ended(mut way: Way) -> Option<Way> {
+    let Some(end) = way.iter().position(|piece| *piece == Piece::End) else { return Some(way) };
+    let can_be_empty = |piece: &Piece| !matches!(piece, Piece::Text(_));
+    let is_last = way[end..].iter().all(can_be_empty);
+    way.truncate(end);
+    is_last.then_some(way)
 }
 
 /// What matches where the text itself does not go on.
@@ -177,6 +189,9 @@ impl Reader<'_> {
         if is_open {
             ways.iter_mut().for_each(|way| way.push(Piece::Star(None)));
         }
+        if is_top {
+            ways = ways.into_iter().filter_map(ended).collect();
+        }
         Some(ways)
     }
 
@@ -222,7 +237,8 @@ impl Reader<'_> {
                 }
                 c => Some(text(c)),
             },
-            '^' | '$' => {
+            '$' => Some(vec![vec![Piece::End]]),
+            '^' => {
                 self.give_up()?;
                 Some(nothing())
             }
@@ -369,6 +385,9 @@ mod tests {
         check(r"^/v[0-9]+/x$", &["/v*/x"], false);
         check(r"/\.git", &["*/.git*"], true);
         check(r"^/a$|^/b", &["/a", "/b*"], true);
+        check(r"^/(a|b)(/|$)", &["/a/*", "/a", "/b/*", "/b"], true);
+        check(r"^/a($|\?)", &["/a", "/a?*"], true);
+        check(r"^/a(/|$)b", &["/a/b*"], true);
         check(
             r"^/(?:img|css)/.+\.min\.[jc]ss?$",
             &[
@@ -411,7 +430,7 @@ mod tests {
         };
         check(r"^/admin(?!/public)", &["/admin*"]);
         check(r"^/(?<!x)(a|b)\1/", &["/a*/*", "/b*/*"]);
-        check(r"(^|/)\.git(/|$)", &["*.git/*", "*.git*", "*/.git/*", "*/.git*"]);
+        check(r"(^|/)\.git(/|$)", &["*.git/*", "*.git", "*/.git/*", "*/.git"]);
         check(r"^/secret[[:digit:]]+/\bx", &["/secret*/x*"]);
         check(r"^/(?i:Wp)-admin", &["(?i)/wp-admin*"]);
         check(r"^/a$b", &["/ab*"]);
@@ -429,7 +448,7 @@ mod tests {
         /// Against an engine that nobody here wrote.
         #[test]
         fn whatever_an_expression_matches_is_matched_by_what_covers_it(
-            expression in r"\^?(/|a|b|\.|\\\.|\(a\|b\)|\(\^\|/\)|\[ab\]|\[\^a\]|\[\[:alpha:\]\]|\\d|\\b|a\*|b\+|c\?|a\{2\}|\(\?i\)|\(\?:a\|B\)\?){1,6}\$?",
+            expression in r"\^?(/|a|b|\.|\\\.|\(a\|b\)|\(\^\|/\)|\(/\|\$\)|\(\$\|a\)|\[ab\]|\[\^a\]|\[\[:alpha:\]\]|\\d|\\b|a\*|b\+|c\?|a\{2\}|\(\?i\)|\(\?:a\|B\)\?){1,6}\$?",
             text in r"[/abcAB1.]{0,8}",
         ) {
             let Ok(engine) = regex::Regex::new(&expression) else { return Ok(()) };

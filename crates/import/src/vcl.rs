@@ -12,9 +12,9 @@
 //! the order in which rules are tried. An `if` parts a path in those for which it holds, which come first, and the rest; what ends a path
 //! (`return`) keeps later statements from it. So each path becomes a rule, and the last is for all that is left.
 //!
-//! Whether a condition holds that no rule can say is not known. Then what it would do is not done, but for what keeps something from
-//! visitors: who might be refused is refused, and what might not be shared is not, for all who come there. Not run: regular
-//! substitutions, directors, inline C, modules.
+//! Whether a condition holds that no rule can say is not known, and neither is it of one on what the program has changed before. Then what it
+//! would do is not done, but for what keeps something from visitors: who might be refused is refused, and what might not be shared is not,
+//! for all who come there. What is said of errors alone is no rule for others. Not run: regular substitutions, directors, inline C, modules.
 
 mod backends;
 mod conditions;
@@ -27,7 +27,7 @@ use crate::condition::Condition;
 use crate::draft::{Draft, DraftSite, Keys, dotted, quote, secs};
 use crate::ledger::{Id, Ledger, Outcome};
 use crate::{Broken, Imported};
-use conditions::Expr;
+use conditions::{Changed, Expr};
 use lexer::{Statement, Token};
 
 /// Stands where no backend is named. No such name exists (RFC 6761 §6.4).
@@ -85,6 +85,22 @@ struct Path {
     is_delivered: bool,
     /// Longest lifetime that is said under a condition which cannot be said.
     ttl_max_ms: Option<u64>,
+    /// Within a condition on the query, headers were asked for too.
+    is_for_some: bool,
+    /// The subroutine may have ended for it, and not by a pass.
+    is_maybe_ended: bool,
+    changed: Changed,
+}
+
+impl Path {
+    /// How sure it is that a statement is reached. The query is no reason to share what is not for all who ask with the same.
+    fn reach(&self, reach: Reach) -> Reach {
+        match reach {
+            Reach::OfQuery if self.is_for_some || !self.condition.lines.is_empty() => Reach::Unsure,
+            Reach::Sure | Reach::OfQuery if self.is_maybe_ended => Reach::Unsure,
+            reach => reach,
+        }
+    }
 }
 
 /// How sure it is that a statement is reached.
@@ -94,8 +110,30 @@ enum Reach {
     Unsure,
     /// It depends on the query, which belongs to the key: what is kept is for those who ask with the same.
     OfQuery,
-    /// It depends on the response's being an error.
+    /// It depends on the response's being an error, and perhaps on more.
     OfErrors,
+}
+
+impl Reach {
+    /// Where one condition has to hold, and another too.
+    fn and(self, other: Reach) -> Reach {
+        match (self, other) {
+            (Reach::Sure, reach) | (reach, Reach::Sure) => reach,
+            // Whatever else is asked, it is for errors alone.
+            (Reach::OfErrors, _) | (_, Reach::OfErrors) => Reach::OfErrors,
+            (Reach::OfQuery, Reach::OfQuery) => Reach::OfQuery,
+            _ => Reach::Unsure,
+        }
+    }
+
+    /// Where one of two that are open is enough.
+    fn or(self, other: Reach) -> Reach {
+        match (self, other) {
+            (one, other) if one == other => one,
+            (Reach::OfQuery, Reach::OfErrors) | (Reach::OfErrors, Reach::OfQuery) => Reach::OfQuery,
+            _ => Reach::Unsure,
+        }
+    }
 }
 
 /// Whether a condition holds.
@@ -112,7 +150,7 @@ struct Reader<'a> {
     backends: HashMap<String, Keys>,
     probes: HashMap<String, Keys>,
     first: Option<String>,
-    /// Request headers, in lower case, whose values the program computes.
+    /// Request headers, in lower case, to which the program gives values.
     computed: BTreeSet<String>,
     /// How many paths there are.
     count: usize,
@@ -140,13 +178,17 @@ impl<'a> Reader<'a> {
         self.note_what_is_computed();
         let subs: Vec<(&'a str, Vec<&'a Statement>)> =
             self.subs.iter().map(|(name, of)| (*name, of.clone())).collect();
-        let mut paths = vec![Path::default()];
+        let mut paths = vec![Path { changed: Changed::at_start(), ..Path::default() }];
         let mut is_empty = true;
         for name in FOLLOWED {
             let Some((_, statements)) = subs.iter().find(|(known, _)| *known == name) else { continue };
             is_empty = false;
             for path in &mut paths {
                 path.is_ended = path.refused.is_some();
+                path.is_maybe_ended = false;
+                if name != "vcl_recv" {
+                    note_what_is_changed_between(&subs, &mut path.changed);
+                }
             }
             for statement in statements {
                 self.ledger.mapped(statement.id, if name == "vcl_hash" { "key" } else { "[[site.rule]]" });
@@ -186,19 +228,22 @@ impl<'a> Reader<'a> {
         paths
     }
 
-    /// Headers of requests whose values no rule can say: a key that has one of them would tell nobody apart.
+    /// Headers of requests to which the program gives values, also such as stand there: visitors do not send them, so a key that has one of
+    /// them would tell nobody apart.
     fn note_what_is_computed(&mut self) {
         let mut computed = BTreeSet::new();
         for statement in self.subs.values().flatten() {
             statement.each(&mut |one| {
                 let words = one.words();
-                if let [first, target, ..] = words[..]
-                    && first == "set"
-                    && let Some((_, header)) = target.to_ascii_lowercase().split_once("req.http.")
-                    && one.literal().is_none()
-                {
-                    computed.insert(header.to_owned());
-                }
+                let first = words.first().copied().unwrap_or_default();
+                let changed = match first {
+                    "set" => &words[1..words.len().min(2)],
+                    "std.collect" | "std.log" | "std.syslog" => &[],
+                    module if module.contains('.') => &words[1..],
+                    _ => &[],
+                };
+                let headers = changed.iter().map(|name| name.to_ascii_lowercase());
+                computed.extend(headers.filter_map(|name| Some(name.strip_prefix("req.http.")?.to_owned())));
             });
         }
         self.computed = computed;
@@ -241,6 +286,7 @@ impl<'a> Reader<'a> {
             let length = chain_length(&block[at..]);
             let mut next = Vec::new();
             for mut path in paths {
+                let reach = path.reach(reach);
                 match () {
                     () if path.is_ended || path.has_returned => next.push(path),
                     () if length > 0 => {
@@ -251,6 +297,7 @@ impl<'a> Reader<'a> {
                     }
                     () => {
                         self.statement(sub, &block[at], &mut path, reach);
+                        path.changed.by(&block[at], reach);
                         next.push(path);
                     }
                 }
@@ -283,12 +330,15 @@ impl<'a> Reader<'a> {
         if sub == "vcl_hash" {
             return self.branches_of_hash(chain, path, depth);
         }
-        let expr = conditions::read(first.condition());
+        let expr = conditions::read(first.condition(), &path.changed);
         if expr.is_unkept() && is_about_keeping(&first.block) {
             let instead = "what sets a cookie, or says that no cache may keep it, is not stored";
             first.each(&mut |one| self.ledger.not_needed(one.id, instead));
             return self.branches(sub, rest, path, reach, depth);
         }
+        let mut path = path;
+        path.is_for_some |= reach == Reach::OfQuery && expr.asks_headers();
+        let reach = path.reach(reach);
         let mut found = Vec::new();
         for (mut path, truth) in self.part(&expr, path) {
             match truth {
@@ -306,16 +356,19 @@ impl<'a> Reader<'a> {
                     found.extend(self.run(sub, &first.block, vec![path], reach, depth));
                 }
                 Truth::Open(open) => {
+                    let is_for_some = open == Reach::OfQuery && expr.is_of_query_for_some();
+                    let open = path.reach(if is_for_some { Reach::Unsure } else { open });
                     if open != Reach::OfQuery || self.ledger.is_silent(first.id) {
                         let why = why_unsure(&expr).unwrap_or("it would take too many rules");
                         self.ledger
                             .not_mapped(first.id, format!("its condition cannot be said by a rule: {why}"));
                     }
-                    let reach = if reach == Reach::Sure { open } else { reach };
-                    for path in self.run(sub, &first.block, vec![path], reach, depth) {
+                    // That it is no error says nothing of the others.
+                    let of_others = if open == Reach::OfErrors { reach } else { reach.and(open) };
+                    for path in self.run(sub, &first.block, vec![path], reach.and(open), depth) {
                         match path.is_ended {
                             true => found.push(path),
-                            false => found.extend(self.branches(sub, rest, path, reach, depth)),
+                            false => found.extend(self.branches(sub, rest, path, of_others, depth)),
                         }
                     }
                 }
@@ -393,11 +446,8 @@ impl<'a> Reader<'a> {
                 for (path, truth) in self.part(expr, path) {
                     let both = match (before, truth) {
                         (_, truth) if truth == decided => decided,
-                        (Truth::Open(one), Truth::Open(other)) if one == other => before,
-                        // Of all, the one that says least decides; of any, the one that says most.
                         (Truth::Open(one), Truth::Open(other)) => {
-                            let least = if one == Reach::Unsure { other } else { one };
-                            Truth::Open(if neutral == Truth::Holds { least } else { Reach::Unsure })
+                            Truth::Open(if neutral == Truth::Holds { one.and(other) } else { one.or(other) })
                         }
                         (Truth::Open(_), _) => before,
                         (_, truth) => truth,
@@ -428,6 +478,7 @@ impl<'a> Reader<'a> {
                 "it is not part of this text, and may keep something from the cache: so nothing is stored that comes there",
             );
             self.pass(statement.id, &mut path, Reach::Unsure);
+            path.changed.all();
             return vec![path];
         };
         let to = "the rules of what calls it";
@@ -497,9 +548,17 @@ impl<'a> Reader<'a> {
             words.iter().find(|word| !matches!(**word, "return" | "(" | ")")).copied().unwrap_or_default();
         let is_sure = reach == Reach::Sure;
         match (sub, action) {
+            (
+                _,
+                "restart" | "retry" | "vcl" | "synth" | "error" | "fail" | "purge" | "pass" | "pipe"
+                | "hit_for_pass" | "abandon",
+            ) if reach == Reach::OfErrors => {
+                self.ledger.not_mapped(id, OF_ERRORS);
+            }
             (_, "") => {
                 // Of a subroutine that was called.
                 path.has_returned |= is_sure;
+                path.is_maybe_ended |= reach == Reach::Unsure;
                 return self.ledger.not_needed(id, "it goes on so by itself");
             }
             ("vcl_recv", "pass" | "pipe")
@@ -512,6 +571,7 @@ impl<'a> Reader<'a> {
             }
             ("vcl_recv", "hash" | "lookup") => {
                 path.is_hashed |= is_sure;
+                path.is_maybe_ended |= reach == Reach::Unsure;
                 self.ledger.not_needed(id, "what is not passed is looked up");
             }
             (_, "synth" | "error" | "fail" | "purge") => {
@@ -534,6 +594,7 @@ impl<'a> Reader<'a> {
             }
             (_, "deliver" | "fetch" | "ok" | "lookup" | "hash" | "miss") => {
                 path.is_delivered |= is_sure && matches!(sub, "vcl_backend_response" | "vcl_fetch");
+                path.is_maybe_ended |= reach == Reach::Unsure;
                 self.ledger.not_needed(id, "it goes on so by itself");
             }
             (_, action) => {
@@ -546,6 +607,7 @@ impl<'a> Reader<'a> {
     /// An answer that is made here. Nobody gets what is behind it; who only might get it neither.
     fn refuse(&mut self, id: Id, code: &str, path: &mut Path, reach: Reach) {
         match code.parse::<u16>() {
+            _ if reach == Reach::OfErrors => self.ledger.not_mapped(id, OF_ERRORS),
             Ok(400..) => {
                 self.ledger.not_mapped(id, "the rule has an origin that does not exist: let the origin refuse, then take the rule out; where it is a redirect, write one");
                 path.refused = Some(match reach {
@@ -648,6 +710,7 @@ impl<'a> Reader<'a> {
             {
                 match reach {
                     Reach::Sure => self.ledger.mapped(id, "cache"),
+                    Reach::OfErrors => self.ledger.not_mapped(id, OF_ERRORS),
                     _ => self.ledger.not_mapped(id, "where it might be reached, nothing is stored"),
                 }
                 self.pass(id, path, reach);
@@ -770,9 +833,24 @@ impl<'a> Reader<'a> {
 /// Subroutines that are followed, in the order in which a request comes to them.
 const FOLLOWED: [&str; 5] = ["vcl_recv", "vcl_hash", "vcl_backend_response", "vcl_fetch", "vcl_deliver"];
 
+/// Those that Varnish itself calls beside them, for requests that an origin answers.
+const NOT_FOLLOWED: [&str; 5] = ["vcl_hit", "vcl_miss", "vcl_pass", "vcl_pipe", "vcl_backend_fetch"];
+
 const NOT_RUN: &str = "programs are not run: what is stale answers by stale_if_error, WebSocket passes by itself, errors are the origin's";
 
+const OF_ERRORS: &str = "errors are sent as the origin says, and kept for no longer; a failed fetch is tried again by origin_options.retry, and what is stale bridges it by stale_if_error";
+
 const UNKNOWN_AROUND: &str = "it stands within a condition that is not mapped";
+
+/// What subroutines that are not followed may have done to requests, after vcl_recv.
+fn note_what_is_changed_between(subs: &[(&str, Vec<&Statement>)], changed: &mut Changed) {
+    for statement in subs.iter().filter(|(name, _)| NOT_FOLLOWED.contains(name)).flat_map(|(_, of)| of) {
+        statement.each(&mut |one| match one.words().first() {
+            Some(&"call") => changed.all(),
+            _ => changed.by(one, Reach::Unsure),
+        });
+    }
+}
 
 /// How many statements an `if` and what belongs to it are; 0 where there is none.
 fn chain_length(block: &[Statement]) -> usize {

@@ -235,6 +235,125 @@ fn a_server_of_this_machine_alone_is_no_site_for_all() {
     );
 }
 
+#[test]
+fn what_sends_strangers_away_is_not_passed_by() {
+    let text = server(&format!(
+        "location ~ ^/v[0-9]+/ {{ proxy_pass http://10.0.0.2; }} \
+         location /vault/ {{ if ($cookie_a !~ \"^(b|c)$\") {{ return 302 /login; }} proxy_pass http://10.0.0.3; }} {REST}"
+    ));
+    check(
+        Source::Nginx,
+        &text,
+        &[("/vault/x", "to /login"), ("/v1/x", "10.0.0.2 cached"), ("/x", "10.0.0.1 cached")],
+    );
+}
+
+#[test]
+fn a_pass_that_comes_before_a_wide_rule_opens_no_guard() {
+    // The guard never meets the wide rule, so that it has to come before the pass alone.
+    let text = server(&format!(
+        "location ~ ^/[a-z]+/x$ {{ proxy_pass http://10.0.0.2; }} \
+         location ~ \\.php$ {{ deny all; }} location ~ ^/p {{ proxy_pass http://10.0.0.3; proxy_cache off; }} {REST}"
+    ));
+    check(
+        Source::Nginx,
+        &text,
+        &[
+            ("/p.php", "refused"),
+            ("/p/x", "10.0.0.3 passed"),
+            ("/a/x", "10.0.0.2 cached"),
+            ("/a", "10.0.0.1 cached"),
+        ],
+    );
+}
+
+#[test]
+fn a_rule_that_shares_with_more_takes_nothing_that_is_kept_apart() {
+    let text = server(&format!(
+        "location ~ ^/u[0-9]+/ {{ proxy_pass http://10.0.0.2; }} \
+         location /user/ {{ proxy_pass http://10.0.0.3; proxy_cache_key $host$request_uri$cookie_session; }} {REST}"
+    ));
+    check(Source::Nginx, &text, &[("/user/x", "10.0.0.3 passed"), ("/u1/x", "10.0.0.2 cached")]);
+}
+
+#[test]
+fn a_redirect_of_one_location_is_none_of_the_whole_site() {
+    let text = server(&format!(
+        "location /a/ {{ rewrite ^(.*)$ https://b.example/new$1 permanent; proxy_pass http://10.0.0.2; }} \
+         location /c/ {{ rewrite ^/c/(.*)$ /d/$1 permanent; proxy_pass http://10.0.0.2; }} {REST}"
+    ));
+    let imported = check(
+        Source::Nginx,
+        &text,
+        &[
+            ("/x", "10.0.0.1 cached"),
+            ("/b/a/", "10.0.0.1 cached"),
+            ("/a/x", "10.0.0.2 cached"),
+            ("/c/x", "to /d/x"),
+        ],
+    );
+    assert!(is_told(&imported, "rewrite ^(.*)$"), "{:#?}", imported.items);
+}
+
+#[test]
+fn what_is_rewritten_is_as_closed_as_where_it_leads_to() {
+    let rewritten = |rewrite: &str| {
+        server(&format!(
+            "{rewrite} location /app/ {{ proxy_pass http://10.0.0.2; proxy_cache off; }} location /own/ {{ deny all; }} \
+             location ~ /\\.ht {{ deny all; }} {REST}"
+        ))
+    };
+    let cases = [
+        ("rewrite ^/(.*)\\.html$ /app/$1 last;", "passed"),
+        ("rewrite ^/(.*)\\.html$ /own/$1;", "refused"),
+        ("rewrite ^/(.*)\\.html$ /static/$1 last;", "cached"),
+        ("if ($http_x) { rewrite ^/(.*)\\.html$ /app/ break; }", "passed"),
+        ("rewrite ^/[a-z]+(/.*\\.html)$ $1 last;", "refused"),
+        ("location /x/ { rewrite ^/x/(.*) /app/$1 last; proxy_pass http://10.0.0.1; }", "passed"),
+        ("location /x/ { rewrite ^/x/(.*) /app/$1 break; proxy_pass http://10.0.0.1; }", "cached"),
+    ];
+    for (rewrite, wanted) in cases {
+        let imported = check(
+            Source::Nginx,
+            &rewritten(rewrite),
+            &[("/x/a.html", wanted), ("/y", "cached"), ("/own/a.html", "refused")],
+        );
+        assert!(is_told(&imported, "rewrite"), "{rewrite}");
+    }
+}
+
+#[test]
+fn a_key_that_nginx_computes_shares_nothing() {
+    let keyed = |key: &str| server(&format!("proxy_cache_key {key}; {REST}"));
+    for key in ["$host$uri$remote_user", "$host$request_uri$geoip_country_code", "$uri$my_segment"] {
+        let imported = check(Source::Nginx, &keyed(key), &[("/x", "10.0.0.1 passed")]);
+        assert!(is_told(&imported, "proxy_cache_key"), "{key}");
+    }
+    let imported =
+        check(Source::Nginx, &keyed("$host$request_uri$http_cookie"), &[("/x", "10.0.0.1 cached")]);
+    assert!(imported.config.contains("key.headers = \"Cookie\""), "{}", imported.config);
+    let map = "map $http_user_agent $kind { default pc; ~*mobile phone; }";
+    let text = format!("{map} {}", keyed("$host$request_uri$kind"));
+    let imported = check(Source::Nginx, &text, &[("/x", "10.0.0.1 cached")]);
+    assert!(imported.config.contains("key.headers = \"user-agent\""), "{}", imported.config);
+    assert!(is_told(&imported, "proxy_cache_key"));
+}
+
+#[test]
+fn another_spelling_of_a_path_that_is_not_stored_is_not_stored() {
+    let text =
+        server(&format!("location /account/ {{ proxy_pass http://10.0.0.1; proxy_cache off; }} {REST}"));
+    let asked = ["//account/x", "/x//account/", "/account%2Fx"].map(|path| (path, "passed"));
+    check(Source::Nginx, &text, &asked);
+    check(Source::Nginx, &text, &[("/x", "cached")]);
+    // What is guarded wherever it is stays so.
+    let text = server(
+        "location /account/ { proxy_pass http://10.0.0.1; proxy_cache off; } \
+         location / { if ($cookie_a !~ \"^b$\") { return 302 /login; } proxy_pass http://10.0.0.1; }",
+    );
+    check(Source::Nginx, &text, &[("//account/x", "refused"), ("/x", "to /login")]);
+}
+
 // --- Varnish ---
 
 fn program(recv: &str, rest: &str) -> String {
@@ -381,6 +500,193 @@ fn a_key_that_is_computed_shares_nothing() {
 }
 
 #[test]
+fn a_key_of_texts_that_the_program_sets_shares_nothing() {
+    let recv = "if (req.http.User-Agent ~ \"Mobile\") { set req.http.X-Kind = \"phone\"; } else { set req.http.X-Kind = \"pc\"; } return (hash);";
+    let imported = check(
+        Source::Vcl,
+        &program(recv, "sub vcl_hash { hash_data(req.url); hash_data(req.http.X-Kind); }"),
+        &[("/x", "passed"), ("/x with User-Agent: Mobile", "passed")],
+    );
+    assert!(is_told(&imported, "hash_data (req.http.X-Kind"), "{:#?}", imported.items);
+}
+
+#[test]
+fn what_the_program_has_changed_is_not_what_visitors_send() {
+    // Whatever visitors send in it.
+    let office = "set req.http.X-Office = regsub(client.ip, \"^10.*\", \"1\");";
+    for (before, asked) in [
+        (office, "req.http.X-Office == \"1\""),
+        (office, "req.http.x-office"),
+        ("header.remove(req.http.X-Office, \"a\");", "req.http.X-Office"),
+        ("if (client.ip ~ office) { set req.http.X-Office = \"1\"; }", "req.http.X-Office"),
+        ("unset req.http.X-Office;", "req.http.X-Office"),
+        ("set req.http.X-Office = \"0\";", "req.http.X-Office == \"1\""),
+        ("set req.http.X-Office = \"0\";", "req.http.X-Office ~ \"^1\""),
+        ("call elsewhere;", "req.http.X-Office"),
+        // Varnish adds the visitor's address to it.
+        ("", "req.http.X-Forwarded-For ~ \"10.0.0.1\""),
+    ] {
+        let text =
+            program(&format!("{before} if (!({asked})) {{ return (synth(403)); }} return (hash);"), "");
+        check(
+            Source::Vcl,
+            &text,
+            &[
+                ("/", "refused"),
+                ("/ with X-Office: 1", "refused"),
+                ("/ with X-Forwarded-For: 10.0.0.1", "refused"),
+            ],
+        );
+    }
+    // A path without its language, which nobody asks for.
+    let url = |asked: &str| {
+        let recv = format!(
+            "set req.url = regsub(req.url, \"^/[a-z][a-z]/\", \"/\"); if ({asked}) {{ return (pass); }} return (hash);"
+        );
+        program(&recv, "")
+    };
+    check(Source::Vcl, &url("req.url ~ \"^/account\""), &[("/en/account", "passed"), ("/account", "passed")]);
+    check(Source::Vcl, &url("req.url == \"/account\""), &[("/en/account", "passed")]);
+    let text = program(
+        "return (hash);",
+        "sub vcl_backend_fetch { set bereq.url = \"/app\" + bereq.url; } \
+         sub vcl_backend_response { if (bereq.url ~ \"^/app/account\") { set beresp.uncacheable = true; } }",
+    );
+    check(Source::Vcl, &text, &[("/account", "passed")]);
+}
+
+#[test]
+fn a_program_knows_what_it_has_set_itself() {
+    // As what comes there is told by the path, it is no doubt.
+    let text = program(
+        "if (req.url ~ \"^/open/\") { set req.http.X-Open = \"1\"; unset req.http.Cookie; } \
+         if (!req.http.X-Open) { unset req.http.X-Other; if (req.http.Cookie) { return (pass); } } \
+         if (req.http.X-Other && req.http.X-Open != \"1\") { return (synth(403)); } return (hash);",
+        "",
+    );
+    check(
+        Source::Vcl,
+        &text,
+        &[
+            ("/open/x with Cookie: a=1", "cached"),
+            ("/x with Cookie: a=1", "passed"),
+            ("/x with X-Other: 1", "cached"),
+        ],
+    );
+    // Nothing of the path, or of the host, is changed.
+    for harmless in [
+        "set req.url = std.querysort(req.url);",
+        "set req.url = regsuball(req.url, \"(\\?|&)(utm_[a-z]+)=[^&]+\", \"\\1\");",
+        "set req.url = regsub(req.url, \"\\?$\", \"\");",
+    ] {
+        let text =
+            program(&format!("{harmless} if (req.url ~ \"^/a/\") {{ return (pass); }} return (hash);"), "");
+        check(Source::Vcl, &text, &[("/a/x", "passed"), ("/x", "cached")]);
+    }
+    let text = program(
+        "set req.http.Host = regsub(req.http.Host, \":[0-9]+\", \"\"); if (req.http.host == \"a.example\") { return (pass); } return (hash);",
+        "",
+    );
+    check(Source::Vcl, &text, &[("/ a.example", "passed"), ("/ b.example", "cached")]);
+    // What is left of the visitor's cookies are the visitor's.
+    let text = program(
+        "set req.http.Cookie = regsuball(req.http.Cookie, \"_ga[^=]*=[^;]+;? *\", \"\"); \
+         if (req.http.Cookie ~ \"session\") { return (pass); } unset req.http.Cookie; return (hash);",
+        "",
+    );
+    check(Source::Vcl, &text, &[("/ with Cookie: session=1", "passed"), ("/", "cached")]);
+    let text = program(
+        "set req.http.Cookie = regsuball(req.http.Cookie, \"_ga=[^;]+\", \"\"); if (req.http.Cookie ~ \"^$\") { return (pass); } return (hash);",
+        "",
+    );
+    check(Source::Vcl, &text, &[("/", "passed")]);
+}
+
+#[test]
+fn the_query_settles_no_other_doubt() {
+    let passes =
+        |condition: &str| program(&format!("if ({condition}) {{ return (pass); }} return (hash);"), "");
+    for (condition, wanted) in [
+        // All who ask with the same query come there.
+        ("req.url ~ \"preview=\"", "cached"),
+        ("req.url ~ \"preview=\" && client.ip ~ office", "passed"),
+        ("client.ip ~ office && req.url ~ \"preview=\"", "passed"),
+        ("req.url ~ \"preview=\" && req.http.Cookie ~ \"session\"", "passed"),
+        ("req.http.Cookie ~ \"session\" && req.url ~ \"preview=\"", "passed"),
+    ] {
+        check(Source::Vcl, &passes(condition), &[("/x with Cookie: session=1", wanted)]);
+    }
+    for nested in [
+        "if (req.url ~ \"preview=\") { if (client.ip ~ office) { return (pass); } } return (hash);",
+        "if (client.ip ~ office) { if (req.url ~ \"preview=\") { return (pass); } } return (hash);",
+        "if (req.http.Cookie ~ \"session\") { if (req.url ~ \"preview=\") { return (pass); } } return (hash);",
+        "if (req.url ~ \"preview=\") { if (!(req.http.Cookie ~ \"anonymous\")) { return (pass); } } return (hash);",
+        "if (req.url ~ \"preview=\") { if (req.http.Cookie ~ \"anonymous\") { return (hash); } return (pass); } return (hash);",
+    ] {
+        check(Source::Vcl, &program(nested, ""), &[("/x with Cookie: session=1", "passed")]);
+    }
+    let either = passes("req.url ~ \"preview=\" || req.http.Cookie ~ \"session\"");
+    check(Source::Vcl, &either, &[("/x with Cookie: session=1", "passed"), ("/x", "cached")]);
+}
+
+#[test]
+fn what_is_done_about_errors_is_no_rule_for_all() {
+    for (sub, statements) in [
+        ("vcl_backend_response", "if (beresp.status >= 500 && bereq.retries < 3) { return (retry); }"),
+        ("vcl_backend_response", "if (beresp.status == 503 || beresp.status == 502) { return (abandon); }"),
+        (
+            "vcl_backend_response",
+            "if (beresp.status > 499) { set beresp.uncacheable = true; return (deliver); }",
+        ),
+        (
+            "vcl_backend_response",
+            "if (beresp.status >= 500) { if (bereq.is_bgfetch) { return (abandon); } return (retry); }",
+        ),
+        ("vcl_deliver", "if (resp.status >= 500 && req.restarts == 0) { return (restart); }"),
+        ("vcl_deliver", "if (resp.status == 404) { return (synth(404, \"gone\")); }"),
+        ("vcl_deliver", "if (client.ip ~ office) { if (resp.status == 500) { return (synth(503)); } }"),
+        ("vcl_fetch", "if (beresp.status >= 500) { error 503; }"),
+        ("vcl_recv", "if (req.restarts > 0) { return (pass); } return (hash);"),
+    ] {
+        let text = program("", &format!("sub {sub} {{ {statements} }}"));
+        let imported = check(Source::Vcl, &text, &[("/x", "cached")]);
+        let opens = imported.items.iter().filter(|item| item.is_open()).count();
+        assert!(opens > 0 || sub == "vcl_recv", "{statements}: {:#?}", imported.items);
+        assert_eq!(imported.refusals(), 0, "{statements}: {}", imported.config);
+    }
+    // What is done about all others is.
+    for statements in [
+        "if (beresp.status < 400) { return (retry); }",
+        "if (beresp.http.X-Again) { return (retry); }",
+        "if (beresp.status >= 500 || beresp.http.X-Again) { return (retry); }",
+        "if (!(beresp.status >= 500)) { set beresp.uncacheable = true; }",
+    ] {
+        let text = program("", &format!("sub vcl_backend_response {{ {statements} }}"));
+        check(Source::Vcl, &text, &[("/x", "passed")]);
+    }
+}
+
+#[test]
+fn what_may_not_be_reached_is_done_to_nobody() {
+    for (recv, fetch) in [
+        ("if (client.ip ~ office) { set req.http.X = \"1\"; } else { return (hash); }", ""),
+        ("if (client.ip ~ office) { return; } return (hash);", ""),
+        (
+            "return (hash);",
+            "if (beresp.http.X-Own) { set beresp.grace = 1s; } else { unset beresp.http.Set-Cookie; }",
+        ),
+        ("return (hash);", "if (beresp.http.X-Own) { return (deliver); } unset beresp.http.Set-Cookie;"),
+    ] {
+        let text = program(recv, &format!("sub vcl_backend_response {{ {fetch} }}"));
+        let imported = import(Source::Vcl, &text, "text").unwrap();
+        assert!(!imported.config.contains("set_cookie"), "{}", imported.config);
+        if fetch.is_empty() {
+            check(Source::Vcl, &text, &[("/x with Cookie: a=1", "passed")]);
+        }
+    }
+}
+
+#[test]
 fn requests_with_cookies_are_passed_under_every_condition() {
     let text = program("if (req.http.X-Kind == \"a\") { set req.backend_hint = b; }", "");
     check(
@@ -481,6 +787,91 @@ fn what_is_blocked_or_passed_under_what_cannot_be_said_is_so_wherever_it_may_hol
     assert!(is_told(&imported, "rules[0].expression"));
 }
 
+#[test]
+fn an_inexact_path_shares_nothing_that_another_rule_does_not() {
+    let text = zone(&[
+        ("http.request.uri.path eq \"/v-own/me\"", "set_cache_settings", "{\"cache\": false}"),
+        ("http.request.uri.path matches \"^/v[0-9]+/\"", "set_cache_settings", CACHED),
+    ]);
+    check(Source::Cloudflare, &text, &[("/v-own/me", "passed"), ("/v1/x", "passed"), ("/x.css", "cached")]);
+}
+
+#[test]
+fn who_passes_for_a_cookie_is_passed() {
+    let pages = |action: &str| {
+        format!(
+            "{{\"result\": [{{\"targets\": [{{\"constraint\": {{\"value\": \"a.example/*\"}}}}], \
+             \"actions\": [{{\"id\": \"cache_level\", \"value\": \"cache_everything\"}}, {action}], \"priority\": 1, \"status\": \"active\"}}]}}"
+        )
+    };
+    let by_cookie = |expression: &str| {
+        pages(&format!("{{\"id\": \"bypass_cache_on_cookie\", \"value\": {expression:?}}}"))
+    };
+    check(
+        Source::Cloudflare,
+        &by_cookie("wp-.*|wordpress.*"),
+        &[
+            ("/x a.example with Cookie: a=1; wordpress_logged_in_x=1", "passed"),
+            ("/x a.example with Cookie: a=1", "cached"),
+            ("/x a.example", "cached"),
+        ],
+    );
+    check(Source::Cloudflare, &by_cookie("^wp$"), &[("/x a.example with Cookie: a=1; wp=1", "passed")]);
+    for action in [
+        "{\"id\": \"cache_on_cookie\", \"value\": \"a\"}",
+        "{\"id\": \"cache_key_fields\", \"value\": {\"cookie\": {\"include\": [\"session\"]}}}",
+    ] {
+        check(Source::Cloudflare, &pages(action), &[("/x a.example", "passed")]);
+    }
+}
+
+#[test]
+fn a_key_of_cloudflare_is_said_or_shares_nothing() {
+    let keyed = |key: &str| {
+        let parameters = format!(
+            "{{\"cache\": true, \"edge_ttl\": {{\"mode\": \"override_origin\", \"default\": 60}}, \"cache_key\": {{\"custom_key\": {key}}}}}"
+        );
+        zone(&[("true", "set_cache_settings", &parameters)])
+    };
+    for (key, said) in [
+        (
+            "{\"header\": {\"include\": [\"X-A\"], \"check_presence\": [\"X-B\"]}}",
+            "key.headers = [\"X-A\", \"X-B\"]",
+        ),
+        ("{\"header\": {\"contains\": {\"Accept\": [\"image/webp\"]}}}", "key.headers = \"Accept\""),
+        ("{\"user\": {\"lang\": true}}", "key.headers = \"Accept-Language\""),
+        ("{\"cookie\": {\"check_presence\": [\"session\"]}}", "key.cookies = \"session\""),
+    ] {
+        let imported = check(Source::Cloudflare, &keyed(key), &[("/x", "cached")]);
+        assert!(imported.config.contains(said), "{key}: {}", imported.config);
+    }
+    check(Source::Cloudflare, &keyed("{\"user\": {\"geo\": true}}"), &[("/x", "passed")]);
+}
+
+#[test]
+fn a_rate_limit_keeps_nobody_out() {
+    let text = "{\"rules\": [{\"expression\": \"true\", \"action\": \"block\", \"ratelimit\": {\"period\": 10}}, \
+                {\"expression\": \"true\", \"action\": \"set_cache_settings\", \"action_parameters\": {\"cache\": true}}]}";
+    let imported = check(Source::Cloudflare, text, &[("/x", "cached")]);
+    assert!(is_told(&imported, "rules[0].ratelimit"), "{:#?}", imported.items);
+}
+
+#[test]
+fn another_spelling_is_no_way_around_what_is_blocked() {
+    let text = zone(&[
+        ("starts_with(http.request.uri.path, \"/admin\")", "block", "{}"),
+        ("true", "set_cache_settings", CACHED),
+    ]);
+    let asked =
+        ["/admin/x", "//admin/x", "/x/../admin", "/x\\admin", "/%2e/admin"].map(|path| (path, "refused"));
+    check(Source::Cloudflare, &text, &asked);
+    check(Source::Cloudflare, &text, &[("/x", "cached")]);
+    let signed = r#"{"PathPattern": "/paid/*", "TargetOriginId": "o", "CachePolicyId": "658327ea-f89d-4fab-a63d-7e88639e58f6",
+        "TrustedKeyGroups": {"Enabled": true, "Items": ["k"]}}"#;
+    let asked = ["/paid/x", "/x/../paid/x", "/./paid/x", "/x/%2e%2e/paid/x"].map(|path| (path, "refused"));
+    check(Source::CloudFront, &distribution("", signed, ""), &asked);
+}
+
 // --- CloudFront ---
 
 fn distribution(default: &str, behaviours: &str, more: &str) -> String {
@@ -574,6 +965,17 @@ fn the_maximum_of_cloudfront_cuts_what_the_origin_says() {
     for (said, wanted) in [("max-age=86400", "10m"), ("max-age=300", "5m"), ("public", "1m")] {
         lives(Source::CloudFront, legacy, said, wanted);
     }
+}
+
+#[test]
+fn an_origin_that_says_nothing_is_not_kept_where_cloudflare_does_not() {
+    let text = zone(&[(
+        "true",
+        "set_cache_settings",
+        "{\"cache\": true, \"edge_ttl\": {\"mode\": \"bypass_by_default\"}}",
+    )]);
+    lives(Source::Cloudflare, &text, "public", "");
+    lives(Source::Cloudflare, &text, "max-age=60", "1m");
 }
 
 #[test]

@@ -69,7 +69,7 @@ pub struct Settings {
 pub struct Etcd {
     shared: Arc<Shared>,
     orders: mpsc::Sender<Waiting>,
-    head: watch::Receiver<u64>,
+    head: watch::Receiver<Found>,
     tail: AbortHandle,
 }
 
@@ -96,7 +96,7 @@ impl Etcd {
         let id = begin(&gateway, &keys, format!("{:032x}", chance())).await?;
         let shared = Arc::new(Shared { gateway, keys, id });
         let found = shared.head().await?;
-        let (tell_head, head) = watch::channel(found.head.mark.position);
+        let (tell_head, head) = watch::channel(found.clone());
         let (orders, queue) = mpsc::channel(QUEUE_MAX);
         let tail = tokio::spawn(tail::follow(Arc::clone(&shared), tell_head.clone())).abort_handle();
         let committer =
@@ -130,14 +130,26 @@ impl Journal for Etcd {
     }
 
     fn read(&self, after: u64, limit: usize) -> Work<'_, Page> {
-        Box::pin(self.shared.read(after, limit.clamp(1, PAGE_RECORDS_MAX)))
+        let limit = limit.clamp(1, PAGE_RECORDS_MAX);
+        Box::pin(async move {
+            let told = self.head.borrow().head.mark.position;
+            // What a member has told of it has itself, and need not ask the others whether there is more. Whatever is wrong with its
+            // answer, that of all of them counts.
+            if told > after
+                && let Ok(page) = self.shared.read(after, limit, Of::OneMember).await
+                && (page.has_more || page.records.last().is_some_and(|record| record.position >= told))
+            {
+                return Ok(page);
+            }
+            self.shared.read(after, limit, Of::All).await
+        })
     }
 
     fn changed(&self, after: u64) -> Work<'_, ()> {
         let mut head = self.head.clone();
         Box::pin(async move {
             let ended = |_| Error::Unavailable("the journal has been closed".into());
-            head.wait_for(|head| *head > after).await.map(drop).map_err(ended)
+            head.wait_for(|found| found.head.mark.position > after).await.map(drop).map_err(ended)
         })
     }
 
@@ -212,7 +224,17 @@ fn end_of(mut prefix: Vec<u8>) -> Vec<u8> {
 
 // --- Opening and reading ---
 
+/// Whose word counts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Of {
+    /// That of whoever answers, as far as it has come.
+    OneMember,
+    /// That of the whole etcd: nothing acknowledged is missing. Costs it a round between its members.
+    All,
+}
+
 /// The head as it was found.
+#[derive(Clone)]
 struct Found {
     head: Head,
     /// Of etcd, which wrote it.
@@ -278,9 +300,12 @@ impl Shared {
     }
 
     /// The ranges that some reading operations give, all at one revision of this journal.
-    async fn try_ask(&self, operations: Vec<serde_json::Value>) -> Result<Vec<Range>, AskFailed> {
-        let all = [vec![wire::get(&self.keys.id())], operations].concat();
+    async fn try_ask(&self, operations: Vec<serde_json::Value>, of: Of) -> Result<Vec<Range>, AskFailed> {
+        let mut all = [vec![wire::get(&self.keys.id())], operations].concat();
         let wanted = all.len();
+        if of == Of::OneMember {
+            all.iter_mut().for_each(wire::of_one_member);
+        }
         let request = wire::transaction(vec![], all, vec![]);
         let Answered { answer, .. } = self.gateway.call::<Transaction>("kv/txn", request).await?;
         let mut ranges = answer.into_ranges();
@@ -294,7 +319,7 @@ impl Shared {
     }
 
     async fn ask(&self, operations: Vec<serde_json::Value>) -> Result<Vec<Range>, Error> {
-        self.try_ask(operations).await.map_err(AskFailed::into_error)
+        self.try_ask(operations, Of::All).await.map_err(AskFailed::into_error)
     }
 
     async fn head(&self) -> Result<Found, Error> {
@@ -314,12 +339,12 @@ impl Shared {
         Ok((floor, kv.mod_revision))
     }
 
-    async fn read(&self, after: u64, limit: usize) -> Result<Page, Error> {
+    async fn read(&self, after: u64, limit: usize, of: Of) -> Result<Page, Error> {
         let mut count = limit.min(FETCH_MAX);
         loop {
             // With the record at that position, for its digest, where it is still there.
             let range = wire::get_range(&self.keys.record(after), &self.keys.records_end(), count + 1);
-            match self.try_ask(vec![wire::get(&self.keys.floor()), range]).await {
+            match self.try_ask(vec![wire::get(&self.keys.floor()), range], of).await {
                 Ok(ranges) => return self.page(after, count, &ranges),
                 Err(AskFailed::Failed(Failed::TooLong)) if count > 1 => count /= 4,
                 Err(failed) => return Err(failed.into_error()),
@@ -467,7 +492,7 @@ struct Committer {
     shared: Arc<Shared>,
     /// The head that we know; the truth may have moved on.
     found: Found,
-    tell_head: watch::Sender<u64>,
+    tell_head: watch::Sender<Found>,
     chance: Chance,
 }
 
@@ -502,6 +527,11 @@ impl Committer {
         batch.retain(|waiting| !waiting.answer.is_closed());
         let name = format!("{:016x}", (self.chance)() & u128::from(u64::MAX));
         let deadline = Instant::now() + CALL_TIME;
+        // What another control has written is mostly known by now: else the first try would be in vain.
+        let told = self.tell_head.borrow().clone();
+        if told.revision > self.found.revision {
+            self.found = told;
+        }
         while !batch.is_empty() {
             let (request, positions, mark) = self.transaction(&batch, &name);
             let Answered { answer, is_uncertain } =
@@ -582,7 +612,7 @@ impl Committer {
     }
 
     fn acknowledge(&self, batch: Vec<Waiting>, positions: Vec<u64>) {
-        tail::tell(&self.tell_head, self.found.head.mark.position);
+        tail::tell(&self.tell_head, self.found.clone());
         batch
             .into_iter()
             .zip(positions)

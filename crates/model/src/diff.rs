@@ -278,14 +278,20 @@ impl Difference {
     fn warn_of_looser(&mut self, site: &Site, name: &str, old: &Rule, new: &Rule) {
         let (before, now) = (&old.policy, &new.policy);
         let looseness = |choice: SetCookie| match choice {
-            SetCookie::Refuse => 0,
-            SetCookie::Strip => 1,
-            SetCookie::Rfc9111 => 2,
+            SetCookie::Never => 0,
+            SetCookie::Refuse => 1,
+            SetCookie::Strip => 2,
+            SetCookie::Rfc9111 => 3,
         };
         if looseness(now.set_cookie) > looseness(before.set_cookie) {
             let message = match now.set_cookie {
                 SetCookie::Rfc9111 => {
                     format!("{name}: answers that set a cookie are stored, and the cookie given to others")
+                }
+                SetCookie::Refuse => {
+                    format!(
+                        "{name}: answers that set a cookie are stored with it where their origin says that they are for all"
+                    )
                 }
                 _ => format!(
                     "{name}: answers that set a cookie are stored without it; they may have been made for one visitor"

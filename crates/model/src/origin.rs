@@ -222,7 +222,7 @@ impl Origin {
         if authority.contains('@') {
             return bad(
                 "has a user name",
-                "send credentials with request_headers = { set = { Authorization = \"…\" } }",
+                "send credentials with origin_options = { request_headers = { set = { Authorization = \"…\" } } }",
             );
         }
         let (host, port) = match split_port(authority) {
@@ -298,6 +298,13 @@ impl OriginGroup {
     /// Whether an answer with `status` sends a safe request to the next origin.
     pub fn fails_over(&self, status: u16) -> bool {
         self.fail_over_statuses.iter().any(|range| range.contains(&status))
+    }
+
+    /// Whether it has an origin on a server (scheme, host, port) that `other` does not ask.
+    pub fn is_elsewhere(&self, other: &OriginGroup) -> bool {
+        let is_same =
+            |one: &Origin, known: &Origin| one.scheme == known.scheme && one.authority() == known.authority();
+        !self.origins.iter().all(|one| other.origins.iter().any(|known| is_same(one, known)))
     }
 
     /// Applies the group's header changes to a request that leaves for it.

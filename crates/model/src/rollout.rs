@@ -54,7 +54,7 @@ use watch::{Span, Watch};
 const MEASURE_MS: u64 = 30_000;
 /// Requests of a stage, or of a node's measuring, that are enough to judge by.
 const REQUESTS_ENOUGH: u64 = 200;
-/// Steps in a row that a share must be too large for: a moment is none.
+/// Steps in a row that a share must be too large for, and reports in which a router does not answer: a moment is none.
 const CONFIRMED: u32 = 3;
 /// The same for slowness once all run it and nobody is left to compare with: longer than [`watch::RECENT_MS`], so that a hiccup of
 /// origins or machines has left the window by itself, and short enough for what stays to be undone within 30 s.
@@ -225,6 +225,9 @@ struct Before {
     starts: u64,
     /// Of its memory, percent per minute.
     growth: f64,
+    /// Whether it is a router that did not answer what it asks itself.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    was_unwell: bool,
 }
 
 fn paused() -> Decision {
@@ -438,7 +441,8 @@ impl Rollout {
             let counted = self.watch.counted(&node.name, Span::Stage);
             let vitals = counted.filter(|counted| counted.requests >= REQUESTS_ENOUGH).unwrap_or(node.vitals);
             let growth = self.memory_line(&node.name).map_or(0.0, Line::growth);
-            (node.name.clone(), Before { vitals, starts: node.starts, growth })
+            let was_unwell = self.unwell_reports(node) > 0;
+            (node.name.clone(), Before { vitals, starts: node.starts, growth, was_unwell })
         };
         let there = nodes.iter().filter(|node| !self.watch.is_silent(&node.name));
         self.before = there.map(of).collect();
@@ -481,7 +485,8 @@ impl Rollout {
         let counted = edges.filter_map(|node| self.watch.counted(&node.name, Span::Stage));
         let requests: u64 = counted.map(|counted| counted.requests).sum();
         let (missing, is_over) = (there.len() - arrived.len(), elapsed >= times.most_ms);
-        let known = self.audience_of(nodes).filter(|node| self.was_there(node)).count().max(there.len());
+        let is_to = |node: &&NodeView| self.was_there(node) && self.is_for(node) && !self.is_left_out(node);
+        let known = self.audience_of(nodes).filter(is_to).count().max(there.len());
         if missing > 0 || arrived.is_empty() || arrived.len() * 2 < known {
             let told = format!("{} of {known} nodes that are to run it are in contact and do", arrived.len());
             if self.watch.elapsed() < times.most_ms {

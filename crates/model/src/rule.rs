@@ -406,6 +406,19 @@ impl ValueTest {
 }
 
 impl HeaderOps {
+    /// The same but for what HTTP's own fields say to one origin about who asks: those of RFC 9110 §11.6.2 and §11.7.2, and RFC 6265.
+    pub fn without_credentials(&self) -> HeaderOps {
+        let is_other = |op: &&HeaderOp| match op {
+            HeaderOp::Remove(_) => true,
+            HeaderOp::Set(name, _) | HeaderOp::Add(name, _) => {
+                !["authorization", "cookie", "proxy-authorization"]
+                    .iter()
+                    .any(|secret| name.eq_ignore_ascii_case(secret))
+            }
+        };
+        HeaderOps { ops: self.ops.iter().filter(is_other).cloned().collect() }
+    }
+
     /// Applies the changes. Costs a rebuild of the block for each line that is removed or replaced, else nothing.
     pub fn apply(&self, fields: &mut Fields) {
         for op in &self.ops {

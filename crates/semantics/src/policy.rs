@@ -108,6 +108,8 @@ pub enum SetCookie {
     Rfc9111,
     /// Stored without its Set-Cookie lines.
     Strip,
+    /// Not stored, whatever the origin says.
+    Never,
 }
 
 /// What clients may ask with Cache-Control.

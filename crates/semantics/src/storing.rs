@@ -190,7 +190,8 @@ fn refuse_unshareable(
     if request.fields.contains("authorization") && !shares_authorized {
         return Err(Refusal::Authorization);
     }
-    let is_refused = keeps_cookie(directives, policy) && !shares_cookies(directives, policy);
+    let is_refused = policy.set_cookie == SetCookie::Never
+        || (keeps_cookie(directives, policy) && !shares_cookies(directives, policy));
     if response.contains("set-cookie") && is_refused {
         return Err(Refusal::SetCookie);
     }
@@ -211,7 +212,7 @@ fn shares_cookies(directives: &ResponseDirectives, policy: &Policy) -> bool {
     match policy.set_cookie {
         SetCookie::Refuse => named,
         SetCookie::Rfc9111 => true,
-        SetCookie::Strip => false,
+        SetCookie::Strip | SetCookie::Never => false,
     }
 }
 

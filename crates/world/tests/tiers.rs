@@ -208,6 +208,27 @@ fn an_owner_that_is_gone_is_passed_over_and_no_request_fails() {
 }
 
 #[test]
+fn an_owner_of_the_shield_that_one_edge_cannot_reach_is_asked_by_the_other_one_of_the_shield() {
+    let origin = text_origin("Cache-Control: max-age=60\r\n", "here");
+    let nodes: [Place; 4] = [("ams", "ams-1"), ("ams", "ams-2"), ("fra", "fra-1"), ("cdg", "cdg-1")];
+    let edges = Edges::start(&nodes, &site(&origin, "shield = \"ams\""));
+    let owner = owner_of(&edges, &["ams-1", "ams-2"], "/kept");
+    let way = edges.tier_address(owner).to_string();
+    // Nobody listens there.
+    edges.reconfigure("fra-1", |text| text.replace(&way, "127.0.0.1:1"));
+    all_got(&[edges.get("fra-1", "/kept"), edges.get("cdg-1", "/kept")], b"here");
+    assert_eq!(origin.asked("/kept").len(), 1);
+    // Nor does it matter who asks first.
+    for number in 0..20 {
+        let target = format!("/{number}");
+        all_got(&[edges.get("fra-1", &target), edges.get("cdg-1", &target)], b"here");
+        assert_eq!(origin.asked(&target).len(), 1, "{target}");
+    }
+    let passed_over = edges.metric("fra-1", "perigee_tier_requests_total{hop=\"shield\",end=\"gone\"}");
+    assert!(passed_over > 0, "the way was cut");
+}
+
+#[test]
 fn what_one_edge_owns_is_kept_by_it_for_all() {
     let origin = text_origin("Cache-Control: max-age=60\r\n", "mine");
     let nodes: [Place; 3] = [("fra", "fra-1"), ("fra", "fra-2"), ("fra", "fra-3")];

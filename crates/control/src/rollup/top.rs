@@ -38,9 +38,10 @@ const EXAMPLES: i64 = 6;
 const LISTS_AT_ONCE: usize = 64;
 const EXAMPLES_AT_ONCE: usize = 8 * EXAMPLES_MAX;
 
-/// Whether the buckets of a view are lists or examples.
+/// Whether the buckets of a view are lists or examples, of a kind that this version knows.
 pub(super) fn is_list(view: i64) -> bool {
-    view >= FIRST_VIEW
+    let last = view_of(u32::MAX, EXAMPLES);
+    (FIRST_VIEW..=last).contains(&view) && (0..=EXAMPLES).contains(&kind_of(view))
 }
 
 pub(super) fn view_of(pop: u32, kind: i64) -> i64 {

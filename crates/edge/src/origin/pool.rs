@@ -13,7 +13,7 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use observe::Slot;
 use semantics::fields::LINES_MAX;
-use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::body::Upload;
@@ -49,6 +49,10 @@ const EDGE_PING_ANSWER: Duration = Duration::from_secs(2);
 /// waits behind four others on each connection is late anyway.
 const QUEUED_PER_CONNECTION: usize = 4;
 
+/// How long a connection that many may share is being made, in times that one request waits for it. Who is slow to shake hands is
+/// slower still when it has to begin anew whenever a request gives up: each attempt costs it a handshake and leads to nothing.
+const OPENING_TIMES: u32 = 4;
+
 /// Longest wait for a kept connection to finish the exchange before: it is only a matter of polling it once more.
 const SETTLE: Duration = Duration::from_millis(100);
 
@@ -61,8 +65,8 @@ pub(super) struct Pool {
     waiting: Cell<usize>,
     idle: RefCell<Vec<Idle>>,
     http2: RefCell<Option<Multiplexed>>,
-    /// Held while connecting to an origin that may turn out to speak HTTP/2: the others wait and share.
-    connecting: Mutex<()>,
+    /// The attempt to connect to an origin that may turn out to speak HTTP/2, for all who want a connection meanwhile.
+    opening: RefCell<Option<Opening>>,
     /// The last connection was HTTP/1.1 although HTTP/2 was offered.
     declined_http2: Cell<bool>,
     sweeping: Cell<bool>,
@@ -70,10 +74,15 @@ pub(super) struct Pool {
     pub(super) metric: Cell<Option<Slot>>,
 }
 
+/// How an attempt to connect ends, once it has: with a connection to be shared, or with one of HTTP/1.1, which is kept for one of
+/// those who wait.
+type Opening = watch::Receiver<Option<Result<Option<Multiplexed>, FetchError>>>;
+
 struct Idle {
     sender: http1::SendRequest<Upload>,
     meter: Arc<Meter>,
     since: Instant,
+    is_new: bool,
     _idle: Counted,
 }
 
@@ -81,6 +90,9 @@ struct Idle {
 struct Multiplexed {
     sender: http2::SendRequest<Upload>,
     meter: Arc<Meter>,
+    opened: Instant,
+    /// No exchange has had it.
+    is_new: Rc<Cell<bool>>,
     last_used: Rc<Cell<Instant>>,
 }
 
@@ -89,8 +101,8 @@ struct Multiplexed {
 pub(super) enum Wanted {
     /// Any.
     Any,
-    /// A new one.
-    New,
+    /// One that was opened after this.
+    After(Instant),
     /// A new one that speaks HTTP/1.1 and is not kept: it will be upgraded.
     NewHttp1,
 }
@@ -117,7 +129,7 @@ impl Pool {
             waiting: Cell::new(0),
             idle: RefCell::default(),
             http2: RefCell::default(),
-            connecting: Mutex::new(()),
+            opening: RefCell::default(),
             declined_http2: Cell::new(false),
             sweeping: Cell::new(false),
             metric: Cell::new(None),
@@ -154,37 +166,44 @@ impl Pool {
         }
     }
 
-    /// A connection, kept or new. The caller bounds the time; dropping the future gives up the attempt.
-    pub(super) async fn lease(self: &Rc<Self>, names: &Names, wanted: Wanted) -> Result<Lease, FetchError> {
+    /// A connection, kept or new. The caller bounds the time. Dropping the future gives up the attempt, unless others may share what
+    /// comes of it: then that goes on for [`OPENING_TIMES`] the origin's time for connecting.
+    pub(super) async fn lease(
+        self: &Rc<Self>,
+        names: &Rc<Names>,
+        wanted: Wanted,
+    ) -> Result<Lease, FetchError> {
         if wanted == Wanted::NewHttp1 {
             return self.open(names, false).await;
         }
-        if wanted == Wanted::Any
-            && let Some(lease) = self.kept().await
-        {
+        if let Some(lease) = self.kept(wanted).await {
             return Ok(lease);
         }
-        if !self.origin.settings.http2 || self.declined_http2.get() {
-            return self.open(names, true).await;
+        if self.origin.settings.http2 && !self.declined_http2.get() {
+            if let Some(connection) = self.opened(names).await? {
+                return Ok(self.share(connection));
+            }
+            if let Some(lease) = self.kept(wanted).await {
+                return Ok(lease);
+            }
         }
-        let connecting = self.connecting.lock().await;
-        if wanted == Wanted::Any
-            && let Some(lease) = self.multiplexed()
-        {
-            return Ok(lease);
-        }
-        let lease = self.open(names, true).await;
-        drop(connecting);
-        lease
+        self.open(names, true).await
     }
 
     /// A kept connection that is still open.
-    async fn kept(self: &Rc<Self>) -> Option<Lease> {
-        if let Some(lease) = self.multiplexed() {
-            return Some(lease);
+    async fn kept(self: &Rc<Self>, wanted: Wanted) -> Option<Lease> {
+        let opened_after = |time: Instant| match wanted {
+            Wanted::After(then) => time > then,
+            Wanted::Any | Wanted::NewHttp1 => true,
+        };
+        if let Some(connection) = self.multiplexed()
+            && opened_after(connection.opened)
+        {
+            return Some(self.share(connection));
         }
         loop {
-            let mut idle = self.idle.borrow_mut().pop()?;
+            let will_do = |idle: &mut Idle| wanted == Wanted::Any || idle.is_new && opened_after(idle.since);
+            let mut idle = self.idle.borrow_mut().pop_if(will_do)?;
             if idle.is_over(self.origin.settings.timeouts.keep_alive) {
                 continue;
             }
@@ -192,22 +211,63 @@ impl Pool {
                 return Some(Lease {
                     sender: Sender::Http1(idle.sender),
                     meter: idle.meter,
-                    reused: true,
+                    reused: !idle.is_new,
                     pool: Some(self.clone()),
                 });
             }
         }
     }
 
-    fn multiplexed(self: &Rc<Self>) -> Option<Lease> {
+    /// The HTTP/2 connection, if it is open.
+    fn multiplexed(&self) -> Option<Multiplexed> {
         let mut http2 = self.http2.borrow_mut();
         if http2.as_ref().is_some_and(|connection| connection.sender.is_closed()) {
             *http2 = None;
         }
-        let connection = http2.clone()?;
-        let meter = connection.meter.clone();
+        http2.clone()
+    }
+
+    /// One more exchange on a connection.
+    fn share(self: &Rc<Self>, connection: Multiplexed) -> Lease {
         connection.last_used.set(Instant::now());
-        Some(Lease { sender: Sender::Http2(connection), meter, reused: true, pool: Some(self.clone()) })
+        let reused = !connection.is_new.replace(false);
+        let meter = connection.meter.clone();
+        Lease { sender: Sender::Http2(connection), meter, reused, pool: Some(self.clone()) }
+    }
+
+    /// What comes of the attempt to connect that is under way, or of a new one.
+    async fn opened(self: &Rc<Self>, names: &Rc<Names>) -> Result<Option<Multiplexed>, FetchError> {
+        let mut opening = self.opening(names);
+        match opening.wait_for(Option::is_some).await.map(|ended| ended.clone()) {
+            Ok(Some(ended)) => ended,
+            _ => Err(FetchError::new(FetchErrorKind::Connect, Sent::Nothing, "connecting was given up")),
+        }
+    }
+
+    /// The attempt to connect that is under way; begins one when there is none.
+    fn opening(self: &Rc<Self>, names: &Rc<Names>) -> Opening {
+        if let Some(opening) = &*self.opening.borrow() {
+            return opening.clone();
+        }
+        let (end, opening) = watch::channel(None);
+        *self.opening.borrow_mut() = Some(opening.clone());
+        let (pool, names) = (self.clone(), names.clone());
+        tokio::task::spawn_local(async move {
+            let most = pool.origin.settings.timeouts.connect * OPENING_TIMES;
+            let opened = timeout(most, pool.open(&names, true)).await;
+            *pool.opening.borrow_mut() = None;
+            let ended = match opened {
+                // All who waited may have given up.
+                Ok(Ok(lease)) => Ok(lease.into_pool(!end.is_closed())),
+                Ok(Err(error)) => Err(error),
+                Err(_) => {
+                    let kind = FetchErrorKind::Timeout(Phase::Connect);
+                    Err(FetchError::new(kind, Sent::Nothing, format_args!("no connection within {most:?}")))
+                }
+            };
+            end.send_replace(Some(ended));
+        });
+        opening
     }
 
     /// A new connection.
@@ -225,8 +285,9 @@ impl Pool {
             return Ok(Lease { sender, meter, reused: false, pool });
         }
         let sender = handshake_http2(wire, settings.tls.node.is_some()).await?;
-        let last_used = Rc::new(Cell::new(Instant::now()));
-        let connection = Multiplexed { sender, meter: meter.clone(), last_used };
+        let now = Instant::now();
+        let (is_new, last_used) = (Rc::new(Cell::new(true)), Rc::new(Cell::new(now)));
+        let connection = Multiplexed { sender, meter: meter.clone(), opened: now, is_new, last_used };
         *self.http2.borrow_mut() = Some(connection.clone());
         self.sweep();
         Ok(Lease { sender: Sender::Http2(connection), meter, reused: false, pool })
@@ -354,9 +415,24 @@ impl Lease {
 
     /// The exchange is over, body and all: an HTTP/1.1 connection is kept for the next one.
     pub(super) fn give_back(self) {
+        self.keep(false);
+    }
+
+    /// There was no exchange: a connection of HTTP/1.1 is kept for whoever wants one, and one that can be shared comes back. It is
+    /// new to the next one, if somebody waits for it; else it may be stale by then.
+    fn into_pool(self, is_new: bool) -> Option<Multiplexed> {
+        if let Sender::Http2(connection) = &self.sender {
+            connection.is_new.set(is_new);
+            return Some(connection.clone());
+        }
+        self.keep(is_new);
+        None
+    }
+
+    fn keep(self, is_new: bool) {
         if let (Sender::Http1(sender), Some(pool)) = (self.sender, self.pool) {
             let counted = pool.origin.idle.count();
-            pool.keep(Idle { sender, meter: self.meter, since: Instant::now(), _idle: counted });
+            pool.keep(Idle { sender, meter: self.meter, since: Instant::now(), is_new, _idle: counted });
         }
     }
 }

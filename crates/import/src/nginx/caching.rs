@@ -10,6 +10,24 @@ use crate::ledger::Id;
 pub(super) const PASSES: [(&str, &str); 4] =
     [("proxy_pass", "proxy"), ("fastcgi_pass", "fastcgi"), ("uwsgi_pass", "uwsgi"), ("scgi_pass", "scgi")];
 
+/// Variables that say nothing which is not in every key, or the same for all.
+const OF_EVERY_KEY: [&str; 14] = [
+    "is_args",
+    "scheme",
+    "host",
+    "http_host",
+    "server_name",
+    "proxy_host",
+    "server_port",
+    "proxy_port",
+    "slice_range",
+    "request_method",
+    "https",
+    "hostname",
+    "server_protocol",
+    "document_root",
+];
+
 impl<'a> World<'a> {
     /// Whether the location uses a cache; `prefix` is that of its pass.
     pub(super) fn is_cached(&mut self, scope: &Scope<'a>, prefix: &str) -> bool {
@@ -18,12 +36,13 @@ impl<'a> World<'a> {
         cache.arg(0) != "off"
     }
 
-    /// The keys of a rule that caches.
-    pub(super) fn caching(&mut self, scope: &Scope<'a>, prefix: &str, keys: &mut Keys) {
+    /// The keys of a rule that caches. What keeps it from caching after all, because its key cannot be said.
+    pub(super) fn caching(&mut self, scope: &Scope<'a>, prefix: &str, keys: &mut Keys) -> Option<Id> {
+        let mut unsaid = None;
         self.lifetimes(scope, prefix, keys);
         self.stale(scope, prefix, keys);
         if let Some(key) = scope.last(&format!("{prefix}_cache_key")) {
-            self.cache_key(key, keys);
+            unsaid = Some(key.id).filter(|_| !self.cache_key(key, keys));
         }
         if let Some(methods) = scope.last(&format!("{prefix}_cache_methods")) {
             match methods.args.iter().any(|method| method == "POST") {
@@ -33,6 +52,7 @@ impl<'a> World<'a> {
                 false => self.ledger.not_needed(methods.id, "GET and HEAD are what is cached"),
             }
         }
+        unsaid
     }
 
     /// `proxy_cache_valid` and `proxy_ignore_headers`.
@@ -136,21 +156,19 @@ impl<'a> World<'a> {
         }
     }
 
-    /// `proxy_cache_key`: what it has beside site, scheme, host, path and query.
-    fn cache_key(&mut self, directive: &'a Directive, keys: &mut Keys) {
+    /// `proxy_cache_key`: what it has beside site, scheme, host, path and query. Whether all of that is said.
+    fn cache_key(&mut self, directive: &'a Directive, keys: &mut Keys) -> bool {
         let text: String = directive.args.join(" ");
         let (mut headers, mut cookies, mut kept) = (Vec::new(), Vec::new(), Vec::new());
+        let mut is_said = true;
         let (mut has_path, mut has_query) = (false, false);
-        for variable in variables(&text) {
+        for variable in self.sources(directive, variables(&text)) {
             match &*variable {
-                "request_uri" => (has_path, has_query) = (true, true),
+                "request_uri" | "request" => (has_path, has_query) = (true, true),
                 "uri" | "document_uri" => has_path = true,
                 "args" | "query_string" => has_query = true,
-                "is_args" | "scheme" | "host" | "http_host" | "server_name" | "proxy_host"
-                | "server_port" | "proxy_port" | "slice_range" | "request_method" | "https" | "hostname" => {}
-                "http_cookie" => self
-                    .ledger
-                    .not_mapped(directive.id, "$http_cookie: name the cookies that count, in key.cookies"),
+                name if OF_EVERY_KEY.contains(&name) => {}
+                "http_cookie" => headers.push("Cookie".to_owned()),
                 other => {
                     if let Some(name) = other.strip_prefix("cookie_") {
                         cookies.push(name.to_owned());
@@ -159,8 +177,10 @@ impl<'a> World<'a> {
                     } else if let Some(name) = other.strip_prefix("http_") {
                         headers.push(name.replace('_', "-"));
                     } else {
+                        is_said = false;
                         let instead = format!(
-                            "${other} is not in the key: write key.headers, key.cookies or key.device"
+                            "${other} tells visitors apart by what is not known here, so nothing is cached: write key.headers, key.cookies or \
+                             key.device, and take cache = false out"
                         );
                         self.ledger.not_mapped(directive.id, instead);
                     }
@@ -183,6 +203,32 @@ impl<'a> World<'a> {
         if !cookies.is_empty() {
             self.map(keys, "key.cookies", quote_list(&cookies), id);
         }
+        is_said
+    }
+
+    /// Variables of a key, and in place of those that a `map` makes of what can be in a key, all of that: more keys, and never a wrong one.
+    fn sources(&mut self, directive: &'a Directive, variables_of_key: Vec<String>) -> Vec<String> {
+        let mut sources = Vec::new();
+        for variable in variables_of_key {
+            let of_map = self.maps.get(&*variable).map(|map| (*map, variables(map.arg(0))));
+            let is_known = |name: &String| {
+                ["http_", "cookie_", "arg_"].iter().any(|of| name.starts_with(of))
+                    || OF_EVERY_KEY.contains(&&**name)
+            };
+            let Some((map, names)) = of_map.filter(|(_, names)| names.iter().all(is_known)) else {
+                sources.push(variable);
+                continue;
+            };
+            self.ledger.mapped(map.id, "key");
+            map.children().iter().for_each(|entry| self.ledger.mapped(entry.id, "key"));
+            let instead = format!(
+                "all that {} says is in the key, where ${variable} has few values: make spellings equal by the key vary",
+                map.arg(0)
+            );
+            self.ledger.not_mapped(directive.id, instead);
+            sources.extend(names);
+        }
+        sources
     }
 
     /// When a location that caches does not: `proxy_cache_bypass` and `proxy_no_cache`; and directives that have conditions which

@@ -8,6 +8,7 @@
 //! What keeps somebody out is never said for less. Where a pattern or a condition cannot be said, all is refused that it could be for:
 //! what covers the expression, else the whole location or server. "Is not" becomes rules for those whom it lets in, and a refusal behind them.
 
+use model::glob::IGNORES_CASE;
 use model::redirect::Redirect;
 
 use super::caching::PASSES;
@@ -94,6 +95,7 @@ impl<'a> World<'a> {
             world.pass_what_was_not_shared(&unshared, &mut rules);
             rules
         });
+        self.close_what_is_rewritten(&scope, &mut rules);
         if let Some(scheme) = scheme {
             for rule in &mut rules {
                 rule.name = format!("{}-{scheme}", rule.name);
@@ -226,7 +228,7 @@ impl<'a> World<'a> {
         let mut rules =
             self.rewrites(&location.scope, &ground, &mut |world| world.content(&location.scope, &ground));
         for rule in &mut rules {
-            rule.is_wide |= location.fit == Fit::Wide;
+            rule.wide_place = Some(location.directive.id).filter(|_| location.fit == Fit::Wide);
             rule.is_early = location.fit == Fit::Early;
         }
         rules
@@ -253,6 +255,81 @@ impl<'a> World<'a> {
                 rule.pass(&ids);
                 rule.remarks
                     .push("Some of it was not shared by nginx, which cannot be said: so nothing is.".into());
+            }
+        }
+    }
+
+    /// What is rewritten before nginx chooses a location is as closed as where it leads to: here the rule is chosen by the path as visitors ask
+    /// for it.
+    fn close_what_is_rewritten(&mut self, scope: &Scope<'a>, rules: &mut Vec<DraftRule>) {
+        let mut found = Vec::new();
+        self.silent_rewrites(scope.innermost(), false, &mut found);
+        let rewrites: Vec<(Id, Vec<String>, String)> = found
+            .into_iter()
+            .map(|rewrite| {
+                let from = covering(rewrite.arg(0), false).iter().map(|glob| path_pattern(glob)).collect();
+                (rewrite.id, from, path_pattern(&target_of(rewrite.arg(1))))
+            })
+            .collect();
+        let mut copies = Vec::new();
+        for (at, rule) in rules.iter().enumerate() {
+            if !rule.is_guard() && rule.openness() != Openness::Passed {
+                continue;
+            }
+            let leads_there = |(_, _, target): &&(Id, Vec<String>, String)| {
+                let is_taken = rules[..at].iter().any(|before| {
+                    !before.is_open()
+                        && !before.is_early
+                        && !has_condition(&before.keys)
+                        && covers_path(before, target)
+                });
+                !is_taken && may_be_for(rule, target)
+            };
+            let there: Vec<_> = rewrites.iter().filter(leads_there).collect();
+            if there.is_empty() {
+                continue;
+            }
+            let ids: Vec<Id> = there.iter().map(|(id, ..)| *id).collect();
+            for id in &ids {
+                self.ledger.not_mapped(*id, "what it is for is as closed as where it may lead to");
+            }
+            let mut paths: Vec<String> = there.iter().flat_map(|(_, from, _)| from.clone()).collect();
+            paths.sort();
+            paths.dedup();
+            let mut copy = rule.clone();
+            copy.keys.remove("path");
+            if !paths.iter().any(|path| path == "*") {
+                copy.keys.set("path", quote_list(&paths), &ids);
+            }
+            copy.name = format!("{}-rewritten", rule.name);
+            copy.from.extend(&ids);
+            copy.remarks.push("What nginx rewrites, as where that may lead to.".into());
+            copy.is_early = true;
+            copies.push(copy);
+        }
+        rules.splice(0..0, copies);
+    }
+
+    /// `rewrite` that is no redirect, and comes before the choice of a location.
+    fn silent_rewrites(
+        &mut self,
+        directives: &[&'a Directive],
+        is_in_location: bool,
+        found: &mut Vec<&'a Directive>,
+    ) {
+        for directive in directives.iter().copied() {
+            let is_location = directive.name == "location";
+            match &*directive.name {
+                "rewrite"
+                    if status_of(directive).is_none() && !(is_in_location && directive.arg(2) == "break") =>
+                {
+                    found.push(directive);
+                }
+                "if" | "location" => {
+                    let inside = self.files.flat(directive.children(), self.ledger);
+                    self.silent_rewrites(&inside, is_in_location || is_location, found);
+                }
+                _ => {}
             }
         }
     }
@@ -323,8 +400,9 @@ impl<'a> World<'a> {
         const EXCEPTIONS_MAX: usize = 8;
         let answer = directive.children().iter().find(|one| one.name == "return")?;
         let exceptions = self.exceptions_of_guard(directive)?;
-        let last =
-            self.answer(answer, &Condition { from: vec![directive.id], ..Condition::always() }, ground)?;
+        let others = Condition { from: vec![directive.id], ..Condition::always() };
+        let mut last = self.answer(answer, &others, ground)?;
+        last.keeps_out = keeps_out(answer, directive);
         if exceptions.is_empty() || exceptions.len() > EXCEPTIONS_MAX {
             return None;
         }
@@ -402,22 +480,12 @@ impl<'a> World<'a> {
     /// `rewrite … permanent` and its like; what changes paths silently is not mapped.
     fn rewrite(&mut self, directive: &'a Directive, ground: &Ground<'_>) -> Option<DraftRule> {
         let target = directive.arg(1);
-        let status = match directive.arg(2) {
-            "permanent" => 301,
-            "redirect" => 302,
-            _ if target.starts_with("http://")
-                || target.starts_with("https://")
-                || target.starts_with("$scheme") =>
-            {
-                302
-            }
-            _ => {
-                self.ledger.not_mapped(
-                    directive.id,
-                    "paths are not changed but by a redirect: have the origin know the path that visitors ask for",
-                );
-                return None;
-            }
+        let Some(status) = status_of(directive) else {
+            self.ledger.not_mapped(
+                directive.id,
+                "paths are not changed but by a redirect: have the origin know the path that visitors ask for",
+            );
+            return None;
         };
         let Some(found) = patterns(directive.arg(0), false) else {
             self.ledger.not_mapped(
@@ -492,8 +560,9 @@ impl<'a> World<'a> {
             }
             let answer = says.iter().find(|one| one.name == "return").copied();
             if let Some(answer) = answer {
-                let rule = self.answer(answer, condition, ground);
-                if rule.is_some() {
+                let mut rule = self.answer(answer, condition, ground);
+                if let Some(rule) = &mut rule {
+                    rule.keeps_out = guard.is_some();
                     self.ledger.mapped(directive.id, "[[site.rule]]");
                 } else if guard.is_some() && condition.within(ground.paths).is_some() {
                     return vec![self.refuse_all(directive, answer, "its answer cannot be said", ground)];
@@ -603,6 +672,11 @@ impl<'a> World<'a> {
         if is_cached {
             let conditions;
             (conditions, unsaid) = self.passes(&scope, prefix);
+            // Of several origins the key says which, unless it is one's own.
+            let is_computed = fetch.get("origin") == Some(&*quote(FILES_ORIGIN));
+            unsaid.extend(
+                pass.filter(|(pass, _)| is_computed && pass.arg(0).contains('$')).map(|(pass, _)| pass.id),
+            );
             // What was never shared under some condition is shared under none, while that cannot be said.
             is_cached = unsaid.is_empty();
             for condition in conditions {
@@ -619,8 +693,9 @@ impl<'a> World<'a> {
         }
         keys.extend(&fetch);
         if is_cached {
-            self.caching(&scope, prefix, &mut keys);
-        } else {
+            unsaid.extend(self.caching(&scope, prefix, &mut keys));
+        }
+        if !is_cached {
             keys.set("cache", "false", &unsaid);
             keys.remove("set_cookie");
             keys.remove_table("compress");
@@ -631,6 +706,9 @@ impl<'a> World<'a> {
             keys,
             ..DraftRule::default()
         };
+        if is_cached && !unsaid.is_empty() {
+            rule.pass(&unsaid);
+        }
         if rule.keys.get("origin").is_some_and(|origin| origin == quote(FILES_ORIGIN)) {
             rule.remarks.push("What nginx answers here by itself needs an origin: a server that has these files, or nginx on another port.".into());
         }
@@ -715,6 +793,44 @@ impl<'a> World<'a> {
         }
         !guards.is_empty()
     }
+}
+
+/// The status of a `rewrite` that is a redirect.
+fn status_of(rewrite: &Directive) -> Option<u16> {
+    let is_url = ["http://", "https://", "$scheme"].iter().any(|begin| rewrite.arg(1).starts_with(begin));
+    match rewrite.arg(2) {
+        "permanent" => Some(301),
+        "redirect" => Some(302),
+        _ => is_url.then_some(302),
+    }
+}
+
+/// A pattern for the paths that a `rewrite` leads to.
+fn target_of(target: &str) -> String {
+    let path = target.split('?').next().unwrap_or_default();
+    match path.split_once('$') {
+        Some((begin, _)) => format!("{begin}*"),
+        None => path.to_owned(),
+    }
+}
+
+/// Whether a rule may be for some of the paths. What visitors ask for is part of those that end with a star, and where it alone makes a rule
+/// for that holds anywhere, the rule holds for what they ask for too.
+fn may_be_for(rule: &DraftRule, target: &str) -> bool {
+    let paths = rule.keys.texts("path");
+    let is_anywhere = |path: &str| path.strip_prefix(IGNORES_CASE).unwrap_or(path).starts_with('*');
+    let may_be = |path: &String| match target.strip_suffix('*') {
+        Some(literal) if is_anywhere(path) => model::glob::Glob::new(path).matches(literal.as_bytes()),
+        _ => !are_apart(path, target),
+    };
+    paths.is_empty() || paths.iter().any(may_be)
+}
+
+/// Whether a rule is for all of the paths.
+fn covers_path(rule: &DraftRule, target: &str) -> bool {
+    let glob = model::glob::Glob::new;
+    let paths = rule.keys.texts("path");
+    paths.is_empty() || paths.iter().any(|path| glob(path).covers(&glob(target)))
 }
 
 /// Patterns of an expression within a prefix, in the spelling of paths.

@@ -1,9 +1,13 @@
 //! Conditions of VCL, as conditions of a rule.
 //!
 //! Read: `&&`, `||`, `!`, parentheses; `==`, `!=`, `~`, `!~` and a name alone, for URL, method, host and other request headers, and `bereq`
-//! alike. What else is asked (addresses, statuses, what the response says) is [`Expr::Unsure`]: it may hold and may not.
+//! alike. What else is asked (addresses, statuses, what the response says) is [`Expr::Unsure`]: it may hold and may not. So is what the program
+//! has changed before it asks, as rules are told what visitors send: see [`Changed`].
 
-use super::Token;
+use std::collections::BTreeMap;
+
+use super::lexer::Statement;
+use super::{Reach, Token};
 use crate::condition::Condition;
 use crate::draft::{dotted, path_pattern, quote, without_query};
 use crate::pattern::{covering, patterns};
@@ -42,11 +46,39 @@ impl Expr {
             _ => false,
         }
     }
+
+    /// Whether the query and headers are asked for together, so that it holds for some alone of those who ask with the same query.
+    pub(super) fn is_of_query_for_some(&self) -> bool {
+        match self {
+            Expr::Any(parts) => parts.iter().any(Expr::is_of_query_for_some),
+            Expr::All(_) | Expr::Not(_) => self.asks_query() && self.asks_headers(),
+            _ => false,
+        }
+    }
+
+    fn asks_query(&self) -> bool {
+        match self {
+            Expr::OfQuery(_) => true,
+            Expr::Not(inner) => inner.asks_query(),
+            Expr::All(parts) | Expr::Any(parts) => parts.iter().any(Expr::asks_query),
+            _ => false,
+        }
+    }
+
+    /// Whether it asks for what does not belong to the key.
+    pub(super) fn asks_headers(&self) -> bool {
+        match self {
+            Expr::Is(ways) | Expr::Perhaps(ways, _) => ways.iter().any(|way| !way.lines.is_empty()),
+            Expr::Not(inner) => inner.asks_headers(),
+            Expr::All(parts) | Expr::Any(parts) => parts.iter().any(Expr::asks_headers),
+            _ => false,
+        }
+    }
 }
 
-/// Reads what stands in the parentheses.
-pub(super) fn read(tokens: &[Token]) -> Expr {
-    let mut reader = Reader { tokens, at: 0, depth: 0 };
+/// Reads what stands in the parentheses, where some has been changed before.
+pub(super) fn read(tokens: &[Token], changed: &Changed) -> Expr {
+    let mut reader = Reader { tokens, changed, at: 0, depth: 0 };
     match reader.any() {
         Ok(expr) if reader.at == tokens.len() => expr,
         Ok(_) => Expr::Unsure("it is not understood".into()),
@@ -56,6 +88,7 @@ pub(super) fn read(tokens: &[Token]) -> Expr {
 
 struct Reader<'t> {
     tokens: &'t [Token],
+    changed: &'t Changed,
     at: usize,
     depth: usize,
 }
@@ -120,13 +153,17 @@ impl<'t> Reader<'t> {
         let no_word = || Expr::Unsure(format!("rules have no condition on {name}"));
         Ok(match (operator, text) {
             _ if is_call => no_word(),
-            (None, _) => alone(name),
-            (Some(operator), Some(text)) => match operator.strip_prefix('!') {
-                Some(rest) => {
-                    Expr::Not(Box::new(compare(name, if rest == "=" { "==" } else { rest }, &text)))
+            (None, _) => self.changed.asked(name, None).unwrap_or_else(|| alone(name)),
+            (Some(operator), Some(text)) => {
+                let is = |operator: &str| {
+                    let known = self.changed.asked(name, Some((operator, &text)));
+                    known.unwrap_or_else(|| compare(name, operator, &text))
+                };
+                match operator.strip_prefix('!') {
+                    Some(rest) => Expr::Not(Box::new(is(if rest == "=" { "==" } else { rest }))),
+                    None => is(operator),
                 }
-                None => compare(name, operator, &text),
-            },
+            }
             (Some(_), None) if is_of_response(name) => no_word(),
             (Some(_), None) => {
                 Expr::Unsure(format!("what {name} is compared with is known only when a request comes"))
@@ -177,6 +214,176 @@ impl<'t> Reader<'t> {
     }
 }
 
+// --- What is changed ---
+
+/// What the program has made of requests on the way to a condition, by names like `req.url` and `req.http.x` in lower case.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Changed {
+    values: BTreeMap<String, Value>,
+    /// Something that is not read may have changed anything.
+    is_unknown: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Value {
+    Unset,
+    Text(String),
+    /// What visitors send, without some of it.
+    Cut,
+    /// No rule can say it.
+    Computed,
+}
+
+impl Changed {
+    /// What Varnish itself has changed before the program begins: it adds the address to X-Forwarded-For.
+    pub(super) fn at_start() -> Changed {
+        let mut changed = Changed::default();
+        changed.note("req.http.X-Forwarded-For", Value::Computed);
+        changed
+    }
+
+    fn note(&mut self, name: &str, value: Value) {
+        if let Some(name) = of_request(name) {
+            self.values.insert(name, value);
+        }
+    }
+
+    /// From here on nothing is known to be what visitors send.
+    pub(super) fn all(&mut self) {
+        self.is_unknown = true;
+        self.values.clear();
+    }
+
+    /// A statement that is reached, surely or not.
+    pub(super) fn by(&mut self, statement: &Statement, reach: Reach) {
+        let words = statement.words();
+        let name = words.get(1).copied().unwrap_or_default();
+        match words.first().copied().unwrap_or_default() {
+            "set" if keeps(name, statement) => {}
+            "set" | "unset" | "remove" if reach != Reach::Sure => self.note(name, Value::Computed),
+            "unset" | "remove" => self.note(name, Value::Unset),
+            "set" => {
+                let value = match statement.literal() {
+                    // A URL that is written there is none that visitors ask for.
+                    Some(text) if name.contains(".http.") => Value::Text(text.to_owned()),
+                    None if is_cut(name, statement) && self.asked_first(name) => Value::Cut,
+                    _ => Value::Computed,
+                };
+                self.note(name, value);
+            }
+            // Written in C.
+            "C" => self.all(),
+            "std.collect" | "std.log" | "std.syslog" => {}
+            // What a module is given, it may change.
+            module if module.contains('.') => words.iter().for_each(|word| self.note(word, Value::Computed)),
+            _ => {}
+        }
+    }
+
+    /// Whether it is still what visitors send, or that without some of it.
+    fn asked_first(&self, name: &str) -> bool {
+        let value = of_request(name).and_then(|name| self.values.get(&name));
+        matches!(value, None | Some(Value::Cut)) && !self.is_unknown
+    }
+
+    /// What is known of a name that is alone, or compared by `==`, `~` or another operator; nothing where it is what visitors send.
+    fn asked(&self, name: &str, compared: Option<(&str, &str)>) -> Option<Expr> {
+        let of_request = of_request(name)?;
+        let unsure = || Expr::Unsure(format!("the program may change {name} before"));
+        let Some(value) = self.values.get(&of_request) else { return self.is_unknown.then(unsure) };
+        let is = |holds: bool| Expr::Is(if holds { vec![Condition::default()] } else { Vec::new() });
+        Some(match (value, compared) {
+            (Value::Unset | Value::Text(_), None) => is(*value != Value::Unset),
+            (Value::Text(text), Some(("==", wanted))) => is(text == wanted),
+            (Value::Unset, Some(("==", wanted))) if !wanted.is_empty() => is(false),
+            (Value::Unset | Value::Text(_), Some(("~", expression))) => {
+                let text = if let Value::Text(text) = value { text } else { "" };
+                match patterns(expression, false).filter(|found| found.is_exact) {
+                    Some(found) => {
+                        let matches = |glob: &String| model::glob::Glob::new(glob).matches(text.as_bytes());
+                        is(found.globs.iter().any(matches))
+                    }
+                    None => unsure(),
+                }
+            }
+            // What is left of the visitor's has nothing in it that the visitor's has not.
+            (Value::Cut, Some(("~", expression))) if !expression.contains(['^', '$']) => {
+                match compare(name, "~", expression) {
+                    Expr::Is(ways) | Expr::Perhaps(ways, _) => {
+                        Expr::Perhaps(ways, format!("the program takes something out of {name} before"))
+                    }
+                    _ => unsure(),
+                }
+            }
+            _ => unsure(),
+        })
+    }
+}
+
+/// A name of what is asked for, as visitors send it, in lower case; what goes to the origin is the same. Nothing of another name.
+fn of_request(name: &str) -> Option<String> {
+    let lower = name.to_ascii_lowercase();
+    let rest = lower.strip_prefix("bereq.").or_else(|| lower.strip_prefix("req."))?;
+    let is_asked = rest.starts_with("http.") || matches!(rest, "url" | "method" | "request");
+    is_asked.then(|| format!("req.{}", if rest == "request" { "method" } else { rest }))
+}
+
+/// Whether what is set says the same to conditions as before: the query's order, the query without some of it, a host without its port or in
+/// lower case.
+fn keeps(name: &str, statement: &Statement) -> bool {
+    // Where the query begins, or one of its parameters; what may be absent is no beginning.
+    const BEGINS: [&str; 9] = [r"\?", "[?&]", r"[\?&]", r"(\?|&)", r"(\?|\&)", "&", r"\&", "#", r"\#"];
+    let Some(name) = of_request(name) else { return true };
+    let words = statement.words();
+    let Some(equals) = words.iter().position(|word| *word == "=") else { return false };
+    let is_own = |other: &str| of_request(other).is_some_and(|other| other == name);
+    match (&*name, &words[equals + 1..]) {
+        ("req.url", ["std.querysort", "(", url, ")"]) => is_own(url),
+        ("req.http.host", ["std.tolower", "(", host, ")"]) => is_own(host),
+        ("req.url", ["regsub" | "regsuball", "(", url, ",", expression, ",", text, ")"]) => {
+            let rest = BEGINS.iter().find_map(|begin| expression.strip_prefix(begin));
+            let is_of_query =
+                rest.is_some_and(|rest| !rest.starts_with(['*', '?', '{']) && !has_alternatives(rest));
+            let is_put_there = text.is_empty() || text.starts_with(['?', '&']) || *text == r"\1";
+            is_own(url) && is_of_query && is_put_there
+        }
+        ("req.http.host", ["regsub" | "regsuball", "(", host, ",", expression, ",", "", ")"]) => {
+            let bare = expression.trim_end_matches('$').trim_end_matches(['+', '*']);
+            is_own(host) && matches!(bare, ":[0-9]" | r":\d" | ":.")
+        }
+        _ => false,
+    }
+}
+
+/// Whether an expression has alternatives outside of parentheses.
+fn has_alternatives(expression: &str) -> bool {
+    let mut open = 0_i32;
+    let mut rest = expression.chars();
+    while let Some(next) = rest.next() {
+        match next {
+            '\\' => _ = rest.next(),
+            '(' | '[' => open += 1,
+            ')' | ']' => open -= 1,
+            '|' if open == 0 => return true,
+            _ => {}
+        }
+    }
+    false
+}
+
+/// Whether what is set is what there was, without some of it.
+fn is_cut(name: &str, statement: &Statement) -> bool {
+    let words = statement.words();
+    let equals = words.iter().position(|word| *word == "=").map_or(0, |equals| equals + 1);
+    match &words[equals..] {
+        ["regsub" | "regsuball", "(", from, ",", _, ",", "", ")"] => of_request(name)
+            .is_some_and(|name| name.starts_with("req.http.") && of_request(from) == Some(name)),
+        _ => false,
+    }
+}
+
+// --- What visitors send ---
+
 /// The header that a name stands for.
 fn header_of(name: &str) -> &str {
     match name.split_once(".http.").map_or("", |(_, header)| header) {
@@ -213,10 +420,23 @@ fn compare(name: &str, operator: &str, text: &str) -> Expr {
         ("beresp.http.cache-control" | "beresp.http.surrogate-control", "~", text) if keeps_none(text) => {
             return Expr::Unkept;
         }
-        ("beresp.status", "==" | ">=", text) if text.parse::<u16>().is_ok_and(|status| status >= 400) => {
+        ("beresp.status" | "resp.status" | "obj.status", "==" | ">=" | ">", text)
+            if text.parse::<u32>().is_ok_and(|status| status >= if operator == ">" { 399 } else { 400 }) =>
+        {
             return Expr::OfErrors;
         }
-        ("req.restarts", "==", "0") => return Expr::Is(vec![Condition::default()]),
+        // There are none: nothing is tried again by a program.
+        ("req.restarts" | "bereq.retries", operator, text) => {
+            if let Ok(count) = text.parse::<u32>() {
+                let holds = match operator {
+                    "==" | ">=" => count == 0,
+                    "<" => count > 0,
+                    "<=" => true,
+                    _ => false,
+                };
+                return Expr::Is(if holds { vec![Condition::default()] } else { Vec::new() });
+            }
+        }
         _ => {}
     }
     if matches!(&*lower, "req.url" | "bereq.url") {
@@ -327,7 +547,7 @@ fn of_url(operator: &str, text: &str) -> Expr {
     }
     // Those that say an end both with and without a query come out once.
     let is_exact = is_exact && paths == globs;
-    let is_end = !text.starts_with('^') || text.ends_with('$') || operator == "==";
+    let is_end = !text.starts_with('^') || globs.iter().any(|glob| !glob.ends_with('*'));
     let is = Expr::Is(vec![Condition {
         paths,
         is_exact,

@@ -136,7 +136,7 @@ fn of_classes(at: &At<'_>, classes: &Classes<'_>, found: &mut Vec<(u64, Candidat
         let edit = at.set(&scope, "ttl", "\"1d\"");
         push(count, at.candidate(Fault::ShortTtl, said, scope, edit));
     }
-    if policy.set_cookie != SetCookie::Strip
+    if !matches!(policy.set_cookie, SetCookie::Strip | SetCookie::Never)
         && let Some((scope, count)) = gather(classes, |class| class.set_cookie * is_static(class))
     {
         let said = format!("{count} answers for {} set a cookie, and are not kept", list(&scope));

@@ -14,18 +14,19 @@ use super::{Found, Shared};
 /// How often the head is asked for beside the watch: so late a change is noticed when a watch says nothing any more.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 
-/// Keeps `head` at the last position that is known. Ends only when it is aborted.
-pub(super) async fn follow(shared: Arc<Shared>, head: Sender<u64>) {
+/// Keeps `head` at the newest one that is known. Ends only when it is aborted.
+pub(super) async fn follow(shared: Arc<Shared>, head: Sender<Found>) {
     let (mut failures, mut but) = (0, None);
     loop {
         if let Ok(found) = shared.head().await {
-            tell(&head, found.head.mark.position);
-            let create = json!({ "create_request": { "key": text(&shared.keys.head()), "start_revision": (found.revision + 1).to_string() } });
+            let revision = found.revision;
+            tell(&head, found);
+            let create = json!({ "create_request": { "key": text(&shared.keys.head()), "start_revision": (revision + 1).to_string() } });
             let (index, opened) = shared.gateway.watch(create.to_string().into_bytes(), but).await;
             but = Some(index);
             if let Ok(watch) = opened {
                 failures = 0;
-                listen(&shared, &head, watch, found.revision).await;
+                listen(&shared, &head, watch, revision).await;
             }
         }
         failures += 1;
@@ -34,7 +35,7 @@ pub(super) async fn follow(shared: Arc<Shared>, head: Sender<u64>) {
 }
 
 /// Until the watch ends, or has been behind for two questions in a row.
-async fn listen(shared: &Shared, head: &Sender<u64>, mut watch: super::gateway::Watch, mut seen: u64) {
+async fn listen(shared: &Shared, head: &Sender<Found>, mut watch: super::gateway::Watch, mut seen: u64) {
     let mut missed = None;
     let mut ask_at = Instant::now() + ASK_EVERY;
     loop {
@@ -45,14 +46,15 @@ async fn listen(shared: &Shared, head: &Sender<u64>, mut watch: super::gateway::
                 for kv in watched.events.into_iter().filter_map(|event| event.kv) {
                     seen = seen.max(kv.mod_revision);
                     if let Ok(found) = Head::read(&kv.value) {
-                        tell(head, found.mark.position);
+                        tell(head, Found { head: found, revision: kv.mod_revision, version: kv.version });
                     }
                 }
             }
             () = sleep_until(ask_at) => {
                 // An answer that does not come is no fault of the watch.
-                if let Ok(Found { head: now, revision, .. }) = shared.head().await {
-                    tell(head, now.mark.position);
+                if let Ok(now) = shared.head().await {
+                    let revision = now.revision;
+                    tell(head, now);
                     if missed.is_some_and(|missed| seen < missed) {
                         return;
                     }
@@ -64,11 +66,13 @@ async fn listen(shared: &Shared, head: &Sender<u64>, mut watch: super::gateway::
     }
 }
 
-/// Positions only grow, whichever way they are heard of first.
-pub(super) fn tell(head: &Sender<u64>, position: u64) {
+/// It only grows, whichever way it is heard of first. Wakes those who wait when there are new records.
+pub(super) fn tell(head: &Sender<Found>, found: Found) {
     head.send_if_modified(|head| {
-        let is_news = position > *head;
-        *head = position.max(*head);
+        let is_news = found.head.mark.position > head.head.mark.position;
+        if found.revision > head.revision {
+            *head = found;
+        }
         is_news
     });
 }

@@ -165,6 +165,7 @@ fn apply_policy(findings: &mut Findings<'_>, section: &Section, rule: &mut Rule)
         Some("refuse") => SetCookie::Refuse,
         Some("rfc9111") => SetCookie::Rfc9111,
         Some("strip") => SetCookie::Strip,
+        Some("never") => SetCookie::Never,
         _ => policy.set_cookie,
     };
     if let Some(item) = section.item("targeted") {

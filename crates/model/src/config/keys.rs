@@ -881,8 +881,8 @@ const CHOICES: &[Key] = &[
         .or("the origin's; 1d when no connection can be had"),
     key(
         "set_cookie",
-        Kind::OneOf(&["refuse", "rfc9111", "strip"]),
-        "Responses with Set-Cookie: not stored unless the origin says they are for all; stored as RFC 9111 allows; stored without the cookie.",
+        Kind::OneOf(&["refuse", "rfc9111", "strip", "never"]),
+        "Responses with Set-Cookie: not stored unless the origin says they are for all; stored as RFC 9111 allows; stored without the cookie; not stored, whatever the origin says.",
     )
     .or("\"refuse\""),
     key(
@@ -922,7 +922,11 @@ const CHOICES: &[Key] = &[
         },
         "How spellings of a request header are made equal before keying and forwarding: \"lowercase\", \"sorted\" (a list), \"presence\", or the list of values that count.",
     ),
-    key("request_headers", Kind::Table(&HEADER_CHANGES), "Changes to the request before it goes to the origin. A site's come before its rule's."),
+    key(
+        "request_headers",
+        Kind::Table(&HEADER_CHANGES),
+        "Changes to the request before it goes to the origin. A site's come before its rule's; where the rule has origins that the site has not, none of them sets Authorization, Cookie or Proxy-Authorization.",
+    ),
     key(
         "request_cookies",
         Kind::Either(&COOKIES_VALUES),
@@ -1150,7 +1154,11 @@ static ORIGIN_OPTIONS: Table = Table {
         key("http2", Kind::Bool, "Whether HTTP/2 is spoken: by ALPN over TLS, with prior knowledge over plain TCP.")
             .or("false"),
         key("tls", Kind::Table(&TLS), "How origins prove who they are."),
-        key("request_headers", Kind::Table(&HEADER_CHANGES), "Changes to each request that goes to these origins, after the rule's own."),
+        key(
+            "request_headers",
+            Kind::Table(&HEADER_CHANGES),
+            "Changes to each request that goes to these origins and to no others, after the rule's own: where secrets belong. A rule with origins that the site has not begins without them.",
+        ),
         key(
             "request_headers_of",
             Kind::Map { what: "one of the origins", of: &Kind::Table(&HEADER_CHANGES) },

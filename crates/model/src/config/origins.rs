@@ -18,9 +18,7 @@ pub(super) fn build(
     let origins = origin_list(findings, section);
     let options = section.table("origin_options");
     let mut group = match (origins, inherited) {
-        (Some(origins), Some(inherited)) => {
-            OriginGroup { origins, request_headers_of: Vec::new(), ..(**inherited).clone() }
-        }
+        (Some(origins), Some(inherited)) => of_rule(origins, inherited),
         (Some(origins), None) => {
             let mut group = OriginGroup::of(Origin::clone(origins.first()?));
             group.origins = origins;
@@ -60,6 +58,21 @@ pub(super) fn build(
         }
     }
     Some(Arc::new(group))
+}
+
+/// The group of a rule with origins of its own: as the site's, but for what the site's origins know us by.
+fn of_rule(origins: Vec<Arc<Origin>>, site: &OriginGroup) -> OriginGroup {
+    let place = |origin: &Arc<Origin>| site.origins.iter().position(|known| known.url() == origin.url());
+    let of = |origin| place(origin).and_then(|place| site.request_headers_of.get(place)).cloned();
+    let request_headers_of = match site.request_headers_of.is_empty() {
+        true => Vec::new(),
+        false => origins.iter().map(|origin| of(origin).unwrap_or_default()).collect(),
+    };
+    let mut group = OriginGroup { origins, request_headers_of, ..site.clone() };
+    if group.is_elsewhere(site) {
+        group.request_headers = HeaderOps::default();
+    }
+    group
 }
 
 fn origin_list(findings: &mut Findings<'_>, section: &Section) -> Option<Vec<Arc<Origin>>> {

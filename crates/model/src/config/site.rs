@@ -171,6 +171,9 @@ fn build_rule(
         refuse_for_response_rule(findings, section);
     }
     if let Some(group) = origins::build(findings, section, Some(&defaults.origin)) {
+        if group.is_elsewhere(&defaults.origin) {
+            rule.request_headers = defaults.request_headers.without_credentials();
+        }
         rule.origin = group;
     }
     apply_choices(findings, section, &mut rule);

@@ -415,3 +415,59 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_one_origin_knows_the_edge_by_is_said_to_no_other() {
+    let text = r#"
+        [[site]]
+        name = "a"
+        domains = "a.example"
+        origin = ["https://one.example", "https://two.example"]
+        request_headers = { set = { Authorization = "Basic site", X-Site = "s" }, add = { Cookie = "edge=1" } }
+        [site.origin_options]
+        request_headers = { set = { X-Secret = "all" } }
+        request_headers_of."https://two.example" = { set = { X-Own = "two" } }
+        [[site.rule]]
+        path = "/other/*"
+        origin = "https://other.example"
+        [[site.rule]]
+        path = "/port/*"
+        origin = ["https://one.example", "https://one.example:8443"]
+        [[site.rule]]
+        path = "/told/*"
+        origin = "https://other.example"
+        request_headers = { set = { Authorization = "Basic other" } }
+        origin_options = { request_headers = { set = { X-Secret = "other" } } }
+        [[site.rule]]
+        path = "/two/*"
+        origin = "https://two.example"
+        [[site.rule]]
+        path = "/deep/*"
+        origin = "https://two.example/deep"
+        [[site.rule]]
+        path = "/plain/*"
+        ttl = "1d"
+    "#;
+    let parsed = Snapshot::parse(text, "f");
+    let site = &parsed.snapshot.expect("a good one").sites[0];
+    let sent = |rule: &crate::Rule| {
+        let mut fields = semantics::Fields::new();
+        rule.request_headers.apply(&mut fields);
+        rule.origin.prepare(&mut fields);
+        rule.origin.prepare_for(0, &mut fields);
+        let line = |(name, value): (&[u8], &[u8])| {
+            format!("{}={}", String::from_utf8_lossy(name), String::from_utf8_lossy(value))
+        };
+        let mut lines: Vec<String> = fields.iter().map(line).collect();
+        lines.sort();
+        lines.join(" ")
+    };
+    let all = "Authorization=Basic site Cookie=edge=1 X-Secret=all X-Site=s";
+    let of_two = "Authorization=Basic site Cookie=edge=1 X-Own=two X-Secret=all X-Site=s";
+    let wanted =
+        ["X-Site=s", "X-Site=s", "Authorization=Basic other X-Secret=other X-Site=s", of_two, all, all];
+    for (rule, wanted) in site.rules.iter().zip(wanted) {
+        assert_eq!(sent(rule), wanted, "line {}", rule.line);
+    }
+    assert_eq!((sent(&site.defaults), site.rules.len()), (all.to_owned(), wanted.len()));
+}

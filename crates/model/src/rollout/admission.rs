@@ -6,12 +6,13 @@
 //!                        └─ refuses it, dies, is silent, does not answer, refuses its askers ─► undone, for all
 //! ```
 //!
-//! Edges come first: visitors are sent to nobody who does not know their site yet. One that is out of contact, or does not answer
-//! itself before it has the configuration, is passed over until that is mended. So none holds up the others, and each gets what is stable in the end.
+//! Edges come first: visitors are sent to nobody who does not know their site yet. One that is out of contact is passed over until it
+//! is back. One that does not answer itself before it has the configuration comes last, as that may be what mends it, and whether it answers
+//! then says nothing. So none holds up the others, and each gets what is stable in the end.
 //! Where nothing was stable before, all take it at once: none has anything to lose.
 
-use super::watch::SILENCE_MS;
-use super::{Before, CONFIRMED, Decision, Harm, Measure, NodeView, Rollout, Stage};
+use super::watch::{SILENCE_MS, Seen};
+use super::{ALL, Before, CONFIRMED, CONFIRMED_ALONE, Decision, Harm, Measure, NodeView, Rollout, Stage};
 
 /// For how long a router must run it and answer before the next one takes it: some of its reports, each later than a question that
 /// it has asked itself.
@@ -51,20 +52,26 @@ impl Rollout {
                 return is_heard.then_some(Decision::Wait(left));
             }
         }
+        // No harm so far, or not by the candidate: it goes no further meanwhile.
+        let ill = routers.iter().find_map(|router| Some((&router.name, self.does_not_answer(router)?)));
+        if let Some((name, why)) = ill {
+            return Some(Decision::Wait(format!("{name} to answer again: {why}")));
+        }
         let is_late = |edge: &NodeView| {
             self.is_for(edge) && !self.watch.is_silent(&edge.name) && !self.has_arrived(edge)
         };
         if edges.iter().any(is_late) {
             return None;
         }
-        let can_be = |router: &&NodeView| {
-            self.is_waiting(router) && !self.is_passed_over(router) && self.watch.is_lively(&router.name)
-        };
-        let next = routers.iter().find(can_be)?;
+        let can_be = |router: &&NodeView| self.is_waiting(router) && self.watch.is_lively(&router.name);
+        let well = routers.iter().filter(can_be).find(|router| self.unwell_reports(router) == 0);
+        let next = well.or_else(|| routers.iter().filter(can_be).find(|router| self.is_unwell(router)))?;
+        let was_unwell = self.is_unwell(next);
         self.waiting.retain(|name| *name != next.name);
         self.watch.begin_for(&next.name);
-        let before = Before { vitals: next.vitals, starts: next.starts, growth: 0.0 };
-        self.before.entry(next.name.clone()).or_insert(before).starts = next.starts;
+        let now = Before { vitals: next.vitals, starts: next.starts, growth: 0.0, was_unwell };
+        let before = self.before.entry(next.name.clone()).or_insert(now);
+        (before.starts, before.was_unwell) = (next.starts, was_unwell);
         self.admitted = Some(next.name.clone());
         Some(Decision::Admit(next.name.clone()))
     }
@@ -77,10 +84,33 @@ impl Rollout {
         self.admitted.as_ref() == Some(&router.name)
     }
 
+    /// For how many reports in a row it has said that it does not answer itself.
+    pub(super) fn unwell_reports(&self, node: &NodeView) -> u32 {
+        self.watch.seen(&node.name).map_or(0, |seen| seen.unwell)
+    }
+
+    /// Whether that is sure.
+    fn is_unwell(&self, router: &NodeView) -> bool {
+        self.unwell_reports(router) >= CONFIRMED
+    }
+
+    /// Whether a router answered itself when it was admitted. What one does that did not, or that has joined since, says less.
+    fn was_well(&self, router: &NodeView) -> bool {
+        self.before.get(&router.name).is_some_and(|before| !before.was_unwell)
+    }
+
     /// Whether a node is not waited for: it has nothing to say for or against.
     pub(super) fn is_passed_over(&self, node: &NodeView) -> bool {
-        let is_unwell = || self.watch.seen(&node.name).is_some_and(|seen| seen.unwell > 0);
-        self.watch.is_silent(&node.name) || (self.is_waiting(node) && is_unwell())
+        self.watch.is_silent(&node.name) || self.is_left_out(node)
+    }
+
+    /// Whether it is a router whose turn comes later, or that is in no state to take it.
+    pub(super) fn is_left_out(&self, node: &NodeView) -> bool {
+        node.is_router
+            && match self.is_waiting(node) {
+                true => self.stage != Stage::All || self.is_unwell(node),
+                false => !self.was_well(node) && !self.has_arrived(node),
+            }
     }
 
     /// What is still missing before the next one is admitted, in words; `None` when nothing is.
@@ -90,13 +120,20 @@ impl Rollout {
             [] => String::new(),
             waiting => format!("; then {}", waiting.join(", ")),
         };
-        if !self.has_arrived(router) {
-            return Some(format!("{name} to run it: nameservers take it one at a time{after}"));
-        }
         let seen = self.watch.seen(name)?;
-        let ran = seen.began.map_or(0, |began| self.watch.ago(began.at));
-        let left = SHOW_MS.saturating_sub(ran);
-        if left > 0 || !seen.is_new || seen.unwell > 0 {
+        let was_well = self.was_well(router);
+        if !self.has_arrived(router) {
+            let is_over = self.watch.is_silent(name) || self.watch.ago(seen.told) > ALL.arrival_ms;
+            let is_awaited = was_well || !is_over;
+            return is_awaited.then(|| format!("{name} to run it: nameservers take it one at a time{after}"));
+        }
+        let began = seen.began.map_or(0, |began| began.at);
+        let since = if was_well { began.max(seen.turned) } else { began };
+        let left = SHOW_MS.saturating_sub(self.watch.ago(since));
+        if let Some(why) = self.does_not_answer(router) {
+            return Some(format!("{name} to answer again: {why}{after}"));
+        }
+        if left > 0 || !seen.is_new {
             let seconds = left.div_ceil(1000).max(1);
             return Some(format!("{name} to run it well for {seconds} s more{after}"));
         }
@@ -106,23 +143,58 @@ impl Rollout {
     /// What speaks against it at routers.
     pub(super) fn find_harm_at_routers(&mut self, routers: &[NodeView]) -> Option<Harm> {
         let run: Vec<&NodeView> = routers.iter().filter(|router| self.is_for(router)).collect();
+        let refusal_or_absence = |router: &NodeView| {
+            let harm = self.refusal_or_absence(router)?;
+            (harm.measure == Measure::Refusal || self.was_well(router)).then_some(harm)
+        };
         run.iter()
-            .find_map(|router| self.refusal_or_absence(router))
-            .or_else(|| run.iter().find_map(|router| self.does_not_answer(router)))
+            .find_map(|router| refusal_or_absence(router))
+            .or_else(|| run.iter().find_map(|router| self.stays_without_answer(router, routers)))
             .or_else(|| run.iter().find_map(|router| self.starts_of_router(router)))
             .or_else(|| self.silence_of_routers(&run, routers))
             .or_else(|| self.numbers(routers))
     }
 
-    fn does_not_answer(&self, router: &NodeView) -> Option<Harm> {
-        let is_sure = self.watch.seen(&router.name).is_some_and(|seen| seen.unwell >= CONFIRMED);
-        let why = router.unwell.as_ref().filter(|_| is_sure && self.has_arrived(router))?;
-        Some(Harm { node: router.name.clone(), measure: Measure::SelfCheck, told: why.clone() })
+    /// Why one that runs it does not answer itself, though it did when it was admitted.
+    fn does_not_answer<'r>(&self, router: &'r NodeView) -> Option<&'r str> {
+        let is_so = self.is_for(router) && self.was_well(router) && self.has_arrived(router);
+        router.unwell.as_deref().filter(|_| is_so)
     }
 
-    /// Starts of its program: none of the one that was admitted last, of others one.
+    /// One that answered does not any more, surely, and not as most do that have nothing to do with the candidate.
+    fn stays_without_answer(&self, router: &NodeView, routers: &[NodeView]) -> Option<Harm> {
+        let why = self.does_not_answer(router)?;
+        let seen = self.watch.seen(&router.name)?;
+        let there = || routers.iter().filter(|other| !self.watch.is_silent(&other.name));
+        // What ails one that was unwell before is not what ails this one.
+        let is_like = |other: &Seen| other.unwell == 0 || other.turned >= seen.told;
+        let waiting: Vec<&NodeView> = there()
+            .filter(|other| self.is_waiting(other) && self.watch.seen(&other.name).is_some_and(is_like))
+            .collect();
+        let run = || {
+            there().filter(|other| self.is_for(other) && self.was_well(other) && other.name != router.name)
+        };
+        let others = if waiting.is_empty() { run().collect() } else { waiting.clone() };
+        let ill = others.iter().filter(|other| self.unwell_reports(other) > 0).count();
+        let is_shared = ill > 0 && ill * 2 >= others.len();
+        let is_sure = match (waiting.is_empty(), is_shared) {
+            (false, false) => self.is_unwell(router),
+            // A flood, say: nothing is proven by it, and nothing waits for its end for ever.
+            (false, true) => self.watch.ago(seen.turned) > ALL.most_ms,
+            (true, false) if self.is_newest(router) => self.is_unwell(router),
+            // Nobody is left to compare with.
+            (true, _) => seen.unwell >= CONFIRMED_ALONE,
+        };
+        is_sure.then(|| Harm {
+            node: router.name.clone(),
+            measure: Measure::Arrival,
+            told: format!("does not answer any more: {why}"),
+        })
+    }
+
+    /// Starts of its program: none of the one that was admitted last, if it was well, of others one.
     fn starts_of_router(&self, router: &NodeView) -> Option<Harm> {
-        let is_newest = self.is_newest(router);
+        let is_newest = self.is_newest(router) && self.was_well(router);
         let before = match is_newest {
             true => self.before.get(&router.name).map(|before| before.starts),
             false => self.watch.seen(&router.name).and_then(|seen| seen.began).map(|began| began.starts),
@@ -139,13 +211,14 @@ impl Rollout {
     fn silence_of_routers(&self, run: &[&NodeView], routers: &[NodeView]) -> Option<Harm> {
         // It was well when it was admitted: if it was never heard since, another control had begun to watch.
         let is_late = self.watch.elapsed() > SILENCE_MS;
+        let is_newest = |router: &NodeView| self.is_newest(router) && self.was_well(router);
         let is_lost = |router: &NodeView| {
             let seen = self.watch.seen(&router.name);
             let was_heard = seen.is_some_and(|seen| seen.was_there || seen.began.is_some());
-            self.watch.is_silent(&router.name) && (was_heard || (is_late && self.is_newest(router)))
+            self.watch.is_silent(&router.name) && (was_heard || (is_late && is_newest(router)))
         };
         let lost: Vec<&NodeView> = run.iter().copied().filter(|router| is_lost(router)).collect();
-        let newest = lost.iter().find(|router| self.is_newest(router));
+        let newest = lost.iter().find(|router| is_newest(router));
         let node = newest.or_else(|| lost.first().filter(|_| lost.len() > 1))?;
         let waiting = || routers.iter().filter(|router| self.is_waiting(router));
         if waiting().filter(|router| self.watch.is_silent(&router.name)).count() * 2 > waiting().count() {

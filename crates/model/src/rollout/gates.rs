@@ -152,10 +152,13 @@ pub enum Measure {
     Silence,
     /// The node would not take it.
     Refusal,
-    /// The node does not come to run it.
+    /// The node does not come to run it, or runs it and does not answer what it asks itself: one word for both, as controls that were
+    /// older than that question read no other.
+    #[serde(alias = "self_check")]
     Arrival,
-    /// The node does not answer what it asks itself.
-    SelfCheck,
+    /// What a control of a later version has found.
+    #[serde(other)]
+    Other,
 }
 
 impl Measure {

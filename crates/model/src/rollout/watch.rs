@@ -51,6 +51,10 @@ pub(super) struct Seen {
     reports: u32,
     /// For how many reports in a row it has said that it does not answer itself.
     pub(super) unwell: u32,
+    /// Since when its reports say that it answers itself, or that it does not.
+    pub(super) turned: u64,
+    /// When it was to begin with what it is to run now.
+    pub(super) told: u64,
     samples: VecDeque<(u64, Vitals)>,
 }
 
@@ -82,12 +86,17 @@ impl Watch {
                 began: None,
                 reports: 0,
                 unwell: 0,
+                turned: now,
+                told: now,
                 samples: VecDeque::new(),
             });
             seen.is_new = node.reported_ms != seen.reported_ms && node.reported_ms > 0;
             if seen.is_new {
                 (seen.reported_ms, seen.heard) = (node.reported_ms, now);
                 seen.reports = seen.reports.saturating_add(1);
+                if seen.reports == 1 || node.unwell.is_some() != (seen.unwell > 0) {
+                    seen.turned = now;
+                }
                 seen.unwell = if node.unwell.is_some() { seen.unwell.saturating_add(1) } else { 0 };
                 if node.starts != seen.starts {
                     seen.starts = node.starts;
@@ -115,20 +124,14 @@ impl Watch {
         let now = self.now;
         self.stage_began = now;
         self.is_begun = true;
-        for seen in self.nodes.values_mut() {
-            seen.was_there = !seen.is_silent(now);
-            seen.reachable_since = seen.was_there.then_some(now);
-            seen.began = None;
-        }
+        self.nodes.values_mut().for_each(|seen| seen.begin(now));
     }
 
     /// This stage begins for one node only now.
     pub(super) fn begin_for(&mut self, name: &str) {
         let now = self.now;
         if let Some(seen) = self.nodes.get_mut(name) {
-            seen.began = None;
-            seen.was_there = !seen.is_silent(now);
-            seen.reachable_since = seen.was_there.then_some(now);
+            seen.begin(now);
         }
     }
 
@@ -202,6 +205,12 @@ pub(super) enum Span {
 }
 
 impl Seen {
+    fn begin(&mut self, now: u64) {
+        self.was_there = !self.is_silent(now);
+        self.reachable_since = self.was_there.then_some(now);
+        (self.began, self.told) = (None, now);
+    }
+
     fn is_silent(&self, now: u64) -> bool {
         self.reported_ms == 0 || now.saturating_sub(self.heard) > SILENCE_MS
     }

@@ -167,6 +167,11 @@ fn a_cookie_is_shared_only_by_name() {
     check(SetCookie::Rfc9111, &[(CC, "max-age=60, private=Set-Cookie")], Ok(false));
     check(SetCookie::Strip, &[(CC, "max-age=60")], Ok(false));
     check(SetCookie::Strip, &[(CC, "max-age=60, public")], Ok(false));
+    for said in ["max-age=60", "max-age=60, public", "s-maxage=60", "max-age=60, private=Set-Cookie"] {
+        check(SetCookie::Never, &[(CC, said)], Err(Refusal::SetCookie));
+    }
+    let uncooked = decide("GET", &[], 200, &[(CC, "max-age=60")], &policy(SetCookie::Never));
+    assert!(uncooked.is_ok(), "it is about cookies alone");
     // A copy that is kept against decide_store's word has no cookie either.
     let mut copy = fields(&[cookie, (CC, "max-age=60")]);
     strip_unstorable(&mut copy, &Policy::default());

@@ -100,6 +100,52 @@ async fn answer(path: &str, asked: usize, sent: Vec<u8>, mut respond: SendRespon
     }
 }
 
+/// An HTTP/2 origin that does not answer a handshake before the test says so, how often it was connected to, and the gate.
+async fn slow_to_shake_hands(authority: &Authority) -> (Origin, Rc<Cell<usize>>, Rc<tokio::sync::Semaphore>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut origin = authority.origin(listener.local_addr().unwrap().port(), "origin.shop.example");
+    origin.http2 = true;
+    origin.timeouts.connect = Duration::from_millis(200);
+    let acceptor = authority.server("origin.shop.example", &[b"h2"]);
+    let (connections, gate) = (Rc::new(Cell::new(0)), Rc::new(tokio::sync::Semaphore::new(0)));
+    let (noted, opened) = (connections.clone(), gate.clone());
+    tokio::task::spawn_local(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            noted.set(noted.get() + 1);
+            let (acceptor, opened) = (acceptor.clone(), opened.clone());
+            tokio::task::spawn_local(async move {
+                opened.acquire().await.unwrap().forget();
+                if let Ok(stream) = acceptor.accept(stream).await {
+                    serve(stream, Seen::default()).await;
+                }
+            });
+        }
+    });
+    (origin, connections, gate)
+}
+
+#[test]
+fn a_connection_that_is_being_made_outlives_the_requests_that_gave_up_on_it() {
+    play(async {
+        let authority = Authority::new("h2-slow-hands");
+        let (origin, connections, gate) = slow_to_shake_hands(&authority).await;
+        let group = OriginGroup::of(origin);
+        let (origins, _) = origins();
+        let origins = Rc::new(origins);
+        let fetch = |path| {
+            let (origins, group) = (origins.clone(), group.clone());
+            tokio::task::spawn_local(async move { fetch_line(&origins, &group, get(path)).await })
+        };
+        for asked in [fetch("/1"), fetch("/2"), fetch("/3")] {
+            assert_eq!(asked.await.unwrap(), "timeout-connect");
+        }
+        gate.add_permits(1);
+        until("it is there", || origins.shared.report()[0].counts.connections == 1).await;
+        assert_eq!(fetch("/4").await.unwrap(), "200 [2] \"ok\"");
+        assert_eq!(connections.get(), 1, "one handshake for all");
+    });
+}
+
 /// One fetch of `path`, and the lines that the origin saw.
 fn check(path: &str, expected: &str, requests: usize) {
     play(async {

@@ -677,7 +677,7 @@ domains = ["shop.example"]
         r#"origin = "https://u:p@o.example"
 "#,
         &[
-            r#"4:10 error: the origin "https://u:p@o.example" has a user name | send credentials with request_headers = { set = { Authorization = "…" } }"#,
+            r#"4:10 error: the origin "https://u:p@o.example" has a user name | send credentials with origin_options = { request_headers = { set = { Authorization = "…" } } }"#,
         ],
     );
     check(
@@ -1043,13 +1043,13 @@ path = "/a/*"
         r#"set_cookie = "rfc911"
 "#,
         &[
-            r#"7:14 error: set_cookie is "rfc911"; it may be "refuse", "rfc9111" or "strip" | did you mean "rfc9111"?"#,
+            r#"7:14 error: set_cookie is "rfc911"; it may be "refuse", "rfc9111", "strip" or "never" | did you mean "rfc9111"?"#,
         ],
     );
     check(
         r#"set_cookie = true
 "#,
-        &[r#"7:14 error: set_cookie is true; wanted is "refuse", "rfc9111" or "strip""#],
+        &[r#"7:14 error: set_cookie is true; wanted is "refuse", "rfc9111", "strip" or "never""#],
     );
     check(
         r#"max_age = "1d"
