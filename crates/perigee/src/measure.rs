@@ -4,6 +4,7 @@
 //! A round visits the page once in each way, in turns that change from round to round, so that whatever else the machine does meets all of them
 //! alike. First views have a profile of their own; repeat views the cache that the first view has left.
 
+mod beside;
 mod device;
 mod film;
 mod keep;
@@ -13,13 +14,13 @@ mod relay;
 mod report;
 mod series;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use browser::{Browser, Options, Page};
+use browser::{Browser, Frame, Options, Page, Visit};
 use clap::Args;
 use client::Control;
 use serde_json::json;
@@ -33,8 +34,9 @@ use crate::cluster::Cluster;
 use crate::failure::Failure;
 use crate::interrupt::{self, unless_interrupted};
 use crate::purge::Edge;
+use beside::{Beside, missing_alike, other_host, unanswered};
 use film::Film;
-use keep::Kept;
+use keep::{Kept, Planned};
 use packets::{Line, Shape};
 use place::{Means, Place};
 use report::{Place as PlaceReport, Report};
@@ -50,6 +52,7 @@ Examples:
   perigee measure https://www.shop.example/ --via 127.0.0.1:8443 --every 1h --keep home   the cluster's dashboard shows it over time
   perigee measure list                                                    what control keeps
   perigee measure compare home --ago 1d                                   the newest against yesterday's
+  perigee measure forget home                                             control keeps nothing of it any more
 
 --from NAME=FAR/NEAR puts the origin FAR and the edges NEAR away: packet by packet where this runs as root and has /dev/net/tun, else by
 a relay that delays what passes; for TCP alone. The report says which. Packets may also meet a rate and a loss, the same in both directions.
@@ -62,7 +65,7 @@ const VISIT_TIME_MAX: Duration = Duration::from_secs(60);
 /// Most edges that are compared: each has a browser of its own.
 const VIAS_MAX: usize = 8;
 
-/// Other hosts of a page that are forwarded to.
+/// Other hosts of a page that are forwarded to, each with a socket that listens.
 const HOSTS_MAX: usize = 64;
 
 /// How often a page may be measured: a measurement takes a minute, and after a week the line has gaps.
@@ -162,7 +165,8 @@ impl Target {
         if host.is_empty() || host.contains([',', ' ', '@']) {
             return Err(wrong());
         }
-        Ok(Target { host: host.to_owned(), port, prefix: format!("{scheme}://{authority}/") })
+        // As browsers write it.
+        Ok(Target { host: host.to_ascii_lowercase(), port, prefix: format!("{scheme}://{authority}/") })
     }
 
     async fn resolve(&self) -> Result<SocketAddr, Failure> {
@@ -172,6 +176,13 @@ impl Target {
             || Failure::new(format!("{} is not found", self.host), "say where it is: --origin HOST:PORT");
         found.ok().and_then(|mut addresses| addresses.next()).ok_or_else(missing)
     }
+}
+
+/// Where a way leads: to where DNS says, without an address.
+struct Lead {
+    name: String,
+    address: Option<SocketAddr>,
+    is_edge: bool,
 }
 
 /// What makes a way long, as long as it is there.
@@ -187,6 +198,8 @@ struct Way {
     name: String,
     is_edge: bool,
     browser: Browser,
+    /// Behind a line: the hosts that are known. What else the page asks for, the line does not lead to.
+    known: Option<BTreeSet<String>>,
     /// What it is far away by.
     _distance: Distance,
 }
@@ -209,10 +222,25 @@ impl MeasureArgs {
                 "add --keep NAME, or leave them out",
             ));
         }
-        // Before anything is measured: who is not let in learns it at once.
         let control = self.keep.as_ref().map(|_| self.cluster.client()).transpose()?;
+        // Before anything is measured: who is not let in learns it at once.
+        if let (Some(control), Some(name)) = (&control, &self.keep) {
+            keep::check(control, name, &self.planned())?;
+        }
         let done = runtime()?.block_on(unless_interrupted(self.work(control.as_ref())))?;
         Ok(done.unwrap_or(ExitCode::from(interrupt::EXIT_CODE)))
+    }
+
+    fn planned(&self) -> Planned<'_> {
+        let (places, edges) = (self.from.len().max(1), self.via.len());
+        let views = if self.cold { 3 } else { 2 };
+        let budgets = self.budget.as_ref().map_or(0, |budget| budget.0.len());
+        Planned {
+            url: self.url(),
+            series: places * (2 + edges * views),
+            runs: self.runs,
+            over_max: places * edges.max(1) * budgets,
+        }
     }
 
     /// Measures once, or again and again.
@@ -230,12 +258,12 @@ impl MeasureArgs {
 
     async fn once(&self, control: Option<&Control>) -> Result<ExitCode, Failure> {
         let report = self.measure().await?;
-        if let Some(file) = &self.html {
+        // What was measured is printed and kept, whether its report can be written or not.
+        let written = self.html.as_ref().map(|file| {
             std::fs::write(file, report.html()).map_err(|error| {
                 Failure::new(format!("{} cannot be written: {error}", file.display()), "name another file")
-            })?;
-            eprintln!("The report is in {}", file.display());
-        }
+            })
+        });
         let over = self.budget.as_ref().map(|budget| report.over(budget)).unwrap_or_default();
         crate::print(&match self.json {
             true => format!("{:#}\n", json!({ "report": report.json(), "over_budget": over })),
@@ -244,6 +272,10 @@ impl MeasureArgs {
         over.iter().for_each(|line| eprintln!("over budget: {line}"));
         if let (Some(control), Some(name)) = (control, &self.keep) {
             control.post("/v1/page-tests", &keep::told(name, &report, &over))?;
+        }
+        if let (Some(written), Some(file)) = (written, &self.html) {
+            written?;
+            eprintln!("The report is in {}", file.display());
         }
         Ok(if over.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
@@ -260,22 +292,19 @@ impl MeasureArgs {
         let means = self.means()?;
         let beside = match means {
             Some(Means::Packets) => self.beside(&target).await?,
-            _ => Vec::new(),
+            _ => Beside::default(),
         };
         let mut report = Report::new(self.url(), self.level, self.runs);
         for place in places {
             let ways = self.ways(&target, place, means, &beside).await?;
             report.browser = ways.first().map(|way| way.browser.version().to_owned()).unwrap_or_default();
             let measured = self.visit(&target, place, &ways).await;
-            let films = if measured.is_ok() && self.html.is_some() {
-                self.films(&ways).await
-            } else {
-                Ok(Vec::new())
-            };
+            let films =
+                if measured.is_ok() && self.html.is_some() { self.films(&ways).await } else { Vec::new() };
             for way in ways {
                 way.browser.close().await;
             }
-            report.places.push(PlaceReport::new(place.clone(), means, measured?, films?, self.level));
+            report.places.push(PlaceReport::new(place.clone(), means, measured?, films, self.level));
         }
         Ok(report)
     }
@@ -291,7 +320,7 @@ impl MeasureArgs {
                 None => Ok(Some(Means::Relay)),
                 Some(place) => Err(Failure::new(
                     format!("--from {}: a relay has neither rate nor loss", place.name),
-                    "leave them out, or --emulate relay",
+                    "leave them out, or --emulate packets",
                 )),
             };
         }
@@ -308,23 +337,52 @@ impl MeasureArgs {
         }
     }
 
-    /// What else the page needs, and where it is: from a browser behind a line nothing is reached that is not forwarded.
-    async fn beside(&self, target: &Target) -> Result<Vec<(String, SocketAddr)>, Failure> {
-        let way = self.way("origin", false, self.origin, Distance::default(), Vec::new(), target).await?;
-        let seen = self.first_view(&way).await;
-        way.browser.close().await;
+    /// The ways to the page.
+    fn leads(&self) -> Vec<Lead> {
+        let name = |index| if self.via.len() == 1 { "CDN".to_owned() } else { format!("CDN {}", index + 1) };
+        let edge = |(index, via): (usize, &SocketAddr)| Lead {
+            name: name(index),
+            address: Some(*via),
+            is_edge: true,
+        };
+        let origin = Lead { name: "origin".to_owned(), address: self.origin, is_edge: false };
+        std::iter::once(origin).chain(self.via.iter().enumerate().map(edge)).collect()
+    }
+
+    /// What else the page needs, and where it is: from a browser behind a line nothing is reached that is not forwarded. Each way has a page
+    /// of its own: an edge may have put other hosts into it.
+    async fn beside(&self, target: &Target) -> Result<Beside, Failure> {
+        let mut seen = Vec::new();
+        for lead in self.leads() {
+            let way = self.way(lead, Distance::default(), Vec::new(), &Beside::default(), target).await?;
+            let shot = self.first_view(&way, target).await;
+            way.browser.close().await;
+            seen.push((way.name, shot?.0.visit));
+        }
+        let unanswered: Vec<_> =
+            seen.iter().map(|(name, visit)| (name.as_str(), unanswered(visit, target))).collect();
+        let missing = missing_alike(&unanswered)?;
         let mut found = BTreeMap::new();
-        for one in seen?.0.visit.exchanges {
-            let Ok(other) = Target::of(&one.url) else { continue };
-            if other.host == target.host || found.len() == HOSTS_MAX {
+        for one in seen.iter().flat_map(|(_, visit)| &visit.exchanges) {
+            let Some((host, other)) = other_host(&one.url, target) else { continue };
+            if found.contains_key(&host) || missing.contains(&host) {
                 continue;
             }
-            // What is not found here, the browser will not find either.
-            if let Ok(address) = other.resolve().await {
-                found.insert(format!("{}:{}", other.host, other.port), address);
+            if found.len() == HOSTS_MAX {
+                return Err(Failure::new(
+                    format!("the page needs more than {HOSTS_MAX} other hosts"),
+                    "--emulate relay leaves them as they are",
+                ));
             }
+            let address = other.resolve().await.map_err(|_| {
+                Failure::new(
+                    format!("{host}, which the page needs, is not found"),
+                    "see that this machine finds it, by DNS or /etc/hosts, or take --emulate relay",
+                )
+            })?;
+            found.insert(host, address);
         }
-        Ok(found.into_iter().collect())
+        Ok(Beside { hosts: found.into_iter().collect(), missing })
     }
 
     /// A browser for the origin and one for each edge, with their delays.
@@ -333,22 +391,18 @@ impl MeasureArgs {
         target: &Target,
         place: &Place,
         means: Option<Means>,
-        beside: &[(String, SocketAddr)],
+        beside: &Beside,
     ) -> Result<Vec<Way>, Failure> {
-        let mut wanted = vec![("origin".to_owned(), self.origin, place.to_origin, false)];
-        for (index, via) in self.via.iter().enumerate() {
-            let name = if self.via.len() == 1 { "CDN".to_owned() } else { format!("CDN {}", index + 1) };
-            wanted.push((name, Some(*via), place.to_edges, true));
-        }
         let mut ways = Vec::new();
-        for (name, address, shape, is_edge) in wanted {
+        for mut lead in self.leads() {
+            let shape = if lead.is_edge { place.to_edges } else { place.to_origin };
             let is_relayed = means == Some(Means::Relay) && !shape.round_trip.is_zero();
-            let address = match address {
+            let far = match lead.address {
                 None if is_relayed || means == Some(Means::Packets) => Some(target.resolve().await?),
                 address => address,
             };
             let (mut distance, mut hosts) = (Distance::default(), Vec::new());
-            let address = match address {
+            lead.address = match far {
                 Some(far) if is_relayed => {
                     let relay = relay::start(far, shape.round_trip).await;
                     let (near, relay) =
@@ -358,10 +412,14 @@ impl MeasureArgs {
                 }
                 Some(far) if means == Some(Means::Packets) => {
                     let laid = Line::open(shape).and_then(|mut line| {
-                        for (host, address) in beside {
-                            hosts.push((host.clone(), line.forward_beside(*address)?));
+                        let near = line.forward(far)?;
+                        for (host, address) in &beside.hosts {
+                            // What is found at an edge is served by edges: by way of this one, by this one, and from as far.
+                            let is_tested = *address == far || (lead.is_edge && self.via.contains(address));
+                            let at = if is_tested { near } else { line.forward_beside(*address)? };
+                            hosts.push((host.clone(), at));
                         }
-                        Ok((line.forward(far)?, line))
+                        Ok((near, line))
                     });
                     let (near, laid) =
                         laid.map_err(|error| Failure::new(format!("no line to {far}: {error}"), ""))?;
@@ -370,20 +428,23 @@ impl MeasureArgs {
                 }
                 address => address,
             };
-            ways.push(self.way(&name, is_edge, address, distance, hosts, target).await?);
+            ways.push(self.way(lead, distance, hosts, beside, target).await?);
         }
         Ok(ways)
     }
 
     async fn way(
         &self,
-        name: &str,
-        is_edge: bool,
-        address: Option<SocketAddr>,
+        lead: Lead,
         distance: Distance,
         mut hosts: Vec<(String, SocketAddr)>,
+        beside: &Beside,
         target: &Target,
     ) -> Result<Way, Failure> {
+        let known = distance.line.as_ref().map(|_| {
+            hosts.iter().map(|(host, _)| host).chain(&beside.missing).cloned().collect::<BTreeSet<_>>()
+        });
+        let Lead { name, address, is_edge } = lead;
         hosts.extend(address.map(|address| (target.host.clone(), address)));
         let line = distance.line.as_ref();
         let options = Options {
@@ -395,14 +456,20 @@ impl MeasureArgs {
             ..Options::default()
         };
         let browser = Browser::launch(&options).await.map_err(of_browser)?;
-        Ok(Way { name: name.to_owned(), is_edge, browser, _distance: distance })
+        Ok(Way { name, is_edge, browser, known, _distance: distance })
     }
 
     async fn visit(&self, target: &Target, place: &Place, ways: &[Way]) -> Result<Vec<Series>, Failure> {
         let mut shots: BTreeMap<(usize, View), Vec<Shot>> = BTreeMap::new();
         // What no visitor meets twice: DNS, the first start of everything.
+        let mut lacking = Vec::new();
         for way in ways {
-            self.first_view(way).await?.1.close().await.map_err(of_browser)?;
+            let (shot, page) = self.first_view(way, target).await?;
+            page.close().await.map_err(of_browser)?;
+            lacking.push((way.name.as_str(), unanswered(&shot.visit, target)));
+        }
+        for host in missing_alike(&lacking)? {
+            eprintln!("{}: {host} does not answer, by any way; its part of the page is missing", place.name);
         }
         for round in 0..self.runs as usize {
             eprintln!("{}: round {} of {}", place.name, round + 1, self.runs);
@@ -411,13 +478,14 @@ impl MeasureArgs {
                 let way = &ways[at];
                 if way.is_edge && self.cold {
                     self.purge(target).await?;
-                    let (shot, page) = self.first_view(way).await?;
+                    let (shot, page) = self.first_view(way, target).await?;
                     page.close().await.map_err(of_browser)?;
                     shots.entry((at, View::Cold)).or_default().push(shot);
                 }
-                let (shot, mut page) = self.first_view(way).await?;
+                let (shot, mut page) = self.first_view(way, target).await?;
                 shots.entry((at, View::First)).or_default().push(shot);
                 let again = page.visit(self.url(), VISIT_TIME_MAX).await.map_err(of_browser)?;
+                way.check(&again, target)?;
                 shots.entry((at, View::Repeat)).or_default().push(Shot::of(again));
                 page.close().await.map_err(of_browser)?;
             }
@@ -428,19 +496,31 @@ impl MeasureArgs {
         Ok(shots.into_iter().map(series).collect())
     }
 
-    /// What is to be seen by each way.
-    async fn films(&self, ways: &[Way]) -> Result<Vec<Film>, Failure> {
+    /// What is to be seen by each way. A film that cannot be had costs nothing of what was measured.
+    async fn films(&self, ways: &[Way]) -> Vec<Film> {
         let mut films = Vec::new();
         for way in ways {
-            let mut page = way.browser.new_page().await.map_err(of_browser)?;
-            let (_, frames) = page.film(self.url(), VISIT_TIME_MAX).await.map_err(of_browser)?;
-            page.close().await.map_err(of_browser)?;
-            films.push(Film { way: way.name.clone(), frames });
+            let film = match self.film(way).await {
+                Ok(frames) if frames.is_empty() => {
+                    Film::missing(&way.name, "the page could not be had, or showed nothing")
+                }
+                Ok(frames) => Film { way: way.name.clone(), frames, failure: None },
+                Err(error) => Film::missing(&way.name, error.to_string()),
+            };
+            film.failure.iter().for_each(|why| eprintln!("By way of {} nothing was filmed: {why}", way.name));
+            films.push(film);
         }
-        Ok(films)
+        films
     }
 
-    async fn first_view(&self, way: &Way) -> Result<(Shot, Page), Failure> {
+    async fn film(&self, way: &Way) -> Result<Vec<Frame>, browser::Error> {
+        let mut page = way.browser.new_page().await?;
+        let (_, frames) = page.film(self.url(), VISIT_TIME_MAX).await?;
+        page.close().await?;
+        Ok(frames)
+    }
+
+    async fn first_view(&self, way: &Way, target: &Target) -> Result<(Shot, Page), Failure> {
         let mut page = way.browser.new_page().await.map_err(of_browser)?;
         let visit = page.visit(self.url(), VISIT_TIME_MAX).await.map_err(of_browser)?;
         let document = visit.exchanges.iter().rfind(|one| one.kind == "Document");
@@ -458,6 +538,7 @@ impl MeasureArgs {
                 "check the address, and that --origin and --via listen and serve this host",
             ));
         }
+        way.check(&visit, target)?;
         Ok((Shot::of(visit), page))
     }
 
@@ -467,6 +548,23 @@ impl MeasureArgs {
         let purged = tokio::task::spawn_blocking(move || client.purge(&wanted)).await;
         purged.map_err(|error| Failure::new(format!("the purge did not end: {error}"), ""))??;
         Ok(())
+    }
+}
+
+impl Way {
+    /// That the page asked for no host that its line does not lead to: what is not loaded takes no time.
+    fn check(&self, visit: &Visit, target: &Target) -> Result<(), Failure> {
+        let Some(known) = &self.known else { return Ok(()) };
+        match unanswered(visit, target).into_iter().find(|(host, _)| !known.contains(host)) {
+            None => Ok(()),
+            Some((host, why)) => Err(Failure::new(
+                format!(
+                    "by way of {} the page asks for {host}, which it did not before, so that no line leads there: {why}",
+                    self.name
+                ),
+                "measure once more; where the page asks for other hosts each time, take --emulate relay, which leaves them as they are",
+            )),
+        }
     }
 }
 

@@ -22,9 +22,16 @@ pub(super) const PICTURES_BYTES_MAX: usize = 4 << 20;
 pub(super) struct Film {
     pub(super) way: String,
     pub(super) frames: Vec<Frame>,
+    /// Why there are none.
+    pub(super) failure: Option<String>,
 }
 
 impl Film {
+    /// One that could not be had.
+    pub(super) fn missing(way: &str, why: impl Into<String>) -> Film {
+        Film { way: way.to_owned(), frames: Vec::new(), failure: Some(why.into()) }
+    }
+
     /// The picture that was to be seen at a time: its place.
     fn at(&self, ms: f64) -> Option<usize> {
         self.frames.iter().rposition(|frame| frame.at_ms <= ms)
@@ -33,7 +40,7 @@ impl Film {
     /// Times alone.
     pub(super) fn json(&self) -> Value {
         let times: Vec<f64> = self.frames.iter().map(|frame| frame.at_ms.round()).collect();
-        json!({ "way": self.way, "changes_ms": times })
+        json!({ "way": self.way, "changes_ms": times, "failure": self.failure })
     }
 }
 
@@ -48,12 +55,18 @@ fn moments(films: &[Film]) -> Vec<f64> {
 
 /// The strips of a place. `room`: bytes of pictures that the report may still have; `number` keeps the names of one place from those of another.
 pub(super) fn strips(films: &[Film], number: usize, room: &mut usize) -> String {
+    let said = films.iter().filter_map(|film| Some((&film.way, film.failure.as_ref()?)));
+    let failures: String = said
+        .map(|(way, why)| {
+            format!("<p class=by>By way of {} nothing was filmed: {}</p>", escape(way), escape(why))
+        })
+        .collect();
     if films.iter().all(|film| film.frames.is_empty()) {
-        return String::new();
+        return failures;
     }
     let moments = moments(films);
     let (mut style, mut rows) = (String::new(), String::new());
-    for (row, film) in films.iter().enumerate() {
+    for (row, film) in films.iter().enumerate().filter(|(_, film)| !film.frames.is_empty()) {
         rows.push_str(&format!("<tr><th scope=row>{}", escape(&film.way)));
         let mut shown = None;
         for ms in &moments {
@@ -80,7 +93,7 @@ pub(super) fn strips(films: &[Film], number: usize, room: &mut usize) -> String 
     let head: String = moments.iter().map(|ms| format!("<th scope=col>{:.1} s", ms / 1000.0)).collect();
     format!(
         "<h3>What was to be seen</h3><style>{style}</style><div class=film tabindex=0 role=region aria-label=\"What was to be seen\"><table>\
-         <tr><td>{head}{rows}</table></div><p class=by>One first view by each way, filmed after the others and not counted among them.</p>"
+         <tr><td>{head}{rows}</table></div><p class=by>One first view by each way, filmed after the others and not counted among them.</p>{failures}"
     )
 }
 
@@ -90,7 +103,7 @@ mod tests {
 
     fn film(way: &str, times: &[f64]) -> Film {
         let frame = |at_ms: &f64| Frame { at_ms: *at_ms, jpeg: format!("picture{at_ms}") };
-        Film { way: way.to_owned(), frames: times.iter().map(frame).collect() }
+        Film { way: way.to_owned(), frames: times.iter().map(frame).collect(), failure: None }
     }
 
     #[test]
@@ -113,6 +126,16 @@ mod tests {
         assert_eq!((html.matches("base64").count(), room), (1, 2));
         let long: Vec<f64> = (0..300).map(|number| f64::from(number) * 1000.0).collect();
         assert_eq!(moments(&[film("origin", &long)]).len(), 6, "each minute");
-        assert_eq!(strips(&[film("origin", &[])], 0, &mut room), "");
+        assert_eq!(strips(&[], 0, &mut room), "");
+    }
+
+    #[test]
+    fn a_film_that_is_missing_is_said_to_be_and_takes_none_of_the_others_away() {
+        let missing = || Film::missing("CDN", "it <has> ended");
+        let said = "By way of CDN nothing was filmed: it &lt;has&gt; ended";
+        let html = strips(&[film("origin", &[1.0]), missing()], 0, &mut PICTURES_BYTES_MAX.clone());
+        assert!(html.contains("base64,picture1") && html.contains(said), "{html}");
+        assert!(!html.contains("<th scope=row>CDN"), "{html}");
+        assert!(strips(&[missing()], 0, &mut PICTURES_BYTES_MAX.clone()).contains(said));
     }
 }

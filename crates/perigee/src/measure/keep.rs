@@ -3,6 +3,11 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use client::Control;
+use control::is_page_test_name;
+use control::limits::{
+    PAGE_TEST_BYTES_MAX, PAGE_TEST_NAME_BYTES_MAX, PAGE_TEST_SERIES_MAX, PAGE_TEST_URL_BYTES_MAX,
+};
 use insight::stats;
 use model::units::parse_duration;
 use serde_json::{Value, json};
@@ -24,6 +29,8 @@ pub(super) enum Kept {
     List(List),
     /// The newest result of a page test against an earlier one
     Compare(Compare),
+    /// Have control forget a page test, with all that it keeps of it
+    Forget(Forget),
 }
 
 impl Kept {
@@ -31,6 +38,7 @@ impl Kept {
         match self {
             Kept::List(list) => list.run(),
             Kept::Compare(compare) => compare.run(),
+            Kept::Forget(forget) => forget.run(),
         }
     }
 }
@@ -50,11 +58,12 @@ impl List {
         let found = self.cluster.client()?.fetch("/v1/page-tests")?;
         show(self.json, &found, |answer| {
             let rows = answer["items"].as_array().into_iter().flatten().map(|one| {
-                let over = one["over_budget"].as_array().map_or(0, Vec::len);
+                let over = one["over_budget_count"].as_u64().unwrap_or_default();
                 let budget = if over == 0 { "kept".to_owned() } else { format!("{over} over") };
-                vec![cell(&one["name"]), when(&one["at_ms"]), budget, cell(&one["by"]), cell(&one["url"])]
+                let newest = [cell(&one["name"]), when(&one["at_ms"]), budget, cell(&one["results"])];
+                [&newest[..], &[cell(&one["by"]), cell(&one["url"])]].concat()
             });
-            table(&["NAME", "LAST MEASURED", "BUDGET", "BY", "PAGE"], &rows.collect::<Vec<_>>())
+            table(&["NAME", "LAST MEASURED", "BUDGET", "RESULTS", "BY", "PAGE"], &rows.collect::<Vec<_>>())
         })
     }
 }
@@ -72,6 +81,22 @@ pub(super) struct Compare {
     level: f64,
     #[command(flatten)]
     cluster: Cluster,
+}
+
+/// `perigee measure forget`.
+#[derive(Debug, Args)]
+pub(super) struct Forget {
+    /// The page test
+    name: String,
+    #[command(flatten)]
+    cluster: Cluster,
+}
+
+impl Forget {
+    fn run(&self) -> Result<(), Failure> {
+        self.cluster.client()?.delete(&format!("/v1/page-tests/{}", escaped(&self.name)))?;
+        crate::print(&format!("{} is forgotten, with all that was kept of it\n", self.name))
+    }
 }
 
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
@@ -96,8 +121,8 @@ impl Compare {
         let latest = self.ago.map_or(i64::MAX, |ago| at(newest) - ago.as_millis() as i64);
         let before = earlier
             .iter()
-            .rfind(|one| at(one) <= latest)
-            .ok_or_else(|| missing("no result that is so old"))?;
+            .rfind(|one| at(one) <= latest && one["url"] == newest["url"])
+            .ok_or_else(|| missing("no result that is so old, and of the same page,"))?;
         crate::print(&crate::visible_lines(&describe(&self.name, before, newest, self.level)))
     }
 }
@@ -120,8 +145,9 @@ fn describe(name: &str, before: &Value, after: &Value, level: f64) -> String {
     };
     let mut compared = Vec::new();
     for new in all(after) {
-        let is_same =
-            |old: &&Value| ["place", "emulated_by", "way", "view"].iter().all(|key| old[*key] == new[*key]);
+        let is_same = |old: &&Value| {
+            ["place", "emulated_by", "line", "way", "view"].iter().all(|key| old[*key] == new[*key])
+        };
         let Some(old) = all(before).iter().find(is_same).cloned() else { continue };
         let title = format!("From {}, {}, {}", cell(&new["place"]), cell(&new["way"]), cell(&new["view"]));
         let times = (0..TIMES)
@@ -139,10 +165,70 @@ fn describe(name: &str, before: &Value, after: &Value, level: f64) -> String {
     }
     if compared.is_empty() {
         text.push_str(
-            "\nNothing was measured both times from the same place, by the same means and the same way.\n",
+            "\nNothing was measured both times from the same place, over the same line and by the same means and way.\n",
         );
     }
     text
+}
+
+/// What is about to be measured.
+pub(super) struct Planned<'a> {
+    pub(super) url: &'a str,
+    /// Kinds of visits.
+    pub(super) series: usize,
+    pub(super) runs: u32,
+    /// Lines about budgets, at most.
+    pub(super) over_max: usize,
+}
+
+/// That control will keep it, before it is measured: name, size, and who tells it.
+pub(super) fn check(control: &Control, name: &str, planned: &Planned<'_>) -> Result<(), Failure> {
+    check_size(name, planned)?;
+    let me = control.fetch("/v1/whoami")?;
+    let is_bound = me["sites"].is_array();
+    if me["role"] == "viewer" || is_bound {
+        let bound = if is_bound { ", for some sites alone" } else { "" };
+        return Err(Failure::new(
+            format!("--keep: the token {} has the role {}{bound}", cell(&me["name"]), cell(&me["role"])),
+            "have an admin make one: perigee token add NAME --role purger",
+        ));
+    }
+    Ok(())
+}
+
+fn check_size(name: &str, planned: &Planned<'_>) -> Result<(), Failure> {
+    // Braces, words and names of a series; of a value what most of them have, digits, point and comma; and a line.
+    const SERIES_BYTES: usize = 350;
+    const VALUE_BYTES: usize = 8;
+    const LINE_BYTES: usize = 100;
+    let Planned { url, series, runs, over_max } = planned;
+    if !is_page_test_name(name) {
+        return Err(Failure::new(
+            format!("--keep {name:?} is no name of a page test"),
+            format!("write 1 to {PAGE_TEST_NAME_BYTES_MAX} letters, digits, dots, _ and -"),
+        ));
+    }
+    if url.len() > PAGE_TEST_URL_BYTES_MAX {
+        return Err(Failure::new(
+            format!(
+                "--keep: the URL has {} bytes, of which control keeps {PAGE_TEST_URL_BYTES_MAX}",
+                url.len()
+            ),
+            "measure it without --keep",
+        ));
+    }
+    let bytes =
+        series * (SERIES_BYTES + METRICS.len() * *runs as usize * VALUE_BYTES) + over_max * LINE_BYTES;
+    if *series > PAGE_TEST_SERIES_MAX || bytes > PAGE_TEST_BYTES_MAX {
+        return Err(Failure::new(
+            format!(
+                "--keep: {series} kinds of visits in {runs} rounds have about {bytes} bytes; control keeps \
+                 {PAGE_TEST_SERIES_MAX} kinds, and {PAGE_TEST_BYTES_MAX} bytes"
+            ),
+            "measure in fewer rounds, from fewer places or by fewer edges, or keep them under several names",
+        ));
+    }
+    Ok(())
 }
 
 /// What control is told of a report.
@@ -159,7 +245,8 @@ pub(super) fn told(name: &str, report: &Report, over_budget: &[String]) -> Value
                 })
                 .collect();
             json!({
-                "place": place.place.name, "emulated_by": place.means.map(super::Means::name), "way": series.way,
+                "place": place.place.name, "emulated_by": place.means.map(super::Means::name),
+                "line": place.means.map(|_| place.place.line()), "way": series.way,
                 "is_edge": series.is_edge, "view": series.view.words(), "values": values,
             })
         })
@@ -170,6 +257,27 @@ pub(super) fn told(name: &str, report: &Report, over_budget: &[String]) -> Value
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_control_would_not_keep_is_refused_before_it_is_measured() {
+        let check = |name: &str, series, runs, over_max| {
+            check_size(name, &Planned { url: "https://www.shop.example/", series, runs, over_max })
+        };
+        assert_eq!(check("home", 5, 9, 1), Ok(()));
+        assert_eq!(check("home", 40, 9, 56), Ok(()), "eight places, two ways, a cold edge, and all budgets");
+        for (name, series, runs, over_max, wanted) in [
+            ("a/b", 2, 9, 0, "no name"),
+            ("", 2, 9, 0, "no name"),
+            ("home", 65, 1, 0, "65 kinds"),
+            ("home", 6, 200, 0, "bytes"),
+            ("home", 40, 9, 400, "bytes"),
+        ] {
+            let refused = check(name, series, runs, over_max).unwrap_err().to_string();
+            assert!(refused.contains(wanted) && refused.contains("next:"), "{refused}");
+        }
+        let url = "a".repeat(2_001);
+        assert!(check_size("home", &Planned { url: &url, series: 2, runs: 9, over_max: 0 }).is_err());
+    }
 
     #[test]
     fn only_what_was_measured_alike_is_compared_and_only_what_is_more_than_chance_is_claimed() {
@@ -185,5 +293,9 @@ mod tests {
         assert!(describe("home", &before, &before, 0.01).contains("told from chance"));
         let said = describe("home", &before, &result(2, "origin", &fast), 0.01);
         assert!(said.contains("Nothing was measured both times") && !said.contains("sooner"), "{said}");
+        let mut farther = after.clone();
+        farther["series"][0]["line"] = json!("200 ms to the origin, 10 ms to the edges");
+        let said = describe("home", &before, &farther, 0.01);
+        assert!(said.contains("Nothing was measured both times"), "{said}");
     }
 }

@@ -11,7 +11,7 @@
 //! reached through [`BESIDE`], to which nothing is delayed. UDP has no forwarder, so a browser there speaks no HTTP/3.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -20,10 +20,12 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::retry_on_intr;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use super::device;
+use super::relay::accepted;
 
 // Addresses for tests of networks (RFC 2544 Appendix C.2.2): inside of the namespaces alone.
 const NEAR: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
@@ -98,7 +100,8 @@ impl Line {
         let listener = TcpListener::from_std(listener)?;
         self.forwarders.spawn(async move {
             let mut all = JoinSet::new();
-            while let Ok((mut visitor, _)) = listener.accept().await {
+            loop {
+                let (mut visitor, _) = accepted(|| listener.accept()).await;
                 while all.try_join_next().is_some() {}
                 all.spawn(async move {
                     let Ok(mut server) = TcpStream::connect(server).await else { return };
@@ -132,7 +135,9 @@ fn carry(
     thread("line-out").spawn(move || write(&writing_to, &due))?;
     thread("line-in").spawn(move || {
         // Whatever ends it ends the line: the writer has nobody left to hear from.
-        let _ = read(&from, &to, Bottleneck::new(shape, seed), &sender, &is_over);
+        if let Err(error) = read(&from, &to, Bottleneck::new(shape, seed), &sender, &is_over) {
+            eprintln!("A line has ended before its time, and what is visited over it will not come: {error}");
+        }
     })?;
     Ok(())
 }
@@ -140,18 +145,19 @@ fn carry(
 type Packet = (Instant, Vec<u8>);
 
 fn read(
-    mut from: &File,
-    mut past: &File,
+    from: &File,
+    past: &File,
     mut bottleneck: Bottleneck,
     sender: &SyncSender<Packet>,
     is_over: &AtomicBool,
 ) -> io::Result<()> {
     let mut packet = [0; PACKET_BYTES_MAX];
     while !is_over.load(Ordering::Relaxed) {
-        if poll(&mut [PollFd::new(&from, PollFlags::IN)], Some(&LOOK_EVERY))? == 0 {
+        // A signal, or a debugger, may interrupt either.
+        if retry_on_intr(|| poll(&mut [PollFd::new(from, PollFlags::IN)], Some(&LOOK_EVERY)))? == 0 {
             continue;
         }
-        let count = from.read(&mut packet)?;
+        let count = retry_on_intr(|| rustix::io::read(from, &mut packet[..]))?;
         let packet = &packet[..count];
         // Source and destination (RFC 791 §3.1). What is of IPv6 asks for neighbours that there are none of.
         if packet.len() < 20 || packet[0] >> 4 != 4 {
@@ -159,7 +165,7 @@ fn read(
         }
         if packet[12..16] == BESIDE.octets() || packet[16..20] == BESIDE.octets() {
             // A device that takes no more loses packets, as others do.
-            let _ = past.write(packet);
+            let _ = retry_on_intr(|| rustix::io::write(past, packet));
             continue;
         }
         if let Some(due) = bottleneck.pass(packet.len(), Instant::now()) {
@@ -170,10 +176,10 @@ fn read(
     Ok(())
 }
 
-fn write(mut to: &File, due: &Receiver<Packet>) {
+fn write(to: &File, due: &Receiver<Packet>) {
     while let Ok((due, packet)) = due.recv() {
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
-        let _ = to.write(&packet);
+        let _ = retry_on_intr(|| rustix::io::write(to, &packet));
     }
 }
 

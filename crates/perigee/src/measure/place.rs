@@ -7,6 +7,9 @@ use model::units::parse_duration;
 
 use super::packets::Shape;
 
+/// Bytes of a place's name: what control keeps.
+const NAME_BYTES_MAX: usize = 100;
+
 /// Longest round trip.
 const ROUND_TRIP_MAX: Duration = Duration::from_secs(10);
 
@@ -61,6 +64,24 @@ impl Place {
         self.to_origin.rate.is_some() || self.to_origin.loss > 0.0
     }
 
+    /// How far it is, in words, and what its line does otherwise.
+    pub(super) fn line(&self) -> String {
+        let milliseconds = |shape: Shape| shape.round_trip.as_micros() as f64 / 1e3;
+        let mut words = format!(
+            "{} ms to the origin, {} ms to the edges",
+            milliseconds(self.to_origin),
+            milliseconds(self.to_edges)
+        );
+        if let Some(rate) = self.to_origin.rate {
+            words.push_str(&format!(", {} Mbit/s", rate / 1e6));
+        }
+        if self.to_origin.loss > 0.0 {
+            let percent = (self.to_origin.loss * 1e5).round() / 1e3;
+            words.push_str(&format!(", {percent} % of packets lost"));
+        }
+        words
+    }
+
     /// Reads `sydney=280ms/12ms`, `phone=180ms/60ms,9Mbit,0.5%`.
     pub(super) fn parse(text: &str) -> Result<Place, String> {
         let wrong =
@@ -88,6 +109,9 @@ impl Place {
         }
         if name.is_empty() {
             return Err(wrong());
+        }
+        if name.len() > NAME_BYTES_MAX {
+            return Err(format!("a place's name has {} bytes; {NAME_BYTES_MAX} are allowed", name.len()));
         }
         Ok(Place {
             name: name.to_owned(),
@@ -122,6 +146,7 @@ mod tests {
             place("phone=180ms/60ms, 9Mbit, 0.5%"),
             Ok((shape(ms(180), Some(9e6), 0.005), shape(ms(60), Some(9e6), 0.005)))
         );
+        let long = format!("{}=1s/1s", "a".repeat(101));
         for (bad, wanted) in [
             ("sydney", "no place"),
             ("=1s/1s", "no place"),
@@ -133,8 +158,16 @@ mod tests {
             ("far=1s/1s,NaNMbit", "no rate"),
             ("far=1s/1s,50%", "no loss"),
             ("far=1s/1s,-1%", "no loss"),
+            (&*long, "101 bytes"),
         ] {
             assert!(Place::parse(bad).unwrap_err().contains(wanted), "{bad}");
         }
+        // What is the same is told in the same words, however it was written.
+        let line = |text| Place::parse(text).map(|place| place.line());
+        assert_eq!(line("far=1s/10ms,9000kbit,7%"), line("off=1000ms/10ms,9Mbit,7%"));
+        assert_eq!(
+            line("far=200ms/10ms,9Mbit,7%").unwrap(),
+            "200 ms to the origin, 10 ms to the edges, 9 Mbit/s, 7 % of packets lost"
+        );
     }
 }

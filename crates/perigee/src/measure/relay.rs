@@ -4,6 +4,7 @@
 //! runs on both sides of it by itself. As the connection to the relay is made at once, the first bytes of a connection wait for the
 //! round trip that its handshake would have taken.
 
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -12,22 +13,23 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 /// Pieces that are on their way in one direction: at 16 KiB each, what a window of 4 MiB holds.
 const PIECES_MAX: usize = 256;
 const PIECE_BYTES: usize = 16 * 1024;
 
+/// Before a listener is asked again that had nothing to give.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
 /// Listens on a free loopback port, and passes on to `target` with this round trip, until the second value is dropped.
-pub(super) async fn start(
-    target: SocketAddr,
-    round_trip: Duration,
-) -> std::io::Result<(SocketAddr, JoinSet<()>)> {
+pub(super) async fn start(target: SocketAddr, round_trip: Duration) -> io::Result<(SocketAddr, JoinSet<()>)> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     let mut listening = JoinSet::new();
     listening.spawn(async move {
-        while let Ok((near, _)) = listener.accept().await {
+        loop {
+            let (near, _) = accepted(|| listener.accept()).await;
             tokio::spawn(async move {
                 let Ok(far) = TcpStream::connect(target).await else { return };
                 let _ = (near.set_nodelay(true), far.set_nodelay(true));
@@ -40,6 +42,16 @@ pub(super) async fn start(
         }
     });
     Ok((address, listening))
+}
+
+/// What a listener accepts next. A visitor who has left again (ECONNABORTED), or a moment without descriptors (EMFILE), does not end it.
+pub(super) async fn accepted<T, F: Future<Output = io::Result<T>>>(mut accept: impl FnMut() -> F) -> T {
+    loop {
+        match accept().await {
+            Ok(one) => return one,
+            Err(_) => sleep(ACCEPT_PAUSE).await,
+        }
+    }
 }
 
 /// Passes bytes on, each piece `delay` after it came and the first one `more` later still. Ends when one side does.
@@ -76,6 +88,17 @@ async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, delay: Duration, 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_listener_outlives_what_one_visitor_or_moment_brings() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let failed = |errno: rustix::io::Errno| Err(io::Error::from(errno));
+            let errors = [failed(rustix::io::Errno::CONNABORTED), failed(rustix::io::Errno::MFILE), Ok(7)];
+            let mut answers = errors.into_iter();
+            assert_eq!(accepted(|| std::future::ready(answers.next().unwrap())).await, 7);
+        });
+    }
 
     #[test]
     fn an_exchange_through_it_takes_its_round_trips_and_loses_nothing() {

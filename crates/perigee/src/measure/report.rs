@@ -59,19 +59,7 @@ impl Place {
 
     fn title(&self) -> String {
         let Some(means) = self.means else { return format!("From {}", self.place.name) };
-        let mut title = format!(
-            "From {}: {:.0} ms to the origin, {:.0} ms to the edges",
-            self.place.name,
-            milliseconds(self.place.to_origin),
-            milliseconds(self.place.to_edges)
-        );
-        if let Some(rate) = self.place.to_origin.rate {
-            title.push_str(&format!(", {} Mbit/s", rate / 1e6));
-        }
-        if self.place.to_origin.loss > 0.0 {
-            title.push_str(&format!(", {:.1} % of packets lost", self.place.to_origin.loss * 100.0));
-        }
-        format!("{title} ({})", means.words())
+        format!("From {}: {} ({})", self.place.name, self.place.line(), means.words())
     }
 }
 
