@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
@@ -57,6 +58,12 @@ pub trait Ground: Send + Sync {
     fn command(&self, _name: &str, command: Vec<String>) -> Vec<String> {
         command
     }
+
+    /// Whether what is started has process groups of its own: what a terminal says to this one's, such as Ctrl-C, is not said to them. They
+    /// have to end with this process by other means then.
+    fn is_apart(&self) -> bool {
+        false
+    }
 }
 
 /// All at 127.0.0.1.
@@ -105,6 +112,7 @@ pub struct Process {
     /// Where other edges reach it, if it is one.
     pub tier: Option<SocketAddr>,
     command: Vec<String>,
+    is_apart: bool,
     log: PathBuf,
     child: Option<Child>,
     /// The process that has taken the child's place by an upgrade.
@@ -114,12 +122,13 @@ pub struct Process {
 impl Process {
     fn start(&mut self) {
         let log = File::options().create(true).append(true).open(&self.log).expect("a log");
-        let child = Command::new(&self.command[0])
-            .args(&self.command[1..])
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("a log"))
-            .stderr(log)
-            .spawn();
+        let mut command = Command::new(&self.command[0]);
+        command.args(&self.command[1..]).stdin(Stdio::null());
+        command.stdout(log.try_clone().expect("a log")).stderr(log);
+        if self.is_apart {
+            command.process_group(0);
+        }
+        let child = command.spawn();
         self.child = Some(child.unwrap_or_else(|error| panic!("{}: {error}", self.command[0])));
         self.successor = None;
     }
@@ -312,6 +321,7 @@ impl Cluster {
             admin,
             tier: None,
             command,
+            is_apart: self.ground.is_apart(),
             log,
             child: None,
             successor: None,
@@ -569,6 +579,9 @@ impl Cluster {
             command.env("PERIGEE_AUTHORITY", authority);
         }
         command.stdin(Stdio::null());
+        if self.ground.is_apart() {
+            command.process_group(0);
+        }
         command
     }
 
@@ -643,7 +656,12 @@ impl Cluster {
         let name = self.edges[index].name.clone();
         let state = self.state(&name).display().to_string();
         let command = self.ground.command(&name, self.command(&["upgrade", "--state", &state]));
-        let output = Command::new(&command[0]).args(&command[1..]).stdin(Stdio::null()).output();
+        let mut upgrade = Command::new(&command[0]);
+        upgrade.args(&command[1..]).stdin(Stdio::null());
+        if self.ground.is_apart() {
+            upgrade.process_group(0);
+        }
+        let output = upgrade.output();
         let output = output.map_err(|error| format!("{}: {error}", command[0]))?;
         let said = String::from_utf8_lossy(&output.stdout);
         let pid = said.split("(process ").nth(1).and_then(|rest| rest.split(')').next()?.parse().ok());

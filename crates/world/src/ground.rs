@@ -1,14 +1,18 @@
 //! A network of its own for the processes of a cluster, with an address for each: so that one can be cut off, or its line made narrow.
 //!
 //! Where root may make network namespaces, each process has one, joined to the others by a bridge in the hub, where visitors, origins and
-//! operators are. Namespaces are held by processes that end with this one, so nothing is left behind. Elsewhere each process has a
-//! loopback address of its own, and nothing is cut off ([`Fields::can_cut`]).
+//! operators are. Elsewhere each process has a loopback address of its own, and nothing is cut off ([`Fields::can_cut`]).
+//!
+//! What is started here is in process groups of its own, so that Ctrl-C reaches this process alone, which ends it in order. It ends with
+//! this process all the same, however that ends: namespaces are held by processes that read from it, and the others are killed with the
+//! thread that has started them. An edge that has been upgraded is not.
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -53,7 +57,8 @@ impl Holder {
             command.arg("--mount");
         }
         command.args(["sh", "-c", "ip link set lo up && echo ready && exec cat"]);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.process_group(0).spawn()?;
         let (input, output) = (child.stdin.take(), child.stdout.take());
         let mut line = String::new();
         if let Some(output) = output {
@@ -244,14 +249,17 @@ impl Ground for Fields {
         self.address(name);
         let places = self.places.lock();
         let holder = places.get(name).and_then(|place| place.holder.as_ref());
-        let Some((hub, holder)) = self.hub.as_ref().zip(holder) else { return command };
-        let mut prefixed = vec![
-            "nsenter".to_owned(),
-            format!("--mount={}", hub.file("mnt")),
-            format!("--net={}", holder.file("net")),
-        ];
+        let mut prefixed = ["setpriv", "--pdeathsig", "KILL"].map(str::to_owned).to_vec();
+        if let Some((hub, holder)) = self.hub.as_ref().zip(holder) {
+            let (mounts, link) = (hub.file("mnt"), holder.file("net"));
+            prefixed.extend(["nsenter".to_owned(), format!("--mount={mounts}"), format!("--net={link}")]);
+        }
         prefixed.extend(command);
         prefixed
+    }
+
+    fn is_apart(&self) -> bool {
+        true
     }
 }
 
@@ -268,7 +276,7 @@ fn join(number: u8) -> io::Result<Holder> {
 }
 
 fn shell(line: &str) -> io::Result<()> {
-    let output = Command::new("sh").args(["-c", line]).stdin(Stdio::null()).output()?;
+    let output = Command::new("sh").args(["-c", line]).stdin(Stdio::null()).process_group(0).output()?;
     match output.status.success() {
         true => Ok(()),
         false => Err(io::Error::other(format!("{line}: {}", String::from_utf8_lossy(&output.stderr).trim()))),

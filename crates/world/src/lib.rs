@@ -7,6 +7,7 @@
 //! - [`responder`]: an OCSP responder, by `openssl`.
 //! - [`conformance`]: runs the public HTTP cache-tests definitions against a proxy (binary `conformance`).
 //! - [`operator`]: somebody who uses control's API.
+//! - [`shop`]: an origin whose every answer can be told right from wrong.
 //! - [`draw`]: chance that is the same for the same seed.
 //! - [`cluster`]: a whole cluster as processes of its own; [`ground`]: a network of its own for them.
 //! - [`soak`]: all of it under fire (binary `perigee-world`).
@@ -24,6 +25,7 @@ pub mod ground;
 pub mod operator;
 pub mod play;
 pub mod responder;
+pub mod shop;
 pub mod soak;
 pub mod trusting;
 pub mod wire;

@@ -1,6 +1,6 @@
 //! An operator who uses control's API, over one HTTP/2 connection that is made anew when it has ended.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Method, Request};
@@ -9,13 +9,18 @@ use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use journal::trust::pinned_client_config;
 use rustls::pki_types::ServerName;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 /// Longest wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// For how long control is asked to wait for receipts.
+const WAIT: Duration = Duration::from_secs(10);
 
 /// Somebody with a token, at one control.
 pub struct Operator {
@@ -24,6 +29,32 @@ pub struct Operator {
     authority: String,
     token: String,
     connection: Option<http2::SendRequest<Full<Bytes>>>,
+}
+
+/// A purge that each edge in service has signed for.
+pub struct Proven {
+    /// When it was written.
+    pub written: Instant,
+    /// Those edges.
+    pub by: Vec<String>,
+}
+
+/// What the API says of a purge that is written.
+#[derive(Deserialize)]
+struct Accepted {
+    position: u64,
+}
+
+/// And of who has proven it.
+#[derive(Deserialize)]
+struct Proof {
+    state: String,
+    receipts: Vec<Receipt>,
+}
+
+#[derive(Deserialize)]
+struct Receipt {
+    node: String,
 }
 
 impl Operator {
@@ -53,6 +84,34 @@ impl Operator {
             self.connection = None;
         }
         called
+    }
+
+    /// Orders a purge: `{"tags": ["p1"]}`. Its position.
+    ///
+    /// # Errors
+    /// As [`Operator::call`].
+    pub async fn order_purge(&mut self, body: &Value) -> Result<u64, String> {
+        let text = Bytes::from(body.to_string());
+        let written: Accepted = self.call(Method::POST, "/v1/purges", text).await?;
+        Ok(written.position)
+    }
+
+    /// Purges, and waits for about `patience` until that is proven.
+    ///
+    /// # Errors
+    /// As [`Operator::call`]; or it was not proven.
+    pub async fn purge(&mut self, body: &Value, patience: Duration) -> Result<Proven, String> {
+        let position = self.order_purge(body).await?;
+        let written = Instant::now();
+        let path = format!("/v1/purges/{position}?wait={}s", WAIT.as_secs());
+        while written.elapsed() < patience {
+            let proof: Proof = self.call(Method::GET, &path, Bytes::new()).await?;
+            if proof.state == "done" {
+                let by = proof.receipts.into_iter().map(|receipt| receipt.node).collect();
+                return Ok(Proven { written, by });
+            }
+        }
+        Err(format!("position {position} was not done within {} s", patience.as_secs()))
     }
 
     async fn ask<T: DeserializeOwned>(

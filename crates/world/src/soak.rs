@@ -15,6 +15,7 @@
 //! | `purged` | nothing that was purged is served after its receipt |
 //! | `private` | nobody gets what is another's |
 //! | `refused` | no edge runs a configuration that was refused |
+//! | `applied` | control refuses a configuration for the errors that are in it, and takes every other |
 //! | `agreement` | 5 s after what was done is over, every node has the same position and configuration |
 //! | `budget` | no second has more requests at the origin than its budget says |
 //! | `unanswered` | every request is answered while nothing is done to anybody, and from 35 s after a PoP was lost |
@@ -23,25 +24,34 @@
 //! Not done: wrong clocks, as Linux gives a process no wall clock of its own (plays have one, `edge::Clock`); memory limits
 //! (`bench/overload.sh`); damage to etcd's and SQLite's own files; two faults at a time.
 //!
+//! Ctrl-C and SIGTERM end it after the step that is under way, in order: what it has started is in process groups of their own.
+//!
 //! What is done and when follows from the seed; what comes of it also from the machine. `perigee-world soak` runs it.
 
 mod faults;
 mod rig;
-mod shop;
 mod visitors;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use shop::{Page, Shop};
+use crate::shop::{Page, Shop};
 
 /// The host that visitors ask for.
 const DOMAIN: &str = "shop.example";
+/// Pages that prices stand on, and what the longest has more than 300 bytes; and large files.
+const PAGES: usize = 120;
+const PAGE_BYTES: usize = 40_000;
+const FILES: usize = 6;
+/// What the origin may be asked, by all nodes together.
+const REQUESTS_PER_SECOND: usize = 80;
+const SECOND: Duration = Duration::from_secs(1);
 /// The header by which an answer says which configuration it was made by.
 const TRIED: &str = "x-tried";
 /// From then on nobody is to notice that a PoP is gone: the TTL of answers, and what it takes to see it.
@@ -125,7 +135,8 @@ struct Visit {
 /// What visitors, shop and those who watch have in common.
 struct Watched {
     seed: u64,
-    shop: Shop,
+    shop: Arc<Shop>,
+    arrivals: Mutex<Arrivals>,
     edges: Vec<Seen>,
     routers: Vec<SocketAddr>,
     service_port: u16,
@@ -152,7 +163,38 @@ struct Watched {
     over: AtomicBool,
 }
 
+/// When the origin was asked.
+#[derive(Default)]
+struct Arrivals {
+    last: VecDeque<Instant>,
+    /// The most within a second.
+    most: usize,
+}
+
+impl Arrivals {
+    /// Takes note of a request. How many came within the last second, of `SECOND - late`: a machine that is late by so much puts
+    /// together what was apart.
+    fn note(&mut self, now: Instant, late: Duration) -> usize {
+        self.last.push_back(now);
+        while self.last.front().is_some_and(|first| now - *first >= SECOND.saturating_sub(late)) {
+            self.last.pop_front();
+        }
+        self.most = self.most.max(self.last.len());
+        self.last.len()
+    }
+}
+
 impl Watched {
+    /// The origin is asked.
+    fn origin_is_asked(&self) {
+        let count = self.arrivals.lock().note(Instant::now(), self.late());
+        if count > REQUESTS_PER_SECOND {
+            self.violation("budget", || {
+                format!("the origin had {count} requests within a second of {REQUESTS_PER_SECOND}")
+            });
+        }
+    }
+
     fn is_over(&self) -> bool {
         self.over.load(Ordering::Relaxed)
     }

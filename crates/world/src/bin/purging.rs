@@ -4,12 +4,11 @@
 //!
 //! The edges are two PoPs, one of them the shield of the other, so that most answers have gone through several.
 //!
-//! It is the origin, the visitors and the operators at once, so it knows the truth: each object has a version, which a purge
-//! follows. A version that the origin gave out before a purge must not come from an edge to a request that began after that edge's
-//! receipt for it. The origin is slow at times, so that fills are in flight while the purge arrives.
+//! It is the origin ([`world::shop`]), the visitors and the operators at once, so it knows the truth: each object has a version, which a
+//! purge follows. A version that the origin gave out before a purge must not come from an edge to a request that began after that edge's
+//! receipt for it.
 
 use std::collections::BTreeSet;
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -17,19 +16,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
+use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
 use hyper::client::conn::http1;
-use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use serde::Deserialize;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use world::cluster::{Cluster, Shape};
 use world::draw::Draw;
 use world::operator::Operator;
+use world::shop::{self, Page, Shop, version_of};
 
 /// The host that visitors ask for.
 const HOST: &str = "shop.example";
@@ -37,8 +34,10 @@ const HOST: &str = "shop.example";
 const OBJECTS: usize = 2_000;
 /// Visitors at a time, each of whom asks about 300 times a second at most.
 const VISITORS: usize = 8;
-/// One in so many of the origin's answers takes up to 300 ms.
-const SLOW_ONE_IN: u64 = 20;
+/// What the longest has more than 300 bytes: small, as it is purges that are timed.
+const OBJECT_BYTES: usize = 400;
+/// For how long an operator waits for the last receipt.
+const PROVEN_WITHIN: Duration = Duration::from_secs(60);
 /// Timed calls a second, of all operators together: every price of a shop in a quarter of an hour.
 const CALLS_PER_SECOND: f64 = 100.0;
 const SEED: u64 = 42;
@@ -64,8 +63,7 @@ struct World {
     token: String,
     /// Name and address of each edge.
     edges: Vec<(String, SocketAddr)>,
-    /// The version that the origin gives out, of each object.
-    versions: Vec<AtomicU64>,
+    shop: Arc<Shop>,
     /// The oldest version that an edge may still serve, by edge and object.
     floors: Vec<Vec<AtomicU64>>,
     answers: AtomicU64,
@@ -113,7 +111,7 @@ fn main() {
         controls: cluster.control_urls(),
         authority: authority.to_owned(),
         token: token.to_owned(),
-        versions: numbers(),
+        shop: Arc::new(Shop::new(OBJECTS, OBJECT_BYTES, 0)),
         floors: edges.iter().map(|_| numbers()).collect(),
         edges,
         answers: AtomicU64::new(0),
@@ -128,7 +126,7 @@ fn main() {
     let runtime = runtime.expect("threads");
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a port");
     let address = listener.local_addr().expect("an address");
-    runtime.spawn(origin(world.clone(), listener));
+    runtime.spawn(shop::serve(world.shop.clone(), SEED, listener, || {}));
     let pops = cluster.pops(&[("ams", 2), ("fra", 3)]);
     cluster.apply(&format!(
         "{pops}[[site]]\nname = \"shop\"\ndomains = [{HOST:?}]\nshield = \"ams\"\norigin = \"http://{address}\"\n"
@@ -245,47 +243,6 @@ fn disturb(cluster: &mut Cluster, done: &AtomicBool) -> usize {
     count
 }
 
-// --- The origin ---
-
-async fn origin(world: Arc<World>, listener: TcpListener) {
-    let seed = Arc::new(AtomicU64::new(SEED));
-    loop {
-        let Ok((stream, _)) = listener.accept().await else { continue };
-        let (world, seed) = (world.clone(), seed.clone());
-        tokio::spawn(async move {
-            let service = service_fn(move |request: Request<Incoming>| {
-                let world = world.clone();
-                let drawn = Draw(seed.fetch_add(1, Ordering::Relaxed)).next();
-                async move { Ok::<_, Infallible>(give(&world, &request, drawn).await) }
-            });
-            let _ = hyper::server::conn::http1::Builder::new()
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
-        });
-    }
-}
-
-/// The version is read first and sent last: what lies between is the time in which a purge may come.
-async fn give(world: &World, request: &Request<Incoming>, drawn: u64) -> Response<Full<Bytes>> {
-    let number = request.uri().path().strip_prefix("/o/").and_then(|number| number.parse::<usize>().ok());
-    let Some(version) = number.and_then(|number| world.versions.get(number)) else {
-        let mut response = Response::new(Full::default());
-        *response.status_mut() = StatusCode::NOT_FOUND;
-        return response;
-    };
-    let version = version.load(Ordering::SeqCst);
-    if drawn.is_multiple_of(SLOW_ONE_IN) {
-        sleep(Duration::from_millis(drawn / 7 % 300)).await;
-    }
-    let number = number.unwrap_or_default();
-    Response::builder()
-        .header("cache-control", "max-age=86400")
-        .header("surrogate-key", format!("o{number} all"))
-        .header("content-type", "text/plain")
-        .body(Full::from(format!("{number} {version} {}", "x".repeat(500))))
-        .unwrap_or_default()
-}
-
 // --- Visitors ---
 
 async fn visit(world: Arc<World>, number: u64) {
@@ -340,7 +297,8 @@ async fn ask(
         *connection = Some(sender);
     }
     let Some(sender) = connection else { return Err("no connection".into()) };
-    let request = Request::builder().uri(format!("/o/{object}")).header("host", HOST).body(Full::default());
+    let page = Page::Product(object);
+    let request = Request::builder().uri(page.path()).header("host", HOST).body(Full::default());
     let response = sender.send_request(request.map_err(|error| error.to_string())?).await.map_err(words)?;
     let status = response.status();
     let is_hit = response
@@ -349,36 +307,22 @@ async fn ask(
         .iter()
         .next_back()
         .is_some_and(|value| value.to_str().is_ok_and(|value| value.contains("; hit")));
+    let version = version_of(response.headers());
     let body = response.into_body().collect().await.map_err(words)?.to_bytes();
     if status != StatusCode::OK {
         return Err(format!("answered {status}"));
     }
-    let text = String::from_utf8_lossy(&body);
-    let mut words = text.split(' ');
-    let is_right = words.next() == Some(&object.to_string()) && body.len() > 500;
-    let version = words.next().and_then(|version| version.parse().ok()).filter(|_| is_right);
-    version.map(|version| (version, is_hit)).ok_or_else(|| format!("a wrong body: {text:.60}"))
+    match version {
+        Some(version) if body == world.shop.body(page, version) => Ok((version, is_hit)),
+        Some(version) => {
+            let start = String::from_utf8_lossy(&body);
+            Err(format!("a wrong body of {} at version {version}: {start:.60}", page.path()))
+        }
+        None => Err(format!("{} has lost its validator", page.path())),
+    }
 }
 
 // --- Operators ---
-
-/// What the API says of a purge that is written.
-#[derive(Deserialize)]
-struct Accepted {
-    position: u64,
-}
-
-/// And of who has proven it.
-#[derive(Deserialize)]
-struct Proof {
-    state: String,
-    receipts: Vec<ProofOfNode>,
-}
-
-#[derive(Deserialize)]
-struct ProofOfNode {
-    node: String,
-}
 
 async fn operate(world: Arc<World>, phase: Phase, operator: usize, calls: usize) -> Vec<Took> {
     let mut draw = Draw(SEED ^ (operator as u64 + 1).wrapping_mul(0x5851_f42d_4c95_7f2d));
@@ -403,23 +347,22 @@ async fn operate(world: Arc<World>, phase: Phase, operator: usize, calls: usize)
         while chosen.len() < phase.per_call {
             chosen.insert(own[draw.below(own.len())]);
         }
-        let versions: Vec<u64> =
-            chosen.iter().map(|object| world.versions[*object].fetch_add(1, Ordering::SeqCst) + 1).collect();
+        let versions: Vec<u64> = chosen.iter().map(|object| world.shop.change(*object)).collect();
         let by_tag = draw.next().is_multiple_of(2);
-        let name = |object: &usize| match by_tag {
-            true => format!("o{object}"),
-            false => format!("http://{HOST}/o/{object}"),
+        let name = |object: &usize| match (by_tag, Page::Product(*object)) {
+            (true, page) => page.tag(),
+            (false, page) => format!("http://{HOST}{}", page.path()),
         };
         let names: Vec<String> = chosen.iter().map(name).collect();
         let body = serde_json::json!({ (if by_tag { "tags" } else { "urls" }): names });
         let client = &mut clients[draw.below(world.controls.len())];
         let failed = world.calls_failed.load(Ordering::Relaxed);
         assert!(failed < 1_000, "too many calls fail: {:?}", world.shown.take());
-        match purge(client, &body).await {
-            Ok((proof, written)) => {
-                took.push(Took { written: written - begin, proven: begin.elapsed() });
+        match client.purge(&body, PROVEN_WITHIN).await {
+            Ok(proven) => {
+                took.push(Took { written: proven.written - begin, proven: begin.elapsed() });
                 for (edge, (name, _)) in world.edges.iter().enumerate() {
-                    if proof.receipts.iter().any(|receipt| receipt.node == *name) {
+                    if proven.by.contains(name) {
                         for (object, version) in chosen.iter().zip(&versions) {
                             world.floors[edge][*object].fetch_max(*version, Ordering::SeqCst);
                         }
@@ -434,19 +377,4 @@ async fn operate(world: Arc<World>, phase: Phase, operator: usize, calls: usize)
         }
     }
     took
-}
-
-/// Purges, and waits for the last receipt. When it was written.
-async fn purge(operator: &mut Operator, body: &serde_json::Value) -> Result<(Proof, Instant), String> {
-    let text = Bytes::from(body.to_string());
-    let written: Accepted = operator.call(Method::POST, "/v1/purges", text).await?;
-    let at = Instant::now();
-    for _ in 0..6 {
-        let path = format!("/v1/purges/{}?wait=10s", written.position);
-        let proof: Proof = operator.call(Method::GET, &path, Bytes::new()).await?;
-        if proof.state == "done" {
-            return Ok((proof, at));
-        }
-    }
-    Err(format!("position {} was not done within a minute", written.position))
 }

@@ -12,11 +12,11 @@ use http::Method;
 use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
 use serde_json::Value;
 
-use super::rig::{POPS, Rig, SMALL_DISK};
-use super::shop::Manner;
+use super::rig::{LOOK, POPS, Rig, SMALL_DISK};
 use super::{Options, POP_FORGOTTEN, Phase};
 use crate::cluster::Process;
 use crate::draw::Draw;
+use crate::shop::Manner;
 
 /// How long a stuttering process stands still, and then goes on.
 const STILL: Duration = Duration::from_millis(400);
@@ -304,7 +304,7 @@ impl Rig {
             }
             What::Stutter => {
                 let until = Instant::now() + fault.hold;
-                while Instant::now() < until {
+                while Instant::now() < until && !self.is_interrupted() {
                     self.targets(fault).into_iter().for_each(|process| process.freeze());
                     sleep(STILL);
                     self.targets(fault).into_iter().for_each(|process| process.thaw());
@@ -361,15 +361,25 @@ impl Rig {
                 }
                 self.targets(fault).into_iter().for_each(Process::restart);
             }
-            What::BadConfiguration => self.apply_bad(),
-            What::UnusableConfiguration => self.apply_unusable(),
-            What::RollOut => self.roll_out(),
+            What::BadConfiguration | What::UnusableConfiguration | What::RollOut => {
+                let done = match fault.what {
+                    What::BadConfiguration => self.apply_bad(),
+                    What::UnusableConfiguration => self.apply_unusable(),
+                    _ => self.roll_out(),
+                };
+                if let Err(why) = done {
+                    self.world.violation("applied", || why);
+                }
+            }
         }
     }
 
-    /// Waits for as long as it is to last.
+    /// Waits for as long as it is to last, unless all is to end.
     fn hold(&mut self, fault: &Fault) {
-        sleep(fault.hold);
+        let until = Instant::now() + fault.hold;
+        while Instant::now() < until && !self.is_interrupted() {
+            sleep(LOOK.min(until.saturating_duration_since(Instant::now())));
+        }
         self.world.enter(Phase::Disturbed);
     }
 
@@ -432,54 +442,72 @@ impl Rig {
         Ok(numbers.filter_map(|version| version["number"].as_u64()).max().unwrap_or_default() + 1)
     }
 
-    /// Applies one; what control answers to that.
-    fn apply(&mut self, text: &str, stage: &str) -> Result<(), String> {
+    /// Applies one, at the first control that answers.
+    fn apply(&mut self, text: &str, stage: &str) -> Result<Applied, String> {
         let path = self.cluster.directory().join("next.toml");
         fs::write(&path, text).map_err(|error| error.to_string())?;
         let path = path.display().to_string();
         let mut why = String::new();
         for control in 0..self.cluster.controls().len() {
-            let arguments = ["apply", &path, "--stage", stage, "--reason", "under fire"];
+            let arguments = ["apply", &path, "--stage", stage, "--reason", "under fire", "--json"];
             let output = self.cluster.try_perigee(control, &arguments);
-            if output.status.success() {
-                return Ok(());
+            let [answer, said] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
+            match applied(output.status.success(), &answer, &said) {
+                Ok(applied) => return Ok(applied),
+                Err(error) => why = error,
             }
-            why = String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ");
         }
         Err(why)
     }
 
-    /// With errors: control has to refuse it, and nobody may ever run it.
-    fn apply_bad(&mut self) {
-        let Ok(number) = self.next_number() else { return println!("    no control answers") };
+    /// With errors: control has to refuse it for them, and nobody may ever run it.
+    fn apply_bad(&mut self) -> Result<(), String> {
+        let number = self.next_number()?;
         let good = self.configuration(number, "");
-        let bad = match self.draw.below(5) {
-            0 => good.replace("origin = \"http", "origin = \"gopher"),
-            1 => good.replace("[[site]]", "[[site"),
-            2 => good.replace("shield = \"ams\"", "shield = \"nowhere\""),
-            3 => good[..good.len() / 2].to_owned() + "\u{0}",
-            _ => format!(
-                "{good}[[site]]\nname = \"shop\"\ndomains = [\"second.example\"]\norigin = \"http://127.0.0.1:9\"\n"
-            ),
+        let (bad, what) = match self.draw.below(5) {
+            0 => (good.replace("origin = \"http", "origin = \"gopher"), "gopher"),
+            1 => (good.replace("[[site]]", "[[site"), "[[site"),
+            2 => (good.replace("shield = \"ams\"", "shield = \"nowhere\""), "nowhere"),
+            // Wherever it is cut: what is wrong first may be another thing each time.
+            3 => (good[..good.len() / 2].to_owned() + "\u{0}", ""),
+            _ => {
+                let second = "[[site]]\nname = \"shop\"\ndomains = [\"second.example\"]\norigin = \"http://127.0.0.1:9\"\n";
+                (good + second, "shop")
+            }
         };
-        if self.apply(&bad, "all").is_ok() {
-            self.world.violation("refused", || {
-                format!("control has taken a configuration with errors, number {number}")
-            });
+        match self.apply(&bad, "all")? {
+            Applied::Refused(errors) if errors.iter().any(|error| error.contains(what)) => Ok(()),
+            Applied::Refused(errors) => {
+                Err(format!("control refuses a configuration for other errors than {what:?}: {errors:?}"))
+            }
+            Applied::Begun => {
+                self.world.violation("refused", || {
+                    format!("control has taken a configuration with errors, number {number}")
+                });
+                Ok(())
+            }
+        }
+    }
+
+    /// Applies one that control can find nothing wrong with.
+    fn apply_good(&mut self, text: &str, stage: &str) -> Result<(), String> {
+        match self.apply(text, stage)? {
+            Applied::Begun => Ok(()),
+            Applied::Refused(errors) => Err(format!("control refuses a configuration: {errors:?}")),
         }
     }
 
     /// Without errors that control could see, but with a file that no edge has: the first edge has to refuse it.
-    fn apply_unusable(&mut self) {
-        match self.rollout() {
-            Some(rollout) if rollout["state"] == "running" && rollout["stable"].is_null() => {
-                return println!("    not done: the first configuration is still being rolled out");
+    fn apply_unusable(&mut self) -> Result<(), String> {
+        let rollout = self.rollout()?;
+        if rollout["state"] == "running" {
+            if rollout["stable"].is_null() {
+                println!("    not done: the first configuration is still being rolled out");
+                return Ok(());
             }
-            Some(rollout) if rollout["state"] == "running" => self.undo(),
-            Some(_) => {}
-            None => return println!("    no control answers"),
+            self.undo();
         }
-        let Ok(number) = self.next_number() else { return println!("    no control answers") };
+        let number = self.next_number()?;
         self.world.refused.lock().insert(number);
         let more = format!(
             "[[site]]\nname = \"partner\"\ndomains = [\"partner.example\"]\norigin = \"http://{}\"\nhttps = \"redirect\"\n\
@@ -488,23 +516,23 @@ impl Rig {
         );
         let text = self.configuration(number, &more);
         let stage = ["edge", "all"][self.draw.below(2)];
-        if let Err(why) = self.apply(&text, stage) {
-            return println!("    not done: {why}");
-        }
+        self.apply_good(&text, stage)?;
         let deadline = Instant::now() + UNDONE_WITHIN;
-        while self.rollout().is_none_or(|rollout| rollout["state"] != "undone") {
+        while !self.rollout().is_ok_and(|rollout| rollout["state"] == "undone") {
             if Instant::now() > deadline {
                 let rollout = self.rollout().unwrap_or_default();
                 let words = format!("an unusable configuration is not taken back: {rollout}");
                 self.world.violation("refused", || words);
-                return self.undo();
+                self.undo();
+                break;
             }
             sleep(Duration::from_millis(200));
         }
+        Ok(())
     }
 
-    fn roll_out(&mut self) {
-        let Some(rollout) = self.rollout() else { return println!("    no control answers") };
+    fn roll_out(&mut self) -> Result<(), String> {
+        let rollout = self.rollout()?;
         if rollout["state"] == "running" {
             println!(
                 "    configuration {} is at stage {}: {}",
@@ -513,16 +541,15 @@ impl Rig {
             if !rollout["stable"].is_null() && self.draw.below(6) == 0 {
                 self.undo();
             }
-            return;
+            return Ok(());
         }
         println!("    configuration {} was {}: {}", rollout["version"], rollout["state"], rollout["harm"]);
-        let Ok(number) = self.next_number() else { return println!("    no control answers") };
+        let number = self.next_number()?;
         let text = self.configuration(number, "");
         let stage = ["edge", "pop", "all"][self.draw.below(3)];
-        match self.apply(&text, stage) {
-            Ok(()) => println!("    configuration {number} begins at stage {stage}"),
-            Err(why) => println!("    not begun: {why}"),
-        }
+        self.apply_good(&text, stage)?;
+        println!("    configuration {number} begins at stage {stage}");
+        Ok(())
     }
 
     fn undo(&mut self) {
@@ -531,8 +558,34 @@ impl Rig {
         }
     }
 
-    fn rollout(&mut self) -> Option<Value> {
-        self.ask(&Method::GET, "/v1/rollouts/current", "").ok()
+    fn rollout(&mut self) -> Result<Value, String> {
+        self.ask(&Method::GET, "/v1/rollouts/current", "")
+    }
+}
+
+/// What has become of a configuration that was applied.
+#[derive(Debug, PartialEq, Eq)]
+enum Applied {
+    /// It is being rolled out.
+    Begun,
+    /// Control has found these errors in it: each with the line in which it stands.
+    Refused(Vec<String>),
+}
+
+/// What `perigee apply --json` says by how it ended, its output and its errors. Whatever else went wrong is an error in words: a control
+/// that has broken down has refused nothing.
+fn applied(is_success: bool, answer: &str, said: &str) -> Result<Applied, String> {
+    if is_success {
+        return Ok(Applied::Begun);
+    }
+    let answer: Value = serde_json::from_str(answer).unwrap_or_default();
+    let findings = answer["diagnostics"].as_array().into_iter().flatten();
+    let errors = findings.filter(|finding| finding["severity"] == "error");
+    let errors: Vec<String> =
+        errors.map(|finding| format!("{}: {}", finding["line_text"], finding["message"])).collect();
+    match errors.is_empty() {
+        true => Err(said.trim().replace('\n', "; ")),
+        false => Ok(Applied::Refused(errors)),
     }
 }
 
@@ -571,4 +624,26 @@ fn damage(path: &Path, draw: &mut Draw) -> std::io::Result<()> {
         file.write_all(&[byte[0] ^ (1 << draw.below(8))])?;
     }
     file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_control_finds_wrong_with_a_configuration_is_a_refusal() {
+        let found = r#"{"error": "the configuration cannot be used", "diagnostics": [
+            {"severity": "warning", "line_text": "ttl = \"1s\"", "message": "short"},
+            {"severity": "error", "line_text": "shield = \"nowhere\"", "message": "there is no such PoP"}]}"#;
+        let Ok(Applied::Refused(errors)) = applied(false, found, "error: 422") else {
+            panic!("it is refused")
+        };
+        assert!(errors.len() == 1 && errors[0].contains("nowhere"), "{errors:?}");
+        assert_eq!(applied(true, "{}", ""), Ok(Applied::Begun));
+        let warned = r#"{"error": "etcd is away", "diagnostics": [{"severity": "warning"}]}"#;
+        for answer in ["", "{}", r#"{"error": "etcd is away", "next": "repeat it"}"#, warned] {
+            let why = applied(false, answer, "error: 503\n  next: repeat it\n");
+            assert_eq!(why, Err("error: 503;   next: repeat it".to_owned()), "{answer}");
+        }
+    }
 }

@@ -11,19 +11,21 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::Method;
 use parking_lot::Mutex;
-use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::faults::{Fault, FaultsDone};
-use super::shop::{self, FILES, PAGES, Page, REQUESTS_PER_SECOND, Shop};
-use super::{DOMAIN, Options, Outcome, Phase, STALLED_MAX, Seen, TRIED, Watched};
+use super::{
+    Arrivals, DOMAIN, FILES, Options, Outcome, PAGE_BYTES, PAGES, Phase, REQUESTS_PER_SECOND, STALLED_MAX,
+    Seen, TRIED, Watched,
+};
 use crate::cluster::{Cluster, Process, Seat, Shape};
 use crate::draw::Draw;
 use crate::ground::Fields;
 use crate::operator::Operator;
+use crate::shop::{self, Page, Shop};
 
 /// The PoP of each edge, in order; the shield's is `ams`.
 pub(super) const POPS: [&str; 4] = ["fra", "fra", "ams", "iad"];
@@ -37,7 +39,11 @@ const OPERATORS: usize = 3;
 /// Longest wait for what must come at last.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Between two looks.
-const LOOK: Duration = Duration::from_millis(100);
+pub(super) const LOOK: Duration = Duration::from_millis(100);
+/// For how long an operator waits for a purge to be proven before it orders another.
+const PROVEN_WITHIN: Duration = Duration::from_secs(120);
+/// What a shell says of a program that Ctrl-C has ended.
+const INTERRUPTED: i32 = 130;
 /// After all agree again, what visitors had begun before has this long to end.
 const SETTLE: Duration = Duration::from_secs(2);
 
@@ -89,6 +95,8 @@ pub(super) fn run(options: &Options) -> Outcome {
 impl Rig {
     fn start(options: &Options) -> Rig {
         let ground = Arc::new(Fields::lay());
+        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads");
+        let interrupted = await_interrupt(&runtime);
         let origins = Builder::new_current_thread().enable_all().build().expect("a runtime");
         let listener = origins.block_on(TcpListener::bind((ground.hub_address(), 0))).expect("a port");
         let origin = listener.local_addr().expect("an address");
@@ -110,16 +118,18 @@ impl Rig {
         (0..ROUTERS).for_each(|_| _ = cluster.start_router(None));
         let seen = |edge: &Process| Seen { name: edge.name.clone(), address: edge.address };
         let edges: Vec<Seen> = cluster.edges().iter().map(seen).collect();
-        let numbers = || (0..PAGES + FILES).map(|_| AtomicU64::new(1)).collect::<Vec<_>>();
+        let shop = Arc::new(Shop::new(PAGES, PAGE_BYTES, FILES));
+        let numbers = || shop.versions.iter().map(|_| AtomicU64::new(1)).collect::<Vec<_>>();
         let world = Arc::new(Watched {
             seed: options.seed,
-            shop: Shop::new(),
+            arrivals: Mutex::new(Arrivals::default()),
             routers: cluster.routers().iter().map(|router| router.address).collect(),
             service_port: edges[0].address.port(),
             hub: ground.hub_address(),
             floors: edges.iter().map(|_| numbers()).collect(),
             edges,
             proven: numbers(),
+            shop: shop.clone(),
             purges: AtomicU64::new(0),
             refused: Mutex::default(),
             phase: Mutex::new((0, Phase::Disturbed)),
@@ -135,10 +145,11 @@ impl Rig {
         });
         let of_origin = world.clone();
         std::thread::spawn(move || {
-            origins.spawn(shop::serve(of_origin.clone(), listener));
+            let watched = of_origin.clone();
+            let asked = move || watched.origin_is_asked();
+            origins.spawn(shop::serve(shop, of_origin.seed, listener, asked));
             origins.block_on(watch_lateness(&of_origin));
         });
-        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads");
         let first = operators(&cluster);
         let agree_within = options.agree_within;
         let draw = Draw(options.seed);
@@ -150,7 +161,7 @@ impl Rig {
             small_disk,
             origin,
             operators: first,
-            interrupted: await_interrupt(&runtime),
+            interrupted,
             runtime,
             agree_within,
             unjudged: 0,
@@ -199,7 +210,7 @@ impl Rig {
     }
 
     /// Whether somebody wants it to end, after the step that is under way.
-    fn is_interrupted(&self) -> bool {
+    pub(super) fn is_interrupted(&self) -> bool {
         self.interrupted.load(Ordering::Relaxed)
     }
 
@@ -265,12 +276,9 @@ impl Rig {
     }
 
     fn order_purge(&mut self) -> Option<u64> {
-        let body = Bytes::from(json!({ "tags": ["nothing-has-it"] }).to_string());
+        let body = json!({ "tags": ["nothing-has-it"] });
         let (operators, runtime) = (&mut self.operators, &self.runtime);
-        operators.iter_mut().find_map(|operator| {
-            let asked = operator.call::<Value>(Method::POST, "/v1/purges", body.clone());
-            runtime.block_on(asked).ok()?["position"].as_u64()
-        })
+        operators.iter_mut().find_map(|operator| runtime.block_on(operator.order_purge(&body)).ok())
     }
 
     /// Who is not there yet, as any control sees it; empty when all are.
@@ -394,7 +402,7 @@ impl Rig {
             self.agreed_longest.as_secs_f64(),
             self.unjudged,
             read(&world.shop.asked),
-            world.shop.most_in_a_second(),
+            world.arrivals.lock().most,
             options.seed,
         );
         self.runtime.shutdown_background();
@@ -421,18 +429,25 @@ async fn watch_lateness(world: &Watched) {
     }
 }
 
-/// True once somebody has said SIGINT or SIGTERM.
+/// True once somebody has said SIGINT or SIGTERM. Who says so twice has it end at once: what it has started ends with it.
 fn await_interrupt(runtime: &Runtime) -> Arc<AtomicBool> {
-    let interrupted = Arc::new(AtomicBool::new(false));
-    let noted = interrupted.clone();
-    runtime.spawn(async move {
-        let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
+    async fn either(interrupt: &mut Signal, terminate: &mut Signal) {
         tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
+            _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
         }
-        println!("    ending after this step");
+    }
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let noted = interrupted.clone();
+    let _in_it = runtime.enter();
+    let [mut interrupt, mut terminate] =
+        [SignalKind::interrupt(), SignalKind::terminate()].map(|kind| signal(kind).expect("signals"));
+    runtime.spawn(async move {
+        either(&mut interrupt, &mut terminate).await;
+        println!("    ending after this step; once more ends it at once");
         noted.store(true, Ordering::Relaxed);
+        either(&mut interrupt, &mut terminate).await;
+        std::process::exit(INTERRUPTED);
     });
     interrupted
 }
@@ -456,53 +471,37 @@ fn operators(cluster: &Cluster) -> Vec<Operator> {
     cluster.control_urls().iter().map(|url| Operator::new(url, authority, token)).collect()
 }
 
-/// What the API says of a purge that is written.
-#[derive(Deserialize)]
-struct Accepted {
-    position: u64,
-}
-
-/// And of who has proven it.
-#[derive(Deserialize)]
-struct Proof {
-    state: String,
-    receipts: Vec<ProofOfNode>,
-}
-
-#[derive(Deserialize)]
-struct ProofOfNode {
-    node: String,
-}
-
 /// Changes prices and files, and purges what had the old ones, until all is over.
 async fn change_prices(world: Arc<Watched>, mut operators: Vec<Operator>, number: usize) {
     let mut draw = Draw(world.seed ^ (number as u64 + 1).wrapping_mul(0x5851_f42d_4c95_7f2d));
     // Of its own, so that each version has one purge that it waits for.
-    let own: Vec<usize> = (0..PAGES + FILES).filter(|index| index % OPERATORS == number).collect();
+    let own: Vec<usize> =
+        (0..world.shop.versions.len()).filter(|index| index % OPERATORS == number).collect();
     while !world.is_over() {
         tokio::time::sleep(Duration::from_millis(200 + draw.below(1_200) as u64)).await;
         let changed: Vec<usize> = (0..=draw.below(3)).map(|_| own[draw.below(own.len())]).collect();
         let mut versions = Vec::new();
         for index in &changed {
-            versions.push((*index, world.shop.versions[*index].fetch_add(1, Ordering::SeqCst) + 1));
+            versions.push((*index, world.shop.change(*index)));
         }
+        let pages = changed.iter().map(|index| world.shop.versioned(*index));
         let body = match draw.below(12) {
             0 => json!({ "site": "shop" }),
-            1..7 => json!({ "tags": changed.iter().map(|index| tag(*index)).collect::<Vec<_>>() }),
+            1..7 => json!({ "tags": pages.map(Page::tag).collect::<Vec<_>>() }),
             _ => {
-                let url = |index: &usize| format!("http://{DOMAIN}{}", Page::versioned(*index).path());
-                json!({ "urls": changed.iter().map(url).collect::<Vec<_>>() })
+                let urls = pages.map(|page| format!("http://{DOMAIN}{}", page.path()));
+                json!({ "urls": urls.collect::<Vec<_>>() })
             }
         };
         // Whatever is done to the controls, at last one takes it, and then all who are in service prove it.
         while !world.is_over() {
             let at = draw.below(operators.len());
-            if let Some(receipts) = purge(&mut operators[at], &body).await {
+            if let Ok(proven) = operators[at].purge(&body, PROVEN_WITHIN).await {
                 world.purges.fetch_add(1, Ordering::Relaxed);
                 for (index, version) in &versions {
                     world.proven[*index].fetch_max(*version, Ordering::SeqCst);
                     for (edge, seen) in world.edges.iter().enumerate() {
-                        if receipts.contains(&seen.name) {
+                        if proven.by.contains(&seen.name) {
                             world.raise_floor(edge, *index, *version);
                         }
                     }
@@ -512,22 +511,4 @@ async fn change_prices(world: Arc<Watched>, mut operators: Vec<Operator>, number
             tokio::time::sleep(Duration::from_millis(300)).await;
         }
     }
-}
-
-fn tag(index: usize) -> String {
-    Page::versioned(index).path().replace('/', "")
-}
-
-/// Purges, and waits until that is proven. By whom; nothing when it cannot be said.
-async fn purge(operator: &mut Operator, body: &Value) -> Option<Vec<String>> {
-    let text = Bytes::from(body.to_string());
-    let written: Accepted = operator.call(Method::POST, "/v1/purges", text).await.ok()?;
-    for _ in 0..12 {
-        let path = format!("/v1/purges/{}?wait=10s", written.position);
-        let proof: Proof = operator.call(Method::GET, &path, Bytes::new()).await.ok()?;
-        if proof.state == "done" {
-            return Some(proof.receipts.into_iter().map(|receipt| receipt.node).collect());
-        }
-    }
-    None
 }

@@ -6,7 +6,6 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -19,9 +18,9 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::{sleep, timeout};
 
-use super::shop::{FILES, PAGES, Page, version_of};
-use super::{DOMAIN, TRIED, Watched};
+use super::{DOMAIN, FILES, PAGES, TRIED, Watched};
 use crate::draw::Draw;
+use crate::shop::{Page, version_of};
 
 /// The name that the routers answer for.
 const NAME: &[u8] = b"\x04shop\x03cdn\x07example\0";
@@ -75,15 +74,16 @@ impl Visitor {
         };
         let range = match page {
             Page::File(_) if !self.draw.next().is_multiple_of(8) => {
-                let start = self.draw.below(page.length() - 1);
-                Some(start..(start + 1 + self.draw.below(60_000)).min(page.length()))
+                let length = self.world.shop.length(page);
+                let start = self.draw.below(length - 1);
+                Some(start..(start + 1 + self.draw.below(60_000)).min(length))
             }
             _ => None,
         };
         let began = self.world.visit_begins();
-        let version = self.newest(page);
+        let version = self.world.shop.newest(page);
         let mut asked = self.ask(page, range.clone()).await;
-        if asked.is_err() && self.newest(page) != version {
+        if asked.is_err() && self.world.shop.newest(page) != version {
             // What had come of a long body cannot be gone on with when there is another by now: it is asked for anew.
             asked = self.ask(page, range).await;
         }
@@ -95,18 +95,13 @@ impl Visitor {
         self.world.visit_ends(&began, asked.as_ref().err().map(String::as_str), page);
     }
 
-    /// The version that the origin has.
-    fn newest(&self, page: Page) -> Option<u64> {
-        page.index().map(|index| self.world.shop.versions[index].load(Ordering::SeqCst))
-    }
-
     async fn ask(&mut self, page: Page, range: Option<Range<usize>>) -> Result<(), String> {
         let mut why = String::new();
         for address in self.resolve().await? {
             let Some(edge) = self.world.edge_at(address.ip()) else {
                 return Err(format!("{address} is no edge's"));
             };
-            let floor = page.index().map_or(0, |index| self.world.floor(edge, index));
+            let floor = self.world.shop.index(page).map_or(0, |index| self.world.floor(edge, index));
             let response = match self.send(address, page, range.as_ref()).await {
                 Ok(response) => response,
                 Err(error) => {
@@ -184,13 +179,14 @@ impl Visitor {
         if let Ok(number) = text(TRIED).parse::<u64>() {
             world.runs(edge, number);
         }
+        let (shop, length) = (&world.shop, world.shop.length(page));
         let range = match (status, range) {
-            (StatusCode::OK, _) => 0..page.length(),
+            (StatusCode::OK, _) => 0..length,
             (StatusCode::PARTIAL_CONTENT, Some(range)) => range.clone(),
             _ => return Err(format!("{name}: answered {status} ({})", told())),
         };
         if status == StatusCode::PARTIAL_CONTENT {
-            let wanted = format!("bytes {}-{}/{}", range.start, range.end - 1, page.length());
+            let wanted = format!("bytes {}-{}/{length}", range.start, range.end - 1);
             if text(CONTENT_RANGE.as_str()) != wanted {
                 world.violation("bytes", || {
                     format!("{name}: {wanted} of {} is {}", page.path(), text(CONTENT_RANGE.as_str()))
@@ -203,19 +199,18 @@ impl Visitor {
             });
             return Ok(());
         };
-        match page.index() {
+        match shop.newest(page) {
             None if version != self.number => world.violation("private", || {
                 format!("{name}: visitor {} got {} of {version} ({})", self.number, page.path(), told())
             }),
             None => {}
-            Some(_) => {
+            Some(newest) => {
                 if version < floor {
                     world.violation("purged", || {
                         let path = page.path();
                         format!("{name}: {path} at version {version}, purged up to {floor} ({})", told())
                     });
                 }
-                let newest = self.newest(page).unwrap_or_default();
                 if version > newest {
                     world.violation("bytes", || {
                         format!("{name}: {} at version {version}, which is not before {newest}", page.path())
@@ -223,9 +218,9 @@ impl Visitor {
                 }
             }
         }
-        if body != page.body(version, range.clone()) {
+        if body != shop.part(page, version, range.clone()) {
             world.violation("bytes", || {
-                let wanted = page.body(version, range.clone());
+                let wanted = shop.part(page, version, range.clone());
                 let first = body.iter().zip(&wanted).position(|(one, other)| one != other);
                 format!(
                     "{name}: {} at version {version}, bytes {range:?}: {} bytes of {}, which differ first at {first:?} ({})",
