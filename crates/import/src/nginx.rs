@@ -486,8 +486,9 @@ impl<'a> World<'a> {
         let origin =
             origin.or_else(|| rules.iter().find_map(|rule| rule.keys.get("origin").map(str::to_owned)));
         keys.set("origin", origin.unwrap_or_else(|| quote(FILES_ORIGIN)), &origin_from);
-        // nginx guesses no lifetimes.
+        // nginx guesses no lifetimes, and stores no cookies.
         keys.set("heuristic.percent", "0", &[]);
+        keys.set("set_cookie", quote("never"), &[]);
         // Nor are static files opened to scripts of other sites.
         keys.set("cors", quote("off"), &[]);
         self.read_clients(tls, &mut keys);

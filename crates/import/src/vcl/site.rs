@@ -30,6 +30,8 @@ impl Reader<'_> {
         keys.set("domains", quote("*"), &[]);
         keys.set("origin", base.get("origin").unwrap_or_default().to_owned(), &[]);
         keys.set("heuristic.percent", "0", &[]);
+        // Varnish's own vcl_backend_response stores no cookies.
+        keys.set("set_cookie", quote("never"), &[]);
         // Nor are static files opened to scripts of other sites.
         keys.set("cors", quote("off"), &[]);
         DraftSite { name: "default".into(), from: Vec::new(), keys, rules }
