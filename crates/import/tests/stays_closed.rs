@@ -352,6 +352,45 @@ fn a_key_that_nginx_computes_shares_nothing() {
     let imported = check(Source::Nginx, &text, &[("/x", "10.0.0.1 cached")]);
     assert!(imported.config.contains("key.headers = \"user-agent\""), "{}", imported.config);
     assert!(is_told(&imported, "proxy_cache_key"));
+    // What a map says may be a variable too.
+    let mapped = |map: &str| format!("{map} {}", keyed("$host$request_uri$who"));
+    for map in [
+        "map $cookie_lang $who { default $remote_user; x anon; }",
+        "map $cookie_lang $who { default anon; x \"a-${ssl_client_s_dn}\"; }",
+        "map $cookie_lang $who { default anon; include elsewhere.map; }",
+        "map $cookie_lang $who { default anon; x $2of_no_expression; }",
+    ] {
+        check(Source::Nginx, &mapped(map), &[("/x", "10.0.0.1 passed")]);
+    }
+    for (map, said) in [
+        ("map $cookie_lang $who { default $http_x_a; x anon; }", "key.headers = \"x-a\""),
+        ("map $cookie_lang $who { default \"\"; \"~^(?<own>..)(.)\" $own$2; }", "key.cookies = \"lang\""),
+    ] {
+        let imported = check(Source::Nginx, &mapped(map), &[("/x", "10.0.0.1 cached")]);
+        assert!(imported.config.contains("key.cookies = \"lang\""), "{}", imported.config);
+        assert!(imported.config.contains(said), "{}", imported.config);
+    }
+}
+
+#[test]
+fn what_is_rewritten_to_a_file_is_as_closed_as_such_files() {
+    for (place, wanted) in [
+        ("fastcgi_pass 127.0.0.1:9000;", "passed"),
+        ("auth_basic on; proxy_pass http://10.0.0.2;", "refused"),
+    ] {
+        let rewritten = |rewrite: &str| server(&format!("{rewrite} location ~ \\.php$ {{ {place} }} {REST}"));
+        for rewrite in [
+            "rewrite ^/page/(.*)$ /app/$1.php last;",
+            "rewrite ^/page/(.*)$ /app/${1}.php;",
+            "rewrite ^/page/ $fastcgi_script_name.php last;",
+            "rewrite ^/page/(.*)/(.*)$ /$1/$2x.php?y=$1 last;",
+        ] {
+            let asked = [("/page/a/b", wanted), ("/x.php", wanted), ("/x", "cached")];
+            check(Source::Nginx, &rewritten(rewrite), &asked);
+        }
+        let text = rewritten("rewrite ^/page/(.*)$ /app/$1.html last;");
+        check(Source::Nginx, &text, &[("/page/a/b", "cached")]);
+    }
 }
 
 #[test]

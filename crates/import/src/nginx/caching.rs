@@ -210,7 +210,7 @@ impl<'a> World<'a> {
     fn sources(&mut self, directive: &'a Directive, variables_of_key: Vec<String>) -> Vec<String> {
         let mut sources = Vec::new();
         for variable in variables_of_key {
-            let of_map = self.maps.get(&*variable).map(|map| (*map, variables(map.arg(0))));
+            let of_map = self.maps.get(&*variable).and_then(|map| Some((*map, sources_of(map)?)));
             let is_known = |name: &String| {
                 ["http_", "cookie_", "arg_"].iter().any(|of| name.starts_with(of))
                     || OF_EVERY_KEY.contains(&&**name)
@@ -222,8 +222,8 @@ impl<'a> World<'a> {
             self.ledger.mapped(map.id, "key");
             map.children().iter().for_each(|entry| self.ledger.mapped(entry.id, "key"));
             let instead = format!(
-                "all that {} says is in the key, where ${variable} has few values: make spellings equal by the key vary",
-                map.arg(0)
+                "all that its map is made of (${}) is in the key, where ${variable} has few values: make spellings equal by the key vary",
+                names.join(", $")
             );
             self.ledger.not_mapped(directive.id, instead);
             sources.extend(names);
@@ -287,6 +287,26 @@ impl<'a> World<'a> {
         }
         (conditions, unsaid)
     }
+}
+
+/// Variables that a `map` makes its values of; nothing where another file says some.
+fn sources_of(map: &Directive) -> Option<Vec<String>> {
+    let mut names = variables(map.arg(0));
+    for entry in map.children() {
+        if entry.name == "include" {
+            return None;
+        }
+        // Groups of an entry's own expression are parts of what is looked up.
+        let is_group = |name: &String| {
+            entry.name.starts_with('~')
+                && (name.starts_with(|c: char| c.is_ascii_digit())
+                    || entry.name.contains(&format!("<{name}>")))
+        };
+        names.extend(variables(entry.arg(0)).into_iter().filter(|name| !is_group(name)));
+    }
+    names.sort();
+    names.dedup();
+    Some(names)
 }
 
 /// Names of the variables in a text: `$a` and `${a}`.

@@ -805,22 +805,35 @@ fn status_of(rewrite: &Directive) -> Option<u16> {
     }
 }
 
-/// A pattern for the paths that a `rewrite` leads to.
+/// A pattern for the paths that a `rewrite` leads to: whatever a variable stands for.
 fn target_of(target: &str) -> String {
     let path = target.split('?').next().unwrap_or_default();
-    match path.split_once('$') {
-        Some((begin, _)) => format!("{begin}*"),
-        None => path.to_owned(),
+    let mut parts = path.split('$');
+    let mut pattern = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let behind = match part.strip_prefix('{') {
+            Some(braced) => braced.split_once('}').map_or("", |(_, behind)| behind),
+            // A group has one digit.
+            None if part.starts_with(|c: char| c.is_ascii_digit()) => &part[1..],
+            None => part.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || c == '_'),
+        };
+        if !pattern.ends_with('*') {
+            pattern.push('*');
+        }
+        pattern.push_str(behind);
     }
+    pattern
 }
 
-/// Whether a rule may be for some of the paths. What visitors ask for is part of those that end with a star, and where it alone makes a rule
-/// for that holds anywhere, the rule holds for what they ask for too.
+/// Whether a rule may be for some of the paths. What visitors ask for is part of those whose one star is their end, and where it alone makes
+/// a rule for that holds anywhere, the rule holds for what they ask for too.
 fn may_be_for(rule: &DraftRule, target: &str) -> bool {
     let paths = rule.keys.texts("path");
     let is_anywhere = |path: &str| path.strip_prefix(IGNORES_CASE).unwrap_or(path).starts_with('*');
     let may_be = |path: &String| match target.strip_suffix('*') {
-        Some(literal) if is_anywhere(path) => model::glob::Glob::new(path).matches(literal.as_bytes()),
+        Some(literal) if is_anywhere(path) && !literal.contains('*') => {
+            model::glob::Glob::new(path).matches(literal.as_bytes())
+        }
         _ => !are_apart(path, target),
     };
     paths.is_empty() || paths.iter().any(may_be)
