@@ -46,6 +46,7 @@ pub(super) fn import(text: &str, name: &str) -> Result<Imported, Broken> {
         pages: Vec::new(),
         caching: Vec::new(),
         passed: Vec::new(),
+        unkeyed: Vec::new(),
         headers: Keys::default(),
         hosts: Vec::new(),
     };
@@ -79,6 +80,8 @@ struct Reader<'a> {
     caching: Vec<Vec<Settings>>,
     /// What is passed for an expression that cannot be said.
     passed: Vec<Settings>,
+    /// What is passed for a key of a page rule that is not read: cache rules leave the key as it is.
+    unkeyed: Vec<Settings>,
     /// Of rules that are for all requests.
     headers: Keys,
     hosts: Vec<String>,
@@ -152,7 +155,7 @@ impl Reader<'_> {
             .to_owned();
         let action = rule.get("action").and_then(Node::text).unwrap_or_default().to_owned();
         let Some(expression) = rule.get("expression") else { return };
-        if rule.get("ratelimit").is_some() {
+        if rule.get("ratelimit").is_some_and(|limit| !limit.is_nothing()) {
             let instead = "it keeps nobody out who asks seldom: write rate_limit = { requests = …, per = … } into a rule";
             rule.speak_for(&Outcome::NotMapped(instead.into()), self.ledger);
             return;
@@ -569,6 +572,19 @@ impl Reader<'_> {
         }
         let name = value.text().unwrap_or_default().to_owned();
         let priority = rule.get("priority").and_then(Node::number).unwrap_or(0);
+        // Whatever else is said of caching, before or behind it.
+        if let Some(unread) = actions.iter().find(|action| is_unread_key(action)) {
+            let from = vec![value.id, unread.id];
+            keys.set("cache", "false", &[unread.id]);
+            let mut passed = Keys::default();
+            passed.set("cache", "false", &[unread.id]);
+            self.unkeyed.push(Settings {
+                name: name.clone(),
+                condition: condition.clone(),
+                keys: passed,
+                from,
+            });
+        }
         let is_by_cookie =
             |action: &&Node| action.get("id").and_then(Node::text) == Some("bypass_cache_on_cookie");
         let cookies = actions.iter().find(is_by_cookie).and_then(|action| action.get("value"));
@@ -677,12 +693,10 @@ impl Reader<'_> {
             ("bypass_cache_on_cookie" | "cache_on_cookie", ..) => {
                 let instead = "nothing is cached: write rules with with_cookie, and take cache = false out";
                 value.speak_for(&Outcome::NotMapped(instead.into()), self.ledger);
-                keys.set("cache", "false", &[action.id]);
             }
             ("cache_key_fields" | "cache_key", ..) => {
                 let instead = "it is not read, so nothing is cached: write query, key.headers and key.cookies, and take cache = false out";
                 value.speak_for(&Outcome::NotMapped(instead.into()), self.ledger);
-                keys.set("cache", "false", &[action.id]);
             }
             (
                 "origin_error_page_pass_thru"
@@ -744,10 +758,13 @@ impl Reader<'_> {
         }
         let mut together = unruled();
         together = self.parted(together, &pages);
+        let mut passed = std::mem::take(&mut self.passed);
         for settings in std::mem::take(&mut self.caching) {
+            if !settings.is_empty() {
+                passed.append(&mut self.unkeyed);
+            }
             together = self.parted(together, &settings);
         }
-        let passed = std::mem::take(&mut self.passed);
         together = self.parted(together, &passed);
         let mut caching: Vec<DraftRule> = together.into_iter().map(rule_of).collect();
         simplify(&mut caching);
@@ -866,6 +883,15 @@ fn blocked(name: &str, condition: &Condition, from: Vec<Id>) -> DraftRule {
         DraftRule::refusal(name, condition.keys(&from), from, "Cloudflare lets nobody through here.");
     rule.is_wide = condition.is_wide;
     rule
+}
+
+/// Whether an action of a page rule makes a key that is not read here.
+fn is_unread_key(action: &Node) -> bool {
+    match action.get("id").and_then(Node::text) {
+        Some("cache_key_fields" | "cache_key" | "cache_on_cookie") => true,
+        Some("bypass_cache_on_cookie") => action.get("value").and_then(Node::text).is_none(),
+        _ => false,
+    }
 }
 
 fn silent(keys: &mut Keys, from: &[Id]) {

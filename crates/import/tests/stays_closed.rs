@@ -876,6 +876,11 @@ fn who_passes_for_a_cookie_is_passed() {
         "{\"id\": \"cache_key_fields\", \"value\": {\"cookie\": {\"include\": [\"session\"]}}}",
     ] {
         check(Source::Cloudflare, &pages(action), &[("/x a.example", "passed")]);
+        // In whatever order, and whatever a cache rule says beside it.
+        let first = format!("{action}, {{\"id\": \"cache_level\", \"value\": \"cache_everything\"}}");
+        check(Source::Cloudflare, &pages(&first), &[("/x a.example", "passed")]);
+        let both = format!("[{}, {}]", pages(action), zone(&[("true", "set_cache_settings", CACHED)]));
+        check(Source::Cloudflare, &both, &[("/x a.example", "passed")]);
     }
 }
 
@@ -914,6 +919,10 @@ fn a_rate_limit_keeps_nobody_out() {
                 {\"expression\": \"true\", \"action\": \"set_cache_settings\", \"action_parameters\": {\"cache\": true}}]}";
     let imported = check(Source::Cloudflare, text, &[("/x", "cached")]);
     assert!(is_told(&imported, "rules[0].ratelimit"), "{:#?}", imported.items);
+    // It has none, so that it is a block as others are.
+    let text = "{\"rules\": [{\"expression\": \"true\", \"action\": \"block\", \"ratelimit\": null}, \
+                {\"expression\": \"true\", \"action\": \"set_cache_settings\", \"action_parameters\": {\"cache\": true}}]}";
+    check(Source::Cloudflare, text, &[("/x", "refused")]);
 }
 
 #[test]
