@@ -49,6 +49,10 @@ impl Line {
     fn is_separating(&self) -> bool {
         is_separating(&self.key)
     }
+
+    fn is_of_query(&self) -> bool {
+        self.key.split('.').next() == Some("query")
+    }
 }
 
 /// The keys of a table, in their order.
@@ -251,14 +255,20 @@ impl DraftRule {
     }
 
     /// Whether it holds for more than it stands for.
-    pub(crate) fn is_open(&self) -> bool {
+    pub(crate) fn holds_for_more(&self) -> bool {
         self.is_wide || self.wide_place.is_some()
     }
 
     /// Whether it tells visitors apart as well as another.
     fn separates_as(&self, other: &DraftRule) -> bool {
         let mut lines = other.keys.lines.iter().filter(|line| line.is_separating());
+        // Nothing keeps apart more queries than saying nothing of them.
+        let of_query = |rule: &DraftRule| Keys {
+            lines: rule.keys.lines.iter().filter(|line| line.is_of_query()).cloned().collect(),
+        };
+        let query = of_query(self);
         lines.all(|line| self.keys.get(&line.key) == Some(&*line.value))
+            && (query.lines.is_empty() || query.says_as(&of_query(other)))
     }
 }
 
@@ -723,7 +733,10 @@ fn takes_from(placed: &[Placed], index: usize, at: usize) -> bool {
         (Openness::Shared, Openness::Shared) => !before.rule.separates_as(&strict.rule),
         (before, strict) => before > strict,
     };
-    if !(is_misplaced || before.rule.is_open()) || !is_more_open || !may_meet(&before.rule, &strict.rule) {
+    if !(is_misplaced || before.rule.holds_for_more())
+        || !is_more_open
+        || !may_meet(&before.rule, &strict.rule)
+    {
         return false;
     }
     // Who has cookies is passed because of them; where they are taken away, there is no need.
@@ -740,7 +753,7 @@ fn takes_from(placed: &[Placed], index: usize, at: usize) -> bool {
     let is_caught = || {
         placed.iter().any(|first| {
             let is_as_it_was = !first.is_copy && first.place < strict.place;
-            let is_sure = !first.rule.is_open()
+            let is_sure = !first.rule.holds_for_more()
                 || (!first.rule.is_wide && first.rule.wide_place == strict.rule.wide_place);
             is_as_it_was && is_sure && covers_both(&first.rule, &before.rule, &strict.rule) && !is_kept(first)
         })

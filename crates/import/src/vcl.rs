@@ -186,6 +186,7 @@ impl<'a> Reader<'a> {
             for path in &mut paths {
                 path.is_ended = path.refused.is_some();
                 path.is_maybe_ended = false;
+                path.has_returned = false;
                 if name != "vcl_recv" {
                     note_what_is_changed_between(&subs, &mut path.changed);
                 }
@@ -219,7 +220,13 @@ impl<'a> Reader<'a> {
         let paths = match is_hook {
             true => {
                 let mut paths = paths;
-                paths.iter_mut().for_each(|path| path.is_ended = path.refused.is_some());
+                for path in &mut paths {
+                    path.is_ended = path.refused.is_some();
+                    path.is_maybe_ended = false;
+                    path.has_returned = false;
+                    // They run before what has been followed last, and what that changed was not changed there.
+                    path.changed.all();
+                }
                 self.run("vcl_hit", &statement.block, paths, Reach::Unsure, 0)
             }
             false => paths,
@@ -552,9 +559,10 @@ impl<'a> Reader<'a> {
                 _,
                 "restart" | "retry" | "vcl" | "synth" | "error" | "fail" | "purge" | "pass" | "pipe"
                 | "hit_for_pass" | "abandon",
-            ) if reach == Reach::OfErrors => {
-                self.ledger.not_mapped(id, OF_ERRORS);
-            }
+            ) if reach == Reach::OfErrors => match action {
+                "pass" | "hit_for_pass" => self.ledger.not_mapped(id, ERRORS_KEPT),
+                _ => self.ledger.not_mapped(id, OF_ERRORS),
+            },
             (_, "") => {
                 // Of a subroutine that was called.
                 path.has_returned |= is_sure;
@@ -686,6 +694,7 @@ impl<'a> Reader<'a> {
         let lower = target.to_ascii_lowercase();
         match &*lower {
             "beresp.ttl" => match statement.duration_ms() {
+                Some(_) if reach == Reach::OfErrors => self.ledger.not_mapped(id, ERRORS_KEPT),
                 Some(ms) if reach == Reach::Unsure => {
                     path.ttl_max_ms = Some(path.ttl_max_ms.unwrap_or(ms).min(ms));
                     self.ledger.not_mapped(id, "nothing that comes there is kept for longer; write ttl");
@@ -710,7 +719,7 @@ impl<'a> Reader<'a> {
             {
                 match reach {
                     Reach::Sure => self.ledger.mapped(id, "cache"),
-                    Reach::OfErrors => self.ledger.not_mapped(id, OF_ERRORS),
+                    Reach::OfErrors => self.ledger.not_mapped(id, ERRORS_KEPT),
                     _ => self.ledger.not_mapped(id, "where it might be reached, nothing is stored"),
                 }
                 self.pass(id, path, reach);
@@ -839,6 +848,8 @@ const NOT_FOLLOWED: [&str; 5] = ["vcl_hit", "vcl_miss", "vcl_pass", "vcl_pipe", 
 const NOT_RUN: &str = "programs are not run: what is stale answers by stale_if_error, WebSocket passes by itself, errors are the origin's";
 
 const OF_ERRORS: &str = "errors are sent as the origin says, and kept for no longer; a failed fetch is tried again by origin_options.retry, and what is stale bridges it by stale_if_error";
+
+const ERRORS_KEPT: &str = "errors are kept for as long as the origin says, and not where it says nothing: have it say no-store of those that may not be, and write ttl_by_status for others";
 
 const UNKNOWN_AROUND: &str = "it stands within a condition that is not mapped";
 

@@ -274,6 +274,20 @@ fn a_rule_that_shares_with_more_takes_nothing_that_is_kept_apart() {
          location /user/ {{ proxy_pass http://10.0.0.3; proxy_cache_key $host$request_uri$cookie_session; }} {REST}"
     ));
     check(Source::Nginx, &text, &[("/user/x", "10.0.0.3 passed"), ("/u1/x", "10.0.0.2 cached")]);
+    // The query is not in every key.
+    for (wide, own, wanted) in [
+        ("$host$uri", "$host$request_uri", "10.0.0.3 passed"),
+        ("$host$uri$arg_a", "$host$uri$arg_b", "10.0.0.3 passed"),
+        ("$host$request_uri", "$host$uri", "10.0.0.2 cached"),
+        ("$host$uri", "$host$uri", "10.0.0.2 cached"),
+    ] {
+        let text = server(&format!(
+            "location ~ ^/u[0-9]+/ {{ proxy_pass http://10.0.0.2; proxy_cache_key {wide}; }} \
+             location /user/ {{ proxy_pass http://10.0.0.3; proxy_cache_key {own}; }} \
+             location / {{ proxy_pass http://10.0.0.1; proxy_cache_key {wide}; }}"
+        ));
+        check(Source::Nginx, &text, &[("/user/x?a=1&b=2", wanted), ("/u1/x", "10.0.0.2 cached")]);
+    }
 }
 
 #[test]
@@ -373,6 +387,27 @@ fn a_key_that_nginx_computes_shares_nothing() {
 }
 
 #[test]
+fn what_is_rewritten_twice_is_as_closed_as_where_it_leads_to_at_last() {
+    let rewritten = |rewrites: &str| {
+        server(&format!(
+            "{rewrites} location /own/ {{ deny all; }} location ~ \\.php$ {{ deny all; }} location ~ /\\.ht {{ deny all; }} {REST}"
+        ))
+    };
+    for (rewrites, wanted) in [
+        ("rewrite ^/x/(.*) /y/$1; rewrite ^/y/(.*) /own/$1;", "refused"),
+        ("rewrite ^/x/(.*) /y/$1; rewrite ^/y/(.*) /z/$1; rewrite ^/z/ /own/;", "refused"),
+        ("rewrite ^/x/(.*) /y/$1.php; rewrite ^/y/(.*) /app/$1;", "refused"),
+        ("rewrite ^/x/ /y/ last; location /y/ { rewrite ^/y/ /own/ last; }", "refused"),
+        ("rewrite ^/x/b(.*)$ /files/$1;", "refused"),
+        // Nothing comes behind it, or it comes too late.
+        ("rewrite ^/x/(.*) /y/$1 last; rewrite ^/y/(.*) /own/$1;", "cached"),
+        ("rewrite ^/y/(.*) /own/$1; rewrite ^/x/(.*) /y/$1;", "cached"),
+    ] {
+        check(Source::Nginx, &rewritten(rewrites), &[("/x/b", wanted), ("/z2", "cached")]);
+    }
+}
+
+#[test]
 fn what_is_rewritten_to_a_file_is_as_closed_as_such_files() {
     for (place, wanted) in [
         ("fastcgi_pass 127.0.0.1:9000;", "passed"),
@@ -388,8 +423,21 @@ fn what_is_rewritten_to_a_file_is_as_closed_as_such_files() {
             let asked = [("/page/a/b", wanted), ("/x.php", wanted), ("/x", "cached")];
             check(Source::Nginx, &rewritten(rewrite), &asked);
         }
-        let text = rewritten("rewrite ^/page/(.*)$ /app/$1.html last;");
-        check(Source::Nginx, &text, &[("/page/a/b", "cached")]);
+        // What ends so is so where it comes from.
+        for rewrite in ["rewrite ^/page/(.*)$ /app/$1.html last;", "rewrite ^/page/(.*)$ /app/$1 last;"] {
+            let asked = [("/page/a/b", "cached"), ("/page/a.php", wanted)];
+            check(Source::Nginx, &rewritten(rewrite), &asked);
+        }
+        for rewrite in [
+            "rewrite ^/page/(.*)/b$ /app/$1 last;",
+            "rewrite ^/page/ /app/$arg_file last;",
+            "rewrite ^/page/a/([a-z.]+) /$1;",
+            "rewrite ^/page(?<own>/a)(/.*)$ $1;",
+            "rewrite ^/page/(.*)$ /app.p$1;",
+            "rewrite ^/page/(a|.*b) /app/$1;",
+        ] {
+            check(Source::Nginx, &rewritten(rewrite), &[("/page/a/b", wanted), ("/x", "cached")]);
+        }
     }
 }
 
@@ -607,6 +655,34 @@ fn what_the_program_has_changed_is_not_what_visitors_send() {
          sub vcl_backend_response { if (bereq.url ~ \"^/app/account\") { set beresp.uncacheable = true; } }",
     );
     check(Source::Vcl, &text, &[("/account", "passed")]);
+    // What vcl_deliver asks for is not what went to the origin, and what vcl_hit asks for not what vcl_deliver has made of it.
+    for (first, second, wanted) in [
+        ("vcl_backend_response", "vcl_deliver", "refused"),
+        ("vcl_deliver", "vcl_hit", "refused"),
+        ("vcl_deliver", "vcl_pass", "refused"),
+    ] {
+        for (change, asked) in [
+            ("unset req.http.X-Own;", "req.http.X-Own"),
+            ("set req.http.X-Own = \"1\";", "req.http.X-Own ~ \"2\""),
+        ] {
+            let change =
+                if first == "vcl_deliver" { change.to_owned() } else { change.replace("req.", "bereq.") };
+            let text = program(
+                "return (hash);",
+                &format!(
+                    "sub {first} {{ {change} }} sub {second} {{ if ({asked}) {{ return (synth(403)); }} }}"
+                ),
+            );
+            check(Source::Vcl, &text, &[("/x with X-Own: 2", wanted)]);
+        }
+    }
+    // All of it is as visitors sent it again.
+    for change in ["unset req.http.X-Own;", "set req.http.X-Own = \"1\";"] {
+        let recv = format!(
+            "{change} std.rollback(req); if (req.http.X-Own == \"2\") {{ return (synth(403)); }} return (hash);"
+        );
+        check(Source::Vcl, &program(&recv, ""), &[("/x with X-Own: 2", "refused")]);
+    }
 }
 
 #[test]
@@ -1033,6 +1109,26 @@ fn the_maximum_of_cloudfront_cuts_what_the_origin_says() {
         "DefaultCacheBehavior": {"TargetOriginId": "o", "MinTTL": 0, "DefaultTTL": 60, "MaxTTL": 600}}}"#;
     for (said, wanted) in [("max-age=86400", "10m"), ("max-age=300", "5m"), ("public", "1m")] {
         lives(Source::CloudFront, legacy, said, wanted);
+    }
+}
+
+#[test]
+fn errors_are_kept_for_as_long_as_the_origin_says_and_the_report_says_so() {
+    for statements in [
+        "if (beresp.status == 403) { set beresp.uncacheable = true; }",
+        "if (beresp.status >= 400) { set beresp.ttl = 0s; return (deliver); }",
+        "if (beresp.status == 403 && bereq.url ~ \"^/x\") { return (pass); }",
+    ] {
+        let fetch = format!("sub vcl_backend_response {{ set beresp.ttl = 1h; {statements} }}");
+        let text = program("return (hash);", &fetch);
+        status_lives(Source::Vcl, &text, 403, "", "");
+        status_lives(Source::Vcl, &text, 403, "max-age=60", "1m");
+        status_lives(Source::Vcl, &text, 403, "no-store", "");
+        status_lives(Source::Vcl, &text, 200, "max-age=60", "1h");
+        let imported = import(Source::Vcl, &text, "text").unwrap();
+        let says =
+            |item: &import::Item| item.outcomes.iter().any(|one| one.text().contains("have it say no-store"));
+        assert!(imported.items.iter().any(says), "{:#?}", imported.items);
     }
 }
 

@@ -243,6 +243,9 @@ impl Changed {
     }
 
     fn note(&mut self, name: &str, value: Value) {
+        // What goes to the origin is no more what visitors sent, but what vcl_deliver asks for may still be.
+        let is_of_fetch = name.to_ascii_lowercase().starts_with("bereq.");
+        let value = if is_of_fetch { Value::Computed } else { value };
         if let Some(name) = of_request(name) {
             self.values.insert(name, value);
         }
@@ -271,8 +274,8 @@ impl Changed {
                 };
                 self.note(name, value);
             }
-            // Written in C.
-            "C" => self.all(),
+            // Written in C; or all is as visitors sent it, if it comes there.
+            "C" | "rollback" | "std.rollback" => self.all(),
             "std.collect" | "std.log" | "std.syslog" => {}
             // What a module is given, it may change.
             module if module.contains('.') => words.iter().for_each(|word| self.note(word, Value::Computed)),
@@ -306,7 +309,8 @@ impl Changed {
                     None => unsure(),
                 }
             }
-            // What is left of the visitor's has nothing in it that the visitor's has not.
+            // What is left has what the visitor's has, but for what reads on across a cut. Who writes into a text what is taken out of it,
+            // so that its parts come together, is taken for one who did not write it.
             (Value::Cut, Some(("~", expression))) if !expression.contains(['^', '$']) => {
                 match compare(name, "~", expression) {
                     Expr::Is(ways) | Expr::Perhaps(ways, _) => {
