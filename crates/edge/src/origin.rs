@@ -313,7 +313,6 @@ impl Origins {
                     return Err(Failed::before(error, upload));
                 }
             };
-            let leased = Instant::now();
             let connect_us = micros_since(asked);
             attempt.connected(&lease, connect_us);
             if let Err(error) = attempt.send(&request.askers).await {
@@ -340,7 +339,7 @@ impl Origins {
                 {
                     state.counters.stale.add();
                     upload = unsent;
-                    wanted = Wanted::After(leased);
+                    wanted = Wanted::After(Instant::now());
                     continue;
                 }
                 Err(failed) => {

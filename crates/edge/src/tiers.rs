@@ -7,7 +7,7 @@
 //!
 //! A request between edges is an ordinary request with [`Asked`] beside it, and goes through the ordinary machine: so an owner
 //! or a shield answers from its cache, joins a fetch that is under way, or begins one. Nobody asks further back than its own
-//! place: an owner asks no owner and a shield no shield, so nothing runs in circles. Who is asked instead of an owner, because that one
+//! place: an owner asks no owner and a shield no other PoP, so nothing runs in circles. Who is asked instead of an owner, because that one
 //! has more to do or could not be reached from there, asks the owner once more.
 //!
 //! What goes between edges besides what is HTTP's own, in fields that begin with `Perigee-Tier-` and that no visitor and no
@@ -300,6 +300,16 @@ struct Next<'a> {
     node: &'a str,
     group: &'a OriginGroup,
     is_instead: bool,
+    is_second: bool,
+}
+
+/// What came of asking one.
+enum Ended {
+    Answered(Box<OriginResponse>),
+    /// It was not reached, or broke off.
+    Gone,
+    /// It has no answer that can be taken.
+    Declined,
 }
 
 /// Why an answer of another edge is not taken.
@@ -332,12 +342,15 @@ pub(crate) async fn fetch(
                 job.request.asked.is_some() && hop::cdn_passes(&job.request.fields, next.node) > 0;
             Some(next.node) != except && !has_asked
         };
-        for next in next_hops(job, tiers).into_iter().filter(may_be_asked) {
-            match ask(job, &next).await {
-                Ok(Some(response)) => return Ok(response),
-                Ok(None) => {}
-                Err(error) => return Err(error),
-            }
+        let mut is_owner_gone = false;
+        for mut next in next_hops(job, tiers).into_iter().filter(may_be_asked) {
+            // It may reach the owner all the same.
+            next.is_instead |= next.is_second && is_owner_gone;
+            is_owner_gone = match ask(job, &next).await? {
+                Ended::Answered(response) => return Ok(*response),
+                Ended::Gone => true,
+                Ended::Declined => false,
+            };
         }
     }
     let mut request = job.origin_request();
@@ -347,8 +360,8 @@ pub(crate) async fn fetch(
     fetched
 }
 
-/// Asks one edge: its answer, `None` when it is to be passed over, or that the origin has no answer.
-async fn ask(job: &Job, next: &Next<'_>) -> Result<Option<OriginResponse>, FetchError> {
+/// Asks one edge. An error says that the origin has no answer.
+async fn ask(job: &Job, next: &Next<'_>) -> Result<Ended, FetchError> {
     let worker = &job.worker;
     let count = |end| worker.observer.hop_ended(next.hop, end);
     let mut demand = demanded(job);
@@ -365,25 +378,25 @@ async fn ask(job: &Job, next: &Next<'_>) -> Result<Option<OriginResponse>, Fetch
             Err(error) => {
                 count(HopEnd::Gone);
                 worker.log_failure(&job.request, &error);
-                return Ok(None);
+                return Ok(Ended::Gone);
             }
         };
         match accept(job, next, response, is_kept) {
             Ok(response) => {
                 count(HopEnd::Answered);
-                return Ok(Some(response));
+                return Ok(Ended::Answered(Box::new(response)));
             }
             Err(Declined::Behind(wanted)) => {
                 count(HopEnd::Behind);
                 if wanted <= demand {
-                    return Ok(None);
+                    return Ok(Ended::Declined);
                 }
                 demand = wanted;
             }
             Err(Declined::Refused(why)) => {
                 count(HopEnd::Refused);
                 worker.log_failure(&job.request, &FetchError::relayed(next.node, why));
-                return Ok(None);
+                return Ok(Ended::Declined);
             }
             Err(Declined::Failed(why)) => {
                 count(HopEnd::Failed);
@@ -391,7 +404,7 @@ async fn ask(job: &Job, next: &Next<'_>) -> Result<Option<OriginResponse>, Fetch
             }
         }
     }
-    Ok(None)
+    Ok(Ended::Declined)
 }
 
 /// The edges to ask, in order.
@@ -402,8 +415,8 @@ fn next_hops<'a>(job: &'a Job, tiers: &'a Tiers) -> Vec<Next<'a>> {
     let load = worker.hot_keys.borrow().is_hot(key).then_some(&load as &dyn Fn(&Node) -> u32);
     let places = places(&loaded.snapshot, tiers, job.at.site(), key, asked, load);
     let next = |place: Place<'a>| {
-        let Place { hop, node, is_instead } = place;
-        tiers.hops.get(&node.name).map(|group| Next { hop, node: &node.name, group, is_instead })
+        let Place { hop, node, is_instead, is_second } = place;
+        tiers.hops.get(&node.name).map(|group| Next { hop, node: &node.name, group, is_instead, is_second })
     };
     places.into_iter().filter_map(next).collect()
 }
@@ -414,6 +427,8 @@ struct Place<'a> {
     node: &'a Node,
     /// It comes before the owner, which is to be asked by it.
     is_instead: bool,
+    /// It comes next after the owner, in a shield.
+    is_second: bool,
 }
 
 /// Where to ask for a key before the origin, in order. `asked`: how this node was asked itself; `load`: of a hot key, what each node
@@ -445,6 +460,7 @@ fn places<'a>(
             hop,
             node: &own_pop.nodes[index],
             is_instead: Some(index) == first && index != owner,
+            is_second: false,
         }));
     }
     if asked.is_none_or(|asked| asked.hop != Hop::Shield) {
@@ -453,7 +469,8 @@ fn places<'a>(
             places.extend(order.enumerate().map(|(turn, index)| Place {
                 hop: Hop::Shield,
                 node: &pop.nodes[index],
-                is_instead: turn > 0,
+                is_instead: false,
+                is_second: turn == 1,
             }));
         }
     }

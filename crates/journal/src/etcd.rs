@@ -14,7 +14,8 @@
 //! - Who loses gets the head in the same answer, and tries again from there. Commits that have gathered go in one transaction.
 //! - A transaction whose answer got lost is sent again: while the head is as it was, it has not been done, and afterwards it
 //!   can't be any more. Whether it was itself what moved the head, the names in it tell.
-//! - All reading is linearizable: a member that lags, or is cut off, asks the others or does not answer.
+//! - Reading is linearizable: a member that lags, or is cut off, asks the others or does not answer. Only records that a watch has told
+//!   of are read from one member, and only while all have agreed on the head within two seconds.
 //! - A page is checked: no position is missing, and each digest follows from the one before.
 
 #[cfg(fuzzing)]
@@ -27,6 +28,7 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -77,6 +79,8 @@ struct Shared {
     gateway: Gateway,
     keys: Keys,
     id: String,
+    /// When the whole etcd has last said where the journal ends.
+    proved: Mutex<Instant>,
 }
 
 /// A commit and who waits for it.
@@ -94,7 +98,7 @@ impl Etcd {
         let keys = Keys::new(&settings.prefix)?;
         let gateway = Gateway::new(settings, Arc::clone(chance))?;
         let id = begin(&gateway, &keys, format!("{:032x}", chance())).await?;
-        let shared = Arc::new(Shared { gateway, keys, id });
+        let shared = Arc::new(Shared { gateway, keys, id, proved: Mutex::new(Instant::now()) });
         let found = shared.head().await?;
         let (tell_head, head) = watch::channel(found.clone());
         let (orders, queue) = mpsc::channel(QUEUE_MAX);
@@ -132,14 +136,23 @@ impl Journal for Etcd {
     fn read(&self, after: u64, limit: usize) -> Work<'_, Page> {
         let limit = limit.clamp(1, PAGE_RECORDS_MAX);
         Box::pin(async move {
+            // What a member has told of it has itself, and need not ask the others whether there is more. Only where there is news, and
+            // while all have agreed a moment ago: an empty page says that nobody knows of more.
             let told = self.head.borrow().head.mark.position;
-            // What a member has told of it has itself, and need not ask the others whether there is more. Whatever is wrong with its
-            // answer, that of all of them counts.
-            if told > after
-                && let Ok(page) = self.shared.read(after, limit, Of::OneMember).await
-                && (page.has_more || page.records.last().is_some_and(|record| record.position >= told))
-            {
-                return Ok(page);
+            if told > after.saturating_add(1) && self.shared.is_proved() {
+                match self.shared.read(after, limit, Of::OneMember).await {
+                    Err(error @ Error::Unavailable(_)) => return Err(error),
+                    Ok(page)
+                        if page
+                            .records
+                            .last()
+                            .is_some_and(|record| page.has_more || record.position >= told) =>
+                    {
+                        return Ok(page);
+                    }
+                    // Whatever is wrong with its answer, that of all of them counts.
+                    _ => {}
+                }
             }
             self.shared.read(after, limit, Of::All).await
         })
@@ -237,10 +250,25 @@ enum Of {
 #[derive(Clone)]
 struct Found {
     head: Head,
+    /// The same as it is written: no other commit has written it so.
+    value: Vec<u8>,
     /// Of etcd, which wrote it.
     revision: u64,
     /// How often it was written.
     version: u64,
+}
+
+impl Found {
+    fn clone_newer(&mut self, other: &Found) {
+        if other.revision > self.revision {
+            self.clone_from(other);
+        }
+    }
+
+    fn read(kv: &KeyValue) -> Result<Found, String> {
+        let head = Head::read(&kv.value)?;
+        Ok(Found { head, value: kv.value.clone(), revision: kv.mod_revision, version: kv.version })
+    }
 }
 
 /// The name of the journal that is there; else of a new one.
@@ -323,14 +351,21 @@ impl Shared {
     }
 
     async fn head(&self) -> Result<Found, Error> {
+        let asked = Instant::now();
         let ranges = self.ask(vec![wire::get(&self.keys.head())]).await?;
-        self.read_head(ranges.first())
+        let found = self.read_head(ranges.first())?;
+        *self.proved.lock() = asked;
+        Ok(found)
+    }
+
+    /// Whether the whole etcd has answered so lately that what one member says is late by no more.
+    fn is_proved(&self) -> bool {
+        self.proved.lock().elapsed() < 2 * tail::ASK_EVERY
     }
 
     fn read_head(&self, found: Option<&Range>) -> Result<Found, Error> {
         let kv = found.and_then(|range| range.kvs.first()).ok_or_else(|| self.damaged("its head is gone"))?;
-        let head = Head::read(&kv.value).map_err(|found| self.damaged(&found))?;
-        Ok(Found { head, revision: kv.mod_revision, version: kv.version })
+        Found::read(kv).map_err(|found| self.damaged(&found))
     }
 
     fn read_floor(&self, found: &Range) -> Result<(Mark, u64), Error> {
@@ -528,12 +563,9 @@ impl Committer {
         let name = format!("{:016x}", (self.chance)() & u128::from(u64::MAX));
         let deadline = Instant::now() + CALL_TIME;
         // What another control has written is mostly known by now: else the first try would be in vain.
-        let told = self.tell_head.borrow().clone();
-        if told.revision > self.found.revision {
-            self.found = told;
-        }
+        self.found.clone_newer(&self.tell_head.borrow());
         while !batch.is_empty() {
-            let (request, positions, mark) = self.transaction(&batch, &name);
+            let (request, positions, next) = self.transaction(&batch, &name);
             let Answered { answer, is_uncertain } =
                 match self.shared.gateway.call::<Transaction>("kv/txn", request).await {
                     Ok(answered) => answered,
@@ -542,7 +574,8 @@ impl Committer {
                 };
             if answer.succeeded {
                 self.found = Found {
-                    head: self.found.head.then(mark, &name),
+                    value: next.to_bytes(),
+                    head: next,
                     revision: answer.header.revision,
                     version: self.found.version + 1,
                 };
@@ -556,6 +589,7 @@ impl Committer {
             };
             let others = found.version.saturating_sub(self.found.version);
             self.found = found;
+            tail::tell(&self.tell_head, &self.found);
             if self.found.head.recent.contains(&name) {
                 return self.acknowledge(batch, positions);
             }
@@ -573,13 +607,14 @@ impl Committer {
         }
     }
 
-    /// The request, the position of each commit, and the mark afterwards.
-    fn transaction(&self, batch: &[Waiting], name: &str) -> (Vec<u8>, Vec<u64>, Mark) {
+    /// The request, the position of each commit, and the head afterwards.
+    fn transaction(&self, batch: &[Waiting], name: &str) -> (Vec<u8>, Vec<u64>, Head) {
         let keys = &self.shared.keys;
         let mut mark = self.found.head.mark;
         let mut compare = vec![
             wire::is_value(&keys.id(), self.shared.id.as_bytes()),
-            wire::is_at(&keys.head(), self.found.revision),
+            // Not by its revision, which an etcd that was restored counts once more.
+            wire::is_value(&keys.head(), &self.found.value),
         ];
         let mut failure = vec![wire::get(&keys.id()), wire::get(&keys.head())];
         let (mut success, mut positions) = (Vec::new(), Vec::new());
@@ -607,12 +642,13 @@ impl Committer {
                 }
             });
         }
-        success.push(wire::put(&keys.head(), &self.found.head.then(mark, name).to_bytes()));
-        (wire::transaction(compare, success, failure), positions, mark)
+        let next = self.found.head.then(mark, name);
+        success.push(wire::put(&keys.head(), &next.to_bytes()));
+        (wire::transaction(compare, success, failure), positions, next)
     }
 
     fn acknowledge(&self, batch: Vec<Waiting>, positions: Vec<u64>) {
-        tail::tell(&self.tell_head, self.found.clone());
+        tail::tell(&self.tell_head, &self.found);
         batch
             .into_iter()
             .zip(positions)

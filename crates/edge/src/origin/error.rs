@@ -13,6 +13,8 @@ pub(crate) struct FetchError {
     sent: Sent,
     origin: Option<Arc<str>>,
     detail: Box<str>,
+    /// Another request's, who has told the breaker.
+    is_anothers: bool,
 }
 
 /// What failed.
@@ -88,7 +90,13 @@ pub(crate) enum Sent {
 impl FetchError {
     /// An error of `kind` after `sent`; `detail` is for the log only.
     pub(super) fn new(kind: FetchErrorKind, sent: Sent, detail: impl fmt::Display) -> Self {
-        FetchError { kind, sent, origin: None, detail: detail.to_string().into_boxed_str() }
+        FetchError {
+            kind,
+            sent,
+            origin: None,
+            detail: detail.to_string().into_boxed_str(),
+            is_anothers: false,
+        }
     }
 
     /// What another edge has answered that has no answer.
@@ -100,6 +108,12 @@ impl FetchError {
     /// The same error with the name of the origin that it is about.
     pub(super) fn at(mut self, origin: &Arc<str>) -> Self {
         self.origin = Some(origin.clone());
+        self
+    }
+
+    /// The same error for one who has only waited for what another request tried.
+    pub(super) fn of_another(mut self) -> Self {
+        self.is_anothers = true;
         self
     }
 
@@ -157,6 +171,7 @@ impl FetchError {
     /// Whether the failure says that the origin is in trouble, as opposed to this one request or this edge.
     pub(super) fn blames_origin(&self) -> bool {
         self.fault() == Fault::Origin
+            && !self.is_anothers
             && !matches!(
                 self.kind,
                 FetchErrorKind::BreakerOpen

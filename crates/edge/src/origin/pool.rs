@@ -49,9 +49,10 @@ const EDGE_PING_ANSWER: Duration = Duration::from_secs(2);
 /// waits behind four others on each connection is late anyway.
 const QUEUED_PER_CONNECTION: usize = 4;
 
-/// How long a connection that many may share is being made, in times that one request waits for it. Who is slow to shake hands is
-/// slower still when it has to begin anew whenever a request gives up: each attempt costs it a handshake and leads to nothing.
-const OPENING_TIMES: u32 = 4;
+/// How long a connection to another edge is being made, in times that one request waits for it. Who is slow to shake hands is
+/// slower still when it has to begin anew whenever a request gives up: each attempt costs it a handshake and leads to nothing. An
+/// origin's next attempt may come to another one of its machines, so there it is once.
+const EDGE_ATTEMPT_TIMES: u32 = 4;
 
 /// Longest wait for a kept connection to finish the exchange before: it is only a matter of polling it once more.
 const SETTLE: Duration = Duration::from_millis(100);
@@ -66,7 +67,7 @@ pub(super) struct Pool {
     idle: RefCell<Vec<Idle>>,
     http2: RefCell<Option<Multiplexed>>,
     /// The attempt to connect to an origin that may turn out to speak HTTP/2, for all who want a connection meanwhile.
-    opening: RefCell<Option<Opening>>,
+    attempt: RefCell<Option<Attempt>>,
     /// The last connection was HTTP/1.1 although HTTP/2 was offered.
     declined_http2: Cell<bool>,
     sweeping: Cell<bool>,
@@ -76,7 +77,7 @@ pub(super) struct Pool {
 
 /// How an attempt to connect ends, once it has: with a connection to be shared, or with one of HTTP/1.1, which is kept for one of
 /// those who wait.
-type Opening = watch::Receiver<Option<Result<Option<Multiplexed>, FetchError>>>;
+type Attempt = watch::Receiver<Option<Result<Option<Multiplexed>, FetchError>>>;
 
 struct Idle {
     sender: http1::SendRequest<Upload>,
@@ -90,7 +91,7 @@ struct Idle {
 struct Multiplexed {
     sender: http2::SendRequest<Upload>,
     meter: Arc<Meter>,
-    opened: Instant,
+    since: Instant,
     /// No exchange has had it.
     is_new: Rc<Cell<bool>>,
     last_used: Rc<Cell<Instant>>,
@@ -129,7 +130,7 @@ impl Pool {
             waiting: Cell::new(0),
             idle: RefCell::default(),
             http2: RefCell::default(),
-            opening: RefCell::default(),
+            attempt: RefCell::default(),
             declined_http2: Cell::new(false),
             sweeping: Cell::new(false),
             metric: Cell::new(None),
@@ -167,7 +168,7 @@ impl Pool {
     }
 
     /// A connection, kept or new. The caller bounds the time. Dropping the future gives up the attempt, unless others may share what
-    /// comes of it: then that goes on for [`OPENING_TIMES`] the origin's time for connecting.
+    /// comes of it: then it goes on.
     pub(super) async fn lease(
         self: &Rc<Self>,
         names: &Rc<Names>,
@@ -180,7 +181,7 @@ impl Pool {
             return Ok(lease);
         }
         if self.origin.settings.http2 && !self.declined_http2.get() {
-            if let Some(connection) = self.opened(names).await? {
+            if let Some(connection) = self.multiplexed_anew(names).await? {
                 return Ok(self.share(connection));
             }
             if let Some(lease) = self.kept(wanted).await {
@@ -192,17 +193,17 @@ impl Pool {
 
     /// A kept connection that is still open.
     async fn kept(self: &Rc<Self>, wanted: Wanted) -> Option<Lease> {
-        let opened_after = |time: Instant| match wanted {
+        let is_after = |time: Instant| match wanted {
             Wanted::After(then) => time > then,
             Wanted::Any | Wanted::NewHttp1 => true,
         };
         if let Some(connection) = self.multiplexed()
-            && opened_after(connection.opened)
+            && is_after(connection.since)
         {
             return Some(self.share(connection));
         }
         loop {
-            let will_do = |idle: &mut Idle| wanted == Wanted::Any || idle.is_new && opened_after(idle.since);
+            let will_do = |idle: &mut Idle| wanted == Wanted::Any || idle.is_new && is_after(idle.since);
             let mut idle = self.idle.borrow_mut().pop_if(will_do)?;
             if idle.is_over(self.origin.settings.timeouts.keep_alive) {
                 continue;
@@ -211,7 +212,7 @@ impl Pool {
                 return Some(Lease {
                     sender: Sender::Http1(idle.sender),
                     meter: idle.meter,
-                    reused: !idle.is_new,
+                    reused: !(idle.is_new && idle.since.elapsed() < SETTLE),
                     pool: Some(self.clone()),
                 });
             }
@@ -230,48 +231,54 @@ impl Pool {
     /// One more exchange on a connection.
     fn share(self: &Rc<Self>, connection: Multiplexed) -> Lease {
         connection.last_used.set(Instant::now());
-        let reused = !connection.is_new.replace(false);
+        // Later it may be stale.
+        let reused = !(connection.is_new.replace(false) && connection.since.elapsed() < SETTLE);
         let meter = connection.meter.clone();
         Lease { sender: Sender::Http2(connection), meter, reused, pool: Some(self.clone()) }
     }
 
-    /// What comes of the attempt to connect that is under way, or of a new one.
-    async fn opened(self: &Rc<Self>, names: &Rc<Names>) -> Result<Option<Multiplexed>, FetchError> {
-        let mut opening = self.opening(names);
-        match opening.wait_for(Option::is_some).await.map(|ended| ended.clone()) {
-            Ok(Some(ended)) => ended,
-            _ => Err(FetchError::new(FetchErrorKind::Connect, Sent::Nothing, "connecting was given up")),
+    /// What comes of the attempt to connect that is under way, or of a new one. One that another request has begun may fail of what
+    /// is over by now: then there is one more.
+    async fn multiplexed_anew(self: &Rc<Self>, names: &Rc<Names>) -> Result<Option<Multiplexed>, FetchError> {
+        let (is_ours, attempt) = self.attempt(names);
+        match ended(attempt).await {
+            Err(_) if !is_ours => {
+                let (is_ours, attempt) = self.attempt(names);
+                ended(attempt).await.map_err(|error| if is_ours { error } else { error.of_another() })
+            }
+            ended => ended,
         }
     }
 
-    /// The attempt to connect that is under way; begins one when there is none.
-    fn opening(self: &Rc<Self>, names: &Rc<Names>) -> Opening {
-        if let Some(opening) = &*self.opening.borrow() {
-            return opening.clone();
+    /// The attempt to connect that is under way; begins one when there is none, and says so.
+    fn attempt(self: &Rc<Self>, names: &Rc<Names>) -> (bool, Attempt) {
+        // One whose task is gone leads to nothing.
+        let under_way = self.attempt.borrow().clone().filter(|attempt| attempt.has_changed().is_ok());
+        if let Some(attempt) = under_way {
+            return (false, attempt);
         }
-        let (end, opening) = watch::channel(None);
-        *self.opening.borrow_mut() = Some(opening.clone());
+        let (end, attempt) = watch::channel(None);
+        *self.attempt.borrow_mut() = Some(attempt.clone());
         let (pool, names) = (self.clone(), names.clone());
         tokio::task::spawn_local(async move {
-            let most = pool.origin.settings.timeouts.connect * OPENING_TIMES;
-            let opened = timeout(most, pool.open(&names, true)).await;
-            *pool.opening.borrow_mut() = None;
-            let ended = match opened {
-                // All who waited may have given up.
-                Ok(Ok(lease)) => Ok(lease.into_pool(!end.is_closed())),
-                Ok(Err(error)) => Err(error),
+            let settings = &pool.origin.settings;
+            let times = if settings.tls.node.is_some() { EDGE_ATTEMPT_TIMES } else { 1 };
+            let most = settings.timeouts.connect * times;
+            let ended = match timeout(most, pool.open(&names, true)).await {
+                Ok(opened) => opened.map(Lease::into_pool),
                 Err(_) => {
                     let kind = FetchErrorKind::Timeout(Phase::Connect);
                     Err(FetchError::new(kind, Sent::Nothing, format_args!("no connection within {most:?}")))
                 }
             };
+            *pool.attempt.borrow_mut() = None;
             end.send_replace(Some(ended));
         });
-        opening
+        (true, attempt)
     }
 
-    /// A new connection.
-    async fn open(self: &Rc<Self>, names: &Names, keep: bool) -> Result<Lease, FetchError> {
+    /// A new connection. The caller bounds the time; dropping the future gives it up.
+    pub(super) async fn open(self: &Rc<Self>, names: &Names, keep: bool) -> Result<Lease, FetchError> {
         self.make_room();
         let settings = &self.origin.settings;
         let wire = connect(names, self.origin.endpoint(keep)?, &self.origin.open).await?;
@@ -286,8 +293,9 @@ impl Pool {
         }
         let sender = handshake_http2(wire, settings.tls.node.is_some()).await?;
         let now = Instant::now();
-        let (is_new, last_used) = (Rc::new(Cell::new(true)), Rc::new(Cell::new(now)));
-        let connection = Multiplexed { sender, meter: meter.clone(), opened: now, is_new, last_used };
+        let last_used = Rc::new(Cell::new(now));
+        let connection =
+            Multiplexed { sender, meter: meter.clone(), since: now, is_new: Rc::default(), last_used };
         *self.http2.borrow_mut() = Some(connection.clone());
         self.sweep();
         Ok(Lease { sender: Sender::Http2(connection), meter, reused: false, pool })
@@ -335,6 +343,14 @@ impl Pool {
     #[cfg(test)]
     pub(super) fn idle_count(&self) -> usize {
         self.idle.borrow().iter().filter(|idle| !idle.sender.is_closed()).count()
+    }
+}
+
+/// How an attempt to connect has ended.
+async fn ended(mut attempt: Attempt) -> Result<Option<Multiplexed>, FetchError> {
+    match attempt.wait_for(Option::is_some).await.map(|ended| ended.clone()) {
+        Ok(Some(ended)) => ended,
+        _ => Err(FetchError::new(FetchErrorKind::Connect, Sent::Nothing, "connecting was given up")),
     }
 }
 
@@ -418,14 +434,13 @@ impl Lease {
         self.keep(false);
     }
 
-    /// There was no exchange: a connection of HTTP/1.1 is kept for whoever wants one, and one that can be shared comes back. It is
-    /// new to the next one, if somebody waits for it; else it may be stale by then.
-    fn into_pool(self, is_new: bool) -> Option<Multiplexed> {
+    /// There was no exchange: a connection of HTTP/1.1 is kept for whoever wants one, and one that can be shared comes back.
+    fn into_pool(self) -> Option<Multiplexed> {
         if let Sender::Http2(connection) = &self.sender {
-            connection.is_new.set(is_new);
+            connection.is_new.set(true);
             return Some(connection.clone());
         }
-        self.keep(is_new);
+        self.keep(true);
         None
     }
 

@@ -14,7 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 use super::body::{RequestBody, Upload};
 use super::connect::Names;
 use super::exchange::exchange;
-use super::pool::{Pool, Wanted};
+use super::pool::Pool;
 use super::shared::{OriginState, OriginsShared};
 use super::{Askers, OriginRequest};
 
@@ -59,7 +59,7 @@ async fn repeat(shared: Arc<OriginsShared>, names: Rc<Names>, state: Arc<OriginS
 }
 
 /// Whether the origin answers, on a new connection and in time, with a status that means well.
-async fn is_well(names: &Rc<Names>, state: &Arc<OriginState>, probe: &Probe) -> bool {
+async fn is_well(names: &Names, state: &Arc<OriginState>, probe: &Probe) -> bool {
     let deadline = Instant::now() + probe.timeout;
     let settings = &state.settings;
     let request = OriginRequest {
@@ -76,7 +76,7 @@ async fn is_well(names: &Rc<Names>, state: &Arc<OriginState>, probe: &Probe) -> 
         askers: Askers::default(),
     };
     let pool = Rc::new(Pool::new(state.clone()));
-    let Ok(Ok(mut lease)) = timeout_at(deadline, pool.lease(names, Wanted::Any)).await else { return false };
+    let Ok(Ok(mut lease)) = timeout_at(deadline, pool.open(names, true)).await else { return false };
     let upload = Upload::new(RequestBody::Empty);
     let answer = exchange(settings, &request, upload, &mut lease, Some(deadline), &|_, _| {}).await;
     answer.is_ok_and(|response| {
