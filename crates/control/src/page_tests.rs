@@ -26,7 +26,7 @@ use crate::limits::{
 };
 use crate::problem::Problem;
 use crate::tokens::{Caller, Gone, Role};
-use kept::{Kept, Room, Test};
+use kept::{Kept, Room, Series, Test};
 
 const DAY_MS: i64 = 24 * 3600 * 1000;
 
@@ -39,7 +39,7 @@ const LINES_MAX: usize = PAGE_TEST_SERIES_MAX * METRICS.len();
 const LINE_BYTES_MAX: usize = 500;
 
 /// All visits of one kind.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PageSeries {
     /// From where: a name, `here` where nothing is emulated.
@@ -57,6 +57,20 @@ pub(crate) struct PageSeries {
     view: String,
     /// Of each visit that has one, by what is measured: `ttfb`, `fcp`, `lcp` and `load` in ms, `cls`, `bytes`, `requests`.
     values: BTreeMap<String, Vec<f64>>,
+}
+
+impl From<PageSeries> for Series {
+    fn from(told: PageSeries) -> Series {
+        Series {
+            place: told.place,
+            emulated_by: told.emulated_by,
+            line: told.line,
+            way: told.way,
+            is_edge: told.is_edge,
+            view: told.view,
+            values: told.values,
+        }
+    }
 }
 
 /// What was measured at one time.
@@ -114,6 +128,8 @@ impl From<Test> for PageTest {
 pub(crate) struct PageTests {
     /// By name; none for a token that is for some sites.
     items: Vec<PageTest>,
+    /// How many there are besides that this control cannot read: a newer one may have written them.
+    unread: usize,
 }
 
 /// Visits of one kind, in numbers.
@@ -154,6 +170,8 @@ pub(crate) struct PageResults {
     to: i64,
     /// The oldest first.
     items: Vec<PageResult>,
+    /// How many there are besides of these days that this control cannot read: a newer one may have written them.
+    unread: usize,
 }
 
 /// What `GET /v1/page-tests/{name}` takes.
@@ -174,8 +192,8 @@ pub(crate) struct PageTestQuery {
 
 /// Keep a result of a page test
 ///
-/// For whoever may purge (`--cold` does); not with a token that is for some sites. Of a test 32 MiB are kept, and 256 MiB of all: the oldest days go
-/// first, and what is of today is refused above.
+/// For whoever may purge (`--cold` does); not with a token that is for some sites. Of a test 32 MiB are kept, and 256 MiB of all: above either, the
+/// oldest days of the same test go, never those of others nor of today; where they are not enough, the result is refused and nothing goes.
 #[utoipa::path(post, path = "/v1/page-tests", tag = "statistics", request_body = PageTestWanted,
     responses((status = 201, body = PageTest), (status = "default", body = Problem)))]
 pub(crate) async fn keep(
@@ -206,7 +224,7 @@ pub(crate) async fn keep(
         by: caller.name().to_owned(),
         url: wanted.url,
         browser: wanted.browser,
-        series: wanted.series,
+        series: wanted.series.into_iter().map(Series::from).collect(),
         over_budget: wanted.over_budget,
     };
     let test = kept::add(&*shared.journal, &shared.counts, &wanted.name, &kept, &Room::default()).await?;
@@ -281,11 +299,11 @@ pub(crate) async fn list(
     Extension(caller): Extension<Caller>,
 ) -> Result<Json<PageTests>, Problem> {
     caller.may(Role::Viewer)?;
-    let items = match caller.sites() {
-        Some(_) => Vec::new(),
-        None => kept::all(&*shared.journal).await?.into_iter().map(PageTest::from).collect(),
+    let (tests, unread) = match caller.sites() {
+        Some(_) => (Vec::new(), 0),
+        None => kept::all(&*shared.journal).await?,
     };
-    Ok(Json(PageTests { items }))
+    Ok(Json(PageTests { items: tests.into_iter().map(PageTest::from).collect(), unread }))
 }
 
 /// How fast a page was when
@@ -309,9 +327,9 @@ pub(crate) async fn results(
         Some(_) => None,
         None => kept::results(&*shared.journal, &name, from, to).await?,
     };
-    let found = found.ok_or_else(|| unknown(&name))?;
+    let (found, unread) = found.ok_or_else(|| unknown(&name))?;
     let items = found.into_iter().map(|one| PageResult::of(one, query.values)).collect();
-    Ok(Json(PageResults { from, to, items }))
+    Ok(Json(PageResults { from, to, items, unread }))
 }
 
 fn unknown(name: &str) -> Problem {

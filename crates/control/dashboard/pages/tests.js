@@ -32,14 +32,15 @@ const results = (view) => ({
   },
 });
 
-export function tests(view, data, me) {
+export const tests = (view, data, me) => [refused ? problem(refused) : null, list(view, data, me)];
+
+function list(view, data, me) {
   const { tests: found } = data;
   if (!found?.value) return panel("Page tests", { id: "tests" }, pending(found));
   if (found.value.items.length === 0) {
     return panel("Page tests", { id: "tests" }, empty("Nobody tests a page yet", "Where there is a Chromium: ", code(COMMAND), ". It visits the page from its origin and through the edge, and keeps here how fast it was."));
   }
   return [
-    refused ? problem(refused) : null,
     panel("Page tests", { id: "tests", note: "Made by perigee measure in a browser of its own, unlike the above, which visitors tell." }, table({
       label: "Page tests", rows: found.value.items, key: (row) => row.name,
       columns: [
@@ -60,10 +61,10 @@ function budget({ over_budget: lines, over_budget_count: count }) {
 }
 
 function forget(name) {
+  refused = null;
   const then = async () => {
     try {
       await ask(`/v1/page-tests/${encodeURIComponent(name)}`, { method: "DELETE" });
-      refused = null;
       say(`${name} is forgotten.`);
       change({ test: null, place: null });
       dispatchEvent(new Event("perigee-changed"));

@@ -14,7 +14,7 @@ fn result(name: &str, lcp: &[f64]) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_measured_is_kept_in_its_order_and_shown_with_medians() {
     let stage = Stage::start().await;
-    assert_eq!(stage.get("/v1/page-tests").await.body, json!({ "items": [] }));
+    assert_eq!(stage.get("/v1/page-tests").await.body, json!({ "items": [], "unread": 0 }));
     assert_eq!(stage.get("/v1/page-tests/home").await.status, 404);
     for lcp in [&[300.0, 500.0, 400.0][..], &[200.0, 100.0]] {
         let kept = stage.post("/v1/page-tests", result("home", lcp)).await;
@@ -87,7 +87,10 @@ async fn who_may_purge_all_may_keep_results_and_bad_ones_are_refused() {
         assert_eq!(kept.status, status, "{kept:?}");
     }
     assert_eq!(stage.call("GET", "/v1/page-tests/home", &viewer, &[], None).await.status, 200);
-    assert_eq!(stage.call("GET", "/v1/page-tests", &shop, &[], None).await.body, json!({ "items": [] }));
+    assert_eq!(
+        stage.call("GET", "/v1/page-tests", &shop, &[], None).await.body,
+        json!({ "items": [], "unread": 0 })
+    );
     assert_eq!(stage.call("GET", "/v1/page-tests/home", &shop, &[], None).await.status, 404);
 
     let with = |change: &dyn Fn(&mut Value)| {
@@ -100,6 +103,7 @@ async fn who_may_purge_all_may_keep_results_and_bad_ones_are_refused() {
         (with(&|one| one["name"] = json!("")), 400, "no name"),
         (with(&|one| one["name"] = json!("..")), 400, "no name"),
         (with(&|one| one["colour"] = json!(1)), 400, "unknown field"),
+        (with(&|one| one["series"][0]["colour"] = json!(1)), 400, "unknown field"),
         (with(&|one| one["series"][0]["values"] = json!({ "speed": [1.0] })), 400, "not measured"),
         (with(&|one| one["series"][0]["values"] = json!({ "lcp": [-1.0] })), 400, "below zero"),
         (with(&|one| one["series"][0]["values"] = json!({ "lcp": vec![1.0; 201] })), 400, "too many"),
