@@ -57,7 +57,8 @@ const REQUESTS_ENOUGH: u64 = 200;
 /// Steps in a row that a share must be too large for, and reports in which a router does not answer: a moment is none.
 const CONFIRMED: u32 = 3;
 /// The same for slowness once all run it and nobody is left to compare with: longer than [`watch::RECENT_MS`], so that a hiccup of
-/// origins or machines has left the window by itself, and short enough for what stays to be undone within 30 s.
+/// origins or machines has left the window by itself, and short enough for what stays to be undone within 30 s. And reports of
+/// [`watch::LATELY_MS`] in which a router that runs it does not answer.
 const CONFIRMED_ALONE: u32 = 20;
 /// One in so many nodes may start anew, or lose contact, for reasons of its own; but two may not.
 const STARTS_SHARE: usize = 50;
@@ -441,7 +442,7 @@ impl Rollout {
             let counted = self.watch.counted(&node.name, Span::Stage);
             let vitals = counted.filter(|counted| counted.requests >= REQUESTS_ENOUGH).unwrap_or(node.vitals);
             let growth = self.memory_line(&node.name).map_or(0.0, Line::growth);
-            let was_unwell = self.unwell_reports(node) > 0;
+            let was_unwell = self.unwell_reports(node) > 0 || self.was_unwell_lately(node);
             (node.name.clone(), Before { vitals, starts: node.starts, growth, was_unwell })
         };
         let there = nodes.iter().filter(|node| !self.watch.is_silent(&node.name));
@@ -500,7 +501,9 @@ impl Rollout {
                 };
             }
             // Nothing is known of most: that is no reason to go on, and none to wait for ever.
-            let absent = self.audience_of(nodes).find(|node| !self.has_arrived(node));
+            let is_absent = |node: &&NodeView| !self.has_arrived(node);
+            let absent = self.audience_of(nodes).filter(is_to).find(is_absent);
+            let absent = absent.or_else(|| there.iter().copied().find(is_absent));
             let node = absent.map(|node| node.name.clone()).unwrap_or_default();
             return self.undo(Harm { node, measure: Measure::Silence, told }, now_ms);
         }

@@ -407,16 +407,27 @@ impl ValueTest {
 
 impl HeaderOps {
     /// The same but for what HTTP's own fields say to one origin about who asks: those of RFC 9110 §11.6.2 and §11.7.2, and RFC 6265.
+    /// What a visitor says in one that is replaced is not passed on instead.
     pub fn without_credentials(&self) -> HeaderOps {
-        let is_other = |op: &&HeaderOp| match op {
-            HeaderOp::Remove(_) => true,
-            HeaderOp::Set(name, _) | HeaderOp::Add(name, _) => {
-                !["authorization", "cookie", "proxy-authorization"]
-                    .iter()
-                    .any(|secret| name.eq_ignore_ascii_case(secret))
-            }
+        let other = |op: &HeaderOp| match op {
+            HeaderOp::Set(name, _) if is_credential(name) => Some(HeaderOp::Remove(name.clone())),
+            HeaderOp::Add(name, _) if is_credential(name) => None,
+            op => Some(op.clone()),
         };
-        HeaderOps { ops: self.ops.iter().filter(is_other).cloned().collect() }
+        HeaderOps { ops: self.ops.iter().filter_map(other).collect() }
+    }
+
+    /// What of a visitor's it keeps from an origin: what is removed or blanked, and credentials that are replaced. It says nothing itself,
+    /// so any origin may know it.
+    pub fn removals(&self) -> HeaderOps {
+        let removal = |op: &HeaderOp| match op {
+            HeaderOp::Remove(name) => Some(HeaderOp::Remove(name.clone())),
+            HeaderOp::Set(name, value) if value.is_empty() || is_credential(name) => {
+                Some(HeaderOp::Remove(name.clone()))
+            }
+            HeaderOp::Set(..) | HeaderOp::Add(..) => None,
+        };
+        HeaderOps { ops: self.ops.iter().filter_map(removal).collect() }
     }
 
     /// Applies the changes. Costs a rebuild of the block for each line that is removed or replaced, else nothing.
@@ -438,6 +449,10 @@ impl HeaderOps {
     pub fn is_empty(&self) -> bool {
         self.ops.is_empty()
     }
+}
+
+fn is_credential(name: &str) -> bool {
+    ["authorization", "cookie", "proxy-authorization"].iter().any(|secret| name.eq_ignore_ascii_case(secret))
 }
 
 impl CookieFilter {

@@ -925,7 +925,7 @@ const CHOICES: &[Key] = &[
     key(
         "request_headers",
         Kind::Table(&HEADER_CHANGES),
-        "Changes to the request before it goes to the origin. A site's come before its rule's; where the rule has origins that the site has not, none of them sets Authorization, Cookie or Proxy-Authorization.",
+        "Changes to the request before it goes to the origin. A site's come before its rule's; where the rule has origins that the site has not, a site's set no Authorization, Cookie or Proxy-Authorization, but remove the visitor's.",
     ),
     key(
         "request_cookies",
@@ -1157,7 +1157,7 @@ static ORIGIN_OPTIONS: Table = Table {
         key(
             "request_headers",
             Kind::Table(&HEADER_CHANGES),
-            "Changes to each request that goes to these origins and to no others, after the rule's own: where secrets belong. A rule with origins that the site has not begins without them.",
+            "Changes to each request that goes to these origins and to no others, after the rule's own: where secrets belong. A rule with origins that the site has not begins with what they keep from an origin alone: what they remove, or set to \"\", and the visitor's Authorization, Cookie and Proxy-Authorization that they replace.",
         ),
         key(
             "request_headers_of",

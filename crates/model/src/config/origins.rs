@@ -60,7 +60,8 @@ pub(super) fn build(
     Some(Arc::new(group))
 }
 
-/// The group of a rule with origins of its own: as the site's, but for what the site's origins know us by.
+/// The group of a rule with origins of its own: as the site's, but for what the site's origins know us by. What is removed on the
+/// way to those is a matter of the rule's own changes then.
 fn of_rule(origins: Vec<Arc<Origin>>, site: &OriginGroup) -> OriginGroup {
     let place = |origin: &Arc<Origin>| site.origins.iter().position(|known| known.url() == origin.url());
     let of = |origin| place(origin).and_then(|place| site.request_headers_of.get(place)).cloned();

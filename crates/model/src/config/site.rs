@@ -173,6 +173,8 @@ fn build_rule(
     if let Some(group) = origins::build(findings, section, Some(&defaults.origin)) {
         if group.is_elsewhere(&defaults.origin) {
             rule.request_headers = defaults.request_headers.without_credentials();
+            // What is kept from the site's origins is kept from others all the more, unless the rule itself says it.
+            rule.request_headers.ops.extend(defaults.origin.request_headers.removals().ops);
         }
         rule.origin = group;
     }

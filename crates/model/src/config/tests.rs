@@ -471,3 +471,61 @@ fn what_one_origin_knows_the_edge_by_is_said_to_no_other() {
     }
     assert_eq!((sent(&site.defaults), site.rules.len()), (all.to_owned(), wanted.len()));
 }
+
+#[test]
+fn what_is_kept_from_the_sites_origins_is_kept_from_those_of_a_rule_too() {
+    let text = r#"
+        [[site]]
+        name = "a"
+        domains = "a.example"
+        origin = ["https://one.example", "https://two.example"]
+        request_headers = { set = { Proxy-Authorization = "Basic site", X-Blank = "" } }
+        [site.origin_options]
+        request_headers = { remove = ["Cookie"], set = { Authorization = "Basic site", X-User = "  ", X-Secret = "s" } }
+        request_headers_of."https://two.example" = { set = { X-Own = "two" } }
+        [[site.rule]]
+        path = "/third/*"
+        origin = "https://third.example"
+        [[site.rule]]
+        path = "/own/*"
+        origin = ["https://third.example", "https://two.example"]
+        origin_options.request_headers_of."https://third.example" = { set = { X-Own = "third" } }
+        [[site.rule]]
+        path = "/told/*"
+        origin = "https://third.example"
+        request_headers = { set = { Authorization = "Basic third", X-User = "edge" } }
+    "#;
+    let parsed = Snapshot::parse(text, "f");
+    let site = &parsed.snapshot.expect("a good one").sites[0];
+    let visitors = [
+        "Authorization",
+        "Cookie",
+        "Proxy-Authorization",
+        "X-Blank",
+        "X-Own",
+        "X-Secret",
+        "X-Told",
+        "X-User",
+    ];
+    let sent = |rule: &crate::Rule| {
+        let mut fields: semantics::Fields = visitors.iter().map(|name| (*name, "visitor")).collect();
+        rule.request_headers.apply(&mut fields);
+        rule.origin.prepare(&mut fields);
+        rule.origin.prepare_for(0, &mut fields);
+        let line = |(name, value): (&[u8], &[u8])| {
+            format!("{}={}", String::from_utf8_lossy(name), String::from_utf8_lossy(value))
+        };
+        let mut lines: Vec<String> = fields.iter().map(line).collect();
+        lines.sort();
+        lines.join(" ")
+    };
+    let wanted = [
+        "X-Blank= X-Own=visitor X-Secret=visitor X-Told=visitor",
+        "X-Blank= X-Own=third X-Secret=visitor X-Told=visitor",
+        "Authorization=Basic third X-Blank= X-Own=visitor X-Secret=visitor X-Told=visitor X-User=edge",
+    ];
+    for (rule, wanted) in site.rules.iter().zip(wanted) {
+        assert_eq!(sent(rule), wanted, "line {}", rule.line);
+    }
+    assert_eq!(site.rules.len(), wanted.len());
+}

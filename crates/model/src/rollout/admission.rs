@@ -11,7 +11,7 @@
 //! then says nothing. So none holds up the others, and each gets what is stable in the end.
 //! Where nothing was stable before, all take it at once: none has anything to lose.
 
-use super::watch::{SILENCE_MS, Seen};
+use super::watch::{LATELY_MS, SILENCE_MS, Seen};
 use super::{ALL, Before, CONFIRMED, CONFIRMED_ALONE, Decision, Harm, Measure, NodeView, Rollout, Stage};
 
 /// For how long a router must run it and answer before the next one takes it: some of its reports, each later than a question that
@@ -64,9 +64,15 @@ impl Rollout {
             return None;
         }
         let can_be = |router: &&NodeView| self.is_waiting(router) && self.watch.is_lively(&router.name);
-        let well = routers.iter().filter(can_be).find(|router| self.unwell_reports(router) == 0);
-        let next = well.or_else(|| routers.iter().filter(can_be).find(|router| self.is_unwell(router)))?;
-        let was_unwell = self.is_unwell(next);
+        let come = || routers.iter().filter(can_be);
+        // Nobody who may yet prove to be well comes after one that is not.
+        let may_be_well = || come().any(|router| !self.was_unwell_lately(router));
+        let next = match come().find(|router| self.is_well(router)) {
+            None if may_be_well() => return None,
+            None => come().find(|router| self.is_not_well(router))?,
+            Some(well) => well,
+        };
+        let was_unwell = self.is_not_well(next);
         self.waiting.retain(|name| *name != next.name);
         self.watch.begin_for(&next.name);
         let now = Before { vitals: next.vitals, starts: next.starts, growth: 0.0, was_unwell };
@@ -94,6 +100,22 @@ impl Rollout {
         self.unwell_reports(router) >= CONFIRMED
     }
 
+    /// Whether it did not answer itself in so many reports of late, in a row or now and then.
+    pub(super) fn was_unwell_lately(&self, router: &NodeView) -> bool {
+        self.watch.missed(&router.name) >= CONFIRMED
+    }
+
+    /// Whether one that waits answers itself, and has for as long as it will have to show that it does.
+    fn is_well(&self, router: &NodeView) -> bool {
+        let answered_for = self.watch.seen(&router.name).map_or(0, |seen| self.watch.ago(seen.turned));
+        self.unwell_reports(router) == 0 && answered_for >= SHOW_MS && !self.was_unwell_lately(router)
+    }
+
+    /// Whether one that waits does not, surely. Whoever is neither will soon be one of both.
+    fn is_not_well(&self, router: &NodeView) -> bool {
+        self.unwell_reports(router) > 0 && self.was_unwell_lately(router)
+    }
+
     /// Whether a router answered itself when it was admitted. What one does that did not, or that has joined since, says less.
     fn was_well(&self, router: &NodeView) -> bool {
         self.before.get(&router.name).is_some_and(|before| !before.was_unwell)
@@ -108,7 +130,7 @@ impl Rollout {
     pub(super) fn is_left_out(&self, node: &NodeView) -> bool {
         node.is_router
             && match self.is_waiting(node) {
-                true => self.stage != Stage::All || self.is_unwell(node),
+                true => self.stage != Stage::All || self.is_not_well(node),
                 false => !self.was_well(node) && !self.has_arrived(node),
             }
     }
@@ -128,8 +150,11 @@ impl Rollout {
             return is_awaited.then(|| format!("{name} to run it: nameservers take it one at a time{after}"));
         }
         let began = seen.began.map_or(0, |began| began.at);
-        let since = if was_well { began.max(seen.turned) } else { began };
-        let left = SHOW_MS.saturating_sub(self.watch.ago(since));
+        let left = match was_well {
+            true if seen.answered_ms >= SHOW_MS => 0,
+            true => SHOW_MS.saturating_sub(self.watch.ago(began.max(seen.turned))),
+            false => SHOW_MS.saturating_sub(self.watch.ago(began)),
+        };
         if let Some(why) = self.does_not_answer(router) {
             return Some(format!("{name} to answer again: {why}{after}"));
         }
@@ -149,10 +174,15 @@ impl Rollout {
         };
         run.iter()
             .find_map(|router| refusal_or_absence(router))
-            .or_else(|| run.iter().find_map(|router| self.stays_without_answer(router, routers)))
+            .or_else(|| run.iter().find_map(|router| self.lack_of_answers(router, routers)))
             .or_else(|| run.iter().find_map(|router| self.starts_of_router(router)))
             .or_else(|| self.silence_of_routers(&run, routers))
-            .or_else(|| self.numbers(routers))
+            .or_else(|| self.numbers(&self.comparable(routers)))
+    }
+
+    /// Those whose numbers say something: one that is mended is asked again, and by whom is not the candidate's doing.
+    fn comparable(&self, routers: &[NodeView]) -> Vec<NodeView> {
+        routers.iter().filter(|router| !self.is_for(router) || self.was_well(router)).cloned().collect()
     }
 
     /// Why one that runs it does not answer itself, though it did when it was admitted.
@@ -161,9 +191,9 @@ impl Rollout {
         router.unwell.as_deref().filter(|_| is_so)
     }
 
-    /// One that answered does not any more, surely, and not as most do that have nothing to do with the candidate.
-    fn stays_without_answer(&self, router: &NodeView, routers: &[NodeView]) -> Option<Harm> {
-        let why = self.does_not_answer(router)?;
+    /// One that answered does not any more, surely, or now does and now does not; and not as most do that have nothing to do with the
+    /// candidate.
+    fn lack_of_answers(&self, router: &NodeView, routers: &[NodeView]) -> Option<Harm> {
         let seen = self.watch.seen(&router.name)?;
         let there = || routers.iter().filter(|other| !self.watch.is_silent(&other.name));
         // What ails one that was unwell before is not what ails this one.
@@ -174,22 +204,47 @@ impl Rollout {
         let run = || {
             there().filter(|other| self.is_for(other) && self.was_well(other) && other.name != router.name)
         };
-        let others = if waiting.is_empty() { run().collect() } else { waiting.clone() };
-        let ill = others.iter().filter(|other| self.unwell_reports(other) > 0).count();
-        let is_shared = ill > 0 && ill * 2 >= others.len();
-        let is_sure = match (waiting.is_empty(), is_shared) {
-            (false, false) => self.is_unwell(router),
-            // A flood, say: nothing is proven by it, and nothing waits for its end for ever.
-            (false, true) => self.watch.ago(seen.turned) > ALL.most_ms,
-            (true, false) if self.is_newest(router) => self.is_unwell(router),
-            // Nobody is left to compare with.
-            (true, _) => seen.unwell >= CONFIRMED_ALONE,
+        let is_last = waiting.is_empty();
+        let others: Vec<&NodeView> = if is_last { run().collect() } else { waiting };
+        let is_shared = |is_ill: &dyn Fn(&NodeView) -> bool| {
+            let ill = others.iter().filter(|other| is_ill(other)).count();
+            ill > 0 && ill * 2 >= others.len()
         };
-        is_sure.then(|| Harm {
-            node: router.name.clone(),
-            measure: Measure::Arrival,
-            told: format!("does not answer any more: {why}"),
-        })
+        let is_shared_now = is_shared(&|other| self.unwell_reports(other) > 0);
+        let is_shared_lately = is_shared(&|other| self.was_unwell_lately(other));
+        let harm = |told| Some(Harm { node: router.name.clone(), measure: Measure::Arrival, told });
+        if let Some(why) = self.does_not_answer(router) {
+            let stays = match (is_last, is_shared_now) {
+                (false, false) => self.is_unwell(router),
+                // A flood, say: nothing is proven by it, and nothing waits for its end for ever.
+                (false, true) => self.watch.ago(seen.turned) > ALL.most_ms,
+                (true, false) if self.is_newest(router) => self.is_unwell(router),
+                // Nobody is left to compare with.
+                (true, _) => seen.unwell >= CONFIRMED_ALONE,
+            };
+            if stays {
+                return harm(format!("does not answer any more: {why}"));
+            }
+            let missed = self.watch.missed(&router.name);
+            if missed >= CONFIRMED_ALONE && (is_last || !is_shared_lately) {
+                let seconds = LATELY_MS / 1000;
+                return harm(format!(
+                    "did not answer in {missed} or more reports of the last {seconds} s: {why}"
+                ));
+            }
+        }
+        // Else one that now answers and now does not would be waited for without end.
+        let most_ms = if is_shared_lately { ALL.most_ms } else { ALL.arrival_ms };
+        let tried_ms = seen.began.map_or(0, |began| self.watch.ago(began.at));
+        let is_to_show =
+            self.is_newest(router) && self.was_well(router) && !self.watch.is_silent(&router.name);
+        if is_to_show && seen.answered_ms < SHOW_MS && tried_ms > most_ms {
+            let (wanted, tried) = (SHOW_MS / 1000, tried_ms / 1000);
+            return harm(format!(
+                "has not answered for {wanted} s in a row in the {tried} s since it runs it"
+            ));
+        }
+        None
     }
 
     /// Starts of its program: none of the one that was admitted last, if it was well, of others one.

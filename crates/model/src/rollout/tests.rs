@@ -781,6 +781,158 @@ fn five_seconds_of_answers_are_counted_from_the_last_one_that_was_missing() {
     assert_eq!(rollout.admitted(), Some("ns2"));
 }
 
+impl Nodes {
+    /// Until it is over: whoever is `mute` in a second, by what they run, does not answer what it asks itself. Seconds that it took.
+    fn until_over(&mut self, rollout: &mut Rollout, mute: impl Fn(usize, &NodeView) -> bool) -> usize {
+        for second in 1..3_000 {
+            let of = |view: &NodeView| (view.is_router && mute(second, view)).then(|| NO_ANSWER.to_owned());
+            self.views.iter_mut().for_each(|view| view.unwell = of(view));
+            self.second(rollout, |_| true, 100);
+            if rollout.is_over() {
+                return second;
+            }
+        }
+        panic!("it is never over: {rollout:?}");
+    }
+}
+
+#[test]
+fn a_nameserver_that_flaps_once_it_runs_it_undoes_it() {
+    // Of so many seconds the last one is, or all but the last ones are, without an answer.
+    type Flaps = fn(usize) -> bool;
+    let flaps: [(Flaps, usize); 3] =
+        [(|second| second % 3 > 0, 50), (|second| second % 4 == 0, 80), (|second| second % 5 == 0, 80)];
+    for pace in [Pace::AtOnce, Pace::Staged] {
+        for (flaps, most) in flaps {
+            let (mut nodes, mut rollout) = with_nameservers(pace);
+            nodes.until_admitted(&mut rollout, "ns1");
+            let seconds = nodes.until_over(&mut rollout, |second, view| view.name == "ns1" && flaps(second));
+            let harm = rollout.harm.clone().unwrap_or_else(|| panic!("{pace:?}: no harm: {rollout:?}"));
+            assert_eq!((&*harm.node, harm.measure), ("ns1", Measure::Arrival), "{harm}");
+            assert!(seconds < most, "{harm} after {seconds} s");
+            assert_eq!(nodes.nameservers_on_trial(), ["ns1"]);
+        }
+    }
+}
+
+#[test]
+fn nameservers_that_all_flap_undo_it_only_when_that_does_not_end() {
+    for (until, is_undone) in [(300, false), (3_000, true)] {
+        let (mut nodes, mut rollout) = with_nameservers(Pace::AtOnce);
+        nodes.until_admitted(&mut rollout, "ns1");
+        let seconds = nodes.until_over(&mut rollout, |second, _| second < until && second % 4 == 0);
+        assert_eq!(rollout.stage == Stage::Undone, is_undone, "after {seconds} s: {:?}", rollout.harm);
+        assert!(!is_undone || (600..620).contains(&seconds), "{seconds}");
+    }
+}
+
+#[test]
+fn a_nameserver_that_was_admitted_earlier_is_not_well_by_answering_now_and_then() {
+    for is_newest_there in [true, false] {
+        let (mut nodes, mut rollout) = with_nameservers(Pace::AtOnce);
+        nodes.until_admitted(&mut rollout, "ns3");
+        // The last one is still to come, and not away, or all have it.
+        for _ in 0..if is_newest_there { 0 } else { 10 } {
+            nodes.second_of_silence(&mut rollout, &[]);
+        }
+        let seconds = nodes.until_over(&mut rollout, |second, view| view.name == "ns2" && second % 20 > 0);
+        assert_eq!(rollout.stage, Stage::Undone, "stable after {seconds} s");
+        assert!(seconds < 30, "{seconds}");
+        assert_eq!(rollout.harm.unwrap().node, "ns2");
+    }
+    let (mut nodes, mut rollout) = with_nameservers(Pace::AtOnce);
+    nodes.until_admitted(&mut rollout, "ns2");
+    let seconds = nodes.until_over(&mut rollout, |second, view| view.name == "ns1" && second % 3 > 0);
+    assert_eq!((rollout.stage, rollout.harm.unwrap().node), (Stage::Undone, "ns1".to_owned()));
+    assert!(seconds < 40, "{seconds}");
+}
+
+#[test]
+fn a_nameserver_that_flapped_before_speaks_against_nothing_and_comes_last() {
+    type Flaps = fn(usize) -> bool;
+    let flaps: [Flaps; 3] = [|second| second % 3 > 0, |second| second % 4 == 0, |second| second % 10 < 5];
+    for pace in [Pace::AtOnce, Pace::Staged] {
+        for flaps in flaps {
+            let (mut nodes, mut rollout) = with_nameservers(pace);
+            let order = std::cell::RefCell::new(Vec::new());
+            nodes.until_over(&mut rollout, |second, view| {
+                let mut order = order.borrow_mut();
+                if view.running == Some(4) && !order.contains(&view.name) {
+                    order.push(view.name.clone());
+                }
+                view.name == "ns1" && flaps(second)
+            });
+            assert_eq!(rollout.stage, Stage::Promoted, "{pace:?}: {:?}", rollout.harm);
+            assert_eq!(order.into_inner(), ["ns2", "ns3", "ns1"], "{pace:?}");
+        }
+    }
+    // A rare miss is none of that: it is watched as all are.
+    let (mut nodes, mut rollout) = with_nameservers(Pace::Staged);
+    nodes.until_over(&mut rollout, |second, view| match view.running {
+        Some(4) => view.name == "ns1",
+        _ => view.is_router && second % 40 == 0,
+    });
+    assert_eq!(rollout.harm.map(|harm| harm.node).as_deref(), Some("ns1"));
+}
+
+#[test]
+fn a_nameserver_that_has_shown_it_while_it_was_paused_may_miss_an_answer() {
+    let (mut nodes, mut rollout) = with_nameservers(Pace::AtOnce);
+    nodes.until_admitted(&mut rollout, "ns1");
+    rollout.is_paused = true;
+    for second in 0..200 {
+        let mute: &[&str] = if second % 100 == 90 { &["ns1"] } else { &[] };
+        nodes.second_of_silence(&mut rollout, mute);
+    }
+    rollout.is_paused = false;
+    assert!(nodes.is_promoted_with(&mut rollout, &[]), "{:?}", rollout.harm);
+}
+
+#[test]
+fn a_nameserver_that_is_mended_may_be_asked_again_for_what_it_does_not_know() {
+    let (mut nodes, mut rollout) = with_nameservers(Pace::AtOnce);
+    nodes.until_over(&mut rollout, |_, view| view.name == "ns1" && view.running != Some(4));
+    assert_eq!(rollout.stage, Stage::Promoted);
+    // The same, with queries for names that it does not know as soon as it answers.
+    for (was_well, is_undone) in [(false, false), (true, true)] {
+        let (mut nodes, mut rollout) = with_nameservers(Pace::AtOnce);
+        for _ in 0..600 {
+            if nodes.node("ns1").running == Some(4) {
+                nodes.node("ns1").vitals.errors += 60;
+            }
+            let is_mended = was_well || nodes.node("ns1").running == Some(4);
+            let mute: &[&str] = if is_mended { &[] } else { &["ns1"] };
+            nodes.second_of_silence(&mut rollout, mute);
+        }
+        assert!(rollout.is_over());
+        assert_eq!(rollout.stage == Stage::Undone, is_undone, "{:?}", rollout.harm);
+    }
+}
+
+#[test]
+fn the_node_that_is_said_to_be_missing_is_one_that_was_to_run_it() {
+    // The first of the list waits and is away, as most that wait are.
+    let mut nodes = Nodes::of(&[
+        ("ns0", ""),
+        ("fra-1", "fra"),
+        ("fra-2", "fra"),
+        ("ams-1", "ams"),
+        ("ns1", ""),
+        ("ns2", ""),
+        ("ns3", ""),
+        ("ns4", ""),
+    ]);
+    let mut rollout = Rollout::begin(version(4), Some(version(3)), Pace::AtOnce, "anna", "", 0);
+    rollout.have_wait(["ns0", "ns1", "ns2", "ns3", "ns4"].map(str::to_owned));
+    while nodes.nameservers_on_trial() != ["ns1"] {
+        nodes.second(&mut rollout, |name| name != "ns0", 100);
+    }
+    let there = |name: &str| !["ns0", "ns1", "ns2", "ns3"].contains(&name);
+    let (decision, _) = nodes.until_decided(&mut rollout, there, 100);
+    let Some(Decision::Undo(harm)) = decision else { panic!("{decision:?}") };
+    assert_eq!((&*harm.node, harm.measure), ("ns1", Measure::Silence), "{harm}");
+}
+
 #[test]
 fn a_nameserver_in_a_pop_does_not_hold_up_its_stage() {
     let mut nodes = Nodes::of(&[

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::NodeView;
+use super::{CONFIRMED_ALONE, NodeView};
 use crate::vitals::Vitals;
 
 /// The most that one step counts for, whatever the clock says.
@@ -16,6 +16,8 @@ const LIVELY_MS: u64 = 3_000;
 pub(super) const RECENT_MS: u64 = 10_000;
 /// And for memory, whose noise needs more points.
 pub(super) const MEMORY_MS: u64 = 30_000;
+/// The time of "lately" for whether a router answers itself, for those that now do and now do not.
+pub(super) const LATELY_MS: u64 = 60_000;
 /// For so long after its start a node is cold, and its numbers are not compared.
 const COLD_MS: u64 = 600_000;
 /// Reports of a node that are remembered: more than come in [`MEMORY_MS`].
@@ -51,6 +53,10 @@ pub(super) struct Seen {
     reports: u32,
     /// For how many reports in a row it has said that it does not answer itself.
     pub(super) unwell: u32,
+    /// When it has said so, as far as that is within [`LATELY_MS`]: no more than are counted, newest last.
+    missed: VecDeque<u64>,
+    /// The longest, in ms, that it has answered itself without a break since this stage began for it.
+    pub(super) answered_ms: u64,
     /// Since when its reports say that it answers itself, or that it does not.
     pub(super) turned: u64,
     /// When it was to begin with what it is to run now.
@@ -86,6 +92,8 @@ impl Watch {
                 began: None,
                 reports: 0,
                 unwell: 0,
+                missed: VecDeque::new(),
+                answered_ms: 0,
                 turned: now,
                 told: now,
                 samples: VecDeque::new(),
@@ -98,6 +106,14 @@ impl Watch {
                     seen.turned = now;
                 }
                 seen.unwell = if node.unwell.is_some() { seen.unwell.saturating_add(1) } else { 0 };
+                if node.unwell.is_some() {
+                    seen.missed.push_back(now);
+                }
+                while seen.missed.len() > CONFIRMED_ALONE as usize
+                    || seen.missed.front().is_some_and(|first| now - first > LATELY_MS)
+                {
+                    seen.missed.pop_front();
+                }
                 if node.starts != seen.starts {
                     seen.starts = node.starts;
                     seen.cold_until = now + COLD_MS;
@@ -110,6 +126,9 @@ impl Watch {
                 seen.samples.push_back((now, node.vitals));
                 if seen.began.is_none() && is_begun(node) {
                     seen.began = Some(Began { at: now, vitals: node.vitals, starts: node.starts });
+                }
+                if let Some(began) = seen.began.filter(|_| seen.unwell == 0) {
+                    seen.answered_ms = seen.answered_ms.max(now - began.at.max(seen.turned));
                 }
             }
             match seen.is_silent(now) {
@@ -165,6 +184,12 @@ impl Watch {
             .is_some_and(|seen| seen.reports > 1 && self.now.saturating_sub(seen.heard) <= LIVELY_MS)
     }
 
+    /// In how many reports it has said lately that it does not answer itself; of more than [`CONFIRMED_ALONE`] that many.
+    pub(super) fn missed(&self, name: &str) -> u32 {
+        let missed = self.nodes.get(name).map(|seen| seen.missed.iter());
+        missed.map_or(0, |missed| missed.filter(|at| self.ago(**at) <= LATELY_MS).count() as u32)
+    }
+
     pub(super) fn is_cold(&self, name: &str) -> bool {
         self.nodes.get(name).is_none_or(|seen| self.now < seen.cold_until)
     }
@@ -208,7 +233,7 @@ impl Seen {
     fn begin(&mut self, now: u64) {
         self.was_there = !self.is_silent(now);
         self.reachable_since = self.was_there.then_some(now);
-        (self.began, self.told) = (None, now);
+        (self.began, self.told, self.answered_ms) = (None, now, 0);
     }
 
     fn is_silent(&self, now: u64) -> bool {
