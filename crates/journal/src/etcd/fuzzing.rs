@@ -2,6 +2,9 @@
 
 use std::sync::{Arc, LazyLock};
 
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
 use super::gateway::Gateway;
 use super::wire::{self, Head, Line, Range, Transaction};
 use super::{Keys, Settings, Shared};
@@ -16,7 +19,8 @@ static SHARED: LazyLock<Shared> = LazyLock::new(|| {
         user: None,
     };
     let gateway = Gateway::new(&settings, Arc::new(|| 0)).expect("settings that work");
-    Shared { gateway, keys: Keys::new("p").expect("a prefix"), id: "id".into() }
+    let keys = Keys::new("p").expect("a prefix");
+    Shared { gateway, keys, id: "id".into(), proved: Mutex::new(Instant::now()) }
 });
 
 /// An answer of any kind: refused, or read to what an engine may give.
