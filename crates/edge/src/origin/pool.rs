@@ -92,8 +92,7 @@ struct Multiplexed {
     sender: http2::SendRequest<Upload>,
     meter: Arc<Meter>,
     since: Instant,
-    /// No exchange has had it.
-    is_new: Rc<Cell<bool>>,
+    /// As long as no exchange has had it, the same.
     last_used: Rc<Cell<Instant>>,
 }
 
@@ -230,9 +229,9 @@ impl Pool {
 
     /// One more exchange on a connection.
     fn share(self: &Rc<Self>, connection: Multiplexed) -> Lease {
-        connection.last_used.set(Instant::now());
+        let is_new = connection.last_used.replace(Instant::now()) == connection.since;
         // Later it may be stale.
-        let reused = !(connection.is_new.replace(false) && connection.since.elapsed() < SETTLE);
+        let reused = !(is_new && connection.since.elapsed() < SETTLE);
         let meter = connection.meter.clone();
         Lease { sender: Sender::Http2(connection), meter, reused, pool: Some(self.clone()) }
     }
@@ -294,8 +293,7 @@ impl Pool {
         let sender = handshake_http2(wire, settings.tls.node.is_some()).await?;
         let now = Instant::now();
         let last_used = Rc::new(Cell::new(now));
-        let connection =
-            Multiplexed { sender, meter: meter.clone(), since: now, is_new: Rc::default(), last_used };
+        let connection = Multiplexed { sender, meter: meter.clone(), since: now, last_used };
         *self.http2.borrow_mut() = Some(connection.clone());
         self.sweep();
         Ok(Lease { sender: Sender::Http2(connection), meter, reused: false, pool })
@@ -436,9 +434,8 @@ impl Lease {
 
     /// There was no exchange: a connection of HTTP/1.1 is kept for whoever wants one, and one that can be shared comes back.
     fn into_pool(self) -> Option<Multiplexed> {
-        if let Sender::Http2(connection) = &self.sender {
-            connection.is_new.set(true);
-            return Some(connection.clone());
+        if let Sender::Http2(connection) = self.sender {
+            return Some(connection);
         }
         self.keep(true);
         None

@@ -416,6 +416,19 @@ proptest! {
     }
 }
 
+/// The lines that a rule's first origin gets of a request with these fields, in the order of their names.
+fn sent_to_the_first(rule: &crate::Rule, mut fields: semantics::Fields) -> String {
+    rule.request_headers.apply(&mut fields);
+    rule.origin.prepare(&mut fields);
+    rule.origin.prepare_for(0, &mut fields);
+    let line = |(name, value): (&[u8], &[u8])| {
+        format!("{}={}", String::from_utf8_lossy(name), String::from_utf8_lossy(value))
+    };
+    let mut lines: Vec<String> = fields.iter().map(line).collect();
+    lines.sort();
+    lines.join(" ")
+}
+
 #[test]
 fn what_one_origin_knows_the_edge_by_is_said_to_no_other() {
     let text = r#"
@@ -450,18 +463,7 @@ fn what_one_origin_knows_the_edge_by_is_said_to_no_other() {
     "#;
     let parsed = Snapshot::parse(text, "f");
     let site = &parsed.snapshot.expect("a good one").sites[0];
-    let sent = |rule: &crate::Rule| {
-        let mut fields = semantics::Fields::new();
-        rule.request_headers.apply(&mut fields);
-        rule.origin.prepare(&mut fields);
-        rule.origin.prepare_for(0, &mut fields);
-        let line = |(name, value): (&[u8], &[u8])| {
-            format!("{}={}", String::from_utf8_lossy(name), String::from_utf8_lossy(value))
-        };
-        let mut lines: Vec<String> = fields.iter().map(line).collect();
-        lines.sort();
-        lines.join(" ")
-    };
+    let sent = |rule: &crate::Rule| sent_to_the_first(rule, semantics::Fields::new());
     let all = "Authorization=Basic site Cookie=edge=1 X-Secret=all X-Site=s";
     let of_two = "Authorization=Basic site Cookie=edge=1 X-Own=two X-Secret=all X-Site=s";
     let wanted =
@@ -508,16 +510,7 @@ fn what_is_kept_from_the_sites_origins_is_kept_from_those_of_a_rule_too() {
         "X-User",
     ];
     let sent = |rule: &crate::Rule| {
-        let mut fields: semantics::Fields = visitors.iter().map(|name| (*name, "visitor")).collect();
-        rule.request_headers.apply(&mut fields);
-        rule.origin.prepare(&mut fields);
-        rule.origin.prepare_for(0, &mut fields);
-        let line = |(name, value): (&[u8], &[u8])| {
-            format!("{}={}", String::from_utf8_lossy(name), String::from_utf8_lossy(value))
-        };
-        let mut lines: Vec<String> = fields.iter().map(line).collect();
-        lines.sort();
-        lines.join(" ")
+        sent_to_the_first(rule, visitors.iter().map(|name| (*name, "visitor")).collect())
     };
     let wanted = [
         "X-Blank= X-Own=visitor X-Secret=visitor X-Told=visitor",

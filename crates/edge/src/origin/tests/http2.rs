@@ -148,6 +148,39 @@ fn a_connection_that_is_being_made_outlives_the_requests_that_gave_up_on_it() {
     });
 }
 
+#[test]
+fn who_waited_for_a_connection_that_failed_tries_once_more() {
+    play(async {
+        let authority = Authority::new("h2-first-fails");
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut origin = authority.origin(listener.local_addr().unwrap().port(), "origin.shop.example");
+        origin.http2 = true;
+        let acceptor = authority.server("origin.shop.example", &[b"h2"]);
+        let group = OriginGroup::of(origin);
+        let (origins, _) = origins();
+        let origins = Rc::new(origins);
+        let asked: Vec<_> = (0..3)
+            .map(|_| {
+                let (origins, group) = (origins.clone(), group.clone());
+                tokio::task::spawn_local(async move { fetch_line(&origins, &group, get("/a")).await })
+            })
+            .collect();
+        // All wait for it by now: they run before this does again.
+        drop(listener.accept().await.unwrap());
+        let (stream, _) = listener.accept().await.unwrap();
+        tokio::task::spawn_local(async move {
+            serve(acceptor.accept(stream).await.unwrap(), Seen::default()).await;
+        });
+        let mut got = Vec::new();
+        for asked in asked {
+            got.push(asked.await.unwrap());
+        }
+        let well = got.iter().filter(|line| *line == "200 [2] \"ok\"").count();
+        assert_eq!(well, 2, "{got:?}");
+        assert_eq!(origins.shared.report()[0].counts.failures, 1);
+    });
+}
+
 /// One fetch of `path`, and the lines that the origin saw.
 fn check(path: &str, expected: &str, requests: usize) {
     play(async {
