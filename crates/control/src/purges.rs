@@ -41,7 +41,7 @@ use crate::{Limit, Shared};
 
 /// What to purge. At least one of `url`, `urls`, `prefix`, `prefixes`, `tag`, `tags`, `site` and `everything`, and together at most
 /// 500. Beside tags, URLs or prefixes, `site` narrows: tags to this site, and URLs and prefixes must be of it.
-#[derive(Debug, Default, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct PurgeWanted {
     /// A URL with all its variants: `https://www.shop.example/a.css?v=2`.
@@ -481,7 +481,14 @@ pub(crate) async fn purge(
         Some(reason) => format!("{}: {}", caller.name(), check_reason(reason)?),
         None => caller.name().to_owned(),
     };
-    let orders = wanted.orders(&caller, &shared.view.get())?;
+    let orders = match wanted.clone().orders(&caller, &shared.view.get()) {
+        // It may be of a configuration that came into force a moment ago.
+        Err(unknown) if unknown.status() == StatusCode::NOT_FOUND => match shared.refresh_view().await {
+            Ok(()) => wanted.orders(&caller, &shared.view.get())?,
+            Err(_) => return Err(unknown),
+        },
+        orders => orders?,
+    };
     let purges = orders.len();
     match shared.purge(orders, by, keyed.clone()).await? {
         Done::At(position) => Ok(accepted(&shared, position, purges)),

@@ -37,10 +37,8 @@ const ATTEMPT_TIME: Duration = Duration::from_secs(3);
 pub(super) const CALL_TIME: Duration = Duration::from_secs(10);
 /// The longest wait between two rounds over all members; the first is a twentieth of it.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// Bytes of an answer that are read. The largest record has 1.4 MiB in base64.
+/// Bytes of an answer, or of a line of a watch, that are read. The largest record has 1.4 MiB in base64.
 const ANSWER_BYTES_MAX: usize = 8 << 20;
-/// Bytes of a line of a watch that are read: the head has less than one KiB.
-const LINE_BYTES_MAX: usize = 64 << 10;
 /// Idle connections kept to a member.
 const IDLE_MAX: usize = 8;
 /// Times that one call renews the token.
@@ -249,7 +247,7 @@ impl Gateway {
             if answer.status() != 200 {
                 return Err(self.refusal(endpoint, answer).await);
             }
-            Ok(Watch { _sender: sender, body: answer.into_body(), read: BytesMut::new() })
+            Ok(Watch { _sender: sender, body: answer.into_body(), read: BytesMut::new(), searched: 0 })
         };
         let watch = match timeout(ATTEMPT_TIME, open).await {
             Ok(Ok(watch)) => Ok(watch),
@@ -446,17 +444,22 @@ pub(super) struct Watch {
     _sender: SendRequest<Full<Bytes>>,
     body: Incoming,
     read: BytesMut,
+    /// Bytes of it that hold no end of a line.
+    searched: usize,
 }
 
 impl Watch {
     /// The next thing that it has seen. Nothing is lost when this is dropped and asked again.
     pub(super) async fn next(&mut self) -> Result<Watched, String> {
         loop {
-            if let Some(end) = self.read.iter().position(|byte| *byte == b'\n') {
-                return wire::Line::read(&self.read.split_to(end + 1));
+            if let Some(end) = self.read[self.searched..].iter().position(|byte| *byte == b'\n') {
+                let line = self.read.split_to(self.searched + end + 1);
+                self.searched = 0;
+                return wire::Line::read(&line);
             }
-            if self.read.len() > LINE_BYTES_MAX {
-                return Err(format!("a watch said more than {LINE_BYTES_MAX} bytes at once"));
+            self.searched = self.read.len();
+            if self.searched > ANSWER_BYTES_MAX {
+                return Err(format!("a watch said more than {ANSWER_BYTES_MAX} bytes at once"));
             }
             match self.body.frame().await {
                 Some(Ok(frame)) => self.read.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data)),

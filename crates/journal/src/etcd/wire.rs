@@ -40,11 +40,6 @@ pub(super) fn get_range(key: &[u8], end: &[u8], limit: usize) -> Value {
     json!({ "request_range": { "key": text(key), "range_end": text(end), "limit": limit.to_string() } })
 }
 
-/// Makes a reading operation one that the member answers by itself.
-pub(super) fn of_one_member(operation: &mut Value) {
-    operation["request_range"]["serializable"] = true.into();
-}
-
 /// That a key was written last at a revision; 0: that it is absent.
 pub(super) fn is_at(key: &[u8], revision: u64) -> Value {
     json!({ "key": text(key), "target": "MOD", "result": "EQUAL", "mod_revision": revision.to_string() })
