@@ -658,3 +658,31 @@ fn now_ms() -> i64 {
 async fn sleep_ms(ms: u64) {
     tokio::time::sleep(Duration::from_millis(ms)).await;
 }
+
+#[cfg(test)]
+mod tests {
+    use journal::Mark;
+    use journal::following::Place;
+
+    use super::*;
+
+    #[test]
+    fn a_place_is_written_each_second_that_moves_it_and_a_heard_moment_each_five() {
+        let at = |position, heard_ms| Kept {
+            place: Place { at: Mark { position, ..Mark::default() }, ..Place::default() },
+            heard_ms,
+        };
+        let on_disk = OnDisk { kept: at(7, 10_000), at_ms: 10_000 };
+        for (kept, now_ms, is_to_be) in [
+            (at(8, 10_000), 10_999, false),
+            (at(8, 10_000), 11_000, true),
+            (at(7, 10_000), 60_000, false),
+            (at(7, 14_999), 14_999, false),
+            (at(7, 15_000), 15_000, true),
+            // The clock was put back.
+            (at(8, 9_000), 9_000, true),
+        ] {
+            assert_eq!(on_disk.is_to_be(&kept, now_ms), is_to_be, "{kept:?} at {now_ms}");
+        }
+    }
+}
