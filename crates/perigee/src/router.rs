@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use clap::Args;
 use journal::feed::{Holdings, Steered, Vitals, check_url};
-use journal::trust::{Identity, Role, is_name};
 use model::change::Order;
 use model::{EdgeSettings, Snapshot};
 use observe::Registry;
@@ -17,6 +16,7 @@ use router::sign::Signer;
 use router::wire::name_of;
 use serde::Deserialize;
 use tokio::signal::unix::{SignalKind, signal};
+use trust::{Identity, Role, is_name};
 
 use crate::address::{AdminAt, parse_address, parse_admin};
 use crate::configuration::Told;
