@@ -159,7 +159,7 @@ impl Control {
         self.fetch("/v1/rollouts/current")
     }
 
-    /// Goes back to a version, or to what was stable before, everywhere at once.
+    /// Goes back to a version, or to what was stable before, at all edges at once.
     ///
     /// # Errors
     /// As [`Control::fetch`].
