@@ -11,7 +11,7 @@ use crate::ledger::Id;
 use crate::pattern::patterns;
 
 /// Rules that are made once all that stands before them is known.
-pub(super) type Rest<'r, 'a> = &'r mut dyn FnMut(&mut World<'a>) -> Vec<DraftRule>;
+type Rest<'r, 'a> = &'r mut dyn FnMut(&mut World<'a>) -> Vec<DraftRule>;
 
 /// Where a rule applies: the location, or the server.
 pub(super) struct Ground<'g> {

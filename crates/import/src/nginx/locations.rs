@@ -8,7 +8,7 @@
 //! What keeps somebody out is never said for less. Where a pattern or a condition cannot be said, all is refused that it could be for:
 //! what covers the expression, else the whole location or server.
 
-use super::answers::{Ground, Rest};
+use super::answers::Ground;
 use super::parse::Directive;
 use super::{Scope, World};
 use crate::draft::{DraftRule, Openness, are_apart, common, path_pattern, quote};
