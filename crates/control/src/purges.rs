@@ -16,13 +16,13 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use axum::{Extension, Json};
-use journal::trust::text_hash;
 use journal::{Commit, Error, TEXT_BYTES_MAX};
 use model::change::{Change, ORDER_BYTES_MAX, ORDERS_MAX, Order, What, Written};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use trust::text_hash;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::api::{answer, read_json};

@@ -19,9 +19,6 @@ pub mod following;
 pub mod fuzzing;
 pub mod memory;
 pub mod sqlite;
-#[cfg(test)]
-mod testing;
-pub mod trust;
 
 use std::collections::HashSet;
 use std::fmt;

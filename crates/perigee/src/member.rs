@@ -27,13 +27,13 @@ use journal::feed::{
     Statistics, Steered, Steering, Told as Taken, Vitals, Wanted, chance_below, follow,
 };
 use journal::following::{Following, Step};
-use journal::trust::{EnrolmentToken, Identity, Role};
 use model::budget::lease::{Ask, Grant};
 use model::change::{Order, Plan, Version, receipt_signed};
 use model::config::TEXT_BYTES_MAX;
 use observe::Registry;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot, watch};
+use trust::{EnrolmentToken, Identity, Role};
 
 pub(crate) use self::edge::EdgeWorks;
 use crate::configuration::Told;

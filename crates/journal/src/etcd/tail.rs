@@ -40,7 +40,7 @@ pub(super) async fn follow(shared: Arc<Shared>, head: Sender<Found>) {
 }
 
 /// Until the watch ends, or has been behind for two questions in a row.
-async fn listen(shared: &Shared, head: &Sender<Found>, mut watch: super::gateway::Watch, mut seen: u64) {
+async fn listen(shared: &Shared, head: &Sender<Found>, mut watch: super::gateway::Watch<'_>, mut seen: u64) {
     let mut missed = None;
     let mut ask_at = Instant::now() + ASK_EVERY;
     loop {

@@ -159,6 +159,8 @@ pub(super) struct Line {
 #[derive(Debug, Deserialize)]
 pub(super) struct Watched {
     #[serde(default)]
+    header: Header,
+    #[serde(default)]
     canceled: bool,
     #[serde(default, deserialize_with = "number")]
     compact_revision: u64,
@@ -166,6 +168,12 @@ pub(super) struct Watched {
     cancel_reason: String,
     #[serde(default)]
     pub(super) events: Vec<Event>,
+}
+
+impl Answer for Watched {
+    fn header(&self) -> &Header {
+        &self.header
+    }
 }
 
 /// A change of a key.

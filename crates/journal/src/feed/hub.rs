@@ -30,8 +30,8 @@ use super::{
     BEAT, BUDGETS_MAX, Beat, Down, Hello, Leased, Line, PLAN_CELL, Records, Report, Restart, SILENCE,
     Statistics, Steered, Up, Wanted, Welcome,
 };
-use crate::trust::{Peer, Role};
 use crate::{Error, Journal, Mark, Page, Record, Work};
+use trust::{Peer, Role};
 
 /// Records kept in memory, at most; who needs older ones makes the hub read them from its source.
 const HELD_MAX: usize = 100_000;

@@ -6,9 +6,9 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::feed::{Receipt, Relay, Steering, Vitals, follow};
 use crate::memory::Memory;
-use crate::testing::Authority;
-use crate::trust::{Identity, verify};
 use crate::{Commit, Digest};
+use trust::testing::Authority;
+use trust::{Identity, verify};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
