@@ -208,14 +208,14 @@ const DAYS_BACK: i64 = 31;
 /// Forgets keys of the days before yesterday, in parts, because there may be many.
 pub(crate) async fn sweep(journal: &Arc<dyn Journal>) -> Result<(), Error> {
     let oldest = day_of(now_ms() - ms(IDEMPOTENCY_KEPT));
-    // A new cluster has none of earlier days.
-    let (kept_from, version) = cells::load::<i64>(&**journal, KEPT_FROM_CELL).await?.unwrap_or((oldest, 0));
-    if version > 0 && kept_from == oldest {
+    let (kept_from, version) = cells::load::<i64>(&**journal, KEPT_FROM_CELL).await?.unwrap_or((0, 0));
+    // By another control's clock it may be tomorrow already.
+    if kept_from == oldest || kept_from == oldest + 1 {
         return Ok(());
     }
-    // Of a clock that was wrong, if it is later.
-    let first = if kept_from > oldest { oldest - DAYS_BACK } else { kept_from.max(oldest - DAYS_BACK) };
-    for day in first..oldest {
+    // What is later still was noted by a clock that was wrong.
+    let first = if kept_from > oldest { 0 } else { kept_from };
+    for day in first.max(oldest - DAYS_BACK)..oldest {
         for part in 0..=255 {
             cells::remove_all(&**journal, &format!("{}{part:02x}", prefix(day))).await?;
         }

@@ -485,7 +485,7 @@ pub(crate) async fn purge(
         // It may be of a configuration that came into force a moment ago.
         Err(unknown) if unknown.status() == StatusCode::NOT_FOUND => match shared.refresh_view().await {
             Ok(()) => wanted.orders(&caller, &shared.view.get())?,
-            Err(_) => return Err(unknown),
+            Err(error) => return Err(Problem::from(error).next("nothing was purged; try again")),
         },
         orders => orders?,
     };

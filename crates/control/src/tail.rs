@@ -1,4 +1,4 @@
-//! Follows the journal for control itself: which purges were the last ones, and how many records there are to trim.
+//! Follows the journal for control itself, by its hub: which purges were the last ones, and how many records there are to trim.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -98,6 +98,11 @@ impl Tail {
                     Ok(())
                 }
                 None => match bounded(journal.read(after, PAGE)).await {
+                    // It was put back to before that: the hub notices in a moment.
+                    Ok(page) if page.records.is_empty() && page.floor.position <= after => {
+                        let _anew = tokio::time::timeout(PAUSE, heads.changed()).await;
+                        Ok(())
+                    }
                     Ok(page) => {
                         after = self.add(&page.records, after.max(page.floor.position));
                         Ok(())

@@ -2,8 +2,7 @@
 //! it out is the node's, in this sequence:
 //!
 //! ```text
-//! lines ─ take ─► Step ─► its orders are in force and on disk ─ reached ─► a receipt may be signed
-//!                            └─► its place is on disk: before that where it has another plan or journal, else a moment later
+//! lines ─ take ─► Step ─► its orders are in force and on disk ─► its place is on disk ─ reached ─► a receipt may be signed
 //! ```
 //!
 //! A crash between any two makes a node apply again what it has applied already, which does no harm; nothing is left out. A
@@ -24,7 +23,7 @@ const GAPS_MAX: u32 = 2;
 pub struct Place {
     /// The journal; `None` before the first.
     pub journal: Option<String>,
-    /// Up to here everything is in force, and purges are in the purge log.
+    /// Up to here everything is in force and on disk.
     pub at: Mark,
     /// The newest plan up to there.
     #[serde(default)]
@@ -52,7 +51,7 @@ pub struct Step {
     pub orders: Vec<Order>,
     /// Purges may have been missed: everything stored before is to be validated. Why. To be done after the orders.
     pub distrust: Option<String>,
-    /// Where the node is, once all of this is in force and, of purges, on disk.
+    /// Where the node is, once all of this is in force and on disk.
     pub place: Place,
 }
 
@@ -127,7 +126,7 @@ impl Following {
         Ok(step)
     }
 
-    /// What a step says is in force and on disk.
+    /// What a step says is in force and on disk, its place included.
     pub fn reached(&mut self, place: Place) {
         self.place = place;
         self.gaps = 0;

@@ -58,7 +58,7 @@ impl Recent {
     /// Adds what was written here, where nothing is missing before it: else the watch will bring both.
     pub(super) fn wrote(&mut self, records: Vec<(Record, Digest)>) {
         for (record, digest) in records {
-            if self.last().is_some_and(|last| last.position + 1 == record.position) {
+            if self.last().is_some_and(|last| last.position.checked_add(1) == Some(record.position)) {
                 self.bring(record, digest);
             }
         }

@@ -1,12 +1,13 @@
 //! Noticing what others have committed: one watch on head and records for all who wait, and a question each second that notices when
 //! the watch has fallen silent. What a watch has not brought is read from the keys, so nothing is lost with it.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
 use tokio::sync::watch::Sender;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::sleep;
 
 use super::wire::{self, Head, KeyValue, text};
 use super::{Found, Shared};
@@ -42,7 +43,8 @@ pub(super) async fn follow(shared: Arc<Shared>, head: Sender<Found>) {
 /// Until the watch ends, or has been behind for two questions in a row.
 async fn listen(shared: &Shared, head: &Sender<Found>, mut watch: super::gateway::Watch<'_>, mut seen: u64) {
     let mut missed = None;
-    let mut ask_at = Instant::now() + ASK_EVERY;
+    // Beside the watch, which is read on meanwhile: the member that is asked may be another one, which hangs.
+    let mut asking = pin!(ask_later(shared, head));
     loop {
         tokio::select! {
             biased;
@@ -62,15 +64,15 @@ async fn listen(shared: &Shared, head: &Sender<Found>, mut watch: super::gateway
                     tell(head, &found);
                 }
             }
-            () = sleep_until(ask_at) => {
+            asked = &mut asking => {
                 // An answer that does not come is no fault of the watch.
-                if let Ok(Found { revision, .. }) = ask(shared, head).await {
+                if let Ok(Found { revision, .. }) = asked {
                     if missed.is_some_and(|missed| seen < missed) {
                         return;
                     }
                     missed = Some(revision);
                 }
-                ask_at = Instant::now() + ASK_EVERY;
+                asking.set(ask_later(shared, head));
             }
         }
     }
@@ -80,11 +82,17 @@ impl Shared {
     /// Keeps a record that the watch has brought. What is none of ours is for reading to find.
     pub(super) fn bring(&self, kv: &KeyValue) {
         if let Some(position) = self.keys.position(&kv.key)
+            && self.keys.record(position) == kv.key
             && let Some((digest, text)) = wire::read_record(&kv.value)
         {
             self.recent.lock().bring(Record { position, text: text.into() }, digest);
         }
     }
+}
+
+async fn ask_later(shared: &Shared, head: &Sender<Found>) -> Result<Found, Error> {
+    sleep(ASK_EVERY).await;
+    ask(shared, head).await
 }
 
 /// Asks the whole etcd for the head.

@@ -77,9 +77,9 @@ impl Keep {
         })
     }
 
-    /// Replaces the place. When this returns, it is safe also from a loss of power.
-    pub(crate) fn write_place(&self, kept: &Kept) -> io::Result<()> {
-        self.write(PLACE, &serde_json::to_vec(kept)?, true)
+    /// Replaces the place. `is_safe`: when this returns, also from a loss of power.
+    pub(crate) fn write_place(&self, kept: &Kept, is_safe: bool) -> io::Result<()> {
+        self.write(PLACE, &serde_json::to_vec(kept)?, is_safe)
     }
 
     /// The configuration that was last put in force.
