@@ -461,7 +461,7 @@ pub(crate) struct PurgeAccepted {
 /// Purge by URL, prefix, surrogate key, site, or everything
 ///
 /// Answers once it is safe in the journal. With an `Idempotency-Key`, the same request within 24 hours is answered with the same
-/// position and not done again.
+/// position, or with 410 once its record is not kept any more, and not done again.
 #[utoipa::path(post, path = "/v1/purges", tag = "purges", request_body = PurgeWanted,
     params(("Idempotency-Key" = Option<String>, Header, description = "at most 200 bytes; known for 24 hours at least")),
     responses((status = 202, body = PurgeAccepted), (status = "default", body = Problem)))]
