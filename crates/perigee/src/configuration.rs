@@ -151,10 +151,8 @@ pub(crate) fn read_node(file: &Path) -> Result<NodeSettings, Refused> {
 
 /// What was parsed, if it has no error and its tests hold; and what is doubtful about it.
 fn usable(parsed: Parsed, name: &str) -> Result<(Snapshot, Vec<Diagnostic>), Refused> {
-    let Parsed { snapshot, mut diagnostics } = parsed;
-    diagnostics.extend(snapshot.iter().flat_map(Snapshot::run_tests));
-    diagnostics.sort_by_key(|diagnostic| diagnostic.span.start);
-    match snapshot.filter(|_| !diagnostics.iter().any(Diagnostic::is_error)) {
+    let Parsed { snapshot, diagnostics } = parsed.tested();
+    match snapshot {
         Some(snapshot) => Ok((snapshot, diagnostics)),
         None => Err(Refused::with(name, diagnostics)),
     }
