@@ -5,12 +5,12 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use journal::trust::pinned_client_config;
 use model::ControlAddress;
 use model::origin::BadUrl;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use serde_json::{Value, json};
+use trust::pinned_client_config;
 
 use crate::{Error, Purge, http, push_query};
 
@@ -159,7 +159,7 @@ impl Control {
         self.fetch("/v1/rollouts/current")
     }
 
-    /// Goes back to a version, or to what was stable before, everywhere at once.
+    /// Goes back to a version, or to what was stable before, at all edges at once.
     ///
     /// # Errors
     /// As [`Control::fetch`].

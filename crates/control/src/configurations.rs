@@ -10,12 +10,12 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use axum::{Extension, Json};
-use journal::trust::text_hash;
 use journal::{Commit, Error, Journal};
 use model::change::Version;
 use model::diff::Difference;
 use model::{Diagnostic, Snapshot};
 use serde::{Deserialize, Serialize};
+use trust::text_hash;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::Shared;

@@ -17,12 +17,12 @@ use axum::{Extension, Json};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use journal::feed::{Holdings, Report, Seen};
-use journal::trust::{self, EnrolmentToken, Peer, text_hash};
 use journal::{Commit, Error};
 use model::ControlAddress;
 use model::change::receipt_signed;
 use rcgen::CertificateSigningRequestParams;
 use serde::{Deserialize, Serialize};
+use trust::{EnrolmentToken, Peer, text_hash};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::Shared;

@@ -18,7 +18,8 @@ use crate::cells;
 use crate::clock::{ms, now_ms};
 use crate::tls::Certificates;
 
-/// How often it is looked which controls there are.
+/// How often it is looked which controls there are. Who says something here for the first time is looked for at once: until it is told
+/// what is reported here, whoever asks it for receipts waits.
 const LOOK: Duration = Duration::from_secs(5);
 
 /// How often a control notes that it runs.
@@ -84,7 +85,10 @@ pub(crate) async fn keep(shared: Arc<Shared>, certificates: Arc<Certificates>, a
     let mut reports = JoinSet::new();
     let mut others: HashMap<String, (Vec<String>, AbortHandle)> = HashMap::new();
     loop {
-        ticks.tick().await;
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = shared.hub.newcomer() => {}
+        }
         if now_ms() - noted_ms >= ms(NOTE) && note(&shared, &urls).await.is_ok() {
             noted_ms = now_ms();
         }

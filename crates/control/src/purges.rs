@@ -16,13 +16,13 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use axum::{Extension, Json};
-use journal::trust::text_hash;
 use journal::{Commit, Error, TEXT_BYTES_MAX};
 use model::change::{Change, ORDER_BYTES_MAX, ORDERS_MAX, Order, What, Written};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use trust::text_hash;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::api::{answer, read_json};
@@ -41,7 +41,7 @@ use crate::{Limit, Shared};
 
 /// What to purge. At least one of `url`, `urls`, `prefix`, `prefixes`, `tag`, `tags`, `site` and `everything`, and together at most
 /// 500. Beside tags, URLs or prefixes, `site` narrows: tags to this site, and URLs and prefixes must be of it.
-#[derive(Debug, Default, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct PurgeWanted {
     /// A URL with all its variants: `https://www.shop.example/a.css?v=2`.
@@ -487,7 +487,14 @@ pub(crate) async fn purge(
         Some(reason) => format!("{}: {}", caller.name(), check_reason(reason)?),
         None => caller.name().to_owned(),
     };
-    let orders = wanted.orders(&caller, &shared.view.get())?;
+    let orders = match wanted.clone().orders(&caller, &shared.view.get()) {
+        // It may be of a configuration that came into force a moment ago.
+        Err(unknown) if unknown.status() == StatusCode::NOT_FOUND => match shared.refresh_view().await {
+            Ok(()) => wanted.orders(&caller, &shared.view.get())?,
+            Err(_) => return Err(unknown),
+        },
+        orders => orders?,
+    };
     let purges = orders.len();
     match shared.purge(orders, by, keyed.clone()).await? {
         Done::At(position) => Ok(accepted(&shared, position, purges)),

@@ -213,7 +213,7 @@ pub(crate) enum BeginAt {
     Edge,
     /// In one PoP; then all.
     Pop,
-    /// At all nodes at once.
+    /// At all edges at once; then at routers, one at a time.
     All,
 }
 
@@ -629,9 +629,9 @@ pub(crate) struct RollbackWanted {
     reason: Option<String>,
 }
 
-/// Go back to an older configuration, everywhere at once
+/// Go back to an older configuration, at all edges at once
 ///
-/// A roll-out that is under way is taken back first, and that is all when no version is named.
+/// Routers take it after them, one at a time. A roll-out that is under way is taken back first, and that is all when no version is named.
 #[utoipa::path(post, path = "/v1/rollback", tag = "configurations", request_body = Option<RollbackWanted>,
     params(("Idempotency-Key" = Option<String>, Header, description = "see POST /v1/purges")),
     responses((status = 200, body = RolloutShown, description = "the roll-out under way was taken back"),

@@ -9,11 +9,11 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 use axum::{Extension, Json};
-use journal::trust::{is_name, text_hash};
 use journal::{Commit, Error};
 use model::rate::Rate;
 use model::units::parse_duration;
 use serde::{Deserialize, Serialize};
+use trust::{is_name, text_hash};
 use utoipa::ToSchema;
 
 use crate::api::{answer, read_json};

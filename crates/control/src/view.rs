@@ -20,6 +20,8 @@ use crate::tokens::Token;
 #[derive(Default)]
 pub(crate) struct View {
     picture: RwLock<Arc<Picture>>,
+    /// One reads at a time, so that nothing older takes the place of something newer.
+    reading: tokio::sync::Mutex<()>,
 }
 
 /// A picture of what the cells said.
@@ -50,6 +52,7 @@ impl View {
     /// # Errors
     /// The journal cannot be reached, and nothing has changed.
     pub(crate) async fn refresh(&self, journal: &dyn Journal) -> Result<Option<Error>, Error> {
+        let _reading = self.reading.lock().await;
         let (tokens, unread_tokens) = cells::load_readable::<Token>(journal, "tokens/").await?;
         let (nodes, unread_nodes) = cells::load_readable::<Node>(journal, "nodes/").await?;
         let before = self.get();

@@ -2,7 +2,8 @@
 //! it out is the node's, in this sequence:
 //!
 //! ```text
-//! lines ─ take ─► Step ─► its orders are in force and on disk ─► its place is on disk ─ reached ─► a receipt may be signed
+//! lines ─ take ─► Step ─► its orders are in force and on disk ─ reached ─► a receipt may be signed
+//!                            └─► its place is on disk: before that where it has another plan or journal, else a moment later
 //! ```
 //!
 //! A crash between any two makes a node apply again what it has applied already, which does no harm; nothing is left out. A
@@ -23,7 +24,7 @@ const GAPS_MAX: u32 = 2;
 pub struct Place {
     /// The journal; `None` before the first.
     pub journal: Option<String>,
-    /// Up to here everything is in force and on disk.
+    /// Up to here everything is in force, and purges are in the purge log.
     pub at: Mark,
     /// The newest plan up to there.
     #[serde(default)]
@@ -51,7 +52,7 @@ pub struct Step {
     pub orders: Vec<Order>,
     /// Purges may have been missed: everything stored before is to be validated. Why. To be done after the orders.
     pub distrust: Option<String>,
-    /// Where the node is, once all of this is in force and on disk.
+    /// Where the node is, once all of this is in force and, of purges, on disk.
     pub place: Place,
 }
 
@@ -126,7 +127,7 @@ impl Following {
         Ok(step)
     }
 
-    /// What a step says is in force and on disk, its place included.
+    /// What a step says is in force and on disk.
     pub fn reached(&mut self, place: Place) {
         self.place = place;
         self.gaps = 0;

@@ -1,7 +1,7 @@
 //! What makes an edge or a router a node of a cluster: it follows the journal by a feed, puts in force what that says, and reports.
 //!
 //! ```text
-//! control ─ feed ─► told: purges ─► works, purge log ─► place on disk ─► receipt ─► control
+//! control ─ feed ─► told: purges ─► works, purge log ─► receipt ─► control        (the place on disk: a moment later)
 //!                     └─ plan ─► text by hash ─► hash, signature, parser, tests ─► in force, or a refusal in the report
 //! ```
 //!
@@ -27,13 +27,13 @@ use journal::feed::{
     Statistics, Steered, Steering, Told as Taken, Vitals, Wanted, chance_below, follow,
 };
 use journal::following::{Following, Step};
-use journal::trust::{EnrolmentToken, Identity, Role};
 use model::budget::lease::{Ask, Grant};
 use model::change::{Order, Plan, Version, receipt_signed};
 use model::config::TEXT_BYTES_MAX;
 use observe::Registry;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot, watch};
+use trust::{EnrolmentToken, Identity, Role};
 
 pub(crate) use self::edge::EdgeWorks;
 use crate::configuration::Told;
@@ -54,6 +54,10 @@ const TRIAL_AGAIN_AFTER_MS: i64 = 10_000;
 
 /// How often origins' budgets are asked for anew, at most: a little below the beat of reports.
 const ASKED_EVERY: Duration = Duration::from_millis(900);
+
+/// How often a place is written down that only purges have moved. After a crash they are applied again from the older one on, which the
+/// purge log makes harmless; written with each, a place would cost more than what it is a place of.
+const PLACE_WRITTEN_EVERY_MS: i64 = 1_000;
 
 /// How often the moment of last having heard is written down; what a restart forgets of it makes sites validate early.
 const HEARD_WRITTEN_EVERY_MS: i64 = 5_000;
@@ -118,6 +122,21 @@ pub(crate) struct Who {
     pub(crate) controls: Vec<String>,
 }
 
+/// The place as it was last written down, and when that was tried last.
+struct OnDisk {
+    kept: Kept,
+    at_ms: i64,
+}
+
+impl OnDisk {
+    fn is_to_be(&self, kept: &Kept, now_ms: i64) -> bool {
+        let since = |then: i64, every: i64| !(0..every).contains(&(now_ms - then));
+        since(self.at_ms, PLACE_WRITTEN_EVERY_MS)
+            && (kept.place != self.kept.place
+                || kept.heard_ms != self.kept.heard_ms && since(self.kept.heard_ms, HEARD_WRITTEN_EVERY_MS))
+    }
+}
+
 /// A node of a cluster.
 pub(crate) struct Member {
     name: String,
@@ -126,8 +145,8 @@ pub(crate) struct Member {
     keep: Keep,
     certified: Certified,
     following: Mutex<Following>,
-    /// When the node last knew that it had missed nothing, as it was last written down.
-    heard_written_ms: Mutex<i64>,
+    /// What is on disk of it.
+    written: Mutex<OnDisk>,
     /// The URL that it follows, or why it follows none.
     link: Mutex<Result<String, String>>,
     /// The plan, as far as it is known.
@@ -162,7 +181,8 @@ impl Member {
         let keep = Keep::of(state)?;
         let Who { role, name, pop, controls } = who;
         let certified = Certified::new(&keep, (role, &name), &controls, token)?;
-        let Kept { place, heard_ms } = keep.place();
+        let kept = keep.place();
+        let place = kept.place.clone();
         Ok(Arc::new(Member {
             name,
             pop,
@@ -173,7 +193,7 @@ impl Member {
             certified,
             plan: watch::Sender::new(place.plan.clone()),
             following: Mutex::new(Following::new(place)),
-            heard_written_ms: Mutex::new(heard_ms),
+            written: Mutex::new(OnDisk { kept, at_ms: 0 }),
             link: Mutex::new(Err("not tried yet".to_owned())),
             running: Mutex::new(None),
             refused: Mutex::new(None),
@@ -234,7 +254,7 @@ impl Member {
     /// # Errors
     /// The system gives no thread.
     pub(crate) fn start(self: &Arc<Self>, works: Arc<dyn Works>) -> std::io::Result<()> {
-        works.heard(*self.heard_written_ms.lock());
+        works.heard(self.written.lock().kept.heard_ms);
         let position = self.following.lock().place().at.position;
         works.begins_at(position);
         works.begins(Arc::clone(&self.news));
@@ -340,28 +360,27 @@ impl Member {
 
     fn take(&self, lines: Vec<Down>) -> Result<(), String> {
         let works = self.works()?;
-        let (Step { orders, distrust, place }, is_new) = {
+        let (Step { orders, distrust, place }, is_led_elsewhere) = {
             let mut following = self.following.lock();
             let step = following.take(lines)?;
-            let is_new = step.place != *following.place();
-            (step, is_new)
+            let before = following.place();
+            let is_led_elsewhere = (&step.place.journal, &step.place.plan) != (&before.journal, &before.plan);
+            (step, is_led_elsewhere)
         };
         let not_applied = |error: String| format!("what control ordered is not in force: {error}");
         let mut applied = None;
         for some in orders.chunks(ORDERS_TOGETHER_MAX) {
             applied = Some(works.purge(some).map_err(not_applied)?);
         }
-        if let Some(why) = distrust {
+        if let Some(why) = &distrust {
             eprintln!("perigee: all that is stored is validated before it is served again: {why}");
             applied = Some(works.distrust().map_err(not_applied)?);
         }
         let now = now_ms();
-        let mut heard_written_ms = self.heard_written_ms.lock();
-        if is_new {
-            let kept = Kept { place: place.clone(), heard_ms: *heard_written_ms };
-            self.keep
-                .write_place(&kept, true)
-                .map_err(|error| format!("{}: cannot be written: {error}", self.keep.path().display()))?;
+        let mut written = self.written.lock();
+        if is_led_elsewhere || distrust.is_some() {
+            let kept = Kept { place: place.clone(), heard_ms: written.kept.heard_ms };
+            self.write(&mut written, kept, now)?;
         }
         let plan = place.plan.clone();
         let (is_current, head) = {
@@ -378,12 +397,22 @@ impl Member {
         });
         if is_current {
             works.heard(now);
-            if now - *heard_written_ms >= HEARD_WRITTEN_EVERY_MS {
-                *heard_written_ms = now;
-                // A loss of power may leave an older one: then sites validate early.
-                let _ = self.keep.write_place(&Kept { place, heard_ms: now }, false);
-            }
         }
+        let kept = Kept { place, heard_ms: if is_current { now } else { written.kept.heard_ms } };
+        if written.is_to_be(&kept, now)
+            && let Err(why) = self.write(&mut written, kept, now)
+        {
+            eprintln!("perigee: {why}; after a start, the node follows from an older place on");
+        }
+        Ok(())
+    }
+
+    fn write(&self, written: &mut OnDisk, kept: Kept, now_ms: i64) -> Result<(), String> {
+        // Also when it fails: it is tried again after a while.
+        written.at_ms = now_ms;
+        let cannot = |error| format!("{}: cannot be written: {error}", self.keep.path().display());
+        self.keep.write_place(&kept).map_err(cannot)?;
+        written.kept = kept;
         Ok(())
     }
 
@@ -628,4 +657,32 @@ fn now_ms() -> i64 {
 
 async fn sleep_ms(ms: u64) {
     tokio::time::sleep(Duration::from_millis(ms)).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use journal::Mark;
+    use journal::following::Place;
+
+    use super::*;
+
+    #[test]
+    fn a_place_is_written_each_second_that_moves_it_and_a_heard_moment_each_five() {
+        let at = |position, heard_ms| Kept {
+            place: Place { at: Mark { position, ..Mark::default() }, ..Place::default() },
+            heard_ms,
+        };
+        let on_disk = OnDisk { kept: at(7, 10_000), at_ms: 10_000 };
+        for (kept, now_ms, is_to_be) in [
+            (at(8, 10_000), 10_999, false),
+            (at(8, 10_000), 11_000, true),
+            (at(7, 10_000), 60_000, false),
+            (at(7, 14_999), 14_999, false),
+            (at(7, 15_000), 15_000, true),
+            // The clock was put back.
+            (at(8, 9_000), 9_000, true),
+        ] {
+            assert_eq!(on_disk.is_to_be(&kept, now_ms), is_to_be, "{kept:?} at {now_ms}");
+        }
+    }
 }

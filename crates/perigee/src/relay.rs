@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use clap::Args;
 use journal::feed::{Check, Dialer, Hub, Relay, follow};
-use journal::trust::{Role, is_name};
 use model::ControlAddress;
 use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use trust::{Role, is_name};
 
 use crate::edge::read_token;
 use crate::failure::Failure;

@@ -1,7 +1,7 @@
 use journal::feed::Dialer;
-use journal::trust::EnrolmentToken;
 use serde_json::json;
 use std::sync::Arc;
+use trust::EnrolmentToken;
 
 use super::purges::in_service;
 use super::stage::{SITES, Stage, TestNode};

@@ -21,7 +21,7 @@ use tokio_rustls::TlsConnector;
 
 use super::lines::{Lines, Writer, lines_body};
 use super::{BEAT, Down, Hello, Outbox, Report, SILENCE, Up};
-use crate::trust::{Identity, pinned_client_config};
+use trust::{Identity, pinned_client_config};
 
 /// How long a connection may take until it can be used, and an answer until its head is there.
 const DIAL_PATIENCE: Duration = Duration::from_secs(3);
@@ -91,7 +91,7 @@ impl Dialer {
         Dialer { urls, tls: Box::new(move || identity().client_config(b"h2")) }
     }
 
-    /// For whoever has no certificate yet and knows the [`fingerprint`](crate::trust::fingerprint) of the authority alone.
+    /// For whoever has no certificate yet and knows the [`fingerprint`](trust::fingerprint) of the authority alone.
     pub fn pinned(urls: Vec<String>, authority: String) -> Self {
         Dialer { urls, tls: Box::new(move || pinned_client_config(&authority, &[b"h2"])) }
     }

@@ -24,7 +24,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::{Dialer, Hub};
-use crate::trust::{Identity, Peer, text_hash};
+use trust::{Identity, Peer, text_hash};
 
 /// Nodes at a time. A relay is for a region: what is more than this is several regions.
 const CONNECTIONS_MAX: usize = 4_096;

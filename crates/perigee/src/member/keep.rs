@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! STATE/cluster/               0700
-//!   key.pem, certificate.pem, authority.pem    who it is, and whom it believes (`journal::trust`)
+//!   key.pem, certificate.pem, authority.pem    who it is, and whom it believes (`trust`)
 //!   place                      up to where it has followed which journal, the newest plan, when it last heard
 //!   running                    the configuration that it last put in force
 //!   starts                     how often its program was started
@@ -19,10 +19,10 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use journal::following::Place;
-use journal::trust::{Identity, text_hash};
 use model::change::Version;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use trust::{Identity, text_hash};
 
 use crate::configuration::Told;
 use crate::failure::Failure;
@@ -77,9 +77,9 @@ impl Keep {
         })
     }
 
-    /// Replaces the place. `is_safe`: when this returns, also from a loss of power.
-    pub(crate) fn write_place(&self, kept: &Kept, is_safe: bool) -> io::Result<()> {
-        self.write(PLACE, &serde_json::to_vec(kept)?, is_safe)
+    /// Replaces the place. When this returns, it is safe also from a loss of power.
+    pub(crate) fn write_place(&self, kept: &Kept) -> io::Result<()> {
+        self.write(PLACE, &serde_json::to_vec(kept)?, true)
     }
 
     /// The configuration that was last put in force.

@@ -9,9 +9,9 @@ use tokio_rustls::TlsConnector;
 use super::*;
 use crate::feed::{Receipt, Relay, Steering, Vitals, follow};
 use crate::memory::Memory;
-use crate::testing::Authority;
-use crate::trust::{Identity, fingerprint, pinned_client_config, verify};
 use crate::{Commit, Digest};
+use trust::testing::Authority;
+use trust::{Identity, fingerprint, pinned_client_config, verify};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -370,6 +370,9 @@ async fn controls_tell_each_other_what_their_nodes_report() {
     let identity = Arc::new(cluster.authority.identity(Role::Control, "c2", 7));
     let dialer = Arc::new(Dialer::new(vec![cluster.url.clone()], move || identity.clone()));
     let _reporting = Running(tokio::spawn(follow(other.reporter(), dialer.clone())));
+    timeout(PATIENCE, cluster.hub.newcomer())
+        .await
+        .expect("it does not notice that there is another control");
     let (url, _serving) = serve(&other, cluster.authority.identity(Role::Control, "c2", 7), dialer).await;
     let edge = cluster.edge("fra-1");
     let _following = edge.follow(&[&url]);
@@ -527,6 +530,9 @@ async fn a_journal_that_is_put_back_is_read_anew_and_so_is_it_by_nodes() {
         edge.reaches(|state| !state.restarts.is_empty()).await;
         write(&journal, texts(0..10)).await;
         has_receipt(&hub, "fra-1", 10).await;
+        let held = hub.held(7, 2).unwrap();
+        assert_eq!(held.iter().map(|record| record.position).collect::<Vec<_>>(), [8, 9]);
+        assert_eq!(hub.held(10, 2), Some(Vec::new()));
 
         let earlier: Arc<dyn Journal> = Arc::new(Memory::new("j1", 1));
         let head = write(&earlier, texts(0..5).chain(texts(100..100 + written_again))).await;
