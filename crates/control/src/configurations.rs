@@ -280,12 +280,8 @@ pub(crate) async fn add(
 /// Every finding, and what can be used; on a thread of its own, as a long one takes a while.
 async fn check(text: String, source: String) -> Result<(String, Vec<Finding>, Option<Snapshot>), Problem> {
     let checked = tokio::task::spawn_blocking(move || {
-        let parsed = Snapshot::parse_cluster(&text, &source);
-        let mut found = parsed.diagnostics;
-        found.extend(parsed.snapshot.iter().flat_map(Snapshot::run_tests));
-        found.sort_by_key(|diagnostic| diagnostic.span.start);
-        let good = parsed.snapshot.filter(|_| !found.iter().any(Diagnostic::is_error));
-        (text, found.iter().map(Finding::from).collect(), good)
+        let parsed = Snapshot::parse_cluster(&text, &source).tested();
+        (text, parsed.diagnostics.iter().map(Finding::from).collect(), parsed.snapshot)
     });
     checked.await.map_err(|_| {
         Problem::new(

@@ -23,6 +23,7 @@ use crate::clock::{ms, now_ms};
 use crate::idempotency::Keyed;
 use crate::limits::{REQUESTS_PER_TOKEN, REQUESTS_PER_TOKEN_MAX, TOKENS_MAX};
 use crate::problem::Problem;
+use crate::purges::unknown_site;
 use crate::vault::random_hex;
 use crate::{Limit, Shared};
 
@@ -306,11 +307,7 @@ pub(crate) async fn make(
             .wanted(format!("at most {TOKENS_MAX}")));
     }
     if let Some(unknown) = wanted.sites.iter().flatten().find(|site| !view.has_site(site)) {
-        return Err(Problem::unknown(
-            "sites: no site of the configuration is called so",
-            unknown,
-            view.site_names(),
-        ));
+        return Err(unknown_site("sites", unknown, &view));
     }
     let requests = wanted.requests_per_second.unwrap_or(REQUESTS_PER_TOKEN);
     if !(1..=REQUESTS_PER_TOKEN_MAX).contains(&requests) {

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use journal::feed::{Holdings, Steered, Vitals, check_url};
+use journal::feed::{Holdings, Steered, Vitals};
 use model::change::Order;
-use model::{EdgeSettings, Snapshot};
+use model::{ControlAddress, EdgeSettings, Snapshot};
 use observe::Registry;
 use router::server::{Config, FileConfig, Router, Settings, StartError};
 use router::sign::Signer;
@@ -104,7 +104,7 @@ struct Own {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct OwnCluster {
-    control: Vec<String>,
+    control: Vec<ControlAddress>,
     #[serde(default)]
     pop: String,
 }
@@ -129,10 +129,7 @@ impl Own {
         if own.cluster.control.is_empty() {
             return Err(wrong("control is empty; wanted the URL of at least one".to_owned()));
         }
-        match own.cluster.control.iter().find_map(|url| check_url(url).err()) {
-            Some(bad) => Err(wrong(format!("control: {bad}"))),
-            None => Ok(Some(own)),
-        }
+        Ok(Some(own))
     }
 }
 
@@ -284,7 +281,8 @@ impl RouterArgs {
                 let lock = state.lock()?;
                 // Any configuration that is told may want it.
                 let key = state.zone_key(generate)?;
-                let OwnCluster { control: controls, pop } = cluster;
+                let OwnCluster { control, pop } = cluster;
+                let controls = control.iter().map(ToString::to_string).collect();
                 let who = Who { role: Role::Router, name: node, pop, controls };
                 let token = || self.token.as_deref().map(read_token).transpose();
                 let member = Member::new(who, state.path(), token, true)?;
