@@ -18,7 +18,7 @@ use semantics::freshness::{Flags, LifetimeSource};
 use semantics::key::{has_dot_segment, hash, normalise_path};
 use semantics::policy::UNREACHABLE_SECS;
 use semantics::reuse::{Assessment, stale_if_error_secs, stale_on, stale_while_revalidate_secs};
-use semantics::{Facts, Fields, Policy, RequestDirectives, StaleOn, Wall, Why, decide_reuse};
+use semantics::{Facts, Fields, Policy, RequestDirectives, StaleOn, Wall, Why};
 use serde_json::{Value, json};
 use stats::Country;
 
@@ -115,15 +115,7 @@ pub(super) fn explain(handle: &Handle, question: &Question) -> Result<Value, Pro
         Found::OnDisk { .. } => unreachable!("read above"),
         Found::Object { key, stored, purged } => {
             let purged_at = purged.and_then(|_| purge_position(shared, &at, &request, &stored));
-            let assessment = decide_reuse(&stored.facts, &directives, &rule.policy, request.now);
-            let assessment = lookup::after_purge(
-                purged,
-                assessment,
-                &stored.facts,
-                &directives,
-                &rule.policy,
-                request.now,
-            );
+            let assessment = lookup::assess(purged, &stored.facts, &at, &request, &directives);
             explanation["stored"] = stored_json(key, &stored, purged);
             explanation["stored"]["head_in"] = match from_disk.iter().any(|(read, _)| *read == key) {
                 true => "disk".into(),
