@@ -14,7 +14,7 @@ use model::rule::Cache;
 use model::{Rule, Scheme, Site};
 use semantics::coding::Form;
 use semantics::fields::is_tchar;
-use semantics::freshness::{Flags, LifetimeSource};
+use semantics::freshness::{Flags, lifetime_origin};
 use semantics::key::{has_dot_segment, hash, normalise_path};
 use semantics::policy::UNREACHABLE_SECS;
 use semantics::reuse::{Assessment, stale_if_error_secs, stale_on, stale_while_revalidate_secs};
@@ -320,7 +320,7 @@ fn freshness_json(
     purged_at: Option<u64>,
 ) -> Value {
     let soft_at = purged_at.filter(|_| purged == Some(Objection::SoftlyPurged));
-    let source = source_text(facts.source, policy);
+    let source = lifetime_origin(facts, policy);
     let has = |flag| facts.flags.has(flag);
     let purged = match (purged, purged_at) {
         (Some(Objection::Distrusted), at) => {
@@ -368,22 +368,5 @@ fn failure_windows(facts: &Facts, policy: &Policy) -> (u64, u64) {
         StaleOn::Error => (secs, secs),
         StaleOn::Unreachable => (0, UNREACHABLE_SECS),
         StaleOn::Nothing => (0, 0),
-    }
-}
-
-fn source_text(source: LifetimeSource, policy: &Policy) -> String {
-    let targeted =
-        |index: u8| policy.targeted.get(usize::from(index)).map_or("a targeted field", |name| name);
-    match source {
-        LifetimeSource::Rule => "the rule's ttl".into(),
-        LifetimeSource::RuleForStatus => "the rule's ttl for this status".into(),
-        LifetimeSource::RuleForSilence => "the rule's ttl, as the origin says nothing".into(),
-        LifetimeSource::TargetedSMaxage(index) => format!("s-maxage in {}", targeted(index)),
-        LifetimeSource::TargetedMaxAge(index) => format!("max-age in {}", targeted(index)),
-        LifetimeSource::SMaxage => "s-maxage in Cache-Control".into(),
-        LifetimeSource::MaxAge => "max-age in Cache-Control".into(),
-        LifetimeSource::Expires => "Expires".into(),
-        LifetimeSource::Heuristic => "a part of the time since Last-Modified".into(),
-        LifetimeSource::Nothing => "nothing gave one".into(),
     }
 }
