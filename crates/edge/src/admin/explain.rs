@@ -80,6 +80,9 @@ pub(super) fn explain(handle: &Handle, question: &Question) -> Result<Value, Pro
         explanation["redirect"] = json!({ "status": status, "location": location });
         return Ok(decided(explanation, Why::Redirect));
     }
+    if rule.cors.preflight(&view(&request)).is_some() {
+        return Ok(decided(explanation, Why::Preflight));
+    }
     if !request.method.is_cacheable() {
         return Ok(decided(explanation, Why::Method));
     }
