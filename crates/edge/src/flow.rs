@@ -28,6 +28,7 @@ use observe::Limit;
 use semantics::cache_status::Fwd;
 use semantics::coding::{compares_tags, restore_tags};
 use semantics::conditional::is_conditional;
+use semantics::hop::Forwarding;
 use semantics::key::{has_dot_segment, hash, normalise_host};
 use semantics::{Assessment, Fields, RequestDirectives, Reuse, StaleOn, Why, decide_reuse, hop};
 use store::disk::Spot;
@@ -524,6 +525,10 @@ impl Flow {
         let start = start(&self.worker, &self.request, &self.text, class);
         self.knew = Some((start.position, start.raised));
         let mut fields = fetch::forwarded_fields(&self.worker, &self.at, &self.request);
+        if hop::count_forward(self.request.method.as_str().as_bytes(), &mut fields) == Forwarding::EndsHere {
+            // Nobody behind is asked, so nothing is known of what may be asked for (RFC 9110 §7.6.2).
+            return Step::Done(serve::own(&self.at, 204, Fields::new(), Why::Preflight));
+        }
         if !self.request.method.is_safe() && compares_tags(&fields) && self.at.rule().compress.is_some() {
             // Who has read a copy changes what it was made of.
             restore_tags(&mut fields);

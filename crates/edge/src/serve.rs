@@ -474,7 +474,7 @@ pub(crate) fn passed(
 }
 
 /// An answer of the edge's own, without content.
-fn own(at: &RuleAt, status: u16, fields: Fields, why: Why) -> Answer {
+pub(crate) fn own(at: &RuleAt, status: u16, fields: Fields, why: Why) -> Answer {
     Answer {
         length: (status != 204).then_some(0),
         rule: Some(at.clone()),
