@@ -15,7 +15,7 @@ use model::{Rule, Scheme, Site};
 use semantics::coding::Form;
 use semantics::fields::is_tchar;
 use semantics::freshness::{Flags, lifetime_origin};
-use semantics::key::{has_dot_segment, hash, normalise_path};
+use semantics::key::{has_dot_segment, hash};
 use semantics::policy::UNREACHABLE_SECS;
 use semantics::reuse::{Assessment, stale_if_error_secs, stale_on, stale_while_revalidate_secs};
 use semantics::{Facts, Fields, Policy, RequestDirectives, StaleOn, Wall, Why};
@@ -117,7 +117,11 @@ pub(super) fn explain(handle: &Handle, question: &Question) -> Result<Value, Pro
         Found::Nothing { why, .. } => (why, None),
         Found::OnDisk { .. } => unreachable!("read above"),
         Found::Object { key, stored, purged } => {
-            let purged_at = purged.and_then(|_| purge_position(shared, &at, &request, &stored));
+            let (tags, position) = (stored.tags(), stored.position());
+            let clock = |subject: &Subject<'_>| shared.purges.read().check(subject);
+            let purge =
+                purged.and_then(|_| lookup::with_subject(shared, &at, &request, tags, position, clock));
+            let purged_at = purge.map(|(_, position)| position);
             let assessment = lookup::assess(purged, &stored.facts, &at, &request, &directives);
             explanation["stored"] = stored_json(key, &stored, purged);
             explanation["stored"]["head_in"] = match from_disk.iter().any(|(read, _)| *read == key) {
@@ -165,21 +169,6 @@ fn stale_sentence(facts: &Facts, assessment: &Assessment) -> Option<&'static str
         }
         _ => return None,
     })
-}
-
-/// The place of the newest purge that matches a stored response.
-fn purge_position(shared: &Shared, at: &RuleAt, request: &Request, stored: &Stored) -> Option<u64> {
-    let (path, query) = (request.path(), request.query());
-    let spelling = normalise_path(path.as_bytes());
-    let subject = Subject {
-        site: at.site_number(),
-        url: lookup::url_hash(shared, at.site(), at.rule(), &request.authority, path, query),
-        host: &request.host,
-        path: &String::from_utf8_lossy(&spelling),
-        tags: stored.tags(),
-        position: stored.position(),
-    };
-    shared.purges.read().check(&subject).map(|(_, position)| position)
 }
 
 /// Which headers choose, what this request has in them, and where that leads. Several lists when the origin's Vary
