@@ -4,7 +4,7 @@ const NOW: Wall = Wall::from_secs(1_790_000_000);
 
 /// Dates relative to [`NOW`].
 fn ago(secs: i64) -> String {
-    date::format(NOW.plus_secs(-secs)).as_str().to_owned()
+    date::format(Wall(NOW.0 - secs * 1000)).as_str().to_owned()
 }
 
 fn fields(lines: &[(&str, &str)]) -> Fields {
