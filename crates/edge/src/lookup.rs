@@ -196,7 +196,7 @@ fn may_have_missed(shared: &Shared, at: &RuleAt, request: &Request, stored: &Obj
     is_silent && age_ms > lag.as_millis() as i64
 }
 
-/// Whether what may come out differently for this one request is not for others to wait for.
+/// Whether the origin may answer this request otherwise than others, so that these must not wait for what it fetches.
 pub(crate) fn is_alone(at: &RuleAt, request: &Request, directives: &RequestDirectives) -> bool {
     let honours = at.rule().policy.request_cache_control == RequestCacheControl::Honour;
     request.fields.contains("authorization")
