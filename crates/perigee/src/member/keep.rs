@@ -225,9 +225,12 @@ impl Places {
     /// # Errors
     /// Of the file system; the place before it is still there.
     pub(crate) fn write(&mut self, kept: &Kept) -> io::Result<()> {
-        let written = self.open.take().map_or_else(|| self.begin(kept), |slots| slots.write(kept));
         // After a failure, the file is looked at anew.
-        self.open = Some(match written? {
+        let written = match self.open.take() {
+            Some(slots) => slots.write(kept)?,
+            None => None,
+        };
+        self.open = Some(match written {
             Some(slots) => slots,
             None => self.begin(kept)?,
         });
