@@ -280,6 +280,27 @@ fn of_those_whom_no_other_may_wait_for_one_waits_for_a_slow_origin() {
     play.origin_saw(2);
 }
 
+#[test]
+fn a_softly_purged_part_is_validated_by_those_too_whom_no_other_may_wait_for() {
+    let range = world::play::range_sent("bytes=0-3");
+    let mut play = play();
+    play.origin(|o| {
+        let part = o.get("/a").expecting("Range", range).reply(206).header("Content-Range", "bytes 0-3/10");
+        part.header("Cache-Control", "public, max-age=3600").header("ETag", "\"1\"").body("0123");
+    });
+    let ask = |c: &Client| c.get("/a").header("Authorization", "me").header("Range", "bytes=0-3").expect(206);
+    play.client(|c| ask(c).body("0123"));
+    play.soft_purge("everything");
+    play.origin(|o| {
+        let confirmed = o.get("/a").expecting("If-None-Match", "\"1\"").reply(304);
+        confirmed.header("Cache-Control", "public, max-age=3600");
+    });
+    play.client(|c| ask(c).body("0123").why("revalidated"));
+    play.origin(|o| o.get("/a").always().reply(503).body("broken"));
+    play.soft_purge("everything");
+    play.client(|c| ask(c).body("0123").why("stale-if-error"));
+}
+
 /// Time-outs of sockets run on the machine's clock, so this one is the shortest there is.
 #[test]
 fn of_those_whom_no_other_may_wait_for_one_waits_for_an_origin_that_hangs() {
