@@ -7,6 +7,7 @@
 //!                 └─ look up ─┬─ on disk ─► Read ─► look up
 //!                             ├─ fresh ─────────────────────────────────────────► answer   (no waiting, no task)
 //!                             ├─ stale, may be served ─► answer, and a fetch in the background
+//!                             ├─ the same, and fetches for nobody else: the first of them ─► fetch
 //!                             └─ stale or missing ─► Board ─┬─ lead ──► fetch ─┐
 //!                                                           ├─ follow ─────────┼─► landed ─► answer
 //!                                                           └─ failing ────────┘
