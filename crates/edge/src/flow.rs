@@ -7,6 +7,7 @@
 //!                 └─ look up ─┬─ on disk ─► Read ─► look up
 //!                             ├─ fresh ─────────────────────────────────────────► answer   (no waiting, no task)
 //!                             ├─ stale, may be served ─► answer, and a fetch in the background
+//!                             ├─ the same, and fetches for nobody else: the first of them ─► fetch
 //!                             └─ stale or missing ─► Board ─┬─ lead ──► fetch ─┐
 //!                                                           ├─ follow ─────────┼─► landed ─► answer
 //!                                                           └─ failing ────────┘
@@ -107,6 +108,8 @@ enum Step {
     Pass { why: Why },
     /// Join a fetch or begin one.
     Board(Want),
+    /// Begin this fetch.
+    TakeOff { want: Want, pilot: Pilot },
     /// Look again: what was followed was for other requests' headers, or something has been read from disk.
     Again,
     /// Read what is stored from disk.
@@ -230,7 +233,9 @@ impl Flow {
         text.clear();
         lookup::write_request_key(&mut text, &at, request);
         let looked = look(worker, &at, request, &directives, &mut text, &[], false);
-        if let (Some(trace), Looked::Answer(_) | Looked::Refresh(..)) = (&request.trace, &looked) {
+        if let (Some(trace), Looked::Answer(_) | Looked::Refresh(..) | Looked::Wait(Step::TakeOff { .. })) =
+            (&request.trace, &looked)
+        {
             trace.looked(request.started);
         }
         let begun = match looked {
@@ -277,6 +282,7 @@ impl Flow {
                 Step::Written { key } => self.written(key).await,
                 Step::Prime(answer) => self.prime(answer).await,
                 Step::Board(want) => self.board(want),
+                Step::TakeOff { want, pilot } => self.take_off(want, pilot),
                 Step::Follow { want, flight } => match self.in_time(&want, flight.landed()).await {
                     Some(landing) => Step::Landed { want, landing, own: false },
                     None => Step::Failed { want, why: Why::OriginBudget },
@@ -380,7 +386,7 @@ impl Flow {
         let class = want.class(&self.at, &self.request);
         let start = start(&self.worker, &self.request, &self.text, class);
         if want.alone {
-            return self.take_off(want, Flight::solitary(&start));
+            return self.take_off(want, Pilot::new(Flight::solitary(&start)));
         }
         let boarding = self.worker.shared.flights.board(want.key, &start, want.may_serve_stale(), |flight| {
             self.is_current(flight.landing().tags(), flight.position)
@@ -394,17 +400,18 @@ impl Flow {
             Boarding::Failing(why) => Step::Failed { want, why },
             Boarding::Lead(flight) => match want.came_meanwhile(&self.worker, &flight) {
                 true => Step::Again,
-                false => self.take_off(want, flight),
+                false => self.take_off(want, Pilot::new(flight)),
             },
         }
     }
 
     /// Begins the fetch as a task of its own.
-    fn take_off(&mut self, want: Want, flight: Arc<Flight>) -> Step {
+    fn take_off(&mut self, want: Want, pilot: Pilot) -> Step {
+        let flight = pilot.flight().clone();
         self.knew = Some((flight.position, flight.raised));
         let (sender, report) = oneshot::channel();
         let job = want.job(&self.worker, &self.request, &self.at, self.text.clone(), &flight);
-        tokio::task::spawn_local(fetch::fly(job, Pilot::new(flight.clone()), self.interim.clone(), sender));
+        tokio::task::spawn_local(fetch::fly(job, pilot, self.interim.clone(), sender));
         Step::Lead { want, flight, report }
     }
 
@@ -692,6 +699,15 @@ impl Want {
         urgency::class_of(at, request, stored, self.may_serve_stale())
     }
 
+    /// A flight that validates something stale, unless one does already or has just failed.
+    fn lead(&self, worker: &Worker, request: &Request, at: &RuleAt, text: &[u8]) -> Option<Pilot> {
+        let start = start(worker, request, text, self.class(at, request));
+        match worker.shared.flights.board(self.key, &start, true, |_| true) {
+            Boarding::Lead(flight) if !self.came_meanwhile(worker, &flight) => Some(Pilot::new(flight)),
+            _ => None,
+        }
+    }
+
     /// Whether another fetch has stored what is wanted since this request looked: then there is nothing to fetch, and
     /// `flight`, just begun, lands on that. Between looking and boarding a whole fetch can end on another core.
     fn came_meanwhile(&self, worker: &Worker, flight: &Arc<Flight>) -> bool {
@@ -858,11 +874,22 @@ fn look(
             Looked::Answer(serve::stored(worker, at, request, stored, &assessment, Note::of(Why::Fresh)))
         }
         Reuse::StaleWhileRevalidate => {
+            let object_key = key;
+            // Who fetches for nobody else does so under another key.
+            let key = if alone { !key } else { key };
+            let (why, stale) = (Why::Expired, Some((stored.clone(), assessment)));
+            let want = Want { key, object_key, why, stale, range: None, alone };
+            // What it fetches may not be for others, and where all are such, nothing would come of it behind their answers: one at
+            // a time waits for it.
+            if alone
+                && !directives.only_if_cached
+                && let Some(pilot) = want.lead(worker, request, at, text)
+            {
+                return Looked::Wait(Step::TakeOff { want, pilot });
+            }
             let note = Note::of(Why::StaleWhileRevalidate);
-            let answer = serve::stored(worker, at, request, stored.clone(), &assessment, note);
-            let (why, stale) = (Why::Expired, Some((stored, assessment)));
-            let want = Want { key, object_key: key, why, stale, range: None, alone };
-            Looked::Refresh(answer, want)
+            let answer = serve::stored(worker, at, request, stored, &assessment, note);
+            if alone { Looked::Answer(answer) } else { Looked::Refresh(answer, want) }
         }
         Reuse::Revalidate { .. } if directives.only_if_cached => {
             Looked::Answer(Refusal::OnlyIfCached.answer(request))
@@ -882,13 +909,10 @@ fn look(
 
 /// Validates something stale in the background, unless that is happening already or has just failed.
 fn refresh(worker: &Rc<Worker>, request: &Rc<Request>, at: &RuleAt, text: Vec<u8>, want: Want) {
-    let start = start(worker, request, &text, want.class(at, request));
-    if let Boarding::Lead(flight) = worker.shared.flights.board(want.key, &start, true, |_| true)
-        && !want.came_meanwhile(worker, &flight)
-    {
+    if let Some(pilot) = want.lead(worker, request, at, &text) {
         let (sender, _) = oneshot::channel();
-        let job = want.job(worker, request, at, text, &flight);
-        tokio::task::spawn_local(fetch::fly(job, Pilot::new(flight), Interim::default(), sender));
+        let job = want.job(worker, request, at, text, pilot.flight());
+        tokio::task::spawn_local(fetch::fly(job, pilot, Interim::default(), sender));
     }
 }
 

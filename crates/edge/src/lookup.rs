@@ -214,13 +214,7 @@ pub(crate) fn assess(
 ) -> Assessment {
     let policy = &at.rule().policy;
     let assessment = decide_reuse(facts, directives, policy, request.now);
-    let mut assessment = after_purge(purged, assessment, facts, directives, policy, request.now);
-    if assessment.reuse == Reuse::StaleWhileRevalidate && is_alone(at, request, directives) {
-        // What it would fetch behind its answer may not be for others: where all are such, it would be stale for good.
-        assessment.reuse = Reuse::Revalidate { stale_on: StaleOn::Error };
-        assessment.why = Why::Expired;
-    }
-    assessment
+    after_purge(purged, assessment, facts, directives, policy, request.now)
 }
 
 fn after_purge(

@@ -8,6 +8,7 @@
 use crate::Fields;
 use crate::fields::trim;
 use crate::list::tokens;
+use crate::range;
 
 /// Most hops that a CDN-Loop may record before the request is taken for one that runs in circles through others.
 pub const CDN_HOPS_MAX: usize = 16;
@@ -207,14 +208,14 @@ fn cdn_infos(request: &Fields) -> impl Iterator<Item = &[u8]> {
 // --- Max-Forwards ---
 
 /// Counts Max-Forwards down for a request that is about to be forwarded. Only TRACE and OPTIONS have it; for other
-/// methods, and for a value that is no number, nothing happens. RFC 9110 §7.6.2.
+/// methods, and for a value that is no number, nothing happens. One that is too large for an integer counts as
+/// [`u32::MAX`]. RFC 9110 §7.6.2.
 pub fn count_forward(method: &[u8], request: &mut Fields) -> Forwarding {
     if !matches!(method, b"TRACE" | b"OPTIONS") {
         return Forwarding::Onward;
     }
-    let count =
-        request.get("max-forwards").and_then(|value| std::str::from_utf8(value).ok()?.parse::<u32>().ok());
-    match count {
+    let count = request.get("max-forwards").and_then(range::position);
+    match count.map(|count| u32::try_from(count).unwrap_or(u32::MAX)) {
         None => Forwarding::Onward,
         Some(0) => Forwarding::EndsHere,
         Some(count) => {
@@ -367,7 +368,11 @@ mod tests {
         check("TRACE", "2", Forwarding::Onward, "1");
         check("OPTIONS", "0", Forwarding::EndsHere, "0");
         check("GET", "0", Forwarding::Onward, "0");
-        check("TRACE", "x", Forwarding::Onward, "x");
+        check("OPTIONS", "4294967295", Forwarding::Onward, "4294967294");
+        check("OPTIONS", "99999999999999999999", Forwarding::Onward, "4294967294");
+        for no_number in ["x", "", "+0", "-1", "0, 0", "1.0"] {
+            check("TRACE", no_number, Forwarding::Onward, no_number);
+        }
         assert_eq!(count_forward(b"TRACE", &mut Fields::new()), Forwarding::Onward);
     }
 }

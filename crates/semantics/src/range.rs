@@ -191,7 +191,7 @@ fn range_spec(text: &[u8]) -> Option<RangeSpec> {
 }
 
 /// `1*DIGIT`; numbers beyond `u64` are as good as its maximum.
-fn position(digits: &[u8]) -> Option<u64> {
+pub(crate) fn position(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() {
         return None;
     }

@@ -1,7 +1,7 @@
 //! How long a stored response answers, and what may answer when it has gone stale. RFC 9111 §4, §5; RFC 5861;
 //! RFC 8246; RFC 9213.
 
-use world::play::Play;
+use world::play::{Client, Play};
 use world::{Gate, play};
 
 /// Stores `one` under these response headers and checks that it answers for `secs` seconds and not a second longer.
@@ -302,6 +302,22 @@ fn only_if_cached_never_asks_the_origin() {
             c.get("/a").expect(200).body("one");
             c.get("/a").header("Cache-Control", "only-if-cached").expect(200).body("one").why("fresh");
         });
+}
+
+#[test]
+fn only_if_cached_gets_a_stale_response_within_its_window_with_authorization_too() {
+    let mut play = play();
+    play.site("request_cache_control = \"honour\"");
+    play.origin(|o| o.get("/a").header("Cache-Control", "max-age=10, stale-while-revalidate=30").body("one"));
+    play.client(|c| c.get("/a").expect(200).body("one"));
+    play.pass_secs(20);
+    let ask = |c: &Client| {
+        c.get("/a").header("Authorization", "me").header("Cache-Control", "only-if-cached").expect_any()
+    };
+    play.client(|c| ask(c).status(200).body("one").why("stale-while-revalidate"));
+    play.pass_secs(30);
+    play.client(|c| ask(c).status(504));
+    play.origin_saw(1);
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! Purges by URL, prefix, surrogate key, site and everything, hard and soft, and while a fill is under way: what was
 //! fetched before a purge is never served after it (invariant 2).
 
-use world::play::Play;
+use std::thread::JoinHandle;
+
+use world::play::{Answer, Client, Play};
 use world::{Gate, play};
 
 const FRESH: &str = "max-age=3600";
@@ -230,6 +232,94 @@ fn what_a_soft_purge_made_stale_is_validated_by_those_too_whom_no_other_may_wait
         c.head("/b").expect(200).why("revalidated");
         c.get("/b").expect(200).body("old /b").why("fresh");
     });
+}
+
+/// Lets 40 visitors with Authorization ask at once.
+fn ask_authorized(play: &mut Play) -> Vec<JoinHandle<Answer>> {
+    let ask = |client: Client| {
+        std::thread::spawn(move || client.get("/a").header("Authorization", "me").expect(200))
+    };
+    (0..40).map(|_| ask(play.visitor())).collect()
+}
+
+/// How many of these visitors waited for the origin; each that did is answered with `text`, the others with what was stored.
+#[track_caller]
+fn waited(visitors: Vec<JoinHandle<Answer>>, text: &str, why: &str) -> usize {
+    let answers = visitors.into_iter().map(|visitor| visitor.join().expect("it is answered"));
+    let is_stale = |answer: &Answer| {
+        let status = answer.response().head.field("cache-status").unwrap_or_default();
+        status.contains("detail=stale-while-revalidate")
+    };
+    let (stale, waited): (Vec<_>, Vec<_>) = answers.partition(is_stale);
+    let count = waited.len();
+    stale.into_iter().for_each(|answer| drop(answer.body("old /a")));
+    waited.into_iter().for_each(|answer| drop(answer.body(text).why(why)));
+    count
+}
+
+#[test]
+fn of_those_whom_no_other_may_wait_for_one_waits_for_a_slow_origin() {
+    let gate = Gate::new();
+    let mut play = stored(&["/a"], &[("Cache-Control", "public")]);
+    play.soft_purge("everything");
+    play.origin(|o| {
+        let changed = o.get("/a").expecting("Authorization", "me").expecting("If-None-Match", "\"1\"");
+        changed.hold(&gate).header("Cache-Control", "public, max-age=3600").body("new");
+    });
+    let visitors = ask_authorized(&mut play);
+    world::play::wait_until("all answers but one", || {
+        visitors.iter().filter(|visitor| !visitor.is_finished()).count() == 1
+    });
+    gate.wait_reached();
+    play.client(|c| c.head("/a").expect(200).why("stale-while-revalidate"));
+    gate.open();
+    assert_eq!(waited(visitors, "new", "expired"), 1);
+    let client = play.visitor();
+    let ask = || client.get("/a").header("Authorization", "me").expect(200);
+    // It is stored a moment after its last byte has been sent.
+    world::play::wait_until("the new response", || ask().text() == "new");
+    ask().body("new").why("fresh");
+    play.origin_saw(2);
+}
+
+#[test]
+fn a_softly_purged_part_is_validated_by_those_too_whom_no_other_may_wait_for() {
+    let range = world::play::range_sent("bytes=0-3");
+    let mut play = play();
+    play.origin(|o| {
+        let part = o.get("/a").expecting("Range", range).reply(206).header("Content-Range", "bytes 0-3/10");
+        part.header("Cache-Control", "public, max-age=3600").header("ETag", "\"1\"").body("0123");
+    });
+    let ask = |c: &Client| c.get("/a").header("Authorization", "me").header("Range", "bytes=0-3").expect(206);
+    play.client(|c| ask(c).body("0123"));
+    play.soft_purge("everything");
+    play.origin(|o| {
+        let confirmed = o.get("/a").expecting("If-None-Match", "\"1\"").reply(304);
+        confirmed.header("Cache-Control", "public, max-age=3600");
+    });
+    play.client(|c| ask(c).body("0123").why("revalidated"));
+    play.origin(|o| o.get("/a").always().reply(503).body("broken"));
+    play.soft_purge("everything");
+    play.client(|c| ask(c).body("0123").why("stale-if-error"));
+}
+
+/// Time-outs of sockets run on the machine's clock, so this one is the shortest there is.
+#[test]
+fn of_those_whom_no_other_may_wait_for_one_waits_for_an_origin_that_hangs() {
+    let gate = Gate::new();
+    let mut play = play();
+    play.site("origin_options = { timeouts = { first_byte = \"1s\" } }");
+    store(&mut play, &["/a"], &[("Cache-Control", "public, stale-if-error=3600")]);
+    play.soft_purge("everything");
+    play.origin(|o| o.get("/a").always().hold(&gate).body("late"));
+    let visitors = ask_authorized(&mut play);
+    gate.wait_reached();
+    assert_eq!(waited(visitors, "old /a", "stale-if-error"), 1);
+    // The failure speaks for the key.
+    assert_eq!(waited(ask_authorized(&mut play), "", ""), 0);
+    play.pass_secs(2);
+    assert_eq!(waited(ask_authorized(&mut play), "old /a", "stale-if-error"), 1);
+    gate.open();
 }
 
 #[test]

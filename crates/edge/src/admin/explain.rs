@@ -136,7 +136,10 @@ pub(super) fn explain(handle: &Handle, question: &Question) -> Result<Value, Pro
                 freshness_json(&stored.facts, &rule.policy, request.now, &assessment, purged, purged_at);
             match stored.parts().is_some() && !parts_answer(&request, &stored) {
                 true => (Why::Partial, None),
-                false => (assessment.why, stale_sentence(&stored.facts, &assessment)),
+                false => {
+                    let alone = lookup::is_alone(&at, &request, &directives) && !directives.only_if_cached;
+                    (assessment.why, stale_sentence(&stored.facts, &assessment, alone))
+                }
             }
         }
     };
@@ -152,8 +155,11 @@ pub(super) fn explain(handle: &Handle, question: &Question) -> Result<Value, Pro
 }
 
 /// What happens to a stale response at the next request: the sentence of its [`Why`] tells what has happened after it.
-fn stale_sentence(facts: &Facts, assessment: &Assessment) -> Option<&'static str> {
+fn stale_sentence(facts: &Facts, assessment: &Assessment, alone: bool) -> Option<&'static str> {
     Some(match (assessment.why, facts.flags.has(Flags::NO_CACHE), facts.has_validator()) {
+        (Why::StaleWhileRevalidate, ..) if alone => {
+            "Stale; one such request at a time waits for the origin, and the others are answered with it."
+        }
         (Why::StaleWhileRevalidate, ..) => {
             "Stale; the next request is answered with it, and the origin is asked behind that answer."
         }
