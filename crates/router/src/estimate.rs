@@ -225,10 +225,10 @@ impl Known<'_> {
         let cell = sum(self.cell);
         let (network, system) = (sum(self.network), sum(self.system));
         let own_samples = SYSTEM_WORTH * network.count + system.count;
-        // What the cell says is of all its systems together, and worth as much as there is of others.
+        // What the cell says is of all its systems together: of a system that was measured, the country's others say as much.
+        let others = Sum { count: (cell.count - system.count).max(0.0), ms: cell.mean_or(0.0) };
+        let others = Sum { ms: others.ms * others.count, ..others };
         if own_samples == 0.0 || self.is_prefix {
-            let count = (cell.count - system.count).max(0.0);
-            let others = Sum { count, ms: cell.mean_or(0.0) * count };
             residual_ms += others.shrunk(residual_ms, SHRINK);
         }
         if own_samples == 0.0 {
@@ -239,7 +239,7 @@ impl Known<'_> {
         residual_ms += network.shrunk(residual_ms, SYSTEM_SHRINK);
         residual_ms += system.shrunk(residual_ms, SHRINK);
         let own_ms = residual_ms - before_ms;
-        let is_own = own_ms.abs() > GAIN_MS_MIN;
+        let is_own = own_ms.abs() > before_ms.abs();
         let elsewhere = COUNTRY_WORTH * (country.count - network.count).max(0.0);
         let samples = own_samples + if is_own { 0.0 } else { elsewhere };
         let single = if own_samples < SINGLE_WORTH + 1.0 { SINGLE_DOUBT } else { 1.0 };
@@ -279,7 +279,7 @@ pub struct Estimate {
     doubt_ms: f64,
     /// Of these, those of their own system.
     own_samples: f64,
-    /// Whether these say something else than all others.
+    /// Whether these have moved it by more than all others.
     is_own: bool,
 }
 
@@ -650,14 +650,6 @@ mod tests {
                 estimates.fade();
             }
         }
-        // Nor where all paths are longer than their distance.
-        let mut estimates = Estimates::default();
-        for _ in 0..50 {
-            estimates.add(&Sample { asn: 1, ..sample(0, 100.0, 80.0) }).unwrap();
-            estimates.add(&Sample { asn: 1, ..sample(1, 500.0, 90.0) }).unwrap();
-        }
-        estimates.add(&Sample { asn: 2, ..sample(0, 100.0, 400.0) }).unwrap();
-        assert_eq!(choose(&estimates, 1, 2, [100.0, 500.0]), 0);
     }
 
     #[test]
