@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use model::steering::{RoundTrips, network_of};
 
-use crate::estimate::{Estimates, Refused, Sample};
+use crate::estimate::{Estimates, Learned, Refused, Sample};
 use crate::location::UNKNOWN;
 use crate::table::World;
 
@@ -25,6 +25,8 @@ const WINDOW_MS: u64 = 600_000;
 #[derive(Debug, Default)]
 pub(crate) struct MeasureCounters {
     pub(crate) taken: AtomicU64,
+    /// Of these, those whose system there was no room for.
+    pub(crate) without_system: AtomicU64,
     pub(crate) faster_than_light: AtomicU64,
     pub(crate) out_of_range: AtomicU64,
     pub(crate) unknown_pop: AtomicU64,
@@ -107,10 +109,13 @@ impl Measurements {
             count: trips.count.min(left),
         };
         match Arc::make_mut(&mut self.estimates).add(&sample) {
-            Ok(()) => {
+            Ok(learned) => {
                 self.networks.insert(network, taken + sample.count);
                 self.is_new = true;
                 counters.taken.fetch_add(u64::from(sample.count), Relaxed);
+                if learned == Learned::WithoutSystem {
+                    counters.without_system.fetch_add(u64::from(sample.count), Relaxed);
+                }
             }
             Err(Refused::FasterThanLight) => count(&counters.faster_than_light),
             Err(Refused::OutOfRange) => count(&counters.out_of_range),

@@ -664,7 +664,7 @@ fn tell(
 /// A family of one metric: name, what it says, its kind, and where it is counted.
 type Family = (&'static str, &'static str, &'static str, fn(&Shared) -> &AtomicU64);
 
-static FAMILIES: [Family; 19] = [
+static FAMILIES: [Family; 20] = [
     ("perigee_router_states_total", "States that came into force.", "counter", |shared| &shared.plan.states),
     ("perigee_router_reloads_total", "Changed files that came into force.", "counter", |shared| {
         &shared.plan.reloads
@@ -740,6 +740,12 @@ static FAMILIES: [Family; 19] = [
         "Round trips that were measured, and are believed.",
         "counter",
         |shared| &shared.measured.taken,
+    ),
+    (
+        "perigee_router_samples_without_system_total",
+        "Of these, round trips of which too many systems or prefixes were known to learn theirs.",
+        "counter",
+        |shared| &shared.measured.without_system,
     ),
 ];
 

@@ -30,9 +30,14 @@ const PREFIX_BITS_V4: u32 = 20;
 /// See [`PREFIX_BITS_V4`].
 const PREFIX_BITS_V6: u32 = 36;
 
+/// Whether it is a prefix that stands for a system.
+pub(crate) fn is_prefix(system: u32) -> bool {
+    system & 0xf000_0000 == PREFIXES
+}
+
 /// The system itself; of a prefix that stands for one, the one that is four bits shorter.
 pub(crate) fn wider(system: u32) -> u32 {
-    if system & 0xf000_0000 == PREFIXES { system & !0x1f } else { system }
+    if is_prefix(system) { system & !0x1f } else { system }
 }
 
 /// What stands for the system of a /24.
@@ -160,9 +165,9 @@ impl Systems {
         (first as u32, last as u32)
     }
 
-    /// The same of /48s.
-    pub(crate) fn around_48(&self, network: u64) -> (u64, u64) {
-        self.v6.around(network, 48, PREFIX_BITS_V6)
+    /// The same of /48s; `wide`: of those in the wider prefix that stands for a system.
+    pub(crate) fn around_48(&self, network: u64, wide: bool) -> (u64, u64) {
+        self.v6.around(network, 48, PREFIX_BITS_V6 - if wide { 4 } else { 0 })
     }
 
     /// The runs of both families, as [`Systems::compile`] takes them.
@@ -196,7 +201,7 @@ mod tests {
             assert_eq!(of(address) & 0xf000_0000, PREFIXES, "{address}");
         }
         assert_eq!(systems.runs(), (v4.to_vec(), v6.to_vec()));
-        assert_eq!(systems.around_48(0x2001_0db8_1234), (0x2001_0db8_0000, 0x2001_0db8_ffff));
+        assert_eq!(systems.around_48(0x2001_0db8_1234, false), (0x2001_0db8_0000, 0x2001_0db8_ffff));
         assert_eq!(systems.around_24(0x0a_00_0f), (0x0a_00_00, 0x0a_00_0f));
         assert!(!systems.is_empty() && Systems::default().is_empty());
     }
@@ -220,6 +225,7 @@ mod tests {
         assert_eq!(wider(wider(of("10.0.0.1"))), wider(of("10.0.0.1")));
         assert_eq!(systems.around_24(0x0a_00_12), (0x0a_00_10, 0x0a_00_17), "up to a system that is known");
         assert_eq!(systems.around_24(0x0a_00_02), (0x0a_00_00, 0x0a_00_0f));
-        assert_eq!(systems.around_48(0x2001_0db8_1234), (0x2001_0db8_1000, 0x2001_0db8_1fff));
+        assert_eq!(systems.around_48(0x2001_0db8_1234, false), (0x2001_0db8_1000, 0x2001_0db8_1fff));
+        assert_eq!(systems.around_48(0x2001_0db8_1234, true), (0x2001_0db8_0000, 0x2001_0db8_ffff));
     }
 }

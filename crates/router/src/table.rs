@@ -953,8 +953,12 @@ impl Table {
             let mut last = world.location.start_of(end).map_or(u64::MAX, |next| next - 1);
             if let Some(by) = by {
                 let systems = world.location.systems();
-                pop = by.find(world, cell, systems.of(address.into()), pop);
-                let (of_system, to) = systems.around_48(number >> 16);
+                let asn = systems.of(address.into());
+                pop = by.find(world, cell, asn, pop);
+                let country = world.location.cells()[usize::from(cell)].country;
+                // Of the whole wider prefix nothing was measured, if nothing was of this one.
+                let is_known = by.view.estimates.known(cell, country, asn).is_of_system();
+                let (of_system, to) = systems.around_48(number >> 16, !is_known);
                 (first, last) = (first.max(of_system << 16), last.min(to << 16 | 0xffff));
             }
             if !self.shares.0.is_empty() {

@@ -408,7 +408,7 @@ fn take_samples(
             count: trips.count,
         };
         match estimates.add(&sample) {
-            Ok(()) => measured.taken += count,
+            Ok(_) => measured.taken += count,
             Err(_) => measured.refused += count,
         }
     }

@@ -3,7 +3,8 @@
 //!
 //! `cargo run --release -p router --example synthetic -- beacons [SEEDS [TOWNS [SYSTEMS [RESTLESS]]]]`: mean over so many seeds. SYSTEMS 1: whose
 //! each network is is known; 0: nobody knows; 2: nor that, but what is of one system lies side by side. RESTLESS 1: a visitor's own line takes
-//! 15 ms more on average, so does each sample, and 3 of 100 some 300 ms. Columns: beacons; ms too slow; of
+//! 15 ms more on average, so does each sample, and 3 of 100 some 300 ms; 2: besides, one path of four of one network of ten takes 300 ms more, and of
+//! the PoP that is chosen, an edge tells the mean of up to 16 round trips. Columns: beacons; ms too slow; of
 //! geography's; seeds in which visitors waited longer than by geography; of geography's, if everything that was measured of a network
 //! were known exactly; the same, and all countries' paths too; and if of each town the mean of its networks were known exactly.
 
@@ -35,6 +36,7 @@ struct Trial {
     by_weight: Vec<f64>,
     systems: Knowledge,
     is_restless: bool,
+    has_aggregates: bool,
     /// By town and network, the number of its /19.
     places: Vec<Vec<u32>>,
     /// Which paths were measured: of a network, to a PoP.
@@ -54,6 +56,13 @@ impl Trial {
         }
         let asleep_ms = if self.chance.unit() < 0.03 { self.chance.exponential(300.0) } else { 0.0 };
         asleep_ms + self.chance.exponential(15.0)
+    }
+
+    /// What a visitor waits for a PoP, without noise.
+    fn rtt_ms(&self, place: (usize, usize), pop: usize) -> f64 {
+        let mix = (self.internet.asn(place) as usize).wrapping_mul(0x9e37_79b9) >> 8;
+        let is_slow = self.has_aggregates && mix.is_multiple_of(10) && (mix / 10 + pop).is_multiple_of(4);
+        self.internet.rtt_ms(place, pop) + if is_slow { 300.0 } else { 0.0 }
     }
 
     /// As the router has it.
@@ -94,8 +103,11 @@ impl Trial {
         let (town, network, _) = visitor;
         let (own, asn) = (self.internet.asn((town, network)), self.system(visitor));
         let line_ms = if self.is_restless { self.chance.exponential(15.0) } else { 0.0 };
-        for pop in pops {
-            let rtt_ms = self.internet.rtt_ms((town, network), pop) + line_ms + self.noise_ms();
+        for (number, pop) in pops.into_iter().enumerate() {
+            let is_mean = self.has_aggregates && number == 0;
+            let count = if is_mean { 1 + self.chance.below(16) as u32 } else { 1 };
+            let noise_ms = (0..count).map(|_| self.noise_ms()).sum::<f64>() / f64::from(count);
+            let rtt_ms = self.rtt_ms((town, network), pop) + line_ms + noise_ms;
             let sample = Sample {
                 cell: visitor.0 as u16 + 1,
                 country: self.internet.towns[visitor.0].country,
@@ -104,7 +116,7 @@ impl Trial {
                 km: km[pop],
                 is_placed: true,
                 rtt_ms,
-                count: 1,
+                count,
             };
             // What is refused is not learned, as in the router.
             if self.estimates.add(&sample).is_ok() {
@@ -119,7 +131,7 @@ impl Trial {
         for (town, one) in self.internet.towns.iter().enumerate() {
             let networks = self.internet.network_count(town);
             for network in 0..networks {
-                let rtt = |pop| self.internet.rtt_ms((town, network), pop);
+                let rtt = |pop| self.rtt_ms((town, network), pop);
                 let best = (0..self.internet.pops.len()).map(rtt).fold(f64::INFINITY, f64::min);
                 sum += one.weight / networks as f64 * (rtt(choose(town, network)) - best);
             }
@@ -136,8 +148,7 @@ impl Trial {
     /// The least on the mean of a town's networks.
     fn oracle_of_town(&self, town: usize) -> usize {
         let networks = 0..self.internet.network_count(town);
-        let of =
-            |pop| networks.clone().map(|network| self.internet.rtt_ms((town, network), pop)).sum::<f64>();
+        let of = |pop| networks.clone().map(|network| self.rtt_ms((town, network), pop)).sum::<f64>();
         let sums: Vec<f64> = (0..self.internet.pops.len()).map(of).collect();
         (0..sums.len()).min_by(|a, b| sums[*a].total_cmp(&sums[*b])).unwrap_or(0)
     }
@@ -146,7 +157,7 @@ impl Trial {
     fn oracle(&self, town: usize, network: usize, knows_stretch: bool) -> usize {
         let km = &self.internet.towns[town].km;
         let of = |pop: usize| match self.seen.contains(&(self.internet.asn((town, network)), pop)) {
-            true => self.internet.rtt_ms((town, network), pop),
+            true => self.rtt_ms((town, network), pop),
             false if knows_stretch => self.internet.without_detour_ms((town, network), pop) + 0.25 * 45.0,
             false => self.internet.access_ms((town, network)) + km[pop] / 100.0 * 1.9 + 0.25 * 45.0,
         };
@@ -162,7 +173,7 @@ pub(super) fn run(arguments: &[u64]) {
         1 => Knowledge::Systems,
         _ => Knowledge::OfSystems,
     };
-    let is_restless = number(3, 0) == 1;
+    let (is_restless, has_aggregates) = (number(3, 0) >= 1, number(3, 0) == 2);
     let mut rows = [[0.0; 6]; STAGES.len()];
     for seed in 1..=seeds {
         let mut chance = Chance(seed.wrapping_mul(0x2545_f491_4f6c_dd1d));
@@ -174,7 +185,17 @@ pub(super) fn run(arguments: &[u64]) {
         let by_weight = by_weight.collect();
         let (estimates, seen) = (Estimates::default(), Default::default());
         let places = places(&internet, systems);
-        let mut trial = Trial { internet, estimates, chance, by_weight, systems, is_restless, places, seen };
+        let mut trial = Trial {
+            internet,
+            estimates,
+            chance,
+            by_weight,
+            systems,
+            is_restless,
+            has_aggregates,
+            places,
+            seen,
+        };
         let nearest = |town: &Vec<f64>| {
             (0..town.len()).min_by(|a, b| prior_ms(town[*a]).total_cmp(&prior_ms(town[*b]))).unwrap_or(0)
         };
