@@ -41,6 +41,7 @@ use crate::beacon;
 use crate::fetch::{self, Job, Outcome, RangeWanted, Report};
 use crate::flight::{Boarding, Fill, FillReader, Flight, Landing, Pilot, Start};
 use crate::hints;
+use crate::in_flight::{For, SMALL_BYTES};
 use crate::interim::Interim;
 use crate::loaded::{RuleAt, view};
 use crate::lookup::{self, Found, FromDisk, Purged};
@@ -325,6 +326,15 @@ impl Flow {
 
     /// Has something read from disk, and looks again with it. Each key is read once, so this ends.
     async fn read(&mut self, key: u128, spot: &Spot) -> Step {
+        let bytes = u64::from(spot.bytes());
+        // Given back once what was read counts itself.
+        let _room = match bytes > SMALL_BYTES {
+            true => match self.worker.leave(bytes, For::New).await {
+                None => return Step::Done(self.no_answer(Why::Limit)),
+                room => room,
+            },
+            false => None,
+        };
         let entry = tiering::read(&self.worker, key, spot).await;
         self.from_disk.push((key, entry));
         Step::Again
@@ -368,6 +378,7 @@ impl Flow {
             }
             Err(Trouble::Outdated) => Step::Done(self.no_answer(Why::OriginProtocol)),
             Err(Trouble::Origin(why)) => Step::Done(self.no_answer(why)),
+            Err(Trouble::Crowded) => Step::Done(self.no_answer(Why::Limit)),
         }
     }
 
@@ -601,7 +612,8 @@ impl Flow {
         let fill = job.start_fill(&pilot, facts, head, &shape);
         self.reader = fill.read_from(0);
         let landing = Landing::Fill(fill.clone());
-        tokio::task::spawn_local(async move { job.fill(&pilot, &fill, shape, response).await });
+        let room = self.worker.shared.in_flight.count(0);
+        tokio::task::spawn_local(async move { job.fill(&pilot, &fill, shape, response, room).await });
         Ok(Step::Landed { want, landing, own: true })
     }
 
@@ -641,7 +653,11 @@ impl Flow {
 
     /// The error page, counted for its site.
     fn no_answer(&self, why: Why) -> Answer {
-        let mut answer = Refusal::Origin(why).answer(&self.request);
+        let refusal = match why {
+            Why::Limit => Refusal::Crowded,
+            why => Refusal::Origin(why),
+        };
+        let mut answer = refusal.answer(&self.request);
         answer.rule = Some(self.at.clone());
         answer
     }

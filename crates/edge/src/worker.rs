@@ -22,7 +22,7 @@ use semantics::key::KeySeed;
 use semantics::tags::TagSeed;
 use stats::Country;
 use store::disk::{DiskStats, Disks, Health};
-use store::{Pages, Tier};
+use store::{InFlight, Pages, Tier};
 
 use crate::clock::Clock;
 use crate::compress::encoder::Encoder;
@@ -68,6 +68,8 @@ pub(crate) struct Shared {
     pub(crate) hints: Hints,
     /// What has become of what was to be rewritten.
     pub(crate) rewrites: rewriting::Counts,
+    /// Memory of bodies on their way, beside `store`.
+    pub(crate) in_flight: InFlight,
     /// Where large bodies lie; `None` where the system has no such files.
     pub(crate) pages: Option<Pages>,
     pub(crate) flights: Flights,

@@ -85,6 +85,11 @@ impl Kept {
 }
 
 impl Buffer {
+    /// Bytes of memory that it takes.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        self.memory.len() as u64
+    }
+
     /// Makes it shorter.
     pub(crate) fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);

@@ -121,11 +121,12 @@ pub(crate) enum Next {
     Stop,
 }
 
-/// Asks for a value to be written, in place of the key's former one. `false`, counted, when it won't be.
-pub(crate) fn put(volume: &Volume, queue: &Queue, draft: Draft) -> bool {
+/// Asks for a value to be written, in place of the key's former one. `false`, counted, when it won't be: as when as many bytes
+/// wait as may.
+pub(crate) fn put(volume: &Volume, queue: &Queue, draft: Draft, waiting_max: u64) -> bool {
     let bytes = draft.bytes();
     let mut ledger = volume.ledger.lock();
-    if queue.is_stopped() || queue.bytes() + bytes > QUEUE_BYTES_MAX {
+    if queue.is_stopped() || queue.bytes() + bytes > waiting_max.min(QUEUE_BYTES_MAX) {
         count(&volume.counts.refused_queue_full, 1);
         return false;
     }

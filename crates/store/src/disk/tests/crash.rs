@@ -229,7 +229,7 @@ impl Driver {
                 let _ = self.volume.admission.lock().admit(key(number), 1, self.now);
                 let len = length(&mut self.chance, self.mix);
                 let version = self.oracle.lock().add(number, Some(len));
-                assert!(writer::put(&self.volume, &self.queue, versioned(number, version, len)));
+                assert!(writer::put(&self.volume, &self.queue, versioned(number, version, len), u64::MAX));
             }
             60..70 => {
                 self.oracle.lock().add(number, None);

@@ -1,0 +1,118 @@
+//! Leave to take memory for large bodies on their way to visitors: how much is asked for, and how long anybody waits for it.
+//! [`store::InFlight`] counts; what is small is counted too, and needs no leave.
+//!
+//! ```text
+//! half of the bound: sips ─► each reader holds 64 KiB of its own, and no slice
+//! the bound: a new request ─► 503;  a reader under way ─► has dropped what it had, waits in order, breaks off
+//! ```
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use observe::Limit;
+use store::{InFlight, Room};
+
+use crate::object::BLOCK_BYTES;
+use crate::worker::Worker;
+
+/// Bodies up to this need no leave.
+pub(crate) const SMALL_BYTES: u64 = 256 * 1024;
+
+/// What a reader holds when memory is short: what a disk verifies at a time.
+pub(crate) const SIP_BYTES: u64 = store::disk::CHUNK_BYTES as u64;
+
+/// How long a request waits that has been promised nothing yet, and how often it looks. It has no place in the queue: who is
+/// under way goes first.
+const NEW_PATIENCE: Duration = Duration::from_secs(1);
+const NEW_INTERVAL: Duration = Duration::from_millis(20);
+
+/// How long a reader or a fill under way waits: a sip takes somebody with 8 KiB per second as long.
+const PATIENCE: Duration = Duration::from_secs(8);
+
+/// How often a fill looks whether it may go on.
+const SETTLED_INTERVAL: Duration = Duration::from_millis(5);
+
+/// See [`window_bytes`].
+const WINDOW_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Whom leave is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum For {
+    /// A request that can still be refused.
+    New,
+    /// An answer that has begun.
+    UnderWay,
+}
+
+impl Worker {
+    /// Leave for so many bytes; `None`, counted, when there is no room in time.
+    pub(crate) async fn leave(&self, bytes: u64, whom: For) -> Option<Room> {
+        let in_flight = &self.shared.in_flight;
+        let room = match whom {
+            For::UnderWay => tokio::time::timeout(PATIENCE, in_flight.room(bytes)).await.ok(),
+            For::New => {
+                let mut waited = Duration::ZERO;
+                loop {
+                    let room = in_flight.try_room(bytes);
+                    if room.is_some() || waited >= NEW_PATIENCE {
+                        break room;
+                    }
+                    tokio::time::sleep(NEW_INTERVAL).await;
+                    waited += NEW_INTERVAL;
+                }
+            }
+        };
+        if room.is_none() {
+            self.count_limit(Limit::BodiesInFlight);
+        }
+        room
+    }
+
+    /// Waits until no more is in flight than may be, before a fill takes in more than it had leave for; `false`, counted, when
+    /// that is not so in time.
+    pub(crate) async fn settled(&self) -> bool {
+        let mut waited = Duration::ZERO;
+        loop {
+            let (bytes, max) = self.shared.in_flight.bytes();
+            if bytes <= max {
+                return true;
+            }
+            if waited >= PATIENCE {
+                self.count_limit(Limit::BodiesInFlight);
+                return false;
+            }
+            tokio::time::sleep(SETTLED_INTERVAL).await;
+            waited += SETTLED_INTERVAL;
+        }
+    }
+}
+
+/// Whether readers are to hold little: half of what may be in flight is.
+pub(crate) fn is_tight(in_flight: &InFlight) -> bool {
+    let (bytes, max) = in_flight.bytes();
+    bytes >= max / 2
+}
+
+/// How far a fill that is no longer kept may run ahead of its slowest reader.
+pub(crate) fn window_bytes(in_flight: &InFlight) -> u64 {
+    if is_tight(in_flight) { BLOCK_BYTES as u64 } else { WINDOW_BYTES }
+}
+
+/// What a fill of so many bytes needs leave for: its window, which lies there as it came, also until it is on disk, and once more
+/// in blocks. No fill needs more than a quarter of the bound.
+pub(crate) fn fill_bytes(in_flight: &InFlight, length: u64) -> u64 {
+    (2 * length.min(window_bytes(in_flight))).min(in_flight.bytes().1 / 4)
+}
+
+/// What of a piece is sent next. When memory is short, not much of it, and a copy if there is room for one: a part would hold
+/// all of what it is a part of.
+pub(crate) fn sip(in_flight: &InFlight, mut piece: Bytes) -> Bytes {
+    if !is_tight(in_flight) {
+        return piece;
+    }
+    piece.truncate(SIP_BYTES as usize);
+    match in_flight.try_room(piece.len() as u64) {
+        Some(room) => room.hold(Bytes::copy_from_slice(&piece)),
+        None => piece,
+    }
+}
