@@ -13,7 +13,7 @@ const BYTES: &str = "perigee_store_in_flight_bytes";
 /// bytes of it until the gate is open.
 fn stage(in_flight: &str, file: &[u8], held: &[usize], gate: &Gate) -> Play {
     let mut play = play();
-    play.disk("16MiB");
+    play.disk("64MiB");
     let config = play.config_text();
     play.config(&config.replacen("[store]", &format!("[store]\nin_flight = \"{in_flight}\""), 1));
     play.origin(|o| {

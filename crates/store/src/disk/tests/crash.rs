@@ -138,6 +138,7 @@ impl Driver {
             set: RwLock::new(Arc::new(Set { disks: vec![disk], fleet: Arc::default() })),
             in_use: Arc::default(),
             buffers,
+            in_flight: Default::default(),
             engine: super::EngineKind::Pool,
             pool: None,
             started: std::time::Instant::now(),
