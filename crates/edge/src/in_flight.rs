@@ -104,6 +104,13 @@ pub(crate) fn fill_bytes(in_flight: &InFlight, length: u64) -> u64 {
     (2 * length.min(window_bytes(in_flight))).min(in_flight.bytes().1 / 4)
 }
 
+/// A piece of a body as it came, which counts for as long as it is held. When memory is short, a copy: the buffer that it was read
+/// into may be several times as long.
+pub(crate) fn counted(in_flight: &InFlight, piece: Bytes) -> Bytes {
+    let room = in_flight.count(piece.len() as u64);
+    room.hold(if is_tight(in_flight) { Bytes::copy_from_slice(&piece) } else { piece })
+}
+
 /// What of a piece is sent next. When memory is short, not much of it, and a copy if there is room for one: a part would hold
 /// all of what it is a part of.
 pub(crate) fn sip(in_flight: &InFlight, mut piece: Bytes) -> Bytes {

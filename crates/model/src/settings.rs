@@ -475,9 +475,9 @@ impl Default for StoreSettings {
 
 impl StoreSettings {
     /// Memory of bodies on their way, beside [`StoreSettings::memory`]: [`IN_FLIGHT`]. By default half of that, and no less than
-    /// 64 MiB: a thousand visitors who are slow to take what memory lacks, at 64 KiB each.
+    /// 32 MiB: five hundred visitors who are slow to take what memory lacks, at 64 KiB each.
     pub fn in_flight(&self) -> ByteSize {
-        self.in_flight.unwrap_or(ByteSize((self.memory.0 / 2).max(64 << 20)))
+        self.in_flight.unwrap_or(ByteSize((self.memory.0 / 2).max(32 << 20)))
     }
 }
 

@@ -73,8 +73,10 @@ pub use volume::{DiskStats, Health};
 use volume::{Fleet, InUse, Volume, count};
 use writer::{Queue, Writer};
 
-/// Of the bodies in flight, so many parts may be ones that wait to be written.
+/// One part in so many of the bound of bodies in flight may wait to be written, and as much beside it as one in so many may buffers
+/// take that wait for their next use.
 const QUEUED_SHARE: u64 = 2;
+const KEPT_SHARE: u64 = 8;
 
 /// How a disk is used.
 pub struct DiskConfig {
@@ -208,7 +210,7 @@ impl Disks {
         let this = Disks {
             set: RwLock::default(),
             in_use: Arc::default(),
-            buffers: Buffers::default(),
+            buffers: Buffers::keeping(common.in_flight.bytes().1 / KEPT_SHARE),
             in_flight: common.in_flight.clone(),
             engine,
             pool,

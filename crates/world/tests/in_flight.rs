@@ -229,5 +229,5 @@ fn the_bound_changes_with_the_configuration_and_is_told() {
     play.reconfigure(&config.replace("in_flight = \"8MiB\"", "in_flight = \"9MiB\""));
     assert_eq!(metric(&mut play, "perigee_store_in_flight_max_bytes"), 9 * MIB as u64);
     play.reconfigure(&config.replace("in_flight = \"8MiB\"", ""));
-    assert_eq!(metric(&mut play, "perigee_store_in_flight_max_bytes"), 64 * MIB as u64);
+    assert_eq!(metric(&mut play, "perigee_store_in_flight_max_bytes"), 32 * MIB as u64);
 }

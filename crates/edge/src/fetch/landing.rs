@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use super::{Job, Outcome, RangeWanted, Report, Shape};
 use crate::answer::{ContentRange as Described, OriginNote};
 use crate::flight::{Arriving, End, FAILURE_HOLD_MS, Fill, Landing, Pilot};
-use crate::in_flight::{For, SMALL_BYTES, fill_bytes};
+use crate::in_flight::{For, SMALL_BYTES, counted, fill_bytes};
 use crate::lookup::{self, Place, Purged};
 use crate::object::{Object, Parts, Sliced, Stored, WholeBody};
 use crate::origin::{FetchError, OriginResponse};
@@ -154,7 +154,7 @@ impl Job {
                 self.finish(pilot, false);
             }
             let bytes = piece.len() as u64;
-            let piece = self.worker.shared.in_flight.count(bytes).hold(piece);
+            let piece = counted(&self.worker.shared.in_flight, piece);
             room.shrink(2 * bytes);
             left = left.saturating_sub(bytes);
             // To the disk first: what the fill then gives up is on its way there.
@@ -162,7 +162,7 @@ impl Job {
             if !fill.push(piece, to_disk.is_worth(left)).await {
                 return self.break_off(pilot, fill, to_disk);
             }
-            let may_wait = room.bytes() == 0 && fill.progress().bytes > SMALL_BYTES;
+            let may_wait = left > 0 && room.bytes() == 0 && fill.progress().bytes > SMALL_BYTES;
             if may_wait && !self.worker.settled().await {
                 return self.break_off(pilot, fill, to_disk);
             }
