@@ -232,9 +232,9 @@ mod tests {
         assert_eq!(tier.insert(1 << 64, first.clone()), Insertion::Inserted);
         assert_eq!(in_flight.bytes().0, 0);
         // Under a second key, in place of itself, and replaced: it is kept until none has it.
-        tier.insert(2 << 64, first.clone());
-        tier.insert(2 << 64, first.clone());
-        tier.insert(1 << 64, body());
+        assert_eq!(tier.insert(2 << 64, first.clone()), Insertion::Inserted);
+        assert_eq!(tier.insert(2 << 64, first.clone()), Insertion::Replaced);
+        assert_eq!(tier.insert(1 << 64, body()), Insertion::Replaced);
         assert_eq!(in_flight.bytes().0, 0);
         drop(tier.remove(2 << 64));
         assert_eq!(in_flight.bytes().0, bytes);
@@ -251,7 +251,7 @@ mod tests {
         assert!(matches!(tier.insert(3 << 64, refused.clone()), Insertion::Refused(_)));
         assert_eq!(in_flight.bytes().0, bytes);
         tier.resize(1 << 20);
-        tier.insert(3 << 64, refused);
+        assert_eq!(tier.insert(3 << 64, refused), Insertion::Inserted);
         tier.clear();
         assert_eq!((tier.stats().entries, in_flight.bytes().0), (0, 0));
     }
