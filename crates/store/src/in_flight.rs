@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thousand_threads_leave_nothing_and_are_never_above_the_bound() {
+    fn many_threads_leave_nothing_and_are_never_above_the_bound() {
         let in_flight = InFlight::new(1000);
         std::thread::scope(|scope| {
             for seed in 0..8u64 {
