@@ -295,6 +295,14 @@ async function speeds(browser) {
   await page.click("dialog button[type=submit]");
   const left = async () => ({ shown: await page.locator(".test-name").allTextContents(), kept: (await api("/v1/page-tests")).items.map(({ name }) => name) });
   await comes("a page test that nobody needs any more is forgotten", left, ({ shown, kept }) => shown.join() === "products" && kept.join() === "products");
+  // As if a newer control had written some.
+  await page.route((url) => url.pathname.startsWith("/v1/page-tests"), async (route) => {
+    const response = await route.fetch();
+    await route.fulfill({ response, json: { ...(await response.json()), unread: 2 } });
+  });
+  await page.goto(address("speed", "?test=products"));
+  const unread = () => page.locator("#tests .unread, #test .unread").allTextContents();
+  await comes("what control cannot read is told of beside what it can", unread, (said) => said.length === 2 && said.every((one) => one.includes("2 more") && one.includes("upgrade")));
   check("page speed: nothing on the console", complaints.length === 0, complaints);
   await context.close();
 }

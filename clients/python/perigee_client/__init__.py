@@ -227,7 +227,7 @@ class Control:
         return self.get("/v1/diff", {name: value for name, value in (("from", from_), ("to", to)) if value is not None})
 
     def rollback(self, version: int | None = None, reason: str | None = None) -> Json:
-        """Goes back to a version, or to what was stable before, everywhere at once."""
+        """Goes back to a version, or to what was stable before, at all edges at once."""
         return self.post("/v1/rollback", {"version": version, "reason": reason})
 
 

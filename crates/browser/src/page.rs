@@ -67,18 +67,10 @@ impl Page {
         Ok(answer["result"]["value"].take())
     }
 
-    /// What the page looks like now, as a PNG in base64.
-    pub async fn screenshot(&self) -> Result<String, Error> {
-        self.picture(json!({ "format": "png" })).await
-    }
-
-    /// The same of the whole page, however long.
+    /// What the whole page looks like now, however long, as a PNG in base64.
     pub async fn screenshot_of_all(&self) -> Result<String, Error> {
-        self.picture(json!({ "format": "png", "captureBeyondViewport": true })).await
-    }
-
-    async fn picture(&self, how: Value) -> Result<String, Error> {
         const METHOD: &str = "Page.captureScreenshot";
+        let how = json!({ "format": "png", "captureBeyondViewport": true });
         let answer = self.call(METHOD, how).await?;
         answer["data"].as_str().map(str::to_owned).ok_or(Error::Strange(METHOD, "data"))
     }

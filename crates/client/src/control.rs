@@ -5,10 +5,12 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use journal::trust::pinned_client_config;
+use model::ControlAddress;
+use model::origin::BadUrl;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use serde_json::{Value, json};
+use trust::pinned_client_config;
 
 use crate::{Error, Purge, http, push_query};
 
@@ -22,9 +24,6 @@ const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
 const WAIT_MAX: Duration = Duration::from_secs(55);
 /// Between two looks at a purge's receipts.
 const LOOK: Duration = Duration::from_secs(2);
-
-/// Where control listens unless its URL says otherwise.
-pub const DEFAULT_PORT: u16 = 7700;
 
 /// A cluster's control.
 #[derive(Clone)]
@@ -43,7 +42,8 @@ impl Control {
     /// # Errors
     /// The URL is none of a control. Nothing is asked yet.
     pub fn new(url: &str, authority: &str, token: &str) -> Result<Self, Error> {
-        let (host, port) = parse_url(url)?;
+        let ControlAddress { host, port } =
+            url.parse().map_err(|bad: BadUrl| Error::new(format!("{url:?} {}", bad.reason), bad.help))?;
         let tls = pinned_client_config(authority, &[b"http/1.1"])
             .map_err(|error| Error::new(format!("TLS: {error}"), ""))?;
         Ok(Control { url: url.to_owned(), host, port, token: token.to_owned(), tls })
@@ -159,7 +159,7 @@ impl Control {
         self.fetch("/v1/rollouts/current")
     }
 
-    /// Goes back to a version, or to what was stable before, everywhere at once.
+    /// Goes back to a version, or to what was stable before, at all edges at once.
     ///
     /// # Errors
     /// As [`Control::fetch`].
@@ -291,44 +291,5 @@ impl Control {
             read => _ = read?,
         }
         Ok(answer)
-    }
-}
-
-/// Host and port of `https://host[:port]`.
-fn parse_url(url: &str) -> Result<(String, u16), Error> {
-    let wrong = || {
-        Error::new(format!("{url:?} is no address of a control"), "write e.g. https://control-1.example:7700")
-    };
-    let rest = url.strip_prefix("https://").ok_or_else(wrong)?.trim_end_matches('/');
-    let (host, port) = match rest.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => (host, port.parse().map_err(|_| wrong())?),
-        _ => (rest, DEFAULT_PORT),
-    };
-    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    match host.is_empty() || host.contains(['/', '@', '?', ' ']) {
-        true => Err(wrong()),
-        false => Ok((host.to_owned(), port)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_controls_address_is_read_or_refused() {
-        for (url, wanted) in [
-            ("https://control-1.example", Some(("control-1.example", 7700))),
-            ("https://192.0.2.7:8443/", Some(("192.0.2.7", 8443))),
-            ("https://[2001:db8::1]:8443", Some(("2001:db8::1", 8443))),
-            ("https://[2001:db8::1]", Some(("2001:db8::1", 7700))),
-            ("http://control-1.example", None),
-            ("https://", None),
-            ("https://a/b", None),
-            ("https://a:x", None),
-        ] {
-            let read = parse_url(url).ok();
-            assert_eq!(read, wanted.map(|(host, port)| (host.to_owned(), port)), "{url}");
-        }
     }
 }

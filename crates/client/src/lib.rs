@@ -29,7 +29,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 pub use admin::Admin;
-pub use control::{Control, DEFAULT_PORT};
+pub use control::Control;
 
 /// What to purge. Exactly one of the forms: a URL, a prefix, tags (of one site or of all), a site, or everything.
 #[derive(Clone, Debug, Default, Serialize)]

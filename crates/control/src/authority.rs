@@ -1,5 +1,5 @@
 //! The cluster's certificate authority: made at the first start, kept in one cell, its key sealed. It signs certificates, which say
-//! who is who (`journal::trust`), and configurations, as nodes run nothing else.
+//! who is who (`trust`), and configurations, as nodes run nothing else.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -8,7 +8,6 @@ use std::time::Duration;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use journal::trust::{self, Identity, Peer};
 use journal::{Commit, Error, Journal};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
@@ -17,6 +16,7 @@ use rcgen::{
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use serde::{Deserialize, Serialize};
+use trust::{Identity, Peer};
 
 use crate::audit;
 use crate::cells;

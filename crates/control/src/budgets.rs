@@ -16,7 +16,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use journal::feed::{Leased, Wanted};
-use journal::trust::text_hash;
 use journal::{Commit, Error};
 use model::Snapshot;
 use model::budget::lease::{Action, Event, Keeper, Table};
@@ -24,6 +23,7 @@ use model::budget::{Amount, BudgetPolicy, bounds};
 use model::change::Plan;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, MissedTickBehavior, sleep};
+use trust::text_hash;
 
 use crate::Shared;
 use crate::cells;

@@ -12,6 +12,7 @@
 //! versions-last                the number of the newest one
 //! blobs/HASH/INDEX             a piece of its text
 //! idempotency/DAY/HASH         what was answered under an idempotency key, sealed
+//! idempotency-kept-from        the first day of which they are kept
 //! audit/DAY/MS-CHANCE          who did what
 //! budgets/HASH                 what nodes may use of an origin's budget, by the hash of the budget's name
 //! stables                      the numbers of the configurations that have been stable

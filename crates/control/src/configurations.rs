@@ -10,12 +10,12 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use axum::{Extension, Json};
-use journal::trust::text_hash;
 use journal::{Commit, Error, Journal};
 use model::change::Version;
 use model::diff::Difference;
 use model::{Diagnostic, Snapshot};
 use serde::{Deserialize, Serialize};
+use trust::text_hash;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::Shared;
@@ -280,12 +280,8 @@ pub(crate) async fn add(
 /// Every finding, and what can be used; on a thread of its own, as a long one takes a while.
 async fn check(text: String, source: String) -> Result<(String, Vec<Finding>, Option<Snapshot>), Problem> {
     let checked = tokio::task::spawn_blocking(move || {
-        let parsed = Snapshot::parse_cluster(&text, &source);
-        let mut found = parsed.diagnostics;
-        found.extend(parsed.snapshot.iter().flat_map(Snapshot::run_tests));
-        found.sort_by_key(|diagnostic| diagnostic.span.start);
-        let good = parsed.snapshot.filter(|_| !found.iter().any(Diagnostic::is_error));
-        (text, found.iter().map(Finding::from).collect(), good)
+        let parsed = Snapshot::parse_cluster(&text, &source).tested();
+        (text, parsed.diagnostics.iter().map(Finding::from).collect(), parsed.snapshot)
     });
     checked.await.map_err(|_| {
         Problem::new(

@@ -15,7 +15,7 @@ use axum::extract::Path;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
-use journal::trust::text_hash;
+use trust::text_hash;
 
 use crate::problem::Problem;
 

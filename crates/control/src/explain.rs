@@ -63,6 +63,8 @@ pub(crate) enum Course {
     Pass,
     /// Answered at once with a redirect.
     Redirect,
+    /// A CORS preflight, answered at once.
+    Preflight,
 }
 
 /// What the configuration decides about a request.
@@ -225,6 +227,9 @@ fn course(rule: &Rule, request: &RequestView<'_>, is_redirect: bool) -> (Course,
             false => (Course::Redirect, "The rule wants TLS, and this request comes without."),
         };
     }
+    if rule.cors.preflight(request).is_some() {
+        return (Course::Preflight, "A CORS preflight, which the rule answers; the origin is not asked.");
+    }
     // As the edge has it: only these two may be answered from a cache (RFC 9110 §9.2.3).
     if !matches!(request.method, "GET" | "HEAD") {
         return (
@@ -267,7 +272,7 @@ fn lifetime(rule: &Rule) -> LifetimeShown {
 
 fn not_known(course: Course, rule: &Rule) -> Vec<String> {
     let mut lines = Vec::new();
-    if course == Course::Redirect {
+    if matches!(course, Course::Redirect | Course::Preflight) {
         return lines;
     }
     if course == Course::Cache {
@@ -311,6 +316,7 @@ surrogate_keys = ["static"]
 name = "cart"
 path = "/cart/*"
 cache = false
+cors = { origins = ["https://app.example"], methods = ["PUT"] }
 
 [[site.rule]]
 path = "/old/*"
@@ -318,12 +324,16 @@ redirect = { to = "/new/{1}", status = 301 }
 "#;
 
     fn explained(method: &str, url: &str) -> Value {
+        explained_with(method, url, &[])
+    }
+
+    fn explained_with(method: &str, url: &str, lines: &[(&str, &str)]) -> Value {
         let snapshot = Snapshot::parse_cluster(SITES, "sites.toml").snapshot.expect("a configuration");
         let asked = Asked {
             url: url.to_owned(),
             method: method.to_owned(),
             host: host_of(url).expect("a host"),
-            fields: Fields::new(),
+            fields: lines.iter().copied().collect(),
         };
         let site = snapshot.site_for(&asked.host).expect("a site");
         serde_json::to_value(decide(7, site, Vec::new(), &asked)).expect("JSON")
@@ -368,6 +378,15 @@ redirect = { to = "/new/{1}", status = 301 }
             json!({ "course": "redirect", "not_known": [],
             "redirect": { "status": 301, "location": "/new/shoes" } }),
         );
+    }
+
+    #[test]
+    fn a_preflight_goes_to_the_origin_only_where_no_rule_answers_it() {
+        let lines = [("Origin", "https://app.example"), ("Access-Control-Request-Method", "PUT")];
+        for (path, course) in [("/cart/1", "preflight"), ("/static/a.css", "pass")] {
+            let url = format!("http://www.shop.example{path}");
+            assert_eq!(explained_with("OPTIONS", &url, &lines)["course"], course, "{path}");
+        }
     }
 
     #[test]

@@ -84,6 +84,9 @@ pub(crate) async fn trim(shared: &Shared) -> Result<(), Error> {
     }
     match through {
         0 => Ok(()),
-        through => cells::bounded(shared.journal.trim(through)).await,
+        through => {
+            shared.tail.trimmed(through);
+            cells::bounded(shared.journal.trim(through)).await
+        }
     }
 }

@@ -199,15 +199,75 @@ fn prefix(day: i64) -> String {
     format!("idempotency/{day}/")
 }
 
+/// The first day whose keys have not been forgotten.
+const KEPT_FROM_CELL: &str = "idempotency-kept-from";
+
+/// Days whose keys are looked for when it is not known which ones have any: a control that was off for a month catches up.
+const DAYS_BACK: i64 = 31;
+
 /// Forgets keys of the days before yesterday, in parts, because there may be many.
 pub(crate) async fn sweep(journal: &Arc<dyn Journal>) -> Result<(), Error> {
-    /// A control that was off for a month catches up.
-    const DAYS_BACK: i64 = 31;
     let oldest = day_of(now_ms() - ms(IDEMPOTENCY_KEPT));
-    for day in oldest - DAYS_BACK..oldest {
+    let (kept_from, version) = cells::load::<i64>(&**journal, KEPT_FROM_CELL).await?.unwrap_or((0, 0));
+    // By another control's clock it may be tomorrow already.
+    if kept_from == oldest || kept_from == oldest + 1 {
+        return Ok(());
+    }
+    // What is later still was noted by a clock that was wrong.
+    let first = if kept_from > oldest { 0 } else { kept_from };
+    for day in first.max(oldest - DAYS_BACK)..oldest {
         for part in 0..=255 {
             cells::remove_all(&**journal, &format!("{}{part:02x}", prefix(day))).await?;
         }
     }
-    Ok(())
+    let commit = Commit {
+        expect: vec![(KEPT_FROM_CELL.to_owned(), version)],
+        cells: vec![(KEPT_FROM_CELL.to_owned(), Some(cells::value(&oldest)?))],
+        record: None,
+    };
+    match cells::commit(&**journal, commit).await {
+        // Another control has done the same.
+        Ok(_) | Err(Error::Conflict(_)) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use journal::memory::Memory;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn keys_are_forgotten_of_days_that_are_over_and_not_looked_for_twice() {
+        let journal: Arc<dyn Journal> = Arc::new(Memory::new("j", 1));
+        let oldest = day_of(now_ms() - ms(IDEMPOTENCY_KEPT));
+        let write = async |name: String, value: &[u8]| {
+            let cells = vec![(name, Some(value.to_vec()))];
+            journal.commit(Commit { cells, ..Commit::default() }).await.unwrap();
+        };
+        let keep = async |days: &[i64]| {
+            for day in days {
+                write(format!("{}ab12", prefix(*day)), b"x").await;
+            }
+        };
+        let kept = async || -> Vec<i64> {
+            let cells = journal.cells("idempotency/").await.unwrap();
+            cells.iter().map(|cell| cell.name.split('/').nth(1).unwrap().parse().unwrap()).collect()
+        };
+        write(KEPT_FROM_CELL.to_owned(), (oldest - 3).to_string().as_bytes()).await;
+        keep(&[oldest - 3, oldest - 1, oldest, oldest + 1]).await;
+        sweep(&journal).await.unwrap();
+        assert_eq!(kept().await, [oldest, oldest + 1]);
+        let (from, _) = cells::load::<i64>(&*journal, KEPT_FROM_CELL).await.unwrap().unwrap();
+        assert_eq!(from, oldest);
+
+        keep(&[oldest - 2]).await;
+        sweep(&journal).await.unwrap();
+        assert_eq!(kept().await, [oldest - 2, oldest, oldest + 1], "the day was looked at already");
+        // A clock that was ahead has noted what is not so.
+        write(KEPT_FROM_CELL.to_owned(), (oldest + 40).to_string().as_bytes()).await;
+        sweep(&journal).await.unwrap();
+        assert_eq!(kept().await, [oldest, oldest + 1]);
+    }
 }

@@ -260,7 +260,7 @@ impl Control {
                 name
             });
         };
-        let follow = async move { tail.tail.follow(Arc::clone(&tail.journal), tail.hub.heads()).await };
+        let follow = async move { tail.tail.follow(Arc::clone(&tail.journal), Arc::clone(&tail.hub)).await };
         spawn("reading the journal", Box::pin(follow));
         spawn("writing purges", Box::pin(purges::write(Arc::clone(&shared), waiting)));
         spawn("reading cells", Box::pin(housekeeping::keep_view(Arc::clone(&shared))));

@@ -10,17 +10,19 @@ use std::sync::Arc;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, Request, State};
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use journal::feed::{Holdings, Report, Seen};
-use journal::trust::{self, EnrolmentToken, Peer, text_hash};
 use journal::{Commit, Error};
+use model::ControlAddress;
 use model::change::receipt_signed;
 use rcgen::CertificateSigningRequestParams;
 use serde::{Deserialize, Serialize};
+use trust::{EnrolmentToken, Peer, text_hash};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::Shared;
@@ -223,7 +225,7 @@ pub(crate) async fn make_token(
         true => vec![asked_at(&headers)?],
         false => wanted.controls,
     };
-    if let Some(wrong) = controls.iter().find(|url| !url.starts_with("https://")) {
+    if let Some(wrong) = controls.iter().find(|url| url.parse::<ControlAddress>().is_err()) {
         return Err(Problem::bad("controls: this is no address of a control")
             .found(format!("{wrong:?}"))
             .wanted("e.g. \"https://control-1.example:7700\""));
@@ -258,10 +260,11 @@ pub(crate) async fn make_token(
     }
 }
 
-/// The URL by which the caller has reached this control.
+/// The URL by which the caller has reached this control. A Host without a port means 443 (RFC 9110 §4.2.2), a [`ControlAddress`] without
+/// one does not.
 fn asked_at(headers: &HeaderMap) -> Result<String, Problem> {
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    host.map(|host| format!("https://{host}")).ok_or_else(|| {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()?.parse::<Authority>().ok());
+    host.map(|host| format!("https://{}:{}", host.host(), host.port_u16().unwrap_or(443))).ok_or_else(|| {
         Problem::bad("the request names no host")
             .next("say where nodes reach control: \"controls\": [\"https://…\"]")
     })

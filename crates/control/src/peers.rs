@@ -18,7 +18,8 @@ use crate::cells;
 use crate::clock::{ms, now_ms};
 use crate::tls::Certificates;
 
-/// How often it is looked which controls there are.
+/// How often it is looked which controls there are. Who says something here for the first time is looked for at once: until it is told
+/// what is reported here, whoever asks it for receipts waits.
 const LOOK: Duration = Duration::from_secs(5);
 
 /// How often a control notes that it runs.
@@ -40,13 +41,13 @@ struct Noted {
 }
 
 impl Peers {
-    /// Notes what a look has found.
-    fn looked(&self, shared: &Shared, found: &[(Running, u64)]) {
+    /// Notes what a look has found; `is_tick`: one of those that are counted.
+    fn looked(&self, shared: &Shared, found: &[(Running, u64)], is_tick: bool) {
         let mut noted = self.0.lock();
         noted.retain(|name, _| found.iter().any(|(other, _)| other.name == *name));
         for (other, version) in found.iter().filter(|(other, _)| other.name != shared.name) {
             let known = noted.entry(other.name.clone()).or_insert(Noted { version: *version, same: 0 });
-            let same = if known.version == *version { known.same + 1 } else { 0 };
+            let same = if known.version == *version { known.same + u32::from(is_tick) } else { 0 };
             *known = Noted { version: *version, same };
         }
     }
@@ -84,13 +85,16 @@ pub(crate) async fn keep(shared: Arc<Shared>, certificates: Arc<Certificates>, a
     let mut reports = JoinSet::new();
     let mut others: HashMap<String, (Vec<String>, AbortHandle)> = HashMap::new();
     loop {
-        ticks.tick().await;
+        let is_tick = tokio::select! {
+            _ = ticks.tick() => true,
+            () = shared.hub.newcomer() => false,
+        };
         if now_ms() - noted_ms >= ms(NOTE) && note(&shared, &urls).await.is_ok() {
             noted_ms = now_ms();
         }
         // While the journal cannot be read, those that are known are reported to.
         let Ok(found) = cells::load_all::<Running>(&*shared.journal, "controls/").await else { continue };
-        shared.peers.looked(&shared, &found);
+        shared.peers.looked(&shared, &found, is_tick);
         let running = |name: &str, urls: &[String]| {
             shared.peers.is_running(name)
                 && found.iter().any(|(other, _)| other.name == name && other.urls == urls)

@@ -49,6 +49,10 @@ impl Problem {
         }
     }
 
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status
+    }
+
     /// 400.
     pub(crate) fn bad(error: impl Into<String>) -> Self {
         Problem::new(StatusCode::BAD_REQUEST, error)

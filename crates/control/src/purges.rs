@@ -16,13 +16,13 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use axum::{Extension, Json};
-use journal::trust::text_hash;
 use journal::{Commit, Error, TEXT_BYTES_MAX};
 use model::change::{Change, ORDER_BYTES_MAX, ORDERS_MAX, Order, What, Written};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use trust::text_hash;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::api::{answer, read_json};
@@ -41,7 +41,7 @@ use crate::{Limit, Shared};
 
 /// What to purge. At least one of `url`, `urls`, `prefix`, `prefixes`, `tag`, `tags`, `site` and `everything`, and together at most
 /// 500. Beside tags, URLs or prefixes, `site` narrows: tags to this site, and URLs and prefixes must be of it.
-#[derive(Debug, Default, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct PurgeWanted {
     /// A URL with all its variants: `https://www.shop.example/a.css?v=2`.
@@ -163,11 +163,7 @@ fn site_of(
     let mut sites = picture.snapshots().filter_map(|snapshot| snapshot.site_for(&host)).peekable();
     let Some(first) = sites.peek().map(|site| site.name.to_string()) else {
         if !picture.is_whole {
-            return Err(Problem::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "the configurations in force have not been read yet",
-            )
-            .next("nothing was purged; try again, or ask another control"));
+            return Err(unread());
         }
         let domains = picture.snapshots().flat_map(|snapshot| &snapshot.sites).flat_map(|site| &site.domains);
         let error = format!("{path}: no site of the configuration serves this host");
@@ -206,12 +202,22 @@ pub(crate) fn host_of(url: &str) -> Option<String> {
     Some(host.to_ascii_lowercase())
 }
 
-fn unknown_site(path: &str, site: &str, picture: &Picture) -> Problem {
+/// What is said of a site that no configuration in force has; where not all of them have been read, it may be in the others.
+pub(crate) fn unknown_site(path: &str, site: &str, picture: &Picture) -> Problem {
+    if !picture.is_whole {
+        return unread();
+    }
     Problem::unknown(
         &format!("{path}: no site of the configuration is called so"),
         site,
         picture.site_names(),
     )
+}
+
+fn unread() -> Problem {
+    let error = "the configurations in force have not been read yet";
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, error)
+        .next("nothing was done; try again, or ask another control")
 }
 
 /// What an order matches, for people.
@@ -455,7 +461,7 @@ pub(crate) struct PurgeAccepted {
 /// Purge by URL, prefix, surrogate key, site, or everything
 ///
 /// Answers once it is safe in the journal. With an `Idempotency-Key`, the same request within 24 hours is answered with the same
-/// position and not done again.
+/// position, or with 410 once its record is not kept any more, and not done again.
 #[utoipa::path(post, path = "/v1/purges", tag = "purges", request_body = PurgeWanted,
     params(("Idempotency-Key" = Option<String>, Header, description = "at most 200 bytes; known for 24 hours at least")),
     responses((status = 202, body = PurgeAccepted), (status = "default", body = Problem)))]
@@ -481,7 +487,14 @@ pub(crate) async fn purge(
         Some(reason) => format!("{}: {}", caller.name(), check_reason(reason)?),
         None => caller.name().to_owned(),
     };
-    let orders = wanted.orders(&caller, &shared.view.get())?;
+    let orders = match wanted.clone().orders(&caller, &shared.view.get()) {
+        // It may be of a configuration that came into force a moment ago.
+        Err(unknown) if unknown.status() == StatusCode::NOT_FOUND => match shared.refresh_view().await {
+            Ok(()) => wanted.orders(&caller, &shared.view.get())?,
+            Err(error) => return Err(Problem::from(error).next("nothing was purged; try again")),
+        },
+        orders => orders?,
+    };
     let purges = orders.len();
     match shared.purge(orders, by, keyed.clone()).await? {
         Done::At(position) => Ok(accepted(&shared, position, purges)),
@@ -612,4 +625,26 @@ pub(crate) async fn list(
 ) -> Result<Json<Purges>, Problem> {
     caller.may(Role::Viewer)?;
     Ok(Json(Purges { purges: shared.tail.recent_purges(&caller), head: shared.tail.head() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::response::IntoResponse;
+
+    use super::*;
+
+    #[test]
+    fn a_site_is_unknown_only_when_all_configurations_have_been_read() {
+        let mut picture = Picture::default();
+        for (is_whole, status) in [(false, StatusCode::SERVICE_UNAVAILABLE), (true, StatusCode::NOT_FOUND)] {
+            picture.is_whole = is_whole;
+            for wanted in [
+                PurgeWanted { site: Some("shop".to_owned()), ..PurgeWanted::default() },
+                PurgeWanted { url: Some("https://www.shop.example/".to_owned()), ..PurgeWanted::default() },
+            ] {
+                let refused = wanted.orders(&Caller::of_this_machine(), &picture).unwrap_err();
+                assert_eq!(refused.into_response().status(), status);
+            }
+        }
+    }
 }

@@ -213,7 +213,7 @@ pub(crate) enum BeginAt {
     Edge,
     /// In one PoP; then all.
     Pop,
-    /// At all nodes at once.
+    /// At all edges at once; then at routers, one at a time.
     All,
 }
 
@@ -533,7 +533,11 @@ pub(crate) async fn pause(
     State(shared): State<Arc<Shared>>,
     Extension(caller): Extension<Caller>,
 ) -> Result<Json<RolloutShown>, Problem> {
-    change(&shared, &caller, "rollout.pause", |rollout| rollout.is_paused = true).await
+    let pause = |rollout: &mut Rollout| {
+        rollout.is_paused = true;
+        None
+    };
+    change(&shared, &caller, "rollout.pause", pause).await
 }
 
 /// How a roll-out goes on.
@@ -561,6 +565,7 @@ pub(crate) async fn resume(
     let resume = |rollout: &mut Rollout| {
         rollout.is_paused = false;
         rollout.without_traffic |= wanted.without_traffic;
+        None
     };
     change(&shared, &caller, "rollout.resume", resume).await
 }
@@ -572,14 +577,19 @@ pub(crate) async fn undo(
     State(shared): State<Arc<Shared>>,
     Extension(caller): Extension<Caller>,
 ) -> Result<Json<RolloutShown>, Problem> {
-    change(&shared, &caller, "rollout.undo", |rollout| rollout.take_back(now_ms())).await
+    let undo = |rollout: &mut Rollout| {
+        rollout.take_back(now_ms());
+        None
+    };
+    change(&shared, &caller, "rollout.undo", undo).await
 }
 
-async fn change(
+/// `change` says, too, under which key the answer is to be found from now on, if under one.
+async fn change<'k>(
     shared: &Shared,
     caller: &Caller,
     action: &str,
-    change: impl Fn(&mut Rollout),
+    change: impl Fn(&mut Rollout) -> Option<&'k Keyed>,
 ) -> Result<Json<RolloutShown>, Problem> {
     /// While the drivers write, too.
     const ATTEMPTS_MAX: usize = 5;
@@ -590,11 +600,16 @@ async fn change(
             return Err(Problem::new(StatusCode::CONFLICT, "no roll-out is under way")
                 .next("begin one: perigee apply; to go back to an older configuration: perigee rollback"));
         };
-        change(&mut rollout);
+        let keyed = change(&mut rollout);
         let mut commit = Commit::default();
         audit::note(&mut commit, caller.name(), action, rollout.version.number.to_string(), None)?;
+        // Nothing has been found yet about what it is from now on.
+        let answered = shown(shared, Some((rollout.clone(), 0)));
+        if let Some(keyed) = keyed {
+            keyed.add_answer(&mut commit, &shared.vault, StatusCode::OK, &answered)?;
+        }
         match write(shared, &rollout, version, caller.name(), commit).await {
-            Ok(()) => return Ok(Json(shown(shared, load(shared).await?))),
+            Ok(()) => return Ok(Json(answered)),
             Err(Error::Conflict(_)) => {}
             Err(error) => return Err(error.into()),
         }
@@ -614,9 +629,9 @@ pub(crate) struct RollbackWanted {
     reason: Option<String>,
 }
 
-/// Go back to an older configuration, everywhere at once
+/// Go back to an older configuration, at all edges at once
 ///
-/// A roll-out that is under way is taken back first, and that is all when no version is named.
+/// Routers take it after them, one at a time. A roll-out that is under way is taken back first, and that is all when no version is named.
 #[utoipa::path(post, path = "/v1/rollback", tag = "configurations", request_body = Option<RollbackWanted>,
     params(("Idempotency-Key" = Option<String>, Header, description = "see POST /v1/purges")),
     responses((status = 200, body = RolloutShown, description = "the roll-out under way was taken back"),
@@ -637,9 +652,16 @@ pub(crate) async fn roll_back(
         false => read_json(&headers, &body, r#"{"version": 3}"#)?,
     };
     if load(&shared).await?.is_some_and(|(rollout, _)| !rollout.is_over()) {
-        let undone = change(&shared, &caller, "rollout.undo", |rollout| rollout.take_back(now_ms())).await?;
-        if wanted.version.is_none() || wanted.version == undone.stable {
-            return Ok(answer(StatusCode::OK, &undone.0));
+        let is_all = |stable: Option<u64>| wanted.version.is_none() || wanted.version == stable;
+        let undo = |rollout: &mut Rollout| {
+            rollout.take_back(now_ms());
+            keyed.as_ref().filter(|_| is_all(rollout.stable.as_ref().map(|stable| stable.number)))
+        };
+        match change(&shared, &caller, "rollout.undo", undo).await {
+            Ok(undone) if is_all(undone.stable) => return Ok(answer(StatusCode::OK, &undone.0)),
+            Ok(_) => {}
+            // The same request may have just done it.
+            Err(problem) => return shared.replay(keyed.as_ref()).await?.ok_or(problem),
         }
     }
     let version = match wanted.version {

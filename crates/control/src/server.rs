@@ -10,12 +10,12 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
-use journal::trust::Peer;
 use model::crowd::{Counted, Crowd};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
+use trust::Peer;
 
 use crate::limits::{CONNECTIONS_MAX, HANDSHAKE_TIMEOUT, STRANGERS_PER_ADDRESS_MAX, STREAMS_MAX};
 use crate::tls::Certificates;

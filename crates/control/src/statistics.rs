@@ -14,12 +14,12 @@ use axum::{Extension, Json};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use journal::feed::{Confirm, Counting, Statistics};
-use journal::trust::{self, Peer};
 use semantics::Why;
 use serde::Serialize;
 use stats::ListKind;
 use stats::key::is_hit;
 use stats::rum::{Metric, Views};
+use trust::Peer;
 use utoipa::ToSchema;
 
 use crate::Shared;

@@ -1,9 +1,10 @@
-//! Follows the journal for control itself: which purges were the last ones, and how many records there are to trim.
+//! Follows the journal for control itself, by its hub: which purges were the last ones, and how many records there are to trim.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use journal::feed::Hub;
 use journal::{Error, Journal, Record};
 use model::change::{Change, Order, Written};
 use parking_lot::Mutex;
@@ -75,38 +76,44 @@ impl Tail {
         self.head.send_if_modified(|head| std::mem::replace(head, position.max(*head)) < position);
     }
 
-    /// Follows until it is dropped. `heads`: the hub's, which says when the journal is not any more what it was.
-    pub(crate) async fn follow(&self, journal: Arc<dyn Journal>, heads: watch::Receiver<(u64, u64)>) {
-        let (mut after, mut begun_anew) = (0, heads.borrow().1);
+    /// Follows the hub until it is dropped; reads from the journal what the hub does not hold.
+    pub(crate) async fn follow(&self, journal: Arc<dyn Journal>, hub: Arc<Hub>) {
+        let mut heads = hub.heads();
+        let (mut after, mut begun_anew) = (0, heads.borrow_and_update().1);
         loop {
-            let now = heads.borrow().1;
+            let now = heads.borrow_and_update().1;
             if std::mem::replace(&mut begun_anew, now) != now {
                 after = 0;
                 *self.read.lock() = Read::default();
                 self.head.send_replace(0);
             }
-            let step = match bounded(journal.read(after, PAGE)).await {
-                Ok(page) => {
-                    if let Some(last) = page.records.last() {
-                        after = last.position;
-                    }
-                    self.add(page.floor.position, &page.records);
-                    if page.has_more {
-                        Ok(())
-                    } else {
-                        let mut anew = heads.clone();
-                        tokio::select! {
-                            changed = journal.changed(after) => changed,
-                            _ = anew.wait_for(|(_, now)| *now != begun_anew) => Ok(()),
-                        }
-                    }
-                }
-                Err(Error::Trimmed(floor)) => {
-                    after = floor.position;
-                    self.advance(after);
+            let step = match hub.held(after, PAGE) {
+                Some(records) if records.is_empty() => {
+                    // The hub ends with this control.
+                    let _ended = heads.changed().await;
                     Ok(())
                 }
-                Err(error) => Err(error),
+                Some(records) => {
+                    after = self.add(&records, after);
+                    Ok(())
+                }
+                None => match bounded(journal.read(after, PAGE)).await {
+                    // It was put back to before that: the hub notices in a moment.
+                    Ok(page) if page.records.is_empty() && page.floor.position <= after => {
+                        let _anew = tokio::time::timeout(PAUSE, heads.changed()).await;
+                        Ok(())
+                    }
+                    Ok(page) => {
+                        after = self.add(&page.records, after.max(page.floor.position));
+                        Ok(())
+                    }
+                    Err(Error::Trimmed(floor)) => {
+                        after = floor.position;
+                        self.advance(after);
+                        Ok(())
+                    }
+                    Err(error) => Err(error),
+                },
             };
             if step.is_err() {
                 tokio::time::sleep(PAUSE).await;
@@ -114,12 +121,11 @@ impl Tail {
         }
     }
 
-    fn add(&self, floor: u64, records: &[Record]) {
+    /// Adds records above a position; gives that of the last.
+    fn add(&self, records: &[Record], after: u64) -> u64 {
         let written: Vec<(u64, Option<Written>)> =
             records.iter().map(|record| (record.position, serde_json::from_str(&record.text).ok())).collect();
         let mut read = self.read.lock();
-        let gone = read.records.partition_point(|(position, _)| *position <= floor);
-        read.records.drain(..gone);
         for (position, written) in written {
             let at_ms = written.as_ref().map_or(0, |written| written.at_ms);
             read.records.push_back((position, at_ms));
@@ -134,7 +140,16 @@ impl Tail {
             }
         }
         drop(read);
-        self.advance(records.last().map_or(floor, |record| record.position));
+        let last = records.last().map_or(after, |record| record.position);
+        self.advance(last);
+        last
+    }
+
+    /// Forgets records that have been taken away.
+    pub(crate) fn trimmed(&self, through: u64) {
+        let mut read = self.read.lock();
+        let gone = read.records.partition_point(|(position, _)| *position <= through);
+        read.records.drain(..gone);
     }
 
     /// The newest purges, the newest first, without the canaries and those that name a site which is not `caller`'s.

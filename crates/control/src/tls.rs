@@ -4,9 +4,9 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use journal::trust::Identity;
 use parking_lot::RwLock;
 use rustls::ServerConfig;
+use trust::Identity;
 
 use crate::authority::Authority;
 use crate::vault::write_private;

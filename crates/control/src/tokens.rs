@@ -9,11 +9,11 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 use axum::{Extension, Json};
-use journal::trust::{is_name, text_hash};
 use journal::{Commit, Error};
 use model::rate::Rate;
 use model::units::parse_duration;
 use serde::{Deserialize, Serialize};
+use trust::{is_name, text_hash};
 use utoipa::ToSchema;
 
 use crate::api::{answer, read_json};
@@ -23,6 +23,7 @@ use crate::clock::{ms, now_ms};
 use crate::idempotency::Keyed;
 use crate::limits::{REQUESTS_PER_TOKEN, REQUESTS_PER_TOKEN_MAX, TOKENS_MAX};
 use crate::problem::Problem;
+use crate::purges::unknown_site;
 use crate::vault::random_hex;
 use crate::{Limit, Shared};
 
@@ -306,11 +307,7 @@ pub(crate) async fn make(
             .wanted(format!("at most {TOKENS_MAX}")));
     }
     if let Some(unknown) = wanted.sites.iter().flatten().find(|site| !view.has_site(site)) {
-        return Err(Problem::unknown(
-            "sites: no site of the configuration is called so",
-            unknown,
-            view.site_names(),
-        ));
+        return Err(unknown_site("sites", unknown, &view));
     }
     let requests = wanted.requests_per_second.unwrap_or(REQUESTS_PER_TOKEN);
     if !(1..=REQUESTS_PER_TOKEN_MAX).contains(&requests) {

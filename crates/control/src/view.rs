@@ -10,6 +10,7 @@ use journal::{Error, Journal};
 use model::Snapshot;
 use model::change::{Plan, Version};
 use parking_lot::RwLock;
+use tokio::time::Instant;
 
 use crate::cells;
 use crate::configurations;
@@ -20,6 +21,8 @@ use crate::tokens::Token;
 #[derive(Default)]
 pub(crate) struct View {
     picture: RwLock<Arc<Picture>>,
+    /// When the reading began that the picture is of. One reads at a time, so that nothing older takes the place of something newer.
+    read: tokio::sync::Mutex<Option<Instant>>,
 }
 
 /// A picture of what the cells said.
@@ -50,6 +53,13 @@ impl View {
     /// # Errors
     /// The journal cannot be reached, and nothing has changed.
     pub(crate) async fn refresh(&self, journal: &dyn Journal) -> Result<Option<Error>, Error> {
+        let asked = Instant::now();
+        let mut read = self.read.lock().await;
+        if read.is_some_and(|began| began > asked) {
+            // Whoever was before this one has begun after it was asked for.
+            return Ok(None);
+        }
+        let began = Instant::now();
         let (tokens, unread_tokens) = cells::load_readable::<Token>(journal, "tokens/").await?;
         let (nodes, unread_nodes) = cells::load_readable::<Node>(journal, "nodes/").await?;
         let before = self.get();
@@ -94,6 +104,9 @@ impl View {
             configurations,
         };
         *self.picture.write() = Arc::new(picture);
+        if unread.is_none() {
+            *read = Some(began);
+        }
         Ok(unread)
     }
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use model::rule::ClientCertificate;
 use semantics::key::{Device, normalise_host, normalise_path};
 use semantics::range::{self, ContentRange};
-use semantics::tags::{TagLimits, tag_hash, tags_of};
+use semantics::tags::{self, TagLimits, tag_hash};
 use semantics::vary::normalise_request;
 use semantics::{Facts, Fields, Flags, StoreRequest, Target, Wall, Why, hop};
 use tokio::sync::oneshot;
@@ -553,17 +553,8 @@ impl Job {
         fields.remove("age");
     }
 
-    /// Hashes of the surrogate keys, the rule's too; `None` when there are more than can be remembered.
     fn tags(&self, fields: &Fields) -> Option<Vec<u64>> {
-        let seed = self.worker.shared.tag_seed();
-        let tags = tags_of(fields, &seed, TagLimits::default());
-        (tags.dropped == 0).then(|| tags.hashes.into_iter().chain(self.rule_tags()).collect())
-    }
-
-    /// Hashes of the surrogate keys that the rule adds.
-    pub(crate) fn rule_tags(&self) -> impl Iterator<Item = u64> + '_ {
-        let seed = self.worker.shared.tag_seed();
-        self.at.rule().surrogate_keys.iter().map(move |tag| tag_hash(&seed, tag.as_bytes()))
+        tags_of(&self.worker, &self.at, fields)
     }
 }
 
@@ -603,6 +594,14 @@ fn rest_of(held: &Stored, fields: &Fields, content_range: ContentRange, length: 
         && span.end() + 1 == complete
         && parts.held_from(0) >= span.start();
     fits.then(|| Shape::Rest { held: parts.prefix(span.start()), length: Some(complete) })
+}
+
+/// Hashes of an answer's surrogate keys, the rule's too; `None` when there are more than can be remembered.
+pub(crate) fn tags_of(worker: &Worker, at: &RuleAt, fields: &Fields) -> Option<Vec<u64>> {
+    let seed = worker.shared.tag_seed();
+    let tags = tags::tags_of(fields, &seed, TagLimits::default());
+    let of_rule = at.rule().surrogate_keys.iter().map(|tag| tag_hash(&seed, tag.as_bytes()));
+    (tags.dropped == 0).then(|| tags.hashes.into_iter().chain(of_rule).collect())
 }
 
 /// The Set-Cookie lines of an answer.

@@ -28,10 +28,9 @@ use observe::Limit;
 use semantics::cache_status::Fwd;
 use semantics::coding::{compares_tags, restore_tags};
 use semantics::conditional::is_conditional;
+use semantics::hop::Forwarding;
 use semantics::key::{has_dot_segment, hash, normalise_host};
-use semantics::{
-    Assessment, Fields, RequestCacheControl, RequestDirectives, Reuse, StaleOn, Why, decide_reuse, hop,
-};
+use semantics::{Assessment, Fields, RequestDirectives, Reuse, StaleOn, Why, decide_reuse, hop};
 use store::disk::Spot;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -537,6 +536,10 @@ impl Flow {
         let start = start(&self.worker, &self.request, &self.text, class);
         self.knew = Some((start.position, start.raised));
         let mut fields = fetch::forwarded_fields(&self.worker, &self.at, &self.request);
+        if hop::count_forward(self.request.method.as_str().as_bytes(), &mut fields) == Forwarding::EndsHere {
+            // Nobody behind is asked, so nothing is known of what may be asked for (RFC 9110 §7.6.2).
+            return Step::Done(serve::own(&self.at, 204, Fields::new(), Why::Preflight));
+        }
         if !self.request.method.is_safe() && compares_tags(&fields) && self.at.rule().compress.is_some() {
             // Who has read a copy changes what it was made of.
             restore_tags(&mut fields);
@@ -812,11 +815,7 @@ fn look(
     from_disk: &FromDisk,
     has_waited: bool,
 ) -> Looked {
-    // What may come out differently for this one request is not for others to wait for.
-    let honours = at.rule().policy.request_cache_control == RequestCacheControl::Honour;
-    let alone = request.fields.contains("authorization")
-        || request.method == Method::Head
-        || (honours && directives.no_store);
+    let alone = lookup::is_alone(at, request, directives);
     let (key, stored, purged) = match lookup::find(&worker.shared, at, request, text, from_disk) {
         Found::Object { key, stored, purged } => (key, stored, purged),
         Found::OnDisk { key, spot } => return Looked::Wait(Step::Read { key, spot }),
@@ -858,9 +857,7 @@ fn look(
             return Looked::Wait(Step::Board(Want { key, object_key, why, stale: None, range, alone }));
         }
     };
-    let policy = &at.rule().policy;
-    let assessment = decide_reuse(&stored.facts, directives, policy, request.now);
-    let assessment = lookup::after_purge(purged, assessment, &stored.facts, directives, policy, request.now);
+    let assessment = lookup::assess(purged, &stored.facts, at, request, directives);
     if stored.parts().is_some() && !serve::parts_answer(request, &stored) {
         if directives.only_if_cached {
             return Looked::Answer(Refusal::OnlyIfCached.answer(request));
@@ -901,9 +898,6 @@ fn look(
 
 /// Validates something stale in the background, unless that is happening already or has just failed.
 fn refresh(worker: &Rc<Worker>, request: &Rc<Request>, at: &RuleAt, text: Vec<u8>, want: Want) {
-    if want.alone {
-        return;
-    }
     let start = start(worker, request, &text, want.class(at, request));
     if let Boarding::Lead(flight) = worker.shared.flights.board(want.key, &start, true, |_| true)
         && !want.came_meanwhile(worker, &flight)

@@ -598,9 +598,7 @@ impl Handle {
     }
 
     /// Puts another configuration in force: requests that start from now on see it whole, those under way keep the
-    /// one they began with. Listening addresses, workers, memory policy, disks, node name, access log and
-    /// `origin_source` need a restart;
-    /// memory may change. `client_authorities`: [`crate::tls::read_client_authorities`] of it. Returns what is doubtful about
+    /// one they began with. What is read once, at the start, stays as it was: docs/operating.md lists it. `client_authorities`: [`crate::tls::read_client_authorities`] of it. Returns what is doubtful about
     /// the origins (an unreadable CA file), for the operator.
     ///
     /// # Errors

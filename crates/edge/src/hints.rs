@@ -3,20 +3,21 @@
 //! interim response of HTTP/1.1 for the final one.
 //!
 //! Learnt from each answer of the origin to a visitor of whom it knew nothing (no cookie, no credentials), so that a page that
-//! changes is behind by one such visitor at most; never from an answer that is for its visitor alone. A purge, whatever it is of, ends all hints: what they name may be gone.
+//! changes is behind by one such visitor at most; never from an answer that is for its visitor alone. A purge of the page ends
+//! its hint, whether the page is stored or not: what it names may be gone.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use semantics::Fields;
 use semantics::directives::{ResponseDirectives, Scope};
-use semantics::fields::lines_of;
 use semantics::key::hash;
 use store::{Tier, TierConfig, Weigh};
 
 use crate::answer::{Answer, Head};
+use crate::fetch::tags_of;
 use crate::loaded::RuleAt;
-use crate::lookup;
+use crate::lookup::{self, Purged};
 use crate::request::{Method, Protocol, Request};
 use crate::worker::Worker;
 
@@ -33,12 +34,14 @@ pub(crate) struct Hints(Tier<Arc<Hint>>);
 struct Hint {
     /// The newest purge when they were learnt.
     position: u64,
+    /// Hashes of the page's surrogate keys.
+    tags: Vec<u64>,
     links: Fields,
 }
 
 impl Weigh for Hint {
     fn bytes(&self) -> usize {
-        self.links.as_block().len()
+        self.links.as_block().len() + size_of_val(self.tags.as_slice())
     }
 }
 
@@ -56,8 +59,8 @@ pub(crate) fn for_visitor(worker: &Worker, at: &RuleAt, request: &Request) -> Op
         return None;
     }
     let hint = worker.shared.hints.0.lookup(key(worker, at, request))?;
-    let is_current = hint.position == worker.shared.purge_position.load(Ordering::Acquire);
-    is_current.then(|| hint.links.clone())
+    let purged = lookup::purged(&worker.shared, at, request, &hint.tags, hint.position);
+    matches!(purged, Purged::No { .. }).then(|| hint.links.clone())
 }
 
 /// Learns from an answer that the origin had a part in.
@@ -77,20 +80,21 @@ pub(crate) fn learn(worker: &Worker, at: &RuleAt, request: &Request, answer: &An
     if !answer.head.field("content-type").is_some_and(is_html) {
         return;
     }
-    let block = match &answer.head {
-        Head::Stored(stored) | Head::Negotiated(stored, _) => stored.head(),
-        Head::Own(fields) => fields.as_block(),
+    let fields = match &answer.head {
+        Head::Stored(stored) | Head::Negotiated(stored, _) => &stored.fields(),
+        Head::Own(fields) => fields,
     };
-    let links = links_of(block);
+    let links = links_of(fields);
     let hints = &worker.shared.hints.0;
     let key = key(worker, at, request);
-    if links.is_empty() || !is_for_all(block) {
+    let tags = tags_of(worker, at, fields);
+    let Some(tags) = tags.filter(|_| !links.is_empty() && is_for_all(fields)) else {
         hints.remove(key);
         return;
-    }
+    };
     // A purge that comes between the answer and this is a purge more than it knows of, at worst.
     let position = worker.shared.purge_position.load(Ordering::Acquire);
-    let _one_that_does_not_fit_is_forgotten = hints.insert(key, Arc::new(Hint { position, links }));
+    let _one_that_does_not_fit_is_forgotten = hints.insert(key, Arc::new(Hint { position, tags, links }));
 }
 
 fn key(worker: &Worker, at: &RuleAt, request: &Request) -> u128 {
@@ -103,13 +107,14 @@ fn key(worker: &Worker, at: &RuleAt, request: &Request) -> u128 {
 }
 
 /// The lines of Link that name what to load or whom to connect to.
-fn links_of(block: &[u8]) -> Fields {
+fn links_of(fields: &Fields) -> Fields {
     let is_hint = |value: &[u8]| {
         let value = value.to_ascii_lowercase();
         [&b"preload"[..], b"preconnect"].iter().any(|rel| memchr::memmem::find(&value, rel).is_some())
     };
     let mut links = Fields::new();
-    lines_of(block)
+    fields
+        .iter()
         .filter(|(name, value)| {
             name.eq_ignore_ascii_case(b"link") && value.len() <= LINE_BYTES_MAX && is_hint(value)
         })
@@ -119,9 +124,8 @@ fn links_of(block: &[u8]) -> Fields {
 }
 
 /// Whether the answer is not for its visitor alone.
-fn is_for_all(block: &[u8]) -> bool {
-    let fields = Fields::from_block(block);
-    let directives = ResponseDirectives::of(&fields, &[]);
+fn is_for_all(fields: &Fields) -> bool {
+    let directives = ResponseDirectives::of(fields, &[]);
     !directives.no_store && directives.private == Scope::default() && !fields.contains("set-cookie")
 }
 
@@ -140,7 +144,7 @@ mod tests {
         ]
         .into_iter()
         .collect();
-        let links = links_of(fields.as_block());
+        let links = links_of(&fields);
         let values: Vec<_> = links.iter().map(|(_, value)| String::from_utf8_lossy(value)).collect();
         assert_eq!(
             values,
@@ -154,8 +158,7 @@ mod tests {
 
     #[test]
     fn nothing_is_learnt_from_what_is_for_one_visitor_alone() {
-        let is_for_all =
-            |name: &str, value: &str| is_for_all([(name, value)].into_iter().collect::<Fields>().as_block());
+        let is_for_all = |name: &str, value: &str| is_for_all(&[(name, value)].into_iter().collect());
         assert!(is_for_all("Cache-Control", "no-cache"));
         assert!(!is_for_all("Cache-Control", "private"));
         assert!(!is_for_all("Cache-Control", "no-store"));

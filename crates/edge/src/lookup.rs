@@ -15,12 +15,15 @@ use model::{Rule, Site};
 use semantics::key::{hash, normalise_path, write_url_key};
 use semantics::reuse::stale_on;
 use semantics::vary::{Vary, VarySpec, preferred_language, single_language};
-use semantics::{Assessment, Facts, Fields, Flags, Policy, RequestDirectives, Reuse, StaleOn, Wall, Why};
+use semantics::{
+    Assessment, Facts, Fields, Flags, Policy, RequestCacheControl, RequestDirectives, Reuse, StaleOn, Wall,
+    Why, decide_reuse,
+};
 use store::disk::Spot;
 
 use crate::loaded::{RuleAt, view};
 use crate::object::{Entry, Item, Object, SPECS_MAX, Variants};
-use crate::request::Request;
+use crate::request::{Method, Request};
 use crate::tiering::{self, url_of};
 use crate::tiers;
 use crate::worker::Shared;
@@ -193,8 +196,34 @@ fn may_have_missed(shared: &Shared, at: &RuleAt, request: &Request, stored: &Obj
     is_silent && age_ms > lag.as_millis() as i64
 }
 
+/// Whether the origin may answer this request otherwise than others, so that these must not wait for what it fetches.
+pub(crate) fn is_alone(at: &RuleAt, request: &Request, directives: &RequestDirectives) -> bool {
+    let honours = at.rule().policy.request_cache_control == RequestCacheControl::Honour;
+    request.fields.contains("authorization")
+        || request.method == Method::Head
+        || (honours && directives.no_store)
+}
+
 /// What becomes of something that is not hard purged.
-pub(crate) fn after_purge(
+pub(crate) fn assess(
+    purged: Option<Objection>,
+    facts: &Facts,
+    at: &RuleAt,
+    request: &Request,
+    directives: &RequestDirectives,
+) -> Assessment {
+    let policy = &at.rule().policy;
+    let assessment = decide_reuse(facts, directives, policy, request.now);
+    let mut assessment = after_purge(purged, assessment, facts, directives, policy, request.now);
+    if assessment.reuse == Reuse::StaleWhileRevalidate && is_alone(at, request, directives) {
+        // What it would fetch behind its answer may not be for others: where all are such, it would be stale for good.
+        assessment.reuse = Reuse::Revalidate { stale_on: StaleOn::Error };
+        assessment.why = Why::Expired;
+    }
+    assessment
+}
+
+fn after_purge(
     purged: Option<Objection>,
     mut assessment: Assessment,
     facts: &Facts,

@@ -12,7 +12,7 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use semantics::fields::value_in;
-use semantics::range::{Part, SPANS_MAX};
+use semantics::range::Part;
 use semantics::vary::VarySpec;
 use semantics::{Facts, Fields};
 use stats::Class;
@@ -26,6 +26,9 @@ pub(crate) const BLOCK_BYTES: usize = 1024 * 1024;
 /// Bodies from this size on are put into [`Pages`]: below it, copying the bytes costs no more than a second system call and
 /// the references to their pages: see `docs/decisions/0002`.
 pub(crate) const PAGED_BYTES_MIN: u64 = 192 * 1024;
+
+/// Most separate runs that are held of one representation.
+const RUNS_MAX: usize = 64;
 
 /// What a key leads to: one pointer, because the tier holds millions of them.
 pub(crate) type Entry = Arc<Item>;
@@ -377,7 +380,7 @@ impl Parts {
         run.get((offset - start) as usize..).unwrap_or(&[])
     }
 
-    /// Adds a run; bytes that are already held win. More than [`SPANS_MAX`] runs become the new one alone.
+    /// Adds a run; bytes that are already held win. More than [`RUNS_MAX`] runs become the new one alone.
     pub(crate) fn insert(&mut self, start: u64, content: Bytes) {
         let end = start + content.len() as u64;
         let mut at = start;
@@ -395,7 +398,7 @@ impl Parts {
         if at < end {
             fresh.push((at, content.slice((at - start) as usize..)));
         }
-        if self.runs.len() + fresh.len() > SPANS_MAX {
+        if self.runs.len() + fresh.len() > RUNS_MAX {
             // Scattered on purpose, or not worth the bookkeeping.
             self.runs = vec![(start, content)];
             return;

@@ -9,7 +9,7 @@ use semantics::coding::{self, Accepted};
 use semantics::conditional::{
     Precondition, Validators, evaluate_preconditions, is_conditional, is_left_out_of_304,
 };
-use semantics::range::{self, Completion, Multipart, RangeSpec, Requested, Span, SpanSet};
+use semantics::range::{self, Completion, Multipart, RangeSpec, Requested, Span};
 use semantics::{Assessment, Facts, Fields, Flags, Why, key};
 
 use crate::answer::{Answer, Body, ContentRange, Head, Note, Part};
@@ -278,10 +278,8 @@ pub(crate) fn range_to_complete(
     }
     let held = held.filter(|_| request.method == Method::Get)?;
     let parts = held.parts().filter(|parts| parts.lone.is_none())?;
-    let mut spans = SpanSet::default();
-    let prefix = Span::with_len(0, parts.held_from(0))?;
-    spans.insert(prefix).ok()?;
-    let Completion { range, if_range } = range::completion(&spans, parts.complete_len, None, &held.fields())?;
+    let held_bytes = parts.held_from(0);
+    let Completion { range, if_range } = range::rest_after(held_bytes, parts.complete_len, &held.fields())?;
     Some(RangeWanted { value: range.into_bytes(), asked: None, if_range, completes: Some(held.clone()) })
 }
 
@@ -474,7 +472,7 @@ pub(crate) fn passed(
 }
 
 /// An answer of the edge's own, without content.
-fn own(at: &RuleAt, status: u16, fields: Fields, why: Why) -> Answer {
+pub(crate) fn own(at: &RuleAt, status: u16, fields: Fields, why: Why) -> Answer {
     Answer {
         length: (status != 204).then_some(0),
         rule: Some(at.clone()),

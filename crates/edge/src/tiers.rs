@@ -36,11 +36,10 @@ use model::tiers::{Node, rank, spread};
 use model::{Origin, OriginGroup, Scheme, Site, Snapshot};
 use observe::{Hop, HopEnd};
 use semantics::key::{KeySeed, hash, normalise_host};
-use semantics::tags::{TagLimits, tags_of};
 use semantics::{Fields, Outcome, Why, hop};
 
 use crate::answer::Answer;
-use crate::fetch::{Job, sent_target};
+use crate::fetch::{self, Job, sent_target};
 use crate::flight::Flight;
 use crate::loaded::RuleAt;
 use crate::lookup;
@@ -573,12 +572,11 @@ fn accept(
 /// The own position up to which a copy with this claim is good; or what to demand, because it is older than a purge.
 fn position_of(job: &Job, fields: &Fields, claim: u64) -> Result<u64, u64> {
     let (shared, request) = (&job.worker.shared, &job.request);
-    let tags = tags_of(fields, &shared.tag_seed(), TagLimits::default());
-    if tags.dropped > 0 && claim != NOW {
+    let tags = match fetch::tags_of(&job.worker, &job.at, fields) {
         // It cannot be told by what it may have been purged.
-        return Err(NOW);
-    }
-    let tags: Vec<u64> = tags.hashes.into_iter().chain(job.rule_tags()).collect();
+        None if claim != NOW => return Err(NOW),
+        tags => tags.unwrap_or_default(),
+    };
     lookup::with_subject(shared, &job.at, request, &tags, 0, |subject| {
         let (positions, purges) = (shared.purge_positions.read(), shared.purges.read());
         positions.accepts(&purges, subject, claim, demand_of(request), job.position)

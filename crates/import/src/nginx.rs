@@ -10,12 +10,15 @@
 //!
 //! Not read: `stream`, `mail`, Lua, njs and Perl.
 
+mod answers;
 mod caching;
 mod conditions;
+mod content;
 mod fetching;
 mod known;
 mod locations;
 mod parse;
+mod rewritten;
 
 use std::collections::{BTreeSet, HashMap};
 

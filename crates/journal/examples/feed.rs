@@ -12,14 +12,14 @@ use journal::feed::{
     Dialer, Down, Hello, Hub, Link, Node, Receipt, Relay, Report, Steering, Told, Vitals, follow,
 };
 use journal::memory::Memory;
-use journal::trust::{Identity, Peer, Role, verify};
 use journal::{Commit, Journal, Mark};
 use model::change::{Plan, receipt_signed};
 use parking_lot::Mutex;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::sleep;
+use trust::testing::Authority;
+use trust::{Identity, Peer, Role, verify};
 
 const JOURNAL: &str = "bench";
 
@@ -32,10 +32,11 @@ fn main() {
 }
 
 async fn run(nodes: usize, records: usize) {
-    let authority = Authority::new();
+    let authority = Authority::new("cluster");
     let journal: Arc<dyn Journal> = Arc::new(Memory::new(JOURNAL, 1));
-    let identities: Vec<_> =
-        (0..nodes).map(|number| authority.identity(Role::Edge, &format!("edge-{number}"))).collect();
+    let identities: Vec<_> = (0..nodes)
+        .map(|number| Arc::new(authority.identity(Role::Edge, &format!("edge-{number}"), 1)))
+        .collect();
     let keys: Vec<_> = identities.iter().map(|identity| identity.peer().public_key.clone()).collect();
     let check = Box::new(move |_: &Peer, report: &Report| {
         let number: usize = report.node["edge-".len()..].parse().map_err(|_| "a stranger".to_owned())?;
@@ -51,7 +52,7 @@ async fn run(nodes: usize, records: usize) {
         is_signed.then_some(()).ok_or_else(|| "it is not signed".to_owned())
     });
     let hub = Hub::of_journal("c1", journal.clone(), Plan::default(), check).await.expect("a hub");
-    let control = authority.identity(Role::Control, "c1");
+    let control = Arc::new(authority.identity(Role::Control, "c1", 1));
     let server = Server::start(&hub, &control, ([127, 0, 0, 1], 0).into()).await;
     let url = format!("https://{}", server.address);
 
@@ -185,31 +186,6 @@ impl Node for Follower {
     }
 
     fn link(&self, _: Link<'_>) {}
-}
-
-struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    pem: String,
-}
-
-impl Authority {
-    fn new() -> Authority {
-        let key = KeyPair::generate().expect("a key");
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        let pem = params.self_signed(&key).expect("a certificate").pem();
-        Authority { issuer: Issuer::new(params, key), pem }
-    }
-
-    fn identity(&self, role: Role, name: &str) -> Arc<Identity> {
-        let key = KeyPair::generate().expect("a key");
-        let mut params = CertificateParams::default();
-        params.subject_alt_names = vec![SanType::URI(Peer::uri(role, name).try_into().expect("a URI"))];
-        params.not_after = (SystemTime::now() + Duration::from_secs(86_400)).into();
-        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
-        let identity = Identity::from_pem(&self.pem, &certificate.pem(), &key.serialize_pem());
-        Arc::new(identity.expect("an identity"))
-    }
 }
 
 // --- Control ---

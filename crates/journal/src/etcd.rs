@@ -14,13 +14,14 @@
 //! - Who loses gets the head in the same answer, and tries again from there. Commits that have gathered go in one transaction.
 //! - A transaction whose answer got lost is sent again: while the head is as it was, it has not been done, and afterwards it
 //!   can't be any more. Whether it was itself what moved the head, the names in it tell.
-//! - Reading is linearizable: a member that lags, or is cut off, asks the others or does not answer. Only records that a watch has told
-//!   of are read from one member, and only while all have agreed on the head within two seconds.
+//! - Reading is linearizable: a member that lags, or is cut off, asks the others or does not answer. Who follows takes what the watch
+//!   has brought, without asking, and asks from time to time whether that is all.
 //! - A page is checked: no position is missing, and each digest follows from the one before.
 
 #[cfg(fuzzing)]
 pub(crate) mod fuzzing;
 mod gateway;
+mod recent;
 mod tail;
 mod wire;
 
@@ -34,10 +35,11 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::{
-    COMMIT_BYTES_MAX, Cell, Chance, Commit, Error, Journal, Mark, PAGE_BYTES_MAX, PAGE_RECORDS_MAX, Page,
-    Record, Work,
+    COMMIT_BYTES_MAX, Cell, Chance, Commit, Digest, Error, Journal, Mark, PAGE_BYTES_MAX, PAGE_RECORDS_MAX,
+    Page, Record, Work,
 };
 use gateway::{Answered, CALL_TIME, Failed, Gateway};
+use recent::Recent;
 use wire::{Head, KeyValue, RECENT_MAX, Range, Transaction};
 
 /// Commits that wait for the one under way; who comes later waits for a place.
@@ -79,8 +81,18 @@ struct Shared {
     gateway: Gateway,
     keys: Keys,
     id: String,
-    /// When the whole etcd has last said where the journal ends.
-    proved: Mutex<Instant>,
+    /// What the watch has brought.
+    recent: Mutex<Recent>,
+}
+
+/// What one transaction writes.
+struct Written {
+    request: Vec<u8>,
+    /// Of each commit.
+    positions: Vec<u64>,
+    records: Vec<(Record, Digest)>,
+    /// Afterwards.
+    head: Head,
 }
 
 /// A commit and who waits for it.
@@ -98,7 +110,7 @@ impl Etcd {
         let keys = Keys::new(&settings.prefix)?;
         let gateway = Gateway::new(settings, Arc::clone(chance))?;
         let id = begin(&gateway, &keys, format!("{:032x}", chance())).await?;
-        let shared = Arc::new(Shared { gateway, keys, id, proved: Mutex::new(Instant::now()) });
+        let shared = Arc::new(Shared { gateway, keys, id, recent: Mutex::default() });
         let found = shared.head().await?;
         let (tell_head, head) = watch::channel(found.clone());
         let (orders, queue) = mpsc::channel(QUEUE_MAX);
@@ -135,27 +147,11 @@ impl Journal for Etcd {
 
     fn read(&self, after: u64, limit: usize) -> Work<'_, Page> {
         let limit = limit.clamp(1, PAGE_RECORDS_MAX);
-        Box::pin(async move {
-            // What a member has told of it has itself, and need not ask the others whether there is more. Only where there is news, and
-            // while all have agreed a moment ago: an empty page says that nobody knows of more.
-            let told = self.head.borrow().head.mark.position;
-            if told > after.saturating_add(1) && self.shared.is_proved() {
-                match self.shared.read(after, limit, Of::OneMember).await {
-                    Err(error @ Error::Unavailable(_)) => return Err(error),
-                    Ok(page)
-                        if page
-                            .records
-                            .last()
-                            .is_some_and(|record| page.has_more || record.position >= told) =>
-                    {
-                        return Ok(page);
-                    }
-                    // Whatever is wrong with its answer, that of all of them counts.
-                    _ => {}
-                }
-            }
-            self.shared.read(after, limit, Of::All).await
-        })
+        Box::pin(self.shared.read(after, limit))
+    }
+
+    fn heard(&self, after: Mark, limit: usize) -> Vec<Record> {
+        self.shared.recent.lock().after(after, limit.clamp(1, PAGE_RECORDS_MAX))
     }
 
     fn changed(&self, after: u64) -> Work<'_, ()> {
@@ -222,6 +218,12 @@ impl Keys {
         format!("{}/record0", self.prefix).into_bytes()
     }
 
+    /// The position of a record's key.
+    fn position(&self, key: &[u8]) -> Option<u64> {
+        let hex = key.strip_prefix(self.prefix.as_bytes())?.strip_prefix(b"/record/")?;
+        u64::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok()
+    }
+
     fn cell(&self, name: &str) -> Vec<u8> {
         format!("{}/cell/{name}", self.prefix).into_bytes()
     }
@@ -236,15 +238,6 @@ fn end_of(mut prefix: Vec<u8>) -> Vec<u8> {
 }
 
 // --- Opening and reading ---
-
-/// Whose word counts.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Of {
-    /// That of whoever answers, as far as it has come.
-    OneMember,
-    /// That of the whole etcd: nothing acknowledged is missing. Costs it a round between its members.
-    All,
-}
 
 /// The head as it was found.
 #[derive(Clone)]
@@ -328,12 +321,9 @@ impl Shared {
     }
 
     /// The ranges that some reading operations give, all at one revision of this journal.
-    async fn try_ask(&self, operations: Vec<serde_json::Value>, of: Of) -> Result<Vec<Range>, AskFailed> {
-        let mut all = [vec![wire::get(&self.keys.id())], operations].concat();
+    async fn try_ask(&self, operations: Vec<serde_json::Value>) -> Result<Vec<Range>, AskFailed> {
+        let all = [vec![wire::get(&self.keys.id())], operations].concat();
         let wanted = all.len();
-        if of == Of::OneMember {
-            all.iter_mut().for_each(wire::of_one_member);
-        }
         let request = wire::transaction(vec![], all, vec![]);
         let Answered { answer, .. } = self.gateway.call::<Transaction>("kv/txn", request).await?;
         let mut ranges = answer.into_ranges();
@@ -347,20 +337,12 @@ impl Shared {
     }
 
     async fn ask(&self, operations: Vec<serde_json::Value>) -> Result<Vec<Range>, Error> {
-        self.try_ask(operations, Of::All).await.map_err(AskFailed::into_error)
+        self.try_ask(operations).await.map_err(AskFailed::into_error)
     }
 
     async fn head(&self) -> Result<Found, Error> {
-        let asked = Instant::now();
         let ranges = self.ask(vec![wire::get(&self.keys.head())]).await?;
-        let found = self.read_head(ranges.first())?;
-        *self.proved.lock() = asked;
-        Ok(found)
-    }
-
-    /// Whether the whole etcd has answered so lately that what one member says is late by no more.
-    fn is_proved(&self) -> bool {
-        self.proved.lock().elapsed() < 2 * tail::ASK_EVERY
+        self.read_head(ranges.first())
     }
 
     fn read_head(&self, found: Option<&Range>) -> Result<Found, Error> {
@@ -374,12 +356,12 @@ impl Shared {
         Ok((floor, kv.mod_revision))
     }
 
-    async fn read(&self, after: u64, limit: usize, of: Of) -> Result<Page, Error> {
+    async fn read(&self, after: u64, limit: usize) -> Result<Page, Error> {
         let mut count = limit.min(FETCH_MAX);
         loop {
             // With the record at that position, for its digest, where it is still there.
             let range = wire::get_range(&self.keys.record(after), &self.keys.records_end(), count + 1);
-            match self.try_ask(vec![wire::get(&self.keys.floor()), range], of).await {
+            match self.try_ask(vec![wire::get(&self.keys.floor()), range]).await {
                 Ok(ranges) => return self.page(after, count, &ranges),
                 Err(AskFailed::Failed(Failed::TooLong)) if count > 1 => count /= 4,
                 Err(failed) => return Err(failed.into_error()),
@@ -565,7 +547,7 @@ impl Committer {
         // What another control has written is mostly known by now: else the first try would be in vain.
         self.found.clone_newer(&self.tell_head.borrow());
         while !batch.is_empty() {
-            let (request, positions, next) = self.transaction(&batch, &name);
+            let Written { request, positions, records, head } = self.transaction(&batch, &name);
             let Answered { answer, is_uncertain } =
                 match self.shared.gateway.call::<Transaction>("kv/txn", request).await {
                     Ok(answered) => answered,
@@ -574,11 +556,12 @@ impl Committer {
                 };
             if answer.succeeded {
                 self.found = Found {
-                    value: next.to_bytes(),
-                    head: next,
+                    value: head.to_bytes(),
+                    head,
                     revision: answer.header.revision,
                     version: self.found.version + 1,
                 };
+                self.shared.recent.lock().wrote(records);
                 return self.acknowledge(batch, positions);
             }
             let ranges = answer.into_ranges();
@@ -589,7 +572,7 @@ impl Committer {
             };
             let others = found.version.saturating_sub(self.found.version);
             self.found = found;
-            tail::tell(&self.tell_head, &self.found);
+            self.tell();
             if self.found.head.recent.contains(&name) {
                 return self.acknowledge(batch, positions);
             }
@@ -607,8 +590,7 @@ impl Committer {
         }
     }
 
-    /// The request, the position of each commit, and the head afterwards.
-    fn transaction(&self, batch: &[Waiting], name: &str) -> (Vec<u8>, Vec<u64>, Head) {
+    fn transaction(&self, batch: &[Waiting], name: &str) -> Written {
         let keys = &self.shared.keys;
         let mut mark = self.found.head.mark;
         let mut compare = vec![
@@ -617,7 +599,7 @@ impl Committer {
             wire::is_value(&keys.head(), &self.found.value),
         ];
         let mut failure = vec![wire::get(&keys.id()), wire::get(&keys.head())];
-        let (mut success, mut positions) = (Vec::new(), Vec::new());
+        let (mut success, mut positions, mut records) = (Vec::new(), Vec::new(), Vec::new());
         for Waiting { commit, .. } in batch {
             for (cell, version) in &commit.expect {
                 compare.push(wire::is_at(&keys.cell(cell), *version));
@@ -632,23 +614,30 @@ impl Committer {
             positions.push(match &commit.record {
                 None => 0,
                 Some(text) => {
-                    mark = mark.then(&Record {
-                        position: mark.position.saturating_add(1),
-                        text: text.as_str().into(),
-                    });
+                    let record =
+                        Record { position: mark.position.saturating_add(1), text: text.as_str().into() };
+                    mark = mark.then(&record);
                     success
                         .push(wire::put(&keys.record(mark.position), &wire::record_value(mark.digest, text)));
+                    records.push((record, mark.digest));
                     mark.position
                 }
             });
         }
-        let next = self.found.head.then(mark, name);
-        success.push(wire::put(&keys.head(), &next.to_bytes()));
-        (wire::transaction(compare, success, failure), positions, next)
+        let head = self.found.head.then(mark, name);
+        success.push(wire::put(&keys.head(), &head.to_bytes()));
+        Written { request: wire::transaction(compare, success, failure), positions, records, head }
+    }
+
+    /// Tells of the head that was written or found, unless the watch is about to, with the records.
+    fn tell(&self) {
+        if self.shared.recent.lock().reaches(self.found.head.mark.position) {
+            tail::tell(&self.tell_head, &self.found);
+        }
     }
 
     fn acknowledge(&self, batch: Vec<Waiting>, positions: Vec<u64>) {
-        tail::tell(&self.tell_head, &self.found);
+        self.tell();
         batch
             .into_iter()
             .zip(positions)

@@ -33,7 +33,7 @@ pub use model::vitals::Vitals;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-pub use dial::{Dialer, Link, Node, Told, chance_below, check_url, follow};
+pub use dial::{Dialer, Link, Node, Told, chance_below, follow};
 pub use hub::{Check, Counting, Hub, PageText, Seen, Source};
 pub use lines::LinesBody;
 pub use outbox::{Confirm, Outbox, Patience};

@@ -6,8 +6,8 @@ use rustls::pki_types::CertificateDer;
 pub use crate::etcd::fuzzing::etcd_answer;
 use crate::feed::{Down, Up};
 use crate::following::{Following, Place};
-use crate::trust::{EnrolmentToken, Peer};
 use crate::{Digest, Mark};
+use trust::{EnrolmentToken, Peer};
 
 /// Lines of a feed, to a node and from one: a node's place goes back only where it distrusts what it has stored.
 pub fn feed_lines(bytes: &[u8]) {

@@ -19,9 +19,6 @@ pub mod following;
 pub mod fuzzing;
 pub mod memory;
 pub mod sqlite;
-#[cfg(test)]
-mod testing;
-pub mod trust;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -77,6 +74,12 @@ pub trait Journal: Send + Sync + 'static {
     /// # Errors
     /// [`Error::Trimmed`] when records above it have been taken away.
     fn read(&self, after: u64, limit: usize) -> Work<'_, Page>;
+
+    /// Up to `limit` records right above a mark that the engine has been told of without asking; none when it would have to ask. It
+    /// may know less than [`Journal::read`] does, and nothing else: they follow that mark.
+    fn heard(&self, _after: Mark, _limit: usize) -> Vec<Record> {
+        Vec::new()
+    }
 
     /// Returns once there is a record above a position, which it may do early.
     fn changed(&self, after: u64) -> Work<'_, ()>;

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use journal::etcd::{Etcd, Settings};
-use journal::{Chance, Commit, Error, Journal, Record, TEXT_BYTES_MAX};
+use journal::{Chance, Commit, Error, Journal, Mark, Record, TEXT_BYTES_MAX};
 use members::{Members, PATIENCE, Tls};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -127,6 +127,48 @@ async fn a_watch_that_has_fallen_silent_is_noticed() {
         tokio::time::timeout(PATIENCE, waits.changed(position - 1)).await.unwrap().unwrap();
         relay.silence();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_follows_is_brought_records_of_all_writers_and_asks_for_the_rest() {
+    const COUNT: usize = 300;
+    let Some(members) = Members::start(1, &[]).await else { return };
+    let (follows, other) = (open(&members.settings).await, open(&members.settings).await);
+    let write = async |writer: &Etcd, from: usize| {
+        for n in (from..COUNT).step_by(2) {
+            writer.commit(record(&n.to_string())).await.unwrap();
+        }
+    };
+    let follow = async {
+        let (mut mark, mut marks, mut texts, mut brought) = (Mark::default(), Vec::new(), Vec::new(), 0);
+        while texts.len() < COUNT {
+            follows.changed(mark.position).await.unwrap();
+            let heard = follows.heard(mark, 100);
+            brought += heard.len();
+            let records = match heard.is_empty() {
+                true => follows.read(mark.position, 100).await.unwrap().records,
+                false => heard,
+            };
+            for record in records {
+                assert_eq!(record.position, mark.position + 1);
+                mark = mark.then(&record);
+                marks.push(mark);
+                texts.push(record.text.parse::<usize>().unwrap());
+            }
+        }
+        assert!(follows.heard(mark, 100).is_empty(), "there is no more");
+        (marks, texts, brought)
+    };
+    let ((marks, mut texts, brought), (), ()) =
+        tokio::time::timeout(PATIENCE, async { tokio::join!(follow, write(&follows, 0), write(&other, 1)) })
+            .await
+            .unwrap();
+    assert!(brought > COUNT / 2, "{brought} of {COUNT} were brought");
+    let old = marks[COUNT - 10];
+    assert_eq!(follows.heard(old, 4).len(), 4);
+    assert!(follows.heard(Mark { digest: Mark::default().digest, ..old }, 4).is_empty());
+    texts.sort_unstable();
+    assert!(texts.into_iter().eq(0..COUNT));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,12 @@
 //! What a node that is one of many is told: by its own file, about itself and where its cluster is; by the cluster, which
 //! sites there are, whom nobody serves, and what is switched off.
 
+use std::str::FromStr;
+
+use serde::Deserialize;
+
 use crate::diagnostic::Diagnostic;
+use crate::origin::{BadUrl, Origin, Scheme};
 use crate::rule::Rule;
 use crate::settings::{Bound, EdgeSettings, bound};
 
@@ -66,13 +71,48 @@ pub struct ClusterSettings {
     pub pop: String,
 }
 
-/// Where a control listens.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// Where a control, or a relay of it, listens: `https://host[:port]`, whoever reads it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(try_from = "String")]
 pub struct ControlAddress {
     /// Name or address: lower-case, an IPv6 address without brackets.
     pub host: String,
-    /// [`CONTROL_PORT`] unless the file says otherwise.
+    /// [`CONTROL_PORT`] unless the URL says otherwise.
     pub port: u16,
+}
+
+impl FromStr for ControlAddress {
+    type Err = BadUrl;
+
+    /// As [`Origin::parse`], and refuses what is not https and what has a path.
+    fn from_str(url: &str) -> Result<Self, BadUrl> {
+        let bad = |reason: &str| {
+            let help = "write e.g. \"https://control-1.example:7700\"".to_owned();
+            Err(BadUrl { reason: reason.to_owned(), help })
+        };
+        let origin = Origin::parse(url)?;
+        if origin.scheme != Scheme::Https {
+            return bad("is not https: nodes and control prove to each other who they are");
+        }
+        if !origin.path_prefix.is_empty() {
+            return bad("has a path");
+        }
+        // What `Origin` takes for the default is 443, which nobody means here. The colons of an IPv6 address end before its bracket.
+        let authority = url.split_once("://").map_or("", |(_, rest)| rest);
+        let says_port = authority.rfind(':') > authority.rfind(']');
+        Ok(ControlAddress {
+            host: origin.host.into(),
+            port: if says_port { origin.port } else { CONTROL_PORT },
+        })
+    }
+}
+
+impl TryFrom<String> for ControlAddress {
+    type Error = String;
+
+    fn try_from(url: String) -> Result<Self, String> {
+        url.parse().map_err(|bad: BadUrl| format!("{url:?} {bad}"))
+    }
 }
 
 impl std::fmt::Display for ControlAddress {
@@ -92,4 +132,32 @@ pub struct ParsedNode {
     pub settings: Option<NodeSettings>,
     /// Everything that is wrong or doubtful, in the order of the file.
     pub diagnostics: Vec<Diagnostic>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_controls_address_is_read_or_refused() {
+        for (url, wanted) in [
+            ("https://Control-1.example", Ok(("control-1.example", 7700))),
+            ("https://control-1.example:443", Ok(("control-1.example", 443))),
+            ("https://192.0.2.7:8443/", Ok(("192.0.2.7", 8443))),
+            ("https://[2001:db8::1]:8443", Ok(("2001:db8::1", 8443))),
+            ("https://[2001:db8::443]", Ok(("2001:db8::443", 7700))),
+            ("http://control-1.example", Err("is not https")),
+            ("control-1.example", Err("has no scheme")),
+            ("https://", Err("has no host")),
+            ("https://a/b", Err("has a path")),
+            ("https://u@a", Err("has a user name")),
+            ("https://a:x", Err("has a bad port")),
+        ] {
+            match (url.parse::<ControlAddress>(), wanted) {
+                (Ok(read), Ok((host, port))) => assert_eq!((&*read.host, read.port), (host, port), "{url}"),
+                (Err(bad), Err(reason)) => assert!(bad.reason.starts_with(reason), "{url}: {bad}"),
+                (read, _) => panic!("{url}: {read:?}"),
+            }
+        }
+    }
 }

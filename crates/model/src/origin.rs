@@ -279,6 +279,14 @@ pub struct BadUrl {
     pub help: String,
 }
 
+impl std::fmt::Display for BadUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}; {}", self.reason, self.help)
+    }
+}
+
+impl std::error::Error for BadUrl {}
+
 impl OriginGroup {
     /// One origin, everything else at its default.
     pub fn of(origin: Origin) -> OriginGroup {

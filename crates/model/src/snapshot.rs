@@ -47,6 +47,17 @@ pub struct Parsed {
     pub diagnostics: Vec<Diagnostic>,
 }
 
+impl Parsed {
+    /// After the tests of its sites: each expectation that fails is an error, in its place, and with any error there is no snapshot.
+    pub fn tested(self) -> Parsed {
+        let Parsed { snapshot, mut diagnostics } = self;
+        diagnostics.extend(snapshot.iter().flat_map(Snapshot::run_tests));
+        diagnostics.sort_by_key(|diagnostic| diagnostic.span.start);
+        let snapshot = snapshot.filter(|_| !diagnostics.iter().any(Diagnostic::is_error));
+        Parsed { snapshot, diagnostics }
+    }
+}
+
 /// One or more domains served from origins under one list of rules.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Site {

@@ -18,7 +18,8 @@ Examples:
   perigee apply sites.toml --stage all --reason \"the shop is down\"
 
 A staged roll-out begins at one node, goes on with its PoP and then with all, and is undone by itself when it
-does harm. With --stage all every node runs it within seconds; it is watched, and undone, all the same.";
+does harm. With --stage all every edge runs it within seconds, and nameservers take it after them, one at a
+time; it is watched, and undone, all the same.";
 
 /// Between two looks at the roll-out.
 const LOOK: Duration = Duration::from_secs(1);
@@ -30,7 +31,7 @@ pub(crate) enum Stage {
     Edge,
     /// In one PoP; then all
     Pop,
-    /// At all nodes at once
+    /// At all edges at once; then at nameservers, one at a time
     All,
 }
 

@@ -14,11 +14,11 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use client::Control;
-use journal::trust::fingerprint;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use trust::fingerprint;
 
 use crate::failure::Failure;
 

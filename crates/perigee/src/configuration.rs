@@ -12,7 +12,7 @@ use edge::Handle;
 use edge::admin::{CertificateStatus, ClusterStatus, Configuration, ConfigurationStatus, Reload};
 use edge::tls::{Certificate, ClientAuthorities, read_certificates, read_client_authorities};
 use model::change::Version;
-use model::settings::{EdgeSettings, Limits, Ocsp};
+use model::settings::{EdgeSettings, Limits, Ocsp, StoreSettings, TlsSettings};
 use model::{
     ByteSize, ClusterSettings, Diagnostic, DiskSettings, NodeSettings, Parsed, ParsedNode, Snapshot,
 };
@@ -151,10 +151,8 @@ pub(crate) fn read_node(file: &Path) -> Result<NodeSettings, Refused> {
 
 /// What was parsed, if it has no error and its tests hold; and what is doubtful about it.
 fn usable(parsed: Parsed, name: &str) -> Result<(Snapshot, Vec<Diagnostic>), Refused> {
-    let Parsed { snapshot, mut diagnostics } = parsed;
-    diagnostics.extend(snapshot.iter().flat_map(Snapshot::run_tests));
-    diagnostics.sort_by_key(|diagnostic| diagnostic.span.start);
-    match snapshot.filter(|_| !diagnostics.iter().any(Diagnostic::is_error)) {
+    let Parsed { snapshot, diagnostics } = parsed.tested();
+    match snapshot {
         Some(snapshot) => Ok((snapshot, diagnostics)),
         None => Err(Refused::with(name, diagnostics)),
     }
@@ -445,34 +443,61 @@ fn now_ms() -> i64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }
 
-/// Settings that a running process cannot change.
-fn needs_new_start(running: &EdgeSettings, wanted: &EdgeSettings) -> Vec<&'static str> {
+/// Settings that a running process cannot change, and what they are. Whoever adds a setting decides here.
+fn fixed(settings: &EdgeSettings) -> [(&'static str, String); 17] {
+    let EdgeSettings {
+        listen,
+        listen_tls,
+        listen_tier,
+        tier,
+        certificates: _,
+        tls: TlsSettings { min_version: _, ticket_secret_file, early_data: _ },
+        acme: _,
+        admin,
+        workers,
+        store: StoreSettings { memory: _, eviction, disks },
+        node,
+        access_log,
+        access_log_format,
+        traces,
+        location,
+        statistics,
+        server_timing: _,
+        trusted_proxies: _,
+        proxy_protocol: _,
+        origin_source,
+        http3,
+        limits: _,
+    } = settings;
     [
-        ("listen", running.listen != wanted.listen),
-        ("listen_tls", running.listen_tls != wanted.listen_tls),
-        ("listen_tier", running.listen_tier != wanted.listen_tier),
-        ("[edge.tier]", running.tier != wanted.tier),
-        ("http3", running.http3 != wanted.http3),
-        ("ticket_secret_file", running.tls.ticket_secret_file != wanted.tls.ticket_secret_file),
-        ("admin", running.admin != wanted.admin),
-        ("workers", running.workers != wanted.workers),
-        ("eviction", running.store.eviction != wanted.store.eviction),
-        ("[[store.disk]]", running.store.disks != wanted.store.disks),
-        ("node", running.node != wanted.node),
-        ("location", running.location != wanted.location),
-        ("statistics", running.statistics != wanted.statistics),
-        ("access_log", running.access_log != wanted.access_log),
-        ("access_log_format", running.access_log_format != wanted.access_log_format),
-        ("[edge.traces]", running.traces != wanted.traces),
+        ("listen", format!("{listen:?}")),
+        ("listen_tls", format!("{listen_tls:?}")),
+        ("listen_tier", format!("{listen_tier:?}")),
+        ("[edge.tier]", format!("{tier:?}")),
+        ("http3", format!("{http3:?}")),
+        ("ticket_secret_file", format!("{ticket_secret_file:?}")),
+        ("admin", format!("{admin:?}")),
+        ("workers", format!("{workers:?}")),
+        ("eviction", format!("{eviction:?}")),
+        ("[[store.disk]]", format!("{disks:?}")),
+        ("node", format!("{node:?}")),
+        ("location", format!("{location:?}")),
+        ("statistics", format!("{statistics:?}")),
+        ("origin_source", format!("{origin_source:?}")),
+        ("access_log", format!("{access_log:?}")),
+        ("access_log_format", format!("{access_log_format:?}")),
+        ("[edge.traces]", format!("{traces:?}")),
     ]
-    .into_iter()
-    .filter_map(|(name, has_changed)| has_changed.then_some(name))
-    .collect()
+}
+
+/// Which of [`fixed`] differ.
+fn needs_new_start(running: &EdgeSettings, wanted: &EdgeSettings) -> Vec<&'static str> {
+    let pairs = fixed(running).into_iter().zip(fixed(wanted));
+    pairs.filter_map(|(running, wanted)| (running != wanted).then_some(running.0)).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use model::StoreSettings;
     use model::settings::Eviction;
 
     use super::*;
@@ -555,6 +580,17 @@ mod tests {
         };
         let wanted = EdgeSettings { store, ..EdgeSettings::default() };
         assert_eq!(needs_new_start(&running, &wanted), ["eviction", "[[store.disk]]"], "memory may change");
+        let wanted = EdgeSettings { origin_source: vec![[192, 0, 2, 1].into()], ..EdgeSettings::default() };
+        assert_eq!(needs_new_start(&running, &wanted), ["origin_source"]);
         assert!(needs_new_start(&running, &running).is_empty());
+        let manual = include_str!("../../../docs/operating.md");
+        let told = manual
+            .split_once("Changes of")
+            .and_then(|(_, rest)| rest.split_once("need a new start"))
+            .unwrap()
+            .0;
+        for (name, _) in fixed(&running) {
+            assert!(told.contains(&format!("`{name}`")), "docs/operating.md does not name {name}");
+        }
     }
 }

@@ -15,12 +15,12 @@ use control::{Control, Options};
 use journal::Journal;
 use journal::etcd::Etcd;
 use journal::sqlite::Sqlite;
-use journal::trust::{fingerprint, is_name};
 use model::units::parse_duration;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde::Deserialize;
 use tokio::signal::unix::{SignalKind, signal};
+use trust::{fingerprint, is_name};
 
 use crate::batches::{Batches, Content};
 use crate::failure::Failure;

@@ -32,7 +32,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use clap::Args;
-use journal::trust::pinned_client_config;
 use rustls::pki_types::ServerName;
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
@@ -40,6 +39,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
 use tokio::time::{Instant, interval, sleep};
 use tokio_rustls::TlsConnector;
+use trust::pinned_client_config;
 
 use chance::Draw;
 use cluster::{Cluster, local, off_thread};

@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use journal::trust::{EnrolmentToken, Role};
+use trust::{EnrolmentToken, Role};
 
 use crate::address::{AdminAt, parse_admin};
 use crate::configuration::{Refused, Source, read_node};

@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand};
 use client::segment;
+use model::ControlAddress;
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, cell, show, table, when};
@@ -40,7 +41,7 @@ pub(crate) struct Enroll {
     uses: Option<u32>,
     /// URL by which nodes reach control; may be given several times [default: the one that is asked now]
     #[arg(long, value_name = "URL")]
-    node_control: Vec<String>,
+    node_control: Vec<ControlAddress>,
     #[command(flatten)]
     cluster: Cluster,
     /// Print control's answer as JSON
@@ -76,9 +77,10 @@ impl Enroll {
                 show(self.json, &gone, |_| format!("{} is revoked\n", crate::visible(&id)))
             }
             None => {
+                let controls: Vec<_> = self.node_control.iter().map(ToString::to_string).collect();
                 let wanted = json!({
                     "role": self.role, "pop": self.pop.unwrap_or_default(), "name": self.name, "ttl": self.ttl,
-                    "uses": self.uses, "controls": self.node_control,
+                    "uses": self.uses, "controls": controls,
                 });
                 let made = self.cluster.client()?.post("/v1/enrolment-tokens", &wanted)?;
                 show(self.json, &made, |made| format!("{}\n", made["token"].as_str().unwrap_or_default()))?;

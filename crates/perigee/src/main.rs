@@ -158,7 +158,7 @@ enum Command {
     Diff(diff::Diff),
     /// Say how the roll-out stands; begin, pause, resume or undo one
     Rollout(rollout::Rollout),
-    /// Go back to an older configuration, everywhere at once
+    /// Go back to an older configuration, at all edges at once
     Rollback(rollback::Rollback),
     /// List the configurations that a cluster has had
     Versions(versions::Versions),

@@ -27,20 +27,20 @@ use journal::feed::{
     Statistics, Steered, Steering, Told as Taken, Vitals, Wanted, chance_below, follow,
 };
 use journal::following::{Following, Step};
-use journal::trust::{EnrolmentToken, Identity, Role};
 use model::budget::lease::{Ask, Grant};
 use model::change::{Order, Plan, Version, receipt_signed};
 use model::config::TEXT_BYTES_MAX;
 use observe::Registry;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot, watch};
+use trust::{EnrolmentToken, Identity, Role};
 
 pub(crate) use self::edge::EdgeWorks;
 use crate::configuration::Told;
 use crate::failure::Failure;
 use crate::running::STATISTICS_EVERY;
 pub(crate) use certified::Certified;
-use keep::{Keep, Kept, check_text, is_signed};
+use keep::{Keep, Kept, Places, check_text, is_signed};
 
 /// Purges that are put in force as one.
 const ORDERS_TOGETHER_MAX: usize = 10_000;
@@ -124,6 +124,7 @@ pub(crate) struct Member {
     pop: String,
     controls: Vec<String>,
     keep: Keep,
+    places: Mutex<Places>,
     certified: Certified,
     following: Mutex<Following>,
     /// When the node last knew that it had missed nothing, as it was last written down.
@@ -169,6 +170,7 @@ impl Member {
             controls,
             starts: keep.count_start(is_start),
             died_on_trial: is_start && keep.died_on_trial(),
+            places: Mutex::new(keep.places()),
             keep,
             certified,
             plan: watch::Sender::new(place.plan.clone()),
@@ -359,8 +361,9 @@ impl Member {
         let mut heard_written_ms = self.heard_written_ms.lock();
         if is_new {
             let kept = Kept { place: place.clone(), heard_ms: *heard_written_ms };
-            self.keep
-                .write_place(&kept, true)
+            self.places
+                .lock()
+                .write(&kept)
                 .map_err(|error| format!("{}: cannot be written: {error}", self.keep.path().display()))?;
         }
         let plan = place.plan.clone();
@@ -380,8 +383,8 @@ impl Member {
             works.heard(now);
             if now - *heard_written_ms >= HEARD_WRITTEN_EVERY_MS {
                 *heard_written_ms = now;
-                // A loss of power may leave an older one: then sites validate early.
-                let _ = self.keep.write_place(&Kept { place, heard_ms: now }, false);
+                // What is not written of it makes sites validate early.
+                let _ = self.places.lock().write(&Kept { place, heard_ms: now });
             }
         }
         Ok(())

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use journal::feed::{Check, Dialer, Hub, Relay, check_url, follow};
-use journal::trust::{Role, is_name};
+use journal::feed::{Check, Dialer, Hub, Relay, follow};
+use model::ControlAddress;
 use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use trust::{Role, is_name};
 
 use crate::edge::read_token;
 use crate::failure::Failure;
@@ -50,7 +51,7 @@ struct Settings {
     name: String,
     listen: SocketAddr,
     state: PathBuf,
-    control: Vec<String>,
+    control: Vec<ControlAddress>,
 }
 
 impl RelayArgs {
@@ -59,17 +60,22 @@ impl RelayArgs {
         let settings = read(&self.config)?;
         let keep = Keep::of(&settings.state)?;
         let token = || self.token.as_deref().map(read_token).transpose();
-        let certified =
-            Arc::new(Certified::new(&keep, (Role::Relay, &settings.name), &settings.control, token)?);
+        let controls: Vec<String> = settings.control.iter().map(ToString::to_string).collect();
+        let certified = Arc::new(Certified::new(&keep, (Role::Relay, &settings.name), &controls, token)?);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
             .map_err(|error| Failure::new(format!("threads cannot be started: {error}"), ""))?;
-        runtime.block_on(relay(settings, &keep, certified))
+        runtime.block_on(relay(settings, &keep, controls, certified))
     }
 }
 
-async fn relay(settings: Settings, keep: &Keep, certified: Arc<Certified>) -> Result<(), Failure> {
+async fn relay(
+    settings: Settings,
+    keep: &Keep,
+    controls: Vec<String>,
+    certified: Arc<Certified>,
+) -> Result<(), Failure> {
     let unhandled = |error: std::io::Error| Failure::new(format!("signals cannot be handled: {error}"), "");
     let mut terminated = signal(SignalKind::terminate()).map_err(unhandled)?;
     let mut interrupted = signal(SignalKind::interrupt()).map_err(unhandled)?;
@@ -80,7 +86,7 @@ async fn relay(settings: Settings, keep: &Keep, certified: Arc<Certified>) -> Re
         )
     })?;
     let identity = certified.clone();
-    let dialer = Arc::new(Dialer::new(settings.control, move || identity.identity()));
+    let dialer = Arc::new(Dialer::new(controls, move || identity.identity()));
     // Who speaks is who its certificate says. Whether the cluster still has that node, and whether it is its signature, control
     // finds out.
     let check: Check = Box::new(|peer, report| match report.node == peer.name {
@@ -120,8 +126,5 @@ fn read(path: &Path) -> Result<Settings, Failure> {
     if settings.control.is_empty() {
         return wrong("control is empty; wanted the URL of at least one".to_owned());
     }
-    match settings.control.iter().find_map(|url| check_url(url).err()) {
-        Some(bad) => wrong(format!("control: {bad}")),
-        None => Ok(settings),
-    }
+    Ok(settings)
 }

@@ -47,7 +47,8 @@ pub(crate) struct ReplayArgs {
     /// Where the origin is, to ask it what the log does not tell
     #[arg(long, value_name = "URL")]
     probe: Option<String>,
-    /// How long an answer lives that another cache has kept and nobody knows the headers of
+    /// How long an answer lives that another cache has kept and nobody knows the headers of [default: 1h; 1d if its content is static and
+    /// the log says no outcome]
     #[arg(long, value_name = "TIME", value_parser = time)]
     assume_ttl: Option<Ttl>,
     /// Print the report as JSON

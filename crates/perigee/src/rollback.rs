@@ -1,4 +1,4 @@
-//! `perigee rollback`: goes back to an older configuration, everywhere at once.
+//! `perigee rollback`: goes back to an older configuration, at all edges at once.
 
 use clap::Args;
 

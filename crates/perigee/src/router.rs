@@ -7,16 +7,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use journal::feed::{Holdings, Steered, Vitals, check_url};
-use journal::trust::{Identity, Role, is_name};
+use journal::feed::{Holdings, Steered, Vitals};
 use model::change::Order;
-use model::{EdgeSettings, Snapshot};
+use model::{ControlAddress, EdgeSettings, Snapshot};
 use observe::Registry;
 use router::server::{Config, FileConfig, Router, Settings, StartError};
 use router::sign::Signer;
 use router::wire::name_of;
 use serde::Deserialize;
 use tokio::signal::unix::{SignalKind, signal};
+use trust::{Identity, Role, is_name};
 
 use crate::address::{AdminAt, parse_address, parse_admin};
 use crate::configuration::Told;
@@ -58,10 +58,11 @@ pub(crate) struct RouterArgs {
     #[arg(long, value_name = "FILE")]
     token: Option<PathBuf>,
     /// Address for queries by UDP and TCP; may be given several times. Name each address: answers leave from where was asked
-    /// [default: 127.0.0.1:5353]
+    /// [default: the node's own file's, else 127.0.0.1:5353]
     #[arg(long, value_name = "HOST:PORT", value_parser = parse_address)]
     listen: Vec<SocketAddr>,
-    /// Address of /healthz, /metrics, /v1/route and /v1/samples, or off [default: 127.0.0.1:9053]
+    /// Address of /healthz, /metrics, /v1/route and /v1/samples, or off
+    /// [default: the node's own file's, else 127.0.0.1:9053]
     #[arg(long, value_name = "HOST:PORT", value_parser = parse_admin)]
     admin: Option<AdminAt>,
     /// Address where HTTP requests are redirected to the closest PoP, and /v1/route is answered; may be given several times
@@ -73,10 +74,10 @@ pub(crate) struct RouterArgs {
     /// Directory for the zone's key, the cookies' secret, and what the cluster has said
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
-    /// Name of this server, told to who asks (NSID) [default: router]
+    /// Name of this server, told to who asks (NSID) [default: the node's own file's, else router]
     #[arg(long, value_name = "NAME")]
     node: Option<String>,
-    /// Threads per address [default: one per core]
+    /// Threads per address [default: the node's own file's, else one per core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     workers: Option<u16>,
     /// Print the DS record that the parent zone needs for a signed zone, and stop
@@ -103,7 +104,7 @@ struct Own {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct OwnCluster {
-    control: Vec<String>,
+    control: Vec<ControlAddress>,
     #[serde(default)]
     pop: String,
 }
@@ -128,10 +129,7 @@ impl Own {
         if own.cluster.control.is_empty() {
             return Err(wrong("control is empty; wanted the URL of at least one".to_owned()));
         }
-        match own.cluster.control.iter().find_map(|url| check_url(url).err()) {
-            Some(bad) => Err(wrong(format!("control: {bad}"))),
-            None => Ok(Some(own)),
-        }
+        Ok(Some(own))
     }
 }
 
@@ -283,7 +281,8 @@ impl RouterArgs {
                 let lock = state.lock()?;
                 // Any configuration that is told may want it.
                 let key = state.zone_key(generate)?;
-                let OwnCluster { control: controls, pop } = cluster;
+                let OwnCluster { control, pop } = cluster;
+                let controls = control.iter().map(ToString::to_string).collect();
                 let who = Who { role: Role::Router, name: node, pop, controls };
                 let token = || self.token.as_deref().map(read_token).transpose();
                 let member = Member::new(who, state.path(), token, true)?;

@@ -24,7 +24,6 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use journal::feed::{Hub, Report};
 use journal::memory::Memory;
-use journal::trust::{EnrolmentToken, Identity, Peer, Role, fingerprint, text_hash, verify};
 use journal::{Commit, Journal};
 use model::change::{Audience, Candidate, Change, Order, Plan, Version, What, Written, receipt_signed};
 use rcgen::{
@@ -33,6 +32,7 @@ use rcgen::{
 };
 use tokio::runtime::Runtime;
 use tokio_rustls::TlsAcceptor;
+use trust::{EnrolmentToken, Identity, Peer, Role, fingerprint, text_hash, verify};
 
 /// Longest wait for a state that must come.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -154,13 +154,13 @@ mod aws_key {
         }
 
         /// As an identity of its own, which can sign.
-        pub(super) fn signer(&self) -> journal::trust::Identity {
+        pub(super) fn signer(&self) -> trust::Identity {
             let key = KeyPair::from_pem(&self.0).unwrap();
             let mut params = rcgen::CertificateParams::default();
             params.subject_alt_names =
                 vec![rcgen::SanType::URI(Peer::uri(Role::Control, "authority").try_into().unwrap())];
             let certificate = params.self_signed(&key).unwrap().pem();
-            journal::trust::Identity::from_pem(&certificate, &certificate, &self.0).unwrap()
+            trust::Identity::from_pem(&certificate, &certificate, &self.0).unwrap()
         }
     }
 }

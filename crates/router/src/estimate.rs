@@ -2,17 +2,22 @@
 //!
 //! ```text
 //! estimate = 10 ms + km / 54 per ms + R(all) + R(country, PoP) + R(cell, PoP)
-//!                                                              or + R(country, AS, PoP) + R(cell, AS, PoP), of an AS that is known
+//!                                                              or + R(country, AS, PoP) + R(cell, AS, PoP), of an AS that was measured
 //! ```
+//!
+//! Of whom no data says which AS it is, R(country, /16, PoP) + R(cell, /20, PoP) stand for these (IPv6: /32 and /36).
 //!
 //! Each R is what the estimates before it miss on average, times n / (n + 2): a single sample moves an estimate by a third. The first,
 //! over all samples, is there because paths are longer than distances: without it, whichever PoP nobody has measured yet would look
 //! the best. What was learned of a PoP says how sure an estimate is, and [`Estimates::prefer`] leaves geography's choice
-//! only for a gain that is beyond that doubt: with few samples, geography decides.
+//! only for a gain that is beyond that doubt: with few samples, geography decides. How much samples of one AS differ is learned from
+//! them too, so an internet whose ways are steady is believed sooner.
 //!
 //! Pure: samples in, estimates out. Called by `table` and by `perigee route`.
 
 use std::collections::{HashMap, HashSet};
+
+use crate::systems::wider;
 
 /// What the first km costs: the visitor's own line, both ways.
 pub const PRIOR_MS: f64 = 10.0;
@@ -22,6 +27,9 @@ pub const PRIOR_KM_PER_MS: f64 = 54.0;
 pub const LIGHT_KM_PER_MS: f64 = 100.0;
 /// Samples longer than this tell of a sleeping phone, not of a path.
 pub const SAMPLE_MS_MAX: f64 = 2_000.0;
+/// A single sample counts for at most so many ms more than its country's others let expect: what a phone did before it answered is no
+/// path. A mean of several may be as many times more.
+const OUTLIER_MS: f64 = 60.0;
 /// A choice is changed only for a gain of at least so many ms, and of [`GAIN_SHARE_MIN`]: resolvers' and objects' caches stay warm.
 pub const GAIN_MS_MIN: f64 = 3.0;
 /// See [`GAIN_MS_MIN`].
@@ -30,12 +38,19 @@ pub const GAIN_SHARE_MIN: f64 = 0.05;
 const DOUBT_MS: f64 = 40.0;
 /// Samples from which a level is believed by half.
 const SHRINK: f64 = 2.0;
-/// As [`DOUBT_MS`] and [`SHRINK`], within one autonomous system: its visitors go the same ways.
-const SYSTEM_DOUBT_MS: f64 = 22.0;
-/// The same while it is a single sample that speaks: nobody sends a whole system elsewhere with one report.
-const SINGLE_DOUBT_MS: f64 = 33.0;
+/// As [`DOUBT_MS`], within one autonomous system, whose visitors go the same ways: until samples say that it is less.
+const SYSTEM_DOUBT_MS: f64 = 30.0;
+/// What samples say is believed down to this: nobody makes it nothing by saying the same again and again.
+const SYSTEM_DOUBT_MS_MIN: f64 = 8.0;
+/// [`SYSTEM_DOUBT_MS`] counts for as many samples.
+const SYSTEM_DOUBT_SAMPLES: f64 = 20.0;
+/// Of what is distributed normally, the standard deviation ÷ the mean distance from the mean.
+const DEVIATION_PER_DISTANCE: f64 = 1.2533;
+/// So many times the doubt while it is a single sample that speaks.
+const SINGLE_DOUBT: f64 = 1.5;
 /// What a single sample of a system and cell is worth: it counts for both.
 const SINGLE_WORTH: f64 = 2.0;
+/// As [`SHRINK`], of a system.
 const SYSTEM_SHRINK: f64 = 1.0;
 /// A sample of the same system and country, in whichever cell, tells as much as one of the cell whose system is not known.
 const SYSTEM_WORTH: f64 = 1.0;
@@ -63,7 +78,7 @@ pub struct Sample {
     pub cell: u16,
     /// Its country, as the cell has it.
     pub country: [u8; 2],
-    /// Its autonomous system; 0 when that is not known.
+    /// Its autonomous system, or what stands for it ([`crate::systems::Systems::of`]); 0 when it shall not be told apart.
     pub asn: u32,
     /// Which PoP.
     pub pop: u16,
@@ -147,11 +162,19 @@ pub struct Estimates {
     all: Sum,
     countries: HashMap<[u8; 2], ByPop>,
     cells: HashMap<u16, ByPop>,
-    /// Of countries and systems.
+    /// Of countries and systems, or the wider prefixes that stand for these.
     networks: HashMap<([u8; 2], u32), ByPop>,
     systems: HashMap<(u16, u32), ByPop>,
+    /// How far samples lie from the mean of those before them in `networks`.
+    scatter: Sum,
     /// In `cells`, and in `networks` and `systems`.
     sums: (usize, usize),
+}
+
+/// What all samples, and those of a country to a PoP, miss by.
+fn of_country_ms(all: Sum, country: Sum) -> f64 {
+    let of_all = all.shrunk(0.0, SHRINK);
+    of_all + country.shrunk(of_all, SHRINK)
 }
 
 /// What was measured of the visitors of a cell, or of an autonomous system in it.
@@ -161,6 +184,7 @@ pub struct Known<'e> {
     cell: Option<&'e ByPop>,
     network: Option<&'e ByPop>,
     system: Option<&'e ByPop>,
+    system_doubt_ms: f64,
 }
 
 impl Known<'_> {
@@ -172,8 +196,7 @@ impl Known<'_> {
         }
         let sum = |level: Option<&ByPop>| level.map_or_else(Sum::default, |sums| sums.get(pop));
         let country = sum(self.country);
-        let mut residual_ms = self.all.shrunk(0.0, SHRINK);
-        residual_ms += country.shrunk(residual_ms, SHRINK);
+        let mut residual_ms = of_country_ms(self.all, country);
         if self.network.is_some() {
             // What the cell says is of all its systems together.
             let (network, system) = (sum(self.network), sum(self.system));
@@ -181,7 +204,8 @@ impl Known<'_> {
             residual_ms += system.shrunk(residual_ms, SHRINK);
             let elsewhere = COUNTRY_WORTH * (country.count - network.count).max(0.0);
             let samples = SYSTEM_WORTH * network.count + system.count + elsewhere;
-            let doubt_ms = if samples < SINGLE_WORTH + 1.0 { SINGLE_DOUBT_MS } else { SYSTEM_DOUBT_MS };
+            let single = if samples < SINGLE_WORTH + 1.0 { SINGLE_DOUBT } else { 1.0 };
+            let doubt_ms = self.system_doubt_ms * single;
             return Estimate { prior_ms, residual_ms, samples, doubt_ms };
         }
         let cell = sum(self.cell);
@@ -193,6 +217,11 @@ impl Known<'_> {
     /// Whether something is known of their system alone.
     pub fn is_of_system(&self) -> bool {
         self.network.is_some()
+    }
+
+    /// Whether that is known of the whole country, or of the wider prefix, and nothing of their place and prefix by itself.
+    pub fn is_of_wider_alone(&self) -> bool {
+        self.system.is_none()
     }
 
     /// Whether nobody of them, or of their country, was measured: then distance decides.
@@ -232,7 +261,11 @@ impl Estimates {
         if sample.is_placed && sample.rtt_ms < (sample.km - 50.0) / LIGHT_KM_PER_MS {
             return Err(Refused::FasterThanLight);
         }
-        let (missed, count) = (sample.rtt_ms - prior_ms(sample.km), f64::from(sample.count.max(1)));
+        let country =
+            self.countries.get(&sample.country).map_or_else(Sum::default, |sums| sums.get(sample.pop));
+        let count = f64::from(sample.count.max(1));
+        let expected = of_country_ms(self.all, country);
+        let missed = (sample.rtt_ms - prior_ms(sample.km)).min(expected + OUTLIER_MS * count);
         if self.sums.0 >= SUMS_MAX
             && self.cells.get(&sample.cell).is_none_or(|sums| sums.get(sample.pop).count == 0.0)
         {
@@ -242,19 +275,41 @@ impl Estimates {
         self.countries.entry(sample.country).or_default().add(sample.pop, missed, count);
         let is_new = self.cells.entry(sample.cell).or_default().add(sample.pop, missed, count);
         self.sums.0 += usize::from(is_new);
-        if sample.asn != 0 && self.sums.1 < SUMS_MAX {
-            let sums = self.networks.entry((sample.country, sample.asn)).or_default();
-            self.sums.1 += usize::from(sums.add(sample.pop, missed, count));
-            let sums = self.systems.entry((sample.cell, sample.asn)).or_default();
-            self.sums.1 += usize::from(sums.add(sample.pop, missed, count));
+        if sample.asn != 0 {
+            self.add_of_system(sample, missed, count);
         }
         Ok(())
+    }
+
+    fn add_of_system(&mut self, sample: &Sample, missed: f64, count: f64) {
+        let known = self.known(sample.cell, sample.country, sample.asn);
+        let of = |level: Option<&ByPop>| level.map_or_else(Sum::default, |sums| sums.get(sample.pop));
+        let (network, system) = (of(known.network), of(known.system));
+        if self.sums.1 >= SUMS_MAX && (network.count == 0.0 || system.count == 0.0) {
+            return;
+        }
+        if network.count >= 1.0 {
+            // The mean itself is in doubt by as much less as more samples are in it.
+            let distance = (missed - network.ms / network.count).abs();
+            self.scatter.add(distance * (network.count / (network.count + 1.0)).sqrt(), 1.0);
+        }
+        let sums = self.networks.entry((sample.country, wider(sample.asn))).or_default();
+        self.sums.1 += usize::from(sums.add(sample.pop, missed, count));
+        let sums = self.systems.entry((sample.cell, sample.asn)).or_default();
+        self.sums.1 += usize::from(sums.add(sample.pop, missed, count));
+    }
+
+    fn system_doubt_ms(&self) -> f64 {
+        let Sum { count, ms } = self.scatter;
+        let sum = SYSTEM_DOUBT_MS * SYSTEM_DOUBT_SAMPLES + DEVIATION_PER_DISTANCE * ms;
+        (sum / (SYSTEM_DOUBT_SAMPLES + count)).clamp(SYSTEM_DOUBT_MS_MIN, SYSTEM_DOUBT_MS)
     }
 
     /// Lets everything count for less; what is worth nothing any more is forgotten. To be called every ten minutes: half of a sample is
     /// left after six hours.
     pub fn fade(&mut self) {
         self.all.fade();
+        self.scatter.fade();
         fn fade<K>(levels: &mut HashMap<K, ByPop>) -> usize {
             levels.retain(|_, sums| {
                 sums.0.retain_mut(|(_, sum)| sum.fade());
@@ -307,14 +362,15 @@ impl Estimates {
         self.all.count == 0.0
     }
 
-    /// What is known of the visitors of `cell`. `asn` 0: whichever their network is.
+    /// What is known of the visitors of `cell`. `asn`: as in [`Sample`]; 0: whichever their network is.
     pub fn known(&self, cell: u16, country: [u8; 2], asn: u32) -> Known<'_> {
         Known {
             all: self.all,
             country: self.countries.get(&country),
             cell: self.cells.get(&cell),
-            network: if asn == 0 { None } else { self.networks.get(&(country, asn)) },
+            network: if asn == 0 { None } else { self.networks.get(&(country, wider(asn))) },
             system: if asn == 0 { None } else { self.systems.get(&(cell, asn)) },
+            system_doubt_ms: self.system_doubt_ms(),
         }
     }
 
@@ -345,6 +401,7 @@ impl Estimates {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::systems::Systems;
     use proptest::prelude::*;
 
     fn sample(pop: u16, km: f64, rtt_ms: f64) -> Sample {
@@ -408,6 +465,46 @@ mod tests {
     }
 
     #[test]
+    fn a_prefix_stands_for_a_system_that_is_not_known() {
+        let systems = Systems::default();
+        let system = |address: &str| systems.of(address.parse().unwrap());
+        let mut estimates = Estimates::default();
+        for (pop, km, rtt_ms) in [(0, 100.0, 90.0), (1, 400.0, 25.0)] {
+            for address in ["10.1.0.1", "10.1.16.1", "10.1.32.1", "10.1.0.2"] {
+                let asn = system(address);
+                estimates.add(&Sample { asn, ..sample(pop, km, rtt_ms) }).unwrap();
+            }
+            for _ in 0..4 {
+                let asn = system("10.1.240.1");
+                estimates.add(&Sample { asn, ..sample(pop, km, 115.0 - rtt_ms) }).unwrap();
+            }
+        }
+        let choose = |address| {
+            let of = |pop, km| (of(&estimates, system(address), pop, km), 0.0);
+            Estimates::prefer(&[of(0, 100.0), of(1, 400.0)])
+        };
+        assert_eq!((choose("10.1.0.9"), choose("10.1.240.9"), choose("10.2.0.1")), (1, 0, 0));
+    }
+
+    #[test]
+    fn samples_that_agree_are_believed_sooner_than_samples_that_do_not() {
+        let choose = |off_ms: f64| {
+            let mut estimates = Estimates::default();
+            for number in 0..400 {
+                let off_ms = if number % 2 == 0 { off_ms } else { -off_ms };
+                let other = Sample { cell: 7, country: *b"FR", ..sample(0, 100.0, 60.0 + off_ms) };
+                estimates.add(&other).unwrap();
+            }
+            for (pop, km, rtt_ms) in [(0, 100.0, 50.0), (1, 400.0, 32.0)] {
+                (0..2).for_each(|_| estimates.add(&sample(pop, km, rtt_ms)).unwrap());
+            }
+            let of = |pop, km| (of(&estimates, 3320, pop, km), 0.0);
+            Estimates::prefer(&[of(0, 100.0), of(1, 400.0)])
+        };
+        assert_eq!((choose(2.0), choose(50.0)), (1, 0));
+    }
+
+    #[test]
     fn what_is_old_fades_and_pops_may_get_other_numbers() {
         let mut estimates = Estimates::default();
         for _ in 0..50 {
@@ -440,6 +537,46 @@ mod tests {
             estimates.add(&sample(0, 500.0, bad)).unwrap();
             let after = of(&estimates, 0, 0, 500.0).ms();
             prop_assert!(after <= bad + 1e-6, "{before} {after}");
+        }
+
+        /// Whatever is said of whom, what samples differ by counts within its bounds.
+        #[test]
+        fn doubt_stays_within_its_bounds(
+            told in prop::collection::vec((0u32..4, 0u16..3, 10.0f64..2000.0, 1u32..64), 0..300),
+        ) {
+            let mut estimates = Estimates::default();
+            for (asn, pop, rtt_ms, count) in told {
+                estimates.add(&Sample { asn, count, ..sample(pop, 100.0, rtt_ms) }).unwrap();
+            }
+            let doubt_ms = estimates.system_doubt_ms();
+            prop_assert!((SYSTEM_DOUBT_MS_MIN..=SYSTEM_DOUBT_MS).contains(&doubt_ms), "{doubt_ms}");
+        }
+
+        /// Whoever is slow once, however slow, was so for himself.
+        #[test]
+        fn one_slow_sample_sends_nobody_elsewhere(
+            good in prop::collection::vec(12.0f64..40.0, 0..50), slow_ms in 60.0f64..2000.0, asn in 0u32..2,
+        ) {
+            let mut estimates = Estimates::default();
+            for (number, rtt_ms) in good.iter().enumerate() {
+                estimates.add(&Sample { asn, ..sample(0, 100.0, *rtt_ms) }).unwrap();
+                if number % 2 == 0 {
+                    estimates.add(&Sample { asn, ..sample(1, 500.0, rtt_ms + 10.0) }).unwrap();
+                }
+            }
+            estimates.add(&Sample { asn, ..sample(0, 100.0, slow_ms) }).unwrap();
+            let of = |pop, km| (of(&estimates, asn, pop, km), 0.0);
+            prop_assert_eq!(Estimates::prefer(&[of(0, 100.0), of(1, 500.0), of(2, 600.0)]), 0);
+        }
+
+        /// One beacon of a system is no reason to go where it is faster by less than what is doubted of it.
+        #[test]
+        fn one_beacon_changes_nothing_for_a_little(gain_ms in 0.0f64..30.0) {
+            let mut estimates = Estimates::default();
+            estimates.add(&sample(0, 100.0, 60.0)).unwrap();
+            estimates.add(&sample(1, 150.0, 60.0 - gain_ms)).unwrap();
+            let of = |pop, km| (of(&estimates, 3320, pop, km), 0.0);
+            prop_assert_eq!(Estimates::prefer(&[of(0, 100.0), of(1, 150.0)]), 0);
         }
     }
 }

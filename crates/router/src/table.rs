@@ -27,6 +27,7 @@ use model::routing::km_between;
 use crate::estimate::{Estimate, Estimates, Known};
 use crate::health::fail_open;
 use crate::location::{Cell, Location, UNKNOWN, first_64};
+use crate::systems::wider;
 
 /// PoPs that are compared for a cell: those that are nearest. A detour that leads past twelve others was never seen.
 const NEAREST: usize = 12;
@@ -472,7 +473,8 @@ fn mix(input: u64) -> f64 {
     (mix_bits(input) >> 11) as f64 / (1u64 << 53) as f64
 }
 
-fn mix_bits(input: u64) -> u64 {
+/// 64 bits as if by chance, and always the same for the same input.
+pub(crate) fn mix_bits(input: u64) -> u64 {
     let mut bits = input.wrapping_add(0x9e37_79b9_7f4a_7c15);
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -580,7 +582,7 @@ struct BySystem {
 
 impl BySystem {
     fn of(world: &World, group: &[u16], usable: &Usable, view: &View) -> Option<BySystem> {
-        if world.location.systems().is_empty() || !view.estimates.knows_systems() {
+        if !view.estimates.knows_systems() {
             return None;
         }
         let countries = view.estimates.countries_with_systems();
@@ -617,7 +619,11 @@ impl BySystem {
             return known as u16;
         }
         let country = world.location.cells()[usize::from(cell)].country;
-        let pop = match self.view.estimates.known(cell, country, system).is_of_system() {
+        let estimates = self.view.estimates.known(cell, country, system);
+        let pop = match estimates.is_of_system() {
+            true if estimates.is_of_wider_alone() && wider(system) != system => {
+                self.find(world, cell, wider(system), otherwise)
+            }
             true => {
                 let nearest = if self.everywhere { world.nearest(cell) } else { &[] };
                 let mut near = nearest.to_vec();
@@ -780,8 +786,12 @@ impl Table {
 
     /// Whether all networks of a cell are sent to one PoP.
     fn is_one(&self, cell: u16) -> bool {
-        let is_split = self.choices[usize::from(cell)] >= SPLIT || !self.shares.0.is_empty();
-        !is_split && self.by_system.as_ref().is_none_or(|by| !by.is_of(cell))
+        !self.is_split(cell) && self.by_system.as_ref().is_none_or(|by| !by.is_of(cell))
+    }
+
+    /// Whether each network of a cell is sent by itself.
+    fn is_split(&self, cell: u16) -> bool {
+        self.choices[usize::from(cell)] >= SPLIT || !self.shares.0.is_empty()
     }
 
     fn resolve(&self, choice: u16, network: u64) -> u16 {
@@ -870,6 +880,7 @@ impl Table {
     /// The first and the last of the /24s around one, within its /16, that are all sent to `pop`.
     fn stretch(&self, world: &World, network: u32, pop: u16) -> (u8, u8) {
         let block = world.location.block((network >> 8) as u16);
+        let network_first = network & !0xff;
         let run_at = |at: u8| match block {
             Ok(cell) => (cell, (0, u8::MAX)),
             Err(leaf) => {
@@ -877,12 +888,19 @@ impl Table {
                 (leaf.cells[run], leaf.range(run))
             }
         };
-        // What lies behind `at` and is sent there: the rest of its run, or itself where each network is asked for.
+        // What lies behind `at` and is sent there: the rest of its run, as far as its system reaches where that counts, or itself where
+        // each network is asked for.
         let reach = |at: u8| {
-            let (cell, range) = run_at(at);
-            let range = if self.is_one(cell) { range } else { (at, at) };
-            let is_there = self.pop_of_24(world, cell, network & !0xff | u32::from(at)) == pop;
-            is_there.then_some(range)
+            let (cell, mut range) = run_at(at);
+            let network = network_first | u32::from(at);
+            if self.is_split(cell) {
+                range = (at, at);
+            } else if !self.is_one(cell) {
+                let (first, last) = world.location.systems().around_24(network);
+                let within = |network: u32| network.clamp(network_first, network_first | 0xff) as u8;
+                range = (range.0.max(within(first)), range.1.min(within(last)));
+            }
+            (self.pop_of_24(world, cell, network) == pop).then_some(range)
         };
         let (mut first, mut last) = (network as u8, network as u8);
         while let Some((from, _)) = first.checked_sub(1).and_then(reach) {

@@ -7,8 +7,8 @@
 //! Writes only; nothing here reads another cache's members, they are passed on. The caller appends the result as a
 //! line of its own *after* the lines that came with the response, which is the order that §2 asks for.
 
+use crate::Why;
 use crate::fields::is_tchar;
-use crate::{Fields, Why};
 
 /// What this cache did with one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,13 +177,6 @@ pub fn write_cache_status(out: &mut Vec<u8>, status: &CacheStatus<'_>) {
     out.extend_from_slice(status.why.as_str().as_bytes());
 }
 
-/// Appends the member as a Cache-Status line behind those that tiers behind us wrote.
-pub fn append_cache_status(response: &mut Fields, status: &CacheStatus<'_>) {
-    let mut value = Vec::with_capacity(64);
-    write_cache_status(&mut value, status);
-    response.append_unchecked(b"Cache-Status", &value);
-}
-
 /// `sf-token`: a letter or `*`, then token characters, `:` and `/`.
 fn is_token(text: &str) -> bool {
     let mut bytes = text.bytes();
@@ -294,17 +287,5 @@ mod tests {
             let hit = matches!(Handling::of(why, None, false), Handling::Hit);
             assert_eq!(hit, matches!(why, Why::Fresh | Why::StaleWhileRevalidate), "{why}");
         }
-    }
-
-    #[test]
-    fn our_member_comes_last() {
-        let mut response: Fields = [("Cache-Status", "origin; hit"), ("A", "b")].into_iter().collect();
-        let status =
-            CacheStatus { node: "edge", why: Why::Fresh, handling: Handling::Hit, ttl: None, key: None };
-        append_cache_status(&mut response, &status);
-        assert_eq!(
-            response.combined("cache-status").as_deref(),
-            Some(&b"origin; hit, edge; hit; detail=fresh"[..])
-        );
     }
 }

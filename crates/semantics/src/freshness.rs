@@ -333,13 +333,12 @@ fn clamp(secs: u64) -> u32 {
 
 // --- For people ---
 
-/// Where the lifetime came from, in words: `s-maxage=60 in CDN-Cache-Control`, `the rule's ttl of 60 s`,
+/// Where the lifetime came from, in words: `s-maxage in CDN-Cache-Control`, `the rule's ttl of 60 s`,
 /// `10 % of Date - Last-Modified, at most 86400 s`, `nothing says how long`.
 pub fn lifetime_origin(facts: &Facts, policy: &Policy) -> String {
-    let secs = facts.lifetime;
     let field =
         |place: u8| policy.targeted.get(usize::from(place)).map_or("a targeted field", String::as_str);
-    let ttl = u64::from(secs).saturating_sub(facts.initial_age_ms / 1000);
+    let ttl = u64::from(facts.lifetime).saturating_sub(facts.initial_age_ms / 1000);
     if let Some(max) = policy.ttl_max.filter(|max| *max == ttl)
         && !matches!(facts.source, LifetimeSource::Rule | LifetimeSource::RuleForStatus)
     {
@@ -349,10 +348,10 @@ pub fn lifetime_origin(facts: &Facts, policy: &Policy) -> String {
         LifetimeSource::Rule => format!("the rule's ttl of {ttl} s from arrival"),
         LifetimeSource::RuleForStatus => format!("the rule's ttl of {ttl} s for status {}", facts.status),
         LifetimeSource::RuleForSilence => format!("the rule's ttl of {ttl} s, as the origin says nothing"),
-        LifetimeSource::TargetedSMaxage(place) => format!("s-maxage={secs} in {}", field(place)),
-        LifetimeSource::TargetedMaxAge(place) => format!("max-age={secs} in {}", field(place)),
-        LifetimeSource::SMaxage => format!("s-maxage={secs} in Cache-Control"),
-        LifetimeSource::MaxAge => format!("max-age={secs} in Cache-Control"),
+        LifetimeSource::TargetedSMaxage(place) => format!("s-maxage in {}", field(place)),
+        LifetimeSource::TargetedMaxAge(place) => format!("max-age in {}", field(place)),
+        LifetimeSource::SMaxage => "s-maxage in Cache-Control".to_owned(),
+        LifetimeSource::MaxAge => "max-age in Cache-Control".to_owned(),
         LifetimeSource::Expires => "Expires - Date".to_owned(),
         LifetimeSource::Heuristic => format!(
             "{} % of Date - Last-Modified, at most {} s",

@@ -6,7 +6,7 @@
 //! - [`select`] and [`parse_range`] read Range against a body of known length, [`if_range_matches`] reads If-Range.
 //! - [`ContentRange`] and [`Multipart`] write the answer.
 //! - [`Part`] says what one stored 206 can answer, also when its Content-Range and its body contradict each other.
-//! - [`SpanSet`], [`may_combine`] and [`completion`] put several parts together and ask for the rest.
+//! - [`rest_after`] asks for what is missing behind a part, [`may_combine`] says whether the answer fits to it.
 //!
 //! Only the unit `bytes`; a Range in another unit or with bad syntax is ignored, as §14.2 asks, and answered in full.
 //! Multipart answers are written, never read: what the edge asks of an origin is one range.
@@ -21,9 +21,6 @@ pub const RANGES_MAX: usize = 16;
 
 /// Bytes between two ranges up to which they are sent as one: about what another part's head costs (§15.3.7.2).
 pub const GAP_MAX: u64 = 80;
-
-/// Most separate spans that a [`SpanSet`] remembers of one representation.
-pub const SPANS_MAX: usize = 64;
 
 /// A run of bytes of a representation, from `start` to `end` inclusive, counted from 0. Never empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -495,82 +492,6 @@ pub fn single_spec(range: &[u8]) -> Option<RangeSpec> {
 
 // --- Several parts of one representation ---
 
-/// Which bytes of one representation are held: spans in order, none touching the next.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SpanSet {
-    spans: Vec<Span>,
-}
-
-/// The set would have more than [`SPANS_MAX`] separate spans; it is unchanged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TooScattered;
-
-impl SpanSet {
-    /// Nothing held.
-    pub const fn new() -> Self {
-        SpanSet { spans: Vec::new() }
-    }
-
-    /// Adds a span, joined with those that it overlaps or touches.
-    pub fn insert(&mut self, span: Span) -> Result<(), TooScattered> {
-        let first = self.spans.partition_point(|held| held.end.saturating_add(1) < span.start);
-        let after = self.spans.partition_point(|held| held.start <= span.end.saturating_add(1));
-        let touched = &self.spans[first..after.max(first)];
-        if touched.is_empty() && self.spans.len() == SPANS_MAX {
-            return Err(TooScattered);
-        }
-        let start = touched.first().map_or(span.start, |held| held.start.min(span.start));
-        let end = touched.last().map_or(span.end, |held| held.end.max(span.end));
-        let until = first + touched.len();
-        self.spans.splice(first..until, [Span { start, end }]);
-        Ok(())
-    }
-
-    /// Whether every byte of `span` is held.
-    pub fn covers(&self, span: Span) -> bool {
-        let next = self.spans.partition_point(|held| held.end < span.start);
-        self.spans.get(next).is_some_and(|held| held.covers(span))
-    }
-
-    /// Whether all of a representation of `complete_len` bytes is held.
-    pub fn is_complete(&self, complete_len: u64) -> bool {
-        Span::with_len(0, complete_len).is_none_or(|whole| self.covers(whole))
-    }
-
-    /// The parts of `span` that are not held, in order.
-    pub fn missing(&self, span: Span) -> Vec<Span> {
-        let mut gaps = Vec::new();
-        let mut start = span.start;
-        let first = self.spans.partition_point(|held| held.end < span.start);
-        for held in self.spans[first..].iter().take_while(|held| held.start <= span.end) {
-            if start < held.start {
-                gaps.push(Span { start, end: held.start - 1 });
-            }
-            if held.end >= span.end {
-                return gaps;
-            }
-            start = held.end + 1;
-        }
-        gaps.push(Span { start, end: span.end });
-        gaps
-    }
-
-    /// The first part of a representation of `complete_len` bytes that is not held; `None` when all is.
-    pub fn first_gap(&self, complete_len: u64) -> Option<Span> {
-        self.missing(Span::with_len(0, complete_len)?).first().copied()
-    }
-
-    /// The spans, in order.
-    pub fn spans(&self) -> &[Span] {
-        &self.spans
-    }
-
-    /// How many bytes are held.
-    pub fn held_bytes(&self) -> u64 {
-        self.spans.iter().fold(0, |sum, span| sum.saturating_add(span.len()))
-    }
-}
-
 /// Whether the parts in two responses to GET belong to one representation and may be put together: both have the same
 /// strong validator, and the complete lengths do not contradict each other. RFC 9111 §3.4, RFC 9110 §15.3.7.3.
 ///
@@ -609,33 +530,15 @@ pub struct Completion {
     pub if_range: Option<Vec<u8>>,
 }
 
-/// The request that fetches what is missing of `wanted`.
+/// The request that fetches what is missing of a representation of which the first `held_bytes` are held.
 ///
-/// One range, from the first missing byte to the last one, open-ended when it reaches the end of the representation.
-/// Bytes in between that are held come again: multipart answers are not read.
-///
-/// - `complete_len`: length of the whole representation; `None` when unknown.
-/// - `wanted`: `None` for the whole.
+/// - `complete_len`: its length in bytes; `None` when unknown.
 /// - `stored`: head of the stored part, for its validator.
 /// - Returns `None` when nothing is missing, or when everything is: then the plain request is right.
-pub fn completion(
-    held: &SpanSet,
-    complete_len: Option<u64>,
-    wanted: Option<Span>,
-    stored: &Fields,
-) -> Option<Completion> {
-    let last_byte = complete_len.map_or(u64::MAX, |len| len.saturating_sub(1));
-    let wanted = wanted.unwrap_or(Span { start: 0, end: last_byte });
-    let gaps = held.missing(wanted);
-    let (first, last) = (gaps.first()?, gaps.last()?);
-    if first.start == 0 && last.end >= last_byte {
+pub fn rest_after(held_bytes: u64, complete_len: Option<u64>, stored: &Fields) -> Option<Completion> {
+    if held_bytes == 0 || complete_len.is_some_and(|len| held_bytes >= len) {
         return None;
     }
-    let range = if last.end >= last_byte {
-        format!("bytes={}-", first.start)
-    } else {
-        format!("bytes={}-{}", first.start, last.end)
-    };
     let if_range = match strong_etag(stored) {
         Some(tag) => Some(tag.to_vec()),
         None if !stored.contains("etag") && last_modified_is_strong(stored) => {
@@ -643,7 +546,7 @@ pub fn completion(
         }
         None => None,
     };
-    Some(Completion { range, if_range })
+    Some(Completion { range: format!("bytes={held_bytes}-"), if_range })
 }
 
 #[cfg(test)]

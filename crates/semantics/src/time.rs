@@ -21,9 +21,4 @@ impl Wall {
         let ms = self.0.saturating_sub(earlier.0);
         if ms <= 0 { 0 } else { (ms / 1000) as u64 }
     }
-
-    /// `self` moved by `secs` seconds, saturating.
-    pub const fn plus_secs(self, secs: i64) -> Self {
-        Wall(self.0.saturating_add(secs.saturating_mul(1000)))
-    }
 }

@@ -13,7 +13,8 @@
 //! 4. When Vary names Accept-Language and the response has one Content-Language, the variant is also entered under
 //!    [`VarySpec::write_language_variant`]; a request that finds nothing under its own variant key but has one most
 //!    preferred language ([`preferred_language`]) looks there. So `fr;q=0.5, de` finds what `en, de` fetched, if that
-//!    was German ([`language_selects`]).
+//!    was German: a server that has the most preferred language sends it (RFC 9110 §12.5.4), while a less preferred one proves
+//!    nothing, nor does `de` for `de-AT`.
 //!
 //! Spellings of Accept-Encoding in a browser are many, so without step 1 each would fetch and store its own copy.
 
@@ -322,27 +323,6 @@ pub fn preferred_language(request: &Fields) -> Option<Cow<'_, [u8]>> {
     let (best, weight) = languages.next()?;
     let alone = languages.next().is_none_or(|(_, next)| next < weight);
     (alone && weight > 0 && *best != b"*"[..]).then_some(best)
-}
-
-/// Whether a stored response in `content_language` is what a request with this Accept-Language would get: the response
-/// has one language, and the request prefers exactly that one above all others ([`preferred_language`]).
-///
-/// RFC 9111 §4.1 lets a cache select by what it knows of the field: a server that has the most preferred language
-/// sends it (RFC 9110 §12.5.4). A less preferred one proves nothing, for the origin may have a better one; nor does
-/// `de` for `de-AT`. The other headers of the Vary must match as usual.
-///
-/// ```
-/// use semantics::vary::language_selects;
-/// assert!(language_selects(b"de", b"fr;q=0.5, DE;q=1.0"));
-/// assert!(!language_selects(b"de", b"en, de"));
-/// ```
-pub fn language_selects(content_language: &[u8], accept_language: &[u8]) -> bool {
-    let mut request = Fields::new();
-    if request.append("accept-language", accept_language).is_err() {
-        return false;
-    }
-    let Some(language) = single_language(content_language) else { return false };
-    preferred_language(&request).is_some_and(|wanted| wanted.eq_ignore_ascii_case(language))
 }
 
 /// The language tag of a Content-Language that has exactly one (RFC 9110 §8.5): what a variant is entered under.

@@ -100,7 +100,7 @@ whys! {
     Challenge = "challenge", Local;
     /// The beacon: its script, what it times, or what it reports.
     Beacon = "beacon", Local;
-    /// A CORS preflight was answered by rule.
+    /// A CORS preflight was answered by rule, or OPTIONS that may go no further (Max-Forwards).
     Preflight = "preflight", Local;
     /// The client wanted only a stored response and there was none (only-if-cached, RFC 9111 §5.2.1.7).
     OnlyIfCached = "only-if-cached", Local;

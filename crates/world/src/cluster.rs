@@ -11,11 +11,11 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use journal::sqlite::Sqlite;
-use journal::trust::fingerprint;
 use journal::{Commit, Journal};
 use rustix::process::{Pid, Signal, kill_process};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use trust::fingerprint;
 
 use crate::authority::free_address as free;
 

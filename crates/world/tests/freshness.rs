@@ -191,6 +191,25 @@ fn a_stale_response_answers_at_once_while_one_request_revalidates_it() {
 }
 
 #[test]
+fn who_fetches_for_nobody_else_waits_for_the_origin_within_the_window_too() {
+    for (name, value, site) in
+        [("Authorization", "me", ""), ("Cache-Control", "no-store", "request_cache_control = \"honour\"")]
+    {
+        let mut play = play();
+        play.site(site);
+        play.origin(|o| {
+            o.get("/a").header("Cache-Control", "max-age=10, stale-while-revalidate=30").body("one")
+        });
+        play.client(|c| c.get("/a").expect(200).body("one"));
+        play.pass_secs(20);
+        play.origin(|o| o.get("/a").header("Cache-Control", "max-age=10").body("two"));
+        play.client(|c| c.get("/a").header(name, value).expect(200).body("two").why("uncacheable"));
+        play.origin(|o| o.get("/a").always().reply(503).body("broken"));
+        play.client(|c| c.get("/a").header(name, value).expect(200).body("one").why("stale-if-error"));
+    }
+}
+
+#[test]
 fn behind_its_window_a_stale_response_waits_for_the_origin() {
     let mut play = stored("max-age=10, stale-while-revalidate=30");
     play.pass_secs(41);

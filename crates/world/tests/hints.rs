@@ -65,6 +65,24 @@ fn the_next_visitor_who_waits_for_a_page_is_told_what_it_preloads() {
 }
 
 #[test]
+fn a_purge_of_something_else_leaves_what_is_known_of_a_page() {
+    let mut play = play();
+    play.tls();
+    page(&mut play, "Surrogate-Key", "t");
+    assert!(!is_hinted(&mut play, None), "nobody knows yet");
+    for (purged, wanted) in [
+        ("tag perigee-canary", true),
+        ("tag t", false),
+        ("url http://site.example/other", true),
+        ("url http://site.example/page", false),
+    ] {
+        play.purge(purged);
+        page(&mut play, "Surrogate-Key", "t");
+        assert_eq!(is_hinted(&mut play, None), wanted, "{purged}");
+    }
+}
+
+#[test]
 fn nothing_is_told_of_pages_that_are_for_one_visitor() {
     for (name, value) in
         [("Cache-Control", "private"), ("Cache-Control", "no-store"), ("Set-Cookie", "session=1")]

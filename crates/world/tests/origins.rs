@@ -255,3 +255,14 @@ fn what_is_stored_survives_a_new_configuration() {
     );
     play.client(|c| c.get("/a").expect(200).body("one").why("fresh").header("Cache-Control", "max-age=5"));
 }
+
+#[test]
+fn options_go_no_further_than_max_forwards_lets_them() {
+    let mut play = play();
+    play.origin(|o| o.on("OPTIONS", "/a").expecting("Max-Forwards", "1").reply(200).body("for OPTIONS"));
+    play.client(|c| {
+        c.ask("OPTIONS", "/a").header("Max-Forwards", "2").expect(200).body("for OPTIONS").why("method");
+        c.ask("OPTIONS", "/a").header("Max-Forwards", "0").expect(204).why("preflight");
+    });
+    play.origin_saw(1);
+}

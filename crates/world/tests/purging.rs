@@ -215,6 +215,24 @@ fn what_a_soft_purge_made_stale_is_fresh_again_when_the_origin_confirms_it() {
 }
 
 #[test]
+fn what_a_soft_purge_made_stale_is_validated_by_those_too_whom_no_other_may_wait_for() {
+    let mut play = stored(&["/a", "/b"], &[("Cache-Control", "public")]);
+    play.soft_purge("everything");
+    play.origin(|o| {
+        let changed = o.get("/a").expecting("Authorization", "me").expecting("If-None-Match", "\"1\"");
+        changed.header("Cache-Control", "public, max-age=3600").body("new");
+        let confirmed = o.head("/b").expecting("If-None-Match", "\"1\"").reply(304);
+        confirmed.header("Cache-Control", FRESH);
+    });
+    play.client(|c| {
+        c.get("/a").header("Authorization", "me").expect(200).body("new").why("expired");
+        c.get("/a").expect(200).body("new").why("fresh");
+        c.head("/b").expect(200).why("revalidated");
+        c.get("/b").expect(200).body("old /b").why("fresh");
+    });
+}
+
+#[test]
 fn what_must_be_revalidated_does_not_answer_after_a_soft_purge() {
     let mut play = play();
     play.origin(|o| o.get("/a").header("Cache-Control", "max-age=3600, must-revalidate").body("old"));

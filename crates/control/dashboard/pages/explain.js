@@ -5,8 +5,8 @@ import { h } from "../dom.js";
 import { code, empty, field, panel, problem } from "../parts.js";
 import { change, link, redraw } from "../view.js";
 
-const METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE"];
-const COURSES = { cache: ["good", "Cache"], pass: ["warn", "Pass"], redirect: ["quiet", "Redirect"] };
+const METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"];
+const COURSES = { cache: ["good", "Cache"], pass: ["warn", "Pass"], redirect: ["quiet", "Redirect"], preflight: ["quiet", "Preflight"] };
 
 // What is typed and not asked yet; null as long as it is what the address says.
 let draft = null;
@@ -60,7 +60,7 @@ function answer(view, { explained }) {
       found.key ? step("Key", h("pre", { class: "key", tabindex: 0, "aria-label": "Key text" }, found.key.join("\n"))) : null,
       found.lifetime ? step("Lifetime", lifetime(found.lifetime)) : null,
       found.surrogate_keys.length > 0 ? step("Surrogate keys", found.surrogate_keys.map((key) => [code(key), " "])) : null,
-      found.course === "redirect" ? null : step("Origin", found.origins.map((origin, index) => [index > 0 ? ", then " : "", code(origin)])),
+      ["redirect", "preflight"].includes(found.course) ? null : step("Origin", found.origins.map((origin, index) => [index > 0 ? ", then " : "", code(origin)])),
       found.pops.length > 0 ? step("Served from", found.pops.join(", ")) : null),
     found.not_known.length > 0 ? h("div", { class: "unknown" }, h("h3", {}, "Not known here"), h("ul", {}, found.not_known.map((line) => h("li", {}, line)))) : null,
     h("p", { class: "note" }, "An edge says the rest: ", code(`perigee explain '${found.url}' --admin ADDRESS`)),

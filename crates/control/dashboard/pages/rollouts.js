@@ -66,7 +66,7 @@ function current(me, { rollout }) {
       isOver ? null : found.state === "paused" ? button("Resume", () => act("It goes on.", "/v1/rollouts/current/resume"), { kind: "primary", disabled: !can }) : button("Pause", () => act("It goes no further until it is resumed.", "/v1/rollouts/current/pause"), { disabled: !can }),
       isOver ? null : button("Go on with few requests", () => act("Stages take their least time from now on.", "/v1/rollouts/current/resume", { without_traffic: true }), { disabled: !can }),
       isOver ? null : button("Take back…", () => confirm({ title: `Take configuration ${found.version} back?`, text: found.stable === null ? "There is none to go back to: nodes keep what they run." : `All nodes go back to ${found.stable}.`, yes: "Take it back", then: () => act("It is being taken back.", "/v1/rollouts/current/undo") }), { kind: "danger", disabled: !can }),
-      isOver ? button("Roll back…", () => confirm({ title: "Roll back to what was stable before?", text: "It comes into force everywhere at once.", yes: "Roll back", then: () => act("It is being rolled back.", "/v1/rollback") }), { disabled: !can }) : null),
+      isOver ? button("Roll back…", () => confirm({ title: "Roll back to what was stable before?", text: "It comes into force at all edges at once, and then at nameservers, one at a time.", yes: "Roll back", then: () => act("It is being rolled back.", "/v1/rollback") }), { disabled: !can }) : null),
     gates(found));
 }
 

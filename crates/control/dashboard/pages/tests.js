@@ -37,7 +37,7 @@ export const tests = (view, data, me) => [refused ? problem(refused) : null, lis
 function list(view, data, me) {
   const { tests: found } = data;
   if (!found?.value) return panel("Page tests", { id: "tests" }, pending(found));
-  if (found.value.items.length === 0) {
+  if (found.value.items.length === 0 && found.value.unread === 0) {
     return panel("Page tests", { id: "tests" }, empty("Nobody tests a page yet", "Where there is a Chromium: ", code(COMMAND), ". It visits the page from its origin and through the edge, and keeps here how fast it was."));
   }
   return [
@@ -49,10 +49,14 @@ function list(view, data, me) {
         { name: "Results", number: true, cell: (row) => format.whole(row.results) },
         { name: "Budget", cell: budget },
       ],
-    })),
+    }), unread(found.value)),
     view.test ? history(view, data, me) : null,
   ];
 }
+
+// What is kept besides the items of an answer.
+const unread = ({ unread: count }) =>
+  count === 0 ? null : h("p", { class: "unread" }, tag("warn", "Look"), ` Control keeps ${format.whole(count)} more, which it cannot read: where a newer control has written that, upgrade this one.`);
 
 function budget({ over_budget: lines, over_budget_count: count }) {
   if (count === 0) return tag("good", "kept");
@@ -87,7 +91,7 @@ function history(view, { results: found, markers: changes }, me) {
   const firsts = items.map(({ url, series }) => series.filter(({ view }) => view === FIRST).map((one) => ({ url, ...one })));
   // Those of the newest measurement first.
   const kinds = [...new Map(firsts.toReversed().flat().map((one) => [alike(one), one]))];
-  if (kinds.length === 0) return panel(view.test, { id: "test", tools }, empty("Not measured in this time", "Choose a longer one above."));
+  if (kinds.length === 0) return panel(view.test, { id: "test", tools }, empty("Not measured in this time", "Choose a longer one above."), unread(found.value));
   const [key, kind] = kinds.find(([key]) => key === view.place) ?? kinds[0];
   const rows = firsts.map((series, index) => ({ ...items[index], series: series.filter((one) => alike(one) === key) })).filter(({ series }) => series.length > 0);
   const ways = [...new Set(rows.flatMap(({ series }) => series.map(({ way }) => way)))];
@@ -111,7 +115,7 @@ function history(view, { results: found, markers: changes }, me) {
     panel(`${view.test}, ${format.moment(newest.at_ms)}`, { id: "test", tools, note: `Medians of first views, ${newest.browser}, told by ${newest.by}. perigee measure compare ${view.test} says which differences are more than chance.` }, table({
       label: `The newest result of ${view.test}`, rows: ways, key: (way) => way,
       columns: [{ name: "By way of", wide: true, cell: (way) => way }, number("ttfb", "First byte"), number("fcp", "First paint"), number("lcp", "Largest paint"), number("load", "Loaded")],
-    })),
+    }), unread(found.value)),
   ];
 }
 

@@ -38,9 +38,6 @@ const TESTS: &str = "tested-pages/";
 /// Between two attempts while others write, too. Of those who try at once, one always gets through.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
 
-/// How tests and days of them lay before there were cells of one result each.
-const FORMER: &str = "page-tests";
-
 /// Of what is over its budget, so much stands with the test; all of it stands with the result.
 const LINES_SHOWN: usize = 3;
 const LINE_BYTES_SHOWN: usize = 200;
@@ -351,7 +348,7 @@ pub(super) async fn forget(journal: &dyn Journal, name: &str, by: &str) -> Resul
 /// The first thing that went wrong, once all else is done.
 pub(super) async fn sweep(journal: &dyn Journal, now_ms: i64) -> Result<(), Error> {
     let oldest = day_of(now_ms) - PAGE_TESTS_KEPT_DAYS;
-    let mut done = cells::remove_all(journal, FORMER).await;
+    let mut done = Ok(());
     let (tests, unread) = cells::load_readable::<Test>(journal, TESTS).await?;
     for test in tests {
         let swept = match sweep_test(journal, &test.name, oldest).await {
@@ -620,17 +617,6 @@ mod tests {
         keep(&journal, "future", TODAY, &Room::default()).await.unwrap_err();
         let future = journal.cell("tested-pages/future").await.unwrap().unwrap();
         assert_eq!(future.value, b"[]");
-    }
-
-    #[tokio::test]
-    async fn the_sweep_removes_what_lies_as_it_did_before() {
-        let journal = Memory::new("test", 1);
-        write(&journal, &[("page-tests", "{}"), ("page-tests/home/20000", "[]"), ("page", "1")]).await;
-        keep(&journal, "home", TODAY, &Room::default()).await.unwrap();
-        sweep(&journal, TODAY * DAY_MS).await.unwrap();
-        assert_eq!(journal.cells("page-tests").await.unwrap(), Vec::new());
-        assert!(journal.cell("page").await.unwrap().is_some());
-        assert_eq!(left(&journal).await, [format!("home {TODAY}")]);
     }
 
     #[tokio::test]

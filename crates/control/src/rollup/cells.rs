@@ -192,8 +192,8 @@ impl Sums {
 }
 
 /// The form of a bucket's cells: there are some, or there were too many.
-const CELLS: u8 = 0;
-const TOO_MANY: u8 = 1;
+pub(super) const CELLS: u8 = 0;
+pub(super) const TOO_MANY: u8 = 1;
 
 /// A bucket of a view.
 #[derive(Debug, PartialEq, Eq)]
@@ -274,6 +274,15 @@ pub(crate) fn each(
     view: Dims,
     mut show: impl FnMut(Coord, Unread<'_>) -> Result<(), Damaged>,
 ) -> Result<bool, Damaged> {
+    each_of(bytes, view, |coord, sums| show(Coord(coord), Unread(sums)))
+}
+
+/// The same of a bucket of any kind: the numbers of the first dimensions, 0 in those that the view has not, and what lies behind.
+pub(super) fn each_of<const N: usize>(
+    bytes: &[u8],
+    view: Dims,
+    mut show: impl FnMut([u32; N], &[u8]) -> Result<(), Damaged>,
+) -> Result<bool, Damaged> {
     let mut reader = Reader(bytes);
     match reader.byte()? {
         CELLS => {}
@@ -281,13 +290,13 @@ pub(crate) fn each(
         _ => return Err(Damaged("is of another form")),
     }
     while !reader.0.is_empty() {
-        let mut coord = Coord::default();
-        for dim in Dim::ALL.into_iter().filter(|dim| view.has(*dim)) {
-            coord.0[dim as usize] =
+        let mut coord = [0; N];
+        for index in (0..N).filter(|index| view.0 >> index & 1 == 1) {
+            coord[index] =
                 u32::try_from(reader.number()?).map_err(|_| Damaged("has a coordinate that is none"))?;
         }
         let length = reader.count(1)?;
-        show(coord, Unread(reader.take(length)?))?;
+        show(coord, reader.take(length)?)?;
     }
     Ok(true)
 }

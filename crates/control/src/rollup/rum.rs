@@ -13,6 +13,7 @@ use stats::bytes::{Reader, write_number};
 use stats::report::Damaged;
 use stats::rum::{Of, Views};
 
+use super::cells::{CELLS, Dims, TOO_MANY, each_of};
 use super::database::{self, Work};
 use super::query::{CannotSay, POINTS_MAX, parts};
 use super::{Names, STEPS, top};
@@ -107,8 +108,8 @@ pub(super) fn merge<'a>(view: i64, contents: impl Iterator<Item = &'a [u8]>) -> 
     let mut sum: Bucket = Some(BTreeMap::new());
     for content in contents {
         let mut cells = BTreeMap::new();
-        let is_whole = each(content, |coord, views| {
-            cells.insert(coord, views.read()?);
+        let is_whole = each_of(content, Dims::ALL, |coord, views| {
+            cells.insert(coord, Views::read(&mut Reader(views))?);
             Ok(())
         })?;
         match &mut sum {
@@ -120,9 +121,6 @@ pub(super) fn merge<'a>(view: i64, contents: impl Iterator<Item = &'a [u8]>) -> 
     }
     Ok(write(view, sum))
 }
-
-const CELLS: u8 = 0;
-const TOO_MANY: u8 = 1;
 
 fn write(view: i64, bucket: Bucket) -> Vec<u8> {
     let Some(mut cells) = bucket.filter(|cells| view != ALL || cells.len() <= ALL_CELLS_MAX) else {
@@ -147,38 +145,6 @@ fn write(view: i64, bucket: Bucket) -> Vec<u8> {
         out.extend_from_slice(&payload);
     }
     out
-}
-
-/// Page views that have not been looked at yet.
-struct Unread<'a>(&'a [u8]);
-
-impl Unread<'_> {
-    fn read(&self) -> Result<Views, Damaged> {
-        Views::read(&mut Reader(self.0))
-    }
-}
-
-/// Shows each cell of a bucket; `false` when it had too many.
-fn each(
-    bytes: &[u8],
-    mut show: impl FnMut(Coord, Unread<'_>) -> Result<(), Damaged>,
-) -> Result<bool, Damaged> {
-    let mut reader = Reader(bytes);
-    match reader.byte()? {
-        CELLS => {}
-        TOO_MANY => return Ok(false),
-        _ => return Err(Damaged("is of another form")),
-    }
-    while !reader.0.is_empty() {
-        let mut coord = Coord::default();
-        for number in &mut coord {
-            *number =
-                u32::try_from(reader.number()?).map_err(|_| Damaged("has a coordinate that is none"))?;
-        }
-        let length = reader.count(1)?;
-        show(coord, Unread(reader.take(length)?))?;
-    }
-    Ok(true)
 }
 
 // --- Asking ---
@@ -252,9 +218,9 @@ pub(super) fn answer(
             let at: i64 = row.get(0)?;
             let content = row.get_ref(1)?.as_blob().map_err(|error| CannotSay::Broken(error.to_string()))?;
             let bucket = ((at - from).div_euclid(step)).max(0) as usize;
-            let is_whole = each(content, |coord, unread| {
+            let is_whole = each_of(content, Dims::ALL, |coord: Coord, views| {
                 if filters.iter().all(|(dim, numbers)| numbers.contains(&coord[*dim])) {
-                    let views = unread.read()?;
+                    let views = Views::read(&mut Reader(views))?;
                     answer.total.merge(&views);
                     if let Some(point) = answer.points.get_mut(bucket) {
                         point.merge(&views);

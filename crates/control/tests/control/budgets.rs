@@ -1,6 +1,6 @@
-use journal::trust::EnrolmentToken;
 use model::budget::Amount;
 use serde_json::json;
+use trust::EnrolmentToken;
 
 use super::stage::{SITES, Stage, TestNode};
 

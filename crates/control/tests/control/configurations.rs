@@ -218,6 +218,27 @@ async fn a_rollback_goes_to_what_was_stable_before() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_with_a_key_that_takes_a_rollout_back_goes_back_no_further_when_it_is_sent_again() {
+    let stage = Stage::start().await;
+    for text in [SITES, &format!("{SITES}# 2\n"), &format!("{SITES}# 3\n")] {
+        let stored = stage.post("/v1/configurations", json!({ "text": text, "reason": "x" })).await;
+        assert_eq!(stored.status, 201);
+    }
+    let cells = vec![("stables".to_owned(), Some(b"[1,2]".to_vec()))];
+    stage.journal.commit(journal::Commit { cells, ..Default::default() }).await.unwrap();
+    assert_eq!(stage.post("/v1/rollouts", json!({ "version": 3, "stage": "all" })).await.status, 202);
+    let key = [("idempotency-key", "3 is bad")];
+    let first = stage.call("POST", "/v1/rollback", &stage.admin, &key, None).await;
+    assert_eq!((first.status, &first.body["state"]), (200, &json!("undone")), "{first:?}");
+    let again = stage.call("POST", "/v1/rollback", &stage.admin, &key, None).await;
+    assert_eq!((again.status, &again.body), (200, &first.body));
+    let current = stage.get("/v1/rollouts/current").await.body;
+    assert_eq!((&current["version"], &current["state"]), (&json!(3), &json!("undone")));
+    let other = stage.call("POST", "/v1/rollback", &stage.admin, &key, Some(json!({ "version": 1 }))).await;
+    assert_eq!(other.status, 422, "{other:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nameservers_take_a_configuration_one_after_the_other_and_give_it_back_together() {
     let stage = Stage::start().await;
     let edge = stage.node("fra-1", "fra").await;

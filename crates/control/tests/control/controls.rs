@@ -86,10 +86,10 @@ async fn on_sqlite_everything_is_there_after_a_new_start() {
     let fingerprint = {
         use rustls::pki_types::pem::PemObject;
         let pem = fs::read(directory.join("c1/ca.pem")).unwrap();
-        journal::trust::fingerprint(&rustls::pki_types::CertificateDer::from_pem_slice(&pem).unwrap())
+        trust::fingerprint(&rustls::pki_types::CertificateDer::from_pem_slice(&pem).unwrap())
     };
     let call = async |address, method: &str, path: &str, body| {
-        let tls = journal::trust::pinned_client_config(&fingerprint, &[b"http/1.1"]).unwrap();
+        let tls = trust::pinned_client_config(&fingerprint, &[b"http/1.1"]).unwrap();
         super::stage::ask(address, tls, method, path, &admin, &[], body).await
     };
     let added = call(

@@ -1,7 +1,7 @@
 use journal::feed::Dialer;
-use journal::trust::EnrolmentToken;
 use serde_json::json;
 use std::sync::Arc;
+use trust::EnrolmentToken;
 
 use super::purges::in_service;
 use super::stage::{SITES, Stage, TestNode};
@@ -71,6 +71,7 @@ async fn wrong_wishes_for_enrolment_are_refused() {
         (json!({ "role": "edge", "pop": "fra", "name": "a", "uses": 2 }), "uses is out of range"),
         (json!({ "role": "edge", "pop": "fra", "ttl": "60d" }), "ttl is too long"),
         (json!({ "role": "relay", "controls": ["http://c1"] }), "controls: this is no address of a control"),
+        (json!({ "role": "relay", "controls": ["https://"] }), "controls: this is no address of a control"),
     ] {
         let answer = stage.post("/v1/enrolment-tokens", wish.clone()).await;
         assert_eq!((answer.status, answer.body["error"].as_str()), (400, Some(error)), "{wish}");

@@ -3,9 +3,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use journal::memory::{Faults, Memory};
-use journal::trust::verify;
 use model::change::receipt_signed;
 use serde_json::{Value, json};
+use trust::verify;
 
 use super::stage::{Stage, TestNode};
 

@@ -13,7 +13,6 @@ use hyper_util::rt::TokioIo;
 use journal::Journal;
 use journal::feed::{Dialer, Down, Hello, Link, Node, Receipt, Report, Steering, Told, Wanted, follow};
 use journal::memory::Memory;
-use journal::trust::{EnrolmentToken, Identity, fingerprint, pinned_client_config};
 use journal::{Mark, Record};
 use model::budget::Amount;
 use model::budget::lease::Holder;
@@ -25,6 +24,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
+use trust::{EnrolmentToken, Identity, fingerprint, pinned_client_config};
 
 /// Longest wait for a state that must come.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);

@@ -412,12 +412,8 @@ async fn check(body: Bytes) -> Result<Json<Value>, Problem> {
     let text = std::str::from_utf8(&body).map_err(|error| {
         Problem::new(StatusCode::BAD_REQUEST, "the configuration is not UTF-8").found(error.to_string())
     })?;
-    let parsed = Snapshot::parse(text, "request");
-    let mut found = parsed.diagnostics;
-    found.extend(parsed.snapshot.iter().flat_map(Snapshot::run_tests));
-    found.sort_by_key(|diagnostic| diagnostic.span.start);
-    let ok = parsed.snapshot.is_some() && !found.iter().any(Diagnostic::is_error);
-    Ok(Json(json!({ "ok": ok, "diagnostics": diagnostics(&found) })))
+    let parsed = Snapshot::parse(text, "request").tested();
+    Ok(Json(json!({ "ok": parsed.snapshot.is_some(), "diagnostics": diagnostics(&parsed.diagnostics) })))
 }
 
 async fn reload(State(api): State<Shared>) -> Response {

@@ -14,11 +14,11 @@ use model::rule::Cache;
 use model::{Rule, Scheme, Site};
 use semantics::coding::Form;
 use semantics::fields::is_tchar;
-use semantics::freshness::{Flags, LifetimeSource};
-use semantics::key::{has_dot_segment, hash, normalise_path};
+use semantics::freshness::{Flags, lifetime_origin};
+use semantics::key::{has_dot_segment, hash};
 use semantics::policy::UNREACHABLE_SECS;
 use semantics::reuse::{Assessment, stale_if_error_secs, stale_on, stale_while_revalidate_secs};
-use semantics::{Facts, Fields, Policy, RequestDirectives, StaleOn, Wall, Why, decide_reuse};
+use semantics::{Facts, Fields, Policy, RequestDirectives, StaleOn, Wall, Why};
 use serde_json::{Value, json};
 use stats::Country;
 
@@ -80,6 +80,9 @@ pub(super) fn explain(handle: &Handle, question: &Question) -> Result<Value, Pro
         explanation["redirect"] = json!({ "status": status, "location": location });
         return Ok(decided(explanation, Why::Redirect));
     }
+    if rule.cors.preflight(&view(&request)).is_some() {
+        return Ok(decided(explanation, Why::Preflight));
+    }
     if !request.method.is_cacheable() {
         return Ok(decided(explanation, Why::Method));
     }
@@ -114,16 +117,12 @@ pub(super) fn explain(handle: &Handle, question: &Question) -> Result<Value, Pro
         Found::Nothing { why, .. } => (why, None),
         Found::OnDisk { .. } => unreachable!("read above"),
         Found::Object { key, stored, purged } => {
-            let purged_at = purged.and_then(|_| purge_position(shared, &at, &request, &stored));
-            let assessment = decide_reuse(&stored.facts, &directives, &rule.policy, request.now);
-            let assessment = lookup::after_purge(
-                purged,
-                assessment,
-                &stored.facts,
-                &directives,
-                &rule.policy,
-                request.now,
-            );
+            let (tags, position) = (stored.tags(), stored.position());
+            let clock = |subject: &Subject<'_>| shared.purges.read().check(subject);
+            let purge =
+                purged.and_then(|_| lookup::with_subject(shared, &at, &request, tags, position, clock));
+            let purged_at = purge.map(|(_, position)| position);
+            let assessment = lookup::assess(purged, &stored.facts, &at, &request, &directives);
             explanation["stored"] = stored_json(key, &stored, purged);
             explanation["stored"]["head_in"] = match from_disk.iter().any(|(read, _)| *read == key) {
                 true => "disk".into(),
@@ -170,21 +169,6 @@ fn stale_sentence(facts: &Facts, assessment: &Assessment) -> Option<&'static str
         }
         _ => return None,
     })
-}
-
-/// The place of the newest purge that matches a stored response.
-fn purge_position(shared: &Shared, at: &RuleAt, request: &Request, stored: &Stored) -> Option<u64> {
-    let (path, query) = (request.path(), request.query());
-    let spelling = normalise_path(path.as_bytes());
-    let subject = Subject {
-        site: at.site_number(),
-        url: lookup::url_hash(shared, at.site(), at.rule(), &request.authority, path, query),
-        host: &request.host,
-        path: &String::from_utf8_lossy(&spelling),
-        tags: stored.tags(),
-        position: stored.position(),
-    };
-    shared.purges.read().check(&subject).map(|(_, position)| position)
 }
 
 /// Which headers choose, what this request has in them, and where that leads. Several lists when the origin's Vary
@@ -328,7 +312,7 @@ fn freshness_json(
     purged_at: Option<u64>,
 ) -> Value {
     let soft_at = purged_at.filter(|_| purged == Some(Objection::SoftlyPurged));
-    let source = source_text(facts.source, policy);
+    let source = lifetime_origin(facts, policy);
     let has = |flag| facts.flags.has(flag);
     let purged = match (purged, purged_at) {
         (Some(Objection::Distrusted), at) => {
@@ -376,22 +360,5 @@ fn failure_windows(facts: &Facts, policy: &Policy) -> (u64, u64) {
         StaleOn::Error => (secs, secs),
         StaleOn::Unreachable => (0, UNREACHABLE_SECS),
         StaleOn::Nothing => (0, 0),
-    }
-}
-
-fn source_text(source: LifetimeSource, policy: &Policy) -> String {
-    let targeted =
-        |index: u8| policy.targeted.get(usize::from(index)).map_or("a targeted field", |name| name);
-    match source {
-        LifetimeSource::Rule => "the rule's ttl".into(),
-        LifetimeSource::RuleForStatus => "the rule's ttl for this status".into(),
-        LifetimeSource::RuleForSilence => "the rule's ttl, as the origin says nothing".into(),
-        LifetimeSource::TargetedSMaxage(index) => format!("s-maxage in {}", targeted(index)),
-        LifetimeSource::TargetedMaxAge(index) => format!("max-age in {}", targeted(index)),
-        LifetimeSource::SMaxage => "s-maxage in Cache-Control".into(),
-        LifetimeSource::MaxAge => "max-age in Cache-Control".into(),
-        LifetimeSource::Expires => "Expires".into(),
-        LifetimeSource::Heuristic => "a part of the time since Last-Modified".into(),
-        LifetimeSource::Nothing => "nothing gave one".into(),
     }
 }

@@ -52,7 +52,10 @@ fn world() -> World {
 }
 
 fn world_before(origin: &str) -> World {
-    let mut snapshot = Snapshot::for_origin(origin).unwrap();
+    world_of(Snapshot::for_origin(origin).unwrap())
+}
+
+fn world_of(mut snapshot: Snapshot) -> World {
     snapshot.edge.workers = Some(1);
     let options = Options {
         listen: Some(vec![any_port()]),
@@ -284,6 +287,7 @@ fn explain_tells_what_comes_of_a_stale_response() {
     assert_eq!(purged["decision"]["why"], "stale-while-revalidate");
     let sum = purged["freshness"]["sum"].as_str().unwrap();
     assert!(sum.ends_with("; softly purged at position 1, so stale"), "{sum}");
+    assert_eq!(world.explain("&header=Authorization:+me")["decision"]["why"], "expired");
 
     let world = world_before(&origin("Cache-Control: max-age=0, must-revalidate\r\nETag: \"1\""));
     world.visit("");
@@ -291,6 +295,23 @@ fn explain_tells_what_comes_of_a_stale_response() {
     assert_eq!(stale["decision"]["why"], "expired");
     assert_eq!(stale["decision"]["sentence"], "Stale; the next request asks the origin: has it changed?");
     assert_eq!(stale["freshness"]["stale_if_unreachable"], 0);
+}
+
+#[test]
+fn explain_names_the_rule_that_cuts_a_lifetime_or_answers_a_preflight() {
+    let origin = origin("Cache-Control: max-age=3600");
+    let text = format!(
+        "[[site]]\nname = \"shop\"\ndomains = [\"shop.example\"]\norigin = \"{origin}\"\nttl_max = \"1m\"\n\
+         cors = {{ origins = [\"https://app.example\"], methods = [\"PUT\"] }}\n"
+    );
+    let world = world_of(Snapshot::parse(&text, "test.toml").snapshot.unwrap());
+    world.visit("");
+    let lifetime = &world.explain("")["freshness"]["lifetime_from"];
+    assert_eq!(lifetime, "the rule's ttl_max of 60 s from arrival");
+    let asked =
+        "&method=OPTIONS&header=Origin:+https://app.example&header=Access-Control-Request-Method:+PUT";
+    assert_eq!(world.explain(asked)["decision"]["why"], "preflight");
+    assert_eq!(world.explain("&method=OPTIONS")["decision"]["why"], "method");
 }
 
 #[test]

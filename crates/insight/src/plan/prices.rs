@@ -73,11 +73,6 @@ impl Prices {
         Ok(prices)
     }
 
-    /// The one that Perigee comes with.
-    pub fn built_in() -> Prices {
-        Prices::parse(DEFAULT, "prices.toml").expect("the built-in table is tested to parse")
-    }
-
     /// What a PoP costs there: by the most exact entry, the last of those.
     pub fn of(&self, place: &Place) -> Cost {
         let rank = |entry: &&Entry| {

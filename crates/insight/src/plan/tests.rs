@@ -3,7 +3,7 @@ use proptest::prelude::*;
 
 use super::optimise::best_within;
 use super::places::{Place, markets, markets_of, metros, networks};
-use super::prices::Prices;
+use super::prices::{DEFAULT, Prices};
 use super::*;
 
 /// Markets and places on a line, 1 ms apart per unit.
@@ -139,7 +139,7 @@ fn the_most_exact_price_counts() {
 
 #[test]
 fn what_comes_with_perigee_is_whole() {
-    let built_in = Prices::built_in();
+    let built_in = Prices::parse(DEFAULT, "prices.toml").unwrap();
     assert!(!built_in.as_of.is_empty() && built_in.source.contains("assumption"));
     let metros: Vec<&str> = metros().map(|(code, _)| code).collect();
     assert!(metros.len() > 100);

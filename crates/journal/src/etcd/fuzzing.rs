@@ -3,12 +3,11 @@
 use std::sync::{Arc, LazyLock};
 
 use parking_lot::Mutex;
-use tokio::time::Instant;
 
 use super::gateway::Gateway;
 use super::wire::{self, Head, Line, Range, Transaction};
 use super::{Keys, Settings, Shared};
-use crate::Mark;
+use crate::{Mark, Record};
 
 static SHARED: LazyLock<Shared> = LazyLock::new(|| {
     let settings = Settings {
@@ -20,13 +19,18 @@ static SHARED: LazyLock<Shared> = LazyLock::new(|| {
     };
     let gateway = Gateway::new(&settings, Arc::new(|| 0)).expect("settings that work");
     let keys = Keys::new("p").expect("a prefix");
-    Shared { gateway, keys, id: "id".into(), proved: Mutex::new(Instant::now()) }
+    Shared { gateway, keys, id: "id".into(), recent: Mutex::default() }
 });
 
 /// An answer of any kind: refused, or read to what an engine may give.
 pub fn etcd_answer(bytes: &[u8], after: u64, status: u16) {
     drop(wire::refused("http://etcd", status, bytes));
-    drop(Line::read(bytes));
+    if let Ok(watched) = Line::read(bytes) {
+        let begin = Mark { position: after, ..Mark::default() };
+        SHARED.recent.lock().begin(begin);
+        watched.events.iter().filter_map(|event| event.kv.as_ref()).for_each(|kv| SHARED.bring(kv));
+        follow(begin, &SHARED.recent.lock().after(begin, usize::MAX));
+    }
     if let Ok(head) = Head::read(bytes) {
         let next = head.then(head.mark, "name");
         assert_eq!(Head::read(&next.to_bytes()).as_ref(), Ok(&next));
@@ -55,8 +59,11 @@ pub fn etcd_answer(bytes: &[u8], after: u64, status: u16) {
 fn page(after: u64, ranges: &[Range]) {
     let Ok(page) = SHARED.page(after, 3, ranges) else { return };
     assert!(page.records.len() <= 3 && page.floor.position <= after);
-    let mut mark = Mark { position: after, ..Mark::default() };
-    for record in &page.records {
+    follow(Mark { position: after, ..Mark::default() }, &page.records);
+}
+
+fn follow(mut mark: Mark, records: &[Record]) {
+    for record in records {
         assert_eq!(record.position, mark.position + 1);
         mark = mark.then(record);
     }

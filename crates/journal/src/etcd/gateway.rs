@@ -37,10 +37,8 @@ const ATTEMPT_TIME: Duration = Duration::from_secs(3);
 pub(super) const CALL_TIME: Duration = Duration::from_secs(10);
 /// The longest wait between two rounds over all members; the first is a twentieth of it.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// Bytes of an answer that are read. The largest record has 1.4 MiB in base64.
+/// Bytes of an answer, or of a line of a watch, that are read. The largest record has 1.4 MiB in base64.
 const ANSWER_BYTES_MAX: usize = 8 << 20;
-/// Bytes of a line of a watch that are read: the head has less than one KiB.
-const LINE_BYTES_MAX: usize = 64 << 10;
 /// Idle connections kept to a member.
 const IDLE_MAX: usize = 8;
 /// Times that one call renews the token.
@@ -238,7 +236,11 @@ impl Gateway {
     }
 
     /// A watch at the member that answered last, or, when that is `but`, at the next one. Gives its index too.
-    pub(super) async fn watch(&self, content: Vec<u8>, but: Option<usize>) -> (usize, Result<Watch, String>) {
+    pub(super) async fn watch(
+        &self,
+        content: Vec<u8>,
+        but: Option<usize>,
+    ) -> (usize, Result<Watch<'_>, String>) {
         let mut index = self.current.load(Ordering::Relaxed);
         if but == Some(index) {
             index = (index + 1) % self.endpoints.len();
@@ -249,7 +251,8 @@ impl Gateway {
             if answer.status() != 200 {
                 return Err(self.refusal(endpoint, answer).await);
             }
-            Ok(Watch { _sender: sender, body: answer.into_body(), read: BytesMut::new() })
+            let body = answer.into_body();
+            Ok(Watch { gateway: self, endpoint, _sender: sender, body, read: BytesMut::new(), searched: 0 })
         };
         let watch = match timeout(ATTEMPT_TIME, open).await {
             Ok(Ok(watch)) => Ok(watch),
@@ -441,22 +444,30 @@ async fn collect(endpoint: &Endpoint, answer: Response<Incoming>) -> Result<Byte
 }
 
 /// A watch that has been opened.
-pub(super) struct Watch {
+pub(super) struct Watch<'a> {
+    gateway: &'a Gateway,
+    endpoint: &'a Endpoint,
     /// The connection lives as long as its sender.
     _sender: SendRequest<Full<Bytes>>,
     body: Incoming,
     read: BytesMut,
+    /// Bytes of it that hold no end of a line.
+    searched: usize,
 }
 
-impl Watch {
+impl Watch<'_> {
     /// The next thing that it has seen. Nothing is lost when this is dropped and asked again.
     pub(super) async fn next(&mut self) -> Result<Watched, String> {
         loop {
-            if let Some(end) = self.read.iter().position(|byte| *byte == b'\n') {
-                return wire::Line::read(&self.read.split_to(end + 1));
+            if let Some(end) = self.read[self.searched..].iter().position(|byte| *byte == b'\n') {
+                let line = self.read.split_to(self.searched + end + 1);
+                self.searched = 0;
+                let watched = wire::Line::read(&line)?;
+                return self.gateway.belongs(self.endpoint, &watched).map(|()| watched);
             }
-            if self.read.len() > LINE_BYTES_MAX {
-                return Err(format!("a watch said more than {LINE_BYTES_MAX} bytes at once"));
+            self.searched = self.read.len();
+            if self.searched > ANSWER_BYTES_MAX {
+                return Err(format!("a watch said more than {ANSWER_BYTES_MAX} bytes at once"));
             }
             match self.body.frame().await {
                 Some(Ok(frame)) => self.read.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data)),
@@ -497,4 +508,50 @@ fn tls(settings: &Settings) -> Result<ClientConfig, Error> {
     config
         .with_client_auth_cert(certificates, private)
         .map_err(|error| wrong("client certificate", chain, &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// What etcd 3.4 says of a watch that was created, and of a key that was written then.
+    const LINES: &str = r#"{"result":{"header":{"cluster_id":"15875391935852295136","member_id":"7383792418829112008","revision":"1","raft_term":"2"},"created":true}}
+{"result":{"header":{"cluster_id":"15875391935852295136","member_id":"7383792418829112008","revision":"2","raft_term":"2"},"events":[{"kv":{"key":"cC9oZWFk","create_revision":"2","mod_revision":"2","version":"1","value":"eA=="}}]}}
+"#;
+    const CLUSTER: &str = "15875391935852295136";
+
+    #[tokio::test]
+    async fn a_watch_at_a_member_of_another_etcd_is_not_believed() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let settings = Settings {
+            endpoints: vec![format!("http://{}", listener.local_addr().unwrap())],
+            prefix: "p".into(),
+            ca_file: None,
+            certificate: None,
+            user: None,
+        };
+        tokio::spawn(async move {
+            let mut open = Vec::new();
+            while let Ok((mut socket, _)) = listener.accept().await {
+                let _asked = socket.read(&mut [0; 4_096]).await.unwrap();
+                socket.write_all(format!("HTTP/1.1 200 OK\r\n\r\n{LINES}").as_bytes()).await.unwrap();
+                open.push(socket);
+            }
+        });
+        for (ours, is_believed) in [(CLUSTER, true), ("1", false)] {
+            let gateway = Gateway::new(&settings, Arc::new(|| 0)).unwrap();
+            gateway.cluster.set(ours.to_owned()).unwrap();
+            let mut watch = gateway.watch(b"{}".to_vec(), None).await.1.unwrap();
+            match watch.next().await {
+                Ok(created) => assert!(is_believed && created.events.is_empty()),
+                Err(why) => assert!(!is_believed && why.contains(&format!("cluster {CLUSTER}")), "{why}"),
+            }
+            if is_believed {
+                assert_eq!(watch.next().await.unwrap().events.len(), 1);
+            }
+        }
+    }
 }

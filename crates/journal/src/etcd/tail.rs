@@ -1,16 +1,17 @@
-//! Noticing what others have committed: one watch on the head for all who wait, and a question each second that notices when the
-//! watch has fallen silent. The watch tells only that there is something; it is read from the keys, so nothing is lost with a watch.
+//! Noticing what others have committed: one watch on head and records for all who wait, and a question each second that notices when
+//! the watch has fallen silent. What a watch has not brought is read from the keys, so nothing is lost with it.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
 use tokio::sync::watch::Sender;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::sleep;
 
-use super::wire::text;
+use super::wire::{self, Head, KeyValue, text};
 use super::{Found, Shared};
-use crate::Error;
+use crate::{Error, Record};
 
 /// How often the head is asked for beside the watch: so late a change is noticed when a watch says nothing any more.
 pub(super) const ASK_EVERY: Duration = Duration::from_secs(1);
@@ -19,13 +20,19 @@ pub(super) const ASK_EVERY: Duration = Duration::from_secs(1);
 pub(super) async fn follow(shared: Arc<Shared>, head: Sender<Found>) {
     let (mut failures, mut but) = (0, None);
     loop {
-        if let Ok(revision) = ask(&shared, &head).await {
-            let create = json!({ "create_request": { "key": text(&shared.keys.head()), "start_revision": (revision + 1).to_string() } });
+        if let Ok(Found { head: Head { mark, .. }, revision, .. }) = ask(&shared, &head).await {
+            // From the head to the last record: nothing else that is written often lies between.
+            let create = json!({ "create_request": {
+                "key": text(&shared.keys.head()), "range_end": text(&shared.keys.records_end()),
+                "start_revision": (revision + 1).to_string(), "filters": ["NODELETE"],
+            } });
             let (index, opened) = shared.gateway.watch(create.to_string().into_bytes(), but).await;
             but = Some(index);
             if let Ok(watch) = opened {
                 failures = 0;
+                shared.recent.lock().begin(mark);
                 listen(&shared, &head, watch, revision).await;
+                shared.recent.lock().end();
             }
         }
         failures += 1;
@@ -34,37 +41,62 @@ pub(super) async fn follow(shared: Arc<Shared>, head: Sender<Found>) {
 }
 
 /// Until the watch ends, or has been behind for two questions in a row.
-async fn listen(shared: &Shared, head: &Sender<Found>, mut watch: super::gateway::Watch, mut seen: u64) {
+async fn listen(shared: &Shared, head: &Sender<Found>, mut watch: super::gateway::Watch<'_>, mut seen: u64) {
     let mut missed = None;
-    let mut ask_at = Instant::now() + ASK_EVERY;
+    // Beside the watch, which is read on meanwhile: the member that is asked may be another one, which hangs.
+    let mut asking = pin!(ask_later(shared, head));
     loop {
         tokio::select! {
             biased;
             watched = watch.next() => {
                 let Ok(watched) = watched else { return };
+                let mut newest = None;
                 for kv in watched.events.into_iter().filter_map(|event| event.kv) {
                     seen = seen.max(kv.mod_revision);
-                    if let Ok(found) = Found::read(&kv) {
-                        tell(head, &found);
+                    if kv.key == shared.keys.head() {
+                        newest = Found::read(&kv).ok().or(newest);
+                    } else {
+                        shared.bring(&kv);
                     }
                 }
+                // Who is woken by it finds the records.
+                if let Some(found) = newest {
+                    tell(head, &found);
+                }
             }
-            () = sleep_until(ask_at) => {
+            asked = &mut asking => {
                 // An answer that does not come is no fault of the watch.
-                if let Ok(revision) = ask(shared, head).await {
+                if let Ok(Found { revision, .. }) = asked {
                     if missed.is_some_and(|missed| seen < missed) {
                         return;
                     }
                     missed = Some(revision);
                 }
-                ask_at = Instant::now() + ASK_EVERY;
+                asking.set(ask_later(shared, head));
             }
         }
     }
 }
 
-/// Asks the whole etcd for the head; its revision.
-async fn ask(shared: &Shared, head: &Sender<Found>) -> Result<u64, Error> {
+impl Shared {
+    /// Keeps a record that the watch has brought. What is none of ours is for reading to find.
+    pub(super) fn bring(&self, kv: &KeyValue) {
+        if let Some(position) = self.keys.position(&kv.key)
+            && self.keys.record(position) == kv.key
+            && let Some((digest, text)) = wire::read_record(&kv.value)
+        {
+            self.recent.lock().bring(Record { position, text: text.into() }, digest);
+        }
+    }
+}
+
+async fn ask_later(shared: &Shared, head: &Sender<Found>) -> Result<Found, Error> {
+    sleep(ASK_EVERY).await;
+    ask(shared, head).await
+}
+
+/// Asks the whole etcd for the head.
+async fn ask(shared: &Shared, head: &Sender<Found>) -> Result<Found, Error> {
     let known = head.borrow().revision;
     let found = shared.head().await?;
     if found.revision < known {
@@ -72,7 +104,7 @@ async fn ask(shared: &Shared, head: &Sender<Found>) -> Result<u64, Error> {
         head.send_replace(found.clone());
     }
     tell(head, &found);
-    Ok(found.revision)
+    Ok(found)
 }
 
 /// It only grows, whichever way it is heard of first. Wakes those who wait when there are new records.

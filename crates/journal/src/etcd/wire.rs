@@ -40,11 +40,6 @@ pub(super) fn get_range(key: &[u8], end: &[u8], limit: usize) -> Value {
     json!({ "request_range": { "key": text(key), "range_end": text(end), "limit": limit.to_string() } })
 }
 
-/// Makes a reading operation one that the member answers by itself.
-pub(super) fn of_one_member(operation: &mut Value) {
-    operation["request_range"]["serializable"] = true.into();
-}
-
 /// That a key was written last at a revision; 0: that it is absent.
 pub(super) fn is_at(key: &[u8], revision: u64) -> Value {
     json!({ "key": text(key), "target": "MOD", "result": "EQUAL", "mod_revision": revision.to_string() })
@@ -164,6 +159,8 @@ pub(super) struct Line {
 #[derive(Debug, Deserialize)]
 pub(super) struct Watched {
     #[serde(default)]
+    header: Header,
+    #[serde(default)]
     canceled: bool,
     #[serde(default, deserialize_with = "number")]
     compact_revision: u64,
@@ -171,6 +168,12 @@ pub(super) struct Watched {
     cancel_reason: String,
     #[serde(default)]
     pub(super) events: Vec<Event>,
+}
+
+impl Answer for Watched {
+    fn header(&self) -> &Header {
+        &self.header
+    }
 }
 
 /// A change of a key.

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode, Uri};
+use http::{Method, Request, StatusCode};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use model::ControlAddress;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
@@ -20,7 +21,7 @@ use tokio_rustls::TlsConnector;
 
 use super::lines::{Lines, Writer, lines_body};
 use super::{BEAT, Down, Hello, Outbox, Report, SILENCE, Up};
-use crate::trust::{Identity, pinned_client_config};
+use trust::{Identity, pinned_client_config};
 
 /// How long a connection may take until it can be used, and an answer until its head is there.
 const DIAL_PATIENCE: Duration = Duration::from_secs(3);
@@ -90,7 +91,7 @@ impl Dialer {
         Dialer { urls, tls: Box::new(move || identity().client_config(b"h2")) }
     }
 
-    /// For whoever has no certificate yet and knows the [`fingerprint`](crate::trust::fingerprint) of the authority alone.
+    /// For whoever has no certificate yet and knows the [`fingerprint`](trust::fingerprint) of the authority alone.
     pub fn pinned(urls: Vec<String>, authority: String) -> Self {
         Dialer { urls, tls: Box::new(move || pinned_client_config(&authority, &[b"h2"])) }
     }
@@ -173,7 +174,7 @@ impl Dialer {
         url: &str,
     ) -> Result<SendRequest<BoxBody<Bytes, std::convert::Infallible>>, String> {
         let dialling = async {
-            let (host, port) = host_and_port(url)?;
+            let ControlAddress { host, port } = url.to_owned().try_into()?;
             let name = ServerName::try_from(host.clone()).map_err(|_| format!("{host:?} is no host"))?;
             let tls = (self.tls)().map_err(|error| error.to_string())?;
             let stream =
@@ -193,25 +194,6 @@ impl Dialer {
             .await
             .unwrap_or_else(|_| Err("it did not take the connection in time".to_owned()))
     }
-}
-
-/// Whether a control or relay can be dialled by this URL.
-///
-/// # Errors
-/// What was found and what is wanted.
-pub fn check_url(url: &str) -> Result<(), String> {
-    host_and_port(url).map(drop)
-}
-
-fn host_and_port(url: &str) -> Result<(String, u16), String> {
-    let wrong = || format!("{url:?} is no URL of a control; wanted e.g. \"https://control-1.example:7700\"");
-    let uri: Uri = url.parse().map_err(|_| wrong())?;
-    if uri.scheme_str() != Some("https") {
-        return Err(wrong());
-    }
-    let host = uri.host().ok_or_else(wrong)?;
-    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-    Ok((host, uri.port_u16().unwrap_or(443)))
 }
 
 /// Follows one control after the other, for ever. Cancelling it is the way to end it.
@@ -394,19 +376,4 @@ async fn say_line(writer: &Writer, line: Up) -> Result<(), String> {
 /// A number below `end`, which is at least 1, that nodes do not draw alike.
 pub fn chance_below(end: u64) -> u64 {
     std::hash::RandomState::new().build_hasher().finish() % end.max(1)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn urls_of_controls_are_https() {
-        assert_eq!(host_and_port("https://c1.example:7700").unwrap(), ("c1.example".into(), 7700));
-        assert_eq!(host_and_port("https://[::1]:7700/").unwrap(), ("::1".into(), 7700));
-        assert_eq!(host_and_port("https://192.0.2.1").unwrap(), ("192.0.2.1".into(), 443));
-        for wrong in ["http://c1.example:7700", "c1.example", "", "https://"] {
-            assert!(host_and_port(wrong).unwrap_err().contains("is no URL of a control"), "{wrong}");
-        }
-    }
 }

@@ -20,7 +20,7 @@ use model::change::{Change, Plan, Written};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast::{self, error::RecvError};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{sleep, timeout};
 
 use super::dial::{Dialer, Link, Node, Told};
@@ -30,8 +30,8 @@ use super::{
     BEAT, BUDGETS_MAX, Beat, Down, Hello, Leased, Line, PLAN_CELL, Records, Report, Restart, SILENCE,
     Statistics, Steered, Up, Wanted, Welcome,
 };
-use crate::trust::{Peer, Role};
 use crate::{Error, Journal, Mark, Page, Record, Work};
+use trust::{Peer, Role};
 
 /// Records kept in memory, at most; who needs older ones makes the hub read them from its source.
 const HELD_MAX: usize = 100_000;
@@ -52,7 +52,7 @@ const RECEIPTS_MAX: usize = 1_024;
 /// Reports for routers that wait to be passed on; a router that does not read them misses the oldest.
 const STEERED_MAX: usize = 1_024;
 
-/// How often it is asked whether there is nothing newer, when nothing has come.
+/// How often it is asked whether the newest record is still the journal's, and whether there is nothing newer.
 const CONFIRM_EVERY: Duration = Duration::from_secs(2);
 
 /// Bytes of a name or a signature in a report, and of the reason for a refusal.
@@ -151,6 +151,8 @@ pub struct Hub {
     counting: OnceLock<Arc<dyn Counting>>,
     /// What is shared with other controls.
     shared: Mutex<SharedStatistics>,
+    /// Another control has said something here for the first time.
+    newcomer: Notify,
 }
 
 struct Inner {
@@ -279,6 +281,7 @@ impl Hub {
             news: watch::Sender::new(0),
             steered: broadcast::Sender::new(STEERED_MAX),
             counting: OnceLock::new(),
+            newcomer: Notify::new(),
             shared: Mutex::new(SharedStatistics {
                 with: Vec::new(),
                 recent: Outbox::new(Patience::NEW_CONTROL),
@@ -317,6 +320,11 @@ impl Hub {
     /// For how long another control has said nothing here of its nodes; `None` when it never has.
     pub fn silence_of(&self, control: &str) -> Option<Duration> {
         self.inner.lock().reporters.get(control).map(Instant::elapsed)
+    }
+
+    /// Returns once another control has said something here for the first time: it knows of this one, and this one perhaps not of it.
+    pub async fn newcomer(&self) {
+        self.newcomer.notified().await;
     }
 
     /// Forgets a node that has been retired.
@@ -523,6 +531,26 @@ impl Hub {
         self.head.send_replace((inner.head().position, inner.begun_anew));
     }
 
+    /// Takes what the engine has been told of, as long as it was confirmed lately that the head is the journal's. Whether there was any.
+    fn take_heard(&self, journal: &dyn Journal) -> bool {
+        let is_confirmed =
+            self.inner.lock().confirmed.is_some_and(|confirmed| confirmed.elapsed() < CONFIRM_EVERY);
+        let records = if is_confirmed { journal.heard(self.head(), LINE_RECORDS_MAX) } else { Vec::new() };
+        let is_any = !records.is_empty();
+        if is_any {
+            self.push(records);
+        }
+        is_any
+    }
+
+    /// Records right above a position, up to `limit`; `None` when they are not held here any more.
+    pub fn held(&self, after: u64, limit: usize) -> Option<Vec<Record>> {
+        let inner = self.inner.lock();
+        let first = inner.held.partition_point(|(record, _)| record.position <= after);
+        let records = inner.held.range(first..).take(limit).map(|(record, _)| record.clone());
+        (after >= inner.floor.position).then(|| records.collect())
+    }
+
     /// Reads what is new, from the newest record that is held on: it must still be there. Where it isn't, the journal's engine has
     /// been put back to what it was earlier, or this hub was away for days: it begins anew, and so do nodes that know more.
     async fn read_on(&self, journal: &dyn Journal) -> Result<(), Error> {
@@ -619,7 +647,10 @@ impl Hub {
                 let line =
                     line.await.map_err(|_| format!("it said nothing for {} s", SILENCE.as_secs()))??;
                 if hello.reports_only && peer.role == Role::Control {
-                    self.inner.lock().reporters.insert(peer.name.clone(), Instant::now());
+                    let before = self.inner.lock().reporters.insert(peer.name.clone(), Instant::now());
+                    if before.is_none() {
+                        self.newcomer.notify_one();
+                    }
                 }
                 match line {
                     None => return Ok(()),
@@ -895,6 +926,7 @@ async fn tail(hub: Weak<Hub>, journal: Arc<dyn Journal>) {
         let Some(hub) = hub.upgrade() else { return };
         let read = match changed {
             Ok(Err(error)) => Err(error),
+            Ok(Ok(())) if hub.take_heard(&*journal) => Ok(()),
             Ok(Ok(())) | Err(_) => hub.read_on(&*journal).await,
         };
         if let Err(error) = read {

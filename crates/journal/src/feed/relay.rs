@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use model::crowd::{Counted, Crowd};
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -23,12 +24,15 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::{Dialer, Hub};
-use crate::trust::{Identity, Peer, text_hash};
+use trust::{Identity, Peer, text_hash};
 
 /// Nodes at a time. A relay is for a region: what is more than this is several regions.
 const CONNECTIONS_MAX: usize = 4_096;
 
-/// How long a handshake may take.
+/// Connections from one address that have not shown a certificate of the cluster, so that they leave nodes room.
+const STRANGERS_PER_ADDRESS_MAX: usize = 256;
+
+/// How long a handshake may take, and a connection without a certificate: it gets the word that this is a relay, and no more.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// After a failure to accept: file descriptors have run out, and come back when somebody leaves.
@@ -62,31 +66,34 @@ impl Relay {
         identity: impl Fn() -> Arc<Identity> + Send + 'static,
     ) {
         let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let strangers = Crowd::new(STRANGERS_PER_ADDRESS_MAX);
         let mut connections = JoinSet::new();
         loop {
             let accepted = listener.accept().await;
             while connections.try_join_next().is_some() {}
-            let Ok((stream, _)) = accepted else {
+            let Ok((stream, address)) = accepted else {
                 sleep(ACCEPT_PAUSE).await;
                 continue;
             };
             // Who comes when there is no room is refused at once, so that it can try another one.
             let Ok(permit) = room.clone().try_acquire_owned() else { continue };
+            let Some(stranger) = strangers.admit(address.ip()) else { continue };
             let Ok(tls) = identity().server_config() else { continue };
             let relay = self.clone();
             connections.spawn(async move {
-                relay.connection(stream, TlsAcceptor::from(tls)).await;
+                relay.connection(stream, stranger, TlsAcceptor::from(tls)).await;
                 drop(permit);
             });
         }
     }
 
-    async fn connection(self: Arc<Self>, stream: TcpStream, acceptor: TlsAcceptor) {
+    async fn connection(self: Arc<Self>, stream: TcpStream, stranger: Counted, acceptor: TlsAcceptor) {
         let _nodelay = stream.set_nodelay(true);
         let Ok(Ok(stream)) = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await else { return };
         let chain = stream.get_ref().1.peer_certificates();
         let peer =
             chain.and_then(|chain| Peer::of(chain.first()?).ok()).filter(|peer| !peer.is_expired(now_secs()));
+        let stranger = peer.is_none().then_some(stranger);
         let service = service_fn(move |request| {
             let (relay, peer) = (self.clone(), peer.clone());
             async move { Ok::<_, Infallible>(relay.answer(peer, request).await) }
@@ -94,7 +101,11 @@ impl Relay {
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder.timer(TokioTimer::new()).keep_alive_interval(Some(Duration::from_secs(10)));
         // It ends when the node goes, in whatever way.
-        let _ended = builder.serve_connection(TokioIo::new(stream), service).await;
+        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        match stranger {
+            Some(_counted) => drop(timeout(HANDSHAKE_TIMEOUT, connection).await),
+            None => drop(connection.await),
+        }
     }
 
     async fn answer(&self, peer: Option<Peer>, request: Request<Incoming>) -> Answer {

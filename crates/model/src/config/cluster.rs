@@ -3,8 +3,8 @@
 use super::check::{Findings, Section};
 use super::check_name;
 use crate::block::{BLOCK_MAX, BlockList};
-use crate::cluster::{CONTROL_PORT, CONTROLS_MAX, ClusterSettings, ControlAddress, Switches};
-use crate::origin::{Origin, Scheme};
+use crate::cluster::{CONTROLS_MAX, ClusterSettings, ControlAddress, Switches};
+use crate::origin::BadUrl;
 use crate::settings::Network;
 
 /// Where a node's cluster is; `None` when the file doesn't say, which has been told.
@@ -24,12 +24,14 @@ fn build_controls(findings: &mut Findings<'_>, section: &Section) -> Vec<Control
     let Some(list) = section.item("control") else { return Vec::new() };
     let mut controls: Vec<ControlAddress> = Vec::new();
     for (url, span) in list.list().iter().filter_map(|item| item.text()) {
-        match control(url) {
+        match url.parse() {
             Ok(control) if controls.contains(&control) => {
                 findings.warn(span, format!("control: {url:?} stands twice"), "leave one out");
             }
             Ok(control) => controls.push(control),
-            Err((reason, help)) => findings.error(span, format!("control: {url:?} {reason}"), help),
+            Err(BadUrl { reason, help }) => {
+                findings.error(span, format!("control: {url:?} {reason}"), help);
+            }
         }
     }
     if list.list().is_empty() {
@@ -41,25 +43,6 @@ fn build_controls(findings: &mut Findings<'_>, section: &Section) -> Vec<Control
         findings.error(&list.span, message, "name two or three, in different places");
     }
     controls
-}
-
-/// The error: a sentence part that follows the URL, and what to do.
-fn control(url: &str) -> Result<ControlAddress, (String, String)> {
-    let example = "write e.g. \"https://control-1.example:7700\"";
-    let origin = Origin::parse(url).map_err(|bad| (bad.reason, bad.help))?;
-    if origin.scheme != Scheme::Https {
-        return Err((
-            "is not https: nodes and control prove to each other who they are".into(),
-            example.into(),
-        ));
-    }
-    if !origin.path_prefix.is_empty() {
-        return Err(("has a path".into(), example.into()));
-    }
-    // What `Origin` takes for the default is 443, which nobody means here.
-    let says_port = url.trim_end_matches('/').ends_with(&format!(":{}", origin.port));
-    let port = if says_port { origin.port } else { CONTROL_PORT };
-    Ok(ControlAddress { host: origin.host.into(), port })
 }
 
 /// All on where the section says nothing.

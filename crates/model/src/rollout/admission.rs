@@ -18,6 +18,16 @@ use super::{ALL, Before, CONFIRMED, CONFIRMED_ALONE, Decision, Harm, Measure, No
 /// it has asked itself.
 const SHOW_MS: u64 = 5_000;
 
+/// How those are that a router is compared with.
+struct Others {
+    /// Whether they run the candidate too, as no other is left.
+    none_waits: bool,
+    /// Whether half of them or more do not answer now.
+    are_ill_now: bool,
+    /// The same, of late.
+    are_ill_lately: bool,
+}
+
 impl Rollout {
     /// Has these routers wait until they are admitted; before the first step.
     pub fn have_wait(&mut self, routers: impl IntoIterator<Item = String>) {
@@ -195,6 +205,14 @@ impl Rollout {
     /// candidate.
     fn lack_of_answers(&self, router: &NodeView, routers: &[NodeView]) -> Option<Harm> {
         let seen = self.watch.seen(&router.name)?;
+        let others = self.others(router, seen, routers);
+        let now = self.does_not_answer(router).and_then(|why| self.lack_now(router, seen, &others, why));
+        let told = now.or_else(|| self.lack_since_it_runs_it(router, seen, &others))?;
+        Some(Harm { node: router.name.clone(), measure: Measure::Arrival, told })
+    }
+
+    /// How those are that it is compared with: those that wait, else those that run it too.
+    fn others(&self, router: &NodeView, seen: &Seen, routers: &[NodeView]) -> Others {
         let there = || routers.iter().filter(|other| !self.watch.is_silent(&other.name));
         // What ails one that was unwell before is not what ails this one.
         let is_like = |other: &Seen| other.unwell == 0 || other.turned >= seen.told;
@@ -204,47 +222,49 @@ impl Rollout {
         let run = || {
             there().filter(|other| self.is_for(other) && self.was_well(other) && other.name != router.name)
         };
-        let is_last = waiting.is_empty();
-        let others: Vec<&NodeView> = if is_last { run().collect() } else { waiting };
-        let is_shared = |is_ill: &dyn Fn(&NodeView) -> bool| {
+        let none_waits = waiting.is_empty();
+        let others: Vec<&NodeView> = if none_waits { run().collect() } else { waiting };
+        let are_half = |is_ill: &dyn Fn(&NodeView) -> bool| {
             let ill = others.iter().filter(|other| is_ill(other)).count();
             ill > 0 && ill * 2 >= others.len()
         };
-        let is_shared_now = is_shared(&|other| self.unwell_reports(other) > 0);
-        let is_shared_lately = is_shared(&|other| self.was_unwell_lately(other));
-        let harm = |told| Some(Harm { node: router.name.clone(), measure: Measure::Arrival, told });
-        if let Some(why) = self.does_not_answer(router) {
-            let stays = match (is_last, is_shared_now) {
-                (false, false) => self.is_unwell(router),
-                // A flood, say: nothing is proven by it, and nothing waits for its end for ever.
-                (false, true) => self.watch.ago(seen.turned) > ALL.most_ms,
-                (true, false) if self.is_newest(router) => self.is_unwell(router),
-                // Nobody is left to compare with.
-                (true, _) => seen.unwell >= CONFIRMED_ALONE,
-            };
-            if stays {
-                return harm(format!("does not answer any more: {why}"));
-            }
-            let missed = self.watch.missed(&router.name);
-            if missed >= CONFIRMED_ALONE && (is_last || !is_shared_lately) {
-                let seconds = LATELY_MS / 1000;
-                return harm(format!(
-                    "did not answer in {missed} or more reports of the last {seconds} s: {why}"
-                ));
-            }
+        Others {
+            none_waits,
+            are_ill_now: are_half(&|other| self.unwell_reports(other) > 0),
+            are_ill_lately: are_half(&|other| self.was_unwell_lately(other)),
         }
-        // Else one that now answers and now does not would be waited for without end.
-        let most_ms = if is_shared_lately { ALL.most_ms } else { ALL.arrival_ms };
+    }
+
+    /// It does not answer: for sure, in a row, or in too many reports of late; in words.
+    fn lack_now(&self, router: &NodeView, seen: &Seen, others: &Others, why: &str) -> Option<String> {
+        let stays = match (others.none_waits, others.are_ill_now) {
+            (false, false) => self.is_unwell(router),
+            // A flood, say: nothing is proven by it, and nothing waits for its end for ever.
+            (false, true) => self.watch.ago(seen.turned) > ALL.most_ms,
+            (true, false) if self.is_newest(router) => self.is_unwell(router),
+            // Nobody is left to compare with.
+            (true, _) => seen.unwell >= CONFIRMED_ALONE,
+        };
+        if stays {
+            return Some(format!("does not answer any more: {why}"));
+        }
+        let missed = self.watch.missed(&router.name);
+        (missed >= CONFIRMED_ALONE && (others.none_waits || !others.are_ill_lately)).then(|| {
+            let seconds = LATELY_MS / 1000;
+            format!("did not answer in {missed} or more reports of the last {seconds} s: {why}")
+        })
+    }
+
+    /// One that now answers and now does not, which would be waited for without end; in words.
+    fn lack_since_it_runs_it(&self, router: &NodeView, seen: &Seen, others: &Others) -> Option<String> {
+        let most_ms = if others.are_ill_lately { ALL.most_ms } else { ALL.arrival_ms };
         let tried_ms = seen.began.map_or(0, |began| self.watch.ago(began.at));
         let is_to_show =
             self.is_newest(router) && self.was_well(router) && !self.watch.is_silent(&router.name);
-        if is_to_show && seen.answered_ms < SHOW_MS && tried_ms > most_ms {
+        (is_to_show && seen.answered_ms < SHOW_MS && tried_ms > most_ms).then(|| {
             let (wanted, tried) = (SHOW_MS / 1000, tried_ms / 1000);
-            return harm(format!(
-                "has not answered for {wanted} s in a row in the {tried} s since it runs it"
-            ));
-        }
-        None
+            format!("has not answered for {wanted} s in a row in the {tried} s since it runs it")
+        })
     }
 
     /// Starts of its program: none of the one that was admitted last, if it was well, of others one.

@@ -308,7 +308,7 @@ impl Form<'_> {
 
 /// The whole body, or 304 for who has it. Ranges are the edges' affair: they get it whole.
 fn whole(content_type: &'static str, body: Bytes, headers: &HeaderMap) -> Response<Full<Bytes>> {
-    let tag = format!("\"{}\"", &journal::trust::text_hash(&body)[..16]);
+    let tag = format!("\"{}\"", &trust::text_hash(&body)[..16]);
     let has_it = headers
         .get(header::IF_NONE_MATCH)
         .and_then(|known| known.to_str().ok())

@@ -56,15 +56,28 @@ pub(super) struct List {
 impl List {
     fn run(&self) -> Result<(), Failure> {
         let found = self.cluster.client()?.fetch("/v1/page-tests")?;
-        show(self.json, &found, |answer| {
-            let rows = answer["items"].as_array().into_iter().flatten().map(|one| {
-                let over = one["over_budget_count"].as_u64().unwrap_or_default();
-                let budget = if over == 0 { "kept".to_owned() } else { format!("{over} over") };
-                let newest = [cell(&one["name"]), when(&one["at_ms"]), budget, cell(&one["results"])];
-                [&newest[..], &[cell(&one["by"]), cell(&one["url"])]].concat()
-            });
-            table(&["NAME", "LAST MEASURED", "BUDGET", "RESULTS", "BY", "PAGE"], &rows.collect::<Vec<_>>())
-        })
+        show(self.json, &found, listed)
+    }
+}
+
+fn listed(answer: &Value) -> String {
+    let rows = answer["items"].as_array().into_iter().flatten().map(|one| {
+        let over = one["over_budget_count"].as_u64().unwrap_or_default();
+        let budget = if over == 0 { "kept".to_owned() } else { format!("{over} over") };
+        let newest = [cell(&one["name"]), when(&one["at_ms"]), budget, cell(&one["results"])];
+        [&newest[..], &[cell(&one["by"]), cell(&one["url"])]].concat()
+    });
+    let head = ["NAME", "LAST MEASURED", "BUDGET", "RESULTS", "BY", "PAGE"];
+    table(&head, &rows.collect::<Vec<_>>()) + &unread(answer)
+}
+
+/// What is kept besides the items of an answer: a line, or nothing.
+fn unread(answer: &Value) -> String {
+    match answer["unread"].as_u64().unwrap_or_default() {
+        0 => String::new(),
+        count => format!(
+            "\nControl keeps {count} more, which it cannot read: where a newer control has written that, upgrade this one.\n"
+        ),
     }
 }
 
@@ -110,11 +123,13 @@ impl Compare {
         let target = format!("/v1/page-tests/{}?from={}&values=true", escaped(&self.name), now - KEPT_MS);
         let found = client.fetch(&target)?;
         let items = found["items"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let unread = unread(&found);
         let missing = |what: &str| {
-            Failure::new(
-                format!("{what} of {} is kept", self.name),
-                "measure it: perigee measure URL --keep NAME",
-            )
+            let next = match unread.trim() {
+                "" => "measure it: perigee measure URL --keep NAME",
+                unread => unread,
+            };
+            Failure::new(format!("{what} of {} is kept", self.name), next)
         };
         let at = |one: &Value| one["at_ms"].as_i64().unwrap_or_default();
         let (newest, earlier) = items.split_last().ok_or_else(|| missing("no result"))?;
@@ -123,7 +138,7 @@ impl Compare {
             .iter()
             .rfind(|one| at(one) <= latest && one["url"] == newest["url"])
             .ok_or_else(|| missing("no result that is so old, and of the same page,"))?;
-        crate::print(&crate::visible_lines(&describe(&self.name, before, newest, self.level)))
+        crate::print(&crate::visible_lines(&(describe(&self.name, before, newest, self.level) + &unread)))
     }
 }
 
@@ -277,6 +292,20 @@ mod tests {
         }
         let url = "a".repeat(2_001);
         assert!(check_size("home", &Planned { url: &url, series: 2, runs: 9, over_max: 0 }).is_err());
+    }
+
+    #[test]
+    fn what_control_cannot_read_is_told_of_beside_what_it_can() {
+        let item = json!({ "name": "home", "over_budget_count": 2, "results": 3, "by": "ci", "url": "https://www.shop.example/" });
+        let said = listed(&json!({ "items": [item], "unread": 0 }));
+        assert!(said.contains("home") && said.contains("2 over") && !said.contains("cannot read"), "{said}");
+        for items in [json!([]), json!([item])] {
+            let said = listed(&json!({ "items": items, "unread": 4 }));
+            assert!(
+                said.contains("Control keeps 4 more, which it cannot read") && said.contains("upgrade"),
+                "{said}"
+            );
+        }
     }
 
     #[test]

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use journal::feed::Dialer;
-use journal::trust::{EnrolmentToken, Identity, Role};
 use parking_lot::RwLock;
+use trust::{EnrolmentToken, Identity, Role};
 
 use super::join::{self, enroll};
 use super::keep::Keep;

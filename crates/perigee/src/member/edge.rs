@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use edge::{Handle, TierIdentity};
 use journal::feed::{CERTIFICATES_TOLD_MAX, HeldCertificate, HeldDisk, Holdings, Steering, Vitals};
-use journal::trust::Identity;
 use model::budget::lease::{Ask, Grant};
 use model::change::Order;
 use model::steering::VOTES_MAX;
@@ -15,6 +14,7 @@ use router::observe::Observing;
 use rustls::pki_types::PrivateKeyDer;
 use semantics::{Outcome, Wall};
 use tokio::sync::Notify;
+use trust::Identity;
 
 use super::{Works, resident_bytes};
 use crate::configuration::{Live, Told};

@@ -8,10 +8,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use journal::feed::Dialer;
-use journal::trust::{EnrolmentToken, Identity, Role, fingerprint};
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
 use serde::Deserialize;
 use serde_json::json;
+use trust::{EnrolmentToken, Identity, Role, fingerprint};
 
 use super::keep::Keep;
 use super::{chance_below, sleep_ms};

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! STATE/cluster/               0700
-//!   key.pem, certificate.pem, authority.pem    who it is, and whom it believes (`journal::trust`)
+//!   key.pem, certificate.pem, authority.pem    who it is, and whom it believes (`trust`)
 //!   place                      up to where it has followed which journal, the newest plan, when it last heard
 //!   running                    the configuration that it last put in force
 //!   starts                     how often its program was started
@@ -10,19 +10,19 @@
 //!   configurations/HASH.toml   texts: of the plan's stable configuration, and of the one in force
 //! ```
 //!
-//! Each file is replaced as a whole. A text is believed for its hash, and the hash for the cluster's signature, each time that it
+//! Each file is replaced as a whole, but for the place, which is written with each purge: see [`Places`]. A text is believed for its hash, and the hash for the cluster's signature, each time that it
 //! is read: nothing in here is trusted because it is here.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use journal::following::Place;
-use journal::trust::{Identity, text_hash};
 use model::change::Version;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use trust::{Identity, text_hash};
 
 use crate::configuration::Told;
 use crate::failure::Failure;
@@ -71,15 +71,19 @@ impl Keep {
     /// Up to where the node has followed; from the beginning when that cannot be read: then it begins anew, and trusts nothing
     /// that was stored before.
     pub(crate) fn place(&self) -> Kept {
-        self.read(PLACE).unwrap_or_else(|error| {
-            eprintln!("perigee: {error}; this node begins anew");
-            Kept::default()
-        })
+        let path = self.0.join(PLACE);
+        match read_places(&path) {
+            Ok(found) => found.map(|(_, kept)| kept).unwrap_or_default(),
+            Err(error) => {
+                eprintln!("perigee: {}: {error}; this node begins anew", path.display());
+                Kept::default()
+            }
+        }
     }
 
-    /// Replaces the place. `is_safe`: when this returns, also from a loss of power.
-    pub(crate) fn write_place(&self, kept: &Kept, is_safe: bool) -> io::Result<()> {
-        self.write(PLACE, &serde_json::to_vec(kept)?, is_safe)
+    /// To write the place.
+    pub(crate) fn places(&self) -> Places {
+        Places { path: self.0.join(PLACE), open: None }
     }
 
     /// The configuration that was last put in force.
@@ -192,6 +196,109 @@ pub(crate) fn check_text(version: &Version, text: Vec<u8>) -> Result<Told, Strin
     Ok(Told { version: version.clone(), text: text.into() })
 }
 
+/// The file of the place: two slots of equal length, written in turn, each with a sum. A place is written over the one before the last, so
+/// that no loss of power takes both, and nothing of the file changes but its content: one sync of one block, where a new file of a new name
+/// takes three.
+///
+/// ```text
+/// <64 hex digits: SHA-256 of the rest of the line> <number, one higher each time> <JSON>\n spaces up to the next slot
+/// ```
+pub(crate) struct Places {
+    path: PathBuf,
+    open: Option<Slots>,
+}
+
+struct Slots {
+    file: File,
+    length: usize,
+    number: u64,
+}
+
+/// Length of a slot: a block. Longer ones have twice as much, or four times.
+const SLOT_BYTES: usize = 4_096;
+/// A file that is longer is none of ours.
+const PLACES_BYTES_MAX: u64 = 64 << 20;
+
+impl Places {
+    /// Writes a place. When this returns, it is safe also from a loss of power.
+    ///
+    /// # Errors
+    /// Of the file system; the place before it is still there.
+    pub(crate) fn write(&mut self, kept: &Kept) -> io::Result<()> {
+        // After a failure, the file is looked at anew.
+        let written = match self.open.take() {
+            Some(slots) => slots.write(kept)?,
+            None => None,
+        };
+        self.open = Some(match written {
+            Some(slots) => slots,
+            None => self.begin(kept)?,
+        });
+        Ok(())
+    }
+
+    /// Writes a new file with two slots that are long enough.
+    fn begin(&self, kept: &Kept) -> io::Result<Slots> {
+        let number = read_places(&self.path).ok().flatten().map_or(0, |(number, _)| number) + 1;
+        let line = line_of(number, kept)?;
+        let length = line.len().next_multiple_of(SLOT_BYTES).next_power_of_two();
+        let mut content = vec![b' '; 2 * length];
+        let start = slot_of(number) * length;
+        content[start..start + line.len()].copy_from_slice(&line);
+        write_whole(&self.path, &content, true)?;
+        let file = OpenOptions::new().write(true).open(&self.path)?;
+        Ok(Slots { file, length, number })
+    }
+}
+
+impl Slots {
+    /// `None` when it is longer than a slot.
+    fn write(self, kept: &Kept) -> io::Result<Option<Slots>> {
+        let number = self.number + 1;
+        let mut line = line_of(number, kept)?;
+        if line.len() > self.length {
+            return Ok(None);
+        }
+        line.resize(self.length, b' ');
+        self.file.write_all_at(&line, (slot_of(number) * self.length) as u64)?;
+        self.file.sync_data()?;
+        Ok(Some(Slots { number, ..self }))
+    }
+}
+
+fn slot_of(number: u64) -> usize {
+    usize::from(!number.is_multiple_of(2))
+}
+
+fn line_of(number: u64, kept: &Kept) -> io::Result<Vec<u8>> {
+    let rest = format!("{number} {}", serde_json::to_string(kept)?);
+    Ok(format!("{} {rest}\n", text_hash(rest.as_bytes())).into_bytes())
+}
+
+/// The newest place in a file, and its number; `None` without a file.
+fn read_places(path: &Path) -> Result<Option<(u64, Kept)>, String> {
+    let cannot = |error: io::Error| format!("cannot be read: {error}");
+    let mut bytes = Vec::new();
+    match File::open(path) {
+        Ok(file) => file.take(PLACES_BYTES_MAX).read_to_end(&mut bytes).map_err(cannot)?,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(cannot(error)),
+    };
+    let (first, second) = bytes.split_at(bytes.len() / 2);
+    let found = [first, second].into_iter().filter_map(read_place);
+    found.max_by_key(|(number, _)| *number).map(Some).ok_or_else(|| "is not what was written".to_owned())
+}
+
+fn read_place(slot: &[u8]) -> Option<(u64, Kept)> {
+    let end = slot.iter().position(|byte| *byte == b'\n')?;
+    let (sum, rest) = std::str::from_utf8(&slot[..end]).ok()?.split_once(' ')?;
+    if text_hash(rest.as_bytes()) != sum {
+        return None;
+    }
+    let (number, json) = rest.split_once(' ')?;
+    Some((number.parse().ok()?, serde_json::from_str(json).ok()?))
+}
+
 /// Writes beside and renames. Without `is_safe` a loss of power may leave the old one, or an empty file.
 fn write_whole(path: &Path, bytes: &[u8], is_safe: bool) -> io::Result<()> {
     let beside = path.with_extension("new");
@@ -204,5 +311,82 @@ fn write_whole(path: &Path, bytes: &[u8], is_safe: bool) -> io::Result<()> {
     match path.parent().filter(|_| is_safe) {
         Some(directory) => File::open(directory)?.sync_all(),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use journal::Mark;
+
+    use super::*;
+
+    fn kept(position: u64, journal: &str) -> Kept {
+        let at = Mark { position, ..Mark::default() };
+        Kept {
+            place: Place { journal: Some(journal.to_owned()), at, ..Place::default() },
+            heard_ms: position as i64,
+        }
+    }
+
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str) -> Scratch {
+            let path = std::env::temp_dir().join(format!("perigee-keep-{}-{name}", std::process::id()));
+            let _old = fs::remove_dir_all(&path);
+            fs::create_dir_all(&path).unwrap();
+            Scratch(path)
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _gone = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn the_newest_place_is_read_whoever_wrote_it_and_however_long_it_is() {
+        let scratch = Scratch::new("newest");
+        let keep = Keep::of(&scratch.0).unwrap();
+        assert_eq!(keep.place(), Kept::default());
+        let mut places = keep.places();
+        for position in 1..=5 {
+            places.write(&kept(position, "j")).unwrap();
+            assert_eq!(keep.place(), kept(position, "j"));
+        }
+        let long = "j".repeat(3 * SLOT_BYTES);
+        places.write(&kept(6, &long)).unwrap();
+        assert_eq!(keep.place(), kept(6, &long));
+        // After a start, and of a position that is earlier: that of another journal.
+        for position in [3, 4, 2] {
+            keep.places().write(&kept(position, "k")).unwrap();
+            assert_eq!(keep.place(), kept(position, "k"));
+        }
+        let mut again = keep.places();
+        [7, 8].into_iter().for_each(|position| again.write(&kept(position, "k")).unwrap());
+        assert_eq!(keep.place(), kept(8, "k"));
+    }
+
+    #[test]
+    fn a_write_that_was_torn_leaves_the_place_before_it_and_two_begin_anew() {
+        let scratch = Scratch::new("torn");
+        let keep = Keep::of(&scratch.0).unwrap();
+        let path = keep.path().join(PLACE);
+        let mut places = keep.places();
+        (1..=4).for_each(|position| places.write(&kept(position, "j")).unwrap());
+        let whole = fs::read(&path).unwrap();
+        let newest = slot_of(4) * SLOT_BYTES;
+        let line = whole[newest..].iter().position(|byte| *byte == b'\n').unwrap();
+        for at in 0..line {
+            let mut torn = whole.clone();
+            torn[newest + at] ^= 1;
+            fs::write(&path, &torn).unwrap();
+            assert_eq!(keep.place(), kept(3, "j"), "byte {at}");
+        }
+        fs::write(&path, b"").unwrap();
+        assert_eq!(keep.place(), Kept::default());
+        keep.places().write(&kept(9, "j")).unwrap();
+        assert_eq!(keep.place(), kept(9, "j"));
     }
 }

@@ -19,7 +19,7 @@ fn main() -> std::process::ExitCode {
         Some("beacons") => beacons::run(&numbers),
         _ => {
             eprintln!(
-                "usage: synthetic internet [SEED [TOWNS]] | load [SEED] | beacons [SEEDS [TOWNS [SYSTEMS]]]"
+                "usage: synthetic internet [SEED [TOWNS]] | load [SEED] | beacons [SEEDS [TOWNS [SYSTEMS [RESTLESS]]]]"
             );
             return std::process::ExitCode::from(2);
         }

@@ -46,10 +46,12 @@ fn make_location() -> Arc<Location> {
 const SYSTEMS: &str = "10.0.0.0,10.63.255.255,64500\n10.128.3.0,10.128.77.255,64501\n11.1.16.0\t11.1.25.255\tAS64502\tname\n\
     2001:db8:1000::,2001:db8:1fff:ffff:ffff:ffff:ffff:ffff,64503\n";
 
-/// Measured: visitors of each of these systems get to the last PoP at once, and to the others late.
+/// Measured: visitors of each of these systems, and of some prefixes, get to the last PoP at once, and to the others late.
 fn measured() -> Arc<Estimates> {
     let mut estimates = Estimates::default();
-    for asn in 64_500..64_504 {
+    let prefixes =
+        ["10.70.16.1", "10.200.0.1", "2001:db8:9000::1"].map(|address| location().systems().of(at(address)));
+    for asn in (64_500..64_504).chain(prefixes) {
         for (pop, rtt_ms) in [(0, 400.0), (1, 400.0), (2, 20.0)] {
             let sample =
                 Sample { cell: 1, country: [0; 2], asn, pop, km: 500.0, is_placed: true, rtt_ms, count: 30 };
@@ -77,6 +79,42 @@ fn a_system_that_was_measured_is_sent_where_it_is_fast_and_its_neighbours_are_no
         "a system's networks share an answer, within a /16"
     );
     assert_eq!(table.find(&world, at("2001:db8:1234::1"), 48).scope, 36);
+}
+
+#[test]
+fn a_prefix_that_was_measured_is_sent_where_it_is_fast_and_the_next_one_is_not() {
+    let world = world(|_| {});
+    let mut estimates = Estimates::default();
+    let mut measure = |address: &str, rtts_ms: [f64; 3]| {
+        let (cell, asn) = (world.location.cell(at(address)), world.location.systems().of(at(address)));
+        for (pop, rtt_ms) in (0..).zip(rtts_ms) {
+            let km = world.km(cell, pop);
+            let sample = Sample { cell, country: [0; 2], asn, pop, km, is_placed: true, rtt_ms, count: 30 };
+            estimates.add(&sample).unwrap();
+        }
+    };
+    for (slow, fast) in [("10.70.16.1", "10.70.32.1"), ("2001:db8:1::1", "2001:db8:2001::1")] {
+        measure(slow, [400.0, 100.0, 250.0]);
+        measure(fast, [20.0, 100.0, 250.0]);
+    }
+    let view = View { estimates: Arc::new(estimates), ..View::default() };
+    let table = Table::build(&world, &ALL, &view);
+    for (address, bits, wanted) in [
+        ("10.70.31.9", 24, Some((1, None))),
+        ("10.70.47.9", 24, Some((0, Some(20)))),
+        ("10.70.99.9", 24, None),
+        ("10.99.0.1", 24, None),
+        ("2001:db8:fff::1", 48, Some((1, Some(36)))),
+        ("2001:db8:2fff::1", 48, Some((0, Some(36)))),
+        ("2001:db8:4000::1", 48, None),
+    ] {
+        let found = table.find(&world, at(address), bits);
+        let ranking = world.rank_client(at(address), &ALL, &view);
+        assert_eq!(found.pop, ranking.order[0].pop, "{address}");
+        if let Some((pop, scope)) = wanted {
+            assert_eq!((found.pop, scope.unwrap_or(found.scope)), (pop, found.scope), "{address}");
+        }
+    }
 }
 
 fn world(change: impl FnOnce(&mut Vec<Pop>)) -> World {

@@ -4,7 +4,7 @@ const NOW: Wall = Wall::from_secs(1_790_000_000);
 
 /// Dates relative to [`NOW`].
 fn ago(secs: i64) -> String {
-    date::format(NOW.plus_secs(-secs)).as_str().to_owned()
+    date::format(Wall(NOW.0 - secs * 1000)).as_str().to_owned()
 }
 
 fn fields(lines: &[(&str, &str)]) -> Fields {
@@ -191,12 +191,14 @@ fn the_origin_of_a_lifetime_is_told_in_words() {
     check(LifetimeSource::Rule, "the rule's ttl of 57 s from arrival");
     check(LifetimeSource::RuleForStatus, "the rule's ttl of 57 s for status 200");
     check(LifetimeSource::RuleForSilence, "the rule's ttl of 57 s, as the origin says nothing");
-    check(LifetimeSource::TargetedMaxAge(0), "max-age=60 in Perigee-Cache-Control");
-    check(LifetimeSource::TargetedMaxAge(9), "max-age=60 in a targeted field");
-    check(LifetimeSource::SMaxage, "s-maxage=60 in Cache-Control");
+    check(LifetimeSource::TargetedMaxAge(0), "max-age in Perigee-Cache-Control");
+    check(LifetimeSource::TargetedMaxAge(9), "max-age in a targeted field");
+    check(LifetimeSource::SMaxage, "s-maxage in Cache-Control");
     check(LifetimeSource::Expires, "Expires - Date");
     check(LifetimeSource::Heuristic, "10 % of Date - Last-Modified, at most 86400 s");
     check(LifetimeSource::Nothing, "nothing says how long");
+    let capped = Policy { ttl_max: Some(57), ..policy };
+    assert_eq!(lifetime_origin(&facts, &capped), "the rule's ttl_max of 57 s from arrival");
 }
 
 #[test]

@@ -265,40 +265,6 @@ fn a_206_whose_place_is_unknown_is_no_part() {
 }
 
 #[test]
-fn spans_join_and_gaps_are_what_is_left() {
-    let mut held = SpanSet::new();
-    assert_eq!(held.first_gap(10), Some(span(0, 9)));
-    held.insert(span(4, 5)).unwrap();
-    held.insert(span(8, 8)).unwrap();
-    assert_eq!(held.missing(span(0, 9)), [span(0, 3), span(6, 7), span(9, 9)]);
-    assert_eq!(held.missing(span(5, 6)), [span(6, 6)]);
-    assert!(held.covers(span(4, 5)) && !held.covers(span(5, 6)) && !held.covers(span(0, 0)));
-    held.insert(span(6, 7)).unwrap();
-    assert_eq!(held.spans(), [span(4, 8)]);
-    held.insert(span(0, 20)).unwrap();
-    assert_eq!(held.spans(), [span(0, 20)]);
-    assert!(held.is_complete(21) && !held.is_complete(22) && SpanSet::new().is_complete(0));
-    assert_eq!(held.first_gap(21), None);
-    held.insert(span(u64::MAX - 1, u64::MAX)).unwrap();
-    assert_eq!(held.spans().len(), 2);
-    assert_eq!(held.held_bytes(), 23);
-}
-
-#[test]
-fn a_set_that_would_be_too_scattered_stays_as_it_is() {
-    let mut held = SpanSet::new();
-    for index in 0..SPANS_MAX as u64 {
-        held.insert(span(index * 10, index * 10)).unwrap();
-    }
-    let before = held.clone();
-    assert_eq!(held.insert(span(5, 5)), Err(TooScattered));
-    assert_eq!(held, before);
-    held.insert(span(1, 1)).unwrap();
-    held.insert(span(0, 25)).unwrap();
-    held.insert(span(9999, 9999)).unwrap();
-}
-
-#[test]
 fn parts_combine_only_under_one_strong_validator() {
     let check = |stored: &[(&str, &str)], new: &[(&str, &str)], expected| {
         assert_eq!(
@@ -324,34 +290,28 @@ fn parts_combine_only_under_one_strong_validator() {
 }
 
 #[test]
-fn what_is_missing_is_asked_for_in_one_range() {
-    let check = |spans: &[(u64, u64)], complete_len, wanted: Option<(u64, u64)>, expected: Option<&str>| {
-        let mut held = SpanSet::new();
-        for &(start, end) in spans {
-            held.insert(span(start, end)).unwrap();
-        }
-        let wanted = wanted.map(|(start, end)| span(start, end));
-        let found = completion(&held, complete_len, wanted, &Fields::new());
-        assert_eq!(found.as_ref().map(|found| found.range.as_str()), expected, "{spans:?} {wanted:?}");
+fn what_is_missing_behind_a_part_is_asked_for() {
+    let check = |held_bytes, complete_len, expected: Option<&str>| {
+        let found = rest_after(held_bytes, complete_len, &Fields::new());
+        assert_eq!(
+            found.as_ref().map(|found| found.range.as_str()),
+            expected,
+            "{held_bytes} {complete_len:?}"
+        );
     };
-    check(&[(0, 4)], Some(10), None, Some("bytes=5-"));
-    check(&[(0, 4)], None, None, Some("bytes=5-"));
-    check(&[(5, 9)], Some(10), None, Some("bytes=0-4"));
-    check(&[(2, 3), (6, 7)], Some(10), Some((2, 7)), Some("bytes=4-5"));
-    check(&[(0, 3), (6, 7)], Some(10), None, Some("bytes=4-"));
-    check(&[(0, 3), (6, 9)], Some(10), None, Some("bytes=4-5"));
-    check(&[(2, 3)], Some(10), None, None);
-    check(&[], Some(10), None, None);
-    check(&[(0, 9)], Some(10), None, None);
-    check(&[(0, 4)], Some(10), Some((1, 2)), None);
+    check(5, Some(10), Some("bytes=5-"));
+    check(9, Some(10), Some("bytes=9-"));
+    check(5, None, Some("bytes=5-"));
+    check(0, Some(10), None);
+    check(0, None, None);
+    check(10, Some(10), None);
+    check(11, Some(10), None);
 }
 
 #[test]
 fn the_rest_is_asked_for_under_the_strong_validator_if_there_is_one() {
     let check = |stored: &[(&str, &str)], expected: Option<&str>| {
-        let mut held = SpanSet::new();
-        held.insert(span(0, 4)).unwrap();
-        let found = completion(&held, Some(10), None, &fields(stored)).unwrap();
+        let found = rest_after(5, Some(10), &fields(stored)).unwrap();
         assert_eq!(found.if_range.as_deref(), expected.map(str::as_bytes), "{stored:?}");
     };
     let modified = ("Last-Modified", "Sun, 06 Nov 1994 08:49:37 GMT");
@@ -376,26 +336,6 @@ proptest! {
             }
             Requested::Ignore | Requested::Unsatisfiable => {}
         }
-    }
-
-    #[test]
-    fn a_span_set_holds_what_a_bitmap_holds(spans in prop::collection::vec((0u64..60, 0u64..12), 0..20)) {
-        let mut held = SpanSet::new();
-        let mut bitmap = [false; 80];
-        for (start, len) in spans {
-            held.insert(span(start, start + len)).unwrap();
-            bitmap[start as usize..=(start + len) as usize].fill(true);
-        }
-        prop_assert!(held.spans().windows(2).all(|pair| pair[0].end + 1 < pair[1].start));
-        prop_assert_eq!(held.held_bytes(), bitmap.iter().filter(|bit| **bit).count() as u64);
-        for (index, bit) in bitmap.iter().enumerate() {
-            prop_assert_eq!(held.covers(span(index as u64, index as u64)), *bit);
-        }
-        for gap in held.missing(span(0, 79)) {
-            prop_assert!(bitmap[gap.start as usize..=gap.end as usize].iter().all(|bit| !bit));
-            held.insert(gap).unwrap();
-        }
-        prop_assert!(held.is_complete(80));
     }
 
     #[test]

@@ -30,7 +30,7 @@ fn honouring() -> Policy {
 }
 
 fn assess(facts: &Facts, request: &RequestDirectives, policy: &Policy, secs: i64) -> Assessment {
-    decide_reuse(facts, request, policy, NOW.plus_secs(secs))
+    decide_reuse(facts, request, policy, Wall(NOW.0 + secs * 1000))
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn an_error_is_hidden_when_named_and_an_outage_unless_forbidden() {
     let check =
         |facts: Facts, rule: Option<u64>, request: RequestDirectives, secs: i64, expected: StaleOn| {
             let policy = Policy { stale_if_error: rule, ..Policy::default() };
-            let now = NOW.plus_secs(secs);
+            let now = Wall(NOW.0 + secs * 1000);
             assert_eq!(stale_on(&facts, &request, &policy, now), expected, "{facts:?} {rule:?} {secs}");
         };
     let (day, named) =

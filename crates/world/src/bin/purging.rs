@@ -8,7 +8,7 @@
 //! purge follows. A version that the origin gave out before a purge must not come from an edge to a request that began after that edge's
 //! receipt for it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -40,6 +40,8 @@ const OBJECT_BYTES: usize = 400;
 const PROVEN_WITHIN: Duration = Duration::from_secs(60);
 /// Timed calls a second, of all operators together: every price of a shop in a quarter of an hour.
 const CALLS_PER_SECOND: f64 = 100.0;
+/// Calls that take longer are shown, by the second in which they were due.
+const SLOW: Duration = Duration::from_millis(200);
 const SEED: u64 = 42;
 
 /// Purges that are ordered in one way.
@@ -145,6 +147,7 @@ fn main() {
             world.answers.load(Ordering::Relaxed) - answers,
             world.hits.load(Ordering::Relaxed) - hits,
         );
+        show_slow(&took);
         (took, per_second)
     };
     let (took, _) = timed(Phase { calls, per_call: 1, concurrency: 32, rate: Some(CALLS_PER_SECOND) });
@@ -193,8 +196,26 @@ fn main() {
     );
 }
 
+/// Shows in which seconds calls were slow, and whether it was the writing: a pause that all calls of a moment share is not a tail.
+fn show_slow(took: &[Took]) {
+    let mut seconds: BTreeMap<u64, Vec<&Took>> = BTreeMap::new();
+    took.iter().for_each(|took| seconds.entry(took.due.as_secs()).or_default().push(took));
+    for (second, of) in seconds {
+        let worst = |pick: fn(&Took) -> Duration| of.iter().map(|took| pick(took)).max().unwrap_or_default();
+        let (written, proven) = (worst(|took| took.written), worst(|took| took.proven));
+        if proven > SLOW {
+            println!(
+                "  {} calls of second {second}: written within {written:.1?}, proven within {proven:.1?}",
+                of.len()
+            );
+        }
+    }
+}
+
 /// How long a call took: until it was written, and until its last receipt.
 struct Took {
+    /// When it was due, since the phase began.
+    due: Duration,
     written: Duration,
     proven: Duration,
 }
@@ -332,7 +353,8 @@ async fn operate(world: Arc<World>, phase: Phase, operator: usize, calls: usize)
         world.controls.iter().map(|control| Operator::new(control, &world.authority, &world.token)).collect();
     let mut took = Vec::with_capacity(calls);
     let rate = phase.rate.map(|rate| rate / phase.concurrency as f64);
-    let mut due = Instant::now();
+    let start = Instant::now();
+    let mut due = start;
     while took.len() < calls {
         let begin = match rate {
             Some(rate) => {
@@ -360,7 +382,11 @@ async fn operate(world: Arc<World>, phase: Phase, operator: usize, calls: usize)
         assert!(failed < 1_000, "too many calls fail: {:?}", world.shown.take());
         match client.purge(&body, PROVEN_WITHIN).await {
             Ok(proven) => {
-                took.push(Took { written: proven.written - begin, proven: begin.elapsed() });
+                took.push(Took {
+                    due: begin - start,
+                    written: proven.written - begin,
+                    proven: begin.elapsed(),
+                });
                 for (edge, (name, _)) in world.edges.iter().enumerate() {
                     if proven.by.contains(name) {
                         for (object, version) in chosen.iter().zip(&versions) {

@@ -3,10 +3,12 @@
 use bytes::Bytes;
 use h2::Reason;
 use h2::server::SendResponse;
+use rustls::pki_types::PrivatePkcs8KeyDer;
 use tokio::sync::mpsc;
 
 use super::secure::Authority;
 use super::*;
+use crate::tiers::{Certified, TierIdentity};
 
 /// What an HTTP/2 origin saw, and how often it was connected to.
 #[derive(Clone, Default)]
@@ -145,6 +147,37 @@ fn a_connection_that_is_being_made_outlives_the_requests_that_gave_up_on_it() {
         until("it is there", || origins.shared.report()[0].counts.connections == 1).await;
         assert_eq!(fetch("/4").await.unwrap(), "200 [2] \"ok\"");
         assert_eq!(connections.get(), 1, "one handshake for all");
+    });
+}
+
+#[test]
+fn another_edge_has_four_times_as_long_to_shake_hands_as_an_origin() {
+    play(async {
+        let made = rcgen::generate_simple_self_signed(["fra-1".to_owned()]).unwrap();
+        let own = made.cert.der().clone();
+        let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+        let certified = Certified::default();
+        certified.replace(TierIdentity::new([own.clone()], vec![own], key.into()).unwrap());
+        let clock = Clock::manual(Wall::from_secs(1_000_000));
+        let origins = Origins::new(Arc::new(OriginsShared::new(clock, Arc::new(certified), &[])));
+        let authority = Authority::new("h2-never-shakes");
+        let connect = Duration::from_millis(250);
+        for (node, times) in [(None, 1..4), (Some("fra-2"), 4..8)] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let mut origin = authority.origin(listener.local_addr().unwrap().port(), "origin.shop.example");
+            origin.http2 = true;
+            origin.timeouts.connect = connect;
+            origin.tls.node = node.map(Box::from);
+            let group = OriginGroup::of(origin);
+            let begun = std::time::Instant::now();
+            let attempt = async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                stream.read_to_end(&mut Vec::new()).await.unwrap();
+                begun.elapsed()
+            };
+            let (_, lasted) = tokio::join!(fetch_line(&origins, &group, get("/")), attempt);
+            assert!(times.contains(&(lasted.as_millis() / connect.as_millis())), "{node:?}: {lasted:?}");
+        }
     });
 }
 

@@ -1,14 +1,17 @@
 use http::StatusCode;
 use model::change::{Audience, Candidate, Version, receipt_signed};
-use tokio::net::TcpListener;
+use rustls::pki_types::ServerName;
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
 
 use super::*;
 use crate::feed::{Receipt, Relay, Steering, Vitals, follow};
 use crate::memory::Memory;
-use crate::testing::Authority;
-use crate::trust::{Identity, verify};
 use crate::{Commit, Digest};
+use trust::testing::Authority;
+use trust::{Identity, fingerprint, pinned_client_config, verify};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -367,6 +370,9 @@ async fn controls_tell_each_other_what_their_nodes_report() {
     let identity = Arc::new(cluster.authority.identity(Role::Control, "c2", 7));
     let dialer = Arc::new(Dialer::new(vec![cluster.url.clone()], move || identity.clone()));
     let _reporting = Running(tokio::spawn(follow(other.reporter(), dialer.clone())));
+    timeout(PATIENCE, cluster.hub.newcomer())
+        .await
+        .expect("it does not notice that there is another control");
     let (url, _serving) = serve(&other, cluster.authority.identity(Role::Control, "c2", 7), dialer).await;
     let edge = cluster.edge("fra-1");
     let _following = edge.follow(&[&url]);
@@ -400,6 +406,42 @@ async fn a_node_cannot_take_anothers_name_and_is_told_so() {
     let seen = edge.reaches(|state| !state.downs.is_empty()).await;
     assert!(seen.downs[0].contains("\"fra-2\"") && seen.downs[0].contains("refuses"), "{:?}", seen.downs);
     assert!(seen.restarts.is_empty() && cluster.hub.nodes().is_empty());
+}
+
+#[tokio::test]
+async fn strangers_at_a_relay_get_a_word_and_hold_few_of_its_places_and_none_for_long() {
+    let cluster = Cluster::new().await;
+    let authority = fingerprint(cluster.edge("fra-1").identity.authority());
+    let joining = Dialer::pinned(vec![cluster.url.clone()], authority.clone());
+    let (status, why) = joining.ask(http::Method::POST, "/v1/enroll", None, 1 << 10).await.unwrap();
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    assert!(String::from_utf8_lossy(&why).contains("ask a control"), "{why:?}");
+
+    let address = cluster.url.strip_prefix("https://").unwrap();
+    let tls = TlsConnector::from(pinned_client_config(&authority, &[b"h2"]).unwrap());
+    let stream = TcpStream::connect(address).await.unwrap();
+    let mut quiet = tls.connect(ServerName::try_from("relay").unwrap(), stream).await.unwrap();
+    let mut said = Vec::new();
+    let ends = quiet.read_to_end(&mut said);
+    let _ended = timeout(Duration::from_secs(10), ends).await.expect("it is kept").ok();
+
+    let mut strangers = Vec::new();
+    let mut is_full = async || {
+        while strangers.len() < 400 {
+            let mut stranger = TcpStream::connect(address).await.unwrap();
+            // Who is let in is waited for to begin a handshake.
+            if timeout(Duration::from_millis(5), stranger.read_u8()).await.is_ok() {
+                return true;
+            }
+            strangers.push(stranger);
+        }
+        false
+    };
+    assert!(timeout(Duration::from_secs(4), is_full()).await.unwrap(), "one address takes all the room");
+    drop(strangers);
+    let edge = cluster.edge("fra-1");
+    let _following = edge.follow(&[&cluster.url]);
+    edge.reaches(|state| state.journal.is_some()).await;
 }
 
 #[tokio::test]
@@ -488,6 +530,9 @@ async fn a_journal_that_is_put_back_is_read_anew_and_so_is_it_by_nodes() {
         edge.reaches(|state| !state.restarts.is_empty()).await;
         write(&journal, texts(0..10)).await;
         has_receipt(&hub, "fra-1", 10).await;
+        let held = hub.held(7, 2).unwrap();
+        assert_eq!(held.iter().map(|record| record.position).collect::<Vec<_>>(), [8, 9]);
+        assert_eq!(hub.held(10, 2), Some(Vec::new()));
 
         let earlier: Arc<dyn Journal> = Arc::new(Memory::new("j1", 1));
         let head = write(&earlier, texts(0..5).chain(texts(100..100 + written_again))).await;

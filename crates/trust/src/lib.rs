@@ -12,6 +12,9 @@
 //! [`GRACE`] is still told apart from a stranger's: it is good for renewing it and nothing else, so that a cluster whose control
 //! was away for weeks need not be enrolled anew.
 
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+
 use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
