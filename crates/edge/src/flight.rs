@@ -340,6 +340,18 @@ impl Fill {
         true
     }
 
+    /// Waits until it has ended.
+    pub(crate) async fn ended(&self) {
+        let _gone = self.body.progress.subscribe().wait_for(|progress| progress.end.is_some()).await;
+    }
+
+    /// How many bytes it holds for its slowest reader; all that came while it is kept, or if nobody reads.
+    pub(crate) fn window(&self) -> u64 {
+        let (data, arrived) = (self.body.data.lock(), self.progress().bytes);
+        let slowest = data.readers.values().copied().min().filter(|_| data.abandoned);
+        arrived.saturating_sub(slowest.unwrap_or(0))
+    }
+
     /// Whether its readers find on disk, or get from the origin once more, what they miss here.
     fn leads_to_disk(&self) -> bool {
         self.sliced.is_some() && has_strong_validator(&self.head)

@@ -40,7 +40,6 @@ use crate::beacon;
 use crate::fetch::{self, Job, Outcome, RangeWanted, Report};
 use crate::flight::{Boarding, Fill, FillReader, Flight, Landing, Pilot, Start};
 use crate::hints;
-use crate::in_flight::{For, SMALL_BYTES};
 use crate::interim::Interim;
 use crate::loaded::{RuleAt, view};
 use crate::lookup::{self, Found, FromDisk, Purged};
@@ -325,16 +324,9 @@ impl Flow {
 
     /// Has something read from disk, and looks again with it. Each key is read once, so this ends.
     async fn read(&mut self, key: u128, spot: &Spot) -> Step {
-        let bytes = u64::from(spot.bytes());
-        // Given back once what was read counts itself.
-        let _room = match bytes > SMALL_BYTES {
-            true => match self.worker.leave(bytes, For::New).await {
-                None => return Step::Done(self.no_answer(Why::Limit)),
-                room => room,
-            },
-            false => None,
+        let Ok(entry) = tiering::read(&self.worker, key, spot).await else {
+            return Step::Done(self.no_answer(Why::Limit));
         };
-        let entry = tiering::read(&self.worker, key, spot).await;
         self.from_disk.push((key, entry));
         Step::Again
     }

@@ -36,6 +36,7 @@ use crate::compress::encoder::{Counts, Encoder};
 use crate::flight::Flights;
 use crate::handover::{Channel, Message};
 use crate::hints::Hints;
+use crate::in_flight::AboveBound;
 use crate::listen::{self, Secure};
 use crate::loaded::{Loaded, SiteNumbers};
 use crate::measure::Measuring;
@@ -335,6 +336,7 @@ impl Edge {
             rewrites: rewriting::Counts::default(),
             pages: Pages::new(in_flight.clone()).ok(),
             in_flight,
+            above_bound: AboveBound::new(),
             flights: Flights::new(),
             loaded: Published::new(loaded),
             tls: Published::new(Arc::new(tls)),

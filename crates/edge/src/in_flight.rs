@@ -6,12 +6,17 @@
 //! the bound: a new request ─► 503;  a reader under way ─► has dropped what it had, waits in order, breaks off
 //! ```
 
+use std::pin::pin;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
 use observe::Limit;
+use parking_lot::Mutex;
 use store::{InFlight, Room};
+use tokio::sync::Semaphore;
 
+use crate::flight::Fill;
 use crate::object::BLOCK_BYTES;
 use crate::worker::Worker;
 
@@ -31,6 +36,9 @@ const PATIENCE: Duration = Duration::from_secs(8);
 
 /// How often a fill looks whether it may go on.
 const SETTLED_INTERVAL: Duration = Duration::from_millis(5);
+
+/// How long the turn of one fill lasts at most: see [`Worker::settled`].
+const TURN: Duration = Duration::from_millis(250);
 
 /// See [`window_bytes`].
 const WINDOW_BYTES: u64 = 4 * 1024 * 1024;
@@ -68,22 +76,51 @@ impl Worker {
         room
     }
 
-    /// Waits until no more is in flight than may be, before a fill takes in more than it had leave for; `false`, counted, when
-    /// that is not so in time.
-    pub(crate) async fn settled(&self) -> bool {
-        let mut waited = Duration::ZERO;
-        loop {
+    /// Waits until no more is in flight than may be, before `fill` takes in more than it had leave for; `false`, counted, when
+    /// that is not so in time and the fill holds much. Meanwhile one fill at a time goes on, or none would ever come to the end of
+    /// a slice and give back what it has.
+    pub(crate) async fn settled(&self, fill: &Arc<Fill>) -> bool {
+        let AboveBound { turn, whose } = &self.shared.above_bound;
+        let may_go_on = || {
             let (bytes, max) = self.shared.in_flight.bytes();
-            if bytes <= max {
+            bytes <= max || whose.lock().as_ptr() == Arc::as_ptr(fill)
+        };
+        let mut next = pin!(turn.clone().acquire_owned());
+        let mut waited = Duration::ZERO;
+        while !may_go_on() {
+            if waited >= PATIENCE {
+                // What others hold must not end what holds little.
+                let goes_on = fill.window() <= SMALL_BYTES;
+                if !goes_on {
+                    self.count_limit(Limit::BodiesInFlight);
+                }
+                return goes_on;
+            }
+            if let Ok(turn) = tokio::time::timeout(SETTLED_INTERVAL, next.as_mut()).await {
+                *whose.lock() = Arc::downgrade(fill);
+                let (shared, fill) = (self.shared.clone(), fill.clone());
+                tokio::task::spawn_local(async move {
+                    let _late = tokio::time::timeout(TURN, fill.ended()).await;
+                    *shared.above_bound.whose.lock() = Weak::new();
+                    drop(turn);
+                });
                 return true;
             }
-            if waited >= PATIENCE {
-                self.count_limit(Limit::BodiesInFlight);
-                return false;
-            }
-            tokio::time::sleep(SETTLED_INTERVAL).await;
             waited += SETTLED_INTERVAL;
         }
+        true
+    }
+}
+
+/// Which fill goes on above the bound; the others are in turn, in the order in which they came.
+pub(crate) struct AboveBound {
+    turn: Arc<Semaphore>,
+    whose: Mutex<Weak<Fill>>,
+}
+
+impl AboveBound {
+    pub(crate) fn new() -> Self {
+        AboveBound { turn: Arc::new(Semaphore::new(1)), whose: Mutex::default() }
     }
 }
 
@@ -98,10 +135,10 @@ pub(crate) fn window_bytes(in_flight: &InFlight) -> u64 {
     if is_tight(in_flight) { BLOCK_BYTES as u64 } else { WINDOW_BYTES }
 }
 
-/// What a fill of so many bytes needs leave for: its window, which lies there as it came, also until it is on disk, and once more
-/// in blocks. No fill needs more than a quarter of the bound.
-pub(crate) fn fill_bytes(in_flight: &InFlight, length: u64) -> u64 {
-    (2 * length.min(window_bytes(in_flight))).min(in_flight.bytes().1 / 4)
+/// What a fill of so many bytes needs leave for before anything of it comes: its first bytes as they come, and once more in
+/// blocks. What comes then is counted as it comes: see [`Worker::settled`].
+pub(crate) fn fill_bytes(length: u64) -> u64 {
+    2 * length.min(SMALL_BYTES)
 }
 
 /// A piece of a body as it came, which counts for as long as it is held. When memory is short, a copy: the buffer that it was read

@@ -21,7 +21,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use semantics::Why;
 use semantics::range::{self, ContentRange, Span};
-use store::disk::Record;
+use store::disk::{Record, buffer_bytes};
 use store::{Room, Run};
 
 use crate::answer::ContentRange as Described;
@@ -57,6 +57,9 @@ const TROUBLES_MAX: u32 = 3;
 /// How long a slice that is being written is waited for, and how often it is looked for.
 const WRITTEN_PATIENCE: Duration = Duration::from_secs(1);
 const WRITTEN_INTERVAL: Duration = Duration::from_millis(5);
+
+/// How often who waits for room looks whether somebody else has begun what it wants.
+const FOLLOWED_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Fetches under way of bodies that lie in slices, by the id of those.
 #[derive(Default)]
@@ -324,8 +327,7 @@ impl SliceReader {
                 Source::Slice(record, number) => {
                     let number = *number;
                     let until = until.min(u64::from(record.body_len)).min(within + (self.end - self.offset));
-                    // What the disk reads has a buffer of the next power of two.
-                    let bytes = (until - within) * if is_tight { 1 } else { 2 };
+                    let bytes = buffer_bytes(until - within);
                     let room = match self.sliced.len {
                         ..=SMALL_BYTES => in_flight.count(bytes),
                         _ => self.worker.leave(bytes, self.whom).await.ok_or(Trouble::Crowded)?,
@@ -380,11 +382,12 @@ impl SliceReader {
         Ok(None)
     }
 
-    /// Whether the next byte can be had without the origin, and what comes behind it from there.
+    /// Whether the next byte can be had at once without the origin, and what comes behind it from there.
     fn has_next(&self) -> bool {
         let shared = &self.worker.shared;
+        let key = shared.slice_key(self.sliced.id, self.offset / SLICE_BYTES);
         has_strong_validator(&self.object.fields())
-            && shared.has_slice(shared.slice_key(self.sliced.id, self.offset / SLICE_BYTES))
+            && (shared.store.peek(key).is_some() || shared.disks.find(key).is_some())
     }
 
     /// Counts something that went wrong and can be tried in another way, or says that it cannot.
@@ -427,7 +430,7 @@ impl SliceReader {
                     0 if !is_tight => PIECE_BYTES,
                     _ => 0,
                 };
-                let room = shared.in_flight.try_room(2 * first);
+                let room = shared.in_flight.try_room(buffer_bytes(first));
                 let first = if room.is_some() { first as usize } else { 0 };
                 let is_hot = is_hot && first > 0;
                 match self.worker.disk_reader.read(key, &spot, first).await {
@@ -498,9 +501,11 @@ impl SliceReader {
             fill.abandon();
             Stretch { start, len: end - start, fill: Arc::new(fill), failed: Arc::default() }
         };
-        let bytes = fill_bytes(&shared.in_flight, end - start);
+        let bytes = fill_bytes(end - start);
         let (mut asked, mut room) = (None, None);
-        // Before it begins: as many as come at once would all find room else. Who can follow needs none.
+        let worker = self.worker.clone();
+        let mut leave = std::pin::pin!(worker.leave(bytes, self.whom));
+        // Before it begins: as many as come at once would all find room else. Who can follow needs none, also if it has waited.
         let (reader, stretch, is_new) = loop {
             let begin_in_room = || {
                 room = match self.sliced.len {
@@ -512,7 +517,9 @@ impl SliceReader {
             match shared.stretches.follow_or_begin(self.sliced.id, self.offset, begin_in_room) {
                 Some(found) => break found,
                 None => {
-                    asked = Some(self.worker.leave(bytes, self.whom).await.ok_or(Trouble::Crowded)?);
+                    if let Ok(room) = tokio::time::timeout(FOLLOWED_INTERVAL, leave.as_mut()).await {
+                        asked = Some(room.ok_or(Trouble::Crowded)?);
+                    }
                 }
             }
         };
@@ -654,7 +661,7 @@ impl Gap {
             // To the disk first: what the fill then gives up is on its way there.
             cutter.push(&piece);
             fill.push(piece, true).await;
-            is_settled = left == 0 || room.bytes() > 0 || worker.settled().await;
+            is_settled = left == 0 || room.bytes() > 0 || worker.settled(fill).await;
         }
         if left > 0 {
             cutter.finish_early();

@@ -29,6 +29,7 @@ use crate::compress::encoder::Encoder;
 use crate::flight::Flights;
 use crate::handle::Locate;
 use crate::hints::Hints;
+use crate::in_flight::AboveBound;
 use crate::loaded::{Loaded, SiteNumbers};
 use crate::measure::Measuring;
 use crate::object::Entry;
@@ -70,6 +71,8 @@ pub(crate) struct Shared {
     pub(crate) rewrites: rewriting::Counts,
     /// Memory of bodies on their way, beside `store`.
     pub(crate) in_flight: InFlight,
+    /// Which fill goes on while more is in flight than may be.
+    pub(crate) above_bound: AboveBound,
     /// Where large bodies lie; `None` where the system has no such files.
     pub(crate) pages: Option<Pages>,
     pub(crate) flights: Flights,

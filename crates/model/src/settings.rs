@@ -474,10 +474,10 @@ impl Default for StoreSettings {
 }
 
 impl StoreSettings {
-    /// Memory of bodies on their way, beside [`StoreSettings::memory`]: [`IN_FLIGHT`]. By default half of that, and no less than
-    /// 32 MiB: five hundred visitors who are slow to take what memory lacks, at 64 KiB each.
+    /// Memory of bodies on their way, beside [`StoreSettings::memory`]: [`IN_FLIGHT`]. By default half of that, no less than
+    /// 32 MiB, which is five hundred visitors who are slow to take what memory lacks, at 64 KiB each, and no more than 1 GiB.
     pub fn in_flight(&self) -> ByteSize {
-        self.in_flight.unwrap_or(ByteSize((self.memory.0 / 2).max(32 << 20)))
+        self.in_flight.unwrap_or(ByteSize((self.memory.0 / 2).clamp(32 << 20, 1 << 30)))
     }
 }
 

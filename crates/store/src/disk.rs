@@ -57,6 +57,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::{InFlight, Room};
 use admission::{Admission, Unwanted};
+pub use buffers::buffer_bytes;
 use buffers::{Buffer, Buffers};
 pub use engine::EngineKind;
 use engine::{Engine, Pool, Reading};
@@ -73,9 +74,9 @@ pub use volume::{DiskStats, Health};
 use volume::{Fleet, InUse, Volume, count};
 use writer::{Queue, Writer};
 
-/// One part in so many of the bound of bodies in flight may wait to be written, and as much beside it as one in so many may buffers
-/// take that wait for their next use.
-const QUEUED_SHARE: u64 = 2;
+/// One part in so many of the bound of bodies in flight may wait to be written, to all disks together, and as much beside it as one
+/// in so many may buffers take that wait for their next use.
+const QUEUED_SHARE: u64 = 4;
 const KEPT_SHARE: u64 = 8;
 
 /// How a disk is used.
@@ -98,7 +99,7 @@ pub struct DisksConfig {
     pub minutes: Arc<dyn Fn() -> u32 + Send + Sync>,
     /// How disks are read.
     pub engine: EngineKind,
-    /// Counts what is read for as long as it is held, and bounds what may wait to be written: to half of its own.
+    /// Counts what is read for as long as it is held, and bounds what may wait to be written: to a quarter of its own.
     pub in_flight: InFlight,
 }
 
@@ -385,7 +386,8 @@ impl Disks {
                 writer::remove(&disk.volume, &disk.queue, draft.key);
             }
         }
-        writer::put(volume, queue, draft, self.in_flight.bytes().1 / QUEUED_SHARE)
+        let queued_max = self.in_flight.bytes().1 / QUEUED_SHARE / set.disks.len() as u64;
+        writer::put(volume, queue, draft, queued_max)
     }
 
     /// Takes a key out: no look-up that starts after this finds it, also after a restart, unless a crash comes before the

@@ -15,6 +15,9 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+/// Up to this, who waits overtakes those for whom there is no room: what reading the least from a disk takes.
+const OVERTAKING_BYTES_MAX: u64 = 128 * 1024;
+
 /// Bytes in flight, and who waits for room. Cheap to clone; all clones are one. Unbounded by default.
 #[derive(Clone, Debug)]
 pub struct InFlight(Arc<Mutex<State>>);
@@ -78,7 +81,8 @@ impl InFlight {
         is_free.then(|| Room { of: self.clone(), bytes })
     }
 
-    /// Leave for as many bytes more, in the order in which they were asked for. Waits for as long as it takes; dropping the
+    /// Leave for as many bytes more, in the order in which they were asked for, but that little (128 KiB) need not wait behind much.
+    /// Waits for as long as it takes; dropping the
     /// future gives the place in the queue up.
     pub async fn room(&self, bytes: u64) -> Room {
         if let Some(room) = self.try_room(bytes) {
@@ -101,12 +105,16 @@ impl InFlight {
         let mut state = self.0.lock();
         state.bytes += bytes;
         let mut granted = Vec::new();
-        while let Some(first) = state.waiting.front() {
-            let (bytes, is_gone) = (first.bytes, first.granted.is_closed());
-            if !is_gone && !state.take(bytes) {
-                break;
+        if !state.waiting.is_empty() && (state.bytes.max(0) as u64) < state.max {
+            state.waiting.retain(|waiting| !waiting.granted.is_closed());
+            let mut at = 0;
+            while let Some(bytes) = state.waiting.get(at).map(|waiting| waiting.bytes) {
+                // Behind one for which there is no room, what is small is let in.
+                match (at == 0 || bytes <= OVERTAKING_BYTES_MAX) && state.take(bytes) {
+                    true => granted.extend(state.waiting.remove(at)),
+                    false => at += 1,
+                }
             }
-            granted.extend(state.waiting.pop_front().filter(|_| !is_gone));
         }
         drop(state);
         for Waiting { bytes, granted } in granted {
@@ -204,15 +212,30 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_is_let_in_in_order_and_nobody_overtakes() {
-        let in_flight = InFlight::new(100);
-        let all = in_flight.try_room(100).unwrap();
-        let mut first = Box::pin(in_flight.room(80));
-        let mut second = Box::pin(in_flight.room(10));
-        let mut third = Box::pin(in_flight.room(30));
+    fn little_is_let_in_before_much_for_which_there_is_no_room() {
+        let in_flight = InFlight::new(10 * OVERTAKING_BYTES_MAX);
+        let most = in_flight.try_room(8 * OVERTAKING_BYTES_MAX).unwrap();
+        let mut much = Box::pin(in_flight.room(3 * OVERTAKING_BYTES_MAX));
+        let mut more = Box::pin(in_flight.room(OVERTAKING_BYTES_MAX + 1));
+        let mut little: Vec<_> = (0..3).map(|_| Box::pin(in_flight.room(OVERTAKING_BYTES_MAX))).collect();
+        assert!(poll(&mut much).is_none() && poll(&mut more).is_none());
+        let granted: Vec<_> = little.iter_mut().map(poll).collect();
+        assert_eq!(granted.iter().map(Option::is_some).collect::<Vec<_>>(), [true, true, false]);
+        drop(most);
+        assert!(poll(&mut much).is_some() && poll(&mut more).is_some() && poll(&mut little[2]).is_some());
+    }
+
+    #[test]
+    fn who_waits_for_much_is_let_in_in_order() {
+        const MUCH: u64 = OVERTAKING_BYTES_MAX;
+        let in_flight = InFlight::new(100 * MUCH);
+        let all = in_flight.try_room(100 * MUCH).unwrap();
+        let mut first = Box::pin(in_flight.room(80 * MUCH));
+        let mut second = Box::pin(in_flight.room(10 * MUCH));
+        let mut third = Box::pin(in_flight.room(30 * MUCH));
         assert!(poll(&mut first).is_none() && poll(&mut second).is_none() && poll(&mut third).is_none());
         drop(all);
-        assert!(in_flight.try_room(5).is_none(), "the third waits for 30");
+        assert!(in_flight.try_room(5 * MUCH).is_none(), "the third waits for 30");
         let (first, second) = (poll(&mut first).unwrap(), poll(&mut second).unwrap());
         assert!(poll(&mut third).is_none());
         drop(first);

@@ -77,8 +77,8 @@ fn fetches_that_come_at_once_do_not_all_find_room_and_who_is_refused_is_told_whe
     warm(&mut play, &body, &[0, 42]);
     let client = play.visitor();
     let talks: Vec<_> = held.iter().map(|at| (*at, range(&client, *at, at + 9))).collect();
-    // A fetch of a slice has leave for twice as much.
-    wait_until("all but four to be refused", || metric(&mut play, REFUSED) == 16);
+    // Each has leave for its first 256 KiB, twice, until something comes.
+    wait_until("all but sixteen to be refused", || metric(&mut play, REFUSED) == 4);
     assert_eq!(metric(&mut play, BYTES), 8 * MIB as u64);
     let small = content(2, 64 << 10);
     play.origin(|o| o.get("/small").header(FRESH.0, FRESH.1).body(&small));
@@ -101,7 +101,7 @@ fn fetches_that_come_at_once_do_not_all_find_room_and_who_is_refused_is_told_whe
             }
         }
     }
-    assert_eq!((refused, metric(&mut play, REFUSED)), (17, 17));
+    assert_eq!((refused, metric(&mut play, REFUSED)), (5, 5));
     // Whoever was shut out is let in again.
     play.client(|c| {
         for at in &held {
@@ -109,9 +109,32 @@ fn fetches_that_come_at_once_do_not_all_find_room_and_who_is_refused_is_told_whe
         }
         range(c, 42 * MIB, 42 * MIB).expect(206)
     });
-    assert_eq!(metric(&mut play, REFUSED), 17);
+    assert_eq!(metric(&mut play, REFUSED), 5);
     play.written();
     wait_for_nothing(&mut play);
+}
+
+#[test]
+fn fetches_from_a_silent_origin_hold_little_and_shut_nobody_out() {
+    let (body, gate) = (content(1, 44 * MIB), Gate::new());
+    let held: Vec<_> = (0..4).map(|number| (10 * number + 1) * MIB).collect();
+    let mut play = stage("8MiB", &body, &held, &gate);
+    warm(&mut play, &body, &[0, 42]);
+    let client = play.visitor();
+    let begin = |at: &usize| (*at, range(&client, *at, at + 8 * MIB - 1));
+    let mut talks: Vec<_> = held.iter().map(begin).collect();
+    wait_until("four fetches to be under way", || metric(&mut play, BYTES) == 2 * MIB as u64);
+    let within = 42 * MIB + 5;
+    play.client(|c| range(c, within, within + 400_000).expect(206).body(&body[within..=within + 400_000]));
+    assert_eq!(metric(&mut play, REFUSED), 0);
+    gate.open();
+    let (at, mut first) = talks.remove(0);
+    first.expect(206).body(&body[at..at + 8 * MIB]);
+    for (_, talk) in talks {
+        talk.reset();
+    }
+    wait_for_nothing(&mut play);
+    assert_eq!(metric(&mut play, REFUSED), 0);
 }
 
 #[test]
@@ -120,17 +143,17 @@ fn a_large_body_that_is_new_is_refused_at_the_bound_and_one_that_turns_out_to_be
     let mut play = stage("8MiB", &body, &[], &gate);
     let (small, short, long) = (content(2, 256 << 10), content(3, 200 << 10), content(4, 2 * MIB));
     play.origin(|o| {
-        for number in 0..4 {
-            let reply = o.get(&format!("/{number}")).header("Content-Length", &(4 * MIB).to_string());
+        for number in 0..16 {
+            let reply = o.get(&format!("/{number}")).header("Content-Length", &MIB.to_string());
             let reply = reply.header(FRESH.0, FRESH.1).header("ETag", "\"2\"").head_now();
-            reply.hold(&gate).part(&body[..4 * MIB]);
+            reply.hold(&gate).part(&body[..MIB]);
         }
         o.get("/small").header(FRESH.0, FRESH.1).body(&small);
         o.get("/short").header(FRESH.0, FRESH.1).part(&short);
         o.get("/long").header(FRESH.0, FRESH.1).part(&long);
     });
     let client = play.visitor();
-    let mut talks: Vec<_> = (0..4).map(|number| client.get(&format!("/{number}")).begin()).collect();
+    let mut talks: Vec<_> = (0..16).map(|number| client.get(&format!("/{number}")).begin()).collect();
     let mut heads: Vec<_> = talks.iter_mut().map(|talk| talk.expect_head(200)).collect();
     play.client(|c| c.get("/file").expect(503).header("Retry-After", "5").why("limit"));
     play.client(|c| c.get("/small").expect(200).body(&small));
@@ -139,7 +162,7 @@ fn a_large_body_that_is_new_is_refused_at_the_bound_and_one_that_turns_out_to_be
     heads.extend(talks.last_mut().map(|talk| talk.expect_head(200)));
     gate.open();
     for ((talk, head), body) in
-        talks.iter_mut().zip(&heads).zip([&body[..4 * MIB]; 4].into_iter().chain([&long[..]]))
+        talks.iter_mut().zip(&heads).zip([&body[..MIB]; 16].into_iter().chain([&long[..]]))
     {
         talk.finish(head).body(body);
     }
@@ -151,8 +174,8 @@ fn a_large_body_that_is_new_is_refused_at_the_bound_and_one_that_turns_out_to_be
 
 #[test]
 fn who_is_under_way_and_finds_no_room_waits_and_is_broken_off_in_the_end() {
-    let (body, gate) = (content(1, 20 * MIB), Gate::new());
-    let held: Vec<_> = (0..4).map(|number| (10 + 2 * number) * MIB).collect();
+    let (body, gate) = (content(1, 44 * MIB), Gate::new());
+    let held: Vec<_> = (0..16).map(|number| (10 + 2 * number) * MIB).collect();
     let mut play = stage("8MiB", &body, &held, &gate);
     warm(&mut play, &body, &[0]);
     let client = play.visitor();

@@ -48,14 +48,12 @@ impl Job {
         self.finish(pilot, false);
     }
 
-    /// Leave for a fill, before any of its body is read: for no more than those who follow it may make it hold. None is needed
-    /// for what is small; what turns out to be large waits then.
+    /// Leave for a fill to begin, before any of its body is read. None is needed for what is small; what turns out to be large
+    /// waits then.
     pub(super) async fn room_for(&self, shape: &Shape) -> Option<Room> {
         let in_flight = &self.worker.shared.in_flight;
         match shape.length() {
-            Some(length) if length > SMALL_BYTES => {
-                self.worker.leave(fill_bytes(in_flight, length), For::New).await
-            }
+            Some(length) if length > SMALL_BYTES => self.worker.leave(fill_bytes(length), For::New).await,
             _ => Some(in_flight.count(0)),
         }
     }
@@ -163,8 +161,14 @@ impl Job {
                 return self.break_off(pilot, fill, to_disk);
             }
             let may_wait = left > 0 && room.bytes() == 0 && fill.progress().bytes > SMALL_BYTES;
-            if may_wait && !self.worker.settled().await {
-                return self.break_off(pilot, fill, to_disk);
+            if may_wait && !self.worker.settled(fill).await {
+                if !keeps {
+                    return self.break_off(pilot, fill, to_disk);
+                }
+                // Its window may be small enough.
+                keeps = false;
+                fill.abandon();
+                self.finish(pilot, false);
             }
         }
         fill.end(End::Complete);

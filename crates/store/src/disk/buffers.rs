@@ -14,6 +14,12 @@ const CLASS_MAX: u32 = 22;
 /// Bytes of buffers kept for the next use, at most.
 const KEPT_BYTES_MAX: u64 = 32 << 20;
 
+/// Bytes of memory that reading so many bytes of a record takes, at most: a buffer has room for whole blocks around them, and is a
+/// power of two.
+pub fn buffer_bytes(len: u64) -> u64 {
+    (len + 3 * BLOCK).next_power_of_two().max(1 << CLASS_MIN)
+}
+
 /// Buffers that wait for their next use. Cheap to clone; all clones are one.
 #[derive(Clone)]
 pub(crate) struct Buffers(Arc<Mutex<Kept>>);
