@@ -342,7 +342,8 @@ impl Fill {
 
     /// Waits until it has ended.
     pub(crate) async fn ended(&self) {
-        let _gone = self.body.progress.subscribe().wait_for(|progress| progress.end.is_some()).await;
+        let mut progress = self.body.progress.subscribe();
+        let _ended = progress.wait_for(|progress| progress.end.is_some()).await;
     }
 
     /// How many bytes it holds for its slowest reader; all that came while it is kept, or if nobody reads.

@@ -186,6 +186,10 @@ fn who_is_under_way_and_finds_no_room_waits_and_is_broken_off_in_the_end() {
     let answer = broken_off.expect(206).cut();
     assert_eq!(answer.response().body.bytes, body[10..MIB]);
     assert_eq!(metric(&mut play, REFUSED), 1);
+    wait_until("it to be counted as what it is", || {
+        let text = play.handle().registry().render();
+        text.lines().any(|line| line.starts_with("perigee_requests_total") && line.contains("why=\"limit\""))
+    });
     let mut parts = client
         .get("/file")
         .header("Range", &format!("bytes=10-20,{}-{},500000-500001", MIB - 2, MIB + 2))
