@@ -236,9 +236,13 @@ impl Member {
     /// # Errors
     /// The system gives no thread.
     pub(crate) fn start(self: &Arc<Self>, works: Arc<dyn Works>) -> std::io::Result<()> {
-        works.heard(*self.heard_written_ms.lock());
-        let position = self.following.lock().place().at.position;
-        works.begins_at(position);
+        // In an upgrade, the process before this one has gone on until a moment ago.
+        let Kept { place, heard_ms } = self.keep.place();
+        *self.heard_written_ms.lock() = heard_ms;
+        works.heard(heard_ms);
+        works.begins_at(place.at.position);
+        self.plan.send_replace(place.plan.clone());
+        *self.following.lock() = Following::new(place);
         works.begins(Arc::clone(&self.news));
         let certified = works.clone();
         // It is attached once, when it has started.

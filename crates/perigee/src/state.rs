@@ -24,6 +24,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -42,6 +43,8 @@ const ZONE_KEY_FILE: &str = "zone-key";
 const COOKIE_FILE: &str = "cookie-secret";
 const ADDRESS_FILE: &str = "admin-address";
 const LOCK_FILE: &str = "lock";
+/// How long a process may take to end after it was killed: its memory and what it has asked of disks is cleared up first.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A state directory; nothing is read or created before a method asks for it.
 #[derive(Clone, Debug)]
@@ -111,16 +114,23 @@ impl StateDir {
     }
 
     /// Takes the directory for this process, until the lock is dropped or the process ends, however it ends. Two edges
-    /// with one directory would each send the commands to the other.
+    /// with one directory would each send the commands to the other. One that was killed a moment ago is waited for.
     pub(crate) fn lock(&self) -> Result<Lock, Failure> {
         let path = self.0.join(LOCK_FILE);
         let opened = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
         let file = opened.map_err(|error| cannot_write(&path, &error))?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        let until = Instant::now() + LOCK_PATIENCE;
+        let locked = loop {
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Err(Errno::WOULDBLOCK) if Instant::now() < until => std::thread::sleep(LOCK_PATIENCE / 40),
+                locked => break locked,
+            }
+        };
+        match locked {
             Ok(()) => Ok(Lock { file }),
             Err(Errno::WOULDBLOCK) => Err(Failure::new(
                 format!(
-                    "{}: another edge runs with this state directory, or has not quite ended yet",
+                    "{}: another edge runs with this state directory",
                     self.0.display()
                 ),
                 "stop that one, or give this one a directory of its own with --state DIR",

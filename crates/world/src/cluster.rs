@@ -216,7 +216,9 @@ impl Process {
 fn is_alive(pid: Pid) -> bool {
     let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_pid())).unwrap_or_default();
     let state = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().next());
-    state.is_some_and(|state| state != "Z")
+    // What is dead as a whole may have threads that still end, and hold its files and sockets.
+    let threads = fs::read_dir(format!("/proc/{}/task", pid.as_raw_pid())).map_or(0, Iterator::count);
+    state.is_some_and(|state| state != "Z" || threads > 1)
 }
 
 impl Drop for Process {

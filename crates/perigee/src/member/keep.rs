@@ -284,6 +284,10 @@ fn read_places(path: &Path) -> Result<Option<(u64, Kept)>, String> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(cannot(error)),
     };
+    if bytes.starts_with(b"{") {
+        // As it was written before there were slots.
+        return serde_json::from_slice(&bytes).map(|kept| Some((0, kept))).map_err(|error| error.to_string());
+    }
     let (first, second) = bytes.split_at(bytes.len() / 2);
     let found = [first, second].into_iter().filter_map(read_place);
     found.max_by_key(|(number, _)| *number).map(Some).ok_or_else(|| "is not what was written".to_owned())
@@ -386,6 +390,8 @@ mod tests {
         }
         fs::write(&path, b"").unwrap();
         assert_eq!(keep.place(), Kept::default());
+        fs::write(&path, serde_json::to_vec(&kept(8, "j")).unwrap()).unwrap();
+        assert_eq!(keep.place(), kept(8, "j"), "of a former version");
         keep.places().write(&kept(9, "j")).unwrap();
         assert_eq!(keep.place(), kept(9, "j"));
     }
