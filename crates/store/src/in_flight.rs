@@ -178,6 +178,9 @@ mod tests {
 
     use super::*;
 
+    /// More than one of it overtakes nobody.
+    const MUCH: u64 = OVERTAKING_BYTES_MAX;
+
     fn poll(waiting: &mut (impl Future<Output = Room> + Unpin)) -> Option<Room> {
         match std::pin::Pin::new(waiting).poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(room) => Some(room),
@@ -227,7 +230,6 @@ mod tests {
 
     #[test]
     fn who_waits_for_much_is_let_in_in_order() {
-        const MUCH: u64 = OVERTAKING_BYTES_MAX;
         let in_flight = InFlight::new(100 * MUCH);
         let all = in_flight.try_room(100 * MUCH).unwrap();
         let mut first = Box::pin(in_flight.room(80 * MUCH));
@@ -246,20 +248,20 @@ mod tests {
 
     #[test]
     fn who_gives_up_waiting_leaves_nothing_behind_and_lets_the_next_one_in() {
-        let in_flight = InFlight::new(100);
-        let most = in_flight.try_room(60).unwrap();
-        let mut large = Box::pin(in_flight.room(80));
-        let mut small = Box::pin(in_flight.room(20));
+        let in_flight = InFlight::new(100 * MUCH);
+        let most = in_flight.try_room(60 * MUCH).unwrap();
+        let mut large = Box::pin(in_flight.room(80 * MUCH));
+        let mut small = Box::pin(in_flight.room(20 * MUCH));
         assert!(poll(&mut large).is_none() && poll(&mut small).is_none());
         drop(large);
         let small = poll(&mut small).unwrap();
-        assert_eq!(in_flight.bytes().0, 80);
-        let mut granted = Box::pin(in_flight.room(50));
+        assert_eq!(in_flight.bytes().0, 80 * MUCH);
+        let mut granted = Box::pin(in_flight.room(50 * MUCH));
         assert!(poll(&mut granted).is_none());
         drop(most);
         // Let in, and gone before it could know.
         drop(granted);
-        assert_eq!(in_flight.bytes().0, 20);
+        assert_eq!(in_flight.bytes().0, 20 * MUCH);
         drop(small);
         assert_eq!(in_flight.bytes().0, 0);
     }
