@@ -132,7 +132,8 @@ pub(crate) fn is_tight(in_flight: &InFlight) -> bool {
 
 /// How far a fill that is no longer kept may run ahead of its slowest reader.
 pub(crate) fn window_bytes(in_flight: &InFlight) -> u64 {
-    if is_tight(in_flight) { BLOCK_BYTES as u64 } else { WINDOW_BYTES }
+    let most = if is_tight(in_flight) { 0 } else { WINDOW_BYTES.min(in_flight.bytes().1 / 16) };
+    most.max(BLOCK_BYTES as u64)
 }
 
 /// What a fill of so many bytes needs leave for before anything of it comes: its first bytes as they come, and once more in

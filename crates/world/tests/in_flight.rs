@@ -129,10 +129,10 @@ fn fetches_from_a_silent_origin_hold_little_and_shut_nobody_out() {
     assert_eq!(metric(&mut play, REFUSED), 0);
     gate.open();
     let (at, mut first) = talks.remove(0);
-    first.expect(206).body(&body[at..at + 8 * MIB]);
     for (_, talk) in talks {
         talk.reset();
     }
+    first.expect(206).body(&body[at..at + 8 * MIB]);
     wait_for_nothing(&mut play);
     assert_eq!(metric(&mut play, REFUSED), 0);
 }
