@@ -217,10 +217,15 @@ pub(crate) async fn fly(mut job: Job, pilot: Pilot, interim: Interim, report: on
                 tell(Outcome::Own(stored));
             }
             Judged::Keep { facts, fields, response, shape } => {
+                let Some(room) = job.room_for(&shape).await else {
+                    pilot.flight().land(Landing::Failed { why: Why::Limit, shared: true });
+                    job.finish(&pilot, false);
+                    return tell(Outcome::Failed(Why::Limit));
+                };
                 let fill = job.start_fill(&pilot, facts, fields, &shape);
                 let (cookies, reader) = (cookies_of(&response.fields), fill.read_from(0));
                 tell(Outcome::Filling { cookies, reader });
-                job.fill(&pilot, &fill, shape, response).await;
+                job.fill(&pilot, &fill, shape, response, room).await;
             }
             Judged::Troubled => {
                 pilot.flight().land(Landing::Failed { why: Why::OriginProtocol, shared: true });

@@ -14,9 +14,11 @@ use bytes::{Bytes, BytesMut};
 use model::budget::Class;
 use parking_lot::Mutex;
 use semantics::{Facts, Fields, Why};
+use store::InFlight;
 use tokio::sync::watch;
 
 use crate::answer::ContentRange;
+use crate::in_flight::{sip, window_bytes};
 use crate::object::{BLOCK_BYTES, Object, Sliced, WholeBody};
 use crate::origin::Askers;
 use crate::tiering::has_strong_validator;
@@ -30,9 +32,6 @@ const SLOWEST_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Blocks that all readers have passed and that are held until they are on disk.
 const WAITING_BLOCKS_MAX: usize = 16;
-
-/// How far a fill that is no longer kept may run ahead of its slowest reader.
-const WINDOW_BYTES: u64 = 4 * 1024 * 1024;
 
 /// How a fetch ended for those who wait for it.
 #[derive(Clone)]
@@ -253,11 +252,18 @@ pub(crate) struct Fill {
     pub(crate) body: Arriving,
 }
 
-/// A body that is coming in, and who reads it. Nothing yet by default.
-#[derive(Default)]
+/// A body that is coming in, and who reads it.
 pub(crate) struct Arriving {
     progress: watch::Sender<Progress>,
     data: Mutex<FillData>,
+    in_flight: InFlight,
+}
+
+impl Arriving {
+    /// Nothing yet. What is gathered into blocks counts in `in_flight`, as each piece has to that is pushed.
+    pub(crate) fn new(in_flight: &InFlight) -> Self {
+        Arriving { progress: watch::Sender::default(), data: Mutex::default(), in_flight: in_flight.clone() }
+    }
 }
 
 /// How far a fill has come.
@@ -312,7 +318,7 @@ impl Fill {
                 let arrived = self.body.progress.borrow().bytes;
                 slowest = data.readers.values().copied().min().unwrap_or(arrived);
                 data.drop_before(slowest, |block| self.is_waiting(block));
-                if arrived.saturating_sub(slowest) < WINDOW_BYTES {
+                if arrived.saturating_sub(slowest) < window_bytes(&self.body.in_flight) {
                     break;
                 }
                 receiver.mark_unchanged();
@@ -329,9 +335,22 @@ impl Fill {
             }
         }
         let bytes = piece.len() as u64;
-        self.body.data.lock().push(piece);
+        self.body.data.lock().push(piece, &self.body.in_flight);
         self.body.progress.send_modify(|progress| progress.bytes += bytes);
         true
+    }
+
+    /// Waits until it has ended.
+    pub(crate) async fn ended(&self) {
+        let mut progress = self.body.progress.subscribe();
+        let _ended = progress.wait_for(|progress| progress.end.is_some()).await;
+    }
+
+    /// How many bytes it holds for its slowest reader; all that came while it is kept, or if nobody reads.
+    pub(crate) fn window(&self) -> u64 {
+        let (data, arrived) = (self.body.data.lock(), self.progress().bytes);
+        let slowest = data.readers.values().copied().min().filter(|_| data.abandoned);
+        arrived.saturating_sub(slowest.unwrap_or(0))
     }
 
     /// Whether its readers find on disk, or get from the origin once more, what they miss here.
@@ -398,17 +417,18 @@ impl Fill {
 }
 
 impl FillData {
-    fn push(&mut self, piece: Bytes) {
-        self.tail_bytes += piece.len();
-        self.tail.push(piece);
-        while self.tail_bytes >= BLOCK_BYTES {
-            let all = concatenate(&self.tail, self.tail_bytes);
-            self.blocks.push(Bytes::copy_from_slice(&all[..BLOCK_BYTES]));
+    fn push(&mut self, mut piece: Bytes, in_flight: &InFlight) {
+        while self.tail_bytes + piece.len() >= BLOCK_BYTES {
+            let rest = piece.split_off(BLOCK_BYTES - self.tail_bytes);
+            self.tail.push(piece);
+            let block = concatenate(&self.tail, BLOCK_BYTES);
+            self.blocks.push(in_flight.count(BLOCK_BYTES as u64).hold(block));
             self.tail.clear();
-            self.tail_bytes = all.len() - BLOCK_BYTES;
-            if self.tail_bytes > 0 {
-                self.tail.push(Bytes::copy_from_slice(&all[BLOCK_BYTES..]));
-            }
+            (piece, self.tail_bytes) = (rest, 0);
+        }
+        self.tail_bytes += piece.len();
+        if !piece.is_empty() {
+            self.tail.push(piece);
         }
     }
 
@@ -488,17 +508,21 @@ impl FillReader {
         loop {
             let progress = *self.receiver.borrow_and_update();
             if progress.bytes > self.offset {
-                let (piece, abandoned) = {
-                    let mut data = self.fill.body.data.lock();
+                let (mut piece, abandoned) = {
+                    let data = self.fill.body.data.lock();
                     if !data.readers.contains_key(&self.id) {
                         // The others have gone on, and what it would read next may be gone.
                         return Err(Unread::Behind);
                     }
-                    let piece = data.at(self.offset);
-                    self.offset += piece.len() as u64;
-                    data.readers.insert(self.id, self.offset);
-                    (piece, data.abandoned)
+                    (data.at(self.offset), data.abandoned)
                 };
+                if abandoned {
+                    piece = sip(&self.fill.body.in_flight, piece);
+                }
+                self.offset += piece.len() as u64;
+                if let Some(at) = self.fill.body.data.lock().readers.get_mut(&self.id) {
+                    *at = self.offset;
+                }
                 if abandoned {
                     self.fill.body.progress.send_modify(|_| {});
                 }

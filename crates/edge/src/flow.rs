@@ -330,7 +330,9 @@ impl Flow {
 
     /// Has something read from disk, and looks again with it. Each key is read once, so this ends.
     async fn read(&mut self, key: u128, spot: &Spot) -> Step {
-        let entry = tiering::read(&self.worker, key, spot).await;
+        let Ok(entry) = tiering::read(&self.worker, key, spot).await else {
+            return Step::Done(self.no_answer(Why::Limit));
+        };
         self.from_disk.push((key, entry));
         Step::Again
     }
@@ -373,6 +375,7 @@ impl Flow {
             }
             Err(Trouble::Outdated) => Step::Done(self.no_answer(Why::OriginProtocol)),
             Err(Trouble::Origin(why)) => Step::Done(self.no_answer(why)),
+            Err(Trouble::Crowded) => Step::Done(self.no_answer(Why::Limit)),
         }
     }
 
@@ -611,7 +614,8 @@ impl Flow {
         let fill = job.start_fill(&pilot, facts, head, &shape);
         self.reader = fill.read_from(0);
         let landing = Landing::Fill(fill.clone());
-        tokio::task::spawn_local(async move { job.fill(&pilot, &fill, shape, response).await });
+        let room = self.worker.shared.in_flight.count(0);
+        tokio::task::spawn_local(async move { job.fill(&pilot, &fill, shape, response, room).await });
         Ok(Step::Landed { want, landing, own: true })
     }
 
@@ -651,7 +655,11 @@ impl Flow {
 
     /// The error page, counted for its site.
     fn no_answer(&self, why: Why) -> Answer {
-        let mut answer = Refusal::Origin(why).answer(&self.request);
+        let refusal = match why {
+            Why::Limit => Refusal::Crowded,
+            why => Refusal::Origin(why),
+        };
+        let mut answer = refusal.answer(&self.request);
         answer.rule = Some(self.at.clone());
         answer
     }

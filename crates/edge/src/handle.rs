@@ -26,7 +26,7 @@ use semantics::coding::Form;
 use semantics::key::KeySeed;
 use stats::Country;
 use store::disk::{DiskStats, EngineKind, Health};
-use store::{Pages, Policy, Tier, TierConfig, TierStats};
+use store::{InFlight, Pages, Policy, Tier, TierConfig, TierStats};
 use tokio::runtime::Builder;
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
@@ -36,6 +36,7 @@ use crate::compress::encoder::{Counts, Encoder};
 use crate::flight::Flights;
 use crate::handover::{Channel, Message};
 use crate::hints::Hints;
+use crate::in_flight::AboveBound;
 use crate::listen::{self, Secure};
 use crate::loaded::{Loaded, SiteNumbers};
 use crate::measure::Measuring;
@@ -194,6 +195,8 @@ pub struct Status {
     pub connections: usize,
     /// Fetches in flight.
     pub flights: usize,
+    /// Bytes of bodies in flight beside the memory tier, and the bound.
+    pub bodies_in_flight: (u64, u64),
     /// Worker threads.
     pub workers: usize,
     /// Position of the newest purge in force.
@@ -295,7 +298,9 @@ impl Edge {
         for trouble in origins.configure(loaded.origin_groups()) {
             eprintln!("perigee: {trouble}");
         }
+        let in_flight = InFlight::new(edge.store.in_flight().0);
         let place = Place {
+            in_flight: in_flight.clone(),
             settings: edge.store.clone(),
             state,
             key_seed,
@@ -329,7 +334,9 @@ impl Edge {
             quic: quic.clone(),
             hints: Hints::new(),
             rewrites: rewriting::Counts::default(),
-            pages: Pages::new().ok(),
+            pages: Pages::new(in_flight.clone()).ok(),
+            in_flight,
+            above_bound: AboveBound::new(),
             flights: Flights::new(),
             loaded: Published::new(loaded),
             tls: Published::new(Arc::new(tls)),
@@ -606,6 +613,7 @@ impl Handle {
     ) -> Result<Vec<String>, PurgeError> {
         purging::adopt(&self.shared, snapshot, |snapshot| {
             self.shared.store.resize(snapshot.edge.store.memory.0 as usize);
+            self.shared.in_flight.set_max(snapshot.edge.store.in_flight().0);
             self.shared.disks.switch(snapshot.switches.disk);
             let offered = self.with_snapshot(Offered::by);
             let Shared { site_numbers, registry, .. } = &*self.shared;
@@ -748,6 +756,7 @@ impl Handle {
             uptime: self.started.elapsed(),
             connections: self.shared.connections.load(Ordering::Relaxed),
             flights: self.shared.flights.len(),
+            bodies_in_flight: self.shared.in_flight.bytes(),
             workers: self.workers.lock().len(),
             purge_position: self.shared.purge_position.load(Ordering::Acquire),
             silence: self.shared.heard.silence(&self.shared.clock),
@@ -1003,6 +1012,7 @@ impl Handle {
                     (purges.urls + purges.tags + purges.prefixes + purges.sites) as u64
                 },
                 fills_in_flight: shared.flights.len() as u64,
+                bodies_in_flight: shared.in_flight.bytes(),
                 workers,
             }
         });

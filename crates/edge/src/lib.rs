@@ -27,6 +27,7 @@ mod h3;
 mod handle;
 pub mod handover;
 mod hints;
+mod in_flight;
 mod intake;
 mod interim;
 mod listen;

@@ -182,7 +182,9 @@ impl Stored {
         match body {
             WholeBody::Contiguous(pieces) => Stored::new(facts, position, tags, head, &pieces, Rest::Nothing),
             WholeBody::Blocks(blocks, len) => {
-                Stored::new(facts, position, tags, head, &[[]; 0], Rest::Blocks(blocks.into(), len))
+                // What the tier keeps is not in flight, as the fill's own blocks are.
+                let blocks = blocks.iter().map(|block| Bytes::copy_from_slice(block)).collect();
+                Stored::new(facts, position, tags, head, &[[]; 0], Rest::Blocks(blocks, len))
             }
         }
     }
@@ -472,6 +474,14 @@ impl Weigh for Item {
             }
             Item::Slice(run) => pages_bytes(run),
             Item::Pass { .. } => 0,
+        }
+    }
+
+    fn note_kept(&self, is_kept: bool) {
+        match self {
+            Item::Object(stored) => stored.pages().into_iter().for_each(|run| run.note_kept(is_kept)),
+            Item::Slice(run) => run.note_kept(is_kept),
+            Item::Variants(_) | Item::Pass { .. } => {}
         }
     }
 }

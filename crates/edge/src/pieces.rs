@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use semantics::Fields;
+use semantics::{Fields, Why};
 use store::Run;
 
 use crate::answer::{Body, Part};
 use crate::flight::FillReader;
 use crate::object::Object;
 use crate::origin::OriginBody;
-use crate::slices::SliceReader;
+use crate::slices::{SliceReader, Trouble};
 
 /// Bytes to be sent next.
 pub(crate) enum Piece {
@@ -28,8 +28,14 @@ impl Piece {
     }
 }
 
-/// The body ends here, before its end: what was sent must not look whole.
-pub(crate) struct BrokenOff;
+/// The body ends here, before its end, and why: what was sent must not look whole.
+pub(crate) struct BrokenOff(pub(crate) Why);
+
+impl From<Trouble> for BrokenOff {
+    fn from(trouble: Trouble) -> Self {
+        BrokenOff(if trouble == Trouble::Crowded { Why::Limit } else { Why::OriginProtocol })
+    }
+}
 
 /// What is left of a body.
 pub(crate) struct Pieces {
@@ -85,7 +91,7 @@ impl Pieces {
                 Ok((!bytes.is_empty()).then_some(Piece::Bytes(bytes)))
             }
             Left::Stored(stored, at, end) => stored_piece(stored, at, *end),
-            Left::Sliced(reader) => reader.next().await.map_err(|_| BrokenOff),
+            Left::Sliced(reader) => Ok(reader.next().await?),
             Left::Multipart { stored, slices, parts, at, closing } => loop {
                 let Some((start, end)) = at else {
                     let head = match parts.next() {
@@ -99,7 +105,7 @@ impl Pieces {
                     return Ok((!head.is_empty()).then_some(Piece::Bytes(head)));
                 };
                 let next = match slices {
-                    Some(slices) => slices.next().await.map_err(|_| BrokenOff)?,
+                    Some(slices) => slices.next().await?,
                     None => stored_piece(stored, start, *end)?,
                 };
                 match next {
@@ -109,7 +115,9 @@ impl Pieces {
             },
             Left::Fill(_, Some(0)) => Ok(None),
             Left::Fill(reader, left) => {
-                let Some(mut piece) = reader.next().await.map_err(|_| BrokenOff)? else { return Ok(None) };
+                let Some(mut piece) = reader.next().await.map_err(|_| BrokenOff(Why::OriginProtocol))? else {
+                    return Ok(None);
+                };
                 if let Some(left) = left {
                     piece.truncate((*left).min(piece.len() as u64) as usize);
                     *left -= piece.len() as u64;
@@ -118,7 +126,7 @@ impl Pieces {
             }
             Left::Origin(body) => match body.chunk().await {
                 Some(Ok(piece)) => Ok(Some(Piece::Bytes(piece))),
-                Some(Err(_)) => Err(BrokenOff),
+                Some(Err(_)) => Err(BrokenOff(Why::OriginProtocol)),
                 None => {
                     self.trailers = body.take_trailers();
                     Ok(None)
@@ -146,7 +154,7 @@ fn stored_piece(stored: &Object, at: &mut u64, end: u64) -> Result<Option<Piece>
     let piece =
         Held { start: *at, len: stored.body_at(*at).len().min((end - *at) as usize), stored: stored.clone() };
     if piece.len == 0 {
-        return Err(BrokenOff);
+        return Err(BrokenOff(Why::OriginProtocol));
     }
     *at += piece.len as u64;
     Ok(Some(Piece::Bytes(Bytes::from_owner(piece))))

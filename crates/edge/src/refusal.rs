@@ -45,6 +45,8 @@ pub(crate) enum Refusal {
     Loop,
     /// Only a stored answer was wanted and there is none.
     OnlyIfCached,
+    /// More large bodies are being sent than memory has room for.
+    Crowded,
     /// The origin gave no answer.
     Origin(Why),
 }
@@ -72,7 +74,7 @@ impl Refusal {
             Refusal::Blocked => 403,
             Refusal::UnknownSite | Refusal::Misdirected => 421,
             // Another edge may know: routers take who says 500 or more for down.
-            Refusal::NoSites => 503,
+            Refusal::NoSites | Refusal::Crowded => 503,
             // 401 would have to name a scheme of authentication by fields (RFC 9110 §15.5.2), which is of no use here.
             Refusal::NoCertificate => 403,
             Refusal::Loop => 508,
@@ -93,7 +95,8 @@ impl Refusal {
             | Refusal::HeadTimeout
             | Refusal::BodyTimeout
             | Refusal::BodyTooLarge(_)
-            | Refusal::TooOften(_) => Why::Limit,
+            | Refusal::TooOften(_)
+            | Refusal::Crowded => Why::Limit,
             Refusal::Blocked => Why::Blocked,
             Refusal::UnknownSite | Refusal::NoSites => Why::UnknownSite,
             Refusal::NoCertificate => Why::ClientCertificate,
@@ -144,6 +147,7 @@ impl Refusal {
             Refusal::Origin(Why::OriginTimeout) => {
                 "The site did not answer in time. Please try again shortly.".into()
             }
+            Refusal::Crowded => "Too much is being sent at this moment. Please try again shortly.".into(),
             Refusal::Origin(_) => "The site is not available now. Please try again shortly.".into(),
         }
     }

@@ -17,15 +17,17 @@ use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use semantics::Why;
 use semantics::range::{self, ContentRange, Span};
-use store::Run;
-use store::disk::Record;
+use store::disk::{Record, buffer_bytes};
+use store::{Room, Run};
 
 use crate::answer::ContentRange as Described;
 use crate::fetch::{Job, RangeWanted};
 use crate::flight::{Arriving, End, Fill, FillReader, Unread};
+use crate::in_flight::{For, SIP_BYTES, SMALL_BYTES, counted, fill_bytes, is_tight};
 use crate::loaded::RuleAt;
 use crate::object::{Item, Object, Sliced};
 use crate::origin::{Askers, OriginResponse};
@@ -36,7 +38,8 @@ use crate::tiers;
 use crate::urgency;
 use crate::worker::{Shared, Worker};
 
-/// Bytes that are read from disk at a time: a slow visitor holds the first and the last of a slice in memory.
+/// Bytes that are read from disk at a time: a slow visitor holds the first and the last of a slice in memory, unless that is
+/// short: then [`SIP_BYTES`].
 const PIECE_BYTES: u64 = 256 * 1024;
 
 /// Most slices of one stretch: a visitor who leaves leaves no more than this to be fetched for nobody.
@@ -54,6 +57,9 @@ const TROUBLES_MAX: u32 = 3;
 /// How long a slice that is being written is waited for, and how often it is looked for.
 const WRITTEN_PATIENCE: Duration = Duration::from_secs(1);
 const WRITTEN_INTERVAL: Duration = Duration::from_millis(5);
+
+/// How often who waits for room looks whether somebody else has begun what it wants.
+const FOLLOWED_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Fetches under way of bodies that lie in slices, by the id of those.
 #[derive(Default)]
@@ -93,6 +99,8 @@ pub(crate) enum Trouble {
     Outdated,
     /// The origin gives nothing.
     Origin(Why),
+    /// There is no room in memory for it.
+    Crowded,
 }
 
 /// A stretch for as long as it goes on. However it ends, those who follow it learn of it.
@@ -141,23 +149,28 @@ impl Stretches {
             .find_map(|stretch| stretch.reader_at(offset).map(|reader| (reader, stretch.clone())))
     }
 
-    /// [`Stretches::follow`], or the stretch that `begin` makes: decided at once for all workers.
+    /// [`Stretches::follow`], or the stretch that `begin` makes, if it makes one: decided at once for all workers.
     fn follow_or_begin(
         &self,
         id: u128,
         offset: u64,
-        begin: impl FnOnce() -> Stretch,
-    ) -> (Option<FillReader>, Stretch, IsNew) {
+        begin: impl FnOnce() -> Option<Stretch>,
+    ) -> Option<(Option<FillReader>, Stretch, IsNew)> {
         let mut stretches = self.by_body.lock();
         let of_body = stretches.entry(id).or_default();
         if let Some((reader, stretch)) =
             of_body.iter().find_map(|stretch| Some((stretch.reader_at(offset)?, stretch)))
         {
-            return (Some(reader), stretch.clone(), IsNew::Followed);
+            return Some((Some(reader), stretch.clone(), IsNew::Followed));
         }
-        let stretch = begin();
+        let Some(stretch) = begin() else {
+            if of_body.is_empty() {
+                stretches.remove(&id);
+            }
+            return None;
+        };
         of_body.push(stretch.clone());
-        (stretch.reader_at(offset), stretch, IsNew::Begun)
+        Some((stretch.reader_at(offset), stretch, IsNew::Begun))
     }
 }
 
@@ -195,6 +208,7 @@ pub(crate) struct SliceReader {
     troubles: u32,
     /// A slice that could not be read: not to be read again.
     unreadable: Option<u64>,
+    whom: For,
 }
 
 enum Source {
@@ -226,6 +240,7 @@ impl SliceReader {
             primed: None,
             troubles: 0,
             unreadable: None,
+            whom: For::UnderWay,
         })
     }
 
@@ -252,7 +267,10 @@ impl SliceReader {
             return Err(Trouble::Outdated);
         }
         if self.primed.is_none() {
-            self.primed = self.advance().await?;
+            self.whom = For::New;
+            let primed = self.advance().await;
+            self.whom = For::UnderWay;
+            self.primed = primed?;
         }
         Ok(())
     }
@@ -283,25 +301,44 @@ impl SliceReader {
     }
 
     async fn advance(&mut self) -> Result<Option<Piece>, Trouble> {
+        let in_flight = &self.worker.shared.in_flight.clone();
+        // Decided once: what it takes itself must not have it begin again.
+        let is_tight = is_tight(in_flight);
         while self.offset < self.end {
+            let (within, piece_bytes) =
+                (self.offset % SLICE_BYTES, if is_tight { SIP_BYTES } else { PIECE_BYTES });
+            // Up to a multiple of a piece, so that each byte is read and verified once.
+            let until = (within / piece_bytes + 1) * piece_bytes;
             match &mut self.source {
-                Source::None => self.find_source().await?,
+                Source::None => self.find_source(is_tight).await?,
                 Source::Memory(run) => {
-                    let (run, within) = (run.clone(), self.offset % SLICE_BYTES);
-                    let until = run.len().min(within + (self.end - self.offset));
+                    let (run, until) = (run.clone(), if is_tight { until } else { SLICE_BYTES });
+                    let until = until.min(run.len()).min(within + (self.end - self.offset));
                     self.offset += until - within;
                     self.source = Source::None;
-                    return Ok(Some(Piece::Pages(run, within, until)));
+                    let room = is_tight.then(|| in_flight.try_room(until - within)).flatten();
+                    return Ok(Some(match room.and_then(|room| copied(&run, within, until, room)) {
+                        Some(copy) => Piece::Bytes(copy),
+                        None => Piece::Pages(run, within, until),
+                    }));
                 }
+                // Nothing is held while it waits.
+                Source::Slice(record, _) if is_tight && record.holds_body() => self.source = Source::None,
                 Source::Slice(record, number) => {
-                    let (number, within) = (*number, self.offset % SLICE_BYTES);
-                    // Up to a multiple of a piece, so that each byte is read and verified once.
-                    let until = (within / PIECE_BYTES + 1) * PIECE_BYTES;
+                    let number = *number;
                     let until = until.min(u64::from(record.body_len)).min(within + (self.end - self.offset));
+                    let bytes = buffer_bytes(until - within);
+                    let room = match self.sliced.len {
+                        ..=SMALL_BYTES => in_flight.count(bytes),
+                        _ => self.worker.leave(bytes, self.whom).await.ok_or(Trouble::Crowded)?,
+                    };
                     let read = self.worker.disk_reader.part(record, within as usize..until as usize).await;
                     let is_last = until == u64::from(record.body_len);
                     match read {
-                        Ok(piece) => {
+                        Ok(mut piece) => {
+                            if is_tight {
+                                piece = room.hold(Bytes::copy_from_slice(&piece));
+                            }
                             self.offset += piece.len() as u64;
                             if is_last {
                                 self.source = Source::None;
@@ -318,6 +355,10 @@ impl SliceReader {
                     Ok(Some(mut piece)) => {
                         piece.truncate((self.end - self.offset).min(piece.len() as u64) as usize);
                         self.offset += piece.len() as u64;
+                        if is_tight && self.has_next() {
+                            // Else the fill would lie there until the visitor has taken this.
+                            self.source = Source::None;
+                        }
                         return Ok(Some(Piece::Bytes(piece)));
                     }
                     Ok(None) => self.source = Source::None,
@@ -341,11 +382,19 @@ impl SliceReader {
         Ok(None)
     }
 
+    /// Whether the next byte can be had at once without the origin, and what comes behind it from there.
+    fn has_next(&self) -> bool {
+        let shared = &self.worker.shared;
+        let key = shared.slice_key(self.sliced.id, self.offset / SLICE_BYTES);
+        has_strong_validator(&self.object.fields())
+            && (shared.store.peek(key).is_some() || shared.disks.find(key).is_some())
+    }
+
     /// Counts something that went wrong and can be tried in another way, or says that it cannot.
     fn trouble(&mut self, trouble: Option<Trouble>) -> Result<(), Trouble> {
         self.troubles += 1;
         match trouble {
-            Some(Trouble::Outdated) => Err(Trouble::Outdated),
+            Some(trouble @ (Trouble::Outdated | Trouble::Crowded)) => Err(trouble),
             trouble if self.troubles > TROUBLES_MAX => {
                 Err(trouble.unwrap_or(Trouble::Origin(Why::OriginProtocol)))
             }
@@ -355,10 +404,15 @@ impl SliceReader {
         }
     }
 
-    async fn find_source(&mut self) -> Result<(), Trouble> {
+    async fn find_source(&mut self, is_tight: bool) -> Result<(), Trouble> {
         let (shared, number) = (self.worker.shared.clone(), self.offset / SLICE_BYTES);
         let key = shared.slice_key(self.sliced.id, number);
-        if let Some(entry) = shared.store.lookup(key)
+        // The same slice again is no second hit.
+        let held = match is_tight && !self.offset.is_multiple_of(SLICE_BYTES) {
+            true => shared.store.peek(key),
+            false => shared.store.lookup(key),
+        };
+        if let Some(entry) = held
             && let Item::Slice(run) = &*entry
             && run.len() == self.slice_len(number)
         {
@@ -370,12 +424,15 @@ impl SliceReader {
             if self.unreadable != Some(number)
                 && let Some(spot) = shared.disks.lookup(key)
             {
-                let is_hot = shared.reads.is_again(key);
+                let is_hot = !is_tight && shared.reads.is_again(key);
                 let first = match self.offset % SLICE_BYTES {
-                    _ if is_hot => usize::MAX,
-                    0 => PIECE_BYTES as usize,
+                    _ if is_hot => SLICE_BYTES,
+                    0 if !is_tight => PIECE_BYTES,
                     _ => 0,
                 };
+                let room = shared.in_flight.try_room(buffer_bytes(first));
+                let first = if room.is_some() { first as usize } else { 0 };
+                let is_hot = is_hot && first > 0;
                 match self.worker.disk_reader.read(key, &spot, first).await {
                     Ok(record) if u64::from(record.body_len) == self.slice_len(number) => {
                         self.source = match is_hot.then(|| promoted(&shared, key, &record)).flatten() {
@@ -404,7 +461,7 @@ impl SliceReader {
             tokio::time::sleep(WRITTEN_INTERVAL).await;
             waited += WRITTEN_INTERVAL;
         }
-        self.fetch(number)
+        self.fetch(number, is_tight).await
     }
 
     fn slice_len(&self, number: u64) -> u64 {
@@ -412,7 +469,7 @@ impl SliceReader {
     }
 
     /// Begins a stretch at slice `number`, or follows one that somebody else has begun just now.
-    fn fetch(&mut self, number: u64) -> Result<(), Trouble> {
+    async fn fetch(&mut self, number: u64, is_tight: bool) -> Result<(), Trouble> {
         let shared = self.worker.shared.clone();
         let head = self.object.fields();
         if !has_strong_validator(&head) {
@@ -422,8 +479,8 @@ impl SliceReader {
         }
         let last_wanted = (self.end - 1) / SLICE_BYTES;
         let is_missing = |number: &u64| !shared.has_slice(shared.slice_key(self.sliced.id, *number));
-        let more =
-            (number + 1..=last_wanted).take(STRETCH_SLICES_MAX as usize - 1).take_while(is_missing).count();
+        let slices_max = if is_tight { 1 } else { STRETCH_SLICES_MAX };
+        let more = (number + 1..=last_wanted).take(slices_max as usize - 1).take_while(is_missing).count();
         let start = number * SLICE_BYTES;
         let end = ((number + 1 + more as u64) * SLICE_BYTES).min(self.sliced.len);
         let Some(span) = Span::new(start, end - 1) else { return Err(Trouble::Outdated) };
@@ -438,14 +495,35 @@ impl SliceReader {
                 is_wider: true,
                 sliced: Some((shared.clone(), self.sliced)),
                 head: head.clone(),
-                body: Arriving::default(),
+                body: Arriving::new(&shared.in_flight),
             };
             // Whoever is slow goes on from disk, and does not keep all of it in memory meanwhile.
             fill.abandon();
             Stretch { start, len: end - start, fill: Arc::new(fill), failed: Arc::default() }
         };
-        let (reader, stretch, is_new) = shared.stretches.follow_or_begin(self.sliced.id, self.offset, begin);
-        if let IsNew::Begun = is_new {
+        let bytes = fill_bytes(end - start);
+        let (mut asked, mut room) = (None, None);
+        let worker = self.worker.clone();
+        let mut leave = std::pin::pin!(worker.leave(bytes, self.whom));
+        // Before it begins: as many as come at once would all find room else. Who can follow needs none, also if it has waited.
+        let (reader, stretch, is_new) = loop {
+            let begin_in_room = || {
+                room = match self.sliced.len {
+                    ..=SMALL_BYTES => Some(shared.in_flight.count(bytes)),
+                    _ => asked.take().or_else(|| shared.in_flight.try_room(bytes)),
+                };
+                room.is_some().then(&begin)
+            };
+            match shared.stretches.follow_or_begin(self.sliced.id, self.offset, begin_in_room) {
+                Some(found) => break found,
+                None => {
+                    if let Ok(room) = tokio::time::timeout(FOLLOWED_INTERVAL, leave.as_mut()).await {
+                        asked = Some(room.ok_or(Trouble::Crowded)?);
+                    }
+                }
+            }
+        };
+        if let Some(room) = room {
             let work = Gap {
                 job: self.job(&stretch, span),
                 object: self.object.clone(),
@@ -454,7 +532,7 @@ impl SliceReader {
                 stretch: stretch.clone(),
                 registered: Registered { shared, id: self.sliced.id, fill: stretch.fill.clone() },
             };
-            tokio::task::spawn_local(work.fetch());
+            tokio::task::spawn_local(work.fetch(room));
         }
         match reader {
             Some(reader) => {
@@ -502,6 +580,13 @@ fn promoted(shared: &Shared, key: u128, record: &Record) -> Option<Arc<Run>> {
     Some(run)
 }
 
+/// Bytes of pages as a copy, in the room for it.
+fn copied(run: &Run, start: u64, end: u64, room: Room) -> Option<Bytes> {
+    let mut copy = vec![0; (end - start) as usize];
+    let read = run.read(start, &mut copy).ok()?;
+    (read == copy.len()).then(|| room.hold(copy.into()))
+}
+
 /// The fetch of one stretch.
 struct Gap {
     job: Job,
@@ -519,13 +604,14 @@ enum Failed {
     Shared(Trouble),
     /// For who asked, perhaps for no other: the answer was about the asker.
     OfAsker,
-    /// Another edge has broken off: whoever wants the rest asks again, and is answered by the next.
+    /// Another edge has broken off, or there was no room for more: whoever wants the rest asks again.
     OnTheWay,
 }
 
 impl Gap {
-    async fn fetch(self) {
-        let Err(failed) = self.pump(&self.stretch.fill).await else { return };
+    /// `room`: what the stretch has leave for.
+    async fn fetch(self, room: Room) {
+        let Err(failed) = self.pump(&self.stretch.fill, room).await else { return };
         if !matches!(failed, Failed::OnTheWay) {
             let _first = self.stretch.failed.set(failed);
         }
@@ -535,7 +621,7 @@ impl Gap {
         self.stretch.fill.end(End::Broken);
     }
 
-    async fn pump(&self, fill: &Arc<Fill>) -> Result<(), Failed> {
+    async fn pump(&self, fill: &Arc<Fill>, mut room: Room) -> Result<(), Failed> {
         let Job { worker, request, .. } = &self.job;
         let fetched = tiers::fetch(&self.job, None, |_, _| {}).await;
         let mut response = fetched.map_err(|error| {
@@ -559,22 +645,29 @@ impl Gap {
         }
         let mut cutter = Cutter::new(&worker.shared, self.sliced.id, self.object.facts, self.span.start());
         let mut left = self.span.len();
+        let mut is_settled = true;
         while left > 0
+            && is_settled
             && let Some(Ok(mut piece)) = response.body.chunk().await
         {
             let before = skipped.min(piece.len() as u64);
             skipped -= before;
             drop(piece.split_to(before as usize));
             piece.truncate(left.min(piece.len() as u64) as usize);
-            left -= piece.len() as u64;
+            let bytes = piece.len() as u64;
+            left -= bytes;
+            let piece = counted(&worker.shared.in_flight, piece);
+            room.shrink(2 * bytes);
             // To the disk first: what the fill then gives up is on its way there.
             cutter.push(&piece);
             fill.push(piece, true).await;
+            is_settled = left == 0 || room.bytes() > 0 || worker.settled(fill).await;
         }
         if left > 0 {
             cutter.finish_early();
             return Err(match response.told {
                 Some(_) => Failed::OnTheWay,
+                None if !is_settled => Failed::OnTheWay,
                 None => Failed::Shared(Trouble::Origin(Why::OriginProtocol)),
             });
         }

@@ -10,6 +10,7 @@ use std::time::Instant;
 use model::purge::{Limits, Purge, PurgeClock};
 use model::settings::StoreSettings;
 use semantics::key::{KeySeed, hash};
+use store::InFlight;
 use store::disk::{Directory, DiskConfig, Disks, DisksConfig, EngineKind, OpenError, OpenReports, Opened};
 
 use crate::clock::Clock;
@@ -48,6 +49,8 @@ pub(crate) struct Place {
     pub(crate) key_seed: [u8; 16],
     pub(crate) clock: Clock,
     pub(crate) engine: Option<EngineKind>,
+    /// What counts what is read from the disks.
+    pub(crate) in_flight: InFlight,
 }
 
 impl Place {
@@ -141,6 +144,7 @@ impl Place {
             chance: chance(),
             minutes: Arc::new(move || minutes(clock.wall().secs())),
             engine: self.engine.unwrap_or_else(EngineKind::probe),
+            in_flight: self.in_flight.clone(),
         }
     }
 

@@ -15,9 +15,10 @@ use parking_lot::Mutex;
 use semantics::key::hash;
 use semantics::policy::UNREACHABLE_SECS;
 use semantics::{Facts, Fields};
-use store::disk::{Draft, Spot};
+use store::disk::{Draft, Spot, buffer_bytes};
 use tokio::sync::watch;
 
+use crate::in_flight::{For, SMALL_BYTES};
 use crate::loaded::RuleAt;
 use crate::meta::{Meta, ResponseMeta};
 use crate::object::{BLOCK_BYTES, Entry, Item, Object, Sliced, Stored, Variants, WholeBody};
@@ -56,8 +57,12 @@ struct Read {
 #[derive(Clone)]
 enum Progress {
     Reading,
-    Done(Option<Entry>),
+    Done(Result<Option<Entry>, Crowded>),
 }
+
+/// There is no room in memory for what would be read.
+#[derive(Clone, Copy)]
+pub(crate) struct Crowded;
 
 impl Reads {
     /// For a memory tier of so many bytes.
@@ -99,7 +104,10 @@ impl Drop for Leading<'_> {
 
 /// Reads what is stored under a key. Who asks for the same at the same time, on any worker, gets it from the same read.
 /// `None` is a miss.
-pub(crate) async fn read(worker: &Worker, key: u128, spot: &Spot) -> Option<Entry> {
+///
+/// # Errors
+/// When there is no room for it in time. Who follows needs none.
+pub(crate) async fn read(worker: &Worker, key: u128, spot: &Spot) -> Result<Option<Entry>, Crowded> {
     let reads = &worker.shared.reads;
     let (sender, receiver) = watch::channel(Progress::Reading);
     let followed = {
@@ -131,7 +139,17 @@ pub(crate) fn peek(shared: &Shared, key: u128, spot: &Spot) -> Option<Entry> {
     entry_of(shared, key, &record.meta, record.body()?.clone()).map(|(entry, _)| entry)
 }
 
-async fn read_alone(worker: &Worker, key: u128, spot: &Spot) -> Option<Entry> {
+async fn read_alone(worker: &Worker, key: u128, spot: &Spot) -> Result<Option<Entry>, Crowded> {
+    let bytes = buffer_bytes(u64::from(spot.bytes()));
+    // Given back once what was read counts itself.
+    let _room = match u64::from(spot.bytes()) {
+        ..=SMALL_BYTES => worker.shared.in_flight.count(0),
+        _ => worker.leave(bytes, For::New).await.ok_or(Crowded)?,
+    };
+    Ok(read_in_room(worker, key, spot).await)
+}
+
+async fn read_in_room(worker: &Worker, key: u128, spot: &Spot) -> Option<Entry> {
     let shared = &worker.shared;
     let record = worker.disk_reader.read(key, spot, usize::MAX).await.ok()?;
     let body = record.body()?.clone();

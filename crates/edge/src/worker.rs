@@ -22,13 +22,14 @@ use semantics::key::KeySeed;
 use semantics::tags::TagSeed;
 use stats::Country;
 use store::disk::{DiskStats, Disks, Health};
-use store::{Pages, Tier};
+use store::{InFlight, Pages, Tier};
 
 use crate::clock::Clock;
 use crate::compress::encoder::Encoder;
 use crate::flight::Flights;
 use crate::handle::Locate;
 use crate::hints::Hints;
+use crate::in_flight::AboveBound;
 use crate::loaded::{Loaded, SiteNumbers};
 use crate::measure::Measuring;
 use crate::object::Entry;
@@ -68,6 +69,10 @@ pub(crate) struct Shared {
     pub(crate) hints: Hints,
     /// What has become of what was to be rewritten.
     pub(crate) rewrites: rewriting::Counts,
+    /// Memory of bodies on their way, beside `store`.
+    pub(crate) in_flight: InFlight,
+    /// Which fill goes on while more is in flight than may be.
+    pub(crate) above_bound: AboveBound,
     /// Where large bodies lie; `None` where the system has no such files.
     pub(crate) pages: Option<Pages>,
     pub(crate) flights: Flights,

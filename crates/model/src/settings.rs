@@ -86,6 +86,9 @@ pub const UPGRADE_DRAIN: Bound<Duration> = bound(secs(3600), secs(0), secs(86_40
 pub const PURGE_LAG: (Duration, Duration) = (secs(10), secs(30 * 86_400));
 /// Memory of the cache: bodies, heads and index.
 pub const MEMORY: Bound<ByteSize> = bound(ByteSize::from_mib(512), ByteSize::from_mib(1), ByteSize(1 << 50));
+/// Memory of bodies on their way to visitors, beside [`MEMORY`]. With less than a few of the edge's windows (4 MiB), one visitor
+/// would shut others out. The default: see [`StoreSettings::in_flight`].
+pub const IN_FLIGHT: (ByteSize, ByteSize) = (ByteSize::from_mib(8), ByteSize(1 << 50));
 /// Disks of one node. More are put together below us, by RAID or LVM.
 pub const DISKS_MAX: usize = 16;
 /// The least that a disk may be given: less is a slip of the unit, as memory alone holds more.
@@ -254,6 +257,8 @@ pub enum AcmeChallenge {
 pub struct StoreSettings {
     /// Memory of the cache: [`MEMORY`].
     pub memory: ByteSize,
+    /// See [`StoreSettings::in_flight`].
+    pub in_flight: Option<ByteSize>,
     /// How the cache chooses what to keep in memory.
     pub eviction: Eviction,
     /// Where it keeps objects beside memory, in the order of the file: at most [`DISKS_MAX`], all with different
@@ -459,7 +464,20 @@ impl DiskSettings {
 
 impl Default for StoreSettings {
     fn default() -> Self {
-        StoreSettings { memory: MEMORY.default, eviction: Eviction::default(), disks: Vec::new() }
+        StoreSettings {
+            memory: MEMORY.default,
+            in_flight: None,
+            eviction: Eviction::default(),
+            disks: Vec::new(),
+        }
+    }
+}
+
+impl StoreSettings {
+    /// Memory of bodies on their way, beside [`StoreSettings::memory`]: [`IN_FLIGHT`]. By default half of that, no less than
+    /// 32 MiB, which is five hundred visitors who are slow to take what memory lacks, at 64 KiB each, and no more than 1 GiB.
+    pub fn in_flight(&self) -> ByteSize {
+        self.in_flight.unwrap_or(ByteSize((self.memory.0 / 2).clamp(32 << 20, 1 << 30)))
     }
 }
 

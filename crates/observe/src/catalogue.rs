@@ -188,6 +188,10 @@ families! {
         "Page views that browsers have told of (rum): counted; impossible, when it could not be read or a time cannot be; forged, when its token was not ours, too old or used before; too-many, of one network or in all.";
     FILLS = Gauge "perigee_fills_in_flight" [] in "fills":
         "Fetches being written into the cache now.";
+    IN_FLIGHT = Gauge "perigee_store_in_flight_bytes" [] in "bytes":
+        "Memory of bodies on their way, beside what the memory tier holds: being fetched, read from disk, written to it or sent.";
+    IN_FLIGHT_MAX = Gauge "perigee_store_in_flight_max_bytes" [] in "bytes":
+        "The bound of that: in_flight of [store].";
     PURGES = Counter "perigee_purges_total" ["scope", "form"] in "purges":
         "Purges in force, by what they name and what they do.";
     PURGES_WIDENED = Counter "perigee_purges_widened_total" [] in "purges":

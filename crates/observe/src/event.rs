@@ -277,6 +277,8 @@ labels! {
         Http2OtherFrames = "h2-other-frames",
         /// What else is too much on an HTTP/2 connection: CONTINUATION, tiny or empty DATA, huge headers, stream errors.
         Http2Excess = "h2-excess",
+        /// Memory of large bodies on their way, by `in_flight` of `[store]`.
+        BodiesInFlight = "bodies-in-flight",
         /// Bytes of a response that the edge will buffer.
         BufferBytes = "buffer-bytes",
         /// Bytes of a stored object.

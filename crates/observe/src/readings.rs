@@ -38,6 +38,8 @@ pub struct Readings {
     pub purges_remembered: u64,
     /// Fills in flight.
     pub fills_in_flight: u64,
+    /// Bytes of bodies in flight beside the memory tier, and the bound.
+    pub bodies_in_flight: (u64, u64),
     /// Workers that answer requests.
     pub workers: u64,
 }

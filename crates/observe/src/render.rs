@@ -268,6 +268,8 @@ fn render_store(out: &mut Exposition, readings: &Readings) {
     render_disks(out, readings);
     render_copies(out, readings);
     out.sample(&FILLS, &[], readings.fills_in_flight);
+    out.sample(&IN_FLIGHT, &[], readings.bodies_in_flight.0);
+    out.sample(&IN_FLIGHT_MAX, &[], readings.bodies_in_flight.1);
 }
 
 fn render_disks(out: &mut Exposition, readings: &Readings) {

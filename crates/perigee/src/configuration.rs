@@ -574,6 +574,7 @@ mod tests {
         assert_eq!(needs_new_start(&running, &wanted), ["workers", "node"]);
         let store = StoreSettings {
             memory: ByteSize::from_mib(1),
+            in_flight: Some(ByteSize::from_mib(8)),
             eviction: Eviction::Lru,
             disks: vec![DiskSettings::of(ByteSize::from_mib(64))],
         };

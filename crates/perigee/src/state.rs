@@ -129,10 +129,7 @@ impl StateDir {
         match locked {
             Ok(()) => Ok(Lock { file }),
             Err(Errno::WOULDBLOCK) => Err(Failure::new(
-                format!(
-                    "{}: another edge runs with this state directory",
-                    self.0.display()
-                ),
+                format!("{}: another edge runs with this state directory", self.0.display()),
                 "stop that one, or give this one a directory of its own with --state DIR",
             )),
             Err(error) => Err(Failure::new(

@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use store::InFlight;
 use store::disk::{Directory, DiskConfig, DiskStats, Disks, DisksConfig, Draft, EngineKind, Opened, Reader};
 
 /// As in the product, whose memory this is about.
@@ -107,7 +108,13 @@ fn open(dir: &Path, objects: u64) -> Result<(Arc<Disks>, Opened), Failure> {
     let config = DiskConfig { shelf, bytes, writes_per_day: 1000 };
     let chance = u128::from(std::process::id());
     let engine = EngineKind::probe();
-    let common = DisksConfig { owner: 1, chance, minutes: Arc::new(|| MINUTES), engine };
+    let common = DisksConfig {
+        owner: 1,
+        chance,
+        minutes: Arc::new(|| MINUTES),
+        engine,
+        in_flight: InFlight::default(),
+    };
     let (disks, mut reports) = Disks::open(vec![config], &common);
     let opened = reports.pop().ok_or("no disk")?.1?;
     Ok((Arc::new(disks), opened))

@@ -55,7 +55,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 
+use crate::{InFlight, Room};
 use admission::{Admission, Unwanted};
+pub use buffers::buffer_bytes;
 use buffers::{Buffer, Buffers};
 pub use engine::EngineKind;
 use engine::{Engine, Pool, Reading};
@@ -71,6 +73,11 @@ use ring::Ring;
 pub use volume::{DiskStats, Health};
 use volume::{Fleet, InUse, Volume, count};
 use writer::{Queue, Writer};
+
+/// One part in so many of the bound of bodies in flight may wait to be written, to all disks together, and as much beside it as one
+/// in so many may buffers take that wait for their next use.
+const QUEUED_SHARE: u64 = 4;
+const KEPT_SHARE: u64 = 8;
 
 /// How a disk is used.
 pub struct DiskConfig {
@@ -92,6 +99,8 @@ pub struct DisksConfig {
     pub minutes: Arc<dyn Fn() -> u32 + Send + Sync>,
     /// How disks are read.
     pub engine: EngineKind,
+    /// Counts what is read for as long as it is held, and bounds what may wait to be written: to a quarter of its own.
+    pub in_flight: InFlight,
 }
 
 /// What came of opening each disk, by name.
@@ -103,6 +112,7 @@ pub struct Disks {
     set: RwLock<Arc<Set>>,
     in_use: Arc<OnceLock<InUse>>,
     buffers: Buffers,
+    in_flight: InFlight,
     engine: EngineKind,
     pool: Option<Arc<Pool>>,
     started: Instant,
@@ -181,6 +191,11 @@ impl Record {
     pub fn body(&self) -> Option<&Bytes> {
         (self.start.len() == self.body_len as usize).then_some(&self.start)
     }
+
+    /// Whether it holds any of its body.
+    pub fn holds_body(&self) -> bool {
+        !self.start.is_empty()
+    }
 }
 
 impl Disks {
@@ -196,7 +211,8 @@ impl Disks {
         let this = Disks {
             set: RwLock::default(),
             in_use: Arc::default(),
-            buffers: Buffers::default(),
+            buffers: Buffers::keeping(common.in_flight.bytes().1 / KEPT_SHARE),
+            in_flight: common.in_flight.clone(),
             engine,
             pool,
             started: Instant::now(),
@@ -370,7 +386,8 @@ impl Disks {
                 writer::remove(&disk.volume, &disk.queue, draft.key);
             }
         }
-        writer::put(volume, queue, draft)
+        let queued_max = self.in_flight.bytes().1 / QUEUED_SHARE / set.disks.len() as u64;
+        writer::put(volume, queue, draft, queued_max)
     }
 
     /// Takes a key out: no look-up that starts after this finds it, also after a restart, unless a crash comes before the
@@ -507,7 +524,6 @@ impl Reader {
         if bytes.len() - skip < needed {
             (bytes, skip) = self.fetch(set, key, spot, 0, needed).await?;
         }
-        let bytes = Bytes::from_owner(bytes);
         let record = bytes.slice(skip..);
         let salt = set.disks[spot.disk].volume.layout.salt();
         let (head, before) = RecordHead::parse(&record, salt).ok_or_else(|| set.damaged(key, spot))?;
@@ -553,7 +569,7 @@ impl Reader {
         let set = self.disks.set.read().clone();
         let set = &*set;
         let (bytes, skip) = self.fetch(set, head.key, spot, head.body_at() + from, to - from).await?;
-        let bytes = Bytes::from_owner(bytes).slice(skip..);
+        let bytes = bytes.slice(skip..);
         let chunks = bytes.slice(..(to - from).min(bytes.len()));
         if chunks.len() < to - from || !head.verifies(&record.sums, first, &chunks) {
             return Err(set.damaged(head.key, spot));
@@ -569,7 +585,7 @@ impl Reader {
         spot: &Spot,
         offset: usize,
         len: usize,
-    ) -> Result<(Buffer, usize), Unread> {
+    ) -> Result<(Bytes, usize), Unread> {
         let Some(disk) = set.disks.get(spot.disk) else { return Err(Unread::Gone) };
         let volume = &disk.volume;
         let Some(engine) = &self.engine else { return Err(Unread::Failed) };
@@ -587,13 +603,31 @@ impl Reader {
                     // The file is shorter than it was made.
                     return Err(set.damaged(key, spot));
                 }
-                Ok((buffer, skip))
+                Ok((
+                    Bytes::from_owner(Counted {
+                        _room: self.disks.in_flight.count(buffer.memory_bytes()),
+                        buffer,
+                    }),
+                    skip,
+                ))
             }
             Err(error) => {
                 volume.read_failed(&error);
                 Err(Unread::Failed)
             }
         }
+    }
+}
+
+/// What was read, in flight until nothing refers to it.
+struct Counted {
+    buffer: Buffer,
+    _room: Room,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.buffer
     }
 }
 

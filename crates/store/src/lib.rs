@@ -3,7 +3,8 @@
 //! [`Tier`] maps uniformly hashed 128-bit keys to values that are cheap to clone (an `Arc`), and decides what stays
 //! when the budget is full. The edge keeps its stored responses in one and shares it between its workers.
 //!
-//! [`Pages`] holds the bytes of large values where the kernel can send them from without a copy.
+//! [`Pages`] holds the bytes of large values where the kernel can send them from without a copy. [`InFlight`] counts and bounds
+//! what bodies take beside the tier.
 //!
 //! What it doesn't do: freshness, purges, variants and collapsing are the caller's. A value is opaque but for its
 //! weight.
@@ -30,11 +31,13 @@
 pub mod disk;
 mod eviction;
 mod ghost;
+mod in_flight;
 mod pages;
 mod shard;
 mod slots;
 mod tier;
 
+pub use in_flight::{InFlight, Room};
 pub use pages::{PAGE_BYTES, Pages, Run};
 pub use tier::{Insertion, Policy, Refusal, Tier, TierConfig, TierStats, Weigh};
 

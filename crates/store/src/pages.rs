@@ -11,15 +11,19 @@
 //! the system, and the file's 2^63 bytes last for centuries. So there is no allocator, nothing fragments, and pages
 //! that a socket still holds when their run goes are never overwritten by another body.
 //!
-//! What it doesn't do: it counts no budget (the tier does, by weight) and opens no file of the file system.
+//! A run counts as in flight unless a tier keeps it, whose budget has it then: one that was evicted and is still being sent does.
+//!
+//! What it doesn't do: it bounds nothing and opens no file of the file system.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, memfd_create, sendfile};
 use rustix::io::{pread, pwrite};
+
+use crate::InFlight;
 
 /// Granularity of the file: what a run is rounded up to.
 pub const PAGE_BYTES: u64 = 4096;
@@ -34,6 +38,7 @@ pub struct Pages {
 struct File {
     fd: OwnedFd,
     next: AtomicU64,
+    in_flight: InFlight,
 }
 
 /// Consecutive bytes in the file; given back when dropped.
@@ -42,16 +47,18 @@ pub struct Run {
     file: Arc<File>,
     offset: u64,
     len: u64,
+    /// How many entries of a tier hold it.
+    kept: AtomicU32,
 }
 
 impl Pages {
-    /// An empty file. Costs one descriptor.
+    /// An empty file, whose runs count in `in_flight`. Costs one descriptor.
     ///
     /// # Errors
     /// A kernel without `memfd_create`, or no free descriptor.
-    pub fn new() -> io::Result<Self> {
+    pub fn new(in_flight: InFlight) -> io::Result<Self> {
         let fd = memfd_create("bodies", MemfdFlags::CLOEXEC)?;
-        Ok(Pages { file: Arc::new(File { fd, next: AtomicU64::new(0) }) })
+        Ok(Pages { file: Arc::new(File { fd, next: AtomicU64::new(0), in_flight }) })
     }
 
     /// Copies `pieces` into a new run.
@@ -63,7 +70,8 @@ impl Pages {
         let rounded = len.next_multiple_of(PAGE_BYTES);
         let offset = self.file.next.fetch_add(rounded, Ordering::Relaxed);
         // Made first, so that an error below gives back what has been written.
-        let run = Run { file: self.file.clone(), offset, len };
+        let run = Run { file: self.file.clone(), offset, len, kept: AtomicU32::new(0) };
+        self.file.in_flight.add(run.memory_bytes() as i64);
         let mut at = offset;
         for piece in pieces {
             let mut rest = piece.as_ref();
@@ -87,6 +95,17 @@ impl Run {
     /// Bytes of memory that it takes.
     pub fn memory_bytes(&self) -> u64 {
         self.len.next_multiple_of(PAGE_BYTES)
+    }
+
+    /// Notes that an entry of a tier has it from now on, or no longer: see [`crate::Weigh::note_kept`].
+    pub fn note_kept(&self, is_kept: bool) {
+        let bytes = self.memory_bytes() as i64;
+        if is_kept && self.kept.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.file.in_flight.add(-bytes);
+        }
+        if !is_kept && self.kept.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.file.in_flight.add(bytes);
+        }
     }
 
     /// Gives the pages of bytes `start..end` to a socket, as many as it takes: at least one byte, or an error
@@ -127,6 +146,9 @@ impl Drop for Run {
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         // Cannot fail for a range inside of a file in memory; if it did, the memory would be lost and nothing else.
         let _ = fallocate(&self.file.fd, flags, self.offset, self.memory_bytes().max(1));
+        if *self.kept.get_mut() == 0 {
+            self.file.in_flight.add(-(self.memory_bytes() as i64));
+        }
     }
 }
 
@@ -136,6 +158,7 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
 
     use super::*;
+    use crate::{Insertion, Tier, TierConfig, Weigh};
 
     fn content(len: usize, seed: u8) -> Vec<u8> {
         (0..len).map(|index| (index % 251) as u8 ^ seed).collect()
@@ -148,7 +171,7 @@ mod tests {
 
     #[test]
     fn what_was_stored_is_read_and_sent_byte_for_byte() {
-        let pages = Pages::new().unwrap();
+        let pages = Pages::new(InFlight::default()).unwrap();
         let bodies: Vec<_> = [1, 4096, 100_000, 300_001].map(|len| content(len, len as u8)).into();
         let runs: Vec<_> =
             bodies.iter().map(|body| pages.store(&[&body[..1], &body[1..]]).unwrap()).collect();
@@ -176,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_dropped_run_gives_its_memory_back() {
-        let pages = Pages::new().unwrap();
+        let pages = Pages::new(InFlight::default()).unwrap();
         let kept = pages.store(&[content(10_000, 1)]).unwrap();
         let before = memory(&pages);
         let dropped: Vec<_> = (0..100).map(|seed| pages.store(&[content(100_000, seed)]).unwrap()).collect();
@@ -187,8 +210,55 @@ mod tests {
     }
 
     #[test]
+    fn a_run_is_in_flight_unless_a_tier_keeps_it() {
+        #[derive(Clone)]
+        struct Body(Arc<Run>);
+        impl Weigh for Body {
+            fn bytes(&self) -> usize {
+                self.0.memory_bytes() as usize
+            }
+
+            fn note_kept(&self, is_kept: bool) {
+                self.0.note_kept(is_kept);
+            }
+        }
+        let in_flight = InFlight::default();
+        let pages = Pages::new(in_flight.clone()).unwrap();
+        let body = || Body(Arc::new(pages.store(&[content(300_000, 1)]).unwrap()));
+        let tier =
+            Tier::new(TierConfig { bytes_max: 1 << 20, object_max_fraction: 0.5, ..TierConfig::default() });
+        let (first, bytes) = (body(), 303_104);
+        assert_eq!(in_flight.bytes().0, bytes);
+        assert_eq!(tier.insert(1 << 64, first.clone()), Insertion::Inserted);
+        assert_eq!(in_flight.bytes().0, 0);
+        // Under a second key, in place of itself, and replaced: it is kept until none has it.
+        assert_eq!(tier.insert(2 << 64, first.clone()), Insertion::Inserted);
+        assert_eq!(tier.insert(2 << 64, first.clone()), Insertion::Replaced);
+        assert_eq!(tier.insert(1 << 64, body()), Insertion::Replaced);
+        assert_eq!(in_flight.bytes().0, 0);
+        drop(tier.remove(2 << 64));
+        assert_eq!(in_flight.bytes().0, bytes);
+        drop(first);
+        assert_eq!(in_flight.bytes().0, 0);
+        // Evicted while it is being sent.
+        let sent = tier.lookup(1 << 64).unwrap();
+        tier.resize(1 << 10);
+        assert_eq!(in_flight.bytes().0, bytes);
+        drop(sent);
+        assert_eq!(in_flight.bytes().0, 0);
+        // What the tier refuses is in flight for as long as somebody has it; what is cleared is not.
+        let refused = body();
+        assert!(matches!(tier.insert(3 << 64, refused.clone()), Insertion::Refused(_)));
+        assert_eq!(in_flight.bytes().0, bytes);
+        tier.resize(1 << 20);
+        assert_eq!(tier.insert(3 << 64, refused), Insertion::Inserted);
+        tier.clear();
+        assert_eq!((tier.stats().entries, in_flight.bytes().0), (0, 0));
+    }
+
+    #[test]
     fn a_range_outside_of_the_run_is_refused() {
-        let pages = Pages::new().unwrap();
+        let pages = Pages::new(InFlight::default()).unwrap();
         let run = pages.store(&[b"abc"]).unwrap();
         for (start, end) in [(0, 4), (3, 3), (2, 1)] {
             let error = run.send(io::stdout(), start, end).unwrap_err();

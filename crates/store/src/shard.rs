@@ -6,7 +6,7 @@ use parking_lot::{RwLock, RwLockWriteGuard};
 
 use crate::eviction::{self, Clock, Eviction, Step};
 use crate::slots::{Slot, Slots};
-use crate::tier::Policy;
+use crate::tier::{Policy, Weigh};
 
 /// Looks of the evictor under one hold of the lock.
 const LOOKS_PER_HOLD: usize = 32;
@@ -57,7 +57,7 @@ pub(crate) enum Evicted<V> {
     Empty,
 }
 
-impl<V> Shard<V> {
+impl<V: Weigh> Shard<V> {
     /// Most bytes that the table and the policy take per entry.
     pub(crate) const ENTRY_BYTES: usize = Slots::<V>::ENTRY_BYTES + eviction::ENTRY_BYTES;
 
@@ -141,7 +141,7 @@ impl<V> Shard<V> {
     }
 }
 
-impl<V> Entries<V> {
+impl<V: Weigh> Entries<V> {
     /// The index of a key's entry.
     pub(crate) fn find(&self, key: u128) -> Option<u32> {
         self.slots.find(key)
@@ -155,6 +155,7 @@ impl<V> Entries<V> {
     /// Adds an entry for a key that has none. Returns whether the key was evicted not long ago.
     pub(crate) fn add(&mut self, key: u128, value: V, bytes: u32, clock: &Clock) -> bool {
         self.fit();
+        value.note_kept(true);
         let id = self.slots.insert(Slot::new(key, value, bytes));
         self.eviction.admit(&mut self.slots, id, clock)
     }
@@ -163,7 +164,9 @@ impl<V> Entries<V> {
     pub(crate) fn replace(&mut self, id: u32, value: V, bytes: u32, clock: &Clock) -> V {
         let slot = self.slots.at_mut(id);
         let bytes_before = std::mem::replace(&mut slot.bytes, bytes);
+        value.note_kept(true);
         let old = std::mem::replace(&mut slot.value, value);
+        old.note_kept(false);
         self.eviction.replace(&mut self.slots, id, bytes_before, clock);
         old
     }
@@ -182,12 +185,14 @@ impl<V> Entries<V> {
     /// Empties the shard and returns what was in it, to be dropped outside the lock.
     pub(crate) fn drain(&mut self, policy: Policy) -> Slots<V> {
         self.eviction = eviction::new(policy);
+        self.slots.iter().for_each(|slot| slot.value.note_kept(false));
         std::mem::replace(&mut self.slots, Slots::new())
     }
 
     /// Takes an entry out of the table that is in no queue.
     fn take(&mut self, id: u32) -> Slot<V> {
         let slot = self.slots.take(id);
+        slot.value.note_kept(false);
         let mut gap = id;
         while let Some(left) = self.slots.close(gap) {
             self.eviction.mend(&mut self.slots, left, gap);

@@ -31,12 +31,20 @@ pub trait Weigh {
     /// Bytes that the value keeps allocated outside of `Self`: its heap, with the allocator's rounding where that is
     /// known. The tier asks once, on insertion; a value must not grow while it is stored.
     fn bytes(&self) -> usize;
+
+    /// Told, under a lock, when an entry of a tier has taken it, and when it has it no longer: for whoever counts what is held
+    /// beside the tier.
+    fn note_kept(&self, _is_kept: bool) {}
 }
 
 impl<T: Weigh> Weigh for Arc<T> {
     /// The shared struct, its two counts, and its own heap.
     fn bytes(&self) -> usize {
         size_of::<T>() + 2 * size_of::<usize>() + T::bytes(self)
+    }
+
+    fn note_kept(&self, is_kept: bool) {
+        T::note_kept(self, is_kept);
     }
 }
 

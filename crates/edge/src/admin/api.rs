@@ -267,6 +267,8 @@ fn status_json(
         "connections": status.connections,
         "connections_max": connections_max,
         "fills_in_flight": status.flights,
+        "bodies_in_flight_bytes": status.bodies_in_flight.0,
+        "bodies_in_flight_bytes_max": status.bodies_in_flight.1,
         "requests": requests.collect::<std::collections::BTreeMap<_, _>>(),
         "requests_total": totals.requests(),
         "body_bytes_sent": totals.body_bytes_sent,

@@ -20,7 +20,7 @@ use crate::deliver::{self, Sent};
 use crate::flow::Flow;
 use crate::h1::body::Framing;
 use crate::origin::{BodyPart, RequestBody};
-use crate::pieces::{Piece, Pieces};
+use crate::pieces::{BrokenOff, Piece, Pieces};
 use crate::refusal::Refusal;
 use crate::request::Request;
 use crate::worker::{Watch, Worker};
@@ -101,8 +101,8 @@ pub(super) enum Follows {
 pub(super) enum Fault {
     /// The visitor left or took too long.
     Visitor,
-    /// The origin broke off, or gave another number of bytes than it promised.
-    Origin,
+    /// The origin broke off, or gave another number of bytes than it promised; or there was no room for more.
+    Origin(Why),
     /// The other end of a tunnel broke off.
     Tunnel,
 }
@@ -371,7 +371,7 @@ impl Exchange {
         let body_bytes = sender.sent;
         let why = match ended {
             Some(Ok(())) => told.note.why,
-            Some(Err(Fault::Tunnel | Fault::Origin)) => Why::OriginProtocol,
+            Some(Err(Fault::Tunnel | Fault::Origin(_))) => Why::OriginProtocol,
             Some(Err(Fault::Visitor)) => Why::ClientGone,
             None => {
                 self.worker.count_limit(Limit::IdleTime);
@@ -428,13 +428,13 @@ impl Exchange {
                 outgoing.reset(fault);
                 match fault {
                     Fault::Visitor | Fault::Tunnel => Why::ClientGone,
-                    Fault::Origin => {
+                    Fault::Origin(why) => {
                         // What the origin broke off has not been stored, whatever was meant to be, and must not look whole.
                         told.note.stored = false;
                         match self.fault.take() {
                             // It broke off because its request did.
                             Some(_) => Why::ClientGone,
-                            None => Why::OriginProtocol,
+                            None => why,
                         }
                     }
                 }
@@ -482,7 +482,8 @@ impl<'a, O: Outgoing> Sender<'a, O> {
                     while at < end {
                         let room = self.room((end - at).min(SEND_BYTES as u64) as usize).await?;
                         let mut bytes = BytesMut::zeroed(room);
-                        let read = run.read(at, &mut bytes).map_err(|_| Fault::Origin)?;
+                        let read =
+                            run.read(at, &mut bytes).map_err(|_| Fault::Origin(Why::OriginProtocol))?;
                         bytes.truncate(read);
                         at += read as u64;
                         self.give(bytes.freeze()).await?;
@@ -495,7 +496,7 @@ impl<'a, O: Outgoing> Sender<'a, O> {
         match self.promised {
             // Its last bytes have told the end.
             Some(length) if length == self.sent && length > 0 && !self.may_trail => return Ok(()),
-            Some(length) if length != self.sent => return Err(Fault::Origin),
+            Some(length) if length != self.sent => return Err(Fault::Origin(Why::OriginProtocol)),
             _ => {}
         }
         self.end(&trailers).await
@@ -507,7 +508,7 @@ impl<'a, O: Outgoing> Sender<'a, O> {
 
     /// The next piece, unless the visitor leaves before it is there.
     async fn next(&mut self, pieces: &mut Pieces) -> Result<Option<Piece>, Fault> {
-        self.unless_reset(pieces.next()).await?.map_err(|_| Fault::Origin)
+        self.unless_reset(pieces.next()).await?.map_err(|BrokenOff(why)| Fault::Origin(why))
     }
 
     /// What `future` comes to, unless the visitor leaves before.
@@ -540,7 +541,7 @@ impl<'a, O: Outgoing> Sender<'a, O> {
     async fn give(&mut self, mut bytes: Bytes) -> Result<(), Fault> {
         let sent = self.sent + bytes.len() as u64;
         if self.promised.is_some_and(|promised| sent > promised) {
-            return Err(Fault::Origin);
+            return Err(Fault::Origin(Why::OriginProtocol));
         }
         let ends = self.promised == Some(sent) && !self.may_trail;
         while !bytes.is_empty() {

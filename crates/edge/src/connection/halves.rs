@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use rustix::net::{SendFlags, send};
-use semantics::Fields;
+use semantics::{Fields, Why};
 use store::Run;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use crate::answer::Body;
 use crate::h1;
 use crate::object::Stored;
-use crate::pieces::{Piece, Pieces};
+use crate::pieces::{BrokenOff, Piece, Pieces};
 use crate::worker::{Watch, Worker};
 
 use super::Gone;
@@ -36,8 +36,8 @@ const SMALL_PIECE_BYTES: usize = 512;
 pub(super) enum Unwritten {
     /// The visitor left or took too long.
     Visitor,
-    /// The origin broke off.
-    Origin,
+    /// The origin broke off, or there was no room for more.
+    Origin(Why),
 }
 
 impl From<Unwritten> for Gone {
@@ -161,7 +161,7 @@ impl Writer<'_> {
                 let slice = stored.body_at(at);
                 let slice = &slice[..slice.len().min((end - at) as usize)];
                 if slice.is_empty() {
-                    return Err(Unwritten::Origin);
+                    return Err(Unwritten::Origin(Why::OriginProtocol));
                 }
                 slices[count] = IoSlice::new(slice);
                 at += slice.len() as u64;
@@ -213,7 +213,8 @@ impl Writer<'_> {
         let mut buffer = vec![0; PAGES_READ_BYTES.min((end - start) as usize)];
         loop {
             let wanted = buffer.len().min((end - at) as usize);
-            let read = run.read(at, &mut buffer[..wanted]).map_err(|_| Unwritten::Origin)?;
+            let read =
+                run.read(at, &mut buffer[..wanted]).map_err(|_| Unwritten::Origin(Why::OriginProtocol))?;
             self.write(worker, head, &[&buffer[..read]]).await?;
             head = &[];
             at += read as u64;
@@ -236,7 +237,7 @@ impl Writer<'_> {
         loop {
             // The head goes out with the first piece, or alone if that is not there yet.
             let next = self.next_piece(worker, out, pieces.next()).await?;
-            match next.map_err(|_| Unwritten::Origin)? {
+            match next.map_err(|BrokenOff(why)| Unwritten::Origin(why))? {
                 Some(Piece::Bytes(piece)) => self.write_piece(worker, out, &piece, is_chunked).await?,
                 Some(Piece::Pages(run, start, end)) => {
                     self.write_pages(worker, out, &run, start, end).await?;

@@ -516,15 +516,17 @@ async fn respond(
     worker.return_buffer(out);
     // The last guard of what was promised: whatever went wrong below, a short body never ends cleanly.
     let written = match (written, promised) {
-        (Ok(()), Some(length)) if writer.sent != head_bytes + length => Err(Unwritten::Origin),
+        (Ok(()), Some(length)) if writer.sent != head_bytes + length => {
+            Err(Unwritten::Origin(Why::OriginProtocol))
+        }
         (written, _) => written,
     };
     // What the origin broke off has not been stored, whatever was meant to be.
-    told.note.stored &= !matches!(written, Err(Unwritten::Origin));
+    told.note.stored &= !matches!(written, Err(Unwritten::Origin(_)));
     let why = match &written {
         Ok(()) => told.note.why,
         Err(Unwritten::Visitor) => Why::ClientGone,
-        Err(Unwritten::Origin) => Why::OriginProtocol,
+        Err(Unwritten::Origin(why)) => *why,
     };
     let head_bytes = head_bytes.min(writer.sent);
     let sent = Sent {
@@ -539,7 +541,7 @@ async fn respond(
         Ok(()) if request.method == Method::Connect => Ok(After::Close),
         Ok(()) => Ok(after),
         Err(Unwritten::Visitor) => Err(Gone),
-        Err(Unwritten::Origin) => {
+        Err(Unwritten::Origin(_)) => {
             // The visitor must not take what came for the whole: a reset says so even where the body ends with the
             // connection.
             writer.reset();

@@ -451,7 +451,7 @@ impl Outgoing for Answering {
     fn reset(&mut self, by: Fault) {
         let reason = match by {
             Fault::Visitor | Fault::Tunnel => Reason::CANCEL,
-            Fault::Origin => Reason::INTERNAL_ERROR,
+            Fault::Origin(_) => Reason::INTERNAL_ERROR,
         };
         match &mut self.stream {
             Some(stream) => stream.send_reset(reason),

@@ -11,11 +11,13 @@ use semantics::key::hash;
 use semantics::range::{self, ContentRange, Part, Span};
 use semantics::update::{HeadUpdate, update_from_head};
 use semantics::{Facts, Fields};
+use store::Room;
 use tokio::sync::oneshot;
 
 use super::{Job, Outcome, RangeWanted, Report, Shape};
 use crate::answer::{ContentRange as Described, OriginNote};
 use crate::flight::{Arriving, End, FAILURE_HOLD_MS, Fill, Landing, Pilot};
+use crate::in_flight::{For, SMALL_BYTES, counted, fill_bytes};
 use crate::lookup::{self, Place, Purged};
 use crate::object::{Object, Parts, Sliced, Stored, WholeBody};
 use crate::origin::{FetchError, OriginResponse};
@@ -46,6 +48,16 @@ impl Job {
         self.finish(pilot, false);
     }
 
+    /// Leave for a fill to begin, before any of its body is read. None is needed for what is small; what turns out to be large
+    /// waits then.
+    pub(super) async fn room_for(&self, shape: &Shape) -> Option<Room> {
+        let in_flight = &self.worker.shared.in_flight;
+        match shape.length() {
+            Some(length) if length > SMALL_BYTES => self.worker.leave(fill_bytes(length), For::New).await,
+            _ => Some(in_flight.count(0)),
+        }
+    }
+
     /// Opens a fill under the key where it will be stored, and lets everybody in.
     pub(crate) fn start_fill(&self, pilot: &Pilot, facts: Facts, head: Fields, shape: &Shape) -> Arc<Fill> {
         let shared = &self.worker.shared;
@@ -69,7 +81,7 @@ impl Job {
             is_wider: self.exact_range().is_some(),
             sliced: sliced.map(|sliced| (shared.clone(), sliced)),
             head,
-            body: Arriving::default(),
+            body: Arriving::new(&shared.in_flight),
         });
         if self.is_only_passing(&fill) {
             // Nobody new follows it: who comes later finds the head and reads what is there, on disk or in this fill.
@@ -90,13 +102,14 @@ impl Job {
         }
     }
 
-    /// Streams the body into the fill, to disk and, if it came whole, into the store.
+    /// Streams the body into the fill, to disk and, if it came whole, into the store. `room`: what it has leave for.
     pub(crate) async fn fill(
         &self,
         pilot: &Pilot,
         fill: &Arc<Fill>,
         shape: Shape,
         mut response: Box<OriginResponse>,
+        mut room: Room,
     ) {
         let mut kept = KeptBytes { worker: &self.worker, bytes: 0 };
         let mut keeps = !self.is_only_passing(fill);
@@ -138,11 +151,24 @@ impl Job {
                 fill.abandon();
                 self.finish(pilot, false);
             }
-            left = left.saturating_sub(piece.len() as u64);
+            let bytes = piece.len() as u64;
+            let piece = counted(&self.worker.shared.in_flight, piece);
+            room.shrink(2 * bytes);
+            left = left.saturating_sub(bytes);
             // To the disk first: what the fill then gives up is on its way there.
             to_disk.push(&piece);
             if !fill.push(piece, to_disk.is_worth(left)).await {
                 return self.break_off(pilot, fill, to_disk);
+            }
+            let may_wait = left > 0 && room.bytes() == 0 && fill.progress().bytes > SMALL_BYTES;
+            if may_wait && !self.worker.settled(fill).await {
+                if !keeps {
+                    return self.break_off(pilot, fill, to_disk);
+                }
+                // Its window may be small enough.
+                keeps = false;
+                fill.abandon();
+                self.finish(pilot, false);
             }
         }
         fill.end(End::Complete);

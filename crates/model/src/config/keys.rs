@@ -693,6 +693,12 @@ static STORE: Table = Table {
     groups: &[&[
         size("memory", settings::MEMORY, "Memory of the cache: bodies, heads and index."),
         key(
+            "in_flight",
+            Kind::Size { min: settings::IN_FLIGHT.0, max: settings::IN_FLIGHT.1 },
+            "Memory of bodies on their way, beside `memory`: being fetched, read from disk, written to it or sent. At the bound, requests for large bodies that memory lacks get 503; small ones go on.",
+        )
+        .or("half of `memory`, from 32MiB to 1GiB"),
+        key(
             "eviction",
             Kind::OneOf(&["lgdsf", "lru", "sieve", "s3-fifo"]),
             "How the cache chooses what to keep in memory.",

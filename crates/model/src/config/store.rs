@@ -10,6 +10,7 @@ pub(super) fn build(findings: &mut Findings<'_>, section: Option<&Section>) -> S
     let mut settings = StoreSettings::default();
     let Some(section) = section else { return settings };
     settings.memory = section.size("memory").unwrap_or(settings.memory);
+    settings.in_flight = section.size("in_flight");
     settings.eviction = match section.text("eviction").map(|(word, _)| word) {
         Some("lru") => Eviction::Lru,
         Some("sieve") => Eviction::Sieve,

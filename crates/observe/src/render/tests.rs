@@ -157,6 +157,7 @@ fn full_readings(origin: Slot) -> Readings {
         quic_dropped: [8, 0, 1],
         purges_remembered: 3,
         fills_in_flight: 2,
+        bodies_in_flight: (7, 9),
         workers: 2,
     }
 }

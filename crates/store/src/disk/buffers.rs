@@ -11,17 +11,24 @@ use super::format::BLOCK;
 const CLASS_MIN: u32 = 13;
 const CLASS_MAX: u32 = 22;
 
-/// Bytes of buffers kept for the next use.
-const KEPT_BYTES_MAX: usize = 32 << 20;
+/// Bytes of buffers kept for the next use, at most.
+const KEPT_BYTES_MAX: u64 = 32 << 20;
+
+/// Bytes of memory that reading so many bytes of a record takes, at most: a buffer has room for whole blocks around them, and is a
+/// power of two.
+pub fn buffer_bytes(len: u64) -> u64 {
+    (len + 3 * BLOCK).next_power_of_two().max(1 << CLASS_MIN)
+}
 
 /// Buffers that wait for their next use. Cheap to clone; all clones are one.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct Buffers(Arc<Mutex<Kept>>);
 
 #[derive(Default)]
 struct Kept {
     by_class: [Class; (CLASS_MAX - CLASS_MIN + 1) as usize],
     bytes: usize,
+    bytes_max: usize,
 }
 
 #[derive(Default)]
@@ -39,7 +46,19 @@ pub(crate) struct Buffer {
     home: Buffers,
 }
 
+impl Default for Buffers {
+    fn default() -> Self {
+        Buffers::keeping(u64::MAX)
+    }
+}
+
 impl Buffers {
+    /// None yet, and so many bytes or [`KEPT_BYTES_MAX`] later.
+    pub(crate) fn keeping(bytes_max: u64) -> Self {
+        let kept = Kept { bytes_max: bytes_max.min(KEPT_BYTES_MAX) as usize, ..Kept::default() };
+        Buffers(Arc::new(Mutex::new(kept)))
+    }
+
     /// A buffer of `len` bytes of any content.
     pub(crate) fn take(&self, len: usize) -> Buffer {
         let class = (len + BLOCK as usize).next_power_of_two().trailing_zeros().max(CLASS_MIN);
@@ -76,7 +95,7 @@ impl Kept {
     fn keep(&mut self, memory: Vec<u8>) {
         let class = memory.len().trailing_zeros() - CLASS_MIN;
         if let Some(kept) = self.by_class.get_mut(class as usize)
-            && self.bytes + memory.len() <= KEPT_BYTES_MAX
+            && self.bytes + memory.len() <= self.bytes_max
         {
             self.bytes += memory.len();
             kept.memory.push(memory);
@@ -85,6 +104,11 @@ impl Kept {
 }
 
 impl Buffer {
+    /// Bytes of memory that it takes.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        self.memory.len() as u64
+    }
+
     /// Makes it shorter.
     pub(crate) fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);

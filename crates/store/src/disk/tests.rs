@@ -10,6 +10,7 @@ mod model;
 
 use super::format::SEGMENTS_AT;
 use super::*;
+use crate::InFlight;
 use crate::slots_test_key as key;
 
 const MIB: u64 = 1 << 20;
@@ -34,7 +35,13 @@ type Reports = Vec<Result<Opened, OpenError>>;
 
 fn open_all(shelves: Vec<(Arc<dyn Shelf>, u64)>, engine: EngineKind) -> (Arc<Disks>, Reports) {
     let config = |(shelf, bytes)| DiskConfig { shelf, bytes, writes_per_day: 10_000_000 };
-    let common = DisksConfig { owner: 1, chance: 2, minutes: Arc::new(|| 29_700_000), engine };
+    let common = DisksConfig {
+        owner: 1,
+        chance: 2,
+        minutes: Arc::new(|| 29_700_000),
+        engine,
+        in_flight: InFlight::default(),
+    };
     let (disks, reports) = Disks::open(shelves.into_iter().map(config).collect(), &common);
     (Arc::new(disks), reports.into_iter().map(|report| report.1).collect())
 }
@@ -204,8 +211,13 @@ fn disks_that_were_closed_are_read_on_and_can_be_opened_again_in_place() {
     other.close();
     let shelf = Arc::new(Directory::create(&scratch.0).unwrap());
     let config = DiskConfig { shelf, bytes: 65 * MIB, writes_per_day: 10_000_000 };
-    let common =
-        DisksConfig { owner: 1, chance: 3, minutes: Arc::new(|| 29_700_000), engine: EngineKind::Pool };
+    let common = DisksConfig {
+        owner: 1,
+        chance: 3,
+        minutes: Arc::new(|| 29_700_000),
+        engine: EngineKind::Pool,
+        in_flight: InFlight::default(),
+    };
     let reports = disks.reopen(vec![config], &common);
     assert!(!reports[0].1.as_ref().unwrap().is_new);
     for number in 0..80 {

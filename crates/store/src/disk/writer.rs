@@ -19,6 +19,9 @@ use super::volume::{Health, Ledger, Volume, count};
 /// Bytes that may wait to be written: about half a second of a fast disk's work.
 const QUEUE_BYTES_MAX: u64 = 64 << 20;
 
+/// Values up to this have a part of the queue of their own.
+const SMALL_BYTES: u64 = 64 << 10;
+
 /// Things for which a queue keeps room when it is empty: a full one of small values takes tens of megabytes.
 pub(crate) const ROOM_KEPT: usize = 1024;
 
@@ -121,11 +124,12 @@ pub(crate) enum Next {
     Stop,
 }
 
-/// Asks for a value to be written, in place of the key's former one. `false`, counted, when it won't be.
-pub(crate) fn put(volume: &Volume, queue: &Queue, draft: Draft) -> bool {
+/// Asks for a value to be written, in place of the key's former one. `false`, counted, when it won't be: as when as many bytes
+/// wait as may.
+pub(crate) fn put(volume: &Volume, queue: &Queue, draft: Draft, waiting_max: u64) -> bool {
     let bytes = draft.bytes();
     let mut ledger = volume.ledger.lock();
-    if queue.is_stopped() || queue.bytes() + bytes > QUEUE_BYTES_MAX {
+    if queue.is_stopped() || !may_wait(bytes, queue.bytes(), waiting_max.min(QUEUE_BYTES_MAX)) {
         count(&volume.counts.refused_queue_full, 1);
         return false;
     }
@@ -144,6 +148,12 @@ pub(crate) fn put(volume: &Volume, queue: &Queue, draft: Draft) -> bool {
     queue.bytes.fetch_add(bytes, Ordering::Relaxed);
     queue.push(Item::Value(Asked { draft, ticket, replaces }));
     true
+}
+
+/// Whether so many bytes may wait beside those that do: small values alone have the last eighth, and alone one of any size may.
+fn may_wait(bytes: u64, waiting: u64, waiting_max: u64) -> bool {
+    let kept_free = if bytes <= SMALL_BYTES { 0 } else { waiting_max / 8 };
+    waiting == 0 || waiting + bytes <= waiting_max - kept_free
 }
 
 /// Takes a key out, at once and for good. `false` when the disk has nothing under it.
@@ -454,4 +464,19 @@ fn report(volume: &Volume, error: &std::io::Error) {
         "perigee: {}: the index cannot be written, so the next start takes longer: {error}",
         volume.name
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_small_may_wait_where_slices_may_not_any_more() {
+        const MIB: u64 = 1 << 20;
+        assert!(may_wait(MIB, 6 * MIB, 8 * MIB));
+        assert!(!may_wait(MIB + 1, 6 * MIB, 8 * MIB));
+        assert!(may_wait(SMALL_BYTES, 8 * MIB - SMALL_BYTES, 8 * MIB));
+        assert!(!may_wait(SMALL_BYTES, 8 * MIB - SMALL_BYTES + 1, 8 * MIB));
+        assert!(may_wait(MIB, 0, 1) && !may_wait(1, 1, 1));
+    }
 }

@@ -343,7 +343,7 @@ fn counted_index_bytes_bound_the_allocated_ones_up_and_down() {
 #[test]
 fn an_entry_with_a_shared_value_takes_at_most_87_bytes() {
     assert_eq!(size_of::<Option<crate::slots::Slot<Arc<u8>>>>(), 48);
-    assert_eq!(Shard::<Arc<u8>>::ENTRY_BYTES, 87);
+    assert_eq!(Shard::<Arc<Page>>::ENTRY_BYTES, 87);
 }
 
 // --- The policies ---

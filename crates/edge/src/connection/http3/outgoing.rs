@@ -184,7 +184,7 @@ impl Outgoing for Answering {
     fn reset(&mut self, by: Fault) {
         let why = match by {
             Fault::Visitor | Fault::Tunnel => Code::RequestCancelled,
-            Fault::Origin => Code::InternalError,
+            Fault::Origin(_) => Code::InternalError,
         };
         self.is_finished = true;
         let _ = self.send.reset(code(why));

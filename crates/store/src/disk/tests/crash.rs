@@ -138,6 +138,7 @@ impl Driver {
             set: RwLock::new(Arc::new(Set { disks: vec![disk], fleet: Arc::default() })),
             in_use: Arc::default(),
             buffers,
+            in_flight: Default::default(),
             engine: super::EngineKind::Pool,
             pool: None,
             started: std::time::Instant::now(),
@@ -229,7 +230,7 @@ impl Driver {
                 let _ = self.volume.admission.lock().admit(key(number), 1, self.now);
                 let len = length(&mut self.chance, self.mix);
                 let version = self.oracle.lock().add(number, Some(len));
-                assert!(writer::put(&self.volume, &self.queue, versioned(number, version, len)));
+                assert!(writer::put(&self.volume, &self.queue, versioned(number, version, len), u64::MAX));
             }
             60..70 => {
                 self.oracle.lock().add(number, None);
