@@ -455,7 +455,7 @@ fn fixed(settings: &EdgeSettings) -> [(&'static str, String); 17] {
         acme: _,
         admin,
         workers,
-        store: StoreSettings { memory: _, eviction, disks },
+        store: StoreSettings { memory: _, in_flight: _, eviction, disks },
         node,
         access_log,
         access_log_format,
