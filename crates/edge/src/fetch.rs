@@ -219,7 +219,8 @@ pub(crate) async fn fly(mut job: Job, pilot: Pilot, interim: Interim, report: on
             Judged::Keep { facts, fields, response, shape } => {
                 let Some(room) = job.room_for(&shape).await else {
                     pilot.flight().land(Landing::Failed { why: Why::Limit, shared: true });
-                    job.finish(&pilot, false);
+                    // Who has something stale gives that for a moment, and asks the origin for nothing.
+                    job.finish(&pilot, true);
                     return tell(Outcome::Failed(Why::Limit));
                 };
                 let fill = job.start_fill(&pilot, facts, fields, &shape);

@@ -353,6 +353,11 @@ impl Fill {
         arrived.saturating_sub(slowest.unwrap_or(0))
     }
 
+    /// Whether nobody reads it but, perhaps, one.
+    pub(crate) fn has_one_reader(&self) -> bool {
+        self.body.data.lock().readers.len() <= 1
+    }
+
     /// Whether its readers find on disk, or get from the origin once more, what they miss here.
     fn leads_to_disk(&self) -> bool {
         self.sliced.is_some() && has_strong_validator(&self.head)

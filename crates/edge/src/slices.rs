@@ -88,6 +88,8 @@ struct Stretch {
     start: u64,
     len: u64,
     fill: Arc<Fill>,
+    /// Whether it breaks off when nobody is left to read it.
+    needs_reader: bool,
     /// Why it broke off.
     failed: Arc<OnceLock<Failed>>,
 }
@@ -128,7 +130,7 @@ impl Drop for Registered {
 /// Lets readers find a fill whose bytes begin at `start` of the body.
 pub(crate) fn register(shared: &Arc<Shared>, id: u128, start: u64, fill: &Arc<Fill>) -> Registered {
     let len = fill.length.unwrap_or(u64::MAX);
-    let stretch = Stretch { start, len, fill: fill.clone(), failed: Arc::default() };
+    let stretch = Stretch { start, len, fill: fill.clone(), needs_reader: true, failed: Arc::default() };
     shared.stretches.by_body.lock().entry(id).or_default().push(stretch);
     Registered { shared: shared.clone(), id, fill: fill.clone() }
 }
@@ -255,7 +257,8 @@ impl SliceReader {
     /// Follows a fill that has byte [`SliceReader::new`]'s `start` next, for as long as it can.
     pub(crate) fn follow(&mut self, reader: FillReader, fill: &Arc<Fill>, fill_start: u64) {
         let len = fill.length.unwrap_or(u64::MAX);
-        let stretch = Stretch { start: fill_start, len, fill: fill.clone(), failed: Arc::default() };
+        let (failed, fill) = (Arc::default(), fill.clone());
+        let stretch = Stretch { start: fill_start, len, fill, needs_reader: true, failed };
         self.source = Source::Fetch(reader, stretch, IsNew::Followed);
     }
 
@@ -355,7 +358,9 @@ impl SliceReader {
                     Ok(Some(mut piece)) => {
                         piece.truncate((self.end - self.offset).min(piece.len() as u64) as usize);
                         self.offset += piece.len() as u64;
-                        if is_tight && self.has_next() {
+                        // What only passes ends with its last reader, and would be asked for once more.
+                        let may_leave = !(stretch.needs_reader && stretch.fill.has_one_reader());
+                        if is_tight && may_leave && self.has_next() {
                             // Else the fill would lie there until the visitor has taken this.
                             self.source = Source::None;
                         }
@@ -499,7 +504,8 @@ impl SliceReader {
             };
             // Whoever is slow goes on from disk, and does not keep all of it in memory meanwhile.
             fill.abandon();
-            Stretch { start, len: end - start, fill: Arc::new(fill), failed: Arc::default() }
+            let (fill, failed) = (Arc::new(fill), Arc::default());
+            Stretch { start, len: end - start, fill, needs_reader: false, failed }
         };
         let bytes = fill_bytes(end - start);
         let (mut asked, mut room) = (None, None);

@@ -105,7 +105,8 @@ impl InFlight {
         let mut state = self.0.lock();
         state.bytes += bytes;
         let mut granted = Vec::new();
-        if !state.waiting.is_empty() && (state.bytes.max(0) as u64) < state.max {
+        // More makes no room.
+        if bytes <= 0 && !state.waiting.is_empty() && (state.bytes.max(0) as u64) < state.max {
             state.waiting.retain(|waiting| !waiting.granted.is_closed());
             let mut at = 0;
             while let Some(bytes) = state.waiting.get(at).map(|waiting| waiting.bytes) {
@@ -142,8 +143,10 @@ impl Room {
     /// Gives bytes back, at most all: they are counted elsewhere by now, or not needed.
     pub fn shrink(&mut self, by: u64) {
         let by = by.min(self.bytes);
-        self.bytes -= by;
-        self.of.add(-(by as i64));
+        if by > 0 {
+            self.bytes -= by;
+            self.of.add(-(by as i64));
+        }
     }
 
     /// These bytes, which count for as long as any part of them is held: as many as they are, whatever was asked for.

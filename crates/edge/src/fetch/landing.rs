@@ -126,13 +126,14 @@ impl Job {
             self.finish(pilot, false);
         }
         let (mut to_disk, _alone) = self.to_disk(fill, &shape);
+        let mut left = shape.length().unwrap_or(u64::MAX);
         if let Shape::Rest { held, .. } = &shape {
             for piece in held {
+                left = left.saturating_sub(piece.len() as u64);
                 to_disk.push(piece);
                 fill.push(piece.clone(), true).await;
             }
         }
-        let mut left = shape.length().unwrap_or(u64::MAX);
         let mut resumed = 0;
         while let Some(piece) = response.body.chunk().await {
             let piece = match piece {
