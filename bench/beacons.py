@@ -5,9 +5,9 @@ Each network has 32 /24s of its own; where its town is, location data says. A be
 to, two of the seven next by distance, one at random) and is posted to the router's admin address; 10 s after the last of a stage, DNS
 is asked with client subnets where 5,000 visitors are sent. `worse_at_low_n`: rounds in which visitors waited longer after 10, 100
 or 300 beacons than by geography alone. `share_…`: of what geography costs. `oracle_cells`: that share, if of each town the mean of its
-networks were known exactly: who can't tell networks apart gets no better. With `--systems`, location data says also which network is whose;
-with `--blocks` it doesn't, but what is of one system lies side by side, as on the internet: two /24s of a /16 are of one system in
-68 of 100 cases here, there in 85 (of one /20 in 95).
+networks were known exactly: who can't tell networks apart gets no better. Location data says also whose each network is, as
+docs/routing.md asks for (`geo build --systems`). With `--prefixes` it doesn't; with `--blocks` neither, but what is of one system lies
+side by side, as on the internet: two /24s of a /16 are of one system in 68 of 100 cases here, there in 85 (of one /20 in 95).
 """
 import argparse
 import http.client
@@ -66,7 +66,7 @@ def one_round(rig, options, seed, stages):
                      for town, network in networks)
     location = rig.path(f"{name}.geo")
     argv = [os.environ["PERIGEE"], "geo", "build", "--list", rig.write(f"{name}.csv", places), "--output", location]
-    if options.systems:
+    if not (options.blocks or options.prefixes):
         systems = "".join(f"{text(network['address'])}\t{text(network['address'] + (1 << (32 - NETWORK_BITS)) - 1)}\t{network['asn']}\n"
                           for _, network in networks)
         argv += ["--systems", rig.write(f"{name}.tsv", systems)]
@@ -137,6 +137,6 @@ if __name__ == "__main__":
     parser.add_argument("--towns", type=int, default=1_500)
     parser.add_argument("--seed", type=int)
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--systems", action="store_true", help="location data says whose each network is")
-    which.add_argument("--blocks", action="store_true", help="it does not, but a system's networks lie side by side")
+    which.add_argument("--prefixes", action="store_true", help="location data does not say whose each network is")
+    which.add_argument("--blocks", action="store_true", help="nor does it then, but a system's networks lie side by side")
     main(parser.parse_args())

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What measured round trips are worth, on a synthetic internet, by a running router; see beacons.py.
-# Usage: bench/beacons.sh [--quick] [--systems | --blocks] [--rounds N] [--seed N]
+# Usage: bench/beacons.sh [--quick] [--prefixes | --blocks] [--rounds N] [--seed N]
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 top=$(dirname "$here")
