@@ -4,6 +4,9 @@
  * One thread ticks (`tick`): it adds what has passed since its last tick, TICK_MAX_NS at most, so that time stands still
  * while the machine has none for it, and time-outs that are short in truth are not reached for the machine's slowness.
  *
+ * libfaketime 0.9.10 is no fit: its time goes on while the machine is busy, and waits of Rust's locks, which are futexes, end too late
+ * under it or never.
+ *
  * Scaled: clocks, sleeps, poll, epoll, time-outs of sockets, and futexes as far as libc's `syscall` is used (locks of Rust).
  * Not scaled: io_uring, timers of the kernel such as TCP's, times of files.
  */
@@ -28,7 +31,7 @@
 #define SECOND 1000000000LL
 #define TICK_NS 300000LL
 #define TICK_MAX_NS 2000000LL
-/* Shorter waits end early, and are waited for again. */
+/* No wait is shorter in truth. */
 #define WAIT_MIN_NS 100000LL
 
 struct page {
@@ -66,7 +69,6 @@ __attribute__((constructor)) static void begin(void) {
 /* --- For who ticks --- */
 
 static struct page *ticking;
-static _Atomic int is_over;
 
 void make(const char *path, int64_t rate) {
     ticking = map(path, sizeof *ticking);
@@ -77,12 +79,10 @@ void make(const char *path, int64_t rate) {
 
 int64_t passed(void) { return atomic_load(&ticking->passed_ns); }
 
-void stop(void) { atomic_store(&is_over, 1); }
-
 void tick(void) {
     int64_t last = true_ns(CLOCK_MONOTONIC);
     struct timespec pause = {0, TICK_NS};
-    while (!atomic_load(&is_over)) {
+    for (;;) {
         raw(SYS_nanosleep, &pause, NULL);
         int64_t now = true_ns(CLOCK_MONOTONIC), step = now - last;
         last = now;
@@ -184,8 +184,10 @@ int poll(struct pollfd *files, nfds_t count, int timeout_ms) {
         if (ready)
             return ready;
     }
-    struct timespec none = {0, 0};
-    return raw(SYS_ppoll, files, count, timeout_ms < 0 ? NULL : page ? &none : &(struct timespec){timeout_ms / 1000, timeout_ms % 1000 * 1000000L}, NULL, 0);
+    struct timespec wait = {0, 0};
+    if (!page && timeout_ms > 0)
+        wait = (struct timespec){timeout_ms / 1000, timeout_ms % 1000 * 1000000L};
+    return raw(SYS_ppoll, files, count, timeout_ms < 0 ? NULL : &wait, NULL, 0);
 }
 
 int setsockopt(int socket, int level, int name, const void *value, socklen_t length) {
