@@ -200,7 +200,7 @@ in_flight = "16MiB"
 size = "64MiB"
 writes_per_day = 1000
 """)
-        token = rig.write(f"{name}.token", self.call("POST", "/v1/enrolment-tokens", {"role": "edge", "pop": pop})["token"])
+        token = rig.write(f"{name}.token", self.enroll({"role": "edge", "pop": pop}))
         argv = [perigee, "edge", "--config", config, "--token", token, "--state", rig.path(name)]
         server = self.start(name, argv, admin)
         server.admin, server.address = admin, address
@@ -220,9 +220,15 @@ location = "{location}"
 [cluster]
 control = ["https://127.0.0.1:{self.processes["control"].port}"]
 """)
-        token = rig.write("router.token", self.call("POST", "/v1/enrolment-tokens", {"role": "router"})["token"])
+        token = rig.write("router.token", self.enroll({"role": "router"}))
         server = self.start("router", [perigee, "router", "--config", config, "--token", token], admin)
         server.admin, server.dns = admin, port
+
+    def enroll(self, wanted):
+        """A token for a node that is to join."""
+        made = []
+        self.wait("control makes a token", lambda: made.append(self.call("POST", "/v1/enrolment-tokens", wanted)) or True)
+        return made[0]["token"]
 
     def certificate(self, name):
         """A new certificate for visitors of an edge, in the place of the old one: (chain, key)."""

@@ -7,6 +7,9 @@
  * libfaketime 0.9.10 is no fit: its time goes on while the machine is busy, and waits of Rust's locks, which are futexes, end too late
  * under it or never.
  *
+ * Programs under it have no transparent huge pages: the kernel would put more and more of them in the place of small ones, with
+ * memory that nobody has asked for.
+ *
  * Scaled: clocks, sleeps, poll, epoll, time-outs of sockets, and futexes as far as libc's `syscall` is used (locks of Rust).
  * Not scaled: io_uring, timers of the kernel such as TCP's, times of files.
  */
@@ -22,6 +25,7 @@
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
@@ -62,8 +66,10 @@ static struct page *map(const char *path, int size) {
 __attribute__((constructor)) static void begin(void) {
     raw = dlsym(RTLD_NEXT, "syscall");
     const char *path = getenv("DAY_CLOCK");
-    if (path)
-        page = map(path, 0);
+    if (!path)
+        return;
+    page = map(path, 0);
+    prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
 }
 
 /* --- For who ticks --- */
