@@ -631,7 +631,7 @@ def trusting():
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="bench/day.sh", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a smoke run: 3 hours")
+    parser.add_argument("--quick", action="store_true", help="a smoke run: 3 hours, in which caches and tables still fill, and more is said to have grown")
     parser.add_argument("--hours", type=int, help="hours (24)")
     parser.add_argument("--rate", type=int, default=RATE, help="how many times faster the clock goes (120)")
     parser.add_argument("--seed", type=int, help="what is asked follows from (random, and printed)")
