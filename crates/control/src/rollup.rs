@@ -73,8 +73,11 @@ pub(crate) const VIEWS: &[Dims] = &[
 /// large one would need terabytes.
 pub(crate) const ALL_CELLS_MAX: usize = 2_000;
 
-/// Names of sites and PoPs that are told apart; what comes later is `(others)`.
+/// Names that are told apart, of sites, PoPs, reasons and groups of pages, and kept for good; what comes later is `(others)`.
 const NAMES_MAX: usize = 20_000;
+
+/// How many there may be for one more that is the part of a path: browsers say those, and must not take the room of sites.
+const NAMES_BEFORE_PATHS_MAX: usize = NAMES_MAX / 2;
 
 /// Lines that may wait, and bytes of them: some seconds of the largest cluster. What is more is not confirmed, and said again.
 const QUEUE_LINES_MAX: usize = 8_192;

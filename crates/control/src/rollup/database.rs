@@ -10,7 +10,7 @@ use stats::report::Damaged;
 
 use super::cells::{Bucket, Coord, Dims, Sums};
 use super::seen::{Lives, Seen};
-use super::{KEPT, NAMES_MAX, Names, STEPS, VIEWS, rum, top};
+use super::{KEPT, NAMES_BEFORE_PATHS_MAX, NAMES_MAX, Names, STEPS, VIEWS, rum, top};
 
 /// Connections that are kept for queries. More come and go.
 pub(super) const READERS_MAX: usize = 4;
@@ -273,7 +273,9 @@ impl Work<'_> {
         if let Some((number, _)) = self.new_names.iter().find(|(_, known)| known == text) {
             return Ok(*number);
         }
-        if count >= NAMES_MAX && text != OTHERS {
+        // No other name begins so.
+        let names_max = if text.starts_with('/') { NAMES_BEFORE_PATHS_MAX } else { NAMES_MAX };
+        if count >= names_max && text != OTHERS {
             return self.number(OTHERS);
         }
         self.transaction.prepare_cached("INSERT INTO names (text) VALUES (?1)")?.execute([text])?;

@@ -362,3 +362,21 @@ fn page_views_add_up_over_minutes_hours_and_days_and_by_what_is_asked() {
     assert_eq!(rum::merge(200, [&cells[..], &[1]].into_iter()), Ok(vec![1]), "too many stay too many");
     assert!(rum::merge(200, [&[0, 1, 2][..]].into_iter()).is_err());
 }
+
+#[test]
+fn groups_that_browsers_make_up_leave_room_for_names_of_sites() {
+    let mut bench = Bench::new();
+    for first in (0..NAMES_MAX).step_by(500) {
+        let mut work = bench.database.begin(&bench.names).unwrap();
+        for number in first..first + 500 {
+            work.number(&format!("/{number}/")).unwrap();
+        }
+        work.commit().unwrap();
+    }
+    let mut work = bench.database.begin(&bench.names).unwrap();
+    let mut number = |text: &str| work.number(text).unwrap();
+    let others = number("(others)");
+    assert_eq!(number("/one more/"), others);
+    assert_ne!(number("/0/"), others, "what is known is told apart");
+    assert_ne!(number("new-site"), others);
+}
