@@ -40,10 +40,17 @@ impl Control {
     /// operator's or a program's.
     ///
     /// # Errors
-    /// The URL is none of a control. Nothing is asked yet.
+    /// The URL is none of a control, the token not one word. Nothing is asked yet.
     pub fn new(url: &str, authority: &str, token: &str) -> Result<Self, Error> {
         let ControlAddress { host, port } =
             url.parse().map_err(|bad: BadUrl| Error::new(format!("{url:?} {}", bad.reason), bad.help))?;
+        // It becomes a header line.
+        if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(Error::new(
+                "the token is not one word",
+                "give the token alone, as `perigee token add` has printed it",
+            ));
+        }
         let tls = pinned_client_config(authority, &[b"http/1.1"])
             .map_err(|error| Error::new(format!("TLS: {error}"), ""))?;
         Ok(Control { url: url.to_owned(), host, port, token: token.to_owned(), tls })
@@ -242,6 +249,9 @@ impl Control {
                 ErrorKind::ConnectionRefused => {
                     "is `perigee control` running there? Name another one with --control URL"
                 }
+                ErrorKind::InvalidData if is_no_tls(&error) => {
+                    "what listens there speaks no TLS: name the port of `perigee control`, 7700 unless its file says another"
+                }
                 ErrorKind::InvalidData => {
                     "is it a control of the cluster that was meant? Its fingerprint is printed at its start; \
                      compare it with --authority"
@@ -292,4 +302,10 @@ impl Control {
         }
         Ok(answer)
     }
+}
+
+/// Whether the other end has answered with something that is no TLS.
+fn is_no_tls(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(inner, Some(rustls::Error::InvalidMessage(_)))
 }

@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use axum::body::to_bytes;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
@@ -23,6 +25,10 @@ use crate::{
     Shared, advice, audit, configurations, dashboard, explain, nodes, page_tests, pops, purges, rollouts,
     sites, statistics, status, tokens,
 };
+
+/// Bytes that are read of the body of a request without a good token, and how long they are waited for.
+const REFUSED_BODY_BYTES_MAX: usize = 64 * 1024;
+const REFUSED_BODY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// JSON takes at most six bytes for one.
 const CONFIGURATION_JSON_BYTES_MAX: usize = 6 * CONFIGURATION_BYTES_MAX;
@@ -137,7 +143,12 @@ async fn want_token(State(shared): State<Arc<Shared>>, mut request: Request, nex
             request.extensions_mut().insert(caller);
             next.run(request).await
         }
-        Err(problem) => problem.into_response(),
+        Err(problem) => {
+            // A body that is not read is reset over HTTP/2, and clients that still send it (curl, and PHP's) lose the answer.
+            let body = to_bytes(request.into_body(), REFUSED_BODY_BYTES_MAX);
+            let _read = tokio::time::timeout(REFUSED_BODY_TIMEOUT, body).await;
+            problem.into_response()
+        }
     }
 }
 

@@ -221,7 +221,7 @@ pub(crate) async fn add(
     let Some(snapshot) = good else {
         let errors = diagnostics.iter().filter(|finding| finding.severity == "error").count();
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "the configuration cannot be used")
-            .found(format!("{errors} errors"))
+            .found(format!("{errors} error{}", if errors == 1 { "" } else { "s" }))
             .next("nothing was changed; correct what the diagnostics say and add it again")
             .diagnostics(diagnostics));
     };

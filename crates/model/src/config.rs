@@ -134,7 +134,7 @@ fn read<T>(
     document: Document,
     build: impl FnOnce(&mut Findings<'_>, &Section) -> Option<T>,
 ) -> (Option<T>, Vec<Diagnostic>) {
-    let mut findings = Findings { source, text, lines: Lines::of(text), list: Vec::new() };
+    let mut findings = Findings { source, text, lines: Lines::of(text), is_broken: false, list: Vec::new() };
     if text.len() > TEXT_BYTES_MAX {
         findings.error(&(0..0), "the configuration is over 16 MiB long", "split it over several clusters");
         return (None, findings.list);
@@ -147,6 +147,7 @@ fn read<T>(
             findings.at(Severity::Error, &span, format!("not TOML: {}", error.message()), "")
         })
         .collect();
+    findings.is_broken = !syntax.is_empty();
     let root = findings.section(document.table(), 0..0, parsed.get_ref());
     let built = build(&mut findings, &root);
     let mut diagnostics = findings.list;

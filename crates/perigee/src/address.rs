@@ -1,6 +1,7 @@
 //! Addresses on the command line, refused in the words in which the configuration refuses them. Used by the commands'
 //! flags.
 
+use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// Where `--admin` of `serve` puts the admin API.
@@ -28,6 +29,16 @@ pub(crate) fn parse_address(text: &str) -> Result<SocketAddr, String> {
         "write e.g. 0.0.0.0:8080 or [::]:8080; names are not resolved here".to_owned()
     };
     Err(format!("not an address with port; {help}"))
+}
+
+/// The step to take when an address cannot be listened on. `key`: what says another.
+pub(crate) fn listen_elsewhere(error: &io::Error, key: &str) -> String {
+    let why = match error.kind() {
+        ErrorKind::PermissionDenied => "ports below 1024 are for root and for CAP_NET_BIND_SERVICE.",
+        ErrorKind::AddrNotAvailable => "this machine has no such address.",
+        _ => "is it in use?",
+    };
+    format!("{why} Choose another address with {key}")
 }
 
 /// Reads `off` or `address:port`.

@@ -9,6 +9,9 @@ use model::diagnostic::Lines;
 use model::{Diagnostic, Document, NodeSettings, Severity, Snapshot};
 use serde_json::json;
 
+use crate::configuration::read_text;
+use crate::failure::Failure;
+
 const EXAMPLES: &str = "\
 Examples:
   perigee check perigee.toml             every finding with its place; exit code 1 if one is an error
@@ -68,7 +71,10 @@ pub(crate) fn run(args: CheckArgs) -> ExitCode {
     let (text, source) = match read(file) {
         Ok(read) => read,
         Err(message) => {
-            eprintln!("perigee check: {message}");
+            eprintln!(
+                "{}",
+                Failure::new(message, "name a file that this user can read, or - for standard input")
+            );
             return ExitCode::from(2);
         }
     };
@@ -85,9 +91,7 @@ fn read(file: &Path) -> Result<(String, String), String> {
         return Ok((text, "standard input".to_owned()));
     }
     let source = file.display().to_string();
-    std::fs::read_to_string(file)
-        .map(|text| (text, source.clone()))
-        .map_err(|error| format!("{source} cannot be read: {error}"))
+    Ok((read_text(file)?, source))
 }
 
 /// Parses, and runs the tests when that went well.

@@ -26,13 +26,13 @@ use crate::failure::Failure;
 #[derive(Debug, Default, Args)]
 pub(crate) struct Cluster {
     /// URL of a control, e.g. https://control-1.example:7700 [default: $PERIGEE_CONTROL, else the profile's]
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", global = true)]
     control: Option<String>,
     /// The cluster's authority: its fingerprint, or its file ca.pem [default: $PERIGEE_AUTHORITY, else the profile's]
-    #[arg(long, value_name = "HEX|FILE")]
+    #[arg(long, value_name = "HEX|FILE", global = true)]
     authority: Option<String>,
     /// File with the token [default: the token in $PERIGEE_TOKEN, else the profile's]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     token_file: Option<PathBuf>,
 }
 

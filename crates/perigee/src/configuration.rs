@@ -3,6 +3,7 @@
 //! by whoever has been told of another one; one at a time.
 
 use std::fs::{self, Metadata};
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -25,6 +26,11 @@ use crate::member::Member;
 
 /// Bytes of a configuration file that are read; a larger one is a mistake.
 const FILE_BYTES_MAX: u64 = 8 * 1024 * 1024;
+
+/// What to do about one that cannot be used, and what shows everything that is wrong with it.
+const CORRECT: &str = "correct it and start again";
+const CHECK: &str = "correct it and start again; `perigee check FILE` shows everything at once";
+const CHECK_NODE: &str = "correct it and start again; `perigee check --node FILE` shows everything at once";
 
 /// Where the configuration is written.
 #[derive(Clone, Debug)]
@@ -75,6 +81,8 @@ pub(crate) struct Read {
 pub(crate) struct Refused {
     message: String,
     diagnostics: Vec<Diagnostic>,
+    /// The step to take.
+    next: &'static str,
 }
 
 impl Source {
@@ -97,10 +105,11 @@ impl Source {
                 Err(diagnostic) => Err(Refused {
                     message: format!("--origin {url:?} cannot be used"),
                     diagnostics: vec![diagnostic],
+                    next: CORRECT,
                 }),
             },
             Source::File(path) => {
-                let text = read_text(path).map_err(Refused::of)?;
+                let text = read_text(path).map_err(Refused::unreadable)?;
                 let name = path.display().to_string();
                 let (snapshot, warnings) = usable(Snapshot::parse(&text, &name), &name)?;
                 with_certificates(snapshot, None, warnings, hash_of(&text), &name)
@@ -143,10 +152,10 @@ impl Source {
 
 /// A node's own file.
 pub(crate) fn read_node(file: &Path) -> Result<NodeSettings, Refused> {
-    let text = read_text(file).map_err(Refused::of)?;
+    let text = read_text(file).map_err(Refused::unreadable)?;
     let name = file.display().to_string();
     let ParsedNode { settings, diagnostics } = NodeSettings::parse(&text, &name);
-    settings.ok_or_else(|| Refused::with(&name, diagnostics))
+    settings.ok_or_else(|| Refused::with(&name, diagnostics, CHECK_NODE))
 }
 
 /// What was parsed, if it has no error and its tests hold; and what is doubtful about it.
@@ -154,7 +163,7 @@ fn usable(parsed: Parsed, name: &str) -> Result<(Snapshot, Vec<Diagnostic>), Ref
     let Parsed { snapshot, diagnostics } = parsed.tested();
     match snapshot {
         Some(snapshot) => Ok((snapshot, diagnostics)),
-        None => Err(Refused::with(name, diagnostics)),
+        None => Err(Refused::with(name, diagnostics, CHECK)),
     }
 }
 
@@ -173,13 +182,18 @@ fn with_certificates(
 
 impl Refused {
     fn of(message: String) -> Self {
-        Refused { message, diagnostics: Vec::new() }
+        Refused { message, diagnostics: Vec::new(), next: CORRECT }
     }
 
-    fn with(name: &str, diagnostics: Vec<Diagnostic>) -> Self {
+    fn unreadable(message: String) -> Self {
+        Refused { next: "name a file that this user can read: --config FILE", ..Refused::of(message) }
+    }
+
+    fn with(name: &str, diagnostics: Vec<Diagnostic>, next: &'static str) -> Self {
         let errors = diagnostics.iter().filter(|diagnostic| diagnostic.is_error()).count();
         let plural = if errors == 1 { "" } else { "s" };
-        Refused { message: format!("{name} cannot be used ({errors} error{plural})"), diagnostics }
+        let message = format!("{name} cannot be used ({errors} error{plural})");
+        Refused { message, diagnostics, next }
     }
 
     /// In one line: the first error with its place.
@@ -194,20 +208,21 @@ impl Refused {
     /// As the message of a start that fails. Prints the diagnostics before.
     pub(crate) fn into_failure(self) -> Failure {
         self.diagnostics.iter().for_each(|diagnostic| eprintln!("{diagnostic}"));
-        Failure::new(
-            self.message,
-            "correct it and start again; `perigee check FILE` shows everything at once",
-        )
+        Failure::new(self.message, self.next)
     }
 }
 
-fn read_text(path: &Path) -> Result<String, String> {
+/// The text of a configuration file; the error names it.
+pub(crate) fn read_text(path: &Path) -> Result<String, String> {
     let wrong = |what: String| format!("{}: {what}", path.display());
     let metadata = fs::metadata(path).map_err(|error| wrong(format!("cannot be read: {error}")))?;
     if metadata.len() > FILE_BYTES_MAX {
         return Err(wrong(format!("has {} bytes; wanted at most {FILE_BYTES_MAX}", metadata.len())));
     }
-    fs::read_to_string(path).map_err(|error| wrong(format!("cannot be read: {error}")))
+    fs::read_to_string(path).map_err(|error| match error.kind() {
+        ErrorKind::InvalidData => wrong("cannot be read: it is not text in UTF-8".to_owned()),
+        _ => wrong(format!("cannot be read: {error}")),
+    })
 }
 
 /// Names a text. Not secret and not against forgery: it tells an operator whether two nodes run the same.

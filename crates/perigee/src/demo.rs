@@ -26,6 +26,7 @@ mod visitors;
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -166,8 +167,9 @@ impl Demo {
             draw: RefCell::new(draw.fork()),
         });
         let dashboard = tour.dashboard().await?;
-        let guide = tour.guide(&place, dashboard.as_deref())?;
-        screen.say(&guide);
+        let env = tour.write_env(&place)?;
+        let guide = || tour.guide(&env, dashboard.as_deref(), viewer.get());
+        screen.say(&guide());
         tokio::task::spawn_local(visitors::look_without_cdn(Rc::clone(&scene), draw.fork()));
         tokio::task::spawn_local(visitors::come(Rc::clone(&scene), self.rate, draw));
         let begun = Instant::now();
@@ -181,7 +183,7 @@ impl Demo {
         tour: &Rc<Tour>,
         stop: &mut Stop,
         viewer: &Cell<usize>,
-        guide: &str,
+        guide: &dyn Fn() -> String,
     ) -> Result<(), Failure> {
         let mut keys = Keys::listen();
         let mut ticks = interval(Duration::from_secs(1));
@@ -225,7 +227,7 @@ impl Demo {
                         if started.is_empty() { "nothing: all run".to_owned() } else { started.join(", ") };
                     tour.screen.say(&format!("Started again: {what}."));
                 }
-                'h' | '?' => tour.screen.say(guide),
+                'h' | '?' => tour.screen.say(&guide()),
                 'q' => return Ok(()),
                 _ => {}
             }
@@ -307,9 +309,8 @@ impl Tour {
         Ok(Some(format!("http://localhost:{}/dashboard/#token={}", self.ports.dashboard, profile.token)))
     }
 
-    /// What there is to see, and how.
-    fn guide(&self, place: &Place, dashboard: Option<&str>) -> Result<String, Failure> {
-        let Ports { visitors, straight, office, dns, .. } = self.ports;
+    /// Where commands of this program find the cluster: a file for the shell.
+    fn write_env(&self, place: &Place) -> Result<PathBuf, Failure> {
         let cluster = self.cluster.borrow();
         let profile = cluster.profile();
         let env = place.path().join("env");
@@ -320,13 +321,20 @@ impl Tour {
         crate::state::write_new(&env, &lines).map_err(|error| {
             Failure::new(format!("{}: cannot be written: {error}", env.display()), "is there room?")
         })?;
+        Ok(env)
+    }
+
+    /// What there is to see now, and how, for who sits in `city`.
+    fn guide(&self, env: &Path, dashboard: Option<&str>, city: usize) -> String {
+        let Ports { visitors, straight, office, dns, .. } = self.ports;
+        let cluster = self.cluster.borrow();
         let program = std::env::current_exe().map_or("perigee".to_owned(), |path| path.display().to_string());
         let pids: Vec<String> =
             cluster.pids().into_iter().map(|(name, pid)| format!("{name} {pid}")).collect();
         let keys: Vec<String> =
             POPS.iter().enumerate().map(|(number, pop)| format!("{} {}", number + 1, pop.city)).collect();
         let dashboard = dashboard.map_or(String::new(), |url| format!("   {url}\n      the dashboard\n"));
-        Ok(format!(
+        format!(
             "
 1  Look
    http://localhost:{visitors}/
@@ -350,15 +358,15 @@ impl Tour {
 
 Keys: p price   1 2 3 PoPs   c cities   m move   r start again what has ended   h this again   q end
 ",
-            CITIES[0].name,
-            map::network(0),
+            CITIES[city].name,
+            map::network(city),
             map::NETWORK_BITS,
-            CITIES[0].name,
+            CITIES[city].name,
             env.display(),
             env.display(),
             keys.join(", "),
             pids.join(", ")
-        ))
+        )
     }
 }
 

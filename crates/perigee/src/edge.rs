@@ -22,6 +22,15 @@ Examples:
   perigee edge --config node.toml --token join.token    join the cluster, and serve
   perigee edge --config node.toml                       serve; also while no control can be reached
 
+node.toml:
+  [cluster]
+  control = [\"https://control-1.example:7700\", \"https://control-2.example:7700\"]
+  pop     = \"fra\"                             # as the token says
+
+  [edge]
+  node   = \"fra-1\"
+  listen = \"0.0.0.0:80\"
+
 What is purged and which sites there are, control says. SIGHUP makes the node read its own file again.";
 
 /// `perigee edge`.

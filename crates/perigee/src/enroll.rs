@@ -76,6 +76,10 @@ impl Enroll {
                 let gone = cluster.client()?.delete(&format!("/v1/enrolment-tokens/{}", segment(&id)))?;
                 show(self.json, &gone, |_| format!("{} is revoked\n", crate::visible(&id)))
             }
+            None if self.role == "edge" && self.pop.is_none() => Err(Failure::new(
+                "an edge stands in a PoP, and the token says in which",
+                "name it: --pop NAME",
+            )),
             None => {
                 let controls: Vec<_> = self.node_control.iter().map(ToString::to_string).collect();
                 let wanted = json!({
@@ -86,8 +90,9 @@ impl Enroll {
                 show(self.json, &made, |made| format!("{}\n", made["token"].as_str().unwrap_or_default()))?;
                 if !self.json {
                     eprintln!(
-                        "perigee: good for {} nodes, ends {}; give it to the node: perigee {} --config node.toml --token FILE",
+                        "perigee: good for {} node{}, ends {}; give it to the node: perigee {} --config node.toml --token FILE",
                         made["uses"],
+                        if made["uses"] == 1 { "" } else { "s" },
                         when(&made["expires_ms"]),
                         self.role
                     );

@@ -14,6 +14,13 @@ impl Failure {
     pub(crate) fn new(message: impl Into<String>, next: impl Into<String>) -> Self {
         Failure { message: message.into(), next: next.into() }
     }
+
+    /// With another step that may be the right one.
+    pub(crate) fn or(mut self, next: &str) -> Self {
+        self.next.push_str("; or ");
+        self.next.push_str(next);
+        self
+    }
 }
 
 impl From<client::Error> for Failure {

@@ -99,6 +99,12 @@ impl Build {
         if more > 0 {
             eprintln!("warning: and {more} more lines that could not be used");
         }
+        if networks == 0 {
+            return Err(Failure::new(
+                "no network could be read; nothing was written",
+                "perigee geo build --help says what the lines of geofeeds and lists are like",
+            ));
+        }
         let built =
             SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let location = compiler.finish(built);

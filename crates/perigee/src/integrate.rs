@@ -20,8 +20,7 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Integrate {
-    /// What the site is made with
-    #[arg(long, value_parser = stack)]
+    #[arg(long, value_parser = stack, help = format!("What the site is made with: {}", stacks()))]
     stack: &'static Stack,
     /// What visitors type
     #[arg(long, value_name = "HOST", default_value = "www.shop.example")]
@@ -44,10 +43,12 @@ pub(crate) struct Integrate {
 }
 
 fn stack(name: &str) -> Result<&'static Stack, String> {
-    Stack::named(name).ok_or_else(|| {
-        let names: Vec<_> = Stack::all().iter().map(|stack| stack.name).collect();
-        format!("known are {}", names.join(", "))
-    })
+    Stack::named(name).ok_or_else(|| format!("known are {}", stacks()))
+}
+
+/// The names of all stacks.
+fn stacks() -> String {
+    Stack::all().iter().map(|stack| stack.name).collect::<Vec<_>>().join(", ")
 }
 
 impl Integrate {

@@ -162,7 +162,7 @@ impl Member {
     ) -> Result<Arc<Self>, Failure> {
         let keep = Keep::of(state)?;
         let Who { role, name, pop, controls } = who;
-        let certified = Certified::new(&keep, (role, &name), &controls, token)?;
+        let certified = Certified::new(&keep, (role, &name), &pop, &controls, token)?;
         let Kept { place, heard_ms } = keep.place();
         Ok(Arc::new(Member {
             name,

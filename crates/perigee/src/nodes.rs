@@ -20,7 +20,7 @@ pub(crate) struct Nodes {
     #[command(flatten)]
     cluster: Cluster,
     /// Print control's answer as JSON
-    #[arg(long)]
+    #[arg(long, global = true)]
     json: bool,
 }
 

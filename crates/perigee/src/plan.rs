@@ -98,7 +98,7 @@ impl PlanArgs {
         if let Some(path) = &self.prices_out {
             write(path, &text)?;
             if self.countries.is_none() && self.log.is_empty() {
-                return Ok(());
+                return crate::print(&format!("wrote {}\n", path.display()));
             }
         }
         let gathered = gather::Gathered::new(&self, &prices)?;

@@ -10,7 +10,7 @@ use client::{Admin, Control};
 use serde_json::Value;
 
 use crate::address::parse_address;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, profile_path};
 use crate::failure::Failure;
 use crate::state::StateDir;
 
@@ -115,7 +115,13 @@ impl Purge {
                 "leave them out, or name the cluster: --control URL, or --cluster after perigee login",
             ));
         }
-        let answer = self.edge.client()?.purge(&self.wanted())?;
+        let edge = self.edge.client().map_err(|failure| match profile_path() {
+            Ok(profile) if profile.exists() => {
+                failure.or("purge in the cluster of `perigee login`: --cluster")
+            }
+            _ => failure,
+        })?;
+        let answer = edge.purge(&self.wanted())?;
         crate::print(&if self.json { format!("{answer:#}\n") } else { describe(&answer) })
     }
 

@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use trust::{Role, is_name};
 
+use crate::address::listen_elsewhere;
 use crate::edge::read_token;
 use crate::failure::Failure;
 use crate::member::Certified;
@@ -61,7 +62,7 @@ impl RelayArgs {
         let keep = Keep::of(&settings.state)?;
         let token = || self.token.as_deref().map(read_token).transpose();
         let controls: Vec<String> = settings.control.iter().map(ToString::to_string).collect();
-        let certified = Arc::new(Certified::new(&keep, (Role::Relay, &settings.name), &controls, token)?);
+        let certified = Arc::new(Certified::new(&keep, (Role::Relay, &settings.name), "", &controls, token)?);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
@@ -82,7 +83,7 @@ async fn relay(
     let listener = TcpListener::bind(settings.listen).await.map_err(|error| {
         Failure::new(
             format!("cannot listen on {}: {error}", settings.listen),
-            "is it in use? Choose another address for listen",
+            listen_elsewhere(&error, "listen"),
         )
     })?;
     let identity = certified.clone();

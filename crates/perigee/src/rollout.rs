@@ -23,12 +23,12 @@ pub(crate) struct Rollout {
     #[command(subcommand)]
     action: Option<Action>,
     /// Wait for its end; exit code 1 when it is undone
-    #[arg(long)]
+    #[arg(long, global = true)]
     wait: bool,
     #[command(flatten)]
     cluster: Cluster,
     /// Print control's answer as JSON
-    #[arg(long)]
+    #[arg(long, global = true)]
     json: bool,
 }
 

@@ -27,7 +27,7 @@ use stats::Country;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::address::AdminAt;
+use crate::address::{AdminAt, listen_elsewhere};
 use crate::batches::{Batches, Content};
 use crate::certificates::Certificates;
 use crate::configuration::{Live, Read, Source, fit_connections};
@@ -137,6 +137,7 @@ impl Beginning {
             takeover.prepared()?;
         }
         let secret = options.ticket_secret.clone();
+        let host = host_to_try(&read.snapshot);
         let handle = Arc::new(start_edge(read, options)?);
         if let Some(pop) = member.as_ref().map(|member| member.pop()).filter(|pop| !pop.is_empty()) {
             handle.measure(pop, &secret);
@@ -178,7 +179,7 @@ impl Beginning {
                 return Err(failure);
             }
         };
-        greet(&handle, address, &state, before);
+        greet(&handle, address, &state, before, host.as_deref());
         wait_for_end(&runtime, signals, &handle, &live, &upgrader, &certificates, member.as_deref());
         // The thread that waits for the drain may still wait; the process is about to end.
         runtime.shutdown_background();
@@ -197,15 +198,15 @@ impl Addresses {
         Sockets::open(&wanted, passed, edge::workers(settings)).map_err(|(kind, address, error)| match kind {
             Kind::Admin => Failure::new(
                 format!("the admin API cannot listen on {address}: {error}"),
-                "is it in use? Choose another address with --admin HOST:PORT",
+                listen_elsewhere(&error, "--admin HOST:PORT"),
             ),
             Kind::Tier => Failure::new(
                 format!("cannot listen on {address} for other edges: {error}"),
-                "is it in use? Choose another address with listen_tier in [edge]",
+                listen_elsewhere(&error, "listen_tier in [edge]"),
             ),
             _ => Failure::new(
                 format!("cannot listen on {address}: {error}"),
-                "is it in use? Choose another address with --listen HOST:PORT",
+                listen_elsewhere(&error, "--listen HOST:PORT"),
             ),
         })
     }
@@ -322,8 +323,17 @@ fn locate(path: &Path) -> Result<edge::Locate, Failure> {
     }))
 }
 
+/// The host to ask for, where no site answers whatever host is asked.
+fn host_to_try(snapshot: &model::Snapshot) -> Option<Box<str>> {
+    let mut domains = snapshot.sites.iter().flat_map(|site| &site.domains);
+    match domains.clone().any(|domain| &**domain == "*") {
+        true => None,
+        false => domains.find(|domain| !domain.contains('*')).cloned(),
+    }
+}
+
 /// To standard error: standard output may be the access log.
-fn greet(handle: &Handle, admin: Option<SocketAddr>, state: &StateDir, before: &str) {
+fn greet(handle: &Handle, admin: Option<SocketAddr>, state: &StateDir, before: &str, host: Option<&str>) {
     eprintln!("perigee {} is serving, {before}", env!("CARGO_PKG_VERSION"));
     for address in handle.addresses() {
         eprintln!("  visitors  http://{}/", reachable(*address));
@@ -343,7 +353,8 @@ fn greet(handle: &Handle, admin: Option<SocketAddr>, state: &StateDir, before: &
         );
     }
     if let Some(address) = handle.addresses().first() {
-        eprintln!("  try       curl -sI http://{}/ | grep -i cache-status", reachable(*address));
+        let host = host.map_or(String::new(), |host| format!(" -H 'Host: {host}'"));
+        eprintln!("  try       curl -sI{host} http://{}/ | grep -i cache-status", reachable(*address));
     }
     eprintln!("  stop      Ctrl-C");
 }

@@ -153,7 +153,14 @@ fn an_edge_that_cannot_start_says_why_and_what_to_do() {
     assert!(!state.exists(), "nothing was made for an edge that could not start");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    serve(&["--origin", "http://127.0.0.1:9", "--listen", &address], &[&address, "--listen"]);
+    serve(
+        &["--origin", "http://127.0.0.1:9", "--listen", &address],
+        &[&address, "is it in use?", "--listen"],
+    );
+    serve(
+        &["--origin", "http://127.0.0.1:9", "--listen", "192.0.2.1:8080"],
+        &["no such address", "--listen"],
+    );
     let free = ["--origin", "http://127.0.0.1:9", "--listen", "127.0.0.1:0"];
     serve(&[&free[..], &["--admin", &address]].concat(), &[&address, "--admin"]);
     serve(&[&free[..], &["--admin", "0.0.0.0:0"]].concat(), &["0.0.0.0:0", "--admin-remote"]);

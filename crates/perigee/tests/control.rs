@@ -131,9 +131,14 @@ fn a_cluster_is_run_by_the_command_line_from_nothing() {
     fs::write(&token, &secret).unwrap();
     let error = cluster.bad(&["purge", "--cluster", "--everything", "--token-file", token.to_str().unwrap()]);
     assert!(error.contains("the token may not purge this"), "{error}");
-    assert!(cluster.good(&["token", "list"]).contains("ci     purger  shop"));
+    let listed = cluster.good(&["token", "list", "--control", &cluster.login[0]]);
+    assert!(listed.contains("ci     purger  shop"), "{listed}");
+    fs::write(&token, "two words").unwrap();
+    let error = cluster.bad(&["nodes", "--token-file", token.to_str().unwrap()]);
+    assert!(error.contains("the token is not one word"), "{error}");
     assert_eq!(cluster.good(&["token", "revoke", "ci"]), "ci is revoked\n");
 
+    assert!(cluster.bad(&["enroll", "--role", "edge"]).contains("name it: --pop NAME"));
     let token = cluster.good(&["enroll", "--role", "edge", "--pop", "fra"]);
     assert!(token.starts_with("perigee-join."), "{token}");
     let listed = cluster.json(&["enroll", "list", "--json"]);

@@ -384,7 +384,8 @@ async fn answer(told: &Told, peer: Option<Peer>, request: Request<Incoming>) -> 
             let status = if path == "/v1/enroll" { 201 } else { 200 };
             say(
                 status,
-                serde_json::json!({ "certificate": chain, "authority": told.authority_pem }).to_string(),
+                serde_json::json!({ "certificate": chain, "authority": told.authority_pem, "pop": "fra" })
+                    .to_string(),
             )
         }
         (path, Some(_)) => {
@@ -617,6 +618,14 @@ fn a_node_that_is_not_let_in_says_why() {
     fs::write(&token, wrong.to_string()).unwrap();
     let said = run(&["--token", token.to_str().unwrap()]);
     assert!(said.contains("no such enrolment token") && said.contains("next: ask for another"), "{said}");
+    // The token is for another PoP than the file names.
+    fs::write(&token, control.token()).unwrap();
+    let file = scratch.0.join("node.toml");
+    let node = fs::read_to_string(&file).unwrap();
+    fs::write(&file, node.replace("pop = \"fra\"", "pop = \"iad\"")).unwrap();
+    let said = run(&["--token", token.to_str().unwrap()]);
+    assert!(said.contains("the token is for PoP \"fra\", and this node's file says pop = \"iad\""), "{said}");
+    assert!(run(&[]).contains("has not joined its cluster"));
     control.go_away();
 }
 

@@ -196,8 +196,9 @@ impl Router {
         let mut udp = Vec::new();
         let mut tcp = Vec::new();
         for address in &settings.listen {
-            let (sockets, listener) = bind(*address, settings.workers)
-                .map_err(|error| StartError(vec![format!("cannot listen on {address}: {error}")]))?;
+            let (sockets, listener) = bind(*address, settings.workers).map_err(|error| {
+                StartError(vec![format!("cannot listen on {address}: {error}; choose another with --listen")])
+            })?;
             listening.push(local(&listener, *address));
             udp.extend(sockets);
             tcp.push(listener);
@@ -205,13 +206,17 @@ impl Router {
         let admin = match settings.admin {
             None => None,
             Some(address) => Some(std::net::TcpListener::bind(address).map_err(|error| {
-                StartError(vec![format!("cannot listen on {address} for admin: {error}")])
+                StartError(vec![format!(
+                    "cannot listen on {address} for admin: {error}; choose another with --admin"
+                )])
             })?),
         };
         let mut redirecting = Vec::new();
         for address in &settings.http {
             redirecting.push(std::net::TcpListener::bind(address).map_err(|error| {
-                StartError(vec![format!("cannot listen on {address} for HTTP: {error}")])
+                StartError(vec![format!(
+                    "cannot listen on {address} for HTTP: {error}; choose another with --http"
+                )])
             })?);
         }
         let http =

@@ -130,7 +130,9 @@ impl Zone {
     /// The zone of a configuration that has one. `serial`: of its SOA. The errors are whole sentences.
     pub fn build(snapshot: &Snapshot, serial: u32, signer: Option<&Signer>) -> Result<Zone, Vec<String>> {
         let Some(dns) = &snapshot.routing.dns else {
-            return Err(vec!["the configuration has no [dns]: there is no zone to answer for".to_owned()]);
+            return Err(vec![
+                "the configuration has no [dns], which says the zone to answer for; add it".to_owned(),
+            ]);
         };
         let mut errors = Vec::new();
         let Some(apex) = name_of(&dns.zone) else {

@@ -228,7 +228,7 @@ impl Site {
                     check,
                     Verdict::Good,
                     page.to_string(),
-                    format!("nothing is wrong with {files} files"),
+                    format!("nothing is wrong with {files} file{}", if files == 1 { "" } else { "s" }),
                     "",
                 );
             }

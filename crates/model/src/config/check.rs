@@ -21,6 +21,8 @@ pub(crate) struct Findings<'t> {
     pub(crate) source: &'t str,
     pub(crate) text: &'t str,
     pub(crate) lines: Lines,
+    /// The text is not TOML: what a table lacks may stand in what could not be read.
+    pub(crate) is_broken: bool,
     pub(crate) list: Vec<Diagnostic>,
 }
 
@@ -109,7 +111,8 @@ impl Findings<'_> {
             }
         }
         entries.sort_by_key(|entry| entry.key_span.start);
-        for key in table.keys().filter(|key| key.required) {
+        let is_broken = self.is_broken;
+        for key in table.keys().filter(|key| key.required && !is_broken) {
             if !entries.iter().any(|entry| entry.key.name == key.name) && !misspelt.contains(&key.name) {
                 let message = format!("{} has no {}", table.title, key.name);
                 self.error(&span, message, format!("add {}", example_line(key)));

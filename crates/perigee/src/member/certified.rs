@@ -31,6 +31,7 @@ impl Certified {
     pub(crate) fn new(
         keep: &Keep,
         who: (Role, &str),
+        pop: &str,
         controls: &[String],
         token: impl FnOnce() -> Result<Option<EnrolmentToken>, Failure>,
     ) -> Result<Self, Failure> {
@@ -39,7 +40,7 @@ impl Certified {
         })?;
         let identity = match known {
             Some(identity) => identity,
-            None => join(keep, token()?, who, controls.to_vec())?,
+            None => join(keep, token()?, who, pop, controls.to_vec())?,
         };
         let peer = identity.peer();
         if (peer.role, &*peer.name) != who {
@@ -97,6 +98,7 @@ fn join(
     keep: &Keep,
     token: Option<EnrolmentToken>,
     who: (Role, &str),
+    pop: &str,
     controls: Vec<String>,
 ) -> Result<Identity, Failure> {
     let Some(token) = token else {
@@ -107,7 +109,7 @@ fn join(
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(format!("no runtime can be made: {error}"), ""))?;
-    let identity = runtime.block_on(enroll(keep, &token, who, controls))?;
+    let identity = runtime.block_on(enroll(keep, &token, who, pop, controls))?;
     eprintln!("perigee: this node has joined as {}", who.1);
     Ok(identity)
 }

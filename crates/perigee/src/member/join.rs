@@ -32,6 +32,9 @@ const NEW_KEY: &str = "key.new.pem";
 struct Joined {
     certificate: String,
     authority: String,
+    /// Where the token lets the node stand.
+    #[serde(default)]
+    pop: Option<String>,
 }
 
 /// An error as control answers it.
@@ -43,14 +46,15 @@ struct Problem {
     next: Option<String>,
 }
 
-/// Joins the cluster that `token` is for, as `who`. Tries for as long as no control can be reached.
+/// Joins the cluster that `token` is for, as `who`; an edge in `pop`. Tries for as long as no control can be reached.
 ///
 /// # Errors
-/// Control refuses, or the answer is of no use.
+/// Control refuses, the token is for another PoP, or the answer is of no use.
 pub(crate) async fn enroll(
     keep: &Keep,
     token: &EnrolmentToken,
     who: (Role, &str),
+    pop: &str,
     mut controls: Vec<String>,
 ) -> Result<Identity, Failure> {
     for url in &token.controls {
@@ -73,6 +77,16 @@ pub(crate) async fn enroll(
                     .map_err(|error| Failure::new(format!("control's answer cannot be read: {error}"), ""))?;
                 let identity = checked(&joined, &key, who, &token.authority)
                     .map_err(|why| Failure::new(why, "ask the operator of the cluster"))?;
+                // Control would roll out to the one PoP, and the node take what is for the other.
+                let stands = joined.pop.as_deref().filter(|stands| who.0 == Role::Edge && *stands != pop);
+                if let Some(stands) = stands {
+                    return Err(Failure::new(
+                        format!("the token is for PoP {stands:?}, and this node's file says pop = {pop:?}"),
+                        format!(
+                            "write pop = {stands:?} in [cluster]; or have a token made for the other PoP"
+                        ),
+                    ));
+                }
                 Identity::save(
                     keep.path(),
                     &joined.authority,

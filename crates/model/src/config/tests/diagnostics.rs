@@ -542,6 +542,16 @@ path = "/"
             "5:1 error: rule is a table; wanted is any number of [[site.rule]] | begin each with a line [[site.rule]]",
         ],
     );
+    // What a table lacks may be what could not be read.
+    check(
+        r#"[[site]]
+name: "shop"
+"#,
+        &[
+            "2:5 error: not TOML: invalid unquoted key, expected letters, numbers, `-`, `_`",
+            "2:7 error: not TOML: key with no value, expected `=`",
+        ],
+    );
     check(
         r#"[[site]
 "#,
