@@ -17,7 +17,9 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use axum::{Extension, Json};
 use journal::{Commit, Error, TEXT_BYTES_MAX};
+use model::Url;
 use model::change::{Change, ORDER_BYTES_MAX, ORDERS_MAX, Order, What, Written};
+use model::diagnostic::Mistake;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -154,12 +156,13 @@ fn site_of(
     caller: &Caller,
     picture: &Picture,
 ) -> Result<String, Problem> {
-    let host = host_of(url).filter(|_| url.len() <= ORDER_BYTES_MAX).ok_or_else(|| {
-        Problem::bad(format!("{path} is not an absolute URL"))
-            .found(format!("{:?}", url.chars().take(200).collect::<String>()))
-            .wanted(format!("e.g. https://www.shop.example/a.css, at most {ORDER_BYTES_MAX} bytes"))
-            .next("nothing was purged; correct it and purge again")
-    })?;
+    let host = Url::parse(url).map_err(|mistake| nothing_purged(path, url, mistake))?.host();
+    if url.len() > ORDER_BYTES_MAX {
+        return Err(Problem::bad(format!("{path} is too long"))
+            .found(format!("{} bytes", url.len()))
+            .wanted(format!("at most {ORDER_BYTES_MAX} bytes"))
+            .next("nothing was purged; purge a prefix of it, or by a surrogate key"));
+    }
     let mut sites = picture.snapshots().filter_map(|snapshot| snapshot.site_for(&host)).peekable();
     let Some(first) = sites.peek().map(|site| site.name.to_string()) else {
         if !picture.is_whole {
@@ -183,23 +186,8 @@ fn site_of(
     }
 }
 
-/// The host of an absolute URL, in lower case and without port.
-pub(crate) fn host_of(url: &str) -> Option<String> {
-    let (scheme, rest) = url.split_once("://")?;
-    if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
-        return None;
-    }
-    let rest = rest.split('#').next().unwrap_or_default();
-    let (authority, tail) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-    if !semantics::request_rules::is_host(authority) || tail.bytes().any(|byte| byte <= b' ' || byte == 0x7f)
-    {
-        return None;
-    }
-    let host = match authority.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
-        _ => authority,
-    };
-    Some(host.to_ascii_lowercase())
+fn nothing_purged(path: &str, found: &str, mistake: Mistake) -> Problem {
+    Problem::mistake(path, found, mistake).next(format!("nothing was purged; {}", mistake.next))
 }
 
 /// What is said of a site that no configuration in force has; where not all of them have been read, it may be in the others.

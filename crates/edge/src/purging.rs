@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use model::change::{Order, What};
 use model::purge::{Kind, Purge, Target};
 use model::rule::write_scheme;
-use model::{Scheme, Site, Snapshot};
+use model::{Scheme, Site, Snapshot, Url};
 use observe::{PurgeForm, PurgeScope};
 use semantics::key::{KeyRecipe, hash, normalise_path, write_url_key};
 use semantics::tags::tag_hash;
@@ -373,16 +373,16 @@ fn check(loaded: &Loaded, request: &PurgeRequest) -> Result<(Order, usize), Purg
         PurgeTarget::Tag { tag, site: None } => {
             (What::Tag { site: None, tag: tag.clone() }, snapshot.sites.len())
         }
-        PurgeTarget::Url(url) => {
-            let site = Url::parse(url)?.site(loaded)?.name.to_string();
-            (What::Url { site, url: url.clone() }, 1)
+        PurgeTarget::Url(text) => {
+            let site = site_of(&url(text)?, loaded)?.name.to_string();
+            (What::Url { site, url: text.clone() }, 1)
         }
         PurgeTarget::Prefix(prefix) => {
-            let url = Url::parse(prefix)?;
+            let url = url(prefix)?;
             if url.query.is_some() {
                 return Err(PurgeError::QueryInPrefix(prefix.clone()));
             }
-            let site = url.site(loaded)?.name.to_string();
+            let site = site_of(&url, loaded)?.name.to_string();
             (What::Prefix { site, prefix: prefix.clone() }, 1)
         }
     };
@@ -449,45 +449,11 @@ fn aim(shared: &Shared, past: &Past, what: &What) -> Aim {
     }
 }
 
-/// An absolute URL, taken apart.
-pub(crate) struct Url<'a> {
-    pub(crate) scheme: Scheme,
-    pub(crate) authority: &'a str,
-    pub(crate) path: &'a str,
-    pub(crate) query: Option<&'a str>,
+fn url(text: &str) -> Result<Url<'_>, PurgeError> {
+    Url::parse(text).map_err(|_| PurgeError::NotAUrl(text.to_owned()))
 }
 
-impl<'a> Url<'a> {
-    pub(crate) fn parse(text: &'a str) -> Result<Self, PurgeError> {
-        let not_a_url = || PurgeError::NotAUrl(text.to_owned());
-        let (scheme, rest) = text.split_once("://").ok_or_else(not_a_url)?;
-        let scheme = match scheme.to_ascii_lowercase().as_str() {
-            "http" => Scheme::Http,
-            "https" => Scheme::Https,
-            _ => return Err(not_a_url()),
-        };
-        let rest = rest.split('#').next().unwrap_or_default();
-        let end = rest.find(['/', '?']).unwrap_or(rest.len());
-        let (authority, tail) = rest.split_at(end);
-        if !semantics::request_rules::is_host(authority)
-            || tail.bytes().any(|byte| byte <= b' ' || byte == 0x7f)
-        {
-            return Err(not_a_url());
-        }
-        let (path, query) = match tail.split_once('?') {
-            Some((path, query)) => (path, Some(query)),
-            None => (tail, None),
-        };
-        Ok(Url { scheme, authority, path: if path.is_empty() { "/" } else { path }, query })
-    }
-
-    /// The host, lower case, without port.
-    pub(crate) fn host(&self) -> String {
-        crate::intake::without_port(self.authority).to_ascii_lowercase()
-    }
-
-    pub(crate) fn site<'l>(&self, loaded: &'l Loaded) -> Result<&'l Site, PurgeError> {
-        let host = self.host();
-        loaded.snapshot.site_for(&host).ok_or(PurgeError::UnknownHost(host))
-    }
+fn site_of<'l>(url: &Url<'_>, loaded: &'l Loaded) -> Result<&'l Site, PurgeError> {
+    let host = url.host();
+    loaded.snapshot.site_for(&host).ok_or(PurgeError::UnknownHost(host))
 }

@@ -33,6 +33,17 @@ impl Severity {
     }
 }
 
+/// What is wrong with a value that an API was given, in words that stand behind its name: `url is not an absolute URL`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mistake {
+    /// What is wrong.
+    pub error: &'static str,
+    /// What was wanted.
+    pub wanted: &'static str,
+    /// What to do.
+    pub next: &'static str,
+}
+
 /// Where the lines of a text begin, so that a line number costs no walk through the text.
 #[derive(Clone, Debug)]
 pub struct Lines {

@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use model::budget::Amount;
+use model::diagnostic::Mistake;
 use model::{Diagnostic, Snapshot};
 use observe::Totals;
 use semantics::{Fields, Outcome};
@@ -80,6 +81,14 @@ pub(super) struct Problem {
 impl Problem {
     pub(super) fn new(status: StatusCode, error: impl Into<String>) -> Self {
         Problem { status, error: error.into(), found: None, wanted: None, next: None, retry_after_secs: None }
+    }
+
+    /// What was given under this name is not what it should be.
+    pub(super) fn mistake(name: &str, found: &str, mistake: Mistake) -> Self {
+        Problem::new(StatusCode::BAD_REQUEST, format!("{name} {}", mistake.error))
+            .found(format!("{found:?}"))
+            .wanted(mistake.wanted)
+            .next(mistake.next)
     }
 
     pub(super) fn found(mut self, found: impl Into<String>) -> Self {
