@@ -3,14 +3,11 @@
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use model::diagnostic::{Mistake, did_you_mean};
+use model::diagnostic::{Mistake, did_you_mean, few};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::configurations::Finding;
-
-/// Names that a refusal lists.
-const NAMES_SHOWN: usize = 5;
 
 /// Characters of a mistaken value that a refusal shows.
 const FOUND_CHARS_MAX: usize = 200;
@@ -145,14 +142,5 @@ impl IntoResponse for Problem {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
         }
         response
-    }
-}
-
-/// The first names, and how many more there are.
-fn few<'a>(mut names: impl Iterator<Item = &'a str>) -> String {
-    let first: Vec<&str> = names.by_ref().take(NAMES_SHOWN).collect();
-    match names.count() {
-        0 => first.join(" or "),
-        more => format!("{} or one of {more} more", first.join(", ")),
     }
 }

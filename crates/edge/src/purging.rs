@@ -1,4 +1,4 @@
-//! Purges as people ask for them, turned into the purge clock's targets; and their receipts.
+//! Purges as they are ordered, turned into the purge clock's targets.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -8,54 +8,16 @@ use std::sync::atomic::Ordering;
 use model::change::{Order, What};
 use model::purge::{Kind, Purge, Target};
 use model::rule::write_scheme;
-use model::{Scheme, Site, Snapshot, Url};
+use model::{Scheme, Snapshot, Url};
 use observe::{PurgeForm, PurgeScope};
 use semantics::key::{KeyRecipe, hash, normalise_path, write_url_key};
 use semantics::tags::tag_hash;
 
-use crate::loaded::{Loaded, RuleAt};
+use crate::loaded::RuleAt;
 use crate::past::Past;
 use crate::request::Request;
 use crate::succession::Invalidation;
 use crate::worker::Shared;
-
-/// What to purge, as an operator says it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PurgeTarget {
-    /// One URL with all its variants: `https://www.shop.example/a.css?v=2`.
-    Url(String),
-    /// All URLs that start so: `https://www.shop.example/media/`. The path alone counts, a query is refused.
-    Prefix(String),
-    /// All responses that carry a surrogate key, of one site or of all.
-    Tag {
-        /// The key, as in Surrogate-Key or Cache-Tag.
-        tag: String,
-        /// The site's name; `None` for every site.
-        site: Option<String>,
-    },
-    /// Everything of one site.
-    Site(String),
-    /// Everything.
-    Everything,
-}
-
-/// A purge to carry out.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PurgeRequest {
-    /// What.
-    pub target: PurgeTarget,
-    /// Whether what it matches may still be served while it is validated. A hard purge makes a miss.
-    pub soft: bool,
-}
-
-/// Proof of a purge: from `position` on, no worker of this node serves what it matches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Receipt {
-    /// Its place in the order of purges; each object remembers the place at which its fetch began.
-    pub position: u64,
-    /// How many sites it concerns.
-    pub sites: usize,
-}
 
 /// Proof of several purges that were put in force as one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,16 +31,6 @@ pub struct Applied {
 /// Why a purge was not carried out. Nothing has been purged then, unless the variant says otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PurgeError {
-    /// Not an absolute http or https URL.
-    NotAUrl(String),
-    /// No site of the configuration has the URL's host.
-    UnknownHost(String),
-    /// No site of the configuration has this name.
-    UnknownSite(String),
-    /// A prefix with a query.
-    QueryInPrefix(String),
-    /// An empty surrogate key.
-    EmptyTag,
     /// The purge could not be written down, so a restart would forget it. Nothing was purged.
     NotLogged(String),
     /// The purge is in force, but not safe: a loss of power could make this node forget it.
@@ -90,20 +42,6 @@ pub enum PurgeError {
 impl std::fmt::Display for PurgeError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            PurgeError::NotAUrl(url) => {
-                write!(f, "{url:?} is not an absolute URL; write e.g. \"https://www.shop.example/a.css\"")
-            }
-            PurgeError::UnknownHost(host) => {
-                write!(f, "no site of the configuration serves the host {host:?}; write one of its domains")
-            }
-            PurgeError::UnknownSite(site) => write!(f, "no site of the configuration is called {site:?}"),
-            PurgeError::QueryInPrefix(url) => {
-                write!(
-                    f,
-                    "the prefix {url:?} has a query; prefixes match paths, leave out \"?\" and what follows"
-                )
-            }
-            PurgeError::EmptyTag => write!(f, "the surrogate key is empty"),
             PurgeError::NotLogged(error) => {
                 write!(f, "the purge log cannot be written, so nothing was purged: {error}")
             }
@@ -117,32 +55,18 @@ impl std::fmt::Display for PurgeError {
 
 impl std::error::Error for PurgeError {}
 
-/// Puts purges in force as one, all of which must make sense with this configuration: after this returns, no request that
-/// starts later is answered with what they match, also not by a process before this one that has not ended yet.
-pub(crate) fn purge(shared: &Shared, requests: &[PurgeRequest]) -> Result<Vec<Receipt>, PurgeError> {
-    let loaded = shared.loaded.get();
-    let checked: Vec<(Order, usize)> =
-        requests.iter().map(|request| check(&loaded, request)).collect::<Result<_, _>>()?;
-    let (orders, sites): (Vec<Order>, Vec<usize>) = checked.into_iter().unzip();
-    let Applied { position, .. } = apply_as(shared, &orders, Whose::Own)?;
-    Ok(sites.into_iter().map(|sites| Receipt { position, sites }).collect())
-}
-
-/// Puts purges in force as one, whatever they name. What this node cannot make sense of purges more, never less.
-pub(crate) fn apply(shared: &Shared, orders: &[Order]) -> Result<Applied, PurgeError> {
-    apply_as(shared, orders, Whose::Everybodys)
-}
-
 /// Who else knows of a purge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Whose {
+pub(crate) enum Whose {
     /// Every node of the cluster, by its journal.
     Everybodys,
     /// Nobody else.
     Own,
 }
 
-fn apply_as(shared: &Shared, orders: &[Order], whose: Whose) -> Result<Applied, PurgeError> {
+/// Puts purges in force as one: after this returns, no request that starts later is answered with what they match, also not by a
+/// process before this one that has not ended yet. What this node cannot make sense of purges more, never less.
+pub(crate) fn apply(shared: &Shared, orders: &[Order], whose: Whose) -> Result<Applied, PurgeError> {
     if orders.is_empty() {
         return Ok(Applied { position: shared.purge_position.load(Ordering::Acquire), widened: 0 });
     }
@@ -356,39 +280,6 @@ impl Aim {
     }
 }
 
-/// A request of this node's own API as an order, and how many sites it concerns.
-fn check(loaded: &Loaded, request: &PurgeRequest) -> Result<(Order, usize), PurgeError> {
-    let snapshot = &loaded.snapshot;
-    let named = |name: &String| match snapshot.site_named(name) {
-        Some(site) => Ok(site.name.to_string()),
-        None => Err(PurgeError::UnknownSite(name.clone())),
-    };
-    let (what, sites) = match &request.target {
-        PurgeTarget::Everything => (What::Everything, snapshot.sites.len()),
-        PurgeTarget::Site(name) => (What::Site { site: named(name)? }, 1),
-        PurgeTarget::Tag { tag, .. } if tag.is_empty() => return Err(PurgeError::EmptyTag),
-        PurgeTarget::Tag { tag, site: Some(site) } => {
-            (What::Tag { site: Some(named(site)?), tag: tag.clone() }, 1)
-        }
-        PurgeTarget::Tag { tag, site: None } => {
-            (What::Tag { site: None, tag: tag.clone() }, snapshot.sites.len())
-        }
-        PurgeTarget::Url(text) => {
-            let site = site_of(&url(text)?, loaded)?.name.to_string();
-            (What::Url { site, url: text.clone() }, 1)
-        }
-        PurgeTarget::Prefix(prefix) => {
-            let url = url(prefix)?;
-            if url.query.is_some() {
-                return Err(PurgeError::QueryInPrefix(prefix.clone()));
-            }
-            let site = site_of(&url, loaded)?.name.to_string();
-            (What::Prefix { site, prefix: prefix.clone() }, 1)
-        }
-    };
-    Ok((Order { what, soft: request.soft }, sites))
-}
-
 /// What an order matches here: on every site that has or had the host, under each recipe that such a site has or had.
 fn aim(shared: &Shared, past: &Past, what: &What) -> Aim {
     let number = |site: &str| shared.site_numbers.of(site);
@@ -447,13 +338,4 @@ fn aim(shared: &Shared, past: &Past, what: &What) -> Aim {
         for_before: shared.succession.has_predecessor().then(|| prefix(site)),
         is_widened: is_unknown,
     }
-}
-
-fn url(text: &str) -> Result<Url<'_>, PurgeError> {
-    Url::parse(text).map_err(|_| PurgeError::NotAUrl(text.to_owned()))
-}
-
-fn site_of<'l>(url: &Url<'_>, loaded: &'l Loaded) -> Result<&'l Site, PurgeError> {
-    let host = url.host();
-    loaded.snapshot.site_for(&host).ok_or(PurgeError::UnknownHost(host))
 }

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use edge::handover::{Channel, Message};
 use edge::sockets::{Bound, Sockets};
-use edge::{Clock, Edge, Handle, Options, Predecessor, PurgeError, PurgeRequest, PurgeTarget};
+use edge::{Clock, Edge, Handle, Options, Predecessor, PurgeError};
 use model::Snapshot;
+use model::change::{Order, What};
 use observe::{BuildInfo, Registry};
 use world::play::{Http3, Identity, Quic};
 
@@ -62,8 +63,8 @@ fn start(state: &Path, channel: Option<Channel>) -> Handle {
 }
 
 fn purge(edge: &Handle, url: &str) -> Result<u64, PurgeError> {
-    let request = PurgeRequest { target: PurgeTarget::Url(url.into()), soft: false };
-    edge.purge(&request).map(|receipt| receipt.position)
+    let what = What::Url { site: "a".into(), url: url.into() };
+    edge.purge(&[Order { what, soft: false }]).map(|applied| applied.position)
 }
 
 fn position(edge: &Handle) -> u64 {
