@@ -16,7 +16,7 @@ use rcgen::{
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use serde::{Deserialize, Serialize};
-use trust::{Identity, Peer};
+use trust::{Identity, Peer, write_private};
 
 use crate::audit;
 use crate::cells;
@@ -24,7 +24,7 @@ use crate::clock::{ms, now_ms};
 use crate::idempotency;
 use crate::limits::{NODE_CERTIFICATE, SERVER_CERTIFICATE};
 use crate::tokens::{Role, Token};
-use crate::vault::{SECRET_FILE, TOKEN_FILE, Vault, write_private};
+use crate::vault::{SECRET_FILE, TOKEN_FILE, Vault};
 
 const CELL: &str = "authority";
 const KEY: &str = "authority key";
@@ -77,7 +77,7 @@ pub(crate) async fn open(journal: &dyn Journal, state: &Path) -> Result<(Authori
     let kept = Authority::make(&vault)?;
     let (token, secret) = Token::make("admin", Role::Admin, "control")?;
     // Before the commit: a token that is in force and that nobody knows is of no use.
-    write_private(&state.join(TOKEN_FILE), &secret)
+    write_private(&state.join(TOKEN_FILE), format!("{secret}\n").as_bytes())
         .map_err(|error| format!("{}: {error}", state.join(TOKEN_FILE).display()))?;
     let commit = || -> Result<Commit, Error> {
         let mut commit = Commit {

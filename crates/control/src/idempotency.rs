@@ -284,7 +284,7 @@ mod tests {
     async fn a_cluster_that_has_just_begun_looks_for_nothing() {
         let journal: Arc<dyn Journal> = Arc::new(Memory::new("j", 1));
         let state = std::env::temp_dir().join(format!("perigee-idempotency-{}", std::process::id()));
-        crate::vault::make_private_directory(&state).unwrap();
+        trust::make_private_directory(&state).unwrap();
         let begun = crate::authority::open(&*journal, &state).await;
         std::fs::remove_dir_all(&state).unwrap();
         assert!(begun.is_ok());

@@ -317,7 +317,7 @@ impl Tour {
             "export PERIGEE_CONTROL={} PERIGEE_AUTHORITY={} PERIGEE_TOKEN={}\n",
             profile.control, profile.authority, profile.token
         );
-        crate::state::write_new(&env, &lines).map_err(|error| {
+        trust::write_new(&env, lines.as_bytes()).map_err(|error| {
             Failure::new(format!("{}: cannot be written: {error}", env.display()), "is there room?")
         })?;
         let program = std::env::current_exe().map_or("perigee".to_owned(), |path| path.display().to_string());

@@ -1,4 +1,5 @@
-//! Who is who in a cluster: certificates of its own authority, signatures, and the token by which a node joins.
+//! Who is who in a cluster: certificates of its own authority, signatures, and the token by which a node joins. And how what nobody
+//! else may read is written to a file.
 //!
 //! ```text
 //! cluster authority (P-256, self-signed; its key is with control alone)
@@ -12,17 +13,15 @@
 //! [`GRACE`] is still told apart from a stranger's: it is good for renewing it and nothing else, so that a cluster whose control
 //! was away for weeks need not be enrolled anew.
 
+mod files;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
-use std::fmt;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fmt, fs, io};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::rand::SystemRandom;
@@ -45,6 +44,8 @@ use serde::{Deserialize, Serialize};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
+
+pub use files::{make_private_directory, write_new, write_private};
 
 /// How names of nodes begin in a certificate of a cluster.
 const URI: &str = "perigee://";
@@ -237,11 +238,10 @@ impl Identity {
     pub fn save(directory: &Path, authority: &str, certificate: &str, key: Option<&str>) -> io::Result<()> {
         fs::create_dir_all(directory)?;
         if let Some(key) = key {
-            write_whole(directory, KEY_FILE, key)?;
+            write_private(&directory.join(KEY_FILE), key.as_bytes())?;
         }
-        write_whole(directory, AUTHORITY_FILE, authority)?;
-        write_whole(directory, CERTIFICATE_FILE, certificate)?;
-        fs::File::open(directory)?.sync_all()
+        write_private(&directory.join(AUTHORITY_FILE), authority.as_bytes())?;
+        write_private(&directory.join(CERTIFICATE_FILE), certificate.as_bytes())
     }
 
     /// Who this is.
@@ -382,16 +382,6 @@ fn has_role(server: &Presented<'_>, roles: &[Role]) -> Result<(), rustls::Error>
         Ok(peer) if roles.contains(&peer.role) => Ok(()),
         _ => Err(CertificateError::NotValidForName.into()),
     }
-}
-
-/// Writes beside, syncs and renames. Only the owner may read it.
-fn write_whole(directory: &Path, name: &str, text: &str) -> io::Result<()> {
-    let beside = directory.join(format!("{name}.new"));
-    let _ = fs::remove_file(&beside);
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&beside, directory.join(name))
 }
 
 // --- Verifiers ---
