@@ -5,8 +5,8 @@ import * as format from "./format.js";
 import { bar, sparkline } from "./charts.js";
 import { redraw } from "./view.js";
 
-// A node says each second how it is: one that has left two out is silent.
-export const SILENT_MS = 2_200;
+// A node says each second how it is: one that has left two out is late.
+export const LATE_MS = 2_200;
 
 export const panel = (title, { note, tools, id, key } = {}, ...children) =>
   h("section", { class: "panel", id, key: key ?? id ?? title, "aria-label": title },
@@ -115,10 +115,10 @@ export const toast = () => h("div", { class: "toast", role: "status", "aria-live
 
 // How a node is: state for colours, word for people.
 export function health(node, at) {
-  const silent = node.heard_ms === null ? Infinity : at - node.heard_ms;
+  const away = node.heard_ms === null ? Infinity : at - node.heard_ms;
   if (node.heard_ms === null) return { state: "bad", text: "never heard of" };
-  if (!node.in_service) return { state: "bad", text: `out of contact for ${format.span(silent)}` };
-  if (silent > SILENT_MS) return { state: "warn", text: `silent for ${format.span(silent)}` };
+  if (!node.in_service) return { state: "bad", text: `out of contact for ${format.span(away)}` };
+  if (away > LATE_MS) return { state: "warn", text: `late by ${format.span(away)}` };
   if (node.refused) return { state: "bad", text: `refused configuration ${node.refused.version}` };
   if (node.unwell) return { state: "bad", text: `does not answer itself: ${node.unwell}` };
   if (node.wanted !== null && node.running !== node.wanted) return { state: "warn", text: `runs ${node.running ?? "none"}, is to run ${node.wanted}` };

@@ -16,14 +16,15 @@ use rcgen::{
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use serde::{Deserialize, Serialize};
-use trust::{Identity, Peer};
+use trust::{Identity, Peer, write_private};
 
 use crate::audit;
 use crate::cells;
 use crate::clock::{ms, now_ms};
+use crate::idempotency;
 use crate::limits::{NODE_CERTIFICATE, SERVER_CERTIFICATE};
 use crate::tokens::{Role, Token};
-use crate::vault::{SECRET_FILE, TOKEN_FILE, Vault, write_private};
+use crate::vault::{SECRET_FILE, TOKEN_FILE, Vault};
 
 const CELL: &str = "authority";
 const KEY: &str = "authority key";
@@ -76,19 +77,22 @@ pub(crate) async fn open(journal: &dyn Journal, state: &Path) -> Result<(Authori
     let kept = Authority::make(&vault)?;
     let (token, secret) = Token::make("admin", Role::Admin, "control")?;
     // Before the commit: a token that is in force and that nobody knows is of no use.
-    write_private(&state.join(TOKEN_FILE), &secret)
+    write_private(&state.join(TOKEN_FILE), format!("{secret}\n").as_bytes())
         .map_err(|error| format!("{}: {error}", state.join(TOKEN_FILE).display()))?;
-    let value = |value| cells::value(value).map_err(|error| error.to_string());
-    let mut commit = Commit {
-        expect: vec![(CELL.to_owned(), 0)],
-        cells: vec![
-            (CELL.to_owned(), Some(value(&kept)?)),
-            (Token::cell(&token.name), Some(cells::value(&token).map_err(|error| error.to_string())?)),
-        ],
-        record: None,
+    let commit = || -> Result<Commit, Error> {
+        let mut commit = Commit {
+            expect: vec![(CELL.to_owned(), 0)],
+            cells: vec![
+                (CELL.to_owned(), Some(cells::value(&kept)?)),
+                (Token::cell(&token.name), Some(cells::value(&token)?)),
+                idempotency::first_cell()?,
+            ],
+            record: None,
+        };
+        audit::note(&mut commit, "control", "cluster.begin", journal.id(), None)?;
+        Ok(commit)
     };
-    audit::note(&mut commit, "control", "cluster.begin", journal.id(), None)
-        .map_err(|error| error.to_string())?;
+    let commit = commit().map_err(|error| error.to_string())?;
     match cells::commit(journal, commit).await {
         Ok(_) => Ok((Authority::unseal(&kept, &vault, state)?, vault)),
         Err(Error::Conflict(_)) => {

@@ -9,7 +9,7 @@ use axum::http::StatusCode;
 use axum::{Extension, Json};
 use model::routing::Pop;
 use model::rule::{Cache, RequestView};
-use model::{Rule, Scheme, Site, Ttl};
+use model::{Rule, Site, Ttl, Url};
 use semantics::Fields;
 use semantics::key::has_dot_segment;
 use serde::Serialize;
@@ -17,7 +17,6 @@ use utoipa::ToSchema;
 
 use crate::Shared;
 use crate::problem::Problem;
-use crate::purges::host_of;
 use crate::tokens::{Caller, Role};
 
 /// Header lines of a request that is explained: more than browsers send.
@@ -136,9 +135,8 @@ pub(crate) async fn explain(
             .found(format!("{method:?}"))
             .wanted("a word such as GET"));
     }
-    let host = host_of(&url).ok_or_else(|| {
-        Problem::bad("url is not an absolute URL").found(format!("{url:?}")).wanted(EXAMPLE)
-    })?;
+    let parsed = Url::parse(&url).map_err(|mistake| Problem::mistake("url", &url, mistake))?;
+    let host = parsed.host();
     let view = shared.view.get();
     let (number, snapshot) = view.in_force().ok_or_else(|| {
         Problem::new(StatusCode::CONFLICT, "no configuration is in force, so nothing is decided yet")
@@ -158,37 +156,31 @@ pub(crate) async fn explain(
         false => snapshot.routing.pops_of(&site.pops),
     };
     let pops = pops.into_iter().map(|index| name_of(&snapshot.routing.pops[index])).collect();
-    Ok(Json(decide(number, site, pops, &Asked { url, method, host, fields })))
+    Ok(Json(decide(
+        number,
+        site,
+        pops,
+        &Asked { text: &url, url: parsed, method: &method, host: &host, fields: &fields },
+    )))
 }
 
 fn name_of(pop: &Pop) -> String {
     pop.name.to_string()
 }
 
-/// The request in question; its URL is absolute.
-struct Asked {
-    url: String,
-    method: String,
-    host: String,
-    fields: Fields,
+/// The request in question.
+struct Asked<'a> {
+    text: &'a str,
+    url: Url<'a>,
+    method: &'a str,
+    host: &'a str,
+    fields: &'a Fields,
 }
 
-fn decide(configuration: u64, site: &Site, pops: Vec<String>, asked: &Asked) -> Explanation {
-    let (scheme, rest) = asked.url.split_once("://").unwrap_or(("http", &asked.url));
-    let rest = rest.split('#').next().unwrap_or_default();
-    let (authority, tail) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-    let (path, query) = match tail.split_once('?') {
-        Some((path, query)) => (path, Some(query)),
-        None => (tail, None),
-    };
-    let request = RequestView {
-        method: &asked.method,
-        scheme: if scheme.eq_ignore_ascii_case("https") { Scheme::Https } else { Scheme::Http },
-        host: &asked.host,
-        path: if path.is_empty() { "/" } else { path },
-        query,
-        fields: &asked.fields,
-    };
+fn decide(configuration: u64, site: &Site, pops: Vec<String>, asked: &Asked<'_>) -> Explanation {
+    let Url { scheme, authority, path, query } = asked.url;
+    let request =
+        RequestView { method: asked.method, scheme, host: asked.host, path, query, fields: asked.fields };
     let rule = site.match_rule(&request).rule;
     let redirect = rule.location(&request).map(|(status, location)| RedirectShown { status, location });
     let (course, sentence) = course(rule, &request, redirect.is_some());
@@ -200,8 +192,8 @@ fn decide(configuration: u64, site: &Site, pops: Vec<String>, asked: &Asked) -> 
     });
     Explanation {
         configuration,
-        method: asked.method.clone(),
-        url: asked.url.clone(),
+        method: asked.method.to_owned(),
+        url: asked.text.to_owned(),
         site: PlaceShown { name: site.name.to_string(), line: site.line },
         rule: PlaceShown { name: rule.name().into_owned(), line: rule.line },
         rule_number: rule.number,
@@ -329,13 +321,10 @@ redirect = { to = "/new/{1}", status = 301 }
 
     fn explained_with(method: &str, url: &str, lines: &[(&str, &str)]) -> Value {
         let snapshot = Snapshot::parse_cluster(SITES, "sites.toml").snapshot.expect("a configuration");
-        let asked = Asked {
-            url: url.to_owned(),
-            method: method.to_owned(),
-            host: host_of(url).expect("a host"),
-            fields: lines.iter().copied().collect(),
-        };
-        let site = snapshot.site_for(&asked.host).expect("a site");
+        let (parsed, fields) = (Url::parse(url).expect("a URL"), lines.iter().copied().collect());
+        let host = parsed.host();
+        let asked = Asked { text: url, url: parsed, method, host: &host, fields: &fields };
+        let site = snapshot.site_for(&host).expect("a site");
         serde_json::to_value(decide(7, site, Vec::new(), &asked)).expect("JSON")
     }
 

@@ -205,9 +205,18 @@ const KEPT_FROM_CELL: &str = "idempotency-kept-from";
 /// Days whose keys are looked for when it is not known which ones have any: a control that was off for a month catches up.
 const DAYS_BACK: i64 = 31;
 
+fn oldest_day() -> i64 {
+    day_of(now_ms() - ms(IDEMPOTENCY_KEPT))
+}
+
+/// What a cluster is begun with: that no day before has keys to be forgotten.
+pub(crate) fn first_cell() -> Result<(String, Option<Vec<u8>>), Error> {
+    Ok((KEPT_FROM_CELL.to_owned(), Some(cells::value(&oldest_day())?)))
+}
+
 /// Forgets keys of the days before yesterday, in parts, because there may be many.
 pub(crate) async fn sweep(journal: &Arc<dyn Journal>) -> Result<(), Error> {
-    let oldest = day_of(now_ms() - ms(IDEMPOTENCY_KEPT));
+    let oldest = oldest_day();
     let (kept_from, version) = cells::load::<i64>(&**journal, KEPT_FROM_CELL).await?.unwrap_or((0, 0));
     // By another control's clock it may be tomorrow already.
     if kept_from == oldest || kept_from == oldest + 1 {
@@ -241,7 +250,7 @@ mod tests {
     #[tokio::test]
     async fn keys_are_forgotten_of_days_that_are_over_and_not_looked_for_twice() {
         let journal: Arc<dyn Journal> = Arc::new(Memory::new("j", 1));
-        let oldest = day_of(now_ms() - ms(IDEMPOTENCY_KEPT));
+        let oldest = oldest_day();
         let write = async |name: String, value: &[u8]| {
             let cells = vec![(name, Some(value.to_vec()))];
             journal.commit(Commit { cells, ..Commit::default() }).await.unwrap();
@@ -269,5 +278,20 @@ mod tests {
         write(KEPT_FROM_CELL.to_owned(), (oldest + 40).to_string().as_bytes()).await;
         sweep(&journal).await.unwrap();
         assert_eq!(kept().await, [oldest, oldest + 1]);
+    }
+
+    #[tokio::test]
+    async fn a_cluster_that_has_just_begun_looks_for_nothing() {
+        let journal: Arc<dyn Journal> = Arc::new(Memory::new("j", 1));
+        let state = std::env::temp_dir().join(format!("perigee-idempotency-{}", std::process::id()));
+        trust::make_private_directory(&state).unwrap();
+        let begun = crate::authority::open(&*journal, &state).await;
+        std::fs::remove_dir_all(&state).unwrap();
+        assert!(begun.is_ok());
+        let name = format!("{}ab12", prefix(oldest_day() - 1));
+        let cells = vec![(name.clone(), Some(b"x".to_vec()))];
+        journal.commit(Commit { cells, ..Commit::default() }).await.unwrap();
+        sweep(&journal).await.unwrap();
+        assert!(journal.cell(&name).await.unwrap().is_some(), "it was looked for");
     }
 }

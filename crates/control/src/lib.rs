@@ -206,7 +206,7 @@ impl Control {
     /// One sentence on what is in the way, and what to do.
     pub async fn start(options: Options) -> Result<Handle, String> {
         let Options { name, listen, names, state, journal, canary_interval, exports } = options;
-        vault::make_private_directory(&state).map_err(|error| format!("{}: {error}", state.display()))?;
+        trust::make_private_directory(&state).map_err(|error| format!("{}: {error}", state.display()))?;
         let (authority, vault) = authority::open(&*journal, &state).await?;
         let listener = TcpListener::bind(listen).await.map_err(|error| format!("{listen}: {error}"))?;
         let address = listener.local_addr().map_err(|error| format!("{listen}: {error}"))?;

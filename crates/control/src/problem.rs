@@ -3,14 +3,14 @@
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use model::diagnostic::did_you_mean;
+use model::diagnostic::{Mistake, did_you_mean, few};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::configurations::Finding;
 
-/// Names that a refusal lists.
-const NAMES_SHOWN: usize = 5;
+/// Characters of a mistaken value that a refusal shows.
+const FOUND_CHARS_MAX: usize = 200;
 
 /// Seconds after which another try makes sense while the journal cannot be reached.
 const JOURNAL_RETRY_SECS: u64 = 2;
@@ -56,6 +56,14 @@ impl Problem {
     /// 400.
     pub(crate) fn bad(error: impl Into<String>) -> Self {
         Problem::new(StatusCode::BAD_REQUEST, error)
+    }
+
+    /// 400: what was given under this name is not what it should be.
+    pub(crate) fn mistake(name: &str, found: &str, mistake: Mistake) -> Self {
+        Problem::bad(format!("{name} {}", mistake.error))
+            .found(format!("{:?}", found.chars().take(FOUND_CHARS_MAX).collect::<String>()))
+            .wanted(mistake.wanted)
+            .next(mistake.next)
     }
 
     pub(crate) fn found(mut self, found: impl Into<String>) -> Self {
@@ -134,14 +142,5 @@ impl IntoResponse for Problem {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
         }
         response
-    }
-}
-
-/// The first names, and how many more there are.
-fn few<'a>(mut names: impl Iterator<Item = &'a str>) -> String {
-    let first: Vec<&str> = names.by_ref().take(NAMES_SHOWN).collect();
-    match names.count() {
-        0 => first.join(" or "),
-        more => format!("{} or one of {more} more", first.join(", ")),
     }
 }

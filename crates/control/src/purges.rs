@@ -17,7 +17,9 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use axum::{Extension, Json};
 use journal::{Commit, Error, TEXT_BYTES_MAX};
-use model::change::{Change, ORDER_BYTES_MAX, ORDERS_MAX, Order, What, Written};
+use model::Url;
+use model::change::{Change, ORDER_BYTES_MAX, ORDERS_MAX, Order, What, Written, check_tag, parse_prefix};
+use model::diagnostic::Mistake;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -98,21 +100,15 @@ impl PurgeWanted {
         }
         let mut whats = Vec::with_capacity(count.max(1));
         for (path, url) in urls {
-            let site = site_of(&path, &url, site.as_deref(), caller, picture)?;
+            let site = site_of(&path, &url, Url::parse(&url), site.as_deref(), caller, picture)?;
             whats.push(What::Url { site, url });
         }
         for (path, prefix) in prefixes {
-            if prefix.contains('?') {
-                return Err(Problem::bad(format!("{path}: a prefix has no query"))
-                    .found(format!("{prefix:?}"))
-                    .wanted("the beginning of a path: https://www.shop.example/media/")
-                    .next("nothing was purged; leave out \"?\" and what follows"));
-            }
-            let site = site_of(&path, &prefix, site.as_deref(), caller, picture)?;
+            let site = site_of(&path, &prefix, parse_prefix(&prefix), site.as_deref(), caller, picture)?;
             whats.push(What::Prefix { site, prefix });
         }
         for (path, tag) in tags {
-            check_tag(&path, &tag)?;
+            check_tag(&tag).map_err(|mistake| nothing_purged(&path, &tag, mistake))?;
             caller.may_purge(&path, site.as_deref())?;
             whats.push(What::Tag { site: site.clone(), tag });
         }
@@ -135,31 +131,22 @@ impl PurgeWanted {
     }
 }
 
-fn check_tag(path: &str, tag: &str) -> Result<(), Problem> {
-    let is_one = !tag.is_empty() && tag.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',');
-    match is_one && tag.len() <= ORDER_BYTES_MAX {
-        true => Ok(()),
-        false => Err(Problem::bad(format!("{path} is not one surrogate key"))
-            .found(format!("{:?}", tag.chars().take(80).collect::<String>()))
-            .wanted(format!("one key as the origin sends it: visible ASCII without commas, at most {ORDER_BYTES_MAX} bytes"))
-            .next("nothing was purged; give several keys as a list: \"tags\": [\"a\", \"b\"]")),
-    }
-}
-
 /// The site that a URL is of, in whichever of the configurations in force knows its host; what is stable first.
 fn site_of(
     path: &str,
-    url: &str,
+    text: &str,
+    url: Result<Url<'_>, Mistake>,
     within: Option<&str>,
     caller: &Caller,
     picture: &Picture,
 ) -> Result<String, Problem> {
-    let host = host_of(url).filter(|_| url.len() <= ORDER_BYTES_MAX).ok_or_else(|| {
-        Problem::bad(format!("{path} is not an absolute URL"))
-            .found(format!("{:?}", url.chars().take(200).collect::<String>()))
-            .wanted(format!("e.g. https://www.shop.example/a.css, at most {ORDER_BYTES_MAX} bytes"))
-            .next("nothing was purged; correct it and purge again")
-    })?;
+    let host = url.map_err(|mistake| nothing_purged(path, text, mistake))?.host();
+    if text.len() > ORDER_BYTES_MAX {
+        return Err(Problem::bad(format!("{path} is too long"))
+            .found(format!("{} bytes", text.len()))
+            .wanted(format!("at most {ORDER_BYTES_MAX} bytes"))
+            .next("nothing was purged; purge a prefix of it, or by a surrogate key"));
+    }
     let mut sites = picture.snapshots().filter_map(|snapshot| snapshot.site_for(&host)).peekable();
     let Some(first) = sites.peek().map(|site| site.name.to_string()) else {
         if !picture.is_whole {
@@ -175,7 +162,7 @@ fn site_of(
     match within {
         Some(within) if within != first => {
             Err(Problem::bad(format!("{path} is of another site than the one named"))
-                .found(format!("{url:?} is of site {first:?}"))
+                .found(format!("{text:?} is of site {first:?}"))
                 .wanted(format!("site {within:?}"))
                 .next("nothing was purged; leave site out, or purge in two requests"))
         }
@@ -183,23 +170,8 @@ fn site_of(
     }
 }
 
-/// The host of an absolute URL, in lower case and without port.
-pub(crate) fn host_of(url: &str) -> Option<String> {
-    let (scheme, rest) = url.split_once("://")?;
-    if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
-        return None;
-    }
-    let rest = rest.split('#').next().unwrap_or_default();
-    let (authority, tail) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-    if !semantics::request_rules::is_host(authority) || tail.bytes().any(|byte| byte <= b' ' || byte == 0x7f)
-    {
-        return None;
-    }
-    let host = match authority.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
-        _ => authority,
-    };
-    Some(host.to_ascii_lowercase())
+fn nothing_purged(path: &str, found: &str, mistake: Mistake) -> Problem {
+    Problem::mistake(path, found, mistake).next(format!("nothing was purged; {}", mistake.next))
 }
 
 /// What is said of a site that no configuration in force has; where not all of them have been read, it may be in the others.
@@ -220,19 +192,9 @@ fn unread() -> Problem {
         .next("nothing was done; try again, or ask another control")
 }
 
-/// What an order matches, for people.
+/// What an order matches and how, for people.
 pub(crate) fn describe(order: &Order) -> String {
-    let what = match &order.what {
-        What::Url { url, .. } => format!("{url} with all its variants"),
-        What::Prefix { prefix, .. } => format!("every URL that begins with {prefix}"),
-        What::Tag { tag, site: None } => format!("every object with the surrogate key {tag:?}"),
-        What::Tag { tag, site: Some(site) } => {
-            format!("every object of site {site:?} with the surrogate key {tag:?}")
-        }
-        What::Site { site } => format!("every object of site {site:?}"),
-        What::Everything => "every object".to_owned(),
-    };
-    if order.soft { format!("{what} (soft)") } else { what }
+    format!("{}{}", order.what, if order.soft { " (soft)" } else { "" })
 }
 
 /// A hard purge of a surrogate key on all sites.

@@ -9,7 +9,6 @@ use rustls::ServerConfig;
 use trust::Identity;
 
 use crate::authority::Authority;
-use crate::vault::write_private;
 
 /// The file with what callers have to trust.
 const AUTHORITY_FILE: &str = "ca.pem";
@@ -85,5 +84,6 @@ fn made(
 /// Puts what callers have to trust where operators find it.
 pub(crate) fn write_authority(state: &Path, authority: &Authority) -> Result<(), String> {
     let path = state.join(AUTHORITY_FILE);
-    write_private(&path, authority.pem().trim_end()).map_err(|error| format!("{}: {error}", path.display()))
+    trust::write_private(&path, authority.pem().as_bytes())
+        .map_err(|error| format!("{}: {error}", path.display()))
 }

@@ -6,12 +6,12 @@
 //! sealed               nonce (12 bytes, random) ‖ AES-256-GCM(text, additional data: what it is)
 //! ```
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use trust::write_private;
 
 /// The file with the secret.
 pub(crate) const SECRET_FILE: &str = "cluster-secret";
@@ -37,7 +37,8 @@ impl Vault {
             Ok(text) => text,
             Err(error) if error.kind() == ErrorKind::NotFound && may_begin => {
                 let secret = random_hex::<SECRET_BYTES>()?;
-                write_private(&path, &secret).map_err(|error| format!("{}: {error}", path.display()))?;
+                write_private(&path, format!("{secret}\n").as_bytes())
+                    .map_err(|error| format!("{}: {error}", path.display()))?;
                 secret
             }
             Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -106,29 +107,10 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
     (0..text.len()).step_by(2).map(|index| u8::from_str_radix(&text[index..index + 2], 16).ok()).collect()
 }
 
-/// Makes a directory that only its owner may enter, unless it exists.
-pub(crate) fn make_private_directory(path: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
-}
-
-/// Writes a file that only its owner may read: as a whole, and safe from a loss of power, or not at all.
-pub(crate) fn write_private(path: &Path, text: &str) -> io::Result<()> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".new");
-    let temporary = PathBuf::from(temporary);
-    match fs::remove_file(&temporary) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-    file.write_all(format!("{text}\n").as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    path.parent().map_or(Ok(()), |parent| fs::File::open(parent)?.sync_all())
-}
-
 #[cfg(test)]
 mod tests {
+    use trust::make_private_directory;
+
     use super::*;
 
     #[test]

@@ -33,7 +33,7 @@ use crate::listen::Secure;
 use crate::rates::{Counted, Full, Opened};
 use crate::tls::{self, ACME_PROTOCOL, Shown};
 use crate::worker::{Watch, Worker};
-use crate::{forwarded, proxy_protocol, tiers};
+use crate::{forwarded, proxy_protocol};
 
 use stream::{Io, Prefixed, Sealed};
 
@@ -212,7 +212,7 @@ async fn meet_edge(worker: &Rc<Worker>, socket: TcpStream) -> Result<(Io, Arc<st
     let config = worker.shared.certified.server().map_err(|_| Gone)?;
     let sealed = within(worker, &watch, Sealed::open(config, Prefixed::new(socket, Vec::new()))).await?;
     let certificate = sealed.session().peer_certificates().and_then(|chain| chain.first()).ok_or(Gone)?;
-    let names = tiers::names_of(certificate);
+    let names = trust::edge_names(certificate);
     let loaded = worker.loaded();
     let known = |name: &&String| loaded.snapshot.routing.pop_of_node(name).is_some();
     let node = names.iter().find(known).ok_or(Gone)?;

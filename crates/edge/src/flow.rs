@@ -82,7 +82,7 @@ pub(crate) struct Flow {
     request: Rc<Request>,
     at: RuleAt,
     directives: RequestDirectives,
-    /// The cache key's text; empty for a request that passes.
+    /// The cache key's text; empty where the cache is not asked, until a POST passes.
     text: Vec<u8>,
     step: Step,
     interim: Interim,

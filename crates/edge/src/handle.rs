@@ -43,7 +43,7 @@ use crate::measure::Measuring;
 use crate::origin::{BudgetReport, Origins, OriginsShared, WORDS_MAX, probe_origins};
 use crate::published::Published;
 use crate::purge_log::PurgeLog;
-use crate::purging::{self, Applied, PurgeError, PurgeRequest, Receipt};
+use crate::purging::{self, Applied, PurgeError, Whose};
 use crate::quic::{self, Listening, Quic, Steering, strays};
 use crate::rates::Rates;
 use crate::rewriting;
@@ -649,32 +649,24 @@ impl Handle {
         look(&self.shared.loaded.get().snapshot)
     }
 
-    /// Purges. When this returns, no request that starts later is answered with what the purge matches, by any worker.
-    ///
-    /// # Errors
-    /// A target that makes no sense with this configuration; nothing is purged then.
-    pub fn purge(&self, request: &PurgeRequest) -> Result<Receipt, PurgeError> {
-        let receipts = purging::purge(&self.shared, std::slice::from_ref(request))?;
-        receipts.first().copied().ok_or_else(|| PurgeError::NotLogged("there was no receipt".to_owned()))
-    }
-
-    /// Carries several purges out as one, at one position.
-    ///
-    /// # Errors
-    /// One of them makes no sense with this configuration; then none is carried out.
-    pub fn purge_all(&self, requests: &[PurgeRequest]) -> Result<Vec<Receipt>, PurgeError> {
-        purging::purge(&self.shared, requests)
-    }
-
     /// Carries out what has been ordered for a whole cluster, as one: one position, one append to the purge log, one sync.
-    /// When this returns, all of it is in force in every worker, also of processes before this one, and safe from a loss of
-    /// power. What this node's configuration does not know purges more than it names, never less: a site by its name, a site
-    /// whole where a host or a URL makes no sense. Applying an order again does no harm.
+    /// When this returns, no request that starts later is answered with what the orders match, by any worker, also of processes
+    /// before this one, and they are safe from a loss of power. What this node's configuration does not know purges more than it
+    /// names, never less: a site by its name, a site whole where a host or a URL makes no sense. Applying an order again does no
+    /// harm.
     ///
     /// # Errors
     /// The purge log cannot be written, or another process takes this one's place. It is to be tried again, there or here.
     pub fn apply(&self, orders: &[Order]) -> Result<Applied, PurgeError> {
-        purging::apply(&self.shared, orders)
+        purging::apply(&self.shared, orders, Whose::Everybodys)
+    }
+
+    /// As [`Handle::apply`], with what has been ordered here alone: other edges do not know of it.
+    ///
+    /// # Errors
+    /// As [`Handle::apply`].
+    pub fn purge(&self, orders: &[Order]) -> Result<Applied, PurgeError> {
+        purging::apply(&self.shared, orders, Whose::Own)
     }
 
     /// Has everything that was stored until now validated before it is served again, because something that was purged may be

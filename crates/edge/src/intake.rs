@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use model::settings::HEADER_BYTES;
+use model::url::without_port;
 use semantics::request_rules::{Body, Form, Version, check_request};
 use semantics::{Fields, hop};
 
@@ -309,13 +310,5 @@ pub(crate) fn unreadable(worker: &Worker, visitor: &Visitor) -> Request {
         wants_websocket: false,
         takes_trailers: false,
         received_bytes: 0.into(),
-    }
-}
-
-/// `host:port` without `:port`; an IPv6 literal keeps its brackets.
-pub(crate) fn without_port(authority: &str) -> &str {
-    match authority.rfind([':', ']']) {
-        Some(colon) if authority.as_bytes()[colon] == b':' => &authority[..colon],
-        _ => authority,
     }
 }

@@ -66,7 +66,7 @@ pub use clock::Clock;
 pub use handle::{
     BudgetStatus, Edge, Handle, Locate, Options, Predecessor, StartError, Status, wanted, workers,
 };
-pub use purging::{Applied, PurgeError, PurgeRequest, PurgeTarget, Receipt};
+pub use purging::{Applied, PurgeError};
 pub use storage::inspect;
 pub use tiers::TierIdentity;
 pub use tracing::Tracing;

@@ -1,4 +1,4 @@
-//! Purges as people ask for them, turned into the purge clock's targets; and their receipts.
+//! Purges as they are ordered, turned into the purge clock's targets.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -8,54 +8,16 @@ use std::sync::atomic::Ordering;
 use model::change::{Order, What};
 use model::purge::{Kind, Purge, Target};
 use model::rule::write_scheme;
-use model::{Scheme, Site, Snapshot};
+use model::{Scheme, Snapshot, Url};
 use observe::{PurgeForm, PurgeScope};
 use semantics::key::{KeyRecipe, hash, normalise_path, write_url_key};
 use semantics::tags::tag_hash;
 
-use crate::loaded::{Loaded, RuleAt};
+use crate::loaded::RuleAt;
 use crate::past::Past;
 use crate::request::Request;
 use crate::succession::Invalidation;
 use crate::worker::Shared;
-
-/// What to purge, as an operator says it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PurgeTarget {
-    /// One URL with all its variants: `https://www.shop.example/a.css?v=2`.
-    Url(String),
-    /// All URLs that start so: `https://www.shop.example/media/`. The path alone counts, a query is refused.
-    Prefix(String),
-    /// All responses that carry a surrogate key, of one site or of all.
-    Tag {
-        /// The key, as in Surrogate-Key or Cache-Tag.
-        tag: String,
-        /// The site's name; `None` for every site.
-        site: Option<String>,
-    },
-    /// Everything of one site.
-    Site(String),
-    /// Everything.
-    Everything,
-}
-
-/// A purge to carry out.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PurgeRequest {
-    /// What.
-    pub target: PurgeTarget,
-    /// Whether what it matches may still be served while it is validated. A hard purge makes a miss.
-    pub soft: bool,
-}
-
-/// Proof of a purge: from `position` on, no worker of this node serves what it matches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Receipt {
-    /// Its place in the order of purges; each object remembers the place at which its fetch began.
-    pub position: u64,
-    /// How many sites it concerns.
-    pub sites: usize,
-}
 
 /// Proof of several purges that were put in force as one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,16 +31,6 @@ pub struct Applied {
 /// Why a purge was not carried out. Nothing has been purged then, unless the variant says otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PurgeError {
-    /// Not an absolute http or https URL.
-    NotAUrl(String),
-    /// No site of the configuration has the URL's host.
-    UnknownHost(String),
-    /// No site of the configuration has this name.
-    UnknownSite(String),
-    /// A prefix with a query.
-    QueryInPrefix(String),
-    /// An empty surrogate key.
-    EmptyTag,
     /// The purge could not be written down, so a restart would forget it. Nothing was purged.
     NotLogged(String),
     /// The purge is in force, but not safe: a loss of power could make this node forget it.
@@ -90,20 +42,6 @@ pub enum PurgeError {
 impl std::fmt::Display for PurgeError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            PurgeError::NotAUrl(url) => {
-                write!(f, "{url:?} is not an absolute URL; write e.g. \"https://www.shop.example/a.css\"")
-            }
-            PurgeError::UnknownHost(host) => {
-                write!(f, "no site of the configuration serves the host {host:?}; write one of its domains")
-            }
-            PurgeError::UnknownSite(site) => write!(f, "no site of the configuration is called {site:?}"),
-            PurgeError::QueryInPrefix(url) => {
-                write!(
-                    f,
-                    "the prefix {url:?} has a query; prefixes match paths, leave out \"?\" and what follows"
-                )
-            }
-            PurgeError::EmptyTag => write!(f, "the surrogate key is empty"),
             PurgeError::NotLogged(error) => {
                 write!(f, "the purge log cannot be written, so nothing was purged: {error}")
             }
@@ -117,32 +55,18 @@ impl std::fmt::Display for PurgeError {
 
 impl std::error::Error for PurgeError {}
 
-/// Puts purges in force as one, all of which must make sense with this configuration: after this returns, no request that
-/// starts later is answered with what they match, also not by a process before this one that has not ended yet.
-pub(crate) fn purge(shared: &Shared, requests: &[PurgeRequest]) -> Result<Vec<Receipt>, PurgeError> {
-    let loaded = shared.loaded.get();
-    let checked: Vec<(Order, usize)> =
-        requests.iter().map(|request| check(&loaded, request)).collect::<Result<_, _>>()?;
-    let (orders, sites): (Vec<Order>, Vec<usize>) = checked.into_iter().unzip();
-    let Applied { position, .. } = apply_as(shared, &orders, Whose::Own)?;
-    Ok(sites.into_iter().map(|sites| Receipt { position, sites }).collect())
-}
-
-/// Puts purges in force as one, whatever they name. What this node cannot make sense of purges more, never less.
-pub(crate) fn apply(shared: &Shared, orders: &[Order]) -> Result<Applied, PurgeError> {
-    apply_as(shared, orders, Whose::Everybodys)
-}
-
 /// Who else knows of a purge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Whose {
+pub(crate) enum Whose {
     /// Every node of the cluster, by its journal.
     Everybodys,
     /// Nobody else.
     Own,
 }
 
-fn apply_as(shared: &Shared, orders: &[Order], whose: Whose) -> Result<Applied, PurgeError> {
+/// Puts purges in force as one: after this returns, no request that starts later is answered with what they match, also not by a
+/// process before this one that has not ended yet. What this node cannot make sense of purges more, never less.
+pub(crate) fn apply(shared: &Shared, orders: &[Order], whose: Whose) -> Result<Applied, PurgeError> {
     if orders.is_empty() {
         return Ok(Applied { position: shared.purge_position.load(Ordering::Acquire), widened: 0 });
     }
@@ -356,39 +280,6 @@ impl Aim {
     }
 }
 
-/// A request of this node's own API as an order, and how many sites it concerns.
-fn check(loaded: &Loaded, request: &PurgeRequest) -> Result<(Order, usize), PurgeError> {
-    let snapshot = &loaded.snapshot;
-    let named = |name: &String| match snapshot.site_named(name) {
-        Some(site) => Ok(site.name.to_string()),
-        None => Err(PurgeError::UnknownSite(name.clone())),
-    };
-    let (what, sites) = match &request.target {
-        PurgeTarget::Everything => (What::Everything, snapshot.sites.len()),
-        PurgeTarget::Site(name) => (What::Site { site: named(name)? }, 1),
-        PurgeTarget::Tag { tag, .. } if tag.is_empty() => return Err(PurgeError::EmptyTag),
-        PurgeTarget::Tag { tag, site: Some(site) } => {
-            (What::Tag { site: Some(named(site)?), tag: tag.clone() }, 1)
-        }
-        PurgeTarget::Tag { tag, site: None } => {
-            (What::Tag { site: None, tag: tag.clone() }, snapshot.sites.len())
-        }
-        PurgeTarget::Url(url) => {
-            let site = Url::parse(url)?.site(loaded)?.name.to_string();
-            (What::Url { site, url: url.clone() }, 1)
-        }
-        PurgeTarget::Prefix(prefix) => {
-            let url = Url::parse(prefix)?;
-            if url.query.is_some() {
-                return Err(PurgeError::QueryInPrefix(prefix.clone()));
-            }
-            let site = url.site(loaded)?.name.to_string();
-            (What::Prefix { site, prefix: prefix.clone() }, 1)
-        }
-    };
-    Ok((Order { what, soft: request.soft }, sites))
-}
-
 /// What an order matches here: on every site that has or had the host, under each recipe that such a site has or had.
 fn aim(shared: &Shared, past: &Past, what: &What) -> Aim {
     let number = |site: &str| shared.site_numbers.of(site);
@@ -446,48 +337,5 @@ fn aim(shared: &Shared, past: &Past, what: &What) -> Aim {
         targets,
         for_before: shared.succession.has_predecessor().then(|| prefix(site)),
         is_widened: is_unknown,
-    }
-}
-
-/// An absolute URL, taken apart.
-pub(crate) struct Url<'a> {
-    pub(crate) scheme: Scheme,
-    pub(crate) authority: &'a str,
-    pub(crate) path: &'a str,
-    pub(crate) query: Option<&'a str>,
-}
-
-impl<'a> Url<'a> {
-    pub(crate) fn parse(text: &'a str) -> Result<Self, PurgeError> {
-        let not_a_url = || PurgeError::NotAUrl(text.to_owned());
-        let (scheme, rest) = text.split_once("://").ok_or_else(not_a_url)?;
-        let scheme = match scheme.to_ascii_lowercase().as_str() {
-            "http" => Scheme::Http,
-            "https" => Scheme::Https,
-            _ => return Err(not_a_url()),
-        };
-        let rest = rest.split('#').next().unwrap_or_default();
-        let end = rest.find(['/', '?']).unwrap_or(rest.len());
-        let (authority, tail) = rest.split_at(end);
-        if !semantics::request_rules::is_host(authority)
-            || tail.bytes().any(|byte| byte <= b' ' || byte == 0x7f)
-        {
-            return Err(not_a_url());
-        }
-        let (path, query) = match tail.split_once('?') {
-            Some((path, query)) => (path, Some(query)),
-            None => (tail, None),
-        };
-        Ok(Url { scheme, authority, path: if path.is_empty() { "/" } else { path }, query })
-    }
-
-    /// The host, lower case, without port.
-    pub(crate) fn host(&self) -> String {
-        crate::intake::without_port(self.authority).to_ascii_lowercase()
-    }
-
-    pub(crate) fn site<'l>(&self, loaded: &'l Loaded) -> Result<&'l Site, PurgeError> {
-        let host = self.host();
-        loaded.snapshot.site_for(&host).ok_or(PurgeError::UnknownHost(host))
     }
 }

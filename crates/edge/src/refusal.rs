@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use model::rate::TooMuch;
 use semantics::{Fields, Why};
+use website::html::escape;
 
 use crate::answer::{Answer, Body, Head, Note};
 use crate::h1::{self, BadHead};
@@ -155,6 +156,7 @@ impl Refusal {
     /// The page: plain, small, with the request's id, never cached by anybody.
     pub(crate) fn answer(&self, request: &Request) -> Answer {
         let status = self.status();
+        // No page of ours shows a byte of a request unescaped; the sentences hold none today, and stay so by this.
         let (reason, sentence) = (h1::reason(status), escape(&self.sentence()));
         let id = request.id.text();
         let id = String::from_utf8_lossy(&id);
@@ -185,9 +187,4 @@ impl Refusal {
             ..Answer::new(status, Head::Own(fields), Note::of(self.why()))
         }
     }
-}
-
-/// No page of ours shows a byte of a request unescaped; the sentences hold none today, and stay so by this.
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }

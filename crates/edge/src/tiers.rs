@@ -48,8 +48,8 @@ use crate::request::{Request, RequestId};
 use crate::tracing::{self, Asking};
 use crate::worker::{Shared, Worker};
 
-pub use trust::TierIdentity;
-pub(crate) use trust::{Certified, names_of};
+pub(crate) use self::trust::Certified;
+pub use self::trust::TierIdentity;
 
 /// How the fields between edges begin.
 const PREFIX: &[u8] = b"perigee-tier-";

@@ -12,7 +12,13 @@
 //!
 //! These are the texts that nodes exchange (JSON), so a field may be added with a default and never change its meaning.
 
+use std::fmt;
+
+use semantics::tags::is_key;
 use serde::{Deserialize, Serialize};
+
+use crate::Url;
+use crate::diagnostic::Mistake;
 
 /// Purges in one entry, at most; an order is at most [`ORDER_BYTES_MAX`] long, so that an entry fits into one request
 /// to any engine.
@@ -105,6 +111,52 @@ impl What {
             What::Tag { site, .. } => site.as_deref(),
             What::Everything => None,
         }
+    }
+}
+
+/// What it matches, for people.
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            What::Url { url, .. } => write!(f, "{url} with all its variants"),
+            What::Prefix { prefix, .. } => write!(f, "every URL that begins with {prefix}"),
+            What::Tag { tag, site: None } => write!(f, "every object with the surrogate key {tag:?}"),
+            What::Tag { tag, site: Some(site) } => {
+                write!(f, "every object of site {site:?} with the surrogate key {tag:?}")
+            }
+            What::Site { site } => write!(f, "every object of site {site:?}"),
+            What::Everything => f.write_str("every object"),
+        }
+    }
+}
+
+/// The URLs that a text is the beginning of, as [`What::Prefix`] has it.
+///
+/// # Errors
+/// It is no absolute URL, or has a query: prefixes match paths.
+pub fn parse_prefix(text: &str) -> Result<Url<'_>, Mistake> {
+    match Url::parse(text)? {
+        url if url.query.is_none() => Ok(url),
+        _ => Err(Mistake {
+            error: "has a query, and prefixes match paths",
+            wanted: "the beginning of a path: https://www.shop.example/media/",
+            next: "leave out \"?\" and what follows",
+        }),
+    }
+}
+
+/// Whether a text is one surrogate key: [`is_key`].
+///
+/// # Errors
+/// It is none.
+pub fn check_tag(text: &str) -> Result<(), Mistake> {
+    match is_key(text) {
+        true => Ok(()),
+        false => Err(Mistake {
+            error: "is not one surrogate key",
+            wanted: "one key as the origin sends it: at most 1,024 bytes, without spaces and commas",
+            next: "give several keys one by one: --tag A --tag B, or \"tags\": [\"a\", \"b\"]",
+        }),
     }
 }
 
@@ -234,6 +286,17 @@ mod tests {
         let waiting = vec!["fra-2".into()];
         plan.candidate = Some(Candidate { version: version(4), to: Audience::All, waiting });
         assert_eq!((number(&plan, "fra-1", "fra"), number(&plan, "fra-2", "fra")), (Some(4), Some(3)));
+    }
+
+    #[test]
+    fn a_prefix_is_a_url_without_a_query() {
+        let check = |text: &str, error: Option<&str>| {
+            assert_eq!(parse_prefix(text).err().map(|mistake| mistake.error), error, "{text}");
+        };
+        check("https://a.example/media/", None);
+        check("https://a.example", None);
+        check("/media/", Some("is not an absolute URL"));
+        check("https://a.example/?a", Some("has a query, and prefixes match paths"));
     }
 
     #[test]

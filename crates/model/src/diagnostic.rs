@@ -33,6 +33,17 @@ impl Severity {
     }
 }
 
+/// What is wrong with a value that an API was given, in words that stand behind its name: `url is not an absolute URL`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mistake {
+    /// What is wrong.
+    pub error: &'static str,
+    /// What was wanted.
+    pub wanted: &'static str,
+    /// What to do.
+    pub next: &'static str,
+}
+
 /// Where the lines of a text begin, so that a line number costs no walk through the text.
 #[derive(Clone, Debug)]
 pub struct Lines {
@@ -141,6 +152,16 @@ pub fn did_you_mean<'a>(found: &str, candidates: impl IntoIterator<Item = &'a st
         .map(|(_, candidate)| candidate)
 }
 
+/// The first five names, and how many more there are: for a refusal of one that is not among them.
+pub fn few<'a>(mut names: impl Iterator<Item = &'a str>) -> String {
+    const SHOWN: usize = 5;
+    let first: Vec<&str> = names.by_ref().take(SHOWN).collect();
+    match names.count() {
+        0 => first.join(" or "),
+        more => format!("{} or one of {more} more", first.join(", ")),
+    }
+}
+
 /// How many letters must be put in, taken out, changed or swapped with their neighbour to get from `a` to `b`.
 fn edit_distance(a: &str, b: &str) -> usize {
     /// Longer texts are no typing errors of a key; bounds the quadratic cost.
@@ -175,4 +196,16 @@ fn floor_char_boundary(text: &str, index: usize) -> usize {
         index -= 1;
     }
     index
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_names_a_few_of_what_there_is() {
+        let names = ["a", "b", "c", "d", "e", "f", "g"];
+        assert_eq!(few(names.into_iter().take(2)), "a or b");
+        assert_eq!(few(names.into_iter()), "a, b, c, d, e or one of 2 more");
+    }
 }

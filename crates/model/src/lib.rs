@@ -34,6 +34,7 @@ pub mod snapshot;
 pub mod steering;
 pub mod tiers;
 pub mod units;
+pub mod url;
 pub mod vitals;
 
 pub use block::BlockList;
@@ -47,3 +48,4 @@ pub use rule::{Cache, Https, Matched, RequestView, Rule};
 pub use settings::{DiskSettings, EdgeSettings, Limits, StoreSettings};
 pub use snapshot::{Parsed, Site, Snapshot};
 pub use units::{ByteSize, Ttl};
+pub use url::Url;

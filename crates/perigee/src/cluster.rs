@@ -7,9 +7,8 @@
 //! $XDG_CONFIG_HOME/perigee/client.toml   0600   control = "https://…", authority = "64 hex digits", token = "pgt_…"
 //! ```
 
-use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -18,7 +17,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use trust::fingerprint;
+use trust::{fingerprint, make_private_directory, write_private};
 
 use crate::failure::Failure;
 
@@ -159,19 +158,9 @@ fn read_profile(path: &Path) -> Result<Option<Profile>, Failure> {
 pub(crate) fn write_profile(path: &Path, profile: &Profile) -> Result<(), Failure> {
     let write = || -> io::Result<()> {
         if let Some(directory) = path.parent() {
-            DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+            make_private_directory(directory)?;
         }
-        let beside = path.with_extension("toml.new");
-        if let Err(error) = fs::remove_file(&beside)
-            && error.kind() != ErrorKind::NotFound
-        {
-            return Err(error);
-        }
-        let text = toml::to_string(profile).map_err(io::Error::other)?;
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&beside, path)
+        write_private(path, toml::to_string(profile).map_err(io::Error::other)?.as_bytes())
     };
     write().map_err(|error| {
         Failure::new(format!("{}: {error}", path.display()), "choose another place with XDG_CONFIG_HOME")

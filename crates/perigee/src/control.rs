@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +19,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde::Deserialize;
 use tokio::signal::unix::{SignalKind, signal};
-use trust::{fingerprint, is_name};
+use trust::{fingerprint, is_name, make_private_directory};
 
 use crate::batches::{Batches, Content};
 use crate::failure::Failure;
@@ -286,7 +285,7 @@ fn check(settings: &Settings) -> Result<(), (String, &'static str)> {
 
 /// The state directory first: a journal may well lie in it.
 async fn open(settings: &JournalSettings, state: &Path) -> Result<Arc<dyn Journal>, Failure> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(state).map_err(|error| {
+    make_private_directory(state).map_err(|error| {
         Failure::new(
             format!("{}: cannot be created: {error}", state.display()),
             "choose a place for state that this user may write to",

@@ -318,7 +318,7 @@ impl Tour {
             "export PERIGEE_CONTROL={} PERIGEE_AUTHORITY={} PERIGEE_TOKEN={}\n",
             profile.control, profile.authority, profile.token
         );
-        crate::state::write_new(&env, &lines).map_err(|error| {
+        trust::write_new(&env, lines.as_bytes()).map_err(|error| {
             Failure::new(format!("{}: cannot be written: {error}", env.display()), "is there room?")
         })?;
         Ok(env)

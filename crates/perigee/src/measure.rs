@@ -23,6 +23,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use browser::{Browser, Frame, Options, Page, Visit};
 use clap::Args;
 use client::Control;
+use model::Url;
 use serde_json::json;
 use tokio::net::lookup_host;
 use tokio::runtime::Runtime;
@@ -151,22 +152,10 @@ struct Target {
 impl Target {
     fn of(url: &str) -> Result<Target, Failure> {
         let wrong = || Failure::new(format!("{url:?} is no page"), "write e.g. https://www.shop.example/");
-        let (scheme, rest) = url.split_once("://").ok_or_else(wrong)?;
-        let default = match scheme {
-            "http" => 80,
-            "https" => 443,
-            _ => return Err(wrong()),
-        };
-        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-        let (host, port) = match authority.rsplit_once(':') {
-            Some((host, port)) if !port.contains(']') => (host, port.parse().map_err(|_| wrong())?),
-            _ => (authority, default),
-        };
-        if host.is_empty() || host.contains([',', ' ', '@']) {
-            return Err(wrong());
-        }
+        let url = Url::parse(url).map_err(|_| wrong())?;
+        let (host, port) = (url.host(), url.port());
         // As browsers write it.
-        Ok(Target { host: host.to_ascii_lowercase(), port, prefix: format!("{scheme}://{authority}/") })
+        Ok(Target { host, port, prefix: format!("{}://{}/", url.scheme.as_str(), url.authority) })
     }
 
     async fn resolve(&self) -> Result<SocketAddr, Failure> {

@@ -178,10 +178,7 @@ impl Staples {
 
     fn keep(&self, name: &str, der: &[u8]) -> io::Result<()> {
         fs::create_dir_all(&self.directory)?;
-        let (path, new) =
-            (self.directory.join(format!("{name}.der")), self.directory.join(format!("{name}.new")));
-        fs::write(&new, der)?;
-        fs::rename(&new, &path)?;
+        trust::write_private(&self.directory.join(format!("{name}.der")), der)?;
         // What nobody has asked for in months is of a certificate that is gone.
         for entry in fs::read_dir(&self.directory)?.flatten() {
             let age = entry.metadata().and_then(|data| data.modified()).ok().and_then(|at| at.elapsed().ok());

@@ -6,6 +6,7 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
+use model::{Scheme, Url};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use semantics::Fields;
@@ -34,22 +35,8 @@ impl Probe {
                 "write a scheme and a host, as http://127.0.0.1:8000 or https://www.shop.example",
             )
         };
-        let (scheme, rest) = url.split_once("://").ok_or_else(wrong)?;
-        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-        let is_secure = match scheme {
-            "http" => false,
-            "https" => true,
-            _ => return Err(wrong()),
-        };
-        let default = if is_secure { 443 } else { 80 };
-        let (host, port) = match authority.rsplit_once(':') {
-            Some((host, port)) if !port.contains(']') => (host, port.parse().map_err(|_| wrong())?),
-            _ => (authority, default),
-        };
-        if host.is_empty() {
-            return Err(wrong());
-        }
-        let tls = is_secure.then(|| {
+        let url = Url::parse(url).map_err(|_| wrong())?;
+        let tls = (url.scheme == Scheme::Https).then(|| {
             let mut roots = RootCertStore::empty();
             let (_taken, _ignored) =
                 roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -58,7 +45,7 @@ impl Probe {
             config.map(|config| Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
         });
         let tls = tls.transpose().map_err(|error| Failure::new(format!("no TLS: {error}"), ""))?;
-        Ok(Probe { host: host.trim_matches(['[', ']']).to_owned(), port, tls })
+        Ok(Probe { host: url.host().trim_matches(['[', ']']).to_owned(), port: url.port(), tls })
     }
 
     /// Status and fields of the answer to GET of `target` at `host`, or at the probed host where that is empty.

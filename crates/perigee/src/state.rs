@@ -18,16 +18,17 @@
 //!
 //! Secrets come from the operating system's random source, once; a damaged file is an error, never replaced silently.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, ErrorKind, Read, Write};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Read};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
+use trust::{make_private_directory, write_new, write_private};
 
 use crate::failure::Failure;
 
@@ -105,7 +106,7 @@ impl StateDir {
 
     /// Makes the directory with mode 0700, with its parents, unless it exists.
     pub(crate) fn create(&self) -> Result<(), Failure> {
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.0).map_err(|error| {
+        make_private_directory(&self.0).map_err(|error| {
             Failure::new(
                 format!("{}: the state directory cannot be created: {error}", self.0.display()),
                 "choose a place that this user may write to with --state DIR",
@@ -213,10 +214,7 @@ impl StateDir {
             return Ok(());
         }
         let path = self.0.join(ADDRESS_FILE);
-        let temporary = self.temporary(ADDRESS_FILE)?;
-        let written =
-            write_new(&temporary, &format!("{address}\n")).and_then(|()| fs::rename(&temporary, &path));
-        written.map_err(|error| cannot_write(&path, &error))
+        write_private(&path, format!("{address}\n").as_bytes()).map_err(|error| cannot_write(&path, &error))
     }
 
     /// Where the admin API of the edge that started last listens; `None` when it was never noted or can't be read.
@@ -240,8 +238,8 @@ impl StateDir {
 
     fn put_secret(&self, path: &Path, name: &str, text: &str) -> Result<(), Failure> {
         let temporary = self.temporary(name)?;
-        let linked =
-            write_new(&temporary, &format!("{text}\n")).and_then(|()| fs::hard_link(&temporary, path));
+        let linked = write_new(&temporary, format!("{text}\n").as_bytes())
+            .and_then(|()| fs::hard_link(&temporary, path));
         // Its content is under its real name now, or useless.
         let _ = fs::remove_file(&temporary);
         match linked {
@@ -302,13 +300,6 @@ fn read_private(path: &Path) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
     file.take(SECRET_BYTES_MAX).read_to_end(&mut bytes).map_err(unreadable)?;
     Ok(bytes)
-}
-
-/// Writes a file that must not exist yet, readable by its owner alone and safe from a loss of power.
-pub(crate) fn write_new(path: &Path, text: &str) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
 }
 
 fn cannot_write(path: &Path, error: &io::Error) -> Failure {

@@ -11,34 +11,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use world::scratch::Scratch;
+
 const GOOD: &str = "[[site]]\nname = \"shop\"\ndomains = \"*\"\norigin = \"http://127.0.0.1:9\"\n";
 
 const FAILING_TEST: &str = "[[site.test]]\nget = \"/a\"\nexpect = { ttl = \"30d\" }\n";
 
 /// Longest wait for a state that must come.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("perigee-cli-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).unwrap();
-        Scratch(path)
-    }
-
-    fn file(&self, name: &str, text: &str) -> PathBuf {
-        fs::write(self.0.join(name), text).unwrap();
-        self.0.join(name)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 fn perigee(arguments: &[&str]) -> Output {
     command(arguments).output().unwrap()
@@ -116,9 +96,9 @@ fn a_command_line_without_sense_exits_with_2_and_names_what_is_wrong() {
 #[test]
 fn a_configuration_is_checked_without_an_edge() {
     let scratch = Scratch::new("check");
-    check(&["check", scratch.file("good.toml", GOOD).to_str().unwrap()], 0, &["is good"]);
-    let bad = scratch.file("bad.toml", &format!("{GOOD}ttl = \"5 parsecs\"\n"));
-    check(&["check", bad.to_str().unwrap()], 1, &["5 parsecs", "bad.toml:5:7"]);
+    check(&["check", &scratch.file("good.toml", GOOD)], 0, &["is good"]);
+    let bad = scratch.file("bad.toml", format!("{GOOD}ttl = \"5 parsecs\"\n"));
+    check(&["check", &bad], 1, &["5 parsecs", "bad.toml:5:7"]);
 }
 
 #[test]
@@ -146,9 +126,9 @@ fn an_edge_that_cannot_start_says_why_and_what_to_do() {
     };
     serve(&["--config", "/nonexistent/perigee.toml"], &["/nonexistent/perigee.toml", "cannot be read"]);
     let bad = scratch.file("bad.toml", "[[site]]\nnam = \"x\"\n");
-    serve(&["--config", bad.to_str().unwrap()], &["bad.toml:2:1", "did you mean", "next:"]);
-    let failing = scratch.file("failing.toml", &format!("{GOOD}{FAILING_TEST}"));
-    serve(&["--config", failing.to_str().unwrap()], &["test failed", "failing.toml:7:18", "1 error"]);
+    serve(&["--config", &bad], &["bad.toml:2:1", "did you mean", "next:"]);
+    let failing = scratch.file("failing.toml", format!("{GOOD}{FAILING_TEST}"));
+    serve(&["--config", &failing], &["test failed", "failing.toml:7:18", "1 error"]);
     serve(&["--origin", "127.0.0.1:8000"], &["127.0.0.1:8000", "next:"]);
     assert!(!state.exists(), "nothing was made for an edge that could not start");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -314,9 +294,9 @@ fn an_edge_greets_obeys_its_commands_and_stops() {
 fn a_changed_file_comes_into_force_and_a_broken_one_does_not() {
     let scratch = Scratch::new("reload");
     let file = scratch.file("perigee.toml", GOOD);
-    let mut edge = Running::start(&scratch, &["--config", file.to_str().unwrap()], "127.0.0.1:0");
+    let mut edge = Running::start(&scratch, &["--config", &file], "127.0.0.1:0");
     edge.run(&["purge", "--site", "second"], 1, &["second"]);
-    scratch.file("perigee.toml", &format!("{GOOD}ttl = \"5 parsecs\"\n"));
+    scratch.file("perigee.toml", format!("{GOOD}ttl = \"5 parsecs\"\n"));
     edge.wait_for("the running configuration stays");
     assert!(edge.said().contains("perigee.toml:5:7"), "{}", edge.said());
     let status = edge.admin("/v1/status");
@@ -324,12 +304,12 @@ fn a_changed_file_comes_into_force_and_a_broken_one_does_not() {
     assert!(edge.admin("/metrics").contains("perigee_config_reloads_total{result=\"failed\"} 1\n"));
     edge.run(&["purge", "--site", "shop"], 0, &["Purged"]);
     let second = GOOD.replace("shop", "second").replace('*', "second.example");
-    scratch.file("perigee.toml", &format!("{GOOD}{FAILING_TEST}{second}"));
+    scratch.file("perigee.toml", format!("{GOOD}{FAILING_TEST}{second}"));
     edge.wait_for("perigee.toml:7:18");
     wait("the refusal to be counted", || edge.admin("/v1/status").contains("\"refused\":2"));
     assert!(edge.admin("/v1/status").contains("test failed"), "a failed test is a refusal's reason");
     edge.run(&["purge", "--site", "second"], 1, &["second"]);
-    scratch.file("perigee.toml", &format!("{GOOD}{second}"));
+    scratch.file("perigee.toml", format!("{GOOD}{second}"));
     edge.signal("HUP");
     edge.wait_for("is in force");
     edge.run(&["purge", "--site", "second"], 0, &["Purged"]);
@@ -424,8 +404,8 @@ fn a_disk_can_be_looked_at_and_what_is_damaged_is_found() {
         &["14 records", "none damaged", "response in slices  1", "slice               11"],
     );
     let words = format!("[[store.disk]]\nsize = \"64MiB\"\npath = {store:?}\n");
-    let file = scratch.file("perigee.toml", &format!("{GOOD}{words}"));
-    check(&["store", "verify", "--config", file.to_str().unwrap()], 0, &["none damaged"]);
+    let file = scratch.file("perigee.toml", format!("{GOOD}{words}"));
+    check(&["store", "verify", "--config", &file], 0, &["none damaged"]);
     edge.signal("TERM");
     assert_eq!(edge.exit_code(), Some(0));
     check(&["store", "verify", "--path", store.to_str().unwrap()], 0, &["14 records", "none damaged"]);
@@ -456,10 +436,10 @@ fn a_directory_without_a_cache_says_so_and_what_to_do() {
     check(&["store", "stat", "--state", directory], 1, &["/store: there is no cache"]);
     scratch.file("volume", "");
     check(&["store", "stat", "--path", directory], 1, &["is empty", "begins it anew"]);
-    scratch.file("volume", &"somebody's diary ".repeat(1000));
+    scratch.file("volume", "somebody's diary ".repeat(1000));
     check(&["store", "stat", "--path", directory], 1, &["not a cache of Perigee's"]);
     assert_eq!(fs::metadata(scratch.0.join("volume")).unwrap().len(), 17_000, "it was left as it is");
     let file = scratch.file("perigee.toml", GOOD);
-    check(&["store", "stat", "--config", file.to_str().unwrap()], 1, &["names no disk", "[[store.disk]]"]);
+    check(&["store", "stat", "--config", &file], 1, &["names no disk", "[[store.disk]]"]);
     check(&["store", "stat", "--config", "/nonexistent"], 1, &["/nonexistent: cannot be read"]);
 }

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::{sleep, spawn};
@@ -15,35 +14,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use world::authority::free_address;
+use world::scratch::Scratch;
 
 /// Longest wait for a state that must come.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("perigee-import-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).unwrap();
-        Scratch(path)
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.0.join(name).display().to_string()
-    }
-
-    fn file(&self, name: &str, text: &str) -> String {
-        fs::write(self.0.join(name), text).unwrap();
-        self.path(name)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 /// A process that is ended with the test.
 struct Running(Child);
@@ -420,7 +394,7 @@ fn init_writes_what_check_accepts_and_replaces_nothing_unasked() {
 fn completions_and_pages_for_man_are_made_for_every_subcommand() {
     let scratch = Scratch::new("shells");
     let output = perigee(&["completions", "bash"]);
-    let script = scratch.file("perigee.bash", &String::from_utf8_lossy(&output.stdout));
+    let script = scratch.file("perigee.bash", &output.stdout);
     assert!(Command::new("bash").args(["-n", &script]).status().unwrap().success());
     for (shell, sign) in [("zsh", "#compdef perigee"), ("fish", "complete -c perigee")] {
         assert!(said(&perigee(&["completions", shell])).contains(sign), "{shell}");

@@ -5,40 +5,15 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use world::cluster::{Cluster, Shape};
+use world::scratch::Scratch;
 
 const PATIENCE: Duration = Duration::from_secs(30);
-
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("perigee-insight-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).unwrap();
-        Scratch(path)
-    }
-
-    fn file(&self, name: &str, text: &str) -> String {
-        fs::write(self.0.join(name), text).unwrap();
-        self.path(name)
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.0.join(name).display().to_string()
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 fn perigee(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_perigee")).args(arguments).stdin(Stdio::null()).output().unwrap()
@@ -204,9 +179,9 @@ fn the_log_of_an_edge_predicts_what_another_configuration_does() {
     for wanted in ["query-noise", "set-cookie", "missing-ttl", "useless-vary"] {
         assert!(faults.contains(&wanted), "{faults:?}");
     }
-    let saved = scratch.file("proposals.json", &proposals.to_string());
+    let saved = scratch.file("proposals.json", proposals.to_string());
     let drafted = perigee(&["advise", "--log", &kept, "--config", &plain, "--draft", "1"]);
-    let better = scratch.file("better.toml", &String::from_utf8_lossy(&drafted.stdout));
+    let better = scratch.file("better.toml", &drafted.stdout);
     fs::remove_file(&again).unwrap();
     let later = record(&scratch, &better, &asked());
     let verified = perigee(&["advise", "--verify", &saved, "--only", "1", "--log", &later]);
@@ -243,7 +218,7 @@ fn control_keeps_advice_for_its_dashboard_and_what_came_of_it() {
     }
 
     let drafted = perigee(&["advise", "--log", &log, "--config", &plain, "--draft", &number]);
-    let better = scratch.file("better.toml", &String::from_utf8_lossy(&drafted.stdout));
+    let better = scratch.file("better.toml", &drafted.stdout);
     fs::remove_file(&log).unwrap();
     let later = record(&scratch, &better, &asked());
     let verify = ["advise", "--verify", "--report", "--only", &number, "--log", &later, "--json"];

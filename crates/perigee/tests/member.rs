@@ -8,7 +8,7 @@ use std::convert::Infallible;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -33,6 +33,7 @@ use rcgen::{
 use tokio::runtime::Runtime;
 use tokio_rustls::TlsAcceptor;
 use trust::{EnrolmentToken, Identity, Peer, Role, fingerprint, text_hash, verify};
+use world::scratch::Scratch;
 
 /// Longest wait for a state that must come.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -403,26 +404,6 @@ async fn answer(told: &Told, peer: Option<Peer>, request: Request<Incoming>) -> 
 
 // --- The node ---
 
-/// A directory for one test, removed with it.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new() -> Self {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let name =
-            format!("perigee-member-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir_all(&path).unwrap();
-        Scratch(path)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 struct Node {
     child: Child,
     said: Arc<Mutex<String>>,
@@ -541,7 +522,7 @@ fn sites(origin: &Origin) -> String {
 
 /// A node that has joined and runs the first configuration.
 fn cluster() -> (Scratch, Origin, Control, Node, Version) {
-    let (scratch, origin, mut control) = (Scratch::new(), Origin::start(), Control::start());
+    let (scratch, origin, mut control) = (Scratch::new("member"), Origin::start(), Control::start());
     let (_, version) = control.apply(&sites(&origin));
     write_files(&scratch.0, &control);
     let node = Node::start(&scratch);
@@ -588,7 +569,7 @@ fn a_node_joins_runs_what_the_plan_says_and_proves_what_it_has_applied() {
 
 #[test]
 fn a_node_without_a_configuration_says_503_so_that_routers_send_nobody_there() {
-    let (scratch, origin, mut control) = (Scratch::new(), Origin::start(), Control::start());
+    let (scratch, origin, mut control) = (Scratch::new("member"), Origin::start(), Control::start());
     write_files(&scratch.0, &control);
     let node = Node::start(&scratch);
     let (status, body) = node.get("/a");
@@ -600,7 +581,7 @@ fn a_node_without_a_configuration_says_503_so_that_routers_send_nobody_there() {
 
 #[test]
 fn a_node_that_is_not_let_in_says_why() {
-    let (scratch, mut control) = (Scratch::new(), Control::start());
+    let (scratch, mut control) = (Scratch::new("member"), Control::start());
     write_files(&scratch.0, &control);
     let run = |more: &[&str]| {
         let output = command(&scratch.0, more).output().unwrap();
@@ -640,7 +621,7 @@ fn now_secs() -> i64 {
 
 #[test]
 fn a_node_boots_and_serves_from_its_own_disk_while_control_is_away() {
-    let (scratch, origin, mut control) = (Scratch::new(), Origin::start(), Control::start());
+    let (scratch, origin, mut control) = (Scratch::new("member"), Origin::start(), Control::start());
     control.told.life_secs.store(4, Ordering::SeqCst);
     control.apply(&sites(&origin));
     write_files(&scratch.0, &control);

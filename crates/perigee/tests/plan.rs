@@ -3,36 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use std::fs;
-use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
-
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("perigee-plan-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).unwrap();
-        Scratch(path)
-    }
-
-    fn file(&self, name: &str, text: &str) -> String {
-        fs::write(self.0.join(name), text).unwrap();
-        self.path(name)
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.0.join(name).display().to_string()
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
+use world::scratch::Scratch;
 
 fn perigee(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_perigee")).args(arguments).stdin(Stdio::null()).output().unwrap()
@@ -110,7 +84,7 @@ fn a_log_is_located_and_today_is_what_the_configuration_has() {
         )
     };
     let lines = [("198.51.100.7", 1), ("203.0.113.9", 2), ("203.0.113.10", 3), ("192.0.2.1", 4)];
-    let log = scratch.file("access.log", &lines.map(|(client, minute)| line(client, minute)).concat());
+    let log = scratch.file("access.log", lines.map(|(client, minute)| line(client, minute)).concat());
     let out = scratch.path("pops.toml");
     let arguments =
         ["plan", "--log", &log, "--location", &location, "--config", &config, "--pops", "1", "--json"];

@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use world::cluster::{Cluster, Shape};
+use world::scratch::Scratch;
 
 const PERIGEE: &str = env!("CARGO_BIN_EXE_perigee");
 
@@ -89,23 +90,6 @@ fn location(directory: &Path) -> PathBuf {
         .status();
     assert!(made.unwrap().success());
     location
-}
-
-/// A directory that goes with the test.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> Scratch {
-        let path = std::env::temp_dir().join(format!("perigee-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Scratch(path)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }
 
 const REFUSED: Option<Answer> = Some(Answer { code: 5, address: None });

@@ -5,54 +5,11 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
-
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("perigee-website-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).unwrap();
-        Scratch(path)
-    }
-
-    fn file(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
-        let path = self.0.join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, text).unwrap();
-        path
-    }
-
-    /// All files, below the directory, with their content.
-    fn files(&self, below: &str) -> Vec<(String, Vec<u8>)> {
-        fn walk(root: &Path, at: &Path, found: &mut Vec<(String, Vec<u8>)>) {
-            for entry in fs::read_dir(at).unwrap() {
-                let path = entry.unwrap().path();
-                match path.is_dir() {
-                    true => walk(root, &path, found),
-                    false => {
-                        let name = path.strip_prefix(root).unwrap().display().to_string();
-                        found.push((name, fs::read(&path).unwrap()));
-                    }
-                }
-            }
-        }
-        let mut found = Vec::new();
-        walk(&self.0.join(below), &self.0.join(below), &mut found);
-        found.sort();
-        found
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
+use world::scratch::Scratch;
 
 fn perigee(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_perigee")).args(arguments).stdin(Stdio::null()).output().unwrap()
@@ -81,6 +38,26 @@ fn site(name: &str) -> Scratch {
 
 const TO: [&str; 4] = ["--cdn", "cdn.shop.example", "--site", "https://www.shop.example"];
 
+/// All files below a directory, with their content.
+fn files(directory: &Path) -> Vec<(String, Vec<u8>)> {
+    fn walk(root: &Path, at: &Path, found: &mut Vec<(String, Vec<u8>)>) {
+        for entry in fs::read_dir(at).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => walk(root, &path, found),
+                false => {
+                    let name = path.strip_prefix(root).unwrap().display().to_string();
+                    found.push((name, fs::read(&path).unwrap()));
+                }
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(directory, directory, &mut found);
+    found.sort();
+    found
+}
+
 fn rewrite(path: &Path, more: &[&str]) -> Output {
     let path = path.to_str().unwrap();
     perigee(&[&["rewrite", path], &TO[..], more].concat())
@@ -89,14 +66,14 @@ fn rewrite(path: &Path, more: &[&str]) -> Output {
 #[test]
 fn a_directory_is_rewritten_in_its_place_and_a_second_time_changes_nothing() {
     let scratch = site("place");
-    let before = scratch.files("public");
+    let before = files(&scratch.0.join("public"));
     let dry = rewrite(&scratch.0.join("public"), &["--dry-run"]);
     assert!(
         dry.status.success() && text(&dry.stdout).contains("nothing was written"),
         "{}",
         text(&dry.stderr)
     );
-    assert_eq!(scratch.files("public"), before);
+    assert_eq!(files(&scratch.0.join("public")), before);
     let done = rewrite(&scratch.0.join("public"), &[]);
     let said = text(&done.stdout);
     assert!(done.status.success(), "{}", text(&done.stderr));
@@ -105,7 +82,7 @@ fn a_directory_is_rewritten_in_its_place_and_a_second_time_changes_nothing() {
         said.contains("browsers refuse this use of a file from another host:\n  /d.svg#e  <use href>"),
         "{said}"
     );
-    let after = scratch.files("public");
+    let after = files(&scratch.0.join("public"));
     let names = |files: &[(String, Vec<u8>)]| files.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
     assert_eq!(names(&after), names(&before), "nothing is left lying about");
     let lamps = text(&fs::read(scratch.0.join("public/lamps/index.html")).unwrap());
@@ -115,25 +92,25 @@ fn a_directory_is_rewritten_in_its_place_and_a_second_time_changes_nothing() {
     let css = text(&fs::read(scratch.0.join("public/site.css")).unwrap());
     assert_eq!(css, "a{b:url(/x.png)} c{d:url(https://cdn.shop.example/y.png)}");
     let again = rewrite(&scratch.0.join("public"), &["--json"]);
-    assert_eq!((json(&again)["changed"].as_u64(), scratch.files("public")), (Some(0), after));
+    assert_eq!((json(&again)["changed"].as_u64(), files(&scratch.0.join("public"))), (Some(0), after));
 }
 
 #[test]
 fn a_new_directory_is_whole_or_not_there() {
     let scratch = site("out");
-    let before = scratch.files("public");
+    let before = files(&scratch.0.join("public"));
     let out = scratch.0.join("moved");
     let done = rewrite(&scratch.0.join("public"), &["--out", out.to_str().unwrap(), "--json"]);
     assert_eq!(json(&done)["changed"], 5);
-    assert_eq!(scratch.files("public"), before);
-    let moved = scratch.files("moved");
+    assert_eq!(files(&scratch.0.join("public")), before);
+    let moved = files(&out);
     assert_eq!(moved.len(), before.len());
     assert_eq!(moved[0], before[0], "a.png is copied");
     // What is there already is not written into.
     let refused = rewrite(&scratch.0.join("public"), &["--out", out.to_str().unwrap()]);
     assert_eq!(refused.status.code(), Some(1));
     assert!(text(&refused.stderr).contains("is there already"));
-    assert_eq!(scratch.files("moved"), moved);
+    assert_eq!(files(&out), moved);
     // What cannot be read leaves nothing behind.
     fs::write(scratch.0.join("public/x.html"), "x").unwrap();
     fs::remove_file(scratch.0.join("public/x.html")).unwrap();
@@ -146,15 +123,14 @@ fn a_new_directory_is_whole_or_not_there() {
 fn a_page_by_itself_stands_where_the_site_says() {
     let scratch = Scratch::new("file");
     let page = scratch.file("page.html", PAGE);
-    let arguments =
-        ["rewrite", page.to_str().unwrap(), "--cdn", "cdn.shop.example", "--site", "www.shop.example/lamps/"];
+    let arguments = ["rewrite", &page, "--cdn", "cdn.shop.example", "--site", "www.shop.example/lamps/"];
     let done = perigee(&[&arguments[..], &["--json"]].concat());
     let urls = json(&done)["files"][0]["urls"].clone();
     assert_eq!(urls[1]["to"], "https://cdn.shop.example/lamps/b.png");
     assert_eq!(urls[2]["left"], "browsers refuse this use of a file from another host");
     for (arguments, message) in [
         (vec!["rewrite", "/nowhere", "--cdn", "a", "--site", "b"], "cannot read /nowhere"),
-        (vec!["rewrite", page.to_str().unwrap(), "--cdn", "a/b", "--site", "b"], "no host"),
+        (vec!["rewrite", &page, "--cdn", "a/b", "--site", "b"], "no host"),
         (
             vec!["rewrite", env!("CARGO_BIN_EXE_perigee"), "--cdn", "a", "--site", "b"],
             "neither a page nor a style sheet",
@@ -187,7 +163,7 @@ fn the_rules_that_integrate_prints_pass_check() {
             let rules = perigee(&arguments);
             assert!(rules.status.success(), "{stack}: {}", text(&rules.stderr));
             let file = scratch.file("rules.toml", &rules.stdout);
-            let checked = perigee(&["check", file.to_str().unwrap()]);
+            let checked = perigee(&["check", &file]);
             let said = text(&checked.stdout);
             assert!(checked.status.success() && said.contains("is good:"), "{stack}: {said}");
         }

@@ -60,6 +60,14 @@ pub fn tag_hash(seed: &TagSeed, tag: &[u8]) -> u64 {
     SipHasher13::new_with_key(&seed.0).hash(tag)
 }
 
+/// Whether a text can be one surrogate key that people name, in a purge or a rule: 1 to [`BYTES_MAX`] bytes without white space,
+/// control characters and commas, which in a list of several stand between them. (What Cache-Tag and Cache-Groups may have beyond
+/// that cannot be named.)
+pub fn is_key(text: &str) -> bool {
+    let is_within = |char: char| !char.is_whitespace() && !char.is_control() && char != ',';
+    (1..=BYTES_MAX).contains(&text.len()) && text.chars().all(is_within)
+}
+
 /// The surrogate keys of a response, in order, with repetitions and without regard to limits. A malformed Cache-Groups
 /// line has none. Allocates only for Cache-Groups.
 pub fn surrogate_keys(response: &Fields) -> impl Iterator<Item = Cow<'_, [u8]>> {
@@ -108,6 +116,17 @@ mod tests {
         assert_eq!(keys(&[("Cache-Groups", r#""a", "b, c";p=1, "", "e\"\\f""#)]), ["a", "b, c", r#"e"\f"#]);
         assert_eq!(keys(&[("Cache-Groups", r#""a", never"#), ("Cache-Groups", r#""b""#)]), ["b"]);
         assert_eq!(keys(&[("Content-Type", "a")]), [""; 0]);
+    }
+
+    #[test]
+    fn a_name_that_could_be_several_is_no_key() {
+        for good in ["a", "product-17", "schuhe-größe", &"x".repeat(BYTES_MAX)] {
+            assert!(is_key(good), "{good}");
+        }
+        for bad in ["", " ", "a b", "a,b", "a\tb", "a\r\n", "a\u{a0}b", "\u{7f}", &"x".repeat(BYTES_MAX + 1)]
+        {
+            assert!(!is_key(bad), "{bad}");
+        }
     }
 
     #[test]

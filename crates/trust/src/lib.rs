@@ -1,4 +1,5 @@
-//! Who is who in a cluster: certificates of its own authority, signatures, and the token by which a node joins.
+//! Who is who in a cluster: certificates of its own authority, signatures, and the token by which a node joins. And how what nobody
+//! else may read is written to a file.
 //!
 //! ```text
 //! cluster authority (P-256, self-signed; its key is with control alone)
@@ -12,17 +13,15 @@
 //! [`GRACE`] is still told apart from a stranger's: it is good for renewing it and nothing else, so that a cluster whose control
 //! was away for weeks need not be enrolled anew.
 
+mod files;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
-use std::fmt;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fmt, fs, io};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::rand::SystemRandom;
@@ -33,7 +32,9 @@ use base64::Engine;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
-use rustls::crypto::{CryptoProvider, aws_lc_rs as provider, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{
+    WebPkiSupportedAlgorithms, aws_lc_rs as provider, verify_tls12_signature, verify_tls13_signature,
+};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
@@ -43,6 +44,11 @@ use serde::{Deserialize, Serialize};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
+
+pub use files::{make_private_directory, write_new, write_private};
+
+/// How names of nodes begin in a certificate of a cluster.
+const URI: &str = "perigee://";
 
 /// How long after its end a certificate may still be renewed.
 pub const GRACE: Duration = Duration::from_secs(90 * 24 * 60 * 60);
@@ -105,13 +111,9 @@ impl Peer {
     pub fn of(certificate: &CertificateDer<'_>) -> Result<Peer, String> {
         let (_, parsed) = X509Certificate::from_der(certificate)
             .map_err(|error| format!("the certificate cannot be read: {error}"))?;
-        let names = parsed.subject_alternative_name().ok().flatten();
-        let uris = names.iter().flat_map(|names| &names.value.general_names).filter_map(|name| match name {
-            GeneralName::URI(uri) => Some(*uri),
-            _ => None,
-        });
-        let mut read = uris.filter_map(|uri| {
-            let (role, name) = uri.strip_prefix("perigee://")?.split_once('/')?;
+        let (uris, _) = names_of(&parsed);
+        let mut read = uris.into_iter().filter_map(|uri| {
+            let (role, name) = uri.strip_prefix(URI)?.split_once('/')?;
             Some((role.parse().ok()?, name.to_owned()))
         });
         let (role, name) =
@@ -126,13 +128,39 @@ impl Peer {
 
     /// The URI that names it in a certificate.
     pub fn uri(role: Role, name: &str) -> String {
-        format!("perigee://{}/{name}", role.as_str())
+        format!("{URI}{}/{name}", role.as_str())
     }
 
     /// Whether its certificate has run out: then it may renew it and nothing else.
     pub fn is_expired(&self, now_secs: i64) -> bool {
         now_secs > self.valid.1
     }
+}
+
+/// The names of the edge that a certificate is of: those of its URIs, as a cluster's authority writes them, or else its DNS names.
+/// None if it is of no edge, as one with a URI of another role.
+pub fn edge_names(certificate: &CertificateDer<'_>) -> Vec<String> {
+    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else { return Vec::new() };
+    let (uris, dns) = names_of(&parsed);
+    let mut of_cluster = uris.iter().filter_map(|uri| uri.strip_prefix(URI)).peekable();
+    match of_cluster.peek() {
+        None => dns.into_iter().map(str::to_owned).collect(),
+        Some(_) => of_cluster.filter_map(|uri| uri.strip_prefix("edge/")).map(str::to_owned).collect(),
+    }
+}
+
+/// The URIs and the DNS names of a certificate.
+fn names_of<'a>(parsed: &'a X509Certificate<'_>) -> (Vec<&'a str>, Vec<&'a str>) {
+    let extension = parsed.subject_alternative_name().ok().flatten();
+    let (mut uris, mut dns) = (Vec::new(), Vec::new());
+    for name in extension.into_iter().flat_map(|extension| &extension.value.general_names) {
+        match name {
+            GeneralName::URI(uri) => uris.push(*uri),
+            GeneralName::DNSName(name) => dns.push(*name),
+            _ => {}
+        }
+    }
+    (uris, dns)
 }
 
 /// Whether a name of a node is one: it stands in URIs, file names, logs and metrics.
@@ -210,11 +238,10 @@ impl Identity {
     pub fn save(directory: &Path, authority: &str, certificate: &str, key: Option<&str>) -> io::Result<()> {
         fs::create_dir_all(directory)?;
         if let Some(key) = key {
-            write_whole(directory, KEY_FILE, key)?;
+            write_private(&directory.join(KEY_FILE), key.as_bytes())?;
         }
-        write_whole(directory, AUTHORITY_FILE, authority)?;
-        write_whole(directory, CERTIFICATE_FILE, certificate)?;
-        fs::File::open(directory)?.sync_all()
+        write_private(&directory.join(AUTHORITY_FILE), authority.as_bytes())?;
+        write_private(&directory.join(CERTIFICATE_FILE), certificate.as_bytes())
     }
 
     /// Who this is.
@@ -253,10 +280,14 @@ impl Identity {
     /// # Errors
     /// Of the TLS library.
     pub fn client_config(&self, alpn: &[u8]) -> Result<Arc<rustls::ClientConfig>, rustls::Error> {
-        let believed = Believed::Authority(roots(&self.authority)?);
+        let roots = roots(&self.authority)?;
         let chain = self.chain();
         let key = PrivateKeyDer::Pkcs8(self.key.clone_key());
-        let mut config = client(believed)?.with_client_auth_cert(chain, key)?;
+        let judge = move |server: &Presented<'_>| {
+            server.verify(&roots)?;
+            has_role(server, &[Role::Control, Role::Relay])
+        };
+        let mut config = client(judge)?.with_client_auth_cert(chain, key)?;
         config.alpn_protocols = vec![alpn.to_vec()];
         Ok(Arc::new(config))
     }
@@ -317,7 +348,15 @@ pub fn pinned_client_config(
     fingerprint: &str,
     alpn: &[&[u8]],
 ) -> Result<Arc<rustls::ClientConfig>, rustls::Error> {
-    let mut config = client(Believed::Fingerprint(fingerprint.to_ascii_lowercase()))?.with_no_client_auth();
+    let wanted = fingerprint.to_ascii_lowercase();
+    let judge = move |server: &Presented<'_>| {
+        let authority = server.others.iter().find(|other| self::fingerprint(other) == wanted);
+        let authority = authority.ok_or(CertificateError::UnknownIssuer)?;
+        server.verify(&roots(&authority.clone().into_owned())?)?;
+        // A relay passes on what nodes follow. Secrets are shown to nobody but a control.
+        has_role(server, &[Role::Control])
+    };
+    let mut config = client(judge)?.with_no_client_auth();
     config.alpn_protocols = alpn.iter().map(|alpn| alpn.to_vec()).collect();
     Ok(Arc::new(config))
 }
@@ -329,71 +368,82 @@ fn roots(authority: &CertificateDer<'static>) -> Result<RootCertStore, rustls::E
 }
 
 fn client(
-    believed: Believed,
+    judge: impl Fn(&Presented<'_>) -> Result<(), rustls::Error> + Send + Sync + 'static,
 ) -> Result<rustls::ConfigBuilder<rustls::ClientConfig, rustls::client::WantsClientCert>, rustls::Error> {
-    let crypto = Arc::new(provider::default_provider());
-    let verifier = Arc::new(Servers { believed, crypto: crypto.clone() });
-    Ok(rustls::ClientConfig::builder_with_provider(crypto)
+    Ok(rustls::ClientConfig::builder_with_provider(Arc::new(provider::default_provider()))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
-        .with_custom_certificate_verifier(verifier))
+        .with_custom_certificate_verifier(server_verifier(judge)))
 }
 
-/// Writes beside, syncs and renames. Only the owner may read it.
-fn write_whole(directory: &Path, name: &str, text: &str) -> io::Result<()> {
-    let beside = directory.join(format!("{name}.new"));
-    let _ = fs::remove_file(&beside);
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&beside, directory.join(name))
+/// Whether a server is one of these.
+fn has_role(server: &Presented<'_>, roles: &[Role]) -> Result<(), rustls::Error> {
+    match Peer::of(server.certificate) {
+        Ok(peer) if roles.contains(&peer.role) => Ok(()),
+        _ => Err(CertificateError::NotValidForName.into()),
+    }
 }
 
 // --- Verifiers ---
 
-#[derive(Debug)]
-enum Believed {
-    Authority(RootCertStore),
-    Fingerprint(String),
+/// What a server shows in a handshake.
+#[derive(Clone, Copy, Debug)]
+pub struct Presented<'a> {
+    /// Its own certificate.
+    pub certificate: &'a CertificateDer<'a>,
+    /// Those that came with it.
+    pub others: &'a [CertificateDer<'a>],
+    /// An OCSP response; empty without one.
+    pub staple: &'a [u8],
+    now: UnixTime,
 }
 
-/// Believes controls and relays of one authority, whatever name they were dialled by.
-#[derive(Debug)]
-struct Servers {
-    believed: Believed,
-    crypto: Arc<CryptoProvider>,
+impl Presented<'_> {
+    /// Whether the certificate is good now, by one of these authorities; of its names nothing is said.
+    ///
+    /// # Errors
+    /// It is not.
+    pub fn verify(&self, roots: &RootCertStore) -> Result<(), rustls::Error> {
+        let parsed = rustls::server::ParsedCertificate::try_from(self.certificate)?;
+        let algorithms = provider::default_provider().signature_verification_algorithms.all;
+        verify_server_cert_signed_by_trust_anchor(&parsed, roots, self.others, self.now, algorithms)
+    }
 }
 
-impl ServerCertVerifier for Servers {
+/// Believes a server whom `judge` believes, whatever name it was dialled by. That it has the key of the certificate that it shows
+/// is verified in any case.
+pub fn server_verifier(
+    judge: impl Fn(&Presented<'_>) -> Result<(), rustls::Error> + Send + Sync + 'static,
+) -> Arc<dyn ServerCertVerifier> {
+    let algorithms = provider::default_provider().signature_verification_algorithms;
+    Arc::new(Judging { judge, algorithms })
+}
+
+struct Judging<F> {
+    judge: F,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl<F> fmt::Debug for Judging<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Judging")
+    }
+}
+
+impl<F> ServerCertVerifier for Judging<F>
+where
+    F: Fn(&Presented<'_>) -> Result<(), rustls::Error> + Send + Sync,
+{
     fn verify_server_cert(
         &self,
         certificate: &CertificateDer<'_>,
         others: &[CertificateDer<'_>],
         _: &ServerName<'_>,
-        _: &[u8],
+        staple: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let pinned;
-        let roots = match &self.believed {
-            Believed::Authority(roots) => roots,
-            Believed::Fingerprint(wanted) => {
-                let authority = others.iter().find(|other| fingerprint(other) == *wanted);
-                let authority = authority.ok_or(CertificateError::UnknownIssuer)?;
-                pinned = self::roots(&authority.clone().into_owned())?;
-                &pinned
-            }
-        };
-        let parsed = rustls::server::ParsedCertificate::try_from(certificate)?;
-        let algorithms = self.crypto.signature_verification_algorithms.all;
-        verify_server_cert_signed_by_trust_anchor(&parsed, roots, &[], now, algorithms)?;
-        match Peer::of(certificate) {
-            Ok(peer) if peer.role == Role::Control => Ok(ServerCertVerified::assertion()),
-            // A relay passes on what nodes follow. Secrets are shown to nobody but a control.
-            Ok(peer) if peer.role == Role::Relay && matches!(self.believed, Believed::Authority(_)) => {
-                Ok(ServerCertVerified::assertion())
-            }
-            _ => Err(CertificateError::NotValidForName.into()),
-        }
+        (self.judge)(&Presented { certificate, others, staple, now })?;
+        Ok(ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -402,12 +452,7 @@ impl ServerCertVerifier for Servers {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(
-            message,
-            certificate,
-            signature,
-            &self.crypto.signature_verification_algorithms,
-        )
+        verify_tls12_signature(message, certificate, signature, &self.algorithms)
     }
 
     fn verify_tls13_signature(
@@ -416,16 +461,11 @@ impl ServerCertVerifier for Servers {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(
-            message,
-            certificate,
-            signature,
-            &self.crypto.signature_verification_algorithms,
-        )
+        verify_tls13_signature(message, certificate, signature, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.crypto.signature_verification_algorithms.supported_schemes()
+        self.algorithms.supported_schemes()
     }
 }
 

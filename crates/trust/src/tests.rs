@@ -123,3 +123,23 @@ fn names_are_of_letters_that_stand_anywhere() {
         assert!(!is_name(bad), "{bad}");
     }
 }
+
+#[test]
+fn a_certificate_names_an_edge_by_uri_or_else_by_dns() {
+    let uri = |text: &str| SanType::URI(text.try_into().unwrap());
+    let dns = |text: &str| SanType::DnsName(text.try_into().unwrap());
+    for (names, wanted) in [
+        (vec![dns("fra-1")], vec!["fra-1"]),
+        (vec![uri("perigee://edge/fra-1")], vec!["fra-1"]),
+        (vec![dns("fra-2"), uri("perigee://edge/fra-1")], vec!["fra-1"]),
+        (vec![dns("fra-1"), uri("perigee://control/c1")], vec![]),
+        (vec![dns("fra-1"), uri("perigee://router/fra-1")], vec![]),
+        (vec![uri("https://fra-1.example/")], vec![]),
+        (vec![], vec![]),
+    ] {
+        let mut params = CertificateParams::default();
+        params.subject_alt_names.clone_from(&names);
+        let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        assert_eq!(edge_names(certificate.der()), wanted, "{names:?}");
+    }
+}

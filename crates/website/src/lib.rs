@@ -3,6 +3,7 @@
 
 pub mod doctor;
 pub mod fingerprint;
+pub mod html;
 pub mod rewrite;
 pub mod stacks;
 

@@ -6,13 +6,14 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, StreamOwned};
+use rustls::client::danger::ServerCertVerifier;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
+use trust::server_verifier;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// Longest wait for a state that must come.
@@ -186,11 +187,11 @@ pub fn get(address: SocketAddr, name: &str, path: &str) -> io::Result<String> {
 
 /// A client that takes any certificate: the tests look at it themselves.
 pub fn client_config() -> ClientConfig {
-    client_with(Arc::new(AnyCertificate::new()))
+    client_with(any_certificate())
 }
 
-fn client_with(verifier: Arc<AnyCertificate>) -> ClientConfig {
-    ClientConfig::builder_with_provider(verifier.provider.clone())
+fn client_with(verifier: Arc<dyn ServerCertVerifier>) -> ClientConfig {
+    ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .expect("the provider knows both versions")
         .dangerous()
@@ -200,72 +201,16 @@ fn client_with(verifier: Arc<AnyCertificate>) -> ClientConfig {
 
 /// The OCSP response that a handshake for `name` shows; empty when it shows none.
 pub fn shown_staple(address: SocketAddr, name: &str) -> io::Result<Vec<u8>> {
-    let verifier = Arc::new(AnyCertificate::new());
-    connect(address, name, client_with(verifier.clone()))?;
-    let staple = verifier.staple.lock().expect("no panic before");
-    Ok(staple.clone())
+    let (told, staple) = mpsc::channel();
+    let verifier = server_verifier(move |server| {
+        let _nobody_waits = told.send(server.staple.to_vec());
+        Ok(())
+    });
+    connect(address, name, client_with(verifier))?;
+    Ok(staple.try_recv().expect("a handshake shows a certificate"))
 }
 
 /// Looks at no certificate.
 pub fn any_certificate() -> Arc<dyn ServerCertVerifier> {
-    Arc::new(AnyCertificate::new())
-}
-
-#[derive(Debug)]
-struct AnyCertificate {
-    provider: Arc<CryptoProvider>,
-    /// The last OCSP response that came.
-    staple: Mutex<Vec<u8>>,
-}
-
-impl AnyCertificate {
-    fn new() -> Self {
-        AnyCertificate { provider: Arc::new(aws_lc_rs::default_provider()), staple: Mutex::default() }
-    }
-}
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        *self.staple.lock().expect("no panic before") = ocsp_response.to_vec();
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(
-            message,
-            certificate,
-            signature,
-            &self.provider.signature_verification_algorithms,
-        )
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(
-            message,
-            certificate,
-            signature,
-            &self.provider.signature_verification_algorithms,
-        )
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
+    server_verifier(|_| Ok(()))
 }

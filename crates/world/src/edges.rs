@@ -20,6 +20,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use semantics::Wall;
 
 use crate::play::{BEGIN_SECS, PATIENCE};
+use crate::scratch::Scratch;
 
 /// Whose certificates edges show each other.
 pub struct Authority {
@@ -159,7 +160,7 @@ pub struct Edges {
     config: String,
     tier: HashMap<&'static str, SocketAddr>,
     running: HashMap<&'static str, Handle>,
-    directory: Option<tempdir::Scratch>,
+    directory: Option<Scratch>,
 }
 
 impl Edges {
@@ -193,7 +194,7 @@ impl Edges {
             config,
             tier,
             running: HashMap::new(),
-            directory: has_disks.then(tempdir::Scratch::new),
+            directory: has_disks.then(|| Scratch::new("edges")),
         };
         places.iter().for_each(|(_, node)| edges.begin(node));
         edges
@@ -328,30 +329,6 @@ fn free() -> SocketAddr {
     TcpListener::bind((std::net::Ipv4Addr::from(own), 0))
         .and_then(|listener| listener.local_addr())
         .expect("a free port")
-}
-
-/// Directories that are gone with the test.
-mod tempdir {
-    use std::path::PathBuf;
-    use std::sync::atomic::{AtomicU32, Ordering};
-
-    pub(super) struct Scratch(pub(super) PathBuf);
-
-    impl Scratch {
-        pub(super) fn new() -> Scratch {
-            static NUMBER: AtomicU32 = AtomicU32::new(0);
-            let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-            let path = std::env::temp_dir().join(format!("perigee-edges-{}-{number}", std::process::id()));
-            std::fs::create_dir_all(&path).expect("a temporary directory can be made");
-            Scratch(path)
-        }
-    }
-
-    impl Drop for Scratch {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_dir_all(&self.0);
-        }
-    }
 }
 
 // --- Visitors ---

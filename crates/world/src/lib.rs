@@ -25,6 +25,7 @@ pub mod ground;
 pub mod operator;
 pub mod play;
 pub mod responder;
+pub mod scratch;
 pub mod shop;
 pub mod soak;
 pub mod trusting;

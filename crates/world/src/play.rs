@@ -400,7 +400,7 @@ impl Play {
 
     /// [`Play::purge`] that the edge may refuse; why it did.
     pub fn try_purge(&mut self, what: &str) -> Result<(), String> {
-        self.stage().try_purge(what, false).map(drop).map_err(|error| error.to_string())
+        self.stage().try_purge(what, false).map_err(|error| error.to_string())
     }
 
     /// [`Play::purge`] that the edge must refuse; why it did.

@@ -3,37 +3,21 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use edge::handover::{Channel, Message};
 use edge::sockets::{Bound, Sockets};
-use edge::{Clock, Edge, Handle, Options, Predecessor, PurgeError, PurgeRequest, PurgeTarget};
+use edge::{Clock, Edge, Handle, Options, Predecessor, PurgeError};
 use model::Snapshot;
+use model::change::{Order, What};
 use observe::{BuildInfo, Registry};
 use world::play::{Http3, Identity, Quic};
+use world::scratch::Scratch;
 
 /// Longest wait for a state that must come.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("perigee-handing-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).unwrap();
-        Scratch(path)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 fn start(state: &Path, channel: Option<Channel>) -> Handle {
     let text = "[edge]\nworkers = 1\n[[store.disk]]\nsize = \"64MiB\"\n\
@@ -62,8 +46,8 @@ fn start(state: &Path, channel: Option<Channel>) -> Handle {
 }
 
 fn purge(edge: &Handle, url: &str) -> Result<u64, PurgeError> {
-    let request = PurgeRequest { target: PurgeTarget::Url(url.into()), soft: false };
-    edge.purge(&request).map(|receipt| receipt.position)
+    let what = What::Url { site: "a".into(), url: url.into() };
+    edge.purge(&[Order { what, soft: false }]).map(|applied| applied.position)
 }
 
 fn position(edge: &Handle) -> u64 {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use model::change::What;
+use model::change::{Order, What};
 use world::edges::{Asked, CountingOrigin, Edges, Got, Hold, Place, ask, crowd, get, reply, wait_until};
 
 /// Two edges that are the shield, and three that are one PoP.
@@ -362,8 +362,8 @@ fn without_a_journal_what_was_purged_here_is_validated_at_the_origin() {
     let edges = Edges::start(&nodes, &site(&origin, "shield = \"ams\""));
     edges.get("fra-1", "/a");
     edges.get("fra-1", "/b");
-    let target = edge::PurgeTarget::Url("http://site.example/a".to_owned());
-    edges.edge("fra-1").purge(&edge::PurgeRequest { target, soft: false }).unwrap();
+    let what = What::Url { site: "site".to_owned(), url: "http://site.example/a".to_owned() };
+    edges.edge("fra-1").purge(&[Order { what, soft: false }]).unwrap();
     edges.get("fra-1", "/a");
     assert_eq!(origin.asked("/a").len(), 2, "the shield's copy may be older than the purge");
     edges.get("fra-1", "/b");

@@ -118,7 +118,7 @@ async fn what_is_no_clear_purge_is_refused_with_the_place_and_purges_nothing() {
             &stage.admin,
             json!({ "prefix": "https://www.shop.example/?a" }),
             400,
-            "prefix: a prefix has no query",
+            "prefix has a query, and prefixes match paths",
             "",
         ),
         (&stage.admin, json!({ "tags": ["a", "b c"] }), 400, "tags[1] is not one surrogate key", ""),

@@ -10,6 +10,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use model::budget::Amount;
+use model::change::Order;
+use model::diagnostic::Mistake;
 use model::{Diagnostic, Snapshot};
 use observe::Totals;
 use semantics::{Fields, Outcome};
@@ -17,7 +19,7 @@ use serde_json::{Value, json};
 
 use super::explain::{self, Question};
 use super::guard::Guard;
-use super::purge::{PurgeBody, describe, refused};
+use super::purge::{PurgeBody, refused};
 use super::{BODY_BYTES_MAX, ClusterStatus, Configuration, ConfigurationStatus, Upgrade, Upgrades};
 use crate::{BudgetStatus, Handle, Status};
 
@@ -80,6 +82,14 @@ pub(super) struct Problem {
 impl Problem {
     pub(super) fn new(status: StatusCode, error: impl Into<String>) -> Self {
         Problem { status, error: error.into(), found: None, wanted: None, next: None, retry_after_secs: None }
+    }
+
+    /// What was given under this name is not what it should be.
+    pub(super) fn mistake(name: &str, found: &str, mistake: Mistake) -> Self {
+        Problem::new(StatusCode::BAD_REQUEST, format!("{name} {}", mistake.error))
+            .found(format!("{found:?}"))
+            .wanted(mistake.wanted)
+            .next(mistake.next)
     }
 
     pub(super) fn found(mut self, found: impl Into<String>) -> Self {
@@ -323,18 +333,15 @@ async fn purge(State(api): State<Shared>, headers: HeaderMap, body: Bytes) -> Re
             .found(error.to_string())
             .wanted(r#"e.g. {"url": "https://www.shop.example/a.css"} or {"tags": ["shoes"], "soft": true}"#)
     })?;
-    let requests = body.requests()?;
-    let form = if requests.iter().all(|request| request.soft) { "soft" } else { "hard" };
-    let receipts = api
-        .handle
-        .purge_all(&requests)
-        .map_err(|error| api.handle.with_snapshot(|snapshot| refused(&error, snapshot)))?;
-    let position = receipts.iter().map(|receipt| receipt.position).max();
-    let purged: Vec<Value> = requests
+    let (orders, sites) = api.handle.with_snapshot(|snapshot| (body.orders(snapshot), snapshot.sites.len()));
+    let orders = orders?;
+    let form = if orders.iter().all(|order| order.soft) { "soft" } else { "hard" };
+    let position = api.handle.purge(&orders).map_err(|error| refused(&error))?.position;
+    let purged: Vec<Value> = orders
         .iter()
-        .zip(&receipts)
-        .map(|(request, receipt)| {
-            json!({ "matches": describe(&request.target), "position": receipt.position, "sites": receipt.sites })
+        .map(|Order { what, .. }| {
+            let sites = what.site().map_or(sites, |_| 1);
+            json!({ "matches": what.to_string(), "position": position, "sites": sites })
         })
         .collect();
     Ok(Json(json!({ "position": position, "form": form, "in_force": true, "purged": purged })))

@@ -11,7 +11,7 @@ use std::time::Instant;
 use axum::http::StatusCode;
 use model::purge::Subject;
 use model::rule::Cache;
-use model::{Rule, Scheme, Site};
+use model::{Rule, Scheme, Site, Url};
 use semantics::coding::Form;
 use semantics::fields::is_tchar;
 use semantics::freshness::{Flags, lifetime_origin};
@@ -29,7 +29,6 @@ use crate::compress;
 use crate::loaded::{RuleAt, view};
 use crate::lookup::{self, Found, Objection};
 use crate::object::{Item, Sliced, Stored, Variants};
-use crate::purging::Url;
 use crate::request::{Method, Protocol, Request, RequestId};
 use crate::serve::parts_answer;
 use crate::tiering::{self, SLICE_BYTES};
@@ -204,12 +203,7 @@ fn request(question: &Question, now: Wall) -> Result<Request, Problem> {
             .wanted("a word such as GET")
             .next("give one method, without spaces"));
     }
-    let url = Url::parse(&question.url).map_err(|_| {
-        Problem::new(StatusCode::BAD_REQUEST, "this is not an absolute URL")
-            .found(format!("{:?}", question.url))
-            .wanted("a URL such as https://www.shop.example/a.css")
-            .next("give it as a visitor's browser has it, percent-encoded, with http:// or https://")
-    })?;
+    let url = Url::parse(&question.url).map_err(|mistake| Problem::mistake("url", &question.url, mistake))?;
     let target = match url.query {
         Some(query) => format!("{}?{query}", url.path),
         None => url.path.to_owned(),

@@ -320,7 +320,7 @@ fn explain_names_the_rule_that_cuts_a_lifetime_or_answers_a_preflight() {
 fn explain_refuses_what_is_no_request_in_its_own_words() {
     let world = world();
     let (status, answer) = world.ask("GET /v1/explain?url=foo", "");
-    assert_eq!((status, &answer["error"]), (400, &"this is not an absolute URL".into()));
+    assert_eq!((status, &answer["error"]), (400, &"url is not an absolute URL".into()));
     assert!(!answer.to_string().contains("purge"), "{answer}");
     for method in ["G%20E", "", "G%0AE"] {
         let (status, answer) = world.ask(&format!("GET /v1/explain?url=http://a/&method={method}"), "");

@@ -6,26 +6,17 @@ use std::fmt::Display;
 use std::path::Path;
 use std::sync::Arc;
 
+use ::trust::{edge_names, server_verifier};
 use model::settings::TierFiles;
 use parking_lot::RwLock;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::verify_server_cert_signed_by_trust_anchor;
-use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme,
-};
-use x509_parser::certificate::X509Certificate;
-use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::FromDer;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{CertificateError, ClientConfig, RootCertStore, ServerConfig};
 
 /// What is spoken between edges (ALPN, RFC 7301).
 const HTTP2: &[u8] = b"h2";
-
-/// How names of nodes begin in a certificate of a cluster.
-const URI: &str = "perigee://";
 
 /// What an edge shows to others, and whom it believes.
 #[derive(Debug)]
@@ -50,7 +41,7 @@ impl TierIdentity {
             roots.add(authority).map_err(|error| format!("the authority's certificate: {error}"))?;
         }
         let own = chain.first().ok_or("there is no certificate")?;
-        if names_of(own).is_empty() {
+        if edge_names(own).is_empty() {
             return Err(
                 "the certificate names no edge: it has neither a DNS name nor perigee://edge/NAME".into()
             );
@@ -79,10 +70,10 @@ impl TierIdentity {
 
     /// Whether it is this node's.
     pub fn is_of(&self, node: &str) -> bool {
-        self.chain.first().is_some_and(|own| names_of(own).iter().any(|name| name == node))
+        self.chain.first().is_some_and(|own| edge_names(own).iter().any(|name| name == node))
     }
 
-    /// For those who ask this edge: they show a certificate of the authority. Whose, [`names_of`] says.
+    /// For those who ask this edge: they show a certificate of the authority. Whose, [`edge_names`] says.
     fn server_config(&self) -> Result<ServerConfig, rustls::Error> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let verifier = WebPkiClientVerifier::builder_with_provider(self.roots.clone(), provider.clone())
@@ -100,10 +91,15 @@ impl TierIdentity {
 
     /// For asking the node of this name.
     fn client_config(&self, node: &str) -> Result<ClientConfig, rustls::Error> {
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let verifier =
-            Arc::new(IsNode { node: node.into(), roots: self.roots.clone(), crypto: provider.clone() });
-        let mut config = ClientConfig::builder_with_provider(provider)
+        let (node, roots) = (node.to_owned(), self.roots.clone());
+        let verifier = server_verifier(move |server| {
+            server.verify(&roots)?;
+            match edge_names(server.certificate).contains(&node) {
+                true => Ok(()),
+                false => Err(CertificateError::NotValidForName.into()),
+            }
+        });
+        let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .dangerous()
             .with_custom_certificate_verifier(verifier)
@@ -139,111 +135,5 @@ impl Certified {
     pub(crate) fn client(&self, node: &str) -> Result<Arc<ClientConfig>, String> {
         let identity = self.identity.read().clone().ok_or("this edge has no certificate for other edges")?;
         identity.client_config(node).map(Arc::new).map_err(|error| error.to_string())
-    }
-}
-
-/// The names of the edge that a certificate is of; none if it is of no edge.
-pub(crate) fn names_of(certificate: &CertificateDer<'_>) -> Vec<String> {
-    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else { return Vec::new() };
-    let names = parsed.subject_alternative_name().ok().flatten();
-    let names = names.iter().flat_map(|names| &names.value.general_names);
-    let (mut of_cluster, mut of_dns) = (Vec::new(), Vec::new());
-    for name in names {
-        match name {
-            GeneralName::URI(uri) => of_cluster.extend(uri.strip_prefix(URI)),
-            GeneralName::DNSName(name) => of_dns.push((*name).to_owned()),
-            _ => {}
-        }
-    }
-    match of_cluster.is_empty() {
-        true => of_dns,
-        false => of_cluster.iter().filter_map(|uri| uri.strip_prefix("edge/")).map(str::to_owned).collect(),
-    }
-}
-
-/// Believes one node of one authority, whatever address it was dialled by.
-#[derive(Debug)]
-struct IsNode {
-    node: Box<str>,
-    roots: Arc<RootCertStore>,
-    crypto: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for IsNode {
-    fn verify_server_cert(
-        &self,
-        certificate: &CertificateDer<'_>,
-        others: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let parsed = ParsedCertificate::try_from(certificate)?;
-        let algorithms = self.crypto.signature_verification_algorithms.all;
-        verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, others, now, algorithms)?;
-        match names_of(certificate).iter().any(|name| **name == *self.node) {
-            true => Ok(ServerCertVerified::assertion()),
-            false => Err(CertificateError::NotValidForName.into()),
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(
-            message,
-            certificate,
-            signature,
-            &self.crypto.signature_verification_algorithms,
-        )
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(
-            message,
-            certificate,
-            signature,
-            &self.crypto.signature_verification_algorithms,
-        )
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.crypto.signature_verification_algorithms.supported_schemes()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use rcgen::string::Ia5String;
-    use rcgen::{CertificateParams, KeyPair, SanType};
-
-    use super::*;
-
-    #[test]
-    fn a_certificate_names_an_edge_by_uri_or_else_by_dns() {
-        let uri = |text: &str| SanType::URI(Ia5String::try_from(text).unwrap());
-        let dns = |text: &str| SanType::DnsName(Ia5String::try_from(text).unwrap());
-        for (names, wanted) in [
-            (vec![dns("fra-1")], vec!["fra-1"]),
-            (vec![uri("perigee://edge/fra-1")], vec!["fra-1"]),
-            (vec![dns("fra-2"), uri("perigee://edge/fra-1")], vec!["fra-1"]),
-            (vec![dns("fra-1"), uri("perigee://control/c1")], vec![]),
-            (vec![dns("fra-1"), uri("perigee://router/fra-1")], vec![]),
-            (vec![uri("https://fra-1.example/")], vec![]),
-            (vec![], vec![]),
-        ] {
-            let mut params = CertificateParams::default();
-            params.subject_alt_names.clone_from(&names);
-            let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
-            assert_eq!(names_of(certificate.der()), wanted, "{names:?}");
-        }
     }
 }

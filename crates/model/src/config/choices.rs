@@ -15,6 +15,7 @@ use super::pieces::{
     status_of_text,
 };
 use crate::Ttl;
+use crate::change::check_tag;
 use crate::compress::Compress;
 use crate::cors::{Allow, AllowedOrigins, Cors};
 use crate::glob::Glob;
@@ -45,13 +46,12 @@ pub(super) fn apply_choices(findings: &mut Findings<'_>, section: &Section, rule
         rule.request_cookies = cookie_filter(findings, item);
     }
     for (tag, span) in section.list("surrogate_keys").iter().filter_map(Item::text) {
-        if tag.is_empty()
-            || tag.len() > 128
-            || tag.bytes().any(|byte| byte <= b' ' || byte == b',' || byte >= 0x7f)
-        {
-            let message =
-                format!("the surrogate key {tag:?} may have 1 to 128 characters, no blank and no comma");
-            findings.error(span, message, "write e.g. \"static\"");
+        if let Err(mistake) = check_tag(tag) {
+            findings.error(
+                span,
+                format!("{tag:?} {}; wanted is {}", mistake.error, mistake.wanted),
+                "write e.g. \"static\"",
+            );
         }
         rule.surrogate_keys.push(tag.into());
     }

@@ -8,7 +8,7 @@ use crate::vitals::Vitals;
 
 /// The most that one step counts for, whatever the clock says.
 const STEP_MS_MAX: u64 = 5_000;
-/// A node without a sign of life for so long is out of contact: fifteen reports.
+/// A node without a sign of life for so long is silent: fifteen reports.
 pub(super) const SILENCE_MS: u64 = 15_000;
 /// Within which one reports that is alive: three reports.
 const LIVELY_MS: u64 = 3_000;

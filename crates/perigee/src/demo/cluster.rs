@@ -291,7 +291,7 @@ control  = ["https://{}"]
     async fn join_token(&self, name: &str, wanted: Value) -> Result<PathBuf, Failure> {
         let made = self.post("/v1/enrolment-tokens", wanted).await?;
         let join = self.directory.join(format!("join-{name}"));
-        crate::state::write_new(&join, made["token"].as_str().unwrap_or_default())
+        trust::write_new(&join, made["token"].as_str().unwrap_or_default().as_bytes())
             .map_err(|error| unwritable(&join, &error))?;
         Ok(join)
     }

@@ -4,8 +4,7 @@
 
 use browser::Frame;
 use serde_json::{Value, json};
-
-use super::report::escape;
+use website::html::escape;
 
 /// Pictures of a strip.
 const COLUMNS_MAX: usize = 10;

@@ -2,6 +2,7 @@
 
 use insight::stats;
 use serde_json::{Value, json};
+use website::html::escape;
 
 use super::film::{self, Film, PICTURES_BYTES_MAX};
 use super::packets::Shape;
@@ -347,21 +348,4 @@ fn waterfall(series: &Series) -> String {
     }
     html.push_str("</svg></details>");
     html
-}
-
-/// For text and for attributes: URLs and field values are whatever others have written.
-pub(super) fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for char in text.chars() {
-        match char {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            char if char.is_control() => out.push('\u{fffd}'),
-            char => out.push(char),
-        }
-    }
-    out
 }

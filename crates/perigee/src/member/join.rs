@@ -188,7 +188,7 @@ fn new_key(path: &Path) -> Result<KeyPair, Failure> {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)
                 .map_err(|error| Failure::new(format!("no key can be made: {error}"), ""))?;
-            crate::state::write_new(path, &key.serialize_pem())
+            trust::write_new(path, key.serialize_pem().as_bytes())
                 .map_err(|error| unusable(format!("cannot be written: {error}")))?;
             Ok(key)
         }

@@ -13,16 +13,16 @@
 //! Each file is replaced as a whole, but for the place, which is written with each purge: see [`Places`]. A text is believed for its hash, and the hash for the cluster's signature, each time that it
 //! is read: nothing in here is trusted because it is here.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use journal::following::Place;
 use model::change::Version;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use trust::{Identity, text_hash};
+use trust::{Identity, make_private_directory, text_hash, write_private};
 
 use crate::configuration::Told;
 use crate::failure::Failure;
@@ -53,7 +53,7 @@ impl Keep {
     pub(crate) fn of(state: &Path) -> Result<Self, Failure> {
         let keep = Keep(state.join(DIRECTORY));
         for directory in [keep.0.clone(), keep.0.join(TEXTS)] {
-            DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(|error| {
+            make_private_directory(&directory).map_err(|error| {
                 Failure::new(
                     format!("{}: cannot be created: {error}", directory.display()),
                     "choose a place that this user may write to with --state DIR",
@@ -95,14 +95,15 @@ impl Keep {
     }
 
     pub(crate) fn write_running(&self, version: &Version) -> io::Result<()> {
-        self.write(RUNNING, &serde_json::to_vec(version)?, true)
+        write_private(&self.0.join(RUNNING), &serde_json::to_vec(version)?)
     }
 
     /// Counts one more start, if this is one; how many there have been.
     pub(crate) fn count_start(&self, is_start: bool) -> u64 {
         let starts = self.read::<u64>(STARTS).unwrap_or_default() + u64::from(is_start);
-        if let Err(error) = self.write(STARTS, starts.to_string().as_bytes(), false) {
-            eprintln!("perigee: {}: cannot be written: {error}", self.0.join(STARTS).display());
+        let path = self.0.join(STARTS);
+        if let Err(error) = write_private(&path, starts.to_string().as_bytes()) {
+            eprintln!("perigee: {}: cannot be written: {error}", path.display());
         }
         starts
     }
@@ -112,7 +113,7 @@ impl Keep {
         let path = self.0.join(TRIAL);
         let noted = match is_on_trial {
             true if path.exists() => return,
-            true => write_whole(&path, b"", true),
+            true => write_private(&path, b""),
             false => fs::remove_file(&path),
         };
         match noted {
@@ -140,7 +141,7 @@ impl Keep {
     /// Keeps a configuration's text.
     pub(crate) fn write_text(&self, told: &Told) -> io::Result<()> {
         let Some(path) = self.text_path(&told.version.hash) else { return Ok(()) };
-        write_whole(&path, told.text.as_bytes(), true)
+        write_private(&path, told.text.as_bytes())
     }
 
     /// Takes away all texts but these.
@@ -171,10 +172,6 @@ impl Keep {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(T::default()),
             Err(error) => Err(format!("{}: cannot be read: {error}", path.display())),
         }
-    }
-
-    fn write(&self, name: &str, bytes: &[u8], is_safe: bool) -> io::Result<()> {
-        write_whole(&self.0.join(name), bytes, is_safe)
     }
 }
 
@@ -245,7 +242,7 @@ impl Places {
         let mut content = vec![b' '; 2 * length];
         let start = slot_of(number) * length;
         content[start..start + line.len()].copy_from_slice(&line);
-        write_whole(&self.path, &content, true)?;
+        write_private(&self.path, &content)?;
         let file = OpenOptions::new().write(true).open(&self.path)?;
         Ok(Slots { file, length, number })
     }
@@ -303,24 +300,10 @@ fn read_place(slot: &[u8]) -> Option<(u64, Kept)> {
     Some((number.parse().ok()?, serde_json::from_str(json).ok()?))
 }
 
-/// Writes beside and renames. Without `is_safe` a loss of power may leave the old one, or an empty file.
-fn write_whole(path: &Path, bytes: &[u8], is_safe: bool) -> io::Result<()> {
-    let beside = path.with_extension("new");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-    file.write_all(bytes)?;
-    if is_safe {
-        file.sync_data()?;
-    }
-    fs::rename(&beside, path)?;
-    match path.parent().filter(|_| is_safe) {
-        Some(directory) => File::open(directory)?.sync_all(),
-        None => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use journal::Mark;
+    use world::scratch::Scratch;
 
     use super::*;
 
@@ -329,23 +312,6 @@ mod tests {
         Kept {
             place: Place { journal: Some(journal.to_owned()), at, ..Place::default() },
             heard_ms: position as i64,
-        }
-    }
-
-    struct Scratch(PathBuf);
-
-    impl Scratch {
-        fn new(name: &str) -> Scratch {
-            let path = std::env::temp_dir().join(format!("perigee-keep-{}-{name}", std::process::id()));
-            let _old = fs::remove_dir_all(&path);
-            fs::create_dir_all(&path).unwrap();
-            Scratch(path)
-        }
-    }
-
-    impl Drop for Scratch {
-        fn drop(&mut self) {
-            let _gone = fs::remove_dir_all(&self.0);
         }
     }
 

@@ -5,10 +5,11 @@
 use std::collections::HashMap;
 
 use model::Point;
+use website::html::escape;
 
 use super::gather::Gathered;
 use super::report::{Report, Served};
-use super::words::{demand, maybe, ms, notes, percent, whole};
+use super::words::{cells_of, demand, maybe, ms, notes, percent, whole};
 
 /// Units of the map per radian, as the outlines have it.
 const SCALE: f64 = 180.0;
@@ -29,8 +30,8 @@ pub(super) fn page(gathered: &Gathered, report: &Report) -> String {
     let title = format!("Where to put PoPs: {}", plan.reason);
     body.push_str(&format!(
         "<h1>{}</h1>\n<p class=\"lead\">{}</p>\n",
-        escaped(&title),
-        escaped(&demand(report))
+        escape(&title),
+        escape(&demand(report))
     ));
     body.push_str("<div class=\"cards\">\n");
     if let Some(today) = &report.today {
@@ -60,25 +61,7 @@ pub(super) fn page(gathered: &Gathered, report: &Report) -> String {
     body.push_str("</div>\n");
     body.push_str(&map(gathered, report));
 
-    let rows = plan.pops.iter().map(|pop| {
-        let loss = pop.loss.as_ref();
-        vec![
-            pop.name.clone(),
-            pop.city.clone(),
-            if pop.is_new { "new".to_owned() } else { "there".to_owned() },
-            percent(pop.share),
-            whole(pop.cost),
-            maybe(pop.mean_ms, ms),
-            maybe(pop.gain_ms, ms),
-            maybe(pop.gain_ms_per_100, ms),
-            maybe(loss.map(|loss| loss.mean_ms), ms),
-            maybe(loss.map(|loss| loss.within_50_ms), percent),
-            loss.map_or_else(
-                || "-".to_owned(),
-                |loss| format!("{} {}", loss.busiest, percent(loss.busiest_share)),
-            ),
-        ]
-    });
+    let rows = plan.pops.iter().map(cells_of);
     let per_100 = format!("ms per 100 {currency}");
     let month = format!("{currency} a month");
     let head = [
@@ -164,33 +147,33 @@ pub(super) fn page(gathered: &Gathered, report: &Report) -> String {
     body.push_str("<details><summary>Demand by country</summary>\n");
     table(&mut body, "", &["Country", "Part"], 1, countries, |_| false);
     body.push_str("</details>\n<footer>\n");
-    notes(report).iter().for_each(|note| body.push_str(&format!("<p>{}</p>\n", escaped(note))));
+    notes(report).iter().for_each(|note| body.push_str(&format!("<p>{}</p>\n", escape(note))));
     for one in &report.networks {
         body.push_str(&format!(
             "<p>{}, {}: {}.</p>\n",
-            escaped(&one.name),
-            escaped(&one.as_of),
-            escaped(&one.source)
+            escape(&one.name),
+            escape(&one.as_of),
+            escape(&one.source)
         ));
     }
     body.push_str("<p>Outlines: Natural Earth (naturalearthdata.com), public domain.</p>\n</footer>\n");
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <meta name=\"color-scheme\" content=\"light dark\">\n<title>{}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n{body}</main>\n</body>\n</html>\n",
-        escaped(&title)
+        escape(&title)
     )
 }
 
 fn card(body: &mut String, title: &str, served: &Served, cost: Option<String>) {
-    let cost = cost.map_or_else(String::new, |cost| format!("<p>{}</p>", escaped(&cost)));
+    let cost = cost.map_or_else(String::new, |cost| format!("<p>{}</p>", escape(&cost)));
     body.push_str(&format!(
         "<section class=\"card\"><h2>{}</h2><p class=\"figure\">{} ms</p><p>mean round trip; 95 % within {} ms, {} of demand within 50 ms</p>{cost}\
          <p class=\"basis\">{}</p></section>\n",
-        escaped(title),
+        escape(title),
         ms(served.mean_ms),
         ms(served.p95_ms),
         percent(served.within_50_ms),
-        escaped(&served.basis())
+        escape(&served.basis())
     ));
 }
 
@@ -207,9 +190,9 @@ fn table(
     let heads: Vec<String> = head
         .iter()
         .enumerate()
-        .map(|(column, name)| format!("<th scope=\"col\"{}>{}</th>", class(column), escaped(name)))
+        .map(|(column, name)| format!("<th scope=\"col\"{}>{}</th>", class(column), escape(name)))
         .collect();
-    let caption = if title.is_empty() { String::new() } else { format!("<h2>{}</h2>\n", escaped(title)) };
+    let caption = if title.is_empty() { String::new() } else { format!("<h2>{}</h2>\n", escape(title)) };
     body.push_str(&format!(
         "{caption}<div class=\"scroll\"><table>\n<thead><tr>{}</tr></thead>\n<tbody>\n",
         heads.concat()
@@ -218,16 +201,12 @@ fn table(
         let cells: Vec<String> = row
             .iter()
             .enumerate()
-            .map(|(column, cell)| format!("<td{}>{}</td>", class(column), escaped(cell)))
+            .map(|(column, cell)| format!("<td{}>{}</td>", class(column), escape(cell)))
             .collect();
         let mark = if is_marked(index) { " class=\"marked\"" } else { "" };
         body.push_str(&format!("<tr{mark}>{}</tr>\n", cells.concat()));
     }
     body.push_str("</tbody></table></div>\n");
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 // --- The map ---
@@ -259,7 +238,7 @@ fn map(gathered: &Gathered, report: &Report) -> String {
     let mut svg = format!(
         "<figure><svg class=\"map\" role=\"img\" aria-labelledby=\"map-title map-text\" viewBox=\"{left} {top} {width} {height}\">\n\
          <title id=\"map-title\">PoPs and demand in the world</title><desc id=\"map-text\">{}</desc>\n<g transform=\"scale(.1)\">\n",
-        escaped(&said)
+        escape(&said)
     );
     for (code, path) in control::outlines() {
         let told = parts
@@ -268,7 +247,7 @@ fn map(gathered: &Gathered, report: &Report) -> String {
         svg.push_str(&format!(
             "<path class=\"land level-{}\" d=\"{}\">{told}</path>\n",
             level(code),
-            escaped(path)
+            escape(path)
         ));
     }
     svg.push_str("</g>\n");
@@ -301,15 +280,15 @@ fn map(gathered: &Gathered, report: &Report) -> String {
             let text_y = at_y + LABEL.0 * 0.75;
             format!(
                 "<text x=\"{text_x:.1}\" y=\"{text_y:.1}\" text-anchor=\"{anchor}\">{}</text>",
-                escaped(&pop.name)
+                escape(&pop.name)
             )
         });
         let class = if pop.is_new { "new" } else { "there" };
         svg.push_str(&format!(
             "<g class=\"pop {class}\"><title>{}, {}: serves {}</title><circle class=\"halo\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"10\"/>\
              <circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"5.5\"/>{label}</g>\n",
-            escaped(&pop.name),
-            escaped(&pop.city),
+            escape(&pop.name),
+            escape(&pop.city),
             percent(pop.share)
         ));
     }

@@ -2,7 +2,7 @@
 
 use crate::cluster::table;
 
-use super::report::{Report, Served};
+use super::report::{Pop, Report, Served};
 
 /// Countries that are named.
 const COUNTRIES_SHOWN: usize = 8;
@@ -33,6 +33,28 @@ pub(super) fn whole(amount: f64) -> String {
 
 pub(super) fn maybe(value: Option<f64>, shown: impl Fn(f64) -> String) -> String {
     value.map_or_else(|| "-".to_owned(), shown)
+}
+
+/// What the table of PoPs says of one: name, city, whether it is new, share, cost, mean, gain, gain for 100; and when it is gone:
+/// mean, share within 50 ms, who is busiest then.
+pub(super) fn cells_of(pop: &Pop) -> Vec<String> {
+    let loss = pop.loss.as_ref();
+    vec![
+        pop.name.clone(),
+        pop.city.clone(),
+        if pop.is_new { "new".to_owned() } else { "there".to_owned() },
+        percent(pop.share),
+        whole(pop.cost),
+        maybe(pop.mean_ms, ms),
+        maybe(pop.gain_ms, ms),
+        maybe(pop.gain_ms_per_100, ms),
+        maybe(loss.map(|loss| loss.mean_ms), ms),
+        maybe(loss.map(|loss| loss.within_50_ms), percent),
+        loss.map_or_else(
+            || "-".to_owned(),
+            |loss| format!("{} {}", loss.busiest, percent(loss.busiest_share)),
+        ),
+    ]
 }
 
 fn served(served: &Served) -> String {
@@ -99,27 +121,7 @@ pub(super) fn describe(report: &Report) -> String {
     }
 
     words.push_str("\nWhat to build, in this order; and what there is when one is gone\n");
-    let rows: Vec<Vec<String>> = (plan.pops.iter())
-        .map(|pop| {
-            let loss = pop.loss.as_ref();
-            vec![
-                pop.name.clone(),
-                pop.city.clone(),
-                if pop.is_new { "new".to_owned() } else { "there".to_owned() },
-                percent(pop.share),
-                whole(pop.cost),
-                maybe(pop.mean_ms, ms),
-                maybe(pop.gain_ms, ms),
-                maybe(pop.gain_ms_per_100, ms),
-                maybe(loss.map(|loss| loss.mean_ms), ms),
-                maybe(loss.map(|loss| loss.within_50_ms), percent),
-                loss.map_or_else(
-                    || "-".to_owned(),
-                    |loss| format!("{} {}", loss.busiest, percent(loss.busiest_share)),
-                ),
-            ]
-        })
-        .collect();
+    let rows: Vec<Vec<String>> = plan.pops.iter().map(cells_of).collect();
     let per_100 = format!("PER 100 {currency}");
     let head = [
         "POP",

@@ -76,7 +76,7 @@ fn a_damaged_token_is_an_error_and_stays() {
     dir.create().unwrap();
     for text in ["", "abc\n", &"g".repeat(64), &"A".repeat(64)] {
         let _ = fs::remove_file(dir.token_path());
-        write_new(&dir.token_path(), text).unwrap();
+        write_new(&dir.token_path(), text.as_bytes()).unwrap();
         let failure = dir.token().unwrap_err().to_string();
         assert!(failure.contains("wanted 64 hex digits"), "{failure}");
         assert_eq!(fs::read_to_string(dir.token_path()).unwrap(), text);

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::{Report, Verdict};
+use crate::html::escape;
 
 impl Verdict {
     const fn word(self) -> &'static str {
@@ -64,33 +65,29 @@ pub fn as_html(report: &Report) -> String {
         ".bad{color:#b00}.warning{color:#960}.good{color:#070}.skipped{color:#067}img{max-width:100%;border:1px solid #ccc}",
         "</style>",
     ));
-    let _ = write!(html, "<h1>{}</h1><p>{}</p><table>", escaped(&report.url), escaped(&summary(report)));
+    let _ = write!(html, "<h1>{}</h1><p>{}</p><table>", escape(&report.url), escape(&summary(report)));
     for finding in &report.findings {
         let word = finding.verdict.word();
         let _ = write!(
             html,
             "<tr><td class={word}><b>{word}</b><td>{}<td>{}<td>{}<br><i>{}</i>",
             finding.check,
-            escaped(&finding.about),
-            escaped(&finding.found),
-            escaped(&finding.next)
+            escape(&finding.about),
+            escape(&finding.found),
+            escape(&finding.next)
         );
     }
     html.push_str("</table>");
     for picture in &report.pictures {
-        let title = escaped(&picture.title);
+        let title = escape(&picture.title);
         let _ = write!(
             html,
             "<h2>{title}</h2><img alt=\"{title}\" src=\"data:image/png;base64,{}\">",
-            escaped(&picture.png)
+            escape(&picture.png)
         );
     }
     html.push_str("</html>\n");
     html
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 #[cfg(test)]

@@ -7,8 +7,9 @@ use std::time::Duration;
 use edge::handover::{Channel, Message};
 use edge::sockets::{Bound, Sockets};
 use edge::tls::ClientAuthorities;
-use edge::{Clock, Edge, Handle, Options, Predecessor, PurgeError, PurgeRequest, PurgeTarget, Receipt};
-use model::Snapshot;
+use edge::{Clock, Edge, Handle, Options, Predecessor, PurgeError};
+use model::change::{Order, What};
+use model::{Snapshot, Url};
 use observe::{BuildInfo, Registry};
 use semantics::Wall;
 use stats::Country;
@@ -120,17 +121,22 @@ impl Stage {
     }
 
     /// See [`super::Play::refused_purge`].
-    pub(super) fn try_purge(&self, what: &str, soft: bool) -> Result<Receipt, PurgeError> {
+    pub(super) fn try_purge(&self, what: &str, soft: bool) -> Result<(), PurgeError> {
         let (form, name) = what.split_once(' ').unwrap_or((what, ""));
-        let target = match form {
-            "url" => PurgeTarget::Url(name.to_owned()),
-            "prefix" => PurgeTarget::Prefix(name.to_owned()),
-            "tag" => PurgeTarget::Tag { tag: name.to_owned(), site: None },
-            "site" => PurgeTarget::Site(name.to_owned()),
-            "everything" => PurgeTarget::Everything,
+        let site = || {
+            let host = Url::parse(name).expect("a URL").host();
+            self.edge.with_snapshot(|snapshot| snapshot.site_for(&host).expect("a site").name.to_string())
+        };
+        let text = name.to_owned();
+        let what = match form {
+            "url" => What::Url { site: site(), url: text },
+            "prefix" => What::Prefix { site: site(), prefix: text },
+            "tag" => What::Tag { tag: text, site: None },
+            "site" => What::Site { site: text },
+            "everything" => What::Everything,
             _ => panic!("{what:?} is no purge: write url, prefix, tag, site or everything"),
         };
-        self.edge.purge(&PurgeRequest { target, soft })
+        self.edge.purge(&[Order { what, soft }]).map(drop)
     }
 
     /// The edge itself, for what has no word in the language.

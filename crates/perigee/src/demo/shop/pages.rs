@@ -1,5 +1,7 @@
 //! The shop's pages. Those that are for everybody say nothing of who is looking.
 
+use website::html::escape;
+
 use super::goods::Product;
 
 /// What a page is made around: title and content, in HTML.
@@ -124,10 +126,6 @@ pub(super) fn missing() -> String {
         "Not found · Far Shore Pottery",
         "<h1>There is nothing here</h1>\n<p><a href=\"/\">To the shelf</a></p>",
     )
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 #[cfg(test)]
