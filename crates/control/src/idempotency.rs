@@ -283,12 +283,13 @@ mod tests {
     #[tokio::test]
     async fn a_cluster_that_has_just_begun_looks_for_nothing() {
         let journal: Arc<dyn Journal> = Arc::new(Memory::new("j", 1));
+        let before = oldest_day() - 1;
         let state = std::env::temp_dir().join(format!("perigee-idempotency-{}", std::process::id()));
         trust::make_private_directory(&state).unwrap();
         let begun = crate::authority::open(&*journal, &state).await;
         std::fs::remove_dir_all(&state).unwrap();
         assert!(begun.is_ok());
-        let name = format!("{}ab12", prefix(oldest_day() - 1));
+        let name = format!("{}ab12", prefix(before));
         let cells = vec![(name.clone(), Some(b"x".to_vec()))];
         journal.commit(Commit { cells, ..Commit::default() }).await.unwrap();
         sweep(&journal).await.unwrap();

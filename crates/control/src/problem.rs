@@ -3,14 +3,11 @@
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use model::diagnostic::{Mistake, did_you_mean, few};
+use model::diagnostic::{Mistake, did_you_mean, few, shown};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::configurations::Finding;
-
-/// Characters of a mistaken value that a refusal shows.
-const FOUND_CHARS_MAX: usize = 200;
 
 /// Seconds after which another try makes sense while the journal cannot be reached.
 const JOURNAL_RETRY_SECS: u64 = 2;
@@ -61,7 +58,7 @@ impl Problem {
     /// 400: what was given under this name is not what it should be.
     pub(crate) fn mistake(name: &str, found: &str, mistake: Mistake) -> Self {
         Problem::bad(format!("{name} {}", mistake.error))
-            .found(format!("{:?}", found.chars().take(FOUND_CHARS_MAX).collect::<String>()))
+            .found(shown(found))
             .wanted(mistake.wanted)
             .next(mistake.next)
     }

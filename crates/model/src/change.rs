@@ -154,7 +154,7 @@ pub fn check_tag(text: &str) -> Result<(), Mistake> {
         true => Ok(()),
         false => Err(Mistake {
             error: "is not one surrogate key",
-            wanted: "one key as the origin sends it: at most 1,024 bytes, without spaces and commas",
+            wanted: "one key as the origin sends it: at most 1,024 bytes of UTF-8, without spaces and commas",
             next: "give several keys one by one: --tag A --tag B, or \"tags\": [\"a\", \"b\"]",
         }),
     }

@@ -152,6 +152,11 @@ pub fn did_you_mean<'a>(found: &str, candidates: impl IntoIterator<Item = &'a st
         .map(|(_, candidate)| candidate)
 }
 
+/// A mistaken value as a refusal shows it: quoted, and of its characters the first 200.
+pub fn shown(found: &str) -> String {
+    format!("{:?}", found.chars().take(200).collect::<String>())
+}
+
 /// The first five names, and how many more there are: for a refusal of one that is not among them.
 pub fn few<'a>(mut names: impl Iterator<Item = &'a str>) -> String {
     const SHOWN: usize = 5;

@@ -60,12 +60,12 @@ pub fn tag_hash(seed: &TagSeed, tag: &[u8]) -> u64 {
     SipHasher13::new_with_key(&seed.0).hash(tag)
 }
 
-/// Whether a text can be one surrogate key that people name, in a purge or a rule: 1 to [`BYTES_MAX`] bytes without white space,
-/// control characters and commas, which in a list of several stand between them. (What Cache-Tag and Cache-Groups may have beyond
-/// that cannot be named.)
+/// Whether a text can be one surrogate key that people name, in a purge or a rule: 1 to [`BYTES_MAX`] bytes of UTF-8 without
+/// ASCII white space, ASCII control characters and commas, which in a list of several stand between them. (What Cache-Tag and
+/// Cache-Groups may have beyond that cannot be named, nor what an origin says in another character set.)
 pub fn is_key(text: &str) -> bool {
-    let is_within = |char: char| !char.is_whitespace() && !char.is_control() && char != ',';
-    (1..=BYTES_MAX).contains(&text.len()) && text.chars().all(is_within)
+    let is_within = |byte: u8| byte != b' ' && !byte.is_ascii_control() && byte != b',';
+    (1..=BYTES_MAX).contains(&text.len()) && text.bytes().all(is_within)
 }
 
 /// The surrogate keys of a response, in order, with repetitions and without regard to limits. A malformed Cache-Groups
@@ -120,11 +120,10 @@ mod tests {
 
     #[test]
     fn a_name_that_could_be_several_is_no_key() {
-        for good in ["a", "product-17", "schuhe-größe", &"x".repeat(BYTES_MAX)] {
+        for good in ["a", "product-17", "schuhe-größe", "a\u{a0}b", &"x".repeat(BYTES_MAX)] {
             assert!(is_key(good), "{good}");
         }
-        for bad in ["", " ", "a b", "a,b", "a\tb", "a\r\n", "a\u{a0}b", "\u{7f}", &"x".repeat(BYTES_MAX + 1)]
-        {
+        for bad in ["", " ", "a b", "a,b", "a\tb", "a\r\n", "\u{7f}", &"x".repeat(BYTES_MAX + 1)] {
             assert!(!is_key(bad), "{bad}");
         }
     }

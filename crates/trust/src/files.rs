@@ -4,7 +4,10 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// How old what is beside a file must be, to be left by a writer that was killed.
+const LEFT_BEHIND: Duration = Duration::from_mins(10);
 
 /// Makes a directory that only its owner may enter, and those above it, unless it exists.
 ///
@@ -24,30 +27,45 @@ pub fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Writes a file, or puts it in the place of another: beside it first, under a name that no other writer takes, whether of this
-/// process or not. When this returns, it is safe from a loss of power.
+/// Writes a file, or puts it in the place of another: beside it first, under a drawn name that no other writer takes, on whatever
+/// machine. When this returns, it is safe from a loss of power. What writers that were killed have left beside it goes.
 ///
 /// # Errors
-/// Of the file system. Nothing is left beside it then, and what was there before may be there still.
+/// Of the file system, or of its random source. Nothing is left beside it then. What was there before may be there still, or the new
+/// file, not safe from a loss of power.
 pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let mut drawn = [0; 8];
+    aws_lc_rs::rand::fill(&mut drawn)
+        .map_err(|_| io::Error::other("the system's random source gives nothing"))?;
     let mut beside = path.as_os_str().to_owned();
-    beside.push(format!(".{}.{number}.new", std::process::id()));
+    beside.push(format!(".{:016x}.new", u64::from_ne_bytes(drawn)));
     let beside = PathBuf::from(beside);
-    match fs::remove_file(&beside) {
-        // Nothing is left of a process that had this number, and was killed.
-        Err(error) if error.kind() == ErrorKind::NotFound => {}
-        removed => removed?,
-    }
     let written = write_new(&beside, bytes).and_then(|()| fs::rename(&beside, path));
     if let Err(error) = written {
-        let _ = fs::remove_file(&beside);
+        if error.kind() != ErrorKind::AlreadyExists {
+            let _ = fs::remove_file(&beside);
+        }
         return Err(error);
     }
-    match path.parent() {
-        Some(directory) if directory != Path::new("") => File::open(directory)?.sync_all(),
-        _ => File::open(".")?.sync_all(),
+    let directory = path.parent().filter(|directory| *directory != Path::new("")).unwrap_or(Path::new("."));
+    remove_left_behind(directory, path);
+    File::open(directory)?.sync_all()
+}
+
+/// Removes what was begun beside a file long ago, as far as that can be done.
+fn remove_left_behind(directory: &Path, path: &Path) {
+    let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return };
+    for file in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let found = file.file_name();
+        let drawn = found
+            .to_str()
+            .and_then(|found| found.strip_prefix(name)?.strip_prefix('.')?.strip_suffix(".new"));
+        let is_beside = drawn
+            .is_some_and(|drawn| drawn.len() == 16 && drawn.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        let is_old = || Some(file.metadata().ok()?.modified().ok()?.elapsed().ok()? > LEFT_BEHIND);
+        if is_beside && is_old() == Some(true) {
+            let _ = fs::remove_file(file.path());
+        }
     }
 }
 
@@ -58,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_private_file_is_replaced_whole_and_nothing_is_left_beside_it() {
+    fn a_private_file_is_replaced_whole_and_what_was_left_beside_it_long_ago_goes() {
         let directory = std::env::temp_dir().join(format!("perigee-private-{}", std::process::id()));
         let _ = fs::remove_dir_all(&directory);
         make_private_directory(&directory).unwrap();
@@ -74,12 +92,20 @@ mod tests {
         assert!(["one", "two"].contains(&fs::read_to_string(&path).unwrap().as_str()));
         assert_eq!((mode(&directory), mode(&path)), (0o700, 0o600));
         assert!(write_private(&directory.join("none/a"), b"").is_err());
+        let left = |name: &str| File::create(directory.join(name)).unwrap();
+        let long_ago = std::time::SystemTime::now() - 2 * LEFT_BEHIND;
+        for old in ["a.b.00112233445566ff.new", "a.b.new", "a.00112233445566ff.new"] {
+            left(old).set_modified(long_ago).unwrap();
+        }
+        left("a.b.ff112233445566ff.new");
+        write_private(&path, b"three").unwrap();
         fs::create_dir(directory.join("c")).unwrap();
         assert!(write_private(&directory.join("c"), b"").is_err(), "a directory is in its place");
         let mut names: Vec<_> =
             fs::read_dir(&directory).unwrap().map(|file| file.unwrap().file_name()).collect();
         names.sort();
-        assert_eq!(names, ["a.b", "c"]);
+        let not_ours_or_new = ["a.00112233445566ff.new", "a.b", "a.b.ff112233445566ff.new", "a.b.new", "c"];
+        assert_eq!(names, not_ours_or_new);
         fs::remove_dir_all(&directory).unwrap();
     }
 }

@@ -11,7 +11,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use model::budget::Amount;
 use model::change::Order;
-use model::diagnostic::Mistake;
+use model::diagnostic::{Mistake, shown};
 use model::{Diagnostic, Snapshot};
 use observe::Totals;
 use semantics::{Fields, Outcome};
@@ -87,7 +87,7 @@ impl Problem {
     /// What was given under this name is not what it should be.
     pub(super) fn mistake(name: &str, found: &str, mistake: Mistake) -> Self {
         Problem::new(StatusCode::BAD_REQUEST, format!("{name} {}", mistake.error))
-            .found(format!("{found:?}"))
+            .found(shown(found))
             .wanted(mistake.wanted)
             .next(mistake.next)
     }

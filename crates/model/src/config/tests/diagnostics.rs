@@ -1137,8 +1137,8 @@ path = "/a/*"
         r#"surrogate_keys = ["a b", ""]
 "#,
         &[
-            r#"7:19 error: "a b" is not one surrogate key; wanted is one key as the origin sends it: at most 1,024 bytes, without spaces and commas | write e.g. "static""#,
-            r#"7:26 error: "" is not one surrogate key; wanted is one key as the origin sends it: at most 1,024 bytes, without spaces and commas | write e.g. "static""#,
+            r#"7:19 error: "a b" is not one surrogate key; wanted is one key as the origin sends it: at most 1,024 bytes of UTF-8, without spaces and commas | write e.g. "static""#,
+            r#"7:26 error: "" is not one surrogate key; wanted is one key as the origin sends it: at most 1,024 bytes of UTF-8, without spaces and commas | write e.g. "static""#,
         ],
     );
     check(
