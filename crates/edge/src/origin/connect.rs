@@ -42,7 +42,7 @@ const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
 
 // --- Names ---
 
-/// The resolved names of one worker. Bounded by the names in the configuration.
+/// The resolved names of one worker: those of the configuration, and of earlier ones until their addresses are of no use.
 #[derive(Default)]
 pub(super) struct Names {
     known: RefCell<HashMap<(Box<str>, u16), OneAtATime>>,
@@ -65,7 +65,7 @@ impl Names {
         if let Ok(address) = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
             return Ok([SocketAddr::new(address, port)].into());
         }
-        let known = self.known.borrow_mut().entry((host.into(), port)).or_default().clone();
+        let known = self.known(host, port, Instant::now());
         let mut known = known.lock().await;
         let now = Instant::now();
         if known.good_until.is_none_or(|until| until <= now) {
@@ -75,6 +75,18 @@ impl Names {
             None => Ok(known.addresses.clone()),
             Some(error) => Err(FetchError::new(FetchErrorKind::Resolve, Sent::Nothing, error)),
         }
+    }
+
+    fn known(&self, host: &str, port: u16, now: Instant) -> OneAtATime {
+        let mut names = self.known.borrow_mut();
+        let name = (host.into(), port);
+        if !names.contains_key(&name) {
+            let is_of_use = |known: &Known| known.good_until.is_some_and(|until| now < until + STALE_MAX);
+            names.retain(|_, one| {
+                one.try_lock().map_or(true, |known| Rc::strong_count(one) > 1 || is_of_use(&known))
+            });
+        }
+        names.entry(name).or_default().clone()
     }
 }
 
@@ -334,6 +346,26 @@ mod tests {
 
         known.refresh(Ok(Vec::new().into_iter()), start + STALE_MAX + FOUND_TTL);
         assert_eq!(known.error.as_deref(), Some("the name has no address"));
+    }
+
+    #[test]
+    fn names_of_earlier_configurations_are_forgotten() {
+        let (names, start) = (Names::default(), Instant::now());
+        let look_up = |name: &str, now| {
+            let known = names.known(name, 80, now);
+            let found = Ok(vec![address("192.0.2.1:80")].into_iter());
+            known.try_lock().unwrap().refresh(found, now);
+            known
+        };
+        drop(look_up("earlier", start));
+        let held = look_up("held", start);
+        drop(look_up("current", start + STALE_MAX));
+        assert_eq!(names.known.borrow().len(), 3, "addresses of use while the resolver fails stay");
+        drop(look_up("new", start + FOUND_TTL + STALE_MAX));
+        let mut left: Vec<_> = names.known.borrow().keys().map(|(name, _)| name.to_string()).collect();
+        left.sort();
+        assert_eq!(left, ["current", "held", "new"]);
+        drop(held);
     }
 
     #[tokio::test]
