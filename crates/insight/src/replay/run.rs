@@ -178,7 +178,7 @@ impl Run {
 
 /// Requests to the origin that a recorded request cost, and their bytes. A fetch in the background has no line of its own.
 pub(crate) fn recorded_load(record: &Record) -> (u64, u64) {
-    let behind = record.why == Some(Why::StaleWhileRevalidate.as_str());
+    let behind = record.why == Some(Why::StaleWhileRevalidate.as_str()) && !record.is_alone();
     match &record.fetch {
         Some(fetch) => {
             let told = fetch.answer.as_ref().and_then(|answer| answer.get("content-length"));

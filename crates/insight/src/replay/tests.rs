@@ -139,6 +139,73 @@ fn an_origin_that_failed_fails_again_unless_something_stale_may_answer() {
     check("ttl = \"10m\"", log, &["absent", "fresh", "origin-connect"]);
 }
 
+/// An authorized request that has waited for its answer for so long.
+fn authorized(waited_secs: u32, answer: &str) -> String {
+    fetched(answer) + &format!(",\"authorized\":true,\"first_byte_us\":{}", waited_secs * 1_000_000)
+}
+
+#[test]
+fn of_those_who_fetch_for_nobody_else_one_at_a_time_waits_and_the_others_get_what_is_stale() {
+    let (one, at_once) = (fetched(MINUTE), authorized(0, MINUTE));
+    let (slow, meanwhile) = (authorized(5, MINUTE), authorized(1, MINUTE));
+    let log: &[(i64, &str, &str)] = &[
+        (0, "/x", &one),
+        (75, "/x", &slow),
+        (75, "/x", &meanwhile),
+        (76, "/x", &at_once),
+        (77, "/x", &one),
+        (78, "/x", &at_once),
+    ];
+    let rules = "stale_while_revalidate = \"5m\"";
+    let stale = "stale-while-revalidate";
+    let wanted = ["absent", "uncacheable", stale, "uncacheable", stale, "fresh"];
+    let decisions = check(rules, log, &wanted);
+    let asked: Vec<_> = decisions.iter().map(|decision| decision.origin_requests).collect();
+    assert_eq!(asked, [1, 1, 0, 1, 1, 0]);
+    // What may be shared is there for all once it has come.
+    let rules = format!("share_authorized = true\n{rules}");
+    check(&rules, log, &["absent", "expired", stale, "fresh", "fresh", "fresh"]);
+}
+
+#[test]
+fn only_what_others_may_follow_is_fetched_behind_a_stale_answer() {
+    let stale = r#","why":"stale-while-revalidate""#;
+    let alone = format!("{stale},\"authorized\":true");
+    let log = Log::of(&[(0, "/x", stale), (0, "/x", &alone), (0, "HEAD /x", stale)]);
+    let loads: Vec<_> = log.iter().map(recorded_load).collect();
+    assert_eq!(loads, [(1, 0), (0, 0), (0, 0)]);
+}
+
+#[test]
+fn what_all_may_have_is_kept_also_for_who_asked_with_authorization() {
+    let public = fetched(r#""cache-control":"public, max-age=60""#);
+    let hit = r#","why":"fresh","authorized":true"#;
+    check("", &[(0, "/x", &public), (70, "/x", hit), (71, "/x", hit)], &["absent", "expired", "fresh"]);
+}
+
+#[test]
+fn those_who_fetch_for_nobody_else_ask_an_origin_that_fails_once_a_second() {
+    let one = fetched(MINUTE);
+    let down = r#","why":"origin-connect","status":502,"origin_status":0,"authorized":true"#;
+    let log: &[(i64, &str, &str)] = &[(0, "/x", &one), (70, "/x", down), (70, "/x", down), (71, "/x", down)];
+    let wanted = ["absent", "stale-if-error", "stale-while-revalidate", "stale-if-error"];
+    check("stale_while_revalidate = \"5m\"", log, &wanted);
+}
+
+#[test]
+fn what_head_is_answered_confirms_what_is_stale_or_outdates_it() {
+    let answer = |tag: &str| fetched(&format!("\"cache-control\":\"max-age=60\"{tag}"));
+    let (none, same, other) = (answer(""), answer(r#","etag":"\"1\"""#), answer(r#","etag":"\"2\"""#));
+    let check = |first: &str, head: &str, wanted: &[&str]| {
+        let log: &[(i64, &str, &str)] = &[(0, "/x", first), (70, "HEAD /x", head), (71, "/x", first)];
+        check("stale_while_revalidate = \"5m\"", log, wanted)
+    };
+    let decisions = check(&same, &same, &["absent", "revalidated", "fresh"]);
+    assert_eq!((decisions[1].origin_requests, decisions[1].origin_bytes), (1, 0));
+    check(&none, &none, &["absent", "uncacheable", "fresh"]);
+    check(&same, &other, &["absent", "uncacheable", "absent"]);
+}
+
 #[test]
 fn what_was_stored_before_the_log_began_is_a_hit() {
     let before = r#","why":"fresh","age":30,"ttl":30"#;
