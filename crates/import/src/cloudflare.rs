@@ -382,23 +382,9 @@ impl Reader<'_> {
         });
         let Some(key) = code.or(range) else { return };
         let key = dotted("ttl_by_status", &key);
-        match value.number() {
-            Some(ttl) => {
-                keys.set(&*key, secs(ttl), &[value.id]);
-                status.speak_for(&Outcome::Mapped(key), self.ledger);
-            }
-            // -1 is no-store, 0 is no-cache: what must not be stored is at least never used without having been asked for.
-            None => {
-                keys.set(&*key, secs(0), &[value.id]);
-                keys.set("stale_if_error", secs(0), &[value.id]);
-                status.speak_for(
-                    &Outcome::NotMapped(
-                        "have the origin say no-store: it is stored, and validated on each use".into(),
-                    ),
-                    self.ledger,
-                );
-            }
-        }
+        // -1 is no-store, which is no number here, and 0 is no-cache: neither is kept.
+        keys.set(&*key, secs(value.number().unwrap_or(0)), &[value.id]);
+        status.speak_for(&Outcome::Mapped(key), self.ledger);
     }
 
     fn cache_key(&mut self, key: &Node, keys: &mut Keys) {

@@ -103,6 +103,19 @@ fn a_guard_whose_condition_cannot_be_said_refuses_the_whole_place_that_it_stands
             &[("/p/x", "refused"), ("/x", "10.0.0.1 cached")],
         );
     }
+    // A variable may stand for the query.
+    for sets in
+        ["set $bad 0; if ($arg_x = 1) { set $bad 1; }", "set $bad ''; if ($args ~ passwd) { set $bad yes; }"]
+    {
+        check(
+            Source::Nginx,
+            &server(&format!("{sets} if ($bad) {{ return 403; }} {REST}")),
+            &[("/", "refused"), ("/x?x=1", "refused")],
+        );
+    }
+    let map = "map $arg_x $bad { default 0; 1 1; }";
+    let guarded = server(&format!("if ($bad) {{ return 403; }} {REST}"));
+    check(Source::Nginx, &format!("{map} {guarded}"), &[("/", "refused"), ("/x?x=1", "refused")]);
     // What is in the query may be what is refused.
     check(
         Source::Nginx,
