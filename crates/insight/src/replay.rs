@@ -47,6 +47,9 @@ const PASS_HOLD_MS: i64 = 120_000;
 /// How long a failed fetch speaks for its key: `edge`'s own time.
 const FAILURE_HOLD_MS: i64 = 1_000;
 
+/// How long one who fetches for nobody else waits for the origin where it has no budget: `edge`'s own time.
+const CLAIM_PATIENCE_MS: i64 = 2_000;
+
 /// Claims that are kept without a look at which of them are over.
 const CLAIMS_MIN: usize = 1_000;
 
@@ -86,8 +89,8 @@ pub struct Replay {
     memory: Tier<Arc<Item>>,
     disk: Option<Tier<Arc<Item>>>,
     lore: Lore,
-    /// Until when one who fetches for nobody else waits for the origin, by key: the others get what is stale.
-    claims: HashMap<u128, Wall>,
+    /// Fetches of those who fetch for nobody else, by key: meanwhile the others get what is stale.
+    claims: HashMap<u128, Claim>,
     text: Vec<u8>,
     generation: u64,
     /// The time of the first record.
@@ -131,6 +134,15 @@ enum Item {
     Copy(u64),
 }
 
+/// A fetch that nobody else may follow.
+struct Claim {
+    until: Wall,
+    /// Whether it brings nothing new.
+    confirms: bool,
+    /// Whether one who may be followed has begun a fetch beside it: there is one at a time.
+    is_refreshed: bool,
+}
+
 #[derive(Clone, Copy)]
 struct Object {
     facts: semantics::Facts,
@@ -157,6 +169,14 @@ impl Weigh for Item {
         };
         // The tier adds this struct, and what counts references to it.
         (ITEM_BYTES + body).saturating_sub(size_of::<Item>() + 16)
+    }
+}
+
+impl Decision {
+    /// Takes what a fetch in the background costs: its outcome is no concern of this visitor's.
+    fn fetch_behind(&mut self, fetched: &Decision) {
+        self.origin_requests = fetched.origin_requests;
+        self.origin_bytes = fetched.origin_bytes;
     }
 }
 
@@ -342,7 +362,17 @@ impl Replay {
         let directives = RequestDirectives::default();
         let Some(object) = stored else { return self.fetch(asked, primary, key, None, decision) };
         let assessment = decide_reuse(&object.facts, &directives, &asked.rule.policy, asked.now);
-        let is_claimed = self.claims.get(&key).is_some_and(|until| asked.now < *until);
+        let is_alone = asked.record.is_alone();
+        let claim = self.claims.get_mut(&key).filter(|claim| asked.now < claim.until);
+        let is_claimed = claim.is_some();
+        // Who may be followed does not see the claim, and fetches beside it.
+        let beside = match claim {
+            Some(claim) if !is_alone && !claim.is_refreshed => {
+                claim.is_refreshed = true;
+                Some(if claim.confirms { 0 } else { object.length })
+            }
+            _ => None,
+        };
         decision.why = match asked.now < object.landed {
             // Nobody follows the fetch that brings it: what was stale answers meanwhile.
             true if is_claimed => Why::StaleWhileRevalidate,
@@ -350,20 +380,23 @@ impl Replay {
             false => assessment.why,
         };
         match assessment.reuse {
-            Reuse::Fresh => self.serve_copy(asked, key, object, decision),
-            Reuse::StaleWhileRevalidate if asked.record.is_alone() => {
+            Reuse::Fresh => {
+                if asked.now < object.landed
+                    && let Some(bytes) = beside
+                {
+                    (decision.origin_requests, decision.origin_bytes) = (1, bytes);
+                }
+                self.serve_copy(asked, key, object, decision);
+            }
+            Reuse::StaleWhileRevalidate if is_alone => {
                 if !is_claimed {
-                    decision.why = Why::Expired;
-                    self.fetch(asked, primary, key, Some((object, StaleOn::Error)), decision);
-                    self.claim(key, asked, decision.why == Why::StaleIfError);
+                    self.claim(asked, primary, key, object, decision);
                 }
             }
             Reuse::StaleWhileRevalidate => {
-                // The fetch in the background: its outcome is no concern of this visitor's.
                 let mut behind = decision.clone();
                 self.fetch(asked, primary, key, Some((object, StaleOn::Error)), &mut behind);
-                decision.origin_requests = behind.origin_requests;
-                decision.origin_bytes = behind.origin_bytes;
+                decision.fetch_behind(&behind);
             }
             Reuse::Revalidate { stale_on } => {
                 self.fetch(asked, primary, key, Some((object, stale_on)), decision);
@@ -371,13 +404,30 @@ impl Replay {
         }
     }
 
-    /// Notes for how long the request that was just decided waits for the origin.
-    fn claim(&mut self, key: u128, asked: &Asked<'_>, failed: bool) {
+    /// The way of one who fetches for nobody else: it waits for the origin as long as its recorded request took and its patience lasts.
+    fn claim(&mut self, asked: &Asked<'_>, primary: u128, key: u128, stale: Object, decision: &mut Decision) {
+        let mut fetched = Decision { why: Why::Expired, ..decision.clone() };
+        self.fetch(asked, primary, key, Some((stale, StaleOn::Error)), &mut fetched);
         if self.claims.len() >= CLAIMS_MIN {
-            self.claims.retain(|_, until| asked.now < *until);
+            self.claims.retain(|_, claim| asked.now < claim.until);
         }
-        let hold_ms = if failed { FAILURE_HOLD_MS } else { 0 };
-        self.claims.insert(key, Wall(asked.record.time.0 + hold_ms));
+        let hold_ms = if fetched.why == Why::StaleIfError { FAILURE_HOLD_MS } else { 0 };
+        let claim = Claim {
+            until: Wall(asked.record.time.0 + hold_ms),
+            confirms: fetched.why == Why::Revalidated,
+            is_refreshed: false,
+        };
+        self.claims.insert(key, claim);
+        let (patience_ms, why) = match &asked.rule.origin.budget {
+            Some(budget) => (budget.stale_deadline.as_millis() as i64, Why::StaleBudget),
+            None => (CLAIM_PATIENCE_MS, Why::StaleWhileRevalidate),
+        };
+        if asked.record.time.0 - asked.now.0 < patience_ms {
+            *decision = fetched;
+        } else {
+            decision.why = why;
+            decision.fetch_behind(&fetched);
+        }
     }
 
     /// What was stored before the log began: a recorded hit for something that has not been seen tells of it.

@@ -147,11 +147,11 @@ fn authorized(waited_secs: u32, answer: &str) -> String {
 #[test]
 fn of_those_who_fetch_for_nobody_else_one_at_a_time_waits_and_the_others_get_what_is_stale() {
     let (one, at_once) = (fetched(MINUTE), authorized(0, MINUTE));
-    let (slow, meanwhile) = (authorized(5, MINUTE), authorized(1, MINUTE));
+    let slow = authorized(1, MINUTE);
     let log: &[(i64, &str, &str)] = &[
         (0, "/x", &one),
         (75, "/x", &slow),
-        (75, "/x", &meanwhile),
+        (75, "/x", &slow),
         (76, "/x", &at_once),
         (77, "/x", &one),
         (78, "/x", &at_once),
@@ -168,12 +168,65 @@ fn of_those_who_fetch_for_nobody_else_one_at_a_time_waits_and_the_others_get_wha
 }
 
 #[test]
-fn only_what_others_may_follow_is_fetched_behind_a_stale_answer() {
-    let stale = r#","why":"stale-while-revalidate""#;
-    let alone = format!("{stale},\"authorized\":true");
-    let log = Log::of(&[(0, "/x", stale), (0, "/x", &alone), (0, "HEAD /x", stale)]);
-    let loads: Vec<_> = log.iter().map(recorded_load).collect();
-    assert_eq!(loads, [(1, 0), (0, 0), (0, 0)]);
+fn who_waits_for_longer_than_its_patience_gets_what_is_stale_and_its_fetch_goes_on() {
+    let one = fetched(MINUTE);
+    let check_waited = |waited_secs, rules: &str, wanted: &[&str]| {
+        let (slow, meanwhile) = (authorized(waited_secs, MINUTE), authorized(1, MINUTE));
+        let log: &[(i64, &str, &str)] =
+            &[(0, "/x", &one), (75, "/x", &slow), (75, "/x", &meanwhile), (76, "/x", &one)];
+        let rules = format!("stale_while_revalidate = \"5m\"\nshare_authorized = true\n{rules}");
+        let decisions = check(&rules, log, wanted);
+        let asked: Vec<_> = decisions.iter().map(|decision| decision.origin_requests).collect();
+        assert_eq!(asked, [1, 1, 0, 0], "{waited_secs} s");
+    };
+    let stale = "stale-while-revalidate";
+    check_waited(1, "", &["absent", "expired", stale, "fresh"]);
+    check_waited(2, "", &["absent", stale, stale, "fresh"]);
+    check_waited(5, "", &["absent", stale, stale, "fresh"]);
+    let budget = "origin_options = { budget = { in_flight = 9, stale_deadline = \"3s\" } }";
+    check_waited(2, budget, &["absent", "expired", stale, "fresh"]);
+    check_waited(5, budget, &["absent", "stale-budget", stale, "fresh"]);
+}
+
+#[test]
+fn beside_the_fetch_of_one_who_fetches_for_nobody_else_there_is_one_for_the_others() {
+    let origin_of = |answer: &str, wanted: &str| {
+        let (one, alone) = (fetched(answer), authorized(1, answer));
+        let meanwhile = format!("{one},\"first_byte_us\":1000000");
+        let log: &[(i64, &str, &str)] = &[
+            (0, "/x", &one),
+            (75, "/x", &alone),
+            (75, "/x", &alone),
+            (75, "/x", &meanwhile),
+            (75, "/x", &meanwhile),
+            (76, "/x", &one),
+        ];
+        let stale = "stale-while-revalidate";
+        let rules = "share_authorized = true\nstale_while_revalidate = \"5m\"";
+        let decisions = check(rules, log, &["absent", wanted, stale, stale, stale, "fresh"]);
+        let asked: Vec<_> = decisions.iter().map(|decision| decision.origin_requests).collect();
+        assert_eq!(asked, [1, 1, 0, 1, 0, 0]);
+        decisions.iter().map(|decision| decision.origin_bytes).collect::<Vec<_>>()
+    };
+    assert_eq!(origin_of(MINUTE, "expired"), [1000, 1000, 0, 1000, 0, 0]);
+    let tagged = format!("{MINUTE},\"etag\":\"\\\"1\\\"\"");
+    assert_eq!(origin_of(&tagged, "revalidated"), [1000, 0, 0, 0, 0, 0]);
+}
+
+#[test]
+fn a_fetch_goes_on_behind_a_stale_answer_where_others_may_follow_it_or_one_has_waited_in_vain() {
+    let load = |method_and_target: &str, why: &str, more: &str| {
+        let said = format!(",\"why\":\"{why}\"{more}");
+        recorded_load(&Log::of(&[(0, method_and_target, &said)])[0])
+    };
+    let stale = "stale-while-revalidate";
+    let authorized = |us: u64| format!(",\"authorized\":true,\"first_byte_us\":{us}");
+    assert_eq!(load("/x", stale, ""), (1, 0));
+    assert_eq!(load("HEAD /x", stale, ""), (0, 0));
+    assert_eq!(load("/x", stale, &authorized(1_999_999)), (0, 0));
+    assert_eq!(load("/x", stale, &authorized(2_000_000)), (1, 0));
+    assert_eq!(load("/x", "stale-budget", &authorized(500_000)), (1, 0));
+    assert_eq!(load("/x", "stale-budget", ""), (0, 0));
 }
 
 #[test]
