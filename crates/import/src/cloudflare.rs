@@ -382,8 +382,22 @@ impl Reader<'_> {
         });
         let Some(key) = code.or(range) else { return };
         let key = dotted("ttl_by_status", &key);
-        // -1 is no-store, which is no number here, and 0 is no-cache: neither is kept.
-        keys.set(&*key, secs(value.number().unwrap_or(0)), &[value.id]);
+        // What is no time is not kept either: whatever was meant, that shares nothing.
+        let (ttl, instead) = match value.number() {
+            None if value.is_minus_one() => (0, None),
+            None => (0, Some("it is no time, so nothing of it is kept: write ttl_by_status")),
+            Some(0) => (
+                0,
+                Some(
+                    "it is kept and validated at each use there, and fetched whole here: write a short time",
+                ),
+            ),
+            Some(ttl) => (ttl, None),
+        };
+        keys.set(&*key, secs(ttl), &[value.id]);
+        if let Some(instead) = instead {
+            self.note(Some(value), Outcome::NotMapped(instead.into()));
+        }
         status.speak_for(&Outcome::Mapped(key), self.ledger);
     }
 

@@ -1157,6 +1157,23 @@ fn an_origin_that_says_nothing_is_not_kept_where_cloudflare_does_not() {
 }
 
 #[test]
+fn a_time_by_status_that_is_none_keeps_nothing_and_is_told_where_cloudflare_would_have_validated() {
+    let cases = [("60", "1m", false), ("-1", "", false), ("0", "", true)];
+    let broken = ["-2", "1.5", "\"1h\"", "null"].map(|value| (value, "", true));
+    for (value, wanted, told) in cases.into_iter().chain(broken) {
+        let ttl = format!(
+            "{{\"mode\": \"override_origin\", \"default\": 3600, \"status_code_ttl\": [{{\"status_code\": 404, \"value\": {value}}}]}}"
+        );
+        let parameters = format!("{{\"cache\": true, \"edge_ttl\": {ttl}}}");
+        let text = zone(&[("true", "set_cache_settings", &parameters)]);
+        status_lives(Source::Cloudflare, &text, 404, "max-age=300", wanted);
+        let imported = import(Source::Cloudflare, &text, "text").unwrap();
+        let statement = "rules[0].action_parameters.edge_ttl.status_code_ttl[0].value";
+        assert_eq!(is_told(&imported, statement), told, "{value}: {:#?}", imported.items);
+    }
+}
+
+#[test]
 fn no_cache_counts_where_varnish_goes_on_by_its_own_program() {
     let fetch = |end: &str| {
         program("return (hash);", &format!("sub vcl_backend_response {{ set beresp.ttl = 1h; {end} }}"))

@@ -127,6 +127,9 @@ impl<'a> World<'a> {
                         let key = "ttl; private and no-store still keep an answer out of the cache";
                         self.ledger.mapped(ignored.id, key);
                     }
+                    (true, true) if is_stale_served => {
+                        self.ledger.mapped(ignored.id, "ttl_by_status; no time is said, so nothing is kept");
+                    }
                     _ => self.ledger.not_mapped(
                         ignored.id,
                         "Cache-Control and Expires are obeyed, unless both are ignored and a time is said: write ttl",
