@@ -67,6 +67,10 @@ const BOARDINGS_MAX: u32 = 3;
 const WRITTEN_INTERVAL: Duration = Duration::from_millis(5);
 const WRITTEN_LOOKS_MAX: u32 = 40;
 
+/// How long the one waits for the origin who fetches for nobody else, while the others get what is stale: less than visitors do before they
+/// leave (3 s), and more than most origins take.
+const CLAIM_PATIENCE: Duration = Duration::from_secs(2);
+
 /// What [`Flow::begin`] came to.
 #[expect(clippy::large_enum_variant, reason = "a hit is passed on at once and must not cost an allocation")]
 pub(crate) enum Begun {
@@ -94,7 +98,7 @@ pub(crate) struct Flow {
     origin: Option<Box<OriginNote>>,
     /// Set-Cookie lines of the origin's answer that the stored copy may lack.
     cookies: Fields,
-    /// Until when it waits for something newer than what it has, where the origin has a budget.
+    /// Until when it waits for something newer than what it has, where that has an end.
     patience: Option<Instant>,
     /// This request's reader of the fill that it began: it must not be without one for a moment.
     reader: Option<FillReader>,
@@ -126,7 +130,7 @@ enum Step {
     Landed { want: Want, landing: Landing, own: bool },
     /// The origin's answer is for this request alone.
     Private { why: Why, response: Box<OriginResponse> },
-    /// There is no answer from the origin.
+    /// There is no answer from the origin, or it is not waited for any longer.
     Failed { want: Want, why: Why },
     /// Done.
     Done(Answer),
@@ -284,8 +288,8 @@ impl Flow {
                 Step::Board(want) => self.board(want),
                 Step::TakeOff { want, pilot } => self.take_off(want, pilot),
                 Step::Follow { want, flight } => match self.in_time(&want, flight.landed()).await {
-                    Some(landing) => Step::Landed { want, landing, own: false },
-                    None => Step::Failed { want, why: Why::OriginBudget },
+                    Ok(landing) => Step::Landed { want, landing, own: false },
+                    Err(why) => Step::Failed { want, why },
                 },
                 Step::Lead { want, flight, report } => self.lead(want, &flight, report).await,
                 Step::Landed { want, landing, own } => self.landed(want, landing, own),
@@ -420,9 +424,9 @@ impl Flow {
 
     async fn lead(&mut self, want: Want, flight: &Flight, report: oneshot::Receiver<Report>) -> Step {
         let report = match self.in_time(&want, report).await {
-            Some(Ok(report)) => report,
-            Some(Err(_)) => return Step::Failed { want, why: Why::Internal },
-            None => return Step::Failed { want, why: Why::OriginBudget },
+            Ok(Ok(report)) => report,
+            Ok(Err(_)) => return Step::Failed { want, why: Why::Internal },
+            Err(why) => return Step::Failed { want, why },
         };
         self.origin = Some(report.origin);
         match report.outcome {
@@ -440,16 +444,17 @@ impl Flow {
         }
     }
 
-    /// Waits for a fetch; where the origin has a budget and there is something stale that may be served, for no longer than the
-    /// budget says, be it that the fetch has no turn or that the origin is slow (`None`). The fetch goes on.
-    async fn in_time<T>(&mut self, want: &Want, fetch: impl Future<Output = T>) -> Option<T> {
-        match &self.at.rule().origin.budget {
-            Some(budget) if want.may_serve_stale() => {
-                let until = *self.patience.get_or_insert_with(|| Instant::now() + budget.stale_deadline);
-                tokio::time::timeout_at(until, fetch).await.ok()
-            }
-            _ => Some(fetch.await),
-        }
+    /// Waits for a fetch, be it that it has no turn or that the origin is slow: where there is something stale that may be served, for no longer
+    /// than the origin's budget says; without one, where that may be served at once, than [`CLAIM_PATIENCE`]. Then it says why the
+    /// stale one answers, and the fetch goes on.
+    async fn in_time<T>(&mut self, want: &Want, fetch: impl Future<Output = T>) -> Result<T, Why> {
+        let (patience, why) = match &self.at.rule().origin.budget {
+            Some(budget) if want.may_serve_stale() => (budget.stale_deadline, Why::OriginBudget),
+            None if want.is_claim() => (CLAIM_PATIENCE, Why::StaleWhileRevalidate),
+            _ => return Ok(fetch.await),
+        };
+        let until = *self.patience.get_or_insert_with(|| Instant::now() + patience);
+        tokio::time::timeout_at(until, fetch).await.map_err(|_| why)
     }
 
     fn landed(&mut self, want: Want, landing: Landing, own: bool) -> Step {
@@ -643,6 +648,7 @@ impl Flow {
             Some((stored, assessment)) if stale_on(&assessment) >= StaleOn::Unreachable => {
                 let mut note = Note::of(match why {
                     Why::OriginBudget => Why::StaleBudget,
+                    Why::StaleWhileRevalidate => why,
                     _ => Why::StaleIfError,
                 });
                 note.forwarded_status =
@@ -669,7 +675,11 @@ impl Flow {
         let Some((position, raised)) = self.knew.filter(|_| self.request.asked.is_some()) else { return };
         match answer.position {
             // What was stored before, served because nothing newer can be had.
-            Some(_) if matches!(answer.note.why, Why::StaleIfError | Why::StaleBudget) => {}
+            Some(_)
+                if matches!(
+                    answer.note.why,
+                    Why::StaleIfError | Why::StaleBudget | Why::StaleWhileRevalidate
+                ) => {}
             Some(_) => answer.raised = raised,
             None => (answer.position, answer.raised) = (Some(position), raised),
         }
@@ -699,6 +709,11 @@ impl Step {
 impl Want {
     fn may_serve_stale(&self) -> bool {
         self.stale.as_ref().is_some_and(|(_, assessment)| stale_on(assessment) >= StaleOn::Unreachable)
+    }
+
+    /// Whether what is stale may answer without waiting, as it does for all others who fetch for themselves.
+    fn is_claim(&self) -> bool {
+        self.stale.as_ref().is_some_and(|(_, assessment)| assessment.reuse == Reuse::StaleWhileRevalidate)
     }
 
     /// How urgent it is.

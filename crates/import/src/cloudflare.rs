@@ -382,23 +382,23 @@ impl Reader<'_> {
         });
         let Some(key) = code.or(range) else { return };
         let key = dotted("ttl_by_status", &key);
-        match value.number() {
-            Some(ttl) => {
-                keys.set(&*key, secs(ttl), &[value.id]);
-                status.speak_for(&Outcome::Mapped(key), self.ledger);
-            }
-            // -1 is no-store, 0 is no-cache: what must not be stored is at least never used without having been asked for.
-            None => {
-                keys.set(&*key, secs(0), &[value.id]);
-                keys.set("stale_if_error", secs(0), &[value.id]);
-                status.speak_for(
-                    &Outcome::NotMapped(
-                        "have the origin say no-store: it is stored, and validated on each use".into(),
-                    ),
-                    self.ledger,
-                );
-            }
+        // What is no time is not kept either: whatever was meant, that shares nothing.
+        let (ttl, instead) = match value.number() {
+            None if value.is_minus_one() => (0, None),
+            None => (0, Some("it is no time, so nothing of it is kept: write ttl_by_status")),
+            Some(0) => (
+                0,
+                Some(
+                    "it is kept and validated at each use there, and fetched whole here: write a short time",
+                ),
+            ),
+            Some(ttl) => (ttl, None),
+        };
+        keys.set(&*key, secs(ttl), &[value.id]);
+        if let Some(instead) = instead {
+            self.note(Some(value), Outcome::NotMapped(instead.into()));
         }
+        status.speak_for(&Outcome::Mapped(key), self.ledger);
     }
 
     fn cache_key(&mut self, key: &Node, keys: &mut Keys) {

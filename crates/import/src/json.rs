@@ -74,6 +74,11 @@ impl Node {
         }
     }
 
+    /// Whether it is -1, which stands for what is no number.
+    pub(crate) fn is_minus_one(&self) -> bool {
+        matches!(&self.value, Value::Number(number) if number == "-1")
+    }
+
     /// Every statement in it.
     pub(crate) fn leaves(&self) -> Vec<&Node> {
         match &self.value {

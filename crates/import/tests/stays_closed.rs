@@ -103,6 +103,19 @@ fn a_guard_whose_condition_cannot_be_said_refuses_the_whole_place_that_it_stands
             &[("/p/x", "refused"), ("/x", "10.0.0.1 cached")],
         );
     }
+    // A variable may stand for the query.
+    for sets in
+        ["set $bad 0; if ($arg_x = 1) { set $bad 1; }", "set $bad ''; if ($args ~ passwd) { set $bad yes; }"]
+    {
+        check(
+            Source::Nginx,
+            &server(&format!("{sets} if ($bad) {{ return 403; }} {REST}")),
+            &[("/", "refused"), ("/x?x=1", "refused")],
+        );
+    }
+    let map = "map $arg_x $bad { default 0; 1 1; }";
+    let guarded = server(&format!("if ($bad) {{ return 403; }} {REST}"));
+    check(Source::Nginx, &format!("{map} {guarded}"), &[("/", "refused"), ("/x?x=1", "refused")]);
     // What is in the query may be what is refused.
     check(
         Source::Nginx,
@@ -1141,6 +1154,23 @@ fn an_origin_that_says_nothing_is_not_kept_where_cloudflare_does_not() {
     )]);
     lives(Source::Cloudflare, &text, "public", "");
     lives(Source::Cloudflare, &text, "max-age=60", "1m");
+}
+
+#[test]
+fn a_time_by_status_that_is_none_keeps_nothing_and_is_told_where_cloudflare_would_have_validated() {
+    let cases = [("60", "1m", false), ("-1", "", false), ("0", "", true)];
+    let broken = ["-2", "1.5", "\"1h\"", "null"].map(|value| (value, "", true));
+    for (value, wanted, told) in cases.into_iter().chain(broken) {
+        let ttl = format!(
+            "{{\"mode\": \"override_origin\", \"default\": 3600, \"status_code_ttl\": [{{\"status_code\": 404, \"value\": {value}}}]}}"
+        );
+        let parameters = format!("{{\"cache\": true, \"edge_ttl\": {ttl}}}");
+        let text = zone(&[("true", "set_cache_settings", &parameters)]);
+        status_lives(Source::Cloudflare, &text, 404, "max-age=300", wanted);
+        let imported = import(Source::Cloudflare, &text, "text").unwrap();
+        let statement = "rules[0].action_parameters.edge_ttl.status_code_ttl[0].value";
+        assert_eq!(is_told(&imported, statement), told, "{value}: {:#?}", imported.items);
+    }
 }
 
 #[test]

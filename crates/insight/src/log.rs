@@ -170,6 +170,11 @@ impl Record {
         self.target.split_once('?').map(|(_, query)| query)
     }
 
+    /// Whether what it fetches is for nobody else to wait for, as far as a log tells: `edge` lets no other request follow it.
+    pub fn is_alone(&self) -> bool {
+        self.authorized || self.method == "HEAD"
+    }
+
     /// The hash of a selecting header's value, if the log has it.
     pub fn selector(&self, name: &str) -> Option<u32> {
         self.selected_by.iter().find(|(known, _)| known == name).map(|(_, hash)| *hash)

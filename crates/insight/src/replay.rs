@@ -8,7 +8,8 @@
 //! record ─► site, rule ─┬─ redirect ─────────────────────────────────────► local
 //!                       ├─ method, rule, refused as recorded ────────────► as it is
 //!                       └─ key ─► look up ─┬─ fresh, or stale and allowed ► hit
-//!                                          └─ ask the origin ─► lore ─► store or not ─► miss, pass
+//!                                          ├─ the same, and fetches for nobody else: the first of them ─┐
+//!                                          └─ ask the origin ─► lore ─► store or not ─► miss, pass ◄────┘
 //! ```
 //!
 //! What it leaves out, and says in its report: purges, ranges beyond their length, visitors' conditions and Cache-Control, the
@@ -19,6 +20,7 @@ mod lore;
 mod run;
 mod tally;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use model::rule::RequestView;
@@ -41,6 +43,15 @@ pub use tally::{Notes, Tally, Totals};
 
 /// How long an answer that may not be kept makes others not wait for its key: `edge`'s own time.
 const PASS_HOLD_MS: i64 = 120_000;
+
+/// How long a failed fetch speaks for its key: `edge`'s own time.
+const FAILURE_HOLD_MS: i64 = 1_000;
+
+/// How long one who fetches for nobody else waits for the origin where it has no budget: `edge`'s own time.
+const CLAIM_PATIENCE_MS: i64 = 2_000;
+
+/// Claims that are kept without a look at which of them are over.
+const CLAIMS_MIN: usize = 1_000;
 
 /// What a stored response takes beside its head and body: the edge's struct, the reference that the tier counts, and what an
 /// allocator rounds up.
@@ -78,6 +89,8 @@ pub struct Replay {
     memory: Tier<Arc<Item>>,
     disk: Option<Tier<Arc<Item>>>,
     lore: Lore,
+    /// Fetches of those who fetch for nobody else, by key: meanwhile the others get what is stale.
+    claims: HashMap<u128, Claim>,
     text: Vec<u8>,
     generation: u64,
     /// The time of the first record.
@@ -121,6 +134,15 @@ enum Item {
     Copy(u64),
 }
 
+/// A fetch that nobody else may follow.
+struct Claim {
+    until: Wall,
+    /// Whether it brings nothing new.
+    confirms: bool,
+    /// Whether one who may be followed has begun a fetch beside it: there is one at a time.
+    is_refreshed: bool,
+}
+
 #[derive(Clone, Copy)]
 struct Object {
     facts: semantics::Facts,
@@ -147,6 +169,14 @@ impl Weigh for Item {
         };
         // The tier adds this struct, and what counts references to it.
         (ITEM_BYTES + body).saturating_sub(size_of::<Item>() + 16)
+    }
+}
+
+impl Decision {
+    /// Takes what a fetch in the background costs: its outcome is no concern of this visitor's.
+    fn fetch_behind(&mut self, fetched: &Decision) {
+        self.origin_requests = fetched.origin_requests;
+        self.origin_bytes = fetched.origin_bytes;
     }
 }
 
@@ -200,6 +230,7 @@ impl Replay {
             memory,
             disk,
             lore: Lore::default(),
+            claims: HashMap::new(),
             text: Vec::new(),
             generation: 0,
             began: None,
@@ -331,19 +362,71 @@ impl Replay {
         let directives = RequestDirectives::default();
         let Some(object) = stored else { return self.fetch(asked, primary, key, None, decision) };
         let assessment = decide_reuse(&object.facts, &directives, &asked.rule.policy, asked.now);
-        decision.why = if asked.now < object.landed { Why::Collapsed } else { assessment.why };
+        let is_alone = asked.record.is_alone();
+        let claim = self.claims.get_mut(&key).filter(|claim| asked.now < claim.until);
+        let is_claimed = claim.is_some();
+        // Who may be followed does not see the claim, and fetches beside it.
+        let beside = match claim {
+            Some(claim) if !is_alone && !claim.is_refreshed => {
+                claim.is_refreshed = true;
+                Some(if claim.confirms { 0 } else { object.length })
+            }
+            _ => None,
+        };
+        decision.why = match asked.now < object.landed {
+            // Nobody follows the fetch that brings it: what was stale answers meanwhile.
+            true if is_claimed => Why::StaleWhileRevalidate,
+            true => Why::Collapsed,
+            false => assessment.why,
+        };
         match assessment.reuse {
-            Reuse::Fresh => self.serve_copy(asked, key, object, decision),
+            Reuse::Fresh => {
+                if asked.now < object.landed
+                    && let Some(bytes) = beside
+                {
+                    (decision.origin_requests, decision.origin_bytes) = (1, bytes);
+                }
+                self.serve_copy(asked, key, object, decision);
+            }
+            Reuse::StaleWhileRevalidate if is_alone => {
+                if !is_claimed {
+                    self.claim(asked, primary, key, object, decision);
+                }
+            }
             Reuse::StaleWhileRevalidate => {
-                // The fetch in the background: its outcome is no concern of this visitor's.
                 let mut behind = decision.clone();
                 self.fetch(asked, primary, key, Some((object, StaleOn::Error)), &mut behind);
-                decision.origin_requests = behind.origin_requests;
-                decision.origin_bytes = behind.origin_bytes;
+                decision.fetch_behind(&behind);
             }
             Reuse::Revalidate { stale_on } => {
                 self.fetch(asked, primary, key, Some((object, stale_on)), decision);
             }
+        }
+    }
+
+    /// The way of one who fetches for nobody else: it waits for the origin as long as its recorded request took and its patience lasts.
+    fn claim(&mut self, asked: &Asked<'_>, primary: u128, key: u128, stale: Object, decision: &mut Decision) {
+        let mut fetched = Decision { why: Why::Expired, ..decision.clone() };
+        self.fetch(asked, primary, key, Some((stale, StaleOn::Error)), &mut fetched);
+        if self.claims.len() >= CLAIMS_MIN {
+            self.claims.retain(|_, claim| asked.now < claim.until);
+        }
+        let hold_ms = if fetched.why == Why::StaleIfError { FAILURE_HOLD_MS } else { 0 };
+        let claim = Claim {
+            until: Wall(asked.record.time.0 + hold_ms),
+            confirms: fetched.why == Why::Revalidated,
+            is_refreshed: false,
+        };
+        self.claims.insert(key, claim);
+        let (patience_ms, why) = match &asked.rule.origin.budget {
+            Some(budget) => (budget.stale_deadline.as_millis() as i64, Why::StaleBudget),
+            None => (CLAIM_PATIENCE_MS, Why::StaleWhileRevalidate),
+        };
+        if asked.record.time.0 - asked.now.0 < patience_ms {
+            *decision = fetched;
+        } else {
+            decision.why = why;
+            decision.fetch_behind(&fetched);
         }
     }
 
@@ -397,27 +480,34 @@ impl Replay {
             decision.why = Why::StaleIfError;
             return;
         }
+        let confirmed = stale
+            .map(|(object, _)| object)
+            .filter(|object| object.validator != 0 && object.validator == known.validator);
         let length = match asked.record.status {
             206 => asked.record.body_bytes,
-            _ if is_head => 0,
+            _ if is_head => confirmed.map_or(0, |object| object.length),
             _ => known.length,
         };
-        let is_confirmed =
-            stale.is_some_and(|(object, _)| object.validator != 0 && object.validator == known.validator);
-        if !is_confirmed {
+        if confirmed.is_none() {
             decision.origin_bytes += length;
         }
         let authorized = asked.record.authorized && !known.shares_authorized;
         let judged = match known.judged {
-            _ if is_head => Err(Refusal::Method),
+            _ if is_head && confirmed.is_none() => Err(Refusal::Method),
             Ok(_) if authorized => Err(Refusal::Authorization),
             Ok(_) if self.is_too_large(length + u64::from(known.head)) => Err(Refusal::TooLarge),
             judged => judged,
         };
+        if is_head
+            && confirmed.is_none()
+            && let Some((object, _)) = stale
+        {
+            self.learn_from_head(asked, key, object, &known, authorized);
+        }
         match judged {
             Ok(mut facts) => {
                 facts.response_time = asked.now;
-                if is_confirmed {
+                if confirmed.is_some() {
                     decision.why = Why::Revalidated;
                 }
                 let landed = asked.record.time;
@@ -430,6 +520,14 @@ impl Replay {
             }
             Err(refusal) => {
                 decision.refusal = Some(refusal);
+                if confirmed.is_some() {
+                    // For the asker alone, under its new head.
+                    decision.why = Why::Revalidated;
+                    if is_of_the_response(refusal) {
+                        self.forget(key);
+                    }
+                    return;
+                }
                 if decision.why != Why::HitForMiss {
                     let is_large = refusal == Refusal::TooLarge;
                     decision.why = if is_large { Why::TooLarge } else { Why::Uncacheable };
@@ -439,6 +537,28 @@ impl Replay {
                     self.insert(primary, Item::Pass { until });
                 }
             }
+        }
+    }
+
+    /// What an answer to HEAD says of what is stored (RFC 9111 §4.3.5).
+    fn learn_from_head(
+        &mut self,
+        asked: &Asked<'_>,
+        key: u128,
+        stored: Object,
+        known: &Known,
+        authorized: bool,
+    ) {
+        // A validator that it names is another one: the same would have confirmed what is stored.
+        let is_same = known.validator == 0 && (known.length == 0 || known.length == stored.length);
+        match (known.status, known.judged) {
+            (200, Ok(mut facts)) if is_same && !authorized => {
+                facts.response_time = asked.now;
+                self.insert(key, Item::Object(Object { facts, landed: asked.record.time, ..stored }));
+            }
+            (200, _) if is_same => {}
+            (200 | 404 | 410, _) => self.forget(key),
+            _ => {}
         }
     }
 

@@ -274,8 +274,7 @@ pub(crate) fn lifetime(
         let ttl = clamp(ttl);
         ttl.saturating_add(clamp(initial_age_ms / 1000))
     };
-    let by_status = policy.ttl_by_status.iter().find(|(statuses, _)| statuses.contains(&status));
-    let by_rule = by_status.map(|(_, ttl)| (*ttl, LifetimeSource::RuleForStatus));
+    let by_rule = ttl_for_status(status, policy).map(|ttl| (ttl, LifetimeSource::RuleForStatus));
     let by_rule = by_rule.or_else(|| Some((policy.ttl.filter(|_| is_good(status))?, LifetimeSource::Rule)));
     let is_heeded = policy.heeds_no_cache && directives.no_cache == Scope::Whole;
     if let Some((ttl, source)) = by_rule.filter(|_| policy.ttl_overrides && !is_heeded) {
@@ -320,6 +319,11 @@ fn lifetime_said(
         return (clamp(guess.min(policy.heuristic.max_secs)), LifetimeSource::Heuristic);
     }
     (0, LifetimeSource::Nothing)
+}
+
+/// What a rule says of a status by name.
+pub(crate) fn ttl_for_status(status: u16, policy: &Policy) -> Option<u64> {
+    policy.ttl_by_status.iter().find(|(statuses, _)| statuses.contains(&status)).map(|(_, ttl)| *ttl)
 }
 
 /// The moment in Last-Modified, when it is one.

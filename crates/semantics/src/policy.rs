@@ -49,7 +49,8 @@ pub struct Policy {
     /// How long a good answer is fresh, whatever its headers say; see the module's text. Zero stores, and revalidates
     /// on every use.
     pub ttl: Option<u64>,
-    /// The same for ranges of statuses, errors among them (negative caching). The first match counts.
+    /// The same for ranges of statuses, errors among them (negative caching). The first match counts. Zero does not store: a stale
+    /// error, or redirect, is nothing to answer with.
     pub ttl_by_status: Vec<(RangeInclusive<u16>, u64)>,
     /// Whether `ttl` and `ttl_by_status` replace what the response says of its lifetime; else they stand in where it says nothing.
     pub ttl_overrides: bool,

@@ -46,6 +46,8 @@ pub enum Refusal {
     Authorization,
     /// Set-Cookie, and neither response nor rule allows to share it.
     SetCookie,
+    /// The rule keeps answers with this status for no time.
+    RuleForStatus,
     /// Nothing says that it may be reused, so keeping it would only make others wait for it.
     NoFreshness,
     /// Larger than what the store takes. Not found here; for callers that report one kind of refusal.
@@ -66,6 +68,7 @@ impl Refusal {
             Refusal::VaryStar => "vary-star",
             Refusal::Authorization => "authorization",
             Refusal::SetCookie => "set-cookie",
+            Refusal::RuleForStatus => "rule-for-status",
             Refusal::NoFreshness => "no-freshness",
             Refusal::TooLarge => "too-large",
         }
@@ -92,6 +95,7 @@ impl Refusal {
             Refusal::SetCookie => {
                 "The answer sets a cookie; the origin would have to say public or s-maxage, or a rule set_cookie."
             }
+            Refusal::RuleForStatus => "The rule keeps answers with this status for no time (ttl_by_status).",
             Refusal::NoFreshness => "Neither origin nor rule gives it a lifetime, nor is there a validator.",
             Refusal::TooLarge => "It is larger than what the store takes.",
         }
@@ -139,6 +143,10 @@ pub fn decide_store(
         freshness::lifetime(status, response, &directives, policy, response_time, initial_age_ms);
     if is_post && !source.is_explicit() {
         return Err(Refusal::Method);
+    }
+    let is_by_rule = source.is_rule() || source == LifetimeSource::RuleForSilence;
+    if is_by_rule && freshness::ttl_for_status(status, policy) == Some(0) {
+        return Err(Refusal::RuleForStatus);
     }
     let facts = Facts {
         response_time,

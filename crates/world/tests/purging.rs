@@ -2,6 +2,7 @@
 //! fetched before a purge is never served after it (invariant 2).
 
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use world::play::{Answer, Client, Play};
 use world::{Gate, play};
@@ -260,7 +261,12 @@ fn waited(visitors: Vec<JoinHandle<Answer>>, text: &str, why: &str) -> usize {
 #[test]
 fn of_those_whom_no_other_may_wait_for_one_waits_for_a_slow_origin() {
     let gate = Gate::new();
-    let mut play = stored(&["/a"], &[("Cache-Control", "public")]);
+    let mut play = play();
+    // It waits for longer than 40 visitors take on a slow machine. A budget begins with nothing.
+    play.site("origin_options = { budget = { in_flight = 100, stale_deadline = \"1m\" } }");
+    play.visitor();
+    play.pass_secs(2);
+    store(&mut play, &["/a"], &[("Cache-Control", "public")]);
     play.soft_purge("everything");
     play.origin(|o| {
         let changed = o.get("/a").expecting("Authorization", "me").expecting("If-None-Match", "\"1\"");
@@ -320,6 +326,30 @@ fn of_those_whom_no_other_may_wait_for_one_waits_for_an_origin_that_hangs() {
     play.pass_secs(2);
     assert_eq!(waited(ask_authorized(&mut play), "old /a", "stale-if-error"), 1);
     gate.open();
+}
+
+/// How long one waits is measured on the machine's clock.
+#[test]
+fn who_waits_for_an_origin_that_hangs_is_answered_with_what_is_stale_and_what_comes_later_is_stored() {
+    let gate = Gate::new();
+    let mut play = stored(&["/a"], &[("Cache-Control", "public")]);
+    play.soft_purge("everything");
+    play.origin(|o| {
+        o.get("/a").hold(&gate).header("Cache-Control", "public, max-age=3600").body("new");
+    });
+    let ask = |c: &Client| c.get("/a").header("Authorization", "me").expect(200);
+    let begin = Instant::now();
+    play.client(|c| ask(c).body("old /a").why("stale-while-revalidate"));
+    assert!(begin.elapsed() >= Duration::from_secs(2), "{:?}", begin.elapsed());
+    gate.wait_reached();
+    // Its fetch goes on, so nobody else begins one.
+    play.client(|c| ask(c).body("old /a").why("stale-while-revalidate"));
+    play.client(|c| c.head("/a").expect(200).why("stale-while-revalidate"));
+    gate.open();
+    let client = play.visitor();
+    world::play::wait_until("the new response", || ask(&client).text() == "new");
+    ask(&client).body("new").why("fresh");
+    play.origin_saw(2);
 }
 
 #[test]

@@ -157,7 +157,7 @@ pub(super) fn explain(handle: &Handle, question: &Question) -> Result<Value, Pro
 fn stale_sentence(facts: &Facts, assessment: &Assessment, alone: bool) -> Option<&'static str> {
     Some(match (assessment.why, facts.flags.has(Flags::NO_CACHE), facts.has_validator()) {
         (Why::StaleWhileRevalidate, ..) if alone => {
-            "Stale; one such request at a time waits for the origin, and the others are answered with it."
+            "Stale; one such request at a time waits for the origin, not for long, and the others are answered with it."
         }
         (Why::StaleWhileRevalidate, ..) => {
             "Stale; the next request is answered with it, and the origin is asked behind that answer."

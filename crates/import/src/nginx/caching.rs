@@ -1,6 +1,6 @@
 //! What a location says about caching, as keys of its rule.
 
-use super::conditions::{Condition, is_of_query, is_said};
+use super::conditions::{Condition, Purpose, QueryKeyed, is_said};
 use super::parse::Directive;
 use super::{Scope, World, known};
 use crate::draft::{Keys, dotted, quote, quote_list, secs};
@@ -28,6 +28,10 @@ const OF_EVERY_KEY: [&str; 14] = [
     "document_root",
 ];
 
+/// What becomes of a query that is not in the key: an answer to one visitor's is for all.
+const QUERY_NOT_SENT: &str = "what of the query is not in the key is not sent to the origin either, where nginx sent that of whoever asked first: \
+                              keep what the origin needs (query.keep)";
+
 impl<'a> World<'a> {
     /// Whether the location uses a cache; `prefix` is that of its pass.
     pub(super) fn is_cached(&mut self, scope: &Scope<'a>, prefix: &str) -> bool {
@@ -39,8 +43,8 @@ impl<'a> World<'a> {
     /// The keys of a rule that caches. What keeps it from caching after all, because its key cannot be said.
     pub(super) fn caching(&mut self, scope: &Scope<'a>, prefix: &str, keys: &mut Keys) -> Option<Id> {
         let mut unsaid = None;
-        self.lifetimes(scope, prefix, keys);
         self.stale(scope, prefix, keys);
+        self.lifetimes(scope, prefix, keys);
         if let Some(key) = scope.last(&format!("{prefix}_cache_key")) {
             unsaid = Some(key.id).filter(|_| !self.cache_key(key, keys));
         }
@@ -58,6 +62,7 @@ impl<'a> World<'a> {
     /// `proxy_cache_valid` and `proxy_ignore_headers`.
     fn lifetimes(&mut self, scope: &Scope<'a>, prefix: &str, keys: &mut Keys) {
         let mut said = Vec::new();
+        let (good, any) = (dotted("ttl_by_status", "200-299"), dotted("ttl_by_status", "300-599"));
         for valid in scope.all(&format!("{prefix}_cache_valid")) {
             let Some((time, statuses)) = valid.args.split_last() else { continue };
             let Some(ttl) = known::time_ms(time).map(|ms| ms / 1000) else {
@@ -68,29 +73,39 @@ impl<'a> World<'a> {
                 [] => vec!["200", "301", "302"],
                 statuses => statuses.iter().map(String::as_str).collect(),
             };
-            for status in statuses {
-                let key = match status {
+            for status in &statuses {
+                // Of no time there is only a word by status: what "ttl" keeps for none may answer when stale.
+                let of_good = if ttl == 0 { good.clone() } else { "ttl".to_owned() };
+                let of_good = Some(of_good).filter(|_| keys.get("ttl").or(keys.get(&good)).is_none());
+                let wanted = match *status {
                     // As of a whole, a part of it.
-                    "200" => "ttl".to_owned(),
-                    "any" => {
-                        if keys.get("ttl").is_none() {
-                            self.map(keys, "ttl", secs(ttl), &[valid.id]);
-                        }
-                        dotted("ttl_by_status", "300-599")
-                    }
-                    status => dotted("ttl_by_status", status),
+                    "200" => [of_good, None],
+                    "any" => [of_good, Some(any.clone())],
+                    status => [Some(dotted("ttl_by_status", status)), None],
                 };
-                // The first that holds a status counts.
-                if keys.get(&key).is_none() {
-                    self.map(keys, &key, secs(ttl), &[valid.id]);
+                for key in wanted.into_iter().flatten() {
+                    // The first that holds a status counts.
+                    if keys.get(&key).is_none() {
+                        self.map(keys, &key, secs(ttl), &[valid.id]);
+                    }
                 }
             }
             said.push(valid.id);
+            if statuses.contains(&"any") {
+                break;
+            }
         }
-        // "ttl" is for redirects too, which are kept only where they are named.
-        let others = dotted("ttl_by_status", "300-399");
-        if keys.get("ttl").is_some() && keys.get(&dotted("ttl_by_status", "300-599")).is_none() {
-            keys.set(others, secs(0), &said);
+        let is_stale_served = ["stale_while_revalidate", "stale_if_error"]
+            .iter()
+            .any(|key| keys.get(key).is_some_and(|window| window != secs(0)));
+        if !said.is_empty() || is_stale_served {
+            // What nothing is said of is not kept, and would be here: by "ttl", or to answer when stale.
+            if keys.get("ttl").is_none() && keys.get(&good).is_none() {
+                keys.set(&*good, secs(0), &said);
+            }
+            if keys.get(&any).is_none() {
+                keys.set(&*any, secs(0), &said);
+            }
         }
         let mut overrides = (false, false);
         for ignored in scope.all(&format!("{prefix}_ignore_headers")) {
@@ -112,6 +127,9 @@ impl<'a> World<'a> {
                         let key = "ttl; private and no-store still keep an answer out of the cache";
                         self.ledger.mapped(ignored.id, key);
                     }
+                    (true, true) if is_stale_served => {
+                        self.ledger.mapped(ignored.id, "ttl_by_status; no time is said, so nothing is kept");
+                    }
                     _ => self.ledger.not_mapped(
                         ignored.id,
                         "Cache-Control and Expires are obeyed, unless both are ignored and a time is said: write ttl",
@@ -119,7 +137,7 @@ impl<'a> World<'a> {
                 }
             }
         }
-        if !said.is_empty() && overrides != (true, true) {
+        if (!said.is_empty() || is_stale_served) && overrides != (true, true) {
             // proxy_cache_valid stands in for an origin that says nothing.
             keys.set("ttl_overrides", "false", &said);
         }
@@ -192,9 +210,14 @@ impl<'a> World<'a> {
             (true, _) => self
                 .ledger
                 .mapped(directive.id, "the key: site, scheme, host, path and query always belong to it"),
-            // What is not in the key is not sent to the origin either.
-            (false, false) => self.map(keys, "query.keep", quote_list(&kept), id),
-            (false, true) if has_path => self.map(keys, "query", quote("ignore"), id),
+            (false, false) => {
+                self.map(keys, "query.keep", quote_list(&kept), id);
+                self.ledger.not_mapped(directive.id, QUERY_NOT_SENT);
+            }
+            (false, true) if has_path => {
+                self.map(keys, "query", quote("ignore"), id);
+                self.ledger.not_mapped(directive.id, QUERY_NOT_SENT);
+            }
             (false, true) => self.ledger.not_mapped(directive.id, "the path always belongs to the key"),
         }
         if !headers.is_empty() {
@@ -235,6 +258,7 @@ impl<'a> World<'a> {
     /// cannot be said.
     pub(super) fn passes(&mut self, scope: &Scope<'a>, prefix: &str) -> (Vec<Condition>, Vec<Id>) {
         let (mut conditions, mut unsaid): (Vec<Condition>, Vec<Id>) = (Vec::new(), Vec::new());
+        let purpose = Purpose::pass(query_keyed(scope, prefix));
         for (name, is_fresh) in [("no_cache", false), ("cache_bypass", true)] {
             for directive in scope.all(&format!("{prefix}_{name}")) {
                 for arg in &directive.args {
@@ -242,12 +266,12 @@ impl<'a> World<'a> {
                         self.ledger.not_needed(directive.id, format!("{arg} never holds"));
                         continue;
                     }
-                    match self.conditions_of_value(arg, scope) {
+                    match self.conditions_of_value(arg, scope, &purpose) {
                         Ok(found) => {
                             for condition in found {
-                                self.ledger.mapped(directive.id, "a rule with cache = false");
+                                self.ledger.mapped(directive.id, purpose.to);
                                 for id in &condition.from {
-                                    self.ledger.mapped(*id, "a rule with cache = false");
+                                    self.ledger.mapped(*id, purpose.to);
                                 }
                                 if !condition.is_exact {
                                     self.ledger.not_mapped(
@@ -277,7 +301,7 @@ impl<'a> World<'a> {
                         }
                         Err(instead) => {
                             self.ledger.not_mapped(directive.id, format!("{arg}: {instead}"));
-                            if !variables(arg).iter().all(|name| is_of_query(name)) {
+                            if !purpose.may_leave_out(&variables(arg)) {
                                 unsaid.push(directive.id);
                             }
                         }
@@ -287,6 +311,21 @@ impl<'a> World<'a> {
         }
         (conditions, unsaid)
     }
+}
+
+/// What of the query is in the key; nginx's own has all of it.
+fn query_keyed(scope: &Scope<'_>, prefix: &str) -> QueryKeyed {
+    let Some(key) = scope.last(&format!("{prefix}_cache_key")) else { return QueryKeyed::Whole };
+    let names = variables(&key.args.join(" "));
+    match names.iter().any(|name| is_whole_query(name)) {
+        true => QueryKeyed::Whole,
+        false => QueryKeyed::Parts(names),
+    }
+}
+
+/// Whether a variable has all of the query.
+fn is_whole_query(name: &str) -> bool {
+    matches!(name, "request_uri" | "request" | "args" | "query_string")
 }
 
 /// Variables that a `map` makes its values of; nothing where another file says some.

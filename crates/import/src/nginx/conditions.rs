@@ -70,6 +70,40 @@ impl Condition {
     }
 }
 
+/// What conditions are for.
+pub(super) struct Purpose {
+    /// What becomes of the statements that say them, for the report.
+    pub(super) to: &'static str,
+    /// What of the query tells apart what is kept.
+    pub(super) keyed: QueryKeyed,
+}
+
+impl Purpose {
+    /// Rules that refuse: nothing is left out of these.
+    const REFUSE: Purpose = Purpose { to: "a rule that refuses", keyed: QueryKeyed::Parts(Vec::new()) };
+
+    /// Rules that pass by a cache with such keys.
+    pub(super) fn pass(keyed: QueryKeyed) -> Purpose {
+        Purpose { to: "a rule with cache = false", keyed }
+    }
+
+    /// Whether conditions on these variables may be left out: what is kept under one is for those who ask with the same query.
+    pub(super) fn may_leave_out(&self, names: &[String]) -> bool {
+        let is_keyed = |name: &String| match &self.keyed {
+            QueryKeyed::Whole => is_of_query(name),
+            QueryKeyed::Parts(parts) => parts.contains(name),
+        };
+        !names.is_empty() && names.iter().all(is_keyed)
+    }
+}
+
+/// What of the query is in a key.
+pub(super) enum QueryKeyed {
+    Whole,
+    /// These variables.
+    Parts(Vec<String>),
+}
+
 /// Whether a value of `proxy_no_cache` could hold at all.
 pub(super) fn is_said(value: &str) -> bool {
     !value.is_empty() && value != "0"
@@ -81,8 +115,8 @@ impl<'a> World<'a> {
         &mut self,
         value: &str,
         scope: &Scope<'a>,
+        purpose: &Purpose,
     ) -> Result<Vec<Condition>, String> {
-        const PASSED: &str = "a rule with cache = false";
         let names = super::caching::variables(value);
         let plain: String = names
             .iter()
@@ -92,17 +126,16 @@ impl<'a> World<'a> {
         }
         let mut all = Vec::new();
         for name in names {
-            all.extend(self.conditions_of_variable(&name, scope, PASSED)?);
+            all.extend(self.conditions_of_variable(&name, scope, purpose)?);
         }
         Ok(all)
     }
 
-    /// `to`: what becomes of the statements that say it, for the report.
     pub(super) fn conditions_of_variable(
         &mut self,
         name: &str,
         scope: &Scope<'a>,
-        to: &str,
+        purpose: &Purpose,
     ) -> Result<Vec<Condition>, String> {
         if let Some(cookie) = name.strip_prefix("cookie_") {
             return Ok(vec![Condition::of(dotted("with_cookie", cookie), "true")]);
@@ -116,7 +149,7 @@ impl<'a> World<'a> {
             );
         }
         if let Some(map) = self.maps.get(name).copied() {
-            return self.conditions_of_map(map, to);
+            return self.conditions_of_map(map, purpose);
         }
         // Set within an `if` of the server or the location.
         let mut found = Vec::new();
@@ -132,7 +165,7 @@ impl<'a> World<'a> {
                         directive.arg(1)
                     ));
                 }
-                self.ledger.mapped(directive.id, format!("{to}, where an if changes it"));
+                self.ledger.mapped(directive.id, format!("{}, where an if changes it", purpose.to));
             }
             let Some(child) = directive.children().iter().find(|child| sets(child)) else { continue };
             if directive.name != "if" || !is_said(child.arg(1)) {
@@ -150,8 +183,7 @@ impl<'a> World<'a> {
                 Err(why) => {
                     self.ledger.not_mapped(directive.id, why.clone());
                     self.ledger.not_mapped(child.id, why);
-                    is_said_whole &=
-                        variables(&directive.args.join(" ")).iter().all(|name| is_of_query(name));
+                    is_said_whole &= purpose.may_leave_out(&variables(&directive.args.join(" ")));
                 }
             }
         }
@@ -162,7 +194,7 @@ impl<'a> World<'a> {
         }
     }
 
-    fn conditions_of_map(&mut self, map: &'a Directive, to: &str) -> Result<Vec<Condition>, String> {
+    fn conditions_of_map(&mut self, map: &'a Directive, purpose: &Purpose) -> Result<Vec<Condition>, String> {
         let source = map.arg(0).to_owned();
         let mut found = Vec::new();
         if map.children().iter().any(|entry| &*entry.name == "default" && is_said(entry.arg(0))) {
@@ -174,7 +206,7 @@ impl<'a> World<'a> {
             }
             return Err("its map holds by default: write the rules by hand".into());
         }
-        self.ledger.mapped(map.id, to);
+        self.ledger.mapped(map.id, purpose.to);
         let mut is_said_whole = true;
         for entry in map.children() {
             let holds = is_said(entry.arg(0));
@@ -190,14 +222,14 @@ impl<'a> World<'a> {
                     };
                     match compare(&source, operator, text) {
                         Ok(conditions) => {
-                            self.ledger.mapped(entry.id, to);
+                            self.ledger.mapped(entry.id, purpose.to);
                             found.extend(
                                 conditions.into_iter().map(|one| Condition { from: vec![entry.id], ..one }),
                             );
                         }
                         Err(why) => {
                             self.ledger.not_mapped(entry.id, why);
-                            is_said_whole &= variables(&source).iter().all(|name| is_of_query(name));
+                            is_said_whole &= purpose.may_leave_out(&variables(&source));
                         }
                     }
                 }
@@ -226,7 +258,7 @@ impl<'a> World<'a> {
         };
         let is_known = self.maps.contains_key(&*variable) || scope.levels.iter().flatten().any(is_set);
         let found = match is_known {
-            true => self.conditions_of_variable(&variable, scope, "a rule that refuses")?,
+            true => self.conditions_of_variable(&variable, scope, &Purpose::REFUSE)?,
             false => self.conditions_of_if(directive)?,
         };
         match found.iter().any(|condition| condition.is_short) {
@@ -277,8 +309,7 @@ fn is_method(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-')
 }
 
-/// Whether a variable is of the query. That belongs to the key, so what is kept for one query is for those who ask with the same.
-pub(super) fn is_of_query(name: &str) -> bool {
+fn is_of_query(name: &str) -> bool {
     name.starts_with("arg_") || matches!(name, "args" | "query_string" | "is_args")
 }
 

@@ -168,7 +168,7 @@ impl Lore {
         }
         Known {
             judged: judge(asked, status, &answer, false),
-            shares_authorized: record.authorized && judge(asked, status, &answer, true).is_ok(),
+            shares_authorized: judge(asked, status, &answer, true).is_ok(),
             vary,
             validator: validator_of(&answer).unwrap_or(0),
             status,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use semantics::{Outcome, Why};
 use serde::Serialize;
 
-use super::{Decision, Notes, Replay, Tally, Totals};
+use super::{CLAIM_PATIENCE_MS, Decision, Notes, Replay, Tally, Totals};
 use crate::class::pattern;
 use crate::log::{Format, Record};
 
@@ -176,9 +176,18 @@ impl Run {
     }
 }
 
-/// Requests to the origin that a recorded request cost, and their bytes. A fetch in the background has no line of its own.
+/// Requests to the origin that a recorded request cost, and their bytes. A fetch that goes on behind a stale answer has no line of its own.
 pub(crate) fn recorded_load(record: &Record) -> (u64, u64) {
-    let behind = record.why == Some(Why::StaleWhileRevalidate.as_str());
+    let is = |why: Why| record.why == Some(why.as_str());
+    let behind = match record.is_alone() {
+        false => is(Why::StaleWhileRevalidate),
+        // Who has waited in vain has begun it; the others have not.
+        true => {
+            let waited_us = record.first_byte_us.unwrap_or(0);
+            is(Why::StaleBudget)
+                || is(Why::StaleWhileRevalidate) && waited_us >= CLAIM_PATIENCE_MS as u64 * 1_000
+        }
+    };
     match &record.fetch {
         Some(fetch) => {
             let told = fetch.answer.as_ref().and_then(|answer| answer.get("content-length"));

@@ -139,6 +139,126 @@ fn an_origin_that_failed_fails_again_unless_something_stale_may_answer() {
     check("ttl = \"10m\"", log, &["absent", "fresh", "origin-connect"]);
 }
 
+/// An authorized request that has waited for its answer for so long.
+fn authorized(waited_secs: u32, answer: &str) -> String {
+    fetched(answer) + &format!(",\"authorized\":true,\"first_byte_us\":{}", waited_secs * 1_000_000)
+}
+
+#[test]
+fn of_those_who_fetch_for_nobody_else_one_at_a_time_waits_and_the_others_get_what_is_stale() {
+    let (one, at_once) = (fetched(MINUTE), authorized(0, MINUTE));
+    let slow = authorized(1, MINUTE);
+    let log: &[(i64, &str, &str)] = &[
+        (0, "/x", &one),
+        (75, "/x", &slow),
+        (75, "/x", &slow),
+        (76, "/x", &at_once),
+        (77, "/x", &one),
+        (78, "/x", &at_once),
+    ];
+    let rules = "stale_while_revalidate = \"5m\"";
+    let stale = "stale-while-revalidate";
+    let wanted = ["absent", "uncacheable", stale, "uncacheable", stale, "fresh"];
+    let decisions = check(rules, log, &wanted);
+    let asked: Vec<_> = decisions.iter().map(|decision| decision.origin_requests).collect();
+    assert_eq!(asked, [1, 1, 0, 1, 1, 0]);
+    // What may be shared is there for all once it has come.
+    let rules = format!("share_authorized = true\n{rules}");
+    check(&rules, log, &["absent", "expired", stale, "fresh", "fresh", "fresh"]);
+}
+
+#[test]
+fn who_waits_for_longer_than_its_patience_gets_what_is_stale_and_its_fetch_goes_on() {
+    let one = fetched(MINUTE);
+    let check_waited = |waited_secs, rules: &str, wanted: &[&str]| {
+        let (slow, meanwhile) = (authorized(waited_secs, MINUTE), authorized(1, MINUTE));
+        let log: &[(i64, &str, &str)] =
+            &[(0, "/x", &one), (75, "/x", &slow), (75, "/x", &meanwhile), (76, "/x", &one)];
+        let rules = format!("stale_while_revalidate = \"5m\"\nshare_authorized = true\n{rules}");
+        let decisions = check(&rules, log, wanted);
+        let asked: Vec<_> = decisions.iter().map(|decision| decision.origin_requests).collect();
+        assert_eq!(asked, [1, 1, 0, 0], "{waited_secs} s");
+    };
+    let stale = "stale-while-revalidate";
+    check_waited(1, "", &["absent", "expired", stale, "fresh"]);
+    check_waited(2, "", &["absent", stale, stale, "fresh"]);
+    check_waited(5, "", &["absent", stale, stale, "fresh"]);
+    let budget = "origin_options = { budget = { in_flight = 9, stale_deadline = \"3s\" } }";
+    check_waited(2, budget, &["absent", "expired", stale, "fresh"]);
+    check_waited(5, budget, &["absent", "stale-budget", stale, "fresh"]);
+}
+
+#[test]
+fn beside_the_fetch_of_one_who_fetches_for_nobody_else_there_is_one_for_the_others() {
+    let origin_of = |answer: &str, wanted: &str| {
+        let (one, alone) = (fetched(answer), authorized(1, answer));
+        let meanwhile = format!("{one},\"first_byte_us\":1000000");
+        let log: &[(i64, &str, &str)] = &[
+            (0, "/x", &one),
+            (75, "/x", &alone),
+            (75, "/x", &alone),
+            (75, "/x", &meanwhile),
+            (75, "/x", &meanwhile),
+            (76, "/x", &one),
+        ];
+        let stale = "stale-while-revalidate";
+        let rules = "share_authorized = true\nstale_while_revalidate = \"5m\"";
+        let decisions = check(rules, log, &["absent", wanted, stale, stale, stale, "fresh"]);
+        let asked: Vec<_> = decisions.iter().map(|decision| decision.origin_requests).collect();
+        assert_eq!(asked, [1, 1, 0, 1, 0, 0]);
+        decisions.iter().map(|decision| decision.origin_bytes).collect::<Vec<_>>()
+    };
+    assert_eq!(origin_of(MINUTE, "expired"), [1000, 1000, 0, 1000, 0, 0]);
+    let tagged = format!("{MINUTE},\"etag\":\"\\\"1\\\"\"");
+    assert_eq!(origin_of(&tagged, "revalidated"), [1000, 0, 0, 0, 0, 0]);
+}
+
+#[test]
+fn a_fetch_goes_on_behind_a_stale_answer_where_others_may_follow_it_or_one_has_waited_in_vain() {
+    let load = |method_and_target: &str, why: &str, more: &str| {
+        let said = format!(",\"why\":\"{why}\"{more}");
+        recorded_load(&Log::of(&[(0, method_and_target, &said)])[0])
+    };
+    let stale = "stale-while-revalidate";
+    let authorized = |us: u64| format!(",\"authorized\":true,\"first_byte_us\":{us}");
+    assert_eq!(load("/x", stale, ""), (1, 0));
+    assert_eq!(load("HEAD /x", stale, ""), (0, 0));
+    assert_eq!(load("/x", stale, &authorized(1_999_999)), (0, 0));
+    assert_eq!(load("/x", stale, &authorized(2_000_000)), (1, 0));
+    assert_eq!(load("/x", "stale-budget", &authorized(500_000)), (1, 0));
+    assert_eq!(load("/x", "stale-budget", ""), (0, 0));
+}
+
+#[test]
+fn what_all_may_have_is_kept_also_for_who_asked_with_authorization() {
+    let public = fetched(r#""cache-control":"public, max-age=60""#);
+    let hit = r#","why":"fresh","authorized":true"#;
+    check("", &[(0, "/x", &public), (70, "/x", hit), (71, "/x", hit)], &["absent", "expired", "fresh"]);
+}
+
+#[test]
+fn those_who_fetch_for_nobody_else_ask_an_origin_that_fails_once_a_second() {
+    let one = fetched(MINUTE);
+    let down = r#","why":"origin-connect","status":502,"origin_status":0,"authorized":true"#;
+    let log: &[(i64, &str, &str)] = &[(0, "/x", &one), (70, "/x", down), (70, "/x", down), (71, "/x", down)];
+    let wanted = ["absent", "stale-if-error", "stale-while-revalidate", "stale-if-error"];
+    check("stale_while_revalidate = \"5m\"", log, &wanted);
+}
+
+#[test]
+fn what_head_is_answered_confirms_what_is_stale_or_outdates_it() {
+    let answer = |tag: &str| fetched(&format!("\"cache-control\":\"max-age=60\"{tag}"));
+    let (none, same, other) = (answer(""), answer(r#","etag":"\"1\"""#), answer(r#","etag":"\"2\"""#));
+    let check = |first: &str, head: &str, wanted: &[&str]| {
+        let log: &[(i64, &str, &str)] = &[(0, "/x", first), (70, "HEAD /x", head), (71, "/x", first)];
+        check("stale_while_revalidate = \"5m\"", log, wanted)
+    };
+    let decisions = check(&same, &same, &["absent", "revalidated", "fresh"]);
+    assert_eq!((decisions[1].origin_requests, decisions[1].origin_bytes), (1, 0));
+    check(&none, &none, &["absent", "uncacheable", "fresh"]);
+    check(&same, &other, &["absent", "uncacheable", "absent"]);
+}
+
 #[test]
 fn what_was_stored_before_the_log_began_is_a_hit() {
     let before = r#","why":"fresh","age":30,"ttl":30"#;

@@ -5,11 +5,14 @@
 //!                                          nodes by name ◄─ reports ◄──────────┘
 //!                                              └─► Forward ─► other controls, or the control above a relay
 //! ```
+//!
+//! Here is who is known and what comes from the source; [`held`] is what is held, [`session`] one feed, [`forward`] the way up.
+
+mod forward;
+mod held;
+mod session;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -19,32 +22,21 @@ use model::budget::lease::Grant;
 use model::change::{Change, Plan, Written};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use tokio::sync::broadcast::{self, error::RecvError};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, broadcast, watch};
 use tokio::time::{sleep, timeout};
 
-use super::dial::{Dialer, Link, Node, Told};
-use super::lines::{Lines, LinesBody, Writer, lines_body};
+use super::dial::{Dialer, Node};
+use super::lines::{LinesBody, lines_body};
 use super::outbox::{Confirm, Outbox, Patience};
-use super::{
-    BEAT, BUDGETS_MAX, Beat, Down, Hello, Leased, Line, PLAN_CELL, Records, Report, Restart, SILENCE,
-    Statistics, Steered, Up, Wanted, Welcome,
-};
+use super::{BUDGETS_MAX, Leased, Line, PLAN_CELL, Report, SILENCE, Statistics, Steered, Wanted};
 use crate::{Error, Journal, Mark, Page, Record, Work};
 use trust::{Peer, Role};
 
-/// Records kept in memory, at most; who needs older ones makes the hub read them from its source.
-const HELD_MAX: usize = 100_000;
+use forward::{Forward, PassOn};
+use held::Held;
 
-/// Bytes of their texts, at most.
-const HELD_BYTES_MAX: usize = 64 << 20;
-
-/// Records and bytes of texts in one line, at most.
+/// Records in one line, at most.
 const LINE_RECORDS_MAX: usize = 512;
-const LINE_TEXT_BYTES_MAX: usize = 1 << 20;
-
-/// Leases in one line, at most: about 1 MB.
-const LEASES_TOGETHER_MAX: usize = 4_096;
 
 /// Receipts that are remembered of each node: of older positions, a later receipt is the proof.
 const RECEIPTS_MAX: usize = 1_024;
@@ -58,17 +50,6 @@ const CONFIRM_EVERY: Duration = Duration::from_secs(2);
 /// Bytes of a name or a signature in a report, and of the reason for a refusal.
 const WORD_BYTES_MAX: usize = 256;
 const WHY_BYTES_MAX: usize = 8 << 10;
-
-/// How long a node whose cursor is above the hub's head waits for the hub to catch up. It hears nothing meanwhile: well below
-/// [`SILENCE`].
-const HEAD_PATIENCE: Duration = Duration::from_secs(2);
-
-/// Nodes that have lost their feed all at once come back over this time for each of them: 25 a second, each of which costs
-/// control a handshake of about 1 ms and what the node has missed.
-const SPREAD_PER_NODE: Duration = Duration::from_millis(40);
-const SPREAD_MIN: Duration = Duration::from_millis(500);
-/// Well below the time after which a node is out of contact.
-const SPREAD_MAX: Duration = Duration::from_secs(12);
 
 /// Where a hub reads what it doesn't hold.
 pub trait Source: Send + Sync + 'static {
@@ -131,9 +112,6 @@ struct SharedStatistics {
     recent: Outbox,
 }
 
-/// Statistics of one feed that have been written down and not been told of.
-const COUNTED_MAX: usize = 1_024;
-
 /// See the module's text.
 pub struct Hub {
     name: String,
@@ -160,11 +138,7 @@ struct Inner {
     journal: Option<String>,
     begun_anew: u64,
     plan: Plan,
-    /// What lies before the first record that is held.
-    floor: Mark,
-    /// With the mark after each.
-    held: VecDeque<(Record, Mark)>,
-    bytes: usize,
+    held: Held,
     nodes: BTreeMap<String, Known>,
     /// Other controls that say what their nodes report, and when they have said anything last.
     reporters: BTreeMap<String, Instant>,
@@ -267,9 +241,7 @@ impl Hub {
                 journal: None,
                 begun_anew: 0,
                 plan: Plan::default(),
-                floor: Mark::default(),
-                held: VecDeque::new(),
-                bytes: 0,
+                held: Held::default(),
                 nodes: BTreeMap::new(),
                 reporters: BTreeMap::new(),
                 reports: 0,
@@ -291,7 +263,7 @@ impl Hub {
 
     /// The newest position, with its digest.
     pub fn head(&self) -> Mark {
-        self.inner.lock().head()
+        self.inner.lock().held.head()
     }
 
     /// The plan in force.
@@ -314,7 +286,7 @@ impl Hub {
         let inner = self.inner.lock();
         let receipts = &inner.nodes.get(node)?.receipts;
         let at = receipts.partition_point(|receipt| receipt.cursor.position < position);
-        receipts.range(at..).find(|receipt| inner.has(receipt.cursor)).cloned()
+        receipts.range(at..).find(|receipt| inner.held.has(receipt.cursor)).cloned()
     }
 
     /// For how long another control has said nothing here of its nodes; `None` when it never has.
@@ -437,7 +409,7 @@ impl Hub {
         }
         let mut inner = self.inner.lock();
         let (cursor, is_from_below) = (report.receipt.cursor, peer.role != Role::Control);
-        if let Some(digest) = inner.digest_at(cursor.position)
+        if let Some(digest) = inner.held.digest_at(cursor.position)
             && digest != cursor
         {
             return Err(format!(
@@ -511,24 +483,19 @@ impl Hub {
         inner.journal = Some(journal.to_owned());
         inner.begun_anew += 1;
         inner.plan = plan;
-        inner.floor = at;
-        inner.held.clear();
-        inner.bytes = 0;
+        inner.held = Held::from(at);
         self.head.send_replace((at.position, inner.begun_anew));
     }
 
     fn push(&self, records: Vec<Record>) {
         let mut inner = self.inner.lock();
         for record in records {
-            let mark = inner.head().then(&record);
             if let Ok(Written { change: Change::Plan(plan), .. }) = serde_json::from_str(&record.text) {
                 inner.plan = plan;
             }
-            inner.bytes += record.text.len();
-            inner.held.push_back((record, mark));
+            inner.held.push(record);
         }
-        inner.let_go(HELD_MAX);
-        self.head.send_replace((inner.head().position, inner.begun_anew));
+        self.head.send_replace((inner.held.head().position, inner.begun_anew));
     }
 
     /// Takes what the engine has been told of, as long as it was confirmed lately that the head is the journal's. Whether there was any.
@@ -546,9 +513,7 @@ impl Hub {
     /// Records right above a position, up to `limit`; `None` when they are not held here any more.
     pub fn held(&self, after: u64, limit: usize) -> Option<Vec<Record>> {
         let inner = self.inner.lock();
-        let first = inner.held.partition_point(|(record, _)| record.position <= after);
-        let records = inner.held.range(first..).take(limit).map(|(record, _)| record.clone());
-        (after >= inner.floor.position).then(|| records.collect())
+        Some(inner.held.above(after)?.take(limit).map(|(record, _)| record.clone()).collect())
     }
 
     /// Reads what is new, from the newest record that is held on: it must still be there. Where it isn't, the journal's engine has
@@ -557,7 +522,7 @@ impl Hub {
         loop {
             let (head, newest) = {
                 let inner = self.inner.lock();
-                (inner.head(), inner.held.back().map(|(record, _)| record.clone()))
+                (inner.held.head(), inner.held.newest().cloned())
             };
             let after = newest.as_ref().map_or(head.position, |newest| newest.position - 1);
             let mut anew = None;
@@ -602,313 +567,12 @@ impl Hub {
             }
         }
     }
-
-    // --- One feed ---
-
-    async fn session<B>(&self, peer: &Peer, body: B, writer: &Writer) -> Result<(), String>
-    where
-        B: Body<Data = Bytes> + Unpin,
-        B::Error: std::fmt::Display,
-    {
-        let mut lines = Lines::new(body);
-        let first =
-            timeout(SILENCE, lines.next::<Up>()).await.map_err(|_| "it said nothing".to_owned())??;
-        let Some(Up::Hello(hello)) = first else { return Err("it did not say who it is".to_owned()) };
-        if hello.node != peer.name {
-            let why = format!("it calls itself {:?}, and its certificate {:?}", hello.node, peer.name);
-            writer.say(&Down::Refused { why: why.clone() }).await?;
-            return Err(why);
-        }
-        let (journal, head) = {
-            let inner = self.inner.lock();
-            (inner.journal.clone(), inner.head().position)
-        };
-        let Some(journal) = journal else {
-            return Err("this relay has not heard from control yet".to_owned());
-        };
-        writer
-            .say(&Down::Welcome(Welcome {
-                journal: journal.clone(),
-                from: self.name.clone(),
-                head,
-                takes_statistics: self.counting.get().is_some(),
-            }))
-            .await?;
-        let (confirm, mut confirmed) = mpsc::channel(COUNTED_MAX);
-        let confirming = async {
-            while let Some(counted) = confirmed.recv().await {
-                writer.say(&Down::Counted(counted)).await?;
-            }
-            Ok(())
-        };
-        let reading = async {
-            loop {
-                let line = timeout(SILENCE, lines.next::<Up>());
-                let line =
-                    line.await.map_err(|_| format!("it said nothing for {} s", SILENCE.as_secs()))??;
-                if hello.reports_only && peer.role == Role::Control {
-                    let before = self.inner.lock().reporters.insert(peer.name.clone(), Instant::now());
-                    if before.is_none() {
-                        self.newcomer.notify_one();
-                    }
-                }
-                match line {
-                    None => return Ok(()),
-                    Some(Up::Report(report)) => {
-                        let is_own = report.node == peer.name;
-                        let node = report.node.clone();
-                        match self.report(peer, *report) {
-                            Err(why) if is_own => return Err(why),
-                            // Whoever passes it on can do nothing about it.
-                            Err(why) => eprintln!("perigee: a report of {node} by {}: {why}", peer.name),
-                            Ok(()) => {}
-                        }
-                    }
-                    Some(Up::Statistics(line)) => {
-                        let node = line.node.clone();
-                        let taken = self
-                            .counting
-                            .get()
-                            .map(|counting| counting.count(peer, Arc::new(*line), confirm.clone()));
-                        if let Some(Err(why)) = taken {
-                            eprintln!("perigee: statistics of {node} by {}: {why}", peer.name);
-                        }
-                    }
-                    Some(Up::Beat) => {}
-                    Some(Up::Hello(_)) => return Err("it said twice who it is".to_owned()),
-                }
-            }
-        };
-        let writing = async {
-            match hello.reports_only {
-                true => self.beat(writer).await,
-                false => self.tell(&hello, &journal, writer).await,
-            }
-        };
-        tokio::select! {
-            ended = reading => ended,
-            ended = writing => ended,
-            ended = confirming => ended,
-        }
-    }
-
-    fn word(&self) -> Down {
-        let inner = self.inner.lock();
-        let spread = SPREAD_PER_NODE * u32::try_from(inner.nodes.len()).unwrap_or(u32::MAX);
-        let spread = spread.clamp(SPREAD_MIN, SPREAD_MAX);
-        Down::Beat(Beat {
-            head: inner.head().position,
-            spread_ms: spread.as_millis() as u64,
-            is_current: inner.is_current(),
-        })
-    }
-
-    fn is_current(&self) -> bool {
-        self.inner.lock().is_current()
-    }
-
-    async fn beat(&self, writer: &Writer) -> Result<(), String> {
-        loop {
-            writer.say(&self.word()).await?;
-            sleep(BEAT).await;
-        }
-    }
-
-    /// Tells a node everything, from where it is.
-    async fn tell(&self, hello: &Hello, journal: &str, writer: &Writer) -> Result<(), String> {
-        let mut heads = self.head.subscribe();
-        let mut leases = self.leases.subscribe();
-        let begun_anew = heads.borrow_and_update().1;
-        let mut cursor = self.start(hello, journal, writer).await?;
-        let mut beat = tokio::time::interval(BEAT);
-        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut steered = hello.steers.then(|| self.steered.subscribe());
-        let mut missed = 0;
-        loop {
-            match self.after(cursor, begun_anew)? {
-                Next::Records(records, mark) => {
-                    writer.say(&Down::Records(records)).await?;
-                    cursor = mark;
-                }
-                Next::Older => cursor = self.catch_up(cursor, writer).await?,
-                Next::Nothing => {
-                    tokio::select! {
-                        biased;
-                        _ = beat.tick() => writer.say(&self.word()).await?,
-                        changed = leases.changed(), if hello.takes_leases => {
-                            changed.map_err(|_| "the hub has ended".to_owned())?;
-                            let own = self.leases_by(&hello.node);
-                            for some in own.chunks(LEASES_TOGETHER_MAX) {
-                                writer.say(&Down::Leases(some.to_vec())).await?;
-                            }
-                        }
-                        changed = heads.changed() => changed.map_err(|_| "the hub has ended".to_owned())?,
-                        heard = next_steered(&mut steered) => match heard {
-                            Ok(line) => {
-                                let missed = std::mem::take(&mut missed);
-                                writer.say(&Down::Steered(Box::new(Steered { missed, ..line }))).await?;
-                            }
-                            Err(RecvError::Lagged(count)) => missed += count,
-                            Err(RecvError::Closed) => return Err("the hub has ended".to_owned()),
-                        },
-                    }
-                }
-            }
-        }
-    }
-
-    /// From where a node goes on: its cursor, if its digest is this journal's, or the head.
-    async fn start(&self, hello: &Hello, journal: &str, writer: &Writer) -> Result<Mark, String> {
-        let Some(followed) = &hello.journal else {
-            return self.restart(writer, "the node is new").await;
-        };
-        if followed != journal {
-            let why = format!("the node has followed the journal {followed}, and this is {journal}");
-            return self.restart(writer, &why).await;
-        }
-        let mut heads = self.head.subscribe();
-        let reaches = heads.wait_for(|(head, _)| *head >= hello.cursor.position);
-        if timeout(HEAD_PATIENCE, reaches).await.is_err() {
-            if !self.is_current() {
-                return Err(format!("the node is at {}, and this end is behind", hello.cursor.position));
-            }
-            let why = format!("the node is at {}, which the journal has not reached", hello.cursor.position);
-            return self.restart(writer, &why).await;
-        }
-        let is_other = {
-            let inner = self.inner.lock();
-            // What lies below the floor shows when it has been caught up with.
-            hello.cursor.position >= inner.floor.position
-                && inner.digest_at(hello.cursor.position) != Some(hello.cursor)
-        };
-        match is_other {
-            true => {
-                let why = format!("the node's digest at {} is not the journal's", hello.cursor.position);
-                self.restart(writer, &why).await
-            }
-            false => Ok(hello.cursor),
-        }
-    }
-
-    async fn restart(&self, writer: &Writer, why: &str) -> Result<Mark, String> {
-        let (at, plan) = {
-            let inner = self.inner.lock();
-            (inner.head(), inner.plan.clone())
-        };
-        writer.say(&Down::Restart(Restart { at, plan, why: why.to_owned() })).await?;
-        Ok(at)
-    }
-
-    /// Tells a node what lies below what is held, from the source.
-    async fn catch_up(&self, cursor: Mark, writer: &Writer) -> Result<Mark, String> {
-        let page = match self.source.read(cursor.position, LINE_RECORDS_MAX).await {
-            Ok(page) => page,
-            Err(Error::Trimmed(floor)) => {
-                let why = format!(
-                    "the node is at {}, and the journal is kept from {} on",
-                    cursor.position, floor.position
-                );
-                return self.restart(writer, &why).await;
-            }
-            Err(error) => return Err(error.to_string()),
-        };
-        let floor = self.inner.lock().floor;
-        // Not into what is held: there the digests tell whether they fit.
-        let older = page.records.into_iter().take_while(|record| record.position <= floor.position);
-        let (mut records, mut mark, mut bytes) = (Vec::new(), cursor, 0);
-        for record in older {
-            bytes += record.text.len();
-            if bytes > LINE_TEXT_BYTES_MAX && !records.is_empty() {
-                break;
-            }
-            mark = mark.then(&record);
-            records.extend(Line::of(&record));
-        }
-        if records.is_empty() || (mark.position == floor.position && mark != floor) {
-            let why = format!("the node's digest at {} is not the journal's", cursor.position);
-            return self.restart(writer, &why).await;
-        }
-        let head = self.head().position;
-        let line = Records { after: cursor.position, records, digest: mark.digest, head };
-        writer.say(&Down::Records(line)).await?;
-        Ok(mark)
-    }
-
-    fn after(&self, cursor: Mark, begun_anew: u64) -> Result<Next, String> {
-        let inner = self.inner.lock();
-        if inner.begun_anew != begun_anew {
-            return Err("the journal was begun anew above".to_owned());
-        }
-        if cursor.position < inner.floor.position {
-            return Ok(Next::Older);
-        }
-        let first = inner.held.partition_point(|(record, _)| record.position <= cursor.position);
-        let (mut records, mut mark, mut bytes) = (Vec::new(), cursor, 0);
-        for (record, after) in inner.held.range(first..).take(LINE_RECORDS_MAX) {
-            bytes += record.text.len();
-            if bytes > LINE_TEXT_BYTES_MAX && !records.is_empty() {
-                break;
-            }
-            mark = *after;
-            records.extend(Line::of(record));
-        }
-        let head = inner.head().position;
-        Ok(match records.is_empty() {
-            true => Next::Nothing,
-            false => {
-                let line = Records { after: cursor.position, records, digest: mark.digest, head };
-                Next::Records(line, mark)
-            }
-        })
-    }
-}
-
-/// The next report for routers; never for who wants none.
-async fn next_steered(from: &mut Option<broadcast::Receiver<Steered>>) -> Result<Steered, RecvError> {
-    match from {
-        Some(from) => from.recv().await,
-        None => std::future::pending().await,
-    }
-}
-
-enum Next {
-    Records(Records, Mark),
-    Nothing,
-    /// What comes next is not held any more.
-    Older,
 }
 
 impl Inner {
-    fn head(&self) -> Mark {
-        self.held.back().map_or(self.floor, |(_, mark)| *mark)
-    }
-
-    fn let_go(&mut self, held_max: usize) {
-        while self.held.len() > held_max || self.bytes > HELD_BYTES_MAX {
-            let Some((gone, mark)) = self.held.pop_front() else { break };
-            self.bytes -= gone.text.len();
-            self.floor = mark;
-        }
-    }
-
     /// Whether it was known a moment ago that there is nothing newer than the head.
     fn is_current(&self) -> bool {
         self.confirmed.is_some_and(|confirmed| confirmed.elapsed() < SILENCE)
-    }
-
-    /// Whether this is what the journal holds up to there, as far as is known here.
-    fn has(&self, mark: Mark) -> bool {
-        mark.position <= self.head().position
-            && self.digest_at(mark.position).is_none_or(|known| known == mark)
-    }
-
-    /// The mark at a position, when it is that of the floor or of a record that is held.
-    fn digest_at(&self, position: u64) -> Option<Mark> {
-        if position == self.floor.position {
-            return Some(self.floor);
-        }
-        let at = self.held.binary_search_by_key(&position, |(record, _)| record.position).ok()?;
-        Some(self.held[at].1)
     }
 }
 
@@ -938,148 +602,6 @@ async fn tail(hub: Weak<Hub>, journal: Arc<dyn Journal>) {
 
 fn now_ms() -> i64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
-}
-
-// --- Passing on ---
-
-/// A relay towards the control above it, or a control towards another.
-struct Forward {
-    hub: Weak<Hub>,
-    /// Whether it only says what nodes report and wants to hear nothing.
-    reports_only: bool,
-    /// The number of the last report that was passed on; 0 at the begin of each connection.
-    said: Mutex<u64>,
-    /// Whether it is told what nodes elsewhere report for routers.
-    steers: AtomicBool,
-    news: tokio::sync::Mutex<watch::Receiver<u64>>,
-    outbox: Arc<Outbox>,
-}
-
-/// A relay keeps nothing: it confirms what control has confirmed.
-struct PassOn(Arc<Outbox>);
-
-impl Counting for PassOn {
-    fn count(&self, peer: &Peer, line: Arc<Statistics>, confirm: Confirm) -> Result<(), String> {
-        if line.node != peer.name {
-            return Err(format!("{} speaks for {}", peer.name, line.node));
-        }
-        self.0.push(line, Some(confirm));
-        Ok(())
-    }
-}
-
-impl Forward {
-    fn new(hub: &Arc<Hub>, reports_only: bool, patience: Patience) -> Forward {
-        let news = tokio::sync::Mutex::new(hub.news());
-        let outbox = Arc::new(Outbox::new(patience));
-        Forward {
-            hub: Arc::downgrade(hub),
-            reports_only,
-            said: Mutex::new(0),
-            steers: AtomicBool::new(false),
-            news,
-            outbox,
-        }
-    }
-
-    fn take(&self, line: Down) -> Result<(), String> {
-        let Some(hub) = self.hub.upgrade() else { return Err("the hub has ended".to_owned()) };
-        let head = hub.head();
-        match line {
-            _ if self.reports_only => {}
-            Down::Restart(restart) => {
-                let journal = hub.inner.lock().journal.clone().unwrap_or_default();
-                hub.begin(&journal, restart.at, restart.plan);
-            }
-            Down::Records(line) => {
-                if line.after != head.position {
-                    return Err(format!("records after {} came, not after {}", line.after, head.position));
-                }
-                let records: Vec<Record> = line.records.into_iter().map(Line::into_record).collect();
-                let mark = records.iter().fold(head, |mark, record| mark.then(record));
-                if mark.digest != line.digest {
-                    return Err(format!("the digest at {} is another one", mark.position));
-                }
-                hub.push(records);
-            }
-            Down::Welcome(welcome) => {
-                let mut inner = hub.inner.lock();
-                if inner.journal.as_deref() != Some(&welcome.journal) {
-                    // What follows is a restart, which sets the rest.
-                    inner.journal = Some(welcome.journal);
-                }
-            }
-            Down::Beat(beat) => {
-                if beat.is_current && beat.head == head.position {
-                    hub.inner.lock().confirmed = Some(Instant::now());
-                }
-                if hub.steered.receiver_count() > 0 && !self.steers.load(Ordering::Relaxed) {
-                    return Err("a router follows now, and wants to hear what all nodes report".to_owned());
-                }
-            }
-            Down::Leases(leases) => hub.grant(leases),
-            Down::Steered(line) => hub.steered_above(*line),
-            Down::Refused { .. } | Down::Counted(_) => {}
-        }
-        Ok(())
-    }
-}
-
-impl Node for Forward {
-    fn hello(&self) -> Hello {
-        *self.said.lock() = 0;
-        let hub = self.hub.upgrade();
-        // It costs what all nodes report, so only a relay that routers follow asks for it.
-        let steers = !self.reports_only && hub.as_ref().is_some_and(|hub| hub.steered.receiver_count() > 0);
-        self.steers.store(steers, Ordering::Relaxed);
-        let inner = hub.as_ref().map(|hub| hub.inner.lock());
-        Hello {
-            node: hub.as_ref().map(|hub| hub.name.clone()).unwrap_or_default(),
-            journal: inner.as_ref().and_then(|inner| inner.journal.clone()),
-            cursor: inner.as_ref().map(|inner| inner.head()).unwrap_or_default(),
-            reports_only: self.reports_only,
-            steers,
-            takes_leases: !self.reports_only,
-        }
-    }
-
-    fn told(&self, lines: Vec<Down>) -> Told<'_> {
-        Box::pin(async move { lines.into_iter().try_for_each(|line| self.take(line)) })
-    }
-
-    fn reports(&self) -> Vec<Report> {
-        let Some(hub) = self.hub.upgrade() else { return Vec::new() };
-        let inner = hub.inner.lock();
-        let mut said = self.said.lock();
-        let new = inner
-            .nodes
-            .values()
-            .filter(|known| known.is_from_below && known.number > *said && known.heard.elapsed() < SILENCE);
-        let reports = new.map(|known| known.report.clone()).collect();
-        *said = inner.reports;
-        reports
-    }
-
-    fn outbox(&self) -> Option<&Outbox> {
-        Some(&self.outbox)
-    }
-
-    fn has_news(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        Box::pin(async {
-            // Ends with the hub, and then there is nothing to say.
-            if self.news.lock().await.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        })
-    }
-
-    fn link(&self, link: Link<'_>) {
-        match link {
-            Link::Up(url) if self.reports_only => eprintln!("perigee: {url} is told of this control's nodes"),
-            Link::Up(url) => eprintln!("perigee: following {url}"),
-            Link::Down(url, why) => eprintln!("perigee: not connected with {url}: {why}"),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -870,7 +870,7 @@ const CHOICES: &[Key] = &[
     key(
         "ttl_by_status",
         Kind::Map { what: "a status (404), a class (5xx) or a range (500-503)", of: &TTL },
-        "The same by status, errors among them: { \"404\" = \"10s\", \"5xx\" = \"1s\" }.",
+        "The same by status, errors among them: { \"404\" = \"10s\", \"5xx\" = \"1s\" }. 0s: not stored, also not to answer when stale.",
     )
     .or("HTTP decides"),
     key(

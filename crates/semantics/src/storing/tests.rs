@@ -85,6 +85,25 @@ fn without_a_lifetime_a_validator_or_a_stale_window_decides() {
 }
 
 #[test]
+fn what_a_rule_keeps_for_no_time_by_its_status_is_not_stored_to_answer_when_stale() {
+    let none = Policy {
+        ttl: Some(0),
+        ttl_by_status: vec![(404..=404, 0), (300..=599, 9)],
+        stale_while_revalidate: Some(5),
+        stale_if_error: Some(5),
+        ..Policy::default()
+    };
+    for line in ["", "max-age=60"] {
+        check_with(&none, 404, &[(CC, line), ("ETag", "\"a\"")], Err(Refusal::RuleForStatus));
+        check_with(&none, 410, &[(CC, line)], Ok(()));
+        check_with(&none, 200, &[(CC, line)], Ok(()));
+    }
+    let for_silence = Policy { ttl_overrides: false, ..none };
+    check_with(&for_silence, 404, &[("ETag", "\"a\"")], Err(Refusal::RuleForStatus));
+    check_with(&for_silence, 404, &[(CC, "max-age=60")], Ok(()));
+}
+
+#[test]
 fn what_is_private_stays_private_whatever_the_rule() {
     let rule = Policy { ttl: Some(60), ttl_by_status: vec![(200..=299, 60)], ..Policy::default() };
     for policy in [&Policy::default(), &rule] {

@@ -7,7 +7,8 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 
 use super::*;
-use crate::feed::{Receipt, Relay, Steering, Vitals, follow};
+use crate::feed::dial::{Link, Told};
+use crate::feed::{Down, Hello, Receipt, Relay, Steering, Vitals, follow};
 use crate::memory::Memory;
 use crate::{Commit, Digest};
 use trust::testing::Authority;
@@ -239,7 +240,7 @@ async fn a_node_that_was_away_is_told_what_it_has_missed_whether_it_is_held_or_n
     drop(following);
     let position = write(&cluster.journal, texts(5..1_200)).await;
     cluster.hub.reaches(position).await;
-    cluster.hub.inner.lock().let_go(3);
+    cluster.hub.inner.lock().held.let_go(3);
     let _following = edge.follow(&[&cluster.url]);
     has_receipt(&cluster.hub, "fra-1", position).await;
     let seen = edge.recorded();
@@ -260,7 +261,7 @@ async fn a_node_behind_what_is_kept_or_with_another_digest_begins_anew() {
     // The journal is trimmed past its cursor meanwhile.
     let position = write(&cluster.journal, texts(50..100)).await;
     cluster.hub.reaches(position).await;
-    cluster.hub.inner.lock().let_go(0);
+    cluster.hub.inner.lock().held.let_go(0);
     cluster.journal.trim(position).await.unwrap();
     let following = edge.follow(&[&cluster.url]);
     let seen = edge.reaches(|state| state.restarts.len() == 2).await;
@@ -328,7 +329,7 @@ async fn nodes_behind_a_relay_are_told_and_heard_as_if_there_were_none() {
     let position = write(&cluster.journal, texts(20..40)).await;
     let _following = Running(tokio::spawn(follow(node, dialer)));
     hub.reaches(position).await;
-    hub.inner.lock().let_go(2);
+    hub.inner.lock().held.let_go(2);
     let _following_relay = edges.clone().map(|edge| edge.follow(&[&url]));
     for edge in &edges {
         has_receipt(&cluster.hub, &edge.identity.peer().name, position).await;
