@@ -289,6 +289,68 @@ fn edges_tell_a_router_what_they_think_of_each_other() {
 }
 
 #[test]
+fn ways_between_pops_are_shown_and_a_pop_that_is_not_where_it_is_said_to_be_is_told() {
+    let shape = Shape { etcd: 0, controls: 1, edges: 1, relayed: 0, disks: false };
+    let mut cluster = Cluster::start(Path::new(PERIGEE), shape);
+    cluster.start_edge_in("two");
+    cluster.start_router(None);
+    let admin = cluster.routers()[0].admin.unwrap();
+    let mesh = |more: &[&str]| {
+        let output =
+            Command::new(PERIGEE).args(["mesh", "--router", &admin.to_string()]).args(more).output().unwrap();
+        (
+            output.status.success(),
+            String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap(),
+        )
+    };
+    let (is_good, text) = mesh(&[]);
+    assert!(is_good && text.starts_with("no ways are known"), "{text}");
+
+    // The edge of the second PoP probes that of the first, on this machine: nothing of that is 360 km away.
+    let edges = TWO.replace("192.0.2.1", "127.0.0.1").replace("192.0.2.2", "127.0.0.2");
+    let port = cluster.edges()[0].address.port();
+    let wrong = edges.replace("kind = \"off\"", &format!("port = {port}"));
+    cluster.apply(&wrong);
+    let way = || {
+        let (status, text) = http(admin, "GET", "/v1/mesh?pop=two", "", "");
+        let body = text.split_once("\r\n\r\n").filter(|_| status == 200).unwrap().1;
+        serde_json::from_str::<serde_json::Value>(body).unwrap()["ways"][0].clone()
+    };
+    cluster.wait("the way is found to be faster than light", || way()["fault"].is_string());
+    let found = way();
+    assert_eq!(
+        (&found["pops"], &found["km"]),
+        (&serde_json::json!(["one", "two"]), &serde_json::json!(366.0))
+    );
+    assert!((0.001..2.66).contains(&found["rtt_ms"].as_f64().unwrap()), "{found}");
+    let fault = found["fault"].as_str().unwrap();
+    assert!(
+        fault.starts_with("PoPs one and two cannot both be where their locations say (lines 1 and 5)"),
+        "{fault}"
+    );
+    let (_, text) = mesh(&[]);
+    assert!(
+        text.contains("\none two  ") && text.contains("  faster than light\n\nPoPs one and two "),
+        "{text}"
+    );
+    let log = cluster.routers()[0].log();
+    assert_eq!(log.matches("cannot both be where their locations say").count(), 1, "{log}");
+    assert_eq!(metric(admin, "perigee_router_pop_pairs_faster_than_light"), Some(1.0));
+    let (is_good, text) = mesh(&["--pop", "two", "--json"]);
+    assert!(is_good && text.contains("\"fault\": \"PoPs one and two cannot both be"), "{text}");
+    let (is_good, text) = mesh(&["--pop", "three"]);
+    assert!(!is_good && text.contains("no PoP is called \"three\""), "{text}");
+
+    // It is put right, and nothing is wrong any more.
+    cluster.make_stable();
+    cluster.apply(&wrong.replace("AMS", "FRA"));
+    cluster.wait("the way is as long as it can be", || way()["km"] == 0.0 && way()["fault"].is_null());
+    assert_eq!(metric(admin, "perigee_router_pop_pairs_faster_than_light"), Some(0.0));
+    let log = cluster.routers()[0].log();
+    assert_eq!(log.matches("cannot both be where their locations say").count(), 1, "{log}");
+}
+
+#[test]
 fn a_router_alone_takes_samples_from_who_has_its_token() {
     let scratch = Scratch::new("samples");
     let config = scratch.0.join("cluster.toml");

@@ -3,6 +3,7 @@
 //!
 //! Each address is looked at from three other PoPs, always the same ones, by every node there. What an observer says is *down* or *up*,
 //! after as many probes as in [`crate::health`]. One that sees most of what it looks at down says nothing: it is cut off itself.
+//! With it goes the least round trip of the probes, which says how long the way between two PoPs is.
 
 use std::collections::HashMap;
 use std::hash::Hasher;
@@ -20,14 +21,30 @@ use crate::health::Sight;
 use crate::probe::{Seen, Targets, probe_all};
 
 /// PoPs that look at an address.
-const OBSERVERS: usize = 3;
+pub(crate) const OBSERVERS: usize = 3;
 /// What probes may have seen and nobody has looked at yet.
 const SEEN_MAX: usize = 256;
 
 /// An observer that runs; dropping it ends it.
 pub struct Observing {
     targets: watch::Sender<Targets>,
-    sights: Arc<Mutex<HashMap<IpAddr, Sight>>>,
+    looked: Arc<Mutex<HashMap<IpAddr, Looked>>>,
+}
+
+/// What was seen of an address.
+#[derive(Debug, Default)]
+struct Looked {
+    sight: Sight,
+    /// The least that was not told yet.
+    rtt_us: Option<u32>,
+}
+
+impl Looked {
+    /// Returns whether it is down or up now, and was not.
+    fn step(&mut self, seen: Seen, now_ms: u64) -> bool {
+        self.rtt_us = self.rtt_us.into_iter().chain(seen.rtt_us).min();
+        self.sight.step(seen.good, now_ms)
+    }
 }
 
 impl Observing {
@@ -38,8 +55,8 @@ impl Observing {
     pub fn start(changed: impl Fn() + Send + 'static) -> std::io::Result<Observing> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (targets, looked_at) = watch::channel(Targets::default());
-        let sights: Arc<Mutex<HashMap<IpAddr, Sight>>> = Arc::default();
-        let noted = Arc::clone(&sights);
+        let looked: Arc<Mutex<HashMap<IpAddr, Looked>>> = Arc::default();
+        let noted = Arc::clone(&looked);
         std::thread::Builder::new().name("observe".into()).spawn(move || {
             runtime.block_on(async {
                 let (seen_in, mut seen_out) = mpsc::channel::<Seen>(SEEN_MAX);
@@ -48,7 +65,7 @@ impl Observing {
                     while let Some(seen) = seen_out.recv().await {
                         let now_ms = started.elapsed().as_millis() as u64;
                         // It is looked at no longer, if it isn't there.
-                        let step = |sight: &mut Sight| sight.step(seen.good, now_ms);
+                        let step = |looked: &mut Looked| looked.step(seen, now_ms);
                         if noted.lock().get_mut(&seen.edge).is_some_and(step) {
                             changed();
                         }
@@ -60,16 +77,16 @@ impl Observing {
                 }
             });
         })?;
-        Ok(Observing { targets, sights })
+        Ok(Observing { targets, looked })
     }
 
     /// Looks at what a node of this PoP is to look at from now on.
     pub fn look_at(&self, routing: &Routing, pop: &str) {
         let edges = targets_of(routing, pop);
         {
-            let mut sights = self.sights.lock();
-            sights.retain(|edge, _| edges.contains(edge));
-            edges.iter().for_each(|edge| _ = sights.entry(*edge).or_default());
+            let mut looked = self.looked.lock();
+            looked.retain(|edge, _| edges.contains(edge));
+            edges.iter().for_each(|edge| _ = looked.entry(*edge).or_default());
         }
         let new = Targets { edges, settings: routing.probe };
         self.targets.send_if_modified(|now| {
@@ -79,14 +96,19 @@ impl Observing {
         });
     }
 
-    /// What is to be said of each address; nothing by who is cut off.
-    pub fn votes(&self) -> Vec<Vote> {
-        let sights = self.sights.lock();
-        let down = sights.values().filter(|sight| sight.is_down()).count();
-        if sights.len() > 1 && down * 2 > sights.len() {
+    /// What is to be said of each address; nothing by who is cut off. Round trips are said once.
+    pub fn take_votes(&self) -> Vec<Vote> {
+        let mut looked = self.looked.lock();
+        let down = looked.values().filter(|one| one.sight.is_down()).count();
+        if looked.len() > 1 && down * 2 > looked.len() {
             return Vec::new();
         }
-        sights.iter().map(|(edge, sight)| Vote { edge: *edge, down: sight.is_down() }).collect()
+        let vote = |(edge, one): (&IpAddr, &mut Looked)| Vote {
+            edge: *edge,
+            down: one.sight.is_down(),
+            rtt_us: one.rtt_us.take(),
+        };
+        looked.iter_mut().map(vote).collect()
     }
 }
 
@@ -149,13 +171,29 @@ mod tests {
         let mut routing = routing(4);
         routing.probe.kind = model::routing::ProbeKind::Off;
         observing.look_at(&routing, "p0");
-        let all = observing.votes().len();
-        assert!(all > 0 && observing.votes().iter().all(|vote| !vote.down));
-        for (index, sight) in observing.sights.lock().values_mut().enumerate() {
+        let all = observing.take_votes().len();
+        assert!(all > 0 && observing.take_votes().iter().all(|vote| !vote.down));
+        for (index, looked) in observing.looked.lock().values_mut().enumerate() {
             if index * 2 <= all {
-                (0..2).for_each(|_| _ = sight.step(false, 0));
+                (0..2).for_each(|_| _ = looked.sight.step(false, 0));
             }
         }
-        assert!(observing.votes().is_empty());
+        assert!(observing.take_votes().is_empty());
+    }
+
+    #[test]
+    fn the_least_round_trip_is_said_once() {
+        let observing = Observing::start(|| {}).unwrap();
+        let mut routing = routing(2);
+        routing.probe.kind = model::routing::ProbeKind::Off;
+        observing.look_at(&routing, "p0");
+        let edge: IpAddr = "192.0.2.1".parse().unwrap();
+        let said = || observing.take_votes().iter().find(|vote| vote.edge == edge).unwrap().rtt_us;
+        assert_eq!(said(), None);
+        for rtt_us in [Some(900), None, Some(700), Some(800)] {
+            let seen = Seen { edge, good: rtt_us.is_some(), rtt_us };
+            observing.looked.lock().get_mut(&edge).unwrap().step(seen, 0);
+        }
+        assert_eq!([said(), said()], [Some(700), None]);
     }
 }

@@ -37,6 +37,7 @@ use crate::health::EdgeHealth;
 use crate::http::{self, Answer, Request};
 use crate::location::{Location, UNKNOWN};
 use crate::measure::{MeasureCounters, Measurements};
+use crate::mesh::{Mesh, Ways};
 use crate::probe::{Seen, Targets, probe_all};
 use crate::respond::{Counters, FLAPPING_TTL, Now, PopAnswers, Responder, State, Transport};
 use crate::selfcheck::{self, SelfCheck};
@@ -73,7 +74,7 @@ const SOCKET_BYTES: usize = 1 << 20;
 pub struct Settings {
     /// Addresses for queries, by UDP and TCP. Port 0 takes a free one.
     pub listen: Vec<SocketAddr>,
-    /// Address of `/healthz`, `/metrics`, `/v1/route` and `/v1/samples`.
+    /// Address of `/healthz`, `/metrics`, `/v1/route`, `/v1/mesh` and `/v1/samples`.
     pub admin: Option<SocketAddr>,
     /// Addresses where HTTP requests are redirected to the closest PoP, and `/v1/route` is answered.
     pub http: Vec<SocketAddr>,
@@ -156,6 +157,8 @@ struct Shared {
     counters: Vec<Arc<Counters>>,
     plan: PlanCounters,
     measured: MeasureCounters,
+    /// As of some seconds ago.
+    mesh: Mutex<Arc<Ways>>,
     probing: Mutex<HashMap<IpAddr, bool>>,
     token: Option<String>,
     started: Instant,
@@ -180,6 +183,7 @@ struct PlanCounters {
     votes: AtomicU64,
     grey: AtomicU64,
     relieved: AtomicU64,
+    too_fast: AtomicU64,
     unwell: AtomicU64,
 }
 
@@ -224,6 +228,7 @@ impl Router {
             counters: (0..=udp.len()).map(|_| Arc::default()).collect(),
             plan: PlanCounters { serial: u64::from(planner.serial).into(), ..PlanCounters::default() },
             measured: MeasureCounters::default(),
+            mesh: Mutex::new(Arc::new(Ways::none(&planner.world))),
             probing: Mutex::default(),
             token: settings.token.clone(),
             started: Instant::now(),
@@ -527,11 +532,12 @@ fn answer_admin(shared: &Shared, news: &mpsc::SyncSender<News>, request: &Reques
         ("GET" | "HEAD", "/healthz") => Answer::text(200, "ok\n"),
         ("GET" | "HEAD", "/metrics") => Answer::text(200, render(shared)),
         ("GET" | "HEAD", "/v1/route") => answer_route(shared, request, None),
+        ("GET" | "HEAD", "/v1/mesh") => answer_mesh(shared, request),
         ("POST", "/v1/samples") => answer_samples(shared, news, request),
-        (_, "/healthz" | "/metrics" | "/v1/route" | "/v1/samples") => {
+        (_, "/healthz" | "/metrics" | "/v1/route" | "/v1/mesh" | "/v1/samples") => {
             Answer::text(405, "wanted GET, and POST for /v1/samples\n")
         }
-        _ => Answer::text(404, "here are /healthz, /metrics, /v1/route and /v1/samples\n"),
+        _ => Answer::text(404, "here are /healthz, /metrics, /v1/route, /v1/mesh and /v1/samples\n"),
     }
 }
 
@@ -611,6 +617,18 @@ fn answer_route(shared: &Shared, request: &Request, asker: Option<IpAddr>) -> An
     Answer::json(200, &explain::ranking(&state.world, ip, &state.world.rank_client(ip, &group, &state.view)))
 }
 
+/// How long the ways between PoPs are: `?pop=NAME` of one of them alone.
+fn answer_mesh(shared: &Shared, request: &Request) -> Answer {
+    let (ways, pop) = (Arc::clone(&shared.mesh.lock()), request.parameter("pop"));
+    match ways.as_json(pop.as_deref()) {
+        Some(body) => Answer::json(200, &body),
+        None => {
+            let error = format!("no PoP is called {:?}", pop.unwrap_or_default());
+            Answer::json(404, &serde_json::json!({ "error": error, "wanted": "the name of a [[pop]]" }))
+        }
+    }
+}
+
 /// What `POST /v1/samples` takes.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -664,7 +682,7 @@ fn tell(
 /// A family of one metric: name, what it says, its kind, and where it is counted.
 type Family = (&'static str, &'static str, &'static str, fn(&Shared) -> &AtomicU64);
 
-static FAMILIES: [Family; 20] = [
+static FAMILIES: [Family; 21] = [
     ("perigee_router_states_total", "States that came into force.", "counter", |shared| &shared.plan.states),
     ("perigee_router_reloads_total", "Changed files that came into force.", "counter", |shared| {
         &shared.plan.reloads
@@ -714,6 +732,12 @@ static FAMILIES: [Family; 20] = [
         "PoPs that answer probes, and most beacons do not reach.",
         "gauge",
         |shared| &shared.plan.grey,
+    ),
+    (
+        "perigee_router_pop_pairs_faster_than_light",
+        "Pairs of PoPs that are nearer to each other than their locations say, as edges' probes show.",
+        "gauge",
+        |shared| &shared.plan.too_fast,
     ),
     (
         "perigee_router_cells_moved",
@@ -814,6 +838,7 @@ struct Planner {
     serial: u32,
     health: HashMap<IpAddr, EdgeHealth>,
     measurements: Measurements,
+    mesh: Mesh,
     demand: Demand,
     greys: Greys,
     config_seen: Option<SystemTime>,
@@ -836,6 +861,7 @@ impl Planner {
         let mut planner = Planner {
             settings: settings.clone(),
             report,
+            mesh: Mesh::new(&world),
             world,
             signer: None,
             serial,
@@ -927,6 +953,13 @@ impl Planner {
         moved || !changed.is_empty()
     }
 
+    /// Looks at the ways between PoPs.
+    fn look_at_mesh(&mut self) -> Ways {
+        let (ways, sentences) = self.mesh.look(self.now_ms());
+        sentences.iter().for_each(|sentence| (self.report)(sentence));
+        ways
+    }
+
     /// Takes what a node says; returns how many edges went or came by it.
     fn steered(&mut self, node: &str, pop: &str, steering: &Steering, counters: &MeasureCounters) -> u64 {
         let (world, now) = (Arc::clone(&self.world), self.now_ms());
@@ -954,7 +987,10 @@ impl Planner {
         }
         let mut changes = 0;
         let known = |edge: &IpAddr| world.pops.iter().any(|pop| pop.edges.contains(edge));
-        for Vote { edge, down } in &steering.votes {
+        for vote @ Vote { edge, down, .. } in &steering.votes {
+            if let Some(own) = own {
+                self.mesh.take(own, vote, now);
+            }
             let is_known = self.health.contains_key(edge) || known(edge);
             if is_known && self.health.entry(*edge).or_default().vote(observer_id(node), *down, now) {
                 self.tell_change(*edge);
@@ -1073,6 +1109,7 @@ impl Planner {
             self.demand.forget();
             self.greys.forget();
             self.world = Arc::new(world);
+            self.mesh = Mesh::new(&self.world);
         }
         let edges: Vec<IpAddr> = snapshot.routing.pops.iter().flat_map(|pop| pop.edges.clone()).collect();
         self.health.retain(|edge, _| edges.contains(edge));
@@ -1166,7 +1203,7 @@ fn run_plan(
     let mut balanced = Instant::now();
     let mut answers = Vec::new();
     while !shared.stop.load(Ordering::Relaxed) {
-        let (mut dirty, mut reloaded) = (false, false);
+        let (mut dirty, mut reloaded, mut looks_at_mesh) = (false, false, false);
         let mut next = news.recv_timeout(STOP_LOOK).ok();
         while let Some(one) = next {
             match one {
@@ -1203,6 +1240,7 @@ fn run_plan(
             if balanced.elapsed().as_millis() as u64 >= demand::LOOK_MS {
                 balanced = Instant::now();
                 dirty |= planner.look();
+                looks_at_mesh = true;
             }
             if planner.measurements.is_new && measured.elapsed() >= MEASURED_EVERY {
                 measured = Instant::now();
@@ -1216,6 +1254,11 @@ fn run_plan(
                 *now = new;
                 changed
             });
+        }
+        if looks_at_mesh || reloaded {
+            let ways = planner.look_at_mesh();
+            shared.plan.too_fast.store(ways.too_fast_count() as u64, Ordering::Relaxed);
+            *shared.mesh.lock() = Arc::new(ways);
         }
         if dirty || reloaded {
             let state = planner.state();
