@@ -96,15 +96,16 @@ impl Route {
         let world = World::new(pops, Arc::new(location));
         let view = View { down, ..View::default() };
         let ranking = world.rank_client(self.ip, &group, &view);
+        let spare = router::server::spare_of(&snapshot, &world, &ranking, &group, &view);
         let text = if self.json {
-            format!("{:#}\n", router::explain::ranking(&world, self.ip, &ranking))
+            format!("{:#}\n", router::explain::ranking(&world, self.ip, &ranking, spare))
         } else {
-            self.as_text(&world, &ranking)
+            self.as_text(&world, &ranking, spare)
         };
         crate::print(&text)
     }
 
-    fn as_text(&self, world: &World, ranking: &Ranking) -> String {
+    fn as_text(&self, world: &World, ranking: &Ranking, spare: Option<u16>) -> String {
         let mut text = String::new();
         let cell = world.location.cells()[usize::from(ranking.cell)];
         match ranking.cell {
@@ -120,9 +121,17 @@ impl Route {
                 ));
             }
         }
+        let first = ranking.order.first().map_or("", |first| &*world.pops[usize::from(first.pop)].name);
         for (place, one) in ranking.order.iter().enumerate() {
             let pop = &world.pops[usize::from(one.pop)];
-            let why = if place == 0 { format!("  chosen: {}", why_in_words(ranking)) } else { String::new() };
+            let why = match place {
+                0 => format!("  chosen: {}", why_in_words(ranking)),
+                _ if spare == Some(one.pop) => {
+                    let ms = world.spare_ms(ranking.order[0].pop, one.pop, f64::INFINITY).unwrap_or_default();
+                    format!("  spare: the nearest to {first}, {ms:.0} ms away")
+                }
+                _ => String::new(),
+            };
             let extra =
                 if one.extra_ms > 0.0 { format!(" + {:.0} ms bias", one.extra_ms) } else { String::new() };
             let wait = match (&pop.cname, ranking.cell) {
