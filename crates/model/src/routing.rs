@@ -29,7 +29,8 @@ pub const BIAS: Bound<Duration> = bound(Duration::ZERO, Duration::ZERO, Duration
 /// Percent of all visitors that a PoP may be given.
 pub const SHARE_PERCENT: std::ops::RangeInclusive<i64> = 1..=100;
 /// How much farther a PoP's spare may be, as a visitor's wait by distance.
-pub const SPARE_WITHIN: std::ops::RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(1);
+pub const SPARE_WITHIN: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(1)..=Duration::from_secs(1);
 
 /// A place on the earth, in degrees.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -327,7 +327,7 @@ mod tests {
         assert_eq!(full(60.0, 15.0, 20_000), [false, true, false], "more than nine tenths");
         assert_eq!(full(60.0, 5.0, 30_000), [false; 3], "of nobody's within these");
         assert_eq!(full(95.0, 5.0, 40_000), [true, false, false], "by its own visitors");
-        assert_eq!(full(125.0, 5.0, 50_000), [true, false, false], "Paris takes what Frankfurt can't, or Amsterdam its part");
+        assert_eq!(full(125.0, 5.0, 50_000), [true, false, false], "what is moved counts where it is");
     }
 
     #[test]

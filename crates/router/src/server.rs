@@ -1000,7 +1000,11 @@ impl Planner {
         });
         let state = State {
             tables: zone.groups.iter().map(|group| Table::build(&self.world, group, &view)).collect(),
-            spares: zone.groups.iter().map(|group| spares_of(&self.snapshot, &self.world, group, &view)).collect(),
+            spares: zone
+                .groups
+                .iter()
+                .map(|group| spares_of(&self.snapshot, &self.world, group, &view))
+                .collect(),
             snapshot: Arc::clone(&self.snapshot),
             view,
             pops: pops.collect(),
@@ -1127,7 +1131,13 @@ fn spares_of(snapshot: &Snapshot, world: &World, group: &[u16], view: &View) -> 
 }
 
 /// The spare of the first PoP of a ranking within `group`, if its answers have one.
-pub fn spare_of(snapshot: &Snapshot, world: &World, ranking: &Ranking, group: &[u16], view: &View) -> Option<u16> {
+pub fn spare_of(
+    snapshot: &Snapshot,
+    world: &World,
+    ranking: &Ranking,
+    group: &[u16],
+    view: &View,
+) -> Option<u16> {
     let first = ranking.order.first()?.pop;
     spares_of(snapshot, world, group, view)[usize::from(first)]
 }

@@ -342,7 +342,9 @@ impl World {
         let (from, to) = (self.units[usize::from(pop)]?, self.units[usize::from(other)]?);
         // The chord is never longer than the arc, and takes no arc sine: most are farther.
         let chord_most = within_ms * PRIOR_KM_PER_MS / EARTH_KM;
-        if pop == other || (0..3).map(|axis| (from[axis] - to[axis]).powi(2)).sum::<f64>() > chord_most.powi(2) {
+        if pop == other
+            || (0..3).map(|axis| (from[axis] - to[axis]).powi(2)).sum::<f64>() > chord_most.powi(2)
+        {
             return None;
         }
         let ms = km_between(from, to) / PRIOR_KM_PER_MS + self.pops[usize::from(other)].bias_ms;

@@ -306,7 +306,7 @@ static DNS: Table = Table {
         key(
             "spare_within",
             Kind::Time { min: *routing::SPARE_WITHIN.start(), max: *routing::SPARE_WITHIN.end() },
-            "An answer also has, last, an address of the PoP nearest to the chosen one, where visitors wait no longer than this more by distance: browsers try it when the chosen PoP cannot be reached. But most resolvers change the order, so that it also gets a part of the visitors.",
+            "An answer also has, last, an address of the PoP nearest to the chosen one, if visitors wait at most so much longer there by distance: browsers try it when the chosen PoP cannot be reached. Resolvers change the order, so it gets a part of the visitors all the time.",
         )
         .or("no such address"),
         key("dnssec", Kind::Bool, "Whether answers are signed (ECDSA P-256). The parent needs the DS record that `perigee router` shows.")

@@ -142,16 +142,16 @@ fn a_spares_address_comes_last_and_is_one_of_all_in_turn() {
         let message = Message::from_octets(&out[..]).unwrap();
         assert_eq!(message.header().tc(), false);
         let records = message.answer().unwrap().map(|record| record.unwrap());
-        let lines = records.map(|record| match record.to_record::<AllRecordData<_, _>>().unwrap().unwrap().data() {
-            AllRecordData::Rrsig(_) => "signature".to_owned(),
-            data => data.to_string(),
-        });
+        let lines =
+            records.map(|record| match record.to_record::<AllRecordData<_, _>>().unwrap().unwrap().data() {
+                AllRecordData::Rrsig(_) => "signature".to_owned(),
+                data => data.to_string(),
+            });
         (lines.collect::<Vec<_>>(), scope)
     };
     let at = |address| Ask { subnet: Some((address, 24)), ..Ask::default() };
     let (fra, nrt) = (at("10.1.5.0"), at("10.2.5.0"));
-    let turns: Vec<_> =
-        (0..4).map(|_| asked("shop.cdn.example", rtype::A, &fra, Transport::Udp).0).collect();
+    let turns: Vec<_> = (0..4).map(|_| asked("shop.cdn.example", rtype::A, &fra, Transport::Udp).0).collect();
     for turn in &turns {
         let (own, spare) = turn.split_at(2);
         assert_eq!(spare, ["198.51.100.1"], "{turn:?}");

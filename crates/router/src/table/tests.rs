@@ -188,7 +188,11 @@ fn a_spare_is_the_nearest_pop_that_visitors_are_sent_to_anyway() {
     assert_eq!(spares(15.0, &default, &[0, 1, 2, 3], &|_| {}), [Some(2), Some(2), Some(1), None]);
     assert_eq!(spares(10.0, &default, &[0, 1, 2, 3], &|_| {}), [Some(2), Some(2), Some(1), None]);
     assert_eq!(spares(7.0, &default, &[0, 1, 2, 3], &|_| {}), [None, Some(2), Some(1), None]);
-    assert_eq!(spares(15.0, &default, &[0, 1, 3], &|_| {}), [Some(1), Some(0), None, None], "within the fence");
+    assert_eq!(
+        spares(15.0, &default, &[0, 1, 3], &|_| {}),
+        [Some(1), Some(0), None, None],
+        "within the fence"
+    );
     assert_eq!(of_all(&|pops| pops[2].drain = true), Some(1));
     assert_eq!(of_all(&|pops| pops[2].last_resort = true), Some(1));
     assert_eq!(of_all(&|pops| pops[2].share = Some(20)), Some(1));
@@ -201,7 +205,11 @@ fn a_spare_is_the_nearest_pop_that_visitors_are_sent_to_anyway() {
     assert_eq!(with(View { down: vec![false, false, true], ..View::default() }), Some(1));
     assert_eq!(with(View { share: vec![1.0, 1.0, 0.5], ..View::default() }), Some(1), "on its way back");
     assert_eq!(with(View { full: vec![false, false, true], ..View::default() }), Some(1));
-    assert_eq!(with(View { down: vec![true, false, true, true], ..View::default() }), None, "nothing is believed");
+    assert_eq!(
+        with(View { down: vec![true, false, true, true], ..View::default() }),
+        None,
+        "nothing is believed"
+    );
     let own = with(View { down: vec![true], ..View::default() });
     assert_eq!(own, Some(2), "nobody is sent there, so it may have one");
 }

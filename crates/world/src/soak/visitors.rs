@@ -299,8 +299,7 @@ impl Visitor {
 async fn connect(address: SocketAddr) -> Result<SendRequest<Full<Bytes>>, String> {
     let stream = timeout(CONNECT_PATIENCE, TcpStream::connect(address)).await;
     let stream = stream.map_err(|_| "no connection in time")?.map_err(|error| error.to_string())?;
-    let (sender, driver) =
-        http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+    let (sender, driver) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
     tokio::spawn(driver);
     Ok(sender)
 }

@@ -192,7 +192,7 @@ fn what_cannot_be_routed_is_refused_with_its_place() {
         "pops = [\"eo\"]",
         "38: pops: no PoP and no region has the name \"eo\" (did you mean \"eu\"?)",
     );
-    check("\"15ms\"", "\"2s\"", "26: spare_within is \"2s\"; it may be 1ms to 1s ()");
+    check("\"15ms\"", "\"2s\"", "26: spare_within is \"2s\"; it may be \"1ms\" to \"1s\" ()");
     check(
         "\"ns1.cdn.example\" = \"192.0.2.53\"",
         "\"ns1.cdn.example\" = []",
