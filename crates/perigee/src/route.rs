@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use model::Pop;
@@ -100,12 +101,19 @@ impl Route {
         let text = if self.json {
             format!("{:#}\n", router::explain::ranking(&world, self.ip, &ranking, spare))
         } else {
-            self.as_text(&world, &ranking, spare)
+            let within = snapshot.routing.dns.as_ref().and_then(|dns| dns.spare_within);
+            self.as_text(&world, &ranking, spare, within)
         };
         crate::print(&text)
     }
 
-    fn as_text(&self, world: &World, ranking: &Ranking, spare: Option<u16>) -> String {
+    fn as_text(
+        &self,
+        world: &World,
+        ranking: &Ranking,
+        spare: Option<u16>,
+        spare_within: Option<Duration>,
+    ) -> String {
         let mut text = String::new();
         let cell = world.location.cells()[usize::from(ranking.cell)];
         match ranking.cell {
@@ -149,6 +157,9 @@ impl Route {
                 line => format!("{}:{line}", self.config.display()),
             };
             text.push_str(&format!("{}. {:<12}{wait}  ({said}){why}\n", place + 1, pop.name));
+        }
+        if let Some(within) = spare_within.filter(|_| spare.is_none()) {
+            text.push_str(&format!("no spare: none that can be one is within {within:?} of {first}\n"));
         }
         if !world.location.attribution.is_empty() {
             text.push_str(&format!("location data: {}\n", world.location.attribution));

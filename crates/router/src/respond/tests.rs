@@ -140,7 +140,7 @@ fn a_spares_address_comes_last_and_is_one_of_all_in_turn() {
         assert!(responder.respond(&state, &query(name, rtype, how), from, transport, NOW, &mut out));
         let scope = subnet(&out).map(|(_, _, scope)| scope);
         let message = Message::from_octets(&out[..]).unwrap();
-        assert_eq!(message.header().tc(), false);
+        assert!(!message.header().tc());
         let records = message.answer().unwrap().map(|record| record.unwrap());
         let lines =
             records.map(|record| match record.to_record::<AllRecordData<_, _>>().unwrap().unwrap().data() {
