@@ -317,13 +317,14 @@ impl World {
 
     /// The spare of each PoP: the nearest other one of `group` that is no farther from it than `within_ms`, whose address stands last in its
     /// answers. It is the same for all visitors of a PoP, wherever they are, as none of them is farther from it by more than that. `None` for a
-    /// PoP without one. A spare is up, with all its visitors back, neither drained, a last resort, for a share nor another CDN, and has room; where nothing
-    /// is believed there is none.
+    /// PoP without one. A spare is up, with all its visitors back, neither drained, a last resort, for a share nor another CDN, and has room; where
+    /// nothing is believed it must look up.
     pub fn spares(&self, group: &[u16], view: &View, within_ms: f64) -> Vec<Option<u16>> {
         let Usable { mut best, why, .. } = self.usable(group, view);
         let is_full = |pop: u16| view.full.get(usize::from(pop)).copied().unwrap_or(false);
         best.retain(|pop| {
-            why == Why::Distance
+            matches!(why, Why::Distance | Why::FailedOpen)
+                && !view.down.get(usize::from(*pop)).copied().unwrap_or(false)
                 && self.pops[usize::from(*pop)].share.is_none()
                 && share(view, *pop) >= 1.0
                 && !is_full(*pop)

@@ -207,8 +207,8 @@ fn a_spare_is_the_nearest_pop_that_visitors_are_sent_to_anyway() {
     assert_eq!(with(View { full: vec![false, false, true], ..View::default() }), Some(1));
     assert_eq!(
         with(View { down: vec![true, false, true, true], ..View::default() }),
-        None,
-        "nothing is believed"
+        Some(1),
+        "nothing is believed, but this one looks up"
     );
     let own = with(View { down: vec![true], ..View::default() });
     assert_eq!(own, Some(2), "nobody is sent there, so it may have one");
