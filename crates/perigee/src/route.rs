@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use model::Pop;
@@ -96,15 +97,23 @@ impl Route {
         let world = World::new(pops, Arc::new(location));
         let view = View { down, ..View::default() };
         let ranking = world.rank_client(self.ip, &group, &view);
+        let spare = router::server::spare_of(&snapshot, &world, &ranking, &group, &view);
         let text = if self.json {
-            format!("{:#}\n", router::explain::ranking(&world, self.ip, &ranking))
+            format!("{:#}\n", router::explain::ranking(&world, self.ip, &ranking, spare))
         } else {
-            self.as_text(&world, &ranking)
+            let within = snapshot.routing.dns.as_ref().and_then(|dns| dns.spare_within);
+            self.as_text(&world, &ranking, spare, within)
         };
         crate::print(&text)
     }
 
-    fn as_text(&self, world: &World, ranking: &Ranking) -> String {
+    fn as_text(
+        &self,
+        world: &World,
+        ranking: &Ranking,
+        spare: Option<u16>,
+        spare_within: Option<Duration>,
+    ) -> String {
         let mut text = String::new();
         let cell = world.location.cells()[usize::from(ranking.cell)];
         match ranking.cell {
@@ -120,9 +129,17 @@ impl Route {
                 ));
             }
         }
+        let first = ranking.order.first().map_or("", |first| &*world.pops[usize::from(first.pop)].name);
         for (place, one) in ranking.order.iter().enumerate() {
             let pop = &world.pops[usize::from(one.pop)];
-            let why = if place == 0 { format!("  chosen: {}", why_in_words(ranking)) } else { String::new() };
+            let why = match place {
+                0 => format!("  chosen: {}", why_in_words(ranking)),
+                _ if spare == Some(one.pop) => {
+                    let ms = world.spare_ms(ranking.order[0].pop, one.pop, f64::INFINITY).unwrap_or_default();
+                    format!("  spare: the nearest to {first}, {ms:.0} ms away")
+                }
+                _ => String::new(),
+            };
             let extra =
                 if one.extra_ms > 0.0 { format!(" + {:.0} ms bias", one.extra_ms) } else { String::new() };
             let wait = match (&pop.cname, ranking.cell) {
@@ -140,6 +157,9 @@ impl Route {
                 line => format!("{}:{line}", self.config.display()),
             };
             text.push_str(&format!("{}. {:<12}{wait}  ({said}){why}\n", place + 1, pop.name));
+        }
+        if let Some(within) = spare_within.filter(|_| spare.is_none()) {
+            text.push_str(&format!("no spare: none that can be one is within {within:?} of {first}\n"));
         }
         if !world.location.attribution.is_empty() {
             text.push_str(&format!("location data: {}\n", world.location.attribution));

@@ -4,9 +4,9 @@
 
 use std::cell::Cell;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use world::cluster::{Cluster, Shape};
@@ -22,6 +22,21 @@ struct Answer {
 
 /// Asks for the addresses of a name, by TCP; `None` while nobody answers.
 fn ask(router: SocketAddr, name: &str) -> Option<Answer> {
+    let answer = message(router, name)?;
+    let has_answer = answer[7] > 0;
+    let address = answer.last_chunk::<4>().filter(|_| has_answer).map(|bytes| Ipv4Addr::from(*bytes));
+    Some(Answer { code: answer[3] & 0xf, address })
+}
+
+/// All addresses of a name, in the order of the answer, which has nothing else.
+fn addresses(router: SocketAddr, name: &str) -> Vec<String> {
+    let answer = message(router, name).unwrap();
+    // Header, question, and records of 16 bytes, of which the last four are the address.
+    let records = answer[12 + name.len() + 2 + 4..].chunks(16);
+    records.map(|record| Ipv4Addr::from(*record.last_chunk::<4>().unwrap()).to_string()).collect()
+}
+
+fn message(router: SocketAddr, name: &str) -> Option<Vec<u8>> {
     let mut query = vec![0, 7, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     for label in name.split('.') {
         query.push(label.len() as u8);
@@ -36,9 +51,7 @@ fn ask(router: SocketAddr, name: &str) -> Option<Answer> {
     stream.read_exact(&mut length).ok()?;
     let mut answer = vec![0; usize::from(u16::from_be_bytes(length))];
     stream.read_exact(&mut answer).ok()?;
-    let has_answer = answer[7] > 0;
-    let address = answer.last_chunk::<4>().filter(|_| has_answer).map(|bytes| Ipv4Addr::from(*bytes));
-    Some(Answer { code: answer[3] & 0xf, address })
+    Some(answer)
 }
 
 /// An answer of HTTP: its status, and all of it.
@@ -288,6 +301,101 @@ fn edges_tell_a_router_what_they_think_of_each_other() {
     assert_eq!(metric("perigee_router_edge_up{edge=\"127.0.0.1\"}"), 1.0);
 }
 
+/// A router without a cluster, which ends with the test.
+struct Alone {
+    child: Child,
+    router: SocketAddr,
+    admin: SocketAddr,
+    redirects: SocketAddr,
+}
+
+impl Alone {
+    fn start(scratch: &Scratch, text: &str) -> Alone {
+        let config = scratch.0.join("cluster.toml");
+        std::fs::write(&config, text).unwrap();
+        let mut child = Command::new(PERIGEE)
+            .args(["router", "--config"])
+            .arg(&config)
+            .arg("--location")
+            .arg(location(&scratch.0))
+            .arg("--state")
+            .arg(scratch.0.join("state"))
+            .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--http", "127.0.0.1:0"])
+            .args(["--workers", "1"])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // It says which ports it has got; what it says later is read too, so that it never waits for that.
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+        let mut said = |before: &str, after: &str| -> SocketAddr {
+            let line =
+                lines.find_map(|line| Some(line.strip_prefix(before)?.strip_suffix(after)?.to_owned()));
+            line.unwrap().parse().unwrap()
+        };
+        let router = said("answering on ", "");
+        let admin = said("metrics on http://", "/metrics");
+        let redirects = said("redirecting on http://", "/");
+        std::thread::spawn(move || lines.for_each(drop));
+        Alone { child, router, admin, redirects }
+    }
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn wait(what: &str, is_so: &dyn Fn() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "it never came that {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn who_holds_an_answer_when_its_pop_is_lost_has_the_spares_address_in_it() {
+    // Nobody takes the connections, which the kernel makes: it does so for more than this test's probes.
+    let at = |host: u8, port: u16| TcpListener::bind((Ipv4Addr::new(127, 0, 0, host), port)).unwrap();
+    let fra = at(2, 0);
+    let port = fra.local_addr().unwrap().port();
+    let _others = [at(3, port), at(4, port)];
+    let mut text = format!(
+        "[dns]\nzone = \"cdn.example\"\nnameservers = {{ \"ns1.cdn.example\" = [\"127.0.0.1\"] }}\nspare_within = \"10ms\"\n\
+         [probe]\nkind = \"tcp\"\nport = {port}\n\
+         [[site]]\nname = \"shop\"\ndomains = [\"shop.example\"]\norigin = \"http://127.0.0.1:9\"\n"
+    );
+    for (host, pop) in [(2, "FRA"), (3, "CDG"), (4, "JFK")] {
+        text += &format!("[[pop]]\nname = \"{pop}\"\nlocation = \"{pop}\"\nedges = [\"127.0.0.{host}\"]\n");
+    }
+    let scratch = Scratch::new("spare");
+    let alone = Alone::start(&scratch, &text);
+    let held = addresses(alone.router, "shop.cdn.example");
+    assert_eq!(held, ["127.0.0.2", "127.0.0.3"], "the nearest, and 8 ms from it the spare");
+    assert_eq!(addresses(alone.router, "fra.shop.cdn.example"), ["127.0.0.2"]);
+    let (_, route) = http(alone.admin, "GET", "/v1/route?ip=127.0.0.1&site=shop", "", "");
+    assert!(route.contains("\"farther_ms\": 8.") && route.contains("\"pop\": \"CDG\""), "{route}");
+    let said = |more: &[&str]| {
+        let mut command = Command::new(PERIGEE);
+        command
+            .args(["route", "127.0.0.1", "--site", "shop", "--config"])
+            .arg(scratch.0.join("cluster.toml"));
+        let output = command.arg("--location").arg(scratch.0.join("location.geo")).args(more).output();
+        String::from_utf8(output.unwrap().stdout).unwrap()
+    };
+    let (with, without) = (said(&[]), said(&["--without", "CDG"]));
+    assert!(with.contains("2. CDG") && with.contains("  spare: the nearest to FRA, 8 ms away\n"), "{with}");
+    let none = "\nno spare: none that can be one is within 10ms of FRA\n";
+    assert!(without.contains("1. FRA") && without.contains(none), "the other is across an ocean: {without}");
+
+    drop(fra);
+    let spare = SocketAddr::new(held[1].parse().unwrap(), port);
+    assert!(TcpStream::connect(spare).is_ok(), "before anybody has noticed");
+    wait("the lost one is in no answer", &|| addresses(alone.router, "shop.cdn.example") == ["127.0.0.3"]);
+}
+
 #[test]
 fn ways_between_pops_are_shown_and_a_pop_that_is_not_where_it_is_said_to_be_is_told() {
     let shape = Shape { etcd: 0, controls: 1, edges: 1, relayed: 0, disks: false };
@@ -353,45 +461,8 @@ fn ways_between_pops_are_shown_and_a_pop_that_is_not_where_it_is_said_to_be_is_t
 #[test]
 fn a_router_alone_takes_samples_from_who_has_its_token() {
     let scratch = Scratch::new("samples");
-    let config = scratch.0.join("cluster.toml");
-    std::fs::write(&config, TWO).unwrap();
-    let mut child = Command::new(PERIGEE)
-        .args(["router", "--config"])
-        .arg(&config)
-        .arg("--location")
-        .arg(location(&scratch.0))
-        .arg("--state")
-        .arg(scratch.0.join("state"))
-        .args([
-            "--listen",
-            "127.0.0.1:0",
-            "--admin",
-            "127.0.0.1:0",
-            "--http",
-            "127.0.0.1:0",
-            "--workers",
-            "1",
-        ])
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // It says which ports it has got; what it says later is read too, so that it never waits for that.
-    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
-    let mut said = |before: &str, after: &str| -> SocketAddr {
-        let line = lines.find_map(|line| Some(line.strip_prefix(before)?.strip_suffix(after)?.to_owned()));
-        line.unwrap().parse().unwrap()
-    };
-    let router = said("answering on ", "");
-    let admin = said("metrics on http://", "/metrics");
-    let redirects = said("redirecting on http://", "/");
-    std::thread::spawn(move || lines.for_each(drop));
-    let begun = Instant::now();
-    let wait = |what: &str, is_so: &dyn Fn() -> bool| {
-        while !is_so() {
-            assert!(begun.elapsed() < Duration::from_secs(60), "it never came that {what}");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    };
+    let alone = Alone::start(&scratch, TWO);
+    let (router, admin, redirects) = (alone.router, alone.admin, alone.redirects);
     wait("the nearest is answered", &|| ask(router, "shop.cdn.example") == found("192.0.2.1"));
     // By HTTP: to the PoP's name for the site, which is not sent on again.
     for (method, target, status, location) in [
@@ -420,6 +491,4 @@ fn a_router_alone_takes_samples_from_who_has_its_token() {
     assert_eq!(http(admin, "POST", "/v1/samples", &shown, "{}").0, 400);
     assert_eq!(http(admin, "POST", "/v1/samples", &shown, &body).0, 202);
     wait("the faster is answered", &|| ask(router, "shop.cdn.example") == found("192.0.2.2"));
-    child.kill().unwrap();
-    child.wait().unwrap();
 }

@@ -13,6 +13,7 @@ use std::collections::HashMap;
 
 use crate::load::{Costs, Plan, balance};
 use crate::location::UNKNOWN;
+use crate::respond::ADDRESSES_MAX;
 use crate::table::{View, World};
 
 /// How often it is looked at.
@@ -54,6 +55,8 @@ pub(crate) struct Demand {
     /// Visitors of a cell at a PoP.
     weights: HashMap<(u16, u16), f64>,
     relief: Option<Made>,
+    /// What each PoP gets as visitors are sent now, and what it can take; empty while nothing bounds that.
+    expected: Vec<(f64, f64)>,
 }
 
 /// A cell's PoPs, each with its share of the cell's visitors.
@@ -98,6 +101,24 @@ impl Demand {
         self.relief.as_ref().map(|made| made.relief.clone()).unwrap_or_default()
     }
 
+    /// Whether each PoP would get more than nine tenths of what it can take, if it were the spare of all within `within_ms`: of a PoP with
+    /// n addresses, one of n + 1 visitors takes the spare's for the first, where resolvers change the order. Empty while nothing bounds what PoPs can take.
+    pub(crate) fn full(&self, world: &World, within_ms: f64) -> Vec<bool> {
+        let pops = 0..self.expected.len().min(world.pops.len()) as u16;
+        let gets = |pop: u16| {
+            let others = pops.clone().filter(|other| world.spare_ms(*other, pop, within_ms).is_some());
+            let parts = others.map(|other| {
+                let edges = &world.pops[usize::from(other)].edges;
+                let v4 = edges.iter().filter(|edge| edge.is_ipv4()).count();
+                let fewest = [v4, edges.len() - v4].into_iter().filter(|count| *count > 0).min();
+                self.expected[usize::from(other)].0 / (fewest.unwrap_or(0).min(ADDRESSES_MAX) + 1) as f64
+            });
+            let (own, capacity) = self.expected[usize::from(pop)];
+            own + parts.sum::<f64>() > capacity * CALM
+        };
+        pops.clone().map(gets).collect()
+    }
+
     /// Forgets everything: PoPs or cells have other numbers now.
     pub(crate) fn forget(&mut self) {
         *self = Demand::default();
@@ -123,7 +144,7 @@ impl Demand {
         let capacities: Vec<f64> = world.pops.iter().zip(up).map(bound).collect();
         let loads = self.loads(world.pops.len());
         if capacities.iter().all(|capacity| capacity.is_infinite()) || loads.iter().all(|load| *load == 0.0) {
-            self.relief = None;
+            (self.relief, self.expected) = (None, Vec::new());
             return;
         }
         let plain = View { prices: Vec::new(), splits: HashMap::new(), ..view.clone() };
@@ -143,20 +164,25 @@ impl Demand {
                 costs
             })
             .collect();
-        // How full the fullest would be, if each cell's visitors went to these.
-        let fullest = |shares: &dyn Fn(usize) -> Vec<(u16, f64)>| {
+        // What each PoP would get, if each cell's visitors went to these, and what it can take.
+        let expect = |shares: &dyn Fn(usize) -> Parts| -> Vec<(f64, f64)> {
             let mut loads = vec![0.0; capacities.len()];
             for (index, (_, demand)) in cells.iter().enumerate() {
                 shares(index).iter().for_each(|(pop, share)| loads[usize::from(*pop)] += share * demand);
             }
-            let of = |(load, capacity): (&f64, &f64)| load / capacity.max(1e-9);
-            loads.iter().zip(&capacities).map(of).fold(0.0, f64::max)
+            loads.into_iter().zip(capacities.iter().copied()).collect()
+        };
+        let fullest = |expected: &[(f64, f64)]| {
+            expected.iter().map(|(load, capacity)| load / capacity.max(1e-9)).fold(0.0, f64::max)
         };
         let natural = |index: usize| costs[index].first().map_or_else(Vec::new, |(pop, _)| vec![(*pop, 1.0)]);
-        let without = fullest(&natural);
+        self.expected = expect(&natural);
+        let without = fullest(&self.expected);
         if let Some(Made { shares, at_ms, .. }) = &self.relief {
             let now = |index: usize| shares.get(&cells[index].0).cloned().unwrap_or_else(|| natural(index));
-            if without >= CALM && fullest(&now) <= 1.0 && now_ms.saturating_sub(*at_ms) < REMAKE_MS {
+            let expected = expect(&now);
+            if without >= CALM && fullest(&expected) <= 1.0 && now_ms.saturating_sub(*at_ms) < REMAKE_MS {
+                self.expected = expected;
                 return;
             }
         }
@@ -169,6 +195,7 @@ impl Demand {
         let Plan { prices, shares } = balance(&amounts, &costs, &capacities);
         let shares: HashMap<u16, Parts> =
             cells.iter().map(|(cell, _)| *cell).zip(shares).filter(|(_, parts)| !parts.is_empty()).collect();
+        self.expected = expect(&|index| shares.get(&cells[index].0).cloned().unwrap_or_default());
         let mut splits = shares.clone();
         for (index, (cell, _)) in cells.iter().enumerate() {
             if splits.get(cell).is_some_and(|parts| *parts == natural(index)) {
@@ -280,6 +307,27 @@ mod tests {
         report(&mut demand, 80.0, 50_000);
         assert!(demand.look(&world, &View::default(), &up, 50_000));
         assert_eq!(demand.relief(), Relief::default());
+    }
+
+    #[test]
+    fn a_spare_has_room_for_its_part_of_who_is_sent_to_those_around_it() {
+        let (plain, mut demand) = (world(), Demand::default());
+        let mut pops = plain.pops.clone();
+        pops[1].capacity = Some(30);
+        let world = World::new(pops, Arc::clone(&plain.location));
+        let up = [1.0; 3];
+        // All visitors are Frankfurt's, which has one address: of two, one takes that of its spare. Amsterdam is 7 ms away, and can take 30 Mbit/s.
+        let mut full = |mbps: f64, within_ms: f64, at: u64| {
+            demand.load("fra-1", 0, mbps, at);
+            demand.look(&world, &View::default(), &up, at);
+            demand.full(&world, within_ms)
+        };
+        assert!(full(0.0, 15.0, 0).is_empty(), "nobody sends anything");
+        assert_eq!(full(50.0, 15.0, 10_000), [false; 3]);
+        assert_eq!(full(60.0, 15.0, 20_000), [false, true, false], "more than nine tenths");
+        assert_eq!(full(60.0, 5.0, 30_000), [false; 3], "of nobody's within these");
+        assert_eq!(full(95.0, 5.0, 40_000), [true, false, false], "by its own visitors");
+        assert_eq!(full(125.0, 5.0, 50_000), [true, false, false], "what is moved counts where it is");
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! so that an answer is a header, the question, a copy, and OPT. Signatures depend on the name: each is made when it is first asked for
 //! and kept by the responder, of which every thread has its own.
 //!
+//! Behind a PoP's addresses comes one of its spare's, where it has one ([`World::spares`]): who can't connect to the first tries the next.
+//!
 //! A PoP that is another CDN is a CNAME, whatever is asked for (RFC 1034 §3.6.2); at the zone's own name, where none may stand, its addresses.
 //!
 //! What bounds its use as an amplifier: answers by UDP are at most 1,232 bytes, ANY is answered with one record (RFC 8482), and one network
@@ -27,8 +29,8 @@ use crate::wire::{
 };
 use crate::zone::{Lookup, Node, Zone, address_data, https_data};
 
-/// Addresses of a PoP in one answer: more would not fit beside a signature, and no client tries more.
-const ADDRESSES_MAX: usize = 8;
+/// Addresses of a PoP in one answer: more would not fit beside a signature, and no client tries more. Its spare's comes on top.
+pub(crate) const ADDRESSES_MAX: usize = 8;
 /// How long answers are kept while a PoP's state changes.
 pub const FLAPPING_TTL: u32 = 10;
 /// Signatures that a responder keeps; when there are more, it begins anew.
@@ -48,6 +50,8 @@ pub struct State {
     pub world: Arc<World>,
     /// Where clients go, for each of [`Zone::groups`].
     pub tables: Vec<Table>,
+    /// The spare of each PoP, for each of [`Zone::groups`].
+    pub spares: Vec<Vec<Option<u16>>>,
     /// The configuration.
     pub snapshot: Arc<Snapshot>,
     /// From what the tables were made, for whoever asks why.
@@ -174,6 +178,7 @@ pub struct Responder {
     key: Vec<u8>,
     rates: Rates,
     turn: usize,
+    spare_turn: usize,
 }
 
 /// What stands in the answer section, before OPT.
@@ -196,7 +201,8 @@ impl Reply {
 impl Responder {
     /// One that counts in `counters`.
     pub fn new(counters: Arc<Counters>) -> Responder {
-        Responder { counters, signatures: HashMap::new(), key: Vec::new(), rates: Rates::new(), turn: 0 }
+        let (signatures, key, rates) = (HashMap::new(), Vec::new(), Rates::new());
+        Responder { counters, signatures, key, rates, turn: 0, spare_turn: 0 }
     }
 
     /// What was made with another zone, key or TTL is of no use any more. To be called when the state has changed.
@@ -336,24 +342,17 @@ impl Responder {
             && let Some((target, record)) = &answers.cname
         {
             out.extend_from_slice(record);
-            let of = (rtype::CNAME, found);
-            reply.answers =
-                1 + self.sign(signed, name, of, answers.ttl, std::slice::from_ref(target), now, out);
+            let of = (rtype::CNAME, found, 0);
+            let records = [std::slice::from_ref(target)];
+            reply.answers = 1 + self.sign(signed, name, of, answers.ttl, &records, now, out);
             return reply;
         }
         if query.rtype == rtype::ANY {
             // One record that says why there are no more (RFC 8482 §4.2).
             let data = b"\x07RFC8482\0".to_vec();
             write_record(out, &QUESTION_NAME, rtype::HINFO, crate::zone::STATIC_TTL, &data);
-            reply.answers = 1 + self.sign(
-                signed,
-                name,
-                (rtype::HINFO, u16::MAX),
-                crate::zone::STATIC_TTL,
-                &[data],
-                now,
-                out,
-            );
+            let (of, ttl) = ((rtype::HINFO, u16::MAX, 0), crate::zone::STATIC_TTL);
+            reply.answers = 1 + self.sign(signed, name, of, ttl, &[&[data]], now, out);
             return reply;
         }
         if let (Some(found), Some(index)) = (pop, wanted) {
@@ -361,8 +360,15 @@ impl Responder {
             let set = &answers.sets[index];
             if !set.is_empty() {
                 self.write_rotated(&answers.plain[index], set.len(), out);
-                reply.answers = set.len() as u16;
-                reply.answers += self.sign(signed, name, (query.rtype, found), answers.ttl, set, now, out);
+                let spare = node.group.and_then(|group| state.spares[group][usize::from(found)]);
+                let spare = spare.filter(|_| query.rtype != rtype::HTTPS);
+                let (more, at) = match spare.map(|spare| &state.pops[usize::from(spare)]) {
+                    Some(spare) => self.write_one(&spare.plain[index], &spare.sets[index], out),
+                    None => (&[][..], 0),
+                };
+                reply.answers = (set.len() + more.len()) as u16;
+                let of = (query.rtype, found, at);
+                reply.answers += self.sign(signed, name, of, answers.ttl, &[set, more], now, out);
                 return reply;
             }
         }
@@ -370,7 +376,8 @@ impl Responder {
         if let Some(set) = set {
             out.extend_from_slice(&set.plain);
             reply.answers = set.records.len() as u16;
-            reply.answers += self.sign(signed, name, (set.rtype, u16::MAX), set.ttl, &set.records, now, out);
+            let of = (set.rtype, u16::MAX, 0);
+            reply.answers += self.sign(signed, name, of, set.ttl, &[&set.records], now, out);
             return reply;
         }
         self.deny(state, signed, name, types_of(state, node, pop), now, &mut reply, out);
@@ -389,6 +396,17 @@ impl Responder {
         out.extend_from_slice(&plain[..at]);
     }
 
+    /// One of a spare's addresses, each in turn, so that one edge there doesn't get all who come. What was written, none or one, and which it is.
+    fn write_one<'a>(&mut self, plain: &[u8], set: &'a [Vec<u8>], out: &mut Vec<u8>) -> (&'a [Vec<u8>], u8) {
+        if set.is_empty() {
+            return (set, 0);
+        }
+        self.spare_turn = self.spare_turn.wrapping_add(1);
+        let (at, length) = (self.spare_turn % set.len(), plain.len() / set.len());
+        out.extend_from_slice(&plain[at * length..][..length]);
+        (&set[at..=at], at as u8)
+    }
+
     /// Writes SOA and, signed, NSEC: there is nothing but `types`.
     #[expect(clippy::too_many_arguments, reason = "each is one thing that the answer depends on")]
     fn deny(
@@ -405,9 +423,8 @@ impl Responder {
         write_record(out, &state.zone.apex, rtype::SOA, soa.ttl, &soa.records[0]);
         reply.authorities = 1;
         let Some(signer) = signed else { return };
-        if let Some(data) =
-            self.signature(signer, &state.zone.apex, (rtype::SOA, u16::MAX), soa.ttl, &soa.records, now)
-        {
+        let of = (rtype::SOA, u16::MAX, 0);
+        if let Some(data) = self.signature(signer, &state.zone.apex, of, soa.ttl, &[&soa.records], now) {
             write_record(out, &state.zone.apex, rtype::RRSIG, soa.ttl, data);
             reply.authorities += 1;
         }
@@ -430,9 +447,9 @@ impl Responder {
         &mut self,
         signer: Option<&Signer>,
         name: &[u8],
-        of: (u16, u16),
+        of: (u16, u16, u8),
         ttl: u32,
-        records: &[Vec<u8>],
+        records: &[&[Vec<u8>]],
         now: Now,
         out: &mut Vec<u8>,
     ) -> u16 {
@@ -442,23 +459,24 @@ impl Responder {
         1
     }
 
-    /// The signature over a set, made now or kept. `of`: its type, and the PoP it names.
+    /// The signature over a set, made now or kept. `of`: its type, the PoP it names, and which of the spare's addresses.
     fn signature(
         &mut self,
         signer: &Signer,
         name: &[u8],
-        of: (u16, u16),
+        of: (u16, u16, u8),
         ttl: u32,
-        records: &[Vec<u8>],
+        records: &[&[Vec<u8>]],
         now: Now,
     ) -> Option<&[u8]> {
         self.key.clear();
         self.key.extend_from_slice(&of.0.to_be_bytes());
         self.key.extend_from_slice(&of.1.to_be_bytes());
+        self.key.push(of.2);
         self.key.extend_from_slice(name);
         let fresh = |made: u32| now.wall_secs.wrapping_sub(made) < RENEW_SECS;
         if !self.signatures.get(&self.key).is_some_and(|(made, _)| fresh(*made)) {
-            let data = signer.rrsig(name, of.0, ttl, records, now.wall_secs)?;
+            let data = signer.rrsig(name, of.0, ttl, &records.concat(), now.wall_secs)?;
             self.counters.signatures.fetch_add(1, Relaxed);
             if self.signatures.len() >= SIGNATURES_MAX {
                 self.signatures.clear();

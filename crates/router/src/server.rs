@@ -42,7 +42,7 @@ use crate::probe::{Seen, Targets, probe_all};
 use crate::respond::{Counters, FLAPPING_TTL, Now, PopAnswers, Responder, State, Transport};
 use crate::selfcheck::{self, SelfCheck};
 use crate::sign::Signer;
-use crate::table::{Table, V4_BITS, V6_BITS, View, World};
+use crate::table::{Ranking, Table, V4_BITS, V6_BITS, View, World};
 use crate::udp::Batch;
 use crate::wire::name_of;
 use crate::zone::{Lookup, Zone};
@@ -614,7 +614,9 @@ fn answer_route(shared: &Shared, request: &Request, asker: Option<IpAddr>) -> An
     if group.is_empty() {
         return Answer::json(503, &serde_json::json!({ "error": "the configuration has no PoP" }));
     }
-    Answer::json(200, &explain::ranking(&state.world, ip, &state.world.rank_client(ip, &group, &state.view)))
+    let ranking = state.world.rank_client(ip, &group, &state.view);
+    let spare = spare_of(&state.snapshot, &state.world, &ranking, &group, &state.view);
+    Answer::json(200, &explain::ranking(&state.world, ip, &ranking, spare))
 }
 
 /// How long the ways between PoPs are: `?pop=NAME` of one of them alone.
@@ -910,6 +912,11 @@ impl Planner {
         (shares, self.health.values().any(|health| health.is_flapping(now)))
     }
 
+    /// Whether each PoP has no room for visitors who come to it as another's spare.
+    fn full(&self) -> Vec<bool> {
+        spare_within_ms(&self.snapshot).map_or_else(Vec::new, |ms| self.demand.full(&self.world, ms))
+    }
+
     /// What is known of the PoPs, of which each gets such a share of its visitors.
     fn view(&self, shares: &[f64]) -> View {
         let Relief { prices, splits } = self.demand.relief();
@@ -920,6 +927,7 @@ impl Planner {
             share: shares.iter().map(|share| if *share == 0.0 { 1.0 } else { *share }).collect(),
             prices,
             splits,
+            full: self.full(),
             estimates: Arc::clone(&self.measurements.estimates),
         }
     }
@@ -933,6 +941,7 @@ impl Planner {
             if pop.edges.is_empty() { 1.0 } else { up.count() as f64 / pop.edges.len() as f64 }
         };
         let up: Vec<f64> = self.routing().pops.iter().map(living).collect();
+        let full = self.full();
         let moved = self.demand.look(&self.world, &view, &up, now);
         if moved {
             let cells = self.demand.relief().splits.len();
@@ -950,7 +959,7 @@ impl Planner {
             };
             (self.report)(&format!("PoP {name} {verdict}"));
         }
-        moved || !changed.is_empty()
+        moved || !changed.is_empty() || self.full() != full
     }
 
     /// Looks at the ways between PoPs.
@@ -1027,6 +1036,11 @@ impl Planner {
         });
         let state = State {
             tables: zone.groups.iter().map(|group| Table::build(&self.world, group, &view)).collect(),
+            spares: zone
+                .groups
+                .iter()
+                .map(|group| spares_of(&self.snapshot, &self.world, group, &view))
+                .collect(),
             snapshot: Arc::clone(&self.snapshot),
             view,
             pops: pops.collect(),
@@ -1143,6 +1157,26 @@ pub fn check(snapshot: &Snapshot, key: Option<&[u8]>) -> Result<(), Vec<String>>
         Some(_) => Zone::build(snapshot, 1, signer.as_deref()).map(drop),
         None => Ok(()),
     }
+}
+
+fn spare_within_ms(snapshot: &Snapshot) -> Option<f64> {
+    snapshot.routing.dns.as_ref()?.spare_within.map(|within| within.as_secs_f64() * 1e3)
+}
+
+fn spares_of(snapshot: &Snapshot, world: &World, group: &[u16], view: &View) -> Vec<Option<u16>> {
+    spare_within_ms(snapshot).map_or_else(|| vec![None; world.pops.len()], |ms| world.spares(group, view, ms))
+}
+
+/// The spare of the first PoP of a ranking within `group`, if its answers have one.
+pub fn spare_of(
+    snapshot: &Snapshot,
+    world: &World,
+    ranking: &Ranking,
+    group: &[u16],
+    view: &View,
+) -> Option<u16> {
+    let first = ranking.order.first()?.pop;
+    spares_of(snapshot, world, group, view)[usize::from(first)]
 }
 
 fn serial_now() -> u32 {

@@ -56,32 +56,38 @@ pops = ["fra", "other"]
 /// The state of that configuration.
 pub fn state() -> Arc<State> {
     static STATE: OnceLock<Arc<State>> = OnceLock::new();
-    Arc::clone(STATE.get_or_init(|| {
-        let parsed = Snapshot::parse_cluster(CONFIG, "fuzz");
-        let snapshot = parsed.snapshot.expect("a configuration that is good");
-        let dns = snapshot.routing.dns.clone().expect("it has a zone");
-        let apex = crate::wire::name_of(&dns.zone).expect("it is short");
-        let key = Signer::generate().expect("chance is at hand");
-        let signer = Arc::new(Signer::new(&key, &apex).expect("the key was just made"));
-        let zone = Zone::build(&snapshot, 7, Some(&signer)).expect("its records are good");
-        let world = Arc::new(World::new(snapshot.routing.pops.clone(), Arc::new(Location::empty())));
-        let tables = zone.groups.iter().map(|group| Table::build(&world, group, &View::default())).collect();
-        let pops = world.pops.iter().map(|pop| PopAnswers::new(pop, &pop.edges, 30, true)).collect();
-        Arc::new(State {
-            zone,
-            world,
-            tables,
-            snapshot: Arc::new(snapshot),
-            view: View::default(),
-            pops,
-            ttl: 30,
-            signer: Some(signer),
-            client_subnet: true,
-            rate: 0,
-            node: "ns1".into(),
-            cookie_secret: [7; 16],
-        })
-    }))
+    Arc::clone(STATE.get_or_init(|| Arc::new(state_within(0.0))))
+}
+
+/// The same, where PoPs have spares within so many ms.
+pub(super) fn state_within(spare_ms: f64) -> State {
+    let parsed = Snapshot::parse_cluster(CONFIG, "fuzz");
+    let snapshot = parsed.snapshot.expect("a configuration that is good");
+    let dns = snapshot.routing.dns.clone().expect("it has a zone");
+    let apex = crate::wire::name_of(&dns.zone).expect("it is short");
+    let key = Signer::generate().expect("chance is at hand");
+    let signer = Arc::new(Signer::new(&key, &apex).expect("the key was just made"));
+    let zone = Zone::build(&snapshot, 7, Some(&signer)).expect("its records are good");
+    let world = Arc::new(World::new(snapshot.routing.pops.clone(), Arc::new(Location::empty())));
+    let tables = zone.groups.iter().map(|group| Table::build(&world, group, &View::default())).collect();
+    let view = View::default();
+    let spares = zone.groups.iter().map(|group| world.spares(group, &view, spare_ms)).collect();
+    let pops = world.pops.iter().map(|pop| PopAnswers::new(pop, &pop.edges, 30, true)).collect();
+    State {
+        zone,
+        world,
+        tables,
+        spares,
+        snapshot: Arc::new(snapshot),
+        view: View::default(),
+        pops,
+        ttl: 30,
+        signer: Some(signer),
+        client_subnet: true,
+        rate: 0,
+        node: "ns1".into(),
+        cookie_secret: [7; 16],
+    }
 }
 
 /// Asks with any bytes. What comes must be a message that echoes the id, is no longer than allowed, and has the records that it counts.
