@@ -22,6 +22,8 @@ use crate::probe::{Seen, Targets, probe_all};
 
 /// PoPs that look at an address.
 pub(crate) const OBSERVERS: usize = 3;
+/// How long a round trip may wait to be told: whoever hears of it takes it for one of now.
+const RTT_MS_MAX: u64 = 5_000;
 /// What probes may have seen and nobody has looked at yet.
 const SEEN_MAX: usize = 256;
 
@@ -29,21 +31,28 @@ const SEEN_MAX: usize = 256;
 pub struct Observing {
     targets: watch::Sender<Targets>,
     looked: Arc<Mutex<HashMap<IpAddr, Looked>>>,
+    started: Instant,
 }
 
 /// What was seen of an address.
 #[derive(Debug, Default)]
 struct Looked {
     sight: Sight,
-    /// The least that was not told yet.
-    rtt_us: Option<u32>,
+    /// The least that was not told yet, and when it was seen.
+    rtt: Option<(u32, u64)>,
 }
 
 impl Looked {
     /// Returns whether it is down or up now, and was not.
     fn step(&mut self, seen: Seen, now_ms: u64) -> bool {
-        self.rtt_us = self.rtt_us.into_iter().chain(seen.rtt_us).min();
+        let new = seen.rtt_us.map(|rtt_us| (rtt_us, now_ms));
+        self.rtt = self.rtt_at(now_ms).into_iter().chain(new).min();
         self.sight.step(seen.good, now_ms)
+    }
+
+    /// What is not too old to be told.
+    fn rtt_at(&self, now_ms: u64) -> Option<(u32, u64)> {
+        self.rtt.filter(|(_, at_ms)| now_ms.saturating_sub(*at_ms) <= RTT_MS_MAX)
     }
 }
 
@@ -56,11 +65,10 @@ impl Observing {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (targets, looked_at) = watch::channel(Targets::default());
         let looked: Arc<Mutex<HashMap<IpAddr, Looked>>> = Arc::default();
-        let noted = Arc::clone(&looked);
+        let (noted, started) = (Arc::clone(&looked), Instant::now());
         std::thread::Builder::new().name("observe".into()).spawn(move || {
             runtime.block_on(async {
                 let (seen_in, mut seen_out) = mpsc::channel::<Seen>(SEEN_MAX);
-                let started = Instant::now();
                 let note = async {
                     while let Some(seen) = seen_out.recv().await {
                         let now_ms = started.elapsed().as_millis() as u64;
@@ -77,7 +85,7 @@ impl Observing {
                 }
             });
         })?;
-        Ok(Observing { targets, looked })
+        Ok(Observing { targets, looked, started })
     }
 
     /// Looks at what a node of this PoP is to look at from now on.
@@ -98,17 +106,20 @@ impl Observing {
 
     /// What is to be said of each address; nothing by who is cut off. Round trips are said once.
     pub fn take_votes(&self) -> Vec<Vote> {
+        self.take_votes_at(self.started.elapsed().as_millis() as u64)
+    }
+
+    fn take_votes_at(&self, now_ms: u64) -> Vec<Vote> {
         let mut looked = self.looked.lock();
         let down = looked.values().filter(|one| one.sight.is_down()).count();
-        if looked.len() > 1 && down * 2 > looked.len() {
-            return Vec::new();
-        }
-        let vote = |(edge, one): (&IpAddr, &mut Looked)| Vote {
-            edge: *edge,
-            down: one.sight.is_down(),
-            rtt_us: one.rtt_us.take(),
+        let is_cut_off = looked.len() > 1 && down * 2 > looked.len();
+        let vote = |(edge, one): (&IpAddr, &mut Looked)| {
+            let rtt_us = one.rtt_at(now_ms).map(|(rtt_us, _)| rtt_us);
+            one.rtt = None;
+            Vote { edge: *edge, down: one.sight.is_down(), rtt_us }
         };
-        looked.iter_mut().map(vote).collect()
+        let votes = looked.iter_mut().map(vote).collect();
+        if is_cut_off { Vec::new() } else { votes }
     }
 }
 
@@ -182,18 +193,43 @@ mod tests {
     }
 
     #[test]
-    fn the_least_round_trip_is_said_once() {
+    fn the_least_round_trip_is_said_once_and_none_that_is_old() {
         let observing = Observing::start(|| {}).unwrap();
         let mut routing = routing(2);
         routing.probe.kind = model::routing::ProbeKind::Off;
         observing.look_at(&routing, "p0");
         let edge: IpAddr = "192.0.2.1".parse().unwrap();
-        let said = || observing.take_votes().iter().find(|vote| vote.edge == edge).unwrap().rtt_us;
-        assert_eq!(said(), None);
-        for rtt_us in [Some(900), None, Some(700), Some(800)] {
+        let said = |now_ms: u64| {
+            let votes = observing.take_votes_at(now_ms);
+            votes.iter().find(|vote| vote.edge == edge).and_then(|vote| vote.rtt_us)
+        };
+        let see = |rtt_us: Option<u32>, now_ms: u64| {
             let seen = Seen { edge, good: rtt_us.is_some(), rtt_us };
-            observing.looked.lock().get_mut(&edge).unwrap().step(seen, 0);
+            observing.looked.lock().get_mut(&edge).unwrap().step(seen, now_ms);
+        };
+        assert_eq!(said(0), None);
+        [Some(900), None, Some(700), Some(800)].iter().for_each(|rtt_us| see(*rtt_us, 0));
+        assert_eq!([said(0), said(0)], [Some(700), None]);
+        see(Some(600), 0);
+        assert_eq!(said(RTT_MS_MAX + 1), None, "nobody has asked for so long");
+        see(Some(600), 10_000);
+        see(Some(900), 10_000 + RTT_MS_MAX + 1);
+        assert_eq!(said(10_000 + RTT_MS_MAX + 1), Some(900), "what is new counts");
+        // What was seen before it was cut off is not said after.
+        see(Some(700), 20_000);
+        let all_down = |now_ms: u64| {
+            let down = Seen { edge, good: false, rtt_us: None };
+            for looked in observing.looked.lock().values_mut() {
+                (0..2).for_each(|_| _ = looked.step(down, now_ms));
+            }
+        };
+        all_down(20_000);
+        assert!(observing.take_votes_at(20_000).is_empty());
+        for at in [21_000, 22_000, 23_000, 24_000, 25_000] {
+            for looked in observing.looked.lock().values_mut() {
+                looked.step(Seen { edge, good: true, rtt_us: None }, at);
+            }
         }
-        assert_eq!([said(), said()], [Some(700), None]);
+        assert!(observing.take_votes_at(25_000).iter().all(|vote| vote.rtt_us.is_none()));
     }
 }

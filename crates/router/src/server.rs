@@ -1123,7 +1123,7 @@ impl Planner {
             self.demand.forget();
             self.greys.forget();
             self.world = Arc::new(world);
-            self.mesh = Mesh::new(&self.world);
+            self.mesh.move_to(&self.world);
         }
         let edges: Vec<IpAddr> = snapshot.routing.pops.iter().flat_map(|pop| pop.edges.clone()).collect();
         self.health.retain(|edge, _| edges.contains(edge));
