@@ -28,6 +28,10 @@ const WEIGHT_MIN: f64 = 0.05;
 const WEIGHTS_MAX: usize = 100_000;
 /// A plan ends when no PoP would get more than this share of its capacity without it.
 const CALM: f64 = 0.9;
+/// A PoP is full for visitors who come to it as another's spare, when with their part of all of these it would get more than the former share of its
+/// capacity, or with all of one PoP that is lost more than the latter; and while that is more than these.
+const FULL: [f64; 2] = [0.9, 1.0];
+const STAYS_FULL: [f64; 2] = [0.8, 0.9];
 /// A plan that holds is made anew after this.
 const REMAKE_MS: u64 = 60_000;
 
@@ -57,6 +61,8 @@ pub(crate) struct Demand {
     relief: Option<Made>,
     /// What each PoP gets as visitors are sent now, and what it can take; empty while nothing bounds that.
     expected: Vec<(f64, f64)>,
+    /// Whether each PoP has no room for visitors who come to it as another's spare; empty while all have.
+    full: Vec<bool>,
 }
 
 /// A cell's PoPs, each with its share of the cell's visitors.
@@ -101,22 +107,46 @@ impl Demand {
         self.relief.as_ref().map(|made| made.relief.clone()).unwrap_or_default()
     }
 
-    /// Whether each PoP would get more than nine tenths of what it can take, if it were the spare of all within `within_ms`: of a PoP with
-    /// n addresses, one of n + 1 visitors takes the spare's for the first, where resolvers change the order. Empty while nothing bounds what PoPs can take.
-    pub(crate) fn full(&self, world: &World, within_ms: f64) -> Vec<bool> {
+    /// Whether each PoP has no room for visitors who come to it as another's spare; empty while all have.
+    pub(crate) fn full(&self) -> &[bool] {
+        &self.full
+    }
+
+    /// Looks for that, where spares are no farther than `within_ms`; to be called after [`Demand::look`]. Returns whether it has changed.
+    pub(crate) fn look_at_spares(&mut self, world: &World, up: &[f64], within_ms: Option<f64>) -> bool {
+        let mut full = within_ms.map_or_else(Vec::new, |ms| self.full_within(world, up, ms));
+        if !full.contains(&true) {
+            full.clear();
+        }
+        let is_other = full != self.full;
+        self.full = full;
+        is_other
+    }
+
+    /// As if each PoP were the spare of all within `within_ms`. Of a PoP with n addresses that live, one of n + 1 visitors takes the spare's for the first,
+    /// where resolvers change the order; and when it is lost, all who hold an answer of it come at once.
+    fn full_within(&self, world: &World, up: &[f64], within_ms: f64) -> Vec<bool> {
         let pops = 0..self.expected.len().min(world.pops.len()) as u16;
-        let gets = |pop: u16| {
-            let others = pops.clone().filter(|other| world.spare_ms(*other, pop, within_ms).is_some());
-            let parts = others.map(|other| {
-                let edges = &world.pops[usize::from(other)].edges;
+        let is_full = |pop: u16| {
+            let (own, capacity) = self.expected[usize::from(pop)];
+            let (mut with_parts, mut with_one) = (own, own);
+            for other in pops.clone().filter(|other| world.spare_ms(*other, pop, within_ms).is_some()) {
+                let other = usize::from(other);
+                let edges = &world.pops[other].edges;
                 let v4 = edges.iter().filter(|edge| edge.is_ipv4()).count();
                 let fewest = [v4, edges.len() - v4].into_iter().filter(|count| *count > 0).min();
-                self.expected[usize::from(other)].0 / (fewest.unwrap_or(0).min(ADDRESSES_MAX) + 1) as f64
-            });
-            let (own, capacity) = self.expected[usize::from(pop)];
-            own + parts.sum::<f64>() > capacity * CALM
+                // They are taken to be of that family: then more visitors come.
+                let dead = ((1.0 - up.get(other).unwrap_or(&1.0)) * edges.len() as f64).round() as usize;
+                let living = fewest.unwrap_or(0).saturating_sub(dead).clamp(1, ADDRESSES_MAX);
+                let (load, _) = self.expected[other];
+                with_parts += load / (living + 1) as f64;
+                with_one = with_one.max(own + load);
+            }
+            let was_full = self.full.get(usize::from(pop)).copied().unwrap_or(false);
+            let [of_parts, of_one] = if was_full { STAYS_FULL } else { FULL };
+            with_parts > capacity * of_parts || with_one > capacity * of_one
         };
-        pops.clone().map(gets).collect()
+        pops.clone().map(is_full).collect()
     }
 
     /// Forgets everything: PoPs or cells have other numbers now.
@@ -310,24 +340,49 @@ mod tests {
     }
 
     #[test]
-    fn a_spare_has_room_for_its_part_of_who_is_sent_to_those_around_it() {
-        let (plain, mut demand) = (world(), Demand::default());
-        let mut pops = plain.pops.clone();
-        pops[1].capacity = Some(30);
-        let world = World::new(pops, Arc::clone(&plain.location));
-        let up = [1.0; 3];
-        // All visitors are Frankfurt's, which has one address: of two, one takes that of its spare. Amsterdam is 7 ms away, and can take 30 Mbit/s.
-        let mut full = |mbps: f64, within_ms: f64, at: u64| {
-            demand.load("fra-1", 0, mbps, at);
-            demand.look(&world, &View::default(), &up, at);
-            demand.full(&world, within_ms)
+    fn a_spare_has_room_for_its_part_of_who_is_sent_to_those_around_it_and_for_all_of_one_that_is_lost() {
+        let plain = world();
+        // All visitors are Frankfurt's. Amsterdam is 7 ms away and can take so much; so many of Frankfurt's addresses live, of so many.
+        let check = |capacity: u32, edges: u8, up: f64, within_ms: f64, steps: &[(f64, &[bool])]| {
+            let mut pops = plain.pops.clone();
+            pops[0].capacity = Some(1_000);
+            pops[0].edges = (0..edges).map(|host| [192, 0, 2, host].into()).collect();
+            pops[1].capacity = Some(capacity);
+            let (world, mut demand) = (World::new(pops, Arc::clone(&plain.location)), Demand::default());
+            let (up, mut before) = ([up, 1.0, 1.0], Vec::new());
+            for (step, (mbps, full)) in steps.iter().enumerate() {
+                let at = 10_000 * step as u64;
+                demand.load("fra-1", 0, *mbps, at);
+                demand.look(&world, &View::default(), &up, at);
+                let is_other = demand.look_at_spares(&world, &up, Some(within_ms));
+                assert_eq!(
+                    (demand.full(), is_other),
+                    (*full, before != *full),
+                    "{mbps} of {capacity}, {edges}"
+                );
+                before = full.to_vec();
+            }
+            assert!(!before.is_empty() == demand.look_at_spares(&world, &up, None), "no spares are wanted");
+            assert!(demand.full().is_empty());
         };
-        assert!(full(0.0, 15.0, 0).is_empty(), "nobody sends anything");
-        assert_eq!(full(50.0, 15.0, 10_000), [false; 3]);
-        assert_eq!(full(60.0, 15.0, 20_000), [false, true, false], "more than nine tenths");
-        assert_eq!(full(60.0, 5.0, 30_000), [false; 3], "of nobody's within these");
-        assert_eq!(full(95.0, 5.0, 40_000), [true, false, false], "by its own visitors");
-        assert_eq!(full(125.0, 5.0, 50_000), [true, false, false], "what is moved counts where it is");
+        let (none, full): (&[bool], &[bool]) = (&[], &[false, true, false]);
+        // When Frankfurt is lost, all come; with one address a half of them, always.
+        check(100, 1, 1.0, 15.0, &[(0.0, none), (99.0, none), (101.0, full)]);
+        check(100, 1, 1.0, 5.0, &[(101.0, none), (170.0, none)]);
+        // It is full until there is room again for some time, and answers are not made anew at each turn.
+        check(100, 1, 1.0, 15.0, &[(101.0, full), (95.0, full), (101.0, full), (89.0, none), (95.0, none)]);
+        // By its part, where that is more than what it may be full by: of each address that is dead, more.
+        let own = |edges: u8, up: f64, mbps: f64| {
+            let mut pops = plain.pops.clone();
+            (pops[0].capacity, pops[1].capacity) = (Some(1_000), Some(100));
+            pops[0].edges = (0..edges).map(|host| [192, 0, 2, host].into()).collect();
+            let (world, mut demand) = (World::new(pops, Arc::clone(&plain.location)), Demand::default());
+            demand.expected = vec![(mbps, 1_000.0), (82.0, 100.0), (0.0, f64::INFINITY)];
+            demand.look_at_spares(&world, &[up, 1.0, 1.0], Some(15.0))
+        };
+        assert_eq!([own(1, 1.0, 15.0), own(1, 1.0, 17.0), own(3, 1.0, 17.0)], [false, true, false]);
+        assert_eq!([own(3, 1.0, 17.5), own(3, 1.0 / 3.0, 17.5)], [false, true], "two of three are dead");
+        assert_eq!([own(3, 1.0, 19.0), own(1, 0.0, 0.0)], [true, false]);
     }
 
     #[test]

@@ -308,7 +308,9 @@ mod tests {
             for at_ms in (0..began).step_by(1_000) {
                 mesh.take(0, &vote("192.0.2.1", 90.0), at_ms);
             }
-            for (ms, later_ms) in [(0.3, 0), (0.1, 0), (0.2, 1_500), (90.0, 2_000), (0.2, 3_000), (90.0, 4_000)] {
+            for (ms, later_ms) in
+                [(0.3, 0), (0.1, 0), (0.2, 1_500), (90.0, 2_000), (0.2, 3_000), (90.0, 4_000)]
+            {
                 mesh.take(0, &vote("192.0.2.1", ms), began + later_ms);
                 let (ways, told) = mesh.look(began + later_ms);
                 assert_eq!((ways.ways[0].rtt_ms, ways.too_fast_count(), told.len()), (90.0, 0, 0), "{ms}");
@@ -346,7 +348,8 @@ mod tests {
 
     #[test]
     fn on_one_machine_nothing_is_faster_than_light() {
-        let loopback: [IpAddr; 3] = ["127.0.0.2", "::1", "::ffff:127.0.0.2"].map(|edge| edge.parse().unwrap());
+        let loopback: [IpAddr; 3] =
+            ["127.0.0.2", "::1", "::ffff:127.0.0.2"].map(|edge| edge.parse().unwrap());
         for edge in loopback {
             let mut pops = mesh(&["FRA", "JFK"]).world.pops.clone();
             pops[1].edges = vec![edge];

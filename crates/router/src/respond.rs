@@ -177,8 +177,9 @@ pub struct Responder {
     signatures: HashMap<Vec<u8>, (u32, Vec<u8>)>,
     key: Vec<u8>,
     rates: Rates,
-    turn: usize,
-    spare_turn: usize,
+    /// Of each of [`CHOSEN`], which of a PoP's addresses came first the last time, and which of its spare's: whoever asks for A and AAAA alternately
+    /// gets all of both.
+    turns: [usize; 3],
 }
 
 /// What stands in the answer section, before OPT.
@@ -199,10 +200,10 @@ impl Reply {
 }
 
 impl Responder {
-    /// One that counts in `counters`.
-    pub fn new(counters: Arc<Counters>) -> Responder {
+    /// One that counts in `counters`, and begins with the address after `turn`, any number.
+    pub fn new(counters: Arc<Counters>, turn: usize) -> Responder {
         let (signatures, key, rates) = (HashMap::new(), Vec::new(), Rates::new());
-        Responder { counters, signatures, key, rates, turn: 0, spare_turn: 0 }
+        Responder { counters, signatures, key, rates, turns: [turn; 3] }
     }
 
     /// What was made with another zone, key or TTL is of no use any more. To be called when the state has changed.
@@ -359,11 +360,13 @@ impl Responder {
             let answers = &state.pops[usize::from(found)];
             let set = &answers.sets[index];
             if !set.is_empty() {
-                self.write_rotated(&answers.plain[index], set.len(), out);
+                self.turns[index] = self.turns[index].wrapping_add(1);
+                let turn = self.turns[index];
+                write_rotated(&answers.plain[index], set.len(), turn, out);
                 let spare = node.group.and_then(|group| state.spares[group][usize::from(found)]);
                 let spare = spare.filter(|_| query.rtype != rtype::HTTPS);
                 let (more, at) = match spare.map(|spare| &state.pops[usize::from(spare)]) {
-                    Some(spare) => self.write_one(&spare.plain[index], &spare.sets[index], out),
+                    Some(spare) => write_one(&spare.plain[index], &spare.sets[index], turn, out),
                     None => (&[][..], 0),
                 };
                 reply.answers = (set.len() + more.len()) as u16;
@@ -382,29 +385,6 @@ impl Responder {
         }
         self.deny(state, signed, name, types_of(state, node, pop), now, &mut reply, out);
         reply
-    }
-
-    /// Addresses in turn, so that clients who take the first don't all take the same. Records of a set are equally long.
-    fn write_rotated(&mut self, plain: &[u8], count: usize, out: &mut Vec<u8>) {
-        if count < 2 {
-            out.extend_from_slice(plain);
-            return;
-        }
-        self.turn = self.turn.wrapping_add(1);
-        let at = plain.len() / count * (self.turn % count);
-        out.extend_from_slice(&plain[at..]);
-        out.extend_from_slice(&plain[..at]);
-    }
-
-    /// One of a spare's addresses, each in turn, so that one edge there doesn't get all who come. What was written, none or one, and which it is.
-    fn write_one<'a>(&mut self, plain: &[u8], set: &'a [Vec<u8>], out: &mut Vec<u8>) -> (&'a [Vec<u8>], u8) {
-        if set.is_empty() {
-            return (set, 0);
-        }
-        self.spare_turn = self.spare_turn.wrapping_add(1);
-        let (at, length) = (self.spare_turn % set.len(), plain.len() / set.len());
-        out.extend_from_slice(&plain[at * length..][..length]);
-        (&set[at..=at], at as u8)
     }
 
     /// Writes SOA and, signed, NSEC: there is nothing but `types`.
@@ -485,6 +465,23 @@ impl Responder {
         }
         self.signatures.get(&self.key).map(|(_, data)| &data[..])
     }
+}
+
+/// Addresses in turn, so that clients who take the first don't all take the same. Records of a set are equally long.
+fn write_rotated(plain: &[u8], count: usize, turn: usize, out: &mut Vec<u8>) {
+    let at = plain.len() / count * (turn % count);
+    out.extend_from_slice(&plain[at..]);
+    out.extend_from_slice(&plain[..at]);
+}
+
+/// One of a spare's addresses, each in turn, so that one edge there doesn't get all who come. What was written, none or one, and which it is.
+fn write_one<'a>(plain: &[u8], set: &'a [Vec<u8>], turn: usize, out: &mut Vec<u8>) -> (&'a [Vec<u8>], u8) {
+    if set.is_empty() {
+        return (set, 0);
+    }
+    let (at, length) = (turn % set.len(), plain.len() / set.len());
+    out.extend_from_slice(&plain[at * length..][..length]);
+    (&set[at..=at], at as u8)
 }
 
 fn types_of(state: &State, node: &Node, pop: Option<u16>) -> Vec<u16> {

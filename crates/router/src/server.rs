@@ -11,7 +11,7 @@
 //! starts and answers without control, edges or network.
 
 use std::collections::HashMap;
-use std::hash::Hasher;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
@@ -23,7 +23,7 @@ use std::time::{Duration, Instant, SystemTime};
 use model::crowd::Crowd;
 use model::routing::{DNS_RATE, DNS_TTL, POPS_MAX};
 use model::steering::{RoundTrips, Steering, Vote, network_of};
-use model::{Routing, Snapshot};
+use model::{Pop, Routing, Snapshot};
 use parking_lot::Mutex;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -382,9 +382,14 @@ fn now(shared: &Shared) -> Now {
     Now { wall_secs: wall.as_secs() as u32, mono_ms: shared.started.elapsed().as_millis() as u64 }
 }
 
+/// Where a responder begins with addresses: whoever asks each by a connection of its own gets another one too.
+fn turn() -> usize {
+    RandomState::new().hash_one(0) as usize
+}
+
 fn serve_udp(socket: &UdpSocket, shared: &Shared, index: usize) {
     let mut batch = Batch::new();
-    let mut responder = Responder::new(Arc::clone(&shared.counters[index]));
+    let mut responder = Responder::new(Arc::clone(&shared.counters[index]), turn());
     let mut current = Current::of(shared);
     while !shared.stop.load(Ordering::Relaxed) {
         let mut at = None;
@@ -504,7 +509,7 @@ async fn accept(
 /// Queries one after the other, each with its length in front (RFC 7766 §8).
 async fn serve_tcp(mut stream: TcpStream, peer: IpAddr, shared: &Shared) -> std::io::Result<()> {
     let counters = shared.counters.last().map(Arc::clone).unwrap_or_default();
-    let mut responder = Responder::new(counters);
+    let mut responder = Responder::new(counters, turn());
     let mut query = Vec::new();
     let mut answer = Vec::new();
     loop {
@@ -907,14 +912,9 @@ impl Planner {
         let now = self.now_ms();
         let of = |edge: &IpAddr| self.health.get(edge).map_or(1.0, |health| health.share(now));
         // What cannot be probed, as it has no addresses, counts as well.
-        let best = |pop: &model::Pop| pop.edges.iter().map(of).reduce(f64::max).unwrap_or(1.0);
+        let best = |pop: &Pop| pop.edges.iter().map(of).reduce(f64::max).unwrap_or(1.0);
         let shares = self.routing().pops.iter().map(best).collect();
         (shares, self.health.values().any(|health| health.is_flapping(now)))
-    }
-
-    /// Whether each PoP has no room for visitors who come to it as another's spare.
-    fn full(&self) -> Vec<bool> {
-        spare_within_ms(&self.snapshot).map_or_else(Vec::new, |ms| self.demand.full(&self.world, ms))
     }
 
     /// What is known of the PoPs, of which each gets such a share of its visitors.
@@ -927,7 +927,7 @@ impl Planner {
             share: shares.iter().map(|share| if *share == 0.0 { 1.0 } else { *share }).collect(),
             prices,
             splits,
-            full: self.full(),
+            full: self.demand.full().to_vec(),
             estimates: Arc::clone(&self.measurements.estimates),
         }
     }
@@ -936,13 +936,13 @@ impl Planner {
     fn look(&mut self) -> bool {
         let (shares, now) = (self.standing().0, self.now_ms());
         let view = self.view(&shares);
-        let living = |pop: &model::Pop| {
+        let living = |pop: &Pop| {
             let up = pop.edges.iter().filter(|edge| !self.health.get(edge).is_some_and(EdgeHealth::is_down));
             if pop.edges.is_empty() { 1.0 } else { up.count() as f64 / pop.edges.len() as f64 }
         };
         let up: Vec<f64> = self.routing().pops.iter().map(living).collect();
-        let full = self.full();
         let moved = self.demand.look(&self.world, &view, &up, now);
+        let is_fuller = self.demand.look_at_spares(&self.world, &up, spare_within_ms(&self.snapshot));
         if moved {
             let cells = self.demand.relief().splits.len();
             (self.report)(&match cells {
@@ -959,7 +959,7 @@ impl Planner {
             };
             (self.report)(&format!("PoP {name} {verdict}"));
         }
-        moved || !changed.is_empty() || self.full() != full
+        moved || is_fuller || !changed.is_empty()
     }
 
     /// Looks at the ways between PoPs.
@@ -1116,12 +1116,18 @@ impl Planner {
     ) -> Result<(), Vec<String>> {
         let signer = make_signer(&snapshot, self.settings.key.as_deref())?;
         self.zone(&snapshot, serial, signer.as_deref())?;
-        if snapshot.routing.pops != self.snapshot.routing.pops || location.is_some() {
+        let (old, new) = (&self.snapshot.routing.pops, &snapshot.routing.pops);
+        if old != new || location.is_some() {
+            // A line that is written above them makes no others of them.
+            let is_same = |(old, new): (&Pop, &Pop)| Pop { line: new.line, ..old.clone() } == *new;
+            let are_same = old.len() == new.len() && old.iter().zip(new).all(is_same) && location.is_none();
             let location = location.unwrap_or_else(|| Arc::clone(&self.world.location));
             let world = World::new(snapshot.routing.pops.clone(), location);
             self.measurements.renumber(&self.world, &world);
-            self.demand.forget();
-            self.greys.forget();
+            if !are_same {
+                self.demand.forget();
+                self.greys.forget();
+            }
             self.world = Arc::new(world);
             self.mesh.move_to(&self.world);
         }
@@ -1175,8 +1181,7 @@ pub fn spare_of(
     group: &[u16],
     view: &View,
 ) -> Option<u16> {
-    let first = ranking.order.first()?.pop;
-    spares_of(snapshot, world, group, view)[usize::from(first)]
+    world.spare(ranking.order.first()?.pop, group, view, spare_within_ms(snapshot)?)
 }
 
 fn serial_now() -> u32 {

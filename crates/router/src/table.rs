@@ -320,6 +320,22 @@ impl World {
     /// PoP without one. A spare is up, with all its visitors back, neither drained, a last resort, for a share nor another CDN, and has room; where
     /// nothing is believed it must look up.
     pub fn spares(&self, group: &[u16], view: &View, within_ms: f64) -> Vec<Option<u16>> {
+        let (those, mut spares) = (self.may_be_spares(group, view), vec![None; self.pops.len()]);
+        group.iter().for_each(|pop| spares[usize::from(*pop)] = self.nearest_spare(*pop, &those, within_ms));
+        spares
+    }
+
+    /// As [`World::spares`], of one PoP of `group`.
+    pub fn spare(&self, pop: u16, group: &[u16], view: &View, within_ms: f64) -> Option<u16> {
+        self.nearest_spare(pop, &self.may_be_spares(group, view), within_ms)
+    }
+
+    fn nearest_spare(&self, pop: u16, those: &[u16], within_ms: f64) -> Option<u16> {
+        let near = those.iter().filter_map(|other| Some((self.spare_ms(pop, *other, within_ms)?, *other)));
+        near.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, other)| other)
+    }
+
+    fn may_be_spares(&self, group: &[u16], view: &View) -> Vec<u16> {
         let Usable { mut best, why, .. } = self.usable(group, view);
         let is_full = |pop: u16| view.full.get(usize::from(pop)).copied().unwrap_or(false);
         best.retain(|pop| {
@@ -329,13 +345,7 @@ impl World {
                 && share(view, *pop) >= 1.0
                 && !is_full(*pop)
         });
-        let of = |pop: u16| {
-            let near = best.iter().filter_map(|other| Some((self.spare_ms(pop, *other, within_ms)?, *other)));
-            near.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, other)| other)
-        };
-        let mut spares = vec![None; self.pops.len()];
-        group.iter().for_each(|pop| spares[usize::from(*pop)] = of(*pop));
-        spares
+        best
     }
 
     /// How much longer visitors of `pop` wait at `other` at most, by distance and with its bias; `None` above `within_ms`, and if one of them is in no place.

@@ -56,12 +56,18 @@ pops = ["fra", "other"]
 /// The state of that configuration.
 pub fn state() -> Arc<State> {
     static STATE: OnceLock<Arc<State>> = OnceLock::new();
-    Arc::clone(STATE.get_or_init(|| Arc::new(state_within(0.0))))
+    Arc::clone(STATE.get_or_init(|| Arc::new(state_of(CONFIG, 0.0))))
 }
 
-/// The same, where PoPs have spares within so many ms.
-pub(super) fn state_within(spare_ms: f64) -> State {
-    let parsed = Snapshot::parse_cluster(CONFIG, "fuzz");
+/// The same, where PoPs have spares however far they are.
+pub(super) fn state_with_spares() -> Arc<State> {
+    static STATE: OnceLock<Arc<State>> = OnceLock::new();
+    Arc::clone(STATE.get_or_init(|| Arc::new(state_of(CONFIG, 1e3))))
+}
+
+/// The state of a configuration where PoPs have spares within so many ms.
+pub(super) fn state_of(config: &str, spare_ms: f64) -> State {
+    let parsed = Snapshot::parse_cluster(config, "fuzz");
     let snapshot = parsed.snapshot.expect("a configuration that is good");
     let dns = snapshot.routing.dns.clone().expect("it has a zone");
     let apex = crate::wire::name_of(&dns.zone).expect("it is short");
@@ -90,13 +96,19 @@ pub(super) fn state_within(spare_ms: f64) -> State {
     }
 }
 
-/// Asks with any bytes. What comes must be a message that echoes the id, is no longer than allowed, and has the records that it counts.
+/// Asks with any bytes, with and without spares. What comes must be a message that echoes the id, is no longer than allowed, and has the
+/// records that it counts.
 pub fn respond(bytes: &[u8]) {
-    let mut responder = Responder::new(Arc::default());
-    let mut out = Vec::new();
-    let now = Now { wall_secs: 1_800_000_000, mono_ms: 0 };
-    for transport in [Transport::Udp, Transport::Tcp] {
-        if !responder.respond(&state(), bytes, IpAddr::from([192, 0, 2, 77]), transport, now, &mut out) {
+    for (state, transport) in [
+        (state(), Transport::Udp),
+        (state(), Transport::Tcp),
+        (state_with_spares(), Transport::Udp),
+        (state_with_spares(), Transport::Tcp),
+    ] {
+        let mut responder = Responder::new(Arc::default(), 0);
+        let mut out = Vec::new();
+        let now = Now { wall_secs: 1_800_000_000, mono_ms: 0 };
+        if !responder.respond(&state, bytes, IpAddr::from([192, 0, 2, 77]), transport, now, &mut out) {
             continue;
         }
         assert!(transport == Transport::Tcp || out.len() <= UDP_BYTES_MAX, "{}", out.len());

@@ -180,7 +180,12 @@ fn a_spare_is_the_nearest_pop_that_visitors_are_sent_to_anyway() {
     let spares = |within_ms: f64, view: &View, group: &[u16], change: &dyn Fn(&mut Vec<Pop>)| {
         let mut pops = ["FRA", "LHR", "CDG", "JFK"].map(pop).to_vec();
         change(&mut pops);
-        World::new(pops, location()).spares(group, view, within_ms)
+        let world = World::new(pops, location());
+        let spares = world.spares(group, view, within_ms);
+        for pop in group {
+            assert_eq!(world.spare(*pop, group, view, within_ms), spares[usize::from(*pop)], "one alone");
+        }
+        spares
     };
     let of_all = |change: &dyn Fn(&mut Vec<Pop>)| spares(15.0, &View::default(), &[0, 1, 2, 3], change)[0];
     let with = |view: View| spares(15.0, &view, &[0, 1, 2, 3], &|_| {})[0];
