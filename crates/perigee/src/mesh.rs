@@ -81,7 +81,8 @@ fn table(answer: &Value) -> String {
     let none = Vec::new();
     let ways = answer["ways"].as_array().unwrap_or(&none);
     if ways.is_empty() {
-        return "no ways are known: edges of a cluster tell a router of theirs, within some seconds, if they name their pop and probes are not off\n"
+        return "no ways are known: edges of a cluster tell a router of theirs, within some seconds, if they name their pop and probes are not off; \
+                nobody tells a router without a cluster, and edges or controls of an older version don't say how long probes take\n"
             .to_owned();
     }
     let mut out = format!("{:<32}  {:>10}  {:>9}  {:>8}\n", "WAY", "ROUND TRIP", "LIGHT", "APART");

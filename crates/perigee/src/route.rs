@@ -10,7 +10,7 @@ use clap::Args;
 use model::Pop;
 use model::routing::{Point, place};
 use router::location::{Location, UNKNOWN};
-use router::table::{Ranking, View, World};
+use router::table::{Ranking, View, Why, World};
 
 use crate::failure::Failure;
 
@@ -158,8 +158,9 @@ impl Route {
             };
             text.push_str(&format!("{}. {:<12}{wait}  ({said}){why}\n", place + 1, pop.name));
         }
-        if let Some(within) = spare_within.filter(|_| spare.is_none()) {
-            text.push_str(&format!("no spare: none that can be one is within {within:?} of {first}\n"));
+        if let (Some(within), None, Some(first)) = (spare_within, spare, ranking.order.first()) {
+            let first = &world.pops[usize::from(first.pop)];
+            text.push_str(&format!("no spare: {}\n", why_no_spare(ranking.why, first, within)));
         }
         if !world.location.attribution.is_empty() {
             text.push_str(&format!("location data: {}\n", world.location.attribution));
@@ -200,7 +201,6 @@ fn parse_pop(text: &str) -> Result<Pop, String> {
 }
 
 fn why_in_words(ranking: &Ranking) -> &'static str {
-    use router::table::Why;
     match ranking.why {
         Why::Network => "the configuration names the client's network",
         Why::Distance => "the nearest",
@@ -214,9 +214,44 @@ fn why_in_words(ranking: &Ranking) -> &'static str {
     }
 }
 
+/// Why answers with `first` have no address of another PoP.
+fn why_no_spare(why: Why, first: &Pop, within: Duration) -> String {
+    let name = &first.name;
+    match why {
+        _ if first.location.is_none() => format!("{name} is another CDN"),
+        Why::LastResort => "only the last resort is left".to_owned(),
+        Why::Drained => "only what drains is left".to_owned(),
+        Why::FailedOpen => {
+            format!("most look down, and none that looks up and can be one is within {within:?} of {name}")
+        }
+        _ => format!("none that can be one is within {within:?} of {name}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn it_is_said_why_there_is_no_spare() {
+        let own = parse_pop("fra=FRA").unwrap();
+        let other = Pop { location: None, cname: Some("shop.example".into()), ..own.clone() };
+        for (why, first, wanted) in [
+            (Why::Distance, &own, "none that can be one is within 10ms of fra"),
+            (Why::Unlocated, &own, "none that can be one is within 10ms of fra"),
+            (
+                Why::FailedOpen,
+                &own,
+                "most look down, and none that looks up and can be one is within 10ms of fra",
+            ),
+            (Why::LastResort, &own, "only the last resort is left"),
+            (Why::Drained, &own, "only what drains is left"),
+            (Why::LastResort, &other, "fra is another CDN"),
+            (Why::Measured, &other, "fra is another CDN"),
+        ] {
+            assert_eq!(why_no_spare(why, first, Duration::from_millis(10)), wanted);
+        }
+    }
 
     #[test]
     fn a_pop_that_is_to_be_is_read_and_what_is_no_place_is_refused_with_an_example() {

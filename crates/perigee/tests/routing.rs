@@ -357,11 +357,20 @@ fn wait(what: &str, is_so: &dyn Fn() -> bool) {
 
 #[test]
 fn who_holds_an_answer_when_its_pop_is_lost_has_the_spares_address_in_it() {
-    // Nobody takes the connections, which the kernel makes: it does so for more than this test's probes.
-    let at = |host: u8, port: u16| TcpListener::bind((Ipv4Addr::new(127, 0, 0, host), port)).unwrap();
-    let fra = at(2, 0);
+    let at = |host: u8, port: u16| TcpListener::bind((Ipv4Addr::new(127, 0, 0, host), port));
+    // Of a port that is free at one address somebody may have it at another.
+    let (fra, others) = (0..16)
+        .find_map(|_| {
+            let fra = at(2, 0).ok()?;
+            let port = fra.local_addr().ok()?.port();
+            Some((fra, [at(3, port).ok()?, at(4, port).ok()?]))
+        })
+        .expect("a port that is free at three addresses");
     let port = fra.local_addr().unwrap().port();
-    let _others = [at(3, port), at(4, port)];
+    // Nobody takes the connections to the first, which the kernel makes: it is lost before there are many.
+    for other in others {
+        std::thread::spawn(move || other.incoming().for_each(drop));
+    }
     let mut text = format!(
         "[dns]\nzone = \"cdn.example\"\nnameservers = {{ \"ns1.cdn.example\" = [\"127.0.0.1\"] }}\nspare_within = \"10ms\"\n\
          [probe]\nkind = \"tcp\"\nport = {port}\n\
@@ -397,7 +406,7 @@ fn who_holds_an_answer_when_its_pop_is_lost_has_the_spares_address_in_it() {
 }
 
 #[test]
-fn ways_between_pops_are_shown_and_a_pop_that_is_not_where_it_is_said_to_be_is_told() {
+fn ways_between_pops_are_shown_and_on_one_machine_none_is_judged() {
     let shape = Shape { etcd: 0, controls: 1, edges: 1, relayed: 0, disks: false };
     let mut cluster = Cluster::start(Path::new(PERIGEE), shape);
     cluster.start_edge_in("two");
@@ -414,48 +423,32 @@ fn ways_between_pops_are_shown_and_a_pop_that_is_not_where_it_is_said_to_be_is_t
     let (is_good, text) = mesh(&[]);
     assert!(is_good && text.starts_with("no ways are known"), "{text}");
 
-    // The edge of the second PoP probes that of the first, on this machine: nothing of that is 360 km away.
+    // The edge of the second PoP probes that of the first, on this machine, which is 366 km away by their locations.
     let edges = TWO.replace("192.0.2.1", "127.0.0.1").replace("192.0.2.2", "127.0.0.2");
     let port = cluster.edges()[0].address.port();
-    let wrong = edges.replace("kind = \"off\"", &format!("port = {port}"));
-    cluster.apply(&wrong);
+    cluster.apply(&edges.replace("kind = \"off\"", &format!("port = {port}")));
     let way = || {
         let (status, text) = http(admin, "GET", "/v1/mesh?pop=two", "", "");
         let body = text.split_once("\r\n\r\n").filter(|_| status == 200).unwrap().1;
         serde_json::from_str::<serde_json::Value>(body).unwrap()["ways"][0].clone()
     };
-    cluster.wait("the way is found to be faster than light", || way()["fault"].is_string());
-    let found = way();
-    assert_eq!(
-        (&found["pops"], &found["km"]),
-        (&serde_json::json!(["one", "two"]), &serde_json::json!(366.0))
-    );
-    assert!((0.001..2.66).contains(&found["rtt_ms"].as_f64().unwrap()), "{found}");
-    let fault = found["fault"].as_str().unwrap();
-    assert!(
-        fault.starts_with("PoPs one and two cannot both be where their locations say (lines 1 and 5)"),
-        "{fault}"
-    );
-    let (_, text) = mesh(&[]);
-    assert!(
-        text.contains("\none two  ") && text.contains("  faster than light\n\nPoPs one and two "),
-        "{text}"
-    );
-    let log = cluster.routers()[0].log();
-    assert_eq!(log.matches("cannot both be where their locations say").count(), 1, "{log}");
-    assert_eq!(metric(admin, "perigee_router_pop_pairs_faster_than_light"), Some(1.0));
-    let (is_good, text) = mesh(&["--pop", "two", "--json"]);
-    assert!(is_good && text.contains("\"fault\": \"PoPs one and two cannot both be"), "{text}");
-    let (is_good, text) = mesh(&["--pop", "three"]);
-    assert!(!is_good && text.contains("no PoP is called \"three\""), "{text}");
-
-    // It is put right, and nothing is wrong any more.
-    cluster.make_stable();
-    cluster.apply(&wrong.replace("AMS", "FRA"));
-    cluster.wait("the way is as long as it can be", || way()["km"] == 0.0 && way()["fault"].is_null());
+    cluster.wait("the way is known", || way().is_object());
+    let known = way();
+    assert_eq!(known["pops"], serde_json::json!(["one", "two"]));
+    assert!((0.001..2.66).contains(&known["rtt_ms"].as_f64().unwrap()), "{known}");
+    // One report is judged by nobody; after so long there are more.
+    std::thread::sleep(Duration::from_secs(25));
+    let known = way();
+    assert!(known["km"].is_null() && known["light_ms"].is_null() && known["fault"].is_null(), "{known}");
     assert_eq!(metric(admin, "perigee_router_pop_pairs_faster_than_light"), Some(0.0));
     let log = cluster.routers()[0].log();
-    assert_eq!(log.matches("cannot both be where their locations say").count(), 1, "{log}");
+    assert!(!log.contains("cannot both be"), "{log}");
+    let (_, text) = mesh(&[]);
+    assert!(text.contains("\none two  ") && !text.contains("faster than light"), "{text}");
+    let (is_good, text) = mesh(&["--pop", "two", "--json"]);
+    assert!(is_good && text.contains("\"fault\": null"), "{text}");
+    let (is_good, text) = mesh(&["--pop", "three"]);
+    assert!(!is_good && text.contains("no PoP is called \"three\""), "{text}");
 }
 
 #[test]
