@@ -339,50 +339,48 @@ mod tests {
         assert_eq!(demand.relief(), Relief::default());
     }
 
+    /// Frankfurt, with so many addresses; Amsterdam, 7 ms away, can take 100 Mbit/s.
+    fn frankfurt_and_amsterdam(edges: u8) -> World {
+        let World { mut pops, location, .. } = world();
+        pops[0].edges = (0..edges).map(|host| [192, 0, 2, host].into()).collect();
+        (pops[0].capacity, pops[1].capacity) = (Some(1_000), Some(100));
+        World::new(pops, location)
+    }
+
     #[test]
-    fn a_spare_has_room_for_its_part_of_who_is_sent_to_those_around_it_and_for_all_of_one_that_is_lost() {
-        let plain = world();
-        // All visitors are Frankfurt's. Amsterdam is 7 ms away and can take so much; so many of Frankfurt's addresses live, of so many.
-        let check = |capacity: u32, edges: u8, up: f64, within_ms: f64, steps: &[(f64, &[bool])]| {
-            let mut pops = plain.pops.clone();
-            pops[0].capacity = Some(1_000);
-            pops[0].edges = (0..edges).map(|host| [192, 0, 2, host].into()).collect();
-            pops[1].capacity = Some(capacity);
-            let (world, mut demand) = (World::new(pops, Arc::clone(&plain.location)), Demand::default());
-            let (up, mut before) = ([up, 1.0, 1.0], Vec::new());
-            for (step, (mbps, full)) in steps.iter().enumerate() {
-                let at = 10_000 * step as u64;
+    fn a_spare_has_room_for_all_of_one_that_is_lost_and_none_again_until_it_has_some_for_longer() {
+        let world = frankfurt_and_amsterdam(1);
+        let check = |within_ms: f64, steps: &[(f64, bool)]| {
+            let (mut demand, mut was_full) = (Demand::default(), false);
+            for (at, (mbps, is_full)) in (0..).step_by(10_000).zip(steps) {
+                // All visitors are Frankfurt's.
                 demand.load("fra-1", 0, *mbps, at);
-                demand.look(&world, &View::default(), &up, at);
-                let is_other = demand.look_at_spares(&world, &up, Some(within_ms));
-                assert_eq!(
-                    (demand.full(), is_other),
-                    (*full, before != *full),
-                    "{mbps} of {capacity}, {edges}"
-                );
-                before = full.to_vec();
+                demand.look(&world, &View::default(), &[1.0; 3], at);
+                let is_other = demand.look_at_spares(&world, &[1.0; 3], Some(within_ms));
+                let wanted: &[bool] = if *is_full { &[false, true, false] } else { &[] };
+                assert_eq!((demand.full(), is_other), (wanted, was_full != *is_full), "{mbps}");
+                was_full = *is_full;
             }
-            assert!(!before.is_empty() == demand.look_at_spares(&world, &up, None), "no spares are wanted");
+            assert_eq!(demand.look_at_spares(&world, &[1.0; 3], None), was_full, "no spares are wanted");
             assert!(demand.full().is_empty());
         };
-        let (none, full): (&[bool], &[bool]) = (&[], &[false, true, false]);
-        // When Frankfurt is lost, all come; with one address a half of them, always.
-        check(100, 1, 1.0, 15.0, &[(0.0, none), (99.0, none), (101.0, full)]);
-        check(100, 1, 1.0, 5.0, &[(101.0, none), (170.0, none)]);
-        // It is full until there is room again for some time, and answers are not made anew at each turn.
-        check(100, 1, 1.0, 15.0, &[(101.0, full), (95.0, full), (101.0, full), (89.0, none), (95.0, none)]);
-        // By its part, where that is more than what it may be full by: of each address that is dead, more.
-        let own = |edges: u8, up: f64, mbps: f64| {
-            let mut pops = plain.pops.clone();
-            (pops[0].capacity, pops[1].capacity) = (Some(1_000), Some(100));
-            pops[0].edges = (0..edges).map(|host| [192, 0, 2, host].into()).collect();
-            let (world, mut demand) = (World::new(pops, Arc::clone(&plain.location)), Demand::default());
+        check(15.0, &[(0.0, false), (99.0, false), (101.0, true)]);
+        check(15.0, &[(101.0, true), (95.0, true), (101.0, true), (89.0, false), (95.0, false)]);
+        check(5.0, &[(101.0, false), (170.0, false)]);
+    }
+
+    #[test]
+    fn a_spare_has_room_for_its_part_of_who_is_sent_to_those_around_it() {
+        // Amsterdam has 82 of its own; of Frankfurt's, one of n + 1 comes.
+        let is_full = |edges: u8, up: f64, mbps: f64| {
+            let mut demand = Demand::default();
             demand.expected = vec![(mbps, 1_000.0), (82.0, 100.0), (0.0, f64::INFINITY)];
-            demand.look_at_spares(&world, &[up, 1.0, 1.0], Some(15.0))
+            demand.look_at_spares(&frankfurt_and_amsterdam(edges), &[up, 1.0, 1.0], Some(15.0))
         };
-        assert_eq!([own(1, 1.0, 15.0), own(1, 1.0, 17.0), own(3, 1.0, 17.0)], [false, true, false]);
-        assert_eq!([own(3, 1.0, 17.5), own(3, 1.0 / 3.0, 17.5)], [false, true], "two of three are dead");
-        assert_eq!([own(3, 1.0, 19.0), own(1, 0.0, 0.0)], [true, false]);
+        assert_eq!([is_full(1, 1.0, 15.0), is_full(1, 1.0, 17.0)], [false, true], "82 + 17 / 2 > 90");
+        assert!(!is_full(3, 1.0, 17.0), "82 + 17 / 4");
+        assert!(is_full(3, 1.0 / 3.0, 17.0), "two of three are dead");
+        assert!(!is_full(1, 0.0, 0.0));
     }
 
     #[test]
