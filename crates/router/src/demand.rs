@@ -373,8 +373,8 @@ mod tests {
     fn a_spare_has_room_for_its_part_of_who_is_sent_to_those_around_it() {
         // Amsterdam has 82 of its own; of Frankfurt's, one of n + 1 comes.
         let is_full = |edges: u8, up: f64, mbps: f64| {
-            let mut demand = Demand::default();
-            demand.expected = vec![(mbps, 1_000.0), (82.0, 100.0), (0.0, f64::INFINITY)];
+            let expected = vec![(mbps, 1_000.0), (82.0, 100.0), (0.0, f64::INFINITY)];
+            let mut demand = Demand { expected, ..Demand::default() };
             demand.look_at_spares(&frankfurt_and_amsterdam(edges), &[up, 1.0, 1.0], Some(15.0))
         };
         assert_eq!([is_full(1, 1.0, 15.0), is_full(1, 1.0, 17.0)], [false, true], "82 + 17 / 2 > 90");
