@@ -28,6 +28,9 @@ pub const PROBE_TIMEOUT: Bound<Duration> =
 pub const BIAS: Bound<Duration> = bound(Duration::ZERO, Duration::ZERO, Duration::from_secs(10));
 /// Percent of all visitors that a PoP may be given.
 pub const SHARE_PERCENT: std::ops::RangeInclusive<i64> = 1..=100;
+/// How much farther a PoP's spare may be, as a visitor's wait by distance.
+pub const SPARE_WITHIN: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(1)..=Duration::from_secs(1);
 
 /// A place on the earth, in degrees.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -55,8 +58,11 @@ impl Point {
 /// [`Point::km`] for two [`Point::unit`]s.
 pub fn km_between(a: [f64; 3], b: [f64; 3]) -> f64 {
     let chord = ((a[0] - b[0]).powi(2) + (a[1] - b[1]).powi(2) + (a[2] - b[2]).powi(2)).sqrt();
-    2.0 * 6371.0 * (chord / 2.0).clamp(0.0, 1.0).asin()
+    2.0 * EARTH_KM * (chord / 2.0).clamp(0.0, 1.0).asin()
 }
+
+/// The earth's radius.
+pub const EARTH_KM: f64 = 6371.0;
 
 /// Lines of `place latitude longitude`; see `data/places.py`.
 const PLACES: &str = include_str!("../data/places.txt");
@@ -167,6 +173,8 @@ pub struct DnsSettings {
     pub contact: Box<str>,
     /// How long resolvers keep an answer that names a PoP.
     pub ttl: Duration,
+    /// Answers also have an address of the PoP next to the chosen one, if that is no farther than this ([`SPARE_WITHIN`]); `None`: never.
+    pub spare_within: Option<Duration>,
     /// Whether answers are signed.
     pub dnssec: bool,
     /// Whether resolvers' client subnets are listened to (RFC 7871).

@@ -42,6 +42,9 @@ pub struct Vote {
     pub edge: IpAddr,
     /// Whether it does not answer.
     pub down: bool,
+    /// The least round trip of the probes since the report before, in µs; `None` without one that was answered well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rtt_us: Option<u32>,
 }
 
 /// What one report says.
@@ -97,6 +100,20 @@ pub fn network_of(address: IpAddr) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn votes_of_older_and_of_newer_nodes_are_read() {
+        for (text, rtt_us) in [
+            (r#"{"edge":"192.0.2.1","down":false}"#, None),
+            (r#"{"edge":"192.0.2.1","down":false,"rtt_us":9300}"#, Some(9_300)),
+            (r#"{"edge":"192.0.2.1","down":false,"rtt_us":9300,"of_tomorrow":[]}"#, Some(9_300)),
+        ] {
+            let vote = Vote { edge: "192.0.2.1".parse().unwrap(), down: false, rtt_us };
+            assert_eq!(serde_json::from_str::<Vote>(text).unwrap(), vote, "{text}");
+        }
+        let silent = Vote { edge: "192.0.2.1".parse().unwrap(), down: true, rtt_us: None };
+        assert_eq!(serde_json::to_string(&silent).unwrap(), r#"{"edge":"192.0.2.1","down":true}"#);
+    }
 
     #[test]
     fn networks_are_as_long_as_is_told_apart() {

@@ -36,6 +36,7 @@ mod login;
 mod manager;
 mod measure;
 mod member;
+mod mesh;
 mod nodes;
 mod ocsp;
 mod parity;
@@ -136,6 +137,8 @@ enum Command {
     Router(router::RouterArgs),
     /// Say to which PoP a client is sent, and why
     Route(route::Route),
+    /// Say how long the ways between PoPs are, and which PoPs are not where they are said to be
+    Mesh(mesh::MeshArgs),
     /// Make the data that says where networks are
     Geo(geo::Geo),
     /// Look at the cache on a disk: what it holds, and whether it is sound
@@ -208,6 +211,7 @@ fn main() -> ExitCode {
         Command::Upgrade(upgrade) => upgrade.run(),
         Command::Router(router) => router.run(),
         Command::Route(route) => route.run(),
+        Command::Mesh(mesh) => mesh.run(),
         Command::Geo(geo) => geo.run(),
         Command::Store(store) => return store.run(),
         Command::Rewrite(rewrite) => rewrite.run(),

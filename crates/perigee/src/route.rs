@@ -4,12 +4,13 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use model::Pop;
 use model::routing::{Point, place};
 use router::location::{Location, UNKNOWN};
-use router::table::{Ranking, View, World};
+use router::table::{Ranking, View, Why, World};
 
 use crate::failure::Failure;
 
@@ -96,15 +97,23 @@ impl Route {
         let world = World::new(pops, Arc::new(location));
         let view = View { down, ..View::default() };
         let ranking = world.rank_client(self.ip, &group, &view);
+        let spare = router::server::spare_of(&snapshot, &world, &ranking, &group, &view);
         let text = if self.json {
-            format!("{:#}\n", router::explain::ranking(&world, self.ip, &ranking))
+            format!("{:#}\n", router::explain::ranking(&world, self.ip, &ranking, spare))
         } else {
-            self.as_text(&world, &ranking)
+            let within = snapshot.routing.dns.as_ref().and_then(|dns| dns.spare_within);
+            self.as_text(&world, &ranking, spare, within)
         };
         crate::print(&text)
     }
 
-    fn as_text(&self, world: &World, ranking: &Ranking) -> String {
+    fn as_text(
+        &self,
+        world: &World,
+        ranking: &Ranking,
+        spare: Option<u16>,
+        spare_within: Option<Duration>,
+    ) -> String {
         let mut text = String::new();
         let cell = world.location.cells()[usize::from(ranking.cell)];
         match ranking.cell {
@@ -120,9 +129,17 @@ impl Route {
                 ));
             }
         }
+        let first = ranking.order.first().map_or("", |first| &*world.pops[usize::from(first.pop)].name);
         for (place, one) in ranking.order.iter().enumerate() {
             let pop = &world.pops[usize::from(one.pop)];
-            let why = if place == 0 { format!("  chosen: {}", why_in_words(ranking)) } else { String::new() };
+            let why = match place {
+                0 => format!("  chosen: {}", why_in_words(ranking)),
+                _ if spare == Some(one.pop) => {
+                    let ms = world.spare_ms(ranking.order[0].pop, one.pop, f64::INFINITY).unwrap_or_default();
+                    format!("  spare: the nearest to {first}, {ms:.0} ms away")
+                }
+                _ => String::new(),
+            };
             let extra =
                 if one.extra_ms > 0.0 { format!(" + {:.0} ms bias", one.extra_ms) } else { String::new() };
             let wait = match (&pop.cname, ranking.cell) {
@@ -140,6 +157,10 @@ impl Route {
                 line => format!("{}:{line}", self.config.display()),
             };
             text.push_str(&format!("{}. {:<12}{wait}  ({said}){why}\n", place + 1, pop.name));
+        }
+        if let (Some(within), None, Some(first)) = (spare_within, spare, ranking.order.first()) {
+            let first = &world.pops[usize::from(first.pop)];
+            text.push_str(&format!("no spare: {}\n", why_no_spare(ranking.why, first, within)));
         }
         if !world.location.attribution.is_empty() {
             text.push_str(&format!("location data: {}\n", world.location.attribution));
@@ -180,7 +201,6 @@ fn parse_pop(text: &str) -> Result<Pop, String> {
 }
 
 fn why_in_words(ranking: &Ranking) -> &'static str {
-    use router::table::Why;
     match ranking.why {
         Why::Network => "the configuration names the client's network",
         Why::Distance => "the nearest",
@@ -194,9 +214,44 @@ fn why_in_words(ranking: &Ranking) -> &'static str {
     }
 }
 
+/// Why answers with `first` have no address of another PoP.
+fn why_no_spare(why: Why, first: &Pop, within: Duration) -> String {
+    let name = &first.name;
+    match why {
+        _ if first.location.is_none() => format!("{name} is another CDN"),
+        Why::LastResort => "only the last resort is left".to_owned(),
+        Why::Drained => "only what drains is left".to_owned(),
+        Why::FailedOpen => {
+            format!("most look down, and none that looks up and can be one is within {within:?} of {name}")
+        }
+        _ => format!("none that can be one is within {within:?} of {name}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn it_is_said_why_there_is_no_spare() {
+        let own = parse_pop("fra=FRA").unwrap();
+        let other = Pop { location: None, cname: Some("shop.example".into()), ..own.clone() };
+        for (why, first, wanted) in [
+            (Why::Distance, &own, "none that can be one is within 10ms of fra"),
+            (Why::Unlocated, &own, "none that can be one is within 10ms of fra"),
+            (
+                Why::FailedOpen,
+                &own,
+                "most look down, and none that looks up and can be one is within 10ms of fra",
+            ),
+            (Why::LastResort, &own, "only the last resort is left"),
+            (Why::Drained, &own, "only what drains is left"),
+            (Why::LastResort, &other, "fra is another CDN"),
+            (Why::Measured, &other, "fra is another CDN"),
+        ] {
+            assert_eq!(why_no_spare(why, first, Duration::from_millis(10)), wanted);
+        }
+    }
 
     #[test]
     fn a_pop_that_is_to_be_is_read_and_what_is_no_place_is_refused_with_an_example() {

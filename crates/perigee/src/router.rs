@@ -45,7 +45,7 @@ node.toml, which makes it a node of a cluster:
 
 /// Where it listens unless something else is said.
 const LISTEN: &str = "127.0.0.1:5353";
-const ADMIN: &str = "127.0.0.1:9053";
+pub(crate) const ADMIN: &str = "127.0.0.1:9053";
 
 /// `perigee router`.
 #[derive(Debug, Args)]
@@ -61,7 +61,7 @@ pub(crate) struct RouterArgs {
     /// [default: the node's own file's, else 127.0.0.1:5353]
     #[arg(long, value_name = "HOST:PORT", value_parser = parse_address)]
     listen: Vec<SocketAddr>,
-    /// Address of /healthz, /metrics, /v1/route and /v1/samples, or off
+    /// Address of /healthz, /metrics, /v1/route, /v1/mesh and /v1/samples, or off
     /// [default: the node's own file's, else 127.0.0.1:9053]
     #[arg(long, value_name = "HOST:PORT", value_parser = parse_admin)]
     admin: Option<AdminAt>,

@@ -4,9 +4,9 @@
 
 use std::cell::Cell;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use world::cluster::{Cluster, Shape};
@@ -23,6 +23,21 @@ struct Answer {
 
 /// Asks for the addresses of a name, by TCP; `None` while nobody answers.
 fn ask(router: SocketAddr, name: &str) -> Option<Answer> {
+    let answer = message(router, name)?;
+    let has_answer = answer[7] > 0;
+    let address = answer.last_chunk::<4>().filter(|_| has_answer).map(|bytes| Ipv4Addr::from(*bytes));
+    Some(Answer { code: answer[3] & 0xf, address })
+}
+
+/// All addresses of a name, in the order of the answer, which has nothing else.
+fn addresses(router: SocketAddr, name: &str) -> Vec<String> {
+    let answer = message(router, name).unwrap();
+    // Header, question, and records of 16 bytes, of which the last four are the address.
+    let records = answer[12 + name.len() + 2 + 4..].chunks(16);
+    records.map(|record| Ipv4Addr::from(*record.last_chunk::<4>().unwrap()).to_string()).collect()
+}
+
+fn message(router: SocketAddr, name: &str) -> Option<Vec<u8>> {
     let mut query = vec![0, 7, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     for label in name.split('.') {
         query.push(label.len() as u8);
@@ -37,9 +52,7 @@ fn ask(router: SocketAddr, name: &str) -> Option<Answer> {
     stream.read_exact(&mut length).ok()?;
     let mut answer = vec![0; usize::from(u16::from_be_bytes(length))];
     stream.read_exact(&mut answer).ok()?;
-    let has_answer = answer[7] > 0;
-    let address = answer.last_chunk::<4>().filter(|_| has_answer).map(|bytes| Ipv4Addr::from(*bytes));
-    Some(Answer { code: answer[3] & 0xf, address })
+    Some(answer)
 }
 
 /// An answer of HTTP: its status, and all of it.
@@ -272,48 +285,161 @@ fn edges_tell_a_router_what_they_think_of_each_other() {
     assert_eq!(metric("perigee_router_edge_up{edge=\"127.0.0.1\"}"), 1.0);
 }
 
+/// A router without a cluster, which ends with the test.
+struct Alone {
+    child: Child,
+    router: SocketAddr,
+    admin: SocketAddr,
+    redirects: SocketAddr,
+}
+
+impl Alone {
+    fn start(scratch: &Scratch, text: &str) -> Alone {
+        let config = scratch.0.join("cluster.toml");
+        std::fs::write(&config, text).unwrap();
+        let mut child = Command::new(PERIGEE)
+            .args(["router", "--config"])
+            .arg(&config)
+            .arg("--location")
+            .arg(location(&scratch.0))
+            .arg("--state")
+            .arg(scratch.0.join("state"))
+            .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--http", "127.0.0.1:0"])
+            .args(["--workers", "1"])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // It says which ports it has got; what it says later is read too, so that it never waits for that.
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+        let mut said = |before: &str, after: &str| -> SocketAddr {
+            let line =
+                lines.find_map(|line| Some(line.strip_prefix(before)?.strip_suffix(after)?.to_owned()));
+            line.unwrap().parse().unwrap()
+        };
+        let router = said("answering on ", "");
+        let admin = said("metrics on http://", "/metrics");
+        let redirects = said("redirecting on http://", "/");
+        std::thread::spawn(move || lines.for_each(drop));
+        Alone { child, router, admin, redirects }
+    }
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn wait(what: &str, is_so: &dyn Fn() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "it never came that {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn who_holds_an_answer_when_its_pop_is_lost_has_the_spares_address_in_it() {
+    let at = |host: u8, port: u16| TcpListener::bind((Ipv4Addr::new(127, 0, 0, host), port));
+    // Of a port that is free at one address somebody may have it at another.
+    let (fra, others) = (0..16)
+        .find_map(|_| {
+            let fra = at(2, 0).ok()?;
+            let port = fra.local_addr().ok()?.port();
+            Some((fra, [at(3, port).ok()?, at(4, port).ok()?]))
+        })
+        .expect("a port that is free at three addresses");
+    let port = fra.local_addr().unwrap().port();
+    // Nobody takes the connections to the first, which the kernel makes: it is lost before there are many.
+    for other in others {
+        std::thread::spawn(move || other.incoming().for_each(drop));
+    }
+    let mut text = format!(
+        "[dns]\nzone = \"cdn.example\"\nnameservers = {{ \"ns1.cdn.example\" = [\"127.0.0.1\"] }}\nspare_within = \"10ms\"\n\
+         [probe]\nkind = \"tcp\"\nport = {port}\n\
+         [[site]]\nname = \"shop\"\ndomains = [\"shop.example\"]\norigin = \"http://127.0.0.1:9\"\n"
+    );
+    for (host, pop) in [(2, "FRA"), (3, "CDG"), (4, "JFK")] {
+        text += &format!("[[pop]]\nname = \"{pop}\"\nlocation = \"{pop}\"\nedges = [\"127.0.0.{host}\"]\n");
+    }
+    let scratch = Scratch::new("spare");
+    let alone = Alone::start(&scratch, &text);
+    let held = addresses(alone.router, "shop.cdn.example");
+    assert_eq!(held, ["127.0.0.2", "127.0.0.3"], "the nearest, and 8 ms from it the spare");
+    assert_eq!(addresses(alone.router, "fra.shop.cdn.example"), ["127.0.0.2"]);
+    let (_, route) = http(alone.admin, "GET", "/v1/route?ip=127.0.0.1&site=shop", "", "");
+    assert!(route.contains("\"farther_ms\": 8.") && route.contains("\"pop\": \"CDG\""), "{route}");
+    let said = |more: &[&str]| {
+        let mut command = Command::new(PERIGEE);
+        command
+            .args(["route", "127.0.0.1", "--site", "shop", "--config"])
+            .arg(scratch.0.join("cluster.toml"));
+        let output = command.arg("--location").arg(scratch.0.join("location.geo")).args(more).output();
+        String::from_utf8(output.unwrap().stdout).unwrap()
+    };
+    let (with, without) = (said(&[]), said(&["--without", "CDG"]));
+    assert!(with.contains("2. CDG") && with.contains("  spare: the nearest to FRA, 8 ms away\n"), "{with}");
+    let none = "\nno spare: none that can be one is within 10ms of FRA\n";
+    assert!(without.contains("1. FRA") && without.contains(none), "the other is across an ocean: {without}");
+
+    drop(fra);
+    let spare = SocketAddr::new(held[1].parse().unwrap(), port);
+    assert!(TcpStream::connect(spare).is_ok(), "before anybody has noticed");
+    wait("the lost one is in no answer", &|| addresses(alone.router, "shop.cdn.example") == ["127.0.0.3"]);
+}
+
+#[test]
+fn ways_between_pops_are_shown_and_on_one_machine_none_is_judged() {
+    let shape = Shape { etcd: 0, controls: 1, edges: 1, relayed: 0, disks: false };
+    let mut cluster = Cluster::start(Path::new(PERIGEE), shape);
+    cluster.start_edge_in("two");
+    cluster.start_router(None);
+    let admin = cluster.routers()[0].admin.unwrap();
+    let mesh = |more: &[&str]| {
+        let output =
+            Command::new(PERIGEE).args(["mesh", "--router", &admin.to_string()]).args(more).output().unwrap();
+        (
+            output.status.success(),
+            String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap(),
+        )
+    };
+    let (is_good, text) = mesh(&[]);
+    assert!(is_good && text.starts_with("no ways are known"), "{text}");
+
+    // The edge of the second PoP probes that of the first, on this machine, which is 366 km away by their locations.
+    let edges = TWO.replace("192.0.2.1", "127.0.0.1").replace("192.0.2.2", "127.0.0.2");
+    let port = cluster.edges()[0].address.port();
+    cluster.apply(&edges.replace("kind = \"off\"", &format!("port = {port}")));
+    let way = || {
+        let (status, text) = http(admin, "GET", "/v1/mesh?pop=two", "", "");
+        let body = text.split_once("\r\n\r\n").filter(|_| status == 200).unwrap().1;
+        serde_json::from_str::<serde_json::Value>(body).unwrap()["ways"][0].clone()
+    };
+    cluster.wait("the way is known", || way().is_object());
+    let known = way();
+    assert_eq!(known["pops"], serde_json::json!(["one", "two"]));
+    assert!((0.001..2.66).contains(&known["rtt_ms"].as_f64().unwrap()), "{known}");
+    // One report is judged by nobody; after so long there are more.
+    std::thread::sleep(Duration::from_secs(25));
+    let known = way();
+    assert!(known["km"].is_null() && known["light_ms"].is_null() && known["fault"].is_null(), "{known}");
+    assert_eq!(metric(admin, "perigee_router_pop_pairs_faster_than_light"), Some(0.0));
+    let log = cluster.routers()[0].log();
+    assert!(!log.contains("cannot both be"), "{log}");
+    let (_, text) = mesh(&[]);
+    assert!(text.contains("\none two  ") && !text.contains("faster than light"), "{text}");
+    let (is_good, text) = mesh(&["--pop", "two", "--json"]);
+    assert!(is_good && text.contains("\"fault\": null"), "{text}");
+    let (is_good, text) = mesh(&["--pop", "three"]);
+    assert!(!is_good && text.contains("no PoP is called \"three\""), "{text}");
+}
+
 #[test]
 fn a_router_alone_takes_samples_from_who_has_its_token() {
     let scratch = Scratch::new("samples");
-    let config = scratch.0.join("cluster.toml");
-    std::fs::write(&config, TWO).unwrap();
-    let mut child = Command::new(PERIGEE)
-        .args(["router", "--config"])
-        .arg(&config)
-        .arg("--location")
-        .arg(location(&scratch.0))
-        .arg("--state")
-        .arg(scratch.0.join("state"))
-        .args([
-            "--listen",
-            "127.0.0.1:0",
-            "--admin",
-            "127.0.0.1:0",
-            "--http",
-            "127.0.0.1:0",
-            "--workers",
-            "1",
-        ])
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // It says which ports it has got; what it says later is read too, so that it never waits for that.
-    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
-    let mut said = |before: &str, after: &str| -> SocketAddr {
-        let line = lines.find_map(|line| Some(line.strip_prefix(before)?.strip_suffix(after)?.to_owned()));
-        line.unwrap().parse().unwrap()
-    };
-    let router = said("answering on ", "");
-    let admin = said("metrics on http://", "/metrics");
-    let redirects = said("redirecting on http://", "/");
-    std::thread::spawn(move || lines.for_each(drop));
-    let begun = Instant::now();
-    let wait = |what: &str, is_so: &dyn Fn() -> bool| {
-        while !is_so() {
-            assert!(begun.elapsed() < Duration::from_secs(60), "it never came that {what}");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    };
+    let alone = Alone::start(&scratch, TWO);
+    let (router, admin, redirects) = (alone.router, alone.admin, alone.redirects);
     wait("the nearest is answered", &|| ask(router, "shop.cdn.example") == found("192.0.2.1"));
     // By HTTP: to the PoP's name for the site, which is not sent on again.
     for (method, target, status, location) in [
@@ -342,6 +468,4 @@ fn a_router_alone_takes_samples_from_who_has_its_token() {
     assert_eq!(http(admin, "POST", "/v1/samples", &shown, "{}").0, 400);
     assert_eq!(http(admin, "POST", "/v1/samples", &shown, &body).0, 202);
     wait("the faster is answered", &|| ask(router, "shop.cdn.example") == found("192.0.2.2"));
-    child.kill().unwrap();
-    child.wait().unwrap();
 }

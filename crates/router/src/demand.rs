@@ -13,6 +13,7 @@ use std::collections::HashMap;
 
 use crate::load::{Costs, Plan, balance};
 use crate::location::UNKNOWN;
+use crate::respond::ADDRESSES_MAX;
 use crate::table::{View, World};
 
 /// How often it is looked at.
@@ -27,6 +28,10 @@ const WEIGHT_MIN: f64 = 0.05;
 const WEIGHTS_MAX: usize = 100_000;
 /// A plan ends when no PoP would get more than this share of its capacity without it.
 const CALM: f64 = 0.9;
+/// A PoP is full for visitors who come to it as another's spare, when with their part of all of these it would get more than the former share of its
+/// capacity, or with all of one PoP that is lost more than the latter; and while that is more than these.
+const FULL: [f64; 2] = [0.9, 1.0];
+const STAYS_FULL: [f64; 2] = [0.8, 0.9];
 /// A plan that holds is made anew after this.
 const REMAKE_MS: u64 = 60_000;
 
@@ -54,6 +59,10 @@ pub(crate) struct Demand {
     /// Visitors of a cell at a PoP.
     weights: HashMap<(u16, u16), f64>,
     relief: Option<Made>,
+    /// What each PoP gets as visitors are sent now, and what it can take; empty while nothing bounds that.
+    expected: Vec<(f64, f64)>,
+    /// Whether each PoP has no room for visitors who come to it as another's spare; empty while all have.
+    full: Vec<bool>,
 }
 
 /// A cell's PoPs, each with its share of the cell's visitors.
@@ -98,6 +107,48 @@ impl Demand {
         self.relief.as_ref().map(|made| made.relief.clone()).unwrap_or_default()
     }
 
+    /// Whether each PoP has no room for visitors who come to it as another's spare; empty while all have.
+    pub(crate) fn full(&self) -> &[bool] {
+        &self.full
+    }
+
+    /// Looks for that, where spares are no farther than `within_ms`; to be called after [`Demand::look`]. Returns whether it has changed.
+    pub(crate) fn look_at_spares(&mut self, world: &World, up: &[f64], within_ms: Option<f64>) -> bool {
+        let mut full = within_ms.map_or_else(Vec::new, |ms| self.full_within(world, up, ms));
+        if !full.contains(&true) {
+            full.clear();
+        }
+        let is_other = full != self.full;
+        self.full = full;
+        is_other
+    }
+
+    /// As if each PoP were the spare of all within `within_ms`. Of a PoP with n addresses that live, one of n + 1 visitors takes the spare's for the first,
+    /// where resolvers change the order; and when it is lost, all who hold an answer of it come at once.
+    fn full_within(&self, world: &World, up: &[f64], within_ms: f64) -> Vec<bool> {
+        let pops = 0..self.expected.len().min(world.pops.len()) as u16;
+        let is_full = |pop: u16| {
+            let (own, capacity) = self.expected[usize::from(pop)];
+            let (mut with_parts, mut with_one) = (own, own);
+            for other in pops.clone().filter(|other| world.spare_ms(*other, pop, within_ms).is_some()) {
+                let other = usize::from(other);
+                let edges = &world.pops[other].edges;
+                let v4 = edges.iter().filter(|edge| edge.is_ipv4()).count();
+                let fewest = [v4, edges.len() - v4].into_iter().filter(|count| *count > 0).min();
+                // They are taken to be of that family: then more visitors come.
+                let dead = ((1.0 - up.get(other).unwrap_or(&1.0)) * edges.len() as f64).round() as usize;
+                let living = fewest.unwrap_or(0).saturating_sub(dead).clamp(1, ADDRESSES_MAX);
+                let (load, _) = self.expected[other];
+                with_parts += load / (living + 1) as f64;
+                with_one = with_one.max(own + load);
+            }
+            let was_full = self.full.get(usize::from(pop)).copied().unwrap_or(false);
+            let [of_parts, of_one] = if was_full { STAYS_FULL } else { FULL };
+            with_parts > capacity * of_parts || with_one > capacity * of_one
+        };
+        pops.clone().map(is_full).collect()
+    }
+
     /// Forgets everything: PoPs or cells have other numbers now.
     pub(crate) fn forget(&mut self) {
         *self = Demand::default();
@@ -123,7 +174,7 @@ impl Demand {
         let capacities: Vec<f64> = world.pops.iter().zip(up).map(bound).collect();
         let loads = self.loads(world.pops.len());
         if capacities.iter().all(|capacity| capacity.is_infinite()) || loads.iter().all(|load| *load == 0.0) {
-            self.relief = None;
+            (self.relief, self.expected) = (None, Vec::new());
             return;
         }
         let plain = View { prices: Vec::new(), splits: HashMap::new(), ..view.clone() };
@@ -143,20 +194,25 @@ impl Demand {
                 costs
             })
             .collect();
-        // How full the fullest would be, if each cell's visitors went to these.
-        let fullest = |shares: &dyn Fn(usize) -> Vec<(u16, f64)>| {
+        // What each PoP would get, if each cell's visitors went to these, and what it can take.
+        let expect = |shares: &dyn Fn(usize) -> Parts| -> Vec<(f64, f64)> {
             let mut loads = vec![0.0; capacities.len()];
             for (index, (_, demand)) in cells.iter().enumerate() {
                 shares(index).iter().for_each(|(pop, share)| loads[usize::from(*pop)] += share * demand);
             }
-            let of = |(load, capacity): (&f64, &f64)| load / capacity.max(1e-9);
-            loads.iter().zip(&capacities).map(of).fold(0.0, f64::max)
+            loads.into_iter().zip(capacities.iter().copied()).collect()
+        };
+        let fullest = |expected: &[(f64, f64)]| {
+            expected.iter().map(|(load, capacity)| load / capacity.max(1e-9)).fold(0.0, f64::max)
         };
         let natural = |index: usize| costs[index].first().map_or_else(Vec::new, |(pop, _)| vec![(*pop, 1.0)]);
-        let without = fullest(&natural);
+        self.expected = expect(&natural);
+        let without = fullest(&self.expected);
         if let Some(Made { shares, at_ms, .. }) = &self.relief {
             let now = |index: usize| shares.get(&cells[index].0).cloned().unwrap_or_else(|| natural(index));
-            if without >= CALM && fullest(&now) <= 1.0 && now_ms.saturating_sub(*at_ms) < REMAKE_MS {
+            let expected = expect(&now);
+            if without >= CALM && fullest(&expected) <= 1.0 && now_ms.saturating_sub(*at_ms) < REMAKE_MS {
+                self.expected = expected;
                 return;
             }
         }
@@ -169,6 +225,7 @@ impl Demand {
         let Plan { prices, shares } = balance(&amounts, &costs, &capacities);
         let shares: HashMap<u16, Parts> =
             cells.iter().map(|(cell, _)| *cell).zip(shares).filter(|(_, parts)| !parts.is_empty()).collect();
+        self.expected = expect(&|index| shares.get(&cells[index].0).cloned().unwrap_or_default());
         let mut splits = shares.clone();
         for (index, (cell, _)) in cells.iter().enumerate() {
             if splits.get(cell).is_some_and(|parts| *parts == natural(index)) {
@@ -280,6 +337,50 @@ mod tests {
         report(&mut demand, 80.0, 50_000);
         assert!(demand.look(&world, &View::default(), &up, 50_000));
         assert_eq!(demand.relief(), Relief::default());
+    }
+
+    /// Frankfurt, with so many addresses; Amsterdam, 7 ms away, can take 100 Mbit/s.
+    fn frankfurt_and_amsterdam(edges: u8) -> World {
+        let World { mut pops, location, .. } = world();
+        pops[0].edges = (0..edges).map(|host| [192, 0, 2, host].into()).collect();
+        (pops[0].capacity, pops[1].capacity) = (Some(1_000), Some(100));
+        World::new(pops, location)
+    }
+
+    #[test]
+    fn a_spare_has_room_for_all_of_one_that_is_lost_and_none_again_until_it_has_some_for_longer() {
+        let world = frankfurt_and_amsterdam(1);
+        let check = |within_ms: f64, steps: &[(f64, bool)]| {
+            let (mut demand, mut was_full) = (Demand::default(), false);
+            for (at, (mbps, is_full)) in (0..).step_by(10_000).zip(steps) {
+                // All visitors are Frankfurt's.
+                demand.load("fra-1", 0, *mbps, at);
+                demand.look(&world, &View::default(), &[1.0; 3], at);
+                let is_other = demand.look_at_spares(&world, &[1.0; 3], Some(within_ms));
+                let wanted: &[bool] = if *is_full { &[false, true, false] } else { &[] };
+                assert_eq!((demand.full(), is_other), (wanted, was_full != *is_full), "{mbps}");
+                was_full = *is_full;
+            }
+            assert_eq!(demand.look_at_spares(&world, &[1.0; 3], None), was_full, "no spares are wanted");
+            assert!(demand.full().is_empty());
+        };
+        check(15.0, &[(0.0, false), (99.0, false), (101.0, true)]);
+        check(15.0, &[(101.0, true), (95.0, true), (101.0, true), (89.0, false), (95.0, false)]);
+        check(5.0, &[(101.0, false), (170.0, false)]);
+    }
+
+    #[test]
+    fn a_spare_has_room_for_its_part_of_who_is_sent_to_those_around_it() {
+        // Amsterdam has 82 of its own; of Frankfurt's, one of n + 1 comes.
+        let is_full = |edges: u8, up: f64, mbps: f64| {
+            let expected = vec![(mbps, 1_000.0), (82.0, 100.0), (0.0, f64::INFINITY)];
+            let mut demand = Demand { expected, ..Demand::default() };
+            demand.look_at_spares(&frankfurt_and_amsterdam(edges), &[up, 1.0, 1.0], Some(15.0))
+        };
+        assert_eq!([is_full(1, 1.0, 15.0), is_full(1, 1.0, 17.0)], [false, true], "82 + 17 / 2 > 90");
+        assert!(!is_full(3, 1.0, 17.0), "82 + 17 / 4");
+        assert!(is_full(3, 1.0 / 3.0, 17.0), "two of three are dead");
+        assert!(!is_full(1, 0.0, 0.0));
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub const PRIOR_MS: f64 = 10.0;
 pub const PRIOR_KM_PER_MS: f64 = 54.0;
 /// Light in glass, there and back: who claims to be faster has not been where it says.
 pub const LIGHT_KM_PER_MS: f64 = 100.0;
+/// A visitor may be nearer to a PoP than the middle of his cell by so many km.
+const CELL_KM: f64 = 50.0;
 /// Samples longer than this tell of a sleeping phone, not of a path.
 pub const SAMPLE_MS_MAX: f64 = 2_000.0;
 /// A sample, or a mean of several of one client, counts for at most so many ms more than those before it let expect: what a phone did
@@ -65,6 +67,11 @@ const MEMORY_SAMPLES: f64 = 200.0;
 /// Round trip by distance alone.
 pub fn prior_ms(km: f64) -> f64 {
     PRIOR_MS + km / PRIOR_KM_PER_MS
+}
+
+/// The least round trip over a distance that may be `off_km` less.
+pub(crate) fn light_ms(km: f64, off_km: f64) -> f64 {
+    (km - off_km).max(0.0) / LIGHT_KM_PER_MS
 }
 
 /// Sums that are kept for cells, as many for autonomous systems, and as many for these in cells: some 15 MB.
@@ -292,13 +299,11 @@ impl Estimate {
 
 impl Estimates {
     /// Takes a sample, unless it can't be true.
-    ///
-    /// `km` is to the middle of the cell, so the visitor may be nearer by its radius: light is given 50 km.
     pub fn add(&mut self, sample: &Sample) -> Result<Learned, Refused> {
         if !(sample.rtt_ms > 0.0 && sample.rtt_ms <= SAMPLE_MS_MAX) {
             return Err(Refused::OutOfRange);
         }
-        if sample.is_placed && sample.rtt_ms < (sample.km - 50.0) / LIGHT_KM_PER_MS {
+        if sample.is_placed && sample.rtt_ms < light_ms(sample.km, CELL_KM) {
             return Err(Refused::FasterThanLight);
         }
         let of = |level: Option<&ByPop>| level.map_or_else(Sum::default, |sums| sums.get(sample.pop));

@@ -10,8 +10,8 @@ use crate::table::{Ranking, World};
 /// PoPs that are named at most.
 const SHOWN_MAX: usize = 16;
 
-/// A ranking in full: the client's cell, each PoP with what speaks for it, and on what data.
-pub fn ranking(world: &World, ip: IpAddr, ranking: &Ranking) -> Value {
+/// A ranking in full: the client's cell, each PoP with what speaks for it, whose address is `spare` in the answer, and on what data.
+pub fn ranking(world: &World, ip: IpAddr, ranking: &Ranking, spare: Option<u16>) -> Value {
     let cell = world.location.cells()[usize::from(ranking.cell)];
     let known = ranking.cell != UNKNOWN;
     let shown = ranking.order.iter().take(SHOWN_MAX);
@@ -26,6 +26,10 @@ pub fn ranking(world: &World, ip: IpAddr, ranking: &Ranking) -> Value {
             })
         })
         .collect();
+    let spare = ranking.order.first().zip(spare).map(|(first, spare)| {
+        let ms = world.spare_ms(first.pop, spare, f64::INFINITY);
+        json!({ "pop": world.pops[usize::from(spare)].name, "farther_ms": ms })
+    });
     json!({
         "ip": ip,
         "cell": known.then_some(ranking.cell),
@@ -34,6 +38,7 @@ pub fn ranking(world: &World, ip: IpAddr, ranking: &Ranking) -> Value {
         "country": std::str::from_utf8(&cell.country).ok().filter(|_| cell.country != [0; 2]),
         "why": ranking.why.as_str(),
         "order": order,
+        "spare": spare,
         "attribution": world.location.attribution,
     })
 }

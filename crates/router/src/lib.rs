@@ -18,6 +18,7 @@ mod http;
 pub mod load;
 pub mod location;
 mod measure;
+mod mesh;
 pub mod observe;
 mod probe;
 pub mod respond;

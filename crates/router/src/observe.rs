@@ -3,6 +3,7 @@
 //!
 //! Each address is looked at from three other PoPs, always the same ones, by every node there. What an observer says is *down* or *up*,
 //! after as many probes as in [`crate::health`]. One that sees most of what it looks at down says nothing: it is cut off itself.
+//! With it goes the least round trip of the probes, which says how long the way between two PoPs is.
 
 use std::collections::HashMap;
 use std::hash::Hasher;
@@ -20,14 +21,39 @@ use crate::health::Sight;
 use crate::probe::{Seen, Targets, probe_all};
 
 /// PoPs that look at an address.
-const OBSERVERS: usize = 3;
+pub(crate) const OBSERVERS: usize = 3;
+/// How long a round trip may wait to be told: whoever hears of it takes it for one of now.
+const RTT_MS_MAX: u64 = 5_000;
 /// What probes may have seen and nobody has looked at yet.
 const SEEN_MAX: usize = 256;
 
 /// An observer that runs; dropping it ends it.
 pub struct Observing {
     targets: watch::Sender<Targets>,
-    sights: Arc<Mutex<HashMap<IpAddr, Sight>>>,
+    looked: Arc<Mutex<HashMap<IpAddr, Looked>>>,
+    started: Instant,
+}
+
+/// What was seen of an address.
+#[derive(Debug, Default)]
+struct Looked {
+    sight: Sight,
+    /// The least that was not told yet, and when it was seen.
+    rtt: Option<(u32, u64)>,
+}
+
+impl Looked {
+    /// Returns whether it is down or up now, and was not.
+    fn step(&mut self, seen: Seen, now_ms: u64) -> bool {
+        let new = seen.rtt_us.map(|rtt_us| (rtt_us, now_ms));
+        self.rtt = self.rtt_at(now_ms).into_iter().chain(new).min();
+        self.sight.step(seen.good, now_ms)
+    }
+
+    /// What is not too old to be told.
+    fn rtt_at(&self, now_ms: u64) -> Option<(u32, u64)> {
+        self.rtt.filter(|(_, at_ms)| now_ms.saturating_sub(*at_ms) <= RTT_MS_MAX)
+    }
 }
 
 impl Observing {
@@ -38,17 +64,16 @@ impl Observing {
     pub fn start(changed: impl Fn() + Send + 'static) -> std::io::Result<Observing> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (targets, looked_at) = watch::channel(Targets::default());
-        let sights: Arc<Mutex<HashMap<IpAddr, Sight>>> = Arc::default();
-        let noted = Arc::clone(&sights);
+        let looked: Arc<Mutex<HashMap<IpAddr, Looked>>> = Arc::default();
+        let (noted, started) = (Arc::clone(&looked), Instant::now());
         std::thread::Builder::new().name("observe".into()).spawn(move || {
             runtime.block_on(async {
                 let (seen_in, mut seen_out) = mpsc::channel::<Seen>(SEEN_MAX);
-                let started = Instant::now();
                 let note = async {
                     while let Some(seen) = seen_out.recv().await {
                         let now_ms = started.elapsed().as_millis() as u64;
                         // It is looked at no longer, if it isn't there.
-                        let step = |sight: &mut Sight| sight.step(seen.good, now_ms);
+                        let step = |looked: &mut Looked| looked.step(seen, now_ms);
                         if noted.lock().get_mut(&seen.edge).is_some_and(step) {
                             changed();
                         }
@@ -60,16 +85,16 @@ impl Observing {
                 }
             });
         })?;
-        Ok(Observing { targets, sights })
+        Ok(Observing { targets, looked, started })
     }
 
     /// Looks at what a node of this PoP is to look at from now on.
     pub fn look_at(&self, routing: &Routing, pop: &str) {
         let edges = targets_of(routing, pop);
         {
-            let mut sights = self.sights.lock();
-            sights.retain(|edge, _| edges.contains(edge));
-            edges.iter().for_each(|edge| _ = sights.entry(*edge).or_default());
+            let mut looked = self.looked.lock();
+            looked.retain(|edge, _| edges.contains(edge));
+            edges.iter().for_each(|edge| _ = looked.entry(*edge).or_default());
         }
         let new = Targets { edges, settings: routing.probe };
         self.targets.send_if_modified(|now| {
@@ -79,14 +104,22 @@ impl Observing {
         });
     }
 
-    /// What is to be said of each address; nothing by who is cut off.
-    pub fn votes(&self) -> Vec<Vote> {
-        let sights = self.sights.lock();
-        let down = sights.values().filter(|sight| sight.is_down()).count();
-        if sights.len() > 1 && down * 2 > sights.len() {
-            return Vec::new();
-        }
-        sights.iter().map(|(edge, sight)| Vote { edge: *edge, down: sight.is_down() }).collect()
+    /// What is to be said of each address; nothing by who is cut off. Round trips are said once.
+    pub fn take_votes(&self) -> Vec<Vote> {
+        self.take_votes_at(self.started.elapsed().as_millis() as u64)
+    }
+
+    fn take_votes_at(&self, now_ms: u64) -> Vec<Vote> {
+        let mut looked = self.looked.lock();
+        let down = looked.values().filter(|one| one.sight.is_down()).count();
+        let is_cut_off = looked.len() > 1 && down * 2 > looked.len();
+        let vote = |(edge, one): (&IpAddr, &mut Looked)| {
+            let rtt_us = one.rtt_at(now_ms).map(|(rtt_us, _)| rtt_us);
+            one.rtt = None;
+            Vote { edge: *edge, down: one.sight.is_down(), rtt_us }
+        };
+        let votes = looked.iter_mut().map(vote).collect();
+        if is_cut_off { Vec::new() } else { votes }
     }
 }
 
@@ -149,13 +182,54 @@ mod tests {
         let mut routing = routing(4);
         routing.probe.kind = model::routing::ProbeKind::Off;
         observing.look_at(&routing, "p0");
-        let all = observing.votes().len();
-        assert!(all > 0 && observing.votes().iter().all(|vote| !vote.down));
-        for (index, sight) in observing.sights.lock().values_mut().enumerate() {
+        let all = observing.take_votes().len();
+        assert!(all > 0 && observing.take_votes().iter().all(|vote| !vote.down));
+        for (index, looked) in observing.looked.lock().values_mut().enumerate() {
             if index * 2 <= all {
-                (0..2).for_each(|_| _ = sight.step(false, 0));
+                (0..2).for_each(|_| _ = looked.sight.step(false, 0));
             }
         }
-        assert!(observing.votes().is_empty());
+        assert!(observing.take_votes().is_empty());
+    }
+
+    #[test]
+    fn the_least_round_trip_is_said_once_and_none_that_is_old() {
+        let observing = Observing::start(|| {}).unwrap();
+        let mut routing = routing(2);
+        routing.probe.kind = model::routing::ProbeKind::Off;
+        observing.look_at(&routing, "p0");
+        let edge: IpAddr = "192.0.2.1".parse().unwrap();
+        let said = |now_ms: u64| {
+            let votes = observing.take_votes_at(now_ms);
+            votes.iter().find(|vote| vote.edge == edge).and_then(|vote| vote.rtt_us)
+        };
+        let see = |rtt_us: Option<u32>, now_ms: u64| {
+            let seen = Seen { edge, good: rtt_us.is_some(), rtt_us };
+            observing.looked.lock().get_mut(&edge).unwrap().step(seen, now_ms);
+        };
+        assert_eq!(said(0), None);
+        [Some(900), None, Some(700), Some(800)].iter().for_each(|rtt_us| see(*rtt_us, 0));
+        assert_eq!([said(0), said(0)], [Some(700), None]);
+        see(Some(600), 0);
+        assert_eq!(said(RTT_MS_MAX + 1), None, "nobody has asked for so long");
+        see(Some(600), 10_000);
+        see(Some(900), 10_000 + RTT_MS_MAX + 1);
+        assert_eq!(said(10_000 + RTT_MS_MAX + 1), Some(900), "what is new counts");
+        // What was seen before it was cut off is not said after.
+        see(Some(700), 20_000);
+        let all_down = |now_ms: u64| {
+            let down = Seen { edge, good: false, rtt_us: None };
+            for looked in observing.looked.lock().values_mut() {
+                (0..2).for_each(|_| _ = looked.step(down, now_ms));
+            }
+        };
+        all_down(20_000);
+        assert!(observing.take_votes_at(20_000).is_empty());
+        for at in [21_000, 22_000, 23_000, 24_000, 25_000] {
+            for looked in observing.looked.lock().values_mut() {
+                looked.step(Seen { edge, good: true, rtt_us: None }, at);
+            }
+        }
+        assert!(observing.take_votes_at(25_000).iter().all(|vote| vote.rtt_us.is_none()));
     }
 }

@@ -16,6 +16,9 @@ use tokio::time::{Instant, sleep_until, timeout};
 pub(crate) struct Seen {
     pub(crate) edge: IpAddr,
     pub(crate) good: bool,
+    /// How long it took to connect, in µs: a packet to it and its answer, and what this machine was busy with; of hundreds, the least
+    /// is without the latter. `None` unless it was good.
+    pub(crate) rtt_us: Option<u32>,
 }
 
 /// Who is probed, and how.
@@ -64,9 +67,10 @@ async fn watch(edge: IpAddr, settings: ProbeSettings, seen: tokio::sync::mpsc::S
         }
         let seen = seen.clone();
         probes.spawn(async move {
-            let good = timeout(settings.timeout, probe(edge, &settings)).await.is_ok_and(|answered| answered);
+            let rtt = timeout(settings.timeout, probe(edge, &settings)).await.ok().flatten();
+            let rtt_us = rtt.map(|rtt| u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX));
             // Nobody listens any more: this task is about to end.
-            _ = seen.send(Seen { edge, good }).await;
+            _ = seen.send(Seen { edge, good: rtt.is_some(), rtt_us }).await;
         });
         next = (next + settings.interval).max(Instant::now());
     }
@@ -80,24 +84,22 @@ fn hash(edge: IpAddr) -> u64 {
     (number as u64 ^ (number >> 64) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
-async fn probe(edge: IpAddr, settings: &ProbeSettings) -> bool {
-    let Ok(mut stream) = TcpStream::connect(SocketAddr::new(edge, settings.port)).await else { return false };
+/// How long it took to connect, if the edge is well.
+async fn probe(edge: IpAddr, settings: &ProbeSettings) -> Option<Duration> {
+    let began = Instant::now();
+    let mut stream = TcpStream::connect(SocketAddr::new(edge, settings.port)).await.ok()?;
+    let rtt = began.elapsed();
     match settings.kind {
-        ProbeKind::Tcp => return true,
-        ProbeKind::Off => return true,
+        ProbeKind::Tcp | ProbeKind::Off => return Some(rtt),
         ProbeKind::Http => {}
     }
     // By its address, so that no site's origin is asked: it is the edge that is looked at.
     let host = SocketAddr::new(edge, settings.port);
     let request =
         format!("GET / HTTP/1.1\r\nHost: {host}\r\nUser-Agent: perigee-router\r\nConnection: close\r\n\r\n");
-    if stream.write_all(request.as_bytes()).await.is_err() {
-        return false;
-    }
+    stream.write_all(request.as_bytes()).await.ok()?;
     let mut line = [0; 12];
-    if stream.read_exact(&mut line).await.is_err() {
-        return false;
-    }
+    stream.read_exact(&mut line).await.ok()?;
     // `HTTP/1.1 404`: whatever it says, it says something, unless it is that it can't.
-    line.starts_with(b"HTTP/1.") && matches!(line[9], b'1'..=b'4')
+    (line.starts_with(b"HTTP/1.") && matches!(line[9], b'1'..=b'4')).then_some(rtt)
 }

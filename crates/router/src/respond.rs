@@ -4,6 +4,8 @@
 //! so that an answer is a header, the question, a copy, and OPT. Signatures depend on the name: each is made when it is first asked for
 //! and kept by the responder, of which every thread has its own.
 //!
+//! Behind a PoP's addresses comes one of its spare's, where it has one ([`World::spares`]): who can't connect to the first tries the next.
+//!
 //! A PoP that is another CDN is a CNAME, whatever is asked for (RFC 1034 §3.6.2); at the zone's own name, where none may stand, its addresses.
 //!
 //! What bounds its use as an amplifier: answers by UDP are at most 1,232 bytes, ANY is answered with one record (RFC 8482), and one network
@@ -27,8 +29,8 @@ use crate::wire::{
 };
 use crate::zone::{Lookup, Node, Zone, address_data, https_data};
 
-/// Addresses of a PoP in one answer: more would not fit beside a signature, and no client tries more.
-const ADDRESSES_MAX: usize = 8;
+/// Addresses of a PoP in one answer: more would not fit beside a signature, and no client tries more. Its spare's comes on top.
+pub(crate) const ADDRESSES_MAX: usize = 8;
 /// How long answers are kept while a PoP's state changes.
 pub const FLAPPING_TTL: u32 = 10;
 /// Signatures that a responder keeps; when there are more, it begins anew.
@@ -48,6 +50,8 @@ pub struct State {
     pub world: Arc<World>,
     /// Where clients go, for each of [`Zone::groups`].
     pub tables: Vec<Table>,
+    /// The spare of each PoP, for each of [`Zone::groups`].
+    pub spares: Vec<Vec<Option<u16>>>,
     /// The configuration.
     pub snapshot: Arc<Snapshot>,
     /// From what the tables were made, for whoever asks why.
@@ -173,7 +177,9 @@ pub struct Responder {
     signatures: HashMap<Vec<u8>, (u32, Vec<u8>)>,
     key: Vec<u8>,
     rates: Rates,
-    turn: usize,
+    /// Of each of [`CHOSEN`], which of a PoP's addresses came first the last time, and which of its spare's: whoever asks for A and AAAA alternately
+    /// gets all of both.
+    turns: [usize; 3],
 }
 
 /// What stands in the answer section, before OPT.
@@ -194,9 +200,10 @@ impl Reply {
 }
 
 impl Responder {
-    /// One that counts in `counters`.
-    pub fn new(counters: Arc<Counters>) -> Responder {
-        Responder { counters, signatures: HashMap::new(), key: Vec::new(), rates: Rates::new(), turn: 0 }
+    /// One that counts in `counters`, and begins with the address after `turn`, any number.
+    pub fn new(counters: Arc<Counters>, turn: usize) -> Responder {
+        let (signatures, key, rates) = (HashMap::new(), Vec::new(), Rates::new());
+        Responder { counters, signatures, key, rates, turns: [turn; 3] }
     }
 
     /// What was made with another zone, key or TTL is of no use any more. To be called when the state has changed.
@@ -336,33 +343,35 @@ impl Responder {
             && let Some((target, record)) = &answers.cname
         {
             out.extend_from_slice(record);
-            let of = (rtype::CNAME, found);
-            reply.answers =
-                1 + self.sign(signed, name, of, answers.ttl, std::slice::from_ref(target), now, out);
+            let of = (rtype::CNAME, found, 0);
+            let records = [std::slice::from_ref(target)];
+            reply.answers = 1 + self.sign(signed, name, of, answers.ttl, &records, now, out);
             return reply;
         }
         if query.rtype == rtype::ANY {
             // One record that says why there are no more (RFC 8482 §4.2).
             let data = b"\x07RFC8482\0".to_vec();
             write_record(out, &QUESTION_NAME, rtype::HINFO, crate::zone::STATIC_TTL, &data);
-            reply.answers = 1 + self.sign(
-                signed,
-                name,
-                (rtype::HINFO, u16::MAX),
-                crate::zone::STATIC_TTL,
-                &[data],
-                now,
-                out,
-            );
+            let (of, ttl) = ((rtype::HINFO, u16::MAX, 0), crate::zone::STATIC_TTL);
+            reply.answers = 1 + self.sign(signed, name, of, ttl, &[&[data]], now, out);
             return reply;
         }
         if let (Some(found), Some(index)) = (pop, wanted) {
             let answers = &state.pops[usize::from(found)];
             let set = &answers.sets[index];
             if !set.is_empty() {
-                self.write_rotated(&answers.plain[index], set.len(), out);
-                reply.answers = set.len() as u16;
-                reply.answers += self.sign(signed, name, (query.rtype, found), answers.ttl, set, now, out);
+                self.turns[index] = self.turns[index].wrapping_add(1);
+                let turn = self.turns[index];
+                write_rotated(&answers.plain[index], set.len(), turn, out);
+                let spare = node.group.and_then(|group| state.spares[group][usize::from(found)]);
+                let spare = spare.filter(|_| query.rtype != rtype::HTTPS);
+                let (more, at) = match spare.map(|spare| &state.pops[usize::from(spare)]) {
+                    Some(spare) => write_one(&spare.plain[index], &spare.sets[index], turn, out),
+                    None => (&[][..], 0),
+                };
+                reply.answers = (set.len() + more.len()) as u16;
+                let of = (query.rtype, found, at);
+                reply.answers += self.sign(signed, name, of, answers.ttl, &[set, more], now, out);
                 return reply;
             }
         }
@@ -370,23 +379,12 @@ impl Responder {
         if let Some(set) = set {
             out.extend_from_slice(&set.plain);
             reply.answers = set.records.len() as u16;
-            reply.answers += self.sign(signed, name, (set.rtype, u16::MAX), set.ttl, &set.records, now, out);
+            let of = (set.rtype, u16::MAX, 0);
+            reply.answers += self.sign(signed, name, of, set.ttl, &[&set.records], now, out);
             return reply;
         }
         self.deny(state, signed, name, types_of(state, node, pop), now, &mut reply, out);
         reply
-    }
-
-    /// Addresses in turn, so that clients who take the first don't all take the same. Records of a set are equally long.
-    fn write_rotated(&mut self, plain: &[u8], count: usize, out: &mut Vec<u8>) {
-        if count < 2 {
-            out.extend_from_slice(plain);
-            return;
-        }
-        self.turn = self.turn.wrapping_add(1);
-        let at = plain.len() / count * (self.turn % count);
-        out.extend_from_slice(&plain[at..]);
-        out.extend_from_slice(&plain[..at]);
     }
 
     /// Writes SOA and, signed, NSEC: there is nothing but `types`.
@@ -405,9 +403,8 @@ impl Responder {
         write_record(out, &state.zone.apex, rtype::SOA, soa.ttl, &soa.records[0]);
         reply.authorities = 1;
         let Some(signer) = signed else { return };
-        if let Some(data) =
-            self.signature(signer, &state.zone.apex, (rtype::SOA, u16::MAX), soa.ttl, &soa.records, now)
-        {
+        let of = (rtype::SOA, u16::MAX, 0);
+        if let Some(data) = self.signature(signer, &state.zone.apex, of, soa.ttl, &[&soa.records], now) {
             write_record(out, &state.zone.apex, rtype::RRSIG, soa.ttl, data);
             reply.authorities += 1;
         }
@@ -430,9 +427,9 @@ impl Responder {
         &mut self,
         signer: Option<&Signer>,
         name: &[u8],
-        of: (u16, u16),
+        of: (u16, u16, u8),
         ttl: u32,
-        records: &[Vec<u8>],
+        records: &[&[Vec<u8>]],
         now: Now,
         out: &mut Vec<u8>,
     ) -> u16 {
@@ -442,23 +439,24 @@ impl Responder {
         1
     }
 
-    /// The signature over a set, made now or kept. `of`: its type, and the PoP it names.
+    /// The signature over a set, made now or kept. `of`: its type, the PoP it names, and which of the spare's addresses.
     fn signature(
         &mut self,
         signer: &Signer,
         name: &[u8],
-        of: (u16, u16),
+        of: (u16, u16, u8),
         ttl: u32,
-        records: &[Vec<u8>],
+        records: &[&[Vec<u8>]],
         now: Now,
     ) -> Option<&[u8]> {
         self.key.clear();
         self.key.extend_from_slice(&of.0.to_be_bytes());
         self.key.extend_from_slice(&of.1.to_be_bytes());
+        self.key.push(of.2);
         self.key.extend_from_slice(name);
         let fresh = |made: u32| now.wall_secs.wrapping_sub(made) < RENEW_SECS;
         if !self.signatures.get(&self.key).is_some_and(|(made, _)| fresh(*made)) {
-            let data = signer.rrsig(name, of.0, ttl, records, now.wall_secs)?;
+            let data = signer.rrsig(name, of.0, ttl, &records.concat(), now.wall_secs)?;
             self.counters.signatures.fetch_add(1, Relaxed);
             if self.signatures.len() >= SIGNATURES_MAX {
                 self.signatures.clear();
@@ -467,6 +465,23 @@ impl Responder {
         }
         self.signatures.get(&self.key).map(|(_, data)| &data[..])
     }
+}
+
+/// Addresses in turn, so that clients who take the first don't all take the same. Records of a set are equally long.
+fn write_rotated(plain: &[u8], count: usize, turn: usize, out: &mut Vec<u8>) {
+    let at = plain.len() / count * (turn % count);
+    out.extend_from_slice(&plain[at..]);
+    out.extend_from_slice(&plain[..at]);
+}
+
+/// One of a spare's addresses, each in turn, so that one edge there doesn't get all who come. What was written, none or one, and which it is.
+fn write_one<'a>(plain: &[u8], set: &'a [Vec<u8>], turn: usize, out: &mut Vec<u8>) -> (&'a [Vec<u8>], u8) {
+    if set.is_empty() {
+        return (set, 0);
+    }
+    let (at, length) = (turn % set.len(), plain.len() / set.len());
+    out.extend_from_slice(&plain[at * length..][..length]);
+    (&set[at..=at], at as u8)
 }
 
 fn types_of(state: &State, node: &Node, pop: Option<u16>) -> Vec<u16> {

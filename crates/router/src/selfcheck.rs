@@ -167,7 +167,14 @@ mod tests {
         let mut ask = |query: &[u8]| {
             let from = "127.0.0.1".parse().unwrap();
             let now = Now { wall_secs: 1_800_000_000, mono_ms: 1 };
-            Responder::new(Default::default()).respond(&state, query, from, Transport::Udp, now, &mut answer);
+            Responder::new(Default::default(), 0).respond(
+                &state,
+                query,
+                from,
+                Transport::Udp,
+                now,
+                &mut answer,
+            );
             answer.clone()
         };
         let soa = ask(&question(&state.zone.apex));

@@ -11,7 +11,7 @@
 //! starts and answers without control, edges or network.
 
 use std::collections::HashMap;
-use std::hash::Hasher;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
@@ -23,7 +23,7 @@ use std::time::{Duration, Instant, SystemTime};
 use model::crowd::Crowd;
 use model::routing::{DNS_RATE, DNS_TTL, POPS_MAX};
 use model::steering::{RoundTrips, Steering, Vote, network_of};
-use model::{Routing, Snapshot};
+use model::{Pop, Routing, Snapshot};
 use parking_lot::Mutex;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -37,11 +37,12 @@ use crate::health::EdgeHealth;
 use crate::http::{self, Answer, Request};
 use crate::location::{Location, UNKNOWN};
 use crate::measure::{MeasureCounters, Measurements};
+use crate::mesh::{Mesh, Ways};
 use crate::probe::{Seen, Targets, probe_all};
 use crate::respond::{Counters, FLAPPING_TTL, Now, PopAnswers, Responder, State, Transport};
 use crate::selfcheck::{self, SelfCheck};
 use crate::sign::Signer;
-use crate::table::{Table, V4_BITS, V6_BITS, View, World};
+use crate::table::{Ranking, Table, V4_BITS, V6_BITS, View, World};
 use crate::udp::Batch;
 use crate::wire::name_of;
 use crate::zone::{Lookup, Zone};
@@ -73,7 +74,7 @@ const SOCKET_BYTES: usize = 1 << 20;
 pub struct Settings {
     /// Addresses for queries, by UDP and TCP. Port 0 takes a free one.
     pub listen: Vec<SocketAddr>,
-    /// Address of `/healthz`, `/metrics`, `/v1/route` and `/v1/samples`.
+    /// Address of `/healthz`, `/metrics`, `/v1/route`, `/v1/mesh` and `/v1/samples`.
     pub admin: Option<SocketAddr>,
     /// Addresses where HTTP requests are redirected to the closest PoP, and `/v1/route` is answered.
     pub http: Vec<SocketAddr>,
@@ -156,6 +157,8 @@ struct Shared {
     counters: Vec<Arc<Counters>>,
     plan: PlanCounters,
     measured: MeasureCounters,
+    /// As of some seconds ago.
+    mesh: Mutex<Arc<Ways>>,
     probing: Mutex<HashMap<IpAddr, bool>>,
     token: Option<String>,
     started: Instant,
@@ -180,6 +183,7 @@ struct PlanCounters {
     votes: AtomicU64,
     grey: AtomicU64,
     relieved: AtomicU64,
+    too_fast: AtomicU64,
     unwell: AtomicU64,
 }
 
@@ -229,6 +233,7 @@ impl Router {
             counters: (0..=udp.len()).map(|_| Arc::default()).collect(),
             plan: PlanCounters { serial: u64::from(planner.serial).into(), ..PlanCounters::default() },
             measured: MeasureCounters::default(),
+            mesh: Mutex::new(Arc::new(Ways::none(&planner.world))),
             probing: Mutex::default(),
             token: settings.token.clone(),
             started: Instant::now(),
@@ -382,9 +387,14 @@ fn now(shared: &Shared) -> Now {
     Now { wall_secs: wall.as_secs() as u32, mono_ms: shared.started.elapsed().as_millis() as u64 }
 }
 
+/// Where a responder begins with addresses: whoever asks each by a connection of its own gets another one too.
+fn turn() -> usize {
+    RandomState::new().hash_one(0) as usize
+}
+
 fn serve_udp(socket: &UdpSocket, shared: &Shared, index: usize) {
     let mut batch = Batch::new();
-    let mut responder = Responder::new(Arc::clone(&shared.counters[index]));
+    let mut responder = Responder::new(Arc::clone(&shared.counters[index]), turn());
     let mut current = Current::of(shared);
     while !shared.stop.load(Ordering::Relaxed) {
         let mut at = None;
@@ -504,7 +514,7 @@ async fn accept(
 /// Queries one after the other, each with its length in front (RFC 7766 §8).
 async fn serve_tcp(mut stream: TcpStream, peer: IpAddr, shared: &Shared) -> std::io::Result<()> {
     let counters = shared.counters.last().map(Arc::clone).unwrap_or_default();
-    let mut responder = Responder::new(counters);
+    let mut responder = Responder::new(counters, turn());
     let mut query = Vec::new();
     let mut answer = Vec::new();
     loop {
@@ -532,11 +542,12 @@ fn answer_admin(shared: &Shared, news: &mpsc::SyncSender<News>, request: &Reques
         ("GET" | "HEAD", "/healthz") => Answer::text(200, "ok\n"),
         ("GET" | "HEAD", "/metrics") => Answer::text(200, render(shared)),
         ("GET" | "HEAD", "/v1/route") => answer_route(shared, request, None),
+        ("GET" | "HEAD", "/v1/mesh") => answer_mesh(shared, request),
         ("POST", "/v1/samples") => answer_samples(shared, news, request),
-        (_, "/healthz" | "/metrics" | "/v1/route" | "/v1/samples") => {
+        (_, "/healthz" | "/metrics" | "/v1/route" | "/v1/mesh" | "/v1/samples") => {
             Answer::text(405, "wanted GET, and POST for /v1/samples\n")
         }
-        _ => Answer::text(404, "here are /healthz, /metrics, /v1/route and /v1/samples\n"),
+        _ => Answer::text(404, "here are /healthz, /metrics, /v1/route, /v1/mesh and /v1/samples\n"),
     }
 }
 
@@ -613,7 +624,21 @@ fn answer_route(shared: &Shared, request: &Request, asker: Option<IpAddr>) -> An
     if group.is_empty() {
         return Answer::json(503, &serde_json::json!({ "error": "the configuration has no PoP" }));
     }
-    Answer::json(200, &explain::ranking(&state.world, ip, &state.world.rank_client(ip, &group, &state.view)))
+    let ranking = state.world.rank_client(ip, &group, &state.view);
+    let spare = spare_of(&state.snapshot, &state.world, &ranking, &group, &state.view);
+    Answer::json(200, &explain::ranking(&state.world, ip, &ranking, spare))
+}
+
+/// How long the ways between PoPs are: `?pop=NAME` of one of them alone.
+fn answer_mesh(shared: &Shared, request: &Request) -> Answer {
+    let (ways, pop) = (Arc::clone(&shared.mesh.lock()), request.parameter("pop"));
+    match ways.as_json(pop.as_deref()) {
+        Some(body) => Answer::json(200, &body),
+        None => {
+            let error = format!("no PoP is called {:?}", pop.unwrap_or_default());
+            Answer::json(404, &serde_json::json!({ "error": error, "wanted": "the name of a [[pop]]" }))
+        }
+    }
 }
 
 /// What `POST /v1/samples` takes.
@@ -669,7 +694,7 @@ fn tell(
 /// A family of one metric: name, what it says, its kind, and where it is counted.
 type Family = (&'static str, &'static str, &'static str, fn(&Shared) -> &AtomicU64);
 
-static FAMILIES: [Family; 20] = [
+static FAMILIES: [Family; 21] = [
     ("perigee_router_states_total", "States that came into force.", "counter", |shared| &shared.plan.states),
     ("perigee_router_reloads_total", "Changed files that came into force.", "counter", |shared| {
         &shared.plan.reloads
@@ -719,6 +744,12 @@ static FAMILIES: [Family; 20] = [
         "PoPs that answer probes, and most beacons do not reach.",
         "gauge",
         |shared| &shared.plan.grey,
+    ),
+    (
+        "perigee_router_pop_pairs_faster_than_light",
+        "Pairs of PoPs that are nearer to each other than their locations say, as edges' probes show.",
+        "gauge",
+        |shared| &shared.plan.too_fast,
     ),
     (
         "perigee_router_cells_moved",
@@ -819,6 +850,7 @@ struct Planner {
     serial: u32,
     health: HashMap<IpAddr, EdgeHealth>,
     measurements: Measurements,
+    mesh: Mesh,
     demand: Demand,
     greys: Greys,
     config_seen: Option<SystemTime>,
@@ -841,6 +873,7 @@ impl Planner {
         let mut planner = Planner {
             settings: settings.clone(),
             report,
+            mesh: Mesh::new(&world),
             world,
             signer: None,
             serial,
@@ -884,7 +917,7 @@ impl Planner {
         let now = self.now_ms();
         let of = |edge: &IpAddr| self.health.get(edge).map_or(1.0, |health| health.share(now));
         // What cannot be probed, as it has no addresses, counts as well.
-        let best = |pop: &model::Pop| pop.edges.iter().map(of).reduce(f64::max).unwrap_or(1.0);
+        let best = |pop: &Pop| pop.edges.iter().map(of).reduce(f64::max).unwrap_or(1.0);
         let shares = self.routing().pops.iter().map(best).collect();
         (shares, self.health.values().any(|health| health.is_flapping(now)))
     }
@@ -899,6 +932,7 @@ impl Planner {
             share: shares.iter().map(|share| if *share == 0.0 { 1.0 } else { *share }).collect(),
             prices,
             splits,
+            full: self.demand.full().to_vec(),
             estimates: Arc::clone(&self.measurements.estimates),
         }
     }
@@ -907,12 +941,13 @@ impl Planner {
     fn look(&mut self) -> bool {
         let (shares, now) = (self.standing().0, self.now_ms());
         let view = self.view(&shares);
-        let living = |pop: &model::Pop| {
+        let living = |pop: &Pop| {
             let up = pop.edges.iter().filter(|edge| !self.health.get(edge).is_some_and(EdgeHealth::is_down));
             if pop.edges.is_empty() { 1.0 } else { up.count() as f64 / pop.edges.len() as f64 }
         };
         let up: Vec<f64> = self.routing().pops.iter().map(living).collect();
         let moved = self.demand.look(&self.world, &view, &up, now);
+        let is_fuller = self.demand.look_at_spares(&self.world, &up, spare_within_ms(&self.snapshot));
         if moved {
             let cells = self.demand.relief().splits.len();
             (self.report)(&match cells {
@@ -929,7 +964,14 @@ impl Planner {
             };
             (self.report)(&format!("PoP {name} {verdict}"));
         }
-        moved || !changed.is_empty()
+        moved || is_fuller || !changed.is_empty()
+    }
+
+    /// Looks at the ways between PoPs.
+    fn look_at_mesh(&mut self) -> Ways {
+        let (ways, sentences) = self.mesh.look(self.now_ms());
+        sentences.iter().for_each(|sentence| (self.report)(sentence));
+        ways
     }
 
     /// Takes what a node says; returns how many edges went or came by it.
@@ -959,7 +1001,10 @@ impl Planner {
         }
         let mut changes = 0;
         let known = |edge: &IpAddr| world.pops.iter().any(|pop| pop.edges.contains(edge));
-        for Vote { edge, down } in &steering.votes {
+        for vote @ Vote { edge, down, .. } in &steering.votes {
+            if let Some(own) = own {
+                self.mesh.take(own, vote, now);
+            }
             let is_known = self.health.contains_key(edge) || known(edge);
             if is_known && self.health.entry(*edge).or_default().vote(observer_id(node), *down, now) {
                 self.tell_change(*edge);
@@ -996,6 +1041,11 @@ impl Planner {
         });
         let state = State {
             tables: zone.groups.iter().map(|group| Table::build(&self.world, group, &view)).collect(),
+            spares: zone
+                .groups
+                .iter()
+                .map(|group| spares_of(&self.snapshot, &self.world, group, &view))
+                .collect(),
             snapshot: Arc::clone(&self.snapshot),
             view,
             pops: pops.collect(),
@@ -1071,13 +1121,20 @@ impl Planner {
     ) -> Result<(), Vec<String>> {
         let signer = make_signer(&snapshot, self.settings.key.as_deref())?;
         self.zone(&snapshot, serial, signer.as_deref())?;
-        if snapshot.routing.pops != self.snapshot.routing.pops || location.is_some() {
+        let (old, new) = (&self.snapshot.routing.pops, &snapshot.routing.pops);
+        if old != new || location.is_some() {
+            // A line that is written above them makes no others of them.
+            let is_same = |(old, new): (&Pop, &Pop)| Pop { line: new.line, ..old.clone() } == *new;
+            let are_same = old.len() == new.len() && old.iter().zip(new).all(is_same) && location.is_none();
             let location = location.unwrap_or_else(|| Arc::clone(&self.world.location));
             let world = World::new(snapshot.routing.pops.clone(), location);
             self.measurements.renumber(&self.world, &world);
-            self.demand.forget();
-            self.greys.forget();
+            if !are_same {
+                self.demand.forget();
+                self.greys.forget();
+            }
             self.world = Arc::new(world);
+            self.mesh.move_to(&self.world);
         }
         let edges: Vec<IpAddr> = snapshot.routing.pops.iter().flat_map(|pop| pop.edges.clone()).collect();
         self.health.retain(|edge, _| edges.contains(edge));
@@ -1111,6 +1168,25 @@ pub fn check(snapshot: &Snapshot, key: Option<&[u8]>) -> Result<(), Vec<String>>
         Some(_) => Zone::build(snapshot, 1, signer.as_deref()).map(drop),
         None => Ok(()),
     }
+}
+
+fn spare_within_ms(snapshot: &Snapshot) -> Option<f64> {
+    snapshot.routing.dns.as_ref()?.spare_within.map(|within| within.as_secs_f64() * 1e3)
+}
+
+fn spares_of(snapshot: &Snapshot, world: &World, group: &[u16], view: &View) -> Vec<Option<u16>> {
+    spare_within_ms(snapshot).map_or_else(|| vec![None; world.pops.len()], |ms| world.spares(group, view, ms))
+}
+
+/// The spare of the first PoP of a ranking within `group`, if its answers have one.
+pub fn spare_of(
+    snapshot: &Snapshot,
+    world: &World,
+    ranking: &Ranking,
+    group: &[u16],
+    view: &View,
+) -> Option<u16> {
+    world.spare(ranking.order.first()?.pop, group, view, spare_within_ms(snapshot)?)
 }
 
 fn serial_now() -> u32 {
@@ -1171,7 +1247,7 @@ fn run_plan(
     let mut balanced = Instant::now();
     let mut answers = Vec::new();
     while !shared.stop.load(Ordering::Relaxed) {
-        let (mut dirty, mut reloaded) = (false, false);
+        let (mut dirty, mut reloaded, mut looks_at_mesh) = (false, false, false);
         let mut next = news.recv_timeout(STOP_LOOK).ok();
         while let Some(one) = next {
             match one {
@@ -1208,6 +1284,7 @@ fn run_plan(
             if balanced.elapsed().as_millis() as u64 >= demand::LOOK_MS {
                 balanced = Instant::now();
                 dirty |= planner.look();
+                looks_at_mesh = true;
             }
             if planner.measurements.is_new && measured.elapsed() >= MEASURED_EVERY {
                 measured = Instant::now();
@@ -1221,6 +1298,11 @@ fn run_plan(
                 *now = new;
                 changed
             });
+        }
+        if looks_at_mesh || reloaded {
+            let ways = planner.look_at_mesh();
+            shared.plan.too_fast.store(ways.too_fast_count() as u64, Ordering::Relaxed);
+            *shared.mesh.lock() = Arc::new(ways);
         }
         if dirty || reloaded {
             let state = planner.state();

@@ -22,9 +22,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use model::Pop;
-use model::routing::km_between;
+use model::routing::{EARTH_KM, km_between};
 
-use crate::estimate::{Estimate, Estimates, Known};
+use crate::estimate::{Estimate, Estimates, Known, PRIOR_KM_PER_MS};
 use crate::health::fail_open;
 use crate::location::{Cell, Location, UNKNOWN, first_64};
 use crate::systems::wider;
@@ -68,6 +68,8 @@ pub struct View {
     pub prices: Vec<f64>,
     /// Cells whose visitors are split, for load.
     pub splits: HashMap<u16, Vec<(u16, f64)>>,
+    /// Whether each has no room for visitors who come to it as another's spare; those that are missing have some.
+    pub full: Vec<bool>,
     /// What was measured.
     pub estimates: Arc<Estimates>,
 }
@@ -311,6 +313,53 @@ impl World {
     /// PoPs of `group` that take what the others have no room for.
     pub fn resorts(&self, group: &[u16], view: &View) -> Vec<u16> {
         self.usable(group, view).resort
+    }
+
+    /// The spare of each PoP: the nearest other one of `group` that is no farther from it than `within_ms`, whose address stands last in its
+    /// answers. It is the same for all visitors of a PoP, wherever they are, as none of them is farther from it by more than that. `None` for a
+    /// PoP without one. A spare is up, with all its visitors back, neither drained, a last resort, for a share nor another CDN, and has room; where
+    /// nothing is believed it must look up.
+    pub fn spares(&self, group: &[u16], view: &View, within_ms: f64) -> Vec<Option<u16>> {
+        let (those, mut spares) = (self.may_be_spares(group, view), vec![None; self.pops.len()]);
+        group.iter().for_each(|pop| spares[usize::from(*pop)] = self.nearest_spare(*pop, &those, within_ms));
+        spares
+    }
+
+    /// As [`World::spares`], of one PoP of `group`.
+    pub fn spare(&self, pop: u16, group: &[u16], view: &View, within_ms: f64) -> Option<u16> {
+        self.nearest_spare(pop, &self.may_be_spares(group, view), within_ms)
+    }
+
+    fn nearest_spare(&self, pop: u16, those: &[u16], within_ms: f64) -> Option<u16> {
+        let near = those.iter().filter_map(|other| Some((self.spare_ms(pop, *other, within_ms)?, *other)));
+        near.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, other)| other)
+    }
+
+    fn may_be_spares(&self, group: &[u16], view: &View) -> Vec<u16> {
+        let Usable { mut best, why, .. } = self.usable(group, view);
+        let is_full = |pop: u16| view.full.get(usize::from(pop)).copied().unwrap_or(false);
+        best.retain(|pop| {
+            matches!(why, Why::Distance | Why::FailedOpen)
+                && !view.down.get(usize::from(*pop)).copied().unwrap_or(false)
+                && self.pops[usize::from(*pop)].share.is_none()
+                && share(view, *pop) >= 1.0
+                && !is_full(*pop)
+        });
+        best
+    }
+
+    /// How much longer visitors of `pop` wait at `other` at most, by distance and with its bias; `None` above `within_ms`, and if one of them is in no place.
+    pub fn spare_ms(&self, pop: u16, other: u16, within_ms: f64) -> Option<f64> {
+        let (from, to) = (self.units[usize::from(pop)]?, self.units[usize::from(other)]?);
+        // The chord is never longer than the arc, and takes no arc sine: most are farther.
+        let chord_most = within_ms * PRIOR_KM_PER_MS / EARTH_KM;
+        if pop == other
+            || (0..3).map(|axis| (from[axis] - to[axis]).powi(2)).sum::<f64>() > chord_most.powi(2)
+        {
+            return None;
+        }
+        let ms = km_between(from, to) / PRIOR_KM_PER_MS + self.pops[usize::from(other)].bias_ms;
+        (ms <= within_ms).then_some(ms)
     }
 
     /// Ranks PoPs that may all be chosen, the reason being `why` if the nearest is.

@@ -21,6 +21,11 @@
 //! | `unanswered` | every request is answered while nothing is done to anybody, and from 35 s after a PoP was lost |
 //! | `ended` | no process ends by itself |
 //!
+//! While a PoP is lost, requests may fail, and are counted. It takes 1 to 2 s until that is seen, and what was answered before is kept for 10 to 30 s; so PoPs lie
+//! near each other here, and have spares (`spare_within`, see `docs/decisions/0037`). To be expected is an answer to all requests but those that are on their way
+//! when a PoP is killed, and one or two of each visitor of a PoP that is frozen, which takes connections and is silent: 99.8 % while one is frozen, and 99.96 % over
+//! seven kills, five cuts and four freezes, as seed 4711 has them in an hour. Without spares these were 99.79 %.
+//!
 //! Not done: wrong clocks, as Linux gives a process no wall clock of its own (plays have one, `edge::Clock`); memory limits
 //! (`bench/overload.sh`); damage to etcd's and SQLite's own files; two faults at a time.
 //!

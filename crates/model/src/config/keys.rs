@@ -303,6 +303,12 @@ static DNS: Table = Table {
         key("contact", text("a mail address", "hostmaster@cdn.example"), "Whom to write to, as the zone's SOA says.")
             .or("hostmaster@ the zone"),
         time("ttl", routing::DNS_TTL, "How long resolvers keep where a visitor is sent."),
+        key(
+            "spare_within",
+            Kind::Time { min: *routing::SPARE_WITHIN.start(), max: *routing::SPARE_WITHIN.end() },
+            "An answer also has, last, an address of the PoP nearest to the chosen one, if visitors wait at most so much longer there by distance: browsers try it when the chosen PoP cannot be reached. Resolvers change the order, so it gets a part of the visitors all the time.",
+        )
+        .or("no such address"),
         key("dnssec", Kind::Bool, "Whether answers are signed (ECDSA P-256). The parent needs the DS record that `perigee router` shows.")
             .or("false"),
         key("client_subnet", Kind::Bool, "Whether the client's network counts that a resolver names (RFC 7871), instead of the resolver's own address.")

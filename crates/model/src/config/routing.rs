@@ -352,6 +352,7 @@ fn build_dns(findings: &mut Findings<'_>, section: &Section) -> Option<DnsSettin
         nameservers,
         contact,
         ttl: section.time("ttl").unwrap_or(DNS_TTL.default),
+        spare_within: section.time("spare_within"),
         dnssec: section.bool("dnssec").unwrap_or(false),
         client_subnet: section.bool("client_subnet").unwrap_or(true),
         https: section.bool("https").unwrap_or(true),

@@ -130,7 +130,7 @@ impl Works for EdgeWorks {
         if self.pop.is_empty() {
             return Steering::default();
         }
-        let mut votes = self.observing.get().map(Observing::votes).unwrap_or_default();
+        let mut votes = self.observing.get().map(Observing::take_votes).unwrap_or_default();
         votes.truncate(VOTES_MAX);
         Steering { mbps: self.mbps(), votes, ..self.handle.take_measured() }
     }

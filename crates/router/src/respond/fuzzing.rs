@@ -56,41 +56,59 @@ pops = ["fra", "other"]
 /// The state of that configuration.
 pub fn state() -> Arc<State> {
     static STATE: OnceLock<Arc<State>> = OnceLock::new();
-    Arc::clone(STATE.get_or_init(|| {
-        let parsed = Snapshot::parse_cluster(CONFIG, "fuzz");
-        let snapshot = parsed.snapshot.expect("a configuration that is good");
-        let dns = snapshot.routing.dns.clone().expect("it has a zone");
-        let apex = crate::wire::name_of(&dns.zone).expect("it is short");
-        let key = Signer::generate().expect("chance is at hand");
-        let signer = Arc::new(Signer::new(&key, &apex).expect("the key was just made"));
-        let zone = Zone::build(&snapshot, 7, Some(&signer)).expect("its records are good");
-        let world = Arc::new(World::new(snapshot.routing.pops.clone(), Arc::new(Location::empty())));
-        let tables = zone.groups.iter().map(|group| Table::build(&world, group, &View::default())).collect();
-        let pops = world.pops.iter().map(|pop| PopAnswers::new(pop, &pop.edges, 30, true)).collect();
-        Arc::new(State {
-            zone,
-            world,
-            tables,
-            snapshot: Arc::new(snapshot),
-            view: View::default(),
-            pops,
-            ttl: 30,
-            signer: Some(signer),
-            client_subnet: true,
-            rate: 0,
-            node: "ns1".into(),
-            cookie_secret: [7; 16],
-        })
-    }))
+    Arc::clone(STATE.get_or_init(|| Arc::new(state_of(CONFIG, 0.0))))
 }
 
-/// Asks with any bytes. What comes must be a message that echoes the id, is no longer than allowed, and has the records that it counts.
+/// The same, where PoPs have spares however far they are.
+pub(super) fn state_with_spares() -> Arc<State> {
+    static STATE: OnceLock<Arc<State>> = OnceLock::new();
+    Arc::clone(STATE.get_or_init(|| Arc::new(state_of(CONFIG, 1e3))))
+}
+
+/// The state of a configuration where PoPs have spares within so many ms.
+pub(super) fn state_of(config: &str, spare_ms: f64) -> State {
+    let parsed = Snapshot::parse_cluster(config, "fuzz");
+    let snapshot = parsed.snapshot.expect("a configuration that is good");
+    let dns = snapshot.routing.dns.clone().expect("it has a zone");
+    let apex = crate::wire::name_of(&dns.zone).expect("it is short");
+    let key = Signer::generate().expect("chance is at hand");
+    let signer = Arc::new(Signer::new(&key, &apex).expect("the key was just made"));
+    let zone = Zone::build(&snapshot, 7, Some(&signer)).expect("its records are good");
+    let world = Arc::new(World::new(snapshot.routing.pops.clone(), Arc::new(Location::empty())));
+    let tables = zone.groups.iter().map(|group| Table::build(&world, group, &View::default())).collect();
+    let view = View::default();
+    let spares = zone.groups.iter().map(|group| world.spares(group, &view, spare_ms)).collect();
+    let pops = world.pops.iter().map(|pop| PopAnswers::new(pop, &pop.edges, 30, true)).collect();
+    State {
+        zone,
+        world,
+        tables,
+        spares,
+        snapshot: Arc::new(snapshot),
+        view: View::default(),
+        pops,
+        ttl: 30,
+        signer: Some(signer),
+        client_subnet: true,
+        rate: 0,
+        node: "ns1".into(),
+        cookie_secret: [7; 16],
+    }
+}
+
+/// Asks with any bytes, with and without spares. What comes must be a message that echoes the id, is no longer than allowed, and has the
+/// records that it counts.
 pub fn respond(bytes: &[u8]) {
-    let mut responder = Responder::new(Arc::default());
-    let mut out = Vec::new();
-    let now = Now { wall_secs: 1_800_000_000, mono_ms: 0 };
-    for transport in [Transport::Udp, Transport::Tcp] {
-        if !responder.respond(&state(), bytes, IpAddr::from([192, 0, 2, 77]), transport, now, &mut out) {
+    for (state, transport) in [
+        (state(), Transport::Udp),
+        (state(), Transport::Tcp),
+        (state_with_spares(), Transport::Udp),
+        (state_with_spares(), Transport::Tcp),
+    ] {
+        let mut responder = Responder::new(Arc::default(), 0);
+        let mut out = Vec::new();
+        let now = Now { wall_secs: 1_800_000_000, mono_ms: 0 };
+        if !responder.respond(&state, bytes, IpAddr::from([192, 0, 2, 77]), transport, now, &mut out) {
             continue;
         }
         assert!(transport == Transport::Tcp || out.len() <= UDP_BYTES_MAX, "{}", out.len());

@@ -64,7 +64,7 @@ fn query(name: &str, rtype: u16, ask: &Ask<'_>) -> Vec<u8> {
 
 fn ask(bytes: &[u8], transport: Transport) -> Option<Vec<u8>> {
     let mut out = Vec::new();
-    let mut responder = Responder::new(Arc::default());
+    let mut responder = Responder::new(Arc::default(), 0);
     responder
         .respond(&fuzzing::state(), bytes, "10.2.0.53".parse().unwrap(), transport, NOW, &mut out)
         .then_some(out)
@@ -128,6 +128,64 @@ fn addresses_are_those_of_the_clients_pop() {
         answer("a.b.shop.cdn.example", rtype::A, &Ask::default()).1,
         ["an a.b.shop.cdn.example A 198.51.100.1"]
     );
+}
+
+#[test]
+fn a_spares_address_comes_last_and_is_one_of_all_in_turn() {
+    let state = fuzzing::state_with_spares();
+    let mut responder = Responder::new(Arc::default(), 0);
+    let mut asked = |name: &str, rtype: u16, how: &Ask<'_>, transport: Transport| {
+        let mut out = Vec::new();
+        let from = "10.2.0.53".parse().unwrap();
+        assert!(responder.respond(&state, &query(name, rtype, how), from, transport, NOW, &mut out));
+        let scope = subnet(&out).map(|(_, _, scope)| scope);
+        let message = Message::from_octets(&out[..]).unwrap();
+        assert!(!message.header().tc());
+        let records = message.answer().unwrap().map(|record| record.unwrap());
+        let lines =
+            records.map(|record| match record.to_record::<AllRecordData<_, _>>().unwrap().unwrap().data() {
+                AllRecordData::Rrsig(_) => "signature".to_owned(),
+                data => data.to_string(),
+            });
+        (lines.collect::<Vec<_>>(), scope)
+    };
+    let at = |address| Ask { subnet: Some((address, 24)), ..Ask::default() };
+    let (fra, nrt) = (at("10.1.5.0"), at("10.2.5.0"));
+    let turns: Vec<_> = (0..4).map(|_| asked("shop.cdn.example", rtype::A, &fra, Transport::Udp).0).collect();
+    for turn in &turns {
+        let (own, spare) = turn.split_at(2);
+        assert_eq!(spare, ["198.51.100.1"], "{turn:?}");
+        assert!(own.contains(&"192.0.2.1".to_owned()) && own.contains(&"192.0.2.2".to_owned()), "{turn:?}");
+    }
+    assert_ne!(turns[0][0], turns[1][0], "its own take turns in front of it");
+    let [one, two] = [0, 1].map(|_| asked("shop.cdn.example", rtype::A, &nrt, Transport::Udp).0);
+    assert_eq!((&*one[0], &*two[0], one.len(), two.len()), ("198.51.100.1", "198.51.100.1", 2, 2));
+    assert_ne!(one[1], two[1], "an edge of the spare's is not asked by all: {one:?} {two:?}");
+    // Also by who asks for another type in between, and by connections of which each has its responder.
+    let spares = [0, 1].map(|_| {
+        asked("shop.cdn.example", rtype::AAAA, &fra, Transport::Udp);
+        asked("shop.cdn.example", rtype::A, &nrt, Transport::Udp).0[1].clone()
+    });
+    assert_ne!(spares[0], spares[1]);
+    let begun = [0, 1].map(|turn| {
+        let (mut responder, mut out) = (Responder::new(Arc::default(), turn), Vec::new());
+        let from = "10.2.0.53".parse().unwrap();
+        let bytes = query("shop.cdn.example", rtype::A, &nrt);
+        assert!(responder.respond(&state, &bytes, from, Transport::Tcp, NOW, &mut out));
+        out
+    });
+    assert_ne!(begun[0], begun[1]);
+    // The scope is that of the PoP, as its spare is the same for all its visitors.
+    let plain = ask(&query("shop.cdn.example", rtype::A, &fra), Transport::Udp).unwrap();
+    assert_eq!(asked("shop.cdn.example", rtype::A, &fra, Transport::Udp).1, Some(subnet(&plain).unwrap().2));
+    // It has none of that type; a PoP by its name, HTTPS, and where another CDN is all that there is else.
+    assert_eq!(asked("shop.cdn.example", rtype::AAAA, &fra, Transport::Udp).0, ["2001:db8::1"]);
+    assert_eq!(asked("nrt.shop.cdn.example", rtype::A, &fra, Transport::Udp).0, ["198.51.100.1"]);
+    assert_eq!(asked("nrt.cdn.example", rtype::A, &fra, Transport::Udp).0, ["198.51.100.1"]);
+    assert_eq!(asked("shop.cdn.example", rtype::HTTPS, &nrt, Transport::Udp).0.len(), 1);
+    assert_eq!(asked("both.cdn.example", rtype::A, &fra, Transport::Udp).0.len(), 2);
+    let plain = Ask { plain: true, ..Ask::default() };
+    assert_eq!(asked("shop.cdn.example", rtype::A, &plain, Transport::Udp).0.len(), 2);
 }
 
 #[test]
@@ -212,9 +270,35 @@ fn denials_are_compact_and_signed_for_who_wants_that() {
 
 #[test]
 fn every_signature_covers_its_records() {
+    // Each of the spare's addresses makes another set, whose signature is kept too: Tokyo's visitors get Frankfurt's two.
+    for subnet in ["10.1.0.0", "10.2.0.0"] {
+        check_signatures(&fuzzing::state(), subnet, 1);
+        check_signatures(&fuzzing::state_with_spares(), subnet, 3);
+    }
+}
+
+#[test]
+fn as_many_addresses_as_there_may_be_and_a_spares_fit_into_a_packet_with_their_signature() {
+    let edges = |pop: u8| -> Vec<String> {
+        (0..ADDRESSES_MAX + 2).map(|host| format!("\"2001:db8:{pop}:1111:2222:3333:4444:{host}\"")).collect()
+    };
+    let config = fuzzing::CONFIG
+        .replace("\"192.0.2.1\", \"192.0.2.2\", \"2001:db8::1\"", &edges(1).join(", "))
+        .replace("\"198.51.100.1\"", &edges(2).join(", "));
+    let (mut responder, mut out) = (Responder::new(Arc::default(), 0), Vec::new());
+    let how = Ask { dnssec: true, nsid: true, cookie: Some(b"12345678"), ..Ask::default() };
+    let bytes = query("a-label-of-some-length.shop.cdn.example", rtype::AAAA, &how);
+    let from = "10.2.0.53".parse().unwrap();
+    assert!(responder.respond(&fuzzing::state_of(&config, 1e3), &bytes, from, Transport::Udp, NOW, &mut out));
+    let message = Message::from_octets(&out[..]).unwrap();
+    assert!(!message.header().tc() && out.len() <= UDP_BYTES_MAX, "{}", out.len());
+    assert_eq!(usize::from(message.header_counts().ancount()), ADDRESSES_MAX + 1 + 1);
+}
+
+fn check_signatures(state: &State, subnet: &str, rounds: usize) {
     use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
-    let signed = Ask { dnssec: true, subnet: Some(("10.1.0.0", 24)), ..Ask::default() };
-    let state = fuzzing::state();
+    let signed = Ask { dnssec: true, subnet: Some((subnet, 24)), ..Ask::default() };
+    let mut responder = Responder::new(Arc::default(), 0);
     let dnskey = state.signer.as_ref().unwrap().dnskey();
     let mut point = vec![4];
     point.extend(&dnskey[4..]);
@@ -230,8 +314,12 @@ fn every_signature_covers_its_records() {
         ("no.cdn.example", rtype::A),
         ("other.cdn.example", rtype::AAAA),
         ("other.both.cdn.example", rtype::TXT),
-    ] {
-        let out = ask(&query(name, rtype, &signed), Transport::Tcp).unwrap();
+    ]
+    .repeat(rounds)
+    {
+        let mut out = Vec::new();
+        let (bytes, from) = (query(name, rtype, &signed), "10.2.0.53".parse().unwrap());
+        assert!(responder.respond(state, &bytes, from, Transport::Tcp, NOW, &mut out));
         let message = Message::from_octets(&out[..]).unwrap();
         let records: Vec<_> = message.iter().map(|record| record.unwrap().0).collect();
         let mut checked = 0;

@@ -174,6 +174,51 @@ fn bias_drain_and_last_resort_are_the_operators() {
     );
 }
 
+#[test]
+fn a_spare_is_the_nearest_pop_that_visitors_are_sent_to_anyway() {
+    // Frankfurt; London is 660 km off, Paris 450, New York 6,200: 12, 8 and 115 ms.
+    let spares = |within_ms: f64, view: &View, group: &[u16], change: &dyn Fn(&mut Vec<Pop>)| {
+        let mut pops = ["FRA", "LHR", "CDG", "JFK"].map(pop).to_vec();
+        change(&mut pops);
+        let world = World::new(pops, location());
+        let spares = world.spares(group, view, within_ms);
+        for pop in group {
+            assert_eq!(world.spare(*pop, group, view, within_ms), spares[usize::from(*pop)], "one alone");
+        }
+        spares
+    };
+    let of_all = |change: &dyn Fn(&mut Vec<Pop>)| spares(15.0, &View::default(), &[0, 1, 2, 3], change)[0];
+    let with = |view: View| spares(15.0, &view, &[0, 1, 2, 3], &|_| {})[0];
+    let default = View::default();
+    assert_eq!(spares(15.0, &default, &[0, 1, 2, 3], &|_| {}), [Some(2), Some(2), Some(1), None]);
+    assert_eq!(spares(10.0, &default, &[0, 1, 2, 3], &|_| {}), [Some(2), Some(2), Some(1), None]);
+    assert_eq!(spares(7.0, &default, &[0, 1, 2, 3], &|_| {}), [None, Some(2), Some(1), None]);
+    assert_eq!(
+        spares(15.0, &default, &[0, 1, 3], &|_| {}),
+        [Some(1), Some(0), None, None],
+        "within the fence"
+    );
+    assert_eq!(of_all(&|pops| pops[2].drain = true), Some(1));
+    assert_eq!(of_all(&|pops| pops[2].last_resort = true), Some(1));
+    assert_eq!(of_all(&|pops| pops[2].share = Some(20)), Some(1));
+    assert_eq!(of_all(&|pops| pops[2].bias_ms = 5.0), Some(1));
+    assert_eq!(of_all(&|pops| pops[1..3].iter_mut().for_each(|pop| pop.drain = true)), None);
+    let other = |pops: &mut Vec<Pop>| {
+        (pops[1].location, pops[1].cname) = (None, Some("other.example".into()));
+    };
+    assert_eq!(spares(1e3, &default, &[0, 1], &other), [None; 4], "another CDN is none and has none");
+    assert_eq!(with(View { down: vec![false, false, true], ..View::default() }), Some(1));
+    assert_eq!(with(View { share: vec![1.0, 1.0, 0.5], ..View::default() }), Some(1), "on its way back");
+    assert_eq!(with(View { full: vec![false, false, true], ..View::default() }), Some(1));
+    assert_eq!(
+        with(View { down: vec![true, false, true, true], ..View::default() }),
+        Some(1),
+        "nothing is believed, but this one looks up"
+    );
+    let own = with(View { down: vec![true], ..View::default() });
+    assert_eq!(own, Some(2), "nobody is sent there, so it may have one");
+}
+
 fn other_cdn(change: impl FnOnce(&mut Pop)) -> World {
     world(|pops| {
         let mut other =

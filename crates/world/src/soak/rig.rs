@@ -199,7 +199,7 @@ impl Rig {
         let (port, origin, budget) = (self.world.service_port, self.origin, REQUESTS_PER_SECOND);
         let _ = writeln!(
             text,
-            "[dns]\nzone = \"cdn.example\"\nhttps = false\nnameservers = {{ \"ns1.cdn.example\" = [\"192.0.2.53\"] }}\n\
+            "[dns]\nzone = \"cdn.example\"\nhttps = false\nspare_within = \"5ms\"\nnameservers = {{ \"ns1.cdn.example\" = [\"192.0.2.53\"] }}\n\
              [probe]\nport = {port}\n\
              [[site]]\nname = \"shop\"\ndomains = [{DOMAIN:?}]\nshield = \"ams\"\norigin = \"http://{origin}\"\n\
              response_headers = {{ set = {{ {TRIED} = \"{number}\" }} }}\n\

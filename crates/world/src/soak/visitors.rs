@@ -1,7 +1,7 @@
-//! Visitors: each asks the routers for an address as a resolver would for its network, keeps it for as long as it may, and looks at
-//! all that it gets. Like a browser, it asks anew on another connection when one that it had kept breaks before an answer, and at the
-//! next address when one cannot be reached; then it gives up, and tries again after a second, and then every five, as pages of errors
-//! reload themselves.
+//! Visitors: each asks the routers for addresses as a resolver would for its network, keeps them for as long as it may, beginning at any of
+//! them, as resolvers change the order, and looks at all that it gets. Like a browser, it stays with a connection while these addresses are good, asks anew on
+//! another one when that breaks or falls silent before an answer, and at the next address when one cannot be reached. Whoever takes its connection and
+//! then says nothing has not answered. Then it gives up, and tries again after a second, and then every five, as pages of errors reload themselves.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Range;
@@ -45,6 +45,13 @@ struct Visitor {
     kept: Option<(SocketAddr, SendRequest<Full<Bytes>>)>,
     /// Requests without an answer in a row.
     failures: usize,
+}
+
+/// Whom it asks, and the oldest version that may be answered.
+#[derive(Clone, Copy)]
+struct Asked {
+    edge: usize,
+    floor: u64,
 }
 
 /// Visits the shop until all is over.
@@ -96,54 +103,64 @@ impl Visitor {
     }
 
     async fn ask(&mut self, page: Page, range: Option<Range<usize>>) -> Result<(), String> {
+        let addresses = self.resolve().await?;
+        let kept = self.kept.take().filter(|(at, sender)| addresses.contains(at) && !sender.is_closed());
+        if let Some((address, sender)) = kept {
+            let asked = self.asked(address, page)?;
+            if let Ok(response) = self.send(address, sender, page, range.as_ref()).await {
+                return self.take(asked, page, range.as_ref(), response).await;
+            }
+        }
         let mut why = String::new();
-        for address in self.resolve().await? {
-            let Some(edge) = self.world.edge_at(address.ip()) else {
-                return Err(format!("{address} is no edge's"));
-            };
-            let floor = self.world.shop.index(page).map_or(0, |index| self.world.floor(edge, index));
-            let response = match self.send(address, page, range.as_ref()).await {
-                Ok(response) => response,
-                Err(error) => {
-                    why = format!("{}: {error}", self.world.edges[edge].name);
-                    continue;
+        for address in addresses {
+            let asked = self.asked(address, page)?;
+            let name = self.world.edges[asked.edge].name.clone();
+            match connect(address).await {
+                Err(error) => why = format!("{name}: {error}"),
+                Ok(sender) => {
+                    let response = self.send(address, sender, page, range.as_ref()).await;
+                    let response = response.map_err(|error| format!("{name}: {error}"))?;
+                    return self.take(asked, page, range.as_ref(), response).await;
                 }
-            };
-            let name = &self.world.edges[edge].name;
-            let (head, body) = response.into_parts();
-            let body = timeout(PATIENCE, body.collect())
-                .await
-                .map_err(|_| format!("{name}: the body stands still"))?;
-            let body = body.map_err(|error| format!("{name}: a broken body: {error}"))?.to_bytes();
-            return self.look(edge, page, range.as_ref(), floor, head.status, &head.headers, &body);
+            }
         }
         Err(why)
     }
 
-    /// The head of an answer from this address.
+    fn asked(&self, address: SocketAddr, page: Page) -> Result<Asked, String> {
+        let edge = self.world.edge_at(address.ip()).ok_or_else(|| format!("{address} is no edge's"))?;
+        let floor = self.world.shop.index(page).map_or(0, |index| self.world.floor(edge, index));
+        Ok(Asked { edge, floor })
+    }
+
+    /// The head of an answer on this connection, which is kept.
     async fn send(
         &mut self,
         address: SocketAddr,
+        mut sender: SendRequest<Full<Bytes>>,
         page: Page,
         range: Option<&Range<usize>>,
     ) -> Result<Response<Incoming>, String> {
-        let kept = self.kept.take().filter(|(at, sender)| *at == address && !sender.is_closed());
-        if let Some((_, mut sender)) = kept {
-            let answered = timeout(PATIENCE, sender.send_request(self.request(page, range)?)).await;
-            if let Ok(response) = answered.map_err(|_| "no answer in time")? {
-                self.kept = Some((address, sender));
-                return Ok(response);
-            }
-        }
-        let stream = timeout(CONNECT_PATIENCE, TcpStream::connect(address)).await;
-        let stream = stream.map_err(|_| "no connection in time")?.map_err(|error| error.to_string())?;
-        let (mut sender, driver) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
-        tokio::spawn(driver);
         let answered = timeout(PATIENCE, sender.send_request(self.request(page, range)?)).await;
         let response = answered.map_err(|_| "no answer in time")?.map_err(|error| error.to_string())?;
         self.kept = Some((address, sender));
         Ok(response)
+    }
+
+    /// Looks at an answer, with all of its body.
+    async fn take(
+        &self,
+        asked: Asked,
+        page: Page,
+        range: Option<&Range<usize>>,
+        response: Response<Incoming>,
+    ) -> Result<(), String> {
+        let name = &self.world.edges[asked.edge].name;
+        let (head, body) = response.into_parts();
+        let body =
+            timeout(PATIENCE, body.collect()).await.map_err(|_| format!("{name}: the body stands still"))?;
+        let body = body.map_err(|error| format!("{name}: a broken body: {error}"))?.to_bytes();
+        self.look(asked, page, range, head.status, &head.headers, &body)
     }
 
     fn request(&self, page: Page, range: Option<&Range<usize>>) -> Result<Request<Full<Bytes>>, String> {
@@ -159,13 +176,11 @@ impl Visitor {
     }
 
     /// Looks at an answer from an edge. The error is what a visitor would complain of; what must never be is a violation.
-    #[expect(clippy::too_many_arguments, reason = "it is all that is known of an answer")]
     fn look(
         &self,
-        edge: usize,
+        Asked { edge, floor }: Asked,
         page: Page,
         range: Option<&Range<usize>>,
-        floor: u64,
         status: StatusCode,
         headers: &HeaderMap,
         body: &[u8],
@@ -247,8 +262,12 @@ impl Visitor {
             let asked = timeout(RESOLVER_PATIENCE, self.query(router)).await;
             if let Ok(Ok(Some((addresses, ttl)))) = asked {
                 let port = self.world.service_port;
-                let addresses: Vec<_> =
+                let mut addresses: Vec<_> =
                     addresses.into_iter().map(|address| SocketAddr::new(IpAddr::V4(address), port)).collect();
+                let begin = self.draw.below(addresses.len());
+                addresses.rotate_left(begin);
+                // Who comes again after a while has no connection.
+                self.kept = None;
                 self.resolved = Some((addresses.clone(), Instant::now() + ttl));
                 return Ok(addresses);
             }
@@ -275,6 +294,14 @@ impl Visitor {
         let count = socket.recv(&mut answer).await?;
         Ok(addresses_in(&answer[..count], &query[..2]))
     }
+}
+
+async fn connect(address: SocketAddr) -> Result<SendRequest<Full<Bytes>>, String> {
+    let stream = timeout(CONNECT_PATIENCE, TcpStream::connect(address)).await;
+    let stream = stream.map_err(|_| "no connection in time")?.map_err(|error| error.to_string())?;
+    let (sender, driver) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+    tokio::spawn(driver);
+    Ok(sender)
 }
 
 /// The addresses in an answer to a question for `NAME` with this id, and for how long they are good.

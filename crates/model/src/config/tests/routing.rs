@@ -30,6 +30,7 @@ drain = true
 [dns]
 zone = "CDN.example."
 nameservers = { "ns1.cdn.example" = "192.0.2.53", "ns.other.example" = [] }
+spare_within = "15ms"
 dnssec = true
 
 [probe]
@@ -57,6 +58,9 @@ fn pops_zone_and_probes_are_read_as_they_stand() {
     let dns = routing.dns.as_ref().unwrap();
     assert_eq!((&*dns.zone, &*dns.contact, dns.dnssec), ("cdn.example", "hostmaster@cdn.example", true));
     assert_eq!((dns.nameservers.len(), dns.ttl), (2, Duration::from_secs(30)));
+    assert_eq!(dns.spare_within, Some(Duration::from_millis(15)));
+    let without = Snapshot::parse_cluster(&TEXT.replace("spare_within = \"15ms\"\n", ""), "c.toml");
+    assert_eq!(without.snapshot.unwrap().routing.dns.unwrap().spare_within, None);
     assert_eq!((routing.probe.kind, routing.probe.port), (ProbeKind::Tcp, 443));
     assert_eq!(routing.pops_of(&snapshot.sites[0].pops), [0, 2]);
     assert_eq!(routing.pops_of(&[]), [0, 1, 2]);
@@ -186,8 +190,9 @@ fn what_cannot_be_routed_is_refused_with_its_place() {
     check(
         "pops = [\"eu\"]",
         "pops = [\"eo\"]",
-        "37: pops: no PoP and no region has the name \"eo\" (did you mean \"eu\"?)",
+        "38: pops: no PoP and no region has the name \"eo\" (did you mean \"eu\"?)",
     );
+    check("\"15ms\"", "\"2s\"", "26: spare_within is \"2s\"; it may be \"1ms\" to \"1s\" ()");
     check(
         "\"ns1.cdn.example\" = \"192.0.2.53\"",
         "\"ns1.cdn.example\" = []",
