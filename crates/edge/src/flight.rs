@@ -18,7 +18,7 @@ use store::InFlight;
 use tokio::sync::watch;
 
 use crate::answer::ContentRange;
-use crate::in_flight::{sip, window_bytes};
+use crate::in_flight::{SMALL_BYTES, sip, window_bytes};
 use crate::object::{BLOCK_BYTES, Object, Sliced, WholeBody};
 use crate::origin::Askers;
 use crate::tiering::has_strong_validator;
@@ -105,7 +105,7 @@ impl Flight {
     fn is_alive(&self) -> bool {
         match &*self.landing.borrow() {
             Landing::Pending | Landing::Stored(_) => true,
-            Landing::Fill(fill) => fill.progress().end != Some(End::Broken),
+            Landing::Fill(fill) => !matches!(fill.progress().end, Some(End::Broken(_))),
             Landing::Private | Landing::Failed { .. } => false,
         }
     }
@@ -280,8 +280,8 @@ pub(crate) struct Progress {
 pub(crate) enum End {
     /// Every byte is there.
     Complete,
-    /// The origin broke off: no reader may end cleanly.
-    Broken,
+    /// The origin broke off, or there was no room for more: no reader may end cleanly.
+    Broken(Why),
 }
 
 #[derive(Default)]
@@ -351,6 +351,13 @@ impl Fill {
         let (data, arrived) = (self.body.data.lock(), self.progress().bytes);
         let slowest = data.readers.values().copied().min().filter(|_| data.abandoned);
         arrived.saturating_sub(slowest.unwrap_or(0))
+    }
+
+    /// Whether even the fastest of its readers has much to read, and nothing of it is to be kept.
+    pub(crate) fn is_ahead(&self) -> bool {
+        let (data, arrived) = (self.body.data.lock(), self.progress().bytes);
+        let fastest = data.readers.values().max().filter(|_| data.abandoned);
+        fastest.is_some_and(|fastest| arrived.saturating_sub(*fastest) > SMALL_BYTES)
     }
 
     /// Whether nobody reads it but, perhaps, one.
@@ -493,7 +500,7 @@ impl Drop for Pilot {
     fn drop(&mut self) {
         match self.flight.landing() {
             Landing::Pending => self.flight.land(Landing::Failed { why: Why::Internal, shared: false }),
-            Landing::Fill(fill) if fill.progress().end.is_none() => fill.end(End::Broken),
+            Landing::Fill(fill) if fill.progress().end.is_none() => fill.end(End::Broken(Why::Internal)),
             _ => {}
         }
     }
@@ -532,17 +539,17 @@ impl FillReader {
                     self.fill.body.progress.send_modify(|_| {});
                 }
                 if piece.is_empty() {
-                    return Err(Unread::Broken);
+                    return Err(Unread::Broken(Why::Internal));
                 }
                 return Ok(Some(piece));
             }
             match progress.end {
                 Some(End::Complete) => return Ok(None),
-                Some(End::Broken) => return Err(Unread::Broken),
+                Some(End::Broken(why)) => return Err(Unread::Broken(why)),
                 None => {}
             }
             if self.receiver.changed().await.is_err() {
-                return Err(Unread::Broken);
+                return Err(Unread::Broken(Why::Internal));
             }
         }
     }
@@ -569,8 +576,8 @@ impl Drop for FillReader {
 /// Why a fill has no more for a reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unread {
-    /// The origin broke off in the middle of the body.
-    Broken,
+    /// It broke off in the middle of the body.
+    Broken(Why),
     /// The reader was too slow, and is no longer waited for.
     Behind,
 }

@@ -115,7 +115,7 @@ pub(crate) struct Registered {
 impl Drop for Registered {
     fn drop(&mut self) {
         if self.fill.progress().end.is_none() {
-            self.fill.end(End::Broken);
+            self.fill.end(End::Broken(Why::Internal));
         }
         let mut stretches = self.shared.stretches.by_body.lock();
         if let Some(of_body) = stretches.get_mut(&self.id) {
@@ -190,7 +190,7 @@ impl Stretch {
         let progress = self.fill.progress();
         let within = offset.checked_sub(self.start).filter(|within| *within < self.len)?;
         let is_near = within <= progress.bytes.saturating_add(AHEAD_BYTES_MAX);
-        let is_broken = progress.end == Some(End::Broken) && within >= progress.bytes;
+        let is_broken = matches!(progress.end, Some(End::Broken(_))) && within >= progress.bytes;
         (is_near && !is_broken).then(|| self.fill.read_from(within)).flatten()
     }
 }
@@ -369,7 +369,7 @@ impl SliceReader {
                     Ok(None) => self.source = Source::None,
                     // What it missed is on disk by now, or is fetched again.
                     Err(Unread::Behind) => self.source = Source::None,
-                    Err(Unread::Broken) => {
+                    Err(Unread::Broken(_)) => {
                         let trouble = match stretch.failed.get() {
                             Some(Failed::Shared(trouble)) => Some(*trouble),
                             // To ask again in the same words brings the same answer.
@@ -624,7 +624,7 @@ impl Gap {
         if let Failed::Shared(Trouble::Outdated) = failed {
             self.registered.shared.forget_slices(&self.sliced);
         }
-        self.stretch.fill.end(End::Broken);
+        self.stretch.fill.end(End::Broken(Why::OriginProtocol));
     }
 
     async fn pump(&self, fill: &Arc<Fill>, mut room: Room) -> Result<(), Failed> {
@@ -667,7 +667,7 @@ impl Gap {
             // To the disk first: what the fill then gives up is on its way there.
             cutter.push(&piece);
             fill.push(piece, true).await;
-            is_settled = left == 0 || room.bytes() > 0 || worker.settled(fill).await;
+            is_settled = left == 0 || room.bytes() > 0 || worker.settled(fill, left).await;
         }
         if left > 0 {
             cutter.finish_early();
