@@ -28,7 +28,7 @@ use crate::worker::Shared;
 pub(crate) const FAILURE_HOLD_MS: u64 = 1_000;
 
 /// How long a fill that is no longer kept waits for its slowest reader before it goes on without it.
-const SLOWEST_PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const SLOWEST_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Blocks that all readers have passed and that are held until they are on disk.
 const WAITING_BLOCKS_MAX: usize = 16;
@@ -280,7 +280,8 @@ pub(crate) struct Progress {
 pub(crate) enum End {
     /// Every byte is there.
     Complete,
-    /// The origin broke off, or there was no room for more: no reader may end cleanly.
+    /// The origin broke off, nobody was left to read it, or what fed it died: no reader may end cleanly. [`Why::Limit`]: there
+    /// was no room for more, and what it had is given back.
     Broken(Why),
 }
 
@@ -360,6 +361,13 @@ impl Fill {
         fastest.is_some_and(|fastest| arrived.saturating_sub(*fastest) > SMALL_BYTES)
     }
 
+    /// Waits for none of its readers any longer, if they can go on without it.
+    pub(crate) fn leave_behind(&self) {
+        if self.leads_to_disk() {
+            self.body.data.lock().readers.clear();
+        }
+    }
+
     /// Whether nobody reads it but, perhaps, one.
     pub(crate) fn has_one_reader(&self) -> bool {
         self.body.data.lock().readers.len() <= 1
@@ -385,9 +393,18 @@ impl Fill {
         self.body.data.lock().abandoned = true;
     }
 
-    /// Ends the fill. `Complete` must be told only after everything has been pushed.
+    /// Ends the fill. `Complete` must be told only after everything has been pushed. What is broken off for want of room gives back
+    /// what it holds: slow readers would do so in minutes.
     pub(crate) fn end(&self, end: End) {
+        // First: who finds nothing must find out why.
         self.body.progress.send_modify(|progress| progress.end = Some(end));
+        if end == End::Broken(Why::Limit) {
+            let mut data = self.body.data.lock();
+            data.held_from = u64::MAX;
+            let held = (std::mem::take(&mut data.blocks), std::mem::take(&mut data.tail));
+            drop(data);
+            drop(held);
+        }
     }
 
     /// Bytes that have arrived and whether it has ended.
@@ -515,10 +532,14 @@ pub(crate) struct FillReader {
 }
 
 impl FillReader {
-    /// The next bytes as soon as there are any; `Ok(None)` at the clean end.
+    /// The next bytes as soon as there are any; `Ok(None)` at the clean end. Of what is broken off for want of room no more comes,
+    /// also of what had arrived.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Unread> {
         loop {
             let progress = *self.receiver.borrow_and_update();
+            if progress.end == Some(End::Broken(Why::Limit)) {
+                return Err(Unread::Broken(Why::Limit));
+            }
             if progress.bytes > self.offset {
                 let (mut piece, abandoned) = {
                     let data = self.fill.body.data.lock();
@@ -528,6 +549,14 @@ impl FillReader {
                     }
                     (data.at(self.offset), data.abandoned)
                 };
+                if piece.is_empty() {
+                    // It was broken off in this moment.
+                    let end = self.fill.progress().end;
+                    return Err(Unread::Broken(match end {
+                        Some(End::Broken(why)) => why,
+                        _ => Why::Internal,
+                    }));
+                }
                 if abandoned {
                     piece = sip(&self.fill.body.in_flight, piece);
                 }
@@ -537,9 +566,6 @@ impl FillReader {
                 }
                 if abandoned {
                     self.fill.body.progress.send_modify(|_| {});
-                }
-                if piece.is_empty() {
-                    return Err(Unread::Broken(Why::Internal));
                 }
                 return Ok(Some(piece));
             }

@@ -14,9 +14,10 @@ use observe::Limit;
 use parking_lot::Mutex;
 use store::{InFlight, Room};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use crate::flight::Fill;
+use crate::flight::{Fill, SLOWEST_PATIENCE};
 use crate::object::BLOCK_BYTES;
 use crate::worker::{Shared, Worker};
 
@@ -43,7 +44,7 @@ const SETTLED_INTERVAL: Duration = Duration::from_millis(5);
 /// How long the turn of one fill lasts at most: see [`AboveBound`].
 const TURN: Duration = Duration::from_millis(250);
 
-/// How long after one fill was broken off the next one is at the earliest: what that held may be enough.
+/// How long after one fill was broken off the next one is at the earliest: what that gave back may be enough.
 const BROKEN_OFF_INTERVAL: Duration = Duration::from_millis(50);
 
 /// See [`window_bytes`].
@@ -105,7 +106,15 @@ pub(crate) struct AboveBound {
 
 struct Turn {
     fill: Weak<Fill>,
+    /// Ends it in time, and must not end the fill's next one.
+    timer: AbortHandle,
     _turn: OwnedSemaphorePermit,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.timer.abort();
+    }
 }
 
 impl Turn {
@@ -128,6 +137,10 @@ impl AboveBound {
             let is_ahead = left > BLOCK_BYTES as u64 && fill.is_ahead();
             if is_ahead {
                 self.end_turn(fill);
+                if begun.elapsed() >= SLOWEST_PATIENCE {
+                    // Else what they have yet to read would be broken off with it, and fetched once more.
+                    fill.leave_behind();
+                }
             }
             let (bytes, max) = in_flight.bytes();
             if bytes <= max || self.has_turn(fill) {
@@ -166,12 +179,13 @@ impl AboveBound {
     }
 
     fn begin_turn(&self, fill: &Arc<Fill>, turn: OwnedSemaphorePermit) {
-        *self.whose.lock() = Some(Turn { fill: Arc::downgrade(fill), _turn: turn });
-        let (above_bound, fill) = (self.clone(), fill.clone());
-        tokio::task::spawn_local(async move {
-            let _late = tokio::time::timeout(TURN, fill.ended()).await;
-            above_bound.end_turn(&fill);
+        let (above_bound, ending) = (self.clone(), fill.clone());
+        let timer = tokio::task::spawn_local(async move {
+            let _late = tokio::time::timeout(TURN, ending.ended()).await;
+            above_bound.end_turn(&ending);
         });
+        let turn = Turn { fill: Arc::downgrade(fill), timer: timer.abort_handle(), _turn: turn };
+        *self.whose.lock() = Some(turn);
     }
 
     fn has_turn(&self, fill: &Arc<Fill>) -> bool {
@@ -179,7 +193,8 @@ impl AboveBound {
     }
 
     fn end_turn(&self, fill: &Arc<Fill>) {
-        self.whose.lock().take_if(|turn| turn.is_of(fill));
+        let over = self.whose.lock().take_if(|turn| turn.is_of(fill));
+        drop(over);
     }
 }
 
@@ -227,11 +242,11 @@ mod tests {
     use std::cell::RefCell;
     use std::rc::Rc;
 
-    use semantics::{Facts, Fields, Flags, LifetimeSource, Wall};
+    use semantics::{Facts, Fields, Flags, LifetimeSource, Wall, Why};
     use tokio::task::{LocalSet, spawn_local};
 
     use super::*;
-    use crate::flight::{Arriving, End};
+    use crate::flight::{Arriving, End, Unread};
 
     const MUCH: u64 = u64::MAX;
 
@@ -320,6 +335,23 @@ mod tests {
     }
 
     #[test]
+    fn a_turn_that_is_over_leaves_nothing_that_would_end_the_next_one() {
+        above_the_bound(async |in_flight, above_bound| {
+            let fill = fill(in_flight);
+            let mut reader = fill.read_from(0).unwrap();
+            assert!(above_bound.settled(in_flight, &fill, MUCH).await);
+            let first = above_bound.whose.lock().as_ref().unwrap().timer.clone();
+            fill.push(vec![0; SMALL_BYTES as usize + 1].into(), false).await;
+            let mut waiting = std::pin::pin!(above_bound.settled(in_flight, &fill, MUCH));
+            assert!(tokio::time::timeout(SETTLED_INTERVAL, waiting.as_mut()).await.is_err());
+            reader.next().await.unwrap();
+            assert!(waiting.await);
+            let second = above_bound.whose.lock().as_ref().unwrap().timer.clone();
+            assert!(first.is_finished() && !second.is_finished());
+        });
+    }
+
+    #[test]
     fn a_reader_of_a_fill_that_finds_no_room_holds_a_little_of_its_own() {
         let in_flight = InFlight::new(100);
         let _all = in_flight.count(101);
@@ -327,6 +359,36 @@ mod tests {
         let piece = sip(&in_flight, block.slice(5..));
         drop(block);
         assert_eq!((piece.len(), in_flight.bytes().0), (SIP_BYTES_MIN, 101 + SIP_BYTES_MIN as u64));
+    }
+
+    #[test]
+    fn what_is_broken_off_for_want_of_room_gives_it_back_however_slow_its_readers_are() {
+        above_the_bound(async |in_flight, _| {
+            let before = in_flight.bytes().0;
+            for why in [Why::Limit, Why::OriginProtocol] {
+                let fill = fill(in_flight);
+                let (mut within, mut at_end) = (fill.read_from(5).unwrap(), fill.read_from(0).unwrap());
+                for _ in 0..4 {
+                    // A block, and a tail.
+                    fill.push(counted(in_flight, vec![7; BLOCK_BYTES / 4 + 1].into()), false).await;
+                }
+                while at_end.offset() < fill.progress().bytes {
+                    at_end.next().await.unwrap();
+                }
+                fill.end(End::Broken(why));
+                assert_eq!(at_end.next().await, Err(Unread::Broken(why)));
+                if why == Why::Limit {
+                    assert_eq!(in_flight.bytes().0, before);
+                    assert_eq!(within.next().await, Err(Unread::Broken(why)));
+                    assert!(fill.read_from(5).is_none());
+                } else {
+                    // There is no haste: it has what came.
+                    assert!(in_flight.bytes().0 > before && within.next().await.is_ok());
+                }
+                drop((fill, within, at_end));
+                assert_eq!(in_flight.bytes().0, before, "once");
+            }
+        });
     }
 
     #[test]
@@ -345,14 +407,18 @@ mod tests {
                 let (in_flight, above_bound) = (in_flight.clone(), above_bound.clone());
                 spawn_local(async move {
                     let is_settled = above_bound.settled(&in_flight, &fill, MUCH).await;
-                    is_settled.then_some((fill, reader))
+                    if !is_settled {
+                        fill.end(End::Broken(Why::Limit));
+                    }
+                    // Its visitor takes nothing for now.
+                    (is_settled, reader)
                 })
             });
-            let mut left = Vec::new();
+            let mut held = Vec::new();
             for task in tasks.collect::<Vec<_>>() {
-                left.extend(task.await.unwrap());
+                held.push(task.await.unwrap());
             }
-            assert_eq!(left.len(), 9);
+            assert_eq!(held.iter().filter(|(is_settled, _)| !is_settled).count(), 1);
         });
     }
 }
