@@ -18,7 +18,7 @@ use store::InFlight;
 use tokio::sync::watch;
 
 use crate::answer::ContentRange;
-use crate::in_flight::{sip, window_bytes};
+use crate::in_flight::{SMALL_BYTES, sip, window_bytes};
 use crate::object::{BLOCK_BYTES, Object, Sliced, WholeBody};
 use crate::origin::Askers;
 use crate::tiering::has_strong_validator;
@@ -28,7 +28,7 @@ use crate::worker::Shared;
 pub(crate) const FAILURE_HOLD_MS: u64 = 1_000;
 
 /// How long a fill that is no longer kept waits for its slowest reader before it goes on without it.
-const SLOWEST_PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const SLOWEST_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Blocks that all readers have passed and that are held until they are on disk.
 const WAITING_BLOCKS_MAX: usize = 16;
@@ -105,7 +105,7 @@ impl Flight {
     fn is_alive(&self) -> bool {
         match &*self.landing.borrow() {
             Landing::Pending | Landing::Stored(_) => true,
-            Landing::Fill(fill) => fill.progress().end != Some(End::Broken),
+            Landing::Fill(fill) => !matches!(fill.progress().end, Some(End::Broken(_))),
             Landing::Private | Landing::Failed { .. } => false,
         }
     }
@@ -280,8 +280,9 @@ pub(crate) struct Progress {
 pub(crate) enum End {
     /// Every byte is there.
     Complete,
-    /// The origin broke off: no reader may end cleanly.
-    Broken,
+    /// The origin broke off, nobody was left to read it, or what fed it died: no reader may end cleanly. [`Why::Limit`]: there
+    /// was no room for more, and what it had is given back.
+    Broken(Why),
 }
 
 #[derive(Default)]
@@ -353,6 +354,20 @@ impl Fill {
         arrived.saturating_sub(slowest.unwrap_or(0))
     }
 
+    /// Whether even the fastest of its readers has much to read, and nothing of it is to be kept.
+    pub(crate) fn is_ahead(&self) -> bool {
+        let (data, arrived) = (self.body.data.lock(), self.progress().bytes);
+        let fastest = data.readers.values().max().filter(|_| data.abandoned);
+        fastest.is_some_and(|fastest| arrived.saturating_sub(*fastest) > SMALL_BYTES)
+    }
+
+    /// Waits for none of its readers any longer, if they can go on without it.
+    pub(crate) fn leave_behind(&self) {
+        if self.leads_to_disk() {
+            self.body.data.lock().readers.clear();
+        }
+    }
+
     /// Whether nobody reads it but, perhaps, one.
     pub(crate) fn has_one_reader(&self) -> bool {
         self.body.data.lock().readers.len() <= 1
@@ -378,9 +393,18 @@ impl Fill {
         self.body.data.lock().abandoned = true;
     }
 
-    /// Ends the fill. `Complete` must be told only after everything has been pushed.
+    /// Ends the fill. `Complete` must be told only after everything has been pushed. What is broken off for want of room gives back
+    /// what it holds: slow readers would do so in minutes.
     pub(crate) fn end(&self, end: End) {
+        // First: who finds nothing must find out why.
         self.body.progress.send_modify(|progress| progress.end = Some(end));
+        if end == End::Broken(Why::Limit) {
+            let mut data = self.body.data.lock();
+            data.held_from = u64::MAX;
+            let held = (std::mem::take(&mut data.blocks), std::mem::take(&mut data.tail));
+            drop(data);
+            drop(held);
+        }
     }
 
     /// Bytes that have arrived and whether it has ended.
@@ -493,7 +517,7 @@ impl Drop for Pilot {
     fn drop(&mut self) {
         match self.flight.landing() {
             Landing::Pending => self.flight.land(Landing::Failed { why: Why::Internal, shared: false }),
-            Landing::Fill(fill) if fill.progress().end.is_none() => fill.end(End::Broken),
+            Landing::Fill(fill) if fill.progress().end.is_none() => fill.end(End::Broken(Why::Internal)),
             _ => {}
         }
     }
@@ -508,10 +532,14 @@ pub(crate) struct FillReader {
 }
 
 impl FillReader {
-    /// The next bytes as soon as there are any; `Ok(None)` at the clean end.
+    /// The next bytes as soon as there are any; `Ok(None)` at the clean end. Of what is broken off for want of room no more comes,
+    /// also of what had arrived.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Unread> {
         loop {
             let progress = *self.receiver.borrow_and_update();
+            if progress.end == Some(End::Broken(Why::Limit)) {
+                return Err(Unread::Broken(Why::Limit));
+            }
             if progress.bytes > self.offset {
                 let (mut piece, abandoned) = {
                     let data = self.fill.body.data.lock();
@@ -521,6 +549,14 @@ impl FillReader {
                     }
                     (data.at(self.offset), data.abandoned)
                 };
+                if piece.is_empty() {
+                    // It was broken off in this moment.
+                    let end = self.fill.progress().end;
+                    return Err(Unread::Broken(match end {
+                        Some(End::Broken(why)) => why,
+                        _ => Why::Internal,
+                    }));
+                }
                 if abandoned {
                     piece = sip(&self.fill.body.in_flight, piece);
                 }
@@ -531,18 +567,15 @@ impl FillReader {
                 if abandoned {
                     self.fill.body.progress.send_modify(|_| {});
                 }
-                if piece.is_empty() {
-                    return Err(Unread::Broken);
-                }
                 return Ok(Some(piece));
             }
             match progress.end {
                 Some(End::Complete) => return Ok(None),
-                Some(End::Broken) => return Err(Unread::Broken),
+                Some(End::Broken(why)) => return Err(Unread::Broken(why)),
                 None => {}
             }
             if self.receiver.changed().await.is_err() {
-                return Err(Unread::Broken);
+                return Err(Unread::Broken(Why::Internal));
             }
         }
     }
@@ -569,8 +602,8 @@ impl Drop for FillReader {
 /// Why a fill has no more for a reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unread {
-    /// The origin broke off in the middle of the body.
-    Broken,
+    /// It broke off in the middle of the body.
+    Broken(Why),
     /// The reader was too slow, and is no longer waited for.
     Behind,
 }

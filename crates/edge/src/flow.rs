@@ -355,11 +355,7 @@ impl Flow {
 
     async fn prime(&mut self, mut answer: Answer) -> Step {
         let reader = match &mut answer.body {
-            Body::Sliced(reader) => reader,
-            Body::Multipart(_, Some(reader), parts, _) => {
-                parts.first().into_iter().for_each(|part| reader.seek(part.start, part.end));
-                reader
-            }
+            Body::Sliced(reader) | Body::Multipart(_, Some(reader), ..) => reader,
             _ => return Step::Done(answer),
         };
         if self.directives.only_if_cached && !reader.is_all_here() {

@@ -6,7 +6,6 @@
 //! the bound: a new request ─► 503;  a reader under way ─► has dropped what it had, waits in order, breaks off
 //! ```
 
-use std::pin::pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -14,17 +13,22 @@ use bytes::Bytes;
 use observe::Limit;
 use parking_lot::Mutex;
 use store::{InFlight, Room};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
-use crate::flight::Fill;
+use crate::flight::{Fill, SLOWEST_PATIENCE};
 use crate::object::BLOCK_BYTES;
-use crate::worker::Worker;
+use crate::worker::{Shared, Worker};
 
 /// Bodies up to this need no leave.
 pub(crate) const SMALL_BYTES: u64 = 256 * 1024;
 
 /// What a reader holds when memory is short: what a disk verifies at a time.
 pub(crate) const SIP_BYTES: u64 = store::disk::CHUNK_BYTES as u64;
+
+/// What a reader of a fill holds when there is no room for more.
+const SIP_BYTES_MIN: usize = 16 * 1024;
 
 /// How long a request waits that has been promised nothing yet, and how often it looks. It has no place in the queue: who is
 /// under way goes first.
@@ -37,8 +41,11 @@ const PATIENCE: Duration = Duration::from_secs(8);
 /// How often a fill looks whether it may go on.
 const SETTLED_INTERVAL: Duration = Duration::from_millis(5);
 
-/// How long the turn of one fill lasts at most: see [`Worker::settled`].
+/// How long the turn of one fill lasts at most: see [`AboveBound`].
 const TURN: Duration = Duration::from_millis(250);
+
+/// How long after one fill was broken off the next one is at the earliest: what that gave back may be enough.
+const BROKEN_OFF_INTERVAL: Duration = Duration::from_millis(50);
 
 /// See [`window_bytes`].
 const WINDOW_BYTES: u64 = 4 * 1024 * 1024;
@@ -77,50 +84,117 @@ impl Worker {
     }
 
     /// Waits until no more is in flight than may be, before `fill` takes in more than it had leave for; `false`, counted, when
-    /// that is not so in time and the fill holds much. Meanwhile one fill at a time goes on, or none would ever come to the end of
-    /// a slice and give back what it has.
-    pub(crate) async fn settled(&self, fill: &Arc<Fill>) -> bool {
-        let AboveBound { turn, whose } = &self.shared.above_bound;
-        let may_go_on = || {
-            let (bytes, max) = self.shared.in_flight.bytes();
-            bytes <= max || whose.lock().as_ptr() == Arc::as_ptr(fill)
-        };
-        let mut next = pin!(turn.clone().acquire_owned());
-        let mut waited = Duration::ZERO;
-        while !may_go_on() {
-            if waited >= PATIENCE {
-                // What others hold must not end what holds little.
-                let goes_on = fill.window() <= SMALL_BYTES;
-                if !goes_on {
-                    self.count_limit(Limit::BodiesInFlight);
-                }
-                return goes_on;
-            }
-            if let Ok(turn) = tokio::time::timeout(SETTLED_INTERVAL, next.as_mut()).await {
-                *whose.lock() = Arc::downgrade(fill);
-                let (shared, fill) = (self.shared.clone(), fill.clone());
-                tokio::task::spawn_local(async move {
-                    let _late = tokio::time::timeout(TURN, fill.ended()).await;
-                    *shared.above_bound.whose.lock() = Weak::new();
-                    drop(turn);
-                });
-                return true;
-            }
-            waited += SETTLED_INTERVAL;
+    /// that is not so in time and the fill holds much. `left`: bytes that it has yet to take in.
+    pub(crate) async fn settled(&self, fill: &Arc<Fill>, left: u64) -> bool {
+        let Shared { in_flight, above_bound, .. } = &*self.shared;
+        let is_settled = above_bound.settled(in_flight, fill, left).await;
+        if !is_settled {
+            self.count_limit(Limit::BodiesInFlight);
         }
-        true
+        is_settled
     }
 }
 
-/// Which fill goes on above the bound; the others are in turn, in the order in which they came.
+/// Which fill goes on above the bound: one at a time, or none would ever come to the end of a slice and give back what it has. The
+/// others are in turn, in the order in which they came, but those all of whose readers have enough to read for now.
+#[derive(Clone)]
 pub(crate) struct AboveBound {
     turn: Arc<Semaphore>,
-    whose: Mutex<Weak<Fill>>,
+    whose: Arc<Mutex<Option<Turn>>>,
+    broken_off: Arc<Mutex<Option<Instant>>>,
+}
+
+struct Turn {
+    fill: Weak<Fill>,
+    /// Ends it in time, and must not end the fill's next one.
+    timer: AbortHandle,
+    _turn: OwnedSemaphorePermit,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.timer.abort();
+    }
+}
+
+impl Turn {
+    fn is_of(&self, fill: &Arc<Fill>) -> bool {
+        self.fill.as_ptr() == Arc::as_ptr(fill)
+    }
 }
 
 impl AboveBound {
     pub(crate) fn new() -> Self {
-        AboveBound { turn: Arc::new(Semaphore::new(1)), whose: Mutex::default() }
+        AboveBound { turn: Arc::new(Semaphore::new(1)), whose: Arc::default(), broken_off: Arc::default() }
+    }
+
+    /// See [`Worker::settled`].
+    async fn settled(&self, in_flight: &InFlight, fill: &Arc<Fill>, left: u64) -> bool {
+        let mut next = None;
+        let begun = Instant::now();
+        loop {
+            // What comes to its end soon gives back what it has.
+            let is_ahead = left > BLOCK_BYTES as u64 && fill.is_ahead();
+            if is_ahead {
+                self.end_turn(fill);
+                if begun.elapsed() >= SLOWEST_PATIENCE {
+                    // Else what they have yet to read would be broken off with it, and fetched once more.
+                    fill.leave_behind();
+                }
+            }
+            let (bytes, max) = in_flight.bytes();
+            if bytes <= max || self.has_turn(fill) {
+                return true;
+            }
+            if begun.elapsed() >= PATIENCE {
+                // What others hold must not end what holds little.
+                if fill.window() <= SMALL_BYTES {
+                    return true;
+                }
+                if self.may_break_off() {
+                    return false;
+                }
+            }
+            if is_ahead {
+                next = None;
+                tokio::time::sleep(SETTLED_INTERVAL).await;
+            } else {
+                let next = next.get_or_insert_with(|| Box::pin(self.turn.clone().acquire_owned()));
+                if let Ok(Ok(turn)) = tokio::time::timeout(SETTLED_INTERVAL, next.as_mut()).await {
+                    self.begin_turn(fill, turn);
+                    return true;
+                }
+            }
+        }
+    }
+
+    /// Whether a fill may be broken off, which it then is.
+    fn may_break_off(&self) -> bool {
+        let mut last = self.broken_off.lock();
+        let may = last.is_none_or(|last| last.elapsed() >= BROKEN_OFF_INTERVAL);
+        if may {
+            *last = Some(Instant::now());
+        }
+        may
+    }
+
+    fn begin_turn(&self, fill: &Arc<Fill>, turn: OwnedSemaphorePermit) {
+        let (above_bound, ending) = (self.clone(), fill.clone());
+        let timer = tokio::task::spawn_local(async move {
+            let _late = tokio::time::timeout(TURN, ending.ended()).await;
+            above_bound.end_turn(&ending);
+        });
+        let turn = Turn { fill: Arc::downgrade(fill), timer: timer.abort_handle(), _turn: turn };
+        *self.whose.lock() = Some(turn);
+    }
+
+    fn has_turn(&self, fill: &Arc<Fill>) -> bool {
+        self.whose.lock().as_ref().is_some_and(|turn| turn.is_of(fill))
+    }
+
+    fn end_turn(&self, fill: &Arc<Fill>) {
+        let over = self.whose.lock().take_if(|turn| turn.is_of(fill));
+        drop(over);
     }
 }
 
@@ -149,15 +223,202 @@ pub(crate) fn counted(in_flight: &InFlight, piece: Bytes) -> Bytes {
     room.hold(if is_tight(in_flight) { Bytes::copy_from_slice(&piece) } else { piece })
 }
 
-/// What of a piece is sent next. When memory is short, not much of it, and a copy if there is room for one: a part would hold
-/// all of what it is a part of.
+/// What of a piece is sent next. When memory is short, a copy of not much of it, of less where there is no room: a part would
+/// hold all of what it is a part of.
 pub(crate) fn sip(in_flight: &InFlight, mut piece: Bytes) -> Bytes {
     if !is_tight(in_flight) {
         return piece;
     }
     piece.truncate(SIP_BYTES as usize);
-    match in_flight.try_room(piece.len() as u64) {
-        Some(room) => room.hold(Bytes::copy_from_slice(&piece)),
-        None => piece,
+    let room = in_flight.try_room(piece.len() as u64).unwrap_or_else(|| {
+        piece.truncate(SIP_BYTES_MIN);
+        in_flight.count(piece.len() as u64)
+    });
+    room.hold(Bytes::copy_from_slice(&piece))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    use semantics::{Facts, Fields, Flags, LifetimeSource, Wall, Why};
+    use tokio::task::{LocalSet, spawn_local};
+
+    use super::*;
+    use crate::flight::{Arriving, End, Unread};
+
+    const MUCH: u64 = u64::MAX;
+
+    /// A fill that is no longer kept.
+    fn fill(in_flight: &InFlight) -> Arc<Fill> {
+        let facts = Facts {
+            response_time: Wall(0),
+            initial_age_ms: 0,
+            lifetime: 0,
+            stale_while_revalidate: 0,
+            stale_if_error: 0,
+            status: 200,
+            source: LifetimeSource::Rule,
+            flags: Flags::default(),
+        };
+        let fill = Fill {
+            facts,
+            head: Fields::new(),
+            position: 0,
+            tags: Vec::new(),
+            length: None,
+            content_range: None,
+            key: 0,
+            is_wider: false,
+            sliced: None,
+            body: Arriving::new(in_flight),
+        };
+        fill.abandon();
+        Arc::new(fill)
+    }
+
+    /// Runs a test with so much in flight that nothing may be added, and nobody whose turn it is.
+    fn above_the_bound(test: impl AsyncFnOnce(&InFlight, &AboveBound)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let in_flight = InFlight::new(10_000_000);
+        let _all = in_flight.count(10_000_001);
+        let test = async { test(&in_flight, &AboveBound::new()).await };
+        let test =
+            LocalSet::new().block_on(&runtime, async { tokio::time::timeout(2 * PATIENCE, test).await });
+        test.expect("in time");
+    }
+
+    #[test]
+    fn fills_above_the_bound_go_on_one_at_a_time_in_the_order_in_which_they_came() {
+        above_the_bound(async |in_flight, above_bound| {
+            let order = Rc::new(RefCell::new(Vec::new()));
+            let fills: Vec<_> = (0..4).map(|_| fill(in_flight)).collect();
+            let mut tasks = Vec::new();
+            for (number, fill) in fills.iter().cloned().enumerate() {
+                let (in_flight, above_bound, order) = (in_flight.clone(), above_bound.clone(), order.clone());
+                tasks.push(spawn_local(async move {
+                    // More than once: a turn is not for one piece.
+                    for _ in 0..3 {
+                        assert!(above_bound.settled(&in_flight, &fill, MUCH).await);
+                        order.borrow_mut().push(number);
+                    }
+                    // Half of them end; the turn of the others is over in time.
+                    if number % 2 == 0 {
+                        fill.end(End::Complete);
+                    }
+                }));
+                tokio::task::yield_now().await;
+            }
+            for task in tasks {
+                task.await.unwrap();
+            }
+            assert_eq!(*order.borrow(), [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]);
+        });
+    }
+
+    #[test]
+    fn a_fill_whose_readers_have_enough_to_read_waits_until_they_have_read_it() {
+        above_the_bound(async |in_flight, above_bound| {
+            let (ahead, behind) = (fill(in_flight), fill(in_flight));
+            let (_slow, mut fast) = (ahead.read_from(0).unwrap(), ahead.read_from(0).unwrap());
+            ahead.push(vec![0; SMALL_BYTES as usize + 1].into(), false).await;
+            assert!(above_bound.settled(in_flight, &ahead, BLOCK_BYTES as u64).await, "its end is near");
+            let mut waiting = std::pin::pin!(above_bound.settled(in_flight, &ahead, MUCH));
+            let moment = tokio::time::timeout(SETTLED_INTERVAL, waiting.as_mut());
+            assert!(moment.await.is_err(), "its turn is over");
+            assert!(above_bound.settled(in_flight, &behind, MUCH).await);
+            // One of them is enough.
+            fast.next().await.unwrap();
+            assert!(waiting.await);
+        });
+    }
+
+    #[test]
+    fn a_turn_that_is_over_leaves_nothing_that_would_end_the_next_one() {
+        above_the_bound(async |in_flight, above_bound| {
+            let fill = fill(in_flight);
+            let mut reader = fill.read_from(0).unwrap();
+            assert!(above_bound.settled(in_flight, &fill, MUCH).await);
+            let first = above_bound.whose.lock().as_ref().unwrap().timer.clone();
+            fill.push(vec![0; SMALL_BYTES as usize + 1].into(), false).await;
+            let mut waiting = std::pin::pin!(above_bound.settled(in_flight, &fill, MUCH));
+            assert!(tokio::time::timeout(SETTLED_INTERVAL, waiting.as_mut()).await.is_err());
+            reader.next().await.unwrap();
+            assert!(waiting.await);
+            let second = above_bound.whose.lock().as_ref().unwrap().timer.clone();
+            assert!(first.is_finished() && !second.is_finished());
+        });
+    }
+
+    #[test]
+    fn a_reader_of_a_fill_that_finds_no_room_holds_a_little_of_its_own() {
+        let in_flight = InFlight::new(100);
+        let _all = in_flight.count(101);
+        let block = counted(&in_flight, vec![0; BLOCK_BYTES].into());
+        let piece = sip(&in_flight, block.slice(5..));
+        drop(block);
+        assert_eq!((piece.len(), in_flight.bytes().0), (SIP_BYTES_MIN, 101 + SIP_BYTES_MIN as u64));
+    }
+
+    #[test]
+    fn what_is_broken_off_for_want_of_room_gives_it_back_however_slow_its_readers_are() {
+        above_the_bound(async |in_flight, _| {
+            let before = in_flight.bytes().0;
+            for why in [Why::Limit, Why::OriginProtocol] {
+                let fill = fill(in_flight);
+                let (mut within, mut at_end) = (fill.read_from(5).unwrap(), fill.read_from(0).unwrap());
+                for _ in 0..4 {
+                    // A block, and a tail.
+                    fill.push(counted(in_flight, vec![7; BLOCK_BYTES / 4 + 1].into()), false).await;
+                }
+                while at_end.offset() < fill.progress().bytes {
+                    at_end.next().await.unwrap();
+                }
+                fill.end(End::Broken(why));
+                assert_eq!(at_end.next().await, Err(Unread::Broken(why)));
+                if why == Why::Limit {
+                    assert_eq!(in_flight.bytes().0, before);
+                    assert_eq!(within.next().await, Err(Unread::Broken(why)));
+                    assert!(fill.read_from(5).is_none());
+                } else {
+                    // There is no haste: it has what came.
+                    assert!(in_flight.bytes().0 > before && within.next().await.is_ok());
+                }
+                drop((fill, within, at_end));
+                assert_eq!(in_flight.bytes().0, before, "once");
+            }
+        });
+    }
+
+    #[test]
+    fn no_more_fills_are_broken_off_than_room_is_wanted_for() {
+        above_the_bound(async |in_flight, above_bound| {
+            let mut held = Vec::new();
+            for fill in (0..10).map(|_| fill(in_flight)) {
+                let reader = fill.read_from(0).unwrap();
+                let piece = counted(in_flight, vec![0; SMALL_BYTES as usize + 1].into());
+                fill.push(piece, false).await;
+                held.push((fill, reader));
+            }
+            // One of them is too much.
+            in_flight.set_max(in_flight.bytes().0 - 1);
+            let tasks = held.into_iter().map(|(fill, reader)| {
+                let (in_flight, above_bound) = (in_flight.clone(), above_bound.clone());
+                spawn_local(async move {
+                    let is_settled = above_bound.settled(&in_flight, &fill, MUCH).await;
+                    if !is_settled {
+                        fill.end(End::Broken(Why::Limit));
+                    }
+                    // Its visitor takes nothing for now.
+                    (is_settled, reader)
+                })
+            });
+            let mut held = Vec::new();
+            for task in tasks.collect::<Vec<_>>() {
+                held.push(task.await.unwrap());
+            }
+            assert_eq!(held.iter().filter(|(is_settled, _)| !is_settled).count(), 1);
+        });
     }
 }

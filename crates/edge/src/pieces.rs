@@ -7,7 +7,7 @@ use semantics::{Fields, Why};
 use store::Run;
 
 use crate::answer::{Body, Part};
-use crate::flight::FillReader;
+use crate::flight::{FillReader, Unread};
 use crate::object::Object;
 use crate::origin::OriginBody;
 use crate::slices::{SliceReader, Trouble};
@@ -34,6 +34,15 @@ pub(crate) struct BrokenOff(pub(crate) Why);
 impl From<Trouble> for BrokenOff {
     fn from(trouble: Trouble) -> Self {
         BrokenOff(if trouble == Trouble::Crowded { Why::Limit } else { Why::OriginProtocol })
+    }
+}
+
+impl From<Unread> for BrokenOff {
+    fn from(unread: Unread) -> Self {
+        match unread {
+            Unread::Broken(why) => BrokenOff(why),
+            Unread::Behind => BrokenOff(Why::OriginProtocol),
+        }
     }
 }
 
@@ -115,9 +124,7 @@ impl Pieces {
             },
             Left::Fill(_, Some(0)) => Ok(None),
             Left::Fill(reader, left) => {
-                let Some(mut piece) = reader.next().await.map_err(|_| BrokenOff(Why::OriginProtocol))? else {
-                    return Ok(None);
-                };
+                let Some(mut piece) = reader.next().await? else { return Ok(None) };
                 if let Some(left) = left {
                     piece.truncate((*left).min(piece.len() as u64) as usize);
                     *left -= piece.len() as u64;

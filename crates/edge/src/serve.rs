@@ -74,7 +74,8 @@ pub(crate) fn stored(
                 return answer;
             }
             Requested::Several(spans) => {
-                let reader = SliceReader::new(worker, request, at, &stored, 0, 0).map(Box::new);
+                let (start, end) = spans.first().map_or((0, 0), |span| (span.start(), span.end() + 1));
+                let reader = SliceReader::new(worker, request, at, &stored, start, end).map(Box::new);
                 return several(worker, answer, stored, reader, &spans, length);
             }
         }

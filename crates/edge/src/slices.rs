@@ -105,6 +105,13 @@ pub(crate) enum Trouble {
     Crowded,
 }
 
+impl Trouble {
+    /// That of who has tried often enough, when what it followed was last broken off for this reason.
+    fn after_all(why: Why) -> Self {
+        if why == Why::Limit { Trouble::Crowded } else { Trouble::Origin(Why::OriginProtocol) }
+    }
+}
+
 /// A stretch for as long as it goes on. However it ends, those who follow it learn of it.
 pub(crate) struct Registered {
     shared: Arc<Shared>,
@@ -115,7 +122,7 @@ pub(crate) struct Registered {
 impl Drop for Registered {
     fn drop(&mut self) {
         if self.fill.progress().end.is_none() {
-            self.fill.end(End::Broken);
+            self.fill.end(End::Broken(Why::Internal));
         }
         let mut stretches = self.shared.stretches.by_body.lock();
         if let Some(of_body) = stretches.get_mut(&self.id) {
@@ -190,7 +197,7 @@ impl Stretch {
         let progress = self.fill.progress();
         let within = offset.checked_sub(self.start).filter(|within| *within < self.len)?;
         let is_near = within <= progress.bytes.saturating_add(AHEAD_BYTES_MAX);
-        let is_broken = progress.end == Some(End::Broken) && within >= progress.bytes;
+        let is_broken = matches!(progress.end, Some(End::Broken(_))) && within >= progress.bytes;
         (is_near && !is_broken).then(|| self.fill.read_from(within)).flatten()
     }
 }
@@ -369,17 +376,17 @@ impl SliceReader {
                     Ok(None) => self.source = Source::None,
                     // What it missed is on disk by now, or is fetched again.
                     Err(Unread::Behind) => self.source = Source::None,
-                    Err(Unread::Broken) => {
+                    Err(Unread::Broken(why)) => {
                         let trouble = match stretch.failed.get() {
                             Some(Failed::Shared(trouble)) => Some(*trouble),
                             // To ask again in the same words brings the same answer.
                             Some(Failed::OfAsker) if *is_new == IsNew::Begun => {
                                 Some(Trouble::Origin(Why::OriginProtocol))
                             }
-                            Some(Failed::OfAsker | Failed::OnTheWay) | None => None,
+                            Some(Failed::OfAsker | Failed::OnTheWay | Failed::Crowded) | None => None,
                         };
                         self.source = Source::None;
-                        self.trouble(trouble)?;
+                        self.trouble(trouble, why)?;
                     }
                 },
             }
@@ -395,16 +402,14 @@ impl SliceReader {
             && (shared.store.peek(key).is_some() || shared.disks.find(key).is_some())
     }
 
-    /// Counts something that went wrong and can be tried in another way, or says that it cannot.
-    fn trouble(&mut self, trouble: Option<Trouble>) -> Result<(), Trouble> {
+    /// Counts something that went wrong and can be tried in another way, or says that it cannot. `why`: what is said when it has
+    /// been tried often enough.
+    fn trouble(&mut self, trouble: Option<Trouble>, why: Why) -> Result<(), Trouble> {
         self.troubles += 1;
         match trouble {
-            Some(trouble @ (Trouble::Outdated | Trouble::Crowded)) => Err(trouble),
-            trouble if self.troubles > TROUBLES_MAX => {
-                Err(trouble.unwrap_or(Trouble::Origin(Why::OriginProtocol)))
-            }
             // The origin has been asked and gives nothing: asking again at once helps nobody.
-            Some(Trouble::Origin(why)) => Err(Trouble::Origin(why)),
+            Some(trouble) => Err(trouble),
+            None if self.troubles > TROUBLES_MAX => Err(Trouble::after_all(why)),
             None => Ok(()),
         }
     }
@@ -545,7 +550,7 @@ impl SliceReader {
                 self.source = Source::Fetch(reader, stretch, is_new);
                 Ok(())
             }
-            None => self.trouble(None),
+            None => self.trouble(None, Why::OriginProtocol),
         }
     }
 
@@ -610,21 +615,30 @@ enum Failed {
     Shared(Trouble),
     /// For who asked, perhaps for no other: the answer was about the asker.
     OfAsker,
-    /// Another edge has broken off, or there was no room for more: whoever wants the rest asks again.
+    /// Another edge has broken off: whoever wants the rest asks again.
     OnTheWay,
+    /// There was no room for more: the same.
+    Crowded,
+}
+
+impl Failed {
+    /// How the fill ends.
+    fn end(self) -> End {
+        End::Broken(if matches!(self, Failed::Crowded) { Why::Limit } else { Why::OriginProtocol })
+    }
 }
 
 impl Gap {
     /// `room`: what the stretch has leave for.
     async fn fetch(self, room: Room) {
         let Err(failed) = self.pump(&self.stretch.fill, room).await else { return };
-        if !matches!(failed, Failed::OnTheWay) {
+        if !matches!(failed, Failed::OnTheWay | Failed::Crowded) {
             let _first = self.stretch.failed.set(failed);
         }
         if let Failed::Shared(Trouble::Outdated) = failed {
             self.registered.shared.forget_slices(&self.sliced);
         }
-        self.stretch.fill.end(End::Broken);
+        self.stretch.fill.end(failed.end());
     }
 
     async fn pump(&self, fill: &Arc<Fill>, mut room: Room) -> Result<(), Failed> {
@@ -667,13 +681,13 @@ impl Gap {
             // To the disk first: what the fill then gives up is on its way there.
             cutter.push(&piece);
             fill.push(piece, true).await;
-            is_settled = left == 0 || room.bytes() > 0 || worker.settled(fill).await;
+            is_settled = left == 0 || room.bytes() > 0 || worker.settled(fill, left).await;
         }
         if left > 0 {
             cutter.finish_early();
             return Err(match response.told {
+                _ if !is_settled => Failed::Crowded,
                 Some(_) => Failed::OnTheWay,
-                None if !is_settled => Failed::OnTheWay,
                 None => Failed::Shared(Trouble::Origin(Why::OriginProtocol)),
             });
         }
@@ -701,6 +715,23 @@ impl Gap {
             200 => (response.length == complete && self.span.start() <= SKIPPED_BYTES_MAX)
                 .then_some(self.span.start()),
             _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_followed_in_vain_too_often_is_told_of_little_room_if_that_was_it() {
+        let told = |failed: Failed| match failed.end() {
+            End::Broken(why) => Trouble::after_all(why),
+            End::Complete => panic!("what was broken off must not end as if whole"),
+        };
+        assert_eq!(told(Failed::Crowded), Trouble::Crowded);
+        for failed in [Failed::OnTheWay, Failed::OfAsker, Failed::Shared(Trouble::Outdated)] {
+            assert_eq!(told(failed), Trouble::Origin(Why::OriginProtocol));
         }
     }
 }

@@ -22,16 +22,27 @@ const OVERTAKING_BYTES_MAX: u64 = 128 * 1024;
 #[derive(Clone, Debug)]
 pub struct InFlight(Arc<Mutex<State>>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
+    counted: Counted,
+    /// Who waits for at most [`OVERTAKING_BYTES_MAX`], and who for more; each in order.
+    little: VecDeque<Waiting>,
+    much: VecDeque<Waiting>,
+    /// How many have waited until now.
+    asked: u64,
+}
+
+#[derive(Debug, Default)]
+struct Counted {
     /// Signed, as a run that leaves the tier and comes back at once may be taken off before it is added.
     bytes: i64,
     max: u64,
-    waiting: VecDeque<Waiting>,
 }
 
 #[derive(Debug)]
 struct Waiting {
+    /// Its place among all who wait.
+    number: u64,
     bytes: u64,
     granted: oneshot::Sender<Room>,
 }
@@ -52,19 +63,19 @@ impl Default for InFlight {
 impl InFlight {
     /// None yet, bounded to `max` bytes.
     pub fn new(max: u64) -> Self {
-        InFlight(Arc::new(Mutex::new(State { bytes: 0, max, waiting: VecDeque::new() })))
+        InFlight(Arc::new(Mutex::new(State { counted: Counted { bytes: 0, max }, ..State::default() })))
     }
 
     /// Changes the bound. What is in flight stays.
     pub fn set_max(&self, max: u64) {
-        self.0.lock().max = max;
+        self.0.lock().counted.max = max;
         self.add(0);
     }
 
     /// Bytes in flight and reserved, and the bound.
     pub fn bytes(&self) -> (u64, u64) {
-        let state = self.0.lock();
-        (state.bytes.max(0) as u64, state.max)
+        let Counted { bytes, max } = self.0.lock().counted;
+        (bytes.max(0) as u64, max)
     }
 
     /// Counts bytes that are there, whatever the bound.
@@ -76,14 +87,13 @@ impl InFlight {
     /// Leave for as many bytes more, if they are within the bound and nobody waits.
     pub fn try_room(&self, bytes: u64) -> Option<Room> {
         let mut state = self.0.lock();
-        let is_free = state.waiting.is_empty() && state.take(bytes);
+        let is_free = state.little.is_empty() && state.much.is_empty() && state.counted.take(bytes);
         drop(state);
         is_free.then(|| Room { of: self.clone(), bytes })
     }
 
     /// Leave for as many bytes more, in the order in which they were asked for, but that little (128 KiB) need not wait behind much.
-    /// Waits for as long as it takes; dropping the
-    /// future gives the place in the queue up.
+    /// Waits for as long as it takes; dropping the future gives the place in the queue up.
     pub async fn room(&self, bytes: u64) -> Room {
         if let Some(room) = self.try_room(bytes) {
             return room;
@@ -91,7 +101,7 @@ impl InFlight {
         // Dropped after the receiver: whoever is behind may go on.
         let _leaving = self.count(0);
         let (granted, receiver) = oneshot::channel();
-        self.0.lock().waiting.push_back(Waiting { bytes, granted });
+        self.0.lock().wait(bytes, granted);
         // It may have been given back just before.
         self.add(0);
         match receiver.await {
@@ -103,22 +113,14 @@ impl InFlight {
     /// Adds to what is counted, and lets in whom there is room for then.
     pub(crate) fn add(&self, bytes: i64) {
         let mut state = self.0.lock();
-        state.bytes += bytes;
+        state.counted.bytes += bytes;
         let mut granted = Vec::new();
         // More makes no room.
-        if bytes <= 0 && !state.waiting.is_empty() && (state.bytes.max(0) as u64) < state.max {
-            state.waiting.retain(|waiting| !waiting.granted.is_closed());
-            let mut at = 0;
-            while let Some(bytes) = state.waiting.get(at).map(|waiting| waiting.bytes) {
-                // Behind one for which there is no room, what is small is let in.
-                match (at == 0 || bytes <= OVERTAKING_BYTES_MAX) && state.take(bytes) {
-                    true => granted.extend(state.waiting.remove(at)),
-                    false => at += 1,
-                }
-            }
+        if bytes <= 0 {
+            granted.extend(std::iter::from_fn(|| state.next()));
         }
         drop(state);
-        for Waiting { bytes, granted } in granted {
+        for Waiting { bytes, granted, .. } in granted {
             // Who has left in this moment gives it back.
             drop(granted.send(Room { of: self.clone(), bytes }));
         }
@@ -126,6 +128,26 @@ impl InFlight {
 }
 
 impl State {
+    fn wait(&mut self, bytes: u64, granted: oneshot::Sender<Room>) {
+        let queue = if bytes <= OVERTAKING_BYTES_MAX { &mut self.little } else { &mut self.much };
+        queue.push_back(Waiting { number: self.asked, bytes, granted });
+        self.asked += 1;
+    }
+
+    /// Who is let in next: of the first who needs little and the first who needs much, the one who came first, if there is room
+    /// for it, else the other. However many wait, only these are looked at.
+    fn next(&mut self) -> Option<Waiting> {
+        let State { counted, little, much, .. } = self;
+        let mut queues = [little, much];
+        for queue in &mut queues {
+            while queue.pop_front_if(|first| first.granted.is_closed()).is_some() {}
+        }
+        queues.sort_by_key(|queue| queue.front().map(|first| first.number));
+        queues.into_iter().find_map(|queue| queue.pop_front_if(|first| counted.take(first.bytes)))
+    }
+}
+
+impl Counted {
     /// What alone is larger than the bound goes when there is nothing else.
     fn take(&mut self, bytes: u64) -> bool {
         let is_free = self.bytes <= 0 || self.bytes as u64 + bytes <= self.max;
@@ -247,6 +269,33 @@ mod tests {
         assert!(poll(&mut third).is_some());
         drop(second);
         assert_eq!(in_flight.bytes().0, 0);
+    }
+
+    #[test]
+    fn little_and_much_for_which_there_is_room_are_let_in_in_order() {
+        let in_flight = InFlight::new(10 * MUCH);
+        let mut all = in_flight.try_room(10 * MUCH).unwrap();
+        let asked = [MUCH, 5 * MUCH, MUCH, 4 * MUCH];
+        let mut waiting: Vec<_> = asked.map(|bytes| Box::pin(in_flight.room(bytes))).into();
+        assert!(waiting.iter_mut().all(|waiting| poll(waiting).is_none()));
+        all.shrink(6 * MUCH);
+        let granted: Vec<_> = waiting.iter_mut().map(poll).collect();
+        assert_eq!(granted.iter().map(Option::is_some).collect::<Vec<_>>(), [true, true, false, false]);
+    }
+
+    #[test]
+    fn bytes_that_come_free_while_thousands_wait_cost_no_look_at_each_of_them() {
+        let in_flight = InFlight::new(MUCH);
+        let all = in_flight.try_room(MUCH).unwrap();
+        let mut waiting: Vec<_> = (0..100_000).map(|_| Box::pin(in_flight.room(2 * MUCH))).collect();
+        let begun = std::time::Instant::now();
+        assert!(waiting.iter_mut().all(|waiting| poll(waiting).is_none()));
+        // A look at each would be ten thousand million of them.
+        assert!(begun.elapsed() < std::time::Duration::from_secs(10), "{:?}", begun.elapsed());
+        // Most leave from the middle of the queue; the last one has its turn.
+        let mut last = waiting.pop().unwrap();
+        drop((waiting, all));
+        assert!(poll(&mut last).is_some());
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! Memory of bodies on their way, `[store] in_flight`: at the bound new requests for large bodies are refused and counted, all else
 //! goes on, and every byte that comes is right.
 
-use world::play::{Client, Play, Talk, content, wait_until};
+use std::time::{Duration, Instant};
+
+use world::play::{Client, Origin, Play, Talk, content, wait_until};
 use world::{Gate, play};
 
 const FRESH: (&str, &str) = ("Cache-Control", "max-age=3600");
@@ -21,6 +23,15 @@ fn stage(in_flight: &str, file: &[u8], held: &[usize], gate: &Gate) -> Play {
         held.iter().fold(reply, |reply, at| reply.hold_at(*at, gate)).file(file);
     });
     play
+}
+
+/// The origin holds `count` bodies of 1 MiB, `/0` and so on, for each of which 512 KiB are reserved until the gate is open.
+fn hold_room(origin: &Origin, count: usize, body: &[u8], gate: &Gate) {
+    for number in 0..count {
+        let reply = origin.get(&format!("/{number}")).header("Content-Length", &MIB.to_string());
+        let reply = reply.header(FRESH.0, FRESH.1).header("ETag", "\"2\"").head_now();
+        reply.hold(gate).part(&body[..MIB]);
+    }
 }
 
 /// Has these slices on disk, and the first in memory.
@@ -87,10 +98,12 @@ fn fetches_that_come_at_once_do_not_all_find_room_and_who_is_refused_is_told_whe
         c.get("/small").expect(200).body(&small);
         c.get("/small").expect(200).body(&small).why("fresh");
         range(c, 5, 9).expect(206).body(&body[5..10]).why("fresh");
-        range(c, 42 * MIB, 42 * MIB).expect(503).header("Retry-After", "5").why("limit")
+        range(c, 42 * MIB, 42 * MIB).expect(503).header("Retry-After", "5").why("limit");
+        let several = format!("bytes={}-{},5-9", 42 * MIB, 42 * MIB + 9);
+        c.get("/file").header("Range", &several).expect(503).header("Retry-After", "5").why("limit")
     });
     gate.open();
-    let mut refused = 1;
+    let mut refused = 2;
     for (at, mut talk) in talks {
         let answer = talk.answer().status_in(&[206, 503]);
         match answer.response().head.status() {
@@ -101,7 +114,7 @@ fn fetches_that_come_at_once_do_not_all_find_room_and_who_is_refused_is_told_whe
             }
         }
     }
-    assert_eq!((refused, metric(&mut play, REFUSED)), (5, 5));
+    assert_eq!((refused, metric(&mut play, REFUSED)), (6, 6));
     // Whoever was shut out is let in again.
     play.client(|c| {
         for at in &held {
@@ -109,7 +122,7 @@ fn fetches_that_come_at_once_do_not_all_find_room_and_who_is_refused_is_told_whe
         }
         range(c, 42 * MIB, 42 * MIB).expect(206)
     });
-    assert_eq!(metric(&mut play, REFUSED), 5);
+    assert_eq!(metric(&mut play, REFUSED), 6);
     play.written();
     wait_for_nothing(&mut play);
 }
@@ -143,11 +156,7 @@ fn a_large_body_that_is_new_is_refused_at_the_bound_and_one_that_turns_out_to_be
     let mut play = stage("8MiB", &body, &[], &gate);
     let (small, short, long) = (content(2, 256 << 10), content(3, 200 << 10), content(4, 2 * MIB));
     play.origin(|o| {
-        for number in 0..16 {
-            let reply = o.get(&format!("/{number}")).header("Content-Length", &MIB.to_string());
-            let reply = reply.header(FRESH.0, FRESH.1).header("ETag", "\"2\"").head_now();
-            reply.hold(&gate).part(&body[..MIB]);
-        }
+        hold_room(o, 16, &body, &gate);
         o.get("/small").header(FRESH.0, FRESH.1).body(&small);
         o.get("/short").header(FRESH.0, FRESH.1).part(&short);
         o.get("/long").header(FRESH.0, FRESH.1).part(&long);
@@ -208,12 +217,130 @@ fn who_is_under_way_and_finds_no_room_waits_and_is_broken_off_in_the_end() {
     wait_for_nothing(&mut play);
 }
 
+#[test]
+fn an_answer_that_follows_a_fetch_and_is_broken_off_at_the_bound_is_counted_as_that() {
+    let (body, begun, gate) = (content(1, 32 * MIB), Gate::new(), Gate::new());
+    let mut play = stage("8MiB", b"", &[], &gate);
+    play.origin(|o| {
+        // Without a validator nobody can go on with it elsewhere.
+        let reply =
+            o.get("/direct").header(FRESH.0, FRESH.1).header("Content-Length", &body.len().to_string());
+        reply.part(&body[..400 << 10]).hold(&begun).part(&body[400 << 10..]);
+        hold_room(o, 15, &body, &gate);
+    });
+    let client = play.visitor();
+    let mut direct = client.get("/direct").begin();
+    let head = direct.expect_head(200);
+    let mut talks: Vec<_> = (0..15).map(|number| client.get(&format!("/{number}")).begin()).collect();
+    talks.iter_mut().for_each(|talk| drop(talk.expect_head(200)));
+    begun.open();
+    wait_until("more to be in flight than may be", || metric(&mut play, BYTES) > 8 * MIB as u64);
+    wait_until("it to be broken off", || metric(&mut play, REFUSED) == 1);
+    direct.finish(&head).cut_from(&body);
+    wait_until("it to be counted as what it is", || {
+        let text = play.handle().registry().render();
+        text.lines().any(|line| line.starts_with("perigee_requests_total") && line.contains("why=\"limit\""))
+    });
+    gate.open();
+    drop(talks);
+    wait_for_nothing(&mut play);
+}
+
+#[test]
+fn the_end_of_a_body_of_unknown_length_waits_for_no_room() {
+    let (body, gate) = (content(1, MIB), Gate::new());
+    let mut play = stage("8MiB", b"", &[], &gate);
+    let (end, half) = (content(2, (256 << 10) + 1), 400 << 10);
+    play.origin(|o| {
+        for number in 0..40 {
+            let reply = o.get(&format!("/{number}")).header(FRESH.0, FRESH.1);
+            reply.part(&body[..half]).hold(&gate).part(&body[half..]);
+        }
+        o.get("/end").header(FRESH.0, FRESH.1).part(&end);
+    });
+    let client = play.visitor();
+    let talks: Vec<_> = (0..40).map(|number| client.get(&format!("/{number}")).begin()).collect();
+    wait_until("more to be in flight than may be", || metric(&mut play, BYTES) > 8 * MIB as u64);
+    // Thirty and more are in turn, each for a quarter of a second.
+    let begun = Instant::now();
+    play.client(|c| c.get("/end").expect(200).body(&end));
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    gate.open();
+    for mut talk in talks {
+        talk.expect(200).body(&body);
+    }
+    play.written();
+    wait_for_nothing(&mut play);
+}
+
 // --- Slow readers ---
+
+#[test]
+fn the_last_reader_of_what_only_passes_stays_with_it_while_memory_is_short() {
+    let (body, gate) = (content(1, 40 * MIB), Gate::new());
+    let mut play = stage("8MiB", b"", &[], &gate);
+    play.origin(|o| {
+        // It knows no ranges, and is asked once.
+        o.get("/long").header(FRESH.0, FRESH.1).header("ETag", "\"2\"").body(&body);
+        hold_room(o, 8, &body, &gate);
+    });
+    let client = play.visitor();
+    let mut talks: Vec<_> = (0..8).map(|number| client.get(&format!("/{number}")).begin()).collect();
+    talks.iter_mut().for_each(|talk| drop(talk.expect_head(200)));
+    assert!(metric(&mut play, BYTES) >= 4 * MIB as u64);
+    let mut slow = client.get("/long").begin();
+    let head = slow.expect_head(200);
+    // What it could read next is on disk, and more than a disk alone is worth is yet to come.
+    wait_until("a slice to be written", || play.handle().status().disks[0].records > 1);
+    play.written();
+    slow.finish(&head).body(&body);
+    assert_eq!(metric(&mut play, REFUSED), 0);
+    gate.open();
+    drop(talks);
+    wait_for_nothing(&mut play);
+}
+
+#[test]
+fn a_fetch_for_the_disk_goes_on_above_the_bound_without_a_reader_who_takes_nothing() {
+    let (body, begun, end, gate) = (content(1, 28 * MIB), Gate::new(), Gate::new(), Gate::new());
+    let mut play = play();
+    play.disk("64MiB");
+    let config = play.config_text();
+    play.config(&config.replacen("[store]", "[store]\nin_flight = \"8MiB\"", 1));
+    let part = content(2, 250 << 10);
+    play.origin(|o| {
+        let reply = o.get("/file").always().header(FRESH.0, FRESH.1).header("ETag", "\"1\"");
+        reply.hold_at(10 * MIB + 9, &begun).hold_at(25 * MIB, &end).file(&body);
+        // So much each needs no leave.
+        for number in 0..40 {
+            o.get(&format!("/{number}")).header(FRESH.0, FRESH.1).part(&part).hold(&gate).part("end");
+        }
+    });
+    warm(&mut play, &body, &[0]);
+    let client = play.visitor();
+    let mut slow = range(&client, 10 * MIB, 26 * MIB - 1);
+    let head = slow.expect_head(206);
+    let talks: Vec<_> = (0..40).map(|number| client.get(&format!("/{number}")).begin()).collect();
+    wait_until("more to be in flight than may be", || metric(&mut play, BYTES) > 9 * MIB as u64);
+    begun.open();
+    // All but the last slice has left the origin, of which the sockets hold but a part.
+    end.wait_reached();
+    assert!(metric(&mut play, BYTES) > 8 * MIB as u64);
+    end.open();
+    gate.open();
+    drop(talks);
+    slow.finish(&head).body(&body[10 * MIB..26 * MIB]);
+    assert_eq!(metric(&mut play, REFUSED), 0);
+    wait_for_nothing(&mut play);
+}
 
 #[test]
 fn slow_readers_hold_little_and_get_every_byte_while_others_are_answered() {
     let body = content(1, 48 * MIB);
     let mut play = stage("8MiB", &body, &[], &Gate::new());
+    // On a busy machine, too, nobody is ended for taking nothing meanwhile.
+    let config = play.config_text();
+    play.config(&format!("[edge.limits]\nwrite_stall_timeout = \"1h\"\n\n{config}"));
     let slices: Vec<_> = (0..48).collect();
     warm(&mut play, &body, &slices);
     let small = content(2, 100 << 10);
@@ -241,7 +368,13 @@ fn slow_readers_hold_little_and_get_every_byte_while_others_are_answered() {
     assert_eq!(metric(&mut play, REFUSED), 0);
     for (number, (start, mut talk, head)) in readers.into_iter().enumerate() {
         match number % 5 {
-            0 => drop(talk.finish(&head).body(&body[start..])),
+            0 => {
+                // Each part has its own time.
+                for part in body[start..].chunks(MIB) {
+                    talk.expect_part(&head, part);
+                }
+                talk.finish(&head).whole();
+            }
             _ => talk.reset(),
         }
     }

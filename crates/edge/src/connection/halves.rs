@@ -245,6 +245,10 @@ impl Writer<'_> {
                 }
                 None => break,
             }
+            if out.is_empty() {
+                // What it was taken for, the head, is sent; the rest may take long.
+                worker.return_buffer(std::mem::take(out));
+            }
         }
         if let Some(trailers) = chunked {
             out.extend_from_slice(b"0\r\n");

@@ -1,8 +1,9 @@
 //! A visitor's HTTP/1.1 connection: read a head, let the flow answer, write the answer, again. It owns the stream, the
 //! buffers and the deadlines; it decides nothing about caching.
 //!
-//! An idle connection holds no buffer. A hit is written without a timer, a task or a copy of the body: head and body
-//! go out in one vectored write, and only a socket that does not take it all arms the stall deadline.
+//! An idle connection holds no buffer, and one whose answer comes piece by piece neither. A hit is written without a timer, a
+//! task or a copy of the body: head and body go out in one vectored write, and only a socket that does not take it all arms
+//! the stall deadline.
 //!
 //! ```text
 //! idle ─► head ─► flow ─┬─► answer at once ─────────────► write ─► idle
@@ -198,6 +199,10 @@ impl Connection<'_> {
         let after = if keep_alive && !last { After::KeepAlive } else { After::Close };
         let request = Rc::new(request);
         if framing == Framing::None {
+            if self.reader.buffer.is_empty() {
+                // Nobody reads while the answer is sent, which may take long.
+                self.worker.return_buffer(std::mem::take(&mut self.reader.buffer));
+            }
             return match Flow::begin(&self.worker, &request) {
                 Begun::Answer(answer) => self.respond(&request, answer, after).await,
                 Begun::Waiting(flow) if request.wants_websocket && flow.is_upgrade() => {

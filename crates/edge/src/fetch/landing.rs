@@ -10,7 +10,7 @@ use observe::HopEnd;
 use semantics::key::hash;
 use semantics::range::{self, ContentRange, Part, Span};
 use semantics::update::{HeadUpdate, update_from_head};
-use semantics::{Facts, Fields};
+use semantics::{Facts, Fields, Why};
 use store::Room;
 use tokio::sync::oneshot;
 
@@ -143,7 +143,7 @@ impl Job {
                         response = rest;
                         continue;
                     }
-                    None => return self.break_off(pilot, fill, to_disk),
+                    None => return self.break_off(pilot, fill, to_disk, Why::OriginProtocol),
                 },
             };
             if keeps && !kept.takes(piece.len()) {
@@ -152,24 +152,25 @@ impl Job {
                 fill.abandon();
                 self.finish(pilot, false);
             }
+            let may_wait = room.bytes() == 0 && fill.progress().bytes > SMALL_BYTES;
             let bytes = piece.len() as u64;
             let piece = counted(&self.worker.shared.in_flight, piece);
             room.shrink(2 * bytes);
-            left = left.saturating_sub(bytes);
-            // To the disk first: what the fill then gives up is on its way there.
-            to_disk.push(&piece);
-            if !fill.push(piece, to_disk.is_worth(left)).await {
-                return self.break_off(pilot, fill, to_disk);
-            }
-            let may_wait = left > 0 && room.bytes() == 0 && fill.progress().bytes > SMALL_BYTES;
-            if may_wait && !self.worker.settled(fill).await {
+            // With the piece in hand: whether there is one more is not known before, and the end must not wait.
+            if may_wait && !self.worker.settled(fill, left).await {
                 if !keeps {
-                    return self.break_off(pilot, fill, to_disk);
+                    return self.break_off(pilot, fill, to_disk, Why::Limit);
                 }
                 // Its window may be small enough.
                 keeps = false;
                 fill.abandon();
                 self.finish(pilot, false);
+            }
+            left = left.saturating_sub(bytes);
+            // To the disk first: what the fill then gives up is on its way there.
+            to_disk.push(&piece);
+            if !fill.push(piece, to_disk.is_worth(left)).await {
+                return self.break_off(pilot, fill, to_disk, Why::ClientGone);
             }
         }
         fill.end(End::Complete);
@@ -268,11 +269,11 @@ impl Job {
         }
     }
 
-    /// The origin broke off, or nobody is left who reads and too much is yet to come. What came is kept where the rest can
-    /// be put to it.
-    fn break_off(&self, pilot: &Pilot, fill: &Fill, to_disk: ToDisk<'_>) {
+    /// The origin broke off, there was no room for more, or nobody is left who reads and too much is yet to come. What came is
+    /// kept where the rest can be put to it.
+    fn break_off(&self, pilot: &Pilot, fill: &Fill, to_disk: ToDisk<'_>, why: Why) {
         self.finish(pilot, false);
-        fill.end(End::Broken);
+        fill.end(End::Broken(why));
         if to_disk.break_off() && tiering::has_strong_validator(&fill.head) {
             self.store_in_slices(fill);
         }

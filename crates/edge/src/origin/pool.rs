@@ -25,7 +25,7 @@ use super::shared::{Counted, OriginState};
 pub(super) const HEAD_BYTES_MAX: usize = 64 * 1024;
 
 /// Read buffer of an HTTP/1.1 connection, and so the largest chunk of a body; it grows to this with the traffic.
-const READ_BUFFER_MAX: usize = 128 * 1024;
+const READ_BUFFER_MAX: usize = 64 * 1024;
 
 /// HTTP/2 flow-control windows: what a slow reader can make us hold, per stream and per connection.
 const STREAM_WINDOW: u32 = 512 * 1024;

@@ -171,20 +171,21 @@ impl Talk {
     /// Reads exactly these bytes of content, as they come on the wire: after [`Talk::expect_head`].
     /// For a chunked body the framing of one chunk around them is read too.
     #[track_caller]
-    pub fn expect_part(&mut self, head: &Head, part: &str) -> &mut Self {
-        let mut missing = part.as_bytes().to_vec();
+    pub fn expect_part(&mut self, head: &Head, part: impl AsRef<[u8]>) -> &mut Self {
+        let mut missing = part.as_ref();
         let chunked = Framing::of_response(&self.method, head) == Framing::Chunked;
         while !missing.is_empty() {
             let got = match chunked {
-                true => block(&self.runtime, part, self.wire.read_chunk()),
+                true => block(&self.runtime, "a part of the body", self.wire.read_chunk()),
                 false => {
                     let mut got = Vec::new();
-                    block(&self.runtime, part, self.wire.take(missing.len(), &mut got)).map(|()| got)
+                    let taken = self.wire.take(missing.len(), &mut got);
+                    block(&self.runtime, "a part of the body", taken).map(|()| got)
                 }
             };
             let got = got.expect("a part of the body");
-            assert!(missing.starts_with(&got), "{:?} is not {part:?}", String::from_utf8_lossy(&got));
-            missing.drain(..got.len());
+            assert!(missing.starts_with(&got), "{:?} is not in its place", String::from_utf8_lossy(&got));
+            missing = &missing[got.len()..];
             self.parted += got.len() as u64;
         }
         self
