@@ -347,11 +347,16 @@ impl Fill {
         let _ended = progress.wait_for(|progress| progress.end.is_some()).await;
     }
 
-    /// How many bytes it holds for its slowest reader; all that came while it is kept, or if nobody reads.
+    /// How many bytes it holds for its slowest reader; all that came while it is kept.
     pub(crate) fn window(&self) -> u64 {
         let (data, arrived) = (self.body.data.lock(), self.progress().bytes);
-        let slowest = data.readers.values().copied().min().filter(|_| data.abandoned);
-        arrived.saturating_sub(slowest.unwrap_or(0))
+        let slowest = || data.readers.values().copied().min().unwrap_or(data.held_from);
+        arrived.saturating_sub(if data.abandoned { slowest() } else { 0 })
+    }
+
+    /// Whether nothing of it is to be kept any longer, and nobody new may follow.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.body.data.lock().abandoned
     }
 
     /// Whether even the fastest of its readers has much to read, and nothing of it is to be kept.
@@ -361,10 +366,12 @@ impl Fill {
         fastest.is_some_and(|fastest| arrived.saturating_sub(*fastest) > SMALL_BYTES)
     }
 
-    /// Waits for none of its readers any longer, if they can go on without it.
+    /// Waits for none of its readers any longer, if they can go on without it, and holds nothing for them.
     pub(crate) fn leave_behind(&self) {
         if self.leads_to_disk() {
-            self.body.data.lock().readers.clear();
+            let (mut data, arrived) = (self.body.data.lock(), self.progress().bytes);
+            data.readers.clear();
+            data.drop_before(arrived, |block| self.is_waiting(block));
         }
     }
 

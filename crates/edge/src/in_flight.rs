@@ -95,6 +95,9 @@ impl Worker {
     }
 }
 
+/// How much of a body may be fetched for the disk alone, after all who wanted it have left.
+pub(crate) const UNREAD_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
 /// Which fill goes on above the bound: one at a time, or none would ever come to the end of a slice and give back what it has. The
 /// others are in turn, in the order in which they came, but those all of whose readers have enough to read for now.
 #[derive(Clone)]
@@ -108,7 +111,6 @@ struct Turn {
     fill: Weak<Fill>,
     /// Ends it in time, and must not end the fill's next one.
     timer: AbortHandle,
-    _turn: OwnedSemaphorePermit,
 }
 
 impl Drop for Turn {
@@ -137,8 +139,9 @@ impl AboveBound {
             let is_ahead = left > BLOCK_BYTES as u64 && fill.is_ahead();
             if is_ahead {
                 self.end_turn(fill);
-                if begun.elapsed() >= SLOWEST_PATIENCE {
-                    // Else what they have yet to read would be broken off with it, and fetched once more.
+                if begun.elapsed() >= SLOWEST_PATIENCE && left <= UNREAD_BYTES_MAX {
+                    // Else what they have yet to read would be broken off with it, and fetched once more. What is longer would end
+                    // with its last reader.
                     fill.leave_behind();
                 }
             }
@@ -151,7 +154,8 @@ impl AboveBound {
                 if fill.window() <= SMALL_BYTES {
                     return true;
                 }
-                if self.may_break_off() {
+                // What is still kept is only let go of now.
+                if !fill.is_abandoned() || self.may_break_off() {
                     return false;
                 }
             }
@@ -181,10 +185,12 @@ impl AboveBound {
     fn begin_turn(&self, fill: &Arc<Fill>, turn: OwnedSemaphorePermit) {
         let (above_bound, ending) = (self.clone(), fill.clone());
         let timer = tokio::task::spawn_local(async move {
+            // Here, so that it ends with the thread, too.
+            let _turn = turn;
             let _late = tokio::time::timeout(TURN, ending.ended()).await;
             above_bound.end_turn(&ending);
         });
-        let turn = Turn { fill: Arc::downgrade(fill), timer: timer.abort_handle(), _turn: turn };
+        let turn = Turn { fill: Arc::downgrade(fill), timer: timer.abort_handle() };
         *self.whose.lock() = Some(turn);
     }
 

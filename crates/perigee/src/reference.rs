@@ -63,7 +63,8 @@ fn commands() -> String {
 }
 
 fn describe_command(text: &mut String, command: &clap::Command, level: usize) {
-    for inner in command.get_subcommands() {
+    // Below `help` there is all once more.
+    for inner in command.get_subcommands().filter(|inner| inner.get_name() != "help") {
         let name = inner.get_bin_name().unwrap_or(inner.get_name());
         let _ = writeln!(text, "{} {name}\n", "#".repeat(level));
         if let Some(about) = inner.get_about() {
@@ -308,6 +309,7 @@ mod tests {
         {
             assert!(text.contains(wanted), "{wanted} is not in\n{text}");
         }
+        assert!(!text.contains("perigee help"), "it says what is here");
         assert!(!text.contains("--help "), "each has it, and none explains itself by it");
     }
 

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use super::{Job, Outcome, RangeWanted, Report, Shape};
 use crate::answer::{ContentRange as Described, OriginNote};
 use crate::flight::{Arriving, End, FAILURE_HOLD_MS, Fill, Landing, Pilot};
-use crate::in_flight::{For, SMALL_BYTES, counted, fill_bytes};
+use crate::in_flight::{For, SMALL_BYTES, UNREAD_BYTES_MAX, counted, fill_bytes};
 use crate::lookup::{self, Place, Purged};
 use crate::object::{Object, Parts, Sliced, Stored, WholeBody};
 use crate::origin::{FetchError, OriginResponse};
@@ -33,9 +33,6 @@ const FILLS_KEPT_MAX: u64 = 12;
 
 /// Longest body that is written again because its head has changed.
 const REWRITTEN_BYTES_MAX: u64 = 16 * 1024;
-
-/// How much of a body may be fetched for the disk alone, after all who wanted it have left.
-const UNREAD_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// How often a body that another edge has broken off is gone on with.
 const RESUMED_MAX: u32 = 3;
