@@ -72,7 +72,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// A content delivery network that you run yourself.
 #[derive(Debug, Parser)]
-#[command(name = "perigee", version, after_help = EXAMPLES)]
+#[command(name = "perigee", version, after_help = EXAMPLES, disable_help_subcommand = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,

@@ -63,8 +63,7 @@ fn commands() -> String {
 }
 
 fn describe_command(text: &mut String, command: &clap::Command, level: usize) {
-    // Below `help` there is all once more.
-    for inner in command.get_subcommands().filter(|inner| inner.get_name() != "help") {
+    for inner in command.get_subcommands() {
         let name = inner.get_bin_name().unwrap_or(inner.get_name());
         let _ = writeln!(text, "{} {name}\n", "#".repeat(level));
         if let Some(about) = inner.get_about() {
@@ -309,7 +308,6 @@ mod tests {
         {
             assert!(text.contains(wanted), "{wanted} is not in\n{text}");
         }
-        assert!(!text.contains("perigee help"), "it says what is here");
         assert!(!text.contains("--help "), "each has it, and none explains itself by it");
     }
 
