@@ -4,7 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::net::IpAddr;
-use std::pin::pin;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
@@ -468,14 +468,14 @@ impl Watch {
         }
     }
 
-    /// Waits for `future`, but not past the deadline: `None` then.
-    pub(crate) async fn within<T>(&self, future: impl Future<Output = T>) -> Option<T> {
-        let mut future = pin!(future);
+    /// Waits for `future`, but not past the deadline: `None` then. It comes pinned, since what is given to an async function by
+    /// value takes its room there twice.
+    pub(crate) async fn within<T>(&self, mut future: impl Future<Output = T> + Unpin) -> Option<T> {
         poll_fn(|context| {
             if self.is_expired() {
                 return Poll::Ready(None);
             }
-            let polled = future.as_mut().poll(context);
+            let polled = Pin::new(&mut future).poll(context);
             if polled.is_pending() {
                 self.register(context);
             }

@@ -4,7 +4,7 @@
 
 use std::cell::Cell;
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -163,7 +163,8 @@ impl Exchange {
         outgoing: &mut impl Outgoing,
     ) -> Result<(), Gone> {
         if flow.is_upgrade() {
-            return self.tunnel(flow, content, outgoing).await;
+            // Few do: the others needn't have the room for it.
+            return Box::pin(self.tunnel(flow, content, outgoing)).await;
         }
         let (body, upload) = match framing {
             Framing::None => (RequestBody::Empty, None),
@@ -173,7 +174,7 @@ impl Exchange {
                     Framing::Length(length) => Some(length),
                     Framing::Chunked | Framing::None => None,
                 };
-                (RequestBody::Stream { parts, length }, Some(self.upload(content, sender)))
+                (RequestBody::Stream { parts, length }, Some(Box::pin(self.upload(content, sender))))
             }
         };
         let mut is_uploading = upload.is_some();
@@ -297,7 +298,7 @@ impl Exchange {
                 true => watch.clear(),
                 false => watch.set(self.worker.tick_after(self.worker.limits().body_stall_timeout)),
             }
-            match watch.within(content.part()).await {
+            match watch.within(pin!(content.part())).await {
                 None if self.is_answered.get() => {}
                 part => return part,
             }
@@ -351,7 +352,7 @@ impl Exchange {
         let down = async {
             loop {
                 let mut buffer = BytesMut::with_capacity(TUNNEL_BYTES);
-                let read = sender.unless_reset(from_origin.read_buf(&mut buffer)).await?;
+                let read = sender.unless_reset(pin!(from_origin.read_buf(&mut buffer))).await?;
                 if read.map_err(|_| Fault::Tunnel)? == 0 {
                     return sender.end(&Fields::new()).await;
                 }
@@ -359,15 +360,15 @@ impl Exchange {
                 sender.give_all(buffer.freeze()).await?;
             }
         };
-        let ended = watch.within(async {
+        let ended = async {
             // Whichever ends, the other has nothing left to do.
             tokio::select! {
                 biased;
                 ended = down => ended,
                 ended = up => ended,
             }
-        });
-        let ended = ended.await;
+        };
+        let ended = watch.within(pin!(ended)).await;
         let body_bytes = sender.sent;
         let why = match ended {
             Some(Ok(())) => told.note.why,
@@ -385,11 +386,11 @@ impl Exchange {
         }
         // The visitor gets to end its side too: a reset could overtake what it has yet to read.
         watch.set(self.worker.tick_after(TUNNEL_GOODBYE));
-        let ending = async {
+        let ending = pin!(async {
             while let Ok(BodyPart::Data(piece)) = content.part().await {
                 content.passed_on(piece.len());
             }
-        };
+        });
         let _ = watch.within(ending).await;
         Ok(())
     }
@@ -508,14 +509,13 @@ impl<'a, O: Outgoing> Sender<'a, O> {
 
     /// The next piece, unless the visitor leaves before it is there.
     async fn next(&mut self, pieces: &mut Pieces) -> Result<Option<Piece>, Fault> {
-        self.unless_reset(pieces.next()).await?.map_err(|BrokenOff(why)| Fault::Origin(why))
+        self.unless_reset(pin!(pieces.next())).await?.map_err(|BrokenOff(why)| Fault::Origin(why))
     }
 
     /// What `future` comes to, unless the visitor leaves before.
-    async fn unless_reset<T>(&mut self, future: impl Future<Output = T>) -> Result<T, Fault> {
-        let mut future = pin!(future);
+    async fn unless_reset<T>(&mut self, mut future: impl Future<Output = T> + Unpin) -> Result<T, Fault> {
         poll_fn(|context| {
-            if let Poll::Ready(done) = future.as_mut().poll(context) {
+            if let Poll::Ready(done) = Pin::new(&mut future).poll(context) {
                 return Poll::Ready(Ok(done));
             }
             self.outgoing.poll_reset(context).map(|()| Err(Fault::Visitor))

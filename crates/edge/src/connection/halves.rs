@@ -3,7 +3,7 @@
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -236,7 +236,7 @@ impl Writer<'_> {
         let is_chunked = chunked.is_some();
         loop {
             // The head goes out with the first piece, or alone if that is not there yet.
-            let next = self.next_piece(worker, out, pieces.next()).await?;
+            let next = self.next_piece(worker, out, pin!(pieces.next())).await?;
             match next.map_err(|BrokenOff(why)| Unwritten::Origin(why))? {
                 Some(Piece::Bytes(piece)) => self.write_piece(worker, out, &piece, is_chunked).await?,
                 Some(Piece::Pages(run, start, end)) => {
@@ -267,10 +267,9 @@ impl Writer<'_> {
         &mut self,
         worker: &Worker,
         out: &mut Vec<u8>,
-        next: impl Future<Output = T>,
+        mut next: impl Future<Output = T> + Unpin,
     ) -> Result<T, Unwritten> {
-        let mut next = pin!(next);
-        let ready = poll_fn(|context| Poll::Ready(next.as_mut().poll(context))).await;
+        let ready = poll_fn(|context| Poll::Ready(Pin::new(&mut next).poll(context))).await;
         match ready {
             Poll::Ready(piece) => Ok(piece),
             Poll::Pending => {

@@ -265,10 +265,10 @@ impl Connection<'_> {
                     let length = reader.buffer.len() as u64;
                     request.received_bytes.set(request.received_bytes.get() + length);
                     watch.set(worker.tick_after(TUNNEL_IDLE));
-                    let sent = async {
+                    let sent = pin!(async {
                         to_origin.write_all(&reader.buffer).await?;
                         to_origin.flush().await
-                    };
+                    });
                     watch.within(sent).await.ok_or(Gone)??;
                     reader.buffer.clear();
                 }
@@ -353,8 +353,13 @@ impl Connection<'_> {
         }
     }
 
-    async fn respond(&mut self, request: &Request, answer: Answer, after: After) -> Result<After, Gone> {
-        respond(&mut self.writer, &self.worker, request, answer, after).await
+    fn respond(
+        &mut self,
+        request: &Request,
+        answer: Answer,
+        after: After,
+    ) -> impl Future<Output = Result<After, Gone>> {
+        respond(&mut self.writer, &self.worker, request, answer, after)
     }
 
     /// Answers a request that is refused before any flow, and closes.
@@ -375,7 +380,7 @@ impl Connection<'_> {
     async fn say_goodbye(&mut self) {
         let watch = self.writer.watch.clone();
         watch.set(self.worker.tick_after(LINGER));
-        let _ = watch.within(self.writer.shutdown()).await;
+        let _ = watch.within(pin!(self.writer.shutdown())).await;
     }
 
     /// Ends our side and drops what still comes, within bounds, so that the visitor gets to read our last words.
@@ -396,7 +401,7 @@ impl Connection<'_> {
     }
 }
 
-/// Waits for the flow's answer, passing interim responses on, and writes it.
+/// Waits for the flow's answer and writes it.
 async fn answer_later(
     writer: &mut Writer<'_>,
     worker: &Worker,
@@ -406,6 +411,23 @@ async fn answer_later(
     fault: &Cell<Option<Refusal>>,
     after: After,
 ) -> Result<After, Gone> {
+    let answer = wait(writer, worker, request, flow, body).await?;
+    // An upload that broke off is the visitor's fault, whatever the origin made of it.
+    let (answer, after) = match (answer.note.why, fault.take()) {
+        (Why::ClientGone, Some(refusal)) => (refusal.answer(request), After::Close),
+        _ => (answer, after),
+    };
+    respond(writer, worker, request, answer, after).await
+}
+
+/// Waits for the flow's answer, passing interim responses on.
+async fn wait(
+    writer: &mut Writer<'_>,
+    worker: &Worker,
+    request: &Rc<Request>,
+    flow: Box<Flow>,
+    body: RequestBody,
+) -> Result<Answer, Gone> {
     let interim = flow.interim();
     let mut answering = pin!(flow.finish(body));
     loop {
@@ -419,11 +441,7 @@ async fn answer_later(
             writer.write_interim(worker, responses).await?;
         }
         if let Some(answer) = next {
-            // An upload that broke off is the visitor's fault, whatever the origin made of it.
-            if let (Why::ClientGone, Some(refusal)) = (answer.note.why, fault.take()) {
-                return respond(writer, worker, request, refusal.answer(request), After::Close).await;
-            }
-            return respond(writer, worker, request, answer, after).await;
+            return Ok(answer);
         }
     }
 }

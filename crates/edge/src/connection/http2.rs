@@ -11,6 +11,7 @@
 
 use std::cell::Cell;
 use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
@@ -80,20 +81,20 @@ pub(super) async fn serve(worker: Rc<Worker>, io: Io, visitor: Visitor) {
     let stream = Rc::new(Stream::new(io));
     let conduct = Rc::new(Conduct::new(worker.shared.clock.clone()));
     let frames = Gathering { stream: stream.clone(), conduct: conduct.clone() };
-    let connection = match watch.within(builder.handshake::<_, Bytes>(frames)).await {
+    let mut connection = match watch.within(builder.handshake::<_, Bytes>(frames)).await {
         Some(Ok(connection)) => connection,
         Some(Err(_)) => return,
         None => return worker.count_limit(Limit::HeadTime),
     };
     let streams =
         Streams { worker: worker.clone(), visitor, running: Rc::default(), served: 0, turn: worker.turn() };
-    let end = streams.run(connection, &stream, &conduct, &watch, &limits).await;
+    let end = streams.run(&mut connection, &stream, &conduct, &watch, &limits).await;
     // The last frames may still be with us.
     watch.set(worker.tick_after(GOODBYE));
     let _ = watch.within(poll_fn(|context| stream.poll_shutdown(context))).await;
     if end == End::Refused {
         watch.set(worker.tick_after(LINGER));
-        let _ = watch.within(discard(&stream)).await;
+        let _ = watch.within(pin!(discard(&stream))).await;
     }
 }
 
@@ -160,7 +161,7 @@ enum End {
 impl Streams {
     async fn run(
         mut self,
-        mut connection: Connection<Gathering, Bytes>,
+        connection: &mut Connection<Gathering, Bytes>,
         stream: &Stream,
         conduct: &Conduct,
         watch: &Rc<Watch>,
@@ -227,7 +228,11 @@ impl Streams {
                         is_leaving = true;
                         connection.graceful_shutdown();
                     }
-                    self.begin(request, respond, stream.is_early(), watch).await;
+                    if let Some(Ready { exchange, answer, mut answering }) =
+                        self.begin(request, respond, stream.is_early(), watch)
+                    {
+                        let _ = exchange.send(answer, &mut answering).await;
+                    }
                     // What was answered at once leaves no other trace: the connection has been in use.
                     phase = None;
                     idle_until = self.worker.tick_after(limits.idle_timeout);
@@ -260,7 +265,7 @@ impl Streams {
     }
 
     /// Ends a connection that has gone beyond a limit, and says so.
-    async fn refuse(&self, mut connection: Connection<Gathering, Bytes>, limit: Limit) -> End {
+    async fn refuse(&self, connection: &mut Connection<Gathering, Bytes>, limit: Limit) -> End {
         self.worker.count_limit(limit);
         connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
         // Once more, so that the reason is said.
@@ -268,14 +273,14 @@ impl Streams {
         End::Refused
     }
 
-    /// Answers a request at once or has a task do it.
-    async fn begin(
+    /// Has a task answer a request, unless that needs no waiting.
+    fn begin(
         &self,
         request: http::Request<RecvStream>,
         respond: SendResponse<Bytes>,
         is_early: bool,
         watch: &Rc<Watch>,
-    ) {
+    ) -> Option<Ready> {
         let mut answering = Answering { respond, stream: None, is_ended: false };
         let started = Instant::now();
         let (parts, content) = request.into_parts();
@@ -295,7 +300,7 @@ impl Streams {
             Ok(intake) => intake,
             Err(refusal) => {
                 let (request, answer) = intake::refused(worker, visitor, Protocol::Http2, &refusal);
-                return self.answer(request, answer, answering, watch).await;
+                return self.answer(request, answer, answering, watch);
             }
         };
         let request = Rc::new(request);
@@ -303,51 +308,65 @@ impl Streams {
         if matches!(framing, Framing::Length(length) if length > limits.body_bytes_max.0) {
             let refusal = Refusal::BodyTooLarge(limits.body_bytes_max.0);
             worker.count_limit(Limit::BodyBytes);
-            return self.answer(request.clone(), refusal.answer(&request), answering, watch).await;
+            return self.answer(request.clone(), refusal.answer(&request), answering, watch);
         }
         match Flow::begin(worker, &request) {
-            Begun::Answer(answer) => self.answer(request, answer, answering, watch).await,
+            Begun::Answer(answer) => self.answer(request, answer, answering, watch),
             Begun::Waiting(flow) => {
                 let exchange = Exchange::new(worker.clone(), request);
-                self.spawn(watch, async move {
-                    exchange.run(flow, Content(content), framing, &mut answering).await
+                let running = self.running(watch);
+                tokio::task::spawn_local(async move {
+                    let _running = running;
+                    let _ = exchange.run(flow, Content(content), framing, &mut answering).await;
                 });
+                None
             }
         }
     }
 
-    /// Sends an answer: from here if it needs no waiting.
-    async fn answer(
+    /// Has a task send an answer, unless that needs no waiting.
+    fn answer(
         &self,
         request: Rc<Request>,
         answer: Answer,
         mut answering: Answering,
         watch: &Rc<Watch>,
-    ) {
+    ) -> Option<Ready> {
         let needs_waiting = whole_body(&request, &answer).is_none();
         let exchange = Exchange::new(self.worker.clone(), request);
-        if needs_waiting {
-            self.spawn(watch, async move { exchange.send(answer, &mut answering).await });
-        } else {
-            let _ = exchange.send(answer, &mut answering).await;
+        if !needs_waiting {
+            return Some(Ready { exchange, answer, answering });
         }
+        let running = self.running(watch);
+        tokio::task::spawn_local(async move {
+            let _running = running;
+            let _ = exchange.send(answer, &mut answering).await;
+        });
+        None
     }
 
-    fn spawn(&self, watch: &Rc<Watch>, exchange: impl Future<Output = Result<(), Gone>> + 'static) {
-        struct Running(Rc<Cell<usize>>, Rc<Watch>);
-        impl Drop for Running {
-            fn drop(&mut self) {
-                self.0.set(self.0.get() - 1);
-                // The connection may be idle now.
-                self.1.wake();
-            }
-        }
+    /// Counts a task of a stream, while it lives.
+    fn running(&self, watch: &Rc<Watch>) -> Running {
         self.running.set(self.running.get() + 1);
-        let running = Running(self.running.clone(), watch.clone());
-        tokio::task::spawn_local(async move {
-            let _ended = running;
-            let _ = exchange.await;
-        });
+        Running(self.running.clone(), watch.clone())
+    }
+}
+
+/// What can be sent without waiting.
+struct Ready {
+    exchange: Exchange,
+    answer: Answer,
+    answering: Answering,
+}
+
+/// One of [`Streams::running`].
+struct Running(Rc<Cell<usize>>, Rc<Watch>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+        // The connection may be idle now.
+        self.1.wake();
     }
 }
 

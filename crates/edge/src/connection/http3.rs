@@ -62,7 +62,7 @@ pub(super) async fn serve(worker: Rc<Worker>, connection: Connection, visitor: V
         control.write_all(&settings).await.map_err(|_| Gone)?;
         Ok::<_, Gone>(control)
     };
-    let control = match watch.within(opened).await {
+    let control = match watch.within(pin!(opened)).await {
         Some(Ok(control)) => control,
         Some(Err(Gone)) => return,
         None => return worker.count_limit(Limit::HeadTime),
@@ -250,7 +250,7 @@ impl Session {
         if answering.is_finished {
             let watch = worker.watch();
             watch.set(worker.tick_after(worker.limits().write_stall_timeout));
-            let _ = watch.within(answering.send.stopped()).await;
+            let _ = watch.within(pin!(answering.send.stopped())).await;
         }
         self.priorities.borrow_mut().remove(&id);
     }
@@ -310,7 +310,7 @@ impl Session {
         }
         let watch = self.worker.watch();
         watch.set(self.worker.tick_after(self.worker.limits().header_timeout));
-        match watch.within(content.head()).await {
+        match watch.within(pin!(content.head())).await {
             Some(head) => head,
             None => {
                 self.worker.count_limit(Limit::HeadTime);
