@@ -1,13 +1,14 @@
-"""User memory per idle keep-alive connection, plain, by TLS and by HTTP/2, and per small object stored beside its head and
-body.
+"""User memory per idle keep-alive connection, plain, by TLS and by HTTP/2, per visitor who waits for an origin, and per small
+object stored beside its head and body.
 
-Both are growth of the proportional set size (/proc/PID/smaps_rollup) of all of a server's processes; the kernel's own
+All are growth of the proportional set size (/proc/PID/smaps_rollup) of all of a server's processes; the kernel's own
 buffers are not in it. Each server is warmed up first, so that what it takes once is not counted.
 """
 import argparse
 import socket
 import ssl
 import time
+import types
 
 import rig as bench
 import servers
@@ -30,6 +31,7 @@ def main(options):
             rig.stop(server)
         print(f"User memory per idle connection after one request each, {connections} connections")
         bench.table(["server", "by", "bytes"], rows)
+        own |= waiting_bytes(rig, connections // 2)
         overhead = object_overhead(rig, objects)
         bench.result(**own, object_overhead_bytes=f"{overhead:.0f}")
 
@@ -60,9 +62,14 @@ class Plain:
         return socket.create_connection(("127.0.0.1", server.port), timeout=30)
 
     @staticmethod
-    def ask(server, connection):
-        """Asks once and reads the whole answer."""
+    def begin(server, connection, _streams=1):
+        """Asks once, and reads nothing."""
         connection.sendall(f"GET /idle HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n\r\n".encode())
+
+    @classmethod
+    def ask(cls, server, connection):
+        """Asks once and reads the whole answer."""
+        cls.begin(server, connection)
         answer = b""
         while not (answer.startswith(b"HTTP/1.1 200") and answer.endswith(BODY.encode())):
             part = connection.recv(65536)
@@ -90,14 +97,21 @@ class Http2(Tls):
     protocol = "h2"
 
     @staticmethod
-    def ask(server, connection):
-        def frame(kind, flags, stream, payload=b""):
-            return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+    def frame(kind, flags, stream, payload=b""):
+        return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
 
+    @classmethod
+    def begin(cls, server, connection, streams):
+        """Asks on so many streams of a new connection, and reads nothing."""
         host = f"127.0.0.1:{server.port}".encode()
         # HPACK (RFC 7541): GET and https are indexed, path and authority literals with an indexed name.
         head = b"\x82\x87\x04\x05/idle\x01" + bytes([len(host)]) + host
-        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0) + frame(1, 5, 1, head))
+        heads = b"".join(cls.frame(1, 5, 2 * stream + 1, head) for stream in range(streams))
+        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + cls.frame(4, 0, 0) + heads)
+
+    @classmethod
+    def ask(cls, server, connection):
+        cls.begin(server, connection, 1)
         received, body = b"", b""
         while True:
             while len(received) < 9 or len(received) < 9 + int.from_bytes(received[:3], "big"):
@@ -108,7 +122,7 @@ class Http2(Tls):
             end = 9 + int.from_bytes(received[:3], "big")
             kind, flags, payload, received = received[3], received[4], received[9:end], received[end:]
             if kind == 4 and not flags & 1:
-                connection.sendall(frame(4, 1, 0))
+                connection.sendall(cls.frame(4, 1, 0))
             if kind == 0:
                 body += payload
             if kind in (0, 1) and flags & 1:
@@ -152,15 +166,42 @@ def open_and_ask(server, way, count, closing=False):
 
 
 def settled_memory(server):
-    """Memory once two readings half a second apart agree to 0.1 %, for 10 s at most."""
-    last = server.memory_bytes()
-    for _ in range(20):
+    """Memory once it has stayed the same within 0.1 % for two seconds, which is longer than the allocator waits before it gives
+    pages back; after 15 s at most."""
+    readings = [server.memory_bytes()]
+    while len(readings) < 30:
         time.sleep(0.5)
-        now = server.memory_bytes()
-        if abs(now - last) <= last / 1000:
-            return now
-        last = now
-    return last
+        readings.append(server.memory_bytes())
+        latest = readings[-5:]
+        if len(latest) == 5 and max(latest) - min(latest) <= min(latest) / 1000:
+            break
+    return readings[-1]
+
+
+# --- Visitors who wait ---
+
+
+def waiting_bytes(rig, count):
+    """Bytes of growth per visitor when `count` wait for one answer of an origin that says nothing; over HTTP/2, each
+    connection has a hundred of them."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        origin = types.SimpleNamespace(port=listener.getsockname()[1])
+        plain, secure = servers.perigee(rig, origin), servers.perigee(rig, origin, tls=True)
+        rows, grown = [], {}
+        for key, server, way, streams in (("waiting", plain, Plain, 1), ("waiting_h2", secure, Http2, 100)):
+            before = settled_memory(server)
+            connections = []
+            for _ in range(count // streams):
+                connections.append(way.connect(server))
+                way.begin(server, connections[-1], streams)
+            grown[f"{key}_bytes"] = f"{(settled_memory(server) - before) / count:.0f}"
+            rows.append((way.name, streams, grown[f"{key}_bytes"]))
+            for each in connections:
+                each.close()
+            rig.stop(server)
+    print(f"\nUser memory per visitor of Perigee, where {count} wait for one answer of a silent origin")
+    bench.table(["by", "of a connection", "bytes"], rows)
+    return grown
 
 
 # --- Objects ---
