@@ -175,30 +175,24 @@ impl Router {
         let mut listening = Vec::new();
         let mut udp = Vec::new();
         let mut tcp = Vec::new();
+        let busy = |address: SocketAddr, purpose: &str, flag: &str, error: std::io::Error| {
+            StartError(vec![format!(
+                "cannot listen on {address}{purpose}: {error}; choose another with {flag}"
+            )])
+        };
         for address in &settings.listen {
-            let (sockets, listener) = bind(*address, settings.workers).map_err(|error| {
-                StartError(vec![format!("cannot listen on {address}: {error}; choose another with --listen")])
-            })?;
+            let (sockets, listener) =
+                bind(*address, settings.workers).map_err(|error| busy(*address, "", "--listen", error))?;
             listening.push(local(&listener, *address));
             udp.extend(sockets);
             tcp.push(listener);
         }
-        let admin = match settings.admin {
-            None => None,
-            Some(address) => Some(std::net::TcpListener::bind(address).map_err(|error| {
-                StartError(vec![format!(
-                    "cannot listen on {address} for admin: {error}; choose another with --admin"
-                )])
-            })?),
+        let bind_http = |address: SocketAddr, purpose: &str, flag: &str| {
+            std::net::TcpListener::bind(address).map_err(|error| busy(address, purpose, flag, error))
         };
-        let mut redirecting = Vec::new();
-        for address in &settings.http {
-            redirecting.push(std::net::TcpListener::bind(address).map_err(|error| {
-                StartError(vec![format!(
-                    "cannot listen on {address} for HTTP: {error}; choose another with --http"
-                )])
-            })?);
-        }
+        let admin = settings.admin.map(|address| bind_http(address, " for admin", "--admin")).transpose()?;
+        let redirecting = settings.http.iter().map(|address| bind_http(*address, " for HTTP", "--http"));
+        let redirecting = redirecting.collect::<Result<Vec<_>, _>>()?;
         let http =
             redirecting.iter().zip(&settings.http).map(|(one, address)| local(one, *address)).collect();
         let admin_address = admin.as_ref().and_then(|listener| listener.local_addr().ok());
@@ -215,13 +209,15 @@ impl Router {
             started: Instant::now(),
             asked: SelfCheck::new(),
         });
+        let spawn = |name: String, run: Box<dyn FnOnce() + Send>| {
+            let spawned = std::thread::Builder::new().name(name).spawn(run);
+            spawned.map_err(|error| StartError(vec![format!("cannot start a thread: {error}")]))
+        };
         let mut threads = Vec::new();
-        let failed = |error: std::io::Error| StartError(vec![format!("cannot start a thread: {error}")]);
         for (index, socket) in udp.into_iter().enumerate() {
             let shared = Arc::clone(&shared);
             let run = move || serve_udp(&socket, &shared, index);
-            threads
-                .push(std::thread::Builder::new().name(format!("udp-{index}")).spawn(run).map_err(failed)?);
+            threads.push(spawn(format!("udp-{index}"), Box::new(run))?);
         }
         let (seen_in, seen_out) = tokio::sync::mpsc::channel(SEEN_MAX);
         let (targets_in, targets_out) = tokio::sync::watch::channel(planner.targets());
@@ -232,14 +228,13 @@ impl Router {
         let own = if asks_itself { listening.clone() } else { Vec::new() };
         let run_io =
             move || serve_io(&io, tcp, (admin, redirecting), &targets_out, (&seen_in, &io_news), own);
-        threads.push(std::thread::Builder::new().name("io".into()).spawn(run_io).map_err(failed)?);
-        let planned = Arc::clone(&shared);
+        threads.push(spawn("io".to_owned(), Box::new(run_io))?);
         let forward = news.clone();
         // It ends with the runtime, which drops the probes' side of the channel.
-        let run_seen = move || plan::forward_seen(seen_out, &forward);
-        std::thread::Builder::new().name("seen".into()).spawn(run_seen).map_err(failed)?;
+        spawn("seen".to_owned(), Box::new(move || plan::forward_seen(seen_out, &forward)))?;
+        let planned = Arc::clone(&shared);
         let run_plan = move || plan::run(&mut planner, &planned, &news_out, &targets_in);
-        threads.push(std::thread::Builder::new().name("plan".into()).spawn(run_plan).map_err(failed)?);
+        threads.push(spawn("plan".to_owned(), Box::new(run_plan))?);
         Ok(Router { listening, admin: admin_address, http, shared, news, threads: Mutex::new(threads) })
     }
 
