@@ -35,7 +35,7 @@ use self::plan::{Planner, make_signer};
 use crate::http::{Request, serve};
 use crate::location::Location;
 use crate::measure::MeasureCounters;
-use crate::mesh::Ways;
+use crate::mesh::Links;
 use crate::probe::{Seen, Targets, probe_all};
 use crate::respond::{Counters, Now, Responder, State, Transport};
 use crate::selfcheck::{self, SelfCheck};
@@ -156,7 +156,7 @@ struct Shared {
     plan: PlanCounters,
     measured: MeasureCounters,
     /// As of some seconds ago.
-    mesh: Mutex<Arc<Ways>>,
+    mesh: Mutex<Arc<Links>>,
     probing: Mutex<HashMap<IpAddr, bool>>,
     token: Option<String>,
     started: Instant,
@@ -203,7 +203,7 @@ impl Router {
             counters: (0..=udp.len()).map(|_| Arc::default()).collect(),
             plan: PlanCounters { serial: u64::from(planner.serial).into(), ..PlanCounters::default() },
             measured: MeasureCounters::default(),
-            mesh: Mutex::new(Arc::new(Ways::none(&planner.world))),
+            mesh: Mutex::new(Arc::new(Links::none(&planner.world))),
             probing: Mutex::default(),
             token: settings.token.clone(),
             started: Instant::now(),

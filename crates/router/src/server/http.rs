@@ -105,10 +105,10 @@ fn answer_route(shared: &Shared, request: &Request, asker: Option<IpAddr>) -> An
     Answer::json(200, &explain::ranking(&state.world, ip, &ranking, spare))
 }
 
-/// How long the ways between PoPs are: `?pop=NAME` of one of them alone.
+/// How long the links between PoPs are: `?pop=NAME` of one of them alone.
 fn answer_mesh(shared: &Shared, request: &Request) -> Answer {
-    let (ways, pop) = (Arc::clone(&shared.mesh.lock()), request.parameter("pop"));
-    match ways.as_json(pop.as_deref()) {
+    let (links, pop) = (Arc::clone(&shared.mesh.lock()), request.parameter("pop"));
+    match links.as_json(pop.as_deref()) {
         Some(body) => Answer::json(200, &body),
         None => {
             let error = format!("no PoP is called {:?}", pop.unwrap_or_default());

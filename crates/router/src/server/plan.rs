@@ -22,7 +22,7 @@ use crate::grey::Greys;
 use crate::health::EdgeHealth;
 use crate::location::{Location, UNKNOWN};
 use crate::measure::{MeasureCounters, Measurements};
-use crate::mesh::{Mesh, Ways};
+use crate::mesh::{Links, Mesh};
 use crate::probe::{Seen, Targets};
 use crate::respond::{FLAPPING_TTL, PopAnswers, State};
 use crate::sign::Signer;
@@ -162,11 +162,11 @@ impl Planner {
         moved || is_fuller || !changed.is_empty()
     }
 
-    /// Looks at the ways between PoPs.
-    fn look_at_mesh(&mut self) -> Ways {
-        let (ways, sentences) = self.mesh.look(self.now_ms());
+    /// Looks at the links between PoPs.
+    fn look_at_mesh(&mut self) -> Links {
+        let (links, sentences) = self.mesh.look(self.now_ms());
         sentences.iter().for_each(|sentence| (self.report)(sentence));
-        ways
+        links
     }
 
     /// Takes what a node says; returns how many edges went or came by it.
@@ -441,9 +441,9 @@ pub(super) fn run(
             });
         }
         if looks_at_mesh || reloaded {
-            let ways = planner.look_at_mesh();
-            shared.plan.too_fast.store(ways.too_fast_count() as u64, Ordering::Relaxed);
-            *shared.mesh.lock() = Arc::new(ways);
+            let links = planner.look_at_mesh();
+            shared.plan.too_fast.store(links.too_fast_count() as u64, Ordering::Relaxed);
+            *shared.mesh.lock() = Arc::new(links);
         }
         if dirty || reloaded {
             let state = planner.state();
