@@ -231,9 +231,8 @@ impl Links {
 
     /// As programs read it: all, or those of one PoP. `None` if there is no such PoP.
     pub(crate) fn as_json(&self, pop: Option<&str>) -> Option<Value> {
-        let named = |name: &str| self.world.pops.iter().position(|pop| *pop.name == *name);
         let of = match pop {
-            Some(name) => Some(named(name)? as u16),
+            Some(name) => Some(self.world.pop_named(name)?),
             None => None,
         };
         let chosen = || self.links.iter().filter(|link| of.is_none_or(|pop| link.pops.contains(&pop)));

@@ -107,6 +107,10 @@ impl Planner {
         self.started.elapsed().as_millis() as u64
     }
 
+    fn is_down(&self, edge: &IpAddr) -> bool {
+        self.health.get(edge).is_some_and(EdgeHealth::is_down)
+    }
+
     /// The share of its visitors that each PoP gets, by its best edge, and whether anything has changed lately.
     fn standing(&self) -> (Vec<f64>, bool) {
         let now = self.now_ms();
@@ -137,7 +141,7 @@ impl Planner {
         let (shares, now) = (self.standing().0, self.now_ms());
         let view = self.view(&shares);
         let living = |pop: &Pop| {
-            let up = pop.edges.iter().filter(|edge| !self.health.get(edge).is_some_and(EdgeHealth::is_down));
+            let up = pop.edges.iter().filter(|edge| !self.is_down(edge));
             if pop.edges.is_empty() { 1.0 } else { up.count() as f64 / pop.edges.len() as f64 }
         };
         let up: Vec<f64> = self.routing().pops.iter().map(living).collect();
@@ -172,11 +176,10 @@ impl Planner {
     /// Takes what a node says; returns how many edges went or came by it.
     fn steered(&mut self, node: &str, pop: &str, steering: &Steering, counters: &MeasureCounters) -> u64 {
         let (world, now) = (Arc::clone(&self.world), self.now_ms());
-        let index = |name: &str| world.pops.iter().position(|pop| *pop.name == *name).map(|at| at as u16);
-        let own = index(pop).filter(|_| !node.is_empty());
+        let own = world.pop_named(pop).filter(|_| !node.is_empty());
         for trips in &steering.trips {
             self.measurements.take(trips, &world, now, counters);
-            let Some(at) = index(&trips.pop) else { continue };
+            let Some(at) = world.pop_named(&trips.pop) else { continue };
             match own == Some(at) {
                 // Its own visitors' connections, and beacons of pages that it has served: the latter say nothing of who is cut off.
                 true => {
@@ -212,8 +215,7 @@ impl Planner {
     fn tell_change(&self, edge: IpAddr) {
         let pop = self.routing().pops.iter().find(|pop| pop.edges.contains(&edge));
         let pop = pop.map_or("?", |pop| &*pop.name);
-        let is_down = self.health.get(&edge).is_some_and(EdgeHealth::is_down);
-        let verdict = if is_down { "is down: it does not answer probes" } else { "is up again" };
+        let verdict = if self.is_down(&edge) { "is down: it does not answer probes" } else { "is up again" };
         (self.report)(&format!("edge {edge} of PoP {pop} {verdict}"));
     }
 
@@ -228,9 +230,8 @@ impl Planner {
         let dns = self.routing().dns.as_ref();
         let ttl = dns.map_or(DNS_TTL.default, |dns| dns.ttl).as_secs() as u32;
         let ttl = if flapping { ttl.min(FLAPPING_TTL) } else { ttl };
-        let is_down = |edge: &IpAddr| self.health.get(edge).is_some_and(EdgeHealth::is_down);
         let pops = self.routing().pops.iter().map(|pop| {
-            let living: Vec<IpAddr> = pop.edges.iter().copied().filter(|edge| !is_down(edge)).collect();
+            let living: Vec<IpAddr> = pop.edges.iter().copied().filter(|edge| !self.is_down(edge)).collect();
             let edges = if living.is_empty() { &pop.edges } else { &living };
             PopAnswers::new(pop, edges, ttl, dns.is_some_and(|dns| dns.https))
         });
@@ -462,11 +463,7 @@ pub(super) fn run(
             // Whoever has asked may be gone.
             _ = answer.send(taken);
         }
-        let up = planner
-            .targets()
-            .edges
-            .into_iter()
-            .map(|edge| (edge, !planner.health.get(&edge).is_some_and(EdgeHealth::is_down)));
+        let up = planner.targets().edges.into_iter().map(|edge| (edge, !planner.is_down(&edge)));
         *shared.probing.lock() = up.collect();
     }
 }
