@@ -853,7 +853,7 @@ fn hurry(shared: &Shared, deadline: &Mutex<Option<Instant>>, within: Duration) {
     shared.succession.ask_before(Ask::Stop);
 }
 
-/// Writes down what could not be when it was purged; what still cannot is told.
+/// Writes what the purge log could not write before; if it still cannot, the operator is told.
 fn write_missed(log: Option<&mut PurgeLog>) {
     if let Some(Err(error)) = log.map(PurgeLog::write_missed) {
         eprintln!("perigee: the purge log cannot be written: {error}; the last invalidations are forgotten");
