@@ -1,6 +1,5 @@
 //! Starting an edge, and what can be done with one that runs.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -16,23 +15,19 @@ use model::budget::lease::{Ask as LeaseAsk, Grant};
 use model::change::Order;
 use model::settings::{Eviction, MEMORY};
 use model::{EdgeSettings, Snapshot, breaker, health};
-use observe::{
-    AccessLog, BreakerReading, BudgetReading, CertificateReading, CopiesReading, DiskReading, Observer,
-    OriginReading, Readings, Registry, TierReading,
-};
+use observe::{AccessLog, Observer, Registry};
 use parking_lot::{Mutex, RwLock};
 use semantics::Wall;
-use semantics::coding::Form;
 use semantics::key::KeySeed;
 use stats::Country;
-use store::disk::{DiskStats, EngineKind, Health};
+use store::disk::{DiskStats, EngineKind};
 use store::{InFlight, Pages, Policy, Tier, TierConfig, TierStats};
 use tokio::runtime::Builder;
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
 use crate::clock::Clock;
-use crate::compress::encoder::{Counts, Encoder};
+use crate::compress::encoder::Encoder;
 use crate::flight::Flights;
 use crate::handover::{Channel, Message};
 use crate::hints::Hints;
@@ -44,19 +39,22 @@ use crate::origin::{BudgetReport, Origins, OriginsShared, WORDS_MAX, probe_origi
 use crate::published::Published;
 use crate::purge_log::PurgeLog;
 use crate::purging::{self, Applied, PurgeError, Whose};
-use crate::quic::{self, Listening, Quic, Steering, strays};
+use crate::quic::{self, Listening, Quic, Steering};
 use crate::rates::Rates;
 use crate::rewriting;
 use crate::rum::PageViews;
 use crate::slices::Stretches;
-use crate::sockets::{Bound, Kind, Sockets};
+use crate::sockets::{Kind, Sockets};
 use crate::storage::{self, Place, Storage};
-use crate::succession::{self, Ask, Invalidation, Succession};
+use crate::succession::{self, Ask, Succession};
 use crate::tiering::Reads;
 use crate::tiers::{Certified, TierIdentity};
 use crate::tls::{Certificate, Challenge, ClientAuthorities, Offered, Tls, TlsBase};
 use crate::tracing::Tracing;
 use crate::worker::{Epochs, Heard, Shared, TICK, Worker};
+
+mod readings;
+mod upgrade;
 
 /// What an edge is given besides its configuration.
 pub struct Options {
@@ -154,9 +152,6 @@ impl std::error::Error for StartError {
 /// For how long a drain keeps its memory: until hardly anybody can ask for something any more. Then what is left are long
 /// downloads, and the process in its place has a memory of its own.
 const MEMORY_KEPT: Duration = Duration::from_secs(120);
-
-/// How long workers may take to notice that another process takes the connections.
-const SETTLE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The data plane. See [`Edge::start`].
 pub struct Edge;
@@ -822,11 +817,7 @@ impl Handle {
         for thread in threads {
             let _ = thread.join();
         }
-        if let Some(Err(error)) = self.shared.purge_log.lock().as_mut().map(PurgeLog::write_missed) {
-            eprintln!(
-                "perigee: the purge log cannot be written: {error}; the last invalidations are forgotten"
-            );
-        }
+        write_missed(self.shared.purge_log.lock().as_mut());
         self.shared.encoder.stop();
         self.shared.disks.close();
         // What was taken away and could not be written down as such would be back after the next start.
@@ -835,179 +826,6 @@ impl Handle {
             log.stop(Duration::from_secs(5));
         }
         ended
-    }
-
-    // --- Another process in this one's place ---
-
-    /// Passes the listening sockets on; they stay open here.
-    ///
-    /// # Errors
-    /// The other process has gone.
-    pub fn pass_sockets(&self, channel: &Channel) -> io::Result<()> {
-        channel.send_sockets(&self.sockets.lock())?;
-        if self.steerings.is_empty() {
-            return Ok(());
-        }
-        let (theirs, ours) = strays::pair()?;
-        strays::listen(ours, self.steerings.clone())?;
-        let mut strays = Sockets::default();
-        strays.push(Bound { kind: Kind::Strays, asked: None, sockets: vec![theirs] });
-        channel.send_sockets(&strays)
-    }
-
-    /// Closes purge log and disks, for another process to open them: takes no purge until [`Handle::resume`]. What was
-    /// purged and written before is in them. Visitors are answered as ever, but nothing new comes on the disks.
-    pub fn release(&self) {
-        let log = {
-            let mut log = self.shared.purge_log.lock();
-            self.shared.succession.release();
-            if let Some(Err(error)) = log.as_mut().map(PurgeLog::write_missed) {
-                eprintln!(
-                    "perigee: the purge log cannot be written: {error}; the last invalidations are forgotten"
-                );
-            }
-            log.take()
-        };
-        self.shared.disks.close();
-        if self.shared.disks.stats().iter().any(|disk| disk.unwritten_removals > 0)
-            && let Some(log) = log
-            && let Err(error) = PurgeLog::revoke(log.path())
-        {
-            let path = log.path().display();
-            eprintln!("perigee: {path}: cannot be removed: {error}; remove it before the next start");
-        }
-    }
-
-    /// Takes back what was released, after the other process has ended.
-    ///
-    /// # Errors
-    /// Purge log or disks cannot be opened again. Then the edge goes on from memory.
-    pub fn resume(&self) -> Result<(), StartError> {
-        let reopened = self.storage.reopen(&self.shared);
-        for what in self.shared.succession.resume() {
-            match what {
-                Invalidation::Key(key) => {
-                    self.shared.epochs.advance(key);
-                    self.shared.forget(key);
-                }
-                Invalidation::Targets(kind, targets) => purging::record_told(&self.shared, targets, kind),
-            }
-        }
-        reopened
-    }
-
-    /// Leaves everything that is new to the process at the other end, which serves by now, and puts in force here what is
-    /// purged there; `heard` is what it has said of that already. To be followed by [`Handle::drain`]. `within`: time to end when that process stops or is gone.
-    ///
-    /// # Errors
-    /// No thread for it: then nothing that is stored is used any more.
-    pub fn hand_over(&self, channel: Channel, heard: Vec<Message>, within: Duration) -> io::Result<()> {
-        let (shared, deadline) = (Arc::downgrade(&self.shared), self.deadline.clone());
-        let access_log = self.access_log.clone();
-        self.shared.succession.obey(move |ask| {
-            let Some(shared) = shared.upgrade() else { return };
-            match ask {
-                Ask::Stop => hurry(&shared, &deadline, within),
-                Ask::Reopen => {
-                    shared.succession.ask_before(ask);
-                    if let Some(Err(error)) = access_log.as_deref().map(AccessLog::reopen) {
-                        eprintln!("perigee: the access log cannot be reopened by what drains: {error}");
-                    }
-                }
-            }
-        });
-        let handed_over = succession::hand_over(&self.shared, channel, heard);
-        let shared = Arc::downgrade(&self.shared);
-        self.origins.hand_over(Box::new(move |word| {
-            if let Some(shared) = shared.upgrade() {
-                shared.succession.tell_after(&Message::Turns(word));
-            }
-        }));
-        // Before this process takes no connection any more: at no moment is one refused.
-        self.shared.quic.stop_reading();
-        self.shared.succession.leave_quic();
-        self.shared.is_gentle.store(true, Ordering::SeqCst);
-        self.shared.draining.store(true, Ordering::SeqCst);
-        self.sockets.lock().close();
-        let begin = Instant::now();
-        while self.shared.accepting.load(Ordering::Acquire) > 0 && begin.elapsed() < SETTLE_PATIENCE {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        self.shared.succession.settle();
-        handed_over
-    }
-
-    /// Whether the process before this one has left everything that is new to this one.
-    pub fn is_settled(&self) -> bool {
-        self.shared.succession.is_settled()
-    }
-
-    /// Whether a process before this one has not ended yet.
-    pub fn has_predecessor(&self) -> bool {
-        self.shared.succession.has_predecessor()
-    }
-
-    /// Tells the registry where to read what others keep.
-    fn feed_readings(&self) {
-        let (shared, origins, tls) = (self.shared.clone(), self.origins.clone(), self.tls.clone());
-        let workers = self.workers.lock().len() as u64;
-        let quic_ports: Vec<u16> =
-            self.sockets.lock().addresses(Kind::Quic).iter().map(SocketAddr::port).collect();
-        self.shared.registry.read_from(move || {
-            let stats = shared.store.stats();
-            let disks = shared.disks.stats();
-            Readings {
-                disks: disks.iter().map(disk_reading).collect(),
-                tiers: std::iter::once(TierReading {
-                    tier: "memory",
-                    bytes: stats.bytes,
-                    bytes_max: stats.bytes_max,
-                    objects: stats.entries,
-                    found: stats.hits,
-                    absent: stats.misses,
-                    inserted: stats.insertions,
-                    refused: stats.refused_too_large + stats.refused_no_room,
-                    evicted: stats.evictions,
-                    removed: stats.removals + stats.replacements,
-                })
-                .chain(disk_tier(&disks))
-                .collect(),
-                copies: copies_readings(&shared.encoder.counts),
-                copies_not_made: shared.encoder.counts.not_made(),
-                rewrites: shared.rewrites.all(),
-                views: shared.rum.outcomes(),
-                origins: origins
-                    .report()
-                    .iter()
-                    .map(|report| OriginReading {
-                        origin: shared.registry.origin(&report.name),
-                        healthy: report.health == health::State::Up,
-                        breaker: match report.breaker {
-                            breaker::State::Closed => BreakerReading::Closed,
-                            breaker::State::Open => BreakerReading::Open,
-                            breaker::State::HalfOpen => BreakerReading::HalfOpen,
-                        },
-                        connections: report.open,
-                        idle_connections: report.idle,
-                    })
-                    .collect(),
-                budgets: origins.budgets().into_iter().map(budget_reading).collect(),
-                certificates: ends(&tls.lock().certificates),
-                quic_dropped: {
-                    let [worker, process] = shared.quic.dropped();
-                    [listen::dropped_packets(&quic_ports), worker, process]
-                },
-                purge_position: shared.purge_position.load(Ordering::Acquire),
-                silence_ms: shared.heard.silence(&shared.clock).map(|silence| silence.as_millis() as u64),
-                purges_remembered: {
-                    let purges = shared.purges.read().stats();
-                    (purges.urls + purges.tags + purges.prefixes + purges.sites) as u64
-                },
-                fills_in_flight: shared.flights.len() as u64,
-                bodies_in_flight: shared.in_flight.bytes(),
-                workers,
-            }
-        });
     }
 }
 
@@ -1025,35 +843,6 @@ fn budget_status(report: BudgetReport) -> BudgetStatus {
     }
 }
 
-fn budget_reading(report: BudgetReport) -> BudgetReading {
-    let pair = |amount: Amount| [amount.requests_per_second, amount.in_flight].map(u64::from);
-    BudgetReading {
-        site: report.site.into(),
-        origin: report.origin.to_string(),
-        total: pair(report.total),
-        allowed: pair(report.allowed),
-        used: pair(report.used),
-        waiting: report.waiting,
-        refused: report.refused,
-        ended: report.ended,
-    }
-}
-
-fn copies_readings(counts: &Counts) -> Vec<CopiesReading> {
-    let reading = |form: Form| {
-        let [made, bytes_in, bytes_out, cpu_us] = counts.of_form(form);
-        CopiesReading {
-            coding: form.coding(),
-            is_thorough: form.is_thorough(),
-            made,
-            bytes_in,
-            bytes_out,
-            cpu_us,
-        }
-    };
-    Form::ALL.into_iter().map(reading).collect()
-}
-
 fn hurry(shared: &Shared, deadline: &Mutex<Option<Instant>>, within: Duration) {
     let at = Instant::now() + within;
     {
@@ -1064,62 +853,9 @@ fn hurry(shared: &Shared, deadline: &Mutex<Option<Instant>>, within: Duration) {
     shared.succession.ask_before(Ask::Stop);
 }
 
-/// All disks together, as one tier; `None` without any.
-fn disk_tier(disks: &[DiskStats]) -> Option<TierReading> {
-    let sum = |value: fn(&DiskStats) -> u64| disks.iter().map(value).sum();
-    let tier = TierReading {
-        tier: "disk",
-        bytes: sum(|disk| disk.bytes),
-        bytes_max: sum(|disk| disk.bytes_max),
-        objects: sum(|disk| disk.records),
-        found: sum(|disk| disk.found),
-        absent: sum(|disk| disk.absent),
-        inserted: sum(|disk| disk.filled),
-        refused: sum(|disk| refused(disk).iter().sum()),
-        evicted: sum(|disk| disk.evicted),
-        removed: sum(|disk| disk.removed),
-    };
-    (!disks.is_empty()).then_some(tier)
-}
-
-/// When the certificate for each name ends, of those whose end is nearest.
-fn ends(certificates: &[Certificate]) -> Vec<CertificateReading> {
-    let mut by_name = BTreeMap::new();
-    for certificate in certificates {
-        // Of several for a name, the first is shown to almost all.
-        certificate.names.iter().for_each(|name| _ = by_name.entry(name).or_insert(certificate.not_after));
-    }
-    let mut ends: Vec<_> = by_name
-        .into_iter()
-        .map(|(name, not_after)| CertificateReading { name: name.to_string(), not_after })
-        .collect();
-    ends.sort_by_key(|end| end.not_after);
-    ends.truncate(observe::CERTIFICATES_MAX);
-    ends
-}
-
-fn refused(disk: &DiskStats) -> [u64; 4] {
-    [disk.refused_first_sight, disk.refused_over_budget, disk.refused_queue_full, disk.refused_write_failed]
-}
-
-fn disk_reading(disk: &DiskStats) -> DiskReading {
-    DiskReading {
-        disk: disk.name.clone(),
-        health: match disk.health {
-            Health::Well => 0,
-            Health::Full => 1,
-            Health::Failed => 2,
-        },
-        written_bytes: [disk.filled_bytes, disk.rewritten_bytes, disk.overhead_bytes],
-        payload_bytes: disk.payload_bytes,
-        read_bytes: disk.read_bytes,
-        refused: refused(disk),
-        rewritten: disk.rewritten,
-        damaged: disk.damaged,
-        errors: [disk.read_errors, disk.write_errors],
-        queued_bytes: disk.queued_bytes,
-        reading: disk.reading,
-        oldest_segment_secs: disk.oldest_segment_secs,
-        index_bytes: disk.index_bytes,
+/// Writes what the purge log could not write before; if it still cannot, the operator is told.
+fn write_missed(log: Option<&mut PurgeLog>) {
+    if let Some(Err(error)) = log.map(PurgeLog::write_missed) {
+        eprintln!("perigee: the purge log cannot be written: {error}; the last invalidations are forgotten");
     }
 }

@@ -137,7 +137,7 @@ enum Command {
     Router(router::RouterArgs),
     /// Say to which PoP a client is sent, and why
     Route(route::Route),
-    /// Say how long the ways between PoPs are, and which PoPs are not where they are said to be
+    /// Say how long the links between PoPs are, and which PoPs are not where they are said to be
     Mesh(mesh::MeshArgs),
     /// Make the data that says where networks are
     Geo(geo::Geo),

@@ -1,4 +1,4 @@
-//! `perigee mesh`: how long the ways between PoPs are, as a running router knows them from edges' probes, and between which PoPs they are
+//! `perigee mesh`: how long the links between PoPs are, as a running router knows them from edges' probes, and between which PoPs they are
 //! shorter than can be.
 
 use std::fmt::Write;
@@ -18,11 +18,11 @@ const EXAMPLES: &str = "\
 Examples:
   perigee mesh
   perigee mesh --router 127.0.0.1:9053 --pop fra
-  perigee mesh --json | jq -r '.ways[].fault // empty'";
+  perigee mesh --json | jq -r '.links[].fault // empty'";
 
 /// Time for the whole exchange.
 const TIME_MAX: Duration = Duration::from_secs(20);
-/// Bytes of an answer that are read: a router shows a thousand ways.
+/// Bytes of an answer that are read: a router shows a thousand links.
 const ANSWER_BYTES_MAX: u64 = 4 << 20;
 
 /// `perigee mesh`.
@@ -32,7 +32,7 @@ pub(crate) struct MeshArgs {
     /// Admin address of a router that is a node of the cluster
     #[arg(long, value_name = "HOST:PORT", value_parser = parse_address, default_value = ADMIN)]
     router: SocketAddr,
-    /// Only the ways of this PoP
+    /// Only the links of this PoP
     #[arg(long, value_name = "POP", value_parser = parse_name)]
     pop: Option<String>,
     /// Print the router's answer as JSON
@@ -76,37 +76,37 @@ fn parse_name(text: &str) -> Result<String, String> {
     }
 }
 
-/// One way a line, and below them what cannot be.
+/// One link a line, and below them what cannot be.
 fn table(answer: &Value) -> String {
     let none = Vec::new();
-    let ways = answer["ways"].as_array().unwrap_or(&none);
-    if ways.is_empty() {
-        return "no ways are known: edges of a cluster tell a router of theirs, within some seconds, if they name their pop and probes are not off; \
+    let links = answer["links"].as_array().unwrap_or(&none);
+    if links.is_empty() {
+        return "no links are known: edges of a cluster tell a router of theirs, within some seconds, if they name their pop and probes are not off; \
                 nobody tells a router without a cluster, and edges or controls of an older version don't say how long probes take\n"
             .to_owned();
     }
-    let mut out = format!("{:<32}  {:>10}  {:>9}  {:>8}\n", "WAY", "ROUND TRIP", "LIGHT", "APART");
+    let mut out = format!("{:<32}  {:>10}  {:>9}  {:>8}\n", "LINK", "ROUND TRIP", "LIGHT", "APART");
     let or_none = |value: &Value, decimals: usize, unit: &str| {
         value.as_f64().map_or_else(|| "-".to_owned(), |number| format!("{number:.decimals$} {unit}"))
     };
-    for way in ways {
-        let [one, other] = [0, 1].map(|end| visible(way["pops"][end].as_str().unwrap_or("?")));
-        let mark = if way["fault"].is_null() { "" } else { "  faster than light" };
+    for link in links {
+        let [one, other] = [0, 1].map(|end| visible(link["pops"][end].as_str().unwrap_or("?")));
+        let mark = if link["fault"].is_null() { "" } else { "  faster than light" };
         // Writing into memory cannot fail.
         let _ = writeln!(
             out,
             "{:<32}  {:>10}  {:>9}  {:>8}{mark}",
             format!("{one} {other}"),
-            or_none(&way["rtt_ms"], 1, "ms"),
-            or_none(&way["light_ms"], 1, "ms"),
-            or_none(&way["km"], 0, "km"),
+            or_none(&link["rtt_ms"], 1, "ms"),
+            or_none(&link["light_ms"], 1, "ms"),
+            or_none(&link["km"], 0, "km"),
         );
     }
     let count = answer["count"].as_u64().unwrap_or_default();
-    if count > ways.len() as u64 {
-        let _ = writeln!(out, "… and {} more; --pop shows those of one PoP", count - ways.len() as u64);
+    if count > links.len() as u64 {
+        let _ = writeln!(out, "… and {} more; --pop shows those of one PoP", count - links.len() as u64);
     }
-    for fault in ways.iter().filter_map(|way| way["fault"].as_str()) {
+    for fault in links.iter().filter_map(|link| link["fault"].as_str()) {
         let _ = writeln!(out, "\n{}", visible(fault));
     }
     out
@@ -117,19 +117,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_table_shows_each_way_and_says_what_cannot_be() {
-        let answer = serde_json::json!({ "count": 3, "ways": [
+    fn a_table_shows_each_link_and_says_what_cannot_be() {
+        let answer = serde_json::json!({ "count": 3, "links": [
             { "pops": ["fra", "nrt"], "rtt_ms": 3.12, "km": 9353.0, "light_ms": 93.53, "fault": "PoPs fra and nrt\u{1b}[2J" },
             { "pops": ["fra", "other"], "rtt_ms": 12.0, "km": null, "light_ms": null, "fault": null },
         ]});
         assert_eq!(
             table(&answer),
-            "WAY                               ROUND TRIP      LIGHT     APART\n\
+            "LINK                              ROUND TRIP      LIGHT     APART\n\
              fra nrt                               3.1 ms    93.5 ms   9353 km  faster than light\n\
              fra other                            12.0 ms          -         -\n\
              … and 1 more; --pop shows those of one PoP\n\
              \nPoPs fra and nrt\u{fffd}[2J\n"
         );
-        assert!(table(&serde_json::json!({ "ways": [], "count": 0 })).starts_with("no ways are known"));
+        assert!(table(&serde_json::json!({ "links": [], "count": 0 })).starts_with("no links are known"));
     }
 }

@@ -390,7 +390,7 @@ fn who_holds_an_answer_when_its_pop_is_lost_has_the_spares_address_in_it() {
 }
 
 #[test]
-fn ways_between_pops_are_shown_and_on_one_machine_none_is_judged() {
+fn links_between_pops_are_shown_and_on_one_machine_none_is_judged() {
     let shape = Shape { etcd: 0, controls: 1, edges: 1, relayed: 0, disks: false };
     let mut cluster = Cluster::start(Path::new(PERIGEE), shape);
     cluster.start_edge_in("two");
@@ -405,24 +405,24 @@ fn ways_between_pops_are_shown_and_on_one_machine_none_is_judged() {
         )
     };
     let (is_good, text) = mesh(&[]);
-    assert!(is_good && text.starts_with("no ways are known"), "{text}");
+    assert!(is_good && text.starts_with("no links are known"), "{text}");
 
     // The edge of the second PoP probes that of the first, on this machine, which is 366 km away by their locations.
     let edges = TWO.replace("192.0.2.1", "127.0.0.1").replace("192.0.2.2", "127.0.0.2");
     let port = cluster.edges()[0].address.port();
     cluster.apply(&edges.replace("kind = \"off\"", &format!("port = {port}")));
-    let way = || {
+    let link = || {
         let (status, text) = http(admin, "GET", "/v1/mesh?pop=two", "", "");
         let body = text.split_once("\r\n\r\n").filter(|_| status == 200).unwrap().1;
-        serde_json::from_str::<serde_json::Value>(body).unwrap()["ways"][0].clone()
+        serde_json::from_str::<serde_json::Value>(body).unwrap()["links"][0].clone()
     };
-    cluster.wait("the way is known", || way().is_object());
-    let known = way();
+    cluster.wait("the link is known", || link().is_object());
+    let known = link();
     assert_eq!(known["pops"], serde_json::json!(["one", "two"]));
     assert!((0.001..2.66).contains(&known["rtt_ms"].as_f64().unwrap()), "{known}");
     // One report is judged by nobody; after so long there are more.
     std::thread::sleep(Duration::from_secs(25));
-    let known = way();
+    let known = link();
     assert!(known["km"].is_null() && known["light_ms"].is_null() && known["fault"].is_null(), "{known}");
     assert_eq!(metric(admin, "perigee_router_pop_pairs_faster_than_light"), Some(0.0));
     let log = cluster.routers()[0].log();

@@ -21,11 +21,10 @@ use serde::Deserialize;
 
 use crate::location::{CELLS_MAX, Cell, Location, UNKNOWN};
 use crate::systems::Systems;
+use crate::table::V6_BITS;
 
 /// Width of a cell, in quarters of a degree, at first.
 const GRID_QUARTERS: i32 = 1;
-/// Networks of IPv6 longer than this are not told apart: nobody gets less, and resolvers name no more than /56.
-const V6_BITS: u8 = 48;
 /// Lines of a geofeed or list that are told one by one when they are bad.
 const COMPLAINTS_MAX: usize = 20;
 
@@ -204,11 +203,7 @@ impl Compiler {
     /// complained about.
     pub fn geofeed(&mut self, text: &str, source: &str) -> usize {
         let mut count = 0;
-        for (number, line) in text.lines().enumerate() {
-            let line = line.trim();
-            if line.is_empty() || line.starts_with('#') {
-                continue;
-            }
+        for (number, line) in lines(text) {
             let mut fields = line.split(',').map(|field| field.trim().trim_matches('"'));
             let (prefix, country) = (fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
             let city = fields.nth(1).unwrap_or_default();
@@ -231,11 +226,7 @@ impl Compiler {
     /// region, or latitude and longitude with a blank between.
     pub fn list(&mut self, text: &str, source: &str) -> usize {
         let mut count = 0;
-        for (number, line) in text.lines().enumerate() {
-            let line = line.trim();
-            if line.is_empty() || line.starts_with('#') {
-                continue;
-            }
+        for (number, line) in lines(text) {
             let (prefix, rest) = line.split_once(',').unwrap_or((line, ""));
             let (name, country) = rest.split_once(',').unwrap_or((rest, ""));
             let (name, country) = (name.trim(), country.trim());
@@ -265,11 +256,7 @@ impl Compiler {
     /// follows is left. So are ranges within a /24 or /48.
     pub fn systems(&mut self, text: &str, source: &str) -> usize {
         let mut count = 0;
-        for (number, line) in text.lines().enumerate() {
-            let line = line.trim();
-            if line.is_empty() || line.starts_with('#') {
-                continue;
-            }
+        for (number, line) in lines(text) {
             let mut fields = line.split(['\t', ',']).map(|field| field.trim().trim_matches('"'));
             let mut field = || fields.next().unwrap_or_default();
             let (first, last, system) = (field().parse(), field().parse(), field());
@@ -495,6 +482,11 @@ fn runs(networks: &[(u64, u64, u32)], cell_of_place: &[u16]) -> (Vec<u64>, Vec<u
         }
     }
     (starts, cells)
+}
+
+/// Lines that say something, each with its number from 0.
+fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    text.lines().map(str::trim).enumerate().filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
 }
 
 fn on_earth(latitude: f64, longitude: f64) -> Option<Point> {

@@ -69,9 +69,9 @@ pub fn prior_ms(km: f64) -> f64 {
     PRIOR_MS + km / PRIOR_KM_PER_MS
 }
 
-/// The least round trip over a distance that may be `off_km` less.
-pub(crate) fn light_ms(km: f64, off_km: f64) -> f64 {
-    (km - off_km).max(0.0) / LIGHT_KM_PER_MS
+/// The least round trip over a distance; what is below 0 is none.
+pub(crate) fn light_ms(km: f64) -> f64 {
+    km.max(0.0) / LIGHT_KM_PER_MS
 }
 
 /// Sums that are kept for cells, as many for autonomous systems, and as many for these in cells: some 15 MB.
@@ -303,7 +303,7 @@ impl Estimates {
         if !(sample.rtt_ms > 0.0 && sample.rtt_ms <= SAMPLE_MS_MAX) {
             return Err(Refused::OutOfRange);
         }
-        if sample.is_placed && sample.rtt_ms < light_ms(sample.km, CELL_KM) {
+        if sample.is_placed && sample.rtt_ms < light_ms(sample.km - CELL_KM) {
             return Err(Refused::FasterThanLight);
         }
         let of = |level: Option<&ByPop>| level.map_or_else(Sum::default, |sums| sums.get(sample.pop));

@@ -7,22 +7,22 @@
 //! Pure: `now` is monotonic ms. Called by `server`, and by `observe` at edges.
 
 /// Misses in a row after which an observer says *down*.
-pub const MISSES: u32 = 2;
+const MISSES: u32 = 2;
 /// Good probes in a row after which it says *up* again, and over how many ms at least: a server that restarts answers once or
 /// twice before it is ready.
-pub const SUCCESSES: u32 = 4;
+const SUCCESSES: u32 = 4;
 /// See [`SUCCESSES`].
-pub const RECOVERY_MS: u64 = 5_000;
+const RECOVERY_MS: u64 = 5_000;
 /// An observer that was not heard for so long has no say: ten probes at the default interval.
-pub const SILENCE_MS: u64 = 5_000;
+const SILENCE_MS: u64 = 5_000;
 /// Time over which a PoP that came back gets its visitors back, cell by cell: its cache and connections are cold.
-pub const SLOW_START_MS: u64 = 10_000;
+const SLOW_START_MS: u64 = 10_000;
 /// After a change of state, answers are kept shorter for so long: there may be another.
-pub const FLAPPING_MS: u64 = 60_000;
+const FLAPPING_MS: u64 = 60_000;
 
 /// What one observer has seen of an edge.
 #[derive(Clone, Debug, Default)]
-pub struct Sight {
+pub(crate) struct Sight {
     down: bool,
     misses: u32,
     successes: u32,
@@ -31,7 +31,7 @@ pub struct Sight {
 
 impl Sight {
     /// Takes a probe's end. Returns whether it says something else now.
-    pub fn step(&mut self, good: bool, now_ms: u64) -> bool {
+    pub(crate) fn step(&mut self, good: bool, now_ms: u64) -> bool {
         let before = self.down;
         if good {
             if self.successes == 0 {
@@ -49,7 +49,7 @@ impl Sight {
     }
 
     /// Whether it says *down*.
-    pub fn is_down(&self) -> bool {
+    pub(crate) fn is_down(&self) -> bool {
         self.down
     }
 }
@@ -62,38 +62,27 @@ struct Observer {
     sight: Sight,
 }
 
-/// One edge.
-#[derive(Clone, Debug)]
-pub struct EdgeHealth {
+/// One edge; up, as long as nothing is known of it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct EdgeHealth {
     observers: Vec<Observer>,
     down: bool,
     /// When `down` last changed, if ever.
     changed_ms: Option<u64>,
 }
 
-impl Default for EdgeHealth {
-    fn default() -> Self {
-        EdgeHealth::new()
-    }
-}
-
 /// Observers of one edge that are remembered; those of whom nothing was heard longest make room.
 const OBSERVERS_MAX: usize = 16;
 
 impl EdgeHealth {
-    /// An edge of which nothing is known: up.
-    pub fn new() -> EdgeHealth {
-        EdgeHealth { observers: Vec::new(), down: false, changed_ms: None }
-    }
-
     /// Takes what `observer` saw. Returns whether the edge's state changed.
-    pub fn step(&mut self, observer: u32, good: bool, now_ms: u64) -> bool {
+    pub(crate) fn step(&mut self, observer: u32, good: bool, now_ms: u64) -> bool {
         self.observer(observer, now_ms).sight.step(good, now_ms);
         self.judge(now_ms)
     }
 
     /// Takes what `observer` says, which has steps of its own. Returns whether the edge's state changed.
-    pub fn vote(&mut self, observer: u32, down: bool, now_ms: u64) -> bool {
+    pub(crate) fn vote(&mut self, observer: u32, down: bool, now_ms: u64) -> bool {
         self.observer(observer, now_ms).sight.down = down;
         self.judge(now_ms)
     }
@@ -132,17 +121,17 @@ impl EdgeHealth {
     }
 
     /// Whether it is thought to be down.
-    pub fn is_down(&self) -> bool {
+    pub(crate) fn is_down(&self) -> bool {
         self.down
     }
 
     /// Whether its state changed lately.
-    pub fn is_flapping(&self, now_ms: u64) -> bool {
+    pub(crate) fn is_flapping(&self, now_ms: u64) -> bool {
         self.changed_ms.is_some_and(|changed| now_ms.saturating_sub(changed) < FLAPPING_MS)
     }
 
     /// The share of its visitors that it gets: 0 while down, 1 usually, in between while it has just come back.
-    pub fn share(&self, now_ms: u64) -> f64 {
+    pub(crate) fn share(&self, now_ms: u64) -> f64 {
         match (self.down, self.changed_ms) {
             (true, _) => 0.0,
             (false, None) => 1.0,
@@ -156,7 +145,7 @@ impl EdgeHealth {
 }
 
 /// Whether a verdict "down" is to be ignored: more than half look down, and there is more than one.
-pub fn fail_open(down: usize, all: usize) -> bool {
+pub(crate) fn fail_open(down: usize, all: usize) -> bool {
     (all > 1 && down * 2 > all) || (all == 1 && down == 1)
 }
 
@@ -167,7 +156,7 @@ mod tests {
 
     #[test]
     fn an_edge_is_down_after_two_misses_and_up_after_five_good_seconds() {
-        let mut edge = EdgeHealth::new();
+        let mut edge = EdgeHealth::default();
         assert!(!edge.step(0, true, 0) && !edge.step(0, false, 500));
         assert!(edge.step(0, false, 1_000), "the second miss in a row");
         assert_eq!((edge.is_down(), edge.share(1_000)), (true, 0.0));
@@ -180,7 +169,7 @@ mod tests {
 
     #[test]
     fn one_observer_of_three_takes_nobody_down() {
-        let mut edge = EdgeHealth::new();
+        let mut edge = EdgeHealth::default();
         for round in 0..20 {
             let now = round * 500;
             edge.step(0, false, now);
@@ -194,7 +183,7 @@ mod tests {
 
     #[test]
     fn votes_of_edges_count_beside_the_routers_own_sight() {
-        let mut edge = EdgeHealth::new();
+        let mut edge = EdgeHealth::default();
         for round in 0..4 {
             edge.step(0, false, round * 500);
             for observer in 1..4 {
@@ -208,7 +197,7 @@ mod tests {
 
     #[test]
     fn who_is_not_heard_any_more_has_no_say() {
-        let mut edge = EdgeHealth::new();
+        let mut edge = EdgeHealth::default();
         edge.step(0, false, 0);
         edge.step(0, false, 100);
         assert!(edge.is_down());
@@ -225,7 +214,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_flap_without_two_misses_in_a_row(probes in prop::collection::vec(any::<bool>(), 1..200)) {
-            let mut edge = EdgeHealth::new();
+            let mut edge = EdgeHealth::default();
             for (index, good) in probes.iter().enumerate() {
                 edge.step(0, *good, index as u64 * 500);
                 if probes[..=index].windows(2).all(|pair| pair[0] || pair[1]) {

@@ -13,7 +13,7 @@ mod demand;
 pub mod estimate;
 pub mod explain;
 mod grey;
-pub mod health;
+mod health;
 mod http;
 pub mod load;
 pub mod location;

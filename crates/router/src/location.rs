@@ -217,12 +217,6 @@ impl std::fmt::Display for Damaged {
 
 impl std::error::Error for Damaged {}
 
-impl Default for Location {
-    fn default() -> Self {
-        Location::empty()
-    }
-}
-
 impl Location {
     /// One that knows nothing: every network is in the cell [`UNKNOWN`].
     pub fn empty() -> Location {
@@ -530,13 +524,9 @@ impl<R: Read> Reader<R> {
     fn systems(&mut self, width: u32) -> Result<Vec<(u64, u32)>, Damaged> {
         let count = self.count(systems::RUNS_MAX)?;
         let mut runs: Vec<(u64, u32)> = Vec::new();
-        let mut start = 0u64;
-        for run in 0..count {
-            let step = self.number()?;
-            start = start.checked_add(step).filter(|start| start >> width == 0).unwrap_or(u64::MAX);
-            if start == u64::MAX || (step == 0) != (run == 0) {
-                return Err(Damaged("has systems that do not ascend from 0"));
-            }
+        for _ in 0..count {
+            let start = self.start(runs.last().map(|(start, _)| *start), width)?;
+            let start = start.ok_or(Damaged("has systems that do not ascend from 0"))?;
             runs.push((start, u32::from_le_bytes(self.array()?)));
         }
         Ok(runs)
@@ -546,19 +536,23 @@ impl<R: Read> Reader<R> {
     fn runs(&mut self) -> Result<Runs, Damaged> {
         let count = self.count(RUNS_MAX)?;
         let mut starts = Starts::default();
-        let mut start = 0u64;
-        for run in 0..count {
-            let step = self.number()?;
-            start = start.checked_add(step).filter(|start| start >> 48 == 0).unwrap_or(u64::MAX);
-            if start == u64::MAX || (step == 0) != (run == 0) {
-                return Err(Damaged("has runs that do not ascend from 0"));
-            }
+        let mut before = None;
+        for _ in 0..count {
+            let start = self.start(before, 48)?.ok_or(Damaged("has runs that do not ascend from 0"))?;
             starts.push(start);
+            before = Some(start);
         }
         if count == 0 {
             return Err(Damaged("has no runs"));
         }
         Ok((starts.finish(), self.numbers(count, u16::from_le_bytes)?))
+    }
+
+    /// Where a run begins, a number of so many bits; `None` if it is not behind the one before it, or the first is not at 0.
+    fn start(&mut self, before: Option<u64>, width: u32) -> Result<Option<u64>, Damaged> {
+        let step = self.number()?;
+        let start = before.unwrap_or(0).checked_add(step).filter(|start| start >> width == 0);
+        Ok(start.filter(|_| (step == 0) == before.is_none()))
     }
 
     fn number(&mut self) -> Result<u64, Damaged> {

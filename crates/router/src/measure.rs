@@ -84,7 +84,7 @@ impl Measurements {
             self.networks.clear();
             Arc::make_mut(&mut self.estimates).fade();
         }
-        let Some(pop) = world.pops.iter().position(|pop| *pop.name == *trips.pop) else {
+        let Some(pop) = world.pop_named(&trips.pop) else {
             return count(&counters.unknown_pop);
         };
         let network = network_of(trips.network);
@@ -102,9 +102,9 @@ impl Measurements {
             cell,
             country: world.location.cells()[usize::from(cell)].country,
             asn: world.location.systems().of(network),
-            pop: pop as u16,
-            km: world.km(cell, pop as u16),
-            is_placed: world.pops[pop].location.is_some(),
+            pop,
+            km: world.km(cell, pop),
+            is_placed: world.pops[usize::from(pop)].location.is_some(),
             rtt_ms: trips.sum_ms / f64::from(trips.count),
             count: trips.count.min(left),
         };
@@ -127,12 +127,11 @@ impl Measurements {
     pub(crate) fn renumber(&mut self, before: &World, now: &World) {
         let estimates = Arc::make_mut(&mut self.estimates);
         if before.pops != now.pops {
-            let name = |pop: u16| before.pops.get(usize::from(pop)).map(|pop| &pop.name);
             estimates.renumber(|pop| {
-                let name = name(pop)?;
+                let before = before.pops.get(usize::from(pop))?;
                 // A PoP that has moved is another one.
-                let at = now.pops.iter().position(|pop| pop.name == *name)?;
-                (now.pops[at].location == before.pops[usize::from(pop)].location).then_some(at as u16)
+                let is_it = |pop: &u16| now.pops[usize::from(*pop)].location == before.location;
+                now.pop_named(&before.name).filter(is_it)
             });
         }
         if !Arc::ptr_eq(&before.location, &now.location) {

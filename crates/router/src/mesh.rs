@@ -1,4 +1,4 @@
-//! How long the ways between PoPs are, as edges' probes of each other say, and between which PoPs they are shorter than can be.
+//! How long the links between PoPs are, as edges' probes of each other say, and between which PoPs they are shorter than can be.
 //!
 //! Visitors are sent by where PoPs stand, and nothing else shows that a PoP stands elsewhere than the configuration says: that a probe was
 //! faster than light between two places does. It is shown and told, and decides nothing: see `docs/decisions/0036`.
@@ -27,9 +27,9 @@ const MOMENT_MS: u64 = 10_000;
 const PAIRS_MAX: usize = OBSERVERS * POPS_MAX * EDGES_MAX;
 /// A location is an airport or a cloud's region more often than not: the edges of a PoP may be so many km from it.
 const PLACE_KM: f64 = 50.0;
-/// Ways that one answer shows.
+/// Links that one answer shows.
 const SHOWN_MAX: usize = 1_000;
-/// Ways of which is told at a time that they are too fast.
+/// Links of which is told at a time that they are too fast.
 const TOLD_MAX: usize = 8;
 
 /// The least of a window, and the least of its other moments.
@@ -77,7 +77,7 @@ impl Windows {
     }
 }
 
-/// The ways between PoPs of a world.
+/// The links between PoPs of a world.
 #[derive(Debug)]
 pub(crate) struct Mesh {
     world: Arc<World>,
@@ -88,9 +88,9 @@ pub(crate) struct Mesh {
     told: HashSet<[u16; 2]>,
 }
 
-/// How long the way between two PoPs is.
+/// How long the link between two PoPs is.
 #[derive(Clone, Debug, PartialEq)]
-struct Way {
+struct Link {
     /// The first is the one that comes first in the configuration.
     pops: [u16; 2],
     /// Of all moments but the best, so that none stands alone for it; the only one's, if there is no other.
@@ -101,28 +101,23 @@ struct Way {
     is_too_fast: bool,
 }
 
-impl Way {
-    /// The least that it can take.
-    fn light_ms(&self) -> f64 {
-        light_ms(self.km.unwrap_or(0.0), 0.0)
-    }
-
+impl Link {
     /// Whether light would be slower, however their edges stand around their locations.
     fn beats_light(&self) -> bool {
-        self.rtt_ms < light_ms(self.km.unwrap_or(0.0), 2.0 * PLACE_KM)
+        self.km.is_some_and(|km| self.rtt_ms < light_ms(km - 2.0 * PLACE_KM))
     }
 
-    /// What it takes beyond that.
+    /// What it takes beyond what light does.
     fn beyond_ms(&self) -> f64 {
-        self.rtt_ms - self.light_ms()
+        self.rtt_ms - self.km.map_or(0.0, light_ms)
     }
 }
 
-/// The ways at an instant: those that are too fast, by the most first; then those that take the longest beyond what light does.
+/// The links at an instant: those that are too fast, by the most first; then those that take the longest beyond what light does.
 #[derive(Debug)]
-pub(crate) struct Ways {
+pub(crate) struct Links {
     world: Arc<World>,
-    ways: Vec<Way>,
+    links: Vec<Link>,
 }
 
 impl Mesh {
@@ -164,7 +159,7 @@ impl Mesh {
     }
 
     /// Forgets what is old. Returns what is left, and what is to be told of it: sentences.
-    pub(crate) fn look(&mut self, now_ms: u64) -> (Ways, Vec<String>) {
+    pub(crate) fn look(&mut self, now_ms: u64) -> (Links, Vec<String>) {
         let number = now_ms / WINDOW_MS;
         self.pairs.retain(|_, windows| windows.at(number).is_some());
         // From a loopback address to another one nothing travels: on one machine there is no distance to judge.
@@ -172,40 +167,44 @@ impl Mesh {
             let pop = &self.world.pops[usize::from(pop)];
             pop.location.filter(|_| !pop.edges.iter().any(|edge| edge.to_canonical().is_loopback()))
         };
-        let way = |(pops, windows): (&[u16; 2], &Windows)| {
+        let link = |(pops, windows): (&[u16; 2], &Windows)| {
             let Least { rtt_us, next_us, .. } = windows.at(number)?;
             let km = place(pops[0]).zip(place(pops[1])).map(|(one, other)| one.km(other));
             let rtt_ms = f64::from(next_us.unwrap_or(rtt_us)) / 1e3;
-            let way = Way { pops: *pops, rtt_ms, km, is_too_fast: false };
-            Some(Way { is_too_fast: next_us.is_some() && way.beats_light(), ..way })
+            let link = Link { pops: *pops, rtt_ms, km, is_too_fast: false };
+            Some(Link { is_too_fast: next_us.is_some() && link.beats_light(), ..link })
         };
-        let mut ways: Vec<Way> = self.pairs.iter().filter_map(way).collect();
-        ways.sort_by(|a, b| {
+        let mut links: Vec<Link> = self.pairs.iter().filter_map(link).collect();
+        links.sort_by(|a, b| {
             let fastest = a.beyond_ms().total_cmp(&b.beyond_ms());
             let worst = if a.is_too_fast { fastest } else { fastest.reverse() };
             b.is_too_fast.cmp(&a.is_too_fast).then(worst).then(a.pops.cmp(&b.pops))
         });
-        let ways = Ways { world: Arc::clone(&self.world), ways };
+        let links = Links { world: Arc::clone(&self.world), links };
         // One that is silent for a while is told of once all the same.
-        ways.ways.iter().filter(|way| !way.beats_light()).for_each(|way| _ = self.told.remove(&way.pops));
-        let new: Vec<&Way> = ways.too_fast().filter(|way| self.told.insert(way.pops)).collect();
-        let mut sentences: Vec<String> = new.iter().take(TOLD_MAX).map(|way| ways.fault(way)).collect();
+        links
+            .links
+            .iter()
+            .filter(|link| !link.beats_light())
+            .for_each(|link| _ = self.told.remove(&link.pops));
+        let new: Vec<&Link> = links.too_fast().filter(|link| self.told.insert(link.pops)).collect();
+        let mut sentences: Vec<String> = new.iter().take(TOLD_MAX).map(|link| links.fault(link)).collect();
         if new.len() > TOLD_MAX {
             let more = new.len() - TOLD_MAX;
             sentences.push(format!("so it is with {more} more pairs of PoPs: GET /v1/mesh names them"));
         }
-        (ways, sentences)
+        (links, sentences)
     }
 }
 
-impl Ways {
+impl Links {
     /// None.
-    pub(crate) fn none(world: &Arc<World>) -> Ways {
-        Ways { world: Arc::clone(world), ways: Vec::new() }
+    pub(crate) fn none(world: &Arc<World>) -> Links {
+        Links { world: Arc::clone(world), links: Vec::new() }
     }
 
-    fn too_fast(&self) -> impl Iterator<Item = &Way> {
-        self.ways.iter().filter(|way| way.is_too_fast)
+    fn too_fast(&self) -> impl Iterator<Item = &Link> {
+        self.links.iter().filter(|link| link.is_too_fast)
     }
 
     /// How many are faster than light.
@@ -213,8 +212,9 @@ impl Ways {
         self.too_fast().count()
     }
 
-    fn fault(&self, way: &Way) -> String {
-        let [one, other] = way.pops.map(|pop| &self.world.pops[usize::from(pop)]);
+    fn fault(&self, link: &Link) -> String {
+        let [one, other] = link.pops.map(|pop| &self.world.pops[usize::from(pop)]);
+        let km = link.km.unwrap_or_default();
         format!(
             "PoPs {} and {} cannot both be where their locations say (lines {} and {}): these are {:.0} km apart, for which light in glass takes {:.1} ms \
              there and back, and probes took {:.1} ms; look at both locations, at the pop in the own files of their nodes, and whether something \
@@ -223,31 +223,29 @@ impl Ways {
             other.name,
             one.line,
             other.line,
-            way.km.unwrap_or_default(),
-            way.light_ms(),
-            way.rtt_ms
+            km,
+            light_ms(km),
+            link.rtt_ms
         )
     }
 
     /// As programs read it: all, or those of one PoP. `None` if there is no such PoP.
     pub(crate) fn as_json(&self, pop: Option<&str>) -> Option<Value> {
-        let named = |name: &str| self.world.pops.iter().position(|pop| *pop.name == *name);
         let of = match pop {
-            Some(name) => Some(named(name)? as u16),
+            Some(name) => Some(self.world.pop_named(name)?),
             None => None,
         };
-        let chosen = || self.ways.iter().filter(|way| of.is_none_or(|pop| way.pops.contains(&pop)));
-        let ways = chosen().take(SHOWN_MAX).map(|way| {
-            let known = way.km.is_some();
+        let chosen = || self.links.iter().filter(|link| of.is_none_or(|pop| link.pops.contains(&pop)));
+        let links = chosen().take(SHOWN_MAX).map(|link| {
             json!({
-                "pops": way.pops.map(|pop| &self.world.pops[usize::from(pop)].name),
-                "rtt_ms": way.rtt_ms,
-                "km": way.km.map(f64::round),
-                "light_ms": known.then(|| way.light_ms()),
-                "fault": way.is_too_fast.then(|| self.fault(way)),
+                "pops": link.pops.map(|pop| &self.world.pops[usize::from(pop)].name),
+                "rtt_ms": link.rtt_ms,
+                "km": link.km.map(f64::round),
+                "light_ms": link.km.map(light_ms),
+                "fault": link.is_too_fast.then(|| self.fault(link)),
             })
         });
-        Some(json!({ "ways": ways.collect::<Vec<_>>(), "count": chosen().count() }))
+        Some(json!({ "links": links.collect::<Vec<_>>(), "count": chosen().count() }))
     }
 }
 
@@ -274,7 +272,7 @@ mod tests {
     }
 
     fn shown(mesh: &mut Mesh, now_ms: u64) -> Vec<([u16; 2], f64)> {
-        mesh.look(now_ms).0.ways.iter().map(|way| (way.pops, way.rtt_ms)).collect()
+        mesh.look(now_ms).0.links.iter().map(|link| (link.pops, link.rtt_ms)).collect()
     }
 
     /// What is seen at two moments, the latter at `now_ms`.
@@ -283,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_way_is_the_least_of_both_directions_but_one_for_one_or_two_windows() {
+    fn a_link_is_the_least_of_both_directions_but_one_for_one_or_two_windows() {
         let mut mesh = mesh(&["FRA", "JFK"]);
         let look = |mesh: &mut Mesh, window: u64| shown(mesh, window * WINDOW_MS + 1);
         mesh.take(0, &vote("192.0.2.1", 90.0), 0);
@@ -293,7 +291,7 @@ mod tests {
         assert_eq!(look(&mut mesh, 0), [([0, 1], 85.0)]);
         mesh.take(0, &vote("192.0.2.1", 95.0), WINDOW_MS);
         assert_eq!(look(&mut mesh, 1), [([0, 1], 85.0)]);
-        assert_eq!(look(&mut mesh, 2), [([0, 1], 95.0)], "the way has become longer");
+        assert_eq!(look(&mut mesh, 2), [([0, 1], 95.0)], "the link has become longer");
         mesh.take(0, &vote("192.0.2.1", 97.0), 2 * WINDOW_MS);
         mesh.take(0, &vote("192.0.2.1", 99.0), 4 * WINDOW_MS);
         assert_eq!(look(&mut mesh, 4), [([0, 1], 99.0)], "nothing was said in between");
@@ -312,8 +310,8 @@ mod tests {
                 [(0.3, 0), (0.1, 0), (0.2, 1_500), (90.0, 2_000), (0.2, 3_000), (90.0, 4_000)]
             {
                 mesh.take(0, &vote("192.0.2.1", ms), began + later_ms);
-                let (ways, told) = mesh.look(began + later_ms);
-                assert_eq!((ways.ways[0].rtt_ms, ways.too_fast_count(), told.len()), (90.0, 0, 0), "{ms}");
+                let (links, told) = mesh.look(began + later_ms);
+                assert_eq!((links.links[0].rtt_ms, links.too_fast_count(), told.len()), (90.0, 0, 0), "{ms}");
             }
             mesh.take(0, &vote("192.0.2.1", 0.2), began + 2 * MOMENT_MS);
             assert_eq!(mesh.look(began + 2 * MOMENT_MS).1.len(), 1, "a second time is no accident");
@@ -329,12 +327,12 @@ mod tests {
             let mut pops = mesh.world.pops.clone();
             change(&mut pops[1]);
             mesh.move_to(&Arc::new(World::new(pops, Arc::new(Location::empty()))));
-            let (ways, told) = mesh.look(MOMENT_MS);
+            let (links, told) = mesh.look(MOMENT_MS);
             assert!(told.is_empty(), "{told:?}");
-            ways
+            links
         };
-        let ways = moved(&mut mesh, &|pop| (pop.line, pop.bias_ms) = (77, 5.0));
-        assert!(ways.fault(&ways.ways[0]).contains("(lines 1 and 77)"), "{ways:?}");
+        let links = moved(&mut mesh, &|pop| (pop.line, pop.bias_ms) = (77, 5.0));
+        assert!(links.fault(&links.links[0]).contains("(lines 1 and 77)"), "{links:?}");
         for change in [
             (|pop| pop.name = "EWR".into()) as fn(&mut Pop),
             |pop| pop.location = model::routing::place("HHN"),
@@ -342,7 +340,7 @@ mod tests {
         ] {
             let mut mesh = self::mesh(&["FRA", "JFK"]);
             take_twice(&mut mesh, 0, &vote("192.0.2.1", 90.0), MOMENT_MS);
-            assert_eq!(moved(&mut mesh, &change).ways, []);
+            assert_eq!(moved(&mut mesh, &change).links, []);
         }
     }
 
@@ -355,9 +353,9 @@ mod tests {
             pops[1].edges = vec![edge];
             let mut mesh = Mesh::new(&Arc::new(World::new(pops, Arc::new(Location::empty()))));
             take_twice(&mut mesh, 0, &vote(&edge.to_string(), 0.1), MOMENT_MS);
-            let (ways, told) = mesh.look(MOMENT_MS);
-            assert_eq!((ways.too_fast_count(), told), (0, vec![]), "{edge}");
-            assert_eq!((ways.ways[0].rtt_ms, ways.ways[0].km), (0.1, None), "{edge}");
+            let (links, told) = mesh.look(MOMENT_MS);
+            assert_eq!((links.too_fast_count(), told), (0, vec![]), "{edge}");
+            assert_eq!((links.links[0].rtt_ms, links.links[0].km), (0.1, None), "{edge}");
         }
     }
 
@@ -384,9 +382,9 @@ mod tests {
         ] {
             let mut mesh = mesh(&["FRA", "JFK", "HHN"]);
             take_twice(&mut mesh, 0, &vote(edge, ms), MOMENT_MS);
-            let (ways, told) = mesh.look(MOMENT_MS);
+            let (links, told) = mesh.look(MOMENT_MS);
             assert_eq!(
-                (ways.too_fast_count(), told.len()),
+                (links.too_fast_count(), told.len()),
                 (usize::from(is_fault), usize::from(is_fault)),
                 "{edge} {ms}"
             );
@@ -395,7 +393,7 @@ mod tests {
                     "PoPs FRA and JFK cannot both be where their locations say (lines 1 and 5): these are {fra_jfk_km:.0} km apart"
                 );
                 assert!(told[0].starts_with(&wanted), "{told:?}");
-                assert_eq!(ways.as_json(None).unwrap()["ways"][0]["fault"], told[0]);
+                assert_eq!(links.as_json(None).unwrap()["links"][0]["fault"], told[0]);
             }
             assert!(mesh.look(MOMENT_MS + 1).1.is_empty(), "a second time");
             mesh.look(3 * WINDOW_MS);
@@ -412,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn all_ways_of_a_pop_are_shown_the_impossible_first_and_then_the_longest_ways_around() {
+    fn all_links_of_a_pop_are_shown_the_impossible_first_and_then_the_longest_detours() {
         let mut mesh = mesh(&["FRA", "JFK", "AMS", "NRT"]);
         for (edge, ms) in
             [("192.0.2.1", 90.0), ("192.0.2.2", 80.0), ("192.0.2.3", 9.0), ("203.0.113.1", 12.0)]
@@ -421,21 +419,21 @@ mod tests {
         }
         // Both cannot be, and this one by 57 ms instead of 84.
         take_twice(&mut mesh, 1, &vote("192.0.2.2", 2.0), MOMENT_MS);
-        let ways = mesh.look(MOMENT_MS).0;
+        let links = mesh.look(MOMENT_MS).0;
         let names = |json: &Value| -> Vec<String> {
-            json["ways"]
+            json["links"]
                 .as_array()
                 .unwrap()
                 .iter()
-                .map(|way| way["pops"][1].as_str().unwrap().to_owned())
+                .map(|link| link["pops"][1].as_str().unwrap().to_owned())
                 .collect()
         };
-        let all = ways.as_json(None).unwrap();
+        let all = links.as_json(None).unwrap();
         assert_eq!(names(&all), ["NRT", "AMS", "AMS", "JFK", "other"]);
         assert_eq!(all["count"], 5);
-        assert_eq!((&all["ways"][4]["km"], &all["ways"][4]["light_ms"]), (&Value::Null, &Value::Null));
-        assert_eq!(names(&ways.as_json(Some("JFK")).unwrap()), ["AMS", "JFK"]);
-        assert_eq!(ways.as_json(Some("WAW")), None);
+        assert_eq!((&all["links"][4]["km"], &all["links"][4]["light_ms"]), (&Value::Null, &Value::Null));
+        assert_eq!(names(&links.as_json(Some("JFK")).unwrap()), ["AMS", "JFK"]);
+        assert_eq!(links.as_json(Some("WAW")), None);
     }
 
     #[test]
@@ -446,10 +444,10 @@ mod tests {
         for index in 1..places.len() {
             take_twice(&mut mesh, 0, &vote(&format!("192.0.2.{index}"), 0.1), MOMENT_MS);
         }
-        let (ways, told) = mesh.look(MOMENT_MS);
-        assert!(ways.too_fast_count() > 30);
+        let (links, told) = mesh.look(MOMENT_MS);
+        assert!(links.too_fast_count() > 30);
         assert_eq!(told.len(), TOLD_MAX + 1);
-        let more = format!("so it is with {} more pairs", ways.too_fast_count() - TOLD_MAX);
+        let more = format!("so it is with {} more pairs", links.too_fast_count() - TOLD_MAX);
         assert!(told[TOLD_MAX].starts_with(&more), "{}", told[TOLD_MAX]);
     }
 }

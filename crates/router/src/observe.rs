@@ -2,8 +2,8 @@
 //! edge from its own bad line.
 //!
 //! Each address is looked at from three other PoPs, always the same ones, by every node there. What an observer says is *down* or *up*,
-//! after as many probes as in [`crate::health`]. One that sees most of what it looks at down says nothing: it is cut off itself.
-//! With it goes the least round trip of the probes, which says how long the way between two PoPs is.
+//! after as many probes as in `health`. One that sees most of what it looks at down says nothing: it is cut off itself.
+//! With it goes the least round trip of the probes, which says how long the link between two PoPs is.
 
 use std::collections::HashMap;
 use std::hash::Hasher;

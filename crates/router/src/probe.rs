@@ -86,17 +86,18 @@ fn hash(edge: IpAddr) -> u64 {
 
 /// How long it took to connect, if the edge is well.
 async fn probe(edge: IpAddr, settings: &ProbeSettings) -> Option<Duration> {
+    let address = SocketAddr::new(edge, settings.port);
     let began = Instant::now();
-    let mut stream = TcpStream::connect(SocketAddr::new(edge, settings.port)).await.ok()?;
+    let mut stream = TcpStream::connect(address).await.ok()?;
     let rtt = began.elapsed();
     match settings.kind {
         ProbeKind::Tcp | ProbeKind::Off => return Some(rtt),
         ProbeKind::Http => {}
     }
     // By its address, so that no site's origin is asked: it is the edge that is looked at.
-    let host = SocketAddr::new(edge, settings.port);
-    let request =
-        format!("GET / HTTP/1.1\r\nHost: {host}\r\nUser-Agent: perigee-router\r\nConnection: close\r\n\r\n");
+    let request = format!(
+        "GET / HTTP/1.1\r\nHost: {address}\r\nUser-Agent: perigee-router\r\nConnection: close\r\n\r\n"
+    );
     stream.write_all(request.as_bytes()).await.ok()?;
     let mut line = [0; 12];
     stream.read_exact(&mut line).await.ok()?;

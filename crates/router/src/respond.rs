@@ -202,7 +202,7 @@ impl Reply {
 impl Responder {
     /// One that counts in `counters`, and begins with the address after `turn`, any number.
     pub fn new(counters: Arc<Counters>, turn: usize) -> Responder {
-        let (signatures, key, rates) = (HashMap::new(), Vec::new(), Rates::new());
+        let (signatures, key, rates) = (HashMap::new(), Vec::new(), Rates::default());
         Responder { counters, signatures, key, rates, turns: [turn; 3] }
     }
 
@@ -572,6 +572,7 @@ fn cookie_is_ours(state: &State, edns: &Edns<'_>, from: IpAddr, now: Now) -> boo
 
 /// Who asked how often lately: a bucket per network and kind of answer, in a table of fixed size. Two that share a slot share
 /// its bucket: that costs one of them answers it could have had, by TCP at the latest.
+#[derive(Default)]
 struct Rates {
     slots: Vec<Slot>,
 }
@@ -592,10 +593,6 @@ enum Admit {
 }
 
 impl Rates {
-    fn new() -> Rates {
-        Rates { slots: Vec::new() }
-    }
-
     fn admit(&mut self, from: IpAddr, kind: u64, rate: u32, now_ms: u64) -> Admit {
         if self.slots.is_empty() {
             self.slots = vec![Slot::default(); RATE_SLOTS];

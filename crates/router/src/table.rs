@@ -257,6 +257,11 @@ impl World {
         world
     }
 
+    /// The PoP of this name.
+    pub fn pop_named(&self, name: &str) -> Option<u16> {
+        self.pops.iter().position(|pop| *pop.name == *name).map(|index| index as u16)
+    }
+
     /// Kilometres from the middle of a cell to a PoP; 0 from nowhere. To another CDN as many as to the nearest PoP: a guess that says
     /// neither that it is better nor that it is worse.
     pub fn km(&self, cell: u16, pop: u16) -> f64 {

@@ -15,7 +15,7 @@ use std::net::IpAddr;
 
 use domain::base::iana::Class;
 use domain::base::rdata::ComposeRecordData;
-use domain::base::{Name, Rtype, ToName};
+use domain::base::{Name, ToName};
 use domain::zonefile::inplace::{Entry, Zonefile};
 use model::{DnsSettings, Snapshot};
 
@@ -26,6 +26,9 @@ use crate::wire::{QUESTION_NAME, name_of, parent, rtype, write_record};
 pub const STATIC_TTL: u32 = 3_600;
 /// For how long a resolver remembers that there is nothing: short, as a new site shall be seen soon.
 pub const NEGATIVE_TTL: u32 = 60;
+/// Types that the router makes itself.
+const OWN: [u16; 7] =
+    [rtype::SOA, rtype::NS, rtype::DNSKEY, rtype::RRSIG, rtype::NSEC, rtype::CDS, rtype::CDNSKEY];
 
 /// A zone.
 #[derive(Debug)]
@@ -199,16 +202,6 @@ impl Zone {
         numbers.and_then(|numbers| numbers.first_chunk()).map_or(0, |serial| u32::from_be_bytes(*serial))
     }
 
-    /// How many names it has.
-    pub fn len(&self) -> usize {
-        self.nodes.len()
-    }
-
-    /// Whether it has none: [`Zone::nothing`].
-    pub fn is_empty(&self) -> bool {
-        self.nodes.is_empty()
-    }
-
     fn add_apex(&mut self, dns: &DnsSettings, signer: Option<&Signer>) {
         let mut node = Node::default();
         node.sets.push(self.soa.clone());
@@ -320,11 +313,7 @@ impl Zone {
                     .push(format!("records: {shown} is of the class {}; only IN is served", record.class()));
             } else if !self.holds(&owner) {
                 errors.push(format!("records: {shown} does not lie in the zone {:?}", dns.zone));
-            } else if matches!(
-                kind,
-                rtype::SOA | rtype::DNSKEY | rtype::RRSIG | rtype::NSEC | rtype::CDS | rtype::CDNSKEY
-            ) || (record.rtype() == Rtype::NS)
-            {
+            } else if OWN.contains(&kind) {
                 errors.push(format!(
                     "records: {shown} has {}, which the router makes itself; delegations are not served",
                     record.rtype()

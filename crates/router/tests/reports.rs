@@ -56,7 +56,7 @@ fn get(admin: SocketAddr, target: &str) -> String {
 fn a_pair_of_pops_that_is_faster_than_light_is_shown_counted_and_told_once_also_when_lines_move() {
     let (router, telling) = start(snapshot("", ""), None);
     let admin = router.admin.unwrap();
-    let way = || serde_json::from_str::<Value>(&get(admin, "/v1/mesh?pop=two")).unwrap()["ways"][0].clone();
+    let link = || serde_json::from_str::<Value>(&get(admin, "/v1/mesh?pop=two")).unwrap()["links"][0].clone();
     let report = |rtt_us: u32| {
         let vote = Vote { edge: "192.0.2.1".parse().unwrap(), down: false, rtt_us: Some(rtt_us) };
         router.steered("two-1", "two", Steering { votes: vec![vote], ..Steering::default() }, 0);
@@ -68,19 +68,19 @@ fn a_pair_of_pops_that_is_faster_than_light_is_shown_counted_and_told_once_also_
     // What comes into force shows what is known at that instant. One moment is no proof.
     report(900);
     router.take(*snapshot("", ""), 2).unwrap();
-    assert_eq!((&way()["pops"], &way()["rtt_ms"]), (&json!(["one", "two"]), &json!(0.9)));
-    assert!(way()["fault"].is_null() && is_counted(0));
+    assert_eq!((&link()["pops"], &link()["rtt_ms"]), (&json!(["one", "two"]), &json!(0.9)));
+    assert!(link()["fault"].is_null() && is_counted(0));
     std::thread::sleep(Duration::from_millis(10_100));
     report(800);
     router.take(*snapshot("\n\n", ""), 3).unwrap();
-    let fault = way()["fault"].as_str().unwrap().to_owned();
+    let fault = link()["fault"].as_str().unwrap().to_owned();
     assert!(
         fault.starts_with("PoPs one and two cannot both be where their locations say (lines 3 and 7)"),
         "{fault}"
     );
     assert!(is_counted(1));
     router.take(*snapshot("\n", ""), 4).unwrap();
-    assert!(way()["fault"].as_str().unwrap().contains("(lines 2 and 6)") && is_counted(1));
+    assert!(link()["fault"].as_str().unwrap().contains("(lines 2 and 6)") && is_counted(1));
     let lines: Vec<String> = telling.try_iter().filter(|line| line.contains("cannot both be")).collect();
     assert_eq!(lines.len(), 1, "{lines:?}");
     assert!(get(admin, "/v1/mesh?pop=three").contains("no PoP is called"));

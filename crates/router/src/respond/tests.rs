@@ -408,7 +408,7 @@ fn cookies_are_given_and_known_again() {
 
 #[test]
 fn a_network_that_asks_too_much_is_slowed_down_and_others_are_not() {
-    let mut rates = Rates::new();
+    let mut rates = Rates::default();
     let busy: IpAddr = "203.0.113.7".parse().unwrap();
     let admitted = (0..1000).filter(|_| rates.admit(busy, 5, 100, 50) == Admit::Answer).count();
     assert_eq!(admitted, 100);
