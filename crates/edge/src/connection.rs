@@ -14,7 +14,6 @@ mod halves;
 mod http1;
 mod http2;
 mod http3;
-mod round_trip;
 mod stream;
 
 use std::future::poll_fn;
@@ -33,7 +32,7 @@ use crate::listen::Secure;
 use crate::rates::{Counted, Full, Opened};
 use crate::tls::{self, ACME_PROTOCOL, Shown};
 use crate::worker::{Watch, Worker};
-use crate::{forwarded, proxy_protocol};
+use crate::{forwarded, proxy_protocol, tcp_info};
 
 use stream::{Io, Prefixed, Sealed};
 
@@ -102,7 +101,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, socket: TcpStream, peer: SocketAdd
     if let Some(client) = client.filter(|client| *client == visitor.peer)
         && measuring.wants_connection(&worker.loaded().snapshot)
     {
-        measuring.connection(client, round_trip::least_us(&socket));
+        measuring.connection(client, tcp_info::least_round_trip_us(&socket));
     }
     visitor.country = worker.shared.country_of(visitor.client);
     match secure {

@@ -54,6 +54,7 @@ mod slices;
 pub mod sockets;
 mod storage;
 mod succession;
+mod tcp_info;
 mod tiering;
 mod tiers;
 pub mod tls;

@@ -5,17 +5,27 @@ use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use observe::Limit;
 use rustix::net::sockopt;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::connection;
+use crate::tcp_info;
 use crate::worker::Worker;
 
 /// Connections that the kernel holds until a worker takes them; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
+
+/// How long connections wait at a worker that cannot keep up, about: see [`Queue`].
+const WAIT: Duration = Duration::from_millis(500);
+
+/// How often a worker that takes connections looks how many wait, at most.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// What the kernel may hold all the same.
+const BACKLOG_MIN: i32 = 64;
 
 /// What the kernel may hold of one UDP socket's packets in either direction. It allows twice as much, to count its own
 /// bookkeeping with: some 3,600 packets of full size, or a third of a second of 10,000 a second. What is read late, as all
@@ -129,6 +139,10 @@ fn dropped_of(line: &str, ports: &[u16]) -> Option<u64> {
 
 /// Takes connections until the edge stops.
 pub(crate) async fn accept(worker: Rc<Worker>, listener: tokio::net::TcpListener, secure: Secure) {
+    let hold_waiting = |bound| _ = SockRef::from(&listener).listen(bound);
+    // The process before this one may have left another bound.
+    hold_waiting(BACKLOG);
+    let mut queue = Queue::new(Instant::now());
     while !worker.is_draining() {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -144,12 +158,58 @@ pub(crate) async fn accept(worker: Rc<Worker>, listener: tokio::net::TcpListener
                 continue;
             }
         };
+        if let Some(bound) = queue.take(Instant::now(), || tcp_info::waiting(&listener)) {
+            hold_waiting(bound);
+            if bound != BACKLOG {
+                worker.count_limit(Limit::ConnectionsWaiting);
+            }
+        }
         let Some(open) = Open::count(&worker) else {
             worker.count_limit(Limit::Connections);
             continue;
         };
         let _ = stream.set_nodelay(true);
         tokio::task::spawn_local(hold(open, stream, peer, secure));
+    }
+}
+
+/// Bounds how long connections wait to be taken. A worker that cannot keep up lets the kernel hold no more of them than it takes
+/// in [`WAIT`]: the kernel ignores the others, which costs the worker nothing, and who they are of asks again a second later by
+/// TCP's own rules (RFC 6298 §2.1). Without, those who wait become so many, where a connection costs much, that they have
+/// given up when they are answered: all work is in vain then.
+struct Queue {
+    bound: i32,
+    /// Since when `taken` are counted.
+    since: Instant,
+    taken: u32,
+    /// Whether the last look found too many.
+    was_behind: bool,
+}
+
+impl Queue {
+    fn new(now: Instant) -> Self {
+        Queue { bound: BACKLOG, since: now, taken: 0, was_behind: false }
+    }
+
+    /// Counts a connection that was taken. Returns how many may wait from now on, at each look at which that is not or was not
+    /// [`BACKLOG`]; `waiting` says how many do.
+    fn take(&mut self, now: Instant, waiting: impl FnOnce() -> u32) -> Option<i32> {
+        self.taken += 1;
+        let elapsed = now.saturating_duration_since(self.since);
+        if elapsed < LOOK {
+            return None;
+        }
+        let per_wait = f64::from(self.taken) * WAIT.div_duration_f64(elapsed);
+        // Who has taken none for long had none to take.
+        let is_behind = elapsed < 2 * LOOK && f64::from(waiting()) > per_wait / 2.0;
+        // One look may have met a crowd that came at once.
+        let bound = match is_behind && self.was_behind {
+            true => (per_wait as i32).clamp(BACKLOG_MIN, BACKLOG),
+            false => BACKLOG,
+        };
+        (self.since, self.taken, self.was_behind) = (now, 0, is_behind);
+        let before = std::mem::replace(&mut self.bound, bound);
+        (bound != BACKLOG || before != BACKLOG).then_some(bound)
     }
 }
 
@@ -200,6 +260,55 @@ mod tests {
         for line in ["", "  sl  local_address rem_address   st", "1: 0100007F:01BB", "1: 0100007F:01BB x"] {
             assert_eq!(dropped_of(line, &[443]), None, "{line:?}");
         }
+    }
+
+    /// A queue at which `per_second` are taken and `waiting` wait, for three looks; the bounds that it set.
+    fn bounds(queue: &mut Queue, now: &mut Instant, per_second: u32, waiting: u32) -> Vec<i32> {
+        let taken = 3 * per_second * LOOK.as_millis() as u32 / 1000 + 3;
+        let each = Duration::from_secs(1) / per_second;
+        let take = |_| {
+            *now += each;
+            queue.take(*now, || waiting)
+        };
+        (0..taken).filter_map(take).collect()
+    }
+
+    #[test]
+    fn a_worker_that_cannot_keep_up_lets_no_more_wait_than_it_takes_in_half_a_second() {
+        let mut now = Instant::now();
+        let mut queue = Queue::new(now);
+        assert!(bounds(&mut queue, &mut now, 20_000, 500).is_empty(), "they wait for 25 ms");
+        let bounded = bounds(&mut queue, &mut now, 1_000, 3_000);
+        assert!(matches!(bounded[..], [480..520, 480..520]), "{bounded:?}");
+        assert_eq!(bounds(&mut queue, &mut now, 1_000, 100), [BACKLOG], "it has caught up");
+        assert_eq!(bounds(&mut queue, &mut now, 40, 4_000), [BACKLOG_MIN, BACKLOG_MIN]);
+    }
+
+    #[test]
+    fn a_crowd_that_comes_at_once_is_let_wait() {
+        let mut now = Instant::now();
+        let mut queue = Queue::new(now);
+        now += Duration::from_secs(60);
+        assert_eq!(queue.take(now, || 4_000), None, "none came for a minute");
+        let each = LOOK / 1000;
+        for waiting in (0..3_000).rev().step_by(2) {
+            now += each;
+            assert_eq!(queue.take(now, || waiting), None, "{waiting} wait");
+        }
+    }
+
+    #[test]
+    fn connections_that_nobody_takes_are_counted_and_bounded() {
+        let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0)), 1).unwrap().remove(0);
+        let address = listener.local_addr().unwrap();
+        let connect = || std::net::TcpStream::connect_timeout(&address.into(), Duration::from_millis(50));
+        let _held: Vec<_> = (0..5).map(|_| connect().unwrap()).collect();
+        assert_eq!(tcp_info::waiting(&listener), 5);
+        SockRef::from(&listener).listen(5).unwrap();
+        let _sixth = connect().unwrap();
+        assert!(connect().is_err(), "Linux holds one more than it was told");
+        SockRef::from(&listener).listen(BACKLOG).unwrap();
+        connect().unwrap();
     }
 
     #[test]

@@ -229,6 +229,8 @@ labels! {
     Limit {
         /// Open connections of the whole edge.
         Connections = "connections",
+        /// Connections that wait to be taken, where a worker cannot keep up; a quarter of a second each.
+        ConnectionsWaiting = "connections-waiting",
         /// Open connections of one client.
         ConnectionsPerClient = "connections-per-client",
         /// TLS handshakes under way in one worker.

@@ -1,0 +1,39 @@
+//! What the kernel knows of a TCP socket.
+
+#![expect(unsafe_code, reason = "the system call has no safe form in the crates at hand")]
+
+use std::mem::{offset_of, size_of};
+use std::os::fd::AsRawFd;
+
+/// The least round trip of a connection so far, in µs; 0 when the kernel doesn't say.
+pub(crate) fn least_round_trip_us(connection: &impl AsRawFd) -> u32 {
+    let known = offset_of!(libc::tcp_info, tcpi_min_rtt) + size_of::<u32>();
+    // Before the first one it says the largest number.
+    read(connection, known).map(|info| info.tcpi_min_rtt).filter(|&us| us != u32::MAX).unwrap_or(0)
+}
+
+/// The connections of a listening socket that wait to be taken; 0 when the kernel doesn't say.
+pub(crate) fn waiting(listener: &impl AsRawFd) -> u32 {
+    // Where it counts packets of a connection it counts connections of a listening socket (tcp_get_info of Linux).
+    let known = offset_of!(libc::tcp_info, tcpi_unacked) + size_of::<u32>();
+    read(listener, known).map_or(0, |info| info.tcpi_unacked)
+}
+
+/// What the kernel tells, if that is its first `known` bytes at least.
+fn read(socket: &impl AsRawFd, known: usize) -> Option<libc::tcp_info> {
+    // SAFETY: all zeros are a value of this type, which has numbers alone.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
+    let descriptor = socket.as_raw_fd();
+    // SAFETY: the kernel writes `length` bytes at most, which `info` has, and the descriptor is open as long as `socket`.
+    let result = unsafe {
+        libc::getsockopt(
+            descriptor,
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            std::ptr::from_mut(&mut info).cast(),
+            &mut length,
+        )
+    };
+    (result == 0 && length as usize >= known).then_some(info)
+}
