@@ -278,6 +278,7 @@ mod tests {
             key: 0,
             is_wider: false,
             sliced: None,
+            leads_to_disk: false,
             body: Arriving::new(in_flight),
         };
         fill.abandon();
