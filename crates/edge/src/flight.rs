@@ -21,7 +21,6 @@ use crate::answer::ContentRange;
 use crate::in_flight::{SMALL_BYTES, sip, window_bytes};
 use crate::object::{BLOCK_BYTES, Object, Sliced, WholeBody};
 use crate::origin::Askers;
-use crate::tiering::has_strong_validator;
 use crate::worker::Shared;
 
 /// How long a failed fetch speaks for its key to those who hold a stale response: one attempt a second.
@@ -248,6 +247,9 @@ pub(crate) struct Fill {
     pub(crate) is_wider: bool,
     /// Where its bytes go on disk while they pass by. It begins at a slice's beginning then.
     pub(crate) sliced: Option<(Arc<Shared>, Sliced)>,
+    /// Whether its readers find on disk, or get from the origin once more, what they miss here: what is there can be told from
+    /// another version, and whoever it was fetched for may ask again, as only a GET may be.
+    pub(crate) leads_to_disk: bool,
     /// What has come of its body.
     pub(crate) body: Arriving,
 }
@@ -328,7 +330,7 @@ impl Fill {
             // the origin if it can go on from disk.
             if tokio::time::timeout(SLOWEST_PATIENCE, receiver.changed()).await.is_err() {
                 let mut data = self.body.data.lock();
-                if self.leads_to_disk() || data.readers.values().any(|at| *at > slowest) {
+                if self.leads_to_disk || data.readers.values().any(|at| *at > slowest) {
                     data.readers.retain(|_, at| *at > slowest);
                 }
                 drop(data);
@@ -368,7 +370,7 @@ impl Fill {
 
     /// Waits for none of its readers any longer, if they can go on without it, and holds nothing for them.
     pub(crate) fn leave_behind(&self) {
-        if self.leads_to_disk() {
+        if self.leads_to_disk {
             let (mut data, arrived) = (self.body.data.lock(), self.progress().bytes);
             data.readers.clear();
             data.drop_before(arrived, |block| self.is_waiting(block));
@@ -378,11 +380,6 @@ impl Fill {
     /// Whether nobody reads it but, perhaps, one.
     pub(crate) fn has_one_reader(&self) -> bool {
         self.body.data.lock().readers.len() <= 1
-    }
-
-    /// Whether its readers find on disk, or get from the origin once more, what they miss here.
-    fn leads_to_disk(&self) -> bool {
-        self.sliced.is_some() && has_strong_validator(&self.head)
     }
 
     /// Whether a block is on its way to disk, where nobody can read it yet.

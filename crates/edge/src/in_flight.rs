@@ -256,8 +256,7 @@ mod tests {
 
     const MUCH: u64 = u64::MAX;
 
-    /// A fill that is no longer kept.
-    fn fill(in_flight: &InFlight) -> Arc<Fill> {
+    fn kept_fill(in_flight: &InFlight) -> Fill {
         let facts = Facts {
             response_time: Wall(0),
             initial_age_ms: 0,
@@ -268,7 +267,7 @@ mod tests {
             source: LifetimeSource::Rule,
             flags: Flags::default(),
         };
-        let fill = Fill {
+        Fill {
             facts,
             head: Fields::new(),
             position: 0,
@@ -278,10 +277,30 @@ mod tests {
             key: 0,
             is_wider: false,
             sliced: None,
+            leads_to_disk: false,
             body: Arriving::new(in_flight),
-        };
+        }
+    }
+
+    /// A fill that is no longer kept.
+    fn fill(in_flight: &InFlight) -> Arc<Fill> {
+        let fill = kept_fill(in_flight);
         fill.abandon();
         Arc::new(fill)
+    }
+
+    /// One whose readers can go on from disk, for which nothing waits.
+    fn fill_to_disk(in_flight: &InFlight) -> Arc<Fill> {
+        let fill = Fill { leads_to_disk: true, ..kept_fill(in_flight) };
+        fill.abandon();
+        Arc::new(fill)
+    }
+
+    /// Pushes so many bytes, in pieces that end where no block does.
+    async fn push(in_flight: &InFlight, fill: &Fill, bytes: usize) {
+        for at in (0..bytes).step_by(100_000) {
+            fill.push(counted(in_flight, vec![7; (bytes - at).min(100_000)].into()), false).await;
+        }
     }
 
     /// Runs a test with so much in flight that nothing may be added, and nobody whose turn it is.
@@ -394,6 +413,77 @@ mod tests {
                 drop((fill, within, at_end));
                 assert_eq!(in_flight.bytes().0, before, "once");
             }
+        });
+    }
+
+    #[test]
+    fn what_is_kept_is_let_go_of_in_time_and_not_the_one_that_is_broken_off() {
+        above_the_bound(async |in_flight, above_bound| {
+            // Somebody else's turn, for as long as it takes, and somebody else is broken off at any time.
+            let _turn = above_bound.turn.acquire().await.unwrap();
+            *above_bound.broken_off.lock() = Some(Instant::now() + 10 * PATIENCE);
+            let (kept, passing) = (Arc::new(kept_fill(in_flight)), fill(in_flight));
+            push(in_flight, &kept, SMALL_BYTES as usize + 1).await;
+            let with_kept = in_flight.bytes().0;
+            let _slow = passing.read_from(0).unwrap();
+            push(in_flight, &passing, SMALL_BYTES as usize + 1).await;
+            let mut waiting = std::pin::pin!(above_bound.settled(in_flight, &passing, MUCH));
+            tokio::select! {
+                biased;
+                _ = waiting.as_mut() => panic!("it is none's turn to be broken off"),
+                is_settled = above_bound.settled(in_flight, &kept, MUCH) => assert!(!is_settled),
+            }
+            *above_bound.broken_off.lock() = None;
+            assert!(!waiting.await);
+            passing.end(End::Broken(Why::Limit));
+            assert_eq!(in_flight.bytes().0, with_kept, "at once");
+        });
+    }
+
+    #[test]
+    fn who_is_left_behind_to_the_disk_has_nothing_held_and_others_get_the_room() {
+        above_the_bound(async |in_flight, _| {
+            let fill = fill_to_disk(in_flight);
+            let mut slow = fill.read_from(0).unwrap();
+            push(in_flight, &fill, BLOCK_BYTES + 9).await;
+            let before = in_flight.bytes().0;
+            in_flight.set_max(before);
+            let mut other = std::pin::pin!(in_flight.room(BLOCK_BYTES as u64));
+            assert!(tokio::time::timeout(SETTLED_INTERVAL, other.as_mut()).await.is_err());
+            fill.leave_behind();
+            let _room = other.await;
+            assert_eq!((in_flight.bytes().0, fill.window()), (before, 9));
+            assert_eq!(slow.next().await, Err(Unread::Behind));
+            // It goes on, and whoever is as far may follow.
+            assert!(fill.read_from(0).is_none() && fill.read_from(BLOCK_BYTES as u64).is_some());
+            assert!(fill.push(Bytes::from_static(b"more"), true).await);
+        });
+    }
+
+    #[test]
+    fn only_what_leads_to_disk_and_has_little_left_goes_on_without_its_readers() {
+        above_the_bound(async |in_flight, above_bound| {
+            let fills = [fill_to_disk(in_flight), fill_to_disk(in_flight), fill(in_flight)];
+            let [mut left_behind, mut of_long, mut of_other] =
+                fills.each_ref().map(|fill| fill.read_from(0).unwrap());
+            for fill in &fills {
+                push(in_flight, fill, SMALL_BYTES as usize + 1).await;
+            }
+            let [short, long, other] = &fills;
+            let mut long = std::pin::pin!(above_bound.settled(in_flight, long, UNREAD_BYTES_MAX + 1));
+            let mut other = std::pin::pin!(above_bound.settled(in_flight, other, UNREAD_BYTES_MAX));
+            let begun = Instant::now();
+            tokio::select! {
+                biased;
+                _ = long.as_mut() => panic!("its readers have enough to read"),
+                _ = other.as_mut() => panic!("its readers have enough to read"),
+                is_settled = above_bound.settled(in_flight, short, UNREAD_BYTES_MAX) => assert!(is_settled),
+            }
+            assert!(begun.elapsed() >= SLOWEST_PATIENCE);
+            let both = async { tokio::join!(long, other) };
+            assert!(tokio::time::timeout(10 * SETTLED_INTERVAL, both).await.is_err());
+            assert_eq!(left_behind.next().await, Err(Unread::Behind));
+            assert!(of_long.next().await.is_ok() && of_other.next().await.is_ok());
         });
     }
 

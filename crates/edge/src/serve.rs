@@ -21,7 +21,7 @@ use crate::object::{Object, Stored};
 use crate::origin::OriginResponse;
 use crate::request::{Method, Request};
 use crate::slices::SliceReader;
-use crate::tiering::{self, SLICE_BYTES};
+use crate::tiering::SLICE_BYTES;
 use crate::worker::Worker;
 
 /// Answers from a stored response.
@@ -371,14 +371,11 @@ pub(crate) fn fill(
     if request.method == Method::Head {
         return Some(answer);
     }
-    // Whoever cannot keep up with the fill goes on from disk, if what is there can be told from another version. What is
-    // missing there is asked for again, which only a GET may be.
-    let can_go_on = request.method == Method::Get && tiering::has_strong_validator(&fill.head);
     let fill_start = match fill.content_range {
         Some(ContentRange::Bytes(first, ..)) => first,
         _ => 0,
     };
-    answer.body = match (reader, can_go_on) {
+    answer.body = match (reader, fill.leads_to_disk) {
         (Some(reader), false) => Body::Fill(reader, end),
         (None, false) => return None,
         (reader, true) => {

@@ -504,6 +504,7 @@ impl SliceReader {
                 key: self.sliced.key,
                 is_wider: true,
                 sliced: Some((shared.clone(), self.sliced)),
+                leads_to_disk: true,
                 head: head.clone(),
                 body: Arriving::new(&shared.in_flight),
             };

@@ -335,6 +335,23 @@ fn a_fetch_for_the_disk_goes_on_above_the_bound_without_a_reader_who_takes_nothi
 }
 
 #[test]
+fn the_own_content_of_a_post_waits_for_its_visitor_who_cannot_ask_for_the_rest() {
+    let body = content(1, 40 * MIB);
+    let mut play = stage("8MiB", b"", &[], &Gate::new());
+    play.origin(|o| {
+        let reply = o.post("/own").header("Content-Location", "/own").header("ETag", "\"2\"");
+        reply.header(FRESH.0, FRESH.1).body(&body);
+    });
+    let mut slow = play.visitor().post("/own").with_body("x").begin();
+    let head = slow.expect_head(200);
+    wait_until("a slice to be written", || play.handle().status().disks[0].records > 1);
+    // Longer than anybody is waited for who can go on from disk.
+    std::thread::sleep(Duration::from_secs(6));
+    slow.finish(&head).body(&body);
+    wait_for_nothing(&mut play);
+}
+
+#[test]
 fn slow_readers_hold_little_and_get_every_byte_while_others_are_answered() {
     let body = content(1, 48 * MIB);
     let mut play = stage("8MiB", &body, &[], &Gate::new());

@@ -76,6 +76,9 @@ impl Job {
             },
             key,
             is_wider: self.exact_range().is_some(),
+            leads_to_disk: sliced.is_some()
+                && self.request.method == Method::Get
+                && tiering::has_strong_validator(&head),
             sliced: sliced.map(|sliced| (shared.clone(), sliced)),
             head,
             body: Arriving::new(&shared.in_flight),
