@@ -3,6 +3,7 @@
 use clap::{Args, Subcommand};
 use client::segment;
 use model::ControlAddress;
+use model::diagnostic::few;
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, cell, show, table, when};
@@ -52,11 +53,13 @@ pub(crate) struct Enroll {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// The enrolment tokens there are
+    #[command(after_help = "Examples:\n  perigee enroll list")]
     List {
         #[command(flatten)]
         cluster: Cluster,
     },
     /// Revoke one; nodes that it has let in stay
+    #[command(after_help = "Examples:\n  perigee enroll revoke 3f8a0c11d2e4")]
     Revoke {
         /// Which: perigee enroll list
         id: String,
@@ -82,11 +85,13 @@ impl Enroll {
             )),
             None => {
                 let controls: Vec<_> = self.node_control.iter().map(ToString::to_string).collect();
+                let pop = self.pop.unwrap_or_default();
                 let wanted = json!({
-                    "role": self.role, "pop": self.pop.unwrap_or_default(), "name": self.name, "ttl": self.ttl,
+                    "role": self.role, "pop": pop, "name": self.name, "ttl": self.ttl,
                     "uses": self.uses, "controls": controls,
                 });
-                let made = self.cluster.client()?.post("/v1/enrolment-tokens", &wanted)?;
+                let client = self.cluster.client()?;
+                let made = client.post("/v1/enrolment-tokens", &wanted)?;
                 show(self.json, &made, |made| format!("{}\n", made["token"].as_str().unwrap_or_default()))?;
                 if !self.json {
                     eprintln!(
@@ -97,10 +102,33 @@ impl Enroll {
                         self.role
                     );
                 }
+                // The token is good whatever the answer to this is.
+                if self.role == "edge"
+                    && let Ok(pops) = client.fetch("/v1/pops")
+                    && let Some(warning) = warn_of_pop(&pops, &pop)
+                {
+                    eprintln!("{warning}: perigee enroll revoke {}", cell(&made["id"]));
+                }
                 Ok(())
             }
         }
     }
+}
+
+/// What to say of a PoP that is none of the configuration's, though it has some: an edge may come before its PoP is configured, but routers
+/// send nobody there until then. Without any, PoPs are what edges call them.
+fn warn_of_pop(pops: &Value, pop: &str) -> Option<String> {
+    let configured = pops["pops"].as_array().into_iter().flatten().filter(|one| !one["latitude"].is_null());
+    let mut names = configured.filter_map(|one| one["name"].as_str()).peekable();
+    names.peek()?;
+    if names.clone().any(|name| name == pop) {
+        return None;
+    }
+    Some(format!(
+        "perigee: warning: {pop:?} is none of the configuration's PoPs ({}): routers send nobody there until a [[pop]] is called \
+         so. If another was meant",
+        few(names)
+    ))
 }
 
 fn describe(answer: &Value) -> String {
@@ -116,4 +144,25 @@ fn describe(answer: &Value) -> String {
         ]
     });
     table(&["ID", "ROLE", "POP", "NAME", "LEFT", "ENDS", "BY"], &rows.collect::<Vec<_>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_pop_that_is_missing_beside_others_is_warned_of() {
+        let pop = |name: &str, latitude| json!({ "name": name, "latitude": latitude });
+        let (fra, syd, own) = (pop("fra", Some(50.1)), pop("syd", Some(-33.9)), pop("mars", None));
+        for (pops, wanted) in [
+            (json!([]), None),
+            (json!([own]), None),
+            (json!([fra, pop("mars", Some(0.0))]), None),
+            (json!([fra, own, syd]), Some("\"mars\" is none of the configuration's PoPs (fra or syd)")),
+        ] {
+            let warning = warn_of_pop(&json!({ "pops": pops }), "mars");
+            assert_eq!(warning.is_some(), wanted.is_some(), "{pops}");
+            assert!(wanted.is_none_or(|wanted| warning.is_some_and(|said| said.contains(wanted))), "{pops}");
+        }
+    }
 }

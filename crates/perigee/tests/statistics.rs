@@ -217,6 +217,36 @@ fn what_clients_and_the_origin_have_counted_is_what_control_says() {
         arrived(&cluster, control, counted.requests);
         is_so(&cluster, control, &counted);
     }
+    names_of_which_there_is_nothing_are_told(&cluster, &origin, counted.requests);
+}
+
+/// A site that is not configured any more still has its statistics; a node may come before its PoP.
+fn names_of_which_there_is_nothing_are_told(cluster: &Cluster, origin: &Origin, requests: u64) {
+    let pop = "[[pop]]\nname = \"one\"\nlocation = \"FRA\"\nedges = \"192.0.2.1\"\n";
+    cluster.apply(&(origin.configuration().replace("name = \"shop\"", "name = \"store\"") + pop));
+    for (arguments, words) in [
+        (["stats", "--site", "nosite"], "\"nosite\" is none of the configuration's sites (store)"),
+        (["stats", "--pop", "mars"], "\"mars\" is none of the configuration's PoPs (one)"),
+        (["top", "--site", "nosite"], "perigee stats --by site"),
+    ] {
+        let refused = cluster.try_perigee(0, &arguments);
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert!(refused.status.code() == Some(1) && said.contains(words), "{arguments:?}: {said}");
+    }
+    for (site, wanted) in [("shop", requests), ("store", 0), ("-", 0)] {
+        let sums = &ask(cluster, 0, &["--site", site])["totals"][0];
+        assert_eq!(number(&sums["requests"]), wanted, "{site}");
+    }
+    for (pop, is_warned) in [("mars", true), ("one", false)] {
+        let made = cluster.try_perigee(0, &["enroll", "--pop", pop]);
+        let (token, said) = (String::from_utf8_lossy(&made.stdout), String::from_utf8_lossy(&made.stderr));
+        assert!(made.status.success() && token.trim().len() > 64, "{pop}: {said}");
+        assert_eq!(
+            said.contains("warning: \"mars\" is none of the configuration's PoPs (one)"),
+            is_warned,
+            "{said}"
+        );
+    }
 }
 
 fn items_of(cluster: &Cluster, arguments: &[&str]) -> Vec<Value> {
