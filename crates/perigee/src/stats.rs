@@ -1,5 +1,6 @@
 //! `perigee stats`: what a cluster has served, as control's API has it: sums by something, lists of URLs, reasons.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -8,7 +9,7 @@ use model::diagnostic::few;
 use model::units::parse_duration;
 use serde_json::Value;
 
-use crate::cluster::{Cluster, cell, show, table};
+use crate::cluster::{Cluster, cell, configured, show, table};
 use crate::failure::Failure;
 
 const EXAMPLES: &str = "\
@@ -199,18 +200,23 @@ fn ms_ago(span: Duration) -> String {
     now.saturating_sub(span).as_millis().to_string()
 }
 
-/// Refuses the name of a site or PoP (`dimension`) of which there is nothing: it is not in the configuration, and has no statistics from
-/// earlier days. `-` stands for requests to hosts that no site has.
+/// Refuses the name of a site or PoP (`dimension`) of which there is nothing: no configuration has it that nodes may run, and no
+/// statistics of it are kept. `-` stands for requests to hosts that no site has.
 pub(crate) fn refuse_unknown(client: &Control, dimension: &str, names: &[String]) -> Result<(), Failure> {
-    let unsure: Vec<&String> = names.iter().filter(|name| *name != "-").collect();
+    let mut unsure: Vec<&String> = names.iter().filter(|name| *name != "-").collect();
     if unsure.is_empty() {
         return Ok(());
     }
     // What is wrong with control says the question itself.
     let Ok(answer) = client.fetch(&format!("/v1/{dimension}s")) else { return Ok(()) };
     let listed = answer[format!("{dimension}s")].as_array().into_iter().flatten();
-    let known: Vec<&str> = listed.filter_map(|one| one["name"].as_str()).collect();
-    for name in unsure.into_iter().filter(|name| !known.contains(&name.as_str())) {
+    let mut known: BTreeSet<String> =
+        listed.filter_map(|one| one["name"].as_str()).map(str::to_owned).collect();
+    unsure.retain(|name| !known.contains(*name));
+    if !unsure.is_empty() {
+        known.extend(configured(client, dimension)?);
+    }
+    for name in unsure.into_iter().filter(|name| !known.contains(*name)) {
         let mut target = "/v1/stats".to_owned();
         for (key, value) in [("by", dimension), (dimension, name), ("from", &ms_ago(KEPT))] {
             push_query(&mut target, key, value);
@@ -219,7 +225,10 @@ pub(crate) fn refuse_unknown(client: &Control, dimension: &str, names: &[String]
             continue;
         }
         let kind = if dimension == "pop" { "PoP" } else { dimension };
-        let there_are = if known.is_empty() { "it has none".to_owned() } else { few(known.into_iter()) };
+        let there_are = match known.is_empty() {
+            true => "it has none".to_owned(),
+            false => few(known.iter().map(String::as_str)),
+        };
         return Err(Failure::new(
             format!(
                 "{name:?} is none of the configuration's {kind}s ({there_are}), and nothing was ever counted of one"
