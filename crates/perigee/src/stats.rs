@@ -231,9 +231,9 @@ pub(crate) fn refuse_unknown(client: &Control, dimension: &str, names: &[String]
         };
         return Err(Failure::new(
             format!(
-                "{name:?} is none of the configuration's {kind}s ({there_are}), and nothing was ever counted of one"
+                "{name:?} is none of the configuration's {kind}s ({there_are}), and there are no statistics of one"
             ),
-            format!("name another; perigee stats --by {dimension} --last 30d shows of which something was"),
+            format!("name another; perigee stats --by {dimension} --last 30d shows which have some"),
         ));
     }
     Ok(())
