@@ -39,7 +39,7 @@ Examples:
   perigee stats rum --by group --last 1d
   perigee stats rum --country DE --by pop --last 7d";
 
-/// For how long statistics are kept: 13 months. What nothing is known of in that time has never been, or is long forgotten.
+/// For how long statistics are kept: 13 months.
 const KEPT: Duration = Duration::from_secs(400 * 24 * 3600);
 
 /// `perigee stats`.
