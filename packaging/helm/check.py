@@ -34,7 +34,7 @@ def accepts(perigee, name, text):
     if "/var/lib/perigee/control" in text:
         arguments = ["control", "--check", "--config"]
     elif "[edge]" in text:
-        arguments = ["check", "--node"]
+        arguments = ["check", "--elsewhere", "--node"]
     else:
         return ""  # a router's file is read when it starts, and by nothing else
     with tempfile.NamedTemporaryFile("w", suffix=name) as file:

@@ -86,16 +86,22 @@ impl FromStr for ControlAddress {
 
     /// As [`Origin::parse`], and refuses what is not https and what has a path.
     fn from_str(url: &str) -> Result<Self, BadUrl> {
-        let bad = |reason: &str| {
-            let help = "write e.g. \"https://control-1.example:7700\"".to_owned();
-            Err(BadUrl { reason: reason.to_owned(), help })
+        // An origin may speak http, so what helps there does not here.
+        let spelled = format!("https://{url}");
+        let is_bare = !url.contains("://") && Origin::parse(&spelled).is_ok();
+        let bad = |reason: &str| BadUrl {
+            reason: reason.to_owned(),
+            help: match is_bare {
+                true => format!("write {spelled:?}"),
+                false => "write e.g. \"https://control-1.example:7700\"".to_owned(),
+            },
         };
-        let origin = Origin::parse(url)?;
+        let origin = Origin::parse(url).map_err(|wrong| bad(&wrong.reason))?;
         if origin.scheme != Scheme::Https {
-            return bad("is not https: nodes and control prove to each other who they are");
+            return Err(bad("is not https: nodes and control prove to each other who they are"));
         }
         if !origin.path_prefix.is_empty() {
-            return bad("has a path");
+            return Err(bad("has a path"));
         }
         // What `Origin` takes for the default is 443, which nobody means here. The colons of an IPv6 address end before its bracket.
         let authority = url.split_once("://").map_or("", |(_, rest)| rest);
@@ -158,6 +164,18 @@ mod tests {
                 (Err(bad), Err(reason)) => assert!(bad.reason.starts_with(reason), "{url}: {bad}"),
                 (read, _) => panic!("{url}: {read:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn a_controls_address_without_a_scheme_is_told_to_be_https() {
+        for (url, help) in [
+            ("control-1.example:7701", "write \"https://control-1.example:7701\""),
+            ("control 1", "write e.g. \"https://control-1.example:7700\""),
+            ("http://control-1.example", "write e.g. \"https://control-1.example:7700\""),
+            ("ftp://control-1.example", "write e.g. \"https://control-1.example:7700\""),
+        ] {
+            assert_eq!(url.parse::<ControlAddress>().unwrap_err().help, help, "{url}");
         }
     }
 }

@@ -140,22 +140,29 @@ fn read<T>(
         return (None, findings.list);
     }
     let (parsed, syntax_errors) = DeTable::parse_recoverable(text);
-    let syntax: Vec<Diagnostic> = syntax_errors
+    let span_of = |error: &toml::de::Error| error.span().unwrap_or(text.len()..text.len());
+    // Behind a missing quote or bracket the parser stumbles over what is right: only its first error is sure to be one. Of two
+    // at one place, that of a quote says more than that of the comma which would do instead.
+    let first = syntax_errors
         .iter()
-        .map(|error| {
-            let span = error.span().unwrap_or(text.len()..text.len());
-            findings.at(Severity::Error, &span, format!("not TOML: {}", error.message()), "")
-        })
-        .collect();
-    findings.is_broken = !syntax.is_empty();
+        .min_by_key(|error| (span_of(error).start, !error.message().contains("opening quote")));
+    let syntax = first.map(|error| {
+        let message = format!("not TOML: {}", error.message());
+        findings.at(
+            Severity::Error,
+            &span_of(error),
+            message,
+            "what stands behind it is checked once this is right",
+        )
+    });
+    findings.is_broken = syntax.is_some();
     let root = findings.section(document.table(), 0..0, parsed.get_ref());
     let built = build(&mut findings, &root);
     let mut diagnostics = findings.list;
-    if let Some(first) = syntax.iter().map(|error| error.line).min() {
-        // What the parser made of the text behind a syntax error may not be what was meant: only findings before
-        // the first one are worth reading.
-        diagnostics.retain(|diagnostic| diagnostic.line < first && diagnostic.span.end > 0);
-        diagnostics.extend(syntax);
+    if let Some(syntax) = syntax {
+        // What the parser made of the text behind it may not be what was meant either.
+        diagnostics.retain(|diagnostic| diagnostic.line < syntax.line && diagnostic.span.end > 0);
+        diagnostics.push(syntax);
     }
     diagnostics.sort_by_key(|diagnostic| (diagnostic.span.start, diagnostic.severity));
     diagnostics.dedup();

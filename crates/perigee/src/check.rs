@@ -1,11 +1,13 @@
-//! `perigee check`: reads a configuration as the edge would, prints every finding, and runs the tests in the file.
-//! Opens no socket and changes nothing. Called by `main`.
+//! `perigee check`: reads a configuration as the edge would, with the certificates that it names, prints every finding, and runs the
+//! tests in the file. Opens no socket and changes nothing. Called by `main`.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use edge::tls::{read_certificates, read_client_authorities};
 use model::diagnostic::Lines;
+use model::settings::Ocsp;
 use model::{Diagnostic, Document, NodeSettings, Severity, Snapshot};
 use serde_json::json;
 
@@ -18,6 +20,7 @@ Examples:
   perigee check --json perigee.toml      the same as one JSON object, for editors and pipelines
   perigee check --cluster sites.toml     what the nodes of a cluster have in common
   perigee check --node node.toml         what one node of a cluster is told
+  perigee check --elsewhere perigee.toml the same where the certificates that it names are not
   perigee check --schema > perigee.schema.json
   perigee check --reference              every key with its default, as Markdown
   perigee check -                        reads standard input";
@@ -35,6 +38,9 @@ pub(crate) struct CheckArgs {
     /// The file is what one node of a cluster is told.
     #[arg(long, conflicts_with = "reference")]
     node: bool,
+    /// The file is for another machine: the certificates that it names are not looked at.
+    #[arg(long)]
+    elsewhere: bool,
     /// Print findings as JSON.
     #[arg(long)]
     json: bool,
@@ -78,7 +84,7 @@ pub(crate) fn run(args: CheckArgs) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let outcome = check(&text, &source, document);
+    let outcome = check(&text, &source, document, args.elsewhere);
     let failed = outcome.diagnostics.iter().any(Diagnostic::is_error);
     let code = if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS };
     print(&if args.json { as_json(&outcome, &source) } else { as_text(&outcome, &source) }, code)
@@ -94,21 +100,29 @@ fn read(file: &Path) -> Result<(String, String), String> {
     Ok((read_text(file)?, source))
 }
 
-/// Parses, and runs the tests when that went well.
-fn check(text: &str, source: &str, document: Document) -> Outcome {
-    let parsed = match document {
-        Document::Whole => Snapshot::parse(text, source),
-        Document::Cluster => Snapshot::parse_cluster(text, source),
+/// Parses, and when that went well, runs the tests and reads the certificates. Those of a cluster's sites lie on its nodes.
+fn check(text: &str, source: &str, document: Document, is_elsewhere: bool) -> Outcome {
+    let (snapshot, diagnostics) = match document {
+        Document::Whole => {
+            let parsed = Snapshot::parse(text, source);
+            (parsed.snapshot, parsed.diagnostics)
+        }
+        Document::Cluster => {
+            let parsed = Snapshot::parse_cluster(text, source);
+            (parsed.snapshot, parsed.diagnostics)
+        }
         Document::Node => {
-            let diagnostics = NodeSettings::parse(text, source).diagnostics;
-            return Outcome { diagnostics, site_count: 0, rule_count: 0, test_count: 0 };
+            let parsed = NodeSettings::parse(text, source);
+            (parsed.settings.map(|settings| Snapshot::without_sites(settings.edge)), parsed.diagnostics)
         }
     };
-    let mut outcome =
-        Outcome { diagnostics: parsed.diagnostics, site_count: 0, rule_count: 0, test_count: 0 };
-    if let Some(snapshot) = parsed.snapshot {
+    let mut outcome = Outcome { diagnostics, site_count: 0, rule_count: 0, test_count: 0 };
+    if let Some(snapshot) = snapshot {
         outcome.diagnostics.extend(snapshot.run_tests());
         outcome.diagnostics.extend(check_zone(&snapshot, text, source));
+        if document != Document::Cluster && !is_elsewhere {
+            outcome.diagnostics.extend(check_certificates(&snapshot, text, source));
+        }
         outcome.diagnostics.sort_by_key(|diagnostic| diagnostic.span.start);
         outcome.site_count = snapshot.sites.len();
         outcome.rule_count = snapshot.sites.iter().map(|site| site.rules.len()).sum();
@@ -128,6 +142,36 @@ fn check_zone(snapshot: &Snapshot, text: &str, source: &str) -> Vec<Diagnostic> 
         Diagnostic::at(Severity::Error, source, text, &Lines::of(text), span, error, "")
     };
     errors.into_iter().map(at).collect()
+}
+
+/// What is wrong with the files of certificates, for which an edge would not start: each where the text names it.
+fn check_certificates(snapshot: &Snapshot, text: &str, source: &str) -> Vec<Diagnostic> {
+    let mut wrong = read_certificates(&snapshot.edge.certificates).err().unwrap_or_default();
+    wrong.extend(read_client_authorities(snapshot).err().unwrap_or_default());
+    let mut paths: Vec<&Path> = snapshot.sites.iter().filter_map(|site| site.client_ca.as_deref()).collect();
+    for files in &snapshot.edge.certificates {
+        paths.extend([&*files.chain, &*files.key]);
+        if let Some(Ocsp::File(path)) = &files.ocsp {
+            paths.push(path);
+        }
+    }
+    let names: Vec<String> = paths.into_iter().map(|path| path.display().to_string()).collect();
+    let place = |error: &str| {
+        let name = names
+            .iter()
+            .find(|name| error.strip_prefix(&***name).is_some_and(|rest| rest.starts_with(": ")))?;
+        // A name with an escape stands otherwise in the text, and one in a comment is another matter.
+        let is_meant =
+            |start: usize| !text[..start].rsplit('\n').next().is_some_and(|line| line.contains('#'));
+        let start = text.match_indices(&**name).map(|(start, _)| start).find(|start| is_meant(*start))?;
+        Some(start..start + name.len())
+    };
+    let help = "an edge would not start here; where the file is for another machine, add --elsewhere";
+    let at = |error: String| {
+        let span = place(&error).unwrap_or(0..0);
+        Diagnostic::at(Severity::Error, source, text, &Lines::of(text), span, error, help)
+    };
+    wrong.into_iter().map(at).collect()
 }
 
 fn as_text(outcome: &Outcome, source: &str) -> String {
@@ -207,14 +251,14 @@ mod tests {
 
     #[test]
     fn a_good_file_is_called_good_and_counted() {
-        let outcome = check(SITE, "perigee.toml", Document::Whole);
+        let outcome = check(SITE, "perigee.toml", Document::Whole, false);
         assert_eq!(as_text(&outcome, "perigee.toml"), "perigee.toml is good: 1 site, 0 rules, 0 tests\n");
     }
 
     #[test]
     fn a_file_is_checked_as_what_it_is_said_to_be() {
         let node = "[cluster]\ncontrol = \"https://control.example\"\n[edge]\nnode = \"fra-1\"\n";
-        let verdict = |text, document| as_text(&check(text, "f.toml", document), "f.toml");
+        let verdict = |text, document| as_text(&check(text, "f.toml", document, false), "f.toml");
         assert_eq!(verdict(SITE, Document::Cluster), "f.toml is good: 1 site, 0 rules, 0 tests\n");
         assert_eq!(verdict(node, Document::Node), "f.toml is good\n");
         assert!(verdict(SITE, Document::Node).ends_with("f.toml cannot be used (3 errors)\n"));
@@ -234,7 +278,7 @@ error: test failed: the answer should be stored for 30d, but is not: neither ori
 
 perigee.toml cannot be used (1 error): 1 site, 0 rules, 1 test
 ";
-        assert_eq!(as_text(&check(&text, "perigee.toml", Document::Whole), "perigee.toml"), expected);
+        assert_eq!(as_text(&check(&text, "perigee.toml", Document::Whole, false), "perigee.toml"), expected);
     }
 
     #[test]
@@ -243,7 +287,7 @@ perigee.toml cannot be used (1 error): 1 site, 0 rules, 1 test
             "{SITE}[[pop]]\nname = \"a\"\nlocation = \"FRA\"\nedges = \"192.0.2.1\"\n\
              [dns]\nzone = \"cdn.example\"\nnameservers = {{ \"ns.example\" = [] }}\nrecords = \"shop A 192.0.2.9\"\n"
         );
-        let outcome = check(&text, "c.toml", Document::Cluster);
+        let outcome = check(&text, "c.toml", Document::Cluster, false);
         let found: Vec<String> =
             outcome.diagnostics.iter().map(|found| format!("{}: {}", found.line, found.message)).collect();
         let wanted = "9: records: shop.cdn.example is a site's, and its A is chosen per client";
@@ -251,8 +295,41 @@ perigee.toml cannot be used (1 error): 1 site, 0 rules, 1 test
     }
 
     #[test]
+    fn a_certificate_that_is_not_there_makes_the_file_unusable_on_its_own_machine() {
+        let own = "[cluster]\ncontrol = \"https://control.example\"\n[edge]\nnode = \"fra-1\"\n";
+        let certificate = "# key = \"/nonexistent/key.pem\"\n[[certificate]]\nchain = \"/nonexistent/chain.pem\"\n\
+                           key = \"/nonexistent/key.pem\"\n";
+        for (text, document, line) in [
+            (format!("{certificate}{SITE}"), Document::Whole, 3),
+            (format!("{own}{certificate}"), Document::Node, 7),
+        ] {
+            let outcome = check(&text, "f.toml", document, false);
+            let [found] = &outcome.diagnostics[..] else { panic!("{}", as_text(&outcome, "f.toml")) };
+            assert!(found.message.starts_with("/nonexistent/chain.pem: No such file"), "{found}");
+            assert_eq!(
+                (found.line, found.column, &*found.found),
+                (line, 10, "/nonexistent/chain.pem"),
+                "{found}"
+            );
+            assert!(found.is_error() && found.help.contains("--elsewhere"), "{found}");
+            assert!(check(&text, "f.toml", document, true).diagnostics.is_empty());
+        }
+        let asks = format!(
+            "{SITE}https = \"redirect\"\nclient_ca = \"/nonexistent/ca.pem\"\nclient_certificate = \"required\"\n"
+        );
+        assert_eq!(check(&asks, "f.toml", Document::Cluster, false).diagnostics, [], "it lies on the nodes");
+        let chain = std::env::temp_dir().join(format!("perigee-check-{}.pem", std::process::id()));
+        std::fs::write(&chain, "no certificate").unwrap();
+        let text = certificate.replace("/nonexistent/chain.pem", &chain.display().to_string()) + SITE;
+        let found = check(&text, "f.toml", Document::Whole, false).diagnostics;
+        assert_eq!((found.len(), found[0].line), (1, 4), "the key comes next: {found:?}");
+        assert!(found[0].message.starts_with("/nonexistent/key.pem: "), "{found:?}");
+        std::fs::remove_file(chain).unwrap();
+    }
+
+    #[test]
     fn json_has_place_and_text_of_each_finding() {
-        let outcome = check("[edg]", "perigee.toml", Document::Whole);
+        let outcome = check("[edg]", "perigee.toml", Document::Whole, false);
         let json: serde_json::Value = serde_json::from_str(&as_json(&outcome, "perigee.toml")).unwrap();
         assert_eq!(json["usable"], false);
         assert_eq!(json["diagnostics"][0]["message"], "the file has no site");

@@ -7,12 +7,14 @@
 //! $XDG_CONFIG_HOME/perigee/client.toml   0600   control = "https://…", authority = "64 hex digits", token = "pgt_…"
 //! ```
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use client::Control;
+use model::Snapshot;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
@@ -126,6 +128,22 @@ fn pinned(authority: &str) -> Result<String, Failure> {
     let certificate = CertificateDer::from_pem_slice(&pem)
         .map_err(|error| Failure::new(format!("{authority}: no certificate in PEM: {error}"), next))?;
     Ok(fingerprint(&certificate))
+}
+
+/// Names of the sites or PoPs (`dimension`) in the configurations that nodes may run: the stable one, and the one that is rolled out.
+pub(crate) fn configured(control: &Control, dimension: &str) -> Result<BTreeSet<String>, Failure> {
+    let versions = control.fetch("/v1/configurations")?;
+    let mut names = BTreeSet::new();
+    for number in [&versions["stable"], &versions["candidate"]].into_iter().filter_map(Value::as_u64) {
+        let version = control.fetch(&format!("/v1/configurations/{number}"))?;
+        let parsed = Snapshot::parse_cluster(version["text"].as_str().unwrap_or_default(), "");
+        let Some(snapshot) = parsed.snapshot else { continue };
+        match dimension {
+            "pop" => names.extend(snapshot.routing.pops.iter().map(|pop| pop.name.to_string())),
+            _ => names.extend(snapshot.sites.iter().map(|site| site.name.to_string())),
+        }
+    }
+    Ok(names)
 }
 
 // --- The profile ---

@@ -1,11 +1,14 @@
 //! `perigee enroll`: makes a token by which nodes join a cluster; lists and revokes such tokens.
 
+use std::collections::BTreeSet;
+
 use clap::{Args, Subcommand};
 use client::segment;
 use model::ControlAddress;
+use model::diagnostic::few;
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, cell, show, table, when};
+use crate::cluster::{Cluster, cell, configured, show, table, when};
 use crate::failure::Failure;
 
 const EXAMPLES: &str = "\
@@ -52,11 +55,13 @@ pub(crate) struct Enroll {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// The enrolment tokens there are
+    #[command(after_help = "Examples:\n  perigee enroll list")]
     List {
         #[command(flatten)]
         cluster: Cluster,
     },
     /// Revoke one; nodes that it has let in stay
+    #[command(after_help = "Examples:\n  perigee enroll revoke 3f8a0c11d2e4")]
     Revoke {
         /// Which: perigee enroll list
         id: String,
@@ -82,11 +87,13 @@ impl Enroll {
             )),
             None => {
                 let controls: Vec<_> = self.node_control.iter().map(ToString::to_string).collect();
+                let pop = self.pop.unwrap_or_default();
                 let wanted = json!({
-                    "role": self.role, "pop": self.pop.unwrap_or_default(), "name": self.name, "ttl": self.ttl,
+                    "role": self.role, "pop": pop, "name": self.name, "ttl": self.ttl,
                     "uses": self.uses, "controls": controls,
                 });
-                let made = self.cluster.client()?.post("/v1/enrolment-tokens", &wanted)?;
+                let client = self.cluster.client()?;
+                let made = client.post("/v1/enrolment-tokens", &wanted)?;
                 show(self.json, &made, |made| format!("{}\n", made["token"].as_str().unwrap_or_default()))?;
                 if !self.json {
                     eprintln!(
@@ -97,10 +104,30 @@ impl Enroll {
                         self.role
                     );
                 }
+                // The token is good whatever the answer to this is.
+                if self.role == "edge"
+                    && let Ok(pops) = configured(&client, "pop")
+                    && let Some(warning) = warn_of_pop(&pops, &pop)
+                {
+                    eprintln!("{warning}: perigee enroll revoke {}", cell(&made["id"]));
+                }
                 Ok(())
             }
         }
     }
+}
+
+/// What to say of a PoP that is none of the `configured` ones: an edge may come before its PoP, but routers send nobody there until then.
+/// Where none is configured, PoPs are what edges call them.
+fn warn_of_pop(configured: &BTreeSet<String>, pop: &str) -> Option<String> {
+    if configured.is_empty() || configured.contains(pop) {
+        return None;
+    }
+    Some(format!(
+        "perigee: warning: {pop:?} is none of the configuration's PoPs ({}): routers send nobody there until a [[pop]] is called \
+         so. If another was meant",
+        few(configured.iter().map(String::as_str))
+    ))
 }
 
 fn describe(answer: &Value) -> String {
@@ -116,4 +143,18 @@ fn describe(answer: &Value) -> String {
         ]
     });
     table(&["ID", "ROLE", "POP", "NAME", "LEFT", "ENDS", "BY"], &rows.collect::<Vec<_>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_pop_that_is_missing_beside_others_is_warned_of() {
+        let configured = BTreeSet::from(["fra".to_owned(), "syd".to_owned()]);
+        assert_eq!(warn_of_pop(&BTreeSet::new(), "mars"), None);
+        assert_eq!(warn_of_pop(&configured, "syd"), None);
+        let warning = warn_of_pop(&configured, "mars").unwrap();
+        assert!(warning.contains("\"mars\" is none of the configuration's PoPs (fra or syd)"), "{warning}");
+    }
 }

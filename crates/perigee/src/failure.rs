@@ -12,7 +12,9 @@ pub(crate) struct Failure {
 impl Failure {
     /// `message` names place, value and what was wanted; `next` is the step to take, or empty.
     pub(crate) fn new(message: impl Into<String>, next: impl Into<String>) -> Self {
-        Failure { message: message.into(), next: next.into() }
+        // Some end with findings, each of which ends its own line.
+        let message = message.into().trim_end().to_owned();
+        Failure { message, next: next.into() }
     }
 
     /// With another step that may be the right one.
@@ -36,5 +38,16 @@ impl fmt::Display for Failure {
             write!(f, "\n  next: {}", self.next)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_line_is_empty_between_what_is_wrong_and_what_to_do() {
+        let failure = Failure::new("7 lines and no request\n  2 are no log\n", "name a log");
+        assert_eq!(failure.to_string(), "error: 7 lines and no request\n  2 are no log\n  next: name a log");
     }
 }

@@ -19,6 +19,7 @@ airport, a cloud's region, or latitude and longitude: `203.0.113.0/24,FRA`, `200
 
 /// `perigee geo`.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  perigee geo build --database GeoLite2-City.mmdb --output location.geo")]
 pub(crate) struct Geo {
     #[command(subcommand)]
     command: GeoCommand,

@@ -5,7 +5,7 @@ use std::io::{BufRead, ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use model::{Diagnostic, Origin, Snapshot};
+use model::{Diagnostic, Snapshot};
 
 use crate::failure::Failure;
 
@@ -61,81 +61,46 @@ pub(crate) struct Init {
 
 impl Init {
     /// Asks, writes, and says what comes next.
-    pub(crate) fn run(mut self) -> Result<(), Failure> {
+    pub(crate) fn run(self) -> Result<(), Failure> {
         // Before anybody has answered three questions for nothing.
         if self.out.exists() && !self.force {
             return Err(is_there(&self.out));
         }
         let may_ask = !self.yes && std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
-        let ask = |question: &str, default: &str| match may_ask {
-            true => question_to_terminal(question, default).map(Some),
-            false => Ok(None),
-        };
-        let missing = |flag: &str| {
-            Failure::new(
-                format!("{flag} is not said, and nobody can be asked"),
-                format!("add {flag}, or see perigee init --help"),
-            )
-        };
-        let host = match self.host.take() {
-            Some(host) => host,
-            None => ask("Host name of the site, as visitors type it", "www.shop.example")?
-                .ok_or_else(|| missing("--host"))?,
-        };
-        let origin = match self.origin.take() {
-            Some(origin) => origin,
-            None => ask("URL of its origin, where the content comes from", "http://127.0.0.1:8000")?
-                .ok_or_else(|| missing("--origin"))?,
-        };
-        Origin::parse(&origin)
-            .map_err(|bad| Failure::new(format!("the origin {origin:?} {}", bad.reason), bad.help))?;
-        let tls = match self.tls {
-            Some(tls) => tls,
-            None => {
-                let question = "TLS with visitors: off (a try on 127.0.0.1:8080), acme (ordered from Let's Encrypt; you accept its terms), files";
-                match ask(question, "off")? {
-                    None => Tls::Off,
-                    Some(word) => {
-                        self.accept_terms |= word == "acme";
-                        Tls::from_str(&word, true).map_err(|_| {
-                            Failure::new(
-                                format!("{word:?} is none of off, acme, files"),
-                                "run perigee init again",
-                            )
-                        })?
+        let answer =
+            |said: Option<String>, question: &Question, check: &dyn Fn(&str) -> Result<String, Failure>| {
+                match said {
+                    Some(said) => check(&said).map(|_| said),
+                    None if may_ask => {
+                        question.ask(&mut put_to_terminal, |said| check(said).map(|_| said.to_owned()))
                     }
+                    None => Err(Failure::new(
+                        format!("{} is not said, and nobody can be asked", question.flag),
+                        format!("add {}, or see perigee init --help", question.flag),
+                    )),
                 }
-            }
-        };
-        let certificate = match tls {
-            Tls::Files => Some((
-                self.chain.as_deref().unwrap_or(Path::new("/etc/perigee/chain.pem")),
-                self.key.as_deref().unwrap_or(Path::new("/etc/perigee/key.pem")),
-            )),
-            Tls::Acme if !self.accept_terms => {
+            };
+        let files = (
+            self.chain.as_deref().unwrap_or(Path::new("/etc/perigee/chain.pem")),
+            self.key.as_deref().unwrap_or(Path::new("/etc/perigee/key.pem")),
+        );
+        let host = answer(self.host, &HOST, &|host| configure(host, ORIGIN.default, Tls::Off, files))?;
+        let origin = answer(self.origin, &ORIGIN, &|origin| configure(&host, origin, Tls::Off, files))?;
+        let with = |tls| configure(&host, &origin, tls, files);
+        let text = match self.tls {
+            Some(Tls::Acme) if !self.accept_terms => {
                 let next = "read the terms of service of the authority (https://letsencrypt.org/repository/) and add --accept-terms";
                 return Err(Failure::new(
                     "a certificate is ordered only from an authority whose terms you accept",
                     next,
                 ));
             }
-            _ => None,
+            Some(tls) => with(tls)?,
+            // Who answers acme has read whose terms that accepts.
+            None if may_ask => TLS.ask(&mut put_to_terminal, |word| with(read_tls(word)?))?,
+            None => with(Tls::Off)?,
         };
-        let text = write(&host, &origin, tls, certificate);
         let place = self.out.display().to_string();
-        let parsed = Snapshot::parse(&text, &place);
-        if parsed.snapshot.is_none() {
-            let found: String = parsed
-                .diagnostics
-                .iter()
-                .filter(|found| found.is_error())
-                .map(Diagnostic::to_string)
-                .collect();
-            return Err(Failure::new(
-                format!("what was answered makes no configuration:\n{found}"),
-                "run perigee init again",
-            ));
-        }
         write_new(&self.out, &text, self.force)?;
         let place = shell_word(&place);
         crate::print(&format!(
@@ -144,18 +109,78 @@ impl Init {
     }
 }
 
+/// What is asked for where no flag says it.
+struct Question {
+    flag: &'static str,
+    words: &'static str,
+    /// What an empty answer stands for.
+    default: &'static str,
+}
+
+const HOST: Question = Question {
+    flag: "--host",
+    words: "Host name of the site, as visitors type it",
+    default: "www.shop.example",
+};
+
+const ORIGIN: Question = Question {
+    flag: "--origin",
+    words: "URL of its origin, where the content comes from",
+    default: "http://127.0.0.1:8000",
+};
+
+const TLS: Question = Question {
+    flag: "--tls",
+    words: "TLS with visitors: off (a try on 127.0.0.1:8080), acme (ordered from Let's Encrypt; you accept its terms), files",
+    default: "off",
+};
+
+impl Question {
+    /// Asks until `read` takes the answer.
+    fn ask<T>(
+        &self,
+        put: &mut dyn FnMut(&Question) -> Result<String, Failure>,
+        read: impl Fn(&str) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        loop {
+            match read(&put(self)?) {
+                Ok(answer) => return Ok(answer),
+                Err(failure) => eprintln!("{failure}"),
+            }
+        }
+    }
+}
+
 /// Asks on standard error, so that standard output stays free for what comes of it.
-fn question_to_terminal(question: &str, default: &str) -> Result<String, Failure> {
-    eprint!("{question} [{default}]: ");
+fn put_to_terminal(question: &Question) -> Result<String, Failure> {
+    eprint!("{} [{}]: ", question.words, question.default);
     let mut answer = String::new();
     let read = std::io::stdin().lock().read_line(&mut answer);
     match read.map_err(|error| Failure::new(format!("the terminal cannot be read: {error}"), "use flags"))? {
         0 => Err(Failure::new("nothing was answered", "run perigee init again, or use flags")),
-        _ => Ok(Some(answer.trim()).filter(|answer| !answer.is_empty()).unwrap_or(default).to_owned()),
+        _ => {
+            Ok(Some(answer.trim()).filter(|answer| !answer.is_empty()).unwrap_or(question.default).to_owned())
+        }
     }
 }
 
-fn write(host: &str, origin: &str, tls: Tls, certificate: Option<(&Path, &Path)>) -> String {
+fn read_tls(word: &str) -> Result<Tls, Failure> {
+    Tls::from_str(word, true).map_err(|_| {
+        Failure::new(format!("{word:?} is no way to speak TLS here"), "answer off, acme or files")
+    })
+}
+
+/// The configuration, or the first error that it would have.
+fn configure(host: &str, origin: &str, tls: Tls, files: (&Path, &Path)) -> Result<String, Failure> {
+    let text = write(host, origin, tls, files);
+    match Snapshot::parse(&text, "").diagnostics.into_iter().find(Diagnostic::is_error) {
+        Some(found) => Err(Failure::new(found.message, found.help)),
+        None => Ok(text),
+    }
+}
+
+/// `files`: chain and key, for [`Tls::Files`].
+fn write(host: &str, origin: &str, tls: Tls, (chain, key): (&Path, &Path)) -> String {
     let quote = |text: &str| toml::Value::String(text.to_owned()).to_string();
     let listen = match tls {
         Tls::Off => "listen = \"127.0.0.1:8080\"              # addresses for visitors; 0.0.0.0:80 for all the world\n".to_owned(),
@@ -163,16 +188,16 @@ fn write(host: &str, origin: &str, tls: Tls, certificate: Option<(&Path, &Path)>
               listen_tls = [\"0.0.0.0:443\", \"[::]:443\"]  # with TLS: HTTP/1.1, HTTP/2, and HTTP/3 by UDP\n"
             .to_owned(),
     };
-    let certificate = match (tls, certificate) {
-        (Tls::Acme, _) => "\n# Certificates are ordered and renewed by the edge itself. Its names must lead here, on port 80 or 443.\n\
+    let certificate = match tls {
+        Tls::Acme => "\n# Certificates are ordered and renewed by the edge itself. Its names must lead here, on port 80 or 443.\n\
                            [acme]\naccept_terms = true\n"
             .to_owned(),
-        (_, Some((chain, key))) => format!(
+        Tls::Files => format!(
             "\n[[certificate]]\nchain = {}  # the certificate, followed by those that lead to a root\nkey = {}\n",
             quote(&chain.display().to_string()),
             quote(&key.display().to_string())
         ),
-        _ => String::new(),
+        Tls::Off => String::new(),
     };
     let https = match tls {
         Tls::Off => {
@@ -255,14 +280,47 @@ fn shell_word(text: &str) -> String {
 mod tests {
     use super::*;
 
+    fn files() -> (&'static Path, &'static Path) {
+        (Path::new("/etc/a.pem"), Path::new("/etc/a.key"))
+    }
+
     #[test]
     fn whatever_is_answered_makes_a_configuration_that_is_good() {
-        let files = Some((Path::new("/etc/a.pem"), Path::new("/etc/a.key")));
-        for (tls, certificate) in [(Tls::Off, None), (Tls::Acme, None), (Tls::Files, files)] {
-            let text = write("www.shop.example", "https://origin.shop.example", tls, certificate);
+        for tls in [Tls::Off, Tls::Acme, Tls::Files] {
+            let text = write("www.shop.example", "https://origin.shop.example", tls, files());
             let parsed = Snapshot::parse(&text, "perigee.toml");
             assert_eq!(parsed.diagnostics, [], "{text}");
             assert_eq!(parsed.snapshot.unwrap().run_tests(), [], "{text}");
         }
+    }
+
+    #[test]
+    fn a_wrong_answer_is_asked_for_again_until_nobody_answers() {
+        let mut answers = ["localhost:8000", "http://", "http://localhost:8000"].into_iter();
+        let mut put = |_: &Question| {
+            answers.next().map(str::to_owned).ok_or_else(|| Failure::new("nothing was answered", ""))
+        };
+        let read =
+            |origin: &str| configure("a.example", origin, Tls::Off, files()).map(|_| origin.to_owned());
+        assert_eq!(ORIGIN.ask(&mut put, read), Ok("http://localhost:8000".to_owned()));
+        let ended = TLS.ask(&mut put, read_tls).unwrap_err();
+        assert_eq!(ended, Failure::new("nothing was answered", ""));
+    }
+
+    #[test]
+    fn what_makes_no_configuration_is_named_with_what_to_write() {
+        for (host, origin, wanted) in [
+            ("https://a.example/", ORIGIN.default, "error: the domain \"https://a.example/\""),
+            (
+                "a.example",
+                "localhost:8000",
+                "error: the origin \"localhost:8000\" has no scheme\n  next: write",
+            ),
+        ] {
+            let failure = configure(host, origin, Tls::Off, files()).unwrap_err().to_string();
+            assert!(failure.starts_with(wanted), "{failure}");
+        }
+        assert_eq!(read_tls("ACME"), Ok(Tls::Acme));
+        assert!(read_tls("on").unwrap_err().to_string().contains("off, acme or files"));
     }
 }

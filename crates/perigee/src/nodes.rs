@@ -27,6 +27,7 @@ pub(crate) struct Nodes {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// Take a node out of the cluster for good
+    #[command(after_help = "Examples:\n  perigee nodes retire fra-1")]
     Retire {
         /// Its name
         name: String,
@@ -53,7 +54,9 @@ fn describe(answer: &Value) -> String {
             (Value::Bool(false), ..) => "out of contact".to_owned(),
             (_, Value::Number(version), _) => format!("refused {version}"),
             _ if node["unwell"].is_string() => "does not answer".to_owned(),
-            (_, _, running) if *running != node["wanted"] => format!("to run {}", cell(&node["wanted"])),
+            (_, _, running) if !node["wanted"].is_null() && *running != node["wanted"] => {
+                format!("is to run {}", node["wanted"])
+            }
             _ => "well".to_owned(),
         };
         vec![

@@ -8,8 +8,14 @@ use serde_json::Value;
 
 use crate::failure::Failure;
 
+const EXAMPLES: &str = "\
+Examples:
+  perigee reference commands > commands.md
+  perigee reference whys";
+
 /// `perigee reference`.
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Reference {
     /// What to print
     part: Part,
@@ -309,6 +315,21 @@ mod tests {
             assert!(text.contains(wanted), "{wanted} is not in\n{text}");
         }
         assert!(!text.contains("--help "), "each has it, and none explains itself by it");
+    }
+
+    #[test]
+    fn each_command_shows_how_it_is_used() {
+        fn check(command: &clap::Command) {
+            for inner in command.get_subcommands() {
+                let name = inner.get_bin_name().expect("it is built");
+                let examples = inner.get_after_help().map(ToString::to_string).unwrap_or_default();
+                assert!(examples.contains("Examples:\n") && examples.contains(name), "{name}: {examples}");
+                check(inner);
+            }
+        }
+        let mut root = crate::Arguments::command();
+        root.build();
+        check(&root);
     }
 
     #[test]

@@ -35,6 +35,7 @@ pub(crate) struct Rollout {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// Roll a version out
+    #[command(after_help = "Examples:\n  perigee rollout start 4 --stage pop --first fra --wait")]
     Start {
         /// Its number: perigee versions
         version: u64,
@@ -52,14 +53,19 @@ enum Action {
         without_traffic: bool,
     },
     /// Let it go no further; it is watched all the same
+    #[command(after_help = "Examples:\n  perigee rollout pause")]
     Pause,
     /// Let it go on
+    #[command(
+        after_help = "Examples:\n  perigee rollout resume\n  perigee rollout resume --without-traffic --wait"
+    )]
     Resume {
         /// From now on do not wait for enough requests to judge by
         #[arg(long)]
         without_traffic: bool,
     },
     /// Take it back everywhere
+    #[command(after_help = "Examples:\n  perigee rollout undo")]
     Undo,
 }
 

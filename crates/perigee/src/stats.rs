@@ -1,14 +1,16 @@
 //! `perigee stats`: what a cluster has served, as control's API has it: sums by something, lists of URLs, reasons.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, Subcommand, ValueEnum};
+use client::{Control, push_query};
+use model::diagnostic::few;
 use model::units::parse_duration;
 use serde_json::Value;
 
-use crate::cluster::{Cluster, cell, show, table};
+use crate::cluster::{Cluster, cell, configured, show, table};
 use crate::failure::Failure;
-use client::push_query;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -21,6 +23,24 @@ Examples:
   perigee stats rum --by group --last 1d        how fast pages were for their visitors
 
 What is counted, and for how long it is kept: docs/statistics.md.";
+
+const TOP_EXAMPLES: &str = "\
+Examples:
+  perigee stats top --last 1h
+  perigee stats top --of misses --by bytes --site shop";
+
+const WHY_EXAMPLES: &str = "\
+Examples:
+  perigee stats why
+  perigee stats why --site shop --last 1d";
+
+const RUM_EXAMPLES: &str = "\
+Examples:
+  perigee stats rum --by group --last 1d
+  perigee stats rum --country DE --by pop --last 7d";
+
+/// For how long statistics are kept: 13 months.
+const KEPT: Duration = Duration::from_secs(400 * 24 * 3600);
 
 /// `perigee stats`.
 #[derive(Debug, Args)]
@@ -37,10 +57,13 @@ pub(crate) struct Stats {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// The URLs that were asked for most, that missed most, that failed most
+    #[command(after_help = TOP_EXAMPLES)]
     Top(TopUrls),
     /// Why requests ended as they did, and what to do about it
+    #[command(after_help = WHY_EXAMPLES)]
     Why(Asked),
     /// How fast pages were, as visitors' browsers have told: 75th percentiles
+    #[command(after_help = RUM_EXAMPLES)]
     Rum(PageViews),
 }
 
@@ -154,14 +177,66 @@ fn name_of(value: &impl ValueEnum) -> String {
 }
 
 impl Asked {
+    /// The way to control, which knows of the sites and PoPs that are asked for.
+    fn client(&self) -> Result<Control, Failure> {
+        let client = self.cluster.client()?;
+        refuse_unknown(&client, "site", &self.site)?;
+        refuse_unknown(&client, "pop", &self.pop)?;
+        Ok(client)
+    }
+
     fn path(&self, path: &str) -> String {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let mut target = path.to_owned();
-        push_query(&mut target, "from", &now.saturating_sub(self.last).as_millis().to_string());
+        push_query(&mut target, "from", &ms_ago(self.last));
         self.site.iter().for_each(|site| push_query(&mut target, "site", site));
         self.pop.iter().for_each(|pop| push_query(&mut target, "pop", pop));
         target
     }
+}
+
+/// The moment so long ago, in ms since 1970.
+fn ms_ago(span: Duration) -> String {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    now.saturating_sub(span).as_millis().to_string()
+}
+
+/// Refuses the name of a site or PoP (`dimension`) of which there is nothing: no configuration has it that nodes may run, and no
+/// statistics of it are kept. `-` stands for requests to hosts that no site has.
+pub(crate) fn refuse_unknown(client: &Control, dimension: &str, names: &[String]) -> Result<(), Failure> {
+    let mut unsure: Vec<&String> = names.iter().filter(|name| *name != "-").collect();
+    if unsure.is_empty() {
+        return Ok(());
+    }
+    // What is wrong with control says the question itself.
+    let Ok(answer) = client.fetch(&format!("/v1/{dimension}s")) else { return Ok(()) };
+    let listed = answer[format!("{dimension}s")].as_array().into_iter().flatten();
+    let mut known: BTreeSet<String> =
+        listed.filter_map(|one| one["name"].as_str()).map(str::to_owned).collect();
+    unsure.retain(|name| !known.contains(*name));
+    if !unsure.is_empty() {
+        known.extend(configured(client, dimension)?);
+    }
+    for name in unsure.into_iter().filter(|name| !known.contains(*name)) {
+        let mut target = "/v1/stats".to_owned();
+        for (key, value) in [("by", dimension), (dimension, name), ("from", &ms_ago(KEPT))] {
+            push_query(&mut target, key, value);
+        }
+        if client.fetch(&target)?["totals"].as_array().is_some_and(|totals| !totals.is_empty()) {
+            continue;
+        }
+        let kind = if dimension == "pop" { "PoP" } else { dimension };
+        let there_are = match known.is_empty() {
+            true => "it has none".to_owned(),
+            false => few(known.iter().map(String::as_str)),
+        };
+        return Err(Failure::new(
+            format!(
+                "{name:?} is none of the configuration's {kind}s ({there_are}), and there are no statistics of one"
+            ),
+            format!("name another; perigee stats --by {dimension} --last 30d shows which have some"),
+        ));
+    }
+    Ok(())
 }
 
 impl Stats {
@@ -172,7 +247,7 @@ impl Stats {
             Some(Action::Top(top)) => top.run(),
             Some(Action::Rum(views)) => views.run(),
             Some(Action::Why(asked)) => {
-                let answer = asked.cluster.client()?.fetch(&asked.path("/v1/stats/why"))?;
+                let answer = asked.client()?.fetch(&asked.path("/v1/stats/why"))?;
                 show(asked.json, &answer, whys)
             }
         }
@@ -181,7 +256,7 @@ impl Stats {
 
 impl Series {
     fn run(&self, asked: &Asked) -> Result<(), Failure> {
-        let client = asked.cluster.client()?;
+        let client = asked.client()?;
         let mut target = asked.path(if self.csv { "/v1/stats/export" } else { "/v1/stats" });
         if let Some(by) = &self.by {
             push_query(&mut target, "by", &name_of(by));
@@ -205,7 +280,7 @@ impl TopUrls {
         push_query(&mut target, "of", &name_of(&self.of));
         push_query(&mut target, "by", &name_of(&self.by));
         push_query(&mut target, "limit", &self.limit.to_string());
-        show(self.asked.json, &self.asked.cluster.client()?.fetch(&target)?, urls)
+        show(self.asked.json, &self.asked.client()?.fetch(&target)?, urls)
     }
 }
 
@@ -218,7 +293,7 @@ impl PageViews {
         for (name, values) in [("country", &self.country), ("group", &self.group)] {
             values.iter().for_each(|value| push_query(&mut target, name, value));
         }
-        show(self.asked.json, &self.asked.cluster.client()?.fetch(&target)?, views)
+        show(self.asked.json, &self.asked.client()?.fetch(&target)?, views)
     }
 }
 

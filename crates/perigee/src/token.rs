@@ -31,8 +31,12 @@ pub(crate) struct Token {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// The tokens there are
+    #[command(after_help = "Examples:\n  perigee token list")]
     List,
     /// Make one
+    #[command(
+        after_help = "Examples:\n  perigee token add ci --role purger --site shop --ttl 90d > ci-token"
+    )]
     Add {
         /// Its name: purges and the audit log say it
         name: String,
@@ -50,6 +54,7 @@ enum Action {
         requests_per_second: Option<u32>,
     },
     /// Revoke one, at once
+    #[command(after_help = "Examples:\n  perigee token revoke ci")]
     Revoke {
         /// Its name
         name: String,

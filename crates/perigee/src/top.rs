@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::cluster::{Cluster, cell, table};
 use crate::failure::Failure;
-use crate::stats::{bytes, share, time};
+use crate::stats::{bytes, refuse_unknown, share, time};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -43,6 +43,7 @@ impl Top {
     /// Draws until it is ended.
     pub(crate) fn run(self) -> Result<(), Failure> {
         let client = self.cluster.client()?;
+        refuse_unknown(&client, "site", self.site.as_slice())?;
         if !std::io::stdout().is_terminal() {
             return crate::print(&self.page(&client)?);
         }

@@ -377,10 +377,14 @@ impl Summary {
     }
 
     fn end(&self) -> Result<(), Failure> {
-        let resume = "with --resume FILE, the next run goes on from there";
+        let (total, resume) = (self.total, "run it again; with --resume FILE, what is done is left out");
         match (self.left(), self.failures(), &self.trouble) {
-            (left, _, _) if left > 0 => Err(Failure::new(format!("stopped; {left} are left"), resume)),
-            (_, failed, _) if failed > 0 => Err(Failure::new(format!("{failed} have failed"), resume)),
+            (left, _, _) if left > 0 => {
+                Err(Failure::new(format!("stopped while {left} of {total} fetches were left"), resume))
+            }
+            (_, failed, _) if failed > 0 => {
+                Err(Failure::new(format!("{failed} of {total} fetches have failed"), resume))
+            }
             (_, _, Some(trouble)) => Err(Failure::new(
                 format!("what is done could not be remembered: {trouble}"),
                 "check --resume FILE",

@@ -219,6 +219,52 @@ fn what_clients_and_the_origin_have_counted_is_what_control_says() {
     }
 }
 
+/// A site that is not configured any more has statistics all the same, and a node may come before its PoP.
+#[test]
+fn names_of_which_there_is_nothing_are_told() {
+    let shape = Shape { etcd: 0, controls: 1, edges: 1, relayed: 0, disks: false };
+    let mut cluster = Cluster::start(Path::new(PERIGEE), shape);
+    let origin = Origin::start();
+    cluster.apply(&origin.configuration());
+    cluster.make_stable();
+    let edge = cluster.edges()[0].address;
+    Counted::default().get(edge, "/a.css");
+    cluster.wait("control knows of the request", || {
+        number(&ask(&cluster, 0, &[])["totals"][0]["requests"]) == 1
+    });
+    let next = origin.configuration().replace("name = \"shop\"", "name = \"store\"")
+        + "[[pop]]\nname = \"one\"\nlocation = \"FRA\"\nedges = \"192.0.2.1\"\n";
+    cluster.apply(&next);
+    let said_of = |cluster: &Cluster, arguments: &[&str]| {
+        let output = cluster.try_perigee(0, arguments);
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, said) = said_of(&cluster, &["stats", "--site", "nosite"]);
+    assert!(
+        code == Some(1) && said.contains("sites (shop or store), and"),
+        "what is rolled out counts: {said}"
+    );
+    cluster.make_stable();
+    for (arguments, words) in [
+        (vec!["stats", "--site", "nosite"], "\"nosite\" is none of the configuration's sites (store), and"),
+        (vec!["stats", "why", "--pop", "mars"], "\"mars\" is none of the configuration's PoPs (one), and"),
+        (vec!["top", "--site", "nosite"], "next: name another; perigee stats --by site"),
+    ] {
+        let (code, said) = said_of(&cluster, &arguments);
+        assert!(code == Some(1) && said.contains(words), "{arguments:?}: {said}");
+    }
+    for (site, wanted) in [("shop", 1), ("store", 0), ("-", 0)] {
+        let all = ask(&cluster, 0, &["--site", site]);
+        assert_eq!(number(&all["totals"][0]["requests"]), wanted, "{site}: {all}");
+    }
+    for (pop, is_warned) in [("mars", true), ("one", false)] {
+        let (code, said) = said_of(&cluster, &["enroll", "--pop", pop]);
+        assert!(code == Some(0) && said.contains("good for 1 node"), "{pop}: {said}");
+        let warning = "\"mars\" is none of the configuration's PoPs (one)";
+        assert_eq!(said.contains(warning), is_warned, "{pop}: {said}");
+    }
+}
+
 fn items_of(cluster: &Cluster, arguments: &[&str]) -> Vec<Value> {
     ask(cluster, 0, arguments)["items"].as_array().unwrap().clone()
 }

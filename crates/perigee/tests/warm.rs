@@ -232,7 +232,10 @@ fn an_interrupt_ends_what_is_under_way_and_says_how_much_is_left() {
     assert_eq!(summary["stopped"], true);
     let (warmed, left) = (summary["warmed"].as_u64().unwrap(), summary["left"].as_u64().unwrap());
     assert!(warmed >= 9 && warmed + left == 5_000, "{said}");
-    assert!(complained.contains("are left") && complained.contains("--resume"), "{complained}");
+    assert!(
+        complained.contains("of 5000 fetches were left") && complained.contains("--resume"),
+        "{complained}"
+    );
     assert_eq!(fs::read_to_string(&done).unwrap().lines().count() as u64, warmed);
 }
 

@@ -45,6 +45,7 @@ impl Kept {
 
 /// `perigee measure list`.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  perigee measure list")]
 pub(super) struct List {
     #[command(flatten)]
     cluster: Cluster,
@@ -83,6 +84,7 @@ fn unread(answer: &Value) -> String {
 
 /// `perigee measure compare`.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  perigee measure compare home\n  perigee measure compare home --ago 1d")]
 pub(super) struct Compare {
     /// The page test
     name: String,
@@ -98,6 +100,7 @@ pub(super) struct Compare {
 
 /// `perigee measure forget`.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  perigee measure forget home")]
 pub(super) struct Forget {
     /// The page test
     name: String,

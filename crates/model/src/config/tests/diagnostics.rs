@@ -508,7 +508,7 @@ origin = "https://o.example"
 "#,
         &[
             "2:11 error: workers is 0; it may be 1 to 1024",
-            "3:10 error: not TOML: string values must be quoted, expected literal string",
+            "3:10 error: not TOML: string values must be quoted, expected literal string | what stands behind it is checked once this is right",
         ],
     );
     check(
@@ -518,7 +518,9 @@ domains = ["shop.example"]
 origin = "https://o.example"
 ttl = "30d
 "#,
-        &[r#"5:11 error: not TOML: invalid basic string, expected `"`"#],
+        &[
+            r#"5:11 error: not TOML: invalid basic string, expected `"` | what stands behind it is checked once this is right"#,
+        ],
     );
     check(
         r#"[[site]]
@@ -528,7 +530,7 @@ origin = "https://o.example"
 ttl = "1d"
 ttl = "2d"
 "#,
-        &["6:1 error: not TOML: duplicate key"],
+        &["6:1 error: not TOML: duplicate key | what stands behind it is checked once this is right"],
     );
     check(
         r#"[[site]]
@@ -548,14 +550,43 @@ path = "/"
 name: "shop"
 "#,
         &[
-            "2:5 error: not TOML: invalid unquoted key, expected letters, numbers, `-`, `_`",
-            "2:7 error: not TOML: key with no value, expected `=`",
+            "2:5 error: not TOML: invalid unquoted key, expected letters, numbers, `-`, `_` | what stands behind it is checked once this is right",
         ],
     );
     check(
         r#"[[site]
 "#,
-        &["1:8 error: not TOML: unclosed array table, expected `]`"],
+        &[
+            "1:8 error: not TOML: unclosed array table, expected `]` | what stands behind it is checked once this is right",
+        ],
+    );
+}
+
+#[test]
+fn of_the_many_errors_behind_a_missing_quote_the_first_is_shown() {
+    check(
+        r#"[edge]
+workers = 0
+[[site]]
+domains = ["shop.example, "www.shop.example"]
+origin = "https://o.example"
+[[site.rule]]
+path = "/a
+"#,
+        &[
+            "2:11 error: workers is 0; it may be 1 to 1024",
+            r#"4:28 error: not TOML: missing opening quote, expected `"` | what stands behind it is checked once this is right"#,
+        ],
+    );
+    check(
+        r#"[[site]]
+domains = ["shop.example", "www.shop.example]
+origin = "https://o.example"
+ttl = "1d"
+"#,
+        &[
+            r#"2:46 error: not TOML: invalid basic string, expected `"` | what stands behind it is checked once this is right"#,
+        ],
     );
 }
 
