@@ -216,15 +216,22 @@ pub(crate) fn window_bytes(in_flight: &InFlight) -> u64 {
     most.max(BLOCK_BYTES as u64)
 }
 
-/// What a fill of so many bytes needs leave for before anything of it comes: its first bytes as they come, and once more in
-/// blocks. What comes then is counted as it comes: see [`Worker::settled`].
+/// What a fill of so many bytes needs leave for before anything of it comes: all that it comes to hold before it can give any of it
+/// back. What comes then is counted as it comes: see [`Worker::settled`].
 pub(crate) fn fill_bytes(length: u64) -> u64 {
-    2 * length.min(SMALL_BYTES)
+    length.min(BLOCK_BYTES as u64)
+}
+
+/// A piece of a fill as it came, [`counted`], and no longer in `room`, what the fill had leave for.
+pub(crate) fn arrived(in_flight: &InFlight, room: &mut Room, piece: Bytes) -> Bytes {
+    let piece = counted(in_flight, piece);
+    room.shrink(piece.len() as u64);
+    piece
 }
 
 /// A piece of a body as it came, which counts for as long as it is held. When memory is short, a copy: the buffer that it was read
 /// into may be several times as long.
-pub(crate) fn counted(in_flight: &InFlight, piece: Bytes) -> Bytes {
+fn counted(in_flight: &InFlight, piece: Bytes) -> Bytes {
     let room = in_flight.count(piece.len() as u64);
     room.hold(if is_tight(in_flight) { Bytes::copy_from_slice(&piece) } else { piece })
 }
@@ -484,6 +491,45 @@ mod tests {
             assert!(tokio::time::timeout(10 * SETTLED_INTERVAL, both).await.is_err());
             assert_eq!(left_behind.next().await, Err(Unread::Behind));
             assert!(of_long.next().await.is_ok() && of_other.next().await.is_ok());
+        });
+    }
+
+    #[test]
+    fn many_fetches_that_begin_at_once_keep_the_bound() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let max = 8 * BLOCK_BYTES as u64;
+        let in_flight = InFlight::new(max);
+        LocalSet::new().block_on(&runtime, async {
+            let above_bound = AboveBound::new();
+            let fetches = (0..100).map(|number| {
+                let (in_flight, above_bound) = (in_flight.clone(), above_bound.clone());
+                spawn_local(async move {
+                    // Some while others have got a part.
+                    for _ in 0..number % 16 {
+                        tokio::task::yield_now().await;
+                    }
+                    let mut left = BLOCK_BYTES as u64;
+                    let mut room = in_flight.try_room(fill_bytes(left))?;
+                    let fill = fill(&in_flight);
+                    // Its visitor takes nothing for now.
+                    let reader = fill.read_from(0);
+                    while left > 0 {
+                        // Those of the others come at the same time.
+                        tokio::task::yield_now().await;
+                        let piece = arrived(&in_flight, &mut room, vec![7; SIP_BYTES as usize].into());
+                        left -= SIP_BYTES;
+                        fill.push(piece, true).await;
+                        assert!(room.bytes() > 0 || above_bound.settled(&in_flight, &fill, left).await);
+                    }
+                    fill.end(End::Complete);
+                    reader
+                })
+            });
+            let mut readers = Vec::new();
+            for fetch in fetches.collect::<Vec<_>>() {
+                readers.extend(fetch.await.unwrap());
+            }
+            assert_eq!((readers.len(), in_flight.bytes().0), (8, max));
         });
     }
 

@@ -301,7 +301,7 @@ mod tests {
     fn connections_that_nobody_takes_are_counted_and_bounded() {
         let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0)), 1).unwrap().remove(0);
         let address = listener.local_addr().unwrap();
-        let connect = || std::net::TcpStream::connect_timeout(&address.into(), Duration::from_millis(50));
+        let connect = || std::net::TcpStream::connect_timeout(&address, Duration::from_millis(50));
         let _held: Vec<_> = (0..5).map(|_| connect().unwrap()).collect();
         assert_eq!(tcp_info::waiting(&listener), 5);
         SockRef::from(&listener).listen(5).unwrap();

@@ -27,7 +27,7 @@ use store::{Room, Run};
 use crate::answer::ContentRange as Described;
 use crate::fetch::{Job, RangeWanted};
 use crate::flight::{Arriving, End, Fill, FillReader, Unread};
-use crate::in_flight::{For, SIP_BYTES, SMALL_BYTES, counted, fill_bytes, is_tight};
+use crate::in_flight::{For, SIP_BYTES, SMALL_BYTES, arrived, fill_bytes, is_tight};
 use crate::loaded::RuleAt;
 use crate::object::{Item, Object, Sliced};
 use crate::origin::{Askers, OriginResponse};
@@ -677,8 +677,7 @@ impl Gap {
             piece.truncate(left.min(piece.len() as u64) as usize);
             let bytes = piece.len() as u64;
             left -= bytes;
-            let piece = counted(&worker.shared.in_flight, piece);
-            room.shrink(2 * bytes);
+            let piece = arrived(&worker.shared.in_flight, &mut room, piece);
             // To the disk first: what the fill then gives up is on its way there.
             cutter.push(&piece);
             fill.push(piece, true).await;

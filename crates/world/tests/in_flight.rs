@@ -25,7 +25,7 @@ fn stage(in_flight: &str, file: &[u8], held: &[usize], gate: &Gate) -> Play {
     play
 }
 
-/// The origin holds `count` bodies of 1 MiB, `/0` and so on, for each of which 512 KiB are reserved until the gate is open.
+/// The origin holds `count` bodies of 1 MiB, `/0` and so on, for each of which as much is reserved until the gate is open.
 fn hold_room(origin: &Origin, count: usize, body: &[u8], gate: &Gate) {
     for number in 0..count {
         let reply = origin.get(&format!("/{number}")).header("Content-Length", &MIB.to_string());
@@ -83,13 +83,13 @@ fn check_parts(mut bytes: &[u8], body: &[u8], ranges: &[(usize, usize)]) {
 #[test]
 fn fetches_that_come_at_once_do_not_all_find_room_and_who_is_refused_is_told_when_to_come_back() {
     let (body, gate) = (content(1, 44 * MIB), Gate::new());
-    let held: Vec<_> = (0..20).map(|number| (2 * number + 1) * MIB).collect();
+    let held: Vec<_> = (0..12).map(|number| (2 * number + 1) * MIB).collect();
     let mut play = stage("8MiB", &body, &held, &gate);
     warm(&mut play, &body, &[0, 42]);
     let client = play.visitor();
     let talks: Vec<_> = held.iter().map(|at| (*at, range(&client, *at, at + 9))).collect();
-    // Each has leave for its first 256 KiB, twice, until something comes.
-    wait_until("all but sixteen to be refused", || metric(&mut play, REFUSED) == 4);
+    // Each has leave for its slice.
+    wait_until("all but eight to be refused", || metric(&mut play, REFUSED) == 4);
     assert_eq!(metric(&mut play, BYTES), 8 * MIB as u64);
     let small = content(2, 64 << 10);
     play.origin(|o| o.get("/small").header(FRESH.0, FRESH.1).body(&small));
@@ -136,7 +136,7 @@ fn fetches_from_a_silent_origin_hold_little_and_shut_nobody_out() {
     let client = play.visitor();
     let begin = |at: &usize| (*at, range(&client, *at, at + 8 * MIB - 1));
     let mut talks: Vec<_> = held.iter().map(begin).collect();
-    wait_until("four fetches to be under way", || metric(&mut play, BYTES) == 2 * MIB as u64);
+    wait_until("four fetches to be under way", || metric(&mut play, BYTES) == 4 * MIB as u64);
     let within = 42 * MIB + 5;
     play.client(|c| range(c, within, within + 400_000).expect(206).body(&body[within..=within + 400_000]));
     assert_eq!(metric(&mut play, REFUSED), 0);
@@ -156,13 +156,13 @@ fn a_large_body_that_is_new_is_refused_at_the_bound_and_one_that_turns_out_to_be
     let mut play = stage("8MiB", &body, &[], &gate);
     let (small, short, long) = (content(2, 256 << 10), content(3, 200 << 10), content(4, 2 * MIB));
     play.origin(|o| {
-        hold_room(o, 16, &body, &gate);
+        hold_room(o, 8, &body, &gate);
         o.get("/small").header(FRESH.0, FRESH.1).body(&small);
         o.get("/short").header(FRESH.0, FRESH.1).part(&short);
         o.get("/long").header(FRESH.0, FRESH.1).part(&long);
     });
     let client = play.visitor();
-    let mut talks: Vec<_> = (0..16).map(|number| client.get(&format!("/{number}")).begin()).collect();
+    let mut talks: Vec<_> = (0..8).map(|number| client.get(&format!("/{number}")).begin()).collect();
     let mut heads: Vec<_> = talks.iter_mut().map(|talk| talk.expect_head(200)).collect();
     play.client(|c| c.get("/file").expect(503).header("Retry-After", "5").why("limit"));
     play.client(|c| c.get("/small").expect(200).body(&small));
@@ -171,7 +171,7 @@ fn a_large_body_that_is_new_is_refused_at_the_bound_and_one_that_turns_out_to_be
     heads.extend(talks.last_mut().map(|talk| talk.expect_head(200)));
     gate.open();
     for ((talk, head), body) in
-        talks.iter_mut().zip(&heads).zip([&body[..MIB]; 16].into_iter().chain([&long[..]]))
+        talks.iter_mut().zip(&heads).zip([&body[..MIB]; 8].into_iter().chain([&long[..]]))
     {
         talk.finish(head).body(body);
     }
@@ -184,7 +184,7 @@ fn a_large_body_that_is_new_is_refused_at_the_bound_and_one_that_turns_out_to_be
 #[test]
 fn who_is_under_way_and_finds_no_room_waits_and_is_broken_off_in_the_end() {
     let (body, gate) = (content(1, 44 * MIB), Gate::new());
-    let held: Vec<_> = (0..16).map(|number| (10 + 2 * number) * MIB).collect();
+    let held: Vec<_> = (0..8).map(|number| (10 + 2 * number) * MIB).collect();
     let mut play = stage("8MiB", &body, &held, &gate);
     warm(&mut play, &body, &[0]);
     let client = play.visitor();
@@ -226,12 +226,12 @@ fn an_answer_that_follows_a_fetch_and_is_broken_off_at_the_bound_is_counted_as_t
         let reply =
             o.get("/direct").header(FRESH.0, FRESH.1).header("Content-Length", &body.len().to_string());
         reply.part(&body[..400 << 10]).hold(&begun).part(&body[400 << 10..]);
-        hold_room(o, 15, &body, &gate);
+        hold_room(o, 7, &body, &gate);
     });
     let client = play.visitor();
     let mut direct = client.get("/direct").begin();
     let head = direct.expect_head(200);
-    let mut talks: Vec<_> = (0..15).map(|number| client.get(&format!("/{number}")).begin()).collect();
+    let mut talks: Vec<_> = (0..7).map(|number| client.get(&format!("/{number}")).begin()).collect();
     talks.iter_mut().for_each(|talk| drop(talk.expect_head(200)));
     begun.open();
     wait_until("more to be in flight than may be", || metric(&mut play, BYTES) > 8 * MIB as u64);
@@ -282,10 +282,10 @@ fn the_last_reader_of_what_only_passes_stays_with_it_while_memory_is_short() {
     play.origin(|o| {
         // It knows no ranges, and is asked once.
         o.get("/long").header(FRESH.0, FRESH.1).header("ETag", "\"2\"").body(&body);
-        hold_room(o, 8, &body, &gate);
+        hold_room(o, 4, &body, &gate);
     });
     let client = play.visitor();
-    let mut talks: Vec<_> = (0..8).map(|number| client.get(&format!("/{number}")).begin()).collect();
+    let mut talks: Vec<_> = (0..4).map(|number| client.get(&format!("/{number}")).begin()).collect();
     talks.iter_mut().for_each(|talk| drop(talk.expect_head(200)));
     assert!(metric(&mut play, BYTES) >= 4 * MIB as u64);
     let mut slow = client.get("/long").begin();

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use super::{Job, Outcome, RangeWanted, Report, Shape};
 use crate::answer::{ContentRange as Described, OriginNote};
 use crate::flight::{Arriving, End, FAILURE_HOLD_MS, Fill, Landing, Pilot};
-use crate::in_flight::{For, SMALL_BYTES, UNREAD_BYTES_MAX, counted, fill_bytes};
+use crate::in_flight::{For, SMALL_BYTES, UNREAD_BYTES_MAX, arrived, fill_bytes};
 use crate::lookup::{self, Place, Purged};
 use crate::object::{Object, Parts, Sliced, Stored, WholeBody};
 use crate::origin::{FetchError, OriginResponse};
@@ -154,8 +154,7 @@ impl Job {
             }
             let may_wait = room.bytes() == 0 && fill.progress().bytes > SMALL_BYTES;
             let bytes = piece.len() as u64;
-            let piece = counted(&self.worker.shared.in_flight, piece);
-            room.shrink(2 * bytes);
+            let piece = arrived(&self.worker.shared.in_flight, &mut room, piece);
             // With the piece in hand: whether there is one more is not known before, and the end must not wait.
             if may_wait && !self.worker.settled(fill, left).await {
                 if !keeps {
