@@ -378,10 +378,15 @@ async def offer_here(port, rate, seconds):
     since, until = begun + seconds / 5, loop.time()
     await asyncio.gather(*asked)
     good = [took for at, took, _ in times if since <= at <= until]
-    waits = sorted(took for _, took, _ in times) or [float("nan")]
-    admitted = sorted(took for _, _, took in times) or [float("nan")]
+    waits = sorted(took for _, took, _ in times)
+    admitted = sorted(took for _, _, took in times)
     print(json.dumps({"offered": rate, "good": len(good) / (until - since), "failed": failed, "late_ms": late * 1e3,
-                      "p50_ms": waits[len(waits) // 2] * 1e3, "p99_ms": waits[len(waits) * 99 // 100] * 1e3, "admitted_p99_ms": admitted[len(admitted) * 99 // 100] * 1e3}))
+                      "p50_ms": part_ms(waits, 50), "p99_ms": part_ms(waits, 99), "admitted_p99_ms": part_ms(admitted, 99)}))
+
+
+def part_ms(seconds, percent):
+    """What so many percent are below, of a sorted list."""
+    return seconds[len(seconds) * percent // 100] * 1e3 if seconds else float("nan")
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@
 //! leaves stops nothing, and a task that dies (drops its end) wakes all who wait.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -68,6 +68,8 @@ pub(crate) struct Flight {
     pub(crate) askers: Askers,
     /// What it knows of besides, because another edge has asked for it: a position of the journal.
     pub(crate) raised: u64,
+    /// The key under which it is on the board besides, since it is known what variant it brings.
+    variant_key: OnceLock<u128>,
     landing: watch::Sender<Landing>,
     /// Monotonic milliseconds until which a failure, of this fetch or of the one before, speaks for the key.
     failed_until_ms: AtomicU64,
@@ -83,6 +85,7 @@ impl Flight {
             epoch: start.epoch,
             askers: Askers::new(start.class),
             raised: start.raised,
+            variant_key: OnceLock::new(),
             landing: watch::Sender::new(Landing::Pending),
             failed_until_ms: AtomicU64::new(0),
             failed_why: AtomicU8::new(Why::Internal as u8),
@@ -202,15 +205,28 @@ impl Flights {
         Boarding::Lead(flight)
     }
 
+    /// Puts the flight that is on the board under `key` there under `variant_key` too, where those look who come once it is known
+    /// that the answer varies. One that is there already stays.
+    pub(crate) fn board_variant(&self, key: u128, variant_key: u128, flight: &Arc<Flight>) {
+        let is_boarded = self.shard(key).lock().get(&key).is_some_and(|current| Arc::ptr_eq(current, flight));
+        let mut shard = self.shard(variant_key).lock();
+        let is_taken = shard.get(&variant_key).is_some_and(|current| current.is_alive());
+        if is_boarded && !is_taken && flight.variant_key.set(variant_key).is_ok() {
+            shard.insert(variant_key, flight.clone());
+        }
+    }
+
     /// Takes a finished flight off the board; a failed one stays until `failed_until_ms` has passed and is taken off
     /// by the next request or by [`Flights::sweep`].
     pub(crate) fn finish(&self, key: u128, flight: &Arc<Flight>, failed_until_ms: Option<u64>) {
         if let (Some(until), Landing::Failed { why, .. }) = (failed_until_ms, flight.landing()) {
             return flight.fail_until(why, until);
         }
-        let mut shard = self.shard(key).lock();
-        if shard.get(&key).is_some_and(|current| Arc::ptr_eq(current, flight)) {
-            shard.remove(&key);
+        for key in [Some(key), flight.variant_key.get().copied()].into_iter().flatten() {
+            let mut shard = self.shard(key).lock();
+            if shard.get(&key).is_some_and(|current| Arc::ptr_eq(current, flight)) {
+                shard.remove(&key);
+            }
         }
     }
 
@@ -223,7 +239,8 @@ impl Flights {
 
     /// How many fetches are in flight.
     pub(crate) fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().len()).sum()
+        let is_own = |(key, flight): &(&u128, &Arc<Flight>)| flight.variant_key.get() != Some(*key);
+        self.shards.iter().map(|shard| shard.lock().iter().filter(is_own).count()).sum()
     }
 }
 

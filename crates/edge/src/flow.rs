@@ -570,8 +570,7 @@ impl Flow {
         let fetched = self.worker.origins.fetch(&self.at.rule().origin, request, move |status, fields| {
             interim.push(status, fields);
         });
-        // Boxed, as wherever an origin is asked: what waits for another's fetch, or sends, needn't have the room for it.
-        let mut fetched = Box::pin(fetched).await;
+        let mut fetched = fetched.await;
         Asking::ended(asking, &mut fetched);
         match fetched {
             Ok(mut response) => {

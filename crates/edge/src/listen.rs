@@ -18,10 +18,10 @@ use crate::worker::Worker;
 /// Connections that the kernel holds until a worker takes them; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
-/// How long connections wait at a worker that cannot keep up, about: see [`Queue`].
+/// How long visitors' connections wait at a worker that cannot keep up, about: see [`Queue`].
 const WAIT: Duration = Duration::from_millis(500);
 
-/// How often a worker that takes connections looks how many wait, at most.
+/// How often a worker that takes connections looks how long they have waited, at most.
 const LOOK: Duration = Duration::from_millis(250);
 
 /// What the kernel may hold all the same.
@@ -140,11 +140,20 @@ fn dropped_of(line: &str, ports: &[u16]) -> Option<u64> {
 /// Takes connections until the edge stops.
 pub(crate) async fn accept(worker: Rc<Worker>, listener: tokio::net::TcpListener, secure: Secure) {
     let hold_waiting = |bound| _ = SockRef::from(&listener).listen(bound);
-    // The process before this one may have left another bound.
-    hold_waiting(BACKLOG);
     let mut queue = Queue::new(Instant::now());
     while !worker.is_draining() {
-        let (stream, peer) = match listener.accept().await {
+        let accepted = match queue.is_bounded {
+            false => listener.accept().await,
+            true => match tokio::time::timeout(LOOK, listener.accept()).await {
+                Ok(accepted) => accepted,
+                Err(_nobody_waits) => {
+                    queue.is_bounded = false;
+                    hold_waiting(BACKLOG);
+                    continue;
+                }
+            },
+        };
+        let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 // EMFILE and ENFILE stay until something closes; the others are one visitor's trouble.
@@ -158,9 +167,13 @@ pub(crate) async fn accept(worker: Rc<Worker>, listener: tokio::net::TcpListener
                 continue;
             }
         };
-        if let Some(bound) = queue.take(Instant::now(), || tcp_info::waiting(&listener)) {
+        // Another edge waits for a second at most, in which its system would not ask again.
+        if secure != Secure::Tier
+            && let Some(bound) =
+                queue.take(Instant::now(), || (tcp_info::waiting(&listener), tcp_info::waited(&stream)))
+        {
             hold_waiting(bound);
-            if bound != BACKLOG {
+            if queue.is_bounded {
                 worker.count_limit(Limit::ConnectionsWaiting);
             }
         }
@@ -178,38 +191,30 @@ pub(crate) async fn accept(worker: Rc<Worker>, listener: tokio::net::TcpListener
 /// TCP's own rules (RFC 6298 §2.1). Without, those who wait become so many, where a connection costs much, that they have
 /// given up when they are answered: all work is in vain then.
 struct Queue {
-    bound: i32,
-    /// Since when `taken` are counted.
-    since: Instant,
-    taken: u32,
-    /// Whether the last look found too many.
-    was_behind: bool,
+    looked: Instant,
+    /// Whether fewer than [`BACKLOG`] may wait.
+    is_bounded: bool,
 }
 
 impl Queue {
     fn new(now: Instant) -> Self {
-        Queue { bound: BACKLOG, since: now, taken: 0, was_behind: false }
+        Queue { looked: now, is_bounded: false }
     }
 
-    /// Counts a connection that was taken. Returns how many may wait from now on, at each look at which that is not or was not
-    /// [`BACKLOG`]; `waiting` says how many do.
-    fn take(&mut self, now: Instant, waiting: impl FnOnce() -> u32) -> Option<i32> {
-        self.taken += 1;
-        let elapsed = now.saturating_duration_since(self.since);
-        if elapsed < LOOK {
+    /// A connection was taken. Returns how many may wait from now on, at each look; `look` says how many do, and how long this one
+    /// did. Others may take from the same socket, and set what they find.
+    fn take(&mut self, now: Instant, look: impl FnOnce() -> (u32, Duration)) -> Option<i32> {
+        if now.saturating_duration_since(self.looked) < LOOK {
             return None;
         }
-        let per_wait = f64::from(self.taken) * WAIT.div_duration_f64(elapsed);
-        // Who has taken none for long had none to take.
-        let is_behind = elapsed < 2 * LOOK && f64::from(waiting()) > per_wait / 2.0;
-        // One look may have met a crowd that came at once.
-        let bound = match is_behind && self.was_behind {
-            true => (per_wait as i32).clamp(BACKLOG_MIN, BACKLOG),
+        self.looked = now;
+        let (waiting, waited) = look();
+        self.is_bounded = waited > WAIT / 2;
+        Some(match self.is_bounded {
+            // They came while this one waited. Once no more come in than leave, that is how many are taken.
+            true => ((f64::from(waiting) * WAIT.div_duration_f64(waited)) as i32).clamp(BACKLOG_MIN, BACKLOG),
             false => BACKLOG,
-        };
-        (self.since, self.taken, self.was_behind) = (now, 0, is_behind);
-        let before = std::mem::replace(&mut self.bound, bound);
-        (bound != BACKLOG || before != BACKLOG).then_some(bound)
+        })
     }
 }
 
@@ -262,39 +267,34 @@ mod tests {
         }
     }
 
-    /// A queue at which `per_second` are taken and `waiting` wait, for three looks; the bounds that it set.
-    fn bounds(queue: &mut Queue, now: &mut Instant, per_second: u32, waiting: u32) -> Vec<i32> {
-        let taken = 3 * per_second * LOOK.as_millis() as u32 / 1000 + 3;
-        let each = Duration::from_secs(1) / per_second;
-        let take = |_| {
-            *now += each;
-            queue.take(*now, || waiting)
-        };
-        (0..taken).filter_map(take).collect()
-    }
-
     #[test]
     fn a_worker_that_cannot_keep_up_lets_no_more_wait_than_it_takes_in_half_a_second() {
         let mut now = Instant::now();
         let mut queue = Queue::new(now);
-        assert!(bounds(&mut queue, &mut now, 20_000, 500).is_empty(), "they wait for 25 ms");
-        let bounded = bounds(&mut queue, &mut now, 1_000, 3_000);
-        assert!(matches!(bounded[..], [480..520, 480..520]), "{bounded:?}");
-        assert_eq!(bounds(&mut queue, &mut now, 1_000, 100), [BACKLOG], "it has caught up");
-        assert_eq!(bounds(&mut queue, &mut now, 40, 4_000), [BACKLOG_MIN, BACKLOG_MIN]);
+        let mut bound = |waiting, waited_ms| {
+            now += LOOK;
+            let bound = queue.take(now, || (waiting, Duration::from_millis(waited_ms)));
+            assert_eq!(queue.take(now + LOOK / 2, || unreachable!("it has looked")), None);
+            (bound.unwrap(), queue.is_bounded)
+        };
+        assert_eq!(bound(1_000, 200), (BACKLOG, false), "a crowd that came at once");
+        assert_eq!(bound(3_000, 3_000), (500, true));
+        assert_eq!(bound(500, 500), (500, true));
+        assert_eq!(bound(130, 260), (250, true), "it has become slower");
+        assert_eq!(bound(40, 4_000), (BACKLOG_MIN, true));
+        assert_eq!(bound(20, 100), (BACKLOG, false), "it has caught up");
     }
 
     #[test]
-    fn a_crowd_that_comes_at_once_is_let_wait() {
-        let mut now = Instant::now();
-        let mut queue = Queue::new(now);
-        now += Duration::from_secs(60);
-        assert_eq!(queue.take(now, || 4_000), None, "none came for a minute");
-        let each = LOOK / 1000;
-        for waiting in (0..3_000).rev().step_by(2) {
-            now += each;
-            assert_eq!(queue.take(now, || waiting), None, "{waiting} wait");
-        }
+    fn the_kernel_says_how_long_a_connection_has_waited() {
+        let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0)), 1).unwrap().remove(0);
+        let began = Instant::now();
+        let _visitor = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        std::thread::sleep(Duration::from_millis(100));
+        let (taken, _) = listener.accept().unwrap();
+        let waited = tcp_info::waited(&taken);
+        // The kernel counts in ticks of up to 10 ms.
+        assert!(waited >= Duration::from_millis(80) && waited <= began.elapsed(), "{waited:?}");
     }
 
     #[test]

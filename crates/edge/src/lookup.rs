@@ -306,7 +306,7 @@ pub(crate) struct Place {
 }
 
 /// Decides where a response to `request` is stored and writes the variant index, if it varies. `text` is the key
-/// text. The caller has refused `Vary: *` before.
+/// text. The caller has refused `Vary: *` before. `announce` gets the key of a variant before the index leads anybody to it.
 pub(crate) fn place(
     shared: &Shared,
     at: &RuleAt,
@@ -314,10 +314,11 @@ pub(crate) fn place(
     response: &Fields,
     text: &mut Vec<u8>,
     is_kept: bool,
+    announce: impl FnOnce(u128),
 ) -> Place {
     let primary = hash(&shared.seed, text).0;
     let Vary::Spec(spec) = VarySpec::of(response) else { return Place { key: primary, language_key: None } };
-    let generation = index(shared, primary, &spec, request, is_kept);
+    let (generation, new_index) = index(shared, primary, &spec);
     let rules = &at.rule().policy.vary_normalise;
     let key = variant_key(shared, text, generation, |text| spec.write_variant(text, &request.fields, rules));
     let language = response.get("content-language").and_then(single_language);
@@ -326,28 +327,31 @@ pub(crate) fn place(
             spec.write_language_variant(text, &request.fields, rules, language)
         })
     });
+    announce(key);
+    if let Some(variants) = new_index {
+        // What is only passed on is found while it passes, and not after a restart.
+        if is_kept {
+            shared.put_variants(primary, &variants, &url_of(request));
+        }
+        let _counted = shared.store.insert(primary, Arc::new(Item::Variants(variants)));
+    }
     Place { key, language_key }
 }
 
-/// Puts `spec` first into the index under `primary`; the index's generation.
-fn index(shared: &Shared, primary: u128, spec: &VarySpec, request: &Request, is_kept: bool) -> u64 {
-    let store = &shared.store;
+/// The generation of the index under `primary`, and the index with `spec` put first, where it is not.
+fn index(shared: &Shared, primary: u128, spec: &VarySpec) -> (u64, Option<Variants>) {
     // Memory may have lost it since the request looked. Waiting for the disk here is rare, and costs less than all variants.
     let on_disk = || shared.disks.find(primary).and_then(|spot| tiering::peek(shared, primary, &spot));
-    let entry = store.lookup(primary).or_else(on_disk);
+    let entry = shared.store.lookup(primary).or_else(on_disk);
     let (generation, mut specs) = match entry.as_deref() {
-        Some(Item::Variants(variants)) if variants.specs.first() == Some(spec) => return variants.generation,
+        Some(Item::Variants(variants)) if variants.specs.first() == Some(spec) => {
+            return (variants.generation, None);
+        }
         Some(Item::Variants(variants)) => (variants.generation, variants.specs.clone()),
         _ => (shared.next_generation.fetch_add(1, Ordering::Relaxed), Vec::new()),
     };
     specs.retain(|known| known != spec);
     specs.insert(0, spec.clone());
     specs.truncate(SPECS_MAX);
-    let variants = Variants { generation, specs };
-    // What is only passed on is found while it passes, and not after a restart.
-    if is_kept {
-        shared.put_variants(primary, &variants, &url_of(request));
-    }
-    let _counted = store.insert(primary, Arc::new(Item::Variants(variants)));
-    generation
+    (generation, Some(Variants { generation, specs }))
 }

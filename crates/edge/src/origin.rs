@@ -29,6 +29,7 @@ mod tests;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -177,7 +178,18 @@ impl Origins {
     ///
     /// Bounded by the origins' time-outs; dropping the future ends the exchange. Errors: see [`FetchErrorKind`]; with
     /// all breakers open it fails at once, without waiting for anything.
-    pub(crate) async fn fetch(
+    ///
+    /// In a box, as it takes 4 KB: who follows another's fetch, or sends, would have the room for it too.
+    pub(crate) fn fetch(
+        &self,
+        group: &OriginGroup,
+        request: OriginRequest,
+        on_informational: impl Fn(u16, Fields),
+    ) -> Pin<Box<impl Future<Output = Result<OriginResponse, FetchError>>>> {
+        Box::pin(self.ask(group, request, on_informational))
+    }
+
+    async fn ask(
         &self,
         group: &OriginGroup,
         mut request: OriginRequest,

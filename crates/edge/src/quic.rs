@@ -19,7 +19,6 @@ use std::cell::Cell;
 use std::io;
 use std::net::UdpSocket;
 use std::os::fd::OwnedFd;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -310,10 +309,10 @@ async fn hold(
 }
 
 /// What a handshake comes to; `None` when it takes too long.
-async fn shake_hands<T>(worker: &Worker, handshake: impl Future<Output = T>) -> Option<T> {
+async fn shake_hands<T>(worker: &Worker, handshake: impl Future<Output = T> + Unpin) -> Option<T> {
     let watch = worker.watch();
     watch.set(worker.tick_after(worker.limits().handshake_timeout));
-    let shaken = watch.within(pin!(handshake)).await;
+    let shaken = watch.within(handshake).await;
     if shaken.is_none() {
         worker.count_limit(Limit::HandshakeTime);
     }

@@ -4,6 +4,7 @@
 
 use std::mem::{offset_of, size_of};
 use std::os::fd::AsRawFd;
+use std::time::Duration;
 
 /// The least round trip of a connection so far, in µs; 0 when the kernel doesn't say.
 pub(crate) fn least_round_trip_us(connection: &impl AsRawFd) -> u32 {
@@ -17,6 +18,14 @@ pub(crate) fn waiting(listener: &impl AsRawFd) -> u32 {
     // Where it counts packets of a connection it counts connections of a listening socket (tcp_get_info of Linux).
     let known = offset_of!(libc::tcp_info, tcpi_unacked) + size_of::<u32>();
     read(listener, known).map_or(0, |info| info.tcpi_unacked)
+}
+
+/// How long a connection that was just taken has waited for that, since it was there; 0 when the kernel doesn't say.
+pub(crate) fn waited(connection: &impl AsRawFd) -> Duration {
+    // Nothing was sent on it yet: the kernel counts from when it was made (tcp_create_openreq_child of Linux).
+    let known = offset_of!(libc::tcp_info, tcpi_last_data_sent) + size_of::<u32>();
+    let waited_ms = read(connection, known).map_or(0, |info| info.tcpi_last_data_sent);
+    Duration::from_millis(waited_ms.into())
 }
 
 /// What the kernel tells, if that is its first `known` bytes at least.

@@ -354,8 +354,7 @@ pub(crate) async fn fetch(
     }
     let mut request = job.origin_request();
     let asking = Asking::begin(&job.worker, &job.request, tracing::FETCH, job.why, &mut request.fields);
-    let mut fetched =
-        Box::pin(job.worker.origins.fetch(&job.at.rule().origin, request, on_informational)).await;
+    let mut fetched = job.worker.origins.fetch(&job.at.rule().origin, request, on_informational).await;
     Asking::ended(asking, &mut fetched);
     fetched
 }
@@ -371,7 +370,7 @@ async fn ask(job: &Job, next: &Next<'_>) -> Result<Ended, FetchError> {
         let mut request = hop_request(job, next, demand, is_kept);
         let asking = Asking::begin(worker, &job.request, next.hop.as_str(), job.why, &mut request.fields);
         let asking = asking.map(|asking| asking.of_node(next.node));
-        let mut fetched = Box::pin(worker.origins.fetch(next.group, request, |_, _| {})).await;
+        let mut fetched = worker.origins.fetch(next.group, request, |_, _| {}).await;
         Asking::ended(asking, &mut fetched);
         let response = match fetched {
             Ok(response) => response,

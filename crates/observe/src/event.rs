@@ -229,7 +229,7 @@ labels! {
     Limit {
         /// Open connections of the whole edge.
         Connections = "connections",
-        /// Connections that wait to be taken, where a worker cannot keep up; a quarter of a second each.
+        /// Connections that wait to be taken, where a worker cannot keep up; at most four times a second.
         ConnectionsWaiting = "connections-waiting",
         /// Open connections of one client.
         ConnectionsPerClient = "connections-per-client",

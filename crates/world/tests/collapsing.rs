@@ -196,6 +196,31 @@ fn a_follower_for_whom_the_answer_turns_out_to_vary_gets_its_own() {
 }
 
 #[test]
+fn who_comes_while_a_varying_answer_streams_in_follows_it() {
+    let gate = Gate::new();
+    let mut play = play();
+    play.origin(|o| {
+        let reply = o.get("/a").expecting("Accept-Language", "de").header(FRESH.0, FRESH.1);
+        reply.header("Vary", "Accept-Language").part("deut").hold(&gate).part("sch");
+        let reply = o.get("/a").expecting("Accept-Language", "fr").header(FRESH.0, FRESH.1);
+        reply.header("Vary", "Accept-Language").body("français");
+    });
+    let client = play.visitor();
+    let mut first = client.get("/a").header("Accept-Language", "de").begin();
+    let first_head = first.expect_head(200);
+    first.expect_part(&first_head, "deut");
+    // By now it is known that the answer varies, and nothing is stored.
+    let mut second = client.get("/a").header("Accept-Language", "de").begin();
+    let second_head = second.expect_head(200);
+    second.expect_part(&second_head, "deut");
+    client.get("/a").header("Accept-Language", "fr").expect(200).body("français").why("variant");
+    gate.open();
+    first.finish(&first_head).body("sch").why("absent");
+    second.finish(&second_head).body("sch").why("collapsed");
+    play.origin_saw(2);
+}
+
+#[test]
 fn when_the_one_fetch_fails_every_waiter_hears_of_it() {
     let gate = Gate::new();
     let mut play = play();

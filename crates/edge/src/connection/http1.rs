@@ -353,6 +353,7 @@ impl Connection<'_> {
         }
     }
 
+    /// Not async, as it would hold the answer once more.
     fn respond(
         &mut self,
         request: &Request,

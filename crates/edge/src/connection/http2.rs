@@ -89,6 +89,7 @@ pub(super) async fn serve(worker: Rc<Worker>, io: Io, visitor: Visitor) {
     let streams =
         Streams { worker: worker.clone(), visitor, running: Rc::default(), served: 0, turn: worker.turn() };
     let end = streams.run(&mut connection, &stream, &conduct, &watch, &limits).await;
+    drop(connection);
     // The last frames may still be with us.
     watch.set(worker.tick_after(GOODBYE));
     let _ = watch.within(poll_fn(|context| stream.poll_shutdown(context))).await;
@@ -273,7 +274,7 @@ impl Streams {
         End::Refused
     }
 
-    /// Has a task answer a request, unless that needs no waiting.
+    /// Has a task answer a request, unless that needs no waiting. Not async: an idle connection would keep the room for it.
     fn begin(
         &self,
         request: http::Request<RecvStream>,
@@ -314,7 +315,7 @@ impl Streams {
             Begun::Answer(answer) => self.answer(request, answer, answering, watch),
             Begun::Waiting(flow) => {
                 let exchange = Exchange::new(worker.clone(), request);
-                let running = self.running(watch);
+                let running = self.count(watch);
                 tokio::task::spawn_local(async move {
                     let _running = running;
                     let _ = exchange.run(flow, Content(content), framing, &mut answering).await;
@@ -332,12 +333,12 @@ impl Streams {
         mut answering: Answering,
         watch: &Rc<Watch>,
     ) -> Option<Ready> {
-        let needs_waiting = whole_body(&request, &answer).is_none();
+        let is_whole = whole_body(&request, &answer).is_some();
         let exchange = Exchange::new(self.worker.clone(), request);
-        if !needs_waiting {
+        if is_whole {
             return Some(Ready { exchange, answer, answering });
         }
-        let running = self.running(watch);
+        let running = self.count(watch);
         tokio::task::spawn_local(async move {
             let _running = running;
             let _ = exchange.send(answer, &mut answering).await;
@@ -345,8 +346,9 @@ impl Streams {
         None
     }
 
-    /// Counts a task of a stream, while it lives.
-    fn running(&self, watch: &Rc<Watch>) -> Running {
+    /// Counts a task of a stream, while it lives. What spawns it has no function of its own: a future that is given to one by value
+    /// takes its room twice.
+    fn count(&self, watch: &Rc<Watch>) -> Running {
         self.running.set(self.running.get() + 1);
         Running(self.running.clone(), watch.clone())
     }

@@ -22,6 +22,7 @@ use crate::lookup::{self, Place, Purged};
 use crate::object::{Object, Parts, Sliced, Stored, WholeBody};
 use crate::origin::{FetchError, OriginResponse};
 use crate::request::Method;
+use crate::serve;
 use crate::slices::{self, Alone};
 use crate::tiering::{self, Cutter};
 use crate::tiers;
@@ -58,7 +59,11 @@ impl Job {
     /// Opens a fill under the key where it will be stored, and lets everybody in.
     pub(crate) fn start_fill(&self, pilot: &Pilot, facts: Facts, head: Fields, shape: &Shape) -> Arc<Fill> {
         let shared = &self.worker.shared;
-        let key = self.place(&head).key;
+        let place = self.place(&head, |key| {
+            let key = serve::flight_key(&self.worker, &mut self.text.clone(), key, self.range.as_ref());
+            shared.flights.board_variant(self.key, key, pilot.flight());
+        });
+        let key = place.key;
         let sliced = shape.complete_len().filter(|_| self.goes_in_slices(shape)).map(|len| {
             let id = tiering::slices_id(shared, &self.at, key, &head, Some(len), self.position);
             Sliced { id, key, len }
@@ -113,9 +118,12 @@ impl Job {
     ) {
         let mut kept = KeptBytes { worker: &self.worker, bytes: 0 };
         let mut keeps = !self.is_only_passing(fill);
+        // Who would follow a POST could be ahead of its own visitor, who cannot ask for the rest.
+        let may_be_followed = self.request.method != Method::Post;
         let _followed = fill
             .sliced
             .as_ref()
+            .filter(|_| may_be_followed)
             .map(|(shared, sliced)| slices::register(shared, sliced.id, shape.start(), fill));
         // A head to which the rest can be fetched need not wait for it.
         let head_is_stored = !keeps && tiering::has_strong_validator(&fill.head);
@@ -349,7 +357,7 @@ impl Job {
             // What has come since must not be overwritten by what is older than an invalidation.
             return;
         }
-        let place = self.place(head);
+        let place = self.place(head, |_| {});
         let keys = [Some(place.key), place.language_key];
         keys.into_iter().flatten().for_each(|key| self.worker.insert(key, stored.entry()));
         let url = || tiering::url_of(&self.request);
@@ -371,9 +379,9 @@ impl Job {
         }
     }
 
-    fn place(&self, response: &Fields) -> Place {
-        let mut text = self.text.clone();
-        lookup::place(&self.worker.shared, &self.at, &self.request, response, &mut text, self.is_kept)
+    fn place(&self, response: &Fields, announce: impl FnOnce(u128)) -> Place {
+        let (shared, mut text) = (&self.worker.shared, self.text.clone());
+        lookup::place(shared, &self.at, &self.request, response, &mut text, self.is_kept, announce)
     }
 
     /// What an answer to HEAD says about a stored answer to GET (RFC 9111 §4.3.5).
