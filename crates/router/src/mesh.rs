@@ -133,16 +133,25 @@ impl Mesh {
         }
     }
 
-    /// Goes on with a world in which PoPs may be others: nothing is known of these.
+    /// Goes on with a world in which PoPs may be others, or have other numbers: of links to another PoP nothing is known.
     pub(crate) fn move_to(&mut self, world: &Arc<World>) {
-        let is_same = |(one, other): (&Pop, &Pop)| {
-            (&one.name, one.location, &one.edges) == (&other.name, other.location, &other.edges)
+        let old = std::mem::replace(self, Mesh::new(world));
+        let number = |before: &Pop| {
+            let is_it = |pop: &u16| {
+                let now = &world.pops[usize::from(*pop)];
+                (now.location, &now.edges) == (before.location, &before.edges)
+            };
+            world.pop_named(&before.name).filter(is_it)
         };
-        let (old, new) = (&self.world.pops, &world.pops);
-        match old.len() == new.len() && old.iter().zip(new).all(is_same) {
-            true => self.world = Arc::clone(world),
-            false => *self = Mesh::new(world),
-        }
+        let numbers: Vec<Option<u16>> = old.world.pops.iter().map(number).collect();
+        let pair = |pops: [u16; 2]| {
+            let [one, other] = pops.map(|pop| numbers[usize::from(pop)]);
+            let (one, other) = one.zip(other)?;
+            Some([one.min(other), one.max(other)])
+        };
+        self.pairs =
+            old.pairs.into_iter().filter_map(|(pops, windows)| Some((pair(pops)?, windows))).collect();
+        self.told = old.told.into_iter().filter_map(pair).collect();
     }
 
     /// Takes what a node of this PoP has seen of an edge.
@@ -162,7 +171,7 @@ impl Mesh {
     pub(crate) fn look(&mut self, now_ms: u64) -> (Links, Vec<String>) {
         let number = now_ms / WINDOW_MS;
         self.pairs.retain(|_, windows| windows.at(number).is_some());
-        // From a loopback address to another one nothing travels: on one machine there is no distance to judge.
+        // To a loopback address nothing travels: there is no distance to judge.
         let place = |pop: u16| {
             let pop = &self.world.pops[usize::from(pop)];
             pop.location.filter(|_| !pop.edges.iter().any(|edge| edge.to_canonical().is_loopback()))
@@ -217,8 +226,8 @@ impl Links {
         let km = link.km.unwrap_or_default();
         format!(
             "PoPs {} and {} cannot both be where their locations say (lines {} and {}): these are {:.0} km apart, for which light in glass takes {:.1} ms \
-             there and back, and probes took {:.1} ms; look at both locations, at the pop in the own files of their nodes, and whether something \
-             nearer answers for their edges (anycast, a proxy)",
+             there and back, and probes took {:.1} ms; look at both locations, at the PoPs that their nodes are enrolled in (perigee nodes) and that \
+             their own files say, and whether something nearer answers for their edges (anycast, a proxy)",
             one.name,
             other.name,
             one.line,
@@ -345,7 +354,30 @@ mod tests {
     }
 
     #[test]
-    fn on_one_machine_nothing_is_faster_than_light() {
+    fn links_stay_when_other_pops_change_and_all_have_other_numbers() {
+        for change in [
+            (|pops| pops[2].edges.push("192.0.2.9".parse().unwrap())) as fn(&mut Vec<Pop>),
+            |pops| pops[2].location = model::routing::place("NRT"),
+            |pops| _ = pops.remove(2),
+        ] {
+            let mut mesh = mesh(&["FRA", "JFK", "AMS"]);
+            take_twice(&mut mesh, 0, &vote("192.0.2.1", 0.1), MOMENT_MS);
+            take_twice(&mut mesh, 0, &vote("192.0.2.2", 0.1), MOMENT_MS);
+            assert_eq!(mesh.look(MOMENT_MS).1.len(), 2);
+            let mut pops = mesh.world.pops.clone();
+            change(&mut pops);
+            pops.reverse();
+            let jfk = pops.len() as u16 - 2;
+            mesh.move_to(&Arc::new(World::new(pops, Arc::new(Location::empty()))));
+            let (links, told) = mesh.look(MOMENT_MS);
+            assert!(told.is_empty(), "{told:?}");
+            assert_eq!(links.links.iter().map(|link| link.pops).collect::<Vec<_>>(), [[jfk, jfk + 1]]);
+            assert!(links.fault(&links.links[0]).starts_with("PoPs JFK and FRA "), "{links:?}");
+        }
+    }
+
+    #[test]
+    fn of_loopback_addresses_nothing_is_faster_than_light() {
         let loopback: [IpAddr; 3] =
             ["127.0.0.2", "::1", "::ffff:127.0.0.2"].map(|edge| edge.parse().unwrap());
         for edge in loopback {

@@ -30,24 +30,25 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
+use self::answers::{answer_admin, answer_visitor};
 use self::metrics::PlanCounters;
-use self::plan::{Planner, make_signer};
+use self::plan::Planner;
 use crate::http::{Request, serve};
-use crate::location::Location;
 use crate::measure::MeasureCounters;
 use crate::mesh::Links;
 use crate::probe::{Seen, Targets, probe_all};
 use crate::respond::{Counters, Now, Responder, State, Transport};
 use crate::selfcheck::{self, SelfCheck};
-use crate::table::{Ranking, View, World};
 use crate::udp::Batch;
-use crate::zone::Zone;
 
-mod http;
+mod answers;
+mod files;
 mod metrics;
 mod plan;
 
+pub use self::files::{FileConfig, check, read_config, read_location};
 pub use self::metrics::metric_families;
+pub use self::plan::spare_of;
 
 /// TCP connections at a time; each takes a few KiB.
 const TCP_CONNECTIONS_MAX: usize = 1_024;
@@ -100,28 +101,6 @@ pub enum Config {
     /// Whoever starts the router, here and by [`Router::take`]: with the serial number of its zone. It may have no zone: then every
     /// question is another zone's.
     Told(Box<Snapshot>, u32),
-}
-
-/// A file with a configuration, as it was read before the router starts.
-#[derive(Clone, Debug)]
-pub struct FileConfig {
-    path: PathBuf,
-    seen: Option<SystemTime>,
-    snapshot: Snapshot,
-}
-
-impl FileConfig {
-    /// Reads it. The errors are whole sentences; `report` gets the warnings.
-    pub fn read(path: PathBuf, report: &dyn Fn(&str)) -> Result<FileConfig, Vec<String>> {
-        let seen = modified(&path);
-        let snapshot = read_config(&path, report)?;
-        Ok(FileConfig { path, seen, snapshot })
-    }
-
-    /// What it says.
-    pub fn snapshot(&self) -> &Snapshot {
-        &self.snapshot
-    }
 }
 
 /// A router that runs. Dropping it leaves it running; [`Router::stop`] ends it.
@@ -465,12 +444,11 @@ async fn accept(
                     _ = match purpose {
                         Purpose::Dns => serve_tcp(stream, peer.ip(), &shared).await,
                         Purpose::Admin(news) => {
-                            let answer = |_, request: &Request| http::answer_admin(&shared, &news, request);
+                            let answer = |_, request: &Request| answer_admin(&shared, &news, request);
                             serve(stream, peer.ip(), answer).await
                         }
                         Purpose::Redirect => {
-                            let answer =
-                                |peer, request: &Request| http::answer_visitor(&shared, peer, request);
+                            let answer = |peer, request: &Request| answer_visitor(&shared, peer, request);
                             serve(stream, peer.ip(), answer).await
                         }
                     };
@@ -522,62 +500,4 @@ fn tell(
         shared.measured.dropped.fetch_add(count, Ordering::Relaxed);
     }
     is_told
-}
-
-/// Whether a router with this zone key can use a configuration that it is told. The errors are whole sentences.
-pub fn check(snapshot: &Snapshot, key: Option<&[u8]>) -> Result<(), Vec<String>> {
-    let signer = make_signer(snapshot, key)?;
-    match snapshot.routing.dns {
-        Some(_) => Zone::build(snapshot, 1, signer.as_deref()).map(drop),
-        None => Ok(()),
-    }
-}
-
-fn spare_within_ms(snapshot: &Snapshot) -> Option<f64> {
-    snapshot.routing.dns.as_ref()?.spare_within.map(|within| within.as_secs_f64() * 1e3)
-}
-
-/// The spare of the first PoP of a ranking within `group`, if its answers have one.
-pub fn spare_of(
-    snapshot: &Snapshot,
-    world: &World,
-    ranking: &Ranking,
-    group: &[u16],
-    view: &View,
-) -> Option<u16> {
-    world.spare(ranking.order.first()?.pop, group, view, spare_within_ms(snapshot)?)
-}
-
-fn modified(path: &std::path::Path) -> Option<SystemTime> {
-    std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok()
-}
-
-/// Reads a configuration. The errors are whole sentences; `report` gets the warnings.
-pub fn read_config(file: &std::path::Path, report: &dyn Fn(&str)) -> Result<Snapshot, Vec<String>> {
-    let path = file.display().to_string();
-    let text =
-        std::fs::read_to_string(file).map_err(|error| vec![format!("{path} cannot be read: {error}")])?;
-    // What the nodes of a cluster have in common, or a file that says everything: whichever has fewer errors was meant.
-    let errors = |parsed: &model::Parsed| parsed.diagnostics.iter().filter(|found| found.is_error()).count();
-    let mut parsed = Snapshot::parse_cluster(&text, &path);
-    if parsed.snapshot.is_none() {
-        let whole = Snapshot::parse(&text, &path);
-        if errors(&whole) < errors(&parsed) {
-            parsed = whole;
-        }
-    }
-    let (errors, warnings): (Vec<_>, Vec<_>) = parsed.diagnostics.iter().partition(|found| found.is_error());
-    warnings.iter().for_each(|warning| report(&warning.to_string()));
-    parsed.snapshot.ok_or_else(|| errors.iter().map(|error| error.to_string()).collect())
-}
-
-/// Reads location data. The error is a sentence.
-pub fn read_location(path: &std::path::Path) -> Result<Location, Vec<String>> {
-    let shown = path.display();
-    let file = std::fs::File::open(path).map_err(|error| {
-        vec![format!("the location data {shown} cannot be read: {error}; perigee geo build makes it")]
-    })?;
-    Location::read(file).map_err(|error| {
-        vec![format!("the location data {shown} {error}; make it anew with perigee geo build")]
-    })
 }

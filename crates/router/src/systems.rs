@@ -5,7 +5,7 @@
 //! two or three lines. A part of location data ([`crate::location`]), made by `compile`.
 //!
 //! Of whom no data says whose it is, its prefix stands for the system: the /20 (IPv6: the /36), and the /16 (the /32) for those around it
-//! ([`wider`]). On the internet two /24s of a /20 are of one system in 95 of 100 cases, two of a /16 in 85.
+//! (`wider`). On the internet two /24s of a /20 are of one system in 95 of 100 cases, two of a /16 in 85.
 
 use std::net::IpAddr;
 

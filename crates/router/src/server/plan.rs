@@ -13,10 +13,9 @@ use model::routing::{DNS_RATE, DNS_TTL};
 use model::steering::{Steering, Vote, network_of};
 use model::{Pop, Routing, Snapshot};
 
+use super::files::{make_signer, modified, read_config, read_location};
 use super::metrics::PlanCounters;
-use super::{
-    Config, News, STOP_LOOK, Settings, Shared, modified, read_config, read_location, spare_within_ms,
-};
+use super::{Config, News, STOP_LOOK, Settings, Shared};
 use crate::demand::{self, Demand, Relief};
 use crate::grey::Greys;
 use crate::health::EdgeHealth;
@@ -26,8 +25,7 @@ use crate::mesh::{Links, Mesh};
 use crate::probe::{Seen, Targets};
 use crate::respond::{FLAPPING_TTL, PopAnswers, State};
 use crate::sign::Signer;
-use crate::table::{Table, View, World};
-use crate::wire::name_of;
+use crate::table::{Ranking, Table, View, World};
 use crate::zone::Zone;
 
 /// How often files are looked at, and states of PoPs that come back are advanced.
@@ -346,18 +344,19 @@ fn observer_id(node: &str) -> u32 {
     hasher.finish() as u32 | 1
 }
 
-pub(super) fn make_signer(
+fn spare_within_ms(snapshot: &Snapshot) -> Option<f64> {
+    snapshot.routing.dns.as_ref()?.spare_within.map(|within| within.as_secs_f64() * 1e3)
+}
+
+/// The spare of the first PoP of a ranking within `group`, if its answers have one.
+pub fn spare_of(
     snapshot: &Snapshot,
-    key: Option<&[u8]>,
-) -> Result<Option<Arc<Signer>>, Vec<String>> {
-    let Some(dns) = snapshot.routing.dns.as_ref().filter(|dns| dns.dnssec) else { return Ok(None) };
-    let Some(key) = key else {
-        return Err(vec!["the zone is to be signed (dnssec = true) and there is no key; give --state a directory to keep one in".to_owned()]);
-    };
-    let apex = name_of(&dns.zone).unwrap_or_default();
-    Signer::new(key, &apex).map(|signer| Some(Arc::new(signer))).map_err(|_| {
-        vec!["the zone's key is no P-256 key in PKCS #8; move it away to have one made anew".to_owned()]
-    })
+    world: &World,
+    ranking: &Ranking,
+    group: &[u16],
+    view: &View,
+) -> Option<u16> {
+    world.spare(ranking.order.first()?.pop, group, view, spare_within_ms(snapshot)?)
 }
 
 fn spares_of(snapshot: &Snapshot, world: &World, group: &[u16], view: &View) -> Vec<Option<u16>> {

@@ -6,7 +6,8 @@ use std::sync::{Arc, mpsc};
 
 use model::steering::{RoundTrips, Steering};
 
-use super::{News, Shared, metrics, spare_of, tell};
+use super::plan::spare_of;
+use super::{News, Shared, metrics, tell};
 use crate::explain;
 use crate::http::{Answer, Request};
 use crate::table::{V4_BITS, V6_BITS};
