@@ -223,7 +223,8 @@ impl Control {
     /// There is no answer, or it is not JSON.
     pub fn ask(&self, method: &str, target: &str, body: Option<&Value>) -> Result<(u16, Value), Error> {
         let (status, body) = self.ask_bytes(method, target, body)?;
-        let value = serde_json::from_slice(&body).map_err(|_| self.strange("is not JSON"))?;
+        let value = serde_json::from_slice(&body)
+            .map_err(|_| Error { status: Some(status), ..self.strange("is not JSON") })?;
         Ok((status, value))
     }
 

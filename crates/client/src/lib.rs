@@ -82,7 +82,7 @@ impl Error {
         Error { status: Some(status), ..Error::new(message, text("next").unwrap_or_default()) }
     }
 
-    /// The status of the answer that refused; `None` where there was no answer.
+    /// The status of the answer that refused, or of one of a control that is not JSON; `None` where there was no answer.
     pub fn status(&self) -> Option<u16> {
         self.status
     }

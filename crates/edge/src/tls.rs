@@ -3,9 +3,9 @@
 //! locks nothing.
 
 use std::collections::HashMap;
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -79,33 +79,48 @@ pub struct Certificate {
 }
 
 impl Certificate {
-    /// Reads a chain and its key from two PEM files. The error names the file, what is wrong with it and what was wanted.
-    pub fn read(files: &CertificateFiles) -> Result<Certificate, String> {
-        let wrong = |path: &Path, what: &dyn Display| format!("{}: {what}", path.display());
-        let chain = std::fs::read(&files.chain).map_err(|error| wrong(&files.chain, &error))?;
-        let key = std::fs::read(&files.key).map_err(|error| wrong(&files.key, &error))?;
-        let certificate = Certificate::from_pem(&chain, &key).map_err(|bad| match bad {
-            BadCertificate::Chain(what) => wrong(&files.chain, &what),
-            BadCertificate::Key(what) => wrong(&files.key, &what),
-        })?;
-        let source = files.chain.display().to_string().into();
-        let certificate = Certificate { source, ..certificate };
-        match &files.ocsp {
-            None => Ok(certificate),
-            Some(Ocsp::File(path)) => {
-                let der = std::fs::read(path).map_err(|error| wrong(path, &error))?;
-                let mut certificate = Certificate { fetches_staple: false, ..certificate };
-                certificate.take_staple(&der).map_err(|what| wrong(path, &what))?;
-                Ok(certificate)
+    /// Reads a chain and its key from two PEM files, and what is shown with them from a third if one is named.
+    ///
+    /// # Errors
+    /// The files that cannot be used: all that cannot be read, and the first whose content is wrong.
+    pub fn read(files: &CertificateFiles) -> Result<Certificate, Vec<BadFile>> {
+        let key = read_file(&files.key);
+        let staple = match &files.ocsp {
+            Some(Ocsp::File(path)) => read_file(path).map(|der| Some((path, der))),
+            _ => Ok(None),
+        };
+        let certificate = read_file(&files.chain).and_then(|chain| {
+            let key = key.as_deref().unwrap_or_default();
+            Certificate::from_pem(&chain, key).map_err(|bad| match bad {
+                BadCertificate::Chain(what) => BadFile::new(&files.chain, what),
+                BadCertificate::Key(what) => BadFile::new(&files.key, what),
+            })
+        });
+        let (mut certificate, staple) = match (certificate, key, staple) {
+            (Ok(certificate), Ok(_), Ok(staple)) => (certificate, staple),
+            (certificate, key, staple) => {
+                let wrong = [key.err(), certificate.err(), staple.err()];
+                let mut wrong: Vec<BadFile> = wrong.into_iter().flatten().collect();
+                // Of a key that cannot be read, nothing more is known.
+                wrong.dedup_by(|next, first| next.path == first.path);
+                return Err(wrong);
             }
-            Some(Ocsp::Fetch) => {
-                let certificate = Certificate { fetches_staple: true, ..certificate };
-                match certificate.responder() {
-                    Some(_) => Ok(certificate),
-                    None => Err(wrong(&files.chain, &NO_RESPONDER)),
+        };
+        certificate.source = files.chain.display().to_string().into();
+        match staple {
+            Some((path, der)) => {
+                certificate.fetches_staple = false;
+                certificate.take_staple(&der).map_err(|what| vec![BadFile::new(path, what)])?;
+            }
+            None if files.ocsp == Some(Ocsp::Fetch) => {
+                certificate.fetches_staple = true;
+                if certificate.responder().is_none() {
+                    return Err(vec![BadFile::new(&files.chain, NO_RESPONDER)]);
                 }
             }
+            None => {}
         }
+        Ok(certificate)
     }
 
     /// Whether it demands an OCSP response to be shown with it, and there is none now: browsers that look refuse it (RFC 7633).
@@ -577,10 +592,45 @@ pub(crate) fn failed(error: &io::Error) -> Handshake {
     }
 }
 
+// --- Files ---
+
+/// A file that a configuration names and that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BadFile {
+    /// The file, as the configuration names it.
+    pub path: PathBuf,
+    /// What is wrong with it, and what was wanted.
+    pub what: String,
+    /// Whether this user may not read it: another one may find it good.
+    pub is_forbidden: bool,
+}
+
+impl BadFile {
+    fn new(path: &Path, what: impl Display) -> Self {
+        BadFile { path: path.to_owned(), what: what.to_string(), is_forbidden: false }
+    }
+
+    /// One that could not be read.
+    pub fn unreadable(path: &Path, error: &io::Error) -> Self {
+        let is_forbidden = error.kind() == io::ErrorKind::PermissionDenied;
+        BadFile { is_forbidden, ..BadFile::new(path, error) }
+    }
+}
+
+impl Display for BadFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path.display(), self.what)
+    }
+}
+
+fn read_file(path: &Path) -> Result<Vec<u8>, BadFile> {
+    std::fs::read(path).map_err(|error| BadFile::unreadable(path, &error))
+}
+
 /// The certificates of a configuration, in its order; or everything that is wrong with them.
-pub fn read_certificates(files: &[CertificateFiles]) -> Result<Vec<Certificate>, Vec<String>> {
+pub fn read_certificates(files: &[CertificateFiles]) -> Result<Vec<Certificate>, Vec<BadFile>> {
     let (read, wrong): (Vec<_>, Vec<_>) = files.iter().map(Certificate::read).partition(Result::is_ok);
-    let wrong: Vec<String> = wrong.into_iter().filter_map(Result::err).collect();
+    let wrong: Vec<BadFile> = wrong.into_iter().filter_map(Result::err).flatten().collect();
     match wrong.is_empty() {
         true => Ok(read.into_iter().flatten().collect()),
         false => Err(wrong),

@@ -1,4 +1,4 @@
-//! `cargo run -p manual`: makes the manual, and says what is wrong with it.
+//! `cargo run --release -p manual`: makes the manual, and says what is wrong with it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -49,7 +49,7 @@ fn run(arguments: &Arguments) -> std::io::Result<ExitCode> {
 /// What `perigee` prints.
 fn print(perigee: &Path, words: &[&str]) -> Result<String, String> {
     let said = Command::new(perigee).args(words).output().map_err(|error| {
-        format!("{} cannot be run: {error}; build it: cargo build -p perigee", perigee.display())
+        format!("{} cannot be run: {error}; build it: cargo build --release -p perigee", perigee.display())
     })?;
     match said.status.success() {
         true => Ok(String::from_utf8_lossy(&said.stdout).into_owned()),

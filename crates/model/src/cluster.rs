@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::Deserialize;
 
 use crate::diagnostic::Diagnostic;
-use crate::origin::{BadUrl, Origin, Scheme};
+use crate::origin::{BadUrl, Origin};
 use crate::rule::Rule;
 use crate::settings::{Bound, EdgeSettings, bound};
 
@@ -86,25 +86,29 @@ impl FromStr for ControlAddress {
 
     /// As [`Origin::parse`], and refuses what is not https and what has a path.
     fn from_str(url: &str) -> Result<Self, BadUrl> {
-        // An origin may speak http, so what helps there does not here.
-        let spelled = format!("https://{url}");
-        let is_bare = !url.contains("://") && Origin::parse(&spelled).is_ok();
-        let bad = |reason: &str| BadUrl {
-            reason: reason.to_owned(),
-            help: match is_bare {
-                true => format!("write {spelled:?}"),
-                false => "write e.g. \"https://control-1.example:7700\"".to_owned(),
-            },
+        const EXAMPLE: &str = "write e.g. \"https://control-1.example:7700\"";
+        let bad = |reason: &str, help: String| BadUrl { reason: reason.to_owned(), help };
+        let Some((scheme, authority)) = url.split_once("://") else {
+            let spelled = format!("https://{url}");
+            let help = match spelled.parse::<ControlAddress>() {
+                Ok(_) => format!("write {spelled:?}"),
+                Err(_) => EXAMPLE.to_owned(),
+            };
+            return Err(bad("has no scheme", help));
         };
-        let origin = Origin::parse(url).map_err(|wrong| bad(&wrong.reason))?;
-        if origin.scheme != Scheme::Https {
-            return Err(bad("is not https: nodes and control prove to each other who they are"));
+        if !scheme.eq_ignore_ascii_case("https") {
+            let reason = "is not https: nodes and control prove to each other who they are";
+            return Err(bad(reason, EXAMPLE.to_owned()));
         }
+        // What helps with an origin, which may speak http, does not always help here.
+        let origin = Origin::parse(url).map_err(|wrong| match wrong.help.contains("origin") {
+            true => bad(&wrong.reason, EXAMPLE.to_owned()),
+            false => bad(&wrong.reason, wrong.help.replace("http://", "https://")),
+        })?;
         if !origin.path_prefix.is_empty() {
-            return Err(bad("has a path"));
+            return Err(bad("has a path", EXAMPLE.to_owned()));
         }
         // What `Origin` takes for the default is 443, which nobody means here. The colons of an IPv6 address end before its bracket.
-        let authority = url.split_once("://").map_or("", |(_, rest)| rest);
         let says_port = authority.rfind(':') > authority.rfind(']');
         Ok(ControlAddress {
             host: origin.host.into(),
@@ -168,12 +172,19 @@ mod tests {
     }
 
     #[test]
-    fn a_controls_address_without_a_scheme_is_told_to_be_https() {
+    fn what_is_advised_for_a_controls_address_is_one() {
+        let example = "write e.g. \"https://control-1.example:7700\"";
         for (url, help) in [
             ("control-1.example:7701", "write \"https://control-1.example:7701\""),
-            ("control 1", "write e.g. \"https://control-1.example:7700\""),
-            ("http://control-1.example", "write e.g. \"https://control-1.example:7700\""),
-            ("ftp://control-1.example", "write e.g. \"https://control-1.example:7700\""),
+            ("control 1", example),
+            ("control-1.example/x", example),
+            ("http://control-1.example", example),
+            ("ftp://control-1.example", example),
+            ("https://", example),
+            ("https://u@control-1.example", example),
+            ("https://control-1.example:x", "a port is a number from 1 to 65535"),
+            ("https://control-1.example?x", "leave out what is behind \"?\" or \"#\""),
+            ("https://[2001:db8::1", "write e.g. \"https://[2001:db8::1]:8080\""),
         ] {
             assert_eq!(url.parse::<ControlAddress>().unwrap_err().help, help, "{url}");
         }

@@ -1,29 +1,31 @@
 //! `perigee check`: reads a configuration as the edge would, with the certificates that it names, prints every finding, and runs the
 //! tests in the file. Opens no socket and changes nothing. Called by `main`.
 
+use std::collections::BTreeSet;
 use std::io::Write;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use edge::tls::{read_certificates, read_client_authorities};
+use edge::tls::{BadFile, read_certificates, read_client_authorities};
 use model::diagnostic::Lines;
-use model::settings::Ocsp;
 use model::{Diagnostic, Document, NodeSettings, Severity, Snapshot};
 use serde_json::json;
+use toml::de::{DeTable, DeValue};
 
 use crate::configuration::read_text;
 use crate::failure::Failure;
 
 const EXAMPLES: &str = "\
 Examples:
-  perigee check perigee.toml             every finding with its place; exit code 1 if one is an error
-  perigee check --json perigee.toml      the same as one JSON object, for editors and pipelines
-  perigee check --cluster sites.toml     what the nodes of a cluster have in common
-  perigee check --node node.toml         what one node of a cluster is told
-  perigee check --elsewhere perigee.toml the same where the certificates that it names are not
+  perigee check perigee.toml                      every finding with its place; exit code 1 if one is an error
+  perigee check --elsewhere perigee.toml          where the certificates are not on this machine
+  perigee check --elsewhere --json perigee.toml   as one JSON object, for editors and pipelines
+  perigee check --cluster sites.toml              what the nodes of a cluster have in common
+  perigee check --node node.toml                  what one node of a cluster is told
   perigee check --schema > perigee.schema.json
-  perigee check --reference              every key with its default, as Markdown
-  perigee check -                        reads standard input";
+  perigee check --reference                       every key with its default, as Markdown
+  perigee check -                                 reads standard input";
 
 /// Check a configuration file and run the tests in it.
 #[derive(Debug, clap::Args)]
@@ -39,7 +41,7 @@ pub(crate) struct CheckArgs {
     #[arg(long, conflicts_with = "reference")]
     node: bool,
     /// The file is for another machine: the certificates that it names are not looked at.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["cluster", "schema", "reference"])]
     elsewhere: bool,
     /// Print findings as JSON.
     #[arg(long)]
@@ -144,34 +146,42 @@ fn check_zone(snapshot: &Snapshot, text: &str, source: &str) -> Vec<Diagnostic> 
     errors.into_iter().map(at).collect()
 }
 
-/// What is wrong with the files of certificates, for which an edge would not start: each where the text names it.
+/// What is wrong with the files of certificates, for which an edge would not start. Several entries may name one file.
 fn check_certificates(snapshot: &Snapshot, text: &str, source: &str) -> Vec<Diagnostic> {
-    let mut wrong = read_certificates(&snapshot.edge.certificates).err().unwrap_or_default();
-    wrong.extend(read_client_authorities(snapshot).err().unwrap_or_default());
-    let mut paths: Vec<&Path> = snapshot.sites.iter().filter_map(|site| site.client_ca.as_deref()).collect();
-    for files in &snapshot.edge.certificates {
-        paths.extend([&*files.chain, &*files.key]);
-        if let Some(Ocsp::File(path)) = &files.ocsp {
-            paths.push(path);
+    let certificates = read_certificates(&snapshot.edge.certificates).err().unwrap_or_default();
+    let authorities = read_client_authorities(snapshot).err().unwrap_or_default();
+    let wrong: BTreeSet<BadFile> = certificates.into_iter().chain(authorities).collect();
+    wrong.iter().map(|bad| describe_file(bad, text, source)).collect()
+}
+
+/// A file that cannot be used, where the text first names it.
+fn describe_file(bad: &BadFile, text: &str, source: &str) -> Diagnostic {
+    let (severity, help) = match bad.is_forbidden {
+        true => (
+            Severity::Warning,
+            "the user of this check may not read it; run it as the edge's: sudo -u perigee perigee check FILE",
+        ),
+        false => (
+            Severity::Error,
+            "an edge would not start here; where the file is for another machine, add --elsewhere",
+        ),
+    };
+    // The text has been parsed before, and has each path as a value.
+    let root = DeTable::parse(text).ok();
+    let span = root.and_then(|root| place_of(root.get_ref(), &bad.path)).unwrap_or_default();
+    Diagnostic::at(severity, source, text, &Lines::of(text), span, bad.to_string(), help)
+}
+
+/// Where a table, or one within it, has this path as a value.
+fn place_of(table: &DeTable<'_>, path: &Path) -> Option<Range<usize>> {
+    table.values().find_map(|value| match value.get_ref() {
+        DeValue::String(text) => (Path::new(&**text) == path).then(|| value.span()),
+        DeValue::Table(table) => place_of(table, path),
+        DeValue::Array(items) => {
+            items.iter().filter_map(|item| item.get_ref().as_table()).find_map(|table| place_of(table, path))
         }
-    }
-    let names: Vec<String> = paths.into_iter().map(|path| path.display().to_string()).collect();
-    let place = |error: &str| {
-        let name = names
-            .iter()
-            .find(|name| error.strip_prefix(&***name).is_some_and(|rest| rest.starts_with(": ")))?;
-        // A name with an escape stands otherwise in the text, and one in a comment is another matter.
-        let is_meant =
-            |start: usize| !text[..start].rsplit('\n').next().is_some_and(|line| line.contains('#'));
-        let start = text.match_indices(&**name).map(|(start, _)| start).find(|start| is_meant(*start))?;
-        Some(start..start + name.len())
-    };
-    let help = "an edge would not start here; where the file is for another machine, add --elsewhere";
-    let at = |error: String| {
-        let span = place(&error).unwrap_or(0..0);
-        Diagnostic::at(Severity::Error, source, text, &Lines::of(text), span, error, help)
-    };
-    wrong.into_iter().map(at).collect()
+        _ => None,
+    })
 }
 
 fn as_text(outcome: &Outcome, source: &str) -> String {
@@ -294,37 +304,75 @@ perigee.toml cannot be used (1 error): 1 site, 0 rules, 1 test
         assert_eq!(found, [wanted]);
     }
 
+    /// What is found of `text`, each as `line:column found: message`.
+    fn found(text: &str, document: Document) -> Vec<String> {
+        let found = check(text, "f.toml", document, false).diagnostics;
+        found
+            .iter()
+            .map(|one| format!("{}:{} {}: {}", one.line, one.column, one.found, one.message))
+            .collect()
+    }
+
     #[test]
-    fn a_certificate_that_is_not_there_makes_the_file_unusable_on_its_own_machine() {
+    fn certificates_that_are_not_there_make_the_file_unusable_on_its_own_machine() {
         let own = "[cluster]\ncontrol = \"https://control.example\"\n[edge]\nnode = \"fra-1\"\n";
-        let certificate = "# key = \"/nonexistent/key.pem\"\n[[certificate]]\nchain = \"/nonexistent/chain.pem\"\n\
-                           key = \"/nonexistent/key.pem\"\n";
+        let certificate = "# key = \"/none/shop.pem\"\n[[certificate]]\nkey = \"/none/shop.pem.key\"\n\
+                           chain = '/none/shop.pem'\nocsp = \"/none/\\u0061.der\"\n";
         for (text, document, line) in [
-            (format!("{certificate}{SITE}"), Document::Whole, 3),
+            (format!("{certificate}{certificate}{SITE}"), Document::Whole, 3),
             (format!("{own}{certificate}"), Document::Node, 7),
         ] {
-            let outcome = check(&text, "f.toml", document, false);
-            let [found] = &outcome.diagnostics[..] else { panic!("{}", as_text(&outcome, "f.toml")) };
-            assert!(found.message.starts_with("/nonexistent/chain.pem: No such file"), "{found}");
+            let missing = "No such file or directory (os error 2)";
+            let (next, last) = (line + 1, line + 2);
             assert_eq!(
-                (found.line, found.column, &*found.found),
-                (line, 10, "/nonexistent/chain.pem"),
-                "{found}"
+                found(&text, document),
+                [
+                    format!("{line}:7 \"/none/shop.pem.key\": /none/shop.pem.key: {missing}"),
+                    format!("{next}:9 '/none/shop.pem': /none/shop.pem: {missing}"),
+                    format!("{last}:8 \"/none/\\u0061.der\": /none/a.der: {missing}"),
+                ]
             );
-            assert!(found.is_error() && found.help.contains("--elsewhere"), "{found}");
+            let outcome = check(&text, "f.toml", document, false);
+            let is_so = |found: &Diagnostic| found.is_error() && found.help.contains("--elsewhere");
+            assert!(outcome.diagnostics.iter().all(is_so), "{}", as_text(&outcome, "f.toml"));
             assert!(check(&text, "f.toml", document, true).diagnostics.is_empty());
         }
         let asks = format!(
-            "{SITE}https = \"redirect\"\nclient_ca = \"/nonexistent/ca.pem\"\nclient_certificate = \"required\"\n"
+            "{SITE}https = \"redirect\"\nclient_ca = \"/none/ca.pem\"\nclient_certificate = \"required\"\n"
         );
         assert_eq!(check(&asks, "f.toml", Document::Cluster, false).diagnostics, [], "it lies on the nodes");
+    }
+
+    #[test]
+    fn a_key_that_cannot_be_read_hides_nothing_of_its_chain() {
         let chain = std::env::temp_dir().join(format!("perigee-check-{}.pem", std::process::id()));
         std::fs::write(&chain, "no certificate").unwrap();
-        let text = certificate.replace("/nonexistent/chain.pem", &chain.display().to_string()) + SITE;
-        let found = check(&text, "f.toml", Document::Whole, false).diagnostics;
-        assert_eq!((found.len(), found[0].line), (1, 4), "the key comes next: {found:?}");
-        assert!(found[0].message.starts_with("/nonexistent/key.pem: "), "{found:?}");
+        let named = chain.display();
+        let text = format!("[[certificate]]\nkey = \"/none/key.pem\"\nchain = \"{named}\"\n{SITE}");
+        assert_eq!(
+            found(&text, Document::Whole),
+            [
+                "2:7 \"/none/key.pem\": /none/key.pem: No such file or directory (os error 2)".to_owned(),
+                format!("3:9 \"{named}\": {named}: there is no certificate in it"),
+            ]
+        );
         std::fs::remove_file(chain).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_the_user_may_not_read_is_a_warning() {
+        let error = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+        let bad = BadFile::unreadable(Path::new("/etc/key.pem"), &error);
+        let expected = "\
+warning: /etc/key.pem: permission denied
+ --> f.toml:2:7
+  |
+2 | key = \"/etc/key.pem\"
+  |       ^^^^^^^^^^^^^^
+  = the user of this check may not read it; run it as the edge's: sudo -u perigee perigee check FILE
+";
+        let text = "[[certificate]]\nkey = \"/etc/key.pem\"\n";
+        assert_eq!(describe_file(&bad, text, "f.toml").to_string(), expected);
     }
 
     #[test]

@@ -130,14 +130,34 @@ fn pinned(authority: &str) -> Result<String, Failure> {
     Ok(fingerprint(&certificate))
 }
 
+/// Control's answer to a question that need not be answered: `None` where control refuses it, or does not know it.
+///
+/// # Errors
+/// There is no answer, and there would be none to another question.
+pub(crate) fn fetch_if_allowed(control: &Control, target: &str) -> Result<Option<Value>, client::Error> {
+    match control.fetch(target) {
+        Err(refused) if refused.status().is_some() => Ok(None),
+        answer => answer.map(Some),
+    }
+}
+
 /// Names of the sites or PoPs (`dimension`) in the configurations that nodes may run: the stable one, and the one that is rolled out.
-pub(crate) fn configured(control: &Control, dimension: &str) -> Result<BTreeSet<String>, Failure> {
-    let versions = control.fetch("/v1/configurations")?;
-    let mut names = BTreeSet::new();
+/// `None` where not all of them can be known: there is no configuration yet, or one that is not shown or cannot be read.
+///
+/// # Errors
+/// There is no answer.
+pub(crate) fn configured(
+    control: &Control,
+    dimension: &str,
+) -> Result<Option<BTreeSet<String>>, client::Error> {
+    let Some(versions) = fetch_if_allowed(control, "/v1/configurations")? else { return Ok(None) };
+    let mut names = None;
     for number in [&versions["stable"], &versions["candidate"]].into_iter().filter_map(Value::as_u64) {
-        let version = control.fetch(&format!("/v1/configurations/{number}"))?;
+        let target = format!("/v1/configurations/{number}");
+        let Some(version) = fetch_if_allowed(control, &target)? else { return Ok(None) };
         let parsed = Snapshot::parse_cluster(version["text"].as_str().unwrap_or_default(), "");
-        let Some(snapshot) = parsed.snapshot else { continue };
+        let Some(snapshot) = parsed.snapshot else { return Ok(None) };
+        let names: &mut BTreeSet<String> = names.get_or_insert_default();
         match dimension {
             "pop" => names.extend(snapshot.routing.pops.iter().map(|pop| pop.name.to_string())),
             _ => names.extend(snapshot.sites.iter().map(|site| site.name.to_string())),

@@ -11,7 +11,7 @@ use std::time::SystemTime;
 
 use edge::Handle;
 use edge::admin::{CertificateStatus, ClusterStatus, Configuration, ConfigurationStatus, Reload};
-use edge::tls::{Certificate, ClientAuthorities, read_certificates, read_client_authorities};
+use edge::tls::{BadFile, Certificate, ClientAuthorities, read_certificates, read_client_authorities};
 use model::change::Version;
 use model::settings::{EdgeSettings, Limits, Ocsp, StoreSettings, TlsSettings};
 use model::{
@@ -174,7 +174,10 @@ fn with_certificates(
     hash: String,
     name: &str,
 ) -> Result<Read, Refused> {
-    let unusable = |wrong: Vec<String>| Refused::of(format!("{name} cannot be used: {}", wrong.join("; ")));
+    let unusable = |wrong: Vec<BadFile>| {
+        let wrong: Vec<String> = wrong.iter().map(ToString::to_string).collect();
+        Refused::of(format!("{name} cannot be used: {}", wrong.join("; ")))
+    };
     let certificates = read_certificates(&snapshot.edge.certificates).map_err(unusable)?;
     let client_authorities = read_client_authorities(&snapshot).map_err(unusable)?;
     Ok(Read { snapshot, certificates, client_authorities, warnings, cluster, hash })

@@ -106,7 +106,7 @@ impl Enroll {
                 }
                 // The token is good whatever the answer to this is.
                 if self.role == "edge"
-                    && let Ok(pops) = configured(&client, "pop")
+                    && let Ok(Some(pops)) = configured(&client, "pop")
                     && let Some(warning) = warn_of_pop(&pops, &pop)
                 {
                     eprintln!("{warning}: perigee enroll revoke {}", cell(&made["id"]));

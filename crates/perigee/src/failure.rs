@@ -12,7 +12,7 @@ pub(crate) struct Failure {
 impl Failure {
     /// `message` names place, value and what was wanted; `next` is the step to take, or empty.
     pub(crate) fn new(message: impl Into<String>, next: impl Into<String>) -> Self {
-        // Some end with findings, each of which ends its own line.
+        // Findings, and errors of the toml crate, end their own last line.
         let message = message.into().trim_end().to_owned();
         Failure { message, next: next.into() }
     }

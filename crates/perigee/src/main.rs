@@ -89,7 +89,7 @@ Examples:
   perigee explain http://127.0.0.1:8080/            say how a request would be answered, and why
   perigee purge --url http://127.0.0.1:8080/        drop what is stored for a URL
   perigee warm --sitemap https://www.shop.example/sitemap.xml --edge 203.0.113.10
-  perigee replay --log access.log --config new.toml predict what a configuration will do, from recorded requests
+  perigee replay --log access.log --config new.toml  predict what a configuration will do, from recorded requests
   perigee advise --log access.log --config perigee.toml   find what keeps a site from being cached well
   perigee measure http://shop.example/ --origin 127.0.0.1:8000 --via 127.0.0.1:8080   compare page loads
   perigee plan --countries shares.csv --origin FRA  say where to put PoPs, and what each brings

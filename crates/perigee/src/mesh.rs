@@ -58,13 +58,16 @@ impl MeshArgs {
         let answer = answer.map_err(|error| failed(error.to_string()))?;
         let (status, body) =
             http::parse_answer(&answer).map_err(|what| failed(format!("the answer {what}")))?;
-        let body = serde_json::from_slice(body).map_err(|_| {
+        let body: Value = serde_json::from_slice(body).map_err(|_| {
             failed(format!("status {status}, and no JSON: a router without /v1/mesh, or none"))
         })?;
         if status != 200 {
             return Err(client::Error::refused(status, &body).into());
         }
-        Ok(body)
+        match body["links"].is_array() {
+            true => Ok(body),
+            false => Err(failed("the answer has no links".to_owned())),
+        }
     }
 }
 
@@ -114,7 +117,25 @@ fn table(answer: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
     use super::*;
+
+    #[test]
+    fn an_answer_without_links_is_not_taken_for_one_that_knows_none() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let router = listener.local_addr().unwrap();
+        let answering = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            // What is not read of the request could cut the answer off.
+            let _ = stream.read(&mut [0; 1024]).unwrap();
+            write!(stream, "HTTP/1.0 200 OK\r\n\r\n{{\"ways\":[]}}").unwrap();
+        });
+        let failure = MeshArgs { router, pop: None, json: false }.ask().unwrap_err().to_string();
+        answering.join().unwrap();
+        assert!(failure.contains(&format!("router at {router}: the answer has no links")), "{failure}");
+    }
 
     #[test]
     fn a_table_shows_each_link_and_says_what_cannot_be() {

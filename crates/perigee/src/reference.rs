@@ -318,18 +318,48 @@ mod tests {
     }
 
     #[test]
-    fn each_command_shows_how_it_is_used() {
-        fn check(command: &clap::Command) {
-            for inner in command.get_subcommands() {
-                let name = inner.get_bin_name().expect("it is built");
-                let examples = inner.get_after_help().map(ToString::to_string).unwrap_or_default();
-                assert!(examples.contains("Examples:\n") && examples.contains(name), "{name}: {examples}");
-                check(inner);
+    fn each_command_shows_how_it_is_used_and_takes_it() {
+        fn check(root: &clap::Command, command: &clap::Command) {
+            let name = command.get_bin_name().unwrap_or(command.get_name());
+            let examples = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let lines = command_lines(&examples);
+            assert!(examples.starts_with("Examples:\n"), "{name}: {examples}");
+            assert!(lines.iter().any(|line| line.starts_with(name)), "{name}: {lines:?}");
+            for line in lines {
+                let read = root.clone().try_get_matches_from(words(&line));
+                assert!(read.is_ok(), "{line}\n{read:?}");
             }
+            command.get_subcommands().for_each(|inner| check(root, inner));
         }
         let mut root = crate::Arguments::command();
         root.build();
-        check(&root);
+        check(&root, &root);
+    }
+
+    /// The lines of examples by which a shell would call us, without what stands before and behind.
+    fn command_lines(examples: &str) -> Vec<String> {
+        let joined = examples.replace("\\\n      ", "");
+        let indented = joined.lines().filter_map(|line| line.strip_prefix("  "));
+        let called = indented.filter_map(|line| {
+            let call = &line[if line.starts_with("perigee ") { 0 } else { line.find("| perigee ")? + 2 }..];
+            let ends = ["  ", " | ", " > ", " && "].into_iter().filter_map(|end| call.find(end));
+            Some(call[..ends.min().unwrap_or(call.len())].to_owned())
+        });
+        called.collect()
+    }
+
+    /// As a shell splits it.
+    fn words(line: &str) -> Vec<String> {
+        let (mut words, mut quote) = (vec![String::new()], None);
+        for char in line.chars() {
+            match (quote, char) {
+                (None, '\'' | '"') => quote = Some(char),
+                (Some(open), _) if open == char => quote = None,
+                (None, ' ') => words.push(String::new()),
+                _ => words.last_mut().expect("there is one").push(char),
+            }
+        }
+        words
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! `perigee stats`: what a cluster has served, as control's API has it: sums by something, lists of URLs, reasons.
 
-use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -9,7 +8,7 @@ use model::diagnostic::few;
 use model::units::parse_duration;
 use serde_json::Value;
 
-use crate::cluster::{Cluster, cell, configured, show, table};
+use crate::cluster::{Cluster, cell, configured, fetch_if_allowed, show, table};
 use crate::failure::Failure;
 
 const EXAMPLES: &str = "\
@@ -200,43 +199,46 @@ fn ms_ago(span: Duration) -> String {
     now.saturating_sub(span).as_millis().to_string()
 }
 
-/// Refuses the name of a site or PoP (`dimension`) of which there is nothing: no configuration has it that nodes may run, and no
-/// statistics of it are kept. `-` stands for requests to hosts that no site has.
+/// Refuses the name of a site or PoP (`dimension`) of which there is nothing: no statistics of it are kept, and no configuration has it that
+/// nodes may run. What cannot be known refuses nothing. `-` stands for requests to hosts that no site has.
 pub(crate) fn refuse_unknown(client: &Control, dimension: &str, names: &[String]) -> Result<(), Failure> {
     let mut unsure: Vec<&String> = names.iter().filter(|name| *name != "-").collect();
     if unsure.is_empty() {
         return Ok(());
     }
-    // What is wrong with control says the question itself.
-    let Ok(answer) = client.fetch(&format!("/v1/{dimension}s")) else { return Ok(()) };
-    let listed = answer[format!("{dimension}s")].as_array().into_iter().flatten();
-    let mut known: BTreeSet<String> =
-        listed.filter_map(|one| one["name"].as_str()).map(str::to_owned).collect();
-    unsure.retain(|name| !known.contains(*name));
-    if !unsure.is_empty() {
-        known.extend(configured(client, dimension)?);
+    let mut target = "/v1/stats".to_owned();
+    push_query(&mut target, "by", dimension);
+    push_query(&mut target, "from", &ms_ago(KEPT));
+    unsure.iter().for_each(|name| push_query(&mut target, dimension, name));
+    let Some(kept) = fetch_if_allowed(client, &target)? else { return Ok(()) };
+    unsure.retain(|name| !has(&kept["totals"], "key", name));
+    if unsure.is_empty() {
+        return Ok(());
     }
-    for name in unsure.into_iter().filter(|name| !known.contains(*name)) {
-        let mut target = "/v1/stats".to_owned();
-        for (key, value) in [("by", dimension), (dimension, name), ("from", &ms_ago(KEPT))] {
-            push_query(&mut target, key, value);
-        }
-        if client.fetch(&target)?["totals"].as_array().is_some_and(|totals| !totals.is_empty()) {
-            continue;
-        }
-        let kind = if dimension == "pop" { "PoP" } else { dimension };
-        let there_are = match known.is_empty() {
-            true => "it has none".to_owned(),
-            false => few(known.iter().map(String::as_str)),
-        };
-        return Err(Failure::new(
-            format!(
-                "{name:?} is none of the configuration's {kind}s ({there_are}), and there are no statistics of one"
-            ),
-            format!("name another; perigee stats --by {dimension} --last 30d shows which have some"),
-        ));
+    let lists = format!("{dimension}s");
+    let Some(listed) = fetch_if_allowed(client, &format!("/v1/{lists}"))? else { return Ok(()) };
+    unsure.retain(|name| !has(&listed[&lists], "name", name));
+    if unsure.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    let Some(known) = configured(client, dimension)? else { return Ok(()) };
+    let Some(name) = unsure.into_iter().find(|name| !known.contains(*name)) else { return Ok(()) };
+    let kind = if dimension == "pop" { "PoP" } else { dimension };
+    let there_are = match known.is_empty() {
+        true => "it has none".to_owned(),
+        false => few(known.iter().map(String::as_str)),
+    };
+    Err(Failure::new(
+        format!(
+            "{name:?} is none of the configuration's {kind}s ({there_are}), and there are no statistics of one that this token may see"
+        ),
+        format!("name another; perigee stats --by {dimension} --last 30d shows which have some"),
+    ))
+}
+
+/// Whether one of the objects in a list is called so.
+fn has(list: &Value, key: &str, name: &str) -> bool {
+    list.as_array().into_iter().flatten().any(|one| one[key] == name)
 }
 
 impl Stats {
@@ -455,9 +457,32 @@ pub(crate) fn time(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_control_that_does_not_answer_is_not_asked_again() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("https://{}", listener.local_addr().unwrap());
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = asked.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                count.fetch_add(1, Ordering::SeqCst);
+                drop(stream);
+            }
+        });
+        let client = Control::new(&url, &"ab".repeat(32), "pgt_x").unwrap();
+        let names = ["a".to_owned(), "b".to_owned()];
+        let failure = refuse_unknown(&client, "site", &names).unwrap_err().to_string();
+        assert!(failure.starts_with(&format!("error: control at {url}: ")), "{failure}");
+        assert_eq!(asked.load(Ordering::SeqCst), 1);
+    }
 
     #[test]
     fn amounts_have_the_unit_that_fits() {

@@ -24,8 +24,8 @@ mod verify;
 
 const EXAMPLES: &str = "\
 Examples:
-  perigee store stat                              the disk in the state directory
-  perigee store verify --config /etc/perigee.toml every disk of a configuration
+  perigee store stat                               the disk in the state directory
+  perigee store verify --config /etc/perigee.toml  every disk of a configuration
   perigee store dump --path /var/cache/perigee | grep shop.example
 
 All of them only read, and may be used while an edge runs.";

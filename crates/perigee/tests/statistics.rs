@@ -225,6 +225,8 @@ fn names_of_which_there_is_nothing_are_told() {
     let shape = Shape { etcd: 0, controls: 1, edges: 1, relayed: 0, disks: false };
     let mut cluster = Cluster::start(Path::new(PERIGEE), shape);
     let origin = Origin::start();
+    let unknown = ["stats", "--site", "nosite"];
+    assert!(cluster.try_perigee(0, &unknown).status.success(), "nothing is configured yet");
     cluster.apply(&origin.configuration());
     cluster.make_stable();
     let edge = cluster.edges()[0].address;
@@ -239,14 +241,18 @@ fn names_of_which_there_is_nothing_are_told() {
         let output = cluster.try_perigee(0, arguments);
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
-    let (code, said) = said_of(&cluster, &["stats", "--site", "nosite"]);
+    let (code, said) = said_of(&cluster, &unknown);
     assert!(
         code == Some(1) && said.contains("sites (shop or store), and"),
         "what is rolled out counts: {said}"
     );
     cluster.make_stable();
     for (arguments, words) in [
-        (vec!["stats", "--site", "nosite"], "\"nosite\" is none of the configuration's sites (store), and"),
+        (
+            unknown.to_vec(),
+            "\"nosite\" is none of the configuration's sites (store), and there are no statistics of one that",
+        ),
+        (vec!["stats", "--site", "shop", "--site", "nosite"], "\"nosite\" is none of"),
         (vec!["stats", "why", "--pop", "mars"], "\"mars\" is none of the configuration's PoPs (one), and"),
         (vec!["top", "--site", "nosite"], "next: name another; perigee stats --by site"),
     ] {

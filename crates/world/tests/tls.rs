@@ -190,7 +190,7 @@ fn an_ocsp_response_is_shown_until_it_ends() {
     responder.say(false);
     let ocsp = Some(Ocsp::File(responder.answer(60)));
     let refused = Certificate::read(&CertificateFiles { ocsp, ..files }).unwrap_err();
-    assert!(refused.ends_with("answer.der: says that the certificate has been revoked"), "{refused}");
+    assert_eq!((refused.len(), &*refused[0].what), (1, "says that the certificate has been revoked"));
     edge.stop(Duration::ZERO);
     std::fs::remove_dir_all(&directory).unwrap();
 }

@@ -40,7 +40,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
 use super::tickets::Tickets;
-use super::{ByName, Time, TlsBase, is_from_authority};
+use super::{BadFile, ByName, Time, TlsBase, is_from_authority, read_file};
 use crate::clock::Clock;
 use crate::loaded::Loaded;
 use crate::refusal::Refusal;
@@ -59,10 +59,10 @@ pub struct ClientAuthorities {
 const DIGEST_BYTES: usize = 32;
 
 impl ClientAuthorities {
-    /// Reads a PEM file with one certificate or more. The error names the file, what is wrong with it and what was wanted.
-    pub fn read(path: &Path) -> Result<ClientAuthorities, String> {
-        let wrong = |what: &dyn std::fmt::Display| format!("{}: {what}", path.display());
-        let text = std::fs::read(path).map_err(|error| wrong(&error))?;
+    /// Reads a PEM file with one certificate or more.
+    pub fn read(path: &Path) -> Result<ClientAuthorities, BadFile> {
+        let wrong = |what: &dyn std::fmt::Display| BadFile::new(path, what);
+        let text = read_file(path)?;
         let mut roots = RootCertStore::empty();
         let mut digest = digest::Context::new(&digest::SHA256);
         for (certificate, number) in CertificateDer::pem_slice_iter(&text).zip(1..) {
@@ -92,13 +92,13 @@ impl ClientAuthorities {
 }
 
 /// The authorities that the sites of a configuration name; or everything that is wrong with their files.
-pub fn read_client_authorities(snapshot: &Snapshot) -> Result<Vec<ClientAuthorities>, Vec<String>> {
+pub fn read_client_authorities(snapshot: &Snapshot) -> Result<Vec<ClientAuthorities>, Vec<BadFile>> {
     let mut files: Vec<&Path> = snapshot.sites.iter().filter_map(|site| site.client_ca.as_deref()).collect();
     files.sort_unstable();
     files.dedup();
     let (read, wrong): (Vec<_>, Vec<_>) =
         files.into_iter().map(ClientAuthorities::read).partition(Result::is_ok);
-    let wrong: Vec<String> = wrong.into_iter().filter_map(Result::err).collect();
+    let wrong: Vec<BadFile> = wrong.into_iter().filter_map(Result::err).collect();
     match wrong.is_empty() {
         true => Ok(read.into_iter().flatten().collect()),
         false => Err(wrong),
@@ -346,7 +346,7 @@ mod tests {
         let file = std::env::temp_dir().join(format!("perigee-authorities-{}.pem", std::process::id()));
         let check = |text: &str, wanted: &str| {
             std::fs::write(&file, text).unwrap();
-            let refused = ClientAuthorities::read(&file).unwrap_err();
+            let refused = ClientAuthorities::read(&file).unwrap_err().to_string();
             assert!(refused.starts_with(&format!("{}: ", file.display())), "{refused}");
             assert!(refused.contains(wanted), "{refused}");
         };
@@ -358,6 +358,6 @@ mod tests {
         let authority = rcgen::generate_simple_self_signed(["a".to_owned()]).unwrap().cert.pem();
         check(&format!("{authority}-----BEGIN CERTIFICATE-----\n?\n-----END CERTIFICATE-----\n"), "");
         std::fs::remove_file(&file).unwrap();
-        assert!(ClientAuthorities::read(&file).unwrap_err().contains(&file.display().to_string()));
+        assert!(ClientAuthorities::read(&file).unwrap_err().to_string().contains(&file.display().to_string()));
     }
 }

@@ -187,7 +187,7 @@ fn counted() -> Arc<Registry> {
 
 fn authorities(snapshot: &Snapshot) -> Vec<ClientAuthorities> {
     edge::tls::read_client_authorities(snapshot)
-        .unwrap_or_else(|wrong| panic!("the play's files are wrong: {}", wrong.join("; ")))
+        .unwrap_or_else(|wrong| panic!("the play's files are wrong: {wrong:?}"))
 }
 
 fn snapshot(config: &str) -> Snapshot {

@@ -530,7 +530,7 @@ origin = "https://o.example"
 ttl = "1d"
 ttl = "2d"
 "#,
-        &["6:1 error: not TOML: duplicate key | what stands behind it is checked once this is right"],
+        &["6:1 error: not TOML: duplicate key | leave one of them out"],
     );
     check(
         r#"[[site]]
@@ -588,6 +588,33 @@ ttl = "1d"
             r#"2:46 error: not TOML: invalid basic string, expected `"` | what stands behind it is checked once this is right"#,
         ],
     );
+}
+
+#[test]
+fn keys_that_stand_twice_hide_nothing() {
+    let twice = r#"[edge]
+workers = 2
+workers = 3
+[[site]]
+name = "shop"
+name = "store"
+domains = ["shop.example"]
+ttl = "5 parsecs"
+[edge]
+admin = "off"
+"#;
+    let double = "error: not TOML: duplicate key | leave one of them out";
+    let findings: [&str; 5] = [
+        &format!("3:1 {double}"),
+        r#"4:1 error: [[site]] has no origin | add origin = "https://origin.shop.example""#,
+        &format!("6:1 {double}"),
+        r#"8:7 error: ttl: "5 parsecs" is not a duration | write e.g. "90s""#,
+        &format!("9:2 {double}"),
+    ];
+    check(twice, &findings);
+    let stumbles = format!("{twice}listen = off\nworkers = 4\n");
+    let stumble = "11:10 error: not TOML: string values must be quoted, expected literal string | what stands behind it is checked once this is right";
+    check(&stumbles, &[findings[0], findings[2], findings[3], findings[4], stumble]);
 }
 
 #[test]
