@@ -295,9 +295,9 @@ pub(crate) async fn revoke_token(
     caller.may(Role::Admin)?;
     let cell = Enrolment::cell(&id);
     let Some((_, version)) = cells::load::<Enrolment>(&*shared.journal, &cell).await? else {
-        return Err(
-            Problem::new(StatusCode::NOT_FOUND, "there is no such enrolment token").found(format!("{id:?}"))
-        );
+        return Err(Problem::new(StatusCode::NOT_FOUND, "there is no such enrolment token")
+            .found(format!("{id:?}"))
+            .next("perigee enroll list shows them"));
     };
     let mut commit =
         Commit { expect: vec![(cell.clone(), version)], cells: vec![(cell, None)], record: None };
@@ -897,6 +897,7 @@ pub(crate) async fn retire(
             "there is no node of this name",
             &name,
             view.nodes.keys().map(String::as_str),
+            "perigee nodes lists them",
         ));
     };
     let mut commit =

@@ -128,6 +128,7 @@ async fn a_retired_node_is_not_believed_any_more_and_its_name_is_free() {
     assert_eq!(stage.get("/v1/nodes").await.body["nodes"], json!([]));
     let unknown = stage.delete("/v1/nodes/fra-1").await;
     assert_eq!((unknown.status, unknown.body["wanted"].as_str()), (404, Some("there is none yet")));
+    assert_eq!(unknown.body["next"], "perigee nodes lists them");
 
     let again: Arc<TestNode> = stage.node("fra-1", "fra").await;
     in_service(&stage, 1).await;
