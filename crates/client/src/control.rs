@@ -246,7 +246,7 @@ impl Control {
             body.len()
         );
         let answer = self.send(request.as_bytes()).map_err(|error| {
-            let next = match error.kind() {
+            let next = trust::untimely(&error).unwrap_or(match error.kind() {
                 ErrorKind::ConnectionRefused => {
                     "is `perigee control` running there? Name another one with --control URL"
                 }
@@ -258,7 +258,7 @@ impl Control {
                      compare it with --authority"
                 }
                 _ => "check --control URL",
-            };
+            });
             Error::new(format!("control at {}: {error}", self.url), next)
         })?;
         let (status, body) = http::parse_answer(&answer).map_err(|what| self.strange(what))?;

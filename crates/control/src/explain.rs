@@ -149,6 +149,7 @@ pub(crate) async fn explain(
             "no site of the configuration serves this host",
             &host,
             domains.map(|domain| &**domain),
+            "name a host that one of its sites has",
         )
     })?;
     let pops = match snapshot.routing.pops.is_empty() {

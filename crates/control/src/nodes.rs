@@ -295,9 +295,9 @@ pub(crate) async fn revoke_token(
     caller.may(Role::Admin)?;
     let cell = Enrolment::cell(&id);
     let Some((_, version)) = cells::load::<Enrolment>(&*shared.journal, &cell).await? else {
-        return Err(
-            Problem::new(StatusCode::NOT_FOUND, "there is no such enrolment token").found(format!("{id:?}"))
-        );
+        return Err(Problem::new(StatusCode::NOT_FOUND, "there is no such enrolment token")
+            .found(format!("{id:?}"))
+            .next("perigee enroll list shows them"));
     };
     let mut commit =
         Commit { expect: vec![(cell.clone(), version)], cells: vec![(cell, None)], record: None };
@@ -318,6 +318,9 @@ pub(crate) struct JoinWanted {
     /// The name that it wants; what the token says goes before.
     #[serde(default)]
     name: Option<String>,
+    /// Where it stands, if it is an edge: a token for another place does not let it in. Older ones don't say.
+    #[serde(default)]
+    pop: Option<String>,
     /// Its certificate request, in PEM. Only the key counts, and that the node has it.
     request: String,
 }
@@ -368,6 +371,19 @@ pub(crate) async fn enroll(
         };
         if enrolment.hash != text_hash(wanted.secret.as_bytes()) {
             return Err(refused());
+        }
+        // Control would roll out to the one PoP, and the node take what is for the other.
+        if let Some(stands) = wanted.pop.as_ref().filter(|stands| **stands != enrolment.pop)
+            && enrolment.role == NodeRole::Edge
+        {
+            let is_for = &enrolment.pop;
+            return Err(Problem::new(
+                StatusCode::CONFLICT,
+                format!("the token is for PoP {is_for:?}, and this node's file says pop = {stands:?}"),
+            )
+            .next(format!(
+                "write pop = {is_for:?} in [cluster]; or have a token made for the other PoP: perigee enroll"
+            )));
         }
         let name = enrolment.name.clone().or_else(|| wanted.name.clone()).ok_or_else(|| {
             Problem::bad("neither the node nor its token says a name")
@@ -881,6 +897,7 @@ pub(crate) async fn retire(
             "there is no node of this name",
             &name,
             view.nodes.keys().map(String::as_str),
+            "perigee nodes lists them",
         ));
     };
     let mut commit =

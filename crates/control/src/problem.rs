@@ -89,11 +89,12 @@ impl Problem {
         self
     }
 
-    /// A name that is not among those there are.
+    /// A name that is not among those there are. `next`: the step to take where it is none of them misspelt.
     pub(crate) fn unknown<'a>(
         error: &str,
         found: &str,
         known: impl Iterator<Item = &'a str> + Clone,
+        next: &str,
     ) -> Problem {
         let problem = Problem::new(StatusCode::NOT_FOUND, error).found(format!("{found:?}"));
         let problem = match few(known.clone()) {
@@ -102,7 +103,7 @@ impl Problem {
         };
         match did_you_mean(found, known) {
             Some(close) => problem.next(format!("did you mean {close:?}?")),
-            None => problem,
+            None => problem.next(next),
         }
     }
 }

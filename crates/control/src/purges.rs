@@ -154,7 +154,8 @@ fn site_of(
         }
         let domains = picture.snapshots().flat_map(|snapshot| &snapshot.sites).flat_map(|site| &site.domains);
         let error = format!("{path}: no site of the configuration serves this host");
-        return Err(Problem::unknown(&error, &host, domains.map(|domain| &**domain)));
+        let next = "nothing was purged; correct it and purge again";
+        return Err(Problem::unknown(&error, &host, domains.map(|domain| &**domain), next));
     };
     for site in sites {
         caller.may_purge(path, Some(&site.name))?;
@@ -183,6 +184,7 @@ pub(crate) fn unknown_site(path: &str, site: &str, picture: &Picture) -> Problem
         &format!("{path}: no site of the configuration is called so"),
         site,
         picture.site_names(),
+        "nothing was done; name a site that there is",
     )
 }
 

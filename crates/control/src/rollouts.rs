@@ -483,6 +483,7 @@ async fn begin(
                 "first: there is no edge of this name",
                 &first,
                 nodes.iter().map(|node| &*node.name),
+                "perigee nodes lists them",
             ));
         }
         (BeginAt::Edge, first) => rollout.canary = first,
@@ -494,6 +495,7 @@ async fn begin(
                         "first: no edge stands in a PoP of this name",
                         &first,
                         nodes.iter().map(|node| &*node.pop),
+                        "perigee nodes lists edges and their PoPs",
                     ));
                 }
                 None => smallest_pop(&nodes).ok_or_else(|| {

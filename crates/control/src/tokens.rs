@@ -379,7 +379,8 @@ pub(crate) async fn revoke(
     let Some((token, version)) = cells::load::<Token>(&*shared.journal, &cell).await? else {
         let view = shared.view.get();
         let names: Vec<&str> = view.tokens.values().map(|token| &*token.name).collect();
-        return Err(Problem::unknown("there is no token of this name", &name, names.into_iter()));
+        let next = "perigee token list shows them";
+        return Err(Problem::unknown("there is no token of this name", &name, names.into_iter(), next));
     };
     let view = shared.view.get();
     let others = view

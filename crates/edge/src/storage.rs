@@ -1,5 +1,6 @@
 //! Opening what outlives the process: the purge log first, then the disks whose contents it speaks for.
 
+use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,8 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use model::ByteSize;
 use model::purge::{Limits, Purge, PurgeClock};
 use model::settings::StoreSettings;
+use rustix::fs::statvfs;
 use semantics::key::{KeySeed, hash};
 use store::InFlight;
 use store::disk::{Directory, DiskConfig, Disks, DisksConfig, EngineKind, OpenError, OpenReports, Opened};
@@ -170,16 +173,20 @@ impl Place {
         let owner = hash(&KeySeed(self.key_seed), &[b"owner", &log.id().to_le_bytes()[..]].concat()).0;
         let common = self.common(owner);
         let mut configs = Vec::new();
+        let mut sizes = HashMap::new();
         let mut failed = Vec::new();
         for disk in &self.settings.disks {
             let default = || self.state.clone().unwrap_or_default().join(DEFAULT_DIRECTORY);
             let path = disk.path.clone().unwrap_or_else(default);
             match Directory::create(&path) {
-                Ok(shelf) => configs.push(DiskConfig {
-                    shelf: Arc::new(shelf),
-                    bytes: disk.size.0,
-                    writes_per_day: disk.writes_per_day,
-                }),
+                Ok(shelf) => {
+                    sizes.insert(path.display().to_string(), disk.size);
+                    configs.push(DiskConfig {
+                        shelf: Arc::new(shelf),
+                        bytes: disk.size.0,
+                        writes_per_day: disk.writes_per_day,
+                    });
+                }
                 Err(error) => failed.push(format!("{}: {error}", path.display())),
             }
         }
@@ -189,7 +196,8 @@ impl Place {
             match opened {
                 Ok(opened) => {
                     opened_any = true;
-                    eprintln!("perigee: {name}: {}", sentence(&opened));
+                    let size = sizes.get(&name).copied().unwrap_or_default();
+                    eprintln!("perigee: {name}: {}", sentence(&opened, Path::new(&name), size));
                 }
                 Err(error) => failed.push(format!("{name}: {}", told(&error))),
             }
@@ -214,8 +222,15 @@ fn told(error: &OpenError) -> String {
     }
 }
 
-fn sentence(opened: &Opened) -> String {
-    let sparse = if opened.is_sparse { "; the file system promises no room for all of it" } else { "" };
+fn sentence(opened: &Opened, directory: &Path, size: ByteSize) -> String {
+    let sparse = match opened.is_sparse {
+        true => {
+            let free = statvfs(directory).map_or(0, |system| system.f_bavail.saturating_mul(system.f_frsize));
+            let free = ByteSize(free >> 20 << 20);
+            format!("; the file system promises no room for all of it ({size} wanted, {free} free)")
+        }
+        false => String::new(),
+    };
     match (opened.is_new, opened.scanned) {
         (true, _) => format!("begun anew{sparse}"),
         (false, 0) => format!("records: {}{sparse}", opened.records),
@@ -306,5 +321,17 @@ pub mod inspect {
             }
             look(item)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_without_room_says_how_much_is_wanted_and_how_much_is_free() {
+        let opened = Opened { is_new: true, is_sparse: true, ..Opened::default() };
+        let told = sentence(&opened, Path::new("/"), ByteSize(20 << 30));
+        assert!(told.contains("room for all of it (20GiB wanted, ") && told.ends_with("B free)"), "{told}");
     }
 }

@@ -3,8 +3,8 @@
 //!
 //! A sum of several counters read while a worker runs may be one request apart; each counter by itself never goes back.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use semantics::coding::Coding;
@@ -104,5 +104,7 @@ pub(crate) struct WorkerCells {
     pub(crate) log_lines: Counter,
     pub(crate) log_lines_dropped: Counter,
     pub(crate) sites: Mutex<BySlot<SiteCells>>,
+    /// Of probes ([`crate::Event::is_probe`]), which are of no site and no visitor's.
+    pub(crate) probes: OnceLock<Arc<SiteCells>>,
     pub(crate) origins: Mutex<BySlot<OriginCells>>,
 }

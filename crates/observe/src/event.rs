@@ -103,6 +103,12 @@ impl Event<'_> {
         "set-cookie",
         "vary",
     ];
+
+    /// Whether it is a probe by which routers and other edges see that this one lives: some each second, for no site, from nobody
+    /// who visits. Whoever borrows their name hides nothing but requests for no site.
+    pub fn is_probe(&self) -> bool {
+        self.why == Why::UnknownSite && self.user_agent == Some(b"perigee-router")
+    }
 }
 
 /// The origin's part in one request.

@@ -61,6 +61,7 @@ impl Observer {
         let site = local(&mut sites, event.site, |slot| self.meet_site(slot));
         match event.asked {
             Some(hop) => self.cells.asked[hop as usize].0[outcome].add(1),
+            None if event.is_probe() => count(self.cells.probes.get_or_init(Arc::default), event),
             None => count(&site.cells, event),
         }
         if let Some(tally) = &self.tally {
@@ -165,7 +166,7 @@ impl Drop for Observer {
     }
 }
 
-/// Counts a visitor's request in its site's cells.
+/// Counts a request in its site's cells.
 fn count(cells: &SiteCells, event: &Event<'_>) {
     let outcome = event.why.outcome() as usize;
     cells.whys.0[event.why as usize].add(1);

@@ -292,7 +292,7 @@ const FIRST_BYTE_POWERS: std::ops::RangeInclusive<u32> = 10..=25;
 /// One for each power, and one for what is longer.
 pub const FIRST_BYTE_BUCKETS: usize = 17;
 
-/// Sums over all workers and sites since start.
+/// Sums over all workers and sites since start. Of visitors' requests: probes ([`crate::Event::is_probe`]) are left out.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Totals {
     /// Finished requests by outcome, in the order of [`Outcome::ALL`].

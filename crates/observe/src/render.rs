@@ -19,7 +19,10 @@ pub(crate) fn render(registry: &Registry) -> String {
     let readings = registry.readings.lock().as_ref().map(|read| read());
     let mut out = Exposition::new();
     out.sample(&BUILD_INFO, &[registry.build.version, registry.build.commit], 1);
-    let sites: Vec<BySlot<SiteCells>> = workers.iter().map(|worker| worker.sites.lock().clone()).collect();
+    // Their place is that of `Slot::NONE`.
+    let probes = workers.iter().map(|worker| vec![worker.probes.get().cloned()]);
+    let sites: Vec<BySlot<SiteCells>> =
+        workers.iter().map(|worker| worker.sites.lock().clone()).chain(probes).collect();
     render_sites(&mut out, &groups(&registry.sites.read(), &sites));
     render_connections(&mut out, &workers);
     render_certificates(&mut out, registry, readings.as_ref());

@@ -232,12 +232,6 @@ struct Counts {
 /// No key is packed so.
 const NOTHING: u64 = u64::MAX;
 
-/// Whether it is a probe by which routers and other edges see that this one lives: some each second, for no site, from nobody who
-/// visits. Whoever borrows their name hides nothing but requests for no site.
-fn is_probe(event: &Event<'_>) -> bool {
-    event.why == Why::UnknownSite && event.user_agent == Some(b"perigee-router")
-}
-
 impl Tally {
     pub(crate) fn new() -> Self {
         Tally {
@@ -255,7 +249,7 @@ impl Tally {
     /// Counts a finished request.
     pub(crate) fn count(&mut self, event: &Event<'_>, statistics: &Statistics) {
         self.turn(event.wall.secs(), statistics);
-        if is_probe(event) {
+        if event.is_probe() {
             return;
         }
         let key = Key {

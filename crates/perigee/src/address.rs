@@ -33,12 +33,17 @@ pub(crate) fn parse_address(text: &str) -> Result<SocketAddr, String> {
 
 /// The step to take when an address cannot be listened on. `key`: what says another.
 pub(crate) fn listen_elsewhere(error: &io::Error, key: &str) -> String {
-    let why = match error.kind() {
-        ErrorKind::PermissionDenied => "ports below 1024 are for root and for CAP_NET_BIND_SERVICE.",
-        ErrorKind::AddrNotAvailable => "this machine has no such address.",
-        _ => "is it in use?",
-    };
-    format!("{why} Choose another address with {key}")
+    let elsewhere = format!("choose another address with {key}");
+    match error.kind() {
+        ErrorKind::PermissionDenied => {
+            format!("ports below 1024 are for root and for CAP_NET_BIND_SERVICE; {elsewhere}")
+        }
+        ErrorKind::AddrNotAvailable => format!("this machine has no such address; {elsewhere}"),
+        ErrorKind::AddrInUse => {
+            format!("another program listens there (ss -ltunp names it): stop it, or {elsewhere}")
+        }
+        _ => elsewhere,
+    }
 }
 
 /// Reads `off` or `address:port`.

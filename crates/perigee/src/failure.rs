@@ -17,6 +17,17 @@ impl Failure {
         Failure { message, next: next.into() }
     }
 
+    /// Of whole sentences, the first of which may be a finding of a configuration and then begins as this is shown.
+    pub(crate) fn of_sentences(sentences: &[String]) -> Failure {
+        let text = sentences.join("\n");
+        match text.strip_prefix("error: ") {
+            Some(findings) => {
+                Failure::new(findings, "correct it; perigee check --cluster FILE shows everything")
+            }
+            None => Failure::new(text, ""),
+        }
+    }
+
     /// With another step that may be the right one.
     pub(crate) fn or(mut self, next: &str) -> Self {
         self.next.push_str("; or ");
@@ -44,6 +55,16 @@ impl fmt::Display for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_finding_is_no_error_twice_and_is_to_be_corrected() {
+        let said = |sentence: &str| Failure::of_sentences(&[sentence.to_owned()]).to_string();
+        assert_eq!(
+            said("error: no such place\n --> c.toml:1:1\n"),
+            "error: no such place\n --> c.toml:1:1\n  next: correct it; perigee check --cluster FILE shows everything"
+        );
+        assert_eq!(said("cannot listen on [::]:53"), "error: cannot listen on [::]:53");
+    }
 
     #[test]
     fn no_line_is_empty_between_what_is_wrong_and_what_to_do() {

@@ -131,5 +131,5 @@ impl Build {
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
-    Failure::new(format!("{} cannot be read: {error}", path.display()), "")
+    Failure::new(format!("{} cannot be read: {error}", path.display()), "name a file that this user can read")
 }

@@ -196,9 +196,11 @@ impl Member {
         let wanted = plan.version_for(&self.name, &self.pop).cloned();
         let mut told: Vec<Told> = Vec::new();
         if self.died_on_trial {
-            eprintln!(
-                "perigee: the program has died with a configuration on trial; it begins with the stable one"
-            );
+            let with = match plan.stable {
+                Some(_) => "it begins with the stable one",
+                None => "there is none other, so it begins with that",
+            };
+            eprintln!("perigee: the program has died with a configuration on trial; {with}");
         }
         let safe = plan.stable.clone().filter(|_| self.died_on_trial);
         for version in safe.into_iter().chain(wanted).chain(self.keep.running()).chain(plan.stable) {

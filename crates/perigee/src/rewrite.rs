@@ -410,5 +410,11 @@ impl Drop for Beside<'_> {
 }
 
 fn cannot(what: &str, path: &Path, error: &io::Error) -> Failure {
-    Failure::new(format!("cannot {what} {}: {error}", path.display()), "nothing has been changed")
+    let next = match what {
+        "read" => {
+            "name a folder or file that is there, and that this user can read; nothing has been changed"
+        }
+        _ => "nothing has been changed",
+    };
+    Failure::new(format!("cannot {what} {}: {error}", path.display()), next)
 }

@@ -124,8 +124,11 @@ pub(crate) fn describe(rollout: &Value) -> String {
             None => format!("Configuration {version} was taken back by hand ({began}).\n"),
         },
         state => format!(
-            "Configuration {version} is {state}, {to}: {} of {} nodes in service run it.\n",
-            rollout["running"], rollout["nodes"]
+            "Configuration {version} is {}, {to}: {} of {} nodes in service run it{}.\n",
+            if state == "running" { "being rolled out" } else { state },
+            rollout["running"],
+            rollout["nodes"],
+            if rollout["running"] == 0 { " yet" } else { "" }
         ),
     };
     if let Some(what) = rollout["waiting_for"].as_str() {
@@ -156,11 +159,15 @@ mod tests {
             ),
             (
                 json!({ "version": 4, "state": "running", "audience": { "nodes": ["fra-1"] }, "running": 1, "nodes": 5, "waiting_for": "x" }),
-                "Configuration 4 is running, on fra-1: 1 of 5 nodes in service run it.\n  waits for: x\n",
+                "Configuration 4 is being rolled out, on fra-1: 1 of 5 nodes in service run it.\n  waits for: x\n",
             ),
             (
                 json!({ "version": 4, "state": "running", "audience": { "all": true }, "running": 2, "nodes": 4, "waiting": ["ns2", "ns3"] }),
-                "Configuration 4 is running, everywhere: 2 of 4 nodes in service run it.\n  nameservers that wait for the one before: ns2, ns3\n",
+                "Configuration 4 is being rolled out, everywhere: 2 of 4 nodes in service run it.\n  nameservers that wait for the one before: ns2, ns3\n",
+            ),
+            (
+                json!({ "version": 1, "state": "running", "audience": { "all": true }, "running": 0, "nodes": 3 }),
+                "Configuration 1 is being rolled out, everywhere: 0 of 3 nodes in service run it yet.\n",
             ),
             (
                 json!({ "version": 4, "state": "undone", "began": [], "harm": { "node": "fra-1", "told": "has errors" } }),

@@ -48,7 +48,7 @@ pub(crate) struct Route {
 
 impl Route {
     pub(crate) fn run(self) -> Result<(), Failure> {
-        let joined = |errors: Vec<String>| Failure::new(errors.join("\n"), "");
+        let joined = |errors: Vec<String>| Failure::of_sentences(&errors);
         let snapshot = router::server::read_config(&self.config, &|_| {}).map_err(joined)?;
         let location = match &self.location {
             Some(path) => router::server::read_location(path).map_err(joined)?,

@@ -256,7 +256,7 @@ impl RouterArgs {
         }
         let state = StateDir::find_here(self.state.clone())?;
         state.create()?;
-        let failed = |StartError(errors): StartError| Failure::new(errors.join("\n"), "");
+        let failed = |StartError(errors): StartError| Failure::of_sentences(&errors);
         let generate =
             || Signer::generate().map_err(|_| Failure::new("no key could be made for the zone", ""));
         let (config, key, member, _lock) = match own {

@@ -135,7 +135,7 @@ fn an_edge_that_cannot_start_says_why_and_what_to_do() {
     let address = taken.local_addr().unwrap().to_string();
     serve(
         &["--origin", "http://127.0.0.1:9", "--listen", &address],
-        &[&address, "is it in use?", "--listen"],
+        &[&address, "another program listens there (ss -ltunp names it): stop it", "--listen"],
     );
     serve(
         &["--origin", "http://127.0.0.1:9", "--listen", "192.0.2.1:8080"],

@@ -105,10 +105,10 @@ fn a_cluster_is_run_by_the_command_line_from_nothing() {
     fs::write(file, SITES).unwrap();
     assert_eq!(cluster.good(&["apply", file, "--dry-run"]), format!("{file} is good\n"));
     let begun = cluster.good(&["apply", file, "--stage", "all", "--reason", "begin"]);
-    assert!(begun.starts_with("Configuration 1 is running, everywhere"), "{begun}");
+    assert!(begun.starts_with("Configuration 1 is being rolled out, everywhere"), "{begun}");
     assert!(cluster.good(&["versions"]).contains("admin  begin"));
     assert_eq!(cluster.good(&["versions", "1"]), SITES);
-    assert!(cluster.good(&["rollout"]).contains("Configuration 1 is running"));
+    assert!(cluster.good(&["rollout"]).contains("Configuration 1 is being rolled out"));
 
     let purged = cluster.json(&[
         "purge",

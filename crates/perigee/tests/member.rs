@@ -140,7 +140,11 @@ struct Told {
     blobs: Mutex<HashMap<String, Bytes>>,
     /// Seconds for which it makes certificates of nodes.
     life_secs: AtomicUsize,
+    /// Seconds by which its clock is behind the nodes'.
+    behind_secs: AtomicUsize,
     renewals: AtomicUsize,
+    /// Where the node that came last said that it stands.
+    said_pop: Mutex<String>,
 }
 
 /// The authority's key for signatures.
@@ -170,12 +174,13 @@ fn certificate(
     issuer: &Issuer<'static, KeyPair>,
     uri: String,
     key: &impl rcgen::PublicKeyData,
+    begin: SystemTime,
     secs: u64,
 ) -> String {
     let mut params = CertificateParams::default();
     params.subject_alt_names = vec![SanType::URI(uri.try_into().unwrap())];
-    params.not_before = SystemTime::now().into();
-    params.not_after = (SystemTime::now() + Duration::from_secs(secs)).into();
+    params.not_before = begin.into();
+    params.not_after = (begin + Duration::from_secs(secs)).into();
     params.signed_by(key, issuer).unwrap().pem()
 }
 
@@ -191,7 +196,7 @@ impl Control {
         let authority_key = aws_key::Key::of(&key);
         let issuer = Issuer::new(params, key);
         let own = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
-        let chain = certificate(&issuer, Peer::uri(Role::Control, "c1"), &own, 1_000_000);
+        let chain = certificate(&issuer, Peer::uri(Role::Control, "c1"), &own, SystemTime::now(), 1_000_000);
         let identity = Identity::from_pem(&authority_pem, &chain, &own.serialize_pem()).unwrap();
         let journal: Arc<dyn Journal> = Arc::new(Memory::new("j1", 1));
         let hub = runtime.block_on(hub_of(&journal));
@@ -204,7 +209,9 @@ impl Control {
             hub: Mutex::new(hub),
             blobs: Mutex::default(),
             life_secs: AtomicUsize::new(100_000),
+            behind_secs: AtomicUsize::new(0),
             renewals: AtomicUsize::new(0),
+            said_pop: Mutex::default(),
         };
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut control = Control { runtime, told: Arc::new(told), port, serving: None, number: 0 };
@@ -374,14 +381,19 @@ async fn answer(told: &Told, peer: Option<Peer>, request: Request<Incoming>) -> 
                     r#"{"error":"the cluster has no such enrolment token","next":"ask for another"}"#.into(),
                 );
             }
+            if let Some(pop) = body["pop"].as_str() {
+                pop.clone_into(&mut told.said_pop.lock().unwrap());
+            }
             if path == "/v1/renew" {
                 told.renewals.fetch_add(1, Ordering::SeqCst);
             }
             let request =
                 CertificateSigningRequestParams::from_pem(body["request"].as_str().unwrap()).unwrap();
-            let secs = told.life_secs.load(Ordering::SeqCst) as u64;
+            let [secs, behind] =
+                [&told.life_secs, &told.behind_secs].map(|secs| secs.load(Ordering::SeqCst) as u64);
+            let begin = SystemTime::now() - Duration::from_secs(behind);
             let uri = Peer::uri(Role::Edge, body["name"].as_str().unwrap_or("fra-1"));
-            let chain = certificate(&told.issuer, uri, &request.public_key, secs);
+            let chain = certificate(&told.issuer, uri, &request.public_key, begin, secs);
             let status = if path == "/v1/enroll" { 201 } else { 200 };
             say(
                 status,
@@ -541,6 +553,12 @@ fn a_node_joins_runs_what_the_plan_says_and_proves_what_it_has_applied() {
     let (scratch, origin, control, node, _) = cluster();
     node.gets("/a", 0);
     node.gets("/kept", 0);
+    // Routers look whether it lives: it is not judged by what they get.
+    for _ in 0..5 {
+        let probe =
+            "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: perigee-router\r\nConnection: close\r\n\r\n";
+        assert_eq!(ask(node.visitors, probe).0, 421);
+    }
     origin.generation.store(1, Ordering::SeqCst);
     let position = control.purge(&["/a".to_owned()]);
     let report = control.acknowledged(position);
@@ -548,6 +566,7 @@ fn a_node_joins_runs_what_the_plan_says_and_proves_what_it_has_applied() {
     node.gets("/kept", 0);
     assert_eq!((&*report.pop, report.starts), ("fra", 1));
     let report = control.reported("the requests to be counted", |report| report.vitals.requests >= 4);
+    assert_eq!(report.vitals.requests, 4);
     assert!(report.vitals.hits >= 1 && report.vitals.memory_bytes > 0);
     // The key was made there and stays there.
     let key = fs::metadata(scratch.0.join("state/cluster/key.pem")).unwrap();
@@ -599,13 +618,15 @@ fn a_node_that_is_not_let_in_says_why() {
     fs::write(&token, wrong.to_string()).unwrap();
     let said = run(&["--token", token.to_str().unwrap()]);
     assert!(said.contains("no such enrolment token") && said.contains("next: ask for another"), "{said}");
-    // The token is for another PoP than the file names.
+    // The token is for another PoP than the file names, and control, an older one, lets the node in.
     fs::write(&token, control.token()).unwrap();
     let file = scratch.0.join("node.toml");
     let node = fs::read_to_string(&file).unwrap();
     fs::write(&file, node.replace("pop = \"fra\"", "pop = \"iad\"")).unwrap();
     let said = run(&["--token", token.to_str().unwrap()]);
     assert!(said.contains("the token is for PoP \"fra\", and this node's file says pop = \"iad\""), "{said}");
+    assert!(said.contains("or perigee nodes retire fra-1, and have a token made"), "{said}");
+    assert_eq!(*control.told.said_pop.lock().unwrap(), "iad", "a newer one can refuse it");
     assert!(run(&[]).contains("has not joined its cluster"));
     control.go_away();
 }
@@ -654,6 +675,22 @@ fn a_node_boots_and_serves_from_its_own_disk_while_control_is_away() {
     node.gets("/p/1", 1);
     let report = control.reported("the second start", |report| report.starts == 2);
     assert_eq!(report.running, Some(1));
+}
+
+#[test]
+fn a_node_whose_clock_is_days_ahead_does_not_renew_without_a_pause() {
+    const DAY_SECS: usize = 24 * 60 * 60;
+    let (scratch, origin, mut control) = (Scratch::new("member"), Origin::start(), Control::start());
+    control.told.life_secs.store(7 * DAY_SECS, Ordering::SeqCst);
+    control.told.behind_secs.store(9 * DAY_SECS, Ordering::SeqCst);
+    write_files(&scratch.0, &control);
+    let node = Node::start(&scratch);
+    wait("the node to tell of its clock", || node.has_said("clock is 9 days ahead of control's; set it"));
+    // It serves all the same, and its certificate was renewed once.
+    let (_, version) = control.apply(&sites(&origin));
+    control.reported("the configuration to run", |report| report.running == Some(version.number));
+    node.gets("/a", 0);
+    assert_eq!(control.told.renewals.load(Ordering::SeqCst), 1);
 }
 
 #[test]

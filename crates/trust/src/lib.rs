@@ -361,6 +361,16 @@ pub fn pinned_client_config(
     Ok(Arc::new(config))
 }
 
+/// What to do about a handshake that failed with this error because the other side's certificate is not good yet, or not any
+/// more: controls have theirs renewed long before, so that it is one of the two clocks. `None` of other failures.
+pub fn untimely(error: &io::Error) -> Option<&'static str> {
+    use CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let Some(rustls::Error::InvalidCertificate(why)) = inner else { return None };
+    matches!(why, Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. })
+        .then_some("compare the clocks: `date` here, and where control runs")
+}
+
 fn roots(authority: &CertificateDer<'static>) -> Result<RootCertStore, rustls::Error> {
     let mut roots = RootCertStore::empty();
     roots.add(authority.clone())?;

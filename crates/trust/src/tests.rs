@@ -55,6 +55,22 @@ async fn nodes_and_controls_know_each_other_by_their_authority_and_role() {
 }
 
 #[tokio::test]
+async fn a_handshake_that_fails_for_its_time_is_told_from_others() {
+    let (cluster, other) = (Authority::new("one"), Authority::new("two"));
+    let refused = async |control: Identity| {
+        let (ours, theirs) = duplex(64 * 1024);
+        let edge = cluster.identity(Role::Edge, "fra-1", 7);
+        let name = ServerName::try_from("192.0.2.1").unwrap();
+        let connect = TlsConnector::from(edge.client_config(b"h2").unwrap()).connect(name, ours);
+        let accept = TlsAcceptor::from(control.server_config().unwrap()).accept(theirs);
+        untimely(&tokio::join!(accept, connect).1.err().unwrap())
+    };
+    let next = refused(cluster.identity(Role::Control, "c1", -1)).await;
+    assert!(next.unwrap().starts_with("compare the clocks"));
+    assert_eq!(refused(other.identity(Role::Control, "c1", 7)).await, None);
+}
+
+#[tokio::test]
 async fn a_certificate_that_has_run_out_is_known_for_a_while() {
     let cluster = Authority::new("one");
     let control = cluster.identity(Role::Control, "c1", 7);

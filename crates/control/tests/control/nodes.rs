@@ -86,6 +86,26 @@ async fn wrong_wishes_for_enrolment_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_edge_of_another_pop_than_its_token_is_refused_before_it_uses_anything_up() {
+    let stage = Stage::start().await;
+    let token = token(&stage, json!({ "role": "edge", "pop": "fra" })).await;
+    let key = rcgen::KeyPair::generate().unwrap();
+    let request = rcgen::CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
+    let enroll = async |pop: &str| {
+        let body =
+            json!({ "id": token.id, "secret": token.secret, "name": "a", "pop": pop, "request": request });
+        stage.call("POST", "/v1/enroll", "", &[], Some(body)).await
+    };
+    let refused = enroll("iad").await;
+    let error = "the token is for PoP \"fra\", and this node's file says pop = \"iad\"";
+    assert_eq!((refused.status, refused.body["error"].as_str()), (409, Some(error)));
+    assert!(refused.body["next"].as_str().unwrap().starts_with("write pop = \"fra\" in [cluster]; or"));
+    assert_eq!(stage.get("/v1/nodes").await.body["nodes"], json!([]));
+    // Neither the name nor the token is used up.
+    assert_eq!(enroll("fra").await.status, 201);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_retired_node_is_not_believed_any_more_and_its_name_is_free() {
     let stage = Stage::start().await;
     let added = stage.post("/v1/configurations", json!({ "text": SITES, "reason": "begin" })).await;
@@ -108,6 +128,7 @@ async fn a_retired_node_is_not_believed_any_more_and_its_name_is_free() {
     assert_eq!(stage.get("/v1/nodes").await.body["nodes"], json!([]));
     let unknown = stage.delete("/v1/nodes/fra-1").await;
     assert_eq!((unknown.status, unknown.body["wanted"].as_str()), (404, Some("there is none yet")));
+    assert_eq!(unknown.body["next"], "perigee nodes lists them");
 
     let again: Arc<TestNode> = stage.node("fra-1", "fra").await;
     in_service(&stage, 1).await;

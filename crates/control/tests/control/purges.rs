@@ -109,6 +109,13 @@ async fn what_is_no_clear_purge_is_refused_with_the_place_and_purges_nothing() {
         ),
         (
             &stage.admin,
+            json!({ "url": "https://elsewhere.test/" }),
+            404,
+            "url: no site of the configuration serves this host",
+            "nothing was purged; correct it and purge again",
+        ),
+        (
+            &stage.admin,
             json!({ "site": "shoop" }),
             404,
             "site: no site of the configuration is called so",

@@ -181,8 +181,10 @@ impl Dialer {
                 TcpStream::connect((host.as_str(), port)).await.map_err(|error| error.to_string())?;
             // A small line must not wait for the acknowledgement of the one before.
             stream.set_nodelay(true).map_err(|error| error.to_string())?;
-            let stream =
-                TlsConnector::from(tls).connect(name, stream).await.map_err(|error| error.to_string())?;
+            let stream = TlsConnector::from(tls).connect(name, stream).await.map_err(|error| {
+                let next = trust::untimely(&error).map_or(String::new(), |next| format!("; {next}"));
+                format!("{error}{next}")
+            })?;
             let (sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream))
                 .await
                 .map_err(|error| error.to_string())?;

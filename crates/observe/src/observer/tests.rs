@@ -194,7 +194,7 @@ fn totals_tell_errors_and_how_long_heads_took() {
 }
 
 #[test]
-fn statistics_are_of_visitors_and_not_of_probes() {
+fn statistics_and_totals_are_of_visitors_and_not_of_probes() {
     let registry = registry();
     registry.keep_statistics();
     let observer = Observer::new(&registry, None);
@@ -205,6 +205,8 @@ fn statistics_are_of_visitors_and_not_of_probes() {
         ..event(Slot::NONE)
     };
     observer.emit(&unknown(b"perigee-router"));
+    // As an edge says that has no configuration yet.
+    observer.emit(&Event { status: 503, ..unknown(b"perigee-router") });
     observer.emit(&unknown(b"somebody"));
     // A visitor who borrows the name is counted.
     observer.emit(&Event { user_agent: Some(b"perigee-router"), ..event(registry.site("shop")) });
@@ -212,5 +214,9 @@ fn statistics_are_of_visitors_and_not_of_probes() {
     let counted: u64 =
         registry.take_reports().iter().flat_map(|report| &report.cells).map(|(_, cell)| cell.requests).sum();
     assert_eq!(counted, 2);
-    assert_eq!(registry.totals().requests(), 3, "metrics have all");
+    let totals = registry.totals();
+    assert_eq!((totals.requests(), totals.server_errors, totals.first_bytes.iter().sum::<u64>()), (2, 0, 2));
+    let metrics = registry.render();
+    let all = r#"perigee_requests_total{site="-",outcome="error",why="unknown-site"} 3"#;
+    assert!(metrics.contains(all), "metrics have all: {metrics}");
 }

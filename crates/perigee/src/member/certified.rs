@@ -12,11 +12,14 @@ use super::keep::Keep;
 use super::{FETCH_RETRY_WITHIN, chance_below, now_ms, sleep_ms};
 use crate::failure::Failure;
 
-/// How long a certificate's renewal waits after a failure, at most: a part of its life, and not longer than this.
+/// How long a certificate's renewal waits after a failure, at most: a part of its life, and not longer than this. And how long
+/// after one that brought a certificate which is due already.
 const RENEWAL_RETRY_MAX: Duration = Duration::from_secs(600);
 
 /// How often it is looked whether the certificate is to be renewed, at least: clocks are set.
 const RENEWAL_LOOK: Duration = Duration::from_secs(60);
+
+const DAY_SECS: i64 = 24 * 60 * 60;
 
 /// What shows who a node is.
 pub(crate) struct Certified {
@@ -59,16 +62,30 @@ impl Certified {
         self.identity.read().clone()
     }
 
-    /// Has the certificate renewed at two thirds of its life and a bit, drawn by chance, and tells of it. Ends never.
+    /// Has the certificate renewed at two thirds of its life and a bit, drawn by chance, and tells of it. Ends never. By a clock
+    /// that is days ahead each new one is due at once: then there is a pause, as each costs control a signature.
     pub(crate) async fn keep_renewed(&self, keep: &Keep, dialer: &Dialer, renewed_to: impl Fn(&Identity)) {
         let share = chance_below(1000) as i64;
+        let (mut is_new, mut is_told) = (false, false);
         loop {
             let (begin, end) = self.identity().peer().valid;
             let life_ms = end.saturating_sub(begin).max(1).saturating_mul(1000);
             let due_ms = begin.saturating_mul(1000) + life_ms / 3 * 2 + life_ms / 12 / 1000 * share;
             let left_ms = due_ms.saturating_sub(now_ms());
             if left_ms > 0 {
+                is_new = false;
                 sleep_ms((left_ms as u64).min(RENEWAL_LOOK.as_millis() as u64)).await;
+                continue;
+            }
+            if std::mem::take(&mut is_new) {
+                if !is_told {
+                    is_told = true;
+                    eprintln!(
+                        "perigee: the new certificate is due for renewal already: this machine's clock is {} days ahead of control's; set it (timedatectl)",
+                        (now_ms() / 1000 - begin) / DAY_SECS
+                    );
+                }
+                sleep_ms(RENEWAL_RETRY_MAX.as_millis() as u64).await;
                 continue;
             }
             let identity = self.identity();
@@ -77,6 +94,7 @@ impl Certified {
                     renewed_to(&renewed);
                     *self.identity.write() = Arc::new(renewed);
                     eprintln!("perigee: this node's certificate was renewed");
+                    is_new = true;
                 }
                 Err(why) => {
                     eprintln!("perigee: this node's certificate cannot be renewed: {why}; trying again");

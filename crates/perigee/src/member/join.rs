@@ -65,7 +65,8 @@ pub(crate) async fn enroll(
     let path = keep.path().join(NEW_KEY);
     let key = new_key(&path)?;
     let wanted = json!({
-        "id": token.id, "secret": token.secret, "name": who.1, "request": request_for(&key)?,
+        "id": token.id, "secret": token.secret, "name": who.1, "pop": (who.0 == Role::Edge).then_some(pop),
+        "request": request_for(&key)?,
     });
     let dialer = Dialer::pinned(controls, token.authority.clone());
     loop {
@@ -77,13 +78,15 @@ pub(crate) async fn enroll(
                     .map_err(|error| Failure::new(format!("control's answer cannot be read: {error}"), ""))?;
                 let identity = checked(&joined, &key, who, &token.authority)
                     .map_err(|why| Failure::new(why, "ask the operator of the cluster"))?;
-                // Control would roll out to the one PoP, and the node take what is for the other.
+                // An older control lets it join all the same. It would roll out to the one PoP, and the node take what is for
+                // the other.
                 let stands = joined.pop.as_deref().filter(|stands| who.0 == Role::Edge && *stands != pop);
                 if let Some(stands) = stands {
                     return Err(Failure::new(
                         format!("the token is for PoP {stands:?}, and this node's file says pop = {pop:?}"),
                         format!(
-                            "write pop = {stands:?} in [cluster]; or have a token made for the other PoP"
+                            "write pop = {stands:?} in [cluster]; or perigee nodes retire {}, and have a token made for the other PoP",
+                            who.1
                         ),
                     ));
                 }

@@ -95,7 +95,7 @@ struct Samples {
 
 impl Gathered {
     pub(super) fn new(args: &PlanArgs, prices: &Prices) -> Result<Gathered, Failure> {
-        let joined = |errors: Vec<String>| Failure::new(errors.join("\n"), "");
+        let joined = |errors: Vec<String>| Failure::of_sentences(&errors);
         let location =
             args.location.as_deref().map(router::server::read_location).transpose().map_err(joined)?;
         let location = Arc::new(location.unwrap_or_else(Location::empty));

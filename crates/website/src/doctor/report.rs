@@ -41,9 +41,10 @@ pub fn as_text(report: &Report, coloured: bool) -> String {
 fn summary(report: &Report) -> String {
     let count = |verdict| report.count(verdict);
     format!(
-        "{} bad, {} warnings, {} skipped, {} good: {}",
+        "{} bad, {} warning{}, {} skipped, {} good: {}",
         count(Verdict::Bad),
         count(Verdict::Warning),
+        if count(Verdict::Warning) == 1 { "" } else { "s" },
         count(Verdict::Skipped),
         count(Verdict::Good),
         visible(&report.url)
@@ -105,6 +106,8 @@ mod tests {
             text,
             "bad     cors           https://www.example/<a>\n        no \u{fffd}[2J\n        next: open it\n1 bad, 0 warnings, 0 skipped, 0 good: https://www.example/\n"
         );
+        report.add("cookies", Verdict::Warning, "https://www.example/", "one", "");
+        assert!(as_text(&report, false).contains("1 bad, 1 warning, 0 skipped"));
         let html = as_html(&report);
         assert!(
             html.contains("https://www.example/&lt;a&gt;") && html.contains("data:image/png;base64,AAAA")
