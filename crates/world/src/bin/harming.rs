@@ -597,14 +597,12 @@ impl Bench {
     fn is_good_kept(&self) -> bool {
         self.world.edges.iter().all(|edge| {
             let keep = self.cluster.state(&edge.name).join("cluster");
-            let read = |name: &str| -> Value {
-                let text = fs::read(keep.join(name)).unwrap_or_default();
-                serde_json::from_slice(&text).unwrap_or_default()
-            };
-            let stable = &read("place")["plan"]["stable"];
+            let read = |name: &str| fs::read_to_string(keep.join(name)).unwrap_or_default();
+            let running: Value = serde_json::from_str(&read("running")).unwrap_or_default();
+            let stable = &place(&read("place"))["plan"]["stable"];
             let hash = stable["hash"].as_str().unwrap_or_default();
             stable["number"].as_u64() == Some(self.stable)
-                && read("running")["number"].as_u64() == Some(self.stable)
+                && running["number"].as_u64() == Some(self.stable)
                 && keep.join("configurations").join(format!("{hash}.toml")).exists()
                 && !keep.join("trial").exists()
         })
@@ -754,6 +752,16 @@ impl Bench {
             return;
         }
     }
+}
+
+/// The place that a node wrote last, of the two that its file has: `SUM NUMBER JSON` each.
+fn place(file: &str) -> Value {
+    let places = file.lines().filter_map(|line| {
+        let (_, rest) = line.trim_start().split_once(' ')?;
+        let (number, place) = rest.split_once(' ')?;
+        Some((number.parse::<u64>().ok()?, serde_json::from_str(place).ok()?))
+    });
+    places.max_by_key(|(number, _)| *number).map_or(Value::Null, |(_, place)| place)
 }
 
 fn main() {
