@@ -39,7 +39,7 @@ KINDS = ("fill", "rewrite", "overhead")
 
 def main(options):
     rounds = options.rounds or (2 if options.quick else 5)
-    objects = options.objects or (6144 if options.quick else 16_384)
+    objects = options.objects or (12_288 if options.quick else 16_384)
     seconds = 1 if options.quick else 2
     disk_mib, times = (512, 2) if options.quick else (1024, 5)
 
