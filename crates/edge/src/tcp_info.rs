@@ -28,6 +28,13 @@ pub(crate) fn waited(connection: &impl AsRawFd) -> Duration {
     Duration::from_millis(waited_ms.into())
 }
 
+/// Whether the kernel has bytes of a connection that do not get through: sent and sent again for a retransmission timeout or more
+/// (RFC 6298), or held back because the other side takes none. What was just sent is not stuck.
+pub(crate) fn is_stuck(connection: &impl AsRawFd) -> bool {
+    let known = offset_of!(libc::tcp_info, tcpi_notsent_bytes) + size_of::<u32>();
+    read(connection, known).is_some_and(|info| info.tcpi_retransmits > 0 || info.tcpi_notsent_bytes > 0)
+}
+
 /// What the kernel tells, if that is its first `known` bytes at least.
 fn read(socket: &impl AsRawFd, known: usize) -> Option<libc::tcp_info> {
     // SAFETY: all zeros are a value of this type, which has numbers alone.

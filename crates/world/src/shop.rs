@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
+use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -195,23 +196,23 @@ impl Shop {
     }
 }
 
-/// Answers for the shop until the runtime ends; `asked` is called with each request. What is slow follows from the seed.
+/// Answers for the shop until the runtime ends; `asked` is called with who has sent each request. What is slow follows from the seed.
 pub async fn serve(
     shop: Arc<Shop>,
     seed: u64,
     listener: TcpListener,
-    asked: impl Fn() + Send + Sync + 'static,
+    asked: impl Fn(IpAddr) + Send + Sync + 'static,
 ) {
     let (seed, asked) = (Arc::new(AtomicU64::new(seed)), Arc::new(asked));
     loop {
-        let Ok((stream, _)) = listener.accept().await else { continue };
+        let Ok((stream, from)) = listener.accept().await else { continue };
         let (shop, seed, asked) = (shop.clone(), seed.clone(), asked.clone());
         tokio::spawn(async move {
             let service = service_fn(move |request: Request<Incoming>| {
                 let shop = shop.clone();
                 let drawn = Draw(seed.fetch_add(1, Ordering::Relaxed)).next();
                 shop.asked.fetch_add(1, Ordering::Relaxed);
-                asked();
+                asked(from.ip());
                 async move { Ok::<_, Infallible>(give(&shop, &request, drawn).await) }
             });
             let _ = hyper::server::conn::http1::Builder::new()

@@ -168,10 +168,10 @@ struct Watched {
     over: AtomicBool,
 }
 
-/// When the origin was asked.
+/// When the origin was asked, and by whom.
 #[derive(Default)]
 struct Arrivals {
-    last: VecDeque<Instant>,
+    last: VecDeque<(Instant, IpAddr)>,
     /// The most within a second.
     most: usize,
 }
@@ -179,9 +179,9 @@ struct Arrivals {
 impl Arrivals {
     /// Takes note of a request. How many came within the last second, of `SECOND - late`: a machine that is late by so much puts
     /// together what was apart.
-    fn note(&mut self, now: Instant, late: Duration) -> usize {
-        self.last.push_back(now);
-        while self.last.front().is_some_and(|first| now - *first >= SECOND.saturating_sub(late)) {
+    fn note(&mut self, now: Instant, from: IpAddr, late: Duration) -> usize {
+        self.last.push_back((now, from));
+        while self.last.front().is_some_and(|(first, _)| now - *first >= SECOND.saturating_sub(late)) {
             self.last.pop_front();
         }
         self.most = self.most.max(self.last.len());
@@ -191,11 +191,17 @@ impl Arrivals {
 
 impl Watched {
     /// The origin is asked.
-    fn origin_is_asked(&self) {
-        let count = self.arrivals.lock().note(Instant::now(), self.late());
+    fn origin_is_asked(&self, from: IpAddr) {
+        let mut arrivals = self.arrivals.lock();
+        let count = arrivals.note(Instant::now(), from, self.late());
         if count > REQUESTS_PER_SECOND {
             self.violation("budget", || {
-                format!("the origin had {count} requests within a second of {REQUESTS_PER_SECOND}")
+                let of =
+                    |edge: &Seen| arrivals.last.iter().filter(|(_, from)| *from == edge.address.ip()).count();
+                let each: Vec<_> =
+                    self.edges.iter().map(|edge| format!("{} {}", edge.name, of(edge))).collect();
+                let each = each.join(", ");
+                format!("the origin had {count} requests within a second of {REQUESTS_PER_SECOND}: {each}")
             });
         }
     }

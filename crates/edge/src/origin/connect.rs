@@ -24,6 +24,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::error::{FetchError, FetchErrorKind, Sent};
 use super::shared::{Counted, Gauge};
+use crate::tcp_info;
 
 /// How long the addresses of a name are believed. The system's resolver does not tell a record's own TTL.
 const FOUND_TTL: Duration = Duration::from_secs(30);
@@ -222,6 +223,13 @@ impl Wire {
         self.meter.clone()
     }
 
+    fn tcp(&self) -> &TcpStream {
+        match &self.stream {
+            Stream::Plain(stream) => stream,
+            Stream::Tls(stream) => stream.get_ref().0,
+        }
+    }
+
     /// Whether TLS agreed on HTTP/2 (ALPN, RFC 7301).
     pub(super) fn agreed_http2(&self) -> bool {
         match &self.stream {
@@ -242,6 +250,17 @@ impl Wire {
                 Poll::Ready(Ok(bytes))
             }
             other => other,
+        }
+    }
+}
+
+/// What was given up on is not to reach the origin when its line is mended or it reads again, by when nobody waits for it: the
+/// kernel would go on sending what it still has.
+impl Drop for Wire {
+    fn drop(&mut self) {
+        let tcp = self.tcp();
+        if tcp_info::is_stuck(tcp) {
+            let _ = socket2::SockRef::from(tcp).set_linger(Some(Duration::ZERO));
         }
     }
 }

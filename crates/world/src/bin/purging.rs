@@ -128,7 +128,7 @@ fn main() {
     let runtime = runtime.expect("threads");
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a port");
     let address = listener.local_addr().expect("an address");
-    runtime.spawn(shop::serve(world.shop.clone(), SEED, listener, || {}));
+    runtime.spawn(shop::serve(world.shop.clone(), SEED, listener, |_| {}));
     let pops = cluster.pops(&[("ams", 2), ("fra", 3)]);
     cluster.apply(&format!(
         "{pops}[[site]]\nname = \"shop\"\ndomains = [{HOST:?}]\nshield = \"ams\"\norigin = \"http://{address}\"\n"

@@ -146,7 +146,7 @@ impl Rig {
         let of_origin = world.clone();
         std::thread::spawn(move || {
             let watched = of_origin.clone();
-            let asked = move || watched.origin_is_asked();
+            let asked = move |from| watched.origin_is_asked(from);
             origins.spawn(shop::serve(shop, of_origin.seed, listener, asked));
             origins.block_on(watch_lateness(&of_origin));
         });

@@ -57,6 +57,26 @@ fn an_origin_that_does_not_answer_times_out() {
 }
 
 #[test]
+fn what_is_given_up_on_does_not_reach_the_origin_later() {
+    play(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        // So little that most of the request stays on the edge's side.
+        socket2::SockRef::from(&listener).set_recv_buffer_size(4096).unwrap();
+        let mut origin = Origin::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+        origin.timeouts.first_byte = Duration::from_millis(50);
+        let (origins, _) = origins();
+        let mut request = get("/");
+        request.fields.append("X-Long", "x".repeat(256 * 1024));
+        assert_eq!(fetch_line(&origins, &OriginGroup::of(origin), request).await, "timeout-first-byte");
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut read = Vec::new();
+        let error = stream.read_to_end(&mut read).await.expect_err("the rest of the request came");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        assert!(read.len() < 256 * 1024, "the whole request came");
+    });
+}
+
+#[test]
 fn a_body_that_stops_times_out() {
     play(async {
         let part = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhel";
