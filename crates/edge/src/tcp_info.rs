@@ -35,6 +35,15 @@ pub(crate) fn is_stuck(connection: &impl AsRawFd) -> bool {
     read(connection, known).is_some_and(|info| info.tcpi_retransmits > 0 || info.tcpi_notsent_bytes > 0)
 }
 
+/// Whether the kernel has sent bytes of a connection again and again, and the other side's has not acknowledged anything for so long: its
+/// machine is gone, or the way there. Who merely takes nothing acknowledges all the same.
+pub(crate) fn is_unheard(connection: &impl AsRawFd, within: Duration) -> bool {
+    let known = offset_of!(libc::tcp_info, tcpi_last_ack_recv) + size_of::<u32>();
+    read(connection, known).is_some_and(|info| {
+        info.tcpi_retransmits > 0 && u128::from(info.tcpi_last_ack_recv) >= within.as_millis()
+    })
+}
+
 /// What the kernel tells, if that is its first `known` bytes at least.
 fn read(socket: &impl AsRawFd, known: usize) -> Option<libc::tcp_info> {
     // SAFETY: all zeros are a value of this type, which has numbers alone.

@@ -81,7 +81,7 @@ pub struct Tls {
 /// How long the edge waits for an origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Timeouts {
-    /// For the connection, TLS handshake included.
+    /// For the connection, TLS handshake included; and for an acknowledgement of what was sent on it, where it may be sent again.
     pub connect: Duration,
     /// From the request's end to the response's head.
     pub first_byte: Duration,

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -89,7 +89,15 @@ pub struct CountingOrigin {
 impl CountingOrigin {
     /// Begins to listen; ends with the process.
     pub fn start(answer: impl Fn(&Asked, &mut TcpStream) -> io::Result<()> + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        CountingOrigin::start_at(Ipv4Addr::LOCALHOST.into(), answer)
+    }
+
+    /// The same, at an address.
+    pub fn start_at(
+        address: IpAddr,
+        answer: impl Fn(&Asked, &mut TcpStream) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind((address, 0)).expect("a free port");
         let address = listener.local_addr().expect("a bound socket");
         let asked = Arc::new(Mutex::new(Vec::new()));
         let (seen, answer): (_, Arc<Answering>) = (asked.clone(), Arc::new(answer));
@@ -109,6 +117,11 @@ impl CountingOrigin {
             }
         });
         CountingOrigin { address, asked }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Its URL.

@@ -157,13 +157,17 @@ impl Fields {
 
     // --- What is done to the ways between them ---
 
-    /// Whatever is sent to or from it is lost from now on, or is not any more.
+    /// Whatever is sent to or from it is lost from now on, or is not any more. Its own line stays up, as when a switch further on fails:
+    /// its kernel keeps nothing back until the line is there again.
     ///
     /// # Errors
     /// What `ip` says.
     pub fn cut(&self, name: &str, is_cut: bool) -> io::Result<()> {
         let number = self.number(name)?;
-        shell(&format!("ip link set w{number} {}", if is_cut { "down" } else { "up" }))
+        shell(&format!(
+            "ip link set w{number} {}",
+            if is_cut { "nomaster arp off" } else { "master hub arp on" }
+        ))
     }
 
     /// Whatever `from` sends to `to` is lost from now on, or is not any more.

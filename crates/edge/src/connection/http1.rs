@@ -135,7 +135,7 @@ impl Connection<'_> {
         let mut first = true;
         let mut empty_lines = 0;
         loop {
-            while self.reader.buffer.starts_with(b"\r\n") {
+            while empty_lines <= EMPTY_LINES_MAX && self.reader.buffer.starts_with(b"\r\n") {
                 // RFC 9112 §2.2: at least one empty line before the request line is to be ignored.
                 self.reader.buffer.drain(..2);
                 scan = HeadScan::default();

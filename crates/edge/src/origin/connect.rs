@@ -5,10 +5,11 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -128,6 +129,7 @@ pub(super) async fn connect(names: &Names, endpoint: Endpoint<'_>, open: &Gauge)
         .map_err(|error| FetchError::new(FetchErrorKind::Connect, Sent::Nothing, error))?;
     // Latency matters more than a few packets; the writers above hand over whole heads and chunks.
     let _ = tcp.set_nodelay(true);
+    let socket = tcp.as_raw_fd();
     let stream = match endpoint.tls {
         None => Stream::Plain(tcp),
         Some((config, name)) => {
@@ -138,7 +140,7 @@ pub(super) async fn connect(names: &Names, endpoint: Endpoint<'_>, open: &Gauge)
             Stream::Tls(Box::new(stream))
         }
     };
-    Ok(Wire { stream, meter: Arc::default(), is_deaf: false, _open: open.count() })
+    Ok(Wire { stream, meter: Arc::new(Meter::new(socket)), is_deaf: false, _open: open.count() })
 }
 
 /// Connects to the first of `addresses` that answers: the next one starts when the one before failed or took longer
@@ -196,14 +198,27 @@ pub(super) struct Wire {
     _open: Counted,
 }
 
-/// Bytes that a connection has carried, TLS not counted.
-#[derive(Default)]
+/// What is known of a connection without having it: bytes that it has carried, TLS not counted, and whether the origin's machine is there.
 pub(super) struct Meter {
     read: AtomicU64,
     written: AtomicU64,
+    /// The open socket's number; [`CLOSED`] afterwards. All who look at it and who closes it are tasks of one thread.
+    socket: AtomicI32,
 }
 
+const CLOSED: RawFd = -1;
+
 impl Meter {
+    fn new(socket: RawFd) -> Self {
+        Meter { read: AtomicU64::new(0), written: AtomicU64::new(0), socket: AtomicI32::new(socket) }
+    }
+
+    /// Whether nothing of what was sent has been acknowledged for so long.
+    pub(super) fn is_unheard(&self, within: Duration) -> bool {
+        let socket = self.socket.load(Ordering::Relaxed);
+        socket != CLOSED && tcp_info::is_unheard(&socket, within)
+    }
+
     pub(super) fn read(&self) -> u64 {
         self.read.load(Ordering::Relaxed)
     }
@@ -258,6 +273,7 @@ impl Wire {
 /// kernel would go on sending what it still has.
 impl Drop for Wire {
     fn drop(&mut self) {
+        self.meter.socket.store(CLOSED, Ordering::Relaxed);
         let tcp = self.tcp();
         if tcp_info::is_stuck(tcp) {
             let _ = socket2::SockRef::from(tcp).set_linger(Some(Duration::ZERO));

@@ -81,13 +81,15 @@ pub(super) async fn exchange(
         stale: false,
     };
     let patience = request.patience.map_or(origin.timeouts.first_byte, |patience| patience.first_byte);
-    let deadline = |total: Option<Instant>| {
-        let late = progress.late_at(patience);
-        total.map_or(late, |total| total.min(late))
+    // A machine that is gone does not acknowledge. What cannot be sent again waits on, for the way may be mended in time.
+    let unheard = origin.timeouts.connect;
+    let mut look_at = (resendable && request.retry_safe).then(|| Instant::now() + unheard);
+    let deadline = |look_at: Option<Instant>| {
+        [total, look_at].into_iter().flatten().fold(progress.late_at(patience), Instant::min)
     };
     let sent = lease.send(message);
     let mut sent = std::pin::pin!(sent);
-    let mut wake = std::pin::pin!(sleep_until(deadline(total)));
+    let mut wake = std::pin::pin!(sleep_until(deadline(look_at)));
     let result = loop {
         // Cancelling `sent` closes the connection or resets the stream; the other two lose nothing.
         tokio::select! {
@@ -102,11 +104,22 @@ pub(super) async fn exchange(
             }
             result = &mut sent => break result,
             () = &mut wake => {
+                let now = Instant::now();
                 let phase = match total {
-                    Some(total) if total <= Instant::now() => Phase::Total,
+                    Some(total) if total <= now => Phase::Total,
                     _ if progress.is_late(patience) => Phase::FirstByte,
                     _ => {
-                        wake.as_mut().reset(deadline(total));
+                        if let Some(due) = look_at.filter(|due| *due <= now) {
+                            if lease.meter().is_unheard(unheard) {
+                                let detail = format_args!("nothing that was sent is acknowledged within {unheard:?}");
+                                let kind = FetchErrorKind::Timeout(Phase::Connect);
+                                let failed = fail(FetchError::new(kind, Sent::Request, detail));
+                                // Something between may have forgotten the connection while it was idle.
+                                return Err(Failed { stale: reused, ..failed });
+                            }
+                            look_at = Some(due + unheard);
+                        }
+                        wake.as_mut().reset(deadline(look_at));
                         continue;
                     }
                 };

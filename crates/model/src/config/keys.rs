@@ -1217,7 +1217,12 @@ static TLS: Table = Table {
 static TIMEOUTS: Table = Table {
     title: "timeouts",
     groups: &[&[
-        time("connect", bounds::CONNECT, "For a connection, TLS included."),
+        time(
+            "connect",
+            bounds::CONNECT,
+            "For a connection, TLS included. Also for a sign of the origin's machine on one that there is: who has acknowledged \
+             nothing for so long is gone, and what may be sent again is, on a new connection.",
+        ),
         time("first_byte", bounds::FIRST_BYTE, "From the request's end to the response's head."),
         time("idle", bounds::IDLE, "Between two pieces of a body."),
         Key {

@@ -66,7 +66,7 @@ fn what_is_given_up_on_does_not_reach_the_origin_later() {
         origin.timeouts.first_byte = Duration::from_millis(50);
         let (origins, _) = origins();
         let mut request = get("/");
-        request.fields.append("X-Long", "x".repeat(256 * 1024));
+        request.fields.append("X-Long", "x".repeat(256 * 1024)).unwrap();
         assert_eq!(fetch_line(&origins, &OriginGroup::of(origin), request).await, "timeout-first-byte");
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut read = Vec::new();
