@@ -153,7 +153,7 @@ impl Reader<'_> {
         keys.set("cors", quote("off"), &[]);
         self.rest(config);
         let name = aliases.first().map_or("distribution", |name| name.trim_start_matches("*."));
-        DraftSite { name: name.to_owned(), from: Vec::new(), keys, rules }
+        DraftSite { name: name.to_owned(), keys, rules, ..DraftSite::default() }
     }
 
     // --- Origins ---
