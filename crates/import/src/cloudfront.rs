@@ -688,7 +688,7 @@ impl Reader<'_> {
             keys.set("request_headers.remove", quote_list(&unsent), from);
         }
         if !is_sent("User-Agent") {
-            keys.set(&dotted("request_headers.set", "User-Agent"), quote(USER_AGENT), from);
+            keys.set(dotted("request_headers.set", "User-Agent"), quote(USER_AGENT), from);
         }
         if policy.headers.iter().any(|name| name.to_ascii_lowercase().contains("viewer-country")) {
             self.ledger.not_mapped(
