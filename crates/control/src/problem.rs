@@ -1,5 +1,7 @@
 //! What the API answers when it cannot do what it was asked: one shape for all of it.
 
+use std::collections::BTreeSet;
+
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -93,11 +95,12 @@ impl Problem {
     pub(crate) fn unknown<'a>(
         error: &str,
         found: &str,
-        known: impl Iterator<Item = &'a str> + Clone,
+        known: impl Iterator<Item = &'a str>,
         next: &str,
     ) -> Problem {
+        let known: BTreeSet<&str> = known.collect();
         let problem = Problem::new(StatusCode::NOT_FOUND, error).found(format!("{found:?}"));
-        let problem = match few(known.clone()) {
+        let problem = match few(known.iter().copied()) {
             names if names.is_empty() => problem.wanted("there is none yet"),
             names => problem.wanted(names),
         };

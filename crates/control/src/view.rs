@@ -129,4 +129,10 @@ impl Picture {
     pub(crate) fn site_names(&self) -> impl Iterator<Item = &str> + Clone {
         self.snapshots().flat_map(|snapshot| &snapshot.sites).map(|site| &*site.name)
     }
+
+    /// PoPs of these configurations, and those that nodes stand in.
+    pub(crate) fn pop_names(&self) -> impl Iterator<Item = &str> + Clone {
+        let configured = self.snapshots().flat_map(|snapshot| &snapshot.routing.pops).map(|pop| &*pop.name);
+        configured.chain(self.nodes.values().map(|node| &*node.pop).filter(|pop| !pop.is_empty()))
+    }
 }
