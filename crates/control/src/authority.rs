@@ -169,14 +169,19 @@ impl Authority {
         Identity::from_pem(&self.pem, &certificate, &key.serialize_pem())
     }
 
-    /// A certificate for a node's key, in PEM.
+    /// A certificate for a node's key, in PEM. `pop`: where it stands; empty when that is nowhere.
     pub(crate) fn issue_node(
         &self,
         role: trust::Role,
         name: &str,
+        pop: &str,
         key: &impl PublicKeyData,
     ) -> Result<String, String> {
-        self.issue(CertificateParams::default(), role, name, NODE_CERTIFICATE, key)
+        let mut wanted = CertificateParams::default();
+        if !pop.is_empty() {
+            wanted.subject_alt_names.push(SanType::URI(Peer::pop_uri(pop).try_into().map_err(broken)?));
+        }
+        self.issue(wanted, role, name, NODE_CERTIFICATE, key)
     }
 
     fn issue(

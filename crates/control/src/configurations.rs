@@ -26,7 +26,7 @@ use crate::cells::{self, bounded};
 use crate::clock::now_ms;
 use crate::idempotency::Keyed;
 use crate::limits::{CONFIGURATION_BYTES_MAX, LISTED_MAX, PIECE_BYTES};
-use crate::problem::Problem;
+use crate::problem::{NONE_YET, Problem};
 use crate::purges::check_reason;
 use crate::tokens::{Caller, Role};
 
@@ -106,11 +106,12 @@ pub(crate) async fn load(journal: &dyn Journal, number: u64) -> Result<VersionIn
     let found = cells::load::<VersionInfo>(journal, &VersionInfo::cell(number)).await?;
     let Some((info, _)) = found else {
         let last = last(journal).await?.0;
-        let problem = Problem::new(StatusCode::NOT_FOUND, "there is no configuration of this number");
-        return Err(problem.found(number.to_string()).wanted(match last {
-            0 => "there is none yet: perigee apply".to_owned(),
-            last => format!("1 to {last}"),
-        }));
+        let problem = Problem::new(StatusCode::NOT_FOUND, "there is no configuration of this number")
+            .found(number.to_string());
+        return Err(match last {
+            0 => problem.wanted(NONE_YET).next("add the first: perigee apply"),
+            last => problem.wanted(format!("1 to {last}")).next("perigee versions lists them"),
+        });
     };
     Ok(info)
 }

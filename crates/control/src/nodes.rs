@@ -315,7 +315,10 @@ pub(crate) struct JoinWanted {
     id: String,
     /// Of the enrolment token.
     secret: String,
-    /// The name that it wants; what the token says goes before.
+    /// What it is: a token for another role does not let it in. Older ones don't say.
+    #[serde(default)]
+    role: Option<NodeRole>,
+    /// The name that it wants; a token for another name does not let it in.
     #[serde(default)]
     name: Option<String>,
     /// Where it stands, if it is an edge: a token for another place does not let it in. Older ones don't say.
@@ -372,19 +375,7 @@ pub(crate) async fn enroll(
         if enrolment.hash != text_hash(wanted.secret.as_bytes()) {
             return Err(refused());
         }
-        // Control would roll out to the one PoP, and the node take what is for the other.
-        if let Some(stands) = wanted.pop.as_ref().filter(|stands| **stands != enrolment.pop)
-            && enrolment.role == NodeRole::Edge
-        {
-            let is_for = &enrolment.pop;
-            return Err(Problem::new(
-                StatusCode::CONFLICT,
-                format!("the token is for PoP {is_for:?}, and this node's file says pop = {stands:?}"),
-            )
-            .next(format!(
-                "write pop = {is_for:?} in [cluster]; or have a token made for the other PoP: perigee enroll"
-            )));
-        }
+        check_fits(&enrolment, &wanted)?;
         let name = enrolment.name.clone().or_else(|| wanted.name.clone()).ok_or_else(|| {
             Problem::bad("neither the node nor its token says a name")
                 .next("name it in the node's configuration: name = \"fra-1\"")
@@ -410,7 +401,7 @@ pub(crate) async fn enroll(
         }
         let certificate = shared
             .authority
-            .issue_node(enrolment.role.as_trusted(), &name, &key.public_key)
+            .issue_node(enrolment.role.as_trusted(), &name, &enrolment.pop, &key.public_key)
             .map_err(|error| Problem::bad("no certificate can be made for this request").found(error))?;
         let node = node_of(&certificate, &enrolment, &name)?;
         let node_cell = Node::cell(&name);
@@ -456,6 +447,45 @@ pub(crate) async fn enroll(
     }
     Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "many nodes use this token at the same time")
         .retry_after(1))
+}
+
+/// Whether the token is for this node.
+fn check_fits(enrolment: &Enrolment, wanted: &JoinWanted) -> Result<(), Problem> {
+    let refused = |error: String, next: String| Err(Problem::new(StatusCode::CONFLICT, error).next(next));
+    if let Some(role) = wanted.role.filter(|role| *role != enrolment.role) {
+        let (is_for, role) = (enrolment.role.as_str(), role.as_str());
+        let pop = if role == "edge" { " --pop NAME" } else { "" };
+        return refused(
+            format!("the token is for a node of role {is_for:?}, and this one's role is {role:?}"),
+            format!(
+                "have a token made for this one: perigee enroll --role {role}{pop}; or start what the token is for: perigee {is_for}"
+            ),
+        );
+    }
+    // It would use the token up, and then refuse a certificate for another name than its own.
+    if let (Some(is_for), Some(name)) = (&enrolment.name, &wanted.name)
+        && is_for != name
+    {
+        return refused(
+            format!("the token is for the name {is_for:?}, and this node's file says {name:?}"),
+            format!(
+                "give it the name {is_for:?} in its file; or have a token made for the other name: perigee enroll"
+            ),
+        );
+    }
+    // Control would roll out to the one PoP, and the node take what is for the other.
+    if let Some(stands) = wanted.pop.as_ref().filter(|stands| **stands != enrolment.pop)
+        && enrolment.role == NodeRole::Edge
+    {
+        let is_for = &enrolment.pop;
+        return refused(
+            format!("the token is for PoP {is_for:?}, and this node's file says pop = {stands:?}"),
+            format!(
+                "write pop = {is_for:?} in [cluster]; or have a token made for the other PoP: perigee enroll"
+            ),
+        );
+    }
+    Ok(())
 }
 
 fn check_enrolment(enrolment: &Enrolment) -> Result<(), Problem> {
@@ -572,7 +602,7 @@ pub(crate) async fn renew(
     let node = shared.node_of(&client, true).await?;
     let wanted: RenewWanted = read_json(&headers, &body, r#"{"request": "PEM"}"#)?;
     let key = read_request(&wanted.request)?;
-    let issued = shared.authority.issue_node(node.role.as_trusted(), &node.name, &key.public_key);
+    let issued = shared.authority.issue_node(node.role.as_trusted(), &node.name, &node.pop, &key.public_key);
     let certificate =
         issued.map_err(|error| Problem::bad("no certificate can be made for this request").found(error))?;
     if BASE64_STANDARD.encode(read_certificate(&certificate)?.public_key) != node.key {

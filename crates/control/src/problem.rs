@@ -14,6 +14,9 @@ use crate::configurations::Finding;
 /// Seconds after which another try makes sense while the journal cannot be reached.
 const JOURNAL_RETRY_SECS: u64 = 2;
 
+/// What is wanted where there is nothing that could be named.
+pub(crate) const NONE_YET: &str = "one that there is, and there is none yet";
+
 /// An error, as every path answers it.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Error)]
@@ -101,7 +104,7 @@ impl Problem {
         let known: BTreeSet<&str> = known.collect();
         let problem = Problem::new(StatusCode::NOT_FOUND, error).found(format!("{found:?}"));
         let problem = match few(known.iter().copied()) {
-            names if names.is_empty() => problem.wanted("there is none yet"),
+            names if names.is_empty() => problem.wanted(NONE_YET),
             names => problem.wanted(names),
         };
         match did_you_mean(found, known) {

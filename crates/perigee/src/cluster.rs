@@ -108,7 +108,13 @@ fn read_token(path: &Path) -> Result<String, Failure> {
             "name the file that holds the token",
         )
     })?;
-    Ok(text.trim().to_owned())
+    match text.trim() {
+        "" => Err(Failure::new(
+            format!("--token-file {}: is empty", path.display()),
+            "name the file that holds the token",
+        )),
+        token => Ok(token.to_owned()),
+    }
 }
 
 /// A fingerprint, or that of the certificate in a file.

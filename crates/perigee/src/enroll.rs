@@ -64,6 +64,7 @@ enum Action {
     #[command(after_help = "Examples:\n  perigee enroll revoke 3f8a0c11d2e4")]
     Revoke {
         /// Which: perigee enroll list
+        #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
         id: String,
         #[command(flatten)]
         cluster: Cluster,

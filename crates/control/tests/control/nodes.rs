@@ -20,6 +20,7 @@ async fn a_token_lets_so_many_nodes_in_as_it_says() {
     assert_eq!((first.status, first.body["pop"].as_str()), (201, Some("fra")));
     let identity = first.identity.unwrap();
     assert_eq!((identity.peer().name.as_str(), identity.peer().role.as_str()), ("fra-1", "edge"));
+    assert_eq!(identity.peer().pop.as_deref(), Some("fra"));
     let week = identity.peer().valid.1 - super::stage::now_ms() / 1000;
     assert!((6 * 86_400..=7 * 86_400).contains(&week), "{week}");
 
@@ -86,23 +87,55 @@ async fn wrong_wishes_for_enrolment_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_edge_of_another_pop_than_its_token_is_refused_before_it_uses_anything_up() {
+async fn a_node_of_another_pop_role_or_name_than_its_token_is_refused_before_it_uses_anything_up() {
     let stage = Stage::start().await;
-    let token = token(&stage, json!({ "role": "edge", "pop": "fra" })).await;
     let key = rcgen::KeyPair::generate().unwrap();
     let request = rcgen::CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
-    let enroll = async |pop: &str| {
-        let body =
-            json!({ "id": token.id, "secret": token.secret, "name": "a", "pop": pop, "request": request });
+    let enroll = async |token: &EnrolmentToken, node: &serde_json::Value| {
+        let mut body = json!({ "id": token.id, "secret": token.secret, "request": request });
+        body.as_object_mut().unwrap().extend(node.as_object().unwrap().clone());
         stage.call("POST", "/v1/enroll", "", &[], Some(body)).await
     };
-    let refused = enroll("iad").await;
-    let error = "the token is for PoP \"fra\", and this node's file says pop = \"iad\"";
-    assert_eq!((refused.status, refused.body["error"].as_str()), (409, Some(error)));
-    assert!(refused.body["next"].as_str().unwrap().starts_with("write pop = \"fra\" in [cluster]; or"));
-    assert_eq!(stage.get("/v1/nodes").await.body["nodes"], json!([]));
-    // Neither the name nor the token is used up.
-    assert_eq!(enroll("fra").await.status, 201);
+    for (wish, other, error, next, right) in [
+        (
+            json!({ "role": "edge", "pop": "fra" }),
+            json!({ "name": "a", "role": "edge", "pop": "iad" }),
+            "the token is for PoP \"fra\", and this node's file says pop = \"iad\"",
+            "write pop = \"fra\" in [cluster]; or",
+            json!({ "name": "a", "role": "edge", "pop": "fra" }),
+        ),
+        (
+            json!({ "role": "router" }),
+            json!({ "name": "b", "role": "edge", "pop": "fra" }),
+            "the token is for a node of role \"router\", and this one's role is \"edge\"",
+            "have a token made for this one: perigee enroll --role edge --pop NAME; or start what the token is for: perigee router",
+            json!({ "name": "b", "role": "router" }),
+        ),
+        (
+            json!({ "role": "edge", "pop": "fra" }),
+            json!({ "name": "c", "role": "relay" }),
+            "the token is for a node of role \"edge\", and this one's role is \"relay\"",
+            "have a token made for this one: perigee enroll --role relay; or",
+            // As older nodes do, which say neither.
+            json!({ "name": "c" }),
+        ),
+        (
+            json!({ "role": "relay", "name": "d" }),
+            json!({ "name": "e", "role": "relay" }),
+            "the token is for the name \"d\", and this node's file says \"e\"",
+            "give it the name \"d\" in its file; or have",
+            json!({ "name": "d", "role": "relay" }),
+        ),
+    ] {
+        let nodes = stage.get("/v1/nodes").await.body["nodes"].as_array().unwrap().len();
+        let token = token(&stage, wish).await;
+        let refused = enroll(&token, &other).await;
+        assert_eq!((refused.status, refused.body["error"].as_str()), (409, Some(error)));
+        assert!(refused.body["next"].as_str().unwrap().starts_with(next), "{refused:?}");
+        assert_eq!(stage.get("/v1/nodes").await.body["nodes"].as_array().unwrap().len(), nodes);
+        // Neither the name nor the token is used up.
+        assert_eq!(enroll(&token, &right).await.status, 201, "{right}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -127,7 +160,8 @@ async fn a_retired_node_is_not_believed_any_more_and_its_name_is_free() {
         .await;
     assert_eq!(stage.get("/v1/nodes").await.body["nodes"], json!([]));
     let unknown = stage.delete("/v1/nodes/fra-1").await;
-    assert_eq!((unknown.status, unknown.body["wanted"].as_str()), (404, Some("there is none yet")));
+    let none_yet = "one that there is, and there is none yet";
+    assert_eq!((unknown.status, unknown.body["wanted"].as_str()), (404, Some(none_yet)));
     assert_eq!(unknown.body["next"], "perigee nodes lists them");
 
     let again: Arc<TestNode> = stage.node("fra-1", "fra").await;
@@ -155,7 +189,9 @@ async fn a_certificate_is_renewed_for_the_same_key_only() {
     let (status, body) = renew(&key).await;
     assert_eq!(status, 200, "{body:?}");
     let renewed: serde_json::Value = serde_json::from_slice(&body).unwrap();
-    assert!(renewed["certificate"].as_str().unwrap().starts_with("-----BEGIN CERTIFICATE-----"));
+    let [authority, certificate] = ["authority", "certificate"].map(|pem| renewed[pem].as_str().unwrap());
+    let identity = trust::Identity::from_pem(authority, certificate, &key.serialize_pem()).unwrap();
+    assert_eq!((&*identity.peer().name, identity.peer().pop.as_deref()), ("fra-1", Some("fra")));
     let (status, body) = renew(&rcgen::KeyPair::generate().unwrap()).await;
     assert_eq!(status, 400, "{body:?}");
     // Without a certificate, nobody is anybody.
