@@ -116,7 +116,7 @@ pub struct Rollout {
     /// Whether it is to go no further: it is watched, and undone, all the same.
     #[serde(default)]
     pub is_paused: bool,
-    /// Whether it goes back to an older one: what is stable until then is not gone back to any more.
+    /// Whether somebody has it go back to an older one.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_rollback: bool,
     /// Whether a stage went by with too few requests to judge.
