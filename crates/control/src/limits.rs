@@ -10,6 +10,10 @@ pub const BODY_BYTES_MAX: usize = 2 << 20;
 /// Bytes of a configuration. 10,000 sites of 800 bytes each; what every node has to fetch and parse.
 pub const CONFIGURATION_BYTES_MAX: usize = 8 << 20;
 
+/// Configurations whose texts are kept, the newest ones, beside those that have been stable or are being rolled out. As many of the longest
+/// kind, and as many stable ones, are less than what an etcd holds unless it is told otherwise.
+pub const TEXTS_KEPT_MAX: usize = 100;
+
 /// Bytes of a piece of a configuration in a cell: below [`journal::TEXT_BYTES_MAX`].
 pub(crate) const PIECE_BYTES: usize = 512 << 10;
 
@@ -125,6 +129,9 @@ pub const ENROLMENT_TTL: Duration = Duration::from_secs(3600);
 /// See [`ENROLMENT_TTL`].
 pub const ENROLMENT_TTL_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 
+/// How long it is kept after its end, for who asks what has become of it.
+pub const ENROLMENTS_KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
+
 /// Nodes that one enrolment token lets in at most.
 pub const ENROLMENT_USES_MAX: u32 = 1_000;
 
@@ -173,6 +180,11 @@ pub fn limits_in_words() -> Vec<(&'static str, String, Option<&'static str>)> {
         ("time for a handshake, and for a request's head", seconds(HANDSHAKE_TIMEOUT), None),
         ("body of a request", mebibytes(BODY_BYTES_MAX), None),
         ("a configuration", mebibytes(CONFIGURATION_BYTES_MAX), None),
+        (
+            "configurations whose texts are kept, beside those that have been stable",
+            TEXTS_KEPT_MAX.to_string(),
+            None,
+        ),
         ("longest `wait` for receipts", seconds(WAIT_MAX), None),
         ("tokens that are alive", TOKENS_MAX.to_string(), None),
         ("nodes of a cluster", NODES_MAX.to_string(), None),

@@ -17,7 +17,7 @@ use axum::{Extension, Json};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use journal::feed::{Holdings, Report, Seen};
-use journal::{Commit, Error};
+use journal::{CELLS_MAX, Commit, Error, Journal};
 use model::ControlAddress;
 use model::change::receipt_signed;
 use rcgen::CertificateSigningRequestParams;
@@ -34,7 +34,8 @@ use crate::clock::{ms, now_ms};
 use crate::configurations::text_of;
 use crate::idempotency::Keyed;
 use crate::limits::{
-    ENROLMENT_TTL, ENROLMENT_TTL_MAX, ENROLMENT_USES_MAX, NODE_CERTIFICATE, NODES_MAX, OUT_OF_CONTACT,
+    ENROLMENT_TTL, ENROLMENT_TTL_MAX, ENROLMENT_USES_MAX, ENROLMENTS_KEPT, NODE_CERTIFICATE, NODES_MAX,
+    OUT_OF_CONTACT,
 };
 use crate::problem::Problem;
 use crate::purges::PurgeState;
@@ -304,6 +305,18 @@ pub(crate) async fn revoke_token(
     audit::note(&mut commit, caller.name(), "enrolment.revoke", &id, None)?;
     cells::commit(&*shared.journal, commit).await?;
     Ok(Json(Gone { name: id, gone: true }))
+}
+
+/// Forgets enrolment tokens that have ended long ago, used up or not.
+pub(crate) async fn sweep(journal: &dyn Journal) -> Result<(), Error> {
+    let until = now_ms() - ms(ENROLMENTS_KEPT);
+    let found = cells::load_all::<Enrolment>(journal, "enrolments/").await?;
+    let ended = found.into_iter().filter(|(enrolment, _)| enrolment.expires_ms < until);
+    let ended: Vec<_> = ended.map(|(enrolment, _)| (Enrolment::cell(&enrolment.id), None)).collect();
+    for part in ended.chunks(CELLS_MAX) {
+        cells::commit(journal, Commit { cells: part.to_vec(), ..Commit::default() }).await?;
+    }
+    Ok(())
 }
 
 // --- Joining and staying ---

@@ -20,15 +20,13 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::Shared;
 use crate::api::{answer, read_json};
-use crate::clock::now_ms;
+use crate::clock::{DAY_MS, now_ms};
 use crate::limits::{
     PAGE_TEST_BYTES_MAX, PAGE_TEST_NAME_BYTES_MAX, PAGE_TEST_SERIES_MAX, PAGE_TEST_URL_BYTES_MAX,
 };
 use crate::problem::Problem;
 use crate::tokens::{Caller, Gone, Role};
 use kept::{Kept, Room, Series, Test};
-
-const DAY_MS: i64 = 24 * 3600 * 1000;
 
 /// What is measured, and what of a result is bounded one by one. `perigee measure` has 200 rounds.
 const METRICS: [&str; 7] = ["ttfb", "fcp", "lcp", "load", "cls", "bytes", "requests"];

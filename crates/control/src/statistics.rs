@@ -24,7 +24,7 @@ use utoipa::ToSchema;
 
 use crate::Shared;
 use crate::audit;
-use crate::clock::now_ms;
+use crate::clock::{DAY_MS, now_ms};
 use crate::limits::LISTED_MAX;
 use crate::problem::Problem;
 use crate::rollup::{Answer, Ask, CannotSay, Dim, RumAsk, RumBy, STEPS, Series, Store, Sums, TopAsk};
@@ -43,8 +43,6 @@ const VALUES_MAX: usize = 500;
 
 /// Days of the audit log that markers are read from: what is older is no line on anybody's chart of days.
 const MARKER_DAYS_MAX: i64 = 35;
-
-const DAY_MS: i64 = 86_400_000;
 
 /// The names of [`STEPS`].
 const STEP_NAMES: [&str; STEPS.len()] = ["1s", "1m", "1h", "1d"];

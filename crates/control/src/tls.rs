@@ -11,7 +11,7 @@ use trust::Identity;
 use crate::authority::Authority;
 
 /// The file with what callers have to trust.
-const AUTHORITY_FILE: &str = "ca.pem";
+pub(crate) const AUTHORITY_FILE: &str = "ca.pem";
 
 /// What control shows, and whom it believes.
 pub(crate) struct Certificates {

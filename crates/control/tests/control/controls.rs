@@ -31,6 +31,24 @@ async fn a_control_without_the_clusters_secret_says_where_to_get_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn no_cluster_is_begun_in_the_state_directory_of_another() {
+    let stage = Stage::start().await;
+    let state = stage.state("c1");
+    let files =
+        || ["admin-token", "cluster-secret", "ca.pem"].map(|file| fs::read(state.join(file)).unwrap());
+    let before = files();
+    // As with a slip of the pen where the journal is named.
+    let empty: Arc<dyn Journal> = Arc::new(journal::memory::Memory::new("another", 1));
+    let options = Options::new("c1", loopback(), state.clone(), Arc::clone(&empty));
+    let error = Control::start(options).await.map(|_| ()).unwrap_err();
+    assert!(
+        error.contains("ca.pem: this state directory is of a cluster, and the journal is empty"),
+        "{error}"
+    );
+    assert!(files() == before && empty.cells("").await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn all_controls_of_a_cluster_know_the_same() {
     let stage = Stage::start().await;
     stage.configure().await;

@@ -64,6 +64,42 @@ async fn a_token_lets_so_many_nodes_in_as_it_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn enrolment_tokens_are_forgotten_a_month_after_their_end() {
+    let stage = Stage::start().await;
+    let mut ids = Vec::new();
+    for days_ago in [31, 29, -1] {
+        let made = token(&stage, json!({ "role": "relay" })).await;
+        let cell = stage.journal.cell(&format!("enrolments/{}", made.id)).await.unwrap().unwrap();
+        let mut enrolment: serde_json::Value = serde_json::from_slice(&cell.value).unwrap();
+        enrolment["expires_ms"] = json!(super::stage::now_ms() - days_ago * 86_400_000);
+        let cells = vec![(cell.name, Some(enrolment.to_string().into_bytes()))];
+        stage.journal.commit(journal::Commit { cells, ..Default::default() }).await.unwrap();
+        ids.push(made.id);
+    }
+    let listed = async || -> Vec<String> {
+        let listed = stage.get("/v1/enrolment-tokens").await.body;
+        let enrolments = listed["enrolments"].as_array().unwrap().iter();
+        enrolments.map(|one| one["id"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(listed().await.len(), 3);
+    let other = stage.another("c2").await;
+    stage.wait("the sweep", async |_| !listed().await.contains(&ids[0])).await;
+    let left = listed().await;
+    assert!(left.len() == 2 && ids[1..].iter().all(|id| left.contains(id)), "{left:?}");
+    other.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollout_counts_those_in_service_as_the_list_of_nodes_does() {
+    let stage = Stage::start().await;
+    // It has joined and is not heard of yet: a control that has just begun takes nobody for gone.
+    let joined = token(&stage, json!({ "role": "edge", "pop": "fra" })).await;
+    assert_eq!(stage.join(&joined, Some("fra-1")).await.status, 201);
+    assert_eq!(stage.get("/v1/nodes").await.body["nodes"][0]["in_service"], true);
+    assert_eq!(stage.get("/v1/rollouts/current").await.body["nodes"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn wrong_wishes_for_enrolment_are_refused() {
     let stage = Stage::start().await;
     for (wish, error) in [

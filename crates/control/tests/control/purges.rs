@@ -340,6 +340,24 @@ async fn the_canary_purge_is_measured_and_alarms_when_a_node_lags() {
     tokio::time::timeout(Duration::from_secs(10), stage.get("/healthz")).await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn no_canary_is_sent_before_there_is_an_edge_to_prove_it() {
+    let stage = Stage::start().await;
+    let _router = stage.router("ns1").await;
+    in_service(&stage, 1).await;
+    // Three times its interval.
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    let since_ms = super::stage::now_ms();
+    let _edge = stage.node("fra-1", "fra").await;
+    stage
+        .wait("a canary", async |stage| stage.get("/v1/status").await.body["canary"]["took_ms"].is_u64())
+        .await;
+    let records = stage.journal.read(0, 100).await.unwrap().records;
+    let first = records.iter().find(|record| record.text.contains("perigee-canary")).unwrap();
+    let first: Value = serde_json::from_str(&first.text).unwrap();
+    assert!(first["at_ms"].as_i64().unwrap() >= since_ms, "nobody could prove {first}");
+}
+
 pub(crate) async fn in_service(stage: &Stage, count: usize) {
     stage
         .wait("the nodes", async |stage| stage.get("/v1/status").await.body["nodes_in_contact"] == count)

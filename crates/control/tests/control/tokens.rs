@@ -158,3 +158,22 @@ async fn the_audit_log_says_who_did_what() {
     let wrong = stage.get("/v1/audit?days=0").await;
     assert_eq!((wrong.status, wrong.body["wanted"].as_str()), (400, Some("1 to 400")));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_control_whose_clock_is_ahead_has_answered_tomorrow_is_known_today() {
+    let stage = Stage::start().await;
+    let key = [("idempotency-key", "once")];
+    let make = async || {
+        let wish = Some(json!({ "role": "relay" }));
+        stage.call("POST", "/v1/enrolment-tokens", &stage.admin, &key, wish).await
+    };
+    let first = make().await;
+    assert_eq!(first.status, 201, "{first:?}");
+    let cell = stage.journal.cells("idempotency/").await.unwrap().remove(0);
+    let (day, name) = cell.name.trim_start_matches("idempotency/").split_once('/').unwrap();
+    let tomorrow = format!("idempotency/{}/{name}", day.parse::<i64>().unwrap() + 1);
+    let cells = vec![(tomorrow, Some(cell.value)), (cell.name, None)];
+    stage.journal.commit(journal::Commit { cells, ..Default::default() }).await.unwrap();
+    let again = make().await;
+    assert_eq!((again.status, &again.body), (201, &first.body), "it was done twice");
+}
