@@ -115,7 +115,7 @@ pub(super) fn explain(handle: &Handle, question: &Question) -> Result<Value, Pro
         Found::Pass { .. } => (Why::HitForMiss, None),
         Found::Nothing { why, .. } => (why, None),
         Found::OnDisk { .. } => unreachable!("read above"),
-        Found::Object { key, stored, purged } => {
+        Found::Object { key, stored, purged, .. } => {
             let (tags, position) = (stored.tags(), stored.position());
             let clock = |subject: &Subject<'_>| shared.purges.read().check(subject);
             let purge =
