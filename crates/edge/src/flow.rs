@@ -399,7 +399,7 @@ impl Flow {
                 && tiers::may_follow(&self.worker.shared, &self.request, flight)
                 && may_answer(&self.at, &self.request, flight, &landing)
         };
-        let boarding = match want.follow_unvaried(&self.worker, &self.text, &start, may_follow) {
+        let boarding = match want.follow_unvaried(&self.worker, &self.at, &self.text, &start, may_follow) {
             Some(flight) => Boarding::Follow(flight),
             None => flights.board(want.key, &start, want.may_serve_stale(), may_follow),
         };
@@ -720,7 +720,7 @@ impl Want {
     fn lead(&self, worker: &Worker, request: &Request, at: &RuleAt, text: &[u8]) -> Option<Pilot> {
         let start = start(worker, request, text, self.class(at, request));
         let may_follow = |flight: &Flight| may_answer(at, request, flight, &flight.landing());
-        if self.follow_unvaried(worker, text, &start, may_follow).is_some() {
+        if self.follow_unvaried(worker, at, text, &start, may_follow).is_some() {
             return None;
         }
         match worker.shared.flights.board(self.key, &start, true, |_| true) {
@@ -729,10 +729,12 @@ impl Want {
         }
     }
 
-    /// Joins, where an index leads to variants, the flight for what has none: its answer does not vary any more.
+    /// Joins, where an index leads to variants, the flight for what has none: its answer does not vary any more, or it is
+    /// not known whether it does, as it began before there was the index, for the same variant as this request.
     fn follow_unvaried(
         &self,
         worker: &Worker,
+        at: &RuleAt,
         text: &[u8],
         start: &Start<'_>,
         may_follow: impl FnOnce(&Flight) -> bool,
@@ -743,9 +745,17 @@ impl Want {
         if self.alone || key == self.key {
             return None;
         }
-        shared
-            .flights
-            .follow(key, start, |flight| may_follow(flight) && !matches!(flight.landing(), Landing::Pending))
+        let rules = &at.rule().policy.vary_normalise;
+        let is_same_variant = |flight: &Flight| match shared.store.peek(primary).as_deref() {
+            Some(Item::Variants(variants)) => {
+                let newest = variants.specs.first();
+                newest.is_some_and(|spec| spec.is_same(&flight.fields, start.fields, rules))
+            }
+            _ => false,
+        };
+        shared.flights.follow(key, start, |flight| {
+            may_follow(flight) && (!matches!(flight.landing(), Landing::Pending) || is_same_variant(flight))
+        })
     }
 
     /// Whether another fetch has stored what is wanted since this request looked: then there is nothing to fetch, and

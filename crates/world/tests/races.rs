@@ -598,3 +598,30 @@ fn an_answer_in_the_preferred_language_is_for_all_who_prefer_it() {
     }
     assert_eq!(asked_for_a(&mut play), 2);
 }
+
+/// That the responses vary comes out by a fetch that nobody can follow, while another one is under way.
+#[test]
+fn who_comes_after_vary_came_out_follows_the_fetch_that_began_before() {
+    let gate = Gate::new();
+    let mut play = one_worker("");
+    play.origin(|o| {
+        let reply = o.get("/a").hold(&gate).header("Cache-Control", FRESH).header("Vary", "X-Kind");
+        reply.body("kind 1");
+        let reply = o.get("/a").expecting("Authorization", "Basic eDp5").header("Vary", "X-Kind");
+        reply.header("Cache-Control", "public, max-age=3600").body("kind 2");
+        o.get("/a").header("Cache-Control", FRESH).header("Vary", "X-Kind").body("another kind").always();
+    });
+    let client = play.visitor();
+    let ask = |kind: &str| client.get("/a").header("X-Kind", kind);
+    let mut first = ask("1").begin();
+    gate.wait_reached();
+    ask("2").header("Authorization", "Basic eDp5").expect(200).body("kind 2");
+    // Known to have another answer, so it waits for nobody.
+    ask("3").expect(200).body("another kind");
+    let mut second = ask("1").begin();
+    let_it_read(&client);
+    gate.open();
+    first.expect(200).body("kind 1").why("absent");
+    second.expect(200).body("kind 1").why("collapsed");
+    assert_eq!(asked_for_a(&mut play), 3);
+}
