@@ -367,7 +367,14 @@ impl Flow {
             trace.looked(self.request.started);
         }
         match primed {
-            Ok(()) => Step::Done(answer),
+            Ok(()) => {
+                let missing = answer.missing();
+                if answer.note.take_back(missing) {
+                    // It is no newer than what is stored of it.
+                    self.knew = None;
+                }
+                Step::Done(answer)
+            }
             Err(Trouble::Outdated) if self.boardings <= BOARDINGS_MAX => {
                 self.boardings += 1;
                 self.worker.shared.forget_slices(reader.sliced());
