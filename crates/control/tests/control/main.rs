@@ -11,4 +11,5 @@ mod nodes;
 mod page_tests;
 mod purges;
 mod stage;
+mod strangers;
 mod tokens;
