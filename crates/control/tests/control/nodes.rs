@@ -1,10 +1,11 @@
 use journal::feed::Dialer;
 use serde_json::json;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use trust::EnrolmentToken;
 
 use super::purges::in_service;
-use super::stage::{SITES, Stage, TestNode};
+use super::stage::{Failing, SITES, Stage, TestNode, ask_by_http2, by_http2};
 
 async fn token(stage: &Stage, wish: serde_json::Value) -> EnrolmentToken {
     let made = stage.post("/v1/enrolment-tokens", wish).await;
@@ -207,6 +208,55 @@ async fn a_retired_node_is_not_believed_any_more_and_its_name_is_free() {
         dialer.get(&blob, 1 << 20).await.unwrap_err().contains("has been retired"),
         "the old key stays out"
     );
+}
+
+/// It says nothing that could be refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retired_node_that_only_beats_is_told_nothing_more() {
+    let journal = Failing::new();
+    let stage = Stage::on(Arc::clone(&journal) as Arc<_>).await;
+    let node = stage.node("fra-1", "fra").await;
+    in_service(&stage, 1).await;
+    node.is_mute.store(true, Ordering::Relaxed);
+    // Nor does it matter that the journal cannot be read just now.
+    journal.is_unlisted.store(true, Ordering::Relaxed);
+    let retired = stage.delete("/v1/nodes/fra-1").await;
+    assert_eq!(retired.status, 200, "{retired:?}");
+    stage.wait("the end of its feed", async |_| node.last_down().is_some()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_guesses_at_enrolment_tokens_is_refused_before_anything_is_looked_for() {
+    let journal = Failing::new();
+    let stage = Stage::on(Arc::clone(&journal) as Arc<_>).await;
+    let key = rcgen::KeyPair::generate().unwrap();
+    let request = rcgen::CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
+    let guess = json!({ "id": "abcdef", "secret": "0", "name": "r1", "request": request });
+    let mut sender = by_http2(&stage).await;
+    // With a good token shown once, the connection stays for as long as this takes.
+    assert_eq!(ask_by_http2(&stage, &mut sender, "/v1/tokens", &json!({})).await.0, 400);
+    let mut statuses = Vec::new();
+    while statuses.last() != Some(&429) {
+        statuses.push(ask_by_http2(&stage, &mut sender, "/v1/enroll", &guess).await.0);
+        assert!(statuses.len() < 500);
+    }
+    assert!(statuses.len() > 100, "so many at once: {}", statuses.len());
+    for _ in 0..100 {
+        statuses.push(ask_by_http2(&stage, &mut sender, "/v1/enroll", &guess).await.0);
+    }
+    let looked = statuses.iter().filter(|status| **status == 401).count();
+    assert_eq!(journal.enrolments.load(Ordering::Relaxed), looked as u64, "{statuses:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn by_http_2_an_enrolment_token_names_the_control_that_was_asked_too() {
+    let stage = Stage::start().await;
+    let address = stage.control.address();
+    let wish = json!({ "role": "relay" });
+    let made = ask_by_http2(&stage, &mut by_http2(&stage).await, "/v1/enrolment-tokens", &wish).await;
+    assert_eq!(made.0, 201, "{made:?}");
+    let token: EnrolmentToken = made.1["token"].as_str().unwrap().parse().unwrap();
+    assert_eq!(token.controls, [format!("https://{address}")]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
