@@ -1131,6 +1131,7 @@ mod tests {
         let peer = |role, name: &str, until_ms: i64| Peer {
             name: name.to_owned(),
             role,
+            pop: None,
             public_key: vec![7],
             valid: (0, until_ms / 1000),
         };

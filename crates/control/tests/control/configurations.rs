@@ -265,6 +265,7 @@ async fn a_second_rollback_neither_takes_the_first_one_back_nor_goes_further_una
 #[tokio::test(flavor = "multi_thread")]
 async fn old_texts_are_forgotten_and_what_is_known_of_them_is_not() {
     let stage = Stage::start().await;
+    stage.first_sweep().await;
     let newest = control::limits::TEXTS_KEPT_MAX + 3;
     let add = async |number: usize| {
         let text = format!("{SITES}# {number}\n");

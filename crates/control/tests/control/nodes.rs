@@ -67,15 +67,10 @@ async fn a_token_lets_so_many_nodes_in_as_it_says() {
 #[tokio::test(flavor = "multi_thread")]
 async fn enrolment_tokens_are_forgotten_a_month_after_their_end() {
     let stage = Stage::start().await;
+    stage.first_sweep().await;
     let mut ids = Vec::new();
     for days_ago in [31, 29, -1] {
-        let made = token(&stage, json!({ "role": "relay" })).await;
-        let cell = stage.journal.cell(&format!("enrolments/{}", made.id)).await.unwrap().unwrap();
-        let mut enrolment: serde_json::Value = serde_json::from_slice(&cell.value).unwrap();
-        enrolment["expires_ms"] = json!(super::stage::now_ms() - days_ago * 86_400_000);
-        let cells = vec![(cell.name, Some(enrolment.to_string().into_bytes()))];
-        stage.journal.commit(journal::Commit { cells, ..Default::default() }).await.unwrap();
-        ids.push(made.id);
+        ids.push(stage.ended_token(days_ago).await);
     }
     let listed = async || -> Vec<String> {
         let listed = stage.get("/v1/enrolment-tokens").await.body;

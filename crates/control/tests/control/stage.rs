@@ -235,6 +235,24 @@ impl Stage {
         }
     }
 
+    /// Makes an enrolment token that has ended so many days ago; its id.
+    pub(crate) async fn ended_token(&self, days_ago: i64) -> String {
+        let made = self.post("/v1/enrolment-tokens", json!({ "role": "relay" })).await;
+        let made: EnrolmentToken = made.body["token"].as_str().unwrap().parse().unwrap();
+        let cell = self.journal.cell(&format!("enrolments/{}", made.id)).await.unwrap().unwrap();
+        let mut enrolment: Value = serde_json::from_slice(&cell.value).unwrap();
+        enrolment["expires_ms"] = json!(now_ms() - days_ago * 86_400_000);
+        let cells = vec![(cell.name, Some(enrolment.to_string().into_bytes()))];
+        self.journal.commit(Commit { cells, ..Commit::default() }).await.unwrap();
+        made.id
+    }
+
+    /// Waits for what this control sweeps a second after its start, and then once a day.
+    pub(crate) async fn first_sweep(&self) {
+        let cell = format!("enrolments/{}", self.ended_token(31).await);
+        self.wait("the first sweep", async |stage| stage.journal.cell(&cell).await.unwrap().is_none()).await;
+    }
+
     /// Makes what is rolled out stable, as minutes of good behaviour would.
     pub(crate) async fn make_stable(&self) {
         loop {
