@@ -171,7 +171,7 @@ fn no_text(info: &VersionInfo) -> Problem {
     }
     Problem::new(StatusCode::GONE, "the text of this configuration is not kept any more")
         .found(format!("configuration {}, added by {}", info.number, info.author))
-        .next("have it from where it was written, and add it again: perigee apply")
+        .next("take the text from where you keep it, and add it again: perigee apply FILE")
 }
 
 /// A configuration that has been accepted, as a snapshot.

@@ -733,7 +733,10 @@ async fn before(shared: &Shared, last: Option<&Rollout>) -> Result<u64, Problem>
         None => Ok(*before),
         Some(last) => Err(Problem::new(StatusCode::CONFLICT, "the last roll-out has gone back already")
             .found(format!("to configuration {}, by {}", last.version.number, last.by))
-            .next(format!("to go further back, name the version: perigee rollback --version {before}"))),
+            .next(match stables.iter().rev().find(|number| **number < last.version.number) {
+                Some(older) => format!("to go further back, name the version: perigee rollback --version {older}"),
+                None => "nothing before it was stable; perigee versions lists all, perigee rollback --version N takes any".to_owned(),
+            })),
     }
 }
 

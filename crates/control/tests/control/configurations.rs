@@ -293,7 +293,7 @@ async fn old_texts_are_forgotten_and_what_is_known_of_them_is_not() {
         (410, Some("the text of this configuration is not kept any more"))
     );
     assert_eq!(gone.body["found"], "configuration 2, added by admin");
-    let next = Some("have it from where it was written, and add it again: perigee apply");
+    let next = Some("take the text from where you keep it, and add it again: perigee apply FILE");
     assert_eq!(gone.body["next"].as_str(), next);
     for (method, path, body) in [
         ("GET", "/v1/diff?from=2&to=3", None),

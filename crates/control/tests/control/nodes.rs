@@ -192,7 +192,7 @@ async fn a_retired_node_is_not_believed_any_more_and_its_name_is_free() {
         .await;
     assert_eq!(stage.get("/v1/nodes").await.body["nodes"], json!([]));
     let unknown = stage.delete("/v1/nodes/fra-1").await;
-    let none_yet = "one that there is, and there is none yet";
+    let none_yet = "an existing one; there is none yet";
     assert_eq!((unknown.status, unknown.body["wanted"].as_str()), (404, Some(none_yet)));
     assert_eq!(unknown.body["next"], "perigee nodes lists them");
 

@@ -63,7 +63,7 @@ async fn a_site_is_known_as_soon_as_its_configuration_is_rolled_out_by_any_contr
     let unknown = stage.get("/v1/stats?site=store").await;
     assert_eq!(
         (unknown.status, unknown.body["wanted"].as_str()),
-        (404, Some("one that there is, and there is none yet"))
+        (404, Some("an existing one; there is none yet"))
     );
     stage.configure().await;
     stage.make_stable().await;
