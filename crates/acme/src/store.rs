@@ -173,14 +173,15 @@ impl Store {
     }
 
     /// Takes the right to order for `what`; `None` while another has it. One whose holder has not given it back in time
-    /// is taken over.
+    /// is taken over, as is one that was taken by a clock more than [`ORDER_MAX`] ahead: it would be long until its time is over.
     pub(crate) fn lock(&self, what: &str, now: Wall) -> io::Result<Option<OrderLock>> {
         let path = self.order_path(what, "lock");
-        let until_ms = now.0.saturating_add(ORDER_MAX.as_millis() as i64);
+        let order_max = ORDER_MAX.as_millis() as i64;
+        let until_ms = now.0.saturating_add(order_max);
         let note = LockNote { holder: self.holder.clone(), until_ms };
         // Of several that find an old one, one gets it out of the way.
         if let Ok(Some(old)) = read_json::<LockNote>(&path)
-            && (old.until_ms <= now.0 || old.until_ms > until_ms)
+            && (old.until_ms <= now.0 || old.until_ms > until_ms.saturating_add(order_max))
         {
             let aside = self.temporary(&path);
             if fs::rename(&path, &aside).is_ok() {
@@ -301,4 +302,29 @@ fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(bytes)?;
     file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_right_to_order_is_taken_from_who_has_it_when_its_time_is_over_or_was_never_meant() {
+        let directory = std::env::temp_dir().join(format!("perigee-acme-lock-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&directory);
+        let edge = |name: &str| Store::new(&directory, "https://authority.example", name);
+        edge("one").create().unwrap();
+        let at = |minutes: i64| Wall(1_000_000_000_000 + minutes * 60_000);
+        for (minutes, is_free) in
+            [(0, false), (-1, false), (-14, false), (14, false), (15, true), (-16, true)]
+        {
+            let held = edge("one").lock("a.example", at(0)).unwrap();
+            assert!(held.is_some());
+            let taken = edge("other").lock("a.example", at(minutes)).unwrap();
+            assert_eq!(taken.is_some(), is_free, "by a clock that differs by {minutes} minutes");
+            drop(held);
+            assert_eq!(directory.join("authority.example/orders/a.example.lock").exists(), is_free);
+        }
+        fs::remove_dir_all(&directory).unwrap();
+    }
 }
