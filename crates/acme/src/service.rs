@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io::ErrorKind;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -44,7 +45,7 @@ pub struct Service {
 pub struct State {
     /// Which one.
     pub domain: Box<str>,
-    /// The dates of its certificate, if it has one.
+    /// The dates of the certificate that is served, if there is one.
     pub validity: Option<Validity>,
     /// Who issued it.
     pub issuer: Option<String>,
@@ -57,7 +58,7 @@ pub struct State {
 struct Shared {
     /// What is asked for.
     domains: Mutex<Vec<Box<str>>>,
-    /// What was found in the store at the last look.
+    /// How it stood at the last look.
     states: Mutex<Vec<State>>,
     woken: Notify,
     stopping: std::sync::atomic::AtomicBool,
@@ -121,6 +122,7 @@ struct Work {
     known: RefCell<Known>,
 }
 
+    /// What is served.
 /// What the service has found so far.
 #[derive(Default)]
 struct Known {
@@ -173,8 +175,8 @@ impl Work {
         let is_same = known.read.as_ref() == Some(&state) && known.looks < LOOKS_UNTIL_READ;
         if !is_same {
             known.looks = 0;
-            let (certificates, troubles) = self.read_certificates(&state.1);
-            let has_changed = known.read.is_none() || !is_alike(&known.certificates, &certificates);
+            let (certificates, troubles) = self.read_certificates(&state.1, &known.certificates);
+            let has_changed = !is_alike(&known.certificates, &certificates);
             known.certificates = certificates;
             known.failures = (state.1.iter())
                 .filter_map(|domain| Some((domain.clone(), self.store.failures(domain)?)))
@@ -194,14 +196,20 @@ impl Work {
         *self.shared.states.lock() = states;
     }
 
-    fn read_certificates(&self, domains: &[Box<str>]) -> (BTreeMap<Box<str>, Stored>, Vec<String>) {
+    /// What is in the store, and what `known` has where it gives nothing: a file system may be away for a while, and what
+    /// was good a moment ago is good still.
+    fn read_certificates(
+        &self,
+        domains: &[Box<str>],
+        known: &BTreeMap<Box<str>, Stored>,
+    ) -> (BTreeMap<Box<str>, Stored>, Vec<String>) {
         let mut troubles = Vec::new();
-        let found = domains.iter().filter_map(|domain| match self.store.certificate(domain) {
-            Ok(stored) => Some((domain.clone(), stored?)),
-            Err(trouble) => {
-                troubles.push(trouble);
+        let found = domains.iter().filter_map(|domain| {
+            let stored = self.store.certificate(domain).unwrap_or_else(|trouble| {
+                troubles.push(trouble.to_string());
                 None
-            }
+            });
+            Some((domain.clone(), stored.or_else(|| known.get(domain).cloned())?))
         });
         let found = found.collect();
         (found, troubles)
@@ -282,7 +290,12 @@ impl Work {
                     .trouble(format!("{domain}: the store of certificates cannot be written: {error}"));
             }
         };
-        let current = self.store.certificate(domain).ok().flatten();
+        let current = match self.store.certificate(domain) {
+            Ok(current) => current,
+            Err(damaged) if damaged.kind() == ErrorKind::InvalidData => None,
+            // It may be good, and others may be able to read it.
+            Err(error) => return self.trouble(error.to_string()),
+        };
         let failures = self.store.failures(domain);
         let window = self.known.borrow().window(domain);
         let validity = current.as_ref().map(|stored| stored.validity);
@@ -368,6 +381,9 @@ impl Work {
     fn trouble(&self, what: String) {
         if self.known.borrow_mut().told.insert(what.clone()) {
             self.node.tell(Event::Trouble(what));
+
+#[cfg(test)]
+mod tests;
         }
     }
 }

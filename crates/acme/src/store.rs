@@ -108,12 +108,15 @@ impl Store {
             .map(|name| fs::metadata(self.root.join(name)).and_then(|found| found.modified()).ok())
     }
 
-    /// The certificate for `domain`; `None` when there is none. The error names the file.
-    pub fn certificate(&self, domain: &str) -> Result<Option<Stored>, String> {
+    /// The certificate for `domain`; `None` when there is none.
+    ///
+    /// # Errors
+    /// `InvalidData` where the file holds none, otherwise of the file system. The text names the file.
+    pub fn certificate(&self, domain: &str) -> io::Result<Option<Stored>> {
         let path = self.certificate_path(domain);
-        let wrong = |what: String| format!("{}: {what}", path.display());
+        let wrong = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
         let Some(pem) = read(&path).map_err(wrong)? else { return Ok(None) };
-        Stored::from_pem(domain, pem).map(Some).map_err(wrong)
+        Stored::from_pem(domain, pem).map(Some).map_err(|what| wrong(damaged(what)))
     }
 
     pub(crate) fn put_certificate(&self, stored: &Stored) -> io::Result<()> {
@@ -277,25 +280,26 @@ impl Stored {
 }
 
 /// The file's bytes; `None` when it is not there.
-fn read(path: &Path) -> Result<Option<Vec<u8>>, String> {
-    match fs::metadata(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error.to_string()),
-        Ok(found) if found.len() > FILE_BYTES_MAX => {
-            return Err(format!("has {} bytes; wanted at most {FILE_BYTES_MAX}", found.len()));
+fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    let read = fs::metadata(path).and_then(|found| match found.len() {
+        bytes if bytes > FILE_BYTES_MAX => {
+            Err(damaged(format!("has {bytes} bytes; wanted at most {FILE_BYTES_MAX}")))
         }
-        Ok(_) => {}
-    }
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
+        _ => fs::read(path),
+    });
+    match read {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error.to_string()),
+        read => read.map(Some),
     }
 }
 
-fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, String> {
+fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
     let Some(bytes) = read(path)? else { return Ok(None) };
-    serde_json::from_slice(&bytes).map(Some).map_err(|error| error.to_string())
+    Ok(Some(serde_json::from_slice(&bytes)?))
+}
+
+fn damaged(what: String) -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, what)
 }
 
 fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
