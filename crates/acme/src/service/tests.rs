@@ -146,3 +146,58 @@ fn a_certificate_that_cannot_be_read_is_not_ordered_anew_and_a_damaged_one_is() 
     let events = stage.order("a.example");
     assert!(matches!(&events[..], [Event::Failed { .. }]), "nobody answers for the authority: {events:?}");
 }
+
+#[test]
+fn what_the_authority_suggests_is_for_the_certificate_that_it_was_asked_about() {
+    let stage = Stage::new("suggestion", &["a.example"]);
+    let old = stage.put("a.example", 30);
+    let begun = Wall(NOW.0 - DAY);
+    let suggestion = Suggestion {
+        window: Some(Window { start: begun, end: begun }),
+        not_after: old.validity.not_after,
+        until: Wall(NOW.0 + DAY),
+    };
+    stage.work.known.borrow_mut().windows.insert("a.example".into(), suggestion);
+    stage.look();
+    let due = || stage.work.shared.states.lock()[0].due;
+    assert_eq!(due(), begun);
+    // Another edge has renewed it, and this one has not looked yet.
+    stage.put("a.example", 0);
+    assert_eq!(stage.order("a.example"), []);
+    stage.look();
+    assert!(due() > NOW);
+}
+
+#[test]
+fn the_authority_is_asked_about_each_certificate_in_turn() {
+    let domains = ["a.example", "b.example", "c.example"];
+    let stage = Stage::new("turns", &domains);
+    domains.iter().for_each(|domain| _ = stage.put(domain, 30));
+    stage.look();
+    let ask = || {
+        let before: Vec<Wall> = domains.map(|domain| until(&stage, domain)).into();
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        LocalSet::new().block_on(&runtime, async { stage.work.ask_for_suggestions() });
+        domains
+            .into_iter()
+            .zip(before)
+            .filter(|(domain, before)| until(&stage, domain) != *before)
+            .map(|it| it.0)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        [ask(), ask(), ask(), ask()],
+        [vec!["a.example"], vec!["b.example"], vec!["c.example"], vec![]]
+    );
+    for (domain, over) in [("a.example", 1), ("b.example", 3), ("c.example", 2)] {
+        stage.work.known.borrow_mut().windows.get_mut(domain).unwrap().until = Wall(NOW.0 - over);
+    }
+    assert_eq!(
+        [ask(), ask(), ask(), ask()],
+        [vec!["b.example"], vec!["c.example"], vec!["a.example"], vec![]]
+    );
+}
+
+fn until(stage: &Stage, domain: &str) -> Wall {
+    stage.work.known.borrow().windows.get(domain).map_or(Wall(i64::MIN), |suggestion| suggestion.until)
+}
