@@ -103,18 +103,18 @@ impl Certificates {
         let mut troubles = Vec::new();
         let mut running = self.running.lock();
         let settings = snapshot.edge.acme.as_ref();
+        let (domains, warnings) =
+            settings.map(|settings| domains(settings, snapshot, &own)).unwrap_or_default();
+        troubles.extend(warnings);
         if running.as_ref().map(|running| &running.settings) != settings
             && let Some(old) = running.take()
         {
             old.service.stop();
+            // What is still asked for is served on until the new service has read its store, which may be away.
+            let asked: HashSet<_> = domains.iter().collect();
+            let is_asked = |one: &Certificate| one.names.iter().any(|name| asked.contains(name));
+            self.parts.lock().ordered.retain(is_asked);
         }
-        let (domains, warnings) =
-            settings.map(|settings| domains(settings, snapshot, &own)).unwrap_or_default();
-        troubles.extend(warnings);
-        // What is still asked for is served on while the store is read anew, and where it cannot be read.
-        let asked: HashSet<_> = domains.iter().collect();
-        let is_asked = |certificate: &Certificate| certificate.names.iter().any(|name| asked.contains(name));
-        self.parts.lock().ordered.retain(is_asked);
         if let Some(settings) = settings {
             match &*running {
                 Some(running) => running.service.replace_domains(domains),
