@@ -1,5 +1,6 @@
 //! Starting a browser, and ending it with all that it has written.
 
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
@@ -87,7 +88,11 @@ impl Browser {
         };
         let mut browser =
             Browser { link: Link::open(writer, reader), child, profile, version: String::new() };
-        let version = browser.link.call(None, "Browser.getVersion", json!({})).await?;
+        let version = browser.link.call(None, "Browser.getVersion", json!({})).await;
+        let version = version.map_err(|error| match error {
+            Error::Gone => Error::Start(io::Error::other(format!("{} has ended at once", program.display()))),
+            other => other,
+        })?;
         let product = version["product"].as_str().ok_or(Error::Strange("Browser.getVersion", "product"))?;
         product.clone_into(&mut browser.version);
         Ok(browser)

@@ -41,16 +41,16 @@ pub struct Frame {
 /// What a visit came to.
 #[derive(Clone, Debug, Default)]
 pub struct Visit {
-    /// From the navigation's start to the first byte of the document, redirects included.
-    pub ttfb_ms: f64,
+    /// From the navigation's start to the first byte of the document, redirects included; `None` when none came.
+    pub ttfb_ms: Option<f64>,
     /// First Contentful Paint; `None` when nothing was painted.
     pub fcp_ms: Option<f64>,
     /// Largest Contentful Paint.
     pub lcp: Option<Paint>,
     /// Cumulative Layout Shift, the largest session window.
     pub cls: f64,
-    /// End of the load event.
-    pub load_ms: f64,
+    /// End of the load event; `None` when the page did not come to it.
+    pub load_ms: Option<f64>,
     /// Bytes that came over the network, heads included.
     pub bytes: u64,
     /// Every request, in the order in which they began.
@@ -61,6 +61,14 @@ pub struct Visit {
     pub messages: Vec<(String, String)>,
     /// Whether it came to rest before the deadline.
     pub is_complete: bool,
+}
+
+impl Visit {
+    /// The page's own answer, behind its redirects. What frames in it asked for are documents too.
+    pub fn document(&self) -> Option<&Exchange> {
+        let is_redirect = |one: &&Exchange| matches!(one.status, 301 | 302 | 303 | 307 | 308);
+        self.exchanges.iter().filter(|one| one.kind == "Document").find(|one| !is_redirect(one))
+    }
 }
 
 /// The largest thing that was painted.
@@ -114,7 +122,7 @@ impl Exchange {
 const TIMING: &str = "new Promise(done => {
   const nav = performance.getEntriesByType('navigation')[0] || {};
   const fcp = performance.getEntriesByName('first-contentful-paint')[0];
-  const out = { ttfb: nav.responseStart || 0, load: nav.loadEventEnd || 0, origin: performance.timeOrigin, fcp: fcp ? fcp.startTime : null, lcp: null, cls: 0 };
+  const out = { ttfb: nav.responseStart || null, load: nav.loadEventEnd || null, origin: performance.timeOrigin, fcp: fcp ? fcp.startTime : null, lcp: null, cls: 0 };
   let sum = 0, first = 0, last = 0;
   const shift = entry => {
     if (entry.hadRecentInput) return;
@@ -179,8 +187,8 @@ impl Page {
             return Ok((visit, Vec::new()));
         }
         let timing = self.evaluate(TIMING).await?;
-        visit.ttfb_ms = timing["ttfb"].as_f64().unwrap_or(0.0);
-        visit.load_ms = timing["load"].as_f64().unwrap_or(0.0);
+        visit.ttfb_ms = timing["ttfb"].as_f64();
+        visit.load_ms = timing["load"].as_f64();
         visit.fcp_ms = timing["fcp"].as_f64();
         visit.cls = timing["cls"].as_f64().unwrap_or(0.0);
         visit.lcp = timing["lcp"]["at"].as_f64().map(|at_ms| Paint {
@@ -314,6 +322,10 @@ impl Seen {
             kind: params["type"].as_str().unwrap_or("Other").to_owned(),
             ..Exchange::default()
         });
+        if params["type"] == "EventSource" {
+            // It goes on for as long as the page is open.
+            self.end(params);
+        }
     }
 
     fn answer(&mut self, params: &Value) {

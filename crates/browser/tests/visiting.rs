@@ -31,6 +31,21 @@ fn serve() -> SocketAddr {
                         "text/html",
                         "<!doctype html><link rel=stylesheet href=/a.css><h1>Hello, visitor</h1><script src=/gone.js></script>",
                     ),
+                    "/framed" => {
+                        ("200 OK", "text/html", "<!doctype html><h1>Hello</h1><iframe src=/gone></iframe>")
+                    }
+                    "/hanging" => ("200 OK", "text/html", "<!doctype html><h1>Hello</h1><img src=/hang.png>"),
+                    "/told" => (
+                        "200 OK",
+                        "text/html",
+                        "<!doctype html><h1>Hello</h1><script>new EventSource('/events')</script>",
+                    ),
+                    "/events" | "/hang.png" => {
+                        let _ = write!(stream, "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n");
+                        // Until the browser has had enough.
+                        let _ = stream.read(&mut byte);
+                        return;
+                    }
                     "/old" => ("302 Found", "text/plain", ""),
                     "/a.css" => ("200 OK", "text/css", "h1 { font-size: 5em }"),
                     _ => ("404 Not Found", "text/plain", "no"),
@@ -73,7 +88,8 @@ fn a_visit_tells_requests_paints_and_what_the_next_one_spares() {
         assert_eq!(document.field("cache-status"), Some("test; hit"));
         assert!(document.bytes > 100 && document.end_ms.unwrap() >= document.start_ms, "{document:?}");
         let (fcp, lcp) = (visit.fcp_ms.unwrap(), visit.lcp.clone().unwrap());
-        assert!(visit.ttfb_ms > 0.0 && fcp >= visit.ttfb_ms && lcp.at_ms >= visit.ttfb_ms, "{visit:?}");
+        let (ttfb, load) = (visit.ttfb_ms.unwrap(), visit.load_ms.unwrap());
+        assert!(ttfb > 0.0 && load >= ttfb && fcp >= ttfb && lcp.at_ms >= ttfb, "{visit:?}");
         assert_eq!(lcp.what, "h1");
         assert!(
             visit.messages.iter().any(|(level, text)| level == "error" && text.contains("404")),
@@ -92,6 +108,36 @@ fn a_visit_tells_requests_paints_and_what_the_next_one_spares() {
         let refused = fresh.visit("http://127.0.0.1:1/", PATIENCE).await.unwrap();
         assert!(refused.exchanges[0].failure.as_deref().unwrap().starts_with("net::"), "{refused:?}");
         assert!(fresh.evaluate("nothing.at.all").await.is_err());
+        browser.close().await;
+    });
+}
+
+#[test]
+fn what_never_ends_has_no_time_and_frames_are_not_the_page() {
+    if browser::find().is_none() {
+        eprintln!("no Chromium is installed: nothing was tested");
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let options = Options { hosts: vec![("shop.test".into(), serve())], ..Options::default() };
+        let browser = Browser::launch(&options).await.unwrap();
+        let mut page = browser.new_page().await.unwrap();
+        let visit = page.visit("http://shop.test/framed", PATIENCE).await.unwrap();
+        assert!(visit.exchanges.iter().any(|one| one.url.ends_with("/gone") && one.status == 404));
+        let document = visit.document().unwrap();
+        assert_eq!((&*document.url, document.status), ("http://shop.test/framed", 200));
+
+        let visit = page.visit("http://shop.test/told", PATIENCE).await.unwrap();
+        assert!(
+            visit.is_complete && visit.load_ms.is_some(),
+            "an EventSource is open, and no more is to come"
+        );
+
+        let visit = page.visit("http://shop.test/hanging", Duration::from_secs(2)).await.unwrap();
+        assert!(!visit.is_complete && visit.ttfb_ms.is_some());
+        assert_eq!(visit.load_ms, None, "the page has not loaded");
+        page.close().await.unwrap();
         browser.close().await;
     });
 }

@@ -57,10 +57,10 @@ export const problem = (found) =>
     found.next ? h("p", {}, found.next) : null);
 
 // What a resource has to say while it cannot be shown; null when it can.
-export function pending(resource, ...next) {
+export function pending(resource) {
   if (resource?.value !== undefined) return null;
   if (!resource?.problem) return h("p", { class: "loading", role: "status" }, "Loading…");
-  return resource.problem.status === 404 && next.length > 0 ? empty(...next) : problem(resource.problem);
+  return problem(resource.problem);
 }
 
 export const button = (text, onclick, { kind = "", disabled, label, type = "button" } = {}) =>

@@ -12,7 +12,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::Shared;
 use crate::cells;
-use crate::clock::{day_of, now_ms};
+use crate::clock::{DAY_MS, day_of, now_ms};
 use crate::limits::{AUDIT_KEPT_DAYS, LISTED_MAX};
 use crate::problem::Problem;
 use crate::tokens::{Caller, Role};
@@ -102,7 +102,7 @@ pub(crate) async fn list(
     let today = day_of(now_ms());
     let mut entries = match query.without_purges {
         true => Vec::new(),
-        false => shared.tail.purges_since((today - days + 1) * 24 * 3600 * 1000),
+        false => shared.tail.purges_since((today - days + 1) * DAY_MS),
     };
     entries.extend(self::entries(&*shared.journal, today - days + 1..=today).await?);
     entries.sort_by_key(|entry| std::cmp::Reverse(entry.at_ms));

@@ -23,6 +23,7 @@ use crate::cells;
 use crate::clock::{ms, now_ms};
 use crate::idempotency;
 use crate::limits::{NODE_CERTIFICATE, SERVER_CERTIFICATE};
+use crate::tls::AUTHORITY_FILE;
 use crate::tokens::{Role, Token};
 use crate::vault::{SECRET_FILE, TOKEN_FILE, Vault};
 
@@ -48,18 +49,6 @@ struct Kept {
     key: String,
 }
 
-/// The state directory of a first start that did not become one.
-struct Begun<'a>(&'a Path);
-
-impl Begun<'_> {
-    fn undo(&self) {
-        for file in [SECRET_FILE, TOKEN_FILE] {
-            // What is left is found by the next start, and overwritten or refused then.
-            let _left = std::fs::remove_file(self.0.join(file));
-        }
-    }
-}
-
 /// The cluster's authority: the one in the journal, or a new one with a first token.
 ///
 /// # Errors
@@ -69,8 +58,19 @@ pub(crate) async fn open(journal: &dyn Journal, state: &Path) -> Result<(Authori
         let vault = Vault::open_in(state, false)?;
         return Ok((Authority::unseal(&kept, &vault, state)?, vault));
     }
+    let authority = state.join(AUTHORITY_FILE);
+    if authority.exists() {
+        return Err(format!(
+            "{}: this state directory is of a cluster, and the journal is empty; name the journal of that cluster, or \
+             another state directory to begin a new one",
+            authority.display()
+        ));
+    }
+    let made = match state.join(SECRET_FILE).exists() {
+        true => &[TOKEN_FILE][..],
+        false => &[TOKEN_FILE, SECRET_FILE],
+    };
     let vault = Vault::open_in(state, true)?;
-    let begun = Begun(state);
     let kept = Authority::make(&vault)?;
     let (token, secret) = Token::make("admin", Role::Admin, "control")?;
     // Before the commit: a token that is in force and that nobody knows is of no use.
@@ -93,7 +93,10 @@ pub(crate) async fn open(journal: &dyn Journal, state: &Path) -> Result<(Authori
     match cells::commit(journal, commit).await {
         Ok(_) => Ok((Authority::unseal(&kept, &vault, state)?, vault)),
         Err(Error::Conflict(_)) => {
-            begun.undo();
+            for file in made {
+                // What is left is found by the next start, and overwritten or refused then.
+                let _left = std::fs::remove_file(state.join(file));
+            }
             Err(format!(
                 "another control has begun this cluster at the same moment; copy {SECRET_FILE} from its state \
                  directory to {} and start again",
@@ -169,14 +172,19 @@ impl Authority {
         Identity::from_pem(&self.pem, &certificate, &key.serialize_pem())
     }
 
-    /// A certificate for a node's key, in PEM.
+    /// A certificate for a node's key, in PEM. `pop`: where it stands; empty when that is nowhere.
     pub(crate) fn issue_node(
         &self,
         role: trust::Role,
         name: &str,
+        pop: &str,
         key: &impl PublicKeyData,
     ) -> Result<String, String> {
-        self.issue(CertificateParams::default(), role, name, NODE_CERTIFICATE, key)
+        let mut wanted = CertificateParams::default();
+        if !pop.is_empty() {
+            wanted.subject_alt_names.push(SanType::URI(Peer::pop_uri(pop).try_into().map_err(broken)?));
+        }
+        self.issue(wanted, role, name, NODE_CERTIFICATE, key)
     }
 
     fn issue(
@@ -227,10 +235,36 @@ fn broken(error: impl std::fmt::Display) -> String {
 
 #[cfg(test)]
 mod tests {
+    use journal::memory::{Faults, Memory};
     use x509_parser::certificate::X509Certificate;
     use x509_parser::prelude::FromDer;
 
     use super::*;
+
+    #[tokio::test]
+    async fn who_loses_the_race_for_the_first_start_keeps_the_secret_that_it_was_given() {
+        let mut lost = 0;
+        for seed in 1..=20 {
+            let journal = Memory::new("j", seed);
+            journal.set_faults(Faults { delay_max: Duration::from_millis(5), ..Faults::default() });
+            let states = ["given", "none"].map(|name| {
+                std::env::temp_dir().join(format!("perigee-race-{}-{seed}-{name}", std::process::id()))
+            });
+            states.iter().for_each(|state| trust::make_private_directory(state).unwrap());
+            let secret = states[0].join(SECRET_FILE);
+            std::fs::write(&secret, "ab".repeat(32)).unwrap();
+            let (given, none) = tokio::join!(open(&journal, &states[0]), open(&journal, &states[1]));
+            let is_lost = |done: &Result<_, String>| {
+                done.as_ref().is_err_and(|error: &String| error.contains("at the same moment"))
+            };
+            lost += usize::from(is_lost(&given));
+            assert!(secret.exists(), "{:?}", given.err());
+            assert!(!(is_lost(&none) && states[1].join(SECRET_FILE).exists()));
+            assert!([&given, &none].iter().any(|done| done.is_ok()));
+            states.iter().for_each(|state| std::fs::remove_dir_all(state).unwrap());
+        }
+        assert!(lost > 0);
+    }
 
     #[test]
     fn an_authority_is_good_whatever_the_clock_said_when_it_was_made() {

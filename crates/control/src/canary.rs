@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 use crate::Shared;
 use crate::clock::now_ms;
 use crate::limits::{CANARY_LATE, CANARY_TAG};
+use crate::nodes::NodeRole;
 use crate::purges::{Done, PurgeState, tag_order};
 
 /// What the last one showed.
@@ -41,7 +42,7 @@ impl Canary {
     }
 }
 
-/// Sends one each minute, as long as there is a node to prove it.
+/// Sends one each minute, as long as there is an edge to prove it.
 pub(crate) async fn sing(shared: Arc<Shared>, interval: Duration) {
     let mut minutes = tokio::time::interval(interval);
     minutes.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
@@ -49,7 +50,9 @@ pub(crate) async fn sing(shared: Arc<Shared>, interval: Duration) {
     minutes.tick().await;
     loop {
         minutes.tick().await;
-        if shared.in_contact() > 0 {
+        let nodes = shared.nodes_heard();
+        let is_there = |heard: &Option<_>| shared.is_in_service(heard.as_ref());
+        if nodes.iter().any(|(node, heard)| node.role == NodeRole::Edge && is_there(heard)) {
             sing_once(&shared).await;
         }
     }

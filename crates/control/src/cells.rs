@@ -15,7 +15,7 @@
 //! idempotency-kept-from        the first day of which they are kept
 //! audit/DAY/MS-CHANCE          who did what
 //! budgets/HASH                 what nodes may use of an origin's budget, by the hash of the budget's name
-//! stables                      the numbers of the configurations that have been stable
+//! stables                      the numbers of the configurations that have been stable, and that no rollback has left
 //! advice                       the newest report of what to change, and what came of it
 //! tested-pages/NAME            a page test: its newest result in short, and how much is kept of which day
 //! page-results/NAME/DAY/MS-CHANCE  what it has measured once

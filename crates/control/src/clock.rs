@@ -2,7 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-const DAY_MS: i64 = 24 * 3600 * 1000;
+/// A day in the unit of [`now_ms`].
+pub(crate) const DAY_MS: i64 = 24 * 3600 * 1000;
 
 /// Milliseconds since 1970.
 pub(crate) fn now_ms() -> i64 {

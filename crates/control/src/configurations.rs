@@ -1,12 +1,13 @@
 //! Configurations: checked as a node would check them, kept under ascending numbers, never changed.
 //!
-//! The text lies in cells by its SHA-256, in pieces that fit into one. It is written first; only then does the version exist.
+//! The text lies in cells by its SHA-256, in pieces that fit into one. It is written first; only then does the version exist. Old
+//! texts are forgotten ([`sweep`]); what else is known of a version stays.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use axum::body::Bytes;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use axum::{Extension, Json};
@@ -25,9 +26,10 @@ use crate::budgets;
 use crate::cells::{self, bounded};
 use crate::clock::now_ms;
 use crate::idempotency::Keyed;
-use crate::limits::{CONFIGURATION_BYTES_MAX, LISTED_MAX, PIECE_BYTES};
-use crate::problem::Problem;
+use crate::limits::{CONFIGURATION_BYTES_MAX, LISTED_MAX, PIECE_BYTES, TEXTS_KEPT_MAX};
+use crate::problem::{NONE_YET, Problem};
 use crate::purges::check_reason;
+use crate::rollouts;
 use crate::tokens::{Caller, Role};
 
 /// Where the number of the newest one is.
@@ -35,6 +37,9 @@ const LAST_CELL: &str = "versions-last";
 
 /// Attempts of an addition while others add, too.
 const ATTEMPTS_MAX: usize = 5;
+
+/// Bytes of the body that adds one: JSON takes at most six for one.
+const BODY_BYTES_MAX: usize = 6 * CONFIGURATION_BYTES_MAX;
 
 /// What is wrong or doubtful in a configuration, and where.
 #[derive(Debug, Serialize, ToSchema)]
@@ -88,6 +93,9 @@ pub(crate) struct VersionInfo {
     pub(crate) at_ms: i64,
     /// The cluster's signature over number and hash, base64.
     pub(crate) signature: String,
+    /// Whether its text has been forgotten, as old ones are. It may have been added again since, under another number.
+    #[serde(default)]
+    forgotten: bool,
 }
 
 impl VersionInfo {
@@ -106,11 +114,12 @@ pub(crate) async fn load(journal: &dyn Journal, number: u64) -> Result<VersionIn
     let found = cells::load::<VersionInfo>(journal, &VersionInfo::cell(number)).await?;
     let Some((info, _)) = found else {
         let last = last(journal).await?.0;
-        let problem = Problem::new(StatusCode::NOT_FOUND, "there is no configuration of this number");
-        return Err(problem.found(number.to_string()).wanted(match last {
-            0 => "there is none yet: perigee apply".to_owned(),
-            last => format!("1 to {last}"),
-        }));
+        let problem = Problem::new(StatusCode::NOT_FOUND, "there is no configuration of this number")
+            .found(number.to_string());
+        return Err(match last {
+            0 => problem.wanted(NONE_YET).next("add the first: perigee apply"),
+            last => problem.wanted(format!("1 to {last}")).next("perigee versions lists them"),
+        });
     };
     Ok(info)
 }
@@ -122,7 +131,7 @@ pub(crate) async fn last(journal: &dyn Journal) -> Result<(u64, u64), Error> {
 
 /// The text with this hash; `None` when it is nowhere.
 pub(crate) async fn text_of(journal: &dyn Journal, hash: &str) -> Result<Option<String>, Error> {
-    let pieces = bounded(journal.cells(&format!("blobs/{hash}/"))).await?;
+    let pieces = bounded(journal.cells(&pieces_prefix(hash))).await?;
     let bytes: Vec<u8> = pieces.into_iter().flat_map(|piece| piece.value).collect();
     if text_hash(&bytes) != hash {
         return match bytes.is_empty() {
@@ -133,6 +142,36 @@ pub(crate) async fn text_of(journal: &dyn Journal, hash: &str) -> Result<Option<
         };
     }
     Ok(String::from_utf8(bytes).ok())
+}
+
+fn pieces_prefix(hash: &str) -> String {
+    format!("blobs/{hash}/")
+}
+
+fn piece_cell(hash: &str, index: usize) -> String {
+    format!("{}{index:04}", pieces_prefix(hash))
+}
+
+/// The cell where the text with this hash begins, with its version: for commits to expect that need the text, as [`sweep`] may be
+/// taking it away.
+async fn first_piece(journal: &dyn Journal, hash: &str) -> Result<Option<(String, u64)>, Error> {
+    let cell = bounded(journal.cell(&piece_cell(hash, 0))).await?;
+    Ok(cell.map(|cell| (cell.name, cell.version)))
+}
+
+/// As [`first_piece`], of a configuration that cannot do without.
+pub(crate) async fn needed_text(journal: &dyn Journal, info: &VersionInfo) -> Result<(String, u64), Problem> {
+    first_piece(journal, &info.hash).await?.ok_or_else(|| no_text(info))
+}
+
+fn no_text(info: &VersionInfo) -> Problem {
+    if !info.forgotten {
+        return Error::Broken(format!("the text of configuration {} is not in the journal", info.number))
+            .into();
+    }
+    Problem::new(StatusCode::GONE, "the text of this configuration is not kept any more")
+        .found(format!("configuration {}, added by {}", info.number, info.author))
+        .next("have it from where it was written, and add it again: perigee apply")
 }
 
 /// A configuration that has been accepted, as a snapshot.
@@ -197,9 +236,10 @@ pub(crate) async fn add(
     State(shared): State<Arc<Shared>>,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
-    body: Bytes,
+    request: Request,
 ) -> Result<Response, Problem> {
     caller.may(Role::Editor)?;
+    let body = shared.sent(request, BODY_BYTES_MAX).await?;
     let keyed = Keyed::of(&caller, "POST /v1/configurations", &headers, &body)?;
     if let Some(replayed) = shared.replay(keyed.as_ref()).await? {
         return Ok(replayed);
@@ -246,6 +286,10 @@ pub(crate) async fn add(
             write_text(&*shared.journal, &hash, &text).await?;
             is_written = true;
         }
+        let Some(there) = first_piece(&*shared.journal, &hash).await? else {
+            is_written = false;
+            continue;
+        };
         let number = last + 1;
         let info = VersionInfo {
             number,
@@ -255,10 +299,11 @@ pub(crate) async fn add(
             reason: reason.clone(),
             at_ms: now_ms(),
             signature: shared.authority.sign(&Version::signed(number, &hash)),
+            forgotten: false,
         };
         (added.version, added.created) = (Some(number), true);
         let mut commit = Commit {
-            expect: vec![(LAST_CELL.to_owned(), last_version)],
+            expect: vec![(LAST_CELL.to_owned(), last_version), there],
             cells: vec![
                 (LAST_CELL.to_owned(), Some(cells::value(&number)?)),
                 (VersionInfo::cell(number), Some(cells::value(&info)?)),
@@ -268,7 +313,7 @@ pub(crate) async fn add(
         audit::note(&mut commit, caller.name(), "configuration.add", number.to_string(), Some(&reason))?;
         match shared.commit_keyed(commit, keyed.as_ref(), StatusCode::CREATED, &added).await {
             Ok(_) => return Ok(answer(StatusCode::CREATED, &added)),
-            Err(Error::Conflict(cell)) if cell == LAST_CELL => {}
+            Err(Error::Conflict(cell)) if cell == LAST_CELL || cell == piece_cell(&hash, 0) => {}
             Err(Error::Conflict(_)) => return shared.replay_now(keyed.as_ref()).await,
             Err(error) => return Err(error.into()),
         }
@@ -294,7 +339,7 @@ async fn check(text: String, source: String) -> Result<(String, Vec<Finding>, Op
 
 async fn write_text(journal: &dyn Journal, hash: &str, text: &str) -> Result<(), Error> {
     for (index, piece) in text.as_bytes().chunks(PIECE_BYTES).enumerate() {
-        let cells = vec![(format!("blobs/{hash}/{index:04}"), Some(piece.to_vec()))];
+        let cells = vec![(piece_cell(hash, index), Some(piece.to_vec()))];
         cells::commit(journal, Commit { cells, ..Commit::default() }).await?;
     }
     Ok(())
@@ -360,9 +405,7 @@ pub(crate) async fn one(
 }
 
 async fn whole_text(journal: &dyn Journal, info: &VersionInfo) -> Result<String, Problem> {
-    let missing =
-        || Error::Broken(format!("the text of configuration {} is not in the journal", info.number));
-    Ok(text_of(journal, &info.hash).await?.ok_or_else(missing)?)
+    text_of(journal, &info.hash).await?.ok_or_else(|| no_text(info))
 }
 
 // --- What tells two apart ---
@@ -466,4 +509,37 @@ pub(crate) async fn difference(shared: &Shared, from: Option<u64>, to: u64) -> R
             .diagnostics(found.iter().map(Finding::from).collect())
     };
     compared.map_err(|_| unread(&[]))?.map_err(|found| unread(&found))
+}
+
+// --- Forgetting ---
+
+/// Forgets texts that nobody goes back to: what stays is that of the newest, of what is being rolled out and of what has been stable.
+pub(crate) async fn sweep(journal: &dyn Journal) -> Result<(), Error> {
+    let (_, last_version) = last(journal).await?;
+    let (needed, rollout) = rollouts::needed(journal).await?;
+    let mut infos = cells::load_all::<VersionInfo>(journal, "versions/").await?;
+    infos.sort_by_key(|(info, _)| std::cmp::Reverse(info.number));
+    let old = infos.iter().skip(TEXTS_KEPT_MAX).filter(|(info, _)| needed.contains(&info.number));
+    let kept = infos.iter().take(TEXTS_KEPT_MAX).chain(old);
+    let kept: HashSet<String> = kept.map(|(info, _)| info.hash.clone()).collect();
+    for (mut info, version) in infos {
+        if info.forgotten || kept.contains(&info.hash) {
+            continue;
+        }
+        let pieces = bounded(journal.cells(&pieces_prefix(&info.hash))).await?;
+        let cell = VersionInfo::cell(info.number);
+        info.forgotten = true;
+        // While these are the same, nobody has begun to need it.
+        let mut expect = vec![(LAST_CELL.to_owned(), last_version), rollout.clone(), (cell.clone(), version)];
+        expect.extend(pieces.first().map(|piece| (piece.name.clone(), piece.version)));
+        let mut cells = vec![(cell, Some(cells::value(&info)?))];
+        cells.extend(pieces.into_iter().map(|piece| (piece.name, None)));
+        match cells::commit(journal, Commit { expect, cells, record: None }).await {
+            Ok(_) => {}
+            // It will be looked at again tomorrow.
+            Err(Error::Conflict(_)) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }

@@ -12,11 +12,11 @@ use crate::cells;
 use crate::clock::now_ms;
 use crate::limits::{TRIM_INTERVAL, VIEW_INTERVAL};
 use crate::tls::Certificates;
-use crate::{audit, idempotency, page_tests};
+use crate::{audit, configurations, idempotency, nodes, page_tests};
 
 const TRIMMED_CELL: &str = "trimmed";
 
-/// How often old audit entries and idempotency keys are swept away.
+/// How often old audit entries, idempotency keys, texts and enrolment tokens are swept away.
 const DAILY: Duration = Duration::from_secs(24 * 3600);
 
 /// Up to where records have been taken away, and who decided it.
@@ -57,6 +57,8 @@ pub(crate) async fn keep_house(shared: Arc<Shared>, certificates: Arc<Certificat
             done = done.and(audit::sweep(&*shared.journal).await);
             done = done.and(idempotency::sweep(&shared.journal).await);
             done = done.and(page_tests::sweep(&*shared.journal).await);
+            done = done.and(configurations::sweep(&*shared.journal).await);
+            done = done.and(nodes::sweep(&*shared.journal).await);
         }
         if let Err(error) = done {
             eprintln!("perigee: old records cannot be taken away: {error}");

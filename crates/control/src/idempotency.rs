@@ -103,8 +103,15 @@ impl Keyed {
     }
 
     /// That this has been answered, as a part of the commit that does it.
-    fn add(&self, commit: &mut Commit, vault: &Vault, status: u16, answer: Kept) -> Result<(), Error> {
-        let cell = self.cell();
+    fn add(
+        &self,
+        commit: &mut Commit,
+        vault: &Vault,
+        day: i64,
+        status: u16,
+        answer: Kept,
+    ) -> Result<(), Error> {
+        let cell = self.cell_of(day);
         let answered = Answered { request: self.request.clone(), status, answer };
         let sealed = vault.seal(&self.name, &cells::value(&answered)?).map_err(Error::Unavailable)?;
         commit.expect.push((cell.clone(), 0));
@@ -121,18 +128,21 @@ impl Keyed {
         answer: &T,
     ) -> Result<(), Error> {
         let answer = serde_json::to_value(answer).map_err(|error| Error::Broken(error.to_string()))?;
-        self.add(commit, vault, status.as_u16(), Kept::Whole(answer))
+        let today = day_of(now_ms());
+        // It may have been answered yesterday, a moment ago, or tomorrow, by another control's clock.
+        commit.expect.extend([today - 1, today + 1].map(|day| (self.cell_of(day), 0)));
+        self.add(commit, vault, today, status.as_u16(), Kept::Whole(answer))
     }
 
-    /// As [`Keyed::add`], for a purge.
+    /// As [`Keyed::add`], for a purge: there is room in a commit for one day of each, and a purge may be done twice.
     pub(crate) fn add_purge(&self, commit: &mut Commit, vault: &Vault, at: PurgeAt) -> Result<(), Error> {
-        self.add(commit, vault, StatusCode::ACCEPTED.as_u16(), Kept::Purge(at))
+        self.add(commit, vault, day_of(now_ms()), StatusCode::ACCEPTED.as_u16(), Kept::Purge(at))
     }
 
-    /// What was answered under this key, today or yesterday.
+    /// What was answered under this key, today or yesterday; or tomorrow, by the clock of another control.
     pub(crate) async fn before(&self, shared: &Shared) -> Result<Option<Before>, Problem> {
         let today = day_of(now_ms());
-        for day in [today, today - 1] {
+        for day in [today, today - 1, today + 1] {
             let Some(cell) = cells::bounded(shared.journal.cell(&self.cell_of(day))).await? else { continue };
             let text = shared.vault.open(&self.name, &cell.value);
             let answered = text.and_then(|text| serde_json::from_slice::<Answered>(&text).ok());
@@ -278,6 +288,23 @@ mod tests {
         write(KEPT_FROM_CELL.to_owned(), (oldest + 40).to_string().as_bytes()).await;
         sweep(&journal).await.unwrap();
         assert_eq!(kept().await, [oldest, oldest + 1]);
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_written_once_though_midnight_is_between_the_look_and_the_commit() {
+        let state = std::env::temp_dir().join(format!("perigee-midnight-{}", std::process::id()));
+        trust::make_private_directory(&state).unwrap();
+        let vault = Vault::open_in(&state, true).unwrap();
+        std::fs::remove_dir_all(&state).unwrap();
+        let keyed = Keyed { name: "ab12".to_owned(), request: "cd34".to_owned() };
+        for (day, is_written) in [(-2, true), (-1, false), (0, false), (1, false), (2, true)] {
+            let journal = Memory::new("j", 1);
+            let cells = vec![(keyed.cell_of(day_of(now_ms()) + day), Some(b"x".to_vec()))];
+            journal.commit(Commit { cells, ..Commit::default() }).await.unwrap();
+            let mut commit = Commit::default();
+            keyed.add_answer(&mut commit, &vault, StatusCode::CREATED, &"made").unwrap();
+            assert_eq!(journal.commit(commit).await.is_ok(), is_written, "{day}");
+        }
     }
 
     #[tokio::test]

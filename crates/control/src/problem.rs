@@ -1,5 +1,7 @@
 //! What the API answers when it cannot do what it was asked: one shape for all of it.
 
+use std::collections::BTreeSet;
+
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -11,6 +13,9 @@ use crate::configurations::Finding;
 
 /// Seconds after which another try makes sense while the journal cannot be reached.
 const JOURNAL_RETRY_SECS: u64 = 2;
+
+/// What is wanted where there is nothing that could be named.
+pub(crate) const NONE_YET: &str = "one that there is, and there is none yet";
 
 /// An error, as every path answers it.
 #[derive(Debug, Serialize, ToSchema)]
@@ -93,12 +98,13 @@ impl Problem {
     pub(crate) fn unknown<'a>(
         error: &str,
         found: &str,
-        known: impl Iterator<Item = &'a str> + Clone,
+        known: impl Iterator<Item = &'a str>,
         next: &str,
     ) -> Problem {
+        let known: BTreeSet<&str> = known.collect();
         let problem = Problem::new(StatusCode::NOT_FOUND, error).found(format!("{found:?}"));
-        let problem = match few(known.clone()) {
-            names if names.is_empty() => problem.wanted("there is none yet"),
+        let problem = match few(known.iter().copied()) {
+            names if names.is_empty() => problem.wanted(NONE_YET),
             names => problem.wanted(names),
         };
         match did_you_mean(found, known) {

@@ -8,13 +8,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Bytes;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use axum::{Extension, Json};
-use journal::feed::PLAN_CELL;
-use journal::{Commit, Error};
+use journal::feed::{PLAN_CELL, Seen};
+use journal::{Commit, Error, Journal};
 use model::change::{Audience, Change, Plan, Written};
 use model::rollout::{Decision, Gates, NodeView, Pace, Rollout, Stage};
 use parking_lot::Mutex;
@@ -29,7 +28,8 @@ use crate::cells;
 use crate::clock::now_ms;
 use crate::configurations;
 use crate::idempotency::Keyed;
-use crate::nodes::NodeRole;
+use crate::limits::BODY_BYTES_MAX;
+use crate::nodes::{Node, NodeRole};
 use crate::problem::Problem;
 use crate::purges::check_reason;
 use crate::tokens::{Caller, Role};
@@ -82,13 +82,11 @@ async fn step(shared: &Shared, known: Option<(Rollout, u64)>) -> Result<Option<(
     };
     let mut rollout = match known {
         Some((known, watched)) if watched == version => known,
-        // An operator has paused it or let it go on: what has been watched stays good.
-        Some((mut known, _)) if known.began_ms == written.began_ms && known.version == written.version => {
-            known.is_paused = written.is_paused;
-            known.without_traffic = written.without_traffic;
+        Some((mut known, _)) => {
+            known.go_on_from(written);
             known
         }
-        _ => written,
+        None => written,
     };
     let nodes = views(shared);
     let action = match rollout.step(now_ms(), &nodes) {
@@ -144,11 +142,14 @@ fn subject(rollout: &Rollout) -> String {
     }
 }
 
-/// The nodes that configurations are for.
-fn views(shared: &Shared) -> Vec<NodeView> {
+/// The nodes that configurations are for, with what was heard of them last.
+fn nodes(shared: &Shared) -> impl Iterator<Item = (Arc<Node>, Option<Seen>)> {
     let has_one = |role| matches!(role, NodeRole::Edge | NodeRole::Router);
-    let nodes = shared.nodes_heard().into_iter().filter(|(node, _)| has_one(node.role));
-    let view = nodes.map(|(node, heard)| {
+    shared.nodes_heard().into_iter().filter(move |(node, _)| has_one(node.role))
+}
+
+fn views(shared: &Shared) -> Vec<NodeView> {
+    let view = nodes(shared).map(|(node, heard)| {
         let (reported_ms, report) = match heard {
             Some(seen) => (seen.heard_ms, Some(seen.report)),
             None => (0, None),
@@ -190,16 +191,36 @@ async fn write(
     }
     if rollout.stage == Stage::Promoted {
         let found = cells::load::<Vec<u64>>(&*shared.journal, STABLES_CELL).await?;
-        let (mut stables, stables_version) = found.unwrap_or_default();
-        stables.push(rollout.version.number);
-        let surplus = stables.len().saturating_sub(STABLES_MAX);
-        stables.drain(..surplus);
+        let (stables, stables_version) = found.unwrap_or_default();
         commit.expect.push((STABLES_CELL.to_owned(), stables_version));
-        commit.cells.push((STABLES_CELL.to_owned(), Some(cells::value(&stables)?)));
+        commit.cells.push((STABLES_CELL.to_owned(), Some(cells::value(&with_stable(stables, rollout))?)));
     }
     let position = cells::commit(&*shared.journal, commit).await?;
     shared.tail.advance(position);
-    shared.refresh_view().await
+    // It is written, whether it can be read just now or not.
+    let _noted_and_shown = shared.refresh_view().await;
+    Ok(())
+}
+
+/// What is stable, added to what has been. What a rollback has left is not gone back to.
+fn with_stable(mut stables: Vec<u64>, rollout: &Rollout) -> Vec<u64> {
+    if rollout.is_rollback {
+        stables.retain(|number| rollout.stable.as_ref().is_none_or(|left| left.number != *number));
+    }
+    stables.push(rollout.version.number);
+    let surplus = stables.len().saturating_sub(STABLES_MAX);
+    stables.drain(..surplus);
+    stables
+}
+
+/// The configurations that are on their way, or that may be gone back to; and the roll-out's cell with the version at which that is so.
+pub(crate) async fn needed(journal: &dyn Journal) -> Result<(Vec<u64>, (String, u64)), Error> {
+    let found = cells::load::<Rollout>(journal, ROLLOUT_CELL).await?;
+    let (mut numbers, _) = cells::load::<Vec<u64>>(journal, STABLES_CELL).await?.unwrap_or_default();
+    let version = found.as_ref().map_or(0, |(_, version)| *version);
+    let rollout = found.into_iter().flat_map(|(rollout, _)| [Some(rollout.version), rollout.stable]);
+    numbers.extend(rollout.flatten().map(|version| version.number));
+    Ok((numbers, (ROLLOUT_CELL.to_owned(), version)))
 }
 
 // --- API ---
@@ -337,10 +358,8 @@ pub(crate) struct RolloutShown {
 }
 
 fn shown(shared: &Shared, found: Option<(Rollout, u64)>) -> RolloutShown {
-    let nodes: Vec<NodeView> = views(shared);
-    let is_in_service =
-        |node: &&NodeView| now_ms() - node.reported_ms <= crate::clock::ms(crate::limits::OUT_OF_CONTACT);
-    let in_service = || nodes.iter().filter(is_in_service);
+    let nodes = nodes(shared).filter(|(_, heard)| shared.is_in_service(heard.as_ref()));
+    let running: Vec<Option<u64>> = nodes.map(|(_, heard)| heard?.report.running).collect();
     let Some((rollout, cell)) = found else {
         return RolloutShown {
             state: RolloutState::None,
@@ -352,7 +371,7 @@ fn shown(shared: &Shared, found: Option<(Rollout, u64)>) -> RolloutShown {
             audience: AudienceShown::default(),
             waiting: Vec::new(),
             running: 0,
-            nodes: in_service().count(),
+            nodes: running.len(),
             waiting_for: None,
             measures: Vec::new(),
             began: Vec::new(),
@@ -381,8 +400,8 @@ fn shown(shared: &Shared, found: Option<(Rollout, u64)>) -> RolloutShown {
         stage: Some(rollout.stage),
         audience,
         waiting: if rollout.is_over() { Vec::new() } else { rollout.waiting.clone() },
-        running: in_service().filter(|node| node.running == Some(rollout.version.number)).count(),
-        nodes: in_service().count(),
+        running: running.iter().filter(|number| **number == Some(rollout.version.number)).count(),
+        nodes: running.len(),
         waiting_for: found.waiting_for,
         measures: found.measures,
         began: rollout
@@ -425,9 +444,10 @@ pub(crate) async fn start(
     State(shared): State<Arc<Shared>>,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
-    body: Bytes,
+    request: Request,
 ) -> Result<Response, Problem> {
     caller.may(Role::Editor)?;
+    let body = shared.sent(request, BODY_BYTES_MAX).await?;
     let keyed = Keyed::of(&caller, "POST /v1/rollouts", &headers, &body)?;
     if let Some(replayed) = shared.replay(keyed.as_ref()).await? {
         return Ok(replayed);
@@ -469,6 +489,9 @@ async fn begin(
         Rollout::begin(info.version(), plan.stable.clone(), pace, caller.name(), &reason, now_ms());
     rollout.gates = wanted.gates.unwrap_or_default();
     rollout.without_traffic = wanted.without_traffic;
+    // To put a newer one in force is asked for by this name too.
+    rollout.is_rollback =
+        action == "rollback" && plan.stable.as_ref().is_some_and(|stable| info.number < stable.number);
     rollout.have_wait(routers.into_iter().map(|router| router.name));
     let stable = plan.stable.as_ref().map(|stable| stable.number);
     rollout.is_cold = configurations::difference(shared, stable, info.number).await?.is_cold;
@@ -508,7 +531,8 @@ async fn begin(
         (BeginAt::All, None) => {}
     }
     let version = found.as_ref().map_or(0, |(_, version)| *version);
-    let mut commit = Commit::default();
+    let text = configurations::needed_text(&*shared.journal, &info).await?;
+    let mut commit = Commit { expect: vec![text], ..Commit::default() };
     audit::note(&mut commit, caller.name(), action, info.number.to_string(), Some(&reason))?;
     let answered = shown(shared, Some((rollout.clone(), version)));
     if let Some(keyed) = keyed {
@@ -558,8 +582,10 @@ pub(crate) async fn resume(
     State(shared): State<Arc<Shared>>,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
-    body: Bytes,
+    request: Request,
 ) -> Result<Json<RolloutShown>, Problem> {
+    caller.may(Role::Editor)?;
+    let body = shared.sent(request, BODY_BYTES_MAX).await?;
     let wanted = match body.is_empty() {
         true => ResumeWanted::default(),
         false => read_json(&headers, &body, r#"{"without_traffic": true}"#)?,
@@ -586,7 +612,7 @@ pub(crate) async fn undo(
     change(&shared, &caller, "rollout.undo", undo).await
 }
 
-/// `change` says, too, under which key the answer is to be found from now on, if under one.
+/// `change` says, too, under which key the answer is to be found from now on, if under one. Where it changes nothing, nothing is written.
 async fn change<'k>(
     shared: &Shared,
     caller: &Caller,
@@ -602,7 +628,11 @@ async fn change<'k>(
             return Err(Problem::new(StatusCode::CONFLICT, "no roll-out is under way")
                 .next("begin one: perigee apply; to go back to an older configuration: perigee rollback"));
         };
+        let before = cells::value(&rollout)?;
         let keyed = change(&mut rollout);
+        if cells::value(&rollout)? == before {
+            return Ok(Json(shown(shared, Some((rollout, version)))));
+        }
         let mut commit = Commit::default();
         audit::note(&mut commit, caller.name(), action, rollout.version.number.to_string(), None)?;
         // Nothing has been found yet about what it is from now on.
@@ -634,17 +664,19 @@ pub(crate) struct RollbackWanted {
 /// Go back to an older configuration, at all edges at once
 ///
 /// Routers take it after them, one at a time. A roll-out that is under way is taken back first, and that is all when no version is named.
+/// One that goes back itself is left as it is: it takes another version, or `undo`, to change its way.
 #[utoipa::path(post, path = "/v1/rollback", tag = "configurations", request_body = Option<RollbackWanted>,
     params(("Idempotency-Key" = Option<String>, Header, description = "see POST /v1/purges")),
-    responses((status = 200, body = RolloutShown, description = "the roll-out under way was taken back"),
+    responses((status = 200, body = RolloutShown, description = "the roll-out under way was taken back, or goes back already"),
         (status = 202, body = RolloutShown), (status = "default", body = Problem)))]
 pub(crate) async fn roll_back(
     State(shared): State<Arc<Shared>>,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
-    body: Bytes,
+    request: Request,
 ) -> Result<Response, Problem> {
     caller.may(Role::Editor)?;
+    let body = shared.sent(request, BODY_BYTES_MAX).await?;
     let keyed = Keyed::of(&caller, "POST /v1/rollback", &headers, &body)?;
     if let Some(replayed) = shared.replay(keyed.as_ref()).await? {
         return Ok(replayed);
@@ -653,14 +685,21 @@ pub(crate) async fn roll_back(
         true => RollbackWanted::default(),
         false => read_json(&headers, &body, r#"{"version": 3}"#)?,
     };
-    if load(&shared).await?.is_some_and(|(rollout, _)| !rollout.is_over()) {
+    let last = load(&shared).await?.map(|(rollout, _)| rollout);
+    if last.as_ref().is_some_and(|rollout| !rollout.is_over()) {
         let is_all = |stable: Option<u64>| wanted.version.is_none() || wanted.version == stable;
         let undo = |rollout: &mut Rollout| {
+            let is_wanted = wanted.version.is_none_or(|wanted| wanted == rollout.version.number);
+            if rollout.is_rollback && is_wanted {
+                return None;
+            }
             rollout.take_back(now_ms());
             keyed.as_ref().filter(|_| is_all(rollout.stable.as_ref().map(|stable| stable.number)))
         };
         match change(&shared, &caller, "rollout.undo", undo).await {
-            Ok(undone) if is_all(undone.stable) => return Ok(answer(StatusCode::OK, &undone.0)),
+            Ok(stands) if stands.state != RolloutState::Undone || is_all(stands.stable) => {
+                return Ok(answer(StatusCode::OK, &stands.0));
+            }
             Ok(_) => {}
             // The same request may have just done it.
             Err(problem) => return shared.replay(keyed.as_ref()).await?.ok_or(problem),
@@ -668,7 +707,7 @@ pub(crate) async fn roll_back(
     }
     let version = match wanted.version {
         Some(version) => version,
-        None => before(&shared).await?,
+        None => before(&shared, last.as_ref()).await?,
     };
     let wanted = RolloutWanted {
         version,
@@ -681,12 +720,42 @@ pub(crate) async fn roll_back(
     begin(&shared, &caller, wanted, "rollback", keyed.as_ref()).await
 }
 
-/// What was stable before what is stable now.
-async fn before(shared: &Shared) -> Result<u64, Problem> {
+/// What was stable before what is stable now. Not when the last roll-out has gone back: whoever says it again may mean what that one has
+/// left.
+async fn before(shared: &Shared, last: Option<&Rollout>) -> Result<u64, Problem> {
     let (stables, _) = cells::load::<Vec<u64>>(&*shared.journal, STABLES_CELL).await?.unwrap_or_default();
     let now = stables.last();
-    stables.iter().rev().find(|number| Some(*number) != now).copied().ok_or_else(|| {
+    let before = stables.iter().rev().find(|number| Some(*number) != now).ok_or_else(|| {
         Problem::new(StatusCode::CONFLICT, "nothing was stable before what is now")
             .next("name the version: perigee rollback --version N; perigee versions lists them")
-    })
+    })?;
+    match last.filter(|last| last.is_rollback && last.stage == Stage::Promoted) {
+        None => Ok(*before),
+        Some(last) => Err(Problem::new(StatusCode::CONFLICT, "the last roll-out has gone back already")
+            .found(format!("to configuration {}, by {}", last.version.number, last.by))
+            .next(format!("to go further back, name the version: perigee rollback --version {before}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use model::change::Version;
+
+    use super::*;
+
+    #[test]
+    fn what_a_rollback_has_left_is_not_gone_back_to() {
+        let version = |number| Version { number, hash: String::new(), signature: String::new() };
+        for (stables, from, to, is_rollback, wanted) in [
+            (&[1, 2, 3][..], 3, 4, false, &[1, 2, 3, 4][..]),
+            (&[1, 2, 3], 3, 2, false, &[1, 2, 3, 2]),
+            (&[1, 2, 3], 3, 2, true, &[1, 2, 2]),
+            (&[1, 3, 2, 3], 3, 1, true, &[1, 2, 1]),
+        ] {
+            let (to, from) = (version(to), Some(version(from)));
+            let mut rollout = Rollout::begin(to, from, Pace::AtOnce, "anna", "", 0);
+            rollout.is_rollback = is_rollback;
+            assert_eq!(with_stable(stables.to_vec(), &rollout), wanted);
+        }
+    }
 }

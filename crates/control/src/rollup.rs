@@ -222,6 +222,33 @@ impl Store {
         self.shared.read(|connection, names| query::answer(connection, names, ask))
     }
 
+    /// Of these sites or PoPs, those of which anything has been counted, however long ago. Waits for the disk.
+    pub(crate) fn counted(
+        &self,
+        dim: Dim,
+        mut names: Vec<String>,
+        now: i64,
+    ) -> Result<Vec<String>, CannotSay> {
+        {
+            let known = self.shared.names.lock();
+            names.retain(|name| known.numbers.contains_key(name));
+        }
+        if names.is_empty() {
+            return Ok(names);
+        }
+        let (coarsest, kept) = (STEPS.len() - 1, KEPT[STEPS.len() - 1]);
+        let ask = Ask {
+            from: now - kept,
+            to: now + CLOCK_AHEAD_MAX,
+            step: Some(coarsest),
+            by: Some(dim),
+            filters: BTreeMap::from([(dim, names)]),
+            with_points: false,
+            now,
+        };
+        Ok(self.ask(&ask)?.series.into_iter().map(|series| series.key).collect())
+    }
+
     /// The URLs that were asked for most. Waits for the disk.
     pub(crate) fn top(&self, ask: &TopAsk) -> Result<Top, CannotSay> {
         self.shared.read(|connection, names| top::answer(connection, names, ask))

@@ -24,12 +24,12 @@ use utoipa::ToSchema;
 
 use crate::Shared;
 use crate::audit;
-use crate::clock::now_ms;
+use crate::clock::{DAY_MS, now_ms};
 use crate::limits::LISTED_MAX;
 use crate::problem::Problem;
 use crate::rollup::{Answer, Ask, CannotSay, Dim, RumAsk, RumBy, STEPS, Series, Store, Sums, TopAsk};
 use crate::tokens::{Caller, Role};
-use crate::view::View;
+use crate::view::{Picture, View};
 
 /// How far an answer goes back, unless asked otherwise.
 const SHOWN_MS: i64 = 15 * 60 * 1000;
@@ -43,8 +43,6 @@ const VALUES_MAX: usize = 500;
 
 /// Days of the audit log that markers are read from: what is older is no line on anybody's chart of days.
 const MARKER_DAYS_MAX: i64 = 35;
-
-const DAY_MS: i64 = 86_400_000;
 
 /// The names of [`STEPS`].
 const STEP_NAMES: [&str; STEPS.len()] = ["1s", "1m", "1h", "1d"];
@@ -83,12 +81,83 @@ impl Counting for Takes {
 
 /// What the paths of statistics are served from.
 #[derive(Clone)]
-pub(crate) struct Served(Arc<Store>);
+pub(crate) struct Served {
+    store: Arc<Store>,
+    /// The control, if there is one: it knows which sites and PoPs there are.
+    control: Option<Arc<Shared>>,
+}
 
 impl FromRef<Arc<Shared>> for Served {
     fn from_ref(shared: &Arc<Shared>) -> Self {
-        Served(Arc::clone(&shared.statistics))
+        Served { store: Arc::clone(&shared.statistics), control: Some(Arc::clone(shared)) }
     }
+}
+
+impl Served {
+    /// What is asked; refuses sites and PoPs of which there is nothing. A control alone does: an edge keeps no list of what there was.
+    async fn asked(&self, caller: &Caller, query: Option<String>, known: &[&str]) -> Result<Asked, Problem> {
+        let asked = Asked::of(query, known)?;
+        for dim in [Dim::Site, Dim::Pop] {
+            if let (Some(shared), Some(names)) = (&self.control, asked.values.get(dim.as_str())) {
+                refuse_unknown(shared, caller, dim, names).await?;
+            }
+        }
+        Ok(asked)
+    }
+}
+
+/// Refuses the name of a site or PoP of which there is nothing that the caller may see: no statistics, no configuration in force or being
+/// rolled out that has it, and no node in such a PoP. What cannot be known refuses nothing.
+async fn refuse_unknown(
+    shared: &Arc<Shared>,
+    caller: &Caller,
+    dim: Dim,
+    names: &[String],
+) -> Result<(), Problem> {
+    let unknown = |picture: &Picture, names: &[String]| -> Vec<String> {
+        names.iter().filter(|name| !is_known(picture, caller, dim, name)).cloned().collect()
+    };
+    let mut unsure = unknown(&shared.view.get(), names);
+    if unsure.is_empty() {
+        return Ok(());
+    }
+    let (store, mut seen) = (Arc::clone(&shared.statistics), unsure.clone());
+    seen.retain(|name| dim == Dim::Pop || caller.is_for(name));
+    let counted = off_the_runtime(move || store.counted(dim, seen, now_ms() / 1000)).await?;
+    unsure.retain(|name| !counted.contains(name));
+    // It may be of a configuration that came into force a moment ago.
+    if unsure.is_empty() || shared.refresh_view().await.is_err() {
+        return Ok(());
+    }
+    let picture = shared.view.get();
+    let unknown = unknown(&picture, &unsure);
+    let Some(name) = unknown.first().filter(|_| picture.is_whole && picture.unreadable_nodes.is_empty())
+    else {
+        return Ok(());
+    };
+    Err(match dim {
+        Dim::Pop => Problem::unknown(
+            "pop: no configuration in force and no node has a PoP of this name, and there are no statistics of one",
+            name,
+            picture.pop_names(),
+            "name another; perigee stats --by pop --last 30d shows which have some",
+        ),
+        _ => Problem::unknown(
+            "site: no configuration in force has a site of this name, and there are no statistics of one that this token may see",
+            name,
+            picture.site_names().filter(|site| caller.is_for(site)),
+            "name another; perigee stats --by site --last 30d shows which have some",
+        ),
+    })
+}
+
+/// Whether there is a site or PoP of this name now. `-` and `(others)` are keys of answers, and always known.
+fn is_known(picture: &Picture, caller: &Caller, dim: Dim, name: &str) -> bool {
+    let is_there = match dim {
+        Dim::Pop => picture.pop_names().any(|pop| pop == name),
+        _ => caller.is_for(name) && picture.has_site(name),
+    };
+    is_there || matches!(name, "-" | "(others)")
 }
 
 /// Statistics of one edge that has no control: the same paths, from a file of its own.
@@ -135,7 +204,7 @@ impl OwnStatistics {
             .route("/v1/stats/why", get(whys))
             .route("/v1/stats/rum", get(rum))
             .layer(Extension(Caller::of_this_machine()))
-            .with_state(Served(Arc::clone(&self.store)))
+            .with_state(Served { store: Arc::clone(&self.store), control: None })
     }
 }
 
@@ -433,7 +502,9 @@ impl StatisticsShown {
 /// What the cluster has served, over time
 ///
 /// Unsampled: each finished request is in exactly one bucket. Each filter may be repeated: any of its values counts. Combinations of
-/// dimensions are kept for small clusters; for large ones, site and pop together, or one of them with one other.
+/// dimensions are kept for small clusters; for large ones, site and pop together, or one of them with one other. A site or PoP of which
+/// there is nothing is refused with 404, here and in all that follows: no configuration in force or being rolled out has it, no node
+/// stands in it, and there are no statistics of it, as far as the token's sites go.
 #[utoipa::path(get, path = "/v1/stats", tag = "statistics",
     params(("from" = Option<i64>, Query, description = "in ms since 1970; 15 minutes before `to` unless given"),
         ("to" = Option<i64>, Query, description = "in ms since 1970; now unless given"),
@@ -445,15 +516,15 @@ impl StatisticsShown {
         ("why" = Option<Vec<String>>, Query)),
     responses((status = 200, body = StatisticsShown), (status = "default", body = Problem)))]
 pub(crate) async fn series(
-    State(Served(store)): State<Served>,
+    State(served): State<Served>,
     Extension(caller): Extension<Caller>,
     RawQuery(query): RawQuery,
 ) -> Result<Json<StatisticsShown>, Problem> {
     caller.may(Role::Viewer)?;
-    let asked = Asked::of(query, &SERIES_PARAMETERS)?;
+    let asked = served.asked(&caller, query, &SERIES_PARAMETERS).await?;
     let by = asked.choice("by", &by_choices())?;
     let ask = asked.ask(&caller, by, true)?;
-    let answer = off_the_runtime(move || store.ask(&ask)).await?;
+    let answer = off_the_runtime(move || served.store.ask(&ask)).await?;
     Ok(Json(StatisticsShown::of(&answer, by.is_some())))
 }
 
@@ -480,17 +551,17 @@ pub(crate) struct Row {
     responses((status = 200, body = Vec<Row>, content_type = "application/json"),
         (status = "default", body = Problem)))]
 pub(crate) async fn export(
-    State(Served(store)): State<Served>,
+    State(served): State<Served>,
     Extension(caller): Extension<Caller>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
     caller.may(Role::Viewer)?;
     let known: Vec<&str> = SERIES_PARAMETERS.into_iter().chain(["format"]).collect();
-    let asked = Asked::of(query, &known)?;
+    let asked = served.asked(&caller, query, &known).await?;
     let by = asked.choice("by", &by_choices())?;
     let is_csv = asked.choice("format", &[("csv", true), ("json", false)])?.unwrap_or(true);
     let ask = asked.ask(&caller, by, true)?;
-    let answer = off_the_runtime(move || store.ask(&ask)).await?;
+    let answer = off_the_runtime(move || served.store.ask(&ask)).await?;
     let rows = answer.series.iter().flat_map(|series| {
         let key = by.is_some().then(|| series.key.clone());
         series.points.iter().zip(0..).filter_map(move |(point, bucket)| {
@@ -584,7 +655,7 @@ pub(crate) struct TopShown {
         ("pop" = Option<Vec<String>>, Query), ("limit" = Option<i64>, Query, description = "20 unless given, 200 at most")),
     responses((status = 200, body = TopShown), (status = "default", body = Problem)))]
 pub(crate) async fn top(
-    State(Served(store)): State<Served>,
+    State(served): State<Served>,
     Extension(caller): Extension<Caller>,
     RawQuery(query): RawQuery,
 ) -> Result<Json<TopShown>, Problem> {
@@ -592,7 +663,7 @@ pub(crate) async fn top(
         ErrorsByBytes, ErrorsByRequests, MissesByBytes, MissesByRequests, UrlsByBytes, UrlsByRequests,
     };
     caller.may(Role::Viewer)?;
-    let asked = Asked::of(query, &["of", "by", "from", "to", "site", "pop", "limit"])?;
+    let asked = served.asked(&caller, query, &["of", "by", "from", "to", "site", "pop", "limit"]).await?;
     let kinds = asked.choice(
         "of",
         &[
@@ -610,7 +681,7 @@ pub(crate) async fn top(
             .wanted(format!("1 to {TOP_MAX}")));
     }
     let ask = top_ask(&asked, &caller, Some(kind), limit as usize)?;
-    let top = off_the_runtime(move || store.top(&ask)).await?;
+    let top = off_the_runtime(move || served.store.top(&ask)).await?;
     let items = top.items.into_iter().map(|item| {
         let entry = item.entry;
         let (requests, bytes) =
@@ -691,16 +762,17 @@ pub(crate) struct Whys {
         ("pop" = Option<Vec<String>>, Query)),
     responses((status = 200, body = Whys), (status = "default", body = Problem)))]
 pub(crate) async fn whys(
-    State(Served(store)): State<Served>,
+    State(served): State<Served>,
     Extension(caller): Extension<Caller>,
     RawQuery(query): RawQuery,
 ) -> Result<Json<Whys>, Problem> {
     caller.may(Role::Viewer)?;
-    let asked = Asked::of(query, &["from", "to", "site", "pop"])?;
+    let asked = served.asked(&caller, query, &["from", "to", "site", "pop"]).await?;
     let ask = asked.ask(&caller, Some(Dim::Why), false)?;
     let examples = top_ask(&asked, &caller, None, 0)?;
     let (ask_from, ask_to) = (ask.from * 1000, ask.to * 1000);
-    let (answer, top) = off_the_runtime(move || Ok((store.ask(&ask)?, store.top(&examples)?))).await?;
+    let (answer, top) =
+        off_the_runtime(move || Ok((served.store.ask(&ask)?, served.store.top(&examples)?))).await?;
     let mut newest: HashMap<Why, ExampleShown> = HashMap::new();
     // The newest first.
     for shown in top.examples.into_iter().filter(|shown| (ask_from..ask_to).contains(&shown.example.at_ms)) {
@@ -878,12 +950,13 @@ impl ViewsShown {
         ("country" = Option<Vec<String>>, Query), ("group" = Option<Vec<String>>, Query, description = "of pages: as a rule names it, or the first part of their paths")),
     responses((status = 200, body = RumShown), (status = "default", body = Problem)))]
 pub(crate) async fn rum(
-    State(Served(store)): State<Served>,
+    State(served): State<Served>,
     Extension(caller): Extension<Caller>,
     RawQuery(query): RawQuery,
 ) -> Result<Json<RumShown>, Problem> {
     caller.may(Role::Viewer)?;
-    let asked = Asked::of(query, &["from", "to", "by", "site", "pop", "country", "group"])?;
+    let asked =
+        served.asked(&caller, query, &["from", "to", "by", "site", "pop", "country", "group"]).await?;
     let choices =
         [("site", RumBy::Site), ("pop", RumBy::Pop), ("country", RumBy::Country), ("group", RumBy::Group)];
     let by = asked.choice("by", &choices)?;
@@ -896,7 +969,7 @@ pub(crate) async fn rum(
         by,
         filters: [asked.sites(&caller), values("pop"), values("country"), values("group")],
     };
-    let answer = off_the_runtime(move || store.rum(&ask)).await?;
+    let answer = off_the_runtime(move || served.store.rum(&ask)).await?;
     let p75 = Metric::ALL.iter().filter(|metric| answer.total.of(**metric).count() > 0).map(|metric| {
         let point = |views: &Views| views.of(*metric).quantile(750).map(|value| shown(*metric, value));
         (metric.as_str(), answer.points.iter().map(point).collect())

@@ -16,7 +16,7 @@ use crate::clock::ms;
 const RENEWAL_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 
 /// The file with what callers have to trust.
-const AUTHORITY_FILE: &str = "ca.pem";
+pub(crate) const AUTHORITY_FILE: &str = "ca.pem";
 
 /// What control shows, and whom it believes.
 pub(crate) struct Certificates {

@@ -141,6 +141,8 @@ pub struct ClusterStatus {
     pub refused: Option<(u64, String)>,
     /// When its certificate for the cluster ends, in ms since the Unix epoch.
     pub certificate_until_ms: i64,
+    /// What is not as its operator wants it, and what to do.
+    pub warning: Option<String>,
 }
 
 /// What came of a reload.

@@ -683,3 +683,15 @@ pub(crate) fn finish_head(worker: &Worker, fields: &mut Fields, response_time: W
         hop::append_via(fields, "1.1", &worker.shared.node);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sizes;
+
+    #[test]
+    fn a_flight_takes_little_room() {
+        let bytes = sizes::of(|(job, pilot, interim, report)| fly(job, pilot, interim, report));
+        sizes::check("the task of each fetch that others may follow, without the fetch itself", bytes, 3_408);
+    }
+}

@@ -50,6 +50,8 @@ mod request;
 mod rewriting;
 mod rum;
 mod serve;
+#[cfg(test)]
+mod sizes;
 mod slices;
 pub mod sockets;
 mod storage;

@@ -312,6 +312,12 @@ mod tests {
     }
 
     #[test]
+    fn a_connections_task_stays_small() {
+        let bytes = crate::sizes::of(|(open, stream, peer, secure)| hold(open, stream, peer, secure));
+        crate::sizes::check("the task of each connection", bytes, 3_248);
+    }
+
+    #[test]
     fn all_addresses_of_both_families_can_be_listened_on() {
         let four = bind(SocketAddr::from(([0, 0, 0, 0], 0)), 2).unwrap();
         let port = four[0].local_addr().unwrap().port();

@@ -745,6 +745,9 @@ impl Reader<'_> {
         keys.set("heuristic.percent", "0", &[]);
         // Nor are static files opened to scripts of other sites.
         keys.set("cors", quote("off"), &[]);
+        // What the origin says to Cloudflare alone it says to whoever is in its place.
+        let targeted = ["Perigee-Cache-Control", "Cloudflare-CDN-Cache-Control", "CDN-Cache-Control"];
+        keys.set("targeted", quote_list(&targeted), &[]);
         keys.extend(&self.headers.clone());
         let mut rules = std::mem::take(&mut self.redirects);
         self.pages.sort_by_key(|(priority, _)| std::cmp::Reverse(*priority));
@@ -772,7 +775,7 @@ impl Reader<'_> {
         close(&mut rules, self.ledger);
         close_spellings(&mut rules, &OTHER_SPELLINGS, "Cloudflare");
         let name = domains.first().map_or("zone", |host| host.trim_start_matches("*.")).to_owned();
-        Some(DraftSite { name, from: Vec::new(), keys, rules })
+        Some(DraftSite { name, keys, rules, ..DraftSite::default() })
     }
 }
 

@@ -153,7 +153,7 @@ impl Reader<'_> {
         keys.set("cors", quote("off"), &[]);
         self.rest(config);
         let name = aliases.first().map_or("distribution", |name| name.trim_start_matches("*."));
-        DraftSite { name: name.to_owned(), from: Vec::new(), keys, rules }
+        DraftSite { name: name.to_owned(), keys, rules, ..DraftSite::default() }
     }
 
     // --- Origins ---
@@ -501,7 +501,7 @@ impl Reader<'_> {
                 ),
             }
         }
-        let sends = sends.unwrap_or(Sends { host: false, query: true, cookies: true });
+        let sends = sends.unwrap_or(Sends { host: false, query: true, cookies: true, headers: Headers::All });
         if sends.host {
             keys.remove("origin_options.host");
         }
@@ -673,6 +673,22 @@ impl Reader<'_> {
         }
         if !headers.is_empty() {
             keys.set("key.headers", quote_list(&headers), from);
+        }
+        let is_sent = |name: &str| {
+            let is_it = |known: &str| known.eq_ignore_ascii_case(name);
+            policy.headers.iter().any(|known| is_it(known))
+                || match sends.headers {
+                    Headers::OfKey => false,
+                    Headers::These(names) => names.iter().any(|known| is_it(known)),
+                    Headers::All => true,
+                }
+        };
+        let unsent: Vec<&str> = NOT_SENT.into_iter().filter(|name| !is_sent(name)).collect();
+        if !unsent.is_empty() {
+            keys.set("request_headers.remove", quote_list(&unsent), from);
+        }
+        if !is_sent("User-Agent") {
+            keys.set(dotted("request_headers.set", "User-Agent"), quote(USER_AGENT), from);
         }
         if policy.headers.iter().any(|name| name.to_ascii_lowercase().contains("viewer-country")) {
             self.ledger.not_mapped(
@@ -880,22 +896,48 @@ struct Sends {
     host: bool,
     query: bool,
     cookies: bool,
+    headers: Headers,
 }
+
+/// Which of the visitor's headers those are.
+#[derive(Debug, Default)]
+enum Headers {
+    #[default]
+    OfKey,
+    These(&'static [&'static str]),
+    All,
+}
+
+/// What browsers say of themselves in every request, and CloudFront does not pass on unless it is told to ("HTTP request headers and CloudFront
+/// behavior" of its developer guide). An origin that answers by them needs no Vary there, as it never sees them.
+const NOT_SENT: [&str; 5] = ["Accept", "Accept-Charset", "Accept-Language", "Origin", "Referer"];
+
+/// By which CloudFront calls itself instead of the visitor's browser.
+const USER_AGENT: &str = "Amazon CloudFront";
 
 /// An origin request policy that AWS manages, by its id.
 fn sent(id: &str) -> Option<Sends> {
-    let (host, query, cookies) = match id {
+    const CORS: &[&str] = &["Origin"];
+    let (host, query, cookies, headers) = match id {
         // AllViewer, AllViewerAndCloudFrontHeaders-2022-06
-        "216adef6-5c7f-47e4-b989-5492eafa07d3" | "33f36d7e-f396-46d9-90e0-52428a34d9dc" => (true, true, true),
+        "216adef6-5c7f-47e4-b989-5492eafa07d3" | "33f36d7e-f396-46d9-90e0-52428a34d9dc" => {
+            (true, true, true, Headers::All)
+        }
         // AllViewerExceptHostHeader
-        "b689b0a8-53d0-40ab-baf2-68738e2966ac" => (false, true, true),
-        // CORS-S3Origin, CORS-CustomOrigin, UserAgentRefererHeaders
-        "88a5eaf4-2fd4-4709-b370-b4c650ea3fcf"
-        | "59781a5b-3903-41f3-afcb-af62929ccde1"
-        | "acba4595-bd28-49b8-b9fe-13317c0390fa" => (false, false, false),
+        "b689b0a8-53d0-40ab-baf2-68738e2966ac" => (false, true, true, Headers::All),
+        // CORS-S3Origin, CORS-CustomOrigin
+        "88a5eaf4-2fd4-4709-b370-b4c650ea3fcf" | "59781a5b-3903-41f3-afcb-af62929ccde1" => {
+            (false, false, false, Headers::These(CORS))
+        }
+        // UserAgentRefererHeaders
+        "acba4595-bd28-49b8-b9fe-13317c0390fa" => {
+            (false, false, false, Headers::These(&["User-Agent", "Referer"]))
+        }
         // Elemental-MediaTailor-PersonalizedManifests
-        "775133bc-15f2-49f9-abea-afb2e0bf67d2" => (false, true, false),
+        "775133bc-15f2-49f9-abea-afb2e0bf67d2" => {
+            (false, true, false, Headers::These(&["Origin", "User-Agent"]))
+        }
         _ => return None,
     };
-    Some(Sends { host, query, cookies })
+    Some(Sends { host, query, cookies, headers })
 }

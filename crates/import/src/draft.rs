@@ -276,6 +276,8 @@ impl DraftRule {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct DraftSite {
     pub(crate) name: String,
+    /// Lines of comment before it.
+    pub(crate) remarks: Vec<String>,
     pub(crate) from: Vec<Id>,
     pub(crate) keys: Keys,
     pub(crate) rules: Vec<DraftRule>,
@@ -367,15 +369,13 @@ impl Draft {
         let mut names = BTreeSet::new();
         for site in &mut self.sites {
             out.site += 1;
+            out.remarks(&site.remarks);
             out.head("[[site]]", &site.from);
             site.keys.lines.insert(0, named(&site.name, &mut names));
             out.keys(&site.keys);
             let mut names = BTreeSet::new();
             for rule in &mut site.rules {
-                out.lines.push(out.plain(""));
-                for remark in &rule.remarks {
-                    out.comment(remark);
-                }
+                out.remarks(&rule.remarks);
                 out.is_strict = rule.keys.get("cache") == Some("false") || rule.is_guard();
                 out.head("[[site.rule]]", &rule.from);
                 rule.keys.lines.insert(0, named(&rule.name, &mut names));
@@ -414,8 +414,14 @@ impl Writer<'_> {
         self.lines.push(line);
     }
 
+    /// Begins a site or a rule.
+    fn remarks(&mut self, remarks: &[String]) {
+        self.lines.push(self.plain(""));
+        remarks.iter().for_each(|remark| self.comment(remark));
+    }
+
     fn head(&mut self, title: &str, from: &[Id]) {
-        if !title.starts_with("[[site.") {
+        if !title.starts_with("[[site") {
             self.lines.push(self.plain(""));
         }
         self.part += 1;

@@ -23,7 +23,8 @@ mod rewritten;
 use std::collections::{BTreeSet, HashMap};
 
 use crate::draft::{
-    Draft, DraftRule, DraftSite, Keys, REFUSED_ORIGIN, close, close_spellings, is_domain, quote, quote_list,
+    Draft, DraftRule, DraftSite, Keys, Openness, REFUSED_ORIGIN, close, close_spellings, is_domain, quote,
+    quote_list,
 };
 use crate::ledger::{Id, Ledger, Outcome};
 use crate::{Broken, Imported};
@@ -498,15 +499,28 @@ impl<'a> World<'a> {
         let name =
             domains.iter().map(|(domain, _)| &**domain).find(|domain| *domain != "*").unwrap_or("default");
         let name = name.trim_start_matches("*.").to_owned();
-        Some(DraftSite { name, from: from.into_iter().collect(), keys, rules })
+        let scopes = [plain, tls].into_iter().flatten().map(|server| &self.servers[server].scope);
+        let ignores = |scope: &Scope<'_>| {
+            let headers = scope.all("proxy_ignore_headers");
+            headers.iter().flat_map(|one| &one.args).any(|name| name.eq_ignore_ascii_case("X-Accel-Expires"))
+        };
+        let mut remarks = Vec::new();
+        if rules.iter().any(|rule| rule.openness() == Openness::Shared) && !scopes.clone().all(ignores) {
+            remarks.push(
+                "nginx goes by the origin's X-Accel-Expires first, which is not read here: where it says 0, have the origin say Cache-Control: no-store."
+                    .to_owned(),
+            );
+        }
+        Some(DraftSite { name, remarks, from: from.into_iter().collect(), keys, rules })
     }
 
     /// Visitors' certificates.
     fn read_clients(&mut self, tls: Option<usize>, keys: &mut Keys) {
         let Some(scope) = tls.map(|server| self.servers[server].scope.clone()) else { return };
-        let (Some(authority), Some(verify)) =
-            (scope.last("ssl_client_certificate"), scope.last("ssl_verify_client"))
-        else {
+        // Either will do (since 1.27.2).
+        let authority =
+            scope.last("ssl_client_certificate").or_else(|| scope.last("ssl_trusted_certificate"));
+        let (Some(authority), Some(verify)) = (authority, scope.last("ssl_verify_client")) else {
             return;
         };
         let word = match verify.arg(0) {

@@ -421,6 +421,68 @@ fn what_is_rewritten_twice_is_as_closed_as_where_it_leads_to_at_last() {
 }
 
 #[test]
+fn what_may_keep_somebody_out_in_a_way_that_is_not_read_refuses_all() {
+    for guard in [
+        "access_by_lua_file /etc/nginx/who.lua;",
+        "rewrite_by_lua_block { require(\"resty.openidc\").authenticate() }",
+        "js_access main.check;",
+        "auth_ldap \"members\";",
+        "auth_gss on;",
+        "auth_oidc main;",
+        "modsecurity on;",
+        "include snippets/office-only.conf;",
+        "include snippets/ssl-clients.conf;",
+        "include /etc/nginx/guards/*.conf;",
+    ] {
+        let place = format!("location /x/ {{ {guard} proxy_pass http://10.0.0.2; }} {REST}");
+        let imported =
+            check(Source::Nginx, &server(&place), &[("/x/a", "refused"), ("/other", "10.0.0.1 cached")]);
+        assert!(is_told(&imported, guard.split([' ', ';']).next().unwrap()), "{guard}");
+        check(Source::Nginx, &server(&format!("{guard} {REST}")), &[("/x/a", "refused")]);
+    }
+    for harmless in [
+        "auth_ldap off;",
+        "auth_basic off; auth_basic_user_file /etc/nginx/.htpasswd;",
+        "modsecurity off;",
+        "include proxy_params;",
+        "include /etc/letsencrypt/options-ssl-nginx.conf;",
+        "header_filter_by_lua_block { ngx.header.x = 1 }",
+    ] {
+        check(Source::Nginx, &server(&format!("{harmless} {REST}")), &[("/x/a", "10.0.0.1 cached")]);
+    }
+    // Whoever imports nginx.conf alone has no servers of others in it.
+    let text = format!("http {{ include conf.d/*.conf; server {{ server_name a.example; {REST} }} }}");
+    check(Source::Nginx, &text, &[("/x/a", "10.0.0.1 passed")]);
+}
+
+#[test]
+fn what_the_origin_told_the_old_cache_alone_is_heard_or_spoken_of() {
+    let rulesets = "{\"result\": {\"rules\": [{\"action\": \"set_cache_settings\", \"expression\": \"true\", \
+                    \"action_parameters\": {\"cache\": true}}]}}";
+    let imported = import(Source::Cloudflare, rulesets, "text").unwrap();
+    let snapshot = Snapshot::parse(&imported.config, "imported").snapshot.unwrap();
+    let targeted = &snapshot.sites[0].rules[0].policy.targeted;
+    let place = |name: &str| targeted.iter().position(|known| known.eq_ignore_ascii_case(name)).unwrap();
+    assert!(place("Cloudflare-CDN-Cache-Control") < place("CDN-Cache-Control"), "{targeted:?}");
+
+    let of = |inside: &str| import(Source::Nginx, &server(inside), "text").unwrap().config;
+    assert!(of(REST).contains("X-Accel-Expires"));
+    assert!(!of(&format!("proxy_ignore_headers X-Accel-Expires; {REST}")).contains("X-Accel-Expires"));
+    assert!(!of("location / { proxy_cache off; proxy_pass http://10.0.0.1; }").contains("X-Accel-Expires"));
+    let vcl = "vcl 4.0; backend default { .host = \"10.0.0.1\"; }";
+    assert!(import(Source::Vcl, vcl, "text").unwrap().config.contains("Surrogate-Control"));
+}
+
+#[test]
+fn what_is_guarded_where_try_files_leads_to_is_guarded() {
+    let text = server(
+        "location / { try_files $uri @app; } \
+         location @app { auth_basic members; auth_basic_user_file f; proxy_pass http://10.0.0.2; }",
+    );
+    check(Source::Nginx, &text, &[("/x", "refused")]);
+}
+
+#[test]
 fn what_is_rewritten_to_a_file_is_as_closed_as_such_files() {
     for (place, wanted) in [
         ("fastcgi_pass 127.0.0.1:9000;", "passed"),

@@ -197,7 +197,8 @@ impl Replay {
             Some(name) => {
                 let known = snapshot.site_named(name).map(|site| site.index);
                 Some(known.ok_or_else(|| {
-                    let names: Vec<_> = snapshot.sites.iter().take(10).map(|site| &*site.name).collect();
+                    let names: Vec<_> =
+                        snapshot.sites.iter().take(10).map(|site| format!("{:?}", site.name)).collect();
                     format!("there is no site {name:?} in the configuration; it has {}", names.join(", "))
                 })?)
             }

@@ -63,6 +63,9 @@ const CONFIRMED_ALONE: u32 = 20;
 /// One in so many nodes may start anew, or lose contact, for reasons of its own; but two may not.
 const STARTS_SHARE: usize = 50;
 const SILENCE_SHARE: usize = 5;
+/// Nodes of which it is noted how they were before: each takes up to some 500 bytes of what is written of a roll-out, which is to fit
+/// into a cell of the journal (1 MiB). The others are compared as nodes are that have joined since.
+const MEASURED_MAX: usize = 1_500;
 
 /// How long a stage takes.
 struct Times {
@@ -113,6 +116,9 @@ pub struct Rollout {
     /// Whether it is to go no further: it is watched, and undone, all the same.
     #[serde(default)]
     pub is_paused: bool,
+    /// Whether somebody has it go back to an older one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_rollback: bool,
     /// Whether a stage went by with too few requests to judge.
     #[serde(default)]
     pub judged_on_few: bool,
@@ -262,6 +268,7 @@ impl Rollout {
             is_cold: false,
             without_traffic: false,
             is_paused: false,
+            is_rollback: false,
             judged_on_few: false,
             waiting: Vec::new(),
             admitted: None,
@@ -306,6 +313,22 @@ impl Rollout {
     pub fn take_back(&mut self, now_ms: i64) {
         if !self.is_over() {
             self.enter(Stage::Undone, now_ms);
+        }
+    }
+
+    /// Goes on with what an operator or another control has written meanwhile. Of this one's memory only what it has watched stays
+    /// good, and that within a stage.
+    pub fn go_on_from(&mut self, written: Rollout) {
+        let was = std::mem::replace(self, written);
+        if was.version != self.version || was.began_ms != self.began_ms {
+            return;
+        }
+        (self.watch, self.streaks) = (was.watch, was.streaks);
+        if self.before.is_empty() {
+            self.before = was.before;
+        }
+        for admitted in was.waiting.iter().filter(|name| !self.waiting.contains(name)) {
+            self.watch.begin_for(admitted);
         }
     }
 
@@ -356,6 +379,10 @@ impl Rollout {
         self.began_ms.push((stage, now_ms));
         self.watch.begin_stage();
         self.streaks.clear();
+        if self.is_over() {
+            // Nobody is compared any more.
+            self.before.clear();
+        }
     }
 
     /// The first configuration of all does harm.
@@ -445,8 +472,13 @@ impl Rollout {
             let was_unwell = self.unwell_reports(node) > 0 || self.was_unwell_lately(node);
             (node.name.clone(), Before { vitals, starts: node.starts, growth, was_unwell })
         };
-        let there = nodes.iter().filter(|node| !self.watch.is_silent(&node.name));
-        self.before = there.map(of).collect();
+        let is_first = |node: &NodeView| {
+            self.canary.as_ref() == Some(&node.name) || self.audience.includes(&node.name, &node.pop)
+        };
+        let mut there: Vec<&NodeView> =
+            nodes.iter().filter(|node| !self.watch.is_silent(&node.name)).collect();
+        there.sort_by_key(|node| !(node.is_router || is_first(node)));
+        self.before = there.into_iter().take(MEASURED_MAX).map(of).collect();
     }
 
     // --- Going on ---

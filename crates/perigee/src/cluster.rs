@@ -7,14 +7,12 @@
 //! $XDG_CONFIG_HOME/perigee/client.toml   0600   control = "https://…", authority = "64 hex digits", token = "pgt_…"
 //! ```
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use client::Control;
-use model::Snapshot;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
@@ -110,7 +108,13 @@ fn read_token(path: &Path) -> Result<String, Failure> {
             "name the file that holds the token",
         )
     })?;
-    Ok(text.trim().to_owned())
+    match text.trim() {
+        "" => Err(Failure::new(
+            format!("--token-file {}: is empty", path.display()),
+            "name the file that holds the token",
+        )),
+        token => Ok(token.to_owned()),
+    }
 }
 
 /// A fingerprint, or that of the certificate in a file.
@@ -128,42 +132,6 @@ fn pinned(authority: &str) -> Result<String, Failure> {
     let certificate = CertificateDer::from_pem_slice(&pem)
         .map_err(|error| Failure::new(format!("{authority}: no certificate in PEM: {error}"), next))?;
     Ok(fingerprint(&certificate))
-}
-
-/// Control's answer to a question that need not be answered: `None` where control refuses it, or does not know it.
-///
-/// # Errors
-/// There is no answer, and there would be none to another question.
-pub(crate) fn fetch_if_allowed(control: &Control, target: &str) -> Result<Option<Value>, client::Error> {
-    match control.fetch(target) {
-        Err(refused) if refused.status().is_some() => Ok(None),
-        answer => answer.map(Some),
-    }
-}
-
-/// Names of the sites or PoPs (`dimension`) in the configurations that nodes may run: the stable one, and the one that is rolled out.
-/// `None` where not all of them can be known: there is no configuration yet, or one that is not shown or cannot be read.
-///
-/// # Errors
-/// There is no answer.
-pub(crate) fn configured(
-    control: &Control,
-    dimension: &str,
-) -> Result<Option<BTreeSet<String>>, client::Error> {
-    let Some(versions) = fetch_if_allowed(control, "/v1/configurations")? else { return Ok(None) };
-    let mut names = None;
-    for number in [&versions["stable"], &versions["candidate"]].into_iter().filter_map(Value::as_u64) {
-        let target = format!("/v1/configurations/{number}");
-        let Some(version) = fetch_if_allowed(control, &target)? else { return Ok(None) };
-        let parsed = Snapshot::parse_cluster(version["text"].as_str().unwrap_or_default(), "");
-        let Some(snapshot) = parsed.snapshot else { return Ok(None) };
-        let names: &mut BTreeSet<String> = names.get_or_insert_default();
-        match dimension {
-            "pop" => names.extend(snapshot.routing.pops.iter().map(|pop| pop.name.to_string())),
-            _ => names.extend(snapshot.sites.iter().map(|site| site.name.to_string())),
-        }
-    }
-    Ok(names)
 }
 
 // --- The profile ---

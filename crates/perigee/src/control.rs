@@ -21,6 +21,7 @@ use serde::Deserialize;
 use tokio::signal::unix::{SignalKind, signal};
 use trust::{fingerprint, is_name, make_private_directory};
 
+use crate::address::ListenAt;
 use crate::batches::{Batches, Content};
 use crate::failure::Failure;
 
@@ -70,7 +71,7 @@ pub(crate) struct ControlArgs {
 #[serde(deny_unknown_fields)]
 struct Settings {
     name: String,
-    listen: SocketAddr,
+    listen: ListenAt,
     #[serde(default)]
     names: Vec<String>,
     state: PathBuf,
@@ -247,8 +248,8 @@ fn check(settings: &Settings) -> Result<(), (String, &'static str)> {
         let message = format!("names: {wrong:?} is neither a host nor an address");
         return Err((message, "write it without scheme and port, e.g. \"control-1.example\""));
     }
-    if settings.listen.ip().is_unspecified() && settings.names.is_empty() {
-        let message = format!("names is empty, and nobody reaches {} by that address", settings.listen);
+    if settings.listen.0.ip().is_unspecified() && settings.names.is_empty() {
+        let message = format!("names is empty, and nobody reaches {} by that address", settings.listen.0);
         return Err((
             message,
             "say by which names or addresses operators and nodes reach it: names = [\"control-1.example\"]",
@@ -322,7 +323,7 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
     let mut interrupted = signal(SignalKind::interrupt()).map_err(unhandled)?;
     let is_first = !settings.state.join("ca.pem").exists();
     let journal = open(&settings.journal, &settings.state).await?;
-    let mut options = Options::new(settings.name.clone(), settings.listen, settings.state.clone(), journal);
+    let mut options = Options::new(settings.name.clone(), settings.listen.0, settings.state.clone(), journal);
     options.names = settings.names.clone();
     let exports = settings.export.iter().map(ExportSettings::open).collect::<Result<_, _>>();
     options.exports = exports.map_err(|(message, next)| Failure::new(message, next))?;
@@ -381,7 +382,7 @@ mod tests {
         for (from, to, wanted) in [
             ("name = \"c1\"", "name = \"c/1\"", "is no name"),
             ("name", "nmae", "unknown field `nmae`"),
-            ("127.0.0.1:7700", "7700", "invalid socket address"),
+            ("127.0.0.1:7700", "7700", "\"7700\" is not an address with port; write 0.0.0.0:7700"),
             ("127.0.0.1:7700", "0.0.0.0:7700", "names is empty"),
             ("state = \"/s\"", "state = \"s\"", "is not absolute"),
             ("state = \"/s\"", "state = \"/s\"\nnames = [\"https://a\"]", "is neither a host nor an address"),

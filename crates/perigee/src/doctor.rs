@@ -9,6 +9,7 @@ use clap::Args;
 use serde_json::json;
 use website::doctor::{self, Options, Report};
 
+use crate::address::parse_address;
 use crate::failure::Failure;
 use crate::interrupt::{self, unless_interrupted};
 
@@ -25,10 +26,10 @@ pub(crate) struct Doctor {
     /// A page of the site
     url: String,
     /// Look at it through the edge there too, and compare
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_address)]
     through: Option<SocketAddr>,
     /// Where the site itself is, if its name leads to the edge already
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_address)]
     direct: Option<SocketAddr>,
     /// Where static files come from, if not from the site's own host
     #[arg(long, value_name = "HOST")]

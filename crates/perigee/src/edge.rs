@@ -63,6 +63,7 @@ impl Edge {
         let is_start = !beginning.is_takeover();
         let token = || self.token.as_deref().map(read_token).transpose();
         let who = Who {
+            file: self.config.display().to_string(),
             role: Role::Edge,
             name: settings.edge.node.clone(),
             pop: settings.cluster.pop.clone(),

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use clap::{Args, Subcommand};
-use client::segment;
-use model::ControlAddress;
+use client::{Control, segment};
 use model::diagnostic::few;
+use model::{ControlAddress, Snapshot};
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, cell, configured, show, table, when};
+use crate::cluster::{Cluster, cell, show, table, when};
 use crate::failure::Failure;
 
 const EXAMPLES: &str = "\
@@ -64,6 +64,7 @@ enum Action {
     #[command(after_help = "Examples:\n  perigee enroll revoke 3f8a0c11d2e4")]
     Revoke {
         /// Which: perigee enroll list
+        #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
         id: String,
         #[command(flatten)]
         cluster: Cluster,
@@ -106,7 +107,7 @@ impl Enroll {
                 }
                 // The token is good whatever the answer to this is.
                 if self.role == "edge"
-                    && let Ok(Some(pops)) = configured(&client, "pop")
+                    && let Some(pops) = configured_pops(&client)
                     && let Some(warning) = warn_of_pop(&pops, &pop)
                 {
                     eprintln!("{warning}: perigee enroll revoke {}", cell(&made["id"]));
@@ -115,6 +116,20 @@ impl Enroll {
             }
         }
     }
+}
+
+/// PoPs of the configurations that nodes may run: the stable one, and the one that is rolled out. `None` where not all of them can be
+/// known: there is no configuration yet, or one that is not shown or cannot be read.
+fn configured_pops(control: &Control) -> Option<BTreeSet<String>> {
+    let versions = control.fetch("/v1/configurations").ok()?;
+    let mut names = None;
+    for number in [&versions["stable"], &versions["candidate"]].into_iter().filter_map(Value::as_u64) {
+        let version = control.fetch(&format!("/v1/configurations/{number}")).ok()?;
+        let snapshot = Snapshot::parse_cluster(version["text"].as_str().unwrap_or_default(), "").snapshot?;
+        let names: &mut BTreeSet<String> = names.get_or_insert_default();
+        names.extend(snapshot.routing.pops.iter().map(|pop| pop.name.to_string()));
+    }
+    names
 }
 
 /// What to say of a PoP that is none of the `configured` ones: an edge may come before its PoP, but routers send nobody there until then.

@@ -21,6 +21,7 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Explain {
     /// The URL as a visitor would ask for it
+    #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
     url: String,
     /// A header line of the request; may be given several times
     #[arg(long, value_name = "NAME: VALUE")]

@@ -67,6 +67,15 @@ impl Init {
             return Err(is_there(&self.out));
         }
         let may_ask = !self.yes && std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
+        if self.tls == Some(Tls::Acme)
+            && !self.accept_terms
+            && !(may_ask && TERMS.ask(&mut put_to_terminal, read_yes)?)
+        {
+            return Err(Failure::new(
+                "a certificate is ordered only from an authority whose terms you accept",
+                "read the terms of service of the authority (https://letsencrypt.org/repository/) and add --accept-terms",
+            ));
+        }
         let answer =
             |said: Option<String>, question: &Question, check: &dyn Fn(&str) -> Result<String, Failure>| {
                 match said {
@@ -88,13 +97,6 @@ impl Init {
         let origin = answer(self.origin, &ORIGIN, &|origin| configure(&host, origin, Tls::Off, files))?;
         let with = |tls| configure(&host, &origin, tls, files);
         let text = match self.tls {
-            Some(Tls::Acme) if !self.accept_terms => {
-                let next = "read the terms of service of the authority (https://letsencrypt.org/repository/) and add --accept-terms";
-                return Err(Failure::new(
-                    "a certificate is ordered only from an authority whose terms you accept",
-                    next,
-                ));
-            }
             Some(tls) => with(tls)?,
             // Who answers acme has read whose terms that accepts.
             None if may_ask => TLS.ask(&mut put_to_terminal, |word| with(read_tls(word)?))?,
@@ -135,6 +137,12 @@ const TLS: Question = Question {
     default: "off",
 };
 
+const TERMS: Question = Question {
+    flag: "--accept-terms",
+    words: "You accept the terms of service of Let's Encrypt (https://letsencrypt.org/repository/): yes, no",
+    default: "no",
+};
+
 impl Question {
     /// Asks until `read` takes the answer.
     fn ask<T>(
@@ -161,6 +169,14 @@ fn put_to_terminal(question: &Question) -> Result<String, Failure> {
         _ => {
             Ok(Some(answer.trim()).filter(|answer| !answer.is_empty()).unwrap_or(question.default).to_owned())
         }
+    }
+}
+
+fn read_yes(word: &str) -> Result<bool, Failure> {
+    match word {
+        "yes" => Ok(true),
+        "no" => Ok(false),
+        _ => Err(Failure::new(format!("{word:?} is neither yes nor no"), "answer yes or no")),
     }
 }
 
@@ -305,6 +321,15 @@ mod tests {
         assert_eq!(ORIGIN.ask(&mut put, read), Ok("http://localhost:8000".to_owned()));
         let ended = TLS.ask(&mut put, read_tls).unwrap_err();
         assert_eq!(ended, Failure::new("nothing was answered", ""));
+    }
+
+    #[test]
+    fn terms_are_accepted_by_a_yes_alone() {
+        for (said, is_accepted) in [(&["y", "yes"][..], true), (&["no"], false), (&[TERMS.default], false)] {
+            let mut answers = said.iter();
+            let mut put = |_: &Question| Ok((*answers.next().unwrap()).to_owned());
+            assert_eq!(TERMS.ask(&mut put, read_yes), Ok(is_accepted), "{said:?}");
+        }
     }
 
     #[test]

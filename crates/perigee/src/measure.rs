@@ -473,9 +473,8 @@ impl MeasureArgs {
                 }
                 let (shot, mut page) = self.first_view(way, target).await?;
                 shots.entry((at, View::First)).or_default().push(shot);
-                let again = page.visit(self.url(), VISIT_TIME_MAX).await.map_err(of_browser)?;
-                way.check(&again, target)?;
-                shots.entry((at, View::Repeat)).or_default().push(Shot::of(again));
+                let again = self.view(way, &mut page, target).await?;
+                shots.entry((at, View::Repeat)).or_default().push(again);
                 page.close().await.map_err(of_browser)?;
             }
         }
@@ -511,8 +510,14 @@ impl MeasureArgs {
 
     async fn first_view(&self, way: &Way, target: &Target) -> Result<(Shot, Page), Failure> {
         let mut page = way.browser.new_page().await.map_err(of_browser)?;
+        let shot = self.view(way, &mut page, target).await?;
+        Ok((shot, page))
+    }
+
+    /// One visit, which has to get the page.
+    async fn view(&self, way: &Way, page: &mut Page, target: &Target) -> Result<Shot, Failure> {
         let visit = page.visit(self.url(), VISIT_TIME_MAX).await.map_err(of_browser)?;
-        let document = visit.exchanges.iter().rfind(|one| one.kind == "Document");
+        let document = visit.document();
         let failed = document.is_none_or(|one| one.failure.is_some() || one.status >= 400 || one.status == 0);
         if failed {
             let why = document.and_then(|one| one.failure.clone());
@@ -528,7 +533,16 @@ impl MeasureArgs {
             ));
         }
         way.check(&visit, target)?;
-        Ok((Shot::of(visit), page))
+        if !visit.is_complete {
+            let open = visit.exchanges.iter().find(|one| one.end_ms.is_none()).map_or("", |one| &*one.url);
+            eprintln!(
+                "{} by way of {}: not at rest after {} s, and without a time where it has not loaded: {open}",
+                self.url(),
+                way.name,
+                VISIT_TIME_MAX.as_secs()
+            );
+        }
+        Ok(Shot::of(visit))
     }
 
     async fn purge(&self, target: &Target) -> Result<(), Failure> {

@@ -108,9 +108,11 @@ pub(crate) trait Works: Send + Sync + 'static {
     fn registry(&self) -> Option<&Registry>;
 }
 
-/// Which node, and where its cluster is.
+/// Which node, and where its cluster is, by its own file.
 #[derive(Clone, Debug)]
 pub(crate) struct Who {
+    /// That file, as messages name it.
+    pub(crate) file: String,
     pub(crate) role: Role,
     pub(crate) name: String,
     /// The place where it stands; empty when it is in none.
@@ -120,9 +122,9 @@ pub(crate) struct Who {
 
 /// A node of a cluster.
 pub(crate) struct Member {
-    name: String,
+    who: Who,
+    /// Where it stands.
     pop: String,
-    controls: Vec<String>,
     keep: Keep,
     places: Mutex<Places>,
     certified: Certified,
@@ -161,13 +163,16 @@ impl Member {
         is_start: bool,
     ) -> Result<Arc<Self>, Failure> {
         let keep = Keep::of(state)?;
-        let Who { role, name, pop, controls } = who;
-        let certified = Certified::new(&keep, (role, &name), &pop, &controls, token)?;
+        let certified = Certified::new(&keep, &who, token)?;
+        let identity = certified.identity();
+        let pop = joined_pop(&who, &identity).unwrap_or(&who.pop).to_owned();
+        if let Some(why) = misplaced(&who, &pop, &identity) {
+            eprintln!("perigee: warning: {why}");
+        }
         let Kept { place, heard_ms } = keep.place();
         Ok(Arc::new(Member {
-            name,
+            who,
             pop,
-            controls,
             starts: keep.count_start(is_start),
             died_on_trial: is_start && keep.died_on_trial(),
             places: Mutex::new(keep.places()),
@@ -193,7 +198,7 @@ impl Member {
     /// hearing that it was taken back.
     pub(crate) fn candidates(&self) -> Vec<Told> {
         let plan = self.plan.borrow().clone();
-        let wanted = plan.version_for(&self.name, &self.pop).cloned();
+        let wanted = plan.version_for(&self.who.name, &self.pop).cloned();
         let mut told: Vec<Told> = Vec::new();
         if self.died_on_trial {
             let with = match plan.stable {
@@ -255,7 +260,13 @@ impl Member {
         let thread = std::thread::Builder::new().name("cluster".into()).spawn(move || {
             runtime.block_on(async move {
                 let identity = member.clone();
-                let dialer = Arc::new(Dialer::new(member.controls.clone(), move || identity.identity()));
+                let dialer = Arc::new(Dialer::new(member.who.controls.clone(), move || identity.identity()));
+                let renewed = |identity: &Identity| {
+                    certified.certify(identity);
+                    if let Some(why) = misplaced(&member.who, &member.pop, identity) {
+                        eprintln!("perigee: warning: {why}");
+                    }
+                };
                 // Each is cancelled between two of its waits; what it has begun to write by then is whole.
                 tokio::select! {
                     biased;
@@ -263,7 +274,7 @@ impl Member {
                     () = follow(member.clone(), dialer.clone()) => {}
                     () = member.keep_configured(&dialer) => {}
                     () = member.keep_counted() => {}
-                    () = member.certified.keep_renewed(&member.keep, &dialer, |identity| certified.certify(identity)) => {}
+                    () = member.certified.keep_renewed(&member.keep, &dialer, renewed) => {}
                 }
             });
         })?;
@@ -288,9 +299,9 @@ impl Member {
             let place = following.place();
             (place.journal.clone(), place.at.position, following.is_current())
         };
-        let refused = self.refused.lock().clone();
+        let (refused, identity) = (self.refused.lock().clone(), self.identity());
         ClusterStatus {
-            node: self.name.clone(),
+            node: self.who.name.clone(),
             pop: self.pop.clone(),
             is_connected: link.is_ok(),
             control: link.as_ref().ok().cloned(),
@@ -300,7 +311,8 @@ impl Member {
             is_current,
             running: self.running.lock().as_ref().map(|version| version.number),
             refused: refused.map(|refused| (refused.version.number, refused.why)),
-            certificate_until_ms: self.identity().peer().valid.1.saturating_mul(1000),
+            certificate_until_ms: identity.peer().valid.1.saturating_mul(1000),
+            warning: misplaced(&self.who, &self.pop, &identity),
         }
     }
 
@@ -332,7 +344,7 @@ impl Member {
             for report in reports {
                 sequence += 1;
                 let line = Statistics {
-                    node: self.name.clone(),
+                    node: self.who.name.clone(),
                     epoch,
                     sequence,
                     lost: registry.lost_reports(),
@@ -413,7 +425,7 @@ impl Member {
         let Ok(works) = self.works() else { return };
         for line in lines {
             let Down::Leases(leases) = line else { continue };
-            for leased in leases.into_iter().filter(|leased| leased.node == self.name) {
+            for leased in leases.into_iter().filter(|leased| leased.node == self.who.name) {
                 works.grant(&leased.budget, leased.grant);
             }
         }
@@ -426,7 +438,7 @@ impl Member {
         let mut plans = self.plan.subscribe();
         loop {
             let plan = plans.borrow_and_update().clone();
-            let wanted = plan.version_for(&self.name, &self.pop);
+            let wanted = plan.version_for(&self.who.name, &self.pop);
             let held_back_ms = match wanted == plan.stable.as_ref() {
                 true => 0,
                 false => self.held_back_ms(),
@@ -540,7 +552,7 @@ impl Node for Member {
     fn hello(&self) -> Hello {
         let (journal, cursor) = self.following.lock().hello();
         Hello {
-            node: self.name.clone(),
+            node: self.who.name.clone(),
             journal,
             cursor,
             reports_only: false,
@@ -574,10 +586,10 @@ impl Node for Member {
         };
         let (Some(journal), Ok(works)) = (journal, self.works()) else { return Vec::new() };
         let at_ms = now_ms();
-        let signed = receipt_signed(&journal, &self.name, cursor.position, &cursor.digest, at_ms);
+        let signed = receipt_signed(&journal, &self.who.name, cursor.position, &cursor.digest, at_ms);
         let receipt = Receipt { cursor, at_ms, signature: self.identity().sign(&signed) };
         vec![Report {
-            node: self.name.clone(),
+            node: self.who.name.clone(),
             pop: self.pop.clone(),
             software: env!("CARGO_PKG_VERSION").to_owned(),
             receipt,
@@ -620,6 +632,28 @@ impl Node for Member {
             }
         }
     }
+}
+
+/// The PoP that an edge has joined in, if its certificate says so.
+///
+/// It goes before what the node's own file says, which is only warned of: control rolls out to the PoP that the node has joined in, and a node that took
+/// what is for another one would have roll-outs wait for it. To refuse to start would make an outage of a wrong word, on all edges whose files are
+/// written by one template at once.
+fn joined_pop<'a>(who: &Who, identity: &'a Identity) -> Option<&'a str> {
+    identity.peer().pop.as_deref().filter(|_| who.role == Role::Edge)
+}
+
+/// What is wrong when a node's own file names another PoP than it has joined in, and what to do. `pop`: the one that it acts for, which is the file's
+/// while it runs with a certificate that has said none before.
+fn misplaced(who: &Who, pop: &str, identity: &Identity) -> Option<String> {
+    let joined = joined_pop(who, identity).filter(|joined| *joined != who.pop)?;
+    let Who { file, name, pop: said, .. } = who;
+    let from = if joined == pop { "" } else { " from its next start on" };
+    Some(format!(
+        "{file}: pop = {said:?}, but this node has joined in PoP {joined:?}, as its certificate says: it acts for {joined:?}{from}; write \
+         pop = {joined:?} in [cluster], or, where it has been moved: perigee nodes retire {name}, and have it join anew, without \
+         \"cluster\" in its state directory and with a token of the PoP in which it stands (perigee enroll)"
+    ))
 }
 
 /// Memory of this process, as the system says; 0 when it does not.

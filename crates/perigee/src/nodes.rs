@@ -30,6 +30,7 @@ enum Action {
     #[command(after_help = "Examples:\n  perigee nodes retire fra-1")]
     Retire {
         /// Its name
+        #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
         name: String,
     },
 }
@@ -51,6 +52,7 @@ impl Nodes {
 fn describe(answer: &Value) -> String {
     let rows = answer["nodes"].as_array().into_iter().flatten().map(|node| {
         let health = match (&node["in_service"], &node["refused"]["version"], &node["running"]) {
+            _ if node["heard_ms"].is_null() => "never heard of".to_owned(),
             (Value::Bool(false), ..) => "out of contact".to_owned(),
             (_, Value::Number(version), _) => format!("refused {version}"),
             _ if node["unwell"].is_string() => "does not answer".to_owned(),
@@ -78,5 +80,22 @@ fn describe(answer: &Value) -> String {
             &["NAME", "ROLE", "POP", "HEALTH", "RUNS", "BEHIND", "HEARD", "SOFTWARE", "CERTIFICATE"],
             &rows,
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_node_of_which_nothing_was_heard_is_not_told_to_be_well() {
+        let line = |heard_ms: Value| {
+            let node = json!({ "name": "fra-1", "in_service": true, "heard_ms": heard_ms, "wanted": null });
+            describe(&json!({ "nodes": [node] })).lines().nth(1).unwrap().to_owned()
+        };
+        assert!(line(Value::Null).contains("never heard of"), "{}", line(Value::Null));
+        assert!(line(json!(1)).contains("well"), "{}", line(json!(1)));
     }
 }

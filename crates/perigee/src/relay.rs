@@ -1,7 +1,6 @@
 //! `perigee relay`: passes on what a control says to the nodes of a region, and to control what they report.
 
 use std::fs;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,11 +12,11 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use trust::{Role, is_name};
 
-use crate::address::listen_elsewhere;
+use crate::address::{ListenAt, listen_elsewhere, one_or_many};
 use crate::edge::read_token;
 use crate::failure::Failure;
-use crate::member::Certified;
 use crate::member::keep::Keep;
+use crate::member::{Certified, Who};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -50,8 +49,9 @@ pub(crate) struct RelayArgs {
 #[serde(deny_unknown_fields)]
 struct Settings {
     name: String,
-    listen: SocketAddr,
+    listen: ListenAt,
     state: PathBuf,
+    #[serde(deserialize_with = "one_or_many")]
     control: Vec<ControlAddress>,
 }
 
@@ -61,13 +61,19 @@ impl RelayArgs {
         let settings = read(&self.config)?;
         let keep = Keep::of(&settings.state)?;
         let token = || self.token.as_deref().map(read_token).transpose();
-        let controls: Vec<String> = settings.control.iter().map(ToString::to_string).collect();
-        let certified = Arc::new(Certified::new(&keep, (Role::Relay, &settings.name), "", &controls, token)?);
+        let who = Who {
+            file: self.config.display().to_string(),
+            role: Role::Relay,
+            name: settings.name.clone(),
+            pop: String::new(),
+            controls: settings.control.iter().map(ToString::to_string).collect(),
+        };
+        let certified = Arc::new(Certified::new(&keep, &who, token)?);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
             .map_err(|error| Failure::new(format!("threads cannot be started: {error}"), ""))?;
-        runtime.block_on(relay(settings, &keep, controls, certified))
+        runtime.block_on(relay(settings, &keep, who.controls, certified))
     }
 }
 
@@ -80,11 +86,9 @@ async fn relay(
     let unhandled = |error: std::io::Error| Failure::new(format!("signals cannot be handled: {error}"), "");
     let mut terminated = signal(SignalKind::terminate()).map_err(unhandled)?;
     let mut interrupted = signal(SignalKind::interrupt()).map_err(unhandled)?;
-    let listener = TcpListener::bind(settings.listen).await.map_err(|error| {
-        Failure::new(
-            format!("cannot listen on {}: {error}", settings.listen),
-            listen_elsewhere(&error, "listen"),
-        )
+    let ListenAt(listen) = settings.listen;
+    let listener = TcpListener::bind(listen).await.map_err(|error| {
+        Failure::new(format!("cannot listen on {listen}: {error}"), listen_elsewhere(&error, "listen"))
     })?;
     let identity = certified.clone();
     let dialer = Arc::new(Dialer::new(controls, move || identity.identity()));
@@ -95,7 +99,7 @@ async fn relay(
         false => Err(format!("{} speaks for {}", peer.name, report.node)),
     });
     let (hub, node) = Hub::of_relay(&settings.name, dialer.clone(), check);
-    eprintln!("perigee: relay {} listens on {}", settings.name, settings.listen);
+    eprintln!("perigee: relay {} listens on {listen}", settings.name);
     let _ready = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     let identity = certified.clone();
     tokio::select! {

@@ -18,7 +18,7 @@ use serde::Deserialize;
 use tokio::signal::unix::{SignalKind, signal};
 use trust::{Identity, Role, is_name};
 
-use crate::address::{AdminAt, parse_address, parse_admin};
+use crate::address::{AdminAt, ListenAt, one_or_many, parse_address, parse_admin};
 use crate::configuration::Told;
 use crate::edge::read_token;
 use crate::failure::Failure;
@@ -90,10 +90,10 @@ pub(crate) struct RouterArgs {
 #[serde(deny_unknown_fields)]
 struct Own {
     node: String,
-    #[serde(default)]
-    listen: Vec<SocketAddr>,
-    #[serde(default)]
-    http: Vec<SocketAddr>,
+    #[serde(default, deserialize_with = "one_or_many")]
+    listen: Vec<ListenAt>,
+    #[serde(default, deserialize_with = "one_or_many")]
+    http: Vec<ListenAt>,
     admin: Option<String>,
     location: Option<PathBuf>,
     state: Option<PathBuf>,
@@ -104,6 +104,7 @@ struct Own {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct OwnCluster {
+    #[serde(deserialize_with = "one_or_many")]
     control: Vec<ControlAddress>,
     #[serde(default)]
     pop: String,
@@ -283,7 +284,8 @@ impl RouterArgs {
                 let key = state.zone_key(generate)?;
                 let OwnCluster { control, pop } = cluster;
                 let controls = control.iter().map(ToString::to_string).collect();
-                let who = Who { role: Role::Router, name: node, pop, controls };
+                let file = self.config.display().to_string();
+                let who = Who { file, role: Role::Router, name: node, pop, controls };
                 let token = || self.token.as_deref().map(read_token).transpose();
                 let member = Member::new(who, state.path(), token, true)?;
                 let config = first(&member, &key);
@@ -360,10 +362,10 @@ impl RouterArgs {
     /// Takes what the command line does not say from the node's own file.
     fn fill_from(&mut self, own: &Own) -> Result<(), Failure> {
         if self.listen.is_empty() {
-            self.listen.clone_from(&own.listen);
+            self.listen = own.listen.iter().map(|at| at.0).collect();
         }
         if self.http.is_empty() {
-            self.http.clone_from(&own.http);
+            self.http = own.http.iter().map(|at| at.0).collect();
         }
         if self.admin.is_none() {
             let read = own.admin.as_deref().map(parse_admin).transpose();

@@ -3,12 +3,11 @@
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, Subcommand, ValueEnum};
-use client::{Control, push_query};
-use model::diagnostic::few;
+use client::push_query;
 use model::units::parse_duration;
 use serde_json::Value;
 
-use crate::cluster::{Cluster, cell, configured, fetch_if_allowed, show, table};
+use crate::cluster::{Cluster, cell, show, table};
 use crate::failure::Failure;
 
 const EXAMPLES: &str = "\
@@ -37,9 +36,6 @@ const RUM_EXAMPLES: &str = "\
 Examples:
   perigee stats rum --by group --last 1d
   perigee stats rum --country DE --by pop --last 7d";
-
-/// For how long statistics are kept: 13 months.
-const KEPT: Duration = Duration::from_secs(400 * 24 * 3600);
 
 /// `perigee stats`.
 #[derive(Debug, Args)]
@@ -176,69 +172,14 @@ fn name_of(value: &impl ValueEnum) -> String {
 }
 
 impl Asked {
-    /// The way to control, which knows of the sites and PoPs that are asked for.
-    fn client(&self) -> Result<Control, Failure> {
-        let client = self.cluster.client()?;
-        refuse_unknown(&client, "site", &self.site)?;
-        refuse_unknown(&client, "pop", &self.pop)?;
-        Ok(client)
-    }
-
     fn path(&self, path: &str) -> String {
         let mut target = path.to_owned();
-        push_query(&mut target, "from", &ms_ago(self.last));
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        push_query(&mut target, "from", &now.saturating_sub(self.last).as_millis().to_string());
         self.site.iter().for_each(|site| push_query(&mut target, "site", site));
         self.pop.iter().for_each(|pop| push_query(&mut target, "pop", pop));
         target
     }
-}
-
-/// The moment so long ago, in ms since 1970.
-fn ms_ago(span: Duration) -> String {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    now.saturating_sub(span).as_millis().to_string()
-}
-
-/// Refuses the name of a site or PoP (`dimension`) of which there is nothing: no statistics of it are kept, and no configuration has it that
-/// nodes may run. What cannot be known refuses nothing. `-` stands for requests to hosts that no site has.
-pub(crate) fn refuse_unknown(client: &Control, dimension: &str, names: &[String]) -> Result<(), Failure> {
-    let mut unsure: Vec<&String> = names.iter().filter(|name| *name != "-").collect();
-    if unsure.is_empty() {
-        return Ok(());
-    }
-    let mut target = "/v1/stats".to_owned();
-    push_query(&mut target, "by", dimension);
-    push_query(&mut target, "from", &ms_ago(KEPT));
-    unsure.iter().for_each(|name| push_query(&mut target, dimension, name));
-    let Some(kept) = fetch_if_allowed(client, &target)? else { return Ok(()) };
-    unsure.retain(|name| !has(&kept["totals"], "key", name));
-    if unsure.is_empty() {
-        return Ok(());
-    }
-    let lists = format!("{dimension}s");
-    let Some(listed) = fetch_if_allowed(client, &format!("/v1/{lists}"))? else { return Ok(()) };
-    unsure.retain(|name| !has(&listed[&lists], "name", name));
-    if unsure.is_empty() {
-        return Ok(());
-    }
-    let Some(known) = configured(client, dimension)? else { return Ok(()) };
-    let Some(name) = unsure.into_iter().find(|name| !known.contains(*name)) else { return Ok(()) };
-    let kind = if dimension == "pop" { "PoP" } else { dimension };
-    let there_are = match known.is_empty() {
-        true => "it has none".to_owned(),
-        false => few(known.iter().map(String::as_str)),
-    };
-    Err(Failure::new(
-        format!(
-            "{name:?} is none of the configuration's {kind}s ({there_are}), and there are no statistics of one that this token may see"
-        ),
-        format!("name another; perigee stats --by {dimension} --last 30d shows which have some"),
-    ))
-}
-
-/// Whether one of the objects in a list is called so.
-fn has(list: &Value, key: &str, name: &str) -> bool {
-    list.as_array().into_iter().flatten().any(|one| one[key] == name)
 }
 
 impl Stats {
@@ -249,7 +190,7 @@ impl Stats {
             Some(Action::Top(top)) => top.run(),
             Some(Action::Rum(views)) => views.run(),
             Some(Action::Why(asked)) => {
-                let answer = asked.client()?.fetch(&asked.path("/v1/stats/why"))?;
+                let answer = asked.cluster.client()?.fetch(&asked.path("/v1/stats/why"))?;
                 show(asked.json, &answer, whys)
             }
         }
@@ -258,7 +199,7 @@ impl Stats {
 
 impl Series {
     fn run(&self, asked: &Asked) -> Result<(), Failure> {
-        let client = asked.client()?;
+        let client = asked.cluster.client()?;
         let mut target = asked.path(if self.csv { "/v1/stats/export" } else { "/v1/stats" });
         if let Some(by) = &self.by {
             push_query(&mut target, "by", &name_of(by));
@@ -282,7 +223,7 @@ impl TopUrls {
         push_query(&mut target, "of", &name_of(&self.of));
         push_query(&mut target, "by", &name_of(&self.by));
         push_query(&mut target, "limit", &self.limit.to_string());
-        show(self.asked.json, &self.asked.client()?.fetch(&target)?, urls)
+        show(self.asked.json, &self.asked.cluster.client()?.fetch(&target)?, urls)
     }
 }
 
@@ -295,7 +236,7 @@ impl PageViews {
         for (name, values) in [("country", &self.country), ("group", &self.group)] {
             values.iter().for_each(|value| push_query(&mut target, name, value));
         }
-        show(self.asked.json, &self.asked.client()?.fetch(&target)?, views)
+        show(self.asked.json, &self.asked.cluster.client()?.fetch(&target)?, views)
     }
 }
 
@@ -457,32 +398,9 @@ pub(crate) fn time(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
     use serde_json::json;
 
     use super::*;
-
-    #[test]
-    fn a_control_that_does_not_answer_is_not_asked_again() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("https://{}", listener.local_addr().unwrap());
-        let asked = Arc::new(AtomicUsize::new(0));
-        let count = asked.clone();
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                count.fetch_add(1, Ordering::SeqCst);
-                drop(stream);
-            }
-        });
-        let client = Control::new(&url, &"ab".repeat(32), "pgt_x").unwrap();
-        let names = ["a".to_owned(), "b".to_owned()];
-        let failure = refuse_unknown(&client, "site", &names).unwrap_err().to_string();
-        assert!(failure.starts_with(&format!("error: control at {url}: ")), "{failure}");
-        assert_eq!(asked.load(Ordering::SeqCst), 1);
-    }
 
     #[test]
     fn amounts_have_the_unit_that_fits() {

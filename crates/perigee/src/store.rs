@@ -150,7 +150,7 @@ impl Place {
 fn open(directory: &Path) -> Result<Inspection, Failure> {
     inspect::open(directory).map_err(|error| {
         let (what, next) = match &error {
-            OpenError::Io(cause) if cause.kind() == ErrorKind::NotFound => (
+            OpenError::Io(cause) if matches!(cause.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => (
                 "there is no cache in it".to_owned(),
                 "say where it is with --path DIR, --config FILE or --state DIR; `perigee serve` makes one \
                  when it is told of a disk",

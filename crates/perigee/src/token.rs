@@ -57,6 +57,7 @@ enum Action {
     #[command(after_help = "Examples:\n  perigee token revoke ci")]
     Revoke {
         /// Its name
+        #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
         name: String,
     },
 }

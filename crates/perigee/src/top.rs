@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::cluster::{Cluster, cell, table};
 use crate::failure::Failure;
-use crate::stats::{bytes, refuse_unknown, share, time};
+use crate::stats::{bytes, share, time};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -43,16 +43,16 @@ impl Top {
     /// Draws until it is ended.
     pub(crate) fn run(self) -> Result<(), Failure> {
         let client = self.cluster.client()?;
-        refuse_unknown(&client, "site", self.site.as_slice())?;
+        let mut page = self.page(&client)?;
         if !std::io::stdout().is_terminal() {
-            return crate::print(&self.page(&client)?);
+            return crate::print(&page);
         }
         loop {
-            let page = self.page(&client).unwrap_or_else(|failure| format!("{failure}\n"));
             // Home, each line to its end, and what is below: nothing flickers.
             let lines: String = page.lines().map(|line| format!("{line}\x1b[K\n")).collect();
             crate::print(&format!("\x1b[H{lines}\x1b[J"))?;
             sleep(Duration::from_secs(1));
+            page = self.page(&client).unwrap_or_else(|failure| format!("{failure}\n"));
         }
     }
 

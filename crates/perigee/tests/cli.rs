@@ -94,6 +94,39 @@ fn a_command_line_without_sense_exits_with_2_and_names_what_is_wrong() {
 }
 
 #[test]
+fn what_is_named_and_of_no_use_is_named_with_what_is_wanted() {
+    let scratch = Scratch::new("useless");
+    let (directory, empty) = (scratch.0.to_str().unwrap(), scratch.file("empty", ""));
+    let authority = "0".repeat(64);
+    let unreadable = format!("{directory} cannot be read");
+    for command in [&["router"][..], &["route", "192.0.2.1"]] {
+        check(
+            &[command, &["--config", directory]].concat(),
+            1,
+            &[&unreadable, "a text that this user may read"],
+        );
+    }
+    check(
+        &["nodes", "--control", "https://127.0.0.1:1", "--authority", &authority, "--token-file", &empty],
+        1,
+        &["--token-file", "is empty", "next: name the file that holds the token"],
+    );
+    check(&["doctor", "http://127.0.0.1:1/", "--through", "::1:8080"], 2, &["--through", "[::1]:8080"]);
+    check(
+        &["measure", "http://127.0.0.1:1/", "--browser", directory],
+        1,
+        &["the browser could not be started", directory, "has ended at once", "--browser FILE"],
+    );
+    let copied =
+        "name = \"r1\"\nlisten = \"::1:7700\"\nstate = \"/x\"\ncontrol = \"https://127.0.0.1:7700\"\n";
+    check(
+        &["relay", "--config", &scratch.file("relay.toml", copied)],
+        1,
+        &["relay.toml", "\"::1:7700\" is not an address with port", "[::1]:7700"],
+    );
+}
+
+#[test]
 fn a_configuration_is_checked_without_an_edge() {
     let scratch = Scratch::new("check");
     check(&["check", &scratch.file("good.toml", GOOD)], 0, &["is good"]);

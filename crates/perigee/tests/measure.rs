@@ -446,7 +446,7 @@ fn what_control_would_not_keep_is_not_measured() {
         let said = refusal(name, more, token);
         assert!(said.contains(wanted) && !said.contains("the browser"), "{said}");
     }
-    assert!(refusal("home", &[], None).contains("the browser has ended"), "and else it begins");
+    assert!(refusal("home", &[], None).contains("/nowhere has ended at once"), "and else it begins");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -143,8 +143,10 @@ struct Told {
     /// Seconds by which its clock is behind the nodes'.
     behind_secs: AtomicUsize,
     renewals: AtomicUsize,
-    /// Where the node that came last said that it stands.
-    said_pop: Mutex<String>,
+    /// Its certificates of nodes say no PoP.
+    is_older: AtomicBool,
+    /// Where the node that came last said that it stands, and what it is.
+    said: Mutex<(String, String)>,
 }
 
 /// The authority's key for signatures.
@@ -172,13 +174,14 @@ mod aws_key {
 
 fn certificate(
     issuer: &Issuer<'static, KeyPair>,
-    uri: String,
+    uris: &[String],
     key: &impl rcgen::PublicKeyData,
     begin: SystemTime,
     secs: u64,
 ) -> String {
     let mut params = CertificateParams::default();
-    params.subject_alt_names = vec![SanType::URI(uri.try_into().unwrap())];
+    params.subject_alt_names =
+        uris.iter().map(|uri| SanType::URI(uri.as_str().try_into().unwrap())).collect();
     params.not_before = begin.into();
     params.not_after = (begin + Duration::from_secs(secs)).into();
     params.signed_by(key, issuer).unwrap().pem()
@@ -196,7 +199,8 @@ impl Control {
         let authority_key = aws_key::Key::of(&key);
         let issuer = Issuer::new(params, key);
         let own = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
-        let chain = certificate(&issuer, Peer::uri(Role::Control, "c1"), &own, SystemTime::now(), 1_000_000);
+        let chain =
+            certificate(&issuer, &[Peer::uri(Role::Control, "c1")], &own, SystemTime::now(), 1_000_000);
         let identity = Identity::from_pem(&authority_pem, &chain, &own.serialize_pem()).unwrap();
         let journal: Arc<dyn Journal> = Arc::new(Memory::new("j1", 1));
         let hub = runtime.block_on(hub_of(&journal));
@@ -211,7 +215,8 @@ impl Control {
             life_secs: AtomicUsize::new(100_000),
             behind_secs: AtomicUsize::new(0),
             renewals: AtomicUsize::new(0),
-            said_pop: Mutex::default(),
+            is_older: AtomicBool::new(false),
+            said: Mutex::default(),
         };
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut control = Control { runtime, told: Arc::new(told), port, serving: None, number: 0 };
@@ -381,8 +386,8 @@ async fn answer(told: &Told, peer: Option<Peer>, request: Request<Incoming>) -> 
                     r#"{"error":"the cluster has no such enrolment token","next":"ask for another"}"#.into(),
                 );
             }
-            if let Some(pop) = body["pop"].as_str() {
-                pop.clone_into(&mut told.said_pop.lock().unwrap());
+            if let (Some(pop), Some(role)) = (body["pop"].as_str(), body["role"].as_str()) {
+                *told.said.lock().unwrap() = (pop.to_owned(), role.to_owned());
             }
             if path == "/v1/renew" {
                 told.renewals.fetch_add(1, Ordering::SeqCst);
@@ -392,8 +397,12 @@ async fn answer(told: &Told, peer: Option<Peer>, request: Request<Incoming>) -> 
             let [secs, behind] =
                 [&told.life_secs, &told.behind_secs].map(|secs| secs.load(Ordering::SeqCst) as u64);
             let begin = SystemTime::now() - Duration::from_secs(behind);
-            let uri = Peer::uri(Role::Edge, body["name"].as_str().unwrap_or("fra-1"));
-            let chain = certificate(&told.issuer, uri, &request.public_key, begin, secs);
+            let mut uris =
+                vec![Peer::uri(Role::Edge, body["name"].as_str().unwrap_or("fra-1")), Peer::pop_uri("fra")];
+            if told.is_older.load(Ordering::SeqCst) {
+                uris.truncate(1);
+            }
+            let chain = certificate(&told.issuer, &uris, &request.public_key, begin, secs);
             let status = if path == "/v1/enroll" { 201 } else { 200 };
             say(
                 status,
@@ -626,9 +635,55 @@ fn a_node_that_is_not_let_in_says_why() {
     let said = run(&["--token", token.to_str().unwrap()]);
     assert!(said.contains("the token is for PoP \"fra\", and this node's file says pop = \"iad\""), "{said}");
     assert!(said.contains("or perigee nodes retire fra-1, and have a token made"), "{said}");
-    assert_eq!(*control.told.said_pop.lock().unwrap(), "iad", "a newer one can refuse it");
+    let told = ("iad".to_owned(), "edge".to_owned());
+    assert_eq!(*control.told.said.lock().unwrap(), told, "a newer one can refuse it");
     assert!(run(&[]).contains("has not joined its cluster"));
     control.go_away();
+}
+
+#[test]
+fn an_edge_whose_file_names_another_pop_than_it_has_joined_in_stays_there_serves_and_says_so() {
+    let (scratch, origin, mut control) = (Scratch::new("member"), Origin::start(), Control::start());
+    control.told.is_older.store(true, Ordering::SeqCst);
+    control.told.life_secs.store(4, Ordering::SeqCst);
+    control.apply(&sites(&origin));
+    write_files(&scratch.0, &control);
+    Node::start(&scratch).stop();
+    let file = scratch.0.join("node.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace("pop = \"fra\"", "pop = \"iad\"")).unwrap();
+    let says = format!(
+        "{}: pop = \"iad\", but this node has joined in PoP \"fra\", as its certificate says: it acts for \"fra\"",
+        file.display()
+    );
+    let status = |node: &Node| node.admin(&scratch, "GET /v1/status").1["cluster"].clone();
+
+    // A certificate of an older control says nothing, and the file goes on to be believed until there is another one.
+    let node = Node::start(&scratch);
+    control.reported("the configuration to run", |report| report.running == Some(1) && report.pop == "iad");
+    assert_eq!((&status(&node)["pop"], &status(&node)["warning"]), (&"iad".into(), &serde_json::Value::Null));
+    control.told.is_older.store(false, Ordering::SeqCst);
+    wait("it to hear where it has joined", || node.has_said(&format!("{says} from its next start on;")));
+    assert_eq!(status(&node)["pop"], "iad");
+    node.stop();
+
+    let node = Node::start(&scratch);
+    assert!(node.has_said(&format!("perigee: warning: {says};")));
+    control.reported("its place", |report| report.pop == "fra");
+    let known = status(&node);
+    assert_eq!(known["pop"], "fra");
+    let warning = known["warning"].as_str().unwrap();
+    assert!(warning.starts_with(&says), "{warning}");
+    assert!(
+        warning.contains("write pop = \"fra\" in [cluster], or") && warning.contains("nodes retire fra-1")
+    );
+    node.gets("/a", 0);
+    node.stop();
+
+    fs::write(&file, text).unwrap();
+    let node = Node::start(&scratch);
+    assert_eq!(status(&node)["warning"], serde_json::Value::Null);
+    assert!(!node.has_said("but this node has joined"));
 }
 
 /// What a node's certificate says.

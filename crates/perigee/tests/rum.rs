@@ -232,7 +232,7 @@ fn what_a_browser_has_measured_at_three_pops_is_what_is_kept() {
                 let mut page = browser.new_page().await.unwrap();
                 let visit = page.visit("http://shop.example/tea", Duration::from_secs(60)).await.unwrap();
                 assert!(visit.is_complete);
-                seen.entry(pop).or_default().push((visit.ttfb_ms, visit.lcp.unwrap().at_ms));
+                seen.entry(pop).or_default().push((visit.ttfb_ms.unwrap(), visit.lcp.unwrap().at_ms));
                 // The page goes, and tells.
                 page.visit("http://shop.example/private/a", Duration::from_secs(60)).await.unwrap();
                 page.close().await.unwrap();

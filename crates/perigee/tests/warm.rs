@@ -247,12 +247,14 @@ fn what_cannot_be_done_is_said_with_the_next_step() {
     let config =
         stage.file("cluster.toml", "[[site]]\nname = \"s\"\ndomains = \"*\"\norigin = \"http://o\"\n");
     let empty = stage.file("empty", "");
+    let of_nothing = format!("there is no URL in {empty}");
     for (arguments, words) in [
         (vec!["--sitemap", &page], "document type"),
         (vec!["--sitemap", "http://www.shop.example/missing"], "status 404"),
         (vec!["--sitemap", "ftp://x/"], "neither http nor https"),
-        (vec!["--urls", "/nonexistent"], "/nonexistent: "),
-        (vec!["--urls", &empty], "there is no URL in it"),
+        (vec!["--urls", "/nonexistent"], "/nonexistent cannot be read: "),
+        (vec!["--log", "/"], "next: name a file that this user can read"),
+        (vec!["--urls", &empty], &of_nothing),
         (vec!["--urls", &empty, "--pop", "fra", "--config", &config], "there is no PoP \"fra\""),
     ] {
         let output = stage.command(&arguments).output().unwrap();

@@ -8,7 +8,7 @@
 //!   └── perigee://edge/fra-1      follows; its key signs receipts
 //! ```
 //!
-//! Name and role stand in the certificate as a URI (RFC 5280 §4.2.1.6). A server is believed by authority and role and not by its
+//! Name and role stand in the certificate as a URI (RFC 5280 §4.2.1.6), and the PoP of an edge as another: `perigee://pop/fra`. A server is believed by authority and role and not by its
 //! DNS name, so that nodes may dial addresses, tunnels and balancers. A certificate that has run out within
 //! [`GRACE`] is still told apart from a stranger's: it is good for renewing it and nothing else, so that a cluster whose control
 //! was away for weeks need not be enrolled anew.
@@ -49,6 +49,8 @@ pub use files::{beside, make_private_directory, write_new, write_private};
 
 /// How names of nodes begin in a certificate of a cluster.
 const URI: &str = "perigee://";
+/// What stands in the place of a role where a PoP is named.
+const POP: &str = "pop";
 
 /// How long after its end a certificate may still be renewed.
 pub const GRACE: Duration = Duration::from_secs(90 * 24 * 60 * 60);
@@ -97,6 +99,8 @@ pub struct Peer {
     pub name: String,
     /// What it is.
     pub role: Role,
+    /// The PoP that it has joined in; `None` of what stands in none, and in certificates of older controls.
+    pub pop: Option<String>,
     /// Its public key, a point of P-256: [`verify`].
     pub public_key: Vec<u8>,
     /// When its certificate begins and ends, in seconds since 1970.
@@ -104,7 +108,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Reads name and role. Believes the certificate: TLS has verified it.
+    /// Reads name, role and PoP. Believes the certificate: TLS has verified it.
     ///
     /// # Errors
     /// It is none of a cluster's.
@@ -112,15 +116,14 @@ impl Peer {
         let (_, parsed) = X509Certificate::from_der(certificate)
             .map_err(|error| format!("the certificate cannot be read: {error}"))?;
         let (uris, _) = names_of(&parsed);
-        let mut read = uris.into_iter().filter_map(|uri| {
-            let (role, name) = uri.strip_prefix(URI)?.split_once('/')?;
-            Some((role.parse().ok()?, name.to_owned()))
-        });
-        let (role, name) =
-            read.next().ok_or("the certificate names no node (a URI such as perigee://edge/fra-1)")?;
+        let named = || uris.iter().filter_map(|uri| uri.strip_prefix(URI)?.split_once('/'));
+        let (role, name) = named()
+            .find_map(|(role, name)| Some((role.parse().ok()?, name.to_owned())))
+            .ok_or("the certificate names no node (a URI such as perigee://edge/fra-1)")?;
         Ok(Peer {
             name,
             role,
+            pop: named().find_map(|(what, name)| (what == POP).then(|| name.to_owned())),
             public_key: parsed.public_key().subject_public_key.data.to_vec(),
             valid: (parsed.validity().not_before.timestamp(), parsed.validity().not_after.timestamp()),
         })
@@ -129,6 +132,11 @@ impl Peer {
     /// The URI that names it in a certificate.
     pub fn uri(role: Role, name: &str) -> String {
         format!("{URI}{}/{name}", role.as_str())
+    }
+
+    /// The URI that says in a certificate which PoP it has joined in. Readers that know of none take it for no role, and pass it over.
+    pub fn pop_uri(pop: &str) -> String {
+        format!("{URI}{POP}/{pop}")
     }
 
     /// Whether its certificate has run out: then it may renew it and nothing else.

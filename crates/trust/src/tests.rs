@@ -105,10 +105,13 @@ fn an_identity_is_loaded_as_it_was_saved() {
     assert!(Identity::load(&directory).unwrap().is_none());
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
     let mut params = CertificateParams::default();
-    params.subject_alt_names = vec![SanType::URI("perigee://edge/fra-1".try_into().unwrap())];
+    params.subject_alt_names = ["perigee://edge/fra-1", &Peer::pop_uri("fra")]
+        .map(|uri| SanType::URI(uri.try_into().unwrap()))
+        .to_vec();
     let certificate = params.signed_by(&key, &cluster.issuer).unwrap().pem();
     Identity::save(&directory, &cluster.pem, &certificate, Some(&key.serialize_pem())).unwrap();
-    assert_eq!(Identity::load(&directory).unwrap().unwrap().peer().name, "fra-1");
+    let loaded = Identity::load(&directory).unwrap().unwrap();
+    assert_eq!((&*loaded.peer().name, loaded.peer().pop.as_deref()), ("fra-1", Some("fra")));
     fs::write(directory.join(CERTIFICATE_FILE), "nothing").unwrap();
     let error = Identity::load(&directory).unwrap_err();
     assert!(error.contains("the certificate is no certificate in PEM"), "{error}");
@@ -147,6 +150,7 @@ fn a_certificate_names_an_edge_by_uri_or_else_by_dns() {
     for (names, wanted) in [
         (vec![dns("fra-1")], vec!["fra-1"]),
         (vec![uri("perigee://edge/fra-1")], vec!["fra-1"]),
+        (vec![uri("perigee://edge/fra-1"), uri("perigee://pop/fra")], vec!["fra-1"]),
         (vec![dns("fra-2"), uri("perigee://edge/fra-1")], vec!["fra-1"]),
         (vec![dns("fra-1"), uri("perigee://control/c1")], vec![]),
         (vec![dns("fra-1"), uri("perigee://router/fra-1")], vec![]),

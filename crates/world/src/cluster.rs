@@ -301,6 +301,8 @@ impl Cluster {
                 &initial.join(","),
                 "--log-level",
                 "error",
+                // As 3.5 does by itself: one that was cut off unseats no leader when it is back.
+                "--pre-vote",
             ];
             let process = self.process(name, *client, None, command.map(str::to_owned).to_vec());
             self.etcd.push(process);

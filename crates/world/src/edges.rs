@@ -336,7 +336,7 @@ fn seed_of(node: &str) -> [u8; 16] {
 
 /// A port that is free, and stays so until the edge takes it: on a loopback address of this process's own, where no other test
 /// draws one.
-fn free() -> SocketAddr {
+pub fn free() -> SocketAddr {
     let [.., a, b, c] = std::process::id().to_be_bytes();
     let own = [127, 1 + a % 254, b, 1 + c % 254];
     TcpListener::bind((std::net::Ipv4Addr::from(own), 0))

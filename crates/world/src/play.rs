@@ -48,6 +48,10 @@ pub use tls::Identity;
 /// Longest wait for any state. Far above what a loaded machine needs, and a failure says what it waited for.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Longest wait for what threads of the lowest priority make, which is encoded copies: while others use all cores, such a thread has 1.5 %
+/// of one, and a copy that takes it half a second alone takes it half a minute.
+const CODERS_PATIENCE: Duration = Duration::from_secs(60);
+
 /// Wall time at which every play begins: seconds since the epoch, 2027-01-15 08:00:00 GMT.
 pub const BEGIN_SECS: i64 = 1_800_000_000;
 
@@ -537,12 +541,23 @@ pub fn content(seed: u64, len: usize) -> Vec<u8> {
 
 /// Waits until `holds`, for at most [`PATIENCE`].
 #[track_caller]
-pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+pub fn wait_until(what: &str, holds: impl FnMut() -> bool) {
+    wait(PATIENCE, what, holds);
+}
+
+/// [`wait_until`] for an encoded copy: for a minute at most, as its coder has the lowest priority.
+#[track_caller]
+pub fn wait_for_copy(what: &str, holds: impl FnMut() -> bool) {
+    wait(CODERS_PATIENCE, what, holds);
+}
+
+#[track_caller]
+fn wait(patience: Duration, what: &str, mut holds: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !holds() {
         assert!(
-            begin.elapsed() < PATIENCE,
-            "waited {PATIENCE:?} in vain for {what} ({})",
+            begin.elapsed() < patience,
+            "waited {patience:?} in vain for {what} ({})",
             Location::caller()
         );
         std::thread::sleep(Duration::from_millis(1));

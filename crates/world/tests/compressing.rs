@@ -6,7 +6,7 @@ use std::sync::RwLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use world::play;
-use world::play::{Answer, Client, DISK_EVERYWHERE, Play, content, wait_until};
+use world::play::{Answer, Client, DISK_EVERYWHERE, Play, content, wait_for_copy, wait_until};
 
 /// What browsers send.
 const BROWSER: &str = "gzip, deflate, br, zstd";
@@ -59,7 +59,7 @@ fn decoded(answer: &Answer) -> Vec<u8> {
 #[track_caller]
 fn ask_for_tag(client: &Client, target: &str, accept: &str, tag: &str) -> Answer {
     let mut found = None;
-    wait_until(&format!("{target} with {tag}"), || {
+    wait_for_copy(&format!("{target} with {tag}"), || {
         let answer = client.get(target).header("Accept-Encoding", accept).expect_any();
         let is_it = field(&answer, "etag").as_deref() == Some(tag);
         found = Some(answer);
@@ -158,7 +158,7 @@ fn a_weak_tag_stays_weak_and_no_tag_stays_none() {
 
     let mut play = stored(&[("Cache-Control", "max-age=600")], &body);
     let client = play.visitor();
-    wait_until("a copy", || {
+    wait_for_copy("a copy", || {
         let answer = client.get("/a.css").header("Accept-Encoding", "gzip").expect(200).no_header("etag");
         field(&answer, "content-encoding").is_some()
     });
@@ -297,7 +297,7 @@ fn what_is_being_encoded_while_it_is_purged_reaches_no_visitor() {
         let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             for version in 1..=VERSIONS {
                 // Every other time, not before there is a copy to be forgotten.
-                wait_until("the version, or its copy", || {
+                wait_for_copy("the version, or its copy", || {
                     let (seen, is_copy) = ask("br");
                     seen == version - 1 && (is_copy || version % 2 == 1)
                 });

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use h2::client::SendRequest;
 use world::play;
-use world::play::{Play, content, speaks_http2, wait_until};
+use world::play::{Play, content, speaks_http2, wait_for_copy, wait_until};
 
 const FRESH: (&str, &str) = ("Cache-Control", "max-age=3600");
 
@@ -100,7 +100,7 @@ fn encoded_copies_are_made_and_sent_only_while_their_switch_is_on() {
             answer.response().head.field("content-encoding")
         };
         match is_on {
-            true => wait_until("an encoded copy", || coding().as_deref() == Some("gzip")),
+            true => wait_for_copy("an encoded copy", || coding().as_deref() == Some("gzip")),
             false => (0..3).for_each(|_| assert_eq!(coding(), None)),
         }
     });

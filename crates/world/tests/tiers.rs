@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use model::change::{Order, What};
 use world::edges::{Asked, CountingOrigin, Edges, Got, Hold, Place, ask, crowd, get, reply, wait_until};
+use world::play::wait_for_copy;
 
 /// Two edges that are the shield, and three that are one PoP.
 const FIVE: [Place; 5] =
@@ -558,7 +559,7 @@ fn who_passes_an_answer_on_passes_on_the_encoded_copy_that_its_owner_has() {
     // Until its owner has the copy, identity is passed on.
     let first = from(other, zstd);
     assert!(first.field("content-encoding").is_none() && first.body == style().as_bytes(), "{}", first.head);
-    wait_until("the owner has a copy", || from(owner, zstd).field("content-encoding") == Some("zstd"));
+    wait_for_copy("the owner has a copy", || from(owner, zstd).field("content-encoding") == Some("zstd"));
     let of_owner = from(owner, zstd);
     assert!(of_owner.body.len() < style().len() / 10);
     for _ in 0..3 {

@@ -58,7 +58,7 @@ function attention({ nodes, rollout, status }) {
 // --- Figures and charts ---
 
 function figures(data) {
-  if (!data.stats?.value) return pending(data.stats, "There are no statistics", "This control keeps none, or its nodes have not reported yet.");
+  if (!data.stats?.value) return pending(data.stats);
   const shaped = shape(data.stats.value, data.nodes);
   const { total, from, to } = shaped;
   const earlier = data.before?.value?.totals?.[0];

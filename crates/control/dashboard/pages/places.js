@@ -27,7 +27,7 @@ export const places = {
 };
 
 function charts({ byPop, nodes, markers: changes }) {
-  if (!byPop?.value) return pending(byPop, "There are no statistics");
+  if (!byPop?.value) return pending(byPop);
   const shaped = shape(byPop.value, nodes);
   const busiest = [...shaped.totals].sort((a, b) => b.requests - a.requests).slice(0, LINES).map((total) => shaped.series.find((series) => series.key === total.key)).filter(Boolean);
   const marked = { at: shaped.at, from: shaped.from, to: shaped.to, markers: markers(changes), isOld: byPop.isOld };

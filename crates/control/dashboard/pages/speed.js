@@ -36,7 +36,7 @@ export const speed = {
 };
 
 function visitors(view, found) {
-  if (!found?.value) return pending(found, "There are no statistics");
+  if (!found?.value) return pending(found);
   const { total } = found.value;
   if (total.views === 0) {
     return panel("Page views", { id: "speed" }, empty("No page views in this time", "A site or rule says ", code("rum = { inject = true }"), ": then the edge puts a small script into its pages, and browsers tell how fast they were. Without cookies, and nothing is kept in the browser."));

@@ -68,7 +68,7 @@ function proposed(proposal, verdict, isCurrent, configuration) {
 }
 
 function causes({ why: found }) {
-  if (!found?.value) return pending(found, "There are no statistics");
+  if (!found?.value) return pending(found);
   const { items } = found.value;
   const all = items.reduce((sum, item) => sum + item.requests, 0);
   if (all === 0) return panel("Causes", { id: "causes" }, empty("No requests in this time", "Choose a longer one, or another site."));

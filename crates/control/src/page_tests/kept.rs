@@ -386,8 +386,8 @@ mod tests {
     use journal::{Cell, Page, Work};
 
     use super::*;
+    use crate::clock::DAY_MS;
 
-    const DAY_MS: i64 = 24 * 3600 * 1000;
     const TODAY: i64 = 20_000;
 
     fn result(day: i64) -> Kept {

@@ -306,6 +306,11 @@ async fn what_a_node_says_is_counted_once_and_confirmed_each_time_over_a_restart
             confirmed.recv().await.unwrap();
         }
         assert_eq!(total(&store), (16, 8), "start {begun}");
+        // Each of these is the name of something.
+        let names = ["shop", "fra", "fresh", "nothing"].map(str::to_owned);
+        for (dim, wanted) in [(Dim::Site, "shop"), (Dim::Pop, "fra")] {
+            assert_eq!(store.counted(dim, names.to_vec(), now_ms() / 1000).unwrap(), [wanted]);
+        }
         let counts = store.counts();
         let counted = counts.lines.load(Ordering::Relaxed);
         assert_eq!(counted, if begun == 0 { 3 } else { 0 });

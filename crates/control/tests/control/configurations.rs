@@ -218,6 +218,100 @@ async fn a_rollback_goes_to_what_was_stable_before() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_second_rollback_neither_takes_the_first_one_back_nor_goes_further_unasked() {
+    let stage = Stage::start().await;
+    for text in [SITES, &format!("{SITES}# 2\n"), &format!("{SITES}# 3\n")] {
+        let stored = stage.post("/v1/configurations", json!({ "text": text, "reason": "x" })).await;
+        assert_eq!(stored.status, 201);
+    }
+    let stables = async |stables: &str| {
+        let cells = vec![("stables".to_owned(), Some(stables.as_bytes().to_vec()))];
+        stage.journal.commit(journal::Commit { cells, ..Default::default() }).await.unwrap();
+    };
+    assert_eq!(stage.post("/v1/rollouts", json!({ "version": 3, "stage": "all" })).await.status, 202);
+    stage.make_stable().await;
+    stables("[1,2,3]").await;
+    let first = stage.call("POST", "/v1/rollback", &stage.admin, &[], None).await;
+    assert_eq!((first.status, &first.body["version"]), (202, &json!(2)), "{first:?}");
+    for again in [None, Some(json!({ "version": 2 }))] {
+        let second = stage.call("POST", "/v1/rollback", &stage.admin, &[], again).await;
+        assert_eq!(
+            (second.status, &second.body["version"], &second.body["state"]),
+            (200, &json!(2), &json!("running")),
+            "{second:?}"
+        );
+    }
+    let log = stage.get("/v1/audit").await.body;
+    assert_eq!(log["entries"][0]["action"], "rollback", "nothing was done since: {log}");
+
+    stage.make_stable().await;
+    stables("[1,2,2]").await;
+    let late = stage.call("POST", "/v1/rollback", &stage.admin, &[], None).await;
+    assert_eq!(
+        (late.status, late.body["found"].as_str(), late.body["next"].as_str()),
+        (
+            409,
+            Some("to configuration 2, by admin"),
+            Some("to go further back, name the version: perigee rollback --version 1")
+        ),
+        "{late:?}"
+    );
+    let further = stage.post("/v1/rollback", json!({ "version": 1 })).await;
+    assert_eq!((further.status, &further.body["version"]), (202, &json!(1)), "{further:?}");
+    let undone = stage.call("POST", "/v1/rollouts/current/undo", &stage.admin, &[], None).await;
+    assert_eq!((undone.status, &undone.body["state"]), (200, &json!("undone")), "by that name it may be");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_texts_are_forgotten_and_what_is_known_of_them_is_not() {
+    let stage = Stage::start().await;
+    let newest = control::limits::TEXTS_KEPT_MAX + 3;
+    let add = async |number: usize| {
+        let text = format!("{SITES}# {number}\n");
+        let added = stage.post("/v1/configurations", json!({ "text": text, "reason": "x" })).await;
+        assert_eq!(added.status, 201, "{added:?}");
+    };
+    for number in 1..newest {
+        add(number).await;
+    }
+    // The very text of the first one.
+    add(1).await;
+    let cells = vec![("stables".to_owned(), Some(b"[3]".to_vec()))];
+    stage.journal.commit(journal::Commit { cells, ..Default::default() }).await.unwrap();
+    let texts = async || stage.journal.cells("blobs/").await.unwrap().len();
+    assert_eq!(texts().await, newest - 1);
+    let other = stage.another("c2").await;
+    stage.wait("the sweep", async |_| texts().await == newest - 2).await;
+    for number in [1, 3, 4, newest] {
+        let kept = stage.get(&format!("/v1/configurations/{number}")).await;
+        assert_eq!((kept.status, &kept.body["forgotten"]), (200, &json!(false)), "{kept:?}");
+    }
+    let gone = stage.get("/v1/configurations/2").await;
+    assert_eq!(
+        (gone.status, gone.body["error"].as_str()),
+        (410, Some("the text of this configuration is not kept any more"))
+    );
+    assert_eq!(gone.body["found"], "configuration 2, added by admin");
+    let next = Some("have it from where it was written, and add it again: perigee apply");
+    assert_eq!(gone.body["next"].as_str(), next);
+    for (method, path, body) in [
+        ("GET", "/v1/diff?from=2&to=3", None),
+        ("POST", "/v1/rollouts", Some(json!({ "version": 2 }))),
+        ("POST", "/v1/rollback", Some(json!({ "version": 2 }))),
+    ] {
+        let answer = stage.call(method, path, &stage.admin, &[], body).await;
+        assert_eq!((answer.status, answer.body["next"].as_str()), (410, next), "{method} {path}");
+    }
+    let listed = stage.get("/v1/configurations").await.body;
+    let forgotten = listed["versions"].as_array().unwrap().iter().filter(|one| one["forgotten"] == true);
+    assert_eq!(forgotten.map(|one| &one["number"]).collect::<Vec<_>>(), [&json!(2)]);
+    // Added again, it is there again.
+    add(2).await;
+    assert_eq!(stage.get("/v1/configurations/2").await.body["text"], format!("{SITES}# 2\n"));
+    other.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_rollback_with_a_key_that_takes_a_rollout_back_goes_back_no_further_when_it_is_sent_again() {
     let stage = Stage::start().await;
     for text in [SITES, &format!("{SITES}# 2\n"), &format!("{SITES}# 3\n")] {

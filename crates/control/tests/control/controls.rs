@@ -31,6 +31,24 @@ async fn a_control_without_the_clusters_secret_says_where_to_get_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn no_cluster_is_begun_in_the_state_directory_of_another() {
+    let stage = Stage::start().await;
+    let state = stage.state("c1");
+    let files =
+        || ["admin-token", "cluster-secret", "ca.pem"].map(|file| fs::read(state.join(file)).unwrap());
+    let before = files();
+    // As with a slip of the pen where the journal is named.
+    let empty: Arc<dyn Journal> = Arc::new(journal::memory::Memory::new("another", 1));
+    let options = Options::new("c1", loopback(), state.clone(), Arc::clone(&empty));
+    let error = Control::start(options).await.map(|_| ()).unwrap_err();
+    assert!(
+        error.contains("ca.pem: this state directory is of a cluster, and the journal is empty"),
+        "{error}"
+    );
+    assert!(files() == before && empty.cells("").await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn all_controls_of_a_cluster_know_the_same() {
     let stage = Stage::start().await;
     stage.configure().await;
@@ -236,6 +254,21 @@ async fn a_control_that_runs_and_is_not_heard_is_named() {
             [here, there].iter().all(|answer| answer.body["controls_unheard"] == json!(["c9"]))
         })
         .await;
+}
+
+/// Each sees but its own half of the nodes, and would take the others for gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_control_of_the_same_name_is_named() {
+    let stage = Stage::start().await;
+    let unheard = async |stage: &Stage| stage.get("/v1/status").await.body["controls_unheard"].clone();
+    stage
+        .wait("its own note", async |stage| stage.journal.cell("controls/c1").await.unwrap().is_some())
+        .await;
+    assert_eq!(unheard(&stage).await, json!([]));
+    let note = json!({ "name": "c1", "urls": ["https://127.0.0.1:1"], "at_ms": 1 }).to_string();
+    let cells = vec![("controls/c1".to_owned(), Some(note.into_bytes()))];
+    stage.journal.commit(Commit { cells, ..Commit::default() }).await.unwrap();
+    stage.wait("the other one of its name", async |stage| unheard(stage).await == json!(["c1"])).await;
 }
 
 /// A newer control may write what this one cannot read.

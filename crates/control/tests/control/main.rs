@@ -11,4 +11,6 @@ mod nodes;
 mod page_tests;
 mod purges;
 mod stage;
+mod statistics;
+mod strangers;
 mod tokens;

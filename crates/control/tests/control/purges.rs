@@ -1,13 +1,13 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use journal::memory::{Faults, Memory};
 use model::change::receipt_signed;
 use serde_json::{Value, json};
 use trust::verify;
 
-use super::stage::{Stage, TestNode};
+use super::stage::{Failing, Stage, TestNode};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_purge_is_done_when_every_node_in_service_has_signed_for_it() {
@@ -314,6 +314,16 @@ async fn an_answer_that_gets_lost_costs_a_second_purge_and_never_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_purge_that_may_have_been_written_is_not_said_not_to_be() {
+    let journal = Failing::new();
+    let stage = Stage::on(Arc::clone(&journal) as _).await;
+    *journal.unwritable_from.lock() = Some(Instant::now());
+    let answer = stage.post("/v1/purges", json!({ "everything": true })).await;
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert!(answer.body["next"].as_str().unwrap().starts_with("it may be in force or not"), "{answer:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_canary_purge_is_measured_and_alarms_when_a_node_lags() {
     let stage = Stage::start().await;
     let node: Arc<TestNode> = stage.node("fra-1", "fra").await;
@@ -338,6 +348,24 @@ async fn the_canary_purge_is_measured_and_alarms_when_a_node_lags() {
         .wait("the all-clear", async |stage| stage.get("/v1/status").await.body["canary"]["alarm"] == false)
         .await;
     tokio::time::timeout(Duration::from_secs(10), stage.get("/healthz")).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_canary_is_sent_before_there_is_an_edge_to_prove_it() {
+    let stage = Stage::start().await;
+    let _router = stage.router("ns1").await;
+    in_service(&stage, 1).await;
+    // Three times its interval.
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    let since_ms = super::stage::now_ms();
+    let _edge = stage.node("fra-1", "fra").await;
+    stage
+        .wait("a canary", async |stage| stage.get("/v1/status").await.body["canary"]["took_ms"].is_u64())
+        .await;
+    let records = stage.journal.read(0, 100).await.unwrap().records;
+    let first = records.iter().find(|record| record.text.contains("perigee-canary")).unwrap();
+    let first: Value = serde_json::from_str(&first.text).unwrap();
+    assert!(first["at_ms"].as_i64().unwrap() >= since_ms, "nobody could prove {first}");
 }
 
 pub(crate) async fn in_service(stage: &Stage, count: usize) {

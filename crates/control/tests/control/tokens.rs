@@ -1,6 +1,9 @@
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
 use serde_json::json;
 
-use super::stage::{SITES, Stage, now_ms};
+use super::stage::{Failing, SITES, Stage, now_ms};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_good_token_nothing_is_told() {
@@ -84,6 +87,49 @@ async fn a_token_is_shown_once_and_gone_once_it_is_revoked_or_has_expired() {
     assert_eq!(last.status, 409, "{last:?}");
 }
 
+/// An election of etcd takes a second or two: the commit waits for its end, and may find the next one begun.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_written_is_answered_as_done_though_it_cannot_be_read() {
+    let journal = Failing::new();
+    let stage = Stage::on(Arc::clone(&journal) as Arc<_>).await;
+    let ci = stage.token("ci", "viewer", None).await;
+    journal.is_unlisted.store(true, Ordering::Relaxed);
+    let made = stage.post("/v1/tokens", json!({ "name": "late", "role": "viewer" })).await;
+    assert_eq!(made.status, 201, "{made:?}");
+    let late = made.body["secret"].as_str().unwrap();
+    assert_eq!(stage.call("GET", "/v1/status", &ci, &[], None).await.status, 200);
+    let revoked = stage.delete("/v1/tokens/ci").await;
+    assert_eq!(revoked.status, 200, "{revoked:?}");
+    assert_eq!(stage.call("GET", "/v1/status", &ci, &[], None).await.status, 401);
+    journal.is_unlisted.store(false, Ordering::Relaxed);
+    stage
+        .wait("the new token", async |stage| {
+            stage.call("GET", "/v1/status", late, &[], None).await.status == 200
+        })
+        .await;
+    assert_eq!(stage.call("GET", "/v1/status", &ci, &[], None).await.status, 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_the_last_two_admins_one_stays_whichever_controls_are_asked() {
+    let stage = Stage::start().await;
+    let second = stage.token("second", "admin", None).await;
+    let other = stage.another("c2").await;
+    let (first, other) = tokio::join!(
+        stage.call("DELETE", "/v1/tokens/second", &stage.admin, &[], None),
+        stage.call_at(other.address(), "DELETE", "/v1/tokens/admin", &second, &[], None),
+    );
+    let mut statuses = [first.status, other.status];
+    statuses.sort_unstable();
+    assert_ne!(statuses, [200, 200]);
+    let mut lasting = 0;
+    for cell in stage.journal.cells("tokens/").await.unwrap() {
+        let token: serde_json::Value = serde_json::from_slice(&cell.value).unwrap();
+        lasting += u32::from(token["role"] == "admin");
+    }
+    assert_eq!(lasting, 1);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_wishes_for_tokens_are_refused_with_the_place() {
     let stage = Stage::start().await;
@@ -157,4 +203,23 @@ async fn the_audit_log_says_who_did_what() {
         .await;
     let wrong = stage.get("/v1/audit?days=0").await;
     assert_eq!((wrong.status, wrong.body["wanted"].as_str()), (400, Some("1 to 400")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_control_whose_clock_is_ahead_has_answered_tomorrow_is_known_today() {
+    let stage = Stage::start().await;
+    let key = [("idempotency-key", "once")];
+    let make = async || {
+        let wish = Some(json!({ "role": "relay" }));
+        stage.call("POST", "/v1/enrolment-tokens", &stage.admin, &key, wish).await
+    };
+    let first = make().await;
+    assert_eq!(first.status, 201, "{first:?}");
+    let cell = stage.journal.cells("idempotency/").await.unwrap().remove(0);
+    let (day, name) = cell.name.trim_start_matches("idempotency/").split_once('/').unwrap();
+    let tomorrow = format!("idempotency/{}/{name}", day.parse::<i64>().unwrap() + 1);
+    let cells = vec![(tomorrow, Some(cell.value)), (cell.name, None)];
+    stage.journal.commit(journal::Commit { cells, ..Default::default() }).await.unwrap();
+    let again = make().await;
+    assert_eq!((again.status, &again.body), (201, &first.body), "it was done twice");
 }

@@ -197,6 +197,7 @@ fn cluster_json(cluster: &ClusterStatus) -> Value {
         "running": cluster.running,
         "refused": cluster.refused.as_ref().map(|(number, why)| json!({ "number": number, "why": why })),
         "certificate_until_ms": cluster.certificate_until_ms,
+        "warning": cluster.warning,
     })
 }
 

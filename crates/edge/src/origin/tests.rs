@@ -256,4 +256,12 @@ async fn fetch_line(origins: &Origins, group: &OriginGroup, request: OriginReque
     }
 }
 
+#[test]
+fn who_waits_for_an_origin_takes_little_room() {
+    let ((origins, _), (_socket, origin)) = (origins(), refusing());
+    let group = OriginGroup::of(origin);
+    let fetching = origins.fetch(&group, get("/"), |_, _| {});
+    crate::sizes::check("each fetch from an origin", size_of_val(&*fetching), 4_104);
+}
+
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";

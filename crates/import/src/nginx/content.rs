@@ -164,22 +164,64 @@ impl<'a> World<'a> {
         guards
     }
 
-    /// Whether nginx lets through only whom it knows. Nothing that is guarded may be opened.
+    /// Whether nginx lets through only whom it knows, here or where `try_files` leads to. Nothing that is guarded may be opened.
     fn is_guarded(&mut self, scope: &Scope<'a>) -> bool {
+        let (_, named) = self.pass(scope);
         let mut guards: Vec<&Directive> = Vec::new();
-        guards.extend(scope.last("auth_basic").filter(|one| one.arg(0) != "off"));
-        guards.extend(scope.last("auth_request").filter(|one| one.arg(0) != "off"));
-        guards.extend(scope.last("auth_jwt").filter(|one| one.arg(0) != "off"));
+        for scope in [scope, &named] {
+            for name in ["auth_basic", "auth_request", "auth_jwt"] {
+                guards.extend(scope.last(name).filter(|one| one.arg(0) != "off"));
+            }
+            guards.extend(scope.levels.iter().flatten().filter(|one| may_refuse(one)));
+            guards.extend(self.denying(scope));
+        }
         guards.extend(scope.own("internal"));
-        guards.extend(self.denying(scope));
+        // What is not there for all servers is most often servers.
+        let of_all = |world: &Self, one: &Directive| {
+            one.name == "include" && world.http.innermost().iter().any(|known| known.id == one.id)
+        };
+        guards.retain(|one| !of_all(self, one));
         for guard in &guards {
-            self.ledger.not_mapped(
-                guard.id,
-                "nobody is asked who they are: the rule refuses all; let the origin ask, then take the rule out",
-            );
+            let instead = match &*guard.name {
+                "include" => {
+                    "the file is not part of this text, and may say who is kept out: the rule refuses all; import what nginx -T prints"
+                }
+                _ => {
+                    "nobody is asked who they are: the rule refuses all; let the origin ask, then take the rule out"
+                }
+            };
+            self.ledger.not_mapped(guard.id, instead);
         }
         !guards.is_empty()
     }
+}
+
+/// Whether a directive may keep somebody out in a way that is not read here: a program, a module's own kind of authentication, a
+/// firewall, or a file that is not there.
+fn may_refuse(directive: &Directive) -> bool {
+    const PROGRAMS: [&str; 4] = ["access_by_lua", "rewrite_by_lua", "server_rewrite_by_lua", "js_access"];
+    // Read by themselves, or said beside what asks.
+    const READ: [&str; 3] = ["auth_basic", "auth_request", "auth_jwt"];
+    const BESIDE: [&str; 4] = ["auth_basic_user_file", "auth_request_set", "auth_delay", "auth_http"];
+    let (name, argument) = (&*directive.name, directive.arg(0));
+    match name {
+        "include" => !is_harmless(argument),
+        "modsecurity" => argument == "on",
+        _ if PROGRAMS.iter().any(|program| name.starts_with(program)) => true,
+        _ => {
+            name.starts_with("auth_")
+                && argument != "off"
+                && !READ.contains(&name)
+                && !name.starts_with("auth_jwt_")
+                && !BESIDE.iter().any(|helper| name.starts_with(helper))
+        }
+    }
+}
+
+/// Whether a file of this name holds, by custom, what keeps nobody out: variables for programs, or how TLS is spoken.
+fn is_harmless(path: &str) -> bool {
+    let file = path.rsplit('/').next().unwrap_or(path);
+    file.ends_with("_params") || file.starts_with("fastcgi") || file == "options-ssl-nginx.conf"
 }
 
 /// An address or a network, but not everybody.

@@ -107,6 +107,7 @@ impl Files {
                 let instead =
                     "the file is not part of this text: import what nginx -T prints, which has all files";
                 ledger.not_mapped(directive.id, instead);
+                flat.push(directive);
             } else if depth < INCLUDES_MAX {
                 ledger.mapped(directive.id, "the directives of the file");
                 for path in found {

@@ -34,7 +34,15 @@ impl Reader<'_> {
         keys.set("set_cookie", quote("never"), &[]);
         // Nor are static files opened to scripts of other sites.
         keys.set("cors", quote("off"), &[]);
-        DraftSite { name: "default".into(), from: Vec::new(), keys, rules }
+        let remark = "Varnish keeps nothing that says Surrogate-Control: no-store, which is not read here: have the origin say \
+                      Cache-Control: no-store there.";
+        DraftSite {
+            name: "default".into(),
+            remarks: vec![remark.into()],
+            keys,
+            rules,
+            ..DraftSite::default()
+        }
     }
 
     /// The rule of a path, and the one before it for those who come with cookies.

@@ -7,7 +7,7 @@ use semantics::directives::{ResponseDirectives, Scope};
 use semantics::{Fields, Refusal, Why};
 
 use super::verify::visit_of;
-use crate::class::{Kind, is_fingerprinted, pattern};
+use crate::class::{Kind, is_fingerprinted, may_be_fingerprinted, pattern};
 use crate::log::Record;
 use crate::replay::{Decision, Replay};
 
@@ -66,7 +66,12 @@ pub(super) struct Sameness {
 /// What was seen of a class.
 #[derive(Clone, Debug)]
 pub(super) struct Class {
+    /// Of the first answer.
     pub(super) kind: Kind,
+    /// Whether each answer was of a static kind.
+    pub(super) is_static: bool,
+    /// Whether each name may hold a hash of its content.
+    pub(super) may_be_hashed: bool,
     pub(super) requests: u64,
     /// Good answers that say nothing of how long they are fresh.
     pub(super) silent: u64,
@@ -96,6 +101,11 @@ pub(super) struct Class {
 }
 
 impl Evidence {
+    /// Whether there were more classes than are told apart.
+    pub(super) fn is_full(&self) -> bool {
+        self.classes.len() >= CLASSES_MAX
+    }
+
     /// Takes a request, and what the configuration as it is makes of it.
     pub(super) fn take(&mut self, record: &Record, decision: &Decision, replay: &Replay) {
         let pattern = pattern(record.path());
@@ -113,8 +123,10 @@ impl Evidence {
             0 => &site.defaults,
             number => &site.rules[number as usize - 1],
         };
-        let class =
-            self.classes.entry(place).or_insert_with(|| Class::of(Kind::of(record.path(), content_type)));
+        let kind = Kind::of(record.path(), content_type);
+        let class = self.classes.entry(place).or_insert_with(|| Class::of(kind));
+        class.is_static &= kind.is_static();
+        class.may_be_hashed &= may_be_fingerprinted(record.path());
         class.requests += 1;
         class.bytes += record.body_bytes;
         let is_get = record.method == "GET";
@@ -145,10 +157,7 @@ impl Evidence {
         let in_browsers = rule
             .browser_ttl
             .map_or(directives.max_age, |ttl| Some(ttl.secs().min(u64::from(u32::MAX)) as u32));
-        if is_fingerprinted(record.path())
-            && in_browsers.unwrap_or(0) < BROWSER_SECS_MIN
-            && class.kind.is_static()
-        {
+        if is_fingerprinted(record.path()) && in_browsers.unwrap_or(0) < BROWSER_SECS_MIN {
             class.short_in_browsers += 1;
         }
         let is_kept = decision.refusal.is_none() && decision.why != Why::Rule;
@@ -271,6 +280,8 @@ impl Class {
     fn of(kind: Kind) -> Class {
         Class {
             kind,
+            is_static: true,
+            may_be_hashed: true,
             requests: 0,
             silent: 0,
             set_cookie: 0,

@@ -29,7 +29,7 @@ pub(super) fn find(evidence: &Evidence, replay: &Replay, text: &str) -> Vec<Cand
     }
     for ((site, number), mut classes) in by_place {
         classes.sort_by(|(one, _), (other, _)| one.pattern.cmp(&other.pattern));
-        let at = At { site: &sites[site], number };
+        let at = At { site: &sites[site], number, classes: &classes, is_whole: !evidence.is_full() };
         of_classes(&at, &classes, &mut found);
         of_selectors(&at, evidence, &mut found);
     }
@@ -43,6 +43,10 @@ pub(super) fn find(evidence: &Evidence, replay: &Replay, text: &str) -> Vec<Cand
 struct At<'a> {
     site: &'a Site,
     number: u32,
+    /// What was seen there.
+    classes: &'a Classes<'a>,
+    /// Whether that is all.
+    is_whole: bool,
 }
 
 impl At<'_> {
@@ -53,13 +57,25 @@ impl At<'_> {
         }
     }
 
-    /// Sets a key where these classes are decided about: in their rule, else in a new one for them. `None` for classes that no
-    /// path tells from the rest of the site.
+    /// Sets a key where these classes are decided about, and for nothing else that was seen: in their rule, else in a new one for them.
+    /// `None` where neither can be.
     fn set(&self, scope: &[String], key: &str, value: &str) -> Option<Edit> {
+        let mut others =
+            self.classes.iter().map(|(place, _)| &place.pattern).filter(|pattern| !scope.contains(pattern));
         match self.number {
+            _ if !self.is_whole => None,
             0 if scope.iter().any(|pattern| pattern == "/*") => None,
-            0 => Some(Edit::new_rule(self.site.line, &self.site.name, scope, key, value.to_owned())),
-            _ => self.set_all(key, value),
+            // A pattern without an extension is for all below, whatever its name.
+            0 => {
+                let below = |other: &String| {
+                    let mut prefixes = scope.iter().filter_map(|pattern| pattern.strip_suffix('*'));
+                    prefixes.any(|prefix| other.starts_with(prefix))
+                };
+                let edit = || Edit::new_rule(self.site.line, &self.site.name, scope, key, value.to_owned());
+                (!others.any(below)).then(edit)
+            }
+            _ if others.next().is_none() => self.set_all(key, value),
+            _ => None,
         }
     }
 
@@ -113,7 +129,7 @@ fn list(scope: &[String]) -> String {
 fn of_classes(at: &At<'_>, classes: &Classes<'_>, found: &mut Vec<(u64, Candidate)>) {
     let policy = &at.rule().policy;
     let mut push = |count: u64, candidate: Option<Candidate>| found.extend(candidate.map(|one| (count, one)));
-    let is_static = |class: &Class| u64::from(class.kind.is_static());
+    let is_static = |class: &Class| u64::from(class.is_static);
 
     if policy.ttl.is_none()
         && let Some((scope, count)) = gather(classes, |class| class.silent * is_static(class))
@@ -149,7 +165,7 @@ fn of_classes(at: &At<'_>, classes: &Classes<'_>, found: &mut Vec<(u64, Candidat
     {
         let said =
             format!("{count} requests for {} are static content and are kept from the cache", list(&scope));
-        let edit = at.set_all("cache", "true");
+        let edit = at.set(&scope, "cache", "true");
         push(count, at.candidate(Fault::CacheOff, said, scope, edit));
     }
     if policy.ttl_by_status.is_empty()
@@ -208,7 +224,11 @@ fn of_visitors(at: &At<'_>, classes: &Classes<'_>, push: &mut impl FnMut(u64, Op
         let in_scope = classes.iter().filter(|(place, _)| scope.contains(&place.pattern));
         in_scope.map(|(_, class)| of(class)).sum::<u64>() as f64
     };
-    let short = |class: &Class| if class.short_in_browsers > 0 { class.repeated } else { 0 };
+    // What a browser keeps cannot be purged: not where anything may change under its name.
+    let short = |class: &Class| match class.is_static && class.may_be_hashed && class.short_in_browsers > 0 {
+        true => class.repeated,
+        false => 0,
+    };
     if let Some((scope, count)) = gather(classes, short) {
         let before = count as f64 / sum(&scope, |class| class.requests).max(1.0);
         let said = format!(

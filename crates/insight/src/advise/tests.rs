@@ -320,6 +320,61 @@ fn a_rule_that_keeps_static_content_from_the_cache_is_found() {
 }
 
 #[test]
+fn what_is_changed_is_nothing_else_that_was_seen() {
+    let is_opened = |site: &str, plant: &dyn Fn(usize, &mut Asked)| {
+        let config = config(site);
+        let mut asked = healthy(4000);
+        asked.iter_mut().enumerate().for_each(|(number, one)| plant(number, one));
+        let proposals = advise(&config, &record(&config, &asked));
+        let keys = ["ttl = ", "set_cookie", "cache = true", "browser_ttl"];
+        proposals.into_iter().find(|one| keys.iter().any(|key| one.change.contains(key)))
+    };
+    let none = |site: &str, plant: &dyn Fn(usize, &mut Asked)| {
+        let found = is_opened(site, plant);
+        assert!(found.is_none(), "{found:#?}");
+    };
+    let all = format!("{HEALTHY}[[site.rule]]\npath = \"/*\"\n");
+    // Pages that live for a minute are of the same rule.
+    none(&all, &|number, one| {
+        if is(number, 1) {
+            one.answer = without(&without(&one.answer, "cache-control"), "etag");
+        }
+    });
+    none(&all, &|number, one| {
+        if is(number, 0) {
+            one.answer.push_str(r#","set-cookie":"a=1""#);
+        }
+    });
+    // What somebody has closed, with a picture in it.
+    none(&format!("{HEALTHY}[[site.rule]]\npath = \"/account/*\"\ncache = false\n"), &|number, one| {
+        match number % 8 {
+            1 => one.target = "/account/avatar.png".into(),
+            2 => one.target = "/account/orders".into(),
+            _ => {}
+        }
+    });
+    // Without an extension, and most of it pages.
+    none(HEALTHY, &|number, one| {
+        if is(number, 1) {
+            one.target = format!("/item/{}", number % 40);
+            one.answer = r#""content-type":"image/png""#.into();
+        } else if is(number, 2) {
+            one.target = format!("/item/{}", number % 40);
+        }
+    });
+    // One name with a hash says nothing of another one without.
+    none(HEALTHY, &|number, one| {
+        one.client = number % 5;
+        if is(number, 0) {
+            one.answer = one.answer.replace("max-age=31536000", "s-maxage=31536000, max-age=60");
+            if number.is_multiple_of(8) {
+                one.target = "/static/config.css".into();
+            }
+        }
+    });
+}
+
+#[test]
 fn a_memory_that_is_too_small_is_found() {
     let mut text = config(HEALTHY);
     text.insert_str(0, "[store]\nmemory = \"4MiB\"\n");

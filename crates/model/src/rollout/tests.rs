@@ -635,6 +635,84 @@ fn another_control_goes_on_with_the_nameserver_that_was_admitted() {
     assert_eq!((&*harm.node, harm.measure), ("ns2", Measure::Starts));
 }
 
+#[test]
+fn a_control_that_has_watched_goes_on_with_what_another_has_admitted() {
+    for is_ill in [true, false] {
+        let (mut nodes, mut a) = with_nameservers(Pace::AtOnce);
+        let mut b = a.clone();
+        loop {
+            nodes.second(&mut a, |_| true, 100);
+            if a.admitted().is_some() {
+                break;
+            }
+            b.step(nodes.now_ms, &nodes.views);
+        }
+        if is_ill {
+            nodes.node("ns1").unwell = Some(NO_ANSWER.to_owned());
+        }
+        let second = |nodes: &mut Nodes, a: &mut Rollout, b: &mut Rollout| {
+            nodes.second(a, |_| true, 100);
+            if b.waiting != a.waiting {
+                b.go_on_from(serde_json::from_str(&serde_json::to_string(a).unwrap()).unwrap());
+            }
+            b.step(nodes.now_ms, &nodes.views)
+        };
+        for _ in 0..4 {
+            let decision = second(&mut nodes, &mut a, &mut b);
+            assert!(!matches!(decision, Some(Decision::Admit(_))), "{decision:?}");
+            assert_eq!(b.waiting, ["ns2", "ns3"]);
+        }
+        assert_eq!((a.is_over(), b.is_over()), (is_ill, is_ill), "{:?} {:?}", a.harm, b.harm);
+        if !is_ill {
+            // Watched from the moment at which it was admitted, and not from a new one of the stage.
+            while b.admitted() == Some("ns1") {
+                second(&mut nodes, &mut a, &mut b);
+            }
+            assert_eq!((b.admitted(), &b.waiting), (Some("ns2"), &vec!["ns3".to_owned()]));
+        }
+    }
+}
+
+#[test]
+fn what_is_written_of_many_nodes_is_not_too_long_for_a_cell() {
+    const CELL_BYTES_MAX: usize = 1 << 20;
+    let mut nodes = Nodes::of(&[("zrh-1", "zrh"), ("ns1", "")]);
+    let many = 1_000_000_000_000;
+    let vitals = Vitals {
+        since_ms: 1_800_000_000_000,
+        requests: 17 * many,
+        errors: many,
+        hits: many,
+        personal_hits: many,
+        latency: [many; 17],
+        memory_bytes: many,
+    };
+    nodes.views.iter_mut().for_each(|view| view.vitals = vitals);
+    let edge = nodes.views[0].clone();
+    let more = |number: u32| NodeView { name: format!("{number:064}"), pop: "fra".into(), ..edge.clone() };
+    nodes.views.splice(0..0, (0..4_000).map(more));
+    let until_decided = |nodes: &mut Nodes, rollout: &mut Rollout| loop {
+        nodes.now_ms += 4_000;
+        match nodes.second(rollout, |_| true, 0) {
+            Some(Decision::Wait(_)) => {}
+            decision => return decision,
+        }
+    };
+    let mut rollout = staged();
+    rollout.have_wait(["ns1".to_owned()]);
+    assert_eq!(until_decided(&mut nodes, &mut rollout), widen(Audience::Nodes(vec!["zrh-1".into()])));
+    let written = serde_json::to_string(&rollout).unwrap().len();
+    assert!(written < CELL_BYTES_MAX, "{written} bytes");
+    assert!(["zrh-1", "ns1"].iter().all(|name| rollout.before.contains_key(*name)));
+
+    let mut rollout = Rollout::begin(version(4), Some(version(3)), Pace::AtOnce, "anna", "", 0);
+    nodes.second(&mut rollout, |_| true, 0);
+    nodes.node("zrh-1").refused = Some((4, "no such certificate".into()));
+    assert!(matches!(until_decided(&mut nodes, &mut rollout), Some(Decision::Undo(_))));
+    let written = serde_json::to_string(&rollout).unwrap().len();
+    assert!(written < 2_000, "{written} bytes that nobody reads any more");
+}
+
 const NO_ANSWER: &str = "gave no answer in 500 ms";
 
 impl Nodes {

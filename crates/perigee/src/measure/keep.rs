@@ -87,6 +87,7 @@ fn unread(answer: &Value) -> String {
 #[command(after_help = "Examples:\n  perigee measure compare home\n  perigee measure compare home --ago 1d")]
 pub(super) struct Compare {
     /// The page test
+    #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
     name: String,
     /// Compare with the newest result that is so much older [default: the one before]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
@@ -103,6 +104,7 @@ pub(super) struct Compare {
 #[command(after_help = "Examples:\n  perigee measure forget home")]
 pub(super) struct Forget {
     /// The page test
+    #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
     name: String,
     #[command(flatten)]
     cluster: Cluster,

@@ -300,7 +300,8 @@ fn bars(series: &[Series]) -> String {
 fn waterfall(series: &Series) -> String {
     let Some(shot) = series.typical() else { return String::new() };
     let exchanges = &shot.visit.exchanges;
-    let most = exchanges.iter().filter_map(|one| one.end_ms).fold(shot.visit.load_ms.max(1.0), f64::max);
+    let most =
+        exchanges.iter().filter_map(|one| one.end_ms).fold(shot.visit.load_ms.unwrap_or(1.0), f64::max);
     let shown = exchanges.len().min(ROWS_MAX);
     let height = shown * 16 + 10;
     let mut html = format!(

@@ -71,10 +71,10 @@ pub(super) struct Shot {
 impl Shot {
     pub(super) fn of(visit: Visit) -> Shot {
         let values = [
-            Some(visit.ttfb_ms),
+            visit.ttfb_ms,
             visit.fcp_ms,
             visit.lcp.as_ref().map(|paint| paint.at_ms),
-            Some(visit.load_ms),
+            visit.load_ms,
             Some(visit.cls),
             Some(visit.bytes as f64),
             Some(visit.exchanges.iter().filter(|one| !one.is_from_cache).count() as f64),
@@ -117,7 +117,9 @@ impl Series {
     /// The visit in the middle by load time: the one to be shown.
     pub(super) fn typical(&self) -> Option<&Shot> {
         let mut order: Vec<&Shot> = self.shots.iter().collect();
-        order.sort_by(|one, other| one.visit.load_ms.total_cmp(&other.visit.load_ms));
+        // What never came to its load event took longest.
+        let load = |shot: &Shot| shot.visit.load_ms.unwrap_or(f64::INFINITY);
+        order.sort_by(|one, other| load(one).total_cmp(&load(other)));
         order.get(order.len() / 2).copied()
     }
 
@@ -252,6 +254,14 @@ mod tests {
         ] {
             assert!(read(bad).unwrap_err().contains(wanted), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_page_that_never_loads_is_not_the_fastest() {
+        let shot = |load_ms| Shot::of(Visit { load_ms, ..Visit::default() });
+        let series = Series::new("edge", true, View::First, vec![shot(None), shot(Some(900.0)), shot(None)]);
+        assert_eq!((series.median(0), series.median(3)), (None, Some(900.0)));
+        assert_eq!(series.typical().unwrap().visit.load_ms, None);
     }
 
     #[test]

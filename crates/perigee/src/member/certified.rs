@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use journal::feed::Dialer;
 use parking_lot::RwLock;
-use trust::{EnrolmentToken, Identity, Role};
+use trust::{EnrolmentToken, Identity};
 
 use super::join::{self, enroll};
 use super::keep::Keep;
-use super::{FETCH_RETRY_WITHIN, chance_below, now_ms, sleep_ms};
+use super::{FETCH_RETRY_WITHIN, Who, chance_below, now_ms, sleep_ms};
 use crate::failure::Failure;
 
 /// How long a certificate's renewal waits after a failure, at most: a part of its life, and not longer than this. And how long
@@ -33,9 +33,7 @@ impl Certified {
     /// It has not joined and cannot; what is kept is of no use, or another node's.
     pub(crate) fn new(
         keep: &Keep,
-        who: (Role, &str),
-        pop: &str,
-        controls: &[String],
+        who: &Who,
         token: impl FnOnce() -> Result<Option<EnrolmentToken>, Failure>,
     ) -> Result<Self, Failure> {
         let known = Identity::load(keep.path()).map_err(|error| {
@@ -43,15 +41,18 @@ impl Certified {
         })?;
         let identity = match known {
             Some(identity) => identity,
-            None => join(keep, token()?, who, pop, controls.to_vec())?,
+            None => join(keep, token()?, who)?,
         };
         let peer = identity.peer();
-        if (peer.role, &*peer.name) != who {
-            let [joined, wanted] =
-                [(peer.role, &*peer.name), who].map(|(role, name)| format!("{} {name:?}", role.as_str()));
+        let [joined, wanted] = [(peer.role, &peer.name), (who.role, &who.name)];
+        if joined != wanted {
+            let [joined, wanted] = [joined, wanted].map(|(role, name)| format!("{} {name:?}", role.as_str()));
             return Err(Failure::new(
-                format!("this node has joined as {joined}, and its file makes it {wanted}"),
-                "give it that name in its file, or retire the old one and join anew with another state directory",
+                format!("this node has joined as {joined}, and {} makes it {wanted}", who.file),
+                format!(
+                    "give it that name in its file and start it as what it was; or name another state directory, and join anew with a token \
+                     for {wanted}"
+                ),
             ));
         }
         Ok(Certified { identity: RwLock::new(Arc::new(identity)) })
@@ -112,13 +113,7 @@ impl Certified {
     }
 }
 
-fn join(
-    keep: &Keep,
-    token: Option<EnrolmentToken>,
-    who: (Role, &str),
-    pop: &str,
-    controls: Vec<String>,
-) -> Result<Identity, Failure> {
+fn join(keep: &Keep, token: Option<EnrolmentToken>, who: &Who) -> Result<Identity, Failure> {
     let Some(token) = token else {
         return Err(Failure::new(
             format!("{}: this node has not joined its cluster", keep.path().display()),
@@ -127,7 +122,7 @@ fn join(
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(format!("no runtime can be made: {error}"), ""))?;
-    let identity = runtime.block_on(enroll(keep, &token, who, pop, controls))?;
-    eprintln!("perigee: this node has joined as {}", who.1);
+    let identity = runtime.block_on(enroll(keep, &token, who))?;
+    eprintln!("perigee: this node has joined as {}", who.name);
     Ok(identity)
 }

@@ -14,7 +14,7 @@ use serde_json::json;
 use trust::{EnrolmentToken, Identity, Role, fingerprint};
 
 use super::keep::Keep;
-use super::{chance_below, sleep_ms};
+use super::{Who, chance_below, sleep_ms};
 use crate::failure::Failure;
 
 /// Bytes of an answer.
@@ -46,17 +46,13 @@ struct Problem {
     next: Option<String>,
 }
 
-/// Joins the cluster that `token` is for, as `who`; an edge in `pop`. Tries for as long as no control can be reached.
+/// Joins the cluster that `token` is for, as `who`. Tries for as long as no control can be reached.
 ///
 /// # Errors
-/// Control refuses, the token is for another PoP, or the answer is of no use.
-pub(crate) async fn enroll(
-    keep: &Keep,
-    token: &EnrolmentToken,
-    who: (Role, &str),
-    pop: &str,
-    mut controls: Vec<String>,
-) -> Result<Identity, Failure> {
+/// Control refuses, the token is for another role, name or PoP, or the answer is of no use.
+pub(crate) async fn enroll(keep: &Keep, token: &EnrolmentToken, who: &Who) -> Result<Identity, Failure> {
+    let Who { role, name, pop, .. } = who;
+    let mut controls = who.controls.clone();
     for url in &token.controls {
         if !controls.contains(url) {
             controls.push(url.clone());
@@ -65,8 +61,8 @@ pub(crate) async fn enroll(
     let path = keep.path().join(NEW_KEY);
     let key = new_key(&path)?;
     let wanted = json!({
-        "id": token.id, "secret": token.secret, "name": who.1, "pop": (who.0 == Role::Edge).then_some(pop),
-        "request": request_for(&key)?,
+        "id": token.id, "secret": token.secret, "role": role, "name": name,
+        "pop": (*role == Role::Edge).then_some(pop), "request": request_for(&key)?,
     });
     let dialer = Dialer::pinned(controls, token.authority.clone());
     loop {
@@ -76,17 +72,16 @@ pub(crate) async fn enroll(
             Ok((status, body)) if status.is_success() => {
                 let joined: Joined = serde_json::from_slice(&body)
                     .map_err(|error| Failure::new(format!("control's answer cannot be read: {error}"), ""))?;
-                let identity = checked(&joined, &key, who, &token.authority)
+                // An older control lets a node of another role, name or PoP join all the same.
+                let identity = checked(&joined, &key, (*role, name), &token.authority)
                     .map_err(|why| Failure::new(why, "ask the operator of the cluster"))?;
-                // An older control lets it join all the same. It would roll out to the one PoP, and the node take what is for
-                // the other.
-                let stands = joined.pop.as_deref().filter(|stands| who.0 == Role::Edge && *stands != pop);
+                // It would roll out to the one PoP, and the node take what is for the other.
+                let stands = joined.pop.as_deref().filter(|stands| *role == Role::Edge && stands != pop);
                 if let Some(stands) = stands {
                     return Err(Failure::new(
                         format!("the token is for PoP {stands:?}, and this node's file says pop = {pop:?}"),
                         format!(
-                            "write pop = {stands:?} in [cluster]; or perigee nodes retire {}, and have a token made for the other PoP",
-                            who.1
+                            "write pop = {stands:?} in [cluster]; or perigee nodes retire {name}, and have a token made for the other PoP"
                         ),
                     ));
                 }

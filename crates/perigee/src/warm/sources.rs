@@ -43,7 +43,12 @@ pub(super) async fn read(warm: &Warm, fetcher: &Fetcher, edge: &Edge) -> Result<
     found.urls.retain(|url| seen.insert(url.clone()));
     match found.urls.is_empty() {
         true => {
-            Err(Failure::new("there is no URL in it", "check what was named, and that it is of that kind"))
+            let files = warm.log.iter().chain(&warm.urls).map(|file| file.display().to_string());
+            let named: Vec<String> = files.chain(warm.sitemap.iter().cloned()).collect();
+            Err(Failure::new(
+                format!("there is no URL in {}", named.join(", ")),
+                "check what was named, and that it is of that kind",
+            ))
         }
         false => Ok(found),
     }
@@ -51,7 +56,7 @@ pub(super) async fn read(warm: &Warm, fetcher: &Fetcher, edge: &Edge) -> Result<
 
 /// What visitors have asked for with GET, and got: what was asked for most first.
 fn read_log(warm: &Warm, path: &Path) -> Result<Found, Failure> {
-    let wrong = |error: std::io::Error| Failure::new(format!("{}: {error}", path.display()), "");
+    let wrong = |error: std::io::Error| unreadable(path, &error);
     let mut lines = Lines::new(File::open(path).map_err(wrong)?);
     let (mut counts, mut hostless) = (HashMap::<Url, u64>::new(), 0);
     while let Some((_, record)) = lines.next().map_err(wrong)? {
@@ -84,9 +89,15 @@ fn read_log(warm: &Warm, path: &Path) -> Result<Found, Failure> {
 }
 
 fn read_file(path: &Path, bytes_max: usize) -> Result<Vec<u8>, Failure> {
-    let wrong = |error: &dyn std::fmt::Display| Failure::new(format!("{}: {error}", path.display()), "");
-    let bytes = std::fs::read(path).map_err(|error| wrong(&error))?;
-    inflated(&bytes, bytes_max).map(|text| text.into_owned()).map_err(|reason| wrong(&reason))
+    let bytes = std::fs::read(path).map_err(|error| unreadable(path, &error))?;
+    let text = inflated(&bytes, bytes_max);
+    text.map(|text| text.into_owned()).map_err(|reason| {
+        Failure::new(format!("{} {reason}", path.display()), "name a part of it, or another file")
+    })
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::new(format!("{} cannot be read: {error}", path.display()), "name a file that this user can read")
 }
 
 /// Reads sitemaps, and those that they name, in order. Those of an index must lie on the host of the index (sitemaps.org,

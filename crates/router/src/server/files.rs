@@ -39,7 +39,9 @@ impl FileConfig {
 /// Reads a configuration. The errors are whole sentences; `report` gets the warnings.
 pub fn read_config(file: &Path, report: &dyn Fn(&str)) -> Result<Snapshot, Vec<String>> {
     let path = file.display().to_string();
-    let text = fs::read_to_string(file).map_err(|error| vec![format!("{path} cannot be read: {error}")])?;
+    let text = fs::read_to_string(file).map_err(|error| {
+        vec![format!("{path} cannot be read: {error}; it has to be a text that this user may read")]
+    })?;
     // What the nodes of a cluster have in common, or a file that says everything: whichever has fewer errors was meant.
     let errors = |parsed: &model::Parsed| parsed.diagnostics.iter().filter(|found| found.is_error()).count();
     let mut parsed = Snapshot::parse_cluster(&text, &path);

@@ -14,9 +14,15 @@ const USAGE: &str =
   --etcd N           members of etcd, 0 to 3; 0: one control, on SQLite (3 where etcd is installed)
   --visitors N       visitors at a time, each with some 7 requests a second, 1 to 200 (24)
   --perigee PROGRAM  the program under fire (the one beside this)
-As root it makes network namespaces, which end with it. Exit code 1 when anything happened that must not.";
+As root it makes network namespaces, which end with it. Exit code 1 when anything happened that must not.
+Example:
+  perigee-world soak --minutes 10 --seed 7 --etcd 0";
 
 fn main() -> ExitCode {
+    if std::env::args().skip(1).any(|argument| ["--help", "-h"].contains(&&*argument)) {
+        println!("{USAGE}");
+        return ExitCode::SUCCESS;
+    }
     match options(std::env::args().skip(1)) {
         Ok(options) => match run(&options).violations {
             0 => ExitCode::SUCCESS,
