@@ -143,7 +143,7 @@ pub const OUT_OF_CONTACT: Duration = Duration::from_secs(30);
 /// Nodes ask for a new one after two thirds of it.
 pub const NODE_CERTIFICATE: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// How long control's own certificate is good. It makes a new one each day.
+/// How long control's own certificate is good. It makes a new one each day, and where the clock was wrong when it was made.
 pub(crate) const SERVER_CERTIFICATE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// How long an enrolment token is good, unless told otherwise, and at most.
