@@ -268,6 +268,21 @@ impl PurgeLog {
         }
     }
 
+    /// [`PurgeLog::revoke`] of this one, because disks could not be told what was taken away. The operator is told; whether it is
+    /// away.
+    pub(crate) fn end(&self) -> bool {
+        let (revoked, path) = (Self::revoke(&self.path), self.path.display());
+        match &revoked {
+            Ok(()) => eprintln!(
+                "perigee: {path}: removed: not all that was taken away could be written to the disks, and the next start drops what they hold"
+            ),
+            Err(error) => {
+                eprintln!("perigee: {path}: cannot be removed: {error}; remove it before the next start");
+            }
+        }
+        revoked.is_ok()
+    }
+
     /// Where it is.
     pub(crate) fn path(&self) -> &Path {
         &self.path

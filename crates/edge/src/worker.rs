@@ -21,7 +21,7 @@ use semantics::Wall;
 use semantics::key::KeySeed;
 use semantics::tags::TagSeed;
 use stats::Country;
-use store::disk::{DiskStats, Disks, Health};
+use store::disk::{Disks, Health};
 use store::{InFlight, Pages, Tier};
 
 use crate::clock::Clock;
@@ -179,22 +179,11 @@ impl Shared {
         self.locate.as_ref().map_or(Country::UNKNOWN, |locate| locate(client))
     }
 
-    /// Makes the next start drop what the disks hold, if `is_out` says that all or some of them can't be told what is
-    /// taken away.
-    pub(crate) fn distrust_disks(&self, is_out: impl Fn(&[DiskStats]) -> bool) {
-        if !is_out(&self.disks.stats()) {
-            return;
-        }
+    /// Makes the next start drop what the disks hold, because they can't be told all that is taken away.
+    pub(crate) fn distrust_disks(&self) {
         let mut log = self.purge_log.lock();
-        let Some(path) = log.as_ref().map(|log| log.path().to_owned()) else { return };
-        match PurgeLog::revoke(&path) {
-            Ok(()) => *log = None,
-            Err(error) => {
-                eprintln!(
-                    "perigee: {}: cannot be removed: {error}; remove it before the next start",
-                    path.display()
-                )
-            }
+        if log.as_ref().is_some_and(PurgeLog::end) {
+            *log = None;
         }
     }
 }
@@ -418,8 +407,9 @@ impl Worker {
                 Rc::strong_count(watch) > 1
             });
             if tick.is_multiple_of(DISKS_LOOKED_AT_TICKS) {
-                let is_failed = |disk: &DiskStats| disk.health == Health::Failed;
-                self.shared.distrust_disks(|disks| disks.iter().all(is_failed));
+                if self.shared.disks.stats().iter().all(|disk| disk.health == Health::Failed) {
+                    self.shared.distrust_disks();
+                }
             }
             self.observer.tick(self.shared.clock.wall());
             self.shared.flights.sweep(self.shared.clock.monotonic_ms());
