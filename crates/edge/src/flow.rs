@@ -533,7 +533,7 @@ impl Flow {
             lookup::write_request_key(&mut self.text, &self.at, &self.request);
         }
         let class = urgency::class_of(&self.at, &self.request, None, false);
-        let start = start(&self.worker, &self.request, &self.text, class);
+        let mut start = start(&self.worker, &self.request, &self.text, class);
         self.knew = Some((start.position, start.raised));
         let mut fields = fetch::forwarded_fields(&self.worker, &self.at, &self.request);
         if hop::count_forward(self.request.method.as_str().as_bytes(), &mut fields) == Forwarding::EndsHere {
@@ -579,8 +579,14 @@ impl Flow {
                 if let Some(handshake) = handshake {
                     return Step::Done(self.opened(response, &handshake));
                 }
+                let epoch = || self.worker.shared.epochs.of(hash(&self.worker.shared.seed, &self.text).0);
+                let is_newest = epoch() == start.epoch;
                 if !self.request.method.is_safe() {
                     invalidate(&self.worker, &self.at, &self.request, &response);
+                }
+                if is_newest {
+                    // What this very request has outdated does not concern its own answer.
+                    start.epoch = epoch();
                 }
                 match self.own_content(response, &start) {
                     Ok(step) => step,
@@ -603,10 +609,8 @@ impl Flow {
         if self.request.method != Method::Post || is_pass {
             return Err(Box::new(response));
         }
-        // What this very request has outdated does not concern its own answer.
         let key = hash(&self.worker.shared.seed, &self.text).0;
-        let epoch = self.worker.shared.epochs.of(key);
-        let flight = Flight::solitary(&Start { epoch, ..*start });
+        let flight = Flight::solitary(start);
         let want = Want { key, object_key: key, why: Why::Method, stale: None, range: None, alone: true };
         let job = want.job(&self.worker, &self.request, &self.at, self.text.clone(), &flight);
         let (facts, head, response, shape) = job.keep(response)?;
@@ -641,7 +645,10 @@ impl Flow {
     /// Serves something stale if that is allowed, or says that there is nothing.
     fn failed(&mut self, want: Want, why: Why) -> Answer {
         match want.stale {
-            Some((stored, assessment)) if stale_on(&assessment) >= StaleOn::Unreachable => {
+            Some((stored, assessment))
+                if stale_on(&assessment) >= StaleOn::Unreachable
+                    && !lookup::is_gone(&self.worker.shared, &self.at, &self.request, &stored) =>
+            {
                 let mut note = Note::of(match why {
                     Why::OriginBudget => Why::StaleBudget,
                     Why::StaleWhileRevalidate => why,
@@ -766,6 +773,10 @@ impl Want {
         text: Vec<u8>,
         flight: &Arc<Flight>,
     ) -> Job {
+        // It may have been purged since this request looked, and what comes of the flight is stored as if it had come after that.
+        let is_there = |found: &Object| !lookup::is_gone(&worker.shared, at, request, found);
+        let stale = self.stale.as_ref().map(|(stored, _)| stored).filter(|stored| is_there(stored));
+        let is_good = |range: &&RangeWanted| range.completes.as_ref().is_none_or(is_there);
         Job {
             worker: worker.clone(),
             request: request.clone(),
@@ -778,8 +789,8 @@ impl Want {
             epoch: flight.epoch,
             askers: flight.askers.clone(),
             hides_errors: self.stale.as_ref().is_some_and(|(_, stale)| stale_on(stale) == StaleOn::Error),
-            stale: self.stale.as_ref().map(|(stored, _)| stored.clone()),
-            range: self.range.clone(),
+            stale: stale.cloned(),
+            range: self.range.as_ref().filter(is_good).cloned(),
             is_direct: self.why == Why::HitForMiss,
             told: None,
             is_kept: true,
