@@ -451,7 +451,11 @@ impl Writer {
 
     /// Everything to the disk, and the index with it. Whether the next start will know what has been removed.
     pub(crate) fn end(&mut self, now: Now) -> bool {
-        self.tend(true, now);
+        // Twice: what finds no room in its segment has that of another then.
+        for _ in 0..2 {
+            self.paused_until = Duration::ZERO;
+            self.tend(true, now);
+        }
         if let Some(running) = self.snapshot.running.take() {
             let _ = running.join();
         }

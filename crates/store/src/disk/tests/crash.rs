@@ -421,30 +421,54 @@ fn what_is_replaced_again_and_again_while_the_disk_is_full_waits_to_be_removed_o
     assert_eq!(driver.writer.waiting_removals(), 0);
 }
 
-#[test]
-fn a_disk_without_room_for_all_of_it_goes_on_with_the_room_that_it_has() {
-    let oracle = Arc::new(Mutex::new(Oracle::new()));
+/// A file system with room for six segments of eight, and a half of another: it cannot be told from the others before it is written.
+const ROOM: Faults =
+    Faults { write: None, read: None, tears: false, only: None, room: Some((13 << 20) / PAGE) };
+
+/// A volume on that file system, after more has been put than there is room for.
+fn without_room() -> Driver {
     let shelf = Memory::default();
-    // Six segments of eight, and a half of another: it cannot be told from the others before it is written.
-    shelf.set_faults(Faults { room: Some((13 << 20) / PAGE), ..Faults::default() });
-    let mut driver = Driver::open(shelf, oracle, Chance(1), 8, 0);
+    shelf.set_faults(ROOM);
+    let mut driver = Driver::open(shelf, Arc::new(Mutex::new(Oracle::new())), Chance(1), 8, 0);
     assert!(driver.opened.is_sparse);
-    let is_full = |driver: &Driver| driver.volume.health() == Health::Full;
     let (mut was_full, mut lost) = (false, 0);
     for number in 0..100 {
         lost += u32::from(!driver.store(number, 1, 500_000));
-        assert!(is_full(&driver) || !was_full, "{number}: there is no more room than before");
-        was_full |= is_full(&driver);
+        let is_full = driver.volume.health() == Health::Full;
+        assert!(is_full || !was_full, "{number}: there is no more room than before");
+        was_full |= is_full;
     }
     assert!(was_full && lost <= 10, "{lost} of 100 are lost");
+    driver
+}
+
+#[test]
+fn a_disk_without_room_for_all_of_it_goes_on_with_the_room_that_it_has() {
+    let mut driver = without_room();
     driver.shelf.set_faults(Faults::default());
     driver.now += Duration::from_secs(1);
     assert!((100..110).all(|number| driver.store(number, 1, 500_000)));
-    assert!(!is_full(&driver));
-    driver.writer.end(driver.now());
-    let Driver { shelf, oracle, chance, .. } = driver;
-    let driver = Driver::open(shelf, oracle, chance, 8, 0);
+    assert_eq!(driver.volume.health(), Health::Well);
+    assert!(driver.writer.end(driver.now()));
+    let driver = Driver::open(driver.shelf, driver.oracle, driver.chance, 8, 0);
     assert!((100..110).all(|number| driver.volume.index.get(key(number)).is_some()));
+}
+
+/// Nor is there room for the index, which could say it too.
+#[test]
+fn what_is_removed_on_a_full_disk_is_written_down_at_the_end() {
+    let mut driver = without_room();
+    driver.shelf.set_faults(Faults { write: Some(ErrorKind::StorageFull), ..ROOM });
+    assert!(writer::remove(&driver.volume, &driver.queue, key(99)));
+    driver.pump();
+    driver.writer.step(Next::Nothing, driver.now());
+    driver.writer.step(Next::Nothing, driver.now());
+    assert_eq!(driver.writer.waiting_removals(), 1);
+    driver.shelf.set_faults(ROOM);
+    assert!(driver.writer.end(driver.now()));
+    let driver = Driver::open(driver.shelf, driver.oracle, driver.chance, 8, 0);
+    assert!(!driver.opened.had_snapshot && driver.volume.index.get(key(99)).is_none());
+    assert!(driver.volume.index.get(key(98)).is_some());
 }
 
 #[test]

@@ -120,7 +120,11 @@ fn a_disk_that_fails_is_dropped_and_the_others_take_its_keys() {
     let at_home = on_one(&disks);
     assert!((50..150).contains(&at_home.len()), "{}", at_home.len());
 
-    one.set_faults(Faults { write: Some(ErrorKind::Other), read: Some(ErrorKind::Other), ..Faults::default() });
+    one.set_faults(Faults {
+        write: Some(ErrorKind::Other),
+        read: Some(ErrorKind::Other),
+        ..Faults::default()
+    });
     wait_until(20, "the disk is dropped", || {
         assert!(at_home.iter().all(|number| found(&disks, *number).is_none_or(|version| version == 1)));
         disks.stats()[0].health == Health::Failed

@@ -280,7 +280,8 @@ impl Media for Opened {
             return Err(io::ErrorKind::StorageFull.into());
         }
         if is_limited {
-            let pages = &mut file.pages[offset as usize / PAGE..(offset + len).div_ceil(PAGE as u64) as usize];
+            let pages =
+                &mut file.pages[offset as usize / PAGE..(offset + len).div_ceil(PAGE as u64) as usize];
             pages.iter_mut().for_each(|page| _ = page.get_or_insert_with(|| Arc::new([0; PAGE])));
         }
         Ok(())
