@@ -129,15 +129,21 @@ pub(crate) struct Shared {
 /// When a node was last told that it knows of all purges: in ms of the monotonic clock, which may be before that began.
 pub(crate) struct Heard(AtomicI64);
 
+/// By how much the wall clock may be set back while this goes unnoticed: what keeping it right takes.
+const AHEAD_MAX_MS: i64 = 60_000;
+
 impl Heard {
     /// A node that nobody tells anything.
     pub(crate) fn alone() -> Self {
         Heard(AtomicI64::new(i64::MAX))
     }
 
-    /// It was heard at `at`.
+    /// It was heard at `at`: never, if that is to come, as the clock has gone back since and nobody knows how long ago it was.
     pub(crate) fn set(&self, at: Wall, clock: &Clock) {
-        let ago = clock.wall().0.saturating_sub(at.0).max(0);
+        let ago = match clock.wall().0.saturating_sub(at.0) {
+            ago if ago < -AHEAD_MAX_MS => i64::MAX,
+            ago => ago.max(0),
+        };
         self.0.store((clock.monotonic_ms() as i64).saturating_sub(ago), Ordering::Release);
     }
 
@@ -481,5 +487,22 @@ impl Watch {
             _ => context.waker().clone(),
         };
         self.waker.set(Some(waker));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_heard_at_a_time_to_come_was_never_heard() {
+        let clock = Clock::manual(Wall(1_000_000_000));
+        let heard = Heard::alone();
+        let silence = |ahead_ms: i64| {
+            heard.set(Wall(clock.wall().0 + ahead_ms), &clock);
+            heard.silence(&clock).map(|silence| silence.as_secs())
+        };
+        assert_eq!([silence(-5000), silence(0), silence(59_000)], [Some(5), Some(0), Some(0)]);
+        assert!(silence(61_000) > Some(1_000_000));
     }
 }
