@@ -339,17 +339,17 @@ impl PurgeLog {
         Ok(is_due.then(|| self.file.clone()))
     }
 
-    /// Writes down what sites have, and is safe from a loss of power when it returns.
+    /// Writes down what sites have. What is returned is to be synced before anything is stored under it.
     ///
     /// # Errors
     /// Those of writing: then nothing may be stored under it.
-    pub(crate) fn note_sites(&mut self, lines: Vec<SiteLine>) -> io::Result<()> {
+    pub(crate) fn note_sites(&mut self, lines: Vec<SiteLine>) -> io::Result<Option<Arc<File>>> {
         if lines.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         let lines: Vec<Line> = lines.into_iter().map(Line::Site).collect();
         self.write(&lines)?;
-        self.file.sync_data()
+        Ok(Some(self.file.clone()))
     }
 
     /// Writes what could not be written before.

@@ -130,9 +130,10 @@ pub(crate) fn adopt<T>(
     let mut past = shared.past.lock();
     let mut next = past.clone();
     let taken = next.take(&snapshot);
-    if let Some(log) = &mut *shared.purge_log.lock() {
-        log.note_sites(taken.lines).map_err(|error| PurgeError::NotLogged(error.to_string()))?;
-    }
+    let noted = shared.purge_log.lock().as_mut().map_or(Ok(None), |log| log.note_sites(taken.lines));
+    // Without the lock: what visitors' requests invalidate goes into the log too.
+    let synced = noted.and_then(|to_sync| to_sync.map_or(Ok(()), |file| file.sync_data()));
+    synced.map_err(|error| PurgeError::NotLogged(error.to_string()))?;
     let site = |name: &str| Target::Site(shared.site_numbers.of(name));
     let purges: Vec<Purge> =
         taken.to_purge.iter().map(|name| Purge { target: site(name), kind: Kind::Hard }).collect();
