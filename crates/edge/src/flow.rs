@@ -294,6 +294,8 @@ impl Flow {
                 Step::Lead { want, flight, report } => self.lead(want, &flight, report).await,
                 Step::Landed { want, landing, own } => self.landed(want, landing, own),
                 Step::Private { why, response } => Step::Done(self.passed(*response, Note::of(why))),
+                // Purged while this request waited: it is as one that comes now.
+                Step::Failed { want, .. } if want.is_gone(&self) => Step::Again,
                 Step::Failed { want, why } => Step::of_answer(self.failed(want, why)),
                 Step::Done(mut answer) => {
                     answer.origin = self.origin.take();
@@ -645,10 +647,7 @@ impl Flow {
     /// Serves something stale if that is allowed, or says that there is nothing.
     fn failed(&mut self, want: Want, why: Why) -> Answer {
         match want.stale {
-            Some((stored, assessment))
-                if stale_on(&assessment) >= StaleOn::Unreachable
-                    && !lookup::is_gone(&self.worker.shared, &self.at, &self.request, &stored) =>
-            {
+            Some((stored, assessment)) if stale_on(&assessment) >= StaleOn::Unreachable => {
                 let mut note = Note::of(match why {
                     Why::OriginBudget => Why::StaleBudget,
                     Why::StaleWhileRevalidate => why,
@@ -717,6 +716,12 @@ impl Want {
     /// Whether what is stale may answer without waiting, as it does for all others who fetch for themselves.
     fn is_claim(&self) -> bool {
         self.stale.as_ref().is_some_and(|(_, assessment)| assessment.reuse == Reuse::StaleWhileRevalidate)
+    }
+
+    /// Whether what is stale has been purged since.
+    fn is_gone(&self, flow: &Flow) -> bool {
+        let is_gone = |stored| lookup::is_gone(&flow.worker.shared, &flow.at, &flow.request, stored);
+        self.stale.as_ref().is_some_and(|(stored, _)| is_gone(stored))
     }
 
     /// How urgent it is.

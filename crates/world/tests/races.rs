@@ -561,3 +561,24 @@ fn what_is_stale_and_purged_is_not_confirmed() {
     second.expect(200).body("right");
     client.get("/a").expect(200).body("right");
 }
+
+/// What may answer when the origin fails may have been purged meanwhile.
+#[test]
+fn what_is_stale_and_purged_does_not_answer_when_the_origin_fails() {
+    let gate = Gate::new();
+    let mut play = one_worker("");
+    play.origin(|o| {
+        o.get("/a").header("Cache-Control", "max-age=10, stale-if-error=1000").body("old");
+        o.get("/a").hold(&gate).reply(500).body("trouble");
+        o.get("/a").header("Cache-Control", FRESH).body("new");
+    });
+    let client = play.visitor();
+    client.get("/a").expect(200).body("old");
+    play.pass_secs(20);
+    let mut first = client.get("/a").begin();
+    gate.wait_reached();
+    play.purge("url http://site.example/a");
+    gate.open();
+    first.expect(200).body("new");
+    client.get("/a").expect(200).body("new");
+}
