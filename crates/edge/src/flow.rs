@@ -535,7 +535,7 @@ impl Flow {
             lookup::write_request_key(&mut self.text, &self.at, &self.request);
         }
         let class = urgency::class_of(&self.at, &self.request, None, false);
-        let mut start = start(&self.worker, &self.request, &self.text, class);
+        let start = start(&self.worker, &self.request, &self.text, class);
         self.knew = Some((start.position, start.raised));
         let mut fields = fetch::forwarded_fields(&self.worker, &self.at, &self.request);
         if hop::count_forward(self.request.method.as_str().as_bytes(), &mut fields) == Forwarding::EndsHere {
@@ -586,10 +586,8 @@ impl Flow {
                 if !self.request.method.is_safe() {
                     invalidate(&self.worker, &self.at, &self.request, &response);
                 }
-                if is_newest {
-                    // What this very request has outdated does not concern its own answer.
-                    start.epoch = epoch();
-                }
+                // What this very request has outdated does not concern its own answer; what another has meanwhile does.
+                let start = Start { epoch: if is_newest { epoch() } else { start.epoch }, ..start };
                 match self.own_content(response, &start) {
                     Ok(step) => step,
                     Err(response) => Step::Done(self.passed(*response, Note::of(why))),

@@ -523,20 +523,17 @@ mod tests {
 
     #[test]
     fn parts_hold_no_more_than_they_weigh() {
-        struct Fetched(Arc<()>, Vec<u8>);
+        struct Fetched(Arc<Vec<u8>>);
         impl AsRef<[u8]> for Fetched {
             fn as_ref(&self) -> &[u8] {
-                &self.1
+                &self.0
             }
         }
         let mut parts = Parts::default();
-        let held: Vec<Arc<()>> = (0..10).map(|_| Arc::new(())).collect();
-        for (more, held) in held.iter().enumerate() {
-            let content = vec![7; 1000 + more];
-            parts.insert(10, Bytes::from_owner(Fetched(held.clone(), content)));
-        }
+        let fetched: Vec<Arc<Vec<u8>>> = (1000..1010).map(|bytes| Arc::new(vec![7; bytes])).collect();
+        fetched.iter().for_each(|body| parts.insert(10, Bytes::from_owner(Fetched(body.clone()))));
         assert_eq!(parts.held_from(10), 1009);
-        let is_held: Vec<bool> = held.iter().map(|held| Arc::strong_count(held) > 1).collect();
+        let is_held: Vec<bool> = fetched.iter().map(|body| Arc::strong_count(body) > 1).collect();
         assert!(is_held[0] && !is_held[1..].contains(&true), "{is_held:?}");
     }
 }

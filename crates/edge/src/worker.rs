@@ -412,10 +412,10 @@ impl Worker {
                 }
                 Rc::strong_count(watch) > 1
             });
-            if tick.is_multiple_of(DISKS_LOOKED_AT_TICKS) {
-                if self.shared.disks.stats().iter().all(|disk| disk.health == Health::Failed) {
-                    self.shared.distrust_disks();
-                }
+            if tick.is_multiple_of(DISKS_LOOKED_AT_TICKS)
+                && self.shared.disks.stats().iter().all(|disk| disk.health == Health::Failed)
+            {
+                self.shared.distrust_disks();
             }
             self.observer.tick(self.shared.clock.wall());
             self.shared.flights.sweep(self.shared.clock.monotonic_ms());
