@@ -295,6 +295,8 @@ impl Flow {
                 Step::Lead { want, flight, report } => self.lead(want, &flight, report).await,
                 Step::Landed { want, landing, own } => self.landed(want, landing, own),
                 Step::Private { why, response } => Step::Done(self.passed(*response, Note::of(why))),
+                // Purged while this request waited: it is as one that comes now.
+                Step::Failed { want, .. } if want.is_gone(&self) => Step::Again,
                 Step::Failed { want, why } => Step::of_answer(self.failed(want, why)),
                 Step::Done(mut answer) => {
                     answer.origin = self.origin.take();
@@ -580,9 +582,13 @@ impl Flow {
                 if let Some(handshake) = handshake {
                     return Step::Done(self.opened(response, &handshake));
                 }
+                let epoch = || self.worker.shared.epochs.of(hash(&self.worker.shared.seed, &self.text).0);
+                let is_newest = epoch() == start.epoch;
                 if !self.request.method.is_safe() {
                     invalidate(&self.worker, &self.at, &self.request, &response);
                 }
+                // What this very request has outdated does not concern its own answer; what another has meanwhile does.
+                let start = Start { epoch: if is_newest { epoch() } else { start.epoch }, ..start };
                 match self.own_content(response, &start) {
                     Ok(step) => step,
                     Err(response) => Step::Done(self.passed(*response, Note::of(why))),
@@ -608,10 +614,8 @@ impl Flow {
         if self.request.method != Method::Post || is_pass {
             return Err(Box::new(response));
         }
-        // What this very request has outdated does not concern its own answer.
         let key = hash(&self.worker.shared.seed, &self.text).0;
-        let epoch = self.worker.shared.epochs.of(key);
-        let flight = Flight::solitary(&Start { epoch, ..*start });
+        let flight = Flight::solitary(start);
         let want = Want { key, object_key: key, why: Why::Method, stale: None, range: None, alone: true };
         let job = want.job(&self.worker, &self.request, &self.at, self.text.clone(), &flight);
         let (facts, head, response, shape) = job.keep(response)?;
@@ -717,6 +721,12 @@ impl Want {
         self.stale.as_ref().is_some_and(|(_, assessment)| assessment.reuse == Reuse::StaleWhileRevalidate)
     }
 
+    /// Whether what is stale has been purged since.
+    fn is_gone(&self, flow: &Flow) -> bool {
+        let is_gone = |stored| lookup::is_gone(&flow.worker.shared, &flow.at, &flow.request, stored);
+        self.stale.as_ref().is_some_and(|(stored, _)| is_gone(stored))
+    }
+
     /// How urgent it is.
     fn class(&self, at: &RuleAt, request: &Request) -> Class {
         let stored = self.stale.as_ref().map(|(stored, _)| stored);
@@ -805,6 +815,10 @@ impl Want {
         text: Vec<u8>,
         flight: &Arc<Flight>,
     ) -> Job {
+        // It may have been purged since this request looked, and what comes of the flight is stored as if it had come after that.
+        let is_there = |found: &Object| !lookup::is_gone(&worker.shared, at, request, found);
+        let stale = self.stale.as_ref().map(|(stored, _)| stored).filter(|stored| is_there(stored));
+        let is_good = |range: &&RangeWanted| range.completes.as_ref().is_none_or(is_there);
         Job {
             worker: worker.clone(),
             request: request.clone(),
@@ -817,8 +831,8 @@ impl Want {
             epoch: flight.epoch,
             askers: flight.askers.clone(),
             hides_errors: self.stale.as_ref().is_some_and(|(_, stale)| stale_on(stale) == StaleOn::Error),
-            stale: self.stale.as_ref().map(|(stored, _)| stored.clone()),
-            range: self.range.clone(),
+            stale: stale.cloned(),
+            range: self.range.as_ref().filter(is_good).cloned(),
             is_direct: self.why == Why::HitForMiss,
             told: None,
             is_kept: true,

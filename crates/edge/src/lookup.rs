@@ -22,7 +22,7 @@ use semantics::{
 use store::disk::Spot;
 
 use crate::loaded::{RuleAt, view};
-use crate::object::{Entry, Item, Object, SPECS_MAX, Variants};
+use crate::object::{Entry, Item, Object, SPECS_MAX, Stored, Variants};
 use crate::request::{Method, Request};
 use crate::tiering::{self, url_of};
 use crate::tiers;
@@ -269,6 +269,12 @@ pub(crate) fn purged(shared: &Shared, at: &RuleAt, request: &Request, tags: &[u6
         None => Purged::No { newest },
         Some((kind, _)) => Purged::Yes(kind),
     })
+}
+
+/// Whether a hard purge matches something stored, so that nothing of it may be used for what is fetched from now on.
+pub(crate) fn is_gone(shared: &Shared, at: &RuleAt, request: &Request, stored: &Stored) -> bool {
+    let purged = purged(shared, at, request, stored.tags(), stored.position());
+    matches!(purged, Purged::Yes(Kind::Hard))
 }
 
 /// Asks a purge clock about a request's object that has these tags and was fetched at a position.

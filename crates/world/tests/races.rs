@@ -190,6 +190,25 @@ fn the_answer_to_a_post_is_as_old_as_its_request() {
     client.get("/a").expect(200).body("new");
 }
 
+/// The same when another POST has changed it meanwhile: its visitor has been told that it is done.
+#[test]
+fn the_answer_to_a_post_is_older_than_what_was_posted_meanwhile() {
+    let gate = Gate::new();
+    let mut play = play();
+    play.origin(|o| {
+        o.post("/a").hold(&gate).header("Cache-Control", FRESH).header("Content-Location", "/a").body("old");
+        o.post("/a").body("done");
+        o.get("/a").header("Cache-Control", FRESH).body("new");
+    });
+    let client = play.visitor();
+    let mut post = client.post("/a").with_body("x").begin();
+    gate.wait_reached();
+    client.post("/a").with_body("y").expect(200).body("done");
+    gate.open();
+    post.expect(200).body("old");
+    client.get("/a").expect(200).body("new");
+}
+
 /// A fetch of a variant, overtaken by a POST: what it brings is outdated.
 #[test]
 fn a_post_outdates_the_variant_that_is_in_flight() {
@@ -624,4 +643,108 @@ fn who_comes_after_vary_came_out_follows_the_fetch_that_began_before() {
     first.expect(200).body("kind 1").why("absent");
     second.expect(200).body("kind 1").why("collapsed");
     assert_eq!(asked_for_a(&mut play), 3);
+}
+
+// --- A purge between looking and fetching: what was found before it must not be stored as what came after it. ---
+
+/// Who has followed a fetch from before the purge fetches alone then, and still has the part that it found.
+#[test]
+fn a_purged_part_does_not_come_back_as_the_beginning_of_the_whole() {
+    let gate = Gate::new();
+    let mut play = one_worker("");
+    play.origin(|o| {
+        // Wrong bytes; the origin is mended in place, under the same ETag.
+        o.get("/a")
+            .reply(206)
+            .header("Cache-Control", FRESH)
+            .header("ETag", "\"1\"")
+            .header("Content-Range", "bytes 0-4/10")
+            .body("wrong");
+        o.get("/a").hold(&gate).header("Cache-Control", FRESH).header("ETag", "\"1\"").file("0123456789");
+        o.get("/a").header("Cache-Control", FRESH).header("ETag", "\"1\"").file("0123456789").always();
+    });
+    let client = play.visitor();
+    client.get("/a").header("Range", "bytes=0-4").expect(206).body("wrong");
+    let mut first = client.get("/a").begin();
+    gate.wait_reached();
+    let mut second = client.get("/a").begin();
+    let_it_read(&client);
+    play.purge("url http://site.example/a");
+    gate.open();
+    first.expect(200);
+    second.expect(200).body("0123456789");
+    client.get("/a").expect(200).body("0123456789");
+}
+
+/// What is stored under the key when a part has come may be purged, too.
+#[test]
+fn a_purged_part_is_not_put_to_one_that_was_fetched_after_the_purge() {
+    let gate = Gate::new();
+    let mut play = one_worker("");
+    play.origin(|o| {
+        o.get("/a")
+            .reply(206)
+            .header("Cache-Control", FRESH)
+            .header("ETag", "\"1\"")
+            .header("Content-Range", "bytes 0-4/10")
+            .body("wrong");
+        o.get("/a").hold(&gate).header("Cache-Control", FRESH).header("ETag", "\"1\"").file("0123456789");
+        o.get("/a").header("Cache-Control", FRESH).header("ETag", "\"1\"").file("0123456789").always();
+    });
+    let client = play.visitor();
+    client.get("/a").header("Range", "bytes=0-4").expect(206).body("wrong");
+    let mut first = client.get("/a").header("Range", "bytes=5-9").begin();
+    gate.wait_reached();
+    let mut second = client.get("/a").header("Range", "bytes=5-9").begin();
+    let_it_read(&client);
+    play.purge("url http://site.example/a");
+    gate.open();
+    first.expect(206).body("56789");
+    second.expect(206).body("56789");
+    client.get("/a").header("Range", "bytes=0-4").expect(206).body("01234");
+}
+
+/// The same for something stale: the origin says that it is unchanged, and its ETag is all that it goes by.
+#[test]
+fn what_is_stale_and_purged_is_not_confirmed() {
+    let gate = Gate::new();
+    let mut play = one_worker("");
+    play.origin(|o| {
+        o.get("/a").header("Cache-Control", "max-age=10").header("ETag", "\"1\"").body("wrong");
+        o.get("/a").hold(&gate).header("Cache-Control", FRESH).header("ETag", "\"2\"").body("other");
+        o.get("/a").header("Cache-Control", FRESH).header("ETag", "\"1\"").file("right").always();
+    });
+    let client = play.visitor();
+    client.get("/a").expect(200).body("wrong");
+    play.pass_secs(20);
+    let mut first = client.get("/a").begin();
+    gate.wait_reached();
+    let mut second = client.get("/a").begin();
+    let_it_read(&client);
+    play.purge("url http://site.example/a");
+    gate.open();
+    first.expect(200).body("other");
+    second.expect(200).body("right");
+    client.get("/a").expect(200).body("right");
+}
+
+/// What may answer when the origin fails may have been purged meanwhile.
+#[test]
+fn what_is_stale_and_purged_does_not_answer_when_the_origin_fails() {
+    let gate = Gate::new();
+    let mut play = one_worker("");
+    play.origin(|o| {
+        o.get("/a").header("Cache-Control", "max-age=10, stale-if-error=1000").body("old");
+        o.get("/a").hold(&gate).reply(500).body("trouble");
+        o.get("/a").header("Cache-Control", FRESH).body("new");
+    });
+    let client = play.visitor();
+    client.get("/a").expect(200).body("old");
+    play.pass_secs(20);
+    let mut first = client.get("/a").begin();
+    gate.wait_reached();
+    play.purge("url http://site.example/a");
+    gate.open();
+    first.expect(200).body("new");
+    client.get("/a").expect(200).body("new");
 }
