@@ -21,6 +21,10 @@ const RETRY_MAX: Duration = Duration::from_secs(6 * 3600);
 /// A wait is lengthened by up to a quarter, so that what failed together does not come back together.
 const RETRY_SPREAD_PART: u64 = 4;
 
+/// Between two questions when the authority wants a certificate renewed. Whatever it names itself, a minute at least (RFC 9773
+/// §4.3), so that the other certificates have their turn.
+const QUESTION_INTERVAL: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(6 * 3600));
+
 /// From when to when a certificate holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Validity {
@@ -81,6 +85,13 @@ pub fn failed(domain: &str, before: Option<&Failures>, reason: String, now: Wall
     Failures { count, reason, next_ms: now.0.saturating_add(wait as i64) }
 }
 
+/// When the authority is asked again when it wants a certificate renewed, after an answer at `now` that is to be believed for
+/// so long: in a minute to 6 h.
+pub fn next_question(now: Wall, retry: Duration) -> Wall {
+    let (least, most) = QUESTION_INTERVAL;
+    Wall(now.0.saturating_add(retry.clamp(least, most).as_millis() as i64))
+}
+
 /// A part of `span`, between none and all of it.
 fn part_of(span: u64, domain: &str, number: i64) -> u64 {
     let mut hasher = SipHasher13::new();
@@ -119,6 +130,14 @@ mod tests {
         assert!((1_010 * DAY..1_012 * DAY).contains(&moment));
         let backwards = Window { start: Wall(5), end: Wall(1) };
         assert_eq!(renewal("a.example", &LIFE, Some(backwards)), Wall(5));
+    }
+
+    #[test]
+    fn the_authority_is_asked_again_when_it_says_but_not_at_once_and_not_never() {
+        for (retry_s, wait_s) in [(0, 60), (59, 60), (3_600, 3_600), (86_400, 21_600), (u64::MAX, 21_600)] {
+            let next = next_question(Wall(5), Duration::from_secs(retry_s));
+            assert_eq!(next, Wall(5 + wait_s * 1_000), "Retry-After: {retry_s}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io::ErrorKind;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -29,9 +30,6 @@ const LOOKS_UNTIL_READ: u32 = 60;
 const ORDERS_MAX: usize = 4;
 /// How long a domain is left alone after an order, also one that another edge holds or whose files cannot be written.
 const TURN_INTERVAL: Duration = Duration::from_secs(5);
-/// How often the authority is asked when it wants a certificate renewed, if it names no time itself, and at most (RFC 9773
-/// §4.3).
-const SUGGESTION_INTERVAL: Duration = Duration::from_secs(6 * 3600);
 
 /// A service that runs. Dropping it does not stop it; [`Service::stop`] does.
 pub struct Service {
@@ -44,7 +42,7 @@ pub struct Service {
 pub struct State {
     /// Which one.
     pub domain: Box<str>,
-    /// The dates of its certificate, if it has one.
+    /// The dates of the certificate that is served, if there is one.
     pub validity: Option<Validity>,
     /// Who issued it.
     pub issuer: Option<String>,
@@ -57,7 +55,7 @@ pub struct State {
 struct Shared {
     /// What is asked for.
     domains: Mutex<Vec<Box<str>>>,
-    /// What was found in the store at the last look.
+    /// How it stood at the last look.
     states: Mutex<Vec<State>>,
     woken: Notify,
     stopping: std::sync::atomic::AtomicBool,
@@ -124,6 +122,7 @@ struct Work {
 /// What the service has found so far.
 #[derive(Default)]
 struct Known {
+    /// What is served.
     certificates: BTreeMap<Box<str>, Stored>,
     failures: HashMap<Box<str>, Failures>,
     /// When the authority wants a renewal, of which certificate, and until when that is believed.
@@ -173,8 +172,8 @@ impl Work {
         let is_same = known.read.as_ref() == Some(&state) && known.looks < LOOKS_UNTIL_READ;
         if !is_same {
             known.looks = 0;
-            let (certificates, troubles) = self.read_certificates(&state.1);
-            let has_changed = known.read.is_none() || !is_alike(&known.certificates, &certificates);
+            let (certificates, troubles) = self.read_certificates(&state.1, &known.certificates);
+            let has_changed = !is_alike(&known.certificates, &certificates);
             known.certificates = certificates;
             known.failures = (state.1.iter())
                 .filter_map(|domain| Some((domain.clone(), self.store.failures(domain)?)))
@@ -194,14 +193,20 @@ impl Work {
         *self.shared.states.lock() = states;
     }
 
-    fn read_certificates(&self, domains: &[Box<str>]) -> (BTreeMap<Box<str>, Stored>, Vec<String>) {
+    /// What is in the store, and what `known` has where it gives nothing: a file system may be away for a while, and what
+    /// was good a moment ago is good still.
+    fn read_certificates(
+        &self,
+        domains: &[Box<str>],
+        known: &BTreeMap<Box<str>, Stored>,
+    ) -> (BTreeMap<Box<str>, Stored>, Vec<String>) {
         let mut troubles = Vec::new();
-        let found = domains.iter().filter_map(|domain| match self.store.certificate(domain) {
-            Ok(stored) => Some((domain.clone(), stored?)),
-            Err(trouble) => {
-                troubles.push(trouble);
+        let found = domains.iter().filter_map(|domain| {
+            let stored = self.store.certificate(domain).unwrap_or_else(|trouble| {
+                troubles.push(trouble.to_string());
                 None
-            }
+            });
+            Some((domain.clone(), stored.or_else(|| known.get(domain).cloned())?))
         });
         let found = found.collect();
         (found, troubles)
@@ -232,9 +237,10 @@ impl Work {
         let states = domains.into_iter().map(|domain| {
             let stored = known.certificates.get(&domain);
             let validity = stored.map(|stored| stored.validity);
+            let window = stored.and_then(|stored| known.suggestion(stored)?.window);
             let failures = known.failures.get(&domain).cloned();
             State {
-                due: plan::due(&domain, validity.as_ref(), known.window(&domain), failures.as_ref()),
+                due: plan::due(&domain, validity.as_ref(), window, failures.as_ref()),
                 validity,
                 issuer: stored.map(|stored| stored.issuer.clone()),
                 failures,
@@ -282,9 +288,14 @@ impl Work {
                     .trouble(format!("{domain}: the store of certificates cannot be written: {error}"));
             }
         };
-        let current = self.store.certificate(domain).ok().flatten();
+        let current = match self.store.certificate(domain) {
+            Ok(current) => current,
+            Err(damaged) if damaged.kind() == ErrorKind::InvalidData => None,
+            // It may be good, and others may be able to read it.
+            Err(error) => return self.trouble(error.to_string()),
+        };
         let failures = self.store.failures(domain);
-        let window = self.known.borrow().window(domain);
+        let window = current.as_ref().and_then(|stored| self.known.borrow().suggestion(stored)?.window);
         let validity = current.as_ref().map(|stored| stored.validity);
         if plan::due(domain, validity.as_ref(), window, failures.as_ref()) > now {
             return;
@@ -332,34 +343,21 @@ impl Work {
     /// Asks the authority, of one certificate at a time, when it wants it renewed.
     fn ask_for_suggestions(self: &Rc<Self>) {
         let now = self.node.now();
-        let known = self.known.borrow();
-        let unknown = known.certificates.values().find(|stored| {
-            known.windows.get(&stored.domain).is_none_or(|suggestion| {
-                suggestion.until <= now || suggestion.not_after != stored.validity.not_after
-            })
-        });
-        let Some(stored) = unknown.cloned() else { return };
-        drop(known);
-        let note = |window, after: Duration| Suggestion {
-            window,
-            not_after: stored.validity.not_after,
-            until: Wall(now.0.saturating_add(after.as_millis() as i64)),
-        };
-        // Until the answer is there, and where there is none, nothing is suggested.
-        let before =
-            self.known.borrow_mut().windows.insert(stored.domain.clone(), note(None, SUGGESTION_INTERVAL));
-        let kept =
-            before.filter(|before| before.not_after == stored.validity.not_after).and_then(|it| it.window);
-        if let Some(suggestion) = self.known.borrow_mut().windows.get_mut(&stored.domain) {
-            suggestion.window = kept;
-        }
+        let mut known = self.known.borrow_mut();
+        let until = |stored: &Stored| known.suggestion(stored).map_or(Wall(i64::MIN), |it| it.until);
+        let first = known.certificates.values().min_by_key(|stored| until(stored));
+        let Some(stored) = first.filter(|stored| until(stored) <= now).cloned() else { return };
+        let not_after = stored.validity.not_after;
+        let suggestion = move |window, until| Suggestion { window, not_after, until };
+        // Until the answer is there, and where there is none, what was suggested stays.
+        let window = known.suggestion(&stored).and_then(|before| before.window);
+        let unanswered = suggestion(window, plan::next_question(now, Duration::MAX));
+        known.windows.insert(stored.domain.clone(), unanswered);
         let work = self.clone();
         tokio::task::spawn_local(async move {
             if let Some((window, retry)) = suggested(&work.settings, &work.store, &stored).await {
-                let until = Wall(now.0.saturating_add(retry.min(SUGGESTION_INTERVAL).as_millis() as i64));
-                let suggestion =
-                    Suggestion { window: Some(window), not_after: stored.validity.not_after, until };
-                work.known.borrow_mut().windows.insert(stored.domain, suggestion);
+                let answered = suggestion(Some(window), plan::next_question(now, retry));
+                work.known.borrow_mut().windows.insert(stored.domain, answered);
             }
         });
     }
@@ -373,11 +371,15 @@ impl Work {
 }
 
 impl Known {
-    fn window(&self, domain: &str) -> Option<Window> {
-        self.windows.get(domain).and_then(|suggestion| suggestion.window)
+    /// What the authority has said of this very certificate.
+    fn suggestion(&self, stored: &Stored) -> Option<&Suggestion> {
+        self.windows.get(&stored.domain).filter(|it| it.not_after == stored.validity.not_after)
     }
 }
 
 fn is_alike(one: &BTreeMap<Box<str>, Stored>, other: &BTreeMap<Box<str>, Stored>) -> bool {
     one.len() == other.len() && one.values().zip(other.values()).all(|(one, other)| one.pem == other.pem)
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,14 +11,11 @@
 //!   orders/DOMAIN.lock              0600   who orders, and until when others wait
 //! ```
 //!
-//! Each file is written beside, synced and renamed into place: a reader sees the old one or the new one, also after a
-//! loss of power.
+//! Each file is written by `trust`: a reader sees the old one or the new one, also after a loss of power.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use rustls::pki_types::CertificateDer;
@@ -26,6 +23,7 @@ use rustls::pki_types::pem::PemObject;
 use semantics::Wall;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use trust::{beside, make_private_directory, write_new, write_private};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
@@ -99,7 +97,7 @@ impl Store {
     pub(crate) fn create(&self) -> io::Result<()> {
         ["certificates", "challenges", "orders"]
             .iter()
-            .try_for_each(|name| DirBuilder::new().recursive(true).mode(0o700).create(self.root.join(name)))
+            .try_for_each(|name| make_private_directory(&self.root.join(name)))
     }
 
     /// When something was last put in or taken out; a change of it says that it is worth while to read again.
@@ -108,16 +106,19 @@ impl Store {
             .map(|name| fs::metadata(self.root.join(name)).and_then(|found| found.modified()).ok())
     }
 
-    /// The certificate for `domain`; `None` when there is none. The error names the file.
-    pub fn certificate(&self, domain: &str) -> Result<Option<Stored>, String> {
+    /// The certificate for `domain`; `None` when there is none.
+    ///
+    /// # Errors
+    /// `InvalidData` where the file holds none, otherwise of the file system. The text names the file.
+    pub fn certificate(&self, domain: &str) -> io::Result<Option<Stored>> {
         let path = self.certificate_path(domain);
-        let wrong = |what: String| format!("{}: {what}", path.display());
+        let wrong = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
         let Some(pem) = read(&path).map_err(wrong)? else { return Ok(None) };
-        Stored::from_pem(domain, pem).map(Some).map_err(wrong)
+        Stored::from_pem(domain, pem).map(Some).map_err(|what| wrong(damaged(what)))
     }
 
     pub(crate) fn put_certificate(&self, stored: &Stored) -> io::Result<()> {
-        self.write(&self.certificate_path(&stored.domain), &stored.pem)
+        write_private(&self.certificate_path(&stored.domain), &stored.pem)
     }
 
     /// What the authority may ask for at `now`. What is over by an hour is taken away: its edge has died.
@@ -139,7 +140,7 @@ impl Store {
     }
 
     pub(crate) fn put_challenge(&self, asked: &Asked) -> io::Result<()> {
-        self.write_json(&self.challenge_path(&asked.token)?, asked)
+        write_json(&self.challenge_path(&asked.token)?, asked)
     }
 
     /// Takes a challenge away that is over. One that cannot be taken away ends by itself.
@@ -155,7 +156,7 @@ impl Store {
     }
 
     pub(crate) fn put_failures(&self, domain: &str, failures: &Failures) -> io::Result<()> {
-        self.write_json(&self.order_path(domain, "json"), failures)
+        write_json(&self.order_path(domain, "json"), failures)
     }
 
     pub(crate) fn forget_failures(&self, domain: &str) {
@@ -169,20 +170,21 @@ impl Store {
     }
 
     pub(crate) fn put_account(&self, account: &impl Serialize) -> io::Result<()> {
-        self.write_json(&self.root.join("account.json"), account)
+        write_json(&self.root.join("account.json"), account)
     }
 
     /// Takes the right to order for `what`; `None` while another has it. One whose holder has not given it back in time
-    /// is taken over.
+    /// is taken over, as is one that was taken by a clock more than [`ORDER_MAX`] ahead: it would be long until its time is over.
     pub(crate) fn lock(&self, what: &str, now: Wall) -> io::Result<Option<OrderLock>> {
         let path = self.order_path(what, "lock");
-        let until_ms = now.0.saturating_add(ORDER_MAX.as_millis() as i64);
+        let order_max = ORDER_MAX.as_millis() as i64;
+        let until_ms = now.0.saturating_add(order_max);
         let note = LockNote { holder: self.holder.clone(), until_ms };
         // Of several that find an old one, one gets it out of the way.
         if let Ok(Some(old)) = read_json::<LockNote>(&path)
-            && (old.until_ms <= now.0 || old.until_ms > until_ms)
+            && (old.until_ms <= now.0 || old.until_ms > until_ms.saturating_add(order_max))
         {
-            let aside = self.temporary(&path);
+            let aside = beside(&path)?;
             if fs::rename(&path, &aside).is_ok() {
                 if read_json::<LockNote>(&aside).ok().flatten().as_ref() != Some(&old) {
                     // A new one has come in between: it stays.
@@ -191,12 +193,7 @@ impl Store {
                 let _ = fs::remove_file(&aside);
             }
         }
-        let temporary = self.temporary(&path);
-        write_new(&temporary, &serde_json::to_vec(&note)?)?;
-        // A link is there whole or not at all, also on network file systems, and fails where there is one already.
-        let linked = fs::hard_link(&temporary, &path);
-        let _ = fs::remove_file(&temporary);
-        match linked {
+        match write_new(&path, &serde_json::to_vec(&note)?) {
             Ok(()) => Ok(Some(OrderLock { path, note })),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(None),
             Err(error) => Err(error),
@@ -221,28 +218,6 @@ impl Store {
                 Err(io::Error::new(ErrorKind::InvalidInput, format!("the token {token:?} is not base64url")))
             }
         }
-    }
-
-    fn write_json(&self, path: &Path, value: &impl Serialize) -> io::Result<()> {
-        self.write(path, &serde_json::to_vec_pretty(value)?)
-    }
-
-    fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let temporary = self.temporary(path);
-        write_new(&temporary, bytes)?;
-        if let Err(error) = fs::rename(&temporary, path) {
-            let _ = fs::remove_file(&temporary);
-            return Err(error);
-        }
-        // The name is safe from a loss of power only with its directory.
-        path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
-    }
-
-    /// A name beside `path` that nobody else takes.
-    fn temporary(&self, path: &Path) -> PathBuf {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        path.with_extension(format!("{}.{number}.new", self.holder))
     }
 }
 
@@ -276,29 +251,53 @@ impl Stored {
 }
 
 /// The file's bytes; `None` when it is not there.
-fn read(path: &Path) -> Result<Option<Vec<u8>>, String> {
-    match fs::metadata(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error.to_string()),
-        Ok(found) if found.len() > FILE_BYTES_MAX => {
-            return Err(format!("has {} bytes; wanted at most {FILE_BYTES_MAX}", found.len()));
+fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    let read = fs::metadata(path).and_then(|found| match found.len() {
+        bytes if bytes > FILE_BYTES_MAX => {
+            Err(damaged(format!("has {bytes} bytes; wanted at most {FILE_BYTES_MAX}")))
         }
-        Ok(_) => {}
-    }
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
+        _ => fs::read(path),
+    });
+    match read {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error.to_string()),
+        read => read.map(Some),
     }
 }
 
-fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, String> {
+fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
     let Some(bytes) = read(path)? else { return Ok(None) };
-    serde_json::from_slice(&bytes).map(Some).map_err(|error| error.to_string())
+    Ok(Some(serde_json::from_slice(&bytes)?))
 }
 
-fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
+fn damaged(what: String) -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, what)
+}
+
+fn write_json(path: &Path, value: &impl Serialize) -> io::Result<()> {
+    write_private(path, &serde_json::to_vec_pretty(value)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_right_to_order_is_taken_from_who_has_it_when_its_time_is_over_or_was_never_meant() {
+        let directory = std::env::temp_dir().join(format!("perigee-acme-lock-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&directory);
+        let edge = |name: &str| Store::new(&directory, "https://authority.example", name);
+        edge("one").create().unwrap();
+        let at = |minutes: i64| Wall(1_000_000_000_000 + minutes * 60_000);
+        for (minutes, is_free) in
+            [(0, false), (-1, false), (-14, false), (14, false), (15, true), (-16, true)]
+        {
+            let held = edge("one").lock("a.example", at(0)).unwrap();
+            assert!(held.is_some());
+            let taken = edge("other").lock("a.example", at(minutes)).unwrap();
+            assert_eq!(taken.is_some(), is_free, "by a clock that differs by {minutes} minutes");
+            drop(held);
+            assert_eq!(directory.join("authority.example/orders/a.example.lock").exists(), is_free);
+        }
+        fs::remove_dir_all(&directory).unwrap();
+    }
 }

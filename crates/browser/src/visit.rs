@@ -289,17 +289,14 @@ impl Seen {
         }
         self.open.insert(id.to_owned(), self.visit.exchanges.len());
         self.starts.push(params["timestamp"].as_f64().unwrap_or(0.0));
-        self.under_way += 1;
+        // An EventSource goes on for as long as the page is open.
+        self.under_way += usize::from(params["type"] != "EventSource");
         self.visit.exchanges.push(Exchange {
             url: url.to_owned(),
             method: params["request"]["method"].as_str().unwrap_or("GET").to_owned(),
             kind: params["type"].as_str().unwrap_or("Other").to_owned(),
             ..Exchange::default()
         });
-        if params["type"] == "EventSource" {
-            // It goes on for as long as the page is open.
-            self.end(params);
-        }
     }
 
     fn answer(&mut self, params: &Value) {
@@ -333,8 +330,8 @@ impl Seen {
     }
 
     fn end(&mut self, params: &Value) {
-        if params["requestId"].as_str().is_some_and(|id| self.open.remove(id).is_some()) {
-            self.under_way -= 1;
+        if let Some(index) = params["requestId"].as_str().and_then(|id| self.open.remove(id)) {
+            self.under_way -= usize::from(self.visit.exchanges[index].kind != "EventSource");
         }
     }
 

@@ -128,6 +128,10 @@ fn what_never_ends_has_no_time_and_frames_are_not_the_page() {
             visit.is_complete && visit.load_ms.is_some(),
             "an EventSource is open, and no more is to come"
         );
+        assert!(
+            visit.exchanges.iter().any(|one| one.kind == "EventSource" && one.status == 200),
+            "{visit:?}"
+        );
 
         let visit = page.visit("http://shop.test/hanging", Duration::from_secs(2)).await.unwrap();
         assert!(!visit.is_complete && visit.ttfb_ms.is_some());

@@ -116,7 +116,7 @@ export const toast = () => h("div", { class: "toast", role: "status", "aria-live
 // How a node is: state for colours, word for people.
 export function health(node, at) {
   const away = node.heard_ms === null ? Infinity : at - node.heard_ms;
-  if (node.heard_ms === null) return { state: "bad", text: "never heard of" };
+  if (node.heard_ms === null) return { state: "bad", text: "not heard of yet" };
   if (!node.in_service) return { state: "bad", text: `out of contact for ${format.span(away)}` };
   if (away > LATE_MS) return { state: "warn", text: `late by ${format.span(away)}` };
   if (node.refused) return { state: "bad", text: `refused configuration ${node.refused.version}` };

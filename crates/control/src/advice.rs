@@ -5,8 +5,7 @@
 
 use std::sync::Arc;
 
-use axum::body::Bytes;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::{Extension, Json};
 use journal::Commit;
@@ -19,7 +18,7 @@ use crate::audit;
 use crate::cells;
 use crate::clock::now_ms;
 use crate::configurations;
-use crate::limits::PIECE_BYTES;
+use crate::limits::{BODY_BYTES_MAX, PIECE_BYTES};
 use crate::problem::Problem;
 use crate::tokens::{Caller, Role};
 
@@ -173,9 +172,10 @@ pub(crate) async fn report(
     State(shared): State<Arc<Shared>>,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
-    body: Bytes,
+    request: Request,
 ) -> Result<Json<Advice>, Problem> {
     may_report(&caller)?;
+    let body = shared.sent(request, BODY_BYTES_MAX).await?;
     let wanted: AdviceWanted =
         read_json(&headers, &body, r#"{"configuration": 7, "requests": 90000, "proposals": []}"#)?;
     if wanted.proposals.len() > PROPOSALS_MAX {
@@ -204,9 +204,10 @@ pub(crate) async fn verify(
     State(shared): State<Arc<Shared>>,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
-    body: Bytes,
+    request: Request,
 ) -> Result<Json<Advice>, Problem> {
     may_report(&caller)?;
+    let body = shared.sent(request, BODY_BYTES_MAX).await?;
     let wanted: VerdictsWanted =
         read_json(&headers, &body, r#"{"verdicts": [{"number": 1, "measured": 0.82, "verdict": "kept"}]}"#)?;
     let advice = keep(&shared, &caller, "advice.verify", |known| {

@@ -30,11 +30,8 @@ use crate::vault::{SECRET_FILE, TOKEN_FILE, Vault};
 const CELL: &str = "authority";
 const KEY: &str = "authority key";
 
-/// The authority is as long good as its cluster: nobody would be there to replace it.
-const AUTHORITY_LIFE: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
-
 /// A certificate is good this long before it is made, for the sake of clocks that are late.
-const CLOCK_SKEW: Duration = Duration::from_secs(3600);
+pub(crate) const CLOCK_SKEW: Duration = Duration::from_secs(3600);
 
 /// Signs for the cluster.
 pub(crate) struct Authority {
@@ -117,7 +114,10 @@ impl Authority {
         wanted.distinguished_name = named("Perigee cluster");
         wanted.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         wanted.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        last(&mut wanted, AUTHORITY_LIFE);
+        // As long as its cluster, as nobody would be there to replace it, and whatever the clock of a first start says. Its end is the
+        // one that means none (RFC 5280 §4.1.2.5).
+        wanted.not_before = date_time_ymd(1970, 1, 1);
+        wanted.not_after = date_time_ymd(9999, 12, 31) + Duration::from_secs(24 * 3600 - 1);
         let certificate = wanted.self_signed(&key).map_err(broken)?;
         let sealed = vault.seal(KEY, key.serialized_der())?;
         Ok(Kept { certificate: certificate.pem(), key: BASE64_STANDARD.encode(sealed) })
@@ -236,6 +236,8 @@ fn broken(error: impl std::fmt::Display) -> String {
 #[cfg(test)]
 mod tests {
     use journal::memory::{Faults, Memory};
+    use x509_parser::certificate::X509Certificate;
+    use x509_parser::prelude::FromDer;
 
     use super::*;
 
@@ -262,5 +264,18 @@ mod tests {
             states.iter().for_each(|state| std::fs::remove_dir_all(state).unwrap());
         }
         assert!(lost > 0);
+    }
+
+    #[test]
+    fn an_authority_is_good_whatever_the_clock_said_when_it_was_made() {
+        let state = std::env::temp_dir().join(format!("perigee-authority-{}", std::process::id()));
+        trust::make_private_directory(&state).unwrap();
+        let made = Vault::open_in(&state, true).and_then(|vault| Authority::make(&vault));
+        std::fs::remove_dir_all(&state).unwrap();
+        let certificate = CertificateDer::from_pem_slice(made.unwrap().certificate.as_bytes()).unwrap();
+        let (_, certificate) = X509Certificate::from_der(&certificate).unwrap();
+        let validity = certificate.validity();
+        let (begin, end) = (validity.not_before.to_datetime(), validity.not_after.to_datetime());
+        assert_eq!((begin.year(), end.year()), (1970, 9999));
     }
 }

@@ -6,9 +6,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use axum::body::Bytes;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use axum::{Extension, Json};
@@ -38,6 +37,9 @@ const LAST_CELL: &str = "versions-last";
 
 /// Attempts of an addition while others add, too.
 const ATTEMPTS_MAX: usize = 5;
+
+/// Bytes of the body that adds one: JSON takes at most six for one.
+const BODY_BYTES_MAX: usize = 6 * CONFIGURATION_BYTES_MAX;
 
 /// What is wrong or doubtful in a configuration, and where.
 #[derive(Debug, Serialize, ToSchema)]
@@ -169,7 +171,7 @@ fn no_text(info: &VersionInfo) -> Problem {
     }
     Problem::new(StatusCode::GONE, "the text of this configuration is not kept any more")
         .found(format!("configuration {}, added by {}", info.number, info.author))
-        .next("have it from where it was written, and add it again: perigee apply")
+        .next("take the text from where you keep it, and add it again: perigee apply FILE")
 }
 
 /// A configuration that has been accepted, as a snapshot.
@@ -234,9 +236,10 @@ pub(crate) async fn add(
     State(shared): State<Arc<Shared>>,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
-    body: Bytes,
+    request: Request,
 ) -> Result<Response, Problem> {
     caller.may(Role::Editor)?;
+    let body = shared.sent(request, BODY_BYTES_MAX).await?;
     let keyed = Keyed::of(&caller, "POST /v1/configurations", &headers, &body)?;
     if let Some(replayed) = shared.replay(keyed.as_ref()).await? {
         return Ok(replayed);

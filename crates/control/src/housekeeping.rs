@@ -16,7 +16,7 @@ use crate::{audit, configurations, idempotency, nodes, page_tests};
 
 const TRIMMED_CELL: &str = "trimmed";
 
-/// How often old audit entries, idempotency keys, texts and enrolment tokens are swept away, and control's certificate is made anew.
+/// How often old audit entries, idempotency keys, texts and enrolment tokens are swept away.
 const DAILY: Duration = Duration::from_secs(24 * 3600);
 
 /// Up to where records have been taken away, and who decided it.
@@ -40,7 +40,7 @@ pub(crate) async fn keep_view(shared: Arc<Shared>) {
     }
 }
 
-/// Trims and sweeps.
+/// Trims and sweeps, and has control's certificate made anew.
 pub(crate) async fn keep_house(shared: Arc<Shared>, certificates: Arc<Certificates>) {
     // The first time once the journal has probably been read.
     let mut ticks = tokio::time::interval_at(Instant::now() + Duration::from_secs(1), TRIM_INTERVAL);
@@ -48,12 +48,12 @@ pub(crate) async fn keep_house(shared: Arc<Shared>, certificates: Arc<Certificat
     let mut daily = Instant::now();
     loop {
         ticks.tick().await;
+        if let Err(error) = certificates.renew_when_due(&shared.authority, now_ms()) {
+            eprintln!("perigee: control's certificate cannot be made anew: {error}");
+        }
         let mut done = trim(&shared).await;
         if daily <= Instant::now() {
             daily = Instant::now() + DAILY;
-            if let Err(error) = certificates.renew(&shared.authority) {
-                eprintln!("perigee: control's certificate cannot be made anew: {error}");
-            }
             done = done.and(audit::sweep(&*shared.journal).await);
             done = done.and(idempotency::sweep(&shared.journal).await);
             done = done.and(page_tests::sweep(&*shared.journal).await);

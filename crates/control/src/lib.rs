@@ -17,12 +17,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use axum::body::Bytes;
 use journal::Journal;
 use journal::feed::Hub;
 use model::rate::{Bucket, Buckets, Rate, TooMuch};
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
@@ -53,6 +54,7 @@ mod server;
 mod sites;
 mod statistics;
 mod status;
+mod strangers;
 mod tail;
 mod tls;
 mod tokens;
@@ -68,7 +70,7 @@ pub use statistics::next_step;
 pub use status::metric_families;
 pub use tokens::Role;
 
-use limits::{CANARY_INTERVAL, PURGES_QUEUED_MAX, REFUSALS_PER_ADDRESS};
+use limits::{BODIES_BYTES_MAX, CANARY_INTERVAL, PURGES_QUEUED_MAX, REFUSALS_PER_ADDRESS};
 
 /// Addresses whose refusals are counted.
 const ADDRESSES_COUNTED: usize = 4_096;
@@ -138,7 +140,11 @@ pub(crate) struct Shared {
     /// Each tells others of what is counted, until it is taken away.
     pub(crate) exports: Mutex<Vec<export::Exporting>>,
     pub(crate) calls: mpsc::Sender<purges::Call>,
+    /// Room for bodies of requests with a token, in bytes.
+    pub(crate) bodies: Arc<Semaphore>,
     pub(crate) rates: Mutex<Rates>,
+    /// The newest text of metrics, and when it was made.
+    pub(crate) metrics: Mutex<Option<(std::time::Instant, Bytes)>>,
     pub(crate) canary: canary::Canary,
     pub(crate) driver: rollouts::Driver,
     pub(crate) counts: Arc<Counts>,
@@ -164,17 +170,23 @@ pub(crate) enum Limit {
     RefusalsPerAddress,
     PurgesQueued,
     Connections,
+    Operators,
+    Strangers,
     StrangersPerAddress,
+    Bodies,
     PageTestsKept,
 }
 
 impl Limit {
-    pub(crate) const ALL: [Limit; 6] = [
+    pub(crate) const ALL: [Limit; 9] = [
         Limit::RequestsPerToken,
         Limit::RefusalsPerAddress,
         Limit::PurgesQueued,
         Limit::Connections,
+        Limit::Operators,
+        Limit::Strangers,
         Limit::StrangersPerAddress,
+        Limit::Bodies,
         Limit::PageTestsKept,
     ];
 
@@ -185,7 +197,10 @@ impl Limit {
             Limit::RefusalsPerAddress => "refusals_per_address",
             Limit::PurgesQueued => "purges_queued",
             Limit::Connections => "connections",
+            Limit::Operators => "operators",
+            Limit::Strangers => "strangers",
             Limit::StrangersPerAddress => "strangers_per_address",
+            Limit::Bodies => "bodies",
             Limit::PageTestsKept => "page_tests_kept",
         }
     }
@@ -225,6 +240,8 @@ impl Control {
             view: Arc::clone(&view),
             hub: Arc::downgrade(&hub),
         }));
+        let seen = Arc::clone(&view);
+        hub.admit_by(Box::new(move |peer| nodes::check_peer(&seen, peer)));
         let exports = exports.into_iter().map(|export| export::Exporting::start(export, &name, &statistics));
         let exports = exports.collect::<Result<Vec<_>, _>>()?;
         let counts = Arc::new(Counts::default());
@@ -241,7 +258,9 @@ impl Control {
             statistics,
             exports: Mutex::new(exports),
             calls,
+            bodies: Arc::new(Semaphore::new(BODIES_BYTES_MAX)),
             rates: Mutex::new(Rates::new()),
+            metrics: Mutex::new(None),
             canary: canary::Canary::default(),
             driver: rollouts::Driver::default(),
             counts: Arc::clone(&counts),
@@ -250,8 +269,9 @@ impl Control {
         });
         let (router, _) = api::router(Arc::clone(&shared));
         let (stop, stopping) = watch::channel(false);
+        let rooms = Arc::new(strangers::Rooms::new(counts));
         let server =
-            tokio::spawn(server::serve(listener, Arc::clone(&certificates), router, counts, stopping));
+            tokio::spawn(server::serve(listener, Arc::clone(&certificates), router, rooms, stopping));
         let tail = Arc::clone(&shared);
         let mut tasks = JoinSet::new();
         let mut spawn = |name, work: Pin<Box<dyn Future<Output = ()> + Send>>| {
@@ -318,6 +338,12 @@ impl Shared {
         counted.inspect_err(|_| self.counts.reached(Limit::RefusalsPerAddress))
     }
 
+    /// Whether the next request without a good token would be too many. Counts nothing.
+    pub(crate) fn may_be_refused(&self, from: IpAddr) -> Result<(), TooMuch> {
+        let asked = self.rates.lock().may_be_refused(from);
+        asked.inspect_err(|_| self.counts.reached(Limit::RefusalsPerAddress))
+    }
+
     /// Reads what requests look at.
     pub(crate) async fn refresh_view(&self) -> Result<(), journal::Error> {
         let done = self.view.refresh(&*self.journal).await;
@@ -372,10 +398,15 @@ impl Rates {
         self.tokens.entry(token.hash.clone()).or_default().take(&tokens::rate_of(token), now)
     }
 
+    const REFUSALS: Rate = Rate::new(REFUSALS_PER_ADDRESS, Duration::from_secs(1), 10 * REFUSALS_PER_ADDRESS);
+
     /// Counts a request without a good token.
     pub(crate) fn refuse(&mut self, from: IpAddr) -> Result<(), TooMuch> {
-        const RATE: Rate = Rate::new(REFUSALS_PER_ADDRESS, Duration::from_secs(1), 10 * REFUSALS_PER_ADDRESS);
         let now = self.now_ns();
-        self.addresses.take(self.hasher.hash_one(from), &RATE, now)
+        self.addresses.take(self.hasher.hash_one(from), &Self::REFUSALS, now)
+    }
+
+    fn may_be_refused(&self, from: IpAddr) -> Result<(), TooMuch> {
+        self.addresses.ask(self.hasher.hash_one(from), &Self::REFUSALS, self.now_ns())
     }
 }

@@ -17,21 +17,43 @@ pub const TEXTS_KEPT_MAX: usize = 100;
 /// Bytes of a piece of a configuration in a cell: below [`journal::TEXT_BYTES_MAX`].
 pub(crate) const PIECE_BYTES: usize = 512 << 10;
 
-/// Connections at a time, of nodes and operators. 300 nodes, their relays, and a room full of scripts.
-pub const CONNECTIONS_MAX: usize = 4_096;
+/// Connections of nodes and other controls at a time. 300 nodes, their relays, and each of them asks for something else besides.
+pub const CONNECTIONS_MAX: usize = 2_560;
 
-/// Of these, connections from one address (of IPv6: a network of 64 bits) that have not shown a node's certificate. Nodes behind one
-/// address are not limited by it, but for those that are shaking hands at the same moment.
+/// Connections at a time that have shown a good token: a room full of scripts. Where there are more, each further one counts as a
+/// stranger's.
+pub const OPERATORS_MAX: usize = 512;
+
+/// Connections at a time that have shown neither a node's certificate nor a good token, as every one has at first. Where there are more,
+/// the oldest is closed: a node is one for two round trips, and has to be outrun by so many in that time.
+pub const STRANGERS_MAX: usize = 1_024;
+
+/// For how long a connection may be one of these. Then it gets no more requests through, and five seconds later it is closed.
+pub const STRANGER_TIME: Duration = Duration::from_secs(10);
+
+/// Connections from one address (of IPv6: a network of 64 bits) that are none of nodes. Nodes behind one address are not limited by
+/// it, but for those that come at the same moment.
 pub const STRANGERS_PER_ADDRESS_MAX: usize = 256;
 
-/// Bytes of what nodes ask for in order to join or to renew their certificate: a name and a certificate request.
-pub const JOIN_BYTES_MAX: usize = 64 << 10;
+/// Bytes of what nodes ask for in order to join or to renew their certificate: a name and a certificate request, which have one or two
+/// thousand. Also what there is room for on one connection: nobody has to show anything in order to send it.
+pub const JOIN_BYTES_MAX: usize = 16 << 10;
+
+/// How long it may take until that has come.
+pub const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Bytes of bodies at a time that are sent with a token: some of the longest configurations, and thousands of purges.
+pub const BODIES_BYTES_MAX: usize = 128 << 20;
+
+/// How long it may take until one of these has come: 8 MiB in a minute are one Mbit/s.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Time for a TLS handshake, and for a request's head. Nobody who means it needs longer.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Requests at a time on one HTTP/2 connection: what a purging program may have under way.
-pub const STREAMS_MAX: u32 = 1_000;
+/// Requests at a time on one HTTP/2 connection, which is what RFC 9113 §6.5.2 wants at least. More is for nobody to hold who has shown
+/// nothing; a purging program that has so many under way writes thousands a second.
+pub const STREAMS_MAX: u32 = 100;
 
 /// Calls that wait to be written. Reaching it is answered with 503, and means that the journal is slower than its callers.
 pub const PURGES_QUEUED_MAX: usize = 20_000;
@@ -121,7 +143,7 @@ pub const OUT_OF_CONTACT: Duration = Duration::from_secs(30);
 /// Nodes ask for a new one after two thirds of it.
 pub const NODE_CERTIFICATE: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// How long control's own certificate is good. It makes a new one each day.
+/// How long control's own certificate is good. It makes a new one each day, and where the clock was wrong when it was made.
 pub(crate) const SERVER_CERTIFICATE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// How long an enrolment token is good, unless told otherwise, and at most.
@@ -170,15 +192,38 @@ pub fn limits_in_words() -> Vec<(&'static str, String, Option<&'static str>)> {
             Some(Limit::RefusalsPerAddress.as_str()),
         ),
         ("calls that wait to be written", PURGES_QUEUED_MAX.to_string(), Some(Limit::PurgesQueued.as_str())),
-        ("connections at a time", CONNECTIONS_MAX.to_string(), Some(Limit::Connections.as_str())),
+        ("connections of nodes at a time", CONNECTIONS_MAX.to_string(), Some(Limit::Connections.as_str())),
         (
-            "of these, from one address (IPv6: /64) without a node's certificate",
+            "connections that have shown a good token; above, each is treated as one without",
+            OPERATORS_MAX.to_string(),
+            Some(Limit::Operators.as_str()),
+        ),
+        (
+            "connections that have shown neither; above, the oldest is closed",
+            STRANGERS_MAX.to_string(),
+            Some(Limit::Strangers.as_str()),
+        ),
+        ("time for which a connection may show neither", seconds(STRANGER_TIME), None),
+        (
+            "connections that are none of nodes, from one address (IPv6: /64)",
             STRANGERS_PER_ADDRESS_MAX.to_string(),
             Some(Limit::StrangersPerAddress.as_str()),
         ),
         ("requests at a time on one HTTP/2 connection", STREAMS_MAX.to_string(), None),
         ("time for a handshake, and for a request's head", seconds(HANDSHAKE_TIMEOUT), None),
         ("body of a request", mebibytes(BODY_BYTES_MAX), None),
+        ("time until it has come", seconds(BODY_TIMEOUT), None),
+        (
+            "bodies at a time of requests with a token",
+            mebibytes(BODIES_BYTES_MAX),
+            Some(Limit::Bodies.as_str()),
+        ),
+        (
+            "bodies at a time of one connection's requests to join or renew",
+            format!("{} KiB", JOIN_BYTES_MAX >> 10),
+            Some(Limit::Bodies.as_str()),
+        ),
+        ("time until one of these has come", seconds(JOIN_TIMEOUT), None),
         ("a configuration", mebibytes(CONFIGURATION_BYTES_MAX), None),
         (
             "configurations whose texts are kept, beside those that have been stable",

@@ -7,11 +7,11 @@
 
 use std::sync::Arc;
 
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use base64::Engine;
@@ -20,6 +20,7 @@ use journal::feed::{Holdings, Report, Seen};
 use journal::{CELLS_MAX, Commit, Error, Journal};
 use model::ControlAddress;
 use model::change::receipt_signed;
+use model::rate::TooMuch;
 use rcgen::CertificateSigningRequestParams;
 use serde::{Deserialize, Serialize};
 use trust::{EnrolmentToken, Peer, text_hash};
@@ -34,8 +35,8 @@ use crate::clock::{ms, now_ms};
 use crate::configurations::text_of;
 use crate::idempotency::Keyed;
 use crate::limits::{
-    ENROLMENT_TTL, ENROLMENT_TTL_MAX, ENROLMENT_USES_MAX, ENROLMENTS_KEPT, NODE_CERTIFICATE, NODES_MAX,
-    OUT_OF_CONTACT,
+    BODY_BYTES_MAX, ENROLMENT_TTL, ENROLMENT_TTL_MAX, ENROLMENT_USES_MAX, ENROLMENTS_KEPT, NODE_CERTIFICATE,
+    NODES_MAX, OUT_OF_CONTACT,
 };
 use crate::problem::Problem;
 use crate::purges::PurgeState;
@@ -194,9 +195,11 @@ pub(crate) async fn make_token(
     State(shared): State<Arc<Shared>>,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
-    body: Bytes,
+    request: Request,
 ) -> Result<Response, Problem> {
     caller.may(Role::Admin)?;
+    let uri = request.uri().clone();
+    let body = shared.sent(request, BODY_BYTES_MAX).await?;
     let keyed = Keyed::of(&caller, "POST /v1/enrolment-tokens", &headers, &body)?;
     if let Some(replayed) = shared.replay(keyed.as_ref()).await? {
         return Ok(replayed);
@@ -223,7 +226,7 @@ pub(crate) async fn make_token(
             .wanted("at most \"30d\""));
     }
     let controls = match wanted.controls.is_empty() {
-        true => vec![asked_at(&headers)?],
+        true => vec![asked_at(&uri, &headers)?],
         false => wanted.controls,
     };
     if let Some(wrong) = controls.iter().find(|url| url.parse::<ControlAddress>().is_err()) {
@@ -261,14 +264,18 @@ pub(crate) async fn make_token(
     }
 }
 
-/// The URL by which the caller has reached this control. A Host without a port means 443 (RFC 9110 §4.2.2), a [`ControlAddress`] without
-/// one does not.
-fn asked_at(headers: &HeaderMap) -> Result<String, Problem> {
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()?.parse::<Authority>().ok());
-    host.map(|host| format!("https://{}:{}", host.host(), host.port_u16().unwrap_or(443))).ok_or_else(|| {
-        Problem::bad("the request names no host")
-            .next("say where nodes reach control: \"controls\": [\"https://…\"]")
-    })
+/// The URL by which the caller has reached this control: over HTTP/2 its `:authority`, which takes the place of Host (RFC 9113 §8.3.1). One
+/// without a port means 443 (RFC 9110 §4.2.2), a [`ControlAddress`] without one does not.
+fn asked_at(uri: &Uri, headers: &HeaderMap) -> Result<String, Problem> {
+    let of_host = || headers.get(header::HOST).and_then(|host| host.to_str().ok()?.parse::<Authority>().ok());
+    uri.authority()
+        .cloned()
+        .or_else(of_host)
+        .map(|host| format!("https://{}:{}", host.host(), host.port_u16().unwrap_or(443)))
+        .ok_or_else(|| {
+            Problem::bad("the request names no host")
+                .next("say where nodes reach control: \"controls\": [\"https://…\"]")
+        })
 }
 
 /// The enrolment tokens there are
@@ -362,15 +369,23 @@ pub(crate) struct Joined {
 pub(crate) async fn enroll(
     State(shared): State<Arc<Shared>>,
     Extension(client): Extension<Client>,
-    headers: HeaderMap,
-    body: Bytes,
+    request: Request,
 ) -> Result<Response, Problem> {
+    let too_many = |too_much: TooMuch| {
+        Problem::new(StatusCode::TOO_MANY_REQUESTS, "too many attempts from this address")
+            .retry_after(too_much.wait_secs())
+    };
+    // Before there is work with it: a signature to verify, and a cell to read.
+    shared.may_be_refused(client.address.ip()).map_err(too_many)?;
+    // All other fields are let go of while the body is waited for.
+    let media_type = request.headers().get(header::CONTENT_TYPE).cloned();
+    let headers = media_type.map(|media_type| (header::CONTENT_TYPE, media_type)).into_iter().collect();
+    let body = shared.sent_by(&client, request).await?;
     let wanted: JoinWanted =
         read_json(&headers, &body, r#"{"id": "…", "secret": "…", "name": "fra-1", "request": "PEM"}"#)?;
     let refused = || {
         if let Err(too_much) = shared.refuse(client.address.ip()) {
-            return Problem::new(StatusCode::TOO_MANY_REQUESTS, "too many attempts from this address")
-                .retry_after(too_much.wait_secs());
+            return too_many(too_much);
         }
         Problem::new(StatusCode::UNAUTHORIZED, "the cluster has no such enrolment token")
             .next("it was revoked, or is of another cluster; have another one made: perigee enroll")
@@ -443,7 +458,7 @@ pub(crate) async fn enroll(
         )?;
         match cells::commit(&*shared.journal, commit).await {
             Ok(_) => {
-                shared.refresh_view().await?;
+                let _noted_and_shown = shared.refresh_view().await;
                 return Ok(answer(StatusCode::CREATED, &shared.joined(&node, certificate)));
             }
             Err(Error::Conflict(conflict)) if conflict == node_cell => {
@@ -587,10 +602,22 @@ impl Shared {
         }
         let node =
             node.ok_or_else(|| refused("the node has been retired, or its name is another's by now"))?;
-        match peer.is_expired(now_ms() / 1000) && !may_be_expired {
-            true => Err(refused("the node's certificate has run out").next("POST /v1/renew")),
-            false => Ok(node),
+        if peer.is_expired(now_ms() / 1000) && !may_be_expired {
+            return Err(refused("the node's certificate has run out").next("POST /v1/renew"));
         }
+        take_in(client).map(|()| node)
+    }
+}
+
+/// Counts a connection as a node's, or refuses it so that the node tries another control.
+fn take_in(client: &Client) -> Result<(), Problem> {
+    match client.place.is_node() {
+        true => Ok(()),
+        false => Err(Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "this control has as many connections of nodes as it takes",
+        )
+        .next("ask another control, or a relay")),
     }
 }
 
@@ -610,9 +637,10 @@ pub(crate) async fn renew(
     State(shared): State<Arc<Shared>>,
     Extension(client): Extension<Client>,
     headers: HeaderMap,
-    body: Bytes,
+    request: Request,
 ) -> Result<Json<Joined>, Problem> {
     let node = shared.node_of(&client, true).await?;
+    let body = shared.sent_by(&client, request).await?;
     let wanted: RenewWanted = read_json(&headers, &body, r#"{"request": "PEM"}"#)?;
     let key = read_request(&wanted.request)?;
     let issued = shared.authority.issue_node(node.role.as_trusted(), &node.name, &node.pop, &key.public_key);
@@ -934,7 +962,7 @@ pub(crate) async fn retire(
 ) -> Result<Json<Gone>, Problem> {
     caller.may(Role::Admin)?;
     let cell = Node::cell(&name);
-    let Some((_, version)) = cells::load::<Node>(&*shared.journal, &cell).await? else {
+    let Some((node, version)) = cells::load::<Node>(&*shared.journal, &cell).await? else {
         let view = shared.view.get();
         return Err(Problem::unknown(
             "there is no node of this name",
@@ -947,7 +975,8 @@ pub(crate) async fn retire(
         Commit { expect: vec![(cell.clone(), version)], cells: vec![(cell, None)], record: None };
     audit::note(&mut commit, caller.name(), "node.retire", &name, None)?;
     cells::commit(&*shared.journal, commit).await?;
-    shared.refresh_view().await?;
+    shared.view.forget(&node.key);
+    let _noted_and_shown = shared.refresh_view().await;
     shared.forget_retired();
     Ok(Json(Gone { name, gone: true }))
 }
@@ -991,21 +1020,44 @@ pub(crate) async fn feed(
     Extension(client): Extension<Client>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let is_control = client.node.as_ref().is_some_and(|peer| peer.role == trust::Role::Control);
-    if !is_control {
-        shared.node_of(&client, false).await?;
-    }
-    let Some(peer) = client.node else {
-        return Err(Problem::new(
-            StatusCode::UNAUTHORIZED,
-            "the connection has no certificate of the cluster",
-        ));
+    let peer = match client.node.clone() {
+        Some(peer) if peer.role == trust::Role::Control => {
+            check_peer(&shared.view, &peer).map_err(|why| Problem::new(StatusCode::FORBIDDEN, why))?;
+            take_in(&client)?;
+            peer
+        }
+        Some(peer) => {
+            shared.node_of(&client, false).await?;
+            peer
+        }
+        None => {
+            let error = "the connection has no certificate of the cluster";
+            return Err(Problem::new(StatusCode::UNAUTHORIZED, error));
+        }
     };
     let told = shared.hub.serve(peer, request.into_body());
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::new(told)).into_response())
 }
 
 // --- Who has been heard of ---
+
+/// Whether a feed may begin and go on: a control with a certificate that has not run out, or a node that has not been retired. Of a node
+/// the certificate counts that it was given last, as it dials with that one only the next time.
+pub(crate) fn check_peer(view: &View, peer: &Peer) -> Result<(), String> {
+    let is_over = match peer.role {
+        trust::Role::Control => peer.is_expired(now_ms() / 1000),
+        _ => {
+            let picture = view.get();
+            let node = picture.nodes.get(&peer.name);
+            let node = node.filter(|node| node.key == BASE64_STANDARD.encode(&peer.public_key));
+            node.ok_or_else(|| format!("{} has been retired", peer.name))?.certificate_until_ms < now_ms()
+        }
+    };
+    match is_over {
+        true => Err(format!("the certificate of {} has run out", peer.name)),
+        false => Ok(()),
+    }
+}
 
 /// Whether a report may be believed: the node is enrolled, whoever says it may speak for it, and the receipt is signed by the
 /// node's own key.
@@ -1063,5 +1115,53 @@ impl Shared {
                 self.hub.forget(&seen.report.node);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use journal::Journal;
+    use journal::memory::Memory;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_feed_goes_on_with_the_newest_certificate_of_its_node_and_not_without() {
+        let now = now_ms();
+        let peer = |role, name: &str, until_ms: i64| Peer {
+            name: name.to_owned(),
+            role,
+            pop: None,
+            public_key: vec![7],
+            valid: (0, until_ms / 1000),
+        };
+        let node = |name: &str, key: &[u8], until_ms| Node {
+            name: name.to_owned(),
+            role: NodeRole::Edge,
+            pop: "fra".to_owned(),
+            key: BASE64_STANDARD.encode(key),
+            token: String::new(),
+            enrolled_ms: 0,
+            certificate_until_ms: until_ms,
+        };
+        let (journal, view) = (Memory::new("j", 1), View::default());
+        for node in [
+            node("renewed", &[7], now + 60_000),
+            node("late", &[7], now - 1),
+            node("new", &[8], now + 60_000),
+        ] {
+            let cells = vec![(Node::cell(&node.name), Some(cells::value(&node).unwrap()))];
+            journal.commit(Commit { cells, ..Commit::default() }).await.unwrap();
+        }
+        view.refresh(&journal).await.unwrap();
+        let check = |role, name, until_ms| check_peer(&view, &peer(role, name, until_ms));
+        let edge = trust::Role::Edge;
+        assert_eq!(check(edge, "renewed", now - 60_000), Ok(()));
+        assert_eq!(check(edge, "late", now - 1), Err("the certificate of late has run out".to_owned()));
+        for gone in ["new", "none"] {
+            assert_eq!(check(edge, gone, now + 60_000), Err(format!("{gone} has been retired")));
+        }
+        assert_eq!(check(trust::Role::Control, "c2", now + 60_000), Ok(()));
+        assert!(check(trust::Role::Control, "c2", now - 60_000).is_err());
     }
 }

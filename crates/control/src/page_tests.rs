@@ -8,9 +8,8 @@ mod kept;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::body::Bytes;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use axum::{Extension, Json};
@@ -22,7 +21,8 @@ use crate::Shared;
 use crate::api::{answer, read_json};
 use crate::clock::{DAY_MS, now_ms};
 use crate::limits::{
-    PAGE_TEST_BYTES_MAX, PAGE_TEST_NAME_BYTES_MAX, PAGE_TEST_SERIES_MAX, PAGE_TEST_URL_BYTES_MAX,
+    BODY_BYTES_MAX, PAGE_TEST_BYTES_MAX, PAGE_TEST_NAME_BYTES_MAX, PAGE_TEST_SERIES_MAX,
+    PAGE_TEST_URL_BYTES_MAX,
 };
 use crate::problem::Problem;
 use crate::tokens::{Caller, Gone, Role};
@@ -198,7 +198,7 @@ pub(crate) async fn keep(
     State(shared): State<Arc<Shared>>,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
-    body: Bytes,
+    request: Request,
 ) -> Result<Response, Problem> {
     caller.may(Role::Purger)?;
     if let Some(sites) = caller.sites() {
@@ -206,6 +206,7 @@ pub(crate) async fn keep(
             .found(sites.join(", "))
             .wanted("one for all: a page test is not of one site"));
     }
+    let body = shared.sent(request, BODY_BYTES_MAX).await?;
     if body.len() > PAGE_TEST_BYTES_MAX {
         return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "the result is too long")
             .found(format!("{} bytes", body.len()))

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use journal::feed::{Dialer, SILENCE, follow};
+use journal::feed::{Dialer, SILENCE, chance_below, follow};
 use journal::{Commit, Error};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -41,14 +41,27 @@ struct Noted {
 }
 
 impl Peers {
-    /// Notes what a look has found; `is_tick`: one of those that are counted.
-    fn looked(&self, shared: &Shared, found: &[(Running, u64)], is_tick: bool) {
+    /// Notes what a look has found; `is_tick`: one of those that are counted. `own`: what is written under the own name. Whatever else is
+    /// found there, once this control has written, is of another one that has been given the same name.
+    fn looked(&self, own: &Running, has_written: bool, found: &[(Running, u64)], is_tick: bool) {
         let mut noted = self.0.lock();
         noted.retain(|name, _| found.iter().any(|(other, _)| other.name == *name));
-        for (other, version) in found.iter().filter(|(other, _)| other.name != shared.name) {
+        noted.values_mut().for_each(|noted| noted.same += u32::from(is_tick));
+        let is_other = |other: &Running| other.name != own.name || (has_written && other.run != own.run);
+        for (other, version) in found.iter().filter(|(other, _)| is_other(other)) {
+            let is_new = noted.get(&other.name).is_none_or(|known| known.same > SAME_NOTE_MAX);
             let known = noted.entry(other.name.clone()).or_insert(Noted { version: *version, same: 0 });
-            let same = if known.version == *version { known.same + u32::from(is_tick) } else { 0 };
-            *known = Noted { version: *version, same };
+            if known.version != *version {
+                *known = Noted { version: *version, same: 0 };
+            }
+            if is_new && other.name == own.name && known.same == 0 {
+                eprintln!(
+                    "perigee: another control runs under the name {}, at {}: until each has a name of its own, purges wait \
+                     for all nodes that are quiet here",
+                    own.name,
+                    other.urls.join(", ")
+                );
+            }
         }
     }
 
@@ -58,8 +71,8 @@ impl Peers {
 }
 
 impl Shared {
-    /// Controls that run, as the journal says, and do not say here what their nodes report. As long as there is one, nobody can say
-    /// here of a node that it is out of contact: it may be that one's.
+    /// Controls that run, as the journal says, and do not say here what their nodes report, among them one of the own name. As long as
+    /// there is one, nobody can say here of a node that it is out of contact: it may be that one's.
     pub(crate) fn unheard_controls(&self) -> Vec<String> {
         let names: Vec<String> = self.peers.0.lock().keys().cloned().collect();
         let is_heard = |name: &str| self.hub.silence_of(name).is_some_and(|silence| silence <= 3 * SILENCE);
@@ -73,14 +86,17 @@ struct Running {
     name: String,
     urls: Vec<String>,
     at_ms: i64,
+    /// Drawn at its start. Older ones don't say.
+    #[serde(default)]
+    run: u64,
 }
 
 /// Notes that this control runs, and reports to the others.
 pub(crate) async fn keep(shared: Arc<Shared>, certificates: Arc<Certificates>, address: SocketAddr) {
-    let urls = certificates.urls(address.port());
+    let (name, urls) = (shared.name.clone(), certificates.urls(address.port()));
+    let mut own = Running { name, urls, at_ms: 0, run: 1 + chance_below(u64::MAX) };
     let mut ticks = tokio::time::interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut noted_ms = 0;
     // Dropped with this task, and with it all reports.
     let mut reports = JoinSet::new();
     let mut others: HashMap<String, (Vec<String>, AbortHandle)> = HashMap::new();
@@ -89,12 +105,18 @@ pub(crate) async fn keep(shared: Arc<Shared>, certificates: Arc<Certificates>, a
             _ = ticks.tick() => true,
             () = shared.hub.newcomer() => false,
         };
-        if now_ms() - noted_ms >= ms(NOTE) && note(&shared, &urls).await.is_ok() {
-            noted_ms = now_ms();
+        // Before it is written over what another one of the same name has written.
+        let found = cells::load_all::<Running>(&*shared.journal, "controls/").await;
+        let has_written = own.at_ms > 0;
+        if now_ms() - own.at_ms >= ms(NOTE) {
+            let noted = Running { at_ms: now_ms(), ..own.clone() };
+            if note(&shared, &noted).await.is_ok() {
+                own = noted;
+            }
         }
         // While the journal cannot be read, those that are known are reported to.
-        let Ok(found) = cells::load_all::<Running>(&*shared.journal, "controls/").await else { continue };
-        shared.peers.looked(&shared, &found, is_tick);
+        let Ok(found) = found else { continue };
+        shared.peers.looked(&own, has_written, &found, is_tick);
         let running = |name: &str, urls: &[String]| {
             shared.peers.is_running(name)
                 && found.iter().any(|(other, _)| other.name == name && other.urls == urls)
@@ -118,8 +140,34 @@ pub(crate) async fn keep(shared: Arc<Shared>, certificates: Arc<Certificates>, a
     }
 }
 
-async fn note(shared: &Shared, urls: &[String]) -> Result<(), Error> {
-    let running = Running { name: shared.name.clone(), urls: urls.to_owned(), at_ms: now_ms() };
-    let cells = vec![(format!("controls/{}", shared.name), Some(cells::value(&running)?))];
+async fn note(shared: &Shared, own: &Running) -> Result<(), Error> {
+    let cells = vec![(format!("controls/{}", own.name), Some(cells::value(own)?))];
     cells::commit(&*shared.journal, Commit { cells, ..Commit::default() }).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_another_has_written_under_the_own_name_is_another_controls() {
+        let of = |run| Running { name: "c1".into(), urls: Vec::new(), at_ms: 1, run };
+        let (own, peers) = (of(1), Peers::default());
+        let look = |has_written, run, version| {
+            peers.looked(&own, has_written, &[(of(run), version)], true);
+            peers.is_running("c1")
+        };
+        assert!(!look(false, 9, 1), "what an earlier run has left");
+        assert!(!look(true, 1, 2));
+        assert!(look(true, 9, 3));
+        // The two write over each other, in turn.
+        for version in (4..100).step_by(2) {
+            assert!(look(true, 1, version) && look(true, 9, version + 1));
+        }
+        for version in 0..SAME_NOTE_MAX {
+            assert!(look(true, 1, 100 + u64::from(version)), "it may only be slow");
+        }
+        assert!(!look(true, 1, 200), "it is gone");
+        assert!(look(true, 9, 201), "and there again");
+    }
 }

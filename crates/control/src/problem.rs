@@ -15,7 +15,7 @@ use crate::configurations::Finding;
 const JOURNAL_RETRY_SECS: u64 = 2;
 
 /// What is wanted where there is nothing that could be named.
-pub(crate) const NONE_YET: &str = "one that there is, and there is none yet";
+pub(crate) const NONE_YET: &str = "an existing one; there is none yet";
 
 /// An error, as every path answers it.
 #[derive(Debug, Serialize, ToSchema)]

@@ -10,9 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use axum::body::Bytes;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use axum::{Extension, Json};
@@ -31,7 +30,9 @@ use crate::api::{answer, read_json};
 use crate::cells;
 use crate::clock::now_ms;
 use crate::idempotency::{Before, Keyed, PurgeAt};
-use crate::limits::{COMMIT_PATIENCE, KEYED_PER_COMMIT_MAX, PURGE_LINGER, REASON_BYTES_MAX, WAIT_MAX};
+use crate::limits::{
+    BODY_BYTES_MAX, COMMIT_PATIENCE, KEYED_PER_COMMIT_MAX, PURGE_LINGER, REASON_BYTES_MAX, WAIT_MAX,
+};
 use crate::nodes::Proof;
 use crate::problem::Problem;
 use crate::tail::RecentPurge;
@@ -285,6 +286,7 @@ fn bytes_of(order: &Order) -> usize {
 /// One record. A purge that may have been written is written again: twice does no harm, and once too few does.
 async fn write_group(shared: Arc<Shared>, mut group: Vec<Call>) {
     let until = Instant::now() + COMMIT_PATIENCE;
+    let mut unknown = None;
     while !group.is_empty() {
         let done = match record_of(&shared, &group) {
             Ok(commit) => cells::bounded(shared.journal.commit(commit)).await,
@@ -310,10 +312,13 @@ async fn write_group(shared: Arc<Shared>, mut group: Vec<Call>) {
                 let Some(index) = index else { continue };
                 let _gone = group.swap_remove(index).written.send(Ok(Done::Before));
             }
-            Err(Error::Unavailable(_) | Error::Unknown(_)) if Instant::now() < until => {
+            Err(error @ (Error::Unavailable(_) | Error::Unknown(_))) if Instant::now() < until => {
+                unknown = Some(error).filter(|error| matches!(error, Error::Unknown(_))).or(unknown);
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
             Err(error) => {
+                // An attempt whose answer was lost may have been written, whatever a later one says of itself.
+                let error = unknown.unwrap_or(error);
                 for call in group {
                     let _gone = call.written.send(Err(error.clone()));
                 }
@@ -433,9 +438,10 @@ pub(crate) async fn purge(
     State(shared): State<Arc<Shared>>,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
-    body: Bytes,
+    request: Request,
 ) -> Result<Response, Problem> {
     caller.may(Role::Purger)?;
+    let body = shared.sent(request, BODY_BYTES_MAX).await?;
     let keyed = Keyed::of(&caller, "POST /v1/purges", &headers, &body)?;
     if let Some(keyed) = &keyed
         && let Some(Before::Purge(at)) = keyed.before(&shared).await?

@@ -8,8 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Bytes;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use axum::{Extension, Json};
@@ -29,6 +28,7 @@ use crate::cells;
 use crate::clock::now_ms;
 use crate::configurations;
 use crate::idempotency::Keyed;
+use crate::limits::BODY_BYTES_MAX;
 use crate::nodes::{Node, NodeRole};
 use crate::problem::Problem;
 use crate::purges::check_reason;
@@ -197,7 +197,9 @@ async fn write(
     }
     let position = cells::commit(&*shared.journal, commit).await?;
     shared.tail.advance(position);
-    shared.refresh_view().await
+    // It is written, whether it can be read just now or not.
+    let _noted_and_shown = shared.refresh_view().await;
+    Ok(())
 }
 
 /// What is stable, added to what has been. What a rollback has left is not gone back to.
@@ -442,9 +444,10 @@ pub(crate) async fn start(
     State(shared): State<Arc<Shared>>,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
-    body: Bytes,
+    request: Request,
 ) -> Result<Response, Problem> {
     caller.may(Role::Editor)?;
+    let body = shared.sent(request, BODY_BYTES_MAX).await?;
     let keyed = Keyed::of(&caller, "POST /v1/rollouts", &headers, &body)?;
     if let Some(replayed) = shared.replay(keyed.as_ref()).await? {
         return Ok(replayed);
@@ -579,8 +582,10 @@ pub(crate) async fn resume(
     State(shared): State<Arc<Shared>>,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
-    body: Bytes,
+    request: Request,
 ) -> Result<Json<RolloutShown>, Problem> {
+    caller.may(Role::Editor)?;
+    let body = shared.sent(request, BODY_BYTES_MAX).await?;
     let wanted = match body.is_empty() {
         true => ResumeWanted::default(),
         false => read_json(&headers, &body, r#"{"without_traffic": true}"#)?,
@@ -668,9 +673,10 @@ pub(crate) async fn roll_back(
     State(shared): State<Arc<Shared>>,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
-    body: Bytes,
+    request: Request,
 ) -> Result<Response, Problem> {
     caller.may(Role::Editor)?;
+    let body = shared.sent(request, BODY_BYTES_MAX).await?;
     let keyed = Keyed::of(&caller, "POST /v1/rollback", &headers, &body)?;
     if let Some(replayed) = shared.replay(keyed.as_ref()).await? {
         return Ok(replayed);
@@ -727,7 +733,10 @@ async fn before(shared: &Shared, last: Option<&Rollout>) -> Result<u64, Problem>
         None => Ok(*before),
         Some(last) => Err(Problem::new(StatusCode::CONFLICT, "the last roll-out has gone back already")
             .found(format!("to configuration {}, by {}", last.version.number, last.by))
-            .next(format!("to go further back, name the version: perigee rollback --version {before}"))),
+            .next(match stables.iter().rev().find(|number| **number < last.version.number) {
+                Some(older) => format!("to go further back, name the version: perigee rollback --version {older}"),
+                None => "nothing before it was stable; perigee versions lists all, perigee rollback --version N takes any".to_owned(),
+            })),
     }
 }
 

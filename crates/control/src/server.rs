@@ -10,16 +10,15 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
-use model::crowd::{Counted, Crowd};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use trust::Peer;
 
-use crate::limits::{CONNECTIONS_MAX, HANDSHAKE_TIMEOUT, STRANGERS_PER_ADDRESS_MAX, STREAMS_MAX};
+use crate::limits::{HANDSHAKE_TIMEOUT, JOIN_BYTES_MAX, STREAMS_MAX};
+use crate::strangers::{Place, Rooms};
 use crate::tls::Certificates;
-use crate::{Counts, Limit};
 
 /// After a failure to accept: file descriptors have run out, and come back when somebody leaves.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -28,11 +27,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const DRAIN: Duration = Duration::from_secs(5);
 
 /// Who is at the other end of a connection.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Client {
     pub(crate) address: SocketAddr,
     /// A node, as a certificate of the cluster's authority says; `None` for operators.
     pub(crate) node: Option<Peer>,
+    /// What the connection counts as.
+    pub(crate) place: Arc<Place>,
+    /// Room for bodies without a token.
+    pub(crate) bodies: Arc<Semaphore>,
 }
 
 /// Serves until it is told to stop; then running requests may end.
@@ -40,11 +43,9 @@ pub(crate) async fn serve(
     listener: TcpListener,
     certificates: Arc<Certificates>,
     router: Router,
-    counts: Arc<Counts>,
+    rooms: Arc<Rooms>,
     mut stop: watch::Receiver<bool>,
 ) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let strangers = Crowd::new(STRANGERS_PER_ADDRESS_MAX);
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -58,20 +59,16 @@ pub(crate) async fn serve(
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        // Who comes when there is no room is refused at once, so that it can try another control.
-        let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
-            counts.reached(Limit::Connections);
-            continue;
-        };
-        let Some(stranger) = strangers.admit(address.ip()) else {
-            counts.reached(Limit::StrangersPerAddress);
-            continue;
-        };
+        let Some((place, given_up)) = rooms.admit(address.ip()) else { continue };
         let acceptor = TlsAcceptor::from(certificates.config());
         let (router, stop) = (router.clone(), stop.clone());
         connections.spawn(async move {
-            connection(stream, address, stranger, acceptor, router, stop).await;
-            drop(permit);
+            tokio::select! {
+                biased;
+                // Its sender is dropped, and this branch is off, once it is known who it is.
+                Ok(()) = given_up => {}
+                () = connection(stream, address, place, acceptor, router, stop) => {}
+            }
         });
     }
     let ended = async { while connections.join_next().await.is_some() {} };
@@ -82,7 +79,7 @@ pub(crate) async fn serve(
 async fn connection(
     stream: TcpStream,
     address: SocketAddr,
-    stranger: Counted,
+    place: Place,
     acceptor: TlsAcceptor,
     router: Router,
     mut stop: watch::Receiver<bool>,
@@ -92,8 +89,9 @@ async fn connection(
         return;
     };
     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-    let client = Client { address, node: certificate.and_then(|certificate| Peer::of(certificate).ok()) };
-    let _stranger = client.node.is_none().then_some(stranger);
+    let node = certificate.and_then(|certificate| Peer::of(certificate).ok());
+    let (place, bodies) = (Arc::new(place), Arc::new(Semaphore::new(JOIN_BYTES_MAX)));
+    let client = Client { address, node, place: Arc::clone(&place), bodies };
     let service = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: http::Request<Incoming>| {
         request.extensions_mut().insert(client.clone());
@@ -113,7 +111,9 @@ async fn connection(
         biased;
         // An error is the other end's, which knows it.
         _ = connection.as_mut() => return,
-        _ = stop.wait_for(|stopping| *stopping) => connection.as_mut().graceful_shutdown(),
+        _ = stop.wait_for(|stopping| *stopping) => {}
+        () = place.overdue() => {}
     }
-    let _ended = connection.await;
+    connection.as_mut().graceful_shutdown();
+    let _ended = tokio::time::timeout(DRAIN, connection).await;
 }

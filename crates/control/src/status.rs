@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
+use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
@@ -60,6 +62,9 @@ pub(crate) async fn status(
         canary: shared.canary.status(),
     }))
 }
+
+/// For how long metrics are answered with the same text: whoever asks often and reads none of it has one kept, and not thousands.
+const METRICS_FRESH: Duration = Duration::from_millis(100);
 
 /// A family of one metric: name, kind, what it says, and its value.
 type Family = (&'static str, &'static str, &'static str, fn(&Shared) -> f64);
@@ -153,6 +158,17 @@ static OF_STATISTICS: [(&str, &str); 5] = [
 
 /// Metrics in the text format of Prometheus. They say nothing that a stranger could use, and need no token.
 pub(crate) async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
+    let mut made = shared.metrics.lock();
+    let fresh = made.as_ref().filter(|(at, _)| at.elapsed() < METRICS_FRESH).map(|(_, text)| text.clone());
+    let text = fresh.unwrap_or_else(|| {
+        let text = Bytes::from(metrics_text(&shared));
+        *made = Some((Instant::now(), text.clone()));
+        text
+    });
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
+}
+
+fn metrics_text(shared: &Shared) -> String {
     let counts = &shared.counts;
     let statistics = shared.statistics.counts();
     let values = [
@@ -167,7 +183,7 @@ pub(crate) async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoRespo
         (format!("perigee_control_statistics_{name}_total"), "counter", *help, count)
     });
     let lines =
-        FAMILIES.iter().map(|(name, kind, help, value)| ((*name).to_owned(), *kind, *help, value(&shared)));
+        FAMILIES.iter().map(|(name, kind, help, value)| ((*name).to_owned(), *kind, *help, value(shared)));
     let mut text = String::new();
     for (name, kind, help, value) in lines.chain(of_statistics) {
         text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n"));
@@ -191,5 +207,5 @@ pub(crate) async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoRespo
         let (limit, count) = (limit.as_str(), count.load(Ordering::Relaxed));
         text.push_str(&format!("{name}{{limit=\"{limit}\"}} {count}\n"));
     }
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
+    text
 }

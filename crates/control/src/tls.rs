@@ -1,14 +1,19 @@
-//! Control's own certificate, which is made anew each day.
+//! Control's own certificate, which is made anew each day, and when the clock has been set.
 
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::RwLock;
 use rustls::ServerConfig;
 use trust::Identity;
 
-use crate::authority::Authority;
+use crate::authority::{Authority, CLOCK_SKEW};
+use crate::clock::ms;
+
+/// How old the certificate grows.
+const RENEWAL_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 
 /// The file with what callers have to trust.
 pub(crate) const AUTHORITY_FILE: &str = "ca.pem";
@@ -62,8 +67,13 @@ impl Certificates {
         names.chain(addresses).map(|host| format!("https://{host}:{port}")).collect()
     }
 
-    /// Makes it anew.
-    pub(crate) fn renew(&self, authority: &Authority) -> Result<(), String> {
+    /// Makes it anew a day after it was made, by the clock that others go by: a monotonic one stands while a machine sleeps. And where
+    /// it was made at a time that is yet to come, by a clock that was wrong.
+    pub(crate) fn renew_when_due(&self, authority: &Authority, now_ms: i64) -> Result<(), String> {
+        let made_ms = self.identity().peer().valid.0 * 1000 + ms(CLOCK_SKEW);
+        if (0..ms(RENEWAL_INTERVAL)).contains(&(now_ms - made_ms)) {
+            return Ok(());
+        }
         let made = made(&self.name, &self.names, &self.addresses, authority)?;
         *self.now.write() = made;
         Ok(())
@@ -86,4 +96,32 @@ pub(crate) fn write_authority(state: &Path, authority: &Authority) -> Result<(),
     let path = state.join(AUTHORITY_FILE);
     trust::write_private(&path, authority.pem().as_bytes())
         .map_err(|error| format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use journal::memory::Memory;
+
+    use super::*;
+    use crate::clock::now_ms;
+
+    #[tokio::test]
+    async fn it_is_made_anew_after_a_day_and_when_it_was_made_by_a_clock_that_was_wrong() {
+        let state = std::env::temp_dir().join(format!("perigee-tls-{}", std::process::id()));
+        trust::make_private_directory(&state).unwrap();
+        let opened = crate::authority::open(&Memory::new("j", 1), &state).await;
+        std::fs::remove_dir_all(&state).unwrap();
+        let (authority, _) = opened.unwrap_or_else(|error| panic!("{error}"));
+        let address = IpAddr::from([127, 0, 0, 1]);
+        let certificates = Certificates::new("c1", Vec::new(), address, &authority).unwrap();
+        let hour = 3_600_000;
+        let table =
+            [(0, false), (23, false), (25, true), (-1, true), (24 * 365 * 50, true), (-24 * 365 * 50, true)];
+        for (passed_hours, is_due) in table {
+            let before = certificates.identity();
+            certificates.renew_when_due(&authority, now_ms() + passed_hours * hour).unwrap();
+            let is_new = !Arc::ptr_eq(&before, &certificates.identity());
+            assert_eq!(is_new, is_due, "{passed_hours} h after it was made");
+        }
+    }
 }

@@ -4,8 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 use axum::{Extension, Json};
@@ -21,7 +20,7 @@ use crate::audit;
 use crate::cells;
 use crate::clock::{ms, now_ms};
 use crate::idempotency::Keyed;
-use crate::limits::{REQUESTS_PER_TOKEN, REQUESTS_PER_TOKEN_MAX, TOKENS_MAX};
+use crate::limits::{BODY_BYTES_MAX, REQUESTS_PER_TOKEN, REQUESTS_PER_TOKEN_MAX, TOKENS_MAX};
 use crate::problem::Problem;
 use crate::purges::unknown_site;
 use crate::vault::random_hex;
@@ -286,9 +285,10 @@ pub(crate) async fn make(
     State(shared): State<Arc<Shared>>,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
-    body: Bytes,
+    request: Request,
 ) -> Result<Response, Problem> {
     caller.may(Role::Admin)?;
+    let body = shared.sent(request, BODY_BYTES_MAX).await?;
     let keyed = Keyed::of(&caller, "POST /v1/tokens", &headers, &body)?;
     if let Some(replayed) = shared.replay(keyed.as_ref()).await? {
         return Ok(replayed);
@@ -337,7 +337,7 @@ pub(crate) async fn make(
         Err(Error::Conflict(_)) => shared.replay_now(keyed.as_ref()).await,
         Err(error) => Err(error.into()),
         Ok(_) => {
-            shared.refresh_view().await?;
+            let _noted_and_shown = shared.refresh_view().await;
             Ok(answer(StatusCode::CREATED, &made))
         }
     }
@@ -382,25 +382,37 @@ pub(crate) async fn revoke(
         let next = "perigee token list shows them";
         return Err(Problem::unknown("there is no token of this name", &name, names.into_iter(), next));
     };
-    let view = shared.view.get();
-    let others = view
-        .tokens
-        .values()
-        .any(|other| other.role == Role::Admin && other.name != name && other.expires_ms.is_none());
-    if token.role == Role::Admin && !others {
-        return Err(Problem::new(
-            StatusCode::CONFLICT,
-            "this is the last token that can make tokens and does not expire",
-        )
-        .found(format!("{name:?}"))
-        .next("make another admin token first"));
-    }
     let mut commit =
         Commit { expect: vec![(cell.clone(), version)], cells: vec![(cell, None)], record: None };
+    if token.role == Role::Admin {
+        // That one must still be there when this one goes: somebody may be revoking it at the same moment.
+        let other = another_lasting_admin(&shared, &name).await?.ok_or_else(|| {
+            let error = "this is the last token that can make tokens and does not expire";
+            Problem::new(StatusCode::CONFLICT, error)
+                .found(format!("{name:?}"))
+                .next("make another admin token first")
+        })?;
+        commit.expect.push(other);
+    }
     audit::note(&mut commit, caller.name(), "token.revoke", &name, None)?;
     cells::commit(&*shared.journal, commit).await?;
-    shared.refresh_view().await?;
+    shared.view.forget(&token.hash);
+    let _noted_and_shown = shared.refresh_view().await;
     Ok(Json(Gone { name, gone: true }))
+}
+
+/// The cell of an admin's token that does not expire, and its version; `None` when there is none but this one.
+async fn another_lasting_admin(shared: &Shared, name: &str) -> Result<Option<(String, u64)>, Error> {
+    let is_one =
+        |token: &Token| token.role == Role::Admin && token.name != name && token.expires_ms.is_none();
+    for seen in shared.view.get().tokens.values().filter(|token| is_one(token)) {
+        let cell = Token::cell(&seen.name);
+        let found = cells::load::<Token>(&*shared.journal, &cell).await?;
+        if let Some((_, version)) = found.filter(|(token, _)| is_one(token)) {
+            return Ok(Some((cell, version)));
+        }
+    }
+    Ok(None)
 }
 
 /// Refuses names that would not do as a part of a cell's name, of a certificate, or of a line.

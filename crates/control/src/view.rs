@@ -20,13 +20,21 @@ use crate::tokens::Token;
 /// The newest picture.
 #[derive(Default)]
 pub(crate) struct View {
-    picture: RwLock<Arc<Picture>>,
+    picture: RwLock<Shown>,
     /// When the reading began that the picture is of. One reads at a time, so that nothing older takes the place of something newer.
     read: tokio::sync::Mutex<Option<Instant>>,
 }
 
-/// A picture of what the cells said.
+/// What is looked at.
 #[derive(Default)]
+struct Shown {
+    picture: Arc<Picture>,
+    /// Hashes of tokens and keys of nodes that were taken away here, and when: a reading that began before may still find them.
+    gone: Vec<(Instant, String)>,
+}
+
+/// A picture of what the cells said.
+#[derive(Clone, Default)]
 pub(crate) struct Picture {
     /// By the hash of their secrets.
     pub(crate) tokens: HashMap<String, Arc<Token>>,
@@ -43,7 +51,14 @@ pub(crate) struct Picture {
 
 impl View {
     pub(crate) fn get(&self) -> Arc<Picture> {
-        Arc::clone(&self.picture.read())
+        Arc::clone(&self.picture.read().picture)
+    }
+
+    /// Leaves out a token, by its hash, or a node, by its key, that has been taken away, at once: the journal may not be readable just now.
+    pub(crate) fn forget(&self, hash_or_key: &str) {
+        let mut shown = self.picture.write();
+        shown.gone.push((Instant::now(), hash_or_key.to_owned()));
+        Arc::make_mut(&mut shown.picture).leave_out(hash_or_key);
     }
 
     /// Reads all of it. What cannot be read is left out, or stays as it was: the rest is seen all the same.
@@ -95,7 +110,7 @@ impl View {
             }
         }
         let is_whole = is_whole && configurations.len() == versions.len();
-        let picture = Picture {
+        let mut picture = Picture {
             tokens: tokens.into_iter().map(|token| (token.hash.clone(), Arc::new(token))).collect(),
             nodes: nodes.into_iter().map(|node| (node.name.clone(), Arc::new(node))).collect(),
             unreadable_nodes,
@@ -103,7 +118,11 @@ impl View {
             is_whole,
             configurations,
         };
-        *self.picture.write() = Arc::new(picture);
+        let mut shown = self.picture.write();
+        shown.gone.retain(|(at, _)| *at >= began);
+        shown.gone.iter().for_each(|(_, hash_or_key)| picture.leave_out(hash_or_key));
+        shown.picture = Arc::new(picture);
+        drop(shown);
         if unread.is_none() {
             *read = Some(began);
         }
@@ -112,6 +131,11 @@ impl View {
 }
 
 impl Picture {
+    fn leave_out(&mut self, hash_or_key: &str) {
+        self.tokens.remove(hash_or_key);
+        self.nodes.retain(|_, node| node.key != hash_or_key);
+    }
+
     /// The configurations that nodes may run now: what is stable first.
     pub(crate) fn snapshots(&self) -> impl Iterator<Item = &Snapshot> + Clone {
         self.configurations.iter().map(|(_, snapshot)| &**snapshot)

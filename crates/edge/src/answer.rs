@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use observe::Event;
-use semantics::cache_status::Fwd;
+use semantics::cache_status::{Fwd, Handling};
 use semantics::coding::{self, Form};
 use semantics::{Fields, Vary, VarySpec, Why};
 use stats::Class;
@@ -14,7 +14,7 @@ use crate::flight::FillReader;
 use crate::loaded::RuleAt;
 use crate::object::Object;
 use crate::origin::{FetchError, OriginBody, OriginResponse, Tunnel};
-use crate::slices::SliceReader;
+use crate::slices::{IsNew, SliceReader};
 
 /// One final response.
 pub(crate) struct Answer {
@@ -119,6 +119,33 @@ impl Note {
             encoded: None,
         }
     }
+
+    /// Whether the request went on, and how.
+    pub(crate) fn handling(&self) -> Handling {
+        if self.why == Why::StaleIfError && self.forwarded_status.is_none() {
+            return Handling::Hit;
+        }
+        match Handling::of(self.why, self.forwarded_status, self.stored) {
+            Handling::Forwarded { because, status, stored, collapsed } => Handling::Forwarded {
+                because: self.forwarded.unwrap_or(because),
+                status,
+                stored,
+                collapsed: collapsed || self.collapsed,
+            },
+            other => other,
+        }
+    }
+
+    /// Takes back that it is a hit, if it is one and some of the body is not stored any more (RFC 9211 §2.2, `partial`).
+    /// `joined`: how that comes. Returns whether it was.
+    pub(crate) fn take_back(&mut self, joined: Option<IsNew>) -> bool {
+        let Some(joined) = joined.filter(|_| self.handling() == Handling::Hit) else { return false };
+        let is_own = joined == IsNew::Begun;
+        self.why = if is_own { Why::Partial } else { Why::Collapsed };
+        self.forwarded = Some(Fwd::Partial);
+        (self.stored, self.collapsed) = (is_own, !is_own);
+        true
+    }
 }
 
 /// Content-Range of a 206 or 416.
@@ -193,6 +220,20 @@ impl Answer {
     /// Whether its body has to be read from disk.
     pub(crate) fn is_from_slices(&self) -> bool {
         matches!(self.body, Body::Sliced(_) | Body::Multipart(_, Some(_), ..))
+    }
+
+    /// How what is missing of a stored body will come, as far as is known.
+    pub(crate) fn missing(&self) -> Option<IsNew> {
+        match &self.body {
+            Body::Sliced(reader) => {
+                let (start, end) = reader.left();
+                reader.misses(start, end)
+            }
+            Body::Multipart(_, Some(reader), parts, _) => {
+                parts.iter().map(|part| reader.misses(part.start, part.end)).max().flatten()
+            }
+            _ => None,
+        }
     }
 
     /// Adds Set-Cookie lines that the head lacks.

@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use model::Https;
 use model::rule::ClientCertificate;
 use observe::{Event, Fetch, Slot};
-use semantics::cache_status::{CacheStatus, Handling, write_cache_status};
+use semantics::cache_status::{CacheStatus, write_cache_status};
 use semantics::coding;
 use semantics::directives::{ResponseDirectives, Scope};
 use semantics::fields::{lines_of, trim};
@@ -274,24 +274,9 @@ fn cache_status<'a>(worker: &'a Worker, note: &Note) -> CacheStatus<'a> {
     CacheStatus {
         node: &worker.shared.node,
         why: note.why,
-        handling: handling(note),
+        handling: note.handling(),
         ttl: note.ttl,
         key: None,
-    }
-}
-
-fn handling(note: &Note) -> Handling {
-    if note.why == Why::StaleIfError && note.forwarded_status.is_none() {
-        return Handling::Hit;
-    }
-    match Handling::of(note.why, note.forwarded_status, note.stored) {
-        Handling::Forwarded { because, status, stored, collapsed } => Handling::Forwarded {
-            because: note.forwarded.unwrap_or(because),
-            status,
-            stored,
-            collapsed: collapsed || note.collapsed,
-        },
-        other => other,
     }
 }
 

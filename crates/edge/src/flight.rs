@@ -68,6 +68,8 @@ pub(crate) struct Flight {
     pub(crate) askers: Askers,
     /// What it knows of besides, because another edge has asked for it: a position of the journal.
     pub(crate) raised: u64,
+    /// The request's headers, by which the origin chooses what to answer; none where nobody can follow.
+    pub(crate) fields: Fields,
     /// The key under which it is on the board besides, since it is known what variant it brings.
     variant_key: OnceLock<u128>,
     landing: watch::Sender<Landing>,
@@ -79,12 +81,17 @@ pub(crate) struct Flight {
 
 impl Flight {
     /// A flight that is on no board: nobody else can follow it.
-    pub(crate) fn solitary(start: &Start) -> Arc<Self> {
+    pub(crate) fn solitary(start: &Start<'_>) -> Arc<Self> {
+        Flight::new(start, Fields::new())
+    }
+
+    fn new(start: &Start<'_>, fields: Fields) -> Arc<Self> {
         Arc::new(Flight {
             position: start.position,
             epoch: start.epoch,
             askers: Askers::new(start.class),
             raised: start.raised,
+            fields,
             variant_key: OnceLock::new(),
             landing: watch::Sender::new(Landing::Pending),
             failed_until_ms: AtomicU64::new(0),
@@ -112,6 +119,15 @@ impl Flight {
         }
     }
 
+    /// Whether a request joins it.
+    fn takes(&self, start: &Start<'_>, may_follow: impl FnOnce(&Flight) -> bool) -> bool {
+        let takes = self.is_alive() && self.epoch == start.epoch && may_follow(self);
+        if takes {
+            self.askers.join(start.class);
+        }
+        takes
+    }
+
     /// Waits until the fetch has landed.
     pub(crate) async fn landed(&self) -> Landing {
         let mut receiver = self.landing.subscribe();
@@ -136,7 +152,9 @@ impl Flight {
 type Shard = Mutex<HashMap<u128, Arc<Flight>>>;
 
 /// What is known when a fetch starts.
-pub(crate) struct Start {
+pub(crate) struct Start<'a> {
+    /// The request's headers.
+    pub(crate) fields: &'a Fields,
     /// The newest purge position.
     pub(crate) position: u64,
     /// The epoch of the primary key.
@@ -181,32 +199,42 @@ impl Flights {
     pub(crate) fn board(
         &self,
         key: u128,
-        start: &Start,
+        start: &Start<'_>,
         has_stale: bool,
         may_follow: impl FnOnce(&Flight) -> bool,
     ) -> Boarding {
         let mut shard = self.shard(key).lock();
-        let flight = Flight::solitary(start);
-        if let Some(current) = shard.get(&key) {
-            if let Some(why) = current.failing(start.now_ms) {
-                if has_stale {
-                    current.askers.join(start.class);
-                    return Boarding::Failing(why);
-                }
-                flight.fail_until(why, current.failed_until_ms.load(Ordering::Relaxed));
-                flight.askers.add(&current.askers);
-            }
-            if current.is_alive() && current.epoch == start.epoch && may_follow(current) {
-                current.askers.join(start.class);
-                return Boarding::Follow(current.clone());
-            }
+        let current = shard.get(&key);
+        let failing = current.and_then(|current| Some((current, current.failing(start.now_ms)?)));
+        if let Some((current, why)) = failing.filter(|_| has_stale) {
+            current.askers.join(start.class);
+            return Boarding::Failing(why);
+        }
+        if let Some(current) = current.filter(|current| current.takes(start, may_follow)) {
+            return Boarding::Follow(current.clone());
+        }
+        let flight = Flight::new(start, start.fields.clone());
+        if let Some((current, why)) = failing {
+            flight.fail_until(why, current.failed_until_ms.load(Ordering::Relaxed));
+            flight.askers.add(&current.askers);
         }
         shard.insert(key, flight.clone());
         Boarding::Lead(flight)
     }
 
+    /// Joins the flight under `key`, if there is one that `may_follow` lets this request join.
+    pub(crate) fn follow(
+        &self,
+        key: u128,
+        start: &Start<'_>,
+        may_follow: impl FnOnce(&Flight) -> bool,
+    ) -> Option<Arc<Flight>> {
+        let shard = self.shard(key).lock();
+        shard.get(&key).filter(|current| current.takes(start, may_follow)).cloned()
+    }
+
     /// Puts the flight that is on the board under `key` there under `variant_key` too, where those look who come once it is known
-    /// that the answer varies. One that is there already stays.
+    /// how the answer varies, or that it does not. One that is there already stays.
     pub(crate) fn board_variant(&self, key: u128, variant_key: u128, flight: &Arc<Flight>) {
         let is_boarded = self.shard(key).lock().get(&key).is_some_and(|current| Arc::ptr_eq(current, flight));
         let mut shard = self.shard(variant_key).lock();

@@ -288,12 +288,15 @@ impl Flow {
                 Step::Board(want) => self.board(want),
                 Step::TakeOff { want, pilot } => self.take_off(want, pilot),
                 Step::Follow { want, flight } => match self.in_time(&want, flight.landed()).await {
+                    Ok(landing) if !may_answer(&self.at, &self.request, &flight, &landing) => Step::Again,
                     Ok(landing) => Step::Landed { want, landing, own: false },
                     Err(why) => Step::Failed { want, why },
                 },
                 Step::Lead { want, flight, report } => self.lead(want, &flight, report).await,
                 Step::Landed { want, landing, own } => self.landed(want, landing, own),
                 Step::Private { why, response } => Step::Done(self.passed(*response, Note::of(why))),
+                // Purged while this request waited: it is as one that comes now.
+                Step::Failed { want, .. } if want.is_gone(&self) => Step::Again,
                 Step::Failed { want, why } => Step::of_answer(self.failed(want, why)),
                 Step::Done(mut answer) => {
                     answer.origin = self.origin.take();
@@ -366,7 +369,14 @@ impl Flow {
             trace.looked(self.request.started);
         }
         match primed {
-            Ok(()) => Step::Done(answer),
+            Ok(()) => {
+                let missing = answer.missing();
+                if answer.note.take_back(missing) {
+                    // It is no newer than what is stored of it.
+                    self.knew = None;
+                }
+                Step::Done(answer)
+            }
             Err(Trouble::Outdated) if self.boardings <= BOARDINGS_MAX => {
                 self.boardings += 1;
                 self.worker.shared.forget_slices(reader.sliced());
@@ -391,10 +401,17 @@ impl Flow {
         if want.alone {
             return self.take_off(want, Pilot::new(Flight::solitary(&start)));
         }
-        let boarding = self.worker.shared.flights.board(want.key, &start, want.may_serve_stale(), |flight| {
-            self.is_current(flight.landing().tags(), flight.position)
+        let flights = &self.worker.shared.flights;
+        let may_follow = |flight: &Flight| {
+            let landing = flight.landing();
+            self.is_current(landing.tags(), flight.position)
                 && tiers::may_follow(&self.worker.shared, &self.request, flight)
-        });
+                && may_answer(&self.at, &self.request, flight, &landing)
+        };
+        let boarding = match want.follow_unvaried(&self.worker, &self.at, &self.text, &start, may_follow) {
+            Some(flight) => Boarding::Follow(flight),
+            None => flights.board(want.key, &start, want.may_serve_stale(), may_follow),
+        };
         match boarding {
             Boarding::Follow(flight) => {
                 self.knew = Some((flight.position, of_others(flight.raised)));
@@ -490,23 +507,8 @@ impl Flow {
     /// Answers from a response that streams in.
     fn follow_fill(&mut self, want: Want, fill: &Arc<Fill>, own: bool) -> Step {
         let assessment = self.assess_facts(&fill.facts);
-        if !own {
-            if assessment.reuse != Reuse::Fresh || !self.is_current(&fill.tags, fill.position) {
-                return Step::Board(Want { alone: true, ..want });
-            }
-            let mut text = std::mem::take(&mut self.text);
-            let found =
-                lookup::find(&self.worker.shared, &self.at, &self.request, &mut text, &self.from_disk);
-            self.text = text;
-            let wanted = match found {
-                Found::Object { key, .. } | Found::Nothing { key, .. } | Found::OnDisk { key, .. } => {
-                    Some(key)
-                }
-                Found::Pass { .. } => None,
-            };
-            if wanted != Some(fill.key) {
-                return Step::Again;
-            }
+        if !own && (assessment.reuse != Reuse::Fresh || !self.is_current(&fill.tags, fill.position)) {
+            return Step::Board(Want { alone: true, ..want });
         }
         let mut note = Note::of(if own { want.why } else { Why::Collapsed });
         (note.stored, note.collapsed) = (own, !own);
@@ -533,7 +535,8 @@ impl Flow {
             lookup::write_request_key(&mut self.text, &self.at, &self.request);
         }
         let class = urgency::class_of(&self.at, &self.request, None, false);
-        let start = start(&self.worker, &self.request, &self.text, class);
+        let request = self.request.clone();
+        let start = start(&self.worker, &request, &self.text, class);
         self.knew = Some((start.position, start.raised));
         let mut fields = fetch::forwarded_fields(&self.worker, &self.at, &self.request);
         if hop::count_forward(self.request.method.as_str().as_bytes(), &mut fields) == Forwarding::EndsHere {
@@ -579,9 +582,13 @@ impl Flow {
                 if let Some(handshake) = handshake {
                     return Step::Done(self.opened(response, &handshake));
                 }
+                let epoch = || self.worker.shared.epochs.of(hash(&self.worker.shared.seed, &self.text).0);
+                let is_newest = epoch() == start.epoch;
                 if !self.request.method.is_safe() {
                     invalidate(&self.worker, &self.at, &self.request, &response);
                 }
+                // What this very request has outdated does not concern its own answer; what another has meanwhile does.
+                let start = Start { epoch: if is_newest { epoch() } else { start.epoch }, ..start };
                 match self.own_content(response, &start) {
                     Ok(step) => step,
                     Err(response) => Step::Done(self.passed(*response, Note::of(why))),
@@ -596,17 +603,19 @@ impl Flow {
     }
 
     /// An answer to POST that says that it is what GET would get (Content-Location, RFC 9110 §9.3.3) is stored as that.
-    fn own_content(&mut self, response: OriginResponse, start: &Start) -> Result<Step, Box<OriginResponse>> {
+    fn own_content(
+        &mut self,
+        response: OriginResponse,
+        start: &Start<'_>,
+    ) -> Result<Step, Box<OriginResponse>> {
         let is_pass = self.at.rule().cache == Cache::Pass
             || self.at.rule().rewrite.is_some()
             || has_dot_segment(self.request.path().as_bytes());
         if self.request.method != Method::Post || is_pass {
             return Err(Box::new(response));
         }
-        // What this very request has outdated does not concern its own answer.
         let key = hash(&self.worker.shared.seed, &self.text).0;
-        let epoch = self.worker.shared.epochs.of(key);
-        let flight = Flight::solitary(&Start { epoch, ..*start });
+        let flight = Flight::solitary(start);
         let want = Want { key, object_key: key, why: Why::Method, stale: None, range: None, alone: true };
         let job = want.job(&self.worker, &self.request, &self.at, self.text.clone(), &flight);
         let (facts, head, response, shape) = job.keep(response)?;
@@ -712,6 +721,12 @@ impl Want {
         self.stale.as_ref().is_some_and(|(_, assessment)| assessment.reuse == Reuse::StaleWhileRevalidate)
     }
 
+    /// Whether what is stale has been purged since.
+    fn is_gone(&self, flow: &Flow) -> bool {
+        let is_gone = |stored| lookup::is_gone(&flow.worker.shared, &flow.at, &flow.request, stored);
+        self.stale.as_ref().is_some_and(|(stored, _)| is_gone(stored))
+    }
+
     /// How urgent it is.
     fn class(&self, at: &RuleAt, request: &Request) -> Class {
         let stored = self.stale.as_ref().map(|(stored, _)| stored);
@@ -721,10 +736,43 @@ impl Want {
     /// A flight that validates something stale, unless one does already or has just failed.
     fn lead(&self, worker: &Worker, request: &Request, at: &RuleAt, text: &[u8]) -> Option<Pilot> {
         let start = start(worker, request, text, self.class(at, request));
+        let may_follow = |flight: &Flight| may_answer(at, request, flight, &flight.landing());
+        if self.follow_unvaried(worker, at, text, &start, may_follow).is_some() {
+            return None;
+        }
         match worker.shared.flights.board(self.key, &start, true, |_| true) {
             Boarding::Lead(flight) if !self.came_meanwhile(worker, &flight) => Some(Pilot::new(flight)),
             _ => None,
         }
+    }
+
+    /// Joins, where an index leads to variants, the flight for what has none: its answer does not vary any more, or it is
+    /// not known whether it does, as it began before there was the index, for the same variant as this request.
+    fn follow_unvaried(
+        &self,
+        worker: &Worker,
+        at: &RuleAt,
+        text: &[u8],
+        start: &Start<'_>,
+        may_follow: impl FnOnce(&Flight) -> bool,
+    ) -> Option<Arc<Flight>> {
+        let shared = &worker.shared;
+        let primary = hash(&shared.seed, text).0;
+        let key = serve::flight_key(worker, &mut text.to_vec(), primary, self.range.as_ref());
+        if self.alone || key == self.key {
+            return None;
+        }
+        let rules = &at.rule().policy.vary_normalise;
+        let is_same_variant = |flight: &Flight| match shared.store.peek(primary).as_deref() {
+            Some(Item::Variants(variants)) => {
+                let newest = variants.specs.first();
+                newest.is_some_and(|spec| spec.is_same(&flight.fields, start.fields, rules))
+            }
+            _ => false,
+        };
+        shared.flights.follow(key, start, |flight| {
+            may_follow(flight) && (!matches!(flight.landing(), Landing::Pending) || is_same_variant(flight))
+        })
     }
 
     /// Whether another fetch has stored what is wanted since this request looked: then there is nothing to fetch, and
@@ -735,7 +783,8 @@ impl Want {
             return false;
         }
         let shared = &worker.shared;
-        let landing = match shared.store.peek(self.object_key) {
+        let found = shared.store.peek(self.key).or_else(|| shared.store.peek(self.object_key));
+        let landing = match found {
             None => return false,
             // A fetch for another part of it: what is wanted is there, or on its way.
             Some(entry) if self.range.is_some() => match Object::of(entry) {
@@ -766,6 +815,10 @@ impl Want {
         text: Vec<u8>,
         flight: &Arc<Flight>,
     ) -> Job {
+        // It may have been purged since this request looked, and what comes of the flight is stored as if it had come after that.
+        let is_there = |found: &Object| !lookup::is_gone(&worker.shared, at, request, found);
+        let stale = self.stale.as_ref().map(|(stored, _)| stored).filter(|stored| is_there(stored));
+        let is_good = |range: &&RangeWanted| range.completes.as_ref().is_none_or(is_there);
         Job {
             worker: worker.clone(),
             request: request.clone(),
@@ -778,8 +831,8 @@ impl Want {
             epoch: flight.epoch,
             askers: flight.askers.clone(),
             hides_errors: self.stale.as_ref().is_some_and(|(_, stale)| stale_on(stale) == StaleOn::Error),
-            stale: self.stale.as_ref().map(|(stored, _)| stored.clone()),
-            range: self.range.clone(),
+            stale: stale.cloned(),
+            range: self.range.as_ref().filter(is_good).cloned(),
             is_direct: self.why == Why::HitForMiss,
             told: None,
             is_kept: true,
@@ -805,14 +858,27 @@ fn at_the_door(worker: &Worker, request: &Request) -> Option<Answer> {
 }
 
 /// What is known when a fetch for the key text `text` starts.
-fn start(worker: &Worker, request: &Request, text: &[u8], class: Class) -> Start {
+fn start<'a>(worker: &Worker, request: &'a Request, text: &[u8], class: Class) -> Start<'a> {
     let shared = &worker.shared;
     Start {
+        fields: &request.fields,
         raised: tiers::raised(shared, request),
         position: shared.purge_position.load(Ordering::Acquire),
         epoch: shared.epochs.of(hash(&shared.seed, text).0),
         now_ms: shared.clock.monotonic_ms(),
         class,
+    }
+}
+
+/// Whether what a flight has come to may answer `request`, by the headers that choose between answers.
+fn may_answer(at: &RuleAt, request: &Request, flight: &Flight, landing: &Landing) -> bool {
+    let rules = &at.rule().policy.vary_normalise;
+    let may_answer =
+        |head: &Fields| semantics::vary::may_answer(head, &flight.fields, &request.fields, rules);
+    match landing {
+        Landing::Fill(fill) => may_answer(&fill.head),
+        Landing::Stored(stored) => may_answer(&stored.fields()),
+        Landing::Pending | Landing::Private | Landing::Failed { .. } => true,
     }
 }
 
@@ -835,8 +901,9 @@ fn look(
     has_waited: bool,
 ) -> Looked {
     let alone = lookup::is_alone(at, request, directives);
-    let (key, stored, purged) = match lookup::find(&worker.shared, at, request, text, from_disk) {
-        Found::Object { key, stored, purged } => (key, stored, purged),
+    let (object_key, next, stored, purged) = match lookup::find(&worker.shared, at, request, text, from_disk)
+    {
+        Found::Object { key, next, stored, purged } => (key, next, stored, purged),
         Found::OnDisk { key, spot } => return Looked::Wait(Step::Read { key, spot }),
         Found::Pass { .. } if directives.only_if_cached => {
             return Looked::Answer(Refusal::OnlyIfCached.answer(request));
@@ -883,8 +950,7 @@ fn look(
         }
         let fresh = matches!(assessment.reuse, Reuse::Fresh);
         let range = serve::range_to_complete(worker, request, fresh.then_some(&stored));
-        let object_key = key;
-        let key = serve::flight_key(worker, text, key, range.as_ref());
+        let key = serve::flight_key(worker, text, next, range.as_ref());
         let why = Why::Partial;
         return Looked::Wait(Step::Board(Want { key, object_key, why, stale: None, range, alone }));
     }
@@ -893,9 +959,8 @@ fn look(
             Looked::Answer(serve::stored(worker, at, request, stored, &assessment, Note::of(Why::Fresh)))
         }
         Reuse::StaleWhileRevalidate => {
-            let object_key = key;
             // Who fetches for nobody else does so under another key.
-            let key = if alone { !key } else { key };
+            let key = if alone { !next } else { next };
             let (why, stale) = (Why::Expired, Some((stored.clone(), assessment)));
             let want = Want { key, object_key, why, stale, range: None, alone };
             // What it fetches may not be for others, and where all are such, nothing would come of it behind their answers: one at
@@ -917,8 +982,7 @@ fn look(
             // A stored part has no head of its own to be validated with: it is asked for again.
             let is_part = stored.parts().is_some();
             let range = if is_part { serve::range_to_fetch(worker, request) } else { None };
-            let object_key = key;
-            let key = serve::flight_key(worker, text, key, range.as_ref());
+            let key = serve::flight_key(worker, text, next, range.as_ref());
             let why = assessment.why;
             let stale = (!is_part).then_some((stored, assessment));
             Looked::Wait(Step::Board(Want { key, object_key, why, stale, range, alone }))

@@ -819,9 +819,9 @@ impl Handle {
         }
         write_missed(self.shared.purge_log.lock().as_mut());
         self.shared.encoder.stop();
-        self.shared.disks.close();
-        // What was taken away and could not be written down as such would be back after the next start.
-        self.shared.distrust_disks(|disks| disks.iter().any(|disk| disk.unwritten_removals > 0));
+        if !self.shared.disks.close() {
+            self.shared.distrust_disks();
+        }
         if let Some(log) = &self.access_log {
             log.stop(Duration::from_secs(5));
         }

@@ -22,7 +22,7 @@ use semantics::{
 use store::disk::Spot;
 
 use crate::loaded::{RuleAt, view};
-use crate::object::{Entry, Item, Object, SPECS_MAX, Variants};
+use crate::object::{Entry, Item, Object, SPECS_MAX, Stored, Variants};
 use crate::request::{Method, Request};
 use crate::tiering::{self, url_of};
 use crate::tiers;
@@ -30,8 +30,9 @@ use crate::worker::Shared;
 
 /// What is stored for a request.
 pub(crate) enum Found {
-    /// A response for this URL and this request's headers. `purged`: what is held against it.
-    Object { key: u128, stored: Object, purged: Option<Objection> },
+    /// A response for this URL and this request's headers. `purged`: what is held against it. `next`: the best guess at where
+    /// another answer would be stored.
+    Object { key: u128, next: u128, stored: Object, purged: Option<Objection> },
     /// The last answer could not be stored: don't queue.
     Pass { key: u128 },
     /// Something under this key is on disk and must be read first.
@@ -112,13 +113,15 @@ fn find_variant(
         let key = variant_key(shared, text, variants.generation, |text| {
             spec.write_variant(text, &request.fields, rules);
         });
-        newest.get_or_insert(key);
+        let next = *newest.get_or_insert(key);
         match held(shared, from_disk, key) {
-            Held::Entry(entry) => {
-                if let Some(found) = found(shared, at, request, key, entry) {
-                    return found;
+            Held::Entry(entry) => match found(shared, at, request, key, entry) {
+                Some(Found::Object { key, stored, purged, .. }) => {
+                    return Found::Object { key, next, stored, purged };
                 }
-            }
+                Some(found) => return found,
+                None => {}
+            },
             Held::OnDisk(spot) => return Found::OnDisk { key, spot },
             Held::Nothing => {}
         }
@@ -172,7 +175,7 @@ fn usable(shared: &Shared, at: &RuleAt, request: &Request, key: u128, stored: Ob
         }
         _ => purged,
     };
-    Found::Object { key, stored, purged }
+    Found::Object { key, next: key, stored, purged }
 }
 
 /// What is held against something stored, though no hard purge matches it.
@@ -268,6 +271,12 @@ pub(crate) fn purged(shared: &Shared, at: &RuleAt, request: &Request, tags: &[u6
     })
 }
 
+/// Whether a hard purge matches something stored, so that nothing of it may be used for what is fetched from now on.
+pub(crate) fn is_gone(shared: &Shared, at: &RuleAt, request: &Request, stored: &Stored) -> bool {
+    let purged = purged(shared, at, request, stored.tags(), stored.position());
+    matches!(purged, Purged::Yes(Kind::Hard))
+}
+
 /// Asks a purge clock about a request's object that has these tags and was fetched at a position.
 pub(crate) fn with_subject<T>(
     shared: &Shared,
@@ -306,7 +315,7 @@ pub(crate) struct Place {
 }
 
 /// Decides where a response to `request` is stored and writes the variant index, if it varies. `text` is the key
-/// text. The caller has refused `Vary: *` before. `announce` gets the key of a variant before the index leads anybody to it.
+/// text. The caller has refused `Vary: *` before. `announce` gets the key before the index leads anybody to it.
 pub(crate) fn place(
     shared: &Shared,
     at: &RuleAt,
@@ -317,7 +326,10 @@ pub(crate) fn place(
     announce: impl FnOnce(u128),
 ) -> Place {
     let primary = hash(&shared.seed, text).0;
-    let Vary::Spec(spec) = VarySpec::of(response) else { return Place { key: primary, language_key: None } };
+    let Vary::Spec(spec) = VarySpec::of(response) else {
+        announce(primary);
+        return Place { key: primary, language_key: None };
+    };
     let (generation, new_index) = index(shared, primary, &spec);
     let rules = &at.rule().policy.vary_normalise;
     let key = variant_key(shared, text, generation, |text| spec.write_variant(text, &request.fields, rules));

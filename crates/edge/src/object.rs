@@ -380,23 +380,28 @@ impl Parts {
         run.get((offset - start) as usize..).unwrap_or(&[])
     }
 
-    /// Adds a run; bytes that are already held win. More than [`RUNS_MAX`] runs become the new one alone.
+    /// Adds a run; bytes that are already held win. What is left of `content` then is copied: a slice would hold all of it, and be
+    /// weighed as itself. More than [`RUNS_MAX`] runs become the new one alone.
     pub(crate) fn insert(&mut self, start: u64, content: Bytes) {
         let end = start + content.len() as u64;
         let mut at = start;
         let mut fresh = Vec::new();
+        let piece = |from: u64, to: u64| match &content[(from - start) as usize..(to - start) as usize] {
+            whole if whole.len() == content.len() => content.clone(),
+            part => Bytes::copy_from_slice(part),
+        };
         for (run_start, run) in &self.runs {
             let run_end = run_start + run.len() as u64;
             if run_end <= at || *run_start >= end {
                 continue;
             }
             if *run_start > at {
-                fresh.push((at, content.slice((at - start) as usize..(*run_start - start) as usize)));
+                fresh.push((at, piece(at, *run_start)));
             }
             at = run_end;
         }
         if at < end {
-            fresh.push((at, content.slice((at - start) as usize..)));
+            fresh.push((at, piece(at, end)));
         }
         if self.runs.len() + fresh.len() > RUNS_MAX {
             // Scattered on purpose, or not worth the bookkeeping.
@@ -514,5 +519,21 @@ mod tests {
         assert_eq!(parts.at(4), b"efghij");
         assert_eq!(parts.at(15), b"");
         assert_eq!(parts.prefix(12).concat(), b"abcdefghijkl");
+    }
+
+    #[test]
+    fn parts_hold_no_more_than_they_weigh() {
+        struct Fetched(Arc<Vec<u8>>);
+        impl AsRef<[u8]> for Fetched {
+            fn as_ref(&self) -> &[u8] {
+                &self.0
+            }
+        }
+        let mut parts = Parts::default();
+        let fetched: Vec<Arc<Vec<u8>>> = (1000..1010).map(|bytes| Arc::new(vec![7; bytes])).collect();
+        fetched.iter().for_each(|body| parts.insert(10, Bytes::from_owner(Fetched(body.clone()))));
+        assert_eq!(parts.held_from(10), 1009);
+        let is_held: Vec<bool> = fetched.iter().map(|body| Arc::strong_count(body) > 1).collect();
+        assert!(is_held[0] && !is_held[1..].contains(&true), "{is_held:?}");
     }
 }

@@ -10,7 +10,7 @@ use crate::answer::{Body, Part};
 use crate::flight::{FillReader, Unread};
 use crate::object::Object;
 use crate::origin::OriginBody;
-use crate::slices::{SliceReader, Trouble};
+use crate::slices::{IsNew, SliceReader, Trouble};
 
 /// Bytes to be sent next.
 pub(crate) enum Piece {
@@ -139,6 +139,14 @@ impl Pieces {
                     Ok(None)
                 }
             },
+        }
+    }
+
+    /// How what was missing of a stored body has come.
+    pub(crate) fn joined(&self) -> Option<IsNew> {
+        match &self.left {
+            Left::Sliced(reader) | Left::Multipart { slices: Some(reader), .. } => reader.joined(),
+            _ => None,
         }
     }
 

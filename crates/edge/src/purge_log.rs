@@ -268,6 +268,21 @@ impl PurgeLog {
         }
     }
 
+    /// [`PurgeLog::revoke`] of this one, because disks could not be told what was taken away. The operator is told; whether it is
+    /// away.
+    pub(crate) fn end(&self) -> bool {
+        let (revoked, path) = (Self::revoke(&self.path), self.path.display());
+        match &revoked {
+            Ok(()) => eprintln!(
+                "perigee: {path}: removed: not all that was taken away could be written to the disks, and the next start drops what they hold"
+            ),
+            Err(error) => {
+                eprintln!("perigee: {path}: cannot be removed: {error}; remove it before the next start");
+            }
+        }
+        revoked.is_ok()
+    }
+
     /// Where it is.
     pub(crate) fn path(&self) -> &Path {
         &self.path
@@ -324,17 +339,17 @@ impl PurgeLog {
         Ok(is_due.then(|| self.file.clone()))
     }
 
-    /// Writes down what sites have, and is safe from a loss of power when it returns.
+    /// Writes down what sites have. What is returned is to be synced before anything is stored under it.
     ///
     /// # Errors
     /// Those of writing: then nothing may be stored under it.
-    pub(crate) fn note_sites(&mut self, lines: Vec<SiteLine>) -> io::Result<()> {
+    pub(crate) fn note_sites(&mut self, lines: Vec<SiteLine>) -> io::Result<Option<Arc<File>>> {
         if lines.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         let lines: Vec<Line> = lines.into_iter().map(Line::Site).collect();
         self.write(&lines)?;
-        self.file.sync_data()
+        Ok(Some(self.file.clone()))
     }
 
     /// Writes what could not be written before.

@@ -91,10 +91,8 @@ pub(crate) fn apply(shared: &Shared, orders: &[Order], whose: Whose) -> Result<A
     let recorded = record(shared, &purges, Durability::Required, whose);
     drop(past);
     let (position, to_sync) = recorded?;
-    let synced = to_sync.map_or(Ok(()), |file| file.sync_data());
     for_before.extend(purges);
-    shared.succession.purge_before(shared, &for_before);
-    synced.map_err(|error| PurgeError::NotSafe(error.to_string()))?;
+    make_safe(shared, to_sync, &for_before)?;
     for order in orders {
         let scope = match order.what {
             What::Url { .. } => PurgeScope::Url,
@@ -114,9 +112,7 @@ pub(crate) fn apply(shared: &Shared, orders: &[Order], whose: Whose) -> Result<A
 pub(crate) fn distrust(shared: &Shared) -> Result<u64, PurgeError> {
     let purges = [Purge { target: Target::Everything, kind: Kind::Doubt }];
     let (position, to_sync) = record(shared, &purges, Durability::Required, Whose::Everybodys)?;
-    let synced = to_sync.map_or(Ok(()), |file| file.sync_data());
-    shared.succession.purge_before(shared, &purges);
-    synced.map_err(|error| PurgeError::NotSafe(error.to_string()))?;
+    make_safe(shared, to_sync, &purges)?;
     shared.registry.count_distrust();
     Ok(position)
 }
@@ -131,13 +127,13 @@ pub(crate) fn adopt<T>(
     snapshot: Snapshot,
     replace: impl FnOnce(Snapshot) -> T,
 ) -> Result<T, PurgeError> {
-    let not_logged = |error: std::io::Error| PurgeError::NotLogged(error.to_string());
     let mut past = shared.past.lock();
     let mut next = past.clone();
     let taken = next.take(&snapshot);
-    if let Some(log) = &mut *shared.purge_log.lock() {
-        log.note_sites(taken.lines).map_err(not_logged)?;
-    }
+    let noted = shared.purge_log.lock().as_mut().map_or(Ok(None), |log| log.note_sites(taken.lines));
+    // Without the lock: what visitors' requests invalidate goes into the log too.
+    let synced = noted.and_then(|to_sync| to_sync.map_or(Ok(()), |file| file.sync_data()));
+    synced.map_err(|error| PurgeError::NotLogged(error.to_string()))?;
     let site = |name: &str| Target::Site(shared.site_numbers.of(name));
     let purges: Vec<Purge> =
         taken.to_purge.iter().map(|name| Purge { target: site(name), kind: Kind::Hard }).collect();
@@ -147,7 +143,7 @@ pub(crate) fn adopt<T>(
             "perigee: what earlier configurations of {names} have stored is dropped: there were too many to remember"
         );
         let (_, to_sync) = record(shared, &purges, Durability::Required, Whose::Everybodys)?;
-        to_sync.map_or(Ok(()), |file| file.sync_data()).map_err(not_logged)?;
+        make_safe(shared, to_sync, &purges)?;
     }
     *past = next;
     Ok(replace(snapshot))
@@ -224,6 +220,14 @@ pub(crate) fn record_told(shared: &Shared, targets: Vec<Target>, kind: Kind) {
     let Ok((_, Some(file))) = record(shared, &purges, Durability::Wanted, Whose::Own) else { return };
     // Once in many; whoever has asked doesn't wait for it.
     let _ = std::thread::Builder::new().name("purge-log".into()).spawn(move || file.sync_data());
+}
+
+/// Returns when purges that are in force here are so in the processes before this one too, and safe from a loss of power: `to_sync`
+/// comes from [`record`].
+fn make_safe(shared: &Shared, to_sync: Option<Arc<File>>, purges: &[Purge]) -> Result<(), PurgeError> {
+    let synced = to_sync.map_or(Ok(()), |file| file.sync_data());
+    shared.succession.purge_before(shared, purges);
+    synced.map_err(|error| PurgeError::NotSafe(error.to_string()))
 }
 
 /// Puts purges in force at one position. What comes with it is to be synced before they are acknowledged; nobody else has to

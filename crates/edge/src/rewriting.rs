@@ -8,6 +8,7 @@ use bytes::Bytes;
 use model::rewrite::Rewrite;
 use semantics::Fields;
 use semantics::coding::may_encode;
+use semantics::key::normalise_path;
 use website::rewrite::{extended_policy, moved_links};
 use website::{Kind, Page, Rewriter};
 
@@ -74,7 +75,8 @@ pub(crate) fn apply(
     let page = Page {
         secure: request.secure,
         authority: request.authority.to_string(),
-        path: request.path().to_owned(),
+        // As it is keyed: what is stored is the same whoever has asked first.
+        path: String::from_utf8_lossy(&normalise_path(request.path().as_bytes())).into_owned(),
     };
     match response.status {
         200 => {

@@ -45,6 +45,9 @@ const PIECE_BYTES: u64 = 256 * 1024;
 /// Most slices of one stretch: a visitor who leaves leaves no more than this to be fetched for nobody.
 const STRETCH_SLICES_MAX: u64 = 16;
 
+/// Most slices that are looked for before an answer begins: how many a body has knows no bound, and hits must not wait for it.
+const LOOKED_SLICES_MAX: usize = 256;
+
 /// How far behind a stretch's progress a slice may lie that is waited for instead of being fetched.
 const AHEAD_BYTES_MAX: u64 = 4 * SLICE_BYTES;
 
@@ -158,6 +161,12 @@ impl Stretches {
             .find_map(|stretch| stretch.reader_at(offset).map(|reader| (reader, stretch.clone())))
     }
 
+    /// The stretch that has this byte of the body, or will have it.
+    fn bringing(&self, id: u128, offset: u64) -> Option<Stretch> {
+        let stretches = self.by_body.lock();
+        stretches.get(&id)?.iter().find(|stretch| stretch.brings(offset)).cloned()
+    }
+
     /// [`Stretches::follow`], or the stretch that `begin` makes, if it makes one: decided at once for all workers.
     fn follow_or_begin(
         &self,
@@ -184,8 +193,8 @@ impl Stretches {
 }
 
 /// How a reader came to a stretch.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum IsNew {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum IsNew {
     /// Somebody else has begun it.
     Followed,
     /// It has, with its visitor's request.
@@ -193,6 +202,17 @@ enum IsNew {
 }
 
 impl Stretch {
+    /// How a reader has come to something that was missing. What brings a body for the first time is the stored one, as far as
+    /// it has come.
+    fn joined(&self, is_new: IsNew) -> Option<IsNew> {
+        (!self.needs_reader).then_some(is_new)
+    }
+
+    fn brings(&self, offset: u64) -> bool {
+        let within = offset.checked_sub(self.start).is_some_and(|within| within < self.len);
+        within && !matches!(self.fill.progress().end, Some(End::Broken(_)))
+    }
+
     fn reader_at(&self, offset: u64) -> Option<FillReader> {
         let progress = self.fill.progress();
         let within = offset.checked_sub(self.start).filter(|within| *within < self.len)?;
@@ -218,6 +238,8 @@ pub(crate) struct SliceReader {
     /// A slice that could not be read: not to be read again.
     unreadable: Option<u64>,
     whom: For,
+    /// How what was missing came so far.
+    joined: Option<IsNew>,
 }
 
 enum Source {
@@ -250,6 +272,7 @@ impl SliceReader {
             troubles: 0,
             unreadable: None,
             whom: For::UnderWay,
+            joined: None,
         })
     }
 
@@ -290,6 +313,21 @@ impl SliceReader {
         let shared = &self.worker.shared;
         let mut wanted = self.offset / SLICE_BYTES..self.end.div_ceil(SLICE_BYTES);
         wanted.all(|number| shared.has_slice(shared.slice_key(self.sliced.id, number)))
+    }
+
+    /// How what is missing of bytes `start..end` will come, as far as is known ([`missing`]), or has come already.
+    pub(crate) fn misses(&self, start: u64, end: u64) -> Option<IsNew> {
+        missing(&self.worker.shared, &self.sliced, start, end).max(self.joined)
+    }
+
+    /// How what was missing came so far.
+    pub(crate) fn joined(&self) -> Option<IsNew> {
+        self.joined
+    }
+
+    /// What it has yet to read: first byte, and the one behind the last.
+    pub(crate) fn left(&self) -> (u64, u64) {
+        (self.offset, self.end)
     }
 
     /// Whether it reads what is being fetched already.
@@ -458,6 +496,7 @@ impl SliceReader {
                 self.unreadable = Some(number);
             }
             if let Some((reader, stretch)) = shared.stretches.follow(self.sliced.id, self.offset) {
+                self.joined = self.joined.max(stretch.joined(IsNew::Followed));
                 self.source = Source::Fetch(reader, stretch, IsNew::Followed);
                 return Ok(());
             }
@@ -535,6 +574,7 @@ impl SliceReader {
                 }
             }
         };
+        self.joined = self.joined.max(stretch.joined(is_new));
         if let Some(room) = room {
             let work = Gap {
                 job: self.job(&stretch, span),
@@ -582,6 +622,25 @@ impl SliceReader {
             is_kept: true,
         }
     }
+}
+
+/// How what is missing of bytes `start..end` of a body will come; `None` when nothing is. As far as the index knows, which does
+/// not know of damage, and for the first [`LOOKED_SLICES_MAX`] slices.
+pub(crate) fn missing(shared: &Shared, sliced: &Sliced, start: u64, end: u64) -> Option<IsNew> {
+    let numbers = start / SLICE_BYTES..end.div_ceil(SLICE_BYTES);
+    let how = |number| {
+        let has = || shared.has_slice(shared.slice_key(sliced.id, number));
+        if has() {
+            return None;
+        }
+        match shared.stretches.bringing(sliced.id, number * SLICE_BYTES) {
+            Some(stretch) => stretch.joined(IsNew::Followed),
+            // What is brought gets to the disk before that ends.
+            None if has() => None,
+            None => Some(IsNew::Begun),
+        }
+    };
+    numbers.take(LOOKED_SLICES_MAX).map(how).max().flatten()
 }
 
 /// Puts a slice that was read whole into memory as well.

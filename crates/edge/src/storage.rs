@@ -104,6 +104,7 @@ impl Place {
         let past = shared.past.lock();
         let reopened = self.open_log(&shared.site_numbers).and_then(|(mut log, replayed)| {
             log.note_sites(past.lines_beyond(&replayed.past))
+                .and_then(|to_sync| to_sync.map_or(Ok(()), |file| file.sync_data()))
                 .map_err(|error| StartError::PurgeLog(log.path().to_owned(), error))?;
             {
                 let mut purges = shared.purges.write();

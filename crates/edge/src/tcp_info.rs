@@ -28,8 +28,8 @@ pub(crate) fn waited(connection: &impl AsRawFd) -> Duration {
     Duration::from_millis(waited_ms.into())
 }
 
-/// Whether the kernel has bytes of a connection that do not get through: sent and sent again for a retransmission timeout or more
-/// (RFC 6298), or held back because the other side takes none. What was just sent is not stuck.
+/// Whether the kernel has bytes of a connection that are not sent yet, as the other side takes no more, or that it has sent again without an
+/// acknowledgement (RFC 6298).
 pub(crate) fn is_stuck(connection: &impl AsRawFd) -> bool {
     let known = offset_of!(libc::tcp_info, tcpi_notsent_bytes) + size_of::<u32>();
     read(connection, known).is_some_and(|info| info.tcpi_retransmits > 0 || info.tcpi_notsent_bytes > 0)
@@ -40,7 +40,8 @@ pub(crate) fn is_stuck(connection: &impl AsRawFd) -> bool {
 pub(crate) fn is_unheard(connection: &impl AsRawFd, within: Duration) -> bool {
     let known = offset_of!(libc::tcp_info, tcpi_last_ack_recv) + size_of::<u32>();
     read(connection, known).is_some_and(|info| {
-        info.tcpi_retransmits > 0 && u128::from(info.tcpi_last_ack_recv) >= within.as_millis()
+        // One packet may be lost anywhere, and the connection have been idle before.
+        info.tcpi_retransmits > 1 && u128::from(info.tcpi_last_ack_recv) >= within.as_millis()
     })
 }
 

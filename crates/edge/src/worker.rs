@@ -21,7 +21,7 @@ use semantics::Wall;
 use semantics::key::KeySeed;
 use semantics::tags::TagSeed;
 use stats::Country;
-use store::disk::{DiskStats, Disks, Health};
+use store::disk::{Disks, Health};
 use store::{InFlight, Pages, Tier};
 
 use crate::clock::Clock;
@@ -129,15 +129,21 @@ pub(crate) struct Shared {
 /// When a node was last told that it knows of all purges: in ms of the monotonic clock, which may be before that began.
 pub(crate) struct Heard(AtomicI64);
 
+/// By how much the wall clock may be set back while this goes unnoticed: what keeping it right takes.
+const AHEAD_MAX_MS: i64 = 60_000;
+
 impl Heard {
     /// A node that nobody tells anything.
     pub(crate) fn alone() -> Self {
         Heard(AtomicI64::new(i64::MAX))
     }
 
-    /// It was heard at `at`.
+    /// It was heard at `at`: never, if that is to come, as the clock has gone back since and nobody knows how long ago it was.
     pub(crate) fn set(&self, at: Wall, clock: &Clock) {
-        let ago = clock.wall().0.saturating_sub(at.0).max(0);
+        let ago = match clock.wall().0.saturating_sub(at.0) {
+            ago if ago < -AHEAD_MAX_MS => i64::MAX,
+            ago => ago.max(0),
+        };
         self.0.store((clock.monotonic_ms() as i64).saturating_sub(ago), Ordering::Release);
     }
 
@@ -179,22 +185,11 @@ impl Shared {
         self.locate.as_ref().map_or(Country::UNKNOWN, |locate| locate(client))
     }
 
-    /// Makes the next start drop what the disks hold, if `is_out` says that all or some of them can't be told what is
-    /// taken away.
-    pub(crate) fn distrust_disks(&self, is_out: impl Fn(&[DiskStats]) -> bool) {
-        if !is_out(&self.disks.stats()) {
-            return;
-        }
+    /// Makes the next start drop what the disks hold, because they can't be told all that is taken away.
+    pub(crate) fn distrust_disks(&self) {
         let mut log = self.purge_log.lock();
-        let Some(path) = log.as_ref().map(|log| log.path().to_owned()) else { return };
-        match PurgeLog::revoke(&path) {
-            Ok(()) => *log = None,
-            Err(error) => {
-                eprintln!(
-                    "perigee: {}: cannot be removed: {error}; remove it before the next start",
-                    path.display()
-                )
-            }
+        if log.as_ref().is_some_and(PurgeLog::end) {
+            *log = None;
         }
     }
 }
@@ -417,9 +412,10 @@ impl Worker {
                 }
                 Rc::strong_count(watch) > 1
             });
-            if tick.is_multiple_of(DISKS_LOOKED_AT_TICKS) {
-                let is_failed = |disk: &DiskStats| disk.health == Health::Failed;
-                self.shared.distrust_disks(|disks| disks.iter().all(is_failed));
+            if tick.is_multiple_of(DISKS_LOOKED_AT_TICKS)
+                && self.shared.disks.stats().iter().all(|disk| disk.health == Health::Failed)
+            {
+                self.shared.distrust_disks();
             }
             self.observer.tick(self.shared.clock.wall());
             self.shared.flights.sweep(self.shared.clock.monotonic_ms());
@@ -491,5 +487,22 @@ impl Watch {
             _ => context.waker().clone(),
         };
         self.waker.set(Some(waker));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_heard_at_a_time_to_come_was_never_heard() {
+        let clock = Clock::manual(Wall(1_000_000_000));
+        let heard = Heard::alone();
+        let silence = |ahead_ms: i64| {
+            heard.set(Wall(clock.wall().0 + ahead_ms), &clock);
+            heard.silence(&clock).map(|silence| silence.as_secs())
+        };
+        assert_eq!([silence(-5000), silence(0), silence(59_000)], [Some(5), Some(0), Some(0)]);
+        assert!(silence(61_000) > Some(1_000_000));
     }
 }

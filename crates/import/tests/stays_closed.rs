@@ -450,6 +450,13 @@ fn what_may_keep_somebody_out_in_a_way_that_is_not_read_refuses_all() {
     ] {
         check(Source::Nginx, &server(&format!("{harmless} {REST}")), &[("/x/a", "10.0.0.1 cached")]);
     }
+    // What nginx prints has all files: of a pattern that none is for there is none.
+    let dump = |include: &str| {
+        let inside = server(&format!("include {include}; {REST}"));
+        format!("# configuration file /etc/nginx/nginx.conf:\nhttp {{ {inside} }}\n")
+    };
+    check(Source::Nginx, &dump("/etc/nginx/default.d/*.conf"), &[("/x/a", "10.0.0.1 cached")]);
+    check(Source::Nginx, &dump("/etc/nginx/guard.conf"), &[("/x/a", "refused")]);
     // Whoever imports nginx.conf alone has no servers of others in it.
     let text = format!("http {{ include conf.d/*.conf; server {{ server_name a.example; {REST} }} }}");
     check(Source::Nginx, &text, &[("/x/a", "10.0.0.1 passed")]);

@@ -34,7 +34,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 pub use dial::{Dialer, Link, Node, Told, chance_below, follow};
-pub use hub::{Check, Counting, Hub, PageText, Seen, Source};
+pub use hub::{Admit, Check, Counting, Hub, PageText, Seen, Source};
 pub use lines::LinesBody;
 pub use outbox::{Confirm, Outbox, Patience};
 pub use relay::Relay;

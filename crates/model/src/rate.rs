@@ -9,6 +9,7 @@
 //! What it doesn't do: it doesn't know who is counted together (`crate::settings`, the edge), nor what is done about those
 //! who are refused.
 
+use std::ops::Range;
 use std::time::Duration;
 
 /// So many at once, and one per interval afterwards.
@@ -112,9 +113,8 @@ impl Buckets {
 
     /// [`Bucket::take`] of the bucket of `key`.
     pub fn take(&mut self, key: u64, rate: &Rate, now_ns: u64) -> Result<(), TooMuch> {
-        let sets = self.slots.len() / WAYS;
-        let first = (key as usize % sets) * WAYS;
-        let set = &mut self.slots[first..first + WAYS];
+        let set = self.set(key);
+        let set = &mut self.slots[set];
         if let Some((_, bucket)) = set.iter_mut().find(|(other, _)| *other == key) {
             return bucket.take(rate, now_ns);
         }
@@ -124,6 +124,19 @@ impl Buckets {
             *slot = (key, bucket);
         }
         taken
+    }
+
+    /// What [`Buckets::take`] would say. Takes nothing.
+    pub fn ask(&self, key: u64, rate: &Rate, now_ns: u64) -> Result<(), TooMuch> {
+        let known = self.slots[self.set(key)].iter().find(|(other, _)| *other == key);
+        known.map_or_else(Bucket::default, |(_, bucket)| *bucket).take(rate, now_ns)
+    }
+
+    /// The slots that a key may lie in.
+    fn set(&self, key: u64) -> Range<usize> {
+        let sets = self.slots.len() / WAYS;
+        let first = (key as usize % sets) * WAYS;
+        first..first + WAYS
     }
 }
 

@@ -1,6 +1,7 @@
 //! Which certificates the edge serves: those of the operator's files, and behind them those that it orders by itself.
 //! Wires `acme`, which knows no edge, to the edge, which knows of no ordering; `serve` starts it, a reload configures it.
 
+use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, Weak};
@@ -102,15 +103,19 @@ impl Certificates {
         let mut troubles = Vec::new();
         let mut running = self.running.lock();
         let settings = snapshot.edge.acme.as_ref();
+        let (domains, warnings) =
+            settings.map(|settings| domains(settings, snapshot, &own)).unwrap_or_default();
+        troubles.extend(warnings);
         if running.as_ref().map(|running| &running.settings) != settings
             && let Some(old) = running.take()
         {
             old.service.stop();
-            self.parts.lock().ordered.clear();
+            // What is still asked for is served on until the new service has read its store, which may be away.
+            let asked: HashSet<_> = domains.iter().collect();
+            let is_asked = |one: &Certificate| one.names.iter().any(|name| asked.contains(name));
+            self.parts.lock().ordered.retain(is_asked);
         }
         if let Some(settings) = settings {
-            let (domains, warnings) = domains(settings, snapshot, &own);
-            troubles.extend(warnings);
             match &*running {
                 Some(running) => running.service.replace_domains(domains),
                 None => match self.start(settings, domains) {

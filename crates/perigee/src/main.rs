@@ -215,7 +215,7 @@ fn main() -> ExitCode {
         Command::Mesh(mesh) => mesh.run(),
         Command::Geo(geo) => geo.run(),
         Command::Store(store) => return store.run(),
-        Command::Rewrite(rewrite) => rewrite.run(),
+        Command::Rewrite(rewrite) => return ended(rewrite.run()),
         Command::Integrate(integrate) => return ended(integrate.run()),
         Command::Doctor(doctor) => return ended(doctor.run()),
         Command::Control(control) => control.run(),

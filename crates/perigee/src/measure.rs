@@ -534,9 +534,10 @@ impl MeasureArgs {
         }
         way.check(&visit, target)?;
         if !visit.is_complete {
-            let open = visit.exchanges.iter().find(|one| one.end_ms.is_none()).map_or("", |one| &*one.url);
+            let is_open = |one: &&browser::Exchange| one.end_ms.is_none() && one.kind != "EventSource";
+            let open = visit.exchanges.iter().find(is_open).map_or("more", |one| &*one.url);
             eprintln!(
-                "{} by way of {}: not at rest after {} s, and without a time where it has not loaded: {open}",
+                "{} by way of {}: after {} s it was still loading {open}; a page that never finishes has no load time in the result",
                 self.url(),
                 way.name,
                 VISIT_TIME_MAX.as_secs()

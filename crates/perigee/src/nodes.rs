@@ -52,8 +52,8 @@ impl Nodes {
 fn describe(answer: &Value) -> String {
     let rows = answer["nodes"].as_array().into_iter().flatten().map(|node| {
         let health = match (&node["in_service"], &node["refused"]["version"], &node["running"]) {
-            _ if node["heard_ms"].is_null() => "never heard of".to_owned(),
             (Value::Bool(false), ..) => "out of contact".to_owned(),
+            _ if node["heard_ms"].is_null() => "not heard of yet".to_owned(),
             (_, Value::Number(version), _) => format!("refused {version}"),
             _ if node["unwell"].is_string() => "does not answer".to_owned(),
             (_, _, running) if !node["wanted"].is_null() && *running != node["wanted"] => {
@@ -95,7 +95,7 @@ mod tests {
             let node = json!({ "name": "fra-1", "in_service": true, "heard_ms": heard_ms, "wanted": null });
             describe(&json!({ "nodes": [node] })).lines().nth(1).unwrap().to_owned()
         };
-        assert!(line(Value::Null).contains("never heard of"), "{}", line(Value::Null));
+        assert!(line(Value::Null).contains("not heard of yet"), "{}", line(Value::Null));
         assert!(line(json!(1)).contains("well"), "{}", line(json!(1)));
     }
 }

@@ -4,7 +4,10 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, fchown};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
@@ -15,6 +18,7 @@ use website::rewrite::{Entry, Left};
 use website::{Kind, Page, Report, Rewriter};
 
 use crate::failure::Failure;
+use crate::interrupt::{self, unless_interrupted};
 use crate::visible;
 
 const EXAMPLES: &str = "\
@@ -78,7 +82,19 @@ struct Done {
 
 impl Rewrite {
     /// Rewrites and prints what was changed, and what was left and why.
-    pub(crate) fn run(self) -> Result<(), Failure> {
+    pub(crate) fn run(self) -> Result<ExitCode, Failure> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime =
+            runtime.map_err(|error| Failure::new(format!("the runtime cannot be started: {error}"), ""))?;
+        let Some(said) = runtime.block_on(unless_interrupted(self.rewrite()))? else {
+            return Ok(ExitCode::from(interrupt::EXIT_CODE));
+        };
+        crate::print(&said)?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// What was done. Dropped before its end, it has replaced nothing, and leaves nothing.
+    async fn rewrite(&self) -> Result<String, Failure> {
         let settings = Arc::new(self.settings()?);
         let page = self.page()?;
         let metadata =
@@ -105,6 +121,8 @@ impl Rewrite {
         let mut beside = Beside::new(&root, self.out.as_deref(), self.dry_run)?;
         let mut all = Vec::new();
         for name in names {
+            // Between two files an interruption is heard; once files are being replaced, no more.
+            tokio::task::yield_now().await;
             match kind_of(&name) {
                 Some(kind) => {
                     let at = Page { path: path_below(&page.path, &name), ..page.clone() };
@@ -116,7 +134,7 @@ impl Rewrite {
             }
         }
         let replaced = beside.put_in_place(&all)?;
-        crate::print(&if self.json { as_json(&all, replaced) } else { self.as_text(&all, replaced) })
+        Ok(if self.json { as_json(&all, replaced) } else { self.as_text(&all, replaced) })
     }
 
     fn settings(&self) -> Result<Settings, Failure> {
@@ -243,10 +261,16 @@ fn kind_of(name: &Path) -> Option<Kind> {
     }
 }
 
-/// Where a file below the root is on the site.
+/// Where a file below the root is on the site: its name, with all encoded that means something in a URL or in a page.
 fn path_below(root: &str, name: &Path) -> String {
-    let parts: Vec<_> = name.iter().map(|part| part.to_string_lossy()).collect();
-    format!("{root}{}", parts.join("/"))
+    let mut path = root.to_owned();
+    for byte in name.as_os_str().as_bytes() {
+        match byte.is_ascii_alphanumeric() || b"/-._~!$*+,;=:@".contains(byte) {
+            true => path.push(char::from(*byte)),
+            false => path += &format!("%{byte:02X}"),
+        }
+    }
+    path
 }
 
 /// All files below `root`; what a link leads to is not of the site.
@@ -336,11 +360,16 @@ impl<'a> Beside<'a> {
         let failed = |error: io::Error| cannot("write", &target, &error);
         let file = fs::File::create(&target).map_err(failed)?;
         self.waiting.push(target.clone());
-        let permissions = fs::metadata(&source).map_err(failed)?.permissions();
+        let old = fs::metadata(&source).map_err(failed)?;
         let mut writer = io::BufWriter::new(file);
         let report = rewrite(&input, &mut writer).map_err(failed)?;
         let file = writer.into_inner().map_err(|error| failed(error.into_error()))?;
-        file.set_permissions(permissions).and_then(|()| file.sync_all()).map_err(failed)?;
+        if self.out.is_none() && report.changed > 0 {
+            // Else what root rewrites could no longer be read by the server that it belongs to.
+            fchown(&file, Some(old.uid()), Some(old.gid()))
+                .map_err(|error| cannot("keep the owner of", &source, &error))?;
+        }
+        file.set_permissions(old.permissions()).and_then(|()| file.sync_all()).map_err(failed)?;
         Ok((report, Some(target)))
     }
 

@@ -184,7 +184,7 @@ impl StateDir {
         let path = self.0.join(ZONE_KEY_FILE);
         if !path.exists() {
             let text: String = make()?.iter().map(|byte| format!("{byte:02x}")).collect();
-            self.put_secret(&path, ZONE_KEY_FILE, &text)?;
+            put_secret(&path, &text)?;
         }
         let read = read_private(&path)?;
         Ok(from_hex(read.trim_ascii_end()))
@@ -225,31 +225,9 @@ impl StateDir {
     fn secret(&self, name: &str, bytes: usize) -> Result<String, Failure> {
         let path = self.0.join(name);
         if !path.exists() {
-            self.make_secret(&path, name, bytes)?;
+            put_secret(&path, &random_hex(bytes)?)?;
         }
         self.read_secret(&path, bytes)
-    }
-
-    /// Writes beside and links into place: another process that starts now never reads half a secret, and of two that
-    /// make one, one wins.
-    fn make_secret(&self, path: &Path, name: &str, bytes: usize) -> Result<(), Failure> {
-        self.put_secret(path, name, &random_hex(bytes)?)
-    }
-
-    fn put_secret(&self, path: &Path, name: &str, text: &str) -> Result<(), Failure> {
-        let temporary = self.temporary(name)?;
-        let linked = write_new(&temporary, format!("{text}\n").as_bytes())
-            .and_then(|()| fs::hard_link(&temporary, path));
-        // Its content is under its real name now, or useless.
-        let _ = fs::remove_file(&temporary);
-        match linked {
-            Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(cannot_write(path, &error)),
-            _ => Ok(()),
-        }
-    }
-
-    fn temporary(&self, name: &str) -> Result<PathBuf, Failure> {
-        Ok(self.0.join(format!("{name}.{}.new", random_hex(8)?)))
     }
 
     fn read_secret(&self, path: &Path, bytes: usize) -> Result<String, Failure> {
@@ -268,6 +246,14 @@ impl StateDir {
             ));
         }
         Ok(text.to_owned())
+    }
+}
+
+/// Of two processes that start now and make one, one wins.
+fn put_secret(path: &Path, text: &str) -> Result<(), Failure> {
+    match write_new(path, format!("{text}\n").as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(cannot_write(path, &error)),
+        _ => Ok(()),
     }
 }
 

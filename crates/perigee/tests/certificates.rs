@@ -22,14 +22,9 @@ struct Edge {
 }
 
 impl Edge {
-    fn start(scratch: &Scratch, name: &str, (plain, tls): (SocketAddr, SocketAddr), acme: &str) -> Edge {
-        let (file, errors) = (scratch.0.join(format!("{name}.toml")), scratch.0.join(format!("{name}.log")));
-        let text = format!(
-            "[edge]\nlisten = \"{plain}\"\nlisten_tls = \"{tls}\"\nadmin = \"127.0.0.1:0\"\n{acme}\n\
-             [[site]]\nname = \"shop\"\ndomains = [\"{DOMAIN}\", \"*.wild.example\"]\norigin = \"http://127.0.0.1:9\"\n\
-             "
-        );
-        fs::write(&file, text).unwrap();
+    fn start(scratch: &Scratch, name: &str, at: (SocketAddr, SocketAddr), acme: &str) -> Edge {
+        let errors = scratch.0.join(format!("{name}.log"));
+        let file = configure(scratch, name, at, acme);
         let child = Command::new(env!("CARGO_BIN_EXE_perigee"))
             .args(["serve", "--config", file.to_str().unwrap()])
             .args(["--state", scratch.0.join(name).to_str().unwrap()])
@@ -38,7 +33,7 @@ impl Edge {
             .stderr(fs::File::create(&errors).unwrap())
             .spawn()
             .unwrap();
-        let mut edge = Edge { child, tls, errors };
+        let mut edge = Edge { child, tls: at.1, errors };
         wait_for("the edge", || {
             assert!(edge.child.try_wait().unwrap().is_none(), "it ended: {}", edge.said());
             edge.said().contains("Ctrl-C")
@@ -71,6 +66,17 @@ impl Drop for Edge {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Writes an edge's file.
+fn configure(scratch: &Scratch, name: &str, (plain, tls): (SocketAddr, SocketAddr), acme: &str) -> PathBuf {
+    let text = format!(
+        "[edge]\nlisten = \"{plain}\"\nlisten_tls = \"{tls}\"\nadmin = \"127.0.0.1:0\"\n{acme}\n\
+         [[site]]\nname = \"shop\"\ndomains = [\"{DOMAIN}\", \"*.wild.example\"]\norigin = \"http://127.0.0.1:9\"\n"
+    );
+    let file = scratch.0.join(format!("{name}.toml"));
+    fs::write(&file, text).unwrap();
+    file
 }
 
 fn acme(authority: &Authority, more: &str) -> String {
@@ -160,4 +166,22 @@ fn a_challenge_is_answered_by_an_edge_that_did_not_order_it() {
         let third = Edge::start(&scratch, "third", addresses(), &acme(&authority, &shared));
         assert_eq!(shown(third.tls, DOMAIN).unwrap(), first);
     }
+}
+
+#[test]
+fn a_store_that_is_away_takes_no_certificate_out_of_service() {
+    let scratch = Scratch::new("away");
+    let (at, store) = (addresses(), scratch.0.join("store"));
+    let Some(mut authority) = Authority::start(&scratch.0.join("authority"), ports(at)) else { return };
+    let settings = acme(&authority, &format!("store = {:?}\n", store.display().to_string()));
+    let edge = Edge::start(&scratch, "edge", at, &settings);
+    let first = edge.wait_until_shown();
+    authority.halt();
+    fs::rename(&store, scratch.0.join("elsewhere")).unwrap();
+    wait_for("the word of it", || edge.said().contains("the store of certificates cannot be read"));
+    assert_eq!(shown(edge.tls, DOMAIN).unwrap(), first);
+    configure(&scratch, "edge", at, &settings.replace("admin@", "webmaster@"));
+    wait_for("the new configuration", || edge.said().contains("is in force"));
+    wait_for("a look at what is there", || edge.said().contains("cannot be reached"));
+    assert_eq!(shown(edge.tls, DOMAIN).unwrap(), first);
 }

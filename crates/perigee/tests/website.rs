@@ -5,8 +5,10 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 use world::scratch::Scratch;
@@ -117,6 +119,81 @@ fn a_new_directory_is_whole_or_not_there() {
     std::os::unix::fs::symlink("nowhere", scratch.0.join("public/x.html")).unwrap();
     let left = rewrite(&scratch.0.join("public"), &["--dry-run"]);
     assert!(left.status.success() && text(&left.stderr).contains("is no file and is left"));
+}
+
+/// Names of files are no URLs: what means something else there is encoded.
+#[test]
+fn directories_may_have_any_name() {
+    let scratch = Scratch::new("names");
+    let names = ["C#", "100%", "Tom's", "My Photos", "a?b", "a(b)", "R&D", "\u{e9}", "a\\b"];
+    for name in names {
+        scratch.file(&format!("public/{name}/index.html"), "<p><img srcset='b.png 1x'>");
+    }
+    let done = rewrite(&scratch.0.join("public"), &[]);
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    for (name, written) in names.into_iter().zip([
+        "C%23",
+        "100%25",
+        "Tom%27s",
+        "My%20Photos",
+        "a%3Fb",
+        "a%28b%29",
+        "R%26D",
+        "%C3%A9",
+        "a%5Cb",
+    ]) {
+        let page = text(&fs::read(scratch.0.join(format!("public/{name}/index.html"))).unwrap());
+        assert_eq!(page, format!("<p><img srcset='https://cdn.shop.example/{written}/b.png 1x'>"));
+    }
+}
+
+/// Whoever runs this as root leaves the files to those that they belong to.
+#[test]
+fn files_stay_with_their_owner() {
+    let scratch = site("owner");
+    let page = scratch.0.join("public/index.html");
+    if std::os::unix::fs::chown(&page, Some(12_345), Some(23_456)).is_err() {
+        // Only root may give files away.
+        return;
+    }
+    fs::set_permissions(&page, fs::Permissions::from_mode(0o640)).unwrap();
+    let done = rewrite(&scratch.0.join("public"), &[]);
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    let after = fs::metadata(&page).unwrap();
+    assert_eq!((after.uid(), after.gid(), after.mode() & 0o7777), (12_345, 23_456, 0o640));
+}
+
+#[test]
+fn what_is_interrupted_leaves_nothing_in_the_site() {
+    for out in [false, true] {
+        let scratch = Scratch::new("interrupted");
+        let page = PAGE.repeat(500);
+        for index in 0..300 {
+            scratch.file(&format!("public/{index}.html"), &page);
+        }
+        let (public, moved) = (scratch.0.join("public"), scratch.0.join("moved"));
+        let waits_in = if out { &scratch.0 } else { &public };
+        let mut command = Command::new(env!("CARGO_BIN_EXE_perigee"));
+        command.arg("rewrite").arg(&public).args(TO).stdout(Stdio::null());
+        if out {
+            command.arg("--out").arg(&moved);
+        }
+        let mut child = command.spawn().unwrap();
+        let is_unfinished = || {
+            let names = fs::read_dir(waits_in).unwrap().map(|entry| entry.unwrap().file_name());
+            names.into_iter().any(|name| name.to_string_lossy().contains(".perigee-"))
+        };
+        while !is_unfinished() {
+            assert!(child.try_wait().unwrap().is_none(), "it has ended before it was interrupted");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let pid = child.id().to_string();
+        assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+        assert_eq!(child.wait().unwrap().code(), Some(130));
+        assert!(!is_unfinished() && !moved.exists());
+        let is_old = |(_, content): &(String, Vec<u8>)| content == page.as_bytes();
+        assert!(files(&public).iter().all(is_old), "none is replaced");
+    }
 }
 
 #[test]
@@ -273,6 +350,48 @@ fn redirects_that_go_round_and_a_host_that_is_refused_are_found() {
 }
 
 #[test]
+fn a_page_is_looked_at_where_it_is_and_not_where_it_was_asked_for() {
+    let moved = serve(|_, path| match path {
+        "/" => reply("302 Found", "Location: /en/", ""),
+        "/en/" => {
+            let page = "<base href=b/><img src=a.png><img src=gone.png><a href=/en/>home</a>";
+            reply("200 OK", "Content-Type: text/html", page)
+        }
+        "/en/b/a.png" => reply("200 OK", "Content-Type: image/png\r\nCache-Control: max-age=600", "a"),
+        "/en/b/gone.png" => reply("301 Moved Permanently", "Location: /en/b/a.png", ""),
+        _ => reply("404 Not Found", "", ""),
+    });
+    let done = perigee(&["doctor", &format!("http://{moved}/"), "--no-browser", "--json", "--crawl", "3"]);
+    let report = json(&done);
+    // What leads on has not been looked at, and counts for nothing.
+    assert_eq!(findings(&report), ["warning file"], "{report:#}");
+    let said = text(&done.stdout);
+    assert!(said.contains("it leads to") && said.contains("nothing is wrong with 1 file\""), "{said}");
+    assert_eq!(done.status.code(), Some(0));
+}
+
+#[test]
+fn only_pages_are_taken_for_pages() {
+    let site = serve(|_, path| match path {
+        "/" => reply("200 OK", "Content-Type: text/html", "<a href=/a.pdf>a</a><a href=/b>b</a>"),
+        "/a.pdf" => reply("200 OK", "Content-Type: application/pdf", "%PDF <img src=/gone.png>"),
+        "/b" => reply("200 OK", "Content-Type: text/html; charset=utf-8", "<img src=/gone.png>"),
+        _ => reply("404 Not Found", "", ""),
+    });
+    let done = perigee(&["doctor", &format!("http://{site}/"), "--no-browser", "--json", "--crawl", "2"]);
+    let report = json(&done);
+    assert_eq!(findings(&report), ["bad file"], "{report:#}");
+    let about = |check: &str| {
+        let findings = report["findings"].as_array().unwrap().iter();
+        findings.filter(|finding| finding["check"] == check).count()
+    };
+    assert_eq!(about("mixed-content"), 2, "{report:#}");
+    let none = perigee(&["doctor", &format!("http://{site}/a.pdf"), "--no-browser", "--json"]);
+    let report = json(&none);
+    assert_eq!(findings(&report), ["bad reach"], "{report:#}");
+}
+
+#[test]
 fn without_a_browser_that_part_is_skipped_by_name() {
     let site = serve(|_, _| reply("200 OK", "Content-Type: text/html", "x"));
     let url = format!("http://{site}/");
@@ -285,7 +404,12 @@ fn without_a_browser_that_part_is_skipped_by_name() {
 #[test]
 fn integrate_looks_at_the_live_page_when_asked() {
     let site = serve(|_, path| match path {
-        "/" => reply("200 OK", "Content-Type: text/html\r\nContent-Security-Policy: img-src 'self'", "<p>x"),
+        "/" => reply(
+            "200 OK",
+            "Content-Type: text/html\r\nContent-Security-Policy: img-src 'self'",
+            "<img src=/a.png>",
+        ),
+        "/a.png" => reply("200 OK", "Content-Type: image/png\r\nCache-Control: max-age=600", "a"),
         _ => reply("404 Not Found", "", ""),
     });
     let url = format!("http://{site}/");

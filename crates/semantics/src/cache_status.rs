@@ -63,7 +63,7 @@ pub enum Fwd {
     Request,
     /// Stored but stale.
     Stale,
-    /// Stored in part, and not the part asked for.
+    /// Stored in part, and not all that was asked for.
     Partial,
 }
 

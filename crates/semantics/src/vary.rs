@@ -134,6 +134,16 @@ impl VarySpec {
         }
     }
 
+    /// Whether two requests have the same [`VarySpec::write_variant`].
+    pub fn is_same(&self, first: &Fields, second: &Fields, rules: &[(String, Normalise)]) -> bool {
+        let lines = |request| {
+            let mut lines = Vec::new();
+            self.write_variant(&mut lines, request, rules);
+            lines
+        };
+        lines(first) == lines(second)
+    }
+
     /// As [`VarySpec::write_variant`], with the line of Accept-Language replaced by a response's language. Only for a
     /// spec that names Accept-Language; see step 4 of the module's text.
     ///
@@ -154,6 +164,29 @@ impl VarySpec {
             }
         }
     }
+}
+
+/// Whether `response`, which came for `first`, may answer `second` of the same key: their selecting headers are the same, or
+/// the same but for Accept-Language, and it is in the language that `second` prefers (step 4 of the module's text).
+/// RFC 9111 §4.1. `rules` are the policy's.
+pub fn may_answer(response: &Fields, first: &Fields, second: &Fields, rules: &[(String, Normalise)]) -> bool {
+    let spec = match VarySpec::of(response) {
+        Vary::None => return true,
+        Vary::Star => return false,
+        Vary::Spec(spec) => spec,
+    };
+    if spec.is_same(first, second, rules) {
+        return true;
+    }
+    let language = response.get("content-language").and_then(single_language);
+    let Some(language) = language.filter(|_| spec.names_header("accept-language")) else { return false };
+    let is_preferred = |preferred: Cow<'_, [u8]>| preferred.eq_ignore_ascii_case(language);
+    let lines = |request| {
+        let mut lines = Vec::new();
+        spec.write_language_variant(&mut lines, request, rules, language);
+        lines
+    };
+    preferred_language(second).is_some_and(is_preferred) && lines(first) == lines(second)
 }
 
 // --- What is forwarded ---

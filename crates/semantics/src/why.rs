@@ -80,7 +80,7 @@ whys! {
     Purged = "purged", Miss;
     /// The client's Cache-Control asked for an answer newer than the stored one.
     RequestDirective = "request-directive", Miss;
-    /// Only a part of the representation was stored, and not the part asked for.
+    /// Only a part of the representation was stored, and not all that was asked for.
     Partial = "partial", Miss;
     /// The origin was asked and its answer may not be stored.
     Uncacheable = "uncacheable", Pass;

@@ -18,7 +18,7 @@
 //! What can come back after a restart although it was removed or replaced, all else having been closed off:
 //! - what was removed within a tenth of a second before a `kill -9`, or two seconds before a loss of power;
 //! - what was removed while the disk was full, if the process ended before there was room, unless the index could still be
-//!   written at the end;
+//!   written at the end ([`Disks::close`] says so);
 //! - what was removed while the only disk that was left had been dropped, if nothing at all could be written to it from
 //!   then on to the end, and it works again later;
 //! - what was replaced or removed by a record that rots on the disk, once the index is lost as well.
@@ -130,7 +130,7 @@ struct Set {
 struct Disk {
     volume: Arc<Volume>,
     queue: Arc<Queue>,
-    writer: Mutex<Option<JoinHandle<()>>>,
+    writer: Mutex<Option<JoinHandle<bool>>>,
     reading: AtomicU64,
     /// For the rendezvous: chance of this disk, and its size.
     weight: f64,
@@ -437,14 +437,14 @@ impl Disks {
 
     /// Writes what waits, and the index, and ends the writers. What is put afterwards is never written, and what is removed
     /// afterwards may be back at the next start. What is there can be read on.
-    pub fn close(&self) {
+    ///
+    /// `false`: what was removed before may be back as well, as it could not be written down.
+    pub fn close(&self) -> bool {
         let set = self.set.read().clone();
         set.disks.iter().for_each(|disk| disk.queue.stop());
-        for disk in &set.disks {
-            if let Some(writer) = disk.writer.lock().take() {
-                let _ = writer.join();
-            }
-        }
+        let writers = set.disks.iter().filter_map(|disk| disk.writer.lock().take());
+        // Each is waited for.
+        writers.map(|writer| writer.join().unwrap_or(false)).fold(true, |all, is_known| all & is_known)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Files that only their owner may read: whole and safe from a loss of power, or not there.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,39 +17,56 @@ pub fn make_private_directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-/// Writes a file that must not exist yet. Its name is not safe from a loss of power, its content is.
+/// Writes a file that must not exist yet: of several writers, on whatever machines, one wins. When this returns, it is safe from a loss
+/// of power. What writers that were killed have left beside it goes.
 ///
 /// # Errors
-/// Of the file system.
+/// `AlreadyExists` where there is one, otherwise of the file system, or of its random source. Nothing is left beside it then. After any
+/// other error than the first, the file may be there, not safe from a loss of power.
 pub fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
+    // A link is there whole or not at all, also on network file systems, and fails where there is one already.
+    write(path, bytes, |beside| fs::hard_link(beside, path))
 }
 
-/// Writes a file, or puts it in the place of another: beside it first, under a drawn name that no other writer takes, on whatever
-/// machine. When this returns, it is safe from a loss of power. What writers that were killed have left beside it goes.
+/// Writes a file, or puts it in the place of another. When this returns, it is safe from a loss of power. What writers that were killed
+/// have left beside it goes.
 ///
 /// # Errors
 /// Of the file system, or of its random source. Nothing is left beside it then. What was there before may be there still, or the new
 /// file, not safe from a loss of power.
 pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write(path, bytes, |beside| fs::rename(beside, path))
+}
+
+/// A drawn name beside a file, which no other writer takes, on whatever machine. What is left there for long is taken away by the next
+/// that writes the file.
+///
+/// # Errors
+/// Of the random source.
+pub fn beside(path: &Path) -> io::Result<PathBuf> {
     let mut drawn = [0; 8];
     aws_lc_rs::rand::fill(&mut drawn)
         .map_err(|_| io::Error::other("the system's random source gives nothing"))?;
     let mut beside = path.as_os_str().to_owned();
     beside.push(format!(".{:016x}.new", u64::from_ne_bytes(drawn)));
-    let beside = PathBuf::from(beside);
-    let written = write_new(&beside, bytes).and_then(|()| fs::rename(&beside, path));
-    if let Err(error) = written {
-        if error.kind() != ErrorKind::AlreadyExists {
-            let _ = fs::remove_file(&beside);
-        }
-        return Err(error);
-    }
+    Ok(PathBuf::from(beside))
+}
+
+fn write(path: &Path, bytes: &[u8], put: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
+    let beside = beside(path)?;
+    let written = write_whole(&beside, bytes).and_then(|()| put(&beside));
+    // What was renamed is gone already.
+    let _ = fs::remove_file(&beside);
+    written?;
     let directory = path.parent().filter(|directory| *directory != Path::new("")).unwrap_or(Path::new("."));
     remove_left_behind(directory, path);
     File::open(directory)?.sync_all()
+}
+
+fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
 }
 
 /// Removes what was begun beside a file long ago, as far as that can be done.
@@ -106,6 +123,28 @@ mod tests {
         names.sort();
         let not_ours_or_new = ["a.00112233445566ff.new", "a.b", "a.b.ff112233445566ff.new", "a.b.new", "c"];
         assert_eq!(names, not_ours_or_new);
+        fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn of_those_who_write_a_new_file_one_wins_and_nothing_is_left_beside_it() {
+        let directory = std::env::temp_dir().join(format!("perigee-new-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&directory);
+        make_private_directory(&directory).unwrap();
+        let path = directory.join("a");
+        let left = File::create(directory.join("a.00112233445566ff.new")).unwrap();
+        left.set_modified(std::time::SystemTime::now() - 2 * LEFT_BEHIND).unwrap();
+        let texts = ["one", "two", "three", "four"];
+        let written: Vec<_> = std::thread::scope(|scope| {
+            let write = |text: &'static str| scope.spawn(|| write_new(&path, text.as_bytes()));
+            texts.map(write).into_iter().map(|writer| writer.join().unwrap()).collect()
+        });
+        let winner = written.iter().position(Result::is_ok).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), texts[winner]);
+        let lost = written.iter().filter_map(|written| written.as_ref().err()).map(io::Error::kind);
+        assert_eq!(lost.collect::<Vec<_>>(), [io::ErrorKind::AlreadyExists; 3]);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), 1);
         fs::remove_dir_all(&directory).unwrap();
     }
 }

@@ -45,7 +45,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
-pub use files::{make_private_directory, write_new, write_private};
+pub use files::{beside, make_private_directory, write_new, write_private};
 
 /// How names of nodes begin in a certificate of a cluster.
 const URI: &str = "perigee://";

@@ -21,6 +21,9 @@ use page::Address;
 /// Files of a page that are looked at by HTTP; of a longer list, those that come first.
 pub const FILES_MAX: usize = 60;
 
+/// Links that are followed for each page that is wanted: some lead to what is none.
+const LINKS_PER_PAGE: usize = 4;
+
 /// What to look at.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -125,19 +128,37 @@ pub async fn examine(options: &Options) -> Result<Report, String> {
     let client = Client::new()?;
     let mut site = Site { client, address, cdn, options: options.clone(), report: Report::default() };
     site.report.url = options.url.clone();
-    let mut pages = vec![site.address.clone()];
+    let pages_max = options.pages.max(1);
+    let mut links = vec![site.address.clone()];
+    let mut pages: Vec<Address> = Vec::new();
     let mut at = 0;
-    while at < pages.len() {
-        let page = pages[at].clone();
-        let links = site.by_http(&page).await;
-        for link in links {
-            if pages.len() < options.pages.max(1) && !pages.contains(&link) {
-                pages.push(link);
+    while pages.len() < pages_max
+        && let Some(link) = links.get(at).cloned()
+    {
+        at += 1;
+        let Some((page, more)) = site.by_http(link).await else { continue };
+        if !pages.contains(&page) {
+            pages.push(page);
+        }
+        for link in more {
+            if links.len() < pages_max.saturating_mul(LINKS_PER_PAGE)
+                && !links.contains(&link)
+                && !pages.contains(&link)
+            {
+                links.push(link);
             }
         }
-        at += 1;
     }
-    site.in_browser(&pages).await;
+    match pages.is_empty() {
+        true => site.report.add(
+            "reach",
+            Verdict::Bad,
+            &*options.url,
+            "it is no page, by its Content-Type",
+            "name a page of the site",
+        ),
+        false => site.in_browser(&pages).await,
+    }
     let mut report = site.report;
     report.findings.sort_by_key(|finding| finding.verdict);
     report.findings.dedup();
@@ -174,13 +195,19 @@ impl Site {
         self.client.get(to, self.route(to, self.options.direct), fields).await
     }
 
-    /// Looks at one page and its files; the pages that it leads to.
-    async fn by_http(&mut self, page: &Address) -> Vec<Address> {
-        let Some(fetched) = self.reach(page).await else { return Vec::new() };
+    /// Looks at the page that a link leads to, and its files; where it is, and its own links. `None`: it is no page.
+    async fn by_http(&mut self, link: Address) -> Option<(Address, Vec<Address>)> {
+        let Some((place, fetched)) = self.reach(&link).await else { return Some((link, Vec::new())) };
+        let page = &place;
+        if !fetched.is_page() {
+            return None;
+        }
+        self.address.secure = page.secure;
+        let found_before = self.report.findings.len();
         let found = page::scan(page, &fetched.body);
-        checks::of_page(&mut self.report, page, &fetched, &found, self.cdn.as_deref());
+        checks::of_page(&mut self.report, page, &found, self.cdn.as_deref());
         let mut files = found.files.clone();
-        let mut at = 0;
+        let (mut at, mut looked_at) = (0, 0);
         while at < files.len().min(FILES_MAX) {
             let file = files[at].clone();
             at += 1;
@@ -201,9 +228,10 @@ impl Site {
                 }
             };
             checks::of_file(&mut self.report, page, &file, &fetched);
+            looked_at += usize::from(fetched.status == 200 && checks::is_static(&file.address));
             if fetched.is("text/css") {
                 for more in page::scan_css(&file.address, &fetched.body) {
-                    if !files.iter().any(|known| known.address == more.address) {
+                    if files.len() < FILES_MAX && !files.iter().any(|known| known.address == more.address) {
                         files.push(more);
                     }
                 }
@@ -212,31 +240,34 @@ impl Site {
             self.ranges(&file.address, &fetched).await;
             self.through_the_edge(&file.address, &fetched).await;
         }
-        let looked_at = files.len().min(FILES_MAX);
-        self.good(page, &["file", "cookies", "vary", "lifetime", "cors", "compression"], looked_at);
-        if self.options.through.is_some() {
-            self.good(page, &["cache", "content"], looked_at);
+        if let Some(cdn) = self.cdn.as_deref() {
+            checks::of_policies(&mut self.report, page, &fetched, &found, &files, cdn);
         }
-        found.links.into_iter().filter(|link| link.authority == page.authority).collect()
-    }
-
-    /// One good word for checks that have found nothing.
-    fn good(&mut self, page: &Address, checks: &[&'static str], files: usize) {
+        let mut checks = vec!["file", "cookies", "vary", "lifetime", "cors", "compression"];
+        if self.options.through.is_some() {
+            checks.extend(["cache", "content"]);
+        }
+        // One good word for those that have found nothing.
         for check in checks {
-            if !self.report.findings.iter().any(|finding| finding.check == *check) {
+            if !self.report.findings[found_before..].iter().any(|finding| finding.check == check) {
                 self.report.add(
                     check,
                     Verdict::Good,
                     page.to_string(),
-                    format!("nothing is wrong with {files} file{}", if files == 1 { "" } else { "s" }),
+                    format!(
+                        "nothing is wrong with {looked_at} file{}",
+                        if looked_at == 1 { "" } else { "s" }
+                    ),
                     "",
                 );
             }
         }
+        let links = found.links.into_iter().filter(|link| link.authority == page.authority).collect();
+        Some((place, links))
     }
 
-    /// Follows redirects to the page, and sees whether the edge is let in by the site.
-    async fn reach(&mut self, page: &Address) -> Option<Fetched> {
+    /// Follows redirects to the page, and sees whether the edge is let in by the site; where it is.
+    async fn reach(&mut self, page: &Address) -> Option<(Address, Fetched)> {
         let mut seen = vec![page.clone()];
         let mut at = page.clone();
         loop {
@@ -296,7 +327,7 @@ impl Site {
                 format!("{} after {} redirects", fetched.status, seen.len() - 1),
                 "",
             );
-            return Some(fetched);
+            return Some((at, fetched));
         }
     }
 

@@ -28,6 +28,7 @@ use std::sync::Arc;
 
 use model::rewrite::Rewrite;
 
+pub(crate) use csp::allows;
 pub use url::{Left, Page};
 
 use url::{Base, Mapped};

@@ -246,3 +246,36 @@ fn a_fetch_without_waiters_is_not_waited_for_by_the_next() {
     play.client(|c| c.get("/b").expect(200).body("other"));
     gate.open();
 }
+
+#[test]
+fn what_turned_out_too_large_to_keep_leaves_room_for_others() {
+    let gate = Gate::new();
+    let mut play = play();
+    play.config(
+        "[store]\nmemory = \"1MiB\"\n\n[[site]]\nname = \"site\"\ndomains = [\"*\"]\norigin = \"{origin}\"\n",
+    );
+    // Longer than the 20 KiB that one object may take, which nobody knows beforehand, and more of them than fills that are kept.
+    let begin = vec![b'x'; 40 << 10];
+    play.origin(|o| {
+        for number in 0..13 {
+            o.get(&format!("/{number}")).header(FRESH.0, FRESH.1).part(&begin).hold(&gate).part("end");
+        }
+        o.get("/small").header(FRESH.0, FRESH.1).body("small");
+    });
+    let client = play.visitor();
+    let mut talks: Vec<Talk> = (0..13).map(|number| client.get(&format!("/{number}")).begin()).collect();
+    let heads: Vec<_> = talks
+        .iter_mut()
+        .map(|talk| {
+            let head = talk.expect_head(200);
+            talk.expect_part(&head, &begin);
+            head
+        })
+        .collect();
+    client.get("/small").expect(200).body("small").why("absent");
+    client.get("/small").expect(200).body("small").why_in(&["fresh", "collapsed"]);
+    gate.open();
+    for (talk, head) in talks.iter_mut().zip(&heads) {
+        talk.finish(head).body("end");
+    }
+}

@@ -1,6 +1,7 @@
 //! Races: orders of events that once broke an invariant, each played out to its end.
 
-use world::play::{Client, Play, Talk, speaks_http2, wait_until};
+use world::play::{Client, Play, Reply, Talk, speaks_http2, wait_until};
+use world::wire::Head;
 use world::{Gate, play};
 
 const FRESH: &str = "max-age=3600";
@@ -184,6 +185,25 @@ fn the_answer_to_a_post_is_as_old_as_its_request() {
     let mut post = client.post("/a").with_body("x").begin();
     gate.wait_reached();
     play.purge("url http://site.example/a");
+    gate.open();
+    post.expect(200).body("old");
+    client.get("/a").expect(200).body("new");
+}
+
+/// The same when another POST has changed it meanwhile: its visitor has been told that it is done.
+#[test]
+fn the_answer_to_a_post_is_older_than_what_was_posted_meanwhile() {
+    let gate = Gate::new();
+    let mut play = play();
+    play.origin(|o| {
+        o.post("/a").hold(&gate).header("Cache-Control", FRESH).header("Content-Location", "/a").body("old");
+        o.post("/a").body("done");
+        o.get("/a").header("Cache-Control", FRESH).body("new");
+    });
+    let client = play.visitor();
+    let mut post = client.post("/a").with_body("x").begin();
+    gate.wait_reached();
+    client.post("/a").with_body("y").expect(200).body("done");
     gate.open();
     post.expect(200).body("old");
     client.get("/a").expect(200).body("new");
@@ -458,4 +478,273 @@ fn an_interim_response_does_not_hang_the_worker_of_an_http_1_0_client() {
     let_it_read(&client);
     gate.open();
     talk.expect(200).body("one");
+}
+
+// --- Vary that changes ---
+
+/// Reads each talk up to `part` of its answer, while the origin holds the rest.
+fn each_has(talks: &mut [Talk], part: &str) -> Vec<Head> {
+    let heads = talks.iter_mut().map(|talk| {
+        let head = talk.expect_head(200);
+        talk.expect_part(&head, part);
+        head
+    });
+    heads.collect()
+}
+
+/// An answer that varies no longer is for all who wait for it, and for all who come while it streams in.
+#[test]
+fn an_answer_that_varies_no_longer_is_for_all() {
+    let (head, rest) = (Gate::new(), Gate::new());
+    let mut play = one_worker("");
+    play.origin(|o| {
+        o.get("/a").header("Cache-Control", "max-age=10").header("Vary", "X-Kind").body("kind 1");
+        o.get("/a").hold(&head).header("Cache-Control", FRESH).part("for ").hold(&rest).part("all");
+        o.get("/a").header("Cache-Control", FRESH).body("once more").always();
+    });
+    let client = play.visitor();
+    let ask = |kind: &str| client.get("/a").header("X-Kind", kind).begin();
+    ask("1").expect(200).body("kind 1");
+    play.pass_secs(20);
+    let mut talks = vec![ask("1")];
+    head.wait_reached();
+    talks.extend([ask("1"), ask("1"), ask("1")]);
+    let_it_read(&client);
+    head.open();
+    let mut heads = each_has(&mut talks, "for ");
+    let mut later = vec![ask("1"), ask("2"), ask("3")];
+    heads.extend(each_has(&mut later, "for "));
+    rest.open();
+    talks.extend(later);
+    for (talk, head) in talks.iter_mut().zip(&heads) {
+        talk.finish(head).body("all");
+    }
+    assert_eq!(asked_for_a(&mut play), 2);
+}
+
+/// An answer that varies on something else is for those who agree in that; one fetch serves all others who agree.
+#[test]
+fn an_answer_that_varies_on_something_else_is_for_those_who_agree_in_that() {
+    let (head, rest) = (Gate::new(), Gate::new());
+    let mut play = one_worker("");
+    play.origin(|o| {
+        o.get("/a").header("Cache-Control", "max-age=10").header("Vary", "X-Kind").body("kind 1");
+        let reply = o.get("/a").expecting("X-Size", "small").hold(&head).header("Cache-Control", FRESH);
+        reply.header("Vary", "X-Size").part("sma").hold(&rest).part("ll");
+        let reply = o.get("/a").expecting("X-Size", "large").header("Cache-Control", FRESH);
+        reply.header("Vary", "X-Size").part("lar").hold(&rest).part("ge");
+        o.get("/a").header("Cache-Control", FRESH).body("once more").always();
+    });
+    let client = play.visitor();
+    let ask = |kind: &str, size: &str| client.get("/a").header("X-Kind", kind).header("X-Size", size).begin();
+    ask("1", "small").expect(200).body("kind 1");
+    play.pass_secs(20);
+    let mut small = vec![ask("1", "small")];
+    head.wait_reached();
+    let mut large: Vec<Talk> = (0..4).map(|_| ask("1", "large")).collect();
+    small.push(ask("1", "small"));
+    let_it_read(&client);
+    head.open();
+    let mut small_heads = each_has(&mut small, "sma");
+    let mut later = vec![ask("1", "small"), ask("2", "small")];
+    small_heads.extend(each_has(&mut later, "sma"));
+    small.extend(later);
+    let large_heads = each_has(&mut large, "lar");
+    rest.open();
+    for (talk, head) in small.iter_mut().zip(&small_heads) {
+        talk.finish(head).body("ll");
+    }
+    for (talk, head) in large.iter_mut().zip(&large_heads) {
+        talk.finish(head).body("ge");
+    }
+    assert_eq!(asked_for_a(&mut play), 3);
+}
+
+/// The response that is validated was chosen by an older Vary: who agrees only in the newer one must not get it.
+#[test]
+fn what_is_confirmed_is_for_those_only_whom_its_own_vary_allows() {
+    let gate = Gate::new();
+    let mut play = one_worker("");
+    play.origin(|o| {
+        let reply = o.get("/a").header("Cache-Control", "max-age=10").header("Vary", "X-Kind");
+        reply.header("ETag", "\"1\"").body("kind 1");
+        o.get("/a").header("Cache-Control", FRESH).header("Vary", "X-Size").body("large");
+        let reply = o.get("/a").expecting("If-None-Match", "\"1\"").hold(&gate).reply(304);
+        reply.header("Cache-Control", "max-age=10").header("ETag", "\"1\"");
+        o.get("/a").header("Cache-Control", FRESH).header("Vary", "X-Kind").body("kind 2").always();
+    });
+    let client = play.visitor();
+    let ask = |kind: &str, size: &str| client.get("/a").header("X-Kind", kind).header("X-Size", size).begin();
+    ask("1", "small").expect(200).body("kind 1");
+    ask("2", "large").expect(200).body("large");
+    play.pass_secs(20);
+    let mut first = ask("1", "small");
+    gate.wait_reached();
+    let mut second = ask("2", "small");
+    let_it_read(&client);
+    gate.open();
+    first.expect(200).body("kind 1");
+    second.expect(200).body("kind 2");
+}
+
+/// Who prefers the same language in other words waits for the same fetch, and has its answer.
+#[test]
+fn an_answer_in_the_preferred_language_is_for_all_who_prefer_it() {
+    let (head, rest) = (Gate::new(), Gate::new());
+    let mut play = one_worker("");
+    let german = |reply: Reply, freshness| {
+        let reply = reply.header("Cache-Control", freshness).header("Vary", "Accept-Language");
+        reply.header("Content-Language", "de")
+    };
+    play.origin(|o| {
+        german(o.get("/a"), "max-age=10").body("alt");
+        german(o.get("/a").hold(&head), FRESH).part("ne").hold(&rest).part("u");
+        german(o.get("/a"), FRESH).body("noch einmal").always();
+    });
+    let client = play.visitor();
+    let ask = |languages: &str| client.get("/a").header("Accept-Language", languages).begin();
+    ask("de").expect(200).body("alt");
+    play.pass_secs(20);
+    let mut talks = vec![ask("en;q=0.5, de")];
+    head.wait_reached();
+    talks.extend([ask("fr;q=0.5, de"), ask("de, en;q=0.3"), ask("en;q=0.5, de")]);
+    let_it_read(&client);
+    head.open();
+    let heads = each_has(&mut talks, "ne");
+    rest.open();
+    for (talk, head) in talks.iter_mut().zip(&heads) {
+        talk.finish(head).body("u");
+    }
+    assert_eq!(asked_for_a(&mut play), 2);
+}
+
+/// That the responses vary comes out by a fetch that nobody can follow, while another one is under way.
+#[test]
+fn who_comes_after_vary_came_out_follows_the_fetch_that_began_before() {
+    let gate = Gate::new();
+    let mut play = one_worker("");
+    play.origin(|o| {
+        let reply = o.get("/a").hold(&gate).header("Cache-Control", FRESH).header("Vary", "X-Kind");
+        reply.body("kind 1");
+        let reply = o.get("/a").expecting("Authorization", "Basic eDp5").header("Vary", "X-Kind");
+        reply.header("Cache-Control", "public, max-age=3600").body("kind 2");
+        o.get("/a").header("Cache-Control", FRESH).header("Vary", "X-Kind").body("another kind").always();
+    });
+    let client = play.visitor();
+    let ask = |kind: &str| client.get("/a").header("X-Kind", kind);
+    let mut first = ask("1").begin();
+    gate.wait_reached();
+    ask("2").header("Authorization", "Basic eDp5").expect(200).body("kind 2");
+    // Known to have another answer, so it waits for nobody.
+    ask("3").expect(200).body("another kind");
+    let mut second = ask("1").begin();
+    let_it_read(&client);
+    gate.open();
+    first.expect(200).body("kind 1").why("absent");
+    second.expect(200).body("kind 1").why("collapsed");
+    assert_eq!(asked_for_a(&mut play), 3);
+}
+
+// --- A purge between looking and fetching: what was found before it must not be stored as what came after it. ---
+
+/// Who has followed a fetch from before the purge fetches alone then, and still has the part that it found.
+#[test]
+fn a_purged_part_does_not_come_back_as_the_beginning_of_the_whole() {
+    let gate = Gate::new();
+    let mut play = one_worker("");
+    play.origin(|o| {
+        // Wrong bytes; the origin is mended in place, under the same ETag.
+        o.get("/a")
+            .reply(206)
+            .header("Cache-Control", FRESH)
+            .header("ETag", "\"1\"")
+            .header("Content-Range", "bytes 0-4/10")
+            .body("wrong");
+        o.get("/a").hold(&gate).header("Cache-Control", FRESH).header("ETag", "\"1\"").file("0123456789");
+        o.get("/a").header("Cache-Control", FRESH).header("ETag", "\"1\"").file("0123456789").always();
+    });
+    let client = play.visitor();
+    client.get("/a").header("Range", "bytes=0-4").expect(206).body("wrong");
+    let mut first = client.get("/a").begin();
+    gate.wait_reached();
+    let mut second = client.get("/a").begin();
+    let_it_read(&client);
+    play.purge("url http://site.example/a");
+    gate.open();
+    first.expect(200);
+    second.expect(200).body("0123456789");
+    client.get("/a").expect(200).body("0123456789");
+}
+
+/// What is stored under the key when a part has come may be purged, too.
+#[test]
+fn a_purged_part_is_not_put_to_one_that_was_fetched_after_the_purge() {
+    let gate = Gate::new();
+    let mut play = one_worker("");
+    play.origin(|o| {
+        o.get("/a")
+            .reply(206)
+            .header("Cache-Control", FRESH)
+            .header("ETag", "\"1\"")
+            .header("Content-Range", "bytes 0-4/10")
+            .body("wrong");
+        o.get("/a").hold(&gate).header("Cache-Control", FRESH).header("ETag", "\"1\"").file("0123456789");
+        o.get("/a").header("Cache-Control", FRESH).header("ETag", "\"1\"").file("0123456789").always();
+    });
+    let client = play.visitor();
+    client.get("/a").header("Range", "bytes=0-4").expect(206).body("wrong");
+    let mut first = client.get("/a").header("Range", "bytes=5-9").begin();
+    gate.wait_reached();
+    let mut second = client.get("/a").header("Range", "bytes=5-9").begin();
+    let_it_read(&client);
+    play.purge("url http://site.example/a");
+    gate.open();
+    first.expect(206).body("56789");
+    second.expect(206).body("56789");
+    client.get("/a").header("Range", "bytes=0-4").expect(206).body("01234");
+}
+
+/// The same for something stale: the origin says that it is unchanged, and its ETag is all that it goes by.
+#[test]
+fn what_is_stale_and_purged_is_not_confirmed() {
+    let gate = Gate::new();
+    let mut play = one_worker("");
+    play.origin(|o| {
+        o.get("/a").header("Cache-Control", "max-age=10").header("ETag", "\"1\"").body("wrong");
+        o.get("/a").hold(&gate).header("Cache-Control", FRESH).header("ETag", "\"2\"").body("other");
+        o.get("/a").header("Cache-Control", FRESH).header("ETag", "\"1\"").file("right").always();
+    });
+    let client = play.visitor();
+    client.get("/a").expect(200).body("wrong");
+    play.pass_secs(20);
+    let mut first = client.get("/a").begin();
+    gate.wait_reached();
+    let mut second = client.get("/a").begin();
+    let_it_read(&client);
+    play.purge("url http://site.example/a");
+    gate.open();
+    first.expect(200).body("other");
+    second.expect(200).body("right");
+    client.get("/a").expect(200).body("right");
+}
+
+/// What may answer when the origin fails may have been purged meanwhile.
+#[test]
+fn what_is_stale_and_purged_does_not_answer_when_the_origin_fails() {
+    let gate = Gate::new();
+    let mut play = one_worker("");
+    play.origin(|o| {
+        o.get("/a").header("Cache-Control", "max-age=10, stale-if-error=1000").body("old");
+        o.get("/a").hold(&gate).reply(500).body("trouble");
+        o.get("/a").header("Cache-Control", FRESH).body("new");
+    });
+    let client = play.visitor();
+    client.get("/a").expect(200).body("old");
+    play.pass_secs(20);
+    let mut first = client.get("/a").begin();
+    gate.wait_reached();
+    play.purge("url http://site.example/a");
+    gate.open();
+    first.expect(200).body("new");
+    client.get("/a").expect(200).body("new");
 }

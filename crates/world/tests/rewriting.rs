@@ -156,6 +156,29 @@ fn with_other_settings_what_was_stored_is_not_served() {
     play.client(|c| drop(c.get("/").host("any.example").expect(200).body("new")));
 }
 
+/// What is stored for all is the same whoever has asked first, and by whichever spelling.
+#[test]
+fn nobody_puts_anything_into_a_page_by_the_path_that_is_asked_for() {
+    const RELATIVE: &str = "<p><img src='logo.png'>";
+    let mut play = play();
+    play.site("rewrite = { host = \"cdn.example\", paths = [\"/static/*\", \"/index.php/*\"] }");
+    let target = "/index.php/'onerror=alert(document.domain)//x";
+    play.origin(|o| {
+        for target in [target, "/static/x"] {
+            let reply = o.get(target).header("Content-Type", "text/html");
+            reply.header("Cache-Control", "max-age=60").body(RELATIVE);
+        }
+    });
+    play.client(|c| {
+        for why in ["absent", "fresh"] {
+            c.get(target).expect(200).why(why).body(RELATIVE);
+        }
+        for (target, why) in [("/%73tatic/x", "absent"), ("/static/x", "fresh")] {
+            c.get(target).expect(200).why(why).body("<p><img src='https://cdn.example/static/logo.png'>");
+        }
+    });
+}
+
 #[test]
 fn a_body_that_breaks_off_does_not_end_cleanly() {
     let mut play = rewriting();

@@ -265,6 +265,7 @@ async fn a_second_rollback_neither_takes_the_first_one_back_nor_goes_further_una
 #[tokio::test(flavor = "multi_thread")]
 async fn old_texts_are_forgotten_and_what_is_known_of_them_is_not() {
     let stage = Stage::start().await;
+    stage.first_sweep().await;
     let newest = control::limits::TEXTS_KEPT_MAX + 3;
     let add = async |number: usize| {
         let text = format!("{SITES}# {number}\n");
@@ -292,7 +293,7 @@ async fn old_texts_are_forgotten_and_what_is_known_of_them_is_not() {
         (410, Some("the text of this configuration is not kept any more"))
     );
     assert_eq!(gone.body["found"], "configuration 2, added by admin");
-    let next = Some("have it from where it was written, and add it again: perigee apply");
+    let next = Some("take the text from where you keep it, and add it again: perigee apply FILE");
     assert_eq!(gone.body["next"].as_str(), next);
     for (method, path, body) in [
         ("GET", "/v1/diff?from=2&to=3", None),

@@ -256,6 +256,21 @@ async fn a_control_that_runs_and_is_not_heard_is_named() {
         .await;
 }
 
+/// Each sees but its own half of the nodes, and would take the others for gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_control_of_the_same_name_is_named() {
+    let stage = Stage::start().await;
+    let unheard = async |stage: &Stage| stage.get("/v1/status").await.body["controls_unheard"].clone();
+    stage
+        .wait("its own note", async |stage| stage.journal.cell("controls/c1").await.unwrap().is_some())
+        .await;
+    assert_eq!(unheard(&stage).await, json!([]));
+    let note = json!({ "name": "c1", "urls": ["https://127.0.0.1:1"], "at_ms": 1 }).to_string();
+    let cells = vec![("controls/c1".to_owned(), Some(note.into_bytes()))];
+    stage.journal.commit(Commit { cells, ..Commit::default() }).await.unwrap();
+    stage.wait("the other one of its name", async |stage| unheard(stage).await == json!(["c1"])).await;
+}
+
 /// A newer control may write what this one cannot read.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cell_that_cannot_be_read_hides_no_other_one() {

@@ -12,4 +12,5 @@ mod page_tests;
 mod purges;
 mod stage;
 mod statistics;
+mod strangers;
 mod tokens;

@@ -1,10 +1,11 @@
 use journal::feed::Dialer;
 use serde_json::json;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use trust::EnrolmentToken;
 
 use super::purges::in_service;
-use super::stage::{SITES, Stage, TestNode};
+use super::stage::{Failing, SITES, Stage, TestNode, ask_by_http2, by_http2};
 
 async fn token(stage: &Stage, wish: serde_json::Value) -> EnrolmentToken {
     let made = stage.post("/v1/enrolment-tokens", wish).await;
@@ -66,15 +67,10 @@ async fn a_token_lets_so_many_nodes_in_as_it_says() {
 #[tokio::test(flavor = "multi_thread")]
 async fn enrolment_tokens_are_forgotten_a_month_after_their_end() {
     let stage = Stage::start().await;
+    stage.first_sweep().await;
     let mut ids = Vec::new();
     for days_ago in [31, 29, -1] {
-        let made = token(&stage, json!({ "role": "relay" })).await;
-        let cell = stage.journal.cell(&format!("enrolments/{}", made.id)).await.unwrap().unwrap();
-        let mut enrolment: serde_json::Value = serde_json::from_slice(&cell.value).unwrap();
-        enrolment["expires_ms"] = json!(super::stage::now_ms() - days_ago * 86_400_000);
-        let cells = vec![(cell.name, Some(enrolment.to_string().into_bytes()))];
-        stage.journal.commit(journal::Commit { cells, ..Default::default() }).await.unwrap();
-        ids.push(made.id);
+        ids.push(stage.ended_token(days_ago).await);
     }
     let listed = async || -> Vec<String> {
         let listed = stage.get("/v1/enrolment-tokens").await.body;
@@ -196,7 +192,7 @@ async fn a_retired_node_is_not_believed_any_more_and_its_name_is_free() {
         .await;
     assert_eq!(stage.get("/v1/nodes").await.body["nodes"], json!([]));
     let unknown = stage.delete("/v1/nodes/fra-1").await;
-    let none_yet = "one that there is, and there is none yet";
+    let none_yet = "an existing one; there is none yet";
     assert_eq!((unknown.status, unknown.body["wanted"].as_str()), (404, Some(none_yet)));
     assert_eq!(unknown.body["next"], "perigee nodes lists them");
 
@@ -207,6 +203,55 @@ async fn a_retired_node_is_not_believed_any_more_and_its_name_is_free() {
         dialer.get(&blob, 1 << 20).await.unwrap_err().contains("has been retired"),
         "the old key stays out"
     );
+}
+
+/// It says nothing that could be refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retired_node_that_only_beats_is_told_nothing_more() {
+    let journal = Failing::new();
+    let stage = Stage::on(Arc::clone(&journal) as Arc<_>).await;
+    let node = stage.node("fra-1", "fra").await;
+    in_service(&stage, 1).await;
+    node.is_mute.store(true, Ordering::Relaxed);
+    // Nor does it matter that the journal cannot be read just now.
+    journal.is_unlisted.store(true, Ordering::Relaxed);
+    let retired = stage.delete("/v1/nodes/fra-1").await;
+    assert_eq!(retired.status, 200, "{retired:?}");
+    stage.wait("the end of its feed", async |_| node.last_down().is_some()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_guesses_at_enrolment_tokens_is_refused_before_anything_is_looked_for() {
+    let journal = Failing::new();
+    let stage = Stage::on(Arc::clone(&journal) as Arc<_>).await;
+    let key = rcgen::KeyPair::generate().unwrap();
+    let request = rcgen::CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
+    let guess = json!({ "id": "abcdef", "secret": "0", "name": "r1", "request": request });
+    let mut sender = by_http2(&stage).await;
+    // With a good token shown once, the connection stays for as long as this takes.
+    assert_eq!(ask_by_http2(&stage, &mut sender, "/v1/tokens", &json!({})).await.0, 400);
+    let mut statuses = Vec::new();
+    while statuses.last() != Some(&429) {
+        statuses.push(ask_by_http2(&stage, &mut sender, "/v1/enroll", &guess).await.0);
+        assert!(statuses.len() < 500);
+    }
+    assert!(statuses.len() > 100, "so many at once: {}", statuses.len());
+    for _ in 0..100 {
+        statuses.push(ask_by_http2(&stage, &mut sender, "/v1/enroll", &guess).await.0);
+    }
+    let looked = statuses.iter().filter(|status| **status == 401).count();
+    assert_eq!(journal.enrolments.load(Ordering::Relaxed), looked as u64, "{statuses:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn by_http_2_an_enrolment_token_names_the_control_that_was_asked_too() {
+    let stage = Stage::start().await;
+    let address = stage.control.address();
+    let wish = json!({ "role": "relay" });
+    let made = ask_by_http2(&stage, &mut by_http2(&stage).await, "/v1/enrolment-tokens", &wish).await;
+    assert_eq!(made.0, 201, "{made:?}");
+    let token: EnrolmentToken = made.1["token"].as_str().unwrap().parse().unwrap();
+    assert_eq!(token.controls, [format!("https://{address}")]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

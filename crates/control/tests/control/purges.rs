@@ -1,13 +1,13 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use journal::memory::{Faults, Memory};
 use model::change::receipt_signed;
 use serde_json::{Value, json};
 use trust::verify;
 
-use super::stage::{Stage, TestNode};
+use super::stage::{Failing, Stage, TestNode};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_purge_is_done_when_every_node_in_service_has_signed_for_it() {
@@ -311,6 +311,16 @@ async fn an_answer_that_gets_lost_costs_a_second_purge_and_never_one() {
         let record = page.records.iter().find(|record| record.position == position).unwrap();
         assert!(record.text.contains(&format!("\"{tag}\"")), "{tag} at {position}: {}", record.text);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_purge_that_may_have_been_written_is_not_said_not_to_be() {
+    let journal = Failing::new();
+    let stage = Stage::on(Arc::clone(&journal) as _).await;
+    *journal.unwritable_from.lock() = Some(Instant::now());
+    let answer = stage.post("/v1/purges", json!({ "everything": true })).await;
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert!(answer.body["next"].as_str().unwrap().starts_with("it may be in force or not"), "{answer:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use control::{Control, Handle, Options};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
-use hyper_util::rt::TokioIo;
-use journal::Journal;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use journal::feed::{Dialer, Down, Hello, Link, Node, Receipt, Report, Steering, Told, Wanted, follow};
 use journal::memory::Memory;
+use journal::{Cell, Commit, Journal, Page, Work};
 use journal::{Mark, Record};
 use model::budget::Amount;
 use model::budget::lease::Holder;
@@ -49,6 +49,69 @@ pub(crate) struct Stage {
     pub(crate) admin: String,
     pub(crate) fingerprint: String,
     directory: PathBuf,
+}
+
+/// A journal in memory that fails on a wish.
+pub(crate) struct Failing {
+    inner: Memory,
+    /// While set, cells cannot be listed.
+    pub(crate) is_unlisted: AtomicBool,
+    /// From this moment on it cannot be written; for a second, what is written has no answer.
+    pub(crate) unwritable_from: Mutex<Option<Instant>>,
+    /// How often an enrolment token was looked for.
+    pub(crate) enrolments: AtomicU64,
+}
+
+impl Failing {
+    pub(crate) fn new() -> Arc<Failing> {
+        let inner = Memory::new("test", 1);
+        let (is_unlisted, unwritable_from) = (AtomicBool::new(false), Mutex::new(None));
+        Arc::new(Failing { inner, is_unlisted, unwritable_from, enrolments: AtomicU64::new(0) })
+    }
+}
+
+impl Journal for Failing {
+    fn id(&self) -> &str {
+        self.inner.id()
+    }
+
+    fn commit(&self, commit: Commit) -> Work<'_, u64> {
+        let from = *self.unwritable_from.lock();
+        Box::pin(async move {
+            match from.map(|from| from.elapsed().as_secs()) {
+                None => self.inner.commit(commit).await,
+                Some(0) => {
+                    self.inner.commit(commit).await?;
+                    Err(journal::Error::Unknown("the answer is lost".into()))
+                }
+                Some(_) => Err(journal::Error::Unavailable("an election".into())),
+            }
+        })
+    }
+
+    fn read(&self, after: u64, limit: usize) -> Work<'_, Page> {
+        self.inner.read(after, limit)
+    }
+
+    fn changed(&self, after: u64) -> Work<'_, ()> {
+        self.inner.changed(after)
+    }
+
+    fn cell(&self, name: &str) -> Work<'_, Option<Cell>> {
+        self.enrolments.fetch_add(u64::from(name.starts_with("enrolments/")), Ordering::Relaxed);
+        self.inner.cell(name)
+    }
+
+    fn cells(&self, prefix: &str) -> Work<'_, Vec<Cell>> {
+        if self.is_unlisted.load(Ordering::Relaxed) {
+            return Box::pin(async { Err(journal::Error::Unavailable("an election".into())) });
+        }
+        self.inner.cells(prefix)
+    }
+
+    fn trim(&self, through: u64) -> Work<'_, ()> {
+        self.inner.trim(through)
+    }
 }
 
 /// What has been answered.
@@ -172,6 +235,24 @@ impl Stage {
         }
     }
 
+    /// Makes an enrolment token that has ended so many days ago; its id.
+    pub(crate) async fn ended_token(&self, days_ago: i64) -> String {
+        let made = self.post("/v1/enrolment-tokens", json!({ "role": "relay" })).await;
+        let made: EnrolmentToken = made.body["token"].as_str().unwrap().parse().unwrap();
+        let cell = self.journal.cell(&format!("enrolments/{}", made.id)).await.unwrap().unwrap();
+        let mut enrolment: Value = serde_json::from_slice(&cell.value).unwrap();
+        enrolment["expires_ms"] = json!(now_ms() - days_ago * 86_400_000);
+        let cells = vec![(cell.name, Some(enrolment.to_string().into_bytes()))];
+        self.journal.commit(Commit { cells, ..Commit::default() }).await.unwrap();
+        made.id
+    }
+
+    /// Waits for what this control sweeps a second after its start, and then once a day.
+    pub(crate) async fn first_sweep(&self) {
+        let cell = format!("enrolments/{}", self.ended_token(31).await);
+        self.wait("the first sweep", async |stage| stage.journal.cell(&cell).await.unwrap().is_none()).await;
+    }
+
     /// Makes what is rolled out stable, as minutes of good behaviour would.
     pub(crate) async fn make_stable(&self) {
         loop {
@@ -290,6 +371,40 @@ pub(crate) async fn ask(
     Answer { status: head.status.as_u16(), headers: head.headers, body }
 }
 
+/// A connection by HTTP/2, with a body of any kind.
+pub(crate) async fn by_http2<B>(stage: &Stage) -> hyper::client::conn::http2::SendRequest<B>
+where
+    B: hyper::body::Body + Send + Unpin + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let tls = pinned_client_config(&stage.fingerprint, &[b"h2"]).unwrap();
+    let stream = TcpStream::connect(stage.control.address()).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    let stream = TokioIo::new(TlsConnector::from(tls).connect(name, stream).await.unwrap());
+    let (sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
+/// A POST of JSON by the admin. Status and content of the answer.
+pub(crate) async fn ask_by_http2(
+    stage: &Stage,
+    sender: &mut hyper::client::conn::http2::SendRequest<Full<Bytes>>,
+    path: &str,
+    body: &Value,
+) -> (u16, Value) {
+    let request = http::Request::post(format!("https://{}{path}", stage.control.address()))
+        .header("authorization", format!("Bearer {}", stage.admin))
+        .header("content-type", "application/json")
+        .body(Full::new(Bytes::from(body.to_string())));
+    let response = sender.send_request(request.unwrap()).await.unwrap();
+    let status = response.status().as_u16();
+    let content = response.into_body().collect().await.unwrap().to_bytes();
+    (status, serde_json::from_slice(&content).unwrap())
+}
+
 /// The document.
 pub(crate) static DOCUMENT: LazyLock<Value> =
     LazyLock::new(|| serde_json::from_str(&control::openapi()).unwrap());
@@ -328,6 +443,8 @@ pub(crate) struct TestNode {
     pub(crate) is_held: AtomicBool,
     /// While set, the program has an error in each answer.
     pub(crate) is_ill: AtomicBool,
+    /// While set, it says nothing but that it is alive.
+    pub(crate) is_mute: AtomicBool,
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -398,6 +515,7 @@ impl TestNode {
             state: Mutex::default(),
             is_held: AtomicBool::new(false),
             is_ill: AtomicBool::new(false),
+            is_mute: AtomicBool::new(false),
             task: Mutex::default(),
         });
         let dialer = Dialer::new(vec![format!("https://{address}")], move || Arc::clone(&identity));
@@ -508,7 +626,7 @@ impl Node for TestNode {
 
     fn reports(&self) -> Vec<Report> {
         let mut state = self.state.lock();
-        if state.journal.is_none() {
+        if state.journal.is_none() || self.is_mute.load(Ordering::Relaxed) {
             return Vec::new();
         }
         state.requests += 100;

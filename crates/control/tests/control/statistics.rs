@@ -61,7 +61,10 @@ async fn a_token_that_is_for_some_sites_learns_nothing_of_others() {
 async fn a_site_is_known_as_soon_as_its_configuration_is_rolled_out_by_any_control() {
     let stage = Stage::start().await;
     let unknown = stage.get("/v1/stats?site=store").await;
-    assert_eq!((unknown.status, unknown.body["wanted"].as_str()), (404, Some("there is none yet")));
+    assert_eq!(
+        (unknown.status, unknown.body["wanted"].as_str()),
+        (404, Some("an existing one; there is none yet"))
+    );
     stage.configure().await;
     stage.make_stable().await;
     let _node = stage.node("fra-1", "fra").await;

@@ -1,6 +1,9 @@
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
 use serde_json::json;
 
-use super::stage::{SITES, Stage, now_ms};
+use super::stage::{Failing, SITES, Stage, now_ms};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_good_token_nothing_is_told() {
@@ -82,6 +85,49 @@ async fn a_token_is_shown_once_and_gone_once_it_is_revoked_or_has_expired() {
         .await;
     let last = stage.delete("/v1/tokens/admin").await;
     assert_eq!(last.status, 409, "{last:?}");
+}
+
+/// An election of etcd takes a second or two: the commit waits for its end, and may find the next one begun.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_written_is_answered_as_done_though_it_cannot_be_read() {
+    let journal = Failing::new();
+    let stage = Stage::on(Arc::clone(&journal) as Arc<_>).await;
+    let ci = stage.token("ci", "viewer", None).await;
+    journal.is_unlisted.store(true, Ordering::Relaxed);
+    let made = stage.post("/v1/tokens", json!({ "name": "late", "role": "viewer" })).await;
+    assert_eq!(made.status, 201, "{made:?}");
+    let late = made.body["secret"].as_str().unwrap();
+    assert_eq!(stage.call("GET", "/v1/status", &ci, &[], None).await.status, 200);
+    let revoked = stage.delete("/v1/tokens/ci").await;
+    assert_eq!(revoked.status, 200, "{revoked:?}");
+    assert_eq!(stage.call("GET", "/v1/status", &ci, &[], None).await.status, 401);
+    journal.is_unlisted.store(false, Ordering::Relaxed);
+    stage
+        .wait("the new token", async |stage| {
+            stage.call("GET", "/v1/status", late, &[], None).await.status == 200
+        })
+        .await;
+    assert_eq!(stage.call("GET", "/v1/status", &ci, &[], None).await.status, 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_the_last_two_admins_one_stays_whichever_controls_are_asked() {
+    let stage = Stage::start().await;
+    let second = stage.token("second", "admin", None).await;
+    let other = stage.another("c2").await;
+    let (first, other) = tokio::join!(
+        stage.call("DELETE", "/v1/tokens/second", &stage.admin, &[], None),
+        stage.call_at(other.address(), "DELETE", "/v1/tokens/admin", &second, &[], None),
+    );
+    let mut statuses = [first.status, other.status];
+    statuses.sort_unstable();
+    assert_ne!(statuses, [200, 200]);
+    let mut lasting = 0;
+    for cell in stage.journal.cells("tokens/").await.unwrap() {
+        let token: serde_json::Value = serde_json::from_slice(&cell.value).unwrap();
+        lasting += u32::from(token["role"] == "admin");
+    }
+    assert_eq!(lasting, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,10 +13,12 @@ use model::purge::Subject;
 use model::rule::Cache;
 use model::{Rule, Scheme, Site, Url};
 use semantics::coding::Form;
+use semantics::conditional::is_conditional;
 use semantics::fields::is_tchar;
 use semantics::freshness::{Flags, lifetime_origin};
 use semantics::key::{has_dot_segment, hash};
 use semantics::policy::UNREACHABLE_SECS;
+use semantics::range::{self, Requested};
 use semantics::reuse::{Assessment, stale_if_error_secs, stale_on, stale_while_revalidate_secs};
 use semantics::{Facts, Fields, Policy, RequestDirectives, StaleOn, Wall, Why};
 use serde_json::{Value, json};
@@ -31,6 +33,7 @@ use crate::lookup::{self, Found, Objection};
 use crate::object::{Item, Sliced, Stored, Variants};
 use crate::request::{Method, Protocol, Request, RequestId};
 use crate::serve::parts_answer;
+use crate::slices::{self, IsNew};
 use crate::tiering::{self, SLICE_BYTES};
 use crate::tiers;
 use crate::tls::Shown;
@@ -115,7 +118,7 @@ pub(super) fn explain(handle: &Handle, question: &Question) -> Result<Value, Pro
         Found::Pass { .. } => (Why::HitForMiss, None),
         Found::Nothing { why, .. } => (why, None),
         Found::OnDisk { .. } => unreachable!("read above"),
-        Found::Object { key, stored, purged } => {
+        Found::Object { key, stored, purged, .. } => {
             let (tags, position) = (stored.tags(), stored.position());
             let clock = |subject: &Subject<'_>| shared.purges.read().check(subject);
             let purge =
@@ -133,9 +136,12 @@ pub(super) fn explain(handle: &Handle, question: &Question) -> Result<Value, Pro
             }
             explanation["freshness"] =
                 freshness_json(&stored.facts, &rule.policy, request.now, &assessment, purged, purged_at);
-            match stored.parts().is_some() && !parts_answer(&request, &stored) {
-                true => (Why::Partial, None),
-                false => {
+            let is_hit = matches!(assessment.why, Why::Fresh | Why::StaleWhileRevalidate);
+            match missing(shared, &request, &stored).filter(|_| is_hit) {
+                _ if stored.parts().is_some() && !parts_answer(&request, &stored) => (Why::Partial, None),
+                Some(IsNew::Begun) => (Why::Partial, None),
+                Some(IsNew::Followed) => (Why::Collapsed, None),
+                None => {
                     let alone = lookup::is_alone(&at, &request, &directives) && !directives.only_if_cached;
                     (assessment.why, stale_sentence(&stored.facts, &assessment, alone))
                 }
@@ -293,6 +299,21 @@ fn copies_json(shared: &Shared, at: &RuleAt, stored: &Stored) -> Value {
     match compress::held(shared, at, stored) {
         Some(forms) => forms.into_iter().map(form_json).collect(),
         None => Value::Null,
+    }
+}
+
+/// How what is missing of a body in slices will come, as far as the request wants it.
+fn missing(shared: &Shared, request: &Request, stored: &Stored) -> Option<IsNew> {
+    let sliced =
+        stored.slices().filter(|_| request.method == Method::Get && !is_conditional(&request.fields))?;
+    let missing = |start, end| slices::missing(shared, sliced, start, end);
+    match range::select(b"GET", &request.fields, &stored.fields(), sliced.len) {
+        Requested::Ignore => missing(0, sliced.len),
+        Requested::Unsatisfiable => None,
+        Requested::One(span) => missing(span.start(), span.end() + 1),
+        Requested::Several(spans) => {
+            spans.iter().map(|span| missing(span.start(), span.end() + 1)).max().flatten()
+        }
     }
 }
 

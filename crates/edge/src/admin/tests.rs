@@ -1,6 +1,8 @@
 use std::io::{Read, Write};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use model::Snapshot;
 use observe::{BuildInfo, Registry};
@@ -55,7 +57,11 @@ fn world_before(origin: &str) -> World {
     world_of(Snapshot::for_origin(origin).unwrap())
 }
 
-fn world_of(mut snapshot: Snapshot) -> World {
+fn world_of(snapshot: Snapshot) -> World {
+    world_in(None, snapshot)
+}
+
+fn world_in(state: Option<PathBuf>, mut snapshot: Snapshot) -> World {
     snapshot.edge.workers = Some(1);
     let options = Options {
         listen: Some(vec![any_port()]),
@@ -71,7 +77,7 @@ fn world_of(mut snapshot: Snapshot) -> World {
         clock: Clock::system(),
         key_seed: [7; 16],
         ticket_secret: vec![9; 32],
-        state: None,
+        state,
         disk_engine: None,
         locate: None,
         registry: Registry::new(BuildInfo { version: "0.0.0", commit: "" }),
@@ -219,6 +225,11 @@ fn explain_shows_site_rule_key_and_why() {
 
 /// An origin that answers every request with these fields and an empty body.
 fn origin(fields: &'static str) -> String {
+    origin_with(fields, 0, Vec::new())
+}
+
+/// An origin that answers every request with these fields and so much of a body of that length.
+fn origin_with(fields: &'static str, length: usize, body: Vec<u8>) -> String {
     let listener = std::net::TcpListener::bind(any_port()).unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     thread::spawn(move || {
@@ -232,9 +243,10 @@ fn origin(fields: &'static str) -> String {
                 }
                 head.push(byte[0]);
             }
-            let answer =
-                format!("HTTP/1.1 200 OK\r\n{fields}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-            stream.write_all(answer.as_bytes()).unwrap();
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\n{fields}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+            );
+            stream.write_all(&[answer.as_bytes(), &body].concat()).unwrap();
         }
     });
     url
@@ -297,6 +309,39 @@ fn explain_tells_what_comes_of_a_stale_response() {
     assert_eq!(stale["decision"]["why"], "expired");
     assert_eq!(stale["decision"]["sentence"], "Stale; the next request asks the origin: has it changed?");
     assert_eq!(stale["freshness"]["stale_if_unreachable"], 0);
+}
+
+#[test]
+fn explain_tells_of_a_body_in_slices_what_is_missing_of_it() {
+    const MIB: usize = 1 << 20;
+    let origin = origin_with("Cache-Control: max-age=60\r\nETag: \"1\"", 3 * MIB, vec![b'x'; MIB + MIB / 2]);
+    let state = std::env::temp_dir().join(format!("perigee-slices-{}", std::process::id()));
+    std::fs::create_dir_all(&state).unwrap();
+    let text = format!(
+        "[store]\nmemory = \"1MiB\"\n[[store.disk]]\nsize = \"64MiB\"\n\n\
+         [[site]]\nname = \"shop\"\ndomains = [\"shop.example\"]\norigin = \"{origin}\"\n"
+    );
+    let world = world_in(Some(state.clone()), Snapshot::parse(&text, "a test").snapshot.unwrap());
+    let mut stream = std::net::TcpStream::connect(world.handle.addresses()[0]).unwrap();
+    stream.write_all(b"GET /a HTTP/1.1\r\nHost: shop.example\r\n\r\n").unwrap();
+    // It is broken off.
+    let _ = stream.read_to_end(&mut Vec::new());
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while world.explain("")["stored"]["slices"] != serde_json::json!({ "on_disk": 1, "of": 3 }) {
+        assert!(Instant::now() < deadline, "{}", world.explain(""));
+        thread::sleep(Duration::from_millis(5));
+    }
+    let why = |more: &str| world.explain(more)["decision"]["why"].clone();
+    assert_eq!(why(""), "partial");
+    assert_eq!(why("&header=Range:+bytes=5-10"), "fresh");
+    assert_eq!(why("&header=Range:+bytes=5-2000000"), "partial");
+    assert_eq!(why("&header=Range:+bytes=5-10,-1"), "partial");
+    assert_eq!(why("&header=Range:+bytes=9999999-"), "fresh");
+    assert_eq!(why("&method=HEAD"), "fresh");
+    assert_eq!(why("&header=If-None-Match:+%221%22"), "fresh");
+    assert_eq!(why("&header=Cache-Control:+only-if-cached"), "only-if-cached");
+    drop(world);
+    let _ = std::fs::remove_dir_all(state);
 }
 
 #[test]

@@ -414,14 +414,16 @@ impl Exchange {
         let mut sender = Sender::new(&self.worker, outgoing);
         sender.promised = promised;
         sender.may_trail = self.request.takes_trailers && matches!(body, Body::Origin(_));
+        let mut pieces = Pieces::of(body);
         let sent = match whole {
             Some(bytes) if bytes.is_empty() => sender.end(&Fields::new()).await,
             Some(bytes) => {
                 sender.promised = Some(bytes.len() as u64);
                 sender.give(bytes).await
             }
-            None => sender.send_body(body).await,
+            None => sender.send_body(&mut pieces).await,
         };
+        told.note.take_back(pieces.joined());
         let body_bytes = sender.sent;
         let why = match sent {
             Ok(()) => told.note.why,
@@ -473,10 +475,9 @@ impl<'a, O: Outgoing> Sender<'a, O> {
         Sender { worker, outgoing, watch: None, sent: 0, promised: None, may_trail: false }
     }
 
-    async fn send_body(&mut self, body: Body) -> Result<(), Fault> {
-        let mut pieces = Pieces::of(body);
+    async fn send_body(&mut self, pieces: &mut Pieces) -> Result<(), Fault> {
         loop {
-            match self.next(&mut pieces).await? {
+            match self.next(pieces).await? {
                 Some(Piece::Bytes(bytes)) => self.give_all(bytes).await?,
                 Some(Piece::Pages(run, start, end)) => {
                     let mut at = start;

@@ -14,7 +14,6 @@ use store::Run;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-use crate::answer::Body;
 use crate::h1;
 use crate::object::Stored;
 use crate::pieces::{BrokenOff, Piece, Pieces};
@@ -229,10 +228,9 @@ impl Writer<'_> {
         &mut self,
         worker: &Worker,
         out: &mut Vec<u8>,
-        body: Body,
+        pieces: &mut Pieces,
         chunked: Option<Trailers>,
     ) -> Result<(), Unwritten> {
-        let mut pieces = Pieces::of(body);
         let is_chunked = chunked.is_some();
         loop {
             // The head goes out with the first piece, or alone if that is not there yet.

@@ -29,6 +29,7 @@ use crate::flow::{Begun, Flow};
 use crate::h1::body::{BodyDecoder, Decoded, Framing};
 use crate::h1::{self, HeadScan, Scanned};
 use crate::origin::{BodyPart, RequestBody, Tunnel};
+use crate::pieces::Pieces;
 use crate::refusal::Refusal;
 use crate::request::{Method, Protocol, Request};
 use crate::worker::Worker;
@@ -529,15 +530,17 @@ async fn respond(
     let promised = answer.length.filter(|_| framing == deliver::Framing::Length);
     let (body, mut told) = answer.split();
     let streams = matches!(body, Body::Fill(..) | Body::Origin(_) | Body::Multipart(..) | Body::Sliced(_));
+    let mut pieces = Pieces::of(body);
     let written = match written {
         Ok(()) if streams && framing != deliver::Framing::NoBody => {
             let trailers = if request.takes_trailers { Trailers::Wanted } else { Trailers::Dropped };
             let chunked = (framing == deliver::Framing::Chunked).then_some(trailers);
-            Box::pin(writer.write_streamed(worker, &mut out, body, chunked)).await
+            Box::pin(writer.write_streamed(worker, &mut out, &mut pieces, chunked)).await
         }
         written => written,
     };
     worker.return_buffer(out);
+    told.note.take_back(pieces.joined());
     // The last guard of what was promised: whatever went wrong below, a short body never ends cleanly.
     let written = match (written, promised) {
         (Ok(()), Some(length)) if writer.sent != head_bytes + length => {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use model::purge::Kind;
 use observe::HopEnd;
 use semantics::key::hash;
 use semantics::range::{self, ContentRange, Part, Span};
@@ -18,7 +17,7 @@ use super::{Job, Outcome, RangeWanted, Report, Shape};
 use crate::answer::{ContentRange as Described, OriginNote};
 use crate::flight::{Arriving, End, FAILURE_HOLD_MS, Fill, Landing, Pilot};
 use crate::in_flight::{For, SMALL_BYTES, UNREAD_BYTES_MAX, arrived, fill_bytes};
-use crate::lookup::{self, Place, Purged};
+use crate::lookup::{self, Place};
 use crate::object::{Object, Parts, Sliced, Stored, WholeBody};
 use crate::origin::{FetchError, OriginResponse};
 use crate::request::Method;
@@ -116,8 +115,8 @@ impl Job {
         mut response: Box<OriginResponse>,
         mut room: Room,
     ) {
-        let mut kept = KeptBytes { worker: &self.worker, bytes: 0 };
-        let mut keeps = !self.is_only_passing(fill);
+        let counted = KeptBytes { worker: &self.worker, bytes: 0 };
+        let mut kept = Some(counted).filter(|_| !self.is_only_passing(fill));
         // Who would follow a POST could be ahead of its own visitor, who cannot ask for the rest.
         let may_be_followed = self.request.method != Method::Post;
         let _followed = fill
@@ -126,11 +125,11 @@ impl Job {
             .filter(|_| may_be_followed)
             .map(|(shared, sliced)| slices::register(shared, sliced.id, shape.start(), fill));
         // A head to which the rest can be fetched need not wait for it.
-        let head_is_stored = !keeps && tiering::has_strong_validator(&fill.head);
+        let head_is_stored = kept.is_none() && tiering::has_strong_validator(&fill.head);
         if head_is_stored {
             self.store_in_slices(fill);
         }
-        if !keeps {
+        if kept.is_none() {
             self.finish(pilot, false);
         }
         let (mut to_disk, _alone) = self.to_disk(fill, &shape);
@@ -154,24 +153,19 @@ impl Job {
                     None => return self.break_off(pilot, fill, to_disk, Why::OriginProtocol),
                 },
             };
-            if keeps && !kept.takes(piece.len()) {
-                // Too large to keep: nobody new may follow, those who do get a window that moves on.
-                keeps = false;
-                fill.abandon();
-                self.finish(pilot, false);
+            if kept.as_mut().is_some_and(|kept| !kept.takes(piece.len())) {
+                self.give_up_keeping(pilot, fill, &mut kept);
             }
             let may_wait = room.bytes() == 0 && fill.progress().bytes > SMALL_BYTES;
             let bytes = piece.len() as u64;
             let piece = arrived(&self.worker.shared.in_flight, &mut room, piece);
             // With the piece in hand: whether there is one more is not known before, and the end must not wait.
             if may_wait && !self.worker.settled(fill, left).await {
-                if !keeps {
+                if kept.is_none() {
                     return self.break_off(pilot, fill, to_disk, Why::Limit);
                 }
                 // Its window may be small enough.
-                keeps = false;
-                fill.abandon();
-                self.finish(pilot, false);
+                self.give_up_keeping(pilot, fill, &mut kept);
             }
             left = left.saturating_sub(bytes);
             // To the disk first: what the fill then gives up is on its way there.
@@ -182,7 +176,7 @@ impl Job {
         }
         fill.end(End::Complete);
         let sliced = |id| Sliced { id, key: fill.key, len: fill.progress().bytes };
-        let on_disk = to_disk.finish(keeps, tiering::has_strong_validator(&fill.head));
+        let on_disk = to_disk.finish(kept.is_some(), tiering::has_strong_validator(&fill.head));
         match (self.finished(fill, &shape), on_disk) {
             (Some(stored), OnDisk::Slices(id)) => {
                 self.store(&fill.head, &Object::new(stored), DiskCopy::Slices(sliced(id)));
@@ -202,6 +196,14 @@ impl Job {
             }
             (None, _) => {}
         }
+        self.finish(pilot, false);
+    }
+
+    /// Keeps no more of a fill than a window that moves on for those who follow it; nobody new may. What was counted for it is free
+    /// for others, however long it goes on.
+    fn give_up_keeping(&self, pilot: &Pilot, fill: &Fill, kept: &mut Option<KeptBytes<'_>>) {
+        *kept = None;
+        fill.abandon();
         self.finish(pilot, false);
     }
 
@@ -327,7 +329,9 @@ impl Job {
             }
             Some(span) => {
                 // What is held already of the same representation stays; of another one it goes.
-                if let Some(other) = self.worker.shared.store.peek(fill.key).and_then(Object::of) {
+                let (shared, at, request) = (&self.worker.shared, &self.at, &self.request);
+                let other = shared.store.peek(fill.key).and_then(Object::of);
+                if let Some(other) = other.filter(|other| !lookup::is_gone(shared, at, request, other)) {
                     let same =
                         |known| range::may_combine(&other.fields(), known, &fill.head, parts.complete_len);
                     match other.parts() {
@@ -350,10 +354,9 @@ impl Job {
             return;
         }
         let (shared, position) = (&self.worker.shared, stored.position());
-        let purged = lookup::purged(shared, &self.at, &self.request, stored.tags(), position);
         let primary = hash(&shared.seed, &self.text).0;
         let is_outdated = || shared.epochs.of(primary) != self.epoch;
-        if is_outdated() || matches!(purged, Purged::Yes(Kind::Hard)) {
+        if is_outdated() || lookup::is_gone(shared, &self.at, &self.request, stored) {
             // What has come since must not be overwritten by what is older than an invalidation.
             return;
         }
@@ -507,7 +510,7 @@ impl DiskCopy {
     }
 }
 
-/// Bytes of one fill that is being kept, counted among those of all until it ends.
+/// Bytes of one fill that is being kept, counted among those of all for as long as it is.
 struct KeptBytes<'a> {
     worker: &'a Worker,
     bytes: u64,

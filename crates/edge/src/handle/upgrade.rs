@@ -11,7 +11,6 @@ use observe::AccessLog;
 
 use super::{Handle, StartError, hurry, write_missed};
 use crate::handover::{Channel, Message};
-use crate::purge_log::PurgeLog;
 use crate::purging;
 use crate::quic::strays;
 use crate::sockets::{Bound, Kind, Sockets};
@@ -46,13 +45,11 @@ impl Handle {
             write_missed(log.as_mut());
             log.take()
         };
-        self.shared.disks.close();
-        if self.shared.disks.stats().iter().any(|disk| disk.unwritten_removals > 0)
+        // What is taken away while they are closed is kept for the other process.
+        if !self.shared.disks.close()
             && let Some(log) = log
-            && let Err(error) = PurgeLog::revoke(log.path())
         {
-            let path = log.path().display();
-            eprintln!("perigee: {path}: cannot be removed: {error}; remove it before the next start");
+            log.end();
         }
     }
 

@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -202,6 +202,8 @@ pub(super) struct Wire {
 pub(super) struct Meter {
     read: AtomicU64,
     written: AtomicU64,
+    /// Requests whose answer's head has not come; and never will, where they were given up on.
+    unanswered: AtomicU32,
     /// The open socket's number; [`CLOSED`] afterwards. All who look at it and who closes it are tasks of one thread.
     socket: AtomicI32,
 }
@@ -210,7 +212,19 @@ const CLOSED: RawFd = -1;
 
 impl Meter {
     fn new(socket: RawFd) -> Self {
-        Meter { read: AtomicU64::new(0), written: AtomicU64::new(0), socket: AtomicI32::new(socket) }
+        let (read, written, unanswered) = Default::default();
+        Meter { read, written, unanswered, socket: AtomicI32::new(socket) }
+    }
+
+    /// A request is being sent.
+    pub(super) fn asks(&self) {
+        self.unanswered.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The head of an answer has come. What is still on its way to the origin is wanted there: the rest of an upload, or what a tunnel
+    /// carries.
+    pub(super) fn is_answered(&self) {
+        self.unanswered.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Whether nothing of what was sent has been acknowledged for so long.
@@ -275,7 +289,7 @@ impl Drop for Wire {
     fn drop(&mut self) {
         self.meter.socket.store(CLOSED, Ordering::Relaxed);
         let tcp = self.tcp();
-        if tcp_info::is_stuck(tcp) {
+        if self.meter.unanswered.load(Ordering::Relaxed) > 0 && tcp_info::is_stuck(tcp) {
             let _ = socket2::SockRef::from(tcp).set_linger(Some(Duration::ZERO));
         }
     }

@@ -103,6 +103,8 @@ impl Files {
             found.sort();
             if pattern.ends_with("mime.types") {
                 ledger.not_needed(directive.id, "Content-Type comes from the origin");
+            } else if found.is_empty() && !self.base.is_empty() && pattern.contains(['*', '?', '[']) {
+                ledger.not_needed(directive.id, "no file has such a name");
             } else if found.is_empty() {
                 let instead =
                     "the file is not part of this text: import what nginx -T prints, which has all files";

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use model::glob::Glob;
 use model::{Cache, Rule, Site};
 use semantics::key::QueryPart;
 use semantics::{Normalise, SetCookie};
@@ -65,14 +66,12 @@ impl At<'_> {
         match self.number {
             _ if !self.is_whole => None,
             0 if scope.iter().any(|pattern| pattern == "/*") => None,
-            // A pattern without an extension is for all below, whatever its name.
+            // A wider pattern is for what a narrower one is for: "/*.js" for "/assets/*.js", "/item/*" for "/item/*.html".
             0 => {
-                let below = |other: &String| {
-                    let mut prefixes = scope.iter().filter_map(|pattern| pattern.strip_suffix('*'));
-                    prefixes.any(|prefix| other.starts_with(prefix))
-                };
+                let globs: Vec<Glob> = scope.iter().map(|pattern| Glob::new(pattern)).collect();
+                let is_taken = |other: &String| globs.iter().any(|glob| glob.matches(other.as_bytes()));
                 let edit = || Edit::new_rule(self.site.line, &self.site.name, scope, key, value.to_owned());
-                (!others.any(below)).then(edit)
+                (!others.any(is_taken)).then(edit)
             }
             _ if others.next().is_none() => self.set_all(key, value),
             _ => None,

@@ -362,6 +362,17 @@ fn what_is_changed_is_nothing_else_that_was_seen() {
             one.target = format!("/item/{}", number % 40);
         }
     });
+    // A pattern of the root is for all below it.
+    none(HEALTHY, &|number, one| {
+        one.client = number % 5;
+        if is(number, 0) {
+            one.answer = one.answer.replace("max-age=31536000", "s-maxage=31536000, max-age=60");
+            one.target = match number % 8 {
+                0 => "/static/config.css".into(),
+                _ => one.target.replace("/static/", "/"),
+            };
+        }
+    });
     // One name with a hash says nothing of another one without.
     none(HEALTHY, &|number, one| {
         one.client = number % 5;

@@ -96,6 +96,9 @@ impl Source for Arc<Dialer> {
 /// `peer` is whoever has said it, a relay or another control perhaps.
 pub type Check = Box<dyn Fn(&Peer, &Report) -> Result<(), String> + Send + Sync>;
 
+/// Decides whether a feed may go on: that the node has not been retired since it began.
+pub type Admit = Box<dyn Fn(&Peer) -> Result<(), String> + Send + Sync>;
+
 /// Takes statistics: writes them down, or passes them on.
 pub trait Counting: Send + Sync + 'static {
     /// Takes some, and says by `confirm` when they are written down, which may be at once. `peer` is whoever has said them, a
@@ -117,6 +120,7 @@ pub struct Hub {
     name: String,
     source: Box<dyn Source>,
     check: Check,
+    admit: OnceLock<Admit>,
     inner: Mutex<Inner>,
     /// The head's position, and how often the hub has begun anew.
     head: watch::Sender<(u64, u64)>,
@@ -223,6 +227,23 @@ impl Hub {
         let _ = self.counting.set(counting);
     }
 
+    /// Says who decides from now on, each second, whether a feed may go on; the first one who is said to stays it. Without, it may for
+    /// as long as the certificate that it began with is good.
+    pub fn admit_by(&self, admit: Admit) {
+        // It is said when the hub is made.
+        let _ = self.admit.set(admit);
+    }
+
+    fn admit(&self, peer: &Peer) -> Result<(), String> {
+        match self.admit.get() {
+            Some(admit) => admit(peer),
+            None if peer.is_expired(now_ms() / 1000) => {
+                Err(format!("the certificate of {} has run out", peer.name))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Passes statistics on to all other controls.
     pub fn share(&self, line: &Arc<Statistics>) {
         let shared = self.shared.lock();
@@ -237,6 +258,7 @@ impl Hub {
             name: name.to_owned(),
             source,
             check,
+            admit: OnceLock::new(),
             inner: Mutex::new(Inner {
                 journal: None,
                 begun_anew: 0,

@@ -60,6 +60,8 @@ fn keys_are_counted_apart() {
     for key in [1, 2, 65, 129] {
         assert_eq!((0..5).filter(|_| buckets.take(key, &rate, 0).is_ok()).count(), 2, "{key}");
     }
+    assert!(buckets.ask(1, &rate, 0).is_err() && buckets.ask(3, &rate, 0).is_ok());
+    assert!((0..5).all(|_| buckets.ask(1, &rate, SECOND).is_ok()), "asking takes nothing");
     assert!(buckets.take(1, &rate, SECOND).is_ok() && buckets.take(1, &rate, SECOND).is_err());
 }
 

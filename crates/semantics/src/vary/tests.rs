@@ -242,3 +242,24 @@ proptest! {
         prop_assert_eq!(again, sent);
     }
 }
+
+#[test]
+fn a_response_answers_those_who_agree_in_what_it_varies_on_or_prefer_its_language() {
+    let check = |response: &[(&str, &str)], first: &[(&str, &str)], second: &[(&str, &str)], expected| {
+        let rules = [("foo".to_owned(), Normalise::Lowercase)];
+        let found = may_answer(&request(response), &request(first), &request(second), &rules);
+        assert_eq!(found, expected, "{response:?} for {first:?}, and {second:?}");
+    };
+    check(&[], &[("Foo", "1")], &[("Foo", "2")], true);
+    check(&[("Vary", "*")], &[], &[], false);
+    check(&[("Vary", "Foo")], &[("Foo", "a")], &[("Foo", "A"), ("Bar", "2")], true);
+    check(&[("Vary", "Foo")], &[("Foo", "a")], &[("Foo", "b")], false);
+    check(&[("Vary", "Foo")], &[("Foo", "")], &[], false);
+    let german = [("Vary", "Accept-Language, Foo"), ("Content-Language", "de")];
+    let first = [("Accept-Language", "de"), ("Foo", "a")];
+    check(&german, &first, &[("Accept-Language", "fr;q=0.5, DE"), ("Foo", "A")], true);
+    check(&german, &first, &[("Accept-Language", "fr, de;q=0.5"), ("Foo", "a")], false);
+    check(&german, &first, &[("Accept-Language", "fr;q=0.5, de"), ("Foo", "b")], false);
+    check(&german[..1], &first, &[("Accept-Language", "fr;q=0.5, de"), ("Foo", "a")], false);
+    check(&[("Vary", "Foo"), german[1]], &first, &[("Accept-Language", "de"), ("Foo", "b")], false);
+}

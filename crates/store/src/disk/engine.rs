@@ -62,18 +62,17 @@ impl Engine {
         offset: u64,
         len: usize,
     ) -> io::Result<Buffer> {
-        let buffer = buffers.take(len);
         match (self, media.file()) {
             (Engine::Ring(ring), Some(_)) => {
-                let read = ring.read(media.clone(), buffer, offset).await?;
+                let read = ring.read(media.clone(), || buffers.take(len), offset).await?;
                 if read.len() == len {
                     return Ok(read);
                 }
                 // The kernel may stop short of the end of a file; the end is where it stops twice.
-                ring.read(media.clone(), buffers.take(len), offset).await
+                ring.read(media.clone(), || buffers.take(len), offset).await
             }
-            (Engine::Ring(_), None) | (Engine::Now, _) => read_now(&**media, buffer, offset),
-            (Engine::Pool(pool), _) => pool.read(media.clone(), buffer, offset).await,
+            (Engine::Ring(_), None) | (Engine::Now, _) => read_now(&**media, buffers.take(len), offset),
+            (Engine::Pool(pool), _) => pool.read(media.clone(), buffers.clone(), offset, len).await,
         }
     }
 }
@@ -88,8 +87,9 @@ fn read_now(media: &dyn Media, mut buffer: Buffer, offset: u64) -> io::Result<Bu
 
 struct Job {
     media: Arc<dyn Media>,
-    buffer: Buffer,
+    buffers: Buffers,
     offset: u64,
+    len: usize,
     reply: oneshot::Sender<io::Result<Buffer>>,
 }
 
@@ -115,9 +115,15 @@ impl Pool {
         Ok(Pool { threads: Mutex::new(threads.collect::<io::Result<_>>()?), jobs })
     }
 
-    async fn read(&self, media: Arc<dyn Media>, buffer: Buffer, offset: u64) -> io::Result<Buffer> {
+    async fn read(
+        &self,
+        media: Arc<dyn Media>,
+        buffers: Buffers,
+        offset: u64,
+        len: usize,
+    ) -> io::Result<Buffer> {
         let (reply, answer) = oneshot::channel();
-        self.jobs.0.lock().waiting.push_back(Job { media, buffer, offset, reply });
+        self.jobs.0.lock().waiting.push_back(Job { media, buffers, offset, len, reply });
         self.jobs.1.notify_one();
         answer.await.map_err(|_| io::Error::other("the disk readers have ended"))?
     }
@@ -136,7 +142,8 @@ fn work(jobs: &(Mutex<Jobs>, Condvar)) {
         drop(waiting);
         // Nobody may wait for it any more.
         if !job.reply.is_closed() {
-            let _ = job.reply.send(read_now(&*job.media, job.buffer, job.offset));
+            let buffer = job.buffers.take(job.len);
+            let _ = job.reply.send(read_now(&*job.media, buffer, job.offset));
         }
     }
 }

@@ -35,7 +35,7 @@ use super::format::{
 };
 use super::index::Place;
 use super::snapshot::{OPEN, Snapshot};
-use super::volume::{Health, Volume, count};
+use super::volume::{Health, Volume, count, is_full};
 use super::writer::ROOM_KEPT;
 
 /// What is to be written.
@@ -372,11 +372,13 @@ impl Log {
     }
 
     fn begin_segment(&mut self, class: Class, now: Now) -> io::Result<()> {
-        while self.free.is_empty() {
-            // Nobody evicted ahead: the oldest goes at once, and nothing of it is kept.
-            if class == Class::Kept || !self.evict_step(now, false)? {
+        if !self.has_room() {
+            // The oldest goes at once, and nothing of it is kept; but not where there is hardly more than what is open.
+            let is_spare = class != Class::Kept && self.order.len() > Class::ALL.len();
+            if !is_spare || !self.evict_step(now, false)? {
                 return Err(io::ErrorKind::StorageFull.into());
             }
+            self.free.rotate_right(1);
         }
         let Some(&segment) = self.free.front() else { return Err(io::ErrorKind::StorageFull.into()) };
         // That it is free has been synced: see `end_eviction`.
@@ -394,16 +396,26 @@ impl Log {
         Ok(())
     }
 
+    /// Whether the next segment can be begun: one is free, and the file system has room for all of it, which is asked once a
+    /// write has found none.
+    fn has_room(&self) -> bool {
+        let Some(&segment) = self.free.front() else { return false };
+        let volume = &self.volume;
+        let (at, bytes) = (volume.layout.segment_at(segment), volume.layout.segment_bytes);
+        if volume.health() == Health::Full {
+            // A file system that cannot promise anything is tried.
+            let is_full = volume.media.allocate(at, bytes).is_err_and(|error| is_full(&error));
+            volume.set_full(is_full);
+        }
+        volume.health() != Health::Full
+    }
+
     fn write(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
         let mut buffer = self.buffers.take(round_up(bytes.len() as u64, BLOCK) as usize);
         buffer[..bytes.len()].copy_from_slice(bytes);
         buffer[bytes.len()..].fill(0);
         let written = self.volume.media.write_at(&buffer, at);
-        match &written {
-            Ok(()) => self.volume.set_full(false),
-            Err(error) => self.volume.write_failed(error),
-        }
-        written
+        written.inspect_err(|error| self.volume.write_failed(error))
     }
 
     /// Makes it known that all volumes have come to another run, which volumes that are out of use have missed.
@@ -466,6 +478,10 @@ impl Log {
                 Err(error) => {
                     let lost = open.forget_pending();
                     self.give_up(&lost);
+                    if is_full(&error) {
+                        // Nothing more goes there; another may have its room already.
+                        self.seal(class);
+                    }
                     result = Err(error);
                 }
             }

@@ -19,8 +19,8 @@ pub trait Media: Send + Sync + 'static {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
     /// Returns when all that was written before is safe from a loss of power.
     fn sync(&self) -> io::Result<()>;
-    /// Makes the file at least `len` bytes long, with room on the disk where the file system can promise it.
-    fn allocate(&self, len: u64) -> io::Result<()>;
+    /// Makes the file long enough for `len` bytes from `offset` on, and has the file system promise room for them.
+    fn allocate(&self, offset: u64, len: u64) -> io::Result<()>;
     /// Lets others write it from now on.
     fn release(&self) {}
     /// The file, for engines that read it themselves.
@@ -133,12 +133,12 @@ impl Media for OnDisk {
         self.file.sync_data()
     }
 
-    fn allocate(&self, len: u64) -> io::Result<()> {
-        if self.file.metadata()?.len() < len {
+    fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
+        if self.file.metadata()?.len() < offset + len {
             // So that the end is known even where no room can be promised.
-            self.file.set_len(len)?;
+            self.file.set_len(offset + len)?;
         }
-        Ok(fallocate(&self.file, FallocateFlags::empty(), 0, len)?)
+        Ok(fallocate(&self.file, FallocateFlags::empty(), offset, len)?)
     }
 
     fn release(&self) {

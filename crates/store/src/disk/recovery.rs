@@ -183,7 +183,7 @@ pub(crate) fn open(
     let found = found.filter(|(_, last)| *last == latest && *last < run).map(|(found, _)| found);
     let mut opened = Opened { is_new: found.is_none(), ..Opened::default() };
     let layout = found.unwrap_or(new);
-    opened.is_sparse = media.allocate(layout.file_bytes()).is_err();
+    opened.is_sparse = media.allocate(0, layout.file_bytes()).is_err();
     if found.is_none() {
         let mut block = buffers.take(BLOCK as usize);
         block.copy_from_slice(&layout.encode());

@@ -79,18 +79,19 @@ impl Ring {
         Ok(this)
     }
 
-    /// Reads into `buffer`, which comes back as long as what was read.
+    /// Reads into the buffer that `take` gives once there is a place, and which comes back as long as what was read: who waits for
+    /// a disk that hangs holds none.
     pub(crate) async fn read(
         &self,
         media: Arc<dyn Media>,
-        buffer: Buffer,
+        take: impl FnOnce() -> Buffer,
         offset: u64,
     ) -> io::Result<Buffer> {
         let Some(fd) = media.file().map(AsRawFd::as_raw_fd) else {
             return Err(io::ErrorKind::Unsupported.into());
         };
         let permit = self.places.acquire().await.map_err(io::Error::other)?;
-        let place = self.state.borrow_mut().submit(fd, media, buffer, offset)?;
+        let place = self.state.borrow_mut().submit(fd, media, take(), offset)?;
         // The place is the read's, which gives it back when it has completed, whatever becomes of this future: from here
         // on, dropping that leaves the read to the ring.
         permit.forget();
@@ -273,7 +274,7 @@ mod tests {
     }
 
     async fn read(ring: Rc<Ring>, buffers: Buffers, media: Arc<dyn Media>, page: u64) {
-        let buffer = ring.read(media, buffers.take(4096), page * 4096).await.unwrap();
+        let buffer = ring.read(media, || buffers.take(4096), page * 4096).await.unwrap();
         assert!(buffer.len() == 4096 && buffer.iter().all(|byte| *byte == page as u8));
     }
 
@@ -338,7 +339,7 @@ mod tests {
             run(async {
                 let ring = Ring::start().unwrap();
                 for page in 0..PAGES {
-                    let mut reading = Box::pin(ring.read(media.clone(), buffers.take(4096), page * 4096));
+                    let mut reading = Box::pin(ring.read(media.clone(), || buffers.take(4096), page * 4096));
                     let mut context = std::task::Context::from_waker(Waker::noop());
                     let _ = reading.as_mut().poll(&mut context);
                 }

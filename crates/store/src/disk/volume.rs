@@ -173,6 +173,11 @@ pub(crate) fn count(counter: &AtomicU64, by: u64) {
     counter.fetch_add(by, Ordering::Relaxed);
 }
 
+/// Whether there was no room, and nothing is wrong with the disk.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 impl Volume {
     pub(crate) fn new(
         name: String,
@@ -219,11 +224,12 @@ impl Volume {
         }
     }
 
+    /// Takes note of whether there is room in the file system for what has none in the file yet.
     pub(crate) fn set_full(&self, full: bool) {
         if self.full.swap(full, Ordering::Relaxed) != full {
             match full {
                 true => eprintln!(
-                    "perigee: {}: the disk is full; what is stored is still served, and writing is tried again",
+                    "perigee: {}: the disk is full; what is stored is still served, and what is new takes the place of the oldest",
                     self.name
                 ),
                 false => eprintln!("perigee: {}: there is room again", self.name),
@@ -240,9 +246,9 @@ impl Volume {
     /// Takes note of a failed write.
     pub(crate) fn write_failed(&self, error: &io::Error) {
         count(&self.counts.write_errors, 1);
-        match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => self.set_full(true),
-            _ => self.error("write", error),
+        match is_full(error) {
+            true => self.set_full(true),
+            false => self.error("write", error),
         }
     }
 

@@ -1,7 +1,7 @@
 //! The thread that writes one disk, and the queue that leads to it. Whoever asks never waits: when the queue is full, the
 //! copy is given up and counted.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -183,8 +183,8 @@ fn ask_removal(ledger: &mut Ledger, queue: &Queue, key: u128) {
     queue.push(Item::Removal { key, ticket });
 }
 
-/// Starts the thread.
-pub(crate) fn start(mut writer: Writer) -> std::io::Result<JoinHandle<()>> {
+/// Starts the thread; what [`Writer::end`] says comes out of it.
+pub(crate) fn start(mut writer: Writer) -> std::io::Result<JoinHandle<bool>> {
     std::thread::Builder::new().name("disk-writer".into()).spawn(move || writer.run())
 }
 
@@ -196,8 +196,8 @@ pub(crate) struct Writer {
     shelf: Arc<dyn Shelf>,
     minutes: Minutes,
     started: Instant,
-    /// Removals that could not be written yet.
-    removals: VecDeque<(u128, u64)>,
+    /// Removals that could not be written yet, with the last ticket of each key: one at that covers all before.
+    removals: BTreeMap<u128, u64>,
     /// The last ticket that came out of the queue.
     popped: u64,
     /// The run that was begun with this start, and the one that the volume has come to: one more for each disk dropped since.
@@ -238,7 +238,7 @@ impl Writer {
             shelf,
             minutes,
             started: Instant::now(),
-            removals: VecDeque::new(),
+            removals: BTreeMap::new(),
             popped: 0,
             first_run: run,
             run,
@@ -257,7 +257,7 @@ impl Writer {
         }
     }
 
-    fn run(&mut self) {
+    fn run(&mut self) -> bool {
         loop {
             let next = self.queue.pop(LINGER);
             // Taken after the wait, which may have been long.
@@ -285,7 +285,7 @@ impl Writer {
             }
             Next::Item(Item::Removal { key, ticket }) => {
                 self.popped = ticket;
-                self.removals.push_back((key, ticket));
+                self.await_removal(key, ticket);
                 false
             }
             Next::Nothing | Next::Stop => true,
@@ -330,18 +330,25 @@ impl Writer {
 
     /// Appends the removals that wait; whether all are, and writing may go on.
     fn write_removals(&mut self, now: Now) -> bool {
-        self.removals.extend(self.log.take_lost_removals());
+        for (key, ticket) in self.log.take_lost_removals() {
+            self.await_removal(key, ticket);
+        }
         if self.is_paused(now) {
             return false;
         }
-        while let Some((key, ticket)) = self.removals.pop_front() {
+        while let Some((key, ticket)) = self.removals.pop_first() {
             if self.log.append_removal(key, ticket, now).is_err() {
-                self.removals.push_front((key, ticket));
+                self.await_removal(key, ticket);
                 self.pause_after_failure(now);
                 return false;
             }
         }
         true
+    }
+
+    fn await_removal(&mut self, key: u128, ticket: u64) {
+        let last = self.removals.entry(key).or_insert(ticket);
+        *last = ticket.max(*last);
     }
 
     /// This disk was dropped: what is removed or replaced from now on would be found on it by the next start. So it is to be
@@ -398,6 +405,12 @@ impl Writer {
         }
     }
 
+    /// Removals that wait, to be written when they can be.
+    #[cfg(test)]
+    pub(crate) fn waiting_removals(&self) -> usize {
+        self.removals.len()
+    }
+
     /// Takes a snapshot that has been prepared, to finish it when the time has come.
     #[cfg(test)]
     pub(crate) fn take_prepared(&mut self, prepared: Prepared) {
@@ -436,22 +449,29 @@ impl Writer {
         Some(self.log.snapshot(self.snapshot.generation))
     }
 
-    /// Everything to the disk, and the index with it.
-    pub(crate) fn end(&mut self, now: Now) {
-        self.tend(true, now);
+    /// Everything to the disk, and the index with it. Whether the next start will know what has been removed.
+    pub(crate) fn end(&mut self, now: Now) -> bool {
+        // Twice: what finds no room in its segment has that of another then.
+        for _ in 0..2 {
+            self.paused_until = Duration::ZERO;
+            self.tend(true, now);
+        }
         if let Some(running) = self.snapshot.running.take() {
             let _ = running.join();
         }
+        if self.volume.health() != Health::Failed {
+            let _given_up = self.log.flush();
+        }
         // Also when the disk is full: what is removed and cannot be written is missing in the index as it is written here.
-        let is_failed = self.volume.health() == Health::Failed;
-        if !is_failed && self.log.flush().is_ok() && self.log.sync().is_ok() {
+        let is_written = self.volume.health() != Health::Failed && self.log.sync().is_ok() && {
             let snapshot = self.log.snapshot(self.snapshot.generation + 1);
             let prepared = snapshot::prepare(&self.volume, &*self.shelf, snapshot);
             let written = prepared.and_then(|prepared| snapshot::finish(&self.volume, &prepared));
-            let _ = written.inspect_err(|error| report(&self.volume, error));
-        }
+            written.inspect_err(|error| report(&self.volume, error)).is_ok()
+        };
         // What is still read from it is verified, whoever writes it now.
         self.volume.media.release();
+        is_written || self.volume.ledger.lock().removed.is_empty()
     }
 
     fn now(&self) -> Now {

@@ -7,9 +7,9 @@ use semantics::directives::{ResponseDirectives, Scope};
 
 use super::client::Fetched;
 use super::page::{Address, File, Found, Use};
-use super::{Report, Verdict};
+use super::{FILES_MAX, Report, Verdict};
 use crate::fingerprint::is_versioned;
-use crate::rewrite::extended_policy;
+use crate::rewrite::allows;
 
 /// Days before its end from which a certificate is spoken of: half of what is left when it is usually renewed.
 const CERTIFICATE_DAYS: i64 = 14;
@@ -67,30 +67,8 @@ pub(super) fn of_host(
 }
 
 /// The page itself.
-pub(super) fn of_page(
-    report: &mut Report,
-    page: &Address,
-    fetched: &Fetched,
-    found: &Found,
-    cdn: Option<&str>,
-) {
+pub(super) fn of_page(report: &mut Report, page: &Address, found: &Found, cdn: Option<&str>) {
     let about = page.to_string();
-    let header = fetched.field("content-security-policy");
-    let policies = found.policies.iter().map(String::as_str).chain((!header.is_empty()).then_some(&*header));
-    if let Some(cdn) = cdn {
-        let rewrite = Rewrite { host: cdn.into(), ..Rewrite::default() };
-        let refusing = policies.into_iter().any(|policy| extended_policy(&rewrite, policy).is_some());
-        match refusing {
-            true => report.add(
-                "csp",
-                Verdict::Bad,
-                &*about,
-                format!("Content-Security-Policy does not allow {cdn}"),
-                "add it to img-src, style-src, script-src, font-src, media-src, connect-src and manifest-src",
-            ),
-            false => report.add("csp", Verdict::Good, &*about, "no policy is in the way", ""),
-        }
-    }
     if let Some(cdn) = cdn {
         of_asset_host(report, page, found, cdn);
     }
@@ -116,17 +94,15 @@ pub(super) fn of_page(
     }
     let foreign = |address: &Address| address.origin() != page.origin();
     let mut refused = false;
-    for worker in &found.workers {
-        if let Some(address) = page.join(worker).filter(foreign) {
-            refused = true;
-            report.add(
-                "workers",
-                Verdict::Bad,
-                address.to_string(),
-                "browsers refuse a worker from another host",
-                "let it come from the page's own host",
-            );
-        }
+    for worker in found.workers.iter().filter(|worker| foreign(worker)) {
+        refused = true;
+        report.add(
+            "workers",
+            Verdict::Bad,
+            worker.to_string(),
+            "browsers refuse a worker from another host",
+            "let it come from the page's own host",
+        );
     }
     for file in found.files.iter().filter(|file| file.use_ == Use::SameOriginOnly && foreign(&file.address)) {
         refused = true;
@@ -167,10 +143,62 @@ pub(super) fn of_page(
     }
 }
 
+fn is_movable(file: &&File) -> bool {
+    !matches!(file.use_, Use::Manifest | Use::SameOriginOnly) && is_static(&file.address)
+}
+
+/// Whether a policy of the page refuses those of its files that come from `cdn`, or are to come from there.
+pub(super) fn of_policies(
+    report: &mut Report,
+    page: &Address,
+    fetched: &Fetched,
+    found: &Found,
+    files: &[File],
+    cdn: &str,
+) {
+    let header = fetched.field("content-security-policy");
+    let is_refused = |(directive, path): &(&'static str, &str)| {
+        let mut policies = found.policies.iter().chain([&header]);
+        policies.any(|policy| !allows(policy, directive, cdn, path))
+    };
+    let mut refusing: Vec<_> = files
+        .iter()
+        .take(FILES_MAX)
+        .filter(is_movable)
+        .filter(|file| file.address.origin() == cdn || file.address.authority == page.authority)
+        .map(|file| (directive_of(file.use_), file.address.path()))
+        .filter(is_refused)
+        .map(|(directive, _)| directive)
+        .collect();
+    refusing.sort_unstable();
+    refusing.dedup();
+    match refusing.is_empty() {
+        true => report.add("csp", Verdict::Good, page.to_string(), "no policy is in the way", ""),
+        false => report.add(
+            "csp",
+            Verdict::Bad,
+            page.to_string(),
+            format!("Content-Security-Policy does not allow {cdn}"),
+            &format!("add it to {}", refusing.join(", ")),
+        ),
+    }
+}
+
+/// What governs a file in a policy (CSP 3 §6.8.1).
+const fn directive_of(use_: Use) -> &'static str {
+    match use_ {
+        Use::Style => "style-src",
+        Use::Script | Use::Module => "script-src",
+        Use::Font => "font-src",
+        Use::Media => "media-src",
+        Use::Manifest => "manifest-src",
+        Use::Other | Use::SameOriginOnly => "img-src",
+    }
+}
+
 /// Whether the page names its files where they are to come from.
 fn of_asset_host(report: &mut Report, page: &Address, found: &Found, cdn: &str) {
-    let movable =
-        found.files.iter().filter(|file| file.use_ != Use::SameOriginOnly && is_static(&file.address));
+    let movable = found.files.iter().filter(is_movable);
     let (moved, others): (Vec<_>, Vec<_>) = movable.partition(|file| file.address.origin() == cdn);
     let left: Vec<_> = others.iter().filter(|file| file.address.authority == page.authority).collect();
     match left.first() {
@@ -209,6 +237,16 @@ pub(super) fn of_file(report: &mut Report, page: &Address, file: &File, fetched:
             about,
             format!("the answer is {}", fetched.status),
             "see whether it is there, and whether the site knows the Host that it is asked for",
+        );
+    }
+    if (300..400).contains(&fetched.status) {
+        let found = format!("it leads to {}", fetched.field("location"));
+        return report.add(
+            "file",
+            Verdict::Warning,
+            about,
+            found,
+            "name it by where it is: visitors wait for one after the other",
         );
     }
     if fetched.status != 200 || !is_static(&file.address) {
@@ -364,6 +402,13 @@ mod tests {
         for (url, use_, status, lines, wanted) in [
             ("https://www.example/a.css", Use::Style, 200, vec![("Cache-Control", "max-age=600")], vec![]),
             ("https://www.example/a.css", Use::Style, 404, vec![], vec!["file Bad"]),
+            (
+                "https://www.example/a.css",
+                Use::Style,
+                301,
+                vec![("Location", "/b.css")],
+                vec!["file Warning"],
+            ),
             ("https://www.example/a.css", Use::Style, 200, vec![], vec!["lifetime Warning"]),
             ("https://www.example/page", Use::Other, 200, vec![("Set-Cookie", "a=b")], vec![]),
             (
@@ -414,30 +459,71 @@ mod tests {
 
     #[test]
     fn what_browsers_would_refuse_on_a_page_is_named() {
-        for (html, lines, wanted) in [
-            ("<img src=https://cdn.example/a.png>", vec![], vec![]),
-            ("<img src=https://cdn.example/a.png><img src=/a.png>", vec![], vec!["named Warning"]),
-            ("", vec![("Content-Security-Policy", "default-src 'self'")], vec!["csp Bad"]),
-            ("<meta http-equiv=content-security-policy content=\"img-src 'self'\">", vec![], vec!["csp Bad"]),
-            ("", vec![("Content-Security-Policy", "img-src https://cdn.example")], vec![]),
-            ("<img src=http://www.example/a.png>", vec![], vec!["named Warning", "mixed-content Bad"]),
-            ("<script>new Worker('https://cdn.example/w.js')</script>", vec![], vec!["workers Bad"]),
-            ("<script>new Worker('/w.js')</script>", vec![], vec![]),
-            ("<svg><use href='https://cdn.example/s.svg#a'/></svg>", vec![], vec!["workers Bad"]),
-            ("<script src=https://cdn.example/a.js integrity=x></script>", vec![], vec!["integrity Bad"]),
-            ("<script src=https://cdn.example/a.js integrity=x crossorigin></script>", vec![], vec![]),
+        for (html, wanted) in [
+            ("<img src=https://cdn.example/a.png>", vec![]),
+            ("<img src=https://cdn.example/a.png><img src=/a.png>", vec!["named Warning"]),
+            ("<link rel=manifest href=/a.webmanifest>", vec![]),
+            ("<img src=http://www.example/a.png>", vec!["named Warning", "mixed-content Bad"]),
+            ("<script>new Worker('https://cdn.example/w.js')</script>", vec!["workers Bad"]),
+            ("<script>new Worker('/w.js')</script>", vec![]),
+            ("<svg><use href='https://cdn.example/s.svg#a'/></svg>", vec!["workers Bad"]),
+            ("<script src=https://cdn.example/a.js integrity=x></script>", vec!["integrity Bad"]),
+            ("<script src=https://cdn.example/a.js integrity=x crossorigin></script>", vec![]),
         ] {
             let page = "https://www.example/";
             let mut report = Report::default();
             let at = Address::parse(page).unwrap();
-            of_page(
-                &mut report,
-                &at,
-                &answer(200, &lines),
-                &found_in(page, html),
-                Some("https://cdn.example"),
-            );
-            assert_eq!(said(&report), wanted, "{html} {lines:?}");
+            of_page(&mut report, &at, &found_in(page, html), Some("https://cdn.example"));
+            assert_eq!(said(&report), wanted, "{html}");
+        }
+    }
+
+    #[test]
+    fn a_policy_is_in_the_way_only_of_what_the_page_has() {
+        const IMAGE: &str = "<img src=https://cdn.example/static/a.png>";
+        for (html, policy, next) in [
+            (IMAGE, "", ""),
+            (IMAGE, "default-src 'self'", "add it to img-src"),
+            ("<img src=/a.png>", "default-src 'self'", "add it to img-src"),
+            ("<img src=https://other.example/a.png>", "default-src 'self'", ""),
+            ("", "default-src 'self'", ""),
+            (IMAGE, "default-src 'self'; img-src cdn.example; connect-src 'self'", ""),
+            (IMAGE, "default-src https: 'unsafe-inline'", ""),
+            (IMAGE, "img-src *.example", ""),
+            (IMAGE, "img-src cdn.example:443", ""),
+            (IMAGE, "img-src https://cdn.example/static/", ""),
+            (IMAGE, "img-src https://cdn.example/static/a.png", ""),
+            (IMAGE, "img-src https://cdn.example/media/", "add it to img-src"),
+            (IMAGE, "img-src *, img-src 'self'", "add it to img-src"),
+            (IMAGE, "img-src 'none'", ""),
+            (
+                "<meta http-equiv=content-security-policy content=\"img-src 'self'\"><img src=/a.png>",
+                "img-src *",
+                "add it to img-src",
+            ),
+            (
+                "<script src=/a.js></script><link rel=stylesheet href=/a.css><style>a{b:url(/c.woff2)}</style>",
+                "default-src 'self'",
+                "add it to font-src, script-src, style-src",
+            ),
+            ("<script src=/a.js></script>", "script-src 'self'; script-src-elem cdn.example", ""),
+            (
+                "<video src=/a.mp4 poster=/a.jpg></video>",
+                "default-src *; media-src 'self'",
+                "add it to media-src",
+            ),
+            (
+                "<link rel=manifest href=/a.webmanifest><svg><use href=/a.svg#b /></svg>",
+                "default-src 'self'",
+                "",
+            ),
+        ] {
+            let page = "https://www.example/";
+            let (mut report, found) = (Report::default(), found_in(page, html));
+            let answer = answer(200, &[("Content-Security-Policy", policy)]);
+            let at = Address::parse(page).unwrap();
+            of_policies(&mut report, &at, &answer, &found, &found.files, "https://cdn.example");
+            assert_eq!(report.findings[0].next, next, "{html} {policy}");
         }
     }
 

@@ -16,8 +16,11 @@ use tokio_rustls::TlsConnector;
 
 use super::page::Address;
 
-/// Time for one exchange.
+/// Time for a connection, for an answer to begin, and for each further piece of it.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Time for one exchange: [`BODY_BYTES_MAX`] at 1 Mbit/s.
+const EXCHANGE_MAX: Duration = Duration::from_secs(150);
 
 /// Longest body that is read; what is longer counts as it is until there.
 const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -52,8 +55,8 @@ impl Client {
         way: Option<SocketAddr>,
         fields: &[(&str, &str)],
     ) -> Result<Fetched, String> {
-        let exchange = self.exchange(to, way, fields);
-        timeout(PATIENCE, exchange).await.unwrap_or_else(|_| Err(format!("no answer within {PATIENCE:?}")))
+        let exchange = timeout(EXCHANGE_MAX, self.exchange(to, way, fields)).await;
+        exchange.unwrap_or_else(|_| Err(format!("no whole answer within {EXCHANGE_MAX:?}")))
     }
 
     async fn exchange(
@@ -63,8 +66,8 @@ impl Client {
         fields: &[(&str, &str)],
     ) -> Result<Fetched, String> {
         let connected = match way {
-            Some(way) => TcpStream::connect(way).await,
-            None => TcpStream::connect(to.host_and_port()).await,
+            Some(way) => within(TcpStream::connect(way)).await?,
+            None => within(TcpStream::connect(to.host_and_port())).await?,
         };
         let stream = connected.map_err(|error| match way {
             Some(way) => format!("no connection to {way}: {error}"),
@@ -76,9 +79,8 @@ impl Client {
         let name = ServerName::try_from(to.host().to_owned())
             .map_err(|_| format!("{} is no name for TLS", to.host()))?;
         let connector = TlsConnector::from(self.tls.clone());
-        let stream = connector
-            .connect(name, stream)
-            .await
+        let stream = within(connector.connect(name, stream))
+            .await?
             .map_err(|error| format!("TLS with {}: {error}", to.host()))?;
         let ends = stream.get_ref().1.peer_certificates().and_then(|chain| {
             let (_, certificate) = x509_parser::parse_x509_certificate(chain.first()?).ok()?;
@@ -86,6 +88,10 @@ impl Client {
         });
         ask(stream, to, fields, ends).await
     }
+}
+
+async fn within<T>(work: impl Future<Output = T>) -> Result<T, String> {
+    timeout(PATIENCE, work).await.map_err(|_| format!("no answer within {PATIENCE:?}"))
 }
 
 async fn ask(
@@ -105,17 +111,18 @@ async fn ask(
     }
     let request =
         request.body(Empty::<Bytes>::new()).map_err(|error| format!("{to} cannot be asked for: {error}"))?;
-    let response = sender.send_request(request).await.map_err(failed)?;
+    let response = within(sender.send_request(request)).await?.map_err(failed)?;
     let (head, mut body) = response.into_parts();
     let fields = head.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
     let mut bytes = Vec::new();
-    while let Some(frame) = body.frame().await {
+    while bytes.len() < BODY_BYTES_MAX
+        && let Some(frame) = within(body.frame()).await?
+    {
         let Ok(data) = frame.map_err(failed)?.into_data() else { continue };
         bytes.extend_from_slice(&data);
-        if bytes.len() > BODY_BYTES_MAX {
-            break;
-        }
     }
+    // Two copies are compared: where they are cut must not hang on how they came.
+    bytes.truncate(BODY_BYTES_MAX);
     Ok(Fetched { status: head.status.as_u16(), fields, body: bytes, certificate_ends })
 }
 
@@ -131,6 +138,11 @@ impl Fetched {
     /// Its Content-Type without parameters, in lower case.
     fn media_type(&self) -> String {
         self.field("content-type").split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+    }
+
+    /// Whether browsers take it for a page.
+    pub(super) fn is_page(&self) -> bool {
+        matches!(&*self.media_type(), "" | "text/html" | "application/xhtml+xml")
     }
 
     pub(super) fn is(&self, media_type: &str) -> bool {
@@ -155,5 +167,43 @@ impl Fetched {
     /// Where a redirect leads.
     pub(super) fn location(&self, from: &Address) -> Option<Address> {
         from.join(&self.field("location"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+
+    /// What comes of a body that is sent in these pieces, with a pause before each.
+    async fn fetched(pieces: usize, piece_bytes: usize, pause: Duration) -> Result<Fetched, String> {
+        let (near, mut far) = duplex(64 * 1024);
+        tokio::spawn(async move {
+            let mut head = [0; 4096];
+            let _ = far.read(&mut head).await;
+            let _ = far.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n").await;
+            for _ in 0..pieces {
+                tokio::time::sleep(pause).await;
+                let _ = far.write_all(&vec![b'x'; piece_bytes]).await;
+            }
+        });
+        ask(near, &Address::parse("http://www.example/").unwrap(), &[], None).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_body_is_cut_at_one_byte_however_it_comes() {
+        for piece_bytes in [10_000, 100_003] {
+            let long = fetched(BODY_BYTES_MAX / piece_bytes + 10, piece_bytes, Duration::ZERO).await.unwrap();
+            assert_eq!(long.body.len(), BODY_BYTES_MAX);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_may_take_its_time_as_long_as_it_comes() {
+        let slow = fetched(5, 10, PATIENCE / 2).await.unwrap();
+        assert_eq!(slow.body.len(), 50);
+        let stuck = fetched(2, 10, PATIENCE * 2).await;
+        assert_eq!(stuck.unwrap_err(), "no answer within 20s");
     }
 }

@@ -10,7 +10,7 @@ use super::{Picture, Report, Verdict};
 const SHOWN: usize = 5;
 
 /// What browsers fetch as static files.
-const STATIC: &[&str] = &["Stylesheet", "Script", "Image", "Font", "Media", "Manifest"];
+const STATIC: &[&str] = &["Stylesheet", "Script", "Image", "Font", "Media"];
 
 /// A page that was looked at alone.
 pub(super) fn alone(report: &mut Report, page: &Address, visit: &Visit) {

@@ -1,12 +1,11 @@
 //! Response fields that speak of hosts: a Content-Security-Policy must allow the host that files move to (CSP 3 §6), and what
 //! `Link` has preloaded moves with the page.
 
-use super::html::{is_link_that_moves, is_preload_that_moves};
+use super::html::{is_link_that_moves, may_come_from_elsewhere};
 use super::url::Mapped;
 
 /// Directives that govern what moves.
-const GOVERNING: &[&str] =
-    &["img-src", "style-src", "script-src", "font-src", "media-src", "connect-src", "manifest-src"];
+const GOVERNING: &[&str] = &["img-src", "style-src", "script-src", "font-src", "media-src", "connect-src"];
 
 /// Those that stand in for some of them where a policy has them.
 const FINER: &[&str] = &["style-src-elem", "script-src-elem"];
@@ -33,9 +32,21 @@ pub(super) fn extended(policies: &str, origins: &[&str]) -> Option<String> {
     changed.then(|| extended.join(","))
 }
 
+/// Whether policies let a page fetch this path of `origin` under a directive, or under what stands in for it (CSP 3 §6.8.3).
+pub(crate) fn allows(policies: &str, directive: &str, origin: &str, path: &str) -> bool {
+    let finer = format!("{directive}-elem");
+    policies.split(',').all(|policy| {
+        let find = |name: &str| policy.split(';').find(|directive| name_of(directive) == name);
+        let governing = find(&finer).or_else(|| find(directive)).or_else(|| find("default-src"));
+        governing.is_none_or(|directive| is_open_to(directive, origin, Some(path)))
+    })
+}
+
+fn name_of(directive: &str) -> String {
+    directive.split_ascii_whitespace().next().unwrap_or_default().to_ascii_lowercase()
+}
+
 fn extended_policy(policy: &str, origins: &[&str]) -> Option<String> {
-    let name_of =
-        |directive: &str| directive.split_ascii_whitespace().next().unwrap_or_default().to_ascii_lowercase();
     let mut directives: Vec<String> = policy.split(';').map(str::to_owned).collect();
     let names: Vec<String> = directives.iter().map(|directive| name_of(directive)).collect();
     let find = |name: &str| names.iter().position(|known| known == name);
@@ -72,19 +83,45 @@ fn extended_policy(policy: &str, origins: &[&str]) -> Option<String> {
 
 /// The origins that a directive does not allow, each with a blank before it.
 fn missing(directive: &str, origins: &[&str]) -> Option<String> {
-    let sources: Vec<&str> = directive.split_ascii_whitespace().skip(1).collect();
-    if sources.is_empty()
-        || sources.iter().any(|source| *source == "*" || source.eq_ignore_ascii_case("'none'"))
-    {
-        return None;
-    }
-    let is_allowed = |origin: &str| {
-        let host = origin.split_once("://").map_or(origin, |(_, host)| host);
-        sources.iter().any(|source| source.eq_ignore_ascii_case(origin) || source.eq_ignore_ascii_case(host))
-    };
-    let more: String =
-        origins.iter().filter(|origin| !is_allowed(origin)).map(|origin| format!(" {origin}")).collect();
+    let missing = origins.iter().filter(|origin| !is_open_to(directive, origin, None));
+    let more: String = missing.map(|origin| format!(" {origin}")).collect();
     (!more.is_empty()).then_some(more)
+}
+
+/// Whether a directive is not in the way of this path of `origin`, or of all paths: as it allows them, or forbids the page its
+/// own files as well.
+fn is_open_to(directive: &str, origin: &str, path: Option<&str>) -> bool {
+    let mut sources = directive.split_ascii_whitespace().skip(1).peekable();
+    sources.peek().is_none()
+        || sources.any(|source| source.eq_ignore_ascii_case("'none'") || is_source_of(source, origin, path))
+}
+
+/// CSP 3 §6.7.2.8, for origins of http and https: a source may name a scheme, hosts below one, a port, and paths.
+fn is_source_of(source: &str, origin: &str, path: Option<&str>) -> bool {
+    let (scheme, authority) = origin.split_once("://").unwrap_or(("https", origin));
+    let default_port = if scheme == "https" { "443" } else { "80" };
+    let (host, port) = authority.rsplit_once(':').unwrap_or((authority, default_port));
+    // What may come by http may come by https.
+    let is_scheme = |named: &str| {
+        named.eq_ignore_ascii_case(scheme) || (scheme == "https" && named.eq_ignore_ascii_case("http"))
+    };
+    if let Some(named) = source.strip_suffix(':') {
+        return is_scheme(named);
+    }
+    if source == "*" {
+        return true;
+    }
+    let (named_scheme, rest) = source.split_once("://").unwrap_or((scheme, source));
+    let (rest, named_path) = rest.find('/').map_or((rest, "/"), |slash| rest.split_at(slash));
+    let (named_host, named_port) = rest.rsplit_once(':').unwrap_or((rest, default_port));
+    let named_host = named_host.to_ascii_lowercase();
+    let is_host = named_host.strip_prefix('*').map_or(named_host == host, |end| host.ends_with(end));
+    let is_path = named_path == "/"
+        || path.is_some_and(|path| match named_path.ends_with('/') {
+            true => path.starts_with(named_path),
+            false => path == named_path,
+        });
+    is_scheme(named_scheme) && is_host && (named_port == "*" || named_port == port) && is_path
 }
 
 /// The field value of `Link` (RFC 8288) with what it has loaded early moved; `None` when nothing moves.
@@ -108,7 +145,7 @@ pub(super) fn moved_links(value: &str, mut map: impl FnMut(&str) -> Mapped) -> O
         };
         let rel = parameter("rel").unwrap_or_default();
         let moves =
-            is_link_that_moves(&rel) && is_preload_that_moves(&rel, &parameter("as").unwrap_or_default());
+            is_link_that_moves(&rel) && may_come_from_elsewhere(&rel, &parameter("as").unwrap_or_default());
         match if moves { map(url) } else { Mapped::Nothing } {
             Mapped::To { replaced, with } => {
                 moved.push_str(&with);
@@ -154,14 +191,22 @@ mod tests {
             ("img-src *", None),
             ("img-src https://cdn.example", None),
             ("img-src cdn.example", None),
+            ("default-src https: 'unsafe-inline'", None),
+            ("img-src HTTP:", None),
+            ("img-src *.example", None),
+            ("img-src https://cdn.example:443/", None),
+            ("img-src cdn.example:*", None),
+            ("img-src *.cdn.example", Some("img-src *.cdn.example https://cdn.example")),
+            ("img-src cdn.example:8443", Some("img-src cdn.example:8443 https://cdn.example")),
+            ("img-src https://cdn.example/a/", Some("img-src https://cdn.example/a/ https://cdn.example")),
+            ("img-src wss: data:", Some("img-src wss: data: https://cdn.example")),
             ("frame-ancestors 'self'; upgrade-insecure-requests", None),
             (
                 "default-src 'self'; img-src *; style-src 'self' ; object-src 'none';",
                 Some(concat!(
                     "default-src 'self'; img-src *; style-src 'self' https://cdn.example ; object-src 'none';",
                     " script-src 'self' https://cdn.example; font-src 'self' https://cdn.example;",
-                    " media-src 'self' https://cdn.example; connect-src 'self' https://cdn.example;",
-                    " manifest-src 'self' https://cdn.example"
+                    " media-src 'self' https://cdn.example; connect-src 'self' https://cdn.example"
                 )),
             ),
             (
@@ -189,6 +234,7 @@ mod tests {
             ("</a.css>; rel=preload; as=style", Some("<https://cdn.example/a.css>; rel=preload; as=style")),
             ("</a>; rel=preload; as=fetch", None),
             ("</a>; rel=canonical", None),
+            ("</a>; rel=manifest", None),
             ("</a>; rel=\"next\"; title=\"a, </b>\"", None),
             (
                 "</a.js>; rel=modulepreload, </api>; rel=preconnect, </b.woff2>;rel=preload;as=\"font\"",

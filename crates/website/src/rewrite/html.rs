@@ -360,7 +360,7 @@ impl State {
         if !is_link_that_moves(&rel) {
             return;
         }
-        if !is_preload_that_moves(&rel, &as_) {
+        if !may_come_from_elsewhere(&rel, &as_) {
             return self.attribute(tag, "link", "href", Use::SameOriginOnly);
         }
         self.attribute(tag, "link", "href", Use::Url);
@@ -597,10 +597,14 @@ pub(super) fn is_link_that_moves(rel: &str) -> bool {
     rel.split_ascii_whitespace().any(|word| MOVING.contains(&word))
 }
 
-/// Whether what a preload fetches is then asked for where files move to: not what scripts fetch, workers, tracks and frames.
-pub(super) fn is_preload_that_moves(rel: &str, as_: &str) -> bool {
-    let is_preload = rel.split_ascii_whitespace().any(|word| matches!(word, "preload" | "prefetch"));
-    !is_preload || matches!(as_, "" | "style" | "script" | "font" | "image" | "audio" | "video")
+/// Whether what a link fetches may come from where files move to: not a manifest, whose `start_url`, `scope` and shortcuts count
+/// only if they are of the page's own host, and are relative to it (Web Application Manifest, "processing"); and of what is
+/// preloaded, not what scripts fetch, workers, tracks and frames, as it is not asked for there then.
+pub(super) fn may_come_from_elsewhere(rel: &str, as_: &str) -> bool {
+    let is_one_of = |names: &[&str]| rel.split_ascii_whitespace().any(|word| names.contains(&word));
+    let is_preload = is_one_of(&["preload", "prefetch"]);
+    !is_one_of(&["manifest"])
+        && (!is_preload || matches!(as_, "" | "style" | "script" | "font" | "image" | "audio" | "video"))
 }
 
 /// What is between the blanks of a value.

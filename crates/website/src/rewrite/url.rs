@@ -24,7 +24,8 @@ pub enum Left {
     Host,
     /// Its path is not among those that move.
     Path,
-    /// It is written in a way that is not taken apart: escapes, blanks, backslashes, dot segments, or too long.
+    /// It is written in a way that is not taken apart: escapes, blanks, backslashes, dot segments, or too long. Or what it is
+    /// relative to is, or has what could not be written into any place of a page, such as a quote.
     Spelling,
     /// Browsers refuse this use of a file from another host.
     SameOriginOnly,
@@ -40,7 +41,7 @@ impl Left {
         match self {
             Left::Host => "its host is not one of those that move",
             Left::Path => "its path is not one of those that move",
-            Left::Spelling => "it is written in a way that is not taken apart",
+            Left::Spelling => "it, or what it is relative to, is written in a way that is not taken apart",
             Left::SameOriginOnly => "browsers refuse this use of a file from another host",
             Left::NotAsked => "such URLs move only when asked to",
             Left::Follows => "it is relative to a style sheet that moves",
@@ -62,9 +63,10 @@ pub(super) enum Mapped {
 /// What relative URLs are resolved against.
 #[derive(Clone, Debug)]
 pub(super) struct Base {
-    authority: String,
-    /// The path up to and with its last `/`.
-    directory: String,
+    /// `None` if it cannot be told.
+    authority: Option<String>,
+    /// The path up to and with its last `/`; `None` if it cannot be told, or cannot be written everywhere.
+    directory: Option<String>,
     /// Whose files move without being listed.
     own: String,
 }
@@ -82,24 +84,34 @@ enum Start<'u> {
 impl Base {
     pub(super) fn of(page: &Page) -> Base {
         let authority = normalise_host(&page.authority).into_owned();
-        Base { own: authority.clone(), authority, directory: directory(&page.path) }
+        Base {
+            own: authority.clone(),
+            authority: Some(authority),
+            directory: directory(page.path.as_bytes()),
+        }
     }
 
     /// The same after `<base href>`.
     pub(super) fn with_href(&self, href: &[u8]) -> Base {
-        let (authority, path) = match start(href) {
+        let own = self.own.clone();
+        if href.iter().any(|byte| matches!(byte, b'&' | b'\\') || *byte < b' ') {
+            return Base { authority: None, directory: None, own };
+        }
+        let (authority, directory) = match start(href) {
             Some(Start::Authority(authority, at)) => {
                 let authority = String::from_utf8_lossy(authority);
-                (normalise_host(&authority).into_owned(), text(path_of(&href[at..])))
+                (Some(normalise_host(&authority).into_owned()), directory(path_of(&href[at..])))
             }
-            Some(Start::Path) => (self.authority.clone(), text(path_of(href))),
+            Some(Start::Path) => (self.authority.clone(), directory(path_of(href))),
             Some(Start::Relative) => {
-                let (skipped, directory) = self.climb(href);
-                (self.authority.clone(), format!("{directory}{}", text(path_of(&href[skipped..]))))
+                let below = |(skipped, above): (usize, &str)| {
+                    directory(&[above.as_bytes(), path_of(&href[skipped..])].concat())
+                };
+                (self.authority.clone(), self.climb(href).and_then(below))
             }
             None => return self.clone(),
         };
-        Base { authority, directory: directory(&path), own: self.own.clone() }
+        Base { authority, directory, own }
     }
 
     /// What becomes of `url`, which has no blanks around it.
@@ -108,23 +120,20 @@ impl Base {
             return Mapped::Nothing;
         }
         let Some(start) = start(url) else { return Mapped::Nothing };
-        let (authority, replaced, directory) = match start {
+        let own = || self.authority.as_deref();
+        let placed = match start {
             Start::Authority(authority, at) => {
                 // Credentials, and whatever else is no plain host.
-                let Ok(authority) = std::str::from_utf8(authority) else {
-                    return Mapped::Left(Left::Spelling);
-                };
-                if authority.contains(['@', '&', '%', '\\']) {
-                    return Mapped::Left(Left::Spelling);
-                }
-                (normalise_host(authority), at, "")
+                let is_plain = |authority: &&str| !authority.contains(['@', '&', '%', '\\']);
+                let authority = std::str::from_utf8(authority).ok().filter(is_plain);
+                authority.map(|authority| (normalise_host(authority), at, ""))
             }
-            Start::Path => ((&*self.authority).into(), 0, ""),
-            Start::Relative => {
-                let (skipped, directory) = self.climb(url);
-                ((&*self.authority).into(), skipped, directory)
-            }
+            Start::Path => own().map(|authority| (authority.into(), 0, "")),
+            Start::Relative => own()
+                .zip(self.climb(url))
+                .map(|(authority, (skipped, directory))| (authority.into(), skipped, directory)),
         };
+        let Some((authority, replaced, directory)) = placed else { return Mapped::Left(Left::Spelling) };
         let Some(target) = rewrite.target(&authority, &self.own) else {
             let is_there = |to: &str| to.split_once("://").is_some_and(|(_, host)| host == authority);
             let moved = is_there(&rewrite.host) || rewrite.hosts.iter().any(|(_, to)| is_there(to));
@@ -146,8 +155,8 @@ impl Base {
     }
 
     /// How many bytes of a relative URL are dot segments, and the directory that they lead to.
-    fn climb(&self, url: &[u8]) -> (usize, &str) {
-        let mut directory = &*self.directory;
+    fn climb(&self, url: &[u8]) -> Option<(usize, &str)> {
+        let mut directory = self.directory.as_deref()?;
         let mut at = 0;
         loop {
             let rest = &url[at..];
@@ -155,10 +164,10 @@ impl Base {
                 at += 2;
             } else if rest.starts_with(b"../") {
                 at += 3;
-                let parent = directory.trim_end_matches('/').rfind('/').map_or(1, |slash| slash + 1);
+                let parent = directory[..directory.len() - 1].rfind('/').map_or(1, |slash| slash + 1);
                 directory = directory.get(..parent).unwrap_or("/");
             } else {
-                return (at, directory);
+                return Some((at, directory));
             }
         }
     }
@@ -194,12 +203,14 @@ fn path_of(url: &[u8]) -> &[u8] {
     &url[..end]
 }
 
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-fn directory(path: &str) -> String {
-    path.rfind('/').map_or("/", |slash| &path[..=slash]).to_owned()
+/// A path up to and with its last `/`, if it may be put into any attribute, style sheet and script. A visitor who asks for
+/// `/'onerror=…//x` chooses it: a quote, parenthesis or `&` in it must end nothing there, and other bytes than those of ASCII are
+/// read in whatever encoding the page has. What leads elsewhere by a dot segment is no directory.
+fn directory(path: &[u8]) -> Option<String> {
+    let directory = path.iter().rposition(|byte| *byte == b'/').map_or(&b"/"[..], |slash| &path[..=slash]);
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/-._~!$*+,;=:@%".contains(byte);
+    let fits = directory.iter().all(is_plain) && !has_dot_segment(directory);
+    fits.then(|| String::from_utf8_lossy(directory).into_owned())
 }
 
 #[cfg(test)]
@@ -277,6 +288,38 @@ mod tests {
         ] {
             let base = Base::of(&page()).with_href(href.as_bytes());
             assert_eq!(mapped(&base, &rewrite(), url), becomes, "{href} {url}");
+        }
+    }
+
+    /// A directory comes from a visitor, or from a part of the page that is written otherwise: no byte of it may end what it is
+    /// put into, or mean something else there.
+    #[test]
+    fn what_cannot_be_written_everywhere_is_put_into_no_page() {
+        for directory in [
+            "it's", "a\"b", "a)b", "a(b", "a<b", "a>b", "a b", "a&b", "a\\b", "a\nb", "a`b", "a{b", "\u{e9}",
+            "a/../b",
+        ] {
+            let base = Base::of(&Page { path: format!("/{directory}/x.html"), ..page() });
+            assert_eq!(mapped(&base, &rewrite(), "a.css"), "Spelling", "{directory}");
+            assert_eq!(mapped(&base, &rewrite(), "/a.css"), "https://cdn.example/a.css", "{directory}");
+        }
+        let base = Base::of(&Page { path: "/a//x.html".into(), ..page() });
+        assert_eq!(mapped(&base, &rewrite(), "../b.css"), "https://cdn.example/a/b.css");
+        let base = Base::of(&Page { path: "/a-._~!$*+,;=:@%20b/x.html".into(), ..page() });
+        assert_eq!(mapped(&base, &rewrite(), "a.css"), "https://cdn.example/a-._~!$*+,;=:@%20b/a.css");
+        for (href, relative, absolute) in [
+            ("/it's/", "Spelling", "https://cdn.example/a.css"),
+            ("/a)b/", "Spelling", "https://cdn.example/a.css"),
+            ("/a/../b/", "Spelling", "https://cdn.example/a.css"),
+            ("/\u{e9}/", "Spelling", "https://cdn.example/a.css"),
+            // Nobody here knows where these lead.
+            ("/a&#x2F;b/", "Spelling", "Spelling"),
+            ("&#104;ttps://other.example/", "Spelling", "Spelling"),
+            ("\\\\other.example/", "Spelling", "Spelling"),
+        ] {
+            let base = Base::of(&page()).with_href(href.as_bytes());
+            assert_eq!(mapped(&base, &rewrite(), "a.css"), relative, "{href}");
+            assert_eq!(mapped(&base, &rewrite(), "/a.css"), absolute, "{href}");
         }
     }
 

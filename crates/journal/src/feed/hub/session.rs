@@ -72,6 +72,14 @@ impl Hub {
             }
             Ok(())
         };
+        // It may be said with each line of what others have said, and whoever passes that on can do nothing about it.
+        let mut complained: Option<Instant> = None;
+        let mut complain = |what: String| {
+            if complained.is_none_or(|last| last.elapsed() >= SILENCE) {
+                eprintln!("perigee: {what}");
+                complained = Some(Instant::now());
+            }
+        };
         let reading = async {
             loop {
                 let line = timeout(SILENCE, lines.next::<Up>());
@@ -90,19 +98,23 @@ impl Hub {
                         let node = report.node.clone();
                         match self.report(peer, *report) {
                             Err(why) if is_own => return Err(why),
-                            // Whoever passes it on can do nothing about it.
-                            Err(why) => eprintln!("perigee: a report of {node} by {}: {why}", peer.name),
+                            Err(why) => complain(format!("a report of {node} by {}: {why}", peer.name)),
                             Ok(()) => {}
                         }
                     }
                     Some(Up::Statistics(line)) => {
+                        let is_own = line.node == peer.name;
                         let node = line.node.clone();
                         let taken = self
                             .counting
                             .get()
                             .map(|counting| counting.count(peer, Arc::new(*line), confirm.clone()));
-                        if let Some(Err(why)) = taken {
-                            eprintln!("perigee: statistics of {node} by {}: {why}", peer.name);
+                        match taken {
+                            Some(Err(why)) if is_own => return Err(why),
+                            Some(Err(why)) => {
+                                complain(format!("statistics of {node} by {}: {why}", peer.name))
+                            }
+                            Some(Ok(())) | None => {}
                         }
                     }
                     Some(Up::Beat) => {}
@@ -120,6 +132,15 @@ impl Hub {
             ended = reading => ended,
             ended = writing => ended,
             ended = confirming => ended,
+            ended = self.watch(peer) => ended,
+        }
+    }
+
+    /// Returns when it may not go on, whatever it says or doesn't, and whether it reads or not.
+    async fn watch(&self, peer: &Peer) -> Result<(), String> {
+        loop {
+            sleep(BEAT).await;
+            self.admit(peer)?;
         }
     }
 

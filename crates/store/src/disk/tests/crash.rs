@@ -3,12 +3,13 @@
 //!
 //! `PERIGEE_CRASH_IMAGES` sets how many images are made, `PERIGEE_CRASH_SEED` where the seeds begin.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 
-use super::memory::{Chance, Files, Memory};
+use super::memory::{Chance, Faults, Files, Memory, PAGE};
 use super::{now_or_never, read, reader_here, versioned};
 use crate::disk::admission::Admission;
 use crate::disk::buffers::Buffers;
@@ -17,7 +18,7 @@ use crate::disk::index::Place;
 use crate::disk::log::{Log, Now};
 use crate::disk::media::{Media, Shelf};
 use crate::disk::recovery::{self, Opened, Wanted};
-use crate::disk::volume::Volume;
+use crate::disk::volume::{Health, Volume};
 use crate::disk::writer::{self, Next, Queue, Writer};
 use crate::disk::{Disk, Disks, Set, snapshot};
 use crate::slots_test_key as key;
@@ -361,8 +362,8 @@ impl Media for BusyMedia {
         self.media.sync()
     }
 
-    fn allocate(&self, len: u64) -> std::io::Result<()> {
-        self.media.allocate(len)
+    fn allocate(&self, offset: u64, len: u64) -> std::io::Result<()> {
+        self.media.allocate(offset, len)
     }
 }
 
@@ -388,6 +389,86 @@ fn photograph(driver: &Driver, mut at: Vec<u64>) -> Arc<Mutex<Vec<Image>>> {
 
 fn from_environment(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
+}
+
+impl Driver {
+    /// Puts a value, and gives the writer longer than a failure keeps it waiting. Whether the value is there then.
+    fn store(&mut self, number: u64, version: usize, len: usize) -> bool {
+        let _ = self.volume.admission.lock().admit(key(number), 1, self.now);
+        assert!(writer::put(&self.volume, &self.queue, versioned(number, version, len), u64::MAX));
+        self.pump();
+        self.now += Duration::from_millis(1100);
+        self.writer.step(Next::Nothing, self.now());
+        self.volume.index.get(key(number)).is_some()
+    }
+}
+
+#[test]
+fn what_is_replaced_again_and_again_while_the_disk_is_full_waits_to_be_removed_once() {
+    let oracle = Arc::new(Mutex::new(Oracle::new()));
+    let mut driver = Driver::open(Memory::default(), oracle, Chance(1), 8, 0);
+    assert!(driver.store(1, 1, 500));
+    driver.shelf.set_faults(Faults { write: Some(ErrorKind::StorageFull), ..Faults::default() });
+    for version in 2..100 {
+        assert!(!driver.store(1, version, 500));
+    }
+    // It takes note of what has failed.
+    driver.writer.step(Next::Nothing, driver.now());
+    assert_eq!(driver.writer.waiting_removals(), 1);
+    driver.shelf.set_faults(Faults::default());
+    driver.now += Duration::from_secs(1);
+    assert!(driver.store(1, 100, 500));
+    assert_eq!(driver.writer.waiting_removals(), 0);
+}
+
+/// A file system with room for six segments of eight, and a half of another: it cannot be told from the others before it is written.
+const ROOM: Faults =
+    Faults { write: None, read: None, tears: false, only: None, room: Some((13 << 20) / PAGE) };
+
+/// A volume on that file system, after more has been put than there is room for.
+fn without_room() -> Driver {
+    let shelf = Memory::default();
+    shelf.set_faults(ROOM);
+    let mut driver = Driver::open(shelf, Arc::new(Mutex::new(Oracle::new())), Chance(1), 8, 0);
+    assert!(driver.opened.is_sparse);
+    let (mut was_full, mut lost) = (false, 0);
+    for number in 0..100 {
+        lost += u32::from(!driver.store(number, 1, 500_000));
+        let is_full = driver.volume.health() == Health::Full;
+        assert!(is_full || !was_full, "{number}: there is no more room than before");
+        was_full |= is_full;
+    }
+    assert!(was_full && lost <= 10, "{lost} of 100 are lost");
+    driver
+}
+
+#[test]
+fn a_disk_without_room_for_all_of_it_goes_on_with_the_room_that_it_has() {
+    let mut driver = without_room();
+    driver.shelf.set_faults(Faults::default());
+    driver.now += Duration::from_secs(1);
+    assert!((100..110).all(|number| driver.store(number, 1, 500_000)));
+    assert_eq!(driver.volume.health(), Health::Well);
+    assert!(driver.writer.end(driver.now()));
+    let driver = Driver::open(driver.shelf, driver.oracle, driver.chance, 8, 0);
+    assert!((100..110).all(|number| driver.volume.index.get(key(number)).is_some()));
+}
+
+/// Nor is there room for the index, which could say it too.
+#[test]
+fn what_is_removed_on_a_full_disk_is_written_down_at_the_end() {
+    let mut driver = without_room();
+    driver.shelf.set_faults(Faults { write: Some(ErrorKind::StorageFull), ..ROOM });
+    assert!(writer::remove(&driver.volume, &driver.queue, key(99)));
+    driver.pump();
+    driver.writer.step(Next::Nothing, driver.now());
+    driver.writer.step(Next::Nothing, driver.now());
+    assert_eq!(driver.writer.waiting_removals(), 1);
+    driver.shelf.set_faults(ROOM);
+    assert!(driver.writer.end(driver.now()));
+    let driver = Driver::open(driver.shelf, driver.oracle, driver.chance, 8, 0);
+    assert!(!driver.opened.had_snapshot && driver.volume.index.get(key(99)).is_none());
+    assert!(driver.volume.index.get(key(98)).is_some());
 }
 
 #[test]

@@ -63,6 +63,52 @@ fn a_full_disk_is_read_and_stores_again_by_itself_when_there_is_room() {
 }
 
 #[test]
+fn what_a_full_disk_could_not_be_told_is_in_the_index_after_an_orderly_stop() {
+    for only in [Some("volume"), None] {
+        let shelf = Memory::default();
+        let (disks, _) = open(&[&shelf]);
+        put(&disks, 0..50, 1);
+        wait_written(&disks);
+        shelf.set_faults(Faults { write: Some(ErrorKind::StorageFull), only, ..Faults::default() });
+        put(&disks, 0..10, 2);
+        (10..20).for_each(|number| disks.remove(key(number)));
+        wait_until(5, "values are given up", || disks.stats()[0].refused_write_failed >= 10);
+        assert!(disks.stats()[0].unwritten_removals > 0);
+        // Where the index cannot be written either, whoever closes it must know.
+        assert_eq!(disks.close(), only.is_some());
+        drop(disks);
+        shelf.set_faults(Faults::default());
+        let (disks, opened) = open(&[&shelf]);
+        assert!(!opened[0].is_new);
+        if only.is_some() {
+            for number in 0..50 {
+                assert_eq!(found(&disks, number), Some(1).filter(|_| number >= 20), "{number}");
+            }
+        }
+        assert!(disks.close());
+    }
+}
+
+/// Visitors are answered while a process makes room for another, and what they ask for may be stored anew.
+#[test]
+fn what_is_put_while_the_index_is_written_does_not_cost_the_disk() {
+    let shelf = Memory::default();
+    let (disks, _) = open(&[&shelf]);
+    put(&disks, 0..50, 1);
+    wait_written(&disks);
+    let (open_gate, gate) = std::sync::mpsc::channel::<()>();
+    shelf.before_change(move |_| _ = gate.recv());
+    let closing = std::thread::spawn({
+        let disks = disks.clone();
+        move || disks.close()
+    });
+    wait_until(5, "nothing is taken any more", || !disks.put(versioned(1, 2, 500)));
+    drop(open_gate);
+    assert!(closing.join().unwrap());
+    assert!(found(&disks, 1).is_none(), "what was there is outdated");
+}
+
+#[test]
 fn a_disk_that_fails_is_dropped_and_the_others_take_its_keys() {
     let (one, other) = (Memory::named("one"), Memory::named("other"));
     let (disks, _) = open(&[&one, &other]);
@@ -74,7 +120,11 @@ fn a_disk_that_fails_is_dropped_and_the_others_take_its_keys() {
     let at_home = on_one(&disks);
     assert!((50..150).contains(&at_home.len()), "{}", at_home.len());
 
-    one.set_faults(Faults { write: Some(ErrorKind::Other), read: Some(ErrorKind::Other), tears: false });
+    one.set_faults(Faults {
+        write: Some(ErrorKind::Other),
+        read: Some(ErrorKind::Other),
+        ..Faults::default()
+    });
     wait_until(20, "the disk is dropped", || {
         assert!(at_home.iter().all(|number| found(&disks, *number).is_none_or(|version| version == 1)));
         disks.stats()[0].health == Health::Failed

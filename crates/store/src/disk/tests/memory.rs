@@ -81,6 +81,10 @@ impl Paged {
         }
     }
 
+    fn page_count(&self) -> usize {
+        self.pages.iter().flatten().count()
+    }
+
     fn grow(&mut self, len: u64) {
         self.len = self.len.max(len);
         self.pages.resize(self.pages.len().max((self.len as usize).div_ceil(PAGE)), None);
@@ -145,6 +149,10 @@ pub(super) struct Faults {
     pub(super) read: Option<io::ErrorKind>,
     /// Every write writes a part of what it should before it fails.
     pub(super) tears: bool,
+    /// The one file that cannot be written, where it is not all of them.
+    pub(super) only: Option<&'static str>,
+    /// Pages for which there is room: whatever needs more of them finds none.
+    pub(super) room: Option<usize>,
 }
 
 type Hook = Box<dyn FnMut(&Files) + Send>;
@@ -193,6 +201,20 @@ impl State {
     fn file(&mut self, name: &str) -> &mut Paged {
         self.files.0.entry(name.to_owned()).or_default()
     }
+
+    /// Why a file cannot be written.
+    fn fault(&self, name: &str) -> Option<io::ErrorKind> {
+        self.faults.write.filter(|_| self.faults.only.is_none_or(|only| only == name))
+    }
+
+    /// Whether there is room for these bytes of a file, beside what all files have.
+    fn has_room(&mut self, name: &str, offset: u64, len: u64) -> bool {
+        let Some(room) = self.faults.room else { return true };
+        let pages = offset as usize / PAGE..(offset + len).div_ceil(PAGE as u64) as usize;
+        let file = self.file(name);
+        let lacking = pages.filter(|page| !matches!(file.pages.get(*page), Some(Some(_)))).count();
+        lacking == 0 || self.files.0.values().map(Paged::page_count).sum::<usize>() + lacking <= room
+    }
 }
 
 impl Shelf for Memory {
@@ -223,11 +245,14 @@ impl Media for Opened {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let mut state = self.shelf.0.lock();
         state.hook();
-        if let Some(kind) = state.faults.write {
+        if let Some(kind) = state.fault(&self.name) {
             if state.faults.tears {
                 state.file(&self.name).write(&bytes[..bytes.len() / 2 / PAGE * PAGE], offset);
             }
             return Err(kind.into());
+        }
+        if !state.has_room(&self.name, offset, bytes.len() as u64) {
+            return Err(io::ErrorKind::StorageFull.into());
         }
         state.file(&self.name).write(bytes, offset);
         Ok(())
@@ -236,18 +261,29 @@ impl Media for Opened {
     fn sync(&self) -> io::Result<()> {
         let mut state = self.shelf.0.lock();
         state.hook();
-        if let Some(kind) = state.faults.write {
+        // What is written is safe also where there is no room for more.
+        if let Some(kind) = state.fault(&self.name).filter(|kind| *kind != io::ErrorKind::StorageFull) {
             return Err(kind.into());
         }
         state.file(&self.name).sync();
         Ok(())
     }
 
-    fn allocate(&self, len: u64) -> io::Result<()> {
+    fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
         let mut state = self.shelf.0.lock();
+        let has_room = state.fault(&self.name).is_none() && state.has_room(&self.name, offset, len);
+        let is_limited = state.faults.room.is_some();
         let file = state.file(&self.name);
-        file.grow(len);
+        file.grow(offset + len);
         file.synced_len = file.len;
+        if !has_room {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        if is_limited {
+            let pages =
+                &mut file.pages[offset as usize / PAGE..(offset + len).div_ceil(PAGE as u64) as usize];
+            pages.iter_mut().for_each(|page| _ = page.get_or_insert_with(|| Arc::new([0; PAGE])));
+        }
         Ok(())
     }
 }

@@ -12,7 +12,11 @@ fn rewrite() -> Rewrite {
 }
 
 fn through(rewrite: Rewrite, pieces: &[&[u8]]) -> (Vec<u8>, Report) {
-    let page = Page { secure: true, authority: "www.example".into(), path: "/lamps/red.html".into() };
+    through_at("/lamps/red.html", rewrite, pieces)
+}
+
+fn through_at(path: &str, rewrite: Rewrite, pieces: &[&[u8]]) -> (Vec<u8>, Report) {
+    let page = Page { secure: true, authority: "www.example".into(), path: path.into() };
     let mut rewriter = Rewriter::recording(&Arc::new(rewrite), Kind::Html, &page);
     let mut out = Vec::new();
     for piece in pieces {
@@ -103,7 +107,6 @@ fn links_move_by_what_they_are_for() {
         "shortcut icon",
         "apple-touch-icon",
         "modulepreload",
-        "manifest",
         "prefetch",
     ] {
         check(
@@ -130,7 +133,8 @@ fn links_move_by_what_they_are_for() {
             ),
             ("<p><link rel=preload as=fetch href=/a.wasm crossorigin>", "="),
             ("<p><link rel=preload as=worker href=/a.js>", "="),
-            ("<p><link rel=manifest crossorigin=use-credentials href=/a.webmanifest>", "="),
+            ("<p><link rel=icon crossorigin=use-credentials href=/a.ico>", "="),
+            ("<p><link rel=manifest href=/a.webmanifest>", "="),
         ],
     );
 }
@@ -142,12 +146,27 @@ fn what_browsers_would_refuse_and_what_is_no_file_stays() {
         "<svg><use href='/a.svg#b'/></svg><video><track src=/a.vtt></video>",
         "<p style='filter:url(/a.svg#b)'><script>new Worker('/a.js'); fetch('/b.js')</script>",
         "<noscript><a href=/a.css></a></noscript><img src=data:image/png;base64,AA==><!-- <img src=/a.png> -->",
+        "<link rel=manifest href=/d.webmanifest>",
     );
     let (out, report) = through(rewrite(), &[page.as_bytes()]);
     assert_eq!(String::from_utf8(out).unwrap(), page);
     assert_eq!(report.changed, 0);
     let left: Vec<_> = report.entries.iter().map(|entry| (&*entry.url, entry.outcome.is_err())).collect();
-    assert_eq!(left, [("/c.svg", true), ("/a.svg#b", true), ("/a.svg#b", true)]);
+    assert_eq!(left, [("/c.svg", true), ("/a.svg#b", true), ("/a.svg#b", true), ("/d.webmanifest", true)]);
+}
+
+#[test]
+fn nothing_of_the_path_that_a_visitor_asks_for_ends_what_it_is_written_into() {
+    let page = concat!(
+        "<p><img src='logo.png' srcset='logo.png 1x'><p style='background:url(a.png)'><style>b{c:url(d.png)}</style>",
+        "<link rel=stylesheet href=e.css><script type=importmap>{\"imports\":{\"f\":\"./g.js\"}}</script>",
+    );
+    for path in
+        ["/index.php/'onerror=alert(document.domain)//x", "/a)b/", "/a\"b/", "/a>b/", "/a b/", "/a&quot/"]
+    {
+        let (out, report) = through_at(path, rewrite(), &[page.as_bytes()]);
+        assert_eq!((String::from_utf8(out).unwrap(), report.changed), (page.into(), 0), "{path}");
+    }
 }
 
 #[test]
