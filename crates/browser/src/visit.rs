@@ -16,11 +16,8 @@ use crate::{Error, Event};
 /// The page is done when it has been loaded and nothing was under way for so long.
 const QUIET: Duration = Duration::from_millis(500);
 
-/// Requests that one visit remembers; those above are counted only.
+/// Requests that one visit remembers.
 const EXCHANGES_MAX: usize = 5_000;
-
-/// Messages that one visit remembers.
-const MESSAGES_MAX: usize = 200;
 
 /// Pictures of a film: a small one each time that something changes, width and height at most, in JPEG of some kilobytes.
 const FRAME_SIZE_MAX: (u32, u32) = (240, 240);
@@ -53,12 +50,8 @@ pub struct Visit {
     pub load_ms: Option<f64>,
     /// Bytes that came over the network, heads included.
     pub bytes: u64,
-    /// Every request, in the order in which they began.
+    /// Every request, in the order in which they began; the first 5,000.
     pub exchanges: Vec<Exchange>,
-    /// Requests above the number that is remembered.
-    pub exchanges_more: u64,
-    /// What the browser complained of: level and text.
-    pub messages: Vec<(String, String)>,
     /// Whether it came to rest before the deadline.
     pub is_complete: bool,
 }
@@ -164,8 +157,6 @@ impl Page {
         self.call("Page.enable", json!({})).await?;
         self.call("Page.navigate", json!({ "url": "about:blank" })).await?;
         self.call("Network.enable", json!({})).await?;
-        self.call("Log.enable", json!({})).await?;
-        self.call("Runtime.enable", json!({})).await?;
         self.forget_events();
         if films {
             let (width, height) = FRAME_SIZE_MAX;
@@ -269,14 +260,6 @@ impl Seen {
                 });
                 self.end(params);
             }
-            "Log.entryAdded" => self.note(&params["entry"]["level"], &params["entry"]["text"]),
-            "Runtime.exceptionThrown" => self.note(
-                &json!("error"),
-                match &params["exceptionDetails"]["exception"]["description"] {
-                    Value::Null => &params["exceptionDetails"]["text"],
-                    description => description,
-                },
-            ),
             _ => {}
         }
     }
@@ -287,14 +270,6 @@ impl Seen {
             && self.frames.len() < FRAMES_MAX
         {
             self.frames.push((at, jpeg));
-        }
-    }
-
-    fn note(&mut self, level: &Value, text: &Value) {
-        if let (Some(level), Some(text)) = (level.as_str(), text.as_str())
-            && self.visit.messages.len() < MESSAGES_MAX
-        {
-            self.visit.messages.push((level.to_owned(), text.to_owned()));
         }
     }
 
@@ -310,7 +285,6 @@ impl Seen {
             self.end(params);
         }
         if self.visit.exchanges.len() == EXCHANGES_MAX {
-            self.visit.exchanges_more += 1;
             return;
         }
         self.open.insert(id.to_owned(), self.visit.exchanges.len());

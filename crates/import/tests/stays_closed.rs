@@ -463,6 +463,20 @@ fn what_may_keep_somebody_out_in_a_way_that_is_not_read_refuses_all() {
 }
 
 #[test]
+fn braces_in_texts_and_comments_of_lua_end_no_block() {
+    for lua in [
+        r#"ngx.say("}", '{"', "\"}")"#,
+        "-- it's {",
+        "--[[ {\n' ]] local a = b[c[1]]",
+        "local a = [==[ }}\" ]] ]=] ]==]",
+        "local a = { '--' } -- }",
+    ] {
+        let text = server(&format!("header_filter_by_lua_block {{ {lua}\n }} {REST}"));
+        check(Source::Nginx, &text, &[("/x/a", "10.0.0.1 cached")]);
+    }
+}
+
+#[test]
 fn what_the_origin_told_the_old_cache_alone_is_heard_or_spoken_of() {
     let rulesets = "{\"result\": {\"rules\": [{\"action\": \"set_cache_settings\", \"expression\": \"true\", \
                     \"action_parameters\": {\"cache\": true}}]}}";

@@ -27,6 +27,9 @@ pub use lines::{Lines, Malformed};
 /// Longest line that is read: the target and the visitor's words may have 32 KiB each, escaped.
 pub const LINE_BYTES_MAX: usize = 256 * 1024;
 
+/// Longest body. What is said to be longer is taken to be so long: sums of millions of them are numbers still.
+pub const BODY_BYTES_MAX: u64 = 1 << 40;
+
 /// One request, as far as its log tells.
 #[derive(Clone, Debug, Default)]
 pub struct Record {
@@ -141,7 +144,7 @@ impl Reader {
     /// Any bytes; never panics. Cost: a few µs, and an allocation per text that is kept.
     pub fn read(&mut self, line: &[u8]) -> Result<Option<(Format, Record)>, Unreadable> {
         let line = semantics::fields::trim(line);
-        let read = match line.first() {
+        let mut read = match line.first() {
             None => return Ok(None),
             Some(b'{') => json::read(line)?,
             Some(b'#') => {
@@ -151,7 +154,8 @@ impl Reader {
             Some(_) if line.contains(&b'\t') => (Format::CloudFront, self.columns.read(line)?),
             Some(_) => (Format::Combined, combined::read(line)?),
         };
-        let record = &read.1;
+        let record = &mut read.1;
+        record.body_bytes = record.body_bytes.min(BODY_BYTES_MAX);
         if !(record.target.starts_with('/') || record.target == "*") {
             return Err(unreadable(format!("the target {:?} is no path", clip(&record.target))));
         }
@@ -196,6 +200,12 @@ impl Record {
     }
 }
 
+/// The length that an origin's answer says its body has.
+pub(crate) fn said_length(answer: &Fields) -> Option<u64> {
+    let said: u64 = std::str::from_utf8(answer.get("content-length")?).ok()?.parse().ok()?;
+    Some(said.min(BODY_BYTES_MAX))
+}
+
 /// The beginning of a text, for messages.
 fn clip(text: &str) -> String {
     text.chars().take(60).collect()
@@ -207,7 +217,7 @@ pub fn fuzz(bytes: &[u8]) {
     let mut lines = Lines::new(bytes);
     while let Ok(Some((_, record))) = lines.next() {
         assert!(record.target.starts_with('/') || record.target == "*");
-        assert!(record.path().len() <= record.target.len());
+        assert!(record.path().len() <= record.target.len() && record.body_bytes <= BODY_BYTES_MAX);
     }
 }
 

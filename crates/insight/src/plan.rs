@@ -165,9 +165,16 @@ impl Problem {
 
     /// What `set` costs per month: each of its places, and what each sends to whom it serves.
     pub fn cost(&self, set: &[usize]) -> f64 {
-        let month: f64 = set.iter().map(|place| self.costs[*place].month).sum();
-        let sent = self.assign(set).into_iter().enumerate();
-        month + sent.map(|(market, place)| self.gb[market] * self.costs[place].per_gb).sum::<f64>()
+        self.costs(set).iter().sum()
+    }
+
+    /// The same for each of `set`, in its order.
+    pub fn costs(&self, set: &[usize]) -> Vec<f64> {
+        let mut costs: Vec<f64> = self.costs.iter().map(|cost| cost.month).collect();
+        for (market, place) in self.assign(set).into_iter().enumerate() {
+            costs[place] += self.gb[market] * self.costs[place].per_gb;
+        }
+        set.iter().map(|place| costs[*place]).collect()
     }
 
     /// What is lost with each of `set`, in its order.

@@ -116,11 +116,8 @@ impl Build {
             )
         };
         let bytes = location.encode(self.level).map_err(cannot)?;
-        // Beside it first, so that a router that looks meanwhile sees the old one or the new one.
-        let temporary = self.output.with_extension("new");
-        std::fs::write(&temporary, &bytes)
-            .and_then(|()| std::fs::rename(&temporary, &self.output))
-            .map_err(cannot)?;
+        // A router that looks meanwhile sees the old one or the new one.
+        crate::whole::write(&self.output, &bytes).map_err(cannot)?;
         crate::print(&format!(
             "{}: {networks} networks in {} cells, {} bytes\n",
             self.output.display(),

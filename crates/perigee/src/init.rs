@@ -1,13 +1,13 @@
 //! `perigee init`: three questions, or flags, and a configuration with comments that can be run at once.
 
-use std::fs::OpenOptions;
-use std::io::{BufRead, ErrorKind, IsTerminal, Write};
+use std::io::{BufRead, ErrorKind, IsTerminal};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use model::{Diagnostic, Snapshot};
 
 use crate::failure::Failure;
+use crate::whole;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -263,14 +263,8 @@ fn write(host: &str, origin: &str, tls: Tls, (chain, key): (&Path, &Path)) -> St
 
 /// Writes a file that is not there, unless it may be replaced.
 pub(crate) fn write_new(file: &Path, text: &str, force: bool) -> Result<(), Failure> {
-    let mut options = OpenOptions::new();
-    options.write(true);
-    match force {
-        true => options.create(true).truncate(true),
-        false => options.create_new(true),
-    };
-    let written = options.open(file).and_then(|mut opened| opened.write_all(text.as_bytes()));
-    written.map_err(|error| match error.kind() {
+    let write = if force { whole::write } else { whole::write_new };
+    write(file, text.as_bytes()).map_err(|error| match error.kind() {
         ErrorKind::AlreadyExists => is_there(file),
         _ => Failure::new(
             format!("{} cannot be written: {error}", file.display()),

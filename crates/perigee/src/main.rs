@@ -65,6 +65,7 @@ mod upgrade;
 mod upgrader;
 mod versions;
 mod warm;
+mod whole;
 
 /// Small allocations of many threads are what an edge does all day; the system's allocator is not made for that.
 #[global_allocator]

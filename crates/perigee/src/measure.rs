@@ -249,7 +249,7 @@ impl MeasureArgs {
         let report = self.measure().await?;
         // What was measured is printed and kept, whether its report can be written or not.
         let written = self.html.as_ref().map(|file| {
-            std::fs::write(file, report.html()).map_err(|error| {
+            crate::whole::write(file, report.html().as_bytes()).map_err(|error| {
                 Failure::new(format!("{} cannot be written: {error}", file.display()), "name another file")
             })
         });

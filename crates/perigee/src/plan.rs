@@ -135,7 +135,7 @@ fn read(path: &Path) -> Result<String, Failure> {
 }
 
 fn write(path: &Path, text: &str) -> Result<(), Failure> {
-    std::fs::write(path, text).map_err(|error| {
+    crate::whole::write(path, text.as_bytes()).map_err(|error| {
         Failure::new(format!("{} cannot be written: {error}", path.display()), "name another file")
     })
 }

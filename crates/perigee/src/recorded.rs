@@ -16,6 +16,9 @@ use crate::probe::Probe;
 /// Classes of URLs of which one URL is asked for.
 const PROBES_MAX: usize = 60;
 
+/// Classes that are counted for it, at most: those that come first. Visitors name them.
+const CLASSES_MAX: usize = 100_000;
+
 /// What all logs together had that was no request.
 #[derive(Debug, Default, serde::Serialize)]
 pub(crate) struct Counted {
@@ -109,6 +112,21 @@ pub(crate) fn parse(text: &str, place: &str) -> Result<Snapshot, Failure> {
     ))
 }
 
+/// By class: requests, and host and target of the first.
+type Classes = BTreeMap<String, (u64, String, String)>;
+
+fn count(classes: &mut Classes, record: &Record) {
+    let pattern = pattern(record.path());
+    let has_room = classes.len() < CLASSES_MAX || classes.contains_key(&pattern);
+    if record.method == "GET" && matches!(record.status, 200 | 304) && has_room {
+        let class = classes.entry(pattern).or_default();
+        class.0 += 1;
+        if class.2.is_empty() {
+            (class.1, class.2) = (record.host.clone(), record.target.clone());
+        }
+    }
+}
+
 /// Asks for one URL of each class of the logs, the busiest first, and keeps what its answer says.
 pub(crate) fn probe(logs: &[PathBuf], at: &str) -> Result<Probed, Failure> {
     if logs.iter().any(|log| log == Path::new("-")) {
@@ -118,16 +136,8 @@ pub(crate) fn probe(logs: &[PathBuf], at: &str) -> Result<Probed, Failure> {
         ));
     }
     let probe = Probe::new(at)?;
-    let mut classes: BTreeMap<String, (u64, String, String)> = BTreeMap::new();
-    read(logs, |_, record| {
-        if record.method == "GET" && matches!(record.status, 200 | 304) {
-            let class = classes.entry(pattern(record.path())).or_default();
-            class.0 += 1;
-            if class.2.is_empty() {
-                (class.1, class.2) = (record.host.clone(), record.target.clone());
-            }
-        }
-    })?;
+    let mut classes = Classes::new();
+    read(logs, |_, record| count(&mut classes, record))?;
     let mut classes: Vec<_> = classes.into_iter().collect();
     classes.sort_by_key(|(_, (count, ..))| std::cmp::Reverse(*count));
     let mut probed = Probed::new();
@@ -144,5 +154,20 @@ pub(crate) fn probe(logs: &[PathBuf], at: &str) -> Result<Probed, Failure> {
             "is it the origin, and does it listen there?",
         )),
         _ => Ok(probed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_classes_are_counted_than_have_room() {
+        let mut classes = Classes::new();
+        for number in (0..CLASSES_MAX + 10).chain([0]) {
+            let target = format!("/{number}/x");
+            count(&mut classes, &Record { method: "GET".into(), status: 200, target, ..Record::default() });
+        }
+        assert_eq!((classes.len(), classes["/0/*"].0), (CLASSES_MAX, 2));
     }
 }

@@ -378,12 +378,18 @@ pub(crate) fn share(part: &Value, whole: &Value) -> String {
 /// Bytes, in the unit that fits: of 1,000, as traffic is sold.
 pub(crate) fn bytes(value: &Value) -> String {
     let Some(count) = value.as_f64() else { return "-".to_owned() };
-    let units = ["B", "kB", "MB", "GB", "TB", "PB"];
-    let place = (0..units.len()).rev().find(|place| count >= 1000_f64.powi(*place as i32)).unwrap_or(0);
-    match place {
-        0 => format!("{count} B"),
-        _ => format!("{:.1} {}", count / 1000_f64.powi(place as i32), units[place]),
+    if count < 999.5 {
+        return format!("{count:.0} B");
     }
+    let mut count = count / 1e3;
+    for unit in ["kB", "MB", "GB", "TB"] {
+        // By what would be shown: 999,950 are 1.0 MB.
+        if count < 999.95 {
+            return format!("{count:.1} {unit}");
+        }
+        count /= 1e3;
+    }
+    format!("{count:.1} PB")
 }
 
 /// Microseconds, in the unit that fits.
@@ -391,7 +397,7 @@ pub(crate) fn time(value: &Value) -> String {
     match value.as_u64() {
         None => "-".to_owned(),
         Some(us @ 0..1_000) => format!("{us} µs"),
-        Some(us @ 1_000..1_000_000) => format!("{:.1} ms", us as f64 / 1e3),
+        Some(us @ 1_000..999_950) => format!("{:.1} ms", us as f64 / 1e3),
         Some(us) => format!("{:.1} s", us as f64 / 1e6),
     }
 }
@@ -404,15 +410,24 @@ mod tests {
 
     #[test]
     fn amounts_have_the_unit_that_fits() {
-        for (count, wanted) in
-            [(0, "0 B"), (999, "999 B"), (1_000, "1.0 kB"), (2_500_000_000_000_i64, "2.5 TB")]
-        {
-            assert_eq!(bytes(&json!(count)), wanted);
+        for (count, wanted) in [
+            (json!(0), "0 B"),
+            (json!(114.285_714), "114 B"),
+            (json!(999), "999 B"),
+            (json!(999.5), "1.0 kB"),
+            (json!(1_000), "1.0 kB"),
+            (json!(999_949), "999.9 kB"),
+            (json!(999_950), "1.0 MB"),
+            (json!(2_500_000_000_000_i64), "2.5 TB"),
+        ] {
+            assert_eq!(bytes(&count), wanted);
         }
         for (us, wanted) in [
             (json!(null), "-"),
             (json!(999), "999 µs"),
             (json!(1_500), "1.5 ms"),
+            (json!(999_949), "999.9 ms"),
+            (json!(999_950), "1.0 s"),
             (json!(2_000_000), "2.0 s"),
         ] {
             assert_eq!(time(&us), wanted);

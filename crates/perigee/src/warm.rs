@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Each request says that nobody waits for it (`Priority: u=7`, RFC 9218 §4.1): where the origin has a budget, visitors come first. An edge
-//! that says "later" (503 with Retry-After) is asked again later.
+//! that says "later" (503 with Retry-After) is asked again later; one that gives no answer for a while is asked no more.
 
 mod fetch;
 mod sources;
@@ -23,7 +23,7 @@ use std::time::Duration;
 use clap::{ArgGroup, Args};
 use model::Snapshot;
 use serde_json::json;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::Instant;
 use warm::Url;
 
 use crate::failure::Failure;
@@ -115,7 +115,7 @@ impl Warm {
 
     async fn warm(self) -> Result<Summary, Failure> {
         let edges = self.edges()?;
-        let fetcher = Rc::new(Fetcher::new(self.ca.as_deref())?);
+        let fetcher = Fetcher::new(self.ca.as_deref(), self.rate)?;
         let found = tokio::select! {
             biased;
             // What has been read so far is of no use to anybody.
@@ -123,12 +123,10 @@ impl Warm {
             found = sources::read(&self, &fetcher, &edges[0]) => found?,
         };
         let done = Done::open(self.resume.as_deref())?;
-        let mut interval = tokio::time::interval(Duration::from_secs(1) / self.rate);
-        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let total = found.urls.len() * edges.len();
         let work = Rc::new(Work {
             fetcher,
-            interval: tokio::sync::Mutex::new(interval),
+            parallel: self.parallel,
             summary: RefCell::new(Summary { total, bad: found.bad, ..Summary::default() }),
             done: RefCell::new(done),
             is_stopped: Cell::new(false),
@@ -140,9 +138,9 @@ impl Warm {
                 found.urls.iter().filter(|url| !done.holds(&edge, url)).cloned().collect();
             drop(done);
             work.summary.borrow_mut().skipped += found.urls.len() - left.len();
-            let left = Rc::new(RefCell::new(left));
+            let queue = Rc::new(Queue { left: RefCell::new(left), unanswered: Cell::new(0) });
             for _ in 0..self.parallel {
-                workers.spawn_local(work.clone().ask_on(edge.clone(), left.clone()));
+                workers.spawn_local(work.clone().ask_on(edge.clone(), queue.clone()));
             }
         }
         work.wait(&mut workers).await;
@@ -197,9 +195,17 @@ fn edges_of(config: &Path, names: &[String]) -> Result<Vec<Edge>, Failure> {
 
 // --- Asking ---
 
+/// What one edge is still to be asked for.
+struct Queue {
+    left: RefCell<VecDeque<Url>>,
+    /// URLs in a row to which it gave no answer.
+    unanswered: Cell<u32>,
+}
+
 struct Work {
-    fetcher: Rc<Fetcher>,
-    interval: tokio::sync::Mutex<tokio::time::Interval>,
+    fetcher: Fetcher,
+    /// Requests at a time, at each edge.
+    parallel: u32,
     summary: RefCell<Summary>,
     done: RefCell<Done>,
     is_stopped: Cell<bool>,
@@ -207,13 +213,29 @@ struct Work {
 
 impl Work {
     /// Asks one edge for one URL after the other, on a connection that is kept.
-    async fn ask_on(self: Rc<Self>, edge: Edge, left: Rc<RefCell<VecDeque<Url>>>) {
+    async fn ask_on(self: Rc<Self>, edge: Edge, queue: Rc<Queue>) {
         let mut connection = None;
         while !self.is_stopped.get() {
-            let Some(url) = left.borrow_mut().pop_front() else { return };
-            self.interval.lock().await.tick().await;
+            let Some(url) = queue.left.borrow_mut().pop_front() else { return };
             let outcome = self.fetcher.ask(&mut connection, &edge, &url).await;
+            let is_unanswered = matches!(outcome, Outcome::Unanswered(_));
+            queue.unanswered.set(if is_unanswered { queue.unanswered.get() + 1 } else { 0 });
             self.note(&edge, &url, outcome);
+            // More than were under way together, so this began when others had tried for seconds.
+            if queue.unanswered.get() > self.parallel {
+                self.give_up(&edge, &queue, &url);
+            }
+        }
+    }
+
+    /// Leaves out what is of the scheme and host of `url`: other ports and certificates may be well.
+    fn give_up(&self, edge: &Edge, queue: &Queue, url: &Url) {
+        let is_alike = |other: &Url| other.is_https() == url.is_https() && other.host() == url.host();
+        let (alike, left) = queue.left.take().into_iter().partition::<VecDeque<_>, _>(is_alike);
+        queue.left.replace(left);
+        for url in alike {
+            let reason = "not asked for, as those before had no answer".to_owned();
+            self.note(edge, &url, Outcome::Failed(reason));
         }
     }
 
@@ -222,7 +244,7 @@ impl Work {
         match outcome {
             Outcome::Warmed => summary.warmed += 1,
             Outcome::Present => summary.present += 1,
-            Outcome::Failed(reason) => {
+            Outcome::Failed(reason) | Outcome::Unanswered(reason) => {
                 let known = summary.failed.entry(reason).or_insert_with(|| (0, format!("{url} at {edge}")));
                 known.0 += 1;
                 return;

@@ -383,6 +383,16 @@ fn init_writes_what_check_accepts_and_replaces_nothing_unasked() {
     assert_eq!(again.status.code(), Some(1));
     assert!(said(&again).contains("is there already"), "{}", said(&again));
     assert!(perigee(&[&flags[..], &["--force"]].concat()).status.success());
+    // Where no file may be longer than half a kilobyte, the old one stays, and no part of a new one is left.
+    let (whole, part) = (fs::read_to_string(&out).unwrap(), scratch.path("part.toml"));
+    for more in [&["--force"][..], &["--out", &part]] {
+        let flags = [&flags[..6], if more.len() == 1 { &flags[6..] } else { &[] }, more].concat();
+        let limited = ["-c", "trap '' XFSZ; ulimit -f 1; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_perigee")];
+        let full = Command::new("sh").args(limited).args(flags).output().unwrap();
+        assert!(said(&full).contains("cannot be written"), "{}", said(&full));
+    }
+    assert_eq!(fs::read_to_string(&out).unwrap(), whole);
+    assert_eq!(fs::read_dir(&scratch.0).unwrap().count(), 1);
     // Nobody is there to be asked.
     let silent = perigee(&["init", "--out", &scratch.path("other.toml")]);
     assert!(said(&silent).contains("--host is not said"), "{}", said(&silent));

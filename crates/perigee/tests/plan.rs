@@ -59,6 +59,8 @@ fn shares_give_a_plan_that_says_it_is_estimated() {
     let means: Vec<f64> = steps.iter().map(|step| step["mean_ms"].as_f64().unwrap()).collect();
     assert!(means.is_sorted_by(|a, b| a > b), "{means:?}");
     assert!(steps.iter().all(|step| step["is_proven_best"] == true && step["measured"] == 0.0));
+    let one = json(&perigee(&["plan", "--countries", &shares, "--places", "FRA", "--json"]));
+    assert_eq!(one["plan"]["pops"][0]["name"], "FRA", "one is better than none");
     let networks = plan["networks"].as_array().unwrap();
     assert!(networks.iter().all(|one| one["as_of"].as_str().unwrap().starts_with("202")));
     let page = fs::read_to_string(html).unwrap();
@@ -103,6 +105,33 @@ fn a_log_is_located_and_today_is_what_the_configuration_has() {
         "{written}"
     );
     text(&perigee(&["check", "--cluster", &out]));
+}
+
+#[test]
+fn what_the_pops_cost_adds_up_to_what_all_costs() {
+    let scratch = Scratch::new("costs");
+    let config = scratch.file("cluster.toml", CLUSTER);
+    let shares = scratch.file("shares.csv", "DE,50\nJP,50\n");
+    let plan = ["plan", "--countries", &shares, "--config", &config, "--pops", "2", "--traffic", "1000000"];
+    let plan = json(&perigee(&[&plan[..], &["--json"]].concat()));
+    let column = plan["plan"]["pops"].as_array().unwrap().iter().map(|pop| pop["cost"].as_f64().unwrap());
+    let all = plan["today"]["cost"].as_f64().unwrap() + plan["plan"]["cost"].as_f64().unwrap();
+    assert!((column.sum::<f64>() - all).abs() < 0.01, "{plan}");
+}
+
+#[test]
+fn a_report_that_cannot_be_written_leaves_the_old_one() {
+    let scratch = Scratch::new("full");
+    let shares = scratch.file("shares.csv", "DE,50\n");
+    let html = scratch.file("plan.html", "the old one");
+    // The file may be half a kilobyte long.
+    let limited = "trap '' XFSZ; ulimit -f 1; exec \"$@\"";
+    let plan = [env!("CARGO_BIN_EXE_perigee"), "plan", "--countries", &shares, "--html", &html];
+    let output = Command::new("sh").args(["-c", limited, "sh"]).args(plan).output().unwrap();
+    let told = refusal(&output);
+    assert!(told.contains(&format!("{html} cannot be written: ")), "{told}");
+    assert_eq!(fs::read_to_string(&html).unwrap(), "the old one");
+    assert_eq!(fs::read_dir(&scratch.0).unwrap().count(), 2, "nothing is left beside it");
 }
 
 #[test]
@@ -159,4 +188,7 @@ fn what_is_wrong_is_told_with_its_line() {
     assert!(told.contains("\"nowhere\" is no airport's code"), "{told}");
     let told = refusal(&perigee(&["plan", "--countries", &good, "--budget", "5"]));
     assert!(told.contains("no PoP can be had for 5 EUR a month"), "{told}");
+    let config = scratch.file("cluster.toml", CLUSTER);
+    let told = refusal(&perigee(&["plan", "--countries", &good, "--config", &config, "--places", "JFK"]));
+    assert!(told.contains("none of the places is nearer to anybody") && told.contains("--places"), "{told}");
 }

@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::{sleep, spawn};
 use std::time::{Duration, Instant};
 
+use world::scratch::Scratch;
+
 /// Longest wait for a state that must come.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -51,12 +53,16 @@ fn serve(stream: TcpStream, seen: &Mutex<Vec<String>>) -> Option<()> {
         let (status, cache, body) = match target.as_str() {
             "/sitemap.xml" => ("200 OK", "no-store", INDEX.as_bytes().to_vec()),
             "/pages.xml" => ("200 OK", "no-store", PAGES.as_bytes().to_vec()),
+            "/kept.xml" => ("200 OK", "max-age=600", format!("{PAGES}{}", " ".repeat(2_000)).into_bytes()),
             "/private" => ("200 OK", "private", b"yours".to_vec()),
             "/missing" => ("404 Not Found", "no-store", b"no".to_vec()),
             _ => ("200 OK", "max-age=600", b"ours".to_vec()),
         };
-        let head =
-            format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nCache-Control: {cache}\r\n\r\n", body.len());
+        let kind = if target.ends_with(".xml") { "application/xml" } else { "application/octet-stream" };
+        let head = format!(
+            "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nCache-Control: {cache}\r\n\r\n",
+            body.len()
+        );
         (&stream).write_all(head.as_bytes()).ok()?;
         (&stream).write_all(&body).ok()?;
     }
@@ -167,6 +173,79 @@ fn a_sitemap_is_read_through_the_edge_and_each_of_its_pages_is_stored_once() {
         said.contains("1 × status 404, hit-for-miss, e.g. http://www.shop.example/missing at "),
         "{said}"
     );
+}
+
+#[test]
+fn a_sitemap_is_read_that_the_edge_has_in_zstd() {
+    let origin = Origin::start();
+    let stage = Stage::start("zstd", &origin, "");
+    let begun = Instant::now();
+    loop {
+        let mut stream = TcpStream::connect(stage.address).unwrap();
+        let head = "Host: www.shop.example\r\nAccept-Encoding: zstd, br, gzip\r\nConnection: close\r\n";
+        write!(stream, "GET /kept.xml HTTP/1.1\r\n{head}\r\n").unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        if String::from_utf8_lossy(&answer).to_lowercase().contains("content-encoding: zstd") {
+            break;
+        }
+        assert!(begun.elapsed() < PATIENCE, "no copy is made");
+        sleep(Duration::from_millis(100));
+    }
+    let (_, summary) = stage.warm(&["--sitemap", "http://www.shop.example/kept.xml"]);
+    assert_eq!(summary["total"], 4);
+}
+
+#[test]
+fn what_is_asked_for_again_keeps_to_the_rate_too() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let seen = asked.clone();
+    spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let seen = seen.clone();
+            // An edge that says "later" to each URL once.
+            spawn(move || -> Option<()> {
+                let mut lines = BufReader::new(stream.try_clone().ok()?).lines();
+                loop {
+                    let line = lines.next()?.ok()?;
+                    while !lines.next()?.ok()?.is_empty() {}
+                    let mut seen = seen.lock().unwrap();
+                    let is_first = !seen.iter().any(|(_, known)| *known == line);
+                    seen.push((Instant::now(), line));
+                    let answer = if is_first { "503 Later" } else { "200 OK\r\nCache-Status: e; stored" };
+                    write!(&stream, "HTTP/1.1 {answer}\r\nContent-Length: 0\r\n\r\n").ok()?;
+                }
+            });
+        }
+    });
+    let scratch = Scratch::new("warm-rate");
+    let urls: String = (0..8).map(|number| format!("http://www.shop.example/{number}\n")).collect();
+    let urls = scratch.file("urls", &urls);
+    let paced = ["--urls", &urls, "--edge", &address, "--rate", "4", "--parallel", "8"];
+    let status = Command::new(env!("CARGO_BIN_EXE_perigee")).arg("warm").args(paced).status().unwrap();
+    assert!(status.success());
+    let asked = asked.lock().unwrap();
+    assert_eq!(asked.len(), 16);
+    // Fifteen quarters of a second, less what the first may have come late.
+    assert!(asked[15].0 - asked[0].0 > Duration::from_millis(3_500), "{asked:?}");
+}
+
+#[test]
+fn an_edge_that_gives_no_answer_is_given_up() {
+    let gone = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).unwrap();
+    let scratch = Scratch::new("warm-gone");
+    let urls: String = (0..100).map(|number| format!("http://www.shop.example/{number}\n")).collect();
+    let urls = scratch.file("urls", &urls);
+    let edge = gone.to_string();
+    let arguments = ["--urls", &urls, "--edge", &edge, "--rate", "200", "--parallel", "2", "--json"];
+    let output = Command::new(env!("CARGO_BIN_EXE_perigee")).arg("warm").args(arguments).output().unwrap();
+    let summary: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let failed = &summary["failed"];
+    assert_eq!(failed["not asked for, as those before had no answer"], 96, "{summary}");
+    assert_eq!(failed["no connection: Connection refused (os error 111)"], 4, "{summary}");
+    assert_eq!((output.status.code(), &summary["left"]), (Some(1), &0.into()));
 }
 
 #[test]

@@ -318,13 +318,30 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Code of another language, up to the brace that closes it.
+    /// Code of Lua, up to the brace that closes it: none in a text or a comment does.
     fn skip_code(&mut self, place: &Place) -> Result<(), Broken> {
         let mut open = 1;
         while open > 0 {
             match self.next() {
                 Some('{') => open += 1,
                 Some('}') => open -= 1,
+                Some(quote @ ('"' | '\'')) => {
+                    while let Some(next) = self.next()
+                        && next != quote
+                    {
+                        if next == '\\' {
+                            self.next();
+                        }
+                    }
+                }
+                Some('[') => _ = self.skip_long(),
+                Some('-') if self.rest.peek() == Some(&'-') => {
+                    self.next();
+                    let is_long = self.rest.peek() == Some(&'[') && self.next().is_some() && self.skip_long();
+                    while !is_long && self.rest.peek().is_some_and(|next| *next != '\n') {
+                        self.next();
+                    }
+                }
                 Some(_) => {}
                 None => {
                     return self.broken(place.clone(), "the text ends within a block", "close it with \"}\"");
@@ -332,5 +349,24 @@ impl<'a> Reader<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Behind a `[` of Lua: skips what is between long brackets, `[[…]]`, `[=[…]=]`, …, if that is one.
+    fn skip_long(&mut self) -> bool {
+        let mut ahead = self.rest.clone();
+        let level = std::iter::from_fn(|| ahead.next_if_eq(&'=')).count();
+        if ahead.next() != Some('[') {
+            return false;
+        }
+        let mut equals = None;
+        while let Some(next) = self.next() {
+            equals = match (next, equals) {
+                (']', Some(count)) if count == level => break,
+                (']', _) => Some(0),
+                ('=', Some(count)) => Some(count + 1),
+                _ => None,
+            };
+        }
+        true
     }
 }

@@ -8,7 +8,7 @@ use semantics::{Fields, Refusal, Why};
 
 use super::verify::visit_of;
 use crate::class::{Kind, is_fingerprinted, may_be_fingerprinted, pattern};
-use crate::log::Record;
+use crate::log::{Record, said_length};
 use crate::replay::{Decision, Replay};
 
 /// Classes that are told apart.
@@ -302,8 +302,7 @@ impl Class {
 }
 
 fn length_of(record: &Record, answer: &Fields) -> u64 {
-    let said = answer.get("content-length").and_then(|length| std::str::from_utf8(length).ok()?.parse().ok());
-    said.unwrap_or(record.body_bytes)
+    said_length(answer).unwrap_or(record.body_bytes)
 }
 
 /// What tells one content from another: the entity tag, else length, date and type. `None` where nothing does.

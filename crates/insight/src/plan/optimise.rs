@@ -57,7 +57,7 @@ pub(super) fn best_within(problem: &Problem, limit: &Limit, work_max: u64) -> Ch
 struct Search<'p> {
     problem: &'p Problem,
     limit: Limit,
-    /// Round trip of each market to the nearest place that is kept; to the farthest of all when none is.
+    /// Round trip of each market to the nearest place that is kept; to beyond the farthest of all when none is.
     start: Vec<f64>,
     /// What all may cost together.
     budget: Option<f64>,
@@ -74,7 +74,11 @@ impl<'p> Search<'p> {
         let extreme = |market: usize| {
             let all = problem.ms.iter().map(|ms| ms[market]);
             let kept = problem.kept.iter().map(|place| problem.ms[*place][market]);
-            if problem.kept.is_empty() { all.fold(0.0, f64::max) } else { kept.fold(f64::INFINITY, f64::min) }
+            match problem.kept.is_empty() {
+                // More than counts as better: a single place is better than none.
+                true => all.fold(0.0, f64::max) + 2.0 * BETTER_MS,
+                false => kept.fold(f64::INFINITY, f64::min),
+            }
         };
         let start: Vec<f64> = (0..problem.demand.len()).map(extreme).collect();
         let per_gb_min = problem.costs.iter().map(|cost| cost.per_gb).fold(f64::INFINITY, f64::min);

@@ -11,7 +11,7 @@ use semantics::{Facts, Fields, Outcome, Refusal, StoreRequest, Target, Vary, Var
 
 use super::{Asked, HEAD_BYTES_ADDED, HEAD_BYTES_ASSUMED, Notes, Settings};
 use crate::class::{Kind, pattern};
-use crate::log::Record;
+use crate::log::{Record, said_length};
 
 /// Keys that are remembered at least; twice as many at most, at some 150 bytes each.
 const KEYS_MIN: usize = 600_000;
@@ -147,8 +147,6 @@ impl Lore {
     fn judge(&mut self, asked: &Asked<'_>, status: u16, mut answer: Fields, settings: &Settings) -> Known {
         let record = asked.record;
         asked.rule.cors.on_receive(&mut answer);
-        let said =
-            answer.get("content-length").and_then(|length| std::str::from_utf8(length).ok()?.parse().ok());
         let sent = match record.method == "HEAD" || record.encoded {
             true => 0,
             false => record.body_bytes,
@@ -157,7 +155,7 @@ impl Lore {
             Vary::Spec(spec) => Some(self.intern(spec)),
             Vary::None | Vary::Star => None,
         };
-        let length = said.unwrap_or(sent);
+        let length = said_length(&answer).unwrap_or(sent);
         let validator_of = |answer: &Fields| {
             let tag = answer.get("etag").filter(|tag| !tag.is_empty());
             tag.or(answer.get("last-modified")).map(hash_of)
@@ -189,7 +187,7 @@ impl Lore {
         let kind = record.content_type.as_deref().map(str::as_bytes);
         if let (Some(age), Some(ttl)) = (record.age, record.ttl) {
             notes.learnt_from_hits += 1;
-            let lifetime = (i64::from(age) + ttl).max(0);
+            let lifetime = i64::from(age).saturating_add(ttl).max(0);
             let names: Vec<&str> = (record.selected_by.iter())
                 .map(|(name, _)| &**name)
                 .filter(|name| !name.contains(':') && *name != "device")

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{CLAIM_PATIENCE_MS, Decision, Notes, Replay, Tally, Totals};
 use crate::class::pattern;
-use crate::log::{Format, Record};
+use crate::log::{Format, Record, said_length};
 
 /// Classes of URLs that are told apart; the rest is one.
 const CLASSES_MAX: usize = 300;
@@ -190,8 +190,7 @@ pub(crate) fn recorded_load(record: &Record) -> (u64, u64) {
     };
     match &record.fetch {
         Some(fetch) => {
-            let told = fetch.answer.as_ref().and_then(|answer| answer.get("content-length"));
-            let told = told.and_then(|length| std::str::from_utf8(length).ok()?.parse().ok());
+            let told = fetch.answer.as_ref().and_then(said_length);
             let bytes = match fetch.status {
                 0 | 304 => 0,
                 _ if record.method == "HEAD" => 0,

@@ -1,7 +1,7 @@
 use model::Snapshot;
 
 use super::*;
-use crate::log::Reader;
+use crate::log::{BODY_BYTES_MAX, Reader};
 
 /// A log, one line per request: seconds, target, and more keys of a JSON line.
 struct Log(Reader, Vec<Record>);
@@ -264,6 +264,25 @@ fn what_was_stored_before_the_log_began_is_a_hit() {
     let before = r#","why":"fresh","age":30,"ttl":30"#;
     check("", &[(0, "/x", before), (29, "/x", before), (31, "/x", before)], &["fresh", "fresh", "expired"]);
     check("ttl = \"1m\"", &[(0, "/x", before), (31, "/x", before)], &["fresh", "expired"]);
+}
+
+#[test]
+fn numbers_that_nothing_can_be_are_no_trouble() {
+    let most = u64::MAX;
+    let long =
+        format!(r#"{},"body_bytes":{most}"#, fetched(&format!(r#"{MINUTE},"content-length":"{most}""#)));
+    let slow =
+        format!(r#","first_byte_us":{most},"origin_status":200,"origin_us":{most},"answer":{{{MINUTE}}}"#);
+    let before = format!(r#","why":"fresh","age":{},"ttl":{}"#, u32::MAX, i64::MAX);
+    let log: [(i64, &str, &str); 5] =
+        [(0, "/x", &long), (1, "/x", &long), (2, "HEAD /x", &long), (3, "/y", &slow), (4, "/z", &before)];
+    let log = Log::of(&log);
+    let mut run = Run::new(vec![Replay::new(snapshot(""), Settings::default()).unwrap()]);
+    let mut why = |record| run.take(crate::log::Format::Json, record)[0].as_ref().unwrap().why.as_str();
+    let whys: Vec<_> = log.iter().map(&mut why).collect();
+    assert_eq!(whys, ["too-large", "hit-for-miss", "hit-for-miss", "absent", "expired"]);
+    let report = run.report();
+    assert_eq!(report.recorded.bytes, 3 * BODY_BYTES_MAX + 2000);
 }
 
 #[test]

@@ -98,7 +98,7 @@ pub(super) struct Pop {
     pub(super) is_new: bool,
     /// The part of demand that it serves.
     pub(super) share: f64,
-    /// What it costs: itself, and what it sends.
+    /// What it costs, itself and what it sends: of those that there are, today; of a new one, what it adds.
     pub(super) cost: f64,
     /// With it and those before it.
     pub(super) mean_ms: Option<f64>,
@@ -162,6 +162,10 @@ impl Report {
             problem.coverage(set).map(|coverage| Served::of(coverage, gathered.measured_share(set)))
         };
         let nothing = || Failure::new("nobody asks for anything", "the shares are all 0");
+        let none_nearer = || {
+            let message = "none of the places is nearer to anybody than the PoPs that there are";
+            Failure::new(message, "name others by --places")
+        };
 
         let today = match &gathered.origin {
             _ if !kept.is_empty() => served(&kept).map(|served| {
@@ -213,8 +217,8 @@ impl Report {
         let (choice, reason) = match (args.budget, args.pops) {
             (None, None) => {
                 let index = bend.unwrap_or_else(|| steps.len().saturating_sub(1).min(2));
-                let reason = if bend.is_some() { "up to the knee" } else { "no knee: the first of them" };
-                (sets.get(index).cloned().ok_or_else(nothing)?, reason.to_owned())
+                let reason = if bend.is_some() { "up to the knee" } else { "no knee: at most 3 new" };
+                (sets.get(index).cloned().ok_or_else(none_nearer)?, reason.to_owned())
             }
             (budget, pops) => {
                 let limit = Limit { count: pops.map_or(COUNT_MAX, usize::from), budget };
@@ -316,18 +320,19 @@ impl Report {
         let kept = set.len() - added.len();
         let mut built = set[..kept].to_vec();
         let mut before = today.map(|today| today.served.mean_ms);
+        let mut costs = problem.costs(&built);
         let mut rows = Vec::new();
         for (index, offer) in set.iter().enumerate() {
             let place = &gathered.offers[*offer].place;
             let is_new = index >= kept;
-            let cost_before = problem.cost(&built);
             if is_new {
+                let cost_before = problem.cost(&built);
                 built.push(*offer);
+                costs.push(problem.cost(&built) - cost_before);
             }
             let mean_ms = problem.coverage(&built).map(|coverage| coverage.mean_ms).filter(|_| is_new);
             let gain_ms = before.zip(mean_ms).map(|(before, after)| before - after);
-            let cost =
-                if is_new { problem.cost(&built) - cost_before } else { gathered.offers[*offer].cost.month };
+            let cost = costs[index];
             before = mean_ms.or(before);
             let name = |offer: usize| gathered.offers[offer].place.name.clone();
             let loss =

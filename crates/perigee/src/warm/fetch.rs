@@ -15,7 +15,8 @@ use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
+use tokio::sync::Mutex;
+use tokio::time::{Interval, MissedTickBehavior, sleep, timeout};
 use tokio_rustls::TlsConnector;
 use warm::Url;
 
@@ -30,6 +31,10 @@ const PART_PATIENCE: Duration = Duration::from_secs(30);
 const TRIES_MAX: u32 = 6;
 const PAUSE: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// In what the content may come that is only to be stored, and what is to be read: by [`warm::inflated`].
+const ANY_CODING: &str = "zstd, br, gzip";
+const READ_CODING: &str = "gzip";
 
 /// Where an edge is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -63,6 +68,8 @@ pub(super) enum Outcome {
     Present,
     /// It is not stored, for this reason.
     Failed(String),
+    /// The edge gave no answer, for this reason.
+    Unanswered(String),
 }
 
 /// A connection that may be used again: to this host.
@@ -74,11 +81,13 @@ pub(super) struct Connection {
 
 pub(super) struct Fetcher {
     tls: TlsConnector,
+    /// A tick for each request, the first and those that come again.
+    pace: Mutex<Interval>,
 }
 
 impl Fetcher {
-    /// `ca`: who may sign certificates, instead of the system's authorities.
-    pub(super) fn new(ca: Option<&Path>) -> Result<Fetcher, Failure> {
+    /// `ca`: who may sign certificates, instead of the system's authorities. `rate`: requests per second, whoever is asked.
+    pub(super) fn new(ca: Option<&Path>, rate: u32) -> Result<Fetcher, Failure> {
         let mut roots = rustls::RootCertStore::empty();
         match ca {
             None => {
@@ -100,41 +109,43 @@ impl Fetcher {
             .map_err(|error| Failure::new(format!("TLS cannot be set up: {error}"), ""))?;
         let mut config = config.with_root_certificates(roots).with_no_client_auth();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Fetcher { tls: TlsConnector::from(Arc::new(config)) })
+        let mut pace = tokio::time::interval(Duration::from_secs(1) / rate);
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Ok(Fetcher { tls: TlsConnector::from(Arc::new(config)), pace: Mutex::new(pace) })
     }
 
     /// Has an edge store a URL, as often as it takes: what it says to try later is tried later.
     pub(super) async fn ask(&self, kept: &mut Option<Connection>, edge: &Edge, url: &Url) -> Outcome {
         let mut tries = 1;
         loop {
-            let again = match self.exchange(kept, edge, url).await {
+            let (outcome, pause) = match self.exchange(kept, edge, url, ANY_CODING).await {
                 Ok(response) => {
                     let (status, fields) = (response.status(), response.headers().clone());
                     if let Err(reason) = drain(response, usize::MAX).await {
                         *kept = None;
-                        (reason, PAUSE)
+                        (Outcome::Failed(reason), PAUSE)
                     } else if status == StatusCode::SERVICE_UNAVAILABLE {
-                        (format!("status 503, {}", detail(&fields)), pause(&fields))
+                        (Outcome::Failed(format!("status 503, {}", detail(&fields))), pause(&fields))
                     } else {
                         return outcome(status, &fields);
                     }
                 }
                 Err(reason) => {
                     *kept = None;
-                    (reason, PAUSE)
+                    (Outcome::Unanswered(reason), PAUSE)
                 }
             };
             if tries >= TRIES_MAX {
-                return Outcome::Failed(again.0);
+                return outcome;
             }
             tries += 1;
-            sleep(again.1).await;
+            sleep(pause).await;
         }
     }
 
     /// The content of a URL, of at most `bytes_max` bytes.
     pub(super) async fn get(&self, edge: &Edge, url: &Url, bytes_max: usize) -> Result<Vec<u8>, String> {
-        let response = self.exchange(&mut None, edge, url).await?;
+        let response = self.exchange(&mut None, edge, url, READ_CODING).await?;
         match response.status() {
             StatusCode::OK => drain(response, bytes_max).await,
             status => Err(format!("status {}, {}", status.as_u16(), detail(response.headers()))),
@@ -146,7 +157,9 @@ impl Fetcher {
         kept: &mut Option<Connection>,
         edge: &Edge,
         url: &Url,
+        codings: &'static str,
     ) -> Result<Response<Incoming>, String> {
+        self.pace.lock().await.tick().await;
         let is_fit = |connection: &Connection| {
             connection.is_https == url.is_https()
                 && connection.host == url.host()
@@ -160,7 +173,7 @@ impl Fetcher {
             .header(header::HOST, url.authority())
             .header(header::USER_AGENT, concat!("perigee-warm/", env!("CARGO_PKG_VERSION")))
             .header(header::ACCEPT, "*/*")
-            .header(header::ACCEPT_ENCODING, "zstd, br, gzip")
+            .header(header::ACCEPT_ENCODING, codings)
             // RFC 9218 §4.1: for nobody who waits.
             .header("Priority", "u=7")
             .body(Empty::new())
