@@ -67,7 +67,7 @@ impl Doctor {
             return Ok(ExitCode::from(interrupt::EXIT_CODE));
         };
         if let Some(file) = &self.html {
-            std::fs::write(file, doctor::as_html(&report)).map_err(|error| {
+            crate::whole::write(file, doctor::as_html(&report).as_bytes()).map_err(|error| {
                 Failure::new(format!("{} cannot be written: {error}", file.display()), "")
             })?;
         }
