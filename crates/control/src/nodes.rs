@@ -1042,15 +1042,18 @@ pub(crate) async fn feed(
 // --- Who has been heard of ---
 
 /// Whether a feed may begin and go on: a control with a certificate that has not run out, or a node that has not been retired. Of a node
-/// the certificate counts that it was given last, as it dials with that one only the next time.
+/// the certificate counts that it was given last, as it dials with that one only the next time; and the one that it shows, as an older copy
+/// of the journal does not know the last one.
 pub(crate) fn check_peer(view: &View, peer: &Peer) -> Result<(), String> {
+    let shown_is_over = peer.is_expired(now_ms() / 1000);
     let is_over = match peer.role {
-        trust::Role::Control => peer.is_expired(now_ms() / 1000),
+        trust::Role::Control => shown_is_over,
         _ => {
             let picture = view.get();
             let node = picture.nodes.get(&peer.name);
             let node = node.filter(|node| node.key == BASE64_STANDARD.encode(&peer.public_key));
-            node.ok_or_else(|| format!("{} has been retired", peer.name))?.certificate_until_ms < now_ms()
+            let given = node.ok_or_else(|| format!("{} has been retired", peer.name))?.certificate_until_ms;
+            shown_is_over && given < now_ms()
         }
     };
     match is_over {
@@ -1147,7 +1150,8 @@ mod tests {
         let (journal, view) = (Memory::new("j", 1), View::default());
         for node in [
             node("renewed", &[7], now + 60_000),
-            node("late", &[7], now - 1),
+            node("late", &[7], now - 60_000),
+            node("older", &[7], now - 60_000),
             node("new", &[8], now + 60_000),
         ] {
             let cells = vec![(Node::cell(&node.name), Some(cells::value(&node).unwrap()))];
@@ -1157,7 +1161,12 @@ mod tests {
         let check = |role, name, until_ms| check_peer(&view, &peer(role, name, until_ms));
         let edge = trust::Role::Edge;
         assert_eq!(check(edge, "renewed", now - 60_000), Ok(()));
-        assert_eq!(check(edge, "late", now - 1), Err("the certificate of late has run out".to_owned()));
+        assert_eq!(check(edge, "late", now - 60_000), Err("the certificate of late has run out".to_owned()));
+        assert_eq!(
+            check(edge, "older", now + 60_000),
+            Ok(()),
+            "the journal was put back, and knows the one before"
+        );
         for gone in ["new", "none"] {
             assert_eq!(check(edge, gone, now + 60_000), Err(format!("{gone} has been retired")));
         }

@@ -108,7 +108,8 @@ pub(crate) async fn keep(shared: Arc<Shared>, certificates: Arc<Certificates>, a
         // Before it is written over what another one of the same name has written.
         let found = cells::load_all::<Running>(&*shared.journal, "controls/").await;
         let has_written = own.at_ms > 0;
-        if now_ms() - own.at_ms >= ms(NOTE) {
+        // Also when the clock has been set back.
+        if !(0..ms(NOTE)).contains(&(now_ms() - own.at_ms)) {
             let noted = Running { at_ms: now_ms(), ..own.clone() };
             if note(&shared, &noted).await.is_ok() {
                 own = noted;

@@ -110,7 +110,9 @@ impl Certificates {
             && let Some(old) = running.take()
         {
             old.service.stop();
-            // What is still asked for is served on until the new service has read its store, which may be away.
+        }
+        {
+            // What is still asked for is served on, also while a new service has not read its store, which may be away or empty.
             let asked: HashSet<_> = domains.iter().collect();
             let is_asked = |one: &Certificate| one.names.iter().any(|name| asked.contains(name));
             self.parts.lock().ordered.retain(is_asked);
@@ -321,7 +323,16 @@ impl acme::Node for Node {
         let Some((certificates, _)) = self.edge() else { return };
         let (usable, wrong): (Vec<_>, Vec<_>) = stored.iter().map(usable).partition(Result::is_ok);
         wrong.into_iter().filter_map(Result::err).for_each(|what| eprintln!("perigee: {what}"));
-        certificates.parts.lock().ordered = usable.into_iter().flatten().collect();
+        let mut stored: Vec<Certificate> = usable.into_iter().flatten().collect();
+        {
+            // What an earlier store had is served on until this one has it: a new one fills one by one.
+            let mut parts = certificates.parts.lock();
+            let is_had = |one: &Certificate| {
+                stored.iter().any(|new| new.names.iter().any(|name| one.names.contains(name)))
+            };
+            parts.ordered.retain(|one| !is_had(one));
+            parts.ordered.append(&mut stored);
+        }
         certificates.publish().into_iter().for_each(|trouble| eprintln!("perigee: {trouble}"));
     }
 

@@ -233,6 +233,8 @@ impl Work {
         let is_alike = |other: &Url| other.is_https() == url.is_https() && other.host() == url.host();
         let (alike, left) = queue.left.take().into_iter().partition::<VecDeque<_>, _>(is_alike);
         queue.left.replace(left);
+        // The others are given up for what is wrong with them.
+        queue.unanswered.set(0);
         for url in alike {
             let reason = "not asked for, as those before had no answer".to_owned();
             self.note(edge, &url, Outcome::Failed(reason));

@@ -471,7 +471,8 @@ impl Writer {
         };
         // What is still read from it is verified, whoever writes it now.
         self.volume.media.release();
-        is_written || self.volume.ledger.lock().removed.is_empty()
+        let ledger = self.volume.ledger.lock();
+        is_written || ledger.removed.is_empty() && ledger.unsynced.is_empty()
     }
 
     fn now(&self) -> Now {
