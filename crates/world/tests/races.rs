@@ -647,22 +647,26 @@ fn who_comes_after_vary_came_out_follows_the_fetch_that_began_before() {
 
 // --- A purge between looking and fetching: what was found before it must not be stored as what came after it. ---
 
-/// Who has followed a fetch from before the purge fetches alone then, and still has the part that it found.
-#[test]
-fn a_purged_part_does_not_come_back_as_the_beginning_of_the_whole() {
-    let gate = Gate::new();
-    let mut play = one_worker("");
+/// An origin that sends a wrong part first, and is mended in place, under the same ETag.
+fn begin_wrongly(play: &mut Play, gate: &Gate) {
     play.origin(|o| {
-        // Wrong bytes; the origin is mended in place, under the same ETag.
         o.get("/a")
             .reply(206)
             .header("Cache-Control", FRESH)
             .header("ETag", "\"1\"")
             .header("Content-Range", "bytes 0-4/10")
             .body("wrong");
-        o.get("/a").hold(&gate).header("Cache-Control", FRESH).header("ETag", "\"1\"").file("0123456789");
+        o.get("/a").hold(gate).header("Cache-Control", FRESH).header("ETag", "\"1\"").file("0123456789");
         o.get("/a").header("Cache-Control", FRESH).header("ETag", "\"1\"").file("0123456789").always();
     });
+}
+
+/// Who has followed a fetch from before the purge fetches alone then, and still has the part that it found.
+#[test]
+fn a_purged_part_does_not_come_back_as_the_beginning_of_the_whole() {
+    let gate = Gate::new();
+    let mut play = one_worker("");
+    begin_wrongly(&mut play, &gate);
     let client = play.visitor();
     client.get("/a").header("Range", "bytes=0-4").expect(206).body("wrong");
     let mut first = client.get("/a").begin();
@@ -681,16 +685,7 @@ fn a_purged_part_does_not_come_back_as_the_beginning_of_the_whole() {
 fn a_purged_part_is_not_put_to_one_that_was_fetched_after_the_purge() {
     let gate = Gate::new();
     let mut play = one_worker("");
-    play.origin(|o| {
-        o.get("/a")
-            .reply(206)
-            .header("Cache-Control", FRESH)
-            .header("ETag", "\"1\"")
-            .header("Content-Range", "bytes 0-4/10")
-            .body("wrong");
-        o.get("/a").hold(&gate).header("Cache-Control", FRESH).header("ETag", "\"1\"").file("0123456789");
-        o.get("/a").header("Cache-Control", FRESH).header("ETag", "\"1\"").file("0123456789").always();
-    });
+    begin_wrongly(&mut play, &gate);
     let client = play.visitor();
     client.get("/a").header("Range", "bytes=0-4").expect(206).body("wrong");
     let mut first = client.get("/a").header("Range", "bytes=5-9").begin();
