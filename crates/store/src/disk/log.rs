@@ -372,22 +372,16 @@ impl Log {
     }
 
     fn begin_segment(&mut self, class: Class, now: Now) -> io::Result<()> {
-        if !self.has_room() {
-            // The oldest goes at once, and nothing of it is kept; but not where there is hardly more than what is open.
-            let is_spare = class != Class::Kept && self.order.len() > Class::ALL.len();
-            if !is_spare || !self.evict_step(now, false)? {
-                return Err(io::ErrorKind::StorageFull.into());
-            }
+        let mut begun = if self.may_have_room() { self.write_header(class) } else { Err(no_room()) };
+        // The oldest goes at once, and nothing of it is kept; but not where there is hardly more than what is open.
+        let is_spare = class != Class::Kept && self.order.len() > Class::ALL.len();
+        if is_spare && begun.as_ref().is_err_and(is_full) && self.evict_step(now, false)? {
             self.free.rotate_right(1);
+            begun = self.write_header(class);
         }
-        let Some(&segment) = self.free.front() else { return Err(io::ErrorKind::StorageFull.into()) };
-        // That it is free has been synced: see `end_eviction`.
-        let (volume, sequence) = (&self.volume, self.next_sequence);
-        let header = SegmentHeader { volume: volume.layout.id, segment, class: class as u8, sequence };
-        self.write(volume.layout.segment_at(segment), &header.encode())?;
+        let (segment, sequence) = begun?;
         self.dirty = true;
         self.free.pop_front();
-        self.next_sequence += 1;
         count(&self.volume.counts.overhead_bytes, BLOCK);
         self.volume.sequences[segment as usize].store(sequence, Ordering::Release);
         self.order.push_back(segment);
@@ -396,18 +390,31 @@ impl Log {
         Ok(())
     }
 
-    /// Whether the next segment can be begun: one is free, and the file system has room for all of it, which is asked once a
-    /// write has found none.
-    fn has_room(&self) -> bool {
-        let Some(&segment) = self.free.front() else { return false };
-        let volume = &self.volume;
-        let (at, bytes) = (volume.layout.segment_at(segment), volume.layout.segment_bytes);
-        if volume.health() == Health::Full {
-            // A file system that cannot promise anything is tried.
-            let is_full = volume.media.allocate(at, bytes).is_err_and(|error| is_full(&error));
-            volume.set_full(is_full);
+    /// Writes the header of the next free segment; which that is, and the sequence of its use.
+    fn write_header(&mut self, class: Class) -> io::Result<(u32, u64)> {
+        // That it is free has been synced: see `end_eviction`.
+        let Some(&segment) = self.free.front() else { return Err(no_room()) };
+        // No two segments get the same one: what failed may have arrived all the same.
+        let sequence = self.next_sequence;
+        self.next_sequence += 1;
+        let layout = &self.volume.layout;
+        let header = SegmentHeader { volume: layout.id, segment, class: class as u8, sequence };
+        self.write(layout.segment_at(segment), &header.encode())?;
+        Ok((segment, sequence))
+    }
+
+    /// Whether the next segment may be tried: once a write has found no room, not where the file system says that it has none
+    /// for all of it. Only its promise ends that state; one that cannot promise anything is tried each time.
+    fn may_have_room(&self) -> bool {
+        let (Some(&segment), volume) = (self.free.front(), &self.volume) else { return false };
+        if volume.health() != Health::Full {
+            return true;
         }
-        volume.health() != Health::Full
+        let promised = volume.media.allocate(volume.layout.segment_at(segment), volume.layout.segment_bytes);
+        if promised.is_ok() {
+            volume.set_full(false);
+        }
+        !promised.is_err_and(|error| is_full(&error))
     }
 
     fn write(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
@@ -778,6 +785,10 @@ impl super::volume::Ledger {
         let removed = self.removed.entry(key).or_insert(0);
         *removed = ticket.max(*removed);
     }
+}
+
+fn no_room() -> io::Error {
+    io::ErrorKind::StorageFull.into()
 }
 
 /// A record that stays behind when its segment is evicted; counted where it was found out.

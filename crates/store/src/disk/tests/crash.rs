@@ -422,13 +422,14 @@ fn what_is_replaced_again_and_again_while_the_disk_is_full_waits_to_be_removed_o
 }
 
 /// A file system with room for six segments of eight, and a half of another: it cannot be told from the others before it is written.
-const ROOM: Faults =
-    Faults { write: None, read: None, tears: false, only: None, room: Some((13 << 20) / PAGE) };
+fn room(promises_nothing: bool) -> Faults {
+    Faults { room: Some((13 << 20) / PAGE), promises_nothing, ..Faults::default() }
+}
 
 /// A volume on that file system, after more has been put than there is room for.
-fn without_room() -> Driver {
+fn without_room(promises_nothing: bool) -> Driver {
     let shelf = Memory::default();
-    shelf.set_faults(ROOM);
+    shelf.set_faults(room(promises_nothing));
     let mut driver = Driver::open(shelf, Arc::new(Mutex::new(Oracle::new())), Chance(1), 8, 0);
     assert!(driver.opened.is_sparse);
     let (mut was_full, mut lost) = (false, 0);
@@ -444,27 +445,31 @@ fn without_room() -> Driver {
 
 #[test]
 fn a_disk_without_room_for_all_of_it_goes_on_with_the_room_that_it_has() {
-    let mut driver = without_room();
-    driver.shelf.set_faults(Faults::default());
-    driver.now += Duration::from_secs(1);
-    assert!((100..110).all(|number| driver.store(number, 1, 500_000)));
-    assert_eq!(driver.volume.health(), Health::Well);
-    assert!(driver.writer.end(driver.now()));
-    let driver = Driver::open(driver.shelf, driver.oracle, driver.chance, 8, 0);
-    assert!((100..110).all(|number| driver.volume.index.get(key(number)).is_some()));
+    for promises_nothing in [false, true] {
+        let mut driver = without_room(promises_nothing);
+        driver.shelf.set_faults(Faults { promises_nothing, ..Faults::default() });
+        driver.now += Duration::from_secs(1);
+        assert!((100..110).all(|number| driver.store(number, 1, 500_000)));
+        // Only a promise says that there is room for more than what has just been written.
+        let health = if promises_nothing { Health::Full } else { Health::Well };
+        assert_eq!(driver.volume.health(), health);
+        assert!(driver.writer.end(driver.now()));
+        let driver = Driver::open(driver.shelf, driver.oracle, driver.chance, 8, 0);
+        assert!((100..110).all(|number| driver.volume.index.get(key(number)).is_some()));
+    }
 }
 
 /// Nor is there room for the index, which could say it too.
 #[test]
 fn what_is_removed_on_a_full_disk_is_written_down_at_the_end() {
-    let mut driver = without_room();
-    driver.shelf.set_faults(Faults { write: Some(ErrorKind::StorageFull), ..ROOM });
+    let mut driver = without_room(false);
+    driver.shelf.set_faults(Faults { write: Some(ErrorKind::StorageFull), ..room(false) });
     assert!(writer::remove(&driver.volume, &driver.queue, key(99)));
     driver.pump();
     driver.writer.step(Next::Nothing, driver.now());
     driver.writer.step(Next::Nothing, driver.now());
     assert_eq!(driver.writer.waiting_removals(), 1);
-    driver.shelf.set_faults(ROOM);
+    driver.shelf.set_faults(room(false));
     assert!(driver.writer.end(driver.now()));
     let driver = Driver::open(driver.shelf, driver.oracle, driver.chance, 8, 0);
     assert!(!driver.opened.had_snapshot && driver.volume.index.get(key(99)).is_none());

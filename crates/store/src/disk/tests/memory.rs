@@ -153,6 +153,8 @@ pub(super) struct Faults {
     pub(super) only: Option<&'static str>,
     /// Pages for which there is room: whatever needs more of them finds none.
     pub(super) room: Option<usize>,
+    /// No room can be promised, as on a file system without `fallocate`.
+    pub(super) promises_nothing: bool,
 }
 
 type Hook = Box<dyn FnMut(&Files) + Send>;
@@ -272,14 +274,17 @@ impl Media for Opened {
     fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
         let mut state = self.shelf.0.lock();
         let has_room = state.fault(&self.name).is_none() && state.has_room(&self.name, offset, len);
-        let is_limited = state.faults.room.is_some();
+        let Faults { room, promises_nothing, .. } = state.faults;
         let file = state.file(&self.name);
         file.grow(offset + len);
         file.synced_len = file.len;
+        if promises_nothing {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
         if !has_room {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        if is_limited {
+        if room.is_some() {
             let pages =
                 &mut file.pages[offset as usize / PAGE..(offset + len).div_ceil(PAGE as u64) as usize];
             pages.iter_mut().for_each(|page| _ = page.get_or_insert_with(|| Arc::new([0; PAGE])));
