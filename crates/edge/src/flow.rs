@@ -582,13 +582,10 @@ impl Flow {
                 if let Some(handshake) = handshake {
                     return Step::Done(self.opened(response, &handshake));
                 }
-                let epoch = || self.worker.shared.epochs.of(hash(&self.worker.shared.seed, &self.text).0);
-                let is_newest = epoch() == start.epoch;
-                if !self.request.method.is_safe() {
-                    invalidate(&self.worker, &self.at, &self.request, &response);
-                }
+                let key = hash(&self.worker.shared.seed, &self.text).0;
+                let begun = invalidate(&self.worker, &self.at, &self.request, &response, key);
                 // What this very request has outdated does not concern its own answer; what another has meanwhile does.
-                let start = Start { epoch: if is_newest { epoch() } else { start.epoch }, ..start };
+                let start = Start { epoch: start.epoch + begun, ..start };
                 match self.own_content(response, &start) {
                     Ok(step) => step,
                     Err(response) => Step::Done(self.passed(*response, Note::of(why))),
@@ -1000,16 +997,15 @@ fn refresh(worker: &Rc<Worker>, request: &Rc<Request>, at: &RuleAt, text: Vec<u8
 }
 
 /// Makes unreachable what an unsafe request has outdated: the target, and what Location, Content-Location and
-/// Cache-Group-Invalidation name on the same site (RFC 9111 §4.4, RFC 9875).
-fn invalidate(worker: &Worker, at: &RuleAt, request: &Request, response: &OriginResponse) {
+/// Cache-Group-Invalidation name on the same site (RFC 9111 §4.4, RFC 9875). How many epochs of `key` that has begun.
+fn invalidate(worker: &Worker, at: &RuleAt, request: &Request, response: &OriginResponse, key: u128) -> u64 {
     let method = request.method.as_str();
     let target = fetch::target_of(at, request);
     let outdated =
         semantics::invalidation::invalidated_by(method, response.status, &target, &response.fields);
-    for url in &outdated.targets {
-        crate::purging::invalidate_url(&worker.shared, at, request, url);
-    }
     for group in &outdated.groups {
         crate::purging::invalidate_group(&worker.shared, at, group);
     }
+    let invalidate_url = |url: &String| crate::purging::invalidate_url(&worker.shared, at, request, url, key);
+    outdated.targets.iter().map(invalidate_url).sum()
 }

@@ -150,14 +150,15 @@ pub(crate) fn adopt<T>(
 }
 
 /// Makes what is stored under a URL of the same host unreachable, because an unsafe request has changed it. `url` is
-/// path and query. What is in flight for it is not stored either.
-pub(crate) fn invalidate_url(shared: &Shared, at: &RuleAt, request: &Request, url: &str) {
+/// path and query. What is in flight for it is not stored either. How many epochs of `own` that has begun.
+pub(crate) fn invalidate_url(shared: &Shared, at: &RuleAt, request: &Request, url: &str, own: u128) -> u64 {
     let (path, query) = match url.split_once('?') {
         Some((path, query)) => (path, Some(query)),
         None => (url, None),
     };
     let site = at.site();
     let mut seen: Vec<(&KeyRecipe, bool)> = Vec::new();
+    let mut begun = 0;
     for rule in site.rules.iter().chain([&site.defaults]).filter(|rule| !rule.is_response_rule()) {
         let recipe = &rule.key;
         let way = (recipe, rule.has_own_keys());
@@ -182,6 +183,7 @@ pub(crate) fn invalidate_url(shared: &Shared, at: &RuleAt, request: &Request, ur
                 text.truncate(length);
                 // The epoch first: what is in flight must not be stored after the removal.
                 shared.epochs.advance(key);
+                begun += u64::from(shared.epochs.is_shared(key, own));
                 shared.forget(key);
                 shared.succession.tell(shared, &Invalidation::Key(key));
             }
@@ -190,6 +192,7 @@ pub(crate) fn invalidate_url(shared: &Shared, at: &RuleAt, request: &Request, ur
             record_at_once(shared, Target::Url { site: at.site_number(), url });
         }
     }
+    begun
 }
 
 /// Makes what carries a cache group stale (RFC 9875 §3: invalidation, as by an unsafe method).

@@ -165,12 +165,21 @@ impl Epochs {
 
     /// The epoch of a primary key now.
     pub(crate) fn of(&self, primary: u128) -> u64 {
-        self.0[primary as usize % EPOCHS].load(Ordering::Acquire)
+        self.counter(primary).load(Ordering::Acquire)
     }
 
     /// Begins a new one: what is in flight under the key is outdated.
     pub(crate) fn advance(&self, primary: u128) {
-        self.0[primary as usize % EPOCHS].fetch_add(1, Ordering::AcqRel);
+        self.counter(primary).fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Whether what begins a new epoch of one of two keys does so of the other.
+    pub(crate) fn is_shared(&self, one: u128, other: u128) -> bool {
+        std::ptr::eq(self.counter(one), self.counter(other))
+    }
+
+    fn counter(&self, primary: u128) -> &AtomicU64 {
+        &self.0[primary as usize % EPOCHS]
     }
 }
 
