@@ -201,25 +201,33 @@ impl Flights {
         key: u128,
         start: &Start<'_>,
         has_stale: bool,
-        may_follow: impl FnOnce(&Flight) -> bool,
+        may_follow: impl Fn(&Flight) -> bool,
     ) -> Boarding {
-        let mut shard = self.shard(key).lock();
-        let current = shard.get(&key);
-        let failing = current.and_then(|current| Some((current, current.failing(start.now_ms)?)));
-        if let Some((current, why)) = failing.filter(|_| has_stale) {
-            current.askers.join(start.class);
-            return Boarding::Failing(why);
+        let mut current = self.current(key);
+        // Judging takes locks and time, so the shard is free meanwhile. Each turn is one more fetch that another has begun then.
+        loop {
+            let failing =
+                current.as_ref().and_then(|current| Some((current, current.failing(start.now_ms)?)));
+            if let Some((current, why)) = failing.filter(|_| has_stale) {
+                current.askers.join(start.class);
+                return Boarding::Failing(why);
+            }
+            if let Some(current) = current.as_ref().filter(|current| current.takes(start, &may_follow)) {
+                return Boarding::Follow(current.clone());
+            }
+            let flight = Flight::new(start, start.fields.clone());
+            if let Some((current, why)) = failing {
+                flight.fail_until(why, current.failed_until_ms.load(Ordering::Relaxed));
+                flight.askers.add(&current.askers);
+            }
+            let mut shard = self.shard(key).lock();
+            let newest = shard.get(&key);
+            if newest.map(Arc::as_ptr) == current.as_ref().map(Arc::as_ptr) {
+                shard.insert(key, flight.clone());
+                return Boarding::Lead(flight);
+            }
+            current = newest.cloned();
         }
-        if let Some(current) = current.filter(|current| current.takes(start, may_follow)) {
-            return Boarding::Follow(current.clone());
-        }
-        let flight = Flight::new(start, start.fields.clone());
-        if let Some((current, why)) = failing {
-            flight.fail_until(why, current.failed_until_ms.load(Ordering::Relaxed));
-            flight.askers.add(&current.askers);
-        }
-        shard.insert(key, flight.clone());
-        Boarding::Lead(flight)
     }
 
     /// Joins the flight under `key`, if there is one that `may_follow` lets this request join.
@@ -229,8 +237,11 @@ impl Flights {
         start: &Start<'_>,
         may_follow: impl FnOnce(&Flight) -> bool,
     ) -> Option<Arc<Flight>> {
-        let shard = self.shard(key).lock();
-        shard.get(&key).filter(|current| current.takes(start, may_follow)).cloned()
+        self.current(key).filter(|current| current.takes(start, may_follow))
+    }
+
+    fn current(&self, key: u128) -> Option<Arc<Flight>> {
+        self.shard(key).lock().get(&key).cloned()
     }
 
     /// Puts the flight that is on the board under `key` there under `variant_key` too, where those look who come once it is known
@@ -655,4 +666,37 @@ pub(crate) enum Unread {
     Broken(Why),
     /// The reader was too slow, and is no longer waited for.
     Behind,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn start(fields: &Fields) -> Start<'_> {
+        Start { fields, position: 0, epoch: 0, raised: 0, now_ms: 0, class: Class::default() }
+    }
+
+    fn lead(flights: &Flights, may_follow: impl Fn(&Flight) -> bool) -> Option<Arc<Flight>> {
+        match flights.board(1, &start(&Fields::new()), false, may_follow) {
+            Boarding::Lead(flight) => Some(flight),
+            Boarding::Follow(_) | Boarding::Failing(_) => None,
+        }
+    }
+
+    #[test]
+    fn what_is_begun_while_another_is_judged_is_followed() {
+        let flights = Flights::new();
+        let outdated = lead(&flights, |_| true).unwrap();
+        let newer = std::cell::OnceCell::new();
+        let boarding = flights.board(1, &start(&Fields::new()), false, |flight| {
+            assert!(flights.shard(1).try_lock().is_some(), "the shard is locked");
+            let is_outdated = std::ptr::eq(flight, &*outdated);
+            if is_outdated {
+                let _once = newer.set(lead(&flights, |_| false).unwrap());
+            }
+            !is_outdated
+        });
+        let Boarding::Follow(followed) = boarding else { panic!("two fetch the same") };
+        assert!(Arc::ptr_eq(&followed, newer.get().unwrap()));
+    }
 }
