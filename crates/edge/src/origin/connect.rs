@@ -202,8 +202,12 @@ pub(super) struct Wire {
 pub(super) struct Meter {
     read: AtomicU64,
     written: AtomicU64,
-    /// Requests whose answer's head has not come; and never will, where they were given up on.
+    /// Requests that were sent on it.
+    asked: AtomicU64,
+    /// Those of them whose answer's head is waited for.
     unanswered: AtomicU32,
+    /// The number of the last one when something was given up on that may be on its way to the origin still; 0 when nothing is.
+    given_up: AtomicU64,
     /// The open socket's number; [`CLOSED`] afterwards. All who look at it and who closes it are tasks of one thread.
     socket: AtomicI32,
 }
@@ -212,19 +216,23 @@ const CLOSED: RawFd = -1;
 
 impl Meter {
     fn new(socket: RawFd) -> Self {
-        let (read, written, unanswered) = Default::default();
-        Meter { read, written, unanswered, socket: AtomicI32::new(socket) }
+        let (read, written, asked, unanswered, given_up) = Default::default();
+        Meter { read, written, asked, unanswered, given_up, socket: AtomicI32::new(socket) }
     }
 
     /// A request is being sent.
-    pub(super) fn asks(&self) {
+    pub(super) fn asks(self: &Arc<Self>) -> Asked {
         self.unanswered.fetch_add(1, Ordering::Relaxed);
+        Asked {
+            number: self.asked.fetch_add(1, Ordering::Relaxed) + 1,
+            is_answered: false,
+            meter: self.clone(),
+        }
     }
 
-    /// The head of an answer has come. What is still on its way to the origin is wanted there: the rest of an upload, or what a tunnel
-    /// carries.
-    pub(super) fn is_answered(&self) {
-        self.unanswered.fetch_sub(1, Ordering::Relaxed);
+    /// Whether the origin may lack some of what was sent and is not wanted there any more, should the connection end now.
+    fn owes(&self) -> bool {
+        self.unanswered.load(Ordering::Relaxed) > 0 || self.given_up.load(Ordering::Relaxed) > 0
     }
 
     /// Whether nothing of what was sent has been acknowledged for so long.
@@ -239,6 +247,33 @@ impl Meter {
 
     pub(super) fn written(&self) -> u64 {
         self.written.load(Ordering::Relaxed)
+    }
+}
+
+/// A request whose answer's head has not come. Dropped before that, it was given up on.
+pub(super) struct Asked {
+    meter: Arc<Meter>,
+    number: u64,
+    is_answered: bool,
+}
+
+impl Asked {
+    /// The head of an answer has come. What is still on its way to the origin is wanted there: the rest of an upload, or what a tunnel
+    /// carries. What had been given up on before this was asked has arrived, as bytes come in order.
+    pub(super) fn answered(mut self) {
+        self.is_answered = true;
+        if self.meter.given_up.load(Ordering::Relaxed) < self.number {
+            self.meter.given_up.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.meter.unanswered.fetch_sub(1, Ordering::Relaxed);
+        if !self.is_answered {
+            self.meter.given_up.store(self.meter.asked.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
     }
 }
 
@@ -289,7 +324,7 @@ impl Drop for Wire {
     fn drop(&mut self) {
         self.meter.socket.store(CLOSED, Ordering::Relaxed);
         let tcp = self.tcp();
-        if self.meter.unanswered.load(Ordering::Relaxed) > 0 && tcp_info::is_stuck(tcp) {
+        if self.meter.owes() && tcp_info::is_stuck(tcp) {
             let _ = socket2::SockRef::from(tcp).set_linger(Some(Duration::ZERO));
         }
     }
@@ -373,6 +408,24 @@ impl AsyncWrite for Wire {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_given_up_on_has_arrived_when_one_is_answered_that_was_asked_after_it() {
+        let meter = Arc::new(Meter::new(CLOSED));
+        let (given_up, before) = (meter.asks(), meter.asks());
+        assert!(meter.owes());
+        drop(given_up);
+        before.answered();
+        assert!(meter.owes(), "nothing says that it has arrived");
+        let after = meter.asks();
+        after.answered();
+        assert!(!meter.owes());
+        let (waits, answered) = (meter.asks(), meter.asks());
+        answered.answered();
+        assert!(meter.owes(), "one waits");
+        waits.answered();
+        assert!(!meter.owes());
+    }
 
     fn address(text: &str) -> SocketAddr {
         text.parse().unwrap()

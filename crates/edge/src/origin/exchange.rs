@@ -87,7 +87,7 @@ pub(super) async fn exchange(
     let deadline = |look_at: Option<Instant>| {
         [total, look_at].into_iter().flatten().fold(progress.late_at(patience), Instant::min)
     };
-    lease.meter().asks();
+    let asked = lease.meter().asks();
     let sent = lease.send(message);
     let mut sent = std::pin::pin!(sent);
     let mut wake = std::pin::pin!(sleep_until(deadline(look_at)));
@@ -131,7 +131,7 @@ pub(super) async fn exchange(
     };
     match result {
         Ok(response) => {
-            lease.meter().is_answered();
+            asked.answered();
             while let Ok((_, status, fields)) = interim.try_recv() {
                 on_informational(status, fields);
             }
