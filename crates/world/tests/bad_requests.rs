@@ -358,3 +358,16 @@ fn pipelined_requests_are_answered_in_their_order() {
     talk.expect_closed();
     play.origin_last_saw(|seen| assert_eq!(seen.body.bytes, b"GET /4 HTTP/1.1\r\n\r\n"));
 }
+
+#[test]
+fn eight_empty_lines_before_a_request_are_passed_over_and_a_ninth_refused() {
+    let mut play = play();
+    play.origin(|o| o.get("/a").header("Cache-Control", "max-age=60").body("a"));
+    let (lines, request) = ("\r\n".repeat(8), String::from_utf8(start("GET /a HTTP/1.1")).unwrap());
+    let mut talk = play.visitor().connect();
+    talk.say(format!("{lines}{request}{lines}{request}{lines}\r\n{request}"));
+    talk.expect(200).body("a");
+    talk.expect(200).body("a").why("fresh");
+    talk.expect(400);
+    talk.expect_closed();
+}
