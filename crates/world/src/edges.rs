@@ -163,6 +163,36 @@ impl Hold {
 
 // --- The edges ---
 
+/// What an edge is started with that listens for plain connections on any port of loopback, and has nothing besides; its secrets
+/// are the same each time.
+pub fn options(clock: Clock) -> Options {
+    Options {
+        listen: Some(vec![any_port()]),
+        listen_tls: None,
+        listen_tier: None,
+        tier: None,
+        sockets: None,
+        predecessor: None,
+        budgets_are_leased: false,
+        tracing: None,
+        certificates: Vec::new(),
+        client_authorities: Vec::new(),
+        clock,
+        key_seed: [7; 16],
+        ticket_secret: vec![9; 32],
+        state: None,
+        disk_engine: None,
+        registry: Registry::new(BuildInfo { version: "test", commit: "test" }),
+        access_log: None,
+        locate: None,
+    }
+}
+
+/// A port of loopback that the system chooses.
+pub fn any_port() -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, 0).into()
+}
+
 /// A node and its PoP.
 pub type Place = (&'static str, &'static str);
 
@@ -231,24 +261,11 @@ impl Edges {
             settings.store.disks.push(model::DiskSettings::of(model::ByteSize::from_mib(128)));
         }
         let options = Options {
-            listen: Some(vec![([127, 0, 0, 1], 0).into()]),
-            listen_tls: None,
             listen_tier: Some(vec![self.tier[node]]),
             tier: Some(self.authority.identity(node)),
-            sockets: None,
-            predecessor: None,
-            budgets_are_leased: false,
-            tracing: None,
-            certificates: Vec::new(),
-            client_authorities: Vec::new(),
-            clock: self.clock.clone(),
             key_seed: seed_of(node),
-            ticket_secret: vec![9; 32],
             state,
-            disk_engine: None,
-            registry: Registry::new(BuildInfo { version: "test", commit: "test" }),
-            access_log: None,
-            locate: None,
+            ..options(self.clock.clone())
         };
         let handle = Edge::start(common.for_node(settings), options).expect("the edge starts");
         self.running.insert(node, handle);
@@ -416,7 +433,8 @@ pub fn crowd(addresses: &[SocketAddr], visitors: usize, target: &str, lines: &st
     })
 }
 
-fn read_head(stream: &mut TcpStream) -> io::Result<String> {
+/// Reads to the empty line after a head, with it, and no further.
+pub fn read_head(stream: &mut impl Read) -> io::Result<String> {
     let (mut head, mut byte) = (Vec::new(), [0]);
     while !head.ends_with(b"\r\n\r\n") {
         stream.read_exact(&mut byte)?;

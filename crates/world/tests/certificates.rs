@@ -12,9 +12,9 @@ use acme::{Event, Kind, Node, Service, Settings, Store, Stored};
 use edge::tls::{Certificate, Challenge, ChallengeCertificate};
 use edge::{Clock, Edge, Handle, Options};
 use model::Snapshot;
-use observe::{BuildInfo, Registry};
 use semantics::Wall;
 use world::authority::{Authority, PATIENCE, Ports, Shown, shown, wait_for};
+use world::edges::{any_port, options};
 
 const DOMAIN: &str = "www.shop.example";
 const DAY: Duration = Duration::from_secs(86_400);
@@ -68,26 +68,8 @@ impl Stage {
         std::fs::create_dir_all(&directory).unwrap();
         let config = "[[site]]\nname = \"shop\"\ndomains = \"*\"\norigin = \"http://127.0.0.1:9\"\n";
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-        let options = Options {
-            listen: Some(vec![([127, 0, 0, 1], 0).into()]),
-            listen_tier: None,
-            tier: None,
-            listen_tls: Some(vec![([127, 0, 0, 1], 0).into()]),
-            sockets: None,
-            predecessor: None,
-            budgets_are_leased: false,
-            tracing: None,
-            certificates: Vec::new(),
-            client_authorities: Vec::new(),
-            clock: Clock::manual(Wall(since.as_millis() as i64)),
-            key_seed: *b"a play's own key",
-            ticket_secret: vec![9; 32],
-            state: None,
-            disk_engine: None,
-            locate: None,
-            registry: Registry::new(BuildInfo { version: "play", commit: "" }),
-            access_log: None,
-        };
+        let clock = Clock::manual(Wall(since.as_millis() as i64));
+        let options = Options { listen_tls: Some(vec![any_port()]), ..options(clock) };
         let handle = Edge::start(Snapshot::parse(config, "play.toml").snapshot.unwrap(), options).unwrap();
         let ports = Ports { http: handle.addresses()[0].port(), tls: handle.addresses_tls()[0].port() };
         let authority = Authority::start(&directory.join("authority"), ports)?;

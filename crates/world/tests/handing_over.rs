@@ -12,7 +12,7 @@ use edge::sockets::{Bound, Sockets};
 use edge::{Clock, Edge, Handle, Options, Predecessor, PurgeError};
 use model::Snapshot;
 use model::change::{Order, What};
-use observe::{BuildInfo, Registry};
+use world::edges::{any_port, options};
 use world::play::{Http3, Identity, Quic};
 use world::scratch::Scratch;
 
@@ -23,24 +23,9 @@ fn start(state: &Path, channel: Option<Channel>) -> Handle {
     let text = "[edge]\nworkers = 1\n[[store.disk]]\nsize = \"64MiB\"\n\
                 [[site]]\nname = \"a\"\ndomains = \"*\"\norigin = \"http://127.0.0.1:9\"\n";
     let options = Options {
-        budgets_are_leased: false,
-        tracing: None,
-        listen: Some(vec![([127, 0, 0, 1], 0).into()]),
-        listen_tier: None,
-        tier: None,
-        listen_tls: None,
-        certificates: Vec::new(),
-        client_authorities: Vec::new(),
-        sockets: None,
-        clock: Clock::system(),
-        key_seed: [7; 16],
-        ticket_secret: vec![9; 32],
         state: Some(state.to_owned()),
-        disk_engine: None,
-        locate: None,
-        registry: Registry::new(BuildInfo { version: "0", commit: "" }),
-        access_log: None,
         predecessor: channel.map(|channel| Predecessor { channel, process: None, draining: 1 }),
+        ..options(Clock::system())
     };
     Edge::start(Snapshot::parse(text, "test").snapshot.unwrap(), options).unwrap()
 }
@@ -117,26 +102,12 @@ fn only_one_edge_at_a_time_reads_what_begins_a_connection_of_http3_and_none_is_r
         "[edge]\nworkers = 2\n[[site]]\nname = \"a\"\ndomains = \"*\"\norigin = \"http://127.0.0.1:9\"\n";
     let start = |predecessor: Option<(Channel, Sockets)>| {
         let (channel, sockets) = predecessor.unzip();
-        let any = || Some(vec![([127, 0, 0, 1], 0).into()]);
         let options = Options {
-            budgets_are_leased: false,
-            tracing: None,
-            listen: any(),
-            listen_tier: None,
-            tier: None,
-            listen_tls: any(),
+            listen_tls: Some(vec![any_port()]),
             certificates: vec![identity.certificate()],
-            client_authorities: Vec::new(),
             sockets,
-            clock: Clock::system(),
-            key_seed: [7; 16],
-            ticket_secret: vec![9; 32],
-            state: None,
-            disk_engine: None,
-            locate: None,
-            registry: Registry::new(BuildInfo { version: "0", commit: "" }),
-            access_log: None,
             predecessor: channel.map(|channel| Predecessor { channel, process: None, draining: 1 }),
+            ..options(Clock::system())
         };
         Edge::start(Snapshot::parse(text, "test").snapshot.unwrap(), options).unwrap()
     };

@@ -11,10 +11,9 @@ use std::time::{Duration, Instant};
 
 use edge::{Clock, Edge, Handle, Options};
 use model::{EdgeSettings, Snapshot};
-use observe::{BuildInfo, Registry};
 use parking_lot::{Condvar, Mutex};
 use stats::Country;
-use world::edges::{Authority, CountingOrigin, free, reply, wait_until};
+use world::edges::{Authority, CountingOrigin, free, options, reply, wait_until};
 use world::play::PATIENCE;
 
 /// Who comes while the worker is held up, and for how long it is: of so few a second, half a second's worth is less than the kernel
@@ -90,27 +89,13 @@ impl Stage {
         let brake = Brake::default();
         let held = brake.clone();
         let options = Options {
-            listen: Some(vec![([127, 0, 0, 1], 0).into()]),
-            listen_tls: None,
             listen_tier: Some(vec![tier]),
             tier: Some(Authority::default().identity("fra-1")),
-            sockets: None,
-            predecessor: None,
-            budgets_are_leased: false,
-            tracing: None,
-            certificates: Vec::new(),
-            client_authorities: Vec::new(),
-            clock: Clock::system(),
-            key_seed: [7; 16],
-            ticket_secret: vec![9; 32],
-            state: None,
-            disk_engine: None,
-            registry: Registry::new(BuildInfo { version: "test", commit: "test" }),
-            access_log: None,
             locate: Some(Arc::new(move |_| {
                 held.pass();
                 Country::UNKNOWN
             })),
+            ..options(Clock::system())
         };
         let edge = Edge::start(common.for_node(settings), options).unwrap();
         Stage { edge, brake, tier }

@@ -11,10 +11,10 @@ use edge::tls::Certificate;
 use edge::{Clock, Edge, Handle, Options};
 use model::Snapshot;
 use model::settings::{CertificateFiles, Ocsp};
-use observe::{BuildInfo, Registry};
 use rustls::{ClientConfig, HandshakeKind, NamedGroup, ProtocolVersion};
 use semantics::Wall;
 use world::authority::{client_config, connect, shown, shown_staple, wait_for};
+use world::edges::{any_port, options};
 use world::responder::Responder;
 
 const SITE: &str = "[[site]]\nname = \"shop\"\ndomains = \"*\"\norigin = \"http://127.0.0.1:9\"\n";
@@ -29,24 +29,10 @@ fn edge(config: &str, names: &[&str], secret: u8, clock: &Clock) -> Handle {
         Certificate::from_pem(chain.as_bytes(), key.as_bytes()).unwrap()
     };
     let options = Options {
-        listen: Some(vec![([127, 0, 0, 1], 0).into()]),
-        listen_tier: None,
-        tier: None,
-        listen_tls: Some(vec![([127, 0, 0, 1], 0).into()]),
-        sockets: None,
+        listen_tls: Some(vec![any_port()]),
         certificates: names.iter().map(certificate).collect(),
-        client_authorities: Vec::new(),
-        clock: clock.clone(),
-        key_seed: *b"a play's own key",
         ticket_secret: vec![secret; 32],
-        state: None,
-        disk_engine: None,
-        locate: None,
-        registry: Registry::new(BuildInfo { version: "play", commit: "" }),
-        access_log: None,
-        predecessor: None,
-        budgets_are_leased: false,
-        tracing: None,
+        ..options(clock.clone())
     };
     Edge::start(Snapshot::parse(config, "play.toml").snapshot.expect("a good configuration"), options)
         .unwrap()

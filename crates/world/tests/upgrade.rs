@@ -6,22 +6,12 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::thread;
 
-use edge::{Clock, Edge, Options};
+use edge::{Clock, Edge};
 use model::Snapshot;
-use observe::{BuildInfo, Registry};
+use world::edges::{options, read_head};
 
 const ASK: &str = "GET /chat HTTP/1.1\r\nHost: site.example\r\nConnection: keep-alive, Upgrade\r\n\
                    Upgrade: websocket\r\nSec-WebSocket-Key: x3JJHMbDL1EzLkh9GBhXDw==\r\n\r\n";
-
-fn read_head(stream: &mut TcpStream) -> String {
-    let mut head = Vec::new();
-    let mut byte = [0];
-    while !head.ends_with(b"\r\n\r\n") {
-        stream.read_exact(&mut byte).unwrap();
-        head.push(byte[0]);
-    }
-    String::from_utf8(head).unwrap()
-}
 
 /// An edge before an origin that serves one connection with `serve`; what the visitor gets from `visit`.
 fn play<T>(serve: impl FnOnce(TcpStream) + Send + 'static, visit: impl FnOnce(TcpStream) -> T) -> T {
@@ -29,27 +19,7 @@ fn play<T>(serve: impl FnOnce(TcpStream) + Send + 'static, visit: impl FnOnce(Tc
     let mut snapshot = Snapshot::for_origin(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
     snapshot.edge.workers = Some(1);
     let origin = thread::spawn(move || serve(listener.accept().unwrap().0));
-    let options = Options {
-        listen: Some(vec![([127, 0, 0, 1], 0).into()]),
-        sockets: None,
-        predecessor: None,
-        budgets_are_leased: false,
-        tracing: None,
-        listen_tier: None,
-        tier: None,
-        listen_tls: None,
-        certificates: Vec::new(),
-        client_authorities: Vec::new(),
-        clock: Clock::system(),
-        key_seed: [1; 16],
-        ticket_secret: vec![9; 32],
-        state: None,
-        disk_engine: None,
-        locate: None,
-        registry: Registry::new(BuildInfo { version: "test", commit: "test" }),
-        access_log: None,
-    };
-    let edge = Edge::start(snapshot, options).unwrap();
+    let edge = Edge::start(snapshot, options(Clock::system())).unwrap();
     let seen = visit(TcpStream::connect(edge.addresses()[0]).unwrap());
     origin.join().unwrap();
     edge.stop(std::time::Duration::from_secs(5));
@@ -59,7 +29,7 @@ fn play<T>(serve: impl FnOnce(TcpStream) + Send + 'static, visit: impl FnOnce(Tc
 #[test]
 fn after_101_both_ends_speak_through_the_edge() {
     let serve = |mut stream: TcpStream| {
-        let asked = read_head(&mut stream).to_ascii_lowercase();
+        let asked = read_head(&mut stream).unwrap().to_ascii_lowercase();
         assert!(
             asked.contains("upgrade: websocket\r\n") && asked.contains("connection: upgrade\r\n"),
             "{asked}"
@@ -75,7 +45,7 @@ fn after_101_both_ends_speak_through_the_edge() {
     play(serve, |mut stream| {
         // The first bytes of the other protocol may come with the request.
         stream.write_all(format!("{ASK}hello").as_bytes()).unwrap();
-        let head = read_head(&mut stream).to_ascii_lowercase();
+        let head = read_head(&mut stream).unwrap().to_ascii_lowercase();
         assert!(head.starts_with("http/1.1 101 switching protocols\r\n"), "{head}");
         assert!(head.contains("upgrade: websocket\r\n") && head.contains("detail=upgrade"), "{head}");
         assert!(head.contains("sec-websocket-accept: hsmrc0smlyukagmm5oppg2hagwk=\r\n"), "{head}");
@@ -88,12 +58,12 @@ fn after_101_both_ends_speak_through_the_edge() {
 #[test]
 fn an_origin_that_declines_answers_as_usual() {
     let serve = |mut stream: TcpStream| {
-        read_head(&mut stream);
+        read_head(&mut stream).unwrap();
         stream.write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno").unwrap();
     };
     play(serve, |mut stream| {
         stream.write_all(ASK.as_bytes()).unwrap();
-        let head = read_head(&mut stream);
+        let head = read_head(&mut stream).unwrap();
         assert!(head.starts_with("HTTP/1.1 403 ") && head.contains("Content-Length: 2\r\n"), "{head}");
         let mut body = [0; 2];
         stream.read_exact(&mut body).unwrap();

@@ -14,6 +14,7 @@ use h2::client::SendRequest;
 use h2::ext::Protocol;
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderValue, Method, Request};
+use world::edges::read_head;
 use world::play;
 use world::play::{Play, content, speaks_http2, wait_until};
 
@@ -30,18 +31,9 @@ fn stage<T: Send + 'static>(
     (play, thread::spawn(move || serve(listener.accept().unwrap().0)))
 }
 
-fn read_head(stream: &mut TcpStream) -> String {
-    let (mut head, mut byte) = (Vec::new(), [0]);
-    while !head.ends_with(b"\r\n\r\n") {
-        stream.read_exact(&mut byte).unwrap();
-        head.push(byte[0]);
-    }
-    String::from_utf8(head).unwrap()
-}
-
 /// Reads the handshake and agrees to it; what was asked.
 fn agree(stream: &mut TcpStream) -> String {
-    let asked = read_head(stream);
+    let asked = read_head(stream).unwrap();
     let line = asked.lines().find(|line| line.to_ascii_lowercase().starts_with("sec-websocket-key: "));
     let key = line.unwrap()["sec-websocket-key: ".len()..].to_owned();
     let hash =
@@ -227,7 +219,7 @@ fn a_visitor_who_resets_the_stream_ends_the_tunnel() {
 fn only_an_origin_that_speaks_websocket_opens_a_tunnel() {
     let answering = |text: &'static str| {
         move |mut stream: TcpStream| {
-            read_head(&mut stream);
+            read_head(&mut stream).unwrap();
             stream.write_all(text.as_bytes()).unwrap();
         }
     };

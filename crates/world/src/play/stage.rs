@@ -18,9 +18,7 @@ use tokio::runtime::Handle as Runtime;
 use super::bridge::Bridge;
 use super::speaks_http2;
 use super::tls::Identity;
-
-/// A play's key seed: any, and the same each time.
-const KEY_SEED: [u8; 16] = *b"a play's own key";
+use crate::edges::{self, any_port};
 
 pub(super) struct Stage {
     edge: Handle,
@@ -70,7 +68,7 @@ impl Stage {
             passed.push(Bound { kind, asked, sockets });
         }
         let snapshot = snapshot(config);
-        let listen = || vec![([127, 0, 0, 1], 0).into()];
+        let listen = || vec![any_port()];
         let wanted = edge::wanted(
             listen(),
             tls.map(|_| listen()).unwrap_or_default(),
@@ -157,24 +155,12 @@ impl Stage {
 
 fn options(now_ms: i64, state: Option<&Path>, tls: Option<&Identity>) -> Options {
     Options {
-        listen: Some(vec![([127, 0, 0, 1], 0).into()]),
-        sockets: None,
-        predecessor: None,
-        budgets_are_leased: false,
-        tracing: None,
-        listen_tier: None,
-        tier: None,
-        listen_tls: tls.map(|_| vec![([127, 0, 0, 1], 0).into()]),
+        listen_tls: tls.map(|_| vec![any_port()]),
         certificates: tls.iter().map(|identity| identity.certificate()).collect(),
-        client_authorities: Vec::new(),
-        clock: Clock::manual(Wall(now_ms)),
-        key_seed: KEY_SEED,
-        ticket_secret: vec![9; 32],
         state: state.map(Path::to_owned),
-        disk_engine: None,
         locate: Some(Arc::new(|_| Country::of(*b"DE"))),
         registry: counted(),
-        access_log: None,
+        ..edges::options(Clock::manual(Wall(now_ms)))
     }
 }
 
