@@ -170,6 +170,7 @@ pub(crate) enum Limit {
     RefusalsPerAddress,
     PurgesQueued,
     Connections,
+    ConnectionsPerNode,
     Operators,
     Strangers,
     StrangersPerAddress,
@@ -178,11 +179,12 @@ pub(crate) enum Limit {
 }
 
 impl Limit {
-    pub(crate) const ALL: [Limit; 9] = [
+    pub(crate) const ALL: [Limit; 10] = [
         Limit::RequestsPerToken,
         Limit::RefusalsPerAddress,
         Limit::PurgesQueued,
         Limit::Connections,
+        Limit::ConnectionsPerNode,
         Limit::Operators,
         Limit::Strangers,
         Limit::StrangersPerAddress,
@@ -197,6 +199,7 @@ impl Limit {
             Limit::RefusalsPerAddress => "refusals_per_address",
             Limit::PurgesQueued => "purges_queued",
             Limit::Connections => "connections",
+            Limit::ConnectionsPerNode => "connections_per_node",
             Limit::Operators => "operators",
             Limit::Strangers => "strangers",
             Limit::StrangersPerAddress => "strangers_per_address",

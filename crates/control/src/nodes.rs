@@ -26,7 +26,6 @@ use serde::{Deserialize, Serialize};
 use trust::{EnrolmentToken, Peer, text_hash};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::Shared;
 use crate::api::{answer, read_json};
 use crate::audit;
 use crate::budgets;
@@ -35,8 +34,8 @@ use crate::clock::{ms, now_ms};
 use crate::configurations::text_of;
 use crate::idempotency::Keyed;
 use crate::limits::{
-    BODY_BYTES_MAX, ENROLMENT_TTL, ENROLMENT_TTL_MAX, ENROLMENT_USES_MAX, ENROLMENTS_KEPT, NODE_CERTIFICATE,
-    NODES_MAX, OUT_OF_CONTACT,
+    BODY_BYTES_MAX, CONNECTIONS_PER_NODE_MAX, ENROLMENT_TTL, ENROLMENT_TTL_MAX, ENROLMENT_USES_MAX,
+    ENROLMENTS_KEPT, NODE_CERTIFICATE, NODES_MAX, OUT_OF_CONTACT,
 };
 use crate::problem::Problem;
 use crate::purges::PurgeState;
@@ -44,6 +43,7 @@ use crate::server::Client;
 use crate::tokens::{Caller, Gone, Role, check_name, duration, no_chance};
 use crate::vault::random_hex;
 use crate::view::View;
+use crate::{Limit, Shared};
 
 /// Attempts of an enrolment while others use the same token.
 const ATTEMPTS_MAX: usize = 10;
@@ -605,20 +605,25 @@ impl Shared {
         if peer.is_expired(now_ms() / 1000) && !may_be_expired {
             return Err(refused("the node's certificate has run out").next("POST /v1/renew"));
         }
-        take_in(client).map(|()| node)
+        take_in(client, peer).map(|()| node)
     }
 }
 
 /// Counts a connection as a node's, or refuses it so that the node tries another control.
-fn take_in(client: &Client) -> Result<(), Problem> {
-    match client.place.is_node() {
-        true => Ok(()),
-        false => Err(Problem::new(
+fn take_in(client: &Client, peer: &Peer) -> Result<(), Problem> {
+    client.place.is_node(peer).map_err(|limit| match limit {
+        Limit::ConnectionsPerNode => {
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "this node has as many connections here as one may")
+                .found(format!("{} {:?}", peer.role.as_str(), peer.name))
+                .wanted(format!("at most {CONNECTIONS_PER_NODE_MAX} at a time"))
+                .next("look whether several machines run with its state directory; each needs a name and a token of its own")
+        }
+        _ => Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "this control has as many connections of nodes as it takes",
         )
-        .next("ask another control, or a relay")),
-    }
+        .next("ask another control, or a relay"),
+    })
 }
 
 /// A node that wants its certificate renewed.
@@ -1023,7 +1028,7 @@ pub(crate) async fn feed(
     let peer = match client.node.clone() {
         Some(peer) if peer.role == trust::Role::Control => {
             check_peer(&shared.view, &peer).map_err(|why| Problem::new(StatusCode::FORBIDDEN, why))?;
-            take_in(&client)?;
+            take_in(&client, &peer)?;
             peer
         }
         Some(peer) => {

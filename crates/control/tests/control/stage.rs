@@ -378,7 +378,19 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let tls = pinned_client_config(&stage.fingerprint, &[b"h2"]).unwrap();
+    by_http2_of(stage, pinned_client_config(&stage.fingerprint, &[b"h2"]).unwrap()).await
+}
+
+/// [`by_http2`], with what is shown and trusted.
+pub(crate) async fn by_http2_of<B>(
+    stage: &Stage,
+    tls: Arc<rustls::ClientConfig>,
+) -> hyper::client::conn::http2::SendRequest<B>
+where
+    B: hyper::body::Body + Send + Unpin + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     let stream = TcpStream::connect(stage.control.address()).await.unwrap();
     let name = ServerName::try_from("localhost").unwrap();
     let stream = TokioIo::new(TlsConnector::from(tls).connect(name, stream).await.unwrap());
