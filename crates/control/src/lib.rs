@@ -143,6 +143,8 @@ pub(crate) struct Shared {
     /// Room for bodies of requests with a token, in bytes.
     pub(crate) bodies: Arc<Semaphore>,
     pub(crate) rates: Mutex<Rates>,
+    /// Enrolment tokens for those whose address has failed too often.
+    pub(crate) known_enrolments: nodes::KnownEnrolments,
     /// The newest text of metrics, and when it was made.
     pub(crate) metrics: Mutex<Option<(std::time::Instant, Bytes)>>,
     pub(crate) canary: canary::Canary,
@@ -263,6 +265,7 @@ impl Control {
             calls,
             bodies: Arc::new(Semaphore::new(BODIES_BYTES_MAX)),
             rates: Mutex::new(Rates::new()),
+            known_enrolments: nodes::KnownEnrolments::default(),
             metrics: Mutex::new(None),
             canary: canary::Canary::default(),
             driver: rollouts::Driver::default(),

@@ -241,6 +241,22 @@ async fn who_guesses_at_enrolment_tokens_is_refused_before_anything_is_looked_fo
     }
     let looked = statuses.iter().filter(|status| **status == 401).count();
     assert_eq!(journal.enrolments.load(Ordering::Relaxed), looked as u64, "{statuses:?}");
+    // Nor are they listed for each.
+    let listed = journal.lists.load(Ordering::Relaxed);
+    assert!((1..=30).contains(&listed), "{listed}");
+
+    // Behind the same address (NAT) there is one who has a token.
+    let good = token(&stage, json!({ "role": "edge", "pop": "fra" })).await;
+    let joined = async |secret: &str| {
+        let node = json!({ "id": good.id, "secret": secret, "name": "fra-1", "request": request });
+        let mut sender = by_http2(&stage).await;
+        while ask_by_http2(&stage, &mut sender, "/v1/enroll", &guess).await.0 != 429 {}
+        ask_by_http2(&stage, &mut sender, "/v1/enroll", &node).await.0
+    };
+    stage.wait("its turn", async |_| joined(&good.secret).await == 201).await;
+    assert_eq!(joined(&"0".repeat(64)).await, 429);
+    assert_eq!(stage.delete(&format!("/v1/enrolment-tokens/{}", good.id)).await.status, 200);
+    assert!(joined(&good.secret).await > 400);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -60,13 +60,21 @@ pub(crate) struct Failing {
     pub(crate) unwritable_from: Mutex<Option<Instant>>,
     /// How often an enrolment token was looked for.
     pub(crate) enrolments: AtomicU64,
+    /// How often all of them were.
+    pub(crate) lists: AtomicU64,
 }
 
 impl Failing {
     pub(crate) fn new() -> Arc<Failing> {
         let inner = Memory::new("test", 1);
         let (is_unlisted, unwritable_from) = (AtomicBool::new(false), Mutex::new(None));
-        Arc::new(Failing { inner, is_unlisted, unwritable_from, enrolments: AtomicU64::new(0) })
+        Arc::new(Failing {
+            inner,
+            is_unlisted,
+            unwritable_from,
+            enrolments: AtomicU64::new(0),
+            lists: AtomicU64::new(0),
+        })
     }
 }
 
@@ -103,6 +111,7 @@ impl Journal for Failing {
     }
 
     fn cells(&self, prefix: &str) -> Work<'_, Vec<Cell>> {
+        self.lists.fetch_add(u64::from(prefix == "enrolments/"), Ordering::Relaxed);
         if self.is_unlisted.load(Ordering::Relaxed) {
             return Box::pin(async { Err(journal::Error::Unavailable("an election".into())) });
         }

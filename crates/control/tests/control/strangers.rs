@@ -93,8 +93,10 @@ async fn one_node_takes_its_part_of_the_connections_alone() {
     greedy.stop();
     other.stop();
     let ask = async |node: &TestNode| {
-        let mut sender = by_http2_of::<Full<Bytes>>(&stage, node.identity.client_config(b"h2").unwrap()).await;
-        let request = http::Request::get("https://localhost/v1/journal?after=0&limit=1").body(Full::default()).unwrap();
+        let mut sender =
+            by_http2_of::<Full<Bytes>>(&stage, node.identity.client_config(b"h2").unwrap()).await;
+        let request =
+            http::Request::get("https://localhost/v1/journal?after=0&limit=1").body(Full::default()).unwrap();
         let answer = sender.send_request(request).await.unwrap();
         let status = answer.status().as_u16();
         (sender, status, answer.into_body().collect().await.unwrap().to_bytes())
