@@ -389,7 +389,10 @@ mod tests {
             ("a{content:\"\\\"url(/x)\"}", "a{content:\"\\\"url(/x)\"}"),
             ("a{content:\"\\\r\nurl(/x)\";b:url(/y)}", "a{content:\"\\\r\nurl(/x)\";b:url(MOVED/y)}"),
             ("a{content:\"\\\r\";b:url(/y)}", "a{content:\"\\\r\";b:url(MOVED/y)}"),
-            ("@import \"/x\\\r\n.css\";@import \"/y\";", "@import \"MOVED/x\\\r\n.css\";@import \"MOVED/y\";"),
+            (
+                "@import \"/x\\\r\n.css\";@import \"/y\";",
+                "@import \"MOVED/x\\\r\n.css\";@import \"MOVED/y\";",
+            ),
             ("/* url(/x) */a{b:url(/y)}", "/* url(/x) */a{b:url(MOVED/y)}"),
             ("/* * / **/a{b:url(/y)}", "/* * / **/a{b:url(MOVED/y)}"),
             ("a{b:myurl(/x)}", "a{b:myurl(/x)}"),
