@@ -401,6 +401,8 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let stream = TcpStream::connect(stage.control.address()).await.unwrap();
+    // A request must not wait for the acknowledgement of the one before.
+    stream.set_nodelay(true).unwrap();
     let name = ServerName::try_from("localhost").unwrap();
     let stream = TokioIo::new(TlsConnector::from(tls).connect(name, stream).await.unwrap());
     let (sender, connection) =
