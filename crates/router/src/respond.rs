@@ -12,7 +12,7 @@
 //! (/24, /56) gets no more than `rate` answers of one kind per second; of those beyond, every second one is told to come by TCP.
 //! Who shows a cookie of ours (RFC 7873) is who it says, and isn't counted.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::Hasher;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -54,6 +54,8 @@ pub struct State {
     pub spares: Vec<Vec<Option<u16>>>,
     /// The configuration.
     pub snapshot: Arc<Snapshot>,
+    /// Whether each edge is up.
+    pub up: BTreeMap<IpAddr, bool>,
     /// From what the tables were made, for whoever asks why.
     pub view: View,
     /// Answers of each PoP.

@@ -88,6 +88,16 @@ fn a_pair_of_pops_that_is_faster_than_light_is_shown_counted_and_told_once_also_
 }
 
 #[test]
+fn edges_are_shown_before_anything_is_seen_of_them() {
+    let (router, _telling) = start(snapshot("", ""), None);
+    let shown = get(router.admin.unwrap(), "/metrics");
+    for edge in ["192.0.2.1", "192.0.2.2"] {
+        assert!(shown.contains(&format!("\nperigee_router_edge_up{{edge=\"{edge}\"}} 1\n")), "{shown}");
+    }
+    router.stop();
+}
+
+#[test]
 fn who_was_moved_as_a_pop_is_full_stays_so_when_lines_move_and_not_when_pops_change() {
     let mut compiler = Compiler::new();
     compiler.list("10.0.0.0/16,49.0 8.6,DE\n10.1.0.0/16,50.0 8.6,DE\n", "list");

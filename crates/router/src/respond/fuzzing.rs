@@ -85,6 +85,7 @@ pub(super) fn state_of(config: &str, spare_ms: f64) -> State {
         tables,
         spares,
         snapshot: Arc::new(snapshot),
+        up: BTreeMap::new(),
         view: View::default(),
         pops,
         ttl: 30,

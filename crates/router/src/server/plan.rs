@@ -233,7 +233,9 @@ impl Planner {
             let edges = if living.is_empty() { &pop.edges } else { &living };
             PopAnswers::new(pop, edges, ttl, dns.is_some_and(|dns| dns.https))
         });
+        let up = self.targets().edges.into_iter().map(|edge| (edge, !self.is_down(&edge)));
         let state = State {
+            up: up.collect(),
             tables: zone.groups.iter().map(|group| Table::build(&self.world, group, &view)).collect(),
             spares: zone
                 .groups
@@ -462,8 +464,6 @@ pub(super) fn run(
             // Whoever has asked may be gone.
             _ = answer.send(taken);
         }
-        let up = planner.targets().edges.into_iter().map(|edge| (edge, !planner.is_down(&edge)));
-        *shared.probing.lock() = up.collect();
     }
 }
 
